@@ -1,0 +1,235 @@
+//! The [`Backend`] trait: what a device can do.
+
+use std::{any::Any, fmt};
+
+use crate::{
+    ArgReduceOp, BinaryOp, ClassLoss, DType, Distribution, HostVec, Layout, OptimRule, OptimSlot, PointwiseLoss, Ramp,
+    RandomState, ReduceOp, Result, Scalar, ScatterMode, SideOf, UnaryOp,
+};
+
+/// A piece of a device's memory that holds elements of one type.
+pub trait Buffer: Any + Send + Sync + fmt::Debug {
+    /// The element type.
+    fn dtype(&self) -> DType;
+    /// Number of elements.
+    fn len(&self) -> usize;
+    /// Whether there are no elements.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The contents as bytes, if they are host memory.
+    fn host_bytes(&self) -> Option<&[u8]> {
+        None
+    }
+    /// The contents as bytes to write to, if they are host memory. For `bool` only 0 and 1 may be written.
+    fn host_bytes_mut(&mut self) -> Option<&mut [u8]> {
+        None
+    }
+    /// For the backend that made it.
+    fn as_any(&self) -> &dyn Any;
+    /// For the backend that made it.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+/// A tensor to read: a buffer seen through a layout.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The memory.
+    pub buffer: &'a dyn Buffer,
+    /// Where the elements lie in it.
+    pub layout: &'a Layout,
+}
+
+impl View<'_> {
+    /// The element type.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.buffer.dtype()
+    }
+}
+
+/// A tensor to write. No two indices of the layout lie at one place.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    /// The memory.
+    pub buffer: &'a mut dyn Buffer,
+    /// Where the elements lie in it.
+    pub layout: &'a Layout,
+}
+
+impl ViewMut<'_> {
+    /// The element type.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.buffer.dtype()
+    }
+}
+
+/// An operand of an element-wise operation: a tensor, or one number (converted to the tensor's dtype).
+#[derive(Clone, Copy, Debug)]
+pub enum Operand<'a> {
+    /// A tensor, broadcast by its strides.
+    Tensor(View<'a>),
+    /// A number.
+    Scalar(Scalar),
+}
+
+/// Memory of a device, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// In use by tensors now.
+    pub allocated: usize,
+    /// The most that was in use at one time since the last reset.
+    pub peak_allocated: usize,
+    /// Held from the system, free cached blocks included.
+    pub reserved: usize,
+    /// How often memory was asked of the system.
+    pub system_allocations: u64,
+}
+
+/// The primitives of one device. Object-safe: tensors call it through `&'static dyn Backend`.
+///
+/// # Contract
+/// The caller (`kiln-tensor`) has checked shapes, dtypes and devices, has broadcast operands to the output's
+/// shape by strides, and hands outputs that overlap no input. A backend checks that layouts stay inside
+/// their buffers before it touches memory, and values that only it sees (indices, labels); it returns a
+/// typed error for both and never panics. Work may be asynchronous; [`download`](Backend::download) and
+/// [`synchronize`](Backend::synchronize) wait.
+///
+/// Unless a method says otherwise, all operands have the output's shape, any strides, and one dtype.
+/// Half precision is computed in `f32` and rounded once at the end of a primitive. Zero elements are no
+/// error and no work.
+pub trait Backend: Send + Sync + fmt::Debug {
+    // ---- memory ----
+
+    /// Uninitialised (but valid) memory for `len` elements.
+    fn alloc(&self, dtype: DType, len: usize) -> Result<Box<dyn Buffer>>;
+    /// Takes over host memory: without a copy on the CPU, by an upload elsewhere.
+    fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>>;
+    /// Waits for the work before it and copies `len` elements from position `start` to the host.
+    fn download(&self, src: &dyn Buffer, start: usize, dst: &mut [u8]) -> Result<()>;
+    /// Waits until all work is done.
+    fn synchronize(&self) -> Result<()>;
+    /// Memory in use.
+    fn memory_stats(&self) -> MemoryStats;
+    /// Makes the peak equal to what is in use now.
+    fn reset_peak_memory(&self);
+    /// Gives free cached memory back to the system.
+    fn empty_cache(&self);
+
+    // ---- filling ----
+
+    /// Sets every element.
+    fn fill(&self, value: Scalar, out: ViewMut) -> Result<()>;
+    /// Sets element `i` (in row-major order) to `start + i * step`, computed in `f64` or `i64` by the kind
+    /// of the scalars.
+    fn ramp(&self, ramp: Ramp, out: ViewMut) -> Result<()>;
+    /// Random numbers; [`RandomState`] says which.
+    fn random(&self, distribution: Distribution, state: RandomState, out: ViewMut) -> Result<()>;
+
+    // ---- element-wise ----
+
+    /// Copies elements, converting the dtype as Rust's `as` does (nonzero is `true`, float to integer
+    /// saturates).
+    fn copy(&self, x: View, out: ViewMut) -> Result<()>;
+    /// Floats; `Neg`, `Abs`, `Sign`, `Square`, `Relu` and the roundings also of integers.
+    fn unary(&self, op: UnaryOp, x: View, out: ViewMut) -> Result<()>;
+    /// The gradient of `op` from the incoming gradient and what the table says is saved (`None` for
+    /// nothing).
+    fn unary_grad(&self, op: UnaryOp, grad: View, saved: Option<View>, out: ViewMut) -> Result<()>;
+    /// Arithmetic in the operands' dtype (`Div`, `Atan2` of floats only; no arithmetic of `bool`);
+    /// comparisons of any dtype write `bool`. At least one operand is a tensor.
+    fn binary(&self, op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()>;
+    /// The gradient of an arithmetic `op` for one side.
+    fn binary_grad(&self, op: BinaryOp, side: SideOf, grad: View, a: Operand, b: Operand, out: ViewMut) -> Result<()>;
+    /// `out = op(out, b)`.
+    fn binary_assign(&self, op: BinaryOp, b: Operand, out: ViewMut) -> Result<()>;
+    /// `a` where `condition` (a `bool` tensor) is true, else `b`.
+    fn select(&self, condition: View, a: Operand, b: Operand, out: ViewMut) -> Result<()>;
+    /// Zero with probability `p` (`0 <= p < 1`), else `x / (1 - p)`. Element `n` is kept if its 32-bit word
+    /// is at least `p * 2^32`. The gradient is the same function of the incoming gradient.
+    fn dropout(&self, p: f64, state: RandomState, x: View, out: ViewMut) -> Result<()>;
+    /// Keeps the elements of each matrix (the last two dimensions) with `column - row <= diagonal` (lower)
+    /// or `>= diagonal` (upper), and zeroes the others.
+    fn triangle(&self, upper: bool, diagonal: i64, x: View, out: ViewMut) -> Result<()>;
+
+    // ---- reductions, scans, sorting ----
+
+    /// Reduces the dimensions in which `out` has extent 1 and `x` may have more; `out` has `x`'s rank.
+    fn reduce(&self, op: ReduceOp, x: View, out: ViewMut) -> Result<()>;
+    /// Reduces dimension `dim`, which has extent 1 in both outputs. `values` may be left out.
+    fn arg_reduce(&self, op: ArgReduceOp, x: View, dim: usize, values: Option<ViewMut>, indices: ViewMut)
+    -> Result<()>;
+    /// Running sums along `dim`; integers and `bool` into `i64`.
+    fn cumsum(&self, x: View, dim: usize, out: ViewMut) -> Result<()>;
+    /// A stable sort along `dim`, NaN as the largest; `indices` are positions in `x`.
+    fn sort(&self, x: View, dim: usize, descending: bool, values: ViewMut, indices: ViewMut) -> Result<()>;
+    /// For each value the number of elements of the sorted last dimension of `sorted` that are below it
+    /// (`right`: not above it). `sorted` is `[…, n]`, `values` and `out` (`i64`) are `[…, m]`.
+    fn search_sorted(&self, sorted: View, values: View, right: bool, out: ViewMut) -> Result<()>;
+    /// Softmax along `dim`, or its logarithm.
+    fn softmax(&self, x: View, dim: usize, log: bool, out: ViewMut) -> Result<()>;
+    /// The gradient of [`softmax`](Backend::softmax) from its output `y`.
+    fn softmax_grad(&self, grad: View, y: View, dim: usize, log: bool, out: ViewMut) -> Result<()>;
+
+    // ---- indexing: `index` is `i64`; an index outside `0..size` is an error ----
+
+    /// `out[…, i, …] = x[…, index[i], …]`: whole slices along `dim`.
+    fn index_select(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()>;
+    /// `out[…, index[i], …] += x[…, i, …]`: the gradient of `index_select`.
+    fn index_add(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()>;
+    /// `out[…, i, …] = x[…, index[…, i, …], …]`: `index` has the shape of `out`, and no extent above `x`'s
+    /// except along `dim`.
+    fn gather(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()>;
+    /// `out[…, index[…, i, …], …] = x[…, i, …]` (or `+=`) over the shape of `index`, which is nowhere larger
+    /// than `x`'s, nor than `out`'s except along `dim`.
+    fn scatter(&self, mode: ScatterMode, x: Operand, dim: usize, index: View, out: ViewMut) -> Result<()>;
+
+    // ---- dense algebra ----
+
+    /// `out = a · b` over the last two dimensions; the leading ones (as many in each, `a` and `b` broadcast
+    /// by strides) are a batch. Floats accumulate in at least `f32`; integers wrap.
+    fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()>;
+    /// `out = x · wᵀ + bias`, then ReLU if asked: `x` is `[M, K]`, `w` `[N, K]`, `bias` `[N]`, `out` `[M, N]`.
+    fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()>;
+
+    // ---- fused losses ----
+
+    /// `loss` is a scalar, or `[N, S]` without reduction. `lse` (`[N, S]`, of the accumulation type: `f32`
+    /// for half precision, else the input's) receives what the gradient needs, `total` (a scalar of the
+    /// same type) the divisor of the mean. `target` is `[N, S]` of `i64`, or `[N, C, S]` of the input's
+    /// dtype. A class outside `0..C` that is not ignored is an error.
+    #[allow(clippy::too_many_arguments)] // one fused kernel
+    fn class_loss(
+        &self,
+        rule: &ClassLoss,
+        x: View,
+        target: View,
+        weight: Option<View>,
+        loss: ViewMut,
+        lse: ViewMut,
+        total: ViewMut,
+    ) -> Result<()>;
+    /// The gradient of [`class_loss`](Backend::class_loss) with respect to `x`; `grad` has the loss's shape.
+    #[allow(clippy::too_many_arguments)] // one fused kernel
+    fn class_loss_grad(
+        &self,
+        rule: &ClassLoss,
+        grad: View,
+        x: View,
+        target: View,
+        weight: Option<View>,
+        lse: View,
+        total: View,
+        out: ViewMut,
+    ) -> Result<()>;
+    /// An element-wise loss; `out` is a scalar, or has the input's shape without reduction.
+    fn pointwise_loss(&self, loss: &PointwiseLoss, out: ViewMut) -> Result<()>;
+    /// Its gradient with respect to the input; `grad` has the loss's shape.
+    fn pointwise_loss_grad(&self, loss: &PointwiseLoss, grad: View, out: ViewMut) -> Result<()>;
+
+    // ---- optimizers ----
+
+    /// One step of all parameters of a group with learning rate `lr`.
+    fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()>;
+}

@@ -1,0 +1,30 @@
+//! What every Kiln backend and every caller of one agrees on: element types, shapes, memory layouts,
+//! the descriptors of operations, the [`Backend`] trait and the error type.
+//!
+//! There is no arithmetic on tensors here and no `unsafe`. The crate depends on nothing else of Kiln;
+//! `kiln-cpu` and `kiln-cuda` implement [`Backend`], `kiln-tensor` calls it.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod dtype;
+mod error;
+mod host;
+mod layout;
+mod loss;
+mod op;
+mod optim;
+mod scalar;
+mod shape;
+mod table;
+
+pub use backend::{Backend, Buffer, MemoryStats, Operand, View, ViewMut};
+pub use dtype::{DType, Element};
+pub use error::{Error, ErrorKind, Result};
+pub use host::HostVec;
+pub use layout::Layout;
+pub use loss::{ClassLoss, ClassLossInput, PointwiseLoss, PointwiseLossKind, Reduction};
+pub use op::{ArgReduceOp, BinaryOp, Distribution, Ramp, RandomState, ReduceOp, ScatterMode, SideOf, UnaryOp};
+pub use optim::{OptimRule, OptimSlot};
+pub use scalar::Scalar;
+pub use shape::{Dim, Dims, MAX_RANK, Shape};

@@ -1,0 +1,219 @@
+//! Descriptors of operations, as they are handed to a [`Backend`](crate::Backend).
+
+use crate::{DType, Scalar};
+
+macro_rules! unary_enum {
+    ($($variant:ident $method:ident $node:literal |$x:ident| $f:expr, $saves:ident, |$g:ident, $s:ident| $d:expr, $doc:literal;)*) => {
+        /// An element-wise function of one tensor. Made from [`unary_table!`](crate::unary_table).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum UnaryOp { $(#[doc = $doc] $variant,)* }
+
+        impl UnaryOp {
+            /// All of them, in the order of the table.
+            pub const ALL: &'static [UnaryOp] = &[$(UnaryOp::$variant,)*];
+
+            /// The name of the tensor's method.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(UnaryOp::$variant => stringify!($method),)* }
+            }
+        }
+    };
+}
+crate::unary_table!(unary_enum);
+
+macro_rules! binary_enum {
+    ($($variant:ident $method:ident $node:literal |$a:ident, $b:ident| $f:expr,
+       |$ga:ident, $aa:ident, $ba:ident| $da:expr, |$gb:ident, $ab:ident, $bb:ident| $db:expr, $doc:literal;)*) => {
+        /// An element-wise function of two operands. The arithmetic ones are made from
+        /// [`binary_table!`](crate::binary_table); comparisons give `bool`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum BinaryOp {
+            $(#[doc = $doc] $variant,)*
+            /// `a == b`
+            Eq,
+            /// `a != b`
+            Ne,
+            /// `a < b`
+            Lt,
+            /// `a <= b`
+            Le,
+            /// `a > b`
+            Gt,
+            /// `a >= b`
+            Ge,
+            /// `a & b`, of `bool` and integers
+            And,
+            /// `a | b`, of `bool` and integers
+            Or,
+            /// `a ^ b`, of `bool` and integers
+            Xor,
+        }
+
+        impl BinaryOp {
+            /// Those with a gradient, in the order of the table.
+            pub const ARITHMETIC: &'static [BinaryOp] = &[$(BinaryOp::$variant,)*];
+
+            /// The name of the tensor's method.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(BinaryOp::$variant => stringify!($method),)*
+                    BinaryOp::Eq => "eq",
+                    BinaryOp::Ne => "ne",
+                    BinaryOp::Lt => "lt",
+                    BinaryOp::Le => "le",
+                    BinaryOp::Gt => "gt",
+                    BinaryOp::Ge => "ge",
+                    BinaryOp::And => "logical_and",
+                    BinaryOp::Or => "logical_or",
+                    BinaryOp::Xor => "logical_xor",
+                }
+            }
+        }
+    };
+}
+crate::binary_table!(binary_enum);
+
+impl BinaryOp {
+    /// Whether the result is `bool` whatever the operands are.
+    #[must_use]
+    pub fn is_comparison(self) -> bool {
+        matches!(self, BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge)
+    }
+
+    /// Whether it is one of `and`, `or`, `xor`.
+    #[must_use]
+    pub fn is_logical(self) -> bool {
+        matches!(self, BinaryOp::And | BinaryOp::Or | BinaryOp::Xor)
+    }
+}
+
+/// One of the two operands of a binary operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SideOf {
+    /// The first, `a`.
+    Lhs,
+    /// The second, `b`.
+    Rhs,
+}
+
+/// A reduction of some dimensions to one value each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ReduceOp {
+    /// Sum; 0 of nothing. Integers and `bool` are summed as `i64`, half precision as `f32`.
+    Sum,
+    /// Arithmetic mean of floats; NaN of nothing.
+    Mean,
+    /// Product; 1 of nothing. Integers as `i64`.
+    Prod,
+    /// Largest value; NaN if there is one. Not of nothing.
+    Max,
+    /// Smallest value; NaN if there is one. Not of nothing.
+    Min,
+    /// Whether any is nonzero, as `bool`.
+    Any,
+    /// Whether all are nonzero, as `bool`.
+    All,
+    /// Variance with the divisor `max(n - correction, 0)`, in two passes.
+    Var {
+        /// Bessel's correction is 1.
+        correction: f64,
+    },
+    /// `log(sum(exp(x)))` without overflow; `-inf` of nothing.
+    LogSumExp,
+}
+
+/// A reduction of one dimension to the position of one element. NaN counts as the largest for `Max` and as
+/// the smallest for `Min`; of equal elements the first is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArgReduceOp {
+    /// The position of the largest element.
+    Max,
+    /// The position of the smallest element.
+    Min,
+}
+
+/// What `scatter` does with the elements that it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScatterMode {
+    /// Overwrites. With repeated indices the last one in row-major order wins.
+    Set,
+    /// Adds, in row-major order (so the result is deterministic).
+    Add,
+}
+
+/// A distribution to draw from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Distribution {
+    /// Reals in `[low, high)`.
+    Uniform {
+        /// The smallest value.
+        low: f64,
+        /// The bound that is not reached.
+        high: f64,
+    },
+    /// The normal distribution (Box-Muller).
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+    /// 1 with probability `p`, else 0; any dtype.
+    Bernoulli {
+        /// Probability of 1.
+        p: f64,
+    },
+    /// Integers in `low..high`; any dtype that can hold them.
+    Integers {
+        /// The smallest value.
+        low: i64,
+        /// The bound that is not reached.
+        high: i64,
+    },
+}
+
+/// A position in the Philox-4x32-10 stream (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+/// 2011). Counter block `offset + i` yields four 32-bit words; every backend maps element number and block
+/// alike, so one seed gives the same numbers on every device.
+///
+/// Elements are numbered in row-major order of the output's shape. A 32-bit draw (`f32`, half precision,
+/// Bernoulli, dropout) uses word `n % 4` of block `n / 4`; a 64-bit draw (`f64`, integers) uses words
+/// `2 (n % 2)` (low half) and `2 (n % 2) + 1` (high half) of block `n / 2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RandomState {
+    /// The key.
+    pub seed: u64,
+    /// The first counter block.
+    pub offset: u64,
+}
+
+impl RandomState {
+    /// How many counter blocks `numel` draws use, with `words` 32-bit words (1 or 2) a draw.
+    #[must_use]
+    pub fn blocks(numel: usize, words: usize) -> u64 {
+        (numel as u64).div_ceil(4 / words as u64)
+    }
+}
+
+impl Distribution {
+    /// How many 32-bit words a draw into `dtype` uses.
+    #[must_use]
+    pub fn words(&self, dtype: DType) -> usize {
+        match self {
+            Distribution::Integers { .. } => 2,
+            Distribution::Bernoulli { .. } => 1,
+            Distribution::Uniform { .. } | Distribution::Normal { .. } => 1 + usize::from(dtype == DType::F64),
+        }
+    }
+}
+
+/// Bounds of `arange`-like fills: element `i` is `start + i * step`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ramp {
+    /// The first element.
+    pub start: Scalar,
+    /// The difference of neighbours.
+    pub step: Scalar,
+}
