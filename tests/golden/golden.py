@@ -130,12 +130,26 @@ class Suite:
         path = os.path.join(HERE, f"{self.name}.safetensors")
         metadata = json.dumps(self.cases, allow_nan=False, separators=(",", ":"))
         save_file(self.tensors, path, metadata={"cases": metadata})
+        # save_file leaves the file readable by its owner only.
+        os.chmod(path, 0o644)
         print(f"{self.name}.safetensors: {len(self.cases)} cases, {os.path.getsize(path)} bytes")
 
 
 def write_json(name, value, count=None):
+    """Writes a JSON object whose lists of objects, and objects of objects, have one line each."""
+
+    def compact(item):
+        return json.dumps(item, allow_nan=False, ensure_ascii=False)
+
+    def lines(item):
+        if isinstance(item, list) and item and isinstance(item[0], (dict, list)):
+            return "[\n" + ",\n".join("  " + compact(v) for v in item) + "\n ]"
+        if isinstance(item, dict) and item:
+            return "{\n" + ",\n".join(f"  {compact(k)}: {compact(v)}" for k, v in item.items()) + "\n }"
+        return compact(item)
+
+    value = {"torch": torch.__version__.split("+")[0], **value}
     path = os.path.join(HERE, name)
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({"torch": torch.__version__.split("+")[0], **value}, file, indent=1, allow_nan=False, ensure_ascii=False)
-        file.write("\n")
+        file.write("{\n" + ",\n".join(f" {compact(k)}: {lines(v)}" for k, v in value.items()) + "\n}\n")
     print(f"{name}: {'' if count is None else f'{count} cases, '}{os.path.getsize(path)} bytes")

@@ -144,7 +144,12 @@ each("clamp", {
     "i64": ([const([-3, 0, 3], i64)], {"min": -1, "max": 2}),
     "i64_float": ([const([-3, 0, 3], i64)], {"min": -1.5, "max": 2}),
     "tensor": ([randn(2, 3)], {"min": const([-0.5, 0.0, 0.5]), "max": const([0.5, 0.5, 0.5])}),
+    "tensor_ties": ([CLAMPED], {"min": torch.full((8,), -1.0, dtype=f64), "max": torch.full((8,), 1.0, dtype=f64)}),
+    "tensor_all_equal": ([const([1.0, 1.0])], {"min": const([1.0, 2.0]), "max": const([1.0, 0.0])}),
+    "tensor_min": ([CLAMPED], {"min": const(-1.0)}),
+    "f32": ([CLAMPED.float()], {"min": -1.0, "max": 0.5}),
 })
+each("relu", {"ties_f32": ([const([-1.0, -0.0, 0.0, 1.0], f32)], {})})
 
 # --- Pairs: the larger one, comparisons, where --------------------------------------------------
 
@@ -417,7 +422,7 @@ each("gather", {
 each("scatter", {
     "src": ([randn(3, 4)], {"dim": 1, "index": const([[0, 2], [3, 1]], i64), "src": randn(2, 2)}),
     "value": ([randn(3, 4)], {"dim": 1, "index": const([[0, 2], [3, 1]], i64), "value": 2.5}),
-    "dim0": ([randn(3, 2)], {"dim": 0, "index": const([[2, 0]], i64), "src": randn(2, 2)}),
+    "dim0": ([randn(3, 2)], {"dim": 0, "index": const([[2, 0]], i64), "src": randn(1, 2)}),
 })
 each("scatter_add", {
     "": ([randn(3, 4)], {"dim": 1, "index": const([[0, 0, 2], [3, 3, 3]], i64), "src": randn(2, 3)}),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use half::{bf16, f16};
 
-use crate::{HostVec, Scalar};
+use crate::{HostVec, Result, Scalar};
 
 /// The type of a tensor's elements. Names and meaning are PyTorch's
 /// (<https://docs.pytorch.org/docs/stable/tensor_attributes.html>).
@@ -112,6 +112,24 @@ pub trait Element:
     fn from_scalar(value: Scalar) -> Self;
     /// Wraps a vector without copying it.
     fn into_host(values: Vec<Self>) -> HostVec;
+    /// A vector of `len` elements whose bytes `read` writes. For `bool` any byte but 0 becomes `true`.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    fn read_vec(len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Vec<Self>>;
+}
+
+macro_rules! read_vec {
+    (Bool, $len:ident, $read:ident) => {{
+        let mut bytes = vec![0u8; $len];
+        $read(&mut bytes)?;
+        Ok(bytes.iter().map(|&byte| byte != 0).collect())
+    }};
+    ($other:ident, $len:ident, $read:ident) => {{
+        let mut values = vec![Self::default(); $len];
+        $read(bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }};
 }
 
 macro_rules! element {
@@ -122,6 +140,9 @@ macro_rules! element {
             fn to_scalar(self) -> Scalar { let $v = self; $to }
             fn from_scalar($s: Scalar) -> Self { $from }
             fn into_host(values: Vec<Self>) -> HostVec { HostVec::$dtype(values) }
+            fn read_vec(len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Vec<Self>> {
+                read_vec!($dtype, len, read)
+            }
         }
     )*};
 }
@@ -135,4 +156,24 @@ element! {
     i32, I32, |v| Scalar::Int(i64::from(v)), |s| s.to_i64() as i32;
     u8, U8, |v| Scalar::Int(i64::from(v)), |s| s.to_i64() as u8;
     bool, Bool, |v| Scalar::Bool(v), |s| s.to_bool();
+}
+
+/// Runs `$body` with the name `$T` standing for the Rust type of a [`DType`].
+#[macro_export]
+macro_rules! dispatch_dtype {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        $crate::dispatch_dtype!(@arms $dtype, $T => $body;
+            F32 f32, F64 f64, F16 $crate::half::f16, BF16 $crate::half::bf16, I64 i64, I32 i32, U8 u8, Bool bool)
+    };
+    (@arms $dtype:expr, $T:ident => $body:expr; $($variant:ident $ty:ty),*) => {
+        $crate::dispatch_dtype!(@one $dtype, $T, { $body }; $($variant $ty),*)
+    };
+    (@one $dtype:expr, $T:ident, $body:block; $($variant:ident $ty:ty),*) => {
+        match $dtype {
+            $($crate::DType::$variant => {
+                type $T = $ty;
+                $body
+            })*
+        }
+    };
 }

@@ -18,6 +18,8 @@ mod scalar;
 mod shape;
 mod table;
 
+pub use half;
+
 pub use backend::{Backend, Buffer, MemoryStats, Operand, View, ViewMut};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};

@@ -1,1 +1,22 @@
+//! Tensors, their operations and the autograd tape.
+//!
+//! A [`Tensor`] method checks shapes and dtypes in one place, calls one primitive of the
+//! [`Backend`](kiln_backend::Backend) of its device, and appends one node to the tape if gradients are on.
+//! Methods are named as in PyTorch and return [`Result`].
 
+#![forbid(unsafe_code)]
+
+pub mod autograd;
+mod creation;
+mod device;
+mod display;
+mod ops;
+mod storage;
+mod tensor;
+
+pub use autograd::{enable_grad, no_grad, no_grad_guard};
+pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state};
+pub use device::Device;
+pub use kiln_backend::{DType, Dim, Dims, Element, Error, ErrorKind, MAX_RANK, MemoryStats, Result, Scalar, Shape};
+pub use ops::Rhs;
+pub use tensor::Tensor;

@@ -1,0 +1,333 @@
+//! The backward pass.
+
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use kiln_backend::{BinaryOp, Error, Result};
+use smallvec::{SmallVec, smallvec};
+
+use super::{
+    hooks::{run_hooks, run_output_hooks},
+    mode::GradModeGuard,
+    node::{Edge, Node},
+};
+use crate::Tensor;
+
+/// How a backward pass is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BackwardOptions {
+    /// Keep what the graph saved, so that it can be walked again.
+    pub retain_graph: bool,
+}
+
+impl Tensor {
+    /// Computes the gradients of this one-element tensor with respect to all leaves that it was made from,
+    /// adds them to their [`grad`](Tensor::grad), and frees what the graph saved.
+    ///
+    /// # Errors
+    /// The tensor has more than one element (see [`backward_with`](Tensor::backward_with)) or requires no
+    /// gradients, the graph was walked before, or a saved tensor was changed in place.
+    pub fn backward(&self) -> Result<()> {
+        backward(&[(self.clone(), None)], BackwardOptions::default())
+    }
+
+    /// [`backward`](Tensor::backward) that can be repeated on the same graph.
+    ///
+    /// # Errors
+    /// As [`backward`](Tensor::backward).
+    pub fn backward_retain_graph(&self) -> Result<()> {
+        backward(&[(self.clone(), None)], BackwardOptions { retain_graph: true })
+    }
+
+    /// The vector-Jacobian product: `cotangent`, of this tensor's shape, is the gradient to begin with, as
+    /// in PyTorch's `backward(gradient, retain_graph)`.
+    ///
+    /// # Errors
+    /// As [`backward`](Tensor::backward), or the cotangent has another shape, dtype or device.
+    pub fn backward_with(&self, cotangent: &Tensor, options: BackwardOptions) -> Result<()> {
+        backward(&[(self.clone(), Some(cotangent.clone()))], options)
+    }
+}
+
+/// A backward pass from several tensors at once, each with the gradient to begin with (`None`: 1, for a
+/// tensor with one element).
+///
+/// # Errors
+/// As [`Tensor::backward`].
+pub fn backward(roots: &[(Tensor, Option<Tensor>)], options: BackwardOptions) -> Result<()> {
+    Pass::new("backward", roots)?.run(options, None).map(drop)
+}
+
+/// The sum of the gradients of `outputs` (one element each) with respect to each of `inputs`, without
+/// touching any tensor's [`grad`](Tensor::grad); PyTorch's `torch.autograd.grad`.
+///
+/// # Errors
+/// As [`Tensor::backward`], or an input requires no gradient or is not part of the graph.
+pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let roots: Vec<_> = outputs.iter().map(|&t| (t.clone(), None)).collect();
+    let found = grad_with(&roots, inputs, BackwardOptions::default())?;
+    let unused = || Error::autograd("grad", "an input is not part of the graph; `grad_with` gives `None` for it");
+    found.into_iter().map(|grad| grad.ok_or_else(unused)).collect()
+}
+
+/// [`grad`] with cotangents and options; `None` for inputs that the outputs do not depend on.
+///
+/// # Errors
+/// As [`grad`].
+pub fn grad_with(
+    roots: &[(Tensor, Option<Tensor>)],
+    inputs: &[&Tensor],
+    options: BackwardOptions,
+) -> Result<Vec<Option<Tensor>>> {
+    let targets: Vec<Target> = inputs
+        .iter()
+        .map(|t| {
+            t.edge().map(|e| Target::of(&e)).ok_or_else(|| Error::autograd("grad", "an input requires no gradients"))
+        })
+        .collect::<Result<_>>()?;
+    Pass::new("grad", roots)?.run(options, Some(&targets))
+}
+
+/// What an edge points to, for comparing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Target {
+    Leaf(usize),
+    Output(usize, usize),
+}
+
+impl Target {
+    fn of(edge: &Edge) -> Target {
+        match edge {
+            Edge::Leaf(tensor) => Target::Leaf(Arc::as_ptr(&tensor.0) as usize),
+            Edge::Node { node, output } => Target::Output(Arc::as_ptr(node) as usize, *output),
+        }
+    }
+}
+
+/// A node that waits for its turn, newest first.
+struct Ready(Arc<Node>);
+
+impl Ord for Ready {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.sequence.cmp(&other.0.sequence)
+    }
+}
+impl PartialOrd for Ready {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl PartialEq for Ready {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.sequence == other.0.sequence
+    }
+}
+impl Eq for Ready {}
+
+/// One walk over the graph.
+struct Pass {
+    queue: BinaryHeap<Ready>,
+    /// Gradients that have arrived at the outputs of nodes in the queue, by the node's number.
+    pending: HashMap<u64, SmallVec<[Option<Tensor>; 1]>>,
+    roots: Vec<(Edge, Tensor)>,
+}
+
+impl Pass {
+    fn new(op: &'static str, roots: &[(Tensor, Option<Tensor>)]) -> Result<Pass> {
+        let start = |(root, cotangent): &(Tensor, Option<Tensor>)| {
+            let Some(edge) = root.edge() else {
+                return Err(Error::autograd(
+                    op,
+                    "the tensor requires no gradients, nor does anything it was made from",
+                ));
+            };
+            let grad = match cotangent {
+                None if root.numel() == 1 => root.ones_like()?,
+                None => {
+                    let expected = "a tensor with one element, or a cotangent (`backward_with`)";
+                    return Err(Error::shape(op, expected, root.shape()));
+                }
+                Some(grad) if grad.shape() != root.shape() => {
+                    let expected = "a cotangent has the shape of the tensor";
+                    return Err(Error::shapes(op, root.shape(), grad.shape(), expected));
+                }
+                Some(grad) if grad.dtype() != root.dtype() => {
+                    return Err(Error::dtypes(op, root.dtype(), grad.dtype()));
+                }
+                Some(grad) if grad.device() != root.device() => {
+                    return Err(Error::devices(op, root.device(), grad.device()));
+                }
+                Some(grad) => grad.detach(),
+            };
+            Ok((edge, grad))
+        };
+        let _guard = GradModeGuard::new(false);
+        let roots = roots.iter().map(start).collect::<Result<_>>()?;
+        Ok(Pass { queue: BinaryHeap::new(), pending: HashMap::new(), roots })
+    }
+
+    /// With `targets`, gradients are collected for them and nothing is added to leaves.
+    fn run(mut self, options: BackwardOptions, targets: Option<&[Target]>) -> Result<Vec<Option<Tensor>>> {
+        let _guard = GradModeGuard::new(false);
+        let useful = targets.map(|targets| nodes_leading_to(targets, &self.roots));
+        let mut found = vec![None; targets.map_or(0, <[Target]>::len)];
+        for (edge, grad) in std::mem::take(&mut self.roots) {
+            self.deliver(&edge, grad, targets, &mut found)?;
+        }
+        while let Some(Ready(node)) = self.queue.pop() {
+            let Some(mut grads) = self.pending.remove(&node.sequence) else { continue };
+            for (output, slot) in grads.iter_mut().enumerate() {
+                if let Some(grad) = slot.take() {
+                    let grad = run_output_hooks(&node.hooks, output, grad)?;
+                    let this = Target::Output(Arc::as_ptr(&node) as usize, output);
+                    for (target, found) in targets.unwrap_or_default().iter().zip(&mut found) {
+                        if *target == this {
+                            *found = Some(grad.clone());
+                        }
+                    }
+                    *slot = Some(grad);
+                }
+            }
+            let is_useful = |edge: &Edge| match (&useful, edge) {
+                (None, _) => true,
+                (Some(_), Edge::Leaf(_)) => targets.unwrap_or_default().contains(&Target::of(edge)),
+                (Some(useful), Edge::Node { node, .. }) => useful.contains(&node.sequence),
+            };
+            let needs: SmallVec<[bool; 3]> = node.edges.iter().map(|e| e.as_ref().is_some_and(is_useful)).collect();
+            if !needs.contains(&true) {
+                continue;
+            }
+            let results = node.run(&grads, &needs, options.retain_graph)?;
+            drop(grads);
+            for (i, grad) in results.into_iter().enumerate() {
+                if let (true, Some(grad), Some(edge)) = (needs[i], grad, &node.edges[i]) {
+                    check_shape(&node, i, edge, &grad)?;
+                    self.deliver(edge, grad, targets, &mut found)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Hands a gradient to what it flows to.
+    fn deliver(
+        &mut self,
+        edge: &Edge,
+        grad: Tensor,
+        targets: Option<&[Target]>,
+        found: &mut [Option<Tensor>],
+    ) -> Result<()> {
+        match (edge, targets) {
+            (Edge::Leaf(leaf), None) => {
+                let hooks = leaf.0.meta.lock().hooks.clone();
+                accumulate(leaf, run_hooks(&hooks, grad)?)
+            }
+            (Edge::Leaf(leaf), Some(targets)) => {
+                let hooks = leaf.0.meta.lock().hooks.clone();
+                let grad = run_hooks(&hooks, grad)?;
+                for (target, found) in targets.iter().zip(found) {
+                    if *target == Target::of(edge) {
+                        *found = Some(match found.take() {
+                            Some(sum) => sum.add(&grad)?,
+                            None => grad.clone(),
+                        });
+                    }
+                }
+                Ok(())
+            }
+            (Edge::Node { node, output }, _) => {
+                let slots = self.pending.entry(node.sequence).or_insert_with(|| {
+                    self.queue.push(Ready(node.clone()));
+                    smallvec![None; node.outputs.len()]
+                });
+                let slot = &mut slots[*output];
+                *slot = Some(match slot.take() {
+                    // Nobody else looks at it: add in place.
+                    Some(sum) if is_exclusive(&sum) => {
+                        sum.assign(BinaryOp::Add, &grad)?;
+                        sum
+                    }
+                    Some(sum) => sum.add(&grad)?,
+                    None => grad,
+                });
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whether this handle is the only one of its memory, and covers all of it in row-major order.
+fn is_exclusive(tensor: &Tensor) -> bool {
+    Arc::strong_count(&tensor.0) == 1
+        && Arc::strong_count(&tensor.0.storage) == 1
+        && tensor.is_contiguous()
+        && tensor.numel() == tensor.0.storage.len
+}
+
+/// Adds a gradient to a tensor's `grad`. The first one is moved there if nobody else can see it.
+pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
+    let existing = leaf.0.meta.lock().grad.clone();
+    if let Some(sum) = existing {
+        return sum.assign(BinaryOp::Add, &grad);
+    }
+    let own = if is_exclusive(&grad) { grad } else { grad.copy()? };
+    let previous = {
+        let mut meta = leaf.0.meta.lock();
+        match &meta.grad {
+            // Another thread's backward pass was first.
+            Some(sum) => Some(sum.clone()),
+            None => {
+                meta.grad = Some(own.clone());
+                None
+            }
+        }
+    };
+    previous.map_or(Ok(()), |sum| sum.assign(BinaryOp::Add, &own))
+}
+
+fn check_shape(node: &Node, input: usize, edge: &Edge, grad: &Tensor) -> Result<()> {
+    let want = match edge {
+        Edge::Leaf(tensor) => tensor.shape(),
+        Edge::Node { node, output } => &node.outputs[*output],
+    };
+    if grad.shape() == want {
+        return Ok(());
+    }
+    let got = grad.shape();
+    Err(Error::autograd(node.name(), format!("the gradient for input {input} has shape {got}, the input has {want}")))
+}
+
+/// The numbers of the nodes from which an edge path leads to one of the targets.
+fn nodes_leading_to(targets: &[Target], roots: &[(Edge, Tensor)]) -> HashSet<u64> {
+    let mut reachable: HashMap<u64, Arc<Node>> = HashMap::new();
+    let mut stack: Vec<Arc<Node>> = Vec::new();
+    let visit = |edge: &Edge, stack: &mut Vec<Arc<Node>>| {
+        if let Edge::Node { node, .. } = edge {
+            stack.push(node.clone());
+        }
+    };
+    roots.iter().for_each(|(edge, _)| visit(edge, &mut stack));
+    while let Some(node) = stack.pop() {
+        if reachable.insert(node.sequence, node.clone()).is_none() {
+            node.edges.iter().flatten().for_each(|edge| visit(edge, &mut stack));
+        }
+    }
+    let mut oldest_first: Vec<_> = reachable.into_values().collect();
+    oldest_first.sort_unstable_by_key(|node| node.sequence);
+    let mut useful = HashSet::new();
+    for node in oldest_first {
+        let is_target =
+            (0..node.outputs.len()).any(|o| targets.contains(&Target::Output(Arc::as_ptr(&node) as usize, o)));
+        let leads = node.edges.iter().flatten().any(|edge| match edge {
+            Edge::Leaf(_) => targets.contains(&Target::of(edge)),
+            Edge::Node { node, .. } => useful.contains(&node.sequence),
+        });
+        if is_target || leads {
+            useful.insert(node.sequence);
+        }
+    }
+    useful
+}

@@ -1,0 +1,113 @@
+//! Operations written by the user, with their own gradient.
+
+use std::{borrow::Cow, sync::Arc};
+
+use kiln_backend::{Error, Result};
+
+use super::{
+    mode::{GradModeGuard, grad_enabled},
+    record::record_named,
+    saved::Ctx,
+};
+use crate::Tensor;
+
+/// An operation with a gradient of its own, as `torch.autograd.Function`. Both passes are written with
+/// tensor operations, so it runs on every device; [`apply`] calls it.
+///
+/// ```
+/// use kiln_tensor::{Device, Result, Tensor, autograd::{BackwardCtx, Function, FunctionCtx, apply}};
+///
+/// /// x², with its gradient written by hand.
+/// struct Square;
+///
+/// impl Function for Square {
+///     fn name(&self) -> &str { "Square" }
+///     fn forward(&self, ctx: &mut FunctionCtx, inputs: &[Tensor]) -> Result<Tensor> {
+///         ctx.save(&inputs[0]);
+///         inputs[0].mul(&inputs[0])
+///     }
+///     fn backward(&self, ctx: &BackwardCtx, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+///         Ok(vec![Some(ctx.saved(0)?.mul(2.0)?.mul(grad)?)])
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let x = Tensor::new(&[3.0f32], Device::Cpu)?.requires_grad_(true)?;
+/// apply(Square, &[&x])?.backward()?;
+/// assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [6.0]);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Function: Send + Sync + 'static {
+    /// The name; the graph shows it with `Backward` behind it.
+    fn name(&self) -> &str;
+
+    /// Computes the output. Nothing inside is recorded. What `backward` needs is
+    /// [saved](FunctionCtx::save).
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    fn forward(&self, ctx: &mut FunctionCtx, inputs: &[Tensor]) -> Result<Tensor>;
+
+    /// The gradient of every input (`None` where there is none) from the gradient of the output.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    fn backward(&self, ctx: &BackwardCtx, grad: &Tensor) -> Result<Vec<Option<Tensor>>>;
+}
+
+/// What [`Function::forward`] can do besides computing.
+#[derive(Default)]
+pub struct FunctionCtx {
+    saved: Vec<Tensor>,
+}
+
+impl FunctionCtx {
+    /// Keeps a tensor for the backward pass, where [`BackwardCtx::saved`] gives it by its number.
+    pub fn save(&mut self, tensor: &Tensor) {
+        self.saved.push(tensor.clone());
+    }
+}
+
+/// What [`Function::backward`] can ask for.
+pub struct BackwardCtx<'a>(&'a Ctx<'a>);
+
+impl BackwardCtx<'_> {
+    /// The tensor that was saved as number `i`.
+    ///
+    /// # Errors
+    /// There is none, or it was changed in place since.
+    pub fn saved(&self, i: usize) -> Result<Tensor> {
+        self.0.saved(i)
+    }
+
+    /// Whether the gradient of input `i` is wanted; it may be `None` otherwise.
+    #[must_use]
+    pub fn needs(&self, i: usize) -> bool {
+        self.0.needs(i)
+    }
+}
+
+/// Calls a [`Function`] and records it.
+///
+/// # Errors
+/// What its `forward` returns, or the output is one of the inputs.
+pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
+    let mut ctx = FunctionCtx::default();
+    let owned: Vec<Tensor> = inputs.iter().map(|t| t.detach()).collect();
+    let out = {
+        let _guard = GradModeGuard::new(false);
+        function.forward(&mut ctx, &owned)?
+    };
+    if grad_enabled() && out.requires_grad() {
+        let message = "`forward` returned a tensor that has a history of its own; return a new one";
+        return Err(Error::autograd(function.name(), message));
+    }
+    // The output may be an input's handle or a view made without recording: give it an identity of its own.
+    let out = out.detach();
+    let saved: Vec<&Tensor> = ctx.saved.iter().collect();
+    let (name, function) = (Cow::Owned(format!("{}Backward", function.name())), Arc::new(function));
+    record_named(out, name, inputs, &saved, move |ctx| {
+        Ok(function.backward(&BackwardCtx(ctx), &ctx.grad()?)?.into_iter().collect())
+    })
+}

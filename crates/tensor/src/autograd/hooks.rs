@@ -1,0 +1,154 @@
+//! Functions that see gradients as they pass, and gradients kept for tensors that are not leaves.
+
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicU64, Ordering},
+};
+
+use kiln_backend::{Error, Result};
+use parking_lot::Mutex;
+
+use super::node::Edge;
+use crate::{Tensor, tensor::Inner};
+
+type HookFn = Arc<dyn Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync>;
+
+/// A hook that the user registered.
+#[derive(Clone)]
+pub(crate) struct Hook {
+    id: u64,
+    run: HookFn,
+}
+
+pub(crate) type Hooks = Vec<Hook>;
+
+/// What is to happen with the gradient of one output of a node.
+#[derive(Clone)]
+pub(crate) struct OutputHook {
+    pub output: usize,
+    pub action: Action,
+}
+
+#[derive(Clone)]
+pub(crate) enum Action {
+    Call(Hook),
+    /// `retain_grad`: keep it in this tensor.
+    Keep(Weak<Inner>),
+}
+
+enum Place {
+    Leaf(Weak<Inner>),
+    Node(Weak<super::Node>),
+}
+
+/// Takes a hook away again with [`remove`](HookHandle::remove); dropping the handle leaves the hook in place.
+pub struct HookHandle {
+    id: u64,
+    place: Place,
+}
+
+impl HookHandle {
+    /// Takes the hook away.
+    pub fn remove(self) {
+        match self.place {
+            Place::Leaf(tensor) => {
+                if let Some(tensor) = tensor.upgrade() {
+                    tensor.meta.lock().hooks.retain(|hook| hook.id != self.id);
+                }
+            }
+            Place::Node(node) => {
+                if let Some(node) = node.upgrade() {
+                    node.hooks.lock().retain(|hook| !matches!(&hook.action, Action::Call(h) if h.id == self.id));
+                }
+            }
+        }
+    }
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl Tensor {
+    /// Calls `hook` with every gradient that arrives at this tensor in a backward pass. What it returns takes
+    /// the gradient's place; `None` leaves it.
+    ///
+    /// # Errors
+    /// The tensor requires no gradients.
+    pub fn register_hook(
+        &self,
+        hook: impl Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync + 'static,
+    ) -> Result<HookHandle> {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let hook = Hook { id, run: Arc::new(hook) };
+        let place = match self.edge() {
+            None => return Err(Error::autograd("register_hook", "the tensor requires no gradients")),
+            Some(Edge::Leaf(leaf)) => {
+                leaf.0.meta.lock().hooks.push(hook);
+                Place::Leaf(Arc::downgrade(&leaf.0))
+            }
+            Some(Edge::Node { node, output }) => {
+                node.hooks.lock().push(OutputHook { output, action: Action::Call(hook) });
+                Place::Node(Arc::downgrade(&node))
+            }
+        };
+        Ok(HookHandle { id, place })
+    }
+
+    /// Keeps this tensor's gradient in [`grad`](Tensor::grad) although it is not a leaf. Nothing to do for
+    /// a leaf.
+    ///
+    /// # Errors
+    /// The tensor requires no gradients.
+    pub fn retain_grad(&self) -> Result<()> {
+        match self.edge() {
+            None => Err(Error::autograd("retain_grad", "the tensor requires no gradients")),
+            Some(Edge::Leaf(_)) => Ok(()),
+            Some(Edge::Node { node, output }) => {
+                let kept =
+                    |hook: &OutputHook| matches!(&hook.action, Action::Keep(t) if t.as_ptr() == Arc::as_ptr(&self.0));
+                let mut hooks = node.hooks.lock();
+                if !hooks.iter().any(kept) {
+                    hooks.push(OutputHook { output, action: Action::Keep(Arc::downgrade(&self.0)) });
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Runs hooks on a gradient, in the order in which they were registered.
+pub(crate) fn run_hooks(hooks: &[Hook], mut grad: Tensor) -> Result<Tensor> {
+    for hook in hooks {
+        if let Some(replacement) = (hook.run)(&grad)? {
+            if replacement.shape() != grad.shape() || replacement.dtype() != grad.dtype() {
+                return Err(Error::autograd(
+                    "register_hook",
+                    format!("a hook replaced a gradient of shape {} by one of {}", grad.shape(), replacement.shape()),
+                ));
+            }
+            grad = replacement;
+        }
+    }
+    Ok(grad)
+}
+
+/// Runs what is registered for output `output` of a node.
+pub(crate) fn run_output_hooks(hooks: &Mutex<Vec<OutputHook>>, output: usize, mut grad: Tensor) -> Result<Tensor> {
+    let actions: Vec<Action> = {
+        let hooks = hooks.lock();
+        if hooks.is_empty() {
+            return Ok(grad);
+        }
+        hooks.iter().filter(|hook| hook.output == output).map(|hook| hook.action.clone()).collect()
+    };
+    for action in actions {
+        match action {
+            Action::Call(hook) => grad = run_hooks(&[hook], grad)?,
+            Action::Keep(tensor) => {
+                if let Some(tensor) = tensor.upgrade() {
+                    super::engine::accumulate(&Tensor(tensor), grad.clone())?;
+                }
+            }
+        }
+    }
+    Ok(grad)
+}

@@ -1,0 +1,29 @@
+//! The tape: which operations made a tensor, and how gradients flow back through them.
+//!
+//! While recording is on, an operation with an operand that requires gradients makes a [`Node`](node::Node)
+//! that knows its rule, what it saved, and where its inputs came from. [`backward`] walks the nodes from the
+//! newest to the oldest and calls the same backend primitives as the forward pass.
+//!
+//! Follows <https://docs.pytorch.org/docs/stable/notes/autograd.html>. Not supported: gradients of gradients
+//! (`create_graph`), forward mode.
+
+mod engine;
+mod function;
+mod graph;
+mod hooks;
+mod meta;
+mod mode;
+mod node;
+mod record;
+mod saved;
+
+pub use engine::{BackwardOptions, backward, grad, grad_with};
+pub use function::{BackwardCtx, Function, FunctionCtx, apply};
+pub use graph::{GradFn, graph_dot, graph_text};
+pub use hooks::HookHandle;
+pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_grad, no_grad_guard};
+
+pub(crate) use meta::Meta;
+pub(crate) use node::{Edge, Grads, Node, one};
+pub(crate) use record::{copy_slices_node, record};
+pub(crate) use saved::{Ctx, SavedTensor};

@@ -1,0 +1,116 @@
+//! Writing an operation onto the tape.
+
+use std::{borrow::Cow, sync::Arc};
+
+use kiln_backend::{Layout, MAX_RANK, Result, Shape};
+use smallvec::{SmallVec, smallvec};
+
+use super::{
+    mode::grad_enabled,
+    node::{Edge, Grads, Node, one},
+    saved::{Ctx, SavedTensor},
+};
+use crate::Tensor;
+
+/// Appends the operation that made `out` from `inputs`, if recording is on and one of them requires
+/// gradients. `saved` is what the rule will ask for by number (`out` may be among it). The rule returns one
+/// gradient an input.
+pub(crate) fn record(
+    out: Tensor,
+    name: &'static str,
+    inputs: &[&Tensor],
+    saved: &[&Tensor],
+    rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    record_named(out, Cow::Borrowed(name), inputs, saved, rule)
+}
+
+/// [`record`] for a name that is made at run time.
+pub(crate) fn record_named(
+    out: Tensor,
+    name: Cow<'static, str>,
+    inputs: &[&Tensor],
+    saved: &[&Tensor],
+    rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    if !grad_enabled() || !inputs.iter().any(|t| t.requires_grad()) {
+        return Ok(out);
+    }
+    let edges = inputs.iter().map(|t| t.edge()).collect();
+    let saved = saved.iter().map(|t| SavedTensor::new(t)).collect();
+    let node = Node::new(name, edges, smallvec![*out.shape()], saved, Box::new(rule));
+    out.set_history(node, 0);
+    Ok(out)
+}
+
+/// The node that explains a view by its base alone: the view's elements, wherever they lie in the base.
+/// Used once the base or another view of it was changed in place.
+pub(crate) fn as_strided_node(view: &Tensor, base: &Tensor, edge: Edge) -> Arc<Node> {
+    let (view_layout, base_layout) = (*view.layout(), *base.layout());
+    let rule = move |ctx: &Ctx<'_>| {
+        let grad = ctx.grad()?;
+        let spread = spread_out(&base_layout, &grad)?;
+        // A broadcast view reads one element many times: those gradients add up.
+        let (layout, grad) = fold_broadcast(&view_layout, grad)?;
+        let slot = spread.alias(relative(&layout, &base_layout)?);
+        slot.copy_(&grad)?;
+        Ok(one(spread.contiguous()?))
+    };
+    Node::new(
+        "AsStridedBackward0".into(),
+        smallvec![Some(edge)],
+        smallvec![*view.shape()],
+        SmallVec::new(),
+        Box::new(rule),
+    )
+}
+
+/// The node of a base that was changed through a view: outside the view the gradient goes on to the base as
+/// it was, inside to the operation that wrote there.
+pub(crate) fn copy_slices_node(view: &Tensor, base: &Tensor, base_edge: Option<Edge>, written: Edge) -> Arc<Node> {
+    let (view_layout, base_layout) = (*view.layout(), *base.layout());
+    let rule = move |ctx: &Ctx<'_>| {
+        let grad = ctx.grad()?;
+        let spread = spread_out(&base_layout, &grad)?;
+        spread.copy_(&grad)?;
+        let slot = spread.alias(relative(&view_layout, &base_layout)?);
+        let inside = slot.copy()?;
+        slot.zero_()?;
+        Ok(smallvec![Some(spread.contiguous()?), Some(inside)])
+    };
+    Node::new(
+        "CopySlices".into(),
+        smallvec![base_edge, Some(written)],
+        smallvec![*base.shape()],
+        SmallVec::new(),
+        Box::new(rule),
+    )
+}
+
+/// A zeroed tensor with the geometry of `base`, of `like`'s dtype and device.
+fn spread_out(base: &Layout, like: &Tensor) -> Result<Tensor> {
+    let span = base.span().unwrap_or(0..0);
+    let memory = Tensor::zeros(&[span.len()][..], like.device())?.to_dtype(like.dtype())?;
+    Ok(memory.alias(relative(base, base)?))
+}
+
+/// `layout` in memory that begins where `base`'s first element lies.
+fn relative(layout: &Layout, base: &Layout) -> Result<Layout> {
+    let start = base.span().unwrap_or(0..0).start;
+    Layout::strided(*layout.shape(), layout.strides(), layout.offset().saturating_sub(start))
+}
+
+/// Sums the gradient over the broadcast dimensions of `layout`, and gives the layout without them.
+fn fold_broadcast(layout: &Layout, grad: Tensor) -> Result<(Layout, Tensor)> {
+    let repeated: SmallVec<[usize; MAX_RANK]> =
+        (0..layout.rank()).filter(|&d| layout.strides()[d] == 0 && layout.dims()[d] > 1).collect();
+    if repeated.is_empty() {
+        return Ok((*layout, grad));
+    }
+    let mut dims: SmallVec<[usize; MAX_RANK]> = layout.dims().into();
+    for &dim in &repeated {
+        dims[dim] = 1;
+    }
+    let folded = Layout::strided(Shape::new(&dims)?, layout.strides(), layout.offset())?;
+    Ok((folded, grad.sum_keepdim(&repeated[..])?))
+}

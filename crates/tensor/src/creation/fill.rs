@@ -1,0 +1,167 @@
+//! Tensors of constants and ramps.
+
+use kiln_backend::{DType, Error, Ramp, Result, Scalar, Shape};
+
+use super::{Extents, TensorOptions};
+use crate::Tensor;
+
+macro_rules! constant {
+    ($($(#[$doc:meta])* $name:ident, $like:ident, $value:expr;)*) => {
+        impl Tensor {$(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// The shape is too large, or the device is not available.
+            pub fn $name(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
+                Self::filled(stringify!($name), shape.to_shape(stringify!($name))?, Scalar::Int($value), options.into())
+            }
+
+            #[doc = concat!("[`", stringify!($name), "`](Tensor::", stringify!($name), ") with this tensor's shape, dtype and device.")]
+            ///
+            /// # Errors
+            /// Memory runs out.
+            pub fn $like(&self) -> Result<Tensor> {
+                Self::filled(stringify!($like), *self.shape(), Scalar::Int($value), self.options())
+            }
+        )*}
+    };
+}
+
+constant! {
+    /// A tensor of zeros.
+    zeros, zeros_like, 0;
+    /// A tensor of ones.
+    ones, ones_like, 1;
+}
+
+impl Tensor {
+    /// The dtype and device of this tensor, to make others like it: `Tensor::rand(x.shape(), x.options().dtype(DType::F64))`.
+    pub fn options(&self) -> TensorOptions {
+        TensorOptions::new().dtype(self.dtype()).device(self.device())
+    }
+
+    fn filled(op: &'static str, shape: Shape, value: Scalar, options: TensorOptions) -> Result<Tensor> {
+        let TensorOptions { dtype, device, requires_grad } = options;
+        let _ = op;
+        Tensor::compute(device, dtype, shape, |backend, out| backend.fill(value, out))?.requires_grad_(requires_grad)
+    }
+
+    /// A tensor with one value everywhere. As with the other constructors the dtype is `f32` unless the
+    /// options say otherwise.
+    ///
+    /// # Errors
+    /// The shape is too large, or the device is not available.
+    pub fn full(shape: impl Extents, value: impl Into<Scalar>, options: impl Into<TensorOptions>) -> Result<Tensor> {
+        Self::filled("full", shape.to_shape("full")?, value.into(), options.into())
+    }
+
+    /// [`full`](Tensor::full) with this tensor's shape, dtype and device.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn full_like(&self, value: impl Into<Scalar>) -> Result<Tensor> {
+        Self::filled("full_like", *self.shape(), value.into(), self.options())
+    }
+
+    /// A tensor whose values are not set: anything may be in it.
+    ///
+    /// # Errors
+    /// The shape is too large, or the device is not available.
+    pub fn empty(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
+        let (shape, options) = (shape.to_shape("empty")?, options.into());
+        // Recycled memory may hold any byte; a `bool` must be 0 or 1.
+        if options.dtype == DType::Bool {
+            return Self::filled("empty", shape, Scalar::Bool(false), options);
+        }
+        Tensor::compute(options.device, options.dtype, shape, |_, _| Ok(()))?.requires_grad_(options.requires_grad)
+    }
+
+    /// [`empty`](Tensor::empty) with this tensor's shape, dtype and device.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn empty_like(&self) -> Result<Tensor> {
+        Tensor::empty(self.shape(), self.options())
+    }
+
+    /// The identity matrix of `n` rows.
+    ///
+    /// # Errors
+    /// It is too large, or the device is not available.
+    pub fn eye(n: usize, options: impl Into<TensorOptions>) -> Result<Tensor> {
+        let options = options.into();
+        let out = Self::filled("eye", Shape::new(&[n, n])?, Scalar::Int(0), options.requires_grad(false))?;
+        let diagonal = kiln_backend::Layout::strided(Shape::new(&[n])?, &[n as isize + 1], 0)?;
+        out.alias(diagonal).fill_(1)?;
+        out.requires_grad_(options.requires_grad)
+    }
+
+    /// The numbers from `start` up to (not including) `end` in steps of `step`. The dtype is `i64` if all
+    /// three are integers, else `f32`, unless the options name another than `f32`.
+    ///
+    /// # Errors
+    /// The step is 0 or leads away from `end`, a bound is not finite, or the device is not available.
+    pub fn arange_step(
+        start: impl Into<Scalar>,
+        end: impl Into<Scalar>,
+        step: impl Into<Scalar>,
+        options: impl Into<TensorOptions>,
+    ) -> Result<Tensor> {
+        let (start, end, step, mut options) = (start.into(), end.into(), step.into(), options.into());
+        let is_float = start.is_float() || end.is_float() || step.is_float();
+        if !is_float && options.dtype == DType::F32 {
+            options.dtype = DType::I64;
+        }
+        let refuse =
+            |why: &str| Err(Error::argument("arange", format!("{why} (start {start}, end {end}, step {step})")));
+        let (from, to, by) = (start.to_f64(), end.to_f64(), step.to_f64());
+        if by == 0.0 || !(from.is_finite() && to.is_finite() && by.is_finite()) {
+            return refuse("the step must not be 0, and all must be finite");
+        }
+        if (to - from) * by.signum() < 0.0 {
+            return refuse("the step leads away from the end");
+        }
+        let len = if is_float {
+            ((to - from) / by).ceil() as usize
+        } else {
+            let (distance, step) = (i128::from(end.to_i64()) - i128::from(start.to_i64()), i128::from(step.to_i64()));
+            usize::try_from((distance + step - step.signum()) / step).unwrap_or(usize::MAX)
+        };
+        Self::ramp(len, Ramp { start, step }, options)
+    }
+
+    /// The numbers from `start` up to (not including) `end`.
+    ///
+    /// # Errors
+    /// As [`arange_step`](Tensor::arange_step).
+    pub fn arange(
+        start: impl Into<Scalar>,
+        end: impl Into<Scalar>,
+        options: impl Into<TensorOptions>,
+    ) -> Result<Tensor> {
+        Self::arange_step(start, end, 1, options)
+    }
+
+    /// `steps` numbers from `start` to `end`, both included, at even distances.
+    ///
+    /// # Errors
+    /// The device is not available.
+    pub fn linspace(start: f64, end: f64, steps: usize, options: impl Into<TensorOptions>) -> Result<Tensor> {
+        let options = options.into();
+        let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0.0 };
+        let ramp = Ramp { start: Scalar::Float(start), step: Scalar::Float(step) };
+        let out = Self::ramp(steps, ramp, options.requires_grad(false))?;
+        if steps > 1 {
+            // Exactly, whatever the rounding of the step.
+            let last = kiln_backend::Layout::strided(Shape::new(&[1])?, &[1], steps - 1)?;
+            out.alias(last).fill_(end)?;
+        }
+        out.requires_grad_(options.requires_grad)
+    }
+
+    fn ramp(len: usize, ramp: Ramp, options: TensorOptions) -> Result<Tensor> {
+        let TensorOptions { dtype, device, requires_grad } = options;
+        Tensor::compute(device, dtype, Shape::new(&[len])?, |backend, out| backend.ramp(ramp, out))?
+            .requires_grad_(requires_grad)
+    }
+}

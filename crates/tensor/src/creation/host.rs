@@ -1,0 +1,159 @@
+//! Tensors from host data, and values back to the host.
+
+use kiln_backend::{Element, Error, HostVec, Layout, Result, Shape, dispatch_dtype};
+
+use super::Extents;
+use crate::{Device, Tensor, storage::Storage};
+
+/// Numbers, and arrays, vectors and slices of them, nested to any depth: what [`Tensor::new`] takes.
+pub trait Nested {
+    /// The type of the numbers.
+    type Element: Element;
+    /// Appends the extents of the nesting to `dims`; `first` tells whether to expect or to compare.
+    ///
+    /// # Errors
+    /// Rows have different lengths.
+    fn measure(&self, dims: &mut Vec<usize>, depth: usize) -> Result<()>;
+    /// Appends the numbers in row-major order.
+    fn collect(&self, out: &mut Vec<Self::Element>);
+}
+
+macro_rules! number {
+    ($($ty:ty)*) => {$(
+        impl Nested for $ty {
+            type Element = $ty;
+            fn measure(&self, _: &mut Vec<usize>, _: usize) -> Result<()> { Ok(()) }
+            fn collect(&self, out: &mut Vec<$ty>) { out.push(*self); }
+        }
+    )*};
+}
+number!(f32 f64 half::f16 half::bf16 i64 i32 u8 bool);
+
+impl<T: Nested> Nested for [T] {
+    type Element = T::Element;
+
+    fn measure(&self, dims: &mut Vec<usize>, depth: usize) -> Result<()> {
+        if depth == dims.len() {
+            dims.push(self.len());
+        } else if dims[depth] != self.len() {
+            let message = format!("rows of dimension {depth} have {} and {} elements", dims[depth], self.len());
+            return Err(Error::argument("new", message));
+        }
+        self.iter().try_for_each(|row| row.measure(dims, depth + 1))
+    }
+
+    fn collect(&self, out: &mut Vec<T::Element>) {
+        self.iter().for_each(|row| row.collect(out));
+    }
+}
+
+impl<T: Nested, const N: usize> Nested for [T; N] {
+    type Element = T::Element;
+    fn measure(&self, dims: &mut Vec<usize>, depth: usize) -> Result<()> {
+        self.as_slice().measure(dims, depth)
+    }
+    fn collect(&self, out: &mut Vec<T::Element>) {
+        self.as_slice().collect(out);
+    }
+}
+
+impl<T: Nested> Nested for Vec<T> {
+    type Element = T::Element;
+    fn measure(&self, dims: &mut Vec<usize>, depth: usize) -> Result<()> {
+        self.as_slice().measure(dims, depth)
+    }
+    fn collect(&self, out: &mut Vec<T::Element>) {
+        self.as_slice().collect(out);
+    }
+}
+
+impl<T: Nested + ?Sized> Nested for &T {
+    type Element = T::Element;
+    fn measure(&self, dims: &mut Vec<usize>, depth: usize) -> Result<()> {
+        (**self).measure(dims, depth)
+    }
+    fn collect(&self, out: &mut Vec<T::Element>) {
+        (**self).collect(out);
+    }
+}
+
+impl Tensor {
+    /// A tensor of nested data; the dtype is that of the numbers (a Rust literal like `1.0` is `f64` unless
+    /// something says otherwise: write `1.0f32`).
+    ///
+    /// ```
+    /// # use kiln_tensor::{Device, Tensor};
+    /// let x = Tensor::new(&[[1., 2.], [3., 4.]], &Device::Cpu)?;
+    /// assert_eq!(x.dims(), [2, 2]);
+    /// # Ok::<(), kiln_tensor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Rows have different lengths, there are more than 8 dimensions, or the device is not available.
+    pub fn new<N: Nested>(data: N, device: impl Into<Device>) -> Result<Tensor> {
+        let (mut dims, mut values) = (Vec::new(), Vec::new());
+        data.measure(&mut dims, 0)?;
+        data.collect(&mut values);
+        Self::from_vec(values, dims, device)
+    }
+
+    /// A tensor that takes over a vector, without copying it on the CPU.
+    ///
+    /// # Errors
+    /// The number of values is not that of the shape, or the device is not available.
+    pub fn from_vec<T: Element>(values: Vec<T>, shape: impl Extents, device: impl Into<Device>) -> Result<Tensor> {
+        let shape = shape.to_shape("from_vec")?;
+        Self::from_host("from_vec", T::into_host(values), shape, device.into())
+    }
+
+    /// A tensor with a copy of a slice.
+    ///
+    /// # Errors
+    /// As [`from_vec`](Tensor::from_vec).
+    pub fn from_slice<T: Element>(values: &[T], shape: impl Extents, device: impl Into<Device>) -> Result<Tensor> {
+        Self::from_vec(values.to_vec(), shape, device)
+    }
+
+    pub(crate) fn from_host(op: &'static str, values: HostVec, shape: Shape, device: Device) -> Result<Tensor> {
+        if values.len() != shape.numel() {
+            return Err(Error::argument(op, format!("{} values do not fit shape {shape}", values.len())));
+        }
+        let backend = device.backend()?;
+        let storage = Storage::new(device, backend, backend.adopt(values)?);
+        Ok(Tensor::from_storage(storage, Layout::contiguous(shape)))
+    }
+
+    /// The values in row-major order. Waits for the device.
+    ///
+    /// # Errors
+    /// `T` is not the tensor's element type, or work queued earlier failed.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        if self.dtype() != T::DTYPE {
+            let expected = format!("`to_vec::<{}>` reads {}; convert with `to_dtype`", T::DTYPE, T::DTYPE);
+            return Err(Error::dtype("to_vec", self.dtype(), expected));
+        }
+        let tensor = crate::no_grad(|| self.contiguous())?;
+        let reading = tensor.read();
+        let (start, backend) = (reading.layout.offset(), tensor.0.storage.backend);
+        T::read_vec(tensor.numel(), |bytes| backend.download(&**reading.guard, start, bytes))
+    }
+
+    /// The value of a tensor with one element, as type `T` (converted if need be). Waits for the device.
+    ///
+    /// # Errors
+    /// The tensor has not exactly one element, or work queued earlier failed.
+    pub fn item<T: Element>(&self) -> Result<T> {
+        if self.numel() != 1 {
+            return Err(Error::shape("item", "a tensor with one element", self.shape()));
+        }
+        Ok(T::from_scalar(self.first_scalar()?))
+    }
+
+    fn first_scalar(&self) -> Result<kiln_backend::Scalar> {
+        fn first<T: Element>(t: &Tensor) -> Result<kiln_backend::Scalar> {
+            let missing = || Error::shape("item", "a tensor with one element", t.shape());
+            Ok(t.to_vec::<T>()?.first().ok_or_else(missing)?.to_scalar())
+        }
+        dispatch_dtype!(self.dtype(), T => first::<T>(self))
+    }
+}

@@ -1,0 +1,12 @@
+//! Making tensors from nothing and from host data.
+
+mod extents;
+mod fill;
+mod host;
+mod options;
+mod random;
+
+pub use extents::Extents;
+pub use host::Nested;
+pub use options::TensorOptions;
+pub use random::{manual_seed, random_state, set_random_state};

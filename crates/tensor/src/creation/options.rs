@@ -1,0 +1,73 @@
+//! What a new tensor is to be, besides its shape.
+
+use kiln_backend::DType;
+
+use crate::Device;
+
+/// Dtype, device and whether gradients are wanted. Converts from a [`Device`] (then `f32`), a [`DType`]
+/// (then on the CPU), or both: `Tensor::zeros([2, 3], (DType::F64, device))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct TensorOptions {
+    pub(crate) dtype: DType,
+    pub(crate) device: Device,
+    pub(crate) requires_grad: bool,
+}
+
+impl Default for TensorOptions {
+    fn default() -> Self {
+        TensorOptions { dtype: DType::F32, device: Device::Cpu, requires_grad: false }
+    }
+}
+
+impl TensorOptions {
+    /// `f32` on the CPU, without gradients.
+    pub fn new() -> TensorOptions {
+        TensorOptions::default()
+    }
+
+    /// With this element type.
+    pub fn dtype(self, dtype: DType) -> TensorOptions {
+        TensorOptions { dtype, ..self }
+    }
+
+    /// On this device.
+    pub fn device(self, device: impl Into<Device>) -> TensorOptions {
+        TensorOptions { device: device.into(), ..self }
+    }
+
+    /// As a leaf that gradients flow to.
+    pub fn requires_grad(self, requires_grad: bool) -> TensorOptions {
+        TensorOptions { requires_grad, ..self }
+    }
+}
+
+impl From<&Device> for Device {
+    fn from(device: &Device) -> Device {
+        *device
+    }
+}
+
+impl From<Device> for TensorOptions {
+    fn from(device: Device) -> TensorOptions {
+        TensorOptions::new().device(device)
+    }
+}
+
+impl From<&Device> for TensorOptions {
+    fn from(device: &Device) -> TensorOptions {
+        TensorOptions::new().device(device)
+    }
+}
+
+impl From<DType> for TensorOptions {
+    fn from(dtype: DType) -> TensorOptions {
+        TensorOptions::new().dtype(dtype)
+    }
+}
+
+impl<D: Into<Device>> From<(DType, D)> for TensorOptions {
+    fn from((dtype, device): (DType, D)) -> TensorOptions {
+        TensorOptions::new().dtype(dtype).device(device)
+    }
+}

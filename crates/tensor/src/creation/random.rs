@@ -1,0 +1,146 @@
+//! Random tensors, and the generator behind them.
+
+use kiln_backend::{DType, Distribution, Error, RandomState, Result, Shape};
+use parking_lot::Mutex;
+
+use super::{Extents, TensorOptions};
+use crate::Tensor;
+
+/// One generator for all devices: the numbers do not depend on where they are made.
+static GENERATOR: Mutex<RandomState> = Mutex::new(RandomState { seed: 0x4b69_6c6e, offset: 0 });
+
+/// Starts the generator's stream number `seed` from its beginning. Without it every run begins with the
+/// same fixed seed, so runs repeat by default (unlike PyTorch's).
+pub fn manual_seed(seed: u64) {
+    *GENERATOR.lock() = RandomState { seed, offset: 0 };
+}
+
+/// Where the generator stands: save it to go on later as if never stopped.
+#[must_use]
+pub fn random_state() -> (u64, u64) {
+    let state = GENERATOR.lock();
+    (state.seed, state.offset)
+}
+
+/// Puts the generator where [`random_state`] found it.
+pub fn set_random_state((seed, offset): (u64, u64)) {
+    *GENERATOR.lock() = RandomState { seed, offset };
+}
+
+/// Takes the next `numel` draws of `words` 32-bit words each out of the stream.
+pub(crate) fn take(numel: usize, words: usize) -> RandomState {
+    let mut state = GENERATOR.lock();
+    let taken = *state;
+    state.offset = state.offset.wrapping_add(RandomState::blocks(numel, words));
+    taken
+}
+
+impl Tensor {
+    fn random(op: &'static str, shape: Shape, distribution: Distribution, options: TensorOptions) -> Result<Tensor> {
+        let TensorOptions { dtype, device, requires_grad } = options;
+        let integers = matches!(distribution, Distribution::Integers { .. } | Distribution::Bernoulli { .. });
+        if !integers && !dtype.is_float() {
+            return Err(Error::dtype(op, dtype, "floats are drawn"));
+        }
+        let state = take(shape.numel(), distribution.words(dtype));
+        Tensor::compute(device, dtype, shape, |backend, out| backend.random(distribution, state, out))?
+            .requires_grad_(requires_grad)
+    }
+
+    /// Numbers drawn evenly from `[0, 1)`.
+    ///
+    /// # Errors
+    /// The dtype is not a float, or the device is not available.
+    pub fn rand(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
+        let uniform = Distribution::Uniform { low: 0.0, high: 1.0 };
+        Self::random("rand", shape.to_shape("rand")?, uniform, options.into())
+    }
+
+    /// Numbers drawn from the standard normal distribution.
+    ///
+    /// # Errors
+    /// The dtype is not a float, or the device is not available.
+    pub fn randn(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
+        let normal = Distribution::Normal { mean: 0.0, std: 1.0 };
+        Self::random("randn", shape.to_shape("randn")?, normal, options.into())
+    }
+
+    /// Integers drawn evenly from `low..high`; `i64` unless the options name another dtype than `f32`.
+    ///
+    /// # Errors
+    /// The range is empty, or the device is not available.
+    pub fn randint(low: i64, high: i64, shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
+        let mut options = options.into();
+        if options.dtype == DType::F32 {
+            options.dtype = DType::I64;
+        }
+        if low >= high {
+            return Err(Error::argument("randint", format!("the range {low}..{high} is empty")));
+        }
+        Self::random("randint", shape.to_shape("randint")?, Distribution::Integers { low, high }, options)
+    }
+
+    /// The numbers `0..n` in random order, as `i64`.
+    ///
+    /// # Errors
+    /// The device is not available.
+    pub fn randperm(n: usize, options: impl Into<TensorOptions>) -> Result<Tensor> {
+        let options = options.into().dtype(DType::I64);
+        let full = Distribution::Integers { low: i64::MIN, high: i64::MAX };
+        // Sorting random keys: ties (1 in 2^64 a pair) keep their order, which costs nothing noticeable.
+        let keys = Self::random("randperm", Shape::new(&[n])?, full, options)?;
+        Ok(keys.sort(0, false)?.1)
+    }
+
+    /// [`rand`](Tensor::rand) with this tensor's shape, dtype and device; for another dtype,
+    /// `Tensor::rand(x.shape(), x.options().dtype(…))`.
+    ///
+    /// # Errors
+    /// The dtype is not a float.
+    pub fn rand_like(&self) -> Result<Tensor> {
+        Tensor::rand(self.shape(), self.options())
+    }
+
+    /// [`randn`](Tensor::randn) with this tensor's shape, dtype and device.
+    ///
+    /// # Errors
+    /// The dtype is not a float.
+    pub fn randn_like(&self) -> Result<Tensor> {
+        Tensor::randn(self.shape(), self.options())
+    }
+
+    /// [`randint`](Tensor::randint) with this tensor's shape, dtype and device.
+    ///
+    /// # Errors
+    /// The range is empty.
+    pub fn randint_like(&self, low: i64, high: i64) -> Result<Tensor> {
+        if low >= high {
+            return Err(Error::argument("randint_like", format!("the range {low}..{high} is empty")));
+        }
+        Self::random("randint_like", *self.shape(), Distribution::Integers { low, high }, self.options())
+    }
+
+    /// Fills it with numbers drawn evenly from `[low, high)`, in place.
+    ///
+    /// # Errors
+    /// The dtype is not a float, or it is a leaf that requires gradients while recording is on.
+    pub fn uniform_(&self, low: f64, high: f64) -> Result<()> {
+        self.random_("uniform_", Distribution::Uniform { low, high })
+    }
+
+    /// Fills it with numbers drawn from a normal distribution, in place.
+    ///
+    /// # Errors
+    /// The dtype is not a float, or it is a leaf that requires gradients while recording is on.
+    pub fn normal_(&self, mean: f64, std: f64) -> Result<()> {
+        self.random_("normal_", Distribution::Normal { mean, std })
+    }
+
+    fn random_(&self, op: &'static str, distribution: Distribution) -> Result<()> {
+        if !self.dtype().is_float() {
+            return Err(Error::dtype(op, self.dtype(), "floats are drawn"));
+        }
+        let state = take(self.numel(), distribution.words(self.dtype()));
+        self.overwrite(op, |backend, out| backend.random(distribution, state, out))
+    }
+}

@@ -1,0 +1,217 @@
+//! Element-wise functions of two operands, made from the op table, comparisons, and Rust's operators.
+
+use std::ops;
+
+use kiln_backend::{BinaryOp, DType, Error, Result, Scalar, Shape, SideOf, binary_table};
+use smallvec::smallvec;
+
+use super::{check, rhs::Rhs};
+use crate::{Tensor, autograd::record};
+
+macro_rules! methods {
+    ($($variant:ident $method:ident $node:literal |$a:ident, $b:ident| $f:expr,
+       |$ga:ident, $aa:ident, $ba:ident| $da:expr, |$gb:ident, $ab:ident, $bb:ident| $db:expr, $doc:literal;)*) => {
+        impl Tensor {$(
+            #[doc = $doc]
+            ///
+            /// Element-wise, of tensors that broadcast, or of a tensor and a number.
+            ///
+            /// # Errors
+            /// Shapes do not broadcast, dtypes or devices differ, or the operation does not take the dtype.
+            pub fn $method(&self, other: impl Into<Rhs>) -> Result<Tensor> {
+                arithmetic(BinaryOp::$variant, &self.into(), &other.into())
+            }
+        )*}
+
+        fn node_name(op: BinaryOp) -> &'static str {
+            match op {
+                $(BinaryOp::$variant => $node,)*
+                _ => "",
+            }
+        }
+    };
+}
+binary_table!(methods);
+
+macro_rules! comparisons {
+    ($($variant:ident $method:ident $doc:literal;)*) => {
+        impl Tensor {$(
+            #[doc = $doc]
+            ///
+            /// Element-wise, of tensors that broadcast, or of a tensor and a number; gives `bool`.
+            ///
+            /// # Errors
+            /// Shapes do not broadcast, dtypes or devices differ, or the operation does not take the dtype.
+            pub fn $method(&self, other: impl Into<Rhs>) -> Result<Tensor> {
+                let (a, b) = promote(BinaryOp::$variant, &self.into(), &other.into())?;
+                launch(BinaryOp::$variant, &a, &b)
+            }
+        )*}
+    };
+}
+
+comparisons! {
+    Eq eq "Whether `a == b`.";
+    Ne ne "Whether `a != b`.";
+    Lt lt "Whether `a < b`.";
+    Le le "Whether `a <= b`.";
+    Gt gt "Whether `a > b`.";
+    Ge ge "Whether `a >= b`.";
+    And logical_and "`a & b`: of truth values, or of the bits of integers.";
+    Or logical_or "`a | b`: of truth values, or of the bits of integers.";
+    Xor logical_xor "`a ^ b`: of truth values, or of the bits of integers.";
+}
+
+/// Brings both operands to the dtype that the operation is done in.
+fn promote(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<(Rhs, Rhs)> {
+    let (tensor, scalar) = match (a, b) {
+        (Rhs::Tensor(x), Rhs::Tensor(y)) => {
+            check::same_kind(op.name(), x, &[y])?;
+            (x, None)
+        }
+        (Rhs::Tensor(x), Rhs::Scalar(s)) | (Rhs::Scalar(s), Rhs::Tensor(x)) => (x, Some(*s)),
+        (Rhs::Scalar(_), Rhs::Scalar(_)) => return Err(Error::argument(op.name(), "one operand must be a tensor")),
+    };
+    let dtype = tensor.dtype();
+    let wanted = match op {
+        BinaryOp::And | BinaryOp::Or | BinaryOp::Xor if dtype.is_float() => {
+            return Err(Error::dtype(op.name(), dtype, "it takes bool and integers"));
+        }
+        _ if op.is_logical() => dtype,
+        // A number between two integers compares right as a float.
+        _ if !dtype.is_float() && scalar.is_some_and(Scalar::is_float) => {
+            if op.is_comparison() {
+                DType::F64
+            } else {
+                DType::F32
+            }
+        }
+        _ if op.is_comparison() => {
+            let is_number = matches!(scalar, Some(Scalar::Int(_)));
+            if dtype == DType::Bool && is_number { DType::I64 } else { dtype }
+        }
+        BinaryOp::Div | BinaryOp::Atan2 if !dtype.is_float() => DType::F32,
+        _ if dtype == DType::Bool => match scalar {
+            Some(Scalar::Int(_)) => DType::I64,
+            _ => return Err(Error::dtype(op.name(), dtype, "it takes numbers; convert with `to_dtype`")),
+        },
+        _ => dtype,
+    };
+    let cast = |x: &Rhs| match x {
+        Rhs::Tensor(t) if t.dtype() != wanted => t.to_dtype(wanted).map(Rhs::Tensor),
+        other => Ok(other.clone()),
+    };
+    Ok((cast(a)?, cast(b)?))
+}
+
+fn shape_of(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Shape> {
+    match (a.tensor(), b.tensor()) {
+        (Some(x), Some(y)) => Shape::broadcast(op.name(), x.shape(), y.shape()),
+        (Some(x), None) | (None, Some(x)) => Ok(*x.shape()),
+        (None, None) => Err(Error::argument(op.name(), "one operand must be a tensor")),
+    }
+}
+
+/// The forward computation of promoted operands.
+fn launch(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
+    let shape = shape_of(op, a, b)?;
+    let Some(tensor) = a.tensor().or(b.tensor()) else { return Err(Error::argument(op.name(), "no tensor")) };
+    let dtype = if op.is_comparison() { DType::Bool } else { tensor.dtype() };
+    let (a, b) = (a.lock(op.name(), &shape)?, b.lock(op.name(), &shape)?);
+    Tensor::compute(tensor.device(), dtype, shape, |backend, out| backend.binary(op, a.operand(), b.operand(), out))
+}
+
+fn arithmetic(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
+    let (a, b) = promote(op, a, b)?;
+    let out = launch(op, &a, &b)?;
+    // The node's inputs are the operands that are tensors, and so is what it saves.
+    let inputs: smallvec::SmallVec<[&Tensor; 2]> = [a.tensor(), b.tensor()].into_iter().flatten().collect();
+    let linear = matches!(op, BinaryOp::Add | BinaryOp::Sub);
+    let saved: &[&Tensor] = if linear { &[] } else { &inputs };
+    let scalars = [&a, &b].map(|x| match x {
+        Rhs::Scalar(value) => Some(*value),
+        Rhs::Tensor(_) => None,
+    });
+    let shapes = [a.tensor(), b.tensor()].map(|t| t.map(|t| *t.shape()));
+    record(out, node_name(op), &inputs, saved, move |ctx| {
+        let grad = ctx.grad()?;
+        let mut grads = smallvec![];
+        for (side, shape) in [(SideOf::Lhs, shapes[0]), (SideOf::Rhs, shapes[1])] {
+            let Some(shape) = shape else { continue };
+            let input = grads.len();
+            grads.push(ctx.when(input, || {
+                let full = if linear {
+                    if op == BinaryOp::Sub && side == SideOf::Rhs { grad.neg()? } else { grad.clone() }
+                } else {
+                    let mut tensors = 0..;
+                    let mut operand = |i: usize| match scalars[i] {
+                        Some(value) => Ok(Rhs::Scalar(value)),
+                        None => ctx.saved(tensors.next().unwrap_or(0)).map(Rhs::Tensor),
+                    };
+                    side_gradient(op, side, &grad, &operand(0)?, &operand(1)?)?
+                };
+                full.sum_to(&shape)
+            })?);
+        }
+        Ok(grads)
+    })
+}
+
+fn side_gradient(op: BinaryOp, side: SideOf, grad: &Tensor, a: &Rhs, b: &Rhs) -> Result<Tensor> {
+    let shape = *grad.shape();
+    let (g, a, b) = (grad.read(), a.lock(op.name(), &shape)?, b.lock(op.name(), &shape)?);
+    Tensor::compute(grad.device(), grad.dtype(), shape, |backend, out| {
+        backend.binary_grad(op, side, g.view(), a.operand(), b.operand(), out)
+    })
+}
+
+/// `number - tensor` and the like.
+pub(crate) fn scalar_first(op: BinaryOp, a: Scalar, b: &Tensor) -> Result<Tensor> {
+    arithmetic(op, &Rhs::Scalar(a), &b.into())
+}
+
+macro_rules! operators {
+    ($($trait:ident $method:ident $op:ident;)*) => {$(
+        impl<R: Into<Rhs>> ops::$trait<R> for &Tensor {
+            type Output = Result<Tensor>;
+            fn $method(self, other: R) -> Result<Tensor> { arithmetic(BinaryOp::$op, &self.into(), &other.into()) }
+        }
+        impl<R: Into<Rhs>> ops::$trait<R> for Tensor {
+            type Output = Result<Tensor>;
+            fn $method(self, other: R) -> Result<Tensor> { arithmetic(BinaryOp::$op, &self.into(), &other.into()) }
+        }
+        operators!(@scalar $trait $method $op: f32 f64 i32 i64);
+    )*};
+    (@scalar $trait:ident $method:ident $op:ident: $($ty:ty)*) => {$(
+        impl ops::$trait<&Tensor> for $ty {
+            type Output = Result<Tensor>;
+            fn $method(self, other: &Tensor) -> Result<Tensor> { scalar_first(BinaryOp::$op, self.into(), other) }
+        }
+        impl ops::$trait<Tensor> for $ty {
+            type Output = Result<Tensor>;
+            fn $method(self, other: Tensor) -> Result<Tensor> { scalar_first(BinaryOp::$op, self.into(), &other) }
+        }
+    )*};
+}
+
+operators! {
+    Add add Add;
+    Sub sub Sub;
+    Mul mul Mul;
+    Div div Div;
+    Rem rem Remainder;
+}
+
+impl ops::Neg for &Tensor {
+    type Output = Result<Tensor>;
+    fn neg(self) -> Result<Tensor> {
+        Tensor::neg(self)
+    }
+}
+
+impl ops::Neg for Tensor {
+    type Output = Result<Tensor>;
+    fn neg(self) -> Result<Tensor> {
+        Tensor::neg(&self)
+    }
+}

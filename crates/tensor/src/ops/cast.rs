@@ -1,0 +1,73 @@
+//! Copies: of the values, to another dtype, to another device, into row-major order.
+
+use kiln_backend::{DType, Element, HostVec, Result, dispatch_dtype};
+
+use crate::{
+    Device, Tensor,
+    autograd::{one, record},
+    storage::Storage,
+};
+
+impl Tensor {
+    /// A new tensor with the same values in row-major order, PyTorch's `clone()` (in Rust that name makes
+    /// another handle). Gradients flow through it.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn copy(&self) -> Result<Tensor> {
+        record(self.converted(self.dtype())?, "CloneBackward0", &[self], &[], |ctx| Ok(one(ctx.grad()?)))
+    }
+
+    /// This tensor if its elements lie in row-major order, else a [`copy`](Tensor::copy).
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn contiguous(&self) -> Result<Tensor> {
+        if self.is_contiguous() { Ok(self.clone()) } else { self.copy() }
+    }
+
+    /// The values as another dtype, converted as Rust's `as` does (nonzero is `true`, floats are truncated
+    /// to integers); this tensor if it has the dtype already.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
+        if dtype == self.dtype() {
+            return Ok(self.clone());
+        }
+        let out = self.converted(dtype)?;
+        if !dtype.is_float() {
+            return Ok(out);
+        }
+        let own = self.dtype();
+        record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_dtype(own)?)))
+    }
+
+    /// A copy on another device; this tensor if it is there already.
+    ///
+    /// # Errors
+    /// The device is not available, or memory runs out.
+    pub fn to_device(&self, device: impl Into<Device>) -> Result<Tensor> {
+        let device = device.into();
+        if device == self.device() {
+            return Ok(self.clone());
+        }
+        let backend = device.backend()?;
+        let source = crate::no_grad(|| self.contiguous())?;
+        let values = source.to_host()?;
+        let storage = Storage::new(device, backend, backend.adopt(values)?);
+        let out = Tensor::from_storage(storage, kiln_backend::Layout::contiguous(*self.shape()));
+        let own = self.device();
+        record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_device(own)?)))
+    }
+
+    /// The values as a vector on the host.
+    fn to_host(&self) -> Result<HostVec> {
+        dispatch_dtype!(self.dtype(), T => Ok(T::into_host(self.to_vec::<T>()?)))
+    }
+
+    fn converted(&self, dtype: DType) -> Result<Tensor> {
+        let reading = self.read();
+        Tensor::compute(self.device(), dtype, *self.shape(), |backend, out| backend.copy(reading.view(), out))
+    }
+}

@@ -1,0 +1,15 @@
+//! The operations. An element-wise one is a line of a table (`kiln_backend::unary_table!`,
+//! `binary_table!`); a structured one has a file here with its docs, shape rule, forward call and gradient.
+
+mod binary;
+mod cast;
+mod check;
+mod inplace;
+mod reduce;
+mod rhs;
+mod select;
+mod sort;
+mod unary;
+mod view;
+
+pub use rhs::Rhs;

@@ -1,0 +1,76 @@
+//! The second operand of `x.add(…)`: a tensor or a number.
+
+use half::{bf16, f16};
+use kiln_backend::{Operand, Scalar};
+
+use crate::{Tensor, storage::Reading};
+
+/// A tensor or a number. Made by `Into`, so that `x.add(&y)`, `x.add(2)` and `x.add(0.5)` all work.
+#[derive(Clone, Debug)]
+pub enum Rhs {
+    /// A tensor; its shape broadcasts with the other operand's.
+    Tensor(Tensor),
+    /// A number; it takes the dtype of the other operand, but a float makes an integer tensor `f32`.
+    Scalar(Scalar),
+}
+
+impl Rhs {
+    pub(crate) fn tensor(&self) -> Option<&Tensor> {
+        match self {
+            Rhs::Tensor(tensor) => Some(tensor),
+            Rhs::Scalar(_) => None,
+        }
+    }
+}
+
+impl From<&Tensor> for Rhs {
+    fn from(tensor: &Tensor) -> Rhs {
+        Rhs::Tensor(tensor.clone())
+    }
+}
+
+impl From<&&Tensor> for Rhs {
+    fn from(tensor: &&Tensor) -> Rhs {
+        Rhs::Tensor((*tensor).clone())
+    }
+}
+
+impl From<Tensor> for Rhs {
+    fn from(tensor: Tensor) -> Rhs {
+        Rhs::Tensor(tensor)
+    }
+}
+
+macro_rules! number {
+    ($($ty:ty)*) => {$(
+        impl From<$ty> for Rhs {
+            fn from(value: $ty) -> Rhs { Rhs::Scalar(value.into()) }
+        }
+    )*};
+}
+number!(Scalar f32 f64 f16 bf16 i64 i32 u8 u32 usize bool);
+
+/// An operand that is locked for reading, as the backend wants it.
+pub(crate) enum Locked<'a> {
+    Tensor(Reading<'a>, kiln_backend::Layout),
+    Scalar(Scalar),
+}
+
+impl Locked<'_> {
+    pub fn operand(&self) -> Operand<'_> {
+        match self {
+            Locked::Tensor(reading, layout) => Operand::Tensor(reading.through(layout)),
+            Locked::Scalar(value) => Operand::Scalar(*value),
+        }
+    }
+}
+
+impl Rhs {
+    /// Locks it, broadcast to `shape`.
+    pub(crate) fn lock(&self, op: &'static str, shape: &kiln_backend::Shape) -> kiln_backend::Result<Locked<'_>> {
+        Ok(match self {
+            Rhs::Tensor(t) => Locked::Tensor(t.read(), t.layout().expand(op, shape)?),
+            Rhs::Scalar(value) => Locked::Scalar(*value),
+        })
+    }
+}

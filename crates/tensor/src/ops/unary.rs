@@ -1,0 +1,81 @@
+//! Element-wise functions of one tensor, made from the op table.
+
+use kiln_backend::{DType, Error, Result, UnaryOp, unary_table};
+
+use crate::{
+    Tensor,
+    autograd::{one, record},
+};
+
+/// Which tensor the gradient of an op reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Saves {
+    Input,
+    Output,
+    Nothing,
+}
+
+macro_rules! saves {
+    (input) => {
+        Saves::Input
+    };
+    (output) => {
+        Saves::Output
+    };
+    (nothing) => {
+        Saves::Nothing
+    };
+}
+
+macro_rules! methods {
+    ($($variant:ident $method:ident $node:literal |$x:ident| $f:expr, $saves:ident, |$g:ident, $s:ident| $d:expr, $doc:literal;)*) => {
+        impl Tensor {$(
+            #[doc = $doc]
+            ///
+            /// Element-wise. Integers become `f32` where the result is not an integer.
+            ///
+            /// # Errors
+            /// The tensor is of `bool`, or memory runs out.
+            pub fn $method(&self) -> Result<Tensor> {
+                self.unary(UnaryOp::$variant, $node, saves!($saves))
+            }
+        )*}
+    };
+}
+unary_table!(methods);
+
+/// Functions that map integers to integers.
+fn keeps_integers(op: UnaryOp) -> bool {
+    use UnaryOp::{Abs, Ceil, Floor, Neg, Relu, Round, Sign, Square, Trunc};
+    matches!(op, Neg | Abs | Sign | Square | Relu | Floor | Ceil | Round | Trunc)
+}
+
+impl Tensor {
+    fn unary(&self, op: UnaryOp, node: &'static str, saves: Saves) -> Result<Tensor> {
+        if self.dtype() == DType::Bool {
+            return Err(Error::dtype(op.name(), DType::Bool, "it takes numbers; convert with `to_dtype`"));
+        }
+        if !self.dtype().is_float() && !keeps_integers(op) {
+            return self.to_dtype(DType::F32)?.unary(op, node, saves);
+        }
+        let reading = self.read();
+        let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
+            backend.unary(op, reading.view(), out)
+        })?;
+        drop(reading);
+        let result = out.clone();
+        let saved: &[&Tensor] = match saves {
+            Saves::Input => &[self],
+            Saves::Output => &[&out],
+            Saves::Nothing => &[],
+        };
+        record(result, node, &[self], saved, move |ctx| {
+            let grad = ctx.grad()?;
+            let saved = if saves == Saves::Nothing { None } else { Some(ctx.saved(0)?) };
+            let (g, s) = (grad.read(), saved.as_ref().map(Tensor::read));
+            Ok(one(Tensor::compute(grad.device(), grad.dtype(), *grad.shape(), |backend, out| {
+                backend.unary_grad(op, g.view(), s.as_ref().map(|s| s.view()), out)
+            })?))
+        })
+    }
+}

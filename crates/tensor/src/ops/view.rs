@@ -1,0 +1,290 @@
+//! Views: other layouts over the same memory. No element is copied, except by `reshape` where strides
+//! cannot express the new shape.
+
+use kiln_backend::{Dim, Dims, Error, Layout, MAX_RANK, Result, Shape};
+use smallvec::SmallVec;
+
+use crate::{
+    Tensor,
+    autograd::{Ctx, one, record},
+    creation::Extents,
+};
+
+impl Tensor {
+    /// A view through `layout`, whose gradient `rule` carries back to this tensor's shape.
+    fn view_as(
+        &self,
+        name: &'static str,
+        layout: Layout,
+        rule: impl Fn(&Ctx<'_>) -> Result<Tensor> + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        record(self.alias(layout), name, &[self], &[], move |ctx| Ok(one(rule(ctx)?)))
+    }
+
+    /// The view with two dimensions exchanged.
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn transpose(&self, a: impl Dim, b: impl Dim) -> Result<Tensor> {
+        let (a, b) = (a.resolve("transpose", self.rank())?, b.resolve("transpose", self.rank())?);
+        if self.rank() == 0 {
+            return self.view_as("TransposeBackward0", *self.layout(), |ctx| ctx.grad());
+        }
+        self.view_as("TransposeBackward0", self.layout().transpose(a, b), move |ctx| ctx.grad()?.transpose(a, b))
+    }
+
+    /// The transpose of a matrix; a vector or scalar as it is.
+    ///
+    /// # Errors
+    /// The tensor has more than 2 dimensions.
+    pub fn t(&self) -> Result<Tensor> {
+        match self.rank() {
+            0 | 1 => self.view_as("TBackward0", *self.layout(), |ctx| ctx.grad()),
+            2 => self.view_as("TBackward0", self.layout().transpose(0, 1), |ctx| ctx.grad()?.t()),
+            _ => Err(Error::shape("t", "at most 2 dimensions", self.shape())),
+        }
+    }
+
+    /// Makes this handle the transpose of the matrix. Other handles of the tensor keep their shape (in
+    /// PyTorch, where `t_` changes the one object, they see it).
+    ///
+    /// # Errors
+    /// The tensor has more than 2 dimensions, or is a leaf that requires gradients while recording is on.
+    pub fn t_(&mut self) -> Result<()> {
+        self.records_change("t_", None)?;
+        *self = self.t()?;
+        Ok(())
+    }
+
+    /// The view with the dimensions in this order.
+    ///
+    /// # Errors
+    /// `order` does not name every dimension once.
+    pub fn permute<D: Dim>(&self, order: impl AsRef<[D]>) -> Result<Tensor> {
+        let rank = self.rank();
+        let order: SmallVec<[usize; MAX_RANK]> =
+            order.as_ref().iter().map(|&d| Dim::resolve(d, "permute", rank)).collect::<Result<_>>()?;
+        let mut inverse: SmallVec<[usize; MAX_RANK]> = SmallVec::from_elem(MAX_RANK, rank);
+        order.iter().enumerate().for_each(|(to, &from)| {
+            if from < rank {
+                inverse[from] = to;
+            }
+        });
+        if order.len() != rank || inverse.contains(&MAX_RANK) {
+            let message = format!("{order:?} does not name each of the {rank} dimensions once");
+            return Err(Error::argument("permute", message));
+        }
+        self.view_as("PermuteBackward0", self.layout().permute(&order), move |ctx| ctx.grad()?.permute(&inverse))
+    }
+
+    /// The elements `start..start + len` of a dimension.
+    ///
+    /// # Errors
+    /// The dimension or the range is out of range.
+    pub fn narrow(&self, dim: impl Dim, start: usize, len: usize) -> Result<Tensor> {
+        let dim = self.real_dim("narrow", dim)?;
+        let extent = self.dims()[dim];
+        if start.checked_add(len).is_none_or(|end| end > extent) {
+            let message =
+                format!("range {start}..{start}+{len} is not inside dimension {dim} of shape {}", self.shape());
+            return Err(Error::argument("narrow", message));
+        }
+        self.slice_view(dim, start, start + len, 1)
+    }
+
+    /// Every `step`-th of the elements `start..end` of a dimension. As in Python, negative bounds count
+    /// from the end, and bounds outside are cut to the extent.
+    ///
+    /// # Errors
+    /// The dimension is out of range, or the step is 0.
+    pub fn slice(&self, dim: impl Dim, start: i64, end: i64, step: usize) -> Result<Tensor> {
+        let dim = self.real_dim("slice", dim)?;
+        if step == 0 {
+            return Err(Error::argument("slice", "the step must be positive"));
+        }
+        let extent = self.dims()[dim] as i64;
+        let clip =
+            |bound: i64| (if bound < 0 { bound.saturating_add(extent) } else { bound }).clamp(0, extent) as usize;
+        let start = clip(start);
+        self.slice_view(dim, start, clip(end).max(start), step)
+    }
+
+    fn slice_view(&self, dim: usize, start: usize, end: usize, step: usize) -> Result<Tensor> {
+        let shape = *self.shape();
+        self.view_as("SliceBackward0", self.layout().slice(dim, start, end, step), move |ctx| {
+            place(&shape, &ctx.grad()?, |layout| layout.slice(dim, start, end, step))
+        })
+    }
+
+    /// The elements with this index along a dimension, which is dropped. Negative indices count from the
+    /// end.
+    ///
+    /// # Errors
+    /// The dimension or the index is out of range.
+    pub fn select(&self, dim: impl Dim, index: i64) -> Result<Tensor> {
+        let dim = self.real_dim("select", dim)?;
+        let extent = self.dims()[dim];
+        let at = if index < 0 { index.saturating_add(extent as i64) } else { index };
+        let Some(at) = usize::try_from(at).ok().filter(|&at| at < extent) else {
+            return Err(Error::index("select", index, extent, format!("dimension {dim}")));
+        };
+        let shape = *self.shape();
+        self.view_as("SelectBackward0", self.layout().select(dim, at), move |ctx| {
+            place(&shape, &ctx.grad()?, |layout| layout.select(dim, at))
+        })
+    }
+
+    /// Without the dimensions of extent 1 among `dims` (`()`: among all); others named are left.
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn squeeze(&self, dims: impl Dims) -> Result<Tensor> {
+        let mask = dims.resolve("squeeze", self.rank())?;
+        let shape = *self.shape();
+        let mut layout = *self.layout();
+        for dim in (0..self.rank()).rev().filter(|&d| mask[d] && self.dims()[d] == 1) {
+            layout = layout.squeeze(dim);
+        }
+        let name = if mask[..self.rank()].iter().all(|&m| m) { "SqueezeBackward0" } else { "SqueezeBackward1" };
+        self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(shape))
+    }
+
+    /// With a new dimension of extent 1 at position `dim` (at most the rank; -1 is behind the last).
+    ///
+    /// # Errors
+    /// The position is out of range, or there are 8 dimensions already.
+    pub fn unsqueeze(&self, dim: impl Dim) -> Result<Tensor> {
+        let dim = dim.resolve("unsqueeze", self.rank() + 1)?;
+        let layout = self.layout().unsqueeze(dim)?;
+        self.view_as("UnsqueezeBackward0", layout, move |ctx| ctx.grad()?.squeeze(dim))
+    }
+
+    /// The view that repeats extents of 1 up to `shape`; new dimensions come in front, and -1 keeps an
+    /// extent.
+    ///
+    /// # Errors
+    /// The shape is not one that this one broadcasts to.
+    pub fn expand(&self, shape: impl Extents) -> Result<Tensor> {
+        let (mut extents, rank) = shape.extents("expand")?;
+        let lead = rank.checked_sub(self.rank());
+        for (i, extent) in extents[..rank].iter_mut().enumerate() {
+            if *extent == -1
+                && let Some(own) = lead.and_then(|lead| i.checked_sub(lead)).map(|own| self.dims()[own])
+            {
+                *extent = own as i64;
+            }
+        }
+        let shape = extents[..rank].to_shape("expand")?;
+        let layout = self.layout().expand("expand", &shape)?;
+        let own = *self.shape();
+        self.view_as("ExpandBackward0", layout, move |ctx| ctx.grad()?.sum_to(&own))
+    }
+
+    /// [`expand`](Tensor::expand) to another tensor's shape.
+    ///
+    /// # Errors
+    /// As [`expand`](Tensor::expand).
+    pub fn expand_as(&self, other: &Tensor) -> Result<Tensor> {
+        self.expand(other.shape())
+    }
+
+    /// The same elements in the same order under another shape, of which one extent may be -1. A view where
+    /// strides can express it, else a copy.
+    ///
+    /// # Errors
+    /// The number of elements differs.
+    pub fn reshape(&self, shape: impl Extents) -> Result<Tensor> {
+        let shape = shape.to_shape_of("reshape", self.shape())?;
+        match self.layout().reshape(&shape) {
+            Some(layout) => self.reshaped("ViewBackward0", layout),
+            None => {
+                let own = self.contiguous()?;
+                own.reshaped("UnsafeViewBackward0", Layout::contiguous(shape))
+            }
+        }
+    }
+
+    /// [`reshape`](Tensor::reshape) that never copies.
+    ///
+    /// # Errors
+    /// The number of elements differs, or only a copy has the shape.
+    pub fn view(&self, shape: impl Extents) -> Result<Tensor> {
+        let shape = shape.to_shape_of("view", self.shape())?;
+        let Some(layout) = self.layout().reshape(&shape) else {
+            let expected =
+                format!("a tensor that {shape} can be a view of (strides {:?}); use `reshape`", self.strides());
+            return Err(Error::shape("view", expected, self.shape()));
+        };
+        self.reshaped("ViewBackward0", layout)
+    }
+
+    /// [`view`](Tensor::view) with another tensor's shape.
+    ///
+    /// # Errors
+    /// As [`view`](Tensor::view).
+    pub fn view_as_other(&self, other: &Tensor) -> Result<Tensor> {
+        self.view(other.shape())
+    }
+
+    fn reshaped(&self, name: &'static str, layout: Layout) -> Result<Tensor> {
+        let own = *self.shape();
+        self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(own))
+    }
+
+    /// The dimensions `start..=end` merged into one.
+    ///
+    /// # Errors
+    /// A dimension is out of range, or `start` is behind `end`.
+    pub fn flatten(&self, start: impl Dim, end: impl Dim) -> Result<Tensor> {
+        let (start, end) = (start.resolve("flatten", self.rank())?, end.resolve("flatten", self.rank())?);
+        if start > end {
+            return Err(Error::argument("flatten", format!("dimension {start} is behind {end}")));
+        }
+        if self.rank() == 0 {
+            return self.reshape([1]);
+        }
+        let (dims, mut merged) = (self.dims(), SmallVec::<[usize; MAX_RANK]>::new());
+        merged.extend_from_slice(&dims[..start]);
+        merged.push(dims[start..=end].iter().product());
+        merged.extend_from_slice(&dims[end + 1..]);
+        self.reshape(&merged[..])
+    }
+
+    /// All elements in one dimension.
+    ///
+    /// # Errors
+    /// Memory runs out (if a copy is needed).
+    pub fn flatten_all(&self) -> Result<Tensor> {
+        self.reshape([self.numel()])
+    }
+
+    /// Sums over the dimensions that were broadcast to get this shape from `shape`: the gradient of a
+    /// broadcast.
+    pub(crate) fn sum_to(&self, shape: &Shape) -> Result<Tensor> {
+        if self.shape() == shape {
+            return Ok(self.clone());
+        }
+        let Some(lead) = self.rank().checked_sub(shape.rank()) else {
+            return Err(Error::broadcast("sum_to", shape, self.shape()));
+        };
+        let dims: SmallVec<[usize; MAX_RANK]> =
+            (0..self.rank()).filter(|&dim| dim < lead || (shape[dim - lead] == 1 && self.dims()[dim] != 1)).collect();
+        let summed = if dims.is_empty() { self.clone() } else { self.sum_keepdim(&dims[..])? };
+        summed.reshape(shape)
+    }
+
+    /// A dimension that exists: a scalar has none.
+    pub(crate) fn real_dim(&self, op: &'static str, dim: impl Dim) -> Result<usize> {
+        if self.rank() == 0 {
+            return Err(Error::shape(op, "a tensor with dimensions", self.shape()));
+        }
+        dim.resolve(op, self.rank())
+    }
+}
+
+/// Zeros of `shape` with `grad` written where `part` of a contiguous layout lies: the gradient of a slice.
+fn place(shape: &Shape, grad: &Tensor, part: impl Fn(&Layout) -> Layout) -> Result<Tensor> {
+    let out = Tensor::zeros(shape, grad.options())?;
+    out.alias(part(out.layout())).copy_(grad)?;
+    Ok(out)
+}
