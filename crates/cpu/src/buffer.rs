@@ -1,0 +1,135 @@
+//! The CPU's [`Buffer`]: a block of the pool, or a vector taken over from the host.
+
+use std::{any::Any, fmt};
+
+use kiln_backend::{Buffer, DType, HostVec, Result};
+
+use crate::pool::{self, Block};
+
+/// Memory of one tensor storage. All of it is initialised at all times.
+pub(crate) struct CpuBuffer {
+    dtype: DType,
+    len: usize,
+    memory: Memory,
+}
+
+enum Memory {
+    Pooled(Block),
+    /// Never `HostVec::Bool`: kernels write truth values as bytes, so they are held as bytes.
+    Adopted(HostVec),
+}
+
+impl CpuBuffer {
+    /// `len` elements with whatever the memory held before.
+    pub(crate) fn new(dtype: DType, len: usize) -> Result<CpuBuffer> {
+        // A product that overflows asks for more than there is, and the pool says so.
+        let block = Block::new(len.saturating_mul(dtype.size()))?;
+        Ok(CpuBuffer { dtype, len, memory: Memory::Pooled(block) })
+    }
+
+    /// Takes over a vector without copying it.
+    pub(crate) fn adopt(data: HostVec) -> CpuBuffer {
+        let (dtype, len) = (data.dtype(), data.len());
+        let data = match data {
+            HostVec::Bool(v) => HostVec::U8(bytemuck::allocation::cast_vec(v)),
+            other => other,
+        };
+        pool::note_adopted(len * dtype.size());
+        CpuBuffer { dtype, len, memory: Memory::Adopted(data) }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            // SAFETY: the block has at least this many bytes (it was allocated for them), which are
+            // initialised and borrowed with `self`.
+            Memory::Pooled(block) => unsafe {
+                std::slice::from_raw_parts(block.ptr().as_ptr(), self.len * self.dtype.size())
+            },
+            Memory::Adopted(data) => data.bytes(),
+        }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            // SAFETY: as in `bytes`, and borrowed exclusively with `self`.
+            Memory::Pooled(block) => unsafe {
+                std::slice::from_raw_parts_mut(block.ptr().as_ptr(), self.len * self.dtype.size())
+            },
+            Memory::Adopted(data) => match data {
+                HostVec::F32(v) => bytemuck::cast_slice_mut(v),
+                HostVec::F64(v) => bytemuck::cast_slice_mut(v),
+                HostVec::F16(v) => bytemuck::cast_slice_mut(v),
+                HostVec::BF16(v) => bytemuck::cast_slice_mut(v),
+                HostVec::I64(v) => bytemuck::cast_slice_mut(v),
+                HostVec::I32(v) => bytemuck::cast_slice_mut(v),
+                HostVec::U8(v) => v,
+                // `adopt` makes none of these.
+                HostVec::Bool(_) => &mut [],
+            },
+        }
+    }
+}
+
+impl Drop for CpuBuffer {
+    fn drop(&mut self) {
+        if matches!(self.memory, Memory::Adopted(_)) {
+            pool::note_released(self.len * self.dtype.size());
+        }
+    }
+}
+
+impl Buffer for CpuBuffer {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn host_bytes(&self) -> Option<&[u8]> {
+        Some(self.bytes())
+    }
+
+    fn host_bytes_mut(&mut self) -> Option<&mut [u8]> {
+        Some(self.bytes_mut())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl fmt::Debug for CpuBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CpuBuffer({} x {})", self.len, self.dtype)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adopts_every_dtype_without_a_copy() {
+        let values = vec![1.5f32, -2.0];
+        let address = values.as_ptr().cast::<u8>();
+        let mut buffer = CpuBuffer::adopt(HostVec::F32(values));
+        assert_eq!(buffer.bytes().as_ptr(), address);
+        buffer.bytes_mut()[..4].copy_from_slice(&7f32.to_ne_bytes());
+        assert_eq!(buffer.bytes()[..4], 7f32.to_ne_bytes());
+
+        let flags = CpuBuffer::adopt(HostVec::Bool(vec![true, false, true]));
+        assert_eq!((flags.dtype(), flags.len(), flags.bytes()), (DType::Bool, 3, &[1u8, 0, 1][..]));
+        for dtype in DType::ALL {
+            let mut buffer = CpuBuffer::new(dtype, 3).unwrap();
+            assert_eq!(buffer.bytes_mut().len(), 3 * dtype.size());
+            assert!(CpuBuffer::new(dtype, 0).unwrap().bytes().is_empty());
+        }
+        assert!(CpuBuffer::new(DType::F64, usize::MAX).is_err());
+    }
+}

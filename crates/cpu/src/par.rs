@@ -1,0 +1,84 @@
+//! Parallel loops. The split never shows in a result: tasks write disjoint elements, and reductions add
+//! blocks of a fixed size in a fixed order (see `reduce`).
+
+use std::ops::Range;
+
+use kiln_backend::Result;
+use rayon::prelude::*;
+
+/// How many elements of cheap work (an addition) are worth a task of their own: about ten microseconds.
+pub(crate) const GRAIN: usize = 32 * 1024;
+
+/// Tasks begin at multiples of this, so that two of them do not write to one cache line of a contiguous
+/// output (64 elements of a byte each).
+const ALIGNMENT: usize = 64;
+
+/// Runs `body` on ranges that cover `0..n`, in parallel if there is more than `grain` to do.
+pub(crate) fn ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
+    let grain = grain.max(1);
+    if n <= grain {
+        if n > 0 {
+            body(0..n);
+        }
+        return;
+    }
+    let threads = rayon::current_num_threads();
+    if threads == 1 {
+        return body(0..n);
+    }
+    // A few tasks a thread even out their speeds.
+    let tasks = n.div_ceil(grain).min(threads * 4);
+    let mut size = n.div_ceil(tasks);
+    if size >= ALIGNMENT {
+        size = size.next_multiple_of(ALIGNMENT);
+    }
+    (0..n.div_ceil(size)).into_par_iter().for_each(|task| body(task * size..n.min((task + 1) * size)));
+}
+
+/// [`ranges`] for a body that can fail: the error of the first range that has one.
+pub(crate) fn try_ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) -> Result<()> + Sync) -> Result<()> {
+    let first = parking_lot::Mutex::new(None);
+    ranges(n, grain, |range| {
+        let start = range.start;
+        if let Err(error) = body(range) {
+            let mut first = first.lock();
+            if first.as_ref().is_none_or(|&(at, _)| start < at) {
+                *first = Some((start, error));
+            }
+        }
+    });
+    first.into_inner().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// The grain for rows of `row` elements each, when the work is counted in rows.
+pub(crate) fn row_grain(row: usize) -> usize {
+    (GRAIN / row.max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kiln_backend::Error;
+
+    use super::*;
+
+    #[test]
+    fn ranges_cover_everything_once() {
+        for (n, grain) in [(0, 10), (1, 10), (10, 10), (11, 10), (1000, 1), (100_000, 1000)] {
+            let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+            ranges(n, grain, |r| {
+                for i in r {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{n} {grain}");
+        }
+    }
+
+    #[test]
+    fn the_first_error_wins() {
+        let result = try_ranges(1000, 1, |r| Err(Error::argument("t", format!("at {}", r.start))));
+        assert_eq!(result.unwrap_err().to_string(), "t: at 0");
+    }
+}

@@ -1,0 +1,298 @@
+//! A process-wide cache of memory blocks.
+//!
+//! Training allocates the same sizes in every step. Asking the system each time costs page faults that are
+//! dearer than most element-wise operations, so freed blocks are kept by size class and handed out again.
+
+use std::{
+    alloc::{self, Layout},
+    ptr::NonNull,
+};
+
+use kiln_backend::{ErrorKind, MemoryStats, Result};
+use parking_lot::Mutex;
+
+/// Where blocks begin: a cache line, and the widest vector register.
+pub(crate) const ALIGN: usize = 64;
+/// Size classes are multiples of this up to `LINEAR_END`, then eight to each doubling (at most 12.5% waste).
+const STEP: usize = 512;
+const LINEAR_END: usize = 4096;
+const LINEAR_CLASSES: usize = LINEAR_END / STEP;
+const PER_DOUBLING: usize = 8;
+/// Cached memory below this is never given back on its own.
+const RETAIN: usize = 64 << 20;
+/// The system's allocator gives zeroed pages for free only at its own alignment; blocks are moved up to
+/// `ALIGN` inside an allocation that is this much larger.
+const SYSTEM_ALIGN: usize = 16;
+
+/// Memory of one size class, initialised (zero when fresh from the system, old contents when recycled) and
+/// aligned to [`ALIGN`]. Returns to the pool when dropped.
+pub(crate) struct Block {
+    ptr: NonNull<u8>,
+    /// The size of its class; 0 for the block of no bytes, which has no memory behind it.
+    size: usize,
+}
+
+// SAFETY: a block owns its memory exclusively, like a `Box<[u8]>`.
+unsafe impl Send for Block {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// A block of at least `bytes` bytes.
+    pub(crate) fn new(bytes: usize) -> Result<Block> {
+        if bytes == 0 {
+            return Ok(Block { ptr: NonNull::<Aligned>::dangling().cast(), size: 0 });
+        }
+        let Some((class, size)) = size_class(bytes) else { return Err(out_of_memory(bytes)) };
+        let recycled = {
+            let mut pool = POOL.lock();
+            let found = pool.take(class);
+            if found.is_some() {
+                pool.cached -= size;
+                pool.occupy(size);
+            }
+            found
+        };
+        let ptr = match recycled {
+            Some(ptr) => ptr.0,
+            None => fresh(size).ok_or_else(|| out_of_memory(bytes))?,
+        };
+        Ok(Block { ptr, size })
+    }
+
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Some((class, size)) = size_class(self.size) {
+            let mut pool = POOL.lock();
+            pool.allocated -= size;
+            pool.cached += size;
+            if pool.free.len() <= class {
+                pool.free.resize_with(class + 1, Vec::new);
+            }
+            pool.free[class].push(Free(self.ptr));
+        }
+    }
+}
+
+/// What a dangling pointer for `Block` must be aligned to.
+#[repr(align(64))]
+struct Aligned;
+
+/// A free block of the pool.
+struct Free(NonNull<u8>);
+// SAFETY: the pool is the only owner of a free block's memory.
+unsafe impl Send for Free {}
+
+struct Pool {
+    /// Free blocks by class, the latest freed last (it is the warmest in the CPU's caches).
+    free: Vec<Vec<Free>>,
+    allocated: usize,
+    cached: usize,
+    peak: usize,
+    /// Like `peak`, but only `empty_cache` lowers it: the measure of how much is worth caching.
+    high_water: usize,
+    system_allocations: u64,
+}
+
+static POOL: Mutex<Pool> =
+    Mutex::new(Pool { free: Vec::new(), allocated: 0, cached: 0, peak: 0, high_water: 0, system_allocations: 0 });
+
+impl Pool {
+    fn take(&mut self, class: usize) -> Option<Free> {
+        self.free.get_mut(class)?.pop()
+    }
+
+    fn occupy(&mut self, size: usize) {
+        self.allocated += size;
+        self.peak = self.peak.max(self.allocated);
+        self.high_water = self.high_water.max(self.allocated);
+    }
+
+    /// Removes free blocks, largest first, until at most `limit` bytes are cached.
+    fn trim(&mut self, limit: usize) -> Vec<(Free, usize)> {
+        let mut removed = Vec::new();
+        for class in (0..self.free.len()).rev() {
+            while self.cached > limit {
+                let Some(block) = self.take(class) else { break };
+                self.cached -= class_size(class);
+                removed.push((block, class_size(class)));
+            }
+        }
+        removed
+    }
+}
+
+/// The class of a request and the size of its blocks; `None` for 0 bytes and for more than memory can hold.
+fn size_class(bytes: usize) -> Option<(usize, usize)> {
+    if bytes == 0 || bytes > isize::MAX as usize / 2 {
+        return None;
+    }
+    let class = if bytes <= LINEAR_END {
+        bytes.div_ceil(STEP) - 1
+    } else {
+        let log = (bytes - 1).ilog2();
+        let base = 1usize << log;
+        let eighths = (bytes - base).div_ceil(base / PER_DOUBLING);
+        LINEAR_CLASSES + (log - LINEAR_END.ilog2()) as usize * PER_DOUBLING + eighths - 1
+    };
+    Some((class, class_size(class)))
+}
+
+fn class_size(class: usize) -> usize {
+    if class < LINEAR_CLASSES {
+        return (class + 1) * STEP;
+    }
+    let (doubling, eighth) = ((class - LINEAR_CLASSES) / PER_DOUBLING, (class - LINEAR_CLASSES) % PER_DOUBLING);
+    let base = LINEAR_END << doubling;
+    base + base / PER_DOUBLING * (eighth + 1)
+}
+
+/// Room for a block of `size` bytes wherever the allocation begins, with a word in front of the block that
+/// holds the distance back.
+fn system_layout(size: usize) -> Option<Layout> {
+    Layout::from_size_align(size.checked_add(ALIGN)?, SYSTEM_ALIGN).ok()
+}
+
+/// A block from the system, counted as allocated. If the system refuses, cached blocks are given back first.
+fn fresh(size: usize) -> Option<NonNull<u8>> {
+    let ptr = system_alloc(size).or_else(|| {
+        empty_cache();
+        system_alloc(size)
+    })?;
+    let surplus = {
+        let mut pool = POOL.lock();
+        pool.system_allocations += 1;
+        pool.occupy(size);
+        // What is cached did not fit this request. Without a bound, a program whose sizes keep changing
+        // would cache blocks of every size that it ever used.
+        let limit = pool.high_water.max(RETAIN).saturating_sub(pool.allocated);
+        pool.trim(limit)
+    };
+    release(surplus);
+    Some(ptr)
+}
+
+fn system_alloc(size: usize) -> Option<NonNull<u8>> {
+    let layout = system_layout(size)?;
+    // SAFETY: the layout's size is not zero.
+    let base = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
+    // The base is aligned to SYSTEM_ALIGN, so the distance is a multiple of it from 16 to 64.
+    let distance = ALIGN - base.addr().get() % ALIGN;
+    // SAFETY: SYSTEM_ALIGN <= distance <= ALIGN, and the layout has ALIGN bytes more than `size`; the word in
+    // front of the block is inside the allocation, and aligned because the block is.
+    unsafe {
+        let block = base.add(distance);
+        block.cast::<usize>().sub(1).write(distance);
+        Some(block)
+    }
+}
+
+/// Gives blocks back to the system; outside the lock, because unmapping memory takes long.
+fn release(blocks: Vec<(Free, usize)>) {
+    for (Free(ptr), size) in blocks {
+        let Some(layout) = system_layout(size) else { continue };
+        // SAFETY: `system_alloc` made the block from this layout and left the distance to the start of the
+        // allocation in the word in front of it; nobody else holds the block.
+        unsafe {
+            let distance = ptr.cast::<usize>().sub(1).read();
+            alloc::dealloc(ptr.sub(distance).as_ptr(), layout);
+        }
+    }
+}
+
+fn out_of_memory(requested: usize) -> kiln_backend::Error {
+    let stats = stats();
+    let detail = format!("{} bytes are in use by tensors; the system refused more", stats.allocated);
+    ErrorKind::OutOfMemory { device: "cpu".into(), requested, detail }.into()
+}
+
+/// Counts memory that tensors took over from the host.
+pub(crate) fn note_adopted(bytes: usize) {
+    POOL.lock().occupy(bytes);
+}
+
+/// Counts adopted memory that was freed.
+pub(crate) fn note_released(bytes: usize) {
+    POOL.lock().allocated -= bytes;
+}
+
+pub(crate) fn stats() -> MemoryStats {
+    let pool = POOL.lock();
+    MemoryStats {
+        allocated: pool.allocated,
+        peak_allocated: pool.peak,
+        reserved: pool.allocated + pool.cached,
+        system_allocations: pool.system_allocations,
+    }
+}
+
+pub(crate) fn reset_peak() {
+    let mut pool = POOL.lock();
+    pool.peak = pool.allocated;
+}
+
+pub(crate) fn empty_cache() {
+    let blocks = {
+        let mut pool = POOL.lock();
+        pool.high_water = pool.allocated;
+        pool.trim(0)
+    };
+    release(blocks);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_cover_requests_with_little_waste() {
+        for bytes in (1..20_000).chain([1 << 20, (1 << 20) + 1, 123_456_789, (1 << 33) + 7]) {
+            let (class, size) = size_class(bytes).unwrap();
+            assert!(size >= bytes && size - bytes <= (bytes / 8).max(STEP), "{bytes} -> {size}");
+            assert_eq!(size_class(size), Some((class, size)), "{bytes}");
+            assert!(class == 0 || class_size(class - 1) < bytes);
+        }
+        assert_eq!(size_class(usize::MAX), None);
+    }
+
+    #[test]
+    fn blocks_are_aligned_zeroed_and_recycled() {
+        // A size that no other test uses, so that the class is this test's own.
+        let bytes = 777_777;
+        let block = Block::new(bytes).unwrap();
+        let address = block.ptr();
+        assert_eq!(address.addr().get() % ALIGN, 0);
+        // SAFETY: the block has at least `bytes` initialised bytes.
+        assert!(unsafe { std::slice::from_raw_parts(address.as_ptr(), bytes) }.iter().all(|&b| b == 0));
+        drop(block);
+        assert_eq!(Block::new(bytes - 5).unwrap().ptr(), address);
+    }
+
+    #[test]
+    fn too_much_memory_is_an_error() {
+        for bytes in [usize::MAX, isize::MAX as usize / 4] {
+            let error = Block::new(bytes).err().unwrap();
+            assert!(matches!(error.kind(), ErrorKind::OutOfMemory { .. }), "{error}");
+        }
+        assert_eq!(Block::new(0).unwrap().ptr().addr().get() % ALIGN, 0);
+    }
+
+    #[test]
+    fn trimming_frees_the_largest_first() {
+        let mut pool =
+            Pool { free: Vec::new(), allocated: 0, cached: 0, peak: 0, high_water: 0, system_allocations: 0 };
+        for bytes in [512, 4096, 1 << 20] {
+            let (class, size) = size_class(bytes).unwrap();
+            pool.free.resize_with(pool.free.len().max(class + 1), Vec::new);
+            pool.free[class].push(Free(NonNull::dangling()));
+            pool.cached += size;
+        }
+        let sizes: Vec<usize> = pool.trim(5000).iter().map(|b| b.1).collect();
+        assert_eq!((sizes, pool.cached), (vec![1 << 20], 512 + 4096));
+    }
+}

@@ -1,0 +1,242 @@
+//! `sort` and `search_sorted`.
+//!
+//! Both order elements by an integer key. For sorting, the key and the position in the line are packed into
+//! one integer: then no two entries are equal, and the standard library's unstable sort, which is the fastest,
+//! gives the stable order, whatever the number of threads.
+
+use half::{bf16, f16};
+use kiln_backend::{Error, Layout, Result, View, ViewMut};
+use rayon::slice::ParallelSliceMut;
+
+use crate::{
+    dispatch::for_all,
+    iter::Walk,
+    par,
+    stored::{Stored, Truth},
+    view::{Source, Target, has_shape, same_shape},
+};
+
+/// A line of at least this many elements is worth sorting with several threads.
+const PARALLEL_LINE: usize = 64 * 1024;
+
+/// Sorting costs about this many additions an element.
+const COST: usize = 32;
+
+/// An element type with a total order that puts NaN last and makes the two zeros equal.
+trait Ordered: Stored {
+    /// Whether keys are below 2^32.
+    const NARROW: bool;
+    /// Keys compare as the elements do.
+    fn key(self) -> u64;
+}
+
+macro_rules! ordered {
+    ($($ty:ty, $narrow:literal, |$v:ident| $key:expr;)*) => {$(
+        impl Ordered for $ty {
+            const NARROW: bool = $narrow;
+            #[inline(always)]
+            fn key(self) -> u64 { let $v = self; $key }
+        }
+    )*};
+}
+
+ordered! {
+    f32, true, |v| float_key(v);
+    f16, true, |v| float_key(v.load());
+    bf16, true, |v| float_key(v.load());
+    i64, false, |v| v as u64 ^ (1 << 63);
+    i32, true, |v| u64::from(v as u32 ^ (1 << 31));
+    u8, true, |v| u64::from(v);
+    Truth, true, |v| u64::from(v.load());
+    f64, false, |v| {
+        // Adding 0 turns -0 into 0.
+        let bits = (v + 0.0).to_bits();
+        let key = if bits >> 63 == 1 { !bits } else { bits | (1 << 63) };
+        if v.is_nan() { u64::MAX } else { key }
+    };
+}
+
+#[inline(always)]
+fn float_key(v: f32) -> u64 {
+    let bits = (v + 0.0).to_bits();
+    // Negative floats grow as their bits shrink; all of them lie below the positive ones.
+    let key = if bits >> 31 == 1 { !bits } else { bits | (1 << 31) };
+    u64::from(if v.is_nan() { u32::MAX } else { key })
+}
+
+/// A key and a position, ordered by the key first.
+trait Entry: Copy + Ord + Send {
+    fn new(key: u64, position: usize) -> Self;
+    fn position(self) -> usize;
+}
+
+/// For keys and positions below 2^32.
+impl Entry for u64 {
+    #[inline(always)]
+    fn new(key: u64, position: usize) -> u64 {
+        (key << 32) | position as u64
+    }
+    #[inline(always)]
+    fn position(self) -> usize {
+        self as u32 as usize
+    }
+}
+
+impl Entry for u128 {
+    #[inline(always)]
+    fn new(key: u64, position: usize) -> u128 {
+        (u128::from(key) << 64) | position as u128
+    }
+    #[inline(always)]
+    fn position(self) -> usize {
+        self as u64 as usize
+    }
+}
+
+/// The lines of a layout along one dimension.
+struct Lines {
+    starts: Walk,
+    len: usize,
+    stride: isize,
+}
+
+impl Lines {
+    fn new(layout: &Layout, dim: usize) -> Lines {
+        // A scalar is one line of one element.
+        let len = layout.dims().get(dim).map_or(1, |&extent| extent);
+        let stride = layout.strides().get(dim).map_or(0, |&stride| stride);
+        Lines { starts: Walk::across(layout, dim), len, stride }
+    }
+
+    /// The offset of element `i` of a line that begins at offset `start`.
+    #[inline(always)]
+    fn at(&self, start: isize, i: usize) -> isize {
+        start + i as isize * self.stride
+    }
+}
+
+pub(crate) fn sort(x: View, dim: usize, descending: bool, values: ViewMut, indices: ViewMut) -> Result<()> {
+    const OP: &str = "sort";
+    same_shape(OP, &[x.layout, values.layout, indices.layout])?;
+    if dim >= x.layout.rank().max(1) {
+        return Err(Error::dim(OP, dim as i64, x.layout.rank()));
+    }
+    let indices = Target::<i64>::new(OP, indices)?;
+    for_all!(x.dtype(), T => {
+        let (x, values) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, values)?);
+        let len = x.layout().dims().get(dim).map_or(1, |&extent| extent);
+        if T::NARROW && u32::try_from(len).is_ok() {
+            sort_lines::<T, u64>(&x, dim, descending, &values, &indices);
+        } else {
+            sort_lines::<T, u128>(&x, dim, descending, &values, &indices);
+        }
+    });
+    Ok(())
+}
+
+fn sort_lines<T: Ordered, E: Entry>(
+    x: &Source<T>,
+    dim: usize,
+    descending: bool,
+    values: &Target<T>,
+    indices: &Target<i64>,
+) {
+    let (from, to, to_index) =
+        (Lines::new(x.layout(), dim), Lines::new(values.layout(), dim), Lines::new(indices.layout(), dim));
+    // Reversing the keys instead of the result keeps the order of equal elements.
+    let reverse = match (descending, T::NARROW) {
+        (false, _) => 0,
+        (true, true) => u64::from(u32::MAX),
+        (true, false) => u64::MAX,
+    };
+    let len = from.len;
+    let line = |line: usize, entries: &mut Vec<E>, sort: fn(&mut [E])| {
+        let start = from.starts.offset(line);
+        // SAFETY: the positions of a line are elements of `x`'s checked layout.
+        let element = |i: usize| unsafe { x.ptr().offset(from.at(start, i)).read() };
+        entries.clear();
+        entries.extend((0..len).map(|i| E::new(element(i).key() ^ reverse, i)));
+        sort(entries);
+        let (start, start_index) = (to.starts.offset(line), to_index.starts.offset(line));
+        for (i, entry) in entries.iter().enumerate() {
+            let position = entry.position();
+            // SAFETY: the outputs have the shape of `x`, so the positions of this line are elements of their
+            // checked layouts, and each line is written by one task.
+            unsafe {
+                values.ptr().offset(to.at(start, i)).write(element(position));
+                indices.ptr().offset(to_index.at(start_index, i)).write(position as i64);
+            }
+        }
+    };
+    let lines = if len == 0 { 0 } else { from.starts.len() };
+    if len >= PARALLEL_LINE && lines < rayon::current_num_threads() {
+        let mut entries = Vec::with_capacity(len);
+        (0..lines).for_each(|i| line(i, &mut entries, |e| e.par_sort_unstable()));
+    } else {
+        par::ranges(lines, par::row_grain(len.saturating_mul(COST)), |range| {
+            let mut entries = Vec::with_capacity(len);
+            range.for_each(|i| line(i, &mut entries, |e| e.sort_unstable()));
+        });
+    }
+}
+
+pub(crate) fn search_sorted(sorted: View, values: View, right: bool, out: ViewMut) -> Result<()> {
+    const OP: &str = "searchsorted";
+    same_shape(OP, &[values.layout, out.layout])?;
+    let Some(dim) = sorted.layout.rank().checked_sub(1) else {
+        return Err(Error::shape(OP, "a sorted sequence", sorted.layout.shape()));
+    };
+    // All dimensions but the last must agree.
+    let mut lead = [0; kiln_backend::MAX_RANK];
+    lead[..=dim].copy_from_slice(sorted.layout.dims());
+    lead[dim] = values.layout.dims().last().map_or(1, |&extent| extent);
+    has_shape(OP, "values", values.layout, &lead[..=dim])?;
+    let out = Target::<i64>::new(OP, out)?;
+    for_all!(sorted.dtype(), T => {
+        search::<T>(&Source::new(OP, sorted)?, &Source::new(OP, values)?, dim, right, &out);
+    });
+    Ok(())
+}
+
+fn search<T: Ordered>(sorted: &Source<T>, values: &Source<T>, dim: usize, right: bool, out: &Target<i64>) {
+    let (within, from, to) =
+        (Lines::new(sorted.layout(), dim), Lines::new(values.layout(), dim), Lines::new(out.layout(), dim));
+    let cost = (within.len + 1).ilog2() as usize * 8 + 8;
+    par::ranges(values.numel(), par::GRAIN / cost, |range| {
+        let mut position = range.start;
+        while position < range.end {
+            let (line, first) = (position / from.len, position % from.len);
+            let last = from.len.min(first + range.end - position);
+            let (start, start_from, start_to) =
+                (within.starts.offset(line), from.starts.offset(line), to.starts.offset(line));
+            for i in first..last {
+                // SAFETY: an element of the checked layout of `values`.
+                let wanted = unsafe { values.ptr().offset(from.at(start_from, i)).read() }.key();
+                let count = partition_point(within.len, |j| {
+                    // SAFETY: `j` is below the length of the line, an element of the checked layout.
+                    let key = unsafe { sorted.ptr().offset(within.at(start, j)).read() }.key();
+                    key < wanted || right && key == wanted
+                });
+                // SAFETY: `out` has the shape of `values`, and each position is written by one task.
+                unsafe { out.ptr().offset(to.at(start_to, i)).write(count as i64) };
+            }
+            position += last - first;
+        }
+    });
+}
+
+/// The first position in `0..len` for which `before` is false, if it is true for those below and false above.
+#[inline(always)]
+fn partition_point(mut len: usize, before: impl Fn(usize) -> bool) -> usize {
+    let mut low = 0;
+    while len > 0 {
+        let half = len / 2;
+        if before(low + half) {
+            low += half + 1;
+            len -= half + 1;
+        } else {
+            len = half;
+        }
+    }
+    low
+}
