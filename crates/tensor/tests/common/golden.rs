@@ -6,6 +6,8 @@ use kiln_tensor::{DType, Device, Element, Tensor};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
+use super::args::Args;
+
 fn read(file: &str) -> Vec<u8> {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(file);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -86,20 +88,5 @@ pub fn number(value: &Value) -> f64 {
     match value {
         Value::String(text) => text.parse().unwrap(),
         value => value.as_f64().unwrap_or_else(|| panic!("{value} is no number")),
-    }
-}
-
-/// The keyword arguments of a call.
-pub struct Args(pub Value);
-
-impl Args {
-    /// The argument, if it was given.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
-    }
-
-    /// The names of the arguments.
-    pub fn names(&self) -> Vec<&str> {
-        self.0.as_object().map(|map| map.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 }
