@@ -11,6 +11,7 @@ mod creation;
 mod device;
 mod display;
 mod ops;
+mod state_dict;
 mod storage;
 mod tensor;
 
@@ -19,4 +20,5 @@ pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, se
 pub use device::Device;
 pub use kiln_backend::{DType, Dim, Dims, Element, Error, ErrorKind, MAX_RANK, MemoryStats, Result, Scalar, Shape};
 pub use ops::Rhs;
+pub use state_dict::StateDict;
 pub use tensor::Tensor;
