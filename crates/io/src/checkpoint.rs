@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kiln_tensor::{Device, Error, Result, StateDict, random_state, set_random_state};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{TensorFile, save::Metadata, save_with_metadata};
@@ -17,12 +17,14 @@ use crate::{TensorFile, save::Metadata, save_with_metadata};
 /// # let path = folder.path().join("run.ckpt");
 /// # let (model, optimizer) = (StateDict::new(), StateDict::new());
 /// let mut checkpoint = Checkpoint { model, optimizer, epoch: 3, ..Checkpoint::now() };
-/// checkpoint.metadata.insert("note".into(), "before the learning rate drops".into());
+/// checkpoint.put("best accuracy", &0.861)?;
 /// checkpoint.save(&path)?;
 ///
 /// let checkpoint = Checkpoint::load(&path, Device::Cpu)?;
-/// checkpoint.restore_random_state(); // when model and optimizer have taken their parts
 /// assert_eq!(checkpoint.epoch, 3);
+/// assert_eq!(checkpoint.get::<f64>("best accuracy")?, 0.861);
+/// // When model, optimizer, scheduler and loader have taken their parts:
+/// checkpoint.restore_random_state();
 /// # Ok::<(), kiln_tensor::Error>(())
 /// ```
 ///
@@ -40,23 +42,11 @@ pub struct Checkpoint {
     pub extra: StateDict,
     /// Number of finished epochs.
     pub epoch: u64,
-    /// Where the data loader stands.
-    pub loader: LoaderPosition,
     /// Where the generator of random numbers stands, as [`random_state`] tells.
     pub random_state: (u64, u64),
-    /// Anything else, as JSON: options of the run, best accuracy, notes.
+    /// Anything else, as JSON: the data loader's position, options of the run, best accuracy, notes. See
+    /// [`put`](Checkpoint::put).
     pub metadata: Map<String, Value>,
-}
-
-/// Where a data loader stands: with the same seed, pass and batch it goes on with the same samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoaderPosition {
-    /// The seed of its shuffling.
-    pub seed: u64,
-    /// Number of finished passes over the data.
-    pub epoch: u64,
-    /// Number of batches already taken from the current pass.
-    pub batch: u64,
 }
 
 /// The version of the layout that this Kiln writes, and the newest that it reads.
@@ -69,7 +59,6 @@ const KEY: &str = "kiln.checkpoint";
 struct State {
     version: u64,
     epoch: u64,
-    loader: LoaderPosition,
     random_state: (u64, u64),
     metadata: Map<String, Value>,
 }
@@ -90,15 +79,15 @@ impl Checkpoint {
         let state = State {
             version: VERSION,
             epoch: self.epoch,
-            loader: self.loader,
             random_state: self.random_state,
             metadata: self.metadata.clone(),
         };
         let state = serde_json::to_string(&state).map_err(Error::other)?;
-        let mut tensors = StateDict::new();
-        for (name, section) in self.sections() {
-            tensors = tensors.with(name, section.clone());
-        }
+        let full_name = |section, name| format!("{section}.{name}");
+        let tensors: StateDict = self
+            .sections()
+            .flat_map(|(section, state)| state.iter().map(move |(name, t)| (full_name(section, name), t.clone())))
+            .collect();
         save_with_metadata(path, &tensors, &Metadata::from([(KEY.into(), state)]))
     }
 
@@ -126,9 +115,33 @@ impl Checkpoint {
         }
         let state: State = serde_json::from_value(state).map_err(|e| wrong(format!("its {KEY:?} is wrong: {e}")))?;
         let tensors = file.state_dict(device)?;
-        let State { version: _, epoch, loader, random_state, metadata } = state;
-        let [model, optimizer, scheduler, extra] = SECTIONS.map(|name| tensors.section(name));
-        Ok(Checkpoint { model, optimizer, scheduler, extra, epoch, loader, random_state, metadata })
+        let State { version: _, epoch, random_state, metadata } = state;
+        let section = |section: &str| -> StateDict {
+            let inside = |name: &String| Some(name.strip_prefix(section)?.strip_prefix('.')?.to_owned());
+            tensors.iter().filter_map(|(name, tensor)| Some((inside(name)?, tensor.clone()))).collect()
+        };
+        let [model, optimizer, scheduler, extra] = SECTIONS.map(section);
+        Ok(Checkpoint { model, optimizer, scheduler, extra, epoch, random_state, metadata })
+    }
+
+    /// Keeps a value under a name, e.g. the data loader's state.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub fn put<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<()> {
+        let wrong = |e| Error::argument("checkpoint", format!("{name:?} cannot be written as JSON: {e}"));
+        self.metadata.insert(name.to_owned(), serde_json::to_value(value).map_err(wrong)?);
+        Ok(())
+    }
+
+    /// A value that was [`put`](Checkpoint::put).
+    ///
+    /// # Errors
+    /// There is none of this name, or it is of another type.
+    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let wrong = |why: String| Error::argument("checkpoint", format!("{name:?} {why}"));
+        let value = self.metadata.get(name).ok_or_else(|| wrong("is not in the checkpoint".into()))?;
+        T::deserialize(value).map_err(|e| wrong(format!("is something else: {e}")))
     }
 
     /// Puts the generator of random numbers where it stood. Do it last: making a model draws numbers too.

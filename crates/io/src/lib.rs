@@ -5,10 +5,10 @@
 //! # use kiln_tensor::{Device, StateDict, Tensor};
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let path = folder.path().join("model.safetensors");
-//! let state: StateDict = [("weight", Tensor::ones([2, 3], Device::Cpu)?)].into_iter().collect();
+//! let state: StateDict = [("weight".to_owned(), Tensor::ones([2, 3], Device::Cpu)?)].into();
 //! kiln_io::save(&path, &state)?;
 //! let back = kiln_io::load(&path, Device::Cpu)?;
-//! assert_eq!(back.names().collect::<Vec<_>>(), ["weight"]);
+//! assert_eq!(back.keys().collect::<Vec<_>>(), ["weight"]);
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
 //!
@@ -27,6 +27,6 @@ mod tensor_file;
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian, and kiln-io copies their bytes as they are");
 
-pub use checkpoint::{Checkpoint, LoaderPosition};
+pub use checkpoint::Checkpoint;
 pub use save::{Metadata, save, save_with_metadata};
 pub use tensor_file::{TensorFile, TensorInfo, load};

@@ -38,7 +38,7 @@ pub fn save(path: impl AsRef<Path>, state: &StateDict) -> Result<()> {
 /// As [`save`]; or a tensor has the name `__metadata__`, which the format needs for itself.
 pub fn save_with_metadata(path: impl AsRef<Path>, state: &StateDict, metadata: &Metadata) -> Result<()> {
     let path = path.as_ref();
-    if state.contains(HEADER_METADATA) {
+    if state.contains_key(HEADER_METADATA) {
         return Err(Error::argument("save", format!("a tensor cannot have the name {HEADER_METADATA:?}")));
     }
     let header = Header::new(state, metadata);
@@ -50,7 +50,7 @@ const HEADER_METADATA: &str = "__metadata__";
 /// What stands before the values, and the order of the values.
 struct Header<'a> {
     metadata: Metadata,
-    tensors: Vec<(&'a str, &'a Tensor, TensorInfo)>,
+    tensors: Vec<(&'a String, &'a Tensor, TensorInfo)>,
 }
 
 impl<'a> Header<'a> {
@@ -106,7 +106,8 @@ impl Serialize for Header<'_> {
             Tensor(&'a TensorInfo),
         }
         let metadata = std::iter::once((HEADER_METADATA, Entry::Metadata(&self.metadata)));
-        serializer.collect_map(metadata.chain(self.tensors.iter().map(|(name, _, info)| (*name, Entry::Tensor(info)))))
+        let tensors = self.tensors.iter().map(|(name, _, info)| (name.as_str(), Entry::Tensor(info)));
+        serializer.collect_map(metadata.chain(tensors))
     }
 }
 

@@ -119,7 +119,7 @@ impl TensorFile {
     /// The device is not available.
     pub fn state_dict(&self, device: impl Into<Device>) -> Result<StateDict> {
         let device = device.into();
-        self.tensors().map(|(name, info)| Ok((name, self.read(info, device)?))).collect()
+        self.tensors().map(|(name, info)| Ok((name.to_owned(), self.read(info, device)?))).collect()
     }
 
     /// Compares the contents with the checksum that Kiln puts into its files; reads the whole file. A file

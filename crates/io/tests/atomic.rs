@@ -17,7 +17,7 @@ const CHILD: &str = "KILN_TEST_SAVE_TO";
 
 fn filled(value: f32) -> StateDict {
     let tensor = || Tensor::from_vec(vec![value; 50_000], [50_000], Device::Cpu).unwrap();
-    [("a", tensor()), ("b", tensor())].into_iter().collect()
+    [("a".to_owned(), tensor()), ("b".to_owned(), tensor())].into()
 }
 
 fn value_of(path: &Path) -> f32 {

@@ -26,9 +26,9 @@ fn with_header(header: &str, values: usize) -> Vec<u8> {
 
 fn small_file(path: &Path) -> Vec<u8> {
     let mut state = StateDict::new();
-    state.insert("a", Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], Device::Cpu).unwrap());
-    state.insert("b", Tensor::new(&[1i64, -1], Device::Cpu).unwrap());
-    state.insert("c", Tensor::new(&[true, false, true], Device::Cpu).unwrap());
+    state.insert("a".into(), Tensor::new([[1f32, 2.0], [3.0, 4.0]], Device::Cpu).unwrap());
+    state.insert("b".into(), Tensor::new([1i64, -1], Device::Cpu).unwrap());
+    state.insert("c".into(), Tensor::new([true, false, true], Device::Cpu).unwrap());
     save_with_metadata(path, &state, &Metadata::from([("epoch".into(), "12".into())])).unwrap();
     fs::read(path).unwrap()
 }

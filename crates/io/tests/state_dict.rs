@@ -14,16 +14,16 @@ fn tensor<T: Element>(values: Vec<T>, shape: &[usize]) -> Tensor {
 
 fn one_of_each() -> StateDict {
     let mut state = StateDict::new();
-    state.insert("mask", tensor(vec![true, false, true], &[3]));
-    state.insert("z.weight", tensor(vec![1.5f32, -0.0, f32::NAN, f32::MIN_POSITIVE / 4.0, 1e30, 0.1], &[2, 3]));
-    state.insert("a.weight", tensor(vec![0.1f64, f64::INFINITY], &[1, 2]));
-    state.insert("half", tensor(vec![f16::from_f32(0.1), f16::NEG_INFINITY], &[2]));
-    state.insert("brain", tensor(vec![bf16::from_f32(0.1)], &[1, 1, 1]));
-    state.insert("steps", tensor(vec![i64::MIN], &[]));
-    state.insert("labels", tensor(vec![i32::MAX, -1], &[2]));
-    state.insert("pixels", tensor((0..=255u8).collect(), &[16, 16]));
-    state.insert("nothing", tensor(Vec::<f32>::new(), &[0, 5]));
-    state.insert("quoted \"name\"\n\u{e9}", tensor(vec![7u8], &[1]));
+    state.insert("mask".into(), tensor(vec![true, false, true], &[3]));
+    state.insert("z.weight".into(), tensor(vec![1.5f32, -0.0, f32::NAN, f32::MIN_POSITIVE / 4.0, 1e30, 0.1], &[2, 3]));
+    state.insert("a.weight".into(), tensor(vec![0.1f64, f64::INFINITY], &[1, 2]));
+    state.insert("half".into(), tensor(vec![f16::from_f32(0.1), f16::NEG_INFINITY], &[2]));
+    state.insert("brain".into(), tensor(vec![bf16::from_f32(0.1)], &[1, 1, 1]));
+    state.insert("steps".into(), tensor(vec![i64::MIN], &[]));
+    state.insert("labels".into(), tensor(vec![i32::MAX, -1], &[2]));
+    state.insert("pixels".into(), tensor((0..=255u8).collect(), &[16, 16]));
+    state.insert("nothing".into(), tensor(Vec::<f32>::new(), &[0, 5]));
+    state.insert("quoted \"name\"\n\u{e9}".into(), tensor(vec![7u8], &[1]));
     state
 }
 
@@ -42,7 +42,7 @@ fn every_dtype_comes_back_bit_for_bit() -> Result<()> {
     save(&path, &state)?;
     let back = load(&path, Device::Cpu)?;
     assert_eq!(back.len(), state.len());
-    for (name, tensor) in state.iter() {
+    for (name, tensor) in &state {
         let got = back.get(name).unwrap();
         assert_eq!((got.dtype(), got.dims()), (tensor.dtype(), tensor.dims()), "{name}");
         assert_eq!(bits(got), bits(tensor), "{name}");
@@ -57,10 +57,9 @@ fn tensors_of_one_dtype_keep_their_order_and_the_same_state_gives_the_same_file(
     let path = folder.path().join("state.safetensors");
     let names = ["10.weight", "2.weight", "2.bias", "empty", "1.bias"];
     let size = |name: &str| usize::from(name != "empty");
-    let state: StateDict =
-        names.map(|name| (name, tensor(vec![1f32; size(name)], &[size(name)]))).into_iter().collect();
+    let state: StateDict = names.map(|name| (name.to_owned(), tensor(vec![1f32; size(name)], &[size(name)]))).into();
     save(&path, &state)?;
-    assert_eq!(load(&path, Device::Cpu)?.names().collect::<Vec<_>>(), names);
+    assert_eq!(load(&path, Device::Cpu)?.keys().collect::<Vec<_>>(), names);
     let first = fs::read(&path).unwrap();
     save(&path, &state)?;
     assert_eq!(fs::read(&path).unwrap(), first);
@@ -124,7 +123,7 @@ fn an_empty_state_dict_is_a_file_too() -> Result<()> {
 #[test]
 fn the_format_keeps_one_name_for_itself() {
     let folder = tempdir().unwrap();
-    let state: StateDict = [("__metadata__", tensor(vec![1u8], &[1]))].into_iter().collect();
+    let state: StateDict = [("__metadata__".to_owned(), tensor(vec![1u8], &[1]))].into();
     assert!(save(folder.path().join("x"), &state).is_err());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

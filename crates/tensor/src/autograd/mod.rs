@@ -26,4 +26,4 @@ pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_gra
 pub(crate) use meta::Meta;
 pub(crate) use node::{Edge, Grads, Node, one};
 pub(crate) use record::{copy_slices_node, record};
-pub(crate) use saved::{Ctx, SavedTensor};
+pub(crate) use saved::Ctx;

@@ -4,12 +4,19 @@
 mod binary;
 mod cast;
 mod check;
+mod class_loss;
+mod dropout;
 mod inplace;
+mod matmul;
+mod optimizer;
+mod pointwise_loss;
 mod reduce;
 mod rhs;
 mod select;
+mod softmax;
 mod sort;
 mod unary;
 mod view;
 
+pub use optimizer::{OptimTensors, optimizer_step};
 pub use rhs::Rhs;
