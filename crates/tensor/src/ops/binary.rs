@@ -180,7 +180,8 @@ macro_rules! operators {
             type Output = Result<Tensor>;
             fn $method(self, other: R) -> Result<Tensor> { arithmetic(BinaryOp::$op, &self.into(), &other.into()) }
         }
-        operators!(@scalar $trait $method $op: f32 f64 i32 i64);
+        // One float and one integer type: with more of them `(2.0 * &x)?.sum(())` would need a type annotation.
+        operators!(@scalar $trait $method $op: f64 i64);
     )*};
     (@scalar $trait:ident $method:ident $op:ident: $($ty:ty)*) => {$(
         impl ops::$trait<&Tensor> for $ty {
