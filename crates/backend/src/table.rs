@@ -67,8 +67,8 @@ macro_rules! binary_table {
             Mul mul "MulBackward0" |a, b| a * b, |g, a, b| g * b, |g, a, b| g * a, "`a * b`.";
             Div div "DivBackward0" |a, b| a / b, |g, a, b| g / b, |g, a, b| -g * (a / b) / b, "`a / b`; integers are divided as `f32`.";
             Pow pow "PowBackward0" |a, b| a.powf(b), |g, a, b| if b == T::of(0.0) { T::of(0.0) } else { g * b * a.powf(b - T::of(1.0)) }, |g, a, b| if a == T::of(0.0) && b >= T::of(0.0) { T::of(0.0) } else { g * a.powf(b) * a.ln() }, "`a^b`.";
-            Maximum maximum "MaximumBackward0" |a, b| a.maximum(b), |g, a, b| if a == b { g * T::of(0.5) } else if a < b { T::of(0.0) } else { g }, |g, a, b| if a == b { g * T::of(0.5) } else if b < a { T::of(0.0) } else { g }, "The larger one; NaN if either is. Equal operands share the gradient.";
-            Minimum minimum "MinimumBackward0" |a, b| a.minimum(b), |g, a, b| if a == b { g * T::of(0.5) } else if a > b { T::of(0.0) } else { g }, |g, a, b| if a == b { g * T::of(0.5) } else if b > a { T::of(0.0) } else { g }, "The smaller one; NaN if either is. Equal operands share the gradient.";
+            Maximum maximum "MaximumBackward0" |a, b| a.maximum(b), |g, a, b| if a == b { g * T::of(0.5) } else if a < b { T::of(0.0) } else { g }, |g, a, b| if a == b { g * T::of(0.5) } else if b < a { T::of(0.0) } else { g }, "The larger one; NaN if either is. Equal operands share the gradient; at NaN both get all of it.";
+            Minimum minimum "MinimumBackward0" |a, b| a.minimum(b), |g, a, b| if a == b { g * T::of(0.5) } else if a > b { T::of(0.0) } else { g }, |g, a, b| if a == b { g * T::of(0.5) } else if b > a { T::of(0.0) } else { g }, "The smaller one; NaN if either is. Equal operands share the gradient; at NaN both get all of it.";
             Atan2 atan2 "Atan2Backward0" |a, b| a.atan2(b), |g, a, b| g * b / (a * a + b * b), |g, a, b| -g * a / (a * a + b * b), "The angle of the point `(b, a)`, in radians.";
             Remainder remainder "RemainderBackward0" |a, b| a - b * (a / b).floor(), |g, a, b| g, |g, a, b| -g * (a / b).floor(), "Python's `a % b`: the sign is that of `b`.";
         }
