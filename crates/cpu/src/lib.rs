@@ -8,6 +8,7 @@
 
 mod arg_reduce;
 mod binary;
+mod binary_kernels;
 mod buffer;
 mod class_loss;
 mod copy;
@@ -15,6 +16,7 @@ mod dispatch;
 mod dropout;
 mod fill;
 mod index;
+mod int;
 mod iter;
 mod math;
 mod matmul;

@@ -11,6 +11,7 @@ mod creation;
 mod device;
 mod display;
 mod ops;
+mod state_dict;
 mod storage;
 mod tensor;
 
@@ -22,4 +23,5 @@ pub use kiln_backend::{
     PointwiseLossKind, Reduction, Result, Scalar, Shape,
 };
 pub use ops::{OptimTensors, Rhs, optimizer_step};
+pub use state_dict::StateDict;
 pub use tensor::Tensor;

@@ -87,6 +87,23 @@ enum Guard<'a> {
     Write(RwLockWriteGuard<'a, Memory>),
 }
 
+/// Locks all or none: while it waits for one it holds no other, so that a thread that reads two parameters
+/// (in whatever order) and this one never wait for each other.
+fn lock_all<'a>(wanted: &[(&'a Tensor, bool)]) -> Vec<Guard<'a>> {
+    loop {
+        let try_lock = |&(tensor, write): &(&'a Tensor, bool)| {
+            let storage = &tensor.0.storage;
+            let guard = if write { storage.try_write().map(Guard::Write) } else { storage.try_read().map(Guard::Read) };
+            guard.ok_or((tensor, write))
+        };
+        match wanted.iter().map(try_lock).collect() {
+            Ok(guards) => return guards,
+            Err((busy, true)) => drop(busy.0.storage.write()),
+            Err((busy, false)) => drop(busy.0.storage.read()),
+        }
+    }
+}
+
 fn step_distinct(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>], written: &HashSet<usize>) -> Result<()> {
     let Some(first) = slots.first() else { return Ok(()) };
     let backend = first.param.0.storage.backend;
@@ -94,22 +111,13 @@ fn step_distinct(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>], written:
         crate::no_grad(|| if written.contains(&address(slot.grad)) { slot.grad.copy() } else { slot.grad.contiguous() })
     };
     let grads: Vec<Tensor> = slots.iter().map(own).collect::<Result<_>>()?;
-    // Locked in the order of addresses, as everywhere, so that threads never wait for each other in a
-    // circle.
     let mut wanted: Vec<(&Tensor, bool)> = Vec::with_capacity(slots.len() * 3);
     for (slot, grad) in slots.iter().zip(&grads) {
         wanted.push((grad, false));
         wanted.extend(std::iter::once(slot.param).chain(slot.states).map(|t| (t, true)));
     }
-    let mut order: Vec<usize> = (0..wanted.len()).collect();
-    order.sort_unstable_by_key(|&i| address(wanted[i].0));
-    let mut guards: Vec<Option<Guard<'_>>> = wanted.iter().map(|_| None).collect();
-    for i in order {
-        let (tensor, write) = wanted[i];
-        let storage = &tensor.0.storage;
-        guards[i] = Some(if write { Guard::Write(storage.write()) } else { Guard::Read(storage.read()) });
-    }
-    let mut entries = wanted.iter().zip(guards.iter_mut().flatten());
+    let mut guards = lock_all(&wanted);
+    let mut entries = wanted.iter().zip(&mut guards);
     let mut work: Vec<OptimSlot<'_>> = Vec::with_capacity(slots.len());
     for slot in slots {
         let (Some((grad, Guard::Read(read))), Some((param, Guard::Write(write)))) = (entries.next(), entries.next())
