@@ -1,1 +1,39 @@
-//! kiln-data
+//! Datasets, the order in which they are read, and loaders that make batches of them.
+//!
+//! ```
+//! use kiln_data::{DataLoader, TensorDataset};
+//! use kiln_tensor::{Device, Tensor};
+//!
+//! let x = Tensor::from_vec((0..20).map(|v| v as f32).collect(), [10, 2], Device::Cpu)?;
+//! let y = Tensor::from_vec((0..10i64).collect(), 10, Device::Cpu)?;
+//! let loader = DataLoader::builder(TensorDataset::new((x, y))?).batch_size(4).shuffle(true).seed(42).build()?;
+//! for batch in &loader {
+//!     let (x, y) = batch?;
+//!     assert_eq!(x.dims()[0], y.dims()[0]);
+//! }
+//! # Ok::<(), kiln_tensor::Error>(())
+//! ```
+//!
+//! Names follow `torch.utils.data` and `torchvision.datasets`.
+
+#![forbid(unsafe_code)]
+
+mod collate;
+mod dataset;
+mod epoch;
+mod loader;
+mod mnist;
+mod sampler;
+mod to_device;
+
+pub use collate::Collate;
+pub use dataset::{
+    ConcatDataset, Dataset, DatasetExt, Map, Split, Subset, TensorDataset, TensorTuple, random_split,
+};
+pub use epoch::{Epoch, Stream};
+pub use loader::{Collator, DataLoader, DataLoaderBuilder, DefaultCollate, FnCollate, LoaderIter, LoaderState, OnDevice};
+pub use mnist::{FashionMNIST, MNIST, MnistBuilder, MnistKind, MnistLike, Origin, idx};
+pub use sampler::{
+    BatchSampler, Batches, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler,
+};
+pub use to_device::ToDevice;

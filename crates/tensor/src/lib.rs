@@ -11,6 +11,7 @@ mod creation;
 mod device;
 mod display;
 mod ops;
+mod state_dict;
 mod storage;
 mod tensor;
 
@@ -24,4 +25,5 @@ pub use kiln_backend::{
 pub use ops::{
     At, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, Rhs, SplitSizes, optimizer_step, step,
 };
+pub use state_dict::StateDict;
 pub use tensor::Tensor;

@@ -1,0 +1,64 @@
+//! Datasets one after the other.
+
+use kiln_tensor::{Error, Result};
+
+use super::{Dataset, out_of_range};
+
+/// The samples of several datasets, one after the other, as PyTorch's `ConcatDataset`. Datasets of different
+/// types with one item type go into `Box<dyn Dataset<Item = _>>`.
+#[derive(Clone, Debug)]
+pub struct ConcatDataset<D> {
+    parts: Vec<D>,
+    /// Number of samples up to and with each part.
+    ends: Vec<usize>,
+}
+
+impl<D: Dataset> ConcatDataset<D> {
+    /// Joins datasets.
+    ///
+    /// # Errors
+    /// Together they have more samples than can be counted.
+    pub fn new(parts: impl IntoIterator<Item = D>) -> Result<ConcatDataset<D>> {
+        let parts: Vec<D> = parts.into_iter().collect();
+        let mut end = 0usize;
+        let mut ends = Vec::with_capacity(parts.len());
+        for part in &parts {
+            let sum = end.checked_add(part.len());
+            end = sum.ok_or_else(|| Error::argument("ConcatDataset", "more samples than can be counted"))?;
+            ends.push(end);
+        }
+        Ok(ConcatDataset { parts, ends })
+    }
+}
+
+impl<D: Dataset> Dataset for ConcatDataset<D> {
+    type Item = D::Item;
+
+    fn len(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    fn get(&self, index: usize) -> Result<D::Item> {
+        let part = self.ends.partition_point(|&end| end <= index);
+        let start = part.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let dataset = self.parts.get(part).ok_or_else(|| out_of_range(index, self.len()))?;
+        dataset.get(index - start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_after_the_other() -> Result<()> {
+        let joined = ConcatDataset::new([vec![1, 2], vec![], vec![3], vec![]])?;
+        assert_eq!((0..3).map(|i| joined.get(i)).collect::<Result<Vec<_>>>()?, [1, 2, 3]);
+        assert!(joined.get(3).is_err());
+        assert!(ConcatDataset::<Vec<i64>>::new([])?.get(0).is_err());
+
+        let mixed: Vec<Box<dyn Dataset<Item = i64>>> = vec![Box::new(vec![1i64]), Box::new(std::sync::Arc::new(vec![2i64]))];
+        assert_eq!(ConcatDataset::new(mixed)?.get_batch(&[1, 0])?.to_vec::<i64>()?, [2, 1]);
+        Ok(())
+    }
+}

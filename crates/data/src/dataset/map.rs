@@ -1,0 +1,98 @@
+//! Datasets changed sample by sample: transforms.
+
+use kiln_tensor::Result;
+
+use super::{Dataset, Subset};
+
+/// Adaptors of datasets.
+pub trait DatasetExt: Dataset + Sized {
+    /// Changes each sample when it is read, on the loader's worker threads.
+    fn map<T, F>(self, f: F) -> Map<Self, F>
+    where
+        F: Fn(Self::Item) -> Result<T> + Send + Sync,
+    {
+        Map { dataset: self, f }
+    }
+
+    /// Changes the input of each `(input, target)` sample: the `transform` argument of torchvision's datasets.
+    fn transform<X, Y, T>(
+        self,
+        f: impl Fn(X) -> Result<T> + Send + Sync,
+    ) -> Map<Self, impl Fn((X, Y)) -> Result<(T, Y)> + Send + Sync>
+    where
+        Self: Dataset<Item = (X, Y)>,
+    {
+        self.map(move |(x, y)| Ok((f(x)?, y)))
+    }
+
+    /// Changes the target of each `(input, target)` sample: torchvision's `target_transform`.
+    fn target_transform<X, Y, T>(
+        self,
+        f: impl Fn(Y) -> Result<T> + Send + Sync,
+    ) -> Map<Self, impl Fn((X, Y)) -> Result<(X, T)> + Send + Sync>
+    where
+        Self: Dataset<Item = (X, Y)>,
+    {
+        self.map(move |(x, y)| Ok((x, f(y)?)))
+    }
+
+    /// The samples with these numbers.
+    ///
+    /// # Errors
+    /// There is no such sample.
+    fn subset(self, indices: impl Into<Vec<usize>>) -> Result<Subset<Self>> {
+        Subset::new(self, indices)
+    }
+}
+
+impl<D: Dataset> DatasetExt for D {}
+
+/// A dataset whose samples a function changes; made by [`DatasetExt`].
+#[derive(Clone, Debug)]
+pub struct Map<D, F> {
+    dataset: D,
+    f: F,
+}
+
+impl<D, F> Map<D, F> {
+    /// The dataset beneath.
+    pub fn inner(&self) -> &D {
+        &self.dataset
+    }
+}
+
+impl<D, F, T> Dataset for Map<D, F>
+where
+    D: Dataset,
+    F: Fn(D::Item) -> Result<T> + Send + Sync,
+{
+    type Item = T;
+
+    fn len(&self) -> usize {
+        self.dataset.len()
+    }
+
+    fn get(&self, index: usize) -> Result<T> {
+        (self.f)(self.dataset.get(index)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_tensor::Error;
+
+    use super::*;
+
+    #[test]
+    fn transforms() -> Result<()> {
+        let pairs: Vec<(f32, i64)> = (0..4).map(|i| (i as f32, i)).collect();
+        let data = pairs.transform(|x| Ok(x * 10.0)).target_transform(|y| Ok(format!("class {y}")));
+        assert_eq!(data.get(2)?, (20.0, "class 2".to_string()));
+        let (x, y) = data.get_batch(&[3, 1])?;
+        assert_eq!((x.to_vec::<f32>()?, y), (vec![30., 10.], vec!["class 3".to_string(), "class 1".to_string()]));
+
+        let odd = vec![1i64, 2].map(|n| if n == 2 { Err(Error::argument("transform", "two")) } else { Ok(n) });
+        assert!(odd.get(0).is_ok() && odd.get(1).is_err() && odd.get_batch(&[0, 1]).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! What a dataset is.
+
+mod concat;
+mod map;
+mod subset;
+mod tensors;
+
+use std::sync::Arc;
+
+pub use concat::ConcatDataset;
+use kiln_tensor::{Error, Result};
+pub use map::{DatasetExt, Map};
+pub use subset::{Split, Subset, random_split};
+pub use tensors::{TensorDataset, TensorTuple};
+
+use crate::Collate;
+
+/// Samples that can be had by number, as PyTorch's map-style `Dataset`. Loaders read it from several threads
+/// at once.
+///
+/// ```
+/// use kiln_data::Dataset;
+/// use kiln_tensor::Result;
+///
+/// struct Squares;
+///
+/// impl Dataset for Squares {
+///     type Item = (i64, i64);
+///     fn len(&self) -> usize {
+///         100
+///     }
+///     fn get(&self, index: usize) -> Result<(i64, i64)> {
+///         self.check(index)?;
+///         Ok((index as i64, (index * index) as i64))
+///     }
+/// }
+/// # assert_eq!(Squares.get(7)?, (7, 49));
+/// # assert!(Squares.get(100).is_err());
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+pub trait Dataset: Send + Sync {
+    /// One sample, usually `(input, target)`.
+    type Item;
+
+    /// Number of samples.
+    fn len(&self) -> usize;
+
+    /// Whether it has no samples.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sample number `index`, from 0.
+    ///
+    /// # Errors
+    /// There is no such sample, or it cannot be read.
+    fn get(&self, index: usize) -> Result<Self::Item>;
+
+    /// The samples with these numbers as a batch. By default it is [`get`](Dataset::get) and
+    /// [`collate`](Collate::collate); a dataset that holds its samples in one block gathers them faster.
+    ///
+    /// # Errors
+    /// A sample cannot be had, or the samples do not fit together.
+    fn get_batch(&self, indices: &[usize]) -> Result<<Self::Item as Collate>::Batch>
+    where
+        Self::Item: Collate,
+    {
+        Collate::collate(indices.iter().map(|&index| self.get(index)).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// That there is a sample with this number.
+    ///
+    /// # Errors
+    /// There is none: [`ErrorKind::IndexOutOfRange`](kiln_tensor::ErrorKind::IndexOutOfRange).
+    fn check(&self, index: usize) -> Result<()> {
+        let len = self.len();
+        if index < len { Ok(()) } else { Err(out_of_range(index, len)) }
+    }
+}
+
+fn out_of_range(index: usize, len: usize) -> Error {
+    Error::index("Dataset::get", i64::try_from(index).unwrap_or(i64::MAX), len, "a dataset")
+}
+
+macro_rules! pointer {
+    ($(impl<$($life:lifetime,)? D> for $ty:ty;)*) => {$(
+        impl<$($life,)? D: Dataset + ?Sized> Dataset for $ty {
+            type Item = D::Item;
+            fn len(&self) -> usize {
+                (**self).len()
+            }
+            fn get(&self, index: usize) -> Result<D::Item> {
+                (**self).get(index)
+            }
+            fn get_batch(&self, indices: &[usize]) -> Result<<D::Item as Collate>::Batch>
+            where
+                D::Item: Collate,
+            {
+                (**self).get_batch(indices)
+            }
+        }
+    )*};
+}
+pointer! {
+    impl<'a, D> for &'a D;
+    impl<D> for Box<D>;
+    impl<D> for Arc<D>;
+}
+
+/// A vector of samples is a dataset.
+impl<T: Clone + Send + Sync> Dataset for Vec<T> {
+    type Item = T;
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+    fn get(&self, index: usize) -> Result<T> {
+        self.as_slice().get(index).cloned().ok_or_else(|| out_of_range(index, self.as_slice().len()))
+    }
+}

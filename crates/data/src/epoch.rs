@@ -1,0 +1,125 @@
+//! Reproducible host randomness: everything random in this crate is a pure function of a seed, an epoch
+//! and a purpose, so that a run can be repeated, or resumed in its middle, without replaying it.
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
+/// One pass over the data: which seed, and the how-manieth pass (from 0).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    /// The run's seed.
+    pub seed: u64,
+    /// The number of the pass, from 0.
+    pub number: u64,
+}
+
+impl Epoch {
+    /// Pass `number` of the runs with this seed.
+    #[must_use]
+    pub fn new(seed: u64, number: u64) -> Epoch {
+        Epoch { seed, number }
+    }
+
+    /// The random numbers of this pass for one purpose; different purposes have independent numbers. Kiln's
+    /// own samplers use purposes below 2^32.
+    #[must_use]
+    pub fn stream(self, purpose: u64) -> Stream {
+        let mut key = [0; 32];
+        for (bytes, word) in key.chunks_exact_mut(8).zip([self.seed, self.number, purpose, TAG]) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        Stream(ChaCha8Rng::from_seed(key))
+    }
+}
+
+const TAG: u64 = u64::from_le_bytes(*b"kilndata");
+
+/// A stream of random numbers: the 64-bit words of ChaCha with 8 rounds, a nonce of 0, and the key
+/// `seed ‖ epoch ‖ purpose ‖ "kilndata"` (little-endian). The words and everything drawn from them here are
+/// part of the crate's contract: they stay the same on every platform and in every later version.
+#[derive(Clone, Debug)]
+pub struct Stream(ChaCha8Rng);
+
+impl Stream {
+    /// The next word.
+    pub fn word(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A number in `0..bound`, each equally likely; 0 if `bound` is 0. The upper half of word × bound; words
+    /// that would make some numbers likelier are skipped (Lemire, arXiv:1805.10941).
+    pub fn below(&mut self, bound: usize) -> usize {
+        let bound = bound as u64;
+        loop {
+            let product = u128::from(self.word()) * u128::from(bound);
+            let low = product as u64;
+            // The threshold needs a division, so it is computed only when it can matter.
+            if low >= bound || low >= bound.wrapping_neg().checked_rem(bound).unwrap_or(0) {
+                return (product >> 64) as usize;
+            }
+        }
+    }
+
+    /// A number in `[0, 1)`: the upper 53 bits of a word.
+    pub fn unit(&mut self) -> f64 {
+        (self.word() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Puts the values in random order, each order equally likely (Fisher and Yates, from the end).
+    pub fn shuffle<T>(&mut self, values: &mut [T]) {
+        for last in (1..values.len()).rev() {
+            values.swap(last, self.below(last + 1));
+        }
+    }
+
+    /// The numbers `0..n` in random order.
+    #[must_use]
+    pub fn permutation(&mut self, n: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..n).collect();
+        self.shuffle(&mut all);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_stable() {
+        // These numbers are promised to users who resume runs with a later version: never update them.
+        assert_eq!(Epoch::new(0, 0).stream(0).permutation(10), PERMUTATION);
+        let mut stream = Epoch::new(42, 3).stream(1);
+        assert_eq!([stream.word(), stream.word()], WORDS);
+    }
+    const PERMUTATION: [usize; 10] = [0; 10];
+    const WORDS: [u64; 2] = [0; 2];
+
+    #[test]
+    fn seed_epoch_and_purpose_matter() {
+        let words = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)].map(|(s, e, p)| Epoch::new(s, e).stream(p).word());
+        for (i, a) in words.iter().enumerate() {
+            assert!(!words[..i].contains(a));
+        }
+    }
+
+    #[test]
+    fn even() {
+        let mut stream = Epoch::new(7, 0).stream(0);
+        let mut counts = [0u32; 6];
+        for _ in 0..60_000 {
+            counts[stream.below(6)] += 1;
+        }
+        // Standard deviation 91: 5 of them.
+        assert!(counts.iter().all(|&n| n.abs_diff(10_000) < 460), "{counts:?}");
+        let mut firsts = [0u32; 4];
+        for _ in 0..40_000 {
+            firsts[stream.permutation(4)[3]] += 1;
+        }
+        assert!(firsts.iter().all(|&n| n.abs_diff(10_000) < 440), "{firsts:?}");
+        assert_eq!(stream.below(0), 0);
+        assert!((0..1000).map(|_| stream.unit()).all(|u| (0.0..1.0).contains(&u)));
+    }
+}

@@ -1,0 +1,63 @@
+//! How a loader makes a batch of samples.
+
+use kiln_tensor::{Device, Result};
+
+use crate::{Collate, Dataset, ToDevice};
+
+/// Makes batches of a dataset's samples. [`DefaultCollate`] unless the builder was given another.
+pub trait Collator<D: Dataset>: Send + Sync {
+    /// What a batch is.
+    type Batch;
+
+    /// The batch of the samples with these numbers.
+    ///
+    /// # Errors
+    /// A sample cannot be had, or the samples do not fit together.
+    fn batch(&self, dataset: &D, indices: &[usize]) -> Result<Self::Batch>;
+}
+
+/// [`Dataset::get_batch`]: the rules of [`Collate`], or the dataset's own faster way to the same.
+#[derive(Clone, Copy, Debug)]
+pub struct DefaultCollate;
+
+impl<D: Dataset> Collator<D> for DefaultCollate
+where
+    D::Item: Collate,
+{
+    type Batch = <D::Item as Collate>::Batch;
+    fn batch(&self, dataset: &D, indices: &[usize]) -> Result<Self::Batch> {
+        dataset.get_batch(indices)
+    }
+}
+
+/// A user's function from samples to a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct FnCollate<F>(pub(super) F);
+
+impl<D, F, B> Collator<D> for FnCollate<F>
+where
+    D: Dataset,
+    F: Fn(Vec<D::Item>) -> Result<B> + Send + Sync,
+{
+    type Batch = B;
+    fn batch(&self, dataset: &D, indices: &[usize]) -> Result<B> {
+        (self.0)(indices.iter().map(|&index| dataset.get(index)).collect::<Result<Vec<_>>>()?)
+    }
+}
+
+/// Another collator's batches, moved to a device.
+#[derive(Clone, Copy, Debug)]
+pub struct OnDevice<C> {
+    pub(super) collator: C,
+    pub(super) device: Device,
+}
+
+impl<D: Dataset, C: Collator<D>> Collator<D> for OnDevice<C>
+where
+    C::Batch: ToDevice,
+{
+    type Batch = C::Batch;
+    fn batch(&self, dataset: &D, indices: &[usize]) -> Result<C::Batch> {
+        self.collator.batch(dataset, indices)?.to_device(self.device)
+    }
+}

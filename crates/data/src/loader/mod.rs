@@ -1,0 +1,149 @@
+//! Batches of a dataset, in the order of a sampler, made ahead of time by worker threads.
+
+mod builder;
+mod collator;
+mod iter;
+mod state;
+mod workers;
+
+use std::{fmt, sync::Arc};
+
+pub use builder::DataLoaderBuilder;
+pub use collator::{Collator, DefaultCollate, FnCollate, OnDevice};
+pub use iter::LoaderIter;
+use kiln_tensor::{Result, Tensor};
+use parking_lot::Mutex;
+pub use state::LoaderState;
+use state::Progress;
+
+use crate::{BatchSampler, Collate, Dataset};
+
+/// Makes the batch of these samples.
+type Fetch<B> = Arc<dyn Fn(&[usize]) -> Result<B> + Send + Sync>;
+
+/// Batches of a dataset, as PyTorch's `DataLoader`. Its type tells only what a batch is, so that a function
+/// can take `&DataLoader` (batches of `(Tensor, Tensor)`) whatever the dataset is.
+///
+/// Iterating over `&loader` is one pass over the data; each further pass is a new epoch with another order
+/// if it shuffles. The batches and their order are the same for every number of workers.
+///
+/// ```
+/// use kiln_data::{DataLoader, FashionMNIST};
+///
+/// let loader = DataLoader::builder(FashionMNIST::test().load()?).batch_size(64).shuffle(true).build()?;
+/// if let Some(batch) = loader.iter().next() {
+///     let (images, labels) = batch?;
+///     assert_eq!((images.dims(), labels.dims()), (&[64, 1, 28, 28][..], &[64][..]));
+/// }
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+pub struct DataLoader<B = (Tensor, Tensor)> {
+    fetch: Fetch<B>,
+    batches: Box<dyn BatchSampler>,
+    batch_size: Option<usize>,
+    samples: usize,
+    num_workers: usize,
+    prefetch: usize,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// The type of the batches of the loader that is built depends on the dataset, not on this type's default.
+impl DataLoader {
+    /// A loader of `dataset`, to be configured. To use the dataset elsewhere too, pass an `Arc` of it.
+    pub fn builder<D: Dataset>(dataset: D) -> DataLoaderBuilder<D, DefaultCollate> {
+        DataLoaderBuilder::new(dataset)
+    }
+}
+
+impl<B> DataLoader<B> {
+    /// Batches of `batch_size` samples in the dataset's order, the last one perhaps shorter.
+    ///
+    /// # Errors
+    /// `batch_size` is 0.
+    pub fn new<D>(dataset: D, batch_size: usize) -> Result<DataLoader<B>>
+    where
+        D: Dataset + 'static,
+        D::Item: Collate<Batch = B>,
+    {
+        DataLoader::builder(dataset).batch_size(batch_size).build()
+    }
+
+    /// Number of batches of an epoch.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Whether an epoch has no batch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of samples of the dataset: PyTorch's `len(loader.dataset)`.
+    #[must_use]
+    pub fn dataset_len(&self) -> usize {
+        self.samples
+    }
+
+    /// Number of samples of a batch (the last one may have fewer); `None` with a batch sampler.
+    #[must_use]
+    pub fn batch_size(&self) -> Option<usize> {
+        self.batch_size
+    }
+
+    /// Starts the next epoch; the first one has number 0. After [`set_state`](DataLoader::set_state) it
+    /// goes on with the epoch that was interrupted. Errors of the sampler come as the first item.
+    #[must_use]
+    pub fn iter(&self) -> LoaderIter<B>
+    where
+        B: Send + 'static,
+    {
+        LoaderIter::start(self)
+    }
+
+    /// Makes `epoch` the next one. Epochs count up by themselves; this is for loops that begin elsewhere.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.progress.lock().jump(epoch, 0);
+    }
+
+    /// Where the loader stands: the batch after the last one that the newest iterator handed out.
+    #[must_use]
+    pub fn state(&self) -> LoaderState {
+        self.progress.lock().state(self.len())
+    }
+
+    /// Goes on where [`state`](DataLoader::state) was taken: the next iterator hands out what would have
+    /// come next, bit for bit. The state's seed replaces the loader's.
+    ///
+    /// # Errors
+    /// The state is from the middle of an epoch with another number of batches.
+    pub fn set_state(&self, state: LoaderState) -> Result<()> {
+        state.check(self.len())?;
+        let mut progress = self.progress.lock();
+        progress.seed = state.seed;
+        progress.jump(state.epoch, state.position);
+        Ok(())
+    }
+}
+
+impl<B: Send + 'static> IntoIterator for &DataLoader<B> {
+    type Item = Result<B>;
+    type IntoIter = LoaderIter<B>;
+    fn into_iter(self) -> LoaderIter<B> {
+        self.iter()
+    }
+}
+
+impl<B> fmt::Debug for DataLoader<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataLoader")
+            .field("batches", &self.len())
+            .field("batch_size", &self.batch_size)
+            .field("samples", &self.samples)
+            .field("num_workers", &self.num_workers)
+            .field("prefetch", &self.prefetch)
+            .field("state", &self.state())
+            .finish()
+    }
+}

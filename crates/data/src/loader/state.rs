@@ -1,0 +1,85 @@
+//! Where a loader stands in its sequence of epochs.
+
+use kiln_tensor::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Where a loader stands. A checkpoint stores it (it is plain data for serde) and
+/// [`DataLoader::set_state`](crate::DataLoader::set_state) takes it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LoaderState {
+    /// The loader's seed.
+    pub seed: u64,
+    /// The epoch that the next batch belongs to.
+    pub epoch: u64,
+    /// The number of the next batch in its epoch.
+    pub position: usize,
+    /// How many batches an epoch has, to notice that batch size or dataset have changed.
+    pub batches: usize,
+}
+
+impl LoaderState {
+    pub(super) fn check(&self, batches: usize) -> Result<()> {
+        if self.position > 0 && self.batches != batches {
+            let message = format!(
+                "the state is from batch {} of an epoch of {} batches, this loader's have {batches}",
+                self.position, self.batches
+            );
+            return Err(Error::argument("DataLoader::set_state", message));
+        }
+        Ok(())
+    }
+}
+
+/// The loader's own note of where it stands; the newest iterator writes it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub seed: u64,
+    epoch: u64,
+    position: usize,
+    /// How many batches the epoch really has, known once it has begun.
+    end: Option<usize>,
+    /// Whether an iterator has begun this epoch: then the next iterator begins the next one.
+    begun: bool,
+    /// Counts iterators, so that an older one cannot overwrite the newest one's position.
+    run: u64,
+}
+
+impl Progress {
+    pub fn new(seed: u64) -> Progress {
+        Progress { seed, epoch: 0, position: 0, end: None, begun: false, run: 0 }
+    }
+
+    pub fn jump(&mut self, epoch: u64, position: usize) {
+        // An iterator that is still alive belongs to the old place.
+        *self = Progress { epoch, position, end: None, begun: false, run: self.run + 1, ..*self };
+    }
+
+    /// Begins an epoch: its number, where in it, and the run's number.
+    pub fn begin(&mut self) -> (u64, usize, u64) {
+        if self.begun {
+            self.jump(self.epoch.saturating_add(1), 0);
+        }
+        self.begun = true;
+        self.run += 1;
+        (self.epoch, self.position, self.run)
+    }
+
+    pub fn planned(&mut self, run: u64, end: usize) {
+        if run == self.run {
+            self.end = Some(end);
+        }
+    }
+
+    pub fn advance(&mut self, run: u64, position: usize) {
+        if run == self.run {
+            self.position = position;
+        }
+    }
+
+    pub fn state(&self, batches: usize) -> LoaderState {
+        // Past the last batch comes the next epoch, not an empty rest of this one.
+        let over = self.end.is_some_and(|end| self.position >= end);
+        let (epoch, position) = if over { (self.epoch.saturating_add(1), 0) } else { (self.epoch, self.position) };
+        LoaderState { seed: self.seed, epoch, position, batches }
+    }
+}

@@ -1,0 +1,102 @@
+//! Threads that make batches ahead of time.
+//!
+//! Worker `w` of `n` makes every `n`-th batch, from the `w`-th on, and hands them over through a channel of
+//! its own; the consumer asks the channels in turn. So the order needs no bookkeeping, and the channels'
+//! capacity bounds what waits in memory.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use kiln_tensor::{Error, Result, no_grad};
+
+use super::Fetch;
+
+/// The samples of each batch of an epoch.
+pub(super) type Plan = Arc<Vec<Vec<usize>>>;
+
+/// Makes batch number `position`. A panic of the dataset, a transform or the collate function becomes an
+/// error here, so that it is the same with and without workers, and never a consumer that waits for ever.
+pub(super) fn make<B>(fetch: &Fetch<B>, plan: &Plan, position: usize) -> Result<B> {
+    let indices = plan.get(position).map_or(&[][..], Vec::as_slice);
+    // Recording is off: whether it is on is a matter of the thread, and would differ with workers.
+    let batch = catch_unwind(AssertUnwindSafe(|| no_grad(|| fetch(indices))));
+    batch.unwrap_or_else(|panic| {
+        let message = format!("DataLoader: making batch {position} panicked: {}", message(&*panic));
+        Err(Error::other(message))
+    })
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)")
+}
+
+pub(super) struct Workers<B> {
+    lanes: Vec<Receiver<Result<B>>>,
+    threads: Vec<JoinHandle<()>>,
+    start: usize,
+    stop: Arc<AtomicBool>,
+}
+
+impl<B: Send + 'static> Workers<B> {
+    /// Starts `count` threads on the batches from `start` on, each at most `prefetch` batches ahead.
+    pub fn spawn(fetch: &Fetch<B>, plan: &Plan, start: usize, count: usize, prefetch: usize) -> Result<Workers<B>> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut workers = Workers { lanes: Vec::new(), threads: Vec::new(), start, stop };
+        for worker in 0..count.min(plan.len().saturating_sub(start)) {
+            // One batch is in the worker's hand while the others wait in the channel.
+            let (sender, receiver) = bounded(prefetch.saturating_sub(1));
+            let (fetch, plan, stop) = (fetch.clone(), plan.clone(), workers.stop.clone());
+            let thread = thread::Builder::new()
+                .name(format!("kiln-loader-{worker}"))
+                .spawn(move || run(&fetch, &plan, start + worker, count, &sender, &stop))
+                .map_err(|error| Error::other(format!("DataLoader: cannot start worker {worker}: {error}")))?;
+            workers.lanes.push(receiver);
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+}
+
+fn run<B>(fetch: &Fetch<B>, plan: &Plan, first: usize, step: usize, out: &Sender<Result<B>>, stop: &AtomicBool) {
+    for position in (first..plan.len()).step_by(step) {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let batch = make(fetch, plan, position);
+        let last = batch.is_err();
+        // Sending fails when the consumer has gone.
+        if out.send(batch).is_err() || last {
+            return;
+        }
+    }
+}
+
+impl<B> Workers<B> {
+    /// Batch number `position`; they must be asked for in order.
+    pub fn receive(&self, position: usize) -> Result<B> {
+        let gone = || Error::other(format!("DataLoader: the worker that makes batch {position} has died"));
+        let lane = (position - self.start).checked_rem(self.lanes.len()).ok_or_else(gone)?;
+        self.lanes[lane].recv().map_err(|_| gone())?
+    }
+}
+
+impl<B> Drop for Workers<B> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Wakes workers that wait for room in their channel.
+        self.lanes.clear();
+        for thread in self.threads.drain(..) {
+            // A panic outside `make` can only come from dropping a batch that nobody wants any more.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Where data sets are looked for.
+
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+};
+
+use kiln_tensor::{Error, Result};
+
+use super::MnistKind;
+
+/// Where a data set was found. [`MnistBuilder::load`](super::MnistBuilder::load) tells the order of the
+/// search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The folder that the program named.
+    Given,
+    /// `$KILN_DATA`.
+    Environment,
+    /// The user's data directory.
+    User,
+    /// The system's package.
+    System,
+    /// The part of it that comes with Kiln.
+    Bundled,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Origin::Given => "the given folder",
+            Origin::Environment => "$KILN_DATA",
+            Origin::User => "the user's data directory",
+            Origin::System => "the system's package",
+            Origin::Bundled => "the subset that comes with Kiln",
+        })
+    }
+}
+
+/// The images' and labels' files of one split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Files {
+    pub origin: Origin,
+    pub images: PathBuf,
+    pub labels: PathBuf,
+}
+
+/// The folders of the search. Apart from [`Places::of_machine`] it does not look at the machine, so that
+/// the search can be tested.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places {
+    pub given: Option<PathBuf>,
+    pub environment: Option<PathBuf>,
+    pub user: Option<PathBuf>,
+    pub system: Option<PathBuf>,
+    pub bundled: Option<PathBuf>,
+}
+
+impl Places {
+    pub fn of_machine<K: MnistKind>(given: Option<PathBuf>) -> Places {
+        Places {
+            given,
+            environment: env::var_os("KILN_DATA").filter(|value| !value.is_empty()).map(PathBuf::from),
+            user: dirs::data_dir().map(|dir| dir.join("kiln")),
+            system: K::SYSTEM_FOLDER.map(PathBuf::from),
+            bundled: K::BUNDLED_FOLDER.map(PathBuf::from),
+        }
+    }
+
+    /// The folders in their order. A folder that the program named is the only one: what is in another
+    /// place is not what was asked for.
+    pub fn folders<K: MnistKind>(&self) -> Vec<(Origin, PathBuf)> {
+        if let Some(root) = &self.given {
+            let mut folders = named::<K>(root);
+            folders.extend([root.join("raw"), root.clone()]);
+            return folders.into_iter().map(|dir| (Origin::Given, dir)).collect();
+        }
+        let mut folders = Vec::new();
+        if let Some(root) = &self.environment {
+            folders.extend(named::<K>(root).into_iter().map(|dir| (Origin::Environment, dir)));
+            // All data sets of the family have the same file names: a folder without this one's name may
+            // hold another.
+            if is_named::<K>(root) {
+                folders.extend([root.join("raw"), root.clone()].map(|dir| (Origin::Environment, dir)));
+            }
+        }
+        folders.extend(self.user.iter().flat_map(|root| named::<K>(root)).map(|dir| (Origin::User, dir)));
+        folders.extend(self.system.iter().map(|dir| (Origin::System, dir.clone())));
+        folders.extend(self.bundled.iter().map(|dir| (Origin::Bundled, dir.clone())));
+        folders
+    }
+
+    /// Where a download goes: torchvision's layout under the folder that the program or the user named.
+    #[cfg(feature = "download")]
+    pub fn download_folder<K: MnistKind>(&self) -> Result<(Origin, PathBuf)> {
+        let roots = [(Origin::Given, &self.given), (Origin::Environment, &self.environment), (Origin::User, &self.user)];
+        let root = roots.into_iter().find_map(|(origin, root)| Some((origin, root.as_ref()?)));
+        let (origin, root) = root.ok_or_else(|| {
+            Error::argument(K::NAME, "this system has no data directory to download to; name one, or set KILN_DATA")
+        })?;
+        let raw = if is_named::<K>(root) { root.join("raw") } else { root.join(K::NAME).join("raw") };
+        Ok((origin, raw))
+    }
+
+    /// The files of a split in the first folder that has both.
+    pub fn find<K: MnistKind>(&self, train: bool) -> Option<Files> {
+        self.folders::<K>().into_iter().find_map(|(origin, dir)| files(origin, &dir, train))
+    }
+
+    pub fn not_found<K: MnistKind>(&self, train: bool) -> Error {
+        let sought: Vec<String> = self.folders::<K>().iter().map(|(_, dir)| dir.display().to_string()).collect();
+        let [images, labels] = names(train);
+        let message = format!(
+            "no {images} and {labels} (or .gz) in {}; give their folder, set KILN_DATA to the one above {}, \
+             or use `download(true)`",
+            sought.join(", "),
+            K::NAME
+        );
+        Error::argument(K::NAME, message)
+    }
+}
+
+/// The names of the images' and labels' files.
+pub(super) fn names(train: bool) -> [&'static str; 2] {
+    if train {
+        ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
+    } else {
+        ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+    }
+}
+
+/// Debian's spelling of a name: `FashionMNIST` is `fashion-mnist`.
+fn slug(name: &str) -> String {
+    match name.strip_suffix("MNIST") {
+        Some(kind) if !kind.is_empty() => format!("{}-mnist", kind.to_lowercase()),
+        _ => name.to_lowercase(),
+    }
+}
+
+fn named<K: MnistKind>(root: &Path) -> Vec<PathBuf> {
+    vec![root.join(K::NAME).join("raw"), root.join(K::NAME), root.join(slug(K::NAME))]
+}
+
+fn is_named<K: MnistKind>(root: &Path) -> bool {
+    let name = root.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.eq_ignore_ascii_case(K::NAME) || name.eq_ignore_ascii_case(&slug(K::NAME))
+}
+
+fn files(origin: Origin, dir: &Path, train: bool) -> Option<Files> {
+    let [images, labels] = names(train).map(|name| {
+        let candidates = [name.to_string(), format!("{name}.gz"), name.replace("-idx", ".idx")];
+        candidates.into_iter().map(|name| dir.join(name)).find(|path| path.is_file())
+    });
+    Some(Files { origin, images: images?, labels: labels? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::mnist::kind::{Digits, Fashion};
+
+    fn put(dir: &Path, ending: &str) -> PathBuf {
+        fs::create_dir_all(dir).unwrap();
+        for name in names(true) {
+            fs::write(dir.join(format!("{name}{ending}")), []).unwrap();
+        }
+        dir.to_path_buf()
+    }
+
+    #[test]
+    fn order() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        let mut places = Places {
+            given: None,
+            environment: Some(at("env")),
+            user: Some(at("user")),
+            system: Some(put(&at("system"), ".gz")),
+            bundled: Some(put(&at("bundled"), ".gz")),
+        };
+        let found = |places: &Places| places.find::<Fashion>(true).map(|f| (f.origin, f.images.parent().unwrap().to_path_buf()));
+        assert_eq!(found(&places), Some((Origin::System, at("system"))));
+        assert_eq!(places.find::<Fashion>(false), None);
+        put(&at("user/FashionMNIST/raw"), "");
+        assert_eq!(found(&places), Some((Origin::User, at("user/FashionMNIST/raw"))));
+        put(&at("env/fashion-mnist"), ".gz");
+        assert_eq!(found(&places), Some((Origin::Environment, at("env/fashion-mnist"))));
+        put(&at("env/FashionMNIST"), "");
+        assert_eq!(found(&places), Some((Origin::Environment, at("env/FashionMNIST"))));
+        places.given = Some(at("given"));
+        assert_eq!(found(&places), None);
+        assert!(places.not_found::<Fashion>(true).to_string().contains("given"));
+        put(&at("given"), "");
+        assert_eq!(found(&places), Some((Origin::Given, at("given"))));
+        put(&at("given/raw"), "");
+        assert_eq!(found(&places), Some((Origin::Given, at("given/raw"))));
+    }
+
+    #[test]
+    fn one_data_set_is_not_taken_for_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = put(&temp.path().join("FashionMNIST"), "");
+        let places = Places { environment: Some(root), ..Places::default() };
+        assert!(places.find::<Fashion>(true).is_some());
+        assert!(places.find::<Digits>(true).is_none());
+        let flat = Places { environment: Some(put(&temp.path().join("data"), "")), ..Places::default() };
+        assert!(flat.find::<Fashion>(true).is_none());
+    }
+
+    #[test]
+    fn both_files_are_needed() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = put(temp.path(), "");
+        fs::remove_file(dir.join(names(true)[1])).unwrap();
+        assert!(Places { given: Some(dir), ..Places::default() }.find::<Fashion>(true).is_none());
+    }
+
+    #[test]
+    fn slugs() {
+        assert_eq!([slug("FashionMNIST"), slug("MNIST"), slug("KMNIST")], ["fashion-mnist", "mnist", "k-mnist"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Which data sets there are, and what is known of each.
+
+use super::MnistLike;
+
+/// What tells one data set of the MNIST family from another. Implement it to read one that is not here
+/// (KMNIST, QMNIST digits …) as `MnistLike<YourKind>`.
+pub trait MnistKind: Send + Sync + 'static {
+    /// Its name, which is also that of its folder, as in torchvision: `FashionMNIST`.
+    const NAME: &'static str;
+    /// The classes' names in the order of their labels.
+    const CLASSES: &'static [&'static str];
+    /// How many training and test images it has.
+    const COUNTS: [usize; 2];
+    /// Where to download it from: addresses of folders, tried in turn.
+    const MIRRORS: &'static [&'static str];
+    /// SHA-256 of the unpacked files: training images and labels, test images and labels.
+    const SHA256: [[&'static str; 2]; 2];
+    /// Where the system's package of it is.
+    const SYSTEM_FOLDER: Option<&'static str> = None;
+    /// Where a part of it is that comes with the program.
+    const BUNDLED_FOLDER: Option<&'static str> = None;
+}
+
+/// The kind of [`FashionMNIST`].
+#[derive(Clone, Copy, Debug)]
+pub struct Fashion;
+
+/// Fashion-MNIST: 60,000 training and 10,000 test images of clothing in 10 classes
+/// (Xiao, Rasul and Vollgraf, arXiv:1708.07747; MIT licence). A subset of 6,000 and 1,000 comes with Kiln.
+pub type FashionMNIST = MnistLike<Fashion>;
+
+impl MnistKind for Fashion {
+    const NAME: &'static str = "FashionMNIST";
+    const CLASSES: &'static [&'static str] = &[
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ];
+    const COUNTS: [usize; 2] = [60_000, 10_000];
+    const MIRRORS: &'static [&'static str] = &[
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    ];
+    const SHA256: [[&'static str; 2]; 2] = [
+        [
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        ],
+        [
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ],
+    ];
+    const SYSTEM_FOLDER: Option<&'static str> = Some("/usr/share/datasets/fashion-mnist");
+    const BUNDLED_FOLDER: Option<&'static str> = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-mnist"));
+}
+
+/// The kind of [`MNIST`].
+#[derive(Clone, Copy, Debug)]
+pub struct Digits;
+
+/// MNIST: 60,000 training and 10,000 test images of handwritten digits (LeCun, Cortes and Burges).
+pub type MNIST = MnistLike<Digits>;
+
+impl MnistKind for Digits {
+    const NAME: &'static str = "MNIST";
+    const CLASSES: &'static [&'static str] = &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    const COUNTS: [usize; 2] = [60_000, 10_000];
+    const MIRRORS: &'static [&'static str] =
+        &["https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"];
+    const SHA256: [[&'static str; 2]; 2] = [
+        [
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        ],
+        [
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ],
+    ];
+}

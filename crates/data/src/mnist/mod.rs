@@ -1,0 +1,279 @@
+//! MNIST and its kin: small grey images in IDX files.
+
+#[cfg(feature = "download")]
+mod download;
+mod find;
+pub mod idx;
+mod kind;
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    path::{Path, PathBuf},
+};
+
+use find::{Files, Places};
+pub use find::Origin;
+use kiln_tensor::{Device, Error, Result, Tensor};
+pub use kind::{Digits, Fashion, FashionMNIST, MNIST, MnistKind};
+
+use crate::Dataset;
+
+/// Height and width of an image.
+const SIDE: usize = 28;
+const PIXELS: usize = SIDE * SIDE;
+
+/// A data set of the MNIST family in memory: [`MNIST`], [`FashionMNIST`], or a [`MnistKind`] of one's own.
+///
+/// A sample is an image, `f32` of shape `[1, 28, 28]` with values in `[0, 1]` (as torchvision's `ToTensor`
+/// gives), and its label, `i64`. [`DatasetExt`](crate::DatasetExt) has `transform` and `target_transform`.
+///
+/// ```
+/// use kiln_data::{Dataset, FashionMNIST};
+///
+/// let data = FashionMNIST::test().load()?;
+/// let (image, label) = data.get(0)?;
+/// assert_eq!(image.dims(), [1, 28, 28]);
+/// assert_eq!(data.classes()[label as usize], "Ankle boot");
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+pub struct MnistLike<K> {
+    /// Row-major `[n, 28, 28]`.
+    images: Vec<u8>,
+    labels: Vec<u8>,
+    train: bool,
+    files: Files,
+    kind: PhantomData<K>,
+}
+
+/// How to load a [`MnistLike`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct MnistBuilder<K> {
+    train: bool,
+    root: Option<PathBuf>,
+    download: bool,
+    bundled: bool,
+    mirrors: Vec<String>,
+    kind: PhantomData<K>,
+}
+
+impl<K: MnistKind> MnistBuilder<K> {
+    fn new(train: bool) -> Self {
+        let mirrors = K::MIRRORS.iter().map(ToString::to_string).collect();
+        MnistBuilder { train, root: None, download: false, bundled: true, mirrors, kind: PhantomData }
+    }
+
+    /// The folder with the files, or one above it, torchvision's `root`. Nowhere else is looked then.
+    pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.root = Some(root.into());
+        self
+    }
+
+    /// Whether to download what is not on the machine (the bundled subset does not count), to
+    /// `root/<name>/raw`, `$KILN_DATA/<name>/raw` or the user's data directory. Needs the crate feature
+    /// `download`.
+    pub fn download(mut self, download: bool) -> Self {
+        self.download = download;
+        self
+    }
+
+    /// Where to download from, instead of the official addresses: addresses of folders, tried in turn.
+    pub fn mirrors(mut self, mirrors: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.mirrors = mirrors.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Whether the subset that comes with Kiln will do if nothing else is found; it will if not said
+    /// otherwise.
+    pub fn bundled(mut self, bundled: bool) -> Self {
+        self.bundled = bundled;
+        self
+    }
+
+    /// Reads the data set from the first of these that has it: the given root; or else `$KILN_DATA`, the
+    /// user's data directory (`~/.local/share/kiln` on Linux), the system's package
+    /// (`/usr/share/datasets/fashion-mnist`), and the subset that comes with Kiln (Fashion-MNIST only).
+    /// Files may be packed by gzip, and in subfolders named as torchvision does (`FashionMNIST/raw`).
+    ///
+    /// # Errors
+    /// It is nowhere, cannot be downloaded, or a file is not what it should be (the error names it).
+    pub fn load(self) -> Result<MnistLike<K>> {
+        let mut places = Places::of_machine::<K>(self.root.clone());
+        if !self.bundled || self.download {
+            places.bundled = None;
+        }
+        let files = match places.find::<K>(self.train) {
+            Some(files) => files,
+            None if self.download => self.fetch(&places)?,
+            None => return Err(places.not_found::<K>(self.train)),
+        };
+        MnistLike::read(files, self.train)
+    }
+
+    #[cfg(feature = "download")]
+    fn fetch(&self, places: &Places) -> Result<Files> {
+        let (origin, folder) = places.download_folder::<K>()?;
+        let [images, labels] = download::split::<K>(&folder, self.train, &self.mirrors)?;
+        Ok(Files { origin, images, labels })
+    }
+
+    #[cfg(not(feature = "download"))]
+    fn fetch(&self, places: &Places) -> Result<Files> {
+        let missing = places.not_found::<K>(self.train);
+        Err(Error::argument("download", format!("Kiln was built without the feature `download`, and {missing}")))
+    }
+}
+
+impl<K: MnistKind> MnistLike<K> {
+    /// The training images, to be loaded.
+    pub fn train() -> MnistBuilder<K> {
+        MnistBuilder::new(true)
+    }
+
+    /// The test images, to be loaded.
+    pub fn test() -> MnistBuilder<K> {
+        MnistBuilder::new(false)
+    }
+
+    fn read(files: Files, train: bool) -> Result<MnistLike<K>> {
+        let images = idx::read(&files.images)?;
+        let n = match images.dims[..] {
+            [n, SIDE, SIDE] => n,
+            _ => {
+                let message = format!("extents {:?}; images of {SIDE} × {SIDE} are expected", images.dims);
+                return Err(Error::file(&files.images, message));
+            }
+        };
+        let labels = idx::read(&files.labels)?;
+        if labels.dims != [n] {
+            let (path, dims) = (files.images.display(), labels.dims);
+            return Err(Error::file(&files.labels, format!("extents {dims:?} of labels, but {path} has {n} images")));
+        }
+        let classes = K::CLASSES.len();
+        if let Some((index, label)) = labels.data.iter().enumerate().find(|&(_, &label)| usize::from(label) >= classes) {
+            let message = format!("label {label} of image {index}; there are {classes} classes, from 0");
+            return Err(Error::file(&files.labels, message));
+        }
+        Ok(MnistLike { images: images.data, labels: labels.data, train, files, kind: PhantomData })
+    }
+
+    /// The classes' names in the order of their labels.
+    #[must_use]
+    pub fn classes(&self) -> &'static [&'static str] {
+        K::CLASSES
+    }
+
+    /// The pixels of all images, row-major `[n, 28, 28]`, 0 to 255.
+    #[must_use]
+    pub fn images(&self) -> &[u8] {
+        &self.images
+    }
+
+    /// The labels of all images.
+    #[must_use]
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    /// All images as one tensor, `u8` of shape `[n, 28, 28]`: torchvision's `data`.
+    ///
+    /// # Errors
+    /// The CPU backend is not built in.
+    pub fn data(&self) -> Result<Tensor> {
+        Tensor::from_slice(&self.images, [self.labels.len(), SIDE, SIDE], Device::Cpu)
+    }
+
+    /// All labels as one tensor, `i64` of shape `[n]`: torchvision's `targets`.
+    ///
+    /// # Errors
+    /// The CPU backend is not built in.
+    pub fn targets(&self) -> Result<Tensor> {
+        Tensor::from_vec(self.labels.iter().map(|&label| i64::from(label)).collect(), self.labels.len(), Device::Cpu)
+    }
+
+    /// Whether these are the training images.
+    #[must_use]
+    pub fn is_train(&self) -> bool {
+        self.train
+    }
+
+    /// Whether it has fewer images than the whole data set, as the bundled subset has.
+    #[must_use]
+    pub fn is_subset(&self) -> bool {
+        self.labels.len() < K::COUNTS[usize::from(!self.train)]
+    }
+
+    /// In which place of the search it was found.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.files.origin
+    }
+
+    /// The file that the images were read from; the labels' is beside it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.files.images
+    }
+
+    /// The pixels of one image, row-major.
+    fn pixels(&self, index: usize) -> Result<&[u8]> {
+        self.check(index)?;
+        Ok(&self.images[index * PIXELS..(index + 1) * PIXELS])
+    }
+}
+
+/// `u8 / 255` as `f32`: a table, because division is what would take the time.
+static UNIT: [f32; 256] = {
+    let mut table = [0.0; 256];
+    let mut value = 0;
+    while value < 256 {
+        table[value] = value as f32 / 255.0;
+        value += 1;
+    }
+    table
+};
+
+impl<K: MnistKind> Dataset for MnistLike<K> {
+    type Item = (Tensor, i64);
+
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+        let pixels = self.pixels(index)?.iter().map(|&pixel| UNIT[usize::from(pixel)]).collect();
+        Ok((Tensor::from_vec(pixels, [1, SIDE, SIDE], Device::Cpu)?, i64::from(self.labels[index])))
+    }
+
+    /// Images `f32` `[n, 1, 28, 28]`, labels `i64` `[n]`.
+    fn get_batch(&self, indices: &[usize]) -> Result<(Tensor, Tensor)> {
+        let n = indices.len();
+        let mut pixels: Vec<f32> = Vec::with_capacity(n * PIXELS);
+        let mut labels: Vec<i64> = Vec::with_capacity(n);
+        for &index in indices {
+            pixels.extend(self.pixels(index)?.iter().map(|&pixel| UNIT[usize::from(pixel)]));
+            labels.push(i64::from(self.labels[index]));
+        }
+        let images = Tensor::from_vec(pixels, [n, 1, SIDE, SIDE], Device::Cpu)?;
+        Ok((images, Tensor::from_vec(labels, n, Device::Cpu)?))
+    }
+}
+
+/// As torchvision prints a dataset.
+impl<K: MnistKind> fmt::Display for MnistLike<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let split = if self.train { "Train" } else { "Test" };
+        let subset = if self.is_subset() { " (a subset)" } else { "" };
+        writeln!(f, "Dataset {}", K::NAME)?;
+        writeln!(f, "    Number of datapoints: {}{subset}", self.labels.len())?;
+        writeln!(f, "    Root location: {} ({})", self.files.images.display(), self.files.origin)?;
+        write!(f, "    Split: {split}")
+    }
+}
+
+impl<K: MnistKind> fmt::Debug for MnistLike<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
