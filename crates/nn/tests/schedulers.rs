@@ -87,9 +87,12 @@ fn plateau(args: &Value) -> ReduceLROnPlateau {
         .eps(number(args, "eps", 1e-8))
 }
 
+fn leaf() -> Tensor {
+    Tensor::new(&[0f32], Device::Cpu).unwrap().requires_grad_(true).unwrap()
+}
+
 fn sgd(lr: f64) -> SGD {
-    let param = Tensor::zeros(1, Device::Cpu).unwrap().requires_grad_(true).unwrap();
-    SGD::new([param], SGDOptions::new(lr).momentum(0.9)).unwrap()
+    SGD::new([leaf()], SGDOptions::new(lr).momentum(0.9)).unwrap()
 }
 
 #[track_caller]
@@ -198,7 +201,7 @@ fn two_schedulers_multiply() {
 #[test]
 fn groups_keep_their_ratio_and_lambdas_work() {
     let params: Vec<Tensor> =
-        (0..2).map(|_| Tensor::zeros(1, Device::Cpu).unwrap().requires_grad_(true).unwrap()).collect();
+        (0..2).map(|_| leaf()).collect();
     let group = |i: usize, lr| (vec![params[i].clone()], SGDOptions::new(lr));
     let mut optimizer = SGD::with_groups([group(0, 1.0), group(1, 0.1)]).unwrap();
     let mut scheduler = LrScheduler::new(&mut optimizer, LambdaLR::new(|epoch| 1.0 / (1 + epoch) as f64)).unwrap();
@@ -227,7 +230,7 @@ fn what_makes_no_sense_is_refused() {
     assert!(scheduler.step(&mut optimizer).unwrap_err().to_string().contains("step 3"));
     assert_eq!(scheduler.last_epoch(), 2);
 
-    let param = Tensor::zeros(1, Device::Cpu).unwrap().requires_grad_(true).unwrap();
+    let param = leaf();
     let error = LrScheduler::new(&mut Adagrad::new([param], 0.1).unwrap(), OneCycleLR::new(0.1, 5)).unwrap_err();
     assert!(error.to_string().contains("no momentum"), "{error}");
 }
