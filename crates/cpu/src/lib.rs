@@ -8,6 +8,7 @@
 
 mod arg_reduce;
 mod binary;
+mod binary_kernels;
 mod buffer;
 mod class_loss;
 mod copy;
@@ -15,13 +16,16 @@ mod dispatch;
 mod dropout;
 mod fill;
 mod index;
+mod int;
 mod iter;
+mod math;
 mod matmul;
 mod optim;
 mod par;
 mod pointwise_loss;
 mod pool;
 mod random;
+mod real;
 mod reduce;
 mod scan;
 mod select;

@@ -50,6 +50,24 @@ pub(crate) fn try_ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) -> 
     first.into_inner().map_or(Ok(()), |(_, error)| Err(error))
 }
 
+/// Runs `body` on blocks of `block` elements that cover `0..n`, in parallel, and returns its results in the
+/// order of the blocks: partial sums of the same elements whatever the number of threads. `state` makes what
+/// a task reuses from block to block.
+pub(crate) fn blocks<S, R: Send>(
+    n: usize,
+    block: usize,
+    state: impl Fn() -> S + Sync + Send,
+    body: impl Fn(&mut S, Range<usize>) -> R + Sync + Send,
+) -> Vec<R> {
+    let range = |i: usize| i * block..n.min((i + 1) * block);
+    let count = n.div_ceil(block);
+    if count <= 1 || rayon::current_num_threads() == 1 {
+        let mut state = state();
+        return (0..count).map(|i| body(&mut state, range(i))).collect();
+    }
+    (0..count).into_par_iter().map_init(state, |state, i| body(state, range(i))).collect()
+}
+
 /// The grain for rows of `row` elements each, when the work is counted in rows.
 pub(crate) fn row_grain(row: usize) -> usize {
     (GRAIN / row.max(1)).max(1)

@@ -240,3 +240,133 @@ fn partition_point(mut len: usize, before: impl Fn(usize) -> bool) -> usize {
     }
     low
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+
+    use kiln_backend::DType;
+
+    use super::*;
+    use crate::testing::{SHAPES, Tensor, layouts, numbers, read_layouts};
+
+    /// NaN is the largest, zeros are equal.
+    fn compare(a: f64, b: f64) -> Ordering {
+        a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+    }
+
+    fn with_specials(n: usize, seed: u64) -> Vec<f64> {
+        let specials = [f64::NAN, 0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY];
+        let mut values = numbers(n, seed);
+        values.iter_mut().enumerate().filter(|(i, _)| i % 4 == 3).for_each(|(i, v)| *v = specials[i / 4 % 5]);
+        values
+    }
+
+    fn same(a: f64, b: f64) -> bool {
+        a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
+    }
+
+    #[track_caller]
+    fn check_sort(x: &Tensor, dim: usize, descending: bool, out: Layout) {
+        let mut values = Tensor::with_layout(x.view().dtype(), out, &[]);
+        let mut indices = Tensor::with_layout(DType::I64, out, &[]);
+        sort(x.view(), dim, descending, values.view_mut(), indices.view_mut()).unwrap();
+        let (x_values, got, at) = (x.values(), values.values(), indices.values());
+        let dims = x.layout.dims();
+        let len = dims.get(dim).map_or(1, |&d| d);
+        let inner: usize = dims.iter().skip(dim + 1).product();
+        for start in (0..x_values.len()).filter(|i| i / inner % len == 0) {
+            let mut order: Vec<usize> = (0..len).collect();
+            order.sort_by(|&a, &b| {
+                let order = compare(x_values[start + a * inner], x_values[start + b * inner]);
+                if descending { order.reverse() } else { order }
+            });
+            for (i, &from) in order.iter().enumerate() {
+                let to = start + i * inner;
+                let what = format!("{:?} dim {dim} descending {descending}", x.layout);
+                assert_eq!(at[to], from as f64, "{what}");
+                assert!(same(got[to], x_values[start + from * inner]), "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn sorts_stably_along_every_dimension() {
+        for dtype in DType::ALL {
+            for dims in SHAPES {
+                for layout in read_layouts(dims) {
+                    let x = Tensor::with_layout(dtype, layout, &with_specials(layout.numel(), 7));
+                    for dim in 0..dims.len().max(1) {
+                        check_sort(&x, dim, false, Layout::contiguous(*layout.shape()));
+                        check_sort(&x, dim, true, Layout::contiguous(*layout.shape()));
+                    }
+                }
+                for out in layouts(dims) {
+                    let x = Tensor::new(dtype, dims, &with_specials(out.numel(), 8));
+                    (0..dims.len()).for_each(|dim| check_sort(&x, dim, dim % 2 == 1, out));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_lines_are_sorted_by_several_threads() {
+        let n = PARALLEL_LINE + 11;
+        for dtype in [DType::F32, DType::F64, DType::U8] {
+            let x = Tensor::new(dtype, &[n], &with_specials(n, 3));
+            check_sort(&x, 0, true, x.layout);
+        }
+    }
+
+    #[test]
+    fn keys_keep_the_order_of_64_bits() {
+        let big = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX];
+        assert!(big.windows(2).all(|w| w[0].key() < w[1].key()));
+        let tiny = [f64::NEG_INFINITY, -1.0 - f64::EPSILON, -1.0, -5e-324, 0.0, 5e-324, 1.0, f64::INFINITY, f64::NAN];
+        assert!(tiny.windows(2).all(|w| w[0].key() < w[1].key()));
+        assert_eq!((-0.0f64).key(), 0.0f64.key());
+    }
+
+    #[test]
+    fn search_counts_smaller_elements() {
+        for dtype in DType::ALL {
+            for (lead, n, m) in [(&[][..], 9, 5), (&[3], 4, 7), (&[2, 3], 0, 2), (&[2], 3, 0), (&[4], 600, 300)] {
+                let with = |last: usize| [lead, &[last]].concat();
+                let unsorted = Tensor::new(dtype, &with(n), &with_specials(with(n).iter().product(), 5));
+                let mut sorted = Tensor::empty(dtype, &with(n));
+                let mut at = Tensor::empty(DType::I64, &with(n));
+                sort(unsorted.view(), lead.len(), false, sorted.view_mut(), at.view_mut()).unwrap();
+                for layout in read_layouts(&with(m)) {
+                    let wanted = Tensor::with_layout(dtype, layout, &with_specials(layout.numel(), 6));
+                    for (right, out) in layouts(&with(m)).into_iter().enumerate() {
+                        let right = right % 2 == 1;
+                        let mut out = Tensor::with_layout(DType::I64, out, &[]);
+                        search_sorted(sorted.view(), wanted.view(), right, out.view_mut()).unwrap();
+                        let rows = sorted.values();
+                        for (i, (got, value)) in out.values().into_iter().zip(wanted.values()).enumerate() {
+                            let row = &rows[i / m * n..(i / m + 1) * n];
+                            let limit = if right { Ordering::Equal } else { Ordering::Less };
+                            let count = row.iter().filter(|&&s| compare(s, value) <= limit).count();
+                            assert_eq!(got, count as f64, "{dtype} {layout:?} {right}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_operands_are_errors() {
+        let (x, mut values, mut indices) = (
+            Tensor::empty(DType::F32, &[2, 3]),
+            Tensor::empty(DType::F32, &[2, 3]),
+            Tensor::empty(DType::I64, &[2, 3]),
+        );
+        assert!(sort(x.view(), 2, false, values.view_mut(), indices.view_mut()).is_err());
+        assert!(sort(x.view(), 0, false, indices.view_mut(), values.view_mut()).is_err());
+        let scalar = Tensor::empty(DType::F32, &[]);
+        assert!(search_sorted(scalar.view(), x.view(), false, indices.view_mut()).is_err());
+        let other = Tensor::empty(DType::F32, &[3, 4]);
+        assert!(search_sorted(other.view(), x.view(), false, indices.view_mut()).is_err());
+    }
+}

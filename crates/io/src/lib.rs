@@ -1,1 +1,32 @@
-//! kiln-io
+//! Saving and loading: state dicts as [safetensors](https://huggingface.co/docs/safetensors) files, and
+//! training [checkpoints](Checkpoint).
+//!
+//! ```
+//! # use kiln_tensor::{Device, StateDict, Tensor};
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("model.safetensors");
+//! let state: StateDict = [("weight".to_owned(), Tensor::ones([2, 3], Device::Cpu)?)].into();
+//! kiln_io::save(&path, &state)?;
+//! let back = kiln_io::load(&path, Device::Cpu)?;
+//! assert_eq!(back.keys().collect::<Vec<_>>(), ["weight"]);
+//! # Ok::<(), kiln_tensor::Error>(())
+//! ```
+//!
+//! A file is written aside and renamed when it is whole, so that whoever stops the program at any moment
+//! finds the old file or the new one ([`atomic`]). A damaged file is an error that names it.
+
+#![deny(unsafe_code)] // except for the memory map of `tensor_file`
+
+pub mod atomic;
+mod checkpoint;
+mod checksum;
+mod map;
+mod save;
+mod tensor_file;
+
+#[cfg(target_endian = "big")]
+compile_error!("safetensors files are little-endian, and kiln-io copies their bytes as they are");
+
+pub use checkpoint::Checkpoint;
+pub use save::{Metadata, save, save_with_metadata};
+pub use tensor_file::{TensorFile, TensorInfo, load};

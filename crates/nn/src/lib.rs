@@ -1,1 +1,45 @@
-//! kiln-nn
+//! Building blocks of neural networks, with PyTorch's names and semantics.
+//!
+//! - [`Module`] and `#[derive(Module)]`: a struct of layers gets its parameters, state dict, printing and
+//!   moving between devices from its fields ([`ModuleTree`]); only `forward` is written.
+//! - Layers: [`Linear`], [`ReLU`], [`Dropout`], [`Sequential`], …
+//! - Losses, as modules ([`CrossEntropyLoss`], …) and as functions ([`functional`]).
+//! - [`init`]: filling parameters.
+//! - [`optim`]: optimizers, learning-rate schedulers, gradient clipping.
+//!
+//! ```
+//! use kiln_nn::{CrossEntropyLoss, Linear, Module, ModuleTree, ReLU, optim::{Optimizer, SGD}, seq};
+//! use kiln_tensor::{DType, Device, Result, Tensor};
+//!
+//! # fn main() -> Result<()> {
+//! let model = seq![Linear::new(4, 16)?, ReLU::new(), Linear::new(16, 3)?];
+//! let loss_fn = CrossEntropyLoss::new();
+//! let mut optimizer = SGD::new(model.named_parameters(), 1e-2)?;
+//!
+//! let (x, y) = (Tensor::randn([8, 4], Device::Cpu)?, Tensor::randint(0, 3, [8], Device::Cpu)?);
+//! let loss = loss_fn.forward(&model.forward(&x)?, &y)?;
+//! optimizer.zero_grad();
+//! loss.backward()?;
+//! optimizer.step()?;
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+// The derive macro writes `::kiln_nn`, here as everywhere.
+extern crate self as kiln_nn;
+
+pub mod functional;
+pub mod init;
+mod layers;
+mod loss;
+mod module;
+pub mod optim;
+mod parameter;
+
+pub use kiln_derive::Module;
+pub use layers::*;
+pub use loss::*;
+pub use module::{Field, FieldKind, LoadReport, Module, ModuleTree, Part, PartMut, StateDict};
+pub use parameter::{Buffer, Parameter, Training};

@@ -11,12 +11,19 @@ mod creation;
 mod device;
 mod display;
 mod ops;
+mod state_dict;
 mod storage;
 mod tensor;
 
 pub use autograd::{enable_grad, no_grad, no_grad_guard};
 pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state};
 pub use device::Device;
-pub use kiln_backend::{DType, Dim, Dims, Element, Error, ErrorKind, MAX_RANK, MemoryStats, Result, Scalar, Shape};
-pub use ops::Rhs;
+pub use kiln_backend::{
+    ClassLoss, ClassLossInput, DType, Dim, Dims, Element, Error, ErrorKind, MAX_RANK, MemoryStats, OptimRule,
+    PointwiseLossKind, Reduction, Result, Scalar, Shape,
+};
+pub use ops::{
+    At, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, Rhs, SplitSizes, optimizer_step, step,
+};
+pub use state_dict::StateDict;
 pub use tensor::Tensor;

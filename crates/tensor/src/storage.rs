@@ -46,6 +46,18 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// Without waiting; for whoever locks several storages at once.
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Box<dyn Buffer>>> {
+        self.buffer.try_read_recursive()
+    }
+
+    /// Without waiting.
+    pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, Box<dyn Buffer>>> {
+        self.buffer.try_write()
+    }
+}
+
 /// A tensor locked for reading.
 pub(crate) struct Reading<'a> {
     pub guard: RwLockReadGuard<'a, Box<dyn Buffer>>,

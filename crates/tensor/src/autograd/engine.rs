@@ -132,6 +132,8 @@ struct Pass {
     queue: BinaryHeap<Ready>,
     /// Gradients that have arrived at the outputs of nodes in the queue, by the node's number.
     pending: HashMap<u64, SmallVec<[Option<Tensor>; 1]>>,
+    /// Sums for leaves whose gradient is wanted whole at the end: targets, and those with hooks.
+    leaves: Vec<(Tensor, Tensor)>,
     roots: Vec<(Edge, Tensor)>,
 }
 
@@ -166,7 +168,7 @@ impl Pass {
         };
         let _guard = GradModeGuard::new(false);
         let roots = roots.iter().map(start).collect::<Result<_>>()?;
-        Ok(Pass { queue: BinaryHeap::new(), pending: HashMap::new(), roots })
+        Ok(Pass { queue: BinaryHeap::new(), pending: HashMap::new(), leaves: Vec::new(), roots })
     }
 
     /// With `targets`, gradients are collected for them and nothing is added to leaves.
@@ -175,7 +177,7 @@ impl Pass {
         let useful = targets.map(|targets| nodes_leading_to(targets, &self.roots));
         let mut found = vec![None; targets.map_or(0, <[Target]>::len)];
         for (edge, grad) in std::mem::take(&mut self.roots) {
-            self.deliver(&edge, grad, targets, &mut found)?;
+            self.deliver(&edge, grad, targets)?;
         }
         while let Some(Ready(node)) = self.queue.pop() {
             let Some(mut grads) = self.pending.remove(&node.sequence) else { continue };
@@ -204,8 +206,21 @@ impl Pass {
             drop(grads);
             for (i, grad) in results.into_iter().enumerate() {
                 if let (true, Some(grad), Some(edge)) = (needs[i], grad, &node.edges[i]) {
-                    check_shape(&node, i, edge, &grad)?;
-                    self.deliver(edge, grad, targets, &mut found)?;
+                    check_kind(&node, i, edge, &grad)?;
+                    self.deliver(edge, grad, targets)?;
+                }
+            }
+        }
+        for (leaf, sum) in self.leaves {
+            let hooks = leaf.0.meta.lock().hooks.clone();
+            let grad = run_hooks(&hooks, sum)?;
+            match targets {
+                None => accumulate(&leaf, grad)?,
+                Some(targets) => {
+                    let this = Target::Leaf(Arc::as_ptr(&leaf.0) as usize);
+                    for (_, found) in targets.iter().zip(&mut found).filter(|(target, _)| **target == this) {
+                        *found = Some(grad.clone());
+                    }
                 }
             }
         }
@@ -213,50 +228,47 @@ impl Pass {
     }
 
     /// Hands a gradient to what it flows to.
-    fn deliver(
-        &mut self,
-        edge: &Edge,
-        grad: Tensor,
-        targets: Option<&[Target]>,
-        found: &mut [Option<Tensor>],
-    ) -> Result<()> {
-        match (edge, targets) {
-            (Edge::Leaf(leaf), None) => {
-                let hooks = leaf.0.meta.lock().hooks.clone();
-                accumulate(leaf, run_hooks(&hooks, grad)?)
-            }
-            (Edge::Leaf(leaf), Some(targets)) => {
-                let hooks = leaf.0.meta.lock().hooks.clone();
-                let grad = run_hooks(&hooks, grad)?;
-                for (target, found) in targets.iter().zip(found) {
-                    if *target == Target::of(edge) {
-                        *found = Some(match found.take() {
-                            Some(sum) => sum.add(&grad)?,
-                            None => grad.clone(),
-                        });
-                    }
+    fn deliver(&mut self, edge: &Edge, grad: Tensor, targets: Option<&[Target]>) -> Result<()> {
+        // A view holds its base; gradients need none, and without it may turn out to own their memory.
+        let grad = if grad.0.view_of.is_some() { grad.detach() } else { grad };
+        match edge {
+            Edge::Leaf(leaf) => {
+                let wanted = match targets {
+                    Some(targets) if !targets.contains(&Target::of(edge)) => return Ok(()),
+                    Some(_) => true,
+                    None => !leaf.0.meta.lock().hooks.is_empty(),
+                };
+                if !wanted {
+                    return accumulate(leaf, grad);
+                }
+                match self.leaves.iter_mut().find(|(seen, _)| seen.is_same(leaf)) {
+                    Some((_, sum)) => add_to(sum, &grad)?,
+                    None => self.leaves.push((leaf.clone(), grad)),
                 }
                 Ok(())
             }
-            (Edge::Node { node, output }, _) => {
+            Edge::Node { node, output } => {
                 let slots = self.pending.entry(node.sequence).or_insert_with(|| {
                     self.queue.push(Ready(node.clone()));
                     smallvec![None; node.outputs.len()]
                 });
-                let slot = &mut slots[*output];
-                *slot = Some(match slot.take() {
-                    // Nobody else looks at it: add in place.
-                    Some(sum) if is_exclusive(&sum) => {
-                        sum.assign(BinaryOp::Add, &grad)?;
-                        sum
-                    }
-                    Some(sum) => sum.add(&grad)?,
-                    None => grad,
-                });
+                match &mut slots[*output] {
+                    Some(sum) => add_to(sum, &grad)?,
+                    empty => *empty = Some(grad),
+                }
                 Ok(())
             }
         }
     }
+}
+
+/// Adds to a gradient on its way, in place if nobody else looks at it.
+fn add_to(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
+    if is_exclusive(sum) {
+        return sum.assign(BinaryOp::Add, grad);
+    }
+    *sum = sum.add(grad)?;
+    Ok(())
 }
 
 /// Whether this handle is the only one of its memory, and covers all of it in row-major order.
@@ -288,7 +300,16 @@ pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
     previous.map_or(Ok(()), |sum| sum.assign(BinaryOp::Add, &own))
 }
 
-fn check_shape(node: &Node, input: usize, edge: &Edge, grad: &Tensor) -> Result<()> {
+/// A rule's gradient must fit the input that it is for.
+fn check_kind(node: &Node, input: usize, edge: &Edge, grad: &Tensor) -> Result<()> {
+    if let Edge::Leaf(tensor) = edge
+        && (grad.dtype() != tensor.dtype() || grad.device() != tensor.device())
+    {
+        let (got, want) = ((grad.dtype(), grad.device()), (tensor.dtype(), tensor.device()));
+        let message =
+            format!("the gradient for input {input} is {} on {}, the input is {} on {}", got.0, got.1, want.0, want.1);
+        return Err(Error::autograd(node.name(), message));
+    }
     let want = match edge {
         Edge::Leaf(tensor) => tensor.shape(),
         Edge::Node { node, output } => &node.outputs[*output],

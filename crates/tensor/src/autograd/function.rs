@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use kiln_backend::{Error, Result};
 
 use super::{
-    mode::{GradModeGuard, grad_enabled},
+    mode::{GradModeGuard, grad_enabled, no_grad},
     record::record_named,
     saved::Ctx,
 };
@@ -91,7 +91,7 @@ impl BackwardCtx<'_> {
 /// Calls a [`Function`] and records it.
 ///
 /// # Errors
-/// What its `forward` returns, or the output is one of the inputs.
+/// What its `forward` returns, or the output has a history that `forward` did not record.
 pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
     let mut ctx = FunctionCtx::default();
     let owned: Vec<Tensor> = inputs.iter().map(|t| t.detach()).collect();
@@ -103,8 +103,12 @@ pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
         let message = "`forward` returned a tensor that has a history of its own; return a new one";
         return Err(Error::autograd(function.name(), message));
     }
-    // The output may be an input's handle or a view made without recording: give it an identity of its own.
-    let out = out.detach();
+    // A tensor of its own, also where `forward` returned an input or a view of one. Such a view may not be
+    // changed in place while recording, for the input's history would not know.
+    let out = match inputs.iter().find(|input| input.shares_memory(&out)) {
+        Some(input) => no_grad(|| input.alias(*out.layout())),
+        None => out.detach(),
+    };
     let saved: Vec<&Tensor> = ctx.saved.iter().collect();
     let (name, function) = (Cow::Owned(format!("{}Backward", function.name())), Arc::new(function));
     record_named(out, name, inputs, &saved, move |ctx| {

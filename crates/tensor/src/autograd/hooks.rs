@@ -115,6 +115,17 @@ impl Tensor {
     }
 }
 
+/// When an in-place operation gives a tensor a new history, its wish to keep the gradient moves along.
+pub(crate) fn move_kept(tensor: &Arc<Inner>, from: &super::Node, to: &super::Node, output: usize) {
+    let kept = |hook: &OutputHook| matches!(&hook.action, Action::Keep(t) if t.as_ptr() == Arc::as_ptr(tensor));
+    let mut hooks = from.hooks.lock();
+    if hooks.iter().any(kept) {
+        hooks.retain(|hook| !kept(hook));
+        drop(hooks);
+        to.hooks.lock().push(OutputHook { output, action: Action::Keep(Arc::downgrade(tensor)) });
+    }
+}
+
 /// Runs hooks on a gradient, in the order in which they were registered.
 pub(crate) fn run_hooks(hooks: &[Hook], mut grad: Tensor) -> Result<Tensor> {
     for hook in hooks {
@@ -140,14 +151,17 @@ pub(crate) fn run_output_hooks(hooks: &Mutex<Vec<OutputHook>>, output: usize, mu
         }
         hooks.iter().filter(|hook| hook.output == output).map(|hook| hook.action.clone()).collect()
     };
+    for action in &actions {
+        if let Action::Call(hook) = action {
+            grad = run_hooks(std::slice::from_ref(hook), grad)?;
+        }
+    }
+    // What is kept is what flows on, whenever it was asked for.
     for action in actions {
-        match action {
-            Action::Call(hook) => grad = run_hooks(&[hook], grad)?,
-            Action::Keep(tensor) => {
-                if let Some(tensor) = tensor.upgrade() {
-                    super::engine::accumulate(&Tensor(tensor), grad.clone())?;
-                }
-            }
+        if let Action::Keep(tensor) = action
+            && let Some(tensor) = tensor.upgrade()
+        {
+            super::engine::accumulate(&Tensor(tensor), grad.clone())?;
         }
     }
     Ok(grad)

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use kiln_backend::{Error, Result};
 
 use super::{
-    hooks::Hooks,
+    hooks::{Hooks, move_kept},
     node::{Edge, Node},
     record::as_strided_node,
 };
@@ -140,9 +140,11 @@ impl Tensor {
             let mut meta = self.0.meta.lock();
             meta.version = version;
             meta.requires_grad = false;
-            meta.grad_fn.replace((node, output))
+            meta.grad_fn.replace((node.clone(), output))
         };
         self.0.tracked.store(true, Ordering::Release);
-        drop(old);
+        if let Some((old, _)) = old {
+            move_kept(&self.0, &old, &node, output);
+        }
     }
 }

@@ -9,6 +9,7 @@
 
 mod engine;
 mod function;
+mod gradcheck;
 mod graph;
 mod hooks;
 mod meta;
@@ -19,6 +20,7 @@ mod saved;
 
 pub use engine::{BackwardOptions, backward, grad, grad_with};
 pub use function::{BackwardCtx, Function, FunctionCtx, apply};
+pub use gradcheck::{GradcheckOptions, gradcheck, gradcheck_with};
 pub use graph::{GradFn, graph_dot, graph_text};
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_grad, no_grad_guard};
@@ -26,4 +28,4 @@ pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_gra
 pub(crate) use meta::Meta;
 pub(crate) use node::{Edge, Grads, Node, one};
 pub(crate) use record::{copy_slices_node, record};
-pub(crate) use saved::{Ctx, SavedTensor};
+pub(crate) use saved::Ctx;

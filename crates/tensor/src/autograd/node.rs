@@ -44,11 +44,20 @@ pub(crate) struct Node {
     pub edges: SmallVec<[Option<Edge>; 3]>,
     /// The shape of each output.
     pub outputs: SmallVec<[Shape; 1]>,
-    saves_something: bool,
-    /// `None` once the backward pass has freed it.
-    saved: Mutex<Option<SmallVec<[SavedTensor; 2]>>>,
+    saved: Mutex<Saved>,
     rule: Rule,
     pub hooks: Mutex<Vec<OutputHook>>,
+}
+
+/// What a node keeps for its rule.
+enum Saved {
+    /// The rule reads no tensors: it can run any number of times.
+    Nothing,
+    /// Shared, so that passes in several threads can run the rule at once, and none of them holds the lock
+    /// while user code runs.
+    Kept(Arc<[SavedTensor]>),
+    /// Given up by a backward pass that was not told to retain it.
+    Freed,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -62,9 +71,8 @@ impl Node {
         rule: Rule,
     ) -> Arc<Node> {
         let sequence = NEXT.fetch_add(1, Ordering::Relaxed);
-        let saves_something = !saved.is_empty();
-        let (saved, hooks) = (Mutex::new(Some(saved)), Mutex::default());
-        Arc::new(Node { name, sequence, edges, outputs, saves_something, saved, rule, hooks })
+        let saved = if saved.is_empty() { Saved::Nothing } else { Saved::Kept(saved.into_iter().collect()) };
+        Arc::new(Node { name, sequence, edges, outputs, saved: Mutex::new(saved), rule, hooks: Mutex::default() })
     }
 
     pub fn name(&self) -> &str {
@@ -74,20 +82,21 @@ impl Node {
     /// Runs the rule. Unless the graph is `retain`ed, what was saved is freed: a second run is then an
     /// error, except for nodes that save nothing.
     pub fn run(&self, grads: &[Option<Tensor>], needs: &[bool], retain: bool) -> Result<Grads> {
-        // Taken out, so that the lock is not held while user code runs.
-        let taken = self.saved.lock().take();
-        let Some(saved) = taken else {
-            return Err(Error::autograd(
-                self.name(),
-                "backward through this graph a second time: what it saved was freed by the first; call the first \
-                 with `retain_graph`, or compute the loss again",
-            ));
+        let kept = match &*self.saved.lock() {
+            Saved::Nothing => None,
+            Saved::Kept(saved) => Some(saved.clone()),
+            Saved::Freed => {
+                return Err(Error::autograd(
+                    self.name(),
+                    "backward through this graph a second time: what it saved was freed by the first; call the first \
+                     with `retain_graph`, or compute the loss again",
+                ));
+            }
         };
-        let result = (self.rule)(&Ctx { node: self, grads, saved: &saved, needs });
-        if retain || !self.saves_something || result.is_err() {
-            *self.saved.lock() = Some(saved);
+        let result = (self.rule)(&Ctx { node: self, grads, saved: kept.as_deref().unwrap_or_default(), needs })?;
+        if !retain && kept.is_some() {
+            *self.saved.lock() = Saved::Freed;
         }
-        let result = result?;
         if result.len() != self.edges.len() {
             let (got, want) = (result.len(), self.edges.len());
             return Err(Error::autograd(self.name(), format!("its rule gave {got} gradients for {want} inputs")));

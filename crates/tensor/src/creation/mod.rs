@@ -9,4 +9,5 @@ mod random;
 pub use extents::Extents;
 pub use host::Nested;
 pub use options::TensorOptions;
+pub(crate) use random::take;
 pub use random::{manual_seed, random_state, set_random_state};

@@ -40,3 +40,37 @@ pub(crate) fn indices(op: &'static str, tensor: &Tensor) -> Result<()> {
     }
     Err(Error::dtype(op, tensor.dtype(), "indices are i64; convert with `to_dtype`"))
 }
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use kiln_backend::{ErrorKind, Layout};
+
+    use crate::{Device, Result, Tensor, storage::Storage};
+
+    /// A tensor that claims to be on a GPU, since a machine without one must see these errors too.
+    fn elsewhere() -> Result<Tensor> {
+        let backend = Device::Cpu.backend()?;
+        let buffer = backend.adopt(kiln_backend::HostVec::F32(vec![1.0, 2.0]))?;
+        let layout = Layout::contiguous(crate::Shape::new(&[2])?);
+        Ok(Tensor::from_storage(Storage::new(Device::Cuda(0), backend, buffer), layout))
+    }
+
+    #[test]
+    fn operands_on_two_devices_are_an_error_that_names_both() -> Result<()> {
+        let (here, there) = (Tensor::ones([2], Device::Cpu)?, elsewhere()?);
+        let mask = here.gt(0)?;
+        for result in [
+            here.add(&there),
+            here.matmul(&there),
+            here.linear(&there.reshape([1, 2])?, None),
+            mask.where_cond(&here, &there),
+            here.add_(&there).map(|()| here.clone()),
+        ] {
+            let error = result.err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(error.contains("cpu and cuda:0"), "{error}");
+        }
+        let error = here.eq(&there).err().unwrap();
+        assert!(matches!(error.kind(), ErrorKind::DeviceMismatch { op: "eq", .. }));
+        Ok(())
+    }
+}

@@ -55,18 +55,4 @@ impl Tensor {
             backend.select(condition.through(&layout), a.operand(), b.operand(), out)
         })
     }
-
-    /// `value` where `mask` (a `bool` tensor that broadcasts to this shape) is true, this tensor elsewhere.
-    ///
-    /// # Errors
-    /// The mask is not `bool` or does not broadcast to this shape.
-    pub fn masked_fill(&self, mask: &Tensor, value: impl Into<Scalar>) -> Result<Tensor> {
-        mask.layout().expand("masked_fill", self.shape())?;
-        mask.where_cond(value.into(), self)
-    }
-
-    /// This tensor where `mask` is true, 0 elsewhere.
-    pub(crate) fn keep_where(&self, mask: &Tensor) -> Result<Tensor> {
-        mask.where_cond(self, 0)
-    }
 }

@@ -78,4 +78,12 @@ impl Tensor {
             })?))
         })
     }
+
+    /// The gradient of ReLU where this tensor is the incoming one and `output` what ReLU gave.
+    pub(crate) fn relu_gradient(&self, output: &Tensor) -> Result<Tensor> {
+        let (g, y) = (self.read(), output.read());
+        Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
+            backend.unary_grad(UnaryOp::Relu, g.view(), Some(y.view()), out)
+        })
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
 
 impl Tensor {
     /// A view through `layout`, whose gradient `rule` carries back to this tensor's shape.
-    fn view_as(
+    pub(super) fn view_as(
         &self,
         name: &'static str,
         layout: Layout,
@@ -89,7 +89,7 @@ impl Tensor {
                 format!("range {start}..{start}+{len} is not inside dimension {dim} of shape {}", self.shape());
             return Err(Error::argument("narrow", message));
         }
-        self.slice_view(dim, start, start + len, 1)
+        self.slice_view("SliceBackward0", dim, start, start + len, 1)
     }
 
     /// Every `step`-th of the elements `start..end` of a dimension. As in Python, negative bounds count
@@ -106,12 +106,19 @@ impl Tensor {
         let clip =
             |bound: i64| (if bound < 0 { bound.saturating_add(extent) } else { bound }).clamp(0, extent) as usize;
         let start = clip(start);
-        self.slice_view(dim, start, clip(end).max(start), step)
+        self.slice_view("SliceBackward0", dim, start, clip(end).max(start), step)
     }
 
-    fn slice_view(&self, dim: usize, start: usize, end: usize, step: usize) -> Result<Tensor> {
+    pub(super) fn slice_view(
+        &self,
+        name: &'static str,
+        dim: usize,
+        start: usize,
+        end: usize,
+        step: usize,
+    ) -> Result<Tensor> {
         let shape = *self.shape();
-        self.view_as("SliceBackward0", self.layout().slice(dim, start, end, step), move |ctx| {
+        self.view_as(name, self.layout().slice(dim, start, end, step), move |ctx| {
             place(&shape, &ctx.grad()?, |layout| layout.slice(dim, start, end, step))
         })
     }
@@ -128,8 +135,12 @@ impl Tensor {
         let Some(at) = usize::try_from(at).ok().filter(|&at| at < extent) else {
             return Err(Error::index("select", index, extent, format!("dimension {dim}")));
         };
+        self.select_view("SelectBackward0", dim, at)
+    }
+
+    pub(super) fn select_view(&self, name: &'static str, dim: usize, at: usize) -> Result<Tensor> {
         let shape = *self.shape();
-        self.view_as("SelectBackward0", self.layout().select(dim, at), move |ctx| {
+        self.view_as(name, self.layout().select(dim, at), move |ctx| {
             place(&shape, &ctx.grad()?, |layout| layout.select(dim, at))
         })
     }
@@ -145,7 +156,11 @@ impl Tensor {
         for dim in (0..self.rank()).rev().filter(|&d| mask[d] && self.dims()[d] == 1) {
             layout = layout.squeeze(dim);
         }
-        let name = if mask[..self.rank()].iter().all(|&m| m) { "SqueezeBackward0" } else { "SqueezeBackward1" };
+        let name = match mask[..self.rank()].iter().filter(|&&m| m).count() {
+            all if all == self.rank() => "SqueezeBackward0",
+            1 => "SqueezeBackward1",
+            _ => "SqueezeBackward2",
+        };
         self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(shape))
     }
 
@@ -243,6 +258,9 @@ impl Tensor {
         if self.rank() == 0 {
             return self.reshape([1]);
         }
+        if start == end {
+            return Ok(self.clone());
+        }
         let (dims, mut merged) = (self.dims(), SmallVec::<[usize; MAX_RANK]>::new());
         merged.extend_from_slice(&dims[..start]);
         merged.push(dims[start..=end].iter().product());
@@ -283,7 +301,7 @@ impl Tensor {
 }
 
 /// Zeros of `shape` with `grad` written where `part` of a contiguous layout lies: the gradient of a slice.
-fn place(shape: &Shape, grad: &Tensor, part: impl Fn(&Layout) -> Layout) -> Result<Tensor> {
+pub(super) fn place(shape: &Shape, grad: &Tensor, part: impl Fn(&Layout) -> Layout) -> Result<Tensor> {
     let out = Tensor::zeros(shape, grad.options())?;
     out.alias(part(out.layout())).copy_(grad)?;
     Ok(out)

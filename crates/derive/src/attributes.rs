@@ -1,0 +1,78 @@
+//! The `#[module(…)]` attributes.
+
+use syn::{Attribute, Error, Ident, LitStr, Path, Result};
+
+/// Those of the struct.
+#[derive(Default)]
+pub(crate) struct OfStruct {
+    /// What the module prints as.
+    pub name: Option<LitStr>,
+    /// A method `(&self) -> String` for the text between the parentheses.
+    pub extra_repr: Option<Ident>,
+    /// Leaves `Display` to the user.
+    pub no_display: bool,
+    /// Where `kiln_nn` is found.
+    pub krate: Option<Path>,
+}
+
+/// Those of a field.
+#[derive(Default)]
+pub(crate) struct OfField {
+    /// Not a part of the module.
+    pub skip: bool,
+    /// The name in the state dict.
+    pub name: Option<LitStr>,
+}
+
+impl OfStruct {
+    pub fn parse(attributes: &[Attribute]) -> Result<OfStruct> {
+        let mut out = OfStruct::default();
+        for attribute in ours(attributes) {
+            attribute.parse_nested_meta(|meta| {
+                if meta.path.is_ident("name") {
+                    out.name = Some(meta.value()?.parse()?);
+                } else if meta.path.is_ident("extra_repr") {
+                    out.extra_repr = Some(meta.value()?.parse::<LitStr>()?.parse()?);
+                } else if meta.path.is_ident("no_display") {
+                    out.no_display = true;
+                } else if meta.path.is_ident("crate") {
+                    out.krate = Some(meta.value()?.parse::<LitStr>()?.parse()?);
+                } else {
+                    return Err(meta.error(
+                        "unknown attribute of a module; there are `name = \"…\"`, `extra_repr = \"method\"`, \
+                         `no_display` and `crate = \"path::to::kiln_nn\"`",
+                    ));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(out)
+    }
+}
+
+impl OfField {
+    pub fn parse(attributes: &[Attribute]) -> Result<OfField> {
+        let mut out = OfField::default();
+        for attribute in ours(attributes) {
+            attribute.parse_nested_meta(|meta| {
+                if meta.path.is_ident("skip") {
+                    out.skip = true;
+                } else if meta.path.is_ident("name") {
+                    let name: LitStr = meta.value()?.parse()?;
+                    if name.value().is_empty() || name.value().contains('.') {
+                        return Err(Error::new(name.span(), "a name in the state dict is not empty and has no dot"));
+                    }
+                    out.name = Some(name);
+                } else {
+                    return Err(meta.error("unknown attribute of a field; there are `skip` and `name = \"…\"`"));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(out)
+    }
+}
+
+fn ours(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
+    attributes.iter().filter(|a| a.path().is_ident("module"))
+}

@@ -1,0 +1,217 @@
+//! From a struct to its implementations.
+
+use std::collections::HashSet;
+
+use proc_macro_crate::{FoundCrate, crate_name};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Data, DeriveInput, Error, Index, Member, Path, Result, Type, WhereClause, ext::IdentExt, spanned::Spanned};
+
+use crate::attributes::{OfField, OfStruct};
+
+/// A field that may hold a part of the module.
+struct Part<'a> {
+    member: Member,
+    name: String,
+    ty: &'a Type,
+}
+
+pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
+    let Data::Struct(data) = &input.data else {
+        return Err(Error::new(
+            input.ident.span(),
+            "`#[derive(Module)]` is for structs; for a choice between layers use a field of `Box<dyn Module>`",
+        ));
+    };
+    let attributes = OfStruct::parse(&input.attrs)?;
+    let krate = match attributes.krate {
+        Some(path) => path,
+        None => find_crate()?,
+    };
+
+    let (mut parts, mut skipped) = (Vec::new(), Vec::new());
+    for (i, field) in data.fields.iter().enumerate() {
+        let of_field = OfField::parse(&field.attrs)?;
+        if of_field.skip {
+            if let Some(name) = of_field.name {
+                return Err(Error::new(name.span(), "a skipped field has no name in the state dict"));
+            }
+            skipped.push(&field.ty);
+            continue;
+        }
+        let (member, own_name) = match &field.ident {
+            Some(ident) => (Member::Named(ident.clone()), ident.unraw().to_string()),
+            None => (Member::Unnamed(Index::from(i)), i.to_string()),
+        };
+        let name = of_field.name.map_or(own_name, |n| n.value());
+        if parts.iter().any(|p: &Part| p.name == name) {
+            return Err(Error::new(field.span(), format!("two fields have the name `{name}` in the state dict")));
+        }
+        parts.push(Part { member, name, ty: &field.ty });
+    }
+
+    let ident = &input.ident;
+    let type_name = attributes.name.map_or_else(|| ident.unraw().to_string(), |n| n.value());
+    let where_clause = where_clause(input, &krate, &parts, &skipped);
+    let (impl_generics, type_generics, _) = input.generics.split_for_impl();
+    let visits = |method: Ident, borrow: TokenStream| -> Vec<TokenStream> {
+        let visit = |part: &Part| {
+            let Part { member, name, ty } = part;
+            // At the field's type, so that a type that cannot be a field is underlined.
+            quote_spanned!(ty.span()=> #krate::Field::#method(#borrow self.#member, #name, each);)
+        };
+        parts.iter().map(visit).collect()
+    };
+    let (visit, visit_mut) =
+        (visits(format_ident!("visit_field"), quote!(&)), visits(format_ident!("visit_field_mut"), quote!(&mut)));
+    let extra_repr = attributes.extra_repr.map(|method| {
+        quote! {
+            fn extra_repr(&self) -> ::std::string::String {
+                self.#method()
+            }
+        }
+    });
+    let display = (!attributes.no_display).then(|| {
+        quote! {
+            #[automatically_derived]
+            impl #impl_generics ::std::fmt::Display for #ident #type_generics #where_clause {
+                fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                    f.write_str(&#krate::ModuleTree::repr(self))
+                }
+            }
+        }
+    });
+    Ok(quote! {
+        #[automatically_derived]
+        impl #impl_generics #krate::ModuleTree for #ident #type_generics #where_clause {
+            fn type_name(&self) -> &str {
+                #type_name
+            }
+
+            #[allow(unused_variables)]
+            fn visit<'part>(&'part self, each: &mut dyn FnMut(&str, #krate::Part<'part>)) {
+                #(#visit)*
+            }
+
+            #[allow(unused_variables)]
+            fn visit_mut<'part>(&'part mut self, each: &mut dyn FnMut(&str, #krate::PartMut<'part>)) {
+                #(#visit_mut)*
+            }
+
+            #extra_repr
+        }
+
+        #[automatically_derived]
+        impl #impl_generics #krate::Field for #ident #type_generics #where_clause {
+            const KIND: #krate::FieldKind = #krate::FieldKind::Module;
+
+            fn visit_field<'part>(&'part self, name: &str, each: &mut dyn FnMut(&str, #krate::Part<'part>)) {
+                each(name, #krate::Part::Module(self));
+            }
+
+            fn visit_field_mut<'part>(&'part mut self, name: &str, each: &mut dyn FnMut(&str, #krate::PartMut<'part>)) {
+                each(name, #krate::PartMut::Module(self));
+            }
+        }
+
+        #display
+    })
+}
+
+/// The struct's own bounds, and what the fields need whose types depend on type parameters.
+fn where_clause(input: &DeriveInput, krate: &Path, parts: &[Part], skipped: &[&Type]) -> Option<WhereClause> {
+    let parameters: HashSet<String> = input.generics.type_params().map(|p| p.ident.to_string()).collect();
+    let mut clause = input.generics.where_clause.clone();
+    if parameters.is_empty() {
+        return clause;
+    }
+    let predicates = &mut clause.get_or_insert_with(|| syn::parse_quote!(where)).predicates;
+    for ty in parts.iter().map(|p| p.ty).filter(|ty| mentions(ty, &parameters)) {
+        predicates.push(syn::parse_quote!(#ty: #krate::Field));
+    }
+    for ty in skipped.iter().filter(|ty| mentions(ty, &parameters)) {
+        predicates.push(syn::parse_quote!(#ty: ::std::marker::Send + ::std::marker::Sync));
+    }
+    clause
+}
+
+fn mentions(ty: &Type, parameters: &HashSet<String>) -> bool {
+    fn any(tokens: TokenStream, parameters: &HashSet<String>) -> bool {
+        tokens.into_iter().any(|token| match token {
+            TokenTree::Ident(ident) => parameters.contains(&ident.to_string()),
+            TokenTree::Group(group) => any(group.stream(), parameters),
+            _ => false,
+        })
+    }
+    any(ty.to_token_stream(), parameters)
+}
+
+/// `kiln_nn` as the caller's crate reaches it: directly, or as `nn` of the facade.
+fn find_crate() -> Result<Path> {
+    let renamed = |name: String| Ident::new(&name, Span::call_site());
+    // A crate's own tests and examples see it under its plain name; the library itself has an
+    // `extern crate self`.
+    match (crate_name("kiln-nn"), crate_name("kiln")) {
+        (Ok(FoundCrate::Itself), _) => Ok(syn::parse_quote!(::kiln_nn)),
+        (Ok(FoundCrate::Name(name)), _) => {
+            let name = renamed(name);
+            Ok(syn::parse_quote!(::#name))
+        }
+        (_, Ok(FoundCrate::Itself)) => Ok(syn::parse_quote!(::kiln::nn)),
+        (_, Ok(FoundCrate::Name(name))) => {
+            let name = renamed(name);
+            Ok(syn::parse_quote!(::#name::nn))
+        }
+        _ => Err(Error::new(
+            Span::call_site(),
+            "neither `kiln` nor `kiln-nn` is among this crate's dependencies; if it is re-exported, say where: \
+             `#[module(crate = \"path::to::kiln_nn\")]`",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The generated code without spaces, or the error.
+    fn run(source: &str) -> std::result::Result<String, String> {
+        let input: DeriveInput = syn::parse_str(source).unwrap();
+        expand(&input).map(|t| t.to_string().replace(' ', "")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_not_a_struct_or_not_an_attribute_is_named() {
+        for (source, want) in [
+            ("#[module(crate = \"k\")] enum E { A }", "is for structs"),
+            ("#[module(crate = \"k\", nmae = \"x\")] struct S;", "unknown attribute of a module"),
+            ("#[module(crate = \"k\")] struct S { #[module(skp)] a: A }", "unknown attribute of a field"),
+            ("#[module(crate = \"k\")] struct S { #[module(name = \"a.b\")] a: A }", "has no dot"),
+            ("#[module(crate = \"k\")] struct S { #[module(name = \"b\")] a: A, b: B }", "two fields"),
+            ("#[module(crate = \"k\")] struct S { #[module(skip, name = \"b\")] a: A }", "skipped"),
+        ] {
+            let error = run(source).expect_err(source);
+            assert!(error.contains(want), "{source}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_types_that_depend_on_parameters_are_bounded() {
+        let code = run("#[module(crate = \"k\")] struct S<'a, M: Clone, T> where T: Copy { a: Vec<M>, b: Linear, \
+                        c: &'a str, #[module(skip)] d: PhantomData<T> }")
+        .unwrap();
+        assert!(code.contains("impl<'a,M:Clone,T>k::ModuleTreeforS<'a,M,T>whereT:Copy,Vec<M>:k::Field,"), "{code}");
+        assert!(code.contains("PhantomData<T>:::std::marker::Send+::std::marker::Sync"), "{code}");
+        assert!(!code.contains("Linear:k::Field") && !code.contains("self.d"), "{code}");
+    }
+
+    #[test]
+    fn names_are_the_fields_unless_given() {
+        let code =
+            run("#[module(crate = \"k\", name = \"Net\")] struct S { r#type: A, #[module(name = \"fc\")] b: B }")
+                .unwrap();
+        assert!(code.contains("self.r#type,\"type\"") && code.contains("self.b,\"fc\"") && code.contains("\"Net\""));
+        let code = run("#[module(crate = \"k\")] struct S(A, B);").unwrap();
+        assert!(code.contains("self.1,\"1\""), "{code}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Saving is all or nothing, whenever it is interrupted.
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use kiln_io::{Checkpoint, atomic, load, save};
+use kiln_tensor::{Device, Error, StateDict, Tensor};
+use tempfile::tempdir;
+
+/// Where the child process of `a_kill_at_any_moment_leaves_a_whole_file` saves to.
+const CHILD: &str = "KILN_TEST_SAVE_TO";
+
+fn filled(value: f32) -> StateDict {
+    let tensor = || Tensor::from_vec(vec![value; 50_000], [50_000], Device::Cpu).unwrap();
+    [("a".to_owned(), tensor()), ("b".to_owned(), tensor())].into()
+}
+
+fn value_of(path: &Path) -> f32 {
+    let state = load(path, Device::Cpu).unwrap();
+    let values: Vec<f32> = state.iter().flat_map(|(_, t)| t.to_vec::<f32>().unwrap()).collect();
+    assert_eq!(values.len(), 100_000);
+    assert!(values.iter().all(|v| *v == values[0]), "the file mixes old and new values");
+    values[0]
+}
+
+/// Not a test by itself: the process that the next test kills.
+#[test]
+fn child_that_saves_for_ever() {
+    let Some(path) = env::var_os(CHILD) else { return };
+    for i in 1.. {
+        save(Path::new(&path), &filled(i as f32)).unwrap();
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_a_whole_file() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut advanced = 0;
+    for round in 0..25u64 {
+        save(&path, &filled(0.0)).unwrap();
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "child_that_saves_for_ever", "--nocapture"])
+            .env(CHILD, &path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Different moments, without a source of randomness: 2 to 40 ms after the start, in steps that do
+        // not repeat with the length of one save.
+        thread::sleep(Duration::from_micros(2_000 + round * 1_531));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        advanced += usize::from(value_of(&path) > 0.0);
+    }
+    assert!(advanced > 0, "the child never got to save: the test shows nothing");
+}
+
+#[test]
+fn a_failed_save_leaves_the_old_file_and_nothing_else() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    save(&path, &filled(1.0)).unwrap();
+    let result = atomic::write(&path, |file| {
+        use std::io::Write;
+        file.write_all(b"half of").unwrap();
+        Err(Error::argument("test", "stopped"))
+    });
+    assert!(result.is_err());
+    assert_eq!(value_of(&path), 1.0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_an_error_with_the_path() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("no/such/model.safetensors");
+    let message = save(&path, &filled(1.0)).unwrap_err().to_string();
+    assert!(message.contains(path.to_str().unwrap()), "{message}");
+    let message = Checkpoint::now().save(folder.path()).unwrap_err().to_string();
+    assert!(message.contains(folder.path().to_str().unwrap()), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_and_links_are_kept() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = tempdir().unwrap();
+    let plain = folder.path().join("plain");
+    fs::write(&plain, b"").unwrap();
+
+    let path = folder.path().join("model");
+    save(&path, &filled(1.0)).unwrap();
+    assert_eq!(mode(&path), mode(&plain), "a new file gets what any new file gets");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    save(&path, &filled(2.0)).unwrap();
+    assert_eq!(mode(&path), 0o640);
+
+    let link = folder.path().join("latest");
+    symlink(&path, &link).unwrap();
+    save(&link, &filled(3.0)).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().file_type().is_symlink());
+    assert_eq!(value_of(&path), 3.0);
+}

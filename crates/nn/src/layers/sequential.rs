@@ -1,0 +1,169 @@
+//! Layers one after another.
+
+use std::fmt;
+
+use kiln_tensor::{Error, Result, Tensor};
+
+use crate::{Field, FieldKind, Module, ModuleTree, Part, PartMut, Training};
+
+/// Layers one after another, each fed with the output of the one before. They are named by position
+/// (`0`, `1`, …) unless they are given names.
+///
+/// ```
+/// use kiln_nn::{Linear, Module, ReLU, Sequential, seq};
+/// # fn main() -> kiln_tensor::Result<()> {
+/// let model = seq![Linear::new(784, 512)?, ReLU::new(), Linear::new(512, 10)?];
+/// // The same, and with names:
+/// let model = Sequential::new().add(Linear::new(784, 512)?).add(ReLU::new()).add(Linear::new(512, 10)?);
+/// let model = Sequential::new().add_named("fc", Linear::new(784, 10)?)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A layer that is followed by [`ReLU`](crate::ReLU) is run by [`Module::forward_relu`]: for
+/// [`Linear`](crate::Linear) that is one primitive.
+#[derive(Default)]
+pub struct Sequential {
+    children: Vec<(String, Box<dyn Module>)>,
+    training: Training,
+}
+
+/// A [`Sequential`](crate::Sequential) of these layers.
+#[macro_export]
+macro_rules! seq {
+    ($($module:expr),* $(,)?) => {
+        $crate::Sequential::new()$(.add($module))*
+    };
+}
+
+impl Sequential {
+    /// No layers yet; alone it gives its input.
+    #[must_use]
+    pub fn new() -> Sequential {
+        Sequential::default()
+    }
+
+    /// With one more layer, named by its position.
+    #[must_use]
+    #[allow(clippy::should_implement_trait)] // not a sum
+    pub fn add(mut self, module: impl Module + 'static) -> Sequential {
+        self.push(module);
+        self
+    }
+
+    /// With one more layer of this name.
+    ///
+    /// # Errors
+    /// The name is empty, has a dot in it, or is taken.
+    pub fn add_named(mut self, name: impl Into<String>, module: impl Module + 'static) -> Result<Sequential> {
+        let name = name.into();
+        if name.is_empty() || name.contains('.') {
+            let message = format!("\"{name}\" is no name for a layer: it must not be empty nor have a dot in it");
+            return Err(Error::argument("Sequential::add_named", message));
+        }
+        if self.children.iter().any(|(taken, _)| *taken == name) {
+            return Err(Error::argument("Sequential::add_named", format!("there is a layer \"{name}\" already")));
+        }
+        self.children.push((name, Box::new(module)));
+        Ok(self)
+    }
+
+    /// Appends a layer, named by its position.
+    pub fn push(&mut self, module: impl Module + 'static) {
+        self.children.push((self.children.len().to_string(), Box::new(module)));
+    }
+
+    /// Puts another layer in place of number `index`, e.g. a new head, and gives back the old one.
+    ///
+    /// # Errors
+    /// There is no such layer.
+    pub fn replace(&mut self, index: usize, module: impl Module + 'static) -> Result<Box<dyn Module>> {
+        let len = self.children.len();
+        match self.children.get_mut(index) {
+            Some((_, slot)) => Ok(std::mem::replace(slot, Box::new(module))),
+            None => Err(Error::index("Sequential::replace", index as i64, len, "the layers")),
+        }
+    }
+
+    /// The number of layers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.children.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
+    }
+
+    /// Layer number `index`.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&dyn Module> {
+        self.children.get(index).map(|(_, module)| &**module)
+    }
+
+    /// The layers in order.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Module> {
+        self.children.iter().map(|(_, module)| &**module)
+    }
+}
+
+impl Module for Sequential {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = x.clone();
+        let mut rest = self.iter().peekable();
+        while let Some(module) = rest.next() {
+            x = if rest.next_if(|next| next.is_relu()).is_some() {
+                module.forward_relu(&x)?
+            } else {
+                module.forward(&x)?
+            };
+        }
+        Ok(x)
+    }
+}
+
+impl ModuleTree for Sequential {
+    fn type_name(&self) -> &str {
+        "Sequential"
+    }
+
+    fn visit<'a>(&'a self, each: &mut dyn FnMut(&str, Part<'a>)) {
+        each("training", Part::Training(&self.training));
+        for (name, module) in &self.children {
+            each(name, Part::Module(module));
+        }
+    }
+
+    fn visit_mut<'a>(&'a mut self, each: &mut dyn FnMut(&str, PartMut<'a>)) {
+        each("training", PartMut::Training(&mut self.training));
+        for (name, module) in &mut self.children {
+            each(name, PartMut::Module(module));
+        }
+    }
+}
+
+impl Field for Sequential {
+    const KIND: FieldKind = FieldKind::Module;
+
+    fn visit_field<'a>(&'a self, name: &str, each: &mut dyn FnMut(&str, Part<'a>)) {
+        each(name, Part::Module(self));
+    }
+
+    fn visit_field_mut<'a>(&'a mut self, name: &str, each: &mut dyn FnMut(&str, PartMut<'a>)) {
+        each(name, PartMut::Module(self));
+    }
+}
+
+impl fmt::Display for Sequential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.repr())
+    }
+}
+
+impl fmt::Debug for Sequential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.repr())
+    }
+}

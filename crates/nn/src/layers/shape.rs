@@ -1,0 +1,62 @@
+//! Layers that compute nothing.
+
+use kiln_tensor::{Result, Tensor};
+
+use crate::Module;
+
+/// Joins dimensions `start_dim` to `end_dim`, both included, into one. By default all but the first, the
+/// batch: `[N, 1, 28, 28]` to `[N, 784]`.
+#[derive(Clone, Copy, Debug, Module)]
+#[module(extra_repr = "describe")]
+pub struct Flatten {
+    start_dim: i64,
+    end_dim: i64,
+}
+
+impl Default for Flatten {
+    fn default() -> Self {
+        Flatten::dims(1, -1)
+    }
+}
+
+impl Flatten {
+    /// All dimensions but the first.
+    #[must_use]
+    pub fn new() -> Flatten {
+        Flatten::default()
+    }
+
+    /// Dimensions `start_dim` to `end_dim`; -1 is the last.
+    #[must_use]
+    pub fn dims(start_dim: i64, end_dim: i64) -> Flatten {
+        Flatten { start_dim, end_dim }
+    }
+
+    fn describe(&self) -> String {
+        format!("start_dim={}, end_dim={}", self.start_dim, self.end_dim)
+    }
+}
+
+impl Module for Flatten {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.flatten(self.start_dim, self.end_dim)
+    }
+}
+
+/// Its input. Takes the place of a layer that is not wanted.
+#[derive(Clone, Copy, Debug, Default, Module)]
+pub struct Identity;
+
+impl Identity {
+    /// The layer.
+    #[must_use]
+    pub fn new() -> Identity {
+        Identity
+    }
+}
+
+impl Module for Identity {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+}

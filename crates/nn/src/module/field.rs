@@ -1,0 +1,111 @@
+//! What may be a field of a module.
+
+use std::{marker::PhantomData, path::PathBuf, time::Duration};
+
+use kiln_tensor::{DType, Device, Reduction, Scalar, Shape};
+
+use super::ModuleTree;
+use crate::{Buffer, Parameter, Training};
+
+/// One thing that a module is made of.
+#[derive(Clone, Copy)]
+#[allow(missing_docs)] // each is what its type says
+pub enum Part<'a> {
+    Parameter(&'a Parameter),
+    Buffer(&'a Buffer),
+    Training(&'a Training),
+    Module(&'a dyn ModuleTree),
+}
+
+/// [`Part`] for changing.
+#[allow(missing_docs)]
+pub enum PartMut<'a> {
+    Parameter(&'a mut Parameter),
+    Buffer(&'a mut Buffer),
+    Training(&'a mut Training),
+    Module(&'a mut dyn ModuleTree),
+}
+
+/// What a type of field holds; of a container, what its elements hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldKind {
+    /// Nothing that belongs to the module's state.
+    Plain,
+    /// Parameters.
+    Parameter,
+    /// Buffers.
+    Buffer,
+    /// Modules, or the training switch.
+    Module,
+}
+
+/// A type that may be a field of a struct with `#[derive(Module)]`; see [`Module`](crate::Module) for which
+/// those are.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a field of a module",
+    label = "neither a module, `Parameter` or `Buffer`, nor plain configuration",
+    note = "wrap a trained tensor in `Parameter::new(…)?` and any other tensor in `Buffer::new(…)`",
+    note = "derive `Module` for a struct of layers; mark anything else with `#[module(skip)]`"
+)]
+pub trait Field: Send + Sync {
+    /// What it holds.
+    const KIND: FieldKind;
+
+    /// Calls `each` with the part that a field named `name` is, if it is one.
+    fn visit_field<'a>(&'a self, name: &str, each: &mut dyn FnMut(&str, Part<'a>));
+
+    /// [`visit_field`](Field::visit_field) for changing.
+    fn visit_field_mut<'a>(&'a mut self, name: &str, each: &mut dyn FnMut(&str, PartMut<'a>));
+}
+
+macro_rules! leaf {
+    ($($ty:ident $kind:ident;)*) => {$(
+        impl Field for $ty {
+            const KIND: FieldKind = FieldKind::$kind;
+            fn visit_field<'a>(&'a self, name: &str, each: &mut dyn FnMut(&str, Part<'a>)) {
+                each(name, Part::$ty(self));
+            }
+            fn visit_field_mut<'a>(&'a mut self, name: &str, each: &mut dyn FnMut(&str, PartMut<'a>)) {
+                each(name, PartMut::$ty(self));
+            }
+        }
+    )*};
+}
+leaf! {
+    Parameter Parameter;
+    Buffer Buffer;
+    Training Module;
+}
+
+macro_rules! plain {
+    ($([$($generics:tt)*] $ty:ty;)*) => {$(
+        impl<$($generics)*> Field for $ty {
+            const KIND: FieldKind = FieldKind::Plain;
+            fn visit_field<'a>(&'a self, _: &str, _: &mut dyn FnMut(&str, Part<'a>)) {}
+            fn visit_field_mut<'a>(&'a mut self, _: &str, _: &mut dyn FnMut(&str, PartMut<'a>)) {}
+        }
+    )*};
+    ($($ty:ident)*) => { plain! { $([] $ty;)* } };
+}
+plain!(bool char u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 String PathBuf Duration);
+plain!(DType Device Reduction Scalar Shape);
+plain! {
+    [] ();
+    ['s] &'s str;
+    [T: Send + Sync + ?Sized] PhantomData<T>;
+}
+
+/// There, or as if the field were not there.
+impl<T: Field> Field for Option<T> {
+    const KIND: FieldKind = T::KIND;
+    fn visit_field<'a>(&'a self, name: &str, each: &mut dyn FnMut(&str, Part<'a>)) {
+        if let Some(field) = self {
+            field.visit_field(name, each);
+        }
+    }
+    fn visit_field_mut<'a>(&'a mut self, name: &str, each: &mut dyn FnMut(&str, PartMut<'a>)) {
+        if let Some(field) = self {
+            field.visit_field_mut(name, each);
+        }
+    }
+}

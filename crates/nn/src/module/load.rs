@@ -1,0 +1,106 @@
+//! Loading a state dict into a module.
+
+use kiln_tensor::{ErrorKind, Result, Tensor, no_grad};
+
+use super::StateDict;
+
+/// What a [`load_state_dict`](crate::ModuleTree::load_state_dict) that was not strict left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Names in the module for which there was no tensor: these kept their values.
+    pub missing_keys: Vec<String>,
+    /// Names that the module does not have: these were not used.
+    pub unexpected_keys: Vec<String>,
+}
+
+pub(super) fn load(module: &str, own: &StateDict, given: &StateDict, strict: bool) -> Result<LoadReport> {
+    let absent = |from: &StateDict, other: &StateDict| -> Vec<String> {
+        from.keys().filter(|key| !other.contains_key(*key)).cloned().collect()
+    };
+    let report = LoadReport { missing_keys: absent(own, given), unexpected_keys: absent(given, own) };
+    let pairs: Vec<(&String, &Tensor, &Tensor)> =
+        own.iter().filter_map(|(key, target)| Some((key, target, given.get(key)?))).collect();
+
+    let mut problems = Vec::new();
+    if strict && !report.missing_keys.is_empty() {
+        problems.push(format!("missing: {}", with_hints(&report.missing_keys, &report.unexpected_keys)));
+    }
+    if strict && !report.unexpected_keys.is_empty() {
+        problems.push(format!("unexpected: {}", with_hints(&report.unexpected_keys, &report.missing_keys)));
+    }
+    for (key, target, source) in &pairs {
+        if source.shape() != target.shape() {
+            problems.push(format!("\"{key}\" has shape {} there and {} in the module", source.shape(), target.shape()));
+        }
+    }
+    if problems.is_empty() {
+        // The targets are detached handles, so this is no change of a leaf that requires gradients.
+        no_grad(|| pairs.iter().try_for_each(|(_, target, source)| target.copy_(source)))?;
+        return Ok(report);
+    }
+    let message = format!("load_state_dict: the state dict does not fit {module}:\n  {}", problems.join("\n  "));
+    let LoadReport { missing_keys: missing, unexpected_keys: unexpected } = report;
+    Err(ErrorKind::StateDict { missing, unexpected, message }.into())
+}
+
+/// Hints cost time for each pair of names, and nobody reads more.
+const HINTS: usize = 20;
+const CANDIDATES: usize = 1000;
+
+/// The names, each with the nearest of `others` if one is near.
+fn with_hints(names: &[String], others: &[String]) -> String {
+    let others = &others[..others.len().min(CANDIDATES)];
+    let show = |(i, name): (usize, &String)| match (i < HINTS).then(|| nearest(name, others)).flatten() {
+        Some(other) => format!("\"{name}\" (\"{other}\"?)"),
+        _ => format!("\"{name}\""),
+    };
+    names.iter().enumerate().map(show).collect::<Vec<_>>().join(", ")
+}
+
+/// The name with the fewest edits, if they are at most a third of the letters; or one that only has another
+/// prefix (as `module.` or `model.` in front of every name).
+fn nearest<'a>(name: &str, others: &'a [String]) -> Option<&'a String> {
+    let has_suffix = |other: &&String| other.ends_with(&format!(".{name}")) || name.ends_with(&format!(".{other}"));
+    let near = || {
+        let edits = |other: &'a String| (edit_distance(name, other), other);
+        others.iter().map(edits).min_by_key(|(edits, _)| *edits).filter(|(edits, _)| *edits * 3 <= name.len())
+    };
+    others.iter().find(has_suffix).or_else(|| near().map(|(_, other)| other))
+}
+
+/// Levenshtein's distance in characters.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_prefers_a_changed_prefix_then_few_edits() {
+        let others: Vec<String> = ["module.fc.weight", "conv1.weight", "conv1.bias"].map(String::from).into();
+        assert_eq!(nearest("fc.weight", &others).unwrap(), "module.fc.weight");
+        assert_eq!(nearest("conv2.bias", &others).unwrap(), "conv1.bias");
+        assert_eq!(nearest("running_mean", &others), None);
+        assert_eq!(nearest("x", &[]), None);
+    }
+
+    #[test]
+    fn edit_distance_counts() {
+        for (a, b, want) in [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3), ("a.b", "a.b", 0), ("ab", "ba", 2)]
+        {
+            assert_eq!(edit_distance(a, b), want, "{a} {b}");
+        }
+    }
+}

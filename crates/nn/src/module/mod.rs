@@ -1,0 +1,99 @@
+//! Modules: what they are made of ([`ModuleTree`]) and what they compute ([`Module`]).
+
+mod containers;
+mod field;
+mod load;
+mod repr;
+mod tree;
+
+pub use field::{Field, FieldKind, Part, PartMut};
+pub use load::LoadReport;
+pub use tree::{ModuleTree, StateDict};
+
+use kiln_tensor::{Result, Tensor};
+
+/// A layer or model: computes a tensor from a tensor.
+///
+/// Write a struct of layers, derive the bookkeeping, and write `forward`:
+///
+/// ```
+/// use kiln_nn::{Linear, Module, ModuleTree, ReLU, Sequential, seq};
+/// use kiln_tensor::{Device, Result, Tensor};
+///
+/// #[derive(Module)]
+/// struct NeuralNetwork {
+///     scale: f64, // plain numbers, strings and the like are not part of the state
+///     linear_relu_stack: Sequential,
+///     head: Linear,
+/// }
+///
+/// impl Module for NeuralNetwork {
+///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+///         let x = self.linear_relu_stack.forward(&x.flatten(1, -1)?)?;
+///         self.head.forward(&x)?.mul(self.scale)
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let stack = seq![Linear::new(784, 512)?, ReLU::new()];
+/// let model = NeuralNetwork { scale: 1.0, linear_relu_stack: stack, head: Linear::new(512, 10)? };
+/// assert_eq!(model.named_parameters()[0].0, "linear_relu_stack.0.weight");
+/// println!("{model}"); // as PyTorch prints it
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What `#[derive(Module)]` does
+///
+/// It implements [`ModuleTree`] (parameters, state dict, `train`, `to`, …), [`Field`] (so that the struct can
+/// be a field of another module) and `Display`. A field may be a [`Parameter`](crate::Parameter), a
+/// [`Buffer`](crate::Buffer), another module, [`Training`](crate::Training), an `Option`, `Vec`, array, tuple
+/// or `BTreeMap<String, _>` of these, `Box<dyn Module>`, or plain configuration (numbers, `bool`, `char`,
+/// strings, `PhantomData`), which is left alone. A name in the state dict is PyTorch's: the path of field
+/// names and positions, with dots.
+///
+/// | attribute | on | effect |
+/// | --- | --- | --- |
+/// | `#[module(skip)]` | a field | it is left alone, whatever its type |
+/// | `#[module(name = "fc")]` | a field | its name in the state dict |
+/// | `#[module(name = "Net")]` | the struct | the name that is printed |
+/// | `#[module(extra_repr = "method")]` | the struct | a method `fn(&self) -> String` gives the text between the parentheses |
+/// | `#[module(no_display)]` | the struct | `Display` is not implemented |
+/// | `#[module(crate = "path")]` | the struct | where `kiln_nn` is, if it is not a dependency under its own name or as `kiln::nn` |
+///
+/// A module with several inputs derives the same and has a `forward` method of its own instead of this trait.
+pub trait Module: ModuleTree {
+    /// Computes the output for a batch.
+    ///
+    /// # Errors
+    /// The input's shape, dtype or device is not what the module takes.
+    fn forward(&self, x: &Tensor) -> Result<Tensor>;
+
+    /// [`forward`](Module::forward) followed by ReLU. Layers that can do both in one primitive override it;
+    /// [`Sequential`](crate::Sequential) calls it.
+    ///
+    /// # Errors
+    /// As [`forward`](Module::forward).
+    fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward(x)?.relu()
+    }
+
+    /// Whether this module is a ReLU and nothing else.
+    fn is_relu(&self) -> bool {
+        false
+    }
+}
+
+impl<M: Module + ?Sized> Module for Box<M> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        (**self).forward(x)
+    }
+
+    fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
+        (**self).forward_relu(x)
+    }
+
+    fn is_relu(&self) -> bool {
+        (**self).is_relu()
+    }
+}

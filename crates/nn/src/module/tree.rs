@@ -1,0 +1,284 @@
+//! What a module is made of, and everything that follows from it.
+
+use indexmap::IndexMap;
+use kiln_tensor::{DType, Device, Result, Tensor, no_grad};
+
+use super::{LoadReport, Part, PartMut, load, repr};
+
+/// Tensors by name, in the order of the module: what is saved and loaded.
+pub type StateDict = IndexMap<String, Tensor>;
+
+/// The parts of a module, which `#[derive(Module)]` lists, and what can be done with them.
+///
+/// Names are paths as in PyTorch: `linear_relu_stack.0.weight`. A module's own parameters come before those
+/// of its children, and both in the order of the fields.
+pub trait ModuleTree: Send + Sync {
+    /// The name that is printed.
+    fn type_name(&self) -> &str;
+
+    /// Calls `each` with the name of every field that is part of the module's state.
+    fn visit<'a>(&'a self, each: &mut dyn FnMut(&str, Part<'a>));
+
+    /// [`visit`](ModuleTree::visit) for changing.
+    fn visit_mut<'a>(&'a mut self, each: &mut dyn FnMut(&str, PartMut<'a>));
+
+    /// What is printed between the parentheses, before the children.
+    fn extra_repr(&self) -> String {
+        String::new()
+    }
+
+    /// Whether it prints as a list: equal neighbours as one line.
+    #[doc(hidden)]
+    fn folds_equal_children(&self) -> bool {
+        false
+    }
+
+    /// The module as PyTorch prints it; `Display` gives the same.
+    fn repr(&self) -> String {
+        repr::repr(self)
+    }
+
+    /// All parameters with their names. One that is shared appears once, under its first name.
+    fn named_parameters(&self) -> Vec<(String, Tensor)> {
+        let mut out: Vec<(String, Tensor)> = Vec::new();
+        walk(self, "", &mut |path, part| {
+            if let Part::Parameter(p) = part
+                && !out.iter().any(|(_, seen)| seen.is_same(p))
+            {
+                out.push((path.to_owned(), (**p).clone()));
+            }
+        });
+        out
+    }
+
+    /// All parameters, each once: what an optimizer takes.
+    fn parameters(&self) -> Vec<Tensor> {
+        self.named_parameters().into_iter().map(|(_, p)| p).collect()
+    }
+
+    /// All buffers with their names, each once.
+    fn named_buffers(&self) -> Vec<(String, Tensor)> {
+        let mut out: Vec<(String, Tensor)> = Vec::new();
+        walk(self, "", &mut |path, part| {
+            if let Part::Buffer(b) = part
+                && !out.iter().any(|(_, seen)| seen.is_same(b))
+            {
+                out.push((path.to_owned(), (**b).clone()));
+            }
+        });
+        out
+    }
+
+    /// All buffers, each once.
+    fn buffers(&self) -> Vec<Tensor> {
+        self.named_buffers().into_iter().map(|(_, b)| b).collect()
+    }
+
+    /// The modules that are fields of this one, with their names.
+    fn named_children(&self) -> Vec<(String, &dyn ModuleTree)> {
+        let mut out = Vec::new();
+        self.visit(&mut |name, part| {
+            if let Part::Module(module) = part {
+                out.push((name.to_owned(), module));
+            }
+        });
+        out
+    }
+
+    /// All modules below this one with their paths, parents before children.
+    fn named_modules(&self) -> Vec<(String, &dyn ModuleTree)> {
+        let mut out = Vec::new();
+        walk(self, "", &mut |path, part| {
+            if let Part::Module(module) = part {
+                out.push((path.to_owned(), module));
+            }
+        });
+        out
+    }
+
+    /// Parameters and persistent buffers by name, without history. They share memory with the module:
+    /// [`copy`](Tensor::copy) what must not change with it.
+    fn state_dict(&self) -> StateDict {
+        let mut out = StateDict::new();
+        walk(self, "", &mut |path, part| {
+            let tensor: &Tensor = match part {
+                Part::Parameter(parameter) => parameter,
+                Part::Buffer(buffer) if buffer.is_persistent() => buffer,
+                _ => return,
+            };
+            out.insert(path.to_owned(), tensor.detach());
+        });
+        out
+    }
+
+    /// Copies values from `state` into the parameters and buffers of the same names, converting dtype and
+    /// device. Nothing is changed if it fails.
+    ///
+    /// # Errors
+    /// A shape differs; or, if `strict`, a name is missing or unexpected. The message lists all of them,
+    /// each with the nearest name on the other side.
+    fn load_state_dict(&self, state: &StateDict, strict: bool) -> Result<LoadReport> {
+        load::load(self.type_name(), &self.state_dict(), state, strict)
+    }
+
+    /// Puts this module and all below it into training mode, in which they are at first.
+    fn train(&self) {
+        self.set_training(true);
+    }
+
+    /// Puts this module and all below it into evaluation mode: dropout passes everything, batch-norm uses
+    /// its running statistics.
+    fn eval(&self) {
+        self.set_training(false);
+    }
+
+    /// [`train`](ModuleTree::train) or [`eval`](ModuleTree::eval).
+    fn set_training(&self, training: bool) {
+        walk(self, "", &mut |_, part| {
+            if let Part::Training(switch) = part {
+                switch.set(training);
+            }
+        });
+    }
+
+    /// The mode of this module, or of the first one below it that has a switch. (Built-in layers with
+    /// parameters, containers and layers that differ between the modes do.)
+    fn is_training(&self) -> bool {
+        let mut found = None;
+        walk(self, "", &mut |_, part| {
+            if let (Part::Training(switch), None) = (part, found) {
+                found = Some(switch.is_on());
+            }
+        });
+        found.unwrap_or(true)
+    }
+
+    /// The number of trained values: of all parameters, each counted once.
+    fn num_parameters(&self) -> usize {
+        self.parameters().iter().map(|p| p.numel()).sum()
+    }
+
+    /// Forgets the gradients of all parameters.
+    fn zero_grad(&self) {
+        self.parameters().iter().for_each(Tensor::zero_grad);
+    }
+
+    /// Freezes all parameters (`false`) or trains them (`true`). Operations on frozen parameters alone
+    /// record nothing and keep nothing for a backward pass.
+    ///
+    /// # Errors
+    /// None for parameters made by [`Parameter::new`](crate::Parameter::new).
+    fn requires_grad_(&self, requires_grad: bool) -> Result<()> {
+        self.parameters().iter().try_for_each(|p| p.set_requires_grad(requires_grad))
+    }
+
+    /// Moves parameters, their gradients and buffers to a device. Make optimizers afterwards: one made
+    /// before holds the old tensors, and fails in its next step.
+    ///
+    /// # Errors
+    /// The device is not available, or memory runs out. Some tensors may have been moved then.
+    fn to_device_(&mut self, device: Device) -> Result<()> {
+        self.map_tensors(&|t| t.to_device(device))
+    }
+
+    /// Converts parameters, their gradients and buffers of floats to another float type; other buffers
+    /// stay. Make optimizers afterwards.
+    ///
+    /// # Errors
+    /// `dtype` is not a float, or memory runs out.
+    fn to_dtype_(&mut self, dtype: DType) -> Result<()> {
+        if !dtype.is_float() {
+            return Err(kiln_tensor::Error::dtype("to_dtype_", dtype, "parameters are floats"));
+        }
+        self.map_tensors(&|t| if t.dtype().is_float() { t.to_dtype(dtype) } else { Ok(t.clone()) })
+    }
+
+    /// [`to_device_`](ModuleTree::to_device_) on a module just made: `let model = Net::new()?.to(device)?;`.
+    ///
+    /// # Errors
+    /// As [`to_device_`](ModuleTree::to_device_).
+    fn to(mut self, device: impl Into<Device>) -> Result<Self>
+    where
+        Self: Sized,
+    {
+        self.to_device_(device.into())?;
+        Ok(self)
+    }
+
+    /// [`to_dtype_`](ModuleTree::to_dtype_) on a module just made.
+    ///
+    /// # Errors
+    /// As [`to_dtype_`](ModuleTree::to_dtype_).
+    fn to_dtype(mut self, dtype: DType) -> Result<Self>
+    where
+        Self: Sized,
+    {
+        self.to_dtype_(dtype)?;
+        Ok(self)
+    }
+
+    /// Replaces every parameter and buffer by what `f` makes of it. Shared ones stay shared.
+    #[doc(hidden)]
+    fn map_tensors(&mut self, f: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
+        let mut done = Vec::new();
+        map_parts(self, f, &mut done)
+    }
+}
+
+/// Calls `see` with the path of every part below `module`: of each module its parameters, its buffers, its
+/// switch, then its children.
+pub(super) fn walk<'a, M: ModuleTree + ?Sized>(module: &'a M, prefix: &str, see: &mut dyn FnMut(&str, Part<'a>)) {
+    let mut parts: Vec<(String, Part<'a>)> = Vec::new();
+    module.visit(&mut |name, part| parts.push((join(prefix, name), part)));
+    parts.sort_by_key(|(_, part)| match part {
+        Part::Parameter(_) => 0,
+        Part::Buffer(_) => 1,
+        Part::Training(_) => 2,
+        Part::Module(_) => 3,
+    });
+    for (path, part) in parts {
+        see(&path, part);
+        if let Part::Module(child) = part {
+            walk(child, &path, see);
+        }
+    }
+}
+
+fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}
+
+fn map_parts<M: ModuleTree + ?Sized>(
+    module: &mut M,
+    f: &dyn Fn(&Tensor) -> Result<Tensor>,
+    done: &mut Vec<(Tensor, Tensor)>,
+) -> Result<()> {
+    let mut result = Ok(());
+    module.visit_mut(&mut |_, part| {
+        if result.is_ok() {
+            result = match part {
+                PartMut::Parameter(p) => mapped(p, f, done).map(|new| p.replace(new)),
+                PartMut::Buffer(b) => mapped(b, f, done).map(|new| b.replace(new)),
+                PartMut::Training(_) => Ok(()),
+                PartMut::Module(child) => map_parts(child, f, done),
+            };
+        }
+    });
+    result
+}
+
+/// What `old` becomes: with its wish for gradients and its gradient. `done` remembers, for shared tensors.
+fn mapped(old: &Tensor, f: &dyn Fn(&Tensor) -> Result<Tensor>, done: &mut Vec<(Tensor, Tensor)>) -> Result<Tensor> {
+    if let Some((_, new)) = done.iter().find(|(seen, _)| seen.is_same(old)) {
+        return Ok(new.clone());
+    }
+    let new = no_grad(|| f(old))?;
+    if !new.is_same(old) {
+        new.set_requires_grad(old.requires_grad())?;
+        if let Some(grad) = old.grad() {
+            new.set_grad(Some(no_grad(|| f(&grad))?))?;
+        }
+    }
+    done.push((old.clone(), new.clone()));
+    Ok(new)
+}

@@ -1,0 +1,109 @@
+//! The leaves of a module: parameters, buffers, and the training switch.
+
+use std::{
+    fmt,
+    ops::Deref,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use kiln_tensor::{Result, Tensor};
+
+/// A tensor that is trained: it requires gradients, and is found by
+/// [`parameters`](crate::ModuleTree::parameters) when it is a field of a module. It dereferences to its
+/// [`Tensor`].
+///
+/// A clone is another handle of the same tensor, so two modules can share one (weight tying).
+#[derive(Clone, Debug)]
+pub struct Parameter(Tensor);
+
+impl Parameter {
+    /// Makes a parameter of a tensor's values, without its history.
+    ///
+    /// # Errors
+    /// The tensor is not of floats.
+    pub fn new(tensor: Tensor) -> Result<Parameter> {
+        let tensor = if tensor.is_leaf() { tensor } else { tensor.detach() };
+        Ok(Parameter(tensor.requires_grad_(true)?))
+    }
+
+    pub(crate) fn replace(&mut self, tensor: Tensor) {
+        self.0 = tensor;
+    }
+}
+
+impl Deref for Parameter {
+    type Target = Tensor;
+    fn deref(&self) -> &Tensor {
+        &self.0
+    }
+}
+
+/// A tensor that is part of a module's state but not trained, such as a running mean. It dereferences to
+/// its [`Tensor`], whose in-place operations change it.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    tensor: Tensor,
+    persistent: bool,
+}
+
+impl Buffer {
+    /// A buffer that is saved with the module.
+    #[must_use]
+    pub fn new(tensor: Tensor) -> Buffer {
+        Buffer { tensor: tensor.detach(), persistent: true }
+    }
+
+    /// A buffer that moves with the module but is not in its state dict, as with PyTorch's
+    /// `persistent=False`.
+    #[must_use]
+    pub fn non_persistent(tensor: Tensor) -> Buffer {
+        Buffer { persistent: false, ..Buffer::new(tensor) }
+    }
+
+    /// Whether it is in the state dict.
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.persistent
+    }
+
+    pub(crate) fn replace(&mut self, tensor: Tensor) {
+        self.tensor = tensor;
+    }
+}
+
+impl Deref for Buffer {
+    type Target = Tensor;
+    fn deref(&self) -> &Tensor {
+        &self.tensor
+    }
+}
+
+/// Whether a module is being trained: on at first, switched by [`train`](crate::ModuleTree::train) and
+/// [`eval`](crate::ModuleTree::eval). A module that computes something else while training has a field of
+/// this type.
+pub struct Training(AtomicBool);
+
+impl Training {
+    /// Whether the module is being trained.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Switches it.
+    pub fn set(&self, training: bool) {
+        self.0.store(training, Ordering::Relaxed);
+    }
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Training(AtomicBool::new(true))
+    }
+}
+
+impl fmt::Debug for Training {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Training({})", self.is_on())
+    }
+}

@@ -1,0 +1,142 @@
+//! Comparing gradients with finite differences.
+
+use kiln_backend::{DType, Error, Result};
+
+use super::{
+    engine::{BackwardOptions, grad_with},
+    mode::{enable_grad, no_grad},
+};
+use crate::Tensor;
+
+const OP: &str = "gradcheck";
+
+/// How close gradients must be. The defaults are PyTorch's.
+#[derive(Clone, Copy, Debug)]
+pub struct GradcheckOptions {
+    /// How far each element is moved to either side.
+    pub eps: f64,
+    /// The absolute difference that is allowed.
+    pub atol: f64,
+    /// The difference that is allowed relative to the numerical gradient.
+    pub rtol: f64,
+}
+
+impl Default for GradcheckOptions {
+    fn default() -> Self {
+        GradcheckOptions { eps: 1e-6, atol: 1e-5, rtol: 1e-3 }
+    }
+}
+
+/// Compares every gradient of `f` with the central difference `(f(x + eps) - f(x - eps)) / 2 eps`, as
+/// PyTorch's `torch.autograd.gradcheck`. Use it to test a [`Function`](super::Function) of your own.
+///
+/// The inputs are `f64` (differences of `f32` say nothing); those that require gradients are checked, or
+/// all if none does. `f` must be smooth near the inputs and give the same result for the same values. It
+/// is called with the inputs as they lie in memory for the gradients, and with contiguous copies for the
+/// differences, so that a mistake with strides shows, too.
+///
+/// ```
+/// use kiln_tensor::{DType, Tensor, autograd::gradcheck};
+///
+/// let x = Tensor::rand([2, 3], DType::F64)?;
+/// gradcheck(|inputs| inputs[0].sin()?.mul(&inputs[0]), &[&x])?;
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+///
+/// # Errors
+/// A gradient is not the slope: the message names the input, the element and both numbers. Or an input is
+/// not `f64`, or the result does not depend on any of them, or `f` fails.
+pub fn gradcheck(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<()> {
+    gradcheck_with(f, inputs, GradcheckOptions::default())
+}
+
+/// [`gradcheck`] with other tolerances.
+///
+/// # Errors
+/// As [`gradcheck`].
+pub fn gradcheck_with(
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
+    inputs: &[&Tensor],
+    options: GradcheckOptions,
+) -> Result<()> {
+    let all = !inputs.iter().any(|input| input.requires_grad());
+    let checked: Vec<usize> = (0..inputs.len()).filter(|&i| all || inputs[i].requires_grad()).collect();
+    if let Some(&i) = checked.iter().find(|&&i| inputs[i].dtype() != DType::F64) {
+        return Err(Error::dtype(OP, inputs[i].dtype(), format!("input {i} must be f64")));
+    }
+    let leaves: Vec<Tensor> = inputs
+        .iter()
+        .enumerate()
+        .map(|(i, t)| t.detach().requires_grad_(checked.contains(&i)))
+        .collect::<Result<_>>()?;
+    let output = enable_grad(|| f(&leaves))?;
+    if output.dtype() != DType::F64 {
+        return Err(Error::dtype(OP, output.dtype(), "the result must be f64"));
+    }
+    if !output.requires_grad() {
+        return Err(Error::autograd(OP, "the result does not depend on the inputs"));
+    }
+    let copies: Vec<Tensor> = no_grad(|| inputs.iter().map(|t| t.copy()).collect::<Result<_>>())?;
+    check_values(&output, &no_grad(|| f(&copies))?)?;
+    let analytic = jacobian(&output, &checked.iter().map(|&i| &leaves[i]).collect::<Vec<_>>())?;
+    for (&input, analytic) in checked.iter().zip(analytic) {
+        let values = copies[input].to_vec::<f64>()?;
+        for element in 0..values.len() {
+            let at = |offset: f64| {
+                let (mut moved, mut arguments) = (values.clone(), copies.clone());
+                moved[element] += offset;
+                arguments[input] = Tensor::from_vec(moved, *copies[input].shape(), copies[input].device())?;
+                no_grad(|| f(&arguments))?.to_vec::<f64>()
+            };
+            for (out, (above, below)) in at(options.eps)?.into_iter().zip(at(-options.eps)?).enumerate() {
+                let (got, want) = (analytic[out][element], (above - below) / (2.0 * options.eps));
+                let close = (got - want).abs() <= options.atol + options.rtol * want.abs();
+                if !(close || got.is_nan() && want.is_nan()) {
+                    let message = format!(
+                        "input {input} of shape {}, element {element}: the slope of output element {out} is {got} by \
+                         the backward pass and {want} by differences",
+                        copies[input].shape()
+                    );
+                    return Err(Error::autograd(OP, message));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// For each input, output element and input element the slope.
+fn jacobian(output: &Tensor, inputs: &[&Tensor]) -> Result<Vec<Vec<Vec<f64>>>> {
+    let mut rows = vec![Vec::new(); inputs.len()];
+    // An empty output has no slopes, but its backward pass must run all the same.
+    for out in 0..output.numel().max(1) {
+        let mut cotangent = vec![0.0; output.numel()];
+        if let Some(element) = cotangent.get_mut(out) {
+            *element = 1.0;
+        }
+        let cotangent = Tensor::from_vec(cotangent, *output.shape(), output.device())?;
+        let options = BackwardOptions { retain_graph: true };
+        let grads = grad_with(&[(output.clone(), Some(cotangent))], inputs, options)?;
+        for ((rows, grad), input) in rows.iter_mut().zip(grads).zip(inputs) {
+            rows.push(grad.map_or_else(|| Ok(vec![0.0; input.numel()]), |grad| grad.to_vec::<f64>())?);
+        }
+    }
+    Ok(rows)
+}
+
+/// The result for the inputs as they lie, and for contiguous copies.
+fn check_values(strided: &Tensor, contiguous: &Tensor) -> Result<()> {
+    if strided.shape() != contiguous.shape() {
+        let expected = "the result's shape depends on how the inputs lie in memory";
+        return Err(Error::shapes(OP, strided.shape(), contiguous.shape(), expected));
+    }
+    let pairs = strided.to_vec::<f64>()?.into_iter().zip(contiguous.to_vec::<f64>()?);
+    for (i, (a, b)) in pairs.enumerate() {
+        let close = a == b || (a - b).abs() <= 1e-9 * b.abs().max(1.0) || a.is_nan() && b.is_nan();
+        if !close {
+            let message = format!("output element {i} is {a} for the inputs as they lie in memory, {b} for copies");
+            return Err(Error::autograd(OP, message));
+        }
+    }
+    Ok(())
+}

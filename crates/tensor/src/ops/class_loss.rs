@@ -1,0 +1,161 @@
+//! Cross-entropy and negative log-likelihood over classes: one fused primitive each way.
+
+use kiln_backend::{ClassLoss, ClassLossInput, DType, Error, Reduction, Result, Shape};
+
+use super::check;
+use crate::{
+    Tensor,
+    autograd::{one, record},
+};
+
+/// How input and target lie as `[N, C, S]` and `[N, S]`: `S` counts the positions of one sample.
+struct Sizes {
+    flat: Shape,
+    samples: Shape,
+    /// The target's shape, which is the unreduced loss's.
+    out: Shape,
+}
+
+impl Tensor {
+    /// The loss of this tensor of scores over classes, `[N, C]`, `[N, C, d1, …]` or `[C]`, against
+    /// `target`: class indices (`i64`, the same shape without `C`) or, for logits, probabilities (the same
+    /// shape and dtype). `weight` has one factor a class. The result is a scalar, or of the shape without `C`
+    /// if nothing is reduced.
+    ///
+    /// `kiln::nn` wraps this as `CrossEntropyLoss` and `NLLLoss`.
+    ///
+    /// # Errors
+    /// Shapes, dtypes or devices do not fit, a class is out of range, or the weight or (for indices) the
+    /// target requires gradients.
+    pub fn class_loss(&self, target: &Tensor, weight: Option<&Tensor>, rule: &ClassLoss) -> Result<Tensor> {
+        let op = match rule.input {
+            ClassLossInput::Logits => "cross_entropy",
+            ClassLossInput::LogProbs => "nll_loss",
+        };
+        let sizes = self.class_sizes(op, target, weight, rule)?;
+        if target.requires_grad() {
+            return self.soft_class_loss(target, weight, rule);
+        }
+        let x = crate::no_grad(|| self.reshape(sizes.flat))?;
+        let soft = target.dtype().is_float();
+        let flat_target = crate::no_grad(|| target.reshape(if soft { sizes.flat } else { sizes.samples }))?;
+        // Sums are kept in at least f32.
+        let wide = if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let reduced = rule.reduction != Reduction::None;
+        let loss_shape = if reduced { Shape::SCALAR } else { sizes.samples };
+        let lse = Tensor::empty(sizes.samples, (wide, self.device()))?;
+        let total = Tensor::empty((), (wide, self.device()))?;
+        let loss = {
+            let (x, t, w) = (x.read(), flat_target.read(), weight.map(Tensor::read));
+            let (mut lse_out, mut total_out) = (lse.0.storage.write(), total.0.storage.write());
+            Tensor::compute(self.device(), self.dtype(), loss_shape, |backend, out| {
+                let lse_out = kiln_backend::ViewMut { buffer: &mut **lse_out, layout: lse.layout() };
+                let total_out = kiln_backend::ViewMut { buffer: &mut **total_out, layout: total.layout() };
+                backend.class_loss(rule, x.view(), t.view(), w.as_ref().map(|w| w.view()), out, lse_out, total_out)
+            })?
+        };
+        let name = match (soft, sizes.flat[2] == 1) {
+            (true, _) => "CrossEntropyBackward0",
+            (false, true) => "NllLossBackward0",
+            (false, false) => "NllLoss2DBackward0",
+        };
+        let (rule, own) = (*rule, *self.shape());
+        let with_weight = [&x, &flat_target, &lse, &total, weight.unwrap_or(&total)];
+        let saved = if weight.is_some() { &with_weight[..] } else { &with_weight[..4] };
+        let loss = record(loss, name, &[self], saved, move |ctx| {
+            let (grad, x, target) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            let (lse, total) = (ctx.saved(2)?, ctx.saved(3)?);
+            let weight = if ctx.saved.len() == 5 { Some(ctx.saved(4)?) } else { None };
+            let (g, t, w) = (grad.read(), target.read(), weight.as_ref().map(Tensor::read));
+            let (l, d, input) = (lse.read(), total.read(), x.read());
+            let gradient = Tensor::compute(x.device(), x.dtype(), *x.shape(), |backend, out| {
+                let w = w.as_ref().map(|w| w.view());
+                backend.class_loss_grad(&rule, g.view(), input.view(), t.view(), w, l.view(), d.view(), out)
+            })?;
+            Ok(one(gradient.reshape(own)?))
+        })?;
+        if reduced { Ok(loss) } else { loss.reshape(sizes.out) }
+    }
+
+    fn class_sizes(
+        &self,
+        op: &'static str,
+        target: &Tensor,
+        weight: Option<&Tensor>,
+        rule: &ClassLoss,
+    ) -> Result<Sizes> {
+        check::floats(op, self)?;
+        check::same_device(op, self, &[target])?;
+        if self.rank() == 0 {
+            return Err(Error::shape(op, "scores [N, C], [N, C, …] or [C]", self.shape()));
+        }
+        let dims = self.dims();
+        let (n, classes, rest) =
+            if dims.len() == 1 { (1, dims[0], &dims[..0]) } else { (dims[0], dims[1], &dims[2..]) };
+        let positions = rest.iter().product();
+        // The scores' shape without the classes.
+        let class_dim = dims.len().min(2) - 1;
+        let without = [&dims[..class_dim], &dims[class_dim + 1..]].concat();
+        let out = Shape::new(&without)?;
+        if target.dtype().is_float() {
+            if rule.input == ClassLossInput::LogProbs {
+                return Err(Error::dtype(op, target.dtype(), "targets are class indices of i64"));
+            }
+            check::same_kind(op, self, &[target])?;
+            if target.shape() != self.shape() {
+                let expected = "probabilities as targets have the shape of the scores";
+                return Err(Error::shapes(op, self.shape(), target.shape(), expected));
+            }
+        } else {
+            if target.dtype() != DType::I64 {
+                return Err(Error::dtype(op, target.dtype(), "class indices are i64; convert with `to_dtype`"));
+            }
+            if *target.shape() != out {
+                return Err(Error::shapes(
+                    op,
+                    self.shape(),
+                    target.shape(),
+                    format!("class indices have the shape {out}"),
+                ));
+            }
+        }
+        if classes == 0 {
+            return Err(Error::shape(op, "at least one class", self.shape()));
+        }
+        if !(0.0..=1.0).contains(&rule.label_smoothing) {
+            return Err(Error::argument(op, format!("label smoothing {} is outside [0, 1]", rule.label_smoothing)));
+        }
+        if let Some(weight) = weight {
+            check::same_kind(op, self, &[weight])?;
+            if *weight.shape() != [classes] {
+                let expected = format!("the weight has one factor for each of the {classes} classes");
+                return Err(Error::shapes(op, self.shape(), weight.shape(), expected));
+            }
+            if weight.requires_grad() {
+                return Err(Error::autograd(op, "the weight requires gradients, for which there is no rule"));
+            }
+        }
+        let (flat, samples) = (Shape::new(&[n, classes, positions])?, Shape::new(&[n, positions])?);
+        Ok(Sizes { flat, samples, out })
+    }
+
+    /// Cross-entropy against probabilities that require gradients themselves, from differentiable pieces.
+    fn soft_class_loss(&self, target: &Tensor, weight: Option<&Tensor>, rule: &ClassLoss) -> Result<Tensor> {
+        let dim = self.rank().min(2) - 1;
+        let classes = self.dims()[dim];
+        let smooth = rule.label_smoothing;
+        let target = target.mul(1.0 - smooth)?.add(smooth / classes as f64)?;
+        let mut terms = self.log_softmax(dim)?.mul(&target)?;
+        if let Some(weight) = weight {
+            let mut shape = vec![1; self.rank()];
+            shape[dim] = classes;
+            terms = terms.mul(&weight.reshape(shape)?)?;
+        }
+        let losses = terms.sum(dim)?.neg()?;
+        match rule.reduction {
+            Reduction::None => Ok(losses),
+            Reduction::Sum => losses.sum(()),
+            Reduction::Mean => losses.mean(()),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Dropout.
+
+use kiln_backend::{Error, RandomState, Result};
+
+use super::check;
+use crate::{
+    Tensor,
+    autograd::{one, record},
+    creation,
+};
+
+impl Tensor {
+    /// While training, sets elements to 0 with probability `p` and divides the others by `1 - p`
+    /// (Srivastava et al., 2014); otherwise this tensor. No mask is kept: the backward pass draws it again.
+    ///
+    /// # Errors
+    /// `p` is outside `[0, 1]`, or the tensor is not of floats.
+    pub fn dropout(&self, p: f64, training: bool) -> Result<Tensor> {
+        const OP: &str = "dropout";
+        if !(0.0..=1.0).contains(&p) {
+            return Err(Error::argument(OP, format!("the probability {p} is outside [0, 1]")));
+        }
+        check::floats(OP, self)?;
+        if !training || p == 0.0 {
+            return Ok(self.clone());
+        }
+        if p == 1.0 {
+            return self.mul(0.0);
+        }
+        let state = creation::take(self.numel(), 1);
+        record(self.dropped(p, state)?, "NativeDropoutBackward0", &[self], &[], move |ctx| {
+            Ok(one(ctx.grad()?.dropped(p, state)?))
+        })
+    }
+
+    fn dropped(&self, p: f64, state: RandomState) -> Result<Tensor> {
+        let reading = self.read();
+        Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
+            backend.dropout(p, state, reading.view(), out)
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Joining tensors: `cat` and `stack`.
+
+use std::borrow::Borrow;
+
+use kiln_backend::{Dim, Error, Layout, MAX_RANK, Result, Shape, ViewMut};
+use smallvec::SmallVec;
+
+use super::check;
+use crate::{Tensor, autograd::record};
+
+impl Tensor {
+    /// The tensors one behind the other along a dimension they have: `Tensor::cat(&[&a, &b], 0)`. All other
+    /// extents must be equal. As in PyTorch, tensors of shape `[0]` are left out whatever the rank of the
+    /// others is.
+    ///
+    /// # Errors
+    /// There are no tensors, or scalars among them; shapes, dtypes or devices differ; the dimension is out of
+    /// range.
+    pub fn cat(tensors: &[impl Borrow<Tensor>], dim: impl Dim) -> Result<Tensor> {
+        const OP: &str = "cat";
+        let all: SmallVec<[&Tensor; 8]> = tensors.iter().map(Borrow::borrow).collect();
+        let Some(&any) = all.first() else {
+            return Err(Error::argument(OP, "there are no tensors to join"));
+        };
+        check::same_kind(OP, any, &all)?;
+        let is_blank = |t: &Tensor| t.dims() == [0];
+        let first = all.iter().copied().find(|t| !is_blank(t)).unwrap_or(any);
+        let dim = first.real_dim(OP, dim)?;
+        let mut extent = 0;
+        // Where each tensor begins; one left out takes no place.
+        let mut starts: SmallVec<[Option<usize>; 8]> = SmallVec::new();
+        for tensor in &all {
+            let differs = |d: usize| d != dim && tensor.dims()[d] != first.dims()[d];
+            if is_blank(tensor) && first.rank() != 1 {
+                starts.push(None);
+                continue;
+            }
+            if tensor.rank() != first.rank() || (0..first.rank()).any(differs) {
+                let expected = format!("all extents but that of dimension {dim} must be equal");
+                return Err(Error::shapes(OP, first.shape(), tensor.shape(), expected));
+            }
+            starts.push(Some(extent));
+            extent += tensor.dims()[dim];
+        }
+        let out = write_parts(&all, first.shape().with_dim(dim, extent)?, |whole, i| {
+            starts[i].map(|start| (whole.slice(dim, start, start + all[i].dims()[dim], 1), *all[i].layout()))
+        })?;
+        let shapes: SmallVec<[Shape; 8]> = all.iter().map(|t| *t.shape()).collect();
+        record(out, "CatBackward0", &all, &[], move |ctx| {
+            let grad = ctx.grad()?;
+            let part = |i: usize| match starts[i] {
+                Some(start) => grad.narrow(dim, start, shapes[i][dim]),
+                None => Tensor::zeros(shapes[i], grad.options()),
+            };
+            (0..shapes.len()).map(|i| ctx.when(i, || part(i))).collect()
+        })
+    }
+
+    /// Tensors of one shape one behind the other along a new dimension `dim` (at most their rank; -1 is
+    /// behind the last).
+    ///
+    /// # Errors
+    /// There are no tensors; shapes, dtypes or devices differ; the position is out of range.
+    pub fn stack(tensors: &[impl Borrow<Tensor>], dim: impl Dim) -> Result<Tensor> {
+        const OP: &str = "stack";
+        let all: SmallVec<[&Tensor; 8]> = tensors.iter().map(Borrow::borrow).collect();
+        let Some(&first) = all.first() else {
+            return Err(Error::argument(OP, "there are no tensors to join"));
+        };
+        check::same_kind(OP, first, &all)?;
+        let dim = dim.resolve(OP, first.rank() + 1)?;
+        if let Some(other) = all.iter().find(|t| t.shape() != first.shape()) {
+            return Err(Error::shapes(OP, first.shape(), other.shape(), "all must be equal"));
+        }
+        if first.rank() == MAX_RANK {
+            return Err(Error::shape(OP, format!("at most {} dimensions", MAX_RANK - 1), first.shape()));
+        }
+        let shape = *Layout::contiguous(*first.shape()).unsqueeze(dim)?.shape();
+        let shape = shape.with_dim(dim, all.len())?;
+        let out = write_parts(&all, shape, |whole, i| Some((whole.select(dim, i), *all[i].layout())))?;
+        let count = all.len();
+        record(out, "StackBackward0", &all, &[], move |ctx| {
+            let grad = ctx.grad()?;
+            (0..count).map(|i| ctx.when(i, || grad.select(dim, i as i64))).collect()
+        })
+    }
+}
+
+/// A new tensor of `shape` into which each tensor is copied: `part` gives the place in the new tensor's
+/// layout and the layout to read.
+fn write_parts(
+    tensors: &[&Tensor],
+    shape: Shape,
+    part: impl Fn(&Layout, usize) -> Option<(Layout, Layout)>,
+) -> Result<Tensor> {
+    let first = tensors[0];
+    Tensor::compute(first.device(), first.dtype(), shape, |backend, out| {
+        for (i, tensor) in tensors.iter().enumerate() {
+            if let Some((place, from)) = part(out.layout, i) {
+                let target = ViewMut { buffer: &mut *out.buffer, layout: &place };
+                backend.copy(tensor.read().through(&from), target)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    fn ramp(dims: &[usize]) -> Result<Tensor> {
+        Tensor::arange(0., dims.iter().product::<usize>(), Device::Cpu)?.reshape(dims)
+    }
+
+    #[test]
+    fn cat_joins_and_splits_the_gradient() -> Result<()> {
+        let a = ramp(&[2, 2])?.requires_grad_(true)?;
+        let b = ramp(&[1, 2])?.requires_grad_(true)?;
+        let blank = Tensor::zeros([0], Device::Cpu)?.requires_grad_(true)?;
+        let y = Tensor::cat(&[&a, &blank, &b], 0)?;
+        assert_eq!(y.to_vec::<f32>()?, [0., 1., 2., 3., 0., 1.]);
+        y.mul(&ramp(&[3, 2])?)?.sum(())?.backward()?;
+        assert_eq!(a.grad().unwrap().to_vec::<f32>()?, [0., 1., 2., 3.]);
+        assert_eq!(b.grad().unwrap().to_vec::<f32>()?, [4., 5.]);
+        assert_eq!(blank.grad().unwrap().dims(), [0]);
+        assert_eq!(Tensor::cat(&[a.t()?, b.t()?], -1)?.dims(), [2, 3]);
+        Ok(())
+    }
+
+    #[test]
+    fn stack_makes_a_dimension() -> Result<()> {
+        let x = ramp(&[2, 3])?.requires_grad_(true)?;
+        let y = Tensor::stack(&[&x, &x], -1)?;
+        assert_eq!(y.dims(), [2, 3, 2]);
+        assert_eq!(y.grad_fn().unwrap().name(), "StackBackward0");
+        y.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [2.; 6]);
+        let s = Tensor::full((), 3., Device::Cpu)?;
+        assert_eq!(Tensor::stack(&[&s, &s], 0)?.to_vec::<f32>()?, [3., 3.]);
+        Ok(())
+    }
+
+    #[test]
+    fn bad_input_is_an_error() -> Result<()> {
+        let (a, s) = (ramp(&[2, 3])?, Tensor::full((), 3., Device::Cpu)?);
+        assert!(Tensor::cat(&[] as &[Tensor], 0).is_err());
+        assert!(Tensor::cat(&[&s, &s], 0).is_err());
+        assert!(Tensor::cat(&[&a, &a], 2).is_err());
+        let error = Tensor::cat(&[a.clone(), a.t()?], 0).unwrap_err().to_string();
+        assert!(error.starts_with("cat: shapes [2, 3] and [3, 2]"), "{error}");
+        assert!(Tensor::stack(&[a.clone(), a.t()?], 0).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Choosing elements by a mask.
+
+use kiln_backend::{DType, Error, Result, Scalar, Shape};
+use smallvec::SmallVec;
+
+use crate::{
+    Tensor,
+    autograd::{one, record},
+};
+
+impl Tensor {
+    /// `value` where `mask` (a `bool` tensor that broadcasts to this shape) is true, this tensor elsewhere.
+    ///
+    /// # Errors
+    /// The mask is not `bool` or does not broadcast to this shape.
+    pub fn masked_fill(&self, mask: &Tensor, value: impl Into<Scalar>) -> Result<Tensor> {
+        mask.layout().expand("masked_fill", self.shape())?;
+        let out = crate::no_grad(|| mask.where_cond(value.into(), self))?;
+        record(out, "MaskedFillBackward0", &[self], &[mask], |ctx| Ok(one(ctx.saved(0)?.where_cond(0, ctx.grad()?)?)))
+    }
+
+    /// [`masked_fill`](Tensor::masked_fill) in place.
+    ///
+    /// # Errors
+    /// As [`masked_fill`](Tensor::masked_fill), or the tensor is a leaf that requires gradients while
+    /// recording is on.
+    pub fn masked_fill_(&self, mask: &Tensor, value: impl Into<Scalar>) -> Result<()> {
+        let recorded = self.records_change("masked_fill_", None)?;
+        let new = self.masked_fill(mask, value)?;
+        if recorded { self.replace_by("masked_fill_", &new) } else { self.copy_(&new) }
+    }
+
+    /// This tensor where `mask` is true, 0 elsewhere.
+    pub(crate) fn keep_where(&self, mask: &Tensor) -> Result<Tensor> {
+        mask.where_cond(self, 0)
+    }
+
+    /// The elements where `mask` (`bool`) is true, as a vector in row-major order. Mask and tensor broadcast.
+    /// How many there are is known only to the device: this waits for it.
+    ///
+    /// # Errors
+    /// The mask is not `bool`, the shapes do not broadcast, or the devices differ.
+    pub fn masked_select(&self, mask: &Tensor) -> Result<Tensor> {
+        const OP: &str = "masked_select";
+        super::check::same_device(OP, self, &[mask])?;
+        let shape = Shape::broadcast(OP, self.shape(), mask.shape())?;
+        let positions = mask.expand(shape)?.true_positions(OP)?;
+        let out = crate::no_grad(|| self.expand(shape)?.flatten_all()?.index_select(0, &positions))?;
+        let own = *self.shape();
+        record(out, "MaskedSelectBackward0", &[self], &[&positions], move |ctx| {
+            let grad = ctx.grad()?;
+            let spread = Tensor::zeros([shape.numel()], grad.options())?;
+            spread.scatter_(0, &ctx.saved(0)?, &grad)?;
+            Ok(one(spread.reshape(shape)?.sum_to(&own)?))
+        })
+    }
+
+    /// The indices of the elements that are not zero, in row-major order: an `i64` matrix with a row for each
+    /// element and a column for each dimension. How many there are is known only to the device: this waits
+    /// for it.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn nonzero(&self) -> Result<Tensor> {
+        let mut rest = self.ne(0)?.true_positions("nonzero")?;
+        let mut columns: SmallVec<[Tensor; 8]> = SmallVec::new();
+        for &extent in self.dims().iter().rev() {
+            let extent = extent.max(1);
+            columns.push(rest.remainder(extent)?);
+            rest = rest.floor_divide(extent)?;
+        }
+        columns.reverse();
+        if columns.is_empty() {
+            return Tensor::zeros([rest.numel(), 0], rest.options());
+        }
+        Tensor::stack(&columns, 1)
+    }
+
+    /// The numbers of the true elements of this mask in row-major order. Waits for the device.
+    pub(super) fn true_positions(&self, op: &'static str) -> Result<Tensor> {
+        if self.dtype() != DType::Bool {
+            return Err(Error::dtype(op, self.dtype(), "masks are bool; compare, or convert with `to_dtype`"));
+        }
+        let options = self.options().dtype(DType::I64);
+        if self.numel() == 0 {
+            return Tensor::zeros([0], options);
+        }
+        // How many are true up to and with each element: the k-th true element is the first with k.
+        let counts = self.flatten_all()?.cumsum(0)?;
+        let total = counts.narrow(0, self.numel() - 1, 1)?.item::<i64>()?;
+        counts.searchsorted(&Tensor::arange(1, total + 1, options)?, false)
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    #[test]
+    fn masked_select_and_its_gradient() -> Result<()> {
+        let x = Tensor::new(&[[1f32, 2., 3.], [4., 5., 6.]], Device::Cpu)?.requires_grad_(true)?;
+        let y = x.masked_select(&Tensor::new(&[true, false, true], Device::Cpu)?)?;
+        assert_eq!(y.to_vec::<f32>()?, [1., 3., 4., 6.]);
+        y.mul(&y)?.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [2., 0., 6., 8., 0., 12.]);
+        let s = Tensor::new(1f32, Device::Cpu)?;
+        assert_eq!(s.masked_select(&s.eq(1)?)?.to_vec::<f32>()?, [1.]);
+        assert_eq!(s.masked_select(&s.eq(0)?)?.dims(), [0]);
+        assert!(x.masked_select(&x).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn nonzero_gives_rows_of_indices() -> Result<()> {
+        let x = Tensor::new(&[[0f32, 2.], [3., 0.]], Device::Cpu)?;
+        assert_eq!(x.nonzero()?.to_vec::<i64>()?, [0, 1, 1, 0]);
+        assert_eq!(Tensor::new(1f32, Device::Cpu)?.nonzero()?.dims(), [1, 0]);
+        assert_eq!(Tensor::zeros([0, 3], Device::Cpu)?.nonzero()?.dims(), [0, 2]);
+        Ok(())
+    }
+
+    #[test]
+    fn masked_fill_stops_the_gradient() -> Result<()> {
+        let x = Tensor::new(&[1f32, 2.], Device::Cpu)?.requires_grad_(true)?;
+        let mask = x.gt(1)?;
+        let y = x.masked_fill(&mask, f64::NEG_INFINITY)?;
+        assert_eq!(y.grad_fn().unwrap().name(), "MaskedFillBackward0");
+        let z = x.mul(3)?;
+        z.masked_fill_(&mask, 0)?;
+        z.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [3., 0.]);
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! Matrix products.
+
+use kiln_backend::{DType, Error, MAX_RANK, Result, Shape};
+use smallvec::smallvec;
+
+use super::check;
+use crate::{
+    Tensor,
+    autograd::{Grads, record},
+};
+
+impl Tensor {
+    /// The matrix product, by the rules of PyTorch's `torch.matmul`: of two vectors the dot product (a
+    /// scalar), of a matrix and a vector a vector, of tensors with more dimensions the products of their
+    /// last two, where the leading dimensions are a batch and broadcast.
+    ///
+    /// # Errors
+    /// The inner extents differ, the batches do not broadcast, an operand is a scalar, or dtypes or devices
+    /// differ.
+    pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
+        let (a, b) = (self, other);
+        check_operands(a, b)?;
+        match (a.rank(), b.rank()) {
+            (1, 1) => {
+                let out = product(&a.alias(a.layout().unsqueeze(0)?), &b.alias(b.layout().unsqueeze(1)?))?;
+                let out = out.alias(out.layout().squeeze(1).squeeze(0)).detach();
+                record(out, "DotBackward0", &[a, b], &[a, b], |ctx| {
+                    let (grad, a, b) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+                    Ok(smallvec![ctx.when(0, || grad.mul(&b))?, ctx.when(1, || grad.mul(&a))?])
+                })
+            }
+            (2, 1) => {
+                let out = product(a, &b.alias(b.layout().unsqueeze(1)?))?;
+                let out = out.alias(out.layout().squeeze(1)).detach();
+                record(out, "MvBackward0", &[a, b], &[a, b], |ctx| {
+                    let (grad, a, b) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+                    Ok(smallvec![ctx.when(0, || grad.unsqueeze(1)?.mul(&b))?, ctx.when(1, || a.t()?.matmul(&grad))?])
+                })
+            }
+            (_, 1) => a.matmul(&b.unsqueeze(1)?)?.squeeze(-1),
+            (1, _) => a.unsqueeze(0)?.matmul(b)?.squeeze(-2),
+            (2, 2) => record(product(a, b)?, "MmBackward0", &[a, b], &[a, b], product_gradients),
+            _ => record(product(a, b)?, "BmmBackward0", &[a, b], &[a, b], product_gradients),
+        }
+    }
+
+    /// The product of two matrices.
+    ///
+    /// # Errors
+    /// An operand has not 2 dimensions, or as [`matmul`](Tensor::matmul).
+    pub fn mm(&self, other: &Tensor) -> Result<Tensor> {
+        for tensor in [self, other] {
+            if tensor.rank() != 2 {
+                return Err(Error::shape("mm", "two matrices", tensor.shape()));
+            }
+        }
+        self.matmul(other)
+    }
+
+    /// The products of two batches of matrices, `[B, M, K]` and `[B, K, N]`. Nothing broadcasts.
+    ///
+    /// # Errors
+    /// An operand has not 3 dimensions, the batches differ, or as [`matmul`](Tensor::matmul).
+    pub fn bmm(&self, other: &Tensor) -> Result<Tensor> {
+        for tensor in [self, other] {
+            if tensor.rank() != 3 {
+                return Err(Error::shape("bmm", "two batches of matrices", tensor.shape()));
+            }
+        }
+        if self.dims()[0] != other.dims()[0] {
+            return Err(Error::shapes("bmm", self.shape(), other.shape(), "the first extents must be equal"));
+        }
+        self.matmul(other)
+    }
+
+    /// `self · weightᵀ + bias` over the last dimension: `self` is `[…, K]`, `weight` `[N, K]`, `bias` `[N]`,
+    /// the result `[…, N]`. One fused primitive.
+    ///
+    /// # Errors
+    /// The shapes do not fit, or dtypes or devices differ.
+    pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.linear_impl(weight, bias, false)
+    }
+
+    /// [`linear`](Tensor::linear) followed by ReLU, in one primitive.
+    ///
+    /// # Errors
+    /// As [`linear`](Tensor::linear).
+    pub fn linear_relu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.linear_impl(weight, bias, true)
+    }
+
+    fn linear_impl(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+        const OP: &str = "linear";
+        check::floats(OP, self)?;
+        check::same_kind(OP, self, &[weight])?;
+        if weight.rank() != 2 {
+            return Err(Error::shape(OP, "a weight [out features, in features]", weight.shape()));
+        }
+        let (n, k) = weight.dims2()?;
+        if self.rank() == 0 || self.dims().last() != Some(&k) {
+            let expected = format!("the last extent of the input must be the weight's second, {k}");
+            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
+        }
+        if let Some(bias) = bias {
+            check::same_kind(OP, self, &[bias])?;
+            if *bias.shape() != [n] {
+                let expected = format!("the bias has the shape [{n}] of the out features");
+                return Err(Error::shapes(OP, weight.shape(), bias.shape(), expected));
+            }
+        }
+        if self.rank() != 2 {
+            let mut dims = [0; MAX_RANK];
+            dims[..self.rank()].copy_from_slice(self.dims());
+            dims[self.rank() - 1] = n;
+            let rows = self.dims()[..self.rank() - 1].iter().product::<usize>();
+            return self.reshape([rows, k])?.linear_impl(weight, bias, relu)?.reshape(&dims[..self.rank()]);
+        }
+        let (x, w, b) = (self.read(), weight.read(), bias.map(Tensor::read));
+        let out = Tensor::compute(self.device(), self.dtype(), Shape::new(&[self.dims()[0], n])?, |backend, out| {
+            backend.linear(x.view(), w.view(), b.as_ref().map(|b| b.view()), relu, out)
+        })?;
+        drop((x, w, b));
+        let name = match (relu, bias) {
+            (true, _) => "ReluBackward0",
+            (false, Some(_)) => "AddmmBackward0",
+            (false, None) => "MmBackward0",
+        };
+        let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
+        let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
+        let result = out.clone();
+        // Each operand's gradient reads the other; ReLU's reads the output.
+        let saved: &[&Tensor] = if relu { &[self, weight, &out] } else { &[self, weight] };
+        record(result, name, inputs, saved, move |ctx| {
+            let mut grad = ctx.grad()?;
+            if relu {
+                grad = grad.relu_gradient(&ctx.saved(2)?)?;
+            }
+            let mut grads: Grads = smallvec![
+                ctx.when(0, || product(&grad, &ctx.saved(1)?))?,
+                ctx.when(1, || product(&grad.t()?, &ctx.saved(0)?))?
+            ];
+            if ctx.needs.len() == 3 {
+                grads.push(ctx.when(2, || grad.sum(0))?);
+            }
+            Ok(grads)
+        })
+    }
+}
+
+fn check_operands(a: &Tensor, b: &Tensor) -> Result<()> {
+    const OP: &str = "matmul";
+    check::same_kind(OP, a, &[b])?;
+    if a.dtype() == DType::Bool {
+        return Err(Error::dtype(OP, DType::Bool, "it takes numbers; convert with `to_dtype`"));
+    }
+    if a.rank() == 0 || b.rank() == 0 {
+        return Err(Error::shapes(OP, a.shape(), b.shape(), "both need at least 1 dimension"));
+    }
+    let inner = (a.dims()[a.rank() - 1], b.dims()[b.rank().saturating_sub(2)]);
+    if inner.0 != inner.1 {
+        let expected = format!("the inner extents, {} and {}, must be equal", inner.0, inner.1);
+        return Err(Error::shapes(OP, a.shape(), b.shape(), expected));
+    }
+    Ok(())
+}
+
+/// The product of checked operands with at least 2 dimensions, without history.
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    const OP: &str = "matmul";
+    let ((m, k), (_, n)) = (matrix(a), matrix(b));
+    let batch_of = |t: &Tensor| Shape::new(&t.dims()[..t.rank() - 2]);
+    let batch = if a.rank() == 2 && b.rank() == 2 {
+        Shape::SCALAR
+    } else {
+        Shape::broadcast(OP, &batch_of(a)?, &batch_of(b)?)
+            .map_err(|_| Error::shapes(OP, a.shape(), b.shape(), "the leading dimensions must broadcast"))?
+    };
+    let with_matrix = |rows: usize, columns: usize| {
+        let rank = batch.rank();
+        if rank + 2 > MAX_RANK {
+            return Err(Error::shape(OP, "at most 8 dimensions", &batch));
+        }
+        let mut dims = [0; MAX_RANK];
+        dims[..rank].copy_from_slice(&batch);
+        (dims[rank], dims[rank + 1]) = (rows, columns);
+        Shape::new(&dims[..rank + 2])
+    };
+    let (layout_a, layout_b) =
+        (a.layout().expand(OP, &with_matrix(m, k)?)?, b.layout().expand(OP, &with_matrix(k, n)?)?);
+    let (x, y) = (a.read(), b.read());
+    Tensor::compute(a.device(), a.dtype(), with_matrix(m, n)?, |backend, out| {
+        backend.matmul(x.through(&layout_a), y.through(&layout_b), out)
+    })
+}
+
+fn matrix(t: &Tensor) -> (usize, usize) {
+    (t.dims()[t.rank() - 2], t.dims()[t.rank() - 1])
+}
+
+fn product_gradients(ctx: &crate::autograd::Ctx<'_>) -> Result<Grads> {
+    let (grad, a, b) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+    Ok(smallvec![
+        ctx.when(0, || product(&grad, &b.transpose(-1, -2)?)?.sum_to(a.shape()))?,
+        ctx.when(1, || product(&a.transpose(-1, -2)?, &grad)?.sum_to(b.shape()))?
+    ])
+}

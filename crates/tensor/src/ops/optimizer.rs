@@ -1,0 +1,146 @@
+//! The step of an optimizer, for all parameters of a group in one primitive.
+
+use std::collections::HashSet;
+
+use kiln_backend::{Error, OptimRule, OptimSlot, Result, View, ViewMut};
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+
+use super::check;
+use crate::Tensor;
+
+/// A parameter with what an optimizer step needs.
+#[derive(Clone, Copy, Debug)]
+pub struct OptimTensors<'a> {
+    /// The parameter, changed in place (autograd's rules for leaves do not apply: this is the update).
+    pub param: &'a Tensor,
+    /// Its gradient.
+    pub grad: &'a Tensor,
+    /// [`OptimRule::states`] tensors of its shape and dtype, changed in place.
+    pub states: &'a [Tensor],
+    /// The number of its steps, this one included.
+    pub step: u64,
+}
+
+/// Updates all parameters by one rule with learning rate `lr`.
+///
+/// # Errors
+/// A gradient or state does not have its parameter's shape, dtype and device, or parameters are on
+/// different devices. Nothing has been changed then.
+pub fn optimizer_step(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>]) -> Result<()> {
+    const OP: &str = "optimizer_step";
+    let Some(first) = slots.first() else { return Ok(()) };
+    for slot in slots {
+        let param = slot.param;
+        check::floats(OP, param)?;
+        check::same_device(OP, first.param, &[param])?;
+        if slot.states.len() != rule.states() {
+            return Err(Error::argument(OP, format!("{} states for {rule:?}", slot.states.len())));
+        }
+        for other in std::iter::once(slot.grad).chain(slot.states) {
+            check::same_kind(OP, param, &[other])?;
+            if other.shape() != param.shape() {
+                let expected = "a gradient or state has its parameter's shape";
+                return Err(Error::shapes(OP, param.shape(), other.shape(), expected));
+            }
+        }
+    }
+    // Memory is locked for the whole step, so each piece may be written by one parameter only; others wait
+    // for a later call.
+    let (mut now, mut later, mut taken) = (Vec::new(), Vec::new(), HashSet::new());
+    for slot in slots {
+        let written = || std::iter::once(slot.param).chain(slot.states);
+        let own: HashSet<usize> = written().map(address).collect();
+        let plain = written().all(|t| t.is_contiguous()) && own.len() == 1 + slot.states.len();
+        if !plain {
+            step_on_copies(rule, lr, slot)?;
+        } else if own.is_disjoint(&taken) {
+            taken.extend(own);
+            now.push(*slot);
+        } else {
+            later.push(*slot);
+        }
+    }
+    step_distinct(rule, lr, &now, &taken)?;
+    later.iter().try_for_each(|slot| optimizer_step(rule, lr, &[*slot]))
+}
+
+fn address(tensor: &Tensor) -> usize {
+    std::sync::Arc::as_ptr(&tensor.0.storage) as usize
+}
+
+/// For views with gaps, and for states that share memory.
+fn step_on_copies(rule: &OptimRule, lr: f64, slot: &OptimTensors<'_>) -> Result<()> {
+    crate::no_grad(|| {
+        let param = slot.param.copy()?;
+        let states: Vec<Tensor> = slot.states.iter().map(Tensor::copy).collect::<Result<_>>()?;
+        let copies = OptimTensors { param: &param, grad: slot.grad, states: &states, step: slot.step };
+        optimizer_step(rule, lr, &[copies])?;
+        slot.param.copy_(&param)?;
+        slot.states.iter().zip(&states).try_for_each(|(state, copy)| state.copy_(copy))
+    })
+}
+
+type Memory = Box<dyn kiln_backend::Buffer>;
+
+enum Guard<'a> {
+    Read(RwLockReadGuard<'a, Memory>),
+    Write(RwLockWriteGuard<'a, Memory>),
+}
+
+/// Locks all or none: while it waits for one it holds no other, so that a thread that reads two parameters
+/// (in whatever order) and this one never wait for each other.
+fn lock_all<'a>(wanted: &[(&'a Tensor, bool)]) -> Vec<Guard<'a>> {
+    loop {
+        let try_lock = |&(tensor, write): &(&'a Tensor, bool)| {
+            let storage = &tensor.0.storage;
+            let guard = if write { storage.try_write().map(Guard::Write) } else { storage.try_read().map(Guard::Read) };
+            guard.ok_or((tensor, write))
+        };
+        match wanted.iter().map(try_lock).collect() {
+            Ok(guards) => return guards,
+            Err((busy, true)) => drop(busy.0.storage.write()),
+            Err((busy, false)) => drop(busy.0.storage.read()),
+        }
+    }
+}
+
+fn step_distinct(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>], written: &HashSet<usize>) -> Result<()> {
+    let Some(first) = slots.first() else { return Ok(()) };
+    let backend = first.param.0.storage.backend;
+    let own = |slot: &OptimTensors<'_>| {
+        crate::no_grad(|| if written.contains(&address(slot.grad)) { slot.grad.copy() } else { slot.grad.contiguous() })
+    };
+    let grads: Vec<Tensor> = slots.iter().map(own).collect::<Result<_>>()?;
+    let mut wanted: Vec<(&Tensor, bool)> = Vec::with_capacity(slots.len() * 3);
+    for (slot, grad) in slots.iter().zip(&grads) {
+        wanted.push((grad, false));
+        wanted.extend(std::iter::once(slot.param).chain(slot.states).map(|t| (t, true)));
+    }
+    let mut guards = lock_all(&wanted);
+    let mut entries = wanted.iter().zip(&mut guards);
+    let mut work: Vec<OptimSlot<'_>> = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let (Some((grad, Guard::Read(read))), Some((param, Guard::Write(write)))) = (entries.next(), entries.next())
+        else {
+            break;
+        };
+        let states = entries.by_ref().take(slot.states.len()).filter_map(|((t, _), guard)| match guard {
+            Guard::Write(write) => Some(ViewMut { buffer: &mut ***write, layout: t.layout() }),
+            Guard::Read(_) => None,
+        });
+        work.push(OptimSlot {
+            param: ViewMut { buffer: &mut ***write, layout: param.0.layout() },
+            grad: View { buffer: &***read, layout: grad.0.layout() },
+            states: states.collect(),
+            step: slot.step,
+        });
+    }
+    backend.optimizer_step(rule, lr, &mut work)?;
+    drop(work);
+    drop(guards);
+    slots
+        .iter()
+        .flat_map(|slot| std::iter::once(slot.param).chain(slot.states))
+        .for_each(|t| t.0.storage.bump_version());
+    Ok(())
+}

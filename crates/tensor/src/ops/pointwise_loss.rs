@@ -1,0 +1,141 @@
+//! Mean squared error, absolute error and binary cross-entropy: one fused primitive each way.
+
+use kiln_backend::{Error, Layout, PointwiseLoss, PointwiseLossKind, Reduction, Result, Shape};
+use smallvec::smallvec;
+
+use super::check;
+use crate::{
+    Tensor,
+    autograd::{Ctx, record},
+    storage::Reading,
+};
+
+impl Tensor {
+    /// An element-wise loss of this tensor against `target`, which has its shape. (PyTorch broadcasts the
+    /// target of some losses, with a warning that it is probably a mistake; here it is an error.)
+    /// `weight` and `pos_weight` belong to binary cross-entropy and broadcast to the shape.
+    ///
+    /// `kiln::nn` wraps this as `MSELoss`, `L1Loss` and `BCEWithLogitsLoss`.
+    ///
+    /// # Errors
+    /// Shapes, dtypes or devices do not fit, or a weight requires gradients.
+    pub fn pointwise_loss(
+        &self,
+        kind: PointwiseLossKind,
+        target: &Tensor,
+        weight: Option<&Tensor>,
+        pos_weight: Option<&Tensor>,
+        reduction: Reduction,
+    ) -> Result<Tensor> {
+        let (op, name) = match kind {
+            PointwiseLossKind::Mse => ("mse_loss", "MseLossBackward0"),
+            PointwiseLossKind::L1 => ("l1_loss", "L1LossBackward0"),
+            PointwiseLossKind::BceWithLogits => {
+                ("binary_cross_entropy_with_logits", "BinaryCrossEntropyWithLogitsBackward0")
+            }
+        };
+        check::floats(op, self)?;
+        check::same_kind(op, self, &[target])?;
+        if target.shape() != self.shape() {
+            return Err(Error::shapes(op, self.shape(), target.shape(), "input and target must have one shape"));
+        }
+        for weight in [weight, pos_weight].into_iter().flatten() {
+            if kind != PointwiseLossKind::BceWithLogits {
+                return Err(Error::argument(op, "only binary cross-entropy takes weights"));
+            }
+            check::same_kind(op, self, &[weight])?;
+            weight.layout().expand(op, self.shape())?;
+            if weight.requires_grad() {
+                return Err(Error::autograd(op, "a weight requires gradients, for which there is no rule"));
+            }
+        }
+        let (shape, is_weighted, has_positive) = (*self.shape(), weight.is_some(), pos_weight.is_some());
+        let tensors: smallvec::SmallVec<[&Tensor; 4]> =
+            [Some(self), Some(target), weight, pos_weight].into_iter().flatten().collect();
+        let out_shape = if reduction == Reduction::None { shape } else { Shape::SCALAR };
+        let operands = Operands::new(op, &tensors, &shape)?;
+        let loss = Tensor::compute(self.device(), self.dtype(), out_shape, |backend, out| {
+            backend.pointwise_loss(&operands.loss(kind, reduction, is_weighted, has_positive), out)
+        })?;
+        drop(operands);
+        record(loss, name, &[self, target], &tensors, move |ctx| {
+            let grad = ctx.grad()?;
+            let saved: Vec<Tensor> = (0..ctx.saved.len()).map(|i| ctx.saved(i)).collect::<Result<_>>()?;
+            let tensors: Vec<&Tensor> = saved.iter().collect();
+            let to_input = || {
+                let (operands, g) = (Operands::new(op, &tensors, &shape)?, grad.read());
+                Tensor::compute(grad.device(), grad.dtype(), shape, |backend, out| {
+                    let loss = operands.loss(kind, reduction, is_weighted, has_positive);
+                    backend.pointwise_loss_grad(&loss, g.view(), out)
+                })
+            };
+            let input_grad = if ctx.needs(0) || (ctx.needs(1) && kind != PointwiseLossKind::BceWithLogits) {
+                Some(to_input()?)
+            } else {
+                None
+            };
+            let target_grad = match (&input_grad, ctx.needs(1)) {
+                (_, false) => None,
+                // These depend on the difference alone.
+                (Some(input), true) if kind != PointwiseLossKind::BceWithLogits => Some(input.neg()?),
+                _ => Some(bce_target_gradient(ctx, &grad, reduction, is_weighted, has_positive)?),
+            };
+            Ok(smallvec![if ctx.needs(0) { input_grad } else { None }, target_grad])
+        })
+    }
+}
+
+/// The tensors of a loss, locked and broadcast: input, target, then the weights that there are.
+struct Operands<'a> {
+    locked: Vec<(Reading<'a>, Layout)>,
+}
+
+impl<'a> Operands<'a> {
+    fn new(op: &'static str, tensors: &[&'a Tensor], shape: &Shape) -> Result<Operands<'a>> {
+        let lock = |t: &&'a Tensor| Ok((t.read(), t.layout().expand(op, shape)?));
+        Ok(Operands { locked: tensors.iter().map(lock).collect::<Result<_>>()? })
+    }
+
+    fn loss(
+        &self,
+        kind: PointwiseLossKind,
+        reduction: Reduction,
+        is_weighted: bool,
+        has_positive: bool,
+    ) -> PointwiseLoss<'_> {
+        let view = |i: usize| self.locked[i].0.through(&self.locked[i].1);
+        PointwiseLoss {
+            kind,
+            reduction,
+            input: view(0),
+            target: view(1),
+            weight: is_weighted.then(|| view(2)),
+            pos_weight: has_positive.then(|| view(2 + usize::from(is_weighted))),
+        }
+    }
+}
+
+/// The slope of binary cross-entropy in the target: `-x`, or with a weight `p` of positive targets
+/// `p · softplus(-x) - softplus(x)`.
+fn bce_target_gradient(
+    ctx: &Ctx<'_>,
+    grad: &Tensor,
+    reduction: Reduction,
+    is_weighted: bool,
+    has_positive: bool,
+) -> Result<Tensor> {
+    let x = ctx.saved(0)?;
+    let mut slope = if has_positive {
+        let positive = ctx.saved(2 + usize::from(is_weighted))?;
+        positive.mul(&x.neg()?.softplus()?)?.sub(&x.softplus()?)?
+    } else {
+        x.neg()?
+    };
+    if is_weighted {
+        slope = slope.mul(&ctx.saved(2)?)?;
+    }
+    if reduction == Reduction::Mean {
+        slope = slope.div(x.numel() as f64)?;
+    }
+    slope.mul(grad)
+}

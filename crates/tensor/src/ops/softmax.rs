@@ -1,0 +1,47 @@
+//! Softmax and its logarithm.
+
+use kiln_backend::{Dim, Result};
+
+use super::check;
+use crate::{
+    Tensor,
+    autograd::{one, record},
+};
+
+impl Tensor {
+    /// `exp(x) / sum(exp(x))` along a dimension, without overflow.
+    ///
+    /// # Errors
+    /// The tensor is not of floats, or the dimension is out of range.
+    pub fn softmax(&self, dim: impl Dim) -> Result<Tensor> {
+        self.softmax_impl("softmax", "SoftmaxBackward0", dim, false)
+    }
+
+    /// The logarithm of [`softmax`](Tensor::softmax), computed without taking a logarithm of 0.
+    ///
+    /// # Errors
+    /// The tensor is not of floats, or the dimension is out of range.
+    pub fn log_softmax(&self, dim: impl Dim) -> Result<Tensor> {
+        self.softmax_impl("log_softmax", "LogSoftmaxBackward0", dim, true)
+    }
+
+    fn softmax_impl(&self, op: &'static str, node: &'static str, dim: impl Dim, log: bool) -> Result<Tensor> {
+        check::floats(op, self)?;
+        let dim = dim.resolve(op, self.rank())?;
+        if self.rank() == 0 {
+            return self.reshape([1])?.softmax_impl(op, node, 0, log)?.reshape(());
+        }
+        let reading = self.read();
+        let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
+            backend.softmax(reading.view(), dim, log, out)
+        })?;
+        drop(reading);
+        record(out.clone(), node, &[self], &[&out], move |ctx| {
+            let (grad, y) = (ctx.grad()?, ctx.saved(0)?);
+            let (g, y_read) = (grad.read(), y.read());
+            Ok(one(Tensor::compute(grad.device(), grad.dtype(), *grad.shape(), |backend, out| {
+                backend.softmax_grad(g.view(), y_read.view(), dim, log, out)
+            })?))
+        })
+    }
+}

@@ -1,0 +1,92 @@
+//! The files of `tests/golden`, made by PyTorch. The README there describes them.
+
+use std::path::PathBuf;
+
+use kiln_tensor::{DType, Device, Element, Tensor};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::Value;
+
+use super::args::Args;
+
+fn read(file: &str) -> Vec<u8> {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(file);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A JSON file.
+pub fn json(file: &str) -> Value {
+    serde_json::from_slice(&read(file)).unwrap()
+}
+
+/// One call of a PyTorch function.
+pub struct Case {
+    pub name: String,
+    pub op: String,
+    pub args: Args,
+    pub inputs: Vec<Tensor>,
+    pub outputs: Vec<Tensor>,
+    /// The gradient that flows into each output; `None` where none can.
+    pub cotangents: Vec<Option<Tensor>>,
+    /// The gradient of each input; `None` where PyTorch gives none.
+    pub grads: Vec<Option<Tensor>>,
+}
+
+/// The cases of a `.safetensors` file, in its order.
+pub fn cases(file: &str) -> Vec<Case> {
+    let bytes = read(file);
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let listed = metadata.metadata().as_ref().unwrap()["cases"].clone();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
+    listed
+        .into_iter()
+        .map(|case| {
+            let name = case["name"].as_str().unwrap().to_owned();
+            let get = |kind: &str, i: usize| tensors.tensor(&format!("{name}/{kind}{i}")).ok().map(|view| load(&view));
+            let all = |kind: &str| (0..).map_while(|i| get(kind, i)).collect::<Vec<_>>();
+            let (inputs, outputs) = (all("in"), all("out"));
+            Case {
+                op: case["op"].as_str().unwrap().to_owned(),
+                args: Args(case["args"].clone()),
+                cotangents: (0..outputs.len()).map(|i| get("cotangent", i)).collect(),
+                grads: (0..inputs.len()).map(|i| get("grad", i)).collect(),
+                inputs,
+                outputs,
+                name,
+            }
+        })
+        .collect()
+}
+
+fn load(view: &TensorView) -> Tensor {
+    fn values<T: Element + bytemuck::AnyBitPattern>(view: &TensorView) -> Tensor {
+        Tensor::from_vec(bytemuck::pod_collect_to_vec::<u8, T>(view.data()), view.shape(), Device::Cpu).unwrap()
+    }
+    match view.dtype() {
+        Dtype::F64 => values::<f64>(view),
+        Dtype::F32 => values::<f32>(view),
+        Dtype::F16 => values::<half::f16>(view),
+        Dtype::BF16 => values::<half::bf16>(view),
+        Dtype::I64 => values::<i64>(view),
+        Dtype::I32 => values::<i32>(view),
+        Dtype::U8 => values::<u8>(view),
+        Dtype::BOOL => {
+            let flags: Vec<bool> = view.data().iter().map(|&byte| byte != 0).collect();
+            Tensor::from_vec(flags, view.shape(), Device::Cpu).unwrap()
+        }
+        other => panic!("golden files hold no {other:?}"),
+    }
+}
+
+/// The dtype with PyTorch's name.
+pub fn dtype(name: &str) -> Option<DType> {
+    DType::ALL.into_iter().find(|dtype| dtype.torch_name() == name)
+}
+
+/// A number as the golden files write it: infinities and NaN are strings.
+pub fn number(value: &Value) -> f64 {
+    match value {
+        Value::String(text) => text.parse().unwrap(),
+        value => value.as_f64().unwrap_or_else(|| panic!("{value} is no number")),
+    }
+}
