@@ -48,7 +48,7 @@ pub trait Collate: Sized {
 impl Collate for Tensor {
     type Batch = Tensor;
     fn collate(samples: Vec<Tensor>) -> Result<Tensor> {
-        crate::join::stack(&samples)
+        Tensor::stack(&samples, 0)
     }
 }
 

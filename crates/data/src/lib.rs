@@ -21,7 +21,6 @@
 mod collate;
 mod dataset;
 mod epoch;
-mod join;
 mod loader;
 mod mnist;
 mod sampler;

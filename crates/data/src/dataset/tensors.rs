@@ -116,8 +116,15 @@ impl<T: TensorTuple> Dataset for TensorDataset<T> {
 
     fn get_batch(&self, indices: &[usize]) -> Result<T> {
         indices.iter().try_for_each(|&index| self.check(index))?;
-        self.tensors.try_map(&mut |tensor| crate::join::rows(tensor, indices))
+        self.tensors.try_map(&mut |tensor| rows(tensor, indices))
     }
+}
+
+/// The rows with these numbers along dimension 0.
+fn rows(tensor: &Tensor, indices: &[usize]) -> Result<Tensor> {
+    let indices: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
+    let len = indices.len();
+    tensor.index_select(0, &Tensor::from_vec(indices, len, tensor.device())?)
 }
 
 #[cfg(test)]
