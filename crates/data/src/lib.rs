@@ -28,7 +28,8 @@ mod to_device;
 
 pub use collate::Collate;
 pub use dataset::{
-    ConcatDataset, Dataset, DatasetExt, Map, Samples, Split, Subset, TensorDataset, TensorTuple, random_split,
+    ConcatDataset, Dataset, DatasetExt, Map, Samples, Split, Subset, TargetTransform, TensorDataset, TensorTuple,
+    Transform, random_split,
 };
 pub use epoch::{Epoch, Stream};
 pub use loader::{

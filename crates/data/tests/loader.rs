@@ -137,7 +137,7 @@ fn a_panic_is_an_error() -> Result<()> {
             let loader = DataLoader::builder(Numbers::reading(40, bad)).batch_size(5).num_workers(workers).build()?;
             let batches: Vec<Result<_>> = loader.iter().collect();
             assert_eq!(batches.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
-            let text = batches[2].as_ref().map(|_| String::new()).unwrap_or_else(ToString::to_string);
+            let text = batches[2].as_ref().map_or_else(ToString::to_string, |_| String::new());
             assert!(text.contains("batch 2") && text.contains("no sample 12"), "{text}");
             Ok(())
         })?;

@@ -5,7 +5,7 @@ mod support;
 use std::{fs, path::Path};
 
 use kiln_data::{Collate, DataLoader, Dataset, DatasetExt, FashionMNIST, MNIST, Origin, idx};
-use kiln_tensor::{Error, ErrorKind, Result};
+use kiln_tensor::{Error, ErrorKind, Result, Tensor};
 use proptest::prelude::*;
 use support::{gzip, idx as encode, images_and_labels};
 
@@ -64,7 +64,7 @@ fn gathered_batches_equal_collated_samples() -> Result<()> {
     let gathered = data.get_batch(&indices)?;
     let (pixels, labels): (Vec<_>, Vec<_>) =
         indices.iter().map(|&i| data.get(i)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
-    let pixels: Vec<f32> = pixels.iter().map(|image| image.to_vec::<f32>()).collect::<Result<Vec<_>>>()?.concat();
+    let pixels: Vec<f32> = pixels.iter().map(Tensor::to_vec::<f32>).collect::<Result<Vec<_>>>()?.concat();
     assert_eq!(gathered.0.to_vec::<f32>()?, pixels);
     assert_eq!(gathered.1.to_vec::<i64>()?, Collate::collate(labels)?.to_vec::<i64>()?);
     Ok(())

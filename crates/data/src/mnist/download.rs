@@ -75,7 +75,7 @@ impl Download<'_> {
         let mut failures = Vec::new();
         for mirror in self.mirrors {
             let url = format!("{}/{}", mirror.trim_end_matches('/'), self.name());
-            match self.from_mirror(&agent, &url) {
+            match self.try_mirror(&agent, &url) {
                 Ok(()) => return Ok(self.target.clone()),
                 Err(Failure::Local(error)) => return Err(error),
                 Err(Failure::Passing(reason) | Failure::Lasting(reason)) => failures.push(format!("{url}: {reason}")),
@@ -95,7 +95,7 @@ impl Download<'_> {
         self.target.with_file_name(format!("{}.part", self.name()))
     }
 
-    fn from_mirror(&self, agent: &Agent, url: &str) -> Result<(), Failure> {
+    fn try_mirror(&self, agent: &Agent, url: &str) -> Result<(), Failure> {
         let mut pause = PAUSE;
         let mut attempt = 1;
         loop {
