@@ -57,7 +57,8 @@ mod tests {
         assert!(joined.get(3).is_err());
         assert!(ConcatDataset::<Vec<i64>>::new([])?.get(0).is_err());
 
-        let mixed: Vec<Box<dyn Dataset<Item = i64>>> = vec![Box::new(vec![1i64]), Box::new(std::sync::Arc::new(vec![2i64]))];
+        let mixed: Vec<Box<dyn Dataset<Item = i64>>> =
+            vec![Box::new(vec![1i64]), Box::new(std::sync::Arc::new(vec![2i64]))];
         assert_eq!(ConcatDataset::new(mixed)?.get_batch(&[1, 0])?.to_vec::<i64>()?, [2, 1]);
         Ok(())
     }
