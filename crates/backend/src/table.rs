@@ -17,7 +17,7 @@ macro_rules! unary_table {
         $expand! {
             Neg neg "NegBackward0" |x| -x, nothing, |g, s| -g, "`-x`.";
             Abs abs "AbsBackward0" |x| x.abs(), input, |g, s| g * s.sign(), "`|x|`; its gradient at 0 is 0.";
-            Sign sign "SignBackward0" |x| x.sign(), nothing, |g, s| T::of(0.0) * g, "-1, 0 or 1; the gradient is 0.";
+            Sign sign "SignBackward0" |x| x.sign(), nothing, |g, s| T::of(0.0) * g, "-1, 0 or 1 (0 of NaN, as in PyTorch); the gradient is 0.";
             Square square "PowBackward0" |x| x * x, input, |g, s| g * (s + s), "`x * x`.";
             Reciprocal reciprocal "ReciprocalBackward0" |x| T::of(1.0) / x, output, |g, s| -g * s * s, "`1 / x`.";
             Sqrt sqrt "SqrtBackward0" |x| x.sqrt(), output, |g, s| g / (s + s), "Square root; NaN below 0.";
@@ -67,8 +67,8 @@ macro_rules! binary_table {
             Mul mul "MulBackward0" |a, b| a * b, |g, a, b| g * b, |g, a, b| g * a, "`a * b`.";
             Div div "DivBackward0" |a, b| a / b, |g, a, b| g / b, |g, a, b| -g * (a / b) / b, "`a / b`; integers are divided as `f32`.";
             Pow pow "PowBackward0" |a, b| a.powf(b), |g, a, b| if b == T::of(0.0) { T::of(0.0) } else { g * b * a.powf(b - T::of(1.0)) }, |g, a, b| if a == T::of(0.0) && b >= T::of(0.0) { T::of(0.0) } else { g * a.powf(b) * a.ln() }, "`a^b`.";
-            Maximum maximum "MaximumBackward0" |a, b| a.maximum(b), |g, a, b| if a == b { g * T::of(0.5) } else if a > b || a != a { g } else { T::of(0.0) }, |g, a, b| if a == b { g * T::of(0.5) } else if b > a || b != b { g } else { T::of(0.0) }, "The larger one; NaN if either is. Equal operands share the gradient.";
-            Minimum minimum "MinimumBackward0" |a, b| a.minimum(b), |g, a, b| if a == b { g * T::of(0.5) } else if a < b || a != a { g } else { T::of(0.0) }, |g, a, b| if a == b { g * T::of(0.5) } else if b < a || b != b { g } else { T::of(0.0) }, "The smaller one; NaN if either is. Equal operands share the gradient.";
+            Maximum maximum "MaximumBackward0" |a, b| a.maximum(b), |g, a, b| if a == b { g * T::of(0.5) } else if a < b { T::of(0.0) } else { g }, |g, a, b| if a == b { g * T::of(0.5) } else if b < a { T::of(0.0) } else { g }, "The larger one; NaN if either is. Equal operands share the gradient; at NaN both get all of it.";
+            Minimum minimum "MinimumBackward0" |a, b| a.minimum(b), |g, a, b| if a == b { g * T::of(0.5) } else if a > b { T::of(0.0) } else { g }, |g, a, b| if a == b { g * T::of(0.5) } else if b > a { T::of(0.0) } else { g }, "The smaller one; NaN if either is. Equal operands share the gradient; at NaN both get all of it.";
             Atan2 atan2 "Atan2Backward0" |a, b| a.atan2(b), |g, a, b| g * b / (a * a + b * b), |g, a, b| -g * a / (a * a + b * b), "The angle of the point `(b, a)`, in radians.";
             Remainder remainder "RemainderBackward0" |a, b| a - b * (a / b).floor(), |g, a, b| g, |g, a, b| -g * (a / b).floor(), "Python's `a % b`: the sign is that of `b`.";
         }

@@ -56,7 +56,7 @@ pub(crate) trait Real:
     fn atan2(self, x: Self) -> Self;
     fn is_nan(self) -> bool;
 
-    /// -1, 0 or 1; NaN of NaN.
+    /// -1, 0 or 1; 0 of NaN, as in PyTorch.
     #[inline(always)]
     fn sign(self) -> Self {
         let zero = Self::of(0.0);
@@ -65,7 +65,7 @@ pub(crate) trait Real:
         } else if self < zero {
             Self::of(-1.0)
         } else {
-            self + zero
+            zero
         }
     }
 

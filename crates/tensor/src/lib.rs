@@ -22,6 +22,8 @@ pub use kiln_backend::{
     ClassLoss, ClassLossInput, DType, Dim, Dims, Element, Error, ErrorKind, MAX_RANK, MemoryStats, OptimRule,
     PointwiseLossKind, Reduction, Result, Scalar, Shape,
 };
-pub use ops::{OptimTensors, Rhs, optimizer_step};
+pub use ops::{
+    At, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, Rhs, SplitSizes, optimizer_step, step,
+};
 pub use state_dict::StateDict;
 pub use tensor::Tensor;

@@ -1,1 +1,130 @@
-//! x
+//! Optimizers, learning-rate schedulers ([`lr_scheduler`]) and gradient clipping.
+//!
+//! ```
+//! use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
+//! use kiln_nn::optim::{Adam, AdamOptions, Optimizer, SGD, SGDOptions};
+//! use kiln_tensor::{Device, Tensor};
+//! # fn main() -> kiln_tensor::Result<()> {
+//! let model = Linear::new(4, 1)?;
+//! let mut optimizer = SGD::new(model.parameters(), 1e-3)?; // only the learning rate
+//! let mut optimizer = Adam::new(model.named_parameters(), AdamOptions::new(1e-3).betas((0.8, 0.99)))?;
+//! let mut optimizer = SGD::with_groups([
+//!     (vec![("weight", &*model.weight)], SGDOptions::new(1e-2).momentum(0.9)),
+//!     (vec![("bias", model.bias.as_deref().unwrap())], SGDOptions::new(1e-3)),
+//! ])?;
+//!
+//! let (x, y) = (Tensor::randn([8, 4], Device::Cpu)?, Tensor::zeros([8, 1], Device::Cpu)?);
+//! optimizer.zero_grad();
+//! mse_loss(&model.forward(&x)?, &y)?.backward()?;
+//! optimizer.step()?;
+//! assert!(optimizer.unused_parameters().is_empty());
+//! # Ok(())
+//! # }
+//! ```
+
+mod clip;
+mod engine;
+pub mod lr_scheduler;
+mod options;
+mod state;
+
+use kiln_tensor::{Error, Result};
+
+use crate::StateDict;
+
+pub use clip::{clip_grad_norm_, clip_grad_value_};
+pub use engine::{Optim, Param, ParamGroup};
+pub use options::{AdagradOptions, AdamOptions, AdamWOptions, OptimOptions, RMSpropOptions, SGDOptions};
+
+/// Stochastic gradient descent, with momentum if asked for
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html>).
+pub type SGD = Optim<SGDOptions>;
+
+/// Adam (Kingma & Ba, 2015; <https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html>).
+pub type Adam = Optim<AdamOptions>;
+
+/// Adam with decoupled weight decay (Loshchilov & Hutter, 2019;
+/// <https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html>).
+pub type AdamW = Optim<AdamWOptions>;
+
+/// RMSprop (Hinton, 2012; <https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html>).
+pub type RMSprop = Optim<RMSpropOptions>;
+
+/// Adagrad (Duchi et al., 2011; <https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html>).
+pub type Adagrad = Optim<AdagradOptions>;
+
+/// What a training loop and a scheduler need of an optimizer, whichever it is.
+pub trait Optimizer {
+    /// Changes the parameters by their gradients, without waiting for the device. Those that have no
+    /// gradient are left as they are, and listed by [`unused_parameters`](Optimizer::unused_parameters).
+    ///
+    /// # Errors
+    /// **No** parameter has a gradient: nothing would be learnt. Or a hyper-parameter that was changed is
+    /// invalid.
+    fn step(&mut self) -> Result<()>;
+
+    /// Forgets the gradients of all parameters.
+    fn zero_grad(&self);
+
+    /// The parameters that require gradients and had none in the latest step, by name (or by position, if
+    /// they were given without names). Layers that never appear in the loss show up here.
+    fn unused_parameters(&self) -> &[String];
+
+    /// What schedulers change, for each parameter group.
+    fn rates(&self) -> Vec<GroupRates>;
+
+    /// Sets what schedulers change.
+    ///
+    /// # Errors
+    /// There is not one entry for each group, or a value is invalid. Nothing has been changed then.
+    fn set_rates(&mut self, rates: &[GroupRates]) -> Result<()>;
+
+    /// The learning rate of the first group.
+    fn lr(&self) -> f64 {
+        self.rates().first().map_or(0.0, |group| group.lr)
+    }
+
+    /// Sets the learning rate of all groups.
+    ///
+    /// # Errors
+    /// It is negative or not finite.
+    fn set_lr(&mut self, lr: f64) -> Result<()> {
+        let rates: Vec<_> = self.rates().into_iter().map(|group| GroupRates { lr, ..group }).collect();
+        self.set_rates(&rates)
+    }
+
+    /// Hyper-parameters, step counts and moments as tensors by name: saved and loaded like a module's, a
+    /// run goes on as if it had never stopped. They share memory with the optimizer:
+    /// [`copy`](kiln_tensor::Tensor::copy) what must not change with it.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    fn state_dict(&self) -> Result<StateDict>;
+
+    /// Takes over the state that [`state_dict`](Optimizer::state_dict) gave. The optimizer must have been
+    /// made with the same parameters and groups. Nothing is changed if it fails.
+    ///
+    /// # Errors
+    /// A name is missing or unexpected, or a shape differs.
+    fn load_state_dict(&mut self, state: &StateDict) -> Result<()>;
+}
+
+/// What schedulers read and change of a parameter group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupRates {
+    /// The learning rate.
+    pub lr: f64,
+    /// The learning rate before the first scheduler changed it.
+    pub initial_lr: Option<f64>,
+    /// The momentum, or Adam's `beta1`; `None` if the optimizer has neither.
+    pub momentum: Option<f64>,
+}
+
+fn invalid(op: &'static str, what: &str, value: impl std::fmt::Debug, expected: &str) -> Error {
+    Error::argument(op, format!("{what} {value:?} is invalid: it must be {expected}"))
+}
+
+/// `value` if it is finite and not negative.
+fn non_negative(op: &'static str, what: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(invalid(op, what, value, "finite and not negative")) }
+}

@@ -31,6 +31,19 @@ macro_rules! methods {
         }
     };
 }
+
+/// PyTorch has other nodes for some operations with a number, and names them so.
+fn node_name_of(op: BinaryOp, a: &Rhs, b: &Rhs) -> &'static str {
+    match (op, a.tensor(), b.tensor()) {
+        (BinaryOp::Sub, None, _) => "RsubBackward1",
+        // There it is the reciprocal times the number.
+        (BinaryOp::Div, None, _) => "MulBackward0",
+        (BinaryOp::Pow, Some(_), Some(_)) => "PowBackward1",
+        (BinaryOp::Pow, None, _) => "PowBackward2",
+        (BinaryOp::Remainder, _, Some(_)) => "RemainderBackward1",
+        _ => node_name(op),
+    }
+}
 binary_table!(methods);
 
 macro_rules! comparisons {
@@ -133,7 +146,7 @@ fn arithmetic(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
         Rhs::Tensor(_) => None,
     });
     let shapes = [a.tensor(), b.tensor()].map(|t| t.map(|t| *t.shape()));
-    record(out, node_name(op), &inputs, saved, move |ctx| {
+    record(out, node_name_of(op, &a, &b), &inputs, saved, move |ctx| {
         let grad = ctx.grad()?;
         let mut grads = smallvec![];
         for (side, shape) in [(SideOf::Lhs, shapes[0]), (SideOf::Rhs, shapes[1])] {
@@ -180,7 +193,8 @@ macro_rules! operators {
             type Output = Result<Tensor>;
             fn $method(self, other: R) -> Result<Tensor> { arithmetic(BinaryOp::$op, &self.into(), &other.into()) }
         }
-        operators!(@scalar $trait $method $op: f32 f64 i32 i64);
+        // One float and one integer type: with more of them `(2.0 * &x)?.sum(())` would need a type annotation.
+        operators!(@scalar $trait $method $op: f64 i64);
     )*};
     (@scalar $trait:ident $method:ident $op:ident: $($ty:ty)*) => {$(
         impl ops::$trait<&Tensor> for $ty {

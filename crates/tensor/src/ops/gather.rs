@@ -126,7 +126,7 @@ pub(super) fn check_fits(op: &'static str, index: &Shape, shape: &Shape, free: O
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use crate::{Device, Result, Tensor};
 

@@ -94,9 +94,15 @@ impl Tensor {
         self.0.storage.bump_version();
         if recorded {
             // The old values' gradient is 0, but it exists.
-            let blank = record(self.detach(), "FillBackward0", &[self], &[], |ctx| {
-                Ok(smallvec![Some(ctx.grad()?.zeros_like()?)])
-            })?;
+            let node = match op {
+                "zero_" => "ZeroBackward0",
+                "uniform_" => "UniformBackward0",
+                "normal_" => "NormalBackward0",
+                "bernoulli_" => "BernoulliBackward2",
+                _ => "FillBackward2",
+            };
+            let blank =
+                record(self.detach(), node, &[self], &[], |ctx| Ok(smallvec![Some(ctx.grad()?.zeros_like()?)]))?;
             self.rebase(&blank);
         }
         Ok(())

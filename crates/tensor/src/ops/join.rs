@@ -105,7 +105,7 @@ fn write_parts(
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use crate::{Device, Result, Tensor};
 

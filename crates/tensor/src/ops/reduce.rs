@@ -82,6 +82,12 @@ pair! {
     mean mean_keepdim () mean_impl;
     /// Product; integers and `bool` give `i64`.
     prod prod_keepdim () prod_impl;
+    /// The largest value, NaN if there is one; equal ones share the gradient evenly. Where it stands, too,
+    /// gives [`max_dim`](Tensor::max_dim).
+    max max_keepdim () max_impl;
+    /// The smallest value, NaN if there is one; equal ones share the gradient evenly. Where it stands, too,
+    /// gives [`min_dim`](Tensor::min_dim).
+    min min_keepdim () min_impl;
     /// The largest value; equal ones share the gradient evenly.
     amax amax_keepdim () amax_impl;
     /// The smallest value; equal ones share the gradient evenly.
@@ -136,6 +142,14 @@ impl Tensor {
 
     fn all_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         self.reduce(ReduceOp::All, &Plan::new(name, self, &dims, keepdim)?)
+    }
+
+    fn max_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+        self.extreme(name, "MaxBackward1", ReduceOp::Max, &dims, keepdim)
+    }
+
+    fn min_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+        self.extreme(name, "MinBackward1", ReduceOp::Min, &dims, keepdim)
     }
 
     fn amax_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {

@@ -8,11 +8,7 @@ use super::{
     gather::{check_fits, check_list, lifted},
     rhs::Rhs,
 };
-use crate::{
-    DType, Tensor,
-    autograd::record,
-    storage::lock_for_update,
-};
+use crate::{DType, Tensor, autograd::record, storage::lock_for_update};
 
 impl Tensor {
     /// A copy in which the elements that `index` (`i64`) names are those of `src`, a tensor or a number:
@@ -212,7 +208,7 @@ fn pad_to(shape: &Shape, grad: &Tensor) -> Result<Tensor> {
     Ok(out)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use crate::{DType, Device, Result, Tensor};
 

@@ -1,25 +1,183 @@
-//! Sorting.
+//! Sorting, and what follows from it.
 
-use kiln_backend::{DType, Dim, Result};
+use kiln_backend::{DType, Dim, Error, Result, Shape};
 
-use crate::Tensor;
+use super::{extreme::without, gather::lifted};
+use crate::{
+    Tensor,
+    autograd::{one, record},
+};
 
 impl Tensor {
     /// The elements in order along a dimension, and where they stood (`i64`). Stable; NaN is the largest.
+    /// The gradient goes back through the values.
     ///
     /// # Errors
     /// The dimension is out of range.
     pub fn sort(&self, dim: impl Dim, descending: bool) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("sort", self.rank())?;
-        let reading = self.read();
+        let (values, indices) = self.sorted(dim, descending)?;
+        self.picked("SortBackward0", dim, values, indices, *self.shape())
+    }
+
+    /// Where the elements stand that [`sort`](Tensor::sort) gives.
+    ///
+    /// # Errors
+    /// The dimension is out of range.
+    pub fn argsort(&self, dim: impl Dim, descending: bool) -> Result<Tensor> {
+        let dim = dim.resolve("argsort", self.rank())?;
+        Ok(self.sorted(dim, descending)?.1)
+    }
+
+    /// The `k` largest (or smallest) elements along a dimension in falling (rising) order, and where they
+    /// stand (`i64`). NaN is the largest.
+    ///
+    /// # Errors
+    /// The dimension is out of range, or has fewer elements.
+    pub fn topk(&self, k: usize, dim: impl Dim, largest: bool) -> Result<(Tensor, Tensor)> {
+        let dim = dim.resolve("topk", self.rank())?;
+        let extent = self.dims().get(dim).copied().unwrap_or(1);
+        if k > extent {
+            let message = format!("k is {k}, but dimension {dim} of shape {} has the extent {extent}", self.shape());
+            return Err(Error::argument("topk", message));
+        }
+        let (values, indices) = self.sorted(dim, largest)?;
+        if self.rank() == 0 && k == 1 {
+            return self.picked("TopkBackward0", dim, values, indices, *self.shape());
+        }
+        if self.rank() == 0 {
+            return Err(Error::argument("topk", "k is 0, but a scalar has one element"));
+        }
+        // Copies, so that the memory of the rest is free again.
+        let cut = |t: Tensor| if k == extent { Ok(t) } else { t.narrow(dim, 0, k)?.copy() };
+        self.picked("TopkBackward0", dim, cut(values)?, cut(indices)?, self.shape().with_dim(dim, k)?)
+    }
+
+    /// The `k`-th smallest element along a dimension (1 is the smallest), which is dropped, and where it
+    /// stands (`i64`). NaN is the largest.
+    ///
+    /// # Errors
+    /// The dimension is out of range, or has no `k`-th element.
+    pub fn kthvalue(&self, k: usize, dim: impl Dim) -> Result<(Tensor, Tensor)> {
+        let dim = dim.resolve("kthvalue", self.rank())?;
+        let extent = self.dims().get(dim).copied().unwrap_or(1);
+        if k == 0 || k > extent {
+            let message = format!("k is {k}, but dimension {dim} of shape {} has the extent {extent}", self.shape());
+            return Err(Error::argument("kthvalue", message));
+        }
+        self.order_statistic("KthvalueBackward0", dim, k - 1, false)
+    }
+
+    /// The median along a dimension, which is dropped, and where it stands (`i64`). As in PyTorch the lower
+    /// of the two in the middle, and NaN if there is one.
+    ///
+    /// # Errors
+    /// The dimension is out of range or empty.
+    pub fn median(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
+        let dim = dim.resolve("median", self.rank())?;
+        let extent = self.dims().get(dim).copied().unwrap_or(1);
+        if extent == 0 {
+            return Err(Error::shape("median", format!("elements in dimension {dim}"), self.shape()));
+        }
+        self.order_statistic("MedianBackward1", dim, (extent - 1) / 2, self.dtype().is_float())
+    }
+
+    /// Element `at` of the sorted elements; with `or_nan` the last of them if it is NaN.
+    fn order_statistic(&self, node: &'static str, dim: usize, at: usize, or_nan: bool) -> Result<(Tensor, Tensor)> {
+        let (values, indices) = self.sorted(dim, false)?;
+        if self.rank() == 0 {
+            return self.picked(node, dim, values, indices, *self.shape());
+        }
+        let mut place = indices.narrow(dim, at, 1)?;
+        if or_nan {
+            let last = self.dims()[dim] - 1;
+            place = values.narrow(dim, last, 1)?.isnan()?.where_cond(&indices.narrow(dim, last, 1)?, &place)?;
+        }
+        let values = crate::no_grad(|| self.gather(dim, &place))?;
+        self.picked(node, dim, values, place.copy()?, without(self.shape(), dim)?)
+    }
+
+    fn sorted(&self, dim: usize, descending: bool) -> Result<(Tensor, Tensor)> {
+        let (reading, layout) = (self.read(), lifted(self.layout())?);
         let mut values = None;
-        let indices = Tensor::compute(self.device(), DType::I64, *self.shape(), |backend, indices| {
-            values = Some(Tensor::compute(self.device(), self.dtype(), *self.shape(), |_, out| {
-                backend.sort(reading.view(), dim, descending, out, indices)
+        let indices = Tensor::compute(self.device(), DType::I64, *layout.shape(), |backend, indices| {
+            values = Some(Tensor::compute(self.device(), self.dtype(), *layout.shape(), |_, out| {
+                backend.sort(reading.through(&layout), dim, descending, out, indices)
             })?);
             Ok(())
         })?;
-        let values = values.map_or_else(|| self.copy(), Ok)?;
-        Ok((values, indices))
+        let values = values.map_or_else(|| self.detach().copy(), Ok)?;
+        Ok((values.with_shape(*self.shape()), indices.with_shape(*self.shape())))
+    }
+
+    /// Records that `values` are the elements at `indices` (each at most once) along `dim`. Both get the
+    /// shape `shape`, of as many elements.
+    pub(super) fn picked(
+        &self,
+        node: &'static str,
+        dim: usize,
+        values: Tensor,
+        indices: Tensor,
+        shape: Shape,
+    ) -> Result<(Tensor, Tensor)> {
+        let own = *self.shape();
+        let values = record(values.with_shape(shape), node, &[self], &[&indices], move |ctx| {
+            let (grad, indices) = (ctx.grad()?, ctx.saved(0)?);
+            let spread = Tensor::zeros(own, grad.options())?;
+            spread.scatter_(dim, &indices, grad.reshape(indices.shape())?)?;
+            Ok(one(spread))
+        })?;
+        Ok((values, indices.with_shape(shape)))
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    #[test]
+    fn sort_and_topk_send_gradients_back() -> Result<()> {
+        let x = Tensor::new(&[[3f32, 1., 2.], [4., 6., 5.]], Device::Cpu)?.requires_grad_(true)?;
+        let (values, indices) = x.sort(1, true)?;
+        assert_eq!(values.to_vec::<f32>()?, [3., 2., 1., 6., 5., 4.]);
+        assert_eq!(indices.to_vec::<i64>()?, [0, 2, 1, 1, 2, 0]);
+        values.mul(&Tensor::new(&[1f32, 2., 3.], Device::Cpu)?)?.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [1., 3., 2., 3., 1., 2.]);
+        x.zero_grad();
+        let (values, indices) = x.topk(1, 0, false)?;
+        assert_eq!((values.dims(), indices.to_vec::<i64>()?), (&[1, 3][..], vec![0, 0, 0]));
+        values.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [1., 1., 1., 0., 0., 0.]);
+        assert_eq!(x.argsort(-1, false)?.to_vec::<i64>()?, [1, 2, 0, 0, 2, 1]);
+        assert!(x.topk(4, 1, true).is_err() && x.sort(2, true).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn medians() -> Result<()> {
+        let x = Tensor::new(&[[4f32, 1., 3., 2.], [4., f32::NAN, 3., 2.]], Device::Cpu)?.requires_grad_(true)?;
+        let (values, indices) = x.median(1)?;
+        assert_eq!(indices.to_vec::<i64>()?, [3, 1]);
+        assert_eq!(values.i(0)?.item::<f32>()?, 2.);
+        let (values, indices) = x.kthvalue(4, 1)?;
+        assert_eq!(indices.to_vec::<i64>()?, [0, 1]);
+        values.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [1., 0., 0., 0., 0., 1., 0., 0.]);
+        assert!(x.kthvalue(0, 1).is_err() && Tensor::zeros([0, 2], Device::Cpu)?.median(0).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn scalars_and_nothing() -> Result<()> {
+        let s = Tensor::new(2f32, Device::Cpu)?.requires_grad_(true)?;
+        for (values, indices) in [s.sort(0, false)?, s.topk(1, -1, true)?, s.median(0)?] {
+            assert_eq!((values.rank(), indices.item::<i64>()?), (0, 0));
+            values.backward()?;
+        }
+        assert_eq!(s.grad().unwrap().item::<f32>()?, 3.);
+        let empty = Tensor::zeros([0, 3], Device::Cpu)?;
+        assert_eq!(empty.sort(-1, true)?.0.dims(), [0, 3]);
+        assert_eq!(empty.topk(2, 1, true)?.1.dims(), [0, 2]);
+        Ok(())
     }
 }

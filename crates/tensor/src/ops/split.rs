@@ -117,7 +117,7 @@ impl Tensor {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use crate::{Device, Result, Tensor};
 

@@ -156,7 +156,11 @@ impl Tensor {
         for dim in (0..self.rank()).rev().filter(|&d| mask[d] && self.dims()[d] == 1) {
             layout = layout.squeeze(dim);
         }
-        let name = if mask[..self.rank()].iter().all(|&m| m) { "SqueezeBackward0" } else { "SqueezeBackward1" };
+        let name = match mask[..self.rank()].iter().filter(|&&m| m).count() {
+            all if all == self.rank() => "SqueezeBackward0",
+            1 => "SqueezeBackward1",
+            _ => "SqueezeBackward2",
+        };
         self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(shape))
     }
 

@@ -50,10 +50,8 @@ pub(super) fn read(x: &Tensor, lists: &[(usize, Tensor)]) -> Result<Tensor> {
     let result = Shape::new(&dims)?;
 
     let positions = positions(x, lists, &shape)?;
-    let out = crate::no_grad(|| {
-        x.permute(&order[..])?.reshape(flat)?.index_select(1, &positions)?.reshape(result)
-    })
-    .map_err(|error| explain(error, x, lists))?;
+    let out = crate::no_grad(|| x.permute(&order[..])?.reshape(flat)?.index_select(1, &positions)?.reshape(result))
+        .map_err(|error| explain(error, x, lists))?;
     let permuted: SmallVec<[usize; MAX_RANK]> = order.iter().map(|&d| x.dims()[d]).collect();
     let mut inverse: SmallVec<[usize; MAX_RANK]> = SmallVec::from_elem(0, order.len());
     order.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
@@ -102,7 +100,7 @@ fn explain(error: Error, x: &Tensor, lists: &[(usize, Tensor)]) -> Error {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use crate::{Device, Result, Tensor};
 

@@ -129,7 +129,8 @@ impl Tensor {
         if changed {
             return Ok(out);
         }
-        let name = if items.iter().any(|at| matches!(at, At::Slice { .. })) { "SliceBackward0" } else { "AliasBackward0" };
+        let name =
+            if items.iter().any(|at| matches!(at, At::Slice { .. })) { "SliceBackward0" } else { "AliasBackward0" };
         self.view_as(name, *self.layout(), |ctx| ctx.grad())
     }
 
@@ -145,7 +146,11 @@ impl Tensor {
             })
             .sum();
         let Some(left) = self.rank().checked_sub(taken) else {
-            return Err(Error::shape("i", format!("a tensor with at least the {taken} dimensions indexed"), self.shape()));
+            return Err(Error::shape(
+                "i",
+                format!("a tensor with at least the {taken} dimensions indexed"),
+                self.shape(),
+            ));
         };
         if items.iter().filter(|at| matches!(at, At::Ellipsis)).count() > 1 {
             return Err(Error::argument("i", "an index has at most one ellipsis"));
@@ -162,7 +167,7 @@ impl Tensor {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
     use crate::Device;

@@ -1,0 +1,89 @@
+//! Gradient clipping.
+
+use std::borrow::Borrow;
+
+use kiln_tensor::{DType, Error, Result, Tensor, no_grad};
+
+/// Scales the gradients of `parameters` together so that their norm is at most `max_norm`, and gives the norm
+/// that they had: that of all gradients as one vector. `norm_type` is 2 for the Euclidean norm, 1, any
+/// other `p > 0`, or `f64::INFINITY` for the largest absolute value
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html>).
+///
+/// Nothing waits for the device: read the norm with `item()` when it is wanted. Half-precision gradients are
+/// added up in `f32`. A norm that is NaN or infinite makes gradients NaN or zero; check it to skip the step.
+///
+/// # Errors
+/// `max_norm` or `norm_type` is not positive, or a gradient is not of floats.
+pub fn clip_grad_norm_<T: Borrow<Tensor>>(
+    parameters: impl IntoIterator<Item = T>,
+    max_norm: f64,
+    norm_type: f64,
+) -> Result<Tensor> {
+    const OP: &str = "clip_grad_norm_";
+    // Positive, which NaN is not.
+    for (what, value) in [("max_norm", max_norm), ("norm_type", norm_type)] {
+        if value.is_nan() || value <= 0.0 {
+            return Err(Error::argument(OP, format!("{what} {value} is not positive")));
+        }
+    }
+    let grads = gradients(parameters);
+    no_grad(|| {
+        let Some(total) = total_norm(&grads, norm_type)? else { return Tensor::zeros((), kiln_tensor::Device::Cpu) };
+        // Without a branch on the device's value: a factor of 1 leaves the gradients as they are.
+        let factor = total.add(1e-6)?.reciprocal()?.mul(max_norm)?.minimum(1.0)?;
+        for grad in &grads {
+            grad.mul_(&factor.to_device(grad.device())?.to_dtype(grad.dtype())?)?;
+        }
+        Ok(total)
+    })
+}
+
+/// Limits each value of the gradients of `parameters` to `-clip_value..=clip_value`
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html>).
+///
+/// # Errors
+/// `clip_value` is negative or NaN, or a gradient is not of floats.
+pub fn clip_grad_value_<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>, clip_value: f64) -> Result<()> {
+    if clip_value.is_nan() || clip_value < 0.0 {
+        return Err(Error::argument("clip_grad_value_", format!("clip_value {clip_value} is negative")));
+    }
+    no_grad(|| gradients(parameters).iter().try_for_each(|g| g.copy_(&g.minimum(clip_value)?.maximum(-clip_value)?)))
+}
+
+/// The gradients that there are, each once.
+fn gradients<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>) -> Vec<Tensor> {
+    let mut grads: Vec<Tensor> = Vec::new();
+    for grad in parameters.into_iter().filter_map(|p| p.borrow().grad()) {
+        if !grads.iter().any(|seen| seen.is_same(&grad)) {
+            grads.push(grad);
+        }
+    }
+    grads
+}
+
+fn total_norm(grads: &[Tensor], p: f64) -> Result<Option<Tensor>> {
+    let mut total: Option<Tensor> = None;
+    for grad in grads.iter().filter(|grad| p != f64::INFINITY || grad.numel() > 0) {
+        let wide = if grad.dtype() == DType::F64 { grad.clone() } else { grad.to_dtype(DType::F32)? };
+        let part = match p {
+            f64::INFINITY => wide.abs()?.amax(())?,
+            1.0 => wide.abs()?.sum(())?,
+            2.0 => wide.square()?.sum(())?,
+            p => wide.abs()?.pow(p)?.sum(())?,
+        };
+        total = Some(match total {
+            None => part,
+            Some(total) => {
+                let dtype = if total.dtype() == DType::F64 { DType::F64 } else { part.dtype() };
+                let (total, part) = (total.to_dtype(dtype)?, part.to_device(total.device())?.to_dtype(dtype)?);
+                if p == f64::INFINITY { total.maximum(&part)? } else { total.add(&part)? }
+            }
+        });
+    }
+    let root = |total: Tensor| match p {
+        f64::INFINITY | 1.0 => Ok(total),
+        2.0 => total.sqrt(),
+        p => total.pow(1.0 / p),
+    };
+    total.map(root).transpose()
+}

@@ -1,0 +1,293 @@
+//! The optimizer itself: parameter groups, per-parameter state, and one primitive a group and step.
+
+use std::collections::HashSet;
+
+use kiln_tensor::{Error, OptimTensors, Result, Tensor, optimizer_step};
+
+use super::{GroupRates, OptimOptions, Optimizer, non_negative, state};
+use crate::StateDict;
+
+/// A parameter as an optimizer takes it: a tensor, or a name and a tensor (then the name is used in the
+/// state dict and in messages). [`parameters`](crate::ModuleTree::parameters) and
+/// [`named_parameters`](crate::ModuleTree::named_parameters) of a module give these.
+#[derive(Clone, Debug)]
+pub struct Param {
+    name: Option<String>,
+    tensor: Tensor,
+}
+
+impl From<Tensor> for Param {
+    fn from(tensor: Tensor) -> Param {
+        Param { name: None, tensor }
+    }
+}
+
+impl From<&Tensor> for Param {
+    fn from(tensor: &Tensor) -> Param {
+        tensor.clone().into()
+    }
+}
+
+impl<S: Into<String>> From<(S, Tensor)> for Param {
+    fn from((name, tensor): (S, Tensor)) -> Param {
+        Param { name: Some(name.into()), tensor }
+    }
+}
+
+impl<S: Into<String>> From<(S, &Tensor)> for Param {
+    fn from((name, tensor): (S, &Tensor)) -> Param {
+        (name, tensor.clone()).into()
+    }
+}
+
+/// One parameter with its state.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Its name, or its number among all parameters.
+    pub name: String,
+    pub param: Tensor,
+    /// The number of its steps so far.
+    pub step: u64,
+    /// Made in its first step.
+    pub states: Vec<Tensor>,
+}
+
+/// Parameters with hyper-parameters of their own.
+#[derive(Debug)]
+pub struct ParamGroup<O> {
+    /// The hyper-parameters; a change counts from the next step.
+    pub options: O,
+    pub(super) initial_lr: Option<f64>,
+    pub(super) slots: Vec<Slot>,
+}
+
+impl<O> ParamGroup<O> {
+    /// The parameters with their names (or numbers).
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.slots.iter().map(|slot| (slot.name.as_str(), &slot.param))
+    }
+}
+
+/// An optimizer with the update rule of its options: [`SGD`](super::SGD), [`Adam`](super::Adam),
+/// [`AdamW`](super::AdamW), [`RMSprop`](super::RMSprop) or [`Adagrad`](super::Adagrad).
+///
+/// It holds handles of the parameters, so make it after the model was moved to its device. State is kept on
+/// the device of each parameter, in its dtype.
+#[derive(Debug)]
+pub struct Optim<O> {
+    pub(super) groups: Vec<ParamGroup<O>>,
+    unused: Vec<String>,
+}
+
+impl<O: OptimOptions> Optim<O> {
+    /// An optimizer of one group. `options` may be the learning rate alone. A parameter that is given twice
+    /// is taken once.
+    ///
+    /// # Errors
+    /// There are no parameters, one is no leaf or not of floats, two have one name, or a hyper-parameter is
+    /// invalid.
+    pub fn new<P: Into<Param>>(params: impl IntoIterator<Item = P>, options: impl Into<O>) -> Result<Optim<O>> {
+        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new() };
+        optimizer.add_param_group(params, options)?;
+        Ok(optimizer)
+    }
+
+    /// An optimizer of several groups, each of parameters and options.
+    ///
+    /// # Errors
+    /// As [`new`](Optim::new), or there is no group, or a parameter is in two groups.
+    pub fn with_groups<P: Into<Param>, I: IntoIterator<Item = P>>(
+        groups: impl IntoIterator<Item = (I, O)>,
+    ) -> Result<Optim<O>> {
+        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new() };
+        groups.into_iter().try_for_each(|(params, options)| optimizer.add_param_group(params, options))?;
+        if optimizer.groups.is_empty() {
+            return Err(Error::argument(O::NAME, "there are no parameter groups"));
+        }
+        Ok(optimizer)
+    }
+
+    /// Adds a group, e.g. of layers that begin to be trained.
+    ///
+    /// # Errors
+    /// As [`new`](Optim::new), or a parameter is in another group already.
+    pub fn add_param_group<P: Into<Param>>(
+        &mut self,
+        params: impl IntoIterator<Item = P>,
+        options: impl Into<O>,
+    ) -> Result<()> {
+        let options = options.into();
+        options.validate()?;
+        let refuse = |message: String| Err(Error::argument(O::NAME, message));
+        let before = self.groups.iter().map(|group| group.slots.len()).sum::<usize>();
+        let mut names: HashSet<String> = self.slots().map(|slot| slot.name.clone()).collect();
+        let mut slots: Vec<Slot> = Vec::new();
+        for Param { name, tensor: param } in params.into_iter().map(Into::into) {
+            let name = name.unwrap_or_else(|| (before + slots.len()).to_string());
+            if slots.iter().any(|slot| slot.param.is_same(&param)) {
+                continue;
+            }
+            if self.slots().any(|slot| slot.param.is_same(&param)) {
+                return refuse(format!("parameter {name} is in another group already"));
+            }
+            if !param.is_leaf() {
+                let message = format!("parameter {name} is the result of an operation; only leaves can be optimized");
+                return refuse(message);
+            }
+            if !param.dtype().is_float() {
+                return Err(Error::dtype(O::NAME, param.dtype(), "parameters are floats"));
+            }
+            if !names.insert(name.clone()) {
+                return refuse(format!("two parameters have the name {name}; give them others, or none"));
+            }
+            slots.push(Slot { name, param, step: 0, states: Vec::new() });
+        }
+        if slots.is_empty() {
+            return refuse("there are no parameters".into());
+        }
+        self.groups.push(ParamGroup { options, initial_lr: None, slots });
+        Ok(())
+    }
+
+    /// The groups.
+    #[must_use]
+    pub fn param_groups(&self) -> &[ParamGroup<O>] {
+        &self.groups
+    }
+
+    /// The groups, to change their options.
+    pub fn param_groups_mut(&mut self) -> &mut [ParamGroup<O>] {
+        &mut self.groups
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.groups.iter().flat_map(|group| &group.slots)
+    }
+
+    fn no_gradients(&self) -> Error {
+        let count = self.slots().count();
+        Error::autograd(
+            format!("{}::step", O::NAME),
+            format!(
+                "none of the {count} parameters has a gradient, so nothing would be learnt: call `backward` on the \
+                 loss first; if you did, the optimizer holds other tensors than the model (was it made before the \
+                 model was moved with `to`?), or all of them are frozen"
+            ),
+        )
+    }
+}
+
+impl Slot {
+    /// Makes the state tensors if there are none; they may also come and go with a momentum that is set
+    /// later.
+    fn prepare<O: OptimOptions>(&mut self, options: &O) -> Result<()> {
+        let wanted = options.rule().states();
+        if self.states.len() == wanted {
+            return Ok(());
+        }
+        if !self.states.is_empty() && wanted > 0 {
+            let message = format!("parameter {} was optimized with other options, which kept another state", self.name);
+            return Err(Error::argument(O::NAME, message));
+        }
+        // Contiguous, whatever the parameter's strides are.
+        let new = || Tensor::full(self.param.shape(), options.initial_state(), self.param.options());
+        self.states = (0..wanted).map(|_| new()).collect::<Result<_>>()?;
+        self.step = 0;
+        Ok(())
+    }
+}
+
+impl<O: OptimOptions> Optimizer for Optim<O> {
+    fn step(&mut self) -> Result<()> {
+        self.groups.iter().try_for_each(|group| group.options.validate())?;
+        if self.slots().all(|slot| slot.param.grad().is_none()) {
+            return Err(self.no_gradients());
+        }
+        self.unused.clear();
+        for group in &mut self.groups {
+            let options = group.options;
+            let mut ready: Vec<(&mut Slot, Tensor)> = Vec::with_capacity(group.slots.len());
+            for slot in &mut group.slots {
+                match slot.param.grad() {
+                    Some(grad) => {
+                        slot.prepare(&options)?;
+                        ready.push((slot, grad));
+                    }
+                    None if slot.param.requires_grad() => self.unused.push(slot.name.clone()),
+                    None => {}
+                }
+            }
+            // A group is one call, unless its parameters are spread over devices.
+            ready.sort_by_key(|(slot, _)| device_number(slot));
+            for on_one_device in ready.chunk_by_mut(|a, b| a.0.param.device() == b.0.param.device()) {
+                let tensors: Vec<OptimTensors<'_>> = on_one_device
+                    .iter()
+                    .map(|(slot, grad)| OptimTensors {
+                        param: &slot.param,
+                        grad,
+                        states: &slot.states,
+                        step: slot.step + 1,
+                    })
+                    .collect();
+                let mut options = options;
+                optimizer_step(&options.rule(), *options.lr_mut(), &tensors)?;
+                drop(tensors);
+                on_one_device.iter_mut().for_each(|(slot, _)| slot.step += 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn zero_grad(&self) {
+        self.slots().for_each(|slot| slot.param.zero_grad());
+    }
+
+    fn unused_parameters(&self) -> &[String] {
+        &self.unused
+    }
+
+    fn rates(&self) -> Vec<GroupRates> {
+        let rates = |group: &ParamGroup<O>| {
+            let mut options = group.options;
+            let momentum = options.momentum_mut().copied();
+            GroupRates { lr: *options.lr_mut(), initial_lr: group.initial_lr, momentum }
+        };
+        self.groups.iter().map(rates).collect()
+    }
+
+    fn set_rates(&mut self, rates: &[GroupRates]) -> Result<()> {
+        if rates.len() != self.groups.len() {
+            let message = format!("{} rates for {} parameter groups", rates.len(), self.groups.len());
+            return Err(Error::argument(O::NAME, message));
+        }
+        let changed = self.groups.iter().zip(rates).map(|(group, rates)| {
+            let mut options = group.options;
+            *options.lr_mut() = rates.lr;
+            if let (Some(place), Some(momentum)) = (options.momentum_mut(), rates.momentum) {
+                *place = momentum;
+            }
+            non_negative(O::NAME, "initial learning rate", rates.initial_lr.unwrap_or(0.0))?;
+            options.validate().map(|()| (options, rates.initial_lr))
+        });
+        let changed: Vec<_> = changed.collect::<Result<_>>()?;
+        for (group, (options, initial_lr)) in self.groups.iter_mut().zip(changed) {
+            (group.options, group.initial_lr) = (options, initial_lr);
+        }
+        Ok(())
+    }
+
+    fn state_dict(&self) -> Result<StateDict> {
+        state::save(&self.groups)
+    }
+
+    fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
+        state::load(&mut self.groups, state)
+    }
+}
+
+fn device_number(slot: &Slot) -> usize {
+    match slot.param.device() {
+        kiln_tensor::Device::Cpu => 0,
+        kiln_tensor::Device::Cuda(index) => index + 1,
+    }
+}

@@ -1,0 +1,302 @@
+//! The rules that are functions of the step alone. `next` is PyTorch's recursive form (so that rates have
+//! the same last bits and schedulers can be chained), `at` its closed form.
+
+use std::f64::consts::PI;
+
+use kiln_tensor::Result;
+
+use super::{LrRule, require};
+
+/// Multiplies the rate by `gamma` every `step_size` steps.
+#[derive(Clone, Copy, Debug)]
+pub struct StepLR {
+    step_size: u64,
+    gamma: f64,
+}
+
+impl StepLR {
+    /// With `gamma` 0.1.
+    #[must_use]
+    pub fn new(step_size: u64) -> StepLR {
+        StepLR { step_size, gamma: 0.1 }
+    }
+
+    /// With this factor.
+    #[must_use]
+    pub fn gamma(self, gamma: f64) -> StepLR {
+        StepLR { gamma, ..self }
+    }
+}
+
+impl LrRule for StepLR {
+    fn validate(&self) -> Result<()> {
+        require(self.step_size > 0, "StepLR", "the step size must not be 0")
+    }
+    fn next(&self, epoch: u64, _: f64, lr: f64) -> Result<f64> {
+        Ok(if epoch > 0 && epoch.is_multiple_of(self.step_size) { lr * self.gamma } else { lr })
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        Ok(base * power(self.gamma, epoch / self.step_size))
+    }
+}
+
+/// Multiplies the rate by `gamma` at each milestone.
+#[derive(Clone, Debug)]
+pub struct MultiStepLR {
+    milestones: Vec<u64>,
+    gamma: f64,
+}
+
+impl MultiStepLR {
+    /// With `gamma` 0.1. A milestone that is named twice counts twice.
+    #[must_use]
+    pub fn new(milestones: impl Into<Vec<u64>>) -> MultiStepLR {
+        MultiStepLR { milestones: milestones.into(), gamma: 0.1 }
+    }
+
+    /// With this factor.
+    #[must_use]
+    pub fn gamma(self, gamma: f64) -> MultiStepLR {
+        MultiStepLR { gamma, ..self }
+    }
+
+    fn count(&self, at: impl Fn(u64) -> bool) -> u64 {
+        self.milestones.iter().filter(|&&m| at(m)).count() as u64
+    }
+}
+
+impl LrRule for MultiStepLR {
+    fn next(&self, epoch: u64, _: f64, lr: f64) -> Result<f64> {
+        Ok(lr * power(self.gamma, self.count(|m| m == epoch)))
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        Ok(base * power(self.gamma, self.count(|m| m <= epoch)))
+    }
+}
+
+/// Multiplies the rate by `gamma` in every step.
+#[derive(Clone, Copy, Debug)]
+pub struct ExponentialLR {
+    gamma: f64,
+}
+
+impl ExponentialLR {
+    /// With this factor.
+    #[must_use]
+    pub fn new(gamma: f64) -> ExponentialLR {
+        ExponentialLR { gamma }
+    }
+}
+
+impl LrRule for ExponentialLR {
+    fn next(&self, epoch: u64, _: f64, lr: f64) -> Result<f64> {
+        Ok(if epoch > 0 { lr * self.gamma } else { lr })
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        Ok(base * power(self.gamma, epoch))
+    }
+}
+
+/// A factor for the first `total_iters` steps.
+#[derive(Clone, Copy, Debug)]
+pub struct ConstantLR {
+    factor: f64,
+    total_iters: u64,
+}
+
+impl ConstantLR {
+    /// The factor and for how many steps it holds.
+    #[must_use]
+    pub fn new(factor: f64, total_iters: u64) -> ConstantLR {
+        ConstantLR { factor, total_iters }
+    }
+}
+
+impl LrRule for ConstantLR {
+    fn validate(&self) -> Result<()> {
+        require(self.factor > 0.0 && self.factor <= 1.0, "ConstantLR", "the factor must be in (0, 1]")
+    }
+    fn next(&self, epoch: u64, _: f64, lr: f64) -> Result<f64> {
+        Ok(match epoch {
+            0 => lr * self.factor,
+            e if e == self.total_iters => lr * (1.0 / self.factor),
+            _ => lr,
+        })
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        Ok(if epoch >= self.total_iters { base } else { base * self.factor })
+    }
+}
+
+/// A factor that goes evenly from `start_factor` to `end_factor` over `total_iters` steps: a warm-up.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearLR {
+    start_factor: f64,
+    end_factor: f64,
+    total_iters: u64,
+}
+
+impl LinearLR {
+    /// From 1/3 to 1.
+    #[must_use]
+    pub fn new(total_iters: u64) -> LinearLR {
+        LinearLR { start_factor: 1.0 / 3.0, end_factor: 1.0, total_iters }
+    }
+
+    /// From this factor.
+    #[must_use]
+    pub fn start_factor(self, start_factor: f64) -> LinearLR {
+        LinearLR { start_factor, ..self }
+    }
+
+    /// To this factor.
+    #[must_use]
+    pub fn end_factor(self, end_factor: f64) -> LinearLR {
+        LinearLR { end_factor, ..self }
+    }
+}
+
+impl LrRule for LinearLR {
+    fn validate(&self) -> Result<()> {
+        let start = self.start_factor > 0.0 && self.start_factor <= 1.0;
+        require(start, "LinearLR", "the start factor must be in (0, 1]")?;
+        require((0.0..=1.0).contains(&self.end_factor), "LinearLR", "the end factor must be in [0, 1]")?;
+        require(self.total_iters > 0, "LinearLR", "it must have at least one step")
+    }
+    fn next(&self, epoch: u64, _: f64, lr: f64) -> Result<f64> {
+        if epoch == 0 {
+            return Ok(lr * self.start_factor);
+        }
+        if epoch > self.total_iters {
+            return Ok(lr);
+        }
+        let change = self.end_factor - self.start_factor;
+        let before = self.total_iters as f64 * self.start_factor + (epoch - 1) as f64 * change;
+        Ok(lr * (1.0 + change / before))
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        let share = self.total_iters.min(epoch) as f64 / self.total_iters as f64;
+        Ok(base * (self.start_factor + (self.end_factor - self.start_factor) * share))
+    }
+}
+
+/// Half a cosine wave from the initial rate to `eta_min` over `t_max` steps (Loshchilov & Hutter, 2017), then
+/// up again.
+#[derive(Clone, Copy, Debug)]
+pub struct CosineAnnealingLR {
+    t_max: u64,
+    eta_min: f64,
+}
+
+impl CosineAnnealingLR {
+    /// Down to 0 in `t_max` steps.
+    #[must_use]
+    pub fn new(t_max: u64) -> CosineAnnealingLR {
+        CosineAnnealingLR { t_max, eta_min: 0.0 }
+    }
+
+    /// Down to this rate.
+    #[must_use]
+    pub fn eta_min(self, eta_min: f64) -> CosineAnnealingLR {
+        CosineAnnealingLR { eta_min, ..self }
+    }
+
+    fn height(&self, epoch: u64) -> f64 {
+        1.0 + (PI * epoch as f64 / self.t_max as f64).cos()
+    }
+}
+
+impl LrRule for CosineAnnealingLR {
+    fn validate(&self) -> Result<()> {
+        require(self.t_max > 0, "CosineAnnealingLR", "it must have at least one step")
+    }
+    fn next(&self, epoch: u64, base: f64, lr: f64) -> Result<f64> {
+        if epoch == 0 {
+            return Ok(lr);
+        }
+        // Just past a low point, where the height before was 0.
+        if epoch > self.t_max && (epoch - 1 - self.t_max).is_multiple_of(2 * self.t_max) {
+            return Ok(lr + (base - self.eta_min) * (1.0 - (PI / self.t_max as f64).cos()) / 2.0);
+        }
+        Ok(self.height(epoch) / self.height(epoch - 1) * (lr - self.eta_min) + self.eta_min)
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        Ok(self.eta_min + (base - self.eta_min) * self.height(epoch) / 2.0)
+    }
+}
+
+/// The initial rate times a function of the number of steps.
+pub struct LambdaLR<F>(F);
+
+impl<F: Fn(u64) -> f64 + Send + Sync> LambdaLR<F> {
+    /// With this function: `LambdaLR::new(|epoch| 0.95f64.powf(epoch as f64))`.
+    pub fn new(factor: F) -> LambdaLR<F> {
+        LambdaLR(factor)
+    }
+}
+
+impl<F: Fn(u64) -> f64 + Send + Sync> LrRule for LambdaLR<F> {
+    fn next(&self, epoch: u64, base: f64, _: f64) -> Result<f64> {
+        self.at(epoch, base)
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        Ok(base * self.0(epoch))
+    }
+}
+
+/// Rules one after another: number `i + 1` begins, with its step 0, at milestone `i`.
+pub struct SequentialLR {
+    rules: Vec<Box<dyn LrRule>>,
+    milestones: Vec<u64>,
+}
+
+impl SequentialLR {
+    /// Begins with this rule.
+    pub fn new(rule: impl LrRule + 'static) -> SequentialLR {
+        SequentialLR { rules: vec![Box::new(rule)], milestones: Vec::new() }
+    }
+
+    /// Goes on with this rule from step number `milestone`.
+    #[must_use]
+    pub fn then(mut self, milestone: u64, rule: impl LrRule + 'static) -> SequentialLR {
+        self.rules.push(Box::new(rule));
+        self.milestones.push(milestone);
+        self
+    }
+
+    /// `steps` steps from `start_factor` times the rate up to the rate, then `rule`.
+    pub fn warmup(steps: u64, start_factor: f64, rule: impl LrRule + 'static) -> SequentialLR {
+        SequentialLR::new(LinearLR::new(steps).start_factor(start_factor)).then(steps, rule)
+    }
+
+    /// The rule that holds at `epoch`, and when it began.
+    fn current(&self, epoch: u64) -> (&dyn LrRule, u64) {
+        let index = self.milestones.partition_point(|&m| m <= epoch);
+        let begin = if index > 0 { self.milestones[index - 1] } else { 0 };
+        (&*self.rules[index], begin)
+    }
+}
+
+impl LrRule for SequentialLR {
+    fn validate(&self) -> Result<()> {
+        self.rules.iter().try_for_each(|rule| rule.validate())?;
+        require(self.milestones.is_sorted(), "SequentialLR", "the milestones must not fall")
+    }
+    fn next(&self, epoch: u64, base: f64, lr: f64) -> Result<f64> {
+        let (rule, begin) = self.current(epoch);
+        if epoch > 0 && epoch == begin { rule.at(0, base) } else { rule.next(epoch - begin, base, lr) }
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        let (rule, begin) = self.current(epoch);
+        rule.at(epoch - begin, base)
+    }
+    fn momentum(&self, epoch: u64) -> Result<Option<f64>> {
+        let (rule, begin) = self.current(epoch);
+        rule.momentum(epoch - begin)
+    }
+}
+
+/// `base^exponent`.
+fn power(base: f64, exponent: u64) -> f64 {
+    i32::try_from(exponent).map_or_else(|_| base.powf(exponent as f64), |e| base.powi(e))
+}

@@ -1,0 +1,162 @@
+//! The state of optimizers and schedulers as tensors by name.
+//!
+//! `param_groups.0.lr` and the like are hyper-parameters (`f64`, `bool`), `state.<parameter>.step` step counts
+//! (`i64`), `state.<parameter>.exp_avg` and the like state tensors under PyTorch's names.
+
+use kiln_tensor::{DType, Device, Element, Error, ErrorKind, Result, Tensor, no_grad};
+
+use super::{
+    OptimOptions,
+    engine::{ParamGroup, Slot},
+    options::Value,
+};
+use crate::StateDict;
+
+pub(super) fn save<O: OptimOptions>(groups: &[ParamGroup<O>]) -> Result<StateDict> {
+    let mut out = StateDict::new();
+    for (i, group) in groups.iter().enumerate() {
+        let mut options = group.options;
+        options.each(&mut |name, value| {
+            let tensor = match value {
+                Value::Number(v) => scalar(*v)?,
+                Value::Flag(v) => scalar(*v)?,
+                Value::Pair((a, b)) => Tensor::from_vec(vec![*a, *b], 2, Device::Cpu)?,
+            };
+            out.insert(format!("param_groups.{i}.{name}"), tensor);
+            Ok(())
+        })?;
+        if let Some(initial_lr) = group.initial_lr {
+            out.insert(format!("param_groups.{i}.initial_lr"), scalar(initial_lr)?);
+        }
+    }
+    for group in groups {
+        let names = group.options.state_names();
+        for slot in group.slots.iter().filter(|slot| slot.step > 0) {
+            out.insert(format!("state.{}.step", slot.name), scalar(slot.step as i64)?);
+            for (name, tensor) in names.iter().zip(&slot.states) {
+                out.insert(format!("state.{}.{name}", slot.name), tensor.detach());
+            }
+        }
+    }
+    Ok(out)
+}
+
+pub(super) fn load<O: OptimOptions>(groups: &mut [ParamGroup<O>], state: &StateDict) -> Result<()> {
+    let mut source = Source::new(O::NAME, state);
+    let mut loaded: Vec<(O, Option<f64>, Vec<(u64, Vec<Tensor>)>)> = Vec::with_capacity(groups.len());
+    for (i, group) in groups.iter().enumerate() {
+        let mut options = group.options;
+        options.each(&mut |name, value| {
+            let key = format!("param_groups.{i}.{name}");
+            match value {
+                Value::Number(v) => *v = source.value(&key)?.unwrap_or(*v),
+                Value::Flag(v) => *v = source.value(&key)?.unwrap_or(*v),
+                Value::Pair(v) => *v = source.pair(&key)?.unwrap_or(*v),
+            }
+            Ok(())
+        })?;
+        let initial_key = format!("param_groups.{i}.initial_lr");
+        let initial_lr = if state.contains_key(&initial_key) { source.value(&initial_key)? } else { None };
+        let slots = group.slots.iter().map(|slot| load_slot(&mut source, slot, &options)).collect::<Result<_>>()?;
+        loaded.push((options, initial_lr, slots));
+    }
+    source.finish()?;
+    loaded.iter().try_for_each(|(options, ..)| options.validate())?;
+    for (group, (options, initial_lr, slots)) in groups.iter_mut().zip(loaded) {
+        (group.options, group.initial_lr) = (options, initial_lr);
+        for (slot, (step, states)) in group.slots.iter_mut().zip(slots) {
+            (slot.step, slot.states) = (step, states);
+        }
+    }
+    Ok(())
+}
+
+/// Copies, so that the caller's tensors do not change with the next step.
+fn load_slot<O: OptimOptions>(source: &mut Source<'_>, slot: &Slot, options: &O) -> Result<(u64, Vec<Tensor>)> {
+    let step_key = format!("state.{}.step", slot.name);
+    if !source.state.contains_key(&step_key) {
+        return Ok((0, Vec::new()));
+    }
+    let step: i64 = source.value(&step_key)?.unwrap_or(0);
+    let step = u64::try_from(step).map_err(|_| Error::argument(O::NAME, format!("{step_key} is {step}")))?;
+    let mut states = Vec::new();
+    for name in options.state_names() {
+        let Some(tensor) = source.tensor(&format!("state.{}.{name}", slot.name)) else { continue };
+        let param = &slot.param;
+        if tensor.shape() != param.shape() {
+            let expected = format!("state {name} of parameter {} has its shape", slot.name);
+            return Err(Error::shapes(O::NAME, param.shape(), tensor.shape(), expected));
+        }
+        let copy = || tensor.to_device(param.device())?.to_dtype(param.dtype())?.copy();
+        states.push(no_grad(copy)?);
+    }
+    Ok((step, states))
+}
+
+/// A tensor of one value on the CPU.
+pub(super) fn scalar<T: Element>(value: T) -> Result<Tensor> {
+    Tensor::from_vec(vec![value], (), Device::Cpu)
+}
+
+/// A state dict from which names are taken one by one.
+pub(super) struct Source<'a> {
+    owner: &'static str,
+    state: &'a StateDict,
+    taken: std::collections::HashSet<String>,
+    missing: Vec<String>,
+}
+
+impl<'a> Source<'a> {
+    pub fn new(owner: &'static str, state: &'a StateDict) -> Source<'a> {
+        Source { owner, state, taken: std::collections::HashSet::new(), missing: Vec::new() }
+    }
+
+    /// The tensor of this name; a missing one is remembered.
+    pub fn tensor(&mut self, key: &str) -> Option<&'a Tensor> {
+        let found = self.state.get(key);
+        if found.is_some() {
+            self.taken.insert(key.to_owned());
+        } else {
+            self.missing.push(key.to_owned());
+        }
+        found
+    }
+
+    /// The one value of this name.
+    pub fn value<T: Element + Copy>(&mut self, key: &str) -> Result<Option<T>> {
+        Ok(self.vector(key, Some(1))?.and_then(|values| values.first().copied()))
+    }
+
+    fn pair(&mut self, key: &str) -> Result<Option<(f64, f64)>> {
+        Ok(self.vector(key, Some(2))?.and_then(|values| Some((*values.first()?, *values.get(1)?))))
+    }
+
+    /// All values of this name.
+    pub fn vector<T: Element>(&mut self, key: &str, len: Option<usize>) -> Result<Option<Vec<T>>> {
+        let Some(tensor) = self.tensor(key) else { return Ok(None) };
+        if len.is_some_and(|len| len != tensor.numel()) {
+            return Err(Error::shape(self.owner, format!("{len:?} values in {key}"), tensor.shape()));
+        }
+        if tensor.dtype() != T::DTYPE && !(tensor.dtype() == DType::F32 && T::DTYPE == DType::F64) {
+            return Err(Error::dtype(self.owner, tensor.dtype(), format!("{key} is {}", T::DTYPE)));
+        }
+        no_grad(|| tensor.to_dtype(T::DTYPE))?.to_vec().map(Some)
+    }
+
+    /// Complains if a name was missing, or was not asked for.
+    pub fn finish(self) -> Result<()> {
+        let Source { owner, state, taken, missing } = self;
+        let unexpected: Vec<String> = state.keys().filter(|key| !taken.contains(*key)).cloned().collect();
+        if missing.is_empty() && unexpected.is_empty() {
+            return Ok(());
+        }
+        let list = |names: &[String]| names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+        let mut message = format!("load_state_dict: the state dict does not fit this {owner}:");
+        for (what, names) in [("missing", &missing), ("unexpected", &unexpected)] {
+            if !names.is_empty() {
+                message += &format!("\n  {what}: {}", list(names));
+            }
+        }
+        Err(ErrorKind::StateDict { missing, unexpected, message }.into())
+    }
+}

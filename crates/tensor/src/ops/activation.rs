@@ -1,0 +1,87 @@
+//! Activation functions with a parameter. (Those without are in the op table.)
+
+use kiln_backend::Result;
+
+use super::check;
+use crate::{
+    Tensor,
+    autograd::{one, record},
+};
+
+impl Tensor {
+    /// `x` where it is positive, `slope * x` elsewhere (PyTorch's default slope is 0.01).
+    ///
+    /// # Errors
+    /// The tensor is not of floats.
+    pub fn leaky_relu(&self, slope: f64) -> Result<Tensor> {
+        check::floats("leaky_relu", self)?;
+        let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.mul(slope)?))?;
+        record(out, "LeakyReluBackward0", &[self], &[self], move |ctx| {
+            let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
+            Ok(one(x.gt(0)?.where_cond(&grad, &grad.mul(slope)?)?))
+        })
+    }
+
+    /// `x` where it is positive, `alpha * (exp(x) - 1)` elsewhere (Clevert et al., 2015; the default alpha is
+    /// 1).
+    ///
+    /// # Errors
+    /// The tensor is not of floats.
+    pub fn elu(&self, alpha: f64) -> Result<Tensor> {
+        check::floats("elu", self)?;
+        let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.expm1()?.mul(alpha)?))?;
+        record(out, "EluBackward0", &[self], &[self], move |ctx| {
+            let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
+            Ok(one(x.le(0)?.where_cond(&x.exp()?.mul(alpha)?.mul(&grad)?, &grad)?))
+        })
+    }
+
+    /// `self + weight * (end - self)`: on the way from this tensor to another.
+    ///
+    /// # Errors
+    /// The shapes do not broadcast, dtypes or devices differ, or the tensors are not of floats.
+    pub fn lerp(&self, end: &Tensor, weight: f64) -> Result<Tensor> {
+        check::floats("lerp", self)?;
+        check::same_kind("lerp", self, &[end])?;
+        let out = crate::no_grad(|| self.add(&end.sub(self)?.mul(weight)?))?;
+        let shapes = [*self.shape(), *end.shape()];
+        record(out, "LerpBackward0", &[self, end], &[], move |ctx| {
+            let grad = ctx.grad()?;
+            Ok(smallvec::smallvec![
+                ctx.when(0, || grad.mul(1.0 - weight)?.sum_to(&shapes[0]))?,
+                ctx.when(1, || grad.mul(weight)?.sum_to(&shapes[1]))?
+            ])
+        })
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    #[test]
+    fn below_zero_they_bend() -> Result<()> {
+        let x = Tensor::new(&[-2f32, 0., 3.], Device::Cpu)?.requires_grad_(true)?;
+        assert_eq!(x.leaky_relu(0.5)?.to_vec::<f32>()?, [-1., 0., 3.]);
+        x.leaky_relu(0.5)?.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [0.5, 0.5, 1.]);
+        x.zero_grad();
+        let y = x.elu(1.5)?;
+        assert!((y.i(0)?.item::<f32>()? + 1.297).abs() < 1e-3);
+        y.sum(())?.backward()?;
+        let grad = x.grad().unwrap().to_vec::<f32>()?;
+        assert!((grad[0] - 0.203).abs() < 1e-3 && grad[1..] == [1.5, 1.]);
+        Ok(())
+    }
+
+    #[test]
+    fn lerp_goes_part_of_the_way() -> Result<()> {
+        let x = Tensor::new(&[[0f32], [4.]], Device::Cpu)?.requires_grad_(true)?;
+        let y = Tensor::new(&[8f32, 4.], Device::Cpu)?;
+        let z = x.lerp(&y, 0.25)?;
+        assert_eq!(z.to_vec::<f32>()?, [2., 1., 5., 4.]);
+        z.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [1.5, 1.5]);
+        Ok(())
+    }
+}

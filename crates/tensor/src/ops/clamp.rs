@@ -1,0 +1,176 @@
+//! Limiting values to an interval.
+
+use kiln_backend::Result;
+use smallvec::{SmallVec, smallvec};
+
+use super::{check, rhs::Rhs};
+use crate::{
+    Tensor,
+    autograd::{Ctx, one, record},
+};
+
+impl Tensor {
+    /// `min` where the element is below it, `max` where it is above; `max` also where the bounds cross. Each
+    /// bound is a number or a tensor; all broadcast. NaN stays NaN.
+    ///
+    /// As in PyTorch the gradient is 0 at a bound that is a number (and at NaN, then); between tensors it goes
+    /// to the one whose value was taken, and two equal ones share it.
+    ///
+    /// # Errors
+    /// Shapes do not broadcast, or dtypes or devices differ.
+    pub fn clamp(&self, min: impl Into<Rhs>, max: impl Into<Rhs>) -> Result<Tensor> {
+        let (min, max) = (min.into(), max.into());
+        match (&min, &max) {
+            (Rhs::Scalar(low), Rhs::Scalar(high)) => {
+                let (low, high) = (*low, *high);
+                let out = crate::no_grad(|| self.maximum(low)?.minimum(high))?;
+                self.record_clamp(out, move |x| x.gt(low)?.logical_and(&x.lt(high)?))
+            }
+            _ => self.clamp_between(&self.bound(&min)?, &self.bound(&max)?),
+        }
+    }
+
+    /// [`clamp`](Tensor::clamp) without an upper bound.
+    ///
+    /// # Errors
+    /// As [`clamp`](Tensor::clamp).
+    pub fn clamp_min(&self, min: impl Into<Rhs>) -> Result<Tensor> {
+        match min.into() {
+            Rhs::Scalar(low) => self.record_clamp(crate::no_grad(|| self.maximum(low))?, move |x| x.gt(low)),
+            // The rules for ties and NaN are the same.
+            min @ Rhs::Tensor(_) => self.maximum(min),
+        }
+    }
+
+    /// [`clamp`](Tensor::clamp) without a lower bound.
+    ///
+    /// # Errors
+    /// As [`clamp`](Tensor::clamp).
+    pub fn clamp_max(&self, max: impl Into<Rhs>) -> Result<Tensor> {
+        match max.into() {
+            Rhs::Scalar(high) => self.record_clamp(crate::no_grad(|| self.minimum(high))?, move |x| x.lt(high)),
+            max @ Rhs::Tensor(_) => self.minimum(max),
+        }
+    }
+
+    /// [`clamp`](Tensor::clamp) in place.
+    ///
+    /// # Errors
+    /// As [`clamp`](Tensor::clamp); the result does not fit into this tensor; or it is a leaf that requires
+    /// gradients while recording is on.
+    pub fn clamp_(&self, min: impl Into<Rhs>, max: impl Into<Rhs>) -> Result<()> {
+        let (min, max) = (min.into(), max.into());
+        let recorded = self.records_change("clamp_", min.tensor().or(max.tensor()))?;
+        // The gradient reads the values from before.
+        let new = if recorded { self.copy()?.clamp(min, max)? } else { self.clamp(min, max)? };
+        if recorded {
+            return self.replace_by("clamp_", &new);
+        }
+        check::same_kind("clamp_", self, &[&new])?;
+        self.copy_(&new)
+    }
+
+    /// Records a clamp between numbers, whose gradient passes where `inside`.
+    fn record_clamp(
+        &self,
+        out: Tensor,
+        inside: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        record(out, "ClampBackward1", &[self], &[self], move |ctx| {
+            Ok(one(ctx.grad()?.keep_where(&inside(&ctx.saved(0)?)?)?))
+        })
+    }
+
+    fn bound(&self, bound: &Rhs) -> Result<Tensor> {
+        match bound {
+            Rhs::Tensor(t) => Ok(t.clone()),
+            Rhs::Scalar(value) => Tensor::full((), *value, self.options()),
+        }
+    }
+
+    fn clamp_between(&self, low: &Tensor, high: &Tensor) -> Result<Tensor> {
+        let out = crate::no_grad(|| self.maximum(low)?.minimum(high))?;
+        let shapes = [self, low, high].map(|t| *t.shape());
+        record(out, "ClampBackward0", &[self, low, high], &[self, low, high], move |ctx| {
+            let grad = ctx.grad()?;
+            let mut grads: SmallVec<_> = smallvec![];
+            for (input, (shape, share)) in shapes.iter().zip([share_of_x, share_of_low, share_of_high]).enumerate() {
+                grads.push(ctx.when(input, || {
+                    let [whole, half] = share(ctx)?;
+                    grad.keep_where(&whole)?.add(&grad.mul(0.5)?.keep_where(&half)?)?.sum_to(shape)
+                })?);
+            }
+            Ok(grads)
+        })
+    }
+}
+
+/// Where the element itself was taken: everywhere inside the bounds, and at NaN; half of it at one bound.
+fn share_of_x(ctx: &Ctx<'_>) -> Result<[Tensor; 2]> {
+    let (x, low, high) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?);
+    let outside = x.lt(&low)?.logical_or(&x.gt(&high)?)?;
+    let tie = x.eq(&low)?.logical_or(&x.eq(&high)?)?.logical_and(&low.lt(&high)?)?;
+    let whole = outside.logical_or(&tie)?.logical_not()?;
+    Ok([whole, tie])
+}
+
+fn share_of_low(ctx: &Ctx<'_>) -> Result<[Tensor; 2]> {
+    let (x, low, high) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?);
+    Ok([x.lt(&low)?.logical_and(&low.le(&high)?)?, x.eq(&low)?.logical_and(&low.lt(&high)?)?])
+}
+
+/// Crossed bounds give the upper one, whatever the element is.
+fn share_of_high(ctx: &Ctx<'_>) -> Result<[Tensor; 2]> {
+    let (x, low, high) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?);
+    let above = x.gt(&high)?.logical_and(&low.le(&high)?)?;
+    Ok([above.logical_or(&low.gt(&high)?)?, x.eq(&high)?.logical_and(&low.lt(&high)?)?])
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    fn gradients(tensors: &[&Tensor], y: &Tensor) -> Result<Vec<Vec<f32>>> {
+        tensors.iter().for_each(|t| t.zero_grad());
+        y.sum(())?.backward()?;
+        tensors.iter().map(|t| t.grad().map_or(Ok(vec![]), |g| g.to_vec::<f32>())).collect()
+    }
+
+    #[test]
+    fn numbers_pass_no_gradient_at_the_bounds() -> Result<()> {
+        let x = Tensor::new(&[-2f32, -1., 0., 1., f32::NAN], Device::Cpu)?.requires_grad_(true)?;
+        let y = x.clamp(-1, 1)?;
+        assert_eq!(y.to_vec::<f32>()?[..4], [-1., -1., 0., 1.]);
+        assert_eq!(y.grad_fn().unwrap().name(), "ClampBackward1");
+        assert_eq!(gradients(&[&x], &y)?, [[0., 0., 1., 0., 0.]]);
+        assert_eq!(gradients(&[&x], &x.clamp_min(-1)?)?, [[0., 0., 1., 1., 0.]]);
+        assert_eq!(gradients(&[&x], &x.clamp_max(0.5)?)?, [[1., 1., 1., 0., 0.]]);
+        assert_eq!(x.clamp(1, -1)?.to_vec::<f32>()?[..4], [-1.; 4]);
+        let i = Tensor::new(&[-3i64, 3], Device::Cpu)?;
+        assert_eq!(i.clamp(-1.5, 2)?.to_vec::<f32>()?, [-1.5, 2.]);
+        i.clamp_(-1, 2)?;
+        assert_eq!(i.to_vec::<i64>()?, [-1, 2]);
+        assert!(i.clamp_(-1.5, 2).is_err());
+        Ok(())
+    }
+
+    /// PyTorch's gradients for elements and bounds of 0, 1 and 2.
+    #[test]
+    fn tensors_share_at_ties() -> Result<()> {
+        let leaf = |v: &[f32]| Tensor::new(v, Device::Cpu)?.requires_grad_(true);
+        let x = leaf(&[0., 0., 1., 1., 2., 2., 0., 1.])?;
+        let low = leaf(&[0., 1., 0., 1., 2., 1., 1., 2.])?;
+        let high = leaf(&[0., 1., 1., 2., 1., 2., 0., 2.])?;
+        let y = x.clamp(&low, &high)?;
+        assert_eq!(y.to_vec::<f32>()?, [0., 1., 1., 1., 1., 2., 0., 2.]);
+        assert_eq!(
+            gradients(&[&x, &low, &high], &y)?,
+            [
+                [1., 0., 0.5, 0.5, 0., 0.5, 0., 0.],
+                [0., 1., 0., 0.5, 0., 0., 0., 1.],
+                [0., 0., 0.5, 0., 1., 0.5, 1., 0.]
+            ]
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Questions about elements, and about two tensors as a whole.
+
+use kiln_backend::{DType, Result};
+
+use super::check;
+use crate::Tensor;
+
+impl Tensor {
+    /// Whether the element is NaN.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn isnan(&self) -> Result<Tensor> {
+        self.ne(self)
+    }
+
+    /// Whether the element is infinite.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn isinf(&self) -> Result<Tensor> {
+        let x = self.detach();
+        if self.dtype().is_float() { x.abs()?.eq(f64::INFINITY) } else { x.ne(&x) }
+    }
+
+    /// Whether the element is neither infinite nor NaN.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn isfinite(&self) -> Result<Tensor> {
+        let x = self.detach();
+        if self.dtype().is_float() { x.abs()?.lt(f64::INFINITY) } else { x.eq(&x) }
+    }
+
+    /// Whether the element is zero.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn logical_not(&self) -> Result<Tensor> {
+        self.eq(false)
+    }
+
+    /// Whether `|self - other| <= atol + rtol * |other|`, element-wise; infinities are close to themselves,
+    /// NaN to nothing. PyTorch's defaults are `1e-5` and `1e-8`.
+    ///
+    /// # Errors
+    /// The shapes do not broadcast, or dtypes or devices differ.
+    pub fn isclose(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<Tensor> {
+        check::same_kind("isclose", self, &[other])?;
+        crate::no_grad(|| {
+            // Half precision and integers would round or overflow in between.
+            let wide = if self.dtype() == DType::F32 { DType::F32 } else { DType::F64 };
+            let (a, b) = (self.to_dtype(wide)?, other.to_dtype(wide)?);
+            let distance = a.sub(&b)?.abs()?;
+            let near = distance.le(&b.abs()?.mul(rtol)?.add(atol)?)?.logical_and(&distance.isfinite()?)?;
+            near.logical_or(&a.eq(&b)?)
+        })
+    }
+
+    /// Whether all elements are [close](Tensor::isclose). Waits for the device.
+    ///
+    /// # Errors
+    /// The shapes do not broadcast, or dtypes or devices differ.
+    pub fn allclose(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<bool> {
+        self.isclose(other, rtol, atol)?.all(())?.item()
+    }
+
+    /// Whether both have the same shape and equal elements (NaN equals nothing). Waits for the device.
+    ///
+    /// # Errors
+    /// Dtypes or devices differ.
+    pub fn equal(&self, other: &Tensor) -> Result<bool> {
+        check::same_kind("equal", self, &[other])?;
+        Ok(self.shape() == other.shape() && self.eq(other)?.all(())?.item()?)
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    #[test]
+    fn special_values() -> Result<()> {
+        let x = Tensor::new(&[1f32, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.], Device::Cpu)?;
+        assert_eq!(x.isnan()?.to_vec::<bool>()?, [false, true, false, false, false]);
+        assert_eq!(x.isinf()?.to_vec::<bool>()?, [false, false, true, true, false]);
+        assert_eq!(x.isfinite()?.to_vec::<bool>()?, [true, false, false, false, true]);
+        assert_eq!(x.logical_not()?.to_vec::<bool>()?, [false, false, false, false, true]);
+        let i = Tensor::new(&[true, false], Device::Cpu)?;
+        assert_eq!(i.isfinite()?.to_vec::<bool>()?, [true, true]);
+        assert_eq!(i.isinf()?.logical_or(&i.isnan()?)?.to_vec::<bool>()?, [false, false]);
+        assert_eq!(i.logical_not()?.to_vec::<bool>()?, [false, true]);
+        Ok(())
+    }
+
+    #[test]
+    fn comparing_tensors() -> Result<()> {
+        let x = Tensor::new(&[1f32, f32::INFINITY], Device::Cpu)?;
+        let y = Tensor::new(&[1.000_001f32, f32::INFINITY], Device::Cpu)?;
+        assert!(x.allclose(&y, 1e-5, 1e-8)? && !x.allclose(&y, 0., 0.)? && !x.equal(&y)?);
+        assert!(!y.allclose(&Tensor::new(&[1f32, 5.], Device::Cpu)?, 1e-5, 1e-8)?);
+        assert!(x.equal(&x)? && !x.equal(&x.reshape([2, 1])?)? && x.equal(&x.to_dtype(crate::DType::F64)?).is_err());
+        assert!(Tensor::zeros([0], Device::Cpu)?.equal(&Tensor::zeros([0], Device::Cpu)?)?);
+        Ok(())
+    }
+}

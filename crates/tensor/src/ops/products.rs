@@ -1,0 +1,95 @@
+//! Products of vectors. (Products of matrices are in `matmul`.)
+
+use kiln_backend::{Error, Result};
+
+use super::rhs::Rhs;
+use crate::{DType, Tensor};
+
+impl Tensor {
+    /// The dot product of two vectors, a scalar.
+    ///
+    /// # Errors
+    /// They are not two vectors of one length, or dtypes or devices differ.
+    pub fn dot(&self, other: &Tensor) -> Result<Tensor> {
+        if self.rank() != 1 || self.shape() != other.shape() {
+            return Err(Error::shapes("dot", self.shape(), other.shape(), "they must be vectors of one length"));
+        }
+        self.matmul(other)
+    }
+
+    /// The product of this matrix and a vector.
+    ///
+    /// # Errors
+    /// They are not a matrix and a vector of its width, or dtypes or devices differ.
+    pub fn mv(&self, vector: &Tensor) -> Result<Tensor> {
+        if self.rank() != 2 || vector.rank() != 1 || self.dims()[1] != vector.dims()[0] {
+            let expected = "they must be a matrix and a vector of its width";
+            return Err(Error::shapes("mv", self.shape(), vector.shape(), expected));
+        }
+        self.matmul(vector)
+    }
+
+    /// The matrix of the products of each element of this vector with each of another.
+    ///
+    /// # Errors
+    /// They are not two vectors, or dtypes or devices differ.
+    pub fn outer(&self, other: &Tensor) -> Result<Tensor> {
+        if self.rank() != 1 || other.rank() != 1 {
+            return Err(Error::shapes("outer", self.shape(), other.shape(), "they must be vectors"));
+        }
+        self.unsqueeze(1)?.mul(other)
+    }
+
+    /// `a // b`: the quotient rounded down, of integers as integers. The gradient is 0. Division of integers
+    /// by 0 gives no defined value; quotients of integers are exact up to 2^53.
+    ///
+    /// # Errors
+    /// The shapes do not broadcast, or dtypes or devices differ.
+    pub fn floor_divide(&self, other: impl Into<Rhs>) -> Result<Tensor> {
+        let other = other.into();
+        let is_float = |x: &Rhs| match x {
+            Rhs::Tensor(t) => t.dtype().is_float(),
+            Rhs::Scalar(value) => value.is_float(),
+        };
+        if self.dtype().is_float() || is_float(&other) {
+            return self.div(other)?.floor();
+        }
+        let rest = self.remainder(other.clone())?;
+        let divisor = match other {
+            Rhs::Tensor(t) => Rhs::Tensor(t.to_dtype(DType::F64)?),
+            Rhs::Scalar(value) => Rhs::from(value.to_f64()),
+        };
+        // Without the rest the division has no fraction.
+        self.to_dtype(rest.dtype())?.sub(&rest)?.to_dtype(DType::F64)?.div(divisor)?.to_dtype(rest.dtype())
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    #[test]
+    fn products_of_vectors() -> Result<()> {
+        let v = Tensor::new(&[1f32, 2.], Device::Cpu)?.requires_grad_(true)?;
+        let m = Tensor::new(&[[1f32, 2.], [3., 4.], [5., 6.]], Device::Cpu)?;
+        assert_eq!(v.dot(&v)?.item::<f32>()?, 5.);
+        assert_eq!(m.mv(&v)?.to_vec::<f32>()?, [5., 11., 17.]);
+        let o = v.outer(&Tensor::new(&[3f32, 4., 5.], Device::Cpu)?)?;
+        assert_eq!((o.dims(), o.grad_fn().unwrap().name()), (&[2, 3][..], "MulBackward0"));
+        o.sum(())?.add(&v.dot(&v)?)?.backward()?;
+        assert_eq!(v.grad().unwrap().to_vec::<f32>()?, [14., 16.]);
+        assert!(v.dot(&m).is_err() && m.mv(&m).is_err() && m.outer(&v).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn floor_division_rounds_down() -> Result<()> {
+        let i = Tensor::new(&[7i64, -7], Device::Cpu)?;
+        assert_eq!(i.floor_divide(2)?.to_vec::<i64>()?, [3, -4]);
+        assert_eq!(i.floor_divide(&Tensor::new(&[-2i64, -2], Device::Cpu)?)?.to_vec::<i64>()?, [-4, 3]);
+        assert_eq!(i.floor_divide(2.0)?.to_vec::<f32>()?, [3., -4.]);
+        let u = Tensor::new(&[200u8, 3], Device::Cpu)?;
+        assert_eq!(u.floor_divide(7)?.to_vec::<u8>()?, [28, 0]);
+        Ok(())
+    }
+}

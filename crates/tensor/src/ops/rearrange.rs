@@ -1,0 +1,105 @@
+//! Names that PyTorch has for common views.
+
+use std::borrow::Borrow;
+
+use kiln_backend::{Dim, Error, MAX_RANK, Result};
+use smallvec::SmallVec;
+
+use crate::{Tensor, creation::Extents};
+
+impl Tensor {
+    /// [`transpose`](Tensor::transpose) by its NumPy name.
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn swapaxes(&self, a: impl Dim, b: impl Dim) -> Result<Tensor> {
+        self.transpose(a, b)
+    }
+
+    /// The view with each matrix (the last two dimensions) transposed, PyTorch's `x.mT`.
+    ///
+    /// # Errors
+    /// The tensor has fewer than 2 dimensions.
+    pub fn mt(&self) -> Result<Tensor> {
+        if self.rank() < 2 {
+            return Err(Error::shape("mt", "at least 2 dimensions", self.shape()));
+        }
+        self.transpose(-2, -1)
+    }
+
+    /// The view with dimension `from` moved to the position `to`; the others keep their order.
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn movedim(&self, from: impl Dim, to: impl Dim) -> Result<Tensor> {
+        let (from, to) = (self.real_dim("movedim", from)?, self.real_dim("movedim", to)?);
+        let mut order: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| dim != from).collect();
+        order.insert(to, from);
+        self.permute(order)
+    }
+
+    /// The view with one dimension cut into several, of which one extent may be -1.
+    ///
+    /// # Errors
+    /// The dimension is out of range, or its extent is not the product of those.
+    pub fn unflatten(&self, dim: impl Dim, extents: impl Extents) -> Result<Tensor> {
+        let dim = self.real_dim("unflatten", dim)?;
+        let part = extents.to_shape_of("unflatten", &kiln_backend::Shape::new(&[self.dims()[dim]])?)?;
+        self.reshape([&self.dims()[..dim], &part[..], &self.dims()[dim + 1..]].concat())
+    }
+
+    /// [`expand`](Tensor::expand) by its NumPy name.
+    ///
+    /// # Errors
+    /// As [`expand`](Tensor::expand).
+    pub fn broadcast_to(&self, shape: impl Extents) -> Result<Tensor> {
+        self.expand(shape)
+    }
+
+    /// Coordinates on a grid: for vectors `x` and `y` the views of shape `[len(x), len(y)]` whose elements are
+    /// `x[i]` and `y[j]` (PyTorch's `indexing="ij"`), and so on for more. A scalar counts as a vector.
+    ///
+    /// # Errors
+    /// There are more than 8 vectors, or one has more dimensions.
+    pub fn meshgrid(vectors: &[impl Borrow<Tensor>]) -> Result<Vec<Tensor>> {
+        let dims: SmallVec<[usize; MAX_RANK]> = vectors.iter().map(|v| v.borrow().numel()).collect();
+        let grid = kiln_backend::Shape::new(&dims)?;
+        let spread = |(i, vector): (usize, &Tensor)| {
+            if vector.rank() > 1 {
+                return Err(Error::shape("meshgrid", "vectors", vector.shape()));
+            }
+            let mut own = [1; MAX_RANK];
+            own[i] = dims[i];
+            vector.reshape(&own[..dims.len()])?.expand(grid)
+        };
+        vectors.iter().map(Borrow::borrow).enumerate().map(spread).collect()
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    #[test]
+    fn views_by_their_names() -> Result<()> {
+        let x = Tensor::arange(0, 24, Device::Cpu)?.reshape([2, 3, 4])?;
+        assert_eq!(x.movedim(0, -1)?.dims(), [3, 4, 2]);
+        assert_eq!(x.movedim(2, 0)?.dims(), [4, 2, 3]);
+        assert_eq!(x.mt()?.dims(), [2, 4, 3]);
+        assert_eq!(x.swapaxes(0, 1)?.dims(), [3, 2, 4]);
+        assert_eq!(x.unflatten(-1, [2, -1])?.dims(), [2, 3, 2, 2]);
+        assert!(x.unflatten(0, [3, -1]).is_err() && x.unflatten(0, [1, 1, 1, 1, 1, 1, 2]).is_err());
+        assert!(x.i((0, 0))?.mt().is_err() && x.movedim(3, 0).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_grid() -> Result<()> {
+        let (x, y) = (Tensor::new(&[1i64, 2], Device::Cpu)?, Tensor::new(&[3i64, 4, 5], Device::Cpu)?);
+        let grid = Tensor::meshgrid(&[&x, &y])?;
+        assert_eq!(grid[0].to_vec::<i64>()?, [1, 1, 1, 2, 2, 2]);
+        assert_eq!(grid[1].to_vec::<i64>()?, [3, 4, 5, 3, 4, 5]);
+        assert!(Tensor::meshgrid(&[&grid[0]]).is_err());
+        Ok(())
+    }
+}

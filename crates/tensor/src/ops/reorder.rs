@@ -1,0 +1,202 @@
+//! Elements in another order, or repeated: `flip`, `roll`, `repeat`, `repeat_interleave`.
+
+use kiln_backend::{Dim, Dims, Error, MAX_RANK, Result, Shape, ViewMut};
+use smallvec::SmallVec;
+
+use crate::{
+    Tensor,
+    autograd::{one, record},
+    creation::Extents,
+};
+
+impl Tensor {
+    /// The elements in reverse order along one or several dimensions (`()`: all). A copy.
+    ///
+    /// # Errors
+    /// A dimension is out of range or named twice.
+    pub fn flip(&self, dims: impl Dims) -> Result<Tensor> {
+        let mask = dims.resolve("flip", self.rank())?;
+        let named: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| mask[dim]).collect();
+        let layout = named.iter().fold(*self.layout(), |layout, &dim| layout.flip(dim));
+        let reading = self.read();
+        let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
+            backend.copy(reading.through(&layout), out)
+        })?;
+        record(out, "FlipBackward0", &[self], &[], move |ctx| {
+            let grad = ctx.grad()?;
+            // To `flip`, no dimensions are all dimensions.
+            Ok(one(if named.is_empty() { grad } else { grad.flip(&named[..])? }))
+        })
+    }
+
+    /// The elements moved by `shifts` along the dimensions `dims`, as many of each; those pushed over the end
+    /// come back in front: `x.roll(1, 0)`, `x.roll([1, -2], [0, 1])`. For `dims` of `()` the elements in
+    /// row-major order move, whatever the shape. A copy.
+    ///
+    /// # Errors
+    /// A dimension is out of range, or there are not as many shifts as dimensions.
+    pub fn roll(&self, shifts: impl Extents, dims: impl Extents) -> Result<Tensor> {
+        let ((shifts, count), (dims, dim_count)) = (shifts.extents("roll")?, dims.extents("roll")?);
+        let (shifts, dims) = (&shifts[..count], &dims[..dim_count]);
+        let flat = dims.is_empty();
+        if count != if flat { 1 } else { dim_count } {
+            let message = format!("{count} shifts do not fit the {dim_count} dimensions {dims:?} (none: one shift)");
+            return Err(Error::argument("roll", message));
+        }
+        let dims: SmallVec<[(usize, i64); MAX_RANK]> = if flat {
+            SmallVec::from_slice(&[(0, shifts[0])])
+        } else {
+            dims.iter().zip(shifts).map(|(&dim, &by)| Ok((self.real_dim("roll", dim)?, by))).collect::<Result<_>>()?
+        };
+        let out = crate::no_grad(|| self.rolled(flat, &dims))?;
+        record(out, "RollBackward0", &[self], &[], move |ctx| {
+            let back: SmallVec<[(usize, i64); MAX_RANK]> =
+                dims.iter().rev().map(|&(dim, by)| (dim, by.saturating_neg())).collect();
+            Ok(one(ctx.grad()?.rolled(flat, &back)?))
+        })
+    }
+
+    fn rolled(&self, flat: bool, dims: &[(usize, i64)]) -> Result<Tensor> {
+        let mut x = if flat { self.flatten_all()? } else { self.clone() };
+        for &(dim, by) in dims {
+            let extent = x.dims()[dim];
+            if x.numel() == 0 {
+                break;
+            }
+            // i64::MIN saturates in the gradient, but is a multiple of nothing a memory can hold.
+            let by = by.rem_euclid(extent as i64) as usize;
+            let (own, reading) = (*x.layout(), x.read());
+            let rolled = Tensor::compute(x.device(), x.dtype(), *x.shape(), |backend, out| {
+                for (from, to) in [((0, extent - by), (by, extent)), ((extent - by, extent), (0, by))] {
+                    let place = out.layout.slice(dim, to.0, to.1, 1);
+                    let target = ViewMut { buffer: &mut *out.buffer, layout: &place };
+                    backend.copy(reading.through(&own.slice(dim, from.0, from.1, 1)), target)?;
+                }
+                Ok(())
+            })?;
+            drop(reading);
+            x = rolled;
+        }
+        // Also what was not rolled is a copy.
+        let x = if x.shares_memory(self) { x.copy()? } else { x };
+        Ok(x.with_shape(*self.shape()))
+    }
+
+    /// The whole tensor several times along each dimension: `repeats` counts for each dimension, and may name
+    /// more dimensions than the tensor has (in front). A copy.
+    ///
+    /// # Errors
+    /// `repeats` has fewer numbers than the tensor has dimensions, or the result is too large.
+    pub fn repeat(&self, repeats: impl Extents) -> Result<Tensor> {
+        let (counts, rank) = repeats.extents("repeat")?;
+        let counts = counts[..rank].to_shape("repeat")?;
+        let Some(lead) = rank.checked_sub(self.rank()) else {
+            let message = format!("{} repeats are fewer than the dimensions of shape {}", rank, self.shape());
+            return Err(Error::argument("repeat", message));
+        };
+        let mut dims: SmallVec<[usize; MAX_RANK]> = SmallVec::from_elem(1, lead);
+        dims.extend_from_slice(self.dims());
+        let (own, padded) = (*self.shape(), Shape::new(&dims)?);
+        let out = crate::no_grad(|| {
+            let mut x = self.contiguous()?.reshape(padded)?;
+            for dim in 0..rank {
+                x = x.repeated(dim, counts[dim], true)?;
+            }
+            if x.shares_memory(self) { x.copy() } else { Ok(x) }
+        })?;
+        record(out, "RepeatBackward0", &[self], &[], move |ctx| {
+            let mut grad = ctx.grad()?;
+            for dim in 0..rank {
+                let [before, _, after] = around(grad.shape(), dim);
+                let shape = grad.shape().with_dim(dim, padded[dim])?;
+                grad = grad.reshape([before, counts[dim], padded[dim], after])?.sum(1)?.reshape(shape)?;
+            }
+            Ok(one(grad.reshape(own)?))
+        })
+    }
+
+    /// Each element `count` times in a row along a dimension. A copy.
+    ///
+    /// # Errors
+    /// The dimension is out of range, or the result is too large.
+    pub fn repeat_interleave(&self, count: usize, dim: impl Dim) -> Result<Tensor> {
+        let dim = self.real_dim("repeat_interleave", dim)?;
+        self.repeated(dim, count, false)
+    }
+
+    /// A dimension `count` times: the whole of it, or each element in a row. Three dimensions and the new
+    /// one suffice for the copy, whatever the rank.
+    fn repeated(&self, dim: usize, count: usize, whole: bool) -> Result<Tensor> {
+        let [before, extent, after] = around(self.shape(), dim);
+        let total = extent.checked_mul(count).ok_or_else(|| {
+            Error::argument("repeat", format!("{count} times dimension {dim} of shape {} is too much", self.shape()))
+        })?;
+        if count == 1 && whole {
+            return Ok(self.clone());
+        }
+        let shape = self.shape().with_dim(dim, total)?;
+        if whole {
+            self.reshape([before, 1, extent, after])?.expand([before, count, extent, after])?.reshape(shape)
+        } else {
+            self.reshape([before, extent, 1, after])?.expand([before, extent, count, after])?.reshape(shape)
+        }
+    }
+}
+
+/// The number of elements before a dimension, in it, and behind it.
+fn around(shape: &Shape, dim: usize) -> [usize; 3] {
+    [shape[..dim].iter().product(), shape[dim], shape[dim + 1..].iter().product()]
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    fn x() -> Result<Tensor> {
+        Tensor::arange(0., 6., Device::Cpu)?.reshape([2, 3])?.requires_grad_(true)
+    }
+
+    /// The gradient of `sum(y * weights)` with distinct weights.
+    fn gradient(x: &Tensor, y: &Tensor) -> Result<Vec<f32>> {
+        let weights = Tensor::arange(0., y.numel(), Device::Cpu)?.reshape(y.shape())?;
+        x.zero_grad();
+        y.mul(&weights)?.sum(())?.backward()?;
+        x.grad().unwrap().to_vec::<f32>()
+    }
+
+    #[test]
+    fn flip_and_roll() -> Result<()> {
+        let x = x()?;
+        assert_eq!(x.flip(0)?.to_vec::<f32>()?, [3., 4., 5., 0., 1., 2.]);
+        assert_eq!(gradient(&x, &x.flip(())?)?, [5., 4., 3., 2., 1., 0.]);
+        assert_eq!(x.roll(1, 1)?.to_vec::<f32>()?, [2., 0., 1., 5., 3., 4.]);
+        assert_eq!(x.roll(-2, ())?.to_vec::<f32>()?, [2., 3., 4., 5., 0., 1.]);
+        assert_eq!(x.t()?.roll(2, ())?.to_vec::<f32>()?, [2., 5., 0., 3., 1., 4.]);
+        assert_eq!(gradient(&x, &x.roll([1, -1], [0, 1])?)?, [5., 3., 4., 2., 0., 1.]);
+        assert!(x.roll([1, 2], 0).is_err() && x.roll(1, 2).is_err());
+        let s = Tensor::new(1f32, Device::Cpu)?.requires_grad_(true)?;
+        assert_eq!(s.flip(())?.add(&s.flip(0)?)?.add(&s.roll(3, ())?)?.item::<f32>()?, 3.);
+        assert_eq!(gradient(&s, &s.flip(())?)?, [0.]);
+        let empty = Tensor::zeros([0, 3], Device::Cpu)?;
+        assert_eq!((empty.roll(1, 0)?.dims(), empty.flip(0)?.dims()), (&[0, 3][..], &[0, 3][..]));
+        Ok(())
+    }
+
+    #[test]
+    fn repeats() -> Result<()> {
+        let x = x()?;
+        let y = x.repeat([2, 2])?;
+        assert_eq!(y.dims(), [4, 6]);
+        assert_eq!(y.i(3)?.to_vec::<f32>()?, [3., 4., 5., 3., 4., 5.]);
+        assert_eq!(gradient(&x, &y)?, [30., 34., 38., 54., 58., 62.]);
+        assert_eq!(x.repeat([2, 1, 1])?.dims(), [2, 2, 3]);
+        assert_eq!(x.repeat([0, 1])?.dims(), [0, 3]);
+        assert_eq!(gradient(&x, &x.repeat([0, 1])?)?, [0.; 6]);
+        assert!(!x.repeat([1, 1])?.shares_memory(&x));
+        assert!(x.repeat(2).is_err() && x.repeat([1, -1]).is_err());
+        let y = x.repeat_interleave(2, 1)?;
+        assert_eq!(y.i(0)?.to_vec::<f32>()?, [0., 0., 1., 1., 2., 2.]);
+        assert_eq!(gradient(&x, &y)?, [1., 5., 9., 13., 17., 21.]);
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! Searching in sorted values.
+
+use kiln_backend::{DType, Error, Result};
+
+use super::{check, rhs::Rhs};
+use crate::Tensor;
+
+impl Tensor {
+    /// For each of `values` the place in this tensor's sorted last dimension where it would go: the number of
+    /// elements below it (`right`: not above it), as `i64`. A sorted vector takes values of any shape;
+    /// otherwise all dimensions but the last are equal.
+    ///
+    /// # Errors
+    /// The tensor is a scalar, the shapes do not fit, or dtypes or devices differ.
+    pub fn searchsorted(&self, values: impl Into<Rhs>, right: bool) -> Result<Tensor> {
+        const OP: &str = "searchsorted";
+        let values = match values.into() {
+            Rhs::Tensor(t) => t,
+            Rhs::Scalar(value) => Tensor::full((), value, self.options())?,
+        };
+        check::same_kind(OP, self, &[&values])?;
+        let Some(lead) = self.rank().checked_sub(1) else {
+            return Err(Error::shape(OP, "sorted values with at least 1 dimension", self.shape()));
+        };
+        let flat;
+        let list = if lead == 0 {
+            flat = values.detach().flatten_all()?;
+            &flat
+        } else if values.rank() == self.rank() && values.dims()[..lead] == self.dims()[..lead] {
+            &values
+        } else {
+            let expected = "all extents but the last must be equal, or the sorted values a vector";
+            return Err(Error::shapes(OP, self.shape(), values.shape(), expected));
+        };
+        let (sorted, wanted) = (self.read(), list.read());
+        let out = Tensor::compute(self.device(), DType::I64, *list.shape(), |backend, out| {
+            backend.search_sorted(sorted.view(), wanted.view(), right, out)
+        })?;
+        Ok(out.with_shape(*values.shape()))
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    #[test]
+    fn places_left_and_right() -> Result<()> {
+        let sorted = Tensor::new(&[1f32, 3., 3., 5.], Device::Cpu)?;
+        let values = Tensor::new(&[[0f32, 3.], [4., 9.]], Device::Cpu)?;
+        assert_eq!(sorted.searchsorted(&values, false)?.to_vec::<i64>()?, [0, 1, 3, 4]);
+        assert_eq!(sorted.searchsorted(&values, true)?.to_vec::<i64>()?, [0, 3, 3, 4]);
+        assert_eq!(sorted.searchsorted(3, true)?.item::<i64>()?, 3);
+        let rows = Tensor::new(&[[1f32, 2.], [3., 4.]], Device::Cpu)?;
+        assert_eq!(rows.searchsorted(&values, false)?.to_vec::<i64>()?, [0, 2, 1, 2]);
+        assert!(rows.searchsorted(1, false).is_err());
+        assert!(Tensor::new(1f32, Device::Cpu)?.searchsorted(1, false).is_err());
+        Ok(())
+    }
+}

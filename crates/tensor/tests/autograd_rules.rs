@@ -1,0 +1,414 @@
+//! Rules of autograd beyond the tutorial: in-place changes, hooks, the user's own functions, errors.
+
+mod common;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use common::compare::{assert_close, floats};
+use kiln_tensor::{
+    DType, Device, Error, Result, Tensor,
+    autograd::{self, BackwardCtx, BackwardOptions, Function, FunctionCtx, apply, gradcheck},
+    no_grad,
+};
+use parking_lot::Mutex;
+
+const RETAIN: BackwardOptions = BackwardOptions { retain_graph: true };
+
+fn leaf(values: &[f64]) -> Tensor {
+    Tensor::from_slice(values, values.len(), Device::Cpu).unwrap().requires_grad_(true).unwrap()
+}
+
+fn constant(values: &[f64]) -> Tensor {
+    leaf(values).detach()
+}
+
+#[track_caller]
+fn assert_error(result: Result<impl Sized>, words: &[&str]) {
+    let message = match result {
+        Ok(_) => panic!("no error"),
+        Err(error) => error.to_string(),
+    };
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
+}
+
+// ---- in-place changes ----
+
+#[test]
+fn leaves_and_their_views_are_not_changed_while_recording() -> Result<()> {
+    let w = leaf(&[1.0, 2.0, 3.0]);
+    assert_error(w.add_(1), &["add_", "leaf", "no_grad"]);
+    assert_error(w.zero_(), &["zero_", "leaf"]);
+    assert_error(w.narrow(0, 0, 2)?.mul_(2), &["mul_", "view of a leaf"]);
+    assert_error(w.copy_(&constant(&[0.0; 3])), &["copy_", "leaf"]);
+    assert_error(w.clone().t_(), &["t_", "leaf"]);
+    assert_eq!(floats(&w), [1.0, 2.0, 3.0], "an error changes nothing");
+    no_grad(|| w.sub_(1))?;
+    no_grad(|| w.narrow(0, 0, 1)?.fill_(9))?;
+    assert_eq!(floats(&w), [9.0, 1.0, 2.0]);
+    assert!(w.is_leaf() && w.requires_grad());
+    Ok(())
+}
+
+#[test]
+fn a_changed_saved_tensor_is_an_error_not_a_wrong_number() -> Result<()> {
+    let x = leaf(&[0.5, 1.0]);
+    // exp saves its output, sin its input.
+    let y = x.exp()?;
+    y.add_(1)?;
+    assert_error(y.sum(())?.backward(), &["ExpBackward0", "in-place", "version 1", "version 0"]);
+    let y = x.sin()?;
+    no_grad(|| x.mul_(2))?;
+    assert_error(y.sum(())?.backward(), &["SinBackward0", "in-place"]);
+    // add saves nothing: the change does no harm.
+    let y = x.add(&x)?;
+    no_grad(|| x.mul_(2))?;
+    y.sum(())?.backward()?;
+    // A change through a view or a detached handle counts as well.
+    let y = x.sin()?;
+    x.detach().narrow(0, 0, 1)?.zero_()?;
+    assert_error(y.sum(())?.backward(), &["SinBackward0"]);
+    Ok(())
+}
+
+#[test]
+fn a_change_becomes_part_of_the_history() -> Result<()> {
+    let names = ["AddBackward0", "SubBackward0", "MulBackward0", "DivBackward0"];
+    let ops: [fn(&Tensor, &Tensor) -> Result<()>; 4] =
+        [|y, w| y.add_(w), |y, w| y.sub_(w), |y, w| y.mul_(w), |y, w| y.div_(w)];
+    for (name, op) in names.into_iter().zip(ops) {
+        let f = |inputs: &[Tensor]| {
+            let y = inputs[0].mul(2)?;
+            op(&y, &inputs[1])?;
+            Ok(y)
+        };
+        gradcheck(f, &[&constant(&[1.0, 2.0]), &constant(&[3.0, 0.5])])?;
+        // Also a tensor that had no history, and an operand that broadcasts.
+        let started_plain = |inputs: &[Tensor]| {
+            let y = Tensor::ones([3, 2], DType::F64)?;
+            op(&y, &inputs[0])?;
+            assert!(y.requires_grad() == inputs[0].requires_grad());
+            Ok(y)
+        };
+        gradcheck(started_plain, &[&constant(&[1.0, 2.0])])?;
+        let y = leaf(&[1.0]).mul(1)?;
+        op(&y, &constant(&[2.0]))?;
+        assert_eq!(y.grad_fn().unwrap().name(), name);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tensor_added_to_itself_in_place() -> Result<()> {
+    let x = leaf(&[1.0, 2.0]);
+    let y = x.mul(3)?;
+    y.add_(&y)?;
+    assert_eq!(floats(&y), [6.0, 12.0]);
+    y.sum(())?.backward()?;
+    assert_eq!(floats(&x.grad().unwrap()), [6.0, 6.0]);
+    Ok(())
+}
+
+#[test]
+fn overwriting_cuts_the_gradient() -> Result<()> {
+    for overwrite in [|y: &Tensor| y.zero_(), |y: &Tensor| y.fill_(3), |y: &Tensor| y.uniform_(0.0, 1.0)] {
+        let x = leaf(&[1.0, 2.0]);
+        let y = x.mul(3)?;
+        overwrite(&y)?;
+        y.sum(())?.backward()?;
+        assert_eq!(floats(&x.grad().unwrap()), [0.0, 0.0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_change_through_a_view_changes_the_gradient_of_the_base() -> Result<()> {
+    // y = 3x; y[1..3] *= w; the gradient of x is 3 outside and 3w inside, that of w is 3x inside.
+    let x = leaf(&[1.0, 2.0, 3.0, 4.0]);
+    let w = leaf(&[10.0, 20.0]);
+    let y = x.mul(3)?;
+    y.narrow(0, 1, 2)?.mul_(&w)?;
+    assert_eq!(floats(&y), [3.0, 60.0, 180.0, 12.0]);
+    assert_eq!(y.grad_fn().unwrap().name(), "CopySlices");
+    y.sum(())?.backward()?;
+    assert_eq!(floats(&x.grad().unwrap()), [3.0, 30.0, 60.0, 3.0]);
+    assert_eq!(floats(&w.grad().unwrap()), [6.0, 9.0]);
+    Ok(())
+}
+
+#[test]
+fn views_of_changed_bases_check_against_differences() -> Result<()> {
+    let (x, w) = (Tensor::rand([3, 4], DType::F64)?, Tensor::rand([3], DType::F64)?);
+    type Change = fn(&Tensor, &Tensor) -> Result<Tensor>;
+    let changes: [(&str, Change); 7] = [
+        ("column", |y, w| {
+            y.select(1, 2)?.mul_(w)?;
+            Ok(y.clone())
+        }),
+        ("a view of a view", |y, w| {
+            y.t()?.narrow(0, 1, 2)?.select(0, 1)?.add_(w)?;
+            y.mul(y)
+        }),
+        ("the view that changed is used", |y, w| {
+            let view = y.select(1, 0)?;
+            view.mul_(w)?;
+            view.mul(&view)
+        }),
+        ("another view of the same elements is used", |y, w| {
+            let (seen, changed) = (y.narrow(1, 0, 2)?, y.select(1, 1)?);
+            changed.copy_(w)?;
+            seen.mul(&seen)
+        }),
+        ("the base changed, a view is used", |y, w| {
+            let view = y.t()?;
+            y.mul_(&w.unsqueeze(1)?)?;
+            view.mul(&view)
+        }),
+        ("an expanded view of a changed base", |y, w| {
+            let view = y.select(1, 3)?.unsqueeze(0)?.expand([2, 3])?;
+            y.select(1, 3)?.mul_(w)?;
+            view.mul(&view)
+        }),
+        ("changed twice", |y, w| {
+            y.select(1, 1)?.mul_(w)?;
+            y.narrow(1, 0, 3)?.mul_(&w.unsqueeze(1)?)?;
+            y.mul(y)
+        }),
+    ];
+    for (name, change) in changes {
+        gradcheck(|inputs| change(&inputs[0].mul(2)?, &inputs[1]), &[&x, &w])
+            .map_err(|error| Error::argument("test", format!("{name}: {error}")))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_plain_tensor_filled_row_by_row_from_tracked_ones() -> Result<()> {
+    let rows: Vec<Tensor> = (0..3).map(|i| leaf(&[f64::from(i), 2.0])).collect();
+    let table = Tensor::zeros([3, 2], DType::F64)?;
+    for (i, row) in rows.iter().enumerate() {
+        table.select(0, i as i64)?.copy_(row)?;
+    }
+    table.mul(&table)?.sum(())?.backward()?;
+    for row in &rows {
+        assert_close(&row.grad().unwrap(), &no_grad(|| row.mul(2))?);
+    }
+    Ok(())
+}
+
+#[test]
+fn in_place_errors_say_what_is_wrong() -> Result<()> {
+    let y = leaf(&[1.0, 2.0]).mul(1)?;
+    assert_error(y.unsqueeze(0)?.expand([3, 2])?.add_(1), &["add_", "broadcast view", "[3, 2]"]);
+    assert_error(y.add_(&constant(&[1.0, 2.0, 3.0])), &["[2]", "[3]"]);
+    let wide = Tensor::zeros([3, 2], DType::F64)?;
+    assert_error(y.add_(&wide), &["add_", "[2]", "[3, 2]"]);
+    let ints = Tensor::zeros(2, DType::I64)?;
+    assert_error(ints.add_(0.5), &["add_", "i64"]);
+    assert_error(ints.div_(2), &["div_", "i64"]);
+    let hidden = no_grad(|| y.narrow(0, 0, 1))?;
+    assert_error(hidden.add_(&leaf(&[1.0])), &["without recording"]);
+    assert_eq!(floats(&y), [1.0, 2.0]);
+    Ok(())
+}
+
+// ---- hooks, retained gradients ----
+
+#[test]
+fn a_leaf_hook_sees_the_whole_gradient_once() -> Result<()> {
+    let x = leaf(&[1.0, 2.0]);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    x.register_hook(move |grad| {
+        log.lock().push(floats(grad));
+        Ok(None)
+    })?;
+    // Two paths lead to the leaf.
+    x.mul(2)?.add(x.mul(3)?)?.sum(())?.backward()?;
+    assert_eq!(*seen.lock(), [[5.0, 5.0]]);
+    autograd::grad(&[&x.mul(2)?.add(&x)?.sum(())?], &[&x])?;
+    assert_eq!(seen.lock().len(), 2);
+    assert_eq!(floats(&x.grad().unwrap()), [5.0, 5.0]);
+    Ok(())
+}
+
+#[test]
+fn hooks_replace_gradients_and_can_be_removed() -> Result<()> {
+    let x = leaf(&[1.0]);
+    let y = x.mul(2)?;
+    let doubled = y.register_hook(|grad| grad.mul(2).map(Some))?;
+    y.register_hook(|grad| grad.add(1).map(Some))?;
+    let z = y.mul(3)?.sum(())?;
+    z.backward_retain_graph()?;
+    // (3 * 2 + 1) * 2
+    assert_eq!(floats(&x.grad().unwrap()), [14.0]);
+    doubled.remove();
+    x.zero_grad();
+    z.backward_retain_graph()?;
+    assert_eq!(floats(&x.grad().unwrap()), [8.0]);
+    y.register_hook(|_| Tensor::zeros([2, 2], DType::F64).map(Some))?;
+    assert_error(z.backward_retain_graph(), &["hook", "[1]", "[2, 2]"]);
+    assert_error(constant(&[1.0]).register_hook(|_| Ok(None)), &["register_hook", "no gradients"]);
+    Ok(())
+}
+
+#[test]
+fn a_retained_gradient_is_what_flows_on() -> Result<()> {
+    let x = leaf(&[1.0]);
+    let y = x.mul(2)?;
+    y.retain_grad()?;
+    y.retain_grad()?; // asked for twice, kept once
+    y.register_hook(|grad| grad.mul(10).map(Some))?;
+    y.mul(3)?.sum(())?.backward()?;
+    assert_eq!(floats(&y.grad().unwrap()), [30.0]);
+    assert_eq!(floats(&x.grad().unwrap()), [60.0]);
+    // The wish follows the tensor through an in-place change.
+    let y = x.mul(2)?;
+    y.retain_grad()?;
+    y.mul_(5)?;
+    y.sum(())?.backward()?;
+    assert_eq!(floats(&y.grad().unwrap()), [1.0]);
+    assert_error(constant(&[1.0]).retain_grad(), &["retain_grad", "no gradients"]);
+    Ok(())
+}
+
+#[test]
+fn gradients_are_not_shared_by_accident() -> Result<()> {
+    let (x, y) = (leaf(&[1.0, 2.0]), leaf(&[3.0, 4.0]));
+    let cotangent = constant(&[1.0, 1.0]);
+    x.add(&y)?.backward_with(&cotangent, RETAIN)?;
+    x.grad().unwrap().fill_(7)?;
+    assert_eq!(floats(&y.grad().unwrap()), [1.0, 1.0]);
+    assert_eq!(floats(&cotangent), [1.0, 1.0]);
+    // An identity hands the cotangent itself down to the leaf.
+    let z = leaf(&[0.0, 0.0]);
+    z.reshape([1, 2])?.backward_with(&cotangent.reshape([1, 2])?, RETAIN)?;
+    z.grad().unwrap().fill_(9)?;
+    assert_eq!(floats(&cotangent), [1.0, 1.0]);
+    Ok(())
+}
+
+// ---- functions of the user's own ----
+
+/// x · y with its gradient written by hand.
+struct Product {
+    backward_calls: Arc<AtomicUsize>,
+}
+
+impl Function for Product {
+    fn name(&self) -> &str {
+        "Product"
+    }
+    fn forward(&self, ctx: &mut FunctionCtx, inputs: &[Tensor]) -> Result<Tensor> {
+        inputs.iter().for_each(|input| ctx.save(input));
+        inputs[0].mul(&inputs[1])
+    }
+    fn backward(&self, ctx: &BackwardCtx, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.backward_calls.fetch_add(1, Ordering::Relaxed);
+        let first = if ctx.needs(0) { Some(grad.mul(ctx.saved(1)?)?) } else { None };
+        let second = if ctx.needs(1) { Some(grad.mul(ctx.saved(0)?)?) } else { None };
+        Ok(vec![first, second])
+    }
+}
+
+/// Passes its input on; `backward` does what the closure says.
+struct Identity(fn(&Tensor) -> Result<Vec<Option<Tensor>>>);
+
+impl Function for Identity {
+    fn name(&self) -> &str {
+        "Identity"
+    }
+    fn forward(&self, _: &mut FunctionCtx, inputs: &[Tensor]) -> Result<Tensor> {
+        Ok(inputs[0].clone())
+    }
+    fn backward(&self, _: &BackwardCtx, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        (self.0)(grad)
+    }
+}
+
+#[test]
+fn custom_functions_are_part_of_the_graph() -> Result<()> {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let product = |inputs: &[Tensor]| {
+        apply(Product { backward_calls: calls.clone() }, &[&inputs[0], &inputs[1]])?.mul(&inputs[0])
+    };
+    gradcheck(product, &[&constant(&[1.0, 2.0]), &constant(&[3.0, 4.0])])?;
+    assert!(calls.load(Ordering::Relaxed) > 0);
+    let (x, y) = (leaf(&[1.0]), constant(&[2.0]));
+    let out = apply(Product { backward_calls: calls.clone() }, &[&x, &y])?;
+    assert_eq!(out.grad_fn().unwrap().name(), "ProductBackward");
+    let inside = no_grad(|| apply(Product { backward_calls: calls.clone() }, &[&x, &y]))?;
+    assert!(!inside.requires_grad());
+    no_grad(|| y.add_(1))?;
+    assert_error(out.backward(), &["ProductBackward", "in-place"]);
+    Ok(())
+}
+
+#[test]
+fn gradient_reversal_and_wrong_gradients() -> Result<()> {
+    let x = leaf(&[1.0, 2.0]);
+    let reversed = apply(Identity(|grad| Ok(vec![Some(grad.neg()?)])), &[&x])?;
+    assert!(!reversed.is_leaf() && x.is_leaf());
+    reversed.sum(())?.backward()?;
+    assert_eq!(floats(&x.grad().unwrap()), [-1.0, -1.0]);
+    // The output shares the input's memory: changing it in place would go past the input's history.
+    assert_error(apply(Identity(|_| Ok(vec![None])), &[&x])?.add_(1), &["add_"]);
+    let run = |f| apply(Identity(f), &[&x])?.sum(())?.backward();
+    assert_error(run(|_| Ok(vec![])), &["IdentityBackward", "0 gradients for 1 inputs"]);
+    assert_error(run(|_| Ok(vec![Some(Tensor::zeros(3, DType::F64)?)])), &["IdentityBackward", "[3]", "[2]"]);
+    assert_error(run(|grad| Ok(vec![Some(grad.to_dtype(DType::F32)?)])), &["IdentityBackward", "f32", "f64"]);
+    assert_error(run(|_| Err(Error::argument("mine", "went wrong"))), &["mine: went wrong"]);
+    run(|_| Ok(vec![None]))
+}
+
+// ---- errors ----
+
+#[test]
+fn misuse_is_a_readable_error() -> Result<()> {
+    let x = leaf(&[1.0, 2.0]);
+    assert_error(x.backward(), &["backward", "one element", "[2]"]);
+    assert_error(constant(&[1.0]).backward(), &["backward", "no gradients"]);
+    assert_error(x.sum(())?.detach().backward(), &["no gradients"]);
+    let y = x.mul(2)?;
+    assert_error(y.backward_with(&constant(&[1.0]), RETAIN), &["[1]", "[2]", "cotangent"]);
+    assert_error(y.backward_with(&Tensor::ones(2, DType::F32)?, RETAIN), &["f32", "f64"]);
+    assert_error(x.set_grad(Some(constant(&[1.0]))), &["set_grad", "[1]", "[2]"]);
+    assert_error(y.set_requires_grad(false), &["leaves", "detach"]);
+    assert_error(autograd::grad(&[&y.sum(())?], &[&constant(&[1.0])]), &["requires no gradients"]);
+    Ok(())
+}
+
+#[test]
+fn gradcheck_finds_wrong_gradients() -> Result<()> {
+    let x = constant(&[1.0, 2.0]);
+    let wrong = |inputs: &[Tensor]| apply(Identity(|grad| Ok(vec![Some(grad.mul(1.01)?)])), &[&inputs[0]]);
+    assert_error(gradcheck(wrong, &[&x]), &["gradcheck", "input 0", "element 0", "1.01", "differences"]);
+    let missing = |inputs: &[Tensor]| apply(Identity(|_| Ok(vec![None])), &[&inputs[0]])?.add(&inputs[0].mul(0)?);
+    assert_error(gradcheck(missing, &[&x]), &["is 0 by"]);
+    assert_error(gradcheck(|inputs| inputs[0].detach().mul(2), &[&x]), &["does not depend"]);
+    assert_error(gradcheck(|inputs| inputs[0].mul(2), &[&x.to_dtype(DType::F32)?]), &["f64"]);
+    gradcheck(|inputs| inputs[0].mul(2), &[&x])
+}
+
+#[test]
+fn the_graph_can_be_looked_at() -> Result<()> {
+    let x = leaf(&[1.0, 2.0]);
+    let y = x.mul(2)?.add(&x)?;
+    let next: Vec<String> =
+        y.grad_fn().unwrap().next_functions().into_iter().flatten().map(|f| f.name().into()).collect();
+    assert_eq!(next, ["MulBackward0", "AccumulateGrad"]);
+    let accumulate = y.grad_fn().unwrap().next_functions()[1].clone().unwrap();
+    assert!(accumulate.variable().unwrap().is_same(&x));
+    assert_eq!(
+        autograd::graph_text(&y),
+        "AddBackward0\n  MulBackward0\n    AccumulateGrad [2]\n  AccumulateGrad [2] (above)\n"
+    );
+    let dot = autograd::graph_dot(&y);
+    assert!(dot.starts_with("digraph") && dot.matches("AccumulateGrad").count() == 1, "{dot}");
+    assert_eq!(dot.matches("->").count(), 3, "{dot}");
+    Ok(())
+}
