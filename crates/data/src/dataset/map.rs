@@ -81,17 +81,17 @@ where
 mod tests {
     use kiln_tensor::Error;
 
-    use super::*;
+    use super::{super::Samples, *};
 
     #[test]
     fn transforms() -> Result<()> {
-        let pairs: Vec<(f32, i64)> = (0..4).map(|i| (i as f32, i)).collect();
+        let pairs: Samples<(f32, i64)> = (0..4).map(|i| (i as f32, i)).collect();
         let data = pairs.transform(|x| Ok(x * 10.0)).target_transform(|y| Ok(format!("class {y}")));
         assert_eq!(data.get(2)?, (20.0, "class 2".to_string()));
         let (x, y) = data.get_batch(&[3, 1])?;
         assert_eq!((x.to_vec::<f32>()?, y), (vec![30., 10.], vec!["class 3".to_string(), "class 1".to_string()]));
 
-        let odd = vec![1i64, 2].map(|n| if n == 2 { Err(Error::argument("transform", "two")) } else { Ok(n) });
+        let odd = Samples(vec![1i64, 2]).map(|n| if n == 2 { Err(Error::argument("transform", "two")) } else { Ok(n) });
         assert!(odd.get(0).is_ok() && odd.get(1).is_err() && odd.get_batch(&[0, 1]).is_err());
         Ok(())
     }
