@@ -28,6 +28,7 @@ pub(crate) trait Real:
     fn of(value: f64) -> Self;
     fn to_f64(self) -> f64;
     fn from_usize(value: usize) -> Self;
+    fn from_u32(value: u32) -> Self;
     fn abs(self) -> Self;
     fn sqrt(self) -> Self;
     fn exp(self) -> Self;
@@ -129,6 +130,10 @@ macro_rules! real {
             }
             #[inline(always)]
             fn from_usize(value: usize) -> $ty {
+                value as $ty
+            }
+            #[inline(always)]
+            fn from_u32(value: u32) -> $ty {
                 value as $ty
             }
             #[inline(always)]

@@ -13,11 +13,12 @@ pub(crate) fn avx2() -> bool {
 }
 
 /// Defines functions whose body is compiled for several instruction sets. What the body calls must be
-/// `#[inline(always)]` to be compiled with it; a closure that is passed in is not.
+/// `#[inline(always)]` to be compiled with it; a closure that is passed in is not. Generics stand in brackets,
+/// and their names once more after `::` where the arguments do not determine them.
 macro_rules! multiversion {
     ($(
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident $([$($generics:tt)*])? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?
+        $vis:vis fn $name:ident $([$($generics:tt)*] $(::[$($names:tt)*])?)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?
         $(where [$($bounds:tt)*])?
         $body:block
     )*) => {$(
@@ -29,15 +30,15 @@ macro_rules! multiversion {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2 $(<$($generics)*>)? ($($arg: $ty),*) $(-> $ret)? $(where $($bounds)*)? {
-                body($($arg),*)
+                body $($(::<$($names)*>)?)? ($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             if $crate::simd::avx2() {
                 // SAFETY: the CPU has the instructions.
-                return unsafe { avx2($($arg),*) };
+                return unsafe { avx2 $($(::<$($names)*>)?)? ($($arg),*) };
             }
-            body($($arg),*)
+            body $($(::<$($names)*>)?)? ($($arg),*)
         }
     )*};
 }

@@ -4,6 +4,8 @@ use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 use kiln_backend::{DType, Element, Scalar};
 
+use crate::convert::Number;
+
 /// A truth value in memory. Not a `bool`: recycled memory may hold any byte, and that must not be undefined
 /// behaviour. Any nonzero byte reads as true; only 0 and 1 are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -81,7 +83,7 @@ impl Stored for bf16 {
         bf16::from_bits(if value.is_nan() { nan } else { rounded } as u16)
     }
     fn from_scalar(value: Scalar) -> bf16 {
-        Element::from_scalar(value)
+        bf16::store(value.to_f64().f32_odd())
     }
 }
 
@@ -119,7 +121,7 @@ impl Stored for f16 {
         f16::from_bits((sign | bits) as u16)
     }
     fn from_scalar(value: Scalar) -> f16 {
-        Element::from_scalar(value)
+        f16::store(value.to_f64().f32_odd())
     }
 }
 
