@@ -35,13 +35,13 @@ fn main() -> kiln::Result<()> {
 
     // # Disabling gradient tracking
     let z = x.matmul(&w)?.add(&b)?;
-    println!("{}", z.requires_grad());
+    println!("{}", truth(z.requires_grad()));
     let z = no_grad(|| x.matmul(&w)?.add(&b))?;
-    println!("{}", z.requires_grad());
+    println!("{}", truth(z.requires_grad()));
 
     let z = x.matmul(&w)?.add(&b)?;
     let z_det = z.detach();
-    println!("{}", z_det.requires_grad());
+    println!("{}", truth(z_det.requires_grad()));
 
     // # Tensor gradients and Jacobian products
     let inp = Tensor::eye(5, device)?.requires_grad_(true)?;
@@ -78,4 +78,8 @@ fn name_of(tensor: &Tensor) -> String {
 
 fn shown(grad: Option<Tensor>) -> String {
     grad.map_or_else(|| "None".to_owned(), |grad| grad.to_string())
+}
+
+fn truth(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
 }

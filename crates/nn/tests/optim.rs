@@ -36,9 +36,8 @@ fn with_args<O: OptimOptions>(mut options: O, args: &Value) -> O {
 }
 
 fn run<O: OptimOptions + Default>(golden: &Golden, name: &str, args: &Value) -> Result<()> {
-    let params: Vec<Tensor> = (0..2)
-        .map(|i| golden.get(name, &format!("param{i}")).copy()?.requires_grad_(true))
-        .collect::<Result<_>>()?;
+    let params: Vec<Tensor> =
+        (0..2).map(|i| golden.get(name, &format!("param{i}")).copy()?.requires_grad_(true)).collect::<Result<_>>()?;
     let options = with_args(O::default(), args);
     let mut optimizer = match args["groups"].as_array() {
         Some(groups) => Optim::with_groups(
@@ -101,7 +100,8 @@ fn clipped_gradients_equal_pytorchs() {
             })
             .collect();
         if op == "clip_grad_norm_" {
-            let total = clip_grad_norm_(&params, number(args, "max_norm", 0.0), number(args, "norm_type", 2.0)).unwrap();
+            let total =
+                clip_grad_norm_(&params, number(args, "max_norm", 0.0), number(args, "norm_type", 2.0)).unwrap();
             assert_close(&total, &golden.get(name, "total_norm"), name);
         } else {
             clip_grad_value_(&params, number(args, "clip_value", 0.0)).unwrap();

@@ -44,9 +44,7 @@ fn rule(kind: &str, args: &Value) -> Boxed {
                 .start_factor(number(args, "start_factor", 1.0 / 3.0))
                 .end_factor(number(args, "end_factor", 1.0)),
         ),
-        "CosineAnnealingLR" => {
-            Box::new(CosineAnnealingLR::new(integer("T_max")).eta_min(number(args, "eta_min", 0.0)))
-        }
+        "CosineAnnealingLR" => Box::new(CosineAnnealingLR::new(integer("T_max")).eta_min(number(args, "eta_min", 0.0))),
         "SequentialLR" => {
             let mut parts = args["schedulers"]
                 .as_array()
@@ -200,8 +198,7 @@ fn two_schedulers_multiply() {
 
 #[test]
 fn groups_keep_their_ratio_and_lambdas_work() {
-    let params: Vec<Tensor> =
-        (0..2).map(|_| leaf()).collect();
+    let params: Vec<Tensor> = (0..2).map(|_| leaf()).collect();
     let group = |i: usize, lr| (vec![params[i].clone()], SGDOptions::new(lr));
     let mut optimizer = SGD::with_groups([group(0, 1.0), group(1, 0.1)]).unwrap();
     let mut scheduler = LrScheduler::new(&mut optimizer, LambdaLR::new(|epoch| 1.0 / (1 + epoch) as f64)).unwrap();
@@ -221,7 +218,10 @@ fn what_makes_no_sense_is_refused() {
     refused(Box::new(LinearLR::new(5).start_factor(0.0)), "LinearLR");
     refused(Box::new(CosineAnnealingLR::new(0)), "CosineAnnealingLR");
     refused(Box::new(OneCycleLR::new(0.1, 0)), "OneCycleLR");
-    refused(Box::new(SequentialLR::new(StepLR::new(1)).then(5, StepLR::new(1)).then(3, StepLR::new(1))), "SequentialLR");
+    refused(
+        Box::new(SequentialLR::new(StepLR::new(1)).then(5, StepLR::new(1)).then(3, StepLR::new(1))),
+        "SequentialLR",
+    );
     assert!(ReduceLROnPlateau::new().factor(1.0).step(1.0, &mut optimizer).is_err());
 
     // The cycle ends, and the scheduler stays where it was.
