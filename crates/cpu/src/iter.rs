@@ -77,6 +77,15 @@ impl Walk {
         offset + rest as isize * self.strides[0]
     }
 
+    /// How many elements from a position on lie one after the other; `None` if the last loop's step is not 1.
+    #[inline]
+    pub(crate) fn run_from(&self, position: usize) -> Option<usize> {
+        let last = self.rank - 1;
+        let extent = self.dims[last];
+        let done = if self.rank == 1 { position } else { position % extent };
+        (self.strides[last] == 1).then(|| extent.saturating_sub(done))
+    }
+
     /// Visits the positions of `range` (inside `0..len()`) as `row(offset, stride, len)`: runs with one stride.
     #[inline]
     pub(crate) fn rows(&self, range: Range<usize>, mut row: impl FnMut(isize, isize, usize)) {

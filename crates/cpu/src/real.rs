@@ -2,7 +2,7 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use crate::{math, stored::Stored};
+use crate::{convert::Number, math, stored::Stored};
 
 /// The floating-point element types: those computed in a real type.
 pub(crate) trait Float: Stored<Compute: Real> {}
@@ -13,6 +13,7 @@ impl<T: Stored<Compute: Real>> Float for T {}
 /// compiled for the instruction set of the loop that calls them.
 pub(crate) trait Real:
     Stored<Compute = Self>
+    + Number
     + Default
     + PartialOrd
     + std::fmt::Debug
