@@ -43,9 +43,9 @@ fn typed<T: Stored>(op: ArgReduceOp, x: View, dim: usize, values: Option<ViewMut
     let x = Input::Tensor(x);
     let search = Search { largest: op == ArgReduceOp::Max, lines, x: &x, values: values.as_ref(), indices: &indices };
     if lines.side_by_side() {
-        search.columns()
+        search.columns();
     } else {
-        search.lines()
+        search.lines();
     }
     Ok(())
 }

@@ -231,9 +231,9 @@ impl<F: Fold> Problem<'_, '_, F> {
                 // SAFETY: each unit has its own block of rows and tile of columns.
                 let acc = unsafe { shared.part(block * m + columns.start..block * m + columns.end) };
                 if fused > 1 {
-                    self.narrow(&mut *feed, rows, fused, acc)
+                    self.narrow(&mut *feed, rows, fused, acc);
                 } else {
-                    self.wide(&mut *feed, rows, columns, acc)
+                    self.wide(&mut *feed, rows, columns, acc);
                 }
             }
         });

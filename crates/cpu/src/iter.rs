@@ -61,11 +61,6 @@ impl Walk {
         self.rank == 1 && (self.strides[0] == 0 || self.dims[0] == 1)
     }
 
-    /// The merged extents and strides, outermost first.
-    pub(crate) fn dims(&self) -> (&[usize], &[isize]) {
-        (&self.dims[..self.rank], &self.strides[..self.rank])
-    }
-
     /// The offset of one position.
     #[inline]
     pub(crate) fn offset(&self, position: usize) -> isize {
