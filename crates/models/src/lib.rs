@@ -1,1 +1,7 @@
-//! kiln-models
+//! Ready-made models.
+
+#![forbid(unsafe_code)]
+
+mod mlp;
+
+pub use mlp::Mlp;

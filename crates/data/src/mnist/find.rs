@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kiln_tensor::{Error, Result};
+use kiln_tensor::Error;
 
 use super::MnistKind;
 
@@ -92,7 +92,7 @@ impl Places {
 
     /// Where a download goes: torchvision's layout under the folder that the program or the user named.
     #[cfg(feature = "download")]
-    pub fn download_folder<K: MnistKind>(&self) -> Result<(Origin, PathBuf)> {
+    pub fn download_folder<K: MnistKind>(&self) -> kiln_tensor::Result<(Origin, PathBuf)> {
         let roots =
             [(Origin::Given, &self.given), (Origin::Environment, &self.environment), (Origin::User, &self.user)];
         let root = roots.into_iter().find_map(|(origin, root)| Some((origin, root.as_ref()?)));

@@ -34,7 +34,7 @@ use crate::StateDict;
 
 pub use clip::{clip_grad_norm_, clip_grad_value_};
 pub use engine::{Optim, Param, ParamGroup};
-pub use options::{AdagradOptions, AdamOptions, AdamWOptions, OptimOptions, RMSpropOptions, SGDOptions};
+pub use options::{AdagradOptions, AdamOptions, AdamWOptions, OptimOptions, RMSpropOptions, SGDOptions, Value};
 
 /// Stochastic gradient descent, with momentum if asked for
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html>).

@@ -1,0 +1,80 @@
+//! The multi-layer perceptron.
+
+use kiln_nn::{Flatten, Linear, Module, ReLU, Sequential};
+use kiln_tensor::{Error, Result, Tensor};
+
+/// Linear layers with ReLU between them, on samples of any shape flattened: the network of PyTorch's
+/// quickstart tutorial (<https://docs.pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html>), whose
+/// parameter names it has.
+///
+/// ```
+/// use kiln_models::Mlp;
+/// use kiln_nn::{Module, ModuleTree};
+/// # fn main() -> kiln_tensor::Result<()> {
+/// let model = Mlp::new(&[784, 512, 512, 10])?;
+/// assert_eq!(model.num_parameters(), 669_706);
+/// assert_eq!(model.named_parameters()[0].0, "linear_relu_stack.0.weight");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Module)]
+#[module(name = "NeuralNetwork")]
+pub struct Mlp {
+    flatten: Flatten,
+    linear_relu_stack: Sequential,
+}
+
+impl Mlp {
+    /// A network with these numbers of features: of the input, of each hidden layer, of the output.
+    ///
+    /// # Errors
+    /// There are fewer than two numbers, or memory runs out.
+    pub fn new(features: &[usize]) -> Result<Mlp> {
+        if features.len() < 2 {
+            return Err(Error::argument("Mlp", format!("{features:?} has no input and output")));
+        }
+        let mut linear_relu_stack = Sequential::new();
+        for (i, pair) in features.windows(2).enumerate() {
+            if i > 0 {
+                linear_relu_stack.push(ReLU::new());
+            }
+            linear_relu_stack.push(Linear::new(pair[0], pair[1])?);
+        }
+        Ok(Mlp { flatten: Flatten::new(), linear_relu_stack })
+    }
+}
+
+impl Module for Mlp {
+    /// `[N, …]` to `[N, classes]` of logits.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.linear_relu_stack.forward(&self.flatten.forward(x)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_nn::ModuleTree;
+    use kiln_tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn prints_as_the_tutorials_network() {
+        let text = Mlp::new(&[784, 512, 512, 10]).unwrap().to_string();
+        let want = "NeuralNetwork(\n  (flatten): Flatten(start_dim=1, end_dim=-1)\n  (linear_relu_stack): Sequential(\n    \
+                    (0): Linear(in_features=784, out_features=512, bias=True)\n    (1): ReLU()\n    \
+                    (2): Linear(in_features=512, out_features=512, bias=True)\n    (3): ReLU()\n    \
+                    (4): Linear(in_features=512, out_features=10, bias=True)\n  )\n)";
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn images_become_logits() {
+        let model = Mlp::new(&[12, 5, 3]).unwrap();
+        let logits = model.forward(&Tensor::rand([7, 1, 3, 4], Device::Cpu).unwrap()).unwrap();
+        assert_eq!(logits.dims(), [7, 3]);
+        assert!(model.forward(&Tensor::rand([7, 5], Device::Cpu).unwrap()).is_err());
+        assert!(Mlp::new(&[3]).is_err());
+        assert_eq!(model.named_parameters().len(), 4);
+    }
+}

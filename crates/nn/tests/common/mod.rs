@@ -1,0 +1,83 @@
+//! Reading the golden files, and comparing.
+#![allow(dead_code)] // each test file uses its own part
+
+use std::{collections::HashMap, path::PathBuf};
+
+use kiln_tensor::{DType, Device, Tensor, no_grad};
+use serde_json::Value;
+
+/// A golden file's path.
+pub fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+/// A golden JSON file.
+pub fn json(name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(path(name)).unwrap()).unwrap()
+}
+
+/// A golden safetensors file: its cases and its tensors.
+pub struct Golden {
+    pub cases: Vec<Value>,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Golden {
+    pub fn open(name: &str) -> Golden {
+        let bytes = std::fs::read(path(name)).unwrap();
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let cases = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["cases"]).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let tensors = file.iter().map(|(name, view)| (name.to_owned(), tensor(&view))).collect();
+        Golden { cases, tensors }
+    }
+
+    pub fn find(&self, case: &str, key: &str) -> Option<Tensor> {
+        self.tensors.get(&format!("{case}/{key}")).cloned()
+    }
+
+    pub fn get(&self, case: &str, key: &str) -> Tensor {
+        self.find(case, key).unwrap_or_else(|| panic!("{case}/{key} is not in the golden file"))
+    }
+}
+
+fn tensor(view: &safetensors::tensor::TensorView<'_>) -> Tensor {
+    macro_rules! values {
+        ($ty:ty) => {{
+            let values = view.data().chunks_exact(size_of::<$ty>());
+            let values: Vec<$ty> = values.map(|b| <$ty>::from_le_bytes(b.try_into().unwrap())).collect();
+            Tensor::from_vec(values, view.shape().to_vec(), Device::Cpu).unwrap()
+        }};
+    }
+    match view.dtype() {
+        safetensors::Dtype::F32 => values!(f32),
+        safetensors::Dtype::F64 => values!(f64),
+        safetensors::Dtype::I64 => values!(i64),
+        other => panic!("a golden file with {other:?}"),
+    }
+}
+
+/// All values as `f64`.
+pub fn values(tensor: &Tensor) -> Vec<f64> {
+    no_grad(|| tensor.to_dtype(DType::F64)).unwrap().to_vec().unwrap()
+}
+
+/// Asserts equal shapes and dtypes, and values within a few roundings of each other.
+#[track_caller]
+pub fn assert_close(got: &Tensor, want: &Tensor, what: &str) {
+    assert_eq!((got.shape(), got.dtype()), (want.shape(), want.dtype()), "{what}");
+    let tolerance = if want.dtype() == DType::F64 { 1e-12 } else { 2e-6 };
+    for (i, (g, w)) in values(got).into_iter().zip(values(want)).enumerate() {
+        let same = g == w || (g.is_nan() && w.is_nan());
+        assert!(same || (g - w).abs() <= tolerance * w.abs().max(1.0), "{what}[{i}]: {g:e}, PyTorch has {w:e}");
+    }
+}
+
+/// The argument of a case, or the default.
+pub fn number(args: &Value, name: &str, default: f64) -> f64 {
+    match &args[name] {
+        Value::Null => default,
+        Value::String(s) if s == "inf" => f64::INFINITY,
+        value => value.as_f64().unwrap(),
+    }
+}

@@ -1,0 +1,282 @@
+//! Optimizers and gradient clipping against PyTorch.
+
+mod common;
+
+use common::{Golden, assert_close, number};
+use kiln_nn::optim::{
+    Adagrad, AdagradOptions, Adam, AdamOptions, AdamW, AdamWOptions, Optim, OptimOptions, Optimizer, RMSprop,
+    RMSpropOptions, SGD, SGDOptions, clip_grad_norm_, clip_grad_value_,
+};
+use kiln_tensor::{Device, Result, Tensor, no_grad};
+use serde_json::Value;
+
+/// Options with what a case names, on top of `options`.
+fn with_args<O: OptimOptions>(mut options: O, args: &Value) -> O {
+    use kiln_nn::optim::Value as Place;
+    let mut known = vec!["groups"];
+    options
+        .each(&mut |name, place| {
+            known.push(name);
+            let value = &args[name];
+            match place {
+                Place::Number(place) => *place = number(args, name, *place),
+                Place::Flag(place) => *place = value.as_bool().unwrap_or(*place),
+                Place::Pair(place) if value.is_array() => {
+                    *place = (value[0].as_f64().unwrap(), value[1].as_f64().unwrap());
+                }
+                Place::Pair(_) => {}
+            }
+            Ok(())
+        })
+        .unwrap();
+    for name in args.as_object().unwrap().keys() {
+        assert!(known.contains(&name.as_str()), "{} has no option {name}", O::NAME);
+    }
+    options
+}
+
+fn run<O: OptimOptions + Default>(golden: &Golden, name: &str, args: &Value) -> Result<()> {
+    let params: Vec<Tensor> =
+        (0..2).map(|i| golden.get(name, &format!("param{i}")).copy()?.requires_grad_(true)).collect::<Result<_>>()?;
+    let options = with_args(O::default(), args);
+    let mut optimizer = match args["groups"].as_array() {
+        Some(groups) => Optim::with_groups(
+            params.iter().zip(groups).map(|(param, own)| (vec![param.clone()], with_args(options, own))),
+        )?,
+        None => Optim::new(&params, options)?,
+    };
+    for step in 1..=6 {
+        for (i, param) in params.iter().enumerate() {
+            param.set_grad(golden.find(name, &format!("step{step}/grad{i}")))?;
+        }
+        optimizer.step()?;
+        for (i, param) in params.iter().enumerate() {
+            let want = golden.get(name, &format!("step{step}/param{i}"));
+            assert_close(param, &want, &format!("{name}, step {step}, parameter {i}"));
+        }
+        let unused: Vec<String> =
+            (0..2).filter(|&i| params[i].grad().is_none()).map(|i: usize| i.to_string()).collect();
+        assert_eq!(optimizer.unused_parameters(), unused, "{name}, step {step}");
+    }
+    Ok(())
+}
+
+#[test]
+fn steps_equal_pytorchs() {
+    let golden = Golden::open("optim.safetensors");
+    let mut count = 0;
+    for case in &golden.cases {
+        let (name, args) = (case["name"].as_str().unwrap(), &case["args"]);
+        let result = match case["op"].as_str().unwrap() {
+            "SGD" => run::<SGDOptions>(&golden, name, args),
+            "Adam" => run::<AdamOptions>(&golden, name, args),
+            "AdamW" => run::<AdamWOptions>(&golden, name, args),
+            "RMSprop" => run::<RMSpropOptions>(&golden, name, args),
+            "Adagrad" => run::<AdagradOptions>(&golden, name, args),
+            _ => continue,
+        };
+        result.unwrap_or_else(|e| panic!("{name}: {e}"));
+        count += 1;
+    }
+    assert_eq!(count, 44);
+}
+
+#[test]
+fn clipped_gradients_equal_pytorchs() {
+    let golden = Golden::open("optim.safetensors");
+    let mut count = 0;
+    for case in &golden.cases {
+        let (name, args) = (case["name"].as_str().unwrap(), &case["args"]);
+        let op = case["op"].as_str().unwrap();
+        if !op.starts_with("clip") {
+            continue;
+        }
+        let params: Vec<Tensor> = (0..2)
+            .map(|i| {
+                let grad = golden.get(name, &format!("grad{i}")).copy().unwrap();
+                let param = grad.zeros_like().unwrap().requires_grad_(true).unwrap();
+                param.set_grad(Some(grad)).unwrap();
+                param
+            })
+            .collect();
+        if op == "clip_grad_norm_" {
+            let total =
+                clip_grad_norm_(&params, number(args, "max_norm", 0.0), number(args, "norm_type", 2.0)).unwrap();
+            assert_close(&total, &golden.get(name, "total_norm"), name);
+        } else {
+            clip_grad_value_(&params, number(args, "clip_value", 0.0)).unwrap();
+        }
+        for (i, param) in params.iter().enumerate() {
+            assert_close(&param.grad().unwrap(), &golden.get(name, &format!("out{i}")), &format!("{name}, {i}"));
+        }
+        count += 1;
+    }
+    assert_eq!(count, 17);
+}
+
+#[test]
+fn clipping_refuses_what_makes_no_sense() {
+    let param = Tensor::ones(2, Device::Cpu).unwrap();
+    assert!(clip_grad_norm_([&param], -1.0, 2.0).is_err());
+    assert!(clip_grad_norm_([&param], f64::NAN, 2.0).is_err());
+    assert!(clip_grad_norm_([&param], 1.0, 0.0).is_err());
+    assert!(clip_grad_value_([&param], -1.0).is_err());
+    // Without gradients there is nothing to clip.
+    assert_eq!(clip_grad_norm_([&param], 1.0, 2.0).unwrap().item::<f32>().unwrap(), 0.0);
+}
+
+/// A leaf of ones that requires gradients.
+fn leaf(len: usize) -> Tensor {
+    Tensor::ones(len, Device::Cpu).unwrap().requires_grad_(true).unwrap()
+}
+
+/// Gradients that depend on the step and on the parameter.
+fn set_grads(params: &[Tensor], step: usize) {
+    for (i, param) in params.iter().enumerate() {
+        let grad = Tensor::arange(0.0, param.numel() as f64, Device::Cpu).unwrap();
+        param.set_grad(Some(grad.add((step * 3 + i) as f64 * 0.37 - 1.0).unwrap())).unwrap();
+    }
+}
+
+fn resumes<O: OptimOptions>(options: O) {
+    let make = |params: &[Tensor]| {
+        let named = |range: std::ops::Range<usize>| -> Vec<(String, Tensor)> {
+            range.map(|i| (format!("layer.{i}"), params[i].clone())).collect()
+        };
+        let mut slow = options;
+        *slow.lr_mut() *= 0.1;
+        Optim::with_groups([(named(0..2), options), (named(2..3), slow)]).unwrap()
+    };
+    let params = [leaf(3), leaf(2), leaf(4)];
+    let mut whole = make(&params);
+    for step in 0..3 {
+        set_grads(&params, step);
+        whole.step().unwrap();
+    }
+    whole.set_lr(0.0123).unwrap();
+
+    let copies: Vec<Tensor> =
+        params.iter().map(|p| no_grad(|| p.copy()).unwrap().requires_grad_(true).unwrap()).collect();
+    let state = whole.state_dict().unwrap();
+    let mut resumed = make(&copies);
+    resumed.load_state_dict(&state).unwrap();
+    assert_eq!(resumed.lr(), 0.0123);
+    for step in 3..6 {
+        for (optimizer, params) in [(&mut whole, &params[..]), (&mut resumed, &copies[..])] {
+            set_grads(params, step);
+            optimizer.step().unwrap();
+        }
+        for (a, b) in params.iter().zip(&copies) {
+            // Bit for bit.
+            assert_eq!(a.to_vec::<f32>().unwrap(), b.to_vec::<f32>().unwrap(), "{} step {step}", O::NAME);
+        }
+    }
+}
+
+#[test]
+fn a_loaded_state_goes_on_bit_for_bit() {
+    resumes(SGDOptions::new(0.1).momentum(0.9).dampening(0.2));
+    resumes(AdamOptions::new(0.1).amsgrad(true));
+    resumes(AdamWOptions::new(0.1));
+    resumes(RMSpropOptions::new(0.1).centered(true).momentum(0.5));
+    resumes(AdagradOptions::new(0.1).lr_decay(0.1).initial_accumulator_value(0.1));
+}
+
+#[test]
+fn state_has_pytorchs_names() {
+    let params = [leaf(2)];
+    let mut adam = Adam::new([("fc.weight", &params[0])], 0.1).unwrap();
+    set_grads(&params, 0);
+    adam.step().unwrap();
+    let keys: Vec<String> = adam.state_dict().unwrap().keys().cloned().collect();
+    let want = [
+        "param_groups.0.lr",
+        "param_groups.0.betas",
+        "param_groups.0.eps",
+        "param_groups.0.weight_decay",
+        "param_groups.0.amsgrad",
+        "param_groups.0.maximize",
+        "state.fc.weight.step",
+        "state.fc.weight.exp_avg",
+        "state.fc.weight.exp_avg_sq",
+    ];
+    assert_eq!(keys, want);
+}
+
+#[test]
+fn a_state_that_does_not_fit_changes_nothing() {
+    let params = [leaf(2)];
+    let mut adam = Adam::new(&params, 0.1).unwrap();
+    set_grads(&params, 0);
+    adam.step().unwrap();
+    let mut state = adam.state_dict().unwrap();
+
+    let error = Adagrad::new(&params, 0.5).unwrap().load_state_dict(&state).unwrap_err().to_string();
+    assert!(error.contains("state.0.sum") && error.contains("state.0.exp_avg"), "{error}");
+
+    let mut other = Adam::new([leaf(3)], 0.7).unwrap();
+    let error = other.load_state_dict(&state).unwrap_err().to_string();
+    assert!(error.contains("exp_avg") && error.contains("[3]") && error.contains("[2]"), "{error}");
+    assert_eq!(other.lr(), 0.7);
+
+    state.insert("param_groups.0.lr".into(), Tensor::new(-1.0f64, Device::Cpu).unwrap());
+    assert!(adam.load_state_dict(&state).is_err());
+    assert_eq!(adam.lr(), 0.1);
+}
+
+#[test]
+fn a_step_without_any_gradient_is_an_error() {
+    let params = [leaf(2), leaf(2)];
+    let mut sgd = SGD::new([("a", &params[0]), ("b", &params[1])], 0.1).unwrap();
+    let error = sgd.step().unwrap_err().to_string();
+    assert!(error.contains("none of the 2 parameters has a gradient"), "{error}");
+
+    set_grads(&params[..1], 0);
+    sgd.step().unwrap();
+    assert_eq!(sgd.unused_parameters(), ["b"]);
+    // A frozen parameter is not expected to have one.
+    params[1].set_requires_grad(false).unwrap();
+    sgd.step().unwrap();
+    assert!(sgd.unused_parameters().is_empty());
+    sgd.zero_grad();
+    assert!(params[0].grad().is_none());
+}
+
+#[test]
+fn parameters_are_checked_and_taken_once() {
+    let (a, b) = (leaf(2), leaf(2));
+    let sgd = SGD::new([&a, &b, &a], 0.1).unwrap();
+    assert_eq!(sgd.param_groups()[0].parameters().count(), 2);
+    let twice = SGD::with_groups([(vec![&a], SGDOptions::new(0.1)), (vec![&a], SGDOptions::new(0.2))]);
+    assert!(twice.unwrap_err().to_string().contains("another group"));
+    let none: [Tensor; 0] = [];
+    assert!(SGD::new(none, 0.1).unwrap_err().to_string().contains("no parameters"));
+    assert!(SGD::new([a.mul(2.0).unwrap()], 0.1).unwrap_err().to_string().contains("leaves"));
+    assert!(SGD::new([("x", &a), ("x", &b)], 0.1).unwrap_err().to_string().contains("name x"));
+    assert!(SGD::new([Tensor::zeros(2, kiln_tensor::DType::I64).unwrap()], 0.1).is_err());
+    assert!(AdamW::new([&a], -1.0).is_err() && RMSprop::new([&a], f64::NAN).is_err());
+}
+
+#[test]
+fn a_shared_parameter_takes_one_step() {
+    let shared = leaf(1);
+    let mut sgd = SGD::new([&shared, &shared.clone()], 0.5).unwrap();
+    shared.set_grad(Some(Tensor::ones(1, Device::Cpu).unwrap())).unwrap();
+    sgd.step().unwrap();
+    assert_eq!(shared.to_vec::<f32>().unwrap(), [0.5]);
+}
+
+#[test]
+fn options_can_change_between_steps() {
+    let params = [leaf(2)];
+    let mut sgd = SGD::new(&params, 0.1).unwrap();
+    set_grads(&params, 0);
+    sgd.step().unwrap();
+    sgd.param_groups_mut()[0].options.momentum = 0.9;
+    sgd.step().unwrap();
+    assert!(sgd.state_dict().unwrap().contains_key("state.0.momentum_buffer"));
+    sgd.param_groups_mut()[0].options.nesterov = true;
+    sgd.param_groups_mut()[0].options.momentum = 0.0;
+    assert!(sgd.step().unwrap_err().to_string().contains("nesterov"));
+    assert!(sgd.set_lr(-0.1).is_err() && sgd.lr() == 0.1);
+}
