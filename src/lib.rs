@@ -1,1 +1,67 @@
-//! Kiln
+//! Kiln: deep learning in Rust. Tensors with automatic differentiation, layers, optimizers, data loaders and
+//! files, with the names and the semantics of PyTorch.
+//!
+//! ```
+//! use kiln::{nn::{CrossEntropyLoss, Linear, ReLU, Sequential, seq}, optim::{Optimizer, SGD}, prelude::*};
+//!
+//! # fn main() -> kiln::Result<()> {
+//! let device = Device::cuda_if_available();
+//! let model: Sequential = seq![Linear::new(4, 16)?, ReLU::new(), Linear::new(16, 3)?].to(device)?;
+//! let mut optimizer = SGD::new(model.parameters(), 0.1)?;
+//!
+//! let (x, y) = (Tensor::randn([8, 4], device)?, Tensor::randint(0, 3, 8, device)?);
+//! let loss = CrossEntropyLoss::new().forward(&model.forward(&x)?, &y)?;
+//! optimizer.zero_grad();
+//! loss.backward()?;
+//! optimizer.step()?;
+//! println!("{}", loss.item::<f32>()?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The [`guide`] goes through PyTorch's beginner tutorials. This crate only re-exports others: what is here
+//! at the top is `kiln-tensor`, the modules are `kiln-nn`, `kiln-data`, `kiln-models` and `kiln-io`.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `cpu` | yes | the CPU backend; without it, no tensor can be made on [`Device::Cpu`] |
+//! | `cuda` | no | the CUDA backend. It is declared but not written yet: [`Device::cuda`] is an error that says so |
+//! | `download` | no | `download(true)` of the built-in data sets |
+//! | `ndarray` | no | tensors from `ndarray` arrays and views of them, without copying |
+//!
+//! Code that uses [`Device::cuda_if_available`] compiles and runs in every build.
+
+#![forbid(unsafe_code)]
+
+pub use kiln_tensor::*;
+
+#[doc(inline)]
+pub use kiln_data as data;
+#[doc(inline)]
+pub use kiln_io as io;
+#[doc(inline)]
+pub use kiln_models as models;
+#[doc(inline)]
+pub use kiln_nn as nn;
+#[doc(inline)]
+pub use kiln_nn::optim;
+
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
+
+/// What nearly every program needs: `use kiln::prelude::*;`.
+pub mod prelude {
+    #[doc(no_inline)]
+    pub use kiln_data::{DataLoader, Dataset};
+    #[doc(no_inline)]
+    pub use kiln_nn::{Module, ModuleTree};
+    #[doc(no_inline)]
+    pub use kiln_tensor::{DType, Device, Tensor, manual_seed, no_grad, no_grad_guard};
+}
+
+/// The code of the README is compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

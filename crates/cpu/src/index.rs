@@ -1,19 +1,405 @@
-//! Indexing.
+//! `index_select`, `index_add`, `gather` and `scatter`.
+//!
+//! All four walk over a grid of positions `[…, i, …]` and move elements between a *near* tensor, at the
+//! position itself, and a *far* one, at the position with `i` replaced by an index. `index_select` and
+//! `index_add` are `gather` and `scatter` with an index that is the same across all other dimensions.
+//!
+//! Indices are checked before anything is written. The result does not depend on the number of threads:
+//! positions that reach the same far element differ only in `i`, and a task takes them in that order.
 
-use kiln_backend::{Error, Operand, Result, ScatterMode, View, ViewMut};
+mod grid;
 
-pub(crate) fn index_select(_x: View, _dim: usize, _index: View, _out: ViewMut) -> Result<()> {
-    Err(Error::argument("index_select", "not written yet"))
+use std::ops::Range;
+
+use kiln_backend::{DType, Error, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut};
+
+use crate::{
+    dispatch::for_all,
+    iter::Walk,
+    par,
+    simd::multiversion,
+    stored::Stored,
+    view::{Input, Source, Target, has_shape, same_shape},
+};
+use grid::{FAR, Grid, INDEX, NEAR};
+
+/// A dimension of an operand, or the one element of a scalar.
+fn axis(layout: &Layout, dim: usize) -> (usize, isize) {
+    if layout.rank() == 0 { (1, 0) } else { (layout.dims()[dim], layout.strides()[dim]) }
 }
 
-pub(crate) fn index_add(_x: View, _dim: usize, _index: View, _out: ViewMut) -> Result<()> {
-    Err(Error::argument("index_add", "not written yet"))
+/// Strides of an index vector along `dim` of a tensor of some rank.
+fn along(dim: usize, index: &Layout) -> [isize; MAX_RANK] {
+    let mut strides = [0; MAX_RANK];
+    strides[dim] = axis(index, 0).1;
+    strides
 }
 
-pub(crate) fn gather(_x: View, _dim: usize, _index: View, _out: ViewMut) -> Result<()> {
-    Err(Error::argument("gather", "not written yet"))
+fn check_dim(op: &'static str, layout: &Layout, dim: usize) -> Result<()> {
+    if dim < layout.rank().max(1) { Ok(()) } else { Err(Error::dim(op, dim as i64, layout.rank())) }
 }
 
-pub(crate) fn scatter(_mode: ScatterMode, _x: Operand, _dim: usize, _index: View, _out: ViewMut) -> Result<()> {
-    Err(Error::argument("scatter", "not written yet"))
+/// Checks the shapes of a slice operation: `near` is `far` with the extent of `dim` being that of `index`.
+fn check_slices(op: &'static str, near: &Layout, far: &Layout, dim: usize, index: &Layout) -> Result<()> {
+    check_dim(op, far, dim)?;
+    if index.rank() > 1 {
+        return Err(Error::shape(op, "an index vector", index.shape()));
+    }
+    if near.rank() == 0 {
+        has_shape(op, "a tensor", far, &[])?;
+        return if index.numel() == 1 { Ok(()) } else { Err(Error::shape(op, "one index", index.shape())) };
+    }
+    check_dim(op, near, dim)?;
+    let mut dims = [0; MAX_RANK];
+    let dims = &mut dims[..far.rank()];
+    dims.copy_from_slice(far.dims());
+    dims[dim] = index.numel();
+    has_shape(op, "a tensor", near, dims)
 }
+
+/// Checks that `inner` is nowhere larger than `outer`, except along `free`.
+fn check_within(op: &'static str, inner: &Layout, outer: &Layout, free: Option<usize>) -> Result<()> {
+    let fits = inner.rank() == outer.rank()
+        && inner.dims().iter().zip(outer.dims()).enumerate().all(|(d, (i, o))| i <= o || Some(d) == free);
+    if fits {
+        return Ok(());
+    }
+    let rule = match free {
+        Some(dim) => format!("the index must be nowhere larger than the tensor, except along dimension {dim}"),
+        None => "the index must be nowhere larger than the tensor".into(),
+    };
+    Err(Error::shapes(op, inner.shape(), outer.shape(), rule))
+}
+
+/// Checks that all indices are in `0..size`, the extent of `dim`.
+fn check_indices(op: &'static str, index: &Source<i64>, dim: usize, size: usize) -> Result<()> {
+    let error = |i: i64| Err(Error::index(op, i, size, format!("dimension {dim}")));
+    // A negative index is a large unsigned one.
+    let outside = |i: i64| i as u64 >= size as u64;
+    if let Some(all) = index.slice() {
+        return par::try_ranges(all.len(), par::GRAIN, |range| {
+            let part = &all[range];
+            // Without a way out, the first loop is vector code.
+            if part.iter().fold(false, |any, &i| any | outside(i)) {
+                return part.iter().find(|&&i| outside(i)).map_or(Ok(()), |&i| error(i));
+            }
+            Ok(())
+        });
+    }
+    let walk = Walk::new(index.layout());
+    par::try_ranges(walk.len(), par::GRAIN, |range| {
+        let mut first = None;
+        walk.offsets(range, |_, offset| {
+            // SAFETY: an element of the checked layout.
+            let i = unsafe { index.ptr().offset(offset).read() };
+            if outside(i) && first.is_none() {
+                first = Some(i);
+            }
+        });
+        first.map_or(Ok(()), error)
+    })
+}
+
+pub(crate) fn index_select(x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+    const OP: &str = "index_select";
+    check_slices(OP, out.layout, x.layout, dim, index.layout)?;
+    let index = Source::<i64>::new(OP, index)?;
+    check_indices(OP, &index, dim, axis(x.layout, dim).0)?;
+    let index_strides = along(dim, index.layout());
+    let grid = Grid::new(out.layout.dims(), dim, [&index_strides, out.layout.strides(), x.layout.strides()]);
+    for_all!(x.dtype(), T => {
+        let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
+        // SAFETY: the grid has the extents of `out`, which are those of `x` except along `dim`, where the
+        // indices are below the extent of `x`.
+        unsafe { gather_grid(&grid, index.ptr(), x.ptr(), &out) };
+    });
+    Ok(())
+}
+
+pub(crate) fn gather(x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+    const OP: &str = "gather";
+    check_dim(OP, x.layout, dim)?;
+    same_shape(OP, &[index.layout, out.layout])?;
+    check_within(OP, index.layout, x.layout, Some(dim))?;
+    let index = Source::<i64>::new(OP, index)?;
+    check_indices(OP, &index, dim, axis(x.layout, dim).0)?;
+    let strides = [index.layout().strides(), out.layout.strides(), x.layout.strides()];
+    let grid = Grid::new(out.layout.dims(), dim, strides);
+    for_all!(x.dtype(), T => {
+        let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
+        // SAFETY: the grid has the extents of `index` and `out`, which are nowhere above those of `x` except
+        // along `dim`, where the indices are below the extent of `x`.
+        unsafe { gather_grid(&grid, index.ptr(), x.ptr(), &out) };
+    });
+    Ok(())
+}
+
+pub(crate) fn index_add(x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+    const OP: &str = "index_add";
+    check_slices(OP, x.layout, out.layout, dim, index.layout)?;
+    check_addable(OP, x.dtype())?;
+    let index = Source::<i64>::new(OP, index)?;
+    let size = axis(out.layout, dim).0;
+    check_indices(OP, &index, dim, size)?;
+    let index_strides = along(dim, index.layout());
+    let grid = Grid::new(x.layout.dims(), dim, [&index_strides, x.layout.strides(), out.layout.strides()]);
+    for_all!(x.dtype(), T => {
+        let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
+        // SAFETY: the grid has the extents of `x`, which are those of `out` except along `dim`, where the
+        // indices are below the extent of `out`.
+        unsafe { scatter_grid::<T, Add>(&grid, index.ptr(), x.ptr(), &out, size) };
+    });
+    Ok(())
+}
+
+pub(crate) fn scatter(mode: ScatterMode, x: Operand, dim: usize, index: View, out: ViewMut) -> Result<()> {
+    let op = match mode {
+        ScatterMode::Set => "scatter",
+        ScatterMode::Add => "scatter_add",
+    };
+    check_dim(op, out.layout, dim)?;
+    check_within(op, index.layout, out.layout, Some(dim))?;
+    let dtype = out.dtype();
+    if mode == ScatterMode::Add {
+        check_addable(op, dtype)?;
+    }
+    // A number is a tensor that is the same everywhere.
+    let no_strides = [0; MAX_RANK];
+    let strides = match &x {
+        Operand::Tensor(x) => {
+            check_within(op, index.layout, x.layout, None)?;
+            x.layout.strides()
+        }
+        Operand::Scalar(_) => &no_strides,
+    };
+    let index = Source::<i64>::new(op, index)?;
+    let size = axis(out.layout, dim).0;
+    check_indices(op, &index, dim, size)?;
+    let grid = Grid::new(index.layout().dims(), dim, [index.layout().strides(), strides, out.layout.strides()]);
+    for_all!(dtype, T => {
+        let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+        let x = match &x {
+            Input::Tensor(x) => x.ptr(),
+            Input::Constant(value) => value,
+        };
+        // SAFETY: the grid has the extents of `index`, which are nowhere above those of `x` (a number with
+        // strides 0 has any), nor above those of `out` except along `dim`, where the indices are below the
+        // extent of `out`.
+        unsafe {
+            match mode {
+                ScatterMode::Set => scatter_grid::<T, Set>(&grid, index.ptr(), x, &out, size),
+                ScatterMode::Add => scatter_grid::<T, Add>(&grid, index.ptr(), x, &out, size),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn check_addable(op: &'static str, dtype: DType) -> Result<()> {
+    if dtype == DType::Bool {
+        return Err(Error::dtype(op, dtype, "truth values cannot be added"));
+    }
+    Ok(())
+}
+
+/// Moves from `far` to `near`.
+///
+/// # Safety
+/// For the positions of the grid, `index` and `near` are readable and writable, and `far` is readable with
+/// the indices that are found there.
+unsafe fn gather_grid<T: Stored>(grid: &Grid, index: *const i64, far: *const T, near: &Target<T>) {
+    if grid.numel() == 0 {
+        return;
+    }
+    let pieces = Pieces(grid.inner.div_ceil(par::GRAIN).max(1));
+    let (index, far) = (Shared(index), Shared(far));
+    let tasks = grid.outer_len() * pieces.0 * grid.len;
+    par::ranges(tasks, par::row_grain(grid.inner / pieces.0), |range| {
+        let mut task = range.start;
+        while task < range.end {
+            let (block, first) = (task / grid.len, task % grid.len);
+            let last = grid.len.min(first + range.end - task);
+            task += last - first;
+            let columns = pieces.of(grid.inner, block % pieces.0);
+            let start = grid.start(block / pieces.0, columns.start);
+            // SAFETY: by the caller's promise, as in all of the following; positions of the grid.
+            let (index, near, far) = unsafe {
+                (index.get().offset(start[INDEX]), near.ptr().offset(start[NEAR]), far.get().offset(start[FAR]))
+            };
+            let [di, dn, df] = grid.dim_strides;
+            let [ji, jn, jf] = grid.inner_strides;
+            for i in first as isize..last as isize {
+                // SAFETY: as above; tasks have disjoint positions.
+                unsafe {
+                    let (index, near) = (index.offset(i * di), near.offset(i * dn));
+                    if ji == 0 && jn == 1 && jf == 1 {
+                        std::ptr::copy_nonoverlapping(far.offset(index.read() as isize * df), near, columns.len());
+                    } else {
+                        for j in 0..columns.len() as isize {
+                            let from = far.offset(index.offset(j * ji).read() as isize * df + j * jf);
+                            near.offset(j * jn).write(from.read());
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Moves from `near` to `far`.
+///
+/// # Safety
+/// For the positions of the grid, `index` and `near` are readable, and `far` is writable with the indices
+/// that are found there, which are below `size`.
+unsafe fn scatter_grid<T: Stored, C: Combine<T>>(
+    grid: &Grid,
+    index: *const i64,
+    near: *const T,
+    far: &Target<T>,
+    size: usize,
+) {
+    if grid.numel() == 0 {
+        return;
+    }
+    // Tasks own disjoint parts of `far`: other outer positions, other columns, or, where there are few of
+    // both, other ranges of indices; then each task reads all indices and skips those of others.
+    let threads = if grid.numel() > par::GRAIN { rayon::current_num_threads() } else { 1 };
+    let share = threads.div_ceil(grid.outer_len());
+    let (pieces, owners) =
+        if grid.inner >= share * NARROW { (Pieces(share), Pieces(1)) } else { (Pieces(1), Pieces(share.min(size))) };
+    let (index, near) = (Shared(index), Shared(near));
+    let tasks = grid.outer_len() * pieces.0 * owners.0;
+    par::ranges(tasks, tasks.div_ceil(threads * 4), |range| {
+        for task in range {
+            let own = owners.of(size, task % owners.0);
+            let block = task / owners.0;
+            let columns = pieces.of(grid.inner, block % pieces.0);
+            let start = grid.start(block / pieces.0, columns.start);
+            // SAFETY: by the caller's promise, as in all of the following; positions of the grid.
+            let (index, near, far) = unsafe {
+                (index.get().offset(start[INDEX]), near.get().offset(start[NEAR]), far.ptr().offset(start[FAR]))
+            };
+            let [di, dn, df] = grid.dim_strides;
+            let [ji, jn, jf] = grid.inner_strides;
+            for i in 0..grid.len as isize {
+                // SAFETY: as above; tasks own disjoint parts of `far`, and `near` is no part of it.
+                unsafe {
+                    let (index, near) = (index.offset(i * di), near.offset(i * dn));
+                    if ji == 0 && jn == 1 && jf == 1 {
+                        let to = index.read();
+                        if own.contains(&(to as usize)) {
+                            let from = std::slice::from_raw_parts(near, columns.len());
+                            let to = std::slice::from_raw_parts_mut(far.offset(to as isize * df), columns.len());
+                            C::row(from, to);
+                        }
+                    } else {
+                        for j in 0..columns.len() as isize {
+                            let to = index.offset(j * ji).read();
+                            if own.contains(&(to as usize)) {
+                                let to = far.offset(to as isize * df + j * jf);
+                                to.write(C::one(near.offset(j * jn).read(), to.read()));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Fewer columns than this are not split.
+const NARROW: usize = 256;
+
+/// A division into a number of equal pieces.
+#[derive(Clone, Copy)]
+struct Pieces(usize);
+
+impl Pieces {
+    fn of(self, n: usize, piece: usize) -> Range<usize> {
+        let size = n.div_ceil(self.0);
+        (piece * size).min(n)..((piece + 1) * size).min(n)
+    }
+}
+
+/// A pointer that several threads read through.
+#[derive(Clone, Copy)]
+struct Shared<T>(*const T);
+
+impl<T> Shared<T> {
+    fn get(&self) -> *const T {
+        self.0
+    }
+}
+
+// SAFETY: it stands for a shared borrow of memory that outlives the parallel region it is used in.
+unsafe impl<T: Sync> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Shared<T> {}
+
+/// What becomes of an element that something is scattered to.
+trait Combine<T> {
+    fn one(from: T, to: T) -> T;
+    fn row(from: &[T], to: &mut [T]);
+}
+
+struct Set;
+struct Add;
+
+impl<T: Copy> Combine<T> for Set {
+    #[inline(always)]
+    fn one(from: T, _: T) -> T {
+        from
+    }
+    #[inline(always)]
+    fn row(from: &[T], to: &mut [T]) {
+        to.copy_from_slice(from);
+    }
+}
+
+impl<T: Stored<Compute: Plus>> Combine<T> for Add {
+    #[inline(always)]
+    fn one(from: T, to: T) -> T {
+        T::store(to.load().plus(from.load()))
+    }
+    #[inline(always)]
+    fn row(from: &[T], to: &mut [T]) {
+        // The call that chooses an instruction set costs more than a few additions.
+        if from.len() < 16 {
+            from.iter().zip(to).for_each(|(from, to)| *to = Self::one(*from, *to));
+        } else {
+            add_row(from, to);
+        }
+    }
+}
+
+multiversion! {
+    fn add_row[T: Stored](from: &[T], to: &mut [T]) where [T::Compute: Plus] {
+        for (from, to) in from.iter().zip(to) {
+            *to = Add::one(*from, *to);
+        }
+    }
+}
+
+/// Addition; integers wrap.
+trait Plus {
+    fn plus(self, other: Self) -> Self;
+}
+
+macro_rules! plus {
+    ($($ty:ty, |$a:ident, $b:ident| $sum:expr;)*) => {$(
+        impl Plus for $ty {
+            #[inline(always)]
+            fn plus(self, $b: $ty) -> $ty { let $a = self; $sum }
+        }
+    )*};
+}
+plus! {
+    f32, |a, b| a + b;
+    f64, |a, b| a + b;
+    i64, |a, b| a.wrapping_add(b);
+    i32, |a, b| a.wrapping_add(b);
+    u8, |a, b| a.wrapping_add(b);
+}
+
+#[cfg(test)]
+mod tests;

@@ -121,7 +121,8 @@ impl<T: Collate> Collate for Vec<T> {
         let mut columns: Vec<Vec<T>> = (0..len).map(|_| Vec::with_capacity(n)).collect();
         for sample in samples {
             if sample.len() != len {
-                let message = format!("sequences have {len} and {} elements; pad them, or collate yourself", sample.len());
+                let message =
+                    format!("sequences have {len} and {} elements; pad them, or collate yourself", sample.len());
                 return Err(Error::argument("collate", message));
             }
             columns.iter_mut().zip(sample).for_each(|(column, value)| column.push(value));
@@ -192,7 +193,8 @@ mod tests {
 
     #[test]
     fn nested() -> Result<()> {
-        let (numbers, (texts, flags)) = Collate::collate(vec![(1i64, ("a", [true, false])), (2, ("b", [false, true]))])?;
+        let (numbers, (texts, flags)) =
+            Collate::collate(vec![(1i64, ("a", [true, false])), (2, ("b", [false, true]))])?;
         assert_eq!(numbers.to_vec::<i64>()?, [1, 2]);
         assert_eq!(texts, ["a", "b"]);
         assert_eq!(flags[1].to_vec::<bool>()?, [false, true]);

@@ -94,8 +94,10 @@ mod tests {
         let mut stream = Epoch::new(42, 3).stream(1);
         assert_eq!([stream.word(), stream.word()], WORDS);
     }
-    const PERMUTATION: [usize; 10] = [0; 10];
-    const WORDS: [u64; 2] = [0; 2];
+
+    // From another implementation of ChaCha.
+    const PERMUTATION: [usize; 10] = [9, 7, 6, 2, 5, 8, 0, 1, 4, 3];
+    const WORDS: [u64; 2] = [0x5a607e7d7482b5cb, 0x1841c584b084ff16];
 
     #[test]
     fn seed_epoch_and_purpose_matter() {

@@ -28,11 +28,14 @@ mod to_device;
 
 pub use collate::Collate;
 pub use dataset::{
-    ConcatDataset, Dataset, DatasetExt, Map, Split, Subset, TensorDataset, TensorTuple, random_split,
+    ConcatDataset, Dataset, DatasetExt, Map, Samples, Split, Subset, TargetTransform, TensorDataset, TensorTuple,
+    Transform, random_split,
 };
 pub use epoch::{Epoch, Stream};
-pub use loader::{Collator, DataLoader, DataLoaderBuilder, DefaultCollate, FnCollate, LoaderIter, LoaderState, OnDevice};
-pub use mnist::{FashionMNIST, MNIST, MnistBuilder, MnistKind, MnistLike, Origin, idx};
+pub use loader::{
+    Collator, DataLoader, DataLoaderBuilder, DefaultCollate, FnCollate, LoaderIter, LoaderState, OnDevice,
+};
+pub use mnist::{Digits, Fashion, FashionMNIST, MNIST, MnistBuilder, MnistKind, MnistLike, Origin, idx};
 pub use sampler::{
     BatchSampler, Batches, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler,
 };

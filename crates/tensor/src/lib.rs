@@ -10,6 +10,7 @@ pub mod autograd;
 mod creation;
 mod device;
 mod display;
+pub mod op_table;
 mod ops;
 mod state_dict;
 mod storage;

@@ -48,16 +48,19 @@ impl<D: Dataset> Dataset for ConcatDataset<D> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
+    use super::{super::Samples, *};
 
     #[test]
     fn one_after_the_other() -> Result<()> {
-        let joined = ConcatDataset::new([vec![1, 2], vec![], vec![3], vec![]])?;
+        let joined = ConcatDataset::new([vec![1, 2], vec![], vec![3], vec![]].map(Samples))?;
         assert_eq!((0..3).map(|i| joined.get(i)).collect::<Result<Vec<_>>>()?, [1, 2, 3]);
         assert!(joined.get(3).is_err());
-        assert!(ConcatDataset::<Vec<i64>>::new([])?.get(0).is_err());
+        assert!(ConcatDataset::<Samples<i64>>::new([])?.get(0).is_err());
 
-        let mixed: Vec<Box<dyn Dataset<Item = i64>>> = vec![Box::new(vec![1i64]), Box::new(std::sync::Arc::new(vec![2i64]))];
+        let mixed: Vec<Box<dyn Dataset<Item = i64>>> =
+            vec![Box::new(Samples(vec![1i64])), Box::new(Arc::new(Samples(vec![2i64])))];
         assert_eq!(ConcatDataset::new(mixed)?.get_batch(&[1, 0])?.to_vec::<i64>()?, [2, 1]);
         Ok(())
     }

@@ -15,25 +15,21 @@ pub trait DatasetExt: Dataset + Sized {
     }
 
     /// Changes the input of each `(input, target)` sample: the `transform` argument of torchvision's datasets.
-    fn transform<X, Y, T>(
-        self,
-        f: impl Fn(X) -> Result<T> + Send + Sync,
-    ) -> Map<Self, impl Fn((X, Y)) -> Result<(T, Y)> + Send + Sync>
+    fn transform<X, Y, T, F>(self, f: F) -> Transform<Self, F>
     where
         Self: Dataset<Item = (X, Y)>,
+        F: Fn(X) -> Result<T> + Send + Sync,
     {
-        self.map(move |(x, y)| Ok((f(x)?, y)))
+        Transform { dataset: self, f }
     }
 
     /// Changes the target of each `(input, target)` sample: torchvision's `target_transform`.
-    fn target_transform<X, Y, T>(
-        self,
-        f: impl Fn(Y) -> Result<T> + Send + Sync,
-    ) -> Map<Self, impl Fn((X, Y)) -> Result<(X, T)> + Send + Sync>
+    fn target_transform<X, Y, T, F>(self, f: F) -> TargetTransform<Self, F>
     where
         Self: Dataset<Item = (X, Y)>,
+        F: Fn(Y) -> Result<T> + Send + Sync,
     {
-        self.map(move |(x, y)| Ok((x, f(y)?)))
+        TargetTransform { dataset: self, f }
     }
 
     /// The samples with these numbers.
@@ -47,19 +43,35 @@ pub trait DatasetExt: Dataset + Sized {
 
 impl<D: Dataset> DatasetExt for D {}
 
-/// A dataset whose samples a function changes; made by [`DatasetExt`].
-#[derive(Clone, Debug)]
-pub struct Map<D, F> {
-    dataset: D,
-    f: F,
-}
+macro_rules! adaptor {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name<D, F> {
+            dataset: D,
+            f: F,
+        }
 
-impl<D, F> Map<D, F> {
-    /// The dataset beneath.
-    pub fn inner(&self) -> &D {
-        &self.dataset
-    }
+        impl<D, F> $name<D, F> {
+            /// The dataset beneath.
+            pub fn inner(&self) -> &D {
+                &self.dataset
+            }
+        }
+    };
 }
+adaptor!(
+    /// A dataset whose samples a function changes; made by [`DatasetExt::map`].
+    Map
+);
+adaptor!(
+    /// A dataset whose inputs a function changes; made by [`DatasetExt::transform`].
+    Transform
+);
+adaptor!(
+    /// A dataset whose targets a function changes; made by [`DatasetExt::target_transform`].
+    TargetTransform
+);
 
 impl<D, F, T> Dataset for Map<D, F>
 where
@@ -67,13 +79,41 @@ where
     F: Fn(D::Item) -> Result<T> + Send + Sync,
 {
     type Item = T;
-
     fn len(&self) -> usize {
         self.dataset.len()
     }
-
     fn get(&self, index: usize) -> Result<T> {
         (self.f)(self.dataset.get(index)?)
+    }
+}
+
+impl<D, F, X, Y, T> Dataset for Transform<D, F>
+where
+    D: Dataset<Item = (X, Y)>,
+    F: Fn(X) -> Result<T> + Send + Sync,
+{
+    type Item = (T, Y);
+    fn len(&self) -> usize {
+        self.dataset.len()
+    }
+    fn get(&self, index: usize) -> Result<(T, Y)> {
+        let (x, y) = self.dataset.get(index)?;
+        Ok(((self.f)(x)?, y))
+    }
+}
+
+impl<D, F, X, Y, T> Dataset for TargetTransform<D, F>
+where
+    D: Dataset<Item = (X, Y)>,
+    F: Fn(Y) -> Result<T> + Send + Sync,
+{
+    type Item = (X, T);
+    fn len(&self) -> usize {
+        self.dataset.len()
+    }
+    fn get(&self, index: usize) -> Result<(X, T)> {
+        let (x, y) = self.dataset.get(index)?;
+        Ok((x, (self.f)(y)?))
     }
 }
 
@@ -81,17 +121,17 @@ where
 mod tests {
     use kiln_tensor::Error;
 
-    use super::*;
+    use super::{super::Samples, *};
 
     #[test]
     fn transforms() -> Result<()> {
-        let pairs: Vec<(f32, i64)> = (0..4).map(|i| (i as f32, i)).collect();
+        let pairs: Samples<(f32, i64)> = (0..4).map(|i| (i as f32, i)).collect();
         let data = pairs.transform(|x| Ok(x * 10.0)).target_transform(|y| Ok(format!("class {y}")));
         assert_eq!(data.get(2)?, (20.0, "class 2".to_string()));
         let (x, y) = data.get_batch(&[3, 1])?;
         assert_eq!((x.to_vec::<f32>()?, y), (vec![30., 10.], vec!["class 3".to_string(), "class 1".to_string()]));
 
-        let odd = vec![1i64, 2].map(|n| if n == 2 { Err(Error::argument("transform", "two")) } else { Ok(n) });
+        let odd = Samples(vec![1i64, 2]).map(|n| if n == 2 { Err(Error::argument("transform", "two")) } else { Ok(n) });
         assert!(odd.get(0).is_ok() && odd.get(1).is_err() && odd.get_batch(&[0, 1]).is_err());
         Ok(())
     }

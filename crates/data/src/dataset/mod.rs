@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use concat::ConcatDataset;
 use kiln_tensor::{Error, Result};
-pub use map::{DatasetExt, Map};
+pub use map::{DatasetExt, Map, TargetTransform, Transform};
 pub use subset::{Split, Subset, random_split};
 pub use tensors::{TensorDataset, TensorTuple};
 
@@ -107,13 +107,22 @@ pointer! {
     impl<D> for Arc<D>;
 }
 
-/// A vector of samples is a dataset.
-impl<T: Clone + Send + Sync> Dataset for Vec<T> {
+/// Samples in memory. (Not `Vec` itself: its own `get` would be hidden wherever [`Dataset`] is in scope.)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Samples<T>(pub Vec<T>);
+
+impl<T: Clone + Send + Sync> Dataset for Samples<T> {
     type Item = T;
     fn len(&self) -> usize {
-        self.as_slice().len()
+        self.0.len()
     }
     fn get(&self, index: usize) -> Result<T> {
-        self.as_slice().get(index).cloned().ok_or_else(|| out_of_range(index, self.as_slice().len()))
+        self.0.get(index).cloned().ok_or_else(|| out_of_range(index, self.0.len()))
+    }
+}
+
+impl<T> FromIterator<T> for Samples<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(samples: I) -> Samples<T> {
+        Samples(samples.into_iter().collect())
     }
 }

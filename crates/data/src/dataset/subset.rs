@@ -104,7 +104,11 @@ impl Share for f64 {
         // As PyTorch: rounded down, then the samples left over one each to the first parts.
         let mut lengths: Vec<usize> = shares.iter().map(|share| (share * len as f64).floor() as usize).collect();
         let given: usize = lengths.iter().sum();
-        lengths.iter_mut().cycle().take(len.saturating_sub(given)).for_each(|n| *n += 1);
+        let Some(left) = len.checked_sub(given) else {
+            return Err(Error::argument("random_split", format!("fractions {shares:?} add up to more than 1")));
+        };
+        let parts = lengths.len();
+        (0..left).for_each(|i| lengths[i % parts] += 1);
         Ok(lengths)
     }
 }
@@ -140,9 +144,9 @@ const PURPOSE: u64 = 2;
 /// gives the same parts.
 ///
 /// ```
-/// use kiln_data::{Dataset, random_split};
+/// use kiln_data::{Dataset, Samples, random_split};
 ///
-/// let [train, valid] = random_split((0..10i64).collect::<Vec<_>>(), [0.8, 0.2], 42)?;
+/// let [train, valid] = random_split((0..10i64).collect::<Samples<_>>(), [0.8, 0.2], 42)?;
 /// assert_eq!((train.len(), valid.len()), (8, 2));
 /// # Ok::<(), kiln_tensor::Error>(())
 /// ```
@@ -160,26 +164,26 @@ pub fn random_split<D: Dataset, S: Split>(dataset: D, parts: S, seed: u64) -> Re
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Samples, *};
 
     #[test]
     fn subset_renumbers() -> Result<()> {
-        let subset = Subset::new(vec![10i64, 11, 12, 13], [3, 1])?;
+        let subset = Subset::new(Samples(vec![10i64, 11, 12, 13]), [3, 1])?;
         assert_eq!((subset.len(), subset.get(0)?, subset.get(1)?), (2, 13, 11));
         assert_eq!(subset.get_batch(&[1, 0, 1])?.to_vec::<i64>()?, [11, 13, 11]);
         assert!(subset.get(2).is_err() && subset.get_batch(&[0, 2]).is_err());
-        assert!(Subset::new(vec![1i64], [1]).is_err());
+        assert!(Subset::new(Samples(vec![1i64]), [1]).is_err());
         Ok(())
     }
 
     #[test]
     fn parts_cover_without_overlap() -> Result<()> {
-        let all: Vec<usize> = (0..100).collect();
+        let all: Samples<usize> = (0..100).collect();
         let [a, b, c] = random_split(all.clone(), [50, 30, 20], 1)?;
         let mut seen: Vec<usize> = [a.indices(), b.indices(), c.indices()].concat();
-        assert_ne!(seen, all);
+        assert_ne!(seen, all.0);
         seen.sort_unstable();
-        assert_eq!(seen, all);
+        assert_eq!(seen, all.0);
         let [again, ..] = random_split(all.clone(), [50, 30, 20], 1)?;
         assert_eq!(again.indices(), a.indices());
         let [other, ..] = random_split(all, [50, 30, 20], 2)?;
@@ -196,8 +200,8 @@ mod tests {
         for bad in [vec![0.5, 0.4], vec![1.5, -0.5], vec![f64::NAN, 1.0], vec![]] {
             assert!(lengths(bad, 10).is_err());
         }
-        assert!(random_split(vec![1, 2, 3], [1, 1], 0).is_err());
-        assert!(random_split(vec![1, 2, 3], vec![usize::MAX, 4], 0).is_err());
+        assert!(random_split(Samples(vec![1, 2, 3]), [1, 1], 0).is_err());
+        assert!(random_split(Samples(vec![1, 2, 3]), vec![usize::MAX, 4], 0).is_err());
         Ok(())
     }
 }

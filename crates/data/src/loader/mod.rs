@@ -94,7 +94,6 @@ impl<B> DataLoader<B> {
 
     /// Starts the next epoch; the first one has number 0. After [`set_state`](DataLoader::set_state) it
     /// goes on with the epoch that was interrupted. Errors of the sampler come as the first item.
-    #[must_use]
     pub fn iter(&self) -> LoaderIter<B>
     where
         B: Send + 'static,

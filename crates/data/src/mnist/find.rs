@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kiln_tensor::{Error, Result};
+use kiln_tensor::Error;
 
 use super::MnistKind;
 
@@ -92,8 +92,9 @@ impl Places {
 
     /// Where a download goes: torchvision's layout under the folder that the program or the user named.
     #[cfg(feature = "download")]
-    pub fn download_folder<K: MnistKind>(&self) -> Result<(Origin, PathBuf)> {
-        let roots = [(Origin::Given, &self.given), (Origin::Environment, &self.environment), (Origin::User, &self.user)];
+    pub fn download_folder<K: MnistKind>(&self) -> kiln_tensor::Result<(Origin, PathBuf)> {
+        let roots =
+            [(Origin::Given, &self.given), (Origin::Environment, &self.environment), (Origin::User, &self.user)];
         let root = roots.into_iter().find_map(|(origin, root)| Some((origin, root.as_ref()?)));
         let (origin, root) = root.ok_or_else(|| {
             Error::argument(K::NAME, "this system has no data directory to download to; name one, or set KILN_DATA")
@@ -180,7 +181,9 @@ mod tests {
             system: Some(put(&at("system"), ".gz")),
             bundled: Some(put(&at("bundled"), ".gz")),
         };
-        let found = |places: &Places| places.find::<Fashion>(true).map(|f| (f.origin, f.images.parent().unwrap().to_path_buf()));
+        let found = |places: &Places| {
+            places.find::<Fashion>(true).map(|f| (f.origin, f.images.parent().unwrap().to_path_buf()))
+        };
         assert_eq!(found(&places), Some((Origin::System, at("system"))));
         assert_eq!(places.find::<Fashion>(false), None);
         put(&at("user/FashionMNIST/raw"), "");

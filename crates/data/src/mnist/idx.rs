@@ -82,7 +82,9 @@ fn parse_plain(path: &Path, input: &mut dyn Read, most: u64) -> Result<Idx> {
         return Err(Error::file(path, format!("its header declares extents {dims:?}: over {MAX_ELEMENTS} bytes")));
     };
     if declared > most {
-        let message = format!("cut short, or a wrong header: {declared} bytes declared by extents {dims:?}, at most {most} there");
+        let message = format!(
+            "cut short, or a wrong header: {declared} bytes declared by extents {dims:?}, at most {most} there"
+        );
         return Err(Error::file(path, message));
     }
     let data = elements(path, input, declared)?;

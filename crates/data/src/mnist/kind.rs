@@ -31,18 +31,8 @@ pub type FashionMNIST = MnistLike<Fashion>;
 
 impl MnistKind for Fashion {
     const NAME: &'static str = "FashionMNIST";
-    const CLASSES: &'static [&'static str] = &[
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ];
+    const CLASSES: &'static [&'static str] =
+        &["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
     const COUNTS: [usize; 2] = [60_000, 10_000];
     const MIRRORS: &'static [&'static str] = &[
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",

@@ -12,8 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use find::{Files, Places};
 pub use find::Origin;
+use find::{Files, Places};
 use kiln_tensor::{Device, Error, Result, Tensor};
 pub use kind::{Digits, Fashion, FashionMNIST, MNIST, MnistKind};
 
@@ -151,7 +151,8 @@ impl<K: MnistKind> MnistLike<K> {
             return Err(Error::file(&files.labels, format!("extents {dims:?} of labels, but {path} has {n} images")));
         }
         let classes = K::CLASSES.len();
-        if let Some((index, label)) = labels.data.iter().enumerate().find(|&(_, &label)| usize::from(label) >= classes) {
+        if let Some((index, label)) = labels.data.iter().enumerate().find(|&(_, &label)| usize::from(label) >= classes)
+        {
             let message = format!("label {label} of image {index}; there are {classes} classes, from 0");
             return Err(Error::file(&files.labels, message));
         }

@@ -77,7 +77,9 @@ mod tests {
         let epoch = Epoch::default();
         assert_eq!(of(5, 2, false)?.batches(epoch)?, [vec![0, 1], vec![2, 3], vec![4]]);
         assert_eq!(of(5, 2, true)?.batches(epoch)?, [[0, 1], [2, 3]]);
-        for (n, size, drop_last, len) in [(5, 2, false, 3), (5, 2, true, 2), (4, 2, false, 2), (0, 2, false, 0), (1, 2, true, 0)] {
+        for (n, size, drop_last, len) in
+            [(5, 2, false, 3), (5, 2, true, 2), (4, 2, false, 2), (0, 2, false, 0), (1, 2, true, 0)]
+        {
             let batches = of(n, size, drop_last)?;
             assert_eq!((batches.len(), batches.batches(epoch)?.len()), (len, len));
         }

@@ -21,7 +21,7 @@ const PURPOSE: u64 = 0;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomSampler {
-    len: usize,
+    samples: usize,
     draws: usize,
     replacement: bool,
 }
@@ -30,7 +30,7 @@ impl RandomSampler {
     /// Each of the samples `0..len` once.
     #[must_use]
     pub fn new(len: usize) -> RandomSampler {
-        RandomSampler { len, draws: len, replacement: false }
+        RandomSampler { samples: len, draws: len, replacement: false }
     }
 
     /// Whether each draw is from all samples, so that one may come twice.
@@ -53,16 +53,16 @@ impl Sampler for RandomSampler {
     }
 
     fn indices(&self, epoch: Epoch) -> Result<Vec<usize>> {
-        if self.len == 0 && self.draws > 0 {
+        if self.samples == 0 && self.draws > 0 {
             return Err(Error::argument("RandomSampler", format!("cannot draw {} samples of none", self.draws)));
         }
         let mut stream = epoch.stream(PURPOSE);
         if self.replacement {
-            return Ok((0..self.draws).map(|_| stream.below(self.len)).collect());
+            return Ok((0..self.draws).map(|_| stream.below(self.samples)).collect());
         }
-        let mut all = stream.permutation(self.len);
+        let mut all = stream.permutation(self.samples);
         while all.len() < self.draws {
-            all.extend(stream.permutation(self.len));
+            all.extend(stream.permutation(self.samples));
         }
         all.truncate(self.draws);
         Ok(all)

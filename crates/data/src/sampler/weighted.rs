@@ -51,10 +51,20 @@ impl WeightedRandomSampler {
     fn draw_with_replacement(&self, epoch: Epoch) -> Vec<usize> {
         let mut stream = epoch.stream(PURPOSE);
         let mut sum = 0.0;
-        let ends: Vec<f64> = self.weights.iter().map(|w| { sum += w; sum }).collect();
+        let ends: Vec<f64> = self
+            .weights
+            .iter()
+            .map(|w| {
+                sum += w;
+                sum
+            })
+            .collect();
         // Rounding may put a draw on the sum itself; the last sample that can be drawn gets it.
         let last = self.weights.iter().rposition(|w| *w > 0.0).unwrap_or(0);
-        let mut draw = || { let at = stream.unit() * sum; ends.partition_point(|&end| end <= at).min(last) };
+        let mut draw = || {
+            let at = stream.unit() * sum;
+            ends.partition_point(|&end| end <= at).min(last)
+        };
         (0..self.draws).map(|_| draw()).collect()
     }
 

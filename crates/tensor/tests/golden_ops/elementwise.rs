@@ -1,6 +1,6 @@
 //! Element-wise operations, comparisons and conversions.
 
-use kiln_tensor::{DType, Error, Rhs, Tensor};
+use kiln_tensor::{DType, Error, Result, Rhs, Tensor};
 
 use crate::common::{args::Args, suite::Op};
 
@@ -15,6 +15,12 @@ macro_rules! ops {
     };
 }
 
+/// PyTorch's `where` without values: the indices of what is true, a list for each dimension.
+fn nonzero_lists(condition: &Tensor) -> Result<Vec<Tensor>> {
+    let rows = condition.nonzero()?;
+    rows.unbind(1)
+}
+
 macro_rules! unary {
     ($($method:ident)*) => { &[$((stringify!($method), |x, _| Ok(vec![x[0].$method()?])),)*] };
 }
@@ -25,7 +31,7 @@ macro_rules! binary {
 
 pub const UNARY: &[(&str, Op)] = unary! {
     sqrt log log1p rsqrt reciprocal exp sin cos tanh sigmoid relu abs neg square silu softplus floor ceil round
-    trunc sign
+    trunc sign isnan isinf isfinite logical_not
 };
 
 pub const BINARY: &[(&str, Op)] = binary! {
@@ -42,17 +48,14 @@ pub const OTHERS: &[(&str, Op)] = ops! {
         None => x[0].sub(other(x, a))?,
     };
     "div" => |x, a| match a.text("rounding_mode") {
-        Some(_) if !x[0].dtype().is_float() => return Err(Error::argument("div", "no division to an integer")),
-        Some("floor") => x[0].div(other(x, a))?.floor()?,
+        Some("floor") => x[0].floor_divide(other(x, a))?,
+        Some(_) if !x[0].dtype().is_float() => {
+            return Err(Error::argument("div", "no division of integers that rounds to 0"));
+        }
         Some(_) => x[0].div(other(x, a))?.trunc()?,
         None => x[0].div(other(x, a))?,
     };
-    "floor_divide" => |x, a| {
-        if !x[0].dtype().is_float() {
-            return Err(Error::argument("floor_divide", "no division to an integer"));
-        }
-        x[0].div(other(x, a))?.floor()?
-    };
+    "floor_divide" => |x, a| x[0].floor_divide(other(x, a))?;
     "rsub" => |x, a| match a.scalar("other") {
         Some(number) if !number.is_float() => (number.to_i64() - &x[0])?,
         Some(number) => (number.to_f64() - &x[0])?,
@@ -71,7 +74,18 @@ pub const OTHERS: &[(&str, Op)] = ops! {
         (Some(input), Some(other)) => x[0].where_cond(input, other)?,
         (_, Some(other)) => x[0].where_cond(&x[1], other)?,
         _ if x.len() == 3 => x[0].where_cond(&x[1], &x[2])?,
-        _ => return Err(Error::argument("where", "no form without values")),
+        _ => return nonzero_lists(&x[0]),
+    };
+    "rpow" => |x, a| Tensor::full((), a.scalar("base").unwrap(), x[0].options())?.pow(&x[0])?;
+    "leaky_relu" => |x, a| x[0].leaky_relu(a.float("negative_slope").unwrap())?;
+    "elu" => |x, a| x[0].elu(a.float("alpha").unwrap())?;
+    "clamp" => |x, a| {
+        let bound = |name: &str| a.scalar(name).map(Rhs::from).or_else(|| a.tensor(name, x).map(Rhs::from));
+        match (bound("min"), bound("max")) {
+            (Some(min), Some(max)) => x[0].clamp(min, max)?,
+            (Some(min), None) => x[0].clamp_min(min)?,
+            (_, max) => x[0].clamp_max(max.unwrap())?,
+        }
     };
     "masked_fill" => |x, a| x[0].masked_fill(a.tensor("mask", x).unwrap_or(&x[1]), a.scalar("value").unwrap())?;
 };

@@ -34,7 +34,10 @@ pub const PRODUCTS: &[(&str, Op)] = ops! {
     "matmul_self_t" => |x, a| x[0].matmul(&x[0].t()?)?;
     "mm" => |x, a| x[0].mm(&x[1])?;
     "bmm" => |x, a| x[0].bmm(&x[1])?;
-    "mv" => |x, a| x[0].matmul(&x[1])?;
+    "mv" => |x, a| x[0].mv(&x[1])?;
+    "dot" => |x, a| x[0].dot(&x[1])?;
+    "outer" => |x, a| x[0].outer(&x[1])?;
+    "einsum" => |x, a| Tensor::einsum(a.text("equation").unwrap(), x)?;
     "linear" => |x, a| x[0].linear(&x[1], x.get(2))?;
 };
 

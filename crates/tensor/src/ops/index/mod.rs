@@ -84,7 +84,7 @@ impl Tensor {
 
     fn index(&self, items: &[At]) -> Result<Tensor> {
         let spread = self.expand_ellipsis(items)?;
-        let only = items.len() == 1;
+        let only = matches!(items, [At::Slice { .. }]);
         let (mut out, mut dim) = (self.clone(), 0);
         let (mut own, mut changed) = (0, false);
         let mut lists: SmallVec<[(usize, Tensor); 2]> = SmallVec::new();

@@ -1,0 +1,233 @@
+//! The table of all public operations: what each takes, how its gradient is recorded, whether it works in
+//! place. A test compares it with the methods that there are, and the gradient checks go through it.
+
+use kiln_backend::{binary_table, unary_table};
+
+/// Which element types an operation takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// All of them.
+    Any,
+    /// Floats and integers, not `bool`.
+    Numbers,
+    /// Floats.
+    Floats,
+    /// `i64`: class numbers.
+    Indices,
+    /// `bool` and integers.
+    Bits,
+    /// `bool`.
+    Masks,
+}
+
+/// How the gradient of an operation is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gradient {
+    /// By a node of this name; where PyTorch has several for one operation, the most common.
+    Node(&'static str),
+    /// By the nodes of the operations that it is made of.
+    Composed,
+    /// The result has no gradient: it is of integers or truth values, or not a tensor.
+    None,
+}
+
+/// One public operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpInfo {
+    /// The method of [`Tensor`](crate::Tensor).
+    pub name: &'static str,
+    /// The element types of its (first) operand.
+    pub takes: Takes,
+    /// Its gradient.
+    pub gradient: Gradient,
+    /// Whether it changes the tensor.
+    pub in_place: bool,
+}
+
+impl OpInfo {
+    const fn new(name: &'static str, takes: Takes, gradient: Gradient) -> OpInfo {
+        // By PyTorch's convention the name says it.
+        let bytes = name.as_bytes();
+        OpInfo { name, takes, gradient, in_place: bytes[bytes.len() - 1] == b'_' }
+    }
+
+    /// Whether a gradient flows through it.
+    #[must_use]
+    pub const fn is_differentiable(&self) -> bool {
+        !matches!(self.gradient, Gradient::None)
+    }
+}
+
+macro_rules! unary_ops {
+    ($($variant:ident $method:ident $node:literal |$x:ident| $f:expr, $saves:ident, |$g:ident, $s:ident| $d:expr, $doc:literal;)*) => {
+        const UNARY: &[OpInfo] = &[$(OpInfo::new(stringify!($method), Takes::Numbers, Gradient::Node($node)),)*];
+    };
+}
+unary_table!(unary_ops);
+
+macro_rules! binary_ops {
+    ($($variant:ident $method:ident $node:literal |$a:ident, $b:ident| $f:expr,
+       |$ga:ident, $aa:ident, $ba:ident| $da:expr, |$gb:ident, $ab:ident, $bb:ident| $db:expr, $doc:literal;)*) => {
+        const BINARY: &[OpInfo] = &[$(OpInfo::new(stringify!($method), Takes::Numbers, Gradient::Node($node)),)*];
+    };
+}
+binary_table!(binary_ops);
+
+macro_rules! ops {
+    ($($takes:ident { $($name:ident $gradient:tt)* })*) => {
+        const OTHERS: &[OpInfo] =
+            &[$($(OpInfo::new(stringify!($name), Takes::$takes, ops!(@ $gradient)),)*)*];
+    };
+    (@ -) => { Gradient::None };
+    (@ +) => { Gradient::Composed };
+    (@ $node:literal) => { Gradient::Node($node) };
+}
+
+// `-`: no gradient; `+`: those of the operations it is made of.
+ops! {
+    Any {
+        // Copies and conversions.
+        copy "CloneBackward0" contiguous "CloneBackward0" to_dtype "ToCopyBackward0" to_device "ToCopyBackward0"
+        // Views.
+        transpose "TransposeBackward0" swapaxes "TransposeBackward0" mt "TransposeBackward0" t "TBackward0"
+        permute "PermuteBackward0" movedim "PermuteBackward0" narrow "SliceBackward0" slice "SliceBackward0"
+        select "SelectBackward0" squeeze "SqueezeBackward1" unsqueeze "UnsqueezeBackward0"
+        expand "ExpandBackward0" expand_as "ExpandBackward0" broadcast_to "ExpandBackward0"
+        reshape "ViewBackward0" view "ViewBackward0" view_as_other "ViewBackward0" unflatten "ViewBackward0"
+        flatten "ViewBackward0" flatten_all "ViewBackward0" diagonal "DiagonalBackward0"
+        split "SplitBackward0" chunk "SplitBackward0" unbind "UnbindBackward0" meshgrid "ExpandBackward0" i +
+        // Joining and rearranging.
+        cat "CatBackward0" stack "StackBackward0" flip "FlipBackward0" roll "RollBackward0"
+        repeat "RepeatBackward0" repeat_interleave + tril "TrilBackward0" triu "TriuBackward0"
+        diag "DiagonalBackward0_copy"
+        // Indexing.
+        index_select "IndexSelectBackward0" gather "GatherBackward0" take_along_dim "GatherBackward0"
+        scatter "ScatterBackward0" scatter_add "ScatterAddBackward0" index_add "IndexAddBackward0"
+        masked_fill "MaskedFillBackward0" masked_select "MaskedSelectBackward0" nonzero -
+        // Order.
+        sort "SortBackward0" argsort - topk "TopkBackward0" kthvalue "KthvalueBackward0" median "MedianBackward1"
+        max "MaxBackward1" max_keepdim "MaxBackward1" min "MinBackward1" min_keepdim "MinBackward1"
+        amax "AmaxBackward0" amax_keepdim "AmaxBackward0" amin "AminBackward0" amin_keepdim "AminBackward0"
+        max_dim "MaxBackward0" max_dim_keepdim "MaxBackward0" min_dim "MinBackward0" min_dim_keepdim "MinBackward0"
+        argmax - argmax_keepdim - argmin - argmin_keepdim - searchsorted -
+        // Sums.
+        sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
+        cumsum "CumsumBackward0" trace "TraceBackward0"
+        // Questions.
+        any - any_keepdim - all - all_keepdim - eq - ne - lt - le - gt - ge - logical_not -
+        isnan - isinf - isfinite - isclose - allclose - equal -
+        // In place. (The gradient is that of the values written.)
+        t_ "TBackward0" copy_ "CopyBackwards" fill_ "FillBackward2" zero_ "ZeroBackward0"
+        bernoulli_ "BernoulliBackward2" masked_fill_ "MaskedFillBackward0" scatter_ "ScatterBackward0"
+        scatter_add_ "ScatterAddBackward0" index_add_ "IndexAddBackward0" i_assign +
+    }
+    Numbers {
+        add_ "AddBackward0" sub_ "SubBackward0" mul_ "MulBackward0" clamp_ "ClampBackward1"
+        clamp "ClampBackward1" clamp_min "ClampBackward1" clamp_max "ClampBackward1" floor_divide +
+        matmul "MmBackward0" mm "MmBackward0" bmm "BmmBackward0" mv "MvBackward0" dot "DotBackward0"
+        outer "MulBackward0" einsum +
+    }
+    Floats {
+        div_ "DivBackward0" uniform_ "UniformBackward0" normal_ "NormalBackward0"
+        mean "MeanBackward1" mean_keepdim "MeanBackward1" var "VarBackward0" var_keepdim "VarBackward0"
+        std "StdBackward0" std_keepdim "StdBackward0"
+        logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
+        norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"
+        softmax "SoftmaxBackward0" log_softmax "LogSoftmaxBackward0"
+        leaky_relu "LeakyReluBackward0" elu "EluBackward0" lerp "LerpBackward0" dropout "MulBackward0"
+        linear "AddmmBackward0" linear_relu "ReluBackward0"
+        class_loss "NllLossBackward0" pointwise_loss "MseLossBackward0"
+        bernoulli "BernoulliBackward0" multinomial -
+    }
+    Indices { one_hot - }
+    Bits { logical_and - logical_or - logical_xor - }
+    Masks { where_cond "WhereBackward0" }
+}
+
+const fn joined<const N: usize>(parts: [&[OpInfo]; 3]) -> [OpInfo; N] {
+    let mut all = [OTHERS[0]; N];
+    let (mut at, mut part) = (0, 0);
+    while part < parts.len() {
+        let mut i = 0;
+        while i < parts[part].len() {
+            all[at] = parts[part][i];
+            (at, i) = (at + 1, i + 1);
+        }
+        part += 1;
+    }
+    all
+}
+
+/// All public operations, one line each.
+pub const OPS: &[OpInfo] = &joined::<{ UNARY.len() + BINARY.len() + OTHERS.len() }>([UNARY, BINARY, OTHERS]);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use super::OPS;
+
+    /// Macros whose lines make methods, and which words of a line are their names.
+    const MACROS: [(&str, &[usize]); 4] =
+        [("pair! {", &[0, 1]), ("arithmetic! {", &[0]), ("comparisons! {", &[1]), ("extremes! {", &[0, 1, 2, 3])];
+
+    fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, out);
+            } else {
+                out.push(path);
+            }
+        }
+    }
+
+    /// The names of the public methods of `impl Tensor` in one source file.
+    fn methods(source: &str) -> Vec<String> {
+        let (mut found, mut in_tensor, mut words) = (Vec::new(), false, None);
+        for line in source.lines() {
+            if line.starts_with("#[cfg(") && line.contains("test") {
+                break;
+            }
+            if line.starts_with('}') {
+                (in_tensor, words) = (false, None);
+            } else if line.starts_with("impl Tensor {") {
+                in_tensor = true;
+            } else if let Some((_, which)) = MACROS.iter().find(|(start, _)| line.starts_with(start)) {
+                words = Some(*which);
+            }
+            let line = line.trim();
+            if let Some(which) = words.filter(|_| !line.starts_with("///") && line.ends_with(';')) {
+                let line: Vec<&str> = line.split_whitespace().collect();
+                found.extend(which.iter().map(|&i| line[i].to_string()));
+            }
+            if let Some(rest) = line.strip_prefix("pub fn ").filter(|_| in_tensor) {
+                found.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_table_lists_what_there_is() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut files = Vec::new();
+        sources(&root.join("ops"), &mut files);
+        let read = |path: &Path| methods(&fs::read_to_string(path).unwrap());
+        let mut there: BTreeSet<String> = files.iter().flat_map(|path| read(path)).collect();
+        // Random tensors are made in `creation`; filling one is an operation.
+        there.extend(read(&root.join("creation/random.rs")).into_iter().filter(|name| name.ends_with('_')));
+        there.extend(kiln_backend::UnaryOp::ALL.iter().map(|op| op.name().to_string()));
+        there.extend(kiln_backend::BinaryOp::ARITHMETIC.iter().map(|op| op.name().to_string()));
+        let listed: BTreeSet<String> = OPS.iter().map(|op| op.name.to_string()).collect();
+        let missing: Vec<_> = there.difference(&listed).collect();
+        let extra: Vec<_> = listed.difference(&there).collect();
+        assert!(missing.is_empty() && extra.is_empty(), "not in the table: {missing:?}; not in the code: {extra:?}");
+        assert_eq!(listed.len(), OPS.len(), "a name is listed twice");
+        assert!(OPS.len() > 150, "{}", OPS.len());
+    }
+}

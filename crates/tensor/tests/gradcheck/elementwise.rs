@@ -1,0 +1,89 @@
+//! Element-wise operations.
+
+use super::{ANY, Check, PAIRS, inputs::Values::*};
+
+macro_rules! unary {
+    ($($op:ident $values:ident)*) => {
+        &[$(Check { op: stringify!($op), shapes: ANY, values: $values, call: |x| x[0].$op() },)*]
+    };
+}
+
+pub const UNARY: &[Check] = unary! {
+    neg Any abs Any sign Any square Any reciprocal Positive sqrt Positive rsqrt Positive exp Any exp2 Any expm1 Any
+    log Positive log2 Positive log10 Positive log1p Positive sin Any cos Any tan Unit asin Unit acos Unit atan Any
+    sinh Any cosh Any tanh Any sigmoid Any relu Any gelu Any gelu_tanh Any silu Any softplus Any log_sigmoid Any
+    erf Any floor Any ceil Any round Any trunc Any
+    copy Any contiguous Any
+};
+
+macro_rules! binary {
+    ($($op:ident $values:ident)*) => {
+        &[$(Check { op: stringify!($op), shapes: PAIRS, values: $values, call: |x| x[0].$op(&x[1]) },)*]
+    };
+}
+
+pub const BINARY: &[Check] = binary! {
+    add Any sub Any mul Any div Positive pow Positive maximum Distinct minimum Distinct atan2 Any remainder Positive
+    floor_divide Positive
+};
+
+macro_rules! checks {
+    ($($op:ident $shapes:ident $values:ident |$x:ident| $call:expr;)*) => {
+        &[$(Check { op: stringify!($op), shapes: $shapes, values: $values, call: |$x| $call },)*]
+    };
+}
+
+const THREE: &[&[&[usize]]] = &[
+    &[&[2, 3], &[2, 3], &[2, 3]],
+    &[&[2, 3], &[3], &[]],
+    &[&[], &[2, 1], &[1, 3]],
+    &[&[], &[], &[]],
+    &[&[0, 3], &[3], &[]],
+];
+
+/// A condition of any shape that broadcasts with 2 x 3.
+fn mask(rows: usize, columns: usize) -> kiln_tensor::Tensor {
+    let flags: Vec<bool> = (0..rows * columns).map(|i| i % 3 != 1).collect();
+    kiln_tensor::Tensor::from_vec(flags, [rows, columns], kiln_tensor::Device::Cpu).unwrap()
+}
+
+pub const OTHERS: &[Check] = checks! {
+    // With a number on either side.
+    add ANY Any |x| x[0].add(2.5);
+    sub ANY Any |x| 2.5 - &x[0];
+    mul ANY Any |x| -1.5 * &x[0];
+    div ANY Positive |x| x[0].div(2.5);
+    div ANY Positive |x| 2.5 / &x[0];
+    pow ANY Any |x| x[0].pow(3);
+    pow ANY Any |x| x[0].pow(-2);
+    pow ANY Positive |x| x[0].pow(0.5);
+    pow ANY Any |x| x[0].pow(0);
+    remainder ANY Positive |x| x[0].remainder(0.7);
+    maximum ANY Distinct |x| x[0].maximum(0.02);
+    minimum ANY Distinct |x| x[0].minimum(0.02);
+    // One tensor on both sides, and used again.
+    mul ANY Any |x| x[0].mul(&x[0])?.add(&x[0]);
+    div ANY Positive |x| x[0].div(&x[0]);
+    pow ANY Positive |x| x[0].pow(&x[0]);
+    leaky_relu ANY Any |x| x[0].leaky_relu(0.1);
+    elu ANY Any |x| x[0].elu(1.5);
+    lerp PAIRS Any |x| x[0].lerp(&x[1], 0.3);
+    clamp ANY Any |x| x[0].clamp(-0.99, 0.99);
+    clamp THREE Distinct |x| x[0].clamp(&x[1], &x[2]);
+    clamp_min ANY Any |x| x[0].clamp_min(0.01);
+    clamp_min PAIRS Distinct |x| x[0].clamp_min(&x[1]);
+    clamp_max ANY Any |x| x[0].clamp_max(0.01);
+    clamp_max PAIRS Distinct |x| x[0].clamp_max(&x[1]);
+    where_cond PAIRS Any |x| mask(2, 3).where_cond(&x[0], &x[1]);
+    where_cond ANY Any |x| mask(1, 3).where_cond(&x[0], 2.5);
+    where_cond ANY Any |x| mask(1, 3).where_cond(2.5, &x[0]);
+    masked_fill ANY Any |x| if x[0].rank() == 0 { x[0].masked_fill(&mask(1, 1).reshape(())?, 7) } else { x[0].masked_fill(&mask(1, 3), 7) };
+    dropout ANY Any |x| x[0].dropout(0.4, true);
+    dropout ANY Any |x| x[0].dropout(0.4, false);
+    dropout ANY Any |x| x[0].dropout(1.0, true);
+    bernoulli ANY Probability |x| x[0].bernoulli()?.mul(&x[0]);
+    to_dtype ANY Any |x| x[0].to_dtype(kiln_tensor::DType::F64);
+    to_device ANY Any |x| x[0].to_device(kiln_tensor::Device::Cpu);
+    softmax ANY Any |x| x[0].softmax(-1);
+    log_softmax ANY Any |x| x[0].log_softmax(0);
+};

@@ -1,0 +1,290 @@
+//! Structured operations: views, joining, indexing, reductions, products, losses, changes in place.
+
+use kiln_tensor::{
+    ClassLoss, ClassLossInput, Device, Ellipsis, NewAxis, PointwiseLossKind, Reduction, Result, Tensor, step,
+};
+
+use super::{
+    ANY, Check,
+    inputs::Values::{self, *},
+};
+
+/// A list of shapes for one operand, and lists of lists for several.
+macro_rules! shapes {
+    ($($name:ident = $([$($dims:expr),*])*;)*) => {
+        $(const $name: &[&[&[usize]]] = &[$(&[$(&$dims),*]),*];)*
+    };
+}
+
+shapes! {
+    MATRIX = [[2, 3]] [[0, 3]] [[3, 1]];
+    CUBE = [[2, 3, 4]] [[2, 0, 4]];
+    FULL = [[2, 3]] [[]] [[1, 1]];
+    FULL_CUBE = [[2, 3, 2]];
+    ONES_INSIDE = [[1, 3, 1]] [[1, 0, 1]];
+    ROWS = [[4, 3]];
+    SQUARE = [[3, 3]] [[2, 3]] [[3, 2]];
+    VECTOR = [[5]];
+    VECTOR_OR_MATRIX = [[3]] [[3, 4]];
+    COLUMN = [[2, 1]] [[1]] [[0, 1]];
+    TWO_MATRICES = [[2, 3], [2, 3]] [[1, 3], [2, 3]] [[0, 3], [2, 3]];
+    TWO_EQUAL = [[2, 3], [2, 3]] [[], []] [[0, 3], [0, 3]];
+    TWO_VECTORS = [[4], [4]] [[0], [0]] [[1], [1]];
+    UNEQUAL_VECTORS = [[2], [3]] [[0], [3]];
+    PRODUCTS_2D = [[2, 3], [3, 4]] [[2, 0], [0, 3]] [[0, 3], [3, 2]];
+    PRODUCTS_ND = [[3], [3]] [[3], [3, 2]] [[2, 3], [3]] [[2, 2, 3], [3]] [[3], [2, 3, 2]] [[2, 2, 3], [3, 2]]
+        [[2, 3], [2, 3, 2]] [[2, 1, 2, 3], [2, 3, 2]] [[0, 2, 3], [3, 2]];
+    PRODUCTS_3D = [[2, 2, 3], [2, 3, 2]] [[0, 2, 3], [0, 3, 2]];
+    MATRIX_VECTOR = [[2, 3], [3]] [[0, 3], [3]];
+    LINEAR = [[4, 3], [2, 3], [2]] [[3], [2, 3], [2]] [[2, 2, 3], [2, 3], [2]] [[0, 3], [2, 3], [2]];
+    LINEAR_NO_BIAS = [[4, 3], [2, 3]] [[3], [2, 3]];
+    BASE_AND_SOURCE = [[3, 4], [2, 2]];
+    BASE_AND_ROWS = [[3, 2], [4, 2]];
+    SCORES = [[3, 4]];
+    SCORES_3D = [[2, 4, 3]];
+}
+
+macro_rules! checks {
+    ($($op:ident $shapes:ident $values:ident |$x:ident| $call:expr;)*) => {
+        &[$(Check { op: stringify!($op), shapes: $shapes, values: $values, call: |$x| $call },)*]
+    };
+}
+
+fn numbers(values: &[i64], shape: impl kiln_tensor::Extents) -> Tensor {
+    Tensor::from_slice(values, shape, Device::Cpu).unwrap()
+}
+
+fn mask(flags: &[bool], shape: impl kiln_tensor::Extents) -> Tensor {
+    Tensor::from_slice(flags, shape, Device::Cpu).unwrap()
+}
+
+/// Several results as one: part `i` is weighted by `i + 1`, so that mixing parts up shows.
+fn joined(parts: Vec<Tensor>) -> Result<Tensor> {
+    let flat = |(i, part): (usize, &Tensor)| part.flatten_all()?.mul(i as f64 + 1.0);
+    Tensor::cat(&parts.iter().enumerate().map(flat).collect::<Result<Vec<_>>>()?, 0)
+}
+
+pub const VIEWS: &[Check] = checks! {
+    transpose CUBE Any |x| x[0].transpose(0, -1);
+    transpose ANY Any |x| x[0].transpose(0, 0);
+    swapaxes CUBE Any |x| x[0].swapaxes(1, 2);
+    mt CUBE Any |x| x[0].mt();
+    t MATRIX Any |x| x[0].t();
+    t VECTOR Any |x| x[0].t();
+    permute CUBE Any |x| x[0].permute([2, 0, 1]);
+    movedim CUBE Any |x| x[0].movedim(0, 2);
+    narrow CUBE Any |x| x[0].narrow(2, 1, 2);
+    slice CUBE Any |x| x[0].slice(-1, -3, 4, 2);
+    slice CUBE Any |x| x[0].slice(0, 5, 9, 1);
+    select CUBE Any |x| x[0].select(2, -2);
+    squeeze ONES_INSIDE Any |x| x[0].squeeze(());
+    squeeze ONES_INSIDE Any |x| x[0].squeeze([0, 1]);
+    unsqueeze ANY Any |x| x[0].unsqueeze(-1);
+    unsqueeze ANY Any |x| x[0].unsqueeze(0);
+    expand COLUMN Any |x| x[0].expand([2, -1, 4]);
+    expand ANY Any |x| x[0].expand([&[2], x[0].dims()].concat());
+    expand_as COLUMN Any |x| x[0].expand_as(&Tensor::zeros([3, x[0].dims()[0], 2], Device::Cpu)?);
+    broadcast_to COLUMN Any |x| x[0].broadcast_to([2, -1, 2]);
+    reshape CUBE Any |x| x[0].reshape([x[0].dims()[1] * 2, 4]);
+    reshape ANY Any |x| x[0].reshape([x[0].numel()]);
+    view ANY Any |x| x[0].copy()?.view([1, x[0].numel()]);
+    view_as_other ANY Any |x| x[0].copy()?.view_as_other(&Tensor::zeros([x[0].numel(), 1], Device::Cpu)?);
+    unflatten CUBE Any |x| x[0].unflatten(2, [2, -1]);
+    flatten CUBE Any |x| x[0].flatten(1, -1);
+    flatten ANY Any |x| x[0].flatten(0, -1);
+    flatten_all ANY Any |x| x[0].flatten_all();
+    diagonal CUBE Any |x| x[0].diagonal(1, 0, 2);
+    diagonal SQUARE Any |x| x[0].diagonal(-1, 0, 1);
+    diag VECTOR_OR_MATRIX Any |x| x[0].diag(1);
+    diag VECTOR_OR_MATRIX Any |x| x[0].diag(-1);
+    split CUBE Any |x| joined(x[0].split(3, 2)?);
+    split CUBE Any |x| joined(x[0].split([1, 0, 3], 2)?);
+    chunk CUBE Any |x| joined(x[0].chunk(3, -1)?);
+    unbind CUBE Any |x| joined(x[0].unbind(2)?);
+    meshgrid UNEQUAL_VECTORS Any |x| joined(Tensor::meshgrid(x)?);
+    i CUBE Any |x| x[0].i((.., .., step(0..4, 2)));
+    i CUBE Any |x| x[0].i((Ellipsis, -1, NewAxis));
+    i ROWS Any |x| x[0].i(numbers(&[2, 0, 2], 3));
+    i ROWS Any |x| x[0].i((.., numbers(&[2, 0, 2, -3], [2, 2])));
+    i ROWS Any |x| x[0].i(mask(&[true, false, true, true], 4));
+    cat TWO_MATRICES Any |x| Tensor::cat(x, 0);
+    cat TWO_EQUAL Any |x| if x[0].rank() == 0 { Tensor::stack(x, 0) } else { Tensor::cat(x, -1) };
+    stack TWO_EQUAL Any |x| Tensor::stack(x, -1);
+    flip CUBE Any |x| x[0].flip([0, 2]);
+    flip ANY Any |x| x[0].flip(());
+    roll CUBE Any |x| x[0].roll([1, -3], [0, 2]);
+    roll ANY Any |x| x[0].roll(2, ());
+    repeat MATRIX Any |x| x[0].repeat([2, 1, 3]);
+    repeat MATRIX Any |x| x[0].repeat([0, 2]);
+    repeat_interleave MATRIX Any |x| x[0].repeat_interleave(2, 0);
+    tril CUBE Any |x| x[0].tril(1);
+    triu MATRIX Any |x| x[0].triu(-1);
+    t MATRIX Any |x| x[0].t()?.mul(&x[0].t()?);
+};
+
+pub const INDEXING: &[Check] = checks! {
+    index_select ROWS Any |x| x[0].index_select(0, &numbers(&[3, 0, 0], 3));
+    index_select CUBE Any |x| x[0].index_select(2, &numbers(&[1, 1], 2));
+    index_select CUBE Any |x| x[0].index_select(2, &numbers(&[], 0));
+    gather ROWS Any |x| x[0].gather(1, &numbers(&[0, 0, 2, 1], [2, 2]));
+    gather ROWS Any |x| x[0].gather(0, &numbers(&[3, 3, 1], [1, 3]));
+    take_along_dim ROWS Any |x| x[0].take_along_dim(&numbers(&[3, 3, 1], [1, 3]), 0);
+    scatter BASE_AND_SOURCE Any |x| x[0].scatter(1, &numbers(&[0, 2, 3, 1], [2, 2]), &x[1]);
+    scatter ROWS Any |x| x[0].scatter(0, &numbers(&[2, 0, 1], [1, 3]), 2.5);
+    scatter_add BASE_AND_SOURCE Any |x| x[0].scatter_add(1, &numbers(&[0, 0, 3, 3], [2, 2]), &x[1]);
+    index_add BASE_AND_ROWS Any |x| x[0].index_add(0, &numbers(&[0, 2, 2, 1], 4), &x[1]);
+    masked_select ROWS Any |x| x[0].masked_select(&mask(&[true, false, true], 3));
+    sort ROWS Distinct |x| Ok(x[0].sort(0, false)?.0);
+    sort ANY Distinct |x| Ok(x[0].sort(-1, true)?.0);
+    topk ROWS Distinct |x| Ok(x[0].topk(2, 0, true)?.0);
+    topk ROWS Distinct |x| Ok(x[0].topk(3, -1, false)?.0);
+    kthvalue ROWS Distinct |x| Ok(x[0].kthvalue(2, 0)?.0);
+    median ROWS Distinct |x| Ok(x[0].median(1)?.0);
+    max_dim ROWS Distinct |x| Ok(x[0].max_dim(0)?.0);
+    max_dim FULL Distinct |x| Ok(x[0].max_dim(-1)?.0);
+    max_dim_keepdim ROWS Distinct |x| Ok(x[0].max_dim_keepdim(1)?.0);
+    min_dim ROWS Distinct |x| Ok(x[0].min_dim(0)?.0);
+    min_dim_keepdim ROWS Distinct |x| Ok(x[0].min_dim_keepdim(1)?.0);
+};
+
+macro_rules! reductions {
+    ($($op:ident $shapes:ident $cubes:ident $values:ident ($($arg:expr),*);)*) => {
+        &[$(
+            Check { op: stringify!($op), shapes: $shapes, values: $values, call: |x| x[0].$op(() $(, $arg)*) },
+            Check { op: stringify!($op), shapes: $cubes, values: $values, call: |x| x[0].$op(-1 $(, $arg)*) },
+            Check { op: stringify!($op), shapes: $cubes, values: $values, call: |x| x[0].$op([0, 2] $(, $arg)*) },
+        )*]
+    };
+}
+
+pub const REDUCING: &[Check] = {
+    // Two tables in one: the reductions by all, one and two dimensions, and what is like them.
+    const BY_DIMS: &[Check] = reductions! {
+        sum ANY CUBE Any ();
+        sum_keepdim ANY CUBE Any ();
+        mean FULL CUBE Any ();
+        mean_keepdim FULL CUBE Any ();
+        prod ANY CUBE Any ();
+        prod_keepdim ANY CUBE Any ();
+        amax FULL FULL_CUBE Distinct ();
+        amax_keepdim FULL FULL_CUBE Distinct ();
+        amin FULL FULL_CUBE Distinct ();
+        amin_keepdim FULL FULL_CUBE Distinct ();
+        max FULL FULL_CUBE Distinct ();
+        max_keepdim FULL FULL_CUBE Distinct ();
+        min FULL FULL_CUBE Distinct ();
+        min_keepdim FULL FULL_CUBE Distinct ();
+        var MATRIX_ONLY FULL_CUBE Any (1.0);
+        var_keepdim MATRIX_ONLY FULL_CUBE Any (0.0);
+        std MATRIX_ONLY FULL_CUBE Distinct (1.0);
+        std_keepdim MATRIX_ONLY FULL_CUBE Distinct (0.0);
+        logsumexp FULL FULL_CUBE Any ();
+        logsumexp_keepdim FULL FULL_CUBE Any ();
+    };
+    BY_DIMS
+};
+
+shapes! {
+    MATRIX_ONLY = [[2, 3]];
+}
+
+pub const PRODUCTS: &[Check] = checks! {
+    cumsum CUBE Any |x| x[0].cumsum(1);
+    cumsum ANY Any |x| x[0].cumsum(-1);
+    trace SQUARE Any |x| x[0].trace();
+    norm FULL Any |x| x[0].norm(2, ());
+    norm CUBE Any |x| x[0].norm(1, [0, 2]);
+    norm FULL_CUBE Distinct |x| x[0].norm(f64::INFINITY, 1);
+    norm FULL_CUBE Positive |x| x[0].norm(3, 1);
+    norm FULL_CUBE Positive |x| x[0].norm(0.5, ());
+    norm_keepdim CUBE Any |x| x[0].norm_keepdim(2, 2);
+    softmax CUBE Any |x| x[0].softmax(1);
+    log_softmax CUBE Any |x| x[0].log_softmax(1);
+    matmul PRODUCTS_2D Any |x| x[0].matmul(&x[1]);
+    matmul PRODUCTS_ND Any |x| x[0].matmul(&x[1]);
+    matmul MATRIX Any |x| x[0].matmul(&x[0].t()?);
+    mm PRODUCTS_2D Any |x| x[0].mm(&x[1]);
+    bmm PRODUCTS_3D Any |x| x[0].bmm(&x[1]);
+    mv MATRIX_VECTOR Any |x| x[0].mv(&x[1]);
+    dot TWO_VECTORS Any |x| x[0].dot(&x[1]);
+    outer UNEQUAL_VECTORS Any |x| x[0].outer(&x[1]);
+    einsum PRODUCTS_2D Any |x| Tensor::einsum("ij,jk->ki", x);
+    einsum SQUARE Any |x| Tensor::einsum("ij->j", x);
+    einsum TWO_EQUAL_MATRICES Any |x| Tensor::einsum("ij,ij->i", x);
+    linear LINEAR Any |x| x[0].linear(&x[1], Some(&x[2]));
+    linear LINEAR_NO_BIAS Any |x| x[0].linear(&x[1], None);
+    linear_relu LINEAR Any |x| x[0].linear_relu(&x[1], Some(&x[2]));
+    linear_relu LINEAR_NO_BIAS Any |x| x[0].linear_relu(&x[1], None);
+    class_loss SCORES Any |x| class_loss(&x[0], &numbers(&[1, 3, 0], 3), ClassLossInput::Logits, Reduction::Mean, 0.1);
+    class_loss SCORES Any |x| class_loss(&x[0], &numbers(&[1, -100, 0], 3), ClassLossInput::Logits, Reduction::None, 0.0);
+    class_loss SCORES Any |x| class_loss(&x[0], &numbers(&[1, 3, 0], 3), ClassLossInput::LogProbs, Reduction::Sum, 0.0);
+    class_loss SCORES_3D Any |x| class_loss(&x[0], &numbers(&[1, 3, 0, 2, 2, 1], [2, 3]), ClassLossInput::Logits, Reduction::Mean, 0.2);
+    class_loss TWO_EQUAL_MATRICES Probability |x| class_loss(&x[0], &x[1], ClassLossInput::Logits, Reduction::Mean, 0.1);
+    pointwise_loss TWO_EQUAL Any |x| pointwise_loss(x, PointwiseLossKind::Mse, Reduction::Sum);
+    pointwise_loss TWO_EQUAL Any |x| pointwise_loss(x, PointwiseLossKind::Mse, Reduction::None);
+    pointwise_loss TWO_EQUAL Distinct |x| pointwise_loss(x, PointwiseLossKind::L1, Reduction::Sum);
+    pointwise_loss TWO_EQUAL_MATRICES Any |x| pointwise_loss(x, PointwiseLossKind::Mse, Reduction::Mean);
+    pointwise_loss TWO_EQUAL_MATRICES Distinct |x| pointwise_loss(x, PointwiseLossKind::L1, Reduction::Mean);
+    pointwise_loss TWO_EQUAL Probability |x| pointwise_loss(x, PointwiseLossKind::BceWithLogits, Reduction::Sum);
+    pointwise_loss TWO_EQUAL_MATRICES Probability |x| {
+        let (weight, positive) = (Values::Positive.draw(5, &[2, 1]), Values::Positive.draw(6, &[3]));
+        let kind = PointwiseLossKind::BceWithLogits;
+        x[0].pointwise_loss(kind, &x[1], Some(&weight), Some(&positive), Reduction::Mean)
+    };
+};
+
+shapes! {
+    TWO_EQUAL_MATRICES = [[2, 3], [2, 3]];
+}
+
+fn class_loss(x: &Tensor, target: &Tensor, input: ClassLossInput, reduction: Reduction, smooth: f64) -> Result<Tensor> {
+    let rule = ClassLoss { input, reduction, ignore_index: -100, label_smoothing: smooth };
+    let weight = Values::Positive.draw(5, &[x.dims()[1]]);
+    x.class_loss(target, Some(&weight), &rule)
+}
+
+fn pointwise_loss(x: &[Tensor], kind: PointwiseLossKind, reduction: Reduction) -> Result<Tensor> {
+    x[0].pointwise_loss(kind, &x[1], None, None, reduction)
+}
+
+/// A new tensor with `x`'s values and history, changed by `change`.
+fn changed(x: &Tensor, change: impl FnOnce(&Tensor) -> Result<()>) -> Result<Tensor> {
+    let y = x.mul(1.0)?;
+    change(&y)?;
+    y.add(x)
+}
+
+shapes! {
+    SAME_OR_ROW = [[2, 3], [2, 3]] [[2, 3], [3]] [[2, 3], []] [[], []] [[0, 3], [3]];
+}
+
+pub const IN_PLACE: &[Check] = checks! {
+    add_ SAME_OR_ROW Any |x| changed(&x[0], |y| y.add_(&x[1]));
+    sub_ SAME_OR_ROW Any |x| changed(&x[0], |y| y.sub_(&x[1]));
+    mul_ SAME_OR_ROW Any |x| changed(&x[0], |y| y.mul_(&x[1]));
+    div_ SAME_OR_ROW Positive |x| changed(&x[0], |y| y.div_(&x[1]));
+    mul_ ANY Any |x| changed(&x[0], |y| y.mul_(2.5));
+    copy_ SAME_OR_ROW Any |x| changed(&x[0], |y| y.copy_(&x[1]));
+    clamp_ ANY Any |x| changed(&x[0], |y| y.clamp_(-0.99, 0.99));
+    fill_ ANY Any |x| changed(&x[0], |y| y.fill_(3));
+    zero_ ANY Any |x| changed(&x[0], |y| y.zero_());
+    uniform_ ANY Any |x| changed(&x[0], |y| y.uniform_(0.0, 1.0));
+    normal_ ANY Any |x| changed(&x[0], |y| y.normal_(0.0, 1.0));
+    bernoulli_ ANY Any |x| changed(&x[0], |y| y.bernoulli_(0.5));
+    masked_fill_ ROWS Any |x| changed(&x[0], |y| y.masked_fill_(&mask(&[true, false, true], 3), 7));
+    scatter_ BASE_AND_SOURCE Any |x| changed(&x[0], |y| y.scatter_(1, &numbers(&[0, 2, 3, 1], [2, 2]), &x[1]));
+    scatter_add_ BASE_AND_SOURCE Any |x| changed(&x[0], |y| y.scatter_add_(1, &numbers(&[0, 0, 3, 3], [2, 2]), &x[1]));
+    index_add_ BASE_AND_ROWS Any |x| changed(&x[0], |y| y.index_add_(0, &numbers(&[0, 2, 2, 1], 4), &x[1]));
+    i_assign BASE_AND_ROWS Any |x| changed(&x[0], |y| y.i_assign((.., 0), &x[1].i((..3, 1))?));
+    i_assign BASE_AND_ROWS Any |x| changed(&x[0], |y| y.i_assign(numbers(&[2, 0], 2), &x[1].i(..2)?));
+    t_ MATRIX Any |x| {
+        let mut y = x[0].mul(1.0)?;
+        y.t_()?;
+        y.mul(&y)
+    };
+    add_ PAIRS_OF_VIEWS Any |x| changed(&x[0], |y| y.t()?.narrow(0, 1, 2)?.add_(&x[1]));
+};
+
+shapes! {
+    PAIRS_OF_VIEWS = [[2, 3], [2, 2]];
+}

@@ -1,0 +1,273 @@
+//! The classifier of PyTorch's quickstart tutorial
+//! (<https://docs.pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html>), trained on Fashion-MNIST.
+//!
+//! ```text
+//! cargo run --release --example mlp                        # on the subset that comes with Kiln
+//! cargo run --release --example mlp -- --optimizer sgd     # as in the tutorial
+//! cargo run --release --example mlp -- --help
+//! ```
+
+#[path = "support/plot.rs"]
+mod plot;
+#[path = "support/progress.rs"]
+mod progress;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use kiln::{
+    data::{DataLoader, Dataset, FashionMNIST, LoaderState},
+    io::{self, Checkpoint},
+    nn::{CrossEntropyLoss, Flatten, Linear, ReLU, Sequential, seq},
+    optim::{Adagrad, Adam, AdamW, Optimizer, RMSprop, RMSpropOptions, SGD, SGDOptions},
+    prelude::*,
+};
+use plot::{History, Predicted};
+use progress::Progress;
+
+/// Trains a classifier of clothes on Fashion-MNIST.
+#[derive(Parser)]
+struct Args {
+    /// Number of passes over the training images
+    #[arg(long, default_value_t = 5)]
+    epochs: u64,
+    #[arg(long, default_value_t = 64)]
+    batch_size: usize,
+    /// Learning rate
+    #[arg(long, default_value_t = 1e-3)]
+    lr: f64,
+    #[arg(long, value_enum, default_value = "adam")]
+    optimizer: OptimizerName,
+    /// Momentum of sgd and rmsprop
+    #[arg(long, default_value_t = 0.0)]
+    momentum: f64,
+    /// auto takes a GPU if there is one
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceName,
+    /// The same seed gives the same run, bit for bit
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads that prepare batches
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// Folder with the four files of Fashion-MNIST, instead of the places that are searched
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Write the trained parameters to this file
+    #[arg(long)]
+    save: Option<PathBuf>,
+    /// Start with the parameters in this file
+    #[arg(long)]
+    load: Option<PathBuf>,
+    /// Keep a checkpoint in this file after every epoch, and go on from it if it is there
+    #[arg(long)]
+    resume: Option<PathBuf>,
+    /// Write curves.png and predictions.png to this folder
+    #[arg(long, num_args = 0..=1, default_missing_value = "out")]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OptimizerName {
+    Sgd,
+    Adam,
+    Adamw,
+    Rmsprop,
+    Adagrad,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DeviceName {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+#[derive(Module)]
+struct NeuralNetwork {
+    flatten: Flatten,
+    linear_relu_stack: Sequential,
+}
+
+impl NeuralNetwork {
+    fn new() -> kiln::Result<NeuralNetwork> {
+        let linear_relu_stack =
+            seq![Linear::new(28 * 28, 512)?, ReLU::new(), Linear::new(512, 512)?, ReLU::new(), Linear::new(512, 10)?,];
+        Ok(NeuralNetwork { flatten: Flatten::new(), linear_relu_stack })
+    }
+}
+
+impl Module for NeuralNetwork {
+    fn forward(&self, x: &Tensor) -> kiln::Result<Tensor> {
+        let x = self.flatten.forward(x)?;
+        let logits = self.linear_relu_stack.forward(&x)?;
+        Ok(logits)
+    }
+}
+
+/// One pass over the training images. Returns the loss of every batch.
+fn train_loop(
+    dataloader: &DataLoader,
+    model: &NeuralNetwork,
+    loss_fn: &CrossEntropyLoss,
+    optimizer: &mut dyn Optimizer,
+) -> Result<Vec<f32>> {
+    let size = dataloader.dataset_len();
+    let (mut progress, mut losses, mut seen) = (Progress::new(size), Vec::new(), 0);
+    model.train();
+    for (batch, data) in dataloader.iter().enumerate() {
+        let (x, y) = data?;
+        // Compute prediction and loss
+        let pred = model.forward(&x)?;
+        let loss = loss_fn.forward(&pred, &y)?;
+
+        // Backpropagation
+        optimizer.zero_grad();
+        loss.backward()?;
+        optimizer.step()?;
+
+        if batch % 100 == 0 {
+            let loss = loss.item::<f32>()?;
+            progress.println(format_args!("loss: {loss:>7.6} [{seen:>5}/{size:>5}]"));
+        }
+        // Without its value, which would make the device wait.
+        losses.push(loss.detach());
+        seen += y.numel();
+        progress.add(y.numel());
+    }
+    progress.finish();
+    if losses.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(Tensor::stack(&losses, 0)?.to_vec::<f32>()?)
+}
+
+/// Loss and accuracy on the test images.
+fn test_loop(dataloader: &DataLoader, model: &NeuralNetwork, loss_fn: &CrossEntropyLoss) -> Result<(f32, f32)> {
+    let (size, num_batches) = (dataloader.dataset_len() as f32, dataloader.len() as f32);
+    model.eval();
+    let _guard = no_grad_guard();
+    let (mut test_loss, mut correct) = (Vec::new(), Vec::new());
+    for data in dataloader {
+        let (x, y) = data?;
+        let pred = model.forward(&x)?;
+        test_loss.push(loss_fn.forward(&pred, &y)?);
+        correct.push(pred.argmax(1)?.eq(&y)?.sum(())?);
+    }
+    // Summed on the device; the only values that are fetched are these two.
+    let test_loss = Tensor::stack(&test_loss, 0)?.sum(())?.item::<f32>()? / num_batches;
+    let correct = Tensor::stack(&correct, 0)?.sum(())?.item::<f32>()? / size;
+    println!("Test Error: \n Accuracy: {:>0.1}%, Avg loss: {test_loss:>8.6} \n", 100.0 * correct);
+    Ok((test_loss, correct))
+}
+
+/// The first `count` test images with the classes that the model predicts.
+fn predict(data: &FashionMNIST, model: &NeuralNetwork, device: Device, count: usize) -> Result<Vec<Predicted>> {
+    let classes = data.classes();
+    model.eval();
+    no_grad(|| {
+        (0..count.min(data.len()))
+            .map(|i| {
+                let (x, y) = data.get(i)?;
+                let pred = model.forward(&x.unsqueeze(0)?.to_device(device)?)?;
+                let predicted = pred.select(0, 0)?.argmax(0)?.item::<i64>()?;
+                let name = |class: i64| classes.get(class as usize).copied().unwrap_or("?").to_owned();
+                let (pixels, width) = (x.flatten_all()?.to_vec::<f32>()?, x.size(-1)?);
+                Ok(Predicted { pixels, width, predicted: name(predicted), actual: name(y) })
+            })
+            .collect()
+    })
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    manual_seed(args.seed);
+    let device = match args.device {
+        DeviceName::Auto => Device::cuda_if_available(),
+        DeviceName::Cpu => Device::Cpu,
+        DeviceName::Cuda => Device::cuda(0)?,
+    };
+    println!("Using {device} device");
+
+    let mut sources = [FashionMNIST::train(), FashionMNIST::test()];
+    if let Some(folder) = &args.data {
+        sources = sources.map(|source| source.root(folder));
+    }
+    let [training_data, test_data] = sources.map(|source| source.load());
+    let (training_data, test_data) = (training_data?, std::sync::Arc::new(test_data?));
+    println!("{} training and {} test images from {}", training_data.len(), test_data.len(), test_data.origin());
+
+    let train_dataloader = DataLoader::builder(training_data)
+        .batch_size(args.batch_size)
+        .shuffle(true)
+        .seed(args.seed)
+        .num_workers(args.workers)
+        .device(device)
+        .build()?;
+    let test_dataloader = DataLoader::builder(test_data.clone())
+        .batch_size(args.batch_size)
+        .num_workers(args.workers)
+        .device(device)
+        .build()?;
+
+    let model = NeuralNetwork::new()?.to(device)?;
+    println!("{model}");
+    if let Some(path) = &args.load {
+        model.load_state_dict(&io::load(path, device)?, true).with_context(|| format!("loading {}", path.display()))?;
+    }
+
+    let loss_fn = CrossEntropyLoss::new();
+    let parameters = model.named_parameters();
+    let mut optimizer: Box<dyn Optimizer> = match args.optimizer {
+        OptimizerName::Sgd => Box::new(SGD::new(parameters, SGDOptions::new(args.lr).momentum(args.momentum))?),
+        OptimizerName::Adam => Box::new(Adam::new(parameters, args.lr)?),
+        OptimizerName::Adamw => Box::new(AdamW::new(parameters, args.lr)?),
+        OptimizerName::Rmsprop => {
+            Box::new(RMSprop::new(parameters, RMSpropOptions::new(args.lr).momentum(args.momentum))?)
+        }
+        OptimizerName::Adagrad => Box::new(Adagrad::new(parameters, args.lr)?),
+    };
+
+    let mut epochs_done = 0;
+    if let Some(path) = args.resume.as_ref().filter(|path| path.exists()) {
+        let checkpoint = Checkpoint::load(path, device)?;
+        model.load_state_dict(&checkpoint.model, true)?;
+        optimizer.load_state_dict(&checkpoint.optimizer)?;
+        train_dataloader.set_state(checkpoint.get::<LoaderState>("loader")?)?;
+        checkpoint.restore_random_state();
+        epochs_done = checkpoint.epoch;
+        println!("Going on after epoch {epochs_done} of {}", path.display());
+    }
+
+    let mut history = History::default();
+    for epoch in epochs_done..args.epochs {
+        println!("Epoch {}\n-------------------------------", epoch + 1);
+        history.losses.extend(train_loop(&train_dataloader, &model, &loss_fn, &mut *optimizer)?);
+        let (loss, accuracy) = test_loop(&test_dataloader, &model, &loss_fn)?;
+        history.tests.push((history.losses.len(), loss, accuracy));
+        if let Some(path) = &args.resume {
+            let (model, optimizer) = (model.state_dict(), optimizer.state_dict()?);
+            let mut checkpoint = Checkpoint { model, optimizer, epoch: epoch + 1, ..Checkpoint::now() };
+            checkpoint.put("loader", &train_dataloader.state())?;
+            checkpoint.save(path)?;
+        }
+    }
+    println!("Done!");
+
+    if let Some(path) = &args.save {
+        io::save(path, &model.state_dict())?;
+        println!("Saved the model to {}", path.display());
+    }
+    let images = predict(&test_data, &model, device, 18)?;
+    for image in images.iter().take(5) {
+        println!("Predicted: \"{}\", Actual: \"{}\"", image.predicted, image.actual);
+    }
+    if let Some(folder) = &args.plot {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        plot::curves(&history, &folder.join("curves.png"))?;
+        plot::predictions(&images, &folder.join("predictions.png"))?;
+        println!("Drew curves.png and predictions.png in {}", folder.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! The examples run, print what the tutorials print, and keep their promises.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/data/assets/fashion-mnist");
+
+/// The program of an example. `cargo test` has built it beside the tests, unless it was told to build this
+/// test alone.
+fn example(name: &str) -> PathBuf {
+    let tests = env::current_exe().unwrap();
+    let profile = tests.parent().and_then(Path::parent).unwrap();
+    let program = profile.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
+    if !program.exists() {
+        let status = Command::new(env!("CARGO")).args(["build", "--example", name]).status().unwrap();
+        assert!(status.success());
+    }
+    program
+}
+
+fn run(name: &str, args: &[&str]) -> Output {
+    Command::new(example(name)).args(args).env_remove("KILN_DATA").output().unwrap()
+}
+
+/// What the MLP prints, trained on the bundled subset.
+fn mlp(args: &[&str]) -> String {
+    let output = run("mlp", &[&["--data", SUBSET, "--device", "cpu"], args].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+fn accuracies(text: &str) -> Vec<f32> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix(" Accuracy: ")?.split_once('%'));
+    lines.map(|(number, _)| number.parse().unwrap()).collect()
+}
+
+#[test]
+fn mlp_trains_prints_saves_and_draws() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, plots) = (folder.path().join("model.safetensors"), folder.path().join("plots"));
+    let (model, plots) = (model.to_str().unwrap(), plots.to_str().unwrap());
+    let text = mlp(&["--epochs", "2", "--save", model, "--plot", plots]);
+    assert!(text.contains("6000 training and 1000 test images"), "{text}");
+    assert!(
+        text.contains(
+            "(linear_relu_stack): Sequential(\n    (0): Linear(in_features=784, out_features=512, bias=True)"
+        )
+    );
+    let epoch = text.split("Epoch 1\n-------------------------------\nloss: ").nth(1).expect("the tutorial's format");
+    assert_eq!(&epoch[1..2], ".");
+    assert_eq!(&epoch[8..23], " [    0/ 6000]\n", "{epoch}");
+    assert!(text.contains("Test Error: \n Accuracy: ") && text.contains("%, Avg loss: 0."));
+    assert!(accuracies(&text).last().is_some_and(|&last| last > 75.0), "{text}");
+    let predicted = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with("Predicted: \"")).map(str::to_owned).collect()
+    };
+    assert_eq!(predicted(&text).len(), 5);
+    assert!(predicted(&text)[0].ends_with("Actual: \"Ankle boot\""));
+    for name in ["curves.png", "predictions.png"] {
+        let png = fs::read(Path::new(plots).join(name)).unwrap();
+        assert!(png.starts_with(b"\x89PNG") && png.len() > 10_000, "{name} has {} bytes", png.len());
+    }
+
+    let again = mlp(&["--epochs", "0", "--load", model]);
+    assert_eq!(predicted(&again), predicted(&text));
+}
+
+#[test]
+fn mlp_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (whole, parts, checkpoint) = (path("whole"), path("parts"), path("run.ckpt"));
+    let options = ["--batch-size", "250", "--optimizer", "sgd", "--momentum", "0.9", "--lr", "0.05", "--seed", "5"];
+    mlp(&[&options[..], &["--epochs", "2", "--save", &whole, "--workers", "0"]].concat());
+    mlp(&[&options[..], &["--epochs", "1", "--resume", &checkpoint]].concat());
+    let text = mlp(&[&options[..], &["--epochs", "2", "--resume", &checkpoint, "--save", &parts]].concat());
+    assert!(text.contains("Epoch 2") && !text.contains("Epoch 1\n"), "{text}");
+    assert!(fs::read(whole).unwrap() == fs::read(parts).unwrap(), "the resumed run ended with other parameters");
+}
+
+#[test]
+fn mlp_refuses_what_it_cannot_do() {
+    for (args, part) in [
+        (&["--data", "/no/such/folder"][..], "/no/such/folder"),
+        (&["--device", "cuda"], "cuda"),
+        (&["--data", SUBSET, "--batch-size", "0"], "batch"),
+        (&["--data", SUBSET, "--load", "/no/such/model"], "/no/such/model"),
+        (&["--optimizer", "sdg"], "sgd"),
+    ] {
+        let output = run("mlp", args);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains(part), "{args:?}: {message}");
+        assert!(!message.contains("panicked"), "{args:?}: {message}");
+    }
+}
+
+#[test]
+fn autograd_prints_what_pytorch_prints() {
+    let output = run("autograd", &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    for part in [
+        "Gradient function for z = <AddBackward0>\n",
+        "Gradient function for loss = <BinaryCrossEntropyWithLogitsBackward0>\n",
+        "\nTrue\nFalse\nFalse\n",
+        "First call\n\
+         tensor([[4., 2., 2., 2., 2.],\n        \
+                 [2., 4., 2., 2., 2.],\n        \
+                 [2., 2., 4., 2., 2.],\n        \
+                 [2., 2., 2., 4., 2.],\n        \
+                 [2., 2., 2., 2., 4.]])\n\n\
+         Second call\n\
+         tensor([[8., 4., 4., 4., 4.],\n",
+        "Call after zeroing gradients\ntensor([[4., 2., 2., 2., 2.],\n",
+        "tensor([[3., 3.],\n        [3., 3.]])\nNone\ntensor([[1., 1.],\n        [1., 1.]])\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
