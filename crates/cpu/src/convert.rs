@@ -7,8 +7,12 @@ use crate::{
     stored::{Stored, Truth},
 };
 
-/// A number that can become any other.
-pub(crate) trait Number: Copy {
+/// A number of a computing type, which can become any other.
+pub(crate) trait Number: Copy + PartialOrd {
+    /// No number is below.
+    const LOWEST: Self;
+    /// No number is above.
+    const HIGHEST: Self;
     fn f32(self) -> f32;
     /// As `f32`, but what is not exact is rounded to the neighbour whose last bit is 1: rounding the result
     /// again, to half precision, gives what a single rounding would (Boldo & Melquiond, "When double rounding
@@ -22,8 +26,10 @@ pub(crate) trait Number: Copy {
 }
 
 macro_rules! number {
-    ($($ty:ident |$x:ident| $odd:expr;)*) => {$(
+    ($($ty:ident $low:ident $high:ident |$x:ident| $odd:expr;)*) => {$(
         impl Number for $ty {
+            const LOWEST: $ty = $ty::$low;
+            const HIGHEST: $ty = $ty::$high;
             #[inline(always)]
             fn f32(self) -> f32 {
                 self as f32
@@ -58,11 +64,11 @@ macro_rules! number {
 }
 
 number! {
-    f32 |x| x;
-    f64 |x| round_to_odd(x);
-    i64 |x| round_to_odd(x as f64);
-    i32 |x| round_to_odd(f64::from(x));
-    u8 |x| f32::from(x);
+    f32 NEG_INFINITY INFINITY |x| x;
+    f64 NEG_INFINITY INFINITY |x| round_to_odd(x);
+    i64 MIN MAX |x| round_to_odd(x as f64);
+    i32 MIN MAX |x| round_to_odd(f64::from(x));
+    u8 MIN MAX |x| f32::from(x);
 }
 
 #[inline(always)]
@@ -142,7 +148,7 @@ mod tests {
             (1e300, inf),
             (-1e300, -inf),
             (65520.0, inf),
-            (65519.999_999, 65504.0),
+            (65_519.999_999, 65504.0),
             (5e-324, 0.0),
             (inf, inf),
         ] {

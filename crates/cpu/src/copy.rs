@@ -3,7 +3,7 @@
 use kiln_backend::{Result, View, ViewMut};
 
 use crate::{
-    convert::{Destination, convert},
+    convert::convert,
     dispatch::for_all,
     iter::{Walk, memory_order},
     par::{self, GRAIN},
@@ -158,7 +158,7 @@ unsafe fn transpose<T: Stored>(from: *const T, from_step: isize, to: *mut T, to_
         unsafe { std::ptr::copy_nonoverlapping(from.offset(c as isize * from_step), line.as_mut_ptr(), BLOCK) };
     }
     for r in 0..BLOCK {
-        let line: [T; BLOCK] = std::array::from_fn(|c| square[c][r]);
+        let line = square.each_ref().map(|line| line[r]);
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), to.offset(r as isize * to_step), BLOCK) };
     }

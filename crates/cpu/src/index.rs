@@ -228,6 +228,15 @@ unsafe fn gather_grid<T: Stored>(grid: &Grid, index: *const i64, far: *const T, 
             };
             let [di, dn, df] = grid.dim_strides;
             let [ji, jn, jf] = grid.inner_strides;
+            if grid.inner == 1 {
+                let first = first as isize;
+                // SAFETY: as above; tasks have disjoint positions.
+                unsafe {
+                    let (index, near) = (index.offset(first * di), near.offset(first * dn));
+                    gather_line(last - first as usize, (index, di), (near, dn), (far, 0), df);
+                }
+                continue;
+            }
             for i in first as isize..last as isize {
                 // SAFETY: as above; tasks have disjoint positions.
                 unsafe {
@@ -235,15 +244,30 @@ unsafe fn gather_grid<T: Stored>(grid: &Grid, index: *const i64, far: *const T, 
                     if ji == 0 && jn == 1 && jf == 1 {
                         std::ptr::copy_nonoverlapping(far.offset(index.read() as isize * df), near, columns.len());
                     } else {
-                        for j in 0..columns.len() as isize {
-                            let from = far.offset(index.offset(j * ji).read() as isize * df + j * jf);
-                            near.offset(j * jn).write(from.read());
-                        }
+                        gather_line(columns.len(), (index, ji), (near, jn), (far, jf), df);
                     }
                 }
             }
         }
     });
+}
+
+/// Moves `n` elements from `far` to `near`, each operand with its step; `stride` is that of the indices.
+///
+/// # Safety
+/// `index` and `near` are readable and writable for `n` steps, and `far` is readable with the indices found.
+#[inline(always)]
+unsafe fn gather_line<T: Copy>(
+    n: usize,
+    (index, di): (*const i64, isize),
+    (near, dn): (*mut T, isize),
+    (far, df): (*const T, isize),
+    stride: isize,
+) {
+    for i in 0..n as isize {
+        // SAFETY: the caller's promise.
+        unsafe { near.offset(i * dn).write(far.offset(index.offset(i * di).read() as isize * stride + i * df).read()) };
+    }
 }
 
 /// Moves from `near` to `far`.
@@ -281,6 +305,11 @@ unsafe fn scatter_grid<T: Stored, C: Combine<T>>(
             };
             let [di, dn, df] = grid.dim_strides;
             let [ji, jn, jf] = grid.inner_strides;
+            if grid.inner == 1 {
+                // SAFETY: as above; tasks own disjoint parts of `far`, and `near` is no part of it.
+                unsafe { scatter_line::<T, C>(grid.len, (index, di), (near, dn), (far, 0), df, &own) };
+                continue;
+            }
             for i in 0..grid.len as isize {
                 // SAFETY: as above; tasks own disjoint parts of `far`, and `near` is no part of it.
                 unsafe {
@@ -293,18 +322,38 @@ unsafe fn scatter_grid<T: Stored, C: Combine<T>>(
                             C::row(from, to);
                         }
                     } else {
-                        for j in 0..columns.len() as isize {
-                            let to = index.offset(j * ji).read();
-                            if own.contains(&(to as usize)) {
-                                let to = far.offset(to as isize * df + j * jf);
-                                to.write(C::one(near.offset(j * jn).read(), to.read()));
-                            }
-                        }
+                        scatter_line::<T, C>(columns.len(), (index, ji), (near, jn), (far, jf), df, &own);
                     }
                 }
             }
         }
     });
+}
+
+/// Moves `n` elements from `near` to `far`, each operand with its step, where the index is in `own`; `stride`
+/// is that of the indices.
+///
+/// # Safety
+/// `index` and `near` are readable for `n` steps, and `far` is writable with the indices found.
+#[inline(always)]
+unsafe fn scatter_line<T: Copy, C: Combine<T>>(
+    n: usize,
+    (index, di): (*const i64, isize),
+    (near, dn): (*const T, isize),
+    (far, df): (*mut T, isize),
+    stride: isize,
+    own: &Range<usize>,
+) {
+    for i in 0..n as isize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let to = index.offset(i * di).read();
+            if own.contains(&(to as usize)) {
+                let to = far.offset(to as isize * stride + i * df);
+                to.write(C::one(near.offset(i * dn).read(), to.read()));
+            }
+        }
+    }
 }
 
 /// Fewer columns than this are not split.

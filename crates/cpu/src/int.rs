@@ -9,7 +9,6 @@ pub(crate) trait Int:
     Stored<Compute = Self> + Ord + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self>
 {
     const ZERO: Self;
-    const ONE: Self;
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
@@ -26,7 +25,6 @@ macro_rules! int {
     ($($ty:ident |$x:ident| abs $abs:expr, sign $sign:expr;)*) => {$(
         impl Int for $ty {
             const ZERO: $ty = 0;
-            const ONE: $ty = 1;
             #[inline(always)]
             fn add(self, other: $ty) -> $ty {
                 self.wrapping_add(other)

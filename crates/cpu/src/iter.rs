@@ -61,11 +61,6 @@ impl Walk {
         self.rank == 1 && (self.strides[0] == 0 || self.dims[0] == 1)
     }
 
-    /// The merged extents and strides, outermost first.
-    pub(crate) fn dims(&self) -> (&[usize], &[isize]) {
-        (&self.dims[..self.rank], &self.strides[..self.rank])
-    }
-
     /// The offset of one position.
     #[inline]
     pub(crate) fn offset(&self, position: usize) -> isize {
@@ -75,6 +70,15 @@ impl Walk {
             rest /= self.dims[dim];
         }
         offset + rest as isize * self.strides[0]
+    }
+
+    /// How many elements from a position on lie one after the other; `None` if the last loop's step is not 1.
+    #[inline]
+    pub(crate) fn run_from(&self, position: usize) -> Option<usize> {
+        let last = self.rank - 1;
+        let extent = self.dims[last];
+        let done = if self.rank == 1 { position } else { position % extent };
+        (self.strides[last] == 1).then(|| extent.saturating_sub(done))
     }
 
     /// Visits the positions of `range` (inside `0..len()`) as `row(offset, stride, len)`: runs with one stride.

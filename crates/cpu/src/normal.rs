@@ -69,7 +69,7 @@ impl BoxMuller for f64 {
     fn log(self) -> f64 {
         const SQRT_HALF: u64 = 0x3FE6_A09E_667F_3BCD;
         // `ln 2` in two parts, of which the first has 33 bits, so that its small multiples are exact.
-        const LN2_HIGH: f64 = 0.693_147_180_369_123_816_49;
+        const LN2_HIGH: f64 = 0.693_147_180_369_123_8;
         const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
         // self = 2^e m with m between sqrt(1/2) and sqrt(2); ln m = 2 artanh(s) with s = (m - 1) / (m + 1).
         let bits = self.to_bits().wrapping_sub(SQRT_HALF);

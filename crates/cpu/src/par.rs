@@ -1,7 +1,7 @@
 //! Parallel loops. The split never shows in a result: tasks write disjoint elements, and reductions add
 //! blocks of a fixed size in a fixed order (see `reduce`).
 
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
 use kiln_backend::Result;
 use rayon::prelude::*;
@@ -16,18 +16,17 @@ const ALIGNMENT: usize = 64;
 /// Runs `body` on ranges that cover `0..n`, in parallel if there is more than `grain` to do.
 pub(crate) fn ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
     let grain = grain.max(1);
-    if n <= grain {
-        if n > 0 {
-            body(0..n);
-        }
-        return;
+    if n > grain && rayon::current_num_threads() > 1 {
+        split(n, grain, &body);
+    } else if n > 0 {
+        body(0..n);
     }
-    let threads = rayon::current_num_threads();
-    if threads == 1 {
-        return body(0..n);
-    }
+}
+
+/// Not generic: rayon's machinery would be compiled again for every loop of the crate.
+fn split(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
     // A few tasks a thread even out their speeds.
-    let tasks = n.div_ceil(grain).min(threads * 4);
+    let tasks = n.div_ceil(grain).min(rayon::current_num_threads() * 4);
     let mut size = n.div_ceil(tasks);
     if size >= ALIGNMENT {
         size = size.next_multiple_of(ALIGNMENT);
@@ -71,6 +70,33 @@ pub(crate) fn blocks<S, R: Send>(
 /// The grain for rows of `row` elements each, when the work is counted in rows.
 pub(crate) fn row_grain(row: usize) -> usize {
     (GRAIN / row.max(1)).max(1)
+}
+
+/// A slice that tasks write disjoint parts of.
+pub(crate) struct Shared<'a, T> {
+    ptr: *mut T,
+    len: usize,
+    memory: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it hands out parts of a `&mut [T]` to threads, which its user keeps disjoint.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Shared<'a, T> {
+        Shared { ptr: slice.as_mut_ptr(), len: slice.len(), memory: PhantomData }
+    }
+
+    /// A part of the slice.
+    ///
+    /// # Safety
+    /// Parts that are alive at the same time do not overlap.
+    #[allow(clippy::mut_from_ref)] // that is what it is for
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "part of the slice");
+        // SAFETY: inside the slice; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(range.start), range.len()) }
+    }
 }
 
 #[cfg(test)]

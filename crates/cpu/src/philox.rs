@@ -39,11 +39,8 @@ multiversion! {
         let mut block = state.offset.wrapping_add(first);
         for out in out.chunks_mut(LANES) {
             let mut counter = [[0; LANES]; 4];
-            for lane in 0..LANES {
-                let at = block.wrapping_add(lane as u64);
-                counter[0][lane] = at as u32;
-                counter[1][lane] = (at >> 32) as u32;
-            }
+            counter[0] = std::array::from_fn(|lane| block.wrapping_add(lane as u64) as u32);
+            counter[1] = std::array::from_fn(|lane| (block.wrapping_add(lane as u64) >> 32) as u32);
             let result = rounds(counter, key);
             for (lane, out) in out.iter_mut().enumerate() {
                 *out = [result[0][lane], result[1][lane], result[2][lane], result[3][lane]];

@@ -1,8 +1,8 @@
 //! `sort` and `search_sorted`.
 //!
 //! Both order elements by an integer key. For sorting, the key and the position in the line are packed into
-//! one integer: then no two entries are equal, and the standard library's unstable sort, which is the fastest,
-//! gives the stable order, whatever the number of threads.
+//! one integer: then no two entries are equal, and any sort gives the stable order. Short lines are sorted by
+//! comparison, long ones digit by digit.
 
 use half::{bf16, f16};
 use kiln_backend::{Error, Layout, Result, View, ViewMut};
@@ -16,8 +16,13 @@ use crate::{
     view::{Source, Target, has_shape, same_shape},
 };
 
-/// A line of at least this many elements is worth sorting with several threads.
+/// A line of at least this many elements is worth sorting with several threads, if there are so many of them
+/// that sorting by comparison catches up with sorting by digits.
 const PARALLEL_LINE: usize = 64 * 1024;
+const MANY_THREADS: usize = 8;
+
+/// Counting digits pays off from about this many elements on.
+const LONG_LINE: usize = 512;
 
 /// Sorting costs about this many additions an element.
 const COST: usize = 32;
@@ -65,13 +70,18 @@ fn float_key(v: f32) -> u64 {
 }
 
 /// A key and a position, ordered by the key first.
-trait Entry: Copy + Ord + Send {
+trait Entry: Copy + Default + Ord + Send {
+    /// Number of digits of the key, of a byte each.
+    const DIGITS: usize;
     fn new(key: u64, position: usize) -> Self;
     fn position(self) -> usize;
+    /// A digit of the key; digit 0 is the lowest.
+    fn digit(self, digit: usize) -> usize;
 }
 
 /// For keys and positions below 2^32.
 impl Entry for u64 {
+    const DIGITS: usize = 4;
     #[inline(always)]
     fn new(key: u64, position: usize) -> u64 {
         (key << 32) | position as u64
@@ -80,9 +90,14 @@ impl Entry for u64 {
     fn position(self) -> usize {
         self as u32 as usize
     }
+    #[inline(always)]
+    fn digit(self, digit: usize) -> usize {
+        (self >> (32 + 8 * digit)) as usize & 0xFF
+    }
 }
 
 impl Entry for u128 {
+    const DIGITS: usize = 8;
     #[inline(always)]
     fn new(key: u64, position: usize) -> u128 {
         (u128::from(key) << 64) | position as u128
@@ -90,6 +105,56 @@ impl Entry for u128 {
     #[inline(always)]
     fn position(self) -> usize {
         self as u64 as usize
+    }
+    #[inline(always)]
+    fn digit(self, digit: usize) -> usize {
+        (self >> (64 + 8 * digit)) as usize & 0xFF
+    }
+}
+
+/// Entries to sort, and room for as many more.
+#[derive(Default)]
+struct Entries<E> {
+    entries: Vec<E>,
+    spare: Vec<E>,
+}
+
+impl<E: Entry> Entries<E> {
+    fn sort(&mut self) {
+        if self.entries.len() < LONG_LINE {
+            self.entries.sort_unstable();
+        } else {
+            self.sort_by_digits();
+        }
+    }
+
+    /// Distributes the entries by each digit of the key in turn, from the lowest. Each pass keeps the order of
+    /// equal digits, so entries with equal keys stay in the order of their positions.
+    fn sort_by_digits(&mut self) {
+        let len = self.entries.len();
+        self.spare.resize(len, E::default());
+        let mut counts = [[0; 256]; 8];
+        for entry in &self.entries {
+            for (digit, counts) in counts.iter_mut().enumerate().take(E::DIGITS) {
+                counts[entry.digit(digit)] += 1;
+            }
+        }
+        for (digit, counts) in counts.iter_mut().enumerate().take(E::DIGITS) {
+            // Often all keys share a digit: the upper ones of small integers, the lower ones of half precision.
+            if counts.contains(&len) {
+                continue;
+            }
+            let mut next = 0;
+            for count in counts.iter_mut() {
+                next += std::mem::replace(count, next);
+            }
+            for &entry in &self.entries {
+                let to = &mut counts[entry.digit(digit)];
+                self.spare[*to] = entry;
+                *to += 1;
+            }
+            std::mem::swap(&mut self.entries, &mut self.spare);
+        }
     }
 }
 
@@ -150,15 +215,15 @@ fn sort_lines<T: Ordered, E: Entry>(
         (true, false) => u64::MAX,
     };
     let len = from.len;
-    let line = |line: usize, entries: &mut Vec<E>, sort: fn(&mut [E])| {
+    let line = |line: usize, buffers: &mut Entries<E>, sort: fn(&mut Entries<E>)| {
         let start = from.starts.offset(line);
         // SAFETY: the positions of a line are elements of `x`'s checked layout.
         let element = |i: usize| unsafe { x.ptr().offset(from.at(start, i)).read() };
-        entries.clear();
-        entries.extend((0..len).map(|i| E::new(element(i).key() ^ reverse, i)));
-        sort(entries);
+        buffers.entries.clear();
+        buffers.entries.extend((0..len).map(|i| E::new(element(i).key() ^ reverse, i)));
+        sort(buffers);
         let (start, start_index) = (to.starts.offset(line), to_index.starts.offset(line));
-        for (i, entry) in entries.iter().enumerate() {
+        for (i, entry) in buffers.entries.iter().enumerate() {
             let position = entry.position();
             // SAFETY: the outputs have the shape of `x`, so the positions of this line are elements of their
             // checked layouts, and each line is written by one task.
@@ -169,13 +234,14 @@ fn sort_lines<T: Ordered, E: Entry>(
         }
     };
     let lines = if len == 0 { 0 } else { from.starts.len() };
-    if len >= PARALLEL_LINE && lines < rayon::current_num_threads() {
-        let mut entries = Vec::with_capacity(len);
-        (0..lines).for_each(|i| line(i, &mut entries, |e| e.par_sort_unstable()));
+    let threads = rayon::current_num_threads();
+    if len >= PARALLEL_LINE && threads > MANY_THREADS && lines < threads {
+        let mut buffers = Entries::default();
+        (0..lines).for_each(|i| line(i, &mut buffers, |b| b.entries.par_sort_unstable()));
     } else {
         par::ranges(lines, par::row_grain(len.saturating_mul(COST)), |range| {
-            let mut entries = Vec::with_capacity(len);
-            range.for_each(|i| line(i, &mut entries, |e| e.sort_unstable()));
+            let mut buffers = Entries::default();
+            range.for_each(|i| line(i, &mut buffers, Entries::sort));
         });
     }
 }
@@ -226,19 +292,16 @@ fn search<T: Ordered>(sorted: &Source<T>, values: &Source<T>, dim: usize, right:
 }
 
 /// The first position in `0..len` for which `before` is false, if it is true for those below and false above.
+/// The steps depend on `len` alone, so that the loop has no branch to mispredict.
 #[inline(always)]
 fn partition_point(mut len: usize, before: impl Fn(usize) -> bool) -> usize {
     let mut low = 0;
-    while len > 0 {
+    while len > 1 {
         let half = len / 2;
-        if before(low + half) {
-            low += half + 1;
-            len -= half + 1;
-        } else {
-            len = half;
-        }
+        low += if before(low + half - 1) { half } else { 0 };
+        len -= half;
     }
-    low
+    low + usize::from(len == 1 && before(low))
 }
 
 #[cfg(test)]
@@ -312,9 +375,12 @@ mod tests {
     #[test]
     fn long_lines_are_sorted_by_several_threads() {
         let n = PARALLEL_LINE + 11;
-        for dtype in [DType::F32, DType::F64, DType::U8] {
-            let x = Tensor::new(dtype, &[n], &with_specials(n, 3));
-            check_sort(&x, 0, true, x.layout);
+        for threads in [2, MANY_THREADS + 1] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for dtype in [DType::F32, DType::F64, DType::U8] {
+                let x = Tensor::new(dtype, &[n], &with_specials(n, 3));
+                pool.install(|| check_sort(&x, 0, true, x.layout));
+            }
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) trait Stored: Pod + Send + Sync {
     /// Whether memory can be used as it is: `Compute` is `Self`.
     const DIRECT: bool;
     /// What it is computed in: `f32` for half precision, a byte of 0 or 1 for truth values.
-    type Compute: Pod + PartialOrd + Send + Sync;
+    type Compute: Pod + Number + Send + Sync;
     fn load(self) -> Self::Compute;
     /// Rounds to the nearest (ties to even).
     fn store(value: Self::Compute) -> Self;

@@ -10,11 +10,12 @@ use std::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 use kiln_backend::{Layout, MAX_RANK, Result};
 
 use crate::{
+    convert::{Destination, convert},
     iter::{Walk, memory_order},
     par,
     simd::multiversion,
     stored::Stored,
-    view::{Input, Target, same_shape},
+    view::{Input, Source, Target, same_shape},
 };
 
 /// Elements of a tile: four tiles of `f32` (operands and output) take 8 KiB of the first-level cache.
@@ -57,6 +58,18 @@ enum Path {
     Staged,
 }
 
+impl Path {
+    fn of<T: Stored>(walk: &Walk) -> Path {
+        if T::DIRECT && walk.is_contiguous() {
+            Path::Direct
+        } else if walk.is_constant() {
+            Path::Constant
+        } else {
+            Path::Staged
+        }
+    }
+}
+
 /// Hands out an operand's elements as contiguous slices.
 pub(crate) struct Feed<'a, T: Stored> {
     ptr: *const T,
@@ -69,7 +82,7 @@ pub(crate) struct Feed<'a, T: Stored> {
 impl<'a, T: Stored> Feed<'a, T> {
     /// For the operand with its dimensions in the order `order`.
     #[inline(always)]
-    fn ordered(input: &'a Input<'_, T>, order: Option<&[usize]>) -> Feed<'a, T> {
+    pub(crate) fn ordered(input: &'a Input<'_, T>, order: Option<&[usize]>) -> Feed<'a, T> {
         let (ptr, walk) = match input {
             Input::Tensor(source) => {
                 let layout = source.layout();
@@ -77,20 +90,54 @@ impl<'a, T: Stored> Feed<'a, T> {
             }
             Input::Constant(value) => (std::ptr::from_ref(value), Walk::of([(usize::MAX, 0)].into_iter())),
         };
-        let path = if T::DIRECT && walk.is_contiguous() {
-            Path::Direct
-        } else if walk.is_constant() {
-            Path::Constant
-        } else {
-            Path::Staged
-        };
+        let path = Path::of::<T>(&walk);
         Feed { ptr, walk, path, tile: Tile::new(), memory: PhantomData }
+    }
+
+    /// For the elements of a source that `walk` visits.
+    ///
+    /// # Safety
+    /// The walk visits elements of the source's layout only.
+    #[inline(always)]
+    pub(crate) unsafe fn over(source: &Source<'a, T>, walk: Walk) -> Feed<'a, T> {
+        let path = Path::of::<T>(&walk);
+        Feed { ptr: source.ptr(), walk, path, tile: Tile::new(), memory: PhantomData }
     }
 
     /// For the operand in row-major order.
     #[inline(always)]
     pub(crate) fn new(input: &'a Input<'_, T>) -> Feed<'a, T> {
         Feed::ordered(input, None)
+    }
+
+    /// The elements at positions `range` where they lie, if they are what kernels see and have no gaps.
+    #[inline]
+    pub(crate) fn memory(&self, range: Range<usize>) -> Option<&'a [T::Compute]> {
+        let run = self.walk.run_from(range.start)?;
+        if !T::DIRECT || run < range.len() || range.end > self.walk.len() {
+            return None;
+        }
+        // SAFETY: the positions are inside the walk, whose elements lie inside the buffer, and one after the
+        // other; `DIRECT` says that `Compute` is `T`.
+        unsafe {
+            let first = self.ptr.offset(self.walk.offset(range.start)).cast::<T::Compute>();
+            Some(std::slice::from_raw_parts(first, range.len()))
+        }
+    }
+
+    /// The elements at positions `range`, any number of them, through `scratch` if need be.
+    pub(crate) fn line<'s>(&'s mut self, range: Range<usize>, scratch: &'s mut Vec<T::Compute>) -> &'s [T::Compute] {
+        if let Some(memory) = self.memory(range.clone()) {
+            return memory;
+        }
+        if range.len() <= TILE {
+            return self.get(range);
+        }
+        scratch.clear();
+        for part in steps(range, TILE) {
+            scratch.extend_from_slice(self.get(part));
+        }
+        scratch
     }
 
     /// Whether [`get`](Feed::get) takes more than `TILE` elements at a time.
@@ -129,6 +176,43 @@ impl<'a, T: Stored> Feed<'a, T> {
                 tile
             }
         }
+    }
+}
+
+/// Elements in the type that they are computed in, whatever they are stored as: what engines that would
+/// be compiled too often for every stored type read from.
+pub(crate) trait Elements<C> {
+    /// The elements at positions `range`, if they can be had without a copy.
+    fn memory(&self, range: Range<usize>) -> Option<&[C]>;
+    /// The elements at positions `range`, at most `TILE`.
+    fn get(&mut self, range: Range<usize>) -> &[C];
+}
+
+impl<T: Stored> Elements<T::Compute> for Feed<'_, T> {
+    fn memory(&self, range: Range<usize>) -> Option<&[T::Compute]> {
+        Feed::memory(self, range)
+    }
+
+    fn get(&mut self, range: Range<usize>) -> &[T::Compute] {
+        Feed::get(self, range)
+    }
+}
+
+/// A feed whose elements are converted to another type.
+pub(crate) struct Converted<'a, T: Stored, O: Destination> {
+    pub(crate) feed: Feed<'a, T>,
+    pub(crate) tile: [O::Compute; TILE],
+}
+
+impl<T: Stored, O: Destination> Elements<O::Compute> for Converted<'_, T, O> {
+    fn memory(&self, _: Range<usize>) -> Option<&[O::Compute]> {
+        None
+    }
+
+    fn get(&mut self, range: Range<usize>) -> &[O::Compute] {
+        let n = range.len();
+        convert::<T::Compute, O>(self.feed.get(range), &mut self.tile[..n]);
+        &self.tile[..n]
     }
 }
 
@@ -194,6 +278,8 @@ pub(crate) struct Sink<'a, T: Stored> {
 }
 
 impl<'a, T: Stored> Sink<'a, T> {
+    /// For the output with its dimensions in the order `order`. Callers uphold what
+    /// [`new`](Sink::new) asks for.
     #[inline(always)]
     fn ordered(target: &'a Target<'_, T>, order: Option<&[usize]>) -> Sink<'a, T> {
         let layout = target.layout();
@@ -210,6 +296,15 @@ impl<'a, T: Stored> Sink<'a, T> {
     #[inline(always)]
     pub(crate) unsafe fn new(target: &'a Target<'_, T>) -> Sink<'a, T> {
         Sink::ordered(target, None)
+    }
+
+    /// For the output with its dimensions in the order `order`.
+    ///
+    /// # Safety
+    /// As for [`new`](Sink::new).
+    #[inline(always)]
+    pub(crate) unsafe fn in_order(target: &'a Target<'_, T>, order: &[usize]) -> Sink<'a, T> {
+        Sink::ordered(target, Some(order))
     }
 
     /// Whether it takes more than `TILE` elements at a time.
@@ -237,6 +332,23 @@ impl<'a, T: Stored> Sink<'a, T> {
             unsafe { store_row(&tile[done..done + len], ptr.offset(offset), stride) };
             done += len;
         });
+    }
+
+    /// Like [`put`](Sink::put) for any number of elements, through `scratch` if need be.
+    pub(crate) fn line(
+        &mut self,
+        range: Range<usize>,
+        scratch: &mut Vec<T::Compute>,
+        fill: impl FnOnce(&mut [T::Compute]),
+    ) {
+        if self.direct || range.len() <= TILE {
+            return self.put(range, fill);
+        }
+        scratch.resize(range.len(), bytemuck::Zeroable::zeroed());
+        fill(scratch);
+        for (part, values) in steps(range, TILE).zip(scratch.chunks(TILE)) {
+            self.put(part, |out| out.copy_from_slice(values));
+        }
     }
 
     /// The present values of the elements at positions `range` (at most `TILE` of them), copied to `old`.

@@ -104,12 +104,6 @@ impl<'a, T: Stored> Target<'a, T> {
     pub(crate) fn numel(&self) -> usize {
         self.layout.numel()
     }
-
-    /// The elements, if they lie in row-major order without gaps.
-    pub(crate) fn slice(&mut self) -> Option<&mut [T]> {
-        // SAFETY: a contiguous layout describes the `numel` positions from `ptr` on, which `new` checked.
-        self.layout.is_contiguous().then(|| unsafe { std::slice::from_raw_parts_mut(self.ptr, self.numel()) })
-    }
 }
 
 /// An operand of an element-wise operation.

@@ -1,186 +1,225 @@
-//! The arithmetic of one row: `C` logits, their loss and its gradient.
+//! The arithmetic of the losses, on tiles of logits.
 //!
-//! With `largest` the largest logit and `spread = ln(sum(exp(x - largest)))`, the logarithm of a probability is
-//! `(x - largest) - spread`. Both differences are small where they matter, so nothing is lost at large logits.
-//! A NaN, an infinite logit, or a row of nothing but `-inf` make the row NaN, as in PyTorch.
+//! A tile is a list of groups of [`LANES`] numbers. It holds either one row, 16 classes in a group (filled up
+//! with what does not count), or 16 rows, one class in a group; so that both many classes and many positions
+//! make vector code of the same loops. They differ only in where a sum over the classes ends ([`Form`]). A
+//! number for each row is a group too; for one row, its lanes are equal.
+//!
+//! With `m` the largest logit and `spread = ln(sum(exp(x - m)))`, the logarithm of a probability is
+//! `(x - m) - spread`. Both differences are small where they matter, so nothing is lost at large logits. A NaN,
+//! an infinite logit, or a row of nothing but `-inf` make the row NaN, as in PyTorch.
 
 use crate::{iter::Walk, real::Real, stored::Stored, view::Source};
 
-/// Sums run in this many independent lanes, in the same order on every CPU.
-const LANES: usize = 16;
+/// Sums run in this many independent lanes on every CPU, so that all give the same bits.
+pub(super) const LANES: usize = 16;
 
-/// Lanes are added up in `f64` this often, to keep rounding errors of long rows small.
-const BLOCK: usize = 128 * LANES;
+pub(super) type Group<R> = [R; LANES];
+
+/// Lanes are added up in `f64` after this many groups, to keep rounding errors of long rows small.
+const BLOCK: usize = 128;
+
+/// What the lanes of a tile are.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Form {
+    /// Classes of one row.
+    Row,
+    /// Different rows.
+    Rows,
+}
 
 /// A factor for each class.
 pub(super) struct Weights<R> {
     values: Vec<R>,
     sum: R,
+    /// In the form of a tile; 0 beyond the last class.
+    pub(super) tile: Vec<Group<R>>,
 }
 
 impl<R: Real> Weights<R> {
-    pub(super) fn ones(classes: usize) -> Weights<R> {
-        Weights { values: vec![R::of(1.0); classes], sum: R::from_usize(classes) }
+    pub(super) fn ones(classes: usize, form: Form) -> Weights<R> {
+        Weights::of(vec![R::of(1.0); classes], form)
     }
 
-    pub(super) fn new<T: Stored<Compute = R>>(source: &Source<T>) -> Weights<R> {
+    pub(super) fn new<T: Stored<Compute = R>>(source: &Source<T>, form: Form) -> Weights<R> {
         let mut values = Vec::with_capacity(source.numel());
         let walk = Walk::new(source.layout());
         walk.offsets(0..walk.len(), |_, offset| {
             // SAFETY: an element of the checked layout.
             values.push(unsafe { source.ptr().offset(offset).read() }.load());
         });
+        Weights::of(values, form)
+    }
+
+    fn of(values: Vec<R>, form: Form) -> Weights<R> {
         let sum = R::of(values.iter().map(|w| w.to_f64()).sum());
-        Weights { values, sum }
+        let tile = match form {
+            Form::Rows => values.iter().map(|&w| [w; LANES]).collect(),
+            Form::Row => values
+                .chunks(LANES)
+                .map(|chunk| std::array::from_fn(|k| chunk.get(k).map_or(R::of(0.0), |&w| w)))
+                .collect(),
+        };
+        Weights { values, sum, tile }
     }
 
     #[inline(always)]
-    pub(super) fn of(&self, class: usize) -> R {
+    pub(super) fn at(&self, class: usize) -> R {
         self.values[class]
+    }
+
+    pub(super) fn sum(&self) -> R {
+        self.sum
     }
 }
 
 /// How much of the target is spread over all classes.
 pub(super) struct Smoothing<R> {
-    on: bool,
+    pub(super) on: bool,
     /// What is left for the target.
-    kept: R,
+    pub(super) kept: R,
     /// What each class gets.
-    share: R,
+    pub(super) share: R,
 }
 
 impl<R: Real> Smoothing<R> {
     pub(super) fn new(amount: f64, classes: usize) -> Smoothing<R> {
         Smoothing { on: amount > 0.0, kept: R::of(1.0 - amount), share: R::of(amount / classes as f64) }
     }
+}
 
-    #[inline(always)]
-    fn of(&self, target: R) -> R {
-        target * self.kept + self.share
+/// The largest logit of each row; NaN does not count, it shows in the sum of exponentials.
+#[inline(always)]
+pub(super) fn largest<R: Real>(tile: &[Group<R>], form: Form) -> Group<R> {
+    let mut lanes = [-R::INFINITY; LANES];
+    for group in tile {
+        for (lane, &x) in lanes.iter_mut().zip(group) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    match form {
+        Form::Rows => lanes,
+        Form::Row => [lanes.iter().fold(-R::INFINITY, |a, &b| if b > a { b } else { a }); LANES],
     }
 }
 
-/// `sum(f(i))` over `0..len`.
+/// `x - by`
 #[inline(always)]
-fn sum<R: Real>(len: usize, f: impl Fn(usize) -> R) -> R {
-    let mut total = 0.0;
-    let mut start = 0;
-    while start < len {
-        let end = len.min(start + BLOCK);
+pub(super) fn subtract<R: Real>(tile: &mut [Group<R>], by: &Group<R>) {
+    for group in tile {
+        for (x, &by) in group.iter_mut().zip(by) {
+            *x = *x - by;
+        }
+    }
+}
+
+/// `exp(x)`
+#[inline(always)]
+pub(super) fn exponentiate<R: Real>(tile: &mut [Group<R>]) {
+    for x in tile.as_flattened_mut() {
+        *x = x.exp();
+    }
+}
+
+/// The sums of the rows.
+#[inline(always)]
+pub(super) fn sum<R: Real>(tile: &[Group<R>], form: Form) -> Group<R> {
+    let mut total = [0.0; LANES];
+    for block in tile.chunks(BLOCK) {
         let mut lanes = [R::of(0.0); LANES];
-        let whole = end - (end - start) % LANES;
-        let mut i = start;
-        while i < whole {
-            for (k, lane) in lanes.iter_mut().enumerate() {
-                *lane = *lane + f(i + k);
+        for group in block {
+            for (lane, &x) in lanes.iter_mut().zip(group) {
+                *lane = *lane + x;
             }
-            i += LANES;
         }
-        for (k, lane) in lanes.iter_mut().enumerate().take(end - whole) {
-            *lane = *lane + f(whole + k);
+        add(&mut total, &lanes);
+    }
+    finish(total, form)
+}
+
+/// The sums of the rows of `a * b`.
+#[inline(always)]
+pub(super) fn dot<R: Real>(a: &[Group<R>], b: &[Group<R>], form: Form) -> Group<R> {
+    let mut total = [0.0; LANES];
+    for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
+        let mut lanes = [R::of(0.0); LANES];
+        for (a, b) in a.iter().zip(b) {
+            for k in 0..LANES {
+                lanes[k] = lanes[k] + a[k] * b[k];
+            }
         }
+        add(&mut total, &lanes);
+    }
+    finish(total, form)
+}
+
+#[inline(always)]
+fn add<R: Real>(total: &mut [f64; LANES], lanes: &Group<R>) {
+    for (total, lane) in total.iter_mut().zip(lanes) {
+        *total += lane.to_f64();
+    }
+}
+
+#[inline(always)]
+fn finish<R: Real>(mut total: [f64; LANES], form: Form) -> Group<R> {
+    if form == Form::Row {
         let mut width = LANES;
         while width > 1 {
             width /= 2;
             for k in 0..width {
-                lanes[k] = lanes[k] + lanes[k + width];
+                total[k] += total[k + width];
             }
         }
-        total += lanes[0].to_f64();
-        start = end;
+        return [R::of(total[0]); LANES];
     }
-    R::of(total)
+    let mut out = [R::of(0.0); LANES];
+    for (out, total) in out.iter_mut().zip(total) {
+        *out = R::of(total);
+    }
+    out
 }
 
-/// The largest logit; NaN does not count, it shows in the spread.
+/// Turns the sums of exponentials into spreads.
 #[inline(always)]
-pub(super) fn largest<R: Real>(logits: &[R]) -> R {
-    let mut lanes = [-R::INFINITY; LANES];
-    let mut chunks = logits.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = if x > *lane { x } else { *lane };
+pub(super) fn logarithm<R: Real>(sums: Group<R>, form: Form) -> Group<R> {
+    match form {
+        Form::Row => [sums[0].ln(); LANES],
+        Form::Rows => {
+            let mut out = sums;
+            for x in &mut out {
+                *x = x.ln();
+            }
+            out
         }
     }
-    chunks.remainder().iter().chain(&lanes).fold(-R::INFINITY, |a, &b| if b > a { b } else { a })
 }
 
+/// Turns target probabilities into what the logarithms are multiplied by: smoothed and weighted.
 #[inline(always)]
-pub(super) fn spread<R: Real>(logits: &[R], largest: R) -> R {
-    sum(logits.len(), |i| (logits[i] - largest).exp()).ln()
-}
-
-#[inline(always)]
-pub(super) fn label_loss<R: Real>(
-    logits: &[R],
-    largest: R,
-    spread: R,
-    label: usize,
-    weights: &Weights<R>,
-    smoothing: &Smoothing<R>,
-) -> R {
-    let own = weights.of(label) * ((largest - logits[label]) + spread);
-    if !smoothing.on {
-        return own;
-    }
-    let weights = &weights.values[..logits.len()];
-    let all = sum(logits.len(), |i| weights[i] * ((largest - logits[i]) + spread));
-    smoothing.kept * own + smoothing.share * all
-}
-
-#[inline(always)]
-pub(super) fn probability_loss<R: Real>(
-    logits: &[R],
-    largest: R,
-    spread: R,
-    target: &[R],
-    weights: &Weights<R>,
-    smoothing: &Smoothing<R>,
-) -> R {
-    let (weights, target) = (&weights.values[..logits.len()], &target[..logits.len()]);
-    sum(logits.len(), |i| ((largest - logits[i]) + spread) * smoothing.of(target[i]) * weights[i])
-}
-
-/// Turns the logits of a row into the gradient of its loss, times `grad`.
-#[inline(always)]
-pub(super) fn label_slope<R: Real>(
-    row: &mut [R],
-    spread: R,
-    label: usize,
-    grad: R,
-    weights: &Weights<R>,
-    smoothing: &Smoothing<R>,
-) {
-    let own = weights.of(label);
-    let own = if smoothing.on { smoothing.kept * own } else { own };
-    let pull = grad * own;
-    let largest = largest(row);
-    if smoothing.on {
-        let (push, share) = (grad * (own + smoothing.share * weights.sum), grad * smoothing.share);
-        for (x, &weight) in row.iter_mut().zip(&weights.values) {
-            *x = push * ((*x - largest) - spread).exp() - share * weight;
-        }
-    } else {
-        for x in row.iter_mut() {
-            *x = pull * ((*x - largest) - spread).exp();
+pub(super) fn coefficients<R: Real>(target: &mut [Group<R>], weights: &Weights<R>, smoothing: &Smoothing<R>) {
+    for (target, weights) in target.iter_mut().zip(&weights.tile) {
+        for (t, &w) in target.iter_mut().zip(weights) {
+            *t = (*t * smoothing.kept + smoothing.share) * w;
         }
     }
-    row[label] = row[label] - pull;
 }
 
+/// Turns probabilities into gradients: `push * p - pull * b`.
 #[inline(always)]
-pub(super) fn probability_slope<R: Real>(
-    row: &mut [R],
-    spread: R,
-    target: &[R],
-    grad: R,
-    weights: &Weights<R>,
-    smoothing: &Smoothing<R>,
-) {
-    let (weights, target) = (&weights.values[..row.len()], &target[..row.len()]);
-    let mass = sum(row.len(), |i| weights[i] * smoothing.of(target[i]));
-    let largest = largest(row);
-    for (i, x) in row.iter_mut().enumerate() {
-        *x = grad * (mass * ((*x - largest) - spread).exp() - weights[i] * smoothing.of(target[i]));
+pub(super) fn slopes<R: Real>(tile: &mut [Group<R>], push: &Group<R>, b: &[Group<R>], pull: &Group<R>) {
+    for (p, b) in tile.iter_mut().zip(b) {
+        for k in 0..LANES {
+            p[k] = push[k] * p[k] - pull[k] * b[k];
+        }
+    }
+}
+
+/// `push * p`
+#[inline(always)]
+pub(super) fn scale<R: Real>(tile: &mut [Group<R>], push: &Group<R>) {
+    for group in tile {
+        for (p, &push) in group.iter_mut().zip(push) {
+            *p = push * *p;
+        }
     }
 }

@@ -1,18 +1,12 @@
-//! Rows of classes, brought from any layout into contiguous memory of the computing type and back.
+//! Rows of classes, brought from any layout into groups of the computing type and back.
 
 use std::ops::Range;
 
+use super::rows::{Form, Group, LANES};
 use crate::{
     stored::Stored,
     view::{Source, Target},
 };
-
-/// Rows of a tile where the positions of a sample are neighbours in memory: as many as a cache line has `f32`s,
-/// so that a line is read once though the classes lie far apart.
-const HEIGHT: usize = 16;
-
-/// Elements of a tile beyond which it is made less high, so that it stays in the second-level cache.
-const LARGE: usize = 32 * 1024;
 
 /// A tensor `[N, C, S]`, by its pointer (`*const T` or `*mut T`) and strides.
 pub(super) struct Planes<P> {
@@ -38,8 +32,8 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn first_row(&self) -> usize {
-        self.sample * self.positions + self.start
+    pub(super) fn row(&self, i: usize) -> usize {
+        self.sample * self.positions + self.start + i
     }
 }
 
@@ -56,7 +50,13 @@ impl<T: Stored> Planes<*const T> {
     #[inline(always)]
     pub(super) unsafe fn at(&self, part: &Part, class: usize, i: usize) -> T::Compute {
         // SAFETY: an element of the checked layout.
-        unsafe { self.ptr.offset(self.start(part) + self.step(class, i)).read() }.load()
+        unsafe { self.ptr.offset(self.offset(part, class, i)).read() }.load()
+    }
+
+    /// How to lay out tiles so that neighbours in memory stay neighbours.
+    pub(super) fn form(&self) -> Form {
+        let [_, class, position] = self.strides.map(isize::unsigned_abs);
+        if self.positions > 1 && position < class { Form::Rows } else { Form::Row }
     }
 }
 
@@ -93,57 +93,79 @@ impl<P> Planes<P> {
         })
     }
 
-    fn start(&self, part: &Part) -> isize {
-        part.sample as isize * self.strides[0] + part.start as isize * self.strides[2]
+    /// The offset of the element of class `class` in row `i` of a part.
+    #[inline(always)]
+    fn offset(&self, part: &Part, class: usize, i: usize) -> isize {
+        let [n, c, s] = self.strides;
+        part.sample as isize * n + class as isize * c + (part.start + i) as isize * s
     }
 
+    /// Visits the elements of a part in the order of a tile, as `run(position in the tile, offset, length)`:
+    /// runs of neighbours in memory.
     #[inline(always)]
-    fn step(&self, class: usize, row: usize) -> isize {
-        class as isize * self.strides[1] + row as isize * self.strides[2]
+    fn runs(&self, part: &Part, form: Form, mut run: impl FnMut(usize, isize, usize)) {
+        let [_, c, s] = self.strides;
+        match form {
+            Form::Row if c == 1 => run(0, self.offset(part, 0, 0), self.classes),
+            Form::Row => (0..self.classes).for_each(|class| run(class, self.offset(part, class, 0), 1)),
+            Form::Rows if s == 1 => {
+                (0..self.classes).for_each(|class| run(class * LANES, self.offset(part, class, 0), part.height));
+            }
+            Form::Rows => {
+                for class in 0..self.classes {
+                    (0..part.height).for_each(|i| run(class * LANES + i, self.offset(part, class, i), 1));
+                }
+            }
+        }
     }
 }
 
-/// A buffer for some rows of one or more operands.
+/// A buffer for the rows of one operand.
 pub(super) struct Tile<R> {
-    data: Vec<R>,
+    data: Vec<Group<R>>,
     classes: usize,
-    height: usize,
+    form: Form,
 }
 
 impl<R: bytemuck::Pod> Tile<R> {
-    /// For rows of `operands` tensors with the extents of `planes`.
-    pub(super) fn new<P>(planes: &Planes<P>, operands: usize) -> Tile<R> {
-        let classes = planes.classes;
-        let height = if planes.positions == 1 { 1 } else { (LARGE / classes.max(1)).clamp(1, HEIGHT) };
-        Tile { data: vec![R::zeroed(); operands * height * classes], classes, height }
+    pub(super) fn new(classes: usize, form: Form) -> Tile<R> {
+        let groups = if form == Form::Rows { classes } else { classes.div_ceil(LANES) };
+        Tile { data: vec![[R::zeroed(); LANES]; groups], classes, form }
     }
 
+    /// How many rows it holds.
     pub(super) fn height(&self) -> usize {
-        self.height
+        if self.form == Form::Rows { LANES } else { 1 }
     }
 
-    fn span(&self, operand: usize, i: usize) -> Range<usize> {
-        let start = (operand * self.height + i) * self.classes;
-        start..start + self.classes
+    pub(super) fn groups(&self) -> &[Group<R>] {
+        &self.data
     }
 
+    pub(super) fn groups_mut(&mut self) -> &mut [Group<R>] {
+        &mut self.data
+    }
+
+    /// The number of class `class` in row `i`.
     #[inline(always)]
-    pub(super) fn row(&self, operand: usize, i: usize) -> &[R] {
-        &self.data[self.span(operand, i)]
+    pub(super) fn at(&mut self, class: usize, i: usize) -> &mut R {
+        &mut self.data.as_flattened_mut()[if self.form == Form::Rows { class * LANES + i } else { class }]
     }
 
+    /// Sets what lies beyond the last class of a row.
     #[inline(always)]
-    pub(super) fn row_mut(&mut self, operand: usize, i: usize) -> &mut [R] {
-        let span = self.span(operand, i);
-        &mut self.data[span]
+    pub(super) fn pad(&mut self, value: R) {
+        if self.form == Form::Row {
+            self.data.as_flattened_mut()[self.classes..].fill(value);
+        }
     }
 
-    /// Row `i` of the first operand to write, and of the second to read.
-    #[inline(always)]
-    pub(super) fn pair(&mut self, i: usize) -> (&mut [R], &[R]) {
-        let (first, second) = self.data.split_at_mut(self.height * self.classes);
-        let span = i * self.classes..(i + 1) * self.classes;
-        (&mut first[span.clone()], &second[span])
+    /// Sets row `i`.
+    pub(super) fn fill(&mut self, i: usize, value: R) {
+        match self.form {
+            Form::Row => self.data.as_flattened_mut().fill(value),
+            Form::Rows => self.data.iter_mut().for_each(|group| group[i] = value),
+        }
     }
 
     /// Reads the rows of a part.
@@ -151,26 +173,15 @@ impl<R: bytemuck::Pod> Tile<R> {
     /// # Safety
     /// The part is inside the planes, and nobody writes to them.
     #[inline(always)]
-    pub(super) unsafe fn load<T: Stored<Compute = R>>(&mut self, operand: usize, from: &Planes<*const T>, part: &Part) {
-        let start = from.start(part);
-        if from.strides[1] == 1 {
-            for i in 0..part.height {
-                // SAFETY: the classes of a row are neighbours in the checked layout.
-                let row = unsafe { std::slice::from_raw_parts(from.ptr.offset(start + from.step(0, i)), self.classes) };
-                for (to, from) in self.row_mut(operand, i).iter_mut().zip(row) {
-                    *to = from.load();
-                }
+    pub(super) unsafe fn load<T: Stored<Compute = R>>(&mut self, from: &Planes<*const T>, part: &Part) {
+        let tile = self.data.as_flattened_mut();
+        from.runs(part, self.form, |at, offset, len| {
+            // SAFETY: neighbours in the checked layout.
+            let from = unsafe { std::slice::from_raw_parts(from.ptr.offset(offset), len) };
+            for (to, from) in tile[at..at + len].iter_mut().zip(from) {
+                *to = from.load();
             }
-            return;
-        }
-        let (classes, first) = (self.classes, self.span(operand, 0).start);
-        let rows = &mut self.data[first..first + part.height * classes];
-        for class in 0..classes {
-            for i in 0..part.height {
-                // SAFETY: an element of the checked layout.
-                rows[i * classes + class] = unsafe { from.ptr.offset(start + from.step(class, i)).read() }.load();
-            }
-        }
+        });
     }
 
     /// Writes the rows of a part.
@@ -178,25 +189,14 @@ impl<R: bytemuck::Pod> Tile<R> {
     /// # Safety
     /// The part is inside the planes, and nobody else accesses it.
     #[inline(always)]
-    pub(super) unsafe fn store<T: Stored<Compute = R>>(&self, operand: usize, to: &Planes<*mut T>, part: &Part) {
-        let start = to.start(part);
-        if to.strides[1] == 1 {
-            for i in 0..part.height {
-                // SAFETY: the classes of a row are neighbours in the checked layout.
-                let row = unsafe { std::slice::from_raw_parts_mut(to.ptr.offset(start + to.step(0, i)), self.classes) };
-                for (to, from) in row.iter_mut().zip(self.row(operand, i)) {
-                    *to = T::store(*from);
-                }
+    pub(super) unsafe fn store<T: Stored<Compute = R>>(&self, to: &Planes<*mut T>, part: &Part) {
+        let tile = self.data.as_flattened();
+        to.runs(part, self.form, |at, offset, len| {
+            // SAFETY: neighbours in the checked layout, which nobody else accesses.
+            let to = unsafe { std::slice::from_raw_parts_mut(to.ptr.offset(offset), len) };
+            for (to, from) in to.iter_mut().zip(&tile[at..at + len]) {
+                *to = T::store(*from);
             }
-            return;
-        }
-        let (classes, first) = (self.classes, self.span(operand, 0).start);
-        let rows = &self.data[first..first + part.height * classes];
-        for class in 0..classes {
-            for i in 0..part.height {
-                // SAFETY: an element of the checked layout, which nobody else accesses.
-                unsafe { to.ptr.offset(start + to.step(class, i)).write(T::store(rows[i * classes + class])) };
-            }
-        }
+        });
     }
 }
