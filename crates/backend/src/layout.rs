@@ -80,11 +80,11 @@ impl Layout {
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
         let mut next = 1;
+        if self.numel() == 0 {
+            return true;
+        }
         for dim in (0..self.rank()).rev() {
             let extent = self.shape[dim];
-            if extent == 0 {
-                return true;
-            }
             if extent != 1 {
                 if self.strides[dim] != next {
                     return false;
@@ -317,6 +317,9 @@ mod tests {
         let narrow = x.slice(0, 0, 1, 1).slice(2, 0, 2, 1);
         assert_eq!(narrow.reshape(&shape(&[3, 1, 2])).unwrap().strides(), &[4, 2, 1]);
         assert_eq!(contiguous(&[0, 3]).reshape(&shape(&[3, 0, 5])).unwrap().dims(), &[3, 0, 5]);
+        // Without elements everything is contiguous, whatever the strides are.
+        let empty = contiguous(&[3, 0]).transpose(0, 1);
+        assert!(empty.is_contiguous() && empty.reshape(&shape(&[2, 0])).is_some());
         let expanded = contiguous(&[1, 3]).expand("t", &shape(&[2, 3])).unwrap();
         assert_eq!(expanded.reshape(&shape(&[6])), None);
     }

@@ -10,6 +10,8 @@ pub mod autograd;
 mod creation;
 mod device;
 mod display;
+#[cfg(feature = "ndarray")]
+mod ndarray;
 pub mod op_table;
 mod ops;
 mod state_dict;
@@ -23,6 +25,8 @@ pub use kiln_backend::{
     ClassLoss, ClassLossInput, DType, Dim, Dims, Element, Error, ErrorKind, MAX_RANK, MemoryStats, OptimRule,
     PointwiseLossKind, Reduction, Result, Scalar, Shape,
 };
+#[cfg(feature = "ndarray")]
+pub use ndarray::{NdarrayGuard, NdarrayGuardMut};
 pub use ops::{
     At, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, Rhs, SplitSizes, optimizer_step, step,
 };

@@ -86,7 +86,9 @@ impl Lie {
                 }
             },
             // Rows that are equal are not distinct.
-            Lie::Broadcast if dims.first().is_none_or(|&rows| rows < 2) || which == Values::Distinct => return Ok(None),
+            Lie::Broadcast if dims.first().is_none_or(|&rows| rows < 2) || which == Values::Distinct => {
+                return Ok(None);
+            }
             Lie::Broadcast => values.narrow(0, 0, 1)?.expand(&dims[..])?,
         }))
     }

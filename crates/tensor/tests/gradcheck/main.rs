@@ -79,8 +79,8 @@ fn gradients_are_slopes() {
 #[test]
 fn no_operation_is_left_out() {
     let checked: BTreeSet<&str> = tables().map(|check| check.op).collect();
-    let wanted: BTreeSet<&str> =
-        op_table::OPS.iter().filter(|op| op.is_differentiable()).map(|op| op.name).collect();
-    let (missing, unknown): (Vec<_>, Vec<_>) = (wanted.difference(&checked).collect(), checked.difference(&wanted).collect());
+    let wanted: BTreeSet<&str> = op_table::OPS.iter().filter(|op| op.is_differentiable()).map(|op| op.name).collect();
+    let (missing, unknown): (Vec<_>, Vec<_>) =
+        (wanted.difference(&checked).collect(), checked.difference(&wanted).collect());
     assert!(missing.is_empty() && unknown.is_empty(), "no line for {missing:?}; unknown to op_table: {unknown:?}");
 }

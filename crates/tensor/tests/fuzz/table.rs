@@ -1,0 +1,258 @@
+//! How each operation is called.
+
+use kiln_tensor::{At, ClassLoss, ClassLossInput, Device, NewAxis, PointwiseLossKind, Reduction, Result, Rhs, Tensor};
+
+use super::{Call, choices::Choices};
+
+macro_rules! calls {
+    ($($op:ident |$x:pat_param, $y:pat_param, $r:ident| $call:expr;)*) => {
+        &[$((stringify!($op), |$x, $y, $r| { let _ = &$r; Ok(vec![$call?]) }),)*]
+    };
+}
+
+macro_rules! unary {
+    ($($op:ident)*) => { &[$((stringify!($op), |x, _, _| Ok(vec![x.$op()?])),)*] };
+}
+
+macro_rules! binary {
+    ($($op:ident)*) => { &[$((stringify!($op), |x, y, r| Ok(vec![x.$op(operand(y, r))?])),)*] };
+}
+
+macro_rules! reductions {
+    ($($op:ident)*) => { &[$((stringify!($op), |x, _, r| Ok(vec![x.$op(&r.dims()[..])?])),)*] };
+}
+
+/// The other tensor, or a number.
+fn operand(y: &Tensor, r: &mut Choices) -> Rhs {
+    if r.below(3) == 0 { Rhs::Scalar(r.scalar()) } else { Rhs::from(y) }
+}
+
+fn pair((values, indices): (Tensor, Tensor)) -> Vec<Tensor> {
+    vec![values, indices]
+}
+
+/// What a call changed in place: the tensor itself, or (recorded, so that gradients flow) a copy of it.
+fn changed(
+    x: &Tensor,
+    r: &mut Choices,
+    change: impl FnOnce(&Tensor, &mut Choices) -> Result<()>,
+) -> Result<Vec<Tensor>> {
+    let target = match r.below(4) {
+        0 => x.clone(),
+        1 => x.detach(),
+        2 => x.contiguous()?,
+        _ => x.copy()?,
+    };
+    change(&target, r)?;
+    Ok(vec![target])
+}
+
+fn index(r: &mut Choices) -> Vec<At> {
+    (0..r.below(4))
+        .map(|_| match r.below(6) {
+            0 | 1 => At::Select(r.int()),
+            2 => {
+                let (start, end) = (r.int(), r.int());
+                At::Slice { start: r.flag().then_some(start), end: r.flag().then_some(end), step: r.size() }
+            }
+            3 => kiln_tensor::IndexItem::at(&NewAxis),
+            4 => At::Ellipsis,
+            _ => At::List(if r.flag() { r.index() } else { r.mask() }),
+        })
+        .collect()
+}
+
+fn reduction(r: &mut Choices) -> Reduction {
+    r.pick(&[Reduction::None, Reduction::Mean, Reduction::Sum])
+}
+
+fn weight(r: &mut Choices, x: &Tensor, dims: &[usize]) -> Option<Tensor> {
+    (r.below(3) == 0).then(|| r.tensor_of(x.dtype(), dims))
+}
+
+pub const CALLS: &[(&str, Call)] = &{
+    const PARTS: [&[(&str, Call)]; 6] = [UNARY, BINARY, REDUCTIONS, SINGLE, SEVERAL, IN_PLACE];
+    const COUNT: usize =
+        PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len() + PARTS[4].len() + PARTS[5].len();
+    let mut all: [(&str, Call); COUNT] = [PARTS[0][0]; COUNT];
+    let (mut at, mut part) = (0, 0);
+    while part < PARTS.len() {
+        let mut i = 0;
+        while i < PARTS[part].len() {
+            all[at] = PARTS[part][i];
+            (at, i) = (at + 1, i + 1);
+        }
+        part += 1;
+    }
+    all
+};
+
+const UNARY: &[(&str, Call)] = unary! {
+    neg abs sign square reciprocal sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh
+    tanh sigmoid relu gelu gelu_tanh silu softplus log_sigmoid erf floor ceil round trunc
+    isnan isinf isfinite logical_not bernoulli nonzero copy contiguous mt t flatten_all trace
+};
+
+const BINARY: &[(&str, Call)] = binary! {
+    add sub mul div pow maximum minimum atan2 remainder eq ne lt le gt ge logical_and logical_or logical_xor
+    floor_divide clamp_min clamp_max
+};
+
+const REDUCTIONS: &[(&str, Call)] = reductions! {
+    sum sum_keepdim mean mean_keepdim prod prod_keepdim amax amax_keepdim amin amin_keepdim max max_keepdim min
+    min_keepdim any any_keepdim all all_keepdim logsumexp logsumexp_keepdim squeeze flip
+};
+
+const SINGLE: &[(&str, Call)] = calls! {
+    var |x, _, r| x.var(&r.dims()[..], r.float());
+    var_keepdim |x, _, r| x.var_keepdim(&r.dims()[..], r.float());
+    std |x, _, r| x.std(&r.dims()[..], r.float());
+    std_keepdim |x, _, r| x.std_keepdim(&r.dims()[..], r.float());
+    norm |x, _, r| x.norm(r.float(), &r.dims()[..]);
+    norm_keepdim |x, _, r| x.norm_keepdim(r.float(), &r.dims()[..]);
+    to_dtype |x, _, r| x.to_dtype(r.dtype());
+    to_device |x, _, r| x.to_device(if r.flag() { Device::Cpu } else { Device::Cuda(0) });
+    leaky_relu |x, _, r| x.leaky_relu(r.float());
+    elu |x, _, r| x.elu(r.float());
+    lerp |x, y, r| x.lerp(y, r.float());
+    clamp |x, y, r| x.clamp(operand(y, r), operand(x, r));
+    dropout |x, _, r| x.dropout(r.float(), r.flag());
+    transpose |x, _, r| x.transpose(r.dim(), r.dim());
+    swapaxes |x, _, r| x.swapaxes(r.dim(), r.dim());
+    permute |x, _, r| x.permute(r.dims());
+    movedim |x, _, r| x.movedim(r.dim(), r.dim());
+    narrow |x, _, r| x.narrow(r.dim(), r.size(), r.size());
+    slice |x, _, r| x.slice(r.dim(), r.int(), r.int(), r.size());
+    select |x, _, r| x.select(r.dim(), r.int());
+    unsqueeze |x, _, r| x.unsqueeze(r.dim());
+    expand |x, _, r| if r.flag() { x.expand([&[2], x.dims()].concat()) } else { x.expand(small(r)) };
+    expand_as |x, y, _r| x.expand_as(y);
+    broadcast_to |x, _, r| x.broadcast_to(small(r));
+    reshape |x, _, r| if r.flag() { x.reshape([x.numel(), 1]) } else { x.reshape(r.extents()) };
+    view |x, _, r| if r.flag() { x.view([1, x.numel()]) } else { x.view(r.extents()) };
+    view_as_other |x, y, _r| x.view_as_other(y);
+    unflatten |x, _, r| x.unflatten(r.dim(), r.extents());
+    flatten |x, _, r| x.flatten(r.dim(), r.dim());
+    diagonal |x, _, r| x.diagonal(r.int(), r.dim(), r.dim());
+    diag |x, _, r| x.diag(r.below(5) as i64 - 2);
+    tril |x, _, r| x.tril(r.int());
+    triu |x, _, r| x.triu(r.int());
+    i |x, _, r| x.i(&index(r)[..]);
+    cat |x, y, r| Tensor::cat(&[x, y, x], r.dim());
+    stack |x, y, r| if r.flag() { Tensor::stack(&[x, x], r.dim()) } else { Tensor::stack(&[x, y], r.dim()) };
+    roll |x, _, r| if r.flag() { x.roll(r.int(), ()) } else { x.roll(r.extents(), r.dims()) };
+    repeat |x, _, r| x.repeat(r.extents());
+    repeat_interleave |x, _, r| x.repeat_interleave(r.size(), r.dim());
+    index_select |x, _, r| x.index_select(r.dim(), &r.index());
+    gather |x, _, r| x.gather(r.dim(), &r.index());
+    take_along_dim |x, _, r| x.take_along_dim(&r.index(), r.dim());
+    scatter |x, y, r| x.scatter(r.dim(), &r.index(), operand(y, r));
+    scatter_add |x, y, r| x.scatter_add(r.dim(), &r.index(), y);
+    index_add |x, y, r| x.index_add(r.dim(), &r.index(), y);
+    masked_fill |x, _, r| x.masked_fill(&r.mask(), r.scalar());
+    masked_select |x, _, r| x.masked_select(&r.mask());
+    where_cond |x, y, r| r.mask().where_cond(operand(x, r), operand(y, r));
+    argsort |x, _, r| x.argsort(r.dim(), r.flag());
+    argmax |x, _, r| if r.flag() { x.argmax(()) } else { x.argmax(r.dim()) };
+    argmax_keepdim |x, _, r| if r.flag() { x.argmax_keepdim(()) } else { x.argmax_keepdim(r.dim()) };
+    argmin |x, _, r| if r.flag() { x.argmin(()) } else { x.argmin(r.dim()) };
+    argmin_keepdim |x, _, r| if r.flag() { x.argmin_keepdim(()) } else { x.argmin_keepdim(r.dim()) };
+    searchsorted |x, y, r| x.searchsorted(operand(y, r), r.flag());
+    cumsum |x, _, r| x.cumsum(r.dim());
+    softmax |x, _, r| x.softmax(r.dim());
+    log_softmax |x, _, r| x.log_softmax(r.dim());
+    isclose |x, y, r| x.isclose(y, r.float(), r.float());
+    multinomial |x, _, r| x.multinomial(r.below(4), r.flag());
+    one_hot |x, _, r| x.one_hot(if r.flag() { -1 } else { r.below(6) as i64 - 2 });
+    matmul |x, y, r| if r.flag() && x.rank() > 1 { x.matmul(&x.transpose(-1, -2)?) } else { x.matmul(y) };
+    mm |x, y, r| if r.flag() { x.mm(&x.t()?) } else { x.mm(y) };
+    bmm |x, y, r| if r.flag() { x.bmm(&x.transpose(1, 2)?) } else { x.bmm(y) };
+    mv |x, y, r| if r.flag() { x.mv(&x.select(0, 0)?) } else { x.mv(y) };
+    dot |x, y, r| if r.flag() { x.dot(x) } else { x.dot(y) };
+    outer |x, y, _r| x.outer(y);
+    einsum |x, y, r| Tensor::einsum(r.pick(&["ij,jk", "i,i->", "ij->ji", "ii", "...i,i->...", "i,j->ij", "", "->", "ij,,", "i->z", "é"]), &[x, y][..r.pick(&[1, 2])]);
+    linear |x, y, r| linear(x, y, r, false);
+    linear_relu |x, y, r| linear(x, y, r, true);
+    class_loss |x, y, r| class_loss(x, y, r);
+    pointwise_loss |x, y, r| pointwise_loss(x, y, r);
+};
+
+/// Extents of few elements.
+fn small(r: &mut Choices) -> Vec<i64> {
+    (0..r.below(4)).map(|_| r.below(5) as i64 - 1).collect()
+}
+
+fn linear(x: &Tensor, y: &Tensor, r: &mut Choices, relu: bool) -> Result<Tensor> {
+    let weight = if r.flag() { r.tensor_of(x.dtype(), &[2, x.dims().last().copied().unwrap_or(1)]) } else { y.clone() };
+    let bias = if r.flag() { Some(r.tensor_of(x.dtype(), &[2])) } else { None };
+    if relu { x.linear_relu(&weight, bias.as_ref()) } else { x.linear(&weight, bias.as_ref()) }
+}
+
+fn class_loss(x: &Tensor, y: &Tensor, r: &mut Choices) -> Result<Tensor> {
+    let without: Vec<usize> = match x.dims() {
+        [] | [_] => vec![],
+        [n, _, rest @ ..] => [&[*n], rest].concat(),
+    };
+    let target = match r.below(4) {
+        0 => y.clone(),
+        1 => r.tensor_of(x.dtype(), x.dims()),
+        _ => r.tensor_of(kiln_tensor::DType::I64, &without),
+    };
+    let classes = x.dims().get(x.rank().min(2).wrapping_sub(1)).copied().unwrap_or(1);
+    let weight = weight(r, x, &[classes]);
+    let rule = ClassLoss {
+        input: if r.flag() { ClassLossInput::Logits } else { ClassLossInput::LogProbs },
+        reduction: reduction(r),
+        ignore_index: r.below(3) as i64 - 1,
+        label_smoothing: if r.flag() { 0.0 } else { r.float() },
+    };
+    x.class_loss(&target, weight.as_ref().map(|w| w.detach()).as_ref(), &rule)
+}
+
+fn pointwise_loss(x: &Tensor, y: &Tensor, r: &mut Choices) -> Result<Tensor> {
+    let kind = r.pick(&[PointwiseLossKind::Mse, PointwiseLossKind::L1, PointwiseLossKind::BceWithLogits]);
+    let target = if r.below(3) == 0 { y.clone() } else { r.tensor_of(x.dtype(), x.dims()) };
+    let (weight, positive) = (weight(r, x, x.dims()), weight(r, x, &[]));
+    x.pointwise_loss(kind, &target, weight.as_ref(), positive.as_ref(), reduction(r))
+}
+
+const SEVERAL: &[(&str, Call)] = &[
+    ("split", |x, _, r| if r.flag() { x.split(r.size(), r.dim()) } else { x.split(vec![r.size(), r.size()], r.dim()) }),
+    ("chunk", |x, _, r| x.chunk(r.below(5), r.dim())),
+    ("unbind", |x, _, r| x.unbind(r.dim())),
+    ("meshgrid", |x, y, _| Tensor::meshgrid(&[x, y])),
+    ("sort", |x, _, r| Ok(pair(x.sort(r.dim(), r.flag())?))),
+    ("topk", |x, _, r| Ok(pair(x.topk(r.size(), r.dim(), r.flag())?))),
+    ("kthvalue", |x, _, r| Ok(pair(x.kthvalue(r.size(), r.dim())?))),
+    ("median", |x, _, r| Ok(pair(x.median(r.dim())?))),
+    ("max_dim", |x, _, r| Ok(pair(x.max_dim(r.dim())?))),
+    ("max_dim_keepdim", |x, _, r| Ok(pair(x.max_dim_keepdim(r.dim())?))),
+    ("min_dim", |x, _, r| Ok(pair(x.min_dim(r.dim())?))),
+    ("min_dim_keepdim", |x, _, r| Ok(pair(x.min_dim_keepdim(r.dim())?))),
+    ("allclose", |x, y, r| x.allclose(y, r.float(), r.float()).map(|_| vec![])),
+    ("equal", |x, y, _| x.equal(y).map(|_| vec![])),
+];
+
+const IN_PLACE: &[(&str, Call)] = &[
+    ("add_", |x, y, r| changed(x, r, |x, r| x.add_(operand(y, r)))),
+    ("sub_", |x, y, r| changed(x, r, |x, r| x.sub_(operand(y, r)))),
+    ("mul_", |x, y, r| changed(x, r, |x, r| x.mul_(operand(y, r)))),
+    ("div_", |x, y, r| changed(x, r, |x, r| x.div_(operand(y, r)))),
+    ("copy_", |x, y, r| changed(x, r, |x, _| x.copy_(y))),
+    ("clamp_", |x, y, r| changed(x, r, |x, r| x.clamp_(operand(y, r), operand(y, r)))),
+    ("fill_", |x, _, r| changed(x, r, |x, r| x.fill_(r.scalar()))),
+    ("zero_", |x, _, r| changed(x, r, |x, _| x.zero_())),
+    ("uniform_", |x, _, r| changed(x, r, |x, r| x.uniform_(r.float(), r.float()))),
+    ("normal_", |x, _, r| changed(x, r, |x, r| x.normal_(r.float(), r.float()))),
+    ("bernoulli_", |x, _, r| changed(x, r, |x, r| x.bernoulli_(r.float()))),
+    ("masked_fill_", |x, _, r| changed(x, r, |x, r| x.masked_fill_(&r.mask(), r.scalar()))),
+    ("scatter_", |x, y, r| changed(x, r, |x, r| x.scatter_(r.dim(), &r.index(), operand(y, r)))),
+    ("scatter_add_", |x, y, r| changed(x, r, |x, r| x.scatter_add_(r.dim(), &r.index(), y))),
+    ("index_add_", |x, y, r| changed(x, r, |x, r| x.index_add_(r.dim(), &r.index(), y))),
+    ("i_assign", |x, y, r| changed(x, r, |x, r| x.i_assign(&index(r)[..], operand(y, r)))),
+    ("t_", |x, _, _| {
+        let mut x = x.copy()?;
+        x.t_()?;
+        Ok(vec![x])
+    }),
+];
