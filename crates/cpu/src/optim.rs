@@ -24,9 +24,8 @@ const OP: &str = "optimizer step";
 /// An element of a step costs about this many additions.
 const COST: usize = 4;
 
-/// Elements that are brought into the computing type at a time; all tiles of a rule (at most five) stay in
-/// the first-level cache.
-const TILE: usize = 256;
+/// Elements that are updated together.
+const TILE: usize = 32;
 
 /// One parameter's step, ready to run on any range of its elements.
 type Job<'a> = Box<dyn Fn(Range<usize>) + Sync + 'a>;
@@ -168,51 +167,63 @@ multiversion! {
         grad: &[T],
         states: [&mut [T]; N],
     ) where [T::Compute: Real] {
+        let zero = <T as bytemuck::Zeroable>::zeroed();
         let mut states = states;
-        // Tiles are known not to overlap, which the slices behind pointers are not: this is what lets the
-        // middle loop become vector code.
-        let zero = <T::Compute as bytemuck::Zeroable>::zeroed();
-        let (mut p, mut g, mut s) = ([zero; TILE], [zero; TILE], [[zero; TILE]; N]);
+        let whole = param.len() - param.len() % TILE;
         let mut start = 0;
-        while start < param.len() {
-            let n = TILE.min(param.len() - start);
-            let range = start..start + n;
-            read(&param[range.clone()], &mut p);
-            read(&grad[range.clone()], &mut g);
-            for (state, tile) in states.iter().zip(&mut s) {
-                read(&state[range.clone()], tile);
+        while start < whole {
+            let (mut p, mut g, mut s) = ([zero; TILE], [zero; TILE], [[zero; TILE]; N]);
+            p.copy_from_slice(&param[start..start + TILE]);
+            g.copy_from_slice(&grad[start..start + TILE]);
+            for (tile, state) in s.iter_mut().zip(&states) {
+                tile.copy_from_slice(&state[start..start + TILE]);
             }
-            for i in 0..n {
-                let mut state = [zero; N];
-                for k in 0..N {
-                    state[k] = s[k][i];
-                }
-                let slope = gradient.of(p[i], g[i]);
-                p[i] = update.update(p[i], slope, &mut state);
-                for k in 0..N {
-                    s[k][i] = state[k];
-                }
-            }
-            write(&p, &mut param[range.clone()]);
+            apply_tile(gradient, update, &mut p, &g, &mut s);
+            param[start..start + TILE].copy_from_slice(&p);
             for (tile, state) in s.iter().zip(&mut states) {
-                write(tile, &mut state[range.clone()]);
+                state[start..start + TILE].copy_from_slice(tile);
             }
-            start += n;
+            start += TILE;
+        }
+        // The rest, filled up with zeros.
+        let rest = param.len() - whole;
+        if rest > 0 {
+            let (mut p, mut g, mut s) = ([zero; TILE], [zero; TILE], [[zero; TILE]; N]);
+            p[..rest].copy_from_slice(&param[whole..]);
+            g[..rest].copy_from_slice(&grad[whole..]);
+            for (tile, state) in s.iter_mut().zip(&states) {
+                tile[..rest].copy_from_slice(&state[whole..]);
+            }
+            apply_tile(gradient, update, &mut p, &g, &mut s);
+            param[whole..].copy_from_slice(&p[..rest]);
+            for (tile, state) in s.iter().zip(&mut states) {
+                state[whole..].copy_from_slice(&tile[..rest]);
+            }
         }
     }
 }
 
+/// Updates a tile. Its size is fixed and its arrays are known not to overlap, so that all of it becomes vector
+/// code in registers.
 #[inline(always)]
-fn read<T: Stored>(from: &[T], to: &mut [T::Compute; TILE]) {
-    for (from, to) in from.iter().zip(to) {
-        *to = from.load();
-    }
-}
-
-#[inline(always)]
-fn write<T: Stored>(from: &[T::Compute; TILE], to: &mut [T]) {
-    for (from, to) in from.iter().zip(to) {
-        *to = T::store(*from);
+fn apply_tile<T: Stored<Compute: Real>, U: Update<T::Compute, N>, const N: usize>(
+    gradient: &Gradient<T::Compute>,
+    update: &U,
+    p: &mut [T; TILE],
+    g: &[T; TILE],
+    s: &mut [[T; TILE]; N],
+) {
+    for i in 0..TILE {
+        let mut states = [<T::Compute as bytemuck::Zeroable>::zeroed(); N];
+        for k in 0..N {
+            states[k] = s[k][i].load();
+        }
+        let param = p[i].load();
+        let grad = gradient.of(param, g[i].load());
+        p[i] = T::store(update.update(param, grad, &mut states));
+        for k in 0..N {
+            s[k][i] = T::store(states[k]);
+        }
     }
 }
 

@@ -338,7 +338,7 @@ mod tests {
         let dims = x.layout.dims();
         let len = dims.get(dim).map_or(1, |&d| d);
         let inner: usize = dims.iter().skip(dim + 1).product();
-        for start in (0..x_values.len()).filter(|i| i / inner % len == 0) {
+        for start in (0..x_values.len()).filter(|i| (i / inner).is_multiple_of(len)) {
             let mut order: Vec<usize> = (0..len).collect();
             order.sort_by(|&a, &b| {
                 let order = compare(x_values[start + a * inner], x_values[start + b * inner]);

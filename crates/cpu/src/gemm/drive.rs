@@ -1,0 +1,354 @@
+//! The blocked product of floats: blocking, packing, and the walk over tiles.
+//!
+//! Loop order: block of lanes (`nc`), block of `k` (`kc`), tile row, tile. The packed lanes
+//! block stays in L2, and the packed rows of one tile row (about 20 KB) in L1. Because the
+//! latter are packed again for every lanes block, which costs well under 1 %, there is no
+//! large packed copy of A at all and no point where threads would have to wait for each other.
+
+use super::canon::Canon;
+use super::micro::{Kernel, Micro, PackLanes, Transposed};
+use super::scratch::with_scratch;
+use super::source::{Float, Source};
+
+/// Scratch tile for results that cannot be stored straight to C: at least `mr` rows rounded up
+/// to whole vectors, and two vectors wide, for every kernel.
+const TILE_ROWS: usize = 16;
+const TILE_LANES: usize = 32;
+/// Room behind the packed rows that whole-vector stores may overrun.
+const SLACK: usize = 16;
+
+/// Splits `n` into the fewest equal parts (multiples of `unit` but for the last) of at most
+/// `most`; returns the size of a part.
+pub(crate) fn even(n: usize, most: usize, unit: usize) -> usize {
+    n.div_ceil(n.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
+}
+
+/// Steps of `k` per block; a function of the shape alone, so that sums do not depend on how
+/// the work is split.
+fn k_block<S, T>(p: &Canon<S>, kern: &Kernel<T>) -> usize {
+    if p.rows <= 4 && p.b_lane == 1 {
+        // Close to a matrix-vector product: bound by reading B, and that should happen in
+        // long runs along its rows instead of a few lanes from each of hundreds of rows.
+        return tune(3, 16) as usize;
+    }
+    even(p.k, kern.kc, 8).min(kern.kc)
+}
+
+/// Computes rows `rows.0..rows.1` and lanes `lanes.0..lanes.1` of the product on this thread.
+///
+/// # Safety
+/// The pointers and strides of `p` must be valid for the whole product, the part of C must not
+/// be accessed by anyone else meanwhile, and `kern` must be runnable on this machine.
+pub(crate) unsafe fn part<S: Source<T>, T: Float>(
+    p: &Canon<S>,
+    kern: &Kernel<T>,
+    rows: (usize, usize),
+    lanes: (usize, usize),
+) {
+    let (nr, nl) = (rows.1 - rows.0, lanes.1 - lanes.0);
+    // SAFETY: the part starts inside the product.
+    let q = unsafe {
+        Canon {
+            rows: nr,
+            lanes: nl,
+            a: p.a.offset(rows.0 as isize * p.a_row),
+            b: p.b.offset(lanes.0 as isize * p.b_lane),
+            c: p.c.offset(rows.0 as isize * p.c_row + lanes.0 as isize * p.c_lane),
+            bias: if p.bias.is_null() {
+                p.bias
+            } else {
+                p.bias.add(if p.bias_on_rows { rows.0 } else { lanes.0 })
+            },
+            ..*p
+        }
+    };
+    let kb = k_block(p, kern);
+    if S::SAME {
+        // SAFETY: S is T, see `Source::SAME`; the rest is the caller's promise.
+        unsafe { blocks(&q, kern, kb, q.c.cast(), q.c_row, q.c_lane, q.bias.cast()) }
+        return;
+    }
+    // Accumulate in T and convert once.
+    let bias_len = if p.bias.is_null() { 0 } else if p.bias_on_rows { nr } else { nl };
+    with_scratch::<T, _>(nr * nl + bias_len, |c| {
+        // SAFETY: the scratch has nr * nl + bias_len elements; `q` is valid by contract.
+        unsafe {
+            let bias = if bias_len == 0 { core::ptr::null_mut() } else { c.add(nr * nl) };
+            for i in 0..bias_len {
+                *bias.add(i) = (*q.bias.add(i)).widen();
+            }
+            let at = |i: usize, j: usize| q.c.offset(i as isize * q.c_row + j as isize * q.c_lane);
+            if q.load_c {
+                for i in 0..nr {
+                    for j in 0..nl {
+                        *c.add(i * nl + j) = (*at(i, j)).widen();
+                    }
+                }
+            }
+            blocks(&q, kern, kb, c, nl as isize, 1, bias);
+            for i in 0..nr {
+                for j in 0..nl {
+                    *at(i, j) = S::narrow(*c.add(i * nl + j));
+                }
+            }
+        }
+    })
+}
+
+/// The loop nest. C and the bias are given separately because they may be scratch.
+///
+/// # Safety
+/// As for [`part`]; `c` and `bias` must be valid for the shape of `p`.
+unsafe fn blocks<S: Source<T>, T: Float>(
+    p: &Canon<S>,
+    kern: &Kernel<T>,
+    kb: usize,
+    c: *mut T,
+    c_row: isize,
+    c_lane: isize,
+    bias: *const T,
+) {
+    let width = 2 * kern.lanes;
+    let tile_rows = p.rows.div_ceil(kern.mr);
+    // Rows of the tiles differ by at most one, so that no tile is nearly empty.
+    let row_start = |i: usize| i * p.rows / tile_rows;
+    // With one tile row every lane is used once: read it where it is.
+    let direct = S::SAME && p.b_lane == 1;
+    let single = tile_rows == 1;
+    // A little wider blocks for gemv-like products: nothing is packed, only C has to stay near.
+    let most = if direct && single { 4096 } else { kern.nc };
+    let nb = even(p.lanes, most, width);
+    let fuse = direct && !single && tile_rows <= tune(4, 12) as usize;
+    let b_room = kb * nb.min(p.lanes.next_multiple_of(kern.lanes)) + width;
+    let a_room = kern.mr * kern.lda + SLACK;
+    with_scratch::<T, _>(a_room + b_room + TILE_ROWS * TILE_LANES, |buf| {
+        // SAFETY: three disjoint regions of the scratch; every index below stays within the
+        // extents of `p` or of the region it belongs to.
+        unsafe {
+            let pa = buf;
+            let tile = buf.add(a_room.next_multiple_of(16).min(a_room));
+            let pb = tile.add(TILE_ROWS * TILE_LANES);
+            for j0 in (0..p.lanes).step_by(nb) {
+                let nl = nb.min(p.lanes - j0);
+                let mut k0 = 0;
+                while k0 < p.k {
+                    let nk = kb.min(p.k - k0);
+                    let last = k0 + nk == p.k;
+                    let b0 = p.b.offset(k0 as isize * p.b_k + j0 as isize * p.b_lane);
+                    // Whole panels may be left to the first tile row; a ragged one is always
+                    // packed here, because vector loads would run over the end of B.
+                    let whole = if direct && (single || fuse) { nl / width * width } else { 0 };
+                    for j in (whole..nl).step_by(width) {
+                        let w = (nl - j).min(width);
+                        let panel = if w <= kern.lanes { kern.lanes } else { width };
+                        let src = b0.offset(j as isize * p.b_lane);
+                        pack_lanes(kern, src, nk, w, p.b_k, p.b_lane, pb.add(j * nk), panel, pa);
+                    }
+                    for i in 0..tile_rows {
+                        let (r0, r1) = (row_start(i), row_start(i + 1));
+                        let nr = r1 - r0;
+                        let a0 = p.a.offset(r0 as isize * p.a_row + k0 as isize * p.a_k);
+                        let a_kmajor = pack_rows(kern, a0, nr, nk, p.a_row, p.a_k, pa);
+                        for j in (0..nl).step_by(width) {
+                            let w = (nl - j).min(width);
+                            let nv = if w <= kern.lanes { 1 } else { 2 };
+                            let unpacked = j < whole && (i == 0 || single);
+                            let packed = pb.add(j * nk);
+                            let to = c.offset(r0 as isize * c_row + (j0 + j) as isize * c_lane);
+                            let row_bias = !bias.is_null() && p.bias_on_rows;
+                            let straight = c_lane == 1 && !row_bias;
+                            let bias = match () {
+                                _ if bias.is_null() || !last => core::ptr::null(),
+                                _ if p.bias_on_rows => bias.add(r0),
+                                _ => bias.add(j0 + j),
+                            };
+                            let load_c = p.load_c || k0 > 0;
+                            let relu = p.relu && last;
+                            let mut m = Micro {
+                                k: nk,
+                                rows: nr,
+                                nv,
+                                a: pa,
+                                a_kmajor,
+                                b: packed,
+                                b_rs: (nv * kern.lanes) as isize,
+                                b_ahead: tune(0, 256),
+                                b_copy: core::ptr::null_mut(),
+                                c: to,
+                                c_rs: c_row,
+                                cols: w,
+                                load_c,
+                                bias,
+                                relu,
+                            };
+                            if unpacked {
+                                // `direct` holds, so S is T.
+                                m.b = b0.add(j).cast();
+                                m.b_rs = p.b_k;
+                                m.b_ahead = if nk <= 16 { tune(1, 256) } else { tune(2, 32) };
+                                m.b_copy = if single { core::ptr::null_mut() } else { packed };
+                            }
+                            if straight {
+                                (kern.micro)(&m);
+                                continue;
+                            }
+                            m.c = tile;
+                            m.c_rs = TILE_LANES as isize;
+                            m.cols = nv * kern.lanes;
+                            (m.load_c, m.bias, m.relu) = (false, core::ptr::null(), false);
+                            (kern.micro)(&m);
+                            let t = Transposed {
+                                tile,
+                                ld: TILE_LANES,
+                                rows: nr,
+                                cols: w,
+                                c: to,
+                                c_cs: c_lane,
+                                load_c,
+                                bias,
+                                relu,
+                            };
+                            if c_row == 1 && (bias.is_null() || p.bias_on_rows) {
+                                (kern.store_transposed)(&t);
+                            } else {
+                                store_scattered(&t, c_row, p.bias_on_rows);
+                            }
+                        }
+                    }
+                    k0 += nk;
+                }
+            }
+        }
+    })
+}
+
+/// Above this many tile rows, packing is too small a share to be worth fusing, and reading B
+/// along its rows (as separate packing does) is kinder to the TLB.
+const FUSE_ROWS: usize = 12;
+
+/// Packs `lanes x nk` elements of the lane side into a panel of width `panel`.
+///
+/// # Safety
+/// The source must be readable in that extent, `dst` writable for `nk * panel` elements, and
+/// `stage` for `panel * lda`: no, see the body; it is the (currently unused) row buffer.
+#[allow(clippy::too_many_arguments)]
+unsafe fn pack_lanes<S: Source<T>, T: Float>(
+    kern: &Kernel<T>,
+    src: *const S,
+    nk: usize,
+    lanes: usize,
+    k_stride: isize,
+    lane_stride: isize,
+    dst: *mut T,
+    panel: usize,
+    _stage: *mut T,
+) {
+    // SAFETY: all accesses stay within the extents the caller promised.
+    unsafe {
+        if S::SAME && (lane_stride == 1 || k_stride == 1) {
+            let p = PackLanes { src: src.cast(), k: nk, lanes, k_stride, lane_stride, dst, width: panel };
+            return (kern.pack_lanes)(&p);
+        }
+        if lane_stride == 1 {
+            for k in 0..nk {
+                let d = dst.add(k * panel);
+                S::widen_run(src.offset(k as isize * k_stride), lanes, d);
+                for j in lanes..panel {
+                    *d.add(j) = T::ZERO;
+                }
+            }
+        } else if k_stride == 1 {
+            // Convert runs along k, then transpose with the fast kernel.
+            with_scratch::<T, _>(lanes * nk, |stage| {
+                for j in 0..lanes {
+                    S::widen_run(src.offset(j as isize * lane_stride), nk, stage.add(j * nk));
+                }
+                let lane_stride = nk as isize;
+                (kern.pack_lanes)(&PackLanes { src: stage, k: nk, lanes, k_stride: 1, lane_stride, dst, width: panel });
+            });
+        } else {
+            for k in 0..nk {
+                for j in 0..panel {
+                    let s = src.wrapping_offset(k as isize * k_stride + j as isize * lane_stride);
+                    *dst.add(k * panel + j) = if j < lanes { (*s).widen() } else { T::ZERO };
+                }
+            }
+        }
+    }
+}
+
+/// Packs the rows of one tile row; returns whether the result is k-major.
+///
+/// # Safety
+/// The source must be readable for `nr x nk`, `dst` writable for `mr * lda` elements plus
+/// a vector.
+unsafe fn pack_rows<S: Source<T>, T: Float>(
+    kern: &Kernel<T>,
+    src: *const S,
+    nr: usize,
+    nk: usize,
+    row_stride: isize,
+    k_stride: isize,
+    dst: *mut T,
+) -> bool {
+    // SAFETY: all accesses stay within the extents the caller promised.
+    unsafe {
+        if k_stride == 1 {
+            for i in 0..nr {
+                S::widen_run(src.offset(i as isize * row_stride), nk, dst.add(i * kern.lda));
+            }
+            return false;
+        }
+        if row_stride == 1 {
+            if S::SAME {
+                // Whole vectors are stored; what they write too much, the next step of k
+                // overwrites, or is slack after the last.
+                let p = PackLanes {
+                    src: src.cast(), k: nk, lanes: nr, k_stride, lane_stride: 1, dst, width: nr,
+                };
+                (kern.pack_lanes)(&p);
+            } else {
+                for k in 0..nk {
+                    S::widen_run(src.offset(k as isize * k_stride), nr, dst.add(k * nr));
+                }
+            }
+            return true;
+        }
+        for k in 0..nk {
+            for i in 0..nr {
+                *dst.add(k * nr + i) = (*src.offset(i as isize * row_stride + k as isize * k_stride)).widen();
+            }
+        }
+        true
+    }
+}
+
+/// Moves a finished tile to a C with any strides.
+///
+/// # Safety
+/// As for [`Transposed`], with element (row, col) of C at `row * c_rs + col * c_cs`.
+unsafe fn store_scattered<T: Float>(t: &Transposed<T>, c_rs: isize, bias_on_rows: bool) {
+    for i in 0..t.rows {
+        for j in 0..t.cols {
+            // SAFETY: the indices stay within the tile, C and the bias.
+            unsafe {
+                let c = t.c.offset(i as isize * c_rs + j as isize * t.c_cs);
+                let mut x = *t.tile.add(i * t.ld + j);
+                if t.load_c {
+                    x = (*c).plus(x);
+                }
+                if !t.bias.is_null() {
+                    x = x.plus(*t.bias.add(if bias_on_rows { i } else { j }));
+                }
+                if t.relu && x < T::ZERO {
+                    x = T::ZERO;
+                }
+                *c = x;
+            }
+        }
+    }
+}
+
+pub static TUNE: std::sync::LazyLock<Vec<isize>> = std::sync::LazyLock::new(|| std::env::var("TUNE").unwrap_or_default().split(',').map(|x| x.parse().unwrap_or(-1)).collect());
+#[inline]
+pub fn tune(i: usize, default: isize) -> isize { match TUNE.get(i) { Some(&x) if x >= 0 => x, _ => default } }

@@ -1,0 +1,68 @@
+//! Reusable aligned buffers, kept per thread so that a warm product never allocates.
+
+use core::cell::RefCell;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+
+/// Page alignment: packed panels then never share a page with anything else, and two
+/// buffers of one thread start in the same, predictable cache set.
+const ALIGN: usize = 4096;
+
+struct Buffer {
+    start: *mut u8,
+    size: usize,
+}
+
+impl Buffer {
+    fn new(size: usize) -> Buffer {
+        let size = size.max(1).next_multiple_of(ALIGN);
+        // A size the layout refuses could not be allocated either; both end the same way.
+        let layout = Layout::from_size_align(size, ALIGN).unwrap_or(Layout::new::<u8>());
+        if layout.size() != size {
+            handle_alloc_error(layout);
+        }
+        // SAFETY: the layout has a size greater than zero.
+        let start = unsafe { alloc(layout) };
+        if start.is_null() {
+            handle_alloc_error(layout);
+        }
+        Buffer { start, size }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `alloc` with exactly this layout, which was valid there.
+        unsafe { dealloc(self.start, Layout::from_size_align_unchecked(self.size, ALIGN)) }
+    }
+}
+
+thread_local! {
+    static FREE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `f` with room for `len` elements of `T`, uninitialised, aligned to a page.
+/// Nested calls get different buffers.
+pub(crate) fn with_scratch<T: Copy, R>(len: usize, f: impl FnOnce(*mut T) -> R) -> R {
+    let size = len.saturating_mul(size_of::<T>());
+    // Taken out of the pool while in use: a nested call, even one from another task that
+    // rayon runs on this thread meanwhile, finds other buffers or makes one.
+    let buffer = FREE
+        .with(|free| {
+            let mut free = free.borrow_mut();
+            // The smallest that fits; if none fits, one too small is given up for it.
+            let fit = (0..free.len()).filter(|&i| free[i].size >= size).min_by_key(|&i| free[i].size);
+            match fit {
+                Some(i) => Some(free.swap_remove(i)),
+                None => {
+                    if free.len() >= 4 {
+                        free.pop();
+                    }
+                    None
+                }
+            }
+        })
+        .unwrap_or_else(|| Buffer::new(size));
+    let result = f(buffer.start.cast());
+    FREE.with(|free| free.borrow_mut().push(buffer));
+    result
+}

@@ -1,0 +1,388 @@
+//! Every kernel against a plain f64 reference.
+
+use super::canon::{Batch, Canon};
+use super::micro::{self, Kernel};
+use super::source::{Float, Number, Source};
+use super::{Epilogue, GemmElem, gemm, gemm_batched, split};
+use half::{bf16, f16};
+
+/// A small generator: tests need variety, not quality.
+struct Rng(u64);
+impl Rng {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) % below.max(1) as u64) as usize
+    }
+}
+
+/// How test data of a type is made and compared.
+trait Elem: Number {
+    /// From a small integer between -8 and 8 (a quarter of it, for floats).
+    fn make(i: i64) -> Self;
+    fn value(self) -> f64;
+    /// Relative precision of storage. Sums of this data are exact in the computing type.
+    const EPS: f64;
+    /// The reference result in this type's arithmetic.
+    fn wrap(x: f64) -> f64 {
+        x
+    }
+}
+macro_rules! elem {
+    ($($t:ident $eps:literal $make:expr, $value:expr;)*) => {$(
+        impl Elem for $t {
+            fn make(i: i64) -> $t { $make(i) }
+            fn value(self) -> f64 { $value(self) }
+            const EPS: f64 = $eps;
+        }
+    )*};
+}
+elem! {
+    f32 0.0 |i| i as f32 * 0.25, |x| x as f64;
+    f64 0.0 |i| i as f64 * 0.25, |x| x;
+    f16 5e-4 |i| f16::from_f32(i as f32 * 0.25), f16::to_f64;
+    bf16 4e-3 |i| bf16::from_f32(i as f32 * 0.25), bf16::to_f64;
+    i64 0.0 |i| i, |x| x as f64;
+    i32 0.0 |i| i as i32, |x| x as f64;
+}
+impl Elem for u8 {
+    fn make(i: i64) -> u8 {
+        i as u8
+    }
+    fn value(self) -> f64 {
+        self as f64
+    }
+    const EPS: f64 = 0.0;
+    fn wrap(x: f64) -> f64 {
+        x.rem_euclid(256.0)
+    }
+}
+
+/// Memory of a `rows x cols` matrix with some layout, and where its first element is.
+struct Mat<T> {
+    data: Vec<T>,
+    start: usize,
+    rs: isize,
+    cs: isize,
+}
+
+impl<T: Elem> Mat<T> {
+    /// Layouts: 0 row-major, 1 column-major, 2 row-major with gaps, 3 gaps in both
+    /// directions, 4 both strides negative, 5 column-major with gaps, and for inputs
+    /// 6 and 7 with one stride 0.
+    fn new(rows: usize, cols: usize, layout: usize, rng: &mut Rng) -> Mat<T> {
+        let (r, c) = (rows as isize, cols as isize);
+        let (rs, cs) = match layout {
+            0 => (c, 1),
+            1 => (1, r),
+            2 => (c + 5, 1),
+            3 => (2 * c * 3 + 1, 3),
+            4 => (-(c + 2), -1),
+            5 => (1, r + 3),
+            6 => (0, 1),
+            _ => (1, 0),
+        };
+        let span = |n: isize, s: isize| (n - 1).max(0) * s.abs();
+        let len = (span(r, rs) + span(c, cs) + 1) as usize;
+        let start = if rs < 0 { len - 1 } else { 0 };
+        let data = (0..len).map(|_| T::make(rng.next(17) as i64 - 8)).collect();
+        Mat { data, start, rs, cs }
+    }
+    fn at(&self, i: usize, j: usize) -> T {
+        self.data[(self.start as isize + i as isize * self.rs + j as isize * self.cs) as usize]
+    }
+    fn ptr(&self) -> *const T {
+        &self.data[self.start]
+    }
+}
+
+const EPILOGUES: usize = 4;
+
+/// One random problem: computed by `run`, compared with the reference.
+fn check<T: Elem>(
+    (m, n, k): (usize, usize, usize),
+    (la, lb, lc): (usize, usize, usize),
+    accumulate: bool,
+    epilogue: usize,
+    rng: &mut Rng,
+    run: &dyn Fn(Canon<T>),
+    what: &str,
+) {
+    let a = Mat::<T>::new(m, k, la, rng);
+    let b = Mat::<T>::new(k, n, lb, rng);
+    let mut c = Mat::<T>::new(m, n, lc, rng);
+    let bias: Vec<T> = (0..n).map(|_| T::make(rng.next(17) as i64 - 8)).collect();
+    let (has_bias, relu) = (epilogue & 1 == 1, epilogue & 2 == 2);
+    let before = Mat { data: c.data.clone(), ..c };
+    // Elements of the buffer that belong to C; the others must stay as they are.
+    let mut mine = vec![false; c.data.len()];
+    let start = c.start;
+    let pc = &mut c.data[start] as *mut T;
+    run(Canon {
+        rows: m, lanes: n, k,
+        a: a.ptr(), a_row: a.rs, a_k: a.cs,
+        b: b.ptr(), b_k: b.rs, b_lane: b.cs,
+        c: pc, c_row: c.rs, c_lane: c.cs,
+        load_c: accumulate,
+        bias: if has_bias { bias.as_ptr() } else { core::ptr::null() },
+        bias_on_rows: false,
+        relu,
+    });
+    for i in 0..m {
+        for j in 0..n {
+            let mut sum = if accumulate { before.at(i, j).value() } else { 0.0 };
+            for p in 0..k {
+                sum += a.at(i, p).value() * b.at(p, j).value();
+            }
+            if has_bias {
+                sum += bias[j].value();
+            }
+            if relu && sum < 0.0 {
+                sum = 0.0;
+            }
+            let (sum, got) = (T::wrap(sum), c.at(i, j).value());
+            assert!(
+                (got - sum).abs() <= T::EPS * sum.abs(),
+                "{what} {m}x{n}x{k} layouts {la}{lb}{lc} acc {accumulate} epi {epilogue}: ({i},{j}) is {got}, not {sum}"
+            );
+            mine[(c.start as isize + i as isize * c.rs + j as isize * c.cs) as usize] = true;
+        }
+    }
+    for (i, mine) in mine.iter().enumerate() {
+        assert!(*mine || c.data[i].value() == before.data[i].value(), "{what}: wrote outside of C");
+    }
+}
+
+const SIZES: [usize; 15] = [0, 1, 2, 3, 7, 8, 13, 17, 31, 33, 64, 65, 100, 129, 200];
+
+/// All sizes with random layouts, then all layouts with random sizes.
+fn grid<T: Elem>(run: &dyn Fn(Canon<T>), what: &str) {
+    let mut rng = Rng(1);
+    for m in SIZES {
+        for n in SIZES {
+            for _ in 0..5 {
+                let k = SIZES[rng.next(15)];
+                let layouts = (rng.next(8), rng.next(8), rng.next(6));
+                let (acc, epi) = (rng.next(2) == 1, rng.next(EPILOGUES));
+                check((m, n, k), layouts, acc, epi, &mut rng, run, what);
+            }
+        }
+    }
+    for la in 0..8 {
+        for lb in 0..8 {
+            for lc in 0..6 {
+                let size = (1 + rng.next(70), 1 + rng.next(70), 1 + rng.next(70));
+                check(size, (la, lb, lc), rng.next(2) == 1, rng.next(EPILOGUES), &mut rng, run, what);
+            }
+        }
+    }
+    // Several blocks of k, of lanes, and parts for several threads.
+    for (m, n, k) in [(3, 5000, 40), (70, 900, 30), (300, 70, 500), (30, 20, 1700), (1, 4200, 130), (900, 2, 800)] {
+        for layouts in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 1), (0, 0, 1), (3, 4, 3)] {
+            check((m, n, k), layouts, rng.next(2) == 1, rng.next(EPILOGUES), &mut rng, run, what);
+        }
+    }
+}
+
+fn one<'a>() -> Batch<'a> {
+    Batch { count: 1, offsets: &|_| [0; 3] }
+}
+
+fn float_kernels<S: Elem + Source<T>, T: Float>() {
+    for kern in micro::available::<T>() {
+        // SAFETY: `check` builds valid matrices, the kernel is available.
+        grid::<S>(&|p| if p.rows > 0 && p.lanes > 0 { unsafe { split::floats::<S, T>(p, one(), kern) } }, kern.name);
+    }
+}
+
+#[test]
+fn f32_all_kernels() {
+    float_kernels::<f32, f32>();
+}
+#[test]
+fn f64_all_kernels() {
+    float_kernels::<f64, f64>();
+}
+#[test]
+fn f16_all_kernels() {
+    float_kernels::<f16, f32>();
+}
+#[test]
+fn bf16_all_kernels() {
+    float_kernels::<bf16, f32>();
+}
+
+fn public<T: Elem + GemmElem>() {
+    grid::<T>(
+        &|p| {
+            // SAFETY: `check` builds valid matrices and a bias of the right length.
+            unsafe {
+                let bias = if p.bias.is_null() { None } else { Some(core::slice::from_raw_parts(p.bias, p.lanes)) };
+                let epilogue = match (bias, p.relu) {
+                    (None, false) => Epilogue::None,
+                    (None, true) => Epilogue::Relu,
+                    (Some(b), false) => Epilogue::Bias(b),
+                    (Some(b), true) => Epilogue::BiasRelu(b),
+                };
+                gemm(
+                    p.rows, p.lanes, p.k, p.a, p.a_row, p.a_k, p.b, p.b_k, p.b_lane, p.c, p.c_row, p.c_lane,
+                    p.load_c, epilogue,
+                )
+            }
+        },
+        "public",
+    );
+}
+#[test]
+fn public_f32() {
+    public::<f32>();
+}
+#[test]
+fn integers() {
+    public::<i64>();
+    public::<i32>();
+    public::<u8>();
+}
+
+#[test]
+fn integers_wrap() {
+    let (a, b) = ([i32::MAX, 2], [3, i32::MIN]);
+    let mut c = [0];
+    // SAFETY: one element of C, two of A and B.
+    unsafe { gemm(1, 1, 2, a.as_ptr(), 2, 1, b.as_ptr(), 1, 1, c.as_mut_ptr(), 1, 1, false, Epilogue::None) };
+    assert_eq!(c[0], i32::MAX.wrapping_mul(3).wrapping_add(2i32.wrapping_mul(i32::MIN)));
+}
+
+fn nan_and_infinity_for<T: Float + Source<T>>(kern: &Kernel<T>, make: fn(f64) -> T, bits: fn(T) -> f64) {
+    // Zero times infinity is NaN, and a ReLU does not hide it.
+    for (m, n, k) in [(1, 1, 20), (20, 40, 30), (5, 3, 1), (70, 20, 450)] {
+        let mut a = vec![make(0.0); m * k];
+        let mut b = vec![make(1.0); k * n];
+        b[(k - 1) * n] = make(f64::INFINITY);
+        a[(m - 1) * k] = make(f64::NAN);
+        for b_k in [n as isize, 1] {
+            let b_lane = if b_k == 1 { k as isize } else { 1 };
+            if b_k == 1 {
+                b.fill(make(1.0));
+                b[k - 1] = make(f64::INFINITY);
+            }
+            let mut c = vec![make(5.0); m * n];
+            // SAFETY: row-major A and C, B of either order, all of full length.
+            unsafe {
+                split::floats::<T, T>(
+                    Canon {
+                        rows: m, lanes: n, k,
+                        a: a.as_ptr(), a_row: k as isize, a_k: 1,
+                        b: b.as_ptr(), b_k, b_lane,
+                        c: c.as_mut_ptr(), c_row: n as isize, c_lane: 1,
+                        load_c: false, bias: core::ptr::null(), bias_on_rows: false, relu: true,
+                    },
+                    one(),
+                    kern,
+                )
+            };
+            for i in 0..m {
+                for j in 0..n {
+                    let nan = j == 0 || i == m - 1;
+                    assert_eq!(bits(c[i * n + j]).is_nan(), nan, "{} {m}x{n}x{k} at ({i},{j})", kern.name);
+                }
+            }
+        }
+    }
+}
+#[test]
+fn nan_and_infinity() {
+    for kern in micro::available::<f32>() {
+        nan_and_infinity_for(kern, |x| x as f32, |x| x as f64);
+    }
+    for kern in micro::available::<f64>() {
+        nan_and_infinity_for(kern, |x| x, |x| x);
+    }
+}
+
+#[test]
+fn batches() {
+    let mut rng = Rng(3);
+    for (count, m, n, k) in [(7, 5, 9, 11), (3, 64, 64, 64), (100, 16, 16, 8), (2, 150, 200, 100), (5, 3, 4, 0), (0, 3, 4, 5)] {
+        let mut data = |len: usize| (0..len).map(|_| rng.next(17) as f32 - 8.0).collect::<Vec<f32>>();
+        // B is shared by all products, C is stored in reverse order.
+        let (a, b) = (data(count * m * k), data(k * n));
+        let mut c = vec![0.0; count * m * n];
+        let offsets = |i: usize| [(i * m * k) as isize, 0, ((count - 1 - i) * m * n) as isize];
+        // SAFETY: the offsets stay inside the vectors.
+        unsafe {
+            gemm_batched(
+                count, offsets, m, n, k, a.as_ptr(), k as isize, 1, b.as_ptr(), n as isize, 1, c.as_mut_ptr(),
+                n as isize, 1, false, Epilogue::None,
+            )
+        };
+        for x in 0..count {
+            for i in 0..m {
+                for j in 0..n {
+                    let want: f32 = (0..k).map(|p| a[x * m * k + i * k + p] * b[p * n + j]).sum();
+                    assert_eq!(c[(count - 1 - x) * m * n + i * n + j], want);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn same_bits_for_any_number_of_threads() {
+    let mut rng = Rng(5);
+    for (m, n, k) in [(64, 512, 784), (64, 784, 512), (512, 784, 64), (300, 300, 300), (64, 10, 512), (1, 3000, 900), (2000, 30, 90)] {
+        let mut data = |len: usize| (0..len).map(|_| rng.next(10007) as f32 / 5000.0 - 1.0).collect::<Vec<f32>>();
+        let (a, b) = (data(m * k), data(k * n));
+        for transposed in [false, true] {
+            let (rsb, csb) = if transposed { (1, k as isize) } else { (n as isize, 1) };
+            let run = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut c = vec![0f32; m * n];
+                pool.install(|| {
+                    // SAFETY: row-major A and C, B of either order, all of full length.
+                    unsafe {
+                        gemm(
+                            m, n, k, a.as_ptr(), k as isize, 1, b.as_ptr(), rsb, csb, c.as_mut_ptr(), n as isize, 1,
+                            false, Epilogue::Relu,
+                        )
+                    }
+                });
+                c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+            };
+            let first = run(1);
+            for threads in [2, 3, 7, 16] {
+                assert!(run(threads) == first, "{m}x{n}x{k} with {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore]
+fn speed() {
+    let kern = &micro::avx512_f32::KERNEL;
+    let t = |x: isize| x;
+    let _ = t;
+    for (k, panels, km, ahead, nr) in [
+        (96, 1, false, 0, 14), (96, 1, false, 256, 14), (96, 1, true, 256, 14), (400, 12, false, 0, 14), (400, 12, false, 128, 14),
+        (400, 12, false, 256, 14), (400, 12, false, 512, 14), (400, 12, true, 256, 14), (256, 12, false, 256, 14), (256, 18, false, 256, 14), (400, 12, false, 256, 12), (400, 12, false, 256, 8),
+    ] {
+        super::scratch::with_scratch::<f32, _>(4_000_000, |buf| unsafe {
+            for i in 0..4_000_000 { *buf.add(i) = 0.5 }
+            let a = buf;
+            let b = buf.add(16384);
+            let c = buf.add(2_000_000);
+            let mut best = f64::MAX;
+            for _ in 0..3000 {
+                let t = std::time::Instant::now();
+                for j in 0..panels {
+                    (kern.micro)(&micro::Micro {
+                        k, rows: nr, nv: 2, a, a_kmajor: km, b: b.add(j * k * 32), b_rs: 32, b_ahead: ahead, b_copy: core::ptr::null_mut(),
+                        c: c.add(j * 32), c_rs: 784, cols: 32, load_c: true, bias: core::ptr::null(), relu: false,
+                    });
+                }
+                best = best.min(t.elapsed().as_secs_f64());
+            }
+            println!("k {k} panels {panels} km {km} ahead {ahead} nr {nr}: {:.1} GF", 2.0 * (nr * 32 * k * panels) as f64 / best / 1e9);
+        });
+    }
+}
