@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench mlp`; `benches/compare_mlp.py` sets it beside PyTorch.
 
+#![allow(missing_docs)] // criterion's macro makes a public function
+
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,0 +1,130 @@
+//! The loss modules against PyTorch: every case of the golden file that Kiln has the loss for.
+
+mod common;
+
+use common::{Golden, assert_close, number};
+use kiln_nn::{BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, functional};
+use kiln_tensor::{Device, Reduction, Result, Tensor, autograd::BackwardOptions};
+use serde_json::Value;
+
+fn reduction(args: &Value) -> Reduction {
+    match args["reduction"].as_str() {
+        Some("none") => Reduction::None,
+        Some("sum") => Reduction::Sum,
+        _ => Reduction::Mean,
+    }
+}
+
+/// The loss of a case; `None` for losses that Kiln does not have.
+fn loss(
+    golden: &Golden,
+    name: &str,
+    op: &str,
+    args: &Value,
+    input: &Tensor,
+    target: &Tensor,
+) -> Result<Option<Tensor>> {
+    let reduction = reduction(args);
+    let tensor = |arg: &str| args[arg].as_str().map(|key| golden.get(name, key));
+    let ignore_index = args["ignore_index"].as_i64().unwrap_or(-100);
+    let result = match op {
+        "mse_loss" => MSELoss::new().reduction(reduction).forward(input, target),
+        "l1_loss" => L1Loss::new().reduction(reduction).forward(input, target),
+        "nll_loss" => {
+            let mut loss = NLLLoss::new().reduction(reduction).ignore_index(ignore_index);
+            if let Some(weight) = tensor("weight") {
+                loss = loss.weight(weight);
+            }
+            loss.forward(input, target)
+        }
+        "cross_entropy" => {
+            let smoothing = number(args, "label_smoothing", 0.0);
+            let mut loss =
+                CrossEntropyLoss::new().reduction(reduction).ignore_index(ignore_index).label_smoothing(smoothing);
+            if let Some(weight) = tensor("weight") {
+                loss = loss.weight(weight);
+            }
+            loss.forward(input, target)
+        }
+        "binary_cross_entropy_with_logits" => {
+            let mut loss = BCEWithLogitsLoss::new().reduction(reduction);
+            if let Some(weight) = tensor("weight") {
+                loss = loss.weight(weight);
+            }
+            if let Some(pos_weight) = tensor("pos_weight") {
+                loss = loss.pos_weight(pos_weight);
+            }
+            loss.forward(input, target)
+        }
+        _ => return Ok(None),
+    };
+    result.map(Some)
+}
+
+#[test]
+fn values_and_gradients_equal_pytorchs() {
+    let golden = Golden::open("losses.safetensors");
+    let mut count = 0;
+    for case in &golden.cases {
+        let (name, op) = (case["name"].as_str().unwrap(), case["op"].as_str().unwrap());
+        let run = || -> Result<bool> {
+            let leaf = |key: &str| {
+                let tensor = golden.get(name, key);
+                let wanted = golden.find(name, &key.replace("in", "grad")).is_some();
+                tensor.requires_grad_(wanted)
+            };
+            let (input, target) = (leaf("in0")?, leaf("in1")?);
+            // PyTorch broadcasts this target, with a warning; Kiln refuses.
+            if name.contains("broadcast") {
+                assert!(loss(&golden, name, op, &case["args"], &input, &target).is_err());
+                return Ok(false);
+            }
+            let Some(out) = loss(&golden, name, op, &case["args"], &input, &target)? else { return Ok(false) };
+            assert_close(&out, &golden.get(name, "out0"), name);
+            if let Some(cotangent) = golden.find(name, "cotangent0") {
+                out.backward_with(&cotangent, BackwardOptions::default())?;
+                for (key, leaf) in [("grad0", &input), ("grad1", &target)] {
+                    if let Some(want) = golden.find(name, key) {
+                        assert_close(&leaf.grad().unwrap(), &want, &format!("{name}, {key}"));
+                    }
+                }
+            }
+            Ok(true)
+        };
+        count += usize::from(run().unwrap_or_else(|e| panic!("{name}: {e}")));
+    }
+    assert_eq!(count, 180);
+}
+
+#[test]
+fn functions_are_the_modules_with_their_defaults() -> Result<()> {
+    let x = Tensor::new(&[[0.5f32, -1.0], [2.0, 0.25]], Device::Cpu)?;
+    let y = Tensor::new(&[[1.0f32, 0.0], [0.0, 1.0]], Device::Cpu)?;
+    let classes = Tensor::new(&[1i64, 0], Device::Cpu)?;
+    for (function, module) in [
+        (functional::mse_loss(&x, &y)?, MSELoss::new().forward(&x, &y)?),
+        (functional::l1_loss(&x, &y)?, L1Loss::new().forward(&x, &y)?),
+        (functional::cross_entropy(&x, &classes)?, CrossEntropyLoss::new().forward(&x, &classes)?),
+        (functional::nll_loss(&x, &classes)?, NLLLoss::new().forward(&x, &classes)?),
+        (functional::binary_cross_entropy_with_logits(&x, &y)?, BCEWithLogitsLoss::new().forward(&x, &y)?),
+    ] {
+        assert_eq!(function.item::<f32>()?, module.item::<f32>()?);
+    }
+    // CrossEntropyLoss is LogSoftmax and NLLLoss.
+    let (a, b) = (functional::nll_loss(&x.log_softmax(1)?, &classes)?, functional::cross_entropy(&x, &classes)?);
+    assert!((a.item::<f32>()? - b.item::<f32>()?).abs() < 1e-6);
+    Ok(())
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() -> Result<()> {
+    let x = Tensor::zeros([2, 3], Device::Cpu)?;
+    let classes = |values: &[i64]| Tensor::new(values, Device::Cpu);
+    assert!(CrossEntropyLoss::new().forward(&x, &classes(&[0, 3])?).is_err());
+    assert!(CrossEntropyLoss::new().forward(&x, &classes(&[0])?).is_err());
+    assert!(CrossEntropyLoss::new().label_smoothing(1.5).forward(&x, &classes(&[0, 1])?).is_err());
+    assert!(CrossEntropyLoss::new().weight(Tensor::ones(2, Device::Cpu)?).forward(&x, &classes(&[0, 1])?).is_err());
+    assert!(NLLLoss::new().forward(&x, &x).is_err());
+    assert!(MSELoss::new().forward(&x, &Tensor::zeros([3], Device::Cpu)?).is_err());
+    Ok(())
+}
