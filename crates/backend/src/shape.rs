@@ -159,9 +159,17 @@ pub trait Dims {
     /// # Errors
     /// A dimension out of range, or one named twice.
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]>;
+
+    /// Whether no dimension is named, which stands for all.
+    fn names_none(&self) -> bool {
+        false
+    }
 }
 
 impl Dims for () {
+    fn names_none(&self) -> bool {
+        true
+    }
     fn resolve(&self, _: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
         let mut mask = [false; MAX_RANK];
         mask[..rank].fill(true);
@@ -170,6 +178,9 @@ impl Dims for () {
 }
 
 impl<D: Dim> Dims for [D] {
+    fn names_none(&self) -> bool {
+        self.is_empty()
+    }
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
         if self.is_empty() {
             return ().resolve(op, rank);
@@ -194,12 +205,18 @@ impl<D: Dim> Dims for D {
 }
 
 impl<D: Dim, const N: usize> Dims for [D; N] {
+    fn names_none(&self) -> bool {
+        N == 0
+    }
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
         self.as_slice().resolve(op, rank)
     }
 }
 
 impl<D: Dim> Dims for &[D] {
+    fn names_none(&self) -> bool {
+        self.is_empty()
+    }
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
         (**self).resolve(op, rank)
     }

@@ -18,7 +18,6 @@ use kiln_tensor::{Error, Result, Tensor};
 /// # }
 /// ```
 #[derive(Debug, Module)]
-#[module(name = "NeuralNetwork")]
 pub struct Mlp {
     flatten: Flatten,
     linear_relu_stack: Sequential,
@@ -59,9 +58,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prints_as_the_tutorials_network() {
+    fn prints_as_a_tree() {
         let text = Mlp::new(&[784, 512, 512, 10]).unwrap().to_string();
-        let want = "NeuralNetwork(\n  (flatten): Flatten(start_dim=1, end_dim=-1)\n  (linear_relu_stack): Sequential(\n    \
+        let want = "Mlp(\n  (flatten): Flatten(start_dim=1, end_dim=-1)\n  (linear_relu_stack): Sequential(\n    \
                     (0): Linear(in_features=784, out_features=512, bias=True)\n    (1): ReLU()\n    \
                     (2): Linear(in_features=512, out_features=512, bias=True)\n    (3): ReLU()\n    \
                     (4): Linear(in_features=512, out_features=10, bias=True)\n  )\n)";

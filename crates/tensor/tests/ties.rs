@@ -23,7 +23,12 @@ const CASES: &[Case] = &[
     ("amin shares", &[1.0, 1.0, 3.0, 1.0], |x| x.amin(0), &[1.0 / 3.0, 1.0 / 3.0, 0.0, 1.0 / 3.0]),
     ("max_dim takes the first", &[3.0, 1.0, 3.0], |x| Ok(x.max_dim(0)?.0), &[1.0, 0.0, 0.0]),
     ("min_dim takes the first", &[3.0, 1.0, 1.0], |x| Ok(x.min_dim(0)?.0), &[0.0, 1.0, 0.0]),
-    ("topk takes the first (PyTorch leaves it open)", &[3.0, 1.0, 3.0, 3.0], |x| Ok(x.topk(2, 0, true)?.0), &[1.0, 0.0, 1.0, 0.0]),
+    (
+        "topk takes the first (PyTorch leaves it open)",
+        &[3.0, 1.0, 3.0, 3.0],
+        |x| Ok(x.topk(2, 0, true)?.0),
+        &[1.0, 0.0, 1.0, 0.0],
+    ),
     ("prod with one 0", &[2.0, 0.0, 3.0], |x| x.prod(()), &[0.0, 6.0, 0.0]),
     ("prod with two 0s", &[2.0, 0.0, 0.0], |x| x.prod(()), &[0.0, 0.0, 0.0]),
     ("std of equals", &[2.0, 2.0, 2.0], |x| x.std((), 1.0), &[0.0, 0.0, 0.0]),

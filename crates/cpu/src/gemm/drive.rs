@@ -54,11 +54,7 @@ pub(crate) unsafe fn part<S: Source<T>, T: Float>(
             a: p.a.offset(rows.0 as isize * p.a_row),
             b: p.b.offset(lanes.0 as isize * p.b_lane),
             c: p.c.offset(rows.0 as isize * p.c_row + lanes.0 as isize * p.c_lane),
-            bias: if p.bias.is_null() {
-                p.bias
-            } else {
-                p.bias.add(if p.bias_on_rows { rows.0 } else { lanes.0 })
-            },
+            bias: if p.bias.is_null() { p.bias } else { p.bias.add(if p.bias_on_rows { rows.0 } else { lanes.0 }) },
             ..*p
         }
     };
@@ -69,7 +65,13 @@ pub(crate) unsafe fn part<S: Source<T>, T: Float>(
         return;
     }
     // Accumulate in T and convert once.
-    let bias_len = if p.bias.is_null() { 0 } else if p.bias_on_rows { nr } else { nl };
+    let bias_len = if p.bias.is_null() {
+        0
+    } else if p.bias_on_rows {
+        nr
+    } else {
+        nl
+    };
     with_scratch::<T, _>(nr * nl + bias_len, |c| {
         // SAFETY: the scratch has nr * nl + bias_len elements; `q` is valid by contract.
         unsafe {
@@ -303,9 +305,7 @@ unsafe fn pack_rows<S: Source<T>, T: Float>(
             if S::SAME {
                 // Whole vectors are stored; what they write too much, the next step of k
                 // overwrites, or is slack after the last.
-                let p = PackLanes {
-                    src: src.cast(), k: nk, lanes: nr, k_stride, lane_stride: 1, dst, width: nr,
-                };
+                let p = PackLanes { src: src.cast(), k: nk, lanes: nr, k_stride, lane_stride: 1, dst, width: nr };
                 (kern.pack_lanes)(&p);
             } else {
                 for k in 0..nk {
@@ -349,6 +349,13 @@ unsafe fn store_scattered<T: Float>(t: &Transposed<T>, c_rs: isize, bias_on_rows
     }
 }
 
-pub static TUNE: std::sync::LazyLock<Vec<isize>> = std::sync::LazyLock::new(|| std::env::var("TUNE").unwrap_or_default().split(',').map(|x| x.parse().unwrap_or(-1)).collect());
+pub static TUNE: std::sync::LazyLock<Vec<isize>> = std::sync::LazyLock::new(|| {
+    std::env::var("TUNE").unwrap_or_default().split(',').map(|x| x.parse().unwrap_or(-1)).collect()
+});
 #[inline]
-pub fn tune(i: usize, default: isize) -> isize { match TUNE.get(i) { Some(&x) if x >= 0 => x, _ => default } }
+pub fn tune(i: usize, default: isize) -> isize {
+    match TUNE.get(i) {
+        Some(&x) if x >= 0 => x,
+        _ => default,
+    }
+}

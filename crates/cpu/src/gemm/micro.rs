@@ -142,7 +142,7 @@ unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const LDA: usize, cons
             }
         });
         macro_rules! step {
-            ($u:expr) => {{
+            () => {{
                 let mut bv = [V::zero(); NV];
                 unroll!(v < NV, {
                     bv[v] = V::load(b.add(v * V::L));
@@ -152,7 +152,7 @@ unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const LDA: usize, cons
                     }
                 });
                 unroll!(i < MR, {
-                    let x = V::splat(*a.add(i * row_a + $u * step_a));
+                    let x = V::splat(*a.add(i * row_a));
                     unroll!(v < NV, {
                         acc[i][v] = x.fma(bv[v], acc[i][v]);
                     });
@@ -163,15 +163,10 @@ unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const LDA: usize, cons
                 }
             }};
         }
-        for _ in 0..m.k / 4 {
-            step!(0);
-            step!(1);
-            step!(2);
-            step!(3);
-            a = a.add(4 * step_a);
-        }
-        for _ in 0..m.k % 4 {
-            step!(0);
+        // Not unrolled: a step has enough independent products, and the code of all variants together would be
+        // several times as large.
+        for _ in 0..m.k {
+            step!();
             a = a.add(step_a);
         }
         let _ = (b, copy);
@@ -393,9 +388,9 @@ macro_rules! kernel {
     };
 }
 
+use super::simd::Plain;
 #[cfg(target_arch = "x86_64")]
 use super::simd::x86::{F32x8, F32x16, F64x4, F64x8};
-use super::simd::Plain;
 
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f32, "avx512", F32x16, f32,

@@ -123,9 +123,7 @@ pub unsafe fn gemm<T: GemmElem>(
     epilogue: Epilogue<'_, T>,
 ) {
     // SAFETY: the caller's promise, for a batch of one.
-    unsafe {
-        gemm_batched(1, |_| [0; 3], m, n, k, a, rsa, csa, b, rsb, csb, c, rsc, csc, accumulate, epilogue)
-    }
+    unsafe { gemm_batched(1, |_| [0; 3], m, n, k, a, rsa, csa, b, rsb, csb, c, rsc, csc, accumulate, epilogue) }
 }
 
 /// `batch` products of the same shape and strides, as [`gemm`]. `offsets(i)` says how many

@@ -67,7 +67,11 @@ impl Drop for Close<'_> {
         let mut spins = 0u32;
         while inside > 0 {
             spins += 1;
-            if spins < 10_000 { core::hint::spin_loop() } else { std::thread::yield_now() }
+            if spins < 10_000 {
+                core::hint::spin_loop()
+            } else {
+                std::thread::yield_now()
+            }
             inside = self.0.helpers.load(Acquire) & !CLOSED;
         }
     }

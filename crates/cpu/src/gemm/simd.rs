@@ -378,9 +378,7 @@ pub(crate) mod x86 {
             // SAFETY: see the head of this module; 8 rows of 4 elements are read.
             unsafe {
                 let row = |i: isize| _mm_loadu_ps(p.offset(i * s));
-                let pair = |i: isize| {
-                    _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(row(i)), row(i + 4))
-                };
+                let pair = |i: isize| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(row(i)), row(i + 4));
                 let (a, b, c, d) = (pair(0), pair(1), pair(2), pair(3));
                 let (ab0, ab1) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
                 let (cd0, cd1) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
@@ -465,9 +463,7 @@ pub(crate) mod x86 {
             // SAFETY: see the head of this module; 4 rows of 2 elements are read.
             unsafe {
                 let row = |i: isize| _mm_loadu_pd(p.offset(i * s));
-                let pair = |i: isize| {
-                    _mm256_insertf128_pd::<1>(_mm256_castpd128_pd256(row(i)), row(i + 2))
-                };
+                let pair = |i: isize| _mm256_insertf128_pd::<1>(_mm256_castpd128_pd256(row(i)), row(i + 2));
                 let (a, b) = (pair(0), pair(1));
                 let z = F64x4(a);
                 [F64x4(_mm256_unpacklo_pd(a, b)), F64x4(_mm256_unpackhi_pd(a, b)), z, z]

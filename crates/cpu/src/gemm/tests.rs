@@ -118,10 +118,18 @@ fn check<T: Elem>(
     let start = c.start;
     let pc = &mut c.data[start] as *mut T;
     run(Canon {
-        rows: m, lanes: n, k,
-        a: a.ptr(), a_row: a.rs, a_k: a.cs,
-        b: b.ptr(), b_k: b.rs, b_lane: b.cs,
-        c: pc, c_row: c.rs, c_lane: c.cs,
+        rows: m,
+        lanes: n,
+        k,
+        a: a.ptr(),
+        a_row: a.rs,
+        a_k: a.cs,
+        b: b.ptr(),
+        b_k: b.rs,
+        b_lane: b.cs,
+        c: pc,
+        c_row: c.rs,
+        c_lane: c.cs,
         load_c: accumulate,
         bias: if has_bias { bias.as_ptr() } else { core::ptr::null() },
         bias_on_rows: false,
@@ -190,7 +198,14 @@ fn one<'a>() -> Batch<'a> {
 fn float_kernels<S: Elem + Source<T>, T: Float>() {
     for kern in micro::available::<T>() {
         // SAFETY: `check` builds valid matrices, the kernel is available.
-        grid::<S>(&|p| if p.rows > 0 && p.lanes > 0 { unsafe { split::floats::<S, T>(p, one(), kern) } }, kern.name);
+        grid::<S>(
+            &|p| {
+                if p.rows > 0 && p.lanes > 0 {
+                    unsafe { split::floats::<S, T>(p, one(), kern) }
+                }
+            },
+            kern.name,
+        );
     }
 }
 
@@ -224,8 +239,8 @@ fn public<T: Elem + GemmElem>() {
                     (Some(b), true) => Epilogue::BiasRelu(b),
                 };
                 gemm(
-                    p.rows, p.lanes, p.k, p.a, p.a_row, p.a_k, p.b, p.b_k, p.b_lane, p.c, p.c_row, p.c_lane,
-                    p.load_c, epilogue,
+                    p.rows, p.lanes, p.k, p.a, p.a_row, p.a_k, p.b, p.b_k, p.b_lane, p.c, p.c_row, p.c_lane, p.load_c,
+                    epilogue,
                 )
             }
         },
@@ -270,11 +285,22 @@ fn nan_and_infinity_for<T: Float + Source<T>>(kern: &Kernel<T>, make: fn(f64) ->
             unsafe {
                 split::floats::<T, T>(
                     Canon {
-                        rows: m, lanes: n, k,
-                        a: a.as_ptr(), a_row: k as isize, a_k: 1,
-                        b: b.as_ptr(), b_k, b_lane,
-                        c: c.as_mut_ptr(), c_row: n as isize, c_lane: 1,
-                        load_c: false, bias: core::ptr::null(), bias_on_rows: false, relu: true,
+                        rows: m,
+                        lanes: n,
+                        k,
+                        a: a.as_ptr(),
+                        a_row: k as isize,
+                        a_k: 1,
+                        b: b.as_ptr(),
+                        b_k,
+                        b_lane,
+                        c: c.as_mut_ptr(),
+                        c_row: n as isize,
+                        c_lane: 1,
+                        load_c: false,
+                        bias: core::ptr::null(),
+                        bias_on_rows: false,
+                        relu: true,
                     },
                     one(),
                     kern,
@@ -302,7 +328,9 @@ fn nan_and_infinity() {
 #[test]
 fn batches() {
     let mut rng = Rng(3);
-    for (count, m, n, k) in [(7, 5, 9, 11), (3, 64, 64, 64), (100, 16, 16, 8), (2, 150, 200, 100), (5, 3, 4, 0), (0, 3, 4, 5)] {
+    for (count, m, n, k) in
+        [(7, 5, 9, 11), (3, 64, 64, 64), (100, 16, 16, 8), (2, 150, 200, 100), (5, 3, 4, 0), (0, 3, 4, 5)]
+    {
         let mut data = |len: usize| (0..len).map(|_| rng.next(17) as f32 - 8.0).collect::<Vec<f32>>();
         // B is shared by all products, C is stored in reverse order.
         let (a, b) = (data(count * m * k), data(k * n));
@@ -311,8 +339,22 @@ fn batches() {
         // SAFETY: the offsets stay inside the vectors.
         unsafe {
             gemm_batched(
-                count, offsets, m, n, k, a.as_ptr(), k as isize, 1, b.as_ptr(), n as isize, 1, c.as_mut_ptr(),
-                n as isize, 1, false, Epilogue::None,
+                count,
+                offsets,
+                m,
+                n,
+                k,
+                a.as_ptr(),
+                k as isize,
+                1,
+                b.as_ptr(),
+                n as isize,
+                1,
+                c.as_mut_ptr(),
+                n as isize,
+                1,
+                false,
+                Epilogue::None,
             )
         };
         for x in 0..count {
@@ -329,7 +371,9 @@ fn batches() {
 #[test]
 fn same_bits_for_any_number_of_threads() {
     let mut rng = Rng(5);
-    for (m, n, k) in [(64, 512, 784), (64, 784, 512), (512, 784, 64), (300, 300, 300), (64, 10, 512), (1, 3000, 900), (2000, 30, 90)] {
+    for (m, n, k) in
+        [(64, 512, 784), (64, 784, 512), (512, 784, 64), (300, 300, 300), (64, 10, 512), (1, 3000, 900), (2000, 30, 90)]
+    {
         let mut data = |len: usize| (0..len).map(|_| rng.next(10007) as f32 / 5000.0 - 1.0).collect::<Vec<f32>>();
         let (a, b) = (data(m * k), data(k * n));
         for transposed in [false, true] {
@@ -341,8 +385,20 @@ fn same_bits_for_any_number_of_threads() {
                     // SAFETY: row-major A and C, B of either order, all of full length.
                     unsafe {
                         gemm(
-                            m, n, k, a.as_ptr(), k as isize, 1, b.as_ptr(), rsb, csb, c.as_mut_ptr(), n as isize, 1,
-                            false, Epilogue::Relu,
+                            m,
+                            n,
+                            k,
+                            a.as_ptr(),
+                            k as isize,
+                            1,
+                            b.as_ptr(),
+                            rsb,
+                            csb,
+                            c.as_mut_ptr(),
+                            n as isize,
+                            1,
+                            false,
+                            Epilogue::Relu,
                         )
                     }
                 });
@@ -363,11 +419,23 @@ fn speed() {
     let t = |x: isize| x;
     let _ = t;
     for (k, panels, km, ahead, nr) in [
-        (96, 1, false, 0, 14), (96, 1, false, 256, 14), (96, 1, true, 256, 14), (400, 12, false, 0, 14), (400, 12, false, 128, 14),
-        (400, 12, false, 256, 14), (400, 12, false, 512, 14), (400, 12, true, 256, 14), (256, 12, false, 256, 14), (256, 18, false, 256, 14), (400, 12, false, 256, 12), (400, 12, false, 256, 8),
+        (96, 1, false, 0, 14),
+        (96, 1, false, 256, 14),
+        (96, 1, true, 256, 14),
+        (400, 12, false, 0, 14),
+        (400, 12, false, 128, 14),
+        (400, 12, false, 256, 14),
+        (400, 12, false, 512, 14),
+        (400, 12, true, 256, 14),
+        (256, 12, false, 256, 14),
+        (256, 18, false, 256, 14),
+        (400, 12, false, 256, 12),
+        (400, 12, false, 256, 8),
     ] {
         super::scratch::with_scratch::<f32, _>(4_000_000, |buf| unsafe {
-            for i in 0..4_000_000 { *buf.add(i) = 0.5 }
+            for i in 0..4_000_000 {
+                *buf.add(i) = 0.5
+            }
             let a = buf;
             let b = buf.add(16384);
             let c = buf.add(2_000_000);
@@ -376,13 +444,29 @@ fn speed() {
                 let t = std::time::Instant::now();
                 for j in 0..panels {
                     (kern.micro)(&micro::Micro {
-                        k, rows: nr, nv: 2, a, a_kmajor: km, b: b.add(j * k * 32), b_rs: 32, b_ahead: ahead, b_copy: core::ptr::null_mut(),
-                        c: c.add(j * 32), c_rs: 784, cols: 32, load_c: true, bias: core::ptr::null(), relu: false,
+                        k,
+                        rows: nr,
+                        nv: 2,
+                        a,
+                        a_kmajor: km,
+                        b: b.add(j * k * 32),
+                        b_rs: 32,
+                        b_ahead: ahead,
+                        b_copy: core::ptr::null_mut(),
+                        c: c.add(j * 32),
+                        c_rs: 784,
+                        cols: 32,
+                        load_c: true,
+                        bias: core::ptr::null(),
+                        relu: false,
                     });
                 }
                 best = best.min(t.elapsed().as_secs_f64());
             }
-            println!("k {k} panels {panels} km {km} ahead {ahead} nr {nr}: {:.1} GF", 2.0 * (nr * 32 * k * panels) as f64 / best / 1e9);
+            println!(
+                "k {k} panels {panels} km {km} ahead {ahead} nr {nr}: {:.1} GF",
+                2.0 * (nr * 32 * k * panels) as f64 / best / 1e9
+            );
         });
     }
 }

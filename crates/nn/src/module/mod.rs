@@ -61,6 +61,15 @@ use kiln_tensor::{Result, Tensor};
 /// | `#[module(no_display)]` | the struct | `Display` is not implemented |
 /// | `#[module(crate = "path")]` | the struct | where `kiln_nn` is, if it is not a dependency under its own name or as `kiln::nn` |
 ///
+/// Anything else is a compile error, a bare [`Tensor`] for one:
+///
+/// ```compile_fail
+/// #[derive(kiln_nn::Module)]
+/// struct Net {
+///     weight: kiln_tensor::Tensor, // trained or not? `Parameter` or `Buffer`
+/// }
+/// ```
+///
 /// A module with several inputs derives the same and has a `forward` method of its own instead of this trait.
 pub trait Module: ModuleTree {
     /// Computes the output for a batch.

@@ -160,7 +160,11 @@ pub trait ModuleTree: Send + Sync {
 
     /// Forgets the gradients of all parameters.
     fn zero_grad(&self) {
-        self.parameters().iter().for_each(Tensor::zero_grad);
+        walk(self, "", &mut |_, part| {
+            if let Part::Parameter(p) = part {
+                p.zero_grad();
+            }
+        });
     }
 
     /// Freezes all parameters (`false`) or trains them (`true`). Operations on frozen parameters alone

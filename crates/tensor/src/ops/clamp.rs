@@ -37,8 +37,7 @@ impl Tensor {
     pub fn clamp_min(&self, min: impl Into<Rhs>) -> Result<Tensor> {
         match min.into() {
             Rhs::Scalar(low) => self.record_clamp(crate::no_grad(|| self.maximum(low))?, move |x| x.gt(low)),
-            // The rules for ties and NaN are the same.
-            min @ Rhs::Tensor(_) => self.maximum(min),
+            Rhs::Tensor(low) => self.clamp_beyond(&low, false),
         }
     }
 
@@ -49,7 +48,7 @@ impl Tensor {
     pub fn clamp_max(&self, max: impl Into<Rhs>) -> Result<Tensor> {
         match max.into() {
             Rhs::Scalar(high) => self.record_clamp(crate::no_grad(|| self.minimum(high))?, move |x| x.lt(high)),
-            max @ Rhs::Tensor(_) => self.minimum(max),
+            Rhs::Tensor(high) => self.clamp_beyond(&high, true),
         }
     }
 
@@ -78,6 +77,24 @@ impl Tensor {
     ) -> Result<Tensor> {
         record(out, "ClampBackward1", &[self], &[self], move |ctx| {
             Ok(one(ctx.grad()?.keep_where(&inside(&ctx.saved(0)?)?)?))
+        })
+    }
+
+    /// The clamp by one tensor: `maximum` or `minimum` under another name.
+    fn clamp_beyond(&self, bound: &Tensor, is_upper: bool) -> Result<Tensor> {
+        let out = crate::no_grad(|| if is_upper { self.minimum(bound) } else { self.maximum(bound) })?;
+        let shapes = [*self.shape(), *bound.shape()];
+        record(out, "ClampBackward0", &[self, bound], &[self, bound], move |ctx| {
+            let (grad, x, bound) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            let tie = x.eq(&bound)?;
+            let (below, above) = (x.lt(&bound)?, x.gt(&bound)?);
+            // At NaN neither loses, and both get the whole gradient.
+            let lost = if is_upper { [&above, &below] } else { [&below, &above] };
+            let share = |lost: &Tensor, shape| {
+                let whole = grad.masked_fill(&lost.logical_or(&tie)?, 0)?;
+                whole.add(&grad.mul(0.5)?.keep_where(&tie)?)?.sum_to(shape)
+            };
+            Ok(smallvec![ctx.when(0, || share(lost[0], &shapes[0]))?, ctx.when(1, || share(lost[1], &shapes[1]))?])
         })
     }
 
@@ -146,6 +163,8 @@ mod tests {
         assert_eq!(gradients(&[&x], &x.clamp_min(-1)?)?, [[0., 0., 1., 1., 0.]]);
         assert_eq!(gradients(&[&x], &x.clamp_max(0.5)?)?, [[1., 1., 1., 0., 0.]]);
         assert_eq!(x.clamp(1, -1)?.to_vec::<f32>()?[..4], [-1.; 4]);
+        let bound = Tensor::new(0f32, Device::Cpu)?.requires_grad_(true)?;
+        assert_eq!(gradients(&[&x, &bound], &x.clamp_min(&bound)?)?, [vec![0., 0., 0.5, 1., 1.], vec![3.5]]);
         let i = Tensor::new(&[-3i64, 3], Device::Cpu)?;
         assert_eq!(i.clamp(-1.5, 2)?.to_vec::<f32>()?, [-1.5, 2.]);
         i.clamp_(-1, 2)?;

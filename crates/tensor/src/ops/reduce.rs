@@ -17,6 +17,8 @@ struct Plan {
     out: Shape,
     /// How many elements become one.
     count: usize,
+    /// Whether the caller named no dimension, which means all: PyTorch has nodes of their own for that.
+    whole: bool,
 }
 
 impl Plan {
@@ -34,11 +36,13 @@ impl Plan {
                 rank += 1;
             }
         }
-        Ok(Plan { mask, kept: Shape::new(&kept[..x.rank()])?, out: Shape::new(&out[..rank])?, count })
-    }
-
-    fn covers_all(&self, rank: usize) -> bool {
-        self.mask[..rank].iter().all(|&m| m)
+        Ok(Plan {
+            mask,
+            kept: Shape::new(&kept[..x.rank()])?,
+            out: Shape::new(&out[..rank])?,
+            count,
+            whole: dims.names_none() && !keepdim,
+        })
     }
 }
 
@@ -119,7 +123,7 @@ impl Tensor {
 
     fn sum_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         let plan = Plan::new(name, self, &dims, keepdim)?;
-        let node = if plan.covers_all(self.rank()) && !keepdim { "SumBackward0" } else { "SumBackward1" };
+        let node = if plan.whole { "SumBackward0" } else { "SumBackward1" };
         let (own, kept) = (*self.shape(), plan.kept);
         record(self.reduce(ReduceOp::Sum, &plan)?, node, &[self], &[], move |ctx| {
             Ok(one(ctx.grad()?.reshape(kept)?.expand(own)?))
@@ -129,7 +133,7 @@ impl Tensor {
     fn mean_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         check::floats(name, self)?;
         let plan = Plan::new(name, self, &dims, keepdim)?;
-        let node = if plan.covers_all(self.rank()) && !keepdim { "MeanBackward0" } else { "MeanBackward1" };
+        let node = if plan.whole { "MeanBackward0" } else { "MeanBackward1" };
         let (own, kept, count) = (*self.shape(), plan.kept, plan.count as f64);
         record(self.reduce(ReduceOp::Mean, &plan)?, node, &[self], &[], move |ctx| {
             Ok(one(ctx.grad()?.div(count)?.reshape(kept)?.expand(own)?))
@@ -185,7 +189,7 @@ impl Tensor {
 
     fn prod_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         let plan = Plan::new(name, self, &dims, keepdim)?;
-        let node = if plan.covers_all(self.rank()) && !keepdim { "ProdBackward0" } else { "ProdBackward1" };
+        let node = if plan.whole { "ProdBackward0" } else { "ProdBackward1" };
         let (kept, mask) = (plan.kept, plan.mask);
         record(self.reduce(ReduceOp::Prod, &plan)?, node, &[self], &[self], move |ctx| {
             let x = ctx.saved(0)?;

@@ -157,7 +157,7 @@ impl Tensor {
             layout = layout.squeeze(dim);
         }
         let name = match mask[..self.rank()].iter().filter(|&&m| m).count() {
-            all if all == self.rank() => "SqueezeBackward0",
+            _ if dims.names_none() => "SqueezeBackward0",
             1 => "SqueezeBackward1",
             _ => "SqueezeBackward2",
         };
