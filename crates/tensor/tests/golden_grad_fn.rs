@@ -333,8 +333,27 @@ const IN_PLACE: &[Line] = lines! {
     };
 };
 
-/// Names that are others in Kiln, and why.
-const OTHER_NAMES: &[(&str, &str)] = &[];
+/// Names that are others in Kiln: PyTorch's composes these of several operations and shows the last one, where
+/// Kiln has one; and the last three, of operations that it writes otherwise.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("2 ** x", "PowBackward1"),
+    ("F.cross_entropy(x, labels, label_smoothing=0.1)", "NllLossBackward0"),
+    ("F.cross_entropy(x, target)", "CrossEntropyBackward0"),
+    ("F.dropout(x, 0.5)", "NativeDropoutBackward0"),
+    ("F.l1_loss(x, target)", "L1LossBackward0"),
+    ("F.linear(b, W)", "ViewBackward0"),
+    ("F.linear(b, W, bias)", "ViewBackward0"),
+    ("F.linear(v, W)", "ViewBackward0"),
+    ("F.linear(v, W, bias)", "ViewBackward0"),
+    ("b @ b.transpose(1, 2)", "BmmBackward0"),
+    ("b @ d", "BmmBackward0"),
+    ("b @ m", "BmmBackward0"),
+    ("b @ v", "SqueezeBackward1"),
+    ("v @ m", "SqueezeBackward1"),
+    ("x // 2", "FloorBackward0"),
+    ("x @ d", "BmmBackward0"),
+    ("x.clone().t_()", "TBackward0"),
+];
 
 /// Expressions for things that `kiln-tensor` does not have.
 const ABSENT: &[&str] = &[

@@ -13,7 +13,7 @@ macro_rules! constant {
             /// # Errors
             /// The shape is too large, or the device is not available.
             pub fn $name(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
-                Self::filled(stringify!($name), shape.to_shape(stringify!($name))?, Scalar::Int($value), options.into())
+                Self::filled(shape.to_shape(stringify!($name))?, Scalar::Int($value), options.into())
             }
 
             #[doc = concat!("[`", stringify!($name), "`](Tensor::", stringify!($name), ") with this tensor's shape, dtype and device.")]
@@ -21,7 +21,7 @@ macro_rules! constant {
             /// # Errors
             /// Memory runs out.
             pub fn $like(&self) -> Result<Tensor> {
-                Self::filled(stringify!($like), *self.shape(), Scalar::Int($value), self.options())
+                Self::filled(*self.shape(), Scalar::Int($value), self.options())
             }
         )*}
     };
@@ -40,10 +40,10 @@ impl Tensor {
         TensorOptions::new().dtype(self.dtype()).device(self.device())
     }
 
-    fn filled(op: &'static str, shape: Shape, value: Scalar, options: TensorOptions) -> Result<Tensor> {
-        let TensorOptions { dtype, device, requires_grad } = options;
-        let _ = op;
-        Tensor::compute(device, dtype, shape, |backend, out| backend.fill(value, out))?.requires_grad_(requires_grad)
+    fn filled(shape: Shape, value: Scalar, options: TensorOptions) -> Result<Tensor> {
+        let TensorOptions { device, requires_grad, .. } = options;
+        Tensor::compute(device, options.dtype_or(DType::F32), shape, |backend, out| backend.fill(value, out))?
+            .requires_grad_(requires_grad)
     }
 
     /// A tensor with one value everywhere. As with the other constructors the dtype is `f32` unless the
@@ -52,7 +52,7 @@ impl Tensor {
     /// # Errors
     /// The shape is too large, or the device is not available.
     pub fn full(shape: impl Extents, value: impl Into<Scalar>, options: impl Into<TensorOptions>) -> Result<Tensor> {
-        Self::filled("full", shape.to_shape("full")?, value.into(), options.into())
+        Self::filled(shape.to_shape("full")?, value.into(), options.into())
     }
 
     /// [`full`](Tensor::full) with this tensor's shape, dtype and device.
@@ -60,7 +60,7 @@ impl Tensor {
     /// # Errors
     /// Memory runs out.
     pub fn full_like(&self, value: impl Into<Scalar>) -> Result<Tensor> {
-        Self::filled("full_like", *self.shape(), value.into(), self.options())
+        Self::filled(*self.shape(), value.into(), self.options())
     }
 
     /// A tensor whose values are not set: anything may be in it.
@@ -70,10 +70,11 @@ impl Tensor {
     pub fn empty(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
         let (shape, options) = (shape.to_shape("empty")?, options.into());
         // Recycled memory may hold any byte; a `bool` must be 0 or 1.
-        if options.dtype == DType::Bool {
-            return Self::filled("empty", shape, Scalar::Bool(false), options);
+        let dtype = options.dtype_or(DType::F32);
+        if dtype == DType::Bool {
+            return Self::filled(shape, Scalar::Bool(false), options);
         }
-        Tensor::compute(options.device, options.dtype, shape, |_, _| Ok(()))?.requires_grad_(options.requires_grad)
+        Tensor::compute(options.device, dtype, shape, |_, _| Ok(()))?.requires_grad_(options.requires_grad)
     }
 
     /// [`empty`](Tensor::empty) with this tensor's shape, dtype and device.
@@ -90,14 +91,14 @@ impl Tensor {
     /// It is too large, or the device is not available.
     pub fn eye(n: usize, options: impl Into<TensorOptions>) -> Result<Tensor> {
         let options = options.into();
-        let out = Self::filled("eye", Shape::new(&[n, n])?, Scalar::Int(0), options.requires_grad(false))?;
+        let out = Self::filled(Shape::new(&[n, n])?, Scalar::Int(0), options.requires_grad(false))?;
         let diagonal = kiln_backend::Layout::strided(Shape::new(&[n])?, &[n as isize + 1], 0)?;
         out.alias(diagonal).fill_(1)?;
         out.requires_grad_(options.requires_grad)
     }
 
     /// The numbers from `start` up to (not including) `end` in steps of `step`. The dtype is `i64` if all
-    /// three are integers, else `f32`, unless the options name another than `f32`.
+    /// three are integers, else `f32`, unless the options name one.
     ///
     /// # Errors
     /// The step is 0 or leads away from `end`, a bound is not finite, or the device is not available.
@@ -107,11 +108,9 @@ impl Tensor {
         step: impl Into<Scalar>,
         options: impl Into<TensorOptions>,
     ) -> Result<Tensor> {
-        let (start, end, step, mut options) = (start.into(), end.into(), step.into(), options.into());
+        let (start, end, step, options) = (start.into(), end.into(), step.into(), options.into());
         let is_float = start.is_float() || end.is_float() || step.is_float();
-        if !is_float && options.dtype == DType::F32 {
-            options.dtype = DType::I64;
-        }
+        let options = options.dtype(options.dtype_or(if is_float { DType::F32 } else { DType::I64 }));
         let refuse =
             |why: &str| Err(Error::argument("arange", format!("{why} (start {start}, end {end}, step {step})")));
         let (from, to, by) = (start.to_f64(), end.to_f64(), step.to_f64());
@@ -160,8 +159,10 @@ impl Tensor {
     }
 
     fn ramp(len: usize, ramp: Ramp, options: TensorOptions) -> Result<Tensor> {
-        let TensorOptions { dtype, device, requires_grad } = options;
-        Tensor::compute(device, dtype, Shape::new(&[len])?, |backend, out| backend.ramp(ramp, out))?
-            .requires_grad_(requires_grad)
+        let TensorOptions { device, requires_grad, .. } = options;
+        Tensor::compute(device, options.dtype_or(DType::F32), Shape::new(&[len])?, |backend, out| {
+            backend.ramp(ramp, out)
+        })?
+        .requires_grad_(requires_grad)
     }
 }

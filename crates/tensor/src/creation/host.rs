@@ -132,6 +132,9 @@ impl Tensor {
             let expected = format!("`to_vec::<{}>` reads {}; convert with `to_dtype`", T::DTYPE, T::DTYPE);
             return Err(Error::dtype("to_vec", self.dtype(), expected));
         }
+        if self.numel() == 0 {
+            return Ok(Vec::new());
+        }
         let tensor = crate::no_grad(|| self.contiguous())?;
         let reading = tensor.read();
         let (start, backend) = (reading.layout.offset(), tensor.0.storage.backend);

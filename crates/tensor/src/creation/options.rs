@@ -9,26 +9,31 @@ use crate::Device;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct TensorOptions {
-    pub(crate) dtype: DType,
+    /// `None`: what the constructor makes by default, `f32` for most.
+    pub(crate) dtype: Option<DType>,
     pub(crate) device: Device,
     pub(crate) requires_grad: bool,
 }
 
 impl Default for TensorOptions {
     fn default() -> Self {
-        TensorOptions { dtype: DType::F32, device: Device::Cpu, requires_grad: false }
+        TensorOptions { dtype: None, device: Device::Cpu, requires_grad: false }
     }
 }
 
 impl TensorOptions {
-    /// `f32` on the CPU, without gradients.
+    /// On the CPU, without gradients, of the constructor's default dtype: `f32` for most, `i64` for integers.
     pub fn new() -> TensorOptions {
         TensorOptions::default()
     }
 
+    pub(crate) fn dtype_or(&self, default: DType) -> DType {
+        self.dtype.unwrap_or(default)
+    }
+
     /// With this element type.
     pub fn dtype(self, dtype: DType) -> TensorOptions {
-        TensorOptions { dtype, ..self }
+        TensorOptions { dtype: Some(dtype), ..self }
     }
 
     /// On this device.

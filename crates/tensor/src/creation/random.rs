@@ -37,7 +37,8 @@ pub(crate) fn take(numel: usize, words: usize) -> RandomState {
 
 impl Tensor {
     fn random(op: &'static str, shape: Shape, distribution: Distribution, options: TensorOptions) -> Result<Tensor> {
-        let TensorOptions { dtype, device, requires_grad } = options;
+        let TensorOptions { device, requires_grad, .. } = options;
+        let dtype = options.dtype_or(DType::F32);
         let integers = matches!(distribution, Distribution::Integers { .. } | Distribution::Bernoulli { .. });
         if !integers && !dtype.is_float() {
             return Err(Error::dtype(op, dtype, "floats are drawn"));
@@ -65,15 +66,13 @@ impl Tensor {
         Self::random("randn", shape.to_shape("randn")?, normal, options.into())
     }
 
-    /// Integers drawn evenly from `low..high`; `i64` unless the options name another dtype than `f32`.
+    /// Integers drawn evenly from `low..high`; `i64` unless the options name a dtype.
     ///
     /// # Errors
     /// The range is empty, or the device is not available.
     pub fn randint(low: i64, high: i64, shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
-        let mut options = options.into();
-        if options.dtype == DType::F32 {
-            options.dtype = DType::I64;
-        }
+        let options = options.into();
+        let options = options.dtype(options.dtype_or(DType::I64));
         if low >= high {
             return Err(Error::argument("randint", format!("the range {low}..{high} is empty")));
         }

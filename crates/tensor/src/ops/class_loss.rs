@@ -1,6 +1,6 @@
 //! Cross-entropy and negative log-likelihood over classes: one fused primitive each way.
 
-use kiln_backend::{ClassLoss, ClassLossInput, DType, Error, Reduction, Result, Shape};
+use kiln_backend::{ClassLoss, ClassLossInput, DType, Error, Layout, Reduction, Result, Shape};
 
 use super::check;
 use crate::{
@@ -60,10 +60,12 @@ impl Tensor {
             (false, false) => "NllLoss2DBackward0",
         };
         let (rule, own) = (*rule, *self.shape());
+        let shape = if reduced { Shape::SCALAR } else { sizes.out };
+        let loss = Tensor::from_storage(loss.0.storage.clone(), Layout::contiguous(shape));
         let with_weight = [&x, &flat_target, &lse, &total, weight.unwrap_or(&total)];
         let saved = if weight.is_some() { &with_weight[..] } else { &with_weight[..4] };
-        let loss = record(loss, name, &[self], saved, move |ctx| {
-            let (grad, x, target) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+        record(loss, name, &[self], saved, move |ctx| {
+            let (grad, x, target) = (ctx.grad()?.reshape(loss_shape)?, ctx.saved(0)?, ctx.saved(1)?);
             let (lse, total) = (ctx.saved(2)?, ctx.saved(3)?);
             let weight = if ctx.saved.len() == 5 { Some(ctx.saved(4)?) } else { None };
             let (g, t, w) = (grad.read(), target.read(), weight.as_ref().map(Tensor::read));
@@ -73,8 +75,7 @@ impl Tensor {
                 backend.class_loss_grad(&rule, g.view(), input.view(), t.view(), w, l.view(), d.view(), out)
             })?;
             Ok(one(gradient.reshape(own)?))
-        })?;
-        if reduced { Ok(loss) } else { loss.reshape(sizes.out) }
+        })
     }
 
     fn class_sizes(

@@ -80,7 +80,7 @@ pub const OTHERS: &[(&str, Op)] = ops! {
     "leaky_relu" => |x, a| x[0].leaky_relu(a.float("negative_slope").unwrap())?;
     "elu" => |x, a| x[0].elu(a.float("alpha").unwrap())?;
     "clamp" => |x, a| {
-        let bound = |name: &str| a.scalar(name).map(Rhs::from).or_else(|| a.tensor(name, x).map(Rhs::from));
+        let bound = |name: &str| a.tensor(name, x).map(Rhs::from).or_else(|| a.scalar(name).map(Rhs::from));
         match (bound("min"), bound("max")) {
             (Some(min), Some(max)) => x[0].clamp(min, max)?,
             (Some(min), None) => x[0].clamp_min(min)?,

@@ -74,7 +74,7 @@ pub const OTHERS: &[Check] = checks! {
     clamp_min PAIRS Distinct |x| x[0].clamp_min(&x[1]);
     clamp_max ANY Any |x| x[0].clamp_max(0.01);
     clamp_max PAIRS Distinct |x| x[0].clamp_max(&x[1]);
-    where_cond PAIRS Any |x| mask(2, 3).where_cond(&x[0], &x[1]);
+    where_cond PAIRS Any |x| x[0].detach().add(&x[1].detach())?.gt(0.3)?.where_cond(&x[0], &x[1]);
     where_cond ANY Any |x| mask(1, 3).where_cond(&x[0], 2.5);
     where_cond ANY Any |x| mask(1, 3).where_cond(2.5, &x[0]);
     masked_fill ANY Any |x| if x[0].rank() == 0 { x[0].masked_fill(&mask(1, 1).reshape(())?, 7) } else { x[0].masked_fill(&mask(1, 3), 7) };

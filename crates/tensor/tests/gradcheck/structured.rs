@@ -81,10 +81,10 @@ pub const VIEWS: &[Check] = checks! {
     squeeze ONES_INSIDE Any |x| x[0].squeeze([0, 1]);
     unsqueeze ANY Any |x| x[0].unsqueeze(-1);
     unsqueeze ANY Any |x| x[0].unsqueeze(0);
-    expand COLUMN Any |x| x[0].expand([2, -1, 4]);
+    expand COLUMN Any |x| x[0].expand([2, x[0].dims()[0] as i64, 4]);
     expand ANY Any |x| x[0].expand([&[2], x[0].dims()].concat());
     expand_as COLUMN Any |x| x[0].expand_as(&Tensor::zeros([3, x[0].dims()[0], 2], Device::Cpu)?);
-    broadcast_to COLUMN Any |x| x[0].broadcast_to([2, -1, 2]);
+    broadcast_to COLUMN Any |x| x[0].broadcast_to([2, x[0].dims()[0] as i64, 2]);
     reshape CUBE Any |x| x[0].reshape([x[0].dims()[1] * 2, 4]);
     reshape ANY Any |x| x[0].reshape([x[0].numel()]);
     view ANY Any |x| x[0].copy()?.view([1, x[0].numel()]);
