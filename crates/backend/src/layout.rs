@@ -163,7 +163,10 @@ impl Layout {
         dims[..self.rank()].copy_from_slice(self.dims());
         dims[dim] = end.saturating_sub(start).div_ceil(step);
         out.shape = Shape::from_valid(&dims[..self.rank()]);
-        out.strides[dim] *= step as isize;
+        if out.shape[dim] > 1 {
+            // Then the step is below the extent. The stride of a single element is free.
+            out.strides[dim] *= step as isize;
+        }
         if out.numel() > 0 {
             out.offset = (self.offset as isize + start as isize * self.strides[dim]) as usize;
         }

@@ -274,7 +274,8 @@ mod tests {
                                 });
                                 let mut out = Tensor::with_layout(dtype, to, &vec![1.0; to.numel()]);
                                 softmax_grad(grad.view(), y.view(), dim, log, out.view_mut()).unwrap();
-                                assert_close(&out.values(), &want, dtype, 100.0, "gradient");
+                                // A difference of larger numbers, too.
+                                assert_close(&out.values(), &want, dtype, 400.0, "gradient");
                             }
                         }
                     }

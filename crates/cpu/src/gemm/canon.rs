@@ -70,7 +70,7 @@ impl<S: Copy> Canon<S> {
     }
 
     /// Estimated cycles of this orientation. Rough, but it only has to rank the two.
-    pub fn cost<T>(&self, kern: &Kernel<T>) -> f64 {
+    pub(crate) fn cost<T>(&self, kern: &Kernel<T>) -> f64 {
         let (r, l, k) = (self.rows as f64, self.lanes as f64, self.k as f64);
         let vectors = (l / kern.lanes as f64).ceil();
         // Two FMAs per cycle, but a tile with few rows is bound by the latency of FMA.

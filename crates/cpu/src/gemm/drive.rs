@@ -8,14 +8,21 @@
 use super::canon::Canon;
 use super::micro::{Kernel, Micro, PackLanes, Transposed};
 use super::scratch::with_scratch;
+use super::simd::prefetch_l2;
 use super::source::{Float, Source};
 
 /// Scratch tile for results that cannot be stored straight to C: at least `mr` rows rounded up
 /// to whole vectors, and two vectors wide, for every kernel.
 const TILE_ROWS: usize = 16;
 const TILE_LANES: usize = 32;
-/// Room behind the packed rows that whole-vector stores may overrun.
-const SLACK: usize = 16;
+/// Steps of `k` per block of a product that is nearly matrix times vector.
+const GEMV_STEPS: usize = 16;
+/// How far ahead the lane side is prefetched: elements along a row (or a packed panel), or
+/// steps of `k` where a panel is read from B itself.
+const LANES_AHEAD: isize = 256;
+const STEPS_AHEAD: isize = 12;
+/// Tile rows packed at once where that is useful.
+const GROUP: usize = 4;
 
 /// Splits `n` into the fewest equal parts (multiples of `unit` but for the last) of at most
 /// `most`; returns the size of a part.
@@ -29,7 +36,7 @@ fn k_block<S, T>(p: &Canon<S>, kern: &Kernel<T>) -> usize {
     if p.rows <= 4 && p.b_lane == 1 {
         // Close to a matrix-vector product: bound by reading B, and that should happen in
         // long runs along its rows instead of a few lanes from each of hundreds of rows.
-        return tune(3, 16) as usize;
+        return GEMV_STEPS;
     }
     even(p.k, kern.kc, 8).min(kern.kc)
 }
@@ -112,26 +119,31 @@ unsafe fn blocks<S: Source<T>, T: Float>(
 ) {
     let width = 2 * kern.lanes;
     let tile_rows = p.rows.div_ceil(kern.mr);
-    // Rows of the tiles differ by at most one, so that no tile is nearly empty.
-    let row_start = |i: usize| i * p.rows / tile_rows;
+    // As even as possible, so that no tile is nearly empty.
+    let tile_height = p.rows.div_ceil(tile_rows);
+    let tile_rows = p.rows.div_ceil(tile_height);
+    // Rows that are not contiguous along k are packed for several tile rows at once: their
+    // elements come a few from each cache line, and this uses more of every line.
+    let group = if p.a_k == 1 { 1 } else { GROUP };
     // With one tile row every lane is used once: read it where it is.
     let direct = S::SAME && p.b_lane == 1;
     let single = tile_rows == 1;
     // A little wider blocks for gemv-like products: nothing is packed, only C has to stay near.
     let most = if direct && single { 4096 } else { kern.nc };
     let nb = even(p.lanes, most, width);
-    let fuse = direct && !single && tile_rows <= tune(4, 12) as usize;
+    let fuse = direct && !single && tile_rows <= FUSE_ROWS;
     let b_room = kb * nb.min(p.lanes.next_multiple_of(kern.lanes)) + width;
-    let a_room = kern.mr * kern.lda + SLACK;
+    let a_room = group * kern.mr * kern.lda;
     with_scratch::<T, _>(a_room + b_room + TILE_ROWS * TILE_LANES, |buf| {
         // SAFETY: three disjoint regions of the scratch; every index below stays within the
         // extents of `p` or of the region it belongs to.
         unsafe {
             let pa = buf;
-            let tile = buf.add(a_room.next_multiple_of(16).min(a_room));
+            let tile = buf.add(a_room);
             let pb = tile.add(TILE_ROWS * TILE_LANES);
             for j0 in (0..p.lanes).step_by(nb) {
                 let nl = nb.min(p.lanes - j0);
+                let panels = nl.div_ceil(width);
                 let mut k0 = 0;
                 while k0 < p.k {
                     let nk = kb.min(p.k - k0);
@@ -140,18 +152,24 @@ unsafe fn blocks<S: Source<T>, T: Float>(
                     // Whole panels may be left to the first tile row; a ragged one is always
                     // packed here, because vector loads would run over the end of B.
                     let whole = if direct && (single || fuse) { nl / width * width } else { 0 };
-                    for j in (whole..nl).step_by(width) {
-                        let w = (nl - j).min(width);
-                        let panel = if w <= kern.lanes { kern.lanes } else { width };
-                        let src = b0.offset(j as isize * p.b_lane);
-                        pack_lanes(kern, src, nk, w, p.b_k, p.b_lane, pb.add(j * nk), panel, pa);
+                    if whole < nl {
+                        let src = b0.offset(whole as isize * p.b_lane);
+                        pack_lanes(kern, src, nk, nl - whole, p.b_k, p.b_lane, pb.add(whole * nk));
                     }
                     for i in 0..tile_rows {
-                        let (r0, r1) = (row_start(i), row_start(i + 1));
+                        let r0 = i * tile_height;
+                        let r1 = p.rows.min(r0 + tile_height);
                         let nr = r1 - r0;
-                        let a0 = p.a.offset(r0 as isize * p.a_row + k0 as isize * p.a_k);
-                        let a_kmajor = pack_rows(kern, a0, nr, nk, p.a_row, p.a_k, pa);
+                        let r2 = p.rows.min(r0 + group * tile_height);
+                        if i % group == 0 {
+                            let a0 = p.a.offset(r0 as isize * p.a_row + k0 as isize * p.a_k);
+                            pack_rows(kern, a0, r2 - r0, tile_height, nk, p.a_row, p.a_k, pa);
+                        }
+                        let pa = pa.add(i % group * tile_height * nk);
+                        // The next rows come from far away; fetch them during these tiles.
+                        let mut ahead = Ahead::new(p, r1, p.rows.min(r1 + tile_height), k0, nk, panels);
                         for j in (0..nl).step_by(width) {
+                            ahead.some();
                             let w = (nl - j).min(width);
                             let nv = if w <= kern.lanes { 1 } else { 2 };
                             let unpacked = j < whole && (i == 0 || single);
@@ -171,10 +189,10 @@ unsafe fn blocks<S: Source<T>, T: Float>(
                                 rows: nr,
                                 nv,
                                 a: pa,
-                                a_kmajor,
+                                a_kmajor: p.a_k != 1,
                                 b: packed,
                                 b_rs: (nv * kern.lanes) as isize,
-                                b_ahead: tune(0, 256),
+                                b_ahead: LANES_AHEAD,
                                 b_copy: core::ptr::null_mut(),
                                 c: to,
                                 c_rs: c_row,
@@ -187,7 +205,7 @@ unsafe fn blocks<S: Source<T>, T: Float>(
                                 // `direct` holds, so S is T.
                                 m.b = b0.add(j).cast();
                                 m.b_rs = p.b_k;
-                                m.b_ahead = if nk <= 16 { tune(1, 256) } else { tune(2, 32) };
+                                m.b_ahead = if nk <= GEMV_STEPS { LANES_AHEAD } else { STEPS_AHEAD * p.b_k };
                                 m.b_copy = if single { core::ptr::null_mut() } else { packed };
                             }
                             if straight {
@@ -224,16 +242,60 @@ unsafe fn blocks<S: Source<T>, T: Float>(
     })
 }
 
+/// Prefetches the rows of the next tile row, a share at every tile of this one.
+struct Ahead<S> {
+    /// Next line to fetch, and how many lines are left of its row.
+    next: *const S,
+    left: usize,
+    /// Lines per row, elements from its end to the start of the next, and rows left.
+    length: usize,
+    skip: isize,
+    rows: usize,
+    /// Lines per tile.
+    share: usize,
+}
+
+impl<S: Copy> Ahead<S> {
+    /// Elements of a cache line.
+    const LINE: usize = 64 / size_of::<S>();
+
+    fn new(p: &Canon<S>, r0: usize, r1: usize, k0: usize, nk: usize, tiles: usize) -> Self {
+        // Only rows that are contiguous; others are packed several tile rows at a time.
+        let rows = if p.a_k == 1 { r1 - r0 } else { 0 };
+        let next = p.a.wrapping_offset(r0 as isize * p.a_row + k0 as isize * p.a_k);
+        let lines = nk.div_ceil(Self::LINE);
+        let skip = p.a_row - (lines * Self::LINE) as isize;
+        Ahead { next, left: lines, length: lines, skip, rows, share: (rows * lines).div_ceil(tiles) }
+    }
+
+    #[inline]
+    fn some(&mut self) {
+        for _ in 0..self.share {
+            if self.rows == 0 {
+                return;
+            }
+            prefetch_l2(self.next);
+            self.next = self.next.wrapping_add(Self::LINE);
+            self.left -= 1;
+            if self.left == 0 {
+                self.next = self.next.wrapping_offset(self.skip);
+                self.left = self.length;
+                self.rows -= 1;
+            }
+        }
+    }
+}
+
 /// Above this many tile rows, packing is too small a share to be worth fusing, and reading B
 /// along its rows (as separate packing does) is kinder to the TLB.
 const FUSE_ROWS: usize = 12;
 
-/// Packs `lanes x nk` elements of the lane side into a panel of width `panel`.
+/// Packs `lanes x nk` elements of the lane side into panels two vectors wide (the last one
+/// vector, if that suffices), one after the other.
 ///
 /// # Safety
-/// The source must be readable in that extent, `dst` writable for `nk * panel` elements, and
-/// `stage` for `panel * lda`: no, see the body; it is the (currently unused) row buffer.
-#[allow(clippy::too_many_arguments)]
+/// The source must be readable in that extent, and `dst` writable for `lanes`, rounded up to
+/// whole vectors, times `nk` elements.
 unsafe fn pack_lanes<S: Source<T>, T: Float>(
     kern: &Kernel<T>,
     src: *const S,
@@ -242,84 +304,110 @@ unsafe fn pack_lanes<S: Source<T>, T: Float>(
     k_stride: isize,
     lane_stride: isize,
     dst: *mut T,
-    panel: usize,
-    _stage: *mut T,
 ) {
+    let panel = 2 * kern.lanes;
+    let tail = (lanes - 1) % panel + 1;
+    let last = if tail <= kern.lanes { kern.lanes } else { panel };
     // SAFETY: all accesses stay within the extents the caller promised.
     unsafe {
         if S::SAME && (lane_stride == 1 || k_stride == 1) {
-            let p = PackLanes { src: src.cast(), k: nk, lanes, k_stride, lane_stride, dst, width: panel };
+            let p = PackLanes { src: src.cast(), k: nk, lanes, k_stride, lane_stride, dst, panel, last };
             return (kern.pack_lanes)(&p);
         }
-        if lane_stride == 1 {
-            for k in 0..nk {
-                let d = dst.add(k * panel);
-                S::widen_run(src.offset(k as isize * k_stride), lanes, d);
-                for j in lanes..panel {
-                    *d.add(j) = T::ZERO;
-                }
+        for l in (0..lanes).step_by(panel) {
+            let n = panel.min(lanes - l);
+            let w = if l + panel < lanes { panel } else { last };
+            let s = src.offset(l as isize * lane_stride);
+            let d = dst.add(l * nk);
+            if k_stride == 1 {
+                // Convert runs along k, then transpose with the fast kernel.
+                with_scratch::<T, _>(n * nk, |stage| {
+                    for j in 0..n {
+                        S::widen_run(s.offset(j as isize * lane_stride), nk, stage.add(j * nk));
+                    }
+                    let lane_stride = nk as isize;
+                    (kern.pack_lanes)(&PackLanes {
+                        src: stage,
+                        k: nk,
+                        lanes: n,
+                        k_stride: 1,
+                        lane_stride,
+                        dst: d,
+                        panel,
+                        last: w,
+                    });
+                });
+                continue;
             }
-        } else if k_stride == 1 {
-            // Convert runs along k, then transpose with the fast kernel.
-            with_scratch::<T, _>(lanes * nk, |stage| {
-                for j in 0..lanes {
-                    S::widen_run(src.offset(j as isize * lane_stride), nk, stage.add(j * nk));
-                }
-                let lane_stride = nk as isize;
-                (kern.pack_lanes)(&PackLanes { src: stage, k: nk, lanes, k_stride: 1, lane_stride, dst, width: panel });
-            });
-        } else {
             for k in 0..nk {
-                for j in 0..panel {
-                    let s = src.wrapping_offset(k as isize * k_stride + j as isize * lane_stride);
-                    *dst.add(k * panel + j) = if j < lanes { (*s).widen() } else { T::ZERO };
+                let (s, d) = (s.offset(k as isize * k_stride), d.add(k * w));
+                if lane_stride == 1 {
+                    S::widen_run(s, n, d);
+                } else {
+                    for j in 0..n {
+                        *d.add(j) = (*s.offset(j as isize * lane_stride)).widen();
+                    }
+                }
+                for j in n..w {
+                    *d.add(j) = T::ZERO;
                 }
             }
         }
     }
 }
 
-/// Packs the rows of one tile row; returns whether the result is k-major.
+/// Packs `rows` rows, for tiles of `height` rows. If they are contiguous along `k` they are
+/// copied as they are, `lda` apart; otherwise every tile becomes k-major, and the tiles follow
+/// each other without gaps.
 ///
 /// # Safety
-/// The source must be readable for `nr x nk`, `dst` writable for `mr * lda` elements plus
-/// a vector.
+/// The source must be readable for `rows x nk`, and `dst` writable for `rows * lda` elements.
+#[allow(clippy::too_many_arguments)]
 unsafe fn pack_rows<S: Source<T>, T: Float>(
     kern: &Kernel<T>,
     src: *const S,
-    nr: usize,
+    rows: usize,
+    height: usize,
     nk: usize,
     row_stride: isize,
     k_stride: isize,
     dst: *mut T,
-) -> bool {
+) {
     // SAFETY: all accesses stay within the extents the caller promised.
     unsafe {
         if k_stride == 1 {
-            for i in 0..nr {
+            for i in 0..rows {
                 S::widen_run(src.offset(i as isize * row_stride), nk, dst.add(i * kern.lda));
             }
-            return false;
+            return;
         }
-        if row_stride == 1 {
-            if S::SAME {
-                // Whole vectors are stored; what they write too much, the next step of k
-                // overwrites, or is slack after the last.
-                let p = PackLanes { src: src.cast(), k: nk, lanes: nr, k_stride, lane_stride: 1, dst, width: nr };
-                (kern.pack_lanes)(&p);
-            } else {
-                for k in 0..nk {
-                    S::widen_run(src.offset(k as isize * k_stride), nr, dst.add(k * nr));
+        if row_stride == 1 && S::SAME {
+            let last = (rows - 1) % height + 1;
+            return (kern.pack_lanes)(&PackLanes {
+                src: src.cast(),
+                k: nk,
+                lanes: rows,
+                k_stride,
+                lane_stride: 1,
+                dst,
+                panel: height,
+                last,
+            });
+        }
+        for r in (0..rows).step_by(height) {
+            let n = height.min(rows - r);
+            for k in 0..nk {
+                let s = src.offset(r as isize * row_stride + k as isize * k_stride);
+                let d = dst.add(r * nk + k * n);
+                if row_stride == 1 {
+                    S::widen_run(s, n, d);
+                } else {
+                    for i in 0..n {
+                        *d.add(i) = (*s.offset(i as isize * row_stride)).widen();
+                    }
                 }
             }
-            return true;
         }
-        for k in 0..nk {
-            for i in 0..nr {
-                *dst.add(k * nr + i) = (*src.offset(i as isize * row_stride + k as isize * k_stride)).widen();
-            }
-        }
-        true
     }
 }
 
@@ -346,16 +434,5 @@ unsafe fn store_scattered<T: Float>(t: &Transposed<T>, c_rs: isize, bias_on_rows
                 *c = x;
             }
         }
-    }
-}
-
-pub static TUNE: std::sync::LazyLock<Vec<isize>> = std::sync::LazyLock::new(|| {
-    std::env::var("TUNE").unwrap_or_default().split(',').map(|x| x.parse().unwrap_or(-1)).collect()
-});
-#[inline]
-pub fn tune(i: usize, default: isize) -> isize {
-    match TUNE.get(i) {
-        Some(&x) if x >= 0 => x,
-        _ => default,
     }
 }

@@ -67,9 +67,12 @@ pub(crate) struct PackLanes<T> {
     pub lanes: usize,
     pub k_stride: isize,
     pub lane_stride: isize,
-    /// Element (k, lane) goes to `dst + k * width + lane`; lanes up to `width` become 0.
+    /// The lanes are cut into panels `panel` wide (but for the last, which is `last` wide);
+    /// element (k, j) of the panel starting at lane `l` goes to `dst + l * k_all + k * width + j`.
+    /// Lanes of the last panel that do not exist become 0.
     pub dst: *mut T,
-    pub width: usize,
+    pub panel: usize,
+    pub last: usize,
 }
 
 /// Arguments of the dot-product kernel: a `rows x cols` block (each at most 4) of dot products
@@ -87,7 +90,8 @@ pub(crate) struct Dots<T> {
 
 /// All code and sizes for one element type on one instruction set.
 pub(crate) struct Kernel<T> {
-    /// For tests and benchmarks.
+    /// For messages of the tests.
+    #[cfg_attr(not(test), allow(dead_code))]
     pub name: &'static str,
     /// Most rows of a tile.
     pub mr: usize,
@@ -132,15 +136,18 @@ unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const LDA: usize, cons
         let mut acc = [[V::zero(); NV]; MR];
         let (mut a, mut b, mut copy) = (m.a, m.b, m.b_copy);
         let (step_a, row_a) = if KM { (MR, 1) } else { (1, LDA) };
-        // The tile of C is needed at the end; fetching it now hides the way to memory.
-        unroll!(i < MR, {
-            let c = m.c.offset(i as isize * m.c_rs);
-            prefetch(c);
-            if NV == 2 {
-                prefetch(c.wrapping_add(V::L));
-                prefetch(c.wrapping_add(2 * V::L - 1));
-            }
-        });
+        // The tile of C is needed at the end; fetching it now hides the way to memory. With few
+        // steps there is nothing to hide behind.
+        if m.k >= 32 {
+            unroll!(i < MR, {
+                let c = m.c.offset(i as isize * m.c_rs);
+                prefetch(c);
+                if NV == 2 {
+                    prefetch(c.wrapping_add(V::L));
+                    prefetch(c.wrapping_add(2 * V::L - 1));
+                }
+            });
+        }
         macro_rules! step {
             () => {{
                 let mut bv = [V::zero(); NV];
@@ -228,44 +235,47 @@ unsafe fn store_transposed<V: Simd>(t: &Transposed<V::T>) {
 /// As documented at [`PackLanes`], and `V`'s instruction set must be available.
 #[inline(always)]
 unsafe fn pack_lanes<V: Simd>(p: &PackLanes<V::T>) {
-    // SAFETY: reads stay within k x lanes of the source, writes within k x width.
+    // SAFETY: reads stay within k x lanes of the source, writes within the panels.
     unsafe {
+        let width = |l: usize| if l + p.panel < p.lanes { p.panel } else { p.last };
         if p.lane_stride == 1 {
-            for kk in 0..p.k {
-                let s = p.src.offset(kk as isize * p.k_stride);
-                let d = p.dst.add(kk * p.width);
-                for j in (0..p.width).step_by(V::L) {
-                    let n = p.lanes.saturating_sub(j).min(V::L);
-                    let x = if n == V::L { V::load(s.add(j)) } else { V::load_n(s.wrapping_add(j), n) };
-                    x.store(d.add(j));
+            // Along the rows of the source, four at a time: whole cache lines and pages are
+            // used up before the next, and the panels are still written in long runs.
+            for k0 in (0..p.k).step_by(4) {
+                for l in (0..p.lanes).step_by(p.panel) {
+                    let w = width(l);
+                    for kk in k0..p.k.min(k0 + 4) {
+                        let s = p.src.offset(kk as isize * p.k_stride).add(l);
+                        let d = p.dst.add(l * p.k + kk * w);
+                        for j in (0..w).step_by(V::L) {
+                            let n = p.lanes.saturating_sub(l + j).min(V::L);
+                            let s = s.wrapping_add(j);
+                            let x = if n == V::L { V::load(s) } else { V::load_n(s, n) };
+                            if j + V::L <= w { x.store(d.add(j)) } else { x.store_n(d.add(j), w - j) }
+                        }
+                    }
                 }
             }
             return;
         }
-        for j in (0..p.width).step_by(V::L) {
-            let n = p.lanes.saturating_sub(j).min(V::L);
-            let s = p.src.wrapping_offset(j as isize * p.lane_stride);
-            let d = p.dst.add(j);
-            if n < V::L {
-                for kk in 0..p.k {
-                    V::zero().store(d.add(kk * p.width));
-                    for i in 0..n {
-                        *d.add(kk * p.width + i) = *s.offset(i as isize * p.lane_stride).add(kk);
-                    }
-                }
-                continue;
-            }
+        for l in (0..p.lanes).step_by(V::L) {
+            let start = l / p.panel * p.panel;
+            let w = width(start);
+            let n = (p.lanes - l).min(V::L);
+            let s = p.src.offset(l as isize * p.lane_stride);
+            let d = p.dst.add(start * p.k + (l - start));
             let mut kk = 0;
-            while kk + V::Q <= p.k {
+            while n == V::L && kk + V::Q <= p.k {
                 let v = V::transpose(s.add(kk), p.lane_stride);
                 for q in 0..V::Q {
-                    v[q].store(d.add((kk + q) * p.width));
+                    v[q].store(d.add((kk + q) * w));
                 }
                 kk += V::Q;
             }
             while kk < p.k {
-                for i in 0..V::L {
-                    *d.add(kk * p.width + i) = *s.offset(i as isize * p.lane_stride).add(kk);
+                V::zero().store(d.add(kk * w));
+                for i in 0..n {
+                    *d.add(kk * w + i) = *s.offset(i as isize * p.lane_stride).add(kk);
                 }
                 kk += 1;
             }

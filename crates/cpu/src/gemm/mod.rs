@@ -15,6 +15,9 @@
 //! element is summed over `k` in an order that depends only on shapes and strides, and no
 //! sum is ever divided among threads. (They do differ between kinds of CPU.)
 
+// Index loops over several arrays at once are how the register kernels read best.
+#![allow(clippy::needless_range_loop, clippy::semicolon_if_nothing_returned)]
+
 mod canon;
 mod dots;
 mod drive;

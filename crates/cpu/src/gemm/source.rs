@@ -4,7 +4,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// What every element type can do.
-pub(crate) trait Number: Copy + Send + Sync + PartialOrd + 'static {
+pub trait Number: Copy + Send + Sync + PartialOrd + 'static {
     const ZERO: Self;
     /// The sum; integers wrap around.
     fn plus(self, other: Self) -> Self;

@@ -6,34 +6,42 @@ use super::source::{Float, Source};
 use super::{dots, drive, ints, parallel};
 
 /// Multiply-adds below which waking another thread costs more than it saves.
-const SERIAL: usize = 200_000;
+const SERIAL: usize = 600_000;
 /// Multiply-adds per part: enough to make the hand-over of a part negligible, and several
 /// parts per thread, because cores are rarely equally free.
-const PART: usize = 1_500_000;
+const PART: usize = 4_000_000;
 
-/// A product cut into `rows x lanes` parts.
+/// Smallest sizes of a part, and what its lanes are counted in.
+struct Unit {
+    rows: usize,
+    lanes: usize,
+    vector: usize,
+}
+
+/// A product cut into `row_parts x lane_parts` parts.
 struct Grid {
-    row_size: usize,
-    lane_size: usize,
     row_parts: usize,
     lane_parts: usize,
+    /// Vectors of lanes, and lanes of a vector.
+    vectors: usize,
+    vector: usize,
 }
 
 impl Grid {
-    /// Cuts each product of a batch so that together they give about `want` parts.
-    fn new<S>(p: &Canon<S>, want: usize, row_unit: usize, lane_unit: usize) -> Grid {
-        // Lanes first: cutting those duplicates only the cheap packing, that of the rows.
-        let lane_parts = want.min(p.lanes.div_ceil(2 * lane_unit)).max(1);
-        let lane_size = drive::even(p.lanes, p.lanes.div_ceil(lane_parts), lane_unit);
-        let lane_parts = p.lanes.div_ceil(lane_size);
-        let row_parts = want.div_ceil(lane_parts).min(p.rows.div_ceil(row_unit)).max(1);
-        let row_size = p.rows.div_ceil(row_parts);
-        Grid { row_size, lane_size, row_parts: p.rows.div_ceil(row_size), lane_parts }
+    /// Cuts a product into about `want` parts.
+    fn new<S>(p: &Canon<S>, want: usize, unit: &Unit) -> Grid {
+        // Lanes first: cutting those repeats only the cheap packing, that of the rows.
+        let lane_parts = want.min(p.lanes / unit.lanes).max(1);
+        let row_parts = want.div_ceil(lane_parts).min(p.rows / unit.rows).max(1);
+        Grid { row_parts, lane_parts, vectors: p.lanes.div_ceil(unit.vector), vector: unit.vector }
     }
 
+    /// Rows and lanes of part `i`. Sizes differ by at most one row or vector.
     fn part<S>(&self, p: &Canon<S>, i: usize) -> ((usize, usize), (usize, usize)) {
-        let (r, l) = (i % self.row_parts * self.row_size, i / self.row_parts * self.lane_size);
-        ((r, (r + self.row_size).min(p.rows)), (l, (l + self.lane_size).min(p.lanes)))
+        let (r, l) = (i % self.row_parts, i / self.row_parts);
+        let row = |r: usize| r * p.rows / self.row_parts;
+        let lane = |l: usize| (l * self.vectors / self.lane_parts * self.vector).min(p.lanes);
+        ((row(r), row(r + 1)), (lane(l), lane(l + 1)))
     }
 }
 
@@ -42,14 +50,15 @@ fn run<S: Copy + Send + Sync>(
     p: &Canon<S>,
     batch: &Batch<'_>,
     cost: usize,
-    units: (usize, usize),
+    unit: &Unit,
     each: &(dyn Fn(usize, (usize, usize), (usize, usize)) + Sync),
 ) {
     let work = p.rows.saturating_mul(p.lanes).saturating_mul(p.k.max(1)).saturating_mul(cost);
     let all = work.saturating_mul(batch.count);
     let threads = if all < SERIAL { 1 } else { rayon::current_num_threads() };
-    let want = if threads == 1 { 1 } else { (all / PART).clamp(threads, 4 * threads) };
-    let grid = Grid::new(p, want.div_ceil(batch.count), units.0, units.1);
+    // A multiple of the number of threads, so that they can finish together.
+    let want = (all / PART / threads).clamp(1, 4) * threads;
+    let grid = Grid::new(p, if threads == 1 { 1 } else { want.div_ceil(batch.count) }, unit);
     let per = grid.row_parts * grid.lane_parts;
     let parts = per * batch.count;
     // Many tiny products are handed out in groups.
@@ -75,7 +84,7 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: Canon<S>, batch: Batch<'_
     if S::SAME && dots::suits(&p) {
         // SAFETY: S is T, so this is a cast of a type to itself.
         let p: Canon<T> = unsafe { core::mem::transmute_copy(&p) };
-        run(&p, &batch, 1, (32, 32), &|i, rows, lanes| {
+        run(&p, &batch, 1, &Unit { rows: 32, lanes: 32, vector: 4 }, &|i, rows, lanes| {
             // SAFETY: the caller's promise; parts and products have disjoint C.
             unsafe { dots::part(&p.nth(&batch, i), kern, rows, lanes) }
         });
@@ -84,7 +93,9 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: Canon<S>, batch: Batch<'_
     let swapped = p.swapped();
     let swap = swapped.cost(kern) < p.cost(kern);
     let q = if swap { swapped } else { p };
-    run(&q, &batch, 1, (4 * kern.mr, kern.lanes), &|i, rows, lanes| {
+    // Below these sizes, packing that is repeated for every part would cost several percent.
+    let unit = Unit { rows: 8 * kern.mr, lanes: 4 * kern.lanes, vector: kern.lanes };
+    run(&q, &batch, 1, &unit, &|i, rows, lanes| {
         // SAFETY: as above.
         unsafe {
             let q = p.nth(&batch, i);
@@ -116,7 +127,7 @@ pub(crate) unsafe fn ints<T: ints::Int>(p: Canon<T>, batch: Batch<'_>) {
         }
         return;
     }
-    run(&p, &batch, 8, (4, 128), &|i, rows, lanes| {
+    run(&p, &batch, 8, &Unit { rows: 4, lanes: 128, vector: 32 }, &|i, rows, lanes| {
         // SAFETY: the caller's promise; parts and products have disjoint C.
         unsafe { T::part(&p.nth(&batch, i), rows, lanes) }
     });

@@ -197,10 +197,10 @@ fn one<'a>() -> Batch<'a> {
 
 fn float_kernels<S: Elem + Source<T>, T: Float>() {
     for kern in micro::available::<T>() {
-        // SAFETY: `check` builds valid matrices, the kernel is available.
         grid::<S>(
             &|p| {
                 if p.rows > 0 && p.lanes > 0 {
+                    // SAFETY: `check` builds valid matrices, the kernel is available.
                     unsafe { split::floats::<S, T>(p, one(), kern) }
                 }
             },
@@ -409,64 +409,5 @@ fn same_bits_for_any_number_of_threads() {
                 assert!(run(threads) == first, "{m}x{n}x{k} with {threads} threads");
             }
         }
-    }
-}
-
-#[test]
-#[ignore]
-fn speed() {
-    let kern = &micro::avx512_f32::KERNEL;
-    let t = |x: isize| x;
-    let _ = t;
-    for (k, panels, km, ahead, nr) in [
-        (96, 1, false, 0, 14),
-        (96, 1, false, 256, 14),
-        (96, 1, true, 256, 14),
-        (400, 12, false, 0, 14),
-        (400, 12, false, 128, 14),
-        (400, 12, false, 256, 14),
-        (400, 12, false, 512, 14),
-        (400, 12, true, 256, 14),
-        (256, 12, false, 256, 14),
-        (256, 18, false, 256, 14),
-        (400, 12, false, 256, 12),
-        (400, 12, false, 256, 8),
-    ] {
-        super::scratch::with_scratch::<f32, _>(4_000_000, |buf| unsafe {
-            for i in 0..4_000_000 {
-                *buf.add(i) = 0.5
-            }
-            let a = buf;
-            let b = buf.add(16384);
-            let c = buf.add(2_000_000);
-            let mut best = f64::MAX;
-            for _ in 0..3000 {
-                let t = std::time::Instant::now();
-                for j in 0..panels {
-                    (kern.micro)(&micro::Micro {
-                        k,
-                        rows: nr,
-                        nv: 2,
-                        a,
-                        a_kmajor: km,
-                        b: b.add(j * k * 32),
-                        b_rs: 32,
-                        b_ahead: ahead,
-                        b_copy: core::ptr::null_mut(),
-                        c: c.add(j * 32),
-                        c_rs: 784,
-                        cols: 32,
-                        load_c: true,
-                        bias: core::ptr::null(),
-                        relu: false,
-                    });
-                }
-                best = best.min(t.elapsed().as_secs_f64());
-            }
-            println!(
-                "k {k} panels {panels} km {km} ahead {ahead} nr {nr}: {:.1} GF",
-                2.0 * (nr * 32 * k * panels) as f64 / best / 1e9
-            );
-        });
     }
 }

@@ -43,6 +43,8 @@ pub(super) fn save<O: OptimOptions>(groups: &[ParamGroup<O>]) -> Result<StateDic
 
 pub(super) fn load<O: OptimOptions>(groups: &mut [ParamGroup<O>], state: &StateDict) -> Result<()> {
     let mut source = Source::new(O::NAME, state);
+    // Of each group its options, its initial learning rate, and of each parameter its steps and its state.
+    #[allow(clippy::type_complexity)]
     let mut loaded: Vec<(O, Option<f64>, Vec<(u64, Vec<Tensor>)>)> = Vec::with_capacity(groups.len());
     for (i, group) in groups.iter().enumerate() {
         let mut options = group.options;

@@ -50,7 +50,7 @@ pub fn optimizer_step(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>]) -> 
     for slot in slots {
         let written = || std::iter::once(slot.param).chain(slot.states);
         let own: HashSet<usize> = written().map(address).collect();
-        let plain = written().all(|t| t.is_contiguous()) && own.len() == 1 + slot.states.len();
+        let plain = written().all(Tensor::is_contiguous) && own.len() == 1 + slot.states.len();
         if !plain {
             step_on_copies(rule, lr, slot)?;
         } else if own.is_disjoint(&taken) {

@@ -139,10 +139,9 @@ impl Tensor {
         let taken: usize = items
             .iter()
             .map(|at| match at {
-                At::Select(_) | At::Slice { .. } => 1,
                 At::NewAxis | At::Ellipsis => 0,
                 At::List(list) if list.dtype() == DType::Bool => list.rank(),
-                At::List(_) => 1,
+                At::Select(_) | At::Slice { .. } | At::List(_) => 1,
             })
             .sum();
         let Some(left) = self.rank().checked_sub(taken) else {
