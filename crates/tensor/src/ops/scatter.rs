@@ -199,8 +199,9 @@ fn pad_to(shape: &Shape, grad: &Tensor) -> Result<Tensor> {
     let out = Tensor::zeros(shape, grad.options())?;
     if grad.numel() > 0 {
         let mut corner = lifted(out.layout())?;
-        for (dim, &extent) in grad.dims().iter().enumerate() {
-            corner = corner.slice(dim, 0, extent, 1);
+        // A scalar index counts as a vector of one.
+        for dim in 0..corner.rank() {
+            corner = corner.slice(dim, 0, grad.dims().get(dim).copied().unwrap_or(1), 1);
         }
         let corner = out.alias(corner);
         corner.assign(BinaryOp::Add, &grad.reshape(corner.shape())?)?;

@@ -47,10 +47,11 @@ pub const CREATION: &[(&str, Op)] = ops! {
         Some(_) => return Err(Error::argument("eye", "matrices are square")),
     };
     "arange" => |x, a| {
-        let dtype = a.dtype("dtype").unwrap_or(kiln_tensor::DType::F32);
+        let default = kiln_tensor::TensorOptions::new();
+        let options = a.dtype("dtype").map_or(default, |dtype| default.dtype(dtype));
         let start = a.scalar("start").unwrap_or(kiln_tensor::Scalar::Int(0));
         let step = a.scalar("step").unwrap_or(kiln_tensor::Scalar::Int(1));
-        Tensor::arange_step(start, a.scalar("end").unwrap(), step, dtype)?
+        Tensor::arange_step(start, a.scalar("end").unwrap(), step, options)?
     };
     "linspace" => |x, a| {
         let dtype = a.dtype("dtype").unwrap_or(kiln_tensor::DType::F32);
