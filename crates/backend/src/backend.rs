@@ -146,8 +146,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn binary_assign(&self, op: BinaryOp, b: Operand, out: ViewMut) -> Result<()>;
     /// `a` where `condition` (a `bool` tensor) is true, else `b`.
     fn select(&self, condition: View, a: Operand, b: Operand, out: ViewMut) -> Result<()>;
-    /// Zero with probability `p` (`0 <= p < 1`), else `x / (1 - p)`. Element `n` is kept if its 32-bit word
-    /// is at least `p * 2^32`. The gradient is the same function of the incoming gradient.
+    /// Zero with probability `p` (`0 <= p < 1`), else `x * (1 / (1 - p))`, the factor rounded to the computing
+    /// type. Element `n` is kept if its 32-bit word is at least `p * 2^32`. The gradient is the same function of
+    /// the incoming gradient.
     fn dropout(&self, p: f64, state: RandomState, x: View, out: ViewMut) -> Result<()>;
     /// Keeps the elements of each matrix (the last two dimensions) with `column - row <= diagonal` (lower)
     /// or `>= diagonal` (upper), and zeroes the others.

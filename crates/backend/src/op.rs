@@ -146,14 +146,19 @@ pub enum ScatterMode {
 /// A distribution to draw from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distribution {
-    /// Reals in `[low, high)`.
+    /// Reals in `[low, high)`: `low + u * (high - low)`, where `u` is the fraction made of the draw's top bits,
+    /// as many as the dtype's significand has (24 for `f32`, 53, 11, 8); a result that rounds to `high` or above
+    /// becomes the number below it.
     Uniform {
         /// The smallest value.
         low: f64,
         /// The bound that is not reached.
         high: f64,
     },
-    /// The normal distribution (Box-Muller).
+    /// The normal distribution (Box & Muller, 1958). Elements `2 i` and `2 i + 1` are `mean + std * r cos(2 pi b)`
+    /// and `mean + std * r sin(2 pi b)` with `r = sqrt(-2 ln a)`: `a = (k + 1) / 2^24` where `k` is the top 24
+    /// bits of the first's draw (53 of 64 for `f64`), and `b = k / 2^24` with those of the second's. Half
+    /// precision is computed as `f32`. `normal.rs` of the CPU backend spells out the functions.
     Normal {
         /// Mean.
         mean: f64,
@@ -165,7 +170,7 @@ pub enum Distribution {
         /// Probability of 1.
         p: f64,
     },
-    /// Integers in `low..high`; any dtype that can hold them.
+    /// Integers in `low..high`, `low + (draw * (high - low)) / 2^64`; any dtype that can hold them.
     Integers {
         /// The smallest value.
         low: i64,
