@@ -70,8 +70,11 @@ pub fn curves(history: &History, path: &Path) -> Result<()> {
     let mut chart = axes(&right, "Accuracy", "% of the test images", 0..batches, bottom..100.0)?;
     marked(&mut chart, &percent, "test")?;
     if let Some(&(batch, last)) = percent.last() {
-        let style = (FONT, 16).into_font().color(&TEST).pos(Pos::new(HPos::Right, VPos::Bottom));
-        let text = Text::new(format!("{last:.1} %"), (batch, last + (100.0 - bottom) * 0.02), style);
+        // On the side of the point where the line does not come from.
+        let falls = percent.iter().rev().nth(1).is_some_and(|&(_, previous)| previous > last);
+        let (side, place) = if falls { (-1.0, VPos::Top) } else { (1.0, VPos::Bottom) };
+        let style = (FONT, 16).into_font().color(&TEST).pos(Pos::new(HPos::Right, place));
+        let text = Text::new(format!("{last:.1} %"), (batch, last + side * (100.0 - bottom) * 0.02), style);
         chart.draw_series([text]).map_err(failed)?;
     }
     root.present().map_err(failed)
