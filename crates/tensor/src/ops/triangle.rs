@@ -110,11 +110,12 @@ fn diagonal_layout(layout: &Layout, offset: i64, dim1: usize, dim2: usize) -> Re
     let (down, right) = if offset < 0 { (shift, 0) } else { (0, shift) };
     let [rows, columns] = [(dim1, down), (dim2, right)].map(|(dim, skip)| layout.dims()[dim].saturating_sub(skip));
     let len = rows.min(columns);
+    let others = || (0..layout.rank()).filter(|&dim| dim != dim1 && dim != dim2);
     let mut start = layout.offset() as isize;
-    if len > 0 {
+    // Where there are no elements there may be no memory to step into.
+    if len > 0 && others().all(|dim| layout.dims()[dim] > 0) {
         start += down as isize * layout.strides()[dim1] + right as isize * layout.strides()[dim2];
     }
-    let others = || (0..layout.rank()).filter(|&dim| dim != dim1 && dim != dim2);
     let mut dims: SmallVec<[usize; 8]> = others().map(|dim| layout.dims()[dim]).collect();
     let mut strides: SmallVec<[isize; 8]> = others().map(|dim| layout.strides()[dim]).collect();
     dims.push(len);
@@ -151,6 +152,7 @@ mod tests {
         assert_eq!(x.t()?.diagonal(-1, 0, 1)?.to_vec::<f32>()?, [2., 6.]);
         assert_eq!(x.diagonal(9, 0, 1)?.dims(), [0]);
         assert_eq!(x.diagonal(i64::MIN, 0, 1)?.dims(), [0]);
+        assert!(Tensor::zeros([2, 0, 4], Device::Cpu)?.diagonal(1, 0, 2)?.to_vec::<f32>()?.is_empty());
         assert!(x.diagonal(0, 0, -2).is_err());
         let zeros = Tensor::zeros([2, 2, 2], Device::Cpu)?;
         zeros.diagonal(0, 1, 2)?.fill_(1)?;
