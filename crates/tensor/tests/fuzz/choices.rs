@@ -1,6 +1,5 @@
 //! Arguments at random: mostly small and sensible, sometimes extreme.
 
-use half::{bf16, f16};
 use kiln_tensor::{DType, Device, Element, Scalar, Tensor};
 
 /// A stream of choices made from one seed.
@@ -114,7 +113,6 @@ impl Choices {
                 .collect();
             Tensor::from_vec(values, dims, Device::Cpu).unwrap()
         }
-        let _ = (f16::ONE, bf16::ONE);
         let plain = kiln_backend::dispatch_dtype!(dtype, T => make::<T>(self, dims));
         let laid = match self.below(5) {
             0 if dims.len() >= 2 => plain.transpose(0, 1),
