@@ -3,12 +3,11 @@
 use kiln_backend::{Result, View, ViewMut};
 
 use crate::{
-    convert::convert,
     dispatch::for_all,
     iter::{Walk, memory_order},
     par::{self, GRAIN},
     stored::Stored,
-    tile::map1,
+    tile::cast,
     view::{Input, Source, Target, same_shape},
 };
 
@@ -24,7 +23,7 @@ pub(crate) fn copy(x: View, out: ViewMut) -> Result<()> {
     }
     for_all!(x.dtype(), X => for_all!(out.dtype(), O => {
         let (x, mut out) = (Input::Tensor(Source::<X>::new(OP, x)?), Target::<O>::new(OP, out)?);
-        map1(OP, GRAIN, &x, &mut out, convert::<<X as Stored>::Compute, O>)
+        cast(OP, GRAIN, &x, &mut out)
     }))
 }
 
@@ -153,16 +152,26 @@ impl Block {
 /// All elements can be read and written.
 unsafe fn transpose<T: Stored>(from: *const T, from_step: isize, to: *mut T, to_step: isize) {
     let mut square = [[T::zeroed(); BLOCK]; BLOCK];
-    for (c, line) in square.iter_mut().enumerate() {
-        // SAFETY: the caller's promise: `BLOCK` elements from here on.
-        unsafe { std::ptr::copy_nonoverlapping(from.offset(c as isize * from_step), line.as_mut_ptr(), BLOCK) };
+    // Squares of `EDGE` a side fit in registers.
+    for c in (0..BLOCK).step_by(EDGE) {
+        for r in (0..BLOCK).step_by(EDGE) {
+            let small: [[T; EDGE]; EDGE] = std::array::from_fn(|i| {
+                // SAFETY: the caller's promise: `EDGE` elements from here on.
+                unsafe { from.offset((c + i) as isize * from_step).add(r).cast::<[T; EDGE]>().read() }
+            });
+            for (i, line) in square[r..r + EDGE].iter_mut().enumerate() {
+                line[c..c + EDGE].copy_from_slice(&small.each_ref().map(|column| column[i]));
+            }
+        }
     }
-    for r in 0..BLOCK {
-        let line = square.each_ref().map(|line| line[r]);
+    for (r, line) in square.iter().enumerate() {
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), to.offset(r as isize * to_step), BLOCK) };
     }
 }
+
+/// Edge of the squares that are transposed in registers.
+const EDGE: usize = 4;
 
 #[cfg(test)]
 mod tests {

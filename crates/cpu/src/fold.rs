@@ -65,6 +65,14 @@ multiversion! {
         lanes[0]
     }
 
+    /// Folds each of the rows of `n` elements that `x` consists of.
+    fn short_rows[F: Fold](fold: &F, x: &[F::In], n: usize, centers: Option<&[F::In]>, out: &mut [F::Acc]) {
+        for (i, (row, out)) in x.chunks_exact(n).zip(out).enumerate() {
+            let center = centers.map_or_else(bytemuck::Zeroable::zeroed, |c| c[i]);
+            *out = row.iter().fold(fold.identity(), |acc, &x| fold.step(acc, x, center));
+        }
+    }
+
     /// Takes one row into a row of results.
     fn row[F: Fold](fold: &F, acc: &mut [F::Acc], x: &[F::In], centers: &[F::In]) {
         for ((acc, &x), &center) in acc.iter_mut().zip(x).zip(centers) {
@@ -174,6 +182,15 @@ impl<F: Fold> Problem<'_, '_, F> {
             // SAFETY: ranges are disjoint.
             let results = unsafe { shared.part(units.clone()) };
             let mut feed = (self.x.reader)(self.walk);
+            if self.n < LANES {
+                // (One block: units are results.) Many rows at a time, as `leaf` would fold each.
+                for (rows, results) in steps(units, TILE / self.n).zip(results.chunks_mut(TILE / self.n)) {
+                    let centers = self.centers.map(|c| &c[rows.clone()]);
+                    let x = feed.get(rows.start * self.n..rows.end * self.n);
+                    short_rows(self.fold, x, self.n, centers, results);
+                }
+                return;
+            }
             for (unit, result) in units.zip(results) {
                 let (i, block) = (unit / blocks, unit % blocks);
                 let center = self.centers.map_or_else(bytemuck::Zeroable::zeroed, |c| c[i]);

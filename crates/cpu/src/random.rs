@@ -25,7 +25,7 @@ pub(crate) fn random(distribution: Distribution, state: RandomState, out: ViewMu
         Distribution::Uniform { low, high } => for_float!("uniform", dtype, T => uniform::<T>(low, high, state, out)),
         Distribution::Normal { mean, std } => for_float!("normal", dtype, T => {
             let out = Target::<T>::new("normal", out)?;
-            draw(state, &out, draws_of(dtype), normal::kernel::<<T as Stored>::Compute>(mean, std));
+            draw(state, &out, draws_of(dtype), &normal::kernel::<<T as Stored>::Compute>(mean, std));
             Ok(())
         }),
         Distribution::Bernoulli { p } => {
@@ -35,7 +35,7 @@ pub(crate) fn random(distribution: Distribution, state: RandomState, out: ViewMu
             let threshold = threshold(p);
             for_all!(dtype, T => {
                 let out = Target::<T>::new("bernoulli", out)?;
-                draw(state, &out, 4, |words, out| bernoulli::<T>(words, threshold, out));
+                draw(state, &out, 4, &|words, out| bernoulli::<T>(words, threshold, out));
                 Ok(())
             })
         }
@@ -45,7 +45,7 @@ pub(crate) fn random(distribution: Distribution, state: RandomState, out: ViewMu
             }
             for_all!(dtype, T => {
                 let out = Target::<T>::new("randint", out)?;
-                draw(state, &out, 2, |words, out| integers::<T>(words, low, high, out));
+                draw(state, &out, 2, &|words, out| integers::<T>(words, low, high, out));
                 Ok(())
             })
         }
@@ -104,14 +104,14 @@ fn draw<T: Stored>(
     state: RandomState,
     out: &Target<T>,
     per_block: usize,
-    make: impl Fn(&[[u32; 4]], &mut [T::Compute]) + Sync,
+    make: &(dyn Fn(&[[u32; 4]], &mut [T::Compute]) + Sync),
 ) {
     par::ranges(out.numel(), GRAIN, |range| {
         // SAFETY: ranges are disjoint.
         let mut sink = unsafe { Sink::new(out) };
         let mut draws = Draws::new();
         for range in steps(range, TILE) {
-            let values = draws.get(state, range.clone(), per_block, &make);
+            let values = draws.get(state, range.clone(), per_block, make);
             sink.put(range, |out| out.copy_from_slice(values));
         }
     });
@@ -128,7 +128,7 @@ fn uniform<T: Float + Below>(low: f64, high: f64, state: RandomState, out: ViewM
     // Rounding may reach `high`; this is the value before it.
     let last = if low < high { T::below(high).load() } else { start };
     let last = if last < start { start } else { last };
-    draw(state, &out, draws_of(T::DTYPE), |blocks, out| uniforms::<T>(blocks, start, width, last, out));
+    draw(state, &out, draws_of(T::DTYPE), &|blocks, out| uniforms::<T>(blocks, start, width, last, out));
     Ok(())
 }
 

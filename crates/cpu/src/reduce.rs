@@ -40,9 +40,9 @@ pub(crate) fn reduce(op: ReduceOp, x: View, out: ViewMut) -> Result<()> {
         ReduceOp::Sum | ReduceOp::Prod if !dtype.is_float() => for_all!(dtype, T => {
             let (x, out) = (Source::<T>::new(name, x)?, Target::<i64>::new(name, out)?);
             converted::<T, i64>(&x, |x| if op == ReduceOp::Sum {
-                finish(&out, &fold(&IntSum, x, out.layout(), None), |v| v);
+                finish(&out, &fold(&IntSum, x, out.layout(), None));
             } else {
-                finish(&out, &fold(&IntProd, x, out.layout(), None), |v| v);
+                finish(&out, &fold(&IntProd, x, out.layout(), None));
             });
             Ok(())
         }),
@@ -60,9 +60,9 @@ pub(crate) fn reduce(op: ReduceOp, x: View, out: ViewMut) -> Result<()> {
             for_all!(dtype, T => {
                 let (x, out) = (Source::<T>::new(name, x)?, Target::<T>::new(name, out)?);
                 loaded(&x, |x| if op == ReduceOp::Max {
-                    finish(&out, &fold(&Largest(PhantomData), x, out.layout(), None), |v| v);
+                    finish(&out, &fold(&Largest(PhantomData), x, out.layout(), None));
                 } else {
-                    finish(&out, &fold(&Smallest(PhantomData), x, out.layout(), None), |v| v);
+                    finish(&out, &fold(&Smallest(PhantomData), x, out.layout(), None));
                 });
                 Ok(())
             })
@@ -71,9 +71,9 @@ pub(crate) fn reduce(op: ReduceOp, x: View, out: ViewMut) -> Result<()> {
         ReduceOp::Any | ReduceOp::All => for_all!(dtype, T => {
             let (x, out) = (Source::<T>::new(name, x)?, Target::<Truth>::new(name, out)?);
             converted::<T, Truth>(&x, |x| if op == ReduceOp::Any {
-                finish(&out, &fold(&Largest(PhantomData), x, out.layout(), None), |v| v);
+                finish(&out, &fold(&Largest(PhantomData), x, out.layout(), None));
             } else {
-                finish(&out, &fold(&Smallest(PhantomData), x, out.layout(), None), |v| v);
+                finish(&out, &fold(&Smallest(PhantomData), x, out.layout(), None));
             });
             Ok(())
         }),
@@ -104,13 +104,12 @@ fn floats<C: Real, T: Stored<Compute = C>>(op: ReduceOp, x: &Operand<C>, out: &T
     let n: usize = extents.map(|(&n, &m)| if m == 1 { n } else { 1 }).product();
     let count = C::from_usize(n);
     match op {
-        ReduceOp::Prod => finish(out, &fold(&Prod(PhantomData), x, layout, None), |v| v),
-        ReduceOp::Mean => finish(out, &fold(&Sum(PhantomData), x, layout, None), |v| v / count),
+        ReduceOp::Prod => finish(out, &fold(&Prod(PhantomData), x, layout, None)),
+        ReduceOp::Mean => finish(out, &divided(fold(&Sum(PhantomData), x, layout, None), count)),
         ReduceOp::Var { correction } => {
-            let mut means: Vec<C> = fold(&Sum(PhantomData), x, layout, None);
-            means.iter_mut().for_each(|v| *v = *v / count);
+            let means = divided(fold(&Sum(PhantomData), x, layout, None), count);
             let divisor = C::of((n as f64 - correction).max(0.0));
-            finish(out, &fold(&Squares(PhantomData), x, layout, Some(&means)), |v| v / divisor);
+            finish(out, &divided(fold(&Squares(PhantomData), x, layout, Some(&means)), divisor));
         }
         ReduceOp::LogSumExp => {
             let mut centers: Vec<C> = fold(&Largest(PhantomData), x, layout, None);
@@ -118,21 +117,24 @@ fn floats<C: Real, T: Stored<Compute = C>>(op: ReduceOp, x: &Operand<C>, out: &T
             centers.iter_mut().filter(|v| v.abs() == C::INFINITY).for_each(|v| *v = C::of(0.0));
             let mut sums = fold(&Exponentials(PhantomData), x, layout, Some(&centers));
             sums.iter_mut().zip(&centers).for_each(|(v, &center)| *v = v.ln() + center);
-            finish(out, &sums, |v| v);
+            finish(out, &sums);
         }
-        _ => finish(out, &fold(&Sum(PhantomData), x, layout, None), |v| v),
+        _ => finish(out, &fold(&Sum(PhantomData), x, layout, None)),
     }
 }
 
-/// Writes the results, converted by `convert`.
-fn finish<T: Stored, A: Copy + Sync>(out: &Target<T>, values: &[A], convert: impl Fn(A) -> T::Compute + Sync) {
+fn divided<C: Real>(mut values: Vec<C>, divisor: C) -> Vec<C> {
+    values.iter_mut().for_each(|v| *v = *v / divisor);
+    values
+}
+
+/// Writes the results.
+fn finish<T: Stored>(out: &Target<T>, values: &[T::Compute]) {
     par::ranges(values.len(), GRAIN, |range| {
         // SAFETY: ranges are disjoint.
         let mut sink = unsafe { Sink::new(out) };
         for range in steps(range, TILE) {
-            sink.put(range.clone(), |out| {
-                out.iter_mut().zip(&values[range]).for_each(|(out, &value)| *out = convert(value));
-            });
+            sink.put(range.clone(), |out| out.copy_from_slice(&values[range]));
         }
     });
 }

@@ -1,7 +1,7 @@
 //! Element types as they lie in memory, and the types that they are computed in.
 
 use bytemuck::{Pod, Zeroable};
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 use kiln_backend::{DType, Element, Scalar};
 
 use crate::convert::Number;
@@ -25,6 +25,20 @@ pub(crate) trait Stored: Pod + Send + Sync {
     fn store(value: Self::Compute) -> Self;
     /// Converts as Rust's `as` does.
     fn from_scalar(value: Scalar) -> Self;
+    /// [`load`](Stored::load) of a slice.
+    #[inline(always)]
+    fn load_slice(from: &[Self], to: &mut [Self::Compute]) {
+        for (from, to) in from.iter().zip(to) {
+            *to = from.load();
+        }
+    }
+    /// [`store`](Stored::store) of a slice.
+    #[inline(always)]
+    fn store_slice(from: &[Self::Compute], to: &mut [Self]) {
+        for (from, to) in from.iter().zip(to) {
+            *to = Self::store(*from);
+        }
+    }
 }
 
 macro_rules! direct {
@@ -87,8 +101,8 @@ impl Stored for bf16 {
     }
 }
 
-/// `half` decides at run time, an element at a time, whether the CPU converts in hardware. These
-/// conversions are plain arithmetic without branches, which compiles to vector code.
+/// `half` decides at run time whether the CPU converts in hardware: fine for slices, slow for single elements,
+/// which are converted by plain arithmetic. Both round alike.
 impl Stored for f16 {
     const DTYPE: DType = DType::F16;
     const DIRECT: bool = false;
@@ -122,6 +136,12 @@ impl Stored for f16 {
     }
     fn from_scalar(value: Scalar) -> f16 {
         f16::store(value.to_f64().f32_odd())
+    }
+    fn load_slice(from: &[f16], to: &mut [f32]) {
+        from.convert_to_f32_slice(&mut to[..from.len()]);
+    }
+    fn store_slice(from: &[f32], to: &mut [f16]) {
+        to[..from.len()].convert_from_f32_slice(from);
     }
 }
 
@@ -162,6 +182,18 @@ mod tests {
         for v in [65504.0f32, 65519.996, 65520.0, 65536.0, 1e30, f32::INFINITY] {
             assert_eq!(f16::store(v).to_bits(), f16::from_f32(v).to_bits(), "{v:e}");
         }
+    }
+
+    #[test]
+    fn slices_convert_as_single_elements_do() {
+        let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|h| !h.is_nan()).collect();
+        let mut wide = vec![0.0; all.len()];
+        f16::load_slice(&all, &mut wide);
+        assert!(all.iter().zip(&wide).all(|(h, w)| h.load().to_bits() == w.to_bits()));
+        let values: Vec<f32> = (0..u32::MAX).step_by(99_991).map(f32::from_bits).filter(|v| !v.is_nan()).collect();
+        let mut narrow = vec![f16::ZERO; values.len()];
+        f16::store_slice(&values, &mut narrow);
+        assert!(values.iter().zip(&narrow).all(|(v, n)| f16::store(*v).to_bits() == n.to_bits()));
     }
 
     #[test]

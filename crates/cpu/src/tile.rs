@@ -146,7 +146,7 @@ impl<'a, T: Stored> Feed<'a, T> {
     }
 
     /// The elements at positions `range` (at most `TILE` of them unless it is direct).
-    #[inline]
+    #[inline(never)] // it is long, and every operation would get a copy
     pub(crate) fn get(&mut self, range: Range<usize>) -> &[T::Compute] {
         let n = range.len();
         assert!(range.end <= self.walk.len(), "positions of the operand");
@@ -186,6 +186,8 @@ pub(crate) trait Elements<C> {
     fn memory(&self, range: Range<usize>) -> Option<&[C]>;
     /// The elements at positions `range`, at most `TILE`.
     fn get(&mut self, range: Range<usize>) -> &[C];
+    /// Copies the elements at positions `range`, at most `TILE`.
+    fn fill(&mut self, range: Range<usize>, out: &mut [C]);
 }
 
 impl<T: Stored> Elements<T::Compute> for Feed<'_, T> {
@@ -195,6 +197,10 @@ impl<T: Stored> Elements<T::Compute> for Feed<'_, T> {
 
     fn get(&mut self, range: Range<usize>) -> &[T::Compute] {
         Feed::get(self, range)
+    }
+
+    fn fill(&mut self, range: Range<usize>, out: &mut [T::Compute]) {
+        out.copy_from_slice(Feed::get(self, range));
     }
 }
 
@@ -213,6 +219,10 @@ impl<T: Stored, O: Destination> Elements<O::Compute> for Converted<'_, T, O> {
         let n = range.len();
         convert::<T::Compute, O>(self.feed.get(range), &mut self.tile[..n]);
         &self.tile[..n]
+    }
+
+    fn fill(&mut self, range: Range<usize>, out: &mut [O::Compute]) {
+        convert::<T::Compute, O>(self.feed.get(range), out);
     }
 }
 
@@ -256,15 +266,11 @@ pub(crate) fn store<T: Stored>(from: &[T::Compute], to: &mut [T]) {
 
 multiversion! {
     fn load_long[T: Stored](from: &[T], to: &mut [T::Compute]) {
-        for (from, to) in from.iter().zip(to) {
-            *to = from.load();
-        }
+        T::load_slice(from, to);
     }
 
     fn store_long[T: Stored](from: &[T::Compute], to: &mut [T]) {
-        for (from, to) in from.iter().zip(to) {
-            *to = T::store(*from);
-        }
+        T::store_slice(from, to);
     }
 }
 
@@ -316,19 +322,33 @@ impl<'a, T: Stored> Sink<'a, T> {
     /// it finds in the slice means nothing.
     #[inline]
     pub(crate) fn put(&mut self, range: Range<usize>, fill: impl FnOnce(&mut [T::Compute])) {
+        fill(self.slot(range.clone()));
+        if !self.direct {
+            self.commit(range);
+        }
+    }
+
+    /// Where the elements at positions `range` are to be written.
+    #[inline]
+    fn slot(&mut self, range: Range<usize>) -> &mut [T::Compute] {
         let n = range.len();
         assert!(range.end <= self.walk.len(), "positions of the output");
         if self.direct {
             // SAFETY: the positions are inside the walk, whose elements lie inside the buffer; positions are
             // offsets here, `DIRECT` says that `Compute` is `T`, and no other sink has these positions.
-            return fill(unsafe { std::slice::from_raw_parts_mut(self.ptr.add(range.start).cast::<T::Compute>(), n) });
+            return unsafe { std::slice::from_raw_parts_mut(self.ptr.add(range.start).cast::<T::Compute>(), n) };
         }
+        self.tile.take(n)
+    }
+
+    /// Brings what was written to the tile to its place.
+    #[inline(never)] // as for `Feed::get`
+    fn commit(&mut self, range: Range<usize>) {
         let (mut done, ptr) = (0, self.ptr);
-        let tile = self.tile.take(n);
-        fill(tile);
+        let tile = self.tile.take(range.len());
         self.walk.rows(range, |offset, stride, len| {
-            // SAFETY: the rows of the walk are elements of a checked layout, and no other sink has these
-            // positions.
+            // SAFETY: the rows of the walk are elements of a checked layout (`slot` checked the positions), and
+            // no other sink has these positions.
             unsafe { store_row(&tile[done..done + len], ptr.offset(offset), stride) };
             done += len;
         });
@@ -446,6 +466,37 @@ map!(
     /// `out = kernel(x, y, z)`.
     map3, X x, Y y, Z z
 );
+
+/// `out = O(x)`.
+pub(crate) fn cast<X: Stored, O: Destination>(
+    op: &'static str,
+    grain: usize,
+    x: &Input<X>,
+    out: &mut Target<O>,
+) -> Result<()> {
+    let order = plan(op, out.layout(), [x.layout()].into_iter())?;
+    let order = order.as_ref().map(|o| &o[..out.layout().rank()]);
+    let reader = || -> Box<dyn Elements<O::Compute> + '_> {
+        Box::new(Converted::<X, O> { feed: Feed::ordered(x, order), tile: [bytemuck::Zeroable::zeroed(); TILE] })
+    };
+    pull(grain, &reader, out, order);
+    Ok(())
+}
+
+/// Not generic in what is read: it would be compiled for every pair of types.
+fn pull<'a, O: Stored>(
+    grain: usize,
+    reader: &(dyn Fn() -> Box<dyn Elements<O::Compute> + 'a> + Sync),
+    out: &Target<O>,
+    order: Option<&[usize]>,
+) {
+    par::ranges(out.numel(), grain, |range| {
+        let (mut x, mut sink) = (reader(), Sink::ordered(out, order));
+        for range in steps(range, TILE) {
+            sink.put(range.clone(), |out| x.fill(range, out));
+        }
+    });
+}
 
 /// `out = kernel(out, x)`.
 pub(crate) fn update1<X: Stored, O: Stored>(
