@@ -32,7 +32,7 @@ pub(crate) fn even(n: usize, most: usize, unit: usize) -> usize {
 
 /// Steps of `k` per block; a function of the shape alone, so that sums do not depend on how
 /// the work is split.
-fn k_block<S, T>(p: &Canon<S>, kern: &Kernel<T>) -> usize {
+pub(crate) fn k_block<S, T>(p: &Canon<S>, kern: &Kernel<T>) -> usize {
     if p.rows <= 4 && p.b_lane == 1 {
         // Close to a matrix-vector product: bound by reading B, and that should happen in
         // long runs along its rows instead of a few lanes from each of hundreds of rows.
@@ -41,17 +41,38 @@ fn k_block<S, T>(p: &Canon<S>, kern: &Kernel<T>) -> usize {
     even(p.k, kern.kc, 8).min(kern.kc)
 }
 
+/// Lanes that were packed before, by [`pack_lanes`]: every block of `k` whole, one after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<T> {
+    pub start: *mut T,
+    /// Elements per step of `k`: the lanes, rounded up to whole vectors.
+    pub width: usize,
+}
+
+// SAFETY: a description of memory; whoever dereferences the pointer argues for that.
+unsafe impl<T: Sync> Sync for Packed<T> {}
+
+impl<T> Packed<T> {
+    /// Where the panel of lane `lane` begins, in the block of `nk` steps that starts at step `k0`.
+    pub fn at(&self, k0: usize, lane: usize, nk: usize) -> *mut T {
+        self.start.wrapping_add(k0 * self.width + lane * nk)
+    }
+}
+
 /// Computes rows `rows.0..rows.1` and lanes `lanes.0..lanes.1` of the product on this thread.
 ///
 /// # Safety
 /// The pointers and strides of `p` must be valid for the whole product, the part of C must not
-/// be accessed by anyone else meanwhile, and `kern` must be runnable on this machine.
+/// be accessed by anyone else meanwhile, and `kern` must be runnable on this machine. If given,
+/// `packed` holds exactly these lanes, and S is T.
 pub(crate) unsafe fn part<S: Source<T>, T: Float>(
     p: &Canon<S>,
     kern: &Kernel<T>,
     rows: (usize, usize),
     lanes: (usize, usize),
+    packed: Option<Packed<T>>,
 ) {
+    debug_assert!(S::SAME || packed.is_none());
     let (nr, nl) = (rows.1 - rows.0, lanes.1 - lanes.0);
     // SAFETY: the part starts inside the product.
     let q = unsafe {
@@ -68,7 +89,7 @@ pub(crate) unsafe fn part<S: Source<T>, T: Float>(
     let kb = k_block(p, kern);
     if S::SAME {
         // SAFETY: S is T, see `Source::SAME`; the rest is the caller's promise.
-        unsafe { blocks(&q, kern, kb, q.c.cast(), q.c_row, q.c_lane, q.bias.cast()) }
+        unsafe { blocks(&q, kern, kb, packed, q.c.cast(), q.c_row, q.c_lane, q.bias.cast()) }
         return;
     }
     // Accumulate in T and convert once.
@@ -94,7 +115,7 @@ pub(crate) unsafe fn part<S: Source<T>, T: Float>(
                     }
                 }
             }
-            blocks(&q, kern, kb, c, nl as isize, 1, bias);
+            blocks(&q, kern, kb, None, c, nl as isize, 1, bias);
             for i in 0..nr {
                 for j in 0..nl {
                     *at(i, j) = S::narrow(*c.add(i * nl + j));
@@ -108,10 +129,12 @@ pub(crate) unsafe fn part<S: Source<T>, T: Float>(
 ///
 /// # Safety
 /// As for [`part`]; `c` and `bias` must be valid for the shape of `p`.
+#[allow(clippy::too_many_arguments)]
 unsafe fn blocks<S: Source<T>, T: Float>(
     p: &Canon<S>,
     kern: &Kernel<T>,
     kb: usize,
+    shared: Option<Packed<T>>,
     c: *mut T,
     c_row: isize,
     c_lane: isize,
@@ -126,13 +149,13 @@ unsafe fn blocks<S: Source<T>, T: Float>(
     // elements come a few from each cache line, and this uses more of every line.
     let group = if p.a_k == 1 { 1 } else { GROUP };
     // With one tile row every lane is used once: read it where it is.
-    let direct = S::SAME && p.b_lane == 1;
+    let direct = S::SAME && p.b_lane == 1 && shared.is_none();
     let single = tile_rows == 1;
     // A little wider blocks for gemv-like products: nothing is packed, only C has to stay near.
     let most = if direct && single { 4096 } else { kern.nc };
     let nb = even(p.lanes, most, width);
     let fuse = direct && !single && tile_rows <= FUSE_ROWS;
-    let b_room = kb * nb.min(p.lanes.next_multiple_of(kern.lanes)) + width;
+    let b_room = if shared.is_some() { 0 } else { kb * nb.min(p.lanes.next_multiple_of(kern.lanes)) + width };
     let a_room = group * kern.mr * kern.lda;
     with_scratch::<T, _>(a_room + b_room + TILE_ROWS * TILE_LANES, |buf| {
         // SAFETY: three disjoint regions of the scratch; every index below stays within the
@@ -140,7 +163,7 @@ unsafe fn blocks<S: Source<T>, T: Float>(
         unsafe {
             let pa = buf;
             let tile = buf.add(a_room);
-            let pb = tile.add(TILE_ROWS * TILE_LANES);
+            let own = tile.add(TILE_ROWS * TILE_LANES);
             for j0 in (0..p.lanes).step_by(nb) {
                 let nl = nb.min(p.lanes - j0);
                 let panels = nl.div_ceil(width);
@@ -149,12 +172,13 @@ unsafe fn blocks<S: Source<T>, T: Float>(
                     let nk = kb.min(p.k - k0);
                     let last = k0 + nk == p.k;
                     let b0 = p.b.offset(k0 as isize * p.b_k + j0 as isize * p.b_lane);
+                    let pb = shared.map_or(own, |packed| packed.at(k0, j0, nk));
                     // Whole panels may be left to the first tile row; a ragged one is always
                     // packed here, because vector loads would run over the end of B.
                     let whole = if direct && (single || fuse) { nl / width * width } else { 0 };
-                    if whole < nl {
+                    if whole < nl && shared.is_none() {
                         let src = b0.offset(whole as isize * p.b_lane);
-                        pack_lanes(kern, src, nk, nl - whole, p.b_k, p.b_lane, pb.add(whole * nk));
+                        pack_lanes(kern, src, nk, nl - whole, p.b_k, p.b_lane, own.add(whole * nk));
                     }
                     for i in 0..tile_rows {
                         let r0 = i * tile_height;
@@ -173,7 +197,6 @@ unsafe fn blocks<S: Source<T>, T: Float>(
                             let w = (nl - j).min(width);
                             let nv = if w <= kern.lanes { 1 } else { 2 };
                             let unpacked = j < whole && (i == 0 || single);
-                            let packed = pb.add(j * nk);
                             let to = c.offset(r0 as isize * c_row + (j0 + j) as isize * c_lane);
                             let row_bias = !bias.is_null() && p.bias_on_rows;
                             let straight = c_lane == 1 && !row_bias;
@@ -190,7 +213,7 @@ unsafe fn blocks<S: Source<T>, T: Float>(
                                 nv,
                                 a: pa,
                                 a_kmajor: p.a_k != 1,
-                                b: packed,
+                                b: pb.add(j * nk),
                                 b_rs: (nv * kern.lanes) as isize,
                                 b_ahead: LANES_AHEAD,
                                 b_copy: core::ptr::null_mut(),
@@ -206,7 +229,7 @@ unsafe fn blocks<S: Source<T>, T: Float>(
                                 m.b = b0.add(j).cast();
                                 m.b_rs = p.b_k;
                                 m.b_ahead = if nk <= GEMV_STEPS { LANES_AHEAD } else { STEPS_AHEAD * p.b_k };
-                                m.b_copy = if single { core::ptr::null_mut() } else { packed };
+                                m.b_copy = if single { core::ptr::null_mut() } else { own.add(j * nk) };
                             }
                             if straight {
                                 (kern.micro)(&m);
@@ -296,7 +319,7 @@ const FUSE_ROWS: usize = 12;
 /// # Safety
 /// The source must be readable in that extent, and `dst` writable for `lanes`, rounded up to
 /// whole vectors, times `nk` elements.
-unsafe fn pack_lanes<S: Source<T>, T: Float>(
+pub(crate) unsafe fn pack_lanes<S: Source<T>, T: Float>(
     kern: &Kernel<T>,
     src: *const S,
     nk: usize,

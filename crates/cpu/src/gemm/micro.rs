@@ -111,14 +111,18 @@ pub(crate) struct Kernel<T> {
     pub dots: unsafe fn(&mut Dots<T>),
 }
 
-/// Repeats `$body` with `$i` = 0, 1, ... while `$i < $n`, as straight-line code. A plain loop
-/// over the accumulators is not reliably unrolled before LLVM decides what lives in registers.
+/// Repeats `$body` with `$i` = 0, 1, ... while `$i < $n`, as straight-line code. A plain loop over the accumulators is
+/// not reliably unrolled before LLVM decides what lives in registers. `rows` makes 14 copies, `few` 4: the copies
+/// that are not needed vanish, but late, and loops within loops multiply, so `few` serves wherever it suffices.
 macro_rules! unroll {
-    ($i:ident < $n:expr, $body:block) => {
-        unroll!(@ $i $n, $body; 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    ($i:ident < $n:expr, rows, $body:block) => {
+        unroll!(@ $i $n, 14, $body; 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
     };
-    (@ $i:ident $n:expr, $body:block; $($x:literal)*) => {
-        $( if $x < $n { const { assert!($n <= 14) }; let $i: usize = $x; $body } )*
+    ($i:ident < $n:expr, few, $body:block) => {
+        unroll!(@ $i $n, 4, $body; 0 1 2 3)
+    };
+    (@ $i:ident $n:expr, $most:literal, $body:block; $($x:literal)*) => {
+        $( if $x < $n { const { assert!($n <= $most) }; let $i: usize = $x; $body } )*
     };
 }
 
@@ -139,30 +143,30 @@ unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const LDA: usize, cons
         // The tile of C is needed at the end; fetching it now hides the way to memory. With few
         // steps there is nothing to hide behind.
         if m.k >= 32 {
-            unroll!(i < MR, {
+            for i in 0..MR {
                 let c = m.c.offset(i as isize * m.c_rs);
                 prefetch(c);
                 if NV == 2 {
                     prefetch(c.wrapping_add(V::L));
                     prefetch(c.wrapping_add(2 * V::L - 1));
                 }
-            });
+            }
         }
         macro_rules! step {
             () => {{
                 let mut bv = [V::zero(); NV];
-                unroll!(v < NV, {
+                for v in 0..NV {
                     bv[v] = V::load(b.add(v * V::L));
                     prefetch(b.wrapping_offset(m.b_ahead).wrapping_add(v * V::L));
                     if COPY {
                         bv[v].store(copy.add(v * V::L));
                     }
-                });
-                unroll!(i < MR, {
+                }
+                unroll!(i < MR, rows, {
                     let x = V::splat(*a.add(i * row_a));
-                    unroll!(v < NV, {
+                    for v in 0..NV {
                         acc[i][v] = x.fma(bv[v], acc[i][v]);
-                    });
+                    }
                 });
                 b = b.offset(m.b_rs);
                 if COPY {
@@ -177,12 +181,12 @@ unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const LDA: usize, cons
             a = a.add(step_a);
         }
         let _ = (b, copy);
-        unroll!(v < NV, {
+        unroll!(v < NV, few, {
             // Lanes of this vector that exist in C.
             let n = m.cols.saturating_sub(v * V::L).min(V::L);
             if n > 0 {
                 let bias = if m.bias.is_null() { V::zero() } else { V::load_n(m.bias.add(v * V::L), n) };
-                unroll!(i < MR, {
+                unroll!(i < MR, rows, {
                     let c = m.c.offset(i as isize * m.c_rs).add(v * V::L);
                     let mut x = acc[i][v];
                     if m.load_c {
@@ -231,6 +235,9 @@ unsafe fn store_transposed<V: Simd>(t: &Transposed<V::T>) {
     }
 }
 
+/// How many rows ahead packing prefetches: rows far apart, which the hardware prefetcher does not follow.
+const ROWS_AHEAD: isize = 16;
+
 /// # Safety
 /// As documented at [`PackLanes`], and `V`'s instruction set must be available.
 #[inline(always)]
@@ -250,6 +257,7 @@ unsafe fn pack_lanes<V: Simd>(p: &PackLanes<V::T>) {
                         for j in (0..w).step_by(V::L) {
                             let n = p.lanes.saturating_sub(l + j).min(V::L);
                             let s = s.wrapping_add(j);
+                            prefetch(s.wrapping_offset(ROWS_AHEAD * p.k_stride));
                             let x = if n == V::L { V::load(s) } else { V::load_n(s, n) };
                             if j + V::L <= w { x.store(d.add(j)) } else { x.store_n(d.add(j), w - j) }
                         }
@@ -304,38 +312,38 @@ unsafe fn dots_block<V: Simd, const R: usize, const C: usize>(d: &mut Dots<V::T>
         let mut kk = 0;
         while kk + V::L <= d.k {
             let mut b = [V::zero(); C];
-            unroll!(j < C, {
+            for j in 0..C {
                 let p = pb[j].add(kk);
                 prefetch(p.wrapping_add(AHEAD));
                 b[j] = V::load(p);
-            });
-            unroll!(i < R, {
+            }
+            unroll!(i < R, few, {
                 let p = pa[i].add(kk);
                 prefetch(p.wrapping_add(AHEAD));
                 let a = V::load(p);
-                unroll!(j < C, {
+                for j in 0..C {
                     acc[i][j] = a.fma(b[j], acc[i][j]);
-                });
+                }
             });
             kk += V::L;
         }
         let n = d.k - kk;
         if n > 0 {
             let mut b = [V::zero(); C];
-            unroll!(j < C, {
+            for j in 0..C {
                 b[j] = V::load_n(pb[j].add(kk), n);
-            });
-            unroll!(i < R, {
+            }
+            unroll!(i < R, few, {
                 let a = V::load_n(pa[i].add(kk), n);
-                unroll!(j < C, {
+                for j in 0..C {
                     acc[i][j] = a.fma(b[j], acc[i][j]);
-                });
+                }
             });
         }
-        unroll!(i < R, {
-            unroll!(j < C, {
+        unroll!(i < R, few, {
+            for j in 0..C {
                 *d.out.as_mut_ptr().cast::<V::T>().add(i * 4 + j) = acc[i][j].sum();
-            });
+            }
         });
     }
 }

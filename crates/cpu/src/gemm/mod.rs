@@ -9,7 +9,7 @@
 //! * `micro`, `simd`: the register kernels, written once for all instruction sets
 //! * `dots`: products in which nothing is worth packing because one side is tiny
 //! * `ints`: integers
-//! * `split`, `parallel`: dividing products among threads
+//! * `split`, `shared`, `parallel`: dividing products among threads
 //!
 //! Results are bit for bit the same from run to run and for any number of threads: every
 //! element is summed over `k` in an order that depends only on shapes and strides, and no
@@ -25,6 +25,7 @@ mod ints;
 mod micro;
 mod parallel;
 mod scratch;
+mod shared;
 mod simd;
 mod source;
 mod split;

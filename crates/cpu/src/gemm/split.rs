@@ -3,7 +3,7 @@
 use super::canon::{Batch, Canon};
 use super::micro::Kernel;
 use super::source::{Float, Source};
-use super::{dots, drive, ints, parallel};
+use super::{dots, drive, ints, parallel, shared};
 
 /// Multiply-adds below which waking another thread costs more than it saves.
 const SERIAL: usize = 600_000;
@@ -30,9 +30,14 @@ struct Grid {
 impl Grid {
     /// Cuts a product into about `want` parts.
     fn new<S>(p: &Canon<S>, want: usize, unit: &Unit) -> Grid {
-        // Lanes first: cutting those repeats only the cheap packing, that of the rows.
-        let lane_parts = want.min(p.lanes / unit.lanes).max(1);
-        let row_parts = want.div_ceil(lane_parts).min(p.rows / unit.rows).max(1);
+        // Every row is packed once per part of its lanes, every lane once per part of its rows: of the grids that have
+        // enough parts, the one that packs least. Rows count double, because they are gathered a few at a time.
+        let (most_rows, most_lanes) = ((p.rows / unit.rows).max(1), (p.lanes / unit.lanes).max(1));
+        let grid = |lane_parts: usize| (want.div_ceil(lane_parts).min(most_rows), lane_parts);
+        let (row_parts, lane_parts) = (1..=want.min(most_lanes))
+            .map(grid)
+            .min_by_key(|&(r, l)| (want.saturating_sub(r * l), 2 * p.rows * l + p.lanes * r))
+            .unwrap_or((1, 1));
         Grid { row_parts, lane_parts, vectors: p.lanes.div_ceil(unit.vector), vector: unit.vector }
     }
 
@@ -57,7 +62,7 @@ fn run<S: Copy + Send + Sync>(
     let all = work.saturating_mul(batch.count);
     let threads = if all < SERIAL { 1 } else { rayon::current_num_threads() };
     // A multiple of the number of threads, so that they can finish together.
-    let want = (all / PART / threads).clamp(1, 4) * threads;
+    let want = (all / PART / threads).clamp(1, 2) * threads;
     let grid = Grid::new(p, if threads == 1 { 1 } else { want.div_ceil(batch.count) }, unit);
     let per = grid.row_parts * grid.lane_parts;
     let parts = per * batch.count;
@@ -93,6 +98,14 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: Canon<S>, batch: Batch<'_
     let swapped = p.swapped();
     let swap = swapped.cost(kern) < p.cost(kern);
     let q = if swap { swapped } else { p };
+    if S::SAME && batch.count == 1 && shared::suits(&q, kern) {
+        // SAFETY: the caller's promise, and S is T.
+        unsafe {
+            let p = p.nth(&batch, 0);
+            shared::product(&if swap { p.swapped() } else { p }, kern, shared::ROOM)
+        }
+        return;
+    }
     // Below these sizes, packing that is repeated for every part would cost several percent.
     let unit = Unit { rows: 8 * kern.mr, lanes: 4 * kern.lanes, vector: kern.lanes };
     run(&q, &batch, 1, &unit, &|i, rows, lanes| {
@@ -108,7 +121,7 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: Canon<S>, batch: Batch<'_
                 let mut r = rows.0;
                 while r < rows.1 {
                     let r1 = rows.1.min(r.saturating_add(nr));
-                    drive::part(&q, kern, (r, r1), (l, l1));
+                    drive::part(&q, kern, (r, r1), (l, l1), None);
                     r = r1;
                 }
                 l = l1;

@@ -3,7 +3,7 @@
 use super::canon::{Batch, Canon};
 use super::micro::{self, Kernel};
 use super::source::{Float, Number, Source};
-use super::{Epilogue, GemmElem, gemm, gemm_batched, split};
+use super::{Epilogue, GemmElem, gemm, gemm_batched, shared, split};
 use half::{bf16, f16};
 
 /// A small generator: tests need variety, not quality.
@@ -226,6 +226,27 @@ fn bf16_all_kernels() {
     float_kernels::<bf16, f32>();
 }
 
+/// Products whose lanes are packed first, in one piece and (room for 2,000 elements) in several.
+fn packed_lanes<T: Elem + Source<T> + Float>() {
+    for room in [2_000, shared::ROOM] {
+        for kern in micro::available::<T>() {
+            let run = |p: Canon<T>| {
+                // SAFETY: `check` builds valid matrices, and the kernel runs on this machine.
+                unsafe { if p.k == 0 { p.empty() } else { shared::product(&p, kern, room) } }
+            };
+            grid::<T>(&run, kern.name);
+        }
+    }
+}
+#[test]
+fn f32_packed_lanes() {
+    packed_lanes::<f32>();
+}
+#[test]
+fn f64_packed_lanes() {
+    packed_lanes::<f64>();
+}
+
 fn public<T: Elem + GemmElem>() {
     grid::<T>(
         &|p| {
@@ -371,9 +392,16 @@ fn batches() {
 #[test]
 fn same_bits_for_any_number_of_threads() {
     let mut rng = Rng(5);
-    for (m, n, k) in
-        [(64, 512, 784), (64, 784, 512), (512, 784, 64), (300, 300, 300), (64, 10, 512), (1, 3000, 900), (2000, 30, 90)]
-    {
+    for (m, n, k) in [
+        (64, 512, 784),
+        (64, 784, 512),
+        (512, 784, 64),
+        (300, 300, 300),
+        (64, 10, 512),
+        (1, 3000, 900),
+        (2000, 30, 90),
+        (700, 200, 300),
+    ] {
         let mut data = |len: usize| (0..len).map(|_| rng.next(10007) as f32 / 5000.0 - 1.0).collect::<Vec<f32>>();
         let (a, b) = (data(m * k), data(k * n));
         for transposed in [false, true] {

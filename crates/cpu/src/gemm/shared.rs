@@ -1,0 +1,63 @@
+//! Large products with many rows: the lane side is packed once, by all threads together, and rows are handed out.
+//!
+//! Cutting such a product into a grid instead (see `split`) packs every lane once per part of the rows, so there have
+//! to be few parts, and the thread that gets the last one keeps the others waiting. Here parts are small and cost
+//! nothing extra. The price is one more meeting of the threads, which smaller products would feel.
+
+use super::canon::Canon;
+use super::drive::{self, Packed};
+use super::micro::Kernel;
+use super::parallel;
+use super::scratch::with_scratch;
+use super::source::{Float, Source};
+
+/// Multiply-adds from which a second meeting of the threads is cheap.
+const WORTH: usize = 30_000_000;
+/// Rows of a part, in tile rows: enough that fetching the packed lanes into this core's cache is a small share.
+const TILE_ROWS: usize = 4;
+/// Most elements packed at a time.
+pub(crate) const ROOM: usize = 4 << 20;
+
+/// Whether a product is large enough, and has rows enough for several parts per thread.
+pub(crate) fn suits<S, T>(p: &Canon<S>, kern: &Kernel<T>) -> bool {
+    let threads = rayon::current_num_threads();
+    threads > 1
+        && p.rows >= 2 * threads * TILE_ROWS * kern.mr
+        && p.rows.saturating_mul(p.lanes).saturating_mul(p.k) >= WORTH
+}
+
+/// Computes a product, packing about `room` elements of the lane side at a time.
+///
+/// # Safety
+/// Pointers and strides must be valid, `k` not 0, S must be T, and `kern` runnable.
+pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &Canon<S>, kern: &Kernel<T>, room: usize) {
+    let threads = rayon::current_num_threads();
+    let panel = 2 * kern.lanes;
+    let kb = drive::k_block(p, kern);
+    let block = drive::even(p.lanes, (room / p.k).max(kern.nc), panel);
+    for l0 in (0..p.lanes).step_by(block) {
+        let lanes = block.min(p.lanes - l0);
+        let width = lanes.next_multiple_of(kern.lanes);
+        with_scratch::<T, _>(width * p.k, |start| {
+            let packed = Packed { start, width };
+            let run = drive::even(lanes, lanes.div_ceil(2 * threads), panel);
+            let runs = lanes.div_ceil(run);
+            parallel::for_each(runs * p.k.div_ceil(kb), threads, &|i| {
+                let (k0, l) = (i / runs * kb, i % runs * run);
+                let nk = kb.min(p.k - k0);
+                // SAFETY: the source lies inside B; every task writes lanes and steps of its own of the scratch, which
+                // outlives `for_each`. All runs but the last are whole panels, so they join without gaps.
+                unsafe {
+                    let from = p.b.offset(k0 as isize * p.b_k + (l0 + l) as isize * p.b_lane);
+                    drive::pack_lanes(kern, from, nk, run.min(lanes - l), p.b_k, p.b_lane, packed.at(k0, l, nk));
+                }
+            });
+            let rows = drive::even(p.rows, TILE_ROWS * kern.mr, 1);
+            parallel::for_each(p.rows.div_ceil(rows), threads, &|i| {
+                let rows = (i * rows, p.rows.min((i + 1) * rows));
+                // SAFETY: the caller's promise; parts have disjoint rows of C, and the lanes are packed.
+                unsafe { drive::part(p, kern, rows, (l0, l0 + lanes), Some(packed)) }
+            });
+        });
+    }
+}
