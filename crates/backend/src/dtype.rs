@@ -91,7 +91,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A Rust type that can be an element of a tensor. Sealed: implemented for `f32`, `f64`, [`f16`], [`bf16`],
+/// A Rust type that can be an element of a tensor. Sealed: implemented for `f32`, `f64`, `f16`, `bf16`,
 /// `i64`, `i32`, `u8` and `bool`.
 pub trait Element:
     sealed::Sealed

@@ -1,10 +1,10 @@
-//! The CPU backend of Kiln: every primitive of [`Backend`] in native Rust, parallel with rayon, vectorised
+//! The CPU backend of Kiln: every primitive of `Backend` in native Rust, parallel with rayon, vectorised
 //! for the CPU that it runs on.
 //!
-//! An operation is a module of its name. What they share: [`buffer`] and [`pool`] own memory, [`view`] turns
-//! the contract's untyped views into checked typed pointers, [`dispatch`] goes from a dtype to a Rust type
-//! ([`stored`]), [`iter`](mod@iter) walks strided layouts, [`tile`] is the element-wise engine on top of it, [`par`] splits
-//! work over threads and [`simd`] compiles loops for several instruction sets.
+//! An operation is a module of its name. What they share: `buffer` and `pool` own memory, `view` turns
+//! the contract's untyped views into checked typed pointers, `dispatch` goes from a dtype to a Rust type
+//! (`stored`), `iter` walks strided layouts, `tile` is the element-wise engine on top of it, `par` splits
+//! work over threads and `simd` compiles loops for several instruction sets.
 
 mod arg_reduce;
 mod binary;

@@ -99,12 +99,15 @@ impl Draws<u32> {
     }
 }
 
+/// Turns blocks of the generator into values.
+type Make<'a, C> = dyn Fn(&[[u32; 4]], &mut [C]) + Sync + 'a;
+
 /// Fills `out` with what `make` draws from blocks.
 fn draw<T: Stored>(
     state: RandomState,
     out: &Target<T>,
     per_block: usize,
-    make: &(dyn Fn(&[[u32; 4]], &mut [T::Compute]) + Sync),
+    make: &Make<'_, T::Compute>,
 ) {
     par::ranges(out.numel(), GRAIN, |range| {
         // SAFETY: ranges are disjoint.

@@ -1,5 +1,5 @@
 //! Losses as functions, with their default options: the modules of the same names
-//! ([`CrossEntropyLoss`](crate::CrossEntropyLoss), …) have the options.
+//! ([`CrossEntropyLoss`], …) have the options.
 //! What PyTorch has in `torch.nn.functional` besides are methods of [`Tensor`]: `x.relu()`,
 //! `x.softmax(1)`, `x.linear(&weight, Some(&bias))`, `x.dropout(p, training)`.
 

@@ -155,7 +155,7 @@ impl Step {
                 let numel = model.values.len();
                 let new = match way % 3 {
                     0 => vec![numel],
-                    1 if numel % 2 == 0 => vec![2, numel / 2],
+                    1 if numel.is_multiple_of(2) => vec![2, numel / 2],
                     _ => dims.iter().rev().copied().collect(),
                 };
                 (x.reshape(&new[..]).unwrap(), Model { dims: new, values: model.values.clone() })

@@ -1,6 +1,6 @@
 //! The tape: which operations made a tensor, and how gradients flow back through them.
 //!
-//! While recording is on, an operation with an operand that requires gradients makes a [`Node`](node::Node)
+//! While recording is on, an operation with an operand that requires gradients makes a `Node`
 //! that knows its rule, what it saved, and where its inputs came from. [`backward`] walks the nodes from the
 //! newest to the oldest and calls the same backend primitives as the forward pass.
 //!

@@ -6,7 +6,7 @@ use crate::common::suite::Op;
 
 macro_rules! ops {
     ($($name:literal => |$x:ident, $a:ident| $call:expr;)*) => {
-        &[$(($name, |$x, $a| { let _ = $a; Ok(vec![$call]) }),)*]
+        &[$(($name, |$x, $a| { let _ = (&$x, $a); Ok(vec![$call]) }),)*]
     };
 }
 

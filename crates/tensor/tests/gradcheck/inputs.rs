@@ -40,7 +40,7 @@ impl Values {
             Values::Probability => 0.1 + 0.8 * unit,
             Values::Distinct => {
                 // 7 has no divisor in common with the counts used, so this permutes.
-                let rank = if count % 7 == 0 { i } else { i * 7 % count };
+                let rank = if count.is_multiple_of(7) { i } else { i * 7 % count };
                 rank as f64 * 0.4 - 0.2 * count as f64 + 0.13 * operand as f64 + 0.05
             }
             Values::Ones => 1.0,

@@ -15,10 +15,13 @@ use kiln_tensor::{Result, Tensor, autograd::gradcheck, manual_seed, op_table};
 
 /// A line of the table: an operation, what it is given, and a call.
 pub struct Check {
+    /// Its name in the table of operations.
     pub op: &'static str,
     /// Sets of shapes of the operands.
     pub shapes: &'static [&'static [&'static [usize]]],
+    /// What the operands hold.
     pub values: Values,
+    /// The call, given the operands.
     pub call: fn(&[Tensor]) -> Result<Tensor>,
 }
 

@@ -6,7 +6,7 @@ use kiln_tensor::{
 
 use super::{
     ANY, Check,
-    inputs::Values::{self, *},
+    inputs::Values::*,
 };
 
 /// A list of shapes for one operand, and lists of lists for several.
@@ -227,7 +227,7 @@ pub const PRODUCTS: &[Check] = checks! {
     pointwise_loss TWO_EQUAL_MATRICES Distinct |x| pointwise_loss(x, PointwiseLossKind::L1, Reduction::Mean);
     pointwise_loss TWO_EQUAL Probability |x| pointwise_loss(x, PointwiseLossKind::BceWithLogits, Reduction::Sum);
     pointwise_loss TWO_EQUAL_MATRICES Probability |x| {
-        let (weight, positive) = (Values::Positive.draw(5, &[2, 1]), Values::Positive.draw(6, &[3]));
+        let (weight, positive) = (Positive.draw(5, &[2, 1]), Positive.draw(6, &[3]));
         let kind = PointwiseLossKind::BceWithLogits;
         x[0].pointwise_loss(kind, &x[1], Some(&weight), Some(&positive), Reduction::Mean)
     };
@@ -239,7 +239,7 @@ shapes! {
 
 fn class_loss(x: &Tensor, target: &Tensor, input: ClassLossInput, reduction: Reduction, smooth: f64) -> Result<Tensor> {
     let rule = ClassLoss { input, reduction, ignore_index: -100, label_smoothing: smooth };
-    let weight = Values::Positive.draw(5, &[x.dims()[1]]);
+    let weight = Positive.draw(5, &[x.dims()[1]]);
     x.class_loss(target, Some(&weight), &rule)
 }
 
