@@ -103,12 +103,7 @@ impl Draws<u32> {
 type Make<'a, C> = dyn Fn(&[[u32; 4]], &mut [C]) + Sync + 'a;
 
 /// Fills `out` with what `make` draws from blocks.
-fn draw<T: Stored>(
-    state: RandomState,
-    out: &Target<T>,
-    per_block: usize,
-    make: &Make<'_, T::Compute>,
-) {
+fn draw<T: Stored>(state: RandomState, out: &Target<T>, per_block: usize, make: &Make<'_, T::Compute>) {
     par::ranges(out.numel(), GRAIN, |range| {
         // SAFETY: ranges are disjoint.
         let mut sink = unsafe { Sink::new(out) };

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, marker::PhantomData};
 
+use kiln_nn::optim::{Optimizer, SGD};
 use kiln_nn::{
     Buffer, Dropout, Flatten, Linear, Module, ModuleTree, Parameter, ReLU, Sequential, StateDict, Tanh, Training, seq,
 };
@@ -240,10 +241,13 @@ fn shared_parameters_count_once_and_stay_shared() -> Result<()> {
     net.1.inner.weight = net.0.weight.clone();
     assert_eq!((net.parameters().len(), net.num_parameters(), net.state_dict().len()), (3, 8, 4));
     net.0.weight.set_grad(Some(net.0.weight.ones_like()?))?;
+    let mut early = SGD::new(net.parameters(), 0.1)?;
     net.to_dtype_(DType::F64)?;
     assert!(net.0.weight.is_same(&net.1.inner.weight));
     assert_eq!((net.0.weight.dtype(), net.0.weight.requires_grad()), (DType::F64, true));
     assert_eq!(net.0.weight.grad().unwrap().to_vec::<f64>()?, [1.0; 4]);
+    // The gradients moved along, so an optimizer of the old tensors says that it has none.
+    assert!(early.step().unwrap_err().to_string().contains("before the model was moved"));
     assert!(net.to_dtype_(DType::I64).is_err());
     let net = net.to(Device::Cpu)?.to_dtype(DType::F32)?;
     assert_eq!(net.parameters()[0].dtype(), DType::F32);

@@ -134,7 +134,7 @@ ops! {
         logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
         norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"
         softmax "SoftmaxBackward0" log_softmax "LogSoftmaxBackward0"
-        leaky_relu "LeakyReluBackward0" elu "EluBackward0" lerp "LerpBackward0" dropout "MulBackward0"
+        leaky_relu "LeakyReluBackward0" elu "EluBackward0" lerp "LerpBackward0" dropout "NativeDropoutBackward0"
         linear "AddmmBackward0" linear_relu "ReluBackward0"
         class_loss "NllLossBackward0" pointwise_loss "MseLossBackward0"
         bernoulli "BernoulliBackward0" multinomial -

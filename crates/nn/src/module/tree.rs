@@ -281,6 +281,8 @@ fn mapped(old: &Tensor, f: &dyn Fn(&Tensor) -> Result<Tensor>, done: &mut Vec<(T
         new.set_requires_grad(old.requires_grad())?;
         if let Some(grad) = old.grad() {
             new.set_grad(Some(no_grad(|| f(&grad))?))?;
+            // It moves: an optimizer that still holds the old tensor is to find nothing there, and say so.
+            old.set_grad(None)?;
         }
     }
     done.push((old.clone(), new.clone()));

@@ -85,14 +85,21 @@ impl Tensor {
         Tensor::empty(self.shape(), self.options())
     }
 
-    /// The identity matrix of `n` rows.
+    /// A matrix with ones on its diagonal: `eye(5, ..)` is the identity matrix of 5 rows, `eye([4, 5], ..)` has 4
+    /// rows and 5 columns (`torch.eye(4, 5)`).
     ///
     /// # Errors
-    /// It is too large, or the device is not available.
-    pub fn eye(n: usize, options: impl Into<TensorOptions>) -> Result<Tensor> {
+    /// There are more than two extents, it is too large, or the device is not available.
+    pub fn eye(extents: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
         let options = options.into();
-        let out = Self::filled(Shape::new(&[n, n])?, Scalar::Int(0), options.requires_grad(false))?;
-        let diagonal = kiln_backend::Layout::strided(Shape::new(&[n])?, &[n as isize + 1], 0)?;
+        let shape = extents.to_shape("eye")?;
+        let (rows, columns) = match *shape.dims() {
+            [n] => (n, n),
+            [rows, columns] => (rows, columns),
+            _ => return Err(Error::argument("eye", format!("{shape} is not the shape of a matrix"))),
+        };
+        let out = Self::filled(Shape::new(&[rows, columns])?, Scalar::Int(0), options.requires_grad(false))?;
+        let diagonal = kiln_backend::Layout::strided(Shape::new(&[rows.min(columns)])?, &[columns as isize + 1], 0)?;
         out.alias(diagonal).fill_(1)?;
         out.requires_grad_(options.requires_grad)
     }

@@ -23,8 +23,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("logical_xor_f64", TRUTH),
     ("mul_bool_by_bool", "truth values are combined by logical_and"),
     ("where_scalars*", "one of the two values is a tensor, which tells the dtype"),
-    ("eye_wide", "identity matrices are square"),
-    ("eye_f64", "identity matrices are square"),
     ("div_i64_trunc", "integers are divided as f32, or rounded down by floor_divide"),
 ];
 

@@ -1,8 +1,8 @@
 //! Views and products.
 
-use kiln_tensor::{Error, Tensor};
+use kiln_tensor::{Tensor, TensorOptions};
 
-use crate::common::suite::Op;
+use crate::common::{args::Args, suite::Op};
 
 macro_rules! ops {
     ($($name:literal => |$x:ident, $a:ident| $call:expr;)*) => {
@@ -41,17 +41,20 @@ pub const PRODUCTS: &[(&str, Op)] = ops! {
     "linear" => |x, a| x[0].linear(&x[1], x.get(2))?;
 };
 
+fn options(a: &Args) -> TensorOptions {
+    let default = TensorOptions::new();
+    a.dtype("dtype").map_or(default, |dtype| default.dtype(dtype))
+}
+
 pub const CREATION: &[(&str, Op)] = ops! {
     "eye" => |x, a| match a.int("m") {
-        None => Tensor::eye(a.int("n").unwrap() as usize, kiln_tensor::Device::Cpu)?,
-        Some(_) => return Err(Error::argument("eye", "matrices are square")),
+        None => Tensor::eye(a.int("n").unwrap(), options(a))?,
+        Some(m) => Tensor::eye([a.int("n").unwrap(), m], options(a))?,
     };
     "arange" => |x, a| {
-        let default = kiln_tensor::TensorOptions::new();
-        let options = a.dtype("dtype").map_or(default, |dtype| default.dtype(dtype));
         let start = a.scalar("start").unwrap_or(kiln_tensor::Scalar::Int(0));
         let step = a.scalar("step").unwrap_or(kiln_tensor::Scalar::Int(1));
-        Tensor::arange_step(start, a.scalar("end").unwrap(), step, options)?
+        Tensor::arange_step(start, a.scalar("end").unwrap(), step, options(a))?
     };
     "linspace" => |x, a| {
         let dtype = a.dtype("dtype").unwrap_or(kiln_tensor::DType::F32);

@@ -4,10 +4,7 @@ use kiln_tensor::{
     ClassLoss, ClassLossInput, Device, Ellipsis, NewAxis, PointwiseLossKind, Reduction, Result, Tensor, step,
 };
 
-use super::{
-    ANY, Check,
-    inputs::Values::*,
-};
+use super::{ANY, Check, inputs::Values::*};
 
 /// A list of shapes for one operand, and lists of lists for several.
 macro_rules! shapes {
