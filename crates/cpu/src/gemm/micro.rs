@@ -412,7 +412,7 @@ use super::simd::x86::{F32x8, F32x16, F64x4, F64x8};
 
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f32, "avx512", F32x16, f32,
-    lda 416, kc 400, nc 384, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], most 14);
+    lda 528, kc 512, nc 416, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], most 14);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f64, "avx512", F64x8, f64,
     lda 216, kc 208, nc 384, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], most 14);
