@@ -57,23 +57,22 @@ impl Drop for Leave<'_> {
     }
 }
 
+/// Waits for something that a running thread is about to finish: spinning is cheaper than sleeping.
+pub(crate) fn wait_until(ready: impl Fn() -> bool) {
+    let mut spins = 0u32;
+    while !ready() {
+        spins += 1;
+        if spins < 10_000 { core::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+}
+
 /// Ends the job and waits for the helpers, also when the caller's own chunk panics.
 struct Close<'a>(&'a Job);
 impl Drop for Close<'_> {
     fn drop(&mut self) {
-        // From here on nobody joins. Those inside only finish the chunk they are in, so the
-        // wait is short and spinning is cheaper than sleeping.
-        let mut inside = self.0.helpers.fetch_or(CLOSED, AcqRel) & !CLOSED;
-        let mut spins = 0u32;
-        while inside > 0 {
-            spins += 1;
-            if spins < 10_000 {
-                core::hint::spin_loop()
-            } else {
-                std::thread::yield_now()
-            }
-            inside = self.0.helpers.load(Acquire) & !CLOSED;
-        }
+        // From here on nobody joins. Those inside only finish the chunk they are in, so the wait is short.
+        self.0.helpers.fetch_or(CLOSED, AcqRel);
+        wait_until(|| self.0.helpers.load(Acquire) == CLOSED);
     }
 }
 

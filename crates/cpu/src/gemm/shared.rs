@@ -4,6 +4,8 @@
 //! to be few parts, and the thread that gets the last one keeps the others waiting. Here parts are small and cost
 //! nothing extra. The price is one more meeting of the threads, which smaller products would feel.
 
+use core::sync::atomic::{AtomicUsize, Ordering::*};
+
 use super::canon::Canon;
 use super::drive::{self, Packed};
 use super::micro::Kernel;
@@ -17,6 +19,14 @@ const WORTH: usize = 30_000_000;
 const TILE_ROWS: usize = 4;
 /// Most elements packed at a time.
 pub(crate) const ROOM: usize = 4 << 20;
+
+/// Counts one more when it is dropped, also by a panic: nobody may wait for ever.
+struct Count<'a>(&'a AtomicUsize);
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Release);
+    }
+}
 
 /// Whether a product is large enough, and has rows enough for several parts per thread.
 pub(crate) fn suits<S, T>(p: &Canon<S>, kern: &Kernel<T>) -> bool {
@@ -42,20 +52,30 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &Canon<S>, kern: &Kernel
             let packed = Packed { start, width };
             let run = drive::even(lanes, lanes.div_ceil(2 * threads), panel);
             let runs = lanes.div_ceil(run);
-            parallel::for_each(runs * p.k.div_ceil(kb), threads, &|i| {
-                let (k0, l) = (i / runs * kb, i % runs * run);
-                let nk = kb.min(p.k - k0);
-                // SAFETY: the source lies inside B; every task writes lanes and steps of its own of the scratch, which
-                // outlives `for_each`. All runs but the last are whole panels, so they join without gaps.
-                unsafe {
-                    let from = p.b.offset(k0 as isize * p.b_k + (l0 + l) as isize * p.b_lane);
-                    drive::pack_lanes(kern, from, nk, run.min(lanes - l), p.b_k, p.b_lane, packed.at(k0, l, nk));
-                }
-            });
+            let packs = runs * p.k.div_ceil(kb);
             let rows = drive::even(p.rows, TILE_ROWS * kern.mr, 1);
-            parallel::for_each(p.rows.div_ceil(rows), threads, &|i| {
-                let rows = (i * rows, p.rows.min((i + 1) * rows));
-                // SAFETY: the caller's promise; parts have disjoint rows of C, and the lanes are packed.
+            // One hand-over for both: tasks are taken in order, so whoever waits for the packing waits for tasks that
+            // other threads are in the midst of.
+            let done = AtomicUsize::new(0);
+            parallel::for_each(packs + p.rows.div_ceil(rows), threads, &|i| {
+                if i < packs {
+                    let _done = Count(&done);
+                    let (k0, l) = (i / runs * kb, i % runs * run);
+                    let nk = kb.min(p.k - k0);
+                    // SAFETY: the source lies inside B; every task writes lanes and steps of its own of the scratch,
+                    // which outlives `for_each`. All runs but the last are whole panels, so they join without gaps.
+                    unsafe {
+                        let from = p.b.offset(k0 as isize * p.b_k + (l0 + l) as isize * p.b_lane);
+                        let to = packed.at(k0, l, nk);
+                        drive::pack_lanes(kern, from, nk, run.min(lanes - l), p.b_k, p.b_lane, to);
+                    }
+                    return;
+                }
+                parallel::wait_until(|| done.load(Acquire) == packs);
+                let first = (i - packs) * rows;
+                let rows = (first, p.rows.min(first + rows));
+                // SAFETY: the caller's promise; parts have disjoint rows of C, and the lanes are packed: the load
+                // above has seen the end of every packing task.
                 unsafe { drive::part(p, kern, rows, (l0, l0 + lanes), Some(packed)) }
             });
         });
