@@ -26,17 +26,24 @@ impl Epoch {
     /// own samplers use purposes below 2^32.
     #[must_use]
     pub fn stream(self, purpose: u64) -> Stream {
+        self.numbered_stream(purpose, 0)
+    }
+
+    /// One of many streams for one purpose; ChaCha's nonce tells them apart.
+    pub(crate) fn numbered_stream(self, purpose: u64, number: u64) -> Stream {
         let mut key = [0; 32];
         for (bytes, word) in key.chunks_exact_mut(8).zip([self.seed, self.number, purpose, TAG]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        Stream(ChaCha8Rng::from_seed(key))
+        let mut rng = ChaCha8Rng::from_seed(key);
+        rng.set_stream(number);
+        Stream(rng)
     }
 }
 
 const TAG: u64 = u64::from_le_bytes(*b"kilndata");
 
-/// A stream of random numbers: the 64-bit words of ChaCha with 8 rounds, a nonce of 0, and the key
+/// A stream of random numbers: the 64-bit words of ChaCha with 8 rounds, a nonce (0 but for transforms), and the key
 /// `seed ‖ epoch ‖ purpose ‖ "kilndata"` (little-endian). The words and everything drawn from them here are
 /// part of the crate's contract: they stay the same on every platform and in every later version.
 #[derive(Clone, Debug)]
@@ -65,6 +72,16 @@ impl Stream {
     /// A number in `[0, 1)`: the upper 53 bits of a word.
     pub fn unit(&mut self) -> f64 {
         (self.word() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A number in `[low, high)`.
+    pub fn range(&mut self, low: f64, high: f64) -> f64 {
+        low + self.unit() * (high - low)
+    }
+
+    /// Whether something of probability `p` happens.
+    pub fn chance(&mut self, p: f64) -> bool {
+        self.unit() < p
     }
 
     /// Puts the values in random order, each order equally likely (Fisher and Yates, from the end).

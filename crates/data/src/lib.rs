@@ -20,16 +20,18 @@
 
 mod collate;
 mod dataset;
+mod draw;
 mod epoch;
 mod loader;
 mod mnist;
 mod sampler;
 mod to_device;
+pub mod transforms;
 
 pub use collate::Collate;
 pub use dataset::{
-    ConcatDataset, Dataset, DatasetExt, Map, Samples, Split, Subset, TargetTransform, TensorDataset, TensorTuple,
-    Transform, random_split,
+    ConcatDataset, Dataset, DatasetExt, Map, Samples, Split, Subset, TensorDataset, TensorTuple, WithTargetTransform,
+    WithTransform, random_split,
 };
 pub use epoch::{Epoch, Stream};
 pub use loader::{

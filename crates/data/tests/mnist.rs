@@ -74,8 +74,9 @@ fn gathered_batches_equal_collated_samples() -> Result<()> {
 fn transforms_and_loader() -> Result<()> {
     let data = FashionMNIST::test().root(BUNDLED).load()?;
     let names = data.classes();
-    let data =
-        data.transform(|image| Ok(image.numel() as i64)).target_transform(move |label| Ok(names[label as usize]));
+    let data = data
+        .transform(|image: Tensor| Ok(image.numel() as i64))
+        .target_transform(move |label: i64| Ok(names[label as usize]));
     let loader = DataLoader::builder(data).batch_size(64).num_workers(2).build()?;
     let (sizes, labels) = loader.iter().next().expect("sixteen batches")?;
     assert_eq!((sizes.to_vec::<i64>()?, labels[0], loader.len()), (vec![784; 64], "Ankle boot", 16));

@@ -19,7 +19,7 @@ mod storage;
 mod tensor;
 
 pub use autograd::{enable_grad, no_grad, no_grad_guard};
-pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state};
+pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state, take_random_seed};
 pub use device::Device;
 pub use kiln_backend::{
     ClassLoss, ClassLossInput, DType, Dim, Dims, Element, Error, ErrorKind, MAX_RANK, MemoryStats, OptimRule,

@@ -3,6 +3,7 @@
 use kiln_tensor::Result;
 
 use super::{Dataset, Subset};
+use crate::transforms::Transform;
 
 /// Adaptors of datasets.
 pub trait DatasetExt: Dataset + Sized {
@@ -14,22 +15,23 @@ pub trait DatasetExt: Dataset + Sized {
         Map { dataset: self, f }
     }
 
-    /// Changes the input of each `(input, target)` sample: the `transform` argument of torchvision's datasets.
-    fn transform<X, Y, T, F>(self, f: F) -> Transform<Self, F>
+    /// Changes the input of each `(input, target)` sample: the `transform` argument of torchvision's datasets. A
+    /// [`Transform`] may be a function, too; it has to say what it takes: `|image: Tensor| …`.
+    fn transform<X, Y, T>(self, transform: T) -> WithTransform<Self, T>
     where
         Self: Dataset<Item = (X, Y)>,
-        F: Fn(X) -> Result<T> + Send + Sync,
+        T: Transform<X>,
     {
-        Transform { dataset: self, f }
+        WithTransform { dataset: self, f: transform }
     }
 
     /// Changes the target of each `(input, target)` sample: torchvision's `target_transform`.
-    fn target_transform<X, Y, T, F>(self, f: F) -> TargetTransform<Self, F>
+    fn target_transform<X, Y, T>(self, transform: T) -> WithTargetTransform<Self, T>
     where
         Self: Dataset<Item = (X, Y)>,
-        F: Fn(Y) -> Result<T> + Send + Sync,
+        T: Transform<Y>,
     {
-        TargetTransform { dataset: self, f }
+        WithTargetTransform { dataset: self, f: transform }
     }
 
     /// The samples with these numbers.
@@ -65,12 +67,12 @@ adaptor!(
     Map
 );
 adaptor!(
-    /// A dataset whose inputs a function changes; made by [`DatasetExt::transform`].
-    Transform
+    /// A dataset whose inputs are transformed; made by [`DatasetExt::transform`].
+    WithTransform
 );
 adaptor!(
-    /// A dataset whose targets a function changes; made by [`DatasetExt::target_transform`].
-    TargetTransform
+    /// A dataset whose targets are transformed; made by [`DatasetExt::target_transform`].
+    WithTargetTransform
 );
 
 impl<D, F, T> Dataset for Map<D, F>
@@ -87,33 +89,33 @@ where
     }
 }
 
-impl<D, F, X, Y, T> Dataset for Transform<D, F>
+impl<D, T, X, Y> Dataset for WithTransform<D, T>
 where
     D: Dataset<Item = (X, Y)>,
-    F: Fn(X) -> Result<T> + Send + Sync,
+    T: Transform<X>,
 {
-    type Item = (T, Y);
+    type Item = (T::Output, Y);
     fn len(&self) -> usize {
         self.dataset.len()
     }
-    fn get(&self, index: usize) -> Result<(T, Y)> {
+    fn get(&self, index: usize) -> Result<(T::Output, Y)> {
         let (x, y) = self.dataset.get(index)?;
-        Ok(((self.f)(x)?, y))
+        Ok((self.f.apply(x)?, y))
     }
 }
 
-impl<D, F, X, Y, T> Dataset for TargetTransform<D, F>
+impl<D, T, X, Y> Dataset for WithTargetTransform<D, T>
 where
     D: Dataset<Item = (X, Y)>,
-    F: Fn(Y) -> Result<T> + Send + Sync,
+    T: Transform<Y>,
 {
-    type Item = (X, T);
+    type Item = (X, T::Output);
     fn len(&self) -> usize {
         self.dataset.len()
     }
-    fn get(&self, index: usize) -> Result<(X, T)> {
+    fn get(&self, index: usize) -> Result<(X, T::Output)> {
         let (x, y) = self.dataset.get(index)?;
-        Ok((x, (self.f)(y)?))
+        Ok((x, self.f.apply(y)?))
     }
 }
 
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn transforms() -> Result<()> {
         let pairs: Samples<(f32, i64)> = (0..4).map(|i| (i as f32, i)).collect();
-        let data = pairs.transform(|x| Ok(x * 10.0)).target_transform(|y| Ok(format!("class {y}")));
+        let data = pairs.transform(|x: f32| Ok(x * 10.0)).target_transform(|y: i64| Ok(format!("class {y}")));
         assert_eq!(data.get(2)?, (20.0, "class 2".to_string()));
         let (x, y) = data.get_batch(&[3, 1])?;
         assert_eq!((x.to_vec::<f32>()?, y), (vec![30., 10.], vec!["class 3".to_string(), "class 1".to_string()]));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use concat::ConcatDataset;
 use kiln_tensor::{Error, Result};
-pub use map::{DatasetExt, Map, TargetTransform, Transform};
+pub use map::{DatasetExt, Map, WithTargetTransform, WithTransform};
 pub use subset::{Split, Subset, random_split};
 pub use tensors::{TensorDataset, TensorTuple};
 

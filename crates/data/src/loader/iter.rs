@@ -24,7 +24,7 @@ pub struct LoaderIter<B> {
 }
 
 enum Source<B> {
-    Here(Fetch<B>, Plan),
+    Here(Fetch<B>, Arc<Plan>),
     Workers(Workers<B>),
     /// Its one item: the epoch could not be begun.
     Failed(Error),
@@ -47,14 +47,15 @@ impl<B: Send + 'static> LoaderIter<B> {
     }
 
     fn begin(&mut self, loader: &DataLoader<B>, epoch: Epoch) -> Result<()> {
-        let plan: Plan = Arc::new(loader.batches.batches(epoch)?);
-        let start = self.position.min(plan.len());
+        let plan = Arc::new(Plan { epoch, batches: loader.batches.batches(epoch)? });
+        let count = plan.batches.len();
+        let start = self.position.min(count);
         self.source = match loader.num_workers {
             0 => Source::Here(loader.fetch.clone(), plan.clone()),
-            count => Source::Workers(Workers::spawn(&loader.fetch, &plan, start, count, loader.prefetch)?),
+            workers => Source::Workers(Workers::spawn(&loader.fetch, &plan, start, workers, loader.prefetch)?),
         };
-        (self.position, self.end) = (start, plan.len());
-        self.progress.lock().planned(self.run, plan.len());
+        (self.position, self.end) = (start, count);
+        self.progress.lock().planned(self.run, count);
         Ok(())
     }
 }

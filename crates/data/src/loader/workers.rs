@@ -18,16 +18,22 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use kiln_tensor::{Error, Result, no_grad};
 
 use super::Fetch;
+use crate::{Epoch, draw};
 
 /// The samples of each batch of an epoch.
-pub(super) type Plan = Arc<Vec<Vec<usize>>>;
+pub(super) struct Plan {
+    pub epoch: Epoch,
+    pub batches: Vec<Vec<usize>>,
+}
 
 /// Makes batch number `position`. A panic of the dataset, a transform or the collate function becomes an
 /// error here, so that it is the same with and without workers, and never a consumer that waits for ever.
 pub(super) fn make<B>(fetch: &Fetch<B>, plan: &Plan, position: usize) -> Result<B> {
-    let indices = plan.get(position).map_or(&[][..], Vec::as_slice);
-    // Recording is off: whether it is on is a matter of the thread, and would differ with workers.
-    let batch = catch_unwind(AssertUnwindSafe(|| no_grad(|| fetch(indices))));
+    let indices = plan.batches.get(position).map_or(&[][..], Vec::as_slice);
+    // Recording is off: whether it is on is a matter of the thread, and would differ with workers. So would random
+    // numbers that a thread kept for itself; each batch has its own.
+    let batch = || draw::in_batch(plan.epoch, position, || no_grad(|| fetch(indices)));
+    let batch = catch_unwind(AssertUnwindSafe(batch));
     batch.unwrap_or_else(|panic| {
         let message = format!("DataLoader: making batch {position} panicked: {}", message(&*panic));
         Err(Error::other(message))
@@ -48,10 +54,16 @@ pub(super) struct Workers<B> {
 
 impl<B: Send + 'static> Workers<B> {
     /// Starts `count` threads on the batches from `start` on, each at most `prefetch` batches ahead.
-    pub fn spawn(fetch: &Fetch<B>, plan: &Plan, start: usize, count: usize, prefetch: usize) -> Result<Workers<B>> {
+    pub fn spawn(
+        fetch: &Fetch<B>,
+        plan: &Arc<Plan>,
+        start: usize,
+        count: usize,
+        prefetch: usize,
+    ) -> Result<Workers<B>> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut workers = Workers { lanes: Vec::new(), threads: Vec::new(), start, stop };
-        for worker in 0..count.min(plan.len().saturating_sub(start)) {
+        for worker in 0..count.min(plan.batches.len().saturating_sub(start)) {
             // One batch is in the worker's hand while the others wait in the channel.
             let (sender, receiver) = bounded(prefetch.saturating_sub(1));
             let (fetch, plan, stop) = (fetch.clone(), plan.clone(), workers.stop.clone());
@@ -67,7 +79,7 @@ impl<B: Send + 'static> Workers<B> {
 }
 
 fn run<B>(fetch: &Fetch<B>, plan: &Plan, first: usize, step: usize, out: &Sender<Result<B>>, stop: &AtomicBool) {
-    for position in (first..plan.len()).step_by(step) {
+    for position in (first..plan.batches.len()).step_by(step) {
         if stop.load(Ordering::Relaxed) {
             return;
         }

@@ -10,4 +10,4 @@ pub use extents::Extents;
 pub use host::Nested;
 pub use options::TensorOptions;
 pub(crate) use random::take;
-pub use random::{manual_seed, random_state, set_random_state};
+pub use random::{manual_seed, random_state, set_random_state, take_random_seed};

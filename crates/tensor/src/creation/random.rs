@@ -27,6 +27,14 @@ pub fn set_random_state((seed, offset): (u64, u64)) {
     *GENERATOR.lock() = RandomState { seed, offset };
 }
 
+/// Takes one block out of the stream, as the seed of random numbers that are made elsewhere: `(seed, offset)`, never the
+/// same twice, and repeated after the same [`manual_seed`].
+#[must_use]
+pub fn take_random_seed() -> (u64, u64) {
+    let state = take(1, 1);
+    (state.seed, state.offset)
+}
+
 /// Takes the next `numel` draws of `words` 32-bit words each out of the stream.
 pub(crate) fn take(numel: usize, words: usize) -> RandomState {
     let mut state = GENERATOR.lock();

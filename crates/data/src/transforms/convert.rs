@@ -1,0 +1,107 @@
+//! From bytes to numbers and back.
+
+use kiln_tensor::{DType, Device, Error, Result, Tensor};
+
+use super::{Image, Transform};
+
+/// An image as `f32` of shape `[channels, height, width]`, its bytes scaled to `[0, 1]`.
+#[derive(Clone, Copy, Debug)]
+pub struct ToTensor;
+
+impl Transform<Image> for ToTensor {
+    type Output = Tensor;
+    fn apply(&self, image: Image) -> Result<Tensor> {
+        let (height, width, channels) = (image.height(), image.width(), image.channels());
+        let mut values = Vec::with_capacity(image.pixels().len());
+        for channel in 0..channels {
+            values.extend(image.pixels().iter().skip(channel).step_by(channels).map(|&byte| f32::from(byte) / 255.0));
+        }
+        Tensor::from_vec(values, [channels, height, width], Device::Cpu)
+    }
+}
+
+/// A tensor as an image: torchvision's `ToPILImage`. Floats are taken to be in `[0, 1]` and multiplied by 255, the
+/// fraction is cut off; `u8` stays. The shape is `[channels, height, width]` (1 or 3 channels) or `[height, width]`.
+#[derive(Clone, Copy, Debug)]
+pub struct ToImage;
+
+impl Transform<Tensor> for ToImage {
+    type Output = Image;
+    fn apply(&self, x: Tensor) -> Result<Image> {
+        let x = x.detach();
+        let x = match x.rank() {
+            2 => x.unsqueeze(0)?,
+            3 => x,
+            _ => return Err(Error::shape("ToImage", "[channels, height, width] or [height, width]", x.shape())),
+        };
+        let (channels, height, width) = x.dims3()?;
+        let x = x.permute([1, 2, 0])?;
+        let bytes = match x.dtype() {
+            DType::U8 => x.to_vec::<u8>()?,
+            dtype if dtype.is_float() => {
+                x.to_dtype(DType::F32)?.to_vec::<f32>()?.iter().map(|v| (v * 255.0) as u8).collect()
+            }
+            dtype => return Err(Error::dtype("ToImage", dtype, "pixels are u8, or floats in [0, 1]")),
+        };
+        Image::new(height, width, channels, bytes)
+    }
+}
+
+/// `(x - mean) / std` for each channel of a float tensor `[…, channels, height, width]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalize {
+    mean: Vec<f64>,
+    std: Vec<f64>,
+}
+
+impl Normalize {
+    /// One mean and one standard deviation a channel.
+    ///
+    /// # Errors
+    /// There are not as many means as deviations, or none, or a deviation is 0.
+    pub fn new(mean: impl Into<Vec<f64>>, std: impl Into<Vec<f64>>) -> Result<Normalize> {
+        let (mean, std) = (mean.into(), std.into());
+        if mean.is_empty() || mean.len() != std.len() || std.contains(&0.0) {
+            let message = format!("means {mean:?} and standard deviations {std:?}: as many are needed, none of them 0");
+            return Err(Error::argument("Normalize", message));
+        }
+        Ok(Normalize { mean, std })
+    }
+}
+
+impl Transform<Tensor> for Normalize {
+    type Output = Tensor;
+    fn apply(&self, x: Tensor) -> Result<Tensor> {
+        if !x.dtype().is_float() {
+            return Err(Error::dtype("Normalize", x.dtype(), "floats are normalised; `ToTensor` makes them of bytes"));
+        }
+        let channels = self.mean.len();
+        if x.rank() < 3 || (channels != 1 && x.dims()[x.rank() - 3] != channels) {
+            return Err(Error::shape("Normalize", format!("[…, {channels}, height, width]"), x.shape()));
+        }
+        let column = |values: &[f64]| {
+            Tensor::from_vec(values.to_vec(), [values.len(), 1, 1], Device::Cpu)?
+                .to_dtype(x.dtype())?
+                .to_device(x.device())
+        };
+        x.sub(&column(&self.mean)?)?.div(&column(&self.std)?)
+    }
+}
+
+/// A class as a vector with 1 in its place: the tutorial's `zeros(10).scatter_(0, y, 1)`.
+#[derive(Clone, Copy, Debug)]
+pub struct OneHot {
+    /// Number of classes.
+    pub classes: usize,
+}
+
+impl Transform<i64> for OneHot {
+    type Output = Tensor;
+    fn apply(&self, class: i64) -> Result<Tensor> {
+        let place = usize::try_from(class).ok().filter(|&place| place < self.classes);
+        let place = place.ok_or_else(|| Error::index("OneHot", class, self.classes, "the classes"))?;
+        let mut values = vec![0f32; self.classes];
+        values[place] = 1.0;
+        Tensor::from_vec(values, self.classes, Device::Cpu)
+    }
+}

@@ -1,0 +1,134 @@
+//! A part of random size, aspect and place, scaled to one size: how ImageNet networks are trained.
+
+use kiln_tensor::{Error, Result};
+
+use super::{Image, Interpolation, Picture, Resize, Transform, crop::middle};
+use crate::{Stream, draw};
+
+/// Cuts out a part of random area and aspect and scales it (Szegedy et al., "Going deeper with convolutions", 2015), as
+/// torchvision's.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomResizedCrop {
+    resize: Resize,
+    scale: (f64, f64),
+    ratio: (f64, f64),
+}
+
+impl RandomResizedCrop {
+    /// To `height` rows of `width` columns, from parts of 8 to 100 % of the area and 3/4 to 4/3 as wide as high.
+    #[must_use]
+    pub fn new(height: usize, width: usize) -> RandomResizedCrop {
+        RandomResizedCrop { resize: Resize::new(height, width), scale: (0.08, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) }
+    }
+
+    /// As many rows as columns.
+    #[must_use]
+    pub fn square(side: usize) -> RandomResizedCrop {
+        RandomResizedCrop::new(side, side)
+    }
+
+    /// The smallest and largest share of the area.
+    ///
+    /// # Errors
+    /// They are not positive numbers in order.
+    pub fn scale(self, low: f64, high: f64) -> Result<RandomResizedCrop> {
+        Ok(RandomResizedCrop { scale: range("scale", low, high)?, ..self })
+    }
+
+    /// The smallest and largest quotient of width and height.
+    ///
+    /// # Errors
+    /// They are not positive numbers in order.
+    pub fn ratio(self, low: f64, high: f64) -> Result<RandomResizedCrop> {
+        Ok(RandomResizedCrop { ratio: range("ratio", low, high)?, ..self })
+    }
+
+    /// Another interpolation than bilinear.
+    #[must_use]
+    pub fn interpolation(self, interpolation: Interpolation) -> RandomResizedCrop {
+        RandomResizedCrop { resize: self.resize.interpolation(interpolation), ..self }
+    }
+
+    /// Top, left, height and width of the part: ten tries, then the largest middle part of an allowed aspect.
+    fn choose(&self, (height, width): (usize, usize), stream: &mut Stream) -> (usize, usize, usize, usize) {
+        let area = height as f64 * width as f64;
+        for _ in 0..10 {
+            let part = area * stream.range(self.scale.0, self.scale.1);
+            // Evenly in the logarithm, so that 3/4 is as likely as 4/3.
+            let aspect = stream.range(self.ratio.0.ln(), self.ratio.1.ln()).exp();
+            let columns = (part * aspect).sqrt().round_ties_even() as usize;
+            let rows = (part / aspect).sqrt().round_ties_even() as usize;
+            if 0 < columns && columns <= width && 0 < rows && rows <= height {
+                return (stream.below(height - rows + 1), stream.below(width - columns + 1), rows, columns);
+            }
+        }
+        let aspect = width as f64 / height as f64;
+        let (rows, columns) = if aspect < self.ratio.0 {
+            ((width as f64 / self.ratio.0).round_ties_even() as usize, width)
+        } else if aspect > self.ratio.1 {
+            (height, (height as f64 * self.ratio.1).round_ties_even() as usize)
+        } else {
+            (height, width)
+        };
+        let (rows, columns) = (rows.clamp(1, height), columns.clamp(1, width));
+        (middle(height, rows), middle(width, columns), rows, columns)
+    }
+}
+
+fn range(what: &str, low: f64, high: f64) -> Result<(f64, f64)> {
+    if 0.0 < low && low <= high && high.is_finite() {
+        return Ok((low, high));
+    }
+    Err(Error::argument("RandomResizedCrop", format!("{low} to {high} is no range of a {what}")))
+}
+
+impl Transform<Image> for RandomResizedCrop {
+    type Output = Image;
+    fn apply(&self, image: Image) -> Result<Image> {
+        let size = image.extent()?;
+        if size.0 == 0 || size.1 == 0 {
+            return Err(Error::argument("RandomResizedCrop", format!("{image:?} has no pixels")));
+        }
+        let part = self.choose(size, &mut draw::stream());
+        // Cut out first: the filter must not see what lies outside of the part.
+        let (rows, columns) = (part.2, part.3);
+        let image = image.crop(part.0, part.1, rows, columns)?;
+        self.resize.apply(image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Epoch;
+
+    #[test]
+    fn parts_are_inside_and_spread_as_asked() {
+        let crop = RandomResizedCrop::square(4).scale(0.2, 0.8).unwrap().ratio(0.5, 2.0).unwrap();
+        let mut stream = Epoch::new(3, 0).stream(1 << 40);
+        let (mut area, mut wide) = (0.0, 0);
+        for _ in 0..4000 {
+            let (top, left, rows, columns) = crop.choose((300, 400), &mut stream);
+            assert!(top + rows <= 300 && left + columns <= 400);
+            let (share, aspect) = ((rows * columns) as f64 / 120_000.0, columns as f64 / rows as f64);
+            assert!((0.19..0.81).contains(&share) && (0.48..2.05).contains(&aspect), "{share} {aspect}");
+            area += share / 4000.0;
+            wide += usize::from(aspect > 1.0);
+        }
+        // Tries that do not fit are rare here and concern large parts of extreme aspect.
+        assert!((0.44..0.51).contains(&area), "{area}");
+        assert!((1900..2500).contains(&wide), "{wide}");
+    }
+
+    #[test]
+    fn no_part_fits() {
+        // Nothing of an aspect of 3/4 to 4/3 and 90 % of the area is in so long a picture.
+        let crop = RandomResizedCrop::square(4).scale(0.9, 1.0).unwrap();
+        let mut stream = Epoch::new(3, 0).stream(1 << 40);
+        assert_eq!(crop.choose((30, 300), &mut stream), (0, 130, 30, 40));
+        assert_eq!(crop.choose((300, 30), &mut stream), (130, 0, 40, 30));
+        assert!(RandomResizedCrop::square(4).scale(0.0, 1.0).is_err());
+        assert!(RandomResizedCrop::square(4).ratio(2.0, 1.0).is_err());
+        assert!(crop.apply(Image::new(0, 5, 3, vec![]).unwrap()).is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! Scaling, as Pillow does it.
+
+use fast_image_resize::{
+    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    images::{Image as Target, ImageRef},
+};
+use kiln_tensor::{Error, Result};
+
+use super::{Image, Picture, Transform};
+
+/// How new pixels are made of old ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The pixel that lies nearest.
+    Nearest,
+    /// A weighted mean, by a triangle.
+    #[default]
+    Bilinear,
+    /// A weighted mean, by a cubic spline (Catmull-Rom: a = -0.5, as Pillow).
+    Bicubic,
+}
+
+/// Scales an image. When it gets smaller the filter is widened accordingly, which keeps fine patterns from becoming
+/// coarse ones: Pillow always does that, and torchvision with `antialias=True`, its default.
+#[derive(Clone, Copy, Debug)]
+pub struct Resize {
+    size: Size,
+    interpolation: Interpolation,
+    antialias: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Size {
+    Exact(usize, usize),
+    Shorter(usize),
+}
+
+impl Resize {
+    /// To `height` rows of `width` columns, whatever that does to the aspect.
+    #[must_use]
+    pub fn new(height: usize, width: usize) -> Resize {
+        Resize { size: Size::Exact(height, width), interpolation: Interpolation::Bilinear, antialias: true }
+    }
+
+    /// So that the shorter side has this length and the aspect stays: torchvision's `Resize(256)`.
+    #[must_use]
+    pub fn shorter(side: usize) -> Resize {
+        Resize { size: Size::Shorter(side), ..Resize::new(0, 0) }
+    }
+
+    /// Another interpolation than bilinear.
+    #[must_use]
+    pub fn interpolation(self, interpolation: Interpolation) -> Resize {
+        Resize { interpolation, ..self }
+    }
+
+    /// Whether the filter is widened when the image gets smaller.
+    #[must_use]
+    pub fn antialias(self, antialias: bool) -> Resize {
+        Resize { antialias, ..self }
+    }
+
+    /// Height and width that an image of this height and width gets.
+    fn target(&self, (height, width): (usize, usize)) -> (usize, usize) {
+        match self.size {
+            Size::Exact(height, width) => (height, width),
+            // Rounded down, as torchvision does.
+            Size::Shorter(side) if height <= width => (side, side.saturating_mul(width) / height),
+            Size::Shorter(side) => (side.saturating_mul(height) / width, side),
+        }
+    }
+
+    /// By weighted means, in one direction and then the other, rounded to bytes in between. Which is first matters for the
+    /// rounding: as in Pillow 13 it is the one that leaves less for the second.
+    fn filtered(&self, image: &Image, filter: FilterType, (rows, columns): (usize, usize)) -> Result<Image> {
+        let refuse = |reason: String| Error::argument("Resize", format!("{image:?}: {reason}"));
+        let side = |n: usize| u32::try_from(n).map_err(|_| refuse(format!("a side of {n} pixels is too long")));
+        let (height, width) = (side(image.height())?, side(image.width())?);
+        let kind = if image.channels() == 3 { PixelType::U8x3 } else { PixelType::U8 };
+        let from = ImageRef::new(width, height, image.pixels(), kind).map_err(|error| refuse(error.to_string()))?;
+        let across = rows as u128 * image.width() as u128 >= image.height() as u128 * columns as u128;
+        let (rows, columns) = (side(rows)?, side(columns)?);
+        let between = if across { (columns, height) } else { (width, rows) };
+        let algorithm = if self.antialias { ResizeAlg::Convolution(filter) } else { ResizeAlg::Interpolation(filter) };
+        let options = ResizeOptions::new().resize_alg(algorithm);
+        let mut half = Target::new(between.0, between.1, kind);
+        let mut to = Target::new(columns, rows, kind);
+        let mut resizer = Resizer::new();
+        resizer.resize(&from, &mut half, &options).map_err(|error| refuse(error.to_string()))?;
+        resizer.resize(&half, &mut to, &options).map_err(|error| refuse(error.to_string()))?;
+        Image::new(rows as usize, columns as usize, image.channels(), to.into_vec())
+    }
+}
+
+/// Where the centres of `to` new pixels lie among `from` old ones. The sum is made step by step as Pillow's is, so that
+/// centres on the border of two pixels fall to the same one.
+fn centres(from: usize, to: usize) -> Vec<usize> {
+    let step = from as f64 / to as f64;
+    let sums = std::iter::successors(Some(step * 0.5), |centre| Some(centre + step));
+    sums.take(to).map(|centre| (centre as usize).min(from - 1)).collect()
+}
+
+/// Each new pixel is the old one in which its centre lies.
+fn nearest(image: &Image, (rows, columns): (usize, usize)) -> Result<Image> {
+    let channels = image.channels();
+    let across = centres(image.width(), columns);
+    let mut pixels = Vec::with_capacity(rows * columns * channels);
+    for y in centres(image.height(), rows) {
+        let row = image.row(y);
+        across.iter().for_each(|x| pixels.extend_from_slice(&row[x * channels..][..channels]));
+    }
+    Image::new(rows, columns, channels, pixels)
+}
+
+impl Transform<Image> for Resize {
+    type Output = Image;
+    fn apply(&self, image: Image) -> Result<Image> {
+        let size = image.extent()?;
+        if size.0 == 0 || size.1 == 0 {
+            return Err(Error::argument("Resize", format!("{image:?} has no pixels")));
+        }
+        let target = self.target(size);
+        if target == size {
+            return Ok(image);
+        }
+        let area = target.0.checked_mul(target.1).and_then(|area| area.checked_mul(image.channels()));
+        if area.is_none_or(|area| area == 0 || area > isize::MAX as usize) {
+            return Err(Error::argument("Resize", format!("{image:?} cannot become {}×{}", target.0, target.1)));
+        }
+        match self.interpolation {
+            Interpolation::Nearest => nearest(&image, target),
+            Interpolation::Bilinear => self.filtered(&image, FilterType::Bilinear, target),
+            Interpolation::Bicubic => self.filtered(&image, FilterType::CatmullRom, target),
+        }
+    }
+}
