@@ -1,0 +1,264 @@
+//! Typed launches: a wrong number or size of arguments does not compile.
+//!
+//! The build script generates one [`Family`] for each family of kernels from `kernels/signatures.txt`. A family finds a
+//! [`Kernel`] by operation and dtype, without allocating; the kernel takes a tuple of arguments, each of the size that
+//! the kernel declares.
+
+use std::{ffi::c_void, marker::PhantomData};
+
+use kiln_backend::DType;
+
+use crate::params;
+
+/// One entry of the kernels.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// The file, without its ending, and so the [`Module`], that it is in.
+    pub file: &'static str,
+    /// The sizes of its parameters in bytes.
+    pub sizes: &'static [usize],
+}
+
+/// One file of kernels, compiled for one architecture and all later ones.
+#[derive(Debug)]
+pub struct Module {
+    /// The file, without its ending.
+    pub file: &'static str,
+    /// The compute capability, 75 for 7.5.
+    pub capability: u32,
+    /// The compiled text.
+    pub ptx: &'static str,
+}
+
+/// A parameter of 8 bytes: an address, or an integer.
+#[derive(Debug)]
+pub struct Word;
+/// A parameter of 4 bytes.
+#[derive(Debug)]
+pub struct Half;
+/// A parameter of type `double`.
+#[derive(Debug)]
+pub struct Real;
+/// A struct of so many bytes.
+#[derive(Debug)]
+pub struct Bytes<const SIZE: usize>;
+
+const NONE: u16 = u16::MAX;
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// Something that a kernel can take by value.
+///
+/// # Safety
+/// `Kind` has the size and alignment of `Self`, and every bit pattern that `Self` can hold is what the kernel expects.
+pub unsafe trait Argument {
+    /// What it is to a kernel.
+    type Kind;
+}
+
+macro_rules! arguments {
+    ($($ty:ty => $kind:ty;)*) => {$(
+        // SAFETY: plain numbers of the size that the kind stands for.
+        unsafe impl Argument for $ty {
+            type Kind = $kind;
+        }
+    )*};
+}
+
+macro_rules! structs {
+    ($($ty:ty)*) => {$(
+        // SAFETY: params.rs asserts that C++ lays the struct out alike.
+        unsafe impl Argument for $ty {
+            type Kind = Bytes<{ size_of::<$ty>() }>;
+        }
+    )*};
+}
+
+arguments! {
+    u64 => Word;
+    i64 => Word;
+    u32 => Half;
+    f64 => Real;
+}
+structs! {
+    params::Grid<1> params::Grid<2> params::Grid<3> params::Grid<4> params::Grid<5> params::Grid<6>
+    params::Lines<1> params::Lines<2> params::Lines<3>
+    params::Reduce params::RandomState params::Triangle params::Scatter params::Gather params::Search params::Sort
+    params::Matmul params::ClassLoss params::LossFinish params::Optim
+}
+
+/// The arguments of a launch: a tuple whose members have the kinds of the tuple `Kinds`.
+pub trait Arguments<Kinds> {
+    /// Calls `run` with pointers to the arguments, as the driver takes them.
+    fn with<R>(&mut self, run: impl FnOnce(&mut [*mut c_void]) -> R) -> R;
+}
+
+macro_rules! tuples {
+    ($($($name:ident)*;)*) => {$(
+        impl<$($name: Argument),*> Arguments<($($name::Kind,)*)> for ($($name,)*) {
+            #[allow(non_snake_case)] // members are named as their types
+            fn with<R>(&mut self, run: impl FnOnce(&mut [*mut c_void]) -> R) -> R {
+                let ($($name,)*) = self;
+                run(&mut [$(std::ptr::from_mut($name).cast()),*])
+            }
+        }
+    )*};
+}
+
+tuples! {
+    A;
+    A B;
+    A B C;
+    A B C D;
+    A B C D E;
+    A B C D E F;
+    A B C D E F G;
+    A B C D E F G H;
+    A B C D E F G H I;
+    A B C D E F G H I J;
+}
+
+/// How many threads run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+}
+
+impl Config {
+    /// `blocks` blocks of [`params::THREADS`] threads.
+    #[must_use]
+    pub fn linear(blocks: u32) -> Config {
+        Config { grid: [blocks, 1, 1], block: [params::THREADS, 1, 1] }
+    }
+}
+
+/// A kernel that takes arguments of `Kinds`.
+#[derive(Debug)]
+pub struct Kernel<Kinds> {
+    number: u16,
+    kinds: PhantomData<fn(Kinds)>,
+}
+
+impl<Kinds> Clone for Kernel<Kinds> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Kinds> Copy for Kernel<Kinds> {}
+
+impl<Kinds> Kernel<Kinds> {
+    /// Its number in [`ENTRIES`], for a table of function handles.
+    #[must_use]
+    pub fn number(self) -> usize {
+        usize::from(self.number)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        ENTRIES[self.number()].name
+    }
+
+    /// Calls `launch` with the number of the kernel and pointers to the arguments.
+    pub fn launch<R>(
+        self,
+        mut arguments: impl Arguments<Kinds>,
+        launch: impl FnOnce(usize, &mut [*mut c_void]) -> R,
+    ) -> R {
+        arguments.with(|pointers| launch(self.number(), pointers))
+    }
+}
+
+/// The kernels of a family: one for each operation and dtype that it has.
+#[derive(Debug)]
+pub struct Family<Kinds> {
+    /// Sorted by the operation.
+    rows: &'static [(&'static str, [u16; 12])],
+    kinds: PhantomData<fn(Kinds)>,
+}
+
+impl<Kinds> Family<Kinds> {
+    const fn new(rows: &'static [(&'static str, [u16; 12])]) -> Self {
+        Family { rows, kinds: PhantomData }
+    }
+
+    /// The kernel of an operation for a dtype; `None` if there is none.
+    #[must_use]
+    pub fn get(&self, op: &str, dtype: DType) -> Option<Kernel<Kinds>> {
+        let column = match dtype {
+            DType::F32 => 0,
+            DType::F64 => 1,
+            DType::F16 => 2,
+            DType::BF16 => 3,
+            DType::I64 => 4,
+            DType::I32 => 5,
+            DType::U8 => 6,
+            DType::Bool => 7,
+        };
+        self.find(op, column)
+    }
+
+    /// The kernel of an operation that only moves elements of a dtype's size.
+    #[must_use]
+    pub fn bits(&self, op: &str, dtype: DType) -> Option<Kernel<Kinds>> {
+        self.find(op, 8 + dtype.size().trailing_zeros() as usize)
+    }
+
+    fn find(&self, op: &str, column: usize) -> Option<Kernel<Kinds>> {
+        let row = self.rows.binary_search_by(|(name, _)| (*name).cmp(op)).ok()?;
+        let number = self.rows[row].1[column];
+        (number != NONE).then_some(Kernel { number, kinds: PhantomData })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_backend::{BinaryOp, UnaryOp};
+
+    use super::*;
+
+    const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
+
+    #[test]
+    fn every_op_of_the_tables_has_its_kernels() {
+        for &op in UnaryOp::ALL {
+            for dtype in FLOATS {
+                let kernel = UNARY.get(op.name(), dtype).unwrap();
+                assert_eq!(kernel.name(), format!("unary_{}_{}", op.name(), kernel.name().rsplit('_').next().unwrap()));
+                assert!(UNARY_GRAD.get(op.name(), dtype).is_some(), "{op:?} {dtype}");
+            }
+        }
+        for &op in BinaryOp::ARITHMETIC {
+            for dtype in FLOATS {
+                assert!(BINARY.get(op.name(), dtype).is_some(), "{op:?} {dtype}");
+                assert!(BINARY_LHS.get(op.name(), dtype).is_some() && BINARY_RHS.get(op.name(), dtype).is_some());
+            }
+        }
+        for from in DType::ALL {
+            for to in DType::ALL {
+                let name = |dtype| ENTRIES[BINARY.get("eq", dtype).unwrap().number()].name.rsplit('_').next().unwrap();
+                assert_eq!(CAST.get(name(from), to).is_some(), from != to, "{from} {to}");
+            }
+        }
+        assert!(UNARY.get("exp", DType::I64).is_none() && UNARY.get("no such op", DType::F32).is_none());
+        assert_eq!(COPY.bits("same", DType::BF16).unwrap().name(), "copy_same_bits16");
+    }
+
+    #[test]
+    fn arguments_are_handed_on() {
+        let grid = params::Grid::<2>::new(&[3], [None, None]);
+        let kernel = UNARY.get("exp", DType::F32).unwrap();
+        let seen = kernel.launch((grid, 7u64, 9u64), |number, pointers| {
+            // SAFETY: the second argument is a `u64`.
+            (number, pointers.len(), unsafe { *pointers[1].cast::<u64>() })
+        });
+        assert_eq!(seen, (kernel.number(), 3, 7));
+        assert_eq!(ENTRIES[kernel.number()].sizes, [size_of::<params::Grid<2>>(), 8, 8]);
+    }
+}

@@ -1,0 +1,4 @@
+//! The CUDA backend of Kiln.
+
+pub mod launch;
+pub mod params;

@@ -1,0 +1,323 @@
+//! What kernels take by value: the mirrors of `kernels/params.cuh`, and how they are made from layouts.
+
+mod grid;
+mod plan;
+mod step;
+
+pub use grid::{Place, blocks};
+
+/// Threads of a block, where the kernels' README says nothing else.
+pub const THREADS: u32 = 256;
+/// Dimensions of a grid.
+pub const MAX_DIMS: usize = 8;
+/// Parameters of one launch of an optimizer step.
+pub const OPTIM_SLOTS: usize = 54;
+/// Elements of a parameter that a block updates.
+pub const OPTIM_BLOCK: u64 = 4096;
+/// Elements of a tile of `sort_tile`.
+pub const SORT_TILE: u64 = 1024;
+
+/// Declares a struct that a kernel takes by value, and checks its size and the places of its fields.
+macro_rules! by_value {
+    ($($(#[$meta:meta])* $name:ident$(<$N:ident>)?: $size:expr => {
+        $($(#[$field_meta:meta])* $field:ident: $ty:ty = $offset:expr,)*
+    })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug)]
+        #[repr(C)]
+        pub struct $name$(<const $N: usize>)? {
+            $($(#[$field_meta])* pub $field: $ty,)*
+        }
+
+        impl$(<const $N: usize>)? $name$(<$N>)? {
+            /// Asserts that C++ lays the fields out alike.
+            pub(crate) const LAYOUT: () = {
+                assert!(size_of::<Self>() == $size && align_of::<Self>() <= 8);
+                $(assert!(std::mem::offset_of!(Self, $field) == $offset);)*
+            };
+        }
+    )*};
+}
+
+by_value! {
+    /// One dimension of a grid, with what replaces the division by its extent for numbers below 2^31.
+    Dim: 16 => {
+        /// The extent.
+        extent: u64 = 0,
+        /// The factor of the fast division.
+        multiplier: u32 = 8,
+        /// The shift of the fast division.
+        shift: u32 = 12,
+    }
+    /// Positions numbered in row-major order, and where they lie in each of `N` operands.
+    Grid<N>: 144 + 64 * N => {
+        /// Number of positions.
+        numel: u64 = 0,
+        /// Number of dimensions, at least 1.
+        rank: u32 = 8,
+        /// [`Grid::WIDE`] and [`Grid::VECTOR`].
+        flags: u32 = 12,
+        /// The dimensions; those past the rank have extent 1.
+        dims: [Dim; MAX_DIMS] = 16,
+        /// For each operand, the strides in elements.
+        strides: [[i64; MAX_DIMS]; N] = 144,
+    }
+    /// How many threads share a line of elements, and which threads those are.
+    Lanes: 8 => {
+        /// A line has `2^log2` threads.
+        log2: u32 = 0,
+        /// Whether neighbouring threads are in neighbouring lines (1), not in one (0).
+        across: u32 = 4,
+    }
+    /// Lines of elements along one dimension.
+    Lines<N>: 144 + 64 * N + 8 + 8 * N + 8 => {
+        /// Numbers the lines.
+        lines: Grid<N> = 0,
+        /// Elements of a line.
+        n: u64 = 144 + 64 * N,
+        /// Strides along the line.
+        strides: [i64; N] = 152 + 64 * N,
+        /// Threads of a line.
+        lanes: Lanes = 152 + 72 * N,
+    }
+    /// A reduction.
+    Reduce: 584 => {
+        /// Numbers the results: operands `x`, the result, a second result.
+        outer: Grid<3> = 0,
+        /// Numbers the elements of one result.
+        inner: Grid<1> = 336,
+        /// Elements of a result that one team takes.
+        chunk: u64 = 544,
+        /// Teams of a result.
+        splits: u64 = 552,
+        /// Threads of a team.
+        lanes: Lanes = 560,
+        /// One of the constants `WHOLE`, `FIRST`, `SECOND`.
+        stage: u32 = 568,
+        /// Padding.
+        unused: u32 = 572,
+        /// Of the variance.
+        correction: f64 = 576,
+    }
+    /// A position in the Philox stream.
+    RandomState: 24 => {
+        /// The key.
+        seed: u64 = 0,
+        /// The first counter block.
+        offset: u64 = 8,
+        /// Null, or the address of a number in device memory that is added to the offset.
+        base: u64 = 16,
+    }
+    /// Which triangle of matrices is kept.
+    Triangle: 32 => {
+        /// Rows of a matrix.
+        rows: u64 = 0,
+        /// Columns of a matrix.
+        columns: u64 = 8,
+        /// The diagonal, 0 for the main one.
+        diagonal: i64 = 16,
+        /// Whether what is above the diagonal is kept.
+        upper: u32 = 24,
+        /// Padding.
+        unused: u32 = 28,
+    }
+    /// Scatter; operands `index`, `x`, `out`.
+    Scatter: 384 => {
+        /// Numbers the lines along the dimension.
+        lines: Grid<3> = 0,
+        /// Indices of a line.
+        n: u64 = 336,
+        /// Strides along the dimension.
+        strides: [i64; 3] = 344,
+        /// The extent of `out` along it.
+        size: u64 = 368,
+        /// Threads that share a line: a power of two.
+        parts: u64 = 376,
+    }
+    /// Gather; operands `index`, `out`, `x`.
+    Gather: 352 => {
+        /// The output's positions; `x` has stride 0 along the dimension.
+        grid: Grid<3> = 0,
+        /// The extent of `x` along the dimension.
+        size: u64 = 336,
+        /// Its stride there.
+        stride: i64 = 344,
+    }
+    /// Search; operands: the sorted sequence, values, `out`.
+    Search: 360 => {
+        /// The output's positions; the sequence has stride 0 along the last dimension.
+        grid: Grid<3> = 0,
+        /// Length of the sequence.
+        n: u64 = 336,
+        /// Its stride.
+        stride: i64 = 344,
+        /// Whether equal elements are counted.
+        right: u32 = 352,
+        /// Padding.
+        unused: u32 = 356,
+    }
+    /// A sort; operands `x`, values, indices.
+    Sort: 376 => {
+        /// Numbers the lines.
+        lines: Grid<3> = 0,
+        /// Elements of a line.
+        n: u64 = 336,
+        /// Strides along it.
+        strides: [i64; 3] = 344,
+        /// Whether the largest comes first.
+        descending: u32 = 368,
+        /// Padding.
+        unused: u32 = 372,
+    }
+    /// A product of integer matrices.
+    Matmul: 408 => {
+        /// The batch; operands `a`, `b`, `out`.
+        batch: Grid<3> = 0,
+        /// Rows of the product.
+        m: u64 = 336,
+        /// Columns of the product.
+        n: u64 = 344,
+        /// Terms of each sum.
+        k: u64 = 352,
+        /// Strides of `a`: row, column.
+        a: [i64; 2] = 360,
+        /// Strides of `b`.
+        b: [i64; 2] = 376,
+        /// Strides of the product.
+        out: [i64; 2] = 392,
+    }
+    /// A loss over classes.
+    ClassLoss: 176 => {
+        /// N of `[N, C, S]`.
+        samples: u64 = 0,
+        /// C of `[N, C, S]`.
+        classes: u64 = 8,
+        /// S of `[N, C, S]`.
+        positions: u64 = 16,
+        /// Strides of the input.
+        x: [i64; 3] = 24,
+        /// Strides of the target; for labels the middle one is not used.
+        target: [i64; 3] = 48,
+        /// Strides of the input's gradient.
+        out: [i64; 3] = 72,
+        /// Strides of the losses of rows, or of their gradient; 0 for a scalar.
+        loss: [i64; 2] = 96,
+        /// Strides of what is kept for the gradient.
+        lse: [i64; 2] = 112,
+        /// Stride of the weights.
+        weight: i64 = 128,
+        /// A label that does not count.
+        ignore_index: i64 = 136,
+        /// What smoothing leaves of the target.
+        kept: f64 = 144,
+        /// What it gives to every class.
+        share: f64 = 152,
+        /// Whether the input holds logits.
+        logits: u32 = 160,
+        /// None, mean, sum: 0, 1, 2.
+        reduction: u32 = 164,
+        /// Threads of a row.
+        lanes: Lanes = 168,
+    }
+    /// From partial sums of a loss to the result.
+    LossFinish: 24 => {
+        /// Number of partial sums.
+        blocks: u64 = 0,
+        /// The divisor of the mean; 0 for the sum of the weights.
+        count: f64 = 8,
+        /// None, mean, sum: 0, 1, 2.
+        reduction: u32 = 16,
+        /// Padding.
+        unused: u32 = 20,
+    }
+    /// One parameter of an optimizer step.
+    OptimSlot: 72 => {
+        /// Its address.
+        param: u64 = 0,
+        /// That of its gradient.
+        grad: u64 = 8,
+        /// Those of its states.
+        states: [u64; 3] = 16,
+        /// Number of elements.
+        numel: u64 = 40,
+        /// The first of its blocks.
+        first_block: u64 = 48,
+        /// What depends on the number of its steps.
+        step_size: f64 = 56,
+        /// What depends on the number of its steps.
+        correction: f64 = 64,
+    }
+    /// An optimizer step of up to [`OPTIM_SLOTS`] parameters.
+    Optim: 3944 => {
+        /// The rule's numbers.
+        scalars: [f64; 6] = 0,
+        /// The rule's switches.
+        flags: u32 = 48,
+        /// How many slots are used.
+        slots: u32 = 52,
+        /// The parameters.
+        slot: [OptimSlot; OPTIM_SLOTS] = 56,
+    }
+    /// What kernels report: the first value that was out of range.
+    Status: 24 => {
+        /// 0, or one of the constants of this type.
+        code: u32 = 0,
+        /// Padding.
+        unused: u32 = 4,
+        /// The offending value.
+        value: i64 = 8,
+        /// What it had to stay below.
+        bound: i64 = 16,
+    }
+}
+
+impl Status {
+    /// An index outside `0..bound`, of `gather` or `index_select`.
+    pub const INDEX: u32 = 1;
+    /// An index outside `0..bound`, of `scatter` or `index_add`.
+    pub const SCATTER: u32 = 2;
+    /// A class outside `0..bound`.
+    pub const CLASS: u32 = 3;
+    /// An integer to a negative power.
+    pub const EXPONENT: u32 = 4;
+    /// An integer divided by 0.
+    pub const DIVISOR: u32 = 5;
+}
+
+impl RandomState {
+    /// A position that the host knows.
+    #[must_use]
+    pub fn new(state: kiln_backend::RandomState) -> RandomState {
+        RandomState { seed: state.seed, offset: state.offset, base: 0 }
+    }
+}
+
+/// Forces the layout checks of every struct.
+const _: () = {
+    let _: [(); 15] = [
+        Dim::LAYOUT,
+        Lanes::LAYOUT,
+        Reduce::LAYOUT,
+        RandomState::LAYOUT,
+        Triangle::LAYOUT,
+        Scatter::LAYOUT,
+        Gather::LAYOUT,
+        Search::LAYOUT,
+        Sort::LAYOUT,
+        Matmul::LAYOUT,
+        ClassLoss::LAYOUT,
+        LossFinish::LAYOUT,
+        OptimSlot::LAYOUT,
+        Optim::LAYOUT,
+        Status::LAYOUT,
+    ];
+    let _: [(); 6] = [
+        Grid::<1>::LAYOUT,
+        Grid::<2>::LAYOUT,
+        Grid::<3>::LAYOUT,
+        Grid::<4>::LAYOUT,
+        Grid::<5>::LAYOUT,
+        Grid::<6>::LAYOUT,
+    ];
+    let _: [(); 3] = [Lines::<1>::LAYOUT, Lines::<2>::LAYOUT, Lines::<3>::LAYOUT];
+};

@@ -1,0 +1,127 @@
+//! Grids: dimensions coalesced, divisions prepared.
+
+use super::{Dim, Grid, MAX_DIMS, THREADS};
+
+/// Where an operand lies: its address and its strides, one for each dimension of the shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The address of the element with index 0 everywhere.
+    pub address: u64,
+    /// The strides in elements.
+    pub strides: &'a [isize],
+}
+
+/// More blocks than this do not make a kernel faster, they only take turns.
+const MOST_BLOCKS: u64 = 8192;
+
+/// How many blocks of [`THREADS`] threads for `threads` threads (at least one; kernels loop over the rest).
+#[must_use]
+pub fn blocks(threads: u64) -> u32 {
+    threads.div_ceil(u64::from(THREADS)).clamp(1, MOST_BLOCKS) as u32
+}
+
+impl Dim {
+    /// A dimension, with the magic numbers of division by its extent (Granlund & Montgomery, "Division by
+    /// invariant integers using multiplication", 1994).
+    #[must_use]
+    pub fn new(extent: u64) -> Dim {
+        if extent == 0 || extent >= 1 << 31 {
+            // Never divided by in 32 bits.
+            return Dim { extent, multiplier: 0, shift: 0 };
+        }
+        let shift = extent.next_power_of_two().trailing_zeros();
+        let multiplier = ((1u64 << 32) * ((1u64 << shift) - extent) / extent + 1) as u32;
+        Dim { extent, multiplier, shift }
+    }
+}
+
+impl<const N: usize> Grid<N> {
+    /// Positions are numbered with 64 bits.
+    pub const WIDE: u32 = 1;
+    /// One dimension, stride 1 of every operand that is there, addresses that are multiples of 16.
+    pub const VECTOR: u32 = 2;
+
+    /// A grid over `shape`; an operand that is not there (a number, or null) is `None`.
+    #[must_use]
+    pub fn new(shape: &[usize], operands: [Option<Place>; N]) -> Grid<N> {
+        let one = Dim::new(1);
+        let mut grid = Grid { numel: 1, rank: 0, flags: 0, dims: [one; MAX_DIMS], strides: [[0; MAX_DIMS]; N] };
+        for (dim, &extent) in shape.iter().enumerate() {
+            grid.numel *= extent as u64;
+            if extent == 1 {
+                continue;
+            }
+            let strides = operands.map(|place| place.map_or(0, |p| p.strides.get(dim).map_or(0, |&s| s as i64)));
+            let last = (grid.rank as usize).wrapping_sub(1);
+            // One step of the dimension before is a whole turn of this one, for every operand.
+            let joins = grid.rank > 0 && (0..N).all(|k| grid.strides[k][last] == strides[k] * extent as i64);
+            let to = if joins { last } else { grid.rank as usize };
+            let joined = if joins { grid.dims[last].extent * extent as u64 } else { extent as u64 };
+            if to == MAX_DIMS {
+                // Tensors have at most `MAX_DIMS` dimensions.
+                break;
+            }
+            grid.dims[to] = Dim::new(joined);
+            for (of, stride) in grid.strides.iter_mut().zip(strides) {
+                of[to] = stride;
+            }
+            grid.rank = to as u32 + 1;
+        }
+        grid.rank = grid.rank.max(1);
+        if grid.numel >= 1 << 31 {
+            grid.flags |= Self::WIDE;
+        }
+        let aligned = operands.iter().flatten().all(|place| place.address.is_multiple_of(16));
+        let regular = grid.strides.iter().zip(&operands).all(|(s, place)| place.is_none() || s[0] == 1);
+        if grid.rank == 1 && aligned && regular && grid.numel > 1 {
+            grid.flags |= Self::VECTOR;
+        }
+        grid
+    }
+
+    /// Blocks for a kernel whose largest elements have `size` bytes.
+    #[must_use]
+    pub fn blocks(&self, size: usize) -> u32 {
+        let at_once = if self.flags & Self::VECTOR == 0 { 1 } else { 16 / size.clamp(1, 16) as u64 };
+        blocks(self.numel.div_ceil(at_once))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn divide(n: u32, dim: Dim) -> u32 {
+        let high = ((u64::from(n) * u64::from(dim.multiplier)) >> 32) as u32;
+        (high + n) >> dim.shift
+    }
+
+    #[test]
+    fn fast_division_is_division() {
+        let edges =
+            [0, 1, 2, 3, 5, 6, 7, 9, 10, 127, 641, 784, 65_535, 65_537, 1_000_003, (1 << 30) + 1, i32::MAX as u32];
+        for d in edges.into_iter().filter(|&d| d > 0) {
+            let dim = Dim::new(u64::from(d));
+            for n in edges.into_iter().flat_map(|n| [n, n.saturating_sub(1), (n / d * d).min(i32::MAX as u32)]) {
+                assert_eq!(divide(n, dim), n / d, "{n} / {d}");
+            }
+        }
+    }
+
+    #[test]
+    fn dimensions_are_joined() {
+        let place = |address, strides| Some(Place { address, strides });
+        let grid = Grid::<2>::new(&[2, 3, 4], [place(16, &[12, 4, 1]), place(32, &[12, 4, 1])]);
+        assert_eq!((grid.rank, grid.numel, grid.flags, grid.dims[0].extent), (1, 24, Grid::<2>::VECTOR, 24));
+        let grid = Grid::<2>::new(&[2, 3, 4], [place(0, &[12, 4, 1]), place(0, &[4, 0, 1])]);
+        assert_eq!((grid.rank, grid.strides[0][..3] == [12, 4, 1], grid.flags), (3, true, 0));
+        let grid = Grid::<2>::new(&[2, 3, 4], [place(0, &[12, 4, 1]), None]);
+        assert_eq!((grid.rank, grid.strides[1][0], grid.flags), (1, 0, Grid::<2>::VECTOR));
+        let grid = Grid::<1>::new(&[5, 1], [place(4, &[1, 7])]);
+        assert_eq!((grid.rank, grid.flags), (1, 0));
+        let grid = Grid::<1>::new(&[], [place(4, &[])]);
+        assert_eq!((grid.rank, grid.numel, grid.dims[0].extent), (1, 1, 1));
+        let grid = Grid::<1>::new(&[1 << 16, 1 << 16], [place(0, &[1 << 16, 1])]);
+        assert_eq!((grid.rank, grid.numel, grid.flags), (1, 1 << 32, Grid::<1>::WIDE | Grid::<1>::VECTOR));
+    }
+}

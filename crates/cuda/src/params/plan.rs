@@ -1,0 +1,178 @@
+//! How lines and reductions are shared out among threads. Plans depend on shapes and strides only, so the order in
+//! which numbers are added, and with it every bit of the result, is the same on every device.
+
+use super::{Grid, Lanes, Lines, MAX_DIMS, Place, Reduce, THREADS, blocks};
+
+/// Elements that one thread folds before it is worth sharing them with another block.
+const SERIAL: u64 = 64;
+/// Blocks that fill a large GPU.
+const ENOUGH_BLOCKS: u64 = 512;
+
+impl Lanes {
+    /// Threads for a line of `n` elements among `m` lines.
+    #[must_use]
+    pub fn new(n: u64, m: u64, across: bool) -> Lanes {
+        let threads = u64::from(THREADS);
+        // A warp must find neighbours in the direction in which memory runs.
+        let most = if across { threads / m.next_power_of_two().min(32) } else { threads };
+        let lanes = n.div_ceil(2).next_power_of_two().min(most);
+        Lanes { log2: lanes.trailing_zeros(), across: u32::from(across) }
+    }
+
+    /// Threads of a line.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        1 << self.log2
+    }
+}
+
+/// Whether lines with these strides lie across memory: the smallest step is between lines, not along one.
+fn lies_across(along: &[isize], between: &[isize]) -> bool {
+    let smallest = |strides: &[isize]| strides.iter().map(|s| s.unsigned_abs()).filter(|&s| s > 0).min();
+    match (smallest(along), smallest(between)) {
+        (Some(along), Some(between)) => between < along,
+        _ => false,
+    }
+}
+
+/// `values` at the places where `keep` holds.
+fn pick<T: Copy + Default>(values: &[T], keep: impl Fn(usize) -> bool) -> ([T; MAX_DIMS], usize) {
+    let (mut out, mut count) = ([T::default(); MAX_DIMS], 0);
+    for (dim, &value) in values.iter().enumerate().take(MAX_DIMS) {
+        if keep(dim) {
+            out[count] = value;
+            count += 1;
+        }
+    }
+    (out, count)
+}
+
+/// A grid of the dimensions in which `keep` holds.
+fn part<const N: usize>(dims: &[usize], operands: [Option<Place>; N], keep: impl Fn(usize) -> bool) -> Grid<N> {
+    let (shape, rank) = pick(dims, &keep);
+    let strides = operands.map(|place| place.map(|p| (p.address, pick(p.strides, &keep).0)));
+    let mut places = [None; N];
+    for (to, from) in places.iter_mut().zip(&strides) {
+        *to = from.as_ref().map(|(address, strides)| Place { address: *address, strides: &strides[..rank] });
+    }
+    Grid::new(&shape[..rank], places)
+}
+
+impl<const N: usize> Lines<N> {
+    /// The lines along `dim` (a scalar has one line of one element).
+    #[must_use]
+    pub fn new(dims: &[usize], dim: usize, operands: [Option<Place>; N]) -> Lines<N> {
+        let lines = part(dims, operands, |d| d != dim);
+        let n = dims.get(dim).map_or(1, |&n| n as u64);
+        let strides = operands.map(|p| p.and_then(|p| p.strides.get(dim).map(|&s| s as i64)).unwrap_or(0));
+        let across = operands.first().copied().flatten().is_some_and(|p| {
+            let (between, count) = pick(p.strides, |d| d != dim && dims.get(d).is_some_and(|&n| n > 1));
+            lies_across(p.strides.get(dim..=dim).unwrap_or(&[]), &between[..count])
+        });
+        let lanes = Lanes::new(n, lines.numel, across);
+        Lines { lines, n, strides, lanes }
+    }
+
+    /// Blocks for a kernel whose lines have [`Lanes::count`] threads each.
+    #[must_use]
+    pub fn blocks(&self) -> u32 {
+        blocks(self.lines.numel.saturating_mul(self.lanes.count()))
+    }
+}
+
+impl Reduce {
+    /// From `x` to results.
+    pub const WHOLE: u32 = 0;
+    /// From `x` to partial results.
+    pub const FIRST: u32 = 1;
+    /// From partial results to results.
+    pub const SECOND: u32 = 2;
+    /// Bytes of a partial result of any operation.
+    pub const PARTIAL: usize = 24;
+
+    /// Reduces the dimensions of `x` that have extent 1 in the output; `to` are the outputs. In two stages if
+    /// [`stage`](Self::stage) is [`FIRST`](Self::FIRST); then [`second`](Self::second) has the other.
+    #[must_use]
+    pub fn new(x_dims: &[usize], out_dims: &[usize], x: Place, to: [Option<Place>; 2], correction: f64) -> Reduce {
+        let reduced = |d: usize| x_dims[d] != 1 && out_dims.get(d).is_none_or(|&m| m == 1);
+        let outer = part(x_dims, [Some(x), to[0], to[1]], |d| !reduced(d));
+        let (along, rank) = pick(x.strides, reduced);
+        let (between, kept) = pick(x.strides, |d| !reduced(d) && x_dims[d] != 1);
+        // Any order will do; that of memory is fastest. (One dimension, as `arg_reduce` has, stays as it is.)
+        let (shape, _) = pick(x_dims, reduced);
+        let mut order: [usize; MAX_DIMS] = std::array::from_fn(|i| i);
+        order[..rank].sort_by_key(|&i| std::cmp::Reverse(along[i].unsigned_abs()));
+        let (sorted_shape, sorted) = (order.map(|i| shape[i]), order.map(|i| along[i]));
+        let inner = Grid::new(&sorted_shape[..rank], [Some(Place { address: 0, strides: &sorted[..rank] })]);
+        let (m, n) = (outer.numel, inner.numel);
+        let lanes = Lanes::new(n, m, lies_across(&along[..rank], &between[..kept]));
+        let teams = (ENOUGH_BLOCKS * u64::from(THREADS)).div_ceil(m.saturating_mul(lanes.count()).max(1));
+        let chunk = n.div_ceil(n.div_ceil(lanes.count() * SERIAL).clamp(1, teams.max(1))).max(1);
+        let splits = n.div_ceil(chunk).max(1);
+        let stage = if splits > 1 { Self::FIRST } else { Self::WHOLE };
+        Reduce { outer, inner, chunk, splits, lanes, stage, unused: 0, correction }
+    }
+
+    /// The second stage.
+    #[must_use]
+    pub fn second(&self) -> Reduce {
+        Reduce { lanes: Lanes::new(self.splits, self.outer.numel, false), stage: Self::SECOND, ..*self }
+    }
+
+    /// Partial results between the stages.
+    #[must_use]
+    pub fn partials(&self) -> u64 {
+        self.outer.numel * self.splits
+    }
+
+    /// Blocks of this stage.
+    #[must_use]
+    pub fn blocks(&self) -> u32 {
+        let teams = if self.stage == Self::SECOND { self.outer.numel } else { self.partials() };
+        blocks(teams.saturating_mul(self.lanes.count()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(strides: &[isize]) -> Place<'_> {
+        Place { address: 0, strides }
+    }
+
+    #[test]
+    fn reductions_cover_every_element() {
+        for (dims, out, strides) in [
+            (&[64usize, 10][..], &[64usize, 1][..], &[10isize, 1][..]),
+            (&[64, 10], &[1, 10], &[10, 1]),
+            (&[1000, 1000], &[1, 1], &[1000, 1]),
+            (&[1_000_003], &[1], &[1]),
+            (&[0, 3], &[1, 3], &[3, 1]),
+            (&[5, 100_000], &[5, 1], &[100_000, 1]),
+            (&[100_000, 5], &[1, 5], &[5, 1]),
+            (&[7, 1], &[1, 1], &[1, 1]),
+            (&[], &[], &[]),
+        ] {
+            let plan = Reduce::new(dims, out, place(strides), [Some(place(strides)), None], 0.0);
+            let all: usize = dims.iter().product();
+            assert_eq!((plan.outer.numel * plan.inner.numel) as usize, all, "{dims:?}");
+            assert!(plan.chunk * plan.splits >= plan.inner.numel && plan.lanes.count() <= 256);
+            assert_eq!(plan.stage == Reduce::FIRST, plan.splits > 1);
+            assert!(plan.second().blocks() >= 1);
+        }
+        let columns = Reduce::new(&[100_000, 5], &[1, 5], place(&[5, 1]), [None, None], 0.0);
+        assert_eq!((columns.lanes.across, columns.lanes.log2), (1, 5));
+        assert!(columns.splits > 8);
+    }
+
+    #[test]
+    fn lines_know_their_direction() {
+        let rows = Lines::<1>::new(&[4, 1000], 1, [Some(place(&[1000, 1]))]);
+        assert_eq!((rows.n, rows.lines.numel, rows.lanes.across, rows.lanes.log2), (1000, 4, 0, 8));
+        let columns = Lines::<1>::new(&[1000, 40], 0, [Some(place(&[40, 1]))]);
+        assert_eq!((columns.n, columns.lines.numel, columns.lanes.across, columns.lanes.log2), (1000, 40, 1, 3));
+        let scalar = Lines::<1>::new(&[], 0, [Some(place(&[]))]);
+        assert_eq!((scalar.n, scalar.lines.numel, scalar.lanes.log2), (1, 1, 0));
+    }
+}

@@ -1,0 +1,170 @@
+// What every kernel uses: element types, walking over grids, status records.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <math.h>
+#include <stdint.h>
+
+#include "params.cuh"
+
+// Declares a family: entries `family_op_dtype`. The build script reads these lines.
+#define FAMILY(name) static_assert(true, #name)
+
+// A parameter struct. Read where it lies: a copy that is indexed at run time would go to local memory.
+#define BY_VALUE const __grid_constant__
+
+#define KERNEL extern "C" __global__ void __launch_bounds__(256)
+
+// ---- element types as they lie in memory; `Compute` is what they are computed in ----
+
+typedef int64_t i64;
+typedef int32_t i32;
+typedef uint8_t u8;
+typedef float f32;
+typedef double f64;
+struct f16 {
+    uint16_t bits;
+};
+struct bf16 {
+    uint16_t bits;
+};
+// A truth value. Any byte but 0 is true; 0 and 1 are written.
+struct truth {
+    uint8_t byte;
+};
+struct bits8 {
+    uint8_t bits;
+};
+struct bits16 {
+    uint16_t bits;
+};
+struct bits32 {
+    uint32_t bits;
+};
+struct bits64 {
+    uint64_t bits;
+};
+
+template <typename To, typename From>
+__device__ inline To bit_cast(From from) {
+    static_assert(sizeof(To) == sizeof(From), "the same number of bits");
+    To to;
+    memcpy(&to, &from, sizeof(To));
+    return to;
+}
+
+template <typename T>
+struct Element {
+    typedef T Compute;
+    static __device__ T load(T value) { return value; }
+    static __device__ T store(T value) { return value; }
+};
+
+template <>
+struct Element<f16> {
+    typedef f32 Compute;
+    static __device__ f32 load(f16 value) { return __half2float(__ushort_as_half(value.bits)); }
+    static __device__ f16 store(f32 value) { return f16{__half_as_ushort(__float2half_rn(value))}; }
+};
+
+template <>
+struct Element<bf16> {
+    typedef f32 Compute;
+    static __device__ f32 load(bf16 value) { return bit_cast<f32>((uint32_t)value.bits << 16); }
+    static __device__ bf16 store(f32 value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+        // Without an instruction for it, arithmetic without branches is shorter than the header's conversion.
+        uint32_t bits = bit_cast<uint32_t>(value), rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+        return bf16{(uint16_t)(value != value ? (bits >> 16) | 0x40 : rounded)};
+#else
+        return bf16{__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+#endif
+    }
+};
+
+template <>
+struct Element<truth> {
+    typedef u8 Compute;
+    static __device__ u8 load(truth value) { return value.byte != 0; }
+    static __device__ truth store(u8 value) { return truth{(uint8_t)(value != 0)}; }
+};
+
+template <typename T>
+using Compute = typename Element<T>::Compute;
+
+template <typename T>
+__device__ inline Compute<T> load(T value) {
+    return Element<T>::load(value);
+}
+
+template <typename T>
+__device__ inline T store(Compute<T> value) {
+    return Element<T>::store(value);
+}
+
+// Calls X(name, type) for each dtype of a group.
+#define FOR_FLOAT(X) X(f32, f32) X(f64, f64) X(f16, f16) X(bf16, bf16)
+#define FOR_INT(X) X(i64, i64) X(i32, i32) X(u8, u8)
+#define FOR_ALL(X) FOR_FLOAT(X) FOR_INT(X) X(bool, truth)
+#define FOR_BITS(X) X(bits8, bits8) X(bits16, bits16) X(bits32, bits32) X(bits64, bits64)
+
+// The value of a `Number`: 64 bits of an f64 for floats, of an i64 for the others.
+template <typename C>
+struct Number {
+    static __device__ C value(uint64_t bits) { return (C)(int64_t)bits; }
+};
+template <>
+struct Number<f32> {
+    static __device__ f32 value(uint64_t bits) { return (f32)bit_cast<f64>(bits); }
+};
+template <>
+struct Number<f64> {
+    static __device__ f64 value(uint64_t bits) { return bit_cast<f64>(bits); }
+};
+
+// ---- walking over grids ----
+
+__device__ inline uint64_t thread_index() { return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ inline uint64_t thread_count() { return (uint64_t)gridDim.x * blockDim.x; }
+
+// Where a position lies in each operand.
+template <int N>
+struct Offsets {
+    int64_t at[N];
+};
+
+template <int N>
+__device__ inline Offsets<N> locate(const Grid<N>& grid, uint64_t position) {
+    Offsets<N> offsets;
+#pragma unroll
+    for (int k = 0; k < N; ++k) offsets.at[k] = 0;
+    uint64_t rest = position;
+#pragma unroll 1
+    for (int d = (int)grid.rank - 1; d > 0; --d) {
+        const Dim& dim = grid.dims[d];
+        uint64_t quotient;
+        if (grid.flags & WIDE) {
+            quotient = rest / dim.extent;
+        } else {
+            uint32_t high = (uint32_t)((rest * dim.multiplier) >> 32);
+            quotient = (high + (uint32_t)rest) >> dim.shift;
+        }
+        int64_t index = (int64_t)(rest - quotient * dim.extent);
+#pragma unroll
+        for (int k = 0; k < N; ++k) offsets.at[k] += index * grid.strides[k][d];
+        rest = quotient;
+    }
+#pragma unroll
+    for (int k = 0; k < N; ++k) offsets.at[k] += (int64_t)rest * grid.strides[k][0];
+    return offsets;
+}
+
+// ---- status records ----
+
+// Keeps the first report. The host reads it when it next waits for the device.
+__device__ inline void report(Status* status, uint32_t code, int64_t value, int64_t bound) {
+    if (atomicCAS(&status->code, 0u, code) == 0u) {
+        status->value = value;
+        status->bound = bound;
+    }
+}

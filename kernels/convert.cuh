@@ -1,0 +1,83 @@
+// Conversion between element types, as Rust's `as` does it: floats to integers saturate, NaN becomes 0.
+#pragma once
+#include "common.cuh"
+
+// What is not exact is rounded to the neighbour whose last bit is 1: rounding the result again, to half precision,
+// gives what a single rounding would (Boldo & Melquiond, "When double rounding is odd", 2005).
+__device__ inline f32 round_to_odd(f64 x) {
+    f32 nearest = (f32)x;
+    f64 back = (f64)nearest;
+    if (back == x || x != x) return nearest;
+    uint32_t bits = bit_cast<uint32_t>(nearest);
+    // Towards zero first: one step back where rounding increased the magnitude.
+    if (fabs(back) > fabs(x)) bits -= 1;
+    return bit_cast<f32>(bits | 1);
+}
+
+template <typename I, typename R>
+__device__ inline I saturate(R x, R low, R high, I lowest, I highest) {
+    if (x != x) return 0;
+    if (x <= low) return lowest;
+    if (x >= high) return highest;
+    return (I)x;
+}
+
+// convert<T>(value): what, when stored as T, is the number converted to T.
+template <typename T>
+struct To;
+
+#define TO_INT(T, from)                                                                                    \
+    template <>                                                                                            \
+    struct To<T> {                                                                                         \
+        static __device__ T of(f32 x) { return saturate<T, f32>(x, (f32)LOW, (f32)HIGH, LOW, HIGH); }      \
+        static __device__ T of(f64 x) { return saturate<T, f64>(x, (f64)LOW, (f64)HIGH, LOW, HIGH); }      \
+        static __device__ T of(i64 x) { return (T)x; }                                                     \
+        static __device__ T of(i32 x) { return (T)x; }                                                     \
+        static __device__ T of(u8 x) { return (T)x; }                                                      \
+        static constexpr T LOW = from;                                                                     \
+        static constexpr T HIGH = (T) ~LOW;                                                                \
+    }
+TO_INT(i64, INT64_MIN);
+TO_INT(i32, INT32_MIN);
+TO_INT(u8, 0);
+
+template <>
+struct To<f32> {
+    template <typename N>
+    static __device__ f32 of(N x) {
+        return (f32)x;
+    }
+};
+
+template <>
+struct To<f64> {
+    template <typename N>
+    static __device__ f64 of(N x) {
+        return (f64)x;
+    }
+};
+
+struct ToHalf {
+    static __device__ f32 of(f32 x) { return x; }
+    static __device__ f32 of(f64 x) { return round_to_odd(x); }
+    static __device__ f32 of(i64 x) { return round_to_odd((f64)x); }
+    static __device__ f32 of(i32 x) { return round_to_odd((f64)x); }
+    static __device__ f32 of(u8 x) { return (f32)x; }
+};
+template <>
+struct To<f16> : ToHalf {};
+template <>
+struct To<bf16> : ToHalf {};
+
+template <>
+struct To<truth> {
+    template <typename N>
+    static __device__ u8 of(N x) {
+        return x != N(0);
+    }
+};
+
+template <typename T, typename N>
+__device__ inline Compute<T> convert(N value) {
+    return To<T>::of(value);
+}

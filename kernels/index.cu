@@ -1,0 +1,76 @@
+// Moves by index: gather (and index_select), scatter (and index_add). An index out of range is reported, and its
+// element left alone.
+#include "common.cuh"
+
+FAMILY(gather);
+FAMILY(scatter);
+
+#define GATHER(name, T)                                                                                         \
+    KERNEL gather_take_##name(BY_VALUE Gather p, const int64_t* index, T* out, const T* x, Status* status) {    \
+        for (uint64_t i = thread_index(); i < p.grid.numel; i += thread_count()) {                              \
+            Offsets<3> at = locate(p.grid, i);                                                                  \
+            int64_t from = index[at.at[0]];                                                                     \
+            if ((uint64_t)from >= p.size) {                                                                     \
+                report(status, STATUS_INDEX, from, (int64_t)p.size);                                            \
+                continue;                                                                                       \
+            }                                                                                                   \
+            out[at.at[1]] = x[at.at[2] + from * p.stride];                                                      \
+        }                                                                                                       \
+    }
+FOR_BITS(GATHER)
+
+// Positions that reach the same element differ only in their place along the dimension, and one thread takes them in
+// that order: the result does not depend on timing. Several threads share a line by the element that they write to,
+// each reading all of its indices.
+template <typename F>
+__device__ inline void scatter(const Scatter& p, const int64_t* index, Status* status, F write) {
+    uint64_t tasks = p.lines.numel * p.parts;
+    for (uint64_t task = thread_index(); task < tasks; task += thread_count()) {
+        // Neighbouring threads have neighbouring lines.
+        uint64_t part = task / p.lines.numel;
+        Offsets<3> at = locate(p.lines, task - part * p.lines.numel);
+        // Not unrolled: the branches of several turns need more predicates than there are.
+#pragma unroll 1
+        for (uint64_t i = 0; i < p.n; ++i) {
+            int64_t to = index[at.at[0] + (int64_t)i * p.strides[0]];
+            if ((uint64_t)to >= p.size) {
+                if (part == 0) report(status, STATUS_SCATTER, to, (int64_t)p.size);
+            } else if (((uint64_t)to & (p.parts - 1)) == part) {
+                write(at.at[1] + (int64_t)i * p.strides[1], at.at[2] + to * p.strides[2]);
+            }
+        }
+    }
+}
+
+#define SCATTER_SET(name, T)                                                                                    \
+    KERNEL scatter_set_##name(BY_VALUE Scatter p, const int64_t* index, const T* x, T* out, uint64_t number,    \
+                              Status* status) {                                                                 \
+        scatter(p, index, status, [=](int64_t from, int64_t to) {                                               \
+            out[to] = x ? x[from] : T{(decltype(T::bits))number};                                               \
+        });                                                                                                     \
+    }
+FOR_BITS(SCATTER_SET)
+
+template <typename C>
+__device__ inline C plus(C a, C b) {
+    return a + b;
+}
+template <>
+__device__ inline i64 plus(i64 a, i64 b) {
+    return (i64)((uint64_t)a + (uint64_t)b);
+}
+template <>
+__device__ inline i32 plus(i32 a, i32 b) {
+    return (i32)((uint32_t)a + (uint32_t)b);
+}
+
+#define SCATTER_ADD(name, T)                                                                                    \
+    KERNEL scatter_add_##name(BY_VALUE Scatter p, const int64_t* index, const T* x, T* out, uint64_t number,    \
+                              Status* status) {                                                                 \
+        Compute<T> constant = Number<Compute<T>>::value(number);                                                \
+        scatter(p, index, status, [=](int64_t from, int64_t to) {                                               \
+            out[to] = store<T>(plus<Compute<T>>(load(out[to]), x ? load(x[from]) : constant));                  \
+        });                                                                                                     \
+    }
+FOR_FLOAT(SCATTER_ADD)
+FOR_INT(SCATTER_ADD)

@@ -1,0 +1,128 @@
+// Optimizer steps for all parameters of a group in one launch. The formulas follow the CPU backend's, which follow
+// PyTorch's single-tensor implementations.
+#include "map.cuh"
+#include "real.cuh"
+
+FAMILY(optim);
+
+// from + weight (to - from), in the form that is exact at the nearer end, as torch.lerp.
+template <typename R>
+__device__ inline R lerp(R from, R to, R weight) {
+    R difference = to - from;
+    return weight < R(0.5) ? from + weight * difference : to - difference * (R(1) - weight);
+}
+
+// Each rule: the new parameter from the old one, the gradient and up to three states. `decay` is the scalar that
+// holds the weight decay.
+template <typename R>
+struct Sgd {  // lr, momentum, 1 - dampening, weight decay; correction: whether this is the first step
+    static constexpr int decay = 3;
+    static __device__ R update(const Optim& p, const OptimSlot& slot, R param, R grad, R (&s)[3]) {
+        R step = grad, momentum = (R)p.scalars[1];
+        if (p.flags & OPTIM_MOMENTUM) {
+            s[0] = slot.correction != 0 ? grad : momentum * s[0] + (R)p.scalars[2] * grad;
+            step = p.flags & OPTIM_NESTEROV ? grad + momentum * s[0] : s[0];
+        }
+        return param - (R)p.scalars[0] * step;
+    }
+    static __device__ int states(const Optim& p) { return p.flags & OPTIM_MOMENTUM ? 1 : 0; }
+};
+
+template <typename R>
+struct Adam {  // 1 - beta1, beta2, 1 - beta2, eps, weight decay, what decoupled decay leaves
+    static constexpr int decay = 4;
+    static __device__ R update(const Optim& p, const OptimSlot& slot, R param, R grad, R (&s)[3]) {
+        s[0] = lerp(s[0], grad, (R)p.scalars[0]);
+        s[1] = s[1] * (R)p.scalars[1] + (R)p.scalars[2] * grad * grad;
+        R second = s[1];
+        if (p.flags & OPTIM_AMSGRAD) {
+            s[2] = real::maximum(s[2], s[1]);
+            second = s[2];
+        }
+        R denominator = real::sqrt(second) / (R)slot.correction + (R)p.scalars[3];
+        return (R)p.scalars[5] * param - (R)slot.step_size * s[0] / denominator;
+    }
+    static __device__ int states(const Optim& p) { return p.flags & OPTIM_AMSGRAD ? 3 : 2; }
+};
+
+template <typename R>
+struct RmsProp {  // lr, alpha, 1 - alpha, eps, momentum, weight decay; the states in use are the first ones
+    static constexpr int decay = 5;
+    static __device__ R update(const Optim& p, const OptimSlot&, R param, R grad, R (&s)[3]) {
+        bool centered = p.flags & OPTIM_CENTERED;
+        s[0] = s[0] * (R)p.scalars[1] + (R)p.scalars[2] * grad * grad;
+        R square = s[0];
+        if (centered) {
+            s[1] = lerp(s[1], grad, (R)p.scalars[2]);
+            square = square - s[1] * s[1];
+        }
+        R average = real::sqrt(square) + (R)p.scalars[3];
+        if (!(p.flags & OPTIM_MOMENTUM)) return param - (R)p.scalars[0] * grad / average;
+        R buffer = (centered ? s[2] : s[1]) * (R)p.scalars[4] + grad / average;
+        if (centered) {
+            s[2] = buffer;
+        } else {
+            s[1] = buffer;
+        }
+        return param - (R)p.scalars[0] * buffer;
+    }
+    static __device__ int states(const Optim& p) {
+        return 1 + (p.flags & OPTIM_CENTERED ? 1 : 0) + (p.flags & OPTIM_MOMENTUM ? 1 : 0);
+    }
+};
+
+template <typename R>
+struct Adagrad {  // eps, weight decay
+    static constexpr int decay = 1;
+    static __device__ R update(const Optim& p, const OptimSlot& slot, R param, R grad, R (&s)[3]) {
+        s[0] = s[0] + grad * grad;
+        return param - (R)slot.step_size * grad / (real::sqrt(s[0]) + (R)p.scalars[0]);
+    }
+    static __device__ int states(const Optim&) { return 1; }
+};
+
+template <typename T, typename Rule>
+__device__ inline void optimize(const Optim& p) {
+    typedef Compute<T> R;
+    // The last slot that begins at this block or before it.
+    int low = 0, high = (int)p.slots - 1;
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (p.slot[middle].first_block <= blockIdx.x) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    const OptimSlot& slot = p.slot[low];
+    T* param = static_cast<T*>(slot.param);
+    const T* grads = static_cast<const T*>(slot.grad);
+    int states = Rule::states(p);
+    R decay = (R)p.scalars[Rule::decay];
+    uint64_t start = (blockIdx.x - slot.first_block) * OPTIM_BLOCK, end = start + OPTIM_BLOCK;
+    if (end > slot.numel) end = slot.numel;
+#pragma unroll 1
+    for (uint64_t i = start + threadIdx.x; i < end; i += blockDim.x) {
+        R s[3];
+#pragma unroll
+        for (int k = 0; k < 3; ++k) s[k] = k < states ? load(static_cast<const T*>(slot.states[k])[i]) : R(0);
+        R value = load(param[i]), grad = load(grads[i]);
+        if (p.flags & OPTIM_MAXIMIZE) grad = -grad;
+        // Without decay an infinite parameter must not make the gradient NaN.
+        if (decay != R(0)) grad = grad + decay * value;
+        param[i] = store<T>(Rule::update(p, slot, value, grad, s));
+#pragma unroll
+        for (int k = 0; k < 3; ++k) {
+            if (k < states) static_cast<T*>(slot.states[k])[i] = store<T>(s[k]);
+        }
+    }
+}
+
+#define OPTIM(op, Rule, name, T) \
+    KERNEL optim_##op##_##name(BY_VALUE Optim p) { optimize<T, Rule<Compute<T>>>(p); }
+#define EVERY(name, T)                  \
+    OPTIM(sgd, Sgd, name, T)            \
+    OPTIM(adam, Adam, name, T)          \
+    OPTIM(rmsprop, RmsProp, name, T)    \
+    OPTIM(adagrad, Adagrad, name, T)
+FOR_FLOAT(EVERY)

@@ -1,0 +1,200 @@
+// What kernels take by value. Mirrored, with assertions of every size and offset, in crates/cuda/src/params.rs.
+//
+// Nothing here is ever uploaded: a launch copies its parameters, so shapes need no memory and no copy of their own.
+#pragma once
+#include <stdint.h>
+
+constexpr int MAX_DIMS = 8;
+
+// One dimension of a grid. For numbers below 2^31, `n / extent` is `(high(n * multiplier) + n) >> shift`.
+struct Dim {
+    uint64_t extent;
+    uint32_t multiplier;
+    uint32_t shift;
+};
+
+// Positions are numbered with 64 bits; without this flag there are fewer than 2^31.
+constexpr uint32_t WIDE = 1;
+// There is one dimension, every operand that is there has stride 1, and every pointer is a multiple of 16 bytes.
+constexpr uint32_t VECTOR = 2;
+
+// The positions of a tensor of `rank` dimensions (at least 1), numbered in row-major order, and where they lie in
+// each of N operands: strides in elements, in the order of the kernel's pointers.
+template <int N>
+struct Grid {
+    uint64_t numel;
+    uint32_t rank;
+    uint32_t flags;
+    Dim dims[MAX_DIMS];
+    int64_t strides[N][MAX_DIMS];
+};
+
+// How many threads share a line of elements, and which threads those are.
+struct Lanes {
+    // A line has 2^log2 threads; a block has 256.
+    uint32_t log2;
+    // 0: neighbouring threads are neighbours in a line; 1: they are in neighbouring lines.
+    uint32_t across;
+};
+
+// Lines of n elements along one dimension: the grid numbers the lines.
+template <int N>
+struct Lines {
+    Grid<N> lines;
+    uint64_t n;
+    int64_t strides[N];
+    Lanes lanes;
+};
+
+// A reduction: `outer` numbers the results (operands: x, the result, a second result), `inner` the elements of one.
+struct Reduce {
+    Grid<3> outer;
+    Grid<1> inner;
+    // Elements of a result that one team of lanes takes, and how many teams a result has.
+    uint64_t chunk;
+    uint64_t splits;
+    Lanes lanes;
+    // REDUCE_WHOLE: x to results; REDUCE_FIRST: x to `splits` partial results each; REDUCE_SECOND: these to results.
+    uint32_t stage;
+    uint32_t unused;
+    // Of the variance.
+    double correction;
+};
+
+constexpr uint32_t REDUCE_WHOLE = 0;
+constexpr uint32_t REDUCE_FIRST = 1;
+constexpr uint32_t REDUCE_SECOND = 2;
+
+// A position in the Philox stream; `base`, if not null, points to a number in device memory that is added to the
+// offset (so that a captured graph can draw anew each time).
+struct RandomState {
+    uint64_t seed;
+    uint64_t offset;
+    const uint64_t* base;
+};
+
+// Matrices of `rows` by `columns`; `upper` keeps what is on or above the diagonal, else on or below it.
+struct Triangle {
+    uint64_t rows;
+    uint64_t columns;
+    int64_t diagonal;
+    uint32_t upper;
+    uint32_t unused;
+};
+
+// Lines along `dim` for scatter: operands are index, x, out. Teams of `parts` threads (a power of two) share a
+// line; part p takes the indices that are p modulo `parts`.
+struct Scatter {
+    Grid<3> lines;
+    uint64_t n;
+    int64_t strides[3];
+    // Extent of out along dim.
+    uint64_t size;
+    uint64_t parts;
+};
+
+// Gather: the grid's operands are index, out, x; x's stride along dim is 0 in the grid and stands here.
+struct Gather {
+    Grid<3> grid;
+    uint64_t size;
+    int64_t stride;
+};
+
+// Search: the grid's operands are the sorted sequence (last dimension of stride 0), values, out.
+struct Search {
+    Grid<3> grid;
+    uint64_t n;
+    int64_t stride;
+    // 0: how many are below the value; 1: not above it.
+    uint32_t right;
+    uint32_t unused;
+};
+
+// Sorting: operands are x, values, indices.
+struct Sort {
+    Grid<3> lines;
+    uint64_t n;
+    int64_t strides[3];
+    uint32_t descending;
+    uint32_t unused;
+};
+
+// A product of matrices: the batch's operands are a, b, out.
+struct Matmul {
+    Grid<3> batch;
+    uint64_t m, n, k;
+    int64_t a[2], b[2], out[2];
+};
+
+constexpr uint32_t REDUCTION_NONE = 0;
+constexpr uint32_t REDUCTION_MEAN = 1;
+constexpr uint32_t REDUCTION_SUM = 2;
+
+// The losses over classes. Strides are those of [N, C, S], of [N, S] for labels (the middle one is not used), rows
+// and the gradient of the loss.
+struct ClassLoss {
+    uint64_t samples, classes, positions;
+    int64_t x[3], target[3], out[3];
+    int64_t loss[2], lse[2];
+    int64_t weight;
+    int64_t ignore_index;
+    // What smoothing leaves of the target, and what every class gets; 1 and 0 without.
+    double kept, share;
+    // 1: x holds logits; 0: logarithms of probabilities.
+    uint32_t logits;
+    uint32_t reduction;
+    Lanes lanes;
+};
+
+// From the partial sums of a loss (pairs of the loss and the divisor of the mean) to the result.
+struct LossFinish {
+    uint64_t blocks;
+    // The divisor of the mean where it is not the sum of weights; 0 where it is.
+    double count;
+    uint32_t reduction;
+    uint32_t unused;
+};
+
+// One parameter of an optimizer step.
+struct OptimSlot {
+    void* param;
+    const void* grad;
+    void* states[3];
+    uint64_t numel;
+    // The first of its blocks, each of OPTIM_BLOCK elements.
+    uint64_t first_block;
+    // What depends on the number of its steps; each rule says what.
+    double step_size, correction;
+};
+
+constexpr int OPTIM_SLOTS = 54;
+constexpr uint64_t OPTIM_BLOCK = 4096;
+constexpr uint32_t OPTIM_MAXIMIZE = 1;
+constexpr uint32_t OPTIM_NESTEROV = 2;
+constexpr uint32_t OPTIM_MOMENTUM = 4;
+constexpr uint32_t OPTIM_AMSGRAD = 8;
+constexpr uint32_t OPTIM_CENTERED = 16;
+
+// A step of up to OPTIM_SLOTS parameters in one launch. The pointers come by value: gradients have new addresses in
+// every step, so a table in device memory would have to be uploaded each time. 4 KiB is what all drivers take.
+struct Optim {
+    double scalars[6];
+    uint32_t flags;
+    uint32_t slots;
+    OptimSlot slot[OPTIM_SLOTS];
+};
+
+// What a kernel reports when it meets a value that only it sees. The first record stays.
+struct Status {
+    // 0: nothing happened; else one of the codes below.
+    uint32_t code;
+    uint32_t unused;
+    int64_t value;
+    int64_t bound;
+};
+
+constexpr uint32_t STATUS_INDEX = 1;     // an index outside 0..bound (gather, index_select)
+constexpr uint32_t STATUS_SCATTER = 2;   // an index outside 0..bound (scatter, index_add)
+constexpr uint32_t STATUS_CLASS = 3;     // a class outside 0..bound
+constexpr uint32_t STATUS_EXPONENT = 4;  // an integer to a negative power
+constexpr uint32_t STATUS_DIVISOR = 5;   // an integer divided by 0

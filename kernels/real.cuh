@@ -1,0 +1,97 @@
+// The functions that the op tables use, for f32 and f64 under one name each.
+#pragma once
+#include "common.cuh"
+
+#define REAL_FUNCTION(name, single, twice)                       \
+    __device__ inline f32 name(f32 x) { return single(x); }      \
+    __device__ inline f64 name(f64 x) { return twice(x); }
+
+namespace real {
+REAL_FUNCTION(abs, fabsf, fabs)
+REAL_FUNCTION(sqrt, sqrtf, ::sqrt)
+REAL_FUNCTION(exp, expf, ::exp)
+REAL_FUNCTION(exp2, exp2f, ::exp2)
+REAL_FUNCTION(expm1, expm1f, ::expm1)
+REAL_FUNCTION(log, logf, ::log)
+REAL_FUNCTION(log2, log2f, ::log2)
+REAL_FUNCTION(log10, log10f, ::log10)
+REAL_FUNCTION(log1p, log1pf, ::log1p)
+REAL_FUNCTION(sin, sinf, ::sin)
+REAL_FUNCTION(cos, cosf, ::cos)
+REAL_FUNCTION(tan, tanf, ::tan)
+REAL_FUNCTION(asin, asinf, ::asin)
+REAL_FUNCTION(acos, acosf, ::acos)
+REAL_FUNCTION(atan, atanf, ::atan)
+REAL_FUNCTION(sinh, sinhf, ::sinh)
+REAL_FUNCTION(cosh, coshf, ::cosh)
+REAL_FUNCTION(tanh, tanhf, ::tanh)
+REAL_FUNCTION(erf, erff, ::erf)
+REAL_FUNCTION(floor, floorf, ::floor)
+REAL_FUNCTION(ceil, ceilf, ::ceil)
+REAL_FUNCTION(rint, rintf, ::rint)
+REAL_FUNCTION(trunc, truncf, ::trunc)
+
+__device__ inline f32 pow(f32 a, f32 b) { return powf(a, b); }
+__device__ inline f64 pow(f64 a, f64 b) { return ::pow(a, b); }
+__device__ inline f32 atan2(f32 a, f32 b) { return atan2f(a, b); }
+__device__ inline f64 atan2(f64 a, f64 b) { return ::atan2(a, b); }
+
+// -1, 0 or 1; 0 of NaN, as in PyTorch.
+template <typename R>
+__device__ inline R sign(R x) {
+    return x > R(0) ? R(1) : x < R(0) ? R(-1) : R(0);
+}
+
+template <typename R>
+__device__ inline R sigmoid(R x) {
+    return R(1) / (R(1) + exp(-x));
+}
+
+// The argument of the exponential is never positive, so it cannot overflow.
+template <typename R>
+__device__ inline R softplus(R x) {
+    return (x > R(0) ? x : R(0)) + log1p(exp(-abs(x)));
+}
+
+// NaN if either is.
+template <typename R>
+__device__ inline R maximum(R a, R b) {
+    return a > b || a != a ? a : b;
+}
+
+template <typename R>
+__device__ inline R minimum(R a, R b) {
+    return a < b || a != a ? a : b;
+}
+
+template <typename R>
+__device__ inline R gelu_inner(R x) {
+    return R(0.7978845608028654) * (x + R(0.044715) * x * x * x);
+}
+
+template <typename R>
+__device__ inline R gelu_tanh(R x) {
+    return R(0.5) * x * (R(1) + tanh(gelu_inner(x)));
+}
+
+template <typename R>
+__device__ inline R gelu_tanh_slope(R x) {
+    R t = tanh(gelu_inner(x));
+    R inner_slope = R(0.7978845608028654) * (R(1) + R(3 * 0.044715) * x * x);
+    return R(0.5) * (R(1) + t) + R(0.5) * x * (R(1) - t * t) * inner_slope;
+}
+
+// The usual exponents need no logarithm, as on the CPU.
+template <typename R>
+__device__ inline R power(R x, R b) {
+    if (b == R(2)) return x * x;
+    if (b == R(0.5)) return sqrt(x);
+    if (b == R(1)) return x;
+    if (b == R(3)) return x * x * x;
+    if (b == R(-0.5)) return R(1) / sqrt(x);
+    if (b == R(-1)) return R(1) / x;
+    if (b == R(-2)) return R(1) / (x * x);
+    if (b == R(0)) return R(1);
+    return pow(x, b);
+}
+}  // namespace real
