@@ -1,0 +1,76 @@
+//! Initialisation, and what the device says of itself.
+use std::ffi::c_char;
+
+use super::status::Status;
+use super::{driver, put};
+
+/// Only device 0 exists.
+fn device(device: i32) -> Result<(), Status> {
+    if device == 0 { Ok(()) } else { Err(Status::INVALID_DEVICE) }
+}
+
+driver! {
+    Nothing fn cuInit(world, flags: u32) {
+        if flags != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        world.initialised = true;
+        Ok(())
+    }
+
+    Nothing fn cuDriverGetVersion(world, out: *mut i32) {
+        put(out, world.profile.driver)
+    }
+
+    Init fn cuDeviceGetCount(_world, out: *mut i32) {
+        put(out, 1)
+    }
+
+    Init fn cuDeviceGet(_world, out: *mut i32, ordinal: i32) {
+        device(ordinal)?;
+        put(out, ordinal)
+    }
+
+    Init fn cuDeviceGetName(world, out: *mut c_char, length: i32, ordinal: i32) {
+        device(ordinal)?;
+        let room = usize::try_from(length).map_err(|_| Status::INVALID_VALUE)?;
+        if out.is_null() || room == 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        let name = world.profile.name();
+        let count = name.len().min(room - 1);
+        std::ptr::copy_nonoverlapping(name.as_ptr().cast(), out, count);
+        put(out.add(count), 0)
+    }
+
+    Init fn cuDeviceGetUuid_v2(_world, out: *mut [u8; 16], ordinal: i32) {
+        device(ordinal)?;
+        put(out, *b"kiln-simulated-0")
+    }
+
+    Init fn cuDeviceTotalMem_v2(world, out: *mut usize, ordinal: i32) {
+        device(ordinal)?;
+        put(out, world.profile.memory)
+    }
+
+    Init fn cuDeviceGetAttribute(world, out: *mut i32, attribute: i32, ordinal: i32) {
+        device(ordinal)?;
+        put(out, world.profile.attribute(attribute).ok_or(Status::INVALID_VALUE)?)
+    }
+
+    Init fn cuDeviceGetDefaultMemPool(world, out: *mut usize, ordinal: i32) {
+        device(ordinal)?;
+        if !world.profile.pools {
+            return Err(Status::NOT_SUPPORTED);
+        }
+        put(out, super::memory::POOL)
+    }
+
+    Init fn cuDeviceGetMemPool(world, out: *mut usize, ordinal: i32) {
+        device(ordinal)?;
+        if !world.profile.pools {
+            return Err(Status::NOT_SUPPORTED);
+        }
+        put(out, super::memory::POOL)
+    }
+}

@@ -1,0 +1,80 @@
+//! Events.
+use super::status::Status;
+use super::stream::known;
+use super::{driver, put};
+use crate::stream::Event;
+use crate::work::Work;
+use crate::world::World;
+
+fn event(world: &World, event: usize) -> Result<&Event, Status> {
+    world.events.get(&event).ok_or(Status::INVALID_HANDLE)
+}
+
+fn elapsed(world: &World, start: usize, end: usize) -> Result<f32, Status> {
+    let (start, end) = (event(world, start)?, event(world, end)?);
+    if !start.timing || !end.timing || start.recorded.is_none() || end.recorded.is_none() {
+        return Err(Status::INVALID_HANDLE);
+    }
+    match (start.ran_at, end.ran_at) {
+        // The clock of the simulator: a microsecond an operation.
+        (Some(start), Some(end)) => Ok((end as f32 - start as f32) / 1000.0),
+        _ => Err(Status::NOT_READY),
+    }
+}
+
+driver! {
+    Context fn cuEventCreate(world, out: *mut usize, flags: u32) {
+        // Blocking synchronisation 1, no timing 2, between processes 4, which needs 2 and is not simulated.
+        if flags & !3 != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        let handle = world.handle();
+        put(out, handle)?;
+        world.events.insert(handle, Event { timing: flags & 2 == 0, ..Event::default() });
+        Ok(())
+    }
+
+    Context fn cuEventDestroy_v2(world, event: usize) {
+        world.events.remove(&event).map(|_| ()).ok_or(Status::INVALID_HANDLE)
+    }
+
+    Context fn cuEventRecord(world, handle: usize, stream: usize) {
+        let stream = known(world, stream)?;
+        event(world, handle)?;
+        let moment = world.submit(stream, "cuEventRecord", None, Work::Mark(Some(handle)));
+        let clock = world.streams.clock(stream);
+        if let Some(event) = world.events.get_mut(&handle) {
+            event.recorded = Some((moment, clock));
+            event.ran_at = None;
+        }
+        Ok(())
+    }
+
+    Context fn cuEventSynchronize(world, handle: usize) {
+        world.report.counts.synchronisations += 1;
+        if let Some((moment, clock)) = event(world, handle)?.recorded.clone() {
+            world.run_until(moment);
+            world.learn(&clock);
+        }
+        world.healthy()
+    }
+
+    Context fn cuEventQuery(world, handle: usize) {
+        let Some((moment, clock)) = event(world, handle)?.recorded.clone() else { return Ok(()) };
+        if world.streams.is_done(moment) {
+            world.learn(&clock);
+            return world.healthy();
+        }
+        world.nudge(moment);
+        world.healthy()?;
+        Err(Status::NOT_READY)
+    }
+
+    Context fn cuEventElapsedTime(world, out: *mut f32, start: usize, end: usize) {
+        put(out, elapsed(world, start, end)?)
+    }
+
+    Context fn cuEventElapsedTime_v2(world, out: *mut f32, start: usize, end: usize) {
+        put(out, elapsed(world, start, end)?)
+    }
+}

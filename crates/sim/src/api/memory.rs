@@ -1,0 +1,161 @@
+//! Allocations.
+use super::status::Status;
+use super::stream::known;
+use super::{driver, put};
+use crate::memory::Home;
+use crate::work::Work;
+use crate::world::World;
+
+/// The handle of the device's memory pool.
+pub const POOL: usize = 0x0b00_0100;
+
+fn allocate(world: &mut World, bytes: usize) -> Result<u64, Status> {
+    if bytes == 0 {
+        return Err(Status::INVALID_VALUE);
+    }
+    world.report.counts.allocations += 1;
+    world.memory.allocate(bytes, Home::Device).ok_or(Status::OUT_OF_MEMORY)
+}
+
+fn pool(world: &World, pool: usize) -> Result<(), Status> {
+    if !world.profile.pools {
+        return Err(Status::NOT_SUPPORTED);
+    }
+    if pool == POOL { Ok(()) } else { Err(Status::INVALID_VALUE) }
+}
+
+/// Stream-ordered allocation: the memory is there when the stream gets to it.
+fn allocate_in(world: &mut World, bytes: usize, stream: usize) -> Result<u64, Status> {
+    let stream = known(world, stream)?;
+    let address = allocate(world, bytes)?;
+    world.submit(stream, "cuMemAllocAsync", None, Work::Allocate(address));
+    Ok(address)
+}
+
+driver! {
+    Context fn cuMemAlloc_v2(world, out: *mut u64, bytes: usize) {
+        if out.is_null() {
+            return Err(Status::INVALID_VALUE);
+        }
+        put(out, allocate(world, bytes)?)
+    }
+
+    Context fn cuMemFree_v2(world, address: u64) {
+        if address == 0 {
+            return Ok(());
+        }
+        match world.memory.starting(address) {
+            Some(allocation) if allocation.home == Home::Device => world.free(address),
+            _ => Err(Status::INVALID_VALUE),
+        }
+    }
+
+    Context fn cuMemGetInfo_v2(world, free: *mut usize, total: *mut usize) {
+        put(free, world.memory.capacity() - world.memory.used())?;
+        put(total, world.memory.capacity())
+    }
+
+    Context fn cuMemGetAddressRange_v2(world, base: *mut u64, size: *mut usize, address: u64) {
+        let allocation = world.memory.find(address, 1).ok_or(Status::NOT_FOUND)?;
+        if !base.is_null() {
+            put(base, allocation.begin)?;
+        }
+        if size.is_null() { Ok(()) } else { put(size, allocation.bytes) }
+    }
+
+    Context fn cuMemAllocAsync(world, out: *mut u64, bytes: usize, stream: usize) {
+        if out.is_null() {
+            return Err(Status::INVALID_VALUE);
+        }
+        pool(world, POOL)?;
+        put(out, allocate_in(world, bytes, stream)?)
+    }
+
+    Context fn cuMemAllocFromPoolAsync(world, out: *mut u64, bytes: usize, from: usize, stream: usize) {
+        if out.is_null() {
+            return Err(Status::INVALID_VALUE);
+        }
+        pool(world, from)?;
+        put(out, allocate_in(world, bytes, stream)?)
+    }
+
+    Context fn cuMemFreeAsync(world, address: u64, stream: usize) {
+        pool(world, POOL)?;
+        let stream = known(world, stream)?;
+        if world.memory.starting(address).is_none_or(|allocation| allocation.home != Home::Device) {
+            return Err(Status::INVALID_VALUE);
+        }
+        world.submit(stream, "cuMemFreeAsync", None, Work::Free(address));
+        Ok(())
+    }
+
+    Context fn cuMemPoolGetAttribute(world, from: usize, attribute: i32, out: *mut u64) {
+        pool(world, from)?;
+        let used = world.memory.used() as u64;
+        match attribute {
+            // Reuse policies, which are 32 bits wide.
+            1..=3 => put(out.cast::<i32>(), 1),
+            4 => put(out, world.pool_threshold),
+            5..=8 => put(out, used),
+            _ => Err(Status::INVALID_VALUE),
+        }
+    }
+
+    Context fn cuMemPoolSetAttribute(world, from: usize, attribute: i32, value: *const u64) {
+        pool(world, from)?;
+        if value.is_null() {
+            return Err(Status::INVALID_VALUE);
+        }
+        match attribute {
+            1..=3 | 6 | 8 => Ok(()),
+            4 => {
+                world.pool_threshold = value.read();
+                Ok(())
+            }
+            _ => Err(Status::INVALID_VALUE),
+        }
+    }
+
+    Context fn cuMemPoolTrimTo(world, from: usize, _keep: usize) {
+        pool(world, from)
+    }
+
+    Context fn cuMemHostAlloc(world, out: *mut u64, bytes: usize, flags: u32) {
+        // Portable, mapped, write-combined.
+        if out.is_null() || bytes == 0 || flags & !7 != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        world.report.counts.pinned += 1;
+        put(out, world.memory.allocate(bytes, Home::Pinned).ok_or(Status::OUT_OF_MEMORY)?)
+    }
+
+    Context fn cuMemAllocHost_v2(world, out: *mut u64, bytes: usize) {
+        if out.is_null() || bytes == 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        world.report.counts.pinned += 1;
+        put(out, world.memory.allocate(bytes, Home::Pinned).ok_or(Status::OUT_OF_MEMORY)?)
+    }
+
+    Context fn cuMemFreeHost(world, address: u64) {
+        match world.memory.starting(address) {
+            Some(allocation) if allocation.home == Home::Pinned => world.free(address),
+            _ => Err(Status::INVALID_VALUE),
+        }
+    }
+
+    Context fn cuMemHostGetDevicePointer_v2(world, out: *mut u64, address: u64, flags: u32) {
+        let pinned = world.memory.find(address, 1).is_some_and(|allocation| allocation.home == Home::Pinned);
+        if flags != 0 || !pinned {
+            return Err(Status::INVALID_VALUE);
+        }
+        put(out, address)
+    }
+
+    Context fn cuMemHostGetFlags(world, out: *mut u32, address: u64) {
+        if world.memory.find(address, 1).is_none_or(|allocation| allocation.home != Home::Pinned) {
+            return Err(Status::INVALID_VALUE);
+        }
+        put(out, 2)
+    }
+}

@@ -1,0 +1,78 @@
+//! The functions of the driver API, under their own names and with their own rules.
+#![allow(
+    clippy::missing_safety_doc,
+    reason = "these are the driver's functions: its manual says what a caller has to see to"
+)]
+#![allow(non_snake_case, reason = "the driver's names")]
+
+pub mod context;
+pub mod device;
+pub mod event;
+pub mod launch;
+pub mod memory;
+pub mod module;
+pub mod status;
+pub mod stream;
+pub mod transfer;
+
+use crate::world::{self, CURRENT, World};
+use status::Status;
+
+/// What has to be there before a function does anything.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    Nothing,
+    Init,
+    Context,
+}
+
+/// The common beginning and end of every function.
+fn call(need: Need, body: impl FnOnce(&mut World) -> Result<(), Status>) -> Status {
+    world::with(|world| {
+        world.collect_hits();
+        if need >= Need::Init && !world.initialised {
+            return Status::NOT_INITIALIZED;
+        }
+        if need == Need::Context {
+            if CURRENT.with_borrow(|stack| stack.last().is_none_or(|context| *context == 0)) {
+                return Status::INVALID_CONTEXT;
+            }
+            if world.retained == 0 {
+                return Status::CONTEXT_IS_DESTROYED;
+            }
+            if let Err(status) = world.healthy() {
+                return status;
+            }
+        }
+        body(world).err().unwrap_or(Status::SUCCESS)
+    })
+}
+
+/// Writes an answer where the caller wants it.
+///
+/// # Safety
+/// `out` is null or may be written.
+unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Status> {
+    if out.is_null() {
+        return Err(Status::INVALID_VALUE);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { out.write(value) };
+    Ok(())
+}
+
+/// Defines functions of the driver: what each needs, its arguments, and what it does with the world.
+macro_rules! driver {
+    ($($need:ident fn $name:ident($world:ident $(, $argument:ident: $kind:ty)*) $body:block)*) => {$(
+        #[doc = concat!("`", stringify!($name), "` of the driver API.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($argument: $kind),*) -> $crate::api::status::Status {
+            $crate::api::call($crate::api::Need::$need, |$world: &mut $crate::world::World| {
+                // SAFETY: the pointers are what the driver's manual asks of a caller; null is looked for.
+                #[allow(unused_unsafe, reason = "not every function has pointers")]
+                unsafe { $body }
+            })
+        }
+    )*};
+}
+use driver;

@@ -1,0 +1,89 @@
+//! The driver's error codes, with their names and texts.
+use std::ffi::{CStr, c_char};
+
+use super::put;
+
+/// A `CUresult`.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Status(pub i32);
+
+macro_rules! codes {
+    ($($name:ident $code:literal $long:literal $text:literal;)*) => {
+        #[allow(missing_docs, reason = "the driver's names for its errors")]
+        impl Status {
+            $(pub const $name: Status = Status($code);)*
+
+            fn texts(self) -> Option<(&'static CStr, &'static CStr)> {
+                match self.0 {
+                    $($code => Some((
+                        constant(concat!($long, "\0").as_bytes()),
+                        constant(concat!($text, "\0").as_bytes()),
+                    )),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    SUCCESS 0 "CUDA_SUCCESS" "no error";
+    INVALID_VALUE 1 "CUDA_ERROR_INVALID_VALUE" "invalid argument";
+    OUT_OF_MEMORY 2 "CUDA_ERROR_OUT_OF_MEMORY" "out of memory";
+    NOT_INITIALIZED 3 "CUDA_ERROR_NOT_INITIALIZED" "initialization error";
+    NO_DEVICE 100 "CUDA_ERROR_NO_DEVICE" "no CUDA-capable device is detected";
+    INVALID_DEVICE 101 "CUDA_ERROR_INVALID_DEVICE" "invalid device ordinal";
+    INVALID_IMAGE 200 "CUDA_ERROR_INVALID_IMAGE" "device kernel image is invalid";
+    INVALID_CONTEXT 201 "CUDA_ERROR_INVALID_CONTEXT" "invalid device context";
+    NO_BINARY_FOR_GPU 209 "CUDA_ERROR_NO_BINARY_FOR_GPU" "no kernel image is available for execution on the device";
+    INVALID_PTX 218 "CUDA_ERROR_INVALID_PTX" "a PTX JIT compilation failed";
+    UNSUPPORTED_PTX_VERSION 222 "CUDA_ERROR_UNSUPPORTED_PTX_VERSION" "the provided PTX was compiled with an unsupported toolchain.";
+    INVALID_HANDLE 400 "CUDA_ERROR_INVALID_HANDLE" "invalid resource handle";
+    NOT_FOUND 500 "CUDA_ERROR_NOT_FOUND" "named symbol not found";
+    NOT_READY 600 "CUDA_ERROR_NOT_READY" "device not ready";
+    ILLEGAL_ADDRESS 700 "CUDA_ERROR_ILLEGAL_ADDRESS" "an illegal memory access was encountered";
+    LAUNCH_OUT_OF_RESOURCES 701 "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES" "too many resources requested for launch";
+    CONTEXT_IS_DESTROYED 709 "CUDA_ERROR_CONTEXT_IS_DESTROYED" "context is destroyed";
+    ASSERT 710 "CUDA_ERROR_ASSERT" "device-side assert triggered";
+    MISALIGNED_ADDRESS 716 "CUDA_ERROR_MISALIGNED_ADDRESS" "misaligned address";
+    LAUNCH_FAILED 719 "CUDA_ERROR_LAUNCH_FAILED" "unspecified launch failure";
+    NOT_SUPPORTED 801 "CUDA_ERROR_NOT_SUPPORTED" "operation not supported";
+}
+
+/// Text that ends with its only zero.
+fn constant(text: &'static [u8]) -> &'static CStr {
+    CStr::from_bytes_with_nul(text).unwrap_or_default()
+}
+
+impl std::fmt::Debug for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.texts() {
+            Some((name, _)) => write!(f, "{}", name.to_string_lossy()),
+            None => write!(f, "CUresult {}", self.0),
+        }
+    }
+}
+
+/// # Safety
+/// `out` is null or may be written.
+unsafe fn tell(out: *mut *const c_char, text: Option<&'static CStr>) -> Status {
+    let pointer = text.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: the caller's promise.
+    let written = unsafe { put(out, pointer) };
+    if written.is_err() || text.is_none() { Status::INVALID_VALUE } else { Status::SUCCESS }
+}
+
+/// `cuGetErrorName` of the driver API.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGetErrorName(error: i32, out: *mut *const c_char) -> Status {
+    // SAFETY: the driver asks the same of its caller.
+    unsafe { tell(out, Status(error).texts().map(|(name, _)| name)) }
+}
+
+/// `cuGetErrorString` of the driver API.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGetErrorString(error: i32, out: *mut *const c_char) -> Status {
+    // SAFETY: the driver asks the same of its caller.
+    unsafe { tell(out, Status(error).texts().map(|(_, text)| text)) }
+}

@@ -1,0 +1,112 @@
+//! Streams.
+use std::ffi::c_void;
+
+use super::status::Status;
+use super::{driver, put};
+use crate::stream::{LEGACY, StreamId};
+use crate::work::Work;
+use crate::world::{CONTEXT, World};
+
+/// The stream that a handle means: null and 1 are the legacy default stream, 2 is the thread's own, for which the
+/// simulator has one ordinary stream.
+pub fn known(world: &mut World, handle: usize) -> Result<StreamId, Status> {
+    match handle {
+        0 | 1 => Ok(LEGACY),
+        2 => {
+            if world.streams.get(2).is_none() {
+                world.streams.add(2, true, 0);
+            }
+            Ok(2)
+        }
+        other => world.streams.get(other).map(|_| other).ok_or(Status::INVALID_HANDLE),
+    }
+}
+
+fn create(world: &mut World, out: *mut usize, flags: u32, priority: i32) -> Result<(), Status> {
+    if flags > 1 {
+        return Err(Status::INVALID_VALUE);
+    }
+    let handle = world.handle();
+    // SAFETY: the caller of the driver's function promises that null or writable memory is there.
+    unsafe { put(out, handle) }?;
+    world.streams.add(handle, flags == 0, priority.clamp(-5, 0));
+    Ok(())
+}
+
+driver! {
+    Context fn cuStreamCreate(world, out: *mut usize, flags: u32) {
+        create(world, out, flags, 0)
+    }
+
+    Context fn cuStreamCreateWithPriority(world, out: *mut usize, flags: u32, priority: i32) {
+        create(world, out, flags, priority)
+    }
+
+    Context fn cuStreamDestroy_v2(world, stream: usize) {
+        if stream <= 2 || world.streams.get(stream).is_none() {
+            return Err(Status::INVALID_HANDLE);
+        }
+        // What is queued still runs; the host learns nothing of it.
+        world.run_until(world.streams.tail(stream));
+        world.streams.remove(stream);
+        Ok(())
+    }
+
+    Context fn cuStreamSynchronize(world, stream: usize) {
+        world.report.counts.synchronisations += 1;
+        let stream = known(world, stream)?;
+        world.wait_stream(stream)
+    }
+
+    Context fn cuStreamQuery(world, stream: usize) {
+        let stream = known(world, stream)?;
+        let tail = world.streams.tail(stream);
+        if world.streams.is_done(tail) {
+            return world.wait_stream(stream);
+        }
+        // A program that polls gets there, one operation at a time.
+        world.nudge(tail);
+        world.healthy()?;
+        Err(Status::NOT_READY)
+    }
+
+    Context fn cuStreamGetFlags(world, stream: usize, out: *mut u32) {
+        let stream = known(world, stream)?;
+        put(out, u32::from(world.streams.get(stream).is_some_and(|stream| !stream.blocking)))
+    }
+
+    Context fn cuStreamGetPriority(world, stream: usize, out: *mut i32) {
+        let stream = known(world, stream)?;
+        put(out, world.streams.get(stream).map_or(0, |stream| stream.priority))
+    }
+
+    Context fn cuStreamGetCtx(world, stream: usize, out: *mut usize) {
+        known(world, stream)?;
+        put(out, CONTEXT)
+    }
+
+    Context fn cuStreamIsCapturing(world, stream: usize, out: *mut i32) {
+        known(world, stream)?;
+        put(out, 0)
+    }
+
+    Context fn cuStreamWaitEvent(world, stream: usize, event: usize, flags: u32) {
+        let stream = known(world, stream)?;
+        if flags > 1 {
+            return Err(Status::INVALID_VALUE);
+        }
+        let recorded = world.events.get(&event).ok_or(Status::INVALID_HANDLE)?.recorded.clone();
+        // Waiting for an event that was never recorded is no wait.
+        if let Some(recorded) = recorded {
+            world.submit(stream, "cuStreamWaitEvent", Some(&recorded), Work::Mark(None));
+        }
+        Ok(())
+    }
+
+    Context fn cuLaunchHostFunc(world, stream: usize, function: Option<unsafe extern "C" fn(*mut c_void)>, data: usize) {
+        let stream = known(world, stream)?;
+        let function = function.ok_or(Status::INVALID_VALUE)?;
+        world.submit(stream, "cuLaunchHostFunc", None, Work::Call { function, data });
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! A simulated CUDA device: a shared library that stands in for the driver, so that the CUDA backend runs, and is
+//! checked, on machines without a GPU. `docs/simulator.md` says what it proves and what it cannot.
+//!
+//! Without the feature `device` there is nothing here: the device needs a C++ compiler.
+#[cfg(feature = "device")]
+pub mod api;
+#[cfg(feature = "device")]
+mod clock;
+#[cfg(feature = "device")]
+mod engine;
+#[cfg(feature = "device")]
+mod history;
+#[cfg(feature = "device")]
+mod memory;
+#[cfg(feature = "device")]
+mod module;
+#[cfg(feature = "device")]
+mod profile;
+#[cfg(feature = "device")]
+mod ptx;
+#[cfg(feature = "device")]
+mod report;
+#[cfg(feature = "device")]
+mod stream;
+#[cfg(feature = "device")]
+mod testing;
+#[cfg(feature = "device")]
+mod work;
+#[cfg(feature = "device")]
+mod world;
+
+#[cfg(feature = "device")]
+pub use api::status::Status;
+#[cfg(feature = "device")]
+pub use profile::{Order, Profile};
+#[cfg(feature = "device")]
+pub use report::{Counts, Finding, Kind};
+#[cfg(feature = "device")]
+pub use testing::Session;

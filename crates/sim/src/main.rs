@@ -1,0 +1,13 @@
+//! `cargo sim <command…>`: builds the simulated device and runs a command on it.
+#[cfg(feature = "device")]
+mod runner;
+
+fn main() -> std::process::ExitCode {
+    #[cfg(feature = "device")]
+    return runner::main();
+    #[cfg(not(feature = "device"))]
+    {
+        eprintln!("this build has no simulated device; run it as `cargo sim <command…>`, which needs a C++ compiler");
+        std::process::ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,138 @@
+//! Device memory and pinned host memory: pages of one reserved span of addresses, none of which is used twice, so
+//! that a stale pointer never finds new data.
+use std::collections::BTreeMap;
+
+use crate::engine::{self, Access, Range};
+
+const PAGE: u64 = 4096;
+/// Addresses that are reserved; memory is only taken when it is allocated.
+const SPANS: [usize; 3] = [1 << 42, 1 << 38, 1 << 36];
+/// What fresh memory holds: NaN in every float type, -1 in the integers.
+const POISON: u8 = 0xff;
+
+/// What an allocation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    Device,
+    Pinned,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Allocation {
+    pub begin: u64,
+    pub bytes: usize,
+    pub home: Home,
+}
+
+impl Allocation {
+    pub fn end(&self) -> u64 {
+        self.begin + self.bytes as u64
+    }
+
+    fn span(&self) -> usize {
+        (self.bytes as u64).next_multiple_of(PAGE) as usize
+    }
+}
+
+/// All allocations of the process.
+pub struct Memory {
+    next: u64,
+    end: u64,
+    live: BTreeMap<u64, Allocation>,
+    capacity: usize,
+    used: usize,
+}
+
+impl Memory {
+    /// Reserves addresses. `capacity` is the device's memory in bytes.
+    pub fn new(capacity: usize) -> Self {
+        let (next, size) = SPANS
+            .iter()
+            .map(|&size| (engine::reserve(size), size as u64))
+            .find(|(base, _)| *base != 0)
+            .unwrap_or((0, 0));
+        Memory { next, end: next + size, live: BTreeMap::new(), capacity, used: 0 }
+    }
+
+    /// Forgets everything, and gives the memory back; addresses go on where they were.
+    pub fn reset(&mut self, capacity: usize) {
+        let all: Vec<u64> = self.live.keys().copied().collect();
+        for address in all {
+            self.free(address);
+        }
+        self.capacity = capacity;
+    }
+
+    /// Fresh memory, poisoned; `None` if there is no room for it.
+    pub fn allocate(&mut self, bytes: usize, home: Home) -> Option<u64> {
+        let allocation = Allocation { begin: self.next, bytes, home };
+        let span = (bytes as u64).checked_next_multiple_of(PAGE)?;
+        if home == Home::Device && bytes > self.capacity - self.used {
+            return None;
+        }
+        // A page that is never used lies behind each allocation.
+        if span.checked_add(PAGE)? > self.end - self.next {
+            return None;
+        }
+        // SAFETY: these pages have never been handed out; after they are made writable they can be written.
+        unsafe {
+            if !engine::protect(self.next, span as usize, Access::Write) {
+                return None;
+            }
+            std::ptr::write_bytes(self.next as *mut u8, POISON, bytes);
+        }
+        self.next += span + PAGE;
+        if home == Home::Device {
+            self.used += bytes;
+        }
+        self.live.insert(allocation.begin, allocation);
+        Some(allocation.begin)
+    }
+
+    /// Frees the allocation that begins at `address`, and says what it was.
+    pub fn free(&mut self, address: u64) -> Option<Allocation> {
+        let allocation = self.live.remove(&address)?;
+        // SAFETY: whole pages that only this allocation used; no reference to device memory outlives a call.
+        unsafe { engine::discard(allocation.begin, allocation.span()) };
+        if allocation.home == Home::Device {
+            self.used -= allocation.bytes;
+        }
+        Some(allocation)
+    }
+
+    /// The live allocation that begins at `address`.
+    pub fn starting(&self, address: u64) -> Option<Allocation> {
+        self.live.get(&address).copied()
+    }
+
+    /// The live allocation that holds all of `bytes` bytes at `address`.
+    pub fn find(&self, address: u64, bytes: usize) -> Option<Allocation> {
+        let (_, allocation) = self.live.range(..=address).next_back()?;
+        let end = address.checked_add(bytes as u64)?;
+        (end <= allocation.end()).then_some(*allocation)
+    }
+
+    /// Everything that kernels may touch, in ascending order.
+    pub fn ranges(&self) -> Vec<Range> {
+        self.live.values().map(|allocation| Range { begin: allocation.begin, end: allocation.end() }).collect()
+    }
+
+    /// Bytes that are allocated on the device.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Bytes of the device.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+}
+
+/// The whole pages that a copy to or from pinned memory keeps busy. Pages that it shares with its neighbours in a
+/// larger allocation stay out, because these are nobody's business.
+pub fn busy_pages(allocation: &Allocation, begin: u64, bytes: usize) -> Option<(u64, usize)> {
+    let end = begin + bytes as u64;
+    let first = if begin == allocation.begin { begin } else { begin.next_multiple_of(PAGE) };
+    let last = if end == allocation.end() { end.next_multiple_of(PAGE) } else { end / PAGE * PAGE };
+    (first < last).then(|| (first, (last - first) as usize))
+}

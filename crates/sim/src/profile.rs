@@ -1,0 +1,167 @@
+//! The device that is simulated, and the seed of everything that a real one leaves open.
+use std::env;
+
+/// In which order threads, blocks and streams are taken up where CUDA leaves it open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Ascending, in the order of submission.
+    #[default]
+    Forward,
+    /// Descending.
+    Reversed,
+    /// By the seed.
+    Random,
+}
+
+/// What the simulated device is.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Compute capability, as in `sm_90`: 75, 80 or 90.
+    pub arch: u32,
+    /// What `cuDriverGetVersion` answers, as in 13000.
+    pub driver: i32,
+    /// Bytes of device memory.
+    pub memory: usize,
+    /// Whether there are memory pools (`cuMemAllocAsync`).
+    pub pools: bool,
+    /// Where CUDA leaves the order open.
+    pub order: Order,
+    /// Of the random order.
+    pub seed: u64,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Profile { arch: 90, driver: 13000, memory: 4 << 30, pools: true, order: Order::Forward, seed: 0 }
+    }
+}
+
+impl Profile {
+    /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_MEMORY`, `KILN_SIM_POOLS`,
+    /// `KILN_SIM_ORDER` (forward, reversed, random) and `KILN_SIM_SEED`.
+    pub fn from_env() -> Self {
+        let mut profile = Profile::default();
+        read("KILN_SIM_ARCH", &mut profile.arch);
+        read("KILN_SIM_DRIVER", &mut profile.driver);
+        read("KILN_SIM_MEMORY", &mut profile.memory);
+        let mut pools = u8::from(profile.pools);
+        read("KILN_SIM_POOLS", &mut pools);
+        profile.pools = pools != 0;
+        read("KILN_SIM_SEED", &mut profile.seed);
+        match env::var("KILN_SIM_ORDER").as_deref() {
+            Ok("reversed") => profile.order = Order::Reversed,
+            Ok("random") => profile.order = Order::Random,
+            _ => {}
+        }
+        profile
+    }
+
+    /// What `cuDeviceGetName` answers.
+    pub fn name(&self) -> String {
+        format!("Simulated CUDA device (sm_{})", self.arch)
+    }
+
+    /// The newest PTX that the driver's compiler reads, as in 85 for 8.5.
+    pub fn ptx(&self) -> u32 {
+        // The driver's release, and the PTX version that came with it.
+        const RELEASES: [(i32, u32); 13] = [
+            (11040, 74),
+            (11050, 75),
+            (11060, 76),
+            (11070, 77),
+            (11080, 78),
+            (12000, 80),
+            (12010, 81),
+            (12020, 82),
+            (12030, 83),
+            (12040, 84),
+            (12050, 85),
+            (12080, 87),
+            (12090, 88),
+        ];
+        if self.driver >= 13000 {
+            return 90 + (self.driver % 1000 / 10) as u32;
+        }
+        RELEASES.iter().rev().find(|(release, _)| self.driver >= *release).map_or(70, |(_, ptx)| *ptx)
+    }
+
+    /// Bytes of shared memory that a block may have after `cuFuncSetAttribute`.
+    pub fn shared_opt_in(&self) -> usize {
+        match self.arch {
+            75 => 64 << 10,
+            80 | 87 => 163 << 10,
+            86 | 89 | 120 => 99 << 10,
+            _ => 227 << 10,
+        }
+    }
+
+    /// Number of multiprocessors.
+    pub fn processors(&self) -> i32 {
+        match self.arch {
+            75 => 40,
+            80 => 108,
+            _ => 132,
+        }
+    }
+
+    /// Threads that a multiprocessor holds.
+    pub fn resident_threads(&self) -> i32 {
+        if self.arch == 75 { 1024 } else { 2048 }
+    }
+
+    /// The value of a `CUdevice_attribute`, if there is one of that number here.
+    pub fn attribute(&self, attribute: i32) -> Option<i32> {
+        // The numbers are those of `CUdevice_attribute`.
+        Some(match attribute {
+            // Threads of a block: in all, along x and y, along z; shared memory that the driver keeps of each block.
+            1..=3 | 111 => 1024,
+            4 => 64,
+            // Blocks of a grid along x; the pitch of copies.
+            5 | 11 => i32::MAX,
+            6 | 7 => 65535,
+            8 => SHARED_PER_BLOCK as i32,
+            // Constant memory; registers of a block and of a multiprocessor.
+            9 | 12 | 82 => 65536,
+            10 => 32,
+            // Clock of the processors and of the memory in kHz, the memory's width in bits.
+            13 => 1_500_000,
+            36 => 2_000_000,
+            37 => 384,
+            14 => 512,
+            // Copies beside kernels, mapped host memory, concurrent kernels, a PCI bus, unified addresses, stream
+            // priorities.
+            15 | 19 | 31 | 33 | 41 | 78 => 1,
+            16 => self.processors(),
+            // Time limit, integrated, compute mode, ECC, PCI, managed memory, cooperative launches.
+            17 | 18 | 20 | 32 | 34 | 35 | 83 | 89 | 95 => 0,
+            38 => 40 << 20,
+            39 => self.resident_threads(),
+            40 => 2,
+            75 => (self.arch / 10) as i32,
+            76 => (self.arch % 10) as i32,
+            81 => (self.shared_opt_in() + 1024) as i32,
+            97 => self.shared_opt_in() as i32,
+            106 => {
+                if self.arch == 75 {
+                    16
+                } else {
+                    32
+                }
+            }
+            115 => i32::from(self.pools),
+            _ => return None,
+        })
+    }
+}
+
+/// Shared memory of a block without opting in to more.
+pub const SHARED_PER_BLOCK: usize = 48 << 10;
+
+fn read<T: std::str::FromStr>(name: &str, into: &mut T) {
+    if let Ok(text) = env::var(name) {
+        match text.trim().parse() {
+            Ok(value) => *into = value,
+            Err(_) => eprintln!("simulated device: {name}={text} is no number that fits, and is ignored"),
+        }
+    }
+}

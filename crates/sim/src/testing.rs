@@ -1,0 +1,37 @@
+//! For tests in this process: a fresh device, and what it has seen.
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::profile::Profile;
+use crate::report::{Counts, Finding};
+use crate::world::{self, CURRENT};
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A device of one's own until it is dropped: others of the process wait for their turn.
+pub struct Session(#[expect(dead_code, reason = "held, not read")] MutexGuard<'static, ()>);
+
+impl Session {
+    /// A device as `profile` describes it, on which nothing has happened.
+    pub fn new(profile: Profile) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        world::with(|world| world.renew(profile));
+        CURRENT.with_borrow_mut(Vec::clear);
+        Session(turn)
+    }
+
+    /// The mistakes so far.
+    pub fn findings(&self) -> Vec<Finding> {
+        world::with(|world| {
+            world.collect_hits();
+            world.report.findings.clone()
+        })
+    }
+
+    /// The counts so far.
+    pub fn counts(&self) -> Counts {
+        world::with(|world| {
+            world.report.counts.live = world.memory.used() as u64;
+            world.report.counts
+        })
+    }
+}

@@ -1,0 +1,180 @@
+//! What operations do when their time has come.
+use crate::engine::{self, Kernel, Launch, Outcome, Range};
+use crate::profile::Order;
+
+/// Where a copy reads or writes.
+pub enum Place {
+    /// Device memory, or pinned host memory.
+    Arena(u64),
+    /// Ordinary memory of the host, which is there until the call returns.
+    Pageable(usize),
+    /// What ordinary memory held when the copy was asked for.
+    Staged(Vec<u8>),
+}
+
+/// A kernel launch, with a copy of its arguments.
+pub struct KernelWork {
+    pub kernel: &'static Kernel,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub dynamic_shared: u32,
+    pub shared_limit: u32,
+    /// The parameters, each at a multiple of 16 bytes.
+    pub arguments: Vec<u128>,
+}
+
+/// The work of an operation.
+pub enum Work {
+    /// A place in the queue: an event, or a wait for one.
+    Mark(Option<usize>),
+    Kernel(Box<KernelWork>),
+    Copy {
+        from: Place,
+        to: Place,
+        bytes: usize,
+    },
+    Fill {
+        to: u64,
+        pattern: [u8; 4],
+        width: usize,
+        bytes: usize,
+    },
+    Allocate(u64),
+    Free(u64),
+    Call {
+        function: unsafe extern "C" fn(*mut std::ffi::c_void),
+        data: usize,
+    },
+}
+
+/// A range of addresses as an operation names it.
+fn range(begin: u64, bytes: usize) -> Vec<Range> {
+    if bytes == 0 { Vec::new() } else { vec![Range { begin, end: begin + bytes as u64 }] }
+}
+
+impl Place {
+    fn reads(&self, bytes: usize) -> Vec<Range> {
+        match self {
+            Place::Arena(address) => range(*address, bytes),
+            Place::Pageable(_) | Place::Staged(_) => Vec::new(),
+        }
+    }
+}
+
+impl Work {
+    /// The ranges that copies and fills read and write; kernels tell after they have run.
+    pub fn ranges(&self) -> (Vec<Range>, Vec<Range>) {
+        match self {
+            Work::Copy { from, to, bytes } => (from.reads(*bytes), to.reads(*bytes)),
+            Work::Fill { to, bytes, .. } => (Vec::new(), range(*to, *bytes)),
+            Work::Mark(_) | Work::Kernel(_) | Work::Allocate(_) | Work::Free(_) | Work::Call { .. } => {
+                (Vec::new(), Vec::new())
+            }
+        }
+    }
+
+    /// Whether it may use what lies from `begin` to `end`, as far as can be told before it runs.
+    pub fn uses(&self, begin: u64, end: u64) -> bool {
+        match self {
+            Work::Kernel(work) => work.pointers().any(|pointer| (begin..end).contains(&pointer)),
+            other => {
+                let (reads, writes) = other.ranges();
+                reads.iter().chain(&writes).any(|range| range.begin < end && range.end > begin)
+            }
+        }
+    }
+}
+
+impl KernelWork {
+    /// Copies the arguments of a launch.
+    ///
+    /// # Safety
+    /// `parameters` points to a pointer to a value of the right size for each parameter of `kernel`.
+    pub unsafe fn pack(kernel: &Kernel, parameters: *const *const u8) -> Vec<u128> {
+        let mut packed = Vec::new();
+        for (i, &size) in kernel.sizes().iter().enumerate() {
+            let at = packed.len();
+            packed.resize(at + (size as usize).div_ceil(16), 0u128);
+            // SAFETY: the caller's promise, and the room that was just made.
+            unsafe {
+                let value = *parameters.add(i);
+                std::ptr::copy_nonoverlapping(value, packed[at..].as_mut_ptr().cast::<u8>(), size as usize);
+            }
+        }
+        packed
+    }
+
+    /// Where each parameter begins in the packed ones.
+    fn offsets(&self) -> impl Iterator<Item = usize> + '_ {
+        self.kernel.sizes().iter().scan(0, |next, size| {
+            let at = *next;
+            *next += (*size as usize).div_ceil(16);
+            Some(at)
+        })
+    }
+
+    /// The values of the parameters that are pointers.
+    pub fn pointers(&self) -> impl Iterator<Item = u64> + '_ {
+        self.offsets()
+            .zip(self.kernel.pointers())
+            .filter(|(_, pointer)| *pointer)
+            .map(|(at, _)| self.arguments[at] as u64)
+    }
+
+    /// Runs it.
+    pub fn run(&mut self, live: &[Range], order: Order, seed: u64) -> Outcome {
+        let offsets: Vec<usize> = self.offsets().collect();
+        let base = self.arguments.as_mut_ptr();
+        // SAFETY: the offsets lie in the packed arguments.
+        let mut pointers: Vec<_> = offsets.iter().map(|at| unsafe { base.add(*at) }.cast()).collect();
+        let launch = Launch {
+            kernel: self.kernel,
+            arguments: pointers.as_mut_ptr(),
+            grid: self.grid,
+            block: self.block,
+            dynamic_shared: self.dynamic_shared,
+            shared_limit: self.shared_limit,
+            order: match order {
+                Order::Forward => 0,
+                Order::Reversed => 1,
+                Order::Random => 2,
+            },
+            seed,
+            live: live.as_ptr(),
+            live_count: live.len(),
+        };
+        // SAFETY: one pointer per parameter, to values of their sizes; `live` is sorted by address.
+        unsafe { engine::run(&launch) }
+    }
+}
+
+/// Copies between places whose ranges are live.
+///
+/// # Safety
+/// `bytes` bytes may be read and written there.
+pub unsafe fn copy(from: &Place, to: &Place, bytes: usize) {
+    let source = match from {
+        Place::Arena(address) => *address as *const u8,
+        Place::Pageable(address) => *address as *const u8,
+        Place::Staged(data) => data.as_ptr(),
+    };
+    let target = match to {
+        Place::Arena(address) => *address as *mut u8,
+        Place::Pageable(address) => *address as *mut u8,
+        Place::Staged(_) => return,
+    };
+    // SAFETY: the caller's promise; the ranges may overlap, as they may on the device.
+    unsafe { std::ptr::copy(source, target, bytes) }
+}
+
+/// Repeats a pattern of 1, 2 or 4 bytes.
+///
+/// # Safety
+/// `bytes` bytes may be written at `to`, and are a multiple of `width`.
+pub unsafe fn fill(to: u64, pattern: [u8; 4], width: usize, bytes: usize) {
+    // SAFETY: the caller's promise.
+    let target = unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) };
+    for chunk in target.chunks_exact_mut(width) {
+        chunk.copy_from_slice(&pattern[..width]);
+    }
+}

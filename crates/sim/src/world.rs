@@ -1,0 +1,366 @@
+//! The one simulated device of a process.
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::api::status::Status;
+use crate::clock::{Clock, Moment};
+use crate::engine::{self, Access, Range};
+use crate::history::{History, Touch};
+use crate::memory::{Memory, busy_pages};
+use crate::module::{Function, Module};
+use crate::profile::Profile;
+use crate::report::{self, Kind, Report};
+use crate::stream::{Event, Operation, StreamId, Streams};
+use crate::work::{self, Work};
+
+/// The handle of the primary context, the only one that there is.
+pub const CONTEXT: usize = 0x0c7c_0de0;
+/// A program that never waits would queue without end; beyond this the oldest work runs.
+const QUEUE: usize = 4096;
+
+/// Pinned memory that an operation uses, until the host has waited for it.
+struct Use {
+    begin: u64,
+    bytes: usize,
+    host_may: Access,
+    moment: Moment,
+    text: String,
+}
+
+/// Everything there is.
+pub struct World {
+    pub profile: Profile,
+    pub memory: Memory,
+    pub streams: Streams,
+    pub events: HashMap<usize, Event>,
+    pub modules: HashMap<usize, Module>,
+    pub functions: HashMap<usize, Function>,
+    pub report: Report,
+    pub initialised: bool,
+    pub retained: u32,
+    pub flags: u32,
+    pub limits: HashMap<i32, usize>,
+    pub pool_threshold: u64,
+    /// The error that every call returns from now on.
+    pub sticky: Option<Status>,
+    history: History,
+    uses: Vec<Use>,
+    watched: Vec<(u64, usize)>,
+    next_handle: usize,
+}
+
+// SAFETY: the raw pointers in queued work are addresses of memory that is valid in any thread, and the reference
+// counts are only touched under the lock.
+unsafe impl Send for World {}
+
+static WORLD: Mutex<Option<World>> = Mutex::new(None);
+
+thread_local! {
+    /// The contexts that the thread has made current, the latest last.
+    pub static CURRENT: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `body` on the device, which is made from the environment at the first call.
+pub fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
+    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    body(world.get_or_insert_with(|| {
+        report::write_at_exit();
+        World::new(Profile::from_env())
+    }))
+}
+
+impl World {
+    fn new(profile: Profile) -> Self {
+        World {
+            memory: Memory::new(profile.memory),
+            streams: Streams::new(profile.seed),
+            profile,
+            events: HashMap::new(),
+            modules: HashMap::new(),
+            functions: HashMap::new(),
+            report: Report::default(),
+            initialised: false,
+            retained: 0,
+            flags: 0,
+            limits: HashMap::new(),
+            pool_threshold: 0,
+            sticky: None,
+            history: History::default(),
+            uses: Vec::new(),
+            watched: Vec::new(),
+            next_handle: 0x5100_0000,
+        }
+    }
+
+    /// A new device in the place of the old one, of which only the addresses stay used.
+    pub fn renew(&mut self, profile: Profile) {
+        self.reset();
+        self.memory.reset(profile.memory);
+        self.report = Report::default();
+        self.initialised = false;
+        self.retained = 0;
+        self.streams = Streams::new(profile.seed);
+        self.profile = profile;
+    }
+
+    /// What the end of the context means: everything in it goes.
+    pub fn reset(&mut self) {
+        self.unwatch();
+        self.uses.clear();
+        self.streams = Streams::new(self.profile.seed);
+        self.memory.reset(self.profile.memory);
+        self.events.clear();
+        self.modules.clear();
+        self.functions.clear();
+        self.limits.clear();
+        self.history = History::default();
+        self.sticky = None;
+    }
+
+    /// A handle that nothing else has.
+    pub fn handle(&mut self) -> usize {
+        self.next_handle += 16;
+        self.next_handle
+    }
+
+    /// Queues work in a stream.
+    pub fn submit(&mut self, stream: StreamId, name: &str, after: Option<&(Moment, Clock)>, work: Work) -> Moment {
+        if let Work::Copy { from, to, bytes } = &work {
+            let pinned = |place: &work::Place| match place {
+                work::Place::Arena(address) => Some(*address),
+                work::Place::Pageable(_) | work::Place::Staged(_) => None,
+            };
+            let sides = [(pinned(from), Access::Read, "reads"), (pinned(to), Access::None, "writes")];
+            let bytes = *bytes;
+            let moment = self.streams.submit(stream, name, after, work);
+            for (address, host_may, verb) in sides {
+                let Some(address) = address else { continue };
+                self.note_use(address, bytes, host_may, moment, format!("`{name}`, which {verb} it"));
+            }
+            self.watch();
+            return moment;
+        }
+        let moment = self.streams.submit(stream, name, after, work);
+        if moment.number.is_multiple_of(256) && self.streams.pending().count() > QUEUE {
+            self.run_until(moment);
+        }
+        moment
+    }
+
+    fn note_use(&mut self, address: u64, bytes: usize, host_may: Access, moment: Moment, text: String) {
+        let Some(allocation) = self.memory.find(address, bytes) else { return };
+        if allocation.home != crate::memory::Home::Pinned {
+            return;
+        }
+        if let Some((begin, bytes)) = busy_pages(&allocation, address, bytes) {
+            self.uses.push(Use { begin, bytes, host_may, moment, text });
+        }
+    }
+
+    /// Runs what has to run before `moment` is done.
+    pub fn run_until(&mut self, moment: Moment) {
+        while !self.streams.is_done(moment) {
+            let Some(operation) = self.streams.take(moment, self.profile.order) else { return };
+            self.execute(operation);
+        }
+    }
+
+    /// Runs one operation that `moment` waits for.
+    pub fn nudge(&mut self, moment: Moment) {
+        if let Some(operation) = self.streams.take(moment, self.profile.order) {
+            self.execute(operation);
+        }
+    }
+
+    /// Waits for everything in a stream, so that the host knows of it.
+    pub fn wait_stream(&mut self, stream: StreamId) -> Result<(), Status> {
+        self.run_until(self.streams.tail(stream));
+        let clock = self.streams.clock(stream);
+        self.learn(&clock);
+        self.healthy()
+    }
+
+    /// Waits for all streams.
+    pub fn wait_all(&mut self) -> Result<(), Status> {
+        for id in self.streams.ids() {
+            self.wait_stream(id)?;
+        }
+        self.healthy()
+    }
+
+    /// The host knows now that all that `clock` covers has happened.
+    pub fn learn(&mut self, clock: &Clock) {
+        self.streams.host.join(clock);
+        self.history.settle(&self.streams.frontier());
+        let host = self.streams.host.clone();
+        self.uses.retain(|one| !host.covers(one.moment));
+        self.watch();
+    }
+
+    /// The sticky error, if there is one.
+    pub fn healthy(&self) -> Result<(), Status> {
+        self.sticky.map_or(Ok(()), Err)
+    }
+
+    fn execute(&mut self, mut operation: Operation) {
+        self.unwatch();
+        let (reads, writes) = match &mut operation.work {
+            Work::Kernel(work) => {
+                let seed = self.streams.draw();
+                let outcome = work.run(&self.memory.ranges(), self.profile.order, seed);
+                for fault in outcome.faults {
+                    let ([bx, by, bz], [tx, ty, tz]) = (fault.block, fault.thread);
+                    let place =
+                        format!("kernel `{}`, block ({bx}, {by}, {bz}), thread ({tx}, {ty}, {tz})", operation.name);
+                    self.report.find(fault.kind, format!("{place}: {}", fault.text));
+                    if fault.fatal {
+                        self.sticky = Some(sticky_status(fault.kind));
+                    }
+                }
+                (outcome.reads, outcome.writes)
+            }
+            other => {
+                let ranges = other.ranges();
+                self.perform(&operation.name, &mut operation.work);
+                ranges
+            }
+        };
+        self.compare(&operation, &reads, &writes);
+        self.streams.finish(operation.moment);
+        if self.sticky.is_some() {
+            self.streams.abandon();
+        }
+        self.watch();
+    }
+
+    /// What is no kernel.
+    fn perform(&mut self, name: &str, work: &mut Work) {
+        let (reads, writes) = work.ranges();
+        if let Some(range) = reads.iter().chain(&writes).find(|range| !self.is_live(range)) {
+            let text = format!("`{name}` uses {:#x} to {:#x}, which has been freed", range.begin, range.end);
+            self.report.find(Kind::IllegalAddress, text);
+            self.sticky = Some(Status::ILLEGAL_ADDRESS);
+            return;
+        }
+        match work {
+            // SAFETY: the ranges in the arena are live, and nobody else touches it while the lock is held; pageable
+            // memory is used before the call that names it returns.
+            Work::Copy { from, to, bytes } => unsafe { work::copy(from, to, *bytes) },
+            // SAFETY: as above.
+            Work::Fill { to, pattern, width, bytes } => unsafe { work::fill(*to, *pattern, *width, *bytes) },
+            Work::Free(address) => {
+                if let Some(allocation) = self.memory.free(*address) {
+                    self.history.forget(Range { begin: allocation.begin, end: allocation.end() });
+                }
+            }
+            Work::Mark(Some(event)) => {
+                let now = self.streams.executed;
+                if let Some(event) = self.events.get_mut(event) {
+                    event.ran_at = Some(now);
+                }
+            }
+            // SAFETY: the program promised that the function takes this pointer. It may call nothing of ours, which
+            // CUDA forbids too.
+            Work::Call { function, data } => unsafe { function(*data as *mut std::ffi::c_void) },
+            Work::Mark(None) | Work::Allocate(_) | Work::Kernel(_) => {}
+        }
+    }
+
+    fn is_live(&self, range: &Range) -> bool {
+        self.memory.find(range.begin, (range.end - range.begin) as usize).is_some()
+    }
+
+    /// Looks for earlier operations on the same bytes that nothing puts before this one.
+    fn compare(&mut self, operation: &Operation, reads: &[Range], writes: &[Range]) {
+        let touch = Touch { moment: operation.moment, name: operation.name.clone() };
+        for (ranges, write) in [(reads, false), (writes, true)] {
+            for range in ranges {
+                let Some(conflict) = self.history.access(*range, write, &touch, &operation.clock) else { continue };
+                let verb = |wrote: bool| if wrote { "writes" } else { "reads" };
+                let text = format!(
+                    "`{}` in stream {:#x} {} {:#x}, which `{}` in stream {:#x} {}, and nothing orders the two",
+                    touch.name,
+                    touch.moment.stream,
+                    verb(write),
+                    conflict.at,
+                    conflict.earlier.name,
+                    conflict.earlier.moment.stream,
+                    verb(conflict.earlier_wrote)
+                );
+                self.report.find(Kind::Unordered, text);
+                break;
+            }
+        }
+    }
+
+    /// Gives memory back at once, which on the device waits for all that runs: nothing may rely on that.
+    pub fn free(&mut self, address: u64) -> Result<(), Status> {
+        let allocation = self.memory.starting(address).ok_or(Status::INVALID_VALUE)?;
+        let (begin, end) = (allocation.begin, allocation.end());
+        let user = self.streams.pending().find(|operation| operation.work.uses(begin, end));
+        if let Some(user) = user {
+            let text = format!(
+                "{} bytes at {begin:#x} are freed while `{}` in stream {:#x} may still use them",
+                allocation.bytes, user.name, user.moment.stream
+            );
+            self.report.find(Kind::FreeInUse, text);
+        }
+        self.wait_all()?;
+        self.memory.free(address);
+        self.history.forget(Range { begin, end });
+        Ok(())
+    }
+
+    /// Lets host access to pinned memory that is in use fault.
+    fn watch(&mut self) {
+        self.unwatch();
+        self.uses.sort_by_key(|one| (one.begin, std::cmp::Reverse(one.bytes)));
+        let mut spans: Vec<(u64, usize, Access)> = Vec::new();
+        for one in &self.uses {
+            match spans.last_mut() {
+                Some((begin, bytes, access)) if one.begin < *begin + *bytes as u64 => {
+                    *bytes = (*bytes).max((one.begin - *begin) as usize + one.bytes);
+                    *access = (*access).min(one.host_may);
+                }
+                _ => spans.push((one.begin, one.bytes, one.host_may)),
+            }
+        }
+        for (begin, bytes, access) in spans {
+            // SAFETY: whole pages of pinned memory; the simulator unwatches them before it touches them itself.
+            unsafe { engine::watch(begin, bytes, access) };
+            self.watched.push((begin, bytes));
+        }
+    }
+
+    fn unwatch(&mut self) {
+        for (begin, bytes) in self.watched.drain(..) {
+            // SAFETY: as in `watch`.
+            unsafe { engine::watch(begin, bytes, Access::Write) };
+        }
+        self.collect_hits();
+    }
+
+    /// Turns what the host touched too early into findings.
+    pub fn collect_hits(&mut self) {
+        for hit in engine::watch_hits() {
+            let Some(at) = self.uses.iter().position(|one| hit >= one.begin && hit < one.begin + one.bytes as u64)
+            else {
+                continue;
+            };
+            // Said once: the pages are open from here on.
+            let one = self.uses.remove(at);
+            let text = format!("the host touches pinned memory at {hit:#x} before it has waited for {}", one.text);
+            self.report.find(Kind::HostTooEarly, text);
+        }
+    }
+}
+
+fn sticky_status(kind: Kind) -> Status {
+    match kind {
+        Kind::IllegalAddress | Kind::SharedBounds => Status::ILLEGAL_ADDRESS,
+        Kind::Misaligned => Status::MISALIGNED_ADDRESS,
+        Kind::Trap => Status::ASSERT,
+        _ => Status::LAUNCH_FAILED,
+    }
+}

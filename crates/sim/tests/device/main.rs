@@ -1,0 +1,6 @@
+//! The simulated device, called as a program calls the driver.
+mod common;
+mod driver;
+mod faults;
+mod kernels;
+mod streams;

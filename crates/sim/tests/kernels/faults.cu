@@ -1,0 +1,74 @@
+// Kernels with one planted fault each. Their correct twins are in plain.cu, or are the same code with `Correct`.
+#include <stdint.h>
+
+// Writes one element too many.
+extern "C" __global__ void f_off_by_one(float* out, uint64_t n) {
+    const uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i <= n) out[i] = 1.0f;
+}
+
+// Reads what the neighbour wrote, with no barrier between.
+extern "C" __global__ void f_no_barrier(const float* x, float* out) {
+    extern __shared__ float tile[];
+    tile[threadIdx.x] = x[threadIdx.x];
+    out[threadIdx.x] = tile[blockDim.x - 1 - threadIdx.x];
+}
+
+// The tile is written anew while slow threads may still read it.
+extern "C" __global__ void f_no_second_barrier(const float* x, float* out) {
+    __shared__ float tile[64];
+    float sum = 0;
+    for (int round = 0; round < 2; ++round) {
+        tile[threadIdx.x] = x[round * 64 + threadIdx.x];
+        __syncthreads();
+        sum += tile[63 - threadIdx.x];
+    }
+    out[threadIdx.x] = sum;
+}
+
+// Half of the threads miss the barrier.
+extern "C" __global__ void f_divergent_barrier(float* out) {
+    if (threadIdx.x < blockDim.x / 2) __syncthreads();
+    out[threadIdx.x] = 0;
+}
+
+// A full mask where only 16 lanes arrive.
+extern "C" __global__ void f_wrong_mask(unsigned* out) {
+    if (threadIdx.x < 16) out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, threadIdx.x, 1);
+}
+
+// The upper lanes call with a mask that does not name them.
+extern "C" __global__ void f_mask_without_self(unsigned* out) {
+    out[threadIdx.x] = __shfl_sync(0xffffu, threadIdx.x, 0);
+}
+
+extern "C" __global__ void f_shared_overrun(float* out) {
+    __shared__ float tile[32];
+    tile[threadIdx.x + 1] = 1.0f;
+    __syncthreads();
+    out[threadIdx.x] = tile[threadIdx.x];
+}
+
+extern "C" __global__ void f_shared_unset(float* out) {
+    __shared__ float tile[32];
+    if (threadIdx.x < 31) tile[threadIdx.x] = 1.0f;
+    __syncthreads();
+    out[threadIdx.x] = tile[threadIdx.x];
+}
+
+extern "C" __global__ void f_unaligned_vector(const float* x, float4* out) {
+    out[threadIdx.x] = *reinterpret_cast<const float4*>(x + 1 + 4 * threadIdx.x);
+}
+
+extern "C" __global__ void f_null(const float* x, float* out) {
+    out[0] = x[0];
+}
+
+extern "C" __global__ void f_wild(float* out) {
+    float* p = reinterpret_cast<float*>(0x123456789abcull);
+    out[0] = *p;
+}
+
+extern "C" __global__ void f_trap(int* out) {
+    if (*out != 42) __trap();
+}
