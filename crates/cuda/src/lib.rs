@@ -1,4 +1,25 @@
-//! The CUDA backend of Kiln.
+//! The CUDA backend of Kiln: every primitive of [`Backend`](kiln_backend::Backend) on an NVIDIA GPU.
+//!
+//! `libs` finds the driver and cuBLASLt at run time, `device` is a GPU with its `stream`, its memory (`alloc`,
+//! `memory`, `pinned`) and its kernels (`modules`, and `launch` and `params`, which mirror `kernels/`); `gemm` plans
+//! products for cuBLASLt, and `ops` has the primitives. Nothing waits for the device but downloads and
+//! synchronisation; errors that only kernels see come out there.
 
+mod alloc;
+mod context;
+mod device;
+mod error;
+mod gemm;
 pub mod launch;
+mod libs;
+mod memory;
+mod modules;
+mod ops;
 pub mod params;
+mod pinned;
+mod stream;
+mod view;
+
+pub use context::DeviceInfo;
+pub use device::{CudaBackend, backend, device_count};
+pub use error::CudaError;

@@ -1,0 +1,169 @@
+//! Segments cut into blocks: which are free, which fits best, which are neighbours.
+
+use std::collections::BTreeSet;
+
+use super::Class;
+
+/// A block's place in [`Blocks`].
+pub(super) type Id = u32;
+
+/// A piece of a segment. The blocks of a segment form a chain in the order of their addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub(super) address: u64,
+    pub(super) size: usize,
+    pub(super) class: Class,
+    pub(super) free: bool,
+    pub(super) previous: Option<Id>,
+    pub(super) next: Option<Id>,
+}
+
+/// All blocks of a device.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    /// `None` where a block has been joined to another; such a place is used again.
+    blocks: Vec<Option<Block>>,
+    vacant: Vec<Id>,
+    /// Free blocks by size and then address, so that the first that is large enough fits best and, of several,
+    /// lies lowest.
+    small: BTreeSet<(usize, u64, Id)>,
+    large: BTreeSet<(usize, u64, Id)>,
+}
+
+impl Blocks {
+    fn free_list(&mut self, class: Class) -> &mut BTreeSet<(usize, u64, Id)> {
+        match class {
+            Class::Small => &mut self.small,
+            Class::Large => &mut self.large,
+        }
+    }
+
+    fn get(&mut self, id: Id) -> &mut Block {
+        // Ids are handed out by `insert` only and die with their block, whose chain and list forget them.
+        self.blocks[id as usize].as_mut().expect("the id of a block that exists")
+    }
+
+    fn insert(&mut self, block: Block) -> Id {
+        match self.vacant.pop() {
+            Some(id) => {
+                self.blocks[id as usize] = Some(block);
+                id
+            }
+            None => {
+                self.blocks.push(Some(block));
+                (self.blocks.len() - 1) as Id
+            }
+        }
+    }
+
+    fn remove(&mut self, id: Id) -> Block {
+        let block = *self.get(id);
+        self.blocks[id as usize] = None;
+        self.vacant.push(id);
+        block
+    }
+
+    fn list(&mut self, id: Id) {
+        let block = *self.get(id);
+        self.free_list(block.class).insert((block.size, block.address, id));
+    }
+
+    fn unlist(&mut self, id: Id) {
+        let block = *self.get(id);
+        self.free_list(block.class).remove(&(block.size, block.address, id));
+    }
+
+    /// The smallest free block of at least `size` bytes.
+    pub(super) fn best_fit(&mut self, class: Class, size: usize) -> Option<Id> {
+        self.free_list(class).range((size, 0, 0)..).next().map(|&(_, _, id)| id)
+    }
+
+    pub(super) fn largest_free(&self) -> usize {
+        [&self.small, &self.large].iter().filter_map(|list| list.last()).map(|&(size, _, _)| size).max().unwrap_or(0)
+    }
+
+    /// A new segment, as one free block.
+    pub(super) fn add_segment(&mut self, class: Class, address: u64, size: usize) -> Id {
+        let id = self.insert(Block { address, size, class, free: true, previous: None, next: None });
+        self.list(id);
+        id
+    }
+
+    /// Puts a free block to use for `size` bytes. What is left behind them becomes a free block if it has at least
+    /// `least_rest` bytes.
+    pub(super) fn take(&mut self, id: Id, size: usize, least_rest: usize) -> Block {
+        self.unlist(id);
+        let block = *self.get(id);
+        if block.size - size >= least_rest {
+            let rest = self.insert(Block {
+                address: block.address + size as u64,
+                size: block.size - size,
+                class: block.class,
+                free: true,
+                previous: Some(id),
+                next: block.next,
+            });
+            if let Some(next) = block.next {
+                self.get(next).previous = Some(rest);
+            }
+            let block = self.get(id);
+            (block.size, block.next) = (size, Some(rest));
+            self.list(rest);
+        }
+        let block = self.get(id);
+        block.free = false;
+        *block
+    }
+
+    /// Makes a block free, joins it with free neighbours, and returns the size that it had in use.
+    pub(super) fn release(&mut self, id: Id) -> usize {
+        let block = self.get(id);
+        block.free = true;
+        let Block { size, previous, next, .. } = *block;
+        let mut first = id;
+        if let Some(previous) = previous.filter(|&previous| self.get(previous).free) {
+            self.unlist(previous);
+            self.absorb_next(previous);
+            first = previous;
+        }
+        if let Some(next) = next.filter(|&next| self.get(next).free) {
+            self.unlist(next);
+            self.absorb_next(first);
+        }
+        self.list(first);
+        size
+    }
+
+    /// Joins a block and the one behind it.
+    fn absorb_next(&mut self, id: Id) {
+        let Some(next) = self.get(id).next else { return };
+        let next = self.remove(next);
+        let block = self.get(id);
+        block.size += next.size;
+        block.next = next.next;
+        if let Some(after) = next.next {
+            self.get(after).previous = Some(id);
+        }
+    }
+
+    /// Forgets every segment that is one free block, and returns their addresses and sizes.
+    pub(super) fn remove_free_segments(&mut self) -> Vec<(u64, usize)> {
+        let listed: Vec<Id> = self.small.iter().chain(&self.large).map(|&(_, _, id)| id).collect();
+        let mut segments = Vec::new();
+        for id in listed {
+            let block = *self.get(id);
+            if block.previous.is_none() && block.next.is_none() {
+                self.unlist(id);
+                self.remove(id);
+                segments.push((block.address, block.size));
+            }
+        }
+        segments
+    }
+
+    /// Every block, in no order.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.iter().flatten()
+    }
+}

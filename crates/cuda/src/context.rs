@@ -1,0 +1,140 @@
+//! One device's context, which every thread makes its own before it calls the driver.
+
+use std::{cell::Cell, ffi::c_char};
+
+use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute};
+use kiln_backend::{Error, ErrorKind, Result};
+
+use crate::{error::CudaError, libs::Driver};
+
+thread_local! {
+    /// The context that this thread has set last, as a number.
+    static CURRENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The primary context of a device, which all code in the process shares. It lives as long as the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context {
+    pub(crate) driver: &'static Driver,
+    pub(crate) index: usize,
+    device: CUdevice,
+    raw: CUcontext,
+}
+
+// SAFETY: the driver may be called from any thread; a context is a handle that any thread may set.
+unsafe impl Send for Context {}
+// SAFETY: as above.
+unsafe impl Sync for Context {}
+
+/// What is known of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Its name, e.g. `NVIDIA H100 80GB HBM3`.
+    pub name: String,
+    /// Its compute capability, e.g. `(9, 0)`.
+    pub compute_capability: (u32, u32),
+    /// Its memory in bytes.
+    pub total_memory: usize,
+    /// Its streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// The version of CUDA that the driver serves, e.g. 12080 for 12.8.
+    pub driver_version: i32,
+}
+
+pub(crate) fn unavailable(index: usize, reason: impl Into<String>) -> Error {
+    ErrorKind::DeviceUnavailable { device: format!("cuda:{index}"), reason: reason.into() }.into()
+}
+
+impl Context {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// There is no device of this number, or the driver cannot use it.
+    pub(crate) fn open(driver: &'static Driver, index: usize) -> Result<Context> {
+        let fail = |call: &str, code| unavailable(index, format!("{call}: {}", driver.describe(code)));
+        let count = device_count(driver).map_err(|code| fail("cuDeviceGetCount", code))?;
+        let ordinal = i32::try_from(index).ok().filter(|_| index < count);
+        let Some(ordinal) = ordinal else {
+            return Err(unavailable(index, format!("the driver sees {count} of them, numbered from 0")));
+        };
+        let (mut device, mut raw) = (0, std::ptr::null_mut());
+        // SAFETY: the driver is initialised; both calls write through valid pointers.
+        unsafe {
+            match (driver.device_get)(&raw mut device, ordinal) {
+                0 => {}
+                code => return Err(fail("cuDeviceGet", code)),
+            }
+            match (driver.primary_ctx_retain)(&raw mut raw, device) {
+                0 => {}
+                code => return Err(fail("cuDevicePrimaryCtxRetain", code)),
+            }
+        }
+        let context = Context { driver, index, device, raw };
+        context.bind()?;
+        Ok(context)
+    }
+
+    /// Makes the context the calling thread's. Costs a comparison if it is already. (Another library that changes
+    /// the thread's context must change it back, as libraries do.)
+    pub(crate) fn bind(&self) -> Result<()> {
+        if CURRENT.get() == self.raw as usize {
+            return Ok(());
+        }
+        // SAFETY: a context that is never released.
+        self.check("cuCtxSetCurrent", unsafe { (self.driver.ctx_set_current)(self.raw) })?;
+        CURRENT.set(self.raw as usize);
+        Ok(())
+    }
+
+    /// From a status code to an error that names the call.
+    pub(crate) fn check(&self, call: &'static str, code: u32) -> Result<()> {
+        match code {
+            0 => Ok(()),
+            code => Err(CudaError::Driver { device: self.index, call, status: self.driver.describe(code) }.into()),
+        }
+    }
+
+    fn attribute(&self, attribute: CUdevice_attribute) -> Result<u32> {
+        let mut value = 0;
+        // SAFETY: a valid device and pointer.
+        let code = unsafe { (self.driver.device_get_attribute)(&raw mut value, attribute, self.device) };
+        self.check("cuDeviceGetAttribute", code)?;
+        Ok(value.max(0) as u32)
+    }
+
+    /// # Errors
+    /// A call fails.
+    pub(crate) fn info(&self) -> Result<DeviceInfo> {
+        use CUdevice_attribute as A;
+        let mut name = [0u8; 256];
+        let mut total_memory = 0;
+        // SAFETY: at most 255 characters and a zero are written.
+        unsafe {
+            let code = (self.driver.device_get_name)(name.as_mut_ptr().cast::<c_char>(), 256, self.device);
+            self.check("cuDeviceGetName", code)?;
+            let code = (self.driver.device_total_mem)(&raw mut total_memory, self.device);
+            self.check("cuDeviceTotalMem", code)?;
+        }
+        let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        Ok(DeviceInfo {
+            name: String::from_utf8_lossy(&name[..end]).into_owned(),
+            compute_capability: (
+                self.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                self.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            ),
+            total_memory,
+            multiprocessors: self.attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            driver_version: self.driver.version(),
+        })
+    }
+}
+
+/// How many devices the driver sees, or its status.
+pub(crate) fn device_count(driver: &Driver) -> Result<usize, u32> {
+    let mut count = 0;
+    // SAFETY: writes one integer.
+    match unsafe { (driver.device_get_count)(&raw mut count) } {
+        0 => Ok(count.max(0) as usize),
+        code => Err(code),
+    }
+}

@@ -1,0 +1,252 @@
+//! A CUDA device: its stream, memory and libraries, and how it is opened.
+
+use std::{ffi::c_void, fmt, sync::OnceLock};
+
+use kiln_backend::{Error, HostVec, Result};
+use parking_lot::Mutex;
+
+use crate::{
+    alloc::Allocator,
+    context::{self, Context, DeviceInfo, unavailable},
+    gemm::lt::Lt,
+    launch::Config,
+    libs::{CublasLt, Driver},
+    memory::{Block, CudaBuffer, DeviceMemory},
+    modules::Kernels,
+    params::Status,
+    pinned::{Downloads, Record, Uploads},
+    stream::Stream,
+};
+
+/// A GPU as a device of tensors. It lives as long as the process.
+pub struct CudaBackend(pub(crate) &'static Device);
+
+impl CudaBackend {
+    /// The number that the driver gives it.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.0.index()
+    }
+
+    /// Name, compute capability, memory.
+    #[must_use]
+    pub fn info(&self) -> &DeviceInfo {
+        &self.0.info
+    }
+}
+
+impl fmt::Debug for CudaBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CudaBackend(cuda:{}, {})", self.index(), self.info().name)
+    }
+}
+
+/// What there is of a device.
+pub(crate) struct Device {
+    info: DeviceInfo,
+    pub(crate) stream: Stream,
+    pub(crate) memory: Mutex<Allocator<DeviceMemory>>,
+    uploads: Mutex<Uploads>,
+    downloads: Mutex<Downloads>,
+    status: StatusRecord,
+    kernels: Kernels,
+    products: OnceLock<Result<Lt, String>>,
+}
+
+/// The device's record of values that only kernels see.
+struct StatusRecord {
+    address: u64,
+    /// Operations that may have written it since it was last read, with the code that each writes.
+    writers: Mutex<Vec<(u32, &'static str)>>,
+}
+
+/// The most devices that one process uses.
+const MOST_DEVICES: usize = 64;
+
+/// The driver, which is looked for once.
+fn driver() -> Result<&'static Driver, &'static str> {
+    static DRIVER: OnceLock<Result<Driver, String>> = OnceLock::new();
+    DRIVER.get_or_init(Driver::open).as_ref().map_err(String::as_str)
+}
+
+/// The GPU with this number, opened when it is first asked for.
+///
+/// # Errors
+/// [`ErrorKind::DeviceUnavailable`](kiln_backend::ErrorKind::DeviceUnavailable) with the reason: no driver, no such
+/// device, or a build without kernels.
+pub fn backend(index: usize) -> Result<&'static CudaBackend> {
+    static DEVICES: [OnceLock<CudaBackend>; MOST_DEVICES] = [const { OnceLock::new() }; MOST_DEVICES];
+    static OPENING: Mutex<()> = Mutex::new(());
+    let Some(device) = DEVICES.get(index) else {
+        return Err(unavailable(index, format!("one process uses at most {MOST_DEVICES} devices")));
+    };
+    if let Some(open) = device.get() {
+        return Ok(open);
+    }
+    let _one_at_a_time = OPENING.lock();
+    if let Some(open) = device.get() {
+        return Ok(open);
+    }
+    // Buffers refer to their device from anywhere, so it is never dropped.
+    let opened: &'static Device = Box::leak(Box::new(Device::open(index)?));
+    Ok(device.get_or_init(|| CudaBackend(opened)))
+}
+
+/// How many GPUs there are; 0 without a driver.
+#[must_use]
+pub fn device_count() -> usize {
+    driver().ok().and_then(|driver| context::device_count(driver).ok()).unwrap_or(0)
+}
+
+impl Device {
+    fn open(index: usize) -> Result<Device> {
+        let driver = driver().map_err(|reason| unavailable(index, reason))?;
+        let context = Context::open(driver, index)?;
+        let info = context.info()?;
+        let kernels = Kernels::new(info.compute_capability).map_err(|reason| unavailable(index, reason))?;
+        let stream = Stream::new(context)?;
+        let mut memory = Allocator::new(DeviceMemory(context));
+        let record = memory.alloc(size_of::<Status>())?.address;
+        // SAFETY: the allocation has this many bytes.
+        unsafe { stream.fill_bytes(record, 0, size_of::<Status>())? };
+        Ok(Device {
+            info,
+            stream,
+            memory: Mutex::new(memory),
+            uploads: Mutex::default(),
+            downloads: Mutex::default(),
+            status: StatusRecord { address: record, writers: Mutex::default() },
+            kernels,
+            products: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.stream.context.index
+    }
+
+    /// Queues the kernel with this number.
+    ///
+    /// # Safety
+    /// As for [`Stream::launch`].
+    pub(crate) unsafe fn start(&self, number: usize, config: Config, arguments: &mut [*mut c_void]) -> Result<()> {
+        let kernel = self.kernels.get(&self.stream.context, number)?;
+        // SAFETY: by this function's contract.
+        unsafe { self.stream.launch(kernel, config.grid, config.block, arguments) }
+    }
+
+    /// cuBLASLt on this device, looked for when the first product needs it.
+    pub(crate) fn products(&self) -> Result<&Lt> {
+        static LIBRARY: OnceLock<Result<CublasLt, String>> = OnceLock::new();
+        let made = self.products.get_or_init(|| {
+            let library = LIBRARY.get_or_init(|| CublasLt::open(self.info.driver_version));
+            let library = library.as_ref().map_err(String::clone)?;
+            self.stream.context.bind().map_err(|error| error.to_string())?;
+            Lt::new(library, self.index()).map_err(|error| error.to_string())
+        });
+        made.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))
+    }
+
+    /// The address of the status record, for a kernel of `op` that may report `code`.
+    pub(crate) fn status(&self, code: u32, op: &'static str) -> u64 {
+        let mut writers = self.status.writers.lock();
+        if !writers.contains(&(code, op)) {
+            writers.push((code, op));
+        }
+        self.status.address
+    }
+
+    /// Memory that only the work queued next uses; drop it as soon as that is queued.
+    pub(crate) fn scratch(&'static self, bytes: usize) -> Result<Block> {
+        Block::new(self, bytes)
+    }
+
+    pub(crate) fn upload(&'static self, data: &HostVec) -> Result<CudaBuffer> {
+        let buffer = CudaBuffer::new(self, data.dtype(), data.len())?;
+        if !data.is_empty() {
+            // SAFETY: the buffer was made for as many bytes.
+            unsafe { self.uploads.lock().send(&self.stream, data.bytes(), buffer.address())? };
+        }
+        Ok(buffer)
+    }
+
+    /// Waits, reads `bytes` from the device (an address that the caller has checked), and reports what kernels found.
+    ///
+    /// # Safety
+    /// `from` is the address of as many bytes as are read.
+    pub(crate) unsafe fn receive(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        let mut downloads = self.downloads.lock();
+        let writers = std::mem::take(&mut *self.status.writers.lock());
+        if writers.is_empty() {
+            // SAFETY: by this function's contract.
+            return unsafe { downloads.receive::<0>(&self.stream, from, bytes, None) };
+        }
+        let mut record: Record<{ size_of::<Status>() }> = (self.status.address, [0; size_of::<Status>()]);
+        // SAFETY: as above; the record has its own allocation.
+        unsafe { downloads.receive(&self.stream, from, bytes, Some(&mut record))? };
+        let (code, value, bound) = status_fields(&record.1);
+        if code == 0 {
+            return Ok(());
+        }
+        // SAFETY: the record's own allocation.
+        unsafe { self.stream.fill_bytes(self.status.address, 0, size_of::<Status>())? };
+        Err(status_error(&writers, code, value, bound))
+    }
+}
+
+/// Code, value and bound of a [`Status`] as it lies in memory.
+fn status_fields(bytes: &[u8; size_of::<Status>()]) -> (u32, i64, i64) {
+    let mut fields = [0u64; 3];
+    for (field, bytes) in fields.iter_mut().zip(bytes.chunks_exact(8)) {
+        *field = bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+    }
+    (fields[0] as u32, fields[1] as i64, fields[2] as i64)
+}
+
+/// The typed error of a record. Of several operations that may have written it, all are named.
+fn status_error(writers: &[(u32, &'static str)], code: u32, value: i64, bound: i64) -> Error {
+    let mut names = writers.iter().filter(|(writes, _)| *writes == code).map(|&(_, op)| op);
+    let op = names.next().unwrap_or("kernel");
+    let others: Vec<&str> = names.collect();
+    let also = if others.is_empty() { String::new() } else { format!(" (or it was in {})", others.join(", ")) };
+    let size = usize::try_from(bound).unwrap_or(0);
+    match code {
+        Status::CLASS => Error::index(op, value, size, format!("the classes{also}")),
+        Status::EXPONENT => Error::argument(op, format!("integers to negative powers are no integers{also}")),
+        Status::DIVISOR => Error::argument(op, format!("division by zero{also}")),
+        _ => Error::index(op, value, size, format!("the indexed dimension{also}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_backend::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn records_become_typed_errors() {
+        let mut bytes = [0; size_of::<Status>()];
+        bytes[0] = Status::INDEX as u8;
+        bytes[8..16].copy_from_slice(&(-3i64).to_ne_bytes());
+        bytes[16..].copy_from_slice(&10i64.to_ne_bytes());
+        let (code, value, bound) = status_fields(&bytes);
+        let writers = [(Status::CLASS, "cross_entropy"), (Status::INDEX, "gather"), (Status::INDEX, "index_select")];
+        let error = status_error(&writers, code, value, bound);
+        assert!(matches!(error.kind(), ErrorKind::IndexOutOfRange { op: "gather", index: -3, size: 10, .. }));
+        assert!(error.to_string().contains("index_select"), "{error}");
+        let error = status_error(&writers, Status::CLASS, 12, 10);
+        assert!(matches!(error.kind(), ErrorKind::IndexOutOfRange { op: "cross_entropy", index: 12, .. }));
+        let error = status_error(&[(Status::DIVISOR, "remainder")], Status::DIVISOR, 1, 0);
+        assert!(matches!(error.kind(), ErrorKind::Argument { op: "remainder", .. }));
+    }
+
+    #[test]
+    fn a_machine_without_a_device_has_an_error_and_no_panic() {
+        // On a machine with devices there is none of this number.
+        let error = backend(MOST_DEVICES - 1).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::DeviceUnavailable { .. }), "{error}");
+        assert!(backend(usize::MAX).is_err());
+        assert!(device_count() < MOST_DEVICES);
+    }
+}

@@ -1,0 +1,87 @@
+//! What the driver and cuBLASLt report, as errors that say what was being done.
+
+use std::fmt;
+
+use kiln_backend::Error;
+
+/// A failure of the driver or of a library, inside [`ErrorKind::Other`](kiln_backend::ErrorKind::Other).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the fields are what the messages say
+pub enum CudaError {
+    /// A call of the driver.
+    Driver { device: usize, call: &'static str, status: String },
+    /// A kernel that was not started.
+    Launch { device: usize, kernel: &'static str, grid: [u32; 3], block: [u32; 3], status: String },
+    /// Work that was started earlier and failed. `operations` are the last ones, the newest at the end.
+    Asynchronous { device: usize, operations: Vec<&'static str>, exact: bool, status: String },
+    /// A call of cuBLASLt. `problem` says with what.
+    Blas { device: usize, call: &'static str, problem: String, status: String },
+    /// A kernel's module that the driver does not take.
+    Module { device: usize, module: String, status: String, log: String },
+}
+
+impl fmt::Display for CudaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CudaError::Driver { device, call, status } => write!(f, "cuda:{device}: {call} failed: {status}"),
+            CudaError::Launch { device, kernel, grid, block, status } => {
+                write!(f, "cuda:{device}: kernel {kernel} with grid {grid:?} and block {block:?} failed: {status}")
+            }
+            CudaError::Asynchronous { device, operations, exact: true, status } => {
+                write!(f, "cuda:{device}: {} failed: {status}", operations.last().unwrap_or(&"an operation"))
+            }
+            CudaError::Asynchronous { device, operations, exact: false, status } => write!(
+                f,
+                "cuda:{device}: an operation that was queued earlier failed: {status}. The last ones were {}; with the \
+                 environment variable KILN_CUDA_LAUNCH_BLOCKING=1 each is waited for, and the one that fails is named",
+                operations.join(", ")
+            ),
+            CudaError::Blas { device, call, problem, status } => {
+                write!(f, "cuda:{device}: {call} failed for {problem}: {status}")
+            }
+            CudaError::Module { device, module, status, log } => {
+                write!(f, "cuda:{device}: the kernels of {module} do not load: {status}")?;
+                if log.is_empty() { Ok(()) } else { write!(f, "; the driver's compiler says: {log}") }
+            }
+        }
+    }
+}
+
+impl std::error::Error for CudaError {}
+
+impl From<CudaError> for Error {
+    fn from(error: CudaError) -> Error {
+        Error::other(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_what_failed() {
+        let status = || "CUDA_ERROR_ILLEGAL_ADDRESS (700): an illegal memory access was encountered".to_string();
+        let launch = CudaError::Launch {
+            device: 1,
+            kernel: "unary_exp_f32",
+            grid: [4, 1, 1],
+            block: [256, 1, 1],
+            status: status(),
+        };
+        assert_eq!(
+            Error::from(launch).to_string(),
+            "cuda:1: kernel unary_exp_f32 with grid [4, 1, 1] and block [256, 1, 1] failed: CUDA_ERROR_ILLEGAL_ADDRESS \
+             (700): an illegal memory access was encountered"
+        );
+        let late =
+            |exact| CudaError::Asynchronous { device: 0, operations: vec!["matmul", "exp"], exact, status: status() };
+        assert!(late(true).to_string().starts_with("cuda:0: exp failed: CUDA_ERROR_ILLEGAL_ADDRESS"));
+        let text = late(false).to_string();
+        assert!(text.contains("matmul, exp") && text.contains("KILN_CUDA_LAUNCH_BLOCKING=1"), "{text}");
+        let module =
+            CudaError::Module { device: 0, module: "reduce".into(), status: "x".into(), log: "unknown opcode".into() };
+        assert!(module.to_string().ends_with("says: unknown opcode"));
+    }
+}

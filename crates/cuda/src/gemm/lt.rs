@@ -1,0 +1,362 @@
+//! Calls of cuBLASLt: descriptors, layouts and the heuristic's algorithms are made once a problem and kept.
+
+use std::{
+    collections::HashMap,
+    ffi::{c_int, c_void},
+    mem::MaybeUninit,
+    ptr,
+};
+
+use cudarc::cublaslt::sys::{
+    cublasComputeType_t as Compute, cublasLtEpilogue_t as LtEpilogue, cublasLtHandle_t, cublasLtMatmulAlgo_t,
+    cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t as DescAttribute, cublasLtMatmulHeuristicResult_t,
+    cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t as Preference, cublasLtMatrixLayout_t,
+    cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cudaDataType as Data,
+};
+use kiln_backend::{DType, Result};
+use parking_lot::Mutex;
+
+use super::problem::{Matrix, Product};
+use crate::{
+    error::CudaError,
+    libs::{CublasLt, status_name},
+    stream::Stream,
+};
+
+/// Applied to the product by the library, before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Epilogue {
+    None,
+    /// Adds a dense vector along the rows of `D`.
+    Bias,
+    /// `max(x, 0)`.
+    Relu,
+    /// The bias and then `max(x, 0)`.
+    BiasRelu,
+}
+
+/// Everything that the choice of an algorithm depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) dtype: DType,
+    pub(crate) product: Product,
+    pub(crate) epilogue: Epilogue,
+    /// How many products, and the steps between them of `first`, `second` and the output, in elements.
+    pub(crate) batch: usize,
+    pub(crate) steps: [i64; 3],
+    /// The powers of two, up to 256, that the addresses of `first`, `second`, the output and the bias are multiples
+    /// of.
+    pub(crate) alignment: [u32; 4],
+}
+
+/// The addresses of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) first: u64,
+    pub(crate) second: u64,
+    pub(crate) out: u64,
+    pub(crate) bias: u64,
+}
+
+impl Addresses {
+    /// For [`Key::alignment`].
+    pub(crate) fn alignment(&self) -> [u32; 4] {
+        // A null bias counts as fully aligned.
+        [self.first, self.second, self.out, self.bias].map(|address| 1 << address.trailing_zeros().min(8))
+    }
+}
+
+/// Most that an algorithm may use aside; what NVIDIA recommends for Hopper.
+static MOST_WORKSPACE: u64 = 32 << 20;
+/// How many of the heuristic's candidates are tried.
+const CANDIDATES: usize = 8;
+/// Plans that are kept; a program with more shapes than this starts anew.
+const MOST_PLANS: usize = 4096;
+/// Partial sums of a product may be combined in the type that it is computed in, and in no smaller one.
+static REDUCTION_IN_COMPUTE_TYPE: u32 = 2;
+/// `CUBLAS_OP_T`
+const TRANSPOSE: i32 = 1;
+const NOT_SUPPORTED: u32 = 15;
+
+/// What is made once a problem.
+struct Plan {
+    desc: cublasLtMatmulDesc_t,
+    layouts: [cublasLtMatrixLayout_t; 3],
+    /// The candidates that are left, best first, with the memory that each uses aside. Empty where the library
+    /// offers nothing for the epilogue.
+    algorithms: Vec<(cublasLtMatmulAlgo_t, usize)>,
+}
+
+/// A device's handle with its plans.
+pub(crate) struct Lt {
+    library: &'static CublasLt,
+    device: usize,
+    handle: cublasLtHandle_t,
+    /// Held during a call too, because a call writes the address of its bias into the plan's descriptor.
+    plans: Mutex<HashMap<Key, Plan>>,
+}
+
+// SAFETY: handle and descriptors may be used from any thread; the mutex sees to it that one at a time does.
+unsafe impl Send for Lt {}
+// SAFETY: as above.
+unsafe impl Sync for Lt {}
+
+impl Lt {
+    /// The current context must be the device's.
+    pub(crate) fn new(library: &'static CublasLt, device: usize) -> Result<Lt> {
+        let mut handle = ptr::null_mut();
+        // SAFETY: writes the handle.
+        let code = unsafe { (library.create)(&raw mut handle) };
+        if code != 0 {
+            return Err(failed(device, "cublasLtCreate", "this device", code));
+        }
+        Ok(Lt { library, device, handle, plans: Mutex::default() })
+    }
+
+    fn check(&self, call: &'static str, key: &Key, code: u32) -> Result<()> {
+        if code == 0 { Ok(()) } else { Err(failed(self.device, call, &format!("{key:?}"), code)) }
+    }
+
+    /// Queues a product, or says that the library offers none for this epilogue. `aside` provides memory that may be
+    /// used again as soon as the call has been queued.
+    ///
+    /// # Safety
+    /// The addresses are those of matrices and vectors as `key` describes them, in memory that work queued before has
+    /// made, and `aside` returns addresses of as many bytes as it is asked for.
+    pub(crate) unsafe fn run<W>(
+        &self,
+        stream: &Stream,
+        key: &Key,
+        at: Addresses,
+        mut aside: impl FnMut(usize) -> Result<(u64, W)>,
+    ) -> Result<bool> {
+        stream.context.bind()?;
+        let mut plans = self.plans.lock();
+        if !plans.contains_key(key) {
+            if plans.len() == MOST_PLANS {
+                plans.drain().for_each(|(_, plan)| self.forget(plan));
+            }
+            plans.insert(*key, self.plan(key, at)?);
+        }
+        let Some(plan) = plans.get_mut(key) else { return Ok(false) };
+        if matches!(key.epilogue, Epilogue::Bias | Epilogue::BiasRelu) {
+            self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at.bias)?;
+        }
+        while let Some((algorithm, bytes)) = plan.algorithms.first() {
+            let workspace = if *bytes > 0 { Some(aside(*bytes)?) } else { None };
+            let address = workspace.as_ref().map_or(0, |(address, _)| *address);
+            let scalars: ([f64; 2], [f32; 2]) = ([1.0, 0.0], [1.0, 0.0]);
+            let of = |i: usize| -> *const c_void {
+                if key.dtype == DType::F64 {
+                    (&raw const scalars.0[i]).cast()
+                } else {
+                    (&raw const scalars.1[i]).cast()
+                }
+            };
+            let [first, second, out] = plan.layouts;
+            // SAFETY: descriptors and algorithm were made for this key, the caller vouches for the addresses, and the
+            // scalars have the scale type that `plan` chose and are read by the call.
+            let code = unsafe {
+                (self.library.matmul)(
+                    self.handle,
+                    plan.desc,
+                    of(0),
+                    at.first as *const c_void,
+                    first,
+                    at.second as *const c_void,
+                    second,
+                    of(1),
+                    at.out as *const c_void,
+                    out,
+                    at.out as *mut c_void,
+                    out,
+                    algorithm,
+                    address as *mut c_void,
+                    *bytes,
+                    stream.raw().cast(),
+                )
+            };
+            if code == NOT_SUPPORTED && plan.algorithms.len() > 1 {
+                // The heuristic is only that; the next candidate may do.
+                plan.algorithms.remove(0);
+                continue;
+            }
+            self.check("cublasLtMatmul", key, code)?;
+            stream.queued("cublasLtMatmul")?;
+            return Ok(true);
+        }
+        if key.epilogue == Epilogue::None {
+            Err(failed(self.device, "cublasLtMatmulAlgoGetHeuristic", &format!("{key:?}"), NOT_SUPPORTED))
+        } else {
+            Ok(false)
+        }
+    }
+
+    fn set_desc<T>(&self, key: &Key, desc: cublasLtMatmulDesc_t, attribute: DescAttribute, value: &T) -> Result<()> {
+        // SAFETY: the value is read during the call and has the size that is passed.
+        let code = unsafe { (self.library.desc_set)(desc, attribute, ptr::from_ref(value).cast(), size_of::<T>()) };
+        self.check("cublasLtMatmulDescSetAttribute", key, code)
+    }
+
+    fn plan(&self, key: &Key, at: Addresses) -> Result<Plan> {
+        let mut plan = Plan { desc: ptr::null_mut(), layouts: [ptr::null_mut(); 3], algorithms: Vec::new() };
+        match self.fill_plan(key, at, &mut plan) {
+            Ok(()) => Ok(plan),
+            Err(error) => {
+                self.forget(plan);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill_plan(&self, key: &Key, at: Addresses, plan: &mut Plan) -> Result<()> {
+        let library = self.library;
+        let (data, compute, scale) = match key.dtype {
+            DType::F64 => (Data::CUDA_R_64F, Compute::CUBLAS_COMPUTE_64F, Data::CUDA_R_64F),
+            DType::F16 => (Data::CUDA_R_16F, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
+            DType::BF16 => (Data::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
+            _ => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
+        };
+        // SAFETY: writes the handle.
+        let code = unsafe { (library.desc_create)(&raw mut plan.desc, compute, scale) };
+        self.check("cublasLtMatmulDescCreate", key, code)?;
+        let product = &key.product;
+        let transposes = [
+            (product.first, DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA),
+            (product.second, DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB),
+        ];
+        for (_, attribute) in transposes.iter().filter(|(matrix, _)| matrix.transposed) {
+            self.set_desc(key, plan.desc, *attribute, &TRANSPOSE)?;
+        }
+        let epilogue = match key.epilogue {
+            Epilogue::None => None,
+            Epilogue::Bias => Some(LtEpilogue::CUBLASLT_EPILOGUE_BIAS),
+            Epilogue::Relu => Some(LtEpilogue::CUBLASLT_EPILOGUE_RELU),
+            Epilogue::BiasRelu => Some(LtEpilogue::CUBLASLT_EPILOGUE_RELU_BIAS),
+        };
+        if let Some(epilogue) = epilogue {
+            self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
+            // The heuristic reads the alignment from the address.
+            self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at.bias)?;
+        }
+        let out = Matrix { rows: product.p, cols: product.q, ld: product.ld, transposed: false };
+        for (i, matrix) in [product.first, product.second, out].into_iter().enumerate() {
+            plan.layouts[i] = self.layout(key, data, matrix, key.steps[i])?;
+        }
+        let mut preference = ptr::null_mut();
+        // SAFETY: writes the handle.
+        let code = unsafe { (library.preference_create)(&raw mut preference) };
+        self.check("cublasLtMatmulPreferenceCreate", key, code)?;
+        let found = self.algorithms(key, plan, preference);
+        // SAFETY: made above, not used any more.
+        unsafe { (library.preference_destroy)(preference) };
+        plan.algorithms = found?;
+        Ok(())
+    }
+
+    fn layout(&self, key: &Key, data: Data, matrix: Matrix, step: i64) -> Result<cublasLtMatrixLayout_t> {
+        let mut layout = ptr::null_mut();
+        let Matrix { rows, cols, ld, .. } = matrix;
+        // SAFETY: writes the handle.
+        let code = unsafe { (self.library.layout_create)(&raw mut layout, data, rows as u64, cols as u64, ld as i64) };
+        self.check("cublasLtMatrixLayoutCreate", key, code)?;
+        if key.batch > 1 {
+            let count = key.batch as i32;
+            // SAFETY: the values are read during the calls, with the sizes of the attributes.
+            let codes = unsafe {
+                let set = self.library.layout_set;
+                [
+                    set(layout, LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, (&raw const count).cast(), 4),
+                    set(
+                        layout,
+                        LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                        (&raw const step).cast(),
+                        8,
+                    ),
+                ]
+            };
+            if let Some(code) = codes.into_iter().find(|&code| code != 0) {
+                // SAFETY: made above, not used any more.
+                unsafe { (self.library.layout_destroy)(layout) };
+                self.check("cublasLtMatrixLayoutSetAttribute", key, code)?;
+            }
+        }
+        Ok(layout)
+    }
+
+    /// The heuristic's candidates; none is no error.
+    fn algorithms(
+        &self,
+        key: &Key,
+        plan: &Plan,
+        preference: cublasLtMatmulPreference_t,
+    ) -> Result<Vec<(cublasLtMatmulAlgo_t, usize)>> {
+        use Preference as P;
+        let set = |attribute: Preference, value: *const c_void, bytes| {
+            // SAFETY: the value is read during the call, with the size of the attribute.
+            let code = unsafe { (self.library.preference_set)(preference, attribute, value, bytes) };
+            self.check("cublasLtMatmulPreferenceSetAttribute", key, code)
+        };
+        set(P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const MOST_WORKSPACE).cast(), 8)?;
+        set(P::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const REDUCTION_IN_COMPUTE_TYPE).cast(), 4)?;
+        let [first, second, out, _] = key.alignment;
+        for (attribute, bytes) in [
+            (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, first),
+            (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, second),
+            (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out),
+            (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out),
+        ] {
+            set(attribute, (&raw const bytes).cast(), 4)?;
+        }
+        let mut results = [const { MaybeUninit::<cublasLtMatmulHeuristicResult_t>::zeroed() }; CANDIDATES];
+        let mut returned: c_int = 0;
+        let [a, b, d] = plan.layouts;
+        // SAFETY: handles made for this key; there is room for as many results as are asked for.
+        let code = unsafe {
+            (self.library.heuristic)(
+                self.handle,
+                plan.desc,
+                a,
+                b,
+                d,
+                d,
+                preference,
+                CANDIDATES as c_int,
+                results.as_mut_ptr().cast(),
+                &raw mut returned,
+            )
+        };
+        if code == NOT_SUPPORTED {
+            return Ok(Vec::new());
+        }
+        self.check("cublasLtMatmulAlgoGetHeuristic", key, code)?;
+        let returned = usize::try_from(returned).unwrap_or(0).min(CANDIDATES);
+        let usable = results[..returned].iter().filter_map(|result| {
+            let result = result.as_ptr();
+            // SAFETY: zeroed, then written by the library. The state is read as a number, because its enum may not
+            // know every code.
+            unsafe {
+                let state = (&raw const (*result).state).cast::<u32>().read();
+                (state == 0).then(|| ((*result).algo, (*result).workspaceSize))
+            }
+        });
+        Ok(usable.collect())
+    }
+
+    fn forget(&self, plan: Plan) {
+        // SAFETY: each was made by the matching call and is not used after this; queued work does not refer to them.
+        unsafe {
+            for layout in plan.layouts.into_iter().filter(|layout| !layout.is_null()) {
+                (self.library.layout_destroy)(layout);
+            }
+            if !plan.desc.is_null() {
+                (self.library.desc_destroy)(plan.desc);
+            }
+        }
+    }
+}
+
+fn failed(device: usize, call: &'static str, problem: &str, code: u32) -> kiln_backend::Error {
+    let status = format!("{} ({code})", status_name(code));
+    CudaError::Blas { device, call, problem: problem.into(), status }.into()
+}

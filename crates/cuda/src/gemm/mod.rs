@@ -1,0 +1,4 @@
+//! Matrix products by cuBLASLt.
+
+pub(crate) mod lt;
+pub(crate) mod problem;

@@ -1,0 +1,102 @@
+//! The functions of the CUDA driver that Kiln calls.
+
+use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
+
+use cudarc::driver::sys::{
+    self, CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction, CUjit_option, CUmodule, CUresult,
+    CUstream,
+};
+
+use super::{Open, functions, search};
+
+functions! {
+    /// The driver. One a process.
+    Driver: CUresult as c_uint, sys;
+    init = cuInit(flags: c_uint);
+    driver_get_version = cuDriverGetVersion(version: *mut c_int);
+    device_get_count = cuDeviceGetCount(count: *mut c_int);
+    device_get = cuDeviceGet(device: *mut CUdevice, ordinal: c_int);
+    device_get_name = cuDeviceGetName(name: *mut c_char, len: c_int, device: CUdevice);
+    device_get_attribute = cuDeviceGetAttribute(value: *mut c_int, attribute: CUdevice_attribute, device: CUdevice);
+    device_total_mem = cuDeviceTotalMem_v2(bytes: *mut usize, device: CUdevice);
+    primary_ctx_retain = cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice);
+    ctx_set_current = cuCtxSetCurrent(context: CUcontext);
+    mem_get_info = cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
+    mem_alloc = cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize);
+    mem_free = cuMemFree_v2(pointer: CUdeviceptr);
+    mem_host_alloc = cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_uint);
+    memcpy_htod_async = cuMemcpyHtoDAsync_v2(to: CUdeviceptr, from: *const c_void, bytes: usize, stream: CUstream);
+    memcpy_dtoh_async = cuMemcpyDtoHAsync_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: CUstream);
+    memset_d8_async = cuMemsetD8Async(to: CUdeviceptr, value: c_uchar, bytes: usize, stream: CUstream);
+    stream_create = cuStreamCreate(stream: *mut CUstream, flags: c_uint);
+    stream_synchronize = cuStreamSynchronize(stream: CUstream);
+    event_create = cuEventCreate(event: *mut CUevent, flags: c_uint);
+    event_record = cuEventRecord(event: CUevent, stream: CUstream);
+    event_synchronize = cuEventSynchronize(event: CUevent);
+    module_load_data = cuModuleLoadDataEx(
+        module: *mut CUmodule,
+        image: *const c_void,
+        options: c_uint,
+        names: *mut CUjit_option,
+        values: *mut *mut c_void,
+    );
+    module_get_function = cuModuleGetFunction(function: *mut CUfunction, module: CUmodule, name: *const c_char);
+    launch_kernel = cuLaunchKernel(
+        function: CUfunction,
+        grid_x: c_uint,
+        grid_y: c_uint,
+        grid_z: c_uint,
+        block_x: c_uint,
+        block_y: c_uint,
+        block_z: c_uint,
+        shared_bytes: c_uint,
+        stream: CUstream,
+        params: *mut *mut c_void,
+        extra: *mut *mut c_void,
+    );
+    [unchecked] get_error_name = cuGetErrorName(code: c_uint, name: *mut *const c_char);
+    [unchecked] get_error_string = cuGetErrorString(code: c_uint, text: *mut *const c_char);
+}
+
+impl Driver {
+    /// Finds, opens and initialises the driver.
+    ///
+    /// # Errors
+    /// The reason why there is none, or none that works.
+    pub(crate) fn open() -> Result<Driver, String> {
+        let driver = Driver::resolve(Open::new(&search::DRIVER)?)?;
+        // SAFETY: has no requirements; everything else needs it to be called first.
+        match unsafe { (driver.init)(0) } {
+            0 => Ok(driver),
+            100 => {
+                Err("the NVIDIA driver is installed, but sees no GPU (CUDA_ERROR_NO_DEVICE); check `nvidia-smi` and \
+                        CUDA_VISIBLE_DEVICES"
+                    .into())
+            }
+            code => Err(format!("the NVIDIA driver did not start: cuInit: {}", driver.describe(code))),
+        }
+    }
+
+    /// The version of CUDA that the driver serves, e.g. 12080.
+    pub(crate) fn version(&self) -> i32 {
+        let mut version = 0;
+        // SAFETY: writes one integer. It cannot fail with a valid pointer; 0 would count as old.
+        unsafe { (self.driver_get_version)(&raw mut version) };
+        version
+    }
+
+    /// Name and text of a status code, e.g. `CUDA_ERROR_OUT_OF_MEMORY (2): out of memory`.
+    pub(crate) fn describe(&self, code: u32) -> String {
+        let text = |get: unsafe extern "C" fn(c_uint, *mut *const c_char) -> c_uint| {
+            let mut text = std::ptr::null();
+            // SAFETY: any number is allowed; on success the pointer is a string that is never freed.
+            unsafe {
+                (get(code, &raw mut text) == 0 && !text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy())
+            }
+        };
+        match (text(self.get_error_name), text(self.get_error_string)) {
+            (Some(name), Some(text)) => format!("{name} ({code}): {text}"),
+            _ => format!("an error that the driver has no name for ({code})"),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The driver and cuBLASLt, found and opened at run time.
+//!
+//! The functions are held in tables of pointers of our own ([`functions!`]), with the types of cudarc's `sys`
+//! modules. cudarc's own loaders are never called: they panic when a library or a symbol is missing, and know
+//! neither the folders of Python wheels nor names of a later major version (`libcublasLt.so.13`).
+
+mod blas;
+mod driver;
+mod search;
+
+use std::path::{Path, PathBuf};
+
+pub(crate) use blas::{CublasLt, status_name};
+pub(crate) use driver::Driver;
+use libloading::Library;
+use search::Spec;
+
+/// An open library and the file that it is.
+#[derive(Debug)]
+pub(crate) struct Open {
+    library: Library,
+    path: PathBuf,
+    title: &'static str,
+}
+
+impl Open {
+    /// Finds and opens the library.
+    ///
+    /// # Errors
+    /// The text that [`search::find`] makes.
+    fn new(spec: &Spec) -> Result<Open, String> {
+        // SAFETY: NVIDIA's libraries have no initialisers with requirements on the caller.
+        let open = |path: &Path| unsafe { Library::new(path) }.map_err(|error| error.to_string());
+        let (library, path) = search::find(spec, &search::process(), open)?;
+        Ok(Open { library, path, title: spec.title })
+    }
+
+    /// The function, or its name on the list of those that are missing.
+    ///
+    /// # Safety
+    /// `F` is the type of the function of that name.
+    unsafe fn symbol<F: Copy>(&self, name: &'static str, missing: &mut Vec<&'static str>) -> Option<F> {
+        // SAFETY: by this function's own contract.
+        let symbol = unsafe { self.library.get::<F>(name.as_bytes()) };
+        if symbol.is_err() {
+            missing.push(name);
+        }
+        symbol.ok().map(|symbol| *symbol)
+    }
+
+    /// The text of an error that names all the symbols that are missing.
+    fn lacks(&self, missing: &[&str]) -> String {
+        format!(
+            "{} was loaded as {}, which lacks {}: it is too old for Kiln, which needs CUDA 12.0 or newer",
+            self.title,
+            self.path.display(),
+            missing.join(", ")
+        )
+    }
+}
+
+/// Declares a table of C functions, a field each, and how to fill it from a library. That the arguments are
+/// those of cudarc's bindings is checked by the compiler. Status codes are plain numbers: a code that is newer
+/// than the bindings would not be a valid value of their enums. (For that reason functions that take one are
+/// listed as `unchecked`.)
+macro_rules! functions {
+    ($(#[$meta:meta])* $table:ident: $status:ty as $raw:ty, $sys:path;
+     $($field:ident = $symbol:ident($($arg:ident: $ty:ty),* $(,)?);)*
+     $([unchecked] $loose:ident = $loose_symbol:ident($($loose_arg:ident: $loose_ty:ty),* $(,)?);)*) => {
+        $(#[$meta])*
+        pub(crate) struct $table {
+            $(pub(crate) $field: unsafe extern "C" fn($($arg: $ty),*) -> $raw,)*
+            $(pub(crate) $loose: unsafe extern "C" fn($($loose_arg: $loose_ty),*) -> $raw,)*
+            /// Keeps the code mapped.
+            open: $crate::libs::Open,
+        }
+
+        const _: () = {
+            use $sys as checked;
+            $(const _: unsafe fn($($ty),*) -> $status = checked::$symbol;)*
+        };
+
+        impl $table {
+            /// Resolves every function once.
+            fn resolve(open: $crate::libs::Open) -> Result<$table, String> {
+                let mut missing = Vec::new();
+                $(
+                    // SAFETY: the type is that of the library's header, which cudarc's bindings are made of.
+                    let $field = unsafe {
+                        open.symbol::<unsafe extern "C" fn($($ty),*) -> $raw>(stringify!($symbol), &mut missing)
+                    };
+                )*
+                $(
+                    // SAFETY: as above, with a number in place of the enum of status codes.
+                    let $loose = unsafe {
+                        open.symbol::<unsafe extern "C" fn($($loose_ty),*) -> $raw>(
+                            stringify!($loose_symbol),
+                            &mut missing,
+                        )
+                    };
+                )*
+                // One that is missing has been noted, so the table is made of all or not at all.
+                let table = (|| Some(($($field?,)* $($loose?,)*)))();
+                match table {
+                    Some(($($field,)* $($loose,)*)) => Ok($table { $($field,)* $($loose,)* open }),
+                    None => Err(open.lacks(&missing)),
+                }
+            }
+        }
+
+        impl std::fmt::Debug for $table {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}({})", stringify!($table), self.open.path.display())
+            }
+        }
+    };
+}
+use functions;

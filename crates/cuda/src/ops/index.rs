@@ -1,0 +1,198 @@
+//! Indexing. Indices are read by kernels only; one that is out of range is reported when the device is next waited for.
+
+use kiln_backend::{DType, Error, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut};
+
+use super::{
+    launch::{Tag, launch},
+    reduce::check_dim,
+    values::{number, pattern},
+};
+use crate::{
+    device::Device,
+    params::{self, Gather, Grid, Lines, Place, Scatter, Status},
+    view::Tensor,
+};
+
+/// Threads that keep a device busy; a scatter with fewer lines shares each among several threads.
+const BUSY: u64 = 4096;
+/// The most threads that share a line, each of which reads all its indices.
+const MOST_PARTS: u64 = 256;
+
+/// Extent and stride of a dimension, or of the one element of a scalar.
+fn axis(layout: &Layout, dim: usize) -> (usize, isize) {
+    if layout.rank() == 0 { (1, 0) } else { (layout.dims()[dim], layout.strides()[dim]) }
+}
+
+/// A layout's strides with another one along `dim`.
+fn with_stride(layout: &Layout, dim: usize, stride: isize) -> [isize; MAX_RANK] {
+    let mut strides = [0; MAX_RANK];
+    strides[..layout.rank()].copy_from_slice(layout.strides());
+    strides[dim] = stride;
+    strides
+}
+
+/// Strides of an index vector along `dim` of a tensor of some rank.
+fn along(dim: usize, index: &Layout) -> [isize; MAX_RANK] {
+    let mut strides = [0; MAX_RANK];
+    strides[dim] = axis(index, 0).1;
+    strides
+}
+
+/// Checks the shapes of a slice operation: `near` is `far` with the extent of `dim` being that of `index`.
+fn check_slices(op: &'static str, near: &Layout, far: &Layout, dim: usize, index: &Layout) -> Result<()> {
+    check_dim(op, far, dim)?;
+    if index.rank() > 1 {
+        return Err(Error::shape(op, "an index vector", index.shape()));
+    }
+    let fits = near.rank() == far.rank()
+        && (0..far.rank()).all(|d| near.dims()[d] == if d == dim { index.numel() } else { far.dims()[d] })
+        && (far.rank() > 0 || index.numel() == 1);
+    if fits {
+        Ok(())
+    } else {
+        Err(Error::shapes(op, near.shape(), far.shape(), "all but the indexed extent must be equal"))
+    }
+}
+
+/// Checks that `inner` is nowhere larger than `outer`, except along `free`.
+fn check_within(op: &'static str, inner: &Layout, outer: &Layout, free: Option<usize>) -> Result<()> {
+    let fits = inner.rank() == outer.rank()
+        && inner.dims().iter().zip(outer.dims()).enumerate().all(|(d, (i, o))| i <= o || Some(d) == free);
+    if fits {
+        return Ok(());
+    }
+    let rule = match free {
+        Some(dim) => format!("the index must be nowhere larger than the tensor, except along dimension {dim}"),
+        None => "the index must be nowhere larger than the tensor".into(),
+    };
+    Err(Error::shapes(op, inner.shape(), outer.shape(), rule))
+}
+
+impl Device {
+    pub(super) fn index_select_impl(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "index_select";
+        check_slices(OP, out.layout, x.layout, dim, index.layout)?;
+        let index = Tensor::read(self, OP, index)?.of(OP, DType::I64)?;
+        self.take(OP, Tensor::read(self, OP, x)?, dim, index.address, &along(dim, index.layout), out)
+    }
+
+    pub(super) fn gather_impl(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "gather";
+        check_dim(OP, x.layout, dim)?;
+        check_within(OP, index.layout, x.layout, Some(dim))?;
+        let index = Tensor::read(self, OP, index)?.of(OP, DType::I64)?.shaped(OP, out.layout)?;
+        self.take(OP, Tensor::read(self, OP, x)?, dim, index.address, index.layout.strides(), out)
+    }
+
+    fn take(
+        &self,
+        op: &'static str,
+        x: Tensor,
+        dim: usize,
+        index: u64,
+        index_strides: &[isize],
+        out: ViewMut,
+    ) -> Result<()> {
+        let out = Tensor::write(self, op, out)?.of(op, x.dtype)?;
+        let (size, stride) = axis(x.layout, dim);
+        let still = with_stride(x.layout, dim, 0);
+        let from = Place { address: index, strides: index_strides };
+        let places = [Some(from), Some(out.place()), Some(Place { address: x.address, strides: &still })];
+        let grid = Grid::<3>::new(out.layout.dims(), places);
+        if grid.numel == 0 {
+            return Ok(());
+        }
+        let (tag, blocks, status) = (Tag::bits(x.dtype), params::blocks(grid.numel), self.status(Status::INDEX, op));
+        let params = Gather { grid, size: size as u64, stride: stride as i64 };
+        launch!(self, GATHER, "take", tag, blocks, params, index, out.address, x.address, status)
+    }
+
+    pub(super) fn index_add_impl(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "index_add";
+        check_slices(OP, x.layout, out.layout, dim, index.layout)?;
+        let index = Tensor::read(self, OP, index)?.of(OP, DType::I64)?;
+        let out = Tensor::write(self, OP, out)?;
+        let x = Tensor::read(self, OP, x)?.of(OP, out.dtype)?;
+        let strides = along(dim, index.layout);
+        let from = Place { address: index.address, strides: &strides };
+        self.put(OP, ScatterMode::Add, x.layout.dims(), dim, from, (Some(x.place()), 0), out)
+    }
+
+    pub(super) fn scatter_impl(
+        &self,
+        mode: ScatterMode,
+        x: Operand,
+        dim: usize,
+        index: View,
+        out: ViewMut,
+    ) -> Result<()> {
+        let op = match mode {
+            ScatterMode::Set => "scatter",
+            ScatterMode::Add => "scatter_add",
+        };
+        check_dim(op, out.layout, dim)?;
+        check_within(op, index.layout, out.layout, Some(dim))?;
+        let index = Tensor::read(self, op, index)?.of(op, DType::I64)?;
+        let out = Tensor::write(self, op, out)?;
+        let x = match x {
+            Operand::Tensor(x) => {
+                check_within(op, index.layout, x.layout, None)?;
+                (Some(Tensor::read(self, op, x)?.of(op, out.dtype)?.place()), 0)
+            }
+            Operand::Scalar(value) => match mode {
+                ScatterMode::Set => (None, pattern(out.dtype, value)),
+                ScatterMode::Add => (None, number(out.dtype, value)),
+            },
+        };
+        self.put(op, mode, index.layout.dims(), dim, index.place(), x, out)
+    }
+
+    /// Moves from the positions of `dims` to `out`.
+    #[allow(clippy::too_many_arguments)] // two operations in one
+    fn put(
+        &self,
+        op: &'static str,
+        mode: ScatterMode,
+        dims: &[usize],
+        dim: usize,
+        index: Place,
+        (x, number): (Option<Place>, u64),
+        out: Tensor,
+    ) -> Result<()> {
+        let (kernel, tag) = match mode {
+            ScatterMode::Set => ("set", Tag::bits(out.dtype)),
+            ScatterMode::Add => ("add", Tag::of(out.dtype)),
+        };
+        let Lines { lines, n, strides, .. } = Lines::<3>::new(dims, dim, [Some(index), x, Some(out.place())]);
+        if lines.numel == 0 || n == 0 {
+            return Ok(());
+        }
+        let size = axis(out.layout, dim).0 as u64;
+        // Parts own disjoint indices, so their number does not change the result.
+        let parts = if n == 1 { 1 } else { (BUSY / lines.numel).clamp(1, size.clamp(1, MOST_PARTS)) };
+        let (blocks, status) = (params::blocks(lines.numel * parts), self.status(Status::SCATTER, op));
+        let params = Scatter { lines, n, strides, size, parts };
+        let x = x.map_or(0, |place| place.address);
+        launch!(self, SCATTER, kernel, tag, blocks, params, index.address, x, out.address, number, status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_backend::Shape;
+
+    use super::*;
+
+    #[test]
+    fn shapes_are_checked() {
+        let layout = |dims: &[usize]| Layout::contiguous(Shape::new(dims).unwrap());
+        let (far, near, index) = (layout(&[5, 3]), layout(&[7, 3]), layout(&[7]));
+        assert!(check_slices("t", &near, &far, 0, &index).is_ok());
+        assert!(check_slices("t", &near, &far, 1, &index).is_err());
+        assert!(check_slices("t", &layout(&[]), &layout(&[]), 0, &layout(&[1])).is_ok());
+        assert!(check_slices("t", &layout(&[]), &layout(&[]), 0, &layout(&[2])).is_err());
+        assert!(check_within("t", &near, &far, Some(0)).is_ok() && check_within("t", &near, &far, None).is_err());
+        assert_eq!(with_stride(&far, 1, 0)[..2], [3, 0]);
+        assert_eq!(along(1, &index)[..3], [0, 1, 0]);
+    }
+}

@@ -1,0 +1,209 @@
+//! The primitives, a file a family. Each checks its operands, makes the parameters of its kernels, and queues them.
+
+mod elementwise;
+mod fill;
+mod index;
+pub(crate) mod launch;
+mod loss;
+mod matmul;
+mod optim;
+mod reduce;
+mod sort;
+mod values;
+
+use kiln_backend::{
+    ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, DType, Distribution, Error, HostVec, MemoryStats, Operand,
+    OptimRule, OptimSlot, PointwiseLoss, Ramp, RandomState, ReduceOp, Result, Scalar, ScatterMode, SideOf, UnaryOp,
+    View, ViewMut,
+};
+
+use crate::{device::CudaBackend, memory::CudaBuffer};
+
+impl Backend for CudaBackend {
+    fn alloc(&self, dtype: DType, len: usize) -> Result<Box<dyn Buffer>> {
+        Ok(Box::new(CudaBuffer::new(self.0, dtype, len)?))
+    }
+
+    fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>> {
+        Ok(Box::new(self.0.upload(&data)?))
+    }
+
+    fn download(&self, src: &dyn Buffer, start: usize, dst: &mut [u8]) -> Result<()> {
+        const OP: &str = "download";
+        let here = || format!("cuda:{}", self.0.index());
+        let buffer = src.as_any().downcast_ref::<CudaBuffer>();
+        let buffer = buffer.filter(|buffer| buffer.device().index() == self.0.index());
+        let buffer = buffer.ok_or_else(|| Error::devices(OP, here(), "another device"))?;
+        let (size, len) = (src.dtype().size(), src.len());
+        let end = start.checked_mul(size).and_then(|at| at.checked_add(dst.len()));
+        if end.is_none_or(|end| end > len * size) {
+            let message = format!("{} bytes from element {start} on are asked of {src:?}", dst.len());
+            return Err(Error::argument(OP, message));
+        }
+        // SAFETY: the range was checked to lie in the buffer.
+        unsafe { self.0.receive(buffer.address() + (start * size) as u64, dst) }
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        // SAFETY: nothing is read.
+        unsafe { self.0.receive(0, &mut []) }
+    }
+
+    fn memory_stats(&self) -> MemoryStats {
+        self.0.memory.lock().stats()
+    }
+
+    fn reset_peak_memory(&self) {
+        self.0.memory.lock().reset_peak();
+    }
+
+    fn empty_cache(&self) {
+        self.0.memory.lock().empty_cache();
+    }
+
+    fn fill(&self, value: Scalar, out: ViewMut) -> Result<()> {
+        self.0.fill_impl(value, out)
+    }
+
+    fn ramp(&self, ramp: Ramp, out: ViewMut) -> Result<()> {
+        self.0.ramp_impl(ramp, out)
+    }
+
+    fn random(&self, distribution: Distribution, state: RandomState, out: ViewMut) -> Result<()> {
+        self.0.random_impl(distribution, state, out)
+    }
+
+    fn copy(&self, x: View, out: ViewMut) -> Result<()> {
+        self.0.copy_impl(x, out)
+    }
+
+    fn unary(&self, op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
+        self.0.unary_impl(op, x, out)
+    }
+
+    fn unary_grad(&self, op: UnaryOp, grad: View, saved: Option<View>, out: ViewMut) -> Result<()> {
+        self.0.unary_grad_impl(op, grad, saved, out)
+    }
+
+    fn binary(&self, op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+        self.0.binary_impl(op, a, b, out)
+    }
+
+    fn binary_grad(&self, op: BinaryOp, side: SideOf, grad: View, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+        self.0.binary_grad_impl(op, side, grad, a, b, out)
+    }
+
+    fn binary_assign(&self, op: BinaryOp, b: Operand, out: ViewMut) -> Result<()> {
+        self.0.binary_assign_impl(op, b, out)
+    }
+
+    fn select(&self, condition: View, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+        self.0.select_impl(condition, a, b, out)
+    }
+
+    fn dropout(&self, p: f64, state: RandomState, x: View, out: ViewMut) -> Result<()> {
+        self.0.dropout_impl(p, state, x, out)
+    }
+
+    fn triangle(&self, upper: bool, diagonal: i64, x: View, out: ViewMut) -> Result<()> {
+        self.0.triangle_impl(upper, diagonal, x, out)
+    }
+
+    fn reduce(&self, op: ReduceOp, x: View, out: ViewMut) -> Result<()> {
+        self.0.reduce_impl(op, x, out)
+    }
+
+    fn arg_reduce(
+        &self,
+        op: ArgReduceOp,
+        x: View,
+        dim: usize,
+        values: Option<ViewMut>,
+        indices: ViewMut,
+    ) -> Result<()> {
+        self.0.arg_reduce_impl(op, x, dim, values, indices)
+    }
+
+    fn cumsum(&self, x: View, dim: usize, out: ViewMut) -> Result<()> {
+        self.0.cumsum_impl(x, dim, out)
+    }
+
+    fn sort(&self, x: View, dim: usize, descending: bool, values: ViewMut, indices: ViewMut) -> Result<()> {
+        self.0.sort_impl(x, dim, descending, values, indices)
+    }
+
+    fn search_sorted(&self, sorted: View, values: View, right: bool, out: ViewMut) -> Result<()> {
+        self.0.search_sorted_impl(sorted, values, right, out)
+    }
+
+    fn softmax(&self, x: View, dim: usize, log: bool, out: ViewMut) -> Result<()> {
+        self.0.softmax_impl(x, dim, log, out)
+    }
+
+    fn softmax_grad(&self, grad: View, y: View, dim: usize, log: bool, out: ViewMut) -> Result<()> {
+        self.0.softmax_grad_impl(grad, y, dim, log, out)
+    }
+
+    fn index_select(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        self.0.index_select_impl(x, dim, index, out)
+    }
+
+    fn index_add(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        self.0.index_add_impl(x, dim, index, out)
+    }
+
+    fn gather(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        self.0.gather_impl(x, dim, index, out)
+    }
+
+    fn scatter(&self, mode: ScatterMode, x: Operand, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        self.0.scatter_impl(mode, x, dim, index, out)
+    }
+
+    fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()> {
+        self.0.matmul_impl(a, b, out)
+    }
+
+    fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+        self.0.linear_impl(x, w, bias, relu, out)
+    }
+
+    fn class_loss(
+        &self,
+        rule: &ClassLoss,
+        x: View,
+        target: View,
+        weight: Option<View>,
+        loss: ViewMut,
+        lse: ViewMut,
+        total: ViewMut,
+    ) -> Result<()> {
+        self.0.class_loss_impl(rule, x, target, weight, loss, lse, total)
+    }
+
+    fn class_loss_grad(
+        &self,
+        rule: &ClassLoss,
+        grad: View,
+        x: View,
+        target: View,
+        weight: Option<View>,
+        lse: View,
+        total: View,
+        out: ViewMut,
+    ) -> Result<()> {
+        self.0.class_loss_grad_impl(rule, grad, x, target, weight, lse, total, out)
+    }
+
+    fn pointwise_loss(&self, loss: &PointwiseLoss, out: ViewMut) -> Result<()> {
+        self.0.pointwise_loss_impl(loss, out)
+    }
+
+    fn pointwise_loss_grad(&self, loss: &PointwiseLoss, grad: View, out: ViewMut) -> Result<()> {
+        self.0.pointwise_loss_grad_impl(loss, grad, out)
+    }
+
+    fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()> {
+        self.0.optimizer_step_impl(rule, lr, slots)
+    }
+}

@@ -1,0 +1,97 @@
+//! Numbers and names on their way to kernels.
+
+use half::{bf16, f16};
+use kiln_backend::{DType, Element, Scalar, dispatch_dtype};
+
+/// A number converted to a dtype, in the 64 bits that kernels compute with: those of an `f64` for floats, of an `i64`
+/// for the other dtypes.
+pub(crate) fn number(dtype: DType, value: Scalar) -> u64 {
+    match dispatch_dtype!(dtype, T => T::from_scalar(value).to_scalar()) {
+        Scalar::Float(v) => v.to_bits(),
+        Scalar::Int(v) => v as u64,
+        Scalar::Bool(v) => u64::from(v),
+    }
+}
+
+/// A number converted to a dtype, as its elements lie in memory.
+pub(crate) fn pattern(dtype: DType, value: Scalar) -> u64 {
+    match dtype {
+        DType::F32 => f32::from_scalar(value).to_bits().into(),
+        DType::F64 => f64::from_scalar(value).to_bits(),
+        DType::F16 => f16::from_scalar(value).to_bits().into(),
+        DType::BF16 => bf16::from_scalar(value).to_bits().into(),
+        DType::I64 => i64::from_scalar(value) as u64,
+        DType::I32 => i32::from_scalar(value) as u32 as u64,
+        DType::U8 => u8::from_scalar(value).into(),
+        DType::Bool => bool::from_scalar(value).into(),
+    }
+}
+
+/// The number of 32-bit words below `p * 2^32`.
+pub(crate) fn threshold(p: f64) -> u64 {
+    (p * 4_294_967_296.0).ceil() as u64
+}
+
+/// The largest value of a float dtype that is below a bound.
+pub(crate) fn below(dtype: DType, bound: f64) -> f64 {
+    /// The next smaller value of a 16-bit float, given by its sign and magnitude.
+    fn bits_below(bits: u16) -> u16 {
+        match bits {
+            0 | 0x8000 => 0x8001,
+            1..0x8000 => bits - 1,
+            _ => bits + 1,
+        }
+    }
+    let pick = |nearest: f64, next_down: f64| if nearest < bound { nearest } else { next_down };
+    let bound = Scalar::Float(bound);
+    match dtype {
+        DType::F16 => {
+            let nearest = f16::from_scalar(bound);
+            pick(nearest.to_f64(), f16::from_bits(bits_below(nearest.to_bits())).to_f64())
+        }
+        DType::BF16 => {
+            let nearest = bf16::from_scalar(bound);
+            pick(nearest.to_f64(), bf16::from_bits(bits_below(nearest.to_bits())).to_f64())
+        }
+        DType::F64 => pick(bound.to_f64(), bound.to_f64().next_down()),
+        _ => {
+            let nearest = f32::from_scalar(bound);
+            pick(nearest.into(), nearest.next_down().into())
+        }
+    }
+}
+
+/// The type that a float dtype is computed and accumulated in.
+pub(crate) fn accumulated(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_rounded_as_elements_are() {
+        let third = Scalar::Float(1.0 / 3.0);
+        assert_eq!(f64::from_bits(number(DType::F32, third)), f64::from(1.0f32 / 3.0));
+        assert_eq!(f64::from_bits(number(DType::BF16, third)), bf16::from_f64(1.0 / 3.0).to_f64());
+        assert_eq!(number(DType::I32, Scalar::Int(-1)), u64::MAX);
+        assert_eq!(number(DType::U8, Scalar::Int(257)), 1);
+        assert_eq!(number(DType::Bool, Scalar::Float(0.5)), 1);
+        assert_eq!(pattern(DType::I32, Scalar::Int(-1)), u64::from(u32::MAX));
+        assert_eq!(pattern(DType::F16, Scalar::Int(1)), 0x3c00);
+        assert_eq!(pattern(DType::F32, Scalar::Bool(true)), u64::from(1f32.to_bits()));
+    }
+
+    #[test]
+    fn bounds_are_not_reached() {
+        for (dtype, value) in [(DType::F32, f64::from(1f32.next_down())), (DType::F64, 1f64.next_down())] {
+            assert_eq!(below(dtype, 1.0), value);
+        }
+        assert_eq!(below(DType::F16, 1.0), f16::from_bits(0x3bff).to_f64());
+        assert_eq!(below(DType::BF16, 0.0), bf16::from_bits(0x8001).to_f64());
+        // A bound between two values of the dtype: the lower one.
+        assert_eq!(below(DType::BF16, 1.001), 1.0);
+        assert_eq!(threshold(0.5), 1 << 31);
+    }
+}

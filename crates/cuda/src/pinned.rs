@@ -1,0 +1,151 @@
+//! Pinned host memory, through which all copies between host and device go.
+//!
+//! A copy from ordinary memory would be read by the driver at its own time, or make the caller wait. So uploads are
+//! first copied into one of a few pinned chunks, which the device reads while the host goes on; the caller's memory is
+//! free at once.
+
+use std::ffi::c_void;
+
+use cudarc::driver::sys::CUevent;
+use kiln_backend::Result;
+
+use crate::{context::Context, stream::Stream};
+
+/// Bytes of a chunk: enough to reach the bus's full speed.
+const CHUNK: usize = 4 << 20;
+/// Bytes behind the chunk for downloads, for a record.
+const ROOM: usize = 64;
+/// Chunks that are on their way at one time.
+const CHUNKS: usize = 4;
+/// An event that is only waited for.
+const NO_TIMING: u32 = 2;
+
+/// Page-locked memory, readable and writable by the host. It lives as long as the process, as its device does.
+#[derive(Debug)]
+struct Pinned {
+    memory: *mut u8,
+}
+
+// SAFETY: it is plain memory that its owner uses exclusively.
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    fn new(context: &Context, bytes: usize) -> Result<Pinned> {
+        context.bind()?;
+        let mut memory = std::ptr::null_mut::<c_void>();
+        // SAFETY: writes the pointer. Flag 0: cached by the host, which reads from it too.
+        let code = unsafe { (context.driver.mem_host_alloc)(&raw mut memory, bytes, 0) };
+        context.check("cuMemHostAlloc", code)?;
+        // SAFETY: the memory has this many bytes; afterwards all of it is initialised.
+        unsafe { memory.cast::<u8>().write_bytes(0, bytes) };
+        Ok(Pinned { memory: memory.cast() })
+    }
+}
+
+/// A chunk on its way to the device.
+#[derive(Debug)]
+struct Slot {
+    memory: Pinned,
+    /// Recorded behind the last copy from it.
+    done: CUevent,
+}
+
+// SAFETY: an event may be used from any thread.
+unsafe impl Send for Slot {}
+
+/// The chunks for uploads, made when they are first needed and used in turn.
+#[derive(Debug, Default)]
+pub(crate) struct Uploads {
+    slots: Vec<Slot>,
+    next: usize,
+}
+
+impl Uploads {
+    /// Queues a copy of `bytes` to `to`; the bytes are not read after the return.
+    ///
+    /// # Safety
+    /// `to` is the address of as many bytes that may be written once the work queued before is done.
+    pub(crate) unsafe fn send(&mut self, stream: &Stream, bytes: &[u8], to: u64) -> Result<()> {
+        let context = &stream.context;
+        for (i, part) in bytes.chunks(CHUNK).enumerate() {
+            let slot = self.slot(context)?;
+            // SAFETY: the device has read what the slot held before (`slot` waited), and the part is no longer than a
+            // chunk. The copy to the device stays inside the destination by this function's contract.
+            unsafe {
+                std::ptr::copy_nonoverlapping(part.as_ptr(), slot.memory.memory, part.len());
+                stream.upload(to + (i * CHUNK) as u64, slot.memory.memory.cast(), part.len())?;
+                context.check("cuEventRecord", (context.driver.event_record)(slot.done, stream.raw()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A chunk that the device does not read any more.
+    fn slot(&mut self, context: &Context) -> Result<&Slot> {
+        context.bind()?;
+        if self.slots.len() < CHUNKS {
+            let mut done = std::ptr::null_mut();
+            // SAFETY: writes the handle.
+            let code = unsafe { (context.driver.event_create)(&raw mut done, NO_TIMING) };
+            context.check("cuEventCreate", code)?;
+            self.slots.push(Slot { memory: Pinned::new(context, CHUNK)?, done });
+            return Ok(&self.slots[self.slots.len() - 1]);
+        }
+        let slot = &self.slots[self.next];
+        self.next = (self.next + 1) % CHUNKS;
+        // SAFETY: an event of this context.
+        context.check("cuEventSynchronize", unsafe { (context.driver.event_synchronize)(slot.done) })?;
+        Ok(slot)
+    }
+}
+
+/// The way back: one chunk, and behind it room for a record that comes with the data.
+#[derive(Debug, Default)]
+pub(crate) struct Downloads {
+    chunk: Option<Pinned>,
+}
+
+/// A record of the device that is read with the next download: its address, and its bytes.
+pub(crate) type Record<const N: usize> = (u64, [u8; N]);
+
+impl Downloads {
+    /// Waits for the work queued before, and copies from the device. One wait brings the data (if they fit a chunk)
+    /// and the record.
+    ///
+    /// # Safety
+    /// `from` is the address of as many bytes as `bytes` has, and the record's of as many as it has.
+    pub(crate) unsafe fn receive<const N: usize>(
+        &mut self,
+        stream: &Stream,
+        from: u64,
+        bytes: &mut [u8],
+        mut record: Option<&mut Record<N>>,
+    ) -> Result<()> {
+        const { assert!(N <= ROOM) };
+        let memory = match &self.chunk {
+            Some(chunk) => chunk.memory,
+            None => self.chunk.insert(Pinned::new(&stream.context, CHUNK + ROOM)?).memory,
+        };
+        if let Some((address, _)) = &record {
+            // SAFETY: there is room for the record behind the chunk.
+            unsafe { stream.download(memory.add(CHUNK).cast(), *address, N)? };
+        }
+        if bytes.is_empty() {
+            stream.synchronize()?;
+        }
+        for (i, part) in bytes.chunks_mut(CHUNK).enumerate() {
+            // SAFETY: the source is inside the caller's range and the part no longer than the chunk, which is read
+            // when the copy is done.
+            unsafe {
+                stream.download(memory.cast(), from + (i * CHUNK) as u64, part.len())?;
+                stream.synchronize()?;
+                std::ptr::copy_nonoverlapping(memory, part.as_mut_ptr(), part.len());
+            }
+        }
+        if let Some((_, bytes)) = &mut record {
+            // SAFETY: the record has arrived behind the chunk: its copy was queued before the last wait.
+            unsafe { std::ptr::copy_nonoverlapping(memory.add(CHUNK), bytes.as_mut_ptr(), N) };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! The compute stream of a device: everything that runs there is queued on it, in order.
+
+use std::{collections::VecDeque, ffi::c_void};
+
+use cudarc::driver::sys::{CUfunction, CUstream};
+use kiln_backend::Result;
+use parking_lot::Mutex;
+
+use crate::{context::Context, error::CudaError};
+
+/// Does not wait for, nor hold up, the process-wide default stream.
+const NON_BLOCKING: u32 = 1;
+/// How many operations an error names.
+const REMEMBERED: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) context: Context,
+    raw: CUstream,
+    /// Wait for each operation before the next.
+    blocking: bool,
+    /// What was queued last and not yet seen to be done.
+    recent: Mutex<VecDeque<&'static str>>,
+}
+
+// SAFETY: a stream may be used from any thread; the driver orders the calls.
+unsafe impl Send for Stream {}
+// SAFETY: as above.
+unsafe impl Sync for Stream {}
+
+/// One kernel of a loaded module, with its name for errors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel {
+    pub(crate) raw: CUfunction,
+    pub(crate) name: &'static str,
+}
+
+impl Stream {
+    pub(crate) fn new(context: Context) -> Result<Stream> {
+        context.bind()?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes the handle.
+        let code = unsafe { (context.driver.stream_create)(&raw mut raw, NON_BLOCKING) };
+        context.check("cuStreamCreate", code)?;
+        let blocking =
+            std::env::var_os("KILN_CUDA_LAUNCH_BLOCKING").is_some_and(|value| value != "0" && !value.is_empty());
+        Ok(Stream { context, raw, blocking, recent: Mutex::new(VecDeque::with_capacity(REMEMBERED)) })
+    }
+
+    pub(crate) fn raw(&self) -> CUstream {
+        self.raw
+    }
+
+    /// Notes that `operation` has been queued, and waits for it if that is asked for.
+    pub(crate) fn queued(&self, operation: &'static str) -> Result<()> {
+        {
+            let mut recent = self.recent.lock();
+            if recent.len() == REMEMBERED {
+                recent.pop_front();
+            }
+            recent.push_back(operation);
+        }
+        if self.blocking { self.wait(true) } else { Ok(()) }
+    }
+
+    /// Queues a kernel.
+    ///
+    /// # Safety
+    /// `params` are pointers to values of the types that the kernel takes, in order, and the memory that these
+    /// point to holds what the kernel reads and writes, as far as work before it on the stream has made it.
+    pub(crate) unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        grid: [u32; 3],
+        block: [u32; 3],
+        params: &mut [*mut c_void],
+    ) -> Result<()> {
+        self.context.bind()?;
+        let driver = self.context.driver;
+        // SAFETY: the caller vouches for the parameters, which the driver copies before it returns.
+        let code = unsafe {
+            (driver.launch_kernel)(
+                kernel.raw,
+                grid[0],
+                grid[1],
+                grid[2],
+                block[0],
+                block[1],
+                block[2],
+                0,
+                self.raw,
+                params.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        if code != 0 {
+            let (device, kernel, status) = (self.context.index, kernel.name, driver.describe(code));
+            return Err(CudaError::Launch { device, kernel, grid, block, status }.into());
+        }
+        self.queued(kernel.name)
+    }
+
+    /// Waits until everything queued is done.
+    ///
+    /// # Errors
+    /// An operation queued earlier failed. The context is of no use any more then.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.wait(false)
+    }
+
+    fn wait(&self, exact: bool) -> Result<()> {
+        self.context.bind()?;
+        let driver = self.context.driver;
+        // SAFETY: a stream of the current context.
+        match unsafe { (driver.stream_synchronize)(self.raw) } {
+            0 => {
+                self.recent.lock().clear();
+                Ok(())
+            }
+            code => {
+                let operations = self.recent.lock().iter().copied().collect();
+                let status = driver.describe(code);
+                Err(CudaError::Asynchronous { device: self.context.index, operations, exact, status }.into())
+            }
+        }
+    }
+
+    /// Queues a copy from the host.
+    ///
+    /// # Safety
+    /// `from` is readable, and `to` writable, for `bytes` bytes until the copy is done.
+    pub(crate) unsafe fn upload(&self, to: u64, from: *const c_void, bytes: usize) -> Result<()> {
+        self.context.bind()?;
+        // SAFETY: by this function's contract.
+        let code = unsafe { (self.context.driver.memcpy_htod_async)(to, from, bytes, self.raw) };
+        self.context.check("cuMemcpyHtoDAsync", code)?;
+        self.queued("upload")
+    }
+
+    /// Queues a copy to the host.
+    ///
+    /// # Safety
+    /// As for [`upload`](Self::upload), the other way.
+    pub(crate) unsafe fn download(&self, to: *mut c_void, from: u64, bytes: usize) -> Result<()> {
+        self.context.bind()?;
+        // SAFETY: by this function's contract.
+        let code = unsafe { (self.context.driver.memcpy_dtoh_async)(to, from, bytes, self.raw) };
+        self.context.check("cuMemcpyDtoHAsync", code)?;
+        self.queued("download")
+    }
+
+    /// Queues the filling of memory with a byte.
+    ///
+    /// # Safety
+    /// `to` is writable for `bytes` bytes (not 0).
+    pub(crate) unsafe fn fill_bytes(&self, to: u64, byte: u8, bytes: usize) -> Result<()> {
+        self.context.bind()?;
+        // SAFETY: by this function's contract.
+        let code = unsafe { (self.context.driver.memset_d8_async)(to, byte, bytes, self.raw) };
+        self.context.check("cuMemsetD8Async", code)?;
+        self.queued("fill")
+    }
+}

@@ -1,0 +1,100 @@
+//! From the untyped views of the backend's contract to addresses that are known to be in bounds.
+//!
+//! Kernels read and write through plain addresses. That is sound because of what is checked here, once an operand:
+//! the buffer belongs to the device, the layout's span lies inside it, and no two indices of an output lie at one
+//! place. That no output overlaps an input needs no check: an output borrows its buffer exclusively.
+
+use kiln_backend::{DType, Error, Layout, Result, View, ViewMut};
+
+use crate::{device::Device, memory::CudaBuffer, params::Place};
+
+/// A tensor that a kernel may read, and write if it comes from a [`ViewMut`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tensor<'a> {
+    pub(crate) dtype: DType,
+    pub(crate) layout: &'a Layout,
+    /// Of the element with index 0 everywhere.
+    pub(crate) address: u64,
+}
+
+impl<'a> Tensor<'a> {
+    /// An operand to read; `op` is the name for errors.
+    pub(crate) fn read(device: &Device, op: &'static str, view: View<'a>) -> Result<Tensor<'a>> {
+        let buffer = view.buffer.as_any().downcast_ref::<CudaBuffer>();
+        Tensor::new(device, op, buffer, view.layout)
+    }
+
+    /// An operand to write.
+    pub(crate) fn write(device: &Device, op: &'static str, view: ViewMut<'a>) -> Result<Tensor<'a>> {
+        let tensor = Tensor::new(device, op, view.buffer.as_any().downcast_ref::<CudaBuffer>(), view.layout)?;
+        if !tensor.layout.is_contiguous() && tensor.layout.may_overlap() {
+            return Err(Error::argument(op, format!("elements of the output {:?} share memory", tensor.layout)));
+        }
+        Ok(tensor)
+    }
+
+    fn new(device: &Device, op: &'static str, buffer: Option<&CudaBuffer>, layout: &'a Layout) -> Result<Tensor<'a>> {
+        let here = || format!("cuda:{}", device.index());
+        let buffer = buffer.ok_or_else(|| Error::devices(op, here(), "another device"))?;
+        if buffer.device().index() != device.index() {
+            return Err(Error::devices(op, here(), format!("cuda:{}", buffer.device().index())));
+        }
+        let (dtype, len) = (kiln_backend::Buffer::dtype(buffer), kiln_backend::Buffer::len(buffer));
+        let offset = checked_offset(op, layout, len)?;
+        Ok(Tensor { dtype, layout, address: buffer.address() + (offset * dtype.size()) as u64 })
+    }
+
+    /// # Errors
+    /// The dtype is another one.
+    pub(crate) fn of(self, op: &'static str, dtype: DType) -> Result<Tensor<'a>> {
+        if self.dtype == dtype { Ok(self) } else { Err(Error::dtypes(op, dtype, self.dtype)) }
+    }
+
+    /// # Errors
+    /// The shape is another one.
+    pub(crate) fn shaped(self, op: &'static str, like: &Layout) -> Result<Tensor<'a>> {
+        if self.layout.shape() == like.shape() {
+            Ok(self)
+        } else {
+            Err(Error::shapes(op, self.layout.shape(), like.shape(), "they must be equal"))
+        }
+    }
+
+    /// For a kernel's grid.
+    pub(crate) fn place(&self) -> Place<'a> {
+        Place { address: self.address, strides: self.layout.strides() }
+    }
+}
+
+/// Checks that a layout stays inside a buffer of `len` elements and returns its offset (0 for a layout of no
+/// elements, whose offset means nothing).
+fn checked_offset(op: &'static str, layout: &Layout, len: usize) -> Result<usize> {
+    match layout.span() {
+        Some(span) if span.is_empty() => Ok(0),
+        Some(span) if span.end <= len => Ok(layout.offset()),
+        _ => Err(Error::argument(op, format!("{layout:?} reaches outside of its buffer of {len} elements"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_backend::Shape;
+
+    use super::*;
+
+    #[test]
+    fn layouts_stay_inside() {
+        let layout = |dims: &[usize], strides: &[isize], offset| {
+            Layout::strided(Shape::new(dims).unwrap(), strides, offset).unwrap()
+        };
+        for (layout, offset) in [
+            (layout(&[2, 3], &[3, 1], 0), Some(0)),
+            (layout(&[2, 3], &[3, 1], 1), None),
+            (layout(&[3], &[-1], 2), Some(2)),
+            (layout(&[3], &[-1], 1), None),
+            (layout(&[0, 3], &[3, 1], 99), Some(0)),
+        ] {
+            assert_eq!(checked_offset("t", &layout, 6).ok(), offset, "{layout:?}");
+        }
+    }
+}
