@@ -81,7 +81,7 @@ impl Device {
             #[cfg(not(feature = "cpu"))]
             Device::Cpu => Err(self.unavailable("Kiln was built without the feature `cpu`")),
             #[cfg(feature = "cuda")]
-            Device::Cuda(_) => Err(self.unavailable("this version of Kiln has no CUDA backend yet")),
+            Device::Cuda(index) => Ok(kiln_cuda::backend(index)?),
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) => Err(self.unavailable("Kiln was built without the feature `cuda`")),
         }
