@@ -80,6 +80,12 @@ fn resizing_is_pillows() -> Result<()> {
     assert_close(&Resize::new(40, 50).antialias(false).apply(photo())?, "plain_bilinear_40x50.png", 1);
     assert_eq!(Resize::new(120, 160).apply(photo())?, photo());
     assert!(Resize::new(0, 5).apply(photo()).is_err());
+    for mode in [Interpolation::Nearest, Interpolation::Bilinear] {
+        let vast = Resize::new(usize::MAX / 2, 3).interpolation(mode).apply(photo());
+        assert!(vast.unwrap_err().to_string().contains("cannot become"));
+        assert!(Resize::shorter(usize::MAX / 4).interpolation(mode).apply(photo()).is_err());
+        assert!(Resize::new(1 << 28, 1 << 28).interpolation(mode).apply(photo()).is_err());
+    }
     assert!(Resize::new(5, 5).apply(Image::new(0, 3, 1, vec![])?).is_err());
     Ok(())
 }

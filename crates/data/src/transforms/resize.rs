@@ -123,8 +123,11 @@ impl Transform<Image> for Resize {
         if target == size {
             return Ok(image);
         }
-        let area = target.0.checked_mul(target.1).and_then(|area| area.checked_mul(image.channels()));
-        if area.is_none_or(|area| area == 0 || area > isize::MAX as usize) {
+        // Of the result and of what lies between the two directions, the larger one; to fill it would abort the program.
+        let (rows, columns) = (target.0.max(size.0), target.1.max(size.1));
+        let most = rows.checked_mul(columns).and_then(|area| area.checked_mul(image.channels()));
+        let holds = most.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+        if target.0 == 0 || target.1 == 0 || !holds {
             return Err(Error::argument("Resize", format!("{image:?} cannot become {}×{}", target.0, target.1)));
         }
         match self.interpolation {
