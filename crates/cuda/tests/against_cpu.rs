@@ -1,10 +1,12 @@
 //! Every primitive on the device against the CPU backend, over layouts and dtypes.
 //!
-//! Needs a device: a GPU, or the simulated one. Without any, it says so and passes.
+//! Needs a device: a GPU, or the simulated one. Without any it passes, unless `KILN_REQUIRE_DEVICE` is set, as where it
+//! is run for what it compares.
 
 #![cfg(feature = "kernels")]
 
 use kiln_backend::*;
+use parking_lot::RwLock;
 
 /// A tensor of a test: values in a buffer, and a layout over it.
 struct Tensor {
@@ -113,15 +115,30 @@ fn tolerance(dtype: DType) -> f64 {
     }
 }
 
+/// What kernels find out is reported to whoever waits for the device next, so the test that provokes it has to be alone.
+static RECORD: RwLock<()> = RwLock::new(());
+
+/// The device, if there is one.
+fn device() -> Option<&'static kiln_cuda::CudaBackend> {
+    let device = kiln_cuda::backend(0);
+    if let Err(error) = &device {
+        assert!(std::env::var_os("KILN_REQUIRE_DEVICE").is_none(), "a device is required: {error}");
+    }
+    device.ok()
+}
+
 /// Runs `case` on the device and on the CPU and compares everything that it returns.
 fn same(name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
-    let Ok(device) = kiln_cuda::backend(0) else { return };
+    let Some(device) = device() else { return };
+    let _others_too = RECORD.read();
     let cpu = kiln_cpu::backend();
     let run = |on: &dyn Backend| -> Vec<(DType, Vec<f64>)> {
         let out = case(on).unwrap_or_else(|error| panic!("{name} on {on:?}: {error}"));
         out.iter().map(|tensor| (tensor.buffer.dtype(), read(on, tensor))).collect()
     };
     let (got, want) = (run(device), run(cpu));
+    let kinds = |all: &[(DType, Vec<f64>)]| all.iter().map(|(dtype, of)| (*dtype, of.len())).collect::<Vec<_>>();
+    assert_eq!(kinds(&got), kinds(&want), "{name}");
     for ((dtype, got), (_, want)) in got.iter().zip(&want) {
         for (i, (g, w)) in got.iter().zip(want).enumerate() {
             let close = (g - w).abs() <= tolerance(*dtype) * w.abs().max(1.0);
@@ -134,9 +151,13 @@ const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 
 #[test]
 fn the_device_is_named() {
-    match kiln_cuda::backend(0) {
-        Ok(device) => println!("on {device:?}: {:?}", device.info()),
-        Err(error) => println!("nothing is compared: {error}"),
+    match device() {
+        Some(device) => {
+            let info = device.info();
+            assert!(!info.name.is_empty() && info.total_memory > 0 && info.compute_capability.0 > 0, "{info:?}");
+            println!("on {device:?}: {info:?}");
+        }
+        None => println!("nothing is compared"),
     }
 }
 
@@ -161,6 +182,50 @@ fn filling_and_copies() {
             let mut out = target(on, dtype, &[7], Lie::Dense);
             on.ramp(Ramp { start: Scalar::Int(2), step: Scalar::Int(3) }, out.view_mut())?;
             Ok(vec![out])
+        });
+    }
+}
+
+/// Without elements, without dimensions, and broadcast by strides of 0.
+#[test]
+fn shapes_at_the_edge() {
+    for dtype in [DType::F32, DType::F64, DType::I64] {
+        for dims in [&[0usize, 3][..], &[3, 0], &[0], &[], &[1, 1]] {
+            same(&format!("{dtype} {dims:?}"), |on| {
+                let (x, y) = (tensor(on, dtype, dims, Lie::Dense, 1), tensor(on, dtype, dims, Lie::Dense, 2));
+                let [mut copy, mut squared, mut sum] = [0, 1, 2].map(|_| target(on, dtype, dims, Lie::Dense));
+                on.copy(x.view(), copy.view_mut())?;
+                on.unary(UnaryOp::Square, x.view(), squared.view_mut())?;
+                on.binary(BinaryOp::Add, Operand::Tensor(x.view()), Operand::Tensor(y.view()), sum.view_mut())?;
+                let ones = vec![1; dims.len()];
+                let mut total = target(on, dtype, &ones, Lie::Dense);
+                on.reduce(ReduceOp::Sum, x.view(), total.view_mut())?;
+                let mut running = target(on, dtype, dims, Lie::Dense);
+                on.cumsum(x.view(), 0, running.view_mut())?;
+                Ok(vec![copy, squared, sum, total, running])
+            });
+        }
+        same(&format!("{dtype} broadcast"), |on| {
+            let (row, column) = (tensor(on, dtype, &[1, 5], Lie::Dense, 1), tensor(on, dtype, &[4, 1], Lie::Sliced, 2));
+            let shape = Shape::new(&[4, 5])?;
+            let (a, b) = (row.layout.expand("t", &shape)?, column.layout.expand("t", &shape)?);
+            let (a, b) = (View { buffer: &*row.buffer, layout: &a }, View { buffer: &*column.buffer, layout: &b });
+            let mut out = target(on, dtype, &[4, 5], Lie::Turned);
+            on.binary(BinaryOp::Mul, Operand::Tensor(a), Operand::Tensor(b), out.view_mut())?;
+            let mut total = target(on, dtype, &[1, 5], Lie::Dense);
+            on.reduce(ReduceOp::Sum, b, total.view_mut())?;
+            Ok(vec![out, total])
+        });
+    }
+    for reduction in [Reduction::Mean, Reduction::Sum] {
+        let rule = ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: -100, label_smoothing: 0.0 };
+        same(&format!("no samples, {reduction:?}"), |on| {
+            let (x, labels) = (tensor(on, DType::F32, &[0, 4, 1], Lie::Dense, 1), index(on, &[0, 1], 4));
+            let [mut loss, mut total] = [0, 1].map(|_| target(on, DType::F32, &[], Lie::Dense));
+            let mut lse = target(on, DType::F32, &[0, 1], Lie::Dense);
+            let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
+            on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
+            Ok(vec![loss, total])
         });
     }
 }
@@ -311,7 +376,12 @@ fn indexing() {
             });
         }
     }
-    let Ok(device) = kiln_cuda::backend(0) else { return };
+}
+
+#[test]
+fn wild_indices_are_reported_when_the_device_is_waited_for() {
+    let Some(device) = device() else { return };
+    let _alone = RECORD.write();
     let x = tensor(device, DType::F32, &[6, 7], Lie::Dense, 1);
     let (wild, mut out) = (index(device, &[5], 9), target(device, DType::F32, &[5, 7], Lie::Dense));
     device.index_select(x.view(), 0, wild.view(), out.view_mut()).unwrap();
