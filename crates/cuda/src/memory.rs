@@ -29,9 +29,12 @@ impl Source for DeviceMemory {
 
     fn give(&mut self, address: u64) {
         if self.0.bind().is_ok() {
-            // An error here is one of earlier work, which the next call reports too.
-            // SAFETY: a segment that no block refers to any more; the driver waits for queued work.
-            unsafe { (self.0.driver.mem_free)(address) };
+            // Errors here are those of earlier work, which the next call reports too.
+            // SAFETY: a segment that no block refers to any more, and no queued work either once the device is idle.
+            unsafe {
+                (self.0.driver.ctx_synchronize)();
+                (self.0.driver.mem_free)(address);
+            }
         }
     }
 

@@ -21,6 +21,7 @@ functions! {
     device_total_mem = cuDeviceTotalMem_v2(bytes: *mut usize, device: CUdevice);
     primary_ctx_retain = cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice);
     ctx_set_current = cuCtxSetCurrent(context: CUcontext);
+    ctx_synchronize = cuCtxSynchronize();
     mem_get_info = cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     mem_alloc = cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize);
     mem_free = cuMemFree_v2(pointer: CUdeviceptr);
