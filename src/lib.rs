@@ -27,7 +27,7 @@
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
 //! | `cpu` | yes | the CPU backend; without it, no tensor can be made on [`Device::Cpu`] |
-//! | `cuda` | no | the CUDA backend, in the making: it needs nvcc to build, has no convolution yet, and has not run on a GPU so far, only (but for matrix products) on a simulated one |
+//! | `cuda` | no | the CUDA backend, in the making: it needs nvcc to build, has no convolution yet, and has not run on a GPU so far, only in part, and without products of floats, on a simulated one |
 //! | `download` | no | `download(true)` of the built-in data sets |
 //! | `ndarray` | no | tensors from `ndarray` arrays and views of them, without copying |
 //!
