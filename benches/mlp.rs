@@ -1,12 +1,19 @@
 //! One training step of the MLP of PyTorch's quickstart tutorial on the CPU: forward, loss, backward, SGD.
 //!
-//! `cargo bench --bench mlp`; `benches/compare_mlp.py` sets it beside PyTorch.
+//! `cargo bench --bench mlp`; `benches/compare_mlp.py` sets it beside PyTorch. For that it starts this program with
+//! `KILN_BENCH_TURNS=1`, which times what is asked for on standard input, so that the two can take short turns.
 
 #![allow(missing_docs)] // criterion's macro makes a public function
 
-use std::{hint::black_box, time::Duration};
+use std::{
+    collections::HashMap,
+    hint::black_box,
+    io::BufRead,
+    time::{Duration, Instant},
+};
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use anyhow::Context;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use kiln::{
     models::Mlp,
     nn::CrossEntropyLoss,
@@ -54,4 +61,33 @@ impl Step {
 }
 
 criterion_group!(benches, training_step);
-criterion_main!(benches);
+
+/// Answers each line `batch steps` by the milliseconds that a step took.
+fn take_turns() -> anyhow::Result<()> {
+    let mut made = HashMap::new();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let (batch, steps) = line.split_once(' ').context("a line is `batch steps`")?;
+        let (batch, steps): (usize, u32) = (batch.parse()?, steps.parse()?);
+        if !made.contains_key(&batch) {
+            made.insert(batch, Step::new(batch)?);
+        }
+        let step = made.get_mut(&batch).context("was just made")?;
+        step.run()?; // wakes the threads
+        let start = Instant::now();
+        for _ in 0..steps {
+            step.run()?;
+        }
+        println!("{}", start.elapsed().as_secs_f64() * 1e3 / f64::from(steps));
+    }
+    Ok(())
+}
+
+fn main() -> anyhow::Result<()> {
+    if std::env::var_os("KILN_BENCH_TURNS").is_some() {
+        return take_turns();
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    Ok(())
+}
