@@ -193,6 +193,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()>;
     /// `out = x · wᵀ + bias`, then ReLU if asked: `x` is `[M, K]`, `w` `[N, K]`, `bias` `[N]`, `out` `[M, N]`.
     fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()>;
+    /// The gradients of a linear layer's parameters from its incoming one: `weight = gradᵀ · x`, and `bias` the sum of
+    /// `grad`'s rows. `grad` is `[M, N]`, `x` `[M, K]`, `weight` `[N, K]`, `bias` `[N]`.
+    fn linear_grad(&self, grad: View, x: View, weight: ViewMut, bias: ViewMut) -> Result<()> {
+        self.matmul(View { layout: &grad.layout.transpose(0, 1), ..grad }, x, weight)?;
+        let row = bias.layout.unsqueeze(0)?;
+        self.reduce(ReduceOp::Sum, grad, ViewMut { layout: &row, ..bias })
+    }
 
     // ---- fused losses ----
 

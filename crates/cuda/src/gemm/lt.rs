@@ -33,12 +33,23 @@ pub(crate) enum Epilogue {
     Relu,
     /// The bias and then `max(x, 0)`.
     BiasRelu,
+    /// Writes, to where a bias would be read, the sums of the second operand over what the product sums over: one for
+    /// each column of `D`.
+    BiasGrad,
+}
+
+impl Epilogue {
+    fn has_bias(self) -> bool {
+        !matches!(self, Epilogue::None | Epilogue::Relu)
+    }
 }
 
 /// Everything that the choice of an algorithm depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) dtype: DType,
+    /// Factors of `f32` may be rounded to TensorFloat-32.
+    pub(crate) tf32: bool,
     pub(crate) product: Product,
     pub(crate) epilogue: Epilogue,
     /// How many products, and the steps between them of `first`, `second` and the output, in elements.
@@ -139,7 +150,7 @@ impl Lt {
             plans.insert(*key, self.plan(key, at)?);
         }
         let Some(plan) = plans.get_mut(key) else { return Ok(false) };
-        if matches!(key.epilogue, Epilogue::Bias | Epilogue::BiasRelu) {
+        if key.epilogue.has_bias() {
             self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at.bias)?;
         }
         while let Some((algorithm, bytes)) = plan.algorithms.first() {
@@ -215,6 +226,7 @@ impl Lt {
             DType::F64 => (Data::CUDA_R_64F, Compute::CUBLAS_COMPUTE_64F, Data::CUDA_R_64F),
             DType::F16 => (Data::CUDA_R_16F, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
             DType::BF16 => (Data::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
+            _ if key.tf32 => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32, Data::CUDA_R_32F),
             _ => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
         };
         // SAFETY: writes the handle.
@@ -233,6 +245,7 @@ impl Lt {
             Epilogue::Bias => Some(LtEpilogue::CUBLASLT_EPILOGUE_BIAS),
             Epilogue::Relu => Some(LtEpilogue::CUBLASLT_EPILOGUE_RELU),
             Epilogue::BiasRelu => Some(LtEpilogue::CUBLASLT_EPILOGUE_RELU_BIAS),
+            Epilogue::BiasGrad => Some(LtEpilogue::CUBLASLT_EPILOGUE_BGRADB),
         };
         if let Some(epilogue) = epilogue {
             self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;

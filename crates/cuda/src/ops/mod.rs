@@ -168,6 +168,10 @@ impl Backend for CudaBackend {
         self.0.linear_impl(x, w, bias, relu, out)
     }
 
+    fn linear_grad(&self, grad: View, x: View, weight: ViewMut, bias: ViewMut) -> Result<()> {
+        self.0.linear_grad_impl(grad, x, weight, bias)
+    }
+
     fn class_loss(
         &self,
         rule: &ClassLoss,

@@ -136,16 +136,33 @@ impl Tensor {
             if relu {
                 grad = grad.relu_gradient(&ctx.saved(2)?)?;
             }
-            let mut grads: Grads = smallvec![
-                ctx.when(0, || product(&grad, &ctx.saved(1)?))?,
-                ctx.when(1, || product(&grad.t()?, &ctx.saved(0)?))?
-            ];
+            let of_input = ctx.when(0, || product(&grad, &ctx.saved(1)?))?;
+            if let [_, true, true] = ctx.needs {
+                let (weight, bias) = parameter_gradients(&grad, &ctx.saved(0)?)?;
+                return Ok(smallvec![of_input, Some(weight), Some(bias)]);
+            }
+            let mut grads: Grads = smallvec![of_input, ctx.when(1, || product(&grad.t()?, &ctx.saved(0)?))?];
             if ctx.needs.len() == 3 {
                 grads.push(ctx.when(2, || grad.sum(0))?);
             }
             Ok(grads)
         })
     }
+}
+
+/// The gradients of weight and bias, in one primitive.
+fn parameter_gradients(grad: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (n, k) = (grad.dims()[1], x.dims()[1]);
+    let bias = Tensor::empty(n, (grad.dtype(), grad.device()))?;
+    let weight = {
+        let (g, x) = (grad.read(), x.read());
+        let mut buffer = bias.0.storage.write();
+        Tensor::compute(grad.device(), grad.dtype(), Shape::new(&[n, k])?, |backend, out| {
+            let bias = kiln_backend::ViewMut { buffer: &mut **buffer, layout: bias.layout() };
+            backend.linear_grad(g.view(), x.view(), out, bias)
+        })?
+    };
+    Ok((weight, bias))
 }
 
 fn check_operands(a: &Tensor, b: &Tensor) -> Result<()> {
