@@ -15,8 +15,8 @@ mod layout;
 mod loss;
 mod op;
 mod optim;
-mod precision;
 mod scalar;
+mod settings;
 mod shape;
 mod table;
 
@@ -31,6 +31,9 @@ pub use layout::Layout;
 pub use loss::{ClassLoss, ClassLossInput, PointwiseLoss, PointwiseLossKind, Reduction};
 pub use op::{ArgReduceOp, BinaryOp, Distribution, Ramp, RandomState, ReduceOp, ScatterMode, SideOf, UnaryOp};
 pub use optim::{OptimRule, OptimSlot};
-pub use precision::{Float32Precision, float32_matmul_precision, set_float32_matmul_precision};
 pub use scalar::Scalar;
+pub use settings::{
+    Float32Precision, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
+    set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms,
+};
 pub use shape::{Dim, Dims, MAX_RANK, Shape};

@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 use crate::{
     alloc::Allocator,
     context::{self, Context, DeviceInfo, unavailable},
+    conv::dnn::Dnn,
     gemm::lt::Lt,
     launch::Config,
-    libs::{CublasLt, Driver},
+    libs::{CublasLt, Cudnn, Driver},
     memory::{Block, CudaBuffer, DeviceMemory},
     modules::Kernels,
     params::Status,
@@ -51,6 +52,7 @@ pub(crate) struct Device {
     status: StatusRecord,
     kernels: Kernels,
     products: OnceLock<Result<Lt, String>>,
+    convolutions: OnceLock<Result<Dnn, String>>,
 }
 
 /// The device's record of values that only kernels see.
@@ -118,6 +120,7 @@ impl Device {
             status: StatusRecord { address: record, writers: Mutex::default() },
             kernels,
             products: OnceLock::new(),
+            convolutions: OnceLock::new(),
         })
     }
 
@@ -135,14 +138,34 @@ impl Device {
         unsafe { self.stream.launch(kernel, config.grid, config.block, arguments) }
     }
 
+    fn cublas_lt(&self) -> Result<&'static CublasLt, String> {
+        static LIBRARY: OnceLock<Result<CublasLt, String>> = OnceLock::new();
+        LIBRARY.get_or_init(|| CublasLt::open(self.info.driver_version)).as_ref().map_err(String::clone)
+    }
+
     /// cuBLASLt on this device, looked for when the first product needs it.
     pub(crate) fn products(&self) -> Result<&Lt> {
-        static LIBRARY: OnceLock<Result<CublasLt, String>> = OnceLock::new();
         let made = self.products.get_or_init(|| {
-            let library = LIBRARY.get_or_init(|| CublasLt::open(self.info.driver_version));
-            let library = library.as_ref().map_err(String::clone)?;
+            let library = self.cublas_lt()?;
             self.stream.context.bind().map_err(|error| error.to_string())?;
             Lt::new(library, self.index()).map_err(|error| error.to_string())
+        });
+        made.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))
+    }
+
+    /// cuDNN on this device, looked for when the first convolution needs it.
+    pub(crate) fn convolutions(&self) -> Result<&Dnn> {
+        static LIBRARY: OnceLock<Result<Cudnn, String>> = OnceLock::new();
+        let made = self.convolutions.get_or_init(|| {
+            let library = LIBRARY.get_or_init(|| {
+                // cuDNN loads cuBLASLt by its bare name. From a folder that the loader does not know it is found only
+                // if it has been loaded before. That it is missing is for cuDNN to say.
+                let _ = self.cublas_lt();
+                Cudnn::open()
+            });
+            let library = library.as_ref().map_err(String::clone)?;
+            self.stream.context.bind().map_err(|error| error.to_string())?;
+            Dnn::new(library, &self.stream).map_err(|error| error.to_string())
         });
         made.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))
     }

@@ -23,8 +23,9 @@ pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, se
 pub use device::Device;
 pub use kiln_backend::{
     ClassLoss, ClassLossInput, DType, Dim, Dims, Element, Error, ErrorKind, Float32Precision, MAX_RANK, MemoryStats,
-    OptimRule, PointwiseLossKind, Reduction, Result, Scalar, Shape, float32_matmul_precision,
-    set_float32_matmul_precision,
+    OptimRule, PointwiseLossKind, Reduction, Result, Scalar, Shape, are_deterministic_algorithms_enabled,
+    convolution_benchmark, float32_matmul_precision, set_convolution_benchmark, set_float32_matmul_precision,
+    use_deterministic_algorithms,
 };
 #[cfg(feature = "ndarray")]
 pub use ndarray::{NdarrayGuard, NdarrayGuardMut};

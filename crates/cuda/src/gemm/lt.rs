@@ -371,5 +371,5 @@ impl Lt {
 
 fn failed(device: usize, call: &'static str, problem: &str, code: u32) -> kiln_backend::Error {
     let status = format!("{} ({code})", status_name(code));
-    CudaError::Blas { device, call, problem: problem.into(), status }.into()
+    CudaError::Library { device, call, problem: problem.into(), status }.into()
 }

@@ -158,7 +158,7 @@ impl Device {
         unsafe { self.products()?.run(&self.stream, &key, addresses, aside) }
     }
 
-    fn zero(&self, out: Tensor) -> Result<()> {
+    pub(super) fn zero(&self, out: Tensor) -> Result<()> {
         let grid = Grid::<1>::new(out.layout.dims(), [Some(out.place())]);
         let blocks = grid.blocks(out.dtype.size());
         launch!(self, FILL, "value", Tag::bits(out.dtype), blocks, grid, out.address, 0u64)
@@ -259,7 +259,7 @@ impl Device {
     }
 
     /// What the epilogue of the library would have done.
-    fn add_bias(&self, bias: Option<Tensor>, relu: bool, out: Tensor) -> Result<()> {
+    pub(super) fn add_bias(&self, bias: Option<Tensor>, relu: bool, out: Tensor) -> Result<()> {
         if bias.is_none() && !relu {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! The primitives, a file a family. Each checks its operands, makes the parameters of its kernels, and queues them.
 
+mod conv;
 mod elementwise;
 mod fill;
 mod index;
@@ -172,24 +173,16 @@ impl Backend for CudaBackend {
         self.0.linear_grad_impl(grad, x, weight, bias)
     }
 
-    fn conv2d(
-        &self,
-        _rule: &Conv2d,
-        _x: View,
-        _w: View,
-        _bias: Option<View>,
-        _relu: bool,
-        _out: ViewMut,
-    ) -> Result<()> {
-        Err(unsupported(self, "conv2d"))
+    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+        self.0.conv2d_impl(rule, x, w, bias, relu, out)
     }
 
-    fn conv2d_grad_input(&self, _rule: &Conv2d, _grad: View, _w: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported(self, "conv2d_grad_input"))
+    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+        self.0.conv2d_grad_input_impl(rule, grad, w, out)
     }
 
-    fn conv2d_grad_weight(&self, _rule: &Conv2d, _grad: View, _x: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported(self, "conv2d_grad_weight"))
+    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+        self.0.conv2d_grad_weight_impl(rule, grad, x, out)
     }
 
     fn max_pool2d(&self, _pool: &Pool2d, _x: View, _out: ViewMut, _indices: Option<ViewMut>) -> Result<()> {
@@ -311,9 +304,5 @@ impl Backend for CudaBackend {
 }
 
 fn unsupported(backend: &CudaBackend, op: &'static str) -> Error {
-    Error::unsupported(
-        op,
-        format!("cuda:{}", backend.0.index()),
-        "it has no convolution, pooling and normalisation yet",
-    )
+    Error::unsupported(op, format!("cuda:{}", backend.0.index()), "it has no pooling and normalisation yet")
 }
