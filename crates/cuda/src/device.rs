@@ -2,13 +2,14 @@
 
 use std::{ffi::c_void, fmt, sync::OnceLock};
 
-use kiln_backend::{Error, HostVec, Result};
+use kiln_backend::{Error, ErrorKind, HostVec, MemoryStats, Result};
 use parking_lot::Mutex;
 
 use crate::{
-    alloc::Allocator,
+    alloc::{Allocation, Allocator},
     context::{self, Context, DeviceInfo, unavailable},
     conv::dnn::Dnn,
+    copies::{self, Copies},
     gemm::lt::Lt,
     launch::Config,
     libs::{CublasLt, Cudnn, Driver},
@@ -47,6 +48,8 @@ pub(crate) struct Device {
     info: DeviceInfo,
     pub(crate) stream: Stream,
     pub(crate) memory: Mutex<Allocator<DeviceMemory>>,
+    /// Never locked by who holds `memory`.
+    pub(crate) copies: Mutex<Copies>,
     uploads: Mutex<Uploads>,
     downloads: Mutex<Downloads>,
     status: StatusRecord,
@@ -115,6 +118,7 @@ impl Device {
             info,
             stream,
             memory: Mutex::new(memory),
+            copies: Mutex::new(Copies::new(context)?),
             uploads: Mutex::default(),
             downloads: Mutex::default(),
             status: StatusRecord { address: record, writers: Mutex::default() },
@@ -184,11 +188,59 @@ impl Device {
         Block::new(self, bytes)
     }
 
+    /// Memory of the allocator. If it runs out, what copies could arrive in is given up.
+    pub(crate) fn alloc(&self, bytes: usize) -> Result<Allocation> {
+        let result = self.memory.lock().alloc(bytes);
+        match result {
+            Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => {
+                let idle = self.copies.lock().release_all();
+                self.alloc_after(bytes, idle).unwrap_or(Err(error))
+            }
+            result => result,
+        }
+    }
+
+    /// Frees what is idle and tries again, if there is any.
+    fn alloc_after(&self, bytes: usize, idle: Vec<Allocation>) -> Option<Result<Allocation>> {
+        if idle.is_empty() {
+            return None;
+        }
+        let mut memory = self.memory.lock();
+        idle.into_iter().for_each(|allocation| memory.free(allocation));
+        Some(memory.alloc(bytes))
+    }
+
+    /// Gives the driver what no tensor uses.
+    pub(crate) fn empty_cache(&self) {
+        let idle = self.copies.lock().release_all();
+        let mut memory = self.memory.lock();
+        idle.into_iter().for_each(|allocation| memory.free(allocation));
+        memory.empty_cache();
+    }
+
+    pub(crate) fn memory_stats(&self) -> MemoryStats {
+        let idle = self.copies.lock().idle_bytes();
+        let stats = self.memory.lock().stats();
+        MemoryStats { allocated: stats.allocated.saturating_sub(idle), ..stats }
+    }
+
     pub(crate) fn upload(&'static self, data: &HostVec) -> Result<CudaBuffer> {
+        let bytes = data.bytes();
+        if bytes.len() >= copies::LEAST {
+            let alloc = |copies: &mut Copies| {
+                let result = self.memory.lock().alloc(bytes.len());
+                match result {
+                    Err(error) => self.alloc_after(bytes.len(), copies.release_all()).unwrap_or(Err(error)),
+                    result => result,
+                }
+            };
+            let arrived = self.copies.lock().send(&self.stream, bytes, alloc)?;
+            return Ok(CudaBuffer::from_block(data.dtype(), data.len(), Block::arrived(self, arrived)));
+        }
         let buffer = CudaBuffer::new(self, data.dtype(), data.len())?;
         if !data.is_empty() {
             // SAFETY: the buffer was made for as many bytes.
-            unsafe { self.uploads.lock().send(&self.stream, data.bytes(), buffer.address())? };
+            unsafe { self.uploads.lock().send(&self.stream, bytes, buffer.address())? };
         }
         Ok(buffer)
     }
@@ -243,8 +295,6 @@ fn status_error(writers: &[(u32, &'static str)], code: u32, value: i64, bound: i
 
 #[cfg(test)]
 mod tests {
-    use kiln_backend::ErrorKind;
-
     use super::*;
 
     #[test]

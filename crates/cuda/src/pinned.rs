@@ -88,7 +88,11 @@ impl Uploads {
             // SAFETY: writes the handle.
             let code = unsafe { (context.driver.event_create)(&raw mut done, NO_TIMING) };
             context.check("cuEventCreate", code)?;
-            self.slots.push(Slot { memory: Pinned::new(context, CHUNK)?, done });
+            let memory = Pinned::new(context, CHUNK).inspect_err(|_| {
+                // SAFETY: made above, not used any more.
+                unsafe { (context.driver.event_destroy)(done) };
+            })?;
+            self.slots.push(Slot { memory, done });
             return Ok(&self.slots[self.slots.len() - 1]);
         }
         let slot = &self.slots[self.next];

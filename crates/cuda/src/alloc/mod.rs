@@ -75,6 +75,8 @@ impl Class {
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub(crate) address: u64,
+    /// What the block has, which may be more than was asked for.
+    pub(crate) size: usize,
     id: Id,
 }
 
@@ -105,7 +107,7 @@ impl<S: Source> Allocator<S> {
         let taken = self.blocks.take(id, size, class.least_rest());
         self.stats.allocated += taken.size;
         self.stats.peak_allocated = self.stats.peak_allocated.max(self.stats.allocated);
-        Ok(Allocation { address: taken.address, id })
+        Ok(Allocation { address: taken.address, size: taken.size, id })
     }
 
     /// Takes a block back; its neighbours that are free become one with it.

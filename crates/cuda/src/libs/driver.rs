@@ -31,8 +31,10 @@ functions! {
     memset_d8_async = cuMemsetD8Async(to: CUdeviceptr, value: c_uchar, bytes: usize, stream: CUstream);
     stream_create = cuStreamCreate(stream: *mut CUstream, flags: c_uint);
     stream_synchronize = cuStreamSynchronize(stream: CUstream);
+    stream_wait_event = cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
     event_create = cuEventCreate(event: *mut CUevent, flags: c_uint);
     event_record = cuEventRecord(event: CUevent, stream: CUstream);
+    event_destroy = cuEventDestroy_v2(event: CUevent);
     event_synchronize = cuEventSynchronize(event: CUevent);
     module_load_data = cuModuleLoadDataEx(
         module: *mut CUmodule,

@@ -51,7 +51,7 @@ impl Backend for CudaBackend {
     }
 
     fn memory_stats(&self) -> MemoryStats {
-        self.0.memory.lock().stats()
+        self.0.memory_stats()
     }
 
     fn reset_peak_memory(&self) {
@@ -59,7 +59,7 @@ impl Backend for CudaBackend {
     }
 
     fn empty_cache(&self) {
-        self.0.memory.lock().empty_cache();
+        self.0.empty_cache();
     }
 
     fn fill(&self, value: Scalar, out: ViewMut) -> Result<()> {

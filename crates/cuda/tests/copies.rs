@@ -1,0 +1,75 @@
+//! Batches that arrive on the stream of copies: none is overwritten too early, none is read too soon, and memory is used
+//! again.
+//!
+//! Needs a device, as `against_cpu.rs` does.
+
+#![cfg(feature = "kernels")]
+
+use kiln_backend::*;
+
+const SIZES: [usize; 3] = [300_000, 40_000, 1_500_000];
+
+/// `x + number`, on the device, and what is in it.
+fn add(on: &dyn Backend, x: &dyn Buffer, number: f64) -> Box<dyn Buffer> {
+    let layout = Layout::contiguous(Shape::new(&[x.len()]).unwrap());
+    let mut out = on.alloc(DType::F32, x.len()).unwrap();
+    let (x, to) = (View { buffer: x, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout });
+    on.binary(BinaryOp::Add, Operand::Tensor(x), Operand::Scalar(Scalar::Float(number)), to).unwrap();
+    out
+}
+
+fn values(on: &dyn Backend, x: &dyn Buffer) -> Vec<f32> {
+    f32::read_vec(x.len(), |bytes| on.download(x, 0, bytes)).unwrap()
+}
+
+fn batch(step: usize, size: usize) -> Vec<f32> {
+    (0..size).map(|i| ((i * 31 + step * 977) % 4096) as f32).collect()
+}
+
+#[test]
+fn batches_travel_beside_the_work_and_share_memory() {
+    let device = match kiln_cuda::backend(0) {
+        Ok(device) => device,
+        Err(error) => {
+            assert!(std::env::var_os("KILN_REQUIRE_DEVICE").is_none(), "{error}");
+            return;
+        }
+    };
+    let before = device.memory_stats().allocated;
+    let steps = 12;
+    // Results are read at the end, so nothing waits in between; inputs are dropped while work on them is queued.
+    let mut results = Vec::new();
+    for step in 0..steps {
+        for size in SIZES {
+            let x = device.adopt(HostVec::F32(batch(step, size))).unwrap();
+            let y = add(device, &*x, 1.0);
+            drop(x);
+            results.push((step, size, add(device, &*y, step as f64)));
+        }
+    }
+    for (step, size, result) in &results {
+        let want: Vec<f32> = batch(*step, *size).iter().map(|v| v + 1.0 + *step as f32).collect();
+        assert_eq!(values(device, &**result), want, "step {step}, {size} elements");
+    }
+    // What has arrived and was dropped is no tensor's memory any more.
+    let allocated = results.iter().map(|(_, size, _)| size * 4).sum::<usize>();
+    assert!((allocated..allocated + allocated / 20).contains(&(device.memory_stats().allocated - before)));
+    drop(results);
+    assert_eq!(device.memory_stats().allocated, before);
+
+    // A loop that keeps nothing asks the driver for no memory after its first steps.
+    let mut asked = Vec::new();
+    for step in 0..steps {
+        let x = device.adopt(HostVec::F32(batch(step, SIZES[0]))).unwrap();
+        assert_eq!(values(device, &*add(device, &*x, 0.0)), batch(step, SIZES[0]));
+        asked.push(device.memory_stats().system_allocations);
+    }
+    assert_eq!(asked[1], asked[steps - 1]);
+
+    // Idle memory goes back with the rest.
+    device.synchronize().unwrap();
+    device.empty_cache();
+    let stats = device.memory_stats();
+    assert_eq!(stats.allocated, before);
+    assert!(stats.reserved <= 2 << 20, "{stats:?}"); // the segment of the device's own record
+}
