@@ -2,7 +2,7 @@
 
 use std::{ffi::c_void, fmt, sync::OnceLock};
 
-use kiln_backend::{Error, HostVec, Result};
+use kiln_backend::{DType, Error, Result};
 use parking_lot::Mutex;
 
 use crate::{
@@ -161,11 +161,13 @@ impl Device {
         Block::new(self, bytes)
     }
 
-    pub(crate) fn upload(&'static self, data: &HostVec) -> Result<CudaBuffer> {
-        let buffer = CudaBuffer::new(self, data.dtype(), data.len())?;
-        if !data.is_empty() {
+    /// A whole number of elements, given as bytes.
+    pub(crate) fn upload(&'static self, dtype: DType, bytes: &[u8]) -> Result<CudaBuffer> {
+        let len = bytes.len() / dtype.size();
+        let buffer = CudaBuffer::new(self, dtype, len)?;
+        if len > 0 {
             // SAFETY: the buffer was made for as many bytes.
-            unsafe { self.uploads.lock().send(&self.stream, data.bytes(), buffer.address())? };
+            unsafe { self.uploads.lock().send(&self.stream, &bytes[..len * dtype.size()], buffer.address())? };
         }
         Ok(buffer)
     }

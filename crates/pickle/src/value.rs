@@ -66,6 +66,11 @@ impl<'a> Pickle<'a> {
         self.consumed
     }
 
+    /// All objects, in the order in which they were made.
+    pub fn values(&self) -> impl Iterator<Item = Value<'_>> {
+        (0..self.nodes.len()).map(|i| self.value(Id(i as u32)))
+    }
+
     fn value(&self, id: Id) -> Value<'_> {
         Value { pickle: self, id }
     }
