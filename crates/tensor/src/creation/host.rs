@@ -3,7 +3,7 @@
 use kiln_backend::{DType, Element, Error, HostVec, Layout, Result, Shape, dispatch_dtype};
 
 use super::Extents;
-use crate::{Device, Tensor, storage::Storage};
+use crate::{Device, Tensor, autograd, storage::Storage};
 
 /// Numbers, and arrays, vectors and slices of them, nested to any depth: what [`Tensor::new`] takes.
 pub trait Nested {
@@ -151,6 +151,10 @@ impl Tensor {
         }
         if self.numel() == 0 {
             return Ok(Vec::new());
+        }
+        if autograd::hides(self) {
+            let message = "the values of what is being traced are read; what follows from them would not be traced";
+            return Err(Error::autograd("to_vec", message));
         }
         let tensor = crate::no_grad(|| self.contiguous())?;
         let reading = tensor.read();
