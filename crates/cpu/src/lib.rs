@@ -11,6 +11,7 @@ mod binary;
 mod binary_kernels;
 mod buffer;
 mod class_loss;
+mod conv;
 mod convert;
 mod copy;
 mod dispatch;
@@ -219,12 +220,12 @@ impl Backend for CpuBackend {
         Err(unsupported("conv2d"))
     }
 
-    fn conv2d_grad_input(&self, _rule: &Conv2d, _grad: View, _w: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported("conv2d_grad_input"))
+    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+        conv::conv2d_grad_input(rule, grad, w, out)
     }
 
-    fn conv2d_grad_weight(&self, _rule: &Conv2d, _grad: View, _x: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported("conv2d_grad_weight"))
+    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+        conv::conv2d_grad_weight(rule, grad, x, out)
     }
 
     fn max_pool2d(&self, _pool: &Pool2d, _x: View, _out: ViewMut, _indices: Option<ViewMut>) -> Result<()> {
