@@ -2,7 +2,6 @@
 
 use kiln_backend::Layout;
 
-use super::Compute;
 use crate::stored::Stored;
 
 /// Images to read, `[N, C, H, W]` with any strides: a pointer to the first element, extents and strides.
@@ -104,7 +103,7 @@ pub(super) fn runs(h: usize, w: usize, range: std::ops::Range<usize>) -> Vec<Run
 /// # Safety
 /// They are readable, and `to` is writable for `n` elements.
 #[inline]
-pub(super) unsafe fn gather<S: Stored<Compute = T>, T: Compute>(from: *const S, step: isize, n: usize, to: *mut T) {
+pub(crate) unsafe fn gather<S: Stored<Compute = T>, T: Copy>(from: *const S, step: isize, n: usize, to: *mut T) {
     // SAFETY: the caller's promise.
     unsafe {
         if step == 1 {
@@ -122,7 +121,7 @@ pub(super) unsafe fn gather<S: Stored<Compute = T>, T: Compute>(from: *const S, 
 /// # Safety
 /// They are writable, and `from` is readable for `n` elements.
 #[inline]
-pub(super) unsafe fn scatter<S: Stored<Compute = T>, T: Compute>(from: *const T, to: *mut S, step: isize, n: usize) {
+pub(crate) unsafe fn scatter<S: Stored<Compute = T>, T: Copy>(from: *const T, to: *mut S, step: isize, n: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         if step == 1 {

@@ -17,7 +17,7 @@ mod tests;
 
 use kiln_backend::{Conv2d, Error, Layout, Result, View, ViewMut};
 
-pub(crate) use self::image::Image;
+pub(crate) use self::image::{Image, gather, scatter};
 use self::{correlate::Weights, taps::Taps};
 use crate::{
     dispatch::for_float,
