@@ -11,6 +11,7 @@ mod binary;
 mod binary_kernels;
 mod buffer;
 mod class_loss;
+mod conv;
 mod convert;
 mod copy;
 mod dispatch;
@@ -24,12 +25,14 @@ mod iter;
 mod lines;
 mod math;
 mod matmul;
+mod norm;
 mod normal;
 mod optim;
 mod par;
 mod philox;
 mod pointwise_loss;
 mod pool;
+mod pool2d;
 mod random;
 mod real;
 mod reduce;
@@ -207,102 +210,86 @@ impl Backend for CpuBackend {
         matmul::linear(x, w, bias, relu, out)
     }
 
-    fn conv2d(
-        &self,
-        _rule: &Conv2d,
-        _x: View,
-        _w: View,
-        _bias: Option<View>,
-        _relu: bool,
-        _out: ViewMut,
-    ) -> Result<()> {
-        Err(unsupported("conv2d"))
+    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+        conv::conv2d(rule, x, w, bias, relu, out)
     }
 
-    fn conv2d_grad_input(&self, _rule: &Conv2d, _grad: View, _w: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported("conv2d_grad_input"))
+    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+        conv::conv2d_grad_input(rule, grad, w, out)
     }
 
-    fn conv2d_grad_weight(&self, _rule: &Conv2d, _grad: View, _x: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported("conv2d_grad_weight"))
+    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+        conv::conv2d_grad_weight(rule, grad, x, out)
     }
 
-    fn max_pool2d(&self, _pool: &Pool2d, _x: View, _out: ViewMut, _indices: Option<ViewMut>) -> Result<()> {
-        Err(unsupported("max_pool2d"))
+    fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()> {
+        pool2d::max_pool2d(pool, x, out, indices)
     }
 
-    fn max_pool2d_grad(&self, _pool: &Pool2d, _grad: View, _indices: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported("max_pool2d_grad"))
+    fn max_pool2d_grad(&self, pool: &Pool2d, grad: View, indices: View, out: ViewMut) -> Result<()> {
+        pool2d::max_pool2d_grad(pool, grad, indices, out)
     }
 
-    fn avg_pool2d(&self, _pool: &Pool2d, _divisor: PoolDivisor, _x: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported("avg_pool2d"))
+    fn avg_pool2d(&self, pool: &Pool2d, divisor: PoolDivisor, x: View, out: ViewMut) -> Result<()> {
+        pool2d::avg_pool2d(pool, divisor, x, out)
     }
 
-    fn avg_pool2d_grad(&self, _pool: &Pool2d, _divisor: PoolDivisor, _grad: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported("avg_pool2d_grad"))
+    fn avg_pool2d_grad(&self, pool: &Pool2d, divisor: PoolDivisor, grad: View, out: ViewMut) -> Result<()> {
+        pool2d::avg_pool2d_grad(pool, divisor, grad, out)
     }
 
     fn batch_norm(
         &self,
-        _eps: f64,
-        _x: View,
-        _affine: Affine,
-        _running: Option<RunningStats>,
-        _out: ViewMut,
-        _mean: ViewMut,
-        _inv_std: ViewMut,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        running: Option<RunningStats>,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
     ) -> Result<()> {
-        Err(unsupported("batch_norm"))
+        norm::batch_norm(eps, x, affine, running, out, mean, inv_std)
     }
 
-    fn batch_norm_eval(
-        &self,
-        _eps: f64,
-        _x: View,
-        _affine: Affine,
-        _mean: View,
-        _var: View,
-        _out: ViewMut,
-    ) -> Result<()> {
-        Err(unsupported("batch_norm_eval"))
+    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()> {
+        norm::batch_norm_eval(eps, x, affine, mean, var, out)
     }
 
     fn batch_norm_grad(
         &self,
-        _training: bool,
-        _grad: View,
-        _x: View,
-        _weight: Option<View>,
-        _mean: View,
-        _inv_std: View,
-        _grads: NormGrads,
+        training: bool,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
     ) -> Result<()> {
-        Err(unsupported("batch_norm_grad"))
+        norm::batch_norm_grad(training, grad, x, weight, mean, inv_std, grads)
     }
 
     fn layer_norm(
         &self,
-        _eps: f64,
-        _x: View,
-        _affine: Affine,
-        _out: ViewMut,
-        _mean: ViewMut,
-        _inv_std: ViewMut,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
     ) -> Result<()> {
-        Err(unsupported("layer_norm"))
+        norm::layer_norm(eps, x, affine, out, mean, inv_std)
     }
 
     fn layer_norm_grad(
         &self,
-        _grad: View,
-        _x: View,
-        _weight: Option<View>,
-        _mean: View,
-        _inv_std: View,
-        _grads: NormGrads,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
     ) -> Result<()> {
-        Err(unsupported("layer_norm_grad"))
+        norm::layer_norm_grad(grad, x, weight, mean, inv_std, grads)
     }
 
     fn class_loss(
@@ -343,8 +330,4 @@ impl Backend for CpuBackend {
     fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()> {
         optim::optimizer_step(rule, lr, slots)
     }
-}
-
-fn unsupported(op: &'static str) -> Error {
-    Error::unsupported(op, "cpu", "it is not implemented yet")
 }
