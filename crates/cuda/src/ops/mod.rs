@@ -7,7 +7,9 @@ mod index;
 pub(crate) mod launch;
 mod loss;
 mod matmul;
+mod norm;
 mod optim;
+mod pool;
 mod reduce;
 mod sort;
 mod values;
@@ -196,82 +198,78 @@ impl Backend for CudaBackend {
         self.0.conv2d_grad_weight_impl(rule, grad, x, out)
     }
 
-    fn max_pool2d(&self, _pool: &Pool2d, _x: View, _out: ViewMut, _indices: Option<ViewMut>) -> Result<()> {
-        Err(unsupported(self, "max_pool2d"))
+    fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()> {
+        self.0.max_pool2d_impl(pool, x, out, indices)
     }
 
-    fn max_pool2d_grad(&self, _pool: &Pool2d, _grad: View, _indices: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported(self, "max_pool2d_grad"))
+    fn max_pool2d_grad(&self, pool: &Pool2d, grad: View, indices: View, out: ViewMut) -> Result<()> {
+        self.0.max_pool2d_grad_impl(pool, grad, indices, out)
     }
 
-    fn avg_pool2d(&self, _pool: &Pool2d, _divisor: PoolDivisor, _x: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported(self, "avg_pool2d"))
+    fn avg_pool2d(&self, pool: &Pool2d, divisor: PoolDivisor, x: View, out: ViewMut) -> Result<()> {
+        self.0.avg_pool2d_impl(pool, divisor, x, out)
     }
 
-    fn avg_pool2d_grad(&self, _pool: &Pool2d, _divisor: PoolDivisor, _grad: View, _out: ViewMut) -> Result<()> {
-        Err(unsupported(self, "avg_pool2d_grad"))
+    fn avg_pool2d_grad(&self, pool: &Pool2d, divisor: PoolDivisor, grad: View, out: ViewMut) -> Result<()> {
+        self.0.avg_pool2d_grad_impl(pool, divisor, grad, out)
     }
 
     fn batch_norm(
         &self,
-        _eps: f64,
-        _x: View,
-        _affine: Affine,
-        _running: Option<RunningStats>,
-        _out: ViewMut,
-        _mean: ViewMut,
-        _inv_std: ViewMut,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        running: Option<RunningStats>,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
     ) -> Result<()> {
-        Err(unsupported(self, "batch_norm"))
+        self.0.batch_norm_impl(eps, x, affine, running, out, mean, inv_std)
     }
 
-    fn batch_norm_eval(
-        &self,
-        _eps: f64,
-        _x: View,
-        _affine: Affine,
-        _mean: View,
-        _var: View,
-        _out: ViewMut,
-    ) -> Result<()> {
-        Err(unsupported(self, "batch_norm_eval"))
+    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()> {
+        self.0.batch_norm_eval_impl(eps, x, affine, mean, var, out)
     }
 
     fn batch_norm_grad(
         &self,
-        _training: bool,
-        _grad: View,
-        _x: View,
-        _weight: Option<View>,
-        _mean: View,
-        _inv_std: View,
-        _grads: NormGrads,
+        training: bool,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
     ) -> Result<()> {
-        Err(unsupported(self, "batch_norm_grad"))
+        self.0.batch_norm_grad_impl(training, grad, x, weight, mean, inv_std, grads)
     }
 
     fn layer_norm(
         &self,
-        _eps: f64,
-        _x: View,
-        _affine: Affine,
-        _out: ViewMut,
-        _mean: ViewMut,
-        _inv_std: ViewMut,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
     ) -> Result<()> {
-        Err(unsupported(self, "layer_norm"))
+        self.0.layer_norm_impl(eps, x, affine, out, mean, inv_std)
     }
 
     fn layer_norm_grad(
         &self,
-        _grad: View,
-        _x: View,
-        _weight: Option<View>,
-        _mean: View,
-        _inv_std: View,
-        _grads: NormGrads,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
     ) -> Result<()> {
-        Err(unsupported(self, "layer_norm_grad"))
+        self.0.layer_norm_grad_impl(grad, x, weight, mean, inv_std, grads)
+    }
+
+    fn relu_bias_grad(&self, grad: View, y: View, dim: usize, out: ViewMut, bias: ViewMut) -> Result<()> {
+        self.0.relu_bias_grad_impl(grad, y, dim, out, bias)
     }
 
     fn class_loss(
@@ -312,8 +310,4 @@ impl Backend for CudaBackend {
     fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()> {
         self.0.optimizer_step_impl(rule, lr, slots)
     }
-}
-
-fn unsupported(backend: &CudaBackend, op: &'static str) -> Error {
-    Error::unsupported(op, format!("cuda:{}", backend.0.index()), "it has no pooling and normalisation yet")
 }

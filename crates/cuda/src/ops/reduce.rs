@@ -68,7 +68,14 @@ impl Device {
         if row.numel() == 0 { Ok(()) } else { self.reduce_checked("sum", x, Tensor { layout: &row, ..out }, 0.0) }
     }
 
-    fn reduce_checked(&'static self, name: &'static str, x: Tensor, out: Tensor, correction: f64) -> Result<()> {
+    /// A reduction of floats, or of what else the operation is defined for, to an output of the right shape and dtype.
+    pub(super) fn reduce_checked(
+        &'static self,
+        name: &'static str,
+        x: Tensor,
+        out: Tensor,
+        correction: f64,
+    ) -> Result<()> {
         let tag = Tag::of(x.dtype);
         let plan = Reduce::new(x.layout.dims(), out.layout.dims(), x.place(), [Some(out.place()), None], correction);
         let partial = self.partials(&plan)?;
