@@ -1,4 +1,5 @@
 //! What operations do when their time has come.
+use crate::blas::work::Product;
 use crate::engine::{self, Kernel, Launch, Outcome, Range};
 use crate::profile::Order;
 
@@ -28,6 +29,8 @@ pub enum Work {
     /// A place in the queue: an event, or a wait for one.
     Mark(Option<usize>),
     Kernel(Box<KernelWork>),
+    /// A product of cuBLASLt.
+    Product(Box<Product>),
     Copy {
         from: Place,
         to: Place,
@@ -62,11 +65,12 @@ impl Place {
 }
 
 impl Work {
-    /// The ranges that copies and fills read and write; kernels tell after they have run.
+    /// The ranges that copies, fills and products read and write; kernels tell after they have run.
     pub fn ranges(&self) -> (Vec<Range>, Vec<Range>) {
         match self {
             Work::Copy { from, to, bytes } => (from.reads(*bytes), to.reads(*bytes)),
             Work::Fill { to, bytes, .. } => (Vec::new(), range(*to, *bytes)),
+            Work::Product(product) => product.ranges(),
             Work::Mark(_) | Work::Kernel(_) | Work::Allocate(_) | Work::Free(_) | Work::Call { .. } => {
                 (Vec::new(), Vec::new())
             }
