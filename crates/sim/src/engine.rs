@@ -36,6 +36,7 @@ pub struct Launch {
     pub dynamic_shared: u32,
     pub shared_limit: u32,
     pub order: u32,
+    pub races: u32,
     pub seed: u64,
     pub live: *const Range,
     pub live_count: usize,
@@ -188,6 +189,8 @@ fn kind(raw: u32) -> Kind {
         6 => Kind::SharedBounds,
         8 => Kind::SharedSize,
         9 => Kind::SharedUninitialised,
+        10 => Kind::GlobalRace,
+        11 => Kind::Undefined,
         _ => Kind::Trap,
     }
 }

@@ -32,7 +32,7 @@ mod work;
 mod world;
 
 #[cfg(feature = "device")]
-pub use api::status::Status;
+pub use api::status::{Status, error_codes};
 #[cfg(feature = "device")]
 pub use blas::BlasStatus;
 #[cfg(feature = "device")]

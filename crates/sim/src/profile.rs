@@ -28,6 +28,8 @@ pub struct Profile {
     pub order: Order,
     /// Of the random order.
     pub seed: u64,
+    /// Whether races through global memory, inside a launch, are looked for, which takes time and memory.
+    pub races: bool,
     /// What fails on purpose.
     pub faults: Faults,
 }
@@ -66,13 +68,14 @@ pub struct Faults {
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { arch: 90, driver: 13000, memory: 4 << 30, pools: true, order: Order::Forward, seed: 0, faults: Faults::default() }
+        Profile { arch: 90, driver: 13000, memory: 4 << 30, pools: true, order: Order::Forward, seed: 0, races: false, faults: Faults::default() }
     }
 }
 
 impl Profile {
     /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_MEMORY`, `KILN_SIM_POOLS`,
-    /// `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_FAIL_ALLOCATION`,
+    /// `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`,
+    /// `KILN_SIM_FAIL_ALLOCATION`,
     /// `KILN_SIM_FAIL_LAUNCH` and `KILN_SIM_NO_EPILOGUES` (numbers, with commas).
     pub fn from_env() -> Self {
         let mut profile = Profile::default();
@@ -82,6 +85,9 @@ impl Profile {
         let mut pools = u8::from(profile.pools);
         read("KILN_SIM_POOLS", &mut pools);
         profile.pools = pools != 0;
+        let mut races = 0u8;
+        read("KILN_SIM_RACES", &mut races);
+        profile.races = races != 0;
         read("KILN_SIM_SEED", &mut profile.seed);
         match env::var("KILN_SIM_ORDER").as_deref() {
             Ok("reversed") => profile.order = Order::Reversed,

@@ -27,6 +27,10 @@ pub enum Kind {
     SharedSize,
     /// A read of shared memory that nobody has written.
     SharedUninitialised,
+    /// Two accesses to global memory by threads of one launch that nothing orders.
+    GlobalRace,
+    /// What C++ does not define.
+    Undefined,
     /// Two operations on the same bytes with nothing that orders them.
     Unordered,
     /// Memory that is given back while queued work still uses it.
@@ -54,6 +58,8 @@ impl Kind {
             Kind::Trap => "trap",
             Kind::SharedSize => "too much shared memory",
             Kind::SharedUninitialised => "uninitialised shared memory",
+            Kind::GlobalRace => "race in global memory",
+            Kind::Undefined => "undefined behaviour",
             Kind::Unordered => "unordered access",
             Kind::FreeInUse => "freed while in use",
             Kind::HostTooEarly => "host access too early",

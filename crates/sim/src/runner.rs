@@ -47,13 +47,13 @@ fn run(words: &[OsString], coverage: bool) -> io::Result<(ExitStatus, usize)> {
     if !library.exists() {
         return Err(io::Error::other(format!("{} is not there: start the runner with cargo", library.display())));
     }
-    let folder = home.join("sim");
-    let reports = folder.join(format!("reports-{}", std::process::id()));
+    let default = home.join("sim");
+    let reports = default.join(format!("reports-{}", std::process::id()));
     fs::create_dir_all(&reports)?;
     let without = env::var(WITHOUT).unwrap_or_default();
     let libraries = if without.is_empty() {
-        offer(&library, &folder, &[])?;
-        folder
+        offer(&library, &default, &[])?;
+        default.clone()
     } else {
         let without: Vec<&str> = without.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
         let folder = reports.join("libraries");
@@ -70,7 +70,9 @@ fn run(words: &[OsString], coverage: bool) -> io::Result<(ExitStatus, usize)> {
         Command::new(&words[0])
     };
     let mut path = vec![libraries];
-    path.extend(env::var_os("LD_LIBRARY_PATH").iter().flat_map(env::split_paths));
+    // Started by a program on the simulator, it takes the place of what that one has.
+    let inherited = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    path.extend(env::split_paths(&inherited).filter(|path| *path != default));
     command.args(&words[1..]);
     command.env("LD_LIBRARY_PATH", env::join_paths(path).map_err(io::Error::other)?);
     command.env("KILN_SIM_REPORT", &reports);
@@ -82,8 +84,22 @@ fn run(words: &[OsString], coverage: bool) -> io::Result<(ExitStatus, usize)> {
     if coverage {
         findings += coverage::missing(&reports)?;
     }
+    if let Some(outer) = env::var_os("KILN_SIM_REPORT") {
+        hand_on(&reports, Path::new(&outer))?;
+    }
     fs::remove_dir_all(&reports)?;
     Ok((status, findings))
+}
+
+/// What was executed counts for the run that this one is a part of.
+fn hand_on(reports: &Path, outer: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(reports)? {
+        let path = entry?.path();
+        if let Some(name) = path.file_name().filter(|_| path.extension() == Some(OsStr::new("json"))) {
+            fs::copy(&path, outer.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts the libraries into a folder, but for those, and with all functions but those, that `without` names.

@@ -1,7 +1,7 @@
 //! What operations do when their time has come.
 use crate::blas::work::Product;
 use crate::engine::{self, Kernel, Launch, Outcome, Range};
-use crate::profile::Order;
+use crate::profile::{Order, Profile};
 
 /// Where a copy reads or writes.
 pub enum Place {
@@ -126,7 +126,7 @@ impl KernelWork {
     }
 
     /// Runs it.
-    pub fn run(&mut self, live: &[Range], order: Order, seed: u64) -> Outcome {
+    pub fn run(&mut self, live: &[Range], profile: &Profile, seed: u64) -> Outcome {
         let offsets: Vec<usize> = self.offsets().collect();
         let base = self.arguments.as_mut_ptr();
         // SAFETY: the offsets lie in the packed arguments.
@@ -138,11 +138,12 @@ impl KernelWork {
             block: self.block,
             dynamic_shared: self.dynamic_shared,
             shared_limit: self.shared_limit,
-            order: match order {
+            order: match profile.order {
                 Order::Forward => 0,
                 Order::Reversed => 1,
                 Order::Random => 2,
             },
+            races: u32::from(profile.races),
             seed,
             live: live.as_ptr(),
             live_count: live.len(),

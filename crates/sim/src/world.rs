@@ -216,7 +216,7 @@ impl World {
             Work::Kernel(work) => {
                 let seed = self.streams.draw();
                 self.report.kernel(&operation.name);
-                let outcome = work.run(&self.memory.ranges(), self.profile.order, seed);
+                let outcome = work.run(&self.memory.ranges(), &self.profile, seed);
                 for fault in outcome.faults {
                     let ([bx, by, bz], [tx, ty, tz]) = (fault.block, fault.thread);
                     let place =
