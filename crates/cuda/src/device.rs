@@ -119,7 +119,7 @@ impl Device {
             stream,
             memory: Mutex::new(memory),
             copies: Mutex::new(Copies::new(context)?),
-            uploads: Mutex::default(),
+            uploads: Mutex::new(Uploads::small()),
             downloads: Mutex::default(),
             status: StatusRecord { address: record, writers: Mutex::default() },
             kernels,

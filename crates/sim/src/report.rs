@@ -228,8 +228,8 @@ impl Report {
     /// "windows": […]}`
     pub fn json(&self) -> String {
         let findings = self.findings.iter();
-        let findings = findings
-            .map(|one| format!("{{\"kind\": {}, \"text\": {}}}", quote(one.kind.name()), quote(&one.text)));
+        let findings =
+            findings.map(|one| format!("{{\"kind\": {}, \"text\": {}}}", quote(one.kind.name()), quote(&one.text)));
         format!(
             "{{\"findings\": [{}],\n\"counts\": {},\n\"kernels\": {},\n\"functions\": {},\n\"refusals\": {},\n\
              \"windows\": [{}]}}\n",

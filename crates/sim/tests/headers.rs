@@ -171,8 +171,9 @@ fn every_function_is_one_of_the_headers_and_links() {
     let Some(wheels) = wheels() else { return };
     let folder = tempfile::tempdir().unwrap();
     // With this name defined, cuda.h declares every version of a function under its own name.
-    let mut text =
-        String::from("#define __CUDA_API_VERSION_INTERNAL 1\n#include <cuda.h>\n#include <cublasLt.h>\n#include <cudaProfilerTypedefs.h>\n");
+    let mut text = String::from(
+        "#define __CUDA_API_VERSION_INTERNAL 1\n#include <cuda.h>\n#include <cublasLt.h>\n#include <cudaProfilerTypedefs.h>\n",
+    );
     text += "const void *functions[] = {\n";
     for name in exported() {
         // The wheels have the profiler's functions as types only.

@@ -64,12 +64,7 @@ impl Call {
     fn layout<T>(&self, which: usize, attribute: i32, value: T) {
         // SAFETY: as above.
         done(unsafe {
-            cublasLtMatrixLayoutSetAttribute(
-                self.layouts[which],
-                attribute,
-                from_ref(&value).cast(),
-                size_of::<T>(),
-            )
+            cublasLtMatrixLayoutSetAttribute(self.layouts[which], attribute, from_ref(&value).cast(), size_of::<T>())
         });
     }
 
@@ -104,7 +99,22 @@ impl Call {
         // SAFETY: the scalars are read by the call; addresses are the device's.
         unsafe {
             cublasLtMatmul(
-                self.handle, self.operation, one, a, la, b, lb, beta, c, lc, d, ld, algorithm, aside, bytes, self.stream,
+                self.handle,
+                self.operation,
+                one,
+                a,
+                la,
+                b,
+                lb,
+                beta,
+                c,
+                lc,
+                d,
+                ld,
+                algorithm,
+                aside,
+                bytes,
+                self.stream,
             )
         }
     }
@@ -158,7 +168,8 @@ fn epilogues() {
         call.set(11, aux);
         call.set(12, 128i64);
         done(call.run());
-        let out = (call.output(8), call.program.download::<f32>(bias, vector.len()), call.program.download::<u8>(aux, 32));
+        let out =
+            (call.output(8), call.program.download::<f32>(bias, vector.len()), call.program.download::<u8>(aux, 32));
         call.program.silent();
         out
     };
@@ -357,7 +368,10 @@ fn fault_a_workspace_that_is_too_small_or_not_aligned() {
     call.workspace = (aside, algorithm.workspace);
     done(run(&call));
     let refusals = call.program.session.refusals();
-    assert!(refusals[0].contains("multiple of 256") && refusals[1].contains("smaller than the algorithm"), "{refusals:?}");
+    assert!(
+        refusals[0].contains("multiple of 256") && refusals[1].contains("smaller than the algorithm"),
+        "{refusals:?}"
+    );
     call.program.silent();
 }
 

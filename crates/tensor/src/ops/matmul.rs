@@ -86,6 +86,9 @@ impl Tensor {
 
     /// [`linear`](Tensor::linear) followed by ReLU, in one primitive.
     ///
+    /// On CUDA the ReLU is cuBLASLt's, which makes 0 of NaN where [`relu`](Tensor::relu) leaves NaN: a network that has
+    /// diverged may show it only behind its last linear layer.
+    ///
     /// # Errors
     /// As [`linear`](Tensor::linear).
     pub fn linear_relu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
