@@ -3,9 +3,9 @@
 use std::{any::Any, fmt};
 
 use crate::{
-    Affine, ArgReduceOp, BinaryOp, ClassLoss, Conv2d, DType, Distribution, Element, Error, HostVec, Layout, NormGrads,
-    OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState, ReduceOp, Result, RunningStats,
-    Scalar, ScatterMode, SideOf, UnaryOp, dispatch_dtype,
+    Affine, ArgReduceOp, BinaryOp, ClassLoss, Conv2d, DType, Distribution, Element, Error, HostVec, Layout,
+    MemoryStats, NormGrads, OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState, ReduceOp,
+    Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, dispatch_dtype,
 };
 
 /// A piece of a device's memory that holds elements of one type.
@@ -73,19 +73,6 @@ pub enum Operand<'a> {
     Tensor(View<'a>),
     /// A number.
     Scalar(Scalar),
-}
-
-/// Memory of a device, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryStats {
-    /// In use by tensors now.
-    pub allocated: usize,
-    /// The most that was in use at one time since the last reset.
-    pub peak_allocated: usize,
-    /// Held from the system, free cached blocks included.
-    pub reserved: usize,
-    /// How often memory was asked of the system.
-    pub system_allocations: u64,
 }
 
 /// The primitives of one device. Object-safe: tensors call it through `&'static dyn Backend`.
