@@ -22,6 +22,10 @@ pub trait Buffer: Any + Send + Sync + fmt::Debug {
     fn host_bytes(&self) -> Option<&[u8]> {
         None
     }
+    /// Whether they are host memory that a device reads directly ([`Backend::pinned`]).
+    fn is_pinned(&self) -> bool {
+        false
+    }
     /// The contents as bytes to write to, if they are host memory. For `bool` only 0 and 1 may be written.
     fn host_bytes_mut(&mut self) -> Option<&mut [u8]> {
         None
@@ -75,6 +79,14 @@ pub enum Operand<'a> {
     Scalar(Scalar),
 }
 
+/// Host memory that something else than the CPU backend made and takes back.
+pub trait HostMemory: Send + Sync + fmt::Debug {
+    /// All of it, aligned to 64 bytes.
+    fn bytes(&self) -> &[u8];
+    /// To write to.
+    fn bytes_mut(&mut self) -> &mut [u8];
+}
+
 /// The primitives of one device. Object-safe: tensors call it through `&'static dyn Backend`.
 ///
 /// # Contract
@@ -98,6 +110,15 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// are wanted. For `bool` any byte but 0 is `true`.
     fn import(&self, dtype: DType, bytes: &[u8]) -> Result<Box<dyn Buffer>> {
         self.adopt(host_vec(dtype, bytes)?)
+    }
+    /// Page-locked host memory, all of it initialised, which the device reads directly: an [`import`](Backend::import)
+    /// from it skips the copy that other memory is staged through. An error on devices that share the host's memory.
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn HostMemory>> {
+        Err(Error::argument("pin_memory", format!("{self:?} cannot pin {bytes} bytes; a CUDA device can")))
+    }
+    /// A buffer of `len` elements at the beginning of host memory; the CPU has such buffers.
+    fn wrap(&self, dtype: DType, len: usize, memory: Box<dyn HostMemory>) -> Result<Box<dyn Buffer>> {
+        Err(Error::argument("pin_memory", format!("{len} elements of {dtype} in {memory:?} are none of {self:?}")))
     }
     /// Waits for the work before it and copies `len` elements from position `start` to the host.
     fn download(&self, src: &dyn Buffer, start: usize, dst: &mut [u8]) -> Result<()>;

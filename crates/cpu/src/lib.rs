@@ -50,7 +50,7 @@ mod unary;
 mod view;
 
 use kiln_backend::{
-    Affine, ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, Conv2d, DType, Distribution, Error, HostVec,
+    Affine, ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, Conv2d, DType, Distribution, Error, HostMemory, HostVec,
     MemoryStats, NormGrads, Operand, OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState,
     ReduceOp, Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, View, ViewMut,
 };
@@ -74,6 +74,10 @@ impl Backend for CpuBackend {
 
     fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>> {
         Ok(Box::new(CpuBuffer::adopt(data)))
+    }
+
+    fn wrap(&self, dtype: DType, len: usize, memory: Box<dyn HostMemory>) -> Result<Box<dyn Buffer>> {
+        Ok(Box::new(CpuBuffer::wrap(dtype, len, memory)?))
     }
 
     fn download(&self, src: &dyn Buffer, start: usize, dst: &mut [u8]) -> Result<()> {

@@ -82,20 +82,34 @@ impl Copies {
     }
 
     /// Queues a copy of `bytes` into memory of its own, which work queued on `compute` from now on may use. The bytes
-    /// are not read after the return. `alloc` is the allocator's, whose memory work that is queued may use still.
+    /// are not read after the return: they have been copied aside, or, if they are page-locked (`direct`), have arrived.
+    /// `alloc` is the allocator's, whose memory work that is queued may use still.
     pub(crate) fn send(
         &mut self,
         compute: &Stream,
         bytes: &[u8],
+        direct: bool,
         alloc: impl FnOnce(&mut Copies) -> Result<Allocation>,
     ) -> Result<Allocation> {
         let allocation = self.memory(compute, bytes.len(), alloc)?;
         // Should a call below fail, the memory is lost: a copy into it may be queued. The device is in trouble then.
         let Copies { stream, uploads, .. } = self;
-        // SAFETY: the memory has at least as many bytes, and the copy stream waits for its last use.
-        unsafe { uploads.send(stream, bytes, allocation.address)? };
+        // SAFETY: the memory has at least as many bytes, and the copy stream waits for its last use. Bytes that the
+        // device reads itself are borrowed until it has, which is waited for below.
+        unsafe {
+            if direct {
+                stream.upload(allocation.address, bytes.as_ptr().cast(), bytes.len())?;
+            } else {
+                uploads.send(stream, bytes, allocation.address)?;
+            }
+        }
         let event = self.event()?;
         order(&self.stream, compute, event)?;
+        if direct {
+            let context = &self.stream.context;
+            // SAFETY: an event of the current context.
+            context.check("cuEventSynchronize", unsafe { (context.driver.event_synchronize)(event.0) })?;
+        }
         self.spare.push(event);
         Ok(allocation)
     }

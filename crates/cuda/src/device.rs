@@ -15,6 +15,7 @@ use crate::{
     libs::{CublasLt, Cudnn, Driver},
     memory::{Block, CudaBuffer, DeviceMemory},
     modules::Kernels,
+    page_locked::Pages,
     params::Status,
     pinned::{Downloads, Record, Uploads},
     stream::Stream,
@@ -51,6 +52,7 @@ pub(crate) struct Device {
     /// Never locked by who holds `memory`.
     pub(crate) copies: Mutex<Copies>,
     uploads: Mutex<Uploads>,
+    pub(crate) pages: Mutex<Pages>,
     downloads: Mutex<Downloads>,
     status: StatusRecord,
     kernels: Kernels,
@@ -120,6 +122,7 @@ impl Device {
             memory: Mutex::new(memory),
             copies: Mutex::new(Copies::new(context)?),
             uploads: Mutex::new(Uploads::small()),
+            pages: Mutex::default(),
             downloads: Mutex::default(),
             status: StatusRecord { address: record, writers: Mutex::default() },
             kernels,
@@ -228,7 +231,8 @@ impl Device {
     pub(crate) fn upload(&'static self, dtype: DType, bytes: &[u8]) -> Result<CudaBuffer> {
         let len = bytes.len() / dtype.size();
         let bytes = &bytes[..len * dtype.size()];
-        if bytes.len() >= copies::LEAST {
+        let direct = len > 0 && self.pages.lock().hold(bytes);
+        if direct || bytes.len() >= copies::LEAST {
             let alloc = |copies: &mut Copies| {
                 let result = self.memory.lock().alloc(bytes.len());
                 match result {
@@ -236,7 +240,7 @@ impl Device {
                     result => result,
                 }
             };
-            let arrived = self.copies.lock().send(&self.stream, bytes, alloc)?;
+            let arrived = self.copies.lock().send(&self.stream, bytes, direct, alloc)?;
             return Ok(CudaBuffer::from_block(dtype, len, Block::arrived(self, arrived)));
         }
         let buffer = CudaBuffer::new(self, dtype, len)?;

@@ -20,17 +20,21 @@ const NOT_READY: u32 = 600;
 /// An event that is only waited for.
 const NO_TIMING: u32 = 2;
 
-/// Page-locked memory, readable and writable by the host. It lives as long as the process, as its device does.
+/// Page-locked memory, readable and writable by the host and owned like a `Box<[u8]>`. It lives as long as the process,
+/// as its device does, unless it is freed.
 #[derive(Debug)]
-struct Pinned {
+pub(crate) struct Pinned {
     memory: *mut u8,
+    len: usize,
 }
 
 // SAFETY: it is plain memory that its owner uses exclusively.
 unsafe impl Send for Pinned {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Pinned {}
 
 impl Pinned {
-    fn new(context: &Context, bytes: usize) -> Result<Pinned> {
+    pub(crate) fn new(context: &Context, bytes: usize) -> Result<Pinned> {
         context.bind()?;
         let mut memory = std::ptr::null_mut::<c_void>();
         // SAFETY: writes the pointer. Flag 0: cached by the host, which reads from it too.
@@ -38,7 +42,27 @@ impl Pinned {
         context.check("cuMemHostAlloc", code)?;
         // SAFETY: the memory has this many bytes; afterwards all of it is initialised.
         unsafe { memory.cast::<u8>().write_bytes(0, bytes) };
-        Ok(Pinned { memory: memory.cast() })
+        Ok(Pinned { memory: memory.cast(), len: bytes })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: initialised memory of this length, borrowed with `self`. The device only reads it, or is waited for
+        // before the host looks at what it wrote.
+        unsafe { std::slice::from_raw_parts(self.memory, self.len) }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and borrowed exclusively with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.memory, self.len) }
+    }
+
+    /// Unlocks and frees it. Copies from it must be done.
+    pub(crate) fn free(self, context: &Context) {
+        if context.bind().is_ok() {
+            // SAFETY: made by `new` in this context, and nobody has it any more. A failure is that of earlier work, which
+            // the next call reports too.
+            unsafe { (context.driver.mem_free_host)(self.memory.cast()) };
+        }
     }
 }
 

@@ -6,8 +6,12 @@
 #![cfg(feature = "kernels")]
 
 use kiln_backend::*;
+use parking_lot::Mutex;
 
 const SIZES: [usize; 3] = [300_000, 40_000, 1_500_000];
+
+/// Memory figures are those of the device, whoever uses it.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// `x + number`, on the device, and what is in it.
 fn add(on: &dyn Backend, x: &dyn Buffer, number: f64) -> Box<dyn Buffer> {
@@ -28,6 +32,7 @@ fn batch(step: usize, size: usize) -> Vec<f32> {
 
 #[test]
 fn batches_travel_beside_the_work_and_share_memory() {
+    let _alone = ALONE.lock();
     let device = match kiln_cuda::backend(0) {
         Ok(device) => device,
         Err(error) => {
@@ -84,4 +89,41 @@ fn batches_travel_beside_the_work_and_share_memory() {
     let stats = device.memory_stats();
     assert_eq!(stats.allocated, before);
     assert!(stats.reserved <= 2 << 20, "{stats:?}"); // the segment of the device's own record
+}
+
+#[test]
+fn page_locked_memory_is_read_directly() {
+    let _alone = ALONE.lock();
+    let Ok(device) = kiln_cuda::backend(0) else {
+        assert!(std::env::var_os("KILN_REQUIRE_DEVICE").is_none());
+        return;
+    };
+    let mut addresses = std::collections::BTreeSet::new();
+    for step in 0..6 {
+        // One of less than a page, and one above the size from which copies have a stream of their own.
+        for size in [100, 50_000] {
+            let wanted = batch(step, size);
+            let mut memory = device.pinned(size * 4).unwrap();
+            assert_eq!(memory.bytes().as_ptr().align_offset(64), 0);
+            for (place, value) in memory.bytes_mut().chunks_exact_mut(4).zip(&wanted) {
+                place.copy_from_slice(&value.to_ne_bytes());
+            }
+            let x = device.import(DType::F32, &memory.bytes()[..size * 4]).unwrap();
+            // The memory is the host's again.
+            memory.bytes_mut().fill(0xff);
+            assert!(values(device, &*add(device, &*x, 0.0)) == wanted, "step {step}, {size} elements");
+            addresses.insert(memory.bytes().as_ptr() as usize);
+        }
+    }
+    assert_eq!(addresses.len(), 2, "pages are locked once");
+    // The CPU's tensors can lie there.
+    let memory = device.pinned(10).unwrap();
+    let mut buffer = kiln_cpu::backend().wrap(DType::U8, 10, memory).unwrap();
+    assert!(buffer.is_pinned());
+    buffer.host_bytes_mut().unwrap().copy_from_slice(b"0123456789");
+    let x = device.import(DType::U8, buffer.host_bytes().unwrap()).unwrap();
+    drop(buffer);
+    assert_eq!(u8::read_vec(10, |bytes| device.download(&*x, 0, bytes)).unwrap(), b"0123456789");
+    assert!(device.import(DType::F32, &[]).unwrap().is_empty());
+    assert!(device.pinned(0).unwrap().bytes().len() >= 64);
 }

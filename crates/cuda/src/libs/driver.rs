@@ -26,6 +26,7 @@ functions! {
     mem_alloc = cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize);
     mem_free = cuMemFree_v2(pointer: CUdeviceptr);
     mem_host_alloc = cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_uint);
+    mem_free_host = cuMemFreeHost(pointer: *mut c_void);
     memcpy_htod_async = cuMemcpyHtoDAsync_v2(to: CUdeviceptr, from: *const c_void, bytes: usize, stream: CUstream);
     memcpy_dtoh_async = cuMemcpyDtoHAsync_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: CUstream);
     memset_d8_async = cuMemsetD8Async(to: CUdeviceptr, value: c_uchar, bytes: usize, stream: CUstream);

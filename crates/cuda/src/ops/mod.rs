@@ -15,7 +15,7 @@ mod sort;
 mod values;
 
 use kiln_backend::{
-    Affine, ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, Conv2d, DType, Distribution, Error, HostVec,
+    Affine, ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, Conv2d, DType, Distribution, Error, HostMemory, HostVec,
     MemoryStats, NormGrads, Operand, OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState,
     ReduceOp, Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, View, ViewMut,
 };
@@ -29,6 +29,10 @@ impl Backend for CudaBackend {
 
     fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>> {
         Ok(Box::new(self.0.upload(data.dtype(), data.bytes())?))
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn HostMemory>> {
+        Ok(Box::new(self.0.pin(bytes)?))
     }
 
     fn import(&self, dtype: DType, bytes: &[u8]) -> Result<Box<dyn Buffer>> {
