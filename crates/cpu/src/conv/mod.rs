@@ -3,6 +3,7 @@
 //! * `taps`: which pixels see which
 //! * `correlate`: the general case, as products of matrices over blocks of pixels
 //! * `grad_weight`: the gradient of the weight, likewise
+//! * `winograd`: kernels of 3×3 with a quarter of the multiplications, in `f32`
 //! * `image`: images in any layout
 //!
 //! The gradient of the input is a convolution of the output's gradient, one for each of the `stride`² classes of input
@@ -14,6 +15,7 @@ mod image;
 mod taps;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 use kiln_backend::{Conv2d, Error, Layout, Result, View, ViewMut};
 
@@ -28,9 +30,64 @@ use crate::{
     view::{Source, Target},
 };
 
-/// The types that are computed in: `f32` and `f64`.
-pub(crate) trait Compute: Real + source::Float + source::Source<Self> {}
-impl<T: Real + source::Float + source::Source<T>> Compute for T {}
+/// Which taps an output and an input channel have, written to the array.
+type Filter<'a, T> = &'a (dyn Fn(usize, usize, &mut [T; 9]) + Sync);
+/// Takes the taps of an output and an input channel.
+type Store<'a, T> = &'a (dyn Fn(usize, usize, &[T; 9]) + Sync);
+
+/// The types that are computed in: `f32` and `f64`. Only `f32` has Winograd's algorithm; the others return `false` and
+/// have done nothing.
+pub(crate) trait Compute: Real + source::Float + source::Source<Self> {
+    /// # Safety
+    /// As `winograd::forward`.
+    unsafe fn winograd<S: Stored<Compute = Self>>(
+        _x: Image<*const S>,
+        _padding: [usize; 2],
+        _filter: Filter<'_, Self>,
+        _bias: Option<&[Self]>,
+        _relu: bool,
+        _out: Image<*mut S>,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// # Safety
+    /// As `winograd::grad_weight`.
+    unsafe fn winograd_grad_weight<S: Stored<Compute = Self>>(
+        _grad: Image<*const S>,
+        _x: Image<*const S>,
+        _padding: [usize; 2],
+        _store: Store<'_, Self>,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+impl Compute for f64 {}
+
+impl Compute for f32 {
+    unsafe fn winograd<S: Stored<Compute = f32>>(
+        x: Image<*const S>,
+        padding: [usize; 2],
+        filter: Filter<'_, f32>,
+        bias: Option<&[f32]>,
+        relu: bool,
+        out: Image<*mut S>,
+    ) -> Result<bool> {
+        // SAFETY: the caller's promise.
+        unsafe { winograd::forward(x, padding, filter, bias, relu, out).map(|()| true) }
+    }
+
+    unsafe fn winograd_grad_weight<S: Stored<Compute = f32>>(
+        grad: Image<*const S>,
+        x: Image<*const S>,
+        padding: [usize; 2],
+        store: Store<'_, f32>,
+    ) -> Result<bool> {
+        // SAFETY: the caller's promise.
+        unsafe { winograd::grad_weight(grad, x, padding, store).map(|()| true) }
+    }
+}
 
 pub(crate) fn conv2d(rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
     for_float!("conv2d", x.dtype(), T => forward::<T, <T as Stored>::Compute>(rule, x, w, bias, relu, out))
@@ -95,6 +152,30 @@ fn forward<S: Stored<Compute = T>, T: Compute>(
     }
     let (from, to) = (image(OP, x.ptr(), x.layout())?, image(OP, out.ptr(), out.layout())?);
     let filters = image(OP, w.ptr(), w.layout())?;
+    if winograd::suits(rule, w.layout(), out.layout()) {
+        let shift: Option<Vec<T>> = bias.as_ref().map(|bias| {
+            let step = bias.layout().strides()[0];
+            // SAFETY: elements of the checked bias.
+            (0..e.o * rule.groups).map(|o| unsafe { *bias.ptr().offset(o as isize * step) }.load()).collect()
+        });
+        let mut done = true;
+        for g in 0..rule.groups {
+            let filter = |o: usize, c: usize, taps: &mut [T; 9]| {
+                for (tap, value) in taps.iter_mut().enumerate() {
+                    let at = filters.at(g * e.o + o, c, tap / 3, tap % 3);
+                    // SAFETY: an element of the filters.
+                    *value = unsafe { *filters.ptr.offset(at) }.load();
+                }
+            };
+            let shift = shift.as_ref().map(|shift| &shift[g * e.o..]);
+            let (from, to) = (from.channels(g * e.c, e.c), to.channels_mut(g * e.o, e.o));
+            // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
+            done = done && unsafe { T::winograd(from, rule.padding, &filter, shift, relu, to)? };
+        }
+        if done {
+            return Ok(());
+        }
+    }
     let taps = Taps::forward(rule, e.kernel);
     let kern = micro::best::<T>();
     let columns = e.c * taps.len() + usize::from(bias.is_some());
@@ -141,6 +222,26 @@ fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: 
     let (grad, w, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);
     let (from, to) = (image(OP, grad.ptr(), grad.layout())?, image(OP, out.ptr(), out.layout())?);
     let filters = image(OP, w.ptr(), w.layout())?;
+    if winograd::suits(rule, w.layout(), out.layout()) && e.c >= winograd::CHANNELS {
+        let mut done = true;
+        for g in 0..rule.groups {
+            // The kernels turned by half a circle, from output to input channels.
+            let filter = |c: usize, o: usize, taps: &mut [T; 9]| {
+                for (tap, value) in taps.iter_mut().enumerate() {
+                    let at = filters.at(g * e.o + o, c, 2 - tap / 3, 2 - tap % 3);
+                    // SAFETY: an element of the filters.
+                    *value = unsafe { *filters.ptr.offset(at) }.load();
+                }
+            };
+            let (from, to) = (from.channels(g * e.o, e.o), to.channels_mut(g * e.c, e.c));
+            let padding = rule.padding.map(|padding| 2 - padding);
+            // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
+            done = done && unsafe { T::winograd(from, padding, &filter, None, false, to)? };
+        }
+        if done {
+            return Ok(());
+        }
+    }
     let kern = micro::best::<T>();
     let mut weights = Block::scratch::<T>(e.c * e.o * e.kernel[0] * e.kernel[1])?;
     for phase in (0..rule.stride[0]).flat_map(|y| (0..rule.stride[1]).map(move |x| [y, x])) {
@@ -179,6 +280,24 @@ fn grad_weight<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, x:
     let (grad, x, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
     let (from, seen) = (image(OP, grad.ptr(), grad.layout())?, image(OP, x.ptr(), x.layout())?);
     let to = image(OP, out.ptr(), out.layout())?;
+    if winograd::suits(rule, out.layout(), grad.layout()) {
+        let mut done = true;
+        for g in 0..rule.groups {
+            let store = |o: usize, c: usize, taps: &[T; 9]| {
+                for (tap, &value) in taps.iter().enumerate() {
+                    let at = to.at(g * e.o + o, c, tap / 3, tap % 3);
+                    // SAFETY: an element of the output; each is stored once.
+                    unsafe { *to.ptr.offset(at) = S::store(value) };
+                }
+            };
+            let (from, seen) = (from.channels(g * e.o, e.o), seen.channels(g * e.c, e.c));
+            // SAFETY: the views were checked, and their extents fit together.
+            done = done && unsafe { T::winograd_grad_weight(from, seen, rule.padding, &store)? };
+        }
+        if done {
+            return Ok(());
+        }
+    }
     let taps = Taps::forward(rule, e.kernel);
     let kern = micro::best::<T>();
     for g in 0..rule.groups {

@@ -122,10 +122,65 @@ fn all_three_directions_in_every_layout_and_dtype() {
     }
 }
 
+/// Kernels of 3×3, which take another way from a certain size on: all paddings, ragged tiles and channels, groups, layouts.
+#[test]
+fn winograd_is_the_same_convolution() {
+    for (x, o, padding, groups) in [
+        ([2usize, 17, 21, 19], 18usize, [1usize, 1usize], 1),
+        ([1, 32, 30, 27], 34, [0, 2], 2),
+        ([9, 16, 11, 10], 20, [2, 1], 1),
+    ] {
+        let case = Case { x, o, kernel: [3, 3], rule: rule([1, 1], padding, [1, 1], groups) };
+        let (xd, wd, yd) = (case.x, case.w(), case.y());
+        for (dtype, bound) in [(DType::F32, 2e-5), (DType::BF16, 2e-2)] {
+            let many = if dtype == DType::F32 { 3 } else { 1 };
+            for (i, to) in layouts(&yd).into_iter().take(many).enumerate() {
+                // Also channels-last, as the second.
+                let channels_last = |d: [usize; 4]| {
+                    Layout::contiguous(kiln_backend::Shape::new(&[d[0], d[2], d[3], d[1]]).unwrap())
+                        .permute(&[0, 3, 1, 2])
+                };
+                let lie = |d: [usize; 4], i: usize| if i == 1 { channels_last(d) } else { layouts(&d)[i] };
+                let x = Tensor::with_layout(dtype, lie(xd, i), &numbers(numel(&xd), 1));
+                let w = Tensor::with_layout(dtype, layouts(&wd)[i], &numbers(numel(&wd), 2));
+                let g = Tensor::with_layout(dtype, lie(yd, (i + 1) % 3), &numbers(numel(&yd), 3));
+                let bias = Tensor::new(dtype, &[o], &numbers(o, 4));
+                let (xs, ws, gs, bs) = (x.values(), w.values(), g.values(), bias.values());
+                let plane = yd[2] * yd[3];
+                let mut y: Vec<f64> = (0..numel(&yd)).map(|i| bs[i / plane % o]).collect();
+                let (mut dx, mut dw) = (vec![0.0; numel(&xd)], vec![0.0; numel(&wd)]);
+                case.each(|o, i, k| {
+                    y[o] += xs[i] * ws[k];
+                    dx[i] += gs[o] * ws[k];
+                    dw[k] += gs[o] * xs[i];
+                });
+                y.iter_mut().for_each(|y| *y = y.max(0.0));
+                let mut out =
+                    Tensor::with_layout(dtype, if i == 1 { channels_last(yd) } else { to }, &vec![1.0; y.len()]);
+                conv2d(&case.rule, x.view(), w.view(), Some(bias.view()), true, out.view_mut()).unwrap();
+                let mut back = Tensor::with_layout(dtype, lie(xd, i), &vec![1.0; dx.len()]);
+                conv2d_grad_input(&case.rule, g.view(), w.view(), back.view_mut()).unwrap();
+                let mut taps = Tensor::with_layout(dtype, layouts(&wd)[i], &vec![1.0; dw.len()]);
+                conv2d_grad_weight(&case.rule, g.view(), x.view(), taps.view_mut()).unwrap();
+                for (what, got, want) in [("y", &out, y), ("dx", &back, dx), ("dw", &taps, dw)] {
+                    let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+                    let off = got.values().iter().zip(&want).fold(0.0f64, |a, (g, w)| a.max((g - w).abs()));
+                    assert!(off <= bound * largest, "{what} of {:?}, {dtype}: off by {}", case.x, off / largest);
+                }
+            }
+        }
+    }
+}
+
 /// Large enough for several blocks of pixels and of channels, and for every thread.
 #[test]
 fn threads_do_not_matter() {
-    let case = Case { x: [2, 40, 30, 31], o: 33, kernel: [3, 5], rule: rule([1, 1], [1, 2], [1, 1], 1) };
+    for kernel in [[3, 5], [3, 3]] {
+        compare_threads(&Case { x: [2, 40, 30, 31], o: 33, kernel, rule: rule([1, 1], [1, 2], [1, 1], 1) });
+    }
+}
+
+fn compare_threads(case: &Case) {
     let (xd, wd, yd) = (case.x, case.w(), case.y());
     let x = Tensor::new(DType::F32, &xd, &numbers(numel(&xd), 1));
     let w = Tensor::new(DType::F32, &wd, &numbers(numel(&wd), 2));

@@ -26,7 +26,7 @@ pub(crate) mod micro;
 pub(crate) mod parallel;
 pub(crate) mod scratch;
 mod shared;
-mod simd;
+pub(crate) mod simd;
 pub(crate) mod source;
 mod split;
 #[cfg(test)]

@@ -1,0 +1,341 @@
+//! Convolutions with kernels of 3×3 and stride 1 by Winograd's algorithm F(4×4, 3×3): a quarter of the multiplications.
+//!
+//! A block of tiles at a time: the tiles of the input are transformed, each of the 36 points is a product of matrices
+//! `[tiles, C] · [C, O]`, and the results are transformed back. The three steps meet between blocks, so that the
+//! transformed weights are read once for each block, by all threads together. The gradient of the input is the same with
+//! turned kernels; that of the weight sums products over tiles. In `f32` the error is about ten times that of the plain
+//! sum, some 1e-5 of the largest element; `f64` is not computed this way.
+
+mod lines;
+mod strips;
+
+use kiln_backend::{Conv2d, Layout, Result};
+
+use self::{
+    lines::{Grid, POINTS, Transforms, transforms},
+    strips::{Segment, segments},
+};
+use super::image::Image;
+use crate::{
+    gemm::{
+        canon::Canon,
+        drive::{self, Packed},
+        micro::{self, Kernel},
+        parallel,
+        scratch::with_scratch,
+    },
+    par::Shared,
+    pool::Block,
+    stored::Stored,
+};
+
+/// Outputs of a tile along one axis, and the inputs that they see.
+const TILE: usize = 4;
+const SEEN: usize = 6;
+/// Fewest channels on either side, and fewest tiles: below, the transforms cost more than they save.
+pub(super) const CHANNELS: usize = 16;
+const FEWEST_TILES: usize = 48;
+/// Numbers of transformed inputs and outputs that a block should have, and its fewest and most tiles.
+const BLOCK: usize = 1_500_000;
+const TILES: (usize, usize) = (128, 512);
+
+/// Whether a convolution is computed this way; `x` is its input, `y` its output, with the channels of a group.
+pub(super) fn suits(rule: &Conv2d, w: &Layout, y: &Layout) -> bool {
+    let (&[o, c, kh, kw], &[n, _, h, wide]) = (w.dims(), y.dims()) else { return false };
+    let plain =
+        rule.stride == [1, 1] && rule.dilation == [1, 1] && [kh, kw] == [3, 3] && rule.padding.iter().all(|&p| p <= 2);
+    let tiles = n * h.div_ceil(TILE) * wide.div_ceil(TILE);
+    // Tiles at the edges are partly empty.
+    let filled = 4 * n * h * wide >= 2 * tiles * TILE * TILE;
+    plain && filled && tiles >= FEWEST_TILES && c >= CHANNELS && o / rule.groups.max(1) >= CHANNELS
+}
+
+/// One problem: tiles of `y` see `x`, shifted by the padding.
+struct Problem<'a, S> {
+    kern: &'a Kernel<f32>,
+    transforms: &'a Transforms,
+    x: Image<*const S>,
+    /// Height and width of the tiled plane.
+    size: [usize; 2],
+    padding: [usize; 2],
+    tiles: [usize; 2],
+}
+
+impl<'a, S: Stored<Compute = f32>> Problem<'a, S> {
+    fn new(x: Image<*const S>, size: [usize; 2], padding: [usize; 2]) -> Self {
+        let kern = micro::best::<f32>();
+        let tiles = size.map(|extent| extent.div_ceil(TILE));
+        Problem { kern, transforms: transforms(kern.lanes), x, size, padding, tiles }
+    }
+
+    fn count(&self) -> usize {
+        self.x.n * self.tiles[0] * self.tiles[1]
+    }
+
+    /// Tiles of a block, for so many channels on both sides together.
+    fn block(&self, channels: usize) -> usize {
+        let tiles = (BLOCK / (POINTS * channels)).clamp(TILES.0, TILES.1);
+        drive::even(self.count(), tiles, 1)
+    }
+
+    /// Transforms the inputs of some tiles to `v`, `[POINTS, tiles, width]`.
+    ///
+    /// # Safety
+    /// The image is readable; `v` is this call's.
+    unsafe fn input(&self, parts: &[Segment], block: usize, width: usize, v: &Shared<'_, f32>) {
+        let lanes = self.kern.lanes;
+        let groups = width / lanes;
+        parallel::for_each(parts.len() * groups, rayon::current_num_threads(), &|i| {
+            let (part, c) = (&parts[i / groups], i % groups * lanes);
+            let pixels = part.len * TILE + SEEN - TILE;
+            let first = [
+                (part.y * TILE) as isize - self.padding[0] as isize,
+                (part.x * TILE) as isize - self.padding[1] as isize,
+            ];
+            with_scratch::<f32, _>(SEEN * pixels * lanes, |strip| {
+                // SAFETY: the strip has room for all pixels; a task writes its own tiles and channels.
+                unsafe {
+                    for row in 0..SEEN {
+                        let to = strip.add(row * pixels * lanes);
+                        strips::read(self.kern, &self.x, part.n, first[0] + row as isize, first[1], pixels, c, to);
+                    }
+                    for tile in 0..part.len {
+                        let from = Grid {
+                            start: strip.add(tile * TILE * lanes).cast_const(),
+                            row: pixels * lanes,
+                            column: lanes,
+                        };
+                        let start = v.start().add((part.at + tile) * width + c);
+                        let column = block * width;
+                        (self.transforms.input)(from, Grid { start, row: SEEN * column, column });
+                    }
+                }
+            });
+        });
+    }
+}
+
+/// Channels, rounded up to whole vectors.
+fn padded(channels: usize, lanes: usize) -> usize {
+    channels.next_multiple_of(lanes)
+}
+
+/// Computes one group. `filter` gives the nine taps of an output and an input channel, in the order of the kernel.
+///
+/// # Safety
+/// The images are readable and writable, as many, `out`'s elements are distinct and in no other image, and its size is the
+/// convolution's.
+pub(super) unsafe fn forward<S: Stored<Compute = f32>>(
+    x: Image<*const S>,
+    padding: [usize; 2],
+    filter: &(dyn Fn(usize, usize, &mut [f32; 9]) + Sync),
+    bias: Option<&[f32]>,
+    relu: bool,
+    out: Image<*mut S>,
+) -> Result<()> {
+    let p = Problem::new(x, [out.h, out.w], padding);
+    let (kern, lanes) = (p.kern, p.kern.lanes);
+    let (c, o) = (x.c, out.c);
+    let (cp, op) = (padded(c, lanes), padded(o, lanes));
+    let block = p.block(cp + op);
+    let mut u = Block::scratch::<f32>(POINTS * c * op)?;
+    let mut v = Block::scratch::<f32>(POINTS * block * cp)?;
+    let mut m = Block::scratch::<f32>(POINTS * block * op)?;
+    let (u, v, m) = (Shared::new(u.values::<f32>()), Shared::new(v.values::<f32>()), Shared::new(m.values::<f32>()));
+    let threads = rayon::current_num_threads();
+    let kb = drive::even(c, kern.kc, 8).min(kern.kc);
+    // Weights, in the panels that the matrix kernels read.
+    parallel::for_each(op / lanes, threads, &|group| {
+        let o0 = group * lanes;
+        let panel = o0 / (2 * lanes) * (2 * lanes);
+        let width = if panel + lanes < op { 2 * lanes } else { lanes };
+        let mut taps = [0f32; 9];
+        let mut from = [0f32; 9 * 16];
+        for ci in 0..c {
+            for lane in 0..lanes {
+                if o0 + lane < o {
+                    filter(o0 + lane, ci, &mut taps);
+                } else {
+                    taps = [0.0; 9];
+                }
+                (0..9).for_each(|tap| from[tap * lanes + lane] = taps[tap]);
+            }
+            let k0 = ci / kb * kb;
+            let nk = kb.min(c - k0);
+            let at = k0 * op + panel * nk + (ci - k0) * width + (o0 - panel);
+            let column = c * op;
+            // SAFETY: every group writes its own lanes of the panels, which have room for all channels.
+            unsafe {
+                let to = Grid { start: u.start().add(at), row: SEEN * column, column };
+                (p.transforms.filter)(Grid { start: from.as_ptr(), row: 3 * lanes, column: lanes }, to);
+            }
+        }
+    });
+    let mut shift = vec![0f32; op];
+    if let Some(bias) = bias {
+        shift[..o].copy_from_slice(&bias[..o]);
+    }
+    for start in (0..p.count()).step_by(block) {
+        let tiles = block.min(p.count() - start);
+        let parts = segments(p.tiles, start..start + tiles);
+        // SAFETY: the caller's promise; the steps follow each other, and tasks of one write different places.
+        unsafe { p.input(&parts, block, cp, &v) };
+        // Each point is divided further where there are few tiles for many channels.
+        let halves = if tiles >= 8 * kern.mr { 2 } else { 1 };
+        parallel::for_each(POINTS * halves, threads, &|i| {
+            let (point, half) = (i / halves, i % halves);
+            let rows = (half * tiles / halves, (half + 1) * tiles / halves);
+            // SAFETY: offsets of a point are inside its arrays; tasks write different rows of different points.
+            unsafe {
+                let packed = Packed { start: u.start().add(point * c * op), width: op };
+                let canon = Canon {
+                    rows: tiles,
+                    lanes: op,
+                    k: c,
+                    a: v.start().add(point * block * cp).cast_const(),
+                    a_row: cp as isize,
+                    a_k: 1,
+                    b: packed.start.cast_const(),
+                    b_k: 0,
+                    b_lane: 0,
+                    c: m.start().add(point * block * op),
+                    c_row: op as isize,
+                    c_lane: 1,
+                    load_c: false,
+                    bias: core::ptr::null(),
+                    bias_on_rows: false,
+                    relu: false,
+                };
+                drive::part::<f32, f32>(&canon, kern, rows, (0, op), Some(packed));
+            }
+        });
+        let groups = op / lanes;
+        parallel::for_each(parts.len() * groups, threads, &|i| {
+            let (part, o0) = (&parts[i / groups], i % groups * lanes);
+            let pixels = part.len * TILE;
+            // Whole blocks of vectors are read when rows are turned.
+            with_scratch::<f32, _>((TILE * pixels + lanes) * lanes, |strip| {
+                // SAFETY: the strip has room for all pixels; tasks write different pixels and channels.
+                unsafe {
+                    for tile in 0..part.len {
+                        let from = m.start().add((part.at + tile) * op + o0).cast_const();
+                        let from = Grid { start: from, row: SEEN * block * op, column: block * op };
+                        let start = strip.add(tile * TILE * lanes);
+                        let to = Grid { start, row: pixels * lanes, column: lanes };
+                        (p.transforms.output)(from, to, shift[o0..].as_ptr(), relu);
+                    }
+                    let x0 = part.x * TILE;
+                    for row in 0..TILE.min(p.size[0] - part.y * TILE) {
+                        let from = strip.add(row * pixels * lanes).cast_const();
+                        strips::write(
+                            kern,
+                            &out,
+                            part.n,
+                            part.y * TILE + row,
+                            x0,
+                            pixels.min(p.size[1] - x0),
+                            o0,
+                            from,
+                        );
+                    }
+                }
+            });
+        });
+    }
+    Ok(())
+}
+
+/// Computes one group's gradient of the weight, and hands the nine taps of each output and input channel to `store`.
+///
+/// # Safety
+/// The images are readable, as many, and `grad` has the size of the convolution's output.
+pub(super) unsafe fn grad_weight<S: Stored<Compute = f32>>(
+    grad: Image<*const S>,
+    x: Image<*const S>,
+    padding: [usize; 2],
+    store: &(dyn Fn(usize, usize, &[f32; 9]) + Sync),
+) -> Result<()> {
+    let p = Problem::new(x, [grad.h, grad.w], padding);
+    let (kern, lanes) = (p.kern, p.kern.lanes);
+    let (c, o) = (x.c, grad.c);
+    let (cp, op) = (padded(c, lanes), padded(o, lanes));
+    let block = p.block(cp + op);
+    let mut sums = Block::scratch::<f32>(POINTS * c * op)?;
+    let mut v = Block::scratch::<f32>(POINTS * block * cp)?;
+    let mut m = Block::scratch::<f32>(POINTS * block * op)?;
+    let (sums, v, m) =
+        (Shared::new(sums.values::<f32>()), Shared::new(v.values::<f32>()), Shared::new(m.values::<f32>()));
+    let threads = rayon::current_num_threads();
+    for start in (0..p.count()).step_by(block) {
+        let tiles = block.min(p.count() - start);
+        let parts = segments(p.tiles, start..start + tiles);
+        // SAFETY: as in `forward`.
+        unsafe { p.input(&parts, block, cp, &v) };
+        let groups = op / lanes;
+        parallel::for_each(parts.len() * groups, threads, &|i| {
+            let (part, o0) = (&parts[i / groups], i % groups * lanes);
+            let pixels = part.len * TILE;
+            with_scratch::<f32, _>(TILE * pixels * lanes, |strip| {
+                // SAFETY: as in `Problem::input`.
+                unsafe {
+                    for row in 0..TILE {
+                        let (y, x) = ((part.y * TILE + row) as isize, (part.x * TILE) as isize);
+                        strips::read(kern, &grad, part.n, y, x, pixels, o0, strip.add(row * pixels * lanes));
+                    }
+                    for tile in 0..part.len {
+                        let from = Grid {
+                            start: strip.add(tile * TILE * lanes).cast_const(),
+                            row: pixels * lanes,
+                            column: lanes,
+                        };
+                        let (start, column) = (m.start().add((part.at + tile) * op + o0), block * op);
+                        (p.transforms.gradient)(from, Grid { start, row: SEEN * column, column });
+                    }
+                }
+            });
+        });
+        let halves = if c >= 8 * kern.mr { 2 } else { 1 };
+        parallel::for_each(POINTS * halves, threads, &|i| {
+            let (point, half) = (i / halves, i % halves);
+            let canon = Canon {
+                rows: c,
+                lanes: op,
+                k: tiles,
+                a: v.start().wrapping_add(point * block * cp).cast_const(),
+                a_row: 1,
+                a_k: cp as isize,
+                b: m.start().wrapping_add(point * block * op).cast_const(),
+                b_k: op as isize,
+                b_lane: 1,
+                c: sums.start().wrapping_add(point * c * op),
+                c_row: op as isize,
+                c_lane: 1,
+                load_c: start > 0,
+                bias: core::ptr::null(),
+                bias_on_rows: false,
+                relu: false,
+            };
+            // SAFETY: offsets of a point are inside its arrays; tasks write different rows of different points.
+            unsafe {
+                drive::part::<f32, f32>(&canon, kern, (half * c / halves, (half + 1) * c / halves), (0, op), None)
+            };
+        });
+    }
+    parallel::for_each(op / lanes, threads, &|group| {
+        let o0 = group * lanes;
+        let mut to = [0f32; 9 * 16];
+        for ci in 0..c {
+            let from = Grid {
+                start: sums.start().wrapping_add(ci * op + o0).cast_const(),
+                row: SEEN * c * op,
+                column: c * op,
+            };
+            // SAFETY: the sums of all points are there; the taps of a vector of channels fit.
+            unsafe { (p.transforms.taps)(from, Grid { start: to.as_mut_ptr(), row: 3 * lanes, column: lanes }) };
+            for lane in 0..lanes.min(o - o0) {
+                store(o0 + lane, ci, &std::array::from_fn(|tap| to[tap * lanes + lane]));
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Strips of pixels with a vector of channels each: between images in any layout and the transforms.
+
+use crate::{
+    conv::image::{Image, gather, scatter},
+    gemm::micro::{Kernel, PackLanes, Transposed},
+    stored::Stored,
+};
+
+/// A row of tiles of one image.
+pub(super) struct Segment {
+    pub n: usize,
+    /// Numbers of the tiles' row and of the first tile in it.
+    pub y: usize,
+    pub x: usize,
+    pub len: usize,
+    /// Which tile of the block the first is.
+    pub at: usize,
+}
+
+/// Most tiles of a segment, so that a strip stays in the second-level cache.
+const MOST: usize = 32;
+
+/// Cuts the tiles `range`, counted through all images, into rows.
+pub(super) fn segments(tiles: [usize; 2], range: std::ops::Range<usize>) -> Vec<Segment> {
+    let (per, mut out, mut at) = (tiles[0] * tiles[1], Vec::new(), range.start);
+    while at < range.end {
+        let (rest, x) = (at % per, at % tiles[1]);
+        let len = (tiles[1] - x).min(range.end - at).min(MOST);
+        out.push(Segment { n: at / per, y: rest / tiles[1], x, len, at: at - range.start });
+        at += len;
+    }
+    out
+}
+
+/// Copies `pixels` pixels from `(y, x)` on to `to`, a vector of the channels from `c` on for each; 0 where there is no
+/// pixel or no channel.
+///
+/// # Safety
+/// The image is readable, and `to` writable for `pixels` vectors.
+#[allow(clippy::too_many_arguments)]
+pub(super) unsafe fn read<S: Stored<Compute = f32>>(
+    kern: &Kernel<f32>,
+    image: &Image<*const S>,
+    n: usize,
+    y: isize,
+    x: isize,
+    pixels: usize,
+    c: usize,
+    to: *mut f32,
+) {
+    let lanes = kern.lanes;
+    let inside = y >= 0 && y < image.h as isize;
+    let low = if inside { (-x).clamp(0, pixels as isize) as usize } else { pixels };
+    let high = if inside { (image.w as isize - x).clamp(low as isize, pixels as isize) as usize } else { pixels };
+    // SAFETY: the caller's promise; `low..high` are the pixels inside the image.
+    unsafe {
+        std::slice::from_raw_parts_mut(to, low * lanes).fill(0.0);
+        std::slice::from_raw_parts_mut(to.add(high * lanes), (pixels - high) * lanes).fill(0.0);
+        if low == high {
+            return;
+        }
+        let (count, there) = (high - low, lanes.min(image.c - c));
+        let from = image.ptr.offset(image.at(n, c, y as usize, (x + low as isize) as usize));
+        let to = to.add(low * lanes);
+        let [_, sc, _, sw] = image.strides;
+        if S::DIRECT && sw == 1 && sc != 1 {
+            // `DIRECT` says that S is f32.
+            (kern.pack_lanes)(&PackLanes {
+                src: from.cast(),
+                k: count,
+                lanes: there,
+                k_stride: 1,
+                lane_stride: sc,
+                dst: to,
+                panel: lanes,
+                last: lanes,
+            });
+            return;
+        }
+        for pixel in 0..count {
+            let to = to.add(pixel * lanes);
+            gather(from.offset(pixel as isize * sw), sc, there, to);
+            std::slice::from_raw_parts_mut(to.add(there), lanes - there).fill(0.0);
+        }
+    }
+}
+
+/// Copies vectors of channels to pixels: the other way of [`read`].
+///
+/// # Safety
+/// The pixels are in the image, and nobody else accesses these channels of them; `from` is readable for `pixels` vectors
+/// and as many more as a vector has lanes.
+#[allow(clippy::too_many_arguments)]
+pub(super) unsafe fn write<S: Stored<Compute = f32>>(
+    kern: &Kernel<f32>,
+    image: &Image<*mut S>,
+    n: usize,
+    y: usize,
+    x: usize,
+    pixels: usize,
+    c: usize,
+    from: *const f32,
+) {
+    let (lanes, there) = (kern.lanes, kern.lanes.min(image.c - c));
+    let [_, sc, _, sw] = image.strides;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let to = image.ptr.offset(image.at(n, c, y, x));
+        if S::DIRECT && sw == 1 && sc != 1 {
+            // `DIRECT` says that S is f32.
+            (kern.store_transposed)(&Transposed {
+                tile: from,
+                ld: lanes,
+                rows: pixels,
+                cols: there,
+                c: to.cast(),
+                c_cs: sc,
+                load_c: false,
+                bias: core::ptr::null(),
+                relu: false,
+            });
+            return;
+        }
+        for pixel in 0..pixels {
+            scatter(from.add(pixel * lanes), to.offset(pixel as isize * sw), sc, there);
+        }
+    }
+}
