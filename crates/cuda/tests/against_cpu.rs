@@ -8,6 +8,14 @@
 use kiln_backend::*;
 use parking_lot::RwLock;
 
+#[path = "against_cpu/layers.rs"]
+mod layers;
+
+/// What the modules of this test share.
+mod support {
+    pub(crate) use super::{FLOATS, Lie, RECORD, Tensor, device, host, index, numbers, read, same, target, tensor};
+}
+
 /// A tensor of a test: values in a buffer, and a layout over it.
 struct Tensor {
     buffer: Box<dyn Buffer>,
