@@ -391,3 +391,20 @@ fn a_bias_and_its_relu() {
         }
     }
 }
+
+#[test]
+fn relu_lets_through_what_was_above_0() {
+    let Some(device) = device() else { return };
+    for on in [device as &dyn Backend, kiln_cpu::backend()] {
+        let shape = Shape::new(&[2, 3]).unwrap();
+        let given = |values: &[f64]| Tensor {
+            buffer: on.adopt(host(DType::F32, values)).unwrap(),
+            layout: Layout::contiguous(shape),
+        };
+        let (grad, y) = (given(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), given(&[1.0, 0.0, f64::NAN, 0.5, -0.0, 9.0]));
+        let (mut out, mut bias) = (given(&[9.0; 6]), target(on, DType::F32, &[3], Lie::Dense));
+        on.relu_bias_grad(grad.view(), y.view(), 1, out.view_mut(), bias.view_mut()).unwrap();
+        assert_eq!(read(on, &out), [2.0, 0.0, 4.0, 5.0, 0.0, 7.0]);
+        assert_eq!(read(on, &bias), [7.0, 0.0, 11.0]);
+    }
+}
