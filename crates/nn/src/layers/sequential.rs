@@ -4,7 +4,7 @@ use std::fmt;
 
 use kiln_tensor::{Error, Result, Tensor};
 
-use crate::{Field, FieldKind, Module, ModuleTree, Part, PartMut, Training};
+use crate::{Field, FieldKind, Module, ModuleTree, Part, PartMut, Summary, Training};
 
 /// Layers one after another, each fed with the output of the one before. They are named by position
 /// (`0`, `1`, …) unless they are given names.
@@ -121,6 +121,12 @@ impl Module for Sequential {
             };
         }
         Ok(x)
+    }
+
+    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+        self.children
+            .iter()
+            .try_fold(x.clone(), |x, (child, module)| module.summarise(&Summary::path(name, child), &x, summary))
     }
 }
 
