@@ -3,9 +3,9 @@
 use std::{any::Any, fmt};
 
 use crate::{
-    Affine, ArgReduceOp, BinaryOp, ClassLoss, Conv2d, DType, Distribution, HostVec, Layout, NormGrads, OptimRule,
-    OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState, ReduceOp, Result, RunningStats, Scalar,
-    ScatterMode, SideOf, UnaryOp,
+    Affine, ArgReduceOp, BinaryOp, ClassLoss, Conv2d, DType, Distribution, Element, Error, HostVec, Layout,
+    MemoryStats, NormGrads, OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState, ReduceOp,
+    Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, dispatch_dtype,
 };
 
 /// A piece of a device's memory that holds elements of one type.
@@ -75,19 +75,6 @@ pub enum Operand<'a> {
     Scalar(Scalar),
 }
 
-/// Memory of a device, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryStats {
-    /// In use by tensors now.
-    pub allocated: usize,
-    /// The most that was in use at one time since the last reset.
-    pub peak_allocated: usize,
-    /// Held from the system, free cached blocks included.
-    pub reserved: usize,
-    /// How often memory was asked of the system.
-    pub system_allocations: u64,
-}
-
 /// The primitives of one device. Object-safe: tensors call it through `&'static dyn Backend`.
 ///
 /// # Contract
@@ -107,6 +94,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn alloc(&self, dtype: DType, len: usize) -> Result<Box<dyn Buffer>>;
     /// Takes over host memory: without a copy on the CPU, by an upload elsewhere.
     fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>>;
+    /// Memory filled from bytes in native order, as a mapped file holds them: one copy, to where the elements
+    /// are wanted. For `bool` any byte but 0 is `true`.
+    fn import(&self, dtype: DType, bytes: &[u8]) -> Result<Box<dyn Buffer>> {
+        self.adopt(host_vec(dtype, bytes)?)
+    }
     /// Waits for the work before it and copies `len` elements from position `start` to the host.
     fn download(&self, src: &dyn Buffer, start: usize, dst: &mut [u8]) -> Result<()>;
     /// Waits until all work is done.
@@ -331,4 +323,16 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// One step of all parameters of a group with learning rate `lr`.
     fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()>;
+}
+
+/// Bytes in native order as a vector of elements.
+fn host_vec(dtype: DType, bytes: &[u8]) -> Result<HostVec> {
+    if !bytes.len().is_multiple_of(dtype.size()) {
+        return Err(Error::argument("import", format!("{} bytes are no whole number of {dtype}", bytes.len())));
+    }
+    let copy = |out: &mut [u8]| {
+        out.copy_from_slice(bytes);
+        Ok(())
+    };
+    dispatch_dtype!(dtype, T => Ok(T::into_host(T::read_vec(bytes.len() / dtype.size(), copy)?)))
 }

@@ -13,6 +13,7 @@ mod error;
 mod host;
 mod layout;
 mod loss;
+mod memory;
 mod op;
 mod optim;
 mod scalar;
@@ -22,13 +23,14 @@ mod table;
 
 pub use half;
 
-pub use backend::{Backend, Buffer, MemoryStats, Operand, View, ViewMut};
+pub use backend::{Backend, Buffer, Operand, View, ViewMut};
 pub use conv::{Affine, Conv2d, NormGrads, Pool2d, PoolDivisor, RunningStats};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};
 pub use host::HostVec;
 pub use layout::Layout;
 pub use loss::{ClassLoss, ClassLossInput, PointwiseLoss, PointwiseLossKind, Reduction};
+pub use memory::{Bytes, MemoryStats};
 pub use op::{ArgReduceOp, BinaryOp, Distribution, Ramp, RandomState, ReduceOp, ScatterMode, SideOf, UnaryOp};
 pub use optim::{OptimRule, OptimSlot};
 pub use scalar::Scalar;

@@ -74,7 +74,7 @@ unsafe fn wait(stream: &Stream, event: Event) -> Result<()> {
 
 impl Copies {
     pub(crate) fn new(context: Context) -> Result<Copies> {
-        Ok(Copies { stream: Stream::new(context)?, uploads: Uploads::default(), idle: Vec::new(), spare: Vec::new() })
+        Ok(Copies { stream: Stream::new(context)?, uploads: Uploads::large(), idle: Vec::new(), spare: Vec::new() })
     }
 
     fn event(&mut self) -> Result<Event> {

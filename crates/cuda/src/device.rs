@@ -2,7 +2,7 @@
 
 use std::{ffi::c_void, fmt, sync::OnceLock};
 
-use kiln_backend::{Error, ErrorKind, HostVec, MemoryStats, Result};
+use kiln_backend::{DType, Error, ErrorKind, MemoryStats, Result};
 use parking_lot::Mutex;
 
 use crate::{
@@ -119,7 +119,7 @@ impl Device {
             stream,
             memory: Mutex::new(memory),
             copies: Mutex::new(Copies::new(context)?),
-            uploads: Mutex::default(),
+            uploads: Mutex::new(Uploads::small()),
             downloads: Mutex::default(),
             status: StatusRecord { address: record, writers: Mutex::default() },
             kernels,
@@ -224,8 +224,10 @@ impl Device {
         MemoryStats { allocated: stats.allocated.saturating_sub(idle), ..stats }
     }
 
-    pub(crate) fn upload(&'static self, data: &HostVec) -> Result<CudaBuffer> {
-        let bytes = data.bytes();
+    /// A whole number of elements, given as bytes.
+    pub(crate) fn upload(&'static self, dtype: DType, bytes: &[u8]) -> Result<CudaBuffer> {
+        let len = bytes.len() / dtype.size();
+        let bytes = &bytes[..len * dtype.size()];
         if bytes.len() >= copies::LEAST {
             let alloc = |copies: &mut Copies| {
                 let result = self.memory.lock().alloc(bytes.len());
@@ -235,10 +237,10 @@ impl Device {
                 }
             };
             let arrived = self.copies.lock().send(&self.stream, bytes, alloc)?;
-            return Ok(CudaBuffer::from_block(data.dtype(), data.len(), Block::arrived(self, arrived)));
+            return Ok(CudaBuffer::from_block(dtype, len, Block::arrived(self, arrived)));
         }
-        let buffer = CudaBuffer::new(self, data.dtype(), data.len())?;
-        if !data.is_empty() {
+        let buffer = CudaBuffer::new(self, dtype, len)?;
+        if len > 0 {
             // SAFETY: the buffer was made for as many bytes.
             unsafe { self.uploads.lock().send(&self.stream, bytes, buffer.address())? };
         }

@@ -9,7 +9,7 @@ use crate::rewrite::{Kernels, rewrite};
 /// libraries), and computes as the device does: no fused multiply-add, integers wrap, any pointer may be cast.
 const KERNEL_FLAGS: [&str; 8] = [
     "-O2",
-    "-fsanitize=thread,alignment",
+    "-fsanitize=thread,alignment,bounds,shift,integer-divide-by-zero,float-cast-overflow,bool,enum,unreachable,return",
     "-ffp-contract=off",
     "-fwrapv",
     "-fno-strict-aliasing",

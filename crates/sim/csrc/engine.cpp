@@ -150,7 +150,10 @@ static void thread_main() {
 }
 
 Here here() {
-    return {engine.current, engine.block_epoch, engine.warp_epochs[engine.current / 32]};
+    const dim3 &at = engine.block_index;
+    const uint32_t *grid = engine.launch.grid;
+    return {engine.current, engine.block_epoch, engine.warp_epochs[engine.current / 32],
+            at.x + uint64_t(grid[0]) * (at.y + uint64_t(grid[1]) * at.z)};
 }
 
 static void copy(uint32_t (&out)[3], uint32_t x, uint32_t y, uint32_t z) { out[0] = x, out[1] = y, out[2] = z; }

@@ -32,6 +32,7 @@ struct SimLaunch {
     uint32_t dynamic_shared;
     uint32_t shared_limit;
     uint32_t order;  // 0 in order, 1 reversed, 2 random
+    uint32_t races;  // whether accesses to global memory by threads that nothing orders are looked for
     uint64_t seed;
     const SimRange *live;
     size_t live_count;
@@ -47,6 +48,8 @@ enum SimFaultKind : uint32_t {
     SIM_TRAP = 7,
     SIM_SHARED_SIZE = 8,
     SIM_SHARED_UNINITIALISED = 9,
+    SIM_GLOBAL_RACE = 10,
+    SIM_UNDEFINED = 11,
 };
 
 struct SimFault {
@@ -93,7 +96,7 @@ void install_signals();
 void begin_accesses(const SimLaunch &launch);
 void finish_accesses(SimOutcome &outcome);
 void begin_block(uint32_t dynamic_shared);
-void global_access(uint64_t address, uint32_t size, bool write);
+void global_access(uint64_t address, uint32_t size, bool write, bool atomic);
 void shared_access(uint64_t address, uint32_t size, bool write);
 void check_shared_guards();
 
@@ -101,6 +104,7 @@ struct Here {
     uint32_t thread;       // linear index in the block
     uint32_t block_epoch;  // barriers passed
     uint32_t warp_epoch;   // synchronisations of this thread's warp
+    uint64_t block;        // linear index in the grid
 };
 Here here();
 // Records a fault of the running thread; a fatal one does not return while a kernel runs.

@@ -11,6 +11,7 @@
 #include <bit>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -151,6 +152,63 @@ void mark(uint64_t address, uint32_t size, bool write) {
     }
 }
 
+// --- races through global memory ---
+
+// Who wrote a byte last, and the two latest threads that read it.
+struct GlobalByte {
+    Accessor writer, reader, earlier_reader;
+    uint64_t writer_block = 0, reader_block = 0, earlier_block = 0;
+    bool atomic = false;
+};
+
+struct GlobalPage {
+    GlobalByte bytes[4096];
+};
+
+bool watch_races = false;
+std::unordered_map<uint64_t, std::unique_ptr<GlobalPage>> global_shadow;
+
+// Blocks of a launch are in no order at all.
+bool unordered(const Accessor &before, uint64_t block, const Here &now) {
+    if (before.thread == NOBODY) return false;
+    return block != now.block || unordered(before, now);
+}
+
+void race_check(uint64_t address, uint32_t size, bool write, bool atomic) {
+    const Here now = here();
+    const Accessor me{now.thread, now.block_epoch, now.warp_epoch};
+    for (uint64_t at = address; at < address + size; ++at) {
+        auto &page = global_shadow[at >> 12];
+        if (!page) page = std::make_unique<GlobalPage>();
+        GlobalByte &byte = page->bytes[at & 4095];
+        const bool both_atomic = atomic && byte.atomic;
+        const bool written = !both_atomic && unordered(byte.writer, byte.writer_block, now);
+        const bool read = write && !atomic && unordered(byte.reader, byte.reader_block, now);
+        const bool read_before = write && !atomic && unordered(byte.earlier_reader, byte.earlier_block, now);
+        if (written || read || read_before) {
+            const Accessor &other = written ? byte.writer : read ? byte.reader : byte.earlier_reader;
+            fault(SIM_GLOBAL_RACE, false, "%s %#llx, which thread %u of block %llu %s in the same launch, in no order",
+                  write ? "writes" : "reads", static_cast<unsigned long long>(at), other.thread,
+                  static_cast<unsigned long long>(written ? byte.writer_block
+                                                  : read  ? byte.reader_block
+                                                          : byte.earlier_block),
+                  written ? "wrote" : "read");
+        }
+        if (write) {
+            byte.writer = me;
+            byte.writer_block = now.block;
+            byte.atomic = atomic;
+        } else if (byte.reader.thread == now.thread && byte.reader_block == now.block) {
+            byte.reader = me;
+        } else {
+            byte.earlier_reader = byte.reader;
+            byte.earlier_block = byte.reader_block;
+            byte.reader = me;
+            byte.reader_block = now.block;
+        }
+    }
+}
+
 void collect(std::vector<SimRange> &out, const std::vector<uint64_t> &order, bool write) {
     out.clear();
     for (uint64_t index : order) {
@@ -175,7 +233,7 @@ void collect(std::vector<SimRange> &out, const std::vector<uint64_t> &order, boo
 
 void check(uint64_t address, uint32_t size, bool write, bool atomic = false) {
     if (arena.has(address)) {
-        global_access(address, size, write);
+        global_access(address, size, write, atomic);
     } else if (shared.has(address)) {
         shared_check(address, size, write, atomic);
     } else if (address < 65536) {
@@ -186,7 +244,7 @@ void check(uint64_t address, uint32_t size, bool write, bool atomic = false) {
 
 }  // namespace
 
-void global_access(uint64_t address, uint32_t size, bool write) {
+void global_access(uint64_t address, uint32_t size, bool write, bool atomic) {
     if (!find_live(address, address + size)) {
         const SimRange *after = std::upper_bound(live, live + live_count, address,
                                                  [](uint64_t a, const SimRange &range) { return a < range.begin; });
@@ -202,6 +260,7 @@ void global_access(uint64_t address, uint32_t size, bool write) {
         return;
     }
     mark(address, size, write);
+    if (watch_races) race_check(address, size, write, atomic);
 }
 
 void begin_accesses(const SimLaunch &launch) {
@@ -209,6 +268,8 @@ void begin_accesses(const SimLaunch &launch) {
     live_count = launch.live_count;
     last_live = {1, 0};
     pages.clear();
+    watch_races = launch.races != 0;
+    global_shadow.clear();
     last_page_index = ~0ull;
     shared = {reinterpret_cast<uint64_t>(shared_bytes), SHARED_BYTES};
 }
@@ -317,6 +378,20 @@ struct UbsanMismatch {
     const UbsanType *type;
     unsigned char log_alignment, access;
 };
+
+// The other checks of the compiler, each with the place in the source.
+#define KILN_SIM_UNDEFINED(name, what, ...)                                                                        \
+    void __ubsan_handle_##name(const UbsanSite *site __VA_OPT__(, ) __VA_ARGS__) {                                 \
+        if (sim::running) sim::fault(SIM_UNDEFINED, true, "%s:%u: " what, site->file, site->line);                 \
+    }
+KILN_SIM_UNDEFINED(out_of_bounds, "an index outside an array", uint64_t)
+KILN_SIM_UNDEFINED(shift_out_of_bounds, "a shift by more bits than there are, or by a negative number", uint64_t, uint64_t)
+KILN_SIM_UNDEFINED(divrem_overflow, "a division by zero, or one that overflows", uint64_t, uint64_t)
+KILN_SIM_UNDEFINED(float_cast_overflow, "a number that does not fit the integer that it is made", uint64_t)
+KILN_SIM_UNDEFINED(load_invalid_value, "a truth value or an enum that is none", uint64_t)
+KILN_SIM_UNDEFINED(builtin_unreachable, "code that is said to be out of reach")
+KILN_SIM_UNDEFINED(missing_return, "a function that ends without its value")
+#undef KILN_SIM_UNDEFINED
 
 void __ubsan_handle_type_mismatch_v1(const UbsanMismatch *data, uint64_t address) {
     if (!sim::running) return;

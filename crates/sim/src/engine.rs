@@ -36,6 +36,7 @@ pub struct Launch {
     pub dynamic_shared: u32,
     pub shared_limit: u32,
     pub order: u32,
+    pub races: u32,
     pub seed: u64,
     pub live: *const Range,
     pub live_count: usize,
@@ -78,17 +79,23 @@ unsafe impl Sync for Kernel {}
 impl Kernel {
     /// The kernel of this name.
     pub fn find(name: &str) -> Option<&'static Kernel> {
+        Kernel::all().find(|kernel| kernel.name().to_bytes() == name.as_bytes())
+    }
+
+    fn all() -> impl Iterator<Item = &'static Kernel> {
         // SAFETY: `build.rs` writes `sim_table_count` tables, whose pointers are to constants of the program, as are
         // those from each kernel to the next.
         unsafe {
             let tables = std::slice::from_raw_parts((&raw const sim_tables).cast::<*const Table>(), sim_table_count);
-            tables
-                .iter()
-                .flat_map(|table| {
-                    std::iter::successors((*(**table).first).as_ref(), |kernel: &&Kernel| kernel.next.as_ref())
-                })
-                .find(|kernel| CStr::from_ptr(kernel.name).to_bytes() == name.as_bytes())
+            tables.iter().flat_map(|table| {
+                std::iter::successors((*(**table).first).as_ref(), |kernel: &&Kernel| kernel.next.as_ref())
+            })
         }
+    }
+
+    fn name(&self) -> &'static CStr {
+        // SAFETY: the tables' names are constants that a zero ends.
+        unsafe { CStr::from_ptr(self.name) }
     }
 
     /// The bytes of each parameter.
@@ -102,6 +109,11 @@ impl Kernel {
         // SAFETY: the table has `count` kinds and one more.
         unsafe { std::slice::from_raw_parts(self.kinds, self.count as usize) }.iter().map(|kind| *kind != 0)
     }
+}
+
+/// The names of all kernels that this build has.
+pub fn kernel_names() -> Vec<String> {
+    Kernel::all().map(|kernel| kernel.name().to_string_lossy().into_owned()).collect()
 }
 
 /// Something that went wrong in a kernel.
@@ -177,6 +189,8 @@ fn kind(raw: u32) -> Kind {
         6 => Kind::SharedBounds,
         8 => Kind::SharedSize,
         9 => Kind::SharedUninitialised,
+        10 => Kind::GlobalRace,
+        11 => Kind::Undefined,
         _ => Kind::Trap,
     }
 }

@@ -5,6 +5,8 @@
 #[cfg(feature = "device")]
 pub mod api;
 #[cfg(feature = "device")]
+mod blas;
+#[cfg(feature = "device")]
 mod clock;
 #[cfg(feature = "device")]
 mod engine;
@@ -30,10 +32,18 @@ mod work;
 mod world;
 
 #[cfg(feature = "device")]
-pub use api::status::Status;
+pub use api::status::{Status, error_codes};
 #[cfg(feature = "device")]
-pub use profile::{Order, Profile};
+pub use blas::BlasStatus;
 #[cfg(feature = "device")]
-pub use report::{Counts, Finding, Kind};
+pub use blas::attributes::{Kind as Descriptor, LAYOUT, OPERATION, PREFERENCE};
+#[cfg(feature = "device")]
+pub use blas::heuristic::{Algorithm, Candidate};
+#[cfg(feature = "device")]
+pub use engine::kernel_names;
+#[cfg(feature = "device")]
+pub use profile::{Faults, Nth, Order, Profile};
+#[cfg(feature = "device")]
+pub use report::{Counts, Finding, Kind, Window};
 #[cfg(feature = "device")]
 pub use testing::Session;

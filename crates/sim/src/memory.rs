@@ -112,6 +112,12 @@ impl Memory {
         (end <= allocation.end()).then_some(*allocation)
     }
 
+    /// The live allocation that holds the byte at `address`, or ends a little before it.
+    pub fn before(&self, address: u64) -> Option<Allocation> {
+        let (_, allocation) = self.live.range(..=address).next_back()?;
+        (address < allocation.end() + (1 << 16)).then_some(*allocation)
+    }
+
     /// Everything that kernels may touch, in ascending order.
     pub fn ranges(&self) -> Vec<Range> {
         self.live.values().map(|allocation| Range { begin: allocation.begin, end: allocation.end() }).collect()

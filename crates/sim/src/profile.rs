@@ -28,17 +28,64 @@ pub struct Profile {
     pub order: Order,
     /// Of the random order.
     pub seed: u64,
+    /// Whether races through global memory, inside a launch, are looked for, which takes time and memory.
+    pub races: bool,
+    /// What fails on purpose.
+    pub faults: Faults,
+}
+
+/// The `n`-th of something, from 1; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nth {
+    at: u64,
+    seen: u64,
+}
+
+impl Nth {
+    /// The one with this number.
+    #[must_use]
+    pub fn new(at: u64) -> Nth {
+        Nth { at, seen: 0 }
+    }
+
+    /// Counts one, and says whether it is the one.
+    pub fn fails(&mut self) -> bool {
+        self.seen += 1;
+        self.seen == self.at
+    }
+}
+
+/// Failures that a program has to live with.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// The allocation of device memory that finds none.
+    pub allocation: Nth,
+    /// The launch, of a kernel or a product, that fails.
+    pub launch: Nth,
+    /// Epilogues (`cublasLtEpilogue_t`) for which the heuristic offers nothing.
+    pub no_epilogues: Vec<i64>,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { arch: 90, driver: 13000, memory: 4 << 30, pools: true, order: Order::Forward, seed: 0 }
+        Profile {
+            arch: 90,
+            driver: 13000,
+            memory: 4 << 30,
+            pools: true,
+            order: Order::Forward,
+            seed: 0,
+            races: false,
+            faults: Faults::default(),
+        }
     }
 }
 
 impl Profile {
     /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_MEMORY`, `KILN_SIM_POOLS`,
-    /// `KILN_SIM_ORDER` (forward, reversed, random) and `KILN_SIM_SEED`.
+    /// `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`,
+    /// `KILN_SIM_FAIL_ALLOCATION`,
+    /// `KILN_SIM_FAIL_LAUNCH` and `KILN_SIM_NO_EPILOGUES` (numbers, with commas).
     pub fn from_env() -> Self {
         let mut profile = Profile::default();
         read("KILN_SIM_ARCH", &mut profile.arch);
@@ -47,12 +94,21 @@ impl Profile {
         let mut pools = u8::from(profile.pools);
         read("KILN_SIM_POOLS", &mut pools);
         profile.pools = pools != 0;
+        let mut races = 0u8;
+        read("KILN_SIM_RACES", &mut races);
+        profile.races = races != 0;
         read("KILN_SIM_SEED", &mut profile.seed);
         match env::var("KILN_SIM_ORDER").as_deref() {
             Ok("reversed") => profile.order = Order::Reversed,
             Ok("random") => profile.order = Order::Random,
             _ => {}
         }
+        let (mut allocation, mut launch) = (0, 0);
+        read("KILN_SIM_FAIL_ALLOCATION", &mut allocation);
+        read("KILN_SIM_FAIL_LAUNCH", &mut launch);
+        let epilogues = env::var("KILN_SIM_NO_EPILOGUES").unwrap_or_default();
+        let no_epilogues = epilogues.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+        profile.faults = Faults { allocation: Nth::new(allocation), launch: Nth::new(launch), no_epilogues };
         profile
     }
 

@@ -1,4 +1,5 @@
 //! What was seen: findings, each a mistake with its place, and counts of what a program asked of the driver.
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::path::Path;
 use std::{env, fs, process};
@@ -26,12 +27,20 @@ pub enum Kind {
     SharedSize,
     /// A read of shared memory that nobody has written.
     SharedUninitialised,
+    /// Two accesses to global memory by threads of one launch that nothing orders.
+    GlobalRace,
+    /// What C++ does not define.
+    Undefined,
     /// Two operations on the same bytes with nothing that orders them.
     Unordered,
     /// Memory that is given back while queued work still uses it.
     FreeInUse,
     /// The host touched pinned memory that a copy was still using.
     HostTooEarly,
+    /// A descriptor that was destroyed, or never was one of its sort.
+    Descriptor,
+    /// A product whose output lies over what it reads, or over itself.
+    Overlap,
     /// A kernel whose parameters in the PTX are not those of the simulator's build.
     Signature,
 }
@@ -49,9 +58,13 @@ impl Kind {
             Kind::Trap => "trap",
             Kind::SharedSize => "too much shared memory",
             Kind::SharedUninitialised => "uninitialised shared memory",
+            Kind::GlobalRace => "race in global memory",
+            Kind::Undefined => "undefined behaviour",
             Kind::Unordered => "unordered access",
             Kind::FreeInUse => "freed while in use",
             Kind::HostTooEarly => "host access too early",
+            Kind::Descriptor => "wrong descriptor",
+            Kind::Overlap => "overlapping matrices",
             Kind::Signature => "signature",
         }
     }
@@ -85,6 +98,17 @@ macro_rules! counts {
             pub fn rows(&self) -> Vec<(&'static str, u64)> {
                 vec![$(($label, self.$name)),*]
             }
+
+            /// What has been added since.
+            fn since(&self, before: &Counts) -> Counts {
+                Counts { $($name: self.$name.saturating_sub(before.$name)),* }
+            }
+
+            /// `{"launches": 3, …}`
+            fn json(&self) -> String {
+                let rows = self.rows().into_iter().map(|(name, value)| format!("{}: {value}", quote(name)));
+                format!("{{{}}}", rows.collect::<Vec<_>>().join(", "))
+            }
         }
     };
 }
@@ -92,6 +116,8 @@ macro_rules! counts {
 counts! {
     /// Kernels launched.
     launches "launches",
+    /// Products of cuBLASLt.
+    products "library calls",
     /// Copies, of any direction.
     copies "copies",
     /// Bytes copied from the host.
@@ -110,11 +136,30 @@ counts! {
     live "device bytes held",
 }
 
+/// What happened between `cuProfilerStart` and `cuProfilerStop`.
+#[derive(Clone, Debug, Default)]
+pub struct Window {
+    /// How often what was asked for.
+    pub counts: Counts,
+    /// What was queued, in order: kernels by their names, everything else by the function that queued it.
+    pub operations: Vec<String>,
+}
+
 /// Findings and counts of a process.
 #[derive(Debug, Default)]
 pub struct Report {
     pub findings: Vec<Finding>,
     pub counts: Counts,
+    /// Kernels that have run.
+    pub kernels: BTreeSet<String>,
+    /// Functions that were called.
+    pub functions: BTreeSet<&'static str>,
+    /// What cuBLASLt refused, with the reason. No mistake: programs ask, and have other ways.
+    pub refusals: BTreeSet<String>,
+    /// Those that are closed.
+    pub windows: Vec<Window>,
+    /// The one that is open, with the counts as they were when it was opened.
+    open: Option<Window>,
 }
 
 impl Report {
@@ -122,6 +167,41 @@ impl Report {
     pub fn find(&mut self, kind: Kind, text: String) {
         if !self.findings.iter().any(|seen| seen.kind == kind && seen.text == text) {
             self.findings.push(Finding { kind, text });
+        }
+    }
+
+    /// Notes that a function was called.
+    pub fn called(&mut self, name: &'static str) {
+        self.functions.insert(name);
+    }
+
+    /// Notes that a kernel runs.
+    pub fn kernel(&mut self, name: &str) {
+        if !self.kernels.contains(name) {
+            self.kernels.insert(name.to_string());
+        }
+    }
+
+    /// Notes that something was queued.
+    pub fn queued(&mut self, name: &str) {
+        if let Some(open) = &mut self.open {
+            open.operations.push(name.to_string());
+        }
+    }
+
+    /// Begins to keep account of what is asked for.
+    pub fn open_window(&mut self) {
+        self.open = Some(Window { counts: self.counts, operations: Vec::new() });
+    }
+
+    /// Ends the account, and leaves it where the reports go, as `<process>-<number>.json`.
+    pub fn close_window(&mut self) {
+        let Some(mut window) = self.open.take() else { return };
+        window.counts = self.counts.since(&window.counts);
+        self.windows.push(window.clone());
+        if let Some(folder) = folder() {
+            let name = format!("{}-{}.json", process::id(), self.windows.len());
+            leave(&Path::new(&folder).join(name), &format!("{}\n", window.json()));
         }
     }
 
@@ -144,23 +224,35 @@ impl Report {
         out
     }
 
-    /// `{"findings": [{"kind": …, "text": …}], "counts": {…}}`
+    /// `{"findings": [{"kind": …, "text": …}], "counts": {…}, "kernels": […], "functions": […], "refusals": […],
+    /// "windows": […]}`
     pub fn json(&self) -> String {
-        let mut out = String::from("{\"findings\": [");
-        for (i, finding) in self.findings.iter().enumerate() {
-            let comma = if i == 0 { "" } else { ", " };
-            // Writing into a string does not fail.
-            let _ =
-                write!(out, "{comma}{{\"kind\": {}, \"text\": {}}}", quote(finding.kind.name()), quote(&finding.text));
-        }
-        out.push_str("], \"counts\": {");
-        for (i, (name, value)) in self.counts.rows().into_iter().enumerate() {
-            let comma = if i == 0 { "" } else { ", " };
-            let _ = write!(out, "{comma}{}: {value}", quote(name));
-        }
-        out.push_str("}}\n");
-        out
+        let findings = self.findings.iter();
+        let findings =
+            findings.map(|one| format!("{{\"kind\": {}, \"text\": {}}}", quote(one.kind.name()), quote(&one.text)));
+        format!(
+            "{{\"findings\": [{}],\n\"counts\": {},\n\"kernels\": {},\n\"functions\": {},\n\"refusals\": {},\n\
+             \"windows\": [{}]}}\n",
+            findings.collect::<Vec<_>>().join(",\n"),
+            self.counts.json(),
+            list(self.kernels.iter().map(String::as_str)),
+            list(self.functions.iter().copied()),
+            list(self.refusals.iter().map(String::as_str)),
+            self.windows.iter().map(Window::json).collect::<Vec<_>>().join(",\n"),
+        )
     }
+}
+
+impl Window {
+    /// `{"counts": {…}, "operations": […]}`
+    fn json(&self) -> String {
+        let operations = list(self.operations.iter().map(String::as_str));
+        format!("{{\"counts\": {}, \"operations\": {operations}}}", self.counts.json())
+    }
+}
+
+fn list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    format!("[{}]", texts.map(quote).collect::<Vec<_>>().join(", "))
 }
 
 fn quote(text: &str) -> String {
@@ -203,10 +295,13 @@ extern "C" fn write() {
         world.report.counts.live = world.memory.used() as u64;
         let name = process::id().to_string();
         for (extension, text) in [("txt", world.report.text()), ("json", world.report.json())] {
-            let path = Path::new(&folder).join(&name).with_extension(extension);
-            if let Err(error) = fs::write(&path, text) {
-                eprintln!("simulated device: {}: {error}", path.display());
-            }
+            leave(&Path::new(&folder).join(&name).with_extension(extension), &text);
         }
     });
+}
+
+fn leave(path: &Path, text: &str) {
+    if let Err(error) = fs::write(path, text) {
+        eprintln!("simulated device: {}: {error}", path.display());
+    }
 }

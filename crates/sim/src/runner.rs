@@ -1,22 +1,32 @@
-//! Puts the simulated device in the place of the driver's libraries, runs a command, and reports.
+//! Puts the simulated device in the place of NVIDIA's libraries, runs a command, and reports.
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::{env, fs, io};
 
+use crate::coverage;
+
 /// Every name under which loaders look for what the simulator stands in for. The unversioned names come first in
 /// some of them, so that without these a real library would win.
-const NAMES: [&str; 2] = ["libcuda.so", "libcuda.so.1"];
+const NAMES: [&str; 5] = ["libcuda.so", "libcuda.so.1", "libcublasLt.so", "libcublasLt.so.12", "libcublasLt.so.13"];
 
 /// Words that are commands of cargo: `cargo sim test` means `cargo test` on the simulator.
 const OF_CARGO: [&str; 4] = ["test", "run", "bench", "nextest"];
 
+/// Names of libraries, or of functions, that are not there, with commas.
+const WITHOUT: &str = "KILN_SIM_WITHOUT";
+
 pub fn main() -> ExitCode {
-    let words: Vec<_> = env::args_os().skip(1).collect();
+    let mut words: Vec<_> = env::args_os().skip(1).collect();
+    let coverage = words.first().is_some_and(|word| word == "--coverage");
+    if coverage {
+        words.remove(0);
+    }
     if words.is_empty() {
-        eprintln!("usage: cargo sim <command…>, as in `cargo sim test --features cuda`");
+        eprintln!("usage: cargo sim [--coverage] <command…>, as in `cargo sim test --features cuda`");
         return ExitCode::FAILURE;
     }
-    match run(&words) {
+    match run(&words, coverage) {
         Ok((status, findings)) => {
             let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
             // A program that succeeds with mistakes that the device has seen has not succeeded.
@@ -29,7 +39,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(words: &[std::ffi::OsString]) -> io::Result<(ExitStatus, usize)> {
+fn run(words: &[OsString], coverage: bool) -> io::Result<(ExitStatus, usize)> {
     let own = env::current_exe()?;
     let home = own.parent().ok_or_else(|| io::Error::other("the runner has no folder"))?;
     // Cargo puts the library of a program that it runs here, and not beside the program.
@@ -37,13 +47,20 @@ fn run(words: &[std::ffi::OsString]) -> io::Result<(ExitStatus, usize)> {
     if !library.exists() {
         return Err(io::Error::other(format!("{} is not there: start the runner with cargo", library.display())));
     }
-    let folder = home.join("sim");
-    fs::create_dir_all(&folder)?;
-    for name in NAMES {
-        link(&library, &folder.join(name))?;
-    }
-    let reports = folder.join(format!("reports-{}", std::process::id()));
+    let default = home.join("sim");
+    let reports = default.join(format!("reports-{}", std::process::id()));
     fs::create_dir_all(&reports)?;
+    let without = env::var(WITHOUT).unwrap_or_default();
+    let libraries = if without.is_empty() {
+        offer(&library, &default, &[])?;
+        default.clone()
+    } else {
+        let without: Vec<&str> = without.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let folder = reports.join("libraries");
+        fs::create_dir_all(&folder)?;
+        offer(&library, &folder, &without)?;
+        folder
+    };
     let cargo = OF_CARGO.iter().any(|word| words[0] == *word);
     let mut command = if cargo {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -52,15 +69,69 @@ fn run(words: &[std::ffi::OsString]) -> io::Result<(ExitStatus, usize)> {
     } else {
         Command::new(&words[0])
     };
-    let mut path = vec![folder.clone()];
-    path.extend(env::var_os("LD_LIBRARY_PATH").iter().flat_map(env::split_paths));
+    let mut path = vec![libraries];
+    // Started by a program on the simulator, it takes the place of what that one has.
+    let inherited = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    path.extend(env::split_paths(&inherited).filter(|path| *path != default));
     command.args(&words[1..]);
     command.env("LD_LIBRARY_PATH", env::join_paths(path).map_err(io::Error::other)?);
     command.env("KILN_SIM_REPORT", &reports);
+    // For tests that run a part of themselves on a device with a fault.
+    command.env("KILN_SIM_RUNNER", &own);
+    command.env_remove(WITHOUT);
     let status = command.status()?;
-    let findings = report(&reports)?;
+    let mut findings = report(&reports)?;
+    if coverage {
+        findings += coverage::missing(&reports)?;
+    }
+    if let Some(outer) = env::var_os("KILN_SIM_REPORT") {
+        hand_on(&reports, Path::new(&outer))?;
+    }
     fs::remove_dir_all(&reports)?;
     Ok((status, findings))
+}
+
+/// What was executed counts for the run that this one is a part of.
+fn hand_on(reports: &Path, outer: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(reports)? {
+        let path = entry?.path();
+        if let Some(name) = path.file_name().filter(|_| path.extension() == Some(OsStr::new("json"))) {
+            fs::copy(&path, outer.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the libraries into a folder, but for those, and with all functions but those, that `without` names.
+fn offer(library: &Path, folder: &Path, without: &[&str]) -> io::Result<()> {
+    let functions: Vec<&str> = without.iter().copied().filter(|name| !name.starts_with("lib")).collect();
+    let mut target = library.to_path_buf();
+    if !functions.is_empty() {
+        let mut image = fs::read(library)?;
+        functions.iter().try_for_each(|name| forget(&mut image, name))?;
+        target = folder.join("libkiln_sim.so");
+        fs::write(&target, image)?;
+    }
+    for name in NAMES {
+        let path = folder.join(name);
+        if without.iter().any(|left_out| left_out.starts_with("lib") && name.starts_with(left_out)) {
+            continue;
+        }
+        link(&target, &path)?;
+    }
+    Ok(())
+}
+
+/// Changes the name of a function in a library, so that nobody finds it.
+fn forget(image: &mut [u8], name: &str) -> io::Result<()> {
+    let text = [b"\0", name.as_bytes(), b"\0"].concat();
+    let places: Vec<usize> =
+        image.windows(text.len()).enumerate().filter(|(_, bytes)| *bytes == text).map(|(at, _)| at + 1).collect();
+    if places.is_empty() {
+        return Err(io::Error::other(format!("{WITHOUT}: the simulator has no function {name}")));
+    }
+    places.into_iter().for_each(|at| image[at] = b'_');
+    Ok(())
 }
 
 /// A link that is there, whatever was there before.
@@ -76,9 +147,10 @@ fn link(target: &Path, name: &Path) -> io::Result<()> {
 fn report(folder: &Path) -> io::Result<usize> {
     let mut files: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    files.retain(|file| file.extension() == Some(OsStr::new("txt")));
     files.sort();
     let mut findings = 0;
-    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "txt")) {
+    for file in &files {
         let text = fs::read_to_string(file)?;
         findings += text.lines().filter(|line| line.starts_with("! ")).count();
         eprint!("{text}");

@@ -2,7 +2,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::profile::Profile;
-use crate::report::{Counts, Finding};
+use crate::report::{Counts, Finding, Window};
 use crate::world::{self, CURRENT};
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -33,5 +33,15 @@ impl Session {
             world.report.counts.live = world.memory.used() as u64;
             world.report.counts
         })
+    }
+
+    /// What happened between `cuProfilerStart` and `cuProfilerStop`, each time.
+    pub fn windows(&self) -> Vec<Window> {
+        world::with(|world| world.report.windows.clone())
+    }
+
+    /// What cuBLASLt refused, with its reasons.
+    pub fn refusals(&self) -> Vec<String> {
+        world::with(|world| world.report.refusals.iter().cloned().collect())
     }
 }

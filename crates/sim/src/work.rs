@@ -1,6 +1,7 @@
 //! What operations do when their time has come.
+use crate::blas::work::Product;
 use crate::engine::{self, Kernel, Launch, Outcome, Range};
-use crate::profile::Order;
+use crate::profile::{Order, Profile};
 
 /// Where a copy reads or writes.
 pub enum Place {
@@ -28,6 +29,8 @@ pub enum Work {
     /// A place in the queue: an event, or a wait for one.
     Mark(Option<usize>),
     Kernel(Box<KernelWork>),
+    /// A product of cuBLASLt.
+    Product(Box<Product>),
     Copy {
         from: Place,
         to: Place,
@@ -62,11 +65,12 @@ impl Place {
 }
 
 impl Work {
-    /// The ranges that copies and fills read and write; kernels tell after they have run.
+    /// The ranges that copies, fills and products read and write; kernels tell after they have run.
     pub fn ranges(&self) -> (Vec<Range>, Vec<Range>) {
         match self {
             Work::Copy { from, to, bytes } => (from.reads(*bytes), to.reads(*bytes)),
             Work::Fill { to, bytes, .. } => (Vec::new(), range(*to, *bytes)),
+            Work::Product(product) => product.ranges(),
             Work::Mark(_) | Work::Kernel(_) | Work::Allocate(_) | Work::Free(_) | Work::Call { .. } => {
                 (Vec::new(), Vec::new())
             }
@@ -122,7 +126,7 @@ impl KernelWork {
     }
 
     /// Runs it.
-    pub fn run(&mut self, live: &[Range], order: Order, seed: u64) -> Outcome {
+    pub fn run(&mut self, live: &[Range], profile: &Profile, seed: u64) -> Outcome {
         let offsets: Vec<usize> = self.offsets().collect();
         let base = self.arguments.as_mut_ptr();
         // SAFETY: the offsets lie in the packed arguments.
@@ -134,11 +138,12 @@ impl KernelWork {
             block: self.block,
             dynamic_shared: self.dynamic_shared,
             shared_limit: self.shared_limit,
-            order: match order {
+            order: match profile.order {
                 Order::Forward => 0,
                 Order::Reversed => 1,
                 Order::Random => 2,
             },
+            races: u32::from(profile.races),
             seed,
             live: live.as_ptr(),
             live_count: live.len(),

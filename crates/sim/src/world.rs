@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::api::status::Status;
+use crate::blas::Blas;
 use crate::clock::{Clock, Moment};
 use crate::engine::{self, Access, Range};
 use crate::history::{History, Touch};
@@ -36,6 +37,7 @@ pub struct World {
     pub events: HashMap<usize, Event>,
     pub modules: HashMap<usize, Module>,
     pub functions: HashMap<usize, Function>,
+    pub blas: Blas,
     pub report: Report,
     pub initialised: bool,
     pub retained: u32,
@@ -79,6 +81,7 @@ impl World {
             events: HashMap::new(),
             modules: HashMap::new(),
             functions: HashMap::new(),
+            blas: Blas::default(),
             report: Report::default(),
             initialised: false,
             retained: 0,
@@ -98,6 +101,7 @@ impl World {
         self.reset();
         self.memory.reset(profile.memory);
         self.report = Report::default();
+        self.blas = Blas::default();
         self.initialised = false;
         self.retained = 0;
         self.streams = Streams::new(profile.seed);
@@ -126,6 +130,9 @@ impl World {
 
     /// Queues work in a stream.
     pub fn submit(&mut self, stream: StreamId, name: &str, after: Option<&(Moment, Clock)>, work: Work) -> Moment {
+        if !matches!(work, Work::Mark(_)) {
+            self.report.queued(name);
+        }
         if let Work::Copy { from, to, bytes } = &work {
             let pinned = |place: &work::Place| match place {
                 work::Place::Arena(address) => Some(*address),
@@ -208,7 +215,8 @@ impl World {
         let (reads, writes) = match &mut operation.work {
             Work::Kernel(work) => {
                 let seed = self.streams.draw();
-                let outcome = work.run(&self.memory.ranges(), self.profile.order, seed);
+                self.report.kernel(&operation.name);
+                let outcome = work.run(&self.memory.ranges(), &self.profile, seed);
                 for fault in outcome.faults {
                     let ([bx, by, bz], [tx, ty, tz]) = (fault.block, fault.thread);
                     let place =
@@ -238,7 +246,16 @@ impl World {
     fn perform(&mut self, name: &str, work: &mut Work) {
         let (reads, writes) = work.ranges();
         if let Some(range) = reads.iter().chain(&writes).find(|range| !self.is_live(range)) {
-            let text = format!("`{name}` uses {:#x} to {:#x}, which has been freed", range.begin, range.end);
+            let place = match self.memory.before(range.begin) {
+                Some(allocation) => format!(
+                    "byte {} to {} of an allocation of {} bytes",
+                    range.begin - allocation.begin,
+                    range.end - allocation.begin,
+                    allocation.bytes
+                ),
+                None => "which has been freed, or never was memory".to_string(),
+            };
+            let text = format!("`{name}` uses {:#x} to {:#x}, {place}", range.begin, range.end);
             self.report.find(Kind::IllegalAddress, text);
             self.sticky = Some(Status::ILLEGAL_ADDRESS);
             return;
@@ -249,6 +266,8 @@ impl World {
             Work::Copy { from, to, bytes } => unsafe { work::copy(from, to, *bytes) },
             // SAFETY: as above.
             Work::Fill { to, pattern, width, bytes } => unsafe { work::fill(*to, *pattern, *width, *bytes) },
+            // SAFETY: as above.
+            Work::Product(product) => unsafe { crate::blas::compute::run(product) },
             Work::Free(address) => {
                 if let Some(allocation) = self.memory.free(*address) {
                     self.history.forget(Range { begin: allocation.begin, end: allocation.end() });

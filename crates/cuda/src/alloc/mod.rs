@@ -11,10 +11,8 @@ mod blocks;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use blocks::{Blocks, Id};
-use kiln_backend::{ErrorKind, MemoryStats, Result};
+use kiln_backend::{Bytes, ErrorKind, MemoryStats, Result};
 
 /// Where segments come from.
 pub(crate) trait Source {
@@ -170,18 +168,5 @@ impl<S: Source> Allocator<S> {
             Bytes(self.blocks.largest_free()),
         );
         ErrorKind::OutOfMemory { device: self.source.device(), requested: bytes, detail }.into()
-    }
-}
-
-/// A number of bytes for people.
-struct Bytes(usize);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(1usize << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        match units.iter().find(|(unit, _)| self.0 >= *unit) {
-            Some((unit, name)) => write!(f, "{:.2} {name}", self.0 as f64 / *unit as f64),
-            None => write!(f, "{} bytes", self.0),
-        }
     }
 }

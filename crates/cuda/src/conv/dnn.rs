@@ -1,7 +1,6 @@
 //! Calls of cuDNN: descriptors and the choice of an algorithm are made once a problem and kept.
 
 use std::{
-    collections::HashMap,
     ffi::{c_int, c_void},
     ptr,
 };
@@ -13,6 +12,7 @@ use cudarc::cudnn::sys::{
 };
 use kiln_backend::{DType, Error, Result};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use super::problem::{Direction, Format, Problem};
 use crate::{
@@ -61,7 +61,7 @@ pub(crate) struct Dnn {
     device: usize,
     handle: cudnnHandle_t,
     /// Held during a call too: a handle serves one thread at a time, and a call sets the math type of its plan.
-    plans: Mutex<HashMap<Problem, Plan>>,
+    plans: Mutex<FxHashMap<Problem, Plan>>,
 }
 
 // SAFETY: handle and descriptors may be used from any thread; the mutex sees to it that one at a time does.

@@ -1,7 +1,6 @@
 //! Calls of cuBLASLt: descriptors, layouts and the heuristic's algorithms are made once a problem and kept.
 
 use std::{
-    collections::HashMap,
     ffi::{c_int, c_void},
     mem::MaybeUninit,
     ptr,
@@ -15,6 +14,7 @@ use cudarc::cublaslt::sys::{
 };
 use kiln_backend::{DType, Result};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use super::problem::{Matrix, Product};
 use crate::{
@@ -104,7 +104,7 @@ pub(crate) struct Lt {
     device: usize,
     handle: cublasLtHandle_t,
     /// Held during a call too, because a call writes the address of its bias into the plan's descriptor.
-    plans: Mutex<HashMap<Key, Plan>>,
+    plans: Mutex<FxHashMap<Key, Plan>>,
 }
 
 // SAFETY: handle and descriptors may be used from any thread; the mutex sees to it that one at a time does.

@@ -28,7 +28,18 @@ impl Backend for CudaBackend {
     }
 
     fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>> {
-        Ok(Box::new(self.0.upload(&data)?))
+        Ok(Box::new(self.0.upload(data.dtype(), data.bytes())?))
+    }
+
+    fn import(&self, dtype: DType, bytes: &[u8]) -> Result<Box<dyn Buffer>> {
+        if dtype == DType::Bool {
+            // Kernels rely on 0 and 1.
+            return self.adopt(HostVec::Bool(bytes.iter().map(|&byte| byte != 0).collect()));
+        }
+        if !bytes.len().is_multiple_of(dtype.size()) {
+            return Err(Error::argument("import", format!("{} bytes are no whole number of {dtype}", bytes.len())));
+        }
+        Ok(Box::new(self.0.upload(dtype, bytes)?))
     }
 
     fn download(&self, src: &dyn Buffer, start: usize, dst: &mut [u8]) -> Result<()> {

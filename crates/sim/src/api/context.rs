@@ -131,11 +131,13 @@ driver! {
         if greatest.is_null() { Ok(()) } else { put(greatest, -5) }
     }
 
-    Init fn cuProfilerStart(_world) {
+    Init fn cuProfilerStart(world) {
+        world.report.open_window();
         Ok(())
     }
 
-    Init fn cuProfilerStop(_world) {
+    Init fn cuProfilerStop(world) {
+        world.report.close_window();
         Ok(())
     }
 }

@@ -88,6 +88,9 @@ driver! {
             arguments: KernelWork::pack(function.kernel, parameters.cast_const().cast()),
         };
         let name = function.name.clone();
+        if world.profile.faults.launch.fails() {
+            return Err(Status::LAUNCH_OUT_OF_RESOURCES);
+        }
         world.report.counts.launches += 1;
         world.submit(stream, &name, None, Work::Kernel(Box::new(work)));
         Ok(())

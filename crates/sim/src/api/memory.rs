@@ -14,6 +14,9 @@ fn allocate(world: &mut World, bytes: usize) -> Result<u64, Status> {
         return Err(Status::INVALID_VALUE);
     }
     world.report.counts.allocations += 1;
+    if world.profile.faults.allocation.fails() {
+        return Err(Status::OUT_OF_MEMORY);
+    }
     world.memory.allocate(bytes, Home::Device).ok_or(Status::OUT_OF_MEMORY)
 }
 

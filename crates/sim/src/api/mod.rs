@@ -5,6 +5,7 @@
 )]
 #![allow(non_snake_case, reason = "the driver's names")]
 
+pub mod blas;
 pub mod context;
 pub mod device;
 pub mod event;
@@ -27,9 +28,10 @@ enum Need {
 }
 
 /// The common beginning and end of every function.
-fn call(need: Need, body: impl FnOnce(&mut World) -> Result<(), Status>) -> Status {
+fn call(name: &'static str, need: Need, body: impl FnOnce(&mut World) -> Result<(), Status>) -> Status {
     world::with(|world| {
         world.collect_hits();
+        world.report.called(name);
         if need >= Need::Init && !world.initialised {
             return Status::NOT_INITIALIZED;
         }
@@ -67,7 +69,7 @@ macro_rules! driver {
         #[doc = concat!("`", stringify!($name), "` of the driver API.")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) -> $crate::api::status::Status {
-            $crate::api::call($crate::api::Need::$need, |$world: &mut $crate::world::World| {
+            $crate::api::call(stringify!($name), $crate::api::Need::$need, |$world: &mut $crate::world::World| {
                 // SAFETY: the pointers are what the driver's manual asks of a caller; null is looked for.
                 #[allow(unused_unsafe, reason = "not every function has pointers")]
                 unsafe { $body }

@@ -2,6 +2,7 @@
 use std::ffi::{CStr, c_char};
 
 use super::put;
+use crate::world;
 
 /// A `CUresult`.
 #[repr(transparent)]
@@ -10,6 +11,11 @@ pub struct Status(pub i32);
 
 macro_rules! codes {
     ($($name:ident $code:literal $long:literal $text:literal;)*) => {
+        /// The codes that the simulator knows, with the driver's names for them.
+        pub fn error_codes() -> Vec<(i32, &'static str)> {
+            vec![$(($code, $long)),*]
+        }
+
         #[allow(missing_docs, reason = "the driver's names for its errors")]
         impl Status {
             $(pub const $name: Status = Status($code);)*
@@ -77,6 +83,7 @@ unsafe fn tell(out: *mut *const c_char, text: Option<&'static CStr>) -> Status {
 /// `cuGetErrorName` of the driver API.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetErrorName(error: i32, out: *mut *const c_char) -> Status {
+    world::with(|world| world.report.called("cuGetErrorName"));
     // SAFETY: the driver asks the same of its caller.
     unsafe { tell(out, Status(error).texts().map(|(name, _)| name)) }
 }
@@ -84,6 +91,7 @@ pub unsafe extern "C" fn cuGetErrorName(error: i32, out: *mut *const c_char) -> 
 /// `cuGetErrorString` of the driver API.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetErrorString(error: i32, out: *mut *const c_char) -> Status {
+    world::with(|world| world.report.called("cuGetErrorString"));
     // SAFETY: the driver asks the same of its caller.
     unsafe { tell(out, Status(error).texts().map(|(_, text)| text)) }
 }

@@ -41,6 +41,17 @@ const ENTRIES: &[(&str, &str)] = &[
     ("f_null", "p p"),
     ("f_wild", "p"),
     ("f_trap", "p"),
+    ("f_no_loop", "p p l"),
+    ("f_last_unwritten", "p p l"),
+    ("f_overwrites", "p p l"),
+    ("f_lost_updates", "p"),
+    ("f_wrong_strides", "p p i i"),
+    ("f_shuffle_outside", "p"),
+    ("f_narrow_index", "p i i"),
+    ("t_double", "p p l"),
+    ("t_accumulate", "p p l"),
+    ("t_count", "p"),
+    ("t_wide_index", "p i i"),
 ];
 
 /// A module of the given PTX version and target.
@@ -57,11 +68,12 @@ pub fn ptx(version: &str, target: u32) -> CString {
                 bytes => format!(".param .align 8 .b8 {name}_param_{i}[{bytes}]"),
             })
             .collect();
-        let shared = if name.starts_with('f') || name.contains("sum") || name.contains("histogram") {
-            ".shared .align 4 .b8 space[256];\n"
-        } else {
-            ""
-        };
+        let shared =
+            if name.starts_with('f') || name.contains("sum") || name.contains("count") || name.contains("histogram") {
+                ".shared .align 4 .b8 space[256];\n"
+            } else {
+                ""
+            };
         text += &format!(".visible .entry {name}(\n{}\n)\n{{\n{shared}ret;\n}}\n", parameters.join(",\n"));
     }
     // Parameters of one kernel that are not those of its source.

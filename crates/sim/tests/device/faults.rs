@@ -1,4 +1,6 @@
 //! One planted fault a test: found, and named with kernel, block and thread. The correct twins are in `kernels`.
+use std::ffi::CStr;
+
 use kiln_sim::api::context::cuCtxSynchronize;
 use kiln_sim::api::memory::cuMemAlloc_v2;
 use kiln_sim::{Kind, Profile, Status};
@@ -118,6 +120,103 @@ fn null_and_wild_pointers() {
     second.launch(c"f_wild", (1, 1, 0), 0, &[arg(out)]);
     assert_eq!(synchronize(), Status::ILLEGAL_ADDRESS);
     second.found(Kind::IllegalAddress, &["f_wild", "0x123456789abc"]);
+}
+
+/// A kernel's output for `x`, whose values are 1, 2, 3 …
+fn output(name: &CStr, blocks: u32, n: usize) -> Vec<f32> {
+    let program = program();
+    let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+    let (x, out) = (program.upload(&x), program.alloc(4 * n));
+    program.launch(name, (blocks, 32, 0), 0, &[arg(x), arg(out), arg(n as u64)]);
+    let out = program.download(out, n);
+    program.silent();
+    out
+}
+
+#[test]
+fn a_block_too_few() {
+    let want: Vec<f32> = (1..=40).map(|i| 2.0 * i as f32).collect();
+    let got = output(c"f_no_loop", 1, 40);
+    assert_eq!(got[..32], want[..32]);
+    assert!(got[32..].iter().all(|v| v.is_nan()), "what nobody writes is poison: {got:?}");
+    assert_eq!(output(c"t_double", 1, 40), want);
+    assert_eq!(output(c"f_no_loop", 2, 40), want);
+}
+
+#[test]
+fn an_element_that_is_not_written() {
+    assert!(output(c"f_last_unwritten", 2, 40)[39].is_nan());
+    assert!(!output(c"t_double", 2, 40)[39].is_nan());
+}
+
+#[test]
+fn a_gradient_that_is_overwritten_instead_of_accumulated() {
+    for (name, want) in [(c"f_overwrites", 1.0), (c"t_accumulate", 11.0)] {
+        let program = program();
+        let (grad, sum) = (program.upload(&[1.0f32; 40]), program.upload(&[10.0f32; 40]));
+        program.launch(name, (1, 64, 0), 0, &[arg(grad), arg(sum), arg(40u64)]);
+        assert_eq!(program.download::<f32>(sum, 40), [want; 40], "{name:?}");
+        program.silent();
+    }
+}
+
+#[test]
+fn a_gradient_that_is_accumulated_into_fresh_memory() {
+    let program = program();
+    let (grad, sum) = (program.upload(&[1.0f32; 40]), program.alloc(160));
+    program.launch(c"t_accumulate", (1, 64, 0), 0, &[arg(grad), arg(sum), arg(40u64)]);
+    assert!(program.download::<f32>(sum, 40).iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn updates_of_one_place_that_get_lost() {
+    for (name, race) in [(c"f_lost_updates", true), (c"t_count", false)] {
+        let program = program();
+        let sum = program.alloc(4);
+        program.launch(name, (1, 64, 0), 0, &[arg(sum)]);
+        assert_eq!(synchronize(), Status::SUCCESS);
+        if race {
+            program.found(Kind::SharedRace, &["f_lost_updates", "shared `count`", "no barrier between"]);
+        } else {
+            assert_eq!(program.download::<u32>(sum, 1), [64]);
+            program.silent();
+        }
+    }
+}
+
+#[test]
+fn strides_that_are_exchanged() {
+    let program = program();
+    let (x, out) = (program.upload(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]), program.alloc(24));
+    let function = program.function(c"f_wrong_strides");
+    let arguments = [arg(x), arg(out), arg(2u32), arg(3u32)];
+    assert_eq!(program.try_launch(function, ([1; 3], [2, 3, 1], 0), 0, &arguments), Status::SUCCESS);
+    // It stays inside its memory: only the values tell.
+    assert_eq!(program.download::<f32>(out, 6), [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
+    program.silent();
+}
+
+#[test]
+fn a_shuffle_from_a_lane_outside_the_mask() {
+    let program = program();
+    let out = program.alloc(128);
+    program.launch(c"f_shuffle_outside", (1, 32, 0), 0, &[arg(out)]);
+    assert_eq!(synchronize(), Status::LAUNCH_FAILED);
+    program.found(Kind::WarpMask, &["f_shuffle_outside", "shuffle reads lane 20, which mask 0xffff does not name"]);
+}
+
+#[test]
+fn an_index_of_32_bits_where_64_are_needed() {
+    // 65,536 times 65,537 is 65,536 in 32 bits: a place inside the memory, and not the one that was meant.
+    for (name, status) in [(c"f_narrow_index", Status::SUCCESS), (c"t_wide_index", Status::ILLEGAL_ADDRESS)] {
+        let program = program();
+        let out = program.alloc(4 * 65_537);
+        program.launch(name, (1, 1, 0), 0, &[arg(out), arg(65_536u32), arg(65_537u32)]);
+        assert_eq!(synchronize(), status, "{name:?}");
+        if status == Status::SUCCESS {
+            assert_eq!(program.download::<f32>(out, 65_537)[65_536], 1.0);
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! The simulated device, called as a program calls the driver.
+mod blas;
 mod common;
 mod driver;
 mod faults;

@@ -72,3 +72,47 @@ extern "C" __global__ void f_wild(float* out) {
 extern "C" __global__ void f_trap(int* out) {
     if (*out != 42) __trap();
 }
+
+// One block too few is launched, and nobody loops: the rest of the output is never written.
+extern "C" __global__ void f_no_loop(const float* x, float* out, uint64_t n) {
+    const uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = 2.0f * x[i];
+}
+
+// Leaves out the last element.
+extern "C" __global__ void f_last_unwritten(const float* x, float* out, uint64_t n) {
+    const uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i + 1 < n) out[i] = 2.0f * x[i];
+}
+
+// Puts a gradient in the place of the one that is there.
+extern "C" __global__ void f_overwrites(const float* grad, float* sum, uint64_t n) {
+    const uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < n) sum[i] = grad[i];
+}
+
+// Several threads add to one place, each to what it read before.
+extern "C" __global__ void f_lost_updates(unsigned* sum) {
+    __shared__ unsigned count;
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+    count += 1;
+    __syncthreads();
+    if (threadIdx.x == 0) *sum = count;
+}
+
+// Rows and columns are exchanged in one of two places.
+extern "C" __global__ void f_wrong_strides(const float* x, float* out, uint32_t rows, uint32_t cols) {
+    const uint32_t row = threadIdx.x, col = threadIdx.y;
+    if (row < rows && col < cols) out[row * cols + col] = x[col * rows + row];
+}
+
+// Shuffles from lanes that the mask does not have.
+extern "C" __global__ void f_shuffle_outside(unsigned* out) {
+    if (threadIdx.x < 16) out[threadIdx.x] = __shfl_sync(0xffffu, threadIdx.x, 20);
+}
+
+// A 32-bit product of numbers that need 64.
+extern "C" __global__ void f_narrow_index(float* out, uint32_t row, uint32_t stride) {
+    out[row * stride] = 1.0f;
+}

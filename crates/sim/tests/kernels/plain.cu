@@ -86,3 +86,27 @@ extern "C" __global__ void t_histogram(const uint32_t* x, uint32_t* bins, uint32
     __threadfence();
     if (threadIdx.x == 0) atomicAdd(ticket, 1u);
 }
+
+// What f_no_loop, f_last_unwritten and f_overwrites should be: a loop over everything, or a sum.
+extern "C" __global__ void t_double(const float* x, float* out, uint64_t n) {
+    for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += uint64_t(gridDim.x) * blockDim.x)
+        out[i] = 2.0f * x[i];
+}
+
+extern "C" __global__ void t_accumulate(const float* grad, float* sum, uint64_t n) {
+    for (uint64_t i = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += uint64_t(gridDim.x) * blockDim.x)
+        sum[i] += grad[i];
+}
+
+extern "C" __global__ void t_count(unsigned* sum) {
+    __shared__ unsigned count;
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+    atomicAdd(&count, 1u);
+    __syncthreads();
+    if (threadIdx.x == 0) *sum = count;
+}
+
+extern "C" __global__ void t_wide_index(float* out, uint32_t row, uint32_t stride) {
+    out[uint64_t(row) * stride] = 1.0f;
+}

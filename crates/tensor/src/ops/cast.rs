@@ -15,7 +15,8 @@ impl Tensor {
     /// # Errors
     /// Memory runs out.
     pub fn copy(&self) -> Result<Tensor> {
-        record(self.converted(self.dtype())?, "CloneBackward0", &[self], &[], |ctx| Ok(one(ctx.grad()?)))
+        let out = record(self.converted(self.dtype())?, "CloneBackward0", &[self], &[], |ctx| Ok(one(ctx.grad()?)))?;
+        Ok(out.described("identity", || []))
     }
 
     /// This tensor if its elements lie in row-major order, else a [`copy`](Tensor::copy).
@@ -40,7 +41,8 @@ impl Tensor {
             return Ok(out);
         }
         let own = self.dtype();
-        record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_dtype(own)?)))
+        let out = record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_dtype(own)?)))?;
+        Ok(out.described("cast", || []))
     }
 
     /// A copy on another device; this tensor if it is there already.

@@ -1,0 +1,114 @@
+//! Filling, copying, shapes at the edge, random numbers.
+
+use kiln_backend::*;
+
+use crate::support::*;
+
+#[test]
+fn filling_and_copies() {
+    for dtype in DType::ALL {
+        for lie in LIES {
+            same(&format!("fill {lie:?}"), |on| {
+                let mut out = target(on, dtype, &[3, 5], lie);
+                on.fill(Scalar::Int(1), out.view_mut())?;
+                Ok(vec![out])
+            });
+            for to in DType::ALL {
+                same(&format!("copy {dtype} {lie:?}"), |on| {
+                    let (x, mut out) = (tensor(on, dtype, &[3, 5], lie, 1), target(on, to, &[3, 5], Lie::Dense));
+                    on.copy(x.view(), out.view_mut())?;
+                    Ok(vec![out])
+                });
+            }
+        }
+        same("ramp", |on| {
+            let mut out = target(on, dtype, &[7], Lie::Dense);
+            on.ramp(Ramp { start: Scalar::Int(2), step: Scalar::Int(3) }, out.view_mut())?;
+            let mut reals = target(on, dtype, &[4], Lie::Dense);
+            on.ramp(Ramp { start: Scalar::Float(0.5), step: Scalar::Float(1.25) }, reals.view_mut())?;
+            Ok(vec![out, reals])
+        });
+    }
+}
+
+/// Without elements, without dimensions, and broadcast by strides of 0.
+#[test]
+fn shapes_at_the_edge() {
+    for dtype in [DType::F32, DType::F64, DType::I64] {
+        for dims in [&[0usize, 3][..], &[3, 0], &[0], &[], &[1, 1]] {
+            same(&format!("{dtype} {dims:?}"), |on| {
+                let (x, y) = (tensor(on, dtype, dims, Lie::Dense, 1), tensor(on, dtype, dims, Lie::Dense, 2));
+                let [mut copy, mut squared, mut sum] = [0, 1, 2].map(|_| target(on, dtype, dims, Lie::Dense));
+                on.copy(x.view(), copy.view_mut())?;
+                on.unary(UnaryOp::Square, x.view(), squared.view_mut())?;
+                on.binary(BinaryOp::Add, Operand::Tensor(x.view()), Operand::Tensor(y.view()), sum.view_mut())?;
+                let ones = vec![1; dims.len()];
+                let mut total = target(on, dtype, &ones, Lie::Dense);
+                on.reduce(ReduceOp::Sum, x.view(), total.view_mut())?;
+                let mut running = target(on, dtype, dims, Lie::Dense);
+                on.cumsum(x.view(), 0, running.view_mut())?;
+                Ok(vec![copy, squared, sum, total, running])
+            });
+        }
+        same(&format!("{dtype} broadcast"), |on| {
+            let (row, column) = (tensor(on, dtype, &[1, 5], Lie::Dense, 1), tensor(on, dtype, &[4, 1], Lie::Sliced, 2));
+            let shape = Shape::new(&[4, 5])?;
+            let (a, b) = (row.layout.expand("t", &shape)?, column.layout.expand("t", &shape)?);
+            let (a, b) = (View { buffer: &*row.buffer, layout: &a }, View { buffer: &*column.buffer, layout: &b });
+            let mut out = target(on, dtype, &[4, 5], Lie::Turned);
+            on.binary(BinaryOp::Mul, Operand::Tensor(a), Operand::Tensor(b), out.view_mut())?;
+            let mut total = target(on, dtype, &[1, 5], Lie::Dense);
+            on.reduce(ReduceOp::Sum, b, total.view_mut())?;
+            Ok(vec![out, total])
+        });
+    }
+    for reduction in [Reduction::Mean, Reduction::Sum] {
+        let rule = ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: -100, label_smoothing: 0.0 };
+        same(&format!("no samples, {reduction:?}"), |on| {
+            let (x, labels) = (tensor(on, DType::F32, &[0, 4, 1], Lie::Dense, 1), index(on, &[0, 1], 4));
+            let [mut loss, mut total] = [0, 1].map(|_| target(on, DType::F32, &[], Lie::Dense));
+            let mut lse = target(on, DType::F32, &[0, 1], Lie::Dense);
+            let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
+            on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
+            Ok(vec![loss, total])
+        });
+    }
+}
+
+#[test]
+fn random_numbers() {
+    let state = RandomState { seed: 42, offset: 5 };
+    for dtype in FLOATS {
+        for distribution in [
+            Distribution::Uniform { low: -1.0, high: 3.0 },
+            Distribution::Normal { mean: 1.0, std: 2.0 },
+            Distribution::Bernoulli { p: 0.3 },
+            Distribution::Integers { low: 0, high: 100 },
+        ] {
+            same(&format!("{distribution:?}"), |on| {
+                let mut out = target(on, dtype, &[1003], Lie::Dense);
+                on.random(distribution, state, out.view_mut())?;
+                Ok(vec![out])
+            });
+        }
+        same("dropout", |on| {
+            let (x, mut out) = (tensor(on, dtype, &[21, 5], Lie::Turned, 1), target(on, dtype, &[21, 5], Lie::Dense));
+            on.dropout(0.4, state, x.view(), out.view_mut())?;
+            Ok(vec![out])
+        });
+    }
+}
+
+#[test]
+fn integers_are_drawn_too() {
+    let state = RandomState { seed: 7, offset: 1 };
+    for dtype in [DType::I64, DType::I32, DType::U8, DType::Bool] {
+        for distribution in [Distribution::Bernoulli { p: 0.3 }, Distribution::Integers { low: 0, high: 2 }] {
+            same(&format!("{distribution:?}"), |on| {
+                let mut out = target(on, dtype, &[1003], Lie::Dense);
+                on.random(distribution, state, out.view_mut())?;
+                Ok(vec![out])
+            });
+        }
+    }
+}

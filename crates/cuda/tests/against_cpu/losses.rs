@@ -1,0 +1,110 @@
+//! Losses.
+
+use kiln_backend::*;
+
+use crate::support::*;
+
+#[test]
+fn losses() {
+    for dtype in FLOATS {
+        for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
+            for (dims, smoothing) in [([64, 10, 1], 0.0), ([3, 5, 4], 0.1), ([700, 10, 1], 0.0)] {
+                let rule =
+                    ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: 2, label_smoothing: smoothing };
+                same(&format!("{rule:?} {dims:?}"), |on| {
+                    let x = tensor(on, dtype, &dims, Lie::Dense, 1);
+                    let rows = [dims[0], dims[2]];
+                    let (labels, weight) = (index(on, &rows, dims[1]), tensor(on, dtype, &[dims[1]], Lie::Dense, 5));
+                    let loss_dims: &[usize] = if reduction == Reduction::None { &rows } else { &[] };
+                    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+                    let (mut loss, mut lse) =
+                        (target(on, dtype, loss_dims, Lie::Dense), target(on, wide, &rows, Lie::Dense));
+                    let mut total = target(on, wide, &[], Lie::Dense);
+                    let weight = (smoothing > 0.0).then_some(weight.view());
+                    on.class_loss(
+                        &rule,
+                        x.view(),
+                        labels.view(),
+                        weight,
+                        loss.view_mut(),
+                        lse.view_mut(),
+                        total.view_mut(),
+                    )?;
+                    let (g, mut dx) =
+                        (tensor(on, dtype, loss_dims, Lie::Dense, 7), target(on, dtype, &dims, Lie::Dense));
+                    let (l, t) = (lse.view(), total.view());
+                    on.class_loss_grad(&rule, g.view(), x.view(), labels.view(), weight, l, t, dx.view_mut())?;
+                    Ok(vec![loss, total, dx])
+                });
+            }
+            for kind in [PointwiseLossKind::Mse, PointwiseLossKind::L1, PointwiseLossKind::BceWithLogits] {
+                same(&format!("{kind:?} {reduction:?}"), |on| {
+                    let dims = [60, 100];
+                    let (x, t) = (tensor(on, dtype, &dims, Lie::Turned, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
+                    let w = tensor(on, dtype, &dims, Lie::Dense, 3);
+                    let loss = PointwiseLoss {
+                        kind,
+                        reduction,
+                        input: x.view(),
+                        target: t.view(),
+                        weight: Some(w.view()),
+                        pos_weight: None,
+                    };
+                    let loss_dims: &[usize] = if reduction == Reduction::None { &dims } else { &[] };
+                    let (mut out, g) =
+                        (target(on, dtype, loss_dims, Lie::Dense), tensor(on, dtype, loss_dims, Lie::Dense, 4));
+                    let mut dx = target(on, dtype, &dims, Lie::Dense);
+                    on.pointwise_loss(&loss, out.view_mut())?;
+                    on.pointwise_loss_grad(&loss, g.view(), dx.view_mut())?;
+                    Ok(vec![out, dx])
+                });
+            }
+        }
+    }
+}
+
+/// Targets that are probabilities, inputs that are logarithms, weights of the positive class.
+#[test]
+fn losses_of_other_kinds() {
+    for dtype in FLOATS {
+        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
+            for (input, probabilities) in [(ClassLossInput::Logits, true), (ClassLossInput::LogProbs, false)] {
+                let rule = ClassLoss { input, reduction, ignore_index: -100, label_smoothing: 0.0 };
+                same(&format!("{rule:?} {probabilities}"), |on| {
+                    let (dims, rows) = ([30, 7, 2], [30, 2]);
+                    let (x, mut p) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Dense));
+                    on.softmax(tensor(on, dtype, &dims, Lie::Dense, 2).view(), 1, false, p.view_mut())?;
+                    let labels = if probabilities { p } else { index(on, &rows, 7) };
+                    let loss_dims: &[usize] = if reduction == Reduction::None { &rows } else { &[] };
+                    let mut loss = target(on, dtype, loss_dims, Lie::Dense);
+                    let (mut lse, mut total) = (target(on, wide, &rows, Lie::Dense), target(on, wide, &[], Lie::Dense));
+                    let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
+                    on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
+                    let (g, mut dx) =
+                        (tensor(on, dtype, loss_dims, Lie::Dense, 7), target(on, dtype, &dims, Lie::Dense));
+                    let (l, t) = (lse.view(), total.view());
+                    on.class_loss_grad(&rule, g.view(), x.view(), labels.view(), None, l, t, dx.view_mut())?;
+                    Ok(vec![loss, total, dx])
+                });
+            }
+            same(&format!("positive weights, {reduction:?}"), |on| {
+                let dims = [30, 20];
+                let (x, t) = (tensor(on, dtype, &dims, Lie::Sliced, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
+                let weights = tensor(on, dtype, &[1, 20], Lie::Dense, 3);
+                let spread = weights.layout.expand("t", t.layout.shape())?;
+                let pos_weight = Some(View { buffer: &*weights.buffer, layout: &spread });
+                let kind = PointwiseLossKind::BceWithLogits;
+                let loss =
+                    PointwiseLoss { kind, reduction, input: x.view(), target: t.view(), weight: None, pos_weight };
+                let loss_dims: &[usize] = if reduction == Reduction::None { &dims } else { &[] };
+                let (mut out, g) =
+                    (target(on, dtype, loss_dims, Lie::Dense), tensor(on, dtype, loss_dims, Lie::Dense, 4));
+                let mut dx = target(on, dtype, &dims, Lie::Dense);
+                on.pointwise_loss(&loss, out.view_mut())?;
+                on.pointwise_loss_grad(&loss, g.view(), dx.view_mut())?;
+                Ok(vec![out, dx])
+            });
+        }
+    }
+}

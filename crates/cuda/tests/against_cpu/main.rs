@@ -1,0 +1,30 @@
+//! Every primitive on the device against the CPU backend, over layouts and dtypes.
+//!
+//! Needs a device: a GPU, or the simulated one. Without any it passes, unless `KILN_REQUIRE_DEVICE` is set, as where it
+//! is run for what it compares.
+
+#![cfg(feature = "kernels")]
+
+mod basics;
+mod elementwise;
+mod indexing;
+mod layers;
+mod losses;
+mod optimizers;
+mod products;
+mod reductions;
+mod support;
+
+use support::device;
+
+#[test]
+fn the_device_is_named() {
+    match device() {
+        Some(device) => {
+            let info = device.info();
+            assert!(!info.name.is_empty() && info.total_memory > 0 && info.compute_capability.0 > 0, "{info:?}");
+            println!("on {device:?}: {info:?}");
+        }
+        None => println!("nothing is compared"),
+    }
+}

@@ -1,0 +1,55 @@
+//! Steps of optimizers.
+
+use kiln_backend::*;
+
+use crate::support::*;
+
+#[test]
+fn optimizers() {
+    let rules = [
+        OptimRule::Sgd { momentum: 0.9, dampening: 0.1, nesterov: false, weight_decay: 0.01, maximize: false },
+        OptimRule::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false, weight_decay: 0.0, maximize: true },
+        OptimRule::Adam {
+            beta1: 0.9,
+            beta2: 0.99,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            decoupled: true,
+            amsgrad: true,
+            maximize: false,
+        },
+        OptimRule::RmsProp { alpha: 0.9, eps: 1e-3, weight_decay: 0.1, momentum: 0.5, centered: true, maximize: false },
+        OptimRule::Adagrad { lr_decay: 0.1, weight_decay: 0.1, eps: 1e-3, maximize: false },
+    ];
+    for rule in rules {
+        for dtype in FLOATS {
+            same(&format!("{rule:?}"), |on| {
+                // More parameters than a launch takes.
+                let mut all: Vec<Vec<Tensor>> = (0..60)
+                    .map(|i| {
+                        (0..2).map(|j| tensor(on, dtype, &[3 + 100 * (i % 3)], Lie::Dense, i as u64 + j)).collect()
+                    })
+                    .collect();
+                for tensors in &mut all {
+                    for _ in 0..rule.states() {
+                        let zero = target(on, dtype, &[tensors[0].layout.numel()], Lie::Dense);
+                        tensors.push(zero);
+                    }
+                }
+                for step in 1..4 {
+                    let mut slots: Vec<OptimSlot> = all
+                        .iter_mut()
+                        .map(|tensors| {
+                            let (param, rest) = tensors.split_first_mut().unwrap();
+                            let (grad, states) = rest.split_first_mut().unwrap();
+                            let states = states.iter_mut().map(Tensor::view_mut).collect();
+                            OptimSlot { param: param.view_mut(), grad: grad.view(), states, step }
+                        })
+                        .collect();
+                    on.optimizer_step(&rule, 0.1, &mut slots)?;
+                }
+                Ok(all.into_iter().flatten().collect())
+            });
+        }
+    }
+}

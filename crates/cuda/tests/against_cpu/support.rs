@@ -1,0 +1,145 @@
+//! Tensors of a test, and how the device is compared with the CPU.
+
+use kiln_backend::*;
+use parking_lot::RwLock;
+
+/// A tensor of a test: values in a buffer, and a layout over it.
+pub struct Tensor {
+    pub buffer: Box<dyn Buffer>,
+    pub layout: Layout,
+}
+
+impl Tensor {
+    pub fn view(&self) -> View<'_> {
+        View { buffer: &*self.buffer, layout: &self.layout }
+    }
+
+    pub fn view_mut(&mut self) -> ViewMut<'_> {
+        ViewMut { buffer: &mut *self.buffer, layout: &self.layout }
+    }
+}
+
+/// How a tensor lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Lie {
+    Dense,
+    /// With the last two dimensions exchanged in memory.
+    Turned,
+    /// Behind an offset and with gaps.
+    Sliced,
+}
+
+pub const LIES: [Lie; 3] = [Lie::Dense, Lie::Turned, Lie::Sliced];
+
+pub fn layout(dims: &[usize], lie: Lie) -> (Layout, usize) {
+    let shape = Shape::new(dims).unwrap();
+    let (rank, n) = (dims.len(), shape.numel());
+    match lie {
+        Lie::Turned if rank >= 2 => {
+            let mut turned = dims.to_vec();
+            turned.swap(rank - 1, rank - 2);
+            (Layout::contiguous(Shape::new(&turned).unwrap()).transpose(rank - 1, rank - 2), n)
+        }
+        Lie::Sliced if rank >= 1 => {
+            let mut wide = dims.to_vec();
+            wide[rank - 1] = 2 * wide[rank - 1] + 1;
+            let whole = Layout::contiguous(Shape::new(&wide).unwrap());
+            let len = whole.numel();
+            (whole.slice(rank - 1, 1, wide[rank - 1], 2), len)
+        }
+        _ => (Layout::contiguous(shape), n),
+    }
+}
+
+/// Numbers that are not all alike, the same on every device.
+pub fn numbers(n: usize, salt: u64) -> Vec<f64> {
+    (0..n as u64)
+        .map(|i| {
+            let mixed = (i + salt * 1000 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+            (mixed % 2001) as f64 / 500.0 - 2.0
+        })
+        .collect()
+}
+
+pub fn host(dtype: DType, values: &[f64]) -> HostVec {
+    dispatch_dtype!(dtype, T => {
+        T::into_host(values.iter().map(|&v| T::from_scalar(if dtype == DType::Bool { Scalar::Bool(v > 0.0) } else { Scalar::Float(v) })).collect())
+    })
+}
+
+pub fn tensor(on: &dyn Backend, dtype: DType, dims: &[usize], lie: Lie, salt: u64) -> Tensor {
+    let (layout, len) = layout(dims, lie);
+    let mut values = numbers(len, salt);
+    if dtype == DType::U8 {
+        values.iter_mut().for_each(|v| *v = (*v * 4.0).abs());
+    }
+    Tensor { buffer: on.adopt(host(dtype, &values)).unwrap(), layout }
+}
+
+/// Zeros to write to, lying like the inputs.
+pub fn target(on: &dyn Backend, dtype: DType, dims: &[usize], lie: Lie) -> Tensor {
+    let (layout, len) = layout(dims, lie);
+    Tensor { buffer: on.adopt(host(dtype, &vec![0.0; len])).unwrap(), layout }
+}
+
+pub fn index(on: &dyn Backend, dims: &[usize], size: usize) -> Tensor {
+    let n: usize = dims.iter().product();
+    let values = (0..n).map(|i| (i * 7 + i / 3) as i64 % size as i64).collect();
+    Tensor { buffer: on.adopt(HostVec::I64(values)).unwrap(), layout: Layout::contiguous(Shape::new(dims).unwrap()) }
+}
+
+/// All of a buffer, as numbers.
+pub fn read(on: &dyn Backend, tensor: &Tensor) -> Vec<f64> {
+    let dtype = tensor.buffer.dtype();
+    dispatch_dtype!(dtype, T => {
+        T::read_vec(tensor.buffer.len(), |bytes| on.download(&*tensor.buffer, 0, bytes))
+            .unwrap()
+            .into_iter()
+            .map(|v| v.to_scalar().to_f64())
+            .collect()
+    })
+}
+
+pub fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => 1e-12,
+        DType::F32 => 2e-5,
+        DType::F16 => 2e-3,
+        DType::BF16 => 2e-2,
+        _ => 0.0,
+    }
+}
+
+/// What kernels find out is reported to whoever waits for the device next, so the test that provokes it has to be alone.
+pub static RECORD: RwLock<()> = RwLock::new(());
+
+/// The device, if there is one.
+pub fn device() -> Option<&'static kiln_cuda::CudaBackend> {
+    let device = kiln_cuda::backend(0);
+    if let Err(error) = &device {
+        assert!(std::env::var_os("KILN_REQUIRE_DEVICE").is_none(), "a device is required: {error}");
+    }
+    device.ok()
+}
+
+/// Runs `case` on the device and on the CPU and compares everything that it returns.
+pub fn same(name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
+    let Some(device) = device() else { return };
+    let _others_too = RECORD.read();
+    let cpu = kiln_cpu::backend();
+    let run = |on: &dyn Backend| -> Vec<(DType, Vec<f64>)> {
+        let out = case(on).unwrap_or_else(|error| panic!("{name} on {on:?}: {error}"));
+        out.iter().map(|tensor| (tensor.buffer.dtype(), read(on, tensor))).collect()
+    };
+    let (got, want) = (run(device), run(cpu));
+    let kinds = |all: &[(DType, Vec<f64>)]| all.iter().map(|(dtype, of)| (*dtype, of.len())).collect::<Vec<_>>();
+    assert_eq!(kinds(&got), kinds(&want), "{name}");
+    for ((dtype, got), (_, want)) in got.iter().zip(&want) {
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            let close = (g - w).abs() <= tolerance(*dtype) * w.abs().max(1.0);
+            assert!(g == w || (g.is_nan() && w.is_nan()) || close, "{name} {dtype}: element {i} is {g}, not {w}");
+        }
+    }
+}
+
+pub const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];

@@ -1,0 +1,238 @@
+//! What happens when the driver or a library fails: a typed error that says what failed, no panic, no memory lost, and
+//! what can go on goes on.
+//!
+//! The faults are the simulator's (`cargo sim test -p kiln-cuda --features kernels --test faults`); on a GPU nothing
+//! fails on demand, and the tests pass without doing anything. Each runs a `child` of this program in a process of
+//! its own, because a process has one device.
+#![cfg(feature = "kernels")]
+
+use std::{
+    env,
+    process::{Command, Output},
+};
+
+use kiln_backend::*;
+use kiln_cuda::CudaBackend;
+
+/// Runs one of the ignored tests below on a device with these faults, and hands back what it printed.
+fn child(name: &str, faults: &[(&str, &str)]) -> Option<String> {
+    let runner = env::var_os("KILN_SIM_RUNNER")?;
+    let mut command = Command::new(runner);
+    command.arg(env::current_exe().unwrap()).args(["--exact", name, "--ignored", "--nocapture"]);
+    // Where real libraries would be found.
+    for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_HOME", "CUDA_PATH", "KILN_CUDA_PATH"] {
+        command.env_remove(name);
+    }
+    let Output { status, stdout, stderr } = command.env("PATH", "").envs(faults.iter().copied()).output().unwrap();
+    let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success() && text.contains("1 passed"), "{name} with {faults:?}:\n{text}");
+    Some(text)
+}
+
+fn device() -> &'static CudaBackend {
+    kiln_cuda::backend(0).unwrap()
+}
+
+fn dense(dims: &[usize]) -> Layout {
+    Layout::contiguous(Shape::new(dims).unwrap())
+}
+
+fn ones(on: &dyn Backend, n: usize) -> Result<Box<dyn Buffer>> {
+    on.adopt(HostVec::F32(vec![1.0; n]))
+}
+
+fn values(on: &dyn Backend, buffer: &dyn Buffer) -> Result<Vec<f32>> {
+    f32::read_vec(buffer.len(), |bytes| on.download(buffer, 0, bytes))
+}
+
+/// `relu(x wᵀ + bias)` of ones: a launch of the library with an epilogue, or without it one of a kernel besides.
+fn linear(on: &dyn Backend, bias: bool, relu: bool) -> Result<Vec<f32>> {
+    let (x, w, b, mut out) = (ones(on, 8 * 16)?, ones(on, 24 * 16)?, ones(on, 24)?, on.alloc(DType::F32, 8 * 24)?);
+    let (lx, lw, lb, lo) = (dense(&[8, 16]), dense(&[24, 16]), dense(&[24]), dense(&[8, 24]));
+    let view = |buffer, layout| View { buffer, layout };
+    let bias = bias.then(|| view(&*b, &lb));
+    on.linear(view(&*x, &lx), view(&*w, &lw), bias, relu, ViewMut { buffer: &mut *out, layout: &lo })?;
+    values(on, &*out)
+}
+
+fn square(on: &dyn Backend, x: &dyn Buffer) -> Result<Vec<f32>> {
+    let (layout, mut out) = (dense(&[x.len()]), on.alloc(DType::F32, x.len())?);
+    on.unary(UnaryOp::Square, View { buffer: x, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout })?;
+    values(on, &*out)
+}
+
+fn is_out_of_memory(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::OutOfMemory { .. })
+}
+
+// ---- memory ----
+
+#[test]
+fn an_allocation_that_fails_once_is_served_from_what_the_cache_gives_back() {
+    child("child_fills_and_empties_the_cache", &[("KILN_SIM_FAIL_ALLOCATION", "3")]);
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_fills_and_empties_the_cache() {
+    let device = device();
+    // The first allocation is for small things, the second for this one, which is cached when it is dropped.
+    drop(device.alloc(DType::F32, 8 << 20).unwrap());
+    let (reserved, given) = (device.memory_stats().reserved, device.memory_stats().system_allocations);
+    // The third finds no memory; the cache is given back, and the fourth finds some.
+    let large = device.alloc(DType::F32, 16 << 20).unwrap();
+    assert_eq!(device.memory_stats().system_allocations, given + 1);
+    assert_eq!(device.memory_stats().reserved, reserved - (32 << 20) + (64 << 20));
+    drop(large);
+    assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24]);
+}
+
+#[test]
+fn out_of_memory_is_an_error_after_which_work_goes_on() {
+    child("child_asks_for_more_than_there_is", &[("KILN_SIM_MEMORY", "67108864")]);
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_asks_for_more_than_there_is() {
+    let device = device();
+    let before = device.memory_stats().allocated;
+    let mut kept = Vec::new();
+    let error = loop {
+        match device.alloc(DType::F32, 4 << 20) {
+            Ok(buffer) => kept.push(buffer),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(kept.len(), 3, "three times 16 MiB beside 2 MiB for small things, of 64");
+    assert!(is_out_of_memory(&error), "{error}");
+    let text = error.to_string();
+    for part in ["16777216 bytes", "48.00 MiB are in use by tensors", "of 64.00 MiB free"] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    // More than the address space, and more than any device.
+    for len in [usize::MAX, 1 << 60] {
+        assert!(is_out_of_memory(&device.alloc(DType::F32, len).unwrap_err()));
+    }
+    assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24], "small things have room");
+    kept.clear();
+    assert_eq!(device.memory_stats().allocated, before);
+    // What was cached in pieces serves one that is larger than each.
+    drop(device.alloc(DType::F32, 12 << 20).unwrap());
+    device.empty_cache();
+    let stats = device.memory_stats();
+    assert!(stats.reserved <= 2 << 20, "{stats:?}");
+    assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24]);
+}
+
+#[test]
+fn a_device_without_any_memory_is_an_error() {
+    child("child_finds_no_device", &[("KILN_SIM_MEMORY", "1024"), ("EXPECT", "0 bytes are in use")]);
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_finds_no_device() {
+    let error = kiln_cuda::backend(0).unwrap_err().to_string();
+    for part in env::var("EXPECT").unwrap().split('|') {
+        assert!(error.contains(part), "{part:?} is not in {error}");
+    }
+    // It stays one.
+    assert!(kiln_cuda::backend(0).is_err());
+}
+
+// ---- launches ----
+
+#[test]
+fn every_launch_may_fail() {
+    // The fifth of each is one of a kernel, or of the library.
+    for launch in ["1", "2", "3", "4", "5", "6"] {
+        child("child_launches_again_after_a_failure", &[("KILN_SIM_FAIL_LAUNCH", launch)]);
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_launches_again_after_a_failure() {
+    let device = device();
+    let before = device.memory_stats().allocated;
+    let mut failures = Vec::new();
+    {
+        let x = ones(device, 100).unwrap();
+        for _ in 0..4 {
+            match square(device, &*x) {
+                Ok(got) => assert_eq!(got, [1.0; 100]),
+                Err(error) => failures.push(error.to_string()),
+            }
+            match linear(device, true, true) {
+                Ok(got) => assert_eq!(got, [17.0; 8 * 24]),
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
+    }
+    let [failure] = &failures[..] else { panic!("{failures:?}") };
+    let kernel = failure.contains("kernel unary_square_f32 with grid [1, 1, 1]")
+        && failure.contains("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES (701)");
+    let library = failure.contains("cublasLtMatmul failed") && failure.contains("CUBLAS_STATUS_EXECUTION_FAILED (13)");
+    assert!(kernel || library, "{failure}");
+    assert_eq!(device.memory_stats().allocated, before, "nothing is lost by an error");
+}
+
+// ---- libraries ----
+
+#[test]
+fn libraries_and_functions_that_are_missing_are_named() {
+    let missing = |what: &str, expect: &str| {
+        child("child_finds_no_device", &[("KILN_SIM_WITHOUT", what), ("EXPECT", expect)]);
+    };
+    missing(
+        "libcuda",
+        "the NVIDIA driver (libcuda) was not found|libcuda.so.1, libcuda.so|install the NVIDIA display driver",
+    );
+    missing("cuLaunchKernel,cuMemAlloc_v2", "lacks cuMemAlloc_v2, cuLaunchKernel|CUDA 12.0 or newer");
+    let products = |what: &str, expect: &str| {
+        child("child_has_no_products", &[("KILN_SIM_WITHOUT", what), ("EXPECT", expect)]);
+    };
+    products("libcublasLt", "cuBLASLt was not found|libcublasLt.so.13|pip install nvidia-cublas");
+    products("cublasLtMatmul", "cuBLASLt was loaded as|lacks cublasLtMatmul:");
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_has_no_products() {
+    let device = device();
+    let before = device.memory_stats().allocated;
+    for _ in 0..2 {
+        let error = linear(device, true, true).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::DeviceUnavailable { .. }), "{error}");
+        for part in env::var("EXPECT").unwrap().split('|') {
+            assert!(error.to_string().contains(part), "{part:?} is not in {error}");
+        }
+    }
+    assert_eq!(device.memory_stats().allocated, before);
+    let x = ones(device, 100).unwrap();
+    assert_eq!(square(device, &*x).unwrap(), [1.0; 100], "kernels need no library");
+}
+
+#[test]
+fn devices_that_are_too_old_are_errors() {
+    child("child_finds_no_device", &[("KILN_SIM_ARCH", "70"), ("EXPECT", "its compute capability is 7.0")]);
+}
+
+#[test]
+fn epilogues_that_the_library_does_not_offer_are_done_by_kernels() {
+    for missing in ["", "4", "6", "2,4,6"] {
+        child("child_computes_linear_layers", &[("KILN_SIM_NO_EPILOGUES", missing)]);
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_computes_linear_layers() {
+    for (bias, relu, want) in [(false, false, 16.0), (true, false, 17.0), (true, true, 17.0), (false, true, 16.0)] {
+        // The second time from the plan that was kept.
+        for _ in 0..2 {
+            assert_eq!(linear(device(), bias, relu).unwrap(), [want; 8 * 24], "{bias} {relu}");
+        }
+    }
+}

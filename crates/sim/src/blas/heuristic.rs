@@ -1,0 +1,89 @@
+//! What the heuristic offers. Its candidates differ in what a program has to respect: the alignment of addresses and
+//! the memory aside.
+use super::attributes::Record;
+use super::problem::Problem;
+
+/// An algorithm, as it lies in the 64 bytes of a `cublasLtMatmulAlgo_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Algorithm {
+    /// Tells it from 64 bytes of anything else.
+    magic: u64,
+    /// Bytes that every address is a multiple of.
+    pub alignment: u64,
+    /// Bytes that it needs aside.
+    pub workspace: u64,
+    /// Bits of `cublasLtReductionScheme_t`.
+    pub reduction: u64,
+    unused: [u64; 4],
+}
+
+const MAGIC: u64 = u64::from_le_bytes(*b"kiln-sim");
+/// Partial sums in the type of the computation.
+const REDUCTION_COMPUTE: u64 = 2;
+
+impl Algorithm {
+    fn new(alignment: u64, workspace: u64, reduction: u64) -> Algorithm {
+        Algorithm { magic: MAGIC, alignment, workspace, reduction, unused: [0; 4] }
+    }
+
+    /// What a call without an algorithm uses: it takes every problem.
+    pub fn plain(problem: &Problem) -> Algorithm {
+        Algorithm::new(problem.d.data.bytes() as u64, 0, 0)
+    }
+
+    /// Whether the library made it.
+    pub fn is_one(&self) -> bool {
+        self.magic == MAGIC
+    }
+}
+
+/// The result of a candidate, as `cublasLtMatmulHeuristicResult_t` lies in memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// To hand to `cublasLtMatmul`.
+    pub algorithm: Algorithm,
+    /// Bytes that it needs aside.
+    pub workspace: usize,
+    /// A `cublasStatus_t`; the rest holds only if it is 0.
+    pub state: u32,
+    /// How well it fills the device.
+    pub waves: f32,
+    /// Of the library.
+    pub reserved: [i32; 4],
+}
+
+/// Everything that fits a preference, best first.
+pub fn candidates(problem: &Problem, preference: &Record) -> Vec<Candidate> {
+    let most = preference.get(1) as u64;
+    let reductions = preference.get(3) as u64;
+    let alignments = (5..=8).map(|attribute| preference.get(attribute).max(0) as u64);
+    let [bias, aux] = [problem.bias, problem.aux].map(|address| match address {
+        0 => 256,
+        address => 1 << address.trailing_zeros().min(8),
+    });
+    let extras = [(problem.epilogue.uses_bias(), bias), (problem.epilogue.aux, aux)];
+    let used = extras.into_iter().filter(|(used, _)| *used).map(|(_, alignment)| alignment);
+    let alignment = alignments.chain(used).min().unwrap_or(256);
+    // Long sums are split: one partial result for each quarter of k.
+    let partial = (problem.m * problem.n * problem.batch * 4 * 4) as u64;
+    let element = problem.d.data.bytes() as u64;
+    [
+        (problem.k >= 128).then(|| Algorithm::new(16, partial, REDUCTION_COMPUTE)),
+        Some(Algorithm::new(16, 0, 0)),
+        Some(Algorithm::new(element, 0, 0)),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|one| one.alignment <= alignment && one.workspace <= most)
+    .filter(|one| one.reduction == 0 || one.reduction & reductions != 0)
+    .map(|algorithm| Candidate {
+        algorithm,
+        workspace: algorithm.workspace as usize,
+        state: 0,
+        waves: 1.0,
+        reserved: [0; 4],
+    })
+    .collect()
+}

@@ -1,0 +1,87 @@
+//! Sums of products in `f64`.
+
+/// Rows and columns of the output that are summed at once.
+const TILE: [usize; 2] = [8, 4];
+
+/// A matrix in slices of so many lines, each slice with the lines side by side along `k`; the last one is filled up
+/// with zeros.
+fn pack(lines: usize, k: usize, width: usize, at: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+    let mut packed = vec![0.0; lines.div_ceil(width) * width * k];
+    for (slice, panel) in packed.chunks_exact_mut(width * k).enumerate() {
+        let first = slice * width;
+        for (i, row) in panel.chunks_exact_mut(width).enumerate() {
+            for (offset, value) in row.iter_mut().enumerate().take(lines - first) {
+                *value = at(first + offset, i);
+            }
+        }
+    }
+    packed
+}
+
+/// One tile. `a` and `b` are slices of [`pack`].
+#[inline(always)]
+fn tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
+    let mut sums = [[0.0; TILE[0]]; TILE[1]];
+    for (a, b) in a.chunks_exact(TILE[0]).zip(b.chunks_exact(TILE[1])) {
+        for (sums, &b) in sums.iter_mut().zip(b) {
+            for (sum, &a) in sums.iter_mut().zip(a) {
+                *sum += a * b;
+            }
+        }
+    }
+    sums
+}
+
+/// [`tile`] with the processor's wide vectors.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn wide_tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
+    tile(a, b)
+}
+
+fn best_tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function needs.
+        return unsafe { wide_tile(a, b) };
+    }
+    tile(a, b)
+}
+
+/// `a · b` with `m` rows, `n` columns and sums over `k`, column after column.
+pub fn product([m, n, k]: [usize; 3], a: impl Fn(usize, usize) -> f64, b: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+    let left = pack(m, k, TILE[0], a);
+    let right = pack(n, k, TILE[1], |col, i| b(i, col));
+    let mut out = vec![0.0; m * n];
+    for (j, b) in right.chunks_exact(TILE[1] * k).enumerate() {
+        for (i, a) in left.chunks_exact(TILE[0] * k).enumerate() {
+            let sums = best_tile(a, b);
+            let (row, col) = (i * TILE[0], j * TILE[1]);
+            let rows = TILE[0].min(m - row);
+            for (column, sums) in out[col * m..].chunks_exact_mut(m).zip(&sums) {
+                column[row..row + rows].copy_from_slice(&sums[..rows]);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::product;
+
+    #[test]
+    fn odd_extents() {
+        for [m, n, k] in [[1, 1, 1], [8, 4, 3], [9, 5, 7], [17, 3, 2], [2, 11, 30]] {
+            let a = |row: usize, i: usize| (row * 31 + i * 7 + 1) as f64 % 13.0 - 6.0;
+            let b = |i: usize, col: usize| (col * 17 + i * 5 + 2) as f64 % 11.0 - 5.0;
+            let got = product([m, n, k], a, b);
+            for col in 0..n {
+                for row in 0..m {
+                    let want: f64 = (0..k).map(|i| a(row, i) * b(i, col)).sum();
+                    assert_eq!(got[row + col * m], want, "{m} {n} {k}: {row} {col}");
+                }
+            }
+        }
+    }
+}

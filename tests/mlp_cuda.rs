@@ -1,0 +1,140 @@
+//! The quickstart tutorial's network on a GPU, or on the simulated one: its losses are the CPU's, and a step after
+//! warm-up asks nothing of the driver that it need not.
+//!
+//! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set. What a step asks of the driver is counted by the
+//! simulator (`cargo sim test --features cuda --test mlp_cuda`), between the driver's `cuProfilerStart` and
+//! `cuProfilerStop`; on a GPU the same calls mark the step for a profiler.
+#![cfg(all(feature = "cuda", feature = "cpu"))]
+
+use std::{env, fs, path::PathBuf, process, sync::Mutex};
+
+use kiln::{
+    data::{DataLoader, FashionMNIST},
+    models::Mlp,
+    nn::CrossEntropyLoss,
+    optim::{Adam, Optimizer, SGD},
+    prelude::*,
+};
+use serde_json::Value;
+
+const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/data/assets/fashion-mnist");
+
+/// Counts are of a process, so one test runs at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn device() -> Option<Device> {
+    match Device::cuda(0) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            assert!(env::var_os("KILN_REQUIRE_DEVICE").is_none(), "a device is required: {error}");
+            None
+        }
+    }
+}
+
+fn loader(device: Device) -> kiln::Result<DataLoader> {
+    let data = FashionMNIST::train().root(SUBSET).load()?;
+    DataLoader::builder(data).batch_size(64).shuffle(true).seed(0).device(device).build()
+}
+
+fn network(device: Device) -> kiln::Result<Mlp> {
+    manual_seed(0);
+    Mlp::new(&[784, 512, 512, 10])?.to(device)
+}
+
+fn step(model: &Mlp, optimizer: &mut dyn Optimizer, x: &Tensor, y: &Tensor) -> kiln::Result<Tensor> {
+    let loss = CrossEntropyLoss::new().forward(&model.forward(x)?, y)?;
+    optimizer.zero_grad();
+    loss.backward()?;
+    optimizer.step()?;
+    Ok(loss.detach())
+}
+
+/// Makes an optimizer for a model.
+type MakeOptimizer = dyn Fn(&Mlp) -> kiln::Result<Box<dyn Optimizer>>;
+
+/// The losses of the first steps of a run.
+fn losses(device: Device, optimizer: &MakeOptimizer, steps: usize) -> kiln::Result<Vec<f32>> {
+    let model = network(device)?;
+    let mut optimizer = optimizer(&model)?;
+    let loader = loader(device)?;
+    let mut losses = Vec::new();
+    while losses.len() < steps {
+        for batch in loader.iter().take(steps - losses.len()) {
+            let (x, y) = batch?;
+            losses.push(step(&model, &mut *optimizer, &x, &y)?);
+        }
+    }
+    Tensor::stack(&losses, 0)?.to_vec()
+}
+
+fn compare(optimizer: &MakeOptimizer, steps: usize) -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (got, want) = (losses(device, optimizer, steps)?, losses(Device::Cpu, optimizer, steps)?);
+    assert_eq!((got.len(), want.len()), (steps, steps));
+    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+        assert!((got - want).abs() <= 1e-4, "step {i}: {got} on {device}, {want} on the CPU");
+    }
+    assert!(want[steps - 1] < want[0], "it learns: {want:?}");
+    Ok(())
+}
+
+#[test]
+fn a_hundred_steps_of_adam_are_those_of_the_cpu() -> kiln::Result<()> {
+    compare(&|model| Ok(Box::new(Adam::new(model.named_parameters(), 1e-3)?)), 100)
+}
+
+#[test]
+fn a_hundred_steps_of_sgd_are_those_of_the_cpu() -> kiln::Result<()> {
+    compare(&|model| Ok(Box::new(SGD::new(model.named_parameters(), 0.05)?)), 100)
+}
+
+/// Calls a function of the driver that takes nothing.
+fn profiler(name: &str) {
+    // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.
+    unsafe {
+        let driver = libloading::Library::new("libcuda.so.1").unwrap();
+        let call = driver.get::<unsafe extern "C" fn() -> u32>(name.as_bytes()).unwrap();
+        assert_eq!(call(), 0, "{name}");
+    }
+}
+
+#[test]
+fn a_step_after_warm_up_asks_little_of_the_driver() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let model = network(device)?;
+    let mut optimizer = SGD::new(model.named_parameters(), 1e-3)?;
+    let batches: Vec<_> = loader(Device::Cpu)?.iter().take(6).collect::<Result<_, _>>()?;
+    let (last, warm_up) = batches.split_last().expect("there are six");
+    let send = |(x, y): &(Tensor, Tensor)| Ok::<_, kiln::Error>((x.to_device(device)?, y.to_device(device)?));
+    for batch in warm_up {
+        let (x, y) = send(batch)?;
+        step(&model, &mut optimizer, &x, &y)?;
+    }
+    device.synchronize()?;
+    let before = device.memory_stats()?;
+    profiler("cuProfilerStart");
+    let (x, y) = send(last)?;
+    let loss = step(&model, &mut optimizer, &x, &y)?;
+    profiler("cuProfilerStop");
+    assert!(loss.item::<f32>()?.is_finite());
+    let after = device.memory_stats()?;
+    assert_eq!(after.system_allocations, before.system_allocations, "the allocator had everything");
+
+    let Some(reports) = env::var_os("KILN_SIM_REPORT").map(PathBuf::from) else { return Ok(()) };
+    let account = fs::read_to_string(reports.join(format!("{}-1.json", process::id()))).unwrap();
+    let account: Value = serde_json::from_str(&account).unwrap();
+    let count = |name: &str| account["counts"][name].as_u64().unwrap();
+    let calls = count("launches") + count("library calls") + count("fills");
+    println!("{calls} launches and library calls: {account:#}");
+    assert_eq!(count("device allocations"), 0);
+    assert_eq!(count("pinned allocations"), 0);
+    assert_eq!(count("copies"), 2, "the images and the labels: {account:#}");
+    assert_eq!(count("bytes to device"), 64 * 784 * 4 + 64 * 8);
+    assert_eq!(count("bytes to host"), 0);
+    assert_eq!(count("synchronisations"), 0, "{account:#}");
+    assert!(calls <= 15, "{calls} launches and library calls: {account:#}");
+    Ok(())
+}
