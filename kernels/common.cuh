@@ -14,6 +14,9 @@
 #define BY_VALUE const __grid_constant__
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(256)
+// One that gets registers as if so many blocks had to fit a processor: on its own ptxas may rather spill a few bytes
+// than let fewer than eight fit.
+#define KERNEL_OF(blocks) extern "C" __global__ void __launch_bounds__(256, blocks)
 
 // ---- element types as they lie in memory; `Compute` is what they are computed in ----
 

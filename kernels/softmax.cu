@@ -66,10 +66,10 @@ __device__ inline void softmax_grad(const Lines<3>& p, const T* grad, const T* y
     }
 }
 
-#define SOFTMAX(op, log, name, T)                                                                              \
-    KERNEL softmax_##op##_##name(BY_VALUE Lines<2> p, const T* x, T* out) { softmax<T, log>(p, x, out); }      \
-    KERNEL softmax_grad_##op##_##name(BY_VALUE Lines<3> p, const T* grad, const T* y, T* out) {                \
-        softmax_grad<T, log>(p, grad, y, out);                                                                 \
+#define SOFTMAX(op, log, name, T)                                                                                \
+    KERNEL_OF(4) softmax_##op##_##name(BY_VALUE Lines<2> p, const T* x, T* out) { softmax<T, log>(p, x, out); }  \
+    KERNEL_OF(4) softmax_grad_##op##_##name(BY_VALUE Lines<3> p, const T* grad, const T* y, T* out) {            \
+        softmax_grad<T, log>(p, grad, y, out);                                                                   \
     }
 #define BOTH(name, T)                     \
     SOFTMAX(plain, false, name, T)        \

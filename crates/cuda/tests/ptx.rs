@@ -23,21 +23,6 @@ const ARCHITECTURES: [u32; 10] = [75, 80, 86, 87, 89, 90, 100, 103, 120, 121];
 /// and keeps some of them there. Ordinary angles do not touch it.
 const LOCAL_MEMORY: [&str; 5] = ["unary_sin_", "unary_cos_", "unary_tan_", "unary_grad_sin_", "unary_grad_cos_"];
 
-/// Kernels of which ptxas 13.5 spills a few bytes on some architectures, with few registers in use. The cause is not
-/// known yet (they have a 64-bit division in common, which is a call); nothing may be added here without a better reason.
-const SMALL_SPILLS: [&str; 4] = ["'class_loss_labels_", "'class_loss_probs_", "'softmax_log_", "'reduce_"];
-/// The most bytes that count as few: what `class_loss_labels_*` spill on sm_100 and sm_103.
-const FEW_BYTES: u32 = 40;
-
-/// Whether a warning is about one of [`SMALL_SPILLS`], and every number of bytes in it is small.
-fn is_small_spill(line: &str) -> bool {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let bytes: Vec<Option<u32>> =
-        words.windows(2).filter(|pair| pair[1] == "bytes").map(|pair| pair[0].parse().ok()).collect();
-    let few = !bytes.is_empty() && bytes.into_iter().all(|n| n.is_some_and(|n| n <= FEW_BYTES));
-    few && SMALL_SPILLS.iter().any(|name| line.contains(name))
-}
-
 /// The module that a device loads: the latest that is not later than the device.
 fn loaded(architecture: u32) -> Vec<&'static Module> {
     let fits = |module: &&Module| module.capability <= architecture;
@@ -61,8 +46,7 @@ fn assemble(ptxas: &Path, architecture: u32, module: &Module, folder: &Path) -> 
         let _ = fs::remove_file(file);
     }
     let local = |line: &str| line.contains("Local memory used") && LOCAL_MEMORY.iter().any(|name| line.contains(name));
-    let allowed = |line: &str| local(line) || is_small_spill(line);
-    let wrong: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty() && !allowed(line)).collect();
+    let wrong: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty() && !local(line)).collect();
     if output.status.success() && wrong.is_empty() { None } else { Some(format!("{name}:\n{}", wrong.join("\n"))) }
 }
 
@@ -89,18 +73,6 @@ fn known(ptxas: &Path) -> Vec<u32> {
     let output = Command::new(ptxas).arg("--help").output().unwrap_or_else(|e| panic!("{}: {e}", ptxas.display()));
     let help = String::from_utf8_lossy(&output.stdout).into_owned();
     ARCHITECTURES.into_iter().filter(|a| help.contains(&format!("'sm_{a}'"))).collect()
-}
-
-#[test]
-fn only_small_spills_of_listed_kernels_pass() {
-    let line = |name: &str, bytes: u32| {
-        format!(
-            "ptxas warning : Registers are spilled to local memory in function '{name}', {bytes} bytes spill stores, 8 bytes spill loads"
-        )
-    };
-    assert!(is_small_spill(&line("reduce_sum_f64", 24)));
-    assert!(!is_small_spill(&line("reduce_sum_f64", 400)) && !is_small_spill(&line("arg_reduce_max_f64", 8)));
-    assert!(!is_small_spill("ptxas warning : something else about 'reduce_sum_f64'"));
 }
 
 #[test]

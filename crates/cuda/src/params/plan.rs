@@ -5,6 +5,8 @@ use super::{Dim, Grid, Groups, Lanes, Lines, MAX_DIMS, Norm, Place, Reduce, THRE
 
 /// Elements that one thread folds before it is worth sharing them with another block.
 const SERIAL: u64 = 64;
+/// The same where every element is also written: there it is memory that a thread alone waits for.
+const SERIAL_WRITES: u64 = 16;
 /// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: u64 = 512;
 
@@ -80,11 +82,12 @@ impl<const N: usize> Lines<N> {
     }
 }
 
-/// How `n` elements of each of `m` results are shared out: threads of a team, elements of a team, teams of a result.
-fn share(n: u64, m: u64, across: bool) -> (Lanes, u64, u64) {
+/// How `n` elements of each of `m` results are shared out where a thread shall have `serial` of them or more: threads of
+/// a team, elements of a team, teams of a result.
+fn share(n: u64, m: u64, across: bool, serial: u64) -> (Lanes, u64, u64) {
     let lanes = Lanes::new(n, m, across);
     let teams = (ENOUGH_BLOCKS * u64::from(THREADS)).div_ceil(m.saturating_mul(lanes.count()).max(1));
-    let chunk = n.div_ceil(n.div_ceil(lanes.count() * SERIAL).clamp(1, teams.max(1))).max(1);
+    let chunk = n.div_ceil(n.div_ceil(lanes.count() * serial).clamp(1, teams.max(1))).max(1);
     (lanes, chunk, n.div_ceil(chunk).max(1))
 }
 
@@ -106,7 +109,7 @@ impl Groups {
         let inner = part(&extents[..dims.len()], places, |i| order[i] != dim);
         let (along, count) = pick(x, |d| d != dim && dims[d] > 1);
         let (n, m) = (inner.numel, dims[dim] as u64);
-        let (lanes, chunk, splits) = share(n, m, lies_across(&along[..count], &x[dim..=dim]));
+        let (lanes, chunk, splits) = share(n, m, lies_across(&along[..count], &x[dim..=dim]), SERIAL_WRITES);
         let strides = operands.map(|place| place.map_or(0, |p| p.strides[dim] as i64));
         let stage = if splits > 1 { Reduce::FIRST } else { Reduce::WHOLE };
         Groups { inner, count: Dim::new(m), strides, chunk, splits, lanes, stage, unused: 0 }
@@ -171,7 +174,7 @@ impl Reduce {
         let (sorted_shape, sorted) = (order.map(|i| shape[i]), order.map(|i| along[i]));
         let inner = Grid::new(&sorted_shape[..rank], [Some(Place { address: 0, strides: &sorted[..rank] })]);
         let (m, n) = (outer.numel, inner.numel);
-        let (lanes, chunk, splits) = share(n, m, lies_across(&along[..rank], &between[..kept]));
+        let (lanes, chunk, splits) = share(n, m, lies_across(&along[..rank], &between[..kept]), SERIAL);
         let stage = if splits > 1 { Self::FIRST } else { Self::WHOLE };
         Reduce { outer, inner, results: Dim::new(m), chunk, splits, lanes, stage, unused: 0, correction }
     }

@@ -8,6 +8,7 @@
 mod basics;
 mod elementwise;
 mod indexing;
+mod layers;
 mod losses;
 mod optimizers;
 mod products;

@@ -62,8 +62,11 @@ impl Tensor {
         let result = out.clone();
         let saved: &[&Tensor] = if relu { &[self, weight, &out] } else { &[self, weight] };
         record(result, name, inputs, saved, move |ctx| {
-            let mut grad = ctx.grad()?;
-            if relu {
+            let (mut grad, mut of_bias) = (ctx.grad()?, None);
+            if let (true, [_, _, true]) = (relu, ctx.needs) {
+                let (masked, sums) = grad.relu_bias_gradient(&ctx.saved(2)?, 1)?;
+                (grad, of_bias) = (masked, Some(sums));
+            } else if relu {
                 grad = grad.relu_gradient(&ctx.saved(2)?)?;
             }
             let (x, weight) = (ctx.saved(0)?, ctx.saved(1)?);
@@ -72,7 +75,7 @@ impl Tensor {
                 ctx.when(1, || grad.conv2d_to_weight(&x, &rule, *weight.shape()))?
             ];
             if ctx.needs.len() == 3 {
-                grads.push(ctx.when(2, || grad.sum([0, 2, 3]))?);
+                grads.push(if of_bias.is_some() { of_bias } else { ctx.when(2, || grad.sum([0, 2, 3]))? });
             }
             Ok(grads)
         })

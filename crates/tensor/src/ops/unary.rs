@@ -1,6 +1,6 @@
 //! Element-wise functions of one tensor, made from the op table.
 
-use kiln_backend::{DType, Error, Result, UnaryOp, unary_table};
+use kiln_backend::{DType, Error, Result, UnaryOp, ViewMut, unary_table};
 
 use super::images::image_layout;
 use crate::{
@@ -89,5 +89,20 @@ impl Tensor {
         Tensor::compute_in(self.device(), self.dtype(), image_layout(self, *self.shape()), |backend, out| {
             backend.unary_grad(UnaryOp::Relu, g.view(), Some(y.view()), out)
         })
+    }
+
+    /// [`relu_gradient`](Tensor::relu_gradient) of a layer whose bias belongs to dimension `dim`, and the gradient of the
+    /// bias, in one primitive.
+    pub(crate) fn relu_bias_gradient(&self, output: &Tensor, dim: usize) -> Result<(Tensor, Tensor)> {
+        let bias = Tensor::empty(output.dims()[dim], (self.dtype(), self.device()))?;
+        let (g, y) = (self.read(), output.read());
+        let masked = {
+            let mut buffer = bias.0.storage.write();
+            Tensor::compute_in(self.device(), self.dtype(), image_layout(output, *self.shape()), |backend, out| {
+                let bias = ViewMut { buffer: &mut **buffer, layout: bias.layout() };
+                backend.relu_bias_grad(g.view(), y.view(), dim, out, bias)
+            })?
+        };
+        Ok((masked, bias))
     }
 }
