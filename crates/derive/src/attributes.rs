@@ -9,6 +9,8 @@ pub(crate) struct OfStruct {
     pub name: Option<LitStr>,
     /// A method `(&self) -> String` for the text between the parentheses.
     pub extra_repr: Option<Ident>,
+    /// The name under which it is saved in files, if it is.
+    pub save: Option<Option<LitStr>>,
     /// Leaves `Display` to the user.
     pub no_display: bool,
     /// Where `kiln_nn` is found.
@@ -33,6 +35,8 @@ impl OfStruct {
                     out.name = Some(meta.value()?.parse()?);
                 } else if meta.path.is_ident("extra_repr") {
                     out.extra_repr = Some(meta.value()?.parse::<LitStr>()?.parse()?);
+                } else if meta.path.is_ident("save") {
+                    out.save = Some(if meta.input.peek(syn::Token![=]) { Some(meta.value()?.parse()?) } else { None });
                 } else if meta.path.is_ident("no_display") {
                     out.no_display = true;
                 } else if meta.path.is_ident("crate") {
@@ -40,7 +44,7 @@ impl OfStruct {
                 } else {
                     return Err(meta.error(
                         "unknown attribute of a module; there are `name = \"…\"`, `extra_repr = \"method\"`, \
-                         `no_display` and `crate = \"path::to::kiln_nn\"`",
+                         `save`, `no_display` and `crate = \"path::to::kiln_nn\"`",
                     ));
                 }
                 Ok(())

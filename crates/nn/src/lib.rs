@@ -5,6 +5,7 @@
 //! - Layers: [`Linear`], [`ReLU`], [`Dropout`], [`Sequential`], …
 //! - Losses, as modules ([`CrossEntropyLoss`], …) and as functions ([`functional`]).
 //! - [`init`]: filling parameters.
+//! - [`saved`]: whole models in files.
 //! - [`optim`]: optimizers, learning-rate schedulers, gradient clipping.
 //!
 //! ```
@@ -37,6 +38,7 @@ mod loss;
 mod module;
 pub mod optim;
 mod parameter;
+pub mod saved;
 
 pub use kiln_derive::Module;
 pub use layers::*;

@@ -7,7 +7,7 @@ use crate::{Module, Training};
 /// While training, sets elements to 0 with probability `p` and divides the others by `1 - p`
 /// (Srivastava et al., 2014); in evaluation mode its input.
 #[derive(Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct Dropout {
     p: f64,
     inplace: bool,
