@@ -34,7 +34,7 @@ mod write;
 
 use std::path::Path;
 
-use kiln_nn::{Module, ModuleTree};
+use kiln_nn::{Module, ModuleTree, Part};
 use kiln_tensor::{Error, Result, Tensor, autograd};
 
 use self::build::{Run, graph_of};
@@ -127,7 +127,7 @@ pub fn export_with<M: Module + ?Sized>(
         _ => Err(Error::argument("onnx::export", "a module takes one input")),
     };
     let parameters = model.named_parameters().into_iter().chain(model.named_buffers()).collect();
-    export_named(path.as_ref(), model.is_training(), parameters, &[sample], &forward, options)
+    export_named(path.as_ref(), trains(model), parameters, &[sample], &forward, options)
 }
 
 /// [`export`] of a module that takes several inputs, or gives several outputs: `forward` calls it. The options name
@@ -143,7 +143,18 @@ pub fn export_function<T: ModuleTree>(
     options: &Options,
 ) -> Result<()> {
     let parameters = model.named_parameters().into_iter().chain(model.named_buffers()).collect();
-    export_named(path.as_ref(), model.is_training(), parameters, samples, &forward, options)
+    export_named(path.as_ref(), trains(model), parameters, samples, &forward, options)
+}
+
+/// Whether any layer is in training mode. A model without a switch computes the same in both.
+fn trains<T: ModuleTree + ?Sized>(model: &T) -> bool {
+    let mut found = false;
+    model.visit(&mut |_, part| match part {
+        Part::Training(switch) => found |= switch.is_on(),
+        Part::Module(child) => found |= trains(child),
+        Part::Parameter(_) | Part::Buffer(_) => {}
+    });
+    found
 }
 
 type Forward<'a> = &'a dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>;
