@@ -3,8 +3,9 @@
 use std::{any::Any, fmt};
 
 use crate::{
-    ArgReduceOp, BinaryOp, ClassLoss, DType, Distribution, Element, Error, HostVec, Layout, OptimRule, OptimSlot,
-    PointwiseLoss, Ramp, RandomState, ReduceOp, Result, Scalar, ScatterMode, SideOf, UnaryOp, dispatch_dtype,
+    Affine, ArgReduceOp, BinaryOp, ClassLoss, Conv2d, DType, Distribution, Element, Error, HostVec, Layout, NormGrads,
+    OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState, ReduceOp, Result, RunningStats,
+    Scalar, ScatterMode, SideOf, UnaryOp, dispatch_dtype,
 };
 
 /// A piece of a device's memory that holds elements of one type.
@@ -198,6 +199,82 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()>;
     /// `out = x · wᵀ + bias`, then ReLU if asked: `x` is `[M, K]`, `w` `[N, K]`, `bias` `[N]`, `out` `[M, N]`.
     fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()>;
+
+    // ---- convolution and pooling: images are [N, C, H, W] with any strides, channels-last ones included ----
+
+    /// The convolution, plus bias, then ReLU if asked: `x` is `[N, C, H, W]`, `w` `[O, C / groups, kh, kw]`, `bias`
+    /// `[O]`, `out` `[N, O, H', W']` of [`Conv2d::output`]'s size. Half precision is summed in `f32`. With no channels
+    /// (`C = 0`) the sums are 0.
+    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()>;
+    /// Its gradient with respect to the input, which is also the transposed convolution: `grad` is `[N, O, H', W']`,
+    /// `out` `[N, C, H, W]`, of any size that `rule` maps to `grad`'s.
+    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()>;
+    /// Its gradient with respect to the weight: `out` is `[O, C / groups, kh, kw]`. (That of the bias is a sum.)
+    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()>;
+    /// The largest element of each window; NaN counts as larger. `indices` (`i64`, of `out`'s shape) receives its
+    /// position in the plane, `row * W + column`: of equal elements the first in row-major order, of NaNs the last.
+    /// A window with no tap inside the input gives `-inf` and position -1.
+    fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()>;
+    /// Its gradient: each element of `out` (`[N, C, H, W]`) is the sum of `grad` over the windows that chose it, added
+    /// in row-major order of the windows. A position outside the plane is an error, but -1 is skipped.
+    fn max_pool2d_grad(&self, pool: &Pool2d, grad: View, indices: View, out: ViewMut) -> Result<()>;
+    /// The sum of each window, divided; a window with no element inside the input gives 0.
+    fn avg_pool2d(&self, pool: &Pool2d, divisor: PoolDivisor, x: View, out: ViewMut) -> Result<()>;
+    /// Its gradient; `out` is `[N, C, H, W]`.
+    fn avg_pool2d_grad(&self, pool: &Pool2d, divisor: PoolDivisor, grad: View, out: ViewMut) -> Result<()>;
+
+    // ---- normalisation ----
+
+    /// Batch normalisation while training: each channel of `x` (`[N, C, H, W]`, any strides) minus its mean, times
+    /// `inv_std = 1 / sqrt(biased variance + eps)`, then scaled and shifted. `mean` and `inv_std` (`[C]`, of the
+    /// accumulation type) receive what the gradient needs; `running` is moved.
+    #[allow(clippy::too_many_arguments)] // one fused kernel
+    fn batch_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        running: Option<RunningStats>,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()>;
+    /// Batch normalisation with given statistics (`[C]`, of the accumulation type).
+    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()>;
+    /// The gradients of batch normalisation: of [`batch_norm`](Backend::batch_norm) if `training`, whose statistics
+    /// depend on the input, else with the statistics as constants. `weight` is the scale.
+    #[allow(clippy::too_many_arguments)] // one fused kernel
+    fn batch_norm_grad(
+        &self,
+        training: bool,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()>;
+    /// Normalises each row of `x` (`[M, N]`) as [`batch_norm`](Backend::batch_norm) does a channel; scale and shift are
+    /// `[N]`, `mean` and `inv_std` `[M]`, of the accumulation type.
+    fn layer_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()>;
+    /// Its gradients.
+    fn layer_norm_grad(
+        &self,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()>;
 
     // ---- fused losses ----
 

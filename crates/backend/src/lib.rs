@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod conv;
 mod dtype;
 mod error;
 mod host;
@@ -21,6 +22,7 @@ mod table;
 pub use half;
 
 pub use backend::{Backend, Buffer, MemoryStats, Operand, View, ViewMut};
+pub use conv::{Affine, Conv2d, NormGrads, Pool2d, PoolDivisor, RunningStats};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};
 pub use host::HostVec;

@@ -22,6 +22,8 @@ pub(crate) struct OfStruct {
 pub(crate) struct OfField {
     /// Not a part of the module.
     pub skip: bool,
+    /// Saved all the same.
+    pub save: bool,
     /// The name in the state dict.
     pub name: Option<LitStr>,
 }
@@ -61,6 +63,8 @@ impl OfField {
             attribute.parse_nested_meta(|meta| {
                 if meta.path.is_ident("skip") {
                     out.skip = true;
+                } else if meta.path.is_ident("save") {
+                    out.save = true;
                 } else if meta.path.is_ident("name") {
                     let name: LitStr = meta.value()?.parse()?;
                     if name.value().is_empty() || name.value().contains('.') {
@@ -68,7 +72,7 @@ impl OfField {
                     }
                     out.name = Some(name);
                 } else {
-                    return Err(meta.error("unknown attribute of a field; there are `skip` and `name = \"…\"`"));
+                    return Err(meta.error("unknown attribute of a field; there are `skip`, `save` and `name = \"…\"`"));
                 }
                 Ok(())
             })?;

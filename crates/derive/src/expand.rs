@@ -18,6 +18,15 @@ struct Part<'a> {
     ty: &'a Type,
 }
 
+/// A field that is left alone.
+struct Skipped<'a> {
+    member: Member,
+    name: String,
+    ty: &'a Type,
+    /// Whether it is saved in files.
+    saved: bool,
+}
+
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let Data::Struct(data) = &input.data else {
         return Err(Error::new(
@@ -42,7 +51,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             if let Some(name) = of_field.name {
                 return Err(Error::new(name.span(), "a skipped field has no name in the state dict"));
             }
-            skipped.push((member, &field.ty));
+            skipped.push(Skipped { member, name: own_name, ty: &field.ty, saved: of_field.save });
             continue;
         }
         let name = of_field.name.map_or(own_name, |n| n.value());
@@ -140,7 +149,7 @@ fn saved(
     input: &DeriveInput,
     krate: &Path,
     parts: &[Part],
-    skipped: &[(Member, &Type)],
+    skipped: &[Skipped],
     name: Option<LitStr>,
     mut where_clause: Option<WhereClause>,
 ) -> TokenStream {
@@ -148,19 +157,22 @@ fn saved(
     let name = name.map_or_else(|| ident.unraw().to_string(), |name| name.value());
     let (impl_generics, type_generics, _) = input.generics.split_for_impl();
     let parameters: HashSet<String> = input.generics.type_params().map(|p| p.ident.to_string()).collect();
-    for part in parts.iter().filter(|part| mentions(part.ty, &parameters)) {
-        let ty = part.ty;
+    // By their own names: what is left alone has none in the state dict.
+    let kept = skipped.iter().filter(|s| s.saved).map(|s| (&s.member, &s.name, s.ty));
+    let fields: Vec<_> = parts.iter().map(|p| (&p.member, &p.name, p.ty)).chain(kept).collect();
+    for (_, _, ty) in fields.iter().filter(|(_, _, ty)| mentions(ty, &parameters)) {
         let predicates = &mut where_clause.get_or_insert_with(|| syn::parse_quote!(where)).predicates;
         predicates.push(syn::parse_quote!(#ty: #krate::saved::Saved));
     }
-    let save = parts.iter().map(|Part { member, name, ty }| {
+    let save = fields.iter().map(|(member, name, ty)| {
         // At the field's type, so that a type that cannot be saved is underlined.
         quote_spanned!(ty.span()=> fields.insert(::std::string::String::from(#name), at.field(#name, &self.#member)?);)
     });
-    let take =
-        parts.iter().map(|Part { member, name, ty }| quote_spanned!(ty.span()=> #member: fields.take(#name, at)?,));
-    let blank =
-        skipped.iter().map(|(member, ty)| quote_spanned!(ty.span()=> #member: ::std::default::Default::default(),));
+    let take = fields.iter().map(|(member, name, ty)| quote_spanned!(ty.span()=> #member: fields.take(#name, at)?,));
+    let blank = skipped
+        .iter()
+        .filter(|s| !s.saved)
+        .map(|Skipped { member, ty, .. }| quote_spanned!(ty.span()=> #member: ::std::default::Default::default(),));
     quote! {
         #[automatically_derived]
         impl #impl_generics #krate::saved::Saved for #ident #type_generics #where_clause {
@@ -194,7 +206,7 @@ fn saved(
 }
 
 /// The struct's own bounds, and what the fields need whose types depend on type parameters.
-fn where_clause(input: &DeriveInput, krate: &Path, parts: &[Part], skipped: &[(Member, &Type)]) -> Option<WhereClause> {
+fn where_clause(input: &DeriveInput, krate: &Path, parts: &[Part], skipped: &[Skipped]) -> Option<WhereClause> {
     let parameters: HashSet<String> = input.generics.type_params().map(|p| p.ident.to_string()).collect();
     let mut clause = input.generics.where_clause.clone();
     if parameters.is_empty() {
@@ -204,7 +216,7 @@ fn where_clause(input: &DeriveInput, krate: &Path, parts: &[Part], skipped: &[(M
     for ty in parts.iter().map(|p| p.ty).filter(|ty| mentions(ty, &parameters)) {
         predicates.push(syn::parse_quote!(#ty: #krate::Field));
     }
-    for ty in skipped.iter().map(|(_, ty)| ty).filter(|ty| mentions(ty, &parameters)) {
+    for ty in skipped.iter().map(|s| s.ty).filter(|ty| mentions(ty, &parameters)) {
         predicates.push(syn::parse_quote!(#ty: ::std::marker::Send + ::std::marker::Sync));
     }
     clause

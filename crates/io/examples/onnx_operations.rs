@@ -4,8 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use kiln_io::onnx::{self, Options, Weights};
-use kiln_models::Mlp;
-use kiln_nn::{Flatten, GELU, Linear, Module, Parameter, ReLU, Sigmoid, Softmax, StateDict, Tanh, seq};
+use kiln_models::{LeNet, Mlp, Vgg, VggDepth, VggOptions};
+use kiln_nn::{
+    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, BatchNormOptions, Conv2d, Conv2dOptions,
+    ConvTranspose2d, Flatten, GELU, GroupNorm, LayerNorm, Linear, MaxPool2d, Module, Padding, PaddingMode, Parameter,
+    ReLU, Sigmoid, Softmax, StateDict, Tanh, seq,
+};
 use kiln_tensor::{Device, Error, Result, Tensor, no_grad};
 
 /// A function with a weight of the input's size.
@@ -84,6 +88,49 @@ fn operations() -> Vec<Entry> {
     unary.into_iter().chain(others).collect()
 }
 
+/// Layers on images `[N, 4, 9, 8]`.
+fn layers() -> Result<Vec<(&'static str, Box<dyn Module>)>> {
+    let options = Conv2dOptions::default;
+    Ok(vec![
+        ("conv", Box::new(Conv2d::new(4, 6, 3)?)),
+        ("conv_relu", Box::new(seq![Conv2d::with_options(4, 6, 3, options().padding(1))?, ReLU::new()])),
+        ("conv_strided", Box::new(Conv2d::with_options(4, 6, (3, 2), options().stride((2, 1)).padding((1, 0)))?)),
+        ("conv_grouped", Box::new(Conv2d::with_options(4, 6, 3, options().groups(2).dilation(2).bias(false))?)),
+        ("conv_same", Box::new(Conv2d::with_options(4, 6, 4, options().padding(Padding::Same))?)),
+        ("conv_sides", Box::new(Conv2d::with_options(4, 6, 3, options().padding(Padding::Sides([0, 1, 2, 3])))?)),
+        ("conv_reflect", {
+            let options = options().padding(1).padding_mode(PaddingMode::Reflect);
+            Box::new(Conv2d::with_options(4, 6, 3, options)?)
+        }),
+        ("conv_replicate", {
+            let options = options().padding(2).padding_mode(PaddingMode::Replicate);
+            Box::new(Conv2d::with_options(4, 6, 3, options)?)
+        }),
+        ("conv_transpose", {
+            let options = options().stride(2).padding(1).output_padding(1).groups(2);
+            Box::new(ConvTranspose2d::with_options(4, 6, 3, options)?)
+        }),
+        ("max_pool", Box::new(MaxPool2d::new(2))),
+        ("max_pool_ceil", Box::new(MaxPool2d::new(3).stride(2).padding(1).ceil_mode(true))),
+        ("avg_pool", Box::new(AvgPool2d::new((3, 2)).stride(2).padding(1))),
+        ("adaptive_avg_pool", Box::new(AdaptiveAvgPool2d::new((3, 2)))),
+        ("adaptive_max_pool", Box::new(AdaptiveMaxPool2d::new(1))),
+        ("batch_norm", Box::new(BatchNorm2d::new(4)?)),
+        ("batch_norm_1d", Box::new(seq![Flatten::dims(2, -1), BatchNorm1d::new(4)?])),
+        ("batch_norm_plain", Box::new(BatchNorm2d::with_options(4, BatchNormOptions::default().affine(false))?)),
+        ("layer_norm", Box::new(LayerNorm::new(&[9, 8])?)),
+        ("group_norm", Box::new(GroupNorm::new(2, 4)?)),
+    ])
+}
+
+/// Trains nothing, but moves running statistics away from 0 and 1.
+fn warm_up(model: &dyn Module, shape: &[usize]) -> Result<()> {
+    let mut dims = shape.to_vec();
+    dims[0] = 4;
+    model.train();
+    no_grad(|| model.forward(&Tensor::rand(&dims[..], Device::Cpu)?.mul(3)?)).map(drop)
+}
+
 fn main() -> Result<()> {
     let folder = std::env::args().nth(1).ok_or_else(|| Error::argument("onnx_operations", "name a folder"))?;
     let folder = PathBuf::from(folder);
@@ -93,6 +140,17 @@ fn main() -> Result<()> {
     for (name, function) in operations() {
         let weight = Parameter::new(Tensor::rand([3, 4], Device::Cpu)?.add(0.5)?)?;
         write(&folder, name, &Function { weight, function }, &[1, 3, 4], &options)?;
+    }
+    for (name, layer) in layers()? {
+        warm_up(&layer, &[1, 4, 9, 8])?;
+        write(&folder, name, &layer, &[1, 4, 9, 8], &options)?;
+    }
+    write(&folder, "lenet", &LeNet::new(10)?, &[1, 1, 32, 32], &options)?;
+    for (name, depth, batch_norm) in [("vgg16", VggDepth::Vgg16, false), ("vgg16_bn", VggDepth::Vgg16, true)] {
+        let small = VggOptions::default().width(0.0625).num_classes(10).batch_norm(batch_norm);
+        let model = Vgg::new(depth, small)?;
+        warm_up(&model, &[1, 3, 64, 64])?;
+        write(&folder, name, &model, &[1, 3, 224, 224], &options)?;
     }
     write(&folder, "mlp", &Mlp::new(&[784, 64, 10])?, &[1, 1, 28, 28], &options)?;
     let stack = seq![

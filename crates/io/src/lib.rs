@@ -20,6 +20,7 @@
 pub mod atomic;
 mod checkpoint;
 mod checksum;
+pub mod hub;
 mod load;
 mod map;
 mod model;

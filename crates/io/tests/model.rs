@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use kiln_io::{Metadata, load, load_model, load_model_with, registry, save_model, save_with_metadata};
-use kiln_models::Mlp;
+use kiln_models::{LeNet, Mlp, VggOptions, vgg11_bn};
 use kiln_nn::{
-    Buffer, Dropout, Flatten, GELU, Identity, Linear, LinearOptions, LogSoftmax, Module, ModuleTree, Parameter, ReLU,
+    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, BatchNormOptions, Buffer, Conv2d,
+    Conv2dOptions, ConvTranspose2d, Dropout, Dropout2d, Embedding, Flatten, GELU, GroupNorm, Identity, LayerNorm,
+    Linear, LinearOptions, LogSoftmax, MaxPool2d, Module, ModuleTree, Padding, PaddingMode, Parameter, ReLU,
     Sequential, Sigmoid, Softmax, Tanh, Training, saved_choice, seq,
 };
-use kiln_tensor::{DType, Device, Result, StateDict, Tensor};
+use kiln_tensor::{DType, Device, Result, StateDict, Tensor, no_grad};
 use tempfile::tempdir;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -161,6 +163,53 @@ fn modes_are_kept_and_layers_keep_their_settings() -> Result<()> {
     same_state(&mlp, &*load_model(&path, Device::Cpu)?);
     let halves = load_model(&path, kiln_io::LoadOptions::new(Device::Cpu).dtype(DType::BF16))?;
     assert!(halves.parameters().iter().all(|p| p.dtype() == DType::BF16 && p.requires_grad()));
+    Ok(())
+}
+
+#[test]
+fn layers_for_images_and_models_come_back() -> Result<()> {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("model.kiln");
+    let options = Conv2dOptions::default;
+    let odd = options().padding(Padding::Sides([0, 1, 2, 3])).padding_mode(PaddingMode::Replicate).bias(false);
+    let up = options().stride(2).padding((1, 0)).output_padding(1).groups(2).dilation((1, 2));
+    let model = seq![
+        Conv2d::with_options(3, 4, (3, 2), odd)?,
+        BatchNorm2d::new(4)?,
+        Conv2d::with_options(4, 4, 3, options().padding(Padding::Same).groups(4))?,
+        ConvTranspose2d::with_options(4, 4, 3, up)?,
+        MaxPool2d::new((2, 1)).stride(2).padding((1, 0)).dilation(1).ceil_mode(true),
+        AvgPool2d::new(2).stride(1).count_include_pad(false),
+        AvgPool2d::new(2).divisor_override(3)?,
+        GroupNorm::new(2, 4)?,
+        Dropout2d::new(0.1)?,
+        AdaptiveMaxPool2d::new((4, 3)),
+        AdaptiveAvgPool2d::new(2),
+        Flatten::new(),
+        BatchNorm1d::with_options(16, BatchNormOptions::default().affine(false).momentum(None))?,
+        LayerNorm::new(&[16])?,
+        Linear::new(16, 2)?,
+    ];
+    let x = Tensor::rand([2, 3, 13, 11], Device::Cpu)?;
+    no_grad(|| model.forward(&x))?; // moves the running statistics
+    model.eval();
+    save_model(&path, &model)?;
+    let back = load_model(&path, Device::Cpu)?;
+    assert_eq!(back.to_string(), model.to_string());
+    same_state(&model, &*back);
+    assert_eq!(bits(&model.forward(&x)?), bits(&back.forward(&x)?));
+
+    let words = Embedding::new(5, 3)?;
+    save_model(&path, &words)?;
+    same_state(&words, &*load_model(&path, Device::Cpu)?);
+    let lenet = LeNet::new(10)?;
+    save_model(&path, &lenet)?;
+    assert_eq!(load_model(&path, Device::Cpu)?.to_string(), lenet.to_string());
+    let vgg = vgg11_bn(VggOptions::default().width(0.03125).num_classes(3))?;
+    save_model(&path, &vgg)?;
+    let back = load_model(&path, Device::Cpu)?;
+    assert_eq!(back.to_string(), vgg.to_string());
+    same_state(&vgg, &*back);
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - [`Module`] and `#[derive(Module)]`: a struct of layers gets its parameters, state dict, printing and
 //!   moving between devices from its fields ([`ModuleTree`]); only `forward` is written.
-//! - Layers: [`Linear`], [`ReLU`], [`Dropout`], [`Sequential`], …
+//! - Layers: [`Linear`], [`Conv2d`], [`MaxPool2d`], [`BatchNorm2d`], [`ReLU`], [`Dropout`], [`Sequential`], …
+//! - [`summary`]: a table of a model's layers with shapes, parameters, multiply-adds and memory.
 //! - Losses, as modules ([`CrossEntropyLoss`], …) and as functions ([`functional`]).
 //! - [`init`]: filling parameters.
 //! - [`saved`]: whole models in files.
@@ -39,9 +40,11 @@ mod module;
 pub mod optim;
 mod parameter;
 pub mod saved;
+mod summary;
 
 pub use kiln_derive::Module;
 pub use layers::*;
 pub use loss::*;
 pub use module::{Field, FieldKind, LoadReport, Module, ModuleTree, Part, PartMut, StateDict};
 pub use parameter::{Buffer, Parameter, Training};
+pub use summary::{Summary, SummaryRow, summary};

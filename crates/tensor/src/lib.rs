@@ -22,13 +22,14 @@ pub use autograd::{enable_grad, no_grad, no_grad_guard};
 pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state, take_random_seed};
 pub use device::Device;
 pub use kiln_backend::{
-    ClassLoss, ClassLossInput, DType, Dim, Dims, Element, Error, ErrorKind, MAX_RANK, MemoryStats, OptimRule,
-    PointwiseLossKind, Reduction, Result, Scalar, Shape,
+    ClassLoss, ClassLossInput, Conv2d, DType, Dim, Dims, Element, Error, ErrorKind, MAX_RANK, MemoryStats, OptimRule,
+    PointwiseLossKind, PoolDivisor, Reduction, Result, Scalar, Shape,
 };
 #[cfg(feature = "ndarray")]
 pub use ndarray::{NdarrayGuard, NdarrayGuardMut};
 pub use ops::{
-    At, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, Rhs, SplitSizes, optimizer_step, step,
+    At, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, PadMode, Pooling, Rhs, Running, SplitSizes,
+    optimizer_step, step,
 };
 pub use state_dict::StateDict;
 pub use tensor::Tensor;

@@ -87,7 +87,7 @@ macro_rules! ops {
 ops! {
     Any {
         // Copies and conversions.
-        copy "CloneBackward0" contiguous "CloneBackward0" to_dtype "ToCopyBackward0" to_device "ToCopyBackward0"
+        copy "CloneBackward0" contiguous "CloneBackward0" channels_last + is_channels_last - to_dtype "ToCopyBackward0" to_device "ToCopyBackward0"
         // Views.
         transpose "TransposeBackward0" swapaxes "TransposeBackward0" mt "TransposeBackward0" t "TBackward0"
         permute "PermuteBackward0" movedim "PermuteBackward0" narrow "SliceBackward0" slice "SliceBackward0"
@@ -98,7 +98,7 @@ ops! {
         split "SplitBackward0" chunk "SplitBackward0" unbind "UnbindBackward0" meshgrid "ExpandBackward0" i +
         // Joining and rearranging.
         cat "CatBackward0" stack "StackBackward0" flip "FlipBackward0" roll "RollBackward0"
-        repeat "RepeatBackward0" repeat_interleave + tril "TrilBackward0" triu "TriuBackward0"
+        pad "ConstantPadNdBackward0" repeat "RepeatBackward0" repeat_interleave + tril "TrilBackward0" triu "TriuBackward0"
         diag "DiagonalBackward0_copy"
         // Indexing.
         index_select "IndexSelectBackward0" gather "GatherBackward0" take_along_dim "GatherBackward0"
@@ -136,6 +136,12 @@ ops! {
         softmax "SoftmaxBackward0" log_softmax "LogSoftmaxBackward0"
         leaky_relu "LeakyReluBackward0" elu "EluBackward0" lerp "LerpBackward0" dropout "NativeDropoutBackward0"
         linear "AddmmBackward0" linear_relu "ReluBackward0"
+        conv2d "ConvolutionBackward0" conv2d_relu "ReluBackward0" conv_transpose2d "ConvolutionBackward0"
+        max_pool2d "MaxPool2DWithIndicesBackward0" max_pool2d_with_indices "MaxPool2DWithIndicesBackward0"
+        avg_pool2d "AvgPool2DBackward0" adaptive_avg_pool2d "AdaptiveAvgPool2DBackward0"
+        adaptive_max_pool2d "AdaptiveMaxPool2DBackward0" adaptive_max_pool2d_with_indices "AdaptiveMaxPool2DBackward0"
+        batch_norm "NativeBatchNormBackward0" layer_norm "NativeLayerNormBackward0" group_norm +
+        embedding "EmbeddingBackward0"
         class_loss "NllLossBackward0" pointwise_loss "MseLossBackward0"
         bernoulli "BernoulliBackward0" multinomial -
     }

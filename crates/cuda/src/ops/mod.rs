@@ -12,9 +12,9 @@ mod sort;
 mod values;
 
 use kiln_backend::{
-    ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, DType, Distribution, Error, HostVec, MemoryStats, Operand,
-    OptimRule, OptimSlot, PointwiseLoss, Ramp, RandomState, ReduceOp, Result, Scalar, ScatterMode, SideOf, UnaryOp,
-    View, ViewMut,
+    Affine, ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, Conv2d, DType, Distribution, Error, HostVec,
+    MemoryStats, NormGrads, Operand, OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState,
+    ReduceOp, Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, View, ViewMut,
 };
 
 use crate::{device::CudaBackend, memory::CudaBuffer};
@@ -179,6 +179,104 @@ impl Backend for CudaBackend {
         self.0.linear_impl(x, w, bias, relu, out)
     }
 
+    fn conv2d(
+        &self,
+        _rule: &Conv2d,
+        _x: View,
+        _w: View,
+        _bias: Option<View>,
+        _relu: bool,
+        _out: ViewMut,
+    ) -> Result<()> {
+        Err(unsupported(self, "conv2d"))
+    }
+
+    fn conv2d_grad_input(&self, _rule: &Conv2d, _grad: View, _w: View, _out: ViewMut) -> Result<()> {
+        Err(unsupported(self, "conv2d_grad_input"))
+    }
+
+    fn conv2d_grad_weight(&self, _rule: &Conv2d, _grad: View, _x: View, _out: ViewMut) -> Result<()> {
+        Err(unsupported(self, "conv2d_grad_weight"))
+    }
+
+    fn max_pool2d(&self, _pool: &Pool2d, _x: View, _out: ViewMut, _indices: Option<ViewMut>) -> Result<()> {
+        Err(unsupported(self, "max_pool2d"))
+    }
+
+    fn max_pool2d_grad(&self, _pool: &Pool2d, _grad: View, _indices: View, _out: ViewMut) -> Result<()> {
+        Err(unsupported(self, "max_pool2d_grad"))
+    }
+
+    fn avg_pool2d(&self, _pool: &Pool2d, _divisor: PoolDivisor, _x: View, _out: ViewMut) -> Result<()> {
+        Err(unsupported(self, "avg_pool2d"))
+    }
+
+    fn avg_pool2d_grad(&self, _pool: &Pool2d, _divisor: PoolDivisor, _grad: View, _out: ViewMut) -> Result<()> {
+        Err(unsupported(self, "avg_pool2d_grad"))
+    }
+
+    fn batch_norm(
+        &self,
+        _eps: f64,
+        _x: View,
+        _affine: Affine,
+        _running: Option<RunningStats>,
+        _out: ViewMut,
+        _mean: ViewMut,
+        _inv_std: ViewMut,
+    ) -> Result<()> {
+        Err(unsupported(self, "batch_norm"))
+    }
+
+    fn batch_norm_eval(
+        &self,
+        _eps: f64,
+        _x: View,
+        _affine: Affine,
+        _mean: View,
+        _var: View,
+        _out: ViewMut,
+    ) -> Result<()> {
+        Err(unsupported(self, "batch_norm_eval"))
+    }
+
+    fn batch_norm_grad(
+        &self,
+        _training: bool,
+        _grad: View,
+        _x: View,
+        _weight: Option<View>,
+        _mean: View,
+        _inv_std: View,
+        _grads: NormGrads,
+    ) -> Result<()> {
+        Err(unsupported(self, "batch_norm_grad"))
+    }
+
+    fn layer_norm(
+        &self,
+        _eps: f64,
+        _x: View,
+        _affine: Affine,
+        _out: ViewMut,
+        _mean: ViewMut,
+        _inv_std: ViewMut,
+    ) -> Result<()> {
+        Err(unsupported(self, "layer_norm"))
+    }
+
+    fn layer_norm_grad(
+        &self,
+        _grad: View,
+        _x: View,
+        _weight: Option<View>,
+        _mean: View,
+        _inv_std: View,
+        _grads: NormGrads,
+    ) -> Result<()> {
+        Err(unsupported(self, "layer_norm_grad"))
+    }
+
     fn class_loss(
         &self,
         rule: &ClassLoss,
@@ -217,4 +315,12 @@ impl Backend for CudaBackend {
     fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()> {
         self.0.optimizer_step_impl(rule, lr, slots)
     }
+}
+
+fn unsupported(backend: &CudaBackend, op: &'static str) -> Error {
+    Error::unsupported(
+        op,
+        format!("cuda:{}", backend.0.index()),
+        "it has no convolution, pooling and normalisation yet",
+    )
 }

@@ -1,7 +1,7 @@
 //! What an operation is in ONNX (<https://onnx.ai/onnx/operators/>).
 
 use kiln_tensor::{
-    Error, Result, Scalar,
+    Error, Result, Scalar, Tensor,
     autograd::{Attribute, Step},
 };
 
@@ -168,7 +168,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
         "pad" => {
             let pads = graph.ints("pads", o.ints("pads")?)?;
             let value = graph.scalar("value", Scalar::Float(o.number("value")?), o.step.output.dtype())?;
-            let Some(Attribute::Text(mode)) = o.get("mode") else { return Err(o.wrong("it has no mode")) };
+            let Some(Attribute::Text(mode)) = o.get("mode") else { return Err(o.wrong("it does not say its mode")) };
             Ok(graph.node("Pad", &[first, &pads, &value], vec![text("mode", mode)]))
         }
         _ => Err(o.wrong("it has no counterpart in the export")),
@@ -307,9 +307,10 @@ impl Operation<'_> {
     }
 
     fn conv(&self, graph: &mut Graph, names: &[&str]) -> Result<String> {
+        let padding = self.ints("padding")?;
         let attributes = vec![
             ints("strides", self.ints("stride")?),
-            ints("pads", self.ints("padding")?),
+            ints("pads", [&padding[..], &padding].concat()),
             ints("dilations", self.ints("dilation")?),
             int("group", self.int("groups")?),
         ];
@@ -345,32 +346,36 @@ impl Operation<'_> {
         Ok(graph.node(operator, &[input], vec![ints("kernel_shape", kernel.clone()), ints("strides", kernel)]))
     }
 
-    /// Inputs: x, mean, variance, and if it is affine weight and bias.
-    fn batch_norm(&self, graph: &mut Graph, names: &[&str]) -> Result<String> {
-        let (x, mean, variance, affine) = match names {
-            [x, mean, variance] => (*x, *mean, *variance, None),
-            [x, mean, variance, weight, bias] => (*x, *mean, *variance, Some((*weight, *bias))),
-            _ => return Err(self.wrong("it has not the running statistics among its inputs")),
+    /// Scale and shift of a normalisation: those among the inputs from `at` on, or ones and zeros like `like`.
+    fn affine(&self, graph: &mut Graph, names: &[&str], at: usize, like: &Tensor) -> Result<[String; 2]> {
+        let mut given = names.iter().skip(at);
+        let mut next = |graph: &mut Graph, name: &str, value: f64| -> Result<String> {
+            if self.int(name)? == 1 {
+                return given.next().map(|&name| name.to_owned()).ok_or_else(|| self.wrong("it has too few inputs"));
+            }
+            Ok(graph.constant(name, Tensor::full(like.shape(), value, like.options())?))
         };
+        Ok([next(graph, "weight", 1.0)?, next(graph, "bias", 0.0)?])
+    }
+
+    /// Inputs: x, mean, variance, and weight and bias if it has them.
+    fn batch_norm(&self, graph: &mut Graph, names: &[&str]) -> Result<String> {
+        let ([x, mean, variance, ..], Some(statistics)) = (names, self.step.inputs.get(1)) else {
+            return Err(self.wrong("it has not the running statistics among its inputs"));
+        };
+        let [weight, bias] = self.affine(graph, names, 3, statistics)?;
         let attributes = vec![float("epsilon", self.number("eps")?)];
-        if let Some((weight, bias)) = affine {
-            return Ok(graph.node("BatchNormalization", &[x, weight, bias, mean, variance], attributes));
-        }
-        let statistics = self.step.inputs.get(1).ok_or_else(|| self.wrong("it has no statistics"))?;
-        let weight = graph.constant("ones", statistics.ones_like()?);
-        let bias = graph.constant("zeros", statistics.zeros_like()?);
         Ok(graph.node("BatchNormalization", &[x, &weight, &bias, mean, variance], attributes))
     }
 
+    /// Of rows. Inputs: x, and weight and bias if it has them.
     fn layer_norm(&self, graph: &mut Graph, names: &[&str]) -> Result<String> {
-        let attributes = vec![int("axis", -self.int("dims")?), float("epsilon", self.number("eps")?)];
-        if names.len() > 1 {
-            return Ok(graph.node("LayerNormalization", names, attributes));
-        }
-        let x = self.step.inputs.first().ok_or_else(|| self.wrong("it has no input"))?;
-        let from = x.rank().saturating_sub(usize::try_from(self.int("dims")?).unwrap_or(0));
-        let ones = kiln_tensor::Tensor::ones(&x.dims()[from..], x.options())?;
-        let weight = graph.constant("ones", ones);
-        Ok(graph.node("LayerNormalization", &[names[0], &weight], attributes))
+        let row = match (self.step.inputs.first(), self.input(0)?[..].last()) {
+            (Some(x), Some(Extent::Fixed(width))) => Tensor::zeros([*width], x.options())?,
+            _ => return Err(self.wrong("the rows have no fixed length")),
+        };
+        let [weight, bias] = self.affine(graph, names, 1, &row)?;
+        let attributes = vec![int("axis", -1), float("epsilon", self.number("eps")?)];
+        Ok(graph.node("LayerNormalization", &[names[0], &weight, &bias], attributes))
     }
 }

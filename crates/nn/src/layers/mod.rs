@@ -1,13 +1,23 @@
 //! The layers. Each prints as PyTorch's layer of the same name.
 
 mod activation;
+mod conv;
 mod dropout;
+mod embedding;
 mod linear;
+mod norm;
+mod pair;
+mod pool;
 mod sequential;
 mod shape;
 
 pub use activation::{GELU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh};
-pub use dropout::Dropout;
+pub use conv::{Conv2d, Conv2dOptions, ConvTranspose2d, Padding, PaddingMode};
+pub use dropout::{Dropout, Dropout2d};
+pub use embedding::Embedding;
 pub use linear::{Linear, LinearOptions};
+pub use norm::{BatchNorm1d, BatchNorm2d, BatchNormOptions, GroupNorm, LayerNorm};
+pub use pair::Pair;
+pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 pub use sequential::Sequential;
 pub use shape::{Flatten, Identity};

@@ -6,7 +6,7 @@ use kiln_tensor::{Error, Result, Tensor};
 use serde_json::json;
 
 use crate::{
-    Field, FieldKind, Module, ModuleTree, Part, PartMut, Training,
+    Field, FieldKind, Module, ModuleTree, Part, PartMut, Summary, Training,
     saved::{Describing, Restoring, Saved, SavedName, Value},
 };
 
@@ -125,6 +125,12 @@ impl Module for Sequential {
             };
         }
         Ok(x)
+    }
+
+    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+        self.children
+            .iter()
+            .try_fold(x.clone(), |x, (child, module)| module.summarise(&Summary::path(name, child), &x, summary))
     }
 }
 

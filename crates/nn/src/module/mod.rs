@@ -10,7 +10,9 @@ pub use field::{Field, FieldKind, Part, PartMut};
 pub use load::LoadReport;
 pub use tree::{ModuleTree, StateDict};
 
-use kiln_tensor::{Result, Tensor};
+use kiln_tensor::{Result, Shape, Tensor};
+
+use crate::Summary;
 
 /// A layer or model: computes a tensor from a tensor.
 ///
@@ -55,9 +57,11 @@ use kiln_tensor::{Result, Tensor};
 /// | attribute | on | effect |
 /// | --- | --- | --- |
 /// | `#[module(skip)]` | a field | it is left alone, whatever its type |
+/// | `#[module(skip, save)]` | a field | it is left alone, and [saved](crate::saved) with the module |
 /// | `#[module(name = "fc")]` | a field | its name in the state dict |
 /// | `#[module(name = "Net")]` | the struct | the name that is printed |
 /// | `#[module(extra_repr = "method")]` | the struct | a method `fn(&self) -> String` gives the text between the parentheses |
+/// | `#[module(save)]`, `#[module(save = "Net")]` | the struct | it can be [saved](crate::saved) as a whole, under its own name or this one |
 /// | `#[module(no_display)]` | the struct | `Display` is not implemented |
 /// | `#[module(crate = "path")]` | the struct | where `kiln_nn` is, if it is not a dependency under its own name or as `kiln::nn` |
 ///
@@ -91,6 +95,23 @@ pub trait Module: ModuleTree {
     fn is_relu(&self) -> bool {
         false
     }
+
+    /// Multiplications, each with an addition, that it takes to make an output of this shape, in layers that consist of
+    /// such; for [`summary`](crate::summary).
+    fn multiply_adds(&self, _output: &Shape) -> u64 {
+        0
+    }
+
+    /// [`forward`](Module::forward), telling `summary` of each layer on the way. A layer is one line; a module that is
+    /// made of others calls this of theirs.
+    ///
+    /// # Errors
+    /// As [`forward`](Module::forward).
+    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+        let y = self.forward(x)?;
+        summary.push(name, self.type_name(), &y, self.num_parameters(), self.multiply_adds(y.shape()));
+        Ok(y)
+    }
 }
 
 impl<M: Module + ?Sized> Module for Box<M> {
@@ -104,5 +125,13 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn is_relu(&self) -> bool {
         (**self).is_relu()
+    }
+
+    fn multiply_adds(&self, output: &Shape) -> u64 {
+        (**self).multiply_adds(output)
+    }
+
+    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+        (**self).summarise(name, x, summary)
     }
 }

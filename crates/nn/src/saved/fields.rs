@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use kiln_tensor::{DType, Result, Tensor};
+use kiln_tensor::{DType, PoolDivisor, Result, Tensor};
 use serde_json::json;
 
 use super::{Describing, Restoring, Saved, Value};
@@ -89,6 +89,25 @@ macro_rules! saved_choice {
             }
         }
     };
+}
+
+/// `true` for `count_include_pad`, `false` without it, or the divisor.
+impl Saved for PoolDivisor {
+    fn save(&self, _: &mut Describing) -> Result<Value> {
+        Ok(match self {
+            PoolDivisor::WithPadding => json!(true),
+            PoolDivisor::Inside => json!(false),
+            PoolDivisor::Fixed(divisor) => json!(divisor),
+        })
+    }
+
+    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<PoolDivisor> {
+        match value {
+            Value::Bool(true) => Ok(PoolDivisor::WithPadding),
+            Value::Bool(false) => Ok(PoolDivisor::Inside),
+            _ => i64::restore(value, at).map(PoolDivisor::Fixed),
+        }
+    }
 }
 
 impl Saved for Training {

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use kiln_tensor::Result;
 
 use super::{Restoring, SavedName, Value};
-use crate::{Dropout, Flatten, GELU, Identity, Linear, LogSoftmax, Module, ReLU, Sequential, Sigmoid, Softmax, Tanh};
+use crate::{
+    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, ConvTranspose2d, Dropout,
+    Dropout2d, Embedding, Flatten, GELU, GroupNorm, Identity, LayerNorm, Linear, LogSoftmax, MaxPool2d, Module, ReLU,
+    Sequential, Sigmoid, Softmax, Tanh,
+};
 
 /// The types of modules that a file may name, each with what makes one.
 ///
@@ -48,7 +52,9 @@ impl Registry {
     pub fn new() -> Registry {
         layers! {
             Registry { makers: BTreeMap::new() };
-            Dropout Flatten GELU Identity Linear LogSoftmax ReLU Sequential Sigmoid Softmax Tanh
+            AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool2d BatchNorm1d BatchNorm2d Conv2d ConvTranspose2d Dropout Dropout2d
+            Embedding Flatten GELU GroupNorm Identity LayerNorm Linear LogSoftmax MaxPool2d ReLU Sequential Sigmoid Softmax
+            Tanh
         }
     }
 

@@ -2,6 +2,7 @@
 
 use kiln_backend::{DType, Error, Result, UnaryOp, unary_table};
 
+use super::images::image_layout;
 use crate::{
     Tensor,
     autograd::{one, record},
@@ -59,7 +60,8 @@ impl Tensor {
             return self.to_dtype(DType::F32)?.unary(op, node, saves);
         }
         let reading = self.read();
-        let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
+        let layout = image_layout(self, *self.shape());
+        let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
             backend.unary(op, reading.view(), out)
         })?;
         drop(reading);
@@ -73,7 +75,8 @@ impl Tensor {
             let grad = ctx.grad()?;
             let saved = if saves == Saves::Nothing { None } else { Some(ctx.saved(0)?) };
             let (g, s) = (grad.read(), saved.as_ref().map(Tensor::read));
-            Ok(one(Tensor::compute(grad.device(), grad.dtype(), *grad.shape(), |backend, out| {
+            let layout = image_layout(&grad, *grad.shape());
+            Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), layout, |backend, out| {
                 backend.unary_grad(op, g.view(), s.as_ref().map(|s| s.view()), out)
             })?))
         })?;
@@ -83,7 +86,7 @@ impl Tensor {
     /// The gradient of ReLU where this tensor is the incoming one and `output` what ReLU gave.
     pub(crate) fn relu_gradient(&self, output: &Tensor) -> Result<Tensor> {
         let (g, y) = (self.read(), output.read());
-        Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
+        Tensor::compute_in(self.device(), self.dtype(), image_layout(self, *self.shape()), |backend, out| {
             backend.unary_grad(UnaryOp::Relu, g.view(), Some(y.view()), out)
         })
     }

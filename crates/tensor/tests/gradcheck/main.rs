@@ -34,7 +34,7 @@ pub const PAIRS: &[&[&[usize]]] =
 fn tables() -> impl Iterator<Item = &'static Check> {
     [elementwise::UNARY, elementwise::BINARY, elementwise::OTHERS, structured::VIEWS, structured::INDEXING]
         .into_iter()
-        .chain([structured::REDUCING, structured::PRODUCTS, structured::IN_PLACE])
+        .chain([structured::REDUCING, structured::PRODUCTS, structured::IMAGE_OPS, structured::IN_PLACE])
         .flatten()
 }
 

@@ -1,7 +1,8 @@
 //! Structured operations: views, joining, indexing, reductions, products, losses, changes in place.
 
 use kiln_tensor::{
-    ClassLoss, ClassLossInput, Device, Ellipsis, NewAxis, PointwiseLossKind, Reduction, Result, Tensor, step,
+    ClassLoss, ClassLossInput, Conv2d, DType, Device, Ellipsis, NewAxis, PadMode, PointwiseLossKind, PoolDivisor,
+    Pooling, Reduction, Result, Running, Tensor, step,
 };
 
 use super::{ANY, Check, inputs::Values::*};
@@ -39,6 +40,14 @@ shapes! {
     BASE_AND_ROWS = [[3, 2], [4, 2]];
     SCORES = [[3, 4]];
     SCORES_3D = [[2, 4, 3]];
+    CONVOLUTION = [[2, 2, 4, 3], [3, 2, 3, 2], [3]] [[2, 4, 3], [2, 2, 2, 2], [2]] [[0, 2, 4, 4], [1, 2, 3, 3], [1]];
+    GROUPS = [[1, 4, 5, 4], [2, 2, 2, 3]];
+    TRANSPOSED = [[2, 2, 3, 2], [2, 3, 2, 3], [3]] [[2, 2, 3], [2, 1, 3, 3], [1]];
+    TRANSPOSED_GROUPS = [[1, 4, 2, 3], [4, 2, 3, 2]];
+    IMAGES = [[2, 2, 5, 4]] [[1, 5, 4]] [[0, 2, 5, 4]];
+    NORMALISED = [[2, 3, 2, 2], [3], [3]] [[4, 2], [2], [2]] [[2, 2, 3], [2], [2]];
+    NORMALISED_ROWS = [[2, 3, 4], [3, 4], [3, 4]];
+    NORMALISED_GROUPS = [[2, 4, 3], [4], [4]] [[2, 4, 2, 2], [4], [4]];
 }
 
 macro_rules! checks {
@@ -184,6 +193,50 @@ pub const REDUCING: &[Check] = {
 shapes! {
     MATRIX_ONLY = [[2, 3]];
 }
+
+/// A convolution with stride, padding and dilation.
+fn rule(groups: usize) -> Conv2d {
+    Conv2d { stride: [2, 1], padding: [1, 2], dilation: [1, 2], groups }
+}
+
+fn windows() -> Pooling {
+    Pooling::new([3, 2]).stride([2, 1]).padding([1, 1])
+}
+
+pub const IMAGE_OPS: &[Check] = checks! {
+    conv2d CONVOLUTION Any |x| x[0].conv2d(&x[1], Some(&x[2]), &Conv2d { padding: [1, 1], ..Conv2d::default() });
+    conv2d CONVOLUTION Any |x| x[0].conv2d(&x[1], Some(&x[2]), &rule(1));
+    conv2d GROUPS Any |x| x[0].conv2d(&x[1], None, &rule(2));
+    conv2d GROUPS Any |x| x[0].channels_last()?.conv2d(&x[1], None, &rule(2));
+    conv2d_relu CONVOLUTION Any |x| x[0].conv2d_relu(&x[1], Some(&x[2]), &rule(1));
+    conv_transpose2d TRANSPOSED Any |x| x[0].conv_transpose2d(&x[1], Some(&x[2]), &rule(1), [1, 0]);
+    conv_transpose2d TRANSPOSED_GROUPS Any |x| x[0].conv_transpose2d(&x[1], None, &rule(2), [1, 0]);
+    channels_last GROUPS Any |x| x[0].channels_last();
+    max_pool2d IMAGES Distinct |x| x[0].max_pool2d(&windows());
+    max_pool2d IMAGES Distinct |x| x[0].max_pool2d(&windows().dilation([1, 2]).ceil_mode(true));
+    max_pool2d_with_indices IMAGES Distinct |x| Ok(x[0].max_pool2d_with_indices(&windows())?.0);
+    avg_pool2d IMAGES Any |x| x[0].avg_pool2d(&windows(), PoolDivisor::WithPadding);
+    avg_pool2d IMAGES Any |x| x[0].avg_pool2d(&windows().ceil_mode(true), PoolDivisor::Inside);
+    avg_pool2d IMAGES Any |x| x[0].avg_pool2d(&windows(), PoolDivisor::Fixed(5));
+    adaptive_avg_pool2d IMAGES Any |x| x[0].adaptive_avg_pool2d([3, 2]);
+    adaptive_avg_pool2d IMAGES Any |x| x[0].adaptive_avg_pool2d([7, 7]);
+    adaptive_max_pool2d IMAGES Distinct |x| x[0].adaptive_max_pool2d([3, 3]);
+    adaptive_max_pool2d_with_indices IMAGES Distinct |x| Ok(x[0].adaptive_max_pool2d_with_indices([2, 3])?.0);
+    batch_norm NORMALISED Any |x| x[0].batch_norm(Some(&x[1]), Some(&x[2]), None, true, 0.1, 0.5);
+    batch_norm NORMALISED Any |x| {
+        let c = x[1].numel();
+        let mean = Tensor::full([c], 0.3, DType::F64)?;
+        let running = Running { mean: &mean, var: &mean };
+        x[0].batch_norm(Some(&x[1]), Some(&x[2]), Some(running), false, 0.1, 0.5)
+    };
+    layer_norm NORMALISED_ROWS Any |x| x[0].layer_norm(&[3, 4], Some(&x[1]), Some(&x[2]), 0.5);
+    group_norm NORMALISED_GROUPS Any |x| x[0].group_norm(2, Some(&x[1]), Some(&x[2]), 0.5);
+    pad IMAGES Any |x| x[0].pad(&[1, 2, -1, 0], PadMode::Constant(2.0));
+    pad IMAGES Any |x| x[0].pad(&[1, 2, 3, -1], PadMode::Reflect);
+    pad IMAGES Any |x| x[0].pad(&[1, 2], PadMode::Replicate);
+    pad IMAGES Any |x| x[0].pad(&[4, 0, 1, 1], PadMode::Circular);
+    embedding ROWS Any |x| x[0].embedding(&numbers(&[2, 0, 2, 3], [2, 2]), None);
+};
 
 pub const PRODUCTS: &[Check] = checks! {
     cumsum CUBE Any |x| x[0].cumsum(1);

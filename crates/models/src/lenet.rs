@@ -1,0 +1,66 @@
+//! LeNet.
+
+use kiln_nn::{Conv2d, Linear, MaxPool2d, Module, Summary};
+use kiln_tensor::{Result, Tensor};
+
+/// The convolutional network for digits (LeCun, Bottou, Bengio & Haffner, 1998), as PyTorch's tutorial writes it
+/// (<https://docs.pytorch.org/tutorials/beginner/blitz/neural_networks_tutorial.html>), with its parameter names: two
+/// convolutions of 5×5 with ReLU and max-pooling, then three linear layers. Images are `[N, 1, 32, 32]`.
+///
+/// ```
+/// use kiln_models::LeNet;
+/// use kiln_nn::{Module, ModuleTree};
+/// use kiln_tensor::{Device, Tensor};
+/// # fn main() -> kiln_tensor::Result<()> {
+/// let model = LeNet::new(10)?;
+/// assert_eq!(model.named_parameters().len(), 10);
+/// assert_eq!(model.forward(&Tensor::randn([1, 1, 32, 32], Device::Cpu)?)?.dims(), [1, 10]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Module)]
+#[module(save)]
+pub struct LeNet {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    fc1: Linear,
+    fc2: Linear,
+    fc3: Linear,
+}
+
+impl LeNet {
+    /// The network for this many classes.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn new(num_classes: usize) -> Result<LeNet> {
+        Ok(LeNet {
+            conv1: Conv2d::new(1, 6, 5)?,
+            conv2: Conv2d::new(6, 16, 5)?,
+            fc1: Linear::new(16 * 5 * 5, 120)?,
+            fc2: Linear::new(120, 84)?,
+            fc3: Linear::new(84, num_classes)?,
+        })
+    }
+}
+
+impl Module for LeNet {
+    /// `[N, 1, 32, 32]` to `[N, classes]` of logits.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let pool = MaxPool2d::new(2);
+        let x = pool.forward(&self.conv1.forward_relu(x)?)?;
+        let x = pool.forward(&self.conv2.forward_relu(&x)?)?.flatten(1, -1)?;
+        let x = self.fc2.forward_relu(&self.fc1.forward_relu(&x)?)?;
+        self.fc3.forward(&x)
+    }
+
+    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+        let (pool, path) = (MaxPool2d::new(2), |child: &str| Summary::path(name, child));
+        let x = self.conv1.summarise(&path("conv1"), x, summary)?.relu()?;
+        let x = self.conv2.summarise(&path("conv2"), &pool.forward(&x)?, summary)?.relu()?;
+        let x = pool.forward(&x)?.flatten(1, -1)?;
+        let x = self.fc1.summarise(&path("fc1"), &x, summary)?.relu()?;
+        let x = self.fc2.summarise(&path("fc2"), &x, summary)?.relu()?;
+        self.fc3.summarise(&path("fc3"), &x, summary)
+    }
+}

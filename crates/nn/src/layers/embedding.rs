@@ -1,0 +1,61 @@
+//! A table of vectors.
+
+use kiln_tensor::{Error, Result, Tensor, TensorOptions, no_grad};
+
+use crate::{Module, Parameter, init};
+
+/// Gives the row of a table for each number: numbers (`i64`) of any shape to `[…, embedding_dim]`
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html>).
+///
+/// `weight` is `[num_embeddings, embedding_dim]`, drawn from the standard normal distribution; row `padding_idx` is zero
+/// and gets no gradient.
+#[derive(Debug, Module)]
+#[module(save, extra_repr = "describe")]
+pub struct Embedding {
+    /// `[num_embeddings, embedding_dim]`
+    pub weight: Parameter,
+    padding_idx: Option<usize>,
+}
+
+impl Embedding {
+    /// A table of `f32` on the CPU, without a padding row.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn new(num_embeddings: usize, embedding_dim: usize) -> Result<Embedding> {
+        Embedding::with_options(num_embeddings, embedding_dim, None, TensorOptions::new())
+    }
+
+    /// A table with options.
+    ///
+    /// # Errors
+    /// The padding row is not in the table, the dtype is not a float, the device is not available, or memory runs out.
+    pub fn with_options(
+        num_embeddings: usize,
+        embedding_dim: usize,
+        padding_idx: Option<usize>,
+        tensor: impl Into<TensorOptions>,
+    ) -> Result<Embedding> {
+        let weight = Tensor::empty([num_embeddings, embedding_dim], tensor)?;
+        init::normal_(&weight, 0.0, 1.0)?;
+        if let Some(row) = padding_idx {
+            if row >= num_embeddings {
+                return Err(Error::index("Embedding", row as i64, num_embeddings, "the rows"));
+            }
+            no_grad(|| weight.narrow(0, row, 1)?.zero_())?;
+        }
+        Ok(Embedding { weight: Parameter::new(weight)?, padding_idx })
+    }
+
+    fn describe(&self) -> String {
+        let (rows, width) = self.weight.dims2().unwrap_or((0, 0));
+        let padding = self.padding_idx.map(|row| format!(", padding_idx={row}")).unwrap_or_default();
+        format!("{rows}, {width}{padding}")
+    }
+}
+
+impl Module for Embedding {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.weight.embedding(x, self.padding_idx)
+    }
+}

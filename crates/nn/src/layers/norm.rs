@@ -1,0 +1,273 @@
+//! Normalisation layers.
+
+use kiln_tensor::{DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
+
+use super::pair::{python_bool, python_float};
+use crate::{Buffer, Module, Parameter, Training};
+
+/// What a [`BatchNorm1d`] or [`BatchNorm2d`] is to be, besides its channels.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct BatchNormOptions {
+    eps: f64,
+    momentum: Option<f64>,
+    affine: bool,
+    track_running_stats: bool,
+    tensor: TensorOptions,
+}
+
+impl Default for BatchNormOptions {
+    fn default() -> Self {
+        let tensor = TensorOptions::new();
+        BatchNormOptions { eps: 1e-5, momentum: Some(0.1), affine: true, track_running_stats: true, tensor }
+    }
+}
+
+impl BatchNormOptions {
+    /// What is added to the variance.
+    pub fn eps(self, eps: f64) -> Self {
+        BatchNormOptions { eps, ..self }
+    }
+
+    /// The share by which running statistics move towards a batch's; `None`: they are the average of all batches.
+    pub fn momentum(self, momentum: Option<f64>) -> Self {
+        BatchNormOptions { momentum, ..self }
+    }
+
+    /// With or without scale and shift.
+    pub fn affine(self, affine: bool) -> Self {
+        BatchNormOptions { affine, ..self }
+    }
+
+    /// With or without running statistics; without, every batch is normalised by its own.
+    pub fn track_running_stats(self, track: bool) -> Self {
+        BatchNormOptions { track_running_stats: track, ..self }
+    }
+
+    /// Made with this dtype and on this device.
+    pub fn tensor(self, options: impl Into<TensorOptions>) -> Self {
+        BatchNormOptions { tensor: options.into(), ..self }
+    }
+}
+
+/// Batch normalisations, which differ in the ranks that they take.
+macro_rules! batch_norms {
+    ($($(#[$doc:meta])* $name:ident $takes:literal $($rank:literal)|+;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// In training mode by the mean and variance of the batch, towards which running statistics move; in evaluation
+        /// mode by the running statistics. Then scale (at first 1) and shift (0).
+        #[derive(Debug, Module)]
+        #[module(save, extra_repr = "describe")]
+        pub struct $name {
+            /// The scale.
+            pub weight: Option<Parameter>,
+            /// The shift.
+            pub bias: Option<Parameter>,
+            /// At first 0.
+            pub running_mean: Option<Buffer>,
+            /// At first 1.
+            pub running_var: Option<Buffer>,
+            /// The number of batches so far (`i64`).
+            pub num_batches_tracked: Option<Buffer>,
+            num_features: usize,
+            eps: f64,
+            momentum: Option<f64>,
+            training: Training,
+        }
+
+        impl $name {
+            /// A layer for this many channels.
+            ///
+            /// # Errors
+            /// Memory runs out.
+            pub fn new(num_features: usize) -> Result<$name> {
+                $name::with_options(num_features, BatchNormOptions::default())
+            }
+
+            /// A layer with options.
+            ///
+            /// # Errors
+            /// The dtype is not a float, the device is not available, or memory runs out.
+            pub fn with_options(num_features: usize, options: BatchNormOptions) -> Result<$name> {
+                let BatchNormOptions { eps, momentum, affine, track_running_stats, tensor } = options;
+                let parameter = |value: f64| Parameter::new(Tensor::full(num_features, value, tensor)?);
+                let tracked = |value: f64| Ok::<_, Error>(Buffer::new(Tensor::full(num_features, value, tensor)?));
+                let count = || Ok::<_, Error>(Buffer::new(Tensor::zeros((), tensor)?.to_dtype(DType::I64)?));
+                Ok($name {
+                    weight: affine.then(|| parameter(1.0)).transpose()?,
+                    bias: affine.then(|| parameter(0.0)).transpose()?,
+                    running_mean: track_running_stats.then(|| tracked(0.0)).transpose()?,
+                    running_var: track_running_stats.then(|| tracked(1.0)).transpose()?,
+                    num_batches_tracked: track_running_stats.then(count).transpose()?,
+                    num_features,
+                    eps,
+                    momentum,
+                    training: Training::default(),
+                })
+            }
+
+            fn describe(&self) -> String {
+                format!(
+                    "{}, eps={}, momentum={}, affine={}, bias={}, track_running_stats={}",
+                    self.num_features,
+                    python_float(self.eps),
+                    self.momentum.map_or_else(|| "None".into(), python_float),
+                    python_bool(self.weight.is_some()),
+                    python_bool(self.bias.is_some()),
+                    python_bool(self.running_mean.is_some()),
+                )
+            }
+        }
+
+        impl Module for $name {
+            fn forward(&self, x: &Tensor) -> Result<Tensor> {
+                if !matches!(x.rank(), $($rank)|+) {
+                    return Err(Error::shape(stringify!($name), $takes, x.shape()));
+                }
+                let running = self.running_mean.as_deref().zip(self.running_var.as_deref());
+                let training = self.training.is_on();
+                let mut momentum = self.momentum.unwrap_or(0.0);
+                if let (true, Some(count)) = (training, &self.num_batches_tracked) {
+                    no_grad(|| count.add_(1))?;
+                    if self.momentum.is_none() {
+                        momentum = 1.0 / count.item::<i64>()? as f64;
+                    }
+                }
+                let running = running.map(|(mean, var)| Running { mean, var });
+                x.batch_norm(self.weight.as_deref(), self.bias.as_deref(), running, training, momentum, self.eps)
+            }
+        }
+    )*};
+}
+batch_norms! {
+    /// Normalises each channel of `[N, C]` or `[N, C, L]` (Ioffe & Szegedy, 2015;
+    /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm1d.html>).
+    BatchNorm1d "[N, C] or [N, C, L]" 2 | 3;
+    /// Normalises each channel of images `[N, C, H, W]` (Ioffe & Szegedy, 2015;
+    /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html>).
+    BatchNorm2d "images [N, C, H, W]" 4;
+}
+
+/// Normalises the last dimensions together, then scales and shifts each element (Ba, Kiros & Hinton, 2016;
+/// <https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html>).
+#[derive(Debug, Module)]
+#[module(save, extra_repr = "describe")]
+pub struct LayerNorm {
+    /// The scale, at first 1.
+    pub weight: Option<Parameter>,
+    /// The shift, at first 0.
+    pub bias: Option<Parameter>,
+    #[module(skip, save)]
+    normalized_shape: Vec<usize>,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// A layer for tensors that end with these extents, with scale and shift and `eps` of 1e-5.
+    ///
+    /// # Errors
+    /// There are no extents, or memory runs out.
+    pub fn new(normalized_shape: &[usize]) -> Result<LayerNorm> {
+        LayerNorm::with_options(normalized_shape, 1e-5, true, true, TensorOptions::new())
+    }
+
+    /// A layer with another `eps`, with or without scale (`elementwise_affine`) and shift.
+    ///
+    /// # Errors
+    /// As [`new`](LayerNorm::new), or the dtype is not a float, or the device is not available.
+    pub fn with_options(
+        normalized_shape: &[usize],
+        eps: f64,
+        elementwise_affine: bool,
+        bias: bool,
+        tensor: impl Into<TensorOptions>,
+    ) -> Result<LayerNorm> {
+        if normalized_shape.is_empty() {
+            return Err(Error::argument("LayerNorm", "it normalises at least one dimension"));
+        }
+        let tensor = tensor.into();
+        let parameter = |value: f64| Parameter::new(Tensor::full(normalized_shape, value, tensor)?);
+        Ok(LayerNorm {
+            weight: elementwise_affine.then(|| parameter(1.0)).transpose()?,
+            bias: (elementwise_affine && bias).then(|| parameter(0.0)).transpose()?,
+            normalized_shape: normalized_shape.to_vec(),
+            eps,
+        })
+    }
+
+    fn describe(&self) -> String {
+        let shape: Vec<String> = self.normalized_shape.iter().map(ToString::to_string).collect();
+        let comma = if shape.len() == 1 { "," } else { "" };
+        let (eps, affine) = (python_float(self.eps), python_bool(self.weight.is_some()));
+        let bias = python_bool(self.bias.is_some());
+        format!("({}{comma}), eps={eps}, elementwise_affine={affine}, bias={bias}", shape.join(", "))
+    }
+}
+
+impl Module for LayerNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.layer_norm(&self.normalized_shape, self.weight.as_deref(), self.bias.as_deref(), self.eps)
+    }
+}
+
+/// Normalises groups of channels of each sample of `[N, C, …]`, then scales and shifts each channel (Wu & He, 2018;
+/// <https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html>).
+#[derive(Debug, Module)]
+#[module(save, extra_repr = "describe")]
+pub struct GroupNorm {
+    /// The scale, at first 1.
+    pub weight: Option<Parameter>,
+    /// The shift, at first 0.
+    pub bias: Option<Parameter>,
+    num_groups: usize,
+    num_channels: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// A layer with scale and shift and `eps` of 1e-5.
+    ///
+    /// # Errors
+    /// The groups do not divide the channels, or memory runs out.
+    pub fn new(num_groups: usize, num_channels: usize) -> Result<GroupNorm> {
+        GroupNorm::with_options(num_groups, num_channels, 1e-5, true, TensorOptions::new())
+    }
+
+    /// A layer with another `eps`, with or without scale and shift.
+    ///
+    /// # Errors
+    /// As [`new`](GroupNorm::new), or the dtype is not a float, or the device is not available.
+    pub fn with_options(
+        num_groups: usize,
+        num_channels: usize,
+        eps: f64,
+        affine: bool,
+        tensor: impl Into<TensorOptions>,
+    ) -> Result<GroupNorm> {
+        if num_groups == 0 || !num_channels.is_multiple_of(num_groups) {
+            let message = format!("{num_groups} groups do not divide {num_channels} channels");
+            return Err(Error::argument("GroupNorm", message));
+        }
+        let tensor = tensor.into();
+        let parameter = |value: f64| Parameter::new(Tensor::full(num_channels, value, tensor)?);
+        Ok(GroupNorm {
+            weight: affine.then(|| parameter(1.0)).transpose()?,
+            bias: affine.then(|| parameter(0.0)).transpose()?,
+            num_groups,
+            num_channels,
+            eps,
+        })
+    }
+
+    fn describe(&self) -> String {
+        let (eps, affine) = (python_float(self.eps), python_bool(self.weight.is_some()));
+        format!("{}, {}, eps={eps}, affine={affine}, bias={affine}", self.num_groups, self.num_channels)
+    }
+}
+
+impl Module for GroupNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.group_norm(self.num_groups, self.weight.as_deref(), self.bias.as_deref(), self.eps)
+    }
+}

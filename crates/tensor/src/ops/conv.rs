@@ -1,0 +1,206 @@
+//! Two-dimensional convolution and its transpose.
+
+use kiln_backend::{Conv2d, Error, Layout, Result, Shape};
+use smallvec::smallvec;
+
+use super::{
+    check,
+    images::{self, image_layout},
+};
+use crate::{
+    Tensor,
+    autograd::{Grads, record},
+};
+
+impl Tensor {
+    /// The convolution of images `[N, C, H, W]` (or one image `[C, H, W]`) with a weight `[O, C / groups, kh, kw]`, plus
+    /// a bias `[O]`: `[N, O, H', W']` with `H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv2d.html>). Images in channels-last memory
+    /// give such images.
+    ///
+    /// # Errors
+    /// The shapes do not fit together, the kernel is larger than the padded image, or dtypes or devices differ.
+    pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
+        self.conv2d_impl(weight, bias, rule, false)
+    }
+
+    /// [`conv2d`](Tensor::conv2d) followed by ReLU, in one primitive.
+    ///
+    /// # Errors
+    /// As [`conv2d`](Tensor::conv2d).
+    pub fn conv2d_relu(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
+        self.conv2d_impl(weight, bias, rule, true)
+    }
+
+    fn conv2d_impl(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, relu: bool) -> Result<Tensor> {
+        const OP: &str = "conv2d";
+        let rule = *rule;
+        if self.rank() == 3 {
+            return self.unsqueeze(0)?.conv2d_impl(weight, bias, &rule, relu)?.squeeze(0);
+        }
+        check_weight(OP, self, weight, bias, &rule)?;
+        let ((n, c, h, w), (o, c_group, kh, kw)) = (self.dims4()?, weight.dims4()?);
+        if c_group.checked_mul(rule.groups) != Some(c) || o % rule.groups != 0 {
+            let expected =
+                format!("a weight [O, C / groups, kh, kw] for the C = {c} channels in {} groups", rule.groups);
+            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
+        }
+        check_bias(OP, bias, o)?;
+        let Some([oh, ow]) = rule.output([h, w], [kh, kw]) else {
+            let expected = format!("a kernel [{kh}, {kw}] that fits into the padded image, for {rule:?}");
+            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
+        };
+        let layout = image_layout(self, Shape::new(&[n, o, oh, ow])?);
+        let (x, k, b) = (self.read(), weight.read(), bias.map(Tensor::read));
+        let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
+            backend.conv2d(&rule, x.view(), k.view(), b.as_ref().map(|b| b.view()), relu, out)
+        })?;
+        drop((x, k, b));
+        let name = if relu { "ReluBackward0" } else { "ConvolutionBackward0" };
+        let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
+        let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
+        let result = out.clone();
+        let saved: &[&Tensor] = if relu { &[self, weight, &out] } else { &[self, weight] };
+        let result = record(result, name, inputs, saved, move |ctx| {
+            let mut grad = ctx.grad()?;
+            if relu {
+                grad = grad.relu_gradient(&ctx.saved(2)?)?;
+            }
+            let (x, weight) = (ctx.saved(0)?, ctx.saved(1)?);
+            let mut grads: Grads = smallvec![
+                ctx.when(0, || grad.conv2d_to_input(&weight, &rule, image_layout(&x, *x.shape())))?,
+                ctx.when(1, || grad.conv2d_to_weight(&x, &rule, *weight.shape()))?
+            ];
+            if ctx.needs.len() == 3 {
+                grads.push(ctx.when(2, || grad.sum([0, 2, 3]))?);
+            }
+            Ok(grads)
+        })?;
+        Ok(result.described("conv2d", || {
+            let Conv2d { stride, padding, dilation, groups } = rule;
+            [
+                ("stride", (&stride[..]).into()),
+                ("padding", (&padding[..]).into()),
+                ("dilation", (&dilation[..]).into()),
+                ("groups", groups.into()),
+                ("relu", relu.into()),
+            ]
+        }))
+    }
+
+    /// The transposed convolution: what [`conv2d`](Tensor::conv2d)'s gradient with respect to its input does, as an
+    /// operation of its own. The images are `[N, C, H, W]` (or one `[C, H, W]`), the weight `[C, O / groups, kh, kw]`, the
+    /// result `[N, O, H', W']` with `H' = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv_transpose2d.html>).
+    ///
+    /// # Errors
+    /// The shapes do not fit together, the result would be empty, `output_padding` is not below the stride, or dtypes or devices differ.
+    pub fn conv_transpose2d(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        rule: &Conv2d,
+        output_padding: [usize; 2],
+    ) -> Result<Tensor> {
+        const OP: &str = "conv_transpose2d";
+        let rule = *rule;
+        if self.rank() == 3 {
+            return self.unsqueeze(0)?.conv_transpose2d(weight, bias, &rule, output_padding)?.squeeze(0);
+        }
+        check_weight(OP, self, weight, bias, &rule)?;
+        let ((n, c, h, w), (c_weight, o_group, kh, kw)) = (self.dims4()?, weight.dims4()?);
+        if c_weight != c || c % rule.groups != 0 {
+            let expected =
+                format!("a weight [C, O / groups, kh, kw] for the C = {c} channels in {} groups", rule.groups);
+            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
+        }
+        let o = Shape::new(&[o_group, rule.groups])?.numel();
+        check_bias(OP, bias, o)?;
+        if (0..2).any(|axis| output_padding[axis] >= rule.stride[axis]) {
+            let message = format!("the output padding {output_padding:?} must be below the stride {:?}", rule.stride);
+            return Err(Error::argument(OP, message));
+        }
+        let size = rule.transposed_output([h, w], [kh, kw], output_padding);
+        // The sizes that the convolution maps to this image's.
+        let Some([oh, ow]) = size.filter(|&size| rule.output(size, [kh, kw]) == Some([h, w])) else {
+            let expected = format!("a kernel [{kh}, {kw}] that gives an image, for {rule:?}");
+            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
+        };
+        let layout = image_layout(self, Shape::new(&[n, o, oh, ow])?);
+        let out = crate::no_grad(|| {
+            let out = self.conv2d_to_input(weight, &rule, layout)?;
+            if let Some(bias) = bias {
+                out.add_(&bias.reshape([o, 1, 1])?)?;
+            }
+            Ok::<_, Error>(out)
+        })?;
+        let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
+        let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
+        let out = record(out, "ConvolutionBackward0", inputs, &[self, weight], move |ctx| {
+            let (grad, x, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            let to_input = || {
+                let (g, k, layout) = (grad.read(), weight.read(), image_layout(&x, *x.shape()));
+                Tensor::compute_in(grad.device(), grad.dtype(), layout, |backend, out| {
+                    backend.conv2d(&rule, g.view(), k.view(), None, false, out)
+                })
+            };
+            let mut grads: Grads =
+                smallvec![ctx.when(0, to_input)?, ctx.when(1, || x.conv2d_to_weight(&grad, &rule, *weight.shape()))?];
+            if ctx.needs.len() == 3 {
+                grads.push(ctx.when(2, || grad.sum([0, 2, 3]))?);
+            }
+            Ok(grads)
+        })?;
+        Ok(out.described("conv_transpose2d", || {
+            let Conv2d { stride, padding, dilation, groups } = rule;
+            [
+                ("stride", (&stride[..]).into()),
+                ("padding", (&padding[..]).into()),
+                ("output_padding", (&output_padding[..]).into()),
+                ("dilation", (&dilation[..]).into()),
+                ("groups", groups.into()),
+            ]
+        }))
+    }
+
+    /// From the gradient of a convolution's output to that of its input, which lies as `layout` says.
+    fn conv2d_to_input(&self, weight: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
+        let (g, k) = (self.read(), weight.read());
+        Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
+            backend.conv2d_grad_input(rule, g.view(), k.view(), out)
+        })
+    }
+
+    /// From the gradient of a convolution's output to that of its weight.
+    fn conv2d_to_weight(&self, x: &Tensor, rule: &Conv2d, shape: Shape) -> Result<Tensor> {
+        let (g, x) = (self.read(), x.read());
+        Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {
+            backend.conv2d_grad_weight(rule, g.view(), x.view(), out)
+        })
+    }
+}
+
+fn check_weight(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<()> {
+    images::check(op, x)?;
+    check::same_kind(op, x, &[weight])?;
+    if let Some(bias) = bias {
+        check::same_kind(op, x, &[bias])?;
+    }
+    if weight.rank() != 4 {
+        return Err(Error::shape(op, "a weight with 4 dimensions", weight.shape()));
+    }
+    let zero = |pair: [usize; 2]| pair.contains(&0);
+    if zero(rule.stride) || zero(rule.dilation) || rule.groups == 0 {
+        return Err(Error::argument(op, format!("strides, dilations and groups are at least 1, but {rule:?}")));
+    }
+    Ok(())
+}
+
+fn check_bias(op: &'static str, bias: Option<&Tensor>, o: usize) -> Result<()> {
+    match bias {
+        Some(bias) if *bias.shape() != [o] => {
+            Err(Error::shape(op, format!("a bias of the {o} output channels"), bias.shape()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,67 @@
+//! What operations on images share: checks, and the order of their elements in memory.
+
+use kiln_backend::{Backend, DType, Error, Layout, Result, Shape, ViewMut};
+
+use super::check;
+use crate::{
+    Device, Tensor,
+    storage::{Writing, compute},
+};
+
+/// The tensor is of floats, `[N, C, H, W]`.
+pub(crate) fn check(op: &'static str, x: &Tensor) -> Result<()> {
+    check::floats(op, x)?;
+    if x.rank() != 4 {
+        return Err(Error::shape(op, "images [N, C, H, W] or [C, H, W]", x.shape()));
+    }
+    Ok(())
+}
+
+/// Channels-last memory: the elements of `[N, C, H, W]` in the order N, H, W, C.
+fn channels_last(shape: Shape) -> Layout {
+    let dims = shape.dims();
+    let stored = [dims[0], dims[2], dims[3], dims[1]];
+    Layout::contiguous(Shape::new(&stored).unwrap_or(shape)).permute(&[0, 3, 1, 2])
+}
+
+/// How a result of the shape of images lies in memory: as `x` does, if that is channels-last, else row-major.
+pub(crate) fn image_layout(x: &Tensor, shape: Shape) -> Layout {
+    if shape.rank() == 4 && x.is_channels_last() { channels_last(shape) } else { Layout::contiguous(shape) }
+}
+
+/// A new tensor, locked for a backend to write to as one of several results.
+pub(crate) fn writing(t: &Tensor) -> Writing<'_> {
+    Writing { guard: t.0.storage.write(), layout: t.layout() }
+}
+
+impl Tensor {
+    /// Whether these are images `[N, C, H, W]` in channels-last memory (the order N, H, W, C), PyTorch's
+    /// `is_contiguous(memory_format=torch.channels_last)`, and not in row-major order as well.
+    #[must_use]
+    pub fn is_channels_last(&self) -> bool {
+        self.rank() == 4 && !self.is_contiguous() && self.layout().permute(&[0, 2, 3, 1]).is_contiguous()
+    }
+
+    /// The same images `[N, C, H, W]` in channels-last memory: PyTorch's
+    /// `contiguous(memory_format=torch.channels_last)`. Convolutions, pooling, normalisation and element-wise functions of
+    /// such images give such images. A view if they lie so already.
+    ///
+    /// # Errors
+    /// The tensor has not 4 dimensions.
+    pub fn channels_last(&self) -> Result<Tensor> {
+        if self.rank() != 4 {
+            return Err(Error::shape("channels_last", "images [N, C, H, W]", self.shape()));
+        }
+        self.permute([0, 2, 3, 1])?.contiguous()?.permute([0, 3, 1, 2])
+    }
+
+    /// A new tensor with this layout, which fills its memory; one backend call writes it.
+    pub(crate) fn compute_in(
+        device: Device,
+        dtype: DType,
+        layout: Layout,
+        write: impl FnOnce(&'static dyn Backend, ViewMut<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
+        Ok(Tensor::from_storage(compute(device, dtype, &layout, write)?, layout))
+    }
+}

@@ -1,0 +1,170 @@
+//! Padding: elements around a tensor.
+
+use kiln_backend::{DType, Error, MAX_RANK, Result, Shape};
+use smallvec::{SmallVec, smallvec};
+
+use crate::{
+    Tensor,
+    autograd::{one, record},
+    no_grad,
+};
+
+/// What is put around a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PadMode {
+    /// One number.
+    Constant(f64),
+    /// The elements mirrored at the edge, which is not repeated: `c b | a b c | b a`.
+    Reflect,
+    /// The outermost element: `a a | a b c | c c`.
+    Replicate,
+    /// The elements from the other side: `b c | a b c | a b`.
+    Circular,
+}
+
+/// Amounts in front and behind, for each dimension.
+type Amounts = SmallVec<[[i64; 2]; MAX_RANK]>;
+
+impl Tensor {
+    /// With elements added around: `amounts` are those in front and behind of the last dimension, then of the one before
+    /// it, and so on, in PyTorch's order: `[left, right, top, bottom]`. Negative amounts take elements away.
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pad.html>)
+    ///
+    /// # Errors
+    /// There is an odd number of amounts or more than two a dimension, more is taken away than there is, or more is
+    /// mirrored or repeated than there is.
+    pub fn pad(&self, amounts: &[i64], mode: PadMode) -> Result<Tensor> {
+        const OP: &str = "pad";
+        if !amounts.len().is_multiple_of(2) || amounts.len() > 2 * self.rank() {
+            let message =
+                format!("{amounts:?} are not two amounts for each of the last dimensions of {}", self.shape());
+            return Err(Error::argument(OP, message));
+        }
+        let mut all: Amounts = smallvec![[0; 2]; self.rank()];
+        for (pair, slot) in amounts.chunks_exact(2).zip(all.iter_mut().rev()) {
+            *slot = [pair[0], pair[1]];
+        }
+        match mode {
+            PadMode::Constant(value) => {
+                let out = no_grad(|| self.padded(&all, value))?;
+                let pads = onnx_order(&all);
+                let out = record(out, "ConstantPadNdBackward0", &[self], &[], move |ctx| {
+                    let back: Amounts = all.iter().map(|[a, b]| [-a, -b]).collect();
+                    Ok(one(ctx.grad()?.padded(&back, 0.0)?))
+                })?;
+                Ok(out
+                    .described("pad", || [("pads", pads.into()), ("mode", "constant".into()), ("value", value.into())]))
+            }
+            _ => {
+                let mut x = self.clone();
+                for (dim, &pair) in all.iter().enumerate().filter(|(_, pair)| **pair != [0; 2]) {
+                    let index = sources(self.dims()[dim], pair, mode).ok_or_else(|| {
+                        let message = format!("{pair:?} elements of dimension {dim} cannot be {mode:?}");
+                        Error::shape(OP, message, self.shape())
+                    })?;
+                    x = x.index_select(dim, &Tensor::from_vec(index.clone(), index.len(), self.device())?)?;
+                }
+                let name = match mode {
+                    PadMode::Reflect => "reflect",
+                    PadMode::Replicate => "edge",
+                    PadMode::Constant(_) | PadMode::Circular => return Ok(x),
+                };
+                if x.is_same(self) {
+                    return Ok(x);
+                }
+                let pads = onnx_order(&all);
+                Ok(x.noted("pad", &[self], || [("pads", pads.into()), ("mode", name.into()), ("value", 0.0.into())]))
+            }
+        }
+    }
+
+    /// Constant padding, without history.
+    fn padded(&self, amounts: &[[i64; 2]], value: f64) -> Result<Tensor> {
+        let mut dims: SmallVec<[usize; MAX_RANK]> = self.dims().into();
+        let mut kept = self.clone();
+        for (dim, &[before, behind]) in amounts.iter().enumerate() {
+            let extent = dims[dim] as i64;
+            let size = extent.checked_add(before).and_then(|size| size.checked_add(behind)).filter(|&size| size >= 0);
+            // Where what is kept begins and ends.
+            let (start, end) = ((-before).clamp(0, extent), extent - (-behind).clamp(0, extent));
+            let Some(size) = size.filter(|_| start <= end) else {
+                let message =
+                    format!("at least as many elements along dimension {dim} as {before} and {behind} take away");
+                return Err(Error::shape("pad", message, self.shape()));
+            };
+            dims[dim] = size as usize;
+            kept = kept.narrow(dim, start as usize, (end - start) as usize)?;
+        }
+        let dtype = self.dtype();
+        if dtype == DType::Bool && value != 0.0 && value != 1.0 {
+            return Err(Error::dtype("pad", dtype, "it is padded with 0 or 1"));
+        }
+        let out =
+            Tensor::compute(self.device(), dtype, Shape::new(&dims)?, |backend, out| backend.fill(value.into(), out))?;
+        let mut slot = out.clone();
+        for (dim, &[before, _]) in amounts.iter().enumerate() {
+            slot = slot.narrow(dim, before.max(0) as usize, kept.dims()[dim])?;
+        }
+        slot.copy_(&kept)?;
+        Ok(out)
+    }
+}
+
+/// For exporters: all amounts in front, then all behind.
+fn onnx_order(amounts: &[[i64; 2]]) -> Vec<i64> {
+    [0, 1].into_iter().flat_map(|side| amounts.iter().map(move |pair| pair[side])).collect()
+}
+
+/// Which elements of a dimension are where after padding; `None` if there are too few.
+fn sources(extent: usize, [before, behind]: [i64; 2], mode: PadMode) -> Option<Vec<i64>> {
+    let n = i64::try_from(extent).ok()?;
+    let most = match mode {
+        PadMode::Constant(_) => return None,
+        PadMode::Reflect => n - 1,
+        // PyTorch goes around at most once.
+        PadMode::Circular => n,
+        PadMode::Replicate => i64::MAX,
+    };
+    let size = n.checked_add(before)?.checked_add(behind)?;
+    // Without an upper bound a wrong number would fill memory with indices.
+    if before > most || behind > most || size < 0 || n == 0 || size > i64::from(u32::MAX) {
+        return None;
+    }
+    let at = |i: i64| match mode {
+        PadMode::Reflect if i < 0 => -i,
+        PadMode::Reflect if i >= n => 2 * (n - 1) - i,
+        PadMode::Circular => i.rem_euclid(n),
+        _ => i.clamp(0, n - 1),
+    };
+    Some((-before..n + behind).map(at).collect())
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    #[test]
+    fn elements_around() -> Result<()> {
+        let x = Tensor::new(&[1f32, 2., 3.], Device::Cpu)?;
+        let pad = |amounts: &[i64], mode| x.pad(amounts, mode)?.to_vec::<f32>();
+        assert_eq!(pad(&[1, 2], PadMode::Constant(9.0))?, [9., 1., 2., 3., 9., 9.]);
+        assert_eq!(pad(&[-1, 1], PadMode::Constant(0.0))?, [2., 3., 0.]);
+        assert_eq!(pad(&[2, 1], PadMode::Reflect)?, [3., 2., 1., 2., 3., 2.]);
+        assert_eq!(pad(&[4, 1], PadMode::Replicate)?, [1., 1., 1., 1., 1., 2., 3., 3.]);
+        assert_eq!(pad(&[3, 1], PadMode::Circular)?, [1., 2., 3., 1., 2., 3., 1.]);
+        assert!(pad(&[-2, -2], PadMode::Constant(0.0)).is_err());
+        for (amounts, mode) in [
+            (&[3i64, 0][..], PadMode::Reflect),
+            (&[4, 0], PadMode::Circular),
+            (&[1], PadMode::Reflect),
+            (&[1, 1, 1, 1], PadMode::Reflect),
+            (&[i64::MAX, 1], PadMode::Replicate),
+            (&[i64::MAX, 1], PadMode::Constant(0.0)),
+        ] {
+            assert!(x.pad(amounts, mode).is_err(), "{amounts:?} {mode:?}");
+        }
+        assert_eq!(Tensor::zeros([0, 2], Device::Cpu)?.pad(&[1, 1, 2, 0], PadMode::Constant(1.0))?.dims(), [2, 4]);
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! Pooling of images: the largest element or the average of windows.
+
+use kiln_backend::{Backend, DType, Error, Pool2d, PoolDivisor, Result, Shape, ViewMut};
+
+use super::images::{self, image_layout, writing};
+use crate::{
+    Tensor,
+    autograd::{one, record},
+};
+
+/// The windows of a pooling: their size, and how they move. Pairs are height first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Pooling {
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+    dilation: [usize; 2],
+    ceil_mode: bool,
+}
+
+impl Pooling {
+    /// Windows of this size side by side.
+    pub fn new(kernel: [usize; 2]) -> Pooling {
+        Pooling { kernel, stride: kernel, padding: [0; 2], dilation: [1; 2], ceil_mode: false }
+    }
+
+    /// The distance of neighbouring windows; at first their size.
+    pub fn stride(self, stride: [usize; 2]) -> Pooling {
+        Pooling { stride, ..self }
+    }
+
+    /// How far windows reach over the edges; at most half of their size. What is there does not count as a maximum, and
+    /// as 0 in an average.
+    pub fn padding(self, padding: [usize; 2]) -> Pooling {
+        Pooling { padding, ..self }
+    }
+
+    /// The distance of a window's elements; not for averages.
+    pub fn dilation(self, dilation: [usize; 2]) -> Pooling {
+        Pooling { dilation, ..self }
+    }
+
+    /// Whether to round the number of windows up, so that every element is in one.
+    pub fn ceil_mode(self, ceil_mode: bool) -> Pooling {
+        Pooling { ceil_mode, ..self }
+    }
+
+    /// The windows, and how many of them an image has.
+    fn windows(&self, op: &'static str, x: &Tensor) -> Result<(Pool2d, [usize; 2])> {
+        let Pooling { kernel, stride, padding, dilation, ceil_mode } = *self;
+        let (_, _, h, w) = x.dims4()?;
+        for axis in 0..2 {
+            if kernel[axis] == 0 || stride[axis] == 0 || dilation[axis] == 0 {
+                return Err(Error::argument(
+                    op,
+                    format!("extents, strides and dilations are at least 1, but {self:?}"),
+                ));
+            }
+            let reach = (kernel[axis] - 1).saturating_mul(dilation[axis]).saturating_add(1);
+            if padding[axis] > reach / 2 {
+                return Err(Error::argument(op, format!("the padding is at most half of the window, but {self:?}")));
+            }
+        }
+        let pool = Pool2d::Window { kernel, stride, padding, dilation };
+        let size = pool.output([h, w], ceil_mode);
+        let size = size.ok_or_else(|| Error::shape(op, format!("images that {self:?} fits into"), x.shape()))?;
+        Ok((pool, size))
+    }
+}
+
+/// Calls `f` with images `[N, C, H, W]`, which one image `[C, H, W]` is made to.
+fn batched(op: &'static str, x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    if x.rank() == 3 {
+        return f(&x.unsqueeze(0)?)?.squeeze(0);
+    }
+    images::check(op, x)?;
+    f(x)
+}
+
+impl Tensor {
+    /// The largest element of each window of images `[N, C, H, W]` or `[C, H, W]`; NaN if there is one
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html>).
+    ///
+    /// # Errors
+    /// The windows do not fit into the images, or those are not of floats.
+    pub fn max_pool2d(&self, pooling: &Pooling) -> Result<Tensor> {
+        const OP: &str = "max_pool2d";
+        batched(OP, self, |x| {
+            let (pool, size) = pooling.windows(OP, x)?;
+            Ok(x.max_pooled("MaxPool2DWithIndicesBackward0", pool, size, false)?.0)
+        })
+    }
+
+    /// [`max_pool2d`](Tensor::max_pool2d), and the position `row * W + column` of each maximum in its plane (`i64`).
+    ///
+    /// # Errors
+    /// As [`max_pool2d`](Tensor::max_pool2d).
+    pub fn max_pool2d_with_indices(&self, pooling: &Pooling) -> Result<(Tensor, Tensor)> {
+        const OP: &str = "max_pool2d_with_indices";
+        self.with_indices(OP, |x| {
+            let (pool, size) = pooling.windows(OP, x)?;
+            x.max_pooled("MaxPool2DWithIndicesBackward0", pool, size, true)
+        })
+    }
+
+    /// The average of each window of images `[N, C, H, W]` or `[C, H, W]`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html>).
+    ///
+    /// # Errors
+    /// The windows do not fit into the images or are dilated, the divisor is 0, or the images are not of floats.
+    pub fn avg_pool2d(&self, pooling: &Pooling, divisor: PoolDivisor) -> Result<Tensor> {
+        const OP: &str = "avg_pool2d";
+        if pooling.dilation != [1; 2] || divisor == PoolDivisor::Fixed(0) {
+            let message = format!("windows are not dilated and the divisor is not 0, but {pooling:?}, {divisor:?}");
+            return Err(Error::argument(OP, message));
+        }
+        batched(OP, self, |x| {
+            let (pool, size) = pooling.windows(OP, x)?;
+            x.averaged("AvgPool2DBackward0", pool, divisor, size)
+        })
+    }
+
+    /// Averages of windows that cover the images and are as many as the result's pixels `[height, width]`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html>).
+    ///
+    /// # Errors
+    /// The images have no pixels, or are not `[N, C, H, W]` or `[C, H, W]` of floats.
+    pub fn adaptive_avg_pool2d(&self, size: [usize; 2]) -> Result<Tensor> {
+        const OP: &str = "adaptive_avg_pool2d";
+        batched(OP, self, |x| {
+            has_pixels(OP, x)?;
+            x.averaged("AdaptiveAvgPool2DBackward0", Pool2d::Adaptive, PoolDivisor::Inside, size)
+        })
+    }
+
+    /// The largest elements of such windows.
+    ///
+    /// # Errors
+    /// As [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
+    pub fn adaptive_max_pool2d(&self, size: [usize; 2]) -> Result<Tensor> {
+        const OP: &str = "adaptive_max_pool2d";
+        batched(OP, self, |x| {
+            has_pixels(OP, x)?;
+            Ok(x.max_pooled("AdaptiveMaxPool2DBackward0", Pool2d::Adaptive, size, false)?.0)
+        })
+    }
+
+    /// [`adaptive_max_pool2d`](Tensor::adaptive_max_pool2d), and the position of each maximum in its plane (`i64`).
+    ///
+    /// # Errors
+    /// As [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
+    pub fn adaptive_max_pool2d_with_indices(&self, size: [usize; 2]) -> Result<(Tensor, Tensor)> {
+        const OP: &str = "adaptive_max_pool2d_with_indices";
+        self.with_indices(OP, |x| {
+            has_pixels(OP, x)?;
+            x.max_pooled("AdaptiveMaxPool2DBackward0", Pool2d::Adaptive, size, true)
+        })
+    }
+
+    /// Calls `f`, which gives positions as well, with images `[N, C, H, W]`.
+    fn with_indices(
+        &self,
+        op: &'static str,
+        f: impl FnOnce(&Tensor) -> Result<(Tensor, Option<Tensor>)>,
+    ) -> Result<(Tensor, Tensor)> {
+        let mut positions = Err(Error::argument(op, "the device gave no positions"));
+        let values = batched(op, self, |x| {
+            let (values, indices) = f(x)?;
+            positions = indices.ok_or_else(|| Error::argument(op, "the device gave no positions"));
+            Ok(values)
+        })?;
+        Ok((values, if self.rank() == 3 { positions?.squeeze(0)? } else { positions? }))
+    }
+
+    /// The maxima, and their positions if they are wanted or the gradient needs them.
+    fn max_pooled(
+        &self,
+        node: &'static str,
+        pool: Pool2d,
+        size: [usize; 2],
+        wanted: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let (n, c, _, _) = self.dims4()?;
+        let layout = image_layout(self, Shape::new(&[n, c, size[0], size[1]])?);
+        let needed = wanted || crate::autograd::grad_enabled() && self.requires_grad();
+        let no_write = |_: &'static dyn Backend, _: ViewMut<'_>| Ok(());
+        let indices = needed.then(|| Tensor::compute_in(self.device(), DType::I64, layout, no_write)).transpose()?;
+        let reading = self.read();
+        let values = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
+            let mut indices = indices.as_ref().map(writing);
+            backend.max_pool2d(&pool, reading.view(), out, indices.as_mut().map(|i| i.view()))
+        })?;
+        drop(reading);
+        // Without a gradient the tape does not hear of it.
+        let values = described(values, self, "max_pool2d", "adaptive_max_pool2d", pool, true);
+        let Some(indices) = indices else { return Ok((values, None)) };
+        let to = image_layout(self, *self.shape());
+        let values = record(values, node, &[self], &[&indices], move |ctx| {
+            let (grad, indices) = (ctx.grad()?, ctx.saved(0)?);
+            let (g, i) = (grad.read(), indices.read());
+            Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), to, |backend, out| {
+                backend.max_pool2d_grad(&pool, g.view(), i.view(), out)
+            })?))
+        })?;
+        Ok((values, Some(indices)))
+    }
+
+    fn averaged(&self, node: &'static str, pool: Pool2d, divisor: PoolDivisor, size: [usize; 2]) -> Result<Tensor> {
+        let (n, c, _, _) = self.dims4()?;
+        let layout = image_layout(self, Shape::new(&[n, c, size[0], size[1]])?);
+        let reading = self.read();
+        let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
+            backend.avg_pool2d(&pool, divisor, reading.view(), out)
+        })?;
+        drop(reading);
+        let to = image_layout(self, *self.shape());
+        let out = record(out, node, &[self], &[], move |ctx| {
+            let grad = ctx.grad()?;
+            let g = grad.read();
+            Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), to, |backend, out| {
+                backend.avg_pool2d_grad(&pool, divisor, g.view(), out)
+            })?))
+        })?;
+        match divisor {
+            PoolDivisor::Fixed(_) => Ok(out),
+            _ => {
+                let with_padding = divisor == PoolDivisor::WithPadding;
+                Ok(described(out, self, "avg_pool2d", "adaptive_avg_pool2d", pool, with_padding))
+            }
+        }
+    }
+}
+
+/// For exporters: a pooling of `x`.
+fn described(
+    out: Tensor,
+    x: &Tensor,
+    op: &'static str,
+    adaptive: &'static str,
+    pool: Pool2d,
+    with_padding: bool,
+) -> Tensor {
+    let Pool2d::Window { kernel, stride, padding, dilation } = pool else {
+        return out.noted(adaptive, &[x], || []);
+    };
+    // Only the result's size tells that it was rounded up.
+    let size = |t: &Tensor| t.dims4().map_or([0; 2], |(_, _, h, w)| [h, w]);
+    let ceil_mode = pool.output(size(x), false) != Some(size(&out));
+    out.noted(op, &[x], || {
+        [
+            ("kernel", (&kernel[..]).into()),
+            ("stride", (&stride[..]).into()),
+            ("padding", (&padding[..]).into()),
+            ("dilation", (&dilation[..]).into()),
+            ("ceil_mode", ceil_mode.into()),
+            ("count_include_pad", with_padding.into()),
+        ]
+    })
+}
+
+fn has_pixels(op: &'static str, x: &Tensor) -> Result<()> {
+    let (_, _, h, w) = x.dims4()?;
+    if h * w == 0 {
+        return Err(Error::shape(op, "images that have pixels", x.shape()));
+    }
+    Ok(())
+}
