@@ -57,7 +57,7 @@ impl Module for Everything {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.r#type.forward(&self.renamed.forward(&self.tuple.0.forward(&self.first.forward(x)?)?)?)?;
         let x = if self.mode == Mode::Sum { x.add(&*self.mean)? } else { x.mul(&*self.mean)? };
-        let x = x.matmul(&*self.tied)?;
+        let x = x.matmul(&self.tied)?;
         self.callback.map_or(Ok(x.clone()), |f| x.mul(f(1.0)))
     }
 }

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! The model is run on zeros, and every operation that the tape can record is written down
-//! ([`autograd::trace`](kiln_tensor::autograd::trace)): so anything can be exported whose operations have a
+//! ([`autograd::trace`]): so anything can be exported whose operations have a
 //! counterpart here, a user's own `forward` too. What cannot be exported is an error that names the operation, never
 //! a file that computes something else: operations without a counterpart, operations that no tape records but
 //! whose results the output depends on, values read on the way, and tensors changed in place. As in PyTorch, Rust's

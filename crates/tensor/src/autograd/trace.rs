@@ -120,11 +120,11 @@ fn with(f: impl FnOnce(&mut Trace)) {
 }
 
 /// Notes an operation.
-pub(crate) fn note(node: &Cow<'static, str>, inputs: &[&Tensor], output: &Tensor) {
+pub(crate) fn note(node: Cow<'static, str>, inputs: &[&Tensor], output: &Tensor) {
     with(|trace| {
         let inputs = inputs.iter().map(|&t| t.clone()).collect();
         let (output, version) = (output.clone(), output.version());
-        trace.steps.push(Step { op: None, node: node.clone(), inputs, output, version, attributes: Vec::new() });
+        trace.steps.push(Step { op: None, node, inputs, output, version, attributes: Vec::new() });
     });
 }
 
@@ -166,7 +166,7 @@ impl Tensor {
         inputs: &[&Tensor],
         attributes: impl FnOnce() -> [(&'static str, Attribute); N],
     ) -> Tensor {
-        note(&Cow::Borrowed(op), inputs, &self);
+        note(Cow::Borrowed(op), inputs, &self);
         self.described(op, attributes)
     }
 }
