@@ -28,7 +28,7 @@
 //! | --- | --- | --- |
 //! | `cpu` | yes | the CPU backend; without it, no tensor can be made on [`Device::Cpu`] |
 //! | `cuda` | no | the CUDA backend, in the making: it needs nvcc to build, has no convolution yet, and has not run on a GPU so far, only in part, and without products of floats, on a simulated one |
-//! | `download` | no | `download(true)` of the built-in data sets |
+//! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
 //! | `ndarray` | no | tensors from `ndarray` arrays and views of them, without copying |
 //!
 //! Code that uses [`Device::cuda_if_available`] compiles and runs in every build.
@@ -41,6 +41,8 @@ pub use kiln_tensor::*;
 pub use kiln_data as data;
 #[doc(inline)]
 pub use kiln_io as io;
+#[doc(inline)]
+pub use kiln_io::hub;
 #[doc(inline)]
 pub use kiln_models as models;
 #[doc(inline)]

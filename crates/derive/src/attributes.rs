@@ -9,6 +9,8 @@ pub(crate) struct OfStruct {
     pub name: Option<LitStr>,
     /// A method `(&self) -> String` for the text between the parentheses.
     pub extra_repr: Option<Ident>,
+    /// The name under which it is saved in files, if it is.
+    pub save: Option<Option<LitStr>>,
     /// Leaves `Display` to the user.
     pub no_display: bool,
     /// Where `kiln_nn` is found.
@@ -20,6 +22,8 @@ pub(crate) struct OfStruct {
 pub(crate) struct OfField {
     /// Not a part of the module.
     pub skip: bool,
+    /// Saved all the same.
+    pub save: bool,
     /// The name in the state dict.
     pub name: Option<LitStr>,
 }
@@ -33,6 +37,8 @@ impl OfStruct {
                     out.name = Some(meta.value()?.parse()?);
                 } else if meta.path.is_ident("extra_repr") {
                     out.extra_repr = Some(meta.value()?.parse::<LitStr>()?.parse()?);
+                } else if meta.path.is_ident("save") {
+                    out.save = Some(if meta.input.peek(syn::Token![=]) { Some(meta.value()?.parse()?) } else { None });
                 } else if meta.path.is_ident("no_display") {
                     out.no_display = true;
                 } else if meta.path.is_ident("crate") {
@@ -40,7 +46,7 @@ impl OfStruct {
                 } else {
                     return Err(meta.error(
                         "unknown attribute of a module; there are `name = \"…\"`, `extra_repr = \"method\"`, \
-                         `no_display` and `crate = \"path::to::kiln_nn\"`",
+                         `save`, `no_display` and `crate = \"path::to::kiln_nn\"`",
                     ));
                 }
                 Ok(())
@@ -57,6 +63,8 @@ impl OfField {
             attribute.parse_nested_meta(|meta| {
                 if meta.path.is_ident("skip") {
                     out.skip = true;
+                } else if meta.path.is_ident("save") {
+                    out.save = true;
                 } else if meta.path.is_ident("name") {
                     let name: LitStr = meta.value()?.parse()?;
                     if name.value().is_empty() || name.value().contains('.') {
@@ -64,7 +72,7 @@ impl OfField {
                     }
                     out.name = Some(name);
                 } else {
-                    return Err(meta.error("unknown attribute of a field; there are `skip` and `name = \"…\"`"));
+                    return Err(meta.error("unknown attribute of a field; there are `skip`, `save` and `name = \"…\"`"));
                 }
                 Ok(())
             })?;

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Data, DeriveInput, Error, Index, Member, Path, Result, Type, WhereClause, ext::IdentExt, spanned::Spanned};
+use syn::{
+    Data, DeriveInput, Error, Index, LitStr, Member, Path, Result, Type, WhereClause, ext::IdentExt, spanned::Spanned,
+};
 
 use crate::attributes::{OfField, OfStruct};
 
@@ -14,6 +16,15 @@ struct Part<'a> {
     member: Member,
     name: String,
     ty: &'a Type,
+}
+
+/// A field that is left alone.
+struct Skipped<'a> {
+    member: Member,
+    name: String,
+    ty: &'a Type,
+    /// Whether it is saved in files.
+    saved: bool,
 }
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
@@ -32,17 +43,17 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let (mut parts, mut skipped) = (Vec::new(), Vec::new());
     for (i, field) in data.fields.iter().enumerate() {
         let of_field = OfField::parse(&field.attrs)?;
-        if of_field.skip {
-            if let Some(name) = of_field.name {
-                return Err(Error::new(name.span(), "a skipped field has no name in the state dict"));
-            }
-            skipped.push(&field.ty);
-            continue;
-        }
         let (member, own_name) = match &field.ident {
             Some(ident) => (Member::Named(ident.clone()), ident.unraw().to_string()),
             None => (Member::Unnamed(Index::from(i)), i.to_string()),
         };
+        if of_field.skip {
+            if let Some(name) = of_field.name {
+                return Err(Error::new(name.span(), "a skipped field has no name in the state dict"));
+            }
+            skipped.push(Skipped { member, name: own_name, ty: &field.ty, saved: of_field.save });
+            continue;
+        }
         let name = of_field.name.map_or(own_name, |n| n.value());
         if parts.iter().any(|p: &Part| p.name == name) {
             return Err(Error::new(field.span(), format!("two fields have the name `{name}` in the state dict")));
@@ -68,6 +79,17 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         quote! {
             fn extra_repr(&self) -> ::std::string::String {
                 self.#method()
+            }
+        }
+    });
+    let saved = attributes.save.map(|name| saved(input, &krate, &parts, &skipped, name, where_clause.clone()));
+    let architecture = saved.is_some().then(|| {
+        quote! {
+            fn architecture(
+                &self,
+                at: &mut #krate::saved::Describing,
+            ) -> ::std::result::Result<#krate::saved::Value, #krate::saved::Error> {
+                #krate::saved::Saved::save(self, at)
             }
         }
     });
@@ -99,6 +121,8 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             }
 
             #extra_repr
+
+            #architecture
         }
 
         #[automatically_derived]
@@ -115,11 +139,74 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         }
 
         #display
+
+        #saved
     })
 }
 
+/// How the struct is written to a file, and made again.
+fn saved(
+    input: &DeriveInput,
+    krate: &Path,
+    parts: &[Part],
+    skipped: &[Skipped],
+    name: Option<LitStr>,
+    mut where_clause: Option<WhereClause>,
+) -> TokenStream {
+    let ident = &input.ident;
+    let name = name.map_or_else(|| ident.unraw().to_string(), |name| name.value());
+    let (impl_generics, type_generics, _) = input.generics.split_for_impl();
+    let parameters: HashSet<String> = input.generics.type_params().map(|p| p.ident.to_string()).collect();
+    // By their own names: what is left alone has none in the state dict.
+    let kept = skipped.iter().filter(|s| s.saved).map(|s| (&s.member, &s.name, s.ty));
+    let fields: Vec<_> = parts.iter().map(|p| (&p.member, &p.name, p.ty)).chain(kept).collect();
+    for (_, _, ty) in fields.iter().filter(|(_, _, ty)| mentions(ty, &parameters)) {
+        let predicates = &mut where_clause.get_or_insert_with(|| syn::parse_quote!(where)).predicates;
+        predicates.push(syn::parse_quote!(#ty: #krate::saved::Saved));
+    }
+    let save = fields.iter().map(|(member, name, ty)| {
+        // At the field's type, so that a type that cannot be saved is underlined.
+        quote_spanned!(ty.span()=> fields.insert(::std::string::String::from(#name), at.field(#name, &self.#member)?);)
+    });
+    let take = fields.iter().map(|(member, name, ty)| quote_spanned!(ty.span()=> #member: fields.take(#name, at)?,));
+    let blank = skipped
+        .iter()
+        .filter(|s| !s.saved)
+        .map(|Skipped { member, ty, .. }| quote_spanned!(ty.span()=> #member: ::std::default::Default::default(),));
+    quote! {
+        #[automatically_derived]
+        impl #impl_generics #krate::saved::Saved for #ident #type_generics #where_clause {
+            fn save(
+                &self,
+                at: &mut #krate::saved::Describing,
+            ) -> ::std::result::Result<#krate::saved::Value, #krate::saved::Error> {
+                #[allow(unused_mut)]
+                let mut fields = #krate::saved::Map::new();
+                #(#save)*
+                ::std::result::Result::Ok(at.module(#name, fields))
+            }
+
+            fn restore(
+                value: &#krate::saved::Value,
+                at: &mut #krate::saved::Restoring<'_>,
+            ) -> ::std::result::Result<Self, #krate::saved::Error> {
+                #[allow(unused_mut)]
+                let mut fields = at.module(#name, value)?;
+                let out = #ident { #(#take)* #(#blank)* };
+                fields.finish(at)?;
+                ::std::result::Result::Ok(out)
+            }
+        }
+
+        #[automatically_derived]
+        impl #impl_generics #krate::saved::SavedName for #ident #type_generics #where_clause {
+            const TYPE: &'static str = #name;
+        }
+    }
+}
+
 /// The struct's own bounds, and what the fields need whose types depend on type parameters.
-fn where_clause(input: &DeriveInput, krate: &Path, parts: &[Part], skipped: &[&Type]) -> Option<WhereClause> {
+fn where_clause(input: &DeriveInput, krate: &Path, parts: &[Part], skipped: &[Skipped]) -> Option<WhereClause> {
     let parameters: HashSet<String> = input.generics.type_params().map(|p| p.ident.to_string()).collect();
     let mut clause = input.generics.where_clause.clone();
     if parameters.is_empty() {
@@ -129,7 +216,7 @@ fn where_clause(input: &DeriveInput, krate: &Path, parts: &[Part], skipped: &[&T
     for ty in parts.iter().map(|p| p.ty).filter(|ty| mentions(ty, &parameters)) {
         predicates.push(syn::parse_quote!(#ty: #krate::Field));
     }
-    for ty in skipped.iter().filter(|ty| mentions(ty, &parameters)) {
+    for ty in skipped.iter().map(|s| s.ty).filter(|ty| mentions(ty, &parameters)) {
         predicates.push(syn::parse_quote!(#ty: ::std::marker::Send + ::std::marker::Sync));
     }
     clause

@@ -1,5 +1,5 @@
-//! Saving and loading: state dicts as [safetensors](https://huggingface.co/docs/safetensors) files, and
-//! training [checkpoints](Checkpoint).
+//! Saving and loading: state dicts as [safetensors](https://huggingface.co/docs/safetensors) files, training
+//! [checkpoints](Checkpoint), [whole models](save_model), [files of PyTorch](PthFile), and export to [`onnx`].
 //!
 //! ```
 //! # use kiln_tensor::{Device, StateDict, Tensor};
@@ -20,8 +20,11 @@
 pub mod atomic;
 mod checkpoint;
 mod checksum;
+pub mod hub;
 mod load;
 mod map;
+mod model;
+pub mod onnx;
 mod pth;
 mod save;
 mod sharded;
@@ -32,6 +35,7 @@ compile_error!("safetensors files are little-endian, and kiln-io copies their by
 
 pub use checkpoint::Checkpoint;
 pub use load::{LoadOptions, load};
+pub use model::{load_model, load_model_with, registry, save_model};
 pub use pth::{PthFile, PthTensor, PthValue};
 pub use save::{Metadata, save, save_with_metadata};
 pub use sharded::ShardedFile;

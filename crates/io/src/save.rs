@@ -111,7 +111,7 @@ impl Serialize for Header<'_> {
     }
 }
 
-fn to_host(tensor: &Tensor) -> Result<HostVec> {
+pub(crate) fn to_host(tensor: &Tensor) -> Result<HostVec> {
     dispatch_dtype!(tensor.dtype(), T => Ok(T::into_host(tensor.to_vec::<T>()?)))
 }
 

@@ -19,6 +19,7 @@ use kiln_tensor::{Result, Tensor};
 /// # }
 /// ```
 #[derive(Debug, Module)]
+#[module(save)]
 pub struct LeNet {
     conv1: Conv2d,
     conv2: Conv2d,

@@ -18,6 +18,7 @@ use kiln_tensor::{Error, Result, Tensor};
 /// # }
 /// ```
 #[derive(Debug, Module)]
+#[module(save)]
 pub struct Mlp {
     flatten: Flatten,
     linear_relu_stack: Sequential,

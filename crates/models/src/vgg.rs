@@ -96,7 +96,7 @@ impl VggOptions {
 /// # }
 /// ```
 #[derive(Debug, Module)]
-#[module(name = "VGG")]
+#[module(save, name = "VGG")]
 pub struct Vgg {
     /// Convolutions, ReLUs and max-poolings.
     pub features: Sequential,

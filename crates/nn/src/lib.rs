@@ -6,6 +6,7 @@
 //! - [`summary`]: a table of a model's layers with shapes, parameters, multiply-adds and memory.
 //! - Losses, as modules ([`CrossEntropyLoss`], …) and as functions ([`functional`]).
 //! - [`init`]: filling parameters.
+//! - [`saved`]: whole models in files.
 //! - [`optim`]: optimizers, learning-rate schedulers, gradient clipping.
 //!
 //! ```
@@ -38,6 +39,7 @@ mod loss;
 mod module;
 pub mod optim;
 mod parameter;
+pub mod saved;
 mod summary;
 
 pub use kiln_derive::Module;

@@ -29,6 +29,17 @@ impl Parameter {
     pub(crate) fn replace(&mut self, tensor: Tensor) {
         self.0 = tensor;
     }
+
+    /// Another handle of a parameter's tensor, frozen or not.
+    pub(crate) fn tied(tensor: Tensor) -> Result<Parameter> {
+        if tensor.requires_grad() { Ok(Parameter(tensor)) } else { Parameter::frozen(tensor) }
+    }
+
+    fn frozen(tensor: Tensor) -> Result<Parameter> {
+        let parameter = Parameter::new(tensor)?;
+        parameter.set_requires_grad(false)?;
+        Ok(parameter)
+    }
 }
 
 impl Deref for Parameter {
@@ -68,6 +79,11 @@ impl Buffer {
 
     pub(crate) fn replace(&mut self, tensor: Tensor) {
         self.tensor = tensor;
+    }
+
+    /// Another handle of a buffer's tensor.
+    pub(crate) fn tied(tensor: Tensor) -> Buffer {
+        Buffer { tensor, persistent: true }
     }
 }
 

@@ -150,6 +150,12 @@ impl Tensor {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// A number that all handles of this tensor have, and no other tensor has as long as one of them lives.
+    #[must_use]
+    pub fn id(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     /// Whether both look at the same memory.
     #[must_use]
     pub fn shares_memory(&self, other: &Tensor) -> bool {

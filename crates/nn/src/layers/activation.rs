@@ -6,7 +6,7 @@ use crate::Module;
 
 /// `max(x, 0)`, element by element.
 #[derive(Clone, Copy, Debug, Default, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct ReLU {
     inplace: bool,
 }
@@ -45,6 +45,7 @@ macro_rules! functions {
     ($($(#[$doc:meta])* $name:ident $method:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, Module)]
+        #[module(save)]
         pub struct $name;
 
         impl $name {
@@ -71,7 +72,7 @@ functions! {
 
 /// The Gaussian error linear unit `x * Φ(x)` (Hendrycks & Gimpel, 2016), element by element.
 #[derive(Clone, Copy, Debug, Default, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct GELU {
     tanh: bool,
 }
@@ -105,7 +106,7 @@ macro_rules! along_a_dimension {
     ($($(#[$doc:meta])* $name:ident $method:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Module)]
-        #[module(extra_repr = "describe")]
+        #[module(save, extra_repr = "describe")]
         pub struct $name {
             dim: i64,
         }

@@ -6,6 +6,8 @@ use super::pair::{Pair, pair};
 use crate::{
     Module, Parameter, Training,
     init::{self, FanMode, Nonlinearity},
+    saved::{Describing, Restoring, Saved, SavedName, Value},
+    saved_choice,
 };
 
 /// Rows and columns that are added around images.
@@ -17,6 +19,25 @@ pub enum Padding {
     Sides([usize; 4]),
     /// As many as keep the size; for strides of 1. An odd one goes behind.
     Same,
+}
+
+/// `"same"`, a pair, or four sides.
+impl Saved for Padding {
+    fn save(&self, at: &mut Describing) -> Result<Value> {
+        match self {
+            Padding::Around(pair) => pair.save(at),
+            Padding::Sides(sides) => sides.save(at),
+            Padding::Same => Ok("same".into()),
+        }
+    }
+
+    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Padding> {
+        match value {
+            Value::String(same) if same == "same" => Ok(Padding::Same),
+            Value::Array(sides) if sides.len() == 4 => <[usize; 4]>::restore(value, at).map(Padding::Sides),
+            _ => Pair::restore(value, at).map(Padding::Around),
+        }
+    }
 }
 
 impl<T: Into<Pair>> From<T> for Padding {
@@ -44,6 +65,8 @@ pub enum PaddingMode {
     /// The image's other side.
     Circular,
 }
+
+saved_choice!(PaddingMode { Zeros "zeros", Reflect "reflect", Replicate "replicate", Circular "circular" });
 
 impl PaddingMode {
     fn name(self) -> &'static str {
@@ -77,6 +100,41 @@ pub struct Conv2dOptions {
     bias: bool,
     padding_mode: PaddingMode,
     tensor: TensorOptions,
+}
+
+/// What is left of the options in a layer: dtype and device are those of its tensors.
+impl Saved for Conv2dOptions {
+    fn save(&self, at: &mut Describing) -> Result<Value> {
+        let fields = [
+            ("stride", self.stride.save(at)?),
+            ("padding", self.padding.save(at)?),
+            ("output_padding", self.output_padding.save(at)?),
+            ("dilation", self.dilation.save(at)?),
+            ("groups", self.groups.save(at)?),
+            ("padding_mode", self.padding_mode.save(at)?),
+        ];
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Ok(at.module(Self::TYPE, fields))
+    }
+
+    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Conv2dOptions> {
+        let mut fields = at.module(Self::TYPE, value)?;
+        let options = Conv2dOptions {
+            stride: fields.take("stride", at)?,
+            padding: fields.take("padding", at)?,
+            output_padding: fields.take("output_padding", at)?,
+            dilation: fields.take("dilation", at)?,
+            groups: fields.take("groups", at)?,
+            padding_mode: fields.take("padding_mode", at)?,
+            ..Conv2dOptions::default()
+        };
+        fields.finish(at)?;
+        Ok(options)
+    }
+}
+
+impl SavedName for Conv2dOptions {
+    const TYPE: &'static str = "Conv2dOptions";
 }
 
 impl Default for Conv2dOptions {
@@ -228,13 +286,13 @@ fn cost(weight: &Tensor, pixels: usize) -> u64 {
 /// # }
 /// ```
 #[derive(Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct Conv2d {
     /// `[out, in / groups, kh, kw]`
     pub weight: Parameter,
     /// `[out]`
     pub bias: Option<Parameter>,
-    #[module(skip)]
+    #[module(skip, save)]
     options: Conv2dOptions,
     training: Training,
 }
@@ -307,7 +365,7 @@ impl Conv2d {
             }
             Padding::Same => {
                 let (k, d) = (self.kernel_size(), self.options.dilation.get());
-                let total = |axis: usize| k[axis].saturating_sub(1) * d[axis];
+                let total = |axis: usize| k[axis].saturating_sub(1).saturating_mul(d[axis]);
                 let (h, w) = (total(0), total(1));
                 [w / 2, w - w / 2, h / 2, h - h / 2]
             }
@@ -353,13 +411,13 @@ impl Module for Conv2d {
 ///
 /// `weight` is `[in, out / groups, kh, kw]` and `bias` `[out]`, both drawn evenly from `±1/√(out / groups · kh · kw)`.
 #[derive(Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct ConvTranspose2d {
     /// `[in, out / groups, kh, kw]`
     pub weight: Parameter,
     /// `[out]`
     pub bias: Option<Parameter>,
-    #[module(skip)]
+    #[module(skip, save)]
     options: Conv2dOptions,
     padding: [usize; 2],
     training: Training,

@@ -9,7 +9,7 @@ macro_rules! dropouts {
     ($($(#[$doc:meta])* $name:ident |$x:ident, $p:ident, $training:ident| $run:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Module)]
-        #[module(extra_repr = "describe")]
+        #[module(save, extra_repr = "describe")]
         pub struct $name {
             p: f64,
             inplace: bool,

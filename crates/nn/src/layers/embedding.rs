@@ -10,7 +10,7 @@ use crate::{Module, Parameter, init};
 /// `weight` is `[num_embeddings, embedding_dim]`, drawn from the standard normal distribution; row `padding_idx` is zero
 /// and gets no gradient.
 #[derive(Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct Embedding {
     /// `[num_embeddings, embedding_dim]`
     pub weight: Parameter,

@@ -39,7 +39,7 @@ impl LinearOptions {
 /// `±1/√in_features`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html>).
 #[derive(Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct Linear {
     /// `[out_features, in_features]`
     pub weight: Parameter,

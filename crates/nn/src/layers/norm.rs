@@ -58,7 +58,7 @@ macro_rules! batch_norms {
         /// In training mode by the mean and variance of the batch, towards which running statistics move; in evaluation
         /// mode by the running statistics. Then scale (at first 1) and shift (0).
         #[derive(Debug, Module)]
-        #[module(extra_repr = "describe")]
+        #[module(save, extra_repr = "describe")]
         pub struct $name {
             /// The scale.
             pub weight: Option<Parameter>,
@@ -152,13 +152,13 @@ batch_norms! {
 /// Normalises the last dimensions together, then scales and shifts each element (Ba, Kiros & Hinton, 2016;
 /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html>).
 #[derive(Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct LayerNorm {
     /// The scale, at first 1.
     pub weight: Option<Parameter>,
     /// The shift, at first 0.
     pub bias: Option<Parameter>,
-    #[module(skip)]
+    #[module(skip, save)]
     normalized_shape: Vec<usize>,
     eps: f64,
 }
@@ -214,7 +214,7 @@ impl Module for LayerNorm {
 /// Normalises groups of channels of each sample of `[N, C, …]`, then scales and shifts each channel (Wu & He, 2018;
 /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html>).
 #[derive(Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct GroupNorm {
     /// The scale, at first 1.
     pub weight: Option<Parameter>,

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use kiln_tensor::Result;
+
+use crate::saved::{Describing, Restoring, Saved, Value};
+
 /// One number for height and width, or a number each: `3`, `(3, 2)`, `[3, 2]`. It prints as it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pair {
@@ -18,6 +22,24 @@ impl Pair {
         match self {
             Pair::Both(n) => [n; 2],
             Pair::Each(h, w) => [h, w],
+        }
+    }
+}
+
+/// As it was given: a number, or a list of two.
+impl Saved for Pair {
+    fn save(&self, at: &mut Describing) -> Result<Value> {
+        match self {
+            Pair::Both(n) => n.save(at),
+            Pair::Each(h, w) => [*h, *w].save(at),
+        }
+    }
+
+    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Pair> {
+        if value.is_array() {
+            <[usize; 2]>::restore(value, at).map(Pair::from)
+        } else {
+            usize::restore(value, at).map(Pair::Both)
         }
     }
 }

@@ -8,15 +8,15 @@ use crate::Module;
 /// The largest element of each window of images
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html>).
 #[derive(Clone, Copy, Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct MaxPool2d {
-    #[module(skip)]
+    #[module(skip, save)]
     kernel_size: Pair,
-    #[module(skip)]
+    #[module(skip, save)]
     stride: Pair,
-    #[module(skip)]
+    #[module(skip, save)]
     padding: Pair,
-    #[module(skip)]
+    #[module(skip, save)]
     dilation: Pair,
     ceil_mode: bool,
 }
@@ -87,16 +87,16 @@ impl Module for MaxPool2d {
 /// The average of each window of images
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html>).
 #[derive(Clone, Copy, Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct AvgPool2d {
-    #[module(skip)]
+    #[module(skip, save)]
     kernel_size: Pair,
-    #[module(skip)]
+    #[module(skip, save)]
     stride: Pair,
-    #[module(skip)]
+    #[module(skip, save)]
     padding: Pair,
     ceil_mode: bool,
-    #[module(skip)]
+    #[module(skip, save)]
     divisor: PoolDivisor,
 }
 
@@ -164,9 +164,9 @@ macro_rules! adaptive {
     ($($(#[$doc:meta])* $name:ident $method:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Module)]
-        #[module(extra_repr = "describe")]
+        #[module(save, extra_repr = "describe")]
         pub struct $name {
-            #[module(skip)]
+            #[module(skip, save)]
             output_size: Pair,
         }
 

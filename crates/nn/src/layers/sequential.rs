@@ -1,10 +1,14 @@
 //! Layers one after another.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use kiln_tensor::{Error, Result, Tensor};
+use serde_json::json;
 
-use crate::{Field, FieldKind, Module, ModuleTree, Part, PartMut, Summary, Training};
+use crate::{
+    Field, FieldKind, Module, ModuleTree, Part, PartMut, Summary, Training,
+    saved::{Describing, Restoring, Saved, SavedName, Value},
+};
 
 /// Layers one after another, each fed with the output of the one before. They are named by position
 /// (`0`, `1`, …) unless they are given names.
@@ -135,6 +139,10 @@ impl ModuleTree for Sequential {
         "Sequential"
     }
 
+    fn architecture(&self, at: &mut Describing) -> Result<Value> {
+        self.save(at)
+    }
+
     fn visit<'a>(&'a self, each: &mut dyn FnMut(&str, Part<'a>)) {
         each("training", Part::Training(&self.training));
         for (name, module) in &self.children {
@@ -148,6 +156,40 @@ impl ModuleTree for Sequential {
             each(name, PartMut::Module(module));
         }
     }
+}
+
+impl Saved for Sequential {
+    fn save(&self, at: &mut Describing) -> Result<Value> {
+        let training = at.field("training", &self.training)?;
+        let layers: Vec<Value> = self
+            .children
+            .iter()
+            .map(|(name, layer)| Ok(json!([name, at.field(name, layer)?])))
+            .collect::<Result<_>>()?;
+        let fields = [("training".to_owned(), training), ("layers".to_owned(), layers.into())];
+        Ok(at.module(Self::TYPE, fields.into_iter().collect()))
+    }
+
+    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Sequential> {
+        let mut fields = at.module(Self::TYPE, value)?;
+        let training = fields.take("training", at)?;
+        let mut children: Vec<(String, Box<dyn Module>)> = Vec::new();
+        let mut names = HashSet::new();
+        for pair in fields.list("layers", at)? {
+            let pair = pair.as_array().map(Vec::as_slice);
+            let Some([Value::String(name), layer]) = pair else { return Err(at.wrong("a layer has no name")) };
+            if name.is_empty() || name.contains('.') || !names.insert(name) {
+                return Err(at.wrong(format!("{name:?} is no name for a layer, or two have it")));
+            }
+            children.push((name.clone(), at.inside(name, |at| at.any(layer))?));
+        }
+        fields.finish(at)?;
+        Ok(Sequential { children, training })
+    }
+}
+
+impl SavedName for Sequential {
+    const TYPE: &'static str = "Sequential";
 }
 
 impl Field for Sequential {

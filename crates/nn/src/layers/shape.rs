@@ -7,7 +7,7 @@ use crate::Module;
 /// Joins dimensions `start_dim` to `end_dim`, both included, into one. By default all but the first, the
 /// batch: `[N, 1, 28, 28]` to `[N, 784]`.
 #[derive(Clone, Copy, Debug, Module)]
-#[module(extra_repr = "describe")]
+#[module(save, extra_repr = "describe")]
 pub struct Flatten {
     start_dim: i64,
     end_dim: i64,
@@ -45,6 +45,7 @@ impl Module for Flatten {
 
 /// Its input. Takes the place of a layer that is not wanted.
 #[derive(Clone, Copy, Debug, Default, Module)]
+#[module(save)]
 pub struct Identity;
 
 impl Identity {

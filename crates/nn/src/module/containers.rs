@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use kiln_tensor::Result;
+
 use super::{Field, FieldKind, ModuleTree, Part, PartMut};
+use crate::saved::{Describing, Value};
 
 const fn name_of_list(kind: FieldKind) -> &'static str {
     match kind {
@@ -120,6 +123,9 @@ impl<M: ModuleTree + ?Sized> ModuleTree for Box<M> {
     }
     fn folds_equal_children(&self) -> bool {
         (**self).folds_equal_children()
+    }
+    fn architecture(&self, at: &mut Describing) -> Result<Value> {
+        (**self).architecture(at)
     }
 }
 

@@ -57,9 +57,11 @@ use crate::Summary;
 /// | attribute | on | effect |
 /// | --- | --- | --- |
 /// | `#[module(skip)]` | a field | it is left alone, whatever its type |
+/// | `#[module(skip, save)]` | a field | it is left alone, and [saved](crate::saved) with the module |
 /// | `#[module(name = "fc")]` | a field | its name in the state dict |
 /// | `#[module(name = "Net")]` | the struct | the name that is printed |
 /// | `#[module(extra_repr = "method")]` | the struct | a method `fn(&self) -> String` gives the text between the parentheses |
+/// | `#[module(save)]`, `#[module(save = "Net")]` | the struct | it can be [saved](crate::saved) as a whole, under its own name or this one |
 /// | `#[module(no_display)]` | the struct | `Display` is not implemented |
 /// | `#[module(crate = "path")]` | the struct | where `kiln_nn` is, if it is not a dependency under its own name or as `kiln::nn` |
 ///

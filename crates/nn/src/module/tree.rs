@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use kiln_tensor::{DType, Device, Result, Tensor, no_grad};
 
 use super::{LoadReport, Part, PartMut, load, repr};
+use crate::saved::{Describing, Value};
 
 /// Tensors by name, in the order of the module: what is saved and loaded.
 pub type StateDict = IndexMap<String, Tensor>;
@@ -25,6 +26,16 @@ pub trait ModuleTree: Send + Sync {
     /// What is printed between the parentheses, before the children.
     fn extra_repr(&self) -> String {
         String::new()
+    }
+
+    /// What a file says of it; its tensors are handed to `at`. See [`saved`](crate::saved).
+    ///
+    /// # Errors
+    /// It cannot be saved: `#[module(save)]` is missing, here or in a layer below.
+    #[doc(hidden)]
+    fn architecture(&self, at: &mut Describing) -> Result<Value> {
+        Err(at
+            .wrong(format!("a layer of type {} cannot be saved; its struct needs `#[module(save)]`", self.type_name())))
     }
 
     /// Whether it prints as a list: equal neighbours as one line.

@@ -34,7 +34,7 @@ pub(crate) fn record_named(
     saved: &[&Tensor],
     rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    note(&name, inputs, &out);
+    note(name.clone(), inputs, &out);
     if !grad_enabled() || !inputs.iter().any(|t| t.requires_grad()) {
         return Ok(out);
     }

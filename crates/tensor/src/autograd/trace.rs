@@ -53,6 +53,7 @@ attribute! {
     bool: |v| Attribute::Int(v.into());
     f64: |v| Attribute::Float(v);
     &[usize]: |v| Attribute::Ints(v.iter().map(|&v| i64::try_from(v).unwrap_or(i64::MAX)).collect());
+    Vec<i64>: |v| Attribute::Ints(v);
     &'static str: |v| Attribute::Text(v);
     Scalar: |v| if v.is_float() { Attribute::Float(v.to_f64()) } else { Attribute::Int(v.to_i64()) };
 }
@@ -119,11 +120,11 @@ fn with(f: impl FnOnce(&mut Trace)) {
 }
 
 /// Notes an operation.
-pub(crate) fn note(node: &Cow<'static, str>, inputs: &[&Tensor], output: &Tensor) {
+pub(crate) fn note(node: Cow<'static, str>, inputs: &[&Tensor], output: &Tensor) {
     with(|trace| {
         let inputs = inputs.iter().map(|&t| t.clone()).collect();
         let (output, version) = (output.clone(), output.version());
-        trace.steps.push(Step { op: None, node: node.clone(), inputs, output, version, attributes: Vec::new() });
+        trace.steps.push(Step { op: None, node, inputs, output, version, attributes: Vec::new() });
     });
 }
 
@@ -155,6 +156,18 @@ impl Tensor {
             }
         });
         self
+    }
+
+    /// [`described`](Tensor::described) for an operation that the tape has not noted, or not with all its operands:
+    /// running statistics, for one, get no gradient.
+    pub(crate) fn noted<const N: usize>(
+        self,
+        op: &'static str,
+        inputs: &[&Tensor],
+        attributes: impl FnOnce() -> [(&'static str, Attribute); N],
+    ) -> Tensor {
+        note(Cow::Borrowed(op), inputs, &self);
+        self.described(op, attributes)
     }
 }
 

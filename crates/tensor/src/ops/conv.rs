@@ -61,7 +61,7 @@ impl Tensor {
         let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
         let result = out.clone();
         let saved: &[&Tensor] = if relu { &[self, weight, &out] } else { &[self, weight] };
-        record(result, name, inputs, saved, move |ctx| {
+        let result = record(result, name, inputs, saved, move |ctx| {
             let (mut grad, mut of_bias) = (ctx.grad()?, None);
             if let (true, [_, _, true]) = (relu, ctx.needs) {
                 let (masked, sums) = grad.relu_bias_gradient(&ctx.saved(2)?, 1)?;
@@ -78,7 +78,17 @@ impl Tensor {
                 grads.push(if of_bias.is_some() { of_bias } else { ctx.when(2, || grad.sum([0, 2, 3]))? });
             }
             Ok(grads)
-        })
+        })?;
+        Ok(result.described("conv2d", || {
+            let Conv2d { stride, padding, dilation, groups } = rule;
+            [
+                ("stride", (&stride[..]).into()),
+                ("padding", (&padding[..]).into()),
+                ("dilation", (&dilation[..]).into()),
+                ("groups", groups.into()),
+                ("relu", relu.into()),
+            ]
+        }))
     }
 
     /// The transposed convolution: what [`conv2d`](Tensor::conv2d)'s gradient with respect to its input does, as an
@@ -129,7 +139,7 @@ impl Tensor {
         })?;
         let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
         let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
-        record(out, "ConvolutionBackward0", inputs, &[self, weight], move |ctx| {
+        let out = record(out, "ConvolutionBackward0", inputs, &[self, weight], move |ctx| {
             let (grad, x, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
             let to_input = || {
                 let (g, k, layout) = (grad.read(), weight.read(), image_layout(&x, *x.shape()));
@@ -143,7 +153,17 @@ impl Tensor {
                 grads.push(ctx.when(2, || grad.sum([0, 2, 3]))?);
             }
             Ok(grads)
-        })
+        })?;
+        Ok(out.described("conv_transpose2d", || {
+            let Conv2d { stride, padding, dilation, groups } = rule;
+            [
+                ("stride", (&stride[..]).into()),
+                ("padding", (&padding[..]).into()),
+                ("output_padding", (&output_padding[..]).into()),
+                ("dilation", (&dilation[..]).into()),
+                ("groups", groups.into()),
+            ]
+        }))
     }
 
     /// From the gradient of a convolution's output to that of its input, which lies as `layout` says.

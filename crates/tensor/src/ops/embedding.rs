@@ -37,7 +37,7 @@ impl Tensor {
         })?;
         drop((x, numbers));
         let own = *self.shape();
-        record(out.with_shape(Shape::new(&dims)?), "EmbeddingBackward0", &[self], &[&list], move |ctx| {
+        let out = record(out.with_shape(Shape::new(&dims)?), "EmbeddingBackward0", &[self], &[&list], move |ctx| {
             let (grad, list) = (ctx.grad()?, ctx.saved(0)?);
             let sum = Tensor::zeros(own, grad.options())?;
             sum.index_add_(0, &list, &grad.reshape([list.numel(), width])?)?;
@@ -45,6 +45,7 @@ impl Tensor {
                 sum.narrow(0, row, 1)?.zero_()?;
             }
             Ok(one(sum))
-        })
+        })?;
+        Ok(out.noted("embedding", &[self, indices], || []))
     }
 }

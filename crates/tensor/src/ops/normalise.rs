@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Tensor,
-    autograd::{Ctx, Grads, grad_enabled, record},
+    autograd::{Attribute, Ctx, Grads, grad_enabled, record},
     no_grad,
     storage::{Reading, Writing},
 };
@@ -103,9 +103,13 @@ impl Tensor {
         })?;
         drop((operands, m, v));
         let saved = Saved { weight, stats: [&mean, &var] };
-        saved.record(out, "NativeBatchNormBackward0", self, &inputs, move |ctx, x, weight, [mean, var]| {
-            gradients(ctx, x, weight, Norm::Channels { training: false }, mean, &var.add(eps)?.rsqrt()?)
-        })
+        let out =
+            saved.record(out, "NativeBatchNormBackward0", self, &inputs, move |ctx, x, weight, [mean, var]| {
+                gradients(ctx, x, weight, Norm::Channels { training: false }, mean, &var.add(eps)?.rsqrt()?)
+            })?;
+        let all: SmallVec<[&Tensor; 5]> =
+            [Some(self), Some(running.mean), Some(running.var), weight, bias].into_iter().flatten().collect();
+        Ok(out.noted("batch_norm", &all, || scaled(eps, weight, bias)))
     }
 
     fn normalised_by_batch(
@@ -208,9 +212,10 @@ impl Tensor {
         })?;
         drop(operands);
         let saved = Saved { weight, stats: [&mean, &inv_std] };
-        saved.record(out, "NativeLayerNormBackward0", self, &inputs, |ctx, x, weight, [mean, inv_std]| {
+        let out = saved.record(out, "NativeLayerNormBackward0", self, &inputs, |ctx, x, weight, [mean, inv_std]| {
             gradients(ctx, x, weight, Norm::Rows, mean, inv_std)
-        })
+        })?;
+        Ok(out.described("layer_norm", || scaled(eps, weight, bias)))
     }
 
     /// Normalises the channels of `[N, C, …]` in `groups` of equally many, each group of each sample by its own mean and
@@ -246,6 +251,11 @@ impl Tensor {
         }
         Ok(out)
     }
+}
+
+/// For exporters: what a normalisation is told, and which of scale and shift are among its inputs.
+fn scaled(eps: f64, weight: Option<&Tensor>, bias: Option<&Tensor>) -> [(&'static str, Attribute); 3] {
+    [("eps", eps.into()), ("weight", weight.is_some().into()), ("bias", bias.is_some().into())]
 }
 
 /// Scale and shift have one number a channel.

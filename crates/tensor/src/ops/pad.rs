@@ -47,10 +47,13 @@ impl Tensor {
         match mode {
             PadMode::Constant(value) => {
                 let out = no_grad(|| self.padded(&all, value))?;
-                record(out, "ConstantPadNdBackward0", &[self], &[], move |ctx| {
+                let pads = onnx_order(&all);
+                let out = record(out, "ConstantPadNdBackward0", &[self], &[], move |ctx| {
                     let back: Amounts = all.iter().map(|[a, b]| [-a, -b]).collect();
                     Ok(one(ctx.grad()?.padded(&back, 0.0)?))
-                })
+                })?;
+                Ok(out
+                    .described("pad", || [("pads", pads.into()), ("mode", "constant".into()), ("value", value.into())]))
             }
             _ => {
                 let mut x = self.clone();
@@ -61,7 +64,16 @@ impl Tensor {
                     })?;
                     x = x.index_select(dim, &Tensor::from_vec(index.clone(), index.len(), self.device())?)?;
                 }
-                Ok(x)
+                let name = match mode {
+                    PadMode::Reflect => "reflect",
+                    PadMode::Replicate => "edge",
+                    PadMode::Constant(_) | PadMode::Circular => return Ok(x),
+                };
+                if x.is_same(self) {
+                    return Ok(x);
+                }
+                let pads = onnx_order(&all);
+                Ok(x.noted("pad", &[self], || [("pads", pads.into()), ("mode", name.into()), ("value", 0.0.into())]))
             }
         }
     }
@@ -96,6 +108,11 @@ impl Tensor {
         slot.copy_(&kept)?;
         Ok(out)
     }
+}
+
+/// For exporters: all amounts in front, then all behind.
+fn onnx_order(amounts: &[[i64; 2]]) -> Vec<i64> {
+    [0, 1].into_iter().flat_map(|side| amounts.iter().map(move |pair| pair[side])).collect()
 }
 
 /// Which elements of a dimension are where after padding; `None` if there are too few.

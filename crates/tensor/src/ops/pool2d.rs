@@ -192,6 +192,8 @@ impl Tensor {
             backend.max_pool2d(&pool, reading.view(), out, indices.as_mut().map(|i| i.view()))
         })?;
         drop(reading);
+        // Without a gradient the tape does not hear of it.
+        let values = described(values, self, "max_pool2d", "adaptive_max_pool2d", pool, true);
         let Some(indices) = indices else { return Ok((values, None)) };
         let to = image_layout(self, *self.shape());
         let values = record(values, node, &[self], &[&indices], move |ctx| {
@@ -213,14 +215,48 @@ impl Tensor {
         })?;
         drop(reading);
         let to = image_layout(self, *self.shape());
-        record(out, node, &[self], &[], move |ctx| {
+        let out = record(out, node, &[self], &[], move |ctx| {
             let grad = ctx.grad()?;
             let g = grad.read();
             Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), to, |backend, out| {
                 backend.avg_pool2d_grad(&pool, divisor, g.view(), out)
             })?))
-        })
+        })?;
+        match divisor {
+            PoolDivisor::Fixed(_) => Ok(out),
+            _ => {
+                let with_padding = divisor == PoolDivisor::WithPadding;
+                Ok(described(out, self, "avg_pool2d", "adaptive_avg_pool2d", pool, with_padding))
+            }
+        }
     }
+}
+
+/// For exporters: a pooling of `x`.
+fn described(
+    out: Tensor,
+    x: &Tensor,
+    op: &'static str,
+    adaptive: &'static str,
+    pool: Pool2d,
+    with_padding: bool,
+) -> Tensor {
+    let Pool2d::Window { kernel, stride, padding, dilation } = pool else {
+        return out.noted(adaptive, &[x], || []);
+    };
+    // Only the result's size tells that it was rounded up.
+    let size = |t: &Tensor| t.dims4().map_or([0; 2], |(_, _, h, w)| [h, w]);
+    let ceil_mode = pool.output(size(x), false) != Some(size(&out));
+    out.noted(op, &[x], || {
+        [
+            ("kernel", (&kernel[..]).into()),
+            ("stride", (&stride[..]).into()),
+            ("padding", (&padding[..]).into()),
+            ("dilation", (&dilation[..]).into()),
+            ("ceil_mode", ceil_mode.into()),
+            ("count_include_pad", with_padding.into()),
+        ]
+    })
 }
 
 fn has_pixels(op: &'static str, x: &Tensor) -> Result<()> {

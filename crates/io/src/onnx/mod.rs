@@ -1,0 +1,204 @@
+//! Export to ONNX (<https://onnx.ai/onnx/repo-docs/IR.html>), for other programs to run the model.
+//!
+//! ```
+//! # fn main() -> kiln_tensor::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("mlp.onnx");
+//! use kiln_io::onnx;
+//! use kiln_models::Mlp;
+//! use kiln_nn::ModuleTree;
+//! use kiln_tensor::{Device, Tensor};
+//!
+//! let model = Mlp::new(&[784, 512, 10])?;
+//! model.eval();
+//! onnx::export(&path, &model, &Tensor::zeros([1, 1, 28, 28], Device::Cpu)?)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The model is run on zeros, and every operation that the tape can record is written down
+//! ([`autograd::trace`]): so anything can be exported whose operations have a
+//! counterpart here, a user's own `forward` too. What cannot be exported is an error that names the operation, never
+//! a file that computes something else: operations without a counterpart, operations that no tape records but
+//! whose results the output depends on, values read on the way, and tensors changed in place. As in PyTorch, Rust's
+//! own `if`s and loops are run once, and what they did is exported.
+//!
+//! The batch, the first dimension of every input, is left open: the model is traced with two batch sizes, and the
+//! extents in which the two differ are the open ones.
+
+mod build;
+mod graph;
+mod ops;
+mod proto;
+mod write;
+
+use std::path::Path;
+
+use kiln_nn::{Module, ModuleTree, Part};
+use kiln_tensor::{Error, Result, Tensor, autograd};
+
+use self::build::{Run, graph_of};
+
+/// The version of the operator set that is written.
+pub const OPSET: i64 = 17;
+
+/// Where the weights go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// Into the file, unless they are more than fits: a Protobuf file ends at 2 GB.
+    #[default]
+    Auto,
+    /// Into the file.
+    Inside,
+    /// Into a second file beside it, `NAME.onnx.data`.
+    Beside,
+}
+
+/// How a model is exported.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Options {
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    dynamic_batch: bool,
+    weights: Weights,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            inputs: vec!["input".into()],
+            outputs: vec!["output".into()],
+            dynamic_batch: true,
+            weights: Weights::Auto,
+        }
+    }
+}
+
+impl Options {
+    /// One input `input`, one output `output`, any batch size.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// The names of the inputs.
+    pub fn inputs<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Options {
+        Options { inputs: names.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// The names of the outputs.
+    pub fn outputs<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Options {
+        Options { outputs: names.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Whether the first dimension of the inputs is left open (as it is unless this is called), or has the extents of
+    /// the samples.
+    pub fn dynamic_batch(self, dynamic: bool) -> Options {
+        Options { dynamic_batch: dynamic, ..self }
+    }
+
+    /// Where the weights go.
+    pub fn weights(self, weights: Weights) -> Options {
+        Options { weights, ..self }
+    }
+}
+
+/// Writes a model as an ONNX file, with any batch size. Only shape, dtype and device of `sample` matter.
+///
+/// # Errors
+/// The model is in training mode, does not take the sample, or does what cannot be exported; or the file cannot be
+/// written.
+pub fn export<M: Module + ?Sized>(path: impl AsRef<Path>, model: &M, sample: &Tensor) -> Result<()> {
+    export_with(path, model, sample, &Options::new())
+}
+
+/// [`export`] with options.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_with<M: Module + ?Sized>(
+    path: impl AsRef<Path>,
+    model: &M,
+    sample: &Tensor,
+    options: &Options,
+) -> Result<()> {
+    let forward = |inputs: &[Tensor]| match inputs {
+        [x] => Ok(vec![model.forward(x)?]),
+        _ => Err(Error::argument("onnx::export", "a module takes one input")),
+    };
+    let parameters = model.named_parameters().into_iter().chain(model.named_buffers()).collect();
+    export_named(path.as_ref(), trains(model), parameters, &[sample], &forward, options)
+}
+
+/// [`export`] of a module that takes several inputs, or gives several outputs: `forward` calls it. The options name
+/// them all.
+///
+/// # Errors
+/// As [`export`]; or there are more or fewer inputs or outputs than names.
+pub fn export_function<T: ModuleTree>(
+    path: impl AsRef<Path>,
+    model: &T,
+    samples: &[&Tensor],
+    forward: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+    options: &Options,
+) -> Result<()> {
+    let parameters = model.named_parameters().into_iter().chain(model.named_buffers()).collect();
+    export_named(path.as_ref(), trains(model), parameters, samples, &forward, options)
+}
+
+/// Whether any layer is in training mode. A model without a switch computes the same in both.
+fn trains<T: ModuleTree + ?Sized>(model: &T) -> bool {
+    let mut found = false;
+    model.visit(&mut |_, part| match part {
+        Part::Training(switch) => found |= switch.is_on(),
+        Part::Module(child) => found |= trains(child),
+        Part::Parameter(_) | Part::Buffer(_) => {}
+    });
+    found
+}
+
+type Forward<'a> = &'a dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>;
+
+fn export_named(
+    path: &Path,
+    training: bool,
+    parameters: Vec<(String, Tensor)>,
+    samples: &[&Tensor],
+    forward: Forward<'_>,
+    options: &Options,
+) -> Result<()> {
+    let wrong = |message: String| Error::argument("onnx::export", message);
+    if training {
+        return Err(wrong("the model is in training mode; call `eval()` first".into()));
+    }
+    if samples.len() != options.inputs.len() {
+        let (given, named) = (samples.len(), options.inputs.len());
+        return Err(wrong(format!("{given} samples for the {named} inputs {:?}", options.inputs)));
+    }
+    let first = run(samples, options.dynamic_batch.then_some(2), forward)?;
+    let second = if options.dynamic_batch { Some(run(samples, Some(3), forward)?) } else { None };
+    if first.outputs.len() != options.outputs.len() {
+        let (given, named) = (first.outputs.len(), options.outputs.len());
+        return Err(wrong(format!("the model gives {given} outputs, and {named} are named: {:?}", options.outputs)));
+    }
+    let graph = graph_of(&first, second.as_ref().unwrap_or(&first), &parameters, &options.inputs, &options.outputs)?;
+    write::file(path, graph, options.weights)
+}
+
+/// Traces the model on zeros, with another batch size if it is given.
+fn run(samples: &[&Tensor], batch: Option<usize>, forward: Forward<'_>) -> Result<Run> {
+    let _guard = kiln_tensor::no_grad_guard();
+    let ((inputs, outputs), trace) = autograd::trace(|| {
+        let zeros = |sample: &&Tensor| {
+            let mut dims = sample.dims().to_vec();
+            if let (Some(batch), Some(first)) = (batch, dims.first_mut()) {
+                *first = batch;
+            }
+            Tensor::zeros(&dims[..], sample.options())
+        };
+        let inputs = samples.iter().map(zeros).collect::<Result<Vec<Tensor>>>()?;
+        let outputs = forward(&inputs)?;
+        Ok((inputs, outputs))
+    })?;
+    Ok(Run { inputs, outputs, trace })
+}

@@ -1,0 +1,92 @@
+//! Published weights: found in a folder, fetched from a server, or an error that says what to put where.
+
+use std::{fs, path::Path};
+
+use kiln_io::{
+    hub::{Hub, Weights},
+    save,
+};
+use kiln_models::VggDepth;
+use kiln_tensor::{Device, StateDict, Tensor};
+use sha2::{Digest, Sha256};
+use tempfile::tempdir;
+
+/// A file of weights, and the name that it would be published under.
+fn published(folder: &Path) -> (String, Vec<u8>) {
+    let path = folder.join("weights");
+    save(&path, &StateDict::from([("w".to_owned(), Tensor::ones([2, 3], Device::Cpu).unwrap())])).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    fs::remove_file(path).unwrap();
+    let digits: String = Sha256::digest(&bytes).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    (format!("net-{digits}.pth"), bytes)
+}
+
+#[test]
+fn a_file_in_the_folder_is_used_and_a_missing_one_explained() {
+    let folder = tempdir().unwrap();
+    let (name, bytes) = published(folder.path());
+    let hub = Hub::new().folder(folder.path()).download(false);
+    let message = hub.state_dict(&name, Device::Cpu).unwrap_err().to_string();
+    for part in [&*name, "https://download.pytorch.org/models/net-", folder.path().to_str().unwrap(), "download"] {
+        assert!(message.contains(part), "{message}");
+    }
+    fs::write(folder.path().join(&name), &bytes).unwrap();
+    assert_eq!(hub.state_dict(&name, Device::Cpu).unwrap()["w"].dims(), [2, 3]);
+
+    let message = hub.vgg(VggDepth::Vgg16, true, Weights::ImageNet1k).unwrap_err().to_string();
+    assert!(message.contains("vgg16_bn-6c64b313.pth"), "{message}");
+    for bad in ["../net-01234567.pth", "net.pth", "net-0123.pth", "net-0123456g.pth", ""] {
+        assert!(hub.file(bad).unwrap_err().to_string().contains("no name"), "{bad:?}");
+    }
+}
+
+#[cfg(feature = "download")]
+mod download {
+    use std::{
+        io::{BufRead, BufReader, Write},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+
+    /// Serves `body` to whoever asks for `name`, 404 otherwise; counts nothing and never ends.
+    fn serve(name: String, body: Vec<u8>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/models", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let found = lines.next().is_some_and(|line| line.starts_with(&format!("GET /models/{name} ")));
+                lines.take_while(|line| !line.is_empty()).for_each(drop);
+                let (status, body) = if found { ("200 OK", &body[..]) } else { ("404 Not Found", &b""[..]) };
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _ = stream.write_all(&[head.as_bytes(), body].concat());
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn what_is_missing_is_fetched_once_and_checked() {
+        let folder = tempdir().unwrap();
+        let (name, bytes) = published(folder.path());
+        let cache = folder.path().join("cache");
+        let right = serve(name.clone(), bytes.clone());
+        let wrong = serve(name.clone(), b"something else".to_vec());
+
+        let message = Hub::new().folder(&cache).mirrors([&wrong]).file(&name).unwrap_err().to_string();
+        assert!(message.contains("wrong contents") && message.contains(&wrong), "{message}");
+        assert!(!cache.join(&name).exists());
+
+        let hub = Hub::new().folder(&cache).mirrors([wrong, right]);
+        assert_eq!(hub.state_dict(&name, Device::Cpu).unwrap()["w"].dims(), [2, 3]);
+        assert_eq!(fs::read(cache.join(&name)).unwrap(), bytes);
+        // The second time nobody is asked.
+        let nobody: [&str; 0] = [];
+        assert!(Hub::new().folder(&cache).mirrors(nobody).file(&name).is_ok());
+        let message = hub.file("net-01234567.pth").unwrap_err().to_string();
+        assert!(message.contains("404") && message.contains("yourself"), "{message}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Which types a file may name.
+
+use std::collections::BTreeMap;
+
+use kiln_tensor::Result;
+
+use super::{Restoring, SavedName, Value};
+use crate::{
+    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, ConvTranspose2d, Dropout,
+    Dropout2d, Embedding, Flatten, GELU, GroupNorm, Identity, LayerNorm, Linear, LogSoftmax, MaxPool2d, Module, ReLU,
+    Sequential, Sigmoid, Softmax, Tanh,
+};
+
+/// The types of modules that a file may name, each with what makes one.
+///
+/// ```
+/// use kiln_nn::{Linear, Module, saved::Registry};
+/// use kiln_tensor::{Result, Tensor};
+///
+/// #[derive(Module)]
+/// #[module(save)]
+/// struct Net {
+///     fc: Linear,
+/// }
+///
+/// impl Module for Net {
+///     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+///         self.fc.forward(x)
+///     }
+/// }
+///
+/// let registry = Registry::new().with::<Net>();
+/// ```
+#[derive(Clone)]
+pub struct Registry {
+    makers: BTreeMap<&'static str, Maker>,
+}
+
+type Maker = fn(&Value, &mut Restoring<'_>) -> Result<Box<dyn Module>>;
+
+fn make<M: SavedName + Module + 'static>(value: &Value, at: &mut Restoring<'_>) -> Result<Box<dyn Module>> {
+    Ok(Box::new(M::restore(value, at)?))
+}
+
+macro_rules! layers {
+    ($registry:expr; $($layer:ty)*) => { $registry$(.with::<$layer>())* };
+}
+
+impl Registry {
+    /// The layers of this crate.
+    #[must_use]
+    pub fn new() -> Registry {
+        layers! {
+            Registry { makers: BTreeMap::new() };
+            AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool2d BatchNorm1d BatchNorm2d Conv2d ConvTranspose2d Dropout Dropout2d
+            Embedding Flatten GELU GroupNorm Identity LayerNorm Linear LogSoftmax MaxPool2d ReLU Sequential Sigmoid Softmax
+            Tanh
+        }
+    }
+
+    /// With one more type. Of two with one name the last counts.
+    #[must_use]
+    pub fn with<M: SavedName + Module + 'static>(mut self) -> Registry {
+        self.makers.insert(M::TYPE, make::<M>);
+        self
+    }
+
+    /// The names of the types.
+    pub fn types(&self) -> impl Iterator<Item = &'static str> {
+        self.makers.keys().copied()
+    }
+
+    pub(super) fn maker(&self, name: &str) -> Option<Maker> {
+        self.makers.get(name).copied()
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Registry::new()
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.types()).finish()
+    }
+}

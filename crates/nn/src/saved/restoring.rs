@@ -1,0 +1,212 @@
+//! On the way into a file and back.
+
+use std::collections::{HashMap, HashSet};
+
+use kiln_tensor::{Error, Result, StateDict, Tensor};
+
+use super::{Map, Registry, Saved, Value};
+use crate::Module;
+
+/// Where a walk through a model is: names with dots between them.
+#[derive(Default)]
+struct Path(Vec<String>);
+
+impl Path {
+    fn text(&self) -> String {
+        self.0.join(".")
+    }
+
+    fn wrong(&self, op: &'static str, why: impl std::fmt::Display) -> Error {
+        let at = if self.0.is_empty() { "the model".into() } else { self.text() };
+        Error::argument(op, format!("{at}: {why}"))
+    }
+}
+
+/// Takes up the tensors of a model that is being described.
+#[derive(Default)]
+pub struct Describing {
+    path: Path,
+    tensors: StateDict,
+}
+
+impl Describing {
+    /// Describes a part under its name.
+    ///
+    /// # Errors
+    /// As [`Saved::save`].
+    pub fn field<T: Saved>(&mut self, name: &str, part: &T) -> Result<Value> {
+        self.inside(name, |at| part.save(at))
+    }
+
+    /// Runs `f` with a name more in the path.
+    fn inside<T>(&mut self, name: &str, f: impl FnOnce(&mut Describing) -> Result<T>) -> Result<T> {
+        self.path.0.push(name.to_owned());
+        let result = f(self);
+        self.path.0.pop();
+        result
+    }
+
+    /// A module: its type's name over its fields.
+    #[must_use]
+    pub fn module(&self, name: &str, fields: Map<String, Value>) -> Value {
+        Value::Object([(name.to_owned(), Value::Object(fields))].into_iter().collect())
+    }
+
+    /// Takes up a tensor under the present path; the path of an earlier one, if it is the same.
+    pub fn tensor(&mut self, tensor: &Tensor) -> Option<&str> {
+        let same = self.tensors.iter().position(|(_, seen)| seen.is_same(tensor));
+        if same.is_none() {
+            self.tensors.insert(self.path.text(), tensor.clone());
+        }
+        same.and_then(|i| self.tensors.get_index(i)).map(|(name, _)| name.as_str())
+    }
+
+    /// An error that names the present path.
+    pub fn wrong(&self, why: impl std::fmt::Display) -> Error {
+        self.path.wrong("save", why)
+    }
+
+    pub(super) fn into_tensors(self) -> StateDict {
+        self.tensors.into_iter().map(|(name, tensor)| (name, tensor.detach())).collect()
+    }
+}
+
+/// What a model is made from: the tensors and the registry.
+pub struct Restoring<'a> {
+    path: Path,
+    tensors: &'a StateDict,
+    registry: &'a Registry,
+    used: HashSet<String>,
+    /// Parameters and buffers that have been made, for others that are the same.
+    made: HashMap<String, Tensor>,
+}
+
+impl<'a> Restoring<'a> {
+    pub(super) fn new(tensors: &'a StateDict, registry: &'a Registry) -> Restoring<'a> {
+        Restoring { path: Path::default(), tensors, registry, used: HashSet::new(), made: HashMap::new() }
+    }
+
+    /// Runs `f` with a name more in the path.
+    ///
+    /// # Errors
+    /// What `f` returns.
+    pub fn inside<T>(&mut self, name: &str, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.path.0.push(name.to_owned());
+        let result = f(self);
+        self.path.0.pop();
+        result
+    }
+
+    /// The fields of a module of this type.
+    ///
+    /// # Errors
+    /// The value is something else.
+    pub fn module<'v>(&self, name: &'static str, value: &'v Value) -> Result<Fields<'v>> {
+        let (found, fields) = self.type_of(value)?;
+        if found != name {
+            return Err(self.wrong(format!("a {name} is wanted, and a {found:?} is there")));
+        }
+        let Value::Object(fields) = fields else { return Err(self.wrong(format!("the fields of {name} are none"))) };
+        Ok(Fields { of: name, fields, taken: HashSet::new() })
+    }
+
+    fn type_of<'v>(&self, value: &'v Value) -> Result<(&'v str, &'v Value)> {
+        let object = value.as_object().filter(|object| object.len() == 1);
+        let only = object.and_then(|object| object.iter().next());
+        only.map(|(name, fields)| (name.as_str(), fields)).ok_or_else(|| self.wrong("no module is there"))
+    }
+
+    /// A module of any type that the registry has.
+    ///
+    /// # Errors
+    /// It has no such type, or as [`Saved::restore`].
+    pub fn any(&mut self, value: &Value) -> Result<Box<dyn Module>> {
+        let (name, _) = self.type_of(value)?;
+        let maker = self.registry.maker(name).ok_or_else(|| {
+            let known: Vec<_> = self.registry.types().collect();
+            let hint = "a type of your own is added by `Registry::with`";
+            self.wrong(format!("the layer {name:?} is not known; {hint}; known are {}", known.join(", ")))
+        })?;
+        maker(value, self)
+    }
+
+    /// The tensor of the present path.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn tensor(&mut self) -> Result<Tensor> {
+        let path = self.path.text();
+        let tensor = self.tensors.get(&path).ok_or_else(|| self.wrong("its tensor is not there"))?;
+        self.used.insert(path);
+        Ok(tensor.clone())
+    }
+
+    /// Keeps what was made at the present path, for [`same`](Restoring::same).
+    pub fn made(&mut self, tensor: &Tensor) {
+        self.made.insert(self.path.text(), tensor.clone());
+    }
+
+    /// The parameter or buffer that was made at a path.
+    ///
+    /// # Errors
+    /// None was.
+    pub fn same(&self, path: &str) -> Result<Tensor> {
+        self.made
+            .get(path)
+            .cloned()
+            .ok_or_else(|| self.wrong(format!("it is said to be {path:?}, which is not there yet")))
+    }
+
+    /// A tensor that nothing has asked for.
+    pub(super) fn unused(&self) -> Option<&str> {
+        self.tensors.keys().map(String::as_str).find(|name| !self.used.contains(*name))
+    }
+
+    /// An error that names the present path.
+    pub fn wrong(&self, why: impl std::fmt::Display) -> Error {
+        self.path.wrong("restore", why)
+    }
+}
+
+/// The fields of one module in a file.
+pub struct Fields<'v> {
+    of: &'static str,
+    fields: &'v Map<String, Value>,
+    taken: HashSet<&'static str>,
+}
+
+impl<'v> Fields<'v> {
+    /// Makes one field.
+    ///
+    /// # Errors
+    /// It is not there, or as [`Saved::restore`].
+    pub fn take<T: Saved>(&mut self, name: &'static str, at: &mut Restoring<'_>) -> Result<T> {
+        let missing = || at.wrong(format!("{} has no field {name:?} there", self.of));
+        let value = self.fields.get(name).ok_or_else(missing)?;
+        self.taken.insert(name);
+        at.inside(name, |at| T::restore(value, at))
+    }
+
+    /// The elements of a field that is a list, to be made by hand.
+    ///
+    /// # Errors
+    /// It is not there, or no list.
+    pub fn list(&mut self, name: &'static str, at: &Restoring<'_>) -> Result<&'v [Value]> {
+        let list = self.fields.get(name).and_then(Value::as_array);
+        self.taken.insert(name);
+        list.map(Vec::as_slice).ok_or_else(|| at.wrong(format!("{} has no list {name:?} there", self.of)))
+    }
+
+    /// Makes sure that all fields were taken.
+    ///
+    /// # Errors
+    /// One was not: the file is from another version of the type.
+    pub fn finish(self, at: &Restoring<'_>) -> Result<()> {
+        match self.fields.keys().find(|name| !self.taken.contains(name.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                Err(at.wrong(format!("{} has a field {name:?} there, which this version does not know", self.of)))
+            }
+        }
+    }
+}
