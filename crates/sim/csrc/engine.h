@@ -70,6 +70,7 @@ struct SimOutcome {
 
 extern const SimTable *const sim_tables[];
 extern const size_t sim_table_count;
+extern const size_t sim_framework_table_count;  // those that are not of the simulator's own tests
 
 void sim_run(const SimLaunch *launch, SimOutcome *outcome);
 

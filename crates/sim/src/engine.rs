@@ -65,6 +65,7 @@ unsafe extern "C" {
     // An array that a null pointer ends.
     static sim_tables: [*const Table; 1];
     static sim_table_count: usize;
+    static sim_framework_table_count: usize;
     fn sim_run(launch: *const Launch, outcome: *mut RawOutcome);
     fn sim_reserve(bytes: usize) -> u64;
     fn sim_protect(address: u64, bytes: usize, mode: i32) -> i32;
@@ -79,14 +80,16 @@ unsafe impl Sync for Kernel {}
 impl Kernel {
     /// The kernel of this name.
     pub fn find(name: &str) -> Option<&'static Kernel> {
-        Kernel::all().find(|kernel| kernel.name().to_bytes() == name.as_bytes())
+        // SAFETY: a constant.
+        Kernel::of(unsafe { sim_table_count }).find(|kernel| kernel.name().to_bytes() == name.as_bytes())
     }
 
-    fn all() -> impl Iterator<Item = &'static Kernel> {
-        // SAFETY: `build.rs` writes `sim_table_count` tables, whose pointers are to constants of the program, as are
+    /// Those of the first tables.
+    fn of(tables: usize) -> impl Iterator<Item = &'static Kernel> {
+        // SAFETY: `build.rs` writes as many tables as it counts, whose pointers are to constants of the program, as are
         // those from each kernel to the next.
         unsafe {
-            let tables = std::slice::from_raw_parts((&raw const sim_tables).cast::<*const Table>(), sim_table_count);
+            let tables = std::slice::from_raw_parts((&raw const sim_tables).cast::<*const Table>(), tables);
             tables.iter().flat_map(|table| {
                 std::iter::successors((*(**table).first).as_ref(), |kernel: &&Kernel| kernel.next.as_ref())
             })
@@ -111,9 +114,10 @@ impl Kernel {
     }
 }
 
-/// The names of all kernels that this build has.
+/// The names of the framework's kernels that this build has.
 pub fn kernel_names() -> Vec<String> {
-    Kernel::all().map(|kernel| kernel.name().to_string_lossy().into_owned()).collect()
+    // SAFETY: a constant.
+    Kernel::of(unsafe { sim_framework_table_count }).map(|kernel| kernel.name().to_string_lossy().into_owned()).collect()
 }
 
 /// Something that went wrong in a kernel.

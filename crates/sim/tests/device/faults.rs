@@ -220,6 +220,42 @@ fn an_index_of_32_bits_where_64_are_needed() {
 }
 
 #[test]
+fn blocks_that_share_memory_in_no_order() {
+    for (races, name) in [(true, c"f_global_race"), (true, c"t_no_global_race"), (false, c"f_global_race")] {
+        let program = Program::new(Profile { races, ..Profile::default() });
+        let (out, count) = (program.alloc(1024), program.upload(&[0u32]));
+        let arguments = [arg(out), arg(count)];
+        program.launch(name, (4, 64, 0), 0, if name == c"f_global_race" { &arguments[..1] } else { &arguments });
+        assert_eq!(synchronize(), Status::SUCCESS);
+        if races && name == c"f_global_race" {
+            program.found(Kind::GlobalRace, &["f_global_race", "of block 0", "in the same launch, in no order"]);
+        } else {
+            program.silent();
+        }
+    }
+}
+
+#[test]
+fn what_c_leaves_open() {
+    let words = ["index outside an array", "shift by more bits", "division by zero", "does not fit the integer"];
+    for (which, word) in words.into_iter().enumerate() {
+        // The last numbers are fine for each of them.
+        for (x, fine) in [([40, 0], false), ([3, 1], which != 3)] {
+            let program = program();
+            let (from, out) = (program.upload(&x), program.alloc(4));
+            program.launch(c"f_undefined", (1, 1, 0), 0, &[arg(from), arg(out), arg(which as i32)]);
+            if fine {
+                assert_eq!(synchronize(), Status::SUCCESS);
+                program.silent();
+            } else {
+                assert_eq!(synchronize(), Status::LAUNCH_FAILED);
+                program.found(Kind::Undefined, &["f_undefined", "faults.cu:", word]);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_trap() {
     let program = program();
     let out = program.alloc(4);
