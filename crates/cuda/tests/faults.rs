@@ -185,7 +185,10 @@ fn libraries_and_functions_that_are_missing_are_named() {
     let missing = |what: &str, expect: &str| {
         child("child_finds_no_device", &[("KILN_SIM_WITHOUT", what), ("EXPECT", expect)]);
     };
-    missing("libcuda", "the NVIDIA driver (libcuda) was not found|libcuda.so.1, libcuda.so|install the NVIDIA display driver");
+    missing(
+        "libcuda",
+        "the NVIDIA driver (libcuda) was not found|libcuda.so.1, libcuda.so|install the NVIDIA display driver",
+    );
     missing("cuLaunchKernel,cuMemAlloc_v2", "lacks cuMemAlloc_v2, cuLaunchKernel|CUDA 12.0 or newer");
     let products = |what: &str, expect: &str| {
         child("child_has_no_products", &[("KILN_SIM_WITHOUT", what), ("EXPECT", expect)]);

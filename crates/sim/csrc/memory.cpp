@@ -126,8 +126,12 @@ const SimRange *live;
 size_t live_count;
 SimRange last_live{1, 0};
 std::unordered_map<uint64_t, Page> pages;
-uint64_t last_page_index = ~0ull;
-Page *last_page = nullptr;
+// The pages that were used last, because a kernel goes through several tensors at once.
+struct Recent {
+    uint64_t index = ~0ull;
+    Page *page = nullptr;
+};
+Recent recent[64];
 std::vector<SimRange> ranges[2];
 
 bool find_live(uint64_t begin, uint64_t end) {
@@ -142,12 +146,11 @@ bool find_live(uint64_t begin, uint64_t end) {
 void mark(uint64_t address, uint32_t size, bool write) {
     for (uint64_t at = address, end = address + size; at < end;) {
         const uint64_t index = at >> 12;
-        if (index != last_page_index) {
-            last_page_index = index;
-            last_page = &pages[index];
-        }
+        // Tensors of a size that is a power of two must not all meet in one place.
+        Recent &cached = recent[(index ^ index >> 6 ^ index >> 12) & 63];
+        if (cached.index != index) cached = {index, &pages[index]};
         const uint32_t bit = at & 63, count = uint32_t(std::min<uint64_t>(end - at, 64 - bit));
-        last_page->bits[write][(at >> 6) & 63] |= (count == 64 ? ~0ull : ((1ull << count) - 1)) << bit;
+        cached.page->bits[write][(at >> 6) & 63] |= (count == 64 ? ~0ull : ((1ull << count) - 1)) << bit;
         at += count;
     }
 }
@@ -270,7 +273,7 @@ void begin_accesses(const SimLaunch &launch) {
     pages.clear();
     watch_races = launch.races != 0;
     global_shadow.clear();
-    last_page_index = ~0ull;
+    std::fill(std::begin(recent), std::end(recent), Recent{});
     shared = {reinterpret_cast<uint64_t>(shared_bytes), SHARED_BYTES};
 }
 

@@ -117,7 +117,9 @@ impl Kernel {
 /// The names of the framework's kernels that this build has.
 pub fn kernel_names() -> Vec<String> {
     // SAFETY: a constant.
-    Kernel::of(unsafe { sim_framework_table_count }).map(|kernel| kernel.name().to_string_lossy().into_owned()).collect()
+    Kernel::of(unsafe { sim_framework_table_count })
+        .map(|kernel| kernel.name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Something that went wrong in a kernel.

@@ -1,8 +1,8 @@
 //! `cargo sim <command…>`: builds the simulated device and runs a command on it.
 #[cfg(feature = "device")]
-mod runner;
-#[cfg(feature = "device")]
 mod coverage;
+#[cfg(feature = "device")]
+mod runner;
 
 fn main() -> std::process::ExitCode {
     #[cfg(feature = "device")]

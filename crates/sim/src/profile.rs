@@ -68,7 +68,16 @@ pub struct Faults {
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { arch: 90, driver: 13000, memory: 4 << 30, pools: true, order: Order::Forward, seed: 0, races: false, faults: Faults::default() }
+        Profile {
+            arch: 90,
+            driver: 13000,
+            memory: 4 << 30,
+            pools: true,
+            order: Order::Forward,
+            seed: 0,
+            races: false,
+            faults: Faults::default(),
+        }
     }
 }
 

@@ -126,7 +126,9 @@ counts! {
     to_host "bytes to host",
     /// `cuMemset…` calls.
     fills "fills",
-    /// Calls that waited for the device.
+    /// Calls that waited for an event.
+    event_waits "event waits",
+    /// Calls that waited for all that a stream, or the device, had to do.
     synchronisations "synchronisations",
     /// Allocations of device memory.
     allocations "device allocations",
@@ -228,8 +230,8 @@ impl Report {
     /// "windows": […]}`
     pub fn json(&self) -> String {
         let findings = self.findings.iter();
-        let findings = findings
-            .map(|one| format!("{{\"kind\": {}, \"text\": {}}}", quote(one.kind.name()), quote(&one.text)));
+        let findings =
+            findings.map(|one| format!("{{\"kind\": {}, \"text\": {}}}", quote(one.kind.name()), quote(&one.text)));
         format!(
             "{{\"findings\": [{}],\n\"counts\": {},\n\"kernels\": {},\n\"functions\": {},\n\"refusals\": {},\n\
              \"windows\": [{}]}}\n",

@@ -171,8 +171,9 @@ fn every_function_is_one_of_the_headers_and_links() {
     let Some(wheels) = wheels() else { return };
     let folder = tempfile::tempdir().unwrap();
     // With this name defined, cuda.h declares every version of a function under its own name.
-    let mut text =
-        String::from("#define __CUDA_API_VERSION_INTERNAL 1\n#include <cuda.h>\n#include <cublasLt.h>\n#include <cudaProfilerTypedefs.h>\n");
+    let mut text = String::from(
+        "#define __CUDA_API_VERSION_INTERNAL 1\n#include <cuda.h>\n#include <cublasLt.h>\n#include <cudaProfilerTypedefs.h>\n",
+    );
     text += "const void *functions[] = {\n";
     for name in exported() {
         // The wheels have the profiler's functions as types only.
@@ -215,26 +216,26 @@ fn real(library: &'static Library, kind: Descriptor) -> Functions {
             Descriptor::Layout => "MatrixLayout",
             Descriptor::Preference => "MatmulPreference",
         };
-        let function = |suffix: &str| format!("cublasLt{name}{suffix}").into_bytes();
+        let function = |suffix: &str| format!("cublasLt{name}{suffix}");
         let create: Box<dyn Fn(*mut usize) -> u32> = match kind {
             Descriptor::Operation => {
-                let create = *library.get::<CreateDesc>(&function("Create")).unwrap();
+                let create = *library.get::<CreateDesc>(function("Create")).unwrap();
                 Box::new(move |out| create(out, 68, 0))
             }
             Descriptor::Layout => {
-                let create = *library.get::<CreateLayout>(&function("Create")).unwrap();
+                let create = *library.get::<CreateLayout>(function("Create")).unwrap();
                 Box::new(move |out| create(out, 0, 5, 6, 7))
             }
             Descriptor::Preference => {
-                let create = *library.get::<Create>(&function("Create")).unwrap();
+                let create = *library.get::<Create>(function("Create")).unwrap();
                 Box::new(move |out| create(out))
             }
         };
         Functions {
             create,
-            destroy: *library.get(&function("Destroy")).unwrap(),
-            set: *library.get(&function("SetAttribute")).unwrap(),
-            get: *library.get(&function("GetAttribute")).unwrap(),
+            destroy: *library.get(function("Destroy")).unwrap(),
+            set: *library.get(function("SetAttribute")).unwrap(),
+            get: *library.get(function("GetAttribute")).unwrap(),
         }
     }
 }

@@ -70,7 +70,8 @@ fn integers_and_truth_values() {
         }
         for op in [B::Add, B::Sub, B::Mul, B::Pow, B::Maximum, B::Minimum, B::Remainder] {
             same(&format!("{op:?}"), |on| {
-                let (a, mut b) = (tensor(on, dtype, &[4, 9], Lie::Turned, 1), tensor(on, dtype, &[4, 9], Lie::Dense, 2));
+                let (a, mut b) =
+                    (tensor(on, dtype, &[4, 9], Lie::Turned, 1), tensor(on, dtype, &[4, 9], Lie::Dense, 2));
                 // No integer is divided by 0 or taken to a negative power.
                 on.unary(UnaryOp::Square, a.view(), b.view_mut())?;
                 on.binary_assign(B::Add, Operand::Scalar(Scalar::Int(1)), b.view_mut())?;

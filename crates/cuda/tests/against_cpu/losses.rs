@@ -78,8 +78,7 @@ fn losses_of_other_kinds() {
                     let labels = if probabilities { p } else { index(on, &rows, 7) };
                     let loss_dims: &[usize] = if reduction == Reduction::None { &rows } else { &[] };
                     let mut loss = target(on, dtype, loss_dims, Lie::Dense);
-                    let (mut lse, mut total) =
-                        (target(on, wide, &rows, Lie::Dense), target(on, wide, &[], Lie::Dense));
+                    let (mut lse, mut total) = (target(on, wide, &rows, Lie::Dense), target(on, wide, &[], Lie::Dense));
                     let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
                     on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
                     let (g, mut dx) =

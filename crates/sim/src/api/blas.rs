@@ -1,11 +1,11 @@
 //! The functions of cuBLASLt, under their own names and with the library's own rules.
 use std::ffi::{c_char, c_int, c_void};
 
+use crate::blas::BlasStatus;
 use crate::blas::attributes::{Kind as Sort, Record};
 use crate::blas::heuristic::{self, Algorithm, Candidate};
 use crate::blas::problem::{Data, Problem, Refusal};
 use crate::blas::work::{Product, Scalar};
-use crate::blas::BlasStatus;
 use crate::report::Kind;
 use crate::work::Work;
 use crate::world::{self, CURRENT, World};

@@ -49,11 +49,7 @@ fn best_tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
 }
 
 /// `a · b` with `m` rows, `n` columns and sums over `k`, column after column.
-pub fn product(
-    [m, n, k]: [usize; 3],
-    a: impl Fn(usize, usize) -> f64,
-    b: impl Fn(usize, usize) -> f64,
-) -> Vec<f64> {
+pub fn product([m, n, k]: [usize; 3], a: impl Fn(usize, usize) -> f64, b: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let left = pack(m, k, TILE[0], a);
     let right = pack(n, k, TILE[1], |col, i| b(i, col));
     let mut out = vec![0.0; m * n];

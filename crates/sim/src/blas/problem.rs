@@ -73,10 +73,10 @@ impl Matrix {
             _ => return Err(Refusal(BlasStatus::INVALID_VALUE, "there is no such transposition")),
         };
         let extent = |value: i64| {
-            usize::try_from(value).ok().filter(|&value| value > 0 && value <= i32::MAX as usize).ok_or(Refusal(
-                BlasStatus::INVALID_VALUE,
-                "rows and columns are from 1 to 2147483647",
-            ))
+            usize::try_from(value)
+                .ok()
+                .filter(|&value| value > 0 && value <= i32::MAX as usize)
+                .ok_or(Refusal(BlasStatus::INVALID_VALUE, "rows and columns are from 1 to 2147483647"))
         };
         let (rows, cols) = (extent(number(2))?, extent(number(3))?);
         let least = if row_major { cols } else { rows };
@@ -132,9 +132,7 @@ impl Epilogue {
             130 => Epilogue { relu: true, aux: true, ..none },
             134 => Epilogue { relu: true, bias: true, aux: true, ..none },
             136 => Epilogue { relu_gradient: true, aux: true, ..none },
-            152 => {
-                Epilogue { relu_gradient: true, aux: true, bias_gradient: Some(BiasGradient::Output), ..none }
-            }
+            152 => Epilogue { relu_gradient: true, aux: true, bias_gradient: Some(BiasGradient::Output), ..none },
             256 => Epilogue { bias_gradient: Some(BiasGradient::A), ..none },
             512 => Epilogue { bias_gradient: Some(BiasGradient::B), ..none },
             32 | 36 | 160 | 164 | 192 | 208 => return Err(NOT_SIMULATED),
@@ -228,7 +226,9 @@ impl Problem {
         }
         let aux_ld = usize::try_from(number(12)).unwrap_or(0);
         if epilogue.aux && (aux_ld < m || !aux_ld.is_multiple_of(128) || number(13) % 128 != 0) {
-            return invalid("the mask's leading dimension covers the rows of D and is a multiple of 128, as is its step");
+            return invalid(
+                "the mask's leading dimension covers the rows of D and is a multiple of 128, as is its step",
+            );
         }
         Ok(Problem {
             m,

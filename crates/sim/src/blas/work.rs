@@ -98,8 +98,7 @@ impl Product {
     /// The bytes of a matrix of each batch.
     fn ranges_of(&self, address: u64, matrix: &Matrix) -> Vec<Range> {
         let bytes = matrix.data.bytes();
-        let (lines, length) =
-            if matrix.row_major { (matrix.rows, matrix.cols) } else { (matrix.cols, matrix.rows) };
+        let (lines, length) = if matrix.row_major { (matrix.rows, matrix.cols) } else { (matrix.cols, matrix.rows) };
         let mut ranges = Vec::new();
         // A matrix that a whole batch shares is read once.
         let batches = if matrix.step == 0 { 1 } else { self.problem.batch };

@@ -46,6 +46,9 @@ impl Call {
         let numbers = |shape: Shape| (0..bytes(shape) / 4).map(|i| (i % 7) as f32 - 2.0).collect::<Vec<_>>();
         let (a, b) = (program.upload(&numbers(shapes[0])), program.upload(&numbers(shapes[1])));
         let d = program.alloc(bytes(shapes[2]));
+        // A copy from ordinary memory returns before the device has it, and other streams do not wait for it.
+        // SAFETY: it takes nothing.
+        ok(unsafe { cuCtxSynchronize() });
         Call { program, handle, operation, layouts, at: [a, b, d, d], beta: 0.0, workspace: (0, 0), stream: 0 }
     }
 
@@ -64,12 +67,7 @@ impl Call {
     fn layout<T>(&self, which: usize, attribute: i32, value: T) {
         // SAFETY: as above.
         done(unsafe {
-            cublasLtMatrixLayoutSetAttribute(
-                self.layouts[which],
-                attribute,
-                from_ref(&value).cast(),
-                size_of::<T>(),
-            )
+            cublasLtMatrixLayoutSetAttribute(self.layouts[which], attribute, from_ref(&value).cast(), size_of::<T>())
         });
     }
 
@@ -104,7 +102,22 @@ impl Call {
         // SAFETY: the scalars are read by the call; addresses are the device's.
         unsafe {
             cublasLtMatmul(
-                self.handle, self.operation, one, a, la, b, lb, beta, c, lc, d, ld, algorithm, aside, bytes, self.stream,
+                self.handle,
+                self.operation,
+                one,
+                a,
+                la,
+                b,
+                lb,
+                beta,
+                c,
+                lc,
+                d,
+                ld,
+                algorithm,
+                aside,
+                bytes,
+                self.stream,
             )
         }
     }
@@ -158,7 +171,8 @@ fn epilogues() {
         call.set(11, aux);
         call.set(12, 128i64);
         done(call.run());
-        let out = (call.output(8), call.program.download::<f32>(bias, vector.len()), call.program.download::<u8>(aux, 32));
+        let out =
+            (call.output(8), call.program.download::<f32>(bias, vector.len()), call.program.download::<u8>(aux, 32));
         call.program.silent();
         out
     };
@@ -357,7 +371,10 @@ fn fault_a_workspace_that_is_too_small_or_not_aligned() {
     call.workspace = (aside, algorithm.workspace);
     done(run(&call));
     let refusals = call.program.session.refusals();
-    assert!(refusals[0].contains("multiple of 256") && refusals[1].contains("smaller than the algorithm"), "{refusals:?}");
+    assert!(
+        refusals[0].contains("multiple of 256") && refusals[1].contains("smaller than the algorithm"),
+        "{refusals:?}"
+    );
     call.program.silent();
 }
 

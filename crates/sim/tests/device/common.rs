@@ -71,11 +71,12 @@ pub fn ptx(version: &str, target: u32) -> CString {
                 bytes => format!(".param .align 8 .b8 {name}_param_{i}[{bytes}]"),
             })
             .collect();
-        let shared = if name.starts_with('f') || name.contains("sum") || name.contains("count") || name.contains("histogram") {
-            ".shared .align 4 .b8 space[256];\n"
-        } else {
-            ""
-        };
+        let shared =
+            if name.starts_with('f') || name.contains("sum") || name.contains("count") || name.contains("histogram") {
+                ".shared .align 4 .b8 space[256];\n"
+            } else {
+                ""
+            };
         text += &format!(".visible .entry {name}(\n{}\n)\n{{\n{shared}ret;\n}}\n", parameters.join(",\n"));
     }
     // Parameters of one kernel that are not those of its source.

@@ -44,7 +44,8 @@ extern "C" __global__ void f_mask_without_self(unsigned* out) {
 
 extern "C" __global__ void f_shared_overrun(float* out) {
     __shared__ float tile[32];
-    tile[threadIdx.x + 1] = 1.0f;
+    float* next = tile + 1;
+    next[threadIdx.x] = 1.0f;
     __syncthreads();
     out[threadIdx.x] = tile[threadIdx.x];
 }
