@@ -63,7 +63,8 @@ struct SimFault {
 // until the next launch.
 struct SimOutcome {
     const SimRange *reads, *writes;
-    size_t read_count, write_count;
+    const SimRange *first_reads;  // what was read before this launch had written it
+    size_t read_count, write_count, first_read_count;
     const SimFault *faults;
     size_t fault_count;
 };

@@ -55,8 +55,10 @@ struct RawFault {
 struct RawOutcome {
     reads: *const Range,
     writes: *const Range,
+    first_reads: *const Range,
     read_count: usize,
     write_count: usize,
+    first_read_count: usize,
     faults: *const RawFault,
     fault_count: usize,
 }
@@ -135,6 +137,8 @@ pub struct Fault {
 pub struct Outcome {
     pub reads: Vec<Range>,
     pub writes: Vec<Range>,
+    /// What it read before it wrote it.
+    pub first_reads: Vec<Range>,
     pub faults: Vec<Fault>,
 }
 
@@ -146,18 +150,21 @@ pub unsafe fn run(launch: &Launch) -> Outcome {
     let mut raw = RawOutcome {
         reads: std::ptr::null(),
         writes: std::ptr::null(),
+        first_reads: std::ptr::null(),
         read_count: 0,
         write_count: 0,
+        first_read_count: 0,
         faults: std::ptr::null(),
         fault_count: 0,
     };
     // SAFETY: the caller's promise. The engine is used by one thread at a time: the world's lock is held.
     unsafe { sim_run(launch, &raw mut raw) };
     // SAFETY: the engine hands out arrays of these lengths, which live until the next launch.
-    let (reads, writes, faults) = unsafe {
+    let (reads, writes, first_reads, faults) = unsafe {
         (
             copied(raw.reads, raw.read_count),
             copied(raw.writes, raw.write_count),
+            copied(raw.first_reads, raw.first_read_count),
             std::slice::from_raw_parts(
                 if raw.fault_count == 0 { std::ptr::NonNull::dangling().as_ptr() } else { raw.faults },
                 raw.fault_count,
@@ -175,7 +182,7 @@ pub unsafe fn run(launch: &Launch) -> Outcome {
             text: unsafe { CStr::from_ptr(fault.text.as_ptr()) }.to_string_lossy().into_owned(),
         })
         .collect();
-    Outcome { reads, writes, faults }
+    Outcome { reads, writes, first_reads, faults }
 }
 
 /// # Safety

@@ -166,9 +166,7 @@ fn every_function_is_one_of_the_headers_and_links() {
     let Some(wheels) = wheels() else { return };
     let folder = tempfile::tempdir().unwrap();
     // With this name defined, cuda.h declares every version of a function under its own name.
-    let mut text = String::from(
-        "#define __CUDA_API_VERSION_INTERNAL 1\n#include <cuda.h>\n#include <cublasLt.h>\n",
-    );
+    let mut text = String::from("#define __CUDA_API_VERSION_INTERNAL 1\n#include <cuda.h>\n#include <cublasLt.h>\n");
     text += "const void *functions[] = {\n";
     for name in exported() {
         if name.starts_with("cuProfiler") {

@@ -212,6 +212,7 @@ fn relu_makes_zeros_of_what_is_no_number() {
     call.set(7, 2u32);
     done(call.run());
     assert_eq!(call.output(8), [0.0; 8]);
+    call.program.found(Kind::Uninitialised, &["cublasLtMatmul", "byte 0 of an allocation of 48 bytes"]);
 }
 
 #[test]
@@ -356,6 +357,7 @@ fn fault_a_gradient_that_is_added_to_nothing() {
     call.beta = 1.0;
     done(call.run());
     assert!(call.output(8).iter().all(|v| v.is_nan()), "the sum has the poison of fresh memory in it");
+    call.program.found(Kind::Uninitialised, &["cublasLtMatmul", "byte 0 of an allocation of 32 bytes"]);
 }
 
 #[test]
