@@ -6,7 +6,7 @@
 #![allow(missing_docs)] // criterion's macro makes a public function
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     hint::black_box,
     io::BufRead,
     time::{Duration, Instant},
@@ -69,10 +69,10 @@ fn take_turns() -> anyhow::Result<()> {
         let line = line?;
         let (batch, steps) = line.split_once(' ').context("a line is `batch steps`")?;
         let (batch, steps): (usize, u32) = (batch.parse()?, steps.parse()?);
-        if !made.contains_key(&batch) {
-            made.insert(batch, Step::new(batch)?);
-        }
-        let step = made.get_mut(&batch).context("was just made")?;
+        let step = match made.entry(batch) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => place.insert(Step::new(batch)?),
+        };
         step.run()?; // wakes the threads
         let start = Instant::now();
         for _ in 0..steps {

@@ -79,14 +79,14 @@ __device__ inline void class_loss(const ClassLoss& p, const T* x, const void* ta
     __shared__ R largest_shared[256];
     __shared__ Row<R> row_shared[256];
     Team team = team_of(p.lanes);
-    uint64_t rows = p.samples * p.positions, step = (uint64_t)gridDim.x * team.teams;
+    uint64_t rows = p.samples * p.positions.extent, step = (uint64_t)gridDim.x * team.teams;
     bool smooth = !Labels || p.share > 0;
     Sums sums = {0, 0};
     for (uint64_t first = (uint64_t)blockIdx.x * team.teams; first < rows; first += step) {
         uint64_t row = first + team.index;
         bool busy = row < rows;
-        uint64_t sample = busy ? row / p.positions : 0;
-        Problem<T, Labels> problem{p, x, target, weight, sample, busy ? row - sample * p.positions : 0};
+        uint64_t sample = busy ? divide(row, p.positions, true) : 0;
+        Problem<T, Labels> problem{p, x, target, weight, sample, busy ? row - sample * p.positions.extent : 0};
         int64_t label = Labels && busy ? problem.label() : 0;
         bool counts = busy && (!Labels || label_counts(label, p, team.lane == 0 ? status : nullptr));
         R value = R(0), spread = R(0), label_weight = Labels && counts ? problem.weight_of((uint64_t)label) : R(0);
@@ -139,14 +139,14 @@ __device__ inline void class_loss_grad(const ClassLoss& p, const T* grad, const 
     typedef Compute<T> R;
     __shared__ R shared[256];
     Team team = team_of(p.lanes);
-    uint64_t rows = p.samples * p.positions, step = (uint64_t)gridDim.x * team.teams;
+    uint64_t rows = p.samples * p.positions.extent, step = (uint64_t)gridDim.x * team.teams;
     bool smooth = Labels && p.share > 0;
     R scale = p.reduction == REDUCTION_MEAN ? R(1) / *total : R(1);
     for (uint64_t first = (uint64_t)blockIdx.x * team.teams; first < rows; first += step) {
         uint64_t row = first + team.index;
         bool busy = row < rows;
-        uint64_t sample = busy ? row / p.positions : 0;
-        Problem<T, Labels> problem{p, x, target, weight, sample, busy ? row - sample * p.positions : 0};
+        uint64_t sample = busy ? divide(row, p.positions, true) : 0;
+        Problem<T, Labels> problem{p, x, target, weight, sample, busy ? row - sample * p.positions.extent : 0};
         int64_t at = (int64_t)sample * p.out[0] + (int64_t)problem.position * p.out[2];
         int64_t label = Labels && busy ? problem.label() : 0;
         bool counts = busy && (!Labels || label_counts(label, p, nullptr));

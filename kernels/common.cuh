@@ -127,6 +127,11 @@ struct Number<f64> {
 __device__ inline uint64_t thread_index() { return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline uint64_t thread_count() { return (uint64_t)gridDim.x * blockDim.x; }
 
+__device__ inline uint64_t divide(uint64_t n, const Dim& by, bool wide) {
+    if (wide) return (__umul64hi(n, by.wide) + n) >> by.shift;
+    return (__umulhi((uint32_t)n, by.multiplier) + (uint32_t)n) >> by.shift;
+}
+
 // Where a position lies in each operand.
 template <int N>
 struct Offsets {
@@ -142,13 +147,7 @@ __device__ inline Offsets<N> locate(const Grid<N>& grid, uint64_t position) {
 #pragma unroll 1
     for (int d = (int)grid.rank - 1; d > 0; --d) {
         const Dim& dim = grid.dims[d];
-        uint64_t quotient;
-        if (grid.flags & WIDE) {
-            quotient = rest / dim.extent;
-        } else {
-            uint32_t high = (uint32_t)((rest * dim.multiplier) >> 32);
-            quotient = (high + (uint32_t)rest) >> dim.shift;
-        }
+        uint64_t quotient = divide(rest, dim, grid.flags & WIDE);
         int64_t index = (int64_t)(rest - quotient * dim.extent);
 #pragma unroll
         for (int k = 0; k < N; ++k) offsets.at[k] += index * grid.strides[k][d];

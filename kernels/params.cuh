@@ -6,9 +6,12 @@
 
 constexpr int MAX_DIMS = 8;
 
-// One dimension of a grid. For numbers below 2^31, `n / extent` is `(high(n * multiplier) + n) >> shift`.
+// A number to divide by: `n / extent` is `(high(n * multiplier) + n) >> shift`, where `high` is the upper half of the
+// product; in 32 bits for n below 2^31, with `wide` in 64 bits for n below 2^63. The hardware has no division of
+// integers, and that of 64 bits is a call, for which registers are spilled.
 struct Dim {
     uint64_t extent;
+    uint64_t wide;
     uint32_t multiplier;
     uint32_t shift;
 };
@@ -50,6 +53,8 @@ struct Lines {
 struct Reduce {
     Grid<3> outer;
     Grid<1> inner;
+    // How many results there are.
+    Dim results;
     // Elements of a result that one team of lanes takes, and how many teams a result has.
     uint64_t chunk;
     uint64_t splits;
@@ -126,6 +131,73 @@ struct Matmul {
     int64_t a[2], b[2], out[2];
 };
 
+// A tensor as groups of elements, all of one size: the channels of images, or the rows or columns of a matrix. What
+// belongs to a group is added up by teams of threads, in one stage or two as in `Reduce`.
+struct Groups {
+    // Numbers the elements of a group; operands: x, the result, the incoming gradient.
+    Grid<3> inner;
+    Dim count;
+    // From a group to the next, of each operand.
+    int64_t strides[3];
+    // Elements of a group that one team takes, and how many teams a group has.
+    uint64_t chunk;
+    uint64_t splits;
+    Lanes lanes;
+    // REDUCE_WHOLE, REDUCE_FIRST, REDUCE_SECOND, or GROUPS_GIVEN: nothing is to be added up.
+    uint32_t stage;
+    uint32_t unused;
+};
+
+constexpr uint32_t GROUPS_GIVEN = 3;
+
+// Scale and shift are those of the element's place in its group, not of the group.
+constexpr uint32_t NORM_AFFINE_INSIDE = 1;
+// The statistics are those of the element's place in its group (and the groups are the columns of layer_norm).
+constexpr uint32_t NORM_STATS_INSIDE = 2;
+// The statistics are constants.
+constexpr uint32_t NORM_CONSTANT = 4;
+
+// A normalisation, or its gradient.
+struct Norm {
+    Groups groups;
+    // Strides of weight, bias, mean, inv_std (or var), and of the running mean and variance; backwards of weight, the
+    // gradient of the bias, mean, inv_std, and the gradient of the weight.
+    int64_t vectors[6];
+    double eps, momentum;
+    uint32_t flags;
+    uint32_t unused;
+};
+
+// One axis of a pooling: window o has its taps at `o * stride - padding + i * dilation` for i < kernel, and those
+// outside of the input do not count. Without a kernel (0) windows are adaptive: they begin at
+// `floor(o * input / output)` and end at `ceil((o + 1) * input / output)`.
+struct PoolAxis {
+    Dim input, output;
+    Dim stride, dilation;
+    int64_t kernel, padding;
+};
+
+constexpr uint32_t POOL_CHANNELS_LAST = 2;
+constexpr uint32_t POOL_WITH_PADDING = 0;
+constexpr uint32_t POOL_INSIDE = 1;
+constexpr uint32_t POOL_FIXED = 2;
+
+// A pooling of images [N, C, H, W], both directions. What is numbered is the result.
+struct Pool {
+    uint64_t numel;
+    // WIDE, and POOL_CHANNELS_LAST: numbered as [N, H, W, C].
+    uint32_t flags;
+    // What an average is divided by, one of the constants above.
+    uint32_t divisor;
+    // The last three extents in that order, the last one first.
+    Dim dims[3];
+    // Height and width.
+    PoolAxis axes[2];
+    // Strides of the input or its gradient, of the output or its gradient, of the positions of maxima.
+    int64_t input[4], output[4], indices[4];
+    int64_t fixed;
+};
+
 constexpr uint32_t REDUCTION_NONE = 0;
 constexpr uint32_t REDUCTION_MEAN = 1;
 constexpr uint32_t REDUCTION_SUM = 2;
@@ -133,7 +205,8 @@ constexpr uint32_t REDUCTION_SUM = 2;
 // The losses over classes. Strides are those of [N, C, S], of [N, S] for labels (the middle one is not used), rows
 // and the gradient of the loss.
 struct ClassLoss {
-    uint64_t samples, classes, positions;
+    uint64_t samples, classes;
+    Dim positions;
     int64_t x[3], target[3], out[3];
     int64_t loss[2], lse[2];
     int64_t weight;

@@ -16,7 +16,8 @@ __device__ inline void reduce(const Reduce& p, const T* x, typename Op::A* parti
     for (uint64_t start = (uint64_t)blockIdx.x * team.teams; start < tasks; start += (uint64_t)gridDim.x * team.teams) {
         uint64_t task = start + team.index;
         bool busy = task < tasks;
-        uint64_t result = task / splits, split = task % splits;
+        // Neighbouring teams have neighbouring results: across memory, these are what neighbours in memory belong to.
+        uint64_t split = divide(task, p.results, true), result = task - split * p.outer.numel;
         A total = Op::none();
         Offsets<3> place;
         if (busy) {
@@ -40,7 +41,7 @@ __device__ inline void reduce(const Reduce& p, const T* x, typename Op::A* parti
         total = fold_team(team, shared, total, [](A a, A b) { return Op::merge(a, b); });
         if (busy && team.lane == 0) {
             if (p.stage == REDUCE_FIRST) {
-                partial[task] = total;
+                partial[result * p.splits + split] = total;
             } else {
                 finish(total, place);
             }

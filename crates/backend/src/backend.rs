@@ -3,8 +3,9 @@
 use std::{any::Any, fmt};
 
 use crate::{
-    ArgReduceOp, BinaryOp, ClassLoss, DType, Distribution, HostVec, Layout, OptimRule, OptimSlot, PointwiseLoss, Ramp,
-    RandomState, ReduceOp, Result, Scalar, ScatterMode, SideOf, UnaryOp,
+    Affine, ArgReduceOp, BinaryOp, ClassLoss, Conv2d, DType, Distribution, Element, Error, HostVec, Layout,
+    MemoryStats, NormGrads, OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState, ReduceOp,
+    Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, dispatch_dtype,
 };
 
 /// A piece of a device's memory that holds elements of one type.
@@ -20,6 +21,10 @@ pub trait Buffer: Any + Send + Sync + fmt::Debug {
     /// The contents as bytes, if they are host memory.
     fn host_bytes(&self) -> Option<&[u8]> {
         None
+    }
+    /// Whether they are host memory that a device reads directly ([`Backend::pinned`]).
+    fn is_pinned(&self) -> bool {
+        false
     }
     /// The contents as bytes to write to, if they are host memory. For `bool` only 0 and 1 may be written.
     fn host_bytes_mut(&mut self) -> Option<&mut [u8]> {
@@ -74,17 +79,12 @@ pub enum Operand<'a> {
     Scalar(Scalar),
 }
 
-/// Memory of a device, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryStats {
-    /// In use by tensors now.
-    pub allocated: usize,
-    /// The most that was in use at one time since the last reset.
-    pub peak_allocated: usize,
-    /// Held from the system, free cached blocks included.
-    pub reserved: usize,
-    /// How often memory was asked of the system.
-    pub system_allocations: u64,
+/// Host memory that something else than the CPU backend made and takes back.
+pub trait HostMemory: Send + Sync + fmt::Debug {
+    /// All of it, aligned to 64 bytes.
+    fn bytes(&self) -> &[u8];
+    /// To write to.
+    fn bytes_mut(&mut self) -> &mut [u8];
 }
 
 /// The primitives of one device. Object-safe: tensors call it through `&'static dyn Backend`.
@@ -106,6 +106,20 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn alloc(&self, dtype: DType, len: usize) -> Result<Box<dyn Buffer>>;
     /// Takes over host memory: without a copy on the CPU, by an upload elsewhere.
     fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>>;
+    /// Memory filled from bytes in native order, as a mapped file holds them: one copy, to where the elements
+    /// are wanted. For `bool` any byte but 0 is `true`.
+    fn import(&self, dtype: DType, bytes: &[u8]) -> Result<Box<dyn Buffer>> {
+        self.adopt(host_vec(dtype, bytes)?)
+    }
+    /// Page-locked host memory, all of it initialised, which the device reads directly: an [`import`](Backend::import)
+    /// from it skips the copy that other memory is staged through. An error on devices that share the host's memory.
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn HostMemory>> {
+        Err(Error::argument("pin_memory", format!("{self:?} cannot pin {bytes} bytes; a CUDA device can")))
+    }
+    /// A buffer of `len` elements at the beginning of host memory; the CPU has such buffers.
+    fn wrap(&self, dtype: DType, len: usize, memory: Box<dyn HostMemory>) -> Result<Box<dyn Buffer>> {
+        Err(Error::argument("pin_memory", format!("{len} elements of {dtype} in {memory:?} are none of {self:?}")))
+    }
     /// Waits for the work before it and copies `len` elements from position `start` to the host.
     fn download(&self, src: &dyn Buffer, start: usize, dst: &mut [u8]) -> Result<()>;
     /// Waits until all work is done.
@@ -193,6 +207,103 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()>;
     /// `out = x · wᵀ + bias`, then ReLU if asked: `x` is `[M, K]`, `w` `[N, K]`, `bias` `[N]`, `out` `[M, N]`.
     fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()>;
+    /// The gradients of a linear layer's parameters from its incoming one: `weight = gradᵀ · x`, and `bias` the sum of
+    /// `grad`'s rows. `grad` is `[M, N]`, `x` `[M, K]`, `weight` `[N, K]`, `bias` `[N]`.
+    fn linear_grad(&self, grad: View, x: View, weight: ViewMut, bias: ViewMut) -> Result<()> {
+        self.matmul(View { layout: &grad.layout.transpose(0, 1), ..grad }, x, weight)?;
+        let row = bias.layout.unsqueeze(0)?;
+        self.reduce(ReduceOp::Sum, grad, ViewMut { layout: &row, ..bias })
+    }
+
+    /// Backwards through a bias and the ReLU behind it, where `y = relu(… + bias)` and the bias belongs to dimension
+    /// `dim`: `out` is `grad` where `y` is above 0 (or NaN) and 0 elsewhere, and `bias` (`[y's extent there]`) its sums
+    /// over the other dimensions. `grad`, `y` and `out` have one shape.
+    fn relu_bias_grad(&self, grad: View, y: View, dim: usize, out: ViewMut, bias: ViewMut) -> Result<()> {
+        self.unary_grad(UnaryOp::Relu, grad, Some(y), ViewMut { buffer: &mut *out.buffer, layout: out.layout })?;
+        let mut row = *bias.layout;
+        for at in 0..out.layout.rank() {
+            if at != dim {
+                row = row.unsqueeze(at)?;
+            }
+        }
+        self.reduce(ReduceOp::Sum, View { buffer: &*out.buffer, layout: out.layout }, ViewMut { layout: &row, ..bias })
+    }
+
+    // ---- convolution and pooling: images are [N, C, H, W] with any strides, channels-last ones included ----
+
+    /// The convolution, plus bias, then ReLU if asked: `x` is `[N, C, H, W]`, `w` `[O, C / groups, kh, kw]`, `bias`
+    /// `[O]`, `out` `[N, O, H', W']` of [`Conv2d::output`]'s size. Half precision is summed in `f32`. With no channels
+    /// (`C = 0`) the sums are 0.
+    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()>;
+    /// Its gradient with respect to the input, which is also the transposed convolution: `grad` is `[N, O, H', W']`,
+    /// `out` `[N, C, H, W]`, of any size that `rule` maps to `grad`'s.
+    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()>;
+    /// Its gradient with respect to the weight: `out` is `[O, C / groups, kh, kw]`. (That of the bias is a sum.)
+    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()>;
+    /// The largest element of each window; NaN counts as larger. `indices` (`i64`, of `out`'s shape) receives its
+    /// position in the plane, `row * W + column`: of equal elements the first in row-major order, of NaNs the last.
+    /// A window with no tap inside the input gives `-inf` and position -1.
+    fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()>;
+    /// Its gradient: each element of `out` (`[N, C, H, W]`) is the sum of `grad` over the windows that chose it, added
+    /// in row-major order of the windows. A position outside the plane is an error, but -1 is skipped.
+    fn max_pool2d_grad(&self, pool: &Pool2d, grad: View, indices: View, out: ViewMut) -> Result<()>;
+    /// The sum of each window, divided; a window with no element inside the input gives 0.
+    fn avg_pool2d(&self, pool: &Pool2d, divisor: PoolDivisor, x: View, out: ViewMut) -> Result<()>;
+    /// Its gradient; `out` is `[N, C, H, W]`.
+    fn avg_pool2d_grad(&self, pool: &Pool2d, divisor: PoolDivisor, grad: View, out: ViewMut) -> Result<()>;
+
+    // ---- normalisation ----
+
+    /// Batch normalisation while training: each channel of `x` (`[N, C, H, W]`, any strides) minus its mean, times
+    /// `inv_std = 1 / sqrt(biased variance + eps)`, then scaled and shifted. `mean` and `inv_std` (`[C]`, of the
+    /// accumulation type) receive what the gradient needs; `running` is moved.
+    #[allow(clippy::too_many_arguments)] // one fused kernel
+    fn batch_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        running: Option<RunningStats>,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()>;
+    /// Batch normalisation with given statistics (`[C]`, of the accumulation type).
+    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()>;
+    /// The gradients of batch normalisation: of [`batch_norm`](Backend::batch_norm) if `training`, whose statistics
+    /// depend on the input, else with the statistics as constants. `weight` is the scale.
+    #[allow(clippy::too_many_arguments)] // one fused kernel
+    fn batch_norm_grad(
+        &self,
+        training: bool,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()>;
+    /// Normalises each row of `x` (`[M, N]`) as [`batch_norm`](Backend::batch_norm) does a channel; scale and shift are
+    /// `[N]`, `mean` and `inv_std` `[M]`, of the accumulation type.
+    fn layer_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()>;
+    /// Its gradients.
+    fn layer_norm_grad(
+        &self,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()>;
 
     // ---- fused losses ----
 
@@ -233,4 +344,16 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// One step of all parameters of a group with learning rate `lr`.
     fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()>;
+}
+
+/// Bytes in native order as a vector of elements.
+fn host_vec(dtype: DType, bytes: &[u8]) -> Result<HostVec> {
+    if !bytes.len().is_multiple_of(dtype.size()) {
+        return Err(Error::argument("import", format!("{} bytes are no whole number of {dtype}", bytes.len())));
+    }
+    let copy = |out: &mut [u8]| {
+        out.copy_from_slice(bytes);
+        Ok(())
+    };
+    dispatch_dtype!(dtype, T => Ok(T::into_host(T::read_vec(bytes.len() / dtype.size(), copy)?)))
 }

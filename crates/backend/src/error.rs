@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Argument { op: &'static str, message: String },
     #[error("{op}: {message}")]
     Autograd { op: String, message: String },
+    #[error("{op}: {device} cannot do this: {reason}")]
+    Unsupported { op: &'static str, device: String, reason: String },
     #[error("device {device} is not available: {reason}")]
     DeviceUnavailable { device: String, reason: String },
     #[error("out of memory on {device}: {requested} bytes asked for; {detail}")]
@@ -103,6 +105,12 @@ impl Error {
     #[must_use]
     pub fn devices(op: &'static str, lhs: impl fmt::Display, rhs: impl fmt::Display) -> Error {
         ErrorKind::DeviceMismatch { op, lhs: lhs.to_string(), rhs: rhs.to_string() }.into()
+    }
+
+    /// An operation that a device has no implementation of, or lacks a library for.
+    #[must_use]
+    pub fn unsupported(op: &'static str, device: impl fmt::Display, reason: impl Into<String>) -> Error {
+        ErrorKind::Unsupported { op, device: device.to_string(), reason: reason.into() }.into()
     }
 
     /// Any other argument that the operation does not take.

@@ -7,26 +7,35 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod conv;
 mod dtype;
 mod error;
 mod host;
 mod layout;
 mod loss;
+mod memory;
 mod op;
 mod optim;
 mod scalar;
+mod settings;
 mod shape;
 mod table;
 
 pub use half;
 
-pub use backend::{Backend, Buffer, MemoryStats, Operand, View, ViewMut};
+pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
+pub use conv::{Affine, Conv2d, NormGrads, Pool2d, PoolDivisor, RunningStats};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};
 pub use host::HostVec;
 pub use layout::Layout;
 pub use loss::{ClassLoss, ClassLossInput, PointwiseLoss, PointwiseLossKind, Reduction};
+pub use memory::{Bytes, MemoryStats};
 pub use op::{ArgReduceOp, BinaryOp, Distribution, Ramp, RandomState, ReduceOp, ScatterMode, SideOf, UnaryOp};
 pub use optim::{OptimRule, OptimSlot};
 pub use scalar::Scalar;
+pub use settings::{
+    Float32Precision, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
+    set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms,
+};
 pub use shape::{Dim, Dims, MAX_RANK, Shape};

@@ -1,8 +1,8 @@
-//! The CPU's [`Buffer`]: a block of the pool, or a vector taken over from the host.
+//! The CPU's [`Buffer`]: a block of the pool, a vector taken over from the host, or memory that a device pinned.
 
 use std::{any::Any, fmt};
 
-use kiln_backend::{Buffer, DType, HostVec, Result};
+use kiln_backend::{Buffer, DType, Error, HostMemory, HostVec, Result};
 
 use crate::pool::{self, Block};
 
@@ -17,6 +17,8 @@ enum Memory {
     Pooled(Block),
     /// Never `HostVec::Bool`: kernels write truth values as bytes, so they are held as bytes.
     Adopted(HostVec),
+    /// Has at least the bytes of the elements, aligned for them.
+    Pinned(Box<dyn HostMemory>),
 }
 
 impl CpuBuffer {
@@ -38,6 +40,18 @@ impl CpuBuffer {
         CpuBuffer { dtype, len, memory: Memory::Adopted(data) }
     }
 
+    /// Memory that a device pinned. For `bool` its bytes are 0 and 1.
+    pub(crate) fn wrap(dtype: DType, len: usize, memory: Box<dyn HostMemory>) -> Result<CpuBuffer> {
+        let bytes = memory.bytes();
+        let is_aligned = bytes.as_ptr().align_offset(dtype.size()) == 0;
+        let holds = len.checked_mul(dtype.size()).is_some_and(|needed| needed <= bytes.len());
+        let truths = dtype != DType::Bool || holds && bytes[..len].iter().all(|&byte| byte <= 1);
+        if !is_aligned || !holds || !truths {
+            return Err(Error::argument("pin_memory", format!("{memory:?} does not hold {len} elements of {dtype}")));
+        }
+        Ok(CpuBuffer { dtype, len, memory: Memory::Pinned(memory) })
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.memory {
             // SAFETY: the block has at least this many bytes (it was allocated for them), which are
@@ -46,15 +60,16 @@ impl CpuBuffer {
                 std::slice::from_raw_parts(block.ptr().as_ptr(), self.len * self.dtype.size())
             },
             Memory::Adopted(data) => data.bytes(),
+            Memory::Pinned(memory) => &memory.bytes()[..self.len * self.dtype.size()],
         }
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let bytes = self.len * self.dtype.size();
         match &mut self.memory {
             // SAFETY: as in `bytes`, and borrowed exclusively with `self`.
-            Memory::Pooled(block) => unsafe {
-                std::slice::from_raw_parts_mut(block.ptr().as_ptr(), self.len * self.dtype.size())
-            },
+            Memory::Pooled(block) => unsafe { std::slice::from_raw_parts_mut(block.ptr().as_ptr(), bytes) },
+            Memory::Pinned(memory) => &mut memory.bytes_mut()[..bytes],
             Memory::Adopted(data) => match data {
                 HostVec::F32(v) => bytemuck::cast_slice_mut(v),
                 HostVec::F64(v) => bytemuck::cast_slice_mut(v),
@@ -89,6 +104,10 @@ impl Buffer for CpuBuffer {
 
     fn host_bytes(&self) -> Option<&[u8]> {
         Some(self.bytes())
+    }
+
+    fn is_pinned(&self) -> bool {
+        matches!(self.memory, Memory::Pinned(_))
     }
 
     fn host_bytes_mut(&mut self) -> Option<&mut [u8]> {
@@ -131,5 +150,34 @@ mod tests {
             assert!(CpuBuffer::new(dtype, 0).unwrap().bytes().is_empty());
         }
         assert!(CpuBuffer::new(DType::F64, usize::MAX).is_err());
+    }
+
+    #[repr(align(64))]
+    #[derive(Debug)]
+    struct Foreign([u8; 64], usize);
+
+    impl HostMemory for Foreign {
+        fn bytes(&self) -> &[u8] {
+            &self.0[self.1..]
+        }
+
+        fn bytes_mut(&mut self) -> &mut [u8] {
+            &mut self.0[self.1..]
+        }
+    }
+
+    #[test]
+    fn wraps_memory_that_holds_the_elements() {
+        let memory = |value: u8, start| Box::new(Foreign([value; 64], start));
+        let mut buffer = CpuBuffer::wrap(DType::F32, 5, memory(0, 0)).unwrap();
+        buffer.bytes_mut()[16..].copy_from_slice(&7f32.to_ne_bytes());
+        assert_eq!((buffer.bytes().len(), &buffer.bytes()[16..]), (20, &7f32.to_ne_bytes()[..]));
+        assert!(buffer.is_pinned() && !CpuBuffer::new(DType::F32, 5).unwrap().is_pinned());
+        assert!(CpuBuffer::wrap(DType::F32, 17, memory(0, 0)).is_err()); // too short
+        assert!(CpuBuffer::wrap(DType::F32, 5, memory(0, 2)).is_err()); // unaligned
+        assert!(CpuBuffer::wrap(DType::U8, 5, memory(0, 2)).is_ok());
+        assert!(CpuBuffer::wrap(DType::Bool, 64, memory(1, 0)).is_ok());
+        assert!(CpuBuffer::wrap(DType::Bool, 64, memory(2, 0)).is_err()); // no truth values
+        assert!(CpuBuffer::wrap(DType::F64, usize::MAX, memory(0, 0)).is_err());
     }
 }

@@ -11,6 +11,7 @@ mod binary;
 mod binary_kernels;
 mod buffer;
 mod class_loss;
+mod conv;
 mod convert;
 mod copy;
 mod dispatch;
@@ -24,12 +25,14 @@ mod iter;
 mod lines;
 mod math;
 mod matmul;
+mod norm;
 mod normal;
 mod optim;
 mod par;
 mod philox;
 mod pointwise_loss;
 mod pool;
+mod pool2d;
 mod random;
 mod real;
 mod reduce;
@@ -47,9 +50,9 @@ mod unary;
 mod view;
 
 use kiln_backend::{
-    ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, DType, Distribution, Error, HostVec, MemoryStats, Operand,
-    OptimRule, OptimSlot, PointwiseLoss, Ramp, RandomState, ReduceOp, Result, Scalar, ScatterMode, SideOf, UnaryOp,
-    View, ViewMut,
+    Affine, ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, Conv2d, DType, Distribution, Error, HostMemory, HostVec,
+    MemoryStats, NormGrads, Operand, OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState,
+    ReduceOp, Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, View, ViewMut,
 };
 
 use crate::buffer::CpuBuffer;
@@ -71,6 +74,10 @@ impl Backend for CpuBackend {
 
     fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>> {
         Ok(Box::new(CpuBuffer::adopt(data)))
+    }
+
+    fn wrap(&self, dtype: DType, len: usize, memory: Box<dyn HostMemory>) -> Result<Box<dyn Buffer>> {
+        Ok(Box::new(CpuBuffer::wrap(dtype, len, memory)?))
     }
 
     fn download(&self, src: &dyn Buffer, start: usize, dst: &mut [u8]) -> Result<()> {
@@ -205,6 +212,88 @@ impl Backend for CpuBackend {
 
     fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
         matmul::linear(x, w, bias, relu, out)
+    }
+
+    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+        conv::conv2d(rule, x, w, bias, relu, out)
+    }
+
+    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+        conv::conv2d_grad_input(rule, grad, w, out)
+    }
+
+    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+        conv::conv2d_grad_weight(rule, grad, x, out)
+    }
+
+    fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()> {
+        pool2d::max_pool2d(pool, x, out, indices)
+    }
+
+    fn max_pool2d_grad(&self, pool: &Pool2d, grad: View, indices: View, out: ViewMut) -> Result<()> {
+        pool2d::max_pool2d_grad(pool, grad, indices, out)
+    }
+
+    fn avg_pool2d(&self, pool: &Pool2d, divisor: PoolDivisor, x: View, out: ViewMut) -> Result<()> {
+        pool2d::avg_pool2d(pool, divisor, x, out)
+    }
+
+    fn avg_pool2d_grad(&self, pool: &Pool2d, divisor: PoolDivisor, grad: View, out: ViewMut) -> Result<()> {
+        pool2d::avg_pool2d_grad(pool, divisor, grad, out)
+    }
+
+    fn batch_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        running: Option<RunningStats>,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()> {
+        norm::batch_norm(eps, x, affine, running, out, mean, inv_std)
+    }
+
+    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()> {
+        norm::batch_norm_eval(eps, x, affine, mean, var, out)
+    }
+
+    fn batch_norm_grad(
+        &self,
+        training: bool,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()> {
+        norm::batch_norm_grad(training, grad, x, weight, mean, inv_std, grads)
+    }
+
+    fn layer_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()> {
+        norm::layer_norm(eps, x, affine, out, mean, inv_std)
+    }
+
+    fn layer_norm_grad(
+        &self,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()> {
+        norm::layer_norm_grad(grad, x, weight, mean, inv_std, grads)
     }
 
     fn class_loss(

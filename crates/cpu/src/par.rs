@@ -87,6 +87,11 @@ impl<'a, T> Shared<'a, T> {
         Shared { ptr: slice.as_mut_ptr(), len: slice.len(), memory: PhantomData }
     }
 
+    /// Where the slice begins, for parts that are not ranges.
+    pub(crate) fn start(&self) -> *mut T {
+        self.ptr
+    }
+
     /// A part of the slice.
     ///
     /// # Safety

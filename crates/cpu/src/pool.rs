@@ -8,6 +8,7 @@ use std::{
     ptr::NonNull,
 };
 
+use bytemuck::Pod;
 use kiln_backend::{ErrorKind, MemoryStats, Result};
 use parking_lot::Mutex;
 
@@ -62,6 +63,19 @@ impl Block {
 
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.ptr
+    }
+
+    /// Working memory for `len` elements, see [`values`](Block::values).
+    pub(crate) fn scratch<T: Pod>(len: usize) -> Result<Block> {
+        Block::new(len.saturating_mul(size_of::<T>()))
+    }
+
+    /// All of it as elements, as many as fit: whatever was there before.
+    pub(crate) fn values<T: Pod>(&mut self) -> &mut [T] {
+        const { assert!(align_of::<T>() <= ALIGN) };
+        // SAFETY: the block has `size` initialised bytes, aligned to ALIGN, which are borrowed exclusively; every bit
+        // pattern is a value of T.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), self.size / size_of::<T>().max(1)) }
     }
 }
 

@@ -2,17 +2,20 @@
 
 use std::{ffi::c_void, fmt, sync::OnceLock};
 
-use kiln_backend::{Error, HostVec, Result};
+use kiln_backend::{DType, Error, ErrorKind, MemoryStats, Result};
 use parking_lot::Mutex;
 
 use crate::{
-    alloc::Allocator,
+    alloc::{Allocation, Allocator},
     context::{self, Context, DeviceInfo, unavailable},
+    conv::dnn::Dnn,
+    copies::{self, Copies},
     gemm::lt::Lt,
     launch::Config,
-    libs::{CublasLt, Driver},
+    libs::{CublasLt, Cudnn, Driver},
     memory::{Block, CudaBuffer, DeviceMemory},
     modules::Kernels,
+    page_locked::Pages,
     params::Status,
     pinned::{Downloads, Record, Uploads},
     stream::Stream,
@@ -46,11 +49,15 @@ pub(crate) struct Device {
     info: DeviceInfo,
     pub(crate) stream: Stream,
     pub(crate) memory: Mutex<Allocator<DeviceMemory>>,
+    /// Never locked by who holds `memory`.
+    pub(crate) copies: Mutex<Copies>,
     uploads: Mutex<Uploads>,
+    pub(crate) pages: Mutex<Pages>,
     downloads: Mutex<Downloads>,
     status: StatusRecord,
     kernels: Kernels,
     products: OnceLock<Result<Lt, String>>,
+    convolutions: OnceLock<Result<Dnn, String>>,
 }
 
 /// The device's record of values that only kernels see.
@@ -113,11 +120,14 @@ impl Device {
             info,
             stream,
             memory: Mutex::new(memory),
-            uploads: Mutex::default(),
+            copies: Mutex::new(Copies::new(context)?),
+            uploads: Mutex::new(Uploads::small()),
+            pages: Mutex::default(),
             downloads: Mutex::default(),
             status: StatusRecord { address: record, writers: Mutex::default() },
             kernels,
             products: OnceLock::new(),
+            convolutions: OnceLock::new(),
         })
     }
 
@@ -135,14 +145,34 @@ impl Device {
         unsafe { self.stream.launch(kernel, config.grid, config.block, arguments) }
     }
 
+    fn cublas_lt(&self) -> Result<&'static CublasLt, String> {
+        static LIBRARY: OnceLock<Result<CublasLt, String>> = OnceLock::new();
+        LIBRARY.get_or_init(|| CublasLt::open(self.info.driver_version)).as_ref().map_err(String::clone)
+    }
+
     /// cuBLASLt on this device, looked for when the first product needs it.
     pub(crate) fn products(&self) -> Result<&Lt> {
-        static LIBRARY: OnceLock<Result<CublasLt, String>> = OnceLock::new();
         let made = self.products.get_or_init(|| {
-            let library = LIBRARY.get_or_init(|| CublasLt::open(self.info.driver_version));
-            let library = library.as_ref().map_err(String::clone)?;
+            let library = self.cublas_lt()?;
             self.stream.context.bind().map_err(|error| error.to_string())?;
             Lt::new(library, self.index()).map_err(|error| error.to_string())
+        });
+        made.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))
+    }
+
+    /// cuDNN on this device, looked for when the first convolution needs it.
+    pub(crate) fn convolutions(&self) -> Result<&Dnn> {
+        static LIBRARY: OnceLock<Result<Cudnn, String>> = OnceLock::new();
+        let made = self.convolutions.get_or_init(|| {
+            let library = LIBRARY.get_or_init(|| {
+                // cuDNN loads cuBLASLt by its bare name. From a folder that the loader does not know it is found only
+                // if it has been loaded before. That it is missing is for cuDNN to say.
+                let _ = self.cublas_lt();
+                Cudnn::open()
+            });
+            let library = library.as_ref().map_err(String::clone)?;
+            self.stream.context.bind().map_err(|error| error.to_string())?;
+            Dnn::new(library, &self.stream).map_err(|error| error.to_string())
         });
         made.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))
     }
@@ -161,11 +191,62 @@ impl Device {
         Block::new(self, bytes)
     }
 
-    pub(crate) fn upload(&'static self, data: &HostVec) -> Result<CudaBuffer> {
-        let buffer = CudaBuffer::new(self, data.dtype(), data.len())?;
-        if !data.is_empty() {
+    /// Memory of the allocator. If it runs out, what copies could arrive in is given up.
+    pub(crate) fn alloc(&self, bytes: usize) -> Result<Allocation> {
+        let result = self.memory.lock().alloc(bytes);
+        match result {
+            Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => {
+                let idle = self.copies.lock().release_all();
+                self.alloc_after(bytes, idle).unwrap_or(Err(error))
+            }
+            result => result,
+        }
+    }
+
+    /// Frees what is idle and tries again, if there is any.
+    fn alloc_after(&self, bytes: usize, idle: Vec<Allocation>) -> Option<Result<Allocation>> {
+        if idle.is_empty() {
+            return None;
+        }
+        let mut memory = self.memory.lock();
+        idle.into_iter().for_each(|allocation| memory.free(allocation));
+        Some(memory.alloc(bytes))
+    }
+
+    /// Gives the driver what no tensor uses.
+    pub(crate) fn empty_cache(&self) {
+        let idle = self.copies.lock().release_all();
+        let mut memory = self.memory.lock();
+        idle.into_iter().for_each(|allocation| memory.free(allocation));
+        memory.empty_cache();
+    }
+
+    pub(crate) fn memory_stats(&self) -> MemoryStats {
+        let idle = self.copies.lock().idle_bytes();
+        let stats = self.memory.lock().stats();
+        MemoryStats { allocated: stats.allocated.saturating_sub(idle), ..stats }
+    }
+
+    /// A whole number of elements, given as bytes.
+    pub(crate) fn upload(&'static self, dtype: DType, bytes: &[u8]) -> Result<CudaBuffer> {
+        let len = bytes.len() / dtype.size();
+        let bytes = &bytes[..len * dtype.size()];
+        let direct = len > 0 && self.pages.lock().hold(bytes);
+        if direct || bytes.len() >= copies::LEAST {
+            let alloc = |copies: &mut Copies| {
+                let result = self.memory.lock().alloc(bytes.len());
+                match result {
+                    Err(error) => self.alloc_after(bytes.len(), copies.release_all()).unwrap_or(Err(error)),
+                    result => result,
+                }
+            };
+            let arrived = self.copies.lock().send(&self.stream, bytes, direct, alloc)?;
+            return Ok(CudaBuffer::from_block(dtype, len, Block::arrived(self, arrived)));
+        }
+        let buffer = CudaBuffer::new(self, dtype, len)?;
+        if len > 0 {
             // SAFETY: the buffer was made for as many bytes.
-            unsafe { self.uploads.lock().send(&self.stream, data.bytes(), buffer.address())? };
+            unsafe { self.uploads.lock().send(&self.stream, bytes, buffer.address())? };
         }
         Ok(buffer)
     }
@@ -220,8 +301,6 @@ fn status_error(writers: &[(u32, &'static str)], code: u32, value: i64, bound: i
 
 #[cfg(test)]
 mod tests {
-    use kiln_backend::ErrorKind;
-
     use super::*;
 
     #[test]

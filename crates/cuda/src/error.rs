@@ -1,4 +1,4 @@
-//! What the driver and cuBLASLt report, as errors that say what was being done.
+//! What the driver and the libraries report, as errors that say what was being done.
 
 use std::fmt;
 
@@ -15,8 +15,8 @@ pub enum CudaError {
     Launch { device: usize, kernel: &'static str, grid: [u32; 3], block: [u32; 3], status: String },
     /// Work that was started earlier and failed. `operations` are the last ones, the newest at the end.
     Asynchronous { device: usize, operations: Vec<&'static str>, exact: bool, status: String },
-    /// A call of cuBLASLt. `problem` says with what.
-    Blas { device: usize, call: &'static str, problem: String, status: String },
+    /// A call of cuBLASLt or cuDNN. `problem` says with what.
+    Library { device: usize, call: &'static str, problem: String, status: String },
     /// A kernel's module that the driver does not take.
     Module { device: usize, module: String, status: String, log: String },
 }
@@ -37,7 +37,7 @@ impl fmt::Display for CudaError {
                  environment variable KILN_CUDA_LAUNCH_BLOCKING=1 each is waited for, and the one that fails is named",
                 operations.join(", ")
             ),
-            CudaError::Blas { device, call, problem, status } => {
+            CudaError::Library { device, call, problem, status } => {
                 write!(f, "cuda:{device}: {call} failed for {problem}: {status}")
             }
             CudaError::Module { device, module, status, log } => {

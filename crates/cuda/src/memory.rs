@@ -51,17 +51,24 @@ impl Source for DeviceMemory {
     }
 }
 
-/// A block of device memory that goes back to the allocator when it is dropped.
+/// A block of device memory that goes back where it came from when it is dropped.
 pub(crate) struct Block {
     device: &'static Device,
     /// `None` for no bytes; always there otherwise, until the block is dropped.
     allocation: Option<Allocation>,
+    /// Whether it is one that copies from the host arrive in.
+    arrived: bool,
 }
 
 impl Block {
     pub(crate) fn new(device: &'static Device, bytes: usize) -> Result<Block> {
-        let allocation = if bytes == 0 { None } else { Some(device.memory.lock().alloc(bytes)?) };
-        Ok(Block { device, allocation })
+        let allocation = if bytes == 0 { None } else { Some(device.alloc(bytes)?) };
+        Ok(Block { device, allocation, arrived: false })
+    }
+
+    /// What [`Copies::send`](crate::copies::Copies::send) returned.
+    pub(crate) fn arrived(device: &'static Device, allocation: Allocation) -> Block {
+        Block { device, allocation: Some(allocation), arrived: true }
     }
 
     /// The address of the first byte; 0 for no bytes.
@@ -72,7 +79,13 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if let Some(allocation) = self.allocation.take() {
+        let Some(allocation) = self.allocation.take() else { return };
+        let free = if self.arrived {
+            self.device.copies.lock().release(&self.device.stream, allocation)
+        } else {
+            Some(allocation)
+        };
+        if let Some(allocation) = free {
             // Kernels that are queued may use it still; whoever gets it next is queued behind them.
             self.device.memory.lock().free(allocation);
         }
@@ -91,6 +104,11 @@ impl CudaBuffer {
         // A product that overflows asks for more than there is, and the allocator says so.
         let block = Block::new(device, len.saturating_mul(dtype.size()))?;
         Ok(CudaBuffer { dtype, len, block })
+    }
+
+    /// `block` has as many bytes at least.
+    pub(crate) fn from_block(dtype: DType, len: usize, block: Block) -> CudaBuffer {
+        CudaBuffer { dtype, len, block }
     }
 
     pub(crate) fn address(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 mod grid;
 mod plan;
+mod pool;
 mod step;
 
 pub use grid::{Place, blocks};
@@ -40,17 +41,19 @@ macro_rules! by_value {
 }
 
 by_value! {
-    /// One dimension of a grid, with what replaces the division by its extent for numbers below 2^31.
-    Dim: 16 => {
+    /// A number to divide by, with what replaces the division.
+    Dim: 24 => {
         /// The extent.
         extent: u64 = 0,
-        /// The factor of the fast division.
-        multiplier: u32 = 8,
-        /// The shift of the fast division.
-        shift: u32 = 12,
+        /// The factor for numbers below 2^63.
+        wide: u64 = 8,
+        /// The factor for numbers below 2^31.
+        multiplier: u32 = 16,
+        /// The shift of both.
+        shift: u32 = 20,
     }
     /// Positions numbered in row-major order, and where they lie in each of `N` operands.
-    Grid<N>: 144 + 64 * N => {
+    Grid<N>: 208 + 64 * N => {
         /// Number of positions.
         numel: u64 = 0,
         /// Number of dimensions, at least 1.
@@ -60,7 +63,7 @@ by_value! {
         /// The dimensions; those past the rank have extent 1.
         dims: [Dim; MAX_DIMS] = 16,
         /// For each operand, the strides in elements.
-        strides: [[i64; MAX_DIMS]; N] = 144,
+        strides: [[i64; MAX_DIMS]; N] = 208,
     }
     /// How many threads share a line of elements, and which threads those are.
     Lanes: 8 => {
@@ -70,34 +73,36 @@ by_value! {
         across: u32 = 4,
     }
     /// Lines of elements along one dimension.
-    Lines<N>: 144 + 64 * N + 8 + 8 * N + 8 => {
+    Lines<N>: 208 + 64 * N + 8 + 8 * N + 8 => {
         /// Numbers the lines.
         lines: Grid<N> = 0,
         /// Elements of a line.
-        n: u64 = 144 + 64 * N,
+        n: u64 = 208 + 64 * N,
         /// Strides along the line.
-        strides: [i64; N] = 152 + 64 * N,
+        strides: [i64; N] = 216 + 64 * N,
         /// Threads of a line.
-        lanes: Lanes = 152 + 72 * N,
+        lanes: Lanes = 216 + 72 * N,
     }
     /// A reduction.
-    Reduce: 584 => {
+    Reduce: 736 => {
         /// Numbers the results: operands `x`, the result, a second result.
         outer: Grid<3> = 0,
         /// Numbers the elements of one result.
-        inner: Grid<1> = 336,
+        inner: Grid<1> = 400,
+        /// How many results there are.
+        results: Dim = 672,
         /// Elements of a result that one team takes.
-        chunk: u64 = 544,
+        chunk: u64 = 696,
         /// Teams of a result.
-        splits: u64 = 552,
+        splits: u64 = 704,
         /// Threads of a team.
-        lanes: Lanes = 560,
+        lanes: Lanes = 712,
         /// One of the constants `WHOLE`, `FIRST`, `SECOND`.
-        stage: u32 = 568,
+        stage: u32 = 720,
         /// Padding.
-        unused: u32 = 572,
+        unused: u32 = 724,
         /// Of the variance.
-        correction: f64 = 576,
+        correction: f64 = 728,
     }
     /// A position in the Philox stream.
     RandomState: 24 => {
@@ -122,102 +127,173 @@ by_value! {
         unused: u32 = 28,
     }
     /// Scatter; operands `index`, `x`, `out`.
-    Scatter: 384 => {
+    Scatter: 448 => {
         /// Numbers the lines along the dimension.
         lines: Grid<3> = 0,
         /// Indices of a line.
-        n: u64 = 336,
+        n: u64 = 400,
         /// Strides along the dimension.
-        strides: [i64; 3] = 344,
+        strides: [i64; 3] = 408,
         /// The extent of `out` along it.
-        size: u64 = 368,
+        size: u64 = 432,
         /// Threads that share a line: a power of two.
-        parts: u64 = 376,
+        parts: u64 = 440,
     }
     /// Gather; operands `index`, `out`, `x`.
-    Gather: 352 => {
+    Gather: 416 => {
         /// The output's positions; `x` has stride 0 along the dimension.
         grid: Grid<3> = 0,
         /// The extent of `x` along the dimension.
-        size: u64 = 336,
+        size: u64 = 400,
         /// Its stride there.
-        stride: i64 = 344,
+        stride: i64 = 408,
     }
     /// Search; operands: the sorted sequence, values, `out`.
-    Search: 360 => {
+    Search: 424 => {
         /// The output's positions; the sequence has stride 0 along the last dimension.
         grid: Grid<3> = 0,
         /// Length of the sequence.
-        n: u64 = 336,
+        n: u64 = 400,
         /// Its stride.
-        stride: i64 = 344,
+        stride: i64 = 408,
         /// Whether equal elements are counted.
-        right: u32 = 352,
+        right: u32 = 416,
         /// Padding.
-        unused: u32 = 356,
+        unused: u32 = 420,
     }
     /// A sort; operands `x`, values, indices.
-    Sort: 376 => {
+    Sort: 440 => {
         /// Numbers the lines.
         lines: Grid<3> = 0,
         /// Elements of a line.
-        n: u64 = 336,
+        n: u64 = 400,
         /// Strides along it.
-        strides: [i64; 3] = 344,
+        strides: [i64; 3] = 408,
         /// Whether the largest comes first.
-        descending: u32 = 368,
+        descending: u32 = 432,
         /// Padding.
-        unused: u32 = 372,
+        unused: u32 = 436,
     }
     /// A product of integer matrices.
-    Matmul: 408 => {
+    Matmul: 472 => {
         /// The batch; operands `a`, `b`, `out`.
         batch: Grid<3> = 0,
         /// Rows of the product.
-        m: u64 = 336,
+        m: u64 = 400,
         /// Columns of the product.
-        n: u64 = 344,
+        n: u64 = 408,
         /// Terms of each sum.
-        k: u64 = 352,
+        k: u64 = 416,
         /// Strides of `a`: row, column.
-        a: [i64; 2] = 360,
+        a: [i64; 2] = 424,
         /// Strides of `b`.
-        b: [i64; 2] = 376,
+        b: [i64; 2] = 440,
         /// Strides of the product.
-        out: [i64; 2] = 392,
+        out: [i64; 2] = 456,
+    }
+    /// One axis of a pooling.
+    PoolAxis: 112 => {
+        /// Extent of the input.
+        input: Dim = 0,
+        /// Extent of the output.
+        output: Dim = 24,
+        /// Distance of windows.
+        stride: Dim = 48,
+        /// Distance of taps.
+        dilation: Dim = 72,
+        /// Taps; 0 for adaptive windows.
+        kernel: i64 = 96,
+        /// How far the first window begins before the input.
+        padding: i64 = 104,
+    }
+    /// A pooling of images, both directions; what is numbered is the result.
+    Pool: 416 => {
+        /// Number of positions.
+        numel: u64 = 0,
+        /// [`Grid::WIDE`] and [`Pool::CHANNELS_LAST`].
+        flags: u32 = 8,
+        /// With the padding, inside, fixed: 0, 1, 2.
+        divisor: u32 = 12,
+        /// The last three extents of the result in the order of memory, the last one first.
+        dims: [Dim; 3] = 16,
+        /// Height and width.
+        axes: [PoolAxis; 2] = 88,
+        /// Strides of the input or its gradient.
+        input: [i64; 4] = 312,
+        /// Strides of the output or its gradient.
+        output: [i64; 4] = 344,
+        /// Strides of the positions of maxima.
+        indices: [i64; 4] = 376,
+        /// The fixed divisor.
+        fixed: i64 = 408,
+    }
+    /// A tensor as groups of elements; operands: `x`, the result, the incoming gradient.
+    Groups: 480 => {
+        /// Numbers the elements of a group.
+        inner: Grid<3> = 0,
+        /// How many groups there are.
+        count: Dim = 400,
+        /// From a group to the next.
+        strides: [i64; 3] = 424,
+        /// Elements of a group that one team takes.
+        chunk: u64 = 448,
+        /// Teams of a group.
+        splits: u64 = 456,
+        /// Threads of a team.
+        lanes: Lanes = 464,
+        /// One of the constants of [`Reduce`], or [`Groups::GIVEN`].
+        stage: u32 = 472,
+        /// Padding.
+        unused: u32 = 476,
+    }
+    /// A normalisation, or its gradient.
+    Norm: 552 => {
+        /// What is normalised.
+        groups: Groups = 0,
+        /// Strides of weight, bias, mean, `inv_std` or variance, running mean and variance; backwards of weight, the
+        /// gradient of the bias, mean, `inv_std`, the gradient of the weight.
+        vectors: [i64; 6] = 480,
+        /// Added to variances.
+        eps: f64 = 528,
+        /// How far running statistics move.
+        momentum: f64 = 536,
+        /// The constants of this type.
+        flags: u32 = 544,
+        /// Padding.
+        unused: u32 = 548,
     }
     /// A loss over classes.
-    ClassLoss: 176 => {
+    ClassLoss: 192 => {
         /// N of `[N, C, S]`.
         samples: u64 = 0,
         /// C of `[N, C, S]`.
         classes: u64 = 8,
         /// S of `[N, C, S]`.
-        positions: u64 = 16,
+        positions: Dim = 16,
         /// Strides of the input.
-        x: [i64; 3] = 24,
+        x: [i64; 3] = 40,
         /// Strides of the target; for labels the middle one is not used.
-        target: [i64; 3] = 48,
+        target: [i64; 3] = 64,
         /// Strides of the input's gradient.
-        out: [i64; 3] = 72,
+        out: [i64; 3] = 88,
         /// Strides of the losses of rows, or of their gradient; 0 for a scalar.
-        loss: [i64; 2] = 96,
+        loss: [i64; 2] = 112,
         /// Strides of what is kept for the gradient.
-        lse: [i64; 2] = 112,
+        lse: [i64; 2] = 128,
         /// Stride of the weights.
-        weight: i64 = 128,
+        weight: i64 = 144,
         /// A label that does not count.
-        ignore_index: i64 = 136,
+        ignore_index: i64 = 152,
         /// What smoothing leaves of the target.
-        kept: f64 = 144,
+        kept: f64 = 160,
         /// What it gives to every class.
-        share: f64 = 152,
+        share: f64 = 168,
         /// Whether the input holds logits.
-        logits: u32 = 160,
+        logits: u32 = 176,
         /// None, mean, sum: 0, 1, 2.
-        reduction: u32 = 164,
+        reduction: u32 = 180,
         /// Threads of a row.
-        lanes: Lanes = 168,
+        lanes: Lanes = 184,
     }
     /// From partial sums of a loss to the result.
     LossFinish: 24 => {
@@ -294,7 +370,7 @@ impl RandomState {
 
 /// Forces the layout checks of every struct.
 const _: () = {
-    let _: [(); 15] = [
+    let _: [(); 19] = [
         Dim::LAYOUT,
         Lanes::LAYOUT,
         Reduce::LAYOUT,
@@ -305,6 +381,10 @@ const _: () = {
         Search::LAYOUT,
         Sort::LAYOUT,
         Matmul::LAYOUT,
+        PoolAxis::LAYOUT,
+        Pool::LAYOUT,
+        Groups::LAYOUT,
+        Norm::LAYOUT,
         ClassLoss::LAYOUT,
         LossFinish::LAYOUT,
         OptimSlot::LAYOUT,

@@ -11,26 +11,30 @@ use kiln_backend::Result;
 
 use crate::{context::Context, stream::Stream};
 
-/// Bytes of a chunk: enough to reach the bus's full speed.
+/// Bytes of a chunk for large copies: enough to reach the bus's full speed.
 const CHUNK: usize = 4 << 20;
 /// Bytes behind the chunk for downloads, for a record.
 const ROOM: usize = 64;
-/// Chunks that are on their way at one time.
-const CHUNKS: usize = 4;
+/// `CUDA_ERROR_NOT_READY`
+const NOT_READY: u32 = 600;
 /// An event that is only waited for.
 const NO_TIMING: u32 = 2;
 
-/// Page-locked memory, readable and writable by the host. It lives as long as the process, as its device does.
+/// Page-locked memory, readable and writable by the host and owned like a `Box<[u8]>`. It lives as long as the process,
+/// as its device does, unless it is freed.
 #[derive(Debug)]
-struct Pinned {
+pub(crate) struct Pinned {
     memory: *mut u8,
+    len: usize,
 }
 
 // SAFETY: it is plain memory that its owner uses exclusively.
 unsafe impl Send for Pinned {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Pinned {}
 
 impl Pinned {
-    fn new(context: &Context, bytes: usize) -> Result<Pinned> {
+    pub(crate) fn new(context: &Context, bytes: usize) -> Result<Pinned> {
         context.bind()?;
         let mut memory = std::ptr::null_mut::<c_void>();
         // SAFETY: writes the pointer. Flag 0: cached by the host, which reads from it too.
@@ -38,7 +42,27 @@ impl Pinned {
         context.check("cuMemHostAlloc", code)?;
         // SAFETY: the memory has this many bytes; afterwards all of it is initialised.
         unsafe { memory.cast::<u8>().write_bytes(0, bytes) };
-        Ok(Pinned { memory: memory.cast() })
+        Ok(Pinned { memory: memory.cast(), len: bytes })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: initialised memory of this length, borrowed with `self`. The device only reads it, or is waited for
+        // before the host looks at what it wrote.
+        unsafe { std::slice::from_raw_parts(self.memory, self.len) }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and borrowed exclusively with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.memory, self.len) }
+    }
+
+    /// Unlocks and frees it. Copies from it must be done.
+    pub(crate) fn free(self, context: &Context) {
+        if context.bind().is_ok() {
+            // SAFETY: made by `new` in this context, and nobody has it any more. A failure is that of earlier work, which
+            // the next call reports too.
+            unsafe { (context.driver.mem_free_host)(self.memory.cast()) };
+        }
     }
 }
 
@@ -54,26 +78,40 @@ struct Slot {
 unsafe impl Send for Slot {}
 
 /// The chunks for uploads, made when they are first needed and used in turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Uploads {
     slots: Vec<Slot>,
     next: usize,
+    /// Bytes of a chunk.
+    chunk: usize,
+    /// Chunks that are on their way at one time; this is how far the host may run ahead of the device.
+    most: usize,
 }
 
 impl Uploads {
+    /// For copies of images and weights.
+    pub(crate) fn large() -> Uploads {
+        Uploads { slots: Vec::new(), next: 0, chunk: CHUNK, most: 4 }
+    }
+
+    /// For copies of labels and the like.
+    pub(crate) fn small() -> Uploads {
+        Uploads { slots: Vec::new(), next: 0, chunk: 64 << 10, most: 16 }
+    }
+
     /// Queues a copy of `bytes` to `to`; the bytes are not read after the return.
     ///
     /// # Safety
     /// `to` is the address of as many bytes that may be written once the work queued before is done.
     pub(crate) unsafe fn send(&mut self, stream: &Stream, bytes: &[u8], to: u64) -> Result<()> {
-        let context = &stream.context;
-        for (i, part) in bytes.chunks(CHUNK).enumerate() {
+        let (context, chunk) = (&stream.context, self.chunk);
+        for (i, part) in bytes.chunks(chunk).enumerate() {
             let slot = self.slot(context)?;
             // SAFETY: the device has read what the slot held before (`slot` waited), and the part is no longer than a
             // chunk. The copy to the device stays inside the destination by this function's contract.
             unsafe {
                 std::ptr::copy_nonoverlapping(part.as_ptr(), slot.memory.memory, part.len());
-                stream.upload(to + (i * CHUNK) as u64, slot.memory.memory.cast(), part.len())?;
+                stream.upload(to + (i * chunk) as u64, slot.memory.memory.cast(), part.len())?;
                 context.check("cuEventRecord", (context.driver.event_record)(slot.done, stream.raw()))?;
             }
         }
@@ -83,18 +121,27 @@ impl Uploads {
     /// A chunk that the device does not read any more.
     fn slot(&mut self, context: &Context) -> Result<&Slot> {
         context.bind()?;
-        if self.slots.len() < CHUNKS {
+        if self.slots.len() < self.most {
             let mut done = std::ptr::null_mut();
             // SAFETY: writes the handle.
             let code = unsafe { (context.driver.event_create)(&raw mut done, NO_TIMING) };
             context.check("cuEventCreate", code)?;
-            self.slots.push(Slot { memory: Pinned::new(context, CHUNK)?, done });
+            let memory = Pinned::new(context, self.chunk).inspect_err(|_| {
+                // SAFETY: made above, not used any more.
+                unsafe { (context.driver.event_destroy)(done) };
+            })?;
+            self.slots.push(Slot { memory, done });
             return Ok(&self.slots[self.slots.len() - 1]);
         }
         let slot = &self.slots[self.next];
-        self.next = (self.next + 1) % CHUNKS;
+        self.next = (self.next + 1) % self.most;
         // SAFETY: an event of this context.
-        context.check("cuEventSynchronize", unsafe { (context.driver.event_synchronize)(slot.done) })?;
+        let mut code = unsafe { (context.driver.event_query)(slot.done) };
+        if code == NOT_READY {
+            // SAFETY: as above.
+            code = unsafe { (context.driver.event_synchronize)(slot.done) };
+        }
+        context.check("cuEventSynchronize", code)?;
         Ok(slot)
     }
 }

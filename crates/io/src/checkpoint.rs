@@ -114,7 +114,7 @@ impl Checkpoint {
             None => return Err(wrong(format!("its {KEY:?} states no version"))),
         }
         let state: State = serde_json::from_value(state).map_err(|e| wrong(format!("its {KEY:?} is wrong: {e}")))?;
-        let tensors = file.state_dict(device)?;
+        let tensors = file.state_dict(device.into())?;
         let State { version: _, epoch, random_state, metadata } = state;
         let section = |section: &str| -> StateDict {
             let inside = |name: &String| Some(name.strip_prefix(section)?.strip_prefix('.')?.to_owned());

@@ -20,13 +20,19 @@
 pub mod atomic;
 mod checkpoint;
 mod checksum;
+mod load;
 mod map;
+mod pth;
 mod save;
+mod sharded;
 mod tensor_file;
 
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian, and kiln-io copies their bytes as they are");
 
 pub use checkpoint::Checkpoint;
+pub use load::{LoadOptions, load};
+pub use pth::{PthFile, PthTensor, PthValue};
 pub use save::{Metadata, save, save_with_metadata};
-pub use tensor_file::{TensorFile, TensorInfo, load};
+pub use sharded::ShardedFile;
+pub use tensor_file::{TensorFile, TensorInfo};

@@ -5,26 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kiln_backend::{Element, dispatch_dtype};
-use kiln_tensor::{DType, Device, Error, Result, Shape, StateDict, Tensor};
+use kiln_tensor::{DType, Error, Result, Shape, StateDict, Tensor};
 
-use crate::{checksum::Checksum, map::Map, save::dtype_of};
+use crate::{LoadOptions, checksum::Checksum, map::Map, save::dtype_of};
 
 /// Longer headers are refused, as by every reader of the format.
 const MAX_HEADER: u64 = 100_000_000;
-
-/// Loads all tensors of a safetensors file to a device.
-///
-/// A file that Kiln wrote carries a checksum, which is verified; files of other programs need none.
-///
-/// # Errors
-/// [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) or [`ErrorKind::File`](kiln_tensor::ErrorKind::File), both
-/// with the path: the file cannot be read, is damaged, or holds a tensor that Kiln cannot represent.
-pub fn load(path: impl AsRef<Path>, device: impl Into<Device>) -> Result<StateDict> {
-    let file = TensorFile::open(path)?;
-    file.verify()?;
-    file.state_dict(device)
-}
 
 /// An open safetensors file, to look at before loading, or to load single tensors from. The file is mapped
 /// into memory: what is not asked for is not read.
@@ -39,6 +25,8 @@ pub struct TensorFile {
     metadata: HashMap<String, String>,
     /// In the order of the values in the file.
     tensors: Vec<(String, TensorInfo)>,
+    /// Where each name is among them.
+    places: HashMap<String, usize>,
 }
 
 /// Dtype and shape of a tensor in a file.
@@ -56,10 +44,13 @@ impl TensorFile {
     /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// As [`load`]. The values are not looked at.
+    /// As [`load`](crate::load). The values are not looked at.
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
         let path = path.as_ref();
-        let map = Map::open(path)?;
+        TensorFile::mapped(path, Map::open(path)?)
+    }
+
+    pub(crate) fn mapped(path: &Path, map: Map) -> Result<TensorFile> {
         let wrong = |message: String| Error::file(path, message);
         let header = header_of(&map).map_err(wrong)?;
         let data = 8 + header.len();
@@ -82,8 +73,9 @@ impl TensorFile {
         tensors.sort_by(|(a_name, a), (b_name, b)| {
             (a.bytes.start, a.bytes.end, a_name).cmp(&(b.bytes.start, b.bytes.end, b_name))
         });
+        let places = tensors.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
         let metadata = parsed.metadata().clone().unwrap_or_default();
-        Ok(TensorFile { path: path.to_owned(), map, data, metadata, tensors })
+        Ok(TensorFile { path: path.to_owned(), map, data, metadata, tensors, places })
     }
 
     /// The file's path, as it was opened.
@@ -107,19 +99,19 @@ impl TensorFile {
     ///
     /// # Errors
     /// There is none of this name, or the device is not available.
-    pub fn tensor(&self, name: &str, device: impl Into<Device>) -> Result<Tensor> {
-        let found = self.tensors().find(|&(other, _)| other == name);
-        let (_, info) = found.ok_or_else(|| Error::file(&self.path, format!("it has no tensor {name:?}")))?;
-        self.read(info, device.into())
+    pub fn tensor(&self, name: &str, options: impl Into<LoadOptions>) -> Result<Tensor> {
+        let place = self.places.get(name).and_then(|&place| self.tensors.get(place));
+        let (_, info) = place.ok_or_else(|| Error::file(&self.path, format!("it has no tensor {name:?}")))?;
+        self.read(info, &options.into())
     }
 
     /// Loads all tensors.
     ///
     /// # Errors
     /// The device is not available.
-    pub fn state_dict(&self, device: impl Into<Device>) -> Result<StateDict> {
-        let device = device.into();
-        self.tensors().map(|(name, info)| Ok((name.to_owned(), self.read(info, device)?))).collect()
+    pub fn state_dict(&self, options: impl Into<LoadOptions>) -> Result<StateDict> {
+        let options = options.into();
+        self.tensors().map(|(name, info)| Ok((name.to_owned(), self.read(info, &options)?))).collect()
     }
 
     /// Compares the contents with the checksum that Kiln puts into its files; reads the whole file. A file
@@ -149,19 +141,10 @@ impl TensorFile {
         values.ok_or_else(|| Error::file(&self.path, "it is shorter than its header says"))
     }
 
-    fn read(&self, info: &TensorInfo, device: Device) -> Result<Tensor> {
-        let bytes = self.bytes(info)?;
-        dispatch_dtype!(info.dtype, T => {
-            // From the mapped file straight into the memory that the tensor takes over.
-            let values = T::read_vec(info.shape.numel(), |out| {
-                if out.len() != bytes.len() {
-                    return Err(Error::file(&self.path, "a tensor's shape and length disagree"));
-                }
-                out.copy_from_slice(bytes);
-                Ok(())
-            })?;
-            Tensor::from_vec(values, info.shape, device)
-        })
+    /// From the mapped file straight to the device.
+    fn read(&self, info: &TensorInfo, options: &LoadOptions) -> Result<Tensor> {
+        options.needs_no_key(&self.path)?;
+        options.converted(Tensor::from_bytes(self.bytes(info)?, info.dtype, info.shape, options.device())?)
     }
 }
 
@@ -182,4 +165,9 @@ fn header_of(file: &[u8]) -> Result<&[u8], String> {
     }
     let cut = || format!("its header of {length} bytes is cut off after {}", rest.len());
     usize::try_from(length).ok().and_then(|length| rest.get(..length)).ok_or_else(cut)
+}
+
+/// Whether the file begins as one of this format does.
+pub(crate) fn has_header(file: &[u8]) -> bool {
+    header_of(file).is_ok_and(|header| header.first() == Some(&b'{'))
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use kiln_backend::{Backend, Buffer, DType, Layout, Result, View, ViewMut};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::Device;
+use crate::{Device, autograd::note_storage};
 
 /// One buffer on one device. The lock makes in-place operations safe from any thread; the version counts
 /// them, so that autograd notices when a tensor that it saved has changed.
@@ -25,7 +25,10 @@ pub(crate) struct Storage {
 impl Storage {
     pub fn new(device: Device, backend: &'static dyn Backend, buffer: Box<dyn Buffer>) -> Arc<Storage> {
         let (dtype, len) = (buffer.dtype(), buffer.len());
-        Arc::new(Storage { device, backend, dtype, len, buffer: RwLock::new(buffer), version: AtomicU32::new(0) })
+        let (buffer, version) = (RwLock::new(buffer), AtomicU32::new(0));
+        let storage = Arc::new(Storage { device, backend, dtype, len, buffer, version });
+        note_storage(&storage);
+        storage
     }
 
     pub fn version(&self) -> u32 {

@@ -18,16 +18,16 @@
 // Index loops over several arrays at once are how the register kernels read best.
 #![allow(clippy::needless_range_loop, clippy::semicolon_if_nothing_returned)]
 
-mod canon;
+pub(crate) mod canon;
 mod dots;
-mod drive;
+pub(crate) mod drive;
 mod ints;
-mod micro;
-mod parallel;
-mod scratch;
+pub(crate) mod micro;
+pub(crate) mod parallel;
+pub(crate) mod scratch;
 mod shared;
 mod simd;
-mod source;
+pub(crate) mod source;
 mod split;
 #[cfg(test)]
 mod tests;

@@ -11,10 +11,8 @@ mod blocks;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use blocks::{Blocks, Id};
-use kiln_backend::{ErrorKind, MemoryStats, Result};
+use kiln_backend::{Bytes, ErrorKind, MemoryStats, Result};
 
 /// Where segments come from.
 pub(crate) trait Source {
@@ -75,6 +73,8 @@ impl Class {
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub(crate) address: u64,
+    /// What the block has, which may be more than was asked for.
+    pub(crate) size: usize,
     id: Id,
 }
 
@@ -105,7 +105,7 @@ impl<S: Source> Allocator<S> {
         let taken = self.blocks.take(id, size, class.least_rest());
         self.stats.allocated += taken.size;
         self.stats.peak_allocated = self.stats.peak_allocated.max(self.stats.allocated);
-        Ok(Allocation { address: taken.address, id })
+        Ok(Allocation { address: taken.address, size: taken.size, id })
     }
 
     /// Takes a block back; its neighbours that are free become one with it.
@@ -168,18 +168,5 @@ impl<S: Source> Allocator<S> {
             Bytes(self.blocks.largest_free()),
         );
         ErrorKind::OutOfMemory { device: self.source.device(), requested: bytes, detail }.into()
-    }
-}
-
-/// A number of bytes for people.
-struct Bytes(usize);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(1usize << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        match units.iter().find(|(unit, _)| self.0 >= *unit) {
-            Some((unit, name)) => write!(f, "{:.2} {name}", self.0 as f64 / *unit as f64),
-            None => write!(f, "{} bytes", self.0),
-        }
     }
 }

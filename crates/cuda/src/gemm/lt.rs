@@ -1,7 +1,6 @@
 //! Calls of cuBLASLt: descriptors, layouts and the heuristic's algorithms are made once a problem and kept.
 
 use std::{
-    collections::HashMap,
     ffi::{c_int, c_void},
     mem::MaybeUninit,
     ptr,
@@ -15,6 +14,7 @@ use cudarc::cublaslt::sys::{
 };
 use kiln_backend::{DType, Result};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use super::problem::{Matrix, Product};
 use crate::{
@@ -33,12 +33,23 @@ pub(crate) enum Epilogue {
     Relu,
     /// The bias and then `max(x, 0)`.
     BiasRelu,
+    /// Writes, to where a bias would be read, the sums of the second operand over what the product sums over: one for
+    /// each column of `D`.
+    BiasGrad,
+}
+
+impl Epilogue {
+    fn has_bias(self) -> bool {
+        !matches!(self, Epilogue::None | Epilogue::Relu)
+    }
 }
 
 /// Everything that the choice of an algorithm depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) dtype: DType,
+    /// Factors of `f32` may be rounded to TensorFloat-32.
+    pub(crate) tf32: bool,
     pub(crate) product: Product,
     pub(crate) epilogue: Epilogue,
     /// How many products, and the steps between them of `first`, `second` and the output, in elements.
@@ -93,7 +104,7 @@ pub(crate) struct Lt {
     device: usize,
     handle: cublasLtHandle_t,
     /// Held during a call too, because a call writes the address of its bias into the plan's descriptor.
-    plans: Mutex<HashMap<Key, Plan>>,
+    plans: Mutex<FxHashMap<Key, Plan>>,
 }
 
 // SAFETY: handle and descriptors may be used from any thread; the mutex sees to it that one at a time does.
@@ -139,7 +150,7 @@ impl Lt {
             plans.insert(*key, self.plan(key, at)?);
         }
         let Some(plan) = plans.get_mut(key) else { return Ok(false) };
-        if matches!(key.epilogue, Epilogue::Bias | Epilogue::BiasRelu) {
+        if key.epilogue.has_bias() {
             self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at.bias)?;
         }
         while let Some((algorithm, bytes)) = plan.algorithms.first() {
@@ -215,6 +226,7 @@ impl Lt {
             DType::F64 => (Data::CUDA_R_64F, Compute::CUBLAS_COMPUTE_64F, Data::CUDA_R_64F),
             DType::F16 => (Data::CUDA_R_16F, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
             DType::BF16 => (Data::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
+            _ if key.tf32 => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32, Data::CUDA_R_32F),
             _ => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
         };
         // SAFETY: writes the handle.
@@ -233,6 +245,7 @@ impl Lt {
             Epilogue::Bias => Some(LtEpilogue::CUBLASLT_EPILOGUE_BIAS),
             Epilogue::Relu => Some(LtEpilogue::CUBLASLT_EPILOGUE_RELU),
             Epilogue::BiasRelu => Some(LtEpilogue::CUBLASLT_EPILOGUE_RELU_BIAS),
+            Epilogue::BiasGrad => Some(LtEpilogue::CUBLASLT_EPILOGUE_BGRADB),
         };
         if let Some(epilogue) = epilogue {
             self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
@@ -358,5 +371,5 @@ impl Lt {
 
 fn failed(device: usize, call: &'static str, problem: &str, code: u32) -> kiln_backend::Error {
     let status = format!("{} ({code})", status_name(code));
-    CudaError::Blas { device, call, problem: problem.into(), status }.into()
+    CudaError::Library { device, call, problem: problem.into(), status }.into()
 }

@@ -26,13 +26,17 @@ functions! {
     mem_alloc = cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize);
     mem_free = cuMemFree_v2(pointer: CUdeviceptr);
     mem_host_alloc = cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_uint);
+    mem_free_host = cuMemFreeHost(pointer: *mut c_void);
     memcpy_htod_async = cuMemcpyHtoDAsync_v2(to: CUdeviceptr, from: *const c_void, bytes: usize, stream: CUstream);
     memcpy_dtoh_async = cuMemcpyDtoHAsync_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: CUstream);
     memset_d8_async = cuMemsetD8Async(to: CUdeviceptr, value: c_uchar, bytes: usize, stream: CUstream);
     stream_create = cuStreamCreate(stream: *mut CUstream, flags: c_uint);
     stream_synchronize = cuStreamSynchronize(stream: CUstream);
+    stream_wait_event = cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
     event_create = cuEventCreate(event: *mut CUevent, flags: c_uint);
     event_record = cuEventRecord(event: CUevent, stream: CUstream);
+    event_query = cuEventQuery(event: CUevent);
+    event_destroy = cuEventDestroy_v2(event: CUevent);
     event_synchronize = cuEventSynchronize(event: CUevent);
     module_load_data = cuModuleLoadDataEx(
         module: *mut CUmodule,

@@ -1,16 +1,18 @@
-//! The driver and cuBLASLt, found and opened at run time.
+//! The driver, cuBLASLt and cuDNN, found and opened at run time.
 //!
 //! The functions are held in tables of pointers of our own ([`functions!`]), with the types of cudarc's `sys`
 //! modules. cudarc's own loaders are never called: they panic when a library or a symbol is missing, and know
 //! neither the folders of Python wheels nor names of a later major version (`libcublasLt.so.13`).
 
 mod blas;
+mod dnn;
 mod driver;
 mod search;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use blas::{CublasLt, status_name};
+pub(crate) use dnn::{Candidate, Cudnn, is_unsupported, status_name as dnn_status_name};
 pub(crate) use driver::Driver;
 use libloading::Library;
 use search::Spec;
@@ -21,6 +23,7 @@ pub(crate) struct Open {
     library: Library,
     path: PathBuf,
     title: &'static str,
+    needs: &'static str,
 }
 
 impl Open {
@@ -32,7 +35,7 @@ impl Open {
         // SAFETY: NVIDIA's libraries have no initialisers with requirements on the caller.
         let open = |path: &Path| unsafe { Library::new(path) }.map_err(|error| error.to_string());
         let (library, path) = search::find(spec, &search::process(), open)?;
-        Ok(Open { library, path, title: spec.title })
+        Ok(Open { library, path, title: spec.title, needs: spec.needs })
     }
 
     /// The function, or its name on the list of those that are missing.
@@ -51,10 +54,11 @@ impl Open {
     /// The text of an error that names all the symbols that are missing.
     fn lacks(&self, missing: &[&str]) -> String {
         format!(
-            "{} was loaded as {}, which lacks {}: it is too old for Kiln, which needs CUDA 12.0 or newer",
+            "{} was loaded as {}, which lacks {}: it is too old for Kiln, which needs {} or newer",
             self.title,
             self.path.display(),
-            missing.join(", ")
+            missing.join(", "),
+            self.needs
         )
     }
 }
@@ -62,7 +66,7 @@ impl Open {
 /// Declares a table of C functions, a field each, and how to fill it from a library. That the arguments are
 /// those of cudarc's bindings is checked by the compiler. Status codes are plain numbers: a code that is newer
 /// than the bindings would not be a valid value of their enums. (For that reason functions that take one are
-/// listed as `unchecked`.)
+/// listed as `unchecked`, and so are those that take a code of another kind that the library hands out.)
 macro_rules! functions {
     ($(#[$meta:meta])* $table:ident: $status:ty as $raw:ty, $sys:path;
      $($field:ident = $symbol:ident($($arg:ident: $ty:ty),* $(,)?);)*

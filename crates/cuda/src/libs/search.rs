@@ -15,6 +15,8 @@ pub(crate) struct Spec {
     pub(crate) title: &'static str,
     /// How a user gets it.
     pub(crate) fix: &'static str,
+    /// The oldest version that has all that Kiln calls.
+    pub(crate) needs: &'static str,
     /// On Linux, the preferred version first; the unversioned name, which may be any version, is the last.
     linux: &'static [&'static str],
     windows: &'static [&'static str],
@@ -26,6 +28,7 @@ pub(crate) const DRIVER: Spec = Spec {
     title: "the NVIDIA driver (libcuda)",
     fix: "install the NVIDIA display driver, version 525 (CUDA 12.0) or newer; in a container, start it with GPU \
           access (e.g. `docker run --gpus all`)",
+    needs: "CUDA 12.0",
     linux: &["libcuda.so.1", "libcuda.so"],
     windows: &["nvcuda.dll"],
     driver: true,
@@ -36,7 +39,8 @@ const CUBLAS_LT_FIX: &str = "install the CUDA toolkit, or `pip install nvidia-cu
 
 /// cuBLASLt of either major version. A library of CUDA 13 needs a driver of CUDA 13.
 pub(crate) fn cublas_lt(driver_version: i32) -> Spec {
-    let spec = Spec { title: "cuBLASLt", fix: CUBLAS_LT_FIX, linux: &[], windows: &[], driver: false };
+    let spec =
+        Spec { title: "cuBLASLt", fix: CUBLAS_LT_FIX, needs: "CUDA 12.0", linux: &[], windows: &[], driver: false };
     if driver_version >= 13_000 {
         Spec {
             linux: &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
@@ -47,6 +51,16 @@ pub(crate) fn cublas_lt(driver_version: i32) -> Spec {
         Spec { linux: &["libcublasLt.so.12", "libcublasLt.so"], windows: &["cublasLt64_12.dll"], ..spec }
     }
 }
+
+pub(crate) const CUDNN: Spec = Spec {
+    title: "cuDNN",
+    fix: "install cuDNN 9 (<https://developer.nvidia.com/cudnn>), or `pip install nvidia-cudnn-cu13` \
+          (`nvidia-cudnn-cu12` for CUDA 12), or set KILN_CUDA_PATH to the folder that holds it",
+    needs: "cuDNN 9",
+    linux: &["libcudnn.so.9", "libcudnn.so"],
+    windows: &["cudnn64_9.dll"],
+    driver: false,
+};
 
 impl Spec {
     pub(crate) fn names(&self) -> &'static [&'static str] {

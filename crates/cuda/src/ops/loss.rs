@@ -96,7 +96,7 @@ impl<'a> ClassProblem<'a> {
         let params = params::ClassLoss {
             samples: samples as u64,
             classes: classes as u64,
-            positions: positions as u64,
+            positions: params::Dim::new(positions as u64),
             x: steps,
             target: if labels {
                 let [n, s] = strides::<2>(target.layout);
@@ -128,7 +128,7 @@ impl<'a> ClassProblem<'a> {
     }
 
     fn threads(&self) -> u64 {
-        self.params.samples * self.params.positions * self.params.lanes.count()
+        self.params.samples * self.params.positions.extent * self.params.lanes.count()
     }
 
     /// The shape of the loss.
@@ -175,7 +175,7 @@ impl Device {
         let params = problem.params;
         launch!(self, CLASS_LOSS, kind, tag, blocks, params, x, target, weight, loss, lse, total, partial, status)?;
         if blocks > 1 {
-            let count = if problem.labels { 0.0 } else { (params.samples * params.positions) as f64 };
+            let count = if problem.labels { 0.0 } else { (params.samples * params.positions.extent) as f64 };
             self.finish_loss(tag, blocks, count, rule.reduction, [partial, loss, total])?;
         }
         Ok(())

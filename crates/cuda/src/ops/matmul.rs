@@ -1,6 +1,6 @@
 //! `matmul` and `linear`: products of floats by cuBLASLt, of integers by a kernel of ours.
 
-use kiln_backend::{DType, Error, Layout, Result, View, ViewMut};
+use kiln_backend::{DType, Error, Float32Precision, Layout, Result, View, ViewMut, float32_matmul_precision};
 
 use super::launch::{Tag, launch};
 use crate::{
@@ -146,7 +146,9 @@ impl Device {
         let [sa, sb, so] = batch.steps.map(|step| step as i64);
         let ((first, second), steps) = if product.swapped { ((b, a), [sb, sa, so]) } else { ((a, b), [sa, sb, so]) };
         let addresses = Addresses { first, second, out, bias };
-        let key = Key { dtype, product, epilogue, batch: batch.count, steps, alignment: addresses.alignment() };
+        let tf32 = dtype == DType::F32 && float32_matmul_precision() == Float32Precision::High;
+        let alignment = addresses.alignment();
+        let key = Key { dtype, tf32, product, epilogue, batch: batch.count, steps, alignment };
         let aside = |bytes| {
             let memory = self.scratch(bytes)?;
             Ok((memory.address(), memory))
@@ -156,7 +158,7 @@ impl Device {
         unsafe { self.products()?.run(&self.stream, &key, addresses, aside) }
     }
 
-    fn zero(&self, out: Tensor) -> Result<()> {
+    pub(super) fn zero(&self, out: Tensor) -> Result<()> {
         let grid = Grid::<1>::new(out.layout.dims(), [Some(out.place())]);
         let blocks = grid.blocks(out.dtype.size());
         launch!(self, FILL, "value", Tag::bits(out.dtype), blocks, grid, out.address, 0u64)
@@ -223,8 +225,41 @@ impl Device {
         self.add_bias(bias, relu, out)
     }
 
+    pub(super) fn linear_grad_impl(&'static self, grad: View, x: View, out: ViewMut, bias: ViewMut) -> Result<()> {
+        const OP: &str = "linear_grad";
+        let out = Tensor::write(self, OP, out)?;
+        let bias = Tensor::write(self, OP, bias)?.of(OP, out.dtype)?;
+        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
+        let (grad, x) = (read(grad)?, read(x)?);
+        let (&[m, n], &[rows, k]) = (grad.layout.dims(), x.layout.dims()) else {
+            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
+        };
+        if rows != m || out.layout.dims() != [n, k] || bias.layout.dims() != [n] {
+            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
+        }
+        let turned = grad.layout.transpose(0, 1);
+        let a = Tensor { layout: &turned, ..grad };
+        let product =
+            Product::new(Extents { m: n, n: k, k: m }, steps(&turned, 0), steps(x.layout, 0), steps(out.layout, 0));
+        if out.dtype.is_float()
+            && let Ok(product) = product
+            && product.swapped
+            && m * n * k > 0
+            && (n == 1 || bias.layout.strides()[0] == 1)
+        {
+            let (one, at) = (Batch { count: 1, steps: [0; 3] }, [a.address, x.address, out.address, bias.address]);
+            if self.product(out.dtype, product, Epilogue::BiasGrad, one, at)? {
+                return Ok(());
+            }
+        }
+        if out.layout.numel() > 0 {
+            self.products_of(0, Extents { m: n, n: k, k: m }, [a, x, out])?;
+        }
+        self.sum_rows(grad, bias)
+    }
+
     /// What the epilogue of the library would have done.
-    fn add_bias(&self, bias: Option<Tensor>, relu: bool, out: Tensor) -> Result<()> {
+    pub(super) fn add_bias(&self, bias: Option<Tensor>, relu: bool, out: Tensor) -> Result<()> {
         if bias.is_none() && !relu {
             return Ok(());
         }

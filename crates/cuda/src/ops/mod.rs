@@ -1,20 +1,23 @@
 //! The primitives, a file a family. Each checks its operands, makes the parameters of its kernels, and queues them.
 
+mod conv;
 mod elementwise;
 mod fill;
 mod index;
 pub(crate) mod launch;
 mod loss;
 mod matmul;
+mod norm;
 mod optim;
+mod pool;
 mod reduce;
 mod sort;
 mod values;
 
 use kiln_backend::{
-    ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, DType, Distribution, Error, HostVec, MemoryStats, Operand,
-    OptimRule, OptimSlot, PointwiseLoss, Ramp, RandomState, ReduceOp, Result, Scalar, ScatterMode, SideOf, UnaryOp,
-    View, ViewMut,
+    Affine, ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, Conv2d, DType, Distribution, Error, HostMemory, HostVec,
+    MemoryStats, NormGrads, Operand, OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState,
+    ReduceOp, Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, View, ViewMut,
 };
 
 use crate::{device::CudaBackend, memory::CudaBuffer};
@@ -25,7 +28,22 @@ impl Backend for CudaBackend {
     }
 
     fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>> {
-        Ok(Box::new(self.0.upload(&data)?))
+        Ok(Box::new(self.0.upload(data.dtype(), data.bytes())?))
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Box<dyn HostMemory>> {
+        Ok(Box::new(self.0.pin(bytes)?))
+    }
+
+    fn import(&self, dtype: DType, bytes: &[u8]) -> Result<Box<dyn Buffer>> {
+        if dtype == DType::Bool {
+            // Kernels rely on 0 and 1.
+            return self.adopt(HostVec::Bool(bytes.iter().map(|&byte| byte != 0).collect()));
+        }
+        if !bytes.len().is_multiple_of(dtype.size()) {
+            return Err(Error::argument("import", format!("{} bytes are no whole number of {dtype}", bytes.len())));
+        }
+        Ok(Box::new(self.0.upload(dtype, bytes)?))
     }
 
     fn download(&self, src: &dyn Buffer, start: usize, dst: &mut [u8]) -> Result<()> {
@@ -50,7 +68,7 @@ impl Backend for CudaBackend {
     }
 
     fn memory_stats(&self) -> MemoryStats {
-        self.0.memory.lock().stats()
+        self.0.memory_stats()
     }
 
     fn reset_peak_memory(&self) {
@@ -58,7 +76,7 @@ impl Backend for CudaBackend {
     }
 
     fn empty_cache(&self) {
-        self.0.memory.lock().empty_cache();
+        self.0.empty_cache();
     }
 
     fn fill(&self, value: Scalar, out: ViewMut) -> Result<()> {
@@ -166,6 +184,96 @@ impl Backend for CudaBackend {
 
     fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
         self.0.linear_impl(x, w, bias, relu, out)
+    }
+
+    fn linear_grad(&self, grad: View, x: View, weight: ViewMut, bias: ViewMut) -> Result<()> {
+        self.0.linear_grad_impl(grad, x, weight, bias)
+    }
+
+    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+        self.0.conv2d_impl(rule, x, w, bias, relu, out)
+    }
+
+    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+        self.0.conv2d_grad_input_impl(rule, grad, w, out)
+    }
+
+    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+        self.0.conv2d_grad_weight_impl(rule, grad, x, out)
+    }
+
+    fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()> {
+        self.0.max_pool2d_impl(pool, x, out, indices)
+    }
+
+    fn max_pool2d_grad(&self, pool: &Pool2d, grad: View, indices: View, out: ViewMut) -> Result<()> {
+        self.0.max_pool2d_grad_impl(pool, grad, indices, out)
+    }
+
+    fn avg_pool2d(&self, pool: &Pool2d, divisor: PoolDivisor, x: View, out: ViewMut) -> Result<()> {
+        self.0.avg_pool2d_impl(pool, divisor, x, out)
+    }
+
+    fn avg_pool2d_grad(&self, pool: &Pool2d, divisor: PoolDivisor, grad: View, out: ViewMut) -> Result<()> {
+        self.0.avg_pool2d_grad_impl(pool, divisor, grad, out)
+    }
+
+    fn batch_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        running: Option<RunningStats>,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()> {
+        self.0.batch_norm_impl(eps, x, affine, running, out, mean, inv_std)
+    }
+
+    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()> {
+        self.0.batch_norm_eval_impl(eps, x, affine, mean, var, out)
+    }
+
+    fn batch_norm_grad(
+        &self,
+        training: bool,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()> {
+        self.0.batch_norm_grad_impl(training, grad, x, weight, mean, inv_std, grads)
+    }
+
+    fn layer_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()> {
+        self.0.layer_norm_impl(eps, x, affine, out, mean, inv_std)
+    }
+
+    fn layer_norm_grad(
+        &self,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()> {
+        self.0.layer_norm_grad_impl(grad, x, weight, mean, inv_std, grads)
+    }
+
+    fn relu_bias_grad(&self, grad: View, y: View, dim: usize, out: ViewMut, bias: ViewMut) -> Result<()> {
+        self.0.relu_bias_grad_impl(grad, y, dim, out, bias)
     }
 
     fn class_loss(

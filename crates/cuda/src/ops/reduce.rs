@@ -59,6 +59,23 @@ impl Device {
             return Err(Error::shape(name, "at least one element to reduce", x.layout.shape()));
         }
         let correction = if let ReduceOp::Var { correction } = op { correction } else { 0.0 };
+        self.reduce_checked(name, x, out, correction)
+    }
+
+    /// The sum of the rows of a matrix.
+    pub(super) fn sum_rows(&'static self, x: Tensor, out: Tensor) -> Result<()> {
+        let row = out.layout.unsqueeze(0)?;
+        if row.numel() == 0 { Ok(()) } else { self.reduce_checked("sum", x, Tensor { layout: &row, ..out }, 0.0) }
+    }
+
+    /// A reduction of floats, or of what else the operation is defined for, to an output of the right shape and dtype.
+    pub(super) fn reduce_checked(
+        &'static self,
+        name: &'static str,
+        x: Tensor,
+        out: Tensor,
+        correction: f64,
+    ) -> Result<()> {
         let tag = Tag::of(x.dtype);
         let plan = Reduce::new(x.layout.dims(), out.layout.dims(), x.place(), [Some(out.place()), None], correction);
         let partial = self.partials(&plan)?;

@@ -21,17 +21,22 @@ pub fn blocks(threads: u64) -> u32 {
 }
 
 impl Dim {
+    const ONE: Dim = Dim { extent: 1, wide: 1, multiplier: 1, shift: 0 };
+
     /// A dimension, with the magic numbers of division by its extent (Granlund & Montgomery, "Division by
     /// invariant integers using multiplication", 1994).
     #[must_use]
     pub fn new(extent: u64) -> Dim {
-        if extent == 0 || extent >= 1 << 31 {
-            // Never divided by in 32 bits.
-            return Dim { extent, multiplier: 0, shift: 0 };
+        if extent == 0 || extent > 1 << 62 {
+            // Of no elements, or more than any memory holds: never divided by.
+            return Dim { extent, wide: 0, multiplier: 0, shift: 0 };
         }
         let shift = extent.next_power_of_two().trailing_zeros();
-        let multiplier = ((1u64 << 32) * ((1u64 << shift) - extent) / extent + 1) as u32;
-        Dim { extent, multiplier, shift }
+        let above = (1u64 << shift) - extent;
+        let wide = ((u128::from(above) << 64) / u128::from(extent) + 1) as u64;
+        // Not used where the extent is too large for 32 bits.
+        let multiplier = ((u128::from(above) << 32) / u128::from(extent) + 1) as u32;
+        Dim { extent, wide, multiplier, shift }
     }
 }
 
@@ -44,8 +49,7 @@ impl<const N: usize> Grid<N> {
     /// A grid over `shape`; an operand that is not there (a number, or null) is `None`.
     #[must_use]
     pub fn new(shape: &[usize], operands: [Option<Place>; N]) -> Grid<N> {
-        let one = Dim::new(1);
-        let mut grid = Grid { numel: 1, rank: 0, flags: 0, dims: [one; MAX_DIMS], strides: [[0; MAX_DIMS]; N] };
+        let mut grid = Grid { numel: 1, rank: 0, flags: 0, dims: [Dim::ONE; MAX_DIMS], strides: [[0; MAX_DIMS]; N] };
         for (dim, &extent) in shape.iter().enumerate() {
             grid.numel *= extent as u64;
             if extent == 1 {
@@ -61,11 +65,14 @@ impl<const N: usize> Grid<N> {
                 // Tensors have at most `MAX_DIMS` dimensions.
                 break;
             }
-            grid.dims[to] = Dim::new(joined);
+            grid.dims[to].extent = joined;
             for (of, stride) in grid.strides.iter_mut().zip(strides) {
                 of[to] = stride;
             }
             grid.rank = to as u32 + 1;
+        }
+        for dim in &mut grid.dims[..grid.rank as usize] {
+            *dim = Dim::new(dim.extent);
         }
         grid.rank = grid.rank.max(1);
         if grid.numel >= 1 << 31 {
@@ -96,6 +103,11 @@ mod tests {
         (high + n) >> dim.shift
     }
 
+    fn divide_wide(n: u64, dim: Dim) -> u64 {
+        let high = ((u128::from(n) * u128::from(dim.wide)) >> 64) as u64;
+        (high + n) >> dim.shift
+    }
+
     #[test]
     fn fast_division_is_division() {
         let edges =
@@ -104,8 +116,16 @@ mod tests {
             let dim = Dim::new(u64::from(d));
             for n in edges.into_iter().flat_map(|n| [n, n.saturating_sub(1), (n / d * d).min(i32::MAX as u32)]) {
                 assert_eq!(divide(n, dim), n / d, "{n} / {d}");
+                assert_eq!(divide_wide(n.into(), dim), (n / d).into(), "{n} / {d}");
             }
         }
+        let wide = [1, 3, 7, 641, (1 << 31) + 1, (1 << 33) - 9, 6_700_417 << 21, (1 << 62) - 1, 1 << 62];
+        for d in wide {
+            for n in [0, d - 1, d, 5 * (d / 5), d / 2, (1 << 63) - 1, ((1 << 63) - 1) / d * d, (1 << 40) + 12_345] {
+                assert_eq!(divide_wide(n, Dim::new(d)), n / d, "{n} / {d}");
+            }
+        }
+        assert_eq!(format!("{:?}", Dim::new(1)), format!("{:?}", Dim::ONE));
     }
 
     #[test]

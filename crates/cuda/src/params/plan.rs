@@ -1,7 +1,7 @@
 //! How lines and reductions are shared out among threads. Plans depend on shapes and strides only, so the order in
 //! which numbers are added, and with it every bit of the result, is the same on every device.
 
-use super::{Grid, Lanes, Lines, MAX_DIMS, Place, Reduce, THREADS, blocks};
+use super::{Dim, Grid, Groups, Lanes, Lines, MAX_DIMS, Norm, Place, Reduce, THREADS, blocks};
 
 /// Elements that one thread folds before it is worth sharing them with another block.
 const SERIAL: u64 = 64;
@@ -80,6 +80,72 @@ impl<const N: usize> Lines<N> {
     }
 }
 
+/// How `n` elements of each of `m` results are shared out: threads of a team, elements of a team, teams of a result.
+fn share(n: u64, m: u64, across: bool) -> (Lanes, u64, u64) {
+    let lanes = Lanes::new(n, m, across);
+    let teams = (ENOUGH_BLOCKS * u64::from(THREADS)).div_ceil(m.saturating_mul(lanes.count()).max(1));
+    let chunk = n.div_ceil(n.div_ceil(lanes.count() * SERIAL).clamp(1, teams.max(1))).max(1);
+    (lanes, chunk, n.div_ceil(chunk).max(1))
+}
+
+impl Groups {
+    /// Nothing is to be added up.
+    pub const GIVEN: u32 = 3;
+
+    /// The groups along `dim` of a tensor: channels, rows, columns. Operands are `x`, whose memory decides about the
+    /// order, the result, and the incoming gradient. In two stages if [`stage`](Self::stage) is [`Reduce::FIRST`].
+    #[must_use]
+    pub fn new(dims: &[usize], dim: usize, operands: [Option<Place>; 3]) -> Groups {
+        let x = operands[0].map_or(&[][..], |place| place.strides);
+        let mut order: [usize; MAX_DIMS] = std::array::from_fn(|i| i);
+        order[..dims.len()].sort_by_key(|&d| std::cmp::Reverse(x.get(d).map_or(0, |s| s.unsigned_abs())));
+        let turn = |values: &[isize]| order.map(|d| values.get(d).copied().unwrap_or(0));
+        let turned = operands.map(|place| place.map(|p| (p.address, turn(p.strides))));
+        let places = turned.each_ref().map(|p| p.as_ref().map(|(address, s)| Place { address: *address, strides: s }));
+        let extents = order.map(|d| dims.get(d).copied().unwrap_or(1));
+        let inner = part(&extents[..dims.len()], places, |i| order[i] != dim);
+        let (along, count) = pick(x, |d| d != dim && dims[d] > 1);
+        let (n, m) = (inner.numel, dims[dim] as u64);
+        let (lanes, chunk, splits) = share(n, m, lies_across(&along[..count], &x[dim..=dim]));
+        let strides = operands.map(|place| place.map_or(0, |p| p.strides[dim] as i64));
+        let stage = if splits > 1 { Reduce::FIRST } else { Reduce::WHOLE };
+        Groups { inner, count: Dim::new(m), strides, chunk, splits, lanes, stage, unused: 0 }
+    }
+
+    /// The groups where nothing is to be added up.
+    #[must_use]
+    pub fn given(&self) -> Groups {
+        Groups { stage: Self::GIVEN, ..*self }
+    }
+
+    /// The second stage.
+    #[must_use]
+    pub fn second(&self) -> Groups {
+        Groups { stage: Reduce::SECOND, ..*self }
+    }
+
+    /// Partial results between the stages; none if there is one stage.
+    #[must_use]
+    pub fn partials(&self) -> u64 {
+        if self.stage == Reduce::FIRST { self.count.extent * self.splits } else { 0 }
+    }
+
+    /// Blocks where each team of each group has something to do.
+    #[must_use]
+    pub fn blocks(&self) -> u32 {
+        blocks(self.count.extent.saturating_mul(self.splits).saturating_mul(self.lanes.count()))
+    }
+}
+
+impl Norm {
+    /// Scale and shift are those of an element's place in its group.
+    pub const AFFINE_INSIDE: u32 = 1;
+    /// The statistics are those of an element's place in its group.
+    pub const STATS_INSIDE: u32 = 2;
+    /// The statistics are constants.
+    pub const CONSTANT: u32 = 4;
+}
+
 impl Reduce {
     /// From `x` to results.
     pub const WHOLE: u32 = 0;
@@ -105,12 +171,9 @@ impl Reduce {
         let (sorted_shape, sorted) = (order.map(|i| shape[i]), order.map(|i| along[i]));
         let inner = Grid::new(&sorted_shape[..rank], [Some(Place { address: 0, strides: &sorted[..rank] })]);
         let (m, n) = (outer.numel, inner.numel);
-        let lanes = Lanes::new(n, m, lies_across(&along[..rank], &between[..kept]));
-        let teams = (ENOUGH_BLOCKS * u64::from(THREADS)).div_ceil(m.saturating_mul(lanes.count()).max(1));
-        let chunk = n.div_ceil(n.div_ceil(lanes.count() * SERIAL).clamp(1, teams.max(1))).max(1);
-        let splits = n.div_ceil(chunk).max(1);
+        let (lanes, chunk, splits) = share(n, m, lies_across(&along[..rank], &between[..kept]));
         let stage = if splits > 1 { Self::FIRST } else { Self::WHOLE };
-        Reduce { outer, inner, chunk, splits, lanes, stage, unused: 0, correction }
+        Reduce { outer, inner, results: Dim::new(m), chunk, splits, lanes, stage, unused: 0, correction }
     }
 
     /// The second stage.
@@ -164,6 +227,25 @@ mod tests {
         let columns = Reduce::new(&[100_000, 5], &[1, 5], place(&[5, 1]), [None, None], 0.0);
         assert_eq!((columns.lanes.across, columns.lanes.log2), (1, 5));
         assert!(columns.splits > 8);
+    }
+
+    #[test]
+    fn groups_are_walked_as_memory_runs() {
+        let images = [64, 32, 14, 14];
+        let (first, last) = ([6272, 196, 14, 1], [6272, 1, 448, 32]);
+        let planes = Groups::new(&images, 1, [Some(place(&first)), Some(place(&first)), None]);
+        assert_eq!((planes.inner.rank, planes.inner.numel, planes.count.extent), (2, 12_544, 32));
+        assert_eq!((planes.strides, planes.lanes.across, planes.lanes.log2), ([196, 196, 0], 0, 8));
+        let pixels = Groups::new(&images, 1, [Some(place(&last)), None, Some(place(&first))]);
+        assert_eq!((pixels.inner.rank, pixels.strides, pixels.lanes.across), (2, [1, 0, 196], 1));
+        assert_eq!((pixels.stage, pixels.partials()), (Reduce::FIRST, 32 * pixels.splits));
+        assert!(pixels.chunk * pixels.splits >= 12_544 && (pixels.splits - 1) * pixels.chunk < 12_544);
+        // Neither the order of the dimensions nor that of the groups is that of memory.
+        let turned = Groups::new(&[3, 5, 2, 7], 1, [Some(place(&[1, 3, 105, 15])), None, Some(place(&[70, 14, 7, 1]))]);
+        assert_eq!((turned.inner.rank, turned.inner.dims[0].extent, turned.inner.dims[1].extent), (2, 14, 3));
+        assert_eq!((&turned.inner.strides[0][..2], &turned.inner.strides[2][..2]), (&[15, 1][..], &[1, 70][..]));
+        let empty = Groups::new(&[0, 4, 2, 2], 1, [Some(place(&[16, 4, 2, 1])), None, None]);
+        assert_eq!((empty.inner.numel, empty.splits, empty.stage), (0, 1, Reduce::WHOLE));
     }
 
     #[test]

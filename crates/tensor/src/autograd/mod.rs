@@ -17,6 +17,7 @@ mod mode;
 mod node;
 mod record;
 mod saved;
+mod trace;
 
 pub use engine::{BackwardOptions, backward, grad, grad_with};
 pub use function::{BackwardCtx, Function, FunctionCtx, apply};
@@ -24,8 +25,10 @@ pub use gradcheck::{GradcheckOptions, gradcheck, gradcheck_with};
 pub use graph::{GradFn, graph_dot, graph_text};
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_grad, no_grad_guard};
+pub use trace::{Attribute, Step, Trace, trace};
 
 pub(crate) use meta::Meta;
 pub(crate) use node::{Edge, Grads, Node, one};
 pub(crate) use record::{copy_slices_node, record};
 pub(crate) use saved::Ctx;
+pub(crate) use trace::{hides, note_storage};

@@ -9,6 +9,7 @@ use super::{
     mode::grad_enabled,
     node::{Edge, Grads, Node, one},
     saved::{Ctx, SavedTensor},
+    trace::note,
 };
 use crate::Tensor;
 
@@ -33,6 +34,7 @@ pub(crate) fn record_named(
     saved: &[&Tensor],
     rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
 ) -> Result<Tensor> {
+    note(&name, inputs, &out);
     if !grad_enabled() || !inputs.iter().any(|t| t.requires_grad()) {
         return Ok(out);
     }

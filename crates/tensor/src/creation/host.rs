@@ -1,9 +1,9 @@
 //! Tensors from host data, and values back to the host.
 
-use kiln_backend::{Element, Error, HostVec, Layout, Result, Shape, dispatch_dtype};
+use kiln_backend::{DType, Element, Error, HostVec, Layout, Result, Shape, dispatch_dtype};
 
 use super::Extents;
-use crate::{Device, Tensor, storage::Storage};
+use crate::{Device, Tensor, autograd, storage::Storage};
 
 /// Numbers, and arrays, vectors and slices of them, nested to any depth: what [`Tensor::new`] takes.
 pub trait Nested {
@@ -114,6 +114,23 @@ impl Tensor {
         Self::from_vec(values.to_vec(), shape, device)
     }
 
+    /// A tensor of elements given as bytes in native order, as a file or another library holds them: one copy,
+    /// to where the elements are wanted. For `bool` any byte but 0 is `true`.
+    ///
+    /// # Errors
+    /// The number of bytes is not that of the shape, the device is not available, or memory runs out.
+    pub fn from_bytes(bytes: &[u8], dtype: DType, shape: impl Extents, device: impl Into<Device>) -> Result<Tensor> {
+        let shape = shape.to_shape("from_bytes")?;
+        if shape.numel().checked_mul(dtype.size()) != Some(bytes.len()) {
+            let message = format!("{} bytes do not fit {dtype} of shape {shape}", bytes.len());
+            return Err(Error::argument("from_bytes", message));
+        }
+        let device = device.into();
+        let backend = device.backend()?;
+        let storage = Storage::new(device, backend, backend.import(dtype, bytes)?);
+        Ok(Tensor::from_storage(storage, Layout::contiguous(shape)))
+    }
+
     pub(crate) fn from_host(op: &'static str, values: HostVec, shape: Shape, device: Device) -> Result<Tensor> {
         if values.len() != shape.numel() {
             return Err(Error::argument(op, format!("{} values do not fit shape {shape}", values.len())));
@@ -134,6 +151,10 @@ impl Tensor {
         }
         if self.numel() == 0 {
             return Ok(Vec::new());
+        }
+        if autograd::hides(self) {
+            let message = "the values of what is being traced are read; what follows from them would not be traced";
+            return Err(Error::autograd("to_vec", message));
         }
         let tensor = crate::no_grad(|| self.contiguous())?;
         let reading = tensor.read();
@@ -158,5 +179,21 @@ impl Tensor {
             Ok(t.to_vec::<T>()?.first().ok_or_else(missing)?.to_scalar())
         }
         dispatch_dtype!(self.dtype(), T => first::<T>(self))
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_become_elements() -> Result<()> {
+        let x = Tensor::from_bytes(&[0, 0, 128, 63, 0, 0, 0, 64], DType::F32, [2], Device::Cpu)?;
+        assert_eq!(x.to_vec::<f32>()?, [1., 2.]);
+        let flags = Tensor::from_bytes(&[0, 7, 1], DType::Bool, [3], Device::Cpu)?;
+        assert_eq!(flags.to_vec::<bool>()?, [false, true, true]);
+        assert!(Tensor::from_bytes(&[0; 6], DType::F32, [2], Device::Cpu).is_err());
+        assert!(Tensor::from_bytes(&[0; 8], DType::F32, [1usize << 62, 1], Device::Cpu).is_err());
+        Ok(())
     }
 }

@@ -16,10 +16,11 @@ impl Tensor {
     pub fn leaky_relu(&self, slope: f64) -> Result<Tensor> {
         check::floats("leaky_relu", self)?;
         let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.mul(slope)?))?;
-        record(out, "LeakyReluBackward0", &[self], &[self], move |ctx| {
+        let out = record(out, "LeakyReluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
             Ok(one(x.gt(0)?.where_cond(&grad, &grad.mul(slope)?)?))
-        })
+        })?;
+        Ok(out.described("leaky_relu", || [("slope", slope.into())]))
     }
 
     /// `x` where it is positive, `alpha * (exp(x) - 1)` elsewhere (Clevert et al., 2015; the default alpha is
@@ -30,10 +31,11 @@ impl Tensor {
     pub fn elu(&self, alpha: f64) -> Result<Tensor> {
         check::floats("elu", self)?;
         let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.expm1()?.mul(alpha)?))?;
-        record(out, "EluBackward0", &[self], &[self], move |ctx| {
+        let out = record(out, "EluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
             Ok(one(x.le(0)?.where_cond(&x.exp()?.mul(alpha)?.mul(&grad)?, &grad)?))
-        })
+        })?;
+        Ok(out.described("elu", || [("alpha", alpha.into())]))
     }
 
     /// `self + weight * (end - self)`: on the way from this tensor to another.

@@ -146,7 +146,7 @@ fn arithmetic(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
         Rhs::Tensor(_) => None,
     });
     let shapes = [a.tensor(), b.tensor()].map(|t| t.map(|t| *t.shape()));
-    record(out, node_name_of(op, &a, &b), &inputs, saved, move |ctx| {
+    let out = record(out, node_name_of(op, &a, &b), &inputs, saved, move |ctx| {
         let grad = ctx.grad()?;
         let mut grads = smallvec![];
         for (side, shape) in [(SideOf::Lhs, shapes[0]), (SideOf::Rhs, shapes[1])] {
@@ -167,6 +167,11 @@ fn arithmetic(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
             })?);
         }
         Ok(grads)
+    })?;
+    Ok(match scalars {
+        [Some(a), _] => out.described(op.name(), || [("lhs", a.into())]),
+        [_, Some(b)] => out.described(op.name(), || [("rhs", b.into())]),
+        [None, None] => out.described(op.name(), || []),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Copies: of the values, to another dtype, to another device, into row-major order.
 
-use kiln_backend::{DType, Element, HostVec, Result, dispatch_dtype};
+use kiln_backend::{DType, Element, Error, HostVec, Result, dispatch_dtype};
 
 use crate::{
     Device, Tensor,
@@ -15,7 +15,8 @@ impl Tensor {
     /// # Errors
     /// Memory runs out.
     pub fn copy(&self) -> Result<Tensor> {
-        record(self.converted(self.dtype())?, "CloneBackward0", &[self], &[], |ctx| Ok(one(ctx.grad()?)))
+        let out = record(self.converted(self.dtype())?, "CloneBackward0", &[self], &[], |ctx| Ok(one(ctx.grad()?)))?;
+        Ok(out.described("identity", || []))
     }
 
     /// This tensor if its elements lie in row-major order, else a [`copy`](Tensor::copy).
@@ -40,7 +41,8 @@ impl Tensor {
             return Ok(out);
         }
         let own = self.dtype();
-        record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_dtype(own)?)))
+        let out = record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_dtype(own)?)))?;
+        Ok(out.described("cast", || []))
     }
 
     /// A copy on another device; this tensor if it is there already.
@@ -54,11 +56,50 @@ impl Tensor {
         }
         let backend = device.backend()?;
         let source = crate::no_grad(|| self.contiguous())?;
-        let values = source.to_host()?;
-        let storage = Storage::new(device, backend, backend.adopt(values)?);
+        let direct = source.with_host_bytes(|bytes| backend.import(self.dtype(), bytes)).transpose()?;
+        let buffer = direct.map_or_else(|| backend.adopt(source.to_host()?), Ok)?;
+        let storage = Storage::new(device, backend, buffer);
         let out = Tensor::from_storage(storage, kiln_backend::Layout::contiguous(*self.shape()));
         let own = self.device();
         record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_device(own)?)))
+    }
+
+    /// A copy in page-locked memory of the host, which CUDA devices read directly: moving it to one skips a copy. Without
+    /// history.
+    ///
+    /// # Errors
+    /// The tensor is not on the CPU, there is no CUDA device, or memory runs out.
+    pub fn pin_memory(&self) -> Result<Tensor> {
+        const OP: &str = "pin_memory";
+        if self.device() != Device::Cpu {
+            return Err(Error::argument(OP, format!("only tensors of the CPU are pinned, not of {}", self.device())));
+        }
+        let (own, cuda) = (Device::Cpu.backend()?, Device::cuda(0)?.backend()?);
+        let source = crate::no_grad(|| self.contiguous())?;
+        let buffer = source.with_host_bytes(|bytes| {
+            let mut memory = cuda.pinned(bytes.len())?;
+            memory.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+            own.wrap(self.dtype(), self.numel(), memory)
+        });
+        let buffer = buffer.ok_or_else(|| Error::argument(OP, "the tensor has no memory on the host"))??;
+        let storage = Storage::new(Device::Cpu, own, buffer);
+        Ok(Tensor::from_storage(storage, kiln_backend::Layout::contiguous(*self.shape())))
+    }
+
+    /// Whether the tensor lies in page-locked memory.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.read().view().buffer.is_pinned()
+    }
+
+    /// The bytes of a contiguous tensor, if they are host memory.
+    fn with_host_bytes<T>(&self, f: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let reading = self.read();
+        let (start, size) = (reading.layout.offset(), self.dtype().size());
+        let bytes = reading.view().buffer.host_bytes()?;
+        // Of no elements the offset means nothing.
+        let range = if self.numel() == 0 { 0..0 } else { start * size..(start + self.numel()) * size };
+        bytes.get(range).map(f)
     }
 
     /// The values as a vector on the host.

@@ -46,14 +46,15 @@ impl Tensor {
             starts[i].map(|start| (whole.slice(dim, start, start + all[i].dims()[dim], 1), *all[i].layout()))
         })?;
         let shapes: SmallVec<[Shape; 8]> = all.iter().map(|t| *t.shape()).collect();
-        record(out, "CatBackward0", &all, &[], move |ctx| {
+        let out = record(out, "CatBackward0", &all, &[], move |ctx| {
             let grad = ctx.grad()?;
             let part = |i: usize| match starts[i] {
                 Some(start) => grad.narrow(dim, start, shapes[i][dim]),
                 None => Tensor::zeros(shapes[i], grad.options()),
             };
             (0..shapes.len()).map(|i| ctx.when(i, || part(i))).collect()
-        })
+        })?;
+        Ok(out.described("cat", || [("dim", dim.into())]))
     }
 
     /// Tensors of one shape one behind the other along a new dimension `dim` (at most their rank; -1 is

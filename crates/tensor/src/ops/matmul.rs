@@ -28,6 +28,7 @@ impl Tensor {
                     let (grad, a, b) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
                     Ok(smallvec![ctx.when(0, || grad.mul(&b))?, ctx.when(1, || grad.mul(&a))?])
                 })
+                .map(described)
             }
             (2, 1) => {
                 let out = product(a, &b.alias(b.layout().unsqueeze(1)?))?;
@@ -36,11 +37,12 @@ impl Tensor {
                     let (grad, a, b) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
                     Ok(smallvec![ctx.when(0, || grad.unsqueeze(1)?.mul(&b))?, ctx.when(1, || a.t()?.matmul(&grad))?])
                 })
+                .map(described)
             }
             (_, 1) => a.matmul(&b.unsqueeze(1)?)?.squeeze(-1),
             (1, _) => a.unsqueeze(0)?.matmul(b)?.squeeze(-2),
-            (2, 2) => record(product(a, b)?, "MmBackward0", &[a, b], &[a, b], product_gradients),
-            _ => record(product(a, b)?, "BmmBackward0", &[a, b], &[a, b], product_gradients),
+            (2, 2) => record(product(a, b)?, "MmBackward0", &[a, b], &[a, b], product_gradients).map(described),
+            _ => record(product(a, b)?, "BmmBackward0", &[a, b], &[a, b], product_gradients).map(described),
         }
     }
 
@@ -83,6 +85,9 @@ impl Tensor {
     }
 
     /// [`linear`](Tensor::linear) followed by ReLU, in one primitive.
+    ///
+    /// On CUDA the ReLU is cuBLASLt's, which makes 0 of NaN where [`relu`](Tensor::relu) leaves NaN: a network that has
+    /// diverged may show it only behind its last linear layer.
     ///
     /// # Errors
     /// As [`linear`](Tensor::linear).
@@ -131,21 +136,44 @@ impl Tensor {
         let result = out.clone();
         // Each operand's gradient reads the other; ReLU's reads the output.
         let saved: &[&Tensor] = if relu { &[self, weight, &out] } else { &[self, weight] };
-        record(result, name, inputs, saved, move |ctx| {
+        let result = record(result, name, inputs, saved, move |ctx| {
             let mut grad = ctx.grad()?;
             if relu {
                 grad = grad.relu_gradient(&ctx.saved(2)?)?;
             }
-            let mut grads: Grads = smallvec![
-                ctx.when(0, || product(&grad, &ctx.saved(1)?))?,
-                ctx.when(1, || product(&grad.t()?, &ctx.saved(0)?))?
-            ];
+            let of_input = ctx.when(0, || product(&grad, &ctx.saved(1)?))?;
+            if let [_, true, true] = ctx.needs {
+                let (weight, bias) = parameter_gradients(&grad, &ctx.saved(0)?)?;
+                return Ok(smallvec![of_input, Some(weight), Some(bias)]);
+            }
+            let mut grads: Grads = smallvec![of_input, ctx.when(1, || product(&grad.t()?, &ctx.saved(0)?))?];
             if ctx.needs.len() == 3 {
                 grads.push(ctx.when(2, || grad.sum(0))?);
             }
             Ok(grads)
-        })
+        })?;
+        Ok(result.described("linear", || [("relu", relu.into())]))
     }
+}
+
+/// The gradients of weight and bias, in one primitive.
+fn parameter_gradients(grad: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (n, k) = (grad.dims()[1], x.dims()[1]);
+    let bias = Tensor::empty(n, (grad.dtype(), grad.device()))?;
+    let weight = {
+        let (g, x) = (grad.read(), x.read());
+        let mut buffer = bias.0.storage.write();
+        Tensor::compute(grad.device(), grad.dtype(), Shape::new(&[n, k])?, |backend, out| {
+            let bias = kiln_backend::ViewMut { buffer: &mut **buffer, layout: bias.layout() };
+            backend.linear_grad(g.view(), x.view(), out, bias)
+        })?
+    };
+    Ok((weight, bias))
+}
+
+/// For exporters: NumPy's rules of ranks are those of ONNX.
+fn described(out: Tensor) -> Tensor {
+    out.described("matmul", || [])
 }
 
 fn check_operands(a: &Tensor, b: &Tensor) -> Result<()> {

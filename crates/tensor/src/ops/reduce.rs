@@ -44,6 +44,13 @@ impl Plan {
             whole: dims.names_none() && !keepdim,
         })
     }
+
+    /// For exporters: by the shape with all dimensions, and the result's.
+    fn described(&self, out: Tensor, op: &'static str) -> Tensor {
+        let dims = || (0..self.kept.rank()).filter(|&dim| self.mask[dim]).collect::<Vec<_>>();
+        let keepdim = self.out == self.kept;
+        out.described(op, || [("dims", (&dims()[..]).into()), ("keepdim", keepdim.into())])
+    }
 }
 
 /// The result of a reduction of `dtype`.
@@ -125,9 +132,10 @@ impl Tensor {
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let node = if plan.whole { "SumBackward0" } else { "SumBackward1" };
         let (own, kept) = (*self.shape(), plan.kept);
-        record(self.reduce(ReduceOp::Sum, &plan)?, node, &[self], &[], move |ctx| {
+        let out = record(self.reduce(ReduceOp::Sum, &plan)?, node, &[self], &[], move |ctx| {
             Ok(one(ctx.grad()?.reshape(kept)?.expand(own)?))
-        })
+        })?;
+        Ok(plan.described(out, "sum"))
     }
 
     fn mean_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
@@ -135,9 +143,10 @@ impl Tensor {
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let node = if plan.whole { "MeanBackward0" } else { "MeanBackward1" };
         let (own, kept, count) = (*self.shape(), plan.kept, plan.count as f64);
-        record(self.reduce(ReduceOp::Mean, &plan)?, node, &[self], &[], move |ctx| {
+        let out = record(self.reduce(ReduceOp::Mean, &plan)?, node, &[self], &[], move |ctx| {
             Ok(one(ctx.grad()?.div(count)?.reshape(kept)?.expand(own)?))
-        })
+        })?;
+        Ok(plan.described(out, "mean"))
     }
 
     fn any_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {

@@ -36,12 +36,13 @@ impl Tensor {
             backend.softmax(reading.view(), dim, log, out)
         })?;
         drop(reading);
-        record(out.clone(), node, &[self], &[&out], move |ctx| {
+        let y = record(out.clone(), node, &[self], &[&out], move |ctx| {
             let (grad, y) = (ctx.grad()?, ctx.saved(0)?);
             let (g, y_read) = (grad.read(), y.read());
             Ok(one(Tensor::compute(grad.device(), grad.dtype(), *grad.shape(), |backend, out| {
                 backend.softmax_grad(g.view(), y_read.view(), dim, log, out)
             })?))
-        })
+        })?;
+        Ok(y.described(op, || [("dim", dim.into())]))
     }
 }

@@ -69,14 +69,15 @@ impl Tensor {
             Saves::Output => &[&out],
             Saves::Nothing => &[],
         };
-        record(result, node, &[self], saved, move |ctx| {
+        let out = record(result, node, &[self], saved, move |ctx| {
             let grad = ctx.grad()?;
             let saved = if saves == Saves::Nothing { None } else { Some(ctx.saved(0)?) };
             let (g, s) = (grad.read(), saved.as_ref().map(Tensor::read));
             Ok(one(Tensor::compute(grad.device(), grad.dtype(), *grad.shape(), |backend, out| {
                 backend.unary_grad(op, g.view(), s.as_ref().map(|s| s.view()), out)
             })?))
-        })
+        })?;
+        Ok(out.described(op.name(), || []))
     }
 
     /// The gradient of ReLU where this tensor is the incoming one and `output` what ReLU gave.

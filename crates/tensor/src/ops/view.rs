@@ -30,7 +30,11 @@ impl Tensor {
         if self.rank() == 0 {
             return self.view_as("TransposeBackward0", *self.layout(), |ctx| ctx.grad());
         }
-        self.view_as("TransposeBackward0", self.layout().transpose(a, b), move |ctx| ctx.grad()?.transpose(a, b))
+        let layout = self.layout().transpose(a, b);
+        let out = self.view_as("TransposeBackward0", layout, move |ctx| ctx.grad()?.transpose(a, b))?;
+        let mut order: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).collect();
+        order.swap(a, b);
+        Ok(out.described("permute", || [("order", (&order[..]).into())]))
     }
 
     /// The transpose of a matrix; a vector or scalar as it is.
@@ -39,8 +43,11 @@ impl Tensor {
     /// The tensor has more than 2 dimensions.
     pub fn t(&self) -> Result<Tensor> {
         match self.rank() {
-            0 | 1 => self.view_as("TBackward0", *self.layout(), |ctx| ctx.grad()),
-            2 => self.view_as("TBackward0", self.layout().transpose(0, 1), |ctx| ctx.grad()?.t()),
+            0 | 1 => Ok(self.view_as("TBackward0", *self.layout(), |ctx| ctx.grad())?.described("identity", || [])),
+            2 => {
+                let out = self.view_as("TBackward0", self.layout().transpose(0, 1), |ctx| ctx.grad()?.t())?;
+                Ok(out.described("permute", || [("order", (&[1, 0][..]).into())]))
+            }
             _ => Err(Error::shape("t", "at most 2 dimensions", self.shape())),
         }
     }
@@ -74,7 +81,9 @@ impl Tensor {
             let message = format!("{order:?} does not name each of the {rank} dimensions once");
             return Err(Error::argument("permute", message));
         }
-        self.view_as("PermuteBackward0", self.layout().permute(&order), move |ctx| ctx.grad()?.permute(&inverse))
+        let layout = self.layout().permute(&order);
+        let out = self.view_as("PermuteBackward0", layout, move |ctx| ctx.grad()?.permute(&inverse))?;
+        Ok(out.described("permute", || [("order", (&order[..]).into())]))
     }
 
     /// The elements `start..start + len` of a dimension.
@@ -118,9 +127,14 @@ impl Tensor {
         step: usize,
     ) -> Result<Tensor> {
         let shape = *self.shape();
-        self.view_as(name, self.layout().slice(dim, start, end, step), move |ctx| {
+        let out = self.view_as(name, self.layout().slice(dim, start, end, step), move |ctx| {
             place(&shape, &ctx.grad()?, |layout| layout.slice(dim, start, end, step))
-        })
+        })?;
+        // A slice to the end is one whatever the extent is.
+        let end = if end == shape[dim] { i64::MAX } else { end as i64 };
+        Ok(out.described("slice", || {
+            [("dim", dim.into()), ("start", start.into()), ("end", end.into()), ("step", step.into())]
+        }))
     }
 
     /// The elements with this index along a dimension, which is dropped. Negative indices count from the
@@ -140,9 +154,10 @@ impl Tensor {
 
     pub(super) fn select_view(&self, name: &'static str, dim: usize, at: usize) -> Result<Tensor> {
         let shape = *self.shape();
-        self.view_as(name, self.layout().select(dim, at), move |ctx| {
+        let out = self.view_as(name, self.layout().select(dim, at), move |ctx| {
             place(&shape, &ctx.grad()?, |layout| layout.select(dim, at))
-        })
+        })?;
+        Ok(out.described("select", || [("dim", dim.into()), ("index", at.into())]))
     }
 
     /// Without the dimensions of extent 1 among `dims` (`()`: among all); others named are left.
@@ -161,7 +176,7 @@ impl Tensor {
             1 => "SqueezeBackward1",
             _ => "SqueezeBackward2",
         };
-        self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(shape))
+        Ok(self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(shape))?.described("reshape", || []))
     }
 
     /// With a new dimension of extent 1 at position `dim` (at most the rank; -1 is behind the last).
@@ -171,7 +186,8 @@ impl Tensor {
     pub fn unsqueeze(&self, dim: impl Dim) -> Result<Tensor> {
         let dim = dim.resolve("unsqueeze", self.rank() + 1)?;
         let layout = self.layout().unsqueeze(dim)?;
-        self.view_as("UnsqueezeBackward0", layout, move |ctx| ctx.grad()?.squeeze(dim))
+        let out = self.view_as("UnsqueezeBackward0", layout, move |ctx| ctx.grad()?.squeeze(dim))?;
+        Ok(out.described("reshape", || []))
     }
 
     /// The view that repeats extents of 1 up to `shape`; new dimensions come in front, and -1 keeps an
@@ -192,7 +208,8 @@ impl Tensor {
         let shape = extents[..rank].to_shape("expand")?;
         let layout = self.layout().expand("expand", &shape)?;
         let own = *self.shape();
-        self.view_as("ExpandBackward0", layout, move |ctx| ctx.grad()?.sum_to(&own))
+        let out = self.view_as("ExpandBackward0", layout, move |ctx| ctx.grad()?.sum_to(&own))?;
+        Ok(out.described("expand", || []))
     }
 
     /// [`expand`](Tensor::expand) to another tensor's shape.
@@ -243,7 +260,7 @@ impl Tensor {
 
     fn reshaped(&self, name: &'static str, layout: Layout) -> Result<Tensor> {
         let own = *self.shape();
-        self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(own))
+        Ok(self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(own))?.described("reshape", || []))
     }
 
     /// The dimensions `start..=end` merged into one.

@@ -1,0 +1,164 @@
+//! The gradient of the weight: for each pair of channels and each tap a sum over all pixels.
+//!
+//! A product `grad [O, pixels] · seen [K, pixels]ᵀ`, a block of pixels at a time. It is divided by channels of the input,
+//! and where there are few of them also into a fixed number of ranges of pixels, whose sums are added in order: the
+//! division depends on shapes alone, so results do not depend on the number of threads.
+
+use std::ops::Range;
+
+use kiln_backend::Result;
+
+use super::{
+    Compute,
+    image::{Image, gather, runs},
+    taps::Taps,
+};
+use crate::{
+    gemm::{canon::Canon, drive, micro::Kernel, parallel, scratch::with_scratch},
+    par::Shared,
+    pool::Block,
+    stored::Stored,
+};
+
+/// Tasks that there should be, if the shape has room for them.
+const TASKS: usize = 8;
+/// Multiply-adds below which one task does it all.
+const SERIAL: usize = 600_000;
+/// Pixels of a block.
+const PIXELS: usize = 512;
+
+/// Computes one group's gradient and hands rows `[channels * taps]` to `store`, one for each channel of `grad`.
+///
+/// # Safety
+/// The images are readable, and have as many images; `taps` maps every pixel of `grad`.
+pub(super) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
+    kern: &Kernel<T>,
+    grad: Image<*const S>,
+    x: Image<*const S>,
+    taps: &Taps,
+    store: &(dyn Fn(usize, &[T]) + Sync),
+) -> Result<()> {
+    let (rows, columns) = (grad.c, x.c * taps.len());
+    if rows == 0 || columns == 0 {
+        return Ok(());
+    }
+    let pixels = grad.n * grad.area();
+    let work = pixels.saturating_mul(rows).saturating_mul(columns);
+    let tasks = if work < SERIAL { 1 } else { TASKS };
+    let channels = (kern.nc / taps.len()).clamp(1, x.c);
+    let cuts = x.c.div_ceil(channels);
+    // Blocks of pixels end with an image, unless images are small.
+    let area = grad.area().max(1);
+    let (span, block) =
+        if area < PIXELS { (pixels, area * (PIXELS / area)) } else { (area, drive::even(area, PIXELS, 8)) };
+    let per_span = span.div_ceil(block.max(1));
+    let blocks = if pixels == 0 { 0 } else { per_span * (pixels / span) };
+    let ranges = tasks.div_ceil(cuts).min(blocks).max(1);
+    let size = rows * columns;
+    let mut sums = Block::scratch::<T>(size.saturating_mul(ranges))?;
+    let sums = sums.values::<T>();
+    let parts = Shared::new(sums);
+    let threads = if tasks == 1 { 1 } else { rayon::current_num_threads() };
+    parallel::for_each(cuts * ranges, threads, &|i| {
+        let (range, cut) = (i / cuts, i % cuts);
+        let cs = cut * x.c / cuts..(cut + 1) * x.c / cuts;
+        // SAFETY: a task writes its own columns of its own part, and nothing else reads or writes them.
+        let to = unsafe { parts.start().add(range * size + cs.start * taps.len()) };
+        let mut fresh = true;
+        for b in range * blocks / ranges..(range + 1) * blocks / ranges {
+            let start = b / per_span * span;
+            let pixels = start + b % per_span * block..start + ((b % per_span + 1) * block).min(span);
+            // SAFETY: the caller's promise; `to` is this task's.
+            unsafe { add_block(kern, &grad, &x, taps, pixels, cs.clone(), to, columns, !fresh) };
+            fresh = false;
+        }
+        if fresh {
+            for row in 0..rows {
+                // SAFETY: as above.
+                unsafe {
+                    std::slice::from_raw_parts_mut(to.add(row * columns), cs.len() * taps.len()).fill(T::of(0.0))
+                };
+            }
+        }
+    });
+    let sums: &[T] = sums;
+    parallel::for_each(rows, threads, &|row| {
+        if ranges == 1 {
+            return store(row, &sums[row * columns..(row + 1) * columns]);
+        }
+        let mut total = sums[row * columns..(row + 1) * columns].to_vec();
+        for part in 1..ranges {
+            let from = &sums[part * size + row * columns..][..columns];
+            total.iter_mut().zip(from).for_each(|(total, &value)| *total = *total + value);
+        }
+        store(row, &total);
+    });
+    Ok(())
+}
+
+/// Adds what a block of pixels contributes.
+///
+/// # Safety
+/// As [`grad_weight`]; `to` is writable for the channels' columns of every row.
+#[allow(clippy::too_many_arguments)]
+unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
+    kern: &Kernel<T>,
+    grad: &Image<*const S>,
+    x: &Image<*const S>,
+    taps: &Taps,
+    pixels: Range<usize>,
+    channels: Range<usize>,
+    to: *mut T,
+    columns: usize,
+    accumulate: bool,
+) {
+    let (n, rows, lanes, area) = (pixels.len(), grad.c, channels.len() * taps.len(), grad.area());
+    let runs = runs(grad.h, grad.w, pixels.clone());
+    let one_image = pixels.start / area == (pixels.end - 1) / area;
+    let in_place = S::DIRECT && one_image && grad.is_flat();
+    with_scratch::<T, _>(lanes * n + if in_place { 0 } else { rows * n }, |seen| {
+        // SAFETY: the scratch has a line for every lane, and one for every row if they are staged; the rest is the
+        // caller's promise.
+        unsafe {
+            for lane in 0..lanes {
+                taps.line(x, channels.start + lane / taps.len(), lane % taps.len(), &runs, seen.add(lane * n));
+            }
+            let (a, a_row, a_k) = if in_place {
+                let first = grad.ptr.offset(grad.at(pixels.start / area, 0, 0, 0));
+                // `DIRECT` says that S is T.
+                let first = first.offset((pixels.start % area) as isize * grad.step()).cast::<T>();
+                (first, grad.strides[1], grad.step())
+            } else {
+                let stage = seen.add(lanes * n);
+                for row in 0..rows {
+                    let mut to = stage.add(row * n);
+                    for run in &runs {
+                        let from = grad.ptr.offset(grad.at(run.n, row, run.y, run.x));
+                        gather(from, grad.strides[3], run.len, to);
+                        to = to.add(run.len);
+                    }
+                }
+                (stage.cast_const(), n as isize, 1)
+            };
+            let canon = Canon {
+                rows,
+                lanes,
+                k: n,
+                a,
+                a_row,
+                a_k,
+                b: seen.cast_const(),
+                b_k: 1,
+                b_lane: n as isize,
+                c: to,
+                c_row: columns as isize,
+                c_lane: 1,
+                load_c: accumulate,
+                bias: core::ptr::null(),
+                bias_on_rows: false,
+                relu: false,
+            };
+            drive::part::<T, T>(&canon, kern, (0, rows), (0, lanes), None);
+        }
+    });
+}

@@ -1,0 +1,104 @@
+//! What an operation costs on the host before the driver has it: Kiln's checks, the allocator, the parameters. The
+//! driver and cuBLASLt are ones that do nothing, so no GPU is needed.
+//!
+//! `cargo bench -p kiln-cuda --features kernels --bench launch`
+
+use std::{
+    env,
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use criterion::Criterion;
+use kiln_backend::*;
+
+/// Set in the process that measures.
+const INSIDE: &str = "KILN_BENCH_NULL_DRIVER";
+
+fn main() -> ExitCode {
+    if env::var_os(INSIDE).is_some() {
+        measure();
+        return ExitCode::SUCCESS;
+    }
+    let folder = tempfile::tempdir().expect("a folder for the driver that does nothing");
+    let driver = folder.path().join("libcuda.so.1");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/launch/null_driver.rs");
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut compile = Command::new(rustc);
+    compile.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-o"]).arg(&driver).arg(source);
+    assert!(compile.status().is_ok_and(|status| status.success()), "the driver that does nothing does not compile");
+    std::fs::copy(&driver, folder.path().join("libcublasLt.so.12")).expect("a second copy");
+    let inside = Command::new(env::current_exe().expect("this program"))
+        .args(env::args_os().skip(1))
+        .env("KILN_CUDA_PATH", folder.path())
+        .env(INSIDE, "1")
+        .status();
+    if inside.is_ok_and(|status| status.success()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A tensor of `f32` on the device.
+struct Tensor {
+    buffer: Box<dyn Buffer>,
+    layout: Layout,
+}
+
+impl Tensor {
+    fn new(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
+        let layout = Layout::contiguous(Shape::new(dims).expect("few dimensions"));
+        Tensor { buffer: on.alloc(dtype, layout.numel()).expect("memory that is not real"), layout }
+    }
+
+    fn view(&self) -> View<'_> {
+        View { buffer: &*self.buffer, layout: &self.layout }
+    }
+
+    fn view_mut(&mut self) -> ViewMut<'_> {
+        ViewMut { buffer: &mut *self.buffer, layout: &self.layout }
+    }
+}
+
+fn measure() {
+    let on = kiln_cuda::backend(0).expect("a build with kernels, and the driver that does nothing");
+    let tensor = |dims: &[usize]| Tensor::new(on, DType::F32, dims);
+    let (x, mut out) = (tensor(&[64, 512]), tensor(&[64, 512]));
+    let (w, bias, turned) = (tensor(&[512, 512]), tensor(&[512]), tensor(&[512, 64]));
+    let (mut grad_w, mut grad_b, mut sum) = (tensor(&[512, 512]), tensor(&[512]), tensor(&[1, 512]));
+    let rows = bias.layout.expand("bench", out.layout.shape()).expect("a row for each");
+    let across = turned.layout.transpose(0, 1);
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut group = criterion.benchmark_group("host cost of an operation");
+    group.bench_function("allocate and free", |b| b.iter(|| on.alloc(DType::F32, 64 * 512)));
+    group.bench_function("relu", |b| b.iter(|| on.unary(UnaryOp::Relu, x.view(), out.view_mut())));
+    group.bench_function("add, a row to each", |b| {
+        let row = View { buffer: &*bias.buffer, layout: &rows };
+        b.iter(|| on.binary(BinaryOp::Add, Operand::Tensor(x.view()), Operand::Tensor(row), out.view_mut()));
+    });
+    group.bench_function("copy of a transposed matrix", |b| {
+        let turned = View { buffer: &*turned.buffer, layout: &across };
+        b.iter(|| on.copy(turned, out.view_mut()));
+    });
+    group.bench_function("sum of rows", |b| b.iter(|| on.reduce(ReduceOp::Sum, x.view(), sum.view_mut())));
+    group.bench_function("linear with bias and relu", |b| {
+        b.iter(|| on.linear(x.view(), w.view(), Some(bias.view()), true, out.view_mut()));
+    });
+    group.bench_function("linear's gradients", |b| {
+        b.iter(|| on.linear_grad(x.view(), x.view(), grad_w.view_mut(), grad_b.view_mut()));
+    });
+    let labels = Tensor::new(on, DType::I64, &[64, 1]);
+    let logits = tensor(&[64, 10, 1]);
+    let (mut loss, mut lse, mut total) = (tensor(&[]), tensor(&[64, 1]), tensor(&[]));
+    let rule = ClassLoss {
+        input: ClassLossInput::Logits,
+        reduction: Reduction::Mean,
+        ignore_index: -100,
+        label_smoothing: 0.0,
+    };
+    group.bench_function("cross-entropy", |b| {
+        b.iter(|| {
+            let (loss, lse, total) = (loss.view_mut(), lse.view_mut(), total.view_mut());
+            on.class_loss(&rule, logits.view(), labels.view(), None, loss, lse, total)
+        });
+    });
+    group.finish();
+    criterion.final_summary();
+}

@@ -1,0 +1,138 @@
+//! From layouts to what cuDNN takes: dense images and filters, all of them with the channels first or all with the
+//! channels last.
+
+use kiln_backend::{Conv2d, DType, Layout};
+
+/// The order of an image's dimensions in memory. cuDNN calls them NCHW and NHWC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Format {
+    ChannelsFirst,
+    ChannelsLast,
+}
+
+impl Format {
+    /// The steps of a dense tensor of these extents.
+    pub(crate) fn strides(self, [_, c, h, w]: [usize; 4]) -> [usize; 4] {
+        match self {
+            Format::ChannelsFirst => [c * h * w, h * w, w, 1],
+            Format::ChannelsLast => [h * w * c, 1, w * c, c],
+        }
+    }
+
+    /// Whether a tensor lies densely in this order. The step of an extent of 1 is free.
+    fn fits(self, layout: &Layout) -> bool {
+        let Ok(dims) = <[usize; 4]>::try_from(layout.dims()) else { return false };
+        let strides = self.strides(dims);
+        (0..4).all(|dim| dims[dim] == 1 || layout.strides()[dim] == strides[dim] as isize)
+    }
+
+    /// The order that makes the fewest copies of these operands, and which of them it copies. With as many copies
+    /// either way, the order of the first operand counts.
+    pub(crate) fn of<const N: usize>(operands: [&Layout; N]) -> (Format, [bool; N]) {
+        let copies = |format: Format| operands.map(|layout| !format.fits(layout));
+        let (first, last) = (copies(Format::ChannelsFirst), copies(Format::ChannelsLast));
+        let count = |copies: &[bool; N]| copies.iter().filter(|&&copy| copy).count();
+        let is_last = match count(&first).cmp(&count(&last)) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => first[0] && !last[0],
+            std::cmp::Ordering::Greater => true,
+        };
+        if is_last { (Format::ChannelsLast, last) } else { (Format::ChannelsFirst, first) }
+    }
+}
+
+/// Which of the three computations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    Forward,
+    /// With a bias and ReLU, by one call.
+    ForwardBiasRelu,
+    GradInput,
+    GradWeight,
+}
+
+/// Everything that the choice of an algorithm depends on. Images are `[N, C, H, W]`, filters `[O, C / groups, kh, kw]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Problem {
+    pub(crate) direction: Direction,
+    pub(crate) dtype: DType,
+    /// Factors of `f32` may be rounded to TensorFloat-32.
+    pub(crate) tf32: bool,
+    /// Only algorithms that give the same bits each time.
+    pub(crate) deterministic: bool,
+    /// Algorithms are timed before one is chosen.
+    pub(crate) benchmark: bool,
+    pub(crate) format: Format,
+    pub(crate) x: [usize; 4],
+    pub(crate) w: [usize; 4],
+    pub(crate) y: [usize; 4],
+    pub(crate) rule: Conv2d,
+}
+
+/// The library counts in 32 bits, and refuses tensors of more elements than that.
+const MOST_ELEMENTS: usize = i32::MAX as usize;
+
+impl Problem {
+    /// How many images one call may take; 0 if not even one.
+    pub(crate) fn images_a_call(&self) -> usize {
+        let image = |dims: [usize; 4]| dims[1..].iter().product::<usize>().max(1);
+        MOST_ELEMENTS / image(self.x).max(image(self.y))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_backend::Shape;
+
+    use super::*;
+
+    fn layout(dims: [usize; 4], order: [usize; 4]) -> Layout {
+        let mut inverse = [0; 4];
+        order.iter().enumerate().for_each(|(i, &dim)| inverse[dim] = i);
+        let permuted = order.map(|dim| dims[dim]);
+        Layout::contiguous(Shape::new(&permuted).unwrap()).permute(&inverse)
+    }
+
+    const FIRST: [usize; 4] = [0, 1, 2, 3];
+    const LAST: [usize; 4] = [0, 2, 3, 1];
+
+    #[test]
+    fn the_order_is_that_of_most_operands() {
+        let (x, w) = ([2, 3, 5, 4], [6, 3, 3, 3]);
+        let (first, last) = (layout(x, FIRST), layout(x, LAST));
+        assert_eq!(first.dims(), last.dims());
+        let (filter, filter_last) = (layout(w, FIRST), layout(w, LAST));
+        assert_eq!(Format::of([&first, &filter]), (Format::ChannelsFirst, [false, false]));
+        assert_eq!(Format::of([&last, &filter_last]), (Format::ChannelsLast, [false, false]));
+        assert_eq!(Format::of([&last, &filter]), (Format::ChannelsLast, [false, true]));
+        assert_eq!(Format::of([&first, &filter_last]), (Format::ChannelsFirst, [false, true]));
+        assert_eq!(Format::of([&first.flip(3), &filter_last]), (Format::ChannelsLast, [true, false]));
+        assert_eq!(Format::of([&first, &filter_last, &last]), (Format::ChannelsLast, [true, false, false]));
+        // One channel is in both orders at once.
+        let grey = layout([2, 1, 5, 4], FIRST);
+        assert_eq!(Format::of([&grey, &layout([6, 1, 3, 3], LAST)]), (Format::ChannelsFirst, [false, false]));
+        assert_eq!(Format::of([&grey, &filter_last]), (Format::ChannelsLast, [false, false]));
+        // A slice of the batch is dense, one of the channels is not.
+        assert_eq!(Format::of([&first.slice(0, 1, 2, 1)]), (Format::ChannelsFirst, [false]));
+        assert_eq!(Format::of([&first.slice(1, 0, 2, 1)]), (Format::ChannelsFirst, [true]));
+    }
+
+    #[test]
+    fn large_batches_are_cut() {
+        let problem = |x, y| Problem {
+            direction: Direction::Forward,
+            dtype: DType::F32,
+            tf32: false,
+            deterministic: false,
+            benchmark: false,
+            format: Format::ChannelsFirst,
+            x,
+            w: [64, 3, 3, 3],
+            y,
+            rule: Conv2d::default(),
+        };
+        assert_eq!(problem([1000, 3, 224, 224], [1000, 64, 222, 222]).images_a_call(), 680);
+        assert_eq!(problem([2, 1, 1 << 16, 1 << 16], [2, 64, 1, 1]).images_a_call(), 0);
+        assert_eq!(problem([2, 0, 4, 4], [2, 64, 4, 4]).images_a_call(), (i32::MAX as usize) / 1024);
+    }
+}

@@ -1,0 +1,125 @@
+//! Pooling: windows and the numbering of images.
+
+use kiln_backend::{Error, Pool2d, PoolDivisor, Result};
+
+use super::{Dim, Grid, Pool, PoolAxis};
+
+/// Places in the input stay below this, whatever a window asks for.
+const FARTHEST: usize = 1 << 60;
+
+impl PoolAxis {
+    /// `None` if a stride, dilation or kernel is 0, or a window ends beyond all numbers.
+    fn new(pool: &Pool2d, axis: usize, input: usize, output: usize) -> Option<PoolAxis> {
+        let extent = |n: usize| Dim::new(n as u64);
+        let near = |n: Option<usize>| n.filter(|&n| n < FARTHEST);
+        let (kernel, stride, padding, dilation) = match *pool {
+            Pool2d::Window { kernel, stride, padding, dilation } => {
+                (kernel[axis], stride[axis], padding[axis], dilation[axis])
+            }
+            Pool2d::Adaptive => {
+                near(output.checked_add(1)?.checked_mul(input.checked_add(1)?))?;
+                (0, 1, 0, 1)
+            }
+        };
+        if stride == 0 || dilation == 0 || (kernel == 0 && *pool != Pool2d::Adaptive) {
+            return None;
+        }
+        let reach = near(kernel.checked_mul(dilation))?;
+        near(output.checked_mul(stride)?.checked_add(reach)?.checked_add(padding))?;
+        near(input.checked_add(padding)?.checked_add(stride)?.checked_add(output))?;
+        let (input, output) = (extent(input), extent(output));
+        let (stride, dilation) = (extent(stride), extent(dilation));
+        Some(PoolAxis { input, output, stride, dilation, kernel: kernel as i64, padding: padding as i64 })
+    }
+}
+
+impl Pool {
+    /// Neighbours in memory are neighbouring channels.
+    pub const CHANNELS_LAST: u32 = 2;
+
+    /// A pooling of images of `input` extents to `output` extents (`[N, C, H, W]`). What is numbered is the output, or
+    /// `backward` the input, in the order of its `strides`.
+    ///
+    /// # Errors
+    /// The windows are not possible.
+    pub fn new(
+        op: &'static str,
+        pool: &Pool2d,
+        [input, output]: [[usize; 4]; 2],
+        backward: bool,
+        strides: [i64; 4],
+    ) -> Result<Pool> {
+        let axis = |axis| {
+            let impossible = || Error::argument(op, format!("{pool:?} does not fit an input of {input:?}"));
+            PoolAxis::new(pool, axis, input[axis + 2], output[axis + 2]).ok_or_else(impossible)
+        };
+        let [n, c, h, w] = if backward { input } else { output };
+        let numel = (n * c * h * w) as u64;
+        let last = c > 1 && strides[1].unsigned_abs() < strides[3].unsigned_abs();
+        let dims = if last { [c, w, h] } else { [w, h, c] }.map(|extent| Dim::new(extent as u64));
+        let wide = if numel >= 1 << 31 { Grid::<1>::WIDE } else { 0 };
+        Ok(Pool {
+            numel,
+            flags: wide | if last { Self::CHANNELS_LAST } else { 0 },
+            divisor: 0,
+            dims,
+            axes: [axis(0)?, axis(1)?],
+            input: [0; 4],
+            output: [0; 4],
+            indices: [0; 4],
+            fixed: 0,
+        })
+    }
+
+    /// For an average.
+    #[must_use]
+    pub fn divided(self, divisor: PoolDivisor) -> Pool {
+        let (divisor, fixed) = match divisor {
+            PoolDivisor::WithPadding => (0, 0),
+            PoolDivisor::Inside => (1, 0),
+            PoolDivisor::Fixed(number) => (2, number),
+        };
+        Pool { divisor, fixed, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_numbered_as_memory_runs() {
+        let sides = [[2, 3, 8, 9], [2, 3, 4, 5]];
+        let planes = Pool::new("t", &Pool2d::Adaptive, sides, false, [60, 20, 5, 1]).unwrap();
+        assert_eq!((planes.numel, planes.flags, planes.dims.map(|d| d.extent)), (120, 0, [5, 4, 3]));
+        let pixels = Pool::new("t", &Pool2d::Adaptive, sides, true, [216, 1, 27, 3]).unwrap();
+        assert_eq!((pixels.numel, pixels.flags), (432, Pool::CHANNELS_LAST));
+        assert_eq!(pixels.dims.map(|d| d.extent), [3, 9, 8]);
+    }
+
+    #[test]
+    fn windows_that_cannot_be_are_errors() {
+        let sides = [[1, 1, 8, 8], [1, 1, 4, 4]];
+        let window = |kernel, stride, padding, dilation| Pool2d::Window {
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: [padding; 2],
+            dilation: [dilation; 2],
+        };
+        let try_one = |pool: Pool2d| Pool::new("t", &pool, sides, false, [0; 4]);
+        assert!(try_one(window(2, 2, 0, 1)).is_ok());
+        for bad in [
+            window(0, 2, 0, 1),
+            window(2, 0, 0, 1),
+            window(2, 2, 0, 0),
+            window(usize::MAX, 2, 0, 1),
+            window(2, usize::MAX, 0, 1),
+            window(2, 2, usize::MAX, 1),
+            window(1 << 40, 2, 0, 1 << 40),
+        ] {
+            assert!(try_one(bad).is_err(), "{bad:?}");
+        }
+        let huge = [[1, 1, 1 << 40, 1], [1, 1, 1 << 40, 1]];
+        assert!(Pool::new("t", &Pool2d::Adaptive, huge, false, [0; 4]).is_err());
+    }
+}

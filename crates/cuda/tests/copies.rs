@@ -1,0 +1,129 @@
+//! Batches that arrive on the stream of copies: none is overwritten too early, none is read too soon, and memory is used
+//! again.
+//!
+//! Needs a device, as `against_cpu.rs` does.
+
+#![cfg(feature = "kernels")]
+
+use kiln_backend::*;
+use parking_lot::Mutex;
+
+const SIZES: [usize; 3] = [300_000, 40_000, 1_500_000];
+
+/// Memory figures are those of the device, whoever uses it.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// `x + number`, on the device, and what is in it.
+fn add(on: &dyn Backend, x: &dyn Buffer, number: f64) -> Box<dyn Buffer> {
+    let layout = Layout::contiguous(Shape::new(&[x.len()]).unwrap());
+    let mut out = on.alloc(DType::F32, x.len()).unwrap();
+    let (x, to) = (View { buffer: x, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout });
+    on.binary(BinaryOp::Add, Operand::Tensor(x), Operand::Scalar(Scalar::Float(number)), to).unwrap();
+    out
+}
+
+fn values(on: &dyn Backend, x: &dyn Buffer) -> Vec<f32> {
+    f32::read_vec(x.len(), |bytes| on.download(x, 0, bytes)).unwrap()
+}
+
+fn batch(step: usize, size: usize) -> Vec<f32> {
+    (0..size).map(|i| ((i * 31 + step * 977) % 4096) as f32).collect()
+}
+
+#[test]
+fn batches_travel_beside_the_work_and_share_memory() {
+    let _alone = ALONE.lock();
+    let device = match kiln_cuda::backend(0) {
+        Ok(device) => device,
+        Err(error) => {
+            assert!(std::env::var_os("KILN_REQUIRE_DEVICE").is_none(), "{error}");
+            return;
+        }
+    };
+    let before = device.memory_stats().allocated;
+    let steps = 12;
+    // Results are read at the end, so nothing waits in between; inputs are dropped while work on them is queued.
+    let mut results = Vec::new();
+    // The first memory that batches arrive in was another tensor's, which queued work reads.
+    for size in SIZES {
+        let layout = Layout::contiguous(Shape::new(&[size]).unwrap());
+        let mut read = device.alloc(DType::F32, size).unwrap();
+        let to = ViewMut { buffer: &mut *read, layout: &layout };
+        device.ramp(Ramp { start: Scalar::Float(0.0), step: Scalar::Float(31.0) }, to).unwrap();
+        results.push((0, size, add(device, &*read, 0.0)));
+    }
+    for step in 0..steps {
+        for size in SIZES {
+            let x = device.adopt(HostVec::F32(batch(step, size))).unwrap();
+            let y = add(device, &*x, 1.0);
+            drop(x);
+            results.push((step, size, add(device, &*y, step as f64)));
+        }
+    }
+    for (size, (.., result)) in SIZES.into_iter().zip(results.drain(..SIZES.len())) {
+        let want: Vec<f32> = (0..size).map(|i| i as f32 * 31.0).collect();
+        assert!(values(device, &*result) == want, "{size} elements before all batches");
+    }
+    for (step, size, result) in &results {
+        let want: Vec<f32> = batch(*step, *size).iter().map(|v| v + 1.0 + *step as f32).collect();
+        assert!(values(device, &**result) == want, "step {step}, {size} elements");
+    }
+    // What has arrived and was dropped is no tensor's memory any more.
+    let allocated = results.iter().map(|(_, size, _)| size * 4).sum::<usize>();
+    assert!((allocated..allocated + allocated / 20).contains(&(device.memory_stats().allocated - before)));
+    drop(results);
+    assert_eq!(device.memory_stats().allocated, before);
+
+    // A loop that keeps nothing asks the driver for no memory after its first steps.
+    let mut asked = Vec::new();
+    for step in 0..steps {
+        let x = device.adopt(HostVec::F32(batch(step, SIZES[0]))).unwrap();
+        assert!(values(device, &*add(device, &*x, 0.0)) == batch(step, SIZES[0]), "step {step}");
+        asked.push(device.memory_stats().system_allocations);
+    }
+    assert_eq!(asked[1], asked[steps - 1]);
+
+    // Idle memory goes back with the rest.
+    device.synchronize().unwrap();
+    device.empty_cache();
+    let stats = device.memory_stats();
+    assert_eq!(stats.allocated, before);
+    assert!(stats.reserved <= 2 << 20, "{stats:?}"); // the segment of the device's own record
+}
+
+#[test]
+fn page_locked_memory_is_read_directly() {
+    let _alone = ALONE.lock();
+    let Ok(device) = kiln_cuda::backend(0) else {
+        assert!(std::env::var_os("KILN_REQUIRE_DEVICE").is_none());
+        return;
+    };
+    let mut addresses = std::collections::BTreeSet::new();
+    for step in 0..6 {
+        // One of less than a page, and one above the size from which copies have a stream of their own.
+        for size in [100, 50_000] {
+            let wanted = batch(step, size);
+            let mut memory = device.pinned(size * 4).unwrap();
+            assert_eq!(memory.bytes().as_ptr().align_offset(64), 0);
+            for (place, value) in memory.bytes_mut().chunks_exact_mut(4).zip(&wanted) {
+                place.copy_from_slice(&value.to_ne_bytes());
+            }
+            let x = device.import(DType::F32, &memory.bytes()[..size * 4]).unwrap();
+            // The memory is the host's again.
+            memory.bytes_mut().fill(0xff);
+            assert!(values(device, &*add(device, &*x, 0.0)) == wanted, "step {step}, {size} elements");
+            addresses.insert(memory.bytes().as_ptr() as usize);
+        }
+    }
+    assert_eq!(addresses.len(), 2, "pages are locked once");
+    // The CPU's tensors can lie there.
+    let memory = device.pinned(10).unwrap();
+    let mut buffer = kiln_cpu::backend().wrap(DType::U8, 10, memory).unwrap();
+    assert!(buffer.is_pinned());
+    buffer.host_bytes_mut().unwrap().copy_from_slice(b"0123456789");
+    let x = device.import(DType::U8, buffer.host_bytes().unwrap()).unwrap();
+    drop(buffer);
+    assert_eq!(u8::read_vec(10, |bytes| device.download(&*x, 0, bytes)).unwrap(), b"0123456789");
+    assert!(device.import(DType::F32, &[]).unwrap().is_empty());
+    assert!(device.pinned(0).unwrap().bytes().len() >= 64);
+}

@@ -1,0 +1,103 @@
+//! Text and numbers as the opcodes of protocol 0 write them.
+
+use std::borrow::Cow;
+
+/// A quoted Python string literal, as `repr` writes it.
+pub(crate) fn quoted(line: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let inside = match line.trim_ascii_end() {
+        [b'\'', inside @ .., b'\''] | [b'"', inside @ .., b'"'] => inside,
+        _ => return None,
+    };
+    if !inside.contains(&b'\\') {
+        return Some(Cow::Borrowed(inside));
+    }
+    let mut out = Vec::with_capacity(inside.len());
+    let mut rest = inside;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        let (&escape, tail) = rest.split_first()?;
+        rest = tail;
+        match escape {
+            b'n' => out.push(b'\n'),
+            b'r' => out.push(b'\r'),
+            b't' => out.push(b'\t'),
+            b'\\' | b'\'' | b'"' => out.push(escape),
+            b'x' => {
+                out.push(hex(rest, 2)? as u8);
+                rest = &rest[2..];
+            }
+            _ => return None,
+        }
+    }
+    Some(Cow::Owned(out))
+}
+
+/// Python's "raw-unicode-escape": Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
+pub(crate) fn raw_unicode(line: &[u8]) -> Option<String> {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        let digits = match (byte, rest.first()) {
+            (b'\\', Some(b'u')) => 4,
+            (b'\\', Some(b'U')) => 8,
+            _ => {
+                out.push(char::from(byte));
+                continue;
+            }
+        };
+        out.push(char::from_u32(hex(&rest[1..], digits)?)?);
+        rest = &rest[1 + digits..];
+    }
+    Some(out)
+}
+
+fn hex(bytes: &[u8], digits: usize) -> Option<u32> {
+    let digits = bytes.get(..digits).filter(|d| d.iter().all(u8::is_ascii_hexdigit))?;
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// A number in decimal, perhaps with the `L` that Python 2 put behind long ones.
+pub(crate) fn number<T: std::str::FromStr>(line: &[u8]) -> Option<T> {
+    let text = std::str::from_utf8(line).ok()?.trim();
+    text.strip_suffix('L').unwrap_or(text).parse().ok()
+}
+
+/// Two's complement, least byte first; no bytes are 0.
+pub(crate) fn long(bytes: &[u8]) -> Option<i128> {
+    let negative = bytes.last().is_some_and(|&top| top >= 0x80);
+    let mut wide = [if negative { 0xff } else { 0 }; 16];
+    wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(i128::from_le_bytes(wide))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals() {
+        assert_eq!(quoted(b"'ab'").unwrap(), &b"ab"[..]);
+        assert_eq!(quoted(br#""a\'\x00\xff\n\\""#).unwrap(), &b"a'\x00\xff\n\\"[..]);
+        for bad in [&b"ab"[..], b"'", b"'ab", br"'\", br"'\x0'", br"'\q'", br"'\x+1'"] {
+            assert_eq!(quoted(bad), None, "{bad:?}");
+        }
+        assert_eq!(raw_unicode(b"a\\u20ac\xe9\\U0001f600\\").unwrap(), "a\u{20ac}\u{e9}\u{1f600}\\");
+        assert_eq!((raw_unicode(b"\\u20a"), raw_unicode(b"\\ud800")), (None, None));
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(
+            (number::<i128>(b"-12L"), number::<f64>(b"1e3"), number::<i128>(b"x")),
+            (Some(-12), Some(1e3), None)
+        );
+        assert_eq!((long(b""), long(b"\xff"), long(b"\xff\x00")), (Some(0), Some(-1), Some(255)));
+        assert_eq!(long(&0x1950_a86a_20f9_469c_fc6c_i128.to_le_bytes()[..10]), Some(0x1950_a86a_20f9_469c_fc6c));
+        assert_eq!(long(&[1; 17]), None);
+    }
+}

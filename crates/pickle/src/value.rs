@@ -1,0 +1,240 @@
+//! What a pickle holds, and how it is looked at.
+
+use std::borrow::Cow;
+
+/// Number of a node; the same number is the same Python object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(pub(crate) u32);
+
+/// One Python object.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is what its name says
+pub enum Node<'a> {
+    None,
+    Bool(bool),
+    Int(i128),
+    Float(f64),
+    Text(Cow<'a, str>),
+    /// `bytes`, `bytearray`, or a `str` of Python 2.
+    Bytes(Cow<'a, [u8]>),
+    Tuple(Vec<Id>),
+    List(Vec<Id>),
+    /// In the order in which they were put in; of equal keys the last counts.
+    Dict(Vec<(Id, Id)>),
+    Set(Vec<Id>),
+    /// A class or function by its module and name.
+    Global(Box<(Cow<'a, str>, Cow<'a, str>)>),
+    /// What calling a class or function would make.
+    Object(Box<Object>),
+    /// An object that is kept outside the pickle, by what names it there.
+    Persistent(Id),
+}
+
+/// A call that was not made.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// A [`Node::Global`].
+    pub callable: Id,
+    /// A [`Node::Tuple`].
+    pub arguments: Id,
+    /// What `__setstate__` would get.
+    pub state: Option<Id>,
+    /// What `append` would get.
+    pub items: Vec<Id>,
+    /// What `__setitem__` would get.
+    pub pairs: Vec<(Id, Id)>,
+}
+
+/// A pickle that has been read.
+#[derive(Clone, Debug)]
+pub struct Pickle<'a> {
+    pub(crate) nodes: Vec<Node<'a>>,
+    pub(crate) root: Id,
+    pub(crate) consumed: usize,
+}
+
+impl<'a> Pickle<'a> {
+    /// The object that was pickled.
+    #[must_use]
+    pub fn root(&self) -> Value<'_> {
+        self.value(self.root)
+    }
+
+    /// The number of bytes that were read: another pickle may follow.
+    #[must_use]
+    pub fn consumed(&self) -> usize {
+        self.consumed
+    }
+
+    /// All objects, in the order in which they were made.
+    pub fn values(&self) -> impl Iterator<Item = Value<'_>> {
+        (0..self.nodes.len()).map(|i| self.value(Id(i as u32)))
+    }
+
+    fn value(&self, id: Id) -> Value<'_> {
+        Value { pickle: self, id }
+    }
+
+    fn node(&self, id: Id) -> &Node<'a> {
+        // Only the machine makes numbers, and never forgets a node.
+        &self.nodes[id.0 as usize]
+    }
+}
+
+/// One object of a pickle.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'p> {
+    pub(crate) pickle: &'p Pickle<'p>,
+    id: Id,
+}
+
+impl<'p> Value<'p> {
+    /// The object's number.
+    #[must_use]
+    pub fn id(self) -> Id {
+        self.id
+    }
+
+    /// The object itself.
+    #[must_use]
+    pub fn node(self) -> &'p Node<'p> {
+        self.pickle.node(self.id)
+    }
+
+    fn at(self, id: Id) -> Value<'p> {
+        Value { id, ..self }
+    }
+
+    /// Whether it is `None`.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        matches!(self.node(), Node::None)
+    }
+
+    /// A truth value.
+    #[must_use]
+    pub fn bool(self) -> Option<bool> {
+        if let Node::Bool(value) = self.node() { Some(*value) } else { None }
+    }
+
+    /// An integer that fits.
+    #[must_use]
+    pub fn int(self) -> Option<i64> {
+        if let Node::Int(value) = self.node() { i64::try_from(*value).ok() } else { None }
+    }
+
+    /// An integer that is a size.
+    #[must_use]
+    pub fn size(self) -> Option<usize> {
+        self.int().and_then(|value| value.try_into().ok())
+    }
+
+    /// A float.
+    #[must_use]
+    pub fn float(self) -> Option<f64> {
+        if let Node::Float(value) = self.node() { Some(*value) } else { None }
+    }
+
+    /// A string; one of Python 2 as UTF-8, or else as Latin-1.
+    #[must_use]
+    pub fn text(self) -> Option<Cow<'p, str>> {
+        match self.node() {
+            Node::Text(text) => Some(Cow::Borrowed(text)),
+            Node::Bytes(bytes) => Some(match std::str::from_utf8(bytes) {
+                Ok(text) => Cow::Borrowed(text),
+                Err(_) => Cow::Owned(bytes.iter().map(|&b| char::from(b)).collect()),
+            }),
+            _ => None,
+        }
+    }
+
+    /// `bytes`, also as Python 3 writes them in old protocols (`_codecs.encode(text, "latin1")`, if that was
+    /// allowed), and `bytearray`.
+    #[must_use]
+    pub fn bytes(self) -> Option<Cow<'p, [u8]>> {
+        if let Node::Bytes(bytes) = self.node() {
+            return Some(Cow::Borrowed(bytes));
+        }
+        let (class, arguments) = self.call()?;
+        match (class, &arguments[..]) {
+            (("builtins" | "__builtin__", "bytearray" | "bytes"), []) => Some(Cow::Borrowed(&[])),
+            (("builtins" | "__builtin__", "bytearray"), [inside]) if inside.id != self.id => {
+                if let Node::Bytes(bytes) = inside.node() { Some(Cow::Borrowed(bytes)) } else { None }
+            }
+            (("_codecs", "encode"), [text, coding]) if coding.text()? == "latin1" => {
+                let Node::Text(text) = text.node() else { return None };
+                text.chars().map(|c| u8::try_from(c).ok()).collect::<Option<Vec<u8>>>().map(Cow::Owned)
+            }
+            _ => None,
+        }
+    }
+
+    /// The elements of a list, tuple or set.
+    #[must_use]
+    pub fn items(self) -> Option<impl ExactSizeIterator<Item = Value<'p>> + Clone> {
+        match self.node() {
+            Node::Tuple(items) | Node::List(items) | Node::Set(items) => Some(items.iter().map(move |&i| self.at(i))),
+            _ => None,
+        }
+    }
+
+    /// Keys and values of a dict, or of what is filled like one (`OrderedDict`).
+    #[must_use]
+    pub fn pairs(self) -> Option<impl ExactSizeIterator<Item = (Value<'p>, Value<'p>)> + Clone> {
+        let pairs = match self.node() {
+            Node::Dict(pairs) => pairs,
+            Node::Object(object) => &object.pairs,
+            _ => return None,
+        };
+        Some(pairs.iter().map(move |&(k, v)| (self.at(k), self.at(v))))
+    }
+
+    /// The value of a string key in a dict.
+    #[must_use]
+    pub fn get(self, key: &str) -> Option<Value<'p>> {
+        let mut found = None;
+        for (name, value) in self.pairs()? {
+            if name.text().is_some_and(|name| name == key) {
+                found = Some(value);
+            }
+        }
+        found
+    }
+
+    /// Module and name of a class or function.
+    #[must_use]
+    pub fn global(self) -> Option<(&'p str, &'p str)> {
+        if let Node::Global(global) = self.node() { Some((&global.0, &global.1)) } else { None }
+    }
+
+    /// The call that would make the object.
+    #[must_use]
+    pub fn object(self) -> Option<&'p Object> {
+        if let Node::Object(object) = self.node() { Some(object) } else { None }
+    }
+
+    /// What is called, by module and name, and its arguments.
+    #[must_use]
+    pub fn call(self) -> Option<((&'p str, &'p str), Vec<Value<'p>>)> {
+        let object = self.object()?;
+        Some((self.at(object.callable).global()?, self.at(object.arguments).items()?.collect()))
+    }
+
+    /// What `__setstate__` would get.
+    #[must_use]
+    pub fn state(self) -> Option<Value<'p>> {
+        Some(self.at(self.object()?.state?))
+    }
+
+    /// The elements appended to an object, as to a `deque`.
+    #[must_use]
+    pub fn appended(self) -> Option<impl ExactSizeIterator<Item = Value<'p>> + Clone> {
+        self.object().map(|object| object.items.iter().map(move |&i| self.at(i)))
+    }
+
+    /// What names an object outside the pickle.
+    #[must_use]
+    pub fn persistent(self) -> Option<Value<'p>> {
+        if let Node::Persistent(id) = self.node() { Some(self.at(*id)) } else { None }
+    }
+}

@@ -1,0 +1,199 @@
+//! Writing down what a function of tensors does: for exporters.
+//!
+//! A trace is made where the tape is: every operation that can be recorded is noted, whether its inputs require
+//! gradients or not, with what [`Tensor::described`] adds about it.
+
+use std::{borrow::Cow, cell::RefCell, collections::HashSet, sync::Arc};
+
+use kiln_backend::{Result, Scalar};
+
+use crate::{Tensor, storage::Storage};
+
+thread_local! {
+    static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
+}
+
+/// One operation of a [`Trace`].
+#[derive(Clone)]
+pub struct Step {
+    /// What it is to an exporter, e.g. `softmax`; `None` if the operation does not say.
+    pub op: Option<&'static str>,
+    /// The name of its node on the tape.
+    pub node: Cow<'static, str>,
+    /// Its operands that are tensors, in the order of the node's inputs.
+    pub inputs: Vec<Tensor>,
+    /// Its result.
+    pub output: Tensor,
+    /// The version of the result's memory: another one now means that it was changed in place.
+    pub version: u32,
+    /// What else it is told, by name.
+    pub attributes: Vec<(&'static str, Attribute)>,
+}
+
+/// An argument of an operation that is no tensor.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // each is what its name says
+pub enum Attribute {
+    Int(i64),
+    Float(f64),
+    Ints(Vec<i64>),
+    Text(&'static str),
+}
+
+macro_rules! attribute {
+    ($($ty:ty: |$v:ident| $make:expr;)*) => {$(
+        impl From<$ty> for Attribute {
+            fn from($v: $ty) -> Attribute { $make }
+        }
+    )*};
+}
+attribute! {
+    i64: |v| Attribute::Int(v);
+    usize: |v| Attribute::Int(i64::try_from(v).unwrap_or(i64::MAX));
+    bool: |v| Attribute::Int(v.into());
+    f64: |v| Attribute::Float(v);
+    &[usize]: |v| Attribute::Ints(v.iter().map(|&v| i64::try_from(v).unwrap_or(i64::MAX)).collect());
+    &'static str: |v| Attribute::Text(v);
+    Scalar: |v| if v.is_float() { Attribute::Float(v.to_f64()) } else { Attribute::Int(v.to_i64()) };
+}
+
+/// What a function did.
+#[derive(Default)]
+pub struct Trace {
+    steps: Vec<Step>,
+    /// The memory of all tensors made meanwhile, held so that no address comes again.
+    made: Vec<Arc<Storage>>,
+    addresses: HashSet<usize>,
+}
+
+impl Trace {
+    /// The operations in their order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Whether the tensor's memory was made while the function ran. If no step has such a tensor as its output, it
+    /// came from an operation that no tape records (a comparison, `argmax`, `detach`), or it was made of numbers.
+    #[must_use]
+    pub fn made(&self, tensor: &Tensor) -> bool {
+        self.addresses.contains(&(Arc::as_ptr(&tensor.0.storage) as usize))
+    }
+}
+
+impl std::fmt::Debug for Trace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.steps.iter().map(|step| &step.node)).finish()
+    }
+}
+
+/// Runs `f` and writes down the operations of this thread. While it runs, reading values
+/// ([`to_vec`](Tensor::to_vec), [`item`](Tensor::item)) of what it computes is an error: what was done next
+/// would hold for these values only. Every tensor that is made keeps its memory until the trace is dropped.
+///
+/// A trace inside a trace is the inner one's alone.
+///
+/// # Errors
+/// What `f` returns.
+pub fn trace<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
+    /// Puts the outer trace back, also when `f` panics.
+    struct Restore(Option<Trace>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            TRACE.replace(self.0.take());
+        }
+    }
+    let restore = Restore(TRACE.replace(Some(Trace::default())));
+    let result = f();
+    let trace = TRACE.take().unwrap_or_default();
+    drop(restore);
+    Ok((result?, trace))
+}
+
+fn with(f: impl FnOnce(&mut Trace)) {
+    TRACE.with_borrow_mut(|trace| {
+        if let Some(trace) = trace {
+            f(trace);
+        }
+    });
+}
+
+/// Notes an operation.
+pub(crate) fn note(node: &Cow<'static, str>, inputs: &[&Tensor], output: &Tensor) {
+    with(|trace| {
+        let inputs = inputs.iter().map(|&t| t.clone()).collect();
+        let (output, version) = (output.clone(), output.version());
+        trace.steps.push(Step { op: None, node: node.clone(), inputs, output, version, attributes: Vec::new() });
+    });
+}
+
+/// Notes new memory.
+pub(crate) fn note_storage(storage: &Arc<Storage>) {
+    with(|trace| {
+        trace.made.push(storage.clone());
+        trace.addresses.insert(Arc::as_ptr(storage) as usize);
+    });
+}
+
+/// Whether reading the tensor's values now would hide them from the trace that is being made.
+pub(crate) fn hides(tensor: &Tensor) -> bool {
+    TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| trace.made(tensor)))
+}
+
+impl Tensor {
+    /// Says what the operation that has just made this tensor is to an exporter. `attributes` is called only
+    /// while a trace is made.
+    pub(crate) fn described<const N: usize>(
+        self,
+        op: &'static str,
+        attributes: impl FnOnce() -> [(&'static str, Attribute); N],
+    ) -> Tensor {
+        with(|trace| {
+            if let Some(step) = trace.steps.last_mut().filter(|step| step.output.is_same(&self)) {
+                step.op = Some(op);
+                step.attributes = attributes().into();
+            }
+        });
+        self
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    #[test]
+    fn operations_are_noted_with_their_arguments() -> Result<()> {
+        let w = Tensor::new(&[[1f32, 2.], [3., 4.]], Device::Cpu)?;
+        let ((x, y), trace) = trace(|| {
+            let x = Tensor::ones([3, 2], Device::Cpu)?;
+            let y = x.linear_relu(&w, None)?.softmax(-1)?.sub(1.5)?;
+            Ok((x, y))
+        })?;
+        let steps = trace.steps();
+        let ops: Vec<_> = steps.iter().map(|s| s.op.unwrap()).collect();
+        assert_eq!(ops, ["linear", "softmax", "sub"]);
+        assert_eq!(steps[0].attributes, [("relu", Attribute::Int(1))]);
+        assert_eq!(steps[1].attributes, [("dim", Attribute::Int(1))]);
+        assert_eq!(steps[2].attributes, [("rhs", Attribute::Float(1.5))]);
+        assert!(steps[0].inputs[0].is_same(&x) && steps[0].inputs[1].is_same(&w) && steps[2].output.is_same(&y));
+        assert!(trace.made(&x) && !trace.made(&w));
+        assert!(!y.requires_grad() && y.grad_fn().is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn values_are_not_read_in_a_trace_and_errors_end_it() -> Result<()> {
+        let x = Tensor::ones(2, Device::Cpu)?;
+        let message = trace(|| x.add(1)?.to_vec::<f32>()).unwrap_err().to_string();
+        assert!(message.contains("trace"), "{message}");
+        assert_eq!(x.add(1)?.to_vec::<f32>()?, [2., 2.]);
+        let (_, outer) = trace(|| {
+            trace(|| x.exp())?;
+            x.sin()
+        })?;
+        assert_eq!(outer.steps().len(), 1);
+        Ok(())
+    }
+}

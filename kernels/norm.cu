@@ -1,0 +1,238 @@
+// Batch and layer normalisation: statistics of groups of elements, and what follows from them. Where a group is large
+// several teams share it: a first launch leaves their parts, and each team of the second adds them up, in one order.
+#include "groups.cuh"
+#include "real.cuh"
+
+FAMILY(norm);
+FAMILY(norm_grad);
+
+// Count, mean and squared distances from it, of a few elements exactly and merged as by Chan, Golub & LeVeque, "Updating
+// formulae and a pairwise algorithm for computing sample variances", 1979: no large squares are ever subtracted.
+template <typename R>
+struct Moments {
+    R count, mean, squares;
+};
+
+template <typename R>
+__device__ inline Moments<R> merge(Moments<R> a, Moments<R> b) {
+    if (b.count == R(0)) return a;
+    if (a.count == R(0)) return b;
+    R count = a.count + b.count, distance = b.mean - a.mean, share = b.count / count;
+    return Moments<R>{count, a.mean + distance * share, a.squares + b.squares + distance * distance * a.count * share};
+}
+
+template <typename T>
+__device__ inline Moments<Compute<T>> moments(const Groups& p, const Team& team, const Part& part, const T* x) {
+    typedef Compute<T> R;
+    Moments<R> total = {R(0), R(0), R(0)};
+    walk<T>(p, team, part, [&](uint64_t, int count, const Offsets<3>(&places)[AT_ONCE<T>]) {
+        R values[AT_ONCE<T>], sum = R(0), squares = R(0);
+#pragma unroll
+        for (int k = 0; k < AT_ONCE<T>; ++k) values[k] = k < count ? load(x[part.at[0] + places[k].at[0]]) : R(0);
+#pragma unroll
+        for (int k = 0; k < AT_ONCE<T>; ++k) sum += values[k];
+        R share = count == 4 ? R(0.25) : count == 3 ? R(1.0 / 3) : count == 2 ? R(0.5) : R(1), mean = sum * share;
+#pragma unroll
+        for (int k = 0; k < AT_ONCE<T>; ++k) {
+            R distance = k < count ? values[k] - mean : R(0);
+            squares += distance * distance;
+        }
+        total = merge(total, Moments<R>{(R)count, mean, squares});
+    });
+    return total;
+}
+
+template <typename T>
+__device__ inline void norm(const Norm& p, const T* x, const T* weight, const T* bias, T* out, Compute<T>* mean,
+                            Compute<T>* inv_std, Compute<T>* running_mean, Compute<T>* running_var,
+                            Moments<Compute<T>>* partial) {
+    typedef Compute<T> R;
+    __shared__ Moments<R> shared[256];
+    const Groups& groups = p.groups;
+    Team team = team_of(groups.lanes);
+    uint64_t tasks = parts_of(groups), step = (uint64_t)gridDim.x * team.teams;
+    bool inside = p.flags & NORM_AFFINE_INSIDE;
+    for (uint64_t first = (uint64_t)blockIdx.x * team.teams; first < tasks; first += step) {
+        Part part = part_of(groups, first + team.index);
+        int64_t group = (int64_t)part.group;
+        R center = R(0), scale = R(0);
+        if (groups.stage == GROUPS_GIVEN) {
+            if (part.busy) {
+                center = mean[group * p.vectors[2]];
+                scale = R(1) / real::sqrt(inv_std[group * p.vectors[3]] + (R)p.eps);
+            }
+        } else {
+            Moments<R> own = {R(0), R(0), R(0)};
+            if (groups.stage == REDUCE_SECOND) {
+                const Moments<R>* from = partial + part.group * groups.splits;
+                for (uint64_t s = team.lane; part.busy && s < groups.splits; s += team.size) own = merge(own, from[s]);
+            } else {
+                own = moments(groups, team, part, x);
+            }
+            own = fold_team(team, shared, own, merge<R>);
+            bool writes = part.busy && team.lane == 0;
+            if (groups.stage == REDUCE_FIRST) {
+                if (writes) partial[part.group * groups.splits + part.split] = own;
+                continue;
+            }
+            R count = (R)groups.inner.numel;
+            center = own.mean;
+            scale = R(1) / real::sqrt(own.squares / count + (R)p.eps);
+            if (writes && part.split == 0) {
+                mean[group * p.vectors[2]] = center;
+                inv_std[group * p.vectors[3]] = scale;
+                if (running_mean) {
+                    R move = (R)p.momentum, stay = (R)(1.0 - p.momentum);
+                    R& kept_mean = running_mean[group * p.vectors[4]];
+                    R& kept_var = running_var[group * p.vectors[5]];
+                    kept_mean = stay * kept_mean + move * center;
+                    kept_var = stay * kept_var + move * (own.squares / (count - R(1)));
+                }
+            }
+        }
+        R w = R(1), b = R(0);
+        if (!inside && part.busy) {
+            if (weight) w = load(weight[group * p.vectors[0]]);
+            if (bias) b = load(bias[group * p.vectors[1]]);
+        }
+        walk<T>(groups, team, part, [&](uint64_t i, int count, const Offsets<3>(&places)[AT_ONCE<T>]) {
+            R values[AT_ONCE<T>];
+#pragma unroll
+            for (int k = 0; k < AT_ONCE<T>; ++k) values[k] = k < count ? load(x[part.at[0] + places[k].at[0]]) : R(0);
+#pragma unroll
+            for (int k = 0; k < AT_ONCE<T>; ++k) {
+                if (k < count) {
+                    R scaled = (values[k] - center) * scale;
+                    if (inside) {
+                        int64_t place = (int64_t)(i + (uint64_t)k * team.size);
+                        if (weight) scaled = scaled * load(weight[place * p.vectors[0]]);
+                        if (bias) scaled = scaled + load(bias[place * p.vectors[1]]);
+                    } else {
+                        scaled = scaled * w + b;
+                    }
+                    out[part.at[1] + places[k].at[1]] = store<T>(scaled);
+                }
+            }
+        });
+    }
+}
+
+// Sums of the incoming gradient, and of its products with the normalised input.
+template <typename R>
+struct Sums {
+    R grad, product;
+};
+
+template <typename R>
+__device__ inline Sums<R> add(Sums<R> a, Sums<R> b) {
+    return Sums<R>{a.grad + b.grad, a.product + b.product};
+}
+
+// An element's gradient (with the scale, where that is the element's own) and its normalised input.
+template <typename T>
+struct Pairs {
+    typedef Compute<T> R;
+    const Norm& p;
+    const T* grad;
+    const T* x;
+    const T* weight;  // null where the scale is the group's
+    const R* mean;    // of this group, or of the elements
+    const R* inv_std;
+    R center, scale;  // of the group
+
+    __device__ void read(const Part& part, const Team& team, uint64_t i, int count, const Offsets<3> (&places)[AT_ONCE<T>],
+                         R (&g)[AT_ONCE<T>], R (&z)[AT_ONCE<T>]) const {
+#pragma unroll
+        for (int k = 0; k < AT_ONCE<T>; ++k) {
+            g[k] = k < count ? load(grad[part.at[2] + places[k].at[2]]) : R(0);
+            z[k] = k < count ? load(x[part.at[0] + places[k].at[0]]) : R(0);
+        }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE<T>; ++k) {
+            int64_t place = (int64_t)(i + (uint64_t)k * team.size);
+            if (p.flags & NORM_STATS_INSIDE) {
+                if (k < count) z[k] = (z[k] - mean[place * p.vectors[2]]) * inv_std[place * p.vectors[3]];
+            } else {
+                z[k] = k < count ? (z[k] - center) * scale : R(0);
+            }
+            if (weight && k < count) g[k] = g[k] * load(weight[place * p.vectors[0]]);
+        }
+    }
+};
+
+template <typename T>
+__device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const T* weight, const Compute<T>* mean,
+                                 const Compute<T>* inv_std, T* out, T* weight_grad, T* bias_grad,
+                                 Sums<Compute<T>>* partial) {
+    typedef Compute<T> R;
+    __shared__ Sums<R> shared[256];
+    const Groups& groups = p.groups;
+    Team team = team_of(groups.lanes);
+    uint64_t tasks = parts_of(groups), step = (uint64_t)gridDim.x * team.teams;
+    bool inside = p.flags & NORM_AFFINE_INSIDE;
+    // For the sums alone one team a group will do.
+    if (groups.stage == REDUCE_SECOND && !out) tasks = groups.count.extent;
+    for (uint64_t first = (uint64_t)blockIdx.x * team.teams; first < tasks; first += step) {
+        Part part = part_of(groups, first + team.index);
+        int64_t group = (int64_t)part.group;
+        Pairs<T> pairs = {p, grad, x, inside ? weight : nullptr, mean, inv_std, R(0), R(0)};
+        if (!(p.flags & NORM_STATS_INSIDE) && part.busy) {
+            pairs.center = mean[group * p.vectors[2]];
+            pairs.scale = inv_std[group * p.vectors[3]];
+        }
+        Sums<R> sums = {R(0), R(0)};
+        if (groups.stage != GROUPS_GIVEN) {
+            if (groups.stage == REDUCE_SECOND) {
+                const Sums<R>* from = partial + part.group * groups.splits;
+                for (uint64_t s = team.lane; part.busy && s < groups.splits; s += team.size) sums = add(sums, from[s]);
+            } else {
+                walk<T>(groups, team, part, [&](uint64_t i, int count, const Offsets<3>(&places)[AT_ONCE<T>]) {
+                    R g[AT_ONCE<T>], z[AT_ONCE<T>];
+                    pairs.read(part, team, i, count, places, g, z);
+                    Sums<R> batch = {R(0), R(0)};
+#pragma unroll
+                    for (int k = 0; k < AT_ONCE<T>; ++k) batch = add(batch, Sums<R>{g[k], g[k] * z[k]});
+                    sums = add(sums, batch);
+                });
+            }
+            sums = fold_team(team, shared, sums, add<R>);
+            bool writes = part.busy && team.lane == 0;
+            if (groups.stage == REDUCE_FIRST) {
+                if (writes) partial[part.group * groups.splits + part.split] = sums;
+                continue;
+            }
+            if (writes && part.split == 0) {
+                if (weight_grad) weight_grad[group * p.vectors[4]] = store<T>(sums.product);
+                if (bias_grad) bias_grad[group * p.vectors[1]] = store<T>(sums.grad);
+            }
+        }
+        if (!out) continue;
+        R factor = pairs.scale;
+        if (weight && !inside && part.busy) factor = factor * load(weight[group * p.vectors[0]]);
+        R count = (R)groups.inner.numel;
+        R shift = p.flags & NORM_CONSTANT ? R(0) : sums.grad / count;
+        R slope = p.flags & NORM_CONSTANT ? R(0) : sums.product / count;
+        walk<T>(groups, team, part, [&](uint64_t i, int count, const Offsets<3>(&places)[AT_ONCE<T>]) {
+            R g[AT_ONCE<T>], z[AT_ONCE<T>];
+            pairs.read(part, team, i, count, places, g, z);
+#pragma unroll
+            for (int k = 0; k < AT_ONCE<T>; ++k) {
+                R slant = p.flags & NORM_CONSTANT ? g[k] : (g[k] - shift) - z[k] * slope;
+                if (k < count) out[part.at[1] + places[k].at[1]] = store<T>(slant * factor);
+            }
+        });
+    }
+}
+
+#define NORM(name, T)                                                                                              \
+    KERNEL norm_groups_##name(BY_VALUE Norm p, const T* x, const T* weight, const T* bias, T* out,                 \
+                              Compute<T>* mean, Compute<T>* inv_std, Compute<T>* running_mean,                     \
+                              Compute<T>* running_var, Moments<Compute<T>>* partial) {                             \
+        norm<T>(p, x, weight, bias, out, mean, inv_std, running_mean, running_var, partial);                       \
+    }                                                                                                              \
+    KERNEL norm_grad_groups_##name(BY_VALUE Norm p, const T* grad, const T* x, const T* weight,                    \
+                                   const Compute<T>* mean, const Compute<T>* inv_std, T* out, T* weight_grad,      \
+                                   T* bias_grad, Sums<Compute<T>>* partial) {                                      \
+        norm_grad<T>(p, grad, x, weight, mean, inv_std, out, weight_grad, bias_grad, partial);                     \
+    }
+FOR_FLOAT(NORM)
