@@ -41,7 +41,8 @@ pub fn build() -> Result<(), String> {
         return Err(errors.join("\n"));
     }
     let mut done = done.into_inner().unwrap_or_default();
-    done.sort_by(|a, b| a.table.cmp(&b.table));
+    // The framework's first.
+    done.sort_by(|a, b| (a.test, &a.table).cmp(&(b.test, &b.table)));
     let registry = out.join("registry.cpp");
     write_if_changed(&registry, &registry_text(&done))?;
     let mut library = base();
@@ -66,16 +67,16 @@ fn base() -> cc::Build {
     build
 }
 
-/// The framework's kernels (those of another checkout, if `KILN_SIM_KERNELS` names its folder), and with the feature
-/// `test-kernels` those of this crate's tests.
+/// The kernels of this crate's tests, planted faults among them. They are always there, because a second build for
+/// them would cost minutes.
+const TESTS: &str = "tests/kernels";
+
+/// The framework's kernels (those of another checkout, if `KILN_SIM_KERNELS` names its folder), and the tests'.
 fn sources() -> Result<Vec<PathBuf>, String> {
     println!("cargo::rerun-if-env-changed=KILN_SIM_KERNELS");
-    let mut folders = vec![env::var_os("KILN_SIM_KERNELS").map_or_else(|| "../../kernels".into(), PathBuf::from)];
-    if env::var_os("CARGO_FEATURE_TEST_KERNELS").is_some() {
-        folders.push(PathBuf::from("tests/kernels"));
-    }
+    let own = env::var_os("KILN_SIM_KERNELS").map_or_else(|| "../../kernels".into(), PathBuf::from);
     let mut files = Vec::new();
-    for folder in folders {
+    for folder in [own, TESTS.into()] {
         println!("cargo::rerun-if-changed={}", folder.display());
         let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         for entry in entries {
@@ -91,6 +92,8 @@ fn sources() -> Result<Vec<PathBuf>, String> {
 
 #[derive(Clone)]
 struct Built {
+    /// Whether it is one of the tests'.
+    test: bool,
     table: String,
     object: PathBuf,
 }
@@ -130,7 +133,7 @@ fn compile(file: &Path, out: &Path) -> Result<Built, String> {
             return Err(name(&String::from_utf8_lossy(&output.stderr)));
         }
     }
-    Ok(Built { table, object })
+    Ok(Built { test: file.starts_with(TESTS), table, object })
 }
 
 fn registry_text(built: &[Built]) -> String {
@@ -138,8 +141,9 @@ fn registry_text(built: &[Built]) -> String {
     let rows: String = built.iter().map(|built| format!("    &{},\n", built.table)).collect();
     format!(
         "#include \"engine.h\"\n{declarations}const SimTable *const sim_tables[] = {{\n{rows}    nullptr,\n}};\n\
-         const size_t sim_table_count = {};\n",
-        built.len()
+         const size_t sim_table_count = {};\nconst size_t sim_framework_table_count = {};\n",
+        built.len(),
+        built.iter().filter(|built| !built.test).count()
     )
 }
 

@@ -63,13 +63,15 @@ struct SimFault {
 // until the next launch.
 struct SimOutcome {
     const SimRange *reads, *writes;
-    size_t read_count, write_count;
+    const SimRange *first_reads;  // what was read before this launch had written it
+    size_t read_count, write_count, first_read_count;
     const SimFault *faults;
     size_t fault_count;
 };
 
 extern const SimTable *const sim_tables[];
 extern const size_t sim_table_count;
+extern const size_t sim_framework_table_count;  // those that are not of the simulator's own tests
 
 void sim_run(const SimLaunch *launch, SimOutcome *outcome);
 

@@ -117,18 +117,23 @@ size_t add_slot(const void *key, size_t bytes, size_t alignment, const char *nam
 
 // --- global memory ---
 
-// One bit per byte: which bytes of a page the launch has read and written.
+// One bit per byte: which bytes of a page the launch has read and written, and which it has read before it wrote them.
+enum { READ, WRITTEN, READ_FIRST };
 struct Page {
-    uint64_t bits[2][64];
+    uint64_t bits[3][64];
 };
 
 const SimRange *live;
 size_t live_count;
 SimRange last_live{1, 0};
 std::unordered_map<uint64_t, Page> pages;
-uint64_t last_page_index = ~0ull;
-Page *last_page = nullptr;
-std::vector<SimRange> ranges[2];
+// The pages that were used last, because a kernel goes through several tensors at once.
+struct Recent {
+    uint64_t index = ~0ull;
+    Page *page = nullptr;
+};
+Recent recent[64];
+std::vector<SimRange> ranges[3];
 
 bool find_live(uint64_t begin, uint64_t end) {
     if (begin >= last_live.begin && end <= last_live.end) return true;
@@ -142,12 +147,15 @@ bool find_live(uint64_t begin, uint64_t end) {
 void mark(uint64_t address, uint32_t size, bool write) {
     for (uint64_t at = address, end = address + size; at < end;) {
         const uint64_t index = at >> 12;
-        if (index != last_page_index) {
-            last_page_index = index;
-            last_page = &pages[index];
-        }
+        // Tensors of a size that is a power of two must not all meet in one place.
+        Recent &cached = recent[(index ^ index >> 6 ^ index >> 12) & 63];
+        if (cached.index != index) cached = {index, &pages[index]};
         const uint32_t bit = at & 63, count = uint32_t(std::min<uint64_t>(end - at, 64 - bit));
-        last_page->bits[write][(at >> 6) & 63] |= (count == 64 ? ~0ull : ((1ull << count) - 1)) << bit;
+        const uint64_t bits = (count == 64 ? ~0ull : ((1ull << count) - 1)) << bit;
+        const size_t word = (at >> 6) & 63;
+        auto &of = cached.page->bits;
+        of[write][word] |= bits;
+        if (!write) of[READ_FIRST][word] |= bits & ~of[WRITTEN][word];
         at += count;
     }
 }
@@ -209,12 +217,12 @@ void race_check(uint64_t address, uint32_t size, bool write, bool atomic) {
     }
 }
 
-void collect(std::vector<SimRange> &out, const std::vector<uint64_t> &order, bool write) {
+void collect(std::vector<SimRange> &out, const std::vector<uint64_t> &order, int which) {
     out.clear();
     for (uint64_t index : order) {
         const Page &page = pages[index];
         for (uint32_t word = 0; word < 64; ++word) {
-            uint64_t bits = page.bits[write][word];
+            uint64_t bits = page.bits[which][word];
             const uint64_t base = (index << 12) + word * 64;
             while (bits) {
                 const int begin = std::countr_zero(bits);
@@ -270,7 +278,7 @@ void begin_accesses(const SimLaunch &launch) {
     pages.clear();
     watch_races = launch.races != 0;
     global_shadow.clear();
-    last_page_index = ~0ull;
+    std::fill(std::begin(recent), std::end(recent), Recent{});
     shared = {reinterpret_cast<uint64_t>(shared_bytes), SHARED_BYTES};
 }
 
@@ -278,11 +286,13 @@ void finish_accesses(SimOutcome &outcome) {
     std::vector<uint64_t> order;
     for (const auto &page : pages) order.push_back(page.first);
     std::sort(order.begin(), order.end());
-    for (int write = 0; write < 2; ++write) collect(ranges[write], order, write);
+    for (int which = READ; which <= READ_FIRST; ++which) collect(ranges[which], order, which);
     outcome.reads = ranges[0].data();
     outcome.read_count = ranges[0].size();
     outcome.writes = ranges[1].data();
     outcome.write_count = ranges[1].size();
+    outcome.first_reads = ranges[2].data();
+    outcome.first_read_count = ranges[2].size();
 }
 
 void begin_block(uint32_t dynamic) {

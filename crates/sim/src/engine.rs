@@ -55,8 +55,10 @@ struct RawFault {
 struct RawOutcome {
     reads: *const Range,
     writes: *const Range,
+    first_reads: *const Range,
     read_count: usize,
     write_count: usize,
+    first_read_count: usize,
     faults: *const RawFault,
     fault_count: usize,
 }
@@ -65,6 +67,7 @@ unsafe extern "C" {
     // An array that a null pointer ends.
     static sim_tables: [*const Table; 1];
     static sim_table_count: usize;
+    static sim_framework_table_count: usize;
     fn sim_run(launch: *const Launch, outcome: *mut RawOutcome);
     fn sim_reserve(bytes: usize) -> u64;
     fn sim_protect(address: u64, bytes: usize, mode: i32) -> i32;
@@ -79,14 +82,16 @@ unsafe impl Sync for Kernel {}
 impl Kernel {
     /// The kernel of this name.
     pub fn find(name: &str) -> Option<&'static Kernel> {
-        Kernel::all().find(|kernel| kernel.name().to_bytes() == name.as_bytes())
+        // SAFETY: a constant.
+        Kernel::of(unsafe { sim_table_count }).find(|kernel| kernel.name().to_bytes() == name.as_bytes())
     }
 
-    fn all() -> impl Iterator<Item = &'static Kernel> {
-        // SAFETY: `build.rs` writes `sim_table_count` tables, whose pointers are to constants of the program, as are
+    /// Those of the first tables.
+    fn of(tables: usize) -> impl Iterator<Item = &'static Kernel> {
+        // SAFETY: `build.rs` writes as many tables as it counts, whose pointers are to constants of the program, as are
         // those from each kernel to the next.
         unsafe {
-            let tables = std::slice::from_raw_parts((&raw const sim_tables).cast::<*const Table>(), sim_table_count);
+            let tables = std::slice::from_raw_parts((&raw const sim_tables).cast::<*const Table>(), tables);
             tables.iter().flat_map(|table| {
                 std::iter::successors((*(**table).first).as_ref(), |kernel: &&Kernel| kernel.next.as_ref())
             })
@@ -111,9 +116,12 @@ impl Kernel {
     }
 }
 
-/// The names of all kernels that this build has.
+/// The names of the framework's kernels that this build has.
 pub fn kernel_names() -> Vec<String> {
-    Kernel::all().map(|kernel| kernel.name().to_string_lossy().into_owned()).collect()
+    // SAFETY: a constant.
+    Kernel::of(unsafe { sim_framework_table_count })
+        .map(|kernel| kernel.name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Something that went wrong in a kernel.
@@ -129,6 +137,8 @@ pub struct Fault {
 pub struct Outcome {
     pub reads: Vec<Range>,
     pub writes: Vec<Range>,
+    /// What it read before it wrote it.
+    pub first_reads: Vec<Range>,
     pub faults: Vec<Fault>,
 }
 
@@ -140,18 +150,21 @@ pub unsafe fn run(launch: &Launch) -> Outcome {
     let mut raw = RawOutcome {
         reads: std::ptr::null(),
         writes: std::ptr::null(),
+        first_reads: std::ptr::null(),
         read_count: 0,
         write_count: 0,
+        first_read_count: 0,
         faults: std::ptr::null(),
         fault_count: 0,
     };
     // SAFETY: the caller's promise. The engine is used by one thread at a time: the world's lock is held.
     unsafe { sim_run(launch, &raw mut raw) };
     // SAFETY: the engine hands out arrays of these lengths, which live until the next launch.
-    let (reads, writes, faults) = unsafe {
+    let (reads, writes, first_reads, faults) = unsafe {
         (
             copied(raw.reads, raw.read_count),
             copied(raw.writes, raw.write_count),
+            copied(raw.first_reads, raw.first_read_count),
             std::slice::from_raw_parts(
                 if raw.fault_count == 0 { std::ptr::NonNull::dangling().as_ptr() } else { raw.faults },
                 raw.fault_count,
@@ -169,7 +182,7 @@ pub unsafe fn run(launch: &Launch) -> Outcome {
             text: unsafe { CStr::from_ptr(fault.text.as_ptr()) }.to_string_lossy().into_owned(),
         })
         .collect();
-    Outcome { reads, writes, faults }
+    Outcome { reads, writes, first_reads, faults }
 }
 
 /// # Safety

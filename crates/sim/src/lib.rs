@@ -13,6 +13,8 @@ mod engine;
 #[cfg(feature = "device")]
 mod history;
 #[cfg(feature = "device")]
+mod intervals;
+#[cfg(feature = "device")]
 mod memory;
 #[cfg(feature = "device")]
 mod module;

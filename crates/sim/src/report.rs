@@ -27,6 +27,8 @@ pub enum Kind {
     SharedSize,
     /// A read of shared memory that nobody has written.
     SharedUninitialised,
+    /// A read of device memory that nobody has written.
+    Uninitialised,
     /// Two accesses to global memory by threads of one launch that nothing orders.
     GlobalRace,
     /// What C++ does not define.
@@ -58,6 +60,7 @@ impl Kind {
             Kind::Trap => "trap",
             Kind::SharedSize => "too much shared memory",
             Kind::SharedUninitialised => "uninitialised shared memory",
+            Kind::Uninitialised => "uninitialised memory",
             Kind::GlobalRace => "race in global memory",
             Kind::Undefined => "undefined behaviour",
             Kind::Unordered => "unordered access",
@@ -126,7 +129,9 @@ counts! {
     to_host "bytes to host",
     /// `cuMemset…` calls.
     fills "fills",
-    /// Calls that waited for the device.
+    /// Calls that waited for an event.
+    event_waits "event waits",
+    /// Calls that waited for all that a stream, or the device, had to do.
     synchronisations "synchronisations",
     /// Allocations of device memory.
     allocations "device allocations",

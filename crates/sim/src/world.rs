@@ -8,7 +8,8 @@ use crate::blas::Blas;
 use crate::clock::{Clock, Moment};
 use crate::engine::{self, Access, Range};
 use crate::history::{History, Touch};
-use crate::memory::{Memory, busy_pages};
+use crate::intervals::Intervals;
+use crate::memory::{Home, Memory, busy_pages};
 use crate::module::{Function, Module};
 use crate::profile::Profile;
 use crate::report::{self, Kind, Report};
@@ -47,6 +48,8 @@ pub struct World {
     /// The error that every call returns from now on.
     pub sticky: Option<Status>,
     history: History,
+    /// Bytes of device memory that something has written since they were allocated.
+    written: Intervals,
     uses: Vec<Use>,
     watched: Vec<(u64, usize)>,
     next_handle: usize,
@@ -90,6 +93,7 @@ impl World {
             pool_threshold: 0,
             sticky: None,
             history: History::default(),
+            written: Intervals::default(),
             uses: Vec::new(),
             watched: Vec::new(),
             next_handle: 0x5100_0000,
@@ -119,6 +123,7 @@ impl World {
         self.functions.clear();
         self.limits.clear();
         self.history = History::default();
+        self.written = Intervals::default();
         self.sticky = None;
     }
 
@@ -157,7 +162,7 @@ impl World {
 
     fn note_use(&mut self, address: u64, bytes: usize, host_may: Access, moment: Moment, text: String) {
         let Some(allocation) = self.memory.find(address, bytes) else { return };
-        if allocation.home != crate::memory::Home::Pinned {
+        if allocation.home != Home::Pinned {
             return;
         }
         if let Some((begin, bytes)) = busy_pages(&allocation, address, bytes) {
@@ -212,7 +217,7 @@ impl World {
 
     fn execute(&mut self, mut operation: Operation) {
         self.unwatch();
-        let (reads, writes) = match &mut operation.work {
+        let (reads, writes, first_reads) = match &mut operation.work {
             Work::Kernel(work) => {
                 let seed = self.streams.draw();
                 self.report.kernel(&operation.name);
@@ -226,15 +231,17 @@ impl World {
                         self.sticky = Some(sticky_status(fault.kind));
                     }
                 }
-                (outcome.reads, outcome.writes)
+                (outcome.reads, outcome.writes, Some(outcome.first_reads))
             }
             other => {
-                let ranges = other.ranges();
+                let (reads, writes) = other.ranges();
                 self.perform(&operation.name, &mut operation.work);
-                ranges
+                (reads, writes, None)
             }
         };
         self.compare(&operation, &reads, &writes);
+        self.look_for_unwritten(&operation.name, first_reads.as_ref().unwrap_or(&reads));
+        writes.into_iter().for_each(|range| self.written.insert(range));
         self.streams.finish(operation.moment);
         if self.sticky.is_some() {
             self.streams.abandon();
@@ -270,7 +277,7 @@ impl World {
             Work::Product(product) => unsafe { crate::blas::compute::run(product) },
             Work::Free(address) => {
                 if let Some(allocation) = self.memory.free(*address) {
-                    self.history.forget(Range { begin: allocation.begin, end: allocation.end() });
+                    self.forget(Range { begin: allocation.begin, end: allocation.end() });
                 }
             }
             Work::Mark(Some(event)) => {
@@ -313,6 +320,27 @@ impl World {
         }
     }
 
+    /// Looks for reads of device memory that nobody has written.
+    fn look_for_unwritten(&mut self, name: &str, reads: &[Range]) {
+        for range in reads {
+            let Some(at) = self.written.gap(*range) else { continue };
+            let Some(allocation) = self.memory.find(at, 1).filter(|one| one.home == Home::Device) else { continue };
+            let text = format!(
+                "`{name}` reads byte {} of an allocation of {} bytes, which nobody has written",
+                at - allocation.begin,
+                allocation.bytes
+            );
+            self.report.find(Kind::Uninitialised, text);
+            return;
+        }
+    }
+
+    /// A range is no longer the memory that it was.
+    fn forget(&mut self, range: Range) {
+        self.history.forget(range);
+        self.written.remove(range);
+    }
+
     /// Gives memory back at once, which on the device waits for all that runs: nothing may rely on that.
     pub fn free(&mut self, address: u64) -> Result<(), Status> {
         let allocation = self.memory.starting(address).ok_or(Status::INVALID_VALUE)?;
@@ -327,7 +355,7 @@ impl World {
         }
         self.wait_all()?;
         self.memory.free(address);
-        self.history.forget(Range { begin, end });
+        self.forget(Range { begin, end });
         Ok(())
     }
 

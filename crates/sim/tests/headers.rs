@@ -1,7 +1,7 @@
 //! The simulator against NVIDIA's headers and libraries, where these are installed (`pip install nvidia-cuda-runtime
 //! nvidia-cublas`): numbers, layouts, names, and what cuBLASLt answers without a device.
 //!
-//! They are looked for in the active Python environment. Without them the tests pass, unless `KILN_REQUIRE_HEADERS` is
+//! They are looked for in the Python environment of `python3`. Without them the tests pass, unless `KILN_REQUIRE_HEADERS` is
 //! set.
 use std::ffi::{c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -13,19 +13,14 @@ use kiln_sim::api::blas as sim;
 use kiln_sim::{Algorithm, Candidate, Descriptor, LAYOUT, OPERATION, PREFERENCE};
 use libloading::Library;
 
-/// The folder of the wheels that has `include/cuda.h`.
+/// The folder of the wheels that has `include/cuda.h`, as the `python3` of the path knows it.
 fn wheels() -> Option<PathBuf> {
-    let mut roots: Vec<PathBuf> = env::var_os("VIRTUAL_ENV").into_iter().map(PathBuf::from).collect();
-    let path = env::var_os("PATH").unwrap_or_default();
-    let pythons = env::split_paths(&path).map(|folder| folder.join("python3")).filter(|file| file.is_file());
-    for python in pythons.flat_map(|file| [fs::canonicalize(&file).ok(), Some(file)]).flatten() {
-        roots.extend(python.parent().and_then(Path::parent).map(Path::to_path_buf));
-    }
-    let folders = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    let found = roots
-        .into_iter()
-        .flat_map(|root| folders(root.join("lib")))
-        .flat_map(|python| folders(python.join("site-packages/nvidia")))
+    let output = Command::new("python3").args(["-c", "import nvidia; print(*nvidia.__path__, sep='\\n')"]).output();
+    let text = output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let folders = |path: &str| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let found = text
+        .lines()
+        .flat_map(folders)
         .find(|folder| folder.join("include/cuda.h").exists() && folder.join("include/cublasLt.h").exists());
     assert!(found.is_some() || env::var_os("KILN_REQUIRE_HEADERS").is_none(), "NVIDIA's headers are required");
     found
@@ -171,14 +166,16 @@ fn every_function_is_one_of_the_headers_and_links() {
     let Some(wheels) = wheels() else { return };
     let folder = tempfile::tempdir().unwrap();
     // With this name defined, cuda.h declares every version of a function under its own name.
-    let mut text = String::from(
-        "#define __CUDA_API_VERSION_INTERNAL 1\n#include <cuda.h>\n#include <cublasLt.h>\n#include <cudaProfilerTypedefs.h>\n",
-    );
+    let mut text = String::from("#define __CUDA_API_VERSION_INTERNAL 1\n#include <cuda.h>\n#include <cublasLt.h>\n");
     text += "const void *functions[] = {\n";
     for name in exported() {
-        // The wheels have the profiler's functions as types only.
-        let place = if name.starts_with("cuProfiler") { format!("sizeof(PFN_{name})") } else { format!("&{name}") };
-        text += &format!("    (const void *){place},\n");
+        if name.starts_with("cuProfiler") {
+            // Of the profiler the wheels have no header but one of types.
+            let types = fs::read_to_string(wheels.join("include/cudaProfilerTypedefs.h")).unwrap();
+            assert!(types.contains(&format!("PFN_{name}")), "{name}");
+            continue;
+        }
+        text += &format!("    (const void *)&{name},\n");
     }
     text += "};\nint main(void) {\n    int version = 0;\n    if (cuDriverGetVersion(&version) || version < 12000) return 1;\n";
     text += "    for (unsigned i = 0; i < sizeof functions / sizeof *functions; ++i) if (!functions[i]) return 2;\n";
@@ -216,26 +213,26 @@ fn real(library: &'static Library, kind: Descriptor) -> Functions {
             Descriptor::Layout => "MatrixLayout",
             Descriptor::Preference => "MatmulPreference",
         };
-        let function = |suffix: &str| format!("cublasLt{name}{suffix}").into_bytes();
+        let function = |suffix: &str| format!("cublasLt{name}{suffix}");
         let create: Box<dyn Fn(*mut usize) -> u32> = match kind {
             Descriptor::Operation => {
-                let create = *library.get::<CreateDesc>(&function("Create")).unwrap();
+                let create = *library.get::<CreateDesc>(function("Create")).unwrap();
                 Box::new(move |out| create(out, 68, 0))
             }
             Descriptor::Layout => {
-                let create = *library.get::<CreateLayout>(&function("Create")).unwrap();
+                let create = *library.get::<CreateLayout>(function("Create")).unwrap();
                 Box::new(move |out| create(out, 0, 5, 6, 7))
             }
             Descriptor::Preference => {
-                let create = *library.get::<Create>(&function("Create")).unwrap();
+                let create = *library.get::<Create>(function("Create")).unwrap();
                 Box::new(move |out| create(out))
             }
         };
         Functions {
             create,
-            destroy: *library.get(&function("Destroy")).unwrap(),
-            set: *library.get(&function("SetAttribute")).unwrap(),
-            get: *library.get(&function("GetAttribute")).unwrap(),
+            destroy: *library.get(function("Destroy")).unwrap(),
+            set: *library.get(function("SetAttribute")).unwrap(),
+            get: *library.get(function("GetAttribute")).unwrap(),
         }
     }
 }

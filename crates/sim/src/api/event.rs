@@ -51,7 +51,7 @@ driver! {
     }
 
     Context fn cuEventSynchronize(world, handle: usize) {
-        world.report.counts.synchronisations += 1;
+        world.report.counts.event_waits += 1;
         if let Some((moment, clock)) = event(world, handle)?.recorded.clone() {
             world.run_until(moment);
             world.learn(&clock);

@@ -35,7 +35,6 @@ unsafe fn store(data: Data, address: u64, value: f64) {
 
 fn rounded(rounding: Rounding, value: f64) -> f64 {
     match rounding {
-        Rounding::None => value,
         Rounding::F16 => f16::from_f64(value).to_f64(),
         Rounding::Bf16 => bf16::from_f64(value).to_f64(),
         Rounding::Tf32 if value.is_finite() => {
@@ -44,7 +43,8 @@ fn rounded(rounding: Rounding, value: f64) -> f64 {
             let up = 0xfff + (bits >> 13 & 1);
             f32::from_bits(bits.wrapping_add(up) & !0x1fff).into()
         }
-        Rounding::Tf32 => value,
+        // Infinities and what is no number stay what they are.
+        Rounding::Tf32 | Rounding::None => value,
     }
 }
 

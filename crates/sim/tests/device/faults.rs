@@ -122,31 +122,34 @@ fn null_and_wild_pointers() {
     second.found(Kind::IllegalAddress, &["f_wild", "0x123456789abc"]);
 }
 
-/// A kernel's output for `x`, whose values are 1, 2, 3 …
-fn output(name: &CStr, blocks: u32, n: usize) -> Vec<f32> {
+/// A kernel's output for `x`, whose values are 1, 2, 3 …, and what is found when it is read.
+fn output(name: &CStr, blocks: u32, n: usize, unwritten: Option<&str>) -> Vec<f32> {
     let program = program();
     let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
     let (x, out) = (program.upload(&x), program.alloc(4 * n));
     program.launch(name, (blocks, 32, 0), 0, &[arg(x), arg(out), arg(n as u64)]);
     let out = program.download(out, n);
-    program.silent();
+    match unwritten {
+        Some(words) => program.found(Kind::Uninitialised, &["cuMemcpyDtoH", words, "nobody has written"]),
+        None => program.silent(),
+    }
     out
 }
 
 #[test]
 fn a_block_too_few() {
     let want: Vec<f32> = (1..=40).map(|i| 2.0 * i as f32).collect();
-    let got = output(c"f_no_loop", 1, 40);
+    let got = output(c"f_no_loop", 1, 40, Some("reads byte 128 of an allocation of 160"));
     assert_eq!(got[..32], want[..32]);
     assert!(got[32..].iter().all(|v| v.is_nan()), "what nobody writes is poison: {got:?}");
-    assert_eq!(output(c"t_double", 1, 40), want);
-    assert_eq!(output(c"f_no_loop", 2, 40), want);
+    assert_eq!(output(c"t_double", 1, 40, None), want);
+    assert_eq!(output(c"f_no_loop", 2, 40, None), want);
 }
 
 #[test]
 fn an_element_that_is_not_written() {
-    assert!(output(c"f_last_unwritten", 2, 40)[39].is_nan());
-    assert!(!output(c"t_double", 2, 40)[39].is_nan());
+    assert!(output(c"f_last_unwritten", 2, 40, Some("reads byte 156"))[39].is_nan());
+    assert!(!output(c"t_double", 2, 40, None)[39].is_nan());
 }
 
 #[test]
@@ -166,6 +169,7 @@ fn a_gradient_that_is_accumulated_into_fresh_memory() {
     let (grad, sum) = (program.upload(&[1.0f32; 40]), program.alloc(160));
     program.launch(c"t_accumulate", (1, 64, 0), 0, &[arg(grad), arg(sum), arg(40u64)]);
     assert!(program.download::<f32>(sum, 40).iter().all(|v| v.is_nan()));
+    program.found(Kind::Uninitialised, &["t_accumulate", "byte 0 of an allocation of 160 bytes"]);
 }
 
 #[test]
@@ -220,9 +224,45 @@ fn an_index_of_32_bits_where_64_are_needed() {
 }
 
 #[test]
+fn blocks_that_share_memory_in_no_order() {
+    for (races, name) in [(true, c"f_global_race"), (true, c"t_no_global_race"), (false, c"f_global_race")] {
+        let program = Program::new(Profile { races, ..Profile::default() });
+        let (out, count) = (program.alloc(1024), program.upload(&[0u32]));
+        let arguments = [arg(out), arg(count)];
+        program.launch(name, (4, 64, 0), 0, if name == c"f_global_race" { &arguments[..1] } else { &arguments });
+        assert_eq!(synchronize(), Status::SUCCESS);
+        if races && name == c"f_global_race" {
+            program.found(Kind::GlobalRace, &["f_global_race", "of block 0", "in the same launch, in no order"]);
+        } else {
+            program.silent();
+        }
+    }
+}
+
+#[test]
+fn what_c_leaves_open() {
+    let words = ["index outside an array", "shift by more bits", "division by zero", "does not fit the integer"];
+    for (which, word) in words.into_iter().enumerate() {
+        // The last numbers are fine for each of them.
+        for (x, fine) in [([40, 0], false), ([3, 1], which != 3)] {
+            let program = program();
+            let (from, out) = (program.upload(&x), program.alloc(4));
+            program.launch(c"f_undefined", (1, 1, 0), 0, &[arg(from), arg(out), arg(which as i32)]);
+            if fine {
+                assert_eq!(synchronize(), Status::SUCCESS);
+                program.silent();
+            } else {
+                assert_eq!(synchronize(), Status::LAUNCH_FAILED);
+                program.found(Kind::Undefined, &["f_undefined", "faults.cu:", word]);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_trap() {
     let program = program();
-    let out = program.alloc(4);
+    let out = program.upload(&[7i32]);
     program.launch(c"f_trap", (1, 1, 0), 0, &[arg(out)]);
     assert_eq!(synchronize(), Status::ASSERT);
     program.found(Kind::Trap, &["f_trap", "trap"]);

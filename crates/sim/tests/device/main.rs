@@ -1,7 +1,9 @@
 //! The simulated device, called as a program calls the driver.
 mod blas;
+mod blas_faults;
 mod common;
 mod driver;
 mod faults;
 mod kernels;
+mod products;
 mod streams;

@@ -213,7 +213,9 @@ fn freeing_what_is_in_use() {
 fn freeing_pinned_memory_that_is_in_use() {
     let program = program();
     let stream = program.stream(1);
-    let (device, host) = (program.alloc(64), program.pinned(64));
+    let (device, host) = (program.upload(&[0u8; 64]), program.pinned(64));
+    // SAFETY: it takes nothing.
+    ok(unsafe { cuCtxSynchronize() });
     // SAFETY: both have so many bytes.
     unsafe {
         ok(cuMemcpyDtoHAsync_v2(host as usize, device, 64, stream));

@@ -44,7 +44,8 @@ extern "C" __global__ void f_mask_without_self(unsigned* out) {
 
 extern "C" __global__ void f_shared_overrun(float* out) {
     __shared__ float tile[32];
-    tile[threadIdx.x + 1] = 1.0f;
+    float* next = tile + 1;
+    next[threadIdx.x] = 1.0f;
     __syncthreads();
     out[threadIdx.x] = tile[threadIdx.x];
 }
@@ -115,4 +116,30 @@ extern "C" __global__ void f_shuffle_outside(unsigned* out) {
 // A 32-bit product of numbers that need 64.
 extern "C" __global__ void f_narrow_index(float* out, uint32_t row, uint32_t stride) {
     out[row * stride] = 1.0f;
+}
+
+// Every block writes the same place, and one of them reads it.
+extern "C" __global__ void f_global_race(float* out) {
+    if (threadIdx.x == 0) out[0] = float(blockIdx.x);
+    if (blockIdx.x == 0) out[1 + threadIdx.x] = out[0];
+}
+
+// Behind a barrier, threads of one block may read what others wrote; blocks share nothing but an atomic counter.
+extern "C" __global__ void t_no_global_race(float* out, unsigned* count) {
+    const unsigned base = blockIdx.x * blockDim.x;
+    out[base + threadIdx.x] = float(threadIdx.x);
+    __syncthreads();
+    const float next = out[base + (threadIdx.x + 1) % blockDim.x];
+    __syncthreads();
+    out[base + threadIdx.x] = next;
+    atomicAdd(count, 1u);
+}
+
+// What C++ leaves open.
+extern "C" __global__ void f_undefined(const int* x, int* out, int which) {
+    const int table[4] = {1, 2, 3, 4};
+    if (which == 0) out[0] = table[x[0]];
+    if (which == 1) out[0] = 1 << x[0];
+    if (which == 2) out[0] = x[0] / x[1];
+    if (which == 3) out[0] = int(1e20f * float(x[0]));
 }

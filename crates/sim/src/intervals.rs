@@ -1,0 +1,73 @@
+//! A set of addresses.
+use std::collections::BTreeMap;
+
+use crate::engine::Range;
+
+/// Disjoint ranges that do not touch: their ends by their beginnings.
+#[derive(Debug, Default)]
+pub struct Intervals(BTreeMap<u64, u64>);
+
+impl Intervals {
+    /// Adds all of a range.
+    pub fn insert(&mut self, range: Range) {
+        let Range { mut begin, mut end } = range;
+        if let Some((&before, &reach)) = self.0.range(..=begin).next_back()
+            && reach >= begin
+        {
+            begin = before;
+            end = end.max(reach);
+        }
+        while let Some((&next, &reach)) = self.0.range(begin..=end).next() {
+            self.0.remove(&next);
+            end = end.max(reach);
+        }
+        self.0.insert(begin, end);
+    }
+
+    /// Takes all of a range out.
+    pub fn remove(&mut self, range: Range) {
+        for edge in [range.begin, range.end] {
+            if let Some((&before, reach)) = self.0.range_mut(..edge).next_back()
+                && *reach > edge
+            {
+                let end = std::mem::replace(reach, edge);
+                debug_assert!(before < edge);
+                self.0.insert(edge, end);
+            }
+        }
+        let inside: Vec<u64> = self.0.range(range.begin..range.end).map(|(begin, _)| *begin).collect();
+        for begin in inside {
+            self.0.remove(&begin);
+        }
+    }
+
+    /// The first address of a range that is not in the set.
+    pub fn gap(&self, range: Range) -> Option<u64> {
+        let reach = self.0.range(..=range.begin).next_back().map_or(range.begin, |(_, end)| range.begin.max(*end));
+        (reach < range.end).then_some(reach)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(begin: u64, end: u64) -> Range {
+        Range { begin, end }
+    }
+
+    #[test]
+    fn ranges_join_and_split() {
+        let mut set = Intervals::default();
+        assert_eq!(set.gap(range(3, 5)), Some(3));
+        for (begin, end) in [(10, 20), (30, 40), (20, 30), (12, 18), (5, 11)] {
+            set.insert(range(begin, end));
+        }
+        assert_eq!((set.0.len(), set.gap(range(5, 40))), (1, None));
+        assert_eq!((set.gap(range(5, 41)), set.gap(range(4, 6))), (Some(40), Some(4)));
+        set.remove(range(15, 25));
+        assert_eq!((set.gap(range(5, 40)), set.gap(range(25, 40)), set.gap(range(14, 15))), (Some(15), None, None));
+        set.remove(range(0, 100));
+        assert_eq!(set.gap(range(30, 31)), Some(30));
+    }
+}
