@@ -81,6 +81,9 @@ impl Download<'_> {
                 Err(Failure::Passing(reason) | Failure::Lasting(reason)) => failures.push(format!("{url}: {reason}")),
             }
         }
+        if failures.is_empty() {
+            failures.push("no address is known".into());
+        }
         let folder = self.target.parent().unwrap_or(Path::new(".")).display();
         let message = format!("cannot be downloaded ({}); put it into {folder} yourself", failures.join("; "));
         Err(Error::file(&self.target, message))
