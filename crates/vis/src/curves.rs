@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use kiln_tensor::Result;
-use plotters::{coord::Shift, prelude::*};
+use plotters::{
+    coord::Shift,
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
 
 use crate::canvas::{Drawing, FONT, INK, RULES, save};
 
@@ -19,9 +23,7 @@ use crate::canvas::{Drawing, FONT, INK, RULES, save};
 ///     .line("training, running mean", points(&running_mean(&losses, 0.95)))
 ///     .marked("test", [(2.0, 1.3), (4.0, 1.0)]);
 /// let accuracy = Panel::new("Accuracy", "batches", "% of the test images").marked("test", [(2.0, 61.0), (4.0, 70.5)]);
-/// # let folder = tempfile::tempdir().unwrap();
-/// # std::env::set_current_dir(&folder).unwrap();
-/// Curves::new([loss, accuracy]).save("curves.svg")?;
+/// Curves::new([loss, accuracy]).save(std::env::temp_dir().join("curves.svg"))?;
 /// # Ok::<(), kiln_tensor::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -172,8 +174,6 @@ impl Panel {
         Ok(())
     }
 }
-
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Four digits that count.
 fn short(value: f64) -> String {

@@ -71,7 +71,9 @@ impl ImageGrid {
         let path = path.as_ref();
         let (width, height) = self.cell();
         let rows = self.cells.len().div_ceil(self.columns) as u64;
-        if u64::from(width) * self.columns as u64 > 1 << 16 || u64::from(height) * rows > 1 << 16 {
+        if u64::from(width).saturating_mul(self.columns as u64) > 1 << 16
+            || u64::from(height).saturating_mul(rows) > 1 << 16
+        {
             let message = format!("{} images in {} columns make too large a figure", self.cells.len(), self.columns);
             return Err(Error::file(path, message));
         }

@@ -19,11 +19,8 @@ fn write(folder: &std::path::Path) -> Result<SummaryWriter> {
     let gradient = Tensor::arange(0, 48, Device::Cpu)?.to_dtype(kiln_tensor::DType::F32)?.div(48.0)?;
     writer.add_image("colour", &gradient.reshape([3, 4, 4])?, 1)?;
     writer.add_image("grey", &gradient.reshape([6, 8])?, 2)?;
-    assert!(
-        writer
-            .add_image("none", &gradient.reshape([3, 0, 4]).unwrap_or(Tensor::zeros([3, 0, 4], Device::Cpu)?), 2)
-            .is_err()
-    );
+    let none = Tensor::zeros([3, 0, 4], Device::Cpu)?;
+    assert!(writer.add_image("none", &none, 2).is_err());
     writer.add_histogram("weights", &Tensor::linspace(-1.0, 1.0, 101, Device::Cpu)?, 3)?;
     let w = Tensor::ones([4, 2], Device::Cpu)?.requires_grad_(true)?;
     let x = Tensor::ones([3, 4], Device::Cpu)?;
@@ -100,15 +97,6 @@ fn tensorboard_reads_them() -> Result<()> {
     let histogram = &seen["histograms"]["weights"];
     assert_eq!((&histogram["num"], &histogram["counted"]), (&101.0.into(), &101.0.into()));
     assert_eq!((&histogram["min"], &histogram["max"]), (&(-1.0).into(), &1.0.into()));
-    assert_eq!(
-        seen["graph"],
-        serde_json::json!(
-            ["MatMul", "Mm", "Parameter_4x2", "Relu", "Sum"]
-                .into_iter()
-                .filter(|op| seen["graph"].as_array().unwrap().contains(&(*op).into()))
-                .collect::<Vec<_>>()
-        )
-    );
-    assert_eq!(seen["graph"].as_array().unwrap().len(), 4);
+    assert_eq!(seen["graph"], serde_json::json!(["Mm", "Parameter_4x2", "Relu", "Sum"]));
     Ok(())
 }

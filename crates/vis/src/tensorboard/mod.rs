@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn frames() {
-        // The first record of every file that TensorFlow 2 or PyTorch starts at the time 0, but for the time.
+        // The check value of CRC-32C (Castagnoli).
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
         let frame = record(b"abc");
         assert_eq!((&frame[..8], &frame[12..15], frame.len()), (&[3, 0, 0, 0, 0, 0, 0, 0][..], &b"abc"[..], 19));
