@@ -7,24 +7,24 @@
 //! cargo run --release --example mlp -- --help
 //! ```
 
-#[path = "support/plot.rs"]
-mod plot;
-#[path = "support/progress.rs"]
-mod progress;
-
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use kiln::{
-    data::{DataLoader, Dataset, FashionMNIST, LoaderState},
+    data::{
+        FashionMNIST, LoaderState,
+        transforms::{ToImage, Transform},
+    },
     io::{self, Checkpoint},
     nn::{CrossEntropyLoss, Flatten, Linear, ReLU, Sequential, seq},
     optim::{Adagrad, Adam, AdamW, Optimizer, RMSprop, RMSpropOptions, SGD, SGDOptions},
     prelude::*,
+    vis::{Curves, ImageGrid, Panel, running_mean},
 };
-use plot::{History, Predicted};
-use progress::Progress;
 
 /// Trains a classifier of clothes on Fashion-MNIST.
 #[derive(Parser)]
@@ -63,7 +63,7 @@ struct Args {
     /// Keep a checkpoint in this file after every epoch, and go on from it if it is there
     #[arg(long)]
     resume: Option<PathBuf>,
-    /// Write curves.png and predictions.png to this folder
+    /// Write curves.png, curves.svg and predictions.png to this folder
     #[arg(long, num_args = 0..=1, default_missing_value = "out")]
     plot: Option<PathBuf>,
 }
@@ -114,9 +114,10 @@ fn train_loop(
     optimizer: &mut dyn Optimizer,
 ) -> Result<Vec<f32>> {
     let size = dataloader.dataset_len();
-    let (mut progress, mut losses, mut seen) = (Progress::new(size), Vec::new(), 0);
+    let (start, mut losses, mut seen) = (Instant::now(), Vec::new(), 0);
+    let mut batches = dataloader.progress();
     model.train();
-    for (batch, data) in dataloader.iter().enumerate() {
+    while let Some(data) = batches.next() {
         let (x, y) = data?;
         // Compute prediction and loss
         let pred = model.forward(&x)?;
@@ -127,16 +128,16 @@ fn train_loop(
         loss.backward()?;
         optimizer.step()?;
 
-        if batch % 100 == 0 {
+        if losses.len() % 100 == 0 {
             let loss = loss.item::<f32>()?;
-            progress.println(format_args!("loss: {loss:>7.6} [{seen:>5}/{size:>5}]"));
+            batches.println(format_args!("loss: {loss:>7.6} [{seen:>5}/{size:>5}]"));
         }
         // Without its value, which would make the device wait.
         losses.push(loss.detach());
         seen += y.numel();
-        progress.add(y.numel());
     }
-    progress.finish();
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{seen} images in {seconds:.2} s, {:.0} images/s", seen as f64 / seconds.max(1e-9));
     if losses.is_empty() {
         return Ok(Vec::new());
     }
@@ -162,9 +163,14 @@ fn test_loop(dataloader: &DataLoader, model: &NeuralNetwork, loss_fn: &CrossEntr
     Ok((test_loss, correct))
 }
 
-/// The first `count` test images with the classes that the model predicts.
-fn predict(data: &FashionMNIST, model: &NeuralNetwork, device: Device, count: usize) -> Result<Vec<Predicted>> {
-    let classes = data.classes();
+/// The first `count` test images with the classes that the model predicts and the actual ones.
+fn predict(
+    data: &FashionMNIST,
+    model: &NeuralNetwork,
+    device: Device,
+    count: usize,
+) -> Result<Vec<(Tensor, String, String)>> {
+    let name = |class: i64| data.classes().get(class as usize).copied().unwrap_or("?").to_owned();
     model.eval();
     no_grad(|| {
         (0..count.min(data.len()))
@@ -172,12 +178,36 @@ fn predict(data: &FashionMNIST, model: &NeuralNetwork, device: Device, count: us
                 let (x, y) = data.get(i)?;
                 let pred = model.forward(&x.unsqueeze(0)?.to_device(device)?)?;
                 let predicted = pred.select(0, 0)?.argmax(0)?.item::<i64>()?;
-                let name = |class: i64| classes.get(class as usize).copied().unwrap_or("?").to_owned();
-                let (pixels, width) = (x.flatten_all()?.to_vec::<f32>()?, x.size(-1)?);
-                Ok(Predicted { pixels, width, predicted: name(predicted), actual: name(y) })
+                Ok((x, name(predicted), name(y)))
             })
             .collect()
     })
+}
+
+/// What is known of a run.
+#[derive(Default)]
+struct History {
+    /// The loss of every training batch.
+    losses: Vec<f32>,
+    /// After each epoch: the number of batches so far, the loss and the accuracy (0 to 1) on the test set.
+    tests: Vec<(usize, f32, f32)>,
+}
+
+/// Draws loss and accuracy over the batches.
+fn plot(history: &History, folder: &Path) -> kiln::Result<()> {
+    let losses: Vec<f64> = history.losses.iter().copied().map(f64::from).collect();
+    let numbered = |values: &[f64]| values.iter().enumerate().map(|(i, &v)| (i as f64, v)).collect::<Vec<_>>();
+    let tests =
+        |of: fn(&(usize, f32, f32)) -> f32| history.tests.iter().map(move |test| (test.0 as f64, of(test).into()));
+    let loss = Panel::new("Loss", "batches", "cross-entropy")
+        .faint("training, each batch", numbered(&losses))
+        .line("training, running mean", numbered(&running_mean(&losses, 0.95)))
+        .marked("test", tests(|test| test.1));
+    let accuracy =
+        Panel::new("Accuracy", "batches", "% of the test images").marked("test", tests(|test| 100.0 * test.2));
+    let curves = Curves::new([loss, accuracy]);
+    curves.save(folder.join("curves.png"))?;
+    curves.save(folder.join("curves.svg"))
 }
 
 fn main() -> Result<()> {
@@ -259,15 +289,19 @@ fn main() -> Result<()> {
         io::save(path, &model.state_dict())?;
         println!("Saved the model to {}", path.display());
     }
-    let images = predict(&test_data, &model, device, 18)?;
-    for image in images.iter().take(5) {
-        println!("Predicted: \"{}\", Actual: \"{}\"", image.predicted, image.actual);
+    let predictions = predict(&test_data, &model, device, 18)?;
+    for (_, predicted, actual) in predictions.iter().take(5) {
+        println!("Predicted: \"{predicted}\", Actual: \"{actual}\"");
     }
     if let Some(folder) = &args.plot {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        plot::curves(&history, &folder.join("curves.png"))?;
-        plot::predictions(&images, &folder.join("predictions.png"))?;
-        println!("Drew curves.png and predictions.png in {}", folder.display());
+        plot(&history, folder)?;
+        let mut grid = ImageGrid::new(6);
+        for (image, predicted, actual) in predictions {
+            grid.push_prediction(ToImage.apply(image)?, predicted, actual);
+        }
+        grid.save(folder.join("predictions.png"))?;
+        println!("Drew curves.png, curves.svg and predictions.png in {}", folder.display());
     }
     Ok(())
 }

@@ -20,7 +20,8 @@
 //! ```
 //!
 //! The [`guide`] goes through PyTorch's beginner tutorials. This crate only re-exports others: what is here
-//! at the top is `kiln-tensor`, the modules are `kiln-nn`, `kiln-data`, `kiln-models` and `kiln-io`.
+//! at the top is `kiln-tensor`, the modules are `kiln-nn`, `kiln-data`, `kiln-models`,
+//! `kiln-io` and `kiln-vis`.
 //!
 //! # Features
 //!
@@ -49,6 +50,8 @@ pub use kiln_models as models;
 pub use kiln_nn as nn;
 #[doc(inline)]
 pub use kiln_nn::optim;
+#[doc(inline)]
+pub use kiln_vis as vis;
 
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}

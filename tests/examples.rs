@@ -64,6 +64,8 @@ fn mlp_trains_prints_saves_and_draws() {
         let png = fs::read(Path::new(plots).join(name)).unwrap();
         assert!(png.starts_with(b"\x89PNG") && png.len() > 10_000, "{name} has {} bytes", png.len());
     }
+    let svg = fs::read_to_string(Path::new(plots).join("curves.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("running mean") && svg.contains("Accuracy"), "{svg}");
 
     let again = mlp(&["--epochs", "0", "--load", model]);
     assert_eq!(predicted(&again), predicted(&text));
@@ -120,4 +122,15 @@ fn autograd_prints_what_pytorch_prints() {
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+}
+
+#[test]
+fn custom_dataset_loads_what_it_wrote() {
+    let output = run("custom_dataset", &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("Feature batch shape")).collect();
+    assert_eq!(lines.len(), 4);
+    assert!(lines[0].contains("[64, 1, 28, 28], labels batch shape: [64]"), "{text}");
+    assert!(lines[3].contains("[8, 1, 28, 28]"), "{text}");
 }

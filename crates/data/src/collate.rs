@@ -8,12 +8,15 @@ use std::{
 use half::{bf16, f16};
 use kiln_tensor::{Device, Error, Result, Tensor};
 
+use crate::transforms::Image;
+
 /// Samples that can be joined to a batch, by the rules of PyTorch's `default_collate`:
 ///
 /// | samples | batch |
 /// |---|---|
 /// | `Tensor` of shape `s` | `Tensor` of shape `[n, ..s]` |
 /// | a number or `bool` | `Tensor` of shape `[n]` and the number's dtype (`usize`, `u32`, `u16`, `i16`: `i64`) |
+/// | [`Image`] of `h` × `w` with `c` channels | `Tensor` of bytes of shape `[n, c, h, w]` |
 /// | `String`, `&'static str` | `Vec` of them |
 /// | a tuple, array, `Vec` or map of the above | one of batches: `(A, B)` gives `(A::Batch, B::Batch)` |
 ///
@@ -49,6 +52,25 @@ impl Collate for Tensor {
     type Batch = Tensor;
     fn collate(samples: Vec<Tensor>) -> Result<Tensor> {
         Tensor::stack(&samples, 0)
+    }
+}
+
+impl Collate for Image {
+    type Batch = Tensor;
+    fn collate(samples: Vec<Image>) -> Result<Tensor> {
+        let of = |image: &Image| [image.channels(), image.height(), image.width()];
+        let [channels, height, width] = samples.first().map_or([0; 3], of);
+        if let Some(other) = samples.iter().find(|image| of(image) != [channels, height, width]) {
+            return Err(Error::argument(
+                "collate",
+                format!("images have different sizes, {:?} and {other:?}", samples[0]),
+            ));
+        }
+        let mut bytes: Vec<u8> = Vec::with_capacity(samples.len() * channels * height * width);
+        for image in &samples {
+            (0..channels).for_each(|c| bytes.extend(image.pixels().iter().skip(c).step_by(channels)));
+        }
+        Tensor::from_vec(bytes, [samples.len(), channels, height, width], Device::Cpu)
     }
 }
 

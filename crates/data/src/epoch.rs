@@ -84,6 +84,12 @@ impl Stream {
         self.unit() < p
     }
 
+    /// A number from the standard normal distribution (Box and Muller, the cosine of each pair).
+    pub fn normal(&mut self) -> f64 {
+        let (radius, angle) = ((-2.0 * (1.0 - self.unit()).ln()).sqrt(), std::f64::consts::TAU * self.unit());
+        radius * angle.cos()
+    }
+
     /// Puts the values in random order, each order equally likely (Fisher and Yates, from the end).
     pub fn shuffle<T>(&mut self, values: &mut [T]) {
         for last in (1..values.len()).rev() {

@@ -14,31 +14,39 @@
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
 //!
-//! Names follow `torch.utils.data` and `torchvision.datasets`.
+//! Names follow `torch.utils.data` and `torchvision.datasets`; [`transforms`] are those of `torchvision.transforms`.
 
 #![forbid(unsafe_code)]
 
+mod cifar;
 mod collate;
 mod dataset;
 mod draw;
 mod epoch;
+mod folder;
 mod loader;
 mod mnist;
 mod sampler;
 mod to_device;
 pub mod transforms;
 
+pub use cifar::{CIFAR10, CIFAR100, CifarBuilder, CifarKind, CifarLike, Hundred, Ten};
 pub use collate::Collate;
 pub use dataset::{
     ConcatDataset, Dataset, DatasetExt, Map, Samples, Split, Subset, TensorDataset, TensorTuple, WithTargetTransform,
     WithTransform, random_split,
 };
 pub use epoch::{Epoch, Stream};
+pub use folder::ImageFolder;
 pub use loader::{
-    Collator, DataLoader, DataLoaderBuilder, DefaultCollate, FnCollate, LoaderIter, LoaderState, OnDevice,
+    Collator, DataLoader, DataLoaderBuilder, DefaultCollate, FnCollate, LoaderIter, LoaderState, MapBatches, OnDevice,
+    Progress,
 };
-pub use mnist::{Digits, Fashion, FashionMNIST, MNIST, MnistBuilder, MnistKind, MnistLike, Origin, idx};
+pub use mnist::{
+    Digits, Fashion, FashionMNIST, KMNIST, Kuzushiji, MNIST, MnistBuilder, MnistKind, MnistLike, Origin, idx,
+};
 pub use sampler::{
-    BatchSampler, Batches, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler,
+    BatchSampler, Batches, DistributedSampler, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler,
+    WeightedRandomSampler,
 };
 pub use to_device::ToDevice;

@@ -13,8 +13,8 @@ use std::{
 };
 
 use kiln_data::{
-    BatchSampler, Batches, DataLoader, Dataset, Epoch, LoaderState, RandomSampler, Sampler, Samples, SequentialSampler,
-    WeightedRandomSampler,
+    BatchSampler, Batches, DataLoader, Dataset, DistributedSampler, Epoch, LoaderState, RandomSampler, Sampler,
+    Samples, SequentialSampler, WeightedRandomSampler,
 };
 use kiln_tensor::{Device, Error, Result, Tensor};
 
@@ -341,5 +341,86 @@ fn a_shared_dataset_and_a_plain_function() -> Result<()> {
     assert_eq!(count(&DataLoader::new(data.clone(), 3)?)?, 10);
     assert_eq!(count(&DataLoader::builder(data.clone()).drop_last(true).batch_size(3).build()?)?, 9);
     assert_eq!(data.len(), 10);
+    Ok(())
+}
+
+/// The same threads make the batches of all epochs, and they end with the loader.
+#[test]
+fn persistent_workers_stay() -> Result<()> {
+    within(20, || -> Result<()> {
+        for persistent in [false, true] {
+            let threads = Arc::new(std::sync::Mutex::new(HashSet::new()));
+            let seen = threads.clone();
+            let data = Numbers::reading(40, move |_| {
+                seen.lock().unwrap().insert(thread::current().id());
+                thread::sleep(Duration::from_micros(300)); // so that every worker gets its part
+                Ok(())
+            });
+            let builder = DataLoader::builder(data).batch_size(4).shuffle(true).seed(2);
+            let loader = builder.num_workers(3).persistent_workers(persistent).build()?;
+            let expected = {
+                let plain = DataLoader::builder(Numbers::new(40)).batch_size(4).shuffle(true).seed(2).build()?;
+                [epoch(&plain), epoch(&plain), epoch(&plain), epoch(&plain)]
+            };
+            for (number, expected) in expected.iter().enumerate() {
+                if number == 2 {
+                    // An epoch left in its middle gives its threads back, too.
+                    assert!(loader.iter().next().is_some());
+                } else {
+                    assert_eq!(&epoch(&loader), expected);
+                }
+            }
+            assert_eq!(threads.lock().unwrap().len(), if persistent { 3 } else { 12 });
+            // Two epochs at once do not wait for each other.
+            let (mut first, mut second) = (loader.iter(), loader.iter());
+            for _ in 0..10 {
+                assert!(first.next().is_some_and(|batch| batch.is_ok()));
+                assert!(second.next().is_some_and(|batch| batch.is_ok()));
+            }
+            drop((first, second, loader));
+            assert_eq!(Arc::strong_count(&threads), 1, "a worker still holds the dataset");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_bar_changes_nothing() -> Result<()> {
+    use std::io::IsTerminal;
+    let loader = DataLoader::builder(Numbers::new(10)).batch_size(4).build()?;
+    let mut batches = loader.progress();
+    assert_eq!((batches.len(), batches.bar().length()), (3, Some(3)));
+    assert_eq!(batches.bar().is_hidden(), !std::io::stderr().is_terminal());
+    let mut seen = Vec::new();
+    while let Some(batch) = batches.next() {
+        seen.push(indices(&batch?));
+        assert_eq!(batches.bar().position(), seen.len() as u64);
+        batches.println(format_args!("batch {}", seen.len()));
+    }
+    assert_eq!(seen, epoch(&loader));
+    assert!(batches.bar().is_finished() && batches.next().is_none());
+    let left = loader.progress();
+    let bar = left.bar().clone();
+    drop(left);
+    assert!(bar.is_finished(), "a bar that is left does not stay on the terminal");
+    Ok(())
+}
+
+#[test]
+fn processes_share_the_samples() -> Result<()> {
+    let of = |rank| {
+        let sampler = DistributedSampler::new(40, rank, 2)?;
+        DataLoader::builder(Numbers::new(40)).sampler(sampler).batch_size(5).seed(3).num_workers(1).build()
+    };
+    let (first, second) = (of(0)?, of(1)?);
+    for _ in 0..2 {
+        let mut all = [epoch(&first).concat(), epoch(&second).concat()].concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..40));
+    }
+    assert_ne!(epoch(&first), {
+        first.set_epoch(0);
+        epoch(&first)
+    });
     Ok(())
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::{fs, path::Path};
 
-use kiln_data::{Collate, DataLoader, Dataset, DatasetExt, FashionMNIST, MNIST, Origin, idx};
+use kiln_data::{Collate, DataLoader, Dataset, DatasetExt, FashionMNIST, KMNIST, MNIST, Origin, idx};
 use kiln_tensor::{Error, ErrorKind, Result, Tensor};
 use proptest::prelude::*;
 use support::{gzip, idx as encode, images_and_labels};
@@ -32,6 +32,18 @@ fn the_bundled_subset() -> Result<()> {
     assert!(data.path().starts_with(BUNDLED) && !data.is_train());
     assert_eq!(data.data()?.dims(), [1000, 28, 28]);
     assert_eq!(data.targets()?.dims(), [1000]);
+    Ok(())
+}
+
+/// Another data set of the family has files of the same names, in a folder of its own.
+#[test]
+fn kuzushiji() -> Result<()> {
+    let temp = tempfile::tempdir().map_err(Error::other)?;
+    let [images, labels] = images_and_labels(12);
+    write(&temp.path().join("KMNIST/raw"), &gzip(&images), &labels);
+    let data = KMNIST::train().root(temp.path()).load()?;
+    assert_eq!((data.len(), data.get(3)?.1, data.classes()[3], data.is_subset()), (12, 3, "tsu", true));
+    assert!(MNIST::train().root(temp.path()).load().is_err());
     Ok(())
 }
 

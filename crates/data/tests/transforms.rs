@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use kiln_data::{
     DataLoader, DatasetExt, Samples,
     transforms::{
-        CenterCrop, Compose, Image, Interpolation, Normalize, OneHot, Pad, Picture, RandomCrop, RandomHorizontalFlip,
-        RandomResizedCrop, RandomVerticalFlip, Resize, ToImage, ToTensor, Transform,
+        CenterCrop, ColorJitter, Compose, Grayscale, Image, Interpolation, Normalize, OnBatch, OneHot, Pad, Picture,
+        RandomCrop, RandomHorizontalFlip, RandomResizedCrop, RandomRotation, RandomVerticalFlip, Resize, Rotation,
+        ToImage, ToTensor, Transform, erase,
     },
 };
 use kiln_tensor::{DType, Device, Result, Tensor, manual_seed};
@@ -208,5 +209,203 @@ fn the_same_seed_gives_the_same_batches_for_any_number_of_workers() -> Result<()
     assert!(first[..4] != first[4..], "another epoch");
     let photos = &first[0];
     assert!(photos[..192] != photos[192..384], "one photograph is changed twice alike");
+    Ok(())
+}
+
+fn part() -> Image {
+    Image::open(path("part.png")).unwrap()
+}
+
+#[test]
+fn turning_is_pillows() -> Result<()> {
+    let modes = [
+        ("nearest", Interpolation::Nearest),
+        ("bilinear", Interpolation::Bilinear),
+        ("bicubic", Interpolation::Bicubic),
+    ];
+    for (name, mode) in modes {
+        let how = Rotation::new().interpolation(mode);
+        assert_close(&part().rotate(33.0, &how)?, &format!("rotate_{name}_33.png"), 1);
+        let wide = part().rotate(-100.5, &how.expand(true).fill(77.0))?;
+        assert_close(&wide, &format!("rotate_{name}_-100.5_expand.png"), 1);
+        let aside = part().rotate(15.0, &how.center(10.0, 20.0).fill(9.0))?;
+        assert_close(&aside, &format!("rotate_{name}_15_center.png"), 1);
+    }
+    for angle in [90, 180, 270] {
+        let turned = |expand| part().rotate(f64::from(angle), &Rotation::new().expand(expand));
+        assert_close(&turned(false)?, &format!("rotate_nearest_{angle}.png"), 0);
+        assert_close(&turned(true)?, &format!("rotate_nearest_{angle}_expand.png"), 0);
+    }
+    let grey = part().to_grayscale(1)?;
+    let how = Rotation::new().interpolation(Interpolation::Bilinear).fill(200.0);
+    assert_close(&grey.rotate(33.0, &how)?, "rotate_grey.png", 1);
+    assert_eq!(part().rotate(360.0, &how)?, part());
+
+    for (angle, how) in [(f64::NAN, how), (1.0, how.fill(256.0)), (1.0, how.center(f64::INFINITY, 0.0))] {
+        assert!(part().rotate(angle, &how).is_err());
+    }
+    let empty = Image::new(0, 5, 3, vec![])?;
+    for expand in [false, true] {
+        empty.clone().rotate(10.0, &Rotation::new().expand(expand))?;
+        Tensor::ones([3, 0, 5], Device::Cpu)?.rotate(10.0, &Rotation::new().expand(expand))?;
+    }
+    assert!(RandomRotation::new(-1.0).is_err() && RandomRotation::range(3.0, 2.0).is_err());
+    assert!(RandomRotation::new(f64::NAN).is_err());
+    manual_seed(1);
+    let turned = RandomRotation::range(180.0, 180.0)?.with(Rotation::new().expand(true)).apply(part())?;
+    assert_eq!(turned, part().flip_horizontal()?.flip_vertical()?);
+    Ok(())
+}
+
+#[test]
+fn colours_are_pillows() -> Result<()> {
+    for factor in ["0", "0.4", "1.7"] {
+        let number: f64 = factor.parse().unwrap();
+        assert_close(&part().adjust_brightness(number)?, &format!("brightness_{factor}.png"), 1);
+        assert_close(&part().adjust_contrast(number)?, &format!("contrast_{factor}.png"), 1);
+        assert_close(&part().adjust_saturation(number)?, &format!("saturation_{factor}.png"), 1);
+    }
+    for share in ["-0.5", "-0.13", "0.3"] {
+        assert_close(&part().adjust_hue(share.parse().unwrap())?, &format!("hue_{share}.png"), 1);
+    }
+    assert_close(&Grayscale::default().apply(part())?, "grayscale_1.png", 0);
+    assert_close(&Grayscale::new(3)?.apply(part())?, "grayscale_3.png", 0);
+    let grey = part().to_grayscale(1)?;
+    assert_eq!((grey.clone().adjust_hue(0.3)?, grey.clone().adjust_saturation(0.0)?), (grey.clone(), grey));
+    assert!(Grayscale::new(2).is_err() && part().to_grayscale(0).is_err());
+    assert!(part().adjust_hue(0.6).is_err() && part().adjust_contrast(-1.0).is_err());
+    assert!(part().adjust_brightness(f64::NAN).is_err());
+    Ok(())
+}
+
+#[derive(serde::Deserialize)]
+struct Values {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// Turning, colours and erasing of tensors, as torchvision does them in floats.
+#[test]
+fn tensors_are_changed_as_torchvisions() -> Result<()> {
+    let golden = std::fs::read(path("tensors.json")).unwrap();
+    let golden: std::collections::HashMap<String, Values> = serde_json::from_slice(&golden).unwrap();
+    let input = &golden["input"];
+    let x = Tensor::from_slice(&input.values, &input.shape[..], Device::Cpu)?;
+    let bytes = x.mul(255.0)?.round()?.to_dtype(DType::U8)?;
+    let bilinear = Rotation::new().interpolation(Interpolation::Bilinear);
+    let value = Tensor::new([[[0.1f32]], [[0.2]], [[0.3]]], Device::Cpu)?;
+    let cases = [
+        ("rotate_nearest", x.clone().rotate(33.0, &Rotation::new().fill(0.25))?),
+        ("rotate_bilinear", x.clone().rotate(33.0, &bilinear.fill(0.25))?),
+        ("rotate_expand", x.clone().rotate(-100.5, &bilinear.expand(true))?),
+        ("rotate_center", x.clone().rotate(15.0, &bilinear.center(3.0, 4.0).fill(1.0))?),
+        ("brightness", x.clone().adjust_brightness(1.7)?),
+        ("contrast", x.clone().adjust_contrast(1.7)?),
+        ("contrast_grey", x.narrow(0, 0, 1)?.adjust_contrast(0.4)?),
+        ("saturation", x.clone().adjust_saturation(1.7)?),
+        ("hue", x.clone().adjust_hue(-0.13)?),
+        ("grayscale", x.clone().to_grayscale(1)?),
+        ("bytes_contrast", bytes.clone().adjust_contrast(1.7)?),
+        ("bytes_saturation", bytes.clone().adjust_saturation(0.4)?),
+        ("bytes_hue", bytes.clone().adjust_hue(0.3)?),
+        ("bytes_rotate", bytes.clone().rotate(33.0, &bilinear.fill(9.0))?),
+        ("erase", erase(&x, 2, 3, 4, 5, &value)?),
+    ];
+    for (name, got) in &cases {
+        let want = &golden[*name];
+        assert_eq!(got.dims(), want.shape, "{name}");
+        let tolerance = if name.starts_with("bytes") { 1.0 } else { 2e-6 };
+        let got = got.to_dtype(DType::F32)?.to_vec::<f32>()?;
+        let apart = got.iter().zip(&want.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart <= tolerance, "{name}: {apart} apart");
+    }
+    assert_eq!(cases.len() + 1, golden.len());
+    // A batch is changed picture by picture, whatever its layout.
+    let batch = Tensor::stack(&[x.clone(), x.flip(0)?], 0)?;
+    let strided = batch.permute([2, 0, 1, 3])?.contiguous()?.permute([1, 2, 0, 3])?;
+    for change in [|x: Tensor| x.adjust_contrast(1.7), |x: Tensor| x.adjust_hue(0.2), |x: Tensor| x.to_grayscale(3)] {
+        let each = [change(x.clone())?, change(x.flip(0)?)?];
+        assert!(change(strided.clone())?.equal(&Tensor::stack(&each, 0)?)?);
+    }
+    assert!(x.narrow(0, 0, 2)?.adjust_hue(0.1).is_err() && x.to_dtype(DType::I64)?.adjust_hue(0.1).is_err());
+    assert!(x.rotate(1.0, &Rotation::new().interpolation(Interpolation::Bicubic)).is_err());
+    Ok(())
+}
+
+#[test]
+fn colours_change_at_random() -> Result<()> {
+    let jitter = ColorJitter::new().brightness(0.4)?.contrast(0.4)?.saturation(0.4)?.hue(0.1)?;
+    manual_seed(3);
+    let first = jitter.apply(part())?;
+    assert!(first != part() && first != jitter.apply(part())?);
+    manual_seed(3);
+    assert_eq!(jitter.apply(part())?, first);
+    assert_eq!(ColorJitter::new().apply(part())?, part());
+    let darker = ColorJitter::new().brightness_between(0.4, 0.4)?.apply(part())?;
+    assert_eq!(darker, part().adjust_brightness(0.4)?);
+    assert!(ColorJitter::new().hue(0.6).is_err() && ColorJitter::new().brightness(-0.1).is_err());
+    assert!(ColorJitter::new().contrast_between(2.0, 1.0).is_err() && ColorJitter::new().hue(f64::NAN).is_err());
+    Ok(())
+}
+
+/// The same transforms on samples and on batches of bytes: the same bits, in a loader with the same seed.
+#[test]
+fn batches_are_changed_as_their_samples() -> Result<()> {
+    let pictures = |height: usize, width: usize| -> Result<Samples<(Image, i64)>> {
+        let of = |i: usize| {
+            let bytes = (0..height * width * 3).map(|j| (i * 31 + j * 7 % 253) as u8).collect();
+            Ok((Image::new(height, width, 3, bytes)?, i as i64))
+        };
+        (0..11).map(of).collect()
+    };
+    macro_rules! check {
+        ($size:expr, $change:expr) => {{
+            let (samples, batches) = ($change, OnBatch($change));
+            let builder = |data| DataLoader::builder(data).batch_size(4).shuffle(true).seed(8);
+            let one_by_one = DataLoader::builder(pictures($size.0, $size.1)?.transform(samples));
+            let one_by_one = one_by_one.batch_size(4).shuffle(true).seed(8).build()?;
+            let at_once = builder(pictures($size.0, $size.1)?)
+                .num_workers(2)
+                .device(Device::Cpu)
+                .map_batches(move |(x, y)| Ok((batches.apply(x)?, y)))
+                .build()?;
+            for _ in 0..2 {
+                let mut seen = 0;
+                for (want, got) in one_by_one.iter().zip(at_once.iter()) {
+                    let ((want, labels), (got, got_labels)) = (want?, got?);
+                    assert_eq!((got.dims(), got.dtype()), (want.dims(), want.dtype()));
+                    assert!(got.equal(&want)? && got_labels.equal(&labels)?);
+                    seen += labels.numel();
+                }
+                assert_eq!(seen, 11);
+            }
+        }};
+    }
+    let normal = Normalize::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])?;
+    check!(
+        (20, 24),
+        (
+            RandomCrop::new(16, 15),
+            RandomHorizontalFlip::default(),
+            RandomVerticalFlip::new(0.3)?,
+            ToTensor,
+            normal.clone()
+        )
+    );
+    check!(
+        (8, 9),
+        (RandomCrop::new(8, 9).padding(Pad::new([4, 3, 2, 1]).fill(77.0)), RandomHorizontalFlip::default(), ToTensor)
+    );
+    check!((5, 30), (RandomCrop::new(9, 9).pad_if_needed(true), CenterCrop::square(7), ToTensor));
+    check!((5, 6), (Pad::new([1, 2, 3, 4]).fill(3.0), ToTensor, normal.clone()));
+    check!((5, 6), (CenterCrop::new(9, 3), ToTensor));
+
+    // Odd batches: none, a view, too small, not bytes.
+    let crop = OnBatch((RandomCrop::new(2, 3), RandomVerticalFlip::default(), ToTensor));
+    let bytes = |dims: [usize; 4]| Tensor::ones(dims, DType::U8);
+    assert_eq!(crop.apply(bytes([0, 3, 4, 4])?)?.dims(), [0, 3, 2, 3]);
+    assert_eq!(crop.apply(bytes([4, 4, 3, 2])?.permute([3, 2, 1, 0])?)?.dims(), [2, 3, 2, 3]);
+    assert!(crop.apply(bytes([1, 3, 1, 4])?).is_err() && crop.apply(Tensor::ones([3, 4, 4], DType::U8)?).is_err());
+    assert!(crop.apply(Tensor::ones([1, 3, 4, 4], Device::Cpu)?).is_err());
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_tensor::{Device, Error, Result};
 use parking_lot::Mutex;
 
-use super::{Collator, DataLoader, DefaultCollate, FnCollate, OnDevice, state::Progress};
+use super::{Collator, DataLoader, DefaultCollate, FnCollate, MapBatches, OnDevice, crew::Crew, state::Progress};
 use crate::{BatchSampler, Batches, Dataset, RandomSampler, Sampler, SequentialSampler, ToDevice};
 
 const OP: &str = "DataLoader";
@@ -26,6 +26,7 @@ struct Options {
     batch_sampler: Option<Box<dyn BatchSampler>>,
     num_workers: usize,
     prefetch: usize,
+    persistent: bool,
     seed: u64,
 }
 
@@ -39,6 +40,7 @@ impl<D: Dataset> DataLoaderBuilder<D, DefaultCollate> {
             batch_sampler: None,
             num_workers: 0,
             prefetch: 2,
+            persistent: false,
             seed: 0,
         };
         DataLoaderBuilder { dataset, collator: DefaultCollate, options }
@@ -96,6 +98,12 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
         self.with(|options| options.prefetch = batches)
     }
 
+    /// Whether the worker threads stay alive from epoch to epoch, PyTorch's `persistent_workers`; they do not if not said
+    /// otherwise. It saves starting them, and what they keep for themselves is warm.
+    pub fn persistent_workers(self, persistent: bool) -> Self {
+        self.with(|options| options.persistent = persistent)
+    }
+
     /// The seed of shuffles and samplers, 0 if not given: the same seed gives the same batches. It is apart
     /// from [`kiln_tensor::manual_seed`].
     pub fn seed(self, seed: u64) -> Self {
@@ -111,6 +119,16 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
         DataLoaderBuilder { dataset: self.dataset, collator, options: self.options }
     }
 
+    /// Changes whole batches, on the worker that made them: after [`device`](DataLoaderBuilder::device) it is where
+    /// [`OnBatch`](crate::transforms::OnBatch) prepares pictures on the GPU.
+    pub fn map_batches<F, B>(self, f: F) -> DataLoaderBuilder<D, MapBatches<C, F>>
+    where
+        F: Fn(C::Batch) -> Result<B> + Send + Sync,
+    {
+        let collator = MapBatches { collator: self.collator, f };
+        DataLoaderBuilder { dataset: self.dataset, collator, options: self.options }
+    }
+
     /// The loader.
     ///
     /// # Errors
@@ -122,6 +140,7 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
     {
         let DataLoaderBuilder { dataset, collator, options } = self;
         let samples = dataset.len();
+        let crew = Arc::new(Crew::new(options.persistent));
         let (num_workers, prefetch, seed) = (options.num_workers, options.prefetch, options.seed);
         if prefetch == 0 {
             return Err(Error::argument(OP, "prefetch is 0; at least 1 is expected"));
@@ -134,6 +153,7 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
             samples,
             num_workers,
             prefetch,
+            crew,
             progress: Arc::new(Mutex::new(Progress::new(seed))),
         })
     }

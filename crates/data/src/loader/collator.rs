@@ -61,3 +61,22 @@ where
         self.collator.batch(dataset, indices)?.to_device(self.device)
     }
 }
+
+/// Another collator's batches, changed by a function.
+#[derive(Clone, Copy, Debug)]
+pub struct MapBatches<C, F> {
+    pub(super) collator: C,
+    pub(super) f: F,
+}
+
+impl<D, C, F, B> Collator<D> for MapBatches<C, F>
+where
+    D: Dataset,
+    C: Collator<D>,
+    F: Fn(C::Batch) -> Result<B> + Send + Sync,
+{
+    type Batch = B;
+    fn batch(&self, dataset: &D, indices: &[usize]) -> Result<B> {
+        (self.f)(self.collator.batch(dataset, indices)?)
+    }
+}

@@ -52,7 +52,10 @@ impl<B: Send + 'static> LoaderIter<B> {
         let start = self.position.min(count);
         self.source = match loader.num_workers {
             0 => Source::Here(loader.fetch.clone(), plan.clone()),
-            workers => Source::Workers(Workers::spawn(&loader.fetch, &plan, start, workers, loader.prefetch)?),
+            workers => {
+                let (crew, prefetch) = (&loader.crew, loader.prefetch);
+                Source::Workers(Workers::start(crew, &loader.fetch, &plan, start, workers, prefetch)?)
+            }
         };
         (self.position, self.end) = (start, count);
         self.progress.lock().planned(self.run, count);

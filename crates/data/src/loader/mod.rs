@@ -2,19 +2,22 @@
 
 mod builder;
 mod collator;
+mod crew;
 mod iter;
+mod progress;
 mod state;
 mod workers;
 
 use std::{fmt, sync::Arc};
 
 pub use builder::DataLoaderBuilder;
-pub use collator::{Collator, DefaultCollate, FnCollate, OnDevice};
+pub use collator::{Collator, DefaultCollate, FnCollate, MapBatches, OnDevice};
+use crew::Crew;
 pub use iter::LoaderIter;
 use kiln_tensor::{Result, Tensor};
 use parking_lot::Mutex;
+pub use progress::Progress;
 pub use state::LoaderState;
-use state::Progress;
 
 use crate::{BatchSampler, Collate, Dataset};
 
@@ -44,7 +47,8 @@ pub struct DataLoader<B = (Tensor, Tensor)> {
     samples: usize,
     num_workers: usize,
     prefetch: usize,
-    progress: Arc<Mutex<Progress>>,
+    crew: Arc<Crew>,
+    progress: Arc<Mutex<state::Progress>>,
 }
 
 /// The type of the batches of the loader that is built depends on the dataset, not on this type's default.
@@ -99,6 +103,25 @@ impl<B> DataLoader<B> {
         B: Send + 'static,
     {
         LoaderIter::start(self)
+    }
+
+    /// As [`iter`](DataLoader::iter), with a bar on the terminal that tells how far it is.
+    ///
+    /// ```
+    /// # use kiln_data::{DataLoader, Samples};
+    /// # let loader: DataLoader<_> = DataLoader::builder((0..10i64).collect::<Samples<_>>()).batch_size(4).build()?;
+    /// let mut batches = loader.progress();
+    /// while let Some(batch) = batches.next() {
+    ///     let batch = batch?;
+    ///     batches.println(format_args!("{} samples", batch.numel())); // above the bar
+    /// }
+    /// # Ok::<(), kiln_tensor::Error>(())
+    /// ```
+    pub fn progress(&self) -> Progress<LoaderIter<B>>
+    where
+        B: Send + 'static,
+    {
+        Progress::new(self.iter())
     }
 
     /// Makes `epoch` the next one. Epochs count up by themselves; this is for loops that begin elsewhere.

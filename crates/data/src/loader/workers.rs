@@ -11,13 +11,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use kiln_tensor::{Error, Result, no_grad};
 
-use super::Fetch;
+use super::{
+    Fetch,
+    crew::{Crew, Hand},
+};
 use crate::{Epoch, draw};
 
 /// The samples of each batch of an epoch.
@@ -47,32 +49,40 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 
 pub(super) struct Workers<B> {
     lanes: Vec<Receiver<Result<B>>>,
-    threads: Vec<JoinHandle<()>>,
+    hands: Vec<Hand>,
+    crew: Arc<Crew>,
     start: usize,
     stop: Arc<AtomicBool>,
+    /// Closed when all workers are done: each holds a sender that it never uses.
+    done: Receiver<()>,
 }
 
 impl<B: Send + 'static> Workers<B> {
-    /// Starts `count` threads on the batches from `start` on, each at most `prefetch` batches ahead.
-    pub fn spawn(
+    /// Sets `count` threads on the batches from `start` on, each at most `prefetch` batches ahead.
+    pub fn start(
+        crew: &Arc<Crew>,
         fetch: &Fetch<B>,
         plan: &Arc<Plan>,
         start: usize,
         count: usize,
         prefetch: usize,
     ) -> Result<Workers<B>> {
+        let (at_work, done) = bounded(0);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut workers = Workers { lanes: Vec::new(), threads: Vec::new(), start, stop };
+        let mut workers = Workers { lanes: Vec::new(), hands: Vec::new(), crew: crew.clone(), start, stop, done };
         for worker in 0..count.min(plan.batches.len().saturating_sub(start)) {
             // One batch is in the worker's hand while the others wait in the channel.
             let (sender, receiver) = bounded(prefetch.saturating_sub(1));
-            let (fetch, plan, stop) = (fetch.clone(), plan.clone(), workers.stop.clone());
-            let thread = thread::Builder::new()
-                .name(format!("kiln-loader-{worker}"))
-                .spawn(move || run(&fetch, &plan, start + worker, count, &sender, &stop))
-                .map_err(|error| Error::other(format!("DataLoader: cannot start worker {worker}: {error}")))?;
+            let job = (fetch.clone(), plan.clone(), workers.stop.clone(), sender, at_work.clone());
+            let hand = crew.employ(Box::new(move || {
+                let (fetch, plan, stop, sender, at_work) = job;
+                run(&fetch, &plan, start + worker, count, &sender, &stop);
+                drop((fetch, plan, sender));
+                // Only now, when it holds nothing of the loader's any more, is it done.
+                drop(at_work);
+            }))?;
             workers.lanes.push(receiver);
-            workers.threads.push(thread);
+            workers.hands.push(hand);
         }
         Ok(workers)
     }
@@ -106,9 +116,7 @@ impl<B> Drop for Workers<B> {
         self.stop.store(true, Ordering::Relaxed);
         // Wakes workers that wait for room in their channel.
         self.lanes.clear();
-        for thread in self.threads.drain(..) {
-            // A panic outside `make` can only come from dropping a batch that nobody wants any more.
-            let _ = thread.join();
-        }
+        while self.done.recv().is_ok() {}
+        self.crew.dismiss(std::mem::take(&mut self.hands));
     }
 }

@@ -3,7 +3,7 @@
 use super::MnistLike;
 
 /// What tells one data set of the MNIST family from another. Implement it to read one that is not here
-/// (KMNIST, QMNIST digits …) as `MnistLike<YourKind>`.
+/// (QMNIST, EMNIST's digits …) as `MnistLike<YourKind>`.
 pub trait MnistKind: Send + Sync + 'static {
     /// Its name, which is also that of its folder, as in torchvision: `FashionMNIST`.
     const NAME: &'static str;
@@ -11,7 +11,7 @@ pub trait MnistKind: Send + Sync + 'static {
     const CLASSES: &'static [&'static str];
     /// How many training and test images it has.
     const COUNTS: [usize; 2];
-    /// Where to download it from: addresses of folders, tried in turn.
+    /// Where to download it from: addresses of folders, tried in turn. Without one it cannot be downloaded.
     const MIRRORS: &'static [&'static str];
     /// SHA-256 of the unpacked files: training images and labels, test images and labels.
     const SHA256: [[&'static str; 2]; 2];
@@ -75,4 +75,20 @@ impl MnistKind for Digits {
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ],
     ];
+}
+
+/// The kind of [`KMNIST`].
+#[derive(Clone, Copy, Debug)]
+pub struct Kuzushiji;
+
+/// Kuzushiji-MNIST: 60,000 training and 10,000 test images of cursive hiragana in 10 classes (Clanuwat et al.,
+/// arXiv:1812.01718). It is read from its four files, and not downloaded: no checksums of it are published.
+pub type KMNIST = MnistLike<Kuzushiji>;
+
+impl MnistKind for Kuzushiji {
+    const NAME: &'static str = "KMNIST";
+    const CLASSES: &'static [&'static str] = &["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"];
+    const COUNTS: [usize; 2] = [60_000, 10_000];
+    const MIRRORS: &'static [&'static str] = &[];
+    const SHA256: [[&'static str; 2]; 2] = [[""; 2]; 2];
 }

@@ -15,7 +15,7 @@ use std::{
 pub use find::Origin;
 use find::{Files, Places};
 use kiln_tensor::{Device, Error, Result, Tensor};
-pub use kind::{Digits, Fashion, FashionMNIST, MNIST, MnistKind};
+pub use kind::{Digits, Fashion, FashionMNIST, KMNIST, Kuzushiji, MNIST, MnistKind};
 
 use crate::Dataset;
 
@@ -23,7 +23,7 @@ use crate::Dataset;
 const SIDE: usize = 28;
 const PIXELS: usize = SIDE * SIDE;
 
-/// A data set of the MNIST family in memory: [`MNIST`], [`FashionMNIST`], or a [`MnistKind`] of one's own.
+/// A data set of the MNIST family in memory: [`MNIST`], [`FashionMNIST`], [`KMNIST`], or a [`MnistKind`] of one's own.
 ///
 /// A sample is an image, `f32` of shape `[1, 28, 28]` with values in `[0, 1]` (as torchvision's `ToTensor`
 /// gives), and its label, `i64`. [`DatasetExt`](crate::DatasetExt) has `transform` and `target_transform`.

@@ -1,10 +1,12 @@
 //! In which order samples are read.
 
 mod batch;
+mod distributed;
 mod random;
 mod weighted;
 
 pub use batch::{BatchSampler, Batches};
+pub use distributed::DistributedSampler;
 use kiln_tensor::Result;
 pub use random::{RandomSampler, SubsetRandomSampler};
 pub use weighted::WeightedRandomSampler;

@@ -2,7 +2,7 @@
 
 use kiln_tensor::{Error, Result};
 
-use super::{Picture, Transform};
+use super::{Picture, Transform, picture::padded};
 use crate::draw;
 
 /// The middle of a picture; what is smaller gets a margin of zeros first, as in torchvision.
@@ -23,6 +23,10 @@ impl CenterCrop {
     #[must_use]
     pub fn square(side: usize) -> CenterCrop {
         CenterCrop::new(side, side)
+    }
+
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
     }
 }
 
@@ -62,6 +66,14 @@ impl Pad {
     pub fn fill(self, fill: f64) -> Pad {
         Pad { fill, ..self }
     }
+
+    pub(super) fn margin(&self) -> [usize; 4] {
+        self.margin
+    }
+
+    pub(super) fn filling(&self) -> f64 {
+        self.fill
+    }
 }
 
 impl<P: Picture> Transform<P> for Pad {
@@ -100,18 +112,35 @@ impl RandomCrop {
     }
 }
 
-impl<P: Picture> Transform<P> for RandomCrop {
-    type Output = P;
-    fn apply(&self, mut picture: P) -> Result<P> {
+impl RandomCrop {
+    /// With its margins.
+    pub(super) fn widened<P: Picture>(&self, mut picture: P) -> Result<P> {
         if let Some(padding) = &self.padding {
             picture = padding.apply(picture)?;
         }
-        let (height, width) = picture.extent()?;
+        let needed = self.needed(picture.extent()?);
+        if needed == [0; 4] { Ok(picture) } else { picture.pad(needed, 0.0) }
+    }
+
+    /// The margin that a picture of this extent needs to be large enough.
+    fn needed(&self, (height, width): (usize, usize)) -> [usize; 4] {
         let (down, across) = (self.height.saturating_sub(height), self.width.saturating_sub(width));
-        if self.pad_if_needed && (down, across) != (0, 0) {
-            picture = picture.pad([across, down, across, down], 0.0)?;
-        }
-        let (height, width) = picture.extent()?;
+        if self.pad_if_needed { [across, down, across, down] } else { [0; 4] }
+    }
+
+    /// The extent that a picture of this extent has [`widened`](RandomCrop::widened).
+    pub(super) fn widened_extent(&self, extent: (usize, usize)) -> Result<(usize, usize)> {
+        let extent = self.padding.map_or(Ok(extent), |padding| padded(extent, padding.margin))?;
+        padded(extent, self.needed(extent))
+    }
+
+    /// Rows and columns of the part.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    /// Draws where the part begins, from the top and from the left.
+    pub(super) fn place(&self, (height, width): (usize, usize)) -> Result<(usize, usize)> {
         if self.height > height || self.width > width {
             let message = format!(
                 "a part of {}×{} does not fit into a picture of {height}×{width}; `pad_if_needed` gives it a margin",
@@ -120,8 +149,15 @@ impl<P: Picture> Transform<P> for RandomCrop {
             return Err(Error::argument("RandomCrop", message));
         }
         let mut stream = draw::stream();
-        let top = stream.below(height - self.height + 1);
-        let left = stream.below(width - self.width + 1);
+        Ok((stream.below(height - self.height + 1), stream.below(width - self.width + 1)))
+    }
+}
+
+impl<P: Picture> Transform<P> for RandomCrop {
+    type Output = P;
+    fn apply(&self, picture: P) -> Result<P> {
+        let picture = self.widened(picture)?;
+        let (top, left) = self.place(picture.extent()?)?;
         picture.crop(top, left, self.height, self.width)
     }
 }

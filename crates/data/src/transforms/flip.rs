@@ -33,10 +33,17 @@ macro_rules! flip {
             }
         }
 
+        impl $name {
+            /// Draws whether a picture is flipped.
+            pub(super) fn happens(&self) -> bool {
+                draw::stream().chance(self.p)
+            }
+        }
+
         impl<P: Picture> Transform<P> for $name {
             type Output = P;
             fn apply(&self, picture: P) -> Result<P> {
-                if draw::stream().chance(self.p) { picture.$flip() } else { Ok(picture) }
+                if self.happens() { picture.$flip() } else { Ok(picture) }
             }
         }
     };

@@ -59,6 +59,18 @@ impl Image {
         Ok(Image { height, width, channels, pixels })
     }
 
+    /// Writes the picture to a file, in the format that the file's ending names: `png`, `jpg`, `bmp`, `tif`, `webp` ….
+    ///
+    /// # Errors
+    /// The ending is not known, or the file cannot be written; the error names it.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let colour = if self.channels == 3 { ::image::ColorType::Rgb8 } else { ::image::ColorType::L8 };
+        let side = |n: usize| u32::try_from(n).map_err(|_| Error::file(path, format!("{self:?} has too long a side")));
+        ::image::save_buffer(path, &self.pixels, side(self.width)?, side(self.height)?, colour)
+            .map_err(|error| Error::file(path, error.to_string()))
+    }
+
     /// Rows.
     #[must_use]
     pub fn height(&self) -> usize {
@@ -81,6 +93,12 @@ impl Image {
     #[must_use]
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
+    }
+
+    /// The bytes, without a copy.
+    #[must_use]
+    pub fn into_pixels(self) -> Vec<u8> {
+        self.pixels
     }
 
     /// With three equal channels, if it is grey.

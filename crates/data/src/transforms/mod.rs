@@ -17,28 +17,37 @@
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
 //!
-//! A function from a sample to a `Result` is a transform, too (torchvision's `Lambda`).
+//! A function from a sample to a `Result` is a transform, too; [`Lambda`] names it as torchvision does.
 //!
 //! Random ones draw other numbers for each sample. In a loader these depend on its seed, the epoch and the batch alone,
 //! so an epoch can be repeated bit for bit with any number of workers; elsewhere they follow
 //! [`manual_seed`](kiln_tensor::manual_seed).
 
+mod color;
 mod convert;
 mod crop;
+mod erase;
 mod flip;
 mod image;
+mod on_batch;
 mod picture;
+mod planes;
 mod random_resized_crop;
 mod resize;
+mod rotate;
 
+pub use color::{ColorJitter, Grayscale};
 pub use convert::{Normalize, OneHot, ToImage, ToTensor};
 pub use crop::{CenterCrop, Pad, RandomCrop};
+pub use erase::{RandomErasing, erase};
 pub use flip::{RandomHorizontalFlip, RandomVerticalFlip};
 pub use image::Image;
 use kiln_tensor::Result;
+pub use on_batch::{BatchTransform, OnBatch};
 pub use picture::Picture;
 pub use random_resized_crop::RandomResizedCrop;
 pub use resize::{Interpolation, Resize};
+pub use rotate::{RandomRotation, Rotation};
 
 /// A change of one sample, or of one part of it.
 pub trait Transform<X>: Send + Sync {
@@ -71,6 +80,44 @@ impl<X, T: Transform<X>> Transform<X> for Compose<T> {
     type Output = T::Output;
     fn apply(&self, x: X) -> Result<T::Output> {
         self.0.apply(x)
+    }
+}
+
+/// A function as a transform, as torchvision's `Lambda`. Without it a function is one as well; this one says so.
+///
+/// ```
+/// use kiln_data::{Dataset, DatasetExt, Samples, transforms::Lambda};
+/// use kiln_tensor::{Device, Tensor};
+///
+/// let one_hot = Lambda::new(|y: i64| {
+///     let out = Tensor::zeros(10, Device::Cpu)?;
+///     out.scatter_(0, &Tensor::new([y], Device::Cpu)?, 1)?;
+///     Ok(out)
+/// });
+/// let data = Samples(vec![("boot", 9i64)]).target_transform(one_hot);
+/// assert_eq!(data.get(0)?.1.to_vec::<f32>()?, [0., 0., 0., 0., 0., 0., 0., 0., 0., 1.]);
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Lambda<F>(F);
+
+impl<F> Lambda<F> {
+    /// The transform that calls `f`.
+    pub fn new<X, T>(f: F) -> Lambda<F>
+    where
+        F: Fn(X) -> Result<T> + Send + Sync,
+    {
+        Lambda(f)
+    }
+}
+
+impl<X, T, F> Transform<X> for Lambda<F>
+where
+    F: Fn(X) -> Result<T> + Send + Sync,
+{
+    type Output = T;
+    fn apply(&self, x: X) -> Result<T> {
+        (self.0)(x)
     }
 }
 

@@ -1,8 +1,12 @@
-//! What can be cropped, padded and flipped: images and tensors alike.
+//! What can be cropped, turned and coloured: images and tensors alike.
 
 use kiln_tensor::{DType, Error, Result, Scalar, Tensor};
 
-use super::Image;
+use super::{
+    Image, Rotation,
+    color::{Adjust, grey_image, grey_tensor},
+    rotate,
+};
 
 /// Something with rows and columns: an [`Image`], or a tensor of which the last two dimensions are height and width.
 pub trait Picture: Sized {
@@ -36,6 +40,43 @@ pub trait Picture: Sized {
     /// # Errors
     /// As [`extent`](Picture::extent).
     fn flip_vertical(self) -> Result<Self>;
+
+    /// Turned by `angle` degrees against the clock. Images follow Pillow and tensors torchvision's own way, which differ
+    /// at borders.
+    ///
+    /// # Errors
+    /// The angle is not finite, the result is too large, or a byte cannot hold the filling.
+    fn rotate(self, angle: f64, how: &Rotation) -> Result<Self>;
+
+    /// With `factor` times the brightness: 0 is black, 1 changes nothing.
+    ///
+    /// # Errors
+    /// The factor is negative; a tensor has neither 1 nor 3 channels.
+    fn adjust_brightness(self, factor: f64) -> Result<Self>;
+
+    /// With `factor` times the distance to the mean grey: 0 is all grey, 1 changes nothing.
+    ///
+    /// # Errors
+    /// As [`adjust_brightness`](Picture::adjust_brightness).
+    fn adjust_contrast(self, factor: f64) -> Result<Self>;
+
+    /// With `factor` times the distance to each pixel's grey: 0 is without colours, 1 changes nothing.
+    ///
+    /// # Errors
+    /// As [`adjust_brightness`](Picture::adjust_brightness).
+    fn adjust_saturation(self, factor: f64) -> Result<Self>;
+
+    /// With colours turned by a share of the colour wheel, from -0.5 to 0.5.
+    ///
+    /// # Errors
+    /// The share is out of its range; a tensor has neither 1 nor 3 channels.
+    fn adjust_hue(self, share: f64) -> Result<Self>;
+
+    /// In greys, of 1 channel or 3 equal ones.
+    ///
+    /// # Errors
+    /// Another number of channels; a tensor has neither 1 nor 3.
+    fn to_grayscale(self, channels: usize) -> Result<Self>;
 }
 
 /// That a part lies inside.
@@ -49,7 +90,10 @@ fn check(size: (usize, usize), top: usize, left: usize, height: usize, width: us
 }
 
 /// Height and width with a margin.
-fn padded((height, width): (usize, usize), [left, top, right, bottom]: [usize; 4]) -> Result<(usize, usize)> {
+pub(super) fn padded(
+    (height, width): (usize, usize),
+    [left, top, right, bottom]: [usize; 4],
+) -> Result<(usize, usize)> {
     let sum = |a: usize, b: usize, c: usize| a.checked_add(b)?.checked_add(c);
     sum(height, top, bottom)
         .zip(sum(width, left, right))
@@ -107,6 +151,30 @@ impl Picture for Image {
         let pixels = (0..height).rev().flat_map(|y| self.row(y)).copied().collect();
         Image::new(height, width, channels, pixels)
     }
+
+    fn rotate(self, angle: f64, how: &Rotation) -> Result<Image> {
+        rotate::image(&self, angle, how)
+    }
+
+    fn adjust_brightness(self, factor: f64) -> Result<Image> {
+        Adjust::Brightness(factor).image(self)
+    }
+
+    fn adjust_contrast(self, factor: f64) -> Result<Image> {
+        Adjust::Contrast(factor).image(self)
+    }
+
+    fn adjust_saturation(self, factor: f64) -> Result<Image> {
+        Adjust::Saturation(factor).image(self)
+    }
+
+    fn adjust_hue(self, share: f64) -> Result<Image> {
+        Adjust::Hue(share).image(self)
+    }
+
+    fn to_grayscale(self, channels: usize) -> Result<Image> {
+        grey_image(self, channels)
+    }
 }
 
 impl Picture for Tensor {
@@ -146,5 +214,29 @@ impl Picture for Tensor {
     fn flip_vertical(self) -> Result<Tensor> {
         self.extent()?;
         self.flip(-2)
+    }
+
+    fn rotate(self, angle: f64, how: &Rotation) -> Result<Tensor> {
+        rotate::tensor(&self, angle, how)
+    }
+
+    fn adjust_brightness(self, factor: f64) -> Result<Tensor> {
+        Adjust::Brightness(factor).tensor(&self)
+    }
+
+    fn adjust_contrast(self, factor: f64) -> Result<Tensor> {
+        Adjust::Contrast(factor).tensor(&self)
+    }
+
+    fn adjust_saturation(self, factor: f64) -> Result<Tensor> {
+        Adjust::Saturation(factor).tensor(&self)
+    }
+
+    fn adjust_hue(self, share: f64) -> Result<Tensor> {
+        Adjust::Hue(share).tensor(&self)
+    }
+
+    fn to_grayscale(self, channels: usize) -> Result<Tensor> {
+        grey_tensor(&self, channels)
     }
 }

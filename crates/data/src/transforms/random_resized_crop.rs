@@ -5,6 +5,8 @@ use kiln_tensor::{Error, Result};
 use super::{Image, Interpolation, Picture, Resize, Transform, crop::middle};
 use crate::{Stream, draw};
 
+const OP: &str = "RandomResizedCrop";
+
 /// Cuts out a part of random area and aspect and scales it (Szegedy et al., "Going deeper with convolutions", 2015), as
 /// torchvision's.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +34,7 @@ impl RandomResizedCrop {
     /// # Errors
     /// They are not positive numbers in order.
     pub fn scale(self, low: f64, high: f64) -> Result<RandomResizedCrop> {
-        Ok(RandomResizedCrop { scale: range("scale", low, high)?, ..self })
+        Ok(RandomResizedCrop { scale: range(OP, "scale", low, high)?, ..self })
     }
 
     /// The smallest and largest quotient of width and height.
@@ -40,7 +42,7 @@ impl RandomResizedCrop {
     /// # Errors
     /// They are not positive numbers in order.
     pub fn ratio(self, low: f64, high: f64) -> Result<RandomResizedCrop> {
-        Ok(RandomResizedCrop { ratio: range("ratio", low, high)?, ..self })
+        Ok(RandomResizedCrop { ratio: range(OP, "ratio", low, high)?, ..self })
     }
 
     /// Another interpolation than bilinear.
@@ -75,11 +77,12 @@ impl RandomResizedCrop {
     }
 }
 
-fn range(what: &str, low: f64, high: f64) -> Result<(f64, f64)> {
+/// A range of positive numbers.
+pub(super) fn range(op: &'static str, what: &str, low: f64, high: f64) -> Result<(f64, f64)> {
     if 0.0 < low && low <= high && high.is_finite() {
         return Ok((low, high));
     }
-    Err(Error::argument("RandomResizedCrop", format!("{low} to {high} is no range of a {what}")))
+    Err(Error::argument(op, format!("{low} to {high} is no range of a {what}")))
 }
 
 impl Transform<Image> for RandomResizedCrop {
@@ -87,7 +90,7 @@ impl Transform<Image> for RandomResizedCrop {
     fn apply(&self, image: Image) -> Result<Image> {
         let size = image.extent()?;
         if size.0 == 0 || size.1 == 0 {
-            return Err(Error::argument("RandomResizedCrop", format!("{image:?} has no pixels")));
+            return Err(Error::argument(OP, format!("{image:?} has no pixels")));
         }
         let part = self.choose(size, &mut draw::stream());
         // Cut out first: the filter must not see what lies outside of the part.

@@ -1,5 +1,7 @@
 //! Scaling, as Pillow does it.
 
+use std::cell::RefCell;
+
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
     images::{Image as Target, ImageRef},
@@ -7,6 +9,11 @@ use fast_image_resize::{
 use kiln_tensor::{Error, Result};
 
 use super::{Image, Picture, Transform};
+
+thread_local! {
+    /// It keeps memory for the next image.
+    static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
+}
 
 /// How new pixels are made of old ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,9 +92,12 @@ impl Resize {
         let options = ResizeOptions::new().resize_alg(algorithm);
         let mut half = Target::new(between.0, between.1, kind);
         let mut to = Target::new(columns, rows, kind);
-        let mut resizer = Resizer::new();
-        resizer.resize(&from, &mut half, &options).map_err(|error| refuse(error.to_string()))?;
-        resizer.resize(&half, &mut to, &options).map_err(|error| refuse(error.to_string()))?;
+        RESIZER
+            .with_borrow_mut(|resizer| {
+                resizer.resize(&from, &mut half, &options)?;
+                resizer.resize(&half, &mut to, &options)
+            })
+            .map_err(|error| refuse(error.to_string()))?;
         Image::new(rows as usize, columns as usize, image.channels(), to.into_vec())
     }
 }

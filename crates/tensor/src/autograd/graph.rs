@@ -41,7 +41,10 @@ impl GradFn {
         }
     }
 
-    fn key(&self) -> usize {
+    /// Tells operations apart: the same for the same operation, however it was reached. Another one may get the number when
+    /// this one is gone.
+    #[must_use]
+    pub fn id(&self) -> usize {
         match &self.0 {
             Edge::Leaf(tensor) => Arc::as_ptr(&tensor.0) as usize,
             Edge::Node { node, .. } => Arc::as_ptr(node) as usize,
@@ -81,7 +84,7 @@ pub fn graph_text(tensor: &Tensor) -> String {
     let mut seen = HashSet::new();
     let mut stack: Vec<(usize, GradFn)> = tensor.edge().map(|edge| (0, GradFn(edge))).into_iter().collect();
     while let Some((depth, at)) = stack.pop() {
-        let new = seen.insert(at.key());
+        let new = seen.insert(at.id());
         let above = if new { "" } else { " (above)" };
         // Deep chains stay readable (and small): the indentation stops growing.
         let _ = writeln!(out, "{:indent$}{}{above}", "", at.label(), indent = 2 * depth.min(40));
@@ -101,7 +104,7 @@ pub fn graph_dot(tensor: &Tensor) -> String {
     let mut arrows = String::new();
     while let Some(at) = stack.pop() {
         let next_id = ids.len();
-        let id = *ids.entry(at.key()).or_insert(next_id);
+        let id = *ids.entry(at.id()).or_insert(next_id);
         if id == next_id {
             let style = if at.variable().is_some() { ", style=filled, fillcolor=lightblue" } else { "" };
             let _ =
@@ -109,8 +112,8 @@ pub fn graph_dot(tensor: &Tensor) -> String {
         }
         for next in at.next_functions().into_iter().flatten() {
             let next_id = ids.len();
-            let new = !ids.contains_key(&next.key());
-            let to = *ids.entry(next.key()).or_insert(next_id);
+            let new = !ids.contains_key(&next.id());
+            let to = *ids.entry(next.id()).or_insert(next_id);
             let _ = writeln!(arrows, "  n{to} -> n{id};");
             if new {
                 let style = if next.variable().is_some() { ", style=filled, fillcolor=lightblue" } else { "" };

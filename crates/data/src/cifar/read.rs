@@ -1,0 +1,71 @@
+//! The two formats of CIFAR's batches.
+
+use std::{fs, path::Path};
+
+use kiln_pickle::NUMPY;
+use kiln_tensor::{Error, Result};
+
+use super::{CifarKind, PIXELS};
+
+/// The most bytes of a batch that are read: five times the largest of the family, CIFAR-100's training images.
+const MAX_BYTES: u64 = 5 * 50_000 * (PIXELS as u64 + 100);
+
+/// Pixels and labels of all files, one after the other.
+pub(super) fn batches<K: CifarKind>(folder: &Path, files: &[&str], python: bool) -> Result<(Vec<u8>, Vec<u8>)> {
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    for file in files {
+        let path = folder.join(file);
+        let len = fs::metadata(&path).map_err(|error| Error::io(&path, error))?.len();
+        if len > MAX_BYTES {
+            return Err(Error::file(&path, format!("{len} bytes are too many for a batch of {}", K::NAME)));
+        }
+        let bytes = fs::read(&path).map_err(|error| Error::io(&path, error))?;
+        let start = labels.len();
+        let part = if python { pickled::<K> } else { binary::<K> };
+        part(&bytes, &mut images, &mut labels).map_err(|message| Error::file(&path, message))?;
+        let classes = K::CLASSES.len();
+        let wrong = labels[start..].iter().enumerate().find(|&(_, &label)| usize::from(label) >= classes);
+        if let Some((index, label)) = wrong {
+            let message = format!("label {label} of image {index}; there are {classes} classes, from 0");
+            return Err(Error::file(&path, message));
+        }
+    }
+    Ok((images, labels))
+}
+
+/// Records of one or two labels and the pixels.
+fn binary<K: CifarKind>(bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<(), String> {
+    let record = K::LABEL_BYTES + PIXELS;
+    if !bytes.len().is_multiple_of(record) {
+        return Err(format!(
+            "{} bytes are no whole number of records of {record}; the file is cut or no batch",
+            bytes.len()
+        ));
+    }
+    for record in bytes.chunks_exact(record) {
+        labels.push(record[K::LABEL_BYTES - 1]);
+        images.extend_from_slice(&record[K::LABEL_BYTES..]);
+    }
+    Ok(())
+}
+
+/// A dict of a list of labels and an array of pixels.
+fn pickled<K: CifarKind>(bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<(), String> {
+    let allowed = |module: &str, name: &str| NUMPY.contains(&(module, name));
+    let pickle = kiln_pickle::load(bytes, &allowed).map_err(|error| error.to_string())?;
+    let root = pickle.root();
+    let list = root.get(K::LABELS).and_then(|list| list.items()).ok_or(format!("it has no list \"{}\"", K::LABELS))?;
+    let start = labels.len();
+    for label in list {
+        let label = label.int().ok_or("a label is no number")?;
+        labels.push(u8::try_from(label).map_err(|_| format!("label {label}; there are {} classes", K::CLASSES.len()))?);
+    }
+    let n = labels.len() - start;
+    let array = root.get("data").and_then(|array| array.numpy()).ok_or("it has no array \"data\"")?;
+    if array.dtype != "u1" || array.shape != [n, PIXELS] || array.fortran {
+        let (dtype, shape) = (array.dtype, array.shape);
+        return Err(format!("its \"data\" is {dtype} of shape {shape:?}; u1 of [{n}, {PIXELS}], by rows, is expected"));
+    }
+    images.extend_from_slice(&array.bytes);
+    Ok(())
+}

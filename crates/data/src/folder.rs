@@ -1,0 +1,163 @@
+//! A folder of images with one subfolder for each class.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use kiln_tensor::{Error, Result};
+use parking_lot::Mutex;
+use walkdir::WalkDir;
+
+use crate::{Dataset, transforms::Image};
+
+const OP: &str = "ImageFolder";
+/// The endings of files that are taken for images, as torchvision's.
+const ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
+
+/// Images in folders that are named by their classes, as torchvision's `ImageFolder`: `root/dog/1.jpg`,
+/// `root/cat/more/2.png`. Classes are numbered in the order of their names, and so are the images of a class.
+///
+/// A sample is an [`Image`] (three channels, as torchvision's loader makes them) and its class, `i64`. A file that is no
+/// whole picture is an error that names it, unless [`skip_corrupt`](ImageFolder::skip_corrupt) was asked for.
+///
+/// ```
+/// use kiln_data::{Dataset, ImageFolder, transforms::Image};
+/// # let root = tempfile::tempdir().unwrap();
+/// # for (class, name) in [("cat", "a.png"), ("dog", "b.png"), ("dog", "c.png")] {
+/// #     std::fs::create_dir_all(root.path().join(class)).unwrap();
+/// #     Image::new(2, 2, 1, vec![0; 4])?.save(root.path().join(class).join(name))?;
+/// # }
+///
+/// let data = ImageFolder::new(&root)?;
+/// assert_eq!((data.classes(), data.len()), (&["cat".to_owned(), "dog".to_owned()][..], 3));
+/// let (image, label) = data.get(2)?;
+/// assert_eq!((image.height(), label), (2, 1));
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+pub struct ImageFolder {
+    root: PathBuf,
+    classes: Vec<String>,
+    samples: Vec<(PathBuf, i64)>,
+    skip: bool,
+    /// What was wrong with the samples that were found to be corrupt.
+    corrupt: Mutex<BTreeMap<usize, String>>,
+}
+
+impl ImageFolder {
+    /// The images below `root`. Only names are read now.
+    ///
+    /// # Errors
+    /// The folder cannot be read, has no subfolders, or a class has no images.
+    pub fn new(root: impl AsRef<Path>) -> Result<ImageFolder> {
+        let root = root.as_ref();
+        let mut classes = Vec::new();
+        for entry in std::fs::read_dir(root).map_err(|error| Error::io(root, error))? {
+            let path = entry.map_err(|error| Error::io(root, error))?.path();
+            if path.is_dir() {
+                let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+                classes.push(name.ok_or_else(|| Error::file(&path, "a class has a name that is not UTF-8"))?);
+            }
+        }
+        if classes.is_empty() {
+            return Err(Error::file(root, "there are no folders in it, one for each class"));
+        }
+        classes.sort_unstable();
+        let mut samples = Vec::new();
+        for (label, class) in classes.iter().enumerate() {
+            let (folder, before) = (root.join(class), samples.len());
+            for entry in WalkDir::new(&folder).follow_links(true).sort_by_file_name() {
+                let entry = entry.map_err(|error| Error::file(&folder, error.to_string()))?;
+                if entry.file_type().is_file() && is_image(entry.path()) {
+                    samples.push((entry.into_path(), label as i64));
+                }
+            }
+            if samples.len() == before {
+                let endings = ENDINGS.join(", ");
+                return Err(Error::file(&folder, format!("there is no image in it (files that end in {endings})")));
+            }
+        }
+        Ok(ImageFolder { root: root.to_owned(), classes, samples, skip: false, corrupt: Mutex::default() })
+    }
+
+    /// Whether an image that cannot be read is skipped instead of being an error: the next one that can be read takes its
+    /// place, so that batches stay full and are the same for every number of workers.
+    /// [`corrupt`](ImageFolder::corrupt) tells which ones it were.
+    #[must_use]
+    pub fn skip_corrupt(self, skip: bool) -> ImageFolder {
+        ImageFolder { skip, ..self }
+    }
+
+    /// The files that turned out to be no pictures so far, with what is wrong with them; each is counted once.
+    #[must_use]
+    pub fn corrupt(&self) -> Vec<(PathBuf, String)> {
+        let corrupt = self.corrupt.lock();
+        corrupt.iter().map(|(&index, reason)| (self.samples[index].0.clone(), reason.clone())).collect()
+    }
+
+    /// The classes' names in the order of their labels.
+    #[must_use]
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Path and label of each image: torchvision's `samples`.
+    #[must_use]
+    pub fn samples(&self) -> &[(PathBuf, i64)] {
+        &self.samples
+    }
+
+    /// The sample itself, or the first readable one after it.
+    fn readable(&self, index: usize) -> Result<(Image, i64)> {
+        for step in 0..self.samples.len() {
+            let index = (index + step) % self.samples.len();
+            if self.corrupt.lock().contains_key(&index) {
+                continue;
+            }
+            let (path, label) = &self.samples[index];
+            match Image::open(path) {
+                Ok(image) => return Ok((image.to_rgb(), *label)),
+                Err(error) => self.corrupt.lock().insert(index, error.to_string()),
+            };
+        }
+        Err(Error::file(&self.root, format!("none of the {} images can be read", self.samples.len())))
+    }
+}
+
+fn is_image(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))
+}
+
+impl Dataset for ImageFolder {
+    type Item = (Image, i64);
+
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn get(&self, index: usize) -> Result<(Image, i64)> {
+        self.check(index)?;
+        if self.skip {
+            return self.readable(index);
+        }
+        let (path, label) = &self.samples[index];
+        Ok((Image::open(path)?.to_rgb(), *label))
+    }
+}
+
+/// As torchvision prints a dataset.
+impl fmt::Display for ImageFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Dataset {OP}")?;
+        writeln!(f, "    Number of datapoints: {}", self.samples.len())?;
+        write!(f, "    Root location: {}", self.root.display())
+    }
+}
+
+impl fmt::Debug for ImageFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,178 @@
+//! Event files for TensorBoard.
+
+pub mod events;
+mod graph;
+mod histogram;
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Cursor, Write},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use events::{Event, Kind, Summary, Value, What};
+use kiln_data::transforms::{Image, ToImage, Transform};
+use kiln_tensor::{Error, Result, Tensor};
+use prost::Message;
+
+/// Writes what a run yields to a folder that `tensorboard --logdir` shows, as PyTorch's `SummaryWriter`.
+///
+/// ```
+/// use kiln_tensor::{Device, Tensor};
+/// use kiln_vis::SummaryWriter;
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path().join("runs");
+/// let mut writer = SummaryWriter::new(folder.join("first"))?;
+/// for step in 0..10 {
+///     writer.add_scalar("loss/train", 1.0 / f64::from(step + 1), step.into())?;
+/// }
+/// let weights = Tensor::randn([64, 32], Device::Cpu)?.requires_grad_(true)?;
+/// writer.add_histogram("weights", &weights, 0)?;
+/// writer.add_image("sample", &Tensor::rand([3, 16, 16], Device::Cpu)?, 0)?;
+/// writer.add_graph(&weights.relu()?.sum(())?)?;
+/// writer.flush()?;
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+///
+/// What is added is in the file after [`flush`](SummaryWriter::flush), and when the writer is dropped.
+#[derive(Debug)]
+pub struct SummaryWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl SummaryWriter {
+    /// Starts a file in `folder`, which is made if need be. Each run should have a folder of its own.
+    ///
+    /// # Errors
+    /// The folder or the file cannot be made.
+    pub fn new(folder: impl AsRef<Path>) -> Result<SummaryWriter> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let folder = folder.as_ref();
+        fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+        let (seconds, unique) = (now(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let path = folder.join(format!("events.out.tfevents.{seconds:010.0}.kiln.{}.{unique}", process::id()));
+        let file = File::create_new(&path).map_err(|error| Error::io(&path, error))?;
+        let mut writer = SummaryWriter { path, file: BufWriter::new(file) };
+        writer.write(0, What::FileVersion("brain.Event:2".into()))?;
+        Ok(writer)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A number, a point of the curve `tag`. A slash in the tag groups curves.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add_scalar(&mut self, tag: &str, value: f64, step: i64) -> Result<()> {
+        self.summary(tag, Kind::SimpleValue(value as f32), step)
+    }
+
+    /// A picture, a tensor as [`ToImage`] takes it.
+    ///
+    /// # Errors
+    /// It is no picture, or the file cannot be written.
+    pub fn add_image(&mut self, tag: &str, image: &Tensor, step: i64) -> Result<()> {
+        self.add_picture(tag, &ToImage.apply(image.clone())?, step)
+    }
+
+    /// A picture.
+    ///
+    /// # Errors
+    /// It has no pixels, or the file cannot be written.
+    pub fn add_picture(&mut self, tag: &str, image: &Image, step: i64) -> Result<()> {
+        let side = |n: usize| u32::try_from(n).ok().filter(|&n| n > 0 && n <= i32::MAX as u32);
+        let (Some(width), Some(height)) = (side(image.width()), side(image.height())) else {
+            return Err(Error::argument("add_picture", format!("{image:?} has no pixels, or too many")));
+        };
+        let colour = if image.channels() == 3 { ::image::ColorType::Rgb8 } else { ::image::ColorType::L8 };
+        let mut png = Cursor::new(Vec::new());
+        ::image::write_buffer_with_format(&mut png, image.pixels(), width, height, colour, ::image::ImageFormat::Png)
+            .map_err(|error| Error::file(&self.path, error.to_string()))?;
+        let image = events::Image {
+            height: height as i32,
+            width: width as i32,
+            colorspace: image.channels() as i32,
+            encoded_image_string: png.into_inner(),
+        };
+        self.summary(tag, Kind::Image(image), step)
+    }
+
+    /// How the values of a tensor are distributed, in PyTorch's default buckets (`bins="tensorflow"`). Values that are not
+    /// finite are left out.
+    ///
+    /// # Errors
+    /// No value is finite, or the file cannot be written.
+    pub fn add_histogram(&mut self, tag: &str, values: &Tensor, step: i64) -> Result<()> {
+        let histogram = histogram::of(values)?;
+        self.summary(tag, Kind::Histo(histogram), step)
+    }
+
+    /// The graph of operations that led to a tensor, from the leaves on: of a loss, that of the whole model.
+    ///
+    /// # Errors
+    /// The tensor was not recorded, or the file cannot be written.
+    pub fn add_graph(&mut self, of: &Tensor) -> Result<()> {
+        let graph = graph::of(of)?;
+        self.write(0, What::GraphDef(graph.encode_to_vec()))
+    }
+
+    /// Brings everything to the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn flush(&mut self) -> Result<()> {
+        self.file.flush().map_err(|error| Error::io(&self.path, error))
+    }
+
+    fn summary(&mut self, tag: &str, kind: Kind, step: i64) -> Result<()> {
+        let value = Value { tag: tag.to_owned(), value: Some(kind) };
+        self.write(step, What::Summary(Summary { value: vec![value] }))
+    }
+
+    fn write(&mut self, step: i64, what: What) -> Result<()> {
+        let event = Event { wall_time: now(), step, what: Some(what) };
+        let record = record(&event.encode_to_vec());
+        self.file.write_all(&record).map_err(|error| Error::io(&self.path, error))
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    // A clock before 1970 is none that could be asked.
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// TensorFlow's frame around data: length, a checksum of it, the data, a checksum of them.
+fn record(data: &[u8]) -> Vec<u8> {
+    let len = (data.len() as u64).to_le_bytes();
+    [&len[..], &masked(&len).to_le_bytes(), data, &masked(data).to_le_bytes()].concat()
+}
+
+/// A CRC-32C, changed so that it can itself be part of what is checked.
+fn masked(data: &[u8]) -> u32 {
+    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames() {
+        // The check value of CRC-32C (Castagnoli).
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+        let frame = record(b"abc");
+        assert_eq!((&frame[..8], &frame[12..15], frame.len()), (&[3, 0, 0, 0, 0, 0, 0, 0][..], &b"abc"[..], 19));
+        assert_eq!(frame[8..12], masked(&frame[..8]).to_le_bytes());
+        assert_eq!(frame[15..], masked(b"abc").to_le_bytes());
+    }
+}
