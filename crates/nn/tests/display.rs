@@ -3,8 +3,9 @@
 mod common;
 
 use kiln_nn::{
-    BCEWithLogitsLoss, CrossEntropyLoss, Dropout, Flatten, GELU, Identity, L1Loss, Linear, LinearOptions, LogSoftmax,
-    MSELoss, Module, ModuleTree, NLLLoss, ReLU, Sequential, Sigmoid, Softmax, Tanh, seq,
+    AvgPool2d, BCEWithLogitsLoss, BatchNorm1d, BatchNorm2d, BatchNormOptions, Conv2d, Conv2dOptions, CrossEntropyLoss,
+    Dropout, Embedding, Flatten, GELU, Identity, L1Loss, LayerNorm, Linear, LinearOptions, LogSoftmax, MSELoss,
+    MaxPool2d, Module, ModuleTree, NLLLoss, ReLU, Sequential, Sigmoid, Softmax, Tanh, seq,
 };
 use kiln_tensor::{Device, Reduction, Result, Tensor};
 
@@ -93,6 +94,22 @@ fn build(expr: &str) -> Result<Option<Box<dyn ModuleTree>>> {
             ("a".to_string(), Box::new(Linear::new(2, 3)?) as Box<dyn Module>),
             ("b".to_string(), Box::new(ReLU::new())),
         ]),
+        "nn.Conv2d(1, 8, 3)" => Conv2d::new(1, 8, 3)?,
+        "nn.Conv2d(1, 8, 3, stride=2, padding=1)" =>
+            Conv2d::with_options(1, 8, 3, Conv2dOptions::default().stride(2).padding(1))?,
+        "nn.Conv2d(4, 8, (3, 5), groups=2, bias=False)" =>
+            Conv2d::with_options(4, 8, (3, 5), Conv2dOptions::default().groups(2).bias(false))?,
+        "nn.MaxPool2d(2)" => MaxPool2d::new(2),
+        "nn.MaxPool2d(3, stride=2, padding=1)" => MaxPool2d::new(3).stride(2).padding(1),
+        "nn.AvgPool2d(2)" => AvgPool2d::new(2),
+        "nn.BatchNorm1d(8)" => BatchNorm1d::new(8)?,
+        "nn.BatchNorm2d(8, momentum=0.2)" =>
+            BatchNorm2d::with_options(8, BatchNormOptions::default().momentum(Some(0.2)))?,
+        "nn.LayerNorm(8)" => LayerNorm::new(&[8])?,
+        "nn.LayerNorm([2, 3], eps=1e-6, elementwise_affine=False)" =>
+            LayerNorm::with_options(&[2, 3], 1e-6, false, true, Device::Cpu)?,
+        "nn.Embedding(10, 4)" => Embedding::new(10, 4)?,
+        "nn.Embedding(10, 4, padding_idx=0)" => Embedding::with_options(10, 4, Some(0), Device::Cpu)?,
         "nn.MSELoss()" => MSELoss::new(),
         "nn.MSELoss(reduction='sum')" => MSELoss::new().reduction(Reduction::Sum),
         "nn.L1Loss()" => L1Loss::new(),
@@ -123,5 +140,5 @@ fn modules_print_as_in_pytorch() {
             count += 1;
         }
     }
-    assert_eq!(count, 37);
+    assert_eq!(count, 49);
 }

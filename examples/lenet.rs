@@ -1,0 +1,94 @@
+//! LeNet on Fashion-MNIST or MNIST.
+//!
+//! ```text
+//! cargo run --release --example lenet                       # Fashion-MNIST, or the subset that comes with Kiln
+//! cargo run --release --example lenet -- --digits           # MNIST
+//! cargo run --release --example lenet -- --help
+//! ```
+
+#[path = "support/progress.rs"]
+mod progress;
+#[path = "support/training.rs"]
+mod training;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+use kiln::{
+    PadMode,
+    data::{FashionMNIST, MNIST, MnistBuilder, MnistKind},
+    io,
+    models::LeNet,
+    nn::summary,
+    optim::Adam,
+    prelude::*,
+};
+
+/// Trains LeNet, and tests it after every epoch.
+#[derive(Parser)]
+struct Args {
+    #[arg(long, default_value_t = 5)]
+    epochs: u64,
+    #[arg(long, default_value_t = 64)]
+    batch_size: usize,
+    /// Learning rate of Adam
+    #[arg(long, default_value_t = 1e-3)]
+    lr: f64,
+    /// MNIST instead of Fashion-MNIST
+    #[arg(long)]
+    digits: bool,
+    /// The same seed gives the same run, bit for bit
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Folder with the four files, instead of the places that are searched
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Write the trained parameters to this file
+    #[arg(long)]
+    save: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if args.digits {
+        run(&args, MNIST::train(), MNIST::test())
+    } else {
+        run(&args, FashionMNIST::train(), FashionMNIST::test())
+    }
+}
+
+fn run<K: MnistKind + 'static>(args: &Args, train: MnistBuilder<K>, test: MnistBuilder<K>) -> Result<()> {
+    manual_seed(args.seed);
+    let device = Device::cuda_if_available();
+    println!("Using {device} device");
+    let load = |source: MnistBuilder<K>| match &args.data {
+        Some(folder) => source.root(folder).load(),
+        None => source.load(),
+    };
+    let (train, test) = (load(train)?, load(test)?);
+    println!("{} training and {} test images from {}", train.len(), test.len(), test.origin());
+    let build = |data, shuffle| {
+        DataLoader::builder(data).batch_size(args.batch_size).shuffle(shuffle).seed(args.seed).device(device).build()
+    };
+    let (train, test) = (build(train, true)?, build(test, false)?);
+
+    let model = LeNet::new(10)?.to(device)?;
+    println!("{model}\n{}", summary(&model, [1, 1, 32, 32])?);
+    let mut optimizer = Adam::new(model.named_parameters(), args.lr)?;
+    // The network takes 32×32 pixels, the images have 28×28.
+    let prepare = |x: Tensor| x.pad(&[2, 2, 2, 2], PadMode::Constant(0.0));
+    for epoch in 1..=args.epochs {
+        println!("Epoch {epoch}\n-------------------------------");
+        let pass = training::train(&train, &model, &mut optimizer, &prepare, usize::MAX)?;
+        let (rate, waited) = (pass.images_per_second(), pass.waited_share());
+        println!("{rate:.0} images/s, {waited:.1} % of the time waiting for data, mean loss {:.4}", pass.loss);
+        training::test(&test, &model, &prepare, usize::MAX)?;
+    }
+    println!("Done!");
+    if let Some(path) = &args.save {
+        io::save(path, &model.state_dict())?;
+        println!("Saved the model to {}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Passes over a dataset, as the examples of convolutional networks make them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use kiln::{data::DataLoader, nn::CrossEntropyLoss, optim::Optimizer, prelude::*};
+
+use crate::progress::Progress;
+
+/// What a pass over the training images took.
+pub struct Pass {
+    pub loss: f32,
+    pub images: usize,
+    pub time: Duration,
+    /// Of it, waiting for the loader.
+    pub waited: Duration,
+}
+
+impl Pass {
+    pub fn images_per_second(&self) -> f64 {
+        self.images as f64 / self.time.as_secs_f64().max(1e-9)
+    }
+
+    pub fn waited_share(&self) -> f64 {
+        100.0 * self.waited.as_secs_f64() / self.time.as_secs_f64().max(1e-9)
+    }
+}
+
+/// One pass over the training images, at most `most` batches. `prepare` changes each batch of images.
+pub fn train(
+    loader: &DataLoader,
+    model: &dyn Module,
+    optimizer: &mut dyn Optimizer,
+    prepare: &dyn Fn(Tensor) -> kiln::Result<Tensor>,
+    most: usize,
+) -> Result<Pass> {
+    let loss_fn = CrossEntropyLoss::new();
+    let size = loader.dataset_len();
+    let (mut progress, mut losses) = (Progress::new(size), Vec::new());
+    let (start, mut waited, mut images) = (Instant::now(), Duration::ZERO, 0);
+    model.train();
+    let mut batches = loader.iter();
+    for batch in 0..most {
+        let asked = Instant::now();
+        let Some(data) = batches.next() else { break };
+        waited += asked.elapsed();
+        let (x, y) = data?;
+        let loss = loss_fn.forward(&model.forward(&prepare(x)?)?, &y)?;
+        optimizer.zero_grad();
+        loss.backward()?;
+        optimizer.step()?;
+        if batch % 100 == 0 {
+            let loss = loss.item::<f32>()?;
+            progress.println(format_args!("loss: {loss:>7.6} [{images:>5}/{size:>5}]"));
+        }
+        losses.push(loss.detach());
+        images += y.numel();
+        progress.add(y.numel());
+    }
+    progress.finish();
+    let loss = if losses.is_empty() { f32::NAN } else { Tensor::stack(&losses, 0)?.mean(())?.item::<f32>()? };
+    Ok(Pass { loss, images, time: start.elapsed(), waited })
+}
+
+/// Loss and accuracy on the test images, at most `most` batches; printed as the tutorials do.
+pub fn test(
+    loader: &DataLoader,
+    model: &dyn Module,
+    prepare: &dyn Fn(Tensor) -> kiln::Result<Tensor>,
+    most: usize,
+) -> Result<()> {
+    let loss_fn = CrossEntropyLoss::new();
+    model.eval();
+    let _guard = no_grad_guard();
+    let (mut losses, mut correct, mut images) = (Vec::new(), Vec::new(), 0);
+    for data in loader.iter().take(most) {
+        let (x, y) = data?;
+        let logits = model.forward(&prepare(x)?)?;
+        losses.push(loss_fn.forward(&logits, &y)?);
+        correct.push(logits.argmax(1)?.eq(&y)?.sum(())?);
+        images += y.numel();
+    }
+    anyhow::ensure!(images > 0, "there are no test images");
+    let loss = Tensor::stack(&losses, 0)?.mean(())?.item::<f32>()?;
+    let correct = Tensor::stack(&correct, 0)?.sum(())?.item::<i64>()? as f64 / images as f64;
+    println!("Test Error: \n Accuracy: {:>0.1}%, Avg loss: {loss:>8.6} \n", 100.0 * correct);
+    Ok(())
+}

@@ -1,0 +1,102 @@
+"""Writes images.safetensors: values and gradients of convolution, pooling, normalisation, padding and embedding."""
+
+import torch
+import torch.nn.functional as F
+
+from golden import *
+
+
+def max_pool2d(x, **args):
+    return F.max_pool2d(x, return_indices=True, **args)
+
+
+def adaptive_max_pool2d(x, output_size):
+    return F.adaptive_max_pool2d(x, output_size, return_indices=True)
+
+
+def batch_norm(x, weight, bias, mean, var, training, momentum, eps):
+    """The normalised input, and the running statistics afterwards."""
+    mean, var = mean.detach().clone(), var.detach().clone()
+    return [F.batch_norm(x, mean, var, weight, bias, training, momentum, eps), mean, var]
+
+
+OPS = {
+    "embedding": F.embedding,
+    "max_pool2d": max_pool2d,
+    "adaptive_max_pool2d": adaptive_max_pool2d,
+    "batch_norm": batch_norm,
+    "conv2d_channels_last": lambda x, *rest, **args: F.conv2d(x.contiguous(memory_format=torch.channels_last), *rest, **args),
+    "conv2d_transposed": lambda x, *rest, **args: F.conv2d(x.transpose(2, 3), *rest, **args),
+    "pad": lambda x, pad, mode, value=0.0: F.pad(x, pad, mode, **({"value": value} if mode == "constant" else {})),
+}
+
+s = Suite("images", OPS, no_grad=["mean", "var"])
+
+for name, (x, w, bias, args) in {
+    "plain": ((2, 3, 6, 5), (4, 3, 3, 3), True, {}),
+    "padded": ((2, 3, 6, 5), (4, 3, 3, 3), True, {"padding": [1, 2]}),
+    "strided": ((1, 2, 9, 8), (3, 2, 3, 2), False, {"stride": [2, 3], "padding": [1, 0]}),
+    "dilated": ((1, 2, 9, 8), (3, 2, 3, 2), True, {"dilation": [2, 3]}),
+    "groups": ((2, 4, 5, 5), (6, 2, 3, 3), True, {"groups": 2, "padding": [1, 1]}),
+    "depthwise": ((2, 4, 5, 5), (8, 1, 3, 3), False, {"groups": 4}),
+    "pointwise": ((2, 4, 3, 5), (3, 4, 1, 1), True, {}),
+    "empty_batch": ((0, 2, 5, 5), (3, 2, 3, 3), True, {}),
+    "unbatched": ((2, 5, 5), (3, 2, 3, 3), True, {}),
+}.items():
+    inputs = [randn(*x), randn(*w)] + ([randn(w[0])] if bias else [])
+    s.run(f"conv2d_{name}", "conv2d", inputs, **args)
+    if len(x) == 4:
+        s.run(f"conv2d_channels_last_{name}", "conv2d_channels_last", inputs, **args)
+s.run("conv2d_transposed", "conv2d_transposed", [randn(1, 2, 5, 7), randn(3, 2, 2, 3), randn(3)], stride=[1, 2])
+s.run("conv2d_f32", "conv2d", [randn(1, 20, 30, 30, dtype=f32), randn(18, 20, 3, 3, dtype=f32)], padding=[1, 1], grad=False)
+
+for name, (x, w, bias, args) in {
+    "plain": ((2, 3, 4, 3), (3, 2, 3, 2), True, {}),
+    "strided": ((1, 2, 3, 4), (2, 3, 3, 3), True, {"stride": [2, 3], "padding": [1, 1], "output_padding": [1, 2]}),
+    "groups": ((1, 4, 3, 3), (4, 2, 2, 3), False, {"groups": 2, "dilation": [2, 1]}),
+    "unbatched": ((2, 3, 3), (2, 1, 3, 3), True, {"stride": [2, 2]}),
+}.items():
+    s.run(f"conv_transpose2d_{name}", "conv_transpose2d", [randn(*x), randn(*w)] + ([randn(w[1] * args.get("groups", 1))] if bias else []), **args)
+
+for name, (x, args) in {
+    "plain": ((2, 3, 6, 7), {"kernel_size": [2, 2]}),
+    "ceil": ((1, 2, 7, 5), {"kernel_size": [3, 2], "stride": [2, 2], "padding": [1, 1], "ceil_mode": True}),
+    "dilated": ((1, 2, 9, 8), {"kernel_size": [3, 2], "stride": [1, 2], "dilation": [2, 3]}),
+    "unbatched": ((2, 5, 5), {"kernel_size": [3, 3], "stride": [1, 1]}),
+    "empty_batch": ((0, 2, 5, 5), {"kernel_size": [2, 2]}),
+}.items():
+    s.run(f"max_pool2d_{name}", "max_pool2d", [randn(*x)], **args)
+s.run("max_pool2d_ties", "max_pool2d", [const([[[[1.0, 1, 0, nan], [1, 1, nan, 0]]]])], kernel_size=[2, 2], grad=False)
+
+for name, (x, args) in {
+    "plain": ((2, 3, 6, 7), {"kernel_size": [2, 3]}),
+    "padded": ((1, 2, 7, 5), {"kernel_size": [3, 2], "stride": [2, 1], "padding": [1, 1]}),
+    "ceil": ((1, 2, 7, 6), {"kernel_size": [3, 2], "stride": [3, 4], "padding": [1, 1], "ceil_mode": True}),
+    "inside": ((1, 2, 7, 6), {"kernel_size": [3, 2], "stride": [3, 4], "padding": [1, 1], "ceil_mode": True, "count_include_pad": False}),
+    "divisor": ((2, 5, 5), {"kernel_size": [3, 3], "divisor_override": 4}),
+}.items():
+    s.run(f"avg_pool2d_{name}", "avg_pool2d", [randn(*x)], **args)
+
+for name, (x, size) in {
+    "smaller": ((2, 3, 7, 5), [3, 2]), "larger": ((1, 2, 3, 2), [5, 7]), "equal": ((1, 2, 4, 4), [4, 4]), "unbatched": ((2, 5, 6), [2, 3]),
+}.items():
+    s.run(f"adaptive_avg_pool2d_{name}", "adaptive_avg_pool2d", [randn(*x)], output_size=size)
+    s.run(f"adaptive_max_pool2d_{name}", "adaptive_max_pool2d", [randn(*x)], output_size=size)
+
+for name, x in {"2d": (6, 3), "3d": (2, 3, 4), "4d": (2, 3, 4, 2)}.items():
+    for training in [True, False]:
+        s.run(
+            f"batch_norm_{name}_{'train' if training else 'eval'}", "batch_norm", [randn(*x), randn(3), randn(3)],
+            mean=randn(3), var=uniform(0.5, 2, 3), training=training, momentum=0.3, eps=1e-3,
+        )
+s.run("layer_norm_plain", "layer_norm", [randn(2, 3, 4)], normalized_shape=[4], weight=randn(4), bias=randn(4), eps=1e-3)
+s.run("layer_norm_two", "layer_norm", [randn(2, 3, 4)], normalized_shape=[3, 4], weight=randn(3, 4), eps=1e-3)
+s.run("group_norm_plain", "group_norm", [randn(2, 6, 3, 2)], num_groups=3, weight=randn(6), bias=randn(6), eps=1e-3)
+s.run("group_norm_bare", "group_norm", [randn(2, 4, 5)], num_groups=1, eps=1e-3)
+
+for mode, pad in {"constant": [1, 2, -1, 3], "reflect": [2, 1, 0, 3], "replicate": [2, 1, 4, 0], "circular": [3, 0, 1, 2]}.items():
+    s.run(f"pad_{mode}", "pad", [randn(2, 2, 4, 4)], pad=pad, mode=mode, **({"value": 1.5} if mode == "constant" else {}))
+s.run("embedding_plain", "embedding", [randint(0, 5, 2, 3), randn(5, 4)])
+s.run("embedding_padding", "embedding", [randint(0, 3, 8), randn(3, 2)], padding_idx=1)
+
+s.write()
