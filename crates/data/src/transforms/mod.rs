@@ -37,6 +37,7 @@ mod resize;
 mod rotate;
 
 pub use color::{ColorJitter, Grayscale};
+pub(crate) use convert::unit;
 pub use convert::{Normalize, OneHot, ToImage, ToTensor};
 pub use crop::{CenterCrop, Pad, RandomCrop};
 pub use erase::{RandomErasing, erase};
