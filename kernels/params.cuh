@@ -178,6 +178,8 @@ struct PoolAxis {
 };
 
 constexpr uint32_t POOL_CHANNELS_LAST = 2;
+// Some number along an axis may be 2^31 or more.
+constexpr uint32_t POOL_WIDE_WINDOWS = 4;
 constexpr uint32_t POOL_WITH_PADDING = 0;
 constexpr uint32_t POOL_INSIDE = 1;
 constexpr uint32_t POOL_FIXED = 2;
@@ -185,7 +187,7 @@ constexpr uint32_t POOL_FIXED = 2;
 // A pooling of images [N, C, H, W], both directions. What is numbered is the result.
 struct Pool {
     uint64_t numel;
-    // WIDE, and POOL_CHANNELS_LAST: numbered as [N, H, W, C].
+    // WIDE; POOL_CHANNELS_LAST: numbered as [N, H, W, C]; POOL_WIDE_WINDOWS.
     uint32_t flags;
     // What an average is divided by, one of the constants above.
     uint32_t divisor;

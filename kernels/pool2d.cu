@@ -38,19 +38,21 @@ struct Window {
     __device__ bool empty() const { return start >= end; }
 };
 
-__device__ inline Window window(const PoolAxis& axis, int64_t o) {
+__device__ inline Window window(const Pool& p, int d, int64_t o) {
+    const PoolAxis& axis = p.axes[d];
+    bool wide = p.flags & POOL_WIDE_WINDOWS;
     int64_t input = (int64_t)axis.input.extent;
     if (axis.kernel == 0) {
         uint64_t first = (uint64_t)o * axis.input.extent;
-        int64_t start = (int64_t)divide(first, axis.output, true);
-        int64_t end = (int64_t)divide(first + axis.input.extent + axis.output.extent - 1, axis.output, true);
+        int64_t start = (int64_t)divide(first, axis.output, wide);
+        int64_t end = (int64_t)divide(first + axis.input.extent + axis.output.extent - 1, axis.output, wide);
         return Window{start, end, 1, end - start};
     }
     int64_t step = (int64_t)axis.dilation.extent, start = o * (int64_t)axis.stride.extent - axis.padding;
     int64_t end = start + (axis.kernel - 1) * step + 1, last = input + axis.padding;
     // Counted for averages, whose taps are neighbours.
     int64_t size = (end < last ? end : last) - start;
-    if (start < 0) start += (int64_t)divide((uint64_t)(step - 1 - start), axis.dilation, true) * step;
+    if (start < 0) start += (int64_t)divide((uint64_t)(step - 1 - start), axis.dilation, wide) * step;
     return Window{start, end < input ? end : input, step, size};
 }
 
@@ -59,17 +61,19 @@ struct Windows {
     int64_t first, end;
 };
 
-__device__ inline Windows windows_at(const PoolAxis& axis, int64_t i) {
+__device__ inline Windows windows_at(const Pool& p, int d, int64_t i) {
+    const PoolAxis& axis = p.axes[d];
+    bool wide = p.flags & POOL_WIDE_WINDOWS;
     int64_t output = (int64_t)axis.output.extent;
     if (axis.kernel == 0) {
         uint64_t first = (uint64_t)i * axis.output.extent;
-        return Windows{(int64_t)divide(first, axis.input, true),
-                       (int64_t)divide(first + axis.output.extent + axis.input.extent - 1, axis.input, true)};
+        return Windows{(int64_t)divide(first, axis.input, wide),
+                       (int64_t)divide(first + axis.output.extent + axis.input.extent - 1, axis.input, wide)};
     }
     int64_t place = i + axis.padding, before = place - (axis.kernel - 1) * (int64_t)axis.dilation.extent;
     int64_t stride = (int64_t)axis.stride.extent;
-    int64_t first = before > 0 ? (int64_t)divide((uint64_t)(before + stride - 1), axis.stride, true) : 0;
-    int64_t end = (int64_t)divide((uint64_t)place, axis.stride, true) + 1;
+    int64_t first = before > 0 ? (int64_t)divide((uint64_t)(before + stride - 1), axis.stride, wide) : 0;
+    int64_t end = (int64_t)divide((uint64_t)place, axis.stride, wide) + 1;
     return Windows{first, end < output ? end : output};
 }
 
@@ -78,7 +82,7 @@ __device__ inline void max_pool(const Pool& p, const T* x, T* out, int64_t* indi
     typedef Compute<T> R;
     for (uint64_t i = thread_index(); i < p.numel; i += thread_count()) {
         Pixel at = pixel(p, i);
-        Window rows = window(p.axes[0], at.y), columns = window(p.axes[1], at.x);
+        Window rows = window(p, 0, at.y), columns = window(p, 1, at.x);
         const T* plane = x + at.n * p.input[0] + at.c * p.input[1];
         R best = -(R)INFINITY;
         int64_t place = -1, width = (int64_t)p.axes[1].input.extent;
@@ -103,7 +107,7 @@ __device__ inline void max_pool_grad(const Pool& p, const T* grad, const int64_t
     int64_t width = (int64_t)p.axes[1].input.extent, size = (int64_t)p.axes[0].input.extent * width;
     for (uint64_t i = thread_index(); i < p.numel; i += thread_count()) {
         Pixel at = pixel(p, i);
-        Windows rows = windows_at(p.axes[0], at.y), columns = windows_at(p.axes[1], at.x);
+        Windows rows = windows_at(p, 0, at.y), columns = windows_at(p, 1, at.x);
         int64_t own = at.y * width + at.x;
         const T* from = grad + at.n * p.output[0] + at.c * p.output[1];
         const int64_t* chosen = indices + at.n * p.indices[0] + at.c * p.indices[1];
@@ -137,7 +141,7 @@ __device__ inline void avg_pool(const Pool& p, const T* x, T* out) {
     typedef Compute<T> R;
     for (uint64_t i = thread_index(); i < p.numel; i += thread_count()) {
         Pixel at = pixel(p, i);
-        Window rows = window(p.axes[0], at.y), columns = window(p.axes[1], at.x);
+        Window rows = window(p, 0, at.y), columns = window(p, 1, at.x);
         const T* plane = x + at.n * p.input[0] + at.c * p.input[1];
         R sum = R(0);
 #pragma unroll 1
@@ -158,15 +162,15 @@ __device__ inline void avg_pool_grad(const Pool& p, const T* grad, T* out) {
     typedef Compute<T> R;
     for (uint64_t i = thread_index(); i < p.numel; i += thread_count()) {
         Pixel at = pixel(p, i);
-        Windows rows = windows_at(p.axes[0], at.y), columns = windows_at(p.axes[1], at.x);
+        Windows rows = windows_at(p, 0, at.y), columns = windows_at(p, 1, at.x);
         const T* from = grad + at.n * p.output[0] + at.c * p.output[1];
         R sum = R(0);
 #pragma unroll 1
         for (int64_t row = rows.first; row < rows.end; ++row) {
-            Window own_rows = window(p.axes[0], row);
+            Window own_rows = window(p, 0, row);
 #pragma unroll 1
             for (int64_t column = columns.first; column < columns.end; ++column) {
-                Window own_columns = window(p.axes[1], column);
+                Window own_columns = window(p, 1, column);
                 sum += load(from[row * p.output[2] + column * p.output[3]]) / divisor<R>(p, own_rows, own_columns);
             }
         }
@@ -182,6 +186,6 @@ __device__ inline void avg_pool_grad(const Pool& p, const T* grad, T* out) {
                                        Status* status) {                                                        \
         max_pool_grad<T>(p, grad, indices, out, status);                                                        \
     }                                                                                                           \
-    KERNEL avg_pool_mean_##name(BY_VALUE Pool p, const T* x, T* out) { avg_pool<T>(p, x, out); }                \
+    KERNEL_OF(4) avg_pool_mean_##name(BY_VALUE Pool p, const T* x, T* out) { avg_pool<T>(p, x, out); }          \
     KERNEL avg_pool_grad_gather_##name(BY_VALUE Pool p, const T* grad, T* out) { avg_pool_grad<T>(p, grad, out); }
 FOR_FLOAT(POOL)

@@ -210,7 +210,7 @@ by_value! {
     Pool: 416 => {
         /// Number of positions.
         numel: u64 = 0,
-        /// [`Grid::WIDE`] and [`Pool::CHANNELS_LAST`].
+        /// [`Grid::WIDE`], and the constants of this type.
         flags: u32 = 8,
         /// With the padding, inside, fixed: 0, 1, 2.
         divisor: u32 = 12,

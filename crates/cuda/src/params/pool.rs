@@ -6,18 +6,25 @@ use super::{Dim, Grid, Pool, PoolAxis};
 
 /// Places in the input stay below this, whatever a window asks for.
 const FARTHEST: usize = 1 << 60;
+/// Below this numbers are divided in 32 bits.
+const NEAR: usize = 1 << 31;
 
 impl PoolAxis {
-    /// `None` if a stride, dilation or kernel is 0, or a window ends beyond all numbers.
-    fn new(pool: &Pool2d, axis: usize, input: usize, output: usize) -> Option<PoolAxis> {
+    /// The axis, and whether its numbers are all [`NEAR`]. `None` if a stride, dilation or kernel is 0, or a window ends
+    /// beyond all numbers.
+    fn new(pool: &Pool2d, axis: usize, input: usize, output: usize) -> Option<(PoolAxis, bool)> {
         let extent = |n: usize| Dim::new(n as u64);
-        let near = |n: Option<usize>| n.filter(|&n| n < FARTHEST);
+        let mut largest = 0;
+        let mut near = |n: Option<usize>| {
+            largest = largest.max(n?);
+            n.filter(|&n| n < FARTHEST)
+        };
         let (kernel, stride, padding, dilation) = match *pool {
             Pool2d::Window { kernel, stride, padding, dilation } => {
                 (kernel[axis], stride[axis], padding[axis], dilation[axis])
             }
             Pool2d::Adaptive => {
-                near(output.checked_add(1)?.checked_mul(input.checked_add(1)?))?;
+                near(output.checked_add(2)?.checked_mul(input.checked_add(2)?))?;
                 (0, 1, 0, 1)
             }
         };
@@ -29,13 +36,16 @@ impl PoolAxis {
         near(input.checked_add(padding)?.checked_add(stride)?.checked_add(output))?;
         let (input, output) = (extent(input), extent(output));
         let (stride, dilation) = (extent(stride), extent(dilation));
-        Some(PoolAxis { input, output, stride, dilation, kernel: kernel as i64, padding: padding as i64 })
+        let axis = PoolAxis { input, output, stride, dilation, kernel: kernel as i64, padding: padding as i64 };
+        Some((axis, largest < NEAR))
     }
 }
 
 impl Pool {
     /// Neighbours in memory are neighbouring channels.
     pub const CHANNELS_LAST: u32 = 2;
+    /// Some number along an axis may be 2^31 or more.
+    pub const WIDE_WINDOWS: u32 = 4;
 
     /// A pooling of images of `input` extents to `output` extents (`[N, C, H, W]`). What is numbered is the output, or
     /// `backward` the input, in the order of its `strides`.
@@ -57,13 +67,16 @@ impl Pool {
         let numel = (n * c * h * w) as u64;
         let last = c > 1 && strides[1].unsigned_abs() < strides[3].unsigned_abs();
         let dims = if last { [c, w, h] } else { [w, h, c] }.map(|extent| Dim::new(extent as u64));
-        let wide = if numel >= 1 << 31 { Grid::<1>::WIDE } else { 0 };
+        let ((rows, near_rows), (columns, near_columns)) = (axis(0)?, axis(1)?);
+        let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         Ok(Pool {
             numel,
-            flags: wide | if last { Self::CHANNELS_LAST } else { 0 },
+            flags: flag(numel >= 1 << 31, Grid::<1>::WIDE)
+                | flag(last, Self::CHANNELS_LAST)
+                | flag(!(near_rows && near_columns), Self::WIDE_WINDOWS),
             divisor: 0,
             dims,
-            axes: [axis(0)?, axis(1)?],
+            axes: [rows, columns],
             input: [0; 4],
             output: [0; 4],
             indices: [0; 4],
@@ -119,6 +132,8 @@ mod tests {
         ] {
             assert!(try_one(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(try_one(window(2, 2, 0, 1)).unwrap().flags, 0);
+        assert_eq!(try_one(window(2, 2, 1 << 31, 1)).unwrap().flags, Pool::WIDE_WINDOWS);
         let huge = [[1, 1, 1 << 40, 1], [1, 1, 1 << 40, 1]];
         assert!(Pool::new("t", &Pool2d::Adaptive, huge, false, [0; 4]).is_err());
     }
