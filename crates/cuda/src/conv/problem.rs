@@ -27,10 +27,14 @@ impl Format {
     }
 
     /// The order that makes the fewest copies of these operands, and which of them it copies. With as many copies
-    /// either way, the order of the first operand counts.
-    pub(crate) fn of<const N: usize>(operands: [&Layout; N]) -> (Format, [bool; N]) {
+    /// either way, the order of the first operand counts. The library has no convolutions of `f64` with the channels
+    /// last.
+    pub(crate) fn of<const N: usize>(dtype: DType, operands: [&Layout; N]) -> (Format, [bool; N]) {
         let copies = |format: Format| operands.map(|layout| !format.fits(layout));
         let (first, last) = (copies(Format::ChannelsFirst), copies(Format::ChannelsLast));
+        if dtype == DType::F64 {
+            return (Format::ChannelsFirst, first);
+        }
         let count = |copies: &[bool; N]| copies.iter().filter(|&&copy| copy).count();
         let is_last = match count(&first).cmp(&count(&last)) {
             std::cmp::Ordering::Less => false,
@@ -102,19 +106,23 @@ mod tests {
         let (first, last) = (layout(x, FIRST), layout(x, LAST));
         assert_eq!(first.dims(), last.dims());
         let (filter, filter_last) = (layout(w, FIRST), layout(w, LAST));
-        assert_eq!(Format::of([&first, &filter]), (Format::ChannelsFirst, [false, false]));
-        assert_eq!(Format::of([&last, &filter_last]), (Format::ChannelsLast, [false, false]));
-        assert_eq!(Format::of([&last, &filter]), (Format::ChannelsLast, [false, true]));
-        assert_eq!(Format::of([&first, &filter_last]), (Format::ChannelsFirst, [false, true]));
-        assert_eq!(Format::of([&first.flip(3), &filter_last]), (Format::ChannelsLast, [true, false]));
-        assert_eq!(Format::of([&first, &filter_last, &last]), (Format::ChannelsLast, [true, false, false]));
+        assert_eq!(Format::of(DType::F32, [&first, &filter]), (Format::ChannelsFirst, [false, false]));
+        assert_eq!(Format::of(DType::F32, [&last, &filter_last]), (Format::ChannelsLast, [false, false]));
+        assert_eq!(Format::of(DType::F32, [&last, &filter]), (Format::ChannelsLast, [false, true]));
+        assert_eq!(Format::of(DType::F32, [&first, &filter_last]), (Format::ChannelsFirst, [false, true]));
+        assert_eq!(Format::of(DType::F32, [&first.flip(3), &filter_last]), (Format::ChannelsLast, [true, false]));
+        assert_eq!(Format::of(DType::F32, [&first, &filter_last, &last]), (Format::ChannelsLast, [true, false, false]));
+        assert_eq!(Format::of(DType::F64, [&last, &filter_last]), (Format::ChannelsFirst, [true, true]));
         // One channel is in both orders at once.
         let grey = layout([2, 1, 5, 4], FIRST);
-        assert_eq!(Format::of([&grey, &layout([6, 1, 3, 3], LAST)]), (Format::ChannelsFirst, [false, false]));
-        assert_eq!(Format::of([&grey, &filter_last]), (Format::ChannelsLast, [false, false]));
+        assert_eq!(
+            Format::of(DType::F32, [&grey, &layout([6, 1, 3, 3], LAST)]),
+            (Format::ChannelsFirst, [false, false])
+        );
+        assert_eq!(Format::of(DType::F32, [&grey, &filter_last]), (Format::ChannelsLast, [false, false]));
         // A slice of the batch is dense, one of the channels is not.
-        assert_eq!(Format::of([&first.slice(0, 1, 2, 1)]), (Format::ChannelsFirst, [false]));
-        assert_eq!(Format::of([&first.slice(1, 0, 2, 1)]), (Format::ChannelsFirst, [true]));
+        assert_eq!(Format::of(DType::F32, [&first.slice(0, 1, 2, 1)]), (Format::ChannelsFirst, [false]));
+        assert_eq!(Format::of(DType::F32, [&first.slice(1, 0, 2, 1)]), (Format::ChannelsFirst, [true]));
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Device {
     /// Runs the library over checked operands that have elements, or returns `false` if it has nothing that is fused.
     fn convolve(&'static self, direction: Direction, operands: &Operands, bias: u64) -> Result<bool> {
         let Operands { op, rule, x, w, y } = operands;
-        let (format, copies) = Format::of([x.layout, w.layout, y.layout]);
+        let (format, copies) = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
         let written = match direction {
             Direction::Forward | Direction::ForwardBiasRelu => 2,
             Direction::GradInput => 0,
