@@ -15,6 +15,8 @@ mod history;
 #[cfg(feature = "device")]
 mod intervals;
 #[cfg(feature = "device")]
+mod leaks;
+#[cfg(feature = "device")]
 mod memory;
 #[cfg(feature = "device")]
 mod module;

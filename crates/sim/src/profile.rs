@@ -30,6 +30,8 @@ pub struct Profile {
     pub seed: u64,
     /// Whether races through global memory, inside a launch, are looked for, which takes time and memory.
     pub races: bool,
+    /// Whether memory that is held at the end is a mistake, which is told with the place where it was allocated.
+    pub leaks: bool,
     /// What fails on purpose.
     pub faults: Faults,
 }
@@ -76,6 +78,7 @@ impl Default for Profile {
             order: Order::Forward,
             seed: 0,
             races: false,
+            leaks: false,
             faults: Faults::default(),
         }
     }
@@ -83,7 +86,7 @@ impl Default for Profile {
 
 impl Profile {
     /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_MEMORY`, `KILN_SIM_POOLS`,
-    /// `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`,
+    /// `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`, `KILN_SIM_LEAKS`,
     /// `KILN_SIM_FAIL_ALLOCATION`,
     /// `KILN_SIM_FAIL_LAUNCH` and `KILN_SIM_NO_EPILOGUES` (numbers, with commas).
     pub fn from_env() -> Self {
@@ -94,9 +97,10 @@ impl Profile {
         let mut pools = u8::from(profile.pools);
         read("KILN_SIM_POOLS", &mut pools);
         profile.pools = pools != 0;
-        let mut races = 0u8;
+        let (mut races, mut leaks) = (0u8, 0u8);
         read("KILN_SIM_RACES", &mut races);
-        profile.races = races != 0;
+        read("KILN_SIM_LEAKS", &mut leaks);
+        (profile.races, profile.leaks) = (races != 0, leaks != 0);
         read("KILN_SIM_SEED", &mut profile.seed);
         match env::var("KILN_SIM_ORDER").as_deref() {
             Ok("reversed") => profile.order = Order::Reversed,

@@ -43,6 +43,8 @@ pub enum Kind {
     Descriptor,
     /// A product whose output lies over what it reads, or over itself.
     Overlap,
+    /// Memory that is never given back.
+    Leak,
     /// A kernel whose parameters in the PTX are not those of the simulator's build.
     Signature,
 }
@@ -68,6 +70,7 @@ impl Kind {
             Kind::HostTooEarly => "host access too early",
             Kind::Descriptor => "wrong descriptor",
             Kind::Overlap => "overlapping matrices",
+            Kind::Leak => "leak",
             Kind::Signature => "signature",
         }
     }
@@ -296,8 +299,7 @@ pub fn write_at_exit() {
 extern "C" fn write() {
     let Some(folder) = folder() else { return };
     world::with(|world| {
-        world.collect_hits();
-        world.report.counts.live = world.memory.used() as u64;
+        world.end();
         let name = process::id().to_string();
         for (extension, text) in [("txt", world.report.text()), ("json", world.report.json())] {
             leave(&Path::new(&folder).join(&name).with_extension(extension), &text);

@@ -35,6 +35,14 @@ impl Session {
         })
     }
 
+    /// The mistakes at the end, when nothing should be held any more.
+    pub fn end(&self) -> Vec<Finding> {
+        world::with(|world| {
+            world.end();
+            world.report.findings.clone()
+        })
+    }
+
     /// What happened between `cuProfilerStart` and `cuProfilerStop`, each time.
     pub fn windows(&self) -> Vec<Window> {
         world::with(|world| world.report.windows.clone())

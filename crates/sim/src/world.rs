@@ -9,6 +9,7 @@ use crate::clock::{Clock, Moment};
 use crate::engine::{self, Access, Range};
 use crate::history::{History, Touch};
 use crate::intervals::Intervals;
+use crate::leaks::Sites;
 use crate::memory::{Home, Memory, busy_pages};
 use crate::module::{Function, Module};
 use crate::profile::Profile;
@@ -47,6 +48,8 @@ pub struct World {
     pub pool_threshold: u64,
     /// The error that every call returns from now on.
     pub sticky: Option<Status>,
+    /// Who asked for the memory that is there, if that is wanted.
+    pub sites: Sites,
     history: History,
     /// Bytes of device memory that something has written since they were allocated.
     written: Intervals,
@@ -92,6 +95,7 @@ impl World {
             limits: HashMap::new(),
             pool_threshold: 0,
             sticky: None,
+            sites: Sites::default(),
             history: History::default(),
             written: Intervals::default(),
             uses: Vec::new(),
@@ -122,6 +126,7 @@ impl World {
         self.modules.clear();
         self.functions.clear();
         self.limits.clear();
+        self.sites = Sites::default();
         self.history = History::default();
         self.written = Intervals::default();
         self.sticky = None;
@@ -333,6 +338,13 @@ impl World {
             self.report.find(Kind::Uninitialised, text);
             return;
         }
+    }
+
+    /// The end, as far as it concerns memory: what is held is a mistake, if that is wanted.
+    pub fn end(&mut self) {
+        self.collect_hits();
+        self.sites.report(&self.memory, &mut self.report);
+        self.report.counts.live = self.memory.used() as u64;
     }
 
     /// A range is no longer the memory that it was.

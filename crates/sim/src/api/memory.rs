@@ -17,7 +17,15 @@ fn allocate(world: &mut World, bytes: usize) -> Result<u64, Status> {
     if world.profile.faults.allocation.fails() {
         return Err(Status::OUT_OF_MEMORY);
     }
-    world.memory.allocate(bytes, Home::Device).ok_or(Status::OUT_OF_MEMORY)
+    take(world, bytes, Home::Device)
+}
+
+fn take(world: &mut World, bytes: usize, home: Home) -> Result<u64, Status> {
+    let address = world.memory.allocate(bytes, home).ok_or(Status::OUT_OF_MEMORY)?;
+    if world.profile.leaks {
+        world.sites.note(address);
+    }
+    Ok(address)
 }
 
 fn pool(world: &World, pool: usize) -> Result<(), Status> {
@@ -129,7 +137,7 @@ driver! {
             return Err(Status::INVALID_VALUE);
         }
         world.report.counts.pinned += 1;
-        put(out, world.memory.allocate(bytes, Home::Pinned).ok_or(Status::OUT_OF_MEMORY)?)
+        put(out, take(world, bytes, Home::Pinned)?)
     }
 
     Context fn cuMemAllocHost_v2(world, out: *mut u64, bytes: usize) {
@@ -137,7 +145,7 @@ driver! {
             return Err(Status::INVALID_VALUE);
         }
         world.report.counts.pinned += 1;
-        put(out, world.memory.allocate(bytes, Home::Pinned).ok_or(Status::OUT_OF_MEMORY)?)
+        put(out, take(world, bytes, Home::Pinned)?)
     }
 
     Context fn cuMemFreeHost(world, address: u64) {

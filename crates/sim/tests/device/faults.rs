@@ -2,7 +2,7 @@
 use std::ffi::CStr;
 
 use kiln_sim::api::context::cuCtxSynchronize;
-use kiln_sim::api::memory::cuMemAlloc_v2;
+use kiln_sim::api::memory::{cuMemAlloc_v2, cuMemFree_v2};
 use kiln_sim::{Kind, Profile, Status};
 
 use crate::common::{Program, arg};
@@ -255,6 +255,24 @@ fn what_c_leaves_open() {
                 assert_eq!(synchronize(), Status::LAUNCH_FAILED);
                 program.found(Kind::Undefined, &["f_undefined", "faults.cu:", word]);
             }
+        }
+    }
+}
+
+#[test]
+fn memory_that_is_never_given_back() {
+    for (leaks, free) in [(true, false), (true, true), (false, false)] {
+        let program = Program::new(Profile { leaks, ..Profile::default() });
+        let kept = program.alloc(64);
+        if free {
+            // SAFETY: it takes no pointers.
+            assert_eq!(unsafe { cuMemFree_v2(kept) }, Status::SUCCESS);
+        }
+        program.session.end();
+        if leaks && !free {
+            program.found(Kind::Leak, &["64 bytes of device memory", "faults::memory_that_is_never_given_back"]);
+        } else {
+            program.silent();
         }
     }
 }
