@@ -6,8 +6,6 @@
 //! cargo run --release --example lenet -- --help
 //! ```
 
-#[path = "support/progress.rs"]
-mod progress;
 #[path = "support/training.rs"]
 mod training;
 

@@ -6,8 +6,6 @@
 //! cargo run --release --example vgg16 -- predict photo.jpg --weights vgg16.safetensors
 //! ```
 
-#[path = "support/progress.rs"]
-mod progress;
 #[path = "support/training.rs"]
 mod training;
 

@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use kiln::{data::DataLoader, nn::CrossEntropyLoss, optim::Optimizer, prelude::*};
 
-use crate::progress::Progress;
-
 /// What a pass over the training images took.
 pub struct Pass {
     pub loss: f32,
@@ -36,10 +34,9 @@ pub fn train(
 ) -> Result<Pass> {
     let loss_fn = CrossEntropyLoss::new();
     let size = loader.dataset_len();
-    let (mut progress, mut losses) = (Progress::new(size), Vec::new());
-    let (start, mut waited, mut images) = (Instant::now(), Duration::ZERO, 0);
+    let (start, mut waited, mut images, mut losses) = (Instant::now(), Duration::ZERO, 0, Vec::new());
     model.train();
-    let mut batches = loader.iter();
+    let mut batches = loader.progress();
     for batch in 0..most {
         let asked = Instant::now();
         let Some(data) = batches.next() else { break };
@@ -51,13 +48,11 @@ pub fn train(
         optimizer.step()?;
         if batch % 100 == 0 {
             let loss = loss.item::<f32>()?;
-            progress.println(format_args!("loss: {loss:>7.6} [{images:>5}/{size:>5}]"));
+            batches.println(format_args!("loss: {loss:>7.6} [{images:>5}/{size:>5}]"));
         }
         losses.push(loss.detach());
         images += y.numel();
-        progress.add(y.numel());
     }
-    progress.finish();
     let loss = if losses.is_empty() { f32::NAN } else { Tensor::stack(&losses, 0)?.mean(())?.item::<f32>()? };
     Ok(Pass { loss, images, time: start.elapsed(), waited })
 }
