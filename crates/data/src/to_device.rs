@@ -12,11 +12,24 @@ pub trait ToDevice: Sized {
     /// # Errors
     /// The device is not available, or memory runs out.
     fn to_device(self, device: Device) -> Result<Self>;
+
+    /// The same batch with its tensors in page-locked memory ([`Tensor::pin_memory`]); as it is unless the type says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// A tensor is not on the CPU, there is no CUDA device, or memory runs out.
+    fn pin_memory(self) -> Result<Self> {
+        Ok(self)
+    }
 }
 
 impl ToDevice for Tensor {
     fn to_device(self, device: Device) -> Result<Tensor> {
         Tensor::to_device(&self, device)
+    }
+
+    fn pin_memory(self) -> Result<Tensor> {
+        Tensor::pin_memory(&self)
     }
 }
 
@@ -36,17 +49,29 @@ impl<T: ToDevice> ToDevice for Vec<T> {
     fn to_device(self, device: Device) -> Result<Vec<T>> {
         self.into_iter().map(|value| value.to_device(device)).collect()
     }
+
+    fn pin_memory(self) -> Result<Vec<T>> {
+        self.into_iter().map(ToDevice::pin_memory).collect()
+    }
 }
 
 impl<K: Ord, V: ToDevice> ToDevice for BTreeMap<K, V> {
     fn to_device(self, device: Device) -> Result<Self> {
         self.into_iter().map(|(key, value)| Ok((key, value.to_device(device)?))).collect()
     }
+
+    fn pin_memory(self) -> Result<Self> {
+        self.into_iter().map(|(key, value)| Ok((key, value.pin_memory()?))).collect()
+    }
 }
 
 impl<K: Eq + std::hash::Hash, V: ToDevice> ToDevice for HashMap<K, V> {
     fn to_device(self, device: Device) -> Result<Self> {
         self.into_iter().map(|(key, value)| Ok((key, value.to_device(device)?))).collect()
+    }
+
+    fn pin_memory(self) -> Result<Self> {
+        self.into_iter().map(|(key, value)| Ok((key, value.pin_memory()?))).collect()
     }
 }
 
@@ -57,6 +82,12 @@ macro_rules! tuple {
                 #[allow(non_snake_case)]
                 let ($($ty,)+) = self;
                 Ok(($($ty.to_device(device)?,)+))
+            }
+
+            fn pin_memory(self) -> Result<Self> {
+                #[allow(non_snake_case)]
+                let ($($ty,)+) = self;
+                Ok(($($ty.pin_memory()?,)+))
             }
         }
     };

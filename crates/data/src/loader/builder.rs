@@ -119,6 +119,18 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
         DataLoaderBuilder { dataset: self.dataset, collator, options: self.options }
     }
 
+    /// Puts the batches' tensors into page-locked memory, on the worker that made them, so that the consumer's
+    /// [`Tensor::to_device`](kiln_tensor::Tensor::to_device) needs no copy on the host. With
+    /// [`device`](DataLoaderBuilder::device) the workers move the batches themselves, while the GPU computes, and nothing
+    /// is left to gain here. Needs a CUDA device.
+    #[allow(clippy::type_complexity)] // a plain function as the change
+    pub fn pin_memory(self) -> DataLoaderBuilder<D, MapBatches<C, fn(C::Batch) -> Result<C::Batch>>>
+    where
+        C::Batch: ToDevice,
+    {
+        self.map_batches(ToDevice::pin_memory as fn(C::Batch) -> Result<C::Batch>)
+    }
+
     /// Changes whole batches, on the worker that made them: after [`device`](DataLoaderBuilder::device) it is where
     /// [`OnBatch`](crate::transforms::OnBatch) prepares pictures on the GPU.
     pub fn map_batches<F, B>(self, f: F) -> DataLoaderBuilder<D, MapBatches<C, F>>
