@@ -187,8 +187,9 @@ __device__ inline void class_loss_grad(const ClassLoss& p, const T* grad, const 
 }
 
 #define CLASS_LOSS(op, labels, name, T)                                                                            \
-    KERNEL class_loss_##op##_##name(BY_VALUE ClassLoss p, const T* x, const void* target, const T* weight, T* loss,\
-                                    Compute<T>* lse, Compute<T>* total, Sums* partial, Status* status) {           \
+    KERNEL_OF(4) class_loss_##op##_##name(BY_VALUE ClassLoss p, const T* x, const void* target, const T* weight,   \
+                                          T* loss, Compute<T>* lse, Compute<T>* total, Sums* partial,              \
+                                          Status* status) {                                                        \
         class_loss<T, labels>(p, x, target, weight, loss, lse, total, partial, status);                            \
     }                                                                                                              \
     KERNEL class_loss_grad_##op##_##name(BY_VALUE ClassLoss p, const T* grad, const T* x, const void* target,      \

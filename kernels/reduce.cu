@@ -140,7 +140,7 @@ struct LogSumExp {
 };
 
 #define REDUCE(op, Op, name, T, O)                                                                            \
-    KERNEL reduce_##op##_##name(BY_VALUE Reduce p, const T* x, void* partial, O* out) {                       \
+    KERNEL_OF(4) reduce_##op##_##name(BY_VALUE Reduce p, const T* x, void* partial, O* out) {                 \
         typedef Op<Compute<T>> F;                                                                             \
         reduce<F>(p, x, static_cast<F::A*>(partial), [&p, out](F::A a, Offsets<3> at) {                       \
             out[at.at[1]] = store<O>((Compute<O>)F::result(a, p));                                            \

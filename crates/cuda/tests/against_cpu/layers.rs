@@ -51,7 +51,7 @@ fn wild(on: &dyn Backend, dtype: DType, dims: [usize; 4], order: Order) -> Tenso
     for (i, value) in values.iter_mut().enumerate() {
         *value = match i % 37 {
             5 => f64::NAN,
-            11 | 12 | 13 => f64::NEG_INFINITY,
+            11..=13 => f64::NEG_INFINITY,
             14 => f64::INFINITY,
             _ => (*value * 2.0).round() / 2.0,
         };
