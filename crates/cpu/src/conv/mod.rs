@@ -180,7 +180,7 @@ fn forward<S: Stored<Compute = T>, T: Compute>(
     let kern = micro::best::<T>();
     let columns = e.c * taps.len() + usize::from(bias.is_some());
     let mut weights = Block::scratch::<T>(e.o * columns)?;
-    // The block may be larger.
+    // The block may have room for more.
     let weights = &mut weights.values::<T>()[..e.o * columns];
     for g in 0..rule.groups {
         for (o, row) in weights.chunks_exact_mut(columns.max(1)).enumerate() {
