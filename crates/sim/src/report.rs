@@ -116,7 +116,7 @@ macro_rules! counts {
 counts! {
     /// Kernels launched.
     launches "launches",
-    /// Products of cuBLASLt.
+    /// Products of cuBLASLt, and convolutions of cuDNN.
     products "library calls",
     /// Copies, of any direction.
     copies "copies",
@@ -134,6 +134,8 @@ counts! {
     pinned "pinned allocations",
     /// Bytes of device memory that are allocated now.
     live "device bytes held",
+    /// Descriptors of cuBLASLt and cuDNN that nobody has destroyed.
+    descriptors "descriptors held",
 }
 
 /// What happened between `cuProfilerStart` and `cuProfilerStop`.
@@ -154,7 +156,7 @@ pub struct Report {
     pub kernels: BTreeSet<String>,
     /// Functions that were called.
     pub functions: BTreeSet<&'static str>,
-    /// What cuBLASLt refused, with the reason. No mistake: programs ask, and have other ways.
+    /// What cuBLASLt and cuDNN refused, with the reason. No mistake: programs ask, and have other ways.
     pub refusals: BTreeSet<String>,
     /// Those that are closed.
     pub windows: Vec<Window>,
@@ -292,7 +294,7 @@ extern "C" fn write() {
     let Some(folder) = folder() else { return };
     world::with(|world| {
         world.collect_hits();
-        world.report.counts.live = world.memory.used() as u64;
+        world.count_held();
         let name = process::id().to_string();
         for (extension, text) in [("txt", world.report.text()), ("json", world.report.json())] {
             leave(&Path::new(&folder).join(&name).with_extension(extension), &text);
