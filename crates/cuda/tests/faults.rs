@@ -236,3 +236,78 @@ fn child_computes_linear_layers() {
         }
     }
 }
+
+// ---- convolutions ----
+
+/// `relu(conv(x, w) + bias)` of ones and both gradients: with 2 channels in and 4 out, 3×3, of 5×5 pixels.
+fn convolutions(on: &dyn Backend) -> Result<[Vec<f32>; 3]> {
+    let (rule, x, w, y) = (Conv2d::default(), dense(&[2, 2, 5, 5]), dense(&[4, 2, 3, 3]), dense(&[2, 4, 3, 3]));
+    let (image, filter, bias, grad) = (ones(on, 100)?, ones(on, 72)?, ones(on, 4)?, ones(on, 72)?);
+    let (mut out, mut to_x, mut to_w) =
+        (on.alloc(DType::F32, 72)?, on.alloc(DType::F32, 100)?, on.alloc(DType::F32, 72)?);
+    let view = |buffer, layout| View { buffer, layout };
+    let of_bias = dense(&[4]);
+    let bias = Some(view(&*bias, &of_bias));
+    on.conv2d(&rule, view(&*image, &x), view(&*filter, &w), bias, true, ViewMut { buffer: &mut *out, layout: &y })?;
+    let to = ViewMut { buffer: &mut *to_x, layout: &x };
+    on.conv2d_grad_input(&rule, view(&*grad, &y), view(&*filter, &w), to)?;
+    let to = ViewMut { buffer: &mut *to_w, layout: &w };
+    on.conv2d_grad_weight(&rule, view(&*grad, &y), view(&*image, &x), to)?;
+    Ok([values(on, &*out)?, values(on, &*to_x)?, values(on, &*to_w)?])
+}
+
+#[test]
+fn algorithms_that_refuse_when_they_are_tried_are_replaced() {
+    for refused in ["", "fused", "fused:1", "forward:1,data:0,filter:0", "fused,forward:1,forward:7,data:0,data:5"] {
+        for benchmark in ["", "1"] {
+            child("child_convolves", &[("KILN_SIM_NO_CONVOLUTIONS", refused), ("BENCHMARK", benchmark)]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_convolves() {
+    set_convolution_benchmark(env::var("BENCHMARK").is_ok_and(|text| !text.is_empty()));
+    // The second time from the plans that were kept.
+    for _ in 0..2 {
+        let [out, to_x, to_w] = convolutions(device()).unwrap();
+        // Algorithms may differ in the last bits.
+        let near = |got: f32, want: f32| (got - want).abs() <= 1e-5 * want;
+        assert!(out.iter().all(|&value| near(value, 19.0)), "{out:?}");
+        assert!(near(to_x[0], 4.0) && near(to_x[12], 36.0) && near(to_x.iter().sum(), 1296.0), "{to_x:?}");
+        assert!(to_w.iter().all(|&value| near(value, 18.0)), "{to_w:?}");
+    }
+}
+
+#[test]
+fn convolutions_that_nothing_computes_are_errors() {
+    let fail = |faults: &[(&str, &str)]| {
+        child("child_does_not_convolve", faults);
+    };
+    for (refused, call) in [
+        ("forward", "cudnnConvolutionForward"),
+        ("data", "cudnnConvolutionBackwardData"),
+        ("filter", "cudnnConvolutionBackwardFilter"),
+    ] {
+        let expect = format!("{call}|cuDNN has no algorithm for");
+        fail(&[("KILN_SIM_NO_CONVOLUTIONS", refused), ("EXPECT", &expect)]);
+    }
+    fail(&[("KILN_SIM_WITHOUT", "libcudnn"), ("EXPECT", "cuDNN was not found|libcudnn.so.9|pip install nvidia-cudnn")]);
+    fail(&[("KILN_SIM_WITHOUT", "cudnnConvolutionForward"), ("EXPECT", "cuDNN was loaded as|cudnnConvolutionForward")]);
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_does_not_convolve() {
+    let device = device();
+    let before = device.memory_stats().allocated;
+    for _ in 0..2 {
+        let error = convolutions(device).unwrap_err().to_string();
+        for part in env::var("EXPECT").unwrap().split('|') {
+            assert!(error.contains(part), "{part:?} is not in {error}");
+        }
+    }
+    assert_eq!(device.memory_stats().allocated, before, "nothing is lost by an error");
+    assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24], "everything else goes on");
+}

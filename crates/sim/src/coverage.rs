@@ -4,7 +4,11 @@ use std::path::Path;
 use std::{fs, io};
 
 /// Where `crates/cuda` declares the functions that it calls.
-const CALLS: [&str; 2] = [include_str!("../../cuda/src/libs/driver.rs"), include_str!("../../cuda/src/libs/blas.rs")];
+const CALLS: [&str; 3] = [
+    include_str!("../../cuda/src/libs/driver.rs"),
+    include_str!("../../cuda/src/libs/blas.rs"),
+    include_str!("../../cuda/src/libs/dnn.rs"),
+];
 
 /// The functions that are declared as `field = cuSomething(…)`.
 fn declared() -> BTreeSet<String> {
@@ -62,7 +66,9 @@ mod tests {
     #[test]
     fn calls_and_lists_are_read() {
         let declared = declared();
-        assert!(declared.contains("cuLaunchKernel") && declared.contains("cublasLtMatmul"), "{declared:?}");
+        assert!(
+            ["cuLaunchKernel", "cublasLtMatmul", "cudnnConvolutionForward"].iter().all(|name| declared.contains(*name))
+        );
         let report = "{\"findings\": [],\n\"kernels\": [\"a_b\", \"c\"],\n\"functions\": [],\n";
         assert_eq!(list(report, "kernels").collect::<Vec<_>>(), ["a_b", "c"]);
         assert_eq!(list(report, "functions").collect::<Vec<_>>(), [""]);

@@ -9,6 +9,8 @@ mod blas;
 #[cfg(feature = "device")]
 mod clock;
 #[cfg(feature = "device")]
+mod dnn;
+#[cfg(feature = "device")]
 mod engine;
 #[cfg(feature = "device")]
 mod history;
@@ -43,6 +45,10 @@ pub use blas::BlasStatus;
 pub use blas::attributes::{Kind as Descriptor, LAYOUT, OPERATION, PREFERENCE};
 #[cfg(feature = "device")]
 pub use blas::heuristic::{Algorithm, Candidate};
+#[cfg(feature = "device")]
+pub use dnn::DnnStatus;
+#[cfg(feature = "device")]
+pub use dnn::heuristic::Choice;
 #[cfg(feature = "device")]
 pub use engine::kernel_names;
 #[cfg(feature = "device")]

@@ -66,6 +66,9 @@ pub struct Faults {
     pub launch: Nth,
     /// Epilogues (`cublasLtEpilogue_t`) for which the heuristic offers nothing.
     pub no_epilogues: Vec<i64>,
+    /// Convolutions of cuDNN that are not supported when they are tried: `forward`, `fused`, `data`, `filter`, or one
+    /// algorithm of these, as in `data:1`.
+    pub no_convolutions: Vec<String>,
 }
 
 impl Default for Profile {
@@ -88,7 +91,8 @@ impl Profile {
     /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_MEMORY`, `KILN_SIM_POOLS`,
     /// `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`, `KILN_SIM_LEAKS`,
     /// `KILN_SIM_FAIL_ALLOCATION`,
-    /// `KILN_SIM_FAIL_LAUNCH` and `KILN_SIM_NO_EPILOGUES` (numbers, with commas).
+    /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas) and `KILN_SIM_NO_CONVOLUTIONS` (as in
+    /// `fused,data:1`).
     pub fn from_env() -> Self {
         let mut profile = Profile::default();
         read("KILN_SIM_ARCH", &mut profile.arch);
@@ -112,7 +116,10 @@ impl Profile {
         read("KILN_SIM_FAIL_LAUNCH", &mut launch);
         let epilogues = env::var("KILN_SIM_NO_EPILOGUES").unwrap_or_default();
         let no_epilogues = epilogues.split(',').filter_map(|number| number.trim().parse().ok()).collect();
-        profile.faults = Faults { allocation: Nth::new(allocation), launch: Nth::new(launch), no_epilogues };
+        let convolutions = env::var("KILN_SIM_NO_CONVOLUTIONS").unwrap_or_default();
+        let no_convolutions = convolutions.split(',').map(|text| text.trim().to_string()).collect();
+        profile.faults =
+            Faults { allocation: Nth::new(allocation), launch: Nth::new(launch), no_epilogues, no_convolutions };
         profile
     }
 

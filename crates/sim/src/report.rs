@@ -122,7 +122,7 @@ macro_rules! counts {
 counts! {
     /// Kernels launched.
     launches "launches",
-    /// Products of cuBLASLt.
+    /// Products of cuBLASLt, and convolutions of cuDNN.
     products "library calls",
     /// Copies, of any direction.
     copies "copies",
@@ -142,6 +142,8 @@ counts! {
     pinned "pinned allocations",
     /// Bytes of device memory that are allocated now.
     live "device bytes held",
+    /// Descriptors of cuBLASLt and cuDNN that nobody has destroyed.
+    descriptors "descriptors held",
 }
 
 /// What happened between `cuProfilerStart` and `cuProfilerStop`.
@@ -162,7 +164,7 @@ pub struct Report {
     pub kernels: BTreeSet<String>,
     /// Functions that were called.
     pub functions: BTreeSet<&'static str>,
-    /// What cuBLASLt refused, with the reason. No mistake: programs ask, and have other ways.
+    /// What cuBLASLt and cuDNN refused, with the reason. No mistake: programs ask, and have other ways.
     pub refusals: BTreeSet<String>,
     /// Those that are closed.
     pub windows: Vec<Window>,

@@ -8,7 +8,15 @@ use crate::coverage;
 
 /// Every name under which loaders look for what the simulator stands in for. The unversioned names come first in
 /// some of them, so that without these a real library would win.
-const NAMES: [&str; 5] = ["libcuda.so", "libcuda.so.1", "libcublasLt.so", "libcublasLt.so.12", "libcublasLt.so.13"];
+const NAMES: [&str; 7] = [
+    "libcuda.so",
+    "libcuda.so.1",
+    "libcublasLt.so",
+    "libcublasLt.so.12",
+    "libcublasLt.so.13",
+    "libcudnn.so",
+    "libcudnn.so.9",
+];
 
 /// Words that are commands of cargo: `cargo sim test` means `cargo test` on the simulator.
 const OF_CARGO: [&str; 4] = ["test", "run", "bench", "nextest"];

@@ -30,7 +30,7 @@ impl Session {
     /// The counts so far.
     pub fn counts(&self) -> Counts {
         world::with(|world| {
-            world.report.counts.live = world.memory.used() as u64;
+            world.count_held();
             world.report.counts
         })
     }
@@ -48,7 +48,7 @@ impl Session {
         world::with(|world| world.report.windows.clone())
     }
 
-    /// What cuBLASLt refused, with its reasons.
+    /// What cuBLASLt and cuDNN refused, with the reasons.
     pub fn refusals(&self) -> Vec<String> {
         world::with(|world| world.report.refusals.iter().cloned().collect())
     }

@@ -1,5 +1,6 @@
 //! What operations do when their time has come.
 use crate::blas::work::Product;
+use crate::dnn::work::Convolution;
 use crate::engine::{self, Kernel, Launch, Outcome, Range};
 use crate::profile::{Order, Profile};
 
@@ -31,6 +32,8 @@ pub enum Work {
     Kernel(Box<KernelWork>),
     /// A product of cuBLASLt.
     Product(Box<Product>),
+    /// A convolution of cuDNN.
+    Convolution(Box<Convolution>),
     Copy {
         from: Place,
         to: Place,
@@ -71,6 +74,7 @@ impl Work {
             Work::Copy { from, to, bytes } => (from.reads(*bytes), to.reads(*bytes)),
             Work::Fill { to, bytes, .. } => (Vec::new(), range(*to, *bytes)),
             Work::Product(product) => product.ranges(),
+            Work::Convolution(convolution) => convolution.ranges(),
             Work::Mark(_) | Work::Kernel(_) | Work::Allocate(_) | Work::Free(_) | Work::Call { .. } => {
                 (Vec::new(), Vec::new())
             }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::api::status::Status;
 use crate::blas::Blas;
 use crate::clock::{Clock, Moment};
+use crate::dnn::Dnn;
 use crate::engine::{self, Access, Range};
 use crate::history::{History, Touch};
 use crate::intervals::Intervals;
@@ -40,6 +41,7 @@ pub struct World {
     pub modules: HashMap<usize, Module>,
     pub functions: HashMap<usize, Function>,
     pub blas: Blas,
+    pub dnn: Dnn,
     pub report: Report,
     pub initialised: bool,
     pub retained: u32,
@@ -88,6 +90,7 @@ impl World {
             modules: HashMap::new(),
             functions: HashMap::new(),
             blas: Blas::default(),
+            dnn: Dnn::default(),
             report: Report::default(),
             initialised: false,
             retained: 0,
@@ -110,6 +113,7 @@ impl World {
         self.memory.reset(profile.memory);
         self.report = Report::default();
         self.blas = Blas::default();
+        self.dnn = Dnn::default();
         self.initialised = false;
         self.retained = 0;
         self.streams = Streams::new(profile.seed);
@@ -130,6 +134,12 @@ impl World {
         self.history = History::default();
         self.written = Intervals::default();
         self.sticky = None;
+    }
+
+    /// Counts what the program holds now.
+    pub fn count_held(&mut self) {
+        self.report.counts.live = self.memory.used() as u64;
+        self.report.counts.descriptors = (self.blas.records.len() + self.dnn.descriptors.len()) as u64;
     }
 
     /// A handle that nothing else has.
@@ -280,6 +290,8 @@ impl World {
             Work::Fill { to, pattern, width, bytes } => unsafe { work::fill(*to, *pattern, *width, *bytes) },
             // SAFETY: as above.
             Work::Product(product) => unsafe { crate::blas::compute::run(product) },
+            // SAFETY: as above; the addresses were checked to be aligned for their elements.
+            Work::Convolution(convolution) => unsafe { crate::dnn::compute::run(convolution) },
             Work::Free(address) => {
                 if let Some(allocation) = self.memory.free(*address) {
                     self.forget(Range { begin: allocation.begin, end: allocation.end() });
@@ -344,7 +356,7 @@ impl World {
     pub fn end(&mut self) {
         self.collect_hits();
         self.sites.report(&self.memory, &mut self.report);
-        self.report.counts.live = self.memory.used() as u64;
+        self.count_held();
     }
 
     /// A range is no longer the memory that it was.

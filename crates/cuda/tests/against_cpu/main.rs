@@ -6,6 +6,7 @@
 #![cfg(feature = "kernels")]
 
 mod basics;
+mod convolution;
 mod elementwise;
 mod indexing;
 mod layers;

@@ -124,8 +124,13 @@ pub fn device() -> Option<&'static kiln_cuda::CudaBackend> {
 
 /// Runs `case` on the device and on the CPU and compares everything that it returns.
 pub fn same(name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
-    let Some(device) = device() else { return };
     let _others_too = RECORD.read();
+    compare(name, 1.0, case);
+}
+
+/// [`same`] for tests that hold the lock themselves, with `slack` times the tolerance.
+pub fn compare(name: &str, slack: f64, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
+    let Some(device) = device() else { return };
     let cpu = kiln_cpu::backend();
     let run = |on: &dyn Backend| -> Vec<(DType, Vec<f64>)> {
         let out = case(on).unwrap_or_else(|error| panic!("{name} on {on:?}: {error}"));
@@ -136,7 +141,7 @@ pub fn same(name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
     assert_eq!(kinds(&got), kinds(&want), "{name}");
     for ((dtype, got), (_, want)) in got.iter().zip(&want) {
         for (i, (g, w)) in got.iter().zip(want).enumerate() {
-            let close = (g - w).abs() <= tolerance(*dtype) * w.abs().max(1.0);
+            let close = (g - w).abs() <= slack * tolerance(*dtype) * w.abs().max(1.0);
             assert!(g == w || (g.is_nan() && w.is_nan()) || close, "{name} {dtype}: element {i} is {g}, not {w}");
         }
     }

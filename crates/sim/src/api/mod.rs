@@ -8,6 +8,7 @@
 pub mod blas;
 pub mod context;
 pub mod device;
+pub mod dnn;
 pub mod event;
 pub mod launch;
 pub mod memory;

@@ -33,7 +33,7 @@ unsafe fn store(data: Data, address: u64, value: f64) {
     }
 }
 
-fn rounded(rounding: Rounding, value: f64) -> f64 {
+pub fn rounded(rounding: Rounding, value: f64) -> f64 {
     match rounding {
         Rounding::F16 => f16::from_f64(value).to_f64(),
         Rounding::Bf16 => bf16::from_f64(value).to_f64(),

@@ -1,7 +1,7 @@
 //! Sums of products in `f64`.
 
 /// Rows and columns of the output that are summed at once.
-const TILE: [usize; 2] = [8, 4];
+pub const TILE: [usize; 2] = [8, 4];
 
 /// A matrix in slices of so many lines, each slice with the lines side by side along `k`; the last one is filled up
 /// with zeros.
@@ -18,7 +18,7 @@ fn pack(lines: usize, k: usize, width: usize, at: impl Fn(usize, usize) -> f64) 
     packed
 }
 
-/// One tile. `a` and `b` are slices of [`pack`].
+/// One tile. `a` and `b` are slices of lines side by side along the sum.
 #[inline(always)]
 fn tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
     let mut sums = [[0.0; TILE[0]]; TILE[1]];
@@ -39,7 +39,8 @@ fn wide_tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
     tile(a, b)
 }
 
-fn best_tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
+/// One tile, of lines that lie side by side along the sum: 8 of `a`, 4 of `b`.
+pub fn best_tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has what the function needs.

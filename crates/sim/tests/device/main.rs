@@ -2,6 +2,7 @@
 mod blas;
 mod blas_faults;
 mod common;
+mod dnn;
 mod driver;
 mod faults;
 mod kernels;

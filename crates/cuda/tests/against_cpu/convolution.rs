@@ -1,0 +1,267 @@
+//! Convolution and its gradients, by cuDNN.
+
+use kiln_backend::*;
+
+use crate::support::*;
+
+/// How a tensor of four dimensions lies in memory.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    As(Lie),
+    /// Channels last.
+    Last,
+    /// Densely, behind an offset: images of a larger batch.
+    Batch,
+    /// Every dimension in the opposite order.
+    Transposed,
+}
+
+use Order::{As, Batch, Last, Transposed};
+
+const FIRST: Order = As(Lie::Dense);
+
+fn lay(dims: &[usize; 4], order: Order) -> (Layout, usize) {
+    let permuted = |order: [usize; 4]| {
+        let mut inverse = [0; 4];
+        order.iter().enumerate().for_each(|(i, &dim)| inverse[dim] = i);
+        let whole = Layout::contiguous(Shape::new(&order.map(|dim| dims[dim])).unwrap());
+        (whole.permute(&inverse), whole.numel())
+    };
+    match order {
+        As(lie) => layout(dims, lie),
+        Last => permuted([0, 2, 3, 1]),
+        Transposed => permuted([3, 2, 1, 0]),
+        Batch => {
+            let whole = Layout::contiguous(Shape::new(&[dims[0] + 2, dims[1], dims[2], dims[3]]).unwrap());
+            (whole.slice(0, 1, dims[0], 1), whole.numel())
+        }
+    }
+}
+
+fn image(on: &dyn Backend, dtype: DType, dims: &[usize; 4], order: Order, salt: u64) -> Tensor {
+    let (layout, len) = lay(dims, order);
+    Tensor { buffer: on.adopt(host(dtype, &numbers(len, salt))).unwrap(), layout }
+}
+
+fn to(on: &dyn Backend, dtype: DType, dims: &[usize; 4], order: Order) -> Tensor {
+    let (layout, len) = lay(dims, order);
+    Tensor { buffer: on.adopt(host(dtype, &vec![0.0; len])).unwrap(), layout }
+}
+
+/// A layer: input, filter, and how it moves.
+#[derive(Clone, Copy, Debug)]
+struct Layer {
+    x: [usize; 4],
+    w: [usize; 4],
+    rule: Conv2d,
+}
+
+const RULE: Conv2d = Conv2d { stride: [1; 2], padding: [0; 2], dilation: [1; 2], groups: 1 };
+
+const fn layer(x: [usize; 4], w: [usize; 4]) -> Layer {
+    Layer { x, w, rule: RULE }
+}
+
+impl Layer {
+    const fn stride(mut self, stride: [usize; 2]) -> Layer {
+        self.rule.stride = stride;
+        self
+    }
+
+    const fn padding(mut self, padding: [usize; 2]) -> Layer {
+        self.rule.padding = padding;
+        self
+    }
+
+    const fn dilation(mut self, dilation: [usize; 2]) -> Layer {
+        self.rule.dilation = dilation;
+        self
+    }
+
+    const fn groups(mut self, groups: usize) -> Layer {
+        self.rule.groups = groups;
+        self
+    }
+
+    fn y(&self) -> [usize; 4] {
+        let [h, w] = self.rule.output([self.x[2], self.x[3]], [self.w[2], self.w[3]]).unwrap();
+        [self.x[0], self.w[0], h, w]
+    }
+
+    /// All three directions, forward with and without bias and ReLU.
+    fn run(&self, on: &dyn Backend, dtype: DType, [ox, ow, oy]: [Order; 3]) -> Result<Vec<Tensor>> {
+        let (x, w) = (image(on, dtype, &self.x, ox, 1), image(on, dtype, &self.w, ow, 2));
+        let grad = image(on, dtype, &self.y(), oy, 3);
+        let bias = tensor(on, dtype, &[self.w[0]], Lie::Dense, 4);
+        let apart = tensor(on, dtype, &[self.w[0]], Lie::Sliced, 5);
+        let mut all = Vec::new();
+        for (bias, relu) in
+            [(None, false), (Some(&bias), false), (Some(&bias), true), (Some(&apart), true), (None, true)]
+        {
+            let mut out = to(on, dtype, &self.y(), oy);
+            // The second time by the plan that was kept.
+            for _ in 0..2 {
+                on.conv2d(&self.rule, x.view(), w.view(), bias.map(Tensor::view), relu, out.view_mut())?;
+            }
+            all.push(out);
+        }
+        let mut out = to(on, dtype, &self.x, ox);
+        on.conv2d_grad_input(&self.rule, grad.view(), w.view(), out.view_mut())?;
+        all.push(out);
+        let mut out = to(on, dtype, &self.w, ow);
+        on.conv2d_grad_weight(&self.rule, grad.view(), x.view(), out.view_mut())?;
+        all.push(out);
+        Ok(all)
+    }
+}
+
+/// The dtypes that the device has convolutions of.
+fn dtypes() -> Vec<DType> {
+    // cuDNN multiplies bfloat16 on tensor cores, which have it since compute capability 8.0.
+    let has_bf16 = device().is_some_and(|device| device.info().compute_capability.0 >= 8);
+    FLOATS.into_iter().filter(|&dtype| dtype != DType::BF16 || has_bf16).collect()
+}
+
+const LAYERS: [Layer; 16] = [
+    layer([2, 3, 8, 9], [4, 3, 3, 3]).padding([1, 1]),
+    layer([2, 3, 8, 9], [4, 3, 3, 3]),
+    layer([1, 5, 6, 7], [3, 5, 1, 1]),
+    layer([2, 5, 6, 7], [9, 5, 1, 1]).stride([2, 3]),
+    layer([2, 2, 9, 7], [3, 2, 5, 3]).padding([2, 0]),
+    layer([2, 3, 9, 8], [4, 3, 3, 3]).stride([2, 2]).padding([1, 1]),
+    layer([2, 3, 9, 8], [4, 3, 2, 3]).stride([3, 1]).padding([0, 2]),
+    layer([1, 3, 9, 10], [4, 3, 3, 3]).dilation([2, 3]).padding([1, 3]),
+    layer([2, 2, 11, 9], [2, 2, 3, 2]).dilation([3, 1]).stride([2, 3]).padding([3, 1]),
+    layer([2, 4, 6, 5], [6, 2, 3, 3]).groups(2).padding([1, 1]),
+    layer([2, 6, 5, 6], [6, 1, 3, 3]).groups(6).padding([1, 1]),
+    layer([1, 3, 7, 6], [12, 1, 3, 2]).groups(3).stride([2, 1]).dilation([1, 2]),
+    layer([3, 1, 8, 8], [5, 1, 3, 3]),
+    layer([3, 4, 5, 5], [1, 4, 3, 3]).padding([1, 1]),
+    // The filter is as large as the image, and one pixel.
+    layer([2, 3, 4, 5], [7, 3, 4, 5]),
+    layer([2, 8, 1, 1], [5, 8, 3, 3]).padding([1, 1]),
+];
+
+/// More pixels, and longer sums, than are worked on at a time.
+const LARGE: Layer = layer([2, 17, 13, 15], [21, 17, 3, 3]).padding([1, 1]);
+
+#[test]
+fn shapes_and_dtypes() {
+    for dtype in dtypes() {
+        for layer in LAYERS {
+            same(&format!("{layer:?} {dtype}"), |on| layer.run(on, dtype, [FIRST; 3]));
+        }
+    }
+    let _others_too = RECORD.read();
+    for dtype in dtypes() {
+        // The sums are of hundreds of numbers, which either side rounds in its own order.
+        compare(&format!("{LARGE:?} {dtype}"), 5.0, |on| LARGE.run(on, dtype, [FIRST; 3]));
+    }
+}
+
+#[test]
+fn layouts() {
+    let orders = [
+        [Last, Last, Last],
+        [Last, FIRST, Last],
+        [FIRST, Last, FIRST],
+        [FIRST, FIRST, Last],
+        [Batch, FIRST, Batch],
+        [As(Lie::Sliced), As(Lie::Turned), FIRST],
+        [As(Lie::Turned), As(Lie::Sliced), As(Lie::Sliced)],
+        [Transposed, Transposed, Transposed],
+        [Last, Transposed, As(Lie::Turned)],
+    ];
+    for dtype in dtypes() {
+        // One of each kind: padded, strided and dilated, in groups, of one channel, 1×1.
+        for layer in [LAYERS[0], LAYERS[8], LAYERS[9], LAYERS[12], LAYERS[2]] {
+            for order in orders {
+                same(&format!("{layer:?} {dtype} {order:?}"), |on| layer.run(on, dtype, order));
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_to_do() {
+    let empty = [
+        // No images, no channels, no outputs.
+        layer([0, 3, 8, 9], [4, 3, 3, 3]).padding([1, 1]),
+        layer([2, 0, 8, 9], [4, 0, 3, 3]).padding([1, 1]),
+        layer([2, 3, 8, 9], [0, 3, 3, 3]).padding([1, 1]),
+    ];
+    for layer in empty {
+        for order in [FIRST, Last, As(Lie::Sliced)] {
+            same(&format!("{layer:?} {order:?}"), |on| layer.run(on, DType::F32, [order; 3]));
+        }
+    }
+}
+
+/// A gradient with respect to the input exists for every size that the layer maps to the output's.
+#[test]
+fn transposed_convolutions_of_every_size() {
+    for extra in 0..3 {
+        let layer = layer([2, 3, 7 + extra, 10], [4, 3, 3, 3]).stride([3, 3]).padding([1, 1]);
+        same(&format!("{layer:?}"), |on| layer.run(on, DType::F32, [FIRST; 3]));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let Some(device) = device() else { return };
+    let fail = |x: [usize; 4], w: [usize; 4], y: [usize; 4], dtype: DType, rule: Conv2d| {
+        let (x, w, mut y) =
+            (to(device, dtype, &x, FIRST), to(device, DType::F32, &w, FIRST), to(device, DType::F32, &y, FIRST));
+        device.conv2d(&rule, x.view(), w.view(), None, false, y.view_mut()).unwrap_err().to_string()
+    };
+    let (x, w, y) = ([2, 3, 8, 9], [4, 3, 3, 3], [2, 4, 6, 7]);
+    for text in [
+        fail(x, [4, 2, 3, 3], y, DType::F32, RULE),
+        fail(x, w, [2, 4, 6, 6], DType::F32, RULE),
+        fail(x, [4, 3, 9, 3], y, DType::F32, RULE),
+        fail(x, w, y, DType::F32, Conv2d { groups: 2, ..RULE }),
+        fail(x, w, y, DType::F32, Conv2d { stride: [0, 1], ..RULE }),
+        fail(x, w, y, DType::F64, RULE),
+        fail(x, w, y, DType::I64, RULE),
+    ] {
+        assert!(text.contains("conv2d"), "{text}");
+    }
+}
+
+/// The settings are of the whole process: nothing else is compared meanwhile.
+#[test]
+fn settings() {
+    let Some(device) = device() else { return };
+    let _alone = RECORD.write();
+    let every = [LAYERS[0], LAYERS[4], LAYERS[8], LAYERS[10]];
+    let check = |name: &str, dtypes: &[DType], slack: f64| {
+        for &dtype in dtypes {
+            for layer in every {
+                for order in [FIRST, Last] {
+                    compare(&format!("{name}: {layer:?} {dtype} {order:?}"), slack, |on| {
+                        layer.run(on, dtype, [order; 3])
+                    });
+                }
+            }
+        }
+    };
+    use_deterministic_algorithms(true);
+    check("deterministic", &dtypes(), 1.0);
+    let gradients = || -> Vec<Vec<f64>> {
+        let all = LARGE.run(device, DType::F32, [FIRST; 3]).unwrap();
+        all.iter().map(|tensor| read(device, tensor)).collect()
+    };
+    let first = gradients();
+    for _ in 0..3 {
+        assert_eq!(gradients(), first, "the bits differ from one run to the next");
+    }
+    use_deterministic_algorithms(false);
+    set_convolution_benchmark(true);
+    check("benchmark", &dtypes(), 1.0);
+    set_convolution_benchmark(false);
+    set_float32_matmul_precision(Float32Precision::High);
+    // Ten bits of each factor, which are up to 2: sums of tens of them are off by hundredths.
+    check("TF32", &[DType::F32], 2000.0);
+    set_float32_matmul_precision(Float32Precision::Highest);
+    check("exact again", &dtypes(), 1.0);
+}

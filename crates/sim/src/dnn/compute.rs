@@ -1,0 +1,289 @@
+//! Runs a convolution: as products over blocks of pixels, with sums in `f64` and one rounding to the output's type.
+use half::{bf16, f16};
+
+use super::problem::{Direction, Image, Problem};
+use super::work::Convolution;
+use crate::blas::compute::rounded;
+use crate::blas::kernel::{TILE, best_tile};
+use crate::blas::problem::{Data, Rounding};
+
+/// Lines of a tile: pixels, or columns of a filter's gradient.
+const PIXELS: usize = TILE[0];
+/// And channels.
+const CHANNELS: usize = TILE[1];
+/// Pixels that a filter's gradient is summed over at a time.
+const BLOCK: usize = 128;
+/// A place that is padding.
+const OUTSIDE: usize = usize::MAX;
+
+/// The numbers of a tensor.
+///
+/// # Safety
+/// `count` elements of this type, aligned, can be read at `address`.
+unsafe fn load(data: Data, address: u64, count: usize) -> Vec<f64> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let slice = address as *const u8;
+        match data {
+            Data::F32 => read(slice.cast::<f32>(), count, f64::from),
+            Data::F64 => read(slice.cast::<f64>(), count, |value| value),
+            Data::F16 => read(slice.cast::<f16>(), count, f16::to_f64),
+            Data::Bf16 => read(slice.cast::<bf16>(), count, bf16::to_f64),
+        }
+    }
+}
+
+/// # Safety
+/// As [`load`].
+unsafe fn read<T: Copy>(from: *const T, count: usize, convert: impl Fn(T) -> f64) -> Vec<f64> {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(from, count) }.iter().map(|&value| convert(value)).collect()
+}
+
+/// # Safety
+/// As many elements of this type can be written at `address`, which is aligned for them.
+unsafe fn store(data: Data, address: u64, values: &[f64]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let to = address as *mut u8;
+        match data {
+            Data::F32 => write(to.cast::<f32>(), values, |value| value as f32),
+            Data::F64 => write(to.cast::<f64>(), values, |value| value),
+            Data::F16 => write(to.cast::<f16>(), values, f16::from_f64),
+            Data::Bf16 => write(to.cast::<bf16>(), values, bf16::from_f64),
+        }
+    }
+}
+
+/// # Safety
+/// As [`store`].
+unsafe fn write<T>(to: *mut T, values: &[f64], convert: impl Fn(f64) -> T) {
+    // SAFETY: the caller's promise.
+    let target = unsafe { std::slice::from_raw_parts_mut(to, values.len()) };
+    target.iter_mut().zip(values).for_each(|(to, value)| *to = convert(*value));
+}
+
+/// Computes what `convolution` describes.
+///
+/// # Safety
+/// Everything in [`Convolution::ranges`] is live, and nobody else touches it.
+pub unsafe fn run(convolution: &Convolution) {
+    let problem = &convolution.problem;
+    // The memory aside has no meaning to a program; what it held is gone.
+    if convolution.workspace != 0 {
+        // SAFETY: it is one of the ranges.
+        unsafe { std::ptr::write_bytes(convolution.workspace as *mut u8, 0xff, convolution.workspace_bytes) };
+    }
+    let (target, at) = (problem.target(), convolution.target());
+    if convolution.search {
+        // SAFETY: it is one of the ranges.
+        unsafe { std::ptr::write_bytes(at as *mut u8, 0xff, target.count() * problem.data.bytes()) };
+        return;
+    }
+    let factors = |address: u64, image: &Image| {
+        // SAFETY: the operands are among the ranges, and aligned, which was checked.
+        let mut values = unsafe { load(problem.data, address, image.count()) };
+        if problem.rounding != Rounding::None {
+            values.iter_mut().for_each(|value| *value = rounded(problem.rounding, *value));
+        }
+        values
+    };
+    let mut out = match problem.direction {
+        Direction::Forward => gather(problem, &factors(convolution.x, &problem.x), &factors(convolution.w, &problem.w)),
+        Direction::Data => gather(problem, &factors(convolution.y, &problem.y), &factors(convolution.w, &problem.w)),
+        Direction::Filter => {
+            correlate(problem, &factors(convolution.x, &problem.x), &factors(convolution.y, &problem.y))
+        }
+    };
+    if let Some(seed) = convolution.wavers {
+        waver(&mut out, problem.data, seed);
+    }
+    out.iter_mut().for_each(|value| *value *= convolution.alpha);
+    // SAFETY: what is read and written is among the ranges.
+    unsafe {
+        if convolution.beta != 0.0 {
+            let old = load(problem.data, at, out.len());
+            out.iter_mut().zip(old).for_each(|(value, old)| *value += convolution.beta * old);
+        }
+        if let Some(fused) = &convolution.fused {
+            if fused.scale != 0.0 {
+                let z = load(problem.data, fused.z, out.len());
+                out.iter_mut().zip(z).for_each(|(value, z)| *value += fused.scale * z);
+            }
+            let bias = load(problem.data, fused.bias, target.dims[1]);
+            let channel = target.steps[1];
+            for (i, value) in out.iter_mut().enumerate() {
+                *value += bias[i / channel % bias.len()];
+                if fused.relu {
+                    // What is not a number becomes 0: the library is told not to propagate it.
+                    *value = value.max(0.0);
+                }
+            }
+        }
+        store(problem.data, at, &out);
+    }
+}
+
+/// What an order of additions that nobody determines does to the last bits.
+fn waver(values: &mut [f64], data: Data, seed: u64) {
+    let width = if data == Data::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+    let mut state = seed | 1;
+    for value in values {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *value *= 1.0 + width * ((state >> 40) as f64 / f64::from(1 << 24) - 0.5);
+    }
+}
+
+/// Where a tap of the filter lies in its memory.
+fn tap(problem: &Problem, number: usize) -> ([usize; 2], usize) {
+    let [_, _, kh, kw] = problem.w.dims;
+    let place = [number / kw, number % kw];
+    let [i, j] = if problem.mirrored { [kh - 1 - place[0], kw - 1 - place[1]] } else { place };
+    (place, i * problem.w.steps[2] + j * problem.w.steps[3])
+}
+
+/// A pixel's number as image, row and column.
+fn pixel(image: &Image, number: usize) -> [usize; 3] {
+    let [_, _, h, w] = image.dims;
+    [number / (h * w), number / w % h, number % w]
+}
+
+/// Where the input pixel lies that a tap of an output pixel takes.
+fn source(problem: &Problem, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize {
+    let along = |axis: usize, at: usize| {
+        let place = (at * problem.stride[axis] + tap[axis] * problem.dilation[axis]).checked_sub(problem.padding[axis]);
+        place.filter(|&place| place < problem.x.dims[2 + axis])
+    };
+    let steps = problem.x.steps;
+    match (along(0, row), along(1, col)) {
+        (Some(row), Some(col)) => n * steps[0] + row * steps[2] + col * steps[3],
+        _ => OUTSIDE,
+    }
+}
+
+/// Where the output pixel lies that takes an input pixel by a tap.
+fn taker(problem: &Problem, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize {
+    let along = |axis: usize, at: usize| {
+        let place = (at + problem.padding[axis]).checked_sub(tap[axis] * problem.dilation[axis])?;
+        let (place, rest) = (place / problem.stride[axis], place % problem.stride[axis]);
+        (rest == 0 && place < problem.y.dims[2 + axis]).then_some(place)
+    };
+    let steps = problem.y.steps;
+    match (along(0, row), along(1, col)) {
+        (Some(row), Some(col)) => n * steps[0] + row * steps[2] + col * steps[3],
+        _ => OUTSIDE,
+    }
+}
+
+/// The output, or the gradient of the input: each pixel of the target takes pixels of the other image.
+fn gather(problem: &Problem, from: &[f64], w: &[f64]) -> Vec<f64> {
+    let forward = problem.direction == Direction::Forward;
+    let (target, origin) = if forward { (&problem.y, &problem.x) } else { (&problem.x, &problem.y) };
+    let (inner, outer) = (origin.dims[1] / problem.groups, target.dims[1] / problem.groups);
+    let [_, _, kh, kw] = problem.w.dims;
+    let depth = kh * kw * inner;
+    let pixels = target.count() / target.dims[1];
+    let mut out = vec![0.0; target.count()];
+    let mut panel = vec![0.0; depth * PIXELS];
+    for group in 0..problem.groups {
+        // The filter, in slices of channels of the target.
+        let mut filter = vec![0.0; outer.div_ceil(CHANNELS) * CHANNELS * depth];
+        for channel in 0..outer {
+            let slice = channel / CHANNELS * CHANNELS * depth + channel % CHANNELS;
+            for number in 0..kh * kw {
+                let (_, at) = tap(problem, number);
+                for c in 0..inner {
+                    let (o, i) = if forward { (group * outer + channel, c) } else { (group * inner + c, channel) };
+                    let place = slice + (number * inner + c) * CHANNELS;
+                    filter[place] = w[o * problem.w.steps[0] + i * problem.w.steps[1] + at];
+                }
+            }
+        }
+        for first in (0..pixels).step_by(PIXELS) {
+            let lanes = PIXELS.min(pixels - first);
+            let places: [[usize; 3]; PIXELS] = std::array::from_fn(|lane| pixel(target, first + lane.min(lanes - 1)));
+            for (number, rows) in panel.chunks_exact_mut(inner * PIXELS).enumerate() {
+                let (place, _) = tap(problem, number);
+                let find = if forward { source } else { taker };
+                let at: [usize; PIXELS] = std::array::from_fn(|lane| find(problem, places[lane], place));
+                for (c, row) in rows.chunks_exact_mut(PIXELS).enumerate() {
+                    let channel = (group * inner + c) * origin.steps[1];
+                    for (to, at) in row.iter_mut().zip(at) {
+                        *to = if at == OUTSIDE { 0.0 } else { from[at + channel] };
+                    }
+                }
+            }
+            for (slice, filter) in filter.chunks_exact(CHANNELS * depth).enumerate() {
+                let sums = best_tile(&panel, filter);
+                for (channel, sums) in (slice * CHANNELS..outer).zip(&sums) {
+                    let channel = (group * outer + channel) * target.steps[1];
+                    for ([n, row, col], sum) in places.iter().zip(sums).take(lanes) {
+                        out[n * target.steps[0] + row * target.steps[2] + col * target.steps[3] + channel] = *sum;
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The gradient of the filter: sums over all pixels of the output.
+fn correlate(problem: &Problem, x: &[f64], y: &[f64]) -> Vec<f64> {
+    let (inner, outer) = (problem.w.dims[1], problem.w.dims[0] / problem.groups);
+    let [_, _, kh, kw] = problem.w.dims;
+    let columns = kh * kw * inner;
+    let pixels = problem.y.count() / problem.y.dims[1];
+    let mut out = vec![0.0; problem.w.count()];
+    let (left_slices, right_slices) = (columns.div_ceil(PIXELS), outer.div_ceil(CHANNELS));
+    let mut left = vec![0.0; left_slices * PIXELS * BLOCK];
+    let mut right = vec![0.0; right_slices * CHANNELS * BLOCK];
+    for group in 0..problem.groups {
+        let mut sums = vec![[[0.0; PIXELS]; CHANNELS]; left_slices * right_slices];
+        for first in (0..pixels).step_by(BLOCK) {
+            let count = BLOCK.min(pixels - first);
+            let places: Vec<[usize; 3]> = (first..first + count).map(|at| pixel(&problem.y, at)).collect();
+            for number in 0..kh * kw {
+                let (place, _) = tap(problem, number);
+                let at: Vec<usize> = places.iter().map(|&pixel| source(problem, pixel, place)).collect();
+                for c in 0..inner {
+                    let (column, channel) = (number * inner + c, (group * inner + c) * problem.x.steps[1]);
+                    let slice = &mut left[column / PIXELS * PIXELS * BLOCK + column % PIXELS..];
+                    for (to, &at) in slice.iter_mut().step_by(PIXELS).zip(&at) {
+                        *to = if at == OUTSIDE { 0.0 } else { x[at + channel] };
+                    }
+                }
+            }
+            let steps = problem.y.steps;
+            for o in 0..outer {
+                let channel = (group * outer + o) * steps[1];
+                let slice = &mut right[o / CHANNELS * CHANNELS * BLOCK + o % CHANNELS..];
+                for (to, [n, row, col]) in slice.iter_mut().step_by(CHANNELS).zip(&places) {
+                    *to = y[n * steps[0] + row * steps[2] + col * steps[3] + channel];
+                }
+            }
+            for (j, right) in right.chunks_exact(CHANNELS * BLOCK).enumerate() {
+                for (i, left) in left.chunks_exact(PIXELS * BLOCK).enumerate() {
+                    let tile = best_tile(&left[..PIXELS * count], &right[..CHANNELS * count]);
+                    let sums = &mut sums[j * left_slices + i];
+                    for (sum, add) in sums.as_flattened_mut().iter_mut().zip(tile.as_flattened()) {
+                        *sum += add;
+                    }
+                }
+            }
+        }
+        for o in 0..outer {
+            for number in 0..kh * kw {
+                let (_, at) = tap(problem, number);
+                for c in 0..inner {
+                    let column = number * inner + c;
+                    let tile = &sums[o / CHANNELS * left_slices + column / PIXELS];
+                    let place = (group * outer + o) * problem.w.steps[0] + c * problem.w.steps[1] + at;
+                    out[place] = tile[o % CHANNELS][column % PIXELS];
+                }
+            }
+        }
+    }
+    out
+}

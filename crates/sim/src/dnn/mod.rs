@@ -1,0 +1,47 @@
+//! cuDNN: its descriptors, its rules, and its convolutions, computed in `f64` on the host as work of a stream.
+pub mod compute;
+pub mod descriptor;
+pub mod heuristic;
+pub mod problem;
+pub mod work;
+
+use std::collections::HashMap;
+
+use descriptor::Descriptor;
+
+/// A `cudnnStatus_t`. Each class of them has more special ones in newer functions; those that are simulated answer, as
+/// far as it can be seen without a GPU, with the plain one.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DnnStatus(pub u32);
+
+#[allow(missing_docs, reason = "the library's names for its statuses")]
+impl DnnStatus {
+    pub const SUCCESS: DnnStatus = DnnStatus(0);
+    pub const NOT_INITIALIZED: DnnStatus = DnnStatus(1001);
+    pub const BAD_PARAM: DnnStatus = DnnStatus(2000);
+    pub const NOT_SUPPORTED: DnnStatus = DnnStatus(3000);
+    /// Of a candidate that needs more memory aside than there is.
+    pub const ALLOC_FAILED: DnnStatus = DnnStatus(4003);
+    pub const EXECUTION_FAILED: DnnStatus = DnnStatus(5000);
+}
+
+/// Why the library would refuse something.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal(pub DnnStatus, pub &'static str);
+
+pub const fn bad(why: &'static str) -> Refusal {
+    Refusal(DnnStatus::BAD_PARAM, why)
+}
+
+pub const fn unsupported(why: &'static str) -> Refusal {
+    Refusal(DnnStatus::NOT_SUPPORTED, why)
+}
+
+/// What a process has made in cuDNN. Descriptors live in the host's memory: the end of a context leaves them.
+#[derive(Default)]
+pub struct Dnn {
+    /// Handles of `cudnnCreate`, with the stream that each works in.
+    pub handles: HashMap<usize, usize>,
+    pub descriptors: HashMap<usize, Descriptor>,
+}
