@@ -187,8 +187,8 @@ fn gradient_planes<'a, S: Stored>(
 fn fits(pool: &Pool2d, x: (&usize, &usize), y: (&usize, &usize), input: [usize; 2], output: [usize; 2]) -> bool {
     let windows = match *pool {
         Pool2d::Window { kernel, stride, padding, dilation } => (0..2).all(|axis| {
-            let taps = kernel[axis].checked_mul(dilation[axis]).unwrap_or(usize::MAX);
-            let last = output[axis].checked_mul(stride[axis]).unwrap_or(usize::MAX);
+            let taps = kernel[axis].saturating_mul(dilation[axis]);
+            let last = output[axis].saturating_mul(stride[axis]);
             let most = isize::MAX as usize / 4;
             kernel[axis] > 0
                 && dilation[axis] > 0

@@ -76,7 +76,7 @@ pub(super) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
             for row in 0..rows {
                 // SAFETY: as above.
                 unsafe {
-                    std::slice::from_raw_parts_mut(to.add(row * columns), cs.len() * taps.len()).fill(T::of(0.0))
+                    std::slice::from_raw_parts_mut(to.add(row * columns), cs.len() * taps.len()).fill(T::of(0.0));
                 };
             }
         }

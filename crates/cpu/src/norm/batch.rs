@@ -1,5 +1,7 @@
 //! Batch normalisation: one mean and variance for each channel of `[N, C, H, W]`.
 
+#![allow(clippy::useless_conversion)] // functions are compiled once a type, of which `f64` is one
+
 use std::ops::Range;
 
 use kiln_backend::{Affine, Error, NormGrads, Result, RunningStats, View, ViewMut};

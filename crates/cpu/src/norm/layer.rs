@@ -1,5 +1,7 @@
 //! Layer normalisation: one mean and variance for each row of a matrix.
 
+#![allow(clippy::useless_conversion)] // functions are compiled once a type, of which `f64` is one
+
 use kiln_backend::{Affine, Error, NormGrads, Result, View, ViewMut};
 
 use super::{LINE, Moments, VectorMut, add, add_products, backward, multiply, normalise, products, vector};

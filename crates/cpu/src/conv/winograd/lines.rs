@@ -126,18 +126,16 @@ unsafe fn square<V: Simd<T = f32>, const I: usize, const O: usize>(
         let mut half = [[V::zero(); I]; O];
         for j in 0..I {
             let mut column = [V::zero(); I];
-            for i in 0..I {
-                column[i] = V::load(from.start.add(i * from.row + j * from.column));
+            for (i, value) in column.iter_mut().enumerate() {
+                *value = V::load(from.start.add(i * from.row + j * from.column));
             }
-            let out = line(column);
-            for i in 0..O {
-                half[i][j] = out[i];
+            for (row, value) in half.iter_mut().zip(line(column)) {
+                row[j] = value;
             }
         }
-        for i in 0..O {
-            let out = line(half[i]);
-            for j in 0..O {
-                last(out[j]).store(to.start.add(i * to.row + j * to.column));
+        for (i, row) in half.into_iter().enumerate() {
+            for (j, value) in line(row).into_iter().enumerate() {
+                last(value).store(to.start.add(i * to.row + j * to.column));
             }
         }
     }

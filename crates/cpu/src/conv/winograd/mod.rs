@@ -317,7 +317,7 @@ pub(super) unsafe fn grad_weight<S: Stored<Compute = f32>>(
             };
             // SAFETY: offsets of a point are inside its arrays; tasks write different rows of different points.
             unsafe {
-                drive::part::<f32, f32>(&canon, kern, (half * c / halves, (half + 1) * c / halves), (0, op), None)
+                drive::part::<f32, f32>(&canon, kern, (half * c / halves, (half + 1) * c / halves), (0, op), None);
             };
         });
     }
