@@ -5,6 +5,7 @@
 
 use std::{
     alloc::{self, Layout},
+    marker::PhantomData,
     ptr::NonNull,
 };
 
@@ -64,18 +65,27 @@ impl Block {
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.ptr
     }
+}
 
-    /// Working memory for `len` elements, see [`values`](Block::values).
-    pub(crate) fn scratch<T: Pod>(len: usize) -> Result<Block> {
-        Block::new(len.saturating_mul(size_of::<T>()))
+/// Working memory of exactly `len` elements. A block may have room for more, with what others left there: nobody gets to
+/// see that.
+pub(crate) struct Scratch<T> {
+    block: Block,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Pod> Scratch<T> {
+    pub(crate) fn new(len: usize) -> Result<Scratch<T>> {
+        const { assert!(align_of::<T>() <= ALIGN) };
+        Ok(Scratch { block: Block::new(len.saturating_mul(size_of::<T>()))?, len, element: PhantomData })
     }
 
-    /// All of it as elements, as many as fit: whatever was there before.
-    pub(crate) fn values<T: Pod>(&mut self) -> &mut [T] {
-        const { assert!(align_of::<T>() <= ALIGN) };
-        // SAFETY: the block has `size` initialised bytes, aligned to ALIGN, which are borrowed exclusively; every bit
-        // pattern is a value of T.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), self.size / size_of::<T>().max(1)) }
+    /// Whatever was there before.
+    pub(crate) fn values(&mut self) -> &mut [T] {
+        // SAFETY: the block was made for as many elements, is initialised, aligned to ALIGN and borrowed exclusively with
+        // `self`; every bit pattern is a value of T.
+        unsafe { std::slice::from_raw_parts_mut(self.block.ptr.as_ptr().cast(), self.len) }
     }
 }
 

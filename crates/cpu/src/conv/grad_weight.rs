@@ -16,7 +16,7 @@ use super::{
 use crate::{
     gemm::{canon::Canon, drive, micro::Kernel, parallel, scratch::with_scratch},
     par::Shared,
-    pool::Block,
+    pool::Scratch,
     stored::Stored,
 };
 
@@ -55,8 +55,8 @@ pub(super) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
     let blocks = if pixels == 0 { 0 } else { per_span * (pixels / span) };
     let ranges = tasks.div_ceil(cuts).min(blocks).max(1);
     let size = rows * columns;
-    let mut sums = Block::scratch::<T>(size.saturating_mul(ranges))?;
-    let sums = sums.values::<T>();
+    let mut sums = Scratch::<T>::new(size.saturating_mul(ranges))?;
+    let sums = sums.values();
     let parts = Shared::new(sums);
     let threads = if tasks == 1 { 1 } else { rayon::current_num_threads() };
     parallel::for_each(cuts * ranges, threads, &|i| {

@@ -24,7 +24,7 @@ use self::{correlate::Weights, taps::Taps};
 use crate::{
     dispatch::for_float,
     gemm::{micro, source},
-    pool::Block,
+    pool::Scratch,
     real::Real,
     stored::Stored,
     view::{Source, Target},
@@ -179,9 +179,8 @@ fn forward<S: Stored<Compute = T>, T: Compute>(
     let taps = Taps::forward(rule, e.kernel);
     let kern = micro::best::<T>();
     let columns = e.c * taps.len() + usize::from(bias.is_some());
-    let mut weights = Block::scratch::<T>(e.o * columns)?;
-    // The block may have room for more.
-    let weights = &mut weights.values::<T>()[..e.o * columns];
+    let mut weights = Scratch::<T>::new(e.o * columns)?;
+    let weights = weights.values();
     for g in 0..rule.groups {
         for (o, row) in weights.chunks_exact_mut(columns.max(1)).enumerate() {
             let o = g * e.o + o;
@@ -244,7 +243,7 @@ fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: 
         }
     }
     let kern = micro::best::<T>();
-    let mut weights = Block::scratch::<T>(e.c * e.o * e.kernel[0] * e.kernel[1])?;
+    let mut weights = Scratch::<T>::new(e.c * e.o * e.kernel[0] * e.kernel[1])?;
     for phase in (0..rule.stride[0]).flat_map(|y| (0..rule.stride[1]).map(move |x| [y, x])) {
         if phase[0] >= to.h || phase[1] >= to.w {
             continue;
@@ -252,7 +251,7 @@ fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: 
         let taps = Taps::backward(rule, e.kernel, phase);
         let columns = e.o * taps.len();
         for g in 0..rule.groups {
-            let weights = &mut weights.values::<T>()[..e.c * columns];
+            let weights = &mut weights.values()[..e.c * columns];
             if columns > 0 {
                 for (c, row) in weights.chunks_exact_mut(columns).enumerate() {
                     for (o, row) in row.chunks_exact_mut(taps.len()).enumerate() {

@@ -25,7 +25,7 @@ use crate::{
         scratch::with_scratch,
     },
     par::Shared,
-    pool::Block,
+    pool::Scratch,
     stored::Stored,
 };
 
@@ -138,10 +138,10 @@ pub(super) unsafe fn forward<S: Stored<Compute = f32>>(
     let (c, o) = (x.c, out.c);
     let (cp, op) = (padded(c, lanes), padded(o, lanes));
     let block = p.block(cp + op);
-    let mut u = Block::scratch::<f32>(POINTS * c * op)?;
-    let mut v = Block::scratch::<f32>(POINTS * block * cp)?;
-    let mut m = Block::scratch::<f32>(POINTS * block * op)?;
-    let (u, v, m) = (Shared::new(u.values::<f32>()), Shared::new(v.values::<f32>()), Shared::new(m.values::<f32>()));
+    let mut u = Scratch::<f32>::new(POINTS * c * op)?;
+    let mut v = Scratch::<f32>::new(POINTS * block * cp)?;
+    let mut m = Scratch::<f32>::new(POINTS * block * op)?;
+    let (u, v, m) = (Shared::new(u.values()), Shared::new(v.values()), Shared::new(m.values()));
     let threads = rayon::current_num_threads();
     let kb = drive::even(c, kern.kc, 8).min(kern.kc);
     // Weights, in the panels that the matrix kernels read.
@@ -260,11 +260,10 @@ pub(super) unsafe fn grad_weight<S: Stored<Compute = f32>>(
     let (c, o) = (x.c, grad.c);
     let (cp, op) = (padded(c, lanes), padded(o, lanes));
     let block = p.block(cp + op);
-    let mut sums = Block::scratch::<f32>(POINTS * c * op)?;
-    let mut v = Block::scratch::<f32>(POINTS * block * cp)?;
-    let mut m = Block::scratch::<f32>(POINTS * block * op)?;
-    let (sums, v, m) =
-        (Shared::new(sums.values::<f32>()), Shared::new(v.values::<f32>()), Shared::new(m.values::<f32>()));
+    let mut sums = Scratch::<f32>::new(POINTS * c * op)?;
+    let mut v = Scratch::<f32>::new(POINTS * block * cp)?;
+    let mut m = Scratch::<f32>::new(POINTS * block * op)?;
+    let (sums, v, m) = (Shared::new(sums.values()), Shared::new(v.values()), Shared::new(m.values()));
     let threads = rayon::current_num_threads();
     for start in (0..p.count()).step_by(block) {
         let tiles = block.min(p.count() - start);
