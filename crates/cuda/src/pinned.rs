@@ -122,14 +122,13 @@ impl Uploads {
     fn slot(&mut self, context: &Context) -> Result<&Slot> {
         context.bind()?;
         if self.slots.len() < self.most {
-            let mut done = std::ptr::null_mut();
+            let (memory, mut done) = (Pinned::new(context, self.chunk)?, std::ptr::null_mut());
             // SAFETY: writes the handle.
             let code = unsafe { (context.driver.event_create)(&raw mut done, NO_TIMING) };
+            if code != 0 {
+                memory.free(context);
+            }
             context.check("cuEventCreate", code)?;
-            let memory = Pinned::new(context, self.chunk).inspect_err(|_| {
-                // SAFETY: made above, not used any more.
-                unsafe { (context.driver.event_destroy)(done) };
-            })?;
             self.slots.push(Slot { memory, done });
             return Ok(&self.slots[self.slots.len() - 1]);
         }

@@ -116,6 +116,19 @@ fn page_locked_memory_is_read_directly() {
         }
     }
     assert_eq!(addresses.len(), 2, "pages are locked once");
+    // Many pieces at once: not all of them are kept, and the memory is as good as any afterwards.
+    for step in 0..2 {
+        let pieces: Vec<_> = (0..20).map(|i| (i, device.pinned(4096 * (i + 1)).unwrap())).collect();
+        for (i, mut piece) in pieces {
+            piece.bytes_mut().fill((i + step) as u8);
+            let x = device.import(DType::U8, piece.bytes()).unwrap();
+            let len = piece.bytes().len();
+            assert!(len >= 4096 * (i + 1));
+            drop(piece);
+            let got = u8::read_vec(len, |bytes| device.download(&*x, 0, bytes)).unwrap();
+            assert!(got.iter().all(|&byte| byte == (i + step) as u8), "piece {i}");
+        }
+    }
     // The CPU's tensors can lie there.
     let memory = device.pinned(10).unwrap();
     let mut buffer = kiln_cpu::backend().wrap(DType::U8, 10, memory).unwrap();

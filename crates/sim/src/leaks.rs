@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::memory::{Home, Memory};
 use crate::report::{Kind, Report};
 
-/// Functions that say nothing of a program: the simulator's, the driver's, and those of Rust's own libraries.
-const OURS: [&str; 5] = ["kiln_sim::", "cu", "std::", "core::", "__rust"];
+/// Functions that say nothing of a program: those of Rust's own libraries.
+const LIBRARIES: [&str; 3] = ["std::", "core::", "__rust"];
 /// How many of its callers an allocation is told with.
 const CALLERS: usize = 5;
 
@@ -38,11 +38,18 @@ impl Sites {
     }
 }
 
-/// The first functions of a backtrace that are the program's own, which stand as `12: name` on lines of their own.
+/// The first functions of a backtrace that are the program's own, which stand as `12: name` on lines of their own. What
+/// is compiled into a function of ours may stand there without our crate's name, so everything before the last of ours is
+/// left out.
 fn callers(backtrace: &str) -> String {
     let names = backtrace.lines().filter_map(|line| {
         let (number, name) = line.trim_start().split_once(": ")?;
-        (number.parse::<u32>().is_ok() && !OURS.iter().any(|ours| name.starts_with(ours))).then_some(name)
+        number.parse::<u32>().is_ok().then_some(name)
     });
-    names.take(CALLERS).collect::<Vec<_>>().join(", called by ")
+    let names: Vec<_> = names.collect();
+    let ours = |name: &&str| name.contains("kiln_sim::") || name.starts_with("cu");
+    let first = names.iter().rposition(ours).map_or(0, |last| last + 1);
+    let theirs =
+        names[first..].iter().copied().filter(|name| !LIBRARIES.iter().any(|library| name.starts_with(library)));
+    theirs.take(CALLERS).collect::<Vec<_>>().join(", called by ")
 }

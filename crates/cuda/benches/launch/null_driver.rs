@@ -24,7 +24,7 @@ macro_rules! silent {
 
 silent! {
     cuInit cuCtxSetCurrent cuCtxSynchronize cuMemFree_v2 cuMemFreeHost cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemsetD8Async
-    cuStreamSynchronize cuStreamWaitEvent cuEventDestroy_v2 cuEventQuery cuEventRecord cuEventSynchronize cuLaunchKernel
+    cuStreamSynchronize cuStreamWaitEvent cuEventQuery cuEventRecord cuEventSynchronize cuLaunchKernel
     cublasLtMatmulDescSetAttribute cublasLtMatmulDescDestroy cublasLtMatrixLayoutSetAttribute
     cublasLtMatrixLayoutDestroy cublasLtMatmulPreferenceSetAttribute cublasLtMatmulPreferenceDestroy cublasLtMatmul
 }

@@ -36,7 +36,6 @@ functions! {
     event_create = cuEventCreate(event: *mut CUevent, flags: c_uint);
     event_record = cuEventRecord(event: CUevent, stream: CUstream);
     event_query = cuEventQuery(event: CUevent);
-    event_destroy = cuEventDestroy_v2(event: CUevent);
     event_synchronize = cuEventSynchronize(event: CUevent);
     module_load_data = cuModuleLoadDataEx(
         module: *mut CUmodule,

@@ -265,3 +265,23 @@ fn settings() {
     set_float32_matmul_precision(Float32Precision::Highest);
     check("exact again", &dtypes(), 1.0);
 }
+
+/// Plans are kept for so many shapes; with more, they are made anew.
+#[test]
+fn more_shapes_than_plans_are_kept() {
+    same("many shapes", |on| {
+        let x = tensor(on, DType::F32, &[64 * 65], Lie::Dense, 1);
+        let (w, bias) =
+            (tensor(on, DType::F32, &[1, 1, 1, 1], Lie::Dense, 2), tensor(on, DType::F32, &[1], Lie::Dense, 3));
+        let mut out = target(on, DType::F32, &[64 * 65], Lie::Dense);
+        for n in 1..=64 {
+            for width in 1..=65 {
+                let images = Layout::contiguous(Shape::new(&[n, 1, 1, width]).unwrap());
+                let x = View { buffer: &*x.buffer, layout: &images };
+                let to = ViewMut { buffer: &mut *out.buffer, layout: &images };
+                on.conv2d(&RULE, x, w.view(), Some(bias.view()), true, to)?;
+            }
+        }
+        Ok(vec![out])
+    });
+}
