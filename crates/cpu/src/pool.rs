@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn blocks_are_aligned_zeroed_and_recycled() {
         // A size that no other test uses, so that the class is this test's own.
-        let bytes = 777_777;
+        let bytes = 3_333_337;
         let block = Block::new(bytes).unwrap();
         let address = block.ptr();
         assert_eq!(address.addr().get() % ALIGN, 0);
