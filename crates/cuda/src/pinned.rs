@@ -125,10 +125,10 @@ impl Uploads {
             let (memory, mut done) = (Pinned::new(context, self.chunk)?, std::ptr::null_mut());
             // SAFETY: writes the handle.
             let code = unsafe { (context.driver.event_create)(&raw mut done, NO_TIMING) };
-            if code != 0 {
+            if let Err(error) = context.check("cuEventCreate", code) {
                 memory.free(context);
+                return Err(error);
             }
-            context.check("cuEventCreate", code)?;
             self.slots.push(Slot { memory, done });
             return Ok(&self.slots[self.slots.len() - 1]);
         }
