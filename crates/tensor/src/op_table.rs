@@ -88,6 +88,7 @@ ops! {
     Any {
         // Copies and conversions.
         copy "CloneBackward0" contiguous "CloneBackward0" channels_last + is_channels_last - to_dtype "ToCopyBackward0" to_device "ToCopyBackward0"
+        pin_memory - is_pinned -
         // Views.
         transpose "TransposeBackward0" swapaxes "TransposeBackward0" mt "TransposeBackward0" t "TBackward0"
         permute "PermuteBackward0" movedim "PermuteBackward0" narrow "SliceBackward0" slice "SliceBackward0"

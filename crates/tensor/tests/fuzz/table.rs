@@ -1,6 +1,9 @@
 //! How each operation is called.
 
-use kiln_tensor::{At, ClassLoss, ClassLossInput, Device, NewAxis, PointwiseLossKind, Reduction, Result, Rhs, Tensor};
+use kiln_tensor::{
+    At, ClassLoss, ClassLossInput, Conv2d, Device, NewAxis, PadMode, PointwiseLossKind, PoolDivisor, Pooling,
+    Reduction, Result, Rhs, Running, Tensor,
+};
 
 use super::{Call, choices::Choices};
 
@@ -175,7 +178,86 @@ const SINGLE: &[(&str, Call)] = calls! {
     linear_relu |x, y, r| linear(x, y, r, true);
     class_loss |x, y, r| class_loss(x, y, r);
     pointwise_loss |x, y, r| pointwise_loss(x, y, r);
+    pin_memory |x, _, _r| x.pin_memory();
+    channels_last |x, _, r| images(x, r).channels_last();
+    pad |x, _, r| x.pad(&r.extents(), r.pick(&[PadMode::Constant(2.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular]));
+    embedding |x, _, r| x.embedding(&r.index(), r.flag().then(|| r.size()));
+    conv2d |x, y, r| convolution(x, y, r, Tensor::conv2d);
+    conv2d_relu |x, y, r| convolution(x, y, r, Tensor::conv2d_relu);
+    conv_transpose2d |x, y, r| {
+        let extra = [r.below(3), r.size()];
+        convolution(x, y, r, |x, weight, bias, rule| x.conv_transpose2d(weight, bias, rule, extra))
+    };
+    max_pool2d |x, _, r| images(x, r).max_pool2d(&pooling(r));
+    avg_pool2d |x, _, r| {
+        let divisor = r.pick(&[PoolDivisor::WithPadding, PoolDivisor::Inside, PoolDivisor::Fixed(3), PoolDivisor::Fixed(0)]);
+        images(x, r).avg_pool2d(&pooling(r), divisor)
+    };
+    adaptive_avg_pool2d |x, _, r| images(x, r).adaptive_avg_pool2d([r.size(), r.size()]);
+    adaptive_max_pool2d |x, _, r| images(x, r).adaptive_max_pool2d([r.size(), r.size()]);
+    batch_norm |x, _, r| batch_norm(x, r);
+    layer_norm |x, _, r| {
+        let shape = if r.flag() { x.dims()[x.rank().min(1)..].to_vec() } else { vec![r.size()] };
+        let (weight, bias) = (weight(r, x, &shape_of_few(&shape)), weight(r, x, &shape_of_few(&shape)));
+        x.layer_norm(&shape, weight.as_ref(), bias.as_ref(), r.float())
+    };
+    group_norm |x, _, r| {
+        let channels = x.dims().get(1).copied().unwrap_or(1);
+        let (weight, bias) = (weight(r, x, &[channels]), weight(r, x, &[channels]));
+        x.group_norm(r.size(), weight.as_ref(), bias.as_ref(), r.float())
+    };
 };
+
+/// The tensor, or images of its dtype, which few tensors are by chance.
+fn images(x: &Tensor, r: &mut Choices) -> Tensor {
+    if r.below(3) == 0 {
+        return x.clone();
+    }
+    let dims = [r.below(3), r.below(3) + 1, r.below(5) + 1, r.below(5) + 1];
+    let first = r.below(2);
+    let images = r.tensor_of(x.dtype(), &dims[first..]);
+    if r.flag() { images.channels_last().unwrap_or(images) } else { images }
+}
+
+/// Extents that memory holds.
+fn shape_of_few(shape: &[usize]) -> Vec<usize> {
+    shape.iter().map(|&extent| extent.min(4)).collect()
+}
+
+fn pooling(r: &mut Choices) -> Pooling {
+    let mut two = |usual: usize| if r.below(3) == 0 { [r.size(), r.size()] } else { [usual, r.below(2) + usual] };
+    let pooling = Pooling::new(two(1)).stride(two(1)).padding(two(0)).dilation(two(1));
+    pooling.ceil_mode(r.flag())
+}
+
+fn convolution(
+    x: &Tensor,
+    y: &Tensor,
+    r: &mut Choices,
+    f: impl Fn(&Tensor, &Tensor, Option<&Tensor>, &Conv2d) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let x = images(x, r);
+    let channels = if x.rank() >= 3 { x.dims()[x.rank() - 3] } else { 1 };
+    let weight = match r.below(4) {
+        0 => y.clone(),
+        // Of a transposed convolution, the input's channels come first.
+        1 => r.tensor_of(x.dtype(), &[channels, 2, 2, 3]),
+        _ => r.tensor_of(x.dtype(), &[2, channels, 3, 2]),
+    };
+    let bias = r.flag().then(|| r.tensor_of(x.dtype(), &[2]));
+    let mut two = |usual: usize| if r.below(4) == 0 { [r.size(), r.size()] } else { [usual, r.below(2) + usual] };
+    let (stride, padding, dilation) = (two(1), two(0), two(1));
+    let groups = if r.below(4) == 0 { r.size() } else { 1 };
+    f(&x, &weight, bias.as_ref(), &Conv2d { stride, padding, dilation, groups })
+}
+
+fn batch_norm(x: &Tensor, r: &mut Choices) -> Result<Tensor> {
+    let channels = [x.dims().get(1).copied().unwrap_or(1)];
+    let (weight, bias) = (weight(r, x, &channels), weight(r, x, &channels));
+    let (mean, var) = (r.tensor_of(x.dtype(), &channels).detach(), r.tensor_of(x.dtype(), &channels).detach());
+    let running = r.flag().then_some(Running { mean: &mean, var: &var });
+    x.batch_norm(weight.as_ref(), bias.as_ref(), running, r.flag(), r.float(), r.float())
+}
 
 /// Extents of few elements.
 fn small(r: &mut Choices) -> Vec<i64> {
@@ -231,6 +313,18 @@ const SEVERAL: &[(&str, Call)] = &[
     ("min_dim_keepdim", |x, _, r| Ok(pair(x.min_dim_keepdim(r.dim())?))),
     ("allclose", |x, y, r| x.allclose(y, r.float(), r.float()).map(|_| vec![])),
     ("equal", |x, y, _| x.equal(y).map(|_| vec![])),
+    ("is_pinned", |x, _, _| {
+        let _ = x.is_pinned();
+        Ok(vec![])
+    }),
+    ("is_channels_last", |x, _, r| {
+        let _ = images(x, r).is_channels_last();
+        Ok(vec![])
+    }),
+    ("max_pool2d_with_indices", |x, _, r| Ok(pair(images(x, r).max_pool2d_with_indices(&pooling(r))?))),
+    ("adaptive_max_pool2d_with_indices", |x, _, r| {
+        Ok(pair(images(x, r).adaptive_max_pool2d_with_indices([r.size(), r.size()])?))
+    }),
 ];
 
 const IN_PLACE: &[(&str, Call)] = &[
