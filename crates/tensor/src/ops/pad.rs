@@ -86,7 +86,8 @@ impl Tensor {
             let extent = dims[dim] as i64;
             let size = extent.checked_add(before).and_then(|size| size.checked_add(behind)).filter(|&size| size >= 0);
             // Where what is kept begins and ends.
-            let (start, end) = ((-before).clamp(0, extent), extent - (-behind).clamp(0, extent));
+            let taken = |amount: i64| amount.saturating_neg().clamp(0, extent);
+            let (start, end) = (taken(before), extent - taken(behind));
             let Some(size) = size.filter(|_| start <= end) else {
                 let message =
                     format!("at least as many elements along dimension {dim} as {before} and {behind} take away");

@@ -75,7 +75,8 @@ fn many_calls_work() {
             let (x, y) = (choices.tensor(dtype), choices.tensor(dtype));
             call(&x, &y, &mut choices).is_ok()
         });
-        if !works {
+        // Memory is pinned for a GPU, which need not be there.
+        if !works && *op != "pin_memory" {
             never.push(op);
         }
     }

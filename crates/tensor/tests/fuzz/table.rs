@@ -182,11 +182,11 @@ const SINGLE: &[(&str, Call)] = calls! {
     channels_last |x, _, r| images(x, r).channels_last();
     pad |x, _, r| x.pad(&r.extents(), r.pick(&[PadMode::Constant(2.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular]));
     embedding |x, _, r| x.embedding(&r.index(), r.flag().then(|| r.size()));
-    conv2d |x, y, r| convolution(x, y, r, Tensor::conv2d);
-    conv2d_relu |x, y, r| convolution(x, y, r, Tensor::conv2d_relu);
+    conv2d |x, y, r| convolution(x, y, r, false, Tensor::conv2d);
+    conv2d_relu |x, y, r| convolution(x, y, r, false, Tensor::conv2d_relu);
     conv_transpose2d |x, y, r| {
-        let extra = [r.below(3), r.size()];
-        convolution(x, y, r, |x, weight, bias, rule| x.conv_transpose2d(weight, bias, rule, extra))
+        let extra = if r.below(4) == 0 { [r.below(3), r.size()] } else { [0; 2] };
+        convolution(x, y, r, true, |x, weight, bias, rule| x.conv_transpose2d(weight, bias, rule, extra))
     };
     max_pool2d |x, _, r| images(x, r).max_pool2d(&pooling(r));
     avg_pool2d |x, _, r| {
@@ -234,16 +234,14 @@ fn convolution(
     x: &Tensor,
     y: &Tensor,
     r: &mut Choices,
+    transposed: bool,
     f: impl Fn(&Tensor, &Tensor, Option<&Tensor>, &Conv2d) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let x = images(x, r);
     let channels = if x.rank() >= 3 { x.dims()[x.rank() - 3] } else { 1 };
-    let weight = match r.below(4) {
-        0 => y.clone(),
-        // Of a transposed convolution, the input's channels come first.
-        1 => r.tensor_of(x.dtype(), &[channels, 2, 2, 3]),
-        _ => r.tensor_of(x.dtype(), &[2, channels, 3, 2]),
-    };
+    // Of a transposed convolution, the input's channels come first.
+    let dims = if transposed { [channels, 2, 3, 2] } else { [2, channels, 3, 2] };
+    let weight = if r.below(4) == 0 { y.clone() } else { r.tensor_of(x.dtype(), &dims) };
     let bias = r.flag().then(|| r.tensor_of(x.dtype(), &[2]));
     let mut two = |usual: usize| if r.below(4) == 0 { [r.size(), r.size()] } else { [usual, r.below(2) + usual] };
     let (stride, padding, dilation) = (two(1), two(0), two(1));
