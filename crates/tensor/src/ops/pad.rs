@@ -104,7 +104,9 @@ impl Tensor {
             Tensor::compute(self.device(), dtype, Shape::new(&dims)?, |backend, out| backend.fill(value.into(), out))?;
         let mut slot = out.clone();
         for (dim, &[before, _]) in amounts.iter().enumerate() {
-            slot = slot.narrow(dim, before.max(0) as usize, kept.dims()[dim])?;
+            let count = kept.dims()[dim];
+            // Of nothing, the place means nothing; it may lie behind the end.
+            slot = slot.narrow(dim, if count == 0 { 0 } else { before.max(0) as usize }, count)?;
         }
         slot.copy_(&kept)?;
         Ok(out)
