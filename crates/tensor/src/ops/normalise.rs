@@ -234,7 +234,8 @@ impl Tensor {
     ) -> Result<Tensor> {
         const OP: &str = "group_norm";
         check::floats(OP, self)?;
-        if self.rank() < 2 || groups == 0 || !self.dims()[1].is_multiple_of(groups) {
+        let divides = |channels: usize| (1..=channels.max(1)).contains(&groups) && channels.is_multiple_of(groups);
+        if self.rank() < 2 || !divides(self.dims()[1]) {
             return Err(Error::shape(OP, format!("[N, C, …] with channels in {groups} groups"), self.shape()));
         }
         let (n, c) = (self.dims()[0], self.dims()[1]);
