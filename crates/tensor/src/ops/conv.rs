@@ -26,6 +26,8 @@ impl Tensor {
 
     /// [`conv2d`](Tensor::conv2d) followed by ReLU, in one primitive.
     ///
+    /// On CUDA with a bias the ReLU is cuDNN's, which makes 0 of NaN where [`relu`](Tensor::relu) leaves NaN.
+    ///
     /// # Errors
     /// As [`conv2d`](Tensor::conv2d).
     pub fn conv2d_relu(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
