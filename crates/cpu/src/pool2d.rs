@@ -25,6 +25,11 @@ pub(crate) fn max_pool2d(pool: &Pool2d, x: View, out: ViewMut, indices: Option<V
         }
         let (from, to) = planes(OP, pool, &x, &out)?;
         let indices = indices.as_ref().and_then(|indices| Image::new(indices.ptr(), indices.layout()));
+        if whole(pool, &from, &to) {
+            // SAFETY: checked views, of which the outputs are exclusively borrowed.
+            unsafe { max_planes(pool, &from, &to, indices.as_ref()) };
+            return Ok(());
+        }
         lines(pool, &from, &to, |line: &Line<'_>, state: &mut [Vec<<S as Stored>::Compute>; 2], at: &mut Vec<i64>| {
             let [best, seen] = state;
             best.clear();
@@ -81,15 +86,12 @@ pub(crate) fn max_pool2d_grad(pool: &Pool2d, grad: View, indices: View, out: Vie
         let (to, from) = gradient_planes(OP, pool, &out, &grad)?;
         let Some(chosen) = Image::new(indices.ptr(), indices.layout()) else { return Ok(()) };
         sum_planes(&from, &to, |n, c, row, plane| {
-            let mut positions = vec![0i64; from.w];
             for y in 0..from.h {
-                // SAFETY: rows of checked layouts.
-                unsafe {
-                    gather(from.ptr.offset(from.at(n, c, y, 0)), from.strides[3], from.w, row.as_mut_ptr());
-                    let first = chosen.ptr.offset(chosen.at(n, c, y, 0));
-                    (0..from.w).for_each(|x| positions[x] = first.offset(x as isize * chosen.strides[3]).read());
-                }
-                for (&value, &position) in row.iter().zip(&positions) {
+                // SAFETY: a row of a checked layout.
+                unsafe { gather(from.ptr.offset(from.at(n, c, y, 0)), from.strides[3], from.w, row.as_mut_ptr()) };
+                for (x, &value) in row.iter().enumerate() {
+                    // SAFETY: an element of a checked layout of the same shape.
+                    let position = unsafe { chosen.ptr.offset(chosen.at(n, c, y, x)).read() };
                     match usize::try_from(position).ok().and_then(|position| plane.get_mut(position)) {
                         Some(sum) => *sum += value,
                         None if position == -1 => {}
@@ -201,6 +203,67 @@ fn fits(pool: &Pool2d, x: (&usize, &usize), y: (&usize, &usize), input: [usize; 
         Pool2d::Adaptive => (0..2).all(|axis| input[axis] > 0 || output.contains(&0)),
     };
     x == y && windows
+}
+
+/// Whether all windows are inside of row-major images.
+fn whole<S: Stored>(pool: &Pool2d, from: &Image<*const S>, to: &Image<*mut S>) -> bool {
+    let Pool2d::Window { kernel, stride, padding, dilation } = *pool else { return false };
+    let inside = |axis: usize, input: usize, output: usize| {
+        output > 0 && (output - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] < input
+    };
+    let row_major = from.strides[1] != 1 || from.c == 1;
+    row_major && padding == [0, 0] && inside(0, from.h, to.h) && inside(1, from.w, to.w)
+}
+
+/// The largest of windows that are all inside, a plane at a time.
+///
+/// # Safety
+/// The images are readable and writable and belong together, and [`whole`] is true of them.
+unsafe fn max_planes<S: Stored<Compute = T>, T: Compute>(
+    pool: &Pool2d,
+    from: &Image<*const S>,
+    to: &Image<*mut S>,
+    indices: Option<&Image<*mut i64>>,
+) {
+    let Pool2d::Window { kernel, stride, dilation, .. } = *pool else { return };
+    let area = to.area();
+    par::ranges(to.n * to.c, (GRAIN / (area * kernel[0] * kernel[1]).max(1)).max(1), |range| {
+        let mut values = [vec![T::of(0.0); area], vec![T::of(0.0); area]];
+        let [best, seen] = &mut values;
+        let starts = (0..to.h).flat_map(|y| (0..to.w).map(move |x| (y * stride[0] * from.w + x * stride[1]) as i64));
+        let starts: Vec<i64> = if indices.is_some() { starts.collect() } else { Vec::new() };
+        let mut at = vec![0i64; starts.len()];
+        for (n, c) in range.map(|i| (i / to.c, i % to.c)) {
+            for tap in 0..kernel[0] * kernel[1] {
+                let (down, right) = (tap / kernel[1] * dilation[0], tap % kernel[1] * dilation[1]);
+                let into = if tap == 0 { &mut *best } else { &mut *seen };
+                for (y, row) in into.chunks_exact_mut(to.w).enumerate() {
+                    let first = from.at(n, c, y * stride[0] + down, right);
+                    // SAFETY: all windows are inside.
+                    unsafe {
+                        gather(from.ptr.offset(first), from.strides[3] * stride[1] as isize, to.w, row.as_mut_ptr());
+                    }
+                }
+                let offset = (down * from.w + right) as i64;
+                match tap {
+                    0 => at.copy_from_slice(&starts),
+                    _ if indices.is_some() => larger_at(seen, &starts, offset, best, &mut at),
+                    _ => largest(seen, best),
+                }
+            }
+            for y in 0..to.h {
+                // SAFETY: rows of the outputs; tasks have different planes.
+                unsafe {
+                    let row = y * to.w..(y + 1) * to.w;
+                    scatter(best[row.clone()].as_ptr(), to.ptr.offset(to.at(n, c, y, 0)), to.strides[3], to.w);
+                    if let Some(indices) = indices {
+                        let first = indices.ptr.offset(indices.at(n, c, y, 0));
+                        scatter(at[row].as_ptr(), first, indices.strides[3], to.w);
+                    }
+                }
+            }
+        }
+    });
 }
 
 /// Windows that are computed together.
@@ -347,6 +410,24 @@ multiversion! {
             let take = seen > *best || seen != seen || *at < 0;
             *best = if take { seen } else { *best };
             *at = if take { position + i as i64 * step } else { *at };
+        }
+    }
+
+    // Positions are those in `starts`, `offset` on.
+    fn larger_at[T: Compute](seen: &[T], starts: &[i64], offset: i64, best: &mut [T], at: &mut [i64]) {
+        for (((&seen, &start), best), at) in seen.iter().zip(starts).zip(best).zip(at) {
+            #[allow(clippy::eq_op)]
+            let take = seen > *best || seen != seen;
+            *best = if take { seen } else { *best };
+            *at = if take { start + offset } else { *at };
+        }
+    }
+
+    fn largest[T: Compute](seen: &[T], best: &mut [T]) {
+        for (&seen, best) in seen.iter().zip(best) {
+            #[allow(clippy::eq_op)]
+            let take = seen > *best || seen != seen;
+            *best = if take { seen } else { *best };
         }
     }
 

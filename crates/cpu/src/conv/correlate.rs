@@ -10,8 +10,10 @@ use kiln_backend::Result;
 
 use super::{
     Compute,
-    image::{Image, Run, runs, scatter},
-    taps::Taps,
+    frame::Frame,
+    image::{Image, runs, scatter},
+    slide,
+    taps::{Sight, Taps},
 };
 use crate::{
     gemm::{
@@ -64,6 +66,12 @@ pub(super) unsafe fn correlate<S: Stored<Compute = T>, T: Compute>(
     if pixels == 0 || weights.rows == 0 {
         return Ok(());
     }
+    let frame =
+        Frame::new(taps, out.w).and_then(|frame| Some((slide::rows_at_once(&frame, x.c, &weights, out.h)?, frame)));
+    if let Some((tall, frame)) = frame {
+        // SAFETY: the caller's promise.
+        return unsafe { slide::slide(kern, x, &frame, tall, weights, relu, out) };
+    }
     let job = Job { kern, x, taps, weights, relu, out };
     // Blocks end with an image, unless images are small.
     let panel = 2 * kern.lanes;
@@ -97,6 +105,7 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
         let (out, area) = (&self.out, self.out.area());
         let n = pixels.len();
         let runs = runs(out.h, out.w, pixels.clone());
+        let sights = self.taps.sights(&self.x, &runs);
         let one_image = pixels.start / area == (pixels.end - 1) / area;
         if S::DIRECT && one_image && out.is_flat() {
             let image = pixels.start / area;
@@ -104,12 +113,12 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
             let to = out.ptr.cast::<T>().wrapping_offset(out.at(image, rows.start, 0, 0));
             let to = to.wrapping_offset((pixels.start % area) as isize * out.step());
             // SAFETY: the caller's promise.
-            return unsafe { self.product(&runs, n, rows, to, out.strides[1], out.step()) };
+            return unsafe { self.product(&sights, n, rows, to, out.strides[1], out.step()) };
         }
         with_scratch::<T, _>(rows.len() * n, |stage| {
             // SAFETY: the scratch has a place for every row and pixel; the rest is the caller's promise.
             unsafe {
-                self.product(&runs, n, rows.clone(), stage, n as isize, 1);
+                self.product(&sights, n, rows.clone(), stage, n as isize, 1);
                 for row in rows.clone() {
                     let mut from = stage.add((row - rows.start) * n).cast_const();
                     for run in &runs {
@@ -126,7 +135,7 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
     ///
     /// # Safety
     /// As [`block`](Self::block); `c` is writable for all rows and pixels, with the given strides.
-    unsafe fn product(&self, runs: &[Run], n: usize, rows: Range<usize>, c: *mut T, c_row: isize, c_lane: isize) {
+    unsafe fn product(&self, sights: &[Sight], n: usize, rows: Range<usize>, c: *mut T, c_row: isize, c_lane: isize) {
         let (kern, weights) = (self.kern, &self.weights);
         let all = weights.columns;
         let canon = Canon {
@@ -159,7 +168,7 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
                 // SAFETY: the scratch holds a block of panels and one line behind them; the product reads what was
                 // packed, and rows and columns of the weights that exist.
                 unsafe {
-                    self.pack(runs, n, k0..k0 + nk, start, start.add(block * width));
+                    self.pack(sights, n, k0..k0 + nk, start, start.add(block * width));
                     let part = Canon {
                         k: nk,
                         a: canon.a.add(k0),
@@ -179,7 +188,7 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
     ///
     /// # Safety
     /// `to` is writable for the panels, `line` for `n` elements.
-    unsafe fn pack(&self, runs: &[Run], n: usize, ks: Range<usize>, to: *mut T, line: *mut T) {
+    unsafe fn pack(&self, sights: &[Sight], n: usize, ks: Range<usize>, to: *mut T, line: *mut T) {
         let (lanes, nk) = (self.kern.lanes, ks.len());
         let panel = 2 * lanes;
         let seen = self.weights.columns - usize::from(self.weights.bias);
@@ -188,7 +197,7 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
             // SAFETY: lines have `n` elements; every panel has room for `nk` rows of its width.
             unsafe {
                 if k < seen {
-                    self.taps.line(&self.x, k / taps, k % taps, runs, line);
+                    self.taps.line(&self.x, k / taps, k % taps, sights, line);
                 } else {
                     // The column of biases is multiplied with 1.
                     std::slice::from_raw_parts_mut(line, n).fill(T::of(1.0));

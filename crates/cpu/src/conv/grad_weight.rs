@@ -10,11 +10,18 @@ use kiln_backend::Result;
 
 use super::{
     Compute,
+    frame::Frame,
     image::{Image, gather, runs},
     taps::Taps,
 };
 use crate::{
-    gemm::{canon::Canon, drive, micro::Kernel, parallel, scratch::with_scratch},
+    gemm::{
+        canon::Canon,
+        drive,
+        micro::{Dots, Kernel},
+        parallel,
+        scratch::with_scratch,
+    },
     par::Shared,
     pool::Scratch,
     stored::Stored,
@@ -26,6 +33,9 @@ const TASKS: usize = 8;
 const SERIAL: usize = 600_000;
 /// Pixels of a block.
 const PIXELS: usize = 512;
+/// Most channels and pixels of a gradient that [`add_images`] is for.
+const ROWS: usize = 64;
+const PLANE: usize = 4096;
 
 /// Computes one group's gradient and hands rows `[channels * taps]` to `store`, one for each channel of `grad`.
 ///
@@ -49,8 +59,15 @@ pub(super) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
     let cuts = x.c.div_ceil(channels);
     // Blocks of pixels end with an image, unless images are small.
     let area = grad.area().max(1);
-    let (span, block) =
-        if area < PIXELS { (pixels, area * (PIXELS / area)) } else { (area, drive::even(area, PIXELS, 8)) };
+    let small = |frame: &Frame| rows <= ROWS && grad.h > 0 && frame.lanes(grad.h) <= PLANE;
+    let frame = Frame::new(taps, grad.w).filter(small);
+    let (span, block) = if let Some(frame) = &frame {
+        (pixels, area * (2 * PIXELS / frame.lanes(grad.h)).max(1))
+    } else if area < PIXELS {
+        (pixels, area * (PIXELS / area))
+    } else {
+        (area, drive::even(area, PIXELS, 8))
+    };
     let per_span = span.div_ceil(block.max(1));
     let blocks = if pixels == 0 { 0 } else { per_span * (pixels / span) };
     let ranges = tasks.div_ceil(cuts).min(blocks).max(1);
@@ -69,7 +86,15 @@ pub(super) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
             let start = b / per_span * span;
             let pixels = start + b % per_span * block..start + ((b % per_span + 1) * block).min(span);
             // SAFETY: the caller's promise; `to` is this task's.
-            unsafe { add_block(kern, &grad, &x, taps, pixels, cs.clone(), to, columns, !fresh) };
+            unsafe {
+                match &frame {
+                    Some(frame) => {
+                        let images = pixels.start / area..pixels.end / area;
+                        add_images(kern, &grad, &x, frame, images, cs.clone(), to, columns, !fresh);
+                    }
+                    None => add_block(kern, &grad, &x, taps, pixels, cs.clone(), to, columns, !fresh),
+                }
+            }
             fresh = false;
         }
         if fresh {
@@ -114,6 +139,7 @@ unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
 ) {
     let (n, rows, lanes, area) = (pixels.len(), grad.c, channels.len() * taps.len(), grad.area());
     let runs = runs(grad.h, grad.w, pixels.clone());
+    let sights = taps.sights(x, &runs);
     let one_image = pixels.start / area == (pixels.end - 1) / area;
     let in_place = S::DIRECT && one_image && grad.is_flat();
     with_scratch::<T, _>(lanes * n + if in_place { 0 } else { rows * n }, |seen| {
@@ -121,7 +147,7 @@ unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
         // caller's promise.
         unsafe {
             for lane in 0..lanes {
-                taps.line(x, channels.start + lane / taps.len(), lane % taps.len(), &runs, seen.add(lane * n));
+                taps.line(x, channels.start + lane / taps.len(), lane % taps.len(), &sights, seen.add(lane * n));
             }
             let (a, a_row, a_k) = if in_place {
                 let first = grad.ptr.offset(grad.at(pixels.start / area, 0, 0, 0));
@@ -159,6 +185,83 @@ unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
                 relu: false,
             };
             drive::part::<T, T>(&canon, kern, (0, rows), (0, lanes), None);
+        }
+    });
+}
+
+/// Adds what whole images contribute, as dot products of planes: those of the gradient, with zeros between their rows, and
+/// those of the input, shifted for each tap.
+///
+/// # Safety
+/// As [`add_block`]; the frame is that of the taps and of `grad`.
+#[allow(clippy::too_many_arguments)]
+unsafe fn add_images<S: Stored<Compute = T>, T: Compute>(
+    kern: &Kernel<T>,
+    grad: &Image<*const S>,
+    x: &Image<*const S>,
+    frame: &Frame,
+    images: Range<usize>,
+    channels: Range<usize>,
+    to: *mut T,
+    columns: usize,
+    accumulate: bool,
+) {
+    let (n, taps, lanes) = (images.len(), frame.offsets.len(), channels.len() * frame.offsets.len());
+    let (area, plane) = (frame.lanes(grad.h), frame.plane(grad.h));
+    with_scratch::<T, _>(n * (grad.c * area + channels.len() * plane), |seen| {
+        // Blocks of 4, 2 or 1, for which there are kernels.
+        let size = |left: usize| if left >= 4 { 4 } else { left.min(2) };
+        // SAFETY: the scratch has a plane for every image and channel of both. The last pixel sees the last element of a
+        // plane through the last tap, so all pixels are inside. Images and `to` are the caller's promise.
+        unsafe {
+            let stage = seen.add(n * channels.len() * plane);
+            for (i, image) in images.clone().enumerate() {
+                for (j, c) in channels.clone().enumerate() {
+                    frame.see(x, (image, c), (0, grad.h), seen.add((j * n + i) * plane));
+                }
+                for row in 0..grad.c {
+                    let to = std::slice::from_raw_parts_mut(stage.add((row * n + i) * area), area);
+                    for (y, line) in to.chunks_mut(frame.width).enumerate() {
+                        let (line, gap) = line.split_at_mut(grad.w);
+                        let from = grad.ptr.offset(grad.at(image, row, y, 0));
+                        gather(from, grad.strides[3], grad.w, line.as_mut_ptr());
+                        gap.fill(T::of(0.0));
+                    }
+                }
+            }
+            let plane_of = |lane: usize| {
+                let (c, tap) = (lane / taps, lane % taps);
+                seen.wrapping_add(c * n * plane + frame.offsets.get(tap).copied().unwrap_or(0)).cast_const()
+            };
+            let mut row = 0;
+            while row < grad.c {
+                let rows = size(grad.c - row);
+                let mut lane = 0;
+                while lane < lanes {
+                    let cols = size(lanes - lane);
+                    let mut dots = Dots {
+                        k: area,
+                        runs: n,
+                        rows,
+                        cols,
+                        // Those behind the block are not read.
+                        a: core::array::from_fn(|i| stage.wrapping_add((row + i) * n * area).cast_const()),
+                        a_step: area,
+                        b: core::array::from_fn(|j| plane_of(lane + j)),
+                        b_step: plane,
+                        out: [[T::of(0.0); 4]; 4],
+                    };
+                    (kern.dots)(&mut dots);
+                    for (i, sums) in dots.out.iter().enumerate().take(rows) {
+                        for (j, &sum) in sums.iter().enumerate().take(cols) {
+                            let to = to.add((row + i) * columns + lane + j);
+                            *to = if accumulate { *to + sum } else { sum };
+                        }
+                    }
+                    lane += cols;
+                }
+                row += rows;
+            }
         }
     });
 }

@@ -106,12 +106,41 @@ pub(super) fn runs(h: usize, w: usize, range: std::ops::Range<usize>) -> Vec<Run
 pub(crate) unsafe fn gather<S: Stored<Compute = T>, T: Copy>(from: *const S, step: isize, n: usize, to: *mut T) {
     // SAFETY: the caller's promise.
     unsafe {
-        if step == 1 {
+        if step == 1 && S::DIRECT {
+            // `DIRECT` says that S is T.
+            copy_row(from.cast::<T>(), to, n);
+        } else if step == 1 {
             S::load_slice(std::slice::from_raw_parts(from, n), std::slice::from_raw_parts_mut(to, n));
+        } else if step == 2 {
+            // A constant step becomes vector code.
+            for i in 0..n {
+                *to.add(i) = (*from.add(2 * i)).load();
+            }
         } else {
             for i in 0..n {
                 *to.add(i) = (*from.offset(i as isize * step)).load();
             }
+        }
+    }
+}
+
+/// Copies `n` elements: rows of small images are too short for a call of `memcpy`.
+///
+/// # Safety
+/// `from` is readable and `to` writable for `n` elements, which do not overlap.
+#[inline(always)]
+unsafe fn copy_row<T: Copy>(from: *const T, to: *mut T, n: usize) {
+    // SAFETY: pieces of the `n` elements; the last overlaps the one before it.
+    unsafe {
+        let piece =
+            |at: usize| to.add(at).cast::<[T; 8]>().write_unaligned(from.add(at).cast::<[T; 8]>().read_unaligned());
+        if n > 128 {
+            core::ptr::copy_nonoverlapping(from, to, n);
+        } else if n >= 8 {
+            (0..n - 8).step_by(8).for_each(piece);
+            piece(n - 8);
+        } else {
+            (0..n).for_each(|i| *to.add(i) = *from.add(i));
         }
     }
 }
@@ -124,7 +153,10 @@ pub(crate) unsafe fn gather<S: Stored<Compute = T>, T: Copy>(from: *const S, ste
 pub(crate) unsafe fn scatter<S: Stored<Compute = T>, T: Copy>(from: *const T, to: *mut S, step: isize, n: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        if step == 1 {
+        if step == 1 && S::DIRECT {
+            // `DIRECT` says that S is T.
+            copy_row(from, to.cast::<T>(), n);
+        } else if step == 1 {
             S::store_slice(std::slice::from_raw_parts(from, n), std::slice::from_raw_parts_mut(to, n));
         } else {
             for i in 0..n {

@@ -2,6 +2,8 @@
 //!
 //! * `taps`: which pixels see which
 //! * `correlate`: the general case, as products of matrices over blocks of pixels
+//! * `slide`: the same for few output channels, with kernels that read the image where it lies
+//! * `frame`: images with the zeros around them that this needs
 //! * `grad_weight`: the gradient of the weight, likewise
 //! * `winograd`: kernels of 3×3 with a quarter of the multiplications, in `f32`
 //! * `image`: images in any layout
@@ -10,8 +12,10 @@
 //! pixels that see it through the same taps.
 
 mod correlate;
+mod frame;
 mod grad_weight;
 mod image;
+mod slide;
 mod taps;
 #[cfg(test)]
 mod tests;

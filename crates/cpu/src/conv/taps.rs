@@ -16,6 +16,16 @@ pub(super) struct Taps {
     pub of_kernel: Vec<usize>,
 }
 
+/// Where a [`Run`] of output pixels looks at, before a tap's offset.
+#[derive(Clone, Copy)]
+pub(super) struct Sight {
+    /// Offset of the pixel that the first one looks at, in channel 0.
+    at: isize,
+    y: isize,
+    x: isize,
+    len: usize,
+}
+
 impl Taps {
     /// Those of a convolution.
     pub(super) fn forward(rule: &Conv2d, kernel: [usize; 2]) -> Taps {
@@ -49,41 +59,53 @@ impl Taps {
         self.offsets.len()
     }
 
-    /// Writes what the output pixels of `runs` see of channel `c` through tap `tap`, one after the other.
+    /// Where the output pixels of `runs` look at the image, before a tap's offset.
+    pub(super) fn sights<P: Copy>(&self, image: &Image<P>, runs: &[Run]) -> Vec<Sight> {
+        let place = |run: &Run| {
+            let (y, x) = (run.y * self.step[0], run.x * self.step[1]);
+            Sight { at: image.at(run.n, 0, y, x), y: y as isize, x: x as isize, len: run.len }
+        };
+        runs.iter().map(place).collect()
+    }
+
+    /// Writes what the output pixels of `sights` see of channel `c` through tap `tap`, one after the other.
     ///
     /// # Safety
-    /// The image is readable, the runs' images and the channel are in it, and `out` is writable for all pixels.
+    /// The image is readable, the sights are of its images, the channel is in it, and `out` is writable for all pixels.
     pub(super) unsafe fn line<S: Stored<Compute = T>, T: Compute>(
         &self,
         image: &Image<*const S>,
         c: usize,
         tap: usize,
-        runs: &[Run],
+        sights: &[Sight],
         mut out: *mut T,
     ) {
+        let [_, sc, sh, sw] = image.strides;
         let (zero, [dy, dx], step) = (T::of(0.0), self.offsets[tap], self.step[1] as isize);
-        for run in runs {
-            let y = (run.y * self.step[0]) as isize + dy;
-            let x = run.x as isize * step + dx;
-            // The pixels `low..high` of the run see the inside of the image.
-            let (low, high) = if y < 0 || y >= image.h as isize {
-                (0, 0)
-            } else {
-                let before = |x: isize| if x <= 0 { 0 } else { ((x + step - 1) / step) as usize };
-                let low = before(-x).min(run.len);
-                (low, before(image.w as isize - x).clamp(low, run.len))
-            };
-            // SAFETY: `low..high` are inside the image and the run, by the caller's promise in range.
+        let (h, w) = (image.h as isize, image.w as isize);
+        let plane = image.ptr.wrapping_offset(c as isize * sc + dy * sh + dx * sw);
+        for &Sight { at, y, x, len } in sights {
+            let (y, x, last) = (y + dy, x + dx, x + dx + (len as isize - 1) * step);
+            // SAFETY: pixels inside the image, by the caller's promise in range; `out` has room for the run.
             unsafe {
-                for i in (0..low).chain(high..run.len) {
-                    *out.add(i) = zero;
+                if y < 0 || y >= h {
+                    std::slice::from_raw_parts_mut(out, len).fill(zero);
+                } else if x >= 0 && last < w {
+                    gather(plane.wrapping_offset(at), step * sw, len, out);
+                } else {
+                    // The pixels `low..high` of the run see the inside of the image.
+                    let before = |x: isize| match x.max(0) {
+                        x if step == 1 => x as usize, // division takes long
+                        x => ((x + step - 1) / step) as usize,
+                    };
+                    let low = before(-x).min(len);
+                    let high = before(w - x).clamp(low, len);
+                    std::slice::from_raw_parts_mut(out, low).fill(zero);
+                    let first = at + low as isize * step * sw;
+                    gather(plane.wrapping_offset(first), step * sw, high - low, out.add(low));
+                    std::slice::from_raw_parts_mut(out.add(high), len - high).fill(zero);
                 }
-                if low < high {
-                    let first = (x + low as isize * step) as usize;
-                    let from = image.ptr.offset(image.at(run.n, c, y as usize, first));
-                    gather(from, step * image.strides[3], high - low, out.add(low));
-                }
-                out = out.add(run.len);
+                out = out.add(len);
             }
         }
     }

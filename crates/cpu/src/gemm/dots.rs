@@ -39,12 +39,14 @@ pub(crate) unsafe fn part<T: super::source::Float>(
             unsafe {
                 let mut d = Dots {
                     k: p.k,
+                    runs: 1,
                     rows: nr,
                     cols: nl,
-                    a: p.a.offset(r as isize * p.a_row),
-                    a_rs: p.a_row,
-                    b: p.b.offset(l as isize * p.b_lane),
-                    b_cs: p.b_lane,
+                    // Those behind the block are not read.
+                    a: core::array::from_fn(|i| p.a.wrapping_offset((r + i) as isize * p.a_row)),
+                    a_step: 0,
+                    b: core::array::from_fn(|j| p.b.wrapping_offset((l + j) as isize * p.b_lane)),
+                    b_step: 0,
                     out: [[T::ZERO; 4]; 4],
                 };
                 (kern.dots)(&mut d);

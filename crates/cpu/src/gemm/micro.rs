@@ -76,16 +76,37 @@ pub(crate) struct PackLanes<T> {
 }
 
 /// Arguments of the dot-product kernel: a `rows x cols` block (each at most 4) of dot products
-/// of contiguous vectors of length `k`.
+/// of vectors that consist of `runs` contiguous pieces of length `k`.
 pub(crate) struct Dots<T> {
     pub k: usize,
+    pub runs: usize,
     pub rows: usize,
     pub cols: usize,
-    pub a: *const T,
-    pub a_rs: isize,
-    pub b: *const T,
-    pub b_cs: isize,
+    /// The first piece of each vector; the next ones are `a_step` and `b_step` apart.
+    pub a: [*const T; 4],
+    pub a_step: usize,
+    pub b: [*const T; 4],
+    pub b_step: usize,
     pub out: [[T; 4]; 4],
+}
+
+/// Arguments of the kernel for a lane side that lies in memory as it is: step `k` of all lanes
+/// begins at `b + offsets[k]`. That is how an image is seen through the taps of a convolution.
+pub(crate) struct Slide<T> {
+    pub k: usize,
+    /// One of `Kernel::slides`.
+    pub rows: usize,
+    /// Packed broadcast side: element (row, k) at `k * rows + row`.
+    pub a: *const T,
+    /// Two vectors are readable from every step on.
+    pub b: *const T,
+    pub offsets: *const usize,
+    /// Two vectors of every row are written, rows `c_rs` apart.
+    pub c: *mut T,
+    pub c_rs: usize,
+    /// Null, or a value to add per row.
+    pub bias: *const T,
+    pub relu: bool,
 }
 
 /// All code and sizes for one element type on one instruction set.
@@ -109,6 +130,9 @@ pub(crate) struct Kernel<T> {
     pub store_transposed: unsafe fn(&Transposed<T>),
     pub pack_lanes: unsafe fn(&PackLanes<T>),
     pub dots: unsafe fn(&mut Dots<T>),
+    /// Rows of a tile that there is a `slide` for, most first; the last is 1.
+    pub slides: &'static [usize],
+    pub slide: unsafe fn(&Slide<T>),
 }
 
 /// Repeats `$body` with `$i` = 0, 1, ... while `$i < $n`, as straight-line code. A plain loop over the accumulators is
@@ -302,43 +326,43 @@ unsafe fn dots_block<V: Simd, const R: usize, const C: usize>(d: &mut Dots<V::T>
     // SAFETY: R = rows and C = cols vectors of length k are read.
     unsafe {
         let mut acc = [[V::zero(); C]; R];
-        let (mut pa, mut pb) = ([d.a; R], [d.b; C]);
-        for i in 0..R {
-            pa[i] = d.a.offset(i as isize * d.a_rs);
-        }
-        for j in 0..C {
-            pb[j] = d.b.offset(j as isize * d.b_cs);
-        }
-        let mut kk = 0;
-        while kk + V::L <= d.k {
-            let mut b = [V::zero(); C];
-            for j in 0..C {
-                let p = pb[j].add(kk);
-                prefetch(p.wrapping_add(AHEAD));
-                b[j] = V::load(p);
-            }
-            unroll!(i < R, few, {
-                let p = pa[i].add(kk);
-                prefetch(p.wrapping_add(AHEAD));
-                let a = V::load(p);
+        let (mut pa, mut pb) = ([d.a[0]; R], [d.b[0]; C]);
+        pa.copy_from_slice(&d.a[..R]);
+        pb.copy_from_slice(&d.b[..C]);
+        for _ in 0..d.runs {
+            let mut kk = 0;
+            while kk + V::L <= d.k {
+                let mut b = [V::zero(); C];
                 for j in 0..C {
-                    acc[i][j] = a.fma(b[j], acc[i][j]);
+                    let p = pb[j].add(kk);
+                    prefetch(p.wrapping_add(AHEAD));
+                    b[j] = V::load(p);
                 }
-            });
-            kk += V::L;
-        }
-        let n = d.k - kk;
-        if n > 0 {
-            let mut b = [V::zero(); C];
-            for j in 0..C {
-                b[j] = V::load_n(pb[j].add(kk), n);
+                unroll!(i < R, few, {
+                    let p = pa[i].add(kk);
+                    prefetch(p.wrapping_add(AHEAD));
+                    let a = V::load(p);
+                    for j in 0..C {
+                        acc[i][j] = a.fma(b[j], acc[i][j]);
+                    }
+                });
+                kk += V::L;
             }
-            unroll!(i < R, few, {
-                let a = V::load_n(pa[i].add(kk), n);
+            let n = d.k - kk;
+            if n > 0 {
+                let mut b = [V::zero(); C];
                 for j in 0..C {
-                    acc[i][j] = a.fma(b[j], acc[i][j]);
+                    b[j] = V::load_n(pb[j].add(kk), n);
                 }
-            });
+                unroll!(i < R, few, {
+                    let a = V::load_n(pa[i].add(kk), n);
+                    for j in 0..C {
+                        acc[i][j] = a.fma(b[j], acc[i][j]);
+                    }
+                });
+            }
+            pa.iter_mut().for_each(|p| *p = p.wrapping_add(d.a_step));
+            pb.iter_mut().for_each(|p| *p = p.wrapping_add(d.b_step));
         }
         unroll!(i < R, few, {
             for j in 0..C {
@@ -348,11 +372,43 @@ unsafe fn dots_block<V: Simd, const R: usize, const C: usize>(d: &mut Dots<V::T>
     }
 }
 
+/// # Safety
+/// As documented at [`Slide`], with `MR` rows, and `V`'s instruction set must be available.
+#[inline(always)]
+unsafe fn slide_tile<V: Simd, const MR: usize>(s: &Slide<V::T>) {
+    // SAFETY: two vectors per step and per row are accessed.
+    unsafe {
+        let mut acc = [[V::zero(); 2]; MR];
+        let mut a = s.a;
+        for k in 0..s.k {
+            let b = s.b.add(*s.offsets.add(k));
+            let bv = [V::load(b), V::load(b.add(V::L))];
+            unroll!(i < MR, rows, {
+                let x = V::splat(*a.add(i));
+                acc[i] = [x.fma(bv[0], acc[i][0]), x.fma(bv[1], acc[i][1])];
+            });
+            a = a.add(MR);
+        }
+        unroll!(i < MR, rows, {
+            for v in 0..2 {
+                let mut x = acc[i][v];
+                if !s.bias.is_null() {
+                    x = x.add(V::splat(*s.bias.add(i)));
+                }
+                if s.relu {
+                    x = x.relu();
+                }
+                x.store(s.c.add(i * s.c_rs + v * V::L));
+            }
+        });
+    }
+}
+
 /// One row of function pointers per combination of (vectors, k-major, copy), indexed by
 /// `rows - 1`; then the [`Kernel`] around it.
 macro_rules! kernel {
     ($(#[$attr:meta])* $module:ident, $name:literal, $v:ty, $t:ty, lda $lda:literal, kc $kc:literal, nc $nc:literal,
-     rows [$($r:literal)*], most $mr:literal) => {
+     rows [$($r:literal)*], most $mr:literal, slides [$($s:literal)*]) => {
         pub(crate) mod $module {
             use super::*;
             $(#[$attr])*
@@ -398,9 +454,20 @@ macro_rules! kernel {
                     }
                 }
             }
+            $(#[$attr])*
+            unsafe fn slide(s: &Slide<$t>) {
+                // SAFETY: forwarded from the caller, the rows are those of the variant.
+                unsafe {
+                    match s.rows {
+                        $($s => slide_tile::<$v, $s>(s),)*
+                        rows => debug_assert!(false, "a tile of {rows} rows"),
+                    }
+                }
+            }
             pub(crate) static KERNEL: Kernel<$t> = Kernel {
                 name: $name, mr: $mr, lanes: <$v as Simd>::L, kc: $kc, lda: $lda, nc: $nc,
                 micro, store_transposed: transposed, pack_lanes: pack, dots,
+                slides: &[$($s),*], slide,
             };
         }
     };
@@ -412,18 +479,18 @@ use super::simd::x86::{F32x8, F32x16, F64x4, F64x8};
 
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f32, "avx512", F32x16, f32,
-    lda 528, kc 512, nc 416, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], most 14);
+    lda 528, kc 512, nc 416, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], most 14, slides [8 6 4 2 1]);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f64, "avx512", F64x8, f64,
-    lda 216, kc 208, nc 384, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], most 14);
+    lda 216, kc 208, nc 384, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], most 14, slides [8 6 4 2 1]);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx2,fma")] avx2_f32, "avx2", F32x8, f32,
-    lda 400, kc 384, nc 192, rows [1 2 3 4 5 6], most 6);
+    lda 400, kc 384, nc 192, rows [1 2 3 4 5 6], most 6, slides [6 4 2 1]);
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx2,fma")] avx2_f64, "avx2", F64x4, f64,
-    lda 264, kc 256, nc 128, rows [1 2 3 4 5 6], most 6);
-kernel!(plain_f32, "portable", Plain<f32, 4>, f32, lda 400, kc 384, nc 128, rows [1 2 3 4], most 4);
-kernel!(plain_f64, "portable", Plain<f64, 2>, f64, lda 264, kc 256, nc 96, rows [1 2 3 4], most 4);
+    lda 264, kc 256, nc 128, rows [1 2 3 4 5 6], most 6, slides [6 4 2 1]);
+kernel!(plain_f32, "portable", Plain<f32, 4>, f32, lda 400, kc 384, nc 128, rows [1 2 3 4], most 4, slides [4 2 1]);
+kernel!(plain_f64, "portable", Plain<f64, 2>, f64, lda 264, kc 256, nc 96, rows [1 2 3 4], most 4, slides [4 2 1]);
 
 /// The kernels this machine can run, best first.
 pub(crate) fn available<T: 'static>() -> Vec<&'static Kernel<T>> {
