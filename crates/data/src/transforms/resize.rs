@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image as Target, ImageRef},
+    FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedImage, TypedImageRef},
+    pixels::{U8, U8x3},
 };
 use kiln_tensor::{Error, Result};
 
@@ -83,23 +84,33 @@ impl Resize {
         let refuse = |reason: String| Error::argument("Resize", format!("{image:?}: {reason}"));
         let side = |n: usize| u32::try_from(n).map_err(|_| refuse(format!("a side of {n} pixels is too long")));
         let (height, width) = (side(image.height())?, side(image.width())?);
-        let kind = if image.channels() == 3 { PixelType::U8x3 } else { PixelType::U8 };
-        let from = ImageRef::new(width, height, image.pixels(), kind).map_err(|error| refuse(error.to_string()))?;
         let across = rows as u128 * image.width() as u128 >= image.height() as u128 * columns as u128;
-        let (rows, columns) = (side(rows)?, side(columns)?);
-        let between = if across { (columns, height) } else { (width, rows) };
+        let to = (side(columns)?, side(rows)?);
+        let between = if across { (to.0, height) } else { (width, to.1) };
         let algorithm = if self.antialias { ResizeAlg::Convolution(filter) } else { ResizeAlg::Interpolation(filter) };
-        let options = ResizeOptions::new().resize_alg(algorithm);
-        let mut half = Target::new(between.0, between.1, kind);
-        let mut to = Target::new(columns, rows, kind);
-        RESIZER
-            .with_borrow_mut(|resizer| {
-                resizer.resize(&from, &mut half, &options)?;
-                resizer.resize(&half, &mut to, &options)
-            })
-            .map_err(|error| refuse(error.to_string()))?;
-        Image::new(rows as usize, columns as usize, image.channels(), to.into_vec())
+        let scale = if image.channels() == 3 { scale::<U8x3> } else { scale::<U8> };
+        let half = scale(algorithm, image.pixels(), (width, height), between).map_err(refuse)?;
+        let pixels = scale(algorithm, &half, between, to).map_err(refuse)?;
+        Image::new(rows, columns, image.channels(), pixels)
     }
+}
+
+/// Pixels of another width and height. The resizer is asked for the one type of pixels that there is: it would be compiled
+/// for two dozen others, which takes minutes.
+fn scale<P: PixelTrait>(
+    algorithm: ResizeAlg,
+    pixels: &[u8],
+    (width, height): (u32, u32),
+    to: (u32, u32),
+) -> Result<Vec<u8>, String> {
+    let from = TypedImageRef::<P>::from_buffer(width, height, pixels).map_err(|error| error.to_string())?;
+    let mut out = vec![0; to.0 as usize * to.1 as usize * P::size()];
+    let mut target = TypedImage::<P>::from_buffer(to.0, to.1, &mut out).map_err(|error| error.to_string())?;
+    let options = ResizeOptions::new().resize_alg(algorithm);
+    RESIZER
+        .with_borrow_mut(|resizer| resizer.resize_typed(&from, &mut target, &options))
+        .map_err(|error| error.to_string())?;
+    Ok(out)
 }
 
 /// Where the centres of `to` new pixels lie among `from` old ones. The sum is made step by step as Pillow's is, so that
