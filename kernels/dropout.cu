@@ -5,9 +5,10 @@ FAMILY(dropout);
 
 // A thread takes the four elements of a counter block. Below the threshold an element is dropped, NaN too.
 #define DROPOUT(name, T)                                                                                        \
-    KERNEL dropout_apply_##name(BY_VALUE Grid<2> grid, const T* x, T* out, BY_VALUE RandomState state,          \
+    KERNEL dropout_apply_##name(BY_VALUE Grid<2> grid, const T* x, T* out, BY_VALUE RandomState given,          \
                                 uint64_t threshold, f64 scale) {                                                \
         typedef Compute<T> R;                                                                                   \
+        RandomState state = absolute(given);                                                                    \
         for (uint64_t b = thread_index(); b * 4 < grid.numel; b += thread_count()) {                            \
             Block block = philox(state, b);                                                                     \
             _Pragma("unroll") for (int i = 0; i < 4; ++i) {                                                     \

@@ -70,12 +70,22 @@ constexpr uint32_t REDUCE_WHOLE = 0;
 constexpr uint32_t REDUCE_FIRST = 1;
 constexpr uint32_t REDUCE_SECOND = 2;
 
-// A position in the Philox stream; `base`, if not null, points to a number in device memory that is added to the
-// offset (so that a captured graph can draw anew each time).
+// What moves on from step to step, in device memory, so that a step's launches are the same each time. The last
+// launch of an optimizer's step moves it on.
+struct Progress {
+    // Where random numbers are drawn: the key, and a counter block.
+    uint64_t seed;
+    uint64_t offset;
+    // How many blocks of a launch have read what its last block changes; 0 between launches.
+    uint32_t arrived;
+    uint32_t unused;
+};
+
+// A position in the Philox stream: blocks behind the one that `base` points to, or, if it is null, seed and offset.
 struct RandomState {
     uint64_t seed;
     uint64_t offset;
-    const uint64_t* base;
+    const Progress* base;
 };
 
 // Matrices of `rows` by `columns`; `upper` keeps what is on or above the diagonal, else on or below it.
@@ -238,11 +248,11 @@ struct OptimSlot {
     uint64_t numel;
     // The first of its blocks, each of OPTIM_BLOCK elements.
     uint64_t first_block;
-    // What depends on the number of its steps; each rule says what.
-    double step_size, correction;
+    // How many steps it has had.
+    unsigned long long* count;
 };
 
-constexpr int OPTIM_SLOTS = 54;
+constexpr int OPTIM_SLOTS = 62;
 constexpr uint64_t OPTIM_BLOCK = 4096;
 constexpr uint32_t OPTIM_MAXIMIZE = 1;
 constexpr uint32_t OPTIM_NESTEROV = 2;
@@ -251,8 +261,13 @@ constexpr uint32_t OPTIM_AMSGRAD = 8;
 constexpr uint32_t OPTIM_CENTERED = 16;
 
 // A step of up to OPTIM_SLOTS parameters in one launch. The pointers come by value: gradients have new addresses in
-// every step, so a table in device memory would have to be uploaded each time. 4 KiB is what all drivers take.
+// every step, so a table in device memory would have to be uploaded each time. 4 KiB is what all drivers take. What
+// changes by itself from step to step, the counts, is in device memory, as is the learning rate.
 struct Optim {
+    const double* lr;
+    Progress* progress;
+    // Counter blocks that were drawn in the step.
+    uint64_t drawn;
     double scalars[6];
     uint32_t flags;
     uint32_t slots;

@@ -7,9 +7,16 @@ struct Block {
     uint32_t words[4];
 };
 
-// Counter block number `block` after the state's position.
+// The position itself.
+__device__ inline RandomState absolute(const RandomState& state) {
+    const Progress* base = state.base;
+    if (!base) return state;
+    return RandomState{base->seed, base->offset + state.offset, nullptr};
+}
+
+// Counter block number `block` after an absolute position.
 __device__ inline Block philox(const RandomState& state, uint64_t block) {
-    uint64_t counter = state.offset + block + (state.base ? *state.base : 0);
+    uint64_t counter = state.offset + block;
     uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 0, c3 = 0;
     uint32_t k0 = (uint32_t)state.seed, k1 = (uint32_t)(state.seed >> 32);
 #pragma unroll

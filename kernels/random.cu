@@ -41,10 +41,11 @@ struct Uniform<f64> {
 };
 
 #define UNIFORM(name, T)                                                                                        \
-    KERNEL random_uniform_##name(BY_VALUE Grid<1> grid, T* out, BY_VALUE RandomState state, f64 low, f64 width, \
+    KERNEL random_uniform_##name(BY_VALUE Grid<1> grid, T* out, BY_VALUE RandomState given, f64 low, f64 width, \
                                  f64 last) {                                                                    \
         typedef Compute<T> R;                                                                                   \
         constexpr int count = Uniform<T>::count;                                                                \
+        RandomState state = absolute(given);                                                                    \
         for (uint64_t b = thread_index(); b * count < grid.numel; b += thread_count()) {                        \
             Block block = philox(state, b);                                                                     \
             _Pragma("unroll") for (int i = 0; i < count; ++i) {                                                 \
@@ -58,10 +59,11 @@ struct Uniform<f64> {
 FOR_FLOAT(UNIFORM)
 
 #define NORMAL(name, T)                                                                                         \
-    KERNEL random_normal_##name(BY_VALUE Grid<1> grid, T* out, BY_VALUE RandomState state, f64 mean, f64 std,   \
+    KERNEL random_normal_##name(BY_VALUE Grid<1> grid, T* out, BY_VALUE RandomState given, f64 mean, f64 std,   \
                                 f64) {                                                                          \
         typedef Compute<T> R;                                                                                   \
         constexpr int pairs = BoxMuller<R>::pairs;                                                              \
+        RandomState state = absolute(given);                                                                    \
         for (uint64_t b = thread_index(); b * (2 * pairs) < grid.numel; b += thread_count()) {                  \
             Block block = philox(state, b);                                                                     \
             _Pragma("unroll") for (int i = 0; i < pairs; ++i) {                                                 \
@@ -78,8 +80,9 @@ FOR_FLOAT(NORMAL)
 
 // 1 where the word is below the threshold.
 #define BERNOULLI(name, T)                                                                                      \
-    KERNEL draw_bernoulli_##name(BY_VALUE Grid<1> grid, T* out, BY_VALUE RandomState state, uint64_t,           \
+    KERNEL draw_bernoulli_##name(BY_VALUE Grid<1> grid, T* out, BY_VALUE RandomState given, uint64_t,           \
                                  uint64_t threshold) {                                                          \
+        RandomState state = absolute(given);                                                                    \
         for (uint64_t b = thread_index(); b * 4 < grid.numel; b += thread_count()) {                            \
             Block block = philox(state, b);                                                                     \
             _Pragma("unroll") for (int i = 0; i < 4; ++i) {                                                     \
@@ -101,8 +104,9 @@ __device__ inline uint64_t high_product(uint64_t a, uint64_t b) {
 
 // low + (draw * count) / 2^64
 #define INTEGERS(name, T)                                                                                       \
-    KERNEL draw_integers_##name(BY_VALUE Grid<1> grid, T* out, BY_VALUE RandomState state, uint64_t low,        \
+    KERNEL draw_integers_##name(BY_VALUE Grid<1> grid, T* out, BY_VALUE RandomState given, uint64_t low,        \
                                 uint64_t count) {                                                               \
+        RandomState state = absolute(given);                                                                    \
         for (uint64_t b = thread_index(); b * 2 < grid.numel; b += thread_count()) {                            \
             Block block = philox(state, b);                                                                     \
             _Pragma("unroll") for (int i = 0; i < 2; ++i) {                                                     \

@@ -11,9 +11,10 @@ use std::{env, fs, path::PathBuf, process, sync::Mutex};
 use kiln::{
     data::{DataLoader, FashionMNIST},
     models::Mlp,
-    nn::CrossEntropyLoss,
-    optim::{Adam, Optimizer, SGD},
+    nn::{CrossEntropyLoss, Dropout, Flatten, Linear, ReLU, Sequential, StateDict},
+    optim::{Adam, AdamW, AdamWOptions, Optimizer, SGD},
     prelude::*,
+    random_state, set_random_state,
 };
 use serde_json::Value;
 
@@ -103,6 +104,14 @@ fn profiler(name: &str) {
     }
 }
 
+/// What the simulator has noted between the last `cuProfilerStart` and `cuProfilerStop`.
+fn account() -> Option<Value> {
+    let reports = env::var_os("KILN_SIM_REPORT").map(PathBuf::from)?;
+    let path = |number: u32| reports.join(format!("{}-{number}.json", process::id()));
+    let last = (1..).take_while(|&number| path(number).exists()).last().expect("the simulator leaves an account");
+    Some(serde_json::from_str(&fs::read_to_string(path(last)).unwrap()).unwrap())
+}
+
 #[test]
 fn a_step_after_warm_up_asks_little_of_the_driver() -> kiln::Result<()> {
     let Some(device) = device() else { return Ok(()) };
@@ -126,9 +135,7 @@ fn a_step_after_warm_up_asks_little_of_the_driver() -> kiln::Result<()> {
     let after = device.memory_stats()?;
     assert_eq!(after.system_allocations, before.system_allocations, "the allocator had everything");
 
-    let Some(reports) = env::var_os("KILN_SIM_REPORT").map(PathBuf::from) else { return Ok(()) };
-    let account = fs::read_to_string(reports.join(format!("{}-1.json", process::id()))).unwrap();
-    let account: Value = serde_json::from_str(&account).unwrap();
+    let Some(account) = account() else { return Ok(()) };
     let count = |name: &str| account["counts"][name].as_u64().unwrap();
     let calls = count("launches") + count("library calls") + count("fills");
     println!("{calls} launches and library calls: {account:#}");
@@ -142,6 +149,107 @@ fn a_step_after_warm_up_asks_little_of_the_driver() -> kiln::Result<()> {
     // keeps the host from running ahead without end.
     assert!(count("event waits") <= 2, "{account:#}");
     assert!(calls <= MOST_CALLS, "{calls} launches and library calls: {account:#}");
+    Ok(())
+}
+
+/// A network whose steps draw random numbers.
+fn dropping(device: Device) -> kiln::Result<Sequential> {
+    manual_seed(0);
+    let layers = Sequential::new();
+    let layers = layers.add(Flatten::new()).add(Linear::new(784, 64)?).add(ReLU::new()).add(Dropout::new(0.5)?);
+    layers.add(Linear::new(64, 32)?).add(ReLU::new()).add(Dropout::new(0.25)?).add(Linear::new(32, 10)?).to(device)
+}
+
+/// What differs from step to step (counts of steps, positions of random numbers, learning rates) is in the device's memory,
+/// so that a step could be captured once and launched again and again: its launches are the same each time, and it
+/// learns all the same.
+#[test]
+fn the_launches_of_a_step_are_those_of_the_step_before() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let run = |device: Device| -> kiln::Result<(Vec<Value>, Vec<f32>)> {
+        let model = dropping(device)?;
+        let (some, others): (Vec<_>, Vec<_>) =
+            model.named_parameters().into_iter().partition(|(name, _)| name.ends_with("weight"));
+        let mut optimizer = AdamW::with_groups([(some, AdamWOptions::new(1e-3)), (others, AdamWOptions::new(1e-2))])?;
+        let (x, y) = batch(16, device)?;
+        let (mut accounts, mut losses) = (Vec::new(), Vec::new());
+        for i in 0..8 {
+            if i == 6 {
+                // It counts from the next step on, and takes launches of its own, ahead of the step.
+                optimizer.set_lr(1e-4)?;
+            }
+            device.synchronize()?;
+            if device.is_cuda() {
+                profiler("cuProfilerStart");
+            }
+            let loss = CrossEntropyLoss::new().forward(&model.forward(&x)?, &y)?;
+            loss.backward()?;
+            optimizer.step()?;
+            optimizer.zero_grad();
+            if device.is_cuda() {
+                profiler("cuProfilerStop");
+                accounts.extend(account());
+            }
+            losses.push(loss.item::<f32>()?);
+        }
+        Ok((accounts, losses))
+    };
+    let ((accounts, got), (_, want)) = (run(device)?, run(Device::Cpu)?);
+    assert!(got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= 1e-4), "{got:?}, not {want:?}");
+    assert!(want.windows(2).all(|pair| pair[0] != pair[1]), "{want:?}");
+    if accounts.is_empty() {
+        return Ok(());
+    }
+    // The first step makes what the later ones use, and brings the seed to the device.
+    for (i, pair) in accounts.windows(2).enumerate().skip(2).filter(|(i, _)| ![5, 6].contains(i)) {
+        for what in ["operations", "arguments"] {
+            assert_eq!(pair[0][what], pair[1][what], "steps {i} and {}", i + 1);
+        }
+    }
+    let kernels = |account: &Value| account["arguments"].as_array().map_or(0, Vec::len);
+    assert_eq!(kernels(&accounts[6]), kernels(&accounts[5]) + 2, "the learning rates of two groups are written");
+    assert_eq!(accounts[7]["arguments"], accounts[5]["arguments"]);
+    Ok(())
+}
+
+/// What the device counts (steps, random numbers) is saved with the rest, whatever other seeds are drawn from in between.
+#[test]
+fn a_run_on_the_device_goes_on_where_it_was_saved() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (x, y) = batch(16, device)?;
+    let steps = |model: &Sequential, optimizer: &mut AdamW| -> kiln::Result<Vec<f32>> {
+        let mut losses = Vec::new();
+        for _ in 0..3 {
+            let loss = CrossEntropyLoss::new().forward(&model.forward(&x)?, &y)?;
+            optimizer.zero_grad();
+            loss.backward()?;
+            optimizer.step()?;
+            losses.push(loss.detach());
+        }
+        Tensor::stack(&losses, 0)?.to_vec()
+    };
+    let copies = |state: StateDict| -> kiln::Result<StateDict> {
+        state.into_iter().map(|(name, tensor)| Ok((name, tensor.copy()?))).collect()
+    };
+    let model = dropping(device)?;
+    let mut optimizer = AdamW::new(model.named_parameters(), 1e-3)?;
+    let before = steps(&model, &mut optimizer)?;
+    let saved = no_grad(|| Ok::<_, kiln::Error>((copies(model.state_dict())?, copies(optimizer.state_dict()?)?)))?;
+    let random = random_state();
+    let went_on = steps(&model, &mut optimizer)?;
+
+    let model = dropping(device)?;
+    let mut optimizer = AdamW::new(model.named_parameters(), 1e-2)?;
+    // Other draws, other counts.
+    manual_seed(7);
+    steps(&model, &mut optimizer)?;
+    model.load_state_dict(&saved.0, true)?;
+    optimizer.load_state_dict(&saved.1)?;
+    set_random_state(random);
+    assert_eq!(steps(&model, &mut optimizer)?, went_on, "bit for bit");
+    assert_ne!(before, went_on);
     Ok(())
 }
 

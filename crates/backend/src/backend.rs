@@ -343,7 +343,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     // ---- optimizers ----
 
     /// One step of all parameters of a group with learning rate `lr`.
-    fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()>;
+    fn optimizer_step(&self, rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()>;
 }
 
 /// Bytes in native order as a vector of elements.

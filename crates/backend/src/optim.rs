@@ -32,7 +32,7 @@ impl OptimRule {
     }
 }
 
-/// One parameter in an optimizer step. All views are contiguous and of one dtype and shape.
+/// One parameter in an optimizer step. All views but the last are contiguous and of one dtype and shape.
 #[derive(Debug)]
 pub struct OptimSlot<'a> {
     /// The parameter, updated in place.
@@ -41,6 +41,6 @@ pub struct OptimSlot<'a> {
     pub grad: View<'a>,
     /// [`OptimRule::states`] state tensors, updated in place.
     pub states: Vec<ViewMut<'a>>,
-    /// The number of this parameter's steps, this one included (so 1 at first).
-    pub step: u64,
+    /// How many steps this parameter has had: one `i64`, which the step raises by 1.
+    pub count: ViewMut<'a>,
 }

@@ -331,7 +331,7 @@ impl Backend for CpuBackend {
         pointwise_loss::pointwise_loss_grad(loss, grad, out)
     }
 
-    fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()> {
+    fn optimizer_step(&self, rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()> {
         optim::optimizer_step(rule, lr, slots)
     }
 }

@@ -7,10 +7,11 @@ mod rules;
 
 use std::ops::Range;
 
-use kiln_backend::{Error, OptimRule, OptimSlot, Result, View, ViewMut};
+use kiln_backend::{Error, OptimRule, OptimSlot, Result, Scalar, View, ViewMut};
 
 use crate::{
     dispatch::for_float,
+    fill::fill,
     par,
     real::Real,
     simd::multiversion,
@@ -30,18 +31,25 @@ const TILE: usize = 32;
 /// One parameter's step, ready to run on any range of its elements.
 type Job<'a> = Box<dyn Fn(Range<usize>) + Sync + 'a>;
 
-pub(crate) fn optimizer_step(rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()> {
+pub(crate) fn optimizer_step(rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()> {
+    let lr = number::<f64>(lr)?;
+    // What the counts will be.
+    let counted = |slot: &OptimSlot| {
+        let count = View { buffer: &*slot.count.buffer, layout: slot.count.layout };
+        number::<i64>(count).map(|count| count.saturating_add(1))
+    };
+    let counts: Vec<i64> = slots.iter().map(counted).collect::<Result<_>>()?;
     // Where each job ends when all elements of the group are numbered through.
     let mut jobs: Vec<(usize, Job)> = Vec::with_capacity(slots.len());
     let mut total = 0;
-    for slot in slots {
+    for (slot, &count) in slots.iter_mut().zip(&counts) {
         let len = slot.param.layout.numel();
         if slot.states.len() != rule.states() {
             return Err(Error::argument(OP, format!("{} states, {rule:?} has others", slot.states.len())));
         }
         if len > 0 {
             total += len;
-            let job = for_float!(OP, slot.param.dtype(), T => job::<T>(rule, lr, slot))?;
+            let job = for_float!(OP, slot.param.dtype(), T => job::<T>(rule, lr, count, slot))?;
             jobs.push((total, job));
         }
     }
@@ -56,16 +64,35 @@ pub(crate) fn optimizer_step(rule: &OptimRule, lr: f64, slots: &mut [OptimSlot])
             (start, next) = (end, next + 1);
         }
     });
+    drop(jobs);
+    for (slot, count) in slots.iter_mut().zip(counts) {
+        let view = ViewMut { buffer: &mut *slot.count.buffer, layout: slot.count.layout };
+        fill(Scalar::Int(count), view)?;
+    }
     Ok(())
 }
 
+/// The one number of a tensor.
+fn number<T: Stored>(view: View) -> Result<T> {
+    let source = Source::<T>::new(OP, view)?;
+    match source.slice() {
+        Some(&[one]) => Ok(one),
+        _ => Err(Error::shape(OP, "one number", view.layout.shape())),
+    }
+}
+
 /// Binds a rule, with its scalars computed in `f64` as Python does, to the memory of one parameter.
-fn job<'a, T: Stored<Compute: Real>>(rule: &OptimRule, lr: f64, slot: &'a mut OptimSlot) -> Result<Job<'a>> {
-    let step = slot.step as f64;
+fn job<'a, T: Stored<Compute: Real>>(
+    rule: &OptimRule,
+    lr: f64,
+    count: i64,
+    slot: &'a mut OptimSlot,
+) -> Result<Job<'a>> {
+    let step = count as f64;
     match *rule {
         OptimRule::Sgd { momentum, dampening, nesterov, weight_decay, maximize } => {
             let gradient = Gradient::new(weight_decay, maximize);
-            let sgd = Sgd::new(lr, momentum, dampening, nesterov, slot.step <= 1);
+            let sgd = Sgd::new(lr, momentum, dampening, nesterov, count <= 1);
             if momentum == 0.0 { bind::<T, _, 0>(gradient, sgd, slot) } else { bind::<T, _, 1>(gradient, sgd, slot) }
         }
         OptimRule::Adam { beta1, beta2, eps, weight_decay, decoupled, amsgrad, maximize } => {

@@ -7,9 +7,9 @@
 //! After a few batches a training loop has what it needs, and its copies wait for nothing but the batch before last.
 
 use cudarc::driver::sys::CUevent;
-use kiln_backend::Result;
+use kiln_backend::{Error, ErrorKind, Result};
 
-use crate::{alloc::Allocation, context::Context, pinned::Uploads, stream::Stream};
+use crate::{alloc::Allocation, context::Context, device::Device, pinned::Uploads, stream::Stream};
 
 /// Smaller copies stay on the compute stream: they take no time worth hiding.
 pub(crate) const LEAST: usize = 64 << 10;
@@ -81,93 +81,120 @@ impl Copies {
         self.spare.pop().map_or_else(|| Event::new(&self.stream.context), Ok)
     }
 
-    /// Queues a copy of `bytes` into memory of its own, which work queued on `compute` from now on may use. The bytes
-    /// are not read after the return: they have been copied aside, or, if they are page-locked (`direct`), have arrived.
-    /// `alloc` is the allocator's, whose memory work that is queued may use still.
-    pub(crate) fn send(
+    /// Queues a copy of `bytes` into memory of its own, which work queued on the compute stream from now on may use. The
+    /// bytes are not read after the return: they have been copied aside, or, if they are page-locked (`direct`), have
+    /// arrived.
+    pub(crate) fn send(&mut self, device: &Device, bytes: &[u8], direct: bool) -> Result<Allocation> {
+        // Made before anything is queued, so that nothing can fail between a copy and what marks its end.
+        let event = self.event()?;
+        let (allocation, unused) = match self.memory(device, bytes.len()) {
+            Ok(memory) => memory,
+            Err(error) => {
+                self.spare.push(event);
+                return Err(error);
+            }
+        };
+        // SAFETY: the memory has at least as many bytes, and was handed out for this.
+        let copied = unsafe { self.copy(&device.stream, bytes, direct, allocation.address, unused, event) };
+        self.spare.extend([Some(event), unused].into_iter().flatten());
+        if let Err(error) = copied {
+            // A copy may be under way all the same, from bytes that are the caller's again and into memory that the next
+            // owner writes. Where even waiting fails the context is lost, and with it what was queued.
+            let _ = self.stream.synchronize();
+            device.memory.lock().free(allocation);
+            return Err(error);
+        }
+        Ok(allocation)
+    }
+
+    /// Queues the copy between a wait for the last use of the memory (which `unused` marks, if it is not the allocator's)
+    /// and an event for which the compute stream waits.
+    ///
+    /// # Safety
+    /// `to` is the address of as many bytes, which nobody but the work that is queued uses.
+    unsafe fn copy(
         &mut self,
         compute: &Stream,
         bytes: &[u8],
         direct: bool,
-        alloc: impl FnOnce(&mut Copies) -> Result<Allocation>,
-    ) -> Result<Allocation> {
-        let allocation = self.memory(compute, bytes.len(), alloc)?;
-        // Should a call below fail, the memory is lost: a copy into it may be queued. The device is in trouble then.
+        to: u64,
+        unused: Option<Event>,
+        event: Event,
+    ) -> Result<()> {
         let Copies { stream, uploads, .. } = self;
-        // SAFETY: the memory has at least as many bytes, and the copy stream waits for its last use. Bytes that the
-        // device reads itself are borrowed until it has, which is waited for below.
+        let context = &stream.context;
+        context.bind()?;
+        match unused {
+            // SAFETY: the context is the current one.
+            Some(unused) => unsafe { wait(stream, unused)? },
+            // Work that is queued may use it still.
+            None => order(compute, stream, event)?,
+        }
+        // SAFETY: by this function's contract; the copy stream waits for the last use. Bytes that the device reads itself
+        // are borrowed until it has, which is waited for here or by the caller.
         unsafe {
             if direct {
-                stream.upload(allocation.address, bytes.as_ptr().cast(), bytes.len())?;
+                stream.upload(to, bytes.as_ptr().cast(), bytes.len())?;
             } else {
-                uploads.send(stream, bytes, allocation.address)?;
+                uploads.send(stream, bytes, to)?;
             }
         }
-        let event = self.event()?;
-        order(&self.stream, compute, event)?;
+        order(stream, compute, event)?;
         if direct {
-            let context = &self.stream.context;
             // SAFETY: an event of the current context.
             context.check("cuEventSynchronize", unsafe { (context.driver.event_synchronize)(event.0) })?;
         }
-        self.spare.push(event);
-        Ok(allocation)
+        Ok(())
     }
 
-    /// Memory that the copy stream may write.
-    fn memory(
-        &mut self,
-        compute: &Stream,
-        bytes: usize,
-        alloc: impl FnOnce(&mut Copies) -> Result<Allocation>,
-    ) -> Result<Allocation> {
-        self.stream.context.bind()?;
+    /// Memory for a copy, and the event behind its last use, if it is not the allocator's.
+    fn memory(&mut self, device: &Device, bytes: usize) -> Result<(Allocation, Option<Event>)> {
         // The oldest that fits: its last use is the likeliest to be over. None that is twice as large as need be.
         if let Some(i) = self.idle.iter().position(|Idle { allocation: a, .. }| a.size >= bytes && a.size / 2 <= bytes)
         {
             let Idle { allocation, unused } = self.idle.remove(i);
-            self.spare.push(unused);
-            // SAFETY: the context has been made the current one.
-            unsafe { wait(&self.stream, unused)? };
-            return Ok(allocation);
+            device.memory.lock().take_up(&allocation);
+            return Ok((allocation, Some(unused)));
         }
-        let event = self.event()?;
-        let allocation = alloc(self)?;
-        order(compute, &self.stream, event)?;
-        self.spare.push(event);
-        Ok(allocation)
+        let result = device.memory.lock().alloc(bytes);
+        let out_of_memory = |error: &Error| matches!(error.kind(), ErrorKind::OutOfMemory { .. });
+        match result {
+            Err(error) if out_of_memory(&error) && self.give_back(device) => device.memory.lock().alloc(bytes),
+            result => result,
+        }
+        .map(|allocation| (allocation, None))
     }
 
-    /// Takes back what [`send`](Copies::send) gave, after the last work that uses it has been queued on `compute`.
-    /// Returns what shall go back to the allocator, if anything: the compute stream has waited for every copy into it.
-    pub(crate) fn release(&mut self, compute: &Stream, allocation: Allocation) -> Option<Allocation> {
-        let Ok(unused) = self.event() else { return Some(allocation) };
-        let marked = compute.context.bind().and_then(|()| {
+    /// Takes back what [`send`](Copies::send) gave, after the last work that uses it has been queued on the compute
+    /// stream, which has waited for the copy into it.
+    pub(crate) fn release(&mut self, device: &Device, allocation: Allocation) {
+        let marked = self.event().and_then(|unused| {
+            let Stream { context, .. } = &device.stream;
+            context.bind()?;
             // SAFETY: event and stream of the current context.
-            let code = unsafe { (compute.context.driver.event_record)(unused.0, compute.raw()) };
-            compute.context.check("cuEventRecord", code)
+            let code = unsafe { (context.driver.event_record)(unused.0, device.stream.raw()) };
+            context.check("cuEventRecord", code).map(|()| unused)
         });
-        if marked.is_err() {
-            return Some(allocation);
-        }
+        let mut memory = device.memory.lock();
+        let Ok(unused) = marked else { return memory.free(allocation) };
+        memory.set_aside(&allocation);
         self.idle.push(Idle { allocation, unused });
-        if self.idle.len() <= MOST_IDLE {
-            return None;
+        if self.idle.len() > MOST_IDLE {
+            let oldest = self.idle.remove(0);
+            self.spare.push(oldest.unused);
+            memory.free_aside(oldest.allocation);
         }
-        let oldest = self.idle.remove(0);
-        self.spare.push(oldest.unused);
-        Some(oldest.allocation)
     }
 
-    /// Everything that is idle, for the allocator.
-    pub(crate) fn release_all(&mut self) -> Vec<Allocation> {
+    /// Gives everything that is idle to the allocator, and says whether there was something.
+    pub(crate) fn give_back(&mut self, device: &Device) -> bool {
         let idle = std::mem::take(&mut self.idle);
-        self.spare.extend(idle.iter().map(|idle| idle.unused));
-        idle.into_iter().map(|idle| idle.allocation).collect()
-    }
-
-    /// Bytes that no tensor owns.
-    pub(crate) fn idle_bytes(&self) -> usize {
-        self.idle.iter().map(|idle| idle.allocation.size).sum()
+        let mut memory = device.memory.lock();
+        let some = !idle.is_empty();
+        for Idle { allocation, unused } in idle {
+            self.spare.push(unused);
+            memory.free_aside(allocation);
+        }
+        some
     }
 }

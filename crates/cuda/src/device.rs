@@ -11,12 +11,13 @@ use crate::{
     conv::dnn::Dnn,
     copies::{self, Copies},
     gemm::lt::Lt,
+    generator::Generator,
     launch::Config,
     libs::{CublasLt, Cudnn, Driver},
     memory::{Block, CudaBuffer, DeviceMemory},
     modules::Kernels,
     page_locked::Pages,
-    params::Status,
+    params::{Progress, Status},
     pinned::{Downloads, Record, Uploads},
     stream::Stream,
 };
@@ -55,6 +56,7 @@ pub(crate) struct Device {
     pub(crate) pages: Mutex<Pages>,
     downloads: Mutex<Downloads>,
     status: StatusRecord,
+    pub(crate) generator: Generator,
     kernels: Kernels,
     products: OnceLock<Result<Lt, String>>,
     convolutions: OnceLock<Result<Dnn, String>>,
@@ -113,9 +115,11 @@ impl Device {
         let kernels = Kernels::new(info.compute_capability).map_err(|reason| unavailable(index, reason))?;
         let stream = Stream::new(context)?;
         let mut memory = Allocator::new(DeviceMemory(context));
-        let record = memory.alloc(size_of::<Status>())?.address;
+        // One piece of memory for both records, as it is never given back.
+        const RECORDS: usize = size_of::<Status>() + size_of::<Progress>();
+        let record = memory.alloc(RECORDS)?.address;
         // SAFETY: the allocation has this many bytes.
-        unsafe { stream.fill_bytes(record, 0, size_of::<Status>())? };
+        unsafe { stream.fill_bytes(record, 0, RECORDS)? };
         Ok(Device {
             info,
             stream,
@@ -125,6 +129,7 @@ impl Device {
             pages: Mutex::default(),
             downloads: Mutex::default(),
             status: StatusRecord { address: record, writers: Mutex::default() },
+            generator: Generator::new(record + size_of::<Status>() as u64),
             kernels,
             products: OnceLock::new(),
             convolutions: OnceLock::new(),
@@ -195,36 +200,23 @@ impl Device {
     pub(crate) fn alloc(&self, bytes: usize) -> Result<Allocation> {
         let result = self.memory.lock().alloc(bytes);
         match result {
-            Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => {
-                let idle = self.copies.lock().release_all();
-                self.alloc_after(bytes, idle).unwrap_or(Err(error))
+            Err(error)
+                if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) && self.copies.lock().give_back(self) =>
+            {
+                self.memory.lock().alloc(bytes)
             }
             result => result,
         }
     }
 
-    /// Frees what is idle and tries again, if there is any.
-    fn alloc_after(&self, bytes: usize, idle: Vec<Allocation>) -> Option<Result<Allocation>> {
-        if idle.is_empty() {
-            return None;
-        }
-        let mut memory = self.memory.lock();
-        idle.into_iter().for_each(|allocation| memory.free(allocation));
-        Some(memory.alloc(bytes))
-    }
-
     /// Gives the driver what no tensor uses.
     pub(crate) fn empty_cache(&self) {
-        let idle = self.copies.lock().release_all();
-        let mut memory = self.memory.lock();
-        idle.into_iter().for_each(|allocation| memory.free(allocation));
-        memory.empty_cache();
+        self.copies.lock().give_back(self);
+        self.memory.lock().empty_cache();
     }
 
     pub(crate) fn memory_stats(&self) -> MemoryStats {
-        let idle = self.copies.lock().idle_bytes();
-        let stats = self.memory.lock().stats();
-        MemoryStats { allocated: stats.allocated.saturating_sub(idle), ..stats }
+        self.memory.lock().stats()
     }
 
     /// A whole number of elements, given as bytes.
@@ -233,22 +225,24 @@ impl Device {
         let bytes = &bytes[..len * dtype.size()];
         let direct = len > 0 && self.pages.lock().hold(bytes);
         if direct || bytes.len() >= copies::LEAST {
-            let alloc = |copies: &mut Copies| {
-                let result = self.memory.lock().alloc(bytes.len());
-                match result {
-                    Err(error) => self.alloc_after(bytes.len(), copies.release_all()).unwrap_or(Err(error)),
-                    result => result,
-                }
-            };
-            let arrived = self.copies.lock().send(&self.stream, bytes, direct, alloc)?;
+            let arrived = self.copies.lock().send(self, bytes, direct)?;
             return Ok(CudaBuffer::from_block(dtype, len, Block::arrived(self, arrived)));
         }
         let buffer = CudaBuffer::new(self, dtype, len)?;
         if len > 0 {
             // SAFETY: the buffer was made for as many bytes.
-            unsafe { self.uploads.lock().send(&self.stream, bytes, buffer.address())? };
+            unsafe { self.send_small(bytes, buffer.address())? };
         }
         Ok(buffer)
+    }
+
+    /// Queues a copy of a few bytes on the compute stream.
+    ///
+    /// # Safety
+    /// `to` is the address of as many bytes that work queued from now on uses.
+    pub(crate) unsafe fn send_small(&self, bytes: &[u8], to: u64) -> Result<()> {
+        // SAFETY: by this function's contract.
+        unsafe { self.uploads.lock().send(&self.stream, bytes, to) }
     }
 
     /// Waits, reads `bytes` from the device (an address that the caller has checked), and reports what kernels found.

@@ -12,6 +12,7 @@ mod copies;
 mod device;
 mod error;
 mod gemm;
+mod generator;
 pub mod launch;
 mod libs;
 mod memory;

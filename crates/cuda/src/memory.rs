@@ -80,12 +80,9 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         let Some(allocation) = self.allocation.take() else { return };
-        let free = if self.arrived {
-            self.device.copies.lock().release(&self.device.stream, allocation)
+        if self.arrived {
+            self.device.copies.lock().release(self.device, allocation);
         } else {
-            Some(allocation)
-        };
-        if let Some(allocation) = free {
             // Kernels that are queued may use it still; whoever gets it next is queued behind them.
             self.device.memory.lock().free(allocation);
         }

@@ -6,13 +6,14 @@ mod pool;
 mod step;
 
 pub use grid::{Place, blocks};
+pub use step::Addresses;
 
 /// Threads of a block, where the kernels' README says nothing else.
 pub const THREADS: u32 = 256;
 /// Dimensions of a grid.
 pub const MAX_DIMS: usize = 8;
 /// Parameters of one launch of an optimizer step.
-pub const OPTIM_SLOTS: usize = 54;
+pub const OPTIM_SLOTS: usize = 62;
 /// Elements of a parameter that a block updates.
 pub const OPTIM_BLOCK: u64 = 4096;
 /// Elements of a tile of `sort_tile`.
@@ -104,13 +105,24 @@ by_value! {
         /// Of the variance.
         correction: f64 = 728,
     }
+    /// What moves on from step to step, in device memory.
+    Progress: 24 => {
+        /// The key of the random numbers.
+        seed: u64 = 0,
+        /// The counter block from which positions are counted.
+        offset: u64 = 8,
+        /// Blocks of a launch that have arrived at its end.
+        arrived: u32 = 16,
+        /// Padding.
+        unused: u32 = 20,
+    }
     /// A position in the Philox stream.
     RandomState: 24 => {
-        /// The key.
+        /// The key; not used with a base.
         seed: u64 = 0,
-        /// The first counter block.
+        /// The first counter block; with a base, how far behind it.
         offset: u64 = 8,
-        /// Null, or the address of a number in device memory that is added to the offset.
+        /// Null, or the address of a [`Progress`].
         base: u64 = 16,
     }
     /// Which triangle of matrices is kept.
@@ -307,7 +319,7 @@ by_value! {
         unused: u32 = 20,
     }
     /// One parameter of an optimizer step.
-    OptimSlot: 72 => {
+    OptimSlot: 64 => {
         /// Its address.
         param: u64 = 0,
         /// That of its gradient.
@@ -318,21 +330,25 @@ by_value! {
         numel: u64 = 40,
         /// The first of its blocks.
         first_block: u64 = 48,
-        /// What depends on the number of its steps.
-        step_size: f64 = 56,
-        /// What depends on the number of its steps.
-        correction: f64 = 64,
+        /// The address of the number of its steps.
+        count: u64 = 56,
     }
     /// An optimizer step of up to [`OPTIM_SLOTS`] parameters.
-    Optim: 3944 => {
+    Optim: 4048 => {
+        /// The address of the learning rate.
+        lr: u64 = 0,
+        /// That of the device's [`Progress`].
+        progress: u64 = 8,
+        /// Counter blocks of random numbers that the step has drawn.
+        drawn: u64 = 16,
         /// The rule's numbers.
-        scalars: [f64; 6] = 0,
+        scalars: [f64; 6] = 24,
         /// The rule's switches.
-        flags: u32 = 48,
+        flags: u32 = 72,
         /// How many slots are used.
-        slots: u32 = 52,
+        slots: u32 = 76,
         /// The parameters.
-        slot: [OptimSlot; OPTIM_SLOTS] = 56,
+        slot: [OptimSlot; OPTIM_SLOTS] = 80,
     }
     /// What kernels report: the first value that was out of range.
     Status: 24 => {
@@ -360,20 +376,13 @@ impl Status {
     pub const DIVISOR: u32 = 5;
 }
 
-impl RandomState {
-    /// A position that the host knows.
-    #[must_use]
-    pub fn new(state: kiln_backend::RandomState) -> RandomState {
-        RandomState { seed: state.seed, offset: state.offset, base: 0 }
-    }
-}
-
 /// Forces the layout checks of every struct.
 const _: () = {
-    let _: [(); 19] = [
+    let _: [(); 20] = [
         Dim::LAYOUT,
         Lanes::LAYOUT,
         Reduce::LAYOUT,
+        Progress::LAYOUT,
         RandomState::LAYOUT,
         Triangle::LAYOUT,
         Scatter::LAYOUT,

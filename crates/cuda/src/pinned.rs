@@ -112,7 +112,12 @@ impl Uploads {
             unsafe {
                 std::ptr::copy_nonoverlapping(part.as_ptr(), slot.memory.memory, part.len());
                 stream.upload(to + (i * chunk) as u64, slot.memory.memory.cast(), part.len())?;
-                context.check("cuEventRecord", (context.driver.event_record)(slot.done, stream.raw()))?;
+                let code = (context.driver.event_record)(slot.done, stream.raw());
+                if let Err(error) = context.check("cuEventRecord", code) {
+                    // Nothing says when the chunk may be written again, so the copy is waited for.
+                    let _ = stream.synchronize();
+                    return Err(error);
+                }
             }
         }
         Ok(())

@@ -65,6 +65,30 @@ fn is_out_of_memory(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::OutOfMemory { .. })
 }
 
+#[test]
+fn errors_that_come_late_name_the_operation() {
+    let late = "cuda:0: an operation that was queued earlier failed|unary_square_f32|KILN_CUDA_LAUNCH_BLOCKING=1";
+    let exact = "cuda:0: unary_square_f32 failed: CUDA_ERROR_ILLEGAL_ADDRESS";
+    for (blocking, expect) in [("0", late), ("1", exact)] {
+        let faults = [("KILN_SIM_FAIL_KERNEL", "2"), ("KILN_CUDA_LAUNCH_BLOCKING", blocking), ("EXPECT", expect)];
+        child("child_computes_until_a_kernel_fails", &faults);
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_computes_until_a_kernel_fails() {
+    let device = device();
+    let x = ones(device, 100).unwrap();
+    assert_eq!(square(device, &*x).unwrap(), [1.0; 100]);
+    let text = square(device, &*x).unwrap_err().to_string();
+    for part in env::var("EXPECT").unwrap().split('|') {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    // The context is lost, which every later call says, and none panics.
+    assert!(square(device, &*x).is_err() && device.synchronize().is_err());
+}
+
 // ---- memory ----
 
 #[test]
@@ -85,6 +109,43 @@ fn child_fills_and_empties_the_cache() {
     assert_eq!(device.memory_stats().reserved, reserved - (32 << 20) + (64 << 20));
     drop(large);
     assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24]);
+}
+
+#[test]
+fn page_locked_memory_is_the_hosts_again_when_a_copy_from_it_fails() {
+    // Before the copy is queued, and behind it; then with memory that an earlier copy arrived in.
+    for record in ["1", "2", "4"] {
+        child("child_copies_from_page_locked_memory", &[("KILN_SIM_FAIL_RECORD", record)]);
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_copies_from_page_locked_memory() {
+    let device = device();
+    let (before, len) = (device.memory_stats().allocated, 200_000);
+    let mut memory = device.pinned(len).unwrap();
+    let mut failed = 0;
+    for round in 0..4 {
+        memory.bytes_mut().fill(round);
+        match device.import(DType::U8, &memory.bytes()[..len]) {
+            Ok(x) => {
+                // What the device still read would be seen to be written too early.
+                memory.bytes_mut().fill(0xff);
+                let got = u8::read_vec(len, |bytes| device.download(&*x, 0, bytes)).unwrap();
+                assert!(got.iter().all(|&byte| byte == round), "round {round}");
+            }
+            Err(error) => {
+                memory.bytes_mut().fill(0xff);
+                assert!(error.to_string().contains("cuEventRecord"), "{error}");
+                failed += 1;
+            }
+        }
+        assert_eq!(device.memory_stats().allocated, before, "round {round}");
+    }
+    assert_eq!(failed, 1);
+    device.empty_cache();
+    assert!(device.memory_stats().reserved <= 2 << 20, "{}", device.memory_stats());
 }
 
 #[test]

@@ -64,6 +64,10 @@ pub struct Faults {
     pub allocation: Nth,
     /// The launch, of a kernel or a product, that fails.
     pub launch: Nth,
+    /// The kernel that fails when it has run, as one that uses an illegal address.
+    pub kernel: Nth,
+    /// The `cuEventRecord` that fails.
+    pub record: Nth,
     /// Epilogues (`cublasLtEpilogue_t`) for which the heuristic offers nothing.
     pub no_epilogues: Vec<i64>,
     /// Convolutions of cuDNN that are not supported when they are tried: `forward`, `fused`, `data`, `filter`, or one
@@ -91,7 +95,7 @@ impl Profile {
     /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_MEMORY`, `KILN_SIM_POOLS`,
     /// `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`, `KILN_SIM_LEAKS`,
     /// `KILN_SIM_FAIL_ALLOCATION`,
-    /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas) and `KILN_SIM_NO_CONVOLUTIONS` (as in
+    /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas) and `KILN_SIM_NO_CONVOLUTIONS` (as in
     /// `fused,data:1`).
     pub fn from_env() -> Self {
         let mut profile = Profile::default();
@@ -111,15 +115,17 @@ impl Profile {
             Ok("random") => profile.order = Order::Random,
             _ => {}
         }
-        let (mut allocation, mut launch) = (0, 0);
+        let (mut allocation, mut launch, mut kernel, mut record) = (0, 0, 0, 0);
         read("KILN_SIM_FAIL_ALLOCATION", &mut allocation);
         read("KILN_SIM_FAIL_LAUNCH", &mut launch);
+        read("KILN_SIM_FAIL_KERNEL", &mut kernel);
+        read("KILN_SIM_FAIL_RECORD", &mut record);
         let epilogues = env::var("KILN_SIM_NO_EPILOGUES").unwrap_or_default();
         let no_epilogues = epilogues.split(',').filter_map(|number| number.trim().parse().ok()).collect();
         let convolutions = env::var("KILN_SIM_NO_CONVOLUTIONS").unwrap_or_default();
         let no_convolutions = convolutions.split(',').map(|text| text.trim().to_string()).collect();
-        profile.faults =
-            Faults { allocation: Nth::new(allocation), launch: Nth::new(launch), no_epilogues, no_convolutions };
+        let [allocation, launch, kernel, record] = [allocation, launch, kernel, record].map(Nth::new);
+        profile.faults = Faults { allocation, launch, kernel, record, no_epilogues, no_convolutions };
         profile
     }
 

@@ -1,6 +1,7 @@
 //! What was seen: findings, each a mistake with its place, and counts of what a program asked of the driver.
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::{env, fs, process};
 
@@ -153,6 +154,8 @@ pub struct Window {
     pub counts: Counts,
     /// What was queued, in order: kernels by their names, everything else by the function that queued it.
     pub operations: Vec<String>,
+    /// Of each launch of a kernel, a number that its arguments make: the same ones make the same number.
+    pub arguments: Vec<u64>,
 }
 
 /// Findings and counts of a process.
@@ -199,9 +202,18 @@ impl Report {
         }
     }
 
+    /// Notes what a kernel was launched with.
+    pub fn launched(&mut self, arguments: &[u128]) {
+        if let Some(open) = &mut self.open {
+            let mut hasher = DefaultHasher::new();
+            arguments.hash(&mut hasher);
+            open.arguments.push(hasher.finish());
+        }
+    }
+
     /// Begins to keep account of what is asked for.
     pub fn open_window(&mut self) {
-        self.open = Some(Window { counts: self.counts, operations: Vec::new() });
+        self.open = Some(Window { counts: self.counts, ..Window::default() });
     }
 
     /// Ends the account, and leaves it where the reports go, as `<process>-<number>.json`.
@@ -254,10 +266,11 @@ impl Report {
 }
 
 impl Window {
-    /// `{"counts": {…}, "operations": […]}`
+    /// `{"counts": {…}, "operations": […], "arguments": […]}`
     fn json(&self) -> String {
         let operations = list(self.operations.iter().map(String::as_str));
-        format!("{{\"counts\": {}, \"operations\": {operations}}}", self.counts.json())
+        let (counts, arguments) = (self.counts.json(), &self.arguments);
+        format!("{{\"counts\": {counts}, \"operations\": {operations}, \"arguments\": {arguments:?}}}")
     }
 }
 

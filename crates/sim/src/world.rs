@@ -246,6 +246,9 @@ impl World {
                         self.sticky = Some(sticky_status(fault.kind));
                     }
                 }
+                if self.profile.faults.kernel.fails() {
+                    self.sticky = Some(Status::ILLEGAL_ADDRESS);
+                }
                 (outcome.reads, outcome.writes, Some(outcome.first_reads))
             }
             other => {

@@ -88,9 +88,11 @@ fn optimizer_steps_and_forward_passes_never_deadlock() {
     let step = |first: &Tensor, second: &Tensor| {
         let (first, second, grad) = (first.clone(), second.clone(), grad.clone());
         Box::new(move || {
-            for step in 1..2000 {
-                let slots = [&first, &second].map(|param| OptimTensors { param, grad: &grad, states: &[], step });
-                optimizer_step(&rule, 1e-3, &slots).unwrap();
+            let lr = Tensor::full((), 1e-3, DType::F64).unwrap();
+            let counts = [(); 2].map(|()| Tensor::zeros((), DType::I64).unwrap());
+            for _ in 1..2000 {
+                let slot = |param, count| OptimTensors { param, grad: &grad, states: &[], count };
+                optimizer_step(&rule, &lr, &[slot(&first, &counts[0]), slot(&second, &counts[1])]).unwrap();
             }
         }) as Box<dyn FnOnce() + Send>
     };

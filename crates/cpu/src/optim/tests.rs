@@ -82,20 +82,28 @@ struct Param {
     param: Tensor,
     grad: Tensor,
     states: Vec<Tensor>,
+    count: Tensor,
+}
+
+/// A step with this learning rate.
+fn step(rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()> {
+    optimizer_step(rule, Tensor::new(DType::F64, &[], &[lr]).view(), slots)
 }
 
 impl Param {
     fn new(dtype: DType, rule: &OptimRule, dims: &[usize], values: &[f64]) -> Param {
         let states = (0..rule.states()).map(|_| Tensor::new(dtype, dims, &vec![initial_state(rule); values.len()]));
-        Param { param: Tensor::new(dtype, dims, values), grad: Tensor::empty(dtype, dims), states: states.collect() }
+        let count = Tensor::new(DType::I64, &[], &[0.0]);
+        let (param, grad) = (Tensor::new(dtype, dims, values), Tensor::empty(dtype, dims));
+        Param { param, grad, states: states.collect(), count }
     }
 
-    fn slot(&mut self, step: u64) -> OptimSlot<'_> {
+    fn slot(&mut self) -> OptimSlot<'_> {
         OptimSlot {
             param: self.param.view_mut(),
             grad: self.grad.view(),
             states: self.states.iter_mut().map(Tensor::view_mut).collect(),
-            step,
+            count: self.count.view_mut(),
         }
     }
 }
@@ -105,11 +113,12 @@ fn three_steps_lead_where_pytorch_goes() {
     for (rule, lr, want) in cases() {
         for (dtype, ulps) in [(DType::F64, 1e5), (DType::F32, 32.0), (DType::F16, 16.0), (DType::BF16, 16.0)] {
             let mut p = Param::new(dtype, &rule, &[4], &[1.0, -2.0, 0.5, 3.0]);
-            for step in 0..3 {
-                let grad = gradient(step, &p.param.values());
+            for i in 0..3 {
+                let grad = gradient(i, &p.param.values());
                 p.grad = Tensor::new(dtype, &[4], &grad);
-                optimizer_step(&rule, lr, &mut [p.slot(step as u64 + 1)]).unwrap();
+                step(&rule, lr, &mut [p.slot()]).unwrap();
             }
+            assert_eq!(p.count.values(), [3.0]);
             // Printed to 12 decimals: about 1e5 ulps of f64.
             assert_close(&p.param.values(), &want, dtype, ulps, &format!("{rule:?}"));
         }
@@ -128,15 +137,15 @@ fn a_group_is_updated_as_its_elements_would_be_alone() {
                 sizes.iter().map(|&n| Param::new(dtype, &rule, &[n], &numbers(n, n as u64))).collect();
             let all: Vec<f64> = group.iter().flat_map(|p| p.param.values()).collect();
             let mut whole = Param::new(dtype, &rule, &[all.len()], &all);
-            for step in 1..3 {
-                let grads: Vec<Vec<f64>> = sizes.iter().map(|&n| numbers(n, n as u64 + step)).collect();
+            for i in 1..3 {
+                let grads: Vec<Vec<f64>> = sizes.iter().map(|&n| numbers(n, n as u64 + i)).collect();
                 whole.grad = Tensor::new(dtype, &[all.len()], &grads.concat());
                 for (p, g) in group.iter_mut().zip(&grads) {
                     p.grad = Tensor::new(dtype, &[g.len()], g);
                 }
-                optimizer_step(&rule, lr, &mut [whole.slot(step)]).unwrap();
-                let mut slots: Vec<OptimSlot> = group.iter_mut().map(|p| p.slot(step)).collect();
-                many.install(|| optimizer_step(&rule, lr, &mut slots)).unwrap();
+                step(&rule, lr, &mut [whole.slot()]).unwrap();
+                let mut slots: Vec<OptimSlot> = group.iter_mut().map(Param::slot).collect();
+                many.install(|| step(&rule, lr, &mut slots)).unwrap();
             }
             let got: Vec<f64> = group.iter().flat_map(|p| p.param.values()).collect();
             assert_close(&got, &whole.param.values(), dtype, 0.0, &format!("{rule:?}"));
@@ -150,16 +159,16 @@ fn parameters_of_a_group_may_differ_in_dtype_and_step() {
     let mut b = Param::new(DType::F64, &ADAM, &[], &[1.0]);
     a.grad = Tensor::new(DType::F32, &[2], &[1.0, -1.0]);
     b.grad = Tensor::new(DType::F64, &[], &[1.0]);
-    optimizer_step(&ADAM, 0.1, &mut [a.slot(1), b.slot(1)]).unwrap();
+    step(&ADAM, 0.1, &mut [a.slot(), b.slot()]).unwrap();
     // The first step of Adam is the learning rate, against the gradient's sign.
     assert_close(&a.param.values(), &[0.9, 2.1], DType::F32, 4.0, "f32");
     assert_close(&b.param.values(), &[0.9], DType::F64, 1e8, "f64");
-    optimizer_step(&ADAM, 0.1, &mut []).unwrap();
+    step(&ADAM, 0.1, &mut []).unwrap();
 }
 
 #[test]
 fn wrong_slots_are_errors() {
-    let step = |p: &mut Param| optimizer_step(&ADAM, 0.1, &mut [p.slot(1)]);
+    let step = |p: &mut Param| step(&ADAM, 0.1, &mut [p.slot()]);
     let new = || Param::new(DType::F32, &ADAM, &[2, 2], &[1.0; 4]);
     let mut p = new();
     p.states.pop();
@@ -173,5 +182,14 @@ fn wrong_slots_are_errors() {
     let mut p = new();
     p.states[1] = Tensor::empty(DType::F64, &[2, 2]);
     assert!(step(&mut p).is_err());
+    let mut p = new();
+    p.count = Tensor::empty(DType::I32, &[]);
+    assert!(step(&mut p).is_err());
+    p.count = Tensor::empty(DType::I64, &[2]);
+    assert!(step(&mut p).is_err());
+    let rates = [Tensor::empty(DType::F32, &[]), Tensor::empty(DType::F64, &[2])];
+    for lr in rates {
+        assert!(optimizer_step(&ADAM, lr.view(), &mut [new().slot()]).is_err());
+    }
     assert!(step(&mut Param::new(DType::I32, &ADAM, &[1], &[1.0])).is_err());
 }

@@ -103,14 +103,33 @@ impl<S: Source> Allocator<S> {
             None => self.grow(class, size)?.ok_or_else(|| self.out_of_memory(bytes))?,
         };
         let taken = self.blocks.take(id, size, class.least_rest());
-        self.stats.allocated += taken.size;
-        self.stats.peak_allocated = self.stats.peak_allocated.max(self.stats.allocated);
+        self.count(taken.size);
         Ok(Allocation { address: taken.address, size: taken.size, id })
     }
 
     /// Takes a block back; its neighbours that are free become one with it.
     pub(crate) fn free(&mut self, allocation: Allocation) {
         self.stats.allocated -= self.blocks.release(allocation.id);
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.stats.allocated += bytes;
+        self.stats.peak_allocated = self.stats.peak_allocated.max(self.stats.allocated);
+    }
+
+    /// No tensor uses this block for now, but it is kept apart, and does not count as in use.
+    pub(crate) fn set_aside(&mut self, allocation: &Allocation) {
+        self.stats.allocated -= allocation.size;
+    }
+
+    /// A tensor uses a block again that was set aside.
+    pub(crate) fn take_up(&mut self, allocation: &Allocation) {
+        self.count(allocation.size);
+    }
+
+    /// [`free`](Self::free) for blocks that are set aside.
+    pub(crate) fn free_aside(&mut self, allocation: Allocation) {
+        self.blocks.release(allocation.id);
     }
 
     /// A new segment: as large as the class has it, else after giving back what is cached, else as small as will do.

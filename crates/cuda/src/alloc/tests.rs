@@ -136,6 +136,28 @@ fn sizes_beyond_any_device_are_errors() {
 }
 
 #[test]
+fn what_is_set_aside_does_not_count_as_in_use() {
+    let mut a = allocator(64 << 20);
+    let (kept, other) = (a.alloc(1024).unwrap(), a.alloc(512).unwrap());
+    a.set_aside(&kept);
+    assert_eq!((a.stats().allocated, a.stats().peak_allocated), (512, 1536));
+    a.reset_peak();
+    // Nobody else gets it.
+    let third = a.alloc(1024).unwrap();
+    assert_ne!(third.address, kept.address);
+    assert_eq!((a.stats().allocated, a.stats().peak_allocated), (1536, 1536));
+    a.free(third);
+    a.take_up(&kept);
+    assert_eq!((a.stats().allocated, a.stats().peak_allocated), (1536, 1536));
+    a.set_aside(&kept);
+    a.free_aside(kept);
+    a.free(other);
+    assert_eq!(a.stats().allocated, 0);
+    a.empty_cache();
+    assert_eq!(a.stats().reserved, 0);
+}
+
+#[test]
 fn the_peak_starts_anew() {
     let mut a = allocator(100 * MIB);
     let (x, y) = (a.alloc(512).unwrap(), a.alloc(1024).unwrap());

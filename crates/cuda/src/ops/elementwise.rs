@@ -199,10 +199,12 @@ impl Device {
         if grid.numel == 0 {
             return Ok(());
         }
-        let (state, scale) = (params::RandomState::new(state), 1.0 / (1.0 - p));
+        let scale = 1.0 / (1.0 - p);
         let blocks = params::blocks(grid.numel.div_ceil(4));
         let tag = Tag::of(out.dtype);
-        launch!(self, DROPOUT, "apply", tag, blocks, grid, x.address, out.address, state, threshold(p), scale)
+        self.generator.draw(state, RandomState::blocks(grid.numel as usize, 1), |at| {
+            launch!(self, DROPOUT, "apply", tag, blocks, grid, x.address, out.address, at, threshold(p), scale)
+        })
     }
 
     pub(super) fn triangle_impl(&self, upper: bool, diagonal: i64, x: View, out: ViewMut) -> Result<()> {

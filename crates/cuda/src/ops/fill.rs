@@ -49,8 +49,10 @@ impl Device {
         };
         let out = Tensor::write(self, op, out)?;
         let grid = Grid::<1>::new(out.layout.dims(), [Some(out.place())]);
-        let (dtype, tag, state) = (out.dtype, Tag::of(out.dtype), params::RandomState::new(state));
+        let (dtype, tag) = (out.dtype, Tag::of(out.dtype));
         let blocks = params::blocks(grid.numel.div_ceil(4));
+        let drawn = RandomState::blocks(grid.numel as usize, distribution.words(dtype));
+        let draw = |launch: &dyn Fn(params::RandomState) -> Result<()>| self.generator.draw(state, drawn, launch);
         let out = out.address;
         match distribution {
             Distribution::Uniform { low, high } => {
@@ -63,13 +65,13 @@ impl Device {
                 if grid.numel == 0 {
                     return Ok(());
                 }
-                launch!(self, RANDOM, "uniform", tag, blocks, grid, out, state, start, width, last)
+                draw(&|at| launch!(self, RANDOM, "uniform", tag, blocks, grid, out, at, start, width, last))
             }
             Distribution::Normal { mean, std } => {
                 if grid.numel == 0 {
                     return Ok(());
                 }
-                launch!(self, RANDOM, "normal", tag, blocks, grid, out, state, mean, std, 0.0f64)
+                draw(&|at| launch!(self, RANDOM, "normal", tag, blocks, grid, out, at, mean, std, 0.0f64))
             }
             Distribution::Bernoulli { p } => {
                 if !(0.0..=1.0).contains(&p) {
@@ -78,7 +80,7 @@ impl Device {
                 if grid.numel == 0 {
                     return Ok(());
                 }
-                launch!(self, DRAW, "bernoulli", tag, blocks, grid, out, state, 0u64, threshold(p))
+                draw(&|at| launch!(self, DRAW, "bernoulli", tag, blocks, grid, out, at, 0u64, threshold(p)))
             }
             Distribution::Integers { low, high } => {
                 if low >= high {
@@ -88,7 +90,7 @@ impl Device {
                     return Ok(());
                 }
                 let count = high.wrapping_sub(low) as u64;
-                launch!(self, DRAW, "integers", tag, blocks, grid, out, state, low as u64, count)
+                draw(&|at| launch!(self, DRAW, "integers", tag, blocks, grid, out, at, low as u64, count))
             }
         }
     }

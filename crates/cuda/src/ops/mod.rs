@@ -311,7 +311,7 @@ impl Backend for CudaBackend {
         self.0.pointwise_loss_grad_impl(loss, grad, out)
     }
 
-    fn optimizer_step(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()> {
+    fn optimizer_step(&self, rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()> {
         self.0.optimizer_step_impl(rule, lr, slots)
     }
 }

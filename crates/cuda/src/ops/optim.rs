@@ -1,9 +1,14 @@
-//! Optimizer steps: one launch for all parameters of a dtype (of up to 54; a group with more takes several).
+//! Optimizer steps: one launch for all parameters of a dtype (of up to 62; a group with more takes several).
 
 use kiln_backend::{DType, Error, OptimRule, OptimSlot, Result, View};
 
 use super::launch::{Tag, launch};
-use crate::{device::Device, params::Optim, view::Tensor};
+use crate::{
+    device::Device,
+    generator::Drawn,
+    params::{Addresses, Optim},
+    view::Tensor,
+};
 
 fn name(rule: &OptimRule) -> &'static str {
     match rule {
@@ -18,8 +23,9 @@ fn name(rule: &OptimRule) -> &'static str {
 const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 
 impl Device {
-    pub(super) fn optimizer_step_impl(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot]) -> Result<()> {
+    pub(super) fn optimizer_step_impl(&self, rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()> {
         let op = name(rule);
+        let lr = self.number(op, lr, DType::F64)?;
         // All are checked before any is changed.
         for slot in slots.iter() {
             let dtype = slot.param.dtype();
@@ -31,21 +37,40 @@ impl Device {
                 return Err(Error::argument(op, message));
             }
         }
-        for dtype in FLOATS {
-            if slots.iter().any(|slot| slot.param.dtype() == dtype) {
-                self.step_of_dtype(rule, lr, slots, dtype)?;
+        self.generator.step(self, |drawn| {
+            for dtype in FLOATS {
+                if slots.iter().any(|slot| slot.param.dtype() == dtype) {
+                    self.step_of_dtype(rule, lr, slots, dtype, drawn)?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    fn step_of_dtype(&self, rule: &OptimRule, lr: f64, slots: &mut [OptimSlot], dtype: DType) -> Result<()> {
+    /// The address of one number.
+    fn number(&self, op: &'static str, view: View<'_>, dtype: DType) -> Result<u64> {
+        let tensor = Tensor::read(self, op, view)?.of(op, dtype)?;
+        match tensor.layout.numel() {
+            1 => Ok(tensor.address),
+            _ => Err(Error::shape(op, "one number", tensor.layout.shape())),
+        }
+    }
+
+    fn step_of_dtype(
+        &self,
+        rule: &OptimRule,
+        lr: u64,
+        slots: &[OptimSlot],
+        dtype: DType,
+        drawn: &mut Drawn<'_>,
+    ) -> Result<()> {
         let op = name(rule);
-        let mut step = Optim::new(rule, lr);
-        for slot in slots.iter_mut().filter(|slot| slot.param.dtype() == dtype) {
-            let param = &slot.param;
+        let new = || Optim::new(rule, lr, self.generator.address);
+        let mut step = new();
+        for slot in slots.iter().filter(|slot| slot.param.dtype() == dtype) {
+            let layout = slot.param.layout;
             let dense = |view: View<'_>| -> Result<u64> {
-                let tensor = Tensor::read(self, op, view)?.of(op, dtype)?.shaped(op, param.layout)?;
+                let tensor = Tensor::read(self, op, view)?.of(op, dtype)?.shaped(op, layout)?;
                 if tensor.layout.is_contiguous() {
                     Ok(tensor.address)
                 } else {
@@ -53,29 +78,31 @@ impl Device {
                 }
             };
             // Written to by the kernel: each is borrowed exclusively by its slot.
-            let addresses = [dense(View { buffer: &*param.buffer, layout: param.layout })?, dense(slot.grad)?];
             let mut states = [0; 3];
             for (to, state) in states.iter_mut().zip(&slot.states) {
                 *to = dense(View { buffer: &*state.buffer, layout: state.layout })?;
             }
-            let numel = param.layout.numel() as u64;
-            if numel == 0 {
-                continue;
-            }
-            let push = |to: &mut Optim| to.push(rule, lr, addresses, &states, numel, slot.step);
-            if !push(&mut step) {
-                self.launch_step(op, dtype, step)?;
-                step = Optim::new(rule, lr);
-                push(&mut step);
+            let count = View { buffer: &*slot.count.buffer, layout: slot.count.layout };
+            let addresses = Addresses {
+                param: dense(View { buffer: &*slot.param.buffer, layout })?,
+                grad: dense(slot.grad)?,
+                states,
+                count: self.number(op, count, DType::I64)?,
+            };
+            let numel = layout.numel() as u64;
+            if !step.push(addresses, numel) {
+                self.launch_step(op, dtype, step, drawn)?;
+                step = new();
+                step.push(addresses, numel);
             }
         }
-        self.launch_step(op, dtype, step)
+        self.launch_step(op, dtype, step, drawn)
     }
 
-    fn launch_step(&self, op: &'static str, dtype: DType, step: Optim) -> Result<()> {
-        if step.blocks() == 0 {
-            return Ok(());
-        }
-        launch!(self, OPTIM, op, Tag::of(dtype), step.blocks(), step)
+    fn launch_step(&self, op: &'static str, dtype: DType, mut step: Optim, drawn: &mut Drawn<'_>) -> Result<()> {
+        step.drawn = drawn.blocks();
+        launch!(self, OPTIM, op, Tag::of(dtype), step.blocks().max(1), step)?;
+        drawn.counted();
+        Ok(())
     }
 }

@@ -4,6 +4,11 @@ use kiln_backend::*;
 
 use crate::support::*;
 
+/// One number.
+fn filled(on: &dyn Backend, dtype: DType, value: f64) -> Tensor {
+    Tensor { buffer: on.adopt(host(dtype, &[value])).unwrap(), layout: Layout::contiguous(Shape::new(&[]).unwrap()) }
+}
+
 #[test]
 fn optimizers() {
     let rules = [
@@ -24,10 +29,11 @@ fn optimizers() {
     for rule in rules {
         for dtype in FLOATS {
             same(&format!("{rule:?}"), |on| {
-                // More parameters than a launch takes.
-                let mut all: Vec<Vec<Tensor>> = (0..60)
+                // More parameters than a launch takes, some of them without elements.
+                let mut all: Vec<Vec<Tensor>> = (0..70)
                     .map(|i| {
-                        (0..2).map(|j| tensor(on, dtype, &[3 + 100 * (i % 3)], Lie::Dense, i as u64 + j)).collect()
+                        let dims = [if i % 7 == 6 { 0 } else { 3 + 100 * (i % 3) }];
+                        (0..2).map(|j| tensor(on, dtype, &dims, Lie::Dense, i as u64 + j)).collect()
                     })
                     .collect();
                 for tensors in &mut all {
@@ -36,19 +42,22 @@ fn optimizers() {
                         tensors.push(zero);
                     }
                 }
-                for step in 1..4 {
+                let lr = filled(on, DType::F64, 0.1);
+                let mut counts: Vec<Tensor> = (0..70).map(|_| filled(on, DType::I64, 0.0)).collect();
+                for _ in 0..3 {
                     let mut slots: Vec<OptimSlot> = all
                         .iter_mut()
-                        .map(|tensors| {
+                        .zip(&mut counts)
+                        .map(|(tensors, count)| {
                             let (param, rest) = tensors.split_first_mut().unwrap();
                             let (grad, states) = rest.split_first_mut().unwrap();
                             let states = states.iter_mut().map(Tensor::view_mut).collect();
-                            OptimSlot { param: param.view_mut(), grad: grad.view(), states, step }
+                            OptimSlot { param: param.view_mut(), grad: grad.view(), states, count: count.view_mut() }
                         })
                         .collect();
-                    on.optimizer_step(&rule, 0.1, &mut slots)?;
+                    on.optimizer_step(&rule, lr.view(), &mut slots)?;
                 }
-                Ok(all.into_iter().flatten().collect())
+                Ok(all.into_iter().flatten().chain(counts).collect())
             });
         }
     }

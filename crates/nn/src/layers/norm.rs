@@ -50,6 +50,27 @@ impl BatchNormOptions {
     }
 }
 
+/// Normalises, and moves running statistics so that they are the average of all `count` batches. The count stays on the
+/// device.
+fn averaged(
+    running: Running<'_>,
+    count: &Tensor,
+    normalise: impl FnOnce(Running<'_>) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let (mean, var) = (running.mean.zeros_like()?, running.var.zeros_like()?);
+    let out = normalise(Running { mean: &mean, var: &var })?;
+    no_grad(|| {
+        let dtype = mean.dtype();
+        let share = count.to_dtype(if dtype == DType::F64 { dtype } else { DType::F32 })?.reciprocal()?;
+        let (kept, share) = (share.neg()?.add(1.0)?.to_dtype(dtype)?, share.to_dtype(dtype)?);
+        for (running, batch) in [(running.mean, &mean), (running.var, &var)] {
+            running.mul_(&kept)?;
+            running.add_(&batch.mul(&share)?)?;
+        }
+        Ok(out)
+    })
+}
+
 /// Batch normalisations, which differ in the ranks that they take.
 macro_rules! batch_norms {
     ($($(#[$doc:meta])* $name:ident $takes:literal $($rank:literal)|+;)*) => {$(
@@ -127,15 +148,18 @@ macro_rules! batch_norms {
                 }
                 let running = self.running_mean.as_deref().zip(self.running_var.as_deref());
                 let training = self.training.is_on();
-                let mut momentum = self.momentum.unwrap_or(0.0);
+                let running = running.map(|(mean, var)| Running { mean, var });
+                let (weight, bias) = (self.weight.as_deref(), self.bias.as_deref());
+                let normalise = |running: Option<Running<'_>>, momentum: f64| {
+                    x.batch_norm(weight, bias, running, training, momentum, self.eps)
+                };
                 if let (true, Some(count)) = (training, &self.num_batches_tracked) {
                     no_grad(|| count.add_(1))?;
-                    if self.momentum.is_none() {
-                        momentum = 1.0 / count.item::<i64>()? as f64;
+                    if let (None, Some(running)) = (self.momentum, running) {
+                        return averaged(running, count, |batch| normalise(Some(batch), 1.0));
                     }
                 }
-                let running = running.map(|(mean, var)| Running { mean, var });
-                x.batch_norm(self.weight.as_deref(), self.bias.as_deref(), running, training, momentum, self.eps)
+                normalise(running, self.momentum.unwrap_or(0.0))
             }
         }
     )*};

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use kiln_tensor::{Error, OptimTensors, Result, Tensor, optimizer_step};
+use kiln_tensor::{DType, Device, Error, OptimTensors, Result, Tensor, no_grad, optimizer_step};
 
 use super::{GroupRates, OptimOptions, Optimizer, non_negative, state};
 use crate::StateDict;
@@ -46,10 +46,17 @@ pub(super) struct Slot {
     /// Its name, or its number among all parameters.
     pub name: String,
     pub param: Tensor,
-    /// The number of its steps so far.
-    pub step: u64,
+    /// The number of its steps so far, an `i64` on its device; made in its first step.
+    pub step: Option<Tensor>,
     /// Made in its first step.
     pub states: Vec<Tensor>,
+}
+
+/// A learning rate on a device.
+#[derive(Debug)]
+struct Rate {
+    lr: f64,
+    tensor: Tensor,
 }
 
 /// Parameters with hyper-parameters of their own.
@@ -59,6 +66,8 @@ pub struct ParamGroup<O> {
     pub options: O,
     pub(super) initial_lr: Option<f64>,
     pub(super) slots: Vec<Slot>,
+    /// One for each device that parameters are on; made in the first step.
+    rates: Vec<Rate>,
 }
 
 impl<O> ParamGroup<O> {
@@ -140,12 +149,12 @@ impl<O: OptimOptions> Optim<O> {
             if !names.insert(name.clone()) {
                 return refuse(format!("two parameters have the name {name}; give them others, or none"));
             }
-            slots.push(Slot { name, param, step: 0, states: Vec::new() });
+            slots.push(Slot { name, param, step: None, states: Vec::new() });
         }
         if slots.is_empty() {
             return refuse("there are no parameters".into());
         }
-        self.groups.push(ParamGroup { options, initial_lr: None, slots });
+        self.groups.push(ParamGroup { options, initial_lr: None, slots, rates: Vec::new() });
         Ok(())
     }
 
@@ -182,7 +191,11 @@ impl Slot {
     /// later.
     fn prepare<O: OptimOptions>(&mut self, options: &O) -> Result<()> {
         let wanted = options.rule().states();
+        let zero = || Tensor::zeros((), (DType::I64, self.param.device()));
         if self.states.len() == wanted {
+            if self.step.is_none() {
+                self.step = Some(zero()?);
+            }
             return Ok(());
         }
         if !self.states.is_empty() && wanted > 0 {
@@ -191,10 +204,24 @@ impl Slot {
         }
         // Contiguous, whatever the parameter's strides are.
         let new = || Tensor::full(self.param.shape(), options.initial_state(), self.param.options());
-        self.states = (0..wanted).map(|_| new()).collect::<Result<_>>()?;
-        self.step = 0;
+        let states = (0..wanted).map(|_| new()).collect::<Result<_>>()?;
+        (self.step, self.states) = (Some(zero()?), states);
         Ok(())
     }
+}
+
+/// The learning rate in the memory of a device. It is written there when it has changed, and stays at its place.
+fn rate_on(rates: &mut Vec<Rate>, device: Device, lr: f64) -> Result<Tensor> {
+    if let Some(rate) = rates.iter_mut().find(|rate| rate.tensor.device() == device) {
+        if rate.lr.to_bits() != lr.to_bits() {
+            no_grad(|| rate.tensor.fill_(lr))?;
+            rate.lr = lr;
+        }
+        return Ok(rate.tensor.clone());
+    }
+    let tensor = Tensor::full((), lr, (DType::F64, device))?;
+    rates.push(Rate { lr, tensor: tensor.clone() });
+    Ok(tensor)
 }
 
 impl<O: OptimOptions> Optimizer for Optim<O> {
@@ -222,17 +249,14 @@ impl<O: OptimOptions> Optimizer for Optim<O> {
             for on_one_device in ready.chunk_by_mut(|a, b| a.0.param.device() == b.0.param.device()) {
                 let tensors: Vec<OptimTensors<'_>> = on_one_device
                     .iter()
-                    .map(|(slot, grad)| OptimTensors {
-                        param: &slot.param,
-                        grad,
-                        states: &slot.states,
-                        step: slot.step + 1,
+                    .filter_map(|(slot, grad)| {
+                        let Slot { param, states, step, .. } = &**slot;
+                        step.as_ref().map(|count| OptimTensors { param, grad, states, count })
                     })
                     .collect();
-                let mut options = options;
-                optimizer_step(&options.rule(), *options.lr_mut(), &tensors)?;
-                drop(tensors);
-                on_one_device.iter_mut().for_each(|(slot, _)| slot.step += 1);
+                let (mut options, device) = (options, on_one_device[0].0.param.device());
+                let lr = rate_on(&mut group.rates, device, *options.lr_mut())?;
+                optimizer_step(&options.rule(), &lr, &tensors)?;
             }
         }
         Ok(())
@@ -287,7 +311,7 @@ impl<O: OptimOptions> Optimizer for Optim<O> {
 
 fn device_number(slot: &Slot) -> usize {
     match slot.param.device() {
-        kiln_tensor::Device::Cpu => 0,
-        kiln_tensor::Device::Cuda(index) => index + 1,
+        Device::Cpu => 0,
+        Device::Cuda(index) => index + 1,
     }
 }

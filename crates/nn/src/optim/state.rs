@@ -31,8 +31,9 @@ pub(super) fn save<O: OptimOptions>(groups: &[ParamGroup<O>]) -> Result<StateDic
     }
     for group in groups {
         let names = group.options.state_names();
-        for slot in group.slots.iter().filter(|slot| slot.step > 0) {
-            out.insert(format!("state.{}.step", slot.name), scalar(slot.step as i64)?);
+        for slot in &group.slots {
+            let Some(step) = &slot.step else { continue };
+            out.insert(format!("state.{}.step", slot.name), step.detach());
             for (name, tensor) in names.iter().zip(&slot.states) {
                 out.insert(format!("state.{}.{name}", slot.name), tensor.detach());
             }
@@ -45,7 +46,7 @@ pub(super) fn load<O: OptimOptions>(groups: &mut [ParamGroup<O>], state: &StateD
     let mut source = Source::new(O::NAME, state);
     // Of each group its options, its initial learning rate, and of each parameter its steps and its state.
     #[allow(clippy::type_complexity)]
-    let mut loaded: Vec<(O, Option<f64>, Vec<(u64, Vec<Tensor>)>)> = Vec::with_capacity(groups.len());
+    let mut loaded: Vec<(O, Option<f64>, Vec<(Option<Tensor>, Vec<Tensor>)>)> = Vec::with_capacity(groups.len());
     for (i, group) in groups.iter().enumerate() {
         let mut options = group.options;
         options.each(&mut |name, value| {
@@ -74,13 +75,20 @@ pub(super) fn load<O: OptimOptions>(groups: &mut [ParamGroup<O>], state: &StateD
 }
 
 /// Copies, so that the caller's tensors do not change with the next step.
-fn load_slot<O: OptimOptions>(source: &mut Source<'_>, slot: &Slot, options: &O) -> Result<(u64, Vec<Tensor>)> {
+fn load_slot<O: OptimOptions>(
+    source: &mut Source<'_>,
+    slot: &Slot,
+    options: &O,
+) -> Result<(Option<Tensor>, Vec<Tensor>)> {
     let step_key = format!("state.{}.step", slot.name);
     if !source.state.contains_key(&step_key) {
-        return Ok((0, Vec::new()));
+        return Ok((None, Vec::new()));
     }
     let step: i64 = source.value(&step_key)?.unwrap_or(0);
-    let step = u64::try_from(step).map_err(|_| Error::argument(O::NAME, format!("{step_key} is {step}")))?;
+    if step < 0 {
+        return Err(Error::argument(O::NAME, format!("{step_key} is {step}")));
+    }
+    let step = Tensor::from_vec(vec![step], (), slot.param.device())?;
     let mut states = Vec::new();
     for name in options.state_names() {
         let Some(tensor) = source.tensor(&format!("state.{}.{name}", slot.name)) else { continue };
@@ -92,7 +100,7 @@ fn load_slot<O: OptimOptions>(source: &mut Source<'_>, slot: &Slot, options: &O)
         let copy = || tensor.to_device(param.device())?.to_dtype(param.dtype())?.copy();
         states.push(no_grad(copy)?);
     }
-    Ok((step, states))
+    Ok((Some(step), states))
 }
 
 /// A tensor of one value on the CPU.

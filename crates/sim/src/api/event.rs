@@ -41,6 +41,9 @@ driver! {
     Context fn cuEventRecord(world, handle: usize, stream: usize) {
         let stream = known(world, stream)?;
         event(world, handle)?;
+        if world.profile.faults.record.fails() {
+            return Err(Status::LAUNCH_OUT_OF_RESOURCES);
+        }
         let moment = world.submit(stream, "cuEventRecord", None, Work::Mark(Some(handle)));
         let clock = world.streams.clock(stream);
         if let Some(event) = world.events.get_mut(&handle) {

@@ -92,6 +92,7 @@ driver! {
             return Err(Status::LAUNCH_OUT_OF_RESOURCES);
         }
         world.report.counts.launches += 1;
+        world.report.launched(&work.arguments);
         world.submit(stream, &name, None, Work::Kernel(Box::new(work)));
         Ok(())
     }

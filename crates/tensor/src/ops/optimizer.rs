@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 
-use kiln_backend::{Error, OptimRule, OptimSlot, Result, View, ViewMut};
+use kiln_backend::{DType, Error, OptimRule, OptimSlot, Result, View, ViewMut};
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::check;
 use crate::Tensor;
+
+const OP: &str = "optimizer_step";
 
 /// A parameter with what an optimizer step needs.
 #[derive(Clone, Copy, Debug)]
@@ -17,22 +19,33 @@ pub struct OptimTensors<'a> {
     pub grad: &'a Tensor,
     /// [`OptimRule::states`] tensors of its shape and dtype, changed in place.
     pub states: &'a [Tensor],
-    /// The number of its steps, this one included.
-    pub step: u64,
+    /// How many steps it has had: one `i64` on its device, to which the step adds 1.
+    pub count: &'a Tensor,
 }
 
-/// Updates all parameters by one rule with learning rate `lr`.
+impl<'a> OptimTensors<'a> {
+    /// What a step writes.
+    fn written(&self) -> impl Iterator<Item = &'a Tensor> + use<'a> {
+        [self.param, self.count].into_iter().chain(self.states)
+    }
+}
+
+/// Updates all parameters by one rule with the learning rate `lr`, one `f64` on their device.
+///
+/// Whatever changes from step to step (the learning rate, the counts) is in the device's memory, so that a GPU gets the
+/// same launches each time.
 ///
 /// # Errors
-/// A gradient or state does not have its parameter's shape, dtype and device, or parameters are on
-/// different devices. Nothing has been changed then.
-pub fn optimizer_step(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>]) -> Result<()> {
-    const OP: &str = "optimizer_step";
+/// A gradient or state does not have its parameter's shape, dtype and device, a count or the learning rate is not as
+/// described, or parameters are on different devices. Nothing has been changed then.
+pub fn optimizer_step(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>]) -> Result<()> {
     let Some(first) = slots.first() else { return Ok(()) };
+    one_number(lr, DType::F64, "learning rates are one number")?;
     for slot in slots {
         let param = slot.param;
         check::floats(OP, param)?;
-        check::same_device(OP, first.param, &[param])?;
+        check::same_device(OP, first.param, &[param, slot.count, lr])?;
+        one_number(slot.count, DType::I64, "counts of steps are one number")?;
         if slot.states.len() != rule.states() {
             return Err(Error::argument(OP, format!("{} states for {rule:?}", slot.states.len())));
         }
@@ -48,9 +61,8 @@ pub fn optimizer_step(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>]) -> 
     // for a later call.
     let (mut now, mut later, mut taken) = (Vec::new(), Vec::new(), HashSet::new());
     for slot in slots {
-        let written = || std::iter::once(slot.param).chain(slot.states);
-        let own: HashSet<usize> = written().map(address).collect();
-        let plain = written().all(Tensor::is_contiguous) && own.len() == 1 + slot.states.len();
+        let own: HashSet<usize> = slot.written().map(address).collect();
+        let plain = slot.written().all(Tensor::is_contiguous) && own.len() == 2 + slot.states.len();
         if !plain {
             step_on_copies(rule, lr, slot)?;
         } else if own.is_disjoint(&taken) {
@@ -64,18 +76,27 @@ pub fn optimizer_step(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>]) -> 
     later.iter().try_for_each(|slot| optimizer_step(rule, lr, &[*slot]))
 }
 
+fn one_number(tensor: &Tensor, dtype: DType, what: &'static str) -> Result<()> {
+    if tensor.dtype() != dtype {
+        return Err(Error::dtypes(OP, dtype, tensor.dtype()));
+    }
+    if tensor.numel() == 1 { Ok(()) } else { Err(Error::shape(OP, what, tensor.shape())) }
+}
+
 fn address(tensor: &Tensor) -> usize {
     std::sync::Arc::as_ptr(&tensor.0.storage) as usize
 }
 
 /// For views with gaps, and for states that share memory.
-fn step_on_copies(rule: &OptimRule, lr: f64, slot: &OptimTensors<'_>) -> Result<()> {
+fn step_on_copies(rule: &OptimRule, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()> {
     crate::no_grad(|| {
         let param = slot.param.copy()?;
         let states: Vec<Tensor> = slot.states.iter().map(Tensor::copy).collect::<Result<_>>()?;
-        let copies = OptimTensors { param: &param, grad: slot.grad, states: &states, step: slot.step };
+        let count = slot.count.copy()?;
+        let copies = OptimTensors { param: &param, grad: slot.grad, states: &states, count: &count };
         optimizer_step(rule, lr, &[copies])?;
         slot.param.copy_(&param)?;
+        slot.count.copy_(&count)?;
         slot.states.iter().zip(&states).try_for_each(|(state, copy)| state.copy_(copy))
     })
 }
@@ -104,23 +125,32 @@ fn lock_all<'a>(wanted: &[(&'a Tensor, bool)]) -> Vec<Guard<'a>> {
     }
 }
 
-fn step_distinct(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>], written: &HashSet<usize>) -> Result<()> {
+fn step_distinct(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>], written: &HashSet<usize>) -> Result<()> {
     let Some(first) = slots.first() else { return Ok(()) };
     let backend = first.param.0.storage.backend;
     let own = |slot: &OptimTensors<'_>| {
         crate::no_grad(|| if written.contains(&address(slot.grad)) { slot.grad.copy() } else { slot.grad.contiguous() })
     };
     let grads: Vec<Tensor> = slots.iter().map(own).collect::<Result<_>>()?;
-    let mut wanted: Vec<(&Tensor, bool)> = Vec::with_capacity(slots.len() * 3);
+    // A learning rate that is also written to could not be locked.
+    let lr = if written.contains(&address(lr)) { crate::no_grad(|| lr.copy())? } else { lr.clone() };
+    let mut wanted: Vec<(&Tensor, bool)> = Vec::with_capacity(slots.len() * 4 + 1);
+    wanted.push((&lr, false));
     for (slot, grad) in slots.iter().zip(&grads) {
         wanted.push((grad, false));
-        wanted.extend(std::iter::once(slot.param).chain(slot.states).map(|t| (t, true)));
+        wanted.extend(slot.written().map(|t| (t, true)));
     }
     let mut guards = lock_all(&wanted);
     let mut entries = wanted.iter().zip(&mut guards);
     let mut work: Vec<OptimSlot<'_>> = Vec::with_capacity(slots.len());
+    let Some((lr, Guard::Read(rate))) = entries.next() else { return Ok(()) };
+    let lr = View { buffer: &***rate, layout: lr.0.layout() };
     for slot in slots {
-        let (Some((grad, Guard::Read(read))), Some((param, Guard::Write(write)))) = (entries.next(), entries.next())
+        let (
+            Some((grad, Guard::Read(read))),
+            Some((param, Guard::Write(write))),
+            Some((count, Guard::Write(count_write))),
+        ) = (entries.next(), entries.next(), entries.next())
         else {
             break;
         };
@@ -132,15 +162,12 @@ fn step_distinct(rule: &OptimRule, lr: f64, slots: &[OptimTensors<'_>], written:
             param: ViewMut { buffer: &mut ***write, layout: param.0.layout() },
             grad: View { buffer: &***read, layout: grad.0.layout() },
             states: states.collect(),
-            step: slot.step,
+            count: ViewMut { buffer: &mut ***count_write, layout: count.0.layout() },
         });
     }
     backend.optimizer_step(rule, lr, &mut work)?;
     drop(work);
     drop(guards);
-    slots
-        .iter()
-        .flat_map(|slot| std::iter::once(slot.param).chain(slot.states))
-        .for_each(|t| t.0.storage.bump_version());
+    slots.iter().flat_map(OptimTensors::written).for_each(|t| t.0.storage.bump_version());
     Ok(())
 }

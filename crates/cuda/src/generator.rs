@@ -1,0 +1,86 @@
+//! Where random numbers are drawn, as far as the device knows.
+//!
+//! A kernel that draws is told a position relative to one in device memory ([`Progress`]), which the step of an
+//! optimizer moves to where the step has left the generator. So the launches of a training step are the same each time,
+//! as a step that is captured once and launched often needs them. The arithmetic wraps: whoever draws when, the
+//! numbers are those of the position that the caller has named.
+
+use kiln_backend::{RandomState, Result};
+use parking_lot::Mutex;
+
+use crate::{device::Device, params};
+
+#[derive(Debug)]
+pub(crate) struct Generator {
+    /// The address of the [`Progress`](params::Progress).
+    pub(crate) address: u64,
+    positions: Mutex<Positions>,
+}
+
+/// Locked while a launch that goes by them is queued, so that device memory changes in the same order.
+#[derive(Debug)]
+struct Positions {
+    /// What device memory holds, once all that is queued is done.
+    base: RandomState,
+    /// Behind the last numbers that were drawn.
+    next: RandomState,
+}
+
+impl Generator {
+    /// The memory is filled with zeros.
+    pub(crate) fn new(address: u64) -> Generator {
+        let start = RandomState { seed: 0, offset: 0 };
+        Generator { address, positions: Mutex::new(Positions { base: start, next: start }) }
+    }
+
+    /// Queues a kernel that draws `blocks` counter blocks from `state` on.
+    pub(crate) fn draw(
+        &self,
+        state: RandomState,
+        blocks: u64,
+        launch: impl FnOnce(params::RandomState) -> Result<()>,
+    ) -> Result<()> {
+        let mut positions = self.positions.lock();
+        let RandomState { seed, offset } = state;
+        // Another key comes to the device with the next step.
+        launch(if seed == positions.base.seed {
+            let offset = offset.wrapping_sub(positions.base.offset);
+            params::RandomState { seed: 0, offset, base: self.address }
+        } else {
+            params::RandomState { seed, offset, base: 0 }
+        })?;
+        positions.next = RandomState { seed, offset: offset.wrapping_add(blocks) };
+        Ok(())
+    }
+
+    /// Queues the kernels of an optimizer's step, the first of which moves the position on by as much as it is told.
+    pub(crate) fn step(&self, device: &Device, launch: impl FnOnce(&mut Drawn<'_>) -> Result<()>) -> Result<()> {
+        let mut positions = self.positions.lock();
+        let Positions { base, next } = &mut *positions;
+        if base.seed != next.seed {
+            let bytes = [next.seed.to_ne_bytes(), next.offset.to_ne_bytes()].concat();
+            // SAFETY: the two numbers that the memory at this address begins with.
+            unsafe { device.send_small(&bytes, self.address)? };
+            *base = *next;
+        }
+        launch(&mut Drawn { base, next })
+    }
+}
+
+/// How far a step has to move the position on.
+pub(crate) struct Drawn<'a> {
+    base: &'a mut RandomState,
+    next: &'a RandomState,
+}
+
+impl Drawn<'_> {
+    /// In counter blocks.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.next.offset.wrapping_sub(self.base.offset)
+    }
+
+    /// A kernel that does it has been queued.
+    pub(crate) fn counted(&mut self) {
+        *self.base = *self.next;
+    }
+}
