@@ -81,6 +81,7 @@ impl Memory {
             }
             std::ptr::write_bytes(self.next as *mut u8, POISON, bytes);
         }
+        engine::forbid(self.next + bytes as u64, span as usize - bytes);
         self.next += span + PAGE;
         if home == Home::Device {
             self.used += bytes;

@@ -7,4 +7,5 @@ mod driver;
 mod faults;
 mod kernels;
 mod products;
+mod sanitizers;
 mod streams;
