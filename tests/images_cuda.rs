@@ -225,6 +225,41 @@ fn a_step_of_vgg16_after_warm_up_allocates_nothing_and_launches_little() -> kiln
     Ok(())
 }
 
+/// Two devices beside each other: what is trained on each, copies between them, and an operation on both.
+fn uses_both(first: Device, second: Device) -> kiln::Result<()> {
+    let losses = |device| Training::new(vgg11_bn, device, false)?.losses(2);
+    let (one, two) = (losses(first)?, losses(second)?);
+    assert!(one.iter().zip(&two).all(|(one, two)| (one - two).abs() <= 1e-3), "{one:?} and {two:?}");
+    let x = Tensor::randn([300, 200], Device::Cpu)?;
+    let here = x.to_device(first)?;
+    let there = here.mul(2.0)?.to_device(second)?;
+    assert_eq!((here.device(), there.device()), (first, second));
+    assert!(there.to_device(Device::Cpu)?.equal(&x.mul(2.0)?)? && there.to_device(first)?.equal(&here.mul(2.0)?)?);
+    let error = here.add(&there).unwrap_err().to_string();
+    assert!(error.contains("cuda:0") && error.contains("cuda:1"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn two_devices_work_beside_each_other() -> kiln::Result<()> {
+    let Some(first) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if env::var_os("KILN_SIM_DEVICES").is_some() {
+        return uses_both(first, Device::cuda(1)?);
+    }
+    if let Ok(second) = Device::cuda(1) {
+        return uses_both(first, second);
+    }
+    // The simulator has as many as are asked for, in a process of its own.
+    let Some(runner) = env::var_os("KILN_SIM_RUNNER") else { return Ok(()) };
+    let mut command = process::Command::new(runner);
+    command.arg(env::current_exe().unwrap()).args(["--exact", "two_devices_work_beside_each_other", "--nocapture"]);
+    let process::Output { status, stdout, stderr } = command.env("KILN_SIM_DEVICES", "2").output().unwrap();
+    let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success() && text.contains("1 passed"), "{text}");
+    Ok(())
+}
+
 /// Calls a function of the driver that takes nothing.
 fn profiler(name: &str) {
     // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.

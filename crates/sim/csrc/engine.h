@@ -36,6 +36,9 @@ struct SimLaunch {
     uint64_t seed;
     const SimRange *live;
     size_t live_count;
+    // Memory of other devices.
+    const SimRange *foreign;
+    size_t foreign_count;
 };
 
 enum SimFaultKind : uint32_t {

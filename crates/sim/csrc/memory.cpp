@@ -129,8 +129,8 @@ struct Page {
     uint64_t bits[3][64];
 };
 
-const SimRange *live;
-size_t live_count;
+const SimRange *live, *foreign;
+size_t live_count, foreign_count;
 SimRange last_live{1, 0};
 std::unordered_map<uint64_t, Page> pages;
 // The pages that were used last, because a kernel goes through several tensors at once.
@@ -260,6 +260,10 @@ void check(uint64_t address, uint32_t size, bool write, bool atomic = false) {
 
 void global_access(uint64_t address, uint32_t size, bool write, bool atomic) {
     if (!find_live(address, address + size)) {
+        for (size_t i = 0; i < foreign_count; ++i)
+            if (address >= foreign[i].begin && address < foreign[i].end)
+                fault(SIM_ILLEGAL_ADDRESS, true, "%s %u bytes at %#llx, which is memory of another device",
+                      write ? "writes" : "reads", size, static_cast<unsigned long long>(address));
         const SimRange *after = std::upper_bound(live, live + live_count, address,
                                                  [](uint64_t a, const SimRange &range) { return a < range.begin; });
         if (after != live && address < after[-1].end + (1 << 16)) {
@@ -280,6 +284,8 @@ void global_access(uint64_t address, uint32_t size, bool write, bool atomic) {
 void begin_accesses(const SimLaunch &launch) {
     live = launch.live;
     live_count = launch.live_count;
+    foreign = launch.foreign;
+    foreign_count = launch.foreign_count;
     last_live = {1, 0};
     pages.clear();
     watch_races = launch.races != 0;

@@ -42,6 +42,8 @@ pub struct Launch {
     pub seed: u64,
     pub live: *const Range,
     pub live_count: usize,
+    pub foreign: *const Range,
+    pub foreign_count: usize,
 }
 
 #[repr(C)]
@@ -221,7 +223,7 @@ pub struct Outcome {
 /// Runs a launch to its end.
 ///
 /// # Safety
-/// `launch.arguments` points to a value of the right size for each parameter, and `live` to sorted ranges.
+/// `launch.arguments` points to a value of the right size for each parameter, and `live` and `foreign` to sorted ranges.
 pub unsafe fn run(launch: &Launch) -> Outcome {
     let mut raw = RawOutcome {
         reads: std::ptr::null(),

@@ -2,6 +2,8 @@
 mod blas;
 mod blas_faults;
 mod common;
+mod convolution;
+mod devices;
 mod dnn;
 mod driver;
 mod faults;
