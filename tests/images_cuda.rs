@@ -4,7 +4,7 @@
 //! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set.
 #![cfg(all(feature = "cuda", feature = "cpu"))]
 
-use std::env;
+use std::{env, fs, path::PathBuf, process, sync::Mutex};
 
 use kiln::{
     data::{
@@ -14,11 +14,15 @@ use kiln::{
             Transform,
         },
     },
-    models::{VggOptions, vgg11_bn},
+    models::{Vgg, VggOptions, vgg11_bn, vgg16},
     nn::CrossEntropyLoss,
     optim::{Optimizer, SGD},
     prelude::*,
 };
+use serde_json::Value;
+
+/// What a step asks of the driver is counted for the whole process, so nothing else may run beside it.
+static TURN: Mutex<()> = Mutex::new(());
 
 fn device() -> Option<Device> {
     match Device::cuda(0) {
@@ -47,6 +51,7 @@ fn close(got: &Tensor, want: &Tensor, most: f32) -> kiln::Result<bool> {
 #[test]
 fn batches_are_prepared_there_as_on_the_cpu() -> kiln::Result<()> {
     let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let normal = Normalize::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])?;
     macro_rules! check {
         ($change:expr) => {{
@@ -89,35 +94,178 @@ fn batches_are_prepared_there_as_on_the_cpu() -> kiln::Result<()> {
     Ok(())
 }
 
-/// The losses of the first steps of a narrow VGG11 with batch normalisation.
-fn losses(device: Device, channels_last: bool, steps: usize) -> kiln::Result<Vec<f32>> {
-    manual_seed(3);
-    let options = VggOptions::default().num_classes(10).width(1.0 / 16.0).dropout(0.0);
-    let model = vgg11_bn(options)?.to(device)?;
-    let mut optimizer = SGD::new(model.named_parameters(), 0.01)?;
-    let x = Tensor::randn([4, 3, 32, 32], Device::Cpu)?.to_device(device)?;
-    let x = if channels_last { x.channels_last()? } else { x };
-    let y = Tensor::arange(0, 4, device)?;
-    let mut losses = Vec::new();
-    for _ in 0..steps {
-        let loss = CrossEntropyLoss::new().forward(&model.forward(&x)?, &y)?;
-        optimizer.zero_grad();
-        loss.backward()?;
-        optimizer.step()?;
-        losses.push(loss.detach());
+#[test]
+fn pinned_batches_travel_while_the_device_computes() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let loader = |pinned: bool, device: Option<Device>| {
+        // Large enough for copies to have a stream of their own.
+        let pictures = pictures(22, 120, 160)?;
+        let builder = DataLoader::builder(pictures).batch_size(4).shuffle(true).seed(5).num_workers(2).prefetch(2);
+        match (pinned, device) {
+            (true, _) => builder.pin_memory().build(),
+            (false, Some(device)) => builder.device(device).build(),
+            (false, None) => builder.build(),
+        }
+    };
+    let (plain, pinned, moved) = (loader(false, None)?, loader(true, None)?, loader(false, Some(device))?);
+    for _epoch in 0..2 {
+        let mut sums = Vec::new();
+        for ((want, pinned), moved) in plain.iter().zip(pinned.iter()).zip(moved.iter()) {
+            let ((want, labels), (x, y), (moved, _)) = (want?, pinned?, moved?);
+            assert!(x.is_pinned() && y.is_pinned() && !want.is_pinned());
+            // The page-locked memory goes back, to be filled with a later batch, while its copy may still be under way.
+            let (there, there_labels) = (x.to_device(device)?, y.to_device(device)?);
+            drop((x, y));
+            // Nothing is read before all batches have been sent.
+            sums.push((there.copy()?, there_labels, moved.copy()?, want, labels));
+        }
+        assert_eq!(sums.len(), 6);
+        for (there, there_labels, moved, want, labels) in sums {
+            assert!(there.to_device(Device::Cpu)?.equal(&want)? && moved.to_device(Device::Cpu)?.equal(&want)?);
+            assert!(there_labels.to_device(Device::Cpu)?.equal(&labels)?);
+        }
     }
-    Tensor::stack(&losses, 0)?.to_vec()
+    Ok(())
+}
+
+/// A narrow network in training, with a batch of noise.
+struct Training {
+    model: Vgg,
+    optimizer: SGD,
+    x: Tensor,
+    y: Tensor,
+}
+
+impl Training {
+    fn new(make: fn(VggOptions) -> kiln::Result<Vgg>, device: Device, channels_last: bool) -> kiln::Result<Training> {
+        manual_seed(3);
+        let model = make(VggOptions::default().num_classes(10).width(1.0 / 16.0).dropout(0.0))?.to(device)?;
+        let optimizer = SGD::new(model.named_parameters(), 0.01)?;
+        let x = Tensor::randn([4, 3, 32, 32], Device::Cpu)?.to_device(device)?;
+        let x = if channels_last { x.channels_last()? } else { x };
+        Ok(Training { model, optimizer, x, y: Tensor::arange(0, 4, device)? })
+    }
+
+    fn forward(&self) -> kiln::Result<Tensor> {
+        CrossEntropyLoss::new().forward(&self.model.forward(&self.x)?, &self.y)
+    }
+
+    fn losses(mut self, steps: usize) -> kiln::Result<Vec<f32>> {
+        let mut losses = Vec::new();
+        for _ in 0..steps {
+            let loss = self.forward()?;
+            self.optimizer.zero_grad();
+            loss.backward()?;
+            self.optimizer.step()?;
+            losses.push(loss.detach());
+        }
+        Tensor::stack(&losses, 0)?.to_vec()
+    }
 }
 
 #[test]
 fn vgg_learns_there_what_it_learns_on_the_cpu() -> kiln::Result<()> {
     let Some(device) = device() else { return Ok(()) };
-    for channels_last in [false, true] {
-        let (got, want) = (losses(device, channels_last, 6)?, losses(Device::Cpu, channels_last, 6)?);
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let makes: [(fn(VggOptions) -> kiln::Result<Vgg>, bool, usize); 2] = [(vgg16, false, 4), (vgg11_bn, true, 4)];
+    for (make, channels_last, steps) in makes {
+        let losses = |device| Training::new(make, device, channels_last)?.losses(steps);
+        let (got, want) = (losses(device)?, losses(Device::Cpu)?);
         for (step, (got, want)) in got.iter().zip(&want).enumerate() {
             assert!((got - want).abs() <= 1e-3 * want.abs().max(1.0), "step {step}: {got} there, {want} here");
         }
-        assert!(want[5] < want[0], "it learns: {want:?}");
+        assert!(want[steps - 1] < want[0], "it learns: {want:?}");
     }
     Ok(())
+}
+
+/// Layers of VGG16 that compute: 13 convolutions with their ReLUs, 5 poolings and the last one, 3 linear layers, the loss.
+const LAYERS: u64 = 13 + 5 + 1 + 3 + 1;
+
+#[test]
+fn a_step_of_vgg16_after_warm_up_allocates_nothing_and_launches_little() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut training = Training::new(vgg16, device, false)?;
+    let mut held = 0;
+    for number in 0..3 {
+        let last = number == 2;
+        let part = |name: &str| {
+            if last {
+                profiler(name)
+            }
+        };
+        part("cuProfilerStart");
+        let loss = training.forward()?;
+        part("cuProfilerStop");
+        training.optimizer.zero_grad();
+        part("cuProfilerStart");
+        loss.backward()?;
+        part("cuProfilerStop");
+        part("cuProfilerStart");
+        training.optimizer.step()?;
+        part("cuProfilerStop");
+        device.synchronize()?;
+        let stats = device.memory_stats()?;
+        assert!(!last || stats.system_allocations == held, "the allocator had everything: {stats:?}");
+        held = stats.system_allocations;
+    }
+    let Some(reports) = env::var_os("KILN_SIM_REPORT").map(PathBuf::from) else { return Ok(()) };
+    for (number, name, most) in [(1, "forward", 3 * LAYERS), (2, "backward", 3 * LAYERS), (3, "the step", 4)] {
+        let account = fs::read_to_string(reports.join(format!("{}-{number}.json", process::id()))).unwrap();
+        let account: Value = serde_json::from_str(&account).unwrap();
+        let count = |name: &str| account["counts"][name].as_u64().unwrap();
+        let calls = count("launches") + count("library calls") + count("fills");
+        println!("{name}: {calls} launches and library calls");
+        assert!(calls <= most, "{name}: {calls} launches and library calls: {account:#}");
+        assert_eq!(count("device allocations") + count("pinned allocations"), 0, "{name}: {account:#}");
+        assert_eq!(count("synchronisations"), 0, "{name}: {account:#}");
+    }
+    Ok(())
+}
+
+/// Two devices beside each other: what is trained on each, copies between them, and an operation on both.
+fn uses_both(first: Device, second: Device) -> kiln::Result<()> {
+    let losses = |device| Training::new(vgg11_bn, device, false)?.losses(2);
+    let (one, two) = (losses(first)?, losses(second)?);
+    assert!(one.iter().zip(&two).all(|(one, two)| (one - two).abs() <= 1e-3), "{one:?} and {two:?}");
+    let x = Tensor::randn([300, 200], Device::Cpu)?;
+    let here = x.to_device(first)?;
+    let there = here.mul(2.0)?.to_device(second)?;
+    assert_eq!((here.device(), there.device()), (first, second));
+    assert!(there.to_device(Device::Cpu)?.equal(&x.mul(2.0)?)? && there.to_device(first)?.equal(&here.mul(2.0)?)?);
+    let error = here.add(&there).unwrap_err().to_string();
+    assert!(error.contains("cuda:0") && error.contains("cuda:1"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn two_devices_work_beside_each_other() -> kiln::Result<()> {
+    let Some(first) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if env::var_os("KILN_SIM_DEVICES").is_some() {
+        return uses_both(first, Device::cuda(1)?);
+    }
+    if let Ok(second) = Device::cuda(1) {
+        return uses_both(first, second);
+    }
+    // The simulator has as many as are asked for, in a process of its own.
+    let Some(runner) = env::var_os("KILN_SIM_RUNNER") else { return Ok(()) };
+    let mut command = process::Command::new(runner);
+    command.arg(env::current_exe().unwrap()).args(["--exact", "two_devices_work_beside_each_other", "--nocapture"]);
+    let process::Output { status, stdout, stderr } = command.env("KILN_SIM_DEVICES", "2").output().unwrap();
+    let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success() && text.contains("1 passed"), "{text}");
+    Ok(())
+}
+
+/// Calls a function of the driver that takes nothing.
+fn profiler(name: &str) {
+    // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.
+    unsafe {
+        let driver = libloading::Library::new("libcuda.so.1").unwrap();
+        let call = driver.get::<unsafe extern "C" fn() -> u32>(name.as_bytes()).unwrap();
+        assert_eq!(call(), 0, "{name}");
+    }
 }

@@ -7,8 +7,10 @@ use crate::rewrite::{Kernels, rewrite};
 
 /// The compiler reports every access to memory to the engine (`csrc/memory.cpp` stands in for the sanitizers'
 /// libraries), and computes as the device does: no fused multiply-add, integers wrap, any pointer may be cast.
-const KERNEL_FLAGS: [&str; 8] = [
-    "-O2",
+/// More optimisation would cost minutes: most of the time goes into what is called for each access anyway.
+const KERNEL_FLAGS: [&str; 9] = [
+    "-Og",
+    "-g1",
     "-fsanitize=thread,alignment,bounds,shift,integer-divide-by-zero,float-cast-overflow,bool,enum,unreachable,return",
     "-ffp-contract=off",
     "-fwrapv",
@@ -55,6 +57,10 @@ pub fn build() -> Result<(), String> {
         library.object(&built.object);
     }
     library.try_compile("kiln_sim_engine").map_err(|error| format!("the engine of the simulated device: {error}"))?;
+    // For builds with the sanitizers' libraries, which the runner makes (`src/sanitize.rs`).
+    let compiler = base().try_get_compiler().map_err(|error| error.to_string())?;
+    println!("cargo::rustc-env=KILN_SIM_CXX={}", compiler.path().display());
+    println!("cargo::rustc-env=KILN_SIM_TARGET={}", env::var("TARGET").unwrap_or_default());
     for folder in ["csrc", "build"] {
         println!("cargo::rerun-if-changed={folder}");
     }

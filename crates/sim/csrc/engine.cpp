@@ -2,10 +2,12 @@
 // stack that the next thread starts on, so kernels without barriers cost two stack switches a thread.
 #include "engine.h"
 #include "device.h"
+#include "sanitizer.h"
 
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <csetjmp>
 #include <cstdarg>
 #include <cstdio>
@@ -140,9 +142,14 @@ static void *new_stack(int index, void (*start)()) {
 
 static Thread &self() { return engine.threads[engine.current]; }
 
-static void to_scheduler() { sim_switch(&self().stack_pointer, engine.scheduler); }
+static void to_scheduler() {
+    sanitizer::leave_fibre();
+    sim_switch(&self().stack_pointer, engine.scheduler);
+    sanitizer::in_fibre();
+}
 
 static void thread_main() {
+    sanitizer::in_fibre();
     engine.launch.kernel->call(engine.launch.arguments);
     self().state = DONE;
     to_scheduler();
@@ -188,7 +195,10 @@ static void fault_of(uint32_t thread, SimFaultKind kind, const char *format, ...
     abandon_launch();
 }
 
-void abandon_launch() { siglongjmp(engine.abandon, 1); }
+void abandon_launch() {
+    if (sanitizer::OWN_STACKS) sanitizer::leave_fibre();
+    siglongjmp(engine.abandon, 1);
+}
 
 static bool exists(uint32_t thread) { return thread < engine.threads.size(); }
 
@@ -206,6 +216,8 @@ static void try_warp(uint32_t thread) {
         if (other.state != WARP || other.operation != first.operation || other.mask != first.mask) return;
     }
     ++engine.warp_epochs[thread / 32];
+    sanitizer::order(base + uint32_t(std::countr_zero(first.mask)), base, base + 32,
+                     [&first, base](uint32_t index) { return first.mask >> (index - base) & 1; });
     uint32_t ballot = 0;
     for (uint32_t lane = 0; lane < 32; ++lane)
         if ((first.mask >> lane & 1) && engine.threads[base + lane].value) ballot |= 1u << lane;
@@ -225,6 +237,11 @@ static void try_warp(uint32_t thread) {
         }
         to.state = READY;
     }
+}
+
+// Nothing that a block's threads do later can be in a race with what they did so far.
+static void order_block() {
+    sanitizer::order(sanitizer::BLOCK, 0, uint32_t(engine.threads.size()), [](uint32_t) { return true; });
 }
 
 // Called when no thread can go on: either a barrier is complete, or somebody waits in vain.
@@ -264,6 +281,7 @@ static bool try_barrier() {
         all = all && thread.value != 0;
     }
     ++engine.block_epoch;
+    order_block();
     for (Thread &thread : engine.threads) {
         thread.result = thread.operation == BARRIER_COUNT ? count : thread.operation == BARRIER_AND ? all : count != 0;
         thread.state = READY;
@@ -275,14 +293,20 @@ static void resume(uint32_t index) {
     Thread &thread = engine.threads[index];
     engine.current = index;
     if (thread.state == FRESH) {
-        thread.stack = engine.free_stacks.back();
-        engine.free_stacks.pop_back();
+        if (sanitizer::OWN_STACKS) {
+            thread.stack = int(index);
+        } else {
+            thread.stack = engine.free_stacks.back();
+            engine.free_stacks.pop_back();
+        }
         thread.stack_pointer = new_stack(thread.stack, thread_main);
         thread.state = READY;
     }
+    sanitizer::before_fibre(index, stack_base(thread.stack), STACK);
     sim_switch(&engine.scheduler, thread.stack_pointer);
+    sanitizer::after_fibre();
     if (thread.state == DONE) {
-        engine.free_stacks.push_back(thread.stack);
+        if (!sanitizer::OWN_STACKS) engine.free_stacks.push_back(thread.stack);
     } else if (thread.state == WARP) {
         try_warp(index);
     }
@@ -302,6 +326,8 @@ static void run_block(const std::vector<uint32_t> &order) {
         }
         if (!moved && !try_barrier()) break;
     }
+    // The next block is other threads in the same places, and in the same shared memory.
+    order_block();
     check_shared_guards();
 }
 
@@ -324,6 +350,7 @@ static void run_blocks() {
     }
     engine.free_stacks.resize(MAX_THREADS);
     std::iota(engine.free_stacks.begin(), engine.free_stacks.end(), 0);
+    sanitizer::begin_launch(count);
     std::mt19937_64 random(launch.seed);
     std::vector<uint32_t> order(count);
     std::iota(order.begin(), order.end(), 0);
@@ -414,7 +441,11 @@ extern "C" void sim_run(const SimLaunch *launch, SimOutcome *outcome) {
     engine.faults.clear();
     begin_accesses(*launch);
     running = true;
-    if (!sigsetjmp(engine.abandon, 1)) run_blocks();
+    if (!sigsetjmp(engine.abandon, 1)) {
+        run_blocks();
+    } else {
+        sanitizer::abandon(engine.stacks, (STACK + GUARD) * MAX_THREADS);
+    }
     running = false;
     finish_accesses(*outcome);
     outcome->faults = engine.faults.data();

@@ -36,6 +36,9 @@ struct SimLaunch {
     uint64_t seed;
     const SimRange *live;
     size_t live_count;
+    // Memory of other devices.
+    const SimRange *foreign;
+    size_t foreign_count;
 };
 
 enum SimFaultKind : uint32_t {
@@ -79,6 +82,8 @@ void sim_run(const SimLaunch *launch, SimOutcome *outcome);
 uint64_t sim_reserve(size_t bytes);
 int sim_protect(uint64_t address, size_t bytes, int mode);  // 0 no access, 1 read, 2 read and write
 void sim_discard(uint64_t address, size_t bytes);
+// What lies behind an allocation, which a sanitizer should know.
+void sim_forbid(uint64_t address, size_t bytes);
 // Marks a pinned region as in use by the device: host access to it is logged and let through.
 void sim_watch(uint64_t address, size_t bytes, int mode);
 size_t sim_take_watch_hits(uint64_t *addresses, size_t capacity);

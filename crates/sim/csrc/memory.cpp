@@ -4,6 +4,7 @@
 // accesses that no barrier orders.
 #include "engine.h"
 #include "device.h"
+#include "sanitizer.h"
 
 #include <sys/mman.h>
 
@@ -104,14 +105,19 @@ void shared_check(uint64_t address, uint32_t size, bool write, bool atomic) {
 }
 
 size_t add_slot(const void *key, size_t bytes, size_t alignment, const char *name) {
+    const sanitizer::Own own;
     size_t begin = (shared_used + alignment - 1) / alignment * alignment;
     // No better aligned than it asks for: code that needs more finds out here and not on a device.
     if (alignment < 16 && begin % (2 * alignment) == 0) begin += alignment;
+    // AddressSanitizer keeps account of 8 bytes at a time.
+    if (sanitizer::PRESENT) begin = (begin + 7) / 8 * 8;
     if (begin + bytes + SLOT_GUARD > SHARED_BYTES) trap("shared memory is larger than any device has", {"shared", 0});
     slots.push_back({key, begin, bytes, name});
     shared_used = begin + bytes + SLOT_GUARD;
+    sanitizer::allow(shared_bytes + begin, bytes + SLOT_GUARD);
     std::memset(shared_bytes + begin, 0xff, bytes + SLOT_GUARD);
-    std::fill_n(shared_shadow.begin() + long(begin), bytes + SLOT_GUARD, SharedByte{});
+    sanitizer::forbid(shared_bytes + begin + bytes, SLOT_GUARD);
+    if (!sanitizer::PRESENT) std::fill_n(shared_shadow.begin() + long(begin), bytes + SLOT_GUARD, SharedByte{});
     return begin;
 }
 
@@ -123,8 +129,8 @@ struct Page {
     uint64_t bits[3][64];
 };
 
-const SimRange *live;
-size_t live_count;
+const SimRange *live, *foreign;
+size_t live_count, foreign_count;
 SimRange last_live{1, 0};
 std::unordered_map<uint64_t, Page> pages;
 // The pages that were used last, because a kernel goes through several tensors at once.
@@ -254,6 +260,10 @@ void check(uint64_t address, uint32_t size, bool write, bool atomic = false) {
 
 void global_access(uint64_t address, uint32_t size, bool write, bool atomic) {
     if (!find_live(address, address + size)) {
+        for (size_t i = 0; i < foreign_count; ++i)
+            if (address >= foreign[i].begin && address < foreign[i].end)
+                fault(SIM_ILLEGAL_ADDRESS, true, "%s %u bytes at %#llx, which is memory of another device",
+                      write ? "writes" : "reads", size, static_cast<unsigned long long>(address));
         const SimRange *after = std::upper_bound(live, live + live_count, address,
                                                  [](uint64_t a, const SimRange &range) { return a < range.begin; });
         if (after != live && address < after[-1].end + (1 << 16)) {
@@ -274,6 +284,8 @@ void global_access(uint64_t address, uint32_t size, bool write, bool atomic) {
 void begin_accesses(const SimLaunch &launch) {
     live = launch.live;
     live_count = launch.live_count;
+    foreign = launch.foreign;
+    foreign_count = launch.foreign_count;
     last_live = {1, 0};
     pages.clear();
     watch_races = launch.races != 0;
@@ -296,7 +308,9 @@ void finish_accesses(SimOutcome &outcome) {
 }
 
 void begin_block(uint32_t dynamic) {
+    slots.reserve(64);
     slots.clear();
+    sanitizer::forbid(shared_bytes, SHARED_BYTES);
     shared_used = 0;
     // Dynamic memory first, so that its address is the same for every block, as on the device.
     add_slot(nullptr, dynamic, 128, "dynamic shared memory");
@@ -328,6 +342,8 @@ void atomic_access(const volatile void *address, size_t bytes) {
     if (at % bytes)
         fault(SIM_MISALIGNED, true, "atomic operation on %zu bytes at %#llx, which is not aligned", bytes,
               static_cast<unsigned long long>(at));
+    sanitizer::atomic(at, bytes);
+    if (sanitizer::PRESENT) return;
     check(at, uint32_t(bytes), false, true);
     check(at, uint32_t(bytes), true, true);
 }
@@ -351,8 +367,13 @@ extern "C" void sim_discard(uint64_t address, size_t bytes) {
     mprotect(reinterpret_cast<void *>(address), bytes, PROT_NONE);
 }
 
-// --- the compiler's hooks ---
+extern "C" void sim_forbid(uint64_t address, size_t bytes) {
+    sim::sanitizer::forbid(reinterpret_cast<void *>(address), bytes);
+}
 
+// --- the compiler's hooks, where no sanitizer's library has them ---
+
+#if !defined(KILN_SIM_ADDRESS) && !defined(KILN_SIM_THREAD)
 extern "C" {
 
 #define KILN_SIM_HOOKS(N)                                                                              \
@@ -410,3 +431,4 @@ void __ubsan_handle_type_mismatch_v1(const UbsanMismatch *data, uint64_t address
                1u << data->log_alignment);
 }
 }
+#endif

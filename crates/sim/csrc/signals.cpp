@@ -24,6 +24,13 @@ struct sigaction previous;
 
 void on_fault(int signal, siginfo_t *info, void *context) {
     const uint64_t address = reinterpret_cast<uint64_t>(info->si_addr);
+#if defined(KILN_SIM_ADDRESS)
+    // AddressSanitizer says where.
+    if (running) {
+        sigaction(signal, &previous, nullptr);
+        return;
+    }
+#endif
     if (running) {
         fault(SIM_ILLEGAL_ADDRESS, true, "access at %#llx, which is no device memory",
               static_cast<unsigned long long>(address));

@@ -1,5 +1,7 @@
 //! The kernels' side of the simulator, written in C++ (`csrc/engine.h`).
-use std::ffi::{CStr, c_char, c_void};
+use std::env;
+use std::ffi::{CStr, OsStr, c_char, c_void};
+use std::sync::OnceLock;
 
 use crate::report::Kind;
 
@@ -40,6 +42,8 @@ pub struct Launch {
     pub seed: u64,
     pub live: *const Range,
     pub live_count: usize,
+    pub foreign: *const Range,
+    pub foreign_count: usize,
 }
 
 #[repr(C)]
@@ -63,17 +67,95 @@ struct RawOutcome {
     fault_count: usize,
 }
 
-unsafe extern "C" {
-    // An array that a null pointer ends.
-    static sim_tables: [*const Table; 1];
-    static sim_table_count: usize;
-    static sim_framework_table_count: usize;
-    fn sim_run(launch: *const Launch, outcome: *mut RawOutcome);
-    fn sim_reserve(bytes: usize) -> u64;
-    fn sim_protect(address: u64, bytes: usize, mode: i32) -> i32;
-    fn sim_discard(address: u64, bytes: usize);
-    fn sim_watch(address: u64, bytes: usize, mode: i32);
-    fn sim_take_watch_hits(addresses: *mut u64, capacity: usize) -> usize;
+/// Declares the engine's interface: the functions that are linked in, and pointers to those of whichever engine is used.
+macro_rules! interface {
+    ($($field:ident: $name:ident($($argument:ident: $kind:ty),*) $(-> $out:ty)?;)*) => {
+        mod linked {
+            use super::*;
+            unsafe extern "C" {
+                // An array that a null pointer ends.
+                pub static sim_tables: [*const Table; 1];
+                pub static sim_table_count: usize;
+                pub static sim_framework_table_count: usize;
+                $(pub fn $name($($argument: $kind),*) $(-> $out)?;)*
+            }
+        }
+
+        /// An engine: kernels, and what runs them.
+        struct Engine {
+            tables: *const *const Table,
+            table_count: usize,
+            framework_table_count: usize,
+            /// Whether it tells what launches have touched.
+            records: bool,
+            $($field: unsafe extern "C" fn($($kind),*) $(-> $out)?,)*
+        }
+
+        impl Engine {
+            fn linked() -> Self {
+                Engine {
+                    tables: (&raw const linked::sim_tables).cast(),
+                    // SAFETY: constants.
+                    table_count: unsafe { linked::sim_table_count },
+                    // SAFETY: as above.
+                    framework_table_count: unsafe { linked::sim_framework_table_count },
+                    records: true,
+                    $($field: linked::$name,)*
+                }
+            }
+
+            /// One that was built to run with a sanitizer's library.
+            fn load(path: &OsStr) -> Result<Self, libloading::Error> {
+                // SAFETY: the runner has built it from the same sources as the one that is linked in, so that its
+                // names are of the same types; it is never unloaded.
+                unsafe {
+                    let library = Box::leak(Box::new(libloading::Library::new(path)?));
+                    Ok(Engine {
+                        tables: *library.get(b"sim_tables")?,
+                        table_count: **library.get::<*const usize>(b"sim_table_count")?,
+                        framework_table_count: **library.get::<*const usize>(b"sim_framework_table_count")?,
+                        records: false,
+                        $($field: *library.get(stringify!($name).as_bytes())?,)*
+                    })
+                }
+            }
+        }
+    };
+}
+
+interface! {
+    run: sim_run(launch: *const Launch, outcome: *mut RawOutcome);
+    reserve: sim_reserve(bytes: usize) -> u64;
+    protect: sim_protect(address: u64, bytes: usize, mode: i32) -> i32;
+    discard: sim_discard(address: u64, bytes: usize);
+    forbid: sim_forbid(address: u64, bytes: usize);
+    watch: sim_watch(address: u64, bytes: usize, mode: i32);
+    take_watch_hits: sim_take_watch_hits(addresses: *mut u64, capacity: usize) -> usize;
+}
+
+// SAFETY: the pointer is to constants, and the functions are called by who holds the world's lock.
+unsafe impl Send for Engine {}
+// SAFETY: as above.
+unsafe impl Sync for Engine {}
+
+/// The engine that this process uses: the one that is linked in, or the one that `KILN_SIM_ENGINE` names.
+fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| match env::var_os(ENGINE_PATH) {
+        None => Engine::linked(),
+        Some(path) => Engine::load(&path).unwrap_or_else(|error| {
+            eprintln!("simulated device: {ENGINE_PATH}: {error}");
+            std::process::exit(1)
+        }),
+    })
+}
+
+/// Names the library of an engine to use.
+pub const ENGINE_PATH: &str = "KILN_SIM_ENGINE";
+
+/// Whether launches tell what they have touched. Under a sanitizer's library they do not.
+pub fn records() -> bool {
+    engine().records
 }
 
 // SAFETY: tables of constants, which nobody writes.
@@ -82,8 +164,7 @@ unsafe impl Sync for Kernel {}
 impl Kernel {
     /// The kernel of this name.
     pub fn find(name: &str) -> Option<&'static Kernel> {
-        // SAFETY: a constant.
-        Kernel::of(unsafe { sim_table_count }).find(|kernel| kernel.name().to_bytes() == name.as_bytes())
+        Kernel::of(engine().table_count).find(|kernel| kernel.name().to_bytes() == name.as_bytes())
     }
 
     /// Those of the first tables.
@@ -91,7 +172,7 @@ impl Kernel {
         // SAFETY: `build.rs` writes as many tables as it counts, whose pointers are to constants of the program, as are
         // those from each kernel to the next.
         unsafe {
-            let tables = std::slice::from_raw_parts((&raw const sim_tables).cast::<*const Table>(), tables);
+            let tables = std::slice::from_raw_parts(engine().tables, tables);
             tables.iter().flat_map(|table| {
                 std::iter::successors((*(**table).first).as_ref(), |kernel: &&Kernel| kernel.next.as_ref())
             })
@@ -118,10 +199,7 @@ impl Kernel {
 
 /// The names of the framework's kernels that this build has.
 pub fn kernel_names() -> Vec<String> {
-    // SAFETY: a constant.
-    Kernel::of(unsafe { sim_framework_table_count })
-        .map(|kernel| kernel.name().to_string_lossy().into_owned())
-        .collect()
+    Kernel::of(engine().framework_table_count).map(|kernel| kernel.name().to_string_lossy().into_owned()).collect()
 }
 
 /// Something that went wrong in a kernel.
@@ -145,7 +223,7 @@ pub struct Outcome {
 /// Runs a launch to its end.
 ///
 /// # Safety
-/// `launch.arguments` points to a value of the right size for each parameter, and `live` to sorted ranges.
+/// `launch.arguments` points to a value of the right size for each parameter, and `live` and `foreign` to sorted ranges.
 pub unsafe fn run(launch: &Launch) -> Outcome {
     let mut raw = RawOutcome {
         reads: std::ptr::null(),
@@ -158,7 +236,7 @@ pub unsafe fn run(launch: &Launch) -> Outcome {
         fault_count: 0,
     };
     // SAFETY: the caller's promise. The engine is used by one thread at a time: the world's lock is held.
-    unsafe { sim_run(launch, &raw mut raw) };
+    unsafe { (engine().run)(launch, &raw mut raw) };
     // SAFETY: the engine hands out arrays of these lengths, which live until the next launch.
     let (reads, writes, first_reads, faults) = unsafe {
         (
@@ -220,7 +298,7 @@ pub enum Access {
 /// Reserves the addresses of all device and pinned memory; 0 if there is no room.
 pub fn reserve(bytes: usize) -> u64 {
     // SAFETY: maps fresh addresses.
-    unsafe { sim_reserve(bytes) }
+    unsafe { (engine().reserve)(bytes) }
 }
 
 /// Sets what may be done with whole pages of the arena.
@@ -229,7 +307,7 @@ pub fn reserve(bytes: usize) -> u64 {
 /// The pages are the arena's, and no reference into them is in use.
 pub unsafe fn protect(address: u64, bytes: usize, access: Access) -> bool {
     // SAFETY: the caller's promise.
-    unsafe { sim_protect(address, bytes, access as i32) == 0 }
+    unsafe { (engine().protect)(address, bytes, access as i32) == 0 }
 }
 
 /// Gives pages of the arena back; touching them is an error from now on.
@@ -238,7 +316,13 @@ pub unsafe fn protect(address: u64, bytes: usize, access: Access) -> bool {
 /// As [`protect`].
 pub unsafe fn discard(address: u64, bytes: usize) {
     // SAFETY: the caller's promise.
-    unsafe { sim_discard(address, bytes) }
+    unsafe { (engine().discard)(address, bytes) }
+}
+
+/// Tells a sanitizer that the bytes behind an allocation are nobody's.
+pub fn forbid(address: u64, bytes: usize) {
+    // SAFETY: it changes what the sanitizer knows of these addresses, and no memory.
+    unsafe { (engine().forbid)(address, bytes) }
 }
 
 /// Lets the host do only `access` with pages of pinned memory, and logs the first attempt at more.
@@ -247,13 +331,13 @@ pub unsafe fn discard(address: u64, bytes: usize) {
 /// As [`protect`].
 pub unsafe fn watch(address: u64, bytes: usize, access: Access) {
     // SAFETY: the caller's promise.
-    unsafe { sim_watch(address, bytes, access as i32) }
+    unsafe { (engine().watch)(address, bytes, access as i32) }
 }
 
 /// Where the host touched watched memory since the last call.
 pub fn watch_hits() -> Vec<u64> {
     let mut hits = [0u64; 64];
     // SAFETY: the array has room for what is announced.
-    let count = unsafe { sim_take_watch_hits(hits.as_mut_ptr(), hits.len()) };
+    let count = unsafe { (engine().take_watch_hits)(hits.as_mut_ptr(), hits.len()) };
     hits[..count].to_vec()
 }

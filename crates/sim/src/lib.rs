@@ -50,7 +50,7 @@ pub use dnn::DnnStatus;
 #[cfg(feature = "device")]
 pub use dnn::heuristic::Choice;
 #[cfg(feature = "device")]
-pub use engine::kernel_names;
+pub use engine::{ENGINE_PATH, kernel_names};
 #[cfg(feature = "device")]
 pub use profile::{Faults, Nth, Order, Profile};
 #[cfg(feature = "device")]

@@ -3,6 +3,8 @@
 mod coverage;
 #[cfg(feature = "device")]
 mod runner;
+#[cfg(feature = "device")]
+mod sanitize;
 
 fn main() -> std::process::ExitCode {
     #[cfg(feature = "device")]

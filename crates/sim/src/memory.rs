@@ -22,11 +22,18 @@ pub struct Allocation {
     pub begin: u64,
     pub bytes: usize,
     pub home: Home,
+    /// The device whose memory it is, or for which pinned memory was asked for.
+    pub device: usize,
 }
 
 impl Allocation {
     pub fn end(&self) -> u64 {
         self.begin + self.bytes as u64
+    }
+
+    /// Whether kernels and libraries on a device may use it.
+    pub fn is_for(&self, device: usize) -> bool {
+        self.home == Home::Pinned || self.device == device
     }
 
     fn span(&self) -> usize {
@@ -40,34 +47,37 @@ pub struct Memory {
     end: u64,
     live: BTreeMap<u64, Allocation>,
     capacity: usize,
-    used: usize,
+    /// Of each device, as far as they were used.
+    used: BTreeMap<usize, usize>,
 }
 
 impl Memory {
-    /// Reserves addresses. `capacity` is the device's memory in bytes.
+    /// Reserves addresses. `capacity` is the memory of each device in bytes.
     pub fn new(capacity: usize) -> Self {
         let (next, size) = SPANS
             .iter()
             .map(|&size| (engine::reserve(size), size as u64))
             .find(|(base, _)| *base != 0)
             .unwrap_or((0, 0));
-        Memory { next, end: next + size, live: BTreeMap::new(), capacity, used: 0 }
+        Memory { next, end: next + size, live: BTreeMap::new(), capacity, used: BTreeMap::new() }
     }
 
-    /// Forgets everything, and gives the memory back; addresses go on where they were.
-    pub fn reset(&mut self, capacity: usize) {
-        let all: Vec<u64> = self.live.keys().copied().collect();
-        for address in all {
-            self.free(address);
-        }
+    /// Forgets all of a device, gives the memory back, and says what it was; addresses go on where they were.
+    pub fn reset(&mut self, device: usize) -> Vec<Allocation> {
+        let all: Vec<u64> = self.live.values().filter(|one| one.device == device).map(|one| one.begin).collect();
+        all.into_iter().filter_map(|address| self.free(address)).collect()
+    }
+
+    /// Changes the bytes of each device.
+    pub fn set_capacity(&mut self, capacity: usize) {
         self.capacity = capacity;
     }
 
     /// Fresh memory, poisoned; `None` if there is no room for it.
-    pub fn allocate(&mut self, bytes: usize, home: Home) -> Option<u64> {
-        let allocation = Allocation { begin: self.next, bytes, home };
+    pub fn allocate(&mut self, bytes: usize, home: Home, device: usize) -> Option<u64> {
+        let allocation = Allocation { begin: self.next, bytes, home, device };
         let span = (bytes as u64).checked_next_multiple_of(PAGE)?;
-        if home == Home::Device && bytes > self.capacity - self.used {
+        if home == Home::Device && bytes > self.capacity - self.used(device) {
             return None;
         }
         // A page that is never used lies behind each allocation.
@@ -81,9 +91,10 @@ impl Memory {
             }
             std::ptr::write_bytes(self.next as *mut u8, POISON, bytes);
         }
+        engine::forbid(self.next + bytes as u64, span as usize - bytes);
         self.next += span + PAGE;
         if home == Home::Device {
-            self.used += bytes;
+            *self.used.entry(device).or_default() += bytes;
         }
         self.live.insert(allocation.begin, allocation);
         Some(allocation.begin)
@@ -95,7 +106,7 @@ impl Memory {
         // SAFETY: whole pages that only this allocation used; no reference to device memory outlives a call.
         unsafe { engine::discard(allocation.begin, allocation.span()) };
         if allocation.home == Home::Device {
-            self.used -= allocation.bytes;
+            *self.used.entry(allocation.device).or_default() -= allocation.bytes;
         }
         Some(allocation)
     }
@@ -118,17 +129,24 @@ impl Memory {
         (address < allocation.end() + (1 << 16)).then_some(*allocation)
     }
 
-    /// Everything that kernels may touch, in ascending order.
-    pub fn ranges(&self) -> Vec<Range> {
-        self.live.values().map(|allocation| Range { begin: allocation.begin, end: allocation.end() }).collect()
+    /// Everything that kernels of a device may touch, and everything else, each in ascending order.
+    pub fn ranges(&self, device: usize) -> (Vec<Range>, Vec<Range>) {
+        let (own, foreign): (Vec<_>, Vec<_>) = self.live.values().partition(|allocation| allocation.is_for(device));
+        let range = |allocation: &Allocation| Range { begin: allocation.begin, end: allocation.end() };
+        (own.into_iter().map(range).collect(), foreign.into_iter().map(range).collect())
     }
 
-    /// Bytes that are allocated on the device.
-    pub fn used(&self) -> usize {
-        self.used
+    /// Bytes that are allocated on a device.
+    pub fn used(&self, device: usize) -> usize {
+        self.used.get(&device).copied().unwrap_or(0)
     }
 
-    /// Bytes of the device.
+    /// Bytes that are allocated on all devices.
+    pub fn used_in_all(&self) -> usize {
+        self.used.values().sum()
+    }
+
+    /// Bytes of each device.
     pub fn capacity(&self) -> usize {
         self.capacity
     }

@@ -9,6 +9,7 @@ use crate::report::{Kind, Report};
 
 /// A loaded module; its functions are known by handle.
 pub struct Module {
+    pub device: usize,
     ptx: Ptx,
     functions: HashMap<String, usize>,
 }
@@ -26,8 +27,8 @@ pub struct Function {
     pub target: u32,
 }
 
-/// Reads a module's text as the driver of `profile` would.
-pub fn load(text: &str, profile: &Profile) -> Result<Module, Status> {
+/// Reads a module's text for a device as the driver of `profile` would.
+pub fn load(text: &str, profile: &Profile, device: usize) -> Result<Module, Status> {
     let ptx = ptx::parse(text).map_err(|error| match error {
         ptx::Error::NotPtx => Status::INVALID_IMAGE,
         ptx::Error::Invalid => Status::INVALID_PTX,
@@ -39,7 +40,7 @@ pub fn load(text: &str, profile: &Profile) -> Result<Module, Status> {
     if ptx.target > profile.arch {
         return Err(Status::INVALID_PTX);
     }
-    Ok(Module { ptx, functions: HashMap::new() })
+    Ok(Module { device, ptx, functions: HashMap::new() })
 }
 
 impl Module {

@@ -1,6 +1,9 @@
 //! The device that is simulated, and the seed of everything that a real one leaves open.
 use std::env;
 
+/// More devices than a machine has.
+const MOST_DEVICES: usize = 16;
+
 /// In which order threads, blocks and streams are taken up where CUDA leaves it open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
@@ -20,7 +23,9 @@ pub struct Profile {
     pub arch: u32,
     /// What `cuDriverGetVersion` answers, as in 13000.
     pub driver: i32,
-    /// Bytes of device memory.
+    /// How many devices there are, all alike.
+    pub devices: usize,
+    /// Bytes of memory of each device.
     pub memory: usize,
     /// Whether there are memory pools (`cuMemAllocAsync`).
     pub pools: bool,
@@ -80,6 +85,7 @@ impl Default for Profile {
         Profile {
             arch: 90,
             driver: 13000,
+            devices: 1,
             memory: 4 << 30,
             pools: true,
             order: Order::Forward,
@@ -92,8 +98,8 @@ impl Default for Profile {
 }
 
 impl Profile {
-    /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_MEMORY`, `KILN_SIM_POOLS`,
-    /// `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`, `KILN_SIM_LEAKS`,
+    /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_DEVICES`, `KILN_SIM_MEMORY`,
+    /// `KILN_SIM_POOLS`, `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`, `KILN_SIM_LEAKS`,
     /// `KILN_SIM_FAIL_ALLOCATION`,
     /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas) and `KILN_SIM_NO_CONVOLUTIONS` (as in
     /// `fused,data:1`).
@@ -101,6 +107,8 @@ impl Profile {
         let mut profile = Profile::default();
         read("KILN_SIM_ARCH", &mut profile.arch);
         read("KILN_SIM_DRIVER", &mut profile.driver);
+        read("KILN_SIM_DEVICES", &mut profile.devices);
+        profile.devices = profile.devices.clamp(1, MOST_DEVICES);
         read("KILN_SIM_MEMORY", &mut profile.memory);
         let mut pools = u8::from(profile.pools);
         read("KILN_SIM_POOLS", &mut pools);

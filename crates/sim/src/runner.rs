@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use std::{env, fs, io};
 
 use crate::coverage;
+use crate::sanitize::Sanitizer;
 
 /// Every name under which loaders look for what the simulator stands in for. The unversioned names come first in
 /// some of them, so that without these a real library would win.
@@ -26,15 +27,19 @@ const WITHOUT: &str = "KILN_SIM_WITHOUT";
 
 pub fn main() -> ExitCode {
     let mut words: Vec<_> = env::args_os().skip(1).collect();
-    let coverage = words.first().is_some_and(|word| word == "--coverage");
-    if coverage {
-        words.remove(0);
-    }
+    let mut option = |name: &str, length: usize| -> Option<Vec<OsString>> {
+        let there = words.len() >= length && words[0] == name;
+        there.then(|| words.drain(..length).collect())
+    };
+    let coverage = option("--coverage", 1).is_some();
+    let sanitizer = option("--sanitize", 2);
     if words.is_empty() {
-        eprintln!("usage: cargo sim [--coverage] <command…>, as in `cargo sim test --features cuda`");
+        eprintln!(
+            "usage: cargo sim [--coverage] [--sanitize address|thread] <command…>, as in `cargo sim test --features cuda`"
+        );
         return ExitCode::FAILURE;
     }
-    match run(&words, coverage) {
+    match run(&words, coverage, sanitizer.as_ref().map(|words| words[1].as_os_str())) {
         Ok((status, findings)) => {
             let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
             // A program that succeeds with mistakes that the device has seen has not succeeded.
@@ -47,7 +52,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(words: &[OsString], coverage: bool) -> io::Result<(ExitStatus, usize)> {
+fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Result<(ExitStatus, usize)> {
     let own = env::current_exe()?;
     let home = own.parent().ok_or_else(|| io::Error::other("the runner has no folder"))?;
     // Cargo puts the library of a program that it runs here, and not beside the program.
@@ -87,6 +92,9 @@ fn run(words: &[OsString], coverage: bool) -> io::Result<(ExitStatus, usize)> {
     // For tests that run a part of themselves on a device with a fault.
     command.env("KILN_SIM_RUNNER", &own);
     command.env_remove(WITHOUT);
+    if let Some(name) = sanitizer {
+        Sanitizer::named(name)?.apply(&mut command, cargo)?;
+    }
     let status = command.status()?;
     let mut findings = report(&reports)?;
     if coverage {

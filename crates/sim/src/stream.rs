@@ -7,11 +7,25 @@ use crate::clock::{Clock, Moment};
 use crate::profile::Order;
 use crate::work::Work;
 
-/// A stream's handle; 0 is the legacy default stream.
+/// A stream's handle, or a small number for a stream that is always there.
 pub type StreamId = usize;
 
-/// The default stream, which orders itself against all streams that are not non-blocking.
-pub const LEGACY: StreamId = 0;
+/// Handles are larger.
+pub const FIRST_HANDLE: StreamId = 1 << 16;
+
+/// The default stream of a device, which orders itself against all its streams that are not non-blocking.
+pub fn legacy(device: usize) -> StreamId {
+    4 * device
+}
+
+/// The stream that stands for a thread's own default stream.
+pub fn per_thread(device: usize) -> StreamId {
+    4 * device + 2
+}
+
+fn is_legacy(id: StreamId) -> bool {
+    id < FIRST_HANDLE && id.is_multiple_of(4)
+}
 
 /// Something that a stream will do.
 pub struct Operation {
@@ -26,6 +40,7 @@ pub struct Operation {
 
 /// One queue.
 pub struct Stream {
+    pub device: usize,
     pub blocking: bool,
     pub priority: i32,
     /// Number of the latest operation, and of the latest that has run.
@@ -39,13 +54,14 @@ pub struct Stream {
 /// An event: the moment that it was recorded at, and what had happened by then.
 #[derive(Default)]
 pub struct Event {
+    pub device: usize,
     pub recorded: Option<(Moment, Clock)>,
     pub timing: bool,
     /// When it ran, in operations of the whole device.
     pub ran_at: Option<u64>,
 }
 
-/// All streams of a context.
+/// All streams of all devices.
 pub struct Streams {
     streams: BTreeMap<StreamId, Stream>,
     /// What the host knows to have happened.
@@ -56,7 +72,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, devices: usize) -> Self {
         let mut streams = Streams {
             streams: BTreeMap::new(),
             host: Clock::default(),
@@ -64,13 +80,24 @@ impl Streams {
             executed: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         };
-        streams.add(LEGACY, true, 0);
+        (0..devices).for_each(|device| streams.add(legacy(device), device, true, 0));
         streams
     }
 
-    pub fn add(&mut self, id: StreamId, blocking: bool, priority: i32) {
+    pub fn add(&mut self, id: StreamId, device: usize, blocking: bool, priority: i32) {
         let (clock, queue) = (Clock::default(), VecDeque::new());
-        self.streams.insert(id, Stream { blocking, priority, submitted: 0, done: 0, clock, queue });
+        self.streams.insert(id, Stream { device, blocking, priority, submitted: 0, done: 0, clock, queue });
+    }
+
+    /// Removes what a device has but its default stream, which is empty from now on.
+    pub fn reset(&mut self, device: usize) {
+        self.abandon(device);
+        self.streams.retain(|id, stream| stream.device != device || is_legacy(*id));
+    }
+
+    /// The device of a stream.
+    pub fn device(&self, id: StreamId) -> usize {
+        self.streams.get(&id).map_or(0, |stream| stream.device)
     }
 
     pub fn remove(&mut self, id: StreamId) {
@@ -81,8 +108,9 @@ impl Streams {
         self.streams.get(&id)
     }
 
-    pub fn ids(&self) -> Vec<StreamId> {
-        self.streams.keys().copied().collect()
+    /// The streams of a device.
+    pub fn ids(&self, device: usize) -> Vec<StreamId> {
+        self.streams.iter().filter(|(_, stream)| stream.device == device).map(|(id, _)| *id).collect()
     }
 
     /// The latest operation of a stream.
@@ -113,6 +141,7 @@ impl Streams {
     /// Queues an operation, behind what is in its stream, what the host has waited for, and `after`.
     pub fn submit(&mut self, id: StreamId, name: &str, after: Option<&(Moment, Clock)>, work: Work) -> Moment {
         let blocking = self.streams.get(&id).is_some_and(|stream| stream.blocking);
+        let device = self.device(id);
         let mut clock = self.clock(id);
         clock.join(&self.host);
         let mut needs: Vec<Moment> = after.iter().map(|(moment, _)| *moment).collect();
@@ -124,7 +153,8 @@ impl Streams {
         let others: Vec<StreamId> = self
             .streams
             .iter()
-            .filter(|&(&other, stream)| other != id && blocking && stream.blocking && (id == LEGACY || other == LEGACY))
+            .filter(|&(&other, stream)| other != id && stream.device == device && blocking && stream.blocking)
+            .filter(|&(&other, _)| is_legacy(id) || is_legacy(other))
             .map(|(other, _)| *other)
             .collect();
         for other in others {
@@ -196,9 +226,9 @@ impl Streams {
         }
     }
 
-    /// Drops everything that waits, because the device has failed.
-    pub fn abandon(&mut self) {
-        for stream in self.streams.values_mut() {
+    /// Drops everything that waits on a device, because it has failed.
+    pub fn abandon(&mut self, device: usize) {
+        for stream in self.streams.values_mut().filter(|stream| stream.device == device) {
             stream.queue.clear();
             stream.done = stream.submitted;
         }

@@ -129,8 +129,8 @@ impl KernelWork {
             .map(|(at, _)| self.arguments[at] as u64)
     }
 
-    /// Runs it.
-    pub fn run(&mut self, live: &[Range], profile: &Profile, seed: u64) -> Outcome {
+    /// Runs it, with the memory that it may use and that of other devices.
+    pub fn run(&mut self, [live, foreign]: [&[Range]; 2], profile: &Profile, seed: u64) -> Outcome {
         let offsets: Vec<usize> = self.offsets().collect();
         let base = self.arguments.as_mut_ptr();
         // SAFETY: the offsets lie in the packed arguments.
@@ -151,8 +151,10 @@ impl KernelWork {
             seed,
             live: live.as_ptr(),
             live_count: live.len(),
+            foreign: foreign.as_ptr(),
+            foreign_count: foreign.len(),
         };
-        // SAFETY: one pointer per parameter, to values of their sizes; `live` is sorted by address.
+        // SAFETY: one pointer per parameter, to values of their sizes; `live` and `foreign` are sorted by address.
         unsafe { engine::run(&launch) }
     }
 }

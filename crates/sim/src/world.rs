@@ -18,8 +18,20 @@ use crate::report::{self, Kind, Report};
 use crate::stream::{Event, Operation, StreamId, Streams};
 use crate::work::{self, Work};
 
-/// The handle of the primary context, the only one that there is.
-pub const CONTEXT: usize = 0x0c7c_0de0;
+/// The handle of the first device's primary context; there are no others than these.
+const CONTEXT: usize = 0x0c7c_0de0;
+const CONTEXT_STEP: usize = 16;
+
+/// The handle of a device's primary context.
+pub fn context(device: usize) -> usize {
+    CONTEXT + CONTEXT_STEP * device
+}
+
+/// The device whose primary context this is.
+fn device_of(context: usize) -> Option<usize> {
+    let offset = context.checked_sub(CONTEXT)?;
+    offset.is_multiple_of(CONTEXT_STEP).then_some(offset / CONTEXT_STEP)
+}
 /// A program that never waits would queue without end; beyond this the oldest work runs.
 const QUEUE: usize = 4096;
 
@@ -44,12 +56,15 @@ pub struct World {
     pub dnn: Dnn,
     pub report: Report,
     pub initialised: bool,
-    pub retained: u32,
+    /// The device whose context is the calling thread's.
+    pub device: usize,
+    /// How often each device's context is held.
+    pub retained: Vec<u32>,
     pub flags: u32,
     pub limits: HashMap<i32, usize>,
     pub pool_threshold: u64,
-    /// The error that every call returns from now on.
-    pub sticky: Option<Status>,
+    /// The error that every call in a device's context returns from now on.
+    sticky: Vec<Option<Status>>,
     /// Who asked for the memory that is there, if that is wanted.
     pub sites: Sites,
     history: History,
@@ -74,17 +89,23 @@ thread_local! {
 /// Runs `body` on the device, which is made from the environment at the first call.
 pub fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
     let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
-    body(world.get_or_insert_with(|| {
+    let world = world.get_or_insert_with(|| {
         report::write_at_exit();
         World::new(Profile::from_env())
-    }))
+    });
+    let current = CURRENT.with_borrow(|stack| stack.last().copied().unwrap_or(0));
+    world.device = world.context_of(current).unwrap_or(0);
+    body(world)
 }
 
 impl World {
     fn new(profile: Profile) -> Self {
         World {
             memory: Memory::new(profile.memory),
-            streams: Streams::new(profile.seed),
+            streams: Streams::new(profile.seed, profile.devices),
+            device: 0,
+            retained: vec![0; profile.devices],
+            sticky: vec![None; profile.devices],
             profile,
             events: HashMap::new(),
             modules: HashMap::new(),
@@ -93,11 +114,9 @@ impl World {
             dnn: Dnn::default(),
             report: Report::default(),
             initialised: false,
-            retained: 0,
             flags: 0,
             limits: HashMap::new(),
             pool_threshold: 0,
-            sticky: None,
             sites: Sites::default(),
             history: History::default(),
             written: Intervals::default(),
@@ -109,36 +128,51 @@ impl World {
 
     /// A new device in the place of the old one, of which only the addresses stay used.
     pub fn renew(&mut self, profile: Profile) {
-        self.reset();
-        self.memory.reset(profile.memory);
+        (0..self.profile.devices).for_each(|device| self.reset(device));
+        self.memory.set_capacity(profile.memory);
         self.report = Report::default();
         self.blas = Blas::default();
         self.dnn = Dnn::default();
         self.initialised = false;
-        self.retained = 0;
-        self.streams = Streams::new(profile.seed);
+        self.retained = vec![0; profile.devices];
+        self.sticky = vec![None; profile.devices];
+        self.streams = Streams::new(profile.seed, profile.devices);
+        self.history = History::default();
+        self.limits.clear();
         self.profile = profile;
     }
 
-    /// What the end of the context means: everything in it goes.
-    pub fn reset(&mut self) {
+    /// What the end of a device's context means: everything in it goes.
+    pub fn reset(&mut self, device: usize) {
         self.unwatch();
-        self.uses.clear();
-        self.streams = Streams::new(self.profile.seed);
-        self.memory.reset(self.profile.memory);
-        self.events.clear();
-        self.modules.clear();
-        self.functions.clear();
-        self.limits.clear();
-        self.sites = Sites::default();
-        self.history = History::default();
-        self.written = Intervals::default();
-        self.sticky = None;
+        let streams = self.streams.ids(device);
+        self.uses.retain(|one| !streams.contains(&one.moment.stream));
+        self.streams.reset(device);
+        for allocation in self.memory.reset(device) {
+            self.forget(Range { begin: allocation.begin, end: allocation.end() });
+        }
+        self.events.retain(|_, event| event.device != device);
+        let gone: Vec<usize> =
+            self.modules.iter().filter(|(_, module)| module.device == device).map(|(handle, _)| *handle).collect();
+        self.functions.retain(|_, function| !gone.contains(&function.module));
+        self.modules.retain(|_, module| module.device != device);
+        self.sticky[device] = None;
+        self.watch();
+    }
+
+    /// A device's number, if there is one of this number.
+    pub fn ordinal(&self, ordinal: i32) -> Result<usize, Status> {
+        usize::try_from(ordinal).ok().filter(|one| *one < self.profile.devices).ok_or(Status::INVALID_DEVICE)
+    }
+
+    /// The device whose context this is.
+    pub fn context_of(&self, context: usize) -> Result<usize, Status> {
+        device_of(context).filter(|one| *one < self.profile.devices).ok_or(Status::INVALID_CONTEXT)
     }
 
     /// Counts what the program holds now.
     pub fn count_held(&mut self) {
-        self.report.counts.live = self.memory.used() as u64;
+        self.report.counts.live = self.memory.used_in_all() as u64;
         self.report.counts.descriptors = (self.blas.records.len() + self.dnn.descriptors.len()) as u64;
     }
 
@@ -208,9 +242,9 @@ impl World {
         self.healthy()
     }
 
-    /// Waits for all streams.
-    pub fn wait_all(&mut self) -> Result<(), Status> {
-        for id in self.streams.ids() {
+    /// Waits for all streams of a device.
+    pub fn wait_all(&mut self, device: usize) -> Result<(), Status> {
+        for id in self.streams.ids(device) {
             self.wait_stream(id)?;
         }
         self.healthy()
@@ -225,25 +259,27 @@ impl World {
         self.watch();
     }
 
-    /// The sticky error, if there is one.
+    /// The sticky error of the calling thread's context, if there is one.
     pub fn healthy(&self) -> Result<(), Status> {
-        self.sticky.map_or(Ok(()), Err)
+        self.sticky[self.device].map_or(Ok(()), Err)
     }
 
     fn execute(&mut self, mut operation: Operation) {
         self.unwatch();
+        let device = self.streams.device(operation.moment.stream);
         let (reads, writes, first_reads) = match &mut operation.work {
             Work::Kernel(work) => {
                 let seed = self.streams.draw();
                 self.report.kernel(&operation.name);
-                let outcome = work.run(&self.memory.ranges(), &self.profile, seed);
+                let (live, foreign) = self.memory.ranges(device);
+                let outcome = work.run([&live, &foreign], &self.profile, seed);
                 for fault in outcome.faults {
                     let ([bx, by, bz], [tx, ty, tz]) = (fault.block, fault.thread);
                     let place =
                         format!("kernel `{}`, block ({bx}, {by}, {bz}), thread ({tx}, {ty}, {tz})", operation.name);
                     self.report.find(fault.kind, format!("{place}: {}", fault.text));
                     if fault.fatal {
-                        self.sticky = Some(sticky_status(fault.kind));
+                        self.sticky[device] = Some(sticky_status(fault.kind));
                     }
                 }
                 if self.profile.faults.kernel.fails() {
@@ -253,7 +289,7 @@ impl World {
             }
             other => {
                 let (reads, writes) = other.ranges();
-                self.perform(&operation.name, &mut operation.work);
+                self.perform(&operation.name, &mut operation.work, device);
                 (reads, writes, None)
             }
         };
@@ -261,17 +297,24 @@ impl World {
         self.look_for_unwritten(&operation.name, first_reads.as_ref().unwrap_or(&reads));
         writes.into_iter().for_each(|range| self.written.insert(range));
         self.streams.finish(operation.moment);
-        if self.sticky.is_some() {
-            self.streams.abandon();
+        if self.sticky[device].is_some() {
+            self.streams.abandon(device);
         }
         self.watch();
     }
 
     /// What is no kernel.
-    fn perform(&mut self, name: &str, work: &mut Work) {
+    fn perform(&mut self, name: &str, work: &mut Work, device: usize) {
         let (reads, writes) = work.ranges();
-        if let Some(range) = reads.iter().chain(&writes).find(|range| !self.is_live(range)) {
+        // Copies go from device to device; whoever computes has the memory of one.
+        let computes = matches!(work, Work::Product(_) | Work::Convolution(_));
+        let usable = |range: &&Range| {
+            let found = self.memory.find(range.begin, (range.end - range.begin) as usize);
+            found.is_some_and(|one| !computes || one.is_for(device))
+        };
+        if let Some(range) = reads.iter().chain(&writes).find(|range| !usable(range)) {
             let place = match self.memory.before(range.begin) {
+                Some(allocation) if range.end <= allocation.end() => "memory of another device".to_string(),
                 Some(allocation) => format!(
                     "byte {} to {} of an allocation of {} bytes",
                     range.begin - allocation.begin,
@@ -282,7 +325,7 @@ impl World {
             };
             let text = format!("`{name}` uses {:#x} to {:#x}, {place}", range.begin, range.end);
             self.report.find(Kind::IllegalAddress, text);
-            self.sticky = Some(Status::ILLEGAL_ADDRESS);
+            self.sticky[device] = Some(Status::ILLEGAL_ADDRESS);
             return;
         }
         match work {
@@ -313,10 +356,6 @@ impl World {
         }
     }
 
-    fn is_live(&self, range: &Range) -> bool {
-        self.memory.find(range.begin, (range.end - range.begin) as usize).is_some()
-    }
-
     /// Looks for earlier operations on the same bytes that nothing puts before this one.
     fn compare(&mut self, operation: &Operation, reads: &[Range], writes: &[Range]) {
         let touch = Touch { moment: operation.moment, name: operation.name.clone() };
@@ -342,6 +381,9 @@ impl World {
 
     /// Looks for reads of device memory that nobody has written.
     fn look_for_unwritten(&mut self, name: &str, reads: &[Range]) {
+        if !engine::records() {
+            return;
+        }
         for range in reads {
             let Some(at) = self.written.gap(*range) else { continue };
             let Some(allocation) = self.memory.find(at, 1).filter(|one| one.home == Home::Device) else { continue };
@@ -380,7 +422,7 @@ impl World {
             );
             self.report.find(Kind::FreeInUse, text);
         }
-        self.wait_all()?;
+        self.wait_all(allocation.device)?;
         self.memory.free(address);
         self.forget(Range { begin, end });
         Ok(())

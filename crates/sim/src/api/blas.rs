@@ -10,7 +10,7 @@ use crate::report::Kind;
 use crate::work::Work;
 use crate::world::{self, CURRENT, World};
 
-use super::stream::known;
+use super::stream::own;
 
 /// The version that is simulated, as `cublasLtGetVersion` tells it: 12.0, the oldest that the framework takes.
 const VERSION: usize = 120_000;
@@ -267,7 +267,7 @@ library! {
             return Err(BlasStatus::INVALID_VALUE);
         }
         let problem = world.problem(NAME, operation, [a_layout, b_layout, c_layout, d_layout])?;
-        let stream = known(world, stream).map_err(|_| BlasStatus::INVALID_VALUE)?;
+        let stream = own(world, stream).map_err(|_| BlasStatus::INVALID_VALUE)?;
         let scalar = |pointer: *const c_void| {
             if problem.scalars_on_device {
                 return Scalar::Address(pointer as u64);

@@ -1,53 +1,43 @@
-//! The primary context, and which context a thread works in.
+//! The primary contexts, and which context a thread works in.
 use super::status::Status;
 use super::{driver, put};
-use crate::world::{CONTEXT, CURRENT};
+use crate::world::{self, CURRENT};
 
 driver! {
     Init fn cuDevicePrimaryCtxRetain(world, out: *mut usize, ordinal: i32) {
-        if ordinal != 0 {
-            return Err(Status::INVALID_DEVICE);
-        }
-        put(out, CONTEXT)?;
-        world.retained += 1;
+        let device = world.ordinal(ordinal)?;
+        put(out, world::context(device))?;
+        world.retained[device] += 1;
         Ok(())
     }
 
     Init fn cuDevicePrimaryCtxRelease_v2(world, ordinal: i32) {
-        if ordinal != 0 {
-            return Err(Status::INVALID_DEVICE);
-        }
-        if world.retained == 0 {
+        let device = world.ordinal(ordinal)?;
+        if world.retained[device] == 0 {
             return Err(Status::INVALID_CONTEXT);
         }
-        world.retained -= 1;
-        if world.retained == 0 {
-            let _ = world.wait_all();
-            world.reset();
+        world.retained[device] -= 1;
+        if world.retained[device] == 0 {
+            let _ = world.wait_all(device);
+            world.reset(device);
         }
         Ok(())
     }
 
     Init fn cuDevicePrimaryCtxReset_v2(world, ordinal: i32) {
-        if ordinal != 0 {
-            return Err(Status::INVALID_DEVICE);
-        }
-        world.reset();
+        let device = world.ordinal(ordinal)?;
+        world.reset(device);
         Ok(())
     }
 
     Init fn cuDevicePrimaryCtxGetState(world, ordinal: i32, flags: *mut u32, active: *mut i32) {
-        if ordinal != 0 {
-            return Err(Status::INVALID_DEVICE);
-        }
+        let device = world.ordinal(ordinal)?;
         put(flags, world.flags)?;
-        put(active, i32::from(world.retained > 0))
+        put(active, i32::from(world.retained[device] > 0))
     }
 
     Init fn cuDevicePrimaryCtxSetFlags_v2(world, ordinal: i32, flags: u32) {
-        if ordinal != 0 {
-            return Err(Status::INVALID_DEVICE);
-        }
+        world.ordinal(ordinal)?;
         world.flags = flags;
         Ok(())
     }
@@ -56,9 +46,9 @@ driver! {
         put(out, CURRENT.with_borrow(|stack| stack.last().copied().unwrap_or(0)))
     }
 
-    Init fn cuCtxSetCurrent(_world, context: usize) {
-        if context != 0 && context != CONTEXT {
-            return Err(Status::INVALID_CONTEXT);
+    Init fn cuCtxSetCurrent(world, context: usize) {
+        if context != 0 {
+            world.context_of(context)?;
         }
         CURRENT.with_borrow_mut(|stack| {
             stack.pop();
@@ -69,10 +59,8 @@ driver! {
         Ok(())
     }
 
-    Init fn cuCtxPushCurrent_v2(_world, context: usize) {
-        if context != CONTEXT {
-            return Err(Status::INVALID_CONTEXT);
-        }
+    Init fn cuCtxPushCurrent_v2(world, context: usize) {
+        world.context_of(context)?;
         CURRENT.with_borrow_mut(|stack| stack.push(context));
         Ok(())
     }
@@ -82,8 +70,8 @@ driver! {
         if out.is_null() { Ok(()) } else { put(out, context) }
     }
 
-    Context fn cuCtxGetDevice(_world, out: *mut i32) {
-        put(out, 0)
+    Context fn cuCtxGetDevice(world, out: *mut i32) {
+        put(out, world.device as i32)
     }
 
     Context fn cuCtxSetFlags(world, flags: u32) {
@@ -97,7 +85,7 @@ driver! {
 
     Context fn cuCtxSynchronize(world) {
         world.report.counts.synchronisations += 1;
-        world.wait_all()
+        world.wait_all(world.device)
     }
 
     Context fn cuCtxSetLimit(world, limit: i32, value: usize) {

@@ -1,13 +1,8 @@
-//! Initialisation, and what the device says of itself.
+//! Initialisation, and what devices say of themselves.
 use std::ffi::c_char;
 
 use super::status::Status;
 use super::{driver, put};
-
-/// Only device 0 exists.
-fn device(device: i32) -> Result<(), Status> {
-    if device == 0 { Ok(()) } else { Err(Status::INVALID_DEVICE) }
-}
 
 driver! {
     Nothing fn cuInit(world, flags: u32) {
@@ -22,17 +17,17 @@ driver! {
         put(out, world.profile.driver)
     }
 
-    Init fn cuDeviceGetCount(_world, out: *mut i32) {
-        put(out, 1)
+    Init fn cuDeviceGetCount(world, out: *mut i32) {
+        put(out, world.profile.devices as i32)
     }
 
-    Init fn cuDeviceGet(_world, out: *mut i32, ordinal: i32) {
-        device(ordinal)?;
+    Init fn cuDeviceGet(world, out: *mut i32, ordinal: i32) {
+        world.ordinal(ordinal)?;
         put(out, ordinal)
     }
 
     Init fn cuDeviceGetName(world, out: *mut c_char, length: i32, ordinal: i32) {
-        device(ordinal)?;
+        world.ordinal(ordinal)?;
         let room = usize::try_from(length).map_err(|_| Status::INVALID_VALUE)?;
         if out.is_null() || room == 0 {
             return Err(Status::INVALID_VALUE);
@@ -43,34 +38,35 @@ driver! {
         put(out.add(count), 0)
     }
 
-    Init fn cuDeviceGetUuid_v2(_world, out: *mut [u8; 16], ordinal: i32) {
-        device(ordinal)?;
-        put(out, *b"kiln-simulated-0")
+    Init fn cuDeviceGetUuid_v2(world, out: *mut [u8; 16], ordinal: i32) {
+        let mut id = *b"kiln-simulated-a";
+        id[15] += world.ordinal(ordinal)? as u8;
+        put(out, id)
     }
 
     Init fn cuDeviceTotalMem_v2(world, out: *mut usize, ordinal: i32) {
-        device(ordinal)?;
+        world.ordinal(ordinal)?;
         put(out, world.profile.memory)
     }
 
     Init fn cuDeviceGetAttribute(world, out: *mut i32, attribute: i32, ordinal: i32) {
-        device(ordinal)?;
+        world.ordinal(ordinal)?;
         put(out, world.profile.attribute(attribute).ok_or(Status::INVALID_VALUE)?)
     }
 
     Init fn cuDeviceGetDefaultMemPool(world, out: *mut usize, ordinal: i32) {
-        device(ordinal)?;
+        let device = world.ordinal(ordinal)?;
         if !world.profile.pools {
             return Err(Status::NOT_SUPPORTED);
         }
-        put(out, super::memory::POOL)
+        put(out, super::memory::pool_of(device))
     }
 
     Init fn cuDeviceGetMemPool(world, out: *mut usize, ordinal: i32) {
-        device(ordinal)?;
+        let device = world.ordinal(ordinal)?;
         if !world.profile.pools {
             return Err(Status::NOT_SUPPORTED);
         }
-        put(out, super::memory::POOL)
+        put(out, super::memory::pool_of(device))
     }
 }

@@ -1,6 +1,6 @@
 //! Events.
 use super::status::Status;
-use super::stream::known;
+use super::stream::own;
 use super::{driver, put};
 use crate::stream::Event;
 use crate::work::Work;
@@ -30,7 +30,7 @@ driver! {
         }
         let handle = world.handle();
         put(out, handle)?;
-        world.events.insert(handle, Event { timing: flags & 2 == 0, ..Event::default() });
+        world.events.insert(handle, Event { device: world.device, timing: flags & 2 == 0, ..Event::default() });
         Ok(())
     }
 
@@ -39,8 +39,10 @@ driver! {
     }
 
     Context fn cuEventRecord(world, handle: usize, stream: usize) {
-        let stream = known(world, stream)?;
-        event(world, handle)?;
+let stream = own(world, stream)?;
+        if event(world, handle)?.device != world.device {
+            return Err(Status::INVALID_HANDLE);
+        }
         if world.profile.faults.record.fails() {
             return Err(Status::LAUNCH_OUT_OF_RESOURCES);
         }

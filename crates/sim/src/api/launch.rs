@@ -2,7 +2,7 @@
 use std::ffi::c_void;
 
 use super::status::Status;
-use super::stream::known;
+use super::stream::own;
 use super::{driver, put};
 use crate::work::{KernelWork, Work};
 use crate::world::World;
@@ -48,8 +48,11 @@ driver! {
         world, handle: usize, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32,
         dynamic: u32, stream: usize, parameters: *mut *mut c_void, extra: *mut *mut c_void
     ) {
-        let stream = known(world, stream)?;
+        let stream = own(world, stream)?;
         let function = world.functions.get(&handle).ok_or(Status::INVALID_HANDLE)?;
+        if world.modules.get(&function.module).is_none_or(|module| module.device != world.device) {
+            return Err(Status::INVALID_HANDLE);
+        }
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
         if grid.contains(&0) || block.contains(&0) {
             return Err(Status::INVALID_VALUE);

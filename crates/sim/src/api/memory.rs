@@ -6,8 +6,10 @@ use crate::memory::Home;
 use crate::work::Work;
 use crate::world::World;
 
-/// The handle of the device's memory pool.
-pub const POOL: usize = 0x0b00_0100;
+/// The handle of a device's memory pool.
+pub fn pool_of(device: usize) -> usize {
+    0x0b00_0100 + 16 * device
+}
 
 fn allocate(world: &mut World, bytes: usize) -> Result<u64, Status> {
     if bytes == 0 {
@@ -21,7 +23,7 @@ fn allocate(world: &mut World, bytes: usize) -> Result<u64, Status> {
 }
 
 fn take(world: &mut World, bytes: usize, home: Home) -> Result<u64, Status> {
-    let address = world.memory.allocate(bytes, home).ok_or(Status::OUT_OF_MEMORY)?;
+    let address = world.memory.allocate(bytes, home, world.device).ok_or(Status::OUT_OF_MEMORY)?;
     if world.profile.leaks {
         world.sites.note(address);
     }
@@ -32,7 +34,8 @@ fn pool(world: &World, pool: usize) -> Result<(), Status> {
     if !world.profile.pools {
         return Err(Status::NOT_SUPPORTED);
     }
-    if pool == POOL { Ok(()) } else { Err(Status::INVALID_VALUE) }
+    // Those of other devices need rights of access that nobody gives here.
+    if pool == pool_of(world.device) { Ok(()) } else { Err(Status::INVALID_VALUE) }
 }
 
 /// Stream-ordered allocation: the memory is there when the stream gets to it.
@@ -62,7 +65,7 @@ driver! {
     }
 
     Context fn cuMemGetInfo_v2(world, free: *mut usize, total: *mut usize) {
-        put(free, world.memory.capacity() - world.memory.used())?;
+        put(free, world.memory.capacity() - world.memory.used(world.device))?;
         put(total, world.memory.capacity())
     }
 
@@ -78,7 +81,7 @@ driver! {
         if out.is_null() {
             return Err(Status::INVALID_VALUE);
         }
-        pool(world, POOL)?;
+        pool(world, pool_of(world.device))?;
         put(out, allocate_in(world, bytes, stream)?)
     }
 
@@ -91,7 +94,7 @@ driver! {
     }
 
     Context fn cuMemFreeAsync(world, address: u64, stream: usize) {
-        pool(world, POOL)?;
+        pool(world, pool_of(world.device))?;
         let stream = known(world, stream)?;
         if world.memory.starting(address).is_none_or(|allocation| allocation.home != Home::Device) {
             return Err(Status::INVALID_VALUE);
@@ -102,7 +105,7 @@ driver! {
 
     Context fn cuMemPoolGetAttribute(world, from: usize, attribute: i32, out: *mut u64) {
         pool(world, from)?;
-        let used = world.memory.used() as u64;
+        let used = world.memory.used(world.device) as u64;
         match attribute {
             // Reuse policies, which are 32 bits wide.
             1..=3 => put(out.cast::<i32>(), 1),

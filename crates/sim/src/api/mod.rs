@@ -40,7 +40,7 @@ fn call(name: &'static str, need: Need, body: impl FnOnce(&mut World) -> Result<
             if CURRENT.with_borrow(|stack| stack.last().is_none_or(|context| *context == 0)) {
                 return Status::INVALID_CONTEXT;
             }
-            if world.retained == 0 {
+            if world.retained[world.device] == 0 {
                 return Status::CONTEXT_IS_DESTROYED;
             }
             if let Err(status) = world.healthy() {

@@ -17,7 +17,7 @@ fn text(pointer: *const c_char) -> Result<String, Status> {
 }
 
 fn load(world: &mut World, out: *mut usize, text: &str) -> Result<(), Status> {
-    let module = module::load(text, &world.profile)?;
+    let module = module::load(text, &world.profile, world.device)?;
     let handle = world.handle();
     // SAFETY: the caller of the driver's function promises that null or writable memory is there.
     unsafe { put(out, handle) }?;

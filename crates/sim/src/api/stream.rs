@@ -3,23 +3,31 @@ use std::ffi::c_void;
 
 use super::status::Status;
 use super::{driver, put};
-use crate::stream::{LEGACY, StreamId};
+use crate::stream::{FIRST_HANDLE, StreamId, legacy, per_thread};
 use crate::work::Work;
-use crate::world::{CONTEXT, World};
+use crate::world::{self, World};
 
-/// The stream that a handle means: null and 1 are the legacy default stream, 2 is the thread's own, for which the
-/// simulator has one ordinary stream.
+/// The stream that a handle means: null and 1 are the legacy default stream of the thread's device, 2 is the thread's
+/// own, for which the simulator has one ordinary stream a device.
 pub fn known(world: &mut World, handle: usize) -> Result<StreamId, Status> {
     match handle {
-        0 | 1 => Ok(LEGACY),
+        0 | 1 => Ok(legacy(world.device)),
         2 => {
-            if world.streams.get(2).is_none() {
-                world.streams.add(2, true, 0);
+            let own = per_thread(world.device);
+            if world.streams.get(own).is_none() {
+                world.streams.add(own, world.device, true, 0);
             }
-            Ok(2)
+            Ok(own)
         }
+        other if other < FIRST_HANDLE => Err(Status::INVALID_HANDLE),
         other => world.streams.get(other).map(|_| other).ok_or(Status::INVALID_HANDLE),
     }
+}
+
+/// [`known`], for work that only a stream of the thread's device takes: launches and records of events.
+pub fn own(world: &mut World, handle: usize) -> Result<StreamId, Status> {
+    let stream = known(world, handle)?;
+    if world.streams.device(stream) == world.device { Ok(stream) } else { Err(Status::INVALID_HANDLE) }
 }
 
 fn create(world: &mut World, out: *mut usize, flags: u32, priority: i32) -> Result<(), Status> {
@@ -29,7 +37,7 @@ fn create(world: &mut World, out: *mut usize, flags: u32, priority: i32) -> Resu
     let handle = world.handle();
     // SAFETY: the caller of the driver's function promises that null or writable memory is there.
     unsafe { put(out, handle) }?;
-    world.streams.add(handle, flags == 0, priority.clamp(-5, 0));
+    world.streams.add(handle, world.device, flags == 0, priority.clamp(-5, 0));
     Ok(())
 }
 
@@ -43,7 +51,7 @@ driver! {
     }
 
     Context fn cuStreamDestroy_v2(world, stream: usize) {
-        if stream <= 2 || world.streams.get(stream).is_none() {
+        if stream < FIRST_HANDLE || world.streams.get(stream).is_none() {
             return Err(Status::INVALID_HANDLE);
         }
         // What is queued still runs; the host learns nothing of it.
@@ -81,8 +89,8 @@ driver! {
     }
 
     Context fn cuStreamGetCtx(world, stream: usize, out: *mut usize) {
-        known(world, stream)?;
-        put(out, CONTEXT)
+        let stream = known(world, stream)?;
+        put(out, world::context(world.streams.device(stream)))
     }
 
     Context fn cuStreamIsCapturing(world, stream: usize, out: *mut i32) {

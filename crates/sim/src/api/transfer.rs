@@ -3,9 +3,11 @@ use super::driver;
 use super::status::Status;
 use super::stream::known;
 use crate::memory::Home;
-use crate::stream::LEGACY;
 use crate::work::{Place, Work};
 use crate::world::World;
+
+/// The handle of the default stream.
+const LEGACY: usize = 0;
 
 /// All of a range has to be one live allocation.
 fn device(world: &World, address: u64, bytes: usize) -> Result<Place, Status> {

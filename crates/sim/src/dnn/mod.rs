@@ -1,4 +1,5 @@
 //! cuDNN: its descriptors, its rules, and its convolutions, computed in `f64` on the host as work of a stream.
+pub mod calls;
 pub mod compute;
 pub mod descriptor;
 pub mod heuristic;

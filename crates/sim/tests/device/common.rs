@@ -51,6 +51,10 @@ const ENTRIES: &[(&str, &str)] = &[
     ("f_global_race", "p"),
     ("t_no_global_race", "p p"),
     ("f_undefined", "p p i"),
+    ("f_local_overrun", "p p"),
+    ("f_signed_overflow", "p p"),
+    ("f_no_syncwarp", "p p"),
+    ("t_syncwarp", "p p"),
     ("t_double", "p p l"),
     ("t_accumulate", "p p l"),
     ("t_count", "p"),
@@ -71,12 +75,16 @@ pub fn ptx(version: &str, target: u32) -> CString {
                 bytes => format!(".param .align 8 .b8 {name}_param_{i}[{bytes}]"),
             })
             .collect();
-        let shared =
-            if name.starts_with('f') || name.contains("sum") || name.contains("count") || name.contains("histogram") {
-                ".shared .align 4 .b8 space[256];\n"
-            } else {
-                ""
-            };
+        let shared = if name.starts_with('f')
+            || name.contains("sum")
+            || name.contains("warp")
+            || name.contains("count")
+            || name.contains("histogram")
+        {
+            ".shared .align 4 .b8 space[256];\n"
+        } else {
+            ""
+        };
         text += &format!(".visible .entry {name}(\n{}\n)\n{{\n{shared}ret;\n}}\n", parameters.join(",\n"));
     }
     // Parameters of one kernel that are not those of its source.

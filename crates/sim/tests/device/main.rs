@@ -2,9 +2,12 @@
 mod blas;
 mod blas_faults;
 mod common;
+mod convolution;
+mod devices;
 mod dnn;
 mod driver;
 mod faults;
 mod kernels;
 mod products;
+mod sanitizers;
 mod streams;

@@ -143,3 +143,30 @@ extern "C" __global__ void f_undefined(const int* x, int* out, int which) {
     if (which == 2) out[0] = x[0] / x[1];
     if (which == 3) out[0] = int(1e20f * float(x[0]));
 }
+
+// Reads past an array of its own, through a pointer that says nothing of the length.
+extern "C" __global__ void f_local_overrun(const int* x, int* out) {
+    int table[4];
+    for (int i = 0; i < 4; ++i) table[i] = i;
+    const int* at = table;
+    out[0] = at[x[0]];
+}
+
+// A sum that wraps on the device, and is undefined in C++.
+extern "C" __global__ void f_signed_overflow(const int* x, int* out) {
+    out[0] = x[0] + x[1];
+}
+
+// Lanes of a warp exchange values through memory, with nothing that makes them wait for each other.
+extern "C" __global__ void f_no_syncwarp(const float* x, float* out) {
+    __shared__ float tile[64];
+    tile[threadIdx.x] = x[threadIdx.x];
+    out[threadIdx.x] = tile[threadIdx.x ^ 1];
+}
+
+extern "C" __global__ void t_syncwarp(const float* x, float* out) {
+    __shared__ float tile[64];
+    tile[threadIdx.x] = x[threadIdx.x];
+    __syncwarp();
+    out[threadIdx.x] = tile[threadIdx.x ^ 1];
+}

@@ -1,0 +1,143 @@
+// What GCC's and Clang's sanitizers have to be told, where this code is built a second time to run with their libraries
+// (`src/sanitizer.rs` builds it): which stack is in use, which bytes are nobody's, and what a barrier orders. In the
+// simulator's own library, whose hooks see every access themselves (`memory.cpp`), all this is nothing.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#if defined(KILN_SIM_ADDRESS)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#elif defined(KILN_SIM_THREAD)
+#include <sanitizer/tsan_interface.h>
+// Not all compilers come with the header that has these two.
+extern "C" uint32_t __tsan_atomic32_fetch_add(volatile uint32_t *at, uint32_t value, int order);
+extern "C" uint64_t __tsan_atomic64_fetch_add(volatile uint64_t *at, uint64_t value, int order);
+// Accesses between the first and the second are none of the program's.
+extern "C" void AnnotateIgnoreReadsBegin(const char *file, int line);
+extern "C" void AnnotateIgnoreReadsEnd(const char *file, int line);
+extern "C" void AnnotateIgnoreWritesBegin(const char *file, int line);
+extern "C" void AnnotateIgnoreWritesEnd(const char *file, int line);
+#endif
+
+namespace sim::sanitizer {
+
+#if defined(KILN_SIM_ADDRESS) || defined(KILN_SIM_THREAD)
+constexpr bool PRESENT = true;
+#else
+constexpr bool PRESENT = false;
+#endif
+
+// A thread of a block is a thread to ThreadSanitizer, too, so that its stack cannot be another's.
+#if defined(KILN_SIM_THREAD)
+constexpr bool OWN_STACKS = true;
+#else
+constexpr bool OWN_STACKS = false;
+#endif
+
+#if defined(KILN_SIM_ADDRESS)
+
+inline void forbid(const void *at, size_t bytes) { __asan_poison_memory_region(at, bytes); }
+inline void allow(const void *at, size_t bytes) { __asan_unpoison_memory_region(at, bytes); }
+
+// The stack of the host's thread that runs the launch.
+inline const void *host_stack;
+inline size_t host_stack_bytes;
+
+inline void before_fibre(uint32_t, const void *stack, size_t bytes) { __sanitizer_start_switch_fiber(nullptr, stack, bytes); }
+inline void after_fibre() { __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr); }
+inline void in_fibre() { __sanitizer_finish_switch_fiber(nullptr, &host_stack, &host_stack_bytes); }
+inline void leave_fibre() { __sanitizer_start_switch_fiber(nullptr, host_stack, host_stack_bytes); }
+
+#else
+
+inline void forbid(const void *, size_t) {}
+inline void allow(const void *, size_t) {}
+inline void in_fibre() {}
+inline void after_fibre() {}
+
+#if !defined(KILN_SIM_THREAD)
+inline void before_fibre(uint32_t, const void *, size_t) {}
+inline void leave_fibre() {}
+#endif
+
+#endif
+
+#if defined(KILN_SIM_THREAD)
+
+constexpr uint32_t THREADS = 1024;
+constexpr unsigned NO_ORDER = 1;
+inline void *fibres[THREADS];
+inline void *host;
+// What orders: one place for the block, and one for each group of lanes, by the first of them.
+inline uint64_t places[THREADS + 1];
+constexpr uint32_t BLOCK = THREADS;
+
+inline void begin_launch(uint32_t threads) {
+    host = __tsan_get_current_fiber();
+    for (uint32_t i = 0; i < threads; ++i) {
+        if (!fibres[i]) fibres[i] = __tsan_create_fiber(0);
+        // Launches come one after the other, and the one before may have had fewer threads.
+        __tsan_switch_to_fiber(fibres[i], NO_ORDER);
+        __tsan_acquire(&places[BLOCK]);
+    }
+    __tsan_switch_to_fiber(host, NO_ORDER);
+}
+inline void before_fibre(uint32_t index, const void *, size_t) { __tsan_switch_to_fiber(fibres[index], NO_ORDER); }
+inline void leave_fibre() { __tsan_switch_to_fiber(host, NO_ORDER); }
+
+// What each thread that `has` names did so far comes before what any of them does from now on.
+template <class F>
+inline void order(uint32_t place, uint32_t begin, uint32_t end, F has) {
+    for (uint32_t i = begin; i < end; ++i) {
+        if (!has(i)) continue;
+        __tsan_switch_to_fiber(fibres[i], NO_ORDER);
+        __tsan_release(&places[place]);
+    }
+    for (uint32_t i = begin; i < end; ++i) {
+        if (!has(i)) continue;
+        __tsan_switch_to_fiber(fibres[i], NO_ORDER);
+        __tsan_acquire(&places[place]);
+    }
+    __tsan_switch_to_fiber(host, NO_ORDER);
+}
+// An atomic operation, as far as it can be in a race with others that are none.
+inline void atomic(uint64_t address, size_t bytes) {
+    constexpr int RELAXED = 0;
+    if (bytes == 4) __tsan_atomic32_fetch_add(reinterpret_cast<volatile uint32_t *>(address), 0, RELAXED);
+    if (bytes == 8) __tsan_atomic64_fetch_add(reinterpret_cast<volatile uint64_t *>(address), 0, RELAXED);
+}
+
+// While one of these lives, what the simulator does to memory is not the thread's doing.
+struct Own {
+    Own() { AnnotateIgnoreReadsBegin("", 0), AnnotateIgnoreWritesBegin("", 0); }
+    ~Own() { AnnotateIgnoreWritesEnd("", 0), AnnotateIgnoreReadsEnd("", 0); }
+};
+
+#else
+
+constexpr uint32_t BLOCK = 0;
+inline void begin_launch(uint32_t) {}
+template <class F>
+inline void order(uint32_t, uint32_t, uint32_t, F) {}
+inline void atomic(uint64_t, size_t) {}
+struct Own {
+    Own() {}
+};
+
+#endif
+
+// Marks that a launch leaves, which does not come to its end.
+inline void abandon(const void *stacks, size_t bytes) {
+#if defined(KILN_SIM_ADDRESS)
+    allow(stacks, bytes);
+#elif defined(KILN_SIM_THREAD)
+    (void)stacks, (void)bytes;
+    for (void *&fibre : fibres)
+        if (fibre) __tsan_destroy_fiber(fibre), fibre = nullptr;
+#else
+    (void)stacks, (void)bytes;
+#endif
+}
+
+}  // namespace sim::sanitizer
