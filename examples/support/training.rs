@@ -42,9 +42,10 @@ pub fn train(
         let Some(data) = batches.next() else { break };
         waited += asked.elapsed();
         let (x, y) = data?;
-        let loss = loss_fn.forward(&model.forward(&prepare(x)?)?, &y)?;
+        // In half precision the network, not the loss.
+        let loss = loss_fn.forward(&model.forward(&prepare(x)?)?.to_dtype(DType::F32)?, &y)?;
         optimizer.zero_grad();
-        loss.backward()?;
+        optimizer.backward(&loss)?;
         optimizer.step()?;
         if batch % 100 == 0 {
             let loss = loss.item::<f32>()?;
@@ -70,7 +71,7 @@ pub fn test(
     let (mut losses, mut correct, mut images) = (Vec::new(), Vec::new(), 0);
     for data in loader.iter().take(most) {
         let (x, y) = data?;
-        let logits = model.forward(&prepare(x)?)?;
+        let logits = model.forward(&prepare(x)?)?.to_dtype(DType::F32)?;
         losses.push(loss_fn.forward(&logits, &y)?);
         correct.push(logits.argmax(1)?.eq(&y)?.sum(())?);
         images += y.numel();

@@ -97,5 +97,10 @@ for mode, pad in {"constant": [1, 2, -1, 3], "reflect": [2, 1, 0, 3], "replicate
     s.run(f"pad_{mode}", "pad", [randn(2, 2, 4, 4)], pad=pad, mode=mode, **({"value": 1.5} if mode == "constant" else {}))
 s.run("embedding_plain", "embedding", [randint(0, 5, 2, 3), randn(5, 4)])
 s.run("embedding_padding", "embedding", [randint(0, 3, 8), randn(3, 2)], padding_idx=1)
+for name, (x, w, args) in {
+    "output_padding_below_dilation": ((1, 2, 3, 4), (2, 3, 3, 2), {"dilation": [2, 3], "output_padding": [1, 2]}),
+    "output_padding_above_stride": ((2, 2, 3, 2), (2, 1, 2, 3), {"stride": [2, 1], "padding": [1, 2], "dilation": [4, 2], "output_padding": [3, 1]}),
+}.items():
+    s.run(f"conv_transpose2d_{name}", "conv_transpose2d", [randn(*x), randn(*w), randn(w[1])], **args)
 
 s.write()

@@ -8,8 +8,10 @@
 //!
 //! The file is looked for in `$KILN_HUB`, in the user's cache directory (`~/.cache/kiln/hub` on Linux), and where PyTorch
 //! keeps it (`$TORCH_HOME/hub/checkpoints`, `~/.cache/torch/hub/checkpoints`). If it is nowhere, it is downloaded from the
-//! official address, with the feature `download`; else the error says what to put where. As PyTorch does with
-//! `check_hash=True`, a download's SHA-256 is compared with the eight digits of it that are part of the official name.
+//! official address, with the feature `download`; else the error says what to put where. A download's SHA-256 is compared with
+//! the whole sum where that is publicly known (VGG16 and VGG19, with and without batch normalisation). Of the others
+//! torchvision publishes the first eight digits alone, as part of the file's name, and these are compared, as PyTorch does with
+//! `check_hash=True`: that finds damage, but not a file that somebody made to have the same eight digits.
 
 use std::{
     env,
@@ -31,6 +33,24 @@ pub enum Weights {
 
 /// Where torchvision's weights are.
 const OFFICIAL: &str = "https://download.pytorch.org/models";
+/// torchvision's VGGs: name, and the SHA-256 of the file, or as much of it as is publicly known. The first eight digits are part
+/// of the file's name.
+const VGGS: [(VggDepth, bool, &str, &str); 8] = [
+    (VggDepth::Vgg11, false, "vgg11", "8a719046"),
+    (VggDepth::Vgg11, true, "vgg11_bn", "6002323d"),
+    (VggDepth::Vgg13, false, "vgg13", "19584684"),
+    (VggDepth::Vgg13, true, "vgg13_bn", "abd245e5"),
+    (VggDepth::Vgg16, false, "vgg16", "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"),
+    (VggDepth::Vgg16, true, "vgg16_bn", "6c64b3138f2f4fcb3bcc4cafde11619c4f440eb1631787e93a682fd88305888a"),
+    (VggDepth::Vgg19, false, "vgg19", "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"),
+    (VggDepth::Vgg19, true, "vgg19_bn", "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6"),
+];
+
+/// The official name of such a file.
+fn file_name(stem: &str, sha256: &str) -> String {
+    format!("{stem}-{}.pth", &sha256[..8])
+}
+
 /// More than any of them has: a bound on what a server can make us store.
 #[cfg(feature = "download")]
 const MOST: u64 = 1 << 30;
@@ -90,7 +110,10 @@ impl Hub {
         }
         match self.folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()) {
             Some(found) => Ok(found),
-            None => self.fetch(name, digits),
+            None => {
+                let known = VGGS.iter().find(|(.., stem, sha256)| file_name(stem, sha256) == name);
+                self.fetch(name, known.map_or(digits, |(.., sha256)| sha256))
+            }
         }
     }
 
@@ -140,18 +163,11 @@ impl Hub {
     /// As [`state_dict`](Hub::state_dict).
     pub fn vgg(&self, depth: VggDepth, batch_norm: bool, weights: Weights) -> Result<Vgg> {
         let Weights::ImageNet1k = weights;
-        let name = match (depth, batch_norm) {
-            (VggDepth::Vgg11, false) => "vgg11-8a719046.pth",
-            (VggDepth::Vgg11, true) => "vgg11_bn-6002323d.pth",
-            (VggDepth::Vgg13, false) => "vgg13-19584684.pth",
-            (VggDepth::Vgg13, true) => "vgg13_bn-abd245e5.pth",
-            (VggDepth::Vgg16, false) => "vgg16-397923af.pth",
-            (VggDepth::Vgg16, true) => "vgg16_bn-6c64b313.pth",
-            (VggDepth::Vgg19, false) => "vgg19-dcbb9e9d.pth",
-            (VggDepth::Vgg19, true) => "vgg19_bn-c79401a0.pth",
-        };
+        let published = VGGS.iter().find(|(d, norm, ..)| (*d, *norm) == (depth, batch_norm));
+        let (.., stem, sha256) =
+            published.ok_or_else(|| Error::argument("hub", format!("no weights are published for {depth:?}")))?;
         // The file first: making a model that cannot be filled takes seconds.
-        let state = self.state_dict(name, Device::Cpu)?;
+        let state = self.state_dict(&file_name(stem, sha256), Device::Cpu)?;
         let model = Vgg::new(depth, VggOptions::default().batch_norm(batch_norm))?;
         model.load_state_dict(&state, true)?;
         model.eval();

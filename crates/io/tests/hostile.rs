@@ -333,6 +333,28 @@ fn archives_that_lie_are_refused() {
     let directory = lying.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
     lying[directory + 20..directory + 28].copy_from_slice(&[0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff, 0x7f]);
     error(&lying);
+    // Bombs: what is packed is never unpacked, and no byte is in two records.
+    let mut packed = whole.clone();
+    let local = packed.windows(4).position(|w| w == b"PK\x03\x04").unwrap();
+    for (start, method, size) in [(local, 8, 22), (directory, 10, 24)] {
+        packed[start + method] = 8;
+        packed[start + size..start + size + 4].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
+    }
+    assert!(error(&packed).contains("compressed"));
+    let twice = |count: u16| {
+        let entry = whole[directory..].windows(4).skip(1).position(|w| w == b"PK\x01\x02").unwrap() + 1;
+        let mut out = whole[..directory].to_vec();
+        out.extend(whole[directory..][..entry].repeat(usize::from(count)));
+        let end = out.len() as u32 - directory as u32;
+        out.extend(b"PK\x05\x06\0\0\0\0");
+        [count, count].iter().for_each(|n| out.extend(n.to_le_bytes()));
+        out.extend(end.to_le_bytes());
+        out.extend((directory as u32).to_le_bytes());
+        out.extend([0, 0]);
+        out
+    };
+    assert!(error(&twice(1)).contains("not there"), "one record alone is an archive");
+    error(&twice(1000));
     // PyTorch writes checksums; a flipped bit among the values shows.
     let mut flipped = fs::read(golden("parameters.pth")).unwrap();
     let name = b"parameters/data/0FB";

@@ -86,6 +86,13 @@ mod download {
         // The second time nobody is asked.
         let nobody: [&str; 0] = [];
         assert!(Hub::new().folder(&cache).mirrors(nobody).file(&name).is_ok());
+        // Where the whole sum is known, it is the whole sum that is compared.
+        let other = serve("vgg16-397923af.pth".into(), bytes);
+        let message = Hub::new().folder(&cache).mirrors([other]).file("vgg16-397923af.pth").unwrap_err().to_string();
+        assert!(
+            message.contains("expected 397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"),
+            "{message}"
+        );
         let message = hub.file("net-01234567.pth").unwrap_err().to_string();
         assert!(message.contains("404") && message.contains("yourself"), "{message}");
     }

@@ -1,23 +1,17 @@
-//! VGG against torchvision: printing, names, and one training step.
+//! VGG against torchvision: printing, names, logits, and one training step.
 
+#[path = "../../../tests/golden/fractions.rs"]
+mod fractions;
+
+use fractions::fractions;
 use kiln_models::{Vgg, VggOptions, vgg11_bn, vgg16, vgg16_bn};
 use kiln_nn::{CrossEntropyLoss, Linear, Module, ModuleTree, Sequential, summary};
-use kiln_tensor::{Device, Result, Tensor, no_grad};
+use kiln_tensor::{Device, Result, Tensor, no_grad, no_grad_guard};
 use serde_json::Value;
 
 fn golden() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/vgg.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-/// Numbers in `[-0.5, 0.5)`, as `make_vgg.py` makes them.
-fn fractions(n: usize, seed: u32) -> Vec<f32> {
-    let hash = |i: usize| {
-        let x = (i as u32).wrapping_add(seed.wrapping_mul(7919)).wrapping_mul(2_654_435_761);
-        let x = (x ^ (x >> 15)).wrapping_mul(2_246_822_519);
-        (f64::from(x ^ (x >> 13)) / 2f64.powi(32) - 0.5) as f32
-    };
-    (0..n).map(hash).collect()
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -28,16 +22,38 @@ fn norm(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|v| v * v).sum::<f64>().sqrt()
 }
 
-/// One step of VGG16 of an eighth of the width, whose parameters are filled by number.
-fn step(model: &Vgg, golden: &Value, channels_last: bool) -> Result<()> {
-    let parameters = model.named_parameters();
-    for (i, (_, parameter)) in parameters.iter().enumerate() {
+/// Fills all parameters by number.
+fn fill(model: &Vgg) -> Result<()> {
+    for (i, (_, parameter)) in model.named_parameters().iter().enumerate() {
         let fan_in = if parameter.rank() > 1 { parameter.numel() / parameter.dims()[0] } else { 25 };
         let values = Tensor::from_vec(fractions(parameter.numel(), i as u32), parameter.dims(), Device::Cpu)?;
         // The factor is rounded to f32, as PyTorch does with a number that meets a tensor.
         no_grad(|| parameter.copy_(&values.mul((24.0 / fan_in as f64).sqrt())?))?;
     }
-    let mut x = Tensor::from_vec(fractions(4 * 3 * 64 * 64, 1000), [4, 3, 64, 64], Device::Cpu)?.mul(2.0)?;
+    Ok(())
+}
+
+fn images(batch: usize, size: usize) -> Result<Tensor> {
+    Tensor::from_vec(fractions(batch * 3 * size * size, 1000), [batch, 3, size, size], Device::Cpu)?.mul(2.0)
+}
+
+/// Asserts that logits are PyTorch's, up to 1e-4 of the largest.
+#[track_caller]
+fn assert_logits(logits: &Tensor, want: &Value) -> Result<()> {
+    let (got, want) = (logits.flatten_all()?.to_vec::<f32>()?, numbers(want));
+    assert_eq!(got.len(), want.len());
+    let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+    for (got, want) in got.iter().zip(&want) {
+        assert!((f64::from(*got) - want).abs() <= 1e-4 * largest, "logits: {got} instead of {want}");
+    }
+    Ok(())
+}
+
+/// One step of VGG16 of an eighth of the width, whose parameters are filled by number.
+fn step(model: &Vgg, golden: &Value, channels_last: bool) -> Result<()> {
+    fill(model)?;
+    let parameters = model.named_parameters();
+    let mut x = images(4, 64)?;
     if channels_last {
         x = x.channels_last()?;
         assert!(model.features.forward(&x)?.is_channels_last());
@@ -46,12 +62,7 @@ fn step(model: &Vgg, golden: &Value, channels_last: bool) -> Result<()> {
     let logits = model.forward(&x)?;
     let loss = CrossEntropyLoss::new().forward(&logits, &y)?;
     loss.backward()?;
-    let want = numbers(&golden["logits"]);
-    let got = logits.flatten_all()?.to_vec::<f32>()?;
-    let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
-    for (got, want) in got.iter().zip(&want) {
-        assert!((f64::from(*got) - want).abs() <= 1e-4 * largest, "logits: {got} instead of {want}");
-    }
+    assert_logits(&logits, &golden["logits"])?;
     assert!((f64::from(loss.item::<f32>()?) - golden["loss"].as_f64().unwrap()).abs() < 1e-3);
     for (i, (name, parameter)) in parameters.iter().enumerate() {
         let grad = parameter.grad().unwrap().flatten_all()?.to_vec::<f32>()?;
@@ -84,8 +95,9 @@ fn one_step_is_pytorchs() -> Result<()> {
     step(&vgg16_bn(narrow())?, &golden["batch_norm"], false)
 }
 
+/// The network of full size on an image of ImageNet's size, too, because the model is here anyway.
 #[test]
-fn vgg16_prints_and_is_named_as_in_torchvision() -> Result<()> {
+fn vgg16_prints_is_named_and_computes_as_in_torchvision() -> Result<()> {
     let golden = golden();
     let model = vgg16(VggOptions::default())?;
     assert_eq!(model.to_string(), golden["printed"]["vgg16"].as_str().unwrap());
@@ -101,6 +113,12 @@ fn vgg16_prints_and_is_named_as_in_torchvision() -> Result<()> {
     let mut own = names(&model);
     own.sort_by_key(|name| name.as_str().unwrap().to_owned());
     assert_eq!(own, sorted(&golden["names"]));
+    model.eval();
+    fill(&model)?;
+    {
+        let _guard = no_grad_guard();
+        assert_logits(&model.forward(&images(1, 224)?)?, &golden["full_size"])?;
+    }
     drop(model);
     let model = vgg11_bn(VggOptions::default().width(0.125))?;
     let mut own = names(&model);

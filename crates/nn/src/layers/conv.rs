@@ -163,7 +163,8 @@ impl Conv2dOptions {
         Conv2dOptions { padding: padding.into(), ..self }
     }
 
-    /// Rows and columns that the result of a [`ConvTranspose2d`] has more, at the bottom and the right; below the stride.
+    /// Rows and columns that the result of a [`ConvTranspose2d`] has more, at the bottom and the right; below the
+    /// stride or the dilation.
     pub fn output_padding(self, output_padding: impl Into<Pair>) -> Self {
         Conv2dOptions { output_padding: output_padding.into(), ..self }
     }

@@ -61,7 +61,8 @@ fn gradients<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>) -> Vec<
     grads
 }
 
-fn total_norm(grads: &[Tensor], p: f64) -> Result<Option<Tensor>> {
+/// The norm of all gradients as one vector; `None` if there are none. In `f32`, or `f64` if one of them is.
+pub(super) fn total_norm(grads: &[Tensor], p: f64) -> Result<Option<Tensor>> {
     let mut total: Option<Tensor> = None;
     for grad in grads.iter().filter(|grad| p != f64::INFINITY || grad.numel() > 0) {
         let wide = if grad.dtype() == DType::F64 { grad.clone() } else { grad.to_dtype(DType::F32)? };

@@ -25,15 +25,17 @@
 mod clip;
 mod engine;
 pub mod lr_scheduler;
+mod mixed;
 mod options;
 mod state;
 
-use kiln_tensor::{Error, Result};
+use kiln_tensor::{Error, Result, Tensor};
 
 use crate::StateDict;
 
 pub use clip::{clip_grad_norm_, clip_grad_value_};
 pub use engine::{Optim, Param, ParamGroup};
+pub use mixed::MixedPrecision;
 pub use options::{AdagradOptions, AdamOptions, AdamWOptions, OptimOptions, RMSpropOptions, SGDOptions, Value};
 
 /// Stochastic gradient descent, with momentum if asked for
@@ -62,6 +64,15 @@ pub trait Optimizer {
     /// **No** parameter has a gradient: nothing would be learnt. Or a hyper-parameter that was changed is
     /// invalid.
     fn step(&mut self) -> Result<()>;
+
+    /// The loss's backward pass, scaled as this optimizer wants it: for loops that take any, because
+    /// [`MixedPrecision`] needs it. For the others it is `loss.backward()`.
+    ///
+    /// # Errors
+    /// As [`Tensor::backward`].
+    fn backward(&self, loss: &Tensor) -> Result<()> {
+        loss.backward()
+    }
 
     /// Forgets the gradients of all parameters.
     fn zero_grad(&self);

@@ -6,6 +6,7 @@ use smallvec::smallvec;
 use super::{
     check,
     images::{self, image_layout},
+    pad::PadMode,
 };
 use crate::{
     Tensor,
@@ -99,7 +100,8 @@ impl Tensor {
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv_transpose2d.html>).
     ///
     /// # Errors
-    /// The shapes do not fit together, the result would be empty, `output_padding` is not below the stride, or dtypes or devices differ.
+    /// The shapes do not fit together, the result would be empty, `output_padding` is below neither the stride nor the
+    /// dilation, or dtypes or devices differ.
     pub fn conv_transpose2d(
         &self,
         weight: &Tensor,
@@ -121,17 +123,29 @@ impl Tensor {
         }
         let o = Shape::new(&[o_group, rule.groups])?.numel();
         check_bias(OP, bias, o)?;
-        if (0..2).any(|axis| output_padding[axis] >= rule.stride[axis]) {
-            let message = format!("the output padding {output_padding:?} must be below the stride {:?}", rule.stride);
+        if (0..2).any(|axis| output_padding[axis] >= rule.stride[axis].max(rule.dilation[axis])) {
+            let message =
+                format!("the output padding {output_padding:?} must be below the stride or the dilation of {rule:?}");
             return Err(Error::argument(OP, message));
         }
-        let size = rule.transposed_output([h, w], [kh, kw], output_padding);
-        // The sizes that the convolution maps to this image's.
-        let Some([oh, ow]) = size.filter(|&size| rule.output(size, [kh, kw]) == Some([h, w])) else {
+        let not_there = || {
             let expected = format!("a kernel [{kh}, {kw}] that gives an image, for {rule:?}");
-            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
+            Error::shapes(OP, self.shape(), weight.shape(), expected)
         };
-        let layout = image_layout(self, Shape::new(&[n, o, oh, ow])?);
+        let size = rule.transposed_output([h, w], [kh, kw], output_padding).ok_or_else(not_there)?;
+        let shape = Shape::new(&[n, o, size[0], size[1]])?;
+        let more = [0, 1].map(|axis| output_padding[axis] / rule.stride[axis]);
+        if more != [0; 2] {
+            // The result is that of an image with so many more rows and columns of zeros.
+            let rest = [0, 1].map(|axis| output_padding[axis] % rule.stride[axis]);
+            let larger = self.pad(&[0, more[1] as i64, 0, more[0] as i64], PadMode::Constant(0.0))?;
+            return larger.conv_transpose2d(weight, bias, &rule, rest);
+        }
+        // The convolution maps this size to the image's.
+        if rule.output(size, [kh, kw]) != Some([h, w]) {
+            return Err(not_there());
+        }
+        let layout = image_layout(self, shape);
         let out = crate::no_grad(|| {
             let out = self.conv2d_to_input(weight, &rule, layout)?;
             if let Some(bias) = bias {

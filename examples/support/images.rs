@@ -1,0 +1,137 @@
+//! Images to train on: folders of photographs, CIFAR-10, or Fashion-MNIST.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use kiln::{
+    data::{
+        CIFAR10, DatasetExt, FashionMNIST, ImageFolder,
+        transforms::{
+            CenterCrop, Compose, Normalize, Pad, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Resize, ToImage,
+            ToTensor,
+        },
+    },
+    prelude::*,
+};
+
+/// Mean and standard deviation of ImageNet's channels, which torchvision's networks expect to be taken out.
+pub fn imagenet() -> kiln::Result<Normalize> {
+    Normalize::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+}
+
+/// What torchvision's networks were tested with: the middle of the image.
+pub fn middle(size: usize) -> (Resize, CenterCrop) {
+    (Resize::shorter(size * 256 / 224), CenterCrop::square(size))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// Folders `train` and `val` (or `test`), in each a folder for each class
+    ImageFolder,
+    /// The binary or the Python batches of CIFAR-10
+    Cifar10,
+    /// The four files of Fashion-MNIST; of a subset that comes with Kiln, if they are nowhere
+    FashionMnist,
+}
+
+/// What images are loaded, and how.
+#[derive(clap::Args)]
+pub struct Options {
+    /// What to train on
+    #[arg(long, value_enum, default_value_t = Source::FashionMnist)]
+    pub source: Source,
+    /// Its folder; without it, the usual places are searched for CIFAR-10 and Fashion-MNIST
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Height and width that images are brought to
+    #[arg(long, default_value_t = 32)]
+    pub image_size: usize,
+    #[arg(long, default_value_t = 32)]
+    pub batch_size: usize,
+    /// Threads that load images
+    #[arg(long, default_value_t = 2)]
+    pub workers: usize,
+}
+
+/// Loaders of the training and of the test images.
+pub struct Images {
+    pub training: DataLoader,
+    pub testing: DataLoader,
+    pub channels: usize,
+    pub classes: Vec<String>,
+}
+
+impl Options {
+    pub fn load(&self, seed: u64, device: Device) -> Result<Images> {
+        ensure!(self.image_size > 0, "images have at least one pixel");
+        match self.source {
+            Source::ImageFolder => self.folders(seed, device),
+            Source::Cifar10 => self.cifar10(seed, device),
+            Source::FashionMnist => self.fashion(seed, device),
+        }
+    }
+
+    fn folders(&self, seed: u64, device: Device) -> Result<Images> {
+        let root = self.data.as_deref().context("--data names the folder with `train` and `val`")?;
+        let test = ["val", "test"].map(|name| root.join(name)).into_iter().find(|path| path.is_dir());
+        let test = test.with_context(|| format!("there is no folder `val` or `test` in {}", root.display()))?;
+        let (training, testing) = (ImageFolder::new(root.join("train"))?, ImageFolder::new(&test)?);
+        let classes = training.classes().to_vec();
+        ensure!(classes == testing.classes(), "{} has other classes than the training images", test.display());
+        let (size, crop) = (self.image_size, RandomResizedCrop::square(self.image_size));
+        let (shorter, center) = middle(size);
+        let training = training.transform(Compose((crop, RandomHorizontalFlip::default(), ToTensor, imagenet()?)));
+        let testing = testing.transform(Compose((shorter, center, ToTensor, imagenet()?)));
+        self.images(training, testing, 3, classes, seed, device)
+    }
+
+    fn cifar10(&self, seed: u64, device: Device) -> Result<Images> {
+        let at = |root: Option<&Path>, data: kiln::data::CifarBuilder<_>| match root {
+            Some(root) => data.root(root).load(),
+            None => data.load(),
+        };
+        let (training, testing) =
+            (at(self.data.as_deref(), CIFAR10::train())?, at(self.data.as_deref(), CIFAR10::test())?);
+        let classes = training.classes().iter().map(|&name| name.to_owned()).collect();
+        let resize = || Resize::new(self.image_size, self.image_size);
+        let normal = || Normalize::new([0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]);
+        let crop = RandomCrop::new(32, 32).padding(Pad::new([4; 4]));
+        let training =
+            training.transform(Compose((crop, RandomHorizontalFlip::default(), resize(), ToTensor, normal()?)));
+        let testing = testing.transform(Compose((resize(), ToTensor, normal()?)));
+        self.images(training, testing, 3, classes, seed, device)
+    }
+
+    fn fashion(&self, seed: u64, device: Device) -> Result<Images> {
+        let at = |data: kiln::data::MnistBuilder<_>| match &self.data {
+            Some(root) => data.root(root).load(),
+            None => data.load(),
+        };
+        let (training, testing) = (at(FashionMNIST::train())?, at(FashionMNIST::test())?);
+        let classes = training.classes().iter().map(|&name| name.to_owned()).collect();
+        let resize = || Compose((ToImage, Resize::new(self.image_size, self.image_size), ToTensor));
+        self.images(training.transform(resize()), testing.transform(resize()), 1, classes, seed, device)
+    }
+
+    fn images<A, B>(
+        &self,
+        training: A,
+        testing: B,
+        channels: usize,
+        classes: Vec<String>,
+        seed: u64,
+        device: Device,
+    ) -> Result<Images>
+    where
+        A: Dataset<Item = (Tensor, i64)> + 'static,
+        B: Dataset<Item = (Tensor, i64)> + 'static,
+    {
+        println!("{} training and {} test images in {} classes", training.len(), testing.len(), classes.len());
+        let training = DataLoader::builder(training).shuffle(true).seed(seed);
+        let training = training.batch_size(self.batch_size).num_workers(self.workers).device(device).build()?;
+        let testing = DataLoader::builder(testing);
+        let testing = testing.batch_size(self.batch_size).num_workers(self.workers).device(device).build()?;
+        Ok(Images { training, testing, channels, classes })
+    }
+}

@@ -1,0 +1,28 @@
+//! A folder of images and a CSV file about them, as the tutorial has them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use kiln::{
+    data::{
+        FashionMNIST,
+        transforms::{ToImage, Transform},
+    },
+    prelude::*,
+};
+
+/// Writes images of Fashion-MNIST as PNG files to `folder`, and `labels.csv` with a line for each; its path.
+pub fn write(folder: &Path) -> Result<PathBuf> {
+    let data = FashionMNIST::test().load()?;
+    let annotations_file = folder.join("labels.csv");
+    let mut annotations = csv::Writer::from_path(&annotations_file)?;
+    annotations.write_record(["file_name", "label"])?;
+    for index in 0..200.min(data.len()) {
+        let (image, label) = data.get(index)?;
+        let name = format!("image_{index}.png");
+        ToImage.apply(image)?.save(folder.join(&name))?;
+        annotations.serialize((name, label))?;
+    }
+    annotations.flush()?;
+    Ok(annotations_file)
+}
