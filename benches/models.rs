@@ -10,7 +10,7 @@ mod turns;
 
 use std::{hint::black_box, time::Duration};
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group};
 use kiln::{
     models::{LeNet, Mlp, VggOptions, vgg16},
     nn::CrossEntropyLoss,
@@ -34,7 +34,8 @@ const LARGE: [(&str, &[usize]); 2] = [("vgg16-train", &[64]), ("vgg16-infer", &[
 fn steps(criterion: &mut Criterion) {
     for (name, batches) in WORKLOADS {
         let mut group = criterion.benchmark_group(name);
-        group.measurement_time(Duration::from_secs(5)).sample_size(10);
+        group.sample_size(10).sampling_mode(SamplingMode::Flat); // steps of seconds, too
+        group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(5));
         for device in devices::all() {
             let large = LARGE.iter().filter(|large| device.is_cuda() && large.0 == name).flat_map(|large| large.1);
             for &batch in batches.iter().chain(large) {

@@ -7,9 +7,13 @@
 
 mod devices;
 
-use std::{cell::Cell, hint::black_box, time::Instant};
+use std::{
+    cell::Cell,
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use kiln::{
     Conv2d, Pooling,
     autograd::{BackwardOptions, grad_with},
@@ -70,7 +74,8 @@ impl Bench {
     /// One case of a group, on every device. `make` prepares the operands, and gives the operation.
     fn case(&mut self, group: &str, case: &str, work: Work, make: impl Fn(Device) -> kiln::Result<Run>) {
         let mut benches = self.criterion.benchmark_group(group);
-        benches.sample_size(10);
+        benches.sample_size(10).sampling_mode(SamplingMode::Flat);
+        benches.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
         benches.throughput(match work.flops {
             0 => Throughput::Bytes(work.bytes as u64),
             flops => Throughput::Elements(flops as u64), // operations on floats
