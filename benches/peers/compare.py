@@ -3,11 +3,12 @@
 
 They take turns of a fraction of a second (Kiln, PyTorch, ..., Kiln, ...), each in a process that lives throughout a
 workload, so that whatever else the machine does hits all. Times are medians over the turns; `Kiln's speed` is the median of
-each turn's own ratio: above 1, Kiln is faster. Memory is the most that the process occupied, its libraries included.
+each turn's own ratio: above 1, Kiln is faster. Memory is the most that the process occupied, its libraries included; with
+`--cuda` what it holds on the GPU.
 PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. What is not there
 is left out, and a turn that takes longer than `--limit` is reported as such.
 
-    python3 benches/peers/compare.py                                    # everything, about half an hour
+    python3 benches/peers/compare.py                                    # everything, half an hour at least
     python3 benches/peers/compare.py --peers pytorch mlp-train lenet-train
     python3 benches/peers/compare.py --cuda                             # on a GPU
 """
@@ -58,11 +59,22 @@ def burn(args, features):
 SIDES = {"kiln": kiln, "pytorch": pytorch, "candle": candle, "burn": burn}
 
 
+def device_memory(pid):
+    """MiB that a process holds on GPUs, which with an allocator that keeps what it has is its peak; None if unknown."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(query, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+        held = [line.split(",")[1] for line in lines if line.split(",")[0] == str(pid)]
+        return sum(map(float, held)) if held else None
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+        return None
+
+
 class Side:
     """One framework with one workload."""
 
     def __init__(self, name, command, env, args):
-        self.name, self.limit = name, args.limit
+        self.name, self.limit, self.on_gpu = name, args.limit, args.cuda
         threads = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"], args.threads)
         self.program = Program(command, **threads, **env)
         self.times, self.outcome = [], None
@@ -81,7 +93,7 @@ class Side:
 
     def row(self, workload, batch, ours):
         """A line of the table; `ours` are the times of Kiln's turns."""
-        peak = self.program.peak_memory()
+        peak = device_memory(self.program.process.pid) if self.on_gpu else self.program.peak_memory()
         memory = "–" if peak is None or self.outcome else f"{peak:,.0f}"
         if self.outcome:
             return f"| {workload} | {batch} | {self.name} | {self.outcome} | – | {memory} | – |"
