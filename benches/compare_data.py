@@ -9,17 +9,15 @@ the median of each turn's own ratio. Needs `pip install torch torchvision scikit
 """
 
 import argparse
-import json
-import os
 import pathlib
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from turns import Program, build
+
 WORKERS = 2
 
 
@@ -45,17 +43,11 @@ class Kiln:
     """The bench program, answering over its standard streams."""
 
     def __init__(self, folder):
-        build = ["cargo", "bench", "--quiet", "--bench", "data", "--no-run", "--message-format", "json"]
-        out = subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-        programs = [json.loads(line).get("executable") for line in out.splitlines()]
-        program = [p for p in programs if p][-1]
-        env = {**os.environ, "KILN_BENCH_TURNS": "1", "KILN_BENCH_PHOTOS": str(folder)}
-        self.process = subprocess.Popen([program], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        program = build("bench", "--bench", "data", "--no-run")
+        self.program = Program([program], KILN_BENCH_TURNS=1, KILN_BENCH_PHOTOS=folder)
 
     def turn(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        return float(self.program.ask())
 
 
 class Torchvision:
@@ -98,7 +90,7 @@ def main():
                 rates[name].append(program.turn())
             print(".", end="", flush=True, file=sys.stderr)
         print(file=sys.stderr)
-        programs["Kiln"].process.stdin.close()
+        programs["Kiln"].program.close()
     for name, values in rates.items():
         print(f"{name:12} {statistics.median(values):8.1f} images/s  ({min(values):.1f} to {max(values):.1f})")
     ratio = statistics.median(a / b for a, b in zip(rates["Kiln"], rates["torchvision"]))

@@ -33,7 +33,7 @@ section "Primitives against the CPU" cargo test -p kiln-cuda --features kernels 
 section "The rest of the backend" cargo test -p kiln-cuda --features kernels
 section "The MLP against the CPU" cargo test --features cuda --test mlp_cuda -- --nocapture
 section "VGG and images against the CPU" cargo test --features cuda --test images_cuda -- --nocapture
-section "Bench" cargo bench --features cuda --bench mlp
+section "Bench" cargo bench --features cuda --bench models --bench ops
 section "Training of the MLP" cargo run --release --features cuda --example mlp -- --device cuda --epochs 2
 if [ -e examples/vgg16.rs ]; then
     section "Training of VGG16" cargo run --release --features cuda --example vgg16 -- --device cuda --epochs 1

@@ -39,7 +39,7 @@ driver! {
     }
 
     Context fn cuEventRecord(world, handle: usize, stream: usize) {
-let stream = own(world, stream)?;
+        let stream = own(world, stream)?;
         if event(world, handle)?.device != world.device {
             return Err(Status::INVALID_HANDLE);
         }
