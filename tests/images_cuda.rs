@@ -164,11 +164,14 @@ impl Training {
     }
 }
 
+/// A network of given width.
+type Make = fn(VggOptions) -> kiln::Result<Vgg>;
+
 #[test]
 fn vgg_learns_there_what_it_learns_on_the_cpu() -> kiln::Result<()> {
     let Some(device) = device() else { return Ok(()) };
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let makes: [(fn(VggOptions) -> kiln::Result<Vgg>, bool, usize); 2] = [(vgg16, false, 4), (vgg11_bn, true, 4)];
+    let makes: [(Make, bool, usize); 2] = [(vgg16, false, 4), (vgg11_bn, true, 4)];
     for (make, channels_last, steps) in makes {
         let losses = |device| Training::new(make, device, channels_last)?.losses(steps);
         let (got, want) = (losses(device)?, losses(Device::Cpu)?);
@@ -193,7 +196,7 @@ fn a_step_of_vgg16_after_warm_up_allocates_nothing_and_launches_little() -> kiln
         let last = number == 2;
         let part = |name: &str| {
             if last {
-                profiler(name)
+                profiler(name);
             }
         };
         part("cuProfilerStart");

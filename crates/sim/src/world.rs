@@ -283,7 +283,7 @@ impl World {
                     }
                 }
                 if self.profile.faults.kernel.fails() {
-                    self.sticky = Some(Status::ILLEGAL_ADDRESS);
+                    self.sticky[device] = Some(Status::ILLEGAL_ADDRESS);
                 }
                 (outcome.reads, outcome.writes, Some(outcome.first_reads))
             }
