@@ -275,7 +275,7 @@ fn settings(of: &Functions, answers: &mut Answers) {
             let create = of.get::<Create>(&format!("cudnnCreate{sort}Descriptor"));
             answers.note(format!("{sort} into nothing"), create(std::ptr::null_mut()));
             answers.note(format!("no {sort}"), destroy(0));
-            answers.note(format!("{sort}"), destroy(handle));
+            answers.note(sort.to_string(), destroy(handle));
         }
     }
 }
