@@ -4,7 +4,9 @@
 //! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set.
 #![cfg(all(feature = "cuda", feature = "cpu"))]
 
-use std::{env, fs, path::PathBuf, process, sync::Mutex};
+mod support;
+
+use std::{env, fs, path::PathBuf, process};
 
 use kiln::{
     data::{
@@ -20,19 +22,7 @@ use kiln::{
     prelude::*,
 };
 use serde_json::Value;
-
-/// What a step asks of the driver is counted for the whole process, so nothing else may run beside it.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn device() -> Option<Device> {
-    match Device::cuda(0) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            assert!(env::var_os("KILN_REQUIRE_DEVICE").is_none(), "a device is required: {error}");
-            None
-        }
-    }
-}
+use support::{TURN, device};
 
 /// Pictures of noise with their numbers as labels.
 fn pictures(count: usize, height: usize, width: usize) -> kiln::Result<Samples<(Image, i64)>> {

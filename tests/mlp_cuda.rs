@@ -6,7 +6,9 @@
 //! `cuProfilerStop`; on a GPU the same calls mark the step for a profiler.
 #![cfg(all(feature = "cuda", feature = "cpu"))]
 
-use std::{env, fs, path::PathBuf, process, sync::Mutex};
+mod support;
+
+use std::{env, fs, path::PathBuf, process};
 
 use kiln::{
     data::{DataLoader, FashionMNIST},
@@ -17,24 +19,12 @@ use kiln::{
     random_state, set_random_state,
 };
 use serde_json::Value;
+use support::{TURN, device};
 
 const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/data/assets/fashion-mnist");
 
 /// Launches of kernels and of the library in one step.
 const MOST_CALLS: u64 = 15;
-
-/// Counts are of a process, so one test runs at a time.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn device() -> Option<Device> {
-    match Device::cuda(0) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            assert!(env::var_os("KILN_REQUIRE_DEVICE").is_none(), "a device is required: {error}");
-            None
-        }
-    }
-}
 
 fn loader(device: Device) -> kiln::Result<DataLoader> {
     let data = FashionMNIST::train().root(SUBSET).load()?;

@@ -76,7 +76,8 @@ impl Frame {
         // Columns `left..right` of a row are inside the image.
         let first = inside(self.low[1], image.w);
         let end = inside(self.low[1] + self.width as isize, image.w).max(first);
-        let left = (first as isize - self.low[1]).min(self.width as isize) as usize;
+        // Where taps look only at padding, the row may begin behind the image.
+        let left = (first as isize - self.low[1]).clamp(0, self.width as isize) as usize;
         let right = (left + end - first).min(self.width);
         for row in 0..rows + self.more {
             let y = (y + row) as isize + self.low[0];

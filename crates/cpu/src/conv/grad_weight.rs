@@ -59,8 +59,8 @@ pub(super) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
     let cuts = x.c.div_ceil(channels);
     // Blocks of pixels end with an image, unless images are small.
     let area = grad.area().max(1);
-    let small = |frame: &Frame| rows <= ROWS && grad.h > 0 && frame.lanes(grad.h) <= PLANE;
-    let frame = Frame::new(taps, grad.w).filter(small);
+    let small = |frame: &Frame| rows <= ROWS && frame.lanes(grad.h) <= PLANE;
+    let frame = if pixels == 0 { None } else { Frame::new(taps, grad.w).filter(small) };
     let (span, block) = if let Some(frame) = &frame {
         (pixels, area * (2 * PIXELS / frame.lanes(grad.h)).max(1))
     } else if area < PIXELS {

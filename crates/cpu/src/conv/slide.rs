@@ -10,11 +10,7 @@ use super::{
     image::{Image, scatter},
 };
 use crate::{
-    gemm::{
-        micro::{Kernel, Slide},
-        parallel,
-        scratch::with_scratch,
-    },
+    gemm::{micro::Kernel, parallel, scratch::with_scratch, slide::Slide},
     pool::Scratch,
     stored::Stored,
 };

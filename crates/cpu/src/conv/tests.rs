@@ -70,6 +70,9 @@ fn cases() -> Vec<Case> {
         case([5, 3, 14, 13], 15, [5, 4], rule([1, 1], [1, 0], [1, 1], 1)),
         case([2, 2, 70, 40], 9, [3, 5], rule([1, 1], [1, 2], [1, 1], 1)),
         case([3, 4, 12, 15], 10, [3, 3], rule([1, 1], [2, 1], [2, 2], 2)),
+        // Some pixels are seen by taps in the padding alone, which lie behind the only column of the output.
+        case([2, 2, 3, 2], 3, [2, 2], rule([1, 2], [0, 3], [1, 7], 1)),
+        case([2, 2, 2, 3], 3, [2, 2], rule([2, 1], [3, 0], [7, 1], 1)),
         case([0, 2, 4, 4], 2, [3, 3], plain),
         case([2, 0, 4, 4], 2, [3, 3], rule([1, 1], [1, 1], [1, 1], 1)),
         case([2, 2, 4, 4], 0, [3, 3], plain),

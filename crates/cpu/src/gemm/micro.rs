@@ -9,6 +9,7 @@
 //! that is what makes results independent of tiling and of the number of threads.
 
 use super::simd::{Simd, prefetch};
+use super::slide::{Slide, slide_tile};
 use core::any::TypeId;
 
 /// Arguments of one micro-kernel call.
@@ -90,25 +91,6 @@ pub(crate) struct Dots<T> {
     pub out: [[T; 4]; 4],
 }
 
-/// Arguments of the kernel for a lane side that lies in memory as it is: step `k` of all lanes
-/// begins at `b + offsets[k]`. That is how an image is seen through the taps of a convolution.
-pub(crate) struct Slide<T> {
-    pub k: usize,
-    /// One of `Kernel::slides`.
-    pub rows: usize,
-    /// Packed broadcast side: element (row, k) at `k * rows + row`.
-    pub a: *const T,
-    /// Two vectors are readable from every step on.
-    pub b: *const T,
-    pub offsets: *const usize,
-    /// Two vectors of every row are written, rows `c_rs` apart.
-    pub c: *mut T,
-    pub c_rs: usize,
-    /// Null, or a value to add per row.
-    pub bias: *const T,
-    pub relu: bool,
-}
-
 /// All code and sizes for one element type on one instruction set.
 pub(crate) struct Kernel<T> {
     /// For messages of the tests.
@@ -149,6 +131,8 @@ macro_rules! unroll {
         $( if $x < $n { const { assert!($n <= $most) }; let $i: usize = $x; $body } )*
     };
 }
+
+pub(super) use unroll;
 
 /// The tile kernel. `KM`: the broadcast side is k-major. `COPY`: write the lane side to
 /// `b_copy` on the way, which packs it for the following tiles at almost no cost.
@@ -367,38 +351,6 @@ unsafe fn dots_block<V: Simd, const R: usize, const C: usize>(d: &mut Dots<V::T>
         unroll!(i < R, few, {
             for j in 0..C {
                 *d.out.as_mut_ptr().cast::<V::T>().add(i * 4 + j) = acc[i][j].sum();
-            }
-        });
-    }
-}
-
-/// # Safety
-/// As documented at [`Slide`], with `MR` rows, and `V`'s instruction set must be available.
-#[inline(always)]
-unsafe fn slide_tile<V: Simd, const MR: usize>(s: &Slide<V::T>) {
-    // SAFETY: two vectors per step and per row are accessed.
-    unsafe {
-        let mut acc = [[V::zero(); 2]; MR];
-        let mut a = s.a;
-        for k in 0..s.k {
-            let b = s.b.add(*s.offsets.add(k));
-            let bv = [V::load(b), V::load(b.add(V::L))];
-            unroll!(i < MR, rows, {
-                let x = V::splat(*a.add(i));
-                acc[i] = [x.fma(bv[0], acc[i][0]), x.fma(bv[1], acc[i][1])];
-            });
-            a = a.add(MR);
-        }
-        unroll!(i < MR, rows, {
-            for v in 0..2 {
-                let mut x = acc[i][v];
-                if !s.bias.is_null() {
-                    x = x.add(V::splat(*s.bias.add(i)));
-                }
-                if s.relu {
-                    x = x.relu();
-                }
-                x.store(s.c.add(i * s.c_rs + v * V::L));
             }
         });
     }

@@ -8,6 +8,7 @@
 //! * `drive`: blocking, packing and the walk over tiles
 //! * `micro`, `simd`: the register kernels, written once for all instruction sets
 //! * `dots`: products in which nothing is worth packing because one side is tiny
+//! * `slide`: products with an image as it lies in memory
 //! * `ints`: integers
 //! * `split`, `shared`, `parallel`: dividing products among threads
 //!
@@ -27,6 +28,7 @@ pub(crate) mod parallel;
 pub(crate) mod scratch;
 mod shared;
 pub(crate) mod simd;
+pub(crate) mod slide;
 pub(crate) mod source;
 mod split;
 #[cfg(test)]
