@@ -128,20 +128,21 @@ macro_rules! unroll {
         unroll!(@ $i $n, 4, $body; 0 1 2 3)
     };
     (@ $i:ident $n:expr, $most:literal, $body:block; $($x:literal)*) => {
-        $( if $x < $n { const { assert!($n <= $most) }; let $i: usize = $x; $body } )*
+        $( if const { assert!($n <= $most); $x < $n } { let $i: usize = $x; $body } )*
     };
 }
 
 pub(super) use unroll;
 
 /// The tile kernel. `KM`: the broadcast side is k-major. `COPY`: write the lane side to
-/// `b_copy` on the way, which packs it for the following tiles at almost no cost.
+/// `b_copy` on the way, which packs it for the following tiles at almost no cost. `finish` is [`finish_tile`] for `V`.
 ///
 /// # Safety
 /// As documented at [`Micro`], and `V`'s instruction set must be available.
 #[inline(always)]
 unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const LDA: usize, const KM: bool, const COPY: bool>(
     m: &Micro<V::T>,
+    finish: unsafe fn(&Micro<V::T>, *const V),
 ) {
     // SAFETY: all pointers are used within the extents that `Micro` promises.
     unsafe {
@@ -189,27 +190,60 @@ unsafe fn tile<V: Simd, const MR: usize, const NV: usize, const LDA: usize, cons
             a = a.add(step_a);
         }
         let _ = (b, copy);
-        unroll!(v < NV, few, {
-            // Lanes of this vector that exist in C.
+        // Unrolled are only the two ends that most tiles have.
+        let whole = m.cols >= NV * V::L && m.bias.is_null() && !m.relu;
+        if whole && m.load_c {
+            unroll!(i < MR, rows, {
+                let c = m.c.offset(i as isize * m.c_rs);
+                for v in 0..NV {
+                    acc[i][v].add(V::load(c.add(v * V::L))).store(c.add(v * V::L));
+                }
+            });
+        } else if whole {
+            unroll!(i < MR, rows, {
+                let c = m.c.offset(i as isize * m.c_rs);
+                for v in 0..NV {
+                    acc[i][v].store(c.add(v * V::L));
+                }
+            });
+        } else {
+            // A copy: were the address of the products themselves known elsewhere, they would not stay in registers.
+            let products = acc;
+            finish(m, products.as_ptr().cast());
+        }
+    }
+}
+
+/// The end of a tile that adds a bias, applies ReLU or is narrower than its vectors: `m.rows x m.nv` vectors of
+/// products are at `products`.
+///
+/// # Safety
+/// As documented at [`Micro`], and `V`'s instruction set must be available.
+#[inline(always)]
+unsafe fn finish_tile<V: Simd>(m: &Micro<V::T>, products: *const V) {
+    // SAFETY: C is only touched in lanes that exist.
+    unsafe {
+        for v in 0..m.nv {
             let n = m.cols.saturating_sub(v * V::L).min(V::L);
-            if n > 0 {
-                let bias = if m.bias.is_null() { V::zero() } else { V::load_n(m.bias.add(v * V::L), n) };
-                unroll!(i < MR, rows, {
-                    let c = m.c.offset(i as isize * m.c_rs).add(v * V::L);
-                    let mut x = acc[i][v];
-                    if m.load_c {
-                        x = x.add(if n == V::L { V::load(c) } else { V::load_n(c, n) });
-                    }
-                    if !m.bias.is_null() {
-                        x = x.add(bias);
-                    }
-                    if m.relu {
-                        x = x.relu();
-                    }
-                    if n == V::L { x.store(c) } else { x.store_n(c, n) }
-                });
+            if n == 0 {
+                break;
             }
-        });
+            let bias = if m.bias.is_null() { V::zero() } else { V::load_n(m.bias.add(v * V::L), n) };
+            for i in 0..m.rows {
+                let c = m.c.offset(i as isize * m.c_rs).add(v * V::L);
+                let mut x = *products.add(i * m.nv + v);
+                if m.load_c {
+                    x = x.add(if n == V::L { V::load(c) } else { V::load_n(c, n) });
+                }
+                if !m.bias.is_null() {
+                    x = x.add(bias);
+                }
+                if m.relu {
+                    x = x.relu();
+                }
+                if n == V::L { x.store(c) } else { x.store_n(c, n) }
+            }
+        }
     }
 }
 
@@ -366,7 +400,12 @@ macro_rules! kernel {
             $(#[$attr])*
             unsafe fn run<const MR: usize, const NV: usize, const KM: bool, const COPY: bool>(m: &Micro<$t>) {
                 // SAFETY: forwarded from the caller.
-                unsafe { tile::<$v, MR, NV, $lda, KM, COPY>(m) }
+                unsafe { tile::<$v, MR, NV, $lda, KM, COPY>(m, finish) }
+            }
+            $(#[$attr])*
+            unsafe fn finish(m: &Micro<$t>, products: *const $v) {
+                // SAFETY: forwarded from the caller.
+                unsafe { finish_tile::<$v>(m, products) }
             }
             type Fun = unsafe fn(&Micro<$t>);
             static PLAIN1: [[Fun; $mr]; 2] = [[$(run::<$r, 1, false, false>),*], [$(run::<$r, 1, true, false>),*]];
