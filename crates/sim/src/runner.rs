@@ -150,13 +150,14 @@ fn forget(image: &mut [u8], name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A link that is there, whatever was there before.
+/// A link that is there, whatever was there before, at every moment: other runs may use it.
 fn link(target: &Path, name: &Path) -> io::Result<()> {
     if fs::read_link(name).is_ok_and(|old| old == target) {
         return Ok(());
     }
-    let _ = fs::remove_file(name);
-    std::os::unix::fs::symlink(target, name)
+    let fresh = name.with_extension(format!("{}.new", std::process::id()));
+    std::os::unix::fs::symlink(target, &fresh)?;
+    fs::rename(&fresh, name)
 }
 
 /// Prints what each process has left, and counts the findings.
