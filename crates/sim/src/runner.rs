@@ -92,6 +92,12 @@ fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Res
     // For tests that run a part of themselves on a device with a fault.
     command.env("KILN_SIM_RUNNER", &own);
     command.env_remove(WITHOUT);
+    // What cargo tells this program about its package. Build scripts that read it would run again under a cargo that is
+    // started from here.
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+        command.env_remove(name);
+    }
     if let Some(name) = sanitizer {
         Sanitizer::named(name)?.apply(&mut command, cargo)?;
     }

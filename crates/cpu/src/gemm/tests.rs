@@ -135,11 +135,14 @@ fn check<T: Elem>(
         bias_on_rows: false,
         relu,
     });
+    // Rows of A and columns of B, each converted once.
+    let left: Vec<f64> = (0..m).flat_map(|i| (0..k).map(move |p| (i, p))).map(|(i, p)| a.at(i, p).value()).collect();
+    let right: Vec<f64> = (0..n).flat_map(|j| (0..k).map(move |p| (p, j))).map(|(p, j)| b.at(p, j).value()).collect();
     for i in 0..m {
         for j in 0..n {
             let mut sum = if accumulate { before.at(i, j).value() } else { 0.0 };
-            for p in 0..k {
-                sum += a.at(i, p).value() * b.at(p, j).value();
+            for (x, y) in left[i * k..][..k].iter().zip(&right[j * k..][..k]) {
+                sum += x * y;
             }
             if has_bias {
                 sum += bias[j].value();
