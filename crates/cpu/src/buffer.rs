@@ -22,10 +22,11 @@ enum Memory {
 }
 
 impl CpuBuffer {
-    /// `len` elements with whatever the memory held before.
+    /// `len` elements with whatever the memory held before (NaN, in builds with debug assertions).
     pub(crate) fn new(dtype: DType, len: usize) -> Result<CpuBuffer> {
         // A product that overflows asks for more than there is, and the pool says so.
-        let block = Block::new(len.saturating_mul(dtype.size()))?;
+        let mut block = Block::new(len.saturating_mul(dtype.size()))?;
+        block.poison();
         Ok(CpuBuffer { dtype, len, memory: Memory::Pooled(block) })
     }
 
@@ -87,8 +88,14 @@ impl CpuBuffer {
 
 impl Drop for CpuBuffer {
     fn drop(&mut self) {
-        if matches!(self.memory, Memory::Adopted(_)) {
-            pool::note_released(self.len * self.dtype.size());
+        let bytes = self.len * self.dtype.size();
+        match &self.memory {
+            Memory::Adopted(_) => pool::note_released(bytes),
+            Memory::Pooled(block) => {
+                let fine = block.behind_is_untouched(bytes) || std::thread::panicking();
+                debug_assert!(fine, "a write behind a tensor of {} elements of {}", self.len, self.dtype);
+            }
+            Memory::Pinned(_) => {}
         }
     }
 }

@@ -65,11 +65,58 @@ impl Block {
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.ptr
     }
+
+    /// Fills the block, in builds with debug assertions.
+    pub(crate) fn poison(&mut self) {
+        // SAFETY: the block has `size` bytes, and is borrowed exclusively.
+        unsafe { poison(self.ptr.as_ptr(), self.size) }
+    }
+
+    /// Whether nobody has written behind the first `used` bytes of a block that was [poisoned](Block::poison).
+    pub(crate) fn behind_is_untouched(&self, used: usize) -> bool {
+        // SAFETY: the block has `size` bytes, all initialised, and is borrowed.
+        used <= self.size && unsafe { behind_is_untouched(self.ptr.as_ptr(), used, self.size) }
+    }
+}
+
+/// What builds with debug assertions fill working memory with, and what lies behind it: bytes that are NaN as floats, so that
+/// whoever reads what nobody has written makes wrong results.
+const POISON: u8 = 0xff;
+/// How much behind working memory is filled at least.
+const GUARD: usize = 256;
+
+/// Fills working memory and what is behind it, in builds with debug assertions.
+///
+/// # Safety
+/// The `size` bytes from `start` belong to the caller.
+pub(crate) unsafe fn poison(start: *mut u8, size: usize) {
+    if cfg!(debug_assertions) {
+        // SAFETY: the caller's promise.
+        unsafe { start.write_bytes(POISON, size) }
+    }
+}
+
+/// Whether nobody has written behind the first `used` bytes of `size`; always so in builds without debug assertions.
+///
+/// # Safety
+/// The `size` bytes from `start` were given to [`poison`], are initialised, and belong to the caller.
+pub(crate) unsafe fn behind_is_untouched(start: *const u8, used: usize, size: usize) -> bool {
+    if !cfg!(debug_assertions) {
+        return true;
+    }
+    // SAFETY: the caller's promise.
+    let behind = unsafe { std::slice::from_raw_parts(start.add(used), size - used) };
+    behind.iter().all(|&byte| byte == POISON)
+}
+
+/// A size with room behind it for [`poison`], in builds with debug assertions.
+pub(crate) fn guarded(size: usize) -> usize {
+    if cfg!(debug_assertions) { size.saturating_add(GUARD) } else { size }
 }
 
 /// Working memory of exactly `len` elements. A block may have room for more, with what others left there: nobody gets to
 /// see that.
-pub(crate) struct Scratch<T> {
+pub(crate) struct Scratch<T: Pod> {
     block: Block,
     len: usize,
     element: PhantomData<T>,
@@ -78,7 +125,9 @@ pub(crate) struct Scratch<T> {
 impl<T: Pod> Scratch<T> {
     pub(crate) fn new(len: usize) -> Result<Scratch<T>> {
         const { assert!(align_of::<T>() <= ALIGN) };
-        Ok(Scratch { block: Block::new(len.saturating_mul(size_of::<T>()))?, len, element: PhantomData })
+        let mut block = Block::new(guarded(len.saturating_mul(size_of::<T>())))?;
+        block.poison();
+        Ok(Scratch { block, len, element: PhantomData })
     }
 
     /// Whatever was there before.
@@ -86,6 +135,14 @@ impl<T: Pod> Scratch<T> {
         // SAFETY: the block was made for as many elements, is initialised, aligned to ALIGN and borrowed exclusively with
         // `self`; every bit pattern is a value of T.
         unsafe { std::slice::from_raw_parts_mut(self.block.ptr.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Pod> Drop for Scratch<T> {
+    fn drop(&mut self) {
+        let used = self.len * size_of::<T>();
+        let untouched = self.block.behind_is_untouched(used);
+        debug_assert!(untouched || std::thread::panicking(), "a write behind {used} bytes of working memory");
     }
 }
 
@@ -295,6 +352,23 @@ mod tests {
         assert!(unsafe { std::slice::from_raw_parts(address.as_ptr(), bytes) }.iter().all(|&b| b == 0));
         drop(block);
         assert_eq!(Block::new(bytes - 5).unwrap().ptr(), address);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn what_is_behind_working_memory_is_watched() {
+        for len in [0, 1, 1000, 128, 1 << 17] {
+            let mut scratch = Scratch::<f32>::new(len).unwrap();
+            assert!(scratch.values().iter().all(|x| x.is_nan()));
+            let behind = scratch.values().as_mut_ptr_range().end;
+            // SAFETY: there is a guard of GUARD bytes behind the elements.
+            unsafe {
+                assert!(behind.read().is_nan() && behind.add(GUARD / 4 - 1).read().is_nan());
+                behind.add(3).write(0.0);
+            }
+            let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(scratch)));
+            assert!(dropped.is_err(), "{len}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use core::cell::RefCell;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
+use crate::pool::{behind_is_untouched, guarded, poison};
+
 /// Page alignment: packed panels then never share a page with anything else, and two
 /// buffers of one thread start in the same, predictable cache set.
 const ALIGN: usize = 4096;
@@ -41,9 +43,11 @@ thread_local! {
 }
 
 /// Calls `f` with room for `len` elements of `T`, uninitialised, aligned to a page.
-/// Nested calls get different buffers.
+/// Nested calls get different buffers. In builds with debug assertions they are full of NaN, and what is behind them is
+/// watched.
 pub(crate) fn with_scratch<T: Copy, R>(len: usize, f: impl FnOnce(*mut T) -> R) -> R {
-    let size = len.saturating_mul(size_of::<T>());
+    let used = len.saturating_mul(size_of::<T>());
+    let size = guarded(used);
     // Taken out of the pool while in use: a nested call, even one from another task that
     // rayon runs on this thread meanwhile, finds other buffers or makes one.
     let buffer = FREE
@@ -62,7 +66,12 @@ pub(crate) fn with_scratch<T: Copy, R>(len: usize, f: impl FnOnce(*mut T) -> R) 
             }
         })
         .unwrap_or_else(|| Buffer::new(size));
+    // SAFETY: the buffer has at least `size` bytes, and nobody else has it.
+    unsafe { poison(buffer.start, size) };
     let result = f(buffer.start.cast());
+    // SAFETY: they were filled before `f`, which is done with them.
+    let untouched = unsafe { behind_is_untouched(buffer.start, used, size) };
+    debug_assert!(untouched, "a write behind {used} bytes of a matrix product's working memory");
     FREE.with(|free| free.borrow_mut().push(buffer));
     result
 }
