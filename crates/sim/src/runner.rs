@@ -95,9 +95,9 @@ fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Res
     // What cargo tells this program about its package. Build scripts that read it would run again under a cargo that is
     // started from here.
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
-        command.env_remove(name);
-    }
+    let told =
+        |name: &String| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR";
+    names.filter(told).for_each(|name| drop(command.env_remove(name)));
     if let Some(name) = sanitizer {
         Sanitizer::named(name)?.apply(&mut command, cargo)?;
     }
