@@ -93,7 +93,9 @@ pub fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
         report::write_at_exit();
         World::new(Profile::from_env())
     });
-    let current = CURRENT.with_borrow(|stack| stack.last().copied().unwrap_or(0));
+    // The main thread's are gone when the report is written.
+    let current = CURRENT.try_with(|stack| stack.borrow().last().copied());
+    let current = current.ok().flatten().unwrap_or(0);
     world.device = world.context_of(current).unwrap_or(0);
     body(world)
 }
