@@ -94,10 +94,11 @@ fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Res
     command.env_remove(WITHOUT);
     // What cargo tells this program about its package. Build scripts that read it would run again under a cargo that is
     // started from here.
-    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let told =
-        |name: &String| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR";
-    names.filter(told).for_each(|name| drop(command.env_remove(name)));
+    for name in env::vars_os().filter_map(|(name, _)| name.into_string().ok()) {
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR" {
+            command.env_remove(name);
+        }
+    }
     if let Some(name) = sanitizer {
         Sanitizer::named(name)?.apply(&mut command, cargo)?;
     }
