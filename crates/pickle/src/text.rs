@@ -36,7 +36,8 @@ pub(crate) fn quoted(line: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(out))
 }
 
-/// Python's "raw-unicode-escape": Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
+/// Python's "raw-unicode-escape": Latin-1, where `\u` and four or `\U` and eight hexadecimal digits are a character. A
+/// backslash before anything else stands for itself, and so does what follows it.
 pub(crate) fn raw_unicode(line: &[u8]) -> Option<String> {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
@@ -45,6 +46,11 @@ pub(crate) fn raw_unicode(line: &[u8]) -> Option<String> {
         let digits = match (byte, rest.first()) {
             (b'\\', Some(b'u')) => 4,
             (b'\\', Some(b'U')) => 8,
+            (b'\\', Some(&next)) => {
+                out.extend(['\\', char::from(next)]);
+                rest = &rest[1..];
+                continue;
+            }
             _ => {
                 out.push(char::from(byte));
                 continue;
@@ -87,6 +93,8 @@ mod tests {
             assert_eq!(quoted(bad), None, "{bad:?}");
         }
         assert_eq!(raw_unicode(b"a\\u20ac\xe9\\U0001f600\\").unwrap(), "a\u{20ac}\u{e9}\u{1f600}\\");
+        // As Python reads it: the second backslash belongs to the first.
+        assert_eq!(raw_unicode(b"\\\\u0041").unwrap(), "\\\\u0041");
         assert_eq!((raw_unicode(b"\\u20a"), raw_unicode(b"\\ud800")), (None, None));
     }
 
