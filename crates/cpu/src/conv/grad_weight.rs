@@ -15,13 +15,7 @@ use super::{
     taps::Taps,
 };
 use crate::{
-    gemm::{
-        canon::Canon,
-        drive,
-        micro::{Dots, Kernel},
-        parallel,
-        scratch::with_scratch,
-    },
+    gemm::{canon::Canon, dots::Dots, drive, micro::Kernel, parallel, scratch::with_scratch},
     par::Shared,
     pool::Scratch,
     stored::Stored,

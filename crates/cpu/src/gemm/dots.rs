@@ -3,7 +3,80 @@
 //! either side would cost more than it saves.
 
 use super::canon::Canon;
-use super::micro::{Dots, Kernel};
+use super::micro::{Kernel, unroll};
+use super::simd::{Simd, prefetch};
+
+/// Arguments of the dot-product kernel: a `rows x cols` block (each at most 4) of dot products
+/// of vectors that consist of `runs` contiguous pieces of length `k`.
+pub(crate) struct Dots<T> {
+    pub k: usize,
+    pub runs: usize,
+    pub rows: usize,
+    pub cols: usize,
+    /// The first piece of each vector; the next ones are `a_step` and `b_step` apart.
+    pub a: [*const T; 4],
+    pub a_step: usize,
+    pub b: [*const T; 4],
+    pub b_step: usize,
+    pub out: [[T; 4]; 4],
+}
+
+/// How many elements ahead dot products prefetch. Each of the few streams is read exactly
+/// once, at the speed of memory, which the hardware prefetcher alone does not reach.
+const AHEAD: usize = 256;
+
+/// # Safety
+/// As documented at [`Dots`], and `V`'s instruction set must be available.
+#[inline(always)]
+pub(super) unsafe fn dots_block<V: Simd, const R: usize, const C: usize>(d: &mut Dots<V::T>) {
+    // SAFETY: R = rows and C = cols vectors of length k are read.
+    unsafe {
+        let mut acc = [[V::zero(); C]; R];
+        let (mut pa, mut pb) = ([d.a[0]; R], [d.b[0]; C]);
+        pa.copy_from_slice(&d.a[..R]);
+        pb.copy_from_slice(&d.b[..C]);
+        for _ in 0..d.runs {
+            let mut kk = 0;
+            while kk + V::L <= d.k {
+                let mut b = [V::zero(); C];
+                for j in 0..C {
+                    let p = pb[j].add(kk);
+                    prefetch(p.wrapping_add(AHEAD));
+                    b[j] = V::load(p);
+                }
+                unroll!(i < R, few, {
+                    let p = pa[i].add(kk);
+                    prefetch(p.wrapping_add(AHEAD));
+                    let a = V::load(p);
+                    for j in 0..C {
+                        acc[i][j] = a.fma(b[j], acc[i][j]);
+                    }
+                });
+                kk += V::L;
+            }
+            let n = d.k - kk;
+            if n > 0 {
+                let mut b = [V::zero(); C];
+                for j in 0..C {
+                    b[j] = V::load_n(pb[j].add(kk), n);
+                }
+                unroll!(i < R, few, {
+                    let a = V::load_n(pa[i].add(kk), n);
+                    for j in 0..C {
+                        acc[i][j] = a.fma(b[j], acc[i][j]);
+                    }
+                });
+            }
+            pa.iter_mut().for_each(|p| *p = p.wrapping_add(d.a_step));
+            pb.iter_mut().for_each(|p| *p = p.wrapping_add(d.b_step));
+        }
+        unroll!(i < R, few, {
+            for j in 0..C {
+                *d.out.as_mut_ptr().cast::<V::T>().add(i * 4 + j) = acc[i][j].sum();
+            }
+        });
+    }
+}
 
 /// Most rows or columns of the smaller side.
 const FEW: usize = 16;

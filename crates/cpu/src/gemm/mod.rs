@@ -20,7 +20,7 @@
 #![allow(clippy::needless_range_loop, clippy::semicolon_if_nothing_returned)]
 
 pub(crate) mod canon;
-mod dots;
+pub(crate) mod dots;
 pub(crate) mod drive;
 mod ints;
 pub(crate) mod micro;
