@@ -215,6 +215,34 @@ pub trait Backend: Send + Sync + fmt::Debug {
         self.reduce(ReduceOp::Sum, grad, ViewMut { layout: &row, ..bias })
     }
 
+    /// Bytes (elements of `u8`) of the mask that [`linear_relu_masked`](Backend::linear_relu_masked) leaves for an output
+    /// of so many rows and columns; 0 on devices that leave none.
+    fn relu_mask_len(&self, _rows: usize, _columns: usize) -> usize {
+        0
+    }
+
+    /// [`linear`](Backend::linear) with ReLU, which also leaves in `mask` which elements ReLU let through, in a form that
+    /// only [`linear_relu_grad`](Backend::linear_relu_grad) of the same device reads. `false`: all but the mask was done.
+    fn linear_relu_masked(&self, x: View, w: View, bias: Option<View>, out: ViewMut, _mask: ViewMut) -> Result<bool> {
+        self.linear(x, w, bias, true, out)?;
+        Ok(false)
+    }
+
+    /// Backwards through a linear layer and the ReLU (and bias) of the layer beneath it, whose output `y` was its input:
+    /// `out = grad · w` where `y` is above 0 and 0 elsewhere, and `bias` the sum of `out`'s rows. `grad` is `[M, N]`,
+    /// `w` `[N, K]`, `y` and `out` `[M, K]`, `bias` `[K]`; `mask` is what the layer beneath has left of its ReLU.
+    fn linear_relu_grad(
+        &self,
+        grad: View,
+        w: View,
+        y: View,
+        _mask: Option<View>,
+        out: ViewMut,
+        bias: Option<ViewMut>,
+    ) -> Result<()> {
+        linear_relu_grad_in_parts(self, grad, w, y, out, bias)
+    }
+
     /// Backwards through a bias and the ReLU behind it, where `y = relu(… + bias)` and the bias belongs to dimension
     /// `dim`: `out` is `grad` where `y` is above 0 (or NaN) and 0 elsewhere, and `bias` (`[y's extent there]`) its sums
     /// over the other dimensions. `grad`, `y` and `out` have one shape.
@@ -344,6 +372,28 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// One step of all parameters of a group with learning rate `lr`.
     fn optimizer_step(&self, rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()>;
+}
+
+/// [`Backend::linear_relu_grad`] as a product and what is left to do after it.
+///
+/// # Errors
+/// Those of the device.
+pub fn linear_relu_grad_in_parts<B: Backend + ?Sized>(
+    on: &B,
+    grad: View,
+    w: View,
+    y: View,
+    out: ViewMut,
+    bias: Option<ViewMut>,
+) -> Result<()> {
+    let layout = Layout::contiguous(*out.layout.shape());
+    let mut whole = on.alloc(grad.dtype(), layout.numel())?;
+    on.matmul(grad, w, ViewMut { buffer: &mut *whole, layout: &layout })?;
+    let whole = View { buffer: &*whole, layout: &layout };
+    match bias {
+        Some(bias) => on.relu_bias_grad(whole, y, 1, out, bias),
+        None => on.unary_grad(UnaryOp::Relu, whole, Some(y), out),
+    }
 }
 
 /// Bytes in native order as a vector of elements.

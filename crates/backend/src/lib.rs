@@ -23,7 +23,7 @@ mod table;
 
 pub use half;
 
-pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
+pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut, linear_relu_grad_in_parts};
 pub use conv::{Affine, Conv2d, NormGrads, Pool2d, PoolDivisor, RunningStats};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};

@@ -55,6 +55,24 @@ fn linear(on: &dyn Backend, bias: bool, relu: bool) -> Result<Vec<f32>> {
     values(on, &*out)
 }
 
+/// [`linear`] with ReLU and a mask, and then the gradient of 8 columns above it through that ReLU: `[out, bias]`.
+fn masked(on: &dyn Backend, bias: bool) -> Result<[Vec<f32>; 2]> {
+    let (x, v, b, mut y) = (ones(on, 8 * 16)?, ones(on, 24 * 16)?, ones(on, 24)?, on.alloc(DType::F32, 8 * 24)?);
+    let (lx, lv, lb, ly) = (dense(&[8, 16]), dense(&[24, 16]), dense(&[24]), dense(&[8, 24]));
+    let view = |buffer, layout| View { buffer, layout };
+    let len = on.relu_mask_len(8, 24);
+    let (mut mask, lm) = (on.alloc(DType::U8, len)?, dense(&[len]));
+    let (first, to) = (bias.then(|| view(&*b, &lb)), ViewMut { buffer: &mut *y, layout: &ly });
+    let to_mask = ViewMut { buffer: &mut *mask, layout: &lm };
+    let left = on.linear_relu_masked(view(&*x, &lx), view(&*v, &lv), first, to, to_mask)?;
+    let (grad, w, lg) = (ones(on, 8 * 8)?, ones(on, 8 * 24)?, dense(&[8, 8]));
+    let (mut out, mut sums, lw) = (on.alloc(DType::F32, 8 * 24)?, ones(on, 24)?, dense(&[8, 24]));
+    let (to, mask) = (ViewMut { buffer: &mut *out, layout: &ly }, left.then(|| view(&*mask, &lm)));
+    let to_bias = bias.then_some(ViewMut { buffer: &mut *sums, layout: &lb });
+    on.linear_relu_grad(view(&*grad, &lg), view(&*w, &lw), view(&*y, &ly), mask, to, to_bias)?;
+    Ok([values(on, &*out)?, values(on, &*sums)?])
+}
+
 fn square(on: &dyn Backend, x: &dyn Buffer) -> Result<Vec<f32>> {
     let (layout, mut out) = (dense(&[x.len()]), on.alloc(DType::F32, x.len())?);
     on.unary(UnaryOp::Square, View { buffer: x, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout })?;
@@ -282,7 +300,7 @@ fn devices_that_are_too_old_are_errors() {
 
 #[test]
 fn epilogues_that_the_library_does_not_offer_are_done_by_kernels() {
-    for missing in ["", "4", "6", "2,4,6"] {
+    for missing in ["", "4", "6", "2,4,6", "130,134", "136,152", "2,4,6,130,134,136,152"] {
         child("child_computes_linear_layers", &[("KILN_SIM_NO_EPILOGUES", missing)]);
     }
 }
@@ -295,6 +313,10 @@ fn child_computes_linear_layers() {
         for _ in 0..2 {
             assert_eq!(linear(device(), bias, relu).unwrap(), [want; 8 * 24], "{bias} {relu}");
         }
+    }
+    for _ in 0..2 {
+        assert_eq!(masked(device(), true).unwrap(), [vec![8.0; 8 * 24], vec![64.0; 24]]);
+        assert_eq!(masked(device(), false).unwrap(), [vec![8.0; 8 * 24], vec![1.0; 24]]);
     }
 }
 

@@ -33,15 +33,45 @@ pub(crate) enum Epilogue {
     Relu,
     /// The bias and then `max(x, 0)`.
     BiasRelu,
+    /// `max(x, 0)`, and a mask of what was above 0.
+    ReluMask,
+    /// The bias, `max(x, 0)`, and a mask of what was above 0.
+    BiasReluMask,
+    /// Zero where the mask says that ReLU gave 0.
+    ReluGrad,
+    /// As `ReluGrad`, and writes the sums of the rows of `D`, to where a bias would be read.
+    ReluBiasGrad,
     /// Writes, to where a bias would be read, the sums of the second operand over what the product sums over: one for
     /// each column of `D`.
     BiasGrad,
 }
 
 impl Epilogue {
-    fn has_bias(self) -> bool {
-        !matches!(self, Epilogue::None | Epilogue::Relu)
+    /// The library's name for it, whether it has a vector (the bias or its gradient), and whether a mask.
+    fn parts(self) -> (LtEpilogue, bool, bool) {
+        match self {
+            Epilogue::None => (LtEpilogue::CUBLASLT_EPILOGUE_DEFAULT, false, false),
+            Epilogue::Bias => (LtEpilogue::CUBLASLT_EPILOGUE_BIAS, true, false),
+            Epilogue::Relu => (LtEpilogue::CUBLASLT_EPILOGUE_RELU, false, false),
+            Epilogue::BiasRelu => (LtEpilogue::CUBLASLT_EPILOGUE_RELU_BIAS, true, false),
+            Epilogue::ReluMask => (LtEpilogue::CUBLASLT_EPILOGUE_RELU_AUX, false, true),
+            Epilogue::BiasReluMask => (LtEpilogue::CUBLASLT_EPILOGUE_RELU_AUX_BIAS, true, true),
+            Epilogue::ReluGrad => (LtEpilogue::CUBLASLT_EPILOGUE_DRELU, false, true),
+            Epilogue::ReluBiasGrad => (LtEpilogue::CUBLASLT_EPILOGUE_DRELU_BGRAD, true, true),
+            Epilogue::BiasGrad => (LtEpilogue::CUBLASLT_EPILOGUE_BGRADB, true, false),
+        }
     }
+}
+
+/// A mask has a bit for each element of `D`. From one column to the next there are this many bits: the least that the
+/// library takes. In which order the bits of a column lie is its own affair.
+fn mask_step(rows: usize) -> usize {
+    rows.next_multiple_of(128)
+}
+
+/// Bytes of the mask of a `D` with so many rows and columns.
+pub(crate) fn mask_len(rows: usize, columns: usize) -> usize {
+    mask_step(rows) / 8 * columns
 }
 
 /// Everything that the choice of an algorithm depends on.
@@ -55,9 +85,9 @@ pub(crate) struct Key {
     /// How many products, and the steps between them of `first`, `second` and the output, in elements.
     pub(crate) batch: usize,
     pub(crate) steps: [i64; 3],
-    /// The powers of two, up to 256, that the addresses of `first`, `second`, the output and the bias are multiples
-    /// of.
-    pub(crate) alignment: [u32; 4],
+    /// The powers of two, up to 256, that the addresses of `first`, `second`, the output, the bias and the mask are
+    /// multiples of.
+    pub(crate) alignment: [u32; 5],
 }
 
 /// The addresses of a call.
@@ -67,13 +97,14 @@ pub(crate) struct Addresses {
     pub(crate) second: u64,
     pub(crate) out: u64,
     pub(crate) bias: u64,
+    pub(crate) mask: u64,
 }
 
 impl Addresses {
     /// For [`Key::alignment`].
-    pub(crate) fn alignment(&self) -> [u32; 4] {
-        // A null bias counts as fully aligned.
-        [self.first, self.second, self.out, self.bias].map(|address| 1 << address.trailing_zeros().min(8))
+    pub(crate) fn alignment(&self) -> [u32; 5] {
+        // What is null counts as fully aligned.
+        [self.first, self.second, self.out, self.bias, self.mask].map(|address| 1 << address.trailing_zeros().min(8))
     }
 }
 
@@ -103,7 +134,7 @@ pub(crate) struct Lt {
     library: &'static CublasLt,
     device: usize,
     handle: cublasLtHandle_t,
-    /// Held during a call too, because a call writes the address of its bias into the plan's descriptor.
+    /// Held during a call too, because a call writes the addresses of its bias and mask into the plan's descriptor.
     plans: Mutex<FxHashMap<Key, Plan>>,
 }
 
@@ -150,9 +181,7 @@ impl Lt {
             plans.insert(*key, self.plan(key, at)?);
         }
         let Some(plan) = plans.get_mut(key) else { return Ok(false) };
-        if key.epilogue.has_bias() {
-            self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at.bias)?;
-        }
+        self.set_places(key, plan.desc, at)?;
         while let Some((algorithm, bytes)) = plan.algorithms.first() {
             let workspace = if *bytes > 0 { Some(aside(*bytes)?) } else { None };
             let address = workspace.as_ref().map_or(0, |(address, _)| *address);
@@ -209,6 +238,18 @@ impl Lt {
         self.check("cublasLtMatmulDescSetAttribute", key, code)
     }
 
+    /// Where the epilogue finds what it reads or writes besides matrices.
+    fn set_places(&self, key: &Key, desc: cublasLtMatmulDesc_t, at: Addresses) -> Result<()> {
+        let (_, bias, mask) = key.epilogue.parts();
+        if bias {
+            self.set_desc(key, desc, DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at.bias)?;
+        }
+        if mask {
+            self.set_desc(key, desc, DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &at.mask)?;
+        }
+        Ok(())
+    }
+
     fn plan(&self, key: &Key, at: Addresses) -> Result<Plan> {
         let mut plan = Plan { desc: ptr::null_mut(), layouts: [ptr::null_mut(); 3], algorithms: Vec::new() };
         match self.fill_plan(key, at, &mut plan) {
@@ -240,17 +281,15 @@ impl Lt {
         for (_, attribute) in transposes.iter().filter(|(matrix, _)| matrix.transposed) {
             self.set_desc(key, plan.desc, *attribute, &TRANSPOSE)?;
         }
-        let epilogue = match key.epilogue {
-            Epilogue::None => None,
-            Epilogue::Bias => Some(LtEpilogue::CUBLASLT_EPILOGUE_BIAS),
-            Epilogue::Relu => Some(LtEpilogue::CUBLASLT_EPILOGUE_RELU),
-            Epilogue::BiasRelu => Some(LtEpilogue::CUBLASLT_EPILOGUE_RELU_BIAS),
-            Epilogue::BiasGrad => Some(LtEpilogue::CUBLASLT_EPILOGUE_BGRADB),
-        };
-        if let Some(epilogue) = epilogue {
+        let (epilogue, _, mask) = key.epilogue.parts();
+        if key.epilogue != Epilogue::None {
             self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &(epilogue as u32))?;
-            // The heuristic reads the alignment from the address.
-            self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at.bias)?;
+            // The heuristic reads the alignment from the addresses.
+            self.set_places(key, plan.desc, at)?;
+        }
+        if mask {
+            let step = mask_step(product.p) as i64;
+            self.set_desc(key, plan.desc, DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &step)?;
         }
         let out = Matrix { rows: product.p, cols: product.q, ld: product.ld, transposed: false };
         for (i, matrix) in [product.first, product.second, out].into_iter().enumerate() {
@@ -312,7 +351,7 @@ impl Lt {
         };
         set(P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const MOST_WORKSPACE).cast(), 8)?;
         set(P::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const REDUCTION_IN_COMPUTE_TYPE).cast(), 4)?;
-        let [first, second, out, _] = key.alignment;
+        let [first, second, out, ..] = key.alignment;
         for (attribute, bytes) in [
             (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, first),
             (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, second),

@@ -1,4 +1,4 @@
-//! `matmul` and `linear`: products of floats by cuBLASLt, of integers by a kernel of ours.
+//! `matmul`: products of floats by cuBLASLt, of integers by a kernel of ours.
 
 use kiln_backend::{DType, Error, Float32Precision, Layout, Result, View, ViewMut, float32_matmul_precision};
 
@@ -34,8 +34,24 @@ fn extents(op: &'static str, a: &Layout, b: &Layout, out: &Layout) -> Result<(us
 }
 
 /// The steps of the matrices of a layout.
-fn steps(layout: &Layout, lead: usize) -> Steps {
+pub(super) fn steps(layout: &Layout, lead: usize) -> Steps {
     [layout.strides()[lead], layout.strides()[lead + 1]]
+}
+
+/// Addresses of a product in the caller's terms; null where its epilogue has no use for one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    pub(super) a: u64,
+    pub(super) b: u64,
+    pub(super) out: u64,
+    pub(super) bias: u64,
+    pub(super) mask: u64,
+}
+
+impl Places {
+    pub(super) fn new(a: u64, b: u64, out: u64) -> Places {
+        Places { a, b, out, bias: 0, mask: 0 }
+    }
 }
 
 /// A dense tensor of the same shape in memory of its own.
@@ -89,7 +105,7 @@ impl Device {
     }
 
     /// Products of checked float tensors with a nonempty result.
-    fn products_of(&'static self, lead: usize, extents: Extents, [a, b, out]: [Tensor; 3]) -> Result<()> {
+    pub(super) fn products_of(&'static self, lead: usize, extents: Extents, [a, b, out]: [Tensor; 3]) -> Result<()> {
         if extents.k == 0 {
             return self.zero(out);
         }
@@ -103,8 +119,8 @@ impl Device {
                     let at = |tensor: &Tensor, offset: isize| {
                         tensor.address.wrapping_add_signed((offset * tensor.dtype.size() as isize) as i64)
                     };
-                    let [a, b, to] = [at(&a, offsets[0]), at(&b, offsets[1]), at(&out, offsets[2])];
-                    self.product(out.dtype, product, Epilogue::None, batch, [a, b, to, 0]).map(drop)
+                    let places = Places::new(at(&a, offsets[0]), at(&b, offsets[1]), at(&out, offsets[2]));
+                    self.product(out.dtype, product, Epilogue::None, batch, places).map(drop)
                 })
             }
             Err(unfit) => {
@@ -133,19 +149,18 @@ impl Device {
         }
     }
 
-    /// One call of the library, or `false` if it has nothing for the epilogue. The addresses are those of `a`, `b`, the
-    /// output and the bias.
-    fn product(
+    /// One call of the library, or `false` if it has nothing for the epilogue.
+    pub(super) fn product(
         &'static self,
         dtype: DType,
         product: Product,
         epilogue: Epilogue,
         batch: Batch,
-        [a, b, out, bias]: [u64; 4],
+        Places { a, b, out, bias, mask }: Places,
     ) -> Result<bool> {
         let [sa, sb, so] = batch.steps.map(|step| step as i64);
         let ((first, second), steps) = if product.swapped { ((b, a), [sb, sa, so]) } else { ((a, b), [sa, sb, so]) };
-        let addresses = Addresses { first, second, out, bias };
+        let addresses = Addresses { first, second, out, bias, mask };
         let tf32 = dtype == DType::F32 && float32_matmul_precision() == Float32Precision::High;
         let alignment = addresses.alignment();
         let key = Key { dtype, tf32, product, epilogue, batch: batch.count, steps, alignment };
@@ -162,112 +177,6 @@ impl Device {
         let grid = Grid::<1>::new(out.layout.dims(), [Some(out.place())]);
         let blocks = grid.blocks(out.dtype.size());
         launch!(self, FILL, "value", Tag::bits(out.dtype), blocks, grid, out.address, 0u64)
-    }
-
-    pub(super) fn linear_impl(
-        &'static self,
-        x: View,
-        w: View,
-        bias: Option<View>,
-        relu: bool,
-        out: ViewMut,
-    ) -> Result<()> {
-        const OP: &str = "linear";
-        let out = Tensor::write(self, OP, out)?;
-        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
-        let (x, w, bias) = (read(x)?, read(w)?, bias.map(read).transpose()?);
-        if !out.dtype.is_float() {
-            return Err(Error::dtype(OP, out.dtype, "it takes floats"));
-        }
-        let (&[m, k], &[n, _]) = (x.layout.dims(), w.layout.dims()) else {
-            return Err(Error::shapes(OP, x.layout.shape(), w.layout.shape(), "they must be [M, K] and [N, K]"));
-        };
-        if w.layout.dims()[1] != k || out.layout.dims() != [m, n] {
-            return Err(Error::shapes(OP, x.layout.shape(), w.layout.shape(), "they must be [M, K] and [N, K]"));
-        }
-        let spread = match &bias {
-            Some(bias) if bias.layout.dims() != [n] => {
-                return Err(Error::shape(OP, format!("a bias of shape [{n}]"), bias.layout.shape()));
-            }
-            Some(bias) => Some(bias.layout.expand(OP, out.layout.shape())?),
-            None => None,
-        };
-        if out.layout.numel() == 0 {
-            return Ok(());
-        }
-        let turned = w.layout.transpose(0, 1);
-        let b = Tensor { layout: &turned, ..w };
-        let product = Product::new(Extents { m, n, k }, steps(x.layout, 0), steps(&turned, 0), steps(out.layout, 0));
-        // The library adds a dense bias along the rows of what it computes, which are the columns of `out`.
-        let dense = bias.is_none_or(|bias| n == 1 || bias.layout.strides()[0] == 1);
-        let epilogue = match (bias.is_some(), relu) {
-            (false, false) => Epilogue::None,
-            (false, true) => Epilogue::Relu,
-            (true, false) => Epilogue::Bias,
-            (true, true) => Epilogue::BiasRelu,
-        };
-        if let Ok(product) = product
-            && k > 0
-            && dense
-            && product.swapped
-        {
-            let bias = bias.map_or(0, |bias| bias.address);
-            let one = Batch { count: 1, steps: [0; 3] };
-            if self.product(out.dtype, product, epilogue, one, [x.address, b.address, out.address, bias])? {
-                return Ok(());
-            }
-        }
-        self.products_of(0, Extents { m, n, k }, [x, b, out])?;
-        let bias = match (&bias, &spread) {
-            (Some(bias), Some(spread)) => Some(Tensor { layout: spread, ..*bias }),
-            _ => None,
-        };
-        self.add_bias(bias, relu, out)
-    }
-
-    pub(super) fn linear_grad_impl(&'static self, grad: View, x: View, out: ViewMut, bias: ViewMut) -> Result<()> {
-        const OP: &str = "linear_grad";
-        let out = Tensor::write(self, OP, out)?;
-        let bias = Tensor::write(self, OP, bias)?.of(OP, out.dtype)?;
-        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
-        let (grad, x) = (read(grad)?, read(x)?);
-        let (&[m, n], &[rows, k]) = (grad.layout.dims(), x.layout.dims()) else {
-            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
-        };
-        if rows != m || out.layout.dims() != [n, k] || bias.layout.dims() != [n] {
-            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
-        }
-        let turned = grad.layout.transpose(0, 1);
-        let a = Tensor { layout: &turned, ..grad };
-        let product =
-            Product::new(Extents { m: n, n: k, k: m }, steps(&turned, 0), steps(x.layout, 0), steps(out.layout, 0));
-        if out.dtype.is_float()
-            && let Ok(product) = product
-            && product.swapped
-            && m * n * k > 0
-            && (n == 1 || bias.layout.strides()[0] == 1)
-        {
-            let (one, at) = (Batch { count: 1, steps: [0; 3] }, [a.address, x.address, out.address, bias.address]);
-            if self.product(out.dtype, product, Epilogue::BiasGrad, one, at)? {
-                return Ok(());
-            }
-        }
-        if out.layout.numel() > 0 {
-            self.products_of(0, Extents { m: n, n: k, k: m }, [a, x, out])?;
-        }
-        self.sum_rows(grad, bias)
-    }
-
-    /// What the epilogue of the library would have done.
-    pub(super) fn add_bias(&self, bias: Option<Tensor>, relu: bool, out: Tensor) -> Result<()> {
-        if bias.is_none() && !relu {
-            return Ok(());
-        }
-        let places = [bias.as_ref().map(Tensor::place), Some(out.place())];
-        let grid = Grid::<2>::new(out.layout.dims(), places);
-        let (op, blocks) = (if relu { "relu" } else { "add" }, params::blocks(grid.numel));
-        let bias = bias.map_or(0, |bias| bias.address);
-        launch!(self, BIAS, op, Tag::of(out.dtype), blocks, grid, bias, out.address)
     }
 }
 

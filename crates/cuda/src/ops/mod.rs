@@ -5,6 +5,7 @@ mod elementwise;
 mod fill;
 mod index;
 pub(crate) mod launch;
+mod linear;
 mod loss;
 mod matmul;
 mod norm;
@@ -17,10 +18,10 @@ mod values;
 use kiln_backend::{
     Affine, ArgReduceOp, Backend, BinaryOp, Buffer, ClassLoss, Conv2d, DType, Distribution, Error, HostMemory, HostVec,
     MemoryStats, NormGrads, Operand, OptimRule, OptimSlot, PointwiseLoss, Pool2d, PoolDivisor, Ramp, RandomState,
-    ReduceOp, Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, View, ViewMut,
+    ReduceOp, Result, RunningStats, Scalar, ScatterMode, SideOf, UnaryOp, View, ViewMut, linear_relu_grad_in_parts,
 };
 
-use crate::{device::CudaBackend, memory::CudaBuffer};
+use crate::{device::CudaBackend, gemm::lt::mask_len, memory::CudaBuffer};
 
 impl Backend for CudaBackend {
     fn alloc(&self, dtype: DType, len: usize) -> Result<Box<dyn Buffer>> {
@@ -186,8 +187,36 @@ impl Backend for CudaBackend {
         self.0.linear_impl(x, w, bias, relu, out)
     }
 
+    fn relu_mask_len(&self, rows: usize, columns: usize) -> usize {
+        // A row of ours is a column of the library's.
+        mask_len(columns, rows)
+    }
+
+    fn linear_relu_masked(&self, x: View, w: View, bias: Option<View>, out: ViewMut, mask: ViewMut) -> Result<bool> {
+        self.0.linear_relu_masked_impl(x, w, bias, out, mask)
+    }
+
     fn linear_grad(&self, grad: View, x: View, weight: ViewMut, bias: ViewMut) -> Result<()> {
         self.0.linear_grad_impl(grad, x, weight, bias)
+    }
+
+    fn linear_relu_grad(
+        &self,
+        grad: View,
+        w: View,
+        y: View,
+        mask: Option<View>,
+        out: ViewMut,
+        mut bias: Option<ViewMut>,
+    ) -> Result<()> {
+        if let Some(mask) = mask {
+            let to = ViewMut { buffer: &mut *out.buffer, layout: out.layout };
+            let sums = bias.as_mut().map(|bias| ViewMut { buffer: &mut *bias.buffer, layout: bias.layout });
+            if self.0.linear_relu_grad_impl(grad, w, mask, to, sums)? {
+                return Ok(());
+            }
+        }
+        linear_relu_grad_in_parts(self, grad, w, y, out, bias)
     }
 
     fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {

@@ -37,6 +37,76 @@ fn products() {
     }
 }
 
+/// Whole numbers, whose sums are exact, so that it is the same ones that are above 0.
+fn whole(on: &dyn Backend, dtype: DType, dims: &[usize], lie: Lie, salt: u64) -> Tensor {
+    let (layout, len) = layout(dims, lie);
+    let values: Vec<_> = numbers(len, salt).into_iter().map(f64::round).collect();
+    Tensor { buffer: on.adopt(host(dtype, &values)).unwrap(), layout }
+}
+
+/// A layer with ReLU, and the gradient of the layer above it through that ReLU: with the mask that the device has left,
+/// and without it.
+#[test]
+fn linear_layers_and_the_relu_beneath_them() {
+    let sizes = [[8, 16, 24, 8], [1, 16, 130, 5], [33, 7, 1, 3], [64, 40, 257, 16], [0, 4, 4, 4]];
+    for dtype in FLOATS {
+        for (i, [m, inner, k, n]) in sizes.into_iter().enumerate() {
+            for (lie, with_bias) in LIES.into_iter().flat_map(|lie| [(lie, true), (lie, false)]) {
+                same(&format!("{dtype} {m} {inner} {k} {n} {lie:?} {with_bias}"), |on| {
+                    let of = |dims: &[usize], lie, salt| whole(on, dtype, dims, lie, salt);
+                    let (x, v, first) = (of(&[m, inner], lie, 1), of(&[k, inner], Lie::Dense, 2), of(&[k], lie, 3));
+                    let (grad, w) = (of(&[m, n], lie, 4), of(&[n, k], lie, 5));
+                    let first = with_bias.then(|| first.view());
+                    let mut y = target(on, dtype, &[m, k], Lie::Dense);
+                    let len = on.relu_mask_len(m, k);
+                    let mut mask = target(on, DType::U8, &[len], Lie::Dense);
+                    let masked = on.linear_relu_masked(x.view(), v.view(), first, y.view_mut(), mask.view_mut())?;
+                    // The simulated library has masks for all but doubles, and for what lies as it takes it.
+                    if std::env::var_os("KILN_SIM_RUNNER").is_some() && len > 0 && m > 0 && lie == Lie::Dense {
+                        assert_eq!(masked, dtype != DType::F64, "size {i}");
+                    }
+                    let mut results = Vec::new();
+                    for mask in [masked.then(|| mask.view()), None] {
+                        for to in [Lie::Dense, lie] {
+                            let (mut out, mut bias) = (target(on, dtype, &[m, k], to), target(on, dtype, &[k], to));
+                            let sums = with_bias.then(|| bias.view_mut());
+                            on.linear_relu_grad(grad.view(), w.view(), y.view(), mask, out.view_mut(), sums)?;
+                            results.extend([out, bias]);
+                        }
+                    }
+                    results.push(y);
+                    Ok(results)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn masks_of_another_size_are_errors() {
+    let Some(device) = device() else { return };
+    let _others_too = RECORD.read();
+    let of = |dims: &[usize]| tensor(device, DType::F32, dims, Lie::Dense, 1);
+    let (x, w, mut y) = (of(&[4, 8]), of(&[8, 8]), of(&[4, 8]));
+    assert_eq!(device.relu_mask_len(4, 8), 64);
+    for (dtype, len) in [(DType::U8, 63), (DType::U8, 65), (DType::F32, 64)] {
+        let mut mask = target(device, dtype, &[len], Lie::Dense);
+        assert!(device.linear_relu_masked(x.view(), w.view(), None, y.view_mut(), mask.view_mut()).is_err());
+        let mask = Some(mask.view());
+        assert!(device.linear_relu_grad(x.view(), w.view(), x.view(), mask, y.view_mut(), None).is_err());
+    }
+    let mut mask = target(device, DType::U8, &[64], Lie::Dense);
+    let short = of(&[7]);
+    assert!(device.linear_relu_masked(x.view(), w.view(), Some(short.view()), y.view_mut(), mask.view_mut()).is_err());
+    for mask in [None, Some(mask.view())] {
+        let (mut sums, mut wide) = (of(&[7]), of(&[4, 9]));
+        let sums = Some(sums.view_mut());
+        assert!(device.linear_relu_grad(x.view(), w.view(), x.view(), mask, y.view_mut(), sums).is_err());
+        assert!(device.linear_relu_grad(x.view(), w.view(), x.view(), mask, wide.view_mut(), None).is_err());
+        assert!(device.linear_relu_grad(x.view(), wide.view(), x.view(), mask, y.view_mut(), None).is_err());
+    }
+}
+
 /// Long sums, for which the library takes memory aside, and shapes of one row or column.
 #[test]
 fn products_of_odd_shapes() {

@@ -10,9 +10,10 @@ use kiln_backend::{BinaryOp, Error, Result};
 use smallvec::{SmallVec, smallvec};
 
 use super::{
+    gate::{OpenGate, Passed},
     hooks::{run_hooks, run_output_hooks},
     mode::GradModeGuard,
-    node::{Edge, Node},
+    node::{Arrived, Edge, Node},
 };
 use crate::Tensor;
 
@@ -130,8 +131,8 @@ impl Eq for Ready {}
 /// One walk over the graph.
 struct Pass {
     queue: BinaryHeap<Ready>,
-    /// Gradients that have arrived at the outputs of nodes in the queue, by the node's number.
-    pending: HashMap<u64, SmallVec<[Option<Tensor>; 1]>>,
+    /// What has arrived for nodes in the queue, by the node's number.
+    pending: HashMap<u64, Arrived>,
     /// Sums for leaves whose gradient is wanted whole at the end: targets, and those with hooks.
     leaves: Vec<(Tensor, Tensor)>,
     roots: Vec<(Edge, Tensor)>,
@@ -177,11 +178,13 @@ impl Pass {
         let useful = targets.map(|targets| nodes_leading_to(targets, &self.roots));
         let mut found = vec![None; targets.map_or(0, <[Target]>::len)];
         for (edge, grad) in std::mem::take(&mut self.roots) {
-            self.deliver(&edge, grad, targets)?;
+            self.deliver(&edge, grad, None, targets)?;
         }
         while let Some(Ready(node)) = self.queue.pop() {
-            let Some(mut grads) = self.pending.remove(&node.sequence) else { continue };
-            for (output, slot) in grads.iter_mut().enumerate() {
+            let Some(mut arrived) = self.pending.remove(&node.sequence) else { continue };
+            // What came through a gate is no gradient of an output, and nobody has asked for that.
+            let outputs = if arrived.passed.is_some() { &mut [] } else { &mut arrived.grads[..] };
+            for (output, slot) in outputs.iter_mut().enumerate() {
                 if let Some(grad) = slot.take() {
                     let grad = run_output_hooks(&node.hooks, output, grad)?;
                     let this = Target::Output(Arc::as_ptr(&node) as usize, output);
@@ -202,12 +205,17 @@ impl Pass {
             if !needs.contains(&true) {
                 continue;
             }
-            let results = node.run(&grads, &needs, options.retain_graph)?;
-            drop(grads);
+            let asked = |edge: &Edge| targets.unwrap_or_default().contains(&Target::of(edge));
+            let gate = node.gate_below(|edge, below| self.pending.contains_key(&below.sequence) || asked(edge));
+            let results = node.run(&arrived, &needs, gate.as_ref(), options.retain_graph)?;
+            drop(arrived);
+            let mut passed = gate.and_then(OpenGate::into_passed);
             for (i, grad) in results.into_iter().enumerate() {
+                // The gate is the first input's.
+                let passed = passed.take();
                 if let (true, Some(grad), Some(edge)) = (needs[i], grad, &node.edges[i]) {
                     check_kind(&node, i, edge, &grad)?;
-                    self.deliver(edge, grad, targets)?;
+                    self.deliver(edge, grad, passed, targets)?;
                 }
             }
         }
@@ -227,8 +235,8 @@ impl Pass {
         Ok(found)
     }
 
-    /// Hands a gradient to what it flows to.
-    fn deliver(&mut self, edge: &Edge, grad: Tensor, targets: Option<&[Target]>) -> Result<()> {
+    /// Hands a gradient to what it flows to, with what came through a gate beside it.
+    fn deliver(&mut self, edge: &Edge, grad: Tensor, passed: Option<Passed>, targets: Option<&[Target]>) -> Result<()> {
         // A view holds its base; gradients need none, and without it may turn out to own their memory.
         let grad = if grad.0.view_of.is_some() { grad.detach() } else { grad };
         match edge {
@@ -248,11 +256,11 @@ impl Pass {
                 Ok(())
             }
             Edge::Node { node, output } => {
-                let slots = self.pending.entry(node.sequence).or_insert_with(|| {
+                let arrived = self.pending.entry(node.sequence).or_insert_with(|| {
                     self.queue.push(Ready(node.clone()));
-                    smallvec![None; node.outputs.len()]
+                    Arrived { grads: smallvec![None; node.outputs.len()], passed }
                 });
-                match &mut slots[*output] {
+                match &mut arrived.grads[*output] {
                     Some(sum) => add_to(sum, &grad)?,
                     empty => *empty = Some(grad),
                 }

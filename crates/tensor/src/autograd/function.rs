@@ -6,7 +6,7 @@ use kiln_backend::{Error, Result};
 
 use super::{
     mode::{GradModeGuard, grad_enabled, no_grad},
-    record::record_named,
+    record::record_node,
     saved::Ctx,
 };
 use crate::Tensor;
@@ -111,7 +111,7 @@ pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
     };
     let saved: Vec<&Tensor> = ctx.saved.iter().collect();
     let (name, function) = (Cow::Owned(format!("{}Backward", function.name())), Arc::new(function));
-    record_named(out, name, inputs, &saved, move |ctx| {
+    record_node(out, name, inputs, &saved, None, move |ctx| {
         Ok(function.backward(&BackwardCtx(ctx), &ctx.grad()?)?.into_iter().collect())
     })
 }

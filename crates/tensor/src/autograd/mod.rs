@@ -9,6 +9,7 @@
 
 mod engine;
 mod function;
+mod gate;
 mod gradcheck;
 mod graph;
 mod hooks;
@@ -27,8 +28,9 @@ pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_grad, no_grad_guard};
 pub use trace::{Attribute, Step, Trace, trace};
 
+pub(crate) use gate::{Gate, OpenGate};
 pub(crate) use meta::Meta;
 pub(crate) use node::{Edge, Grads, Node, one};
-pub(crate) use record::{copy_slices_node, record};
+pub(crate) use record::{copy_slices_node, is_recorded, record, record_node};
 pub(crate) use saved::Ctx;
 pub(crate) use trace::{hides, note_storage};

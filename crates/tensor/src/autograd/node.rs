@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use smallvec::{SmallVec, smallvec};
 
 use super::{
+    gate::{Gate, OpenGate, Passed},
     hooks::OutputHook,
     saved::{Ctx, Rule, SavedTensor},
 };
@@ -47,6 +48,19 @@ pub(crate) struct Node {
     saved: Mutex<Saved>,
     rule: Rule,
     pub hooks: Mutex<Vec<OutputHook>>,
+    /// How many edges lead here.
+    pub consumers: AtomicU32,
+    /// If its operation ends in ReLU, and the device can do that ReLU's gradient in the node above.
+    pub gate: Option<Gate>,
+}
+
+/// What has arrived for a node in a pass.
+#[derive(Default)]
+pub(crate) struct Arrived {
+    /// The gradient of each output.
+    pub grads: SmallVec<[Option<Tensor>; 1]>,
+    /// If the gradient of the only output has gone through the node's ReLU already: what came with it.
+    pub passed: Option<Passed>,
 }
 
 /// What a node keeps for its rule.
@@ -68,20 +82,32 @@ impl Node {
         edges: SmallVec<[Option<Edge>; 3]>,
         outputs: SmallVec<[Shape; 1]>,
         saved: SmallVec<[SavedTensor; 2]>,
+        gate: Option<Gate>,
         rule: Rule,
     ) -> Arc<Node> {
+        for edge in edges.iter().flatten() {
+            if let Edge::Node { node, .. } = edge {
+                node.consumers.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         let sequence = NEXT.fetch_add(1, Ordering::Relaxed);
         let saved = if saved.is_empty() { Saved::Nothing } else { Saved::Kept(saved.into_iter().collect()) };
-        Arc::new(Node { name, sequence, edges, outputs, saved: Mutex::new(saved), rule, hooks: Mutex::default() })
+        let (saved, hooks, consumers) = (Mutex::new(saved), Mutex::default(), AtomicU32::new(0));
+        Arc::new(Node { name, sequence, edges, outputs, saved, rule, hooks, consumers, gate })
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs the rule. Unless the graph is `retain`ed, what was saved is freed: a second run is then an
+    /// What it saved, if that is anything and still there.
+    pub fn kept(&self) -> Option<Arc<[SavedTensor]>> {
+        if let Saved::Kept(saved) = &*self.saved.lock() { Some(saved.clone()) } else { None }
+    }
+
+    /// Runs the rule, which may go through the `gate` of the node beneath. Unless the graph is `retain`ed, what was saved is freed: a second run is then an
     /// error, except for nodes that save nothing.
-    pub fn run(&self, grads: &[Option<Tensor>], needs: &[bool], retain: bool) -> Result<Grads> {
+    pub fn run(&self, arrived: &Arrived, needs: &[bool], gate: Option<&OpenGate>, retain: bool) -> Result<Grads> {
         let kept = match &*self.saved.lock() {
             Saved::Nothing => None,
             Saved::Kept(saved) => Some(saved.clone()),
@@ -93,7 +119,8 @@ impl Node {
                 ));
             }
         };
-        let result = (self.rule)(&Ctx { node: self, grads, saved: kept.as_deref().unwrap_or_default(), needs })?;
+        let saved = kept.as_deref().unwrap_or_default();
+        let result = (self.rule)(&Ctx { node: self, arrived, saved, needs, gate })?;
         if !retain && kept.is_some() {
             *self.saved.lock() = Saved::Freed;
         }
@@ -111,7 +138,10 @@ impl Drop for Node {
         let mut stack: Vec<Arc<Node>> = Vec::new();
         let take = |edges: &mut SmallVec<[Option<Edge>; 3]>, stack: &mut Vec<Arc<Node>>| {
             stack.extend(edges.drain(..).filter_map(|edge| match edge {
-                Some(Edge::Node { node, .. }) => Some(node),
+                Some(Edge::Node { node, .. }) => {
+                    node.consumers.fetch_sub(1, Ordering::Relaxed);
+                    Some(node)
+                }
                 _ => None,
             }));
         };

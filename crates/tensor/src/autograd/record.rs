@@ -6,6 +6,7 @@ use kiln_backend::{Layout, MAX_RANK, Result, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use super::{
+    gate::Gate,
     mode::grad_enabled,
     node::{Edge, Grads, Node, one},
     saved::{Ctx, SavedTensor},
@@ -23,24 +24,30 @@ pub(crate) fn record(
     saved: &[&Tensor],
     rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    record_named(out, Cow::Borrowed(name), inputs, saved, rule)
+    record_node(out, Cow::Borrowed(name), inputs, saved, None, rule)
 }
 
-/// [`record`] for a name that is made at run time.
-pub(crate) fn record_named(
+/// Whether [`record`] will keep an operation with these inputs.
+pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
+    grad_enabled() && inputs.iter().any(|t| t.requires_grad())
+}
+
+/// [`record`] for a name that is made at run time, or a node with a gate.
+pub(crate) fn record_node(
     out: Tensor,
     name: Cow<'static, str>,
     inputs: &[&Tensor],
     saved: &[&Tensor],
+    gate: Option<Gate>,
     rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     note(name.clone(), inputs, &out);
-    if !grad_enabled() || !inputs.iter().any(|t| t.requires_grad()) {
+    if !is_recorded(inputs) {
         return Ok(out);
     }
     let edges = inputs.iter().map(|t| t.edge()).collect();
     let saved = saved.iter().map(|t| SavedTensor::new(t)).collect();
-    let node = Node::new(name, edges, smallvec![*out.shape()], saved, Box::new(rule));
+    let node = Node::new(name, edges, smallvec![*out.shape()], saved, gate, Box::new(rule));
     out.set_history(node, 0);
     Ok(out)
 }
@@ -63,6 +70,7 @@ pub(crate) fn as_strided_node(view: &Tensor, base: &Tensor, edge: Edge) -> Arc<N
         smallvec![Some(edge)],
         smallvec![*view.shape()],
         SmallVec::new(),
+        None,
         Box::new(rule),
     )
 }
@@ -85,6 +93,7 @@ pub(crate) fn copy_slices_node(view: &Tensor, base: &Tensor, base_edge: Option<E
         smallvec![base_edge, Some(written)],
         smallvec![*base.shape()],
         SmallVec::new(),
+        None,
         Box::new(rule),
     )
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use kiln_backend::{Error, Layout, Result};
 
-use super::node::{Grads, Node};
+use super::{
+    gate::{OpenGate, Passed},
+    node::{Arrived, Grads, Node},
+};
 use crate::{Tensor, storage::Storage};
 
 /// The data of a tensor without its history (so that a node never owns its own output's history, nor a
@@ -21,21 +24,28 @@ impl SavedTensor {
         let version = storage.version();
         SavedTensor { storage, layout: *tensor.layout(), version }
     }
+
+    /// The tensor, if nobody changed it since.
+    pub fn unchanged(&self) -> Option<Tensor> {
+        (self.storage.version() == self.version).then(|| Tensor::from_storage(self.storage.clone(), self.layout))
+    }
 }
 
 /// What a rule sees when it runs: the incoming gradient, the saved tensors, and which gradients are wanted.
 pub(crate) struct Ctx<'a> {
     pub node: &'a Node,
-    pub grads: &'a [Option<Tensor>],
+    pub arrived: &'a Arrived,
     pub saved: &'a [SavedTensor],
     /// For each input whether its gradient is wanted.
     pub needs: &'a [bool],
+    /// For the first input.
+    pub gate: Option<&'a OpenGate>,
 }
 
 impl Ctx<'_> {
     /// The gradient of the (first) output.
     pub fn grad(&self) -> Result<Tensor> {
-        match self.grads.first() {
+        match self.arrived.grads.first() {
             Some(Some(grad)) => Ok(grad.clone()),
             _ => Err(Error::autograd(self.node.name(), "no gradient arrived for its output")),
         }
@@ -46,19 +56,21 @@ impl Ctx<'_> {
         let Some(saved) = self.saved.get(i) else {
             return Err(Error::autograd(self.node.name(), format!("has no saved tensor {i}")));
         };
-        let version = saved.storage.version();
-        if version != saved.version {
-            return Err(Error::autograd(
-                self.node.name(),
-                format!(
-                    "a tensor of shape {} that its gradient needs was changed by an in-place operation: it is at \
-                     version {version}, version {} was expected; change a `copy()` instead",
-                    saved.layout.shape(),
-                    saved.version
-                ),
-            ));
-        }
-        Ok(Tensor::from_storage(saved.storage.clone(), saved.layout))
+        saved.unchanged().ok_or_else(|| {
+            let message = format!(
+                "a tensor of shape {} that its gradient needs was changed by an in-place operation: it is at version {}, \
+                 version {} was expected; change a `copy()` instead",
+                saved.layout.shape(),
+                saved.storage.version(),
+                saved.version
+            );
+            Error::autograd(self.node.name(), message)
+        })
+    }
+
+    /// If [`grad`](Ctx::grad) has gone through the ReLU of this node already, what came with it.
+    pub fn passed(&self) -> Option<&Passed> {
+        self.arrived.passed.as_ref()
     }
 
     /// Whether the gradient of input `i` is wanted.

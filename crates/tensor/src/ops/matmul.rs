@@ -74,101 +74,6 @@ impl Tensor {
         }
         self.matmul(other)
     }
-
-    /// `self · weightᵀ + bias` over the last dimension: `self` is `[…, K]`, `weight` `[N, K]`, `bias` `[N]`,
-    /// the result `[…, N]`. One fused primitive.
-    ///
-    /// # Errors
-    /// The shapes do not fit, or dtypes or devices differ.
-    pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.linear_impl(weight, bias, false)
-    }
-
-    /// [`linear`](Tensor::linear) followed by ReLU, in one primitive.
-    ///
-    /// On CUDA the ReLU is cuBLASLt's, which makes 0 of NaN where [`relu`](Tensor::relu) leaves NaN: a network that has
-    /// diverged may show it only behind its last linear layer.
-    ///
-    /// # Errors
-    /// As [`linear`](Tensor::linear).
-    pub fn linear_relu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.linear_impl(weight, bias, true)
-    }
-
-    fn linear_impl(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
-        const OP: &str = "linear";
-        check::floats(OP, self)?;
-        check::same_kind(OP, self, &[weight])?;
-        if weight.rank() != 2 {
-            return Err(Error::shape(OP, "a weight [out features, in features]", weight.shape()));
-        }
-        let (n, k) = weight.dims2()?;
-        if self.rank() == 0 || self.dims().last() != Some(&k) {
-            let expected = format!("the last extent of the input must be the weight's second, {k}");
-            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
-        }
-        if let Some(bias) = bias {
-            check::same_kind(OP, self, &[bias])?;
-            if *bias.shape() != [n] {
-                let expected = format!("the bias has the shape [{n}] of the out features");
-                return Err(Error::shapes(OP, weight.shape(), bias.shape(), expected));
-            }
-        }
-        if self.rank() != 2 {
-            let mut dims = [0; MAX_RANK];
-            dims[..self.rank()].copy_from_slice(self.dims());
-            dims[self.rank() - 1] = n;
-            let rows = self.dims()[..self.rank() - 1].iter().product::<usize>();
-            return self.reshape([rows, k])?.linear_impl(weight, bias, relu)?.reshape(&dims[..self.rank()]);
-        }
-        let (x, w, b) = (self.read(), weight.read(), bias.map(Tensor::read));
-        let out = Tensor::compute(self.device(), self.dtype(), Shape::new(&[self.dims()[0], n])?, |backend, out| {
-            backend.linear(x.view(), w.view(), b.as_ref().map(|b| b.view()), relu, out)
-        })?;
-        drop((x, w, b));
-        let name = match (relu, bias) {
-            (true, _) => "ReluBackward0",
-            (false, Some(_)) => "AddmmBackward0",
-            (false, None) => "MmBackward0",
-        };
-        let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
-        let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
-        let result = out.clone();
-        // Each operand's gradient reads the other; ReLU's reads the output.
-        let saved: &[&Tensor] = if relu { &[self, weight, &out] } else { &[self, weight] };
-        let result = record(result, name, inputs, saved, move |ctx| {
-            let mut grad = ctx.grad()?;
-            if relu {
-                grad = grad.relu_gradient(&ctx.saved(2)?)?;
-            }
-            let of_input = ctx.when(0, || product(&grad, &ctx.saved(1)?))?;
-            if let [_, true, true] = ctx.needs {
-                let (weight, bias) = parameter_gradients(&grad, &ctx.saved(0)?)?;
-                return Ok(smallvec![of_input, Some(weight), Some(bias)]);
-            }
-            let mut grads: Grads = smallvec![of_input, ctx.when(1, || product(&grad.t()?, &ctx.saved(0)?))?];
-            if ctx.needs.len() == 3 {
-                grads.push(ctx.when(2, || grad.sum(0))?);
-            }
-            Ok(grads)
-        })?;
-        Ok(result.described("linear", || [("relu", relu.into())]))
-    }
-}
-
-/// The gradients of weight and bias, in one primitive.
-fn parameter_gradients(grad: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
-    let (n, k) = (grad.dims()[1], x.dims()[1]);
-    let bias = Tensor::empty(n, (grad.dtype(), grad.device()))?;
-    let weight = {
-        let (g, x) = (grad.read(), x.read());
-        let mut buffer = bias.0.storage.write();
-        Tensor::compute(grad.device(), grad.dtype(), Shape::new(&[n, k])?, |backend, out| {
-            let bias = kiln_backend::ViewMut { buffer: &mut **buffer, layout: bias.layout() };
-            backend.linear_grad(g.view(), x.view(), out, bias)
-        })?
-    };
-    Ok((weight, bias))
 }
 
 /// For exporters: NumPy's rules of ranks are those of ONNX.
@@ -194,7 +99,7 @@ fn check_operands(a: &Tensor, b: &Tensor) -> Result<()> {
 }
 
 /// The product of checked operands with at least 2 dimensions, without history.
-fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub(super) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     const OP: &str = "matmul";
     let ((m, k), (_, n)) = (matrix(a), matrix(b));
     let batch_of = |t: &Tensor| Shape::new(&t.dims()[..t.rank() - 2]);

@@ -19,6 +19,7 @@ mod images;
 mod index;
 mod inplace;
 mod join;
+mod linear;
 mod mask;
 mod matmul;
 mod norm;

@@ -6,6 +6,8 @@
 //! `cuProfilerStop`; on a GPU the same calls mark the step for a profiler.
 #![cfg(all(feature = "cuda", feature = "cpu"))]
 
+mod gates;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{env, fs, path::PathBuf, process};
@@ -24,7 +26,7 @@ use support::{TURN, device};
 const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/data/assets/fashion-mnist");
 
 /// Launches of kernels and of the library in one step.
-const MOST_CALLS: u64 = 15;
+const MOST_CALLS: u64 = 12;
 
 fn loader(device: Device) -> kiln::Result<DataLoader> {
     let data = FashionMNIST::train().root(SUBSET).load()?;

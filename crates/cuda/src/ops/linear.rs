@@ -1,0 +1,225 @@
+//! Linear layers: products of cuBLASLt whose epilogues do bias and ReLU, forwards and backwards, and kernels of ours
+//! where it offers none.
+
+use kiln_backend::{DType, Error, Layout, Result, View, ViewMut};
+
+use super::{
+    launch::{Tag, launch},
+    matmul::{Places, steps},
+};
+use crate::{
+    device::Device,
+    gemm::{
+        lt::{Epilogue, mask_len},
+        problem::{Batch, Extents, Product},
+    },
+    params::{self, Grid},
+    view::Tensor,
+};
+
+const ONE: Batch = Batch { count: 1, steps: [0; 3] };
+
+/// The operands of `out = x · wᵀ + bias`, checked.
+struct Linear<'a> {
+    x: Tensor<'a>,
+    w: Tensor<'a>,
+    bias: Option<Tensor<'a>>,
+    out: Tensor<'a>,
+    /// The bias as a matrix of `out`'s shape.
+    spread: Option<Layout>,
+    extents: Extents,
+}
+
+impl<'a> Linear<'a> {
+    fn new(device: &Device, x: View<'a>, w: View<'a>, bias: Option<View<'a>>, out: ViewMut<'a>) -> Result<Self> {
+        const OP: &str = "linear";
+        let out = Tensor::write(device, OP, out)?;
+        let read = |view| Tensor::read(device, OP, view)?.of(OP, out.dtype);
+        let (x, w, bias) = (read(x)?, read(w)?, bias.map(read).transpose()?);
+        if !out.dtype.is_float() {
+            return Err(Error::dtype(OP, out.dtype, "it takes floats"));
+        }
+        let unfit = || Error::shapes(OP, x.layout.shape(), w.layout.shape(), "they must be [M, K] and [N, K]");
+        let (&[m, k], &[n, inner]) = (x.layout.dims(), w.layout.dims()) else { return Err(unfit()) };
+        if inner != k || out.layout.dims() != [m, n] {
+            return Err(unfit());
+        }
+        let spread = match &bias {
+            Some(bias) if bias.layout.dims() != [n] => {
+                return Err(Error::shape(OP, format!("a bias of shape [{n}]"), bias.layout.shape()));
+            }
+            Some(bias) => Some(bias.layout.expand(OP, out.layout.shape())?),
+            None => None,
+        };
+        Ok(Linear { x, w, bias, out, spread, extents: Extents { m, n, k } })
+    }
+
+    /// What the library is asked for, if it can take the operands as they lie.
+    fn product(&self) -> Option<Product> {
+        // The library adds a dense bias along the rows of what it computes, which are the columns of `out`.
+        let dense = self.bias.as_ref().is_none_or(|bias| self.extents.n == 1 || bias.layout.strides()[0] == 1);
+        let turned = self.w.layout.transpose(0, 1);
+        let product =
+            Product::new(self.extents, steps(self.x.layout, 0), steps(&turned, 0), steps(self.out.layout, 0)).ok()?;
+        (dense && product.swapped).then_some(product)
+    }
+}
+
+impl Device {
+    pub(super) fn linear_impl(
+        &'static self,
+        x: View,
+        w: View,
+        bias: Option<View>,
+        relu: bool,
+        out: ViewMut,
+    ) -> Result<()> {
+        self.run_linear(&Linear::new(self, x, w, bias, out)?, relu, None).map(drop)
+    }
+
+    pub(super) fn linear_relu_masked_impl(
+        &'static self,
+        x: View,
+        w: View,
+        bias: Option<View>,
+        out: ViewMut,
+        mask: ViewMut,
+    ) -> Result<bool> {
+        let layer = Linear::new(self, x, w, bias, out)?;
+        let mask = mask_of(&layer.out, Tensor::write(self, "linear", mask)?)?;
+        self.run_linear(&layer, true, Some(mask))
+    }
+
+    /// Whether the mask was written.
+    fn run_linear(&'static self, layer: &Linear, relu: bool, mask: Option<Tensor>) -> Result<bool> {
+        let Linear { x, w, bias, out, spread, extents } = layer;
+        if out.layout.numel() == 0 {
+            return Ok(false);
+        }
+        if extents.k > 0
+            && let Some(product) = layer.product()
+        {
+            let places = Places {
+                bias: bias.as_ref().map_or(0, |bias| bias.address),
+                ..Places::new(x.address, w.address, out.address)
+            };
+            if let Some(mask) = mask {
+                let epilogue = if bias.is_some() { Epilogue::BiasReluMask } else { Epilogue::ReluMask };
+                if self.product(out.dtype, product, epilogue, ONE, Places { mask: mask.address, ..places })? {
+                    return Ok(true);
+                }
+            }
+            let epilogue = match (bias.is_some(), relu) {
+                (false, false) => Epilogue::None,
+                (false, true) => Epilogue::Relu,
+                (true, false) => Epilogue::Bias,
+                (true, true) => Epilogue::BiasRelu,
+            };
+            if self.product(out.dtype, product, epilogue, ONE, places)? {
+                return Ok(false);
+            }
+        }
+        let turned = w.layout.transpose(0, 1);
+        self.products_of(0, *extents, [*x, Tensor { layout: &turned, ..*w }, *out])?;
+        let bias = match (bias, spread) {
+            (Some(bias), Some(spread)) => Some(Tensor { layout: spread, ..*bias }),
+            _ => None,
+        };
+        self.add_bias(bias, relu, *out)?;
+        Ok(false)
+    }
+
+    pub(super) fn linear_grad_impl(&'static self, grad: View, x: View, out: ViewMut, bias: ViewMut) -> Result<()> {
+        const OP: &str = "linear_grad";
+        let out = Tensor::write(self, OP, out)?;
+        let bias = Tensor::write(self, OP, bias)?.of(OP, out.dtype)?;
+        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
+        let (grad, x) = (read(grad)?, read(x)?);
+        let (&[m, n], &[rows, k]) = (grad.layout.dims(), x.layout.dims()) else {
+            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
+        };
+        if rows != m || out.layout.dims() != [n, k] || bias.layout.dims() != [n] {
+            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
+        }
+        let turned = grad.layout.transpose(0, 1);
+        let a = Tensor { layout: &turned, ..grad };
+        let product =
+            Product::new(Extents { m: n, n: k, k: m }, steps(&turned, 0), steps(x.layout, 0), steps(out.layout, 0));
+        if out.dtype.is_float()
+            && let Ok(product) = product
+            && product.swapped
+            && m * n * k > 0
+            && (n == 1 || bias.layout.strides()[0] == 1)
+        {
+            let places = Places { bias: bias.address, ..Places::new(a.address, x.address, out.address) };
+            if self.product(out.dtype, product, Epilogue::BiasGrad, ONE, places)? {
+                return Ok(());
+            }
+        }
+        if out.layout.numel() > 0 {
+            self.products_of(0, Extents { m: n, n: k, k: m }, [a, x, out])?;
+        }
+        self.sum_rows(grad, bias)
+    }
+
+    /// One call of the library, or `false` if it has nothing for these operands.
+    pub(super) fn linear_relu_grad_impl(
+        &'static self,
+        grad: View,
+        w: View,
+        mask: View,
+        out: ViewMut,
+        bias: Option<ViewMut>,
+    ) -> Result<bool> {
+        const OP: &str = "linear_relu_grad";
+        let out = Tensor::write(self, OP, out)?;
+        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
+        let (grad, w) = (read(grad)?, read(w)?);
+        let bias = bias.map(|bias| Tensor::write(self, OP, bias)?.of(OP, out.dtype)).transpose()?;
+        let mask = mask_of(&out, Tensor::read(self, OP, mask)?)?;
+        let (&[m, n], &[inner, k]) = (grad.layout.dims(), w.layout.dims()) else {
+            return Err(Error::shapes(OP, grad.layout.shape(), w.layout.shape(), "they must be [M, N] and [N, K]"));
+        };
+        if inner != n || out.layout.dims() != [m, k] || bias.is_some_and(|bias| bias.layout.dims() != [k]) {
+            return Err(Error::shapes(OP, grad.layout.shape(), w.layout.shape(), "they must be [M, N] and [N, K]"));
+        }
+        let extents = Extents { m, n: k, k: n };
+        let dense = bias.is_none_or(|bias| k == 1 || bias.layout.strides()[0] == 1);
+        let product = Product::new(extents, steps(grad.layout, 0), steps(w.layout, 0), steps(out.layout, 0));
+        match product {
+            Ok(product) if m * n * k > 0 && dense && product.swapped => {
+                let epilogue = if bias.is_some() { Epilogue::ReluBiasGrad } else { Epilogue::ReluGrad };
+                let (bias, mask) = (bias.map_or(0, |bias| bias.address), mask.address);
+                let places = Places { bias, mask, ..Places::new(grad.address, w.address, out.address) };
+                self.product(out.dtype, product, epilogue, ONE, places)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// What the epilogue of the library would have done.
+    pub(super) fn add_bias(&self, bias: Option<Tensor>, relu: bool, out: Tensor) -> Result<()> {
+        if bias.is_none() && !relu {
+            return Ok(());
+        }
+        let places = [bias.as_ref().map(Tensor::place), Some(out.place())];
+        let grid = Grid::<2>::new(out.layout.dims(), places);
+        let (op, blocks) = (if relu { "relu" } else { "add" }, params::blocks(grid.numel));
+        let bias = bias.map_or(0, |bias| bias.address);
+        launch!(self, BIAS, op, Tag::of(out.dtype), blocks, grid, bias, out.address)
+    }
+}
+
+/// Checks that a mask is one of an output like `out`.
+fn mask_of<'a>(out: &Tensor, mask: Tensor<'a>) -> Result<Tensor<'a>> {
+    const OP: &str = "linear";
+    let mask = mask.of(OP, DType::U8)?;
+    let len = match *out.layout.dims() {
+        [m, n] => mask_len(n, m),
+        _ => return Err(Error::shape(OP, "a matrix", out.layout.shape())),
+    };
+    if mask.layout.dims() != [len] || (len > 1 && mask.layout.strides()[0] != 1) {
+        return Err(Error::shape(OP, format!("a dense mask of {len} bytes"), mask.layout.shape()));
+    }
+    Ok(mask)
+}

@@ -1,0 +1,152 @@
+//! Linear layers, alone or with the ReLU behind them.
+
+use kiln_backend::{DType, Error, MAX_RANK, Result, Shape, ViewMut};
+use smallvec::smallvec;
+
+use super::{check, matmul::product};
+use crate::{
+    Tensor,
+    autograd::{Ctx, Gate, Grads, OpenGate, is_recorded, record_node},
+};
+
+impl Tensor {
+    /// `self · weightᵀ + bias` over the last dimension: `self` is `[…, K]`, `weight` `[N, K]`, `bias` `[N]`,
+    /// the result `[…, N]`. One fused primitive.
+    ///
+    /// # Errors
+    /// The shapes do not fit, or dtypes or devices differ.
+    pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.linear_impl(weight, bias, false)
+    }
+
+    /// [`linear`](Tensor::linear) followed by ReLU, in one primitive.
+    ///
+    /// On CUDA the ReLU is cuBLASLt's, which makes 0 of NaN where [`relu`](Tensor::relu) leaves NaN: a network that has
+    /// diverged may show it only behind its last linear layer.
+    ///
+    /// # Errors
+    /// As [`linear`](Tensor::linear).
+    pub fn linear_relu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.linear_impl(weight, bias, true)
+    }
+
+    fn linear_impl(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+        const OP: &str = "linear";
+        check::floats(OP, self)?;
+        check::same_kind(OP, self, &[weight])?;
+        if weight.rank() != 2 {
+            return Err(Error::shape(OP, "a weight [out features, in features]", weight.shape()));
+        }
+        let (n, k) = weight.dims2()?;
+        if self.rank() == 0 || self.dims().last() != Some(&k) {
+            let expected = format!("the last extent of the input must be the weight's second, {k}");
+            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
+        }
+        if let Some(bias) = bias {
+            check::same_kind(OP, self, &[bias])?;
+            if *bias.shape() != [n] {
+                let expected = format!("the bias has the shape [{n}] of the out features");
+                return Err(Error::shapes(OP, weight.shape(), bias.shape(), expected));
+            }
+        }
+        if self.rank() != 2 {
+            let mut dims = [0; MAX_RANK];
+            dims[..self.rank()].copy_from_slice(self.dims());
+            dims[self.rank() - 1] = n;
+            let rows = self.dims()[..self.rank() - 1].iter().product::<usize>();
+            return self.reshape([rows, k])?.linear_impl(weight, bias, relu)?.reshape(&dims[..self.rank()]);
+        }
+        let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
+        let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
+        let (out, mask) = forward(self, weight, bias, relu, is_recorded(inputs))?;
+        let name = match (relu, bias) {
+            (true, _) => "ReluBackward0",
+            (false, Some(_)) => "AddmmBackward0",
+            (false, None) => "MmBackward0",
+        };
+        // Each operand's gradient reads the other; ReLU's reads the output, or the mask.
+        let saved = [self, weight, &out, mask.as_ref().unwrap_or(&out)];
+        let saved = &saved[..2 + usize::from(relu) + usize::from(mask.is_some())];
+        let of_bias = bias.is_some_and(Tensor::requires_grad);
+        let gate = mask.is_some().then_some(Gate { output: 2, mask: 3, bias: of_bias });
+        let result = record_node(out.clone(), name.into(), inputs, saved, gate, move |ctx| gradients(ctx, relu))?;
+        Ok(result.described("linear", || [("relu", relu.into())]))
+    }
+}
+
+/// The output of checked matrices, and what the device has left of ReLU for the backward pass.
+fn forward(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    relu: bool,
+    recorded: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (rows, columns) = (x.dims()[0], weight.dims()[0]);
+    let mask_len = if relu && recorded { x.device().backend()?.relu_mask_len(rows, columns) } else { 0 };
+    let mask = (mask_len > 0).then(|| Tensor::empty(mask_len, (DType::U8, x.device()))).transpose()?;
+    let mut masked = false;
+    let out = {
+        let (a, w, b) = (x.read(), weight.read(), bias.map(Tensor::read));
+        let b = b.as_ref().map(|b| b.view());
+        Tensor::compute(x.device(), x.dtype(), Shape::new(&[rows, columns])?, |backend, out| {
+            let Some(mask) = &mask else { return backend.linear(a.view(), w.view(), b, relu, out) };
+            let mut buffer = mask.0.storage.write();
+            let mask = ViewMut { buffer: &mut **buffer, layout: mask.layout() };
+            masked = backend.linear_relu_masked(a.view(), w.view(), b, out, mask)?;
+            Ok(())
+        })?
+    };
+    Ok((out, mask.filter(|_| masked)))
+}
+
+fn gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
+    let mut grad = ctx.grad()?;
+    if relu && ctx.passed().is_none() {
+        grad = grad.relu_gradient(&ctx.saved(2)?)?;
+    }
+    let of_input = ctx.when(0, || match ctx.gate {
+        Some(gate) => through(gate, &grad, &ctx.saved(1)?),
+        None => product(&grad, &ctx.saved(1)?),
+    })?;
+    let passed = ctx.passed().and_then(|passed| passed.bias.clone());
+    if let ([_, true, true], None) = (ctx.needs, &passed) {
+        let (weight, bias) = parameter_gradients(&grad, &ctx.saved(0)?)?;
+        return Ok(smallvec![of_input, Some(weight), Some(bias)]);
+    }
+    let mut grads: Grads = smallvec![of_input, ctx.when(1, || product(&grad.t()?, &ctx.saved(0)?))?];
+    if ctx.needs.len() == 3 {
+        grads.push(ctx.when(2, || passed.map_or_else(|| grad.sum(0), Ok))?);
+    }
+    Ok(grads)
+}
+
+/// The gradient of the input and of the ReLU that made it, and of the bias in front of that, in one primitive.
+fn through(gate: &OpenGate, grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let bias = gate.bias.then(|| Tensor::empty(weight.dims()[1], (grad.dtype(), grad.device()))).transpose()?;
+    let out = {
+        let (g, w, y, mask) = (grad.read(), weight.read(), gate.output.read(), gate.mask.read());
+        let mut buffer = bias.as_ref().map(|bias| (bias.0.storage.write(), bias.layout()));
+        Tensor::compute(grad.device(), grad.dtype(), *gate.output.shape(), |backend, out| {
+            let bias = buffer.as_mut().map(|(buffer, layout)| ViewMut { buffer: &mut ***buffer, layout });
+            backend.linear_relu_grad(g.view(), w.view(), y.view(), Some(mask.view()), out, bias)
+        })?
+    };
+    gate.pass(bias);
+    Ok(out)
+}
+
+/// The gradients of weight and bias, in one primitive.
+fn parameter_gradients(grad: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (n, k) = (grad.dims()[1], x.dims()[1]);
+    let bias = Tensor::empty(n, (grad.dtype(), grad.device()))?;
+    let weight = {
+        let (g, x) = (grad.read(), x.read());
+        let mut buffer = bias.0.storage.write();
+        Tensor::compute(grad.device(), grad.dtype(), Shape::new(&[n, k])?, |backend, out| {
+            let bias = ViewMut { buffer: &mut **buffer, layout: bias.layout() };
+            backend.linear_grad(g.view(), x.view(), out, bias)
+        })?
+    };
+    Ok((weight, bias))
+}
