@@ -1,7 +1,8 @@
 //! Every compiled kernel assembles for every architecture that a user may have, without spills.
 //!
 //! Runs the `ptxas` beside the `nvcc` that built the kernels. `KILN_PTXAS` adds others, as a list in the form of `PATH`:
-//! older ones must take the same text for the architectures that they know.
+//! older ones must take the same text for the architectures that they know. All of it takes minutes for an assembler;
+//! `KILN_PTX_ARCHITECTURES`, a list as `80,121`, picks some.
 #![cfg(feature = "kernels")]
 
 use std::{
@@ -59,7 +60,8 @@ fn assemble_all(ptxas: &Path, jobs: &[(u32, &'static Module)]) -> Vec<String> {
         for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 while let Some((architecture, module)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    failures.lock().unwrap().extend(assemble(ptxas, *architecture, module, &folder));
+                    let failure = assemble(ptxas, *architecture, module, &folder);
+                    failures.lock().unwrap().extend(failure);
                 }
             });
         }
@@ -84,10 +86,14 @@ fn kernels_assemble_for_every_architecture() {
     }
     let beside = PathBuf::from(env!("KILN_NVCC")).with_file_name("ptxas");
     assert_eq!(known(&beside), ARCHITECTURES, "{} is too old to check all", beside.display());
+    let some: Option<Vec<u32>> = env::var("KILN_PTX_ARCHITECTURES")
+        .ok()
+        .map(|list| list.split(',').map(|text| text.trim().parse().expect("numbers with commas")).collect());
     let more = env::var_os("KILN_PTXAS");
     let mut failures = Vec::new();
     for ptxas in std::iter::once(beside).chain(more.iter().flat_map(env::split_paths)) {
-        let architectures = known(&ptxas);
+        let mut architectures = known(&ptxas);
+        architectures.retain(|architecture| some.as_ref().is_none_or(|some| some.contains(architecture)));
         println!("{} for {architectures:?}", ptxas.display());
         let jobs: Vec<_> = architectures.iter().flat_map(|&a| loaded(a).into_iter().map(move |m| (a, m))).collect();
         assert!(!jobs.is_empty());

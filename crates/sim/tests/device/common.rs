@@ -59,6 +59,7 @@ const ENTRIES: &[(&str, &str)] = &[
     ("t_accumulate", "p p l"),
     ("t_count", "p"),
     ("t_wide_index", "p i i"),
+    ("t_locate", "p p l 400"),
 ];
 
 /// A module of the given PTX version and target.

@@ -8,6 +8,7 @@ mod dnn;
 mod driver;
 mod faults;
 mod kernels;
+mod positions;
 mod products;
 mod sanitizers;
 mod streams;
