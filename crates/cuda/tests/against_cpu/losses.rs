@@ -108,3 +108,58 @@ fn losses_of_other_kinds() {
         }
     }
 }
+
+/// Logits up to ±1e4, where exponentials overflow and differences cancel.
+#[test]
+fn losses_of_huge_logits() {
+    let huge = |on: &dyn Backend, dtype: DType, dims: &[usize], salt: u64| {
+        let values: Vec<_> = numbers(dims.iter().product(), salt).into_iter().map(|v| (v * 5e3).round()).collect();
+        Tensor {
+            buffer: on.adopt(host(dtype, &values)).unwrap(),
+            layout: Layout::contiguous(Shape::new(dims).unwrap()),
+        }
+    };
+    let finite = |on: &dyn Backend, tensors: Vec<Tensor>| {
+        assert!(tensors.iter().all(|tensor| read(on, tensor).iter().all(|v| v.is_finite())));
+        Ok(tensors)
+    };
+    for dtype in FLOATS {
+        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        // In half precision a sum of these would be no number of its type.
+        for reduction in [Reduction::None, Reduction::Mean] {
+            for dims in [[64, 10, 1], [5, 300, 1], [2, 3, 40]] {
+                let rule =
+                    ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: 1, label_smoothing: 0.0 };
+                same(&format!("{dtype} {reduction:?} {dims:?}"), |on| {
+                    let (x, rows) = (huge(on, dtype, &dims, 1), [dims[0], dims[2]]);
+                    let (labels, loss_dims) =
+                        (index(on, &rows, dims[1]), if reduction == Reduction::None { &rows[..] } else { &[] });
+                    let (mut loss, mut lse) =
+                        (target(on, dtype, loss_dims, Lie::Dense), target(on, wide, &rows, Lie::Dense));
+                    let (mut total, mut dx) = (target(on, wide, &[], Lie::Dense), target(on, dtype, &dims, Lie::Dense));
+                    let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
+                    on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
+                    let (g, l, t) = (tensor(on, dtype, loss_dims, Lie::Dense, 7), lse.view(), total.view());
+                    on.class_loss_grad(&rule, g.view(), x.view(), labels.view(), None, l, t, dx.view_mut())?;
+                    finite(on, vec![loss, dx])
+                });
+            }
+            same(&format!("{dtype} {reduction:?} bce"), |on| {
+                let dims = [30, 20];
+                let (x, weights) = (huge(on, dtype, &dims, 1), tensor(on, dtype, &dims, Lie::Dense, 3));
+                let t = index(on, &dims, 2);
+                let mut truth = target(on, dtype, &dims, Lie::Dense);
+                on.copy(t.view(), truth.view_mut())?;
+                let (kind, pos_weight) = (PointwiseLossKind::BceWithLogits, Some(weights.view()));
+                let loss =
+                    PointwiseLoss { kind, reduction, input: x.view(), target: truth.view(), weight: None, pos_weight };
+                let loss_dims: &[usize] = if reduction == Reduction::None { &dims } else { &[] };
+                let (mut out, mut dx) =
+                    (target(on, dtype, loss_dims, Lie::Dense), target(on, dtype, &dims, Lie::Dense));
+                on.pointwise_loss(&loss, out.view_mut())?;
+                on.pointwise_loss_grad(&loss, tensor(on, dtype, loss_dims, Lie::Dense, 4).view(), dx.view_mut())?;
+                finite(on, vec![out, dx])
+            });
+        }
+    }
+}
