@@ -119,6 +119,7 @@ static REDUCTION_IN_COMPUTE_TYPE: u32 = 2;
 /// `CUBLAS_OP_T`
 const TRANSPOSE: i32 = 1;
 const NOT_SUPPORTED: u32 = 15;
+const INVALID_VALUE: u32 = 7;
 
 /// What is made once a problem.
 struct Plan {
@@ -378,7 +379,8 @@ impl Lt {
                 &raw mut returned,
             )
         };
-        if code == NOT_SUPPORTED {
+        // Without its epilogue the product is asked for again; if it was not that, then the status comes back.
+        if code == NOT_SUPPORTED || (code == INVALID_VALUE && key.epilogue != Epilogue::None) {
             return Ok(Vec::new());
         }
         self.check("cublasLtMatmulAlgoGetHeuristic", key, code)?;
