@@ -1,6 +1,9 @@
 //! Transforms against torchvision's, on a photograph (`tests/golden/make_transforms.py`).
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard},
+};
 
 use kiln_data::{
     DataLoader, DatasetExt, Samples,
@@ -11,6 +14,14 @@ use kiln_data::{
     },
 };
 use kiln_tensor::{DType, Device, Result, Tensor, manual_seed};
+
+/// Seeds the process' one generator for a test, and keeps it from the others that draw of it.
+fn seeded(seed: u64) -> MutexGuard<'static, ()> {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let guard = GENERATOR.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    manual_seed(seed);
+    guard
+}
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/transforms")).join(name)
@@ -155,7 +166,7 @@ fn bytes_become_numbers_and_bytes_again() -> Result<()> {
 
 #[test]
 fn random_crops_reach_every_place() -> Result<()> {
-    manual_seed(5);
+    let _alone = seeded(5);
     let numbers = Image::new(3, 4, 1, (0..12).collect())?;
     let mut seen = [0; 12];
     for _ in 0..600 {
@@ -176,7 +187,7 @@ fn random_crops_reach_every_place() -> Result<()> {
 
 #[test]
 fn flips_happen_as_often_as_asked() -> Result<()> {
-    manual_seed(6);
+    let _alone = seeded(6);
     let pair = Image::new(2, 2, 1, vec![0, 1, 2, 3])?;
     let mut flips = [0, 0];
     for _ in 0..1000 {
@@ -251,7 +262,7 @@ fn turning_is_pillows() -> Result<()> {
     }
     assert!(RandomRotation::new(-1.0).is_err() && RandomRotation::range(3.0, 2.0).is_err());
     assert!(RandomRotation::new(f64::NAN).is_err());
-    manual_seed(1);
+    let _alone = seeded(1);
     let turned = RandomRotation::range(180.0, 180.0)?.with(Rotation::new().expand(true)).apply(part())?;
     assert_eq!(turned, part().flip_horizontal()?.flip_vertical()?);
     Ok(())
@@ -335,7 +346,7 @@ fn tensors_are_changed_as_torchvisions() -> Result<()> {
 #[test]
 fn colours_change_at_random() -> Result<()> {
     let jitter = ColorJitter::new().brightness(0.4)?.contrast(0.4)?.saturation(0.4)?.hue(0.1)?;
-    manual_seed(3);
+    let _alone = seeded(3);
     let first = jitter.apply(part())?;
     assert!(first != part() && first != jitter.apply(part())?);
     manual_seed(3);
@@ -351,6 +362,7 @@ fn colours_change_at_random() -> Result<()> {
 /// The same transforms on samples and on batches of bytes: the same bits, in a loader with the same seed.
 #[test]
 fn batches_are_changed_as_their_samples() -> Result<()> {
+    let _alone = seeded(4);
     let pictures = |height: usize, width: usize| -> Result<Samples<(Image, i64)>> {
         let of = |i: usize| {
             let bytes = (0..height * width * 3).map(|j| (i * 31 + j * 7 % 253) as u8).collect();
