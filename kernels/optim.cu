@@ -139,8 +139,9 @@ __device__ inline void optimize(const Optim& p) {
     const T* grads = static_cast<const T*>(slot.grad);
     int states = Rule::states(p);
     R decay = (R)p.scalars[Rule::decay];
-    uint64_t start = (blockIdx.x - slot.first_block) * OPTIM_BLOCK, end = start + OPTIM_BLOCK;
-    if (end > slot.numel) end = slot.numel;
+    uint32_t next = low + 1 < (int)p.slots ? p.slot[low + 1].first_block : p.blocks;
+    uint64_t start = (uint64_t)(blockIdx.x - slot.first_block) * OPTIM_BLOCK;
+    uint64_t end = start + (blockIdx.x + 1 < next ? OPTIM_BLOCK : slot.tail);
 #pragma unroll 1
     for (uint64_t i = start + threadIdx.x; i < end; i += blockDim.x) {
         R s[3];

@@ -245,15 +245,16 @@ struct OptimSlot {
     void* param;
     const void* grad;
     void* states[3];
-    uint64_t numel;
-    // The first of its blocks, each of OPTIM_BLOCK elements.
-    uint64_t first_block;
     // How many steps it has had.
     unsigned long long* count;
+    // The first of its blocks, each of OPTIM_BLOCK elements, up to the next slot's; and how many elements the last of
+    // them has.
+    uint32_t first_block;
+    uint32_t tail;
 };
 
-constexpr int OPTIM_SLOTS = 62;
-constexpr uint64_t OPTIM_BLOCK = 4096;
+constexpr int OPTIM_SLOTS = 71;
+constexpr uint32_t OPTIM_BLOCK = 4096;
 constexpr uint32_t OPTIM_MAXIMIZE = 1;
 constexpr uint32_t OPTIM_NESTEROV = 2;
 constexpr uint32_t OPTIM_MOMENTUM = 4;
@@ -271,6 +272,8 @@ struct Optim {
     double scalars[6];
     uint32_t flags;
     uint32_t slots;
+    uint32_t blocks;
+    uint32_t unused;
     OptimSlot slot[OPTIM_SLOTS];
 };
 

@@ -13,7 +13,7 @@ pub const THREADS: u32 = 256;
 /// Dimensions of a grid.
 pub const MAX_DIMS: usize = 8;
 /// Parameters of one launch of an optimizer step.
-pub const OPTIM_SLOTS: usize = 62;
+pub const OPTIM_SLOTS: usize = 71;
 /// Elements of a parameter that a block updates.
 pub const OPTIM_BLOCK: u64 = 4096;
 /// Elements of a tile of `sort_tile`.
@@ -319,22 +319,22 @@ by_value! {
         unused: u32 = 20,
     }
     /// One parameter of an optimizer step.
-    OptimSlot: 64 => {
+    OptimSlot: 56 => {
         /// Its address.
         param: u64 = 0,
         /// That of its gradient.
         grad: u64 = 8,
         /// Those of its states.
         states: [u64; 3] = 16,
-        /// Number of elements.
-        numel: u64 = 40,
-        /// The first of its blocks.
-        first_block: u64 = 48,
         /// The address of the number of its steps.
-        count: u64 = 56,
+        count: u64 = 40,
+        /// The first of its blocks.
+        first_block: u32 = 48,
+        /// How many elements the last of them has.
+        tail: u32 = 52,
     }
     /// An optimizer step of up to [`OPTIM_SLOTS`] parameters.
-    Optim: 4048 => {
+    Optim: 4064 => {
         /// The address of the learning rate.
         lr: u64 = 0,
         /// That of the device's [`Progress`].
@@ -347,8 +347,12 @@ by_value! {
         flags: u32 = 72,
         /// How many slots are used.
         slots: u32 = 76,
+        /// How many blocks they have.
+        blocks: u32 = 80,
+        /// Padding.
+        unused: u32 = 84,
         /// The parameters.
-        slot: [OptimSlot; OPTIM_SLOTS] = 80,
+        slot: [OptimSlot; OPTIM_SLOTS] = 88,
     }
     /// What kernels report: the first value that was out of range.
     Status: 24 => {

@@ -48,29 +48,24 @@ impl Optim {
                 ([eps, weight_decay, lr_decay, 0.0, 0.0, 0.0], flags([(maximize, MAXIMIZE)]))
             }
         };
-        let none = OptimSlot { param: 0, grad: 0, states: [0; 3], numel: 0, first_block: 0, count: 0 };
-        Optim { lr, progress, drawn: 0, scalars, flags, slots: 0, slot: [none; OPTIM_SLOTS] }
+        let none = OptimSlot { param: 0, grad: 0, states: [0; 3], count: 0, first_block: 0, tail: 0 };
+        Optim { lr, progress, drawn: 0, scalars, flags, slots: 0, blocks: 0, unused: 0, slot: [none; OPTIM_SLOTS] }
     }
 
     /// Appends a parameter of `numel` elements, or says that there is no room.
     pub fn push(&mut self, Addresses { param, grad, states, count }: Addresses, numel: u64) -> bool {
-        let used = self.slots as usize;
-        let first_block = u64::from(self.blocks());
-        let all_blocks = first_block + numel.div_ceil(OPTIM_BLOCK);
+        let (used, first_block) = (self.slots as usize, self.blocks);
+        let blocks = numel.div_ceil(OPTIM_BLOCK);
+        let all_blocks = u64::from(first_block) + blocks;
         // Block numbers have 31 bits.
         if used == OPTIM_SLOTS || (used > 0 && all_blocks > i32::MAX as u64) {
             return false;
         }
-        self.slot[used] = OptimSlot { param, grad, states, numel, first_block, count };
+        let tail = (numel - blocks.saturating_sub(1) * OPTIM_BLOCK) as u32;
+        self.slot[used] = OptimSlot { param, grad, states, count, first_block, tail };
         self.slots += 1;
+        self.blocks = all_blocks.min(i32::MAX as u64) as u32;
         true
-    }
-
-    /// How many blocks the parameters so far need. (Without elements there may be none; a step is counted by one.)
-    #[must_use]
-    pub fn blocks(&self) -> u32 {
-        let last = (self.slots as usize).checked_sub(1).map(|i| &self.slot[i]);
-        last.map_or(0, |slot| (slot.first_block + slot.numel.div_ceil(OPTIM_BLOCK)).min(i32::MAX as u64) as u32)
     }
 }
 
@@ -82,15 +77,22 @@ mod tests {
     fn slots_fill_up() {
         let rule = OptimRule::Sgd { momentum: 0.9, dampening: 0.0, nesterov: true, weight_decay: 0.1, maximize: false };
         let mut step = Optim::new(&rule, 16, 32);
-        assert_eq!((step.blocks(), step.flags, step.scalars[..3] == [0.9, 1.0, 0.1]), (0, NESTEROV | MOMENTUM, true));
+        assert_eq!((step.blocks, step.flags, step.scalars[..3] == [0.9, 1.0, 0.1]), (0, NESTEROV | MOMENTUM, true));
         let at = Addresses { param: 1, grad: 2, states: [3, 0, 0], count: 8 };
         assert!(step.push(at, 0));
-        assert_eq!((step.blocks(), step.slots), (0, 1));
+        assert_eq!((step.blocks, step.slots), (0, 1));
         for i in 1..OPTIM_SLOTS as u64 {
             assert!(step.push(at, 4097));
-            assert_eq!(u64::from(step.blocks()), 2 * i);
+            assert_eq!(u64::from(step.blocks), 2 * i);
+            assert_eq!(step.slot[i as usize].tail, 1);
         }
         assert!(!step.push(at, 1));
+        let tails = [0, 1, 4095, 4096, 4097, 8192].map(|numel| {
+            let mut step = Optim::new(&rule, 16, 32);
+            assert!(step.push(at, numel));
+            (step.blocks, step.slot[0].tail)
+        });
+        assert_eq!(tails, [(0, 0), (1, 1), (1, 4095), (1, 4096), (2, 1), (2, 4096)]);
         assert_eq!((step.slot[0].first_block, step.slot[1].first_block, step.slot[2].first_block), (0, 0, 2));
     }
 }

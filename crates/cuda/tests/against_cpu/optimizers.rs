@@ -30,9 +30,16 @@ fn optimizers() {
         for dtype in FLOATS {
             same(&format!("{rule:?}"), |on| {
                 // More parameters than a launch takes, some of them without elements.
-                let mut all: Vec<Vec<Tensor>> = (0..70)
+                let mut all: Vec<Vec<Tensor>> = (0..75)
                     .map(|i| {
-                        let dims = [if i % 7 == 6 { 0 } else { 3 + 100 * (i % 3) }];
+                        // Without elements, of a block of them or two, or with some left over.
+                        let dims = [match i {
+                            6 | 20 | 74 => 0,
+                            5 => 4096,
+                            9 => 8192,
+                            73 => 4097,
+                            _ => 3 + 100 * (i % 3),
+                        }];
                         (0..2).map(|j| tensor(on, dtype, &dims, Lie::Dense, i as u64 + j)).collect()
                     })
                     .collect();
@@ -43,7 +50,7 @@ fn optimizers() {
                     }
                 }
                 let lr = filled(on, DType::F64, 0.1);
-                let mut counts: Vec<Tensor> = (0..70).map(|_| filled(on, DType::I64, 0.0)).collect();
+                let mut counts: Vec<Tensor> = (0..75).map(|_| filled(on, DType::I64, 0.0)).collect();
                 for _ in 0..3 {
                     let mut slots: Vec<OptimSlot> = all
                         .iter_mut()
