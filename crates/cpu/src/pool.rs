@@ -194,6 +194,13 @@ impl Pool {
         self.high_water = self.high_water.max(self.allocated);
     }
 
+    /// With what is in use, a quarter more than was ever in use at once. The sizes of a training step peak at different
+    /// times, and without room for that, each step would give blocks back that the next one asks for again (VGG16: 87
+    /// of them, which the system has to clear).
+    fn worth_caching(&self) -> usize {
+        (self.high_water + self.high_water / 4).max(RETAIN).saturating_sub(self.allocated)
+    }
+
     /// Removes free blocks until at most `limit` bytes are cached: as few as possible, and no larger ones than need be.
     fn trim(&mut self, limit: usize) -> Vec<(Free, usize)> {
         let mut removed = Vec::new();
@@ -253,11 +260,8 @@ fn fresh(size: usize) -> Option<NonNull<u8>> {
         pool.system_allocations += 1;
         pool.occupy(size);
         // What is cached did not fit this request. Without a bound, a program whose sizes keep changing
-        // would cache blocks of every size that it ever used. A quarter more than was ever in use at once: the
-        // sizes of a training step peak at different times, and without room for that, each step would give
-        // blocks back that the next one asks for again (VGG16: 87 of them, which the system has to clear).
-        let most = pool.high_water + pool.high_water / 4;
-        let limit = most.max(RETAIN).saturating_sub(pool.allocated);
+        // would cache blocks of every size that it ever used.
+        let limit = pool.worth_caching();
         pool.trim(limit)
     };
     release(surplus);
@@ -412,5 +416,8 @@ mod tests {
         assert_eq!(trimmed(5000), [1 << 20, 8192]);
         assert_eq!(trimmed(0).len(), 4);
         assert!(full(&[]).trim(0).is_empty());
+        let worth = |high_water, allocated| Pool { high_water, allocated, ..full(&[]) }.worth_caching();
+        assert_eq!((worth(0, 0), worth(RETAIN, RETAIN), worth(4 * RETAIN, RETAIN)), (RETAIN, RETAIN / 4, 4 * RETAIN));
+        assert_eq!(worth(RETAIN, 2 * RETAIN), 0);
     }
 }

@@ -300,7 +300,9 @@ fn devices_that_are_too_old_are_errors() {
 
 #[test]
 fn epilogues_that_the_library_does_not_offer_are_done_by_kernels() {
-    for missing in ["", "4", "6", "2,4,6", "130,134", "136,152", "2,4,6,130,134,136,152"] {
+    for missing in
+        ["", "4", "6", "2,4,6", "130,134", "136,152", "2,4,6,130,134,136,152", "-2,-4,-6,-130,-134,-136,-152"]
+    {
         child("child_computes_linear_layers", &[("KILN_SIM_NO_EPILOGUES", missing)]);
     }
 }

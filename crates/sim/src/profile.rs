@@ -73,7 +73,8 @@ pub struct Faults {
     pub kernel: Nth,
     /// The `cuEventRecord` that fails.
     pub record: Nth,
-    /// Epilogues (`cublasLtEpilogue_t`) for which the heuristic offers nothing.
+    /// Epilogues (`cublasLtEpilogue_t`) for which the heuristic offers nothing; negative, for which it calls the call
+    /// invalid.
     pub no_epilogues: Vec<i64>,
     /// Convolutions of cuDNN that are not supported when they are tried: `forward`, `fused`, `data`, `filter`, or one
     /// algorithm of these, as in `data:1`.

@@ -241,8 +241,10 @@ library! {
         returned.write(0);
         let problem = world.problem(NAME, operation, [a, b, c, d])?;
         let number = world.blas.records.get(&operation).map_or(0, |record| record.get(7));
-        if world.profile.faults.no_epilogues.contains(&number) {
-            return Err(world.refuse(NAME, Refusal(BlasStatus::NOT_SUPPORTED, "the simulator was asked to offer nothing")));
+        for (asked, status) in [(number, BlasStatus::NOT_SUPPORTED), (-number, BlasStatus::INVALID_VALUE)] {
+            if world.profile.faults.no_epilogues.contains(&asked) {
+                return Err(world.refuse(NAME, Refusal(status, "the simulator was asked to offer nothing")));
+            }
         }
         let found = heuristic::candidates(&problem, &preference);
         if found.is_empty() {

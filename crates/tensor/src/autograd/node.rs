@@ -55,7 +55,6 @@ pub(crate) struct Node {
 }
 
 /// What has arrived for a node in a pass.
-#[derive(Default)]
 pub(crate) struct Arrived {
     /// The gradient of each output.
     pub grads: SmallVec<[Option<Tensor>; 1]>,
@@ -105,8 +104,8 @@ impl Node {
         if let Saved::Kept(saved) = &*self.saved.lock() { Some(saved.clone()) } else { None }
     }
 
-    /// Runs the rule, which may go through the `gate` of the node beneath. Unless the graph is `retain`ed, what was saved is freed: a second run is then an
-    /// error, except for nodes that save nothing.
+    /// Runs the rule, which may go through the `gate` of the node beneath. Unless the graph is `retain`ed, what was
+    /// saved is freed: a second run is then an error, except for nodes that save nothing.
     pub fn run(&self, arrived: &Arrived, needs: &[bool], gate: Option<&OpenGate>, retain: bool) -> Result<Grads> {
         let kept = match &*self.saved.lock() {
             Saved::Nothing => None,
