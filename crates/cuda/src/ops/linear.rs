@@ -187,7 +187,7 @@ impl Device {
         let dense = bias.is_none_or(|bias| k == 1 || bias.layout.strides()[0] == 1);
         let product = Product::new(extents, steps(grad.layout, 0), steps(w.layout, 0), steps(out.layout, 0));
         match product {
-            Ok(product) if m * n * k > 0 && dense && product.swapped => {
+            Ok(product) if out.dtype.is_float() && m * n * k > 0 && dense && product.swapped => {
                 let epilogue = if bias.is_some() { Epilogue::ReluBiasGrad } else { Epilogue::ReluGrad };
                 let (bias, mask) = (bias.map_or(0, |bias| bias.address), mask.address);
                 let places = Places { bias, mask, ..Places::new(grad.address, w.address, out.address) };

@@ -95,6 +95,14 @@ fn masks_of_another_size_are_errors() {
         let mask = Some(mask.view());
         assert!(device.linear_relu_grad(x.view(), w.view(), x.view(), mask, y.view_mut(), None).is_err());
     }
+    // Numbers that cuBLASLt does not take.
+    let (whole, mut out) =
+        (tensor(device, DType::I32, &[8, 8], Lie::Dense, 1), target(device, DType::I32, &[8, 8], Lie::Dense));
+    let mask = target(device, DType::U8, &[device.relu_mask_len(8, 8)], Lie::Dense);
+    let mut sums = target(device, DType::I32, &[8], Lie::Dense);
+    let (mask, sums) = (Some(mask.view()), Some(sums.view_mut()));
+    let (layer, to) = (whole.view(), out.view_mut());
+    assert!(device.linear_relu_grad(whole.view(), layer, layer, mask, to, sums).is_err());
     let mut mask = target(device, DType::U8, &[64], Lie::Dense);
     let short = of(&[7]);
     assert!(device.linear_relu_masked(x.view(), w.view(), Some(short.view()), y.view_mut(), mask.view_mut()).is_err());
