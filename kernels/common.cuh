@@ -107,6 +107,7 @@ __device__ inline T store(Compute<T> value) {
 
 // Calls X(name, type) for each dtype of a group.
 #define FOR_FLOAT(X) X(f32, f32) X(f64, f64) X(f16, f16) X(bf16, bf16)
+#define FOR_HALF(X) X(f16, f16) X(bf16, bf16)
 #define FOR_INT(X) X(i64, i64) X(i32, i32) X(u8, u8)
 #define FOR_ALL(X) FOR_FLOAT(X) FOR_INT(X) X(bool, truth)
 #define FOR_BITS(X) X(bits8, bits8) X(bits16, bits16) X(bits32, bits32) X(bits64, bits64)

@@ -4,6 +4,7 @@
 
 FAMILY(gather);
 FAMILY(scatter);
+FAMILY(scatter_half);
 
 #define GATHER(name, T)                                                                                         \
     KERNEL gather_take_##name(BY_VALUE Gather p, const int64_t* index, T* out, const T* x, Status* status) {    \
@@ -74,3 +75,39 @@ __device__ inline i32 plus(i32 a, i32 b) {
     }
 FOR_FLOAT(SCATTER_ADD)
 FOR_INT(SCATTER_ADD)
+
+// Adding in half precision loses terms (2048 + 1 is 2048), so the sums are formed in f32 and rounded once. `sums` has a
+// place for each element along the dimension of `count` lines, of which `first` is the first; those of neighbouring
+// lines lie side by side. A thread loads the elements that it will add to, adds, and stores them.
+template <typename T>
+__device__ inline void scatter_half(const Scatter& p, uint64_t first, uint64_t count, const int64_t* index, const T* x,
+                                    T* out, f32* sums, f32 constant, Status* status) {
+    uint64_t tasks = count * p.parts;
+    for (uint64_t task = thread_index(); task < tasks; task += thread_count()) {
+        uint64_t part = task / count, line = task - part * count;
+        Offsets<3> at = locate(p.lines, first + line);
+#pragma unroll 1
+        for (int pass = 0; pass < 3; ++pass) {
+#pragma unroll 1
+            for (uint64_t i = 0; i < p.n; ++i) {
+                int64_t to = index[at.at[0] + (int64_t)i * p.strides[0]];
+                if ((uint64_t)to >= p.size) {
+                    if (part == 0 && pass == 0) report(status, STATUS_SCATTER, to, (int64_t)p.size);
+                } else if (((uint64_t)to & (p.parts - 1)) == part) {
+                    T* element = out + at.at[2] + to * p.strides[2];
+                    f32* sum = sums + (uint64_t)to * count + line;
+                    if (pass == 0) *sum = load(*element);
+                    if (pass == 1) *sum += x ? load(x[at.at[1] + (int64_t)i * p.strides[1]]) : constant;
+                    if (pass == 2) *element = store<T>(*sum);
+                }
+            }
+        }
+    }
+}
+
+#define SCATTER_HALF(name, T)                                                                                   \
+    KERNEL scatter_half_add_##name(BY_VALUE Scatter p, uint64_t first, uint64_t count, const int64_t* index,    \
+                                   const T* x, T* out, f32* sums, uint64_t number, Status* status) {            \
+        scatter_half(p, first, count, index, x, out, sums, Number<f32>::value(number), status);                 \
+    }
+FOR_HALF(SCATTER_HALF)

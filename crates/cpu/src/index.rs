@@ -5,16 +5,19 @@
 //! `index_add` are `gather` and `scatter` with an index that is the same across all other dimensions.
 //!
 //! Indices are checked before anything is written. The result does not depend on the number of threads:
-//! positions that reach the same far element differ only in `i`, and a task takes them in that order.
+//! positions that reach the same far element differ only in `i`, and a task takes them in that order. Sums of half
+//! precision are added up in `f32` and rounded once (`wide`).
 
 mod grid;
+mod wide;
 
 use std::ops::Range;
 
+use half::{bf16, f16};
 use kiln_backend::{DType, Error, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut};
 
 use crate::{
-    dispatch::for_all,
+    dispatch::{dispatch, for_all},
     iter::Walk,
     par,
     simd::multiversion,
@@ -111,7 +114,7 @@ pub(crate) fn index_select(x: View, dim: usize, index: View, out: ViewMut) -> Re
         let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
         // SAFETY: the grid has the extents of `out`, which are those of `x` except along `dim`, where the
         // indices are below the extent of `x`.
-        unsafe { gather_grid(&grid, index.ptr(), x.ptr(), &out) };
+        unsafe { gather_grid::<<T as Stored>::Bits>(&grid, index.ptr(), x.ptr().cast(), out.ptr().cast()) };
     });
     Ok(())
 }
@@ -129,7 +132,7 @@ pub(crate) fn gather(x: View, dim: usize, index: View, out: ViewMut) -> Result<(
         let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
         // SAFETY: the grid has the extents of `index` and `out`, which are nowhere above those of `x` except
         // along `dim`, where the indices are below the extent of `x`.
-        unsafe { gather_grid(&grid, index.ptr(), x.ptr(), &out) };
+        unsafe { gather_grid::<<T as Stored>::Bits>(&grid, index.ptr(), x.ptr().cast(), out.ptr().cast()) };
     });
     Ok(())
 }
@@ -143,13 +146,9 @@ pub(crate) fn index_add(x: View, dim: usize, index: View, out: ViewMut) -> Resul
     check_indices(OP, &index, dim, size)?;
     let index_strides = along(dim, index.layout());
     let grid = Grid::new(x.layout.dims(), dim, [&index_strides, x.layout.strides(), out.layout.strides()]);
-    for_all!(x.dtype(), T => {
-        let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
-        // SAFETY: the grid has the extents of `x`, which are those of `out` except along `dim`, where the
-        // indices are below the extent of `out`.
-        unsafe { scatter_grid::<T, Add>(&grid, index.ptr(), x.ptr(), &out, size) };
-    });
-    Ok(())
+    // SAFETY: the grid has the extents of `x`, which are those of `out` except along `dim`, where the indices are
+    // below the extent of `out`.
+    unsafe { add_grid(OP, &grid, index.ptr(), Operand::Tensor(x), out, size) }
 }
 
 pub(crate) fn scatter(mode: ScatterMode, x: Operand, dim: usize, index: View, out: ViewMut) -> Result<()> {
@@ -176,23 +175,53 @@ pub(crate) fn scatter(mode: ScatterMode, x: Operand, dim: usize, index: View, ou
     let size = axis(out.layout, dim).0;
     check_indices(op, &index, dim, size)?;
     let grid = Grid::new(index.layout().dims(), dim, [index.layout().strides(), strides, out.layout.strides()]);
+    if mode == ScatterMode::Add {
+        // SAFETY: the grid has the extents of `index`, which are nowhere above those of `x` (a number with strides 0
+        // has any), nor above those of `out` except along `dim`, where the indices are below the extent of `out`.
+        return unsafe { add_grid(op, &grid, index.ptr(), x, out, size) };
+    }
     for_all!(dtype, T => {
         let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
-        let x = match &x {
-            Input::Tensor(x) => x.ptr(),
-            Input::Constant(value) => value,
-        };
-        // SAFETY: the grid has the extents of `index`, which are nowhere above those of `x` (a number with
-        // strides 0 has any), nor above those of `out` except along `dim`, where the indices are below the
-        // extent of `out`.
+        // SAFETY: as above. Elements are moved as bits.
         unsafe {
-            match mode {
-                ScatterMode::Set => scatter_grid::<T, Set>(&grid, index.ptr(), x, &out, size),
-                ScatterMode::Add => scatter_grid::<T, Add>(&grid, index.ptr(), x, &out, size),
-            }
+            scatter_grid::<<T as Stored>::Bits, Set>(&grid, index.ptr(), first(&x).cast(), out.ptr().cast(), size);
         }
     });
     Ok(())
+}
+
+/// Where an operand begins.
+fn first<T: Stored>(x: &Input<T>) -> *const T {
+    match x {
+        Input::Tensor(x) => x.ptr(),
+        Input::Constant(value) => value,
+    }
+}
+
+/// Adds `x`, the near operand of the grid, to `out`, the far one.
+///
+/// # Safety
+/// For the positions of the grid, `index` and `x` are readable, and `out` is writable with the indices that are found
+/// there, which are below `size`.
+unsafe fn add_grid(
+    op: &'static str,
+    grid: &Grid,
+    index: *const i64,
+    x: Operand,
+    out: ViewMut,
+    size: usize,
+) -> Result<()> {
+    dispatch!(out.dtype(), T => {
+        let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+        // SAFETY: the caller's promise.
+        unsafe { scatter_grid::<T, Add>(grid, index, first(&x), out.ptr(), size) };
+        Ok(())
+    }, [F32 f32, F64 f64, I64 i64, I32 i32, U8 u8] half => dispatch!(half, T => {
+        let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+        // SAFETY: as above.
+        unsafe { wide::add_grid::<T>(grid, index, first(&x), out.ptr(), size) };
+        Ok(())
+    }, [F16 f16, BF16 bf16] bool => check_addable(op, bool)))
 }
 
 fn check_addable(op: &'static str, dtype: DType) -> Result<()> {
@@ -207,12 +236,12 @@ fn check_addable(op: &'static str, dtype: DType) -> Result<()> {
 /// # Safety
 /// For the positions of the grid, `index` and `near` are readable and writable, and `far` is readable with
 /// the indices that are found there.
-unsafe fn gather_grid<T: Stored>(grid: &Grid, index: *const i64, far: *const T, near: &Target<T>) {
+unsafe fn gather_grid<T: Copy + Send + Sync>(grid: &Grid, index: *const i64, far: *const T, near: *mut T) {
     if grid.numel() == 0 {
         return;
     }
     let pieces = Pieces(grid.inner.div_ceil(par::GRAIN).max(1));
-    let (index, far) = (Shared(index), Shared(far));
+    let (index, far, near) = (Shared(index), Shared(far), SharedMut(near));
     let tasks = grid.outer_len() * pieces.0 * grid.len;
     par::ranges(tasks, par::row_grain(grid.inner / pieces.0), |range| {
         let mut task = range.start;
@@ -224,7 +253,7 @@ unsafe fn gather_grid<T: Stored>(grid: &Grid, index: *const i64, far: *const T, 
             let start = grid.start(block / pieces.0, columns.start);
             // SAFETY: by the caller's promise, as in all of the following; positions of the grid.
             let (index, near, far) = unsafe {
-                (index.get().offset(start[INDEX]), near.ptr().offset(start[NEAR]), far.get().offset(start[FAR]))
+                (index.get().offset(start[INDEX]), near.get().offset(start[NEAR]), far.get().offset(start[FAR]))
             };
             let [di, dn, df] = grid.dim_strides;
             let [ji, jn, jf] = grid.inner_strides;
@@ -275,57 +304,67 @@ unsafe fn gather_line<T: Copy>(
 /// # Safety
 /// For the positions of the grid, `index` and `near` are readable, and `far` is writable with the indices
 /// that are found there, which are below `size`.
-unsafe fn scatter_grid<T: Stored, C: Combine<T>>(
+unsafe fn scatter_grid<T: Copy + Send + Sync, C: Combine<T>>(
     grid: &Grid,
     index: *const i64,
     near: *const T,
-    far: &Target<T>,
+    far: *mut T,
     size: usize,
 ) {
+    let (index, near, far) = (Shared(index), Shared(near), SharedMut(far));
+    divide(grid, size, &|Part { outer, columns, own }| {
+        let start = grid.start(outer, columns.start);
+        // SAFETY: by the caller's promise, as in all of the following; positions of the grid.
+        let (index, near, far) =
+            unsafe { (index.get().offset(start[INDEX]), near.get().offset(start[NEAR]), far.get().offset(start[FAR])) };
+        let [di, dn, df] = grid.dim_strides;
+        let [ji, jn, jf] = grid.inner_strides;
+        if grid.inner == 1 {
+            // SAFETY: as above; parts own disjoint elements of `far`, and `near` is none of them.
+            unsafe { scatter_line::<T, C>(grid.len, (index, di), (near, dn), (far, 0), df, &own) };
+            return;
+        }
+        for i in 0..grid.len as isize {
+            // SAFETY: as above; parts own disjoint elements of `far`, and `near` is none of them.
+            unsafe {
+                let (index, near) = (index.offset(i * di), near.offset(i * dn));
+                if ji == 0 && jn == 1 && jf == 1 {
+                    let to = index.read();
+                    if own.contains(&(to as usize)) {
+                        let from = std::slice::from_raw_parts(near, columns.len());
+                        let to = std::slice::from_raw_parts_mut(far.offset(to as isize * df), columns.len());
+                        C::row(from, to);
+                    }
+                } else {
+                    scatter_line::<T, C>(columns.len(), (index, ji), (near, jn), (far, jf), df, &own);
+                }
+            }
+        }
+    });
+}
+
+/// A part of a scatter: one outer position, some columns, and the indices in `own`. Parts write disjoint elements.
+struct Part {
+    outer: usize,
+    columns: Range<usize>,
+    own: Range<usize>,
+}
+
+/// Calls `body` for parts that cover a scatter, in parallel. Where there are few outer positions and columns, parts own
+/// ranges of indices; then each reads all indices and skips those of others.
+fn divide(grid: &Grid, size: usize, body: &(dyn Fn(Part) + Sync)) {
     if grid.numel() == 0 {
         return;
     }
-    // Tasks own disjoint parts of `far`: other outer positions, other columns, or, where there are few of
-    // both, other ranges of indices; then each task reads all indices and skips those of others.
     let threads = if grid.numel() > par::GRAIN { rayon::current_num_threads() } else { 1 };
     let share = threads.div_ceil(grid.outer_len());
     let (pieces, owners) =
         if grid.inner >= share * NARROW { (Pieces(share), Pieces(1)) } else { (Pieces(1), Pieces(share.min(size))) };
-    let (index, near) = (Shared(index), Shared(near));
     let tasks = grid.outer_len() * pieces.0 * owners.0;
     par::ranges(tasks, tasks.div_ceil(threads * 4), |range| {
         for task in range {
-            let own = owners.of(size, task % owners.0);
-            let block = task / owners.0;
-            let columns = pieces.of(grid.inner, block % pieces.0);
-            let start = grid.start(block / pieces.0, columns.start);
-            // SAFETY: by the caller's promise, as in all of the following; positions of the grid.
-            let (index, near, far) = unsafe {
-                (index.get().offset(start[INDEX]), near.get().offset(start[NEAR]), far.ptr().offset(start[FAR]))
-            };
-            let [di, dn, df] = grid.dim_strides;
-            let [ji, jn, jf] = grid.inner_strides;
-            if grid.inner == 1 {
-                // SAFETY: as above; tasks own disjoint parts of `far`, and `near` is no part of it.
-                unsafe { scatter_line::<T, C>(grid.len, (index, di), (near, dn), (far, 0), df, &own) };
-                continue;
-            }
-            for i in 0..grid.len as isize {
-                // SAFETY: as above; tasks own disjoint parts of `far`, and `near` is no part of it.
-                unsafe {
-                    let (index, near) = (index.offset(i * di), near.offset(i * dn));
-                    if ji == 0 && jn == 1 && jf == 1 {
-                        let to = index.read();
-                        if own.contains(&(to as usize)) {
-                            let from = std::slice::from_raw_parts(near, columns.len());
-                            let to = std::slice::from_raw_parts_mut(far.offset(to as isize * df), columns.len());
-                            C::row(from, to);
-                        }
-                    } else {
-                        scatter_line::<T, C>(columns.len(), (index, ji), (near, jn), (far, jf), df, &own);
-                    }
-                }
-            }
+            let (block, own) = (task / owners.0, owners.of(size, task % owners.0));
+            body(Part { outer: block / pieces.0, columns: pieces.of(grid.inner, block % pieces.0), own });
         }
     });
 }
@@ -380,6 +419,21 @@ impl<T> Shared<T> {
     }
 }
 
+/// A pointer that several threads write through, each to elements of its own.
+#[derive(Clone, Copy)]
+struct SharedMut<T>(*mut T);
+
+impl<T> SharedMut<T> {
+    fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
+// SAFETY: it stands for an exclusive borrow whose users write disjoint elements.
+unsafe impl<T: Send> Send for SharedMut<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for SharedMut<T> {}
+
 // SAFETY: it stands for a shared borrow of memory that outlives the parallel region it is used in.
 unsafe impl<T: Sync> Send for Shared<T> {}
 // SAFETY: as above.
@@ -405,16 +459,16 @@ impl<T: Copy> Combine<T> for Set {
     }
 }
 
-impl<T: Stored<Compute: Plus>> Combine<T> for Add {
+impl<T: Plus> Combine<T> for Add {
     #[inline(always)]
     fn one(from: T, to: T) -> T {
-        T::store(to.load().plus(from.load()))
+        to.plus(from)
     }
     #[inline(always)]
     fn row(from: &[T], to: &mut [T]) {
         // The call that chooses an instruction set costs more than a few additions.
         if from.len() < 16 {
-            from.iter().zip(to).for_each(|(from, to)| *to = Self::one(*from, *to));
+            from.iter().zip(to).for_each(|(from, to)| *to = to.plus(*from));
         } else {
             add_row(from, to);
         }
@@ -422,15 +476,15 @@ impl<T: Stored<Compute: Plus>> Combine<T> for Add {
 }
 
 multiversion! {
-    fn add_row[T: Stored](from: &[T], to: &mut [T]) where [T::Compute: Plus] {
+    fn add_row[T: Plus](from: &[T], to: &mut [T]) {
         for (from, to) in from.iter().zip(to) {
-            *to = Add::one(*from, *to);
+            *to = to.plus(*from);
         }
     }
 }
 
 /// Addition; integers wrap.
-trait Plus {
+trait Plus: Copy {
     fn plus(self, other: Self) -> Self;
 }
 

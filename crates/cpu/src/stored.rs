@@ -20,6 +20,9 @@ pub(crate) trait Stored: Pod + Send + Sync {
     const DIRECT: bool;
     /// What it is computed in: `f32` for half precision, a byte of 0 or 1 for truth values.
     type Compute: Pod + Number + Send + Sync;
+    /// The unsigned integer of its size, as which elements are moved: code that does not look at values is compiled for
+    /// four sizes instead of eight types.
+    type Bits: Pod + Send + Sync;
     fn load(self) -> Self::Compute;
     /// Rounds to the nearest (ties to even).
     fn store(value: Self::Compute) -> Self;
@@ -42,11 +45,12 @@ pub(crate) trait Stored: Pod + Send + Sync {
 }
 
 macro_rules! direct {
-    ($($ty:ty)*) => {$(
+    ($($ty:ty as $bits:ty),*) => {$(
         impl Stored for $ty {
             const DTYPE: DType = <$ty as Element>::DTYPE;
             const DIRECT: bool = true;
             type Compute = $ty;
+            type Bits = $bits;
             #[inline(always)]
             fn load(self) -> $ty {
                 self
@@ -61,12 +65,13 @@ macro_rules! direct {
         }
     )*};
 }
-direct!(f32 f64 i64 i32 u8);
+direct!(f32 as u32, f64 as u64, i64 as u64, i32 as u32, u8 as u8);
 
 impl Stored for Truth {
     const DTYPE: DType = DType::Bool;
     const DIRECT: bool = false;
     type Compute = u8;
+    type Bits = u8;
     #[inline(always)]
     fn load(self) -> u8 {
         u8::from(self.0 != 0)
@@ -84,6 +89,7 @@ impl Stored for bf16 {
     const DTYPE: DType = DType::BF16;
     const DIRECT: bool = false;
     type Compute = f32;
+    type Bits = u16;
     #[inline(always)]
     fn load(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
@@ -107,6 +113,7 @@ impl Stored for f16 {
     const DTYPE: DType = DType::F16;
     const DIRECT: bool = false;
     type Compute = f32;
+    type Bits = u16;
     #[inline(always)]
     fn load(self) -> f32 {
         let bits = u32::from(self.to_bits());

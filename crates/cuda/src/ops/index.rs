@@ -15,6 +15,8 @@ use crate::{
 
 /// Threads that keep a device busy; a scatter with fewer lines shares each among several threads.
 const BUSY: u64 = 4096;
+/// Sums of half precision that are formed at a time, in `f32`: memory of 128 MiB, or of a line if that is longer.
+const SUMS: u64 = 1 << 25;
 /// The most threads that share a line, each of which reads all its indices.
 const MOST_PARTS: u64 = 256;
 
@@ -107,7 +109,7 @@ impl Device {
         launch!(self, GATHER, "take", tag, blocks, params, index, out.address, x.address, status)
     }
 
-    pub(super) fn index_add_impl(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+    pub(super) fn index_add_impl(&'static self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
         const OP: &str = "index_add";
         check_slices(OP, x.layout, out.layout, dim, index.layout)?;
         let index = Tensor::read(self, OP, index)?.of(OP, DType::I64)?;
@@ -119,7 +121,7 @@ impl Device {
     }
 
     pub(super) fn scatter_impl(
-        &self,
+        &'static self,
         mode: ScatterMode,
         x: Operand,
         dim: usize,
@@ -150,7 +152,7 @@ impl Device {
     /// Moves from the positions of `dims` to `out`.
     #[allow(clippy::too_many_arguments)] // two operations in one
     fn put(
-        &self,
+        &'static self,
         op: &'static str,
         mode: ScatterMode,
         dims: &[usize],
@@ -173,6 +175,33 @@ impl Device {
         let (blocks, status) = (params::blocks(lines.numel * parts), self.status(Status::SCATTER, op));
         let params = Scatter { lines, n, strides, size, parts };
         let x = x.map_or(0, |place| place.address);
+        // A single term is added and rounded in one.
+        if mode == ScatterMode::Add && matches!(out.dtype, DType::F16 | DType::BF16) && n > 1 {
+            let together = (SUMS / size).clamp(1, lines.numel);
+            let sums = self.scratch((together * size) as usize * size_of::<f32>())?;
+            for first in (0..lines.numel).step_by(together as usize) {
+                let count = together.min(lines.numel - first);
+                let blocks = params::blocks(count * parts);
+                let (index, out, sums) = (index.address, out.address, sums.address());
+                launch!(
+                    self,
+                    SCATTER_HALF,
+                    kernel,
+                    tag,
+                    blocks,
+                    params,
+                    first,
+                    count,
+                    index,
+                    x,
+                    out,
+                    sums,
+                    number,
+                    status
+                )?;
+            }
+            return Ok(());
+        }
         launch!(self, SCATTER, kernel, tag, blocks, params, index.address, x, out.address, number, status)
     }
 }

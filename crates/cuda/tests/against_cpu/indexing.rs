@@ -29,6 +29,33 @@ fn indexing() {
     }
 }
 
+fn ones(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
+    let layout = Layout::contiguous(Shape::new(dims).unwrap());
+    Tensor { buffer: on.adopt(host(dtype, &vec![1.0; layout.numel()])).unwrap(), layout }
+}
+
+/// Half precision would lose terms: 2048 + 1 is 2048.
+#[test]
+fn sums_of_half_precision_are_rounded_once() {
+    for dtype in [DType::F16, DType::BF16] {
+        for lie in [Lie::Dense, Lie::Turned] {
+            same("indexing", |on| {
+                let rows = index(on, &[9000], 3);
+                let x = ones(on, dtype, &[9000, 5]);
+                let mut added = tensor(on, dtype, &[3, 5], lie, 2);
+                on.index_add(x.view(), 0, rows.view(), added.view_mut())?;
+                let each = index(on, &[2, 7000], 3);
+                let x = ones(on, dtype, &[2, 7000]);
+                let mut sum = tensor(on, dtype, &[2, 3], lie, 3);
+                on.scatter(ScatterMode::Add, Operand::Tensor(x.view()), 1, each.view(), sum.view_mut())?;
+                let mut number = tensor(on, dtype, &[2, 3], lie, 3);
+                on.scatter(ScatterMode::Add, Operand::Scalar(Scalar::Int(1)), 1, each.view(), number.view_mut())?;
+                Ok(vec![added, sum, number])
+            });
+        }
+    }
+}
+
 #[test]
 fn wild_indices_are_reported_when_the_device_is_waited_for() {
     let Some(device) = device() else { return };

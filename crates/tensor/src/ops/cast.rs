@@ -45,6 +45,12 @@ impl Tensor {
         Ok(out.described("cast", || []))
     }
 
+    /// The values in the dtype that operations compute in: `f32` for half precision, else this tensor. Rules of gradients
+    /// that take several steps use it to round once.
+    pub(crate) fn widened(&self) -> Result<Tensor> {
+        if matches!(self.dtype(), DType::F16 | DType::BF16) { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
+    }
+
     /// A copy on another device; this tensor if it is there already.
     ///
     /// # Errors

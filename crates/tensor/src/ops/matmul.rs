@@ -134,7 +134,30 @@ fn matrix(t: &Tensor) -> (usize, usize) {
 fn product_gradients(ctx: &crate::autograd::Ctx<'_>) -> Result<Grads> {
     let (grad, a, b) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
     Ok(smallvec![
-        ctx.when(0, || product(&grad, &b.transpose(-1, -2)?)?.sum_to(a.shape()))?,
-        ctx.when(1, || product(&a.transpose(-1, -2)?, &grad)?.sum_to(b.shape()))?
+        ctx.when(0, || summed_product(&grad, &b.transpose(-1, -2)?, a.shape()))?,
+        ctx.when(1, || summed_product(&a.transpose(-1, -2)?, &grad, b.shape()))?
     ])
+}
+
+/// The product of `a` and `b`, summed over the leading dimensions that were broadcast to get them from `shape`. These
+/// become part of the inner dimension, so that the sum is formed where the product is, and rounded once.
+fn summed_product(a: &Tensor, b: &Tensor, shape: &Shape) -> Result<Tensor> {
+    let rank = a.rank().max(b.rank());
+    let extent = |dims: &[usize], dim: usize| (dim + dims.len()).checked_sub(rank).map_or(1, |at| dims[at]);
+    let is_summed = |dim: usize| extent(shape, dim) == 1 && (extent(a.dims(), dim) != 1 || extent(b.dims(), dim) != 1);
+    let (summed, kept): (Vec<usize>, Vec<usize>) = (0..rank - 2).partition(|&dim| is_summed(dim));
+    if summed.is_empty() {
+        return product(a, b)?.reshape(shape);
+    }
+    // `[kept…, outer, summed…, inner]` with the last ones as one dimension.
+    let folded = |x: &Tensor, inner: usize, outer: usize| {
+        let dims: Vec<usize> = (0..rank).map(|dim| extent(x.dims(), dim)).collect();
+        let order: Vec<usize> = [&kept[..], &[outer], &summed, &[inner]].concat();
+        let mut to: Vec<usize> = kept.iter().map(|&dim| dims[dim]).collect();
+        to.push(dims[outer]);
+        to.push(summed.iter().map(|&dim| dims[dim]).product::<usize>() * dims[inner]);
+        x.reshape(&dims[..])?.permute(&order[..])?.reshape(&to[..])
+    };
+    let (a, b) = (folded(a, rank - 1, rank - 2)?, folded(b, rank - 2, rank - 1)?);
+    product(&a, &b.transpose(-1, -2)?)?.reshape(shape)
 }

@@ -1,6 +1,6 @@
 //! Vector norms.
 
-use kiln_backend::{DType, Dims, Error, MAX_RANK, Result};
+use kiln_backend::{Dims, Error, MAX_RANK, Result};
 use smallvec::SmallVec;
 
 use super::check;
@@ -41,8 +41,7 @@ impl Tensor {
         let kept = crate::no_grad(|| {
             let x = self.detach();
             // Half precision overflows where squares are summed.
-            let wide = if x.dtype().size() < 4 { x.to_dtype(DType::F32)? } else { x };
-            norm_of(&wide, p, &dims)?.to_dtype(self.dtype())
+            norm_of(&x.widened()?, p, &dims)?.to_dtype(self.dtype())
         })?;
         let shape: SmallVec<[usize; MAX_RANK]> =
             (0..self.rank()).filter(|&dim| keepdim || !mask[dim]).map(|dim| kept.dims()[dim]).collect();
@@ -50,7 +49,9 @@ impl Tensor {
         let out = kept.with_shape(shape);
         record(out.clone(), "LinalgVectorNormBackward0", &[self], &[self, &out], move |ctx| {
             let (x, norm) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept_shape)?);
-            Ok(one(gradient(&x, &norm, &ctx.grad()?.reshape(kept_shape)?, p)?))
+            let grad = ctx.grad()?.reshape(kept_shape)?;
+            let of_x = gradient(&x.widened()?, &norm.widened()?, &grad.widened()?, p)?;
+            Ok(one(of_x.to_dtype(grad.dtype())?))
         })
     }
 }

@@ -241,16 +241,18 @@ impl Tensor {
         let (n, c) = (self.dims()[0], self.dims()[1]);
         vectors(OP, self, c, &[weight, bias])?;
         let each = self.numel() / (n * groups).max(1);
-        let mut out = self.reshape([n * groups, each])?.rows_normalised(None, None, eps)?.reshape(self.dims())?;
+        // The steps below would each round to half precision.
+        let rows = self.widened()?.reshape([n * groups, each])?;
+        let mut out = rows.rows_normalised(None, None, eps)?.reshape(self.dims())?;
         let mut dims: SmallVec<[usize; MAX_RANK]> = smallvec![1; self.rank() - 1];
         dims[0] = c;
         if let Some(weight) = weight {
-            out = out.mul(&weight.reshape(&dims[..])?)?;
+            out = out.mul(&weight.widened()?.reshape(&dims[..])?)?;
         }
         if let Some(bias) = bias {
-            out = out.add(&bias.reshape(&dims[..])?)?;
+            out = out.add(&bias.widened()?.reshape(&dims[..])?)?;
         }
-        Ok(out)
+        out.to_dtype(self.dtype())
     }
 }
 

@@ -135,7 +135,7 @@ fn bce_target_gradient(
         slope = slope.mul(&ctx.saved(2)?)?;
     }
     if reduction == Reduction::Mean {
-        slope = slope.div(x.numel() as f64)?;
+        slope = slope.widened()?.div(x.numel() as f64)?.to_dtype(x.dtype())?;
     }
     slope.mul(grad)
 }

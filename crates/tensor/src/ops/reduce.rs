@@ -144,7 +144,10 @@ impl Tensor {
         let node = if plan.whole { "MeanBackward0" } else { "MeanBackward1" };
         let (own, kept, count) = (*self.shape(), plan.kept, plan.count as f64);
         let out = record(self.reduce(ReduceOp::Mean, &plan)?, node, &[self], &[], move |ctx| {
-            Ok(one(ctx.grad()?.div(count)?.reshape(kept)?.expand(own)?))
+            let grad = ctx.grad()?;
+            // Half precision has no number for a large count.
+            let share = grad.widened()?.div(count)?.to_dtype(grad.dtype())?;
+            Ok(one(share.reshape(kept)?.expand(own)?))
         })?;
         Ok(plan.described(out, "mean"))
     }
@@ -190,9 +193,11 @@ impl Tensor {
         record(out.clone(), node, &[self], &[self, &out], move |ctx| {
             let (x, y) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept)?);
             // NaN is the result if there is one, and is equal to nothing.
-            let hits = x.eq(&y)?.logical_or(x.ne(&x)?.logical_and(&y.ne(&y)?)?)?.to_dtype(x.dtype())?;
-            let count = hits.sum_to(&kept)?;
-            Ok(one(hits.mul(&ctx.grad()?.reshape(kept)?.div(&count)?)?))
+            let hits = x.eq(&y)?.logical_or(x.ne(&x)?.logical_and(&y.ne(&y)?)?)?;
+            let grad = ctx.grad()?.reshape(kept)?.widened()?;
+            // An `i64`: half precision has no number for a large count.
+            let share = grad.div(&hits.sum_to(&kept)?.to_dtype(grad.dtype())?)?.to_dtype(x.dtype())?;
+            Ok(one(hits.to_dtype(x.dtype())?.mul(&share)?))
         })
     }
 
@@ -213,9 +218,10 @@ impl Tensor {
         let (kept, divisor) = (plan.kept, (plan.count as f64 - correction).max(0.0));
         let (rank, mask) = (self.rank(), plan.mask);
         record(self.reduce(ReduceOp::Var { correction }, &plan)?, "VarBackward0", &[self], &[self], move |ctx| {
-            let x = ctx.saved(0)?;
-            let centred = x.sub(&x.mean_keepdim(&dims_of(&mask, rank)[..])?)?;
-            Ok(one(centred.mul(&ctx.grad()?.reshape(kept)?.mul(2.0 / divisor)?)?))
+            let (x, grad) = (ctx.saved(0)?.widened()?, ctx.grad()?);
+            let centered = x.sub(&x.mean_keepdim(&dims_of(&mask, rank)[..])?)?;
+            let slope = grad.reshape(kept)?.widened()?.mul(2.0 / divisor)?;
+            Ok(one(centered.mul(&slope)?.to_dtype(grad.dtype())?))
         })
     }
 
@@ -226,11 +232,11 @@ impl Tensor {
         let (rank, mask) = (self.rank(), plan.mask);
         let out = crate::no_grad(|| self.reduce(ReduceOp::Var { correction }, &plan)?.sqrt())?;
         record(out.clone(), "StdBackward0", &[self], &[self, &out], move |ctx| {
-            let (x, std) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept)?);
-            let centred = x.sub(&x.mean_keepdim(&dims_of(&mask, rank)[..])?)?;
+            let (x, std, grad) = (ctx.saved(0)?.widened()?, ctx.saved(1)?.reshape(kept)?.widened()?, ctx.grad()?);
+            let centered = x.sub(&x.mean_keepdim(&dims_of(&mask, rank)[..])?)?;
             // Where the deviation is 0 the slope is taken as 0, as PyTorch does.
-            let slope = ctx.grad()?.reshape(kept)?.div(&std.mul(divisor)?)?;
-            Ok(one(centred.mul(&slope.keep_where(&std.ne(0.0)?)?)?))
+            let slope = grad.reshape(kept)?.widened()?.div(&std.mul(divisor)?)?;
+            Ok(one(centered.mul(&slope.keep_where(&std.ne(0.0)?)?)?.to_dtype(grad.dtype())?))
         })
     }
 
