@@ -337,10 +337,10 @@ fn size(kind: &str) -> &str {
 
 fn rust_kind(kind: &str) -> String {
     match kind {
-        "u64" => "Word".into(),
-        "u32" => "Half".into(),
-        "f64" => "Real".into(),
-        bytes => format!("Bytes<{}>", size(bytes)),
+        "u64" => "Arg64".into(),
+        "u32" => "Arg32".into(),
+        "f64" => "ArgF64".into(),
+        bytes => format!("ArgBytes<{}>", size(bytes)),
     }
 }
 

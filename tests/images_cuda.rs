@@ -181,6 +181,7 @@ fn a_step_of_vgg16_after_warm_up_allocates_nothing_and_launches_little() -> kiln
     let Some(device) = device() else { return Ok(()) };
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut training = Training::new(vgg16, device, false)?;
+    let caching = env::var_os("KILN_CUDA_NO_MEMORY_CACHING").is_none_or(|value| value != "1");
     let mut held = 0;
     for number in 0..3 {
         let last = number == 2;
@@ -201,7 +202,7 @@ fn a_step_of_vgg16_after_warm_up_allocates_nothing_and_launches_little() -> kiln
         part("cuProfilerStop");
         device.synchronize()?;
         let stats = device.memory_stats()?;
-        assert!(!last || stats.system_allocations == held, "the allocator had everything: {stats:?}");
+        assert!(!last || !caching || stats.system_allocations == held, "the allocator had everything: {stats:?}");
         held = stats.system_allocations;
     }
     let Some(reports) = env::var_os("KILN_SIM_REPORT").map(PathBuf::from) else { return Ok(()) };

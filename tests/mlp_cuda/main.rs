@@ -125,7 +125,9 @@ fn a_step_after_warm_up_asks_little_of_the_driver() -> kiln::Result<()> {
     profiler("cuProfilerStop");
     assert!(loss.item::<f32>()?.is_finite());
     let after = device.memory_stats()?;
-    assert_eq!(after.system_allocations, before.system_allocations, "the allocator had everything");
+    if env::var_os("KILN_CUDA_NO_MEMORY_CACHING").is_none_or(|value| value != "1") {
+        assert_eq!(after.system_allocations, before.system_allocations, "the allocator had everything");
+    }
 
     let Some(account) = account() else { return Ok(()) };
     let count = |name: &str| account["counts"][name].as_u64().unwrap();

@@ -9,12 +9,17 @@
 use cudarc::driver::sys::CUevent;
 use kiln_backend::{Error, ErrorKind, Result};
 
-use crate::{alloc::Allocation, context::Context, device::Device, pinned::Uploads, stream::Stream};
+use crate::{
+    alloc::{Allocation, DeviceAllocator},
+    context::Context,
+    pinned::Uploads,
+    stream::Stream,
+};
 
 /// Smaller copies stay on the compute stream: they take no time worth hiding.
-pub(crate) const LEAST: usize = 64 << 10;
+pub(crate) const MIN_COPY_STREAM_BYTES: usize = 64 << 10;
 /// Pieces of idle memory that are kept: images and labels of a few batches.
-const MOST_IDLE: usize = 8;
+const MAX_IDLE: usize = 8;
 /// An event that is only waited for.
 const NO_TIMING: u32 = 2;
 
@@ -84,10 +89,16 @@ impl Copies {
     /// Queues a copy of `bytes` into memory of its own, which work queued on the compute stream from now on may use. The
     /// bytes are not read after the return: they have been copied aside, or, if they are page-locked (`direct`), have
     /// arrived.
-    pub(crate) fn send(&mut self, device: &Device, bytes: &[u8], direct: bool) -> Result<Allocation> {
+    pub(crate) fn send(
+        &mut self,
+        compute: &Stream,
+        allocator: &DeviceAllocator,
+        bytes: &[u8],
+        direct: bool,
+    ) -> Result<Allocation> {
         // Made before anything is queued, so that nothing can fail between a copy and what marks its end.
         let event = self.event()?;
-        let (allocation, unused) = match self.memory(device, bytes.len()) {
+        let (allocation, unused) = match self.memory(allocator, bytes.len()) {
             Ok(memory) => memory,
             Err(error) => {
                 self.spare.push(event);
@@ -95,13 +106,13 @@ impl Copies {
             }
         };
         // SAFETY: the memory has at least as many bytes, and was handed out for this.
-        let copied = unsafe { self.copy(&device.stream, bytes, direct, allocation.address, unused, event) };
+        let copied = unsafe { self.copy(compute, bytes, direct, allocation.address, unused, event) };
         self.spare.extend([Some(event), unused].into_iter().flatten());
         if let Err(error) = copied {
             // A copy may be under way all the same, from bytes that are the caller's again and into memory that the next
             // owner writes. Where even waiting fails the context is lost, and with it what was queued.
             let _ = self.stream.synchronize();
-            device.memory.lock().free(allocation);
+            allocator.lock().free(allocation);
             return Err(error);
         }
         Ok(allocation)
@@ -148,18 +159,18 @@ impl Copies {
     }
 
     /// Memory for a copy, and the event behind its last use, if it is not the allocator's.
-    fn memory(&mut self, device: &Device, bytes: usize) -> Result<(Allocation, Option<Event>)> {
+    fn memory(&mut self, allocator: &DeviceAllocator, bytes: usize) -> Result<(Allocation, Option<Event>)> {
         // The oldest that fits: its last use is the likeliest to be over. None that is twice as large as need be.
         if let Some(i) = self.idle.iter().position(|Idle { allocation: a, .. }| a.size >= bytes && a.size / 2 <= bytes)
         {
             let Idle { allocation, unused } = self.idle.remove(i);
-            device.memory.lock().take_up(&allocation);
+            allocator.lock().take_up(&allocation);
             return Ok((allocation, Some(unused)));
         }
-        let result = device.memory.lock().alloc(bytes);
+        let result = allocator.lock().alloc(bytes);
         let out_of_memory = |error: &Error| matches!(error.kind(), ErrorKind::OutOfMemory { .. });
         match result {
-            Err(error) if out_of_memory(&error) && self.give_back(device) => device.memory.lock().alloc(bytes),
+            Err(error) if out_of_memory(&error) && self.give_back(allocator) => allocator.lock().alloc(bytes),
             result => result,
         }
         .map(|allocation| (allocation, None))
@@ -167,33 +178,36 @@ impl Copies {
 
     /// Takes back what [`send`](Copies::send) gave, after the last work that uses it has been queued on the compute
     /// stream, which has waited for the copy into it.
-    pub(crate) fn release(&mut self, device: &Device, allocation: Allocation) {
+    pub(crate) fn release(&mut self, compute: &Stream, allocator: &DeviceAllocator, allocation: Allocation) {
+        if !allocator.lock().caching() {
+            return allocator.lock().free(allocation);
+        }
         let marked = self.event().and_then(|unused| {
-            let Stream { context, .. } = &device.stream;
+            let Stream { context, .. } = compute;
             context.bind()?;
             // SAFETY: event and stream of the current context.
-            let code = unsafe { (context.driver.event_record)(unused.0, device.stream.raw()) };
+            let code = unsafe { (context.driver.event_record)(unused.0, compute.raw()) };
             context.check("cuEventRecord", code).map(|()| unused)
         });
-        let mut memory = device.memory.lock();
-        let Ok(unused) = marked else { return memory.free(allocation) };
-        memory.set_aside(&allocation);
+        let mut allocator = allocator.lock();
+        let Ok(unused) = marked else { return allocator.free(allocation) };
+        allocator.set_aside(&allocation);
         self.idle.push(Idle { allocation, unused });
-        if self.idle.len() > MOST_IDLE {
+        if self.idle.len() > MAX_IDLE {
             let oldest = self.idle.remove(0);
             self.spare.push(oldest.unused);
-            memory.free_aside(oldest.allocation);
+            allocator.free_aside(oldest.allocation);
         }
     }
 
     /// Gives everything that is idle to the allocator, and says whether there was something.
-    pub(crate) fn give_back(&mut self, device: &Device) -> bool {
+    pub(crate) fn give_back(&mut self, allocator: &DeviceAllocator) -> bool {
         let idle = std::mem::take(&mut self.idle);
-        let mut memory = device.memory.lock();
+        let mut allocator = allocator.lock();
         let some = !idle.is_empty();
         for Idle { allocation, unused } in idle {
             self.spare.push(unused);
-            memory.free_aside(allocation);
+            allocator.free_aside(allocation);
         }
         some
     }

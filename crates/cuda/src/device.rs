@@ -2,14 +2,13 @@
 
 use std::{ffi::c_void, fmt, sync::OnceLock};
 
-use kiln_backend::{DType, Error, ErrorKind, MemoryStats, Result};
+use kiln_backend::{DType, Error, Result};
 use parking_lot::Mutex;
 
 use crate::{
-    alloc::{Allocation, Allocator},
     context::{self, Context, DeviceInfo, unavailable},
     conv::dnn::Dnn,
-    copies::{self, Copies},
+    copies::MIN_COPY_STREAM_BYTES,
     gemm::lt::Lt,
     generator::Generator,
     launch::Config,
@@ -48,12 +47,10 @@ impl fmt::Debug for CudaBackend {
 /// What there is of a device.
 pub(crate) struct Device {
     info: DeviceInfo,
-    pub(crate) stream: Stream,
-    pub(crate) memory: Mutex<Allocator<DeviceMemory>>,
-    /// Never locked by who holds `memory`.
-    pub(crate) copies: Mutex<Copies>,
-    uploads: Mutex<Uploads>,
-    pub(crate) pages: Mutex<Pages>,
+    pub(crate) stream: &'static Stream,
+    pub(crate) memory: &'static DeviceMemory,
+    pub(crate) uploads: Mutex<Uploads>,
+    pub(crate) pages: Pages,
     downloads: Mutex<Downloads>,
     status: StatusRecord,
     pub(crate) generator: Generator,
@@ -65,6 +62,8 @@ pub(crate) struct Device {
 /// The device's record of values that only kernels see.
 struct StatusRecord {
     address: u64,
+    /// Holds the memory at that address, and the generator's behind it.
+    _memory: Block,
     /// Operations that may have written it since it was last read, with the code that each writes.
     writers: Mutex<Vec<(u32, &'static str)>>,
 }
@@ -113,22 +112,23 @@ impl Device {
         let context = Context::open(driver, index)?;
         let info = context.info()?;
         let kernels = Kernels::new(info.compute_capability).map_err(|reason| unavailable(index, reason))?;
-        let stream = Stream::new(context)?;
-        let mut memory = Allocator::new(DeviceMemory(context));
-        // One piece of memory for both records, as it is never given back.
+        // They live as long as the process, as their device does.
+        let stream: &'static Stream = Box::leak(Box::new(Stream::new(context)?));
+        let memory: &'static DeviceMemory = Box::leak(Box::new(DeviceMemory::new(stream)?));
+        // One piece of memory for both records.
         const RECORDS: usize = size_of::<Status>() + size_of::<Progress>();
-        let record = memory.alloc(RECORDS)?.address;
+        let records = memory.block(RECORDS)?;
+        let record = records.address();
         // SAFETY: the allocation has this many bytes.
         unsafe { stream.fill_bytes(record, 0, RECORDS)? };
         Ok(Device {
             info,
             stream,
-            memory: Mutex::new(memory),
-            copies: Mutex::new(Copies::new(context)?),
+            memory,
             uploads: Mutex::new(Uploads::small()),
-            pages: Mutex::default(),
+            pages: Pages::new(context),
             downloads: Mutex::default(),
-            status: StatusRecord { address: record, writers: Mutex::default() },
+            status: StatusRecord { address: record, writers: Mutex::default(), _memory: records },
             generator: Generator::new(record + size_of::<Status>() as u64),
             kernels,
             products: OnceLock::new(),
@@ -177,7 +177,7 @@ impl Device {
             });
             let library = library.as_ref().map_err(String::clone)?;
             self.stream.context.bind().map_err(|error| error.to_string())?;
-            Dnn::new(library, &self.stream).map_err(|error| error.to_string())
+            Dnn::new(library, self.stream).map_err(|error| error.to_string())
         });
         made.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))
     }
@@ -193,42 +193,18 @@ impl Device {
 
     /// Memory that only the work queued next uses; drop it as soon as that is queued.
     pub(crate) fn scratch(&'static self, bytes: usize) -> Result<Block> {
-        Block::new(self, bytes)
-    }
-
-    /// Memory of the allocator. If it runs out, what copies could arrive in is given up.
-    pub(crate) fn alloc(&self, bytes: usize) -> Result<Allocation> {
-        let result = self.memory.lock().alloc(bytes);
-        match result {
-            Err(error)
-                if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) && self.copies.lock().give_back(self) =>
-            {
-                self.memory.lock().alloc(bytes)
-            }
-            result => result,
-        }
-    }
-
-    /// Gives the driver what no tensor uses.
-    pub(crate) fn empty_cache(&self) {
-        self.copies.lock().give_back(self);
-        self.memory.lock().empty_cache();
-    }
-
-    pub(crate) fn memory_stats(&self) -> MemoryStats {
-        self.memory.lock().stats()
+        self.memory.block(bytes)
     }
 
     /// A whole number of elements, given as bytes.
     pub(crate) fn upload(&'static self, dtype: DType, bytes: &[u8]) -> Result<CudaBuffer> {
         let len = bytes.len() / dtype.size();
         let bytes = &bytes[..len * dtype.size()];
-        let direct = len > 0 && self.pages.lock().hold(bytes);
-        if direct || bytes.len() >= copies::LEAST {
-            let arrived = self.copies.lock().send(self, bytes, direct)?;
-            return Ok(CudaBuffer::from_block(dtype, len, Block::arrived(self, arrived)));
+        let direct = len > 0 && self.pages.hold(bytes);
+        if direct || bytes.len() >= MIN_COPY_STREAM_BYTES {
+            return Ok(CudaBuffer::from_block(dtype, len, self.memory.send(bytes, direct)?));
         }
-        let buffer = CudaBuffer::new(self, dtype, len)?;
+        let buffer = CudaBuffer::new(self.memory, dtype, len)?;
         if len > 0 {
             // SAFETY: the buffer was made for as many bytes.
             unsafe { self.send_small(bytes, buffer.address())? };
@@ -242,7 +218,7 @@ impl Device {
     /// `to` is the address of as many bytes that work queued from now on uses.
     pub(crate) unsafe fn send_small(&self, bytes: &[u8], to: u64) -> Result<()> {
         // SAFETY: by this function's contract.
-        unsafe { self.uploads.lock().send(&self.stream, bytes, to) }
+        unsafe { self.uploads.lock().send(self.stream, bytes, to) }
     }
 
     /// Waits, reads `bytes` from the device (an address that the caller has checked), and reports what kernels found.
@@ -254,11 +230,11 @@ impl Device {
         let writers = std::mem::take(&mut *self.status.writers.lock());
         if writers.is_empty() {
             // SAFETY: by this function's contract.
-            return unsafe { downloads.receive::<0>(&self.stream, from, bytes, None) };
+            return unsafe { downloads.receive::<0>(self.stream, from, bytes, None) };
         }
         let mut record: Record<{ size_of::<Status>() }> = (self.status.address, [0; size_of::<Status>()]);
         // SAFETY: as above; the record has its own allocation.
-        unsafe { downloads.receive(&self.stream, from, bytes, Some(&mut record))? };
+        unsafe { downloads.receive(self.stream, from, bytes, Some(&mut record))? };
         let (code, value, bound) = status_fields(&record.1);
         if code == 0 {
             return Ok(());
@@ -295,6 +271,8 @@ fn status_error(writers: &[(u32, &'static str)], code: u32, value: i64, bound: i
 
 #[cfg(test)]
 mod tests {
+    use kiln_backend::ErrorKind;
+
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@
 use kiln_backend::{RandomState, Result};
 use parking_lot::Mutex;
 
-use crate::{device::Device, params};
+use crate::{params, pinned::Uploads, stream::Stream};
 
 #[derive(Debug)]
 pub(crate) struct Generator {
@@ -54,13 +54,18 @@ impl Generator {
     }
 
     /// Queues the kernels of an optimizer's step, the first of which moves the position on by as much as it is told.
-    pub(crate) fn step(&self, device: &Device, launch: impl FnOnce(&mut Drawn<'_>) -> Result<()>) -> Result<()> {
+    pub(crate) fn step(
+        &self,
+        stream: &Stream,
+        uploads: &Mutex<Uploads>,
+        launch: impl FnOnce(&mut Drawn<'_>) -> Result<()>,
+    ) -> Result<()> {
         let mut positions = self.positions.lock();
         let Positions { base, next } = &mut *positions;
         if base.seed != next.seed {
             let bytes = [next.seed.to_ne_bytes(), next.offset.to_ne_bytes()].concat();
             // SAFETY: the two numbers that the memory at this address begins with.
-            unsafe { device.send_small(&bytes, self.address)? };
+            unsafe { uploads.lock().send(stream, &bytes, self.address)? };
             *base = *next;
         }
         launch(&mut Drawn { base, next })

@@ -34,16 +34,16 @@ pub struct Module {
 
 /// A parameter of 8 bytes: an address, or an integer.
 #[derive(Debug)]
-pub struct Word;
+pub struct Arg64;
 /// A parameter of 4 bytes.
 #[derive(Debug)]
-pub struct Half;
+pub struct Arg32;
 /// A parameter of type `double`.
 #[derive(Debug)]
-pub struct Real;
+pub struct ArgF64;
 /// A struct of so many bytes.
 #[derive(Debug)]
-pub struct Bytes<const SIZE: usize>;
+pub struct ArgBytes<const SIZE: usize>;
 
 const NONE: u16 = u16::MAX;
 
@@ -71,16 +71,16 @@ macro_rules! structs {
     ($($ty:ty)*) => {$(
         // SAFETY: params.rs asserts that C++ lays the struct out alike.
         unsafe impl Argument for $ty {
-            type Kind = Bytes<{ size_of::<$ty>() }>;
+            type Kind = ArgBytes<{ size_of::<$ty>() }>;
         }
     )*};
 }
 
 arguments! {
-    u64 => Word;
-    i64 => Word;
-    u32 => Half;
-    f64 => Real;
+    u64 => Arg64;
+    i64 => Arg64;
+    u32 => Arg32;
+    f64 => ArgF64;
 }
 structs! {
     params::Grid<1> params::Grid<2> params::Grid<3> params::Grid<4> params::Grid<5> params::Grid<6>

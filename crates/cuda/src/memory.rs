@@ -1,59 +1,81 @@
-//! The driver's memory behind the allocator, and the buffers that tensors own.
+//! A device's memory: the allocator, the copies from the host that arrive beside it, and the buffers that tensors own.
 
-use std::{any::Any, fmt};
+use std::{any::Any, env, fmt};
 
-use kiln_backend::{Buffer, DType, Result};
+use kiln_backend::{Buffer, DType, ErrorKind, MemoryStats, Result};
+use parking_lot::Mutex;
 
 use crate::{
-    alloc::{Allocation, Source},
-    context::Context,
-    device::Device,
+    alloc::{Allocation, Allocator, DeviceAllocator, DriverMemory},
+    copies::Copies,
+    stream::Stream,
 };
 
-/// Segments from `cuMemAlloc`, which works on every device (memory pools do not).
-pub(crate) struct DeviceMemory(pub(crate) Context);
+/// Where a device's blocks come from and go to. It lives as long as the process.
+pub(crate) struct DeviceMemory {
+    stream: &'static Stream,
+    allocator: DeviceAllocator,
+    /// Never locked by who holds `allocator`.
+    copies: Mutex<Copies>,
+}
 
-/// `CUDA_ERROR_OUT_OF_MEMORY`
-const OUT_OF_MEMORY: u32 = 2;
-
-impl Source for DeviceMemory {
-    fn take(&mut self, bytes: usize) -> Result<Option<u64>> {
-        self.0.bind()?;
-        let mut address = 0;
-        // SAFETY: writes the address.
-        match unsafe { (self.0.driver.mem_alloc)(&raw mut address, bytes) } {
-            OUT_OF_MEMORY => Ok(None),
-            code => self.0.check("cuMemAlloc", code).map(|()| Some(address)),
-        }
+impl DeviceMemory {
+    /// Caches freed memory, unless `KILN_CUDA_NO_MEMORY_CACHING` asks for one allocation of the driver for each block.
+    pub(crate) fn new(stream: &'static Stream) -> Result<DeviceMemory> {
+        let uncached =
+            env::var_os("KILN_CUDA_NO_MEMORY_CACHING").is_some_and(|value| value != "0" && !value.is_empty());
+        let source = DriverMemory(stream);
+        let allocator = if uncached { Allocator::uncached(source) } else { Allocator::new(source) };
+        Ok(DeviceMemory { stream, allocator: Mutex::new(allocator), copies: Mutex::new(Copies::new(stream.context)?) })
     }
 
-    fn give(&mut self, address: u64) {
-        if self.0.bind().is_ok() {
-            // Errors here are those of earlier work, which the next call reports too.
-            // SAFETY: a segment that no block refers to any more, and no queued work either once the device is idle.
-            unsafe {
-                (self.0.driver.ctx_synchronize)();
-                (self.0.driver.mem_free)(address);
+    /// The number of its device.
+    pub(crate) fn device_index(&self) -> usize {
+        self.stream.context.index
+    }
+
+    /// A block of at least `bytes` bytes. If memory runs out, what copies could arrive in is given up.
+    pub(crate) fn block(&'static self, bytes: usize) -> Result<Block> {
+        if bytes == 0 {
+            return Ok(Block { memory: self, allocation: None, arrived: false });
+        }
+        let result = self.allocator.lock().alloc(bytes);
+        let allocation = match result {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::OutOfMemory { .. })
+                    && self.copies.lock().give_back(&self.allocator) =>
+            {
+                self.allocator.lock().alloc(bytes)
             }
-        }
+            result => result,
+        }?;
+        Ok(Block { memory: self, allocation: Some(allocation), arrived: false })
     }
 
-    fn system(&self) -> Option<(usize, usize)> {
-        let (mut free, mut total) = (0, 0);
-        self.0.bind().ok()?;
-        // SAFETY: writes two numbers.
-        let code = unsafe { (self.0.driver.mem_get_info)(&raw mut free, &raw mut total) };
-        (code == 0).then_some((free, total))
+    /// A block in which a copy of `bytes` arrives before any work that is queued from now on: [`Copies::send`].
+    pub(crate) fn send(&'static self, bytes: &[u8], direct: bool) -> Result<Block> {
+        let allocation = self.copies.lock().send(self.stream, &self.allocator, bytes, direct)?;
+        Ok(Block { memory: self, allocation: Some(allocation), arrived: true })
     }
 
-    fn device(&self) -> String {
-        format!("cuda:{}", self.0.index)
+    /// Gives the driver what no tensor uses.
+    pub(crate) fn empty_cache(&self) {
+        self.copies.lock().give_back(&self.allocator);
+        self.allocator.lock().empty_cache();
+    }
+
+    pub(crate) fn stats(&self) -> MemoryStats {
+        self.allocator.lock().stats()
+    }
+
+    pub(crate) fn reset_peak(&self) {
+        self.allocator.lock().reset_peak();
     }
 }
 
 /// A block of device memory that goes back where it came from when it is dropped.
 pub(crate) struct Block {
-    device: &'static Device,
+    memory: &'static DeviceMemory,
     /// `None` for no bytes; always there otherwise, until the block is dropped.
     allocation: Option<Allocation>,
     /// Whether it is one that copies from the host arrive in.
@@ -61,16 +83,6 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    pub(crate) fn new(device: &'static Device, bytes: usize) -> Result<Block> {
-        let allocation = if bytes == 0 { None } else { Some(device.alloc(bytes)?) };
-        Ok(Block { device, allocation, arrived: false })
-    }
-
-    /// What [`Copies::send`](crate::copies::Copies::send) returned.
-    pub(crate) fn arrived(device: &'static Device, allocation: Allocation) -> Block {
-        Block { device, allocation: Some(allocation), arrived: true }
-    }
-
     /// The address of the first byte; 0 for no bytes.
     pub(crate) fn address(&self) -> u64 {
         self.allocation.as_ref().map_or(0, |allocation| allocation.address)
@@ -79,12 +91,13 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        let DeviceMemory { stream, allocator, copies } = self.memory;
         let Some(allocation) = self.allocation.take() else { return };
         if self.arrived {
-            self.device.copies.lock().release(self.device, allocation);
+            copies.lock().release(stream, allocator, allocation);
         } else {
             // Kernels that are queued may use it still; whoever gets it next is queued behind them.
-            self.device.memory.lock().free(allocation);
+            allocator.lock().free(allocation);
         }
     }
 }
@@ -97,9 +110,9 @@ pub(crate) struct CudaBuffer {
 }
 
 impl CudaBuffer {
-    pub(crate) fn new(device: &'static Device, dtype: DType, len: usize) -> Result<CudaBuffer> {
+    pub(crate) fn new(memory: &'static DeviceMemory, dtype: DType, len: usize) -> Result<CudaBuffer> {
         // A product that overflows asks for more than there is, and the allocator says so.
-        let block = Block::new(device, len.saturating_mul(dtype.size()))?;
+        let block = memory.block(len.saturating_mul(dtype.size()))?;
         Ok(CudaBuffer { dtype, len, block })
     }
 
@@ -112,8 +125,9 @@ impl CudaBuffer {
         self.block.address()
     }
 
-    pub(crate) fn device(&self) -> &'static Device {
-        self.block.device
+    /// The number of the device whose memory it is.
+    pub(crate) fn device_index(&self) -> usize {
+        self.block.memory.device_index()
     }
 }
 
@@ -137,6 +151,6 @@ impl Buffer for CudaBuffer {
 
 impl fmt::Debug for CudaBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CudaBuffer({} x {} on cuda:{})", self.len, self.dtype, self.device().index())
+        write!(f, "CudaBuffer({} x {} on cuda:{})", self.len, self.dtype, self.device_index())
     }
 }

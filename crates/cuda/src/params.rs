@@ -5,7 +5,7 @@ mod plan;
 mod pool;
 mod step;
 
-pub use grid::{Place, blocks};
+pub use grid::{Place, blocks, limited_blocks, with_block_limit};
 pub use step::Addresses;
 
 /// Threads of a block, where the kernels' README says nothing else.

@@ -36,8 +36,8 @@ impl<'a> Tensor<'a> {
     fn new(device: &Device, op: &'static str, buffer: Option<&CudaBuffer>, layout: &'a Layout) -> Result<Tensor<'a>> {
         let here = || format!("cuda:{}", device.index());
         let buffer = buffer.ok_or_else(|| Error::devices(op, here(), "another device"))?;
-        if buffer.device().index() != device.index() {
-            return Err(Error::devices(op, here(), format!("cuda:{}", buffer.device().index())));
+        if buffer.device_index() != device.index() {
+            return Err(Error::devices(op, here(), format!("cuda:{}", buffer.device_index())));
         }
         let (dtype, len) = (kiln_backend::Buffer::dtype(buffer), kiln_backend::Buffer::len(buffer));
         let offset = checked_offset(op, layout, len)?;

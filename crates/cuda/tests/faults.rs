@@ -14,6 +14,8 @@ use std::{
 use kiln_backend::*;
 use kiln_cuda::CudaBackend;
 
+const NO_CACHING: &str = "KILN_CUDA_NO_MEMORY_CACHING";
+
 /// Runs one of the ignored tests below on a device with these faults, and hands back what it printed.
 fn child(name: &str, faults: &[(&str, &str)]) -> Option<String> {
     let runner = env::var_os("KILN_SIM_RUNNER")?;
@@ -23,6 +25,8 @@ fn child(name: &str, faults: &[(&str, &str)]) -> Option<String> {
     for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_HOME", "CUDA_PATH", "KILN_CUDA_PATH"] {
         command.env_remove(name);
     }
+    // Figures are those of the caching allocator where nothing else is said.
+    command.env_remove(NO_CACHING);
     let Output { status, stdout, stderr } = command.env("PATH", "").envs(faults.iter().copied()).output().unwrap();
     let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
     assert!(status.success() && text.contains("1 passed"), "{name} with {faults:?}:\n{text}");
@@ -202,6 +206,30 @@ fn child_asks_for_more_than_there_is() {
     let stats = device.memory_stats();
     assert!(stats.reserved <= 2 << 20, "{stats:?}");
     assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24]);
+}
+
+#[test]
+fn without_caching_every_block_is_an_allocation_of_the_driver() {
+    child("child_computes_without_caching", &[(NO_CACHING, "1"), ("KILN_SIM_MEMORY", "1048576")]);
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_computes_without_caching() {
+    let device = device();
+    let stats = || device.memory_stats();
+    let (before, buffer) = (stats(), device.alloc(DType::U8, 1001).unwrap());
+    assert_eq!(stats().allocated, before.allocated + 1001);
+    assert_eq!((stats().reserved, stats().system_allocations), (stats().allocated, before.system_allocations + 1));
+    drop(buffer);
+    assert_eq!(stats().reserved, before.reserved);
+    // Freed while the work that uses it is queued; uploads, products and downloads, large and small.
+    for _ in 0..3 {
+        assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24]);
+        assert_eq!(square(device, &*ones(device, 50_000).unwrap()).unwrap(), [1.0; 50_000]);
+    }
+    assert!(is_out_of_memory(&device.alloc(DType::U8, 2 << 20).unwrap_err()));
+    assert_eq!((stats().allocated, stats().reserved), (before.allocated, before.reserved));
 }
 
 #[test]

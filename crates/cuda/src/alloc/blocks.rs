@@ -115,11 +115,11 @@ impl Blocks {
         *block
     }
 
-    /// Makes a block free, joins it with free neighbours, and returns the size that it had in use.
-    pub(super) fn release(&mut self, id: Id) -> usize {
+    /// Makes a block free and joins it with free neighbors.
+    pub(super) fn release(&mut self, id: Id) {
         let block = self.get(id);
         block.free = true;
-        let Block { size, previous, next, .. } = *block;
+        let Block { previous, next, .. } = *block;
         let mut first = id;
         if let Some(previous) = previous.filter(|&previous| self.get(previous).free) {
             self.unlist(previous);
@@ -131,7 +131,6 @@ impl Blocks {
             self.absorb_next(first);
         }
         self.list(first);
-        size
     }
 
     /// Joins a block and the one behind it.

@@ -1,5 +1,9 @@
 //! The caching allocator: device memory is asked of the driver in segments, cut into blocks, and kept.
 //!
+//! With `KILN_CUDA_NO_MEMORY_CACHING=1` ([`Allocator::uncached`]) nothing is cut or kept: each block is an allocation of
+//! the driver, of exactly the bytes that were asked for, and goes back when it is freed. Tools that know the driver's
+//! allocations (the simulator, NVIDIA's compute-sanitizer) then see every access that leaves its tensor or workspace.
+//!
 //! Asking the driver costs microseconds to milliseconds, and giving back waits for all work. A training step asks
 //! for the same sizes again and again, so freed blocks are kept and the best fitting one is handed out: after the
 //! first step the driver is not asked any more.
@@ -8,21 +12,34 @@
 //! because what its next owner does is queued behind them. Nothing here waits for the device.
 
 mod blocks;
+mod driver;
 #[cfg(test)]
 mod tests;
 
 use blocks::{Blocks, Id};
+pub(crate) use driver::DriverMemory;
 use kiln_backend::{Bytes, ErrorKind, MemoryStats, Result};
+use parking_lot::Mutex;
+
+/// The allocator of a device, which all threads share.
+pub(crate) type DeviceAllocator = Mutex<Allocator<DriverMemory>>;
 
 /// Where segments come from.
 pub(crate) trait Source {
-    /// Memory of `bytes` bytes (not 0), aligned to 256 at least as the driver's is, or `None` if there is not as much.
+    /// Memory of `bytes` bytes (not 0), aligned to at least 256 as the driver's is, or `None` if there is not as much.
     ///
     /// # Errors
     /// A failure that freeing memory does not cure.
     fn take(&mut self, bytes: usize) -> Result<Option<u64>>;
     /// Gives a segment back. The memory may still be in use by queued work, which it waits for.
     fn give(&mut self, address: u64);
+    /// Memory of exactly `bytes` bytes for the work that is queued from now on, or `None` if there is not as much.
+    ///
+    /// # Errors
+    /// As for [`take`](Self::take).
+    fn take_in_order(&mut self, bytes: usize) -> Result<Option<u64>>;
+    /// Gives such memory back behind the work that is queued, without waiting for it.
+    fn give_in_order(&mut self, address: u64);
     /// Free and total memory as the system sees it, if it says so.
     fn system(&self) -> Option<(usize, usize)>;
     /// The device's name for errors.
@@ -75,18 +92,30 @@ pub(crate) struct Allocation {
     pub(crate) address: u64,
     /// What the block has, which may be more than was asked for.
     pub(crate) size: usize,
-    id: Id,
+    /// `None` without caching.
+    id: Option<Id>,
 }
 
 pub(crate) struct Allocator<S> {
     source: S,
+    caching: bool,
     blocks: Blocks,
     stats: MemoryStats,
 }
 
 impl<S: Source> Allocator<S> {
     pub(crate) fn new(source: S) -> Allocator<S> {
-        Allocator { source, blocks: Blocks::default(), stats: MemoryStats::default() }
+        Allocator { source, caching: true, blocks: Blocks::default(), stats: MemoryStats::default() }
+    }
+
+    /// One allocation of the source for each block, in the order of the stream: for tools that look for wild accesses.
+    pub(crate) fn uncached(source: S) -> Allocator<S> {
+        Allocator { caching: false, ..Allocator::new(source) }
+    }
+
+    /// Whether freed memory is kept.
+    pub(crate) fn caching(&self) -> bool {
+        self.caching
     }
 
     /// Memory for at least `bytes` bytes (not 0).
@@ -94,6 +123,13 @@ impl<S: Source> Allocator<S> {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] with the figures, after all cached memory was given back in vain.
     pub(crate) fn alloc(&mut self, bytes: usize) -> Result<Allocation> {
+        if !self.caching {
+            let address = self.source.take_in_order(bytes)?.ok_or_else(|| self.out_of_memory(bytes))?;
+            self.stats.reserved += bytes;
+            self.stats.system_allocations += 1;
+            self.count(bytes);
+            return Ok(Allocation { address, size: bytes, id: None });
+        }
         let Some(size) = bytes.checked_next_multiple_of(ROUND).filter(|&size| isize::try_from(size).is_ok()) else {
             return Err(self.out_of_memory(bytes));
         };
@@ -104,12 +140,13 @@ impl<S: Source> Allocator<S> {
         };
         let taken = self.blocks.take(id, size, class.least_rest());
         self.count(taken.size);
-        Ok(Allocation { address: taken.address, size: taken.size, id })
+        Ok(Allocation { address: taken.address, size: taken.size, id: Some(id) })
     }
 
     /// Takes a block back; its neighbours that are free become one with it.
     pub(crate) fn free(&mut self, allocation: Allocation) {
-        self.stats.allocated -= self.blocks.release(allocation.id);
+        self.set_aside(&allocation);
+        self.free_aside(allocation);
     }
 
     fn count(&mut self, bytes: usize) {
@@ -129,7 +166,13 @@ impl<S: Source> Allocator<S> {
 
     /// [`free`](Self::free) for blocks that are set aside.
     pub(crate) fn free_aside(&mut self, allocation: Allocation) {
-        self.blocks.release(allocation.id);
+        match allocation.id {
+            Some(id) => self.blocks.release(id),
+            None => {
+                self.source.give_in_order(allocation.address);
+                self.stats.reserved -= allocation.size;
+            }
+        }
     }
 
     /// A new segment: as large as the class has it, else after giving back what is cached, else as small as will do.

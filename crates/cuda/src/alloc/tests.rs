@@ -45,6 +45,14 @@ impl Source for Fake {
         self.used -= self.segments.remove(&address).expect("a segment is given back once");
     }
 
+    fn take_in_order(&mut self, bytes: usize) -> Result<Option<u64>> {
+        self.take(bytes)
+    }
+
+    fn give_in_order(&mut self, address: u64) {
+        self.give(address);
+    }
+
     fn system(&self) -> Option<(usize, usize)> {
         Some((self.capacity - self.used, self.capacity))
     }
@@ -155,6 +163,26 @@ fn what_is_set_aside_does_not_count_as_in_use() {
     assert_eq!(a.stats().allocated, 0);
     a.empty_cache();
     assert_eq!(a.stats().reserved, 0);
+}
+
+/// Each block is an allocation of its own, as large as what was asked for, and gone when it is freed.
+#[test]
+fn without_caching_the_source_sees_every_block() {
+    let mut a = Allocator::uncached(Fake::new(100 * MIB));
+    let blocks: Vec<_> = [1, 1000, 1000, 3 * MIB].map(|bytes| a.alloc(bytes).unwrap()).into();
+    let sizes: Vec<usize> = a.source.segments.values().copied().collect();
+    assert_eq!(sizes, [1, 1000, 1000, 3 * MIB]);
+    assert!(blocks.iter().all(|block| a.source.segments[&block.address] == block.size));
+    assert_eq!((a.stats.allocated, a.stats.reserved, a.stats.system_allocations), (3 * MIB + 2001, 3 * MIB + 2001, 4));
+    let addresses: Vec<u64> = blocks.iter().map(|block| block.address).collect();
+    let mut blocks = blocks.into_iter();
+    a.set_aside(blocks.as_slice().first().unwrap());
+    a.free_aside(blocks.next().unwrap());
+    blocks.for_each(|block| a.free(block));
+    assert_eq!((a.stats.allocated, a.stats.reserved, a.source.segments.len()), (0, 0, 0));
+    assert!(!addresses.contains(&a.alloc(1000).unwrap().address));
+    let error = a.alloc(100 * MIB).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::OutOfMemory { requested, .. } if *requested == 100 * MIB));
 }
 
 #[test]

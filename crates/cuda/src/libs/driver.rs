@@ -25,6 +25,8 @@ functions! {
     mem_get_info = cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     mem_alloc = cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize);
     mem_free = cuMemFree_v2(pointer: CUdeviceptr);
+    mem_alloc_async = cuMemAllocAsync(pointer: *mut CUdeviceptr, bytes: usize, stream: CUstream);
+    mem_free_async = cuMemFreeAsync(pointer: CUdeviceptr, stream: CUstream);
     mem_host_alloc = cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_uint);
     mem_free_host = cuMemFreeHost(pointer: *mut c_void);
     memcpy_htod_async = cuMemcpyHtoDAsync_v2(to: CUdeviceptr, from: *const c_void, bytes: usize, stream: CUstream);

@@ -95,9 +95,11 @@ impl Device {
             .map(|tensor| params::Place { address: tensor.address, strides: &tensor.layout.strides()[..lead] });
         let of = |tensor: &Tensor| steps(tensor.layout, lead).map(|step| step as i64);
         let batch = Grid::<3>::new(&out.layout.dims()[..lead], places.map(Some));
-        // Kernels loop over what a grid cannot hold.
-        let blocks = |extent: usize, most: usize| extent.div_ceil(TILE).min(most) as u32;
-        let grid = [blocks(n, i32::MAX as usize), blocks(m, 65_535), batch.numel.min(65_535) as u32];
+        // The kernel loops over the rows and matrices that a grid cannot hold.
+        const MAX_GRID_YZ: u64 = 65_535;
+        let columns = n.div_ceil(TILE).min(i32::MAX as usize) as u32;
+        let rows = params::limited_blocks(m.div_ceil(TILE) as u64, MAX_GRID_YZ);
+        let grid = [columns, rows, params::limited_blocks(batch.numel, MAX_GRID_YZ)];
         let config = Config { grid, block: [TILE as u32, TILE as u32, 1] };
         let params =
             params::Matmul { batch, m: m as u64, n: n as u64, k: k as u64, a: of(&a), b: of(&b), out: of(&out) };

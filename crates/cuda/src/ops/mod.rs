@@ -25,7 +25,7 @@ use crate::{device::CudaBackend, gemm::lt::mask_len, memory::CudaBuffer};
 
 impl Backend for CudaBackend {
     fn alloc(&self, dtype: DType, len: usize) -> Result<Box<dyn Buffer>> {
-        Ok(Box::new(CudaBuffer::new(self.0, dtype, len)?))
+        Ok(Box::new(CudaBuffer::new(self.0.memory, dtype, len)?))
     }
 
     fn adopt(&self, data: HostVec) -> Result<Box<dyn Buffer>> {
@@ -33,7 +33,7 @@ impl Backend for CudaBackend {
     }
 
     fn pinned(&self, bytes: usize) -> Result<Box<dyn HostMemory>> {
-        Ok(Box::new(self.0.pin(bytes)?))
+        Ok(Box::new(self.0.pages.pin(bytes)?))
     }
 
     fn import(&self, dtype: DType, bytes: &[u8]) -> Result<Box<dyn Buffer>> {
@@ -51,7 +51,7 @@ impl Backend for CudaBackend {
         const OP: &str = "download";
         let here = || format!("cuda:{}", self.0.index());
         let buffer = src.as_any().downcast_ref::<CudaBuffer>();
-        let buffer = buffer.filter(|buffer| buffer.device().index() == self.0.index());
+        let buffer = buffer.filter(|buffer| buffer.device_index() == self.0.index());
         let buffer = buffer.ok_or_else(|| Error::devices(OP, here(), "another device"))?;
         let (size, len) = (src.dtype().size(), src.len());
         let end = start.checked_mul(size).and_then(|at| at.checked_add(dst.len()));
@@ -69,15 +69,15 @@ impl Backend for CudaBackend {
     }
 
     fn memory_stats(&self) -> MemoryStats {
-        self.0.memory_stats()
+        self.0.memory.stats()
     }
 
     fn reset_peak_memory(&self) {
-        self.0.memory.lock().reset_peak();
+        self.0.memory.reset_peak();
     }
 
     fn empty_cache(&self) {
-        self.0.empty_cache();
+        self.0.memory.empty_cache();
     }
 
     fn fill(&self, value: Scalar, out: ViewMut) -> Result<()> {

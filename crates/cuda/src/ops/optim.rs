@@ -37,7 +37,7 @@ impl Device {
                 return Err(Error::argument(op, message));
             }
         }
-        self.generator.step(self, |drawn| {
+        self.generator.step(self.stream, &self.uploads, |drawn| {
             for dtype in FLOATS {
                 if slots.iter().any(|slot| slot.param.dtype() == dtype) {
                     self.step_of_dtype(rule, lr, slots, dtype, drawn)?;

@@ -44,7 +44,7 @@ impl Device {
         let merged = n > SORT_TILE;
         let (first, second) = (self.scratch(bytes)?, self.scratch(if merged { bytes } else { 0 })?);
         let (mut from, mut to) = (first.address(), second.address());
-        let tiles = (count * n.div_ceil(SORT_TILE)).min(i32::MAX as u64) as u32;
+        let tiles = params::limited_blocks(count * n.div_ceil(SORT_TILE), u64::MAX);
         let config = Config { grid: [tiles, 1, 1], block: [TILE_THREADS, 1, 1] };
         launch!(self, SORT_TILE, "keys", Tag::of(x.dtype), config, params, x.address, from)?;
         let blocks = params::blocks(entries);

@@ -1,5 +1,7 @@
 //! Grids: dimensions coalesced, divisions prepared.
 
+use std::cell::Cell;
+
 use super::{Dim, Grid, MAX_DIMS, THREADS};
 
 /// Where an operand lies: its address and its strides, one for each dimension of the shape.
@@ -12,12 +14,37 @@ pub struct Place<'a> {
 }
 
 /// More blocks than this do not make a kernel faster, they only take turns.
-const MOST_BLOCKS: u64 = 8192;
+const MAX_BLOCKS: u64 = 8192;
+
+thread_local! {
+    /// What [`with_block_limit`] has set.
+    static BLOCK_LIMIT: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+/// Runs `body`, whose launches from this thread have at most `limit` blocks along each axis over which their kernels
+/// loop. So tests see the second turn of a kernel's loop with a few hundred elements instead of millions.
+pub fn with_block_limit<R>(limit: u32, body: impl FnOnce() -> R) -> R {
+    /// Sets the limit back when it is dropped, which is also where `body` panics.
+    struct Restore(u64);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            BLOCK_LIMIT.set(self.0);
+        }
+    }
+    let _restore = Restore(BLOCK_LIMIT.replace(u64::from(limit.max(1))));
+    body()
+}
+
+/// Blocks along an axis of which a kernel needs `wanted` (at least one, and at most `max`) and loops over the rest.
+#[must_use]
+pub fn limited_blocks(wanted: u64, max: u64) -> u32 {
+    wanted.clamp(1, max.min(BLOCK_LIMIT.get()).min(i32::MAX as u64)) as u32
+}
 
 /// How many blocks of [`THREADS`] threads for `threads` threads (at least one; kernels loop over the rest).
 #[must_use]
 pub fn blocks(threads: u64) -> u32 {
-    threads.div_ceil(u64::from(THREADS)).clamp(1, MOST_BLOCKS) as u32
+    limited_blocks(threads.div_ceil(u64::from(THREADS)), MAX_BLOCKS)
 }
 
 impl Dim {
@@ -126,6 +153,17 @@ mod tests {
             }
         }
         assert_eq!(format!("{:?}", Dim::new(1)), format!("{:?}", Dim::ONE));
+    }
+
+    #[test]
+    fn blocks_are_limited_where_tests_ask_for_it() {
+        assert_eq!([0, 1, 256, 257, u64::MAX].map(blocks), [1, 1, 1, 2, 8192]);
+        assert_eq!(limited_blocks(u64::MAX, u64::MAX), i32::MAX as u32);
+        let inside = with_block_limit(3, || ([1, 700, 5000].map(blocks), with_block_limit(0, || blocks(5000))));
+        assert_eq!(inside, ([1, 3, 3], 1));
+        assert_eq!(blocks(5000), 20);
+        let panicked = std::panic::catch_unwind(|| with_block_limit(1, || panic!("a test that fails")));
+        assert!(panicked.is_err() && blocks(5000) == 20);
     }
 
     #[test]

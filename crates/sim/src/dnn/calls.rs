@@ -203,8 +203,11 @@ impl World {
             }
         }
         choices.sort_by_key(|choice| choice.status != 0);
+        // What is aside beyond what the algorithms that are tried need is not touched.
+        let mut needed = 0;
         for (i, choice) in choices.iter_mut().enumerate().filter(|(_, choice)| choice.status == 0) {
             choice.time = 0.01 * (i + 1) as f32;
+            needed = choice.memory.max(needed);
         }
         let run = work::Convolution {
             problem,
@@ -214,7 +217,7 @@ impl World {
             alpha: 1.0,
             beta: 0.0,
             workspace: at.workspace.0,
-            workspace_bytes: at.workspace.1,
+            workspace_bytes: needed,
             fused: None,
             wavers: None,
             search: true,
@@ -292,13 +295,13 @@ impl World {
             alpha,
             beta: if fused.is_some() { 0.0 } else { beta },
             workspace: at.workspace.0,
-            // What is aside beyond what the algorithm needs is not touched.
             workspace_bytes: at.workspace.1,
             fused,
             wavers: (!terms.deterministic).then(|| self.streams.draw()),
             search: false,
         };
         run.check(terms)?;
+        // What is aside beyond what the algorithm needs is not touched.
         self.enqueue(name, stream, work::Convolution { workspace_bytes: terms.memory, ..run })
     }
 }
