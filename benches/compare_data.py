@@ -43,7 +43,7 @@ class Kiln:
     """The bench program, answering over its standard streams."""
 
     def __init__(self, folder):
-        program = build("bench", "--bench", "data", "--no-run")
+        program = build("bench", "--features", "images", "--bench", "data", "--no-run")
         self.program = Program([program], KILN_BENCH_TURNS=1, KILN_BENCH_PHOTOS=folder)
 
     def turn(self):

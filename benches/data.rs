@@ -1,6 +1,6 @@
 //! Loading: photographs decoded, cropped, flipped and normalised by two threads, and shuffled batches of Fashion-MNIST.
 //!
-//! `cargo bench --bench data`; `benches/compare_data.py` sets it beside torchvision. For that it starts this program with
+//! `cargo bench --features images --bench data`; `benches/compare_data.py` sets it beside torchvision. For that it starts this program with
 //! `KILN_BENCH_TURNS=1` and a folder of photographs in `KILN_BENCH_PHOTOS`, which times one pass for each line on standard
 //! input.
 
@@ -22,7 +22,7 @@ use kiln::{
     prelude::*,
 };
 
-const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/transforms/photo.png");
+const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/transforms/photo.png");
 
 /// What ImageNet's training does to each photograph.
 fn photographs(folder: &Path, workers: usize) -> kiln::Result<DataLoader> {

@@ -1,6 +1,6 @@
 //! The custom dataset of PyTorch's data tutorial
 //! (<https://docs.pytorch.org/tutorials/beginner/basics/data_tutorial.html>): a CSV file of names and labels, and a folder
-//! of images. `cargo run --example custom_dataset` loads such a folder, which `support/pictures.rs` writes.
+//! of images. `cargo run --features images --example custom_dataset` loads such a folder, which `support/pictures.rs` writes.
 
 #[path = "support/pictures.rs"]
 mod pictures;

@@ -2,9 +2,9 @@
 //! `scripts/check_onnx.py` to compare with ONNX Runtime's.
 //!
 //! ```sh
-//! cargo run --release --example export_onnx -- --network vgg16 --weights vgg16-397923af.pth --output vgg16.onnx
-//! cargo run --release --example export_onnx -- --model saved.kiln --shape 1,3,224,224 --output net.onnx
-//! cargo run --example export_onnx -- --all target/onnx       # every network of Kiln, VGG narrow
+//! cargo run --release --features onnx,pth --example export_onnx -- --network vgg16 --weights vgg16-397923af.pth --output vgg16.onnx
+//! cargo run --release --features onnx --example export_onnx -- --model saved.kiln --shape 1,3,224,224 --output net.onnx
+//! cargo run --features onnx --example export_onnx -- --all target/onnx       # every network of Kiln, VGG narrow
 //! pip install onnx onnxruntime safetensors numpy && python3 scripts/check_onnx.py target/onnx/*.onnx
 //! ```
 

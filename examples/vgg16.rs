@@ -1,11 +1,11 @@
 //! VGG16: printed, trained, and used to classify images.
 //!
 //! ```text
-//! cargo run --release --example vgg16 -- --print
-//! cargo run --release --example vgg16 -- train --width 0.25                       # Fashion-MNIST, resized to 32×32
-//! cargo run --release --example vgg16 -- train --source cifar10 --data cifar --epochs 20 --resume run.ckpt
-//! cargo run --release --example vgg16 -- train --source image-folder --data photographs --image-size 224
-//! cargo run --release --example vgg16 -- predict photo.jpg --weights vgg16-397923af.pth
+//! cargo run --release --features images,pth --example vgg16 -- --print
+//! cargo run --release --features images,pth --example vgg16 -- train --width 0.25    # Fashion-MNIST, resized to 32×32
+//! cargo run --release --features images,pth --example vgg16 -- train --source cifar10 --data cifar --epochs 20 --resume run.ckpt
+//! cargo run --release --features images,pth --example vgg16 -- train --source image-folder --data photographs --image-size 224
+//! cargo run --release --features images,pth --example vgg16 -- predict photo.jpg --weights vgg16-397923af.pth
 //! ```
 
 #[path = "support/images.rs"]

@@ -31,12 +31,12 @@ section "Device" nvidia-smi
 section "Compilers" bash -c 'rustc --version; ${NVCC:-nvcc} --version'
 section "Primitives against the CPU" cargo test -p kiln-cuda --features kernels --test against_cpu -- --nocapture
 section "The rest of the backend" cargo test -p kiln-cuda --features kernels --lib --test copies --test faults --test ptx
-section "The MLP against the CPU" cargo test --features cuda --test mlp_cuda -- --nocapture
-section "VGG and images against the CPU" cargo test --features cuda --test images_cuda -- --nocapture
+section "The MLP against the CPU" cargo test -p kiln-tests --features cuda --test mlp_cuda -- --nocapture
+section "VGG and images against the CPU" cargo test -p kiln-tests --features cuda --test images_cuda -- --nocapture
 section "Bench" cargo bench --features cuda --bench models --bench ops
-section "Host cost of operations" cargo bench -p kiln-cuda --features kernels --bench launch
+section "Host cost of operations" cargo bench --features cuda --bench launch
 section "Training of the MLP" cargo run --release --features cuda --example mlp -- --device cuda --epochs 2
-section "Training of VGG16" cargo run --release --features cuda --example vgg16 -- train --epochs 1
+section "Training of VGG16" cargo run --release --features cuda,images --example vgg16 -- train --epochs 1
 printf '\n%s sections failed\n' "$failed" >>"$report"
 echo "$failed sections failed; the report is $report"
 [ "$failed" -eq 0 ]

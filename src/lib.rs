@@ -29,11 +29,18 @@
 //! | --- | --- | --- |
 //! | `cpu` | yes | the CPU backend; without it, no tensor can be made on [`Device::Cpu`] |
 //! | `cuda` | no | the CUDA backend: it needs nvcc to build, and a driver, cuBLASLt and, for convolutions, cuDNN 9 to run; compared with the CPU's on a simulated device, it has run on no GPU yet |
+//! | `vis` | yes | grids of labelled images and curves of training runs ([`vis`]) |
 //! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
+//! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
 //! | `ndarray` | no | tensors from `ndarray` arrays and views of them, without copying |
+//! | `onnx` | no | export to ONNX ([`io::onnx`]) |
+//! | `pth` | no | files of PyTorch's `torch.save` ([`io::load`], [`io::PthFile`]) |
+//! | `tensorboard` | no | event files for TensorBoard ([`vis::SummaryWriter`]) |
+//! | `full` | no | all of these but `cuda` |
 //!
 //! Code that uses [`Device::cuda_if_available`] compiles and runs in every build.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub use kiln_tensor::*;
@@ -50,9 +57,12 @@ pub use kiln_models as models;
 pub use kiln_nn as nn;
 #[doc(inline)]
 pub use kiln_nn::optim;
+#[cfg(feature = "vis")]
 #[doc(inline)]
 pub use kiln_vis as vis;
 
+// Its code uses these features.
+#[cfg(any(not(doctest), all(feature = "images", feature = "onnx", feature = "pth", feature = "tensorboard")))]
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
 

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/data/assets/fashion-mnist");
+const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/data/assets/fashion-mnist");
 
 /// The program of an example. `cargo test` has built it beside the tests, unless it was told to build this
 /// test alone.

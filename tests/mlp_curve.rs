@@ -10,11 +10,11 @@ use kiln::{
 };
 use serde_json::Value;
 
-const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/data/assets/fashion-mnist");
+const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/data/assets/fashion-mnist");
 const BATCH: usize = 64;
 
 fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mlp_curve.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/mlp_curve.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 

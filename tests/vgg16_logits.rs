@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! python3 tests/golden/make_vgg16_full.py /tmp/vgg16
-//! KILN_VGG16=/tmp/vgg16 cargo test --release --test vgg16_logits -- --ignored --nocapture
+//! KILN_VGG16=/tmp/vgg16 cargo test --release -p kiln-tests --test vgg16_logits -- --ignored --nocapture
 //! ```
 //!
 //! That the full size computes what PyTorch computes is tested by `crates/models/tests/vgg.rs` in every run.
@@ -45,7 +45,7 @@ fn take(weights: &mut StateDict, name: &str) -> anyhow::Result<Tensor> {
 
 #[test]
 fn narrow_from_both_formats() -> anyhow::Result<()> {
-    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pth").join(name);
+    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/pth").join(name);
     let mut safetensors = io::load(file("vgg16_narrow.safetensors"), Device::Cpu)?;
     let want = take(&mut safetensors, "check.logits")?;
     let x = Tensor::from_vec(fractions::fractions(3 * 224 * 224, 1000), [1, 3, 224, 224], Device::Cpu)?.mul(2.0)?;

@@ -2,7 +2,7 @@
 //! warm-up asks nothing of the driver that it need not.
 //!
 //! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set. What a step asks of the driver is counted by the
-//! simulator (`cargo sim test --features cuda --test mlp_cuda`), between the driver's `cuProfilerStart` and
+//! simulator (`cargo sim test -p kiln-tests --features cuda --test mlp_cuda`), between the driver's `cuProfilerStart` and
 //! `cuProfilerStop`; on a GPU the same calls mark the step for a profiler.
 #![cfg(all(feature = "cuda", feature = "cpu"))]
 
@@ -23,7 +23,7 @@ use kiln::{
 use serde_json::Value;
 use support::{TURN, device};
 
-const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/data/assets/fashion-mnist");
+const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/data/assets/fashion-mnist");
 
 /// Launches of kernels and of the library in one step.
 const MOST_CALLS: u64 = 12;

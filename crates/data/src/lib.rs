@@ -14,8 +14,12 @@
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
 //!
+//! Image files ([`ImageFolder`], [`Image::open`](transforms::Image::open), [`Resize`](transforms::Resize)) need the feature
+//! `images`; the data sets with files of their own formats, MNIST's family and CIFAR, do not.
+//!
 //! Names follow `torch.utils.data` and `torchvision.datasets`; [`transforms`] are those of `torchvision.transforms`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod cifar;
@@ -23,6 +27,7 @@ mod collate;
 mod dataset;
 mod draw;
 mod epoch;
+#[cfg(feature = "images")]
 mod folder;
 mod loader;
 mod mnist;
@@ -37,6 +42,7 @@ pub use dataset::{
     WithTransform, random_split,
 };
 pub use epoch::{Epoch, Stream};
+#[cfg(feature = "images")]
 pub use folder::ImageFolder;
 pub use loader::{
     Collator, DataLoader, DataLoaderBuilder, DefaultCollate, FnCollate, LoaderIter, LoaderState, MapBatches, OnDevice,

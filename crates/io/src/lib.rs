@@ -12,9 +12,13 @@
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
 //!
+//! [`PthFile`] and loading files of PyTorch need the feature `pth`, [`onnx`] needs `onnx`, and the feature `download` lets
+//! [`hub`] fetch weights.
+//!
 //! A file is written aside and renamed when it is whole, so that whoever stops the program at any moment
 //! finds the old file or the new one ([`atomic`]). A damaged file is an error that names it.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)] // except for the memory map of `tensor_file`
 
 pub mod atomic;
@@ -24,7 +28,9 @@ pub mod hub;
 mod load;
 mod map;
 mod model;
+#[cfg(feature = "onnx")]
 pub mod onnx;
+#[cfg(feature = "pth")]
 mod pth;
 mod save;
 mod sharded;
@@ -36,6 +42,7 @@ compile_error!("safetensors files are little-endian, and kiln-io copies their by
 pub use checkpoint::Checkpoint;
 pub use load::{LoadOptions, load};
 pub use model::{load_model, load_model_with, registry, save_model};
+#[cfg(feature = "pth")]
 pub use pth::{PthFile, PthTensor, PthValue};
 pub use save::{Metadata, save, save_with_metadata};
 pub use sharded::ShardedFile;

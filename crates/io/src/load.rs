@@ -4,7 +4,9 @@ use std::path::Path;
 
 use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor};
 
-use crate::{PthFile, ShardedFile, TensorFile, map::Map, pth, sharded, tensor_file};
+#[cfg(feature = "pth")]
+use crate::PthFile;
+use crate::{ShardedFile, TensorFile, map::Map, sharded, tensor_file};
 
 /// How tensors are loaded. Converts from a [`Device`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,7 @@ impl LoadOptions {
         self.device
     }
 
+    #[cfg(feature = "pth")]
     pub(crate) fn keys(&self) -> &[String] {
         &self.keys
     }
@@ -76,7 +79,7 @@ impl From<&Device> for LoadOptions {
 /// - a safetensors file, of Kiln ([`save`](crate::save), [`save_model`](crate::save_model)) or of another program
 ///   ([`TensorFile`]);
 /// - the index of a model in several safetensors files, `model.safetensors.index.json` ([`ShardedFile`]);
-/// - a file of PyTorch's `torch.save`, `.pth` or `.pt`, of either format ([`PthFile`]).
+/// - a file of PyTorch's `torch.save`, `.pth` or `.pt`, of either format ([`PthFile`]), with the feature `pth`.
 ///
 /// A file is mapped into memory, and each tensor goes from there to the device, so that a model larger than the
 /// host's memory can be loaded. A checksum is verified where the file has one.
@@ -100,8 +103,8 @@ impl From<&Device> for LoadOptions {
 pub fn load(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<StateDict> {
     let (path, options) = (path.as_ref(), options.into());
     let map = Map::open(path)?;
-    if pth::is_zip(&map) || pth::is_legacy(&map) {
-        return PthFile::mapped(path, map)?.state_dict(options);
+    if is_zip(&map) || is_legacy(&map) {
+        return load_pth(path, map, options);
     }
     options.needs_no_key(path)?;
     if sharded::is_index(&map) {
@@ -115,6 +118,26 @@ pub fn load(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<S
     let file = TensorFile::mapped(path, map)?;
     file.verify()?;
     file.state_dict(options)
+}
+
+#[cfg(feature = "pth")]
+fn load_pth(path: &Path, map: Map, options: LoadOptions) -> Result<StateDict> {
+    PthFile::mapped(path, map)?.state_dict(options)
+}
+
+#[cfg(not(feature = "pth"))]
+fn load_pth(path: &Path, _: Map, _: LoadOptions) -> Result<StateDict> {
+    Err(Error::file(path, "files of torch.save can only be loaded if Kiln is built with its feature `pth`"))
+}
+
+/// The start of a zip archive.
+pub(crate) fn is_zip(file: &[u8]) -> bool {
+    file.starts_with(b"PK\x03\x04") || file.starts_with(b"PK\x05\x06")
+}
+
+/// The start of the older format: the pickle of a certain number.
+pub(crate) fn is_legacy(file: &[u8]) -> bool {
+    file.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")
 }
 
 /// What is often taken for a file of weights.

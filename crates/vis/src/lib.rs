@@ -14,14 +14,19 @@
 //! figure.save(std::env::temp_dir().join("samples.png"))?;
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
+//!
+//! [`SummaryWriter`], which writes the event files, needs the feature `tensorboard`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod canvas;
 mod curves;
 mod grid;
+#[cfg(feature = "tensorboard")]
 mod tensorboard;
 
 pub use curves::{Curves, Panel, running_mean};
 pub use grid::{ImageGrid, save_image_grid};
+#[cfg(feature = "tensorboard")]
 pub use tensorboard::{SummaryWriter, events};

@@ -1,8 +1,15 @@
-//! A bar that tells how far a pass over the data has come.
+//! Progress bars: how far a pass over the data has come.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+/// Characters of the bar itself.
+const WIDTH: usize = 30;
+/// Between two drawings: often enough to look alive, too rarely to cost anything.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// An iterator over batches, or over anything, that draws a bar on standard error with the number of steps, the rate and
 /// the remaining time. It draws nothing where that is no terminal. [`DataLoader::progress`](crate::DataLoader::progress)
@@ -11,38 +18,90 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 #[must_use]
 pub struct Progress<I> {
     iter: I,
-    bar: ProgressBar,
+    len: u64,
+    position: u64,
+    start: Instant,
+    terminal: bool,
+    /// When the bar that is on the screen was drawn.
+    drawn: Option<Instant>,
 }
 
 impl<I: ExactSizeIterator> Progress<I> {
     /// Wraps an iterator: `Progress::new(loader.iter())`.
     pub fn new(iter: impl IntoIterator<IntoIter = I>) -> Progress<I> {
         let iter = iter.into_iter();
-        let bar = ProgressBar::with_draw_target(Some(iter.len() as u64), ProgressDrawTarget::stderr());
-        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
-            // A failure to write to a terminal's line is of no interest.
-            let _ = write!(out, "{:.1}", state.per_sec());
-        };
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos:>5}/{len} [{elapsed} < {eta}, {rate}/s]") {
-            bar.set_style(style.with_key("rate", rate).progress_chars("=> "));
-        }
-        if !bar.is_hidden() {
-            bar.enable_steady_tick(Duration::from_millis(500));
-        }
-        Progress { iter, bar }
+        let (len, start) = (iter.len() as u64, Instant::now());
+        let mut progress =
+            Progress { iter, len, position: 0, start, terminal: io::stderr().is_terminal(), drawn: None };
+        progress.draw();
+        progress
     }
 }
 
 impl<I> Progress<I> {
     /// Prints a line to standard output, above the bar if there is one.
     pub fn println(&self, line: impl fmt::Display) {
-        self.bar.suspend(|| println!("{line}"));
+        if self.drawn.is_none() {
+            return println!("{line}");
+        }
+        let bar = self.bar(self.start.elapsed());
+        erase();
+        println!("{line}");
+        show(&bar);
     }
 
-    /// The bar, for messages and styles of one's own. It may be cloned.
-    pub fn bar(&self) -> &ProgressBar {
-        &self.bar
+    /// The number of steps taken.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
     }
+
+    fn draw(&mut self) {
+        let now = Instant::now();
+        if self.terminal && self.drawn.is_none_or(|last| now - last >= INTERVAL) {
+            show(&self.bar(now - self.start));
+            self.drawn = Some(now);
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.drawn.take().is_some() {
+            erase();
+        }
+    }
+
+    /// The line, `elapsed` after the start.
+    fn bar(&self, elapsed: Duration) -> String {
+        let share = self.position as f64 / self.len.max(1) as f64;
+        let filled = ((share * WIDTH as f64) as usize).min(WIDTH);
+        let head = if filled < WIDTH { ">" } else { "" };
+        let bar = format!("{}{head}", "=".repeat(filled));
+        let rate = self.position as f64 / elapsed.as_secs_f64().max(1e-9);
+        let left = match self.position {
+            0 => "?".to_owned(),
+            _ => clock((self.len.saturating_sub(self.position)) as f64 / rate),
+        };
+        let (position, len, elapsed) = (self.position, self.len, clock(elapsed.as_secs_f64()));
+        format!("{bar:WIDTH$} {position:>5}/{len} [{elapsed} < {left}, {rate:.1}/s]")
+    }
+}
+
+/// Minutes and seconds, and hours if there are any.
+fn clock(seconds: f64) -> String {
+    let seconds = seconds as u64;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes:02}:{seconds:02}") }
+}
+
+/// Puts the bar on the terminal's line, over the one that is there. A terminal that cannot be written is of no interest.
+fn show(bar: &str) {
+    let mut out = io::stderr().lock();
+    let _ = write!(out, "\r\x1b[2K{bar}").and_then(|()| out.flush());
+}
+
+/// Empties the terminal's line.
+fn erase() {
+    show("");
 }
 
 impl<I: ExactSizeIterator> Iterator for Progress<I> {
@@ -51,8 +110,11 @@ impl<I: ExactSizeIterator> Iterator for Progress<I> {
     fn next(&mut self) -> Option<I::Item> {
         let item = self.iter.next();
         match item {
-            Some(_) => self.bar.inc(1),
-            None => self.bar.finish_and_clear(),
+            Some(_) => {
+                self.position += 1;
+                self.draw();
+            }
+            None => self.clear(),
         }
         item
     }
@@ -66,6 +128,36 @@ impl<I: ExactSizeIterator> ExactSizeIterator for Progress<I> {}
 
 impl<I> Drop for Progress<I> {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_tells_steps_rate_and_remaining_time() {
+        let mut progress = Progress::new(vec![(); 188]);
+        assert_eq!(progress.bar(Duration::ZERO), format!(">{} {}", " ".repeat(29), "    0/188 [00:00 < ?, 0.0/s]"));
+        progress.position = 94;
+        let half = format!("{}>{}", "=".repeat(15), " ".repeat(14));
+        assert_eq!(progress.bar(Duration::from_secs(47)), format!("{half}    94/188 [00:47 < 00:47, 2.0/s]"));
+        progress.position = 188;
+        let whole = "=".repeat(30);
+        assert_eq!(progress.bar(Duration::from_secs(3760)), format!("{whole}   188/188 [1:02:40 < 00:00, 0.1/s]"));
+        // More steps than the iterator said it has, and none.
+        progress.position = 200;
+        assert!(progress.bar(Duration::from_secs(1)).starts_with(&whole));
+        assert!(Progress::new(Vec::<()>::new()).bar(Duration::ZERO).contains(" 0/0 ["));
+    }
+
+    #[test]
+    fn steps_are_those_of_the_iterator() {
+        let mut progress = Progress::new(vec![3, 1, 2]);
+        assert_eq!((progress.len(), progress.next(), progress.position()), (3, Some(3), 1));
+        progress.println("above the bar");
+        assert_eq!((progress.len(), progress.by_ref().collect::<Vec<_>>()), (2, vec![1, 2]));
+        assert_eq!((progress.next(), progress.position(), progress.drawn), (None, 3, None));
     }
 }

@@ -2,7 +2,7 @@
 
 use kiln_tensor::{Device, Error, Result, Tensor};
 
-use super::{Picture, Transform, random_resized_crop::range};
+use super::{Picture, Transform};
 use crate::{Stream, draw};
 
 const OP: &str = "RandomErasing";
@@ -134,6 +134,14 @@ pub fn erase(x: &Tensor, top: usize, left: usize, rows: usize, columns: usize, v
     let hole = out.clone().crop(top, left, rows, columns)?;
     hole.copy_(&value.to_dtype(x.dtype())?.to_device(x.device())?)?;
     Ok(out)
+}
+
+/// A range of positive numbers.
+pub(super) fn range(op: &'static str, what: &str, low: f64, high: f64) -> Result<(f64, f64)> {
+    if 0.0 < low && low <= high && high.is_finite() {
+        return Ok((low, high));
+    }
+    Err(Error::argument(op, format!("{low} to {high} is no range of a {what}")))
 }
 
 #[cfg(test)]

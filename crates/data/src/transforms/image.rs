@@ -4,6 +4,8 @@ use std::{fmt, path::Path};
 
 use kiln_tensor::{Error, Result};
 
+use super::png;
+
 /// A picture of bytes: `height` rows of `width` pixels of 1 (grey) or 3 (red, green, blue) channels, what PIL calls the
 /// modes `L` and `RGB`.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,7 +35,7 @@ impl Image {
     /// is not applied. Bytes from a JPEG may differ from PIL's by 4 at most: decoders round differently.
     ///
     /// # Errors
-    /// The file cannot be read, or is no whole picture; the error names it.
+    /// The file cannot be read, or is no whole picture; the error names it. Kiln was built without the feature `images`.
     pub fn open(path: impl AsRef<Path>) -> Result<Image> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|error| Error::file(path, error.to_string()))?;
@@ -43,11 +45,17 @@ impl Image {
     /// As [`open`](Image::open), from the bytes of a file.
     ///
     /// # Errors
-    /// They are no whole picture.
+    /// They are no whole picture. Kiln was built without the feature `images`.
     pub fn decode(bytes: &[u8]) -> Result<Image> {
         Image::decoded(bytes).map_err(|message| Error::argument("Image::decode", message))
     }
 
+    #[cfg(not(feature = "images"))]
+    fn decoded(_: &[u8]) -> std::result::Result<Image, String> {
+        Err("images can only be decoded if Kiln is built with its feature `images`".to_owned())
+    }
+
+    #[cfg(feature = "images")]
     fn decoded(bytes: &[u8]) -> std::result::Result<Image, String> {
         let picture = ::image::load_from_memory(bytes).map_err(|error| error.to_string())?;
         let (width, height) = (picture.width() as usize, picture.height() as usize);
@@ -59,16 +67,39 @@ impl Image {
         Ok(Image { height, width, channels, pixels })
     }
 
-    /// Writes the picture to a file, in the format that the file's ending names: `png`, `jpg`, `bmp`, `tif`, `webp` ….
+    /// Writes the picture to a file, in the format that the file's ending names: `png`, and with the feature `images` also
+    /// `jpg`, `bmp`, `tif`, `webp` ….
     ///
     /// # Errors
-    /// The ending is not known, or the file cannot be written; the error names it.
+    /// The picture has no pixels, the ending is not known, or the file cannot be written; the error names it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let colour = if self.channels == 3 { ::image::ColorType::Rgb8 } else { ::image::ColorType::L8 };
-        let side = |n: usize| u32::try_from(n).map_err(|_| Error::file(path, format!("{self:?} has too long a side")));
-        ::image::save_buffer(path, &self.pixels, side(self.width)?, side(self.height)?, colour)
-            .map_err(|error| Error::file(path, error.to_string()))
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
+            let bytes = png::encode(self).map_err(|message| Error::file(path, message))?;
+            return std::fs::write(path, bytes).map_err(|error| Error::io(path, error));
+        }
+        self.save_encoded(path).map_err(|message| Error::file(path, message))
+    }
+
+    #[cfg(not(feature = "images"))]
+    fn save_encoded(&self, _: &Path) -> std::result::Result<(), String> {
+        Err("files other than .png can only be written if Kiln is built with its feature `images`".to_owned())
+    }
+
+    #[cfg(feature = "images")]
+    fn save_encoded(&self, path: &Path) -> std::result::Result<(), String> {
+        let color = if self.channels == 3 { ::image::ColorType::Rgb8 } else { ::image::ColorType::L8 };
+        let side = |n: usize| u32::try_from(n).map_err(|_| format!("{self:?} has too long a side"));
+        ::image::save_buffer(path, &self.pixels, side(self.width)?, side(self.height)?, color)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The bytes of a PNG file.
+    ///
+    /// # Errors
+    /// The picture has no pixels.
+    pub fn encode_png(&self) -> Result<Vec<u8>> {
+        png::encode(self).map_err(|message| Error::argument("Image::encode_png", message))
     }
 
     /// Rows.

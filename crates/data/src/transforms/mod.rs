@@ -17,6 +17,8 @@
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
 //!
+//! [`Resize`] and [`RandomResizedCrop`] need the feature `images`, as does [`Image::open`]; the others are in every build.
+//!
 //! A function from a sample to a `Result` is a transform, too; [`Lambda`] names it as torchvision does.
 //!
 //! Random ones draw other numbers for each sample. In a loader these depend on its seed, the epoch and the batch alone,
@@ -29,10 +31,14 @@ mod crop;
 mod erase;
 mod flip;
 mod image;
+mod interpolation;
 mod on_batch;
 mod picture;
 mod planes;
+mod png;
+#[cfg(feature = "images")]
 mod random_resized_crop;
+#[cfg(feature = "images")]
 mod resize;
 mod rotate;
 
@@ -43,11 +49,14 @@ pub use crop::{CenterCrop, Pad, RandomCrop};
 pub use erase::{RandomErasing, erase};
 pub use flip::{RandomHorizontalFlip, RandomVerticalFlip};
 pub use image::Image;
+pub use interpolation::Interpolation;
 use kiln_tensor::Result;
 pub use on_batch::{BatchTransform, OnBatch};
 pub use picture::Picture;
+#[cfg(feature = "images")]
 pub use random_resized_crop::RandomResizedCrop;
-pub use resize::{Interpolation, Resize};
+#[cfg(feature = "images")]
+pub use resize::Resize;
 pub use rotate::{RandomRotation, Rotation};
 
 /// A change of one sample, or of one part of it.

@@ -2,7 +2,7 @@
 
 use kiln_tensor::{Error, Result};
 
-use super::{Image, Interpolation, Picture, Resize, Transform, crop::middle};
+use super::{Image, Interpolation, Picture, Resize, Transform, crop::middle, erase::range};
 use crate::{Stream, draw};
 
 const OP: &str = "RandomResizedCrop";
@@ -75,14 +75,6 @@ impl RandomResizedCrop {
         let (rows, columns) = (rows.clamp(1, height), columns.clamp(1, width));
         (middle(height, rows), middle(width, columns), rows, columns)
     }
-}
-
-/// A range of positive numbers.
-pub(super) fn range(op: &'static str, what: &str, low: f64, high: f64) -> Result<(f64, f64)> {
-    if 0.0 < low && low <= high && high.is_finite() {
-        return Ok((low, high));
-    }
-    Err(Error::argument(op, format!("{low} to {high} is no range of a {what}")))
 }
 
 impl Transform<Image> for RandomResizedCrop {

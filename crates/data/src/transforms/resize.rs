@@ -9,23 +9,11 @@ use fast_image_resize::{
 };
 use kiln_tensor::{Error, Result};
 
-use super::{Image, Picture, Transform};
+use super::{Image, Interpolation, Picture, Transform};
 
 thread_local! {
     /// It keeps memory for the next image.
     static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
-}
-
-/// How new pixels are made of old ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Interpolation {
-    /// The pixel that lies nearest.
-    Nearest,
-    /// A weighted mean, by a triangle.
-    #[default]
-    Bilinear,
-    /// A weighted mean, by a cubic spline (Catmull-Rom: a = -0.5, as Pillow).
-    Bicubic,
 }
 
 /// Scales an image. When it gets smaller the filter is widened accordingly, which keeps fine patterns from becoming

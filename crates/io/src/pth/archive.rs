@@ -34,16 +34,6 @@ impl Stored {
     }
 }
 
-/// The start of a zip archive.
-pub(crate) fn is_zip(file: &[u8]) -> bool {
-    file.starts_with(b"PK\x03\x04") || file.starts_with(b"PK\x05\x06")
-}
-
-/// The start of the older format: the pickle of a certain number.
-pub(crate) fn is_legacy(file: &[u8]) -> bool {
-    file.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")
-}
-
 /// The format since PyTorch 1.6: a zip archive of uncompressed records
 /// (<https://docs.pytorch.org/docs/stable/notes/serialization.html>).
 pub(super) fn zipped(file: &[u8]) -> Result<Archive, String> {

@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 
 use kiln_tensor::{Error, Result, StateDict, Tensor};
 
-pub(crate) use archive::{is_legacy, is_zip};
 pub use value::{PthTensor, PthValue};
 
 use self::{archive::Archive, read::Reading};
-use crate::{LoadOptions, map::Map};
+use crate::{
+    LoadOptions,
+    load::{is_legacy, is_zip},
+    map::Map,
+};
 
 /// An open `.pth` or `.pt` file, as `torch.save` writes it: the zip format of PyTorch 1.6 and later, or the one
 /// before. The file is mapped into memory: storages that are not asked for are not read.

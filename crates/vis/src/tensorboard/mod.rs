@@ -6,7 +6,7 @@ mod histogram;
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Cursor, Write},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
@@ -93,15 +93,11 @@ impl SummaryWriter {
         let (Some(width), Some(height)) = (side(image.width()), side(image.height())) else {
             return Err(Error::argument("add_picture", format!("{image:?} has no pixels, or too many")));
         };
-        let colour = if image.channels() == 3 { ::image::ColorType::Rgb8 } else { ::image::ColorType::L8 };
-        let mut png = Cursor::new(Vec::new());
-        ::image::write_buffer_with_format(&mut png, image.pixels(), width, height, colour, ::image::ImageFormat::Png)
-            .map_err(|error| Error::file(&self.path, error.to_string()))?;
         let image = events::Image {
             height: height as i32,
             width: width as i32,
             colorspace: image.channels() as i32,
-            encoded_image_string: png.into_inner(),
+            encoded_image_string: image.encode_png()?,
         };
         self.summary(tag, Kind::Image(image), step)
     }

@@ -1,7 +1,7 @@
 //! What an operation costs on the host before the driver has it: Kiln's checks, the allocator, the parameters. The
 //! driver and cuBLASLt are ones that do nothing, so no GPU is needed.
 //!
-//! `cargo bench -p kiln-cuda --features kernels --bench launch`
+//! `cargo bench --features cuda --bench launch`
 
 use std::{
     env,
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     }
     let folder = tempfile::tempdir().expect("a folder for the driver that does nothing");
     let driver = folder.path().join("libcuda.so.1");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/launch/null_driver.rs");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("launch/null_driver.rs");
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let mut compile = Command::new(rustc);
     compile.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-o"]).arg(&driver).arg(source);
