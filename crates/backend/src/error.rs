@@ -1,15 +1,60 @@
 //! The one error type of Kiln.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    fmt,
+    panic::Location,
+    path::PathBuf,
+};
 
 use crate::{DType, Shape};
 
 /// `Result` with Kiln's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong. One pointer wide, so that `Result<Tensor>` stays small; [`kind`](Error::kind) gives the
-/// details to match on.
-pub struct Error(Box<ErrorKind>);
+/// What went wrong, and where. One pointer wide, so that `Result<Tensor>` stays small.
+///
+/// `Display` is the message, in one line. `Debug`, which `fn main() -> kiln::Result<()>` and `unwrap` print, adds the line
+/// of the program that called Kiln, the layer that failed, and a backtrace if `RUST_BACKTRACE` asks for one:
+///
+/// ```text
+/// Error: conv2d: shapes [8, 28, 28] and [6, 1, 5, 5] do not fit: …
+///   in features.0: Conv2d(1, 6, kernel_size=(5, 5), stride=(1, 1))
+///   at src/main.rs:42:26
+///      let x = self.features.forward(x)?;
+/// ```
+pub struct Error(Box<Details>);
+
+struct Details {
+    kind: ErrorKind,
+    /// The line that called the outermost function of Kiln that the error has left so far.
+    location: Option<&'static Location<'static>>,
+    /// Whether the message names the public function that failed, so that a caller of it inside Kiln puts its own name.
+    names_function: bool,
+    layer: Option<FailedLayer>,
+    backtrace: Backtrace,
+}
+
+/// The layer of a model in which an error arose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedLayer {
+    /// Its path in the model, as in names of parameters (`features.3`); empty if it is not known.
+    pub path: String,
+    /// Whether the path begins at the model, or at a container in it whose own path is not known.
+    pub is_whole_path: bool,
+    /// What it prints as: `Conv2d(1, 6, kernel_size=(5, 5), stride=(1, 1))`.
+    pub description: String,
+}
+
+impl fmt::Display for FailedLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            f.write_str(&self.description)
+        } else {
+            write!(f, "{}: {}", self.path, self.description)
+        }
+    }
+}
 
 /// The cases of [`Error`]. `op` is the operation's name as the user called it.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +101,77 @@ impl Error {
     /// The case and its details.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
-        &self.0
+        &self.0.kind
+    }
+
+    /// The line of the program that called Kiln, if the error has left a function that notes it. Where a module of the
+    /// program failed inside a container of Kiln, it is the line in that module.
+    #[must_use]
+    pub fn location(&self) -> Option<&'static Location<'static>> {
+        self.0.location
+    }
+
+    /// The innermost layer of Kiln that failed, if one did.
+    #[must_use]
+    pub fn layer(&self) -> Option<&FailedLayer> {
+        self.0.layer.as_ref()
+    }
+
+    /// Where the error arose, captured if `RUST_BACKTRACE` or `RUST_LIB_BACKTRACE` asked for it.
+    #[must_use]
+    pub fn backtrace(&self) -> &Backtrace {
+        &self.0.backtrace
+    }
+
+    /// The error on its way out of a public function (`#[located]`), which `caller` called. `file` is where the function
+    /// is, so that lines of Kiln itself give way to those outside. If `operation` fails because a public function that it
+    /// is made of failed, the message names `operation`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn called_from(
+        mut self,
+        caller: &'static Location<'static>,
+        file: &str,
+        operation: Option<&'static str>,
+    ) -> Error {
+        let details = &mut *self.0;
+        match details.location {
+            Some(location) if !same_crate(location.file(), file) => {}
+            Some(_) => {
+                details.location = Some(caller);
+                if let (true, Some(name), Some(operation)) =
+                    (details.names_function, details.kind.operation(), operation)
+                {
+                    *name = operation;
+                }
+            }
+            None => {
+                details.location = Some(caller);
+                details.names_function = operation.is_some() && details.kind.operation().map(|name| *name) == operation;
+            }
+        }
+        self
+    }
+
+    /// The error on its way out of a layer: notes it, unless a layer inside it is noted.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn in_layer(mut self, layer: impl FnOnce() -> FailedLayer) -> Error {
+        self.0.layer.get_or_insert_with(layer);
+        self
+    }
+
+    /// The error on its way out of a container of layers, whose own path is `container` if known: completes the path of
+    /// the layer that is noted.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn in_container(mut self, child: &str, container: Option<&str>) -> Error {
+        if let Some(layer) = self.0.layer.as_mut().filter(|layer| !layer.is_whole_path) {
+            let parts = [container.unwrap_or(""), child, &layer.path];
+            layer.path = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
+            layer.is_whole_path = container.is_some();
+        }
+        self
     }
 
     /// Shapes that do not broadcast.
@@ -144,28 +259,78 @@ impl Error {
     }
 }
 
+impl ErrorKind {
+    /// The operation's name, in the cases that take it from the program's text.
+    fn operation(&mut self) -> Option<&mut &'static str> {
+        match self {
+            ErrorKind::Broadcast { op, .. }
+            | ErrorKind::ShapeMismatch { op, .. }
+            | ErrorKind::Shape { op, .. }
+            | ErrorKind::DimOutOfRange { op, .. }
+            | ErrorKind::IndexOutOfRange { op, .. }
+            | ErrorKind::DTypeMismatch { op, .. }
+            | ErrorKind::DType { op, .. }
+            | ErrorKind::DeviceMismatch { op, .. }
+            | ErrorKind::Argument { op, .. }
+            | ErrorKind::Unsupported { op, .. } => Some(op),
+            _ => None,
+        }
+    }
+}
+
+/// Whether two source files belong to one library: they are below the same `src` folder.
+fn same_crate(a: &str, b: &str) -> bool {
+    fn root(file: &str) -> Option<&str> {
+        ["/src/", "\\src\\"].iter().filter_map(|src| file.rfind(src)).max().map(|at| &file[..at])
+    }
+    root(a).is_some_and(|root_of_a| root(b) == Some(root_of_a))
+}
+
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Error {
-        Error(Box::new(kind))
+        let (location, names_function, layer) = (None, false, None);
+        Error(Box::new(Details { kind, location, names_function, layer, backtrace: Backtrace::capture() }))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        fmt::Display::fmt(&self.0.kind, f)
     }
 }
 
-/// The same text as `Display`: what `unwrap` and `main() -> Result<()>` print should be readable.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{self}")?;
+        if let Some(layer) = self.layer() {
+            write!(f, "\n  in {layer}")?;
+        }
+        if let Some(location) = self.location() {
+            write!(f, "\n  at {location}")?;
+            if let Some(line) = source_line(location) {
+                write!(f, "\n     {line}")?;
+            }
+        }
+        if self.0.backtrace.status() == BacktraceStatus::Captured {
+            write!(f, "\n{}", self.0.backtrace)?;
+        }
+        Ok(())
     }
+}
+
+/// The text of a line of the program, where its source is at hand: below the current folder, or that of the package which
+/// Cargo runs.
+fn source_line(location: &Location<'_>) -> Option<String> {
+    let file = PathBuf::from(location.file());
+    let below_package = std::env::var_os("CARGO_MANIFEST_DIR").map(|package| PathBuf::from(package).join(&file));
+    let text = [Some(file), below_package].into_iter().flatten().find_map(|file| std::fs::read_to_string(file).ok())?;
+    let line = text.lines().nth(location.line().checked_sub(1)? as usize)?.trim();
+    (!line.is_empty()).then(|| line.to_owned())
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &*self.0 {
+        match &self.0.kind {
             ErrorKind::Io { source, .. } => Some(source),
             ErrorKind::Other(error) => Some(&**error),
             _ => None,

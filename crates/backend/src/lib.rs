@@ -26,7 +26,7 @@ pub use half;
 pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut, linear_relu_grad_in_parts};
 pub use conv::{Affine, Conv2d, NormGrads, Pool2d, PoolDivisor, RunningStats};
 pub use dtype::{DType, Element};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, FailedLayer, Result};
 pub use host::HostVec;
 pub use layout::Layout;
 pub use loss::{ClassLoss, ClassLossInput, PointwiseLoss, PointwiseLossKind, Reduction};

@@ -1,5 +1,6 @@
 //! LeNet.
 
+use kiln_derive::located;
 use kiln_nn::{Conv2d, Linear, MaxPool2d, Module, Summary};
 use kiln_tensor::{Result, Tensor};
 
@@ -28,6 +29,7 @@ pub struct LeNet {
     fc3: Linear,
 }
 
+#[located(site)]
 impl LeNet {
     /// The network for this many classes.
     ///
@@ -44,6 +46,7 @@ impl LeNet {
     }
 }
 
+#[located(site)]
 impl Module for LeNet {
     /// `[N, 1, 32, 32]` to `[N, classes]` of logits.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -1,5 +1,6 @@
 //! The multi-layer perceptron.
 
+use kiln_derive::located;
 use kiln_nn::{Flatten, Linear, Module, ReLU, Sequential};
 use kiln_tensor::{Error, Result, Tensor};
 
@@ -24,6 +25,7 @@ pub struct Mlp {
     linear_relu_stack: Sequential,
 }
 
+#[located(site)]
 impl Mlp {
     /// A network with these numbers of features: of the input, of each hidden layer, of the output.
     ///
@@ -44,6 +46,7 @@ impl Mlp {
     }
 }
 
+#[located(site)]
 impl Module for Mlp {
     /// `[N, …]` to `[N, classes]` of logits.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

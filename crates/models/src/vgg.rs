@@ -1,5 +1,6 @@
 //! VGG.
 
+use kiln_derive::located;
 use kiln_nn::{
     AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Conv2dOptions, Dropout, Linear, MaxPool2d, Module, ReLU, Sequential,
     Summary,
@@ -106,6 +107,7 @@ pub struct Vgg {
     pub classifier: Sequential,
 }
 
+#[located(site)]
 impl Vgg {
     /// A network of this depth.
     ///
@@ -155,6 +157,7 @@ impl Vgg {
     }
 }
 
+#[located(site)]
 impl Module for Vgg {
     /// `[N, 3, H, W]` to `[N, classes]` of logits.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -3,6 +3,7 @@
 //! What PyTorch has in `torch.nn.functional` besides are methods of [`Tensor`]: `x.relu()`,
 //! `x.softmax(1)`, `x.linear(&weight, Some(&bias))`, `x.dropout(p, training)`.
 
+use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 
 use crate::{BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss};
@@ -13,6 +14,7 @@ macro_rules! losses {
         ///
         /// # Errors
         #[doc = concat!("As [`", stringify!($module), "::forward`].")]
+        #[located]
         pub fn $name(input: &Tensor, target: &Tensor) -> Result<Tensor> {
             $module::new().forward(input, target)
         }

@@ -10,12 +10,14 @@
 //! # }
 //! ```
 
+use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Tensor, no_grad};
 
 /// Numbers drawn evenly from `[low, high)`.
 ///
 /// # Errors
 /// The tensor is not of floats.
+#[located(site)]
 pub fn uniform_(tensor: &Tensor, low: f64, high: f64) -> Result<()> {
     no_grad(|| tensor.uniform_(low, high))
 }
@@ -24,6 +26,7 @@ pub fn uniform_(tensor: &Tensor, low: f64, high: f64) -> Result<()> {
 ///
 /// # Errors
 /// The tensor is not of floats.
+#[located(site)]
 pub fn normal_(tensor: &Tensor, mean: f64, std: f64) -> Result<()> {
     no_grad(|| tensor.normal_(mean, std))
 }
@@ -32,6 +35,7 @@ pub fn normal_(tensor: &Tensor, mean: f64, std: f64) -> Result<()> {
 ///
 /// # Errors
 /// The tensor is not of floats, or fewer than about a tenth of the numbers would lie inside.
+#[located(site)]
 pub fn trunc_normal_(tensor: &Tensor, mean: f64, std: f64, low: f64, high: f64) -> Result<()> {
     /// With a tenth of the numbers inside, one of 10^9 is still outside after so many rounds in one case of
     /// a million.
@@ -55,6 +59,7 @@ pub fn trunc_normal_(tensor: &Tensor, mean: f64, std: f64, low: f64, high: f64) 
 ///
 /// # Errors
 /// The tensor is a broadcast view.
+#[located(site)]
 pub fn constant_(tensor: &Tensor, value: f64) -> Result<()> {
     no_grad(|| tensor.fill_(value))
 }
@@ -63,6 +68,7 @@ pub fn constant_(tensor: &Tensor, value: f64) -> Result<()> {
 ///
 /// # Errors
 /// The tensor is a broadcast view.
+#[located(site)]
 pub fn zeros_(tensor: &Tensor) -> Result<()> {
     constant_(tensor, 0.0)
 }
@@ -71,6 +77,7 @@ pub fn zeros_(tensor: &Tensor) -> Result<()> {
 ///
 /// # Errors
 /// The tensor is a broadcast view.
+#[located(site)]
 pub fn ones_(tensor: &Tensor) -> Result<()> {
     constant_(tensor, 1.0)
 }
@@ -79,6 +86,7 @@ pub fn ones_(tensor: &Tensor) -> Result<()> {
 ///
 /// # Errors
 /// The tensor is not a matrix.
+#[located(site)]
 pub fn eye_(tensor: &Tensor) -> Result<()> {
     let (rows, columns) = tensor.dims2()?;
     no_grad(|| {
@@ -131,6 +139,7 @@ pub fn calculate_gain(nonlinearity: Nonlinearity) -> f64 {
 ///
 /// # Errors
 /// The tensor has fewer than 2 dimensions.
+#[located(site)]
 pub fn calculate_fan_in_and_fan_out(tensor: &Tensor) -> Result<(usize, usize)> {
     match tensor.dims() {
         [out, input, kernel @ ..] => {
@@ -146,6 +155,7 @@ pub fn calculate_fan_in_and_fan_out(tensor: &Tensor) -> Result<(usize, usize)> {
 ///
 /// # Errors
 /// The tensor has fewer than 2 dimensions or is not of floats.
+#[located(site)]
 pub fn xavier_uniform_(tensor: &Tensor, gain: f64) -> Result<()> {
     let bound = 3f64.sqrt() * xavier_std(tensor, gain)?;
     uniform_(tensor, -bound, bound)
@@ -155,6 +165,7 @@ pub fn xavier_uniform_(tensor: &Tensor, gain: f64) -> Result<()> {
 ///
 /// # Errors
 /// The tensor has fewer than 2 dimensions or is not of floats.
+#[located(site)]
 pub fn xavier_normal_(tensor: &Tensor, gain: f64) -> Result<()> {
     normal_(tensor, 0.0, xavier_std(tensor, gain)?)
 }
@@ -163,6 +174,7 @@ pub fn xavier_normal_(tensor: &Tensor, gain: f64) -> Result<()> {
 ///
 /// # Errors
 /// The tensor has fewer than 2 dimensions or is not of floats.
+#[located(site)]
 pub fn kaiming_uniform_(tensor: &Tensor, mode: FanMode, nonlinearity: Nonlinearity) -> Result<()> {
     let bound = 3f64.sqrt() * kaiming_std(tensor, mode, nonlinearity)?;
     uniform_(tensor, -bound, bound)
@@ -172,6 +184,7 @@ pub fn kaiming_uniform_(tensor: &Tensor, mode: FanMode, nonlinearity: Nonlineari
 ///
 /// # Errors
 /// The tensor has fewer than 2 dimensions or is not of floats.
+#[located(site)]
 pub fn kaiming_normal_(tensor: &Tensor, mode: FanMode, nonlinearity: Nonlinearity) -> Result<()> {
     normal_(tensor, 0.0, kaiming_std(tensor, mode, nonlinearity)?)
 }

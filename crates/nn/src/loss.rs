@@ -1,5 +1,6 @@
 //! Losses: modules of two inputs. Each forward and backward pass is one primitive.
 
+use kiln_derive::located;
 use kiln_tensor::{ClassLoss, ClassLossInput, PointwiseLossKind, Reduction, Result, Tensor};
 
 use crate::{Buffer, Module};
@@ -15,6 +16,7 @@ macro_rules! pointwise {
             reduction: Reduction,
         }
 
+        #[located(site)]
         impl $name {
             /// The mean over all elements.
             #[must_use]
@@ -93,6 +95,7 @@ macro_rules! class_options {
             }
         }
 
+        #[located(site)]
         impl $name {
             /// The mean over all samples.
             #[must_use]
@@ -139,6 +142,7 @@ class_options! {
     CrossEntropyLoss { label_smoothing: 0.0 } Logits (|loss: &CrossEntropyLoss| loss.label_smoothing);
 }
 
+#[located(site)]
 impl CrossEntropyLoss {
     /// The share of the target, in `[0, 1]`, that is spread evenly over all classes (Szegedy et al., 2016).
     #[must_use]
@@ -158,6 +162,7 @@ pub struct BCEWithLogitsLoss {
     reduction: Reduction,
 }
 
+#[located(site)]
 impl BCEWithLogitsLoss {
     /// The mean over all elements.
     #[must_use]

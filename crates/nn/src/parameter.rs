@@ -3,9 +3,13 @@
 use std::{
     fmt,
     ops::Deref,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 
 /// A tensor that is trained: it requires gradients, and is found by
@@ -16,6 +20,7 @@ use kiln_tensor::{Result, Tensor};
 #[derive(Clone, Debug)]
 pub struct Parameter(Tensor);
 
+#[located(site)]
 impl Parameter {
     /// Makes a parameter of a tensor's values, without its history.
     ///
@@ -97,24 +102,47 @@ impl Deref for Buffer {
 /// Whether a module is being trained: on at first, switched by [`train`](crate::ModuleTree::train) and
 /// [`eval`](crate::ModuleTree::eval). A module that computes something else while training has a field of
 /// this type.
-pub struct Training(AtomicBool);
+///
+/// It also remembers the path of its module, which errors name.
+pub struct Training {
+    is_on: AtomicBool,
+    path: Mutex<Option<Box<str>>>,
+}
 
 impl Training {
     /// Whether the module is being trained.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.is_on.load(Ordering::Relaxed)
     }
 
     /// Switches it.
     pub fn set(&self, training: bool) {
-        self.0.store(training, Ordering::Relaxed);
+        self.is_on.store(training, Ordering::Relaxed);
+    }
+
+    /// The path of the module in the model, once something has gone over all modules (as
+    /// [`named_parameters`](crate::ModuleTree::named_parameters) does).
+    pub(crate) fn module_path(&self) -> Option<String> {
+        self.path().as_deref().map(str::to_owned)
+    }
+
+    fn path(&self) -> MutexGuard<'_, Option<Box<str>>> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the path of its module. A walk that began at a part of the model finds shorter ones, which do not count.
+    pub(crate) fn note_module_path(&self, path: &str) {
+        let mut noted = self.path();
+        if noted.as_ref().is_none_or(|noted| noted.len() < path.len()) {
+            *noted = Some(path.into());
+        }
     }
 }
 
 impl Default for Training {
     fn default() -> Self {
-        Training(AtomicBool::new(true))
+        Training { is_on: AtomicBool::new(true), path: Mutex::new(None) }
     }
 }
 

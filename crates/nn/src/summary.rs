@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kiln_derive::located;
 use kiln_tensor::{Extents, Result, Shape, Tensor, TensorOptions, no_grad};
 
 use crate::{Module, ModuleTree, Part, Training};
@@ -83,6 +84,7 @@ impl Summary {
 ///
 /// # Errors
 /// The model does not take such an input.
+#[located(site)]
 pub fn summary(model: &dyn Module, input_shape: impl Extents) -> Result<Summary> {
     let options = model.parameters().first().map_or_else(TensorOptions::new, |parameter| parameter.options());
     let input = Tensor::zeros(input_shape, options)?;

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use kiln_backend::{Backend, Error, ErrorKind, MemoryStats, Result};
+use kiln_derive::located;
 
 /// A place for tensors: the CPU, or the n-th CUDA GPU.
 ///
@@ -17,6 +18,7 @@ pub enum Device {
     Cuda(usize),
 }
 
+#[located(site)]
 impl Device {
     /// The CUDA GPU with this number.
     ///

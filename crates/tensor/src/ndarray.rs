@@ -6,12 +6,14 @@ use std::{fmt, marker::PhantomData};
 
 use ::ndarray::{Array, ArrayD, ArrayViewD, ArrayViewMutD, Dimension, IxDyn, ShapeError};
 use kiln_backend::{Element, Error, Layout, Result, Shape};
+use kiln_derive::located;
 
 use crate::{
     Device, Tensor,
     storage::{Reading, Storage, Writing, lock_for_update},
 };
 
+#[located]
 impl Tensor {
     /// A tensor that takes over an array: on the CPU without copying it, whatever the order of its dimensions
     /// in memory (the tensor gets the array's strides). Only an array with reversed axes is copied, for

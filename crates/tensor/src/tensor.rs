@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use kiln_backend::{Backend, DType, Error, Layout, Result, Shape, ViewMut};
+use kiln_derive::located;
 use parking_lot::Mutex;
 
 use crate::{
@@ -41,6 +42,7 @@ pub(crate) struct Base {
     pub untraced: bool,
 }
 
+#[located]
 impl Tensor {
     pub(crate) fn from_storage(storage: Arc<Storage>, layout: Layout) -> Tensor {
         Self::assemble(storage, layout, None)

@@ -1,5 +1,6 @@
 //! Activations: element-wise functions, and softmax.
 
+use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 
 use crate::Module;
@@ -30,6 +31,7 @@ impl ReLU {
     }
 }
 
+#[located(module)]
 impl Module for ReLU {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.relu()
@@ -48,6 +50,7 @@ macro_rules! functions {
         #[module(save)]
         pub struct $name;
 
+        #[located(site)]
         impl $name {
             /// The layer.
             #[must_use]
@@ -56,6 +59,7 @@ macro_rules! functions {
             }
         }
 
+        #[located(module)]
         impl Module for $name {
             fn forward(&self, x: &Tensor) -> Result<Tensor> {
                 x.$method()
@@ -95,6 +99,7 @@ impl GELU {
     }
 }
 
+#[located(module)]
 impl Module for GELU {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if self.tanh { x.gelu_tanh() } else { x.gelu() }
@@ -111,6 +116,7 @@ macro_rules! along_a_dimension {
             dim: i64,
         }
 
+        #[located(site)]
         impl $name {
             /// The layer along dimension `dim`; -1 is the last.
             #[must_use]
@@ -123,6 +129,7 @@ macro_rules! along_a_dimension {
             }
         }
 
+        #[located(module)]
         impl Module for $name {
             fn forward(&self, x: &Tensor) -> Result<Tensor> {
                 x.$method(self.dim)

@@ -1,5 +1,6 @@
 //! Convolution layers.
 
+use kiln_derive::located;
 use kiln_tensor::{Conv2d as Rule, Error, PadMode, Result, Shape, Tensor, TensorOptions};
 
 use super::pair::{Pair, pair};
@@ -298,6 +299,7 @@ pub struct Conv2d {
     training: Training,
 }
 
+#[located(site)]
 impl Conv2d {
     /// A layer with stride 1, no padding and a bias.
     ///
@@ -393,6 +395,7 @@ impl Conv2d {
     }
 }
 
+#[located(module)]
 impl Module for Conv2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.run(x, false)
@@ -424,6 +427,7 @@ pub struct ConvTranspose2d {
     training: Training,
 }
 
+#[located(site)]
 impl ConvTranspose2d {
     /// A layer with stride 1, no padding and a bias.
     ///
@@ -460,6 +464,7 @@ impl ConvTranspose2d {
     }
 }
 
+#[located(module)]
 impl Module for ConvTranspose2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let rule = self.options.rule(self.padding);

@@ -1,5 +1,6 @@
 //! Dropout.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 
 use crate::{Module, Training};
@@ -16,6 +17,7 @@ macro_rules! dropouts {
             training: Training,
         }
 
+        #[located(site)]
         impl $name {
             /// The layer; PyTorch's default is `p = 0.5`.
             ///
@@ -41,6 +43,7 @@ macro_rules! dropouts {
             }
         }
 
+        #[located(module)]
         impl Module for $name {
             fn forward(&self, $x: &Tensor) -> Result<Tensor> {
                 let ($p, $training) = (self.p, self.training.is_on());

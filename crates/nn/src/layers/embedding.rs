@@ -1,5 +1,6 @@
 //! A table of vectors.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions, no_grad};
 
 use crate::{Module, Parameter, init};
@@ -17,6 +18,7 @@ pub struct Embedding {
     padding_idx: Option<usize>,
 }
 
+#[located(site)]
 impl Embedding {
     /// A table of `f32` on the CPU, without a padding row.
     ///
@@ -54,6 +56,7 @@ impl Embedding {
     }
 }
 
+#[located(module)]
 impl Module for Embedding {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.weight.embedding(x, self.padding_idx)

@@ -1,5 +1,6 @@
 //! The fully connected layer.
 
+use kiln_derive::located;
 use kiln_tensor::{Result, Shape, Tensor, TensorOptions};
 
 use crate::{
@@ -48,6 +49,7 @@ pub struct Linear {
     training: Training,
 }
 
+#[located(site)]
 impl Linear {
     /// A layer with a bias, of `f32` on the CPU; [`to`](crate::ModuleTree::to) moves it.
     ///
@@ -94,6 +96,7 @@ impl Linear {
     }
 }
 
+#[located(module)]
 impl Module for Linear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.linear(&self.weight, self.bias.as_deref())

@@ -1,5 +1,6 @@
 //! Normalisation layers.
 
+use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
 
 use super::pair::{python_bool, python_float};
@@ -97,6 +98,7 @@ macro_rules! batch_norms {
             training: Training,
         }
 
+        #[located(site)]
         impl $name {
             /// A layer for this many channels.
             ///
@@ -141,6 +143,7 @@ macro_rules! batch_norms {
             }
         }
 
+        #[located(module)]
         impl Module for $name {
             fn forward(&self, x: &Tensor) -> Result<Tensor> {
                 if !matches!(x.rank(), $($rank)|+) {
@@ -187,6 +190,7 @@ pub struct LayerNorm {
     eps: f64,
 }
 
+#[located(site)]
 impl LayerNorm {
     /// A layer for tensors that end with these extents, with scale and shift and `eps` of 1e-5.
     ///
@@ -229,6 +233,7 @@ impl LayerNorm {
     }
 }
 
+#[located(module)]
 impl Module for LayerNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.layer_norm(&self.normalized_shape, self.weight.as_deref(), self.bias.as_deref(), self.eps)
@@ -249,6 +254,7 @@ pub struct GroupNorm {
     eps: f64,
 }
 
+#[located(site)]
 impl GroupNorm {
     /// A layer with scale and shift and `eps` of 1e-5.
     ///
@@ -290,6 +296,7 @@ impl GroupNorm {
     }
 }
 
+#[located(module)]
 impl Module for GroupNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.group_norm(self.num_groups, self.weight.as_deref(), self.bias.as_deref(), self.eps)

@@ -1,5 +1,6 @@
 //! Pooling layers.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, PoolDivisor, Pooling, Result, Tensor};
 
 use super::pair::{Pair, python_bool};
@@ -21,6 +22,7 @@ pub struct MaxPool2d {
     ceil_mode: bool,
 }
 
+#[located(site)]
 impl MaxPool2d {
     /// Windows of this size side by side.
     #[must_use]
@@ -78,6 +80,7 @@ impl MaxPool2d {
     }
 }
 
+#[located(module)]
 impl Module for MaxPool2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.max_pool2d(&self.windows())
@@ -100,6 +103,7 @@ pub struct AvgPool2d {
     divisor: PoolDivisor,
 }
 
+#[located(site)]
 impl AvgPool2d {
     /// Windows of this size side by side.
     #[must_use]
@@ -149,6 +153,7 @@ impl AvgPool2d {
     }
 }
 
+#[located(module)]
 impl Module for AvgPool2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let windows = Pooling::new(self.kernel_size.get())
@@ -170,6 +175,7 @@ macro_rules! adaptive {
             output_size: Pair,
         }
 
+        #[located(site)]
         impl $name {
             /// The layer that gives images of this height and width.
             #[must_use]
@@ -188,6 +194,7 @@ macro_rules! adaptive {
             }
         }
 
+        #[located(module)]
         impl Module for $name {
             fn forward(&self, x: &Tensor) -> Result<Tensor> {
                 x.$method(self.output_size.get())

@@ -2,11 +2,13 @@
 
 use std::{collections::HashSet, fmt};
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 use serde_json::json;
 
 use crate::{
     Field, FieldKind, Module, ModuleTree, Part, PartMut, Summary, Training,
+    module::failed_in_container,
     saved::{Describing, Restoring, Saved, SavedName, Value},
 };
 
@@ -40,6 +42,7 @@ macro_rules! seq {
     };
 }
 
+#[located(site)]
 impl Sequential {
     /// No layers yet; alone it gives its input.
     #[must_use]
@@ -113,24 +116,27 @@ impl Sequential {
     }
 }
 
+#[located(site)]
 impl Module for Sequential {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = x.clone();
-        let mut rest = self.iter().peekable();
-        while let Some(module) = rest.next() {
-            x = if rest.next_if(|next| next.is_relu()).is_some() {
-                module.forward_relu(&x)?
+        let mut rest = self.children.iter().peekable();
+        while let Some((name, module)) = rest.next() {
+            let y = if rest.next_if(|(_, next)| next.is_relu()).is_some() {
+                module.forward_relu(&x)
             } else {
-                module.forward(&x)?
+                module.forward(&x)
             };
+            x = y.map_err(|error| failed_in_container(self, name, module, error))?;
         }
         Ok(x)
     }
 
     fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
-        self.children
-            .iter()
-            .try_fold(x.clone(), |x, (child, module)| module.summarise(&Summary::path(name, child), &x, summary))
+        self.children.iter().try_fold(x.clone(), |x, (child, module)| {
+            let y = module.summarise(&Summary::path(name, child), &x, summary);
+            y.map_err(|error| failed_in_container(self, child, module, error))
+        })
     }
 }
 

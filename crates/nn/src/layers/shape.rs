@@ -1,5 +1,6 @@
 //! Layers that compute nothing.
 
+use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 
 use crate::Module;
@@ -19,6 +20,7 @@ impl Default for Flatten {
     }
 }
 
+#[located(site)]
 impl Flatten {
     /// All dimensions but the first.
     #[must_use]
@@ -37,6 +39,7 @@ impl Flatten {
     }
 }
 
+#[located(module)]
 impl Module for Flatten {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.flatten(self.start_dim, self.end_dim)
@@ -56,6 +59,7 @@ impl Identity {
     }
 }
 
+#[located(module)]
 impl Module for Identity {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.clone())

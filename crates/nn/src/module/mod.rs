@@ -1,11 +1,13 @@
 //! Modules: what they are made of ([`ModuleTree`]) and what they compute ([`Module`]).
 
 mod containers;
+mod failure;
 mod field;
 mod load;
 mod repr;
 mod tree;
 
+pub(crate) use failure::{failed_in, failed_in_container};
 pub use field::{Field, FieldKind, Part, PartMut};
 pub use load::LoadReport;
 pub use tree::{ModuleTree, StateDict};
@@ -75,6 +77,11 @@ use crate::Summary;
 /// ```
 ///
 /// A module with several inputs derives the same and has a `forward` method of its own instead of this trait.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a module",
+    label = "it has no `forward`",
+    note = "write `#[derive(Module)]` before the struct, and `impl Module for …` with its `forward`"
+)]
 pub trait Module: ModuleTree {
     /// Computes the output for a batch.
     ///

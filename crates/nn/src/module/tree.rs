@@ -1,6 +1,7 @@
 //! What a module is made of, and everything that follows from it.
 
 use indexmap::IndexMap;
+use kiln_derive::located;
 use kiln_tensor::{DType, Device, Result, Tensor, no_grad};
 
 use super::{LoadReport, Part, PartMut, load, repr};
@@ -13,6 +14,12 @@ pub type StateDict = IndexMap<String, Tensor>;
 ///
 /// Names are paths as in PyTorch: `linear_relu_stack.0.weight`. A module's own parameters come before those
 /// of its children, and both in the order of the fields.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a module: `#[derive(Module)]` is missing",
+    label = "write `#[derive(Module)]` before this type",
+    note = "`kiln::nn::Module` is both the derive macro, which finds parameters and layers among the fields, and the trait of `forward`"
+)]
+#[located(site)]
 pub trait ModuleTree: Send + Sync {
     /// The name that is printed.
     fn type_name(&self) -> &str;
@@ -252,6 +259,9 @@ pub(super) fn walk<'a, M: ModuleTree + ?Sized>(module: &'a M, prefix: &str, see:
         Part::Module(_) => 3,
     });
     for (path, part) in parts {
+        if let Part::Training(training) = part {
+            training.note_module_path(prefix);
+        }
         see(&path, part);
         if let Part::Module(child) = part {
             walk(child, &path, see);

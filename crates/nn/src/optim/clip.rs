@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 
+use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Tensor, no_grad};
 
 /// Scales the gradients of `parameters` together so that their norm is at most `max_norm`, and gives the norm
@@ -14,6 +15,7 @@ use kiln_tensor::{DType, Error, Result, Tensor, no_grad};
 ///
 /// # Errors
 /// `max_norm` or `norm_type` is not positive, or a gradient is not of floats.
+#[located(site)]
 pub fn clip_grad_norm_<T: Borrow<Tensor>>(
     parameters: impl IntoIterator<Item = T>,
     max_norm: f64,
@@ -43,6 +45,7 @@ pub fn clip_grad_norm_<T: Borrow<Tensor>>(
 ///
 /// # Errors
 /// `clip_value` is negative or NaN, or a gradient is not of floats.
+#[located(site)]
 pub fn clip_grad_value_<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>, clip_value: f64) -> Result<()> {
     if clip_value.is_nan() || clip_value < 0.0 {
         return Err(Error::argument("clip_grad_value_", format!("clip_value {clip_value} is negative")));

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, OptimTensors, Result, Tensor, no_grad, optimizer_step};
 
 use super::{GroupRates, OptimOptions, Optimizer, non_negative, state};
@@ -88,6 +89,7 @@ pub struct Optim<O> {
     unused: Vec<String>,
 }
 
+#[located(site)]
 impl<O: OptimOptions> Optim<O> {
     /// An optimizer of one group. `options` may be the learning rate alone. A parameter that is given twice
     /// is taken once.
@@ -224,6 +226,7 @@ fn rate_on(rates: &mut Vec<Rate>, device: Device, lr: f64) -> Result<Tensor> {
     Ok(tensor)
 }
 
+#[located(site)]
 impl<O: OptimOptions> Optimizer for Optim<O> {
     fn step(&mut self) -> Result<()> {
         self.groups.iter().try_for_each(|group| group.options.validate())?;

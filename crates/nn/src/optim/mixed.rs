@@ -1,5 +1,6 @@
 //! Training in half precision.
 
+use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Tensor, no_grad};
 
 use super::{GroupRates, Optimizer, clip::total_norm, state};
@@ -57,6 +58,7 @@ struct Scale {
 const FIRST_SCALE: f64 = 65536.0;
 const GROWTH_INTERVAL: i64 = 2000;
 
+#[located(site)]
 impl<O: Optimizer> MixedPrecision<O> {
     /// An optimizer for these parameters of a model, which `make` makes for their `f32` copies. Parameters in `f32` or `f64`
     /// are handed to it as they are.
@@ -126,6 +128,7 @@ impl<O: Optimizer> MixedPrecision<O> {
     }
 }
 
+#[located(site)]
 impl<O: Optimizer> Optimizer for MixedPrecision<O> {
     fn step(&mut self) -> Result<()> {
         no_grad(|| self.take_gradients())?;

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use kiln_derive::located;
 use kiln_tensor::{Error, OptimRule, Result};
 
 use super::{invalid, non_negative};
@@ -100,6 +101,7 @@ macro_rules! options {
             }
         }
 
+        #[located(site)]
         impl $name {
             /// This learning rate, and PyTorch's defaults for the rest.
             #[must_use]

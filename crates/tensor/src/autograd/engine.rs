@@ -7,6 +7,7 @@ use std::{
 };
 
 use kiln_backend::{BinaryOp, Error, Result};
+use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
 use super::{
@@ -24,6 +25,7 @@ pub struct BackwardOptions {
     pub retain_graph: bool,
 }
 
+#[located(site)]
 impl Tensor {
     /// Computes the gradients of this one-element tensor with respect to all leaves that it was made from,
     /// adds them to their [`grad`](Tensor::grad), and frees what the graph saved.
@@ -58,6 +60,7 @@ impl Tensor {
 ///
 /// # Errors
 /// As [`Tensor::backward`].
+#[located(site)]
 pub fn backward(roots: &[(Tensor, Option<Tensor>)], options: BackwardOptions) -> Result<()> {
     Pass::new("backward", roots)?.run(options, None).map(drop)
 }
@@ -67,6 +70,7 @@ pub fn backward(roots: &[(Tensor, Option<Tensor>)], options: BackwardOptions) ->
 ///
 /// # Errors
 /// As [`Tensor::backward`], or an input requires no gradient or is not part of the graph.
+#[located(site)]
 pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let roots: Vec<_> = outputs.iter().map(|&t| (t.clone(), None)).collect();
     let found = grad_with(&roots, inputs, BackwardOptions::default())?;
@@ -78,6 +82,7 @@ pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
 ///
 /// # Errors
 /// As [`grad`].
+#[located(site)]
 pub fn grad_with(
     roots: &[(Tensor, Option<Tensor>)],
     inputs: &[&Tensor],

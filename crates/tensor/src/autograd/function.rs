@@ -3,6 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use kiln_backend::{Error, Result};
+use kiln_derive::located;
 
 use super::{
     mode::{GradModeGuard, grad_enabled, no_grad},
@@ -92,6 +93,7 @@ impl BackwardCtx<'_> {
 ///
 /// # Errors
 /// What its `forward` returns, or the output has a history that `forward` did not record.
+#[located(site)]
 pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
     let mut ctx = FunctionCtx::default();
     let owned: Vec<Tensor> = inputs.iter().map(|t| t.detach()).collect();

@@ -1,6 +1,7 @@
 //! Comparing gradients with finite differences.
 
 use kiln_backend::{DType, Error, Result};
+use kiln_derive::located;
 
 use super::{
     engine::{BackwardOptions, grad_with},
@@ -46,6 +47,7 @@ impl Default for GradcheckOptions {
 /// # Errors
 /// A gradient is not the slope: the message names the input, the element and both numbers. Or an input is
 /// not `f64`, or the result does not depend on any of them, or `f` fails.
+#[located(site)]
 pub fn gradcheck(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<()> {
     gradcheck_with(f, inputs, GradcheckOptions::default())
 }
@@ -54,6 +56,7 @@ pub fn gradcheck(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) ->
 ///
 /// # Errors
 /// As [`gradcheck`].
+#[located(site)]
 pub fn gradcheck_with(
     f: impl Fn(&[Tensor]) -> Result<Tensor>,
     inputs: &[&Tensor],

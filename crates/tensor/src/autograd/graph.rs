@@ -1,5 +1,6 @@
 //! Looking at the graph.
 
+use kiln_derive::located;
 use std::{
     collections::{HashMap, HashSet},
     fmt::Write as _,
@@ -65,6 +66,7 @@ impl std::fmt::Debug for GradFn {
     }
 }
 
+#[located(site)]
 impl Tensor {
     /// The operation that made this tensor; `None` for a leaf.
     #[must_use]

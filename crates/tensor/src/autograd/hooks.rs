@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use kiln_backend::{Error, Result};
+use kiln_derive::located;
 use parking_lot::Mutex;
 
 use super::node::Edge;
@@ -67,6 +68,7 @@ impl HookHandle {
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+#[located(site)]
 impl Tensor {
     /// Calls `hook` with every gradient that arrives at this tensor in a backward pass. What it returns takes
     /// the gradient's place; `None` leaves it.

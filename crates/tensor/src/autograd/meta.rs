@@ -3,6 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use kiln_backend::{Error, Result};
+use kiln_derive::located;
 
 use super::{
     hooks::{Hooks, move_kept},
@@ -24,6 +25,7 @@ pub(crate) struct Meta {
     pub hooks: Hooks,
 }
 
+#[located(site)]
 impl Tensor {
     /// Whether gradients flow to it: it was asked for, or it was made from a tensor for which it was.
     #[must_use]

@@ -6,6 +6,7 @@
 use std::{borrow::Cow, cell::RefCell, collections::HashSet, sync::Arc};
 
 use kiln_backend::{Result, Scalar};
+use kiln_derive::located;
 
 use crate::{Tensor, storage::Storage};
 
@@ -96,6 +97,7 @@ impl std::fmt::Debug for Trace {
 ///
 /// # Errors
 /// What `f` returns.
+#[located(site)]
 pub fn trace<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
     /// Puts the outer trace back, also when `f` panics.
     struct Restore(Option<Trace>);
@@ -141,6 +143,7 @@ pub(crate) fn hides(tensor: &Tensor) -> bool {
     TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| trace.made(tensor)))
 }
 
+#[located(site)]
 impl Tensor {
     /// Says what the operation that has just made this tensor is to an exporter. `attributes` is called only
     /// while a trace is made.

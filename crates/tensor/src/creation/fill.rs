@@ -1,12 +1,14 @@
 //! Tensors of constants and ramps.
 
 use kiln_backend::{DType, Error, Ramp, Result, Scalar, Shape};
+use kiln_derive::located;
 
 use super::{Extents, TensorOptions};
 use crate::Tensor;
 
 macro_rules! constant {
     ($($(#[$doc:meta])* $name:ident, $like:ident, $value:expr;)*) => {
+        #[located]
         impl Tensor {$(
             $(#[$doc])*
             ///
@@ -34,6 +36,7 @@ constant! {
     ones, ones_like, 1;
 }
 
+#[located]
 impl Tensor {
     /// The dtype and device of this tensor, to make others like it: `Tensor::rand(x.shape(), x.options().dtype(DType::F64))`.
     pub fn options(&self) -> TensorOptions {

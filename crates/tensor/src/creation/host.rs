@@ -1,6 +1,7 @@
 //! Tensors from host data, and values back to the host.
 
 use kiln_backend::{DType, Element, Error, HostVec, Layout, Result, Shape, dispatch_dtype};
+use kiln_derive::located;
 
 use super::Extents;
 use crate::{Device, Tensor, autograd, storage::Storage};
@@ -77,6 +78,7 @@ impl<T: Nested + ?Sized> Nested for &T {
     }
 }
 
+#[located]
 impl Tensor {
     /// A tensor of nested data; the dtype is that of the numbers (a Rust literal like `1.0` is `f64` unless
     /// something says otherwise: write `1.0f32`).

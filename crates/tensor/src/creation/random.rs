@@ -1,6 +1,7 @@
 //! Random tensors, and the generator behind them.
 
 use kiln_backend::{DType, Distribution, Error, RandomState, Result, Shape};
+use kiln_derive::located;
 use parking_lot::Mutex;
 
 use super::{Extents, TensorOptions};
@@ -43,6 +44,7 @@ pub(crate) fn take(numel: usize, words: usize) -> RandomState {
     taken
 }
 
+#[located]
 impl Tensor {
     fn random(op: &'static str, shape: Shape, distribution: Distribution, options: TensorOptions) -> Result<Tensor> {
         let TensorOptions { device, requires_grad, .. } = options;

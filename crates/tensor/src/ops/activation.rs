@@ -1,6 +1,7 @@
 //! Activation functions with a parameter. (Those without are in the op table.)
 
 use kiln_backend::Result;
+use kiln_derive::located;
 
 use super::check;
 use crate::{
@@ -8,6 +9,7 @@ use crate::{
     autograd::{one, record},
 };
 
+#[located]
 impl Tensor {
     /// `x` where it is positive, `slope * x` elsewhere (PyTorch's default slope is 0.01).
     ///

@@ -3,6 +3,7 @@
 use std::ops;
 
 use kiln_backend::{BinaryOp, DType, Error, Result, Scalar, Shape, SideOf, binary_table};
+use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::{check, rhs::Rhs};
@@ -11,6 +12,7 @@ use crate::{Tensor, autograd::record};
 macro_rules! methods {
     ($($variant:ident $method:ident $node:literal |$a:ident, $b:ident| $f:expr,
        |$ga:ident, $aa:ident, $ba:ident| $da:expr, |$gb:ident, $ab:ident, $bb:ident| $db:expr, $doc:literal;)*) => {
+        #[located]
         impl Tensor {$(
             #[doc = $doc]
             ///
@@ -48,6 +50,7 @@ binary_table!(methods);
 
 macro_rules! comparisons {
     ($($variant:ident $method:ident $doc:literal;)*) => {
+        #[located]
         impl Tensor {$(
             #[doc = $doc]
             ///
@@ -190,10 +193,12 @@ pub(crate) fn scalar_first(op: BinaryOp, a: Scalar, b: &Tensor) -> Result<Tensor
 
 macro_rules! operators {
     ($($trait:ident $method:ident $op:ident;)*) => {$(
+        #[located]
         impl<R: Into<Rhs>> ops::$trait<R> for &Tensor {
             type Output = Result<Tensor>;
             fn $method(self, other: R) -> Result<Tensor> { arithmetic(BinaryOp::$op, &self.into(), &other.into()) }
         }
+        #[located]
         impl<R: Into<Rhs>> ops::$trait<R> for Tensor {
             type Output = Result<Tensor>;
             fn $method(self, other: R) -> Result<Tensor> { arithmetic(BinaryOp::$op, &self.into(), &other.into()) }
@@ -202,10 +207,12 @@ macro_rules! operators {
         operators!(@scalar $trait $method $op: f64 i64);
     )*};
     (@scalar $trait:ident $method:ident $op:ident: $($ty:ty)*) => {$(
+        #[located]
         impl ops::$trait<&Tensor> for $ty {
             type Output = Result<Tensor>;
             fn $method(self, other: &Tensor) -> Result<Tensor> { scalar_first(BinaryOp::$op, self.into(), other) }
         }
+        #[located]
         impl ops::$trait<Tensor> for $ty {
             type Output = Result<Tensor>;
             fn $method(self, other: Tensor) -> Result<Tensor> { scalar_first(BinaryOp::$op, self.into(), &other) }
@@ -221,6 +228,7 @@ operators! {
     Rem rem Remainder;
 }
 
+#[located]
 impl ops::Neg for &Tensor {
     type Output = Result<Tensor>;
     fn neg(self) -> Result<Tensor> {
@@ -228,6 +236,7 @@ impl ops::Neg for &Tensor {
     }
 }
 
+#[located]
 impl ops::Neg for Tensor {
     type Output = Result<Tensor>;
     fn neg(self) -> Result<Tensor> {

@@ -1,6 +1,7 @@
 //! Copies: of the values, to another dtype, to another device, into row-major order.
 
 use kiln_backend::{DType, Element, Error, HostVec, Result, dispatch_dtype};
+use kiln_derive::located;
 
 use crate::{
     Device, Tensor,
@@ -8,6 +9,7 @@ use crate::{
     storage::Storage,
 };
 
+#[located]
 impl Tensor {
     /// A new tensor with the same values in row-major order, PyTorch's `clone()` (in Rust that name makes
     /// another handle). Gradients flow through it.

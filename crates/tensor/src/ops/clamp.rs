@@ -1,6 +1,7 @@
 //! Limiting values to an interval.
 
 use kiln_backend::Result;
+use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
 use super::{check, rhs::Rhs};
@@ -9,6 +10,7 @@ use crate::{
     autograd::{Ctx, one, record},
 };
 
+#[located]
 impl Tensor {
     /// `min` where the element is below it, `max` where it is above; `max` also where the bounds cross. Each
     /// bound is a number or a tensor; all broadcast. NaN stays NaN.

@@ -1,6 +1,7 @@
 //! Cross-entropy and negative log-likelihood over classes: one fused primitive each way.
 
 use kiln_backend::{ClassLoss, ClassLossInput, DType, Error, Layout, Reduction, Result, Shape};
+use kiln_derive::located;
 
 use super::check;
 use crate::{
@@ -16,6 +17,7 @@ struct Sizes {
     out: Shape,
 }
 
+#[located]
 impl Tensor {
     /// The loss of this tensor of scores over classes, `[N, C]`, `[N, C, d1, …]` or `[C]`, against
     /// `target`: class indices (`i64`, the same shape without `C`) or, for logits, probabilities (the same

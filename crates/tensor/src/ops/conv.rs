@@ -1,6 +1,7 @@
 //! Two-dimensional convolution and its transpose.
 
 use kiln_backend::{Conv2d, Error, Layout, Result, Shape};
+use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::{
@@ -13,6 +14,7 @@ use crate::{
     autograd::{Grads, record},
 };
 
+#[located]
 impl Tensor {
     /// The convolution of images `[N, C, H, W]` (or one image `[C, H, W]`) with a weight `[O, C / groups, kh, kw]`, plus
     /// a bias `[O]`: `[N, O, H', W']` with `H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1`

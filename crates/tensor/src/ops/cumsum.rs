@@ -1,6 +1,7 @@
 //! Running sums.
 
 use kiln_backend::{DType, Dim, Result};
+use kiln_derive::located;
 
 use super::gather::lifted;
 use crate::{
@@ -8,6 +9,7 @@ use crate::{
     autograd::{one, record},
 };
 
+#[located]
 impl Tensor {
     /// For each element the sum of those up to and with it along a dimension; integers and `bool` give `i64`.
     ///

@@ -1,6 +1,7 @@
 //! Random draws whose probabilities are tensors. (Random tensors of a given shape are made in `creation`.)
 
 use kiln_backend::{DType, Distribution, Error, Result};
+use kiln_derive::located;
 
 use super::check;
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
     creation::take,
 };
 
+#[located]
 impl Tensor {
     /// 1 with the probability that the element is, else 0. The gradient is 0.
     ///

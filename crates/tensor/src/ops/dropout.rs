@@ -1,6 +1,7 @@
 //! Dropout.
 
 use kiln_backend::{Error, RandomState, Result};
+use kiln_derive::located;
 
 use super::check;
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
     creation,
 };
 
+#[located]
 impl Tensor {
     /// While training, sets elements to 0 with probability `p` and divides the others by `1 - p`
     /// (Srivastava et al., 2014); otherwise this tensor. No mask is kept: the backward pass draws it again.

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 
 use kiln_backend::{Error, MAX_RANK, Result};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::check;
@@ -10,6 +11,7 @@ use crate::{DType, Tensor};
 
 type Labels = SmallVec<[char; MAX_RANK]>;
 
+#[located]
 impl Tensor {
     /// The sum of products that `equation` says: `"ij,jk->ik"` is the matrix product, `"bij,bjk->bik"` the
     /// batched one, `"ii->i"` the diagonal, `"ij->"` the sum. Each operand has a letter (case matters) for each

@@ -1,6 +1,7 @@
 //! Looking rows up in a table.
 
 use kiln_backend::{Error, MAX_RANK, Result, Shape};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::check;
@@ -10,6 +11,7 @@ use crate::{
     no_grad,
 };
 
+#[located]
 impl Tensor {
     /// The rows of this table `[rows, width]` with the numbers `indices` (`i64`, of any shape): `[…, width]`. Row
     /// `padding` gets no gradient.

@@ -1,6 +1,7 @@
 //! Where the largest or the smallest element stands. (`max`, `min`, `amax`, `amin` are reductions.)
 
 use kiln_backend::{ArgReduceOp, DType, Dim, Error, Result, Shape};
+use kiln_derive::located;
 
 use super::gather::lifted;
 use crate::Tensor;
@@ -31,6 +32,7 @@ one_dim!(i32 i64 isize usize);
 
 macro_rules! extremes {
     ($($name:ident $keepdim:ident $arg:ident $arg_keepdim:ident $op:ident $node:literal $what:literal;)*) => {
+        #[located]
         impl Tensor {$(
             #[doc = concat!("The ", $what, " element along a dimension, which is dropped, and where it stands (`i64`).")]
             /// Of equal ones it is the first; NaN is the result if there is one. The gradient goes to the place
@@ -76,6 +78,7 @@ extremes! {
     min_dim min_dim_keepdim argmin argmin_keepdim Min "MinBackward0" "smallest";
 }
 
+#[located]
 impl Tensor {
     fn extreme_along(
         &self,

@@ -1,6 +1,7 @@
 //! Reading by index tensors: `index_select`, `gather`.
 
 use kiln_backend::{Dim, Error, Layout, Result, Shape};
+use kiln_derive::located;
 
 use super::check;
 use crate::{
@@ -8,6 +9,7 @@ use crate::{
     autograd::{one, record},
 };
 
+#[located]
 impl Tensor {
     /// The slices of a dimension with the numbers in `index`, a vector (or scalar) of `i64`; the dimension
     /// gets the index's extent. Numbers may repeat; negative ones are not taken, as in PyTorch (the indexing

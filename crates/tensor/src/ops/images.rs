@@ -1,6 +1,7 @@
 //! What operations on images share: checks, and the order of their elements in memory.
 
 use kiln_backend::{Backend, DType, Error, Layout, Result, Shape, ViewMut};
+use kiln_derive::located;
 
 use super::check;
 use crate::{
@@ -34,6 +35,7 @@ pub(crate) fn writing(t: &Tensor) -> Writing<'_> {
     Writing { guard: t.0.storage.write(), layout: t.layout() }
 }
 
+#[located]
 impl Tensor {
     /// Whether these are images `[N, C, H, W]` in channels-last memory (the order N, H, W, C), PyTorch's
     /// `is_contiguous(memory_format=torch.channels_last)`, and not in row-major order as well.

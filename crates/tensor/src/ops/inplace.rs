@@ -5,6 +5,7 @@
 //! the base if the tensor is a view.
 
 use kiln_backend::{Backend, BinaryOp, Error, Result, Scalar, ViewMut};
+use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::{check, rhs::Rhs};
@@ -16,6 +17,7 @@ use crate::{
 
 macro_rules! arithmetic {
     ($($method:ident $plain:ident $op:ident $doc:literal;)*) => {
+        #[located]
         impl Tensor {$(
             #[doc = $doc]
             ///
@@ -43,6 +45,7 @@ arithmetic! {
     div_ div Div "`self /= other`, in place; floats only.";
 }
 
+#[located]
 impl Tensor {
     /// Copies the values of `source`, which broadcasts to this tensor's shape, into this tensor's memory;
     /// converts dtype and moves between devices.

@@ -3,11 +3,13 @@
 use std::borrow::Borrow;
 
 use kiln_backend::{Dim, Error, Layout, MAX_RANK, Result, Shape, ViewMut};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::check;
 use crate::{Tensor, autograd::record};
 
+#[located]
 impl Tensor {
     /// The tensors one behind the other along a dimension they have: `Tensor::cat(&[&a, &b], 0)`. All other
     /// extents must be equal. As in PyTorch, tensors of shape `[0]` are left out whatever the rank of the

@@ -1,6 +1,7 @@
 //! Linear layers, alone or with the ReLU behind them.
 
 use kiln_backend::{DType, Error, MAX_RANK, Result, Shape, ViewMut};
+use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::{check, matmul::product};
@@ -9,6 +10,7 @@ use crate::{
     autograd::{Ctx, Gate, Grads, OpenGate, is_recorded, record_node},
 };
 
+#[located]
 impl Tensor {
     /// `self · weightᵀ + bias` over the last dimension: `self` is `[…, K]`, `weight` `[N, K]`, `bias` `[N]`,
     /// the result `[…, N]`. One fused primitive.

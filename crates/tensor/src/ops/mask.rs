@@ -1,6 +1,7 @@
 //! Choosing elements by a mask.
 
 use kiln_backend::{DType, Error, Result, Scalar, Shape};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use crate::{
@@ -8,6 +9,7 @@ use crate::{
     autograd::{one, record},
 };
 
+#[located]
 impl Tensor {
     /// `value` where `mask` (a `bool` tensor that broadcasts to this shape) is true, this tensor elsewhere.
     ///

@@ -1,6 +1,7 @@
 //! Matrix products.
 
 use kiln_backend::{DType, Error, MAX_RANK, Result, Shape};
+use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::check;
@@ -9,6 +10,7 @@ use crate::{
     autograd::{Grads, record},
 };
 
+#[located]
 impl Tensor {
     /// The matrix product, by the rules of PyTorch's `torch.matmul`: of two vectors the dot product (a
     /// scalar), of a matrix and a vector a vector, of tensors with more dimensions the products of their

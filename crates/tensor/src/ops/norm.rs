@@ -1,6 +1,7 @@
 //! Vector norms.
 
 use kiln_backend::{Dims, Error, MAX_RANK, Result};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::check;
@@ -9,6 +10,7 @@ use crate::{
     autograd::{one, record},
 };
 
+#[located]
 impl Tensor {
     /// The `p`-norm of the elements as a vector, over `()` all dimensions, one, or several: the square root of
     /// the sum of squares for 2, the sum of absolute values for 1, the largest of them for `f64::INFINITY`

@@ -1,6 +1,7 @@
 //! Batch, layer and group normalisation.
 
 use kiln_backend::{Affine, DType, Error, MAX_RANK, NormGrads, Result, RunningStats, Shape};
+use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
 use super::{
@@ -28,6 +29,7 @@ fn accumulates(dtype: DType) -> DType {
     if dtype == DType::F64 { dtype } else { DType::F32 }
 }
 
+#[located]
 impl Tensor {
     /// Normalises each channel of `[N, C, …]`: minus its mean, divided by `sqrt(variance + eps)`, then scaled by `weight`
     /// and shifted by `bias` (`[C]`, 1 and 0 if there are none)

@@ -1,11 +1,13 @@
 //! One-hot encoding.
 
 use kiln_backend::{DType, Error, ErrorKind, Result};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::check;
 use crate::Tensor;
 
+#[located]
 impl Tensor {
     /// For each class number (`i64`) a vector of `num_classes` zeros with a 1 at the class: the shape gets
     /// one more dimension at the end; the result is `i64`. `-1` takes the largest class present plus 1, for

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use kiln_backend::{DType, Error, OptimRule, OptimSlot, Result, View, ViewMut};
+use kiln_derive::located;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::check;
@@ -38,6 +39,7 @@ impl<'a> OptimTensors<'a> {
 /// # Errors
 /// A gradient or state does not have its parameter's shape, dtype and device, a count or the learning rate is not as
 /// described, or parameters are on different devices. Nothing has been changed then.
+#[located(site)]
 pub fn optimizer_step(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>]) -> Result<()> {
     let Some(first) = slots.first() else { return Ok(()) };
     one_number(lr, DType::F64, "learning rates are one number")?;

@@ -1,6 +1,7 @@
 //! Padding: elements around a tensor.
 
 use kiln_backend::{DType, Error, MAX_RANK, Result, Shape};
+use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
@@ -25,6 +26,7 @@ pub enum PadMode {
 /// Amounts in front and behind, for each dimension.
 type Amounts = SmallVec<[[i64; 2]; MAX_RANK]>;
 
+#[located]
 impl Tensor {
     /// With elements added around: `amounts` are those in front and behind of the last dimension, then of the one before
     /// it, and so on, in PyTorch's order: `[left, right, top, bottom]`. Negative amounts take elements away.

@@ -1,6 +1,7 @@
 //! Mean squared error, absolute error and binary cross-entropy: one fused primitive each way.
 
 use kiln_backend::{Error, Layout, PointwiseLoss, PointwiseLossKind, Reduction, Result, Shape};
+use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::check;
@@ -10,6 +11,7 @@ use crate::{
     storage::Reading,
 };
 
+#[located]
 impl Tensor {
     /// An element-wise loss of this tensor against `target`, which has its shape. (PyTorch broadcasts the
     /// target of some losses, with a warning that it is probably a mistake; here it is an error.)

@@ -1,6 +1,7 @@
 //! Pooling of images: the largest element or the average of windows.
 
 use kiln_backend::{Backend, DType, Error, Pool2d, PoolDivisor, Result, Shape, ViewMut};
+use kiln_derive::located;
 
 use super::images::{self, image_layout, writing};
 use crate::{
@@ -78,6 +79,7 @@ fn batched(op: &'static str, x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tenso
     f(x)
 }
 
+#[located]
 impl Tensor {
     /// The largest element of each window of images `[N, C, H, W]` or `[C, H, W]`; NaN if there is one
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html>).

@@ -1,10 +1,12 @@
 //! Questions about elements, and about two tensors as a whole.
 
 use kiln_backend::{DType, Result};
+use kiln_derive::located;
 
 use super::check;
 use crate::Tensor;
 
+#[located]
 impl Tensor {
     /// Whether the element is NaN.
     ///

@@ -1,10 +1,12 @@
 //! Products of vectors. (Products of matrices are in `matmul`.)
 
 use kiln_backend::{Error, Result};
+use kiln_derive::located;
 
 use super::rhs::Rhs;
 use crate::{DType, Tensor};
 
+#[located]
 impl Tensor {
     /// The dot product of two vectors, a scalar.
     ///

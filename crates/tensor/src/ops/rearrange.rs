@@ -3,10 +3,12 @@
 use std::borrow::Borrow;
 
 use kiln_backend::{Dim, Error, MAX_RANK, Result};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use crate::{Tensor, creation::Extents};
 
+#[located]
 impl Tensor {
     /// [`transpose`](Tensor::transpose) by its NumPy name.
     ///

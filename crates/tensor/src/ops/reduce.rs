@@ -1,6 +1,7 @@
 //! Reductions of dimensions to one value each.
 
 use kiln_backend::{DType, Dims, Error, MAX_RANK, ReduceOp, Result, Shape};
+use kiln_derive::located;
 
 use super::check;
 use crate::{
@@ -64,6 +65,7 @@ fn result_dtype(op: ReduceOp, dtype: DType) -> DType {
 
 macro_rules! pair {
     ($($(#[$doc:meta])* $name:ident $keepdim:ident ($($arg:ident: $ty:ty),*) $body:ident;)*) => {
+        #[located]
         impl Tensor {$(
             $(#[$doc])*
             ///
@@ -115,6 +117,7 @@ pair! {
     logsumexp logsumexp_keepdim () logsumexp_impl;
 }
 
+#[located]
 impl Tensor {
     fn reduce(&self, op: ReduceOp, plan: &Plan) -> Result<Tensor> {
         let reading = self.read();

@@ -1,6 +1,7 @@
 //! Elements in another order, or repeated: `flip`, `roll`, `repeat`, `repeat_interleave`.
 
 use kiln_backend::{Dim, Dims, Error, MAX_RANK, Result, Shape, ViewMut};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
     creation::Extents,
 };
 
+#[located]
 impl Tensor {
     /// The elements in reverse order along one or several dimensions (`()`: all). A copy.
     ///

@@ -1,6 +1,7 @@
 //! Writing by index tensors: `scatter`, `scatter_add`, `index_add`, in place and not.
 
 use kiln_backend::{BinaryOp, Dim, Error, Operand, Result, ScatterMode, Shape};
+use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::{
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::{DType, Tensor, autograd::record, storage::lock_for_update};
 
+#[located]
 impl Tensor {
     /// A copy in which the elements that `index` (`i64`) names are those of `src`, a tensor or a number:
     /// `out[index[i, j], j] = src[i, j]` for dimension 0, `out[i, index[i, j]] = src[i, j]` for dimension 1,

@@ -1,10 +1,12 @@
 //! Searching in sorted values.
 
 use kiln_backend::{DType, Error, Result};
+use kiln_derive::located;
 
 use super::{check, rhs::Rhs};
 use crate::Tensor;
 
+#[located]
 impl Tensor {
     /// For each of `values` the place in this tensor's sorted last dimension where it would go: the number of
     /// elements below it (`right`: not above it), as `i64`. A sorted vector takes values of any shape;

@@ -1,11 +1,13 @@
 //! Choosing between two operands by a mask.
 
 use kiln_backend::{DType, Error, Result, Scalar, Shape};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::{check, rhs::Rhs};
 use crate::{Tensor, autograd::record};
 
+#[located]
 impl Tensor {
     /// `a` where this `bool` tensor is true, `b` elsewhere: PyTorch's `torch.where(self, a, b)`. All three
     /// broadcast; `a` or `b` may be a number.

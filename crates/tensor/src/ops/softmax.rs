@@ -1,6 +1,7 @@
 //! Softmax and its logarithm.
 
 use kiln_backend::{Dim, Result};
+use kiln_derive::located;
 
 use super::check;
 use crate::{
@@ -8,6 +9,7 @@ use crate::{
     autograd::{one, record},
 };
 
+#[located]
 impl Tensor {
     /// `exp(x) / sum(exp(x))` along a dimension, without overflow.
     ///

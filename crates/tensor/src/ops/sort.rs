@@ -1,6 +1,7 @@
 //! Sorting, and what follows from it.
 
 use kiln_backend::{DType, Dim, Error, Result, Shape};
+use kiln_derive::located;
 
 use super::{extreme::without, gather::lifted};
 use crate::{
@@ -8,6 +9,7 @@ use crate::{
     autograd::{one, record},
 };
 
+#[located]
 impl Tensor {
     /// The elements in order along a dimension, and where they stood (`i64`). Stable; NaN is the largest.
     /// The gradient goes back through the values.

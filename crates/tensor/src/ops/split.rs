@@ -1,6 +1,7 @@
 //! Cutting a tensor into views along a dimension.
 
 use kiln_backend::{Dim, Error, Result};
+use kiln_derive::located;
 
 use crate::Tensor;
 
@@ -70,6 +71,7 @@ impl<T: SplitSizes + ?Sized> SplitSizes for &T {
     }
 }
 
+#[located]
 impl Tensor {
     /// Views of parts along a dimension: of `x.split(2, dim)` each has the extent 2 (the last what is left),
     /// of `x.split([1, 2], dim)` the extents listed.

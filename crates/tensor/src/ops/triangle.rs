@@ -1,6 +1,7 @@
 //! Triangles and diagonals of matrices.
 
 use kiln_backend::{Dim, Error, Layout, Result, Shape};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::view::place;
@@ -9,6 +10,7 @@ use crate::{
     autograd::{one, record},
 };
 
+#[located]
 impl Tensor {
     /// The lower triangle of each matrix (the last two dimensions), zeros elsewhere: elements with `column -
     /// row <= diagonal` stay.

@@ -1,6 +1,7 @@
 //! Element-wise functions of one tensor, made from the op table.
 
 use kiln_backend::{DType, Error, Result, UnaryOp, ViewMut, unary_table};
+use kiln_derive::located;
 
 use super::images::image_layout;
 use crate::{
@@ -30,6 +31,7 @@ macro_rules! saves {
 
 macro_rules! methods {
     ($($variant:ident $method:ident $node:literal |$x:ident| $f:expr, $saves:ident, |$g:ident, $s:ident| $d:expr, $doc:literal;)*) => {
+        #[located]
         impl Tensor {$(
             #[doc = $doc]
             ///
@@ -51,6 +53,7 @@ fn keeps_integers(op: UnaryOp) -> bool {
     matches!(op, Neg | Abs | Sign | Square | Relu | Floor | Ceil | Round | Trunc)
 }
 
+#[located]
 impl Tensor {
     fn unary(&self, op: UnaryOp, node: &'static str, saves: Saves) -> Result<Tensor> {
         if self.dtype() == DType::Bool {

@@ -2,6 +2,7 @@
 //! cannot express the new shape.
 
 use kiln_backend::{Dim, Dims, Error, Layout, MAX_RANK, Result, Shape};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 use crate::{
@@ -10,6 +11,7 @@ use crate::{
     creation::Extents,
 };
 
+#[located]
 impl Tensor {
     /// A view through `layout`, whose gradient `rule` carries back to this tensor's shape.
     pub(super) fn view_as(

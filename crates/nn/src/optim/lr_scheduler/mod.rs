@@ -27,6 +27,7 @@ mod one_cycle;
 mod plateau;
 mod rules;
 
+use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 
 use super::{
@@ -81,6 +82,7 @@ pub struct LrScheduler {
 
 const OP: &str = "LrScheduler";
 
+#[located(site)]
 impl LrScheduler {
     /// A scheduler before its first step; it may change the optimizer's rate at once, for a warm-up. Load
     /// the state of a saved optimizer afterwards.

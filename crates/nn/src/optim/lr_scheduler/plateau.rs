@@ -1,5 +1,6 @@
 //! A rate that falls when a metric no longer improves.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::{require, scalar};
@@ -91,6 +92,7 @@ macro_rules! setters {
 
 const OP: &str = "ReduceLROnPlateau";
 
+#[located(site)]
 impl ReduceLROnPlateau {
     /// With PyTorch's defaults.
     #[must_use]

@@ -4,6 +4,7 @@ mod items;
 mod lists;
 
 use kiln_backend::{DType, Error, Result};
+use kiln_derive::located;
 use smallvec::SmallVec;
 
 pub use items::{At, Ellipsis, IndexItem, Indexer, NewAxis, step};
@@ -11,6 +12,7 @@ pub use items::{At, Ellipsis, IndexItem, Indexer, NewAxis, step};
 use super::rhs::Rhs;
 use crate::Tensor;
 
+#[located]
 impl Tensor {
     /// The part of the tensor that an index names, as Python's `x[…]`: integers, ranges, [`step`],
     /// [`Ellipsis`], [`NewAxis`], index tensors and masks, alone or in a tuple. Dimensions not named stay

@@ -1,0 +1,177 @@
+//! `#[located]`: an error that leaves a public function carries the line outside Kiln that called it.
+//!
+//! Each function becomes `#[track_caller]`, and its errors pass through `Error::called_from`; where nothing fails,
+//! nothing is paid. Functions are found by their tokens and their bodies are not parsed, since the macro goes over all
+//! of `kiln-tensor`.
+
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use quote::quote;
+
+/// What happens to an error besides learning where it came from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// It names this function instead of the public one of Kiln that it called and that failed.
+    Operation,
+    /// Nothing.
+    Site,
+    /// It learns which layer failed: for `impl Module for …`.
+    Module,
+}
+
+pub(crate) fn expand(arguments: &TokenStream, input: TokenStream) -> Result<TokenStream, String> {
+    let mode = match arguments.to_string().as_str() {
+        "" => Mode::Operation,
+        "site" => Mode::Site,
+        "module" => Mode::Module,
+        other => return Err(format!("`#[located]`, `#[located(site)]` or `#[located(module)]`, not `{other}`")),
+    };
+    let mut tokens: Vec<TokenTree> = input.into_iter().collect();
+    // The functions of a trait are public without saying so.
+    let of_trait = tokens.iter().any(|token| is_ident(token, "for") || is_ident(token, "trait"));
+    if !of_trait && !tokens.iter().any(|token| is_ident(token, "impl")) {
+        return Ok(wrap_items(tokens, mode, false));
+    }
+    let Some(TokenTree::Group(body)) = tokens.pop() else { return Err("an impl block has a body".into()) };
+    let mut wrapped = Group::new(Delimiter::Brace, wrap_items(body.stream().into_iter().collect(), mode, of_trait));
+    wrapped.set_span(body.span());
+    tokens.push(wrapped.into());
+    Ok(tokens.into_iter().collect())
+}
+
+/// Goes over items, each of which ends with braces (a function's body) or a semicolon.
+fn wrap_items(tokens: Vec<TokenTree>, mode: Mode, of_trait: bool) -> TokenStream {
+    let mut out = TokenStream::new();
+    let mut item = Vec::new();
+    for token in tokens {
+        let ends = match &token {
+            TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+            TokenTree::Punct(punct) => punct.as_char() == ';',
+            _ => false,
+        };
+        item.push(token);
+        if ends {
+            let item = std::mem::take(&mut item);
+            out.extend(wrap(&item, mode, of_trait).unwrap_or_else(|| item.into_iter().collect()));
+        }
+    }
+    out.extend(item);
+    out
+}
+
+/// The item with its errors located; `None` for what is no public function that can fail.
+fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
+    let (TokenTree::Group(body), signature) = item.split_last()? else { return None };
+    let keyword = signature.iter().position(|token| is_ident(token, "fn"))?;
+    let TokenTree::Ident(name) = signature.get(keyword + 1)? else { return None };
+    // `pub(crate)` has a group behind it.
+    let is_public = signature[..keyword].windows(2).any(|pair| is_ident(&pair[0], "pub") && !is_group(&pair[1]))
+        || keyword.checked_sub(1).is_some_and(|before| is_ident(&signature[before], "pub"));
+    if !(is_public || of_trait) {
+        return None;
+    }
+    // The last arrow: those of closures in bounds come before it, and behind a `where` there are none in Kiln.
+    let arrow = (keyword..signature.len().checked_sub(1)?)
+        .rev()
+        .find(|&i| is_punct(&signature[i], '-') && is_punct(&signature[i + 1], '>'))?;
+    let end = (arrow..signature.len()).find(|&i| is_ident(&signature[i], "where")).unwrap_or(signature.len());
+    let returned = &signature[arrow + 2..end];
+    if !returned.iter().any(|token| is_ident(token, "Result")) || returned.iter().any(is_beyond_closures) {
+        return None;
+    }
+    // Attributes and documentation come first.
+    let start = (0..keyword).rev().find(|&i| is_group(&signature[i]) && i > 0 && is_punct(&signature[i - 1], '#'));
+    let (attributes, signature) = signature.split_at(start.map_or(0, |last| last + 1));
+    let (attributes, signature) = (collect(attributes), collect(signature));
+    let (returned, body) = (collect(returned), body.stream());
+    let operation = if mode == Mode::Operation {
+        let name = name.to_string();
+        let name = name.strip_prefix("r#").unwrap_or(&name);
+        quote!(::core::option::Option::Some(#name))
+    } else {
+        quote!(::core::option::Option::None)
+    };
+    let error = if mode == Mode::Module { quote!(crate::module::failed_in(self, error)) } else { quote!(error) };
+    Some(quote! {
+        #attributes
+        #[track_caller]
+        #signature {
+            let caller = ::core::panic::Location::caller();
+            #[allow(clippy::redundant_closure_call, clippy::needless_question_mark)]
+            let result = (move || -> #returned { #body })();
+            match result {
+                ::core::result::Result::Ok(value) => ::core::result::Result::Ok(value),
+                ::core::result::Result::Err(error) => {
+                    ::core::result::Result::Err(#error.called_from(caller, ::core::file!(), #operation))
+                }
+            }
+        }
+    })
+}
+
+/// Types that a closure could not name again: borrows of arguments, and `impl Trait`.
+fn is_beyond_closures(token: &TokenTree) -> bool {
+    match token {
+        TokenTree::Ident(ident) => ident == "impl",
+        TokenTree::Punct(punct) => matches!(punct.as_char(), '&' | '\''),
+        TokenTree::Group(group) => group.stream().into_iter().any(|token| is_beyond_closures(&token)),
+        TokenTree::Literal(_) => false,
+    }
+}
+
+fn collect(tokens: &[TokenTree]) -> TokenStream {
+    tokens.iter().cloned().collect()
+}
+
+fn is_ident(token: &TokenTree, name: &str) -> bool {
+    matches!(token, TokenTree::Ident(ident) if ident == name)
+}
+
+fn is_punct(token: &TokenTree, char: char) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == char)
+}
+
+fn is_group(token: &TokenTree) -> bool {
+    matches!(token, TokenTree::Group(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &str, source: &str) -> String {
+        expand(&arguments.parse().unwrap(), source.parse().unwrap()).unwrap().to_string().replace(' ', "")
+    }
+
+    #[test]
+    fn public_functions_that_can_fail_are_wrapped() {
+        let out = run(
+            "",
+            "impl Tensor {
+                /// Doc.
+                pub fn outer(&self, f: impl Fn() -> u8) -> Result<Tensor> where Self: Sized { self.inner()? }
+                pub(crate) fn inner(&self) -> Result<Tensor> { body() }
+                pub fn len(&self) -> usize { 0 }
+                pub fn borrow(&self) -> Result<&str> { Ok(\"\") }
+            }",
+        );
+        assert_eq!(out.matches("track_caller").count(), 1, "{out}");
+        assert!(out.contains("#[doc=\"Doc.\"]#[track_caller]pubfnouter"), "{out}");
+        assert!(out.contains("(move||->Result<Tensor>{self.inner()?})()"), "{out}");
+        assert!(out.contains("called_from(caller,::core::file!(),::core::option::Option::Some(\"outer\"))"), "{out}");
+    }
+
+    #[test]
+    fn functions_of_traits_are_public() {
+        let out =
+            run("module", "impl Module for Linear { fn forward(&self, x: &Tensor) -> Result<Tensor> { x.go() } }");
+        assert!(out.contains("failed_in(self,error)") && out.contains("Option::None"), "{out}");
+        let out = run("site", "#[inline] pub fn load(path: &Path) -> Result<()> { go() }");
+        assert!(out.starts_with("#[inline]#[track_caller]pubfnload") && out.contains("Option::None"), "{out}");
+    }
+
+    #[test]
+    fn other_arguments_and_items_are_named() {
+        assert!(expand(&"where".parse().unwrap(), "fn f() {}".parse().unwrap()).is_err());
+        assert!(expand(&TokenStream::new(), "impl T".parse().unwrap()).is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! Errors say where: the line of the program, the layer, the operation as the user called it.
+
+use kiln::{
+    Error, Result,
+    nn::{CrossEntropyLoss, Linear, MaxPool2d, ReLU, Sequential, functional, seq},
+    optim::{Optimizer, SGD},
+    prelude::*,
+};
+
+fn zeros(shape: &[usize]) -> Tensor {
+    Tensor::zeros(shape, Device::Cpu).unwrap()
+}
+
+/// The error and the line on which `f` was called, which is where its closure begins.
+#[track_caller]
+fn fails<T>(f: impl FnOnce() -> Result<T>) -> (Error, u32) {
+    let line = std::panic::Location::caller().line();
+    match f() {
+        Ok(_) => panic!("line {line}: it was accepted"),
+        Err(error) => (error, line),
+    }
+}
+
+#[track_caller]
+fn is_here((error, line): (Error, u32), parts: &[&str]) {
+    let debug = format!("{error:?}");
+    let location = error.location().unwrap_or_else(|| panic!("line {line}: no location: {debug}"));
+    assert_eq!((location.file(), location.line()), (file!(), line), "{debug}");
+    assert!(debug.contains(&format!("at {}:{line}:", file!())), "{debug}");
+    for part in parts {
+        assert!(debug.contains(part), "line {line}: {debug:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn the_line_of_the_program_is_named() {
+    let (a, b) = (zeros(&[2, 3]), zeros(&[4, 5]));
+    is_here(fails(|| a.matmul(&b)), &["matmul", "[2, 3]", "is_here(fails(|| a.matmul(&b))"]);
+    is_here(fails(|| &a + &b), &["add"]);
+    is_here(fails(|| a.add_(&b)), &["add_"]);
+    is_here(fails(|| Tensor::zeros([usize::MAX, 2], Device::Cpu)), &["zeros"]);
+    is_here(fails(|| functional::mse_loss(&a, &b)), &["mse_loss"]);
+    is_here(fails(|| Linear::new(4, 2)?.forward(&a)), &["linear", "in Linear(in_features=4, out_features=2"]);
+    is_here(fails(|| CrossEntropyLoss::new().forward(&a, &zeros(&[7]))), &["cross_entropy"]);
+    is_here(fails(|| a.square()?.backward()), &["backward"]);
+    is_here(fails(|| SGD::new([("w", a.clone())], -1.0)), &["-1"]);
+    is_here(fails(|| a.einsum_of_nothing()), &["einsum"]);
+    let frozen = zeros(&[1]).requires_grad_(true).unwrap();
+    let mut optimizer = SGD::new([("w", frozen)], 0.1).unwrap();
+    is_here(fails(|| optimizer.step()), &["w"]);
+    is_here(fails(|| Linear::new(4, 2)?.to_dtype(DType::I64)), &["to_dtype"]);
+}
+
+/// Calls an operation that is no method.
+trait Einsum {
+    fn einsum_of_nothing(&self) -> Result<Tensor>;
+}
+
+impl Einsum for Tensor {
+    #[track_caller]
+    fn einsum_of_nothing(&self) -> Result<Tensor> {
+        Tensor::einsum("ij,jk", &[self])
+    }
+}
+
+/// An operation that is made of others fails under its own name.
+#[test]
+fn the_operation_is_the_one_that_was_called() {
+    let x = zeros(&[2, 3]);
+    is_here(fails(|| x.mm(&zeros(&[5, 1]))), &["mm: "]);
+    is_here(fails(|| x.narrow(5, 0, 1)), &["narrow: "]);
+    is_here(fails(|| x.take_along_dim(&zeros(&[2, 9]).to_dtype(DType::I64)?, 7)), &["take_along_dim: "]);
+}
+
+#[derive(Module)]
+struct Net {
+    pool: MaxPool2d,
+    features: Sequential,
+    head: Linear,
+}
+
+impl Module for Net {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.features.forward(x)?; // FEATURES
+        self.head.forward(&self.pool.forward(&y)?) // HEAD
+    }
+}
+
+fn line_of(marker: &str) -> u32 {
+    include_str!("located.rs").lines().position(|line| line.ends_with(&format!("// {marker}"))).unwrap() as u32 + 1
+}
+
+fn net() -> Net {
+    let inner = seq![Linear::new(6, 6).unwrap(), ReLU::new()];
+    let features = seq![Linear::new(4, 5).unwrap(), inner];
+    Net { pool: MaxPool2d::new(2), features, head: Linear::new(6, 2).unwrap() }
+}
+
+#[test]
+fn the_layer_is_named_by_its_path() {
+    let net = net();
+    // Nothing has gone over the modules yet: the path begins at the container.
+    let (error, _) = fails(|| net.forward(&zeros(&[1, 4])));
+    assert_eq!(error.layer().map(|layer| layer.path.as_str()), Some("1.0"));
+    let _ = net.named_parameters();
+    // A walk over a part of the model does not make paths shorter.
+    let _ = net.features.named_parameters();
+    let (error, _) = fails(|| net.forward(&zeros(&[1, 4])));
+    let debug = format!("{error:?}");
+    assert!(debug.contains("in features.1.0: Linear(in_features=6, out_features=6, bias=True)"), "{debug}");
+    assert_eq!(error.location().map(|location| location.line()), Some(line_of("FEATURES")), "{debug}");
+    assert!(debug.contains("let y = self.features.forward(x)?;"), "{debug}");
+
+    // Of a layer without parameters that stands alone, the line tells which it is.
+    let (error, _) = fails(|| Net { features: seq![], ..net }.forward(&zeros(&[1, 6])));
+    assert!(format!("{error:?}").contains("in MaxPool2d(kernel_size=2"), "{error:?}");
+    assert_eq!(error.location().map(|location| location.line()), Some(line_of("HEAD")));
+}
+
+#[derive(Module)]
+struct Broken;
+
+impl Module for Broken {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.matmul(&x.unsqueeze(0)?) // BROKEN
+    }
+}
+
+#[test]
+fn modules_of_the_program_are_named_in_containers() {
+    let model = seq![ReLU::new(), Broken];
+    let (error, _) = fails(|| model.forward(&zeros(&[2, 3])));
+    let debug = format!("{error:?}");
+    assert!(debug.contains("in 1: Broken()"), "{debug}");
+    assert_eq!(error.location().map(|location| location.line()), Some(line_of("BROKEN")), "{debug}");
+}
+
+/// `Display` stays one line: it goes into logs, and into other errors.
+#[test]
+fn the_message_alone_is_one_line() {
+    let (error, _) = fails(|| zeros(&[2, 3]).matmul(&zeros(&[4, 5])));
+    assert!(!error.to_string().contains('\n') && !error.to_string().contains("located.rs"), "{error}");
+}
