@@ -29,6 +29,7 @@ mod draw;
 mod epoch;
 #[cfg(feature = "images")]
 mod folder;
+mod image;
 mod loader;
 mod mnist;
 mod sampler;

@@ -30,12 +30,10 @@ mod convert;
 mod crop;
 mod erase;
 mod flip;
-mod image;
 mod interpolation;
 mod on_batch;
 mod picture;
 mod planes;
-mod png;
 #[cfg(feature = "images")]
 mod random_resized_crop;
 #[cfg(feature = "images")]
@@ -48,7 +46,6 @@ pub use convert::{Normalize, OneHot, ToImage, ToTensor};
 pub use crop::{CenterCrop, Pad, RandomCrop};
 pub use erase::{RandomErasing, erase};
 pub use flip::{RandomHorizontalFlip, RandomVerticalFlip};
-pub use image::Image;
 pub use interpolation::Interpolation;
 use kiln_tensor::Result;
 pub use on_batch::{BatchTransform, OnBatch};
@@ -58,6 +55,8 @@ pub use random_resized_crop::RandomResizedCrop;
 #[cfg(feature = "images")]
 pub use resize::Resize;
 pub use rotate::{RandomRotation, Rotation};
+
+pub use crate::image::{Image, ImageLimits};
 
 /// A change of one sample, or of one part of it.
 pub trait Transform<X>: Send + Sync {

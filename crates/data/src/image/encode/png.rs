@@ -4,12 +4,12 @@ use std::io::Write;
 
 use flate2::{Compression, write::ZlibEncoder};
 
-use super::Image;
+use super::super::Image;
 
 const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 /// Bytes of compressed data in a chunk.
 const CHUNK: usize = 1 << 20;
-/// The filter types of a line: each byte minus its neighbour to the left, above, the mean of both, or the one of three that
+/// The filter types of a line: each byte minus its neighbor to the left, above, the mean of both, or the one of three that
 /// is nearest to their gradient.
 const FILTERS: [Filter; 5] =
     [|_, _, _| 0, |left, _, _| left, |_, above, _| above, |left, above, _| left.midpoint(above), paeth];

@@ -1,0 +1,60 @@
+//! Image files to 8-bit gray or RGB pixels, as Pillow's `convert` makes them. A file that is cut is an error.
+
+mod bmp;
+mod gif;
+mod jpeg;
+mod png;
+mod pnm;
+mod tiff;
+mod webp;
+
+use super::{Image, ImageLimits, limits::Failure};
+
+pub(super) fn decode(bytes: &[u8], limits: ImageLimits) -> Result<Image, Failure> {
+    let budget = limits.budget(bytes.len());
+    match bytes {
+        [] => Err("it is empty".into()),
+        [0xff, 0xd8, 0xff, ..] => jpeg::decode(bytes, budget),
+        [0x89, b'P', b'N', b'G', ..] => png::decode(bytes, budget),
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => gif::decode(bytes, budget),
+        [b'B', b'M', ..] => bmp::decode(bytes, budget),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => webp::decode(bytes, budget),
+        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => tiff::decode(bytes, budget),
+        [b'P', b'1'..=b'7', ..] => pnm::decode(bytes, budget),
+        _ => {
+            Err("it is not an image that can be read (JPEG, PNG, BMP, GIF, TIFF, WebP or PNM), by its first bytes"
+                .into())
+        }
+    }
+}
+
+/// An image of these pixels. The decoder has already compared the number of bytes with the size.
+fn image(height: usize, width: usize, channels: usize, pixels: Vec<u8>) -> Result<Image, Failure> {
+    Image::new(height, width, channels, pixels).map_err(|error| Failure::File(error.to_string()))
+}
+
+/// Keeps the first `kept` of every `stride` bytes, in place: drops an alpha channel.
+fn keep_channels(mut pixels: Vec<u8>, stride: usize, kept: usize) -> Vec<u8> {
+    let count = pixels.len() / stride;
+    for pixel in 1..count {
+        pixels.copy_within(pixel * stride..pixel * stride + kept, pixel * kept);
+    }
+    pixels.truncate(count * kept);
+    pixels.shrink_to_fit();
+    pixels
+}
+
+/// Pillow's RGB of inks, each 0 to 255.
+fn rgb_of_cmyk([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+    let paper = 255 - u32::from(k);
+    // x / 255, rounded.
+    let divided = |x: u32| (x + 128 + ((x + 128) >> 8)) >> 8;
+    [c, m, y].map(|ink| (paper - divided(u32::from(ink) * paper)) as u8)
+}
+
+/// Samples of 1, 2, 4 or 8 bits in rows that begin at whole bytes.
+fn unpack_bits(row: &[u8], bits: usize, width: usize) -> impl Iterator<Item = u8> {
+    let per_byte = 8 / bits;
+    let mask = (0xffu16 >> (8 - bits)) as u8;
+    (0..width).map(move |x| (row[x / per_byte] >> (8 - bits * (x % per_byte + 1))) & mask)
+}

@@ -1,0 +1,137 @@
+//! How large an image a file may hold: bounds that are checked before memory is reserved.
+
+/// Bounds on decoding an image, so that a small file cannot claim the machine's memory.
+///
+/// By default an image has at most 178,956,970 pixels (beyond that Pillow refuses, too), and decoding it needs at most
+/// 64 MiB plus 1,100 times the length of its file, which is more than deflate, JPEG and LZW expand real images to. A file that
+/// needs more is an error that says how much.
+///
+/// ```no_run
+/// use kiln_data::transforms::{Image, ImageLimits};
+///
+/// let slide = Image::open_with("slide.tif", ImageLimits::default().pixels(1 << 30).memory(8 << 30))?;
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    pixels: u64,
+    memory: Option<u64>,
+}
+
+/// Twice Pillow's `MAX_IMAGE_PIXELS`: where its `DecompressionBombError` begins.
+const MAX_PIXELS: u64 = 178_956_970;
+/// What any file may take to decode.
+#[cfg(feature = "images")]
+const FREE_BYTES: u64 = 64 << 20;
+/// A little over deflate's best ratio, 1032 (<https://zlib.net/zlib_tech.html>).
+#[cfg(feature = "images")]
+const MAX_EXPANSION: u64 = 1100;
+
+impl Default for ImageLimits {
+    fn default() -> ImageLimits {
+        ImageLimits { pixels: MAX_PIXELS, memory: None }
+    }
+}
+
+impl ImageLimits {
+    /// No bounds but those of the machine. For files that you made yourself.
+    #[must_use]
+    pub fn unlimited() -> ImageLimits {
+        ImageLimits { pixels: u64::MAX, memory: Some(u64::MAX) }
+    }
+
+    /// Another bound on the number of pixels.
+    #[must_use]
+    pub fn pixels(self, pixels: u64) -> ImageLimits {
+        ImageLimits { pixels, ..self }
+    }
+
+    /// A fixed budget in bytes for decoding one image, instead of one that grows with the file: the image and what its decoder
+    /// needs besides, without the file itself.
+    #[must_use]
+    pub fn memory(self, bytes: u64) -> ImageLimits {
+        ImageLimits { memory: Some(bytes), ..self }
+    }
+
+    /// The budget for a file of `len` bytes.
+    #[cfg(feature = "images")]
+    pub(super) fn budget(self, len: usize) -> Budget {
+        let bytes = self.memory.unwrap_or((len as u64).saturating_mul(MAX_EXPANSION).saturating_add(FREE_BYTES));
+        Budget { pixels: self.pixels, bytes }
+    }
+}
+
+/// The bounds for one file.
+#[cfg(feature = "images")]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    pixels: u64,
+    bytes: u64,
+}
+
+/// Why an image cannot be decoded.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The file is damaged, or of a kind that is not read.
+    File(String),
+    /// The machine has not that many bytes.
+    #[cfg_attr(not(feature = "images"), expect(dead_code, reason = "nothing is decoded"))]
+    Memory(u64),
+}
+
+#[cfg(feature = "images")]
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure::File(message)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Failure {
+        Failure::File(message.to_owned())
+    }
+}
+
+#[cfg(feature = "images")]
+impl Budget {
+    /// Checks that an image of this size, whose decoding holds `per_pixel` bytes a pixel and `extra` more at once, is within
+    /// the bounds, and that the machine has the memory now. Decoders abort the program where memory runs out in them.
+    pub fn admit(self, width: u64, height: u64, per_pixel: u64, extra: u64) -> Result<(), Failure> {
+        if width == 0 || height == 0 {
+            return Err(format!("its header declares an empty image, {height}×{width}").into());
+        }
+        let pixels = width.saturating_mul(height);
+        if pixels > self.pixels {
+            let message = format!(
+                "its header declares {height}×{width} pixels, more than the {} of `ImageLimits::pixels`",
+                self.pixels
+            );
+            return Err(message.into());
+        }
+        let bytes = pixels.saturating_mul(per_pixel).saturating_add(extra);
+        if bytes > self.bytes {
+            let message = format!(
+                "its header declares {height}×{width} pixels, which take {bytes} bytes to decode; this file may take {} \
+                 (`ImageLimits::memory` allows more)",
+                self.bytes
+            );
+            return Err(message.into());
+        }
+        let reserved = usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+        if reserved { Ok(()) } else { Err(Failure::Memory(bytes)) }
+    }
+
+    /// The bytes that a decoder may reserve.
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
+}
+
+/// A vector of `len` zeros.
+#[cfg(feature = "images")]
+pub(super) fn zeros(len: usize) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| Failure::Memory(len as u64))?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}

@@ -1,0 +1,83 @@
+//! Reading image files, within [`ImageLimits`].
+
+use std::{fs::File, io::Read, path::Path};
+
+use kiln_tensor::{Error, ErrorKind, Result};
+
+use super::{Image, ImageLimits, limits::Failure};
+
+impl Image {
+    /// Reads an image file: JPEG, PNG, BMP, GIF (its first frame), TIFF, WebP or PNM (PBM, PGM, PPM, PAM). The format is told by
+    /// the contents, not by the name.
+    ///
+    /// Gray images stay gray; everything else becomes RGB as PIL's `convert("RGB")` makes it: palettes are looked up, alpha
+    /// is dropped, CMYK is converted, and of 16-bit colors the upper byte is taken. Gray values of 16 bits, 32 bits and floats
+    /// are **clipped** to 0 to 255, as PIL does: scale such files yourself. The orientation that a camera notes is not
+    /// applied. Bytes of a JPEG may differ from PIL's by a few, because decoders round differently.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not an image, is cut short, damaged, or larger than [`ImageLimits::default`] allows; the
+    /// error names it. [`OutOfMemory`](ErrorKind::OutOfMemory) if the machine has not the memory.
+    pub fn open(path: impl AsRef<Path>) -> Result<Image> {
+        Image::open_with(path, ImageLimits::default())
+    }
+
+    /// [`open`](Image::open) with other bounds on the size of the image.
+    ///
+    /// # Errors
+    /// As [`open`](Image::open).
+    pub fn open_with(path: impl AsRef<Path>, limits: ImageLimits) -> Result<Image> {
+        let path = path.as_ref();
+        let bytes = read(path)?;
+        decode(&bytes, limits).map_err(|failure| match failure {
+            Failure::File(message) => Error::file(path, message),
+            Failure::Memory(bytes) => out_of_memory(bytes, &format!("to decode {}", path.display())),
+        })
+    }
+
+    /// As [`open`](Image::open), from the bytes of a file.
+    ///
+    /// # Errors
+    /// As [`open`](Image::open).
+    pub fn decode(bytes: &[u8]) -> Result<Image> {
+        Image::decode_with(bytes, ImageLimits::default())
+    }
+
+    /// [`decode`](Image::decode) with other bounds on the size of the image.
+    ///
+    /// # Errors
+    /// As [`open`](Image::open).
+    pub fn decode_with(bytes: &[u8], limits: ImageLimits) -> Result<Image> {
+        decode(bytes, limits).map_err(|failure| match failure {
+            Failure::File(message) => Error::argument("Image::decode", message),
+            Failure::Memory(bytes) => out_of_memory(bytes, "to decode an image"),
+        })
+    }
+}
+
+fn out_of_memory(requested: u64, purpose: &str) -> Error {
+    let requested = usize::try_from(requested).unwrap_or(usize::MAX);
+    ErrorKind::OutOfMemory { device: "cpu".into(), requested, detail: purpose.to_owned() }.into()
+}
+
+/// The contents of a file.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let io = |error| Error::io(path, error);
+    let mut file = File::open(path).map_err(io)?;
+    let len = file.metadata().map_err(io)?.len();
+    let mut bytes = Vec::new();
+    let reserved = usize::try_from(len).is_ok_and(|len| bytes.try_reserve_exact(len).is_ok());
+    if !reserved {
+        return Err(out_of_memory(len, &format!("to read {}", path.display())));
+    }
+    file.read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
+
+#[cfg(feature = "images")]
+use super::decode::decode;
+
+#[cfg(not(feature = "images"))]
+fn decode(_: &[u8], _: ImageLimits) -> Result<Image, Failure> {
+    Err("images can only be decoded if Kiln is built with its feature `images`".into())
+}
