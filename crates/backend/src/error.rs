@@ -318,12 +318,13 @@ impl fmt::Debug for Error {
     }
 }
 
-/// The text of a line of the program, where its source is at hand: below the current folder, or that of the package which
-/// Cargo runs.
+/// The text of a line of the program, where its source is at hand. Paths are relative to the workspace's root, which is the
+/// current folder, the package that Cargo runs, or above one of these.
 fn source_line(location: &Location<'_>) -> Option<String> {
-    let file = PathBuf::from(location.file());
-    let below_package = std::env::var_os("CARGO_MANIFEST_DIR").map(|package| PathBuf::from(package).join(&file));
-    let text = [Some(file), below_package].into_iter().flatten().find_map(|file| std::fs::read_to_string(file).ok())?;
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let folders: Vec<PathBuf> = [std::env::current_dir().ok(), package].into_iter().flatten().collect();
+    let mut files = folders.iter().flat_map(|folder| folder.ancestors()).map(|folder| folder.join(location.file()));
+    let text = files.find_map(|file| std::fs::read_to_string(file).ok())?;
     let line = text.lines().nth(location.line().checked_sub(1)? as usize)?.trim();
     (!line.is_empty()).then(|| line.to_owned())
 }
