@@ -1,4 +1,4 @@
-// The functions that the op tables use, for f32 and f64 under one name each.
+// The functions and constants of the formulas in unary_table.cuh and binary_table.cuh, for f32 and f64 under one name each.
 #pragma once
 #include "common.cuh"
 
@@ -7,6 +7,12 @@
     __device__ inline f64 name(f64 x) { return twice(x); }
 
 namespace real {
+constexpr f64 LN_2 = 0.6931471805599453;
+constexpr f64 LN_10 = 2.302585092994046;
+constexpr f64 FRAC_1_SQRT_2 = 0.7071067811865476;
+constexpr f64 FRAC_2_SQRT_PI = 1.1283791670955126;
+constexpr f64 FRAC_1_SQRT_2PI = 0.3989422804014327;
+
 REAL_FUNCTION(abs, fabsf, fabs)
 REAL_FUNCTION(sqrt, sqrtf, ::sqrt)
 REAL_FUNCTION(exp, expf, ::exp)
@@ -35,6 +41,11 @@ __device__ inline f32 pow(f32 a, f32 b) { return powf(a, b); }
 __device__ inline f64 pow(f64 a, f64 b) { return ::pow(a, b); }
 __device__ inline f32 atan2(f32 a, f32 b) { return atan2f(a, b); }
 __device__ inline f64 atan2(f64 a, f64 b) { return ::atan2(a, b); }
+
+template <typename R>
+__device__ inline R select(bool condition, R a, R b) {
+    return condition ? a : b;
+}
 
 // -1, 0 or 1; 0 of NaN, as in PyTorch.
 template <typename R>
@@ -81,17 +92,22 @@ __device__ inline R gelu_tanh_slope(R x) {
     return R(0.5) * (R(1) + t) + R(0.5) * x * (R(1) - t * t) * inner_slope;
 }
 
-// The usual exponents need no logarithm, as on the CPU.
+// Powers whose exponent may be a number, the same for all elements: the usual ones need no logarithm, as on the CPU.
 template <typename R>
-__device__ inline R power(R x, R b) {
-    if (b == R(2)) return x * x;
-    if (b == R(0.5)) return sqrt(x);
-    if (b == R(1)) return x;
-    if (b == R(3)) return x * x * x;
-    if (b == R(-0.5)) return R(1) / sqrt(x);
-    if (b == R(-1)) return R(1) / x;
-    if (b == R(-2)) return R(1) / (x * x);
-    if (b == R(0)) return R(1);
-    return pow(x, b);
-}
+struct Power {
+    bool number;
+
+    __device__ R operator()(R x, R b) const {
+        if (!number) return pow(x, b);
+        if (b == R(2)) return x * x;
+        if (b == R(0.5)) return sqrt(x);
+        if (b == R(1)) return x;
+        if (b == R(3)) return x * x * x;
+        if (b == R(-0.5)) return R(1) / sqrt(x);
+        if (b == R(-1)) return R(1) / x;
+        if (b == R(-2)) return R(1) / (x * x);
+        if (b == R(0)) return R(1);
+        return pow(x, b);
+    }
+};
 }  // namespace real

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+#[cfg_attr(rustfmt, rustfmt::skip)]
+mod binary_table;
 mod conv;
 mod dtype;
 mod error;
@@ -19,7 +21,8 @@ mod optim;
 mod scalar;
 mod settings;
 mod shape;
-mod table;
+#[cfg_attr(rustfmt, rustfmt::skip)]
+mod unary_table;
 
 pub use half;
 
@@ -31,7 +34,9 @@ pub use host::HostVec;
 pub use layout::Layout;
 pub use loss::{ClassLoss, ClassLossInput, PointwiseLoss, PointwiseLossKind, Reduction};
 pub use memory::{Bytes, MemoryStats};
-pub use op::{ArgReduceOp, BinaryOp, Distribution, Ramp, RandomState, ReduceOp, ScatterMode, SideOf, UnaryOp};
+pub use op::{
+    ArgReduceOp, BinaryOp, Distribution, Integers, Ramp, RandomState, ReduceOp, Saved, ScatterMode, SideOf, UnaryOp,
+};
 pub use optim::{OptimRule, OptimSlot};
 pub use scalar::Scalar;
 pub use settings::{

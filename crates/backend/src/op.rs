@@ -2,8 +2,67 @@
 
 use crate::{DType, Scalar};
 
+/// Which tensor the gradient of an element-wise function reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// The function's input.
+    Input,
+    /// Its output.
+    Output,
+    /// None.
+    Nothing,
+}
+
+/// What an element-wise function does with integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integers {
+    /// It maps them to integers.
+    Computed,
+    /// It leaves them as they are.
+    Unchanged,
+    /// It does not take them.
+    Refused,
+}
+
+macro_rules! saved {
+    (input) => {
+        Saved::Input
+    };
+    (output) => {
+        Saved::Output
+    };
+    (nothing) => {
+        Saved::Nothing
+    };
+}
+
+macro_rules! integers {
+    (ints) => {
+        Integers::Computed
+    };
+    (ints_unchanged) => {
+        Integers::Unchanged
+    };
+    (floats_only) => {
+        Integers::Refused
+    };
+}
+
+macro_rules! is_costly {
+    (CHEAP) => {
+        false
+    };
+    (COSTLY) => {
+        true
+    };
+}
+
 macro_rules! unary_enum {
-    ($($variant:ident $method:ident $node:literal |$x:ident| $f:expr, $saves:ident, |$g:ident, $s:ident| $d:expr, $doc:literal;)*) => {
+    ($names:tt $(UNARY(
+        $variant:ident, $method:ident, $doc:literal,
+        $cost:ident, $value:expr, $ints:ident $(($int:expr))?,
+        $node:literal, $saved:ident, $grad_cost:ident, $gradient:expr
+    ))*) => {
         /// An element-wise function of one tensor. Made from [`unary_table!`](crate::unary_table).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum UnaryOp { $(#[doc = $doc] $variant,)* }
@@ -17,77 +76,134 @@ macro_rules! unary_enum {
             pub fn name(self) -> &'static str {
                 match self { $(UnaryOp::$variant => stringify!($method),)* }
             }
+
+            /// The name of the tape's node, as PyTorch has it.
+            #[must_use]
+            pub const fn node_name(self) -> &'static str {
+                match self { $(UnaryOp::$variant => $node,)* }
+            }
+
+            /// The tensor that the gradient reads.
+            #[must_use]
+            pub fn saved(self) -> Saved {
+                match self { $(UnaryOp::$variant => saved!($saved),)* }
+            }
+
+            /// What it does with integers.
+            #[must_use]
+            pub fn integers(self) -> Integers {
+                match self { $(UnaryOp::$variant => integers!($ints),)* }
+            }
+
+            /// Whether the arithmetic of the value takes longer than reading and writing memory.
+            #[must_use]
+            pub fn is_costly(self) -> bool {
+                match self { $(UnaryOp::$variant => is_costly!($cost),)* }
+            }
+
+            /// Whether the arithmetic of the gradient takes longer than reading and writing memory.
+            #[must_use]
+            pub fn has_costly_gradient(self) -> bool {
+                match self { $(UnaryOp::$variant => is_costly!($grad_cost),)* }
+            }
         }
     };
 }
 crate::unary_table!(unary_enum);
 
 macro_rules! binary_enum {
-    ($($variant:ident $method:ident $node:literal |$a:ident, $b:ident| $f:expr,
-       |$ga:ident, $aa:ident, $ba:ident| $da:expr, |$gb:ident, $ab:ident, $bb:ident| $db:expr, $doc:literal;)*) => {
-        /// An element-wise function of two operands. The arithmetic ones are made from
-        /// [`binary_table!`](crate::binary_table); comparisons give `bool`.
+    ($names:tt
+     $(BINARY(
+        $variant:ident, $method:ident, $doc:literal,
+        $cost:ident, $value:expr, $ints:ident $(($int:expr))?,
+        $node:literal, $grad_cost:ident, $lhs:expr, $rhs:expr
+     ))*
+     $(COMPARISON($compared:ident, $compare:ident, $compare_doc:literal, $($compare_row:tt)*))*
+     $(BITWISE($combined:ident, $combine:ident, $combine_doc:literal, $($combine_row:tt)*))*
+    ) => {
+        /// An element-wise function of two operands. Made from [`binary_table!`](crate::binary_table).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum BinaryOp {
             $(#[doc = $doc] $variant,)*
-            /// `a == b`
-            Eq,
-            /// `a != b`
-            Ne,
-            /// `a < b`
-            Lt,
-            /// `a <= b`
-            Le,
-            /// `a > b`
+            $(#[doc = $compare_doc] $compared,)*
+            /// Whether `a > b`.
             Gt,
-            /// `a >= b`
+            /// Whether `a >= b`.
             Ge,
-            /// `a & b`, of `bool` and integers
-            And,
-            /// `a | b`, of `bool` and integers
-            Or,
-            /// `a ^ b`, of `bool` and integers
-            Xor,
+            $(#[doc = $combine_doc] $combined,)*
         }
 
         impl BinaryOp {
             /// Those with a gradient, in the order of the table.
             pub const ARITHMETIC: &'static [BinaryOp] = &[$(BinaryOp::$variant,)*];
+            /// Those that give truth values.
+            pub const COMPARISONS: &'static [BinaryOp] = &[$(BinaryOp::$compared,)* BinaryOp::Gt, BinaryOp::Ge];
+            /// Those of the bits of integers and of truth values.
+            pub const BITWISE: &'static [BinaryOp] = &[$(BinaryOp::$combined,)*];
 
             /// The name of the tensor's method.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
                     $(BinaryOp::$variant => stringify!($method),)*
-                    BinaryOp::Eq => "eq",
-                    BinaryOp::Ne => "ne",
-                    BinaryOp::Lt => "lt",
-                    BinaryOp::Le => "le",
+                    $(BinaryOp::$compared => stringify!($compare),)*
                     BinaryOp::Gt => "gt",
                     BinaryOp::Ge => "ge",
-                    BinaryOp::And => "logical_and",
-                    BinaryOp::Or => "logical_or",
-                    BinaryOp::Xor => "logical_xor",
+                    $(BinaryOp::$combined => stringify!($combine),)*
+                }
+            }
+
+            /// The name of the tape's node, as PyTorch has it; empty for those without a gradient.
+            #[must_use]
+            pub const fn node_name(self) -> &'static str {
+                match self {
+                    $(BinaryOp::$variant => $node,)*
+                    _ => "",
+                }
+            }
+
+            /// Whether the result is `bool` whatever the operands are.
+            #[must_use]
+            pub fn is_comparison(self) -> bool {
+                BinaryOp::COMPARISONS.contains(&self)
+            }
+
+            /// Whether it combines the bits of integers or truth values.
+            #[must_use]
+            pub fn is_bitwise(self) -> bool {
+                BinaryOp::BITWISE.contains(&self)
+            }
+
+            /// Whether it maps integers to integers.
+            #[must_use]
+            pub fn takes_integers(self) -> bool {
+                match self {
+                    $(BinaryOp::$variant => integers!($ints) != Integers::Refused,)*
+                    _ => true,
+                }
+            }
+
+            /// Whether the arithmetic of the value takes longer than reading and writing memory.
+            #[must_use]
+            pub fn is_costly(self) -> bool {
+                match self {
+                    $(BinaryOp::$variant => is_costly!($cost),)*
+                    _ => false,
+                }
+            }
+
+            /// Whether the arithmetic of the gradients takes longer than reading and writing memory.
+            #[must_use]
+            pub fn has_costly_gradient(self) -> bool {
+                match self {
+                    $(BinaryOp::$variant => is_costly!($grad_cost),)*
+                    _ => false,
                 }
             }
         }
     };
 }
 crate::binary_table!(binary_enum);
-
-impl BinaryOp {
-    /// Whether the result is `bool` whatever the operands are.
-    #[must_use]
-    pub fn is_comparison(self) -> bool {
-        matches!(self, BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge)
-    }
-
-    /// Whether it is one of `and`, `or`, `xor`.
-    #[must_use]
-    pub fn is_logical(self) -> bool {
-        matches!(self, BinaryOp::And | BinaryOp::Or | BinaryOp::Xor)
-    }
-}
 
 /// One of the two operands of a binary operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_backend::{BinaryOp, DType, Error, Operand, Result, SideOf, View, ViewMut};
 
 use crate::{
-    binary_kernels::{backward_of, compare_of, forward_of, int_of, logic_of, power},
-    dispatch::{for_all, for_float, for_int},
+    binary_kernels::{backward_of, bitwise_of, compare_of, forward_of, int_of, power},
+    dispatch::{dispatch, for_all, for_float, for_int},
     int::Int,
     par::GRAIN,
     real::{Float, Real},
@@ -16,8 +16,15 @@ use crate::{
 };
 
 /// How many elements are worth a task.
-fn grain(op: BinaryOp) -> usize {
-    if matches!(op, BinaryOp::Pow | BinaryOp::Atan2) { GRAIN / 8 } else { GRAIN }
+fn grain(is_costly: bool) -> usize {
+    if is_costly { GRAIN / 8 } else { GRAIN }
+}
+
+/// `for_int!` with the truth values.
+macro_rules! for_bits {
+    ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
+        dispatch!($dtype, $T => $body, [I64 i64, I32 i32, U8 u8, Bool Truth] other => Err(unsupported($op, other)))
+    };
 }
 
 fn operand_dtype(op: BinaryOp, a: Operand, b: Operand) -> Result<DType> {
@@ -28,7 +35,7 @@ fn operand_dtype(op: BinaryOp, a: Operand, b: Operand) -> Result<DType> {
 }
 
 fn unsupported(op: BinaryOp, dtype: DType) -> Error {
-    let expected = if op.is_logical() { "it takes integer and bool tensors" } else { "it takes numbers" };
+    let expected = if op.is_bitwise() { "it takes integer and bool tensors" } else { "it takes numbers" };
     let expected = if dtype.is_int() { "it takes floating-point tensors" } else { expected };
     Error::dtype(op.name(), dtype, expected)
 }
@@ -41,10 +48,12 @@ pub(crate) fn binary(op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Resu
             let mut out = Target::<Truth>::new(op.name(), out)?;
             map2(op.name(), GRAIN, &a, &b, &mut out, compare_of::<<T as Stored>::Compute>(op))
         })
-    } else if dtype == DType::Bool {
-        let kernel = logic_of(op).ok_or_else(|| unsupported(op, dtype))?;
-        let (a, b) = (Input::<Truth>::new(op.name(), a)?, Input::<Truth>::new(op.name(), b)?);
-        map2(op.name(), GRAIN, &a, &b, &mut Target::<Truth>::new(op.name(), out)?, kernel)
+    } else if op.is_bitwise() {
+        for_bits!(op, dtype, T => {
+            let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
+            let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
+            map2(op.name(), GRAIN, &a, &b, &mut Target::<T>::new(op.name(), out)?, kernel)
+        })
     } else if dtype.is_int() {
         for_int!(op.name(), dtype, T => ints::<T>(op, a, b, out))
     } else {
@@ -59,7 +68,7 @@ fn floats<T: Float>(op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Resul
         return map2(op.name(), GRAIN, &a, &b, &mut out, |a, _, out| power(a, exponent.load(), out));
     }
     let kernel = forward_of::<T::Compute>(op).ok_or_else(|| unsupported(op, T::DTYPE))?;
-    map2(op.name(), grain(op), &a, &b, &mut out, kernel)
+    map2(op.name(), grain(op.is_costly()), &a, &b, &mut out, kernel)
 }
 
 fn ints<T: Int>(op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
@@ -88,13 +97,18 @@ pub(crate) fn binary_assign(op: BinaryOp, b: Operand, out: ViewMut) -> Result<()
     if op.is_comparison() && dtype != DType::Bool {
         return Err(Error::dtype(op.name(), dtype, "comparisons write bool tensors"));
     }
+    if op.is_comparison() {
+        let b = Input::<Truth>::new(op.name(), b)?;
+        return update1(op.name(), GRAIN, &b, &mut Target::<Truth>::new(op.name(), out)?, compare_of::<u8>(op));
+    }
+    if op.is_bitwise() {
+        return for_bits!(op, dtype, T => {
+            let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
+            let b = Input::<T>::new(op.name(), b)?;
+            update1(op.name(), GRAIN, &b, &mut Target::<T>::new(op.name(), out)?, kernel)
+        });
+    }
     match dtype {
-        DType::Bool => {
-            let kernel = if op.is_comparison() { Some(compare_of::<u8>(op)) } else { logic_of(op) };
-            let kernel = kernel.ok_or_else(|| unsupported(op, dtype))?;
-            let b = Input::<Truth>::new(op.name(), b)?;
-            update1(op.name(), GRAIN, &b, &mut Target::<Truth>::new(op.name(), out)?, kernel)
-        }
         DType::I64 | DType::I32 | DType::U8 => for_int!(op.name(), dtype, T => {
             let kernel = int_of::<T>(op).ok_or_else(|| unsupported(op, dtype))?;
             let b = Input::<T>::new(op.name(), b)?;
@@ -114,7 +128,7 @@ pub(crate) fn binary_assign(op: BinaryOp, b: Operand, out: ViewMut) -> Result<()
                 return update1(op.name(), GRAIN, &b, &mut out, |old, _, new| power(old, exponent.load(), new));
             }
             let kernel = forward_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
-            update1(op.name(), grain(op), &b, &mut out, kernel)
+            update1(op.name(), grain(op.is_costly()), &b, &mut out, kernel)
         }),
     }
 }
@@ -132,7 +146,7 @@ fn gradient<T: Float>(op: BinaryOp, side: SideOf, grad: View, a: Operand, b: Ope
         return map2(op.name(), GRAIN, &grad, &a, &mut out, |grad, a, out| power_grad(grad, a, exponent, out));
     }
     let kernel = backward_of::<T::Compute>(op, side).ok_or_else(|| unsupported(op, T::DTYPE))?;
-    map3(op.name(), grain(op), &grad, &a, &b, &mut out, kernel)
+    map3(op.name(), grain(op.has_costly_gradient()), &grad, &a, &b, &mut out, kernel)
 }
 
 /// The table's gradient of `a^b` for one exponent: `g * b * a^(b - 1)`, and 0 for `b = 0`.

@@ -7,81 +7,11 @@ use kiln_backend::{BinaryOp, SideOf};
 use crate::{int::Int, real::Real, simd::multiversion};
 
 /// A loop over two operands.
-pub(crate) type Kernel<T> = fn(&[T], &[T], &mut [T]);
+pub(crate) type Kernel<T, O = T> = fn(&[T], &[T], &mut [O]);
 /// A loop over the incoming gradient and two operands.
 pub(crate) type GradKernel<T> = fn(&[T], &[T], &[T], &mut [T]);
-
-macro_rules! kernels {
-    ($($variant:ident $method:ident $node:literal |$a:ident, $b:ident| $f:expr,
-       |$ga:ident, $aa:ident, $ba:ident| $da:expr, |$gb:ident, $ab:ident, $bb:ident| $db:expr, $doc:literal;)*) => {
-        mod forward {
-            use super::*;
-            multiversion! {$(
-                pub(super) fn $method[T: Real](a: &[T], b: &[T], out: &mut [T]) {
-                    for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
-                        *out = $f;
-                    }
-                }
-            )*}
-        }
-
-        #[allow(unused_variables, clippy::eq_op)] // not every gradient reads both; only NaN differs from itself
-        mod backward_lhs {
-            use super::*;
-            multiversion! {$(
-                pub(super) fn $method[T: Real](grad: &[T], a: &[T], b: &[T], out: &mut [T]) {
-                    for (((&$ga, &$aa), &$ba), out) in grad.iter().zip(a).zip(b).zip(out) {
-                        *out = $da;
-                    }
-                }
-            )*}
-        }
-
-        #[allow(unused_variables, clippy::eq_op)] // as above
-        mod backward_rhs {
-            use super::*;
-            multiversion! {$(
-                pub(super) fn $method[T: Real](grad: &[T], a: &[T], b: &[T], out: &mut [T]) {
-                    for (((&$gb, &$ab), &$bb), out) in grad.iter().zip(a).zip(b).zip(out) {
-                        *out = $db;
-                    }
-                }
-            )*}
-        }
-
-        /// The loop of an arithmetic operation of reals; `None` for the others.
-        pub(crate) fn forward_of<T: Real>(op: BinaryOp) -> Option<Kernel<T>> {
-            match op {
-                $(BinaryOp::$variant => Some(forward::$method::<T>),)*
-                _ => None,
-            }
-        }
-
-        /// The loop of an arithmetic operation's gradient; `None` for the others.
-        pub(crate) fn backward_of<T: Real>(op: BinaryOp, side: SideOf) -> Option<GradKernel<T>> {
-            match (op, side) {
-                $(
-                    (BinaryOp::$variant, SideOf::Lhs) => Some(backward_lhs::$method::<T>),
-                    (BinaryOp::$variant, SideOf::Rhs) => Some(backward_rhs::$method::<T>),
-                )*
-                _ => None,
-            }
-        }
-    };
-}
-kiln_backend::binary_table!(kernels);
-
-macro_rules! loops {
-    ($($name:ident[$T:ident: $bound:path] -> $out:ty: |$a:ident, $b:ident| $f:expr;)*) => {
-        multiversion! {$(
-            fn $name[$T: $bound](a: &[$T], b: &[$T], out: &mut [$out]) {
-                for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
-                    *out = $f;
-                }
-            }
-        )*}
-    };
-}
+/// A loop over integers that says whether every result is defined.
+pub(crate) type IntKernel<T> = fn(&[T], &[T], &mut [T]) -> bool;
 
 /// What can be compared: every computing type.
 pub(crate) trait Compare: Copy + PartialOrd {}
@@ -91,81 +21,142 @@ impl<T: Copy + PartialOrd> Compare for T {}
 pub(crate) trait Bits: Copy + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self> {}
 impl<T: Copy + BitAnd<Output = T> + BitOr<Output = T> + BitXor<Output = T>> Bits for T {}
 
-loops! {
-    eq[T: Compare] -> u8: |a, b| u8::from(a == b);
-    ne[T: Compare] -> u8: |a, b| u8::from(a != b);
-    lt[T: Compare] -> u8: |a, b| u8::from(a < b);
-    le[T: Compare] -> u8: |a, b| u8::from(a <= b);
-    and[T: Bits] -> T: |a, b| a & b;
-    or[T: Bits] -> T: |a, b| a | b;
-    xor[T: Bits] -> T: |a, b| a ^ b;
-    int_add[T: Int] -> T: |a, b| a.add(b);
-    int_sub[T: Int] -> T: |a, b| a.sub(b);
-    int_mul[T: Int] -> T: |a, b| a.mul(b);
-    int_max[T: Int] -> T: |a, b| a.max(b);
-    int_min[T: Int] -> T: |a, b| a.min(b);
-}
+/// The loops over floats.
+mod floats {
+    use super::{BinaryOp, GradKernel, Kernel, Real, SideOf, multiversion};
+    use crate::real::functions::*;
 
-/// The loop of a comparison (anything else is taken for `Ge`).
-pub(crate) fn compare_of<T: Compare>(op: BinaryOp) -> fn(&[T], &[T], &mut [u8]) {
-    match op {
-        BinaryOp::Eq => eq,
-        BinaryOp::Ne => ne,
-        BinaryOp::Lt => lt,
-        BinaryOp::Le => le,
-        BinaryOp::Gt => |a, b, out| lt(b, a, out),
-        _ => |a, b, out| le(b, a, out),
+    macro_rules! loops {
+        (($R:ident $a:ident $b:ident $g:ident $status:ident)
+         $(BINARY(
+            $variant:ident, $method:ident, $doc:literal,
+            $cost:ident, $value:expr, $ints:ident $(($int:expr))?,
+            $node:literal, $grad_cost:ident, $lhs:expr, $rhs:expr
+         ))*
+         $(COMPARISON($($compare:tt)*))*
+         $(BITWISE($($combine:tt)*))*
+        ) => {
+            /// The loop of an arithmetic operation; `None` for the others.
+            #[allow(non_snake_case, unused_variables)] // `R`; not every formula has constants
+            pub(crate) fn forward_of<T: Real>(op: BinaryOp) -> Option<Kernel<T>> {
+                match op {
+                    $(BinaryOp::$variant => {
+                        multiversion! {
+                            fn kernel[T: Real](a: &[T], b: &[T], out: &mut [T]) {
+                                let $R = T::of;
+                                for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
+                                    *out = $value;
+                                }
+                            }
+                        }
+                        Some(kernel::<T>)
+                    })*
+                    _ => None,
+                }
+            }
+
+            /// The loop of an arithmetic operation's gradient; `None` for the others.
+            #[allow(non_snake_case, unused_variables)] // nor does every gradient read both operands
+            pub(crate) fn backward_of<T: Real>(op: BinaryOp, side: SideOf) -> Option<GradKernel<T>> {
+                match (op, side) {
+                    $(
+                        (BinaryOp::$variant, SideOf::Lhs) => loops!(@gradient ($R $g $a $b) $lhs),
+                        (BinaryOp::$variant, SideOf::Rhs) => loops!(@gradient ($R $g $a $b) $rhs),
+                    )*
+                    _ => None,
+                }
+            }
+        };
+        (@gradient ($R:ident $g:ident $a:ident $b:ident) $gradient:expr) => {{
+            multiversion! {
+                fn kernel[T: Real](grad: &[T], a: &[T], b: &[T], out: &mut [T]) {
+                    let $R = T::of;
+                    for (((&$g, &$a), &$b), out) in grad.iter().zip(a).zip(b).zip(out) {
+                        *out = $gradient;
+                    }
+                }
+            }
+            Some(kernel::<T>)
+        }};
     }
+    kiln_backend::binary_table!(loops);
 }
+pub(crate) use floats::{backward_of, forward_of};
 
-/// The loop of an operation of truth values; `None` for the others.
-pub(crate) fn logic_of(op: BinaryOp) -> Option<Kernel<u8>> {
-    match op {
-        BinaryOp::And => Some(and),
-        BinaryOp::Or => Some(or),
-        BinaryOp::Xor => Some(xor),
-        _ => None,
-    }
-}
+/// The loops over integers, truth values, and those that compare.
+mod integers {
+    use super::{BinaryOp, Bits, Compare, Int, IntKernel, Kernel, multiversion};
+    use crate::int::functions::*;
 
-/// A loop over integers that says whether every result is defined.
-pub(crate) type IntKernel<T> = fn(&[T], &[T], &mut [T]) -> bool;
+    macro_rules! loops {
+        (($R:ident $a:ident $b:ident $g:ident $status:ident)
+         $(BINARY(
+            $variant:ident, $method:ident, $doc:literal,
+            $cost:ident, $value:expr, $ints:ident $(($int:expr))?,
+            $($gradient:tt)*
+         ))*
+         $(COMPARISON($compared:ident, $compare:ident, $compare_doc:literal, $comparison:expr))*
+         $(BITWISE($combined:ident, $combine:ident, $combine_doc:literal, $combination:expr))*
+        ) => {
+            /// The loop of an arithmetic operation; `None` for the others.
+            #[allow(non_snake_case, unused_variables, unused_mut)] // `R`; not every formula can be undefined
+            pub(crate) fn int_of<T: Int>(op: BinaryOp) -> Option<IntKernel<T>> {
+                match op {
+                    $($(BinaryOp::$variant => {
+                        multiversion! {
+                            fn kernel[T: Int](a: &[T], b: &[T], out: &mut [T]) -> bool {
+                                let $R = T::of;
+                                let mut undefined = false;
+                                let $status = &mut undefined;
+                                for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
+                                    *out = $int;
+                                }
+                                !undefined
+                            }
+                        }
+                        Some(kernel::<T>)
+                    })?)*
+                    _ => None,
+                }
+            }
 
-/// The loop of an integer operation; `None` for the others.
-pub(crate) fn int_of<T: Int + Bits>(op: BinaryOp) -> Option<IntKernel<T>> {
-    macro_rules! total {
-        ($kernel:ident) => {
-            |a, b, out| {
-                $kernel(a, b, out);
-                true
+            /// The loop of a comparison (anything else is taken for `Ge`).
+            pub(crate) fn compare_of<T: Compare>(op: BinaryOp) -> Kernel<T, u8> {
+                multiversion! {$(
+                    fn $compare[T: Compare](a: &[T], b: &[T], out: &mut [u8]) {
+                        for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
+                            *out = u8::from($comparison);
+                        }
+                    }
+                )*}
+                match op {
+                    $(BinaryOp::$compared => $compare,)*
+                    BinaryOp::Gt => |a, b, out| lt(b, a, out),
+                    _ => |a, b, out| le(b, a, out),
+                }
+            }
+
+            /// The loop of an operation on bits; `None` for the others.
+            pub(crate) fn bitwise_of<T: Bits>(op: BinaryOp) -> Option<Kernel<T>> {
+                match op {
+                    $(BinaryOp::$combined => {
+                        multiversion! {
+                            fn kernel[T: Bits](a: &[T], b: &[T], out: &mut [T]) {
+                                for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
+                                    *out = $combination;
+                                }
+                            }
+                        }
+                        Some(kernel::<T>)
+                    })*
+                    _ => None,
+                }
             }
         };
     }
-    let kernel: IntKernel<T> = match op {
-        BinaryOp::Add => total!(int_add),
-        BinaryOp::Sub => total!(int_sub),
-        BinaryOp::Mul => total!(int_mul),
-        BinaryOp::Maximum => total!(int_max),
-        BinaryOp::Minimum => total!(int_min),
-        BinaryOp::And => total!(and),
-        BinaryOp::Or => total!(or),
-        BinaryOp::Xor => total!(xor),
-        BinaryOp::Pow => |a, b, out| partial(a, b, out, T::pow),
-        BinaryOp::Remainder => |a, b, out| partial(a, b, out, T::remainder),
-        _ => return None,
-    };
-    Some(kernel)
+    kiln_backend::binary_table!(loops);
 }
-
-fn partial<T: Int>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> Option<T>) -> bool {
-    let mut defined = true;
-    for ((&a, &b), out) in a.iter().zip(b).zip(out) {
-        let value = f(a, b);
-        defined &= value.is_some();
-        *out = value.unwrap_or(T::ZERO);
-    }
-    defined
-}
+pub(crate) use integers::{bitwise_of, compare_of, int_of};
 
 multiversion! {
     /// `x^exponent`. The usual exponents need no logarithm, as in PyTorch.

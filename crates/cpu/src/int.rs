@@ -1,4 +1,5 @@
-//! The integer types. Arithmetic wraps, as PyTorch's does.
+//! The integer types, and the functions of the integer formulas in the tables of element-wise operations. Arithmetic
+//! wraps, as PyTorch's does.
 
 use std::ops::{BitAnd, BitOr, BitXor};
 
@@ -9,6 +10,7 @@ pub(crate) trait Int:
     Stored<Compute = Self> + Ord + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self>
 {
     const ZERO: Self;
+    fn of(value: i64) -> Self;
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
@@ -25,6 +27,10 @@ macro_rules! int {
     ($($ty:ident |$x:ident| abs $abs:expr, sign $sign:expr;)*) => {$(
         impl Int for $ty {
             const ZERO: $ty = 0;
+            #[inline(always)]
+            fn of(value: i64) -> $ty {
+                value as $ty
+            }
             #[inline(always)]
             fn add(self, other: $ty) -> $ty {
                 self.wrapping_add(other)
@@ -85,6 +91,51 @@ int! {
     i64 |x| abs x.wrapping_abs(), sign x.signum();
     i32 |x| abs x.wrapping_abs(), sign x.signum();
     u8 |x| abs x, sign u8::from(x > 0);
+}
+
+/// The functions that formulas of the tables use (kernels/integer.cuh has the same).
+pub(crate) mod functions {
+    use super::Int;
+
+    macro_rules! functions {
+        ($($name:ident($($x:ident),*) => $method:ident;)*) => {$(
+            #[inline(always)]
+            pub(crate) fn $name<T: Int>($($x: T),*) -> T {
+                T::$method($($x),*)
+            }
+        )*};
+    }
+
+    functions! {
+        add(a, b) => add;
+        sub(a, b) => sub;
+        mul(a, b) => mul;
+        neg(x) => neg;
+        abs(x) => abs;
+        sign(x) => sign;
+        maximum(a, b) => max;
+        minimum(a, b) => min;
+    }
+
+    /// A power; 0, and `undefined` is set, where the exponent is negative.
+    #[inline(always)]
+    pub(crate) fn pow<T: Int>(a: T, b: T, undefined: &mut bool) -> T {
+        or_zero(a.pow(b), undefined)
+    }
+
+    /// Python's `%`; 0, and `undefined` is set, where the divisor is 0.
+    #[inline(always)]
+    pub(crate) fn remainder<T: Int>(a: T, b: T, undefined: &mut bool) -> T {
+        or_zero(a.remainder(b), undefined)
+    }
+
+    #[inline(always)]
+    fn or_zero<T: Int>(value: Option<T>, undefined: &mut bool) -> T {
+        value.unwrap_or_else(|| {
+            *undefined = true;
+            T::ZERO
+        })
+    }
 }
 
 #[cfg(test)]

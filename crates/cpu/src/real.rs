@@ -1,4 +1,5 @@
-//! The real types that formulas are computed in: `f32` (also for half precision) and `f64`.
+//! The real types that formulas are computed in, `f32` (also for half precision) and `f64`, and the functions and
+//! constants of the formulas in the tables of element-wise operations.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -8,9 +9,9 @@ use crate::{convert::Number, math, stored::Stored};
 pub(crate) trait Float: Stored<Compute: Real> {}
 impl<T: Stored<Compute: Real>> Float for T {}
 
-/// What the op tables' formulas use. Methods are named as those of Rust's floats; formulas must be generic
-/// over `Real`, or the inherent methods would be called instead. All are `inline(always)` so that they are
-/// compiled for the instruction set of the loop that calls them.
+/// What kernels compute with. Methods are named as those of Rust's floats; code must be generic over `Real`, or the
+/// inherent methods would be called instead. All are `inline(always)` so that they are compiled for the instruction set
+/// of the loop that calls them.
 pub(crate) trait Real:
     Stored<Compute = Self>
     + Number
@@ -103,6 +104,65 @@ pub(crate) trait Real:
         let tanh = gelu_inner(self).tanh();
         let inner_slope = Self::of(GELU_SCALE) * (one + Self::of(3.0 * GELU_CUBE) * self * self);
         half * (one + tanh) + half * self * (one - tanh * tanh) * inner_slope
+    }
+}
+
+/// The functions and constants that formulas of the tables use, under the names that C has for them (kernels/real.cuh
+/// has the same).
+pub(crate) mod functions {
+    use super::Real;
+
+    pub(crate) use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10};
+    pub(crate) const FRAC_1_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
+
+    macro_rules! functions {
+        ($($name:ident($($x:ident),*) => $method:ident;)*) => {$(
+            #[inline(always)]
+            pub(crate) fn $name<T: Real>($($x: T),*) -> T {
+                T::$method($($x),*)
+            }
+        )*};
+    }
+
+    functions! {
+        abs(x) => abs;
+        sign(x) => sign;
+        sqrt(x) => sqrt;
+        exp(x) => exp;
+        exp2(x) => exp2;
+        expm1(x) => exp_m1;
+        log(x) => ln;
+        log2(x) => log2;
+        log10(x) => log10;
+        log1p(x) => ln_1p;
+        sin(x) => sin;
+        cos(x) => cos;
+        tan(x) => tan;
+        asin(x) => asin;
+        acos(x) => acos;
+        atan(x) => atan;
+        sinh(x) => sinh;
+        cosh(x) => cosh;
+        tanh(x) => tanh;
+        sigmoid(x) => sigmoid;
+        softplus(x) => softplus;
+        gelu_tanh(x) => gelu_tanh;
+        gelu_tanh_slope(x) => gelu_tanh_slope;
+        erf(x) => erf;
+        floor(x) => floor;
+        ceil(x) => ceil;
+        trunc(x) => trunc;
+        rint(x) => round_ties_even;
+        pow(a, b) => powf;
+        atan2(a, b) => atan2;
+        maximum(a, b) => maximum;
+        minimum(a, b) => minimum;
+    }
+
+    /// `condition ? a : b`
+    #[inline(always)]
+    pub(crate) fn select<T: Real>(condition: bool, a: T, b: T) -> T {
+        if condition { a } else { b }
     }
 }
 

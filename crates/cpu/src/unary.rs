@@ -1,109 +1,130 @@
 //! Element-wise functions of one tensor and their gradients, made from the op table.
 
-use kiln_backend::{Error, Result, UnaryOp, View, ViewMut};
+use kiln_backend::{Error, Integers, Result, Saved, UnaryOp, View, ViewMut};
 
 use crate::{
     dispatch::{for_float, for_int},
     int::Int,
     par::GRAIN,
-    real::{Float, Real},
-    simd::multiversion,
+    real::Float,
+    stored::Stored,
     tile::{map1, map2},
     view::{Input, Source, Target},
 };
 
-macro_rules! kernels {
-    ($($variant:ident $method:ident $node:literal |$x:ident| $f:expr, $saves:ident, |$g:ident, $s:ident| $d:expr, $doc:literal;)*) => {
-        mod forward {
-            use super::*;
-            multiversion! {$(
-                pub(super) fn $method[T: Real](x: &[T], out: &mut [T]) {
-                    for (&$x, out) in x.iter().zip(out) {
-                        *out = $f;
-                    }
-                }
-            )*}
-        }
+/// The loops over floats.
+mod floats {
+    use kiln_backend::UnaryOp;
 
-        #[allow(unused_variables)] // not every gradient reads what is saved
-        mod backward {
-            use super::*;
-            multiversion! {$(
-                pub(super) fn $method[T: Real](grad: &[T], saved: &[T], out: &mut [T]) {
-                    for ((&$g, &$s), out) in grad.iter().zip(saved).zip(out) {
-                        *out = $d;
-                    }
-                }
-            )*}
-        }
-
-        fn forward_of<T: Real>(op: UnaryOp) -> fn(&[T], &mut [T]) {
-            match op { $(UnaryOp::$variant => forward::$method::<T>,)* }
-        }
-
-        fn backward_of<T: Real>(op: UnaryOp) -> fn(&[T], &[T], &mut [T]) {
-            match op { $(UnaryOp::$variant => backward::$method::<T>,)* }
-        }
-
-        /// Whether the gradient reads a saved tensor.
-        fn saves(op: UnaryOp) -> bool {
-            match op { $(UnaryOp::$variant => stringify!($saves) != "nothing",)* }
-        }
+    use crate::{
+        real::{Real, functions::*},
+        simd::multiversion,
     };
+
+    macro_rules! loops {
+        (($R:ident $x:ident $g:ident $s:ident) $(UNARY(
+            $variant:ident, $method:ident, $doc:literal,
+            $cost:ident, $value:expr, $ints:ident $(($int:expr))?,
+            $node:literal, $saved:ident, $grad_cost:ident, $gradient:expr
+        ))*) => {
+            #[allow(non_snake_case, unused_variables)] // `R`; not every formula has constants
+            pub(super) fn forward<T: Real>(op: UnaryOp) -> fn(&[T], &mut [T]) {
+                match op {$(
+                    UnaryOp::$variant => {
+                        multiversion! {
+                            fn kernel[T: Real](x: &[T], out: &mut [T]) {
+                                let $R = T::of;
+                                for (&$x, out) in x.iter().zip(out) {
+                                    *out = $value;
+                                }
+                            }
+                        }
+                        kernel::<T>
+                    }
+                )*}
+            }
+
+            #[allow(non_snake_case, unused_variables)] // nor does every gradient read what is saved
+            pub(super) fn backward<T: Real>(op: UnaryOp) -> fn(&[T], &[T], &mut [T]) {
+                match op {$(
+                    UnaryOp::$variant => {
+                        multiversion! {
+                            fn kernel[T: Real](grad: &[T], saved: &[T], out: &mut [T]) {
+                                let $R = T::of;
+                                for ((&$g, &$s), out) in grad.iter().zip(saved).zip(out) {
+                                    *out = $gradient;
+                                }
+                            }
+                        }
+                        kernel::<T>
+                    }
+                )*}
+            }
+        };
+    }
+    kiln_backend::unary_table!(loops);
 }
-kiln_backend::unary_table!(kernels);
+
+/// The loops over integers.
+mod integers {
+    use kiln_backend::UnaryOp;
+
+    use crate::int::{Int, functions::*};
+
+    macro_rules! loops {
+        (($R:ident $x:ident $g:ident $s:ident) $(UNARY(
+            $variant:ident, $method:ident, $doc:literal,
+            $cost:ident, $value:expr, $ints:ident $(($int:expr))?,
+            $($gradient:tt)*
+        ))*) => {
+            /// `None` for those that leave integers unchanged or do not take them.
+            #[allow(non_snake_case, unused_variables)] // `R`; not every formula has constants
+            pub(super) fn forward<T: Int>(op: UnaryOp) -> Option<fn(&[T], &mut [T])> {
+                match op {
+                    $($(
+                        UnaryOp::$variant => Some(|x, out| {
+                            let $R = T::of;
+                            for (&$x, out) in x.iter().zip(out) {
+                                *out = $int;
+                            }
+                        }),
+                    )?)*
+                    _ => None,
+                }
+            }
+        };
+    }
+    kiln_backend::unary_table!(loops);
+}
 
 /// How many elements are worth a task.
-fn grain(op: UnaryOp) -> usize {
-    use UnaryOp::{Abs, Ceil, Floor, Neg, Reciprocal, Relu, Round, Sign, Sqrt, Square, Trunc};
-    match op {
-        Neg | Abs | Sign | Square | Reciprocal | Sqrt | Relu | Floor | Ceil | Round | Trunc => GRAIN,
-        _ => GRAIN / 8,
-    }
+fn grain(is_costly: bool) -> usize {
+    if is_costly { GRAIN / 8 } else { GRAIN }
 }
 
 pub(crate) fn unary(op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
     let dtype = x.dtype();
     if dtype.is_int() {
-        return for_int!(op.name(), dtype, T => ints::<T>(op, x, out));
+        return for_int!(op.name(), dtype, T => of_integers::<T>(op, x, out));
     }
-    for_float!(op.name(), dtype, T => floats::<T>(op, x, out))
+    for_float!(op.name(), dtype, T => of_floats::<T>(op, x, out))
 }
 
-fn floats<T: Float>(op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
+fn of_floats<T: Float>(op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
     let x = Input::Tensor(Source::<T>::new(op.name(), x)?);
     let mut out = Target::<T>::new(op.name(), out)?;
-    map1(op.name(), grain(op), &x, &mut out, forward_of::<T::Compute>(op))
+    map1(op.name(), grain(op.is_costly()), &x, &mut out, floats::forward::<T::Compute>(op))
 }
 
-fn ints<T: Int>(op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
-    let kernel: fn(&[T], &mut [T]) = match op {
-        UnaryOp::Neg => |x, out| each(x, out, T::neg),
-        UnaryOp::Abs => |x, out| each(x, out, T::abs),
-        UnaryOp::Sign => |x, out| each(x, out, T::sign),
-        UnaryOp::Square => |x, out| each(x, out, |v| v.mul(v)),
-        UnaryOp::Relu => |x, out| each(x, out, |v| v.max(T::ZERO)),
-        UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Trunc => <[T]>::copy_to,
-        _ => return Err(Error::dtype(op.name(), T::DTYPE, "it takes floating-point tensors")),
+fn of_integers<T: Int>(op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
+    let kernel: fn(&[T], &mut [T]) = match op.integers() {
+        Integers::Unchanged => |x, out| out.copy_from_slice(x),
+        _ => {
+            integers::forward(op).ok_or_else(|| Error::dtype(op.name(), T::DTYPE, "it takes floating-point tensors"))?
+        }
     };
     let x = Input::Tensor(Source::<T>::new(op.name(), x)?);
     map1(op.name(), GRAIN, &x, &mut Target::<T>::new(op.name(), out)?, kernel)
-}
-
-trait CopyTo<T> {
-    fn copy_to(&self, out: &mut [T]);
-}
-
-impl<T: Copy> CopyTo<T> for [T] {
-    fn copy_to(&self, out: &mut [T]) {
-        out.copy_from_slice(self);
-    }
-}
-
-fn each<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
-    for (&x, out) in x.iter().zip(out) {
-        *out = f(x);
-    }
 }
 
 pub(crate) fn unary_grad(op: UnaryOp, grad: View, saved: Option<View>, out: ViewMut) -> Result<()> {
@@ -111,11 +132,11 @@ pub(crate) fn unary_grad(op: UnaryOp, grad: View, saved: Option<View>, out: View
         let grad = Input::Tensor(Source::<T>::new(op.name(), grad)?);
         let saved = match saved {
             Some(saved) => Input::Tensor(Source::<T>::new(op.name(), saved)?),
-            None if saves(op) => return Err(Error::argument(op.name(), "its gradient needs a saved tensor")),
+            None if op.saved() != Saved::Nothing => return Err(Error::argument(op.name(), "its gradient needs a saved tensor")),
             None => grad,
         };
         let mut out = Target::<T>::new(op.name(), out)?;
-        map2(op.name(), grain(op), &grad, &saved, &mut out, backward_of::<<T as crate::stored::Stored>::Compute>(op))
+        map2(op.name(), grain(op.has_costly_gradient()), &grad, &saved, &mut out, floats::backward::<<T as Stored>::Compute>(op))
     })
 }
 
@@ -131,7 +152,7 @@ mod tests {
     /// The same function of single `f64` values.
     fn reference(op: UnaryOp, x: f64) -> f64 {
         let mut out = [0.0];
-        forward_of::<f64>(op)(&[x], &mut out);
+        floats::forward::<f64>(op)(&[x], &mut out);
         out[0]
     }
 
@@ -194,19 +215,7 @@ mod tests {
             let positive = [UnaryOp::Sqrt, UnaryOp::Rsqrt, UnaryOp::Log, UnaryOp::Log2, UnaryOp::Log10];
             for x in points.into_iter().filter(|&x| x > 0.0 || !positive.contains(&op)) {
                 let want = (reference(op, x + step) - reference(op, x - step)) / (2.0 * step) * 3.0;
-                let output = [
-                    UnaryOp::Reciprocal,
-                    UnaryOp::Sqrt,
-                    UnaryOp::Rsqrt,
-                    UnaryOp::Exp,
-                    UnaryOp::Exp2,
-                    UnaryOp::Expm1,
-                    UnaryOp::Tan,
-                    UnaryOp::Tanh,
-                    UnaryOp::Sigmoid,
-                    UnaryOp::Relu,
-                ];
-                let saved = if output.contains(&op) { reference(op, x) } else { x };
+                let saved = if op.saved() == Saved::Output { reference(op, x) } else { x };
                 for dtype in [DType::F64, DType::F32] {
                     let (grad, saved) = (Tensor::new(dtype, &[1], &[3.0]), Tensor::new(dtype, &[1], &[saved]));
                     let mut out = Tensor::empty(dtype, &[1]);

@@ -1,7 +1,7 @@
 //! The table of all public operations: what each takes, how its gradient is recorded, whether it works in
 //! place. A test compares it with the methods that there are, and the gradient checks go through it.
 
-use kiln_backend::{binary_table, unary_table};
+use kiln_backend::{BinaryOp, UnaryOp, binary_table, unary_table};
 
 /// Which element types an operation takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,16 +59,27 @@ impl OpInfo {
 }
 
 macro_rules! unary_ops {
-    ($($variant:ident $method:ident $node:literal |$x:ident| $f:expr, $saves:ident, |$g:ident, $s:ident| $d:expr, $doc:literal;)*) => {
-        const UNARY: &[OpInfo] = &[$(OpInfo::new(stringify!($method), Takes::Numbers, Gradient::Node($node)),)*];
+    ($names:tt $(UNARY($variant:ident, $method:ident, $($row:tt)*))*) => {
+        const UNARY: &[OpInfo] = &[$(
+            OpInfo::new(stringify!($method), Takes::Numbers, Gradient::Node(UnaryOp::$variant.node_name())),
+        )*];
     };
 }
 unary_table!(unary_ops);
 
 macro_rules! binary_ops {
-    ($($variant:ident $method:ident $node:literal |$a:ident, $b:ident| $f:expr,
-       |$ga:ident, $aa:ident, $ba:ident| $da:expr, |$gb:ident, $ab:ident, $bb:ident| $db:expr, $doc:literal;)*) => {
-        const BINARY: &[OpInfo] = &[$(OpInfo::new(stringify!($method), Takes::Numbers, Gradient::Node($node)),)*];
+    ($names:tt
+     $(BINARY($variant:ident, $method:ident, $($row:tt)*))*
+     $(COMPARISON($compared:ident, $compare:ident, $($compare_row:tt)*))*
+     $(BITWISE($combined:ident, $combine:ident, $($combine_row:tt)*))*
+    ) => {
+        const BINARY: &[OpInfo] = &[
+            $(OpInfo::new(stringify!($method), Takes::Numbers, Gradient::Node(BinaryOp::$variant.node_name())),)*
+            $(OpInfo::new(stringify!($compare), Takes::Any, Gradient::None),)*
+            OpInfo::new("gt", Takes::Any, Gradient::None),
+            OpInfo::new("ge", Takes::Any, Gradient::None),
+            $(OpInfo::new(stringify!($combine), Takes::Bits, Gradient::None),)*
+        ];
     };
 }
 binary_table!(binary_ops);
@@ -115,7 +126,7 @@ ops! {
         sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
         cumsum "CumsumBackward0" trace "TraceBackward0"
         // Questions.
-        any - any_keepdim - all - all_keepdim - eq - ne - lt - le - gt - ge - logical_not -
+        any - any_keepdim - all - all_keepdim - logical_not -
         isnan - isinf - isfinite - isclose - allclose - equal -
         // In place. (The gradient is that of the values written.)
         t_ "TBackward0" copy_ "CopyBackwards" fill_ "FillBackward2" zero_ "ZeroBackward0"
@@ -147,7 +158,6 @@ ops! {
         bernoulli "BernoulliBackward0" multinomial -
     }
     Indices { one_hot - }
-    Bits { logical_and - logical_or - logical_xor - }
     Masks { where_cond "WhereBackward0" }
 }
 
@@ -176,11 +186,11 @@ mod tests {
         path::{Path, PathBuf},
     };
 
-    use super::OPS;
+    use super::{BinaryOp, OPS};
 
     /// Macros whose lines make methods, and which words of a line are their names.
-    const MACROS: [(&str, &[usize]); 4] =
-        [("pair! {", &[0, 1]), ("arithmetic! {", &[0]), ("comparisons! {", &[1]), ("extremes! {", &[0, 1, 2, 3])];
+    const MACROS: [(&str, &[usize]); 3] =
+        [("pair! {", &[0, 1]), ("arithmetic! {", &[0]), ("extremes! {", &[0, 1, 2, 3])];
 
     fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -229,7 +239,9 @@ mod tests {
         // Random tensors are made in `creation`; filling one is an operation.
         there.extend(read(&root.join("creation/random.rs")).into_iter().filter(|name| name.ends_with('_')));
         there.extend(kiln_backend::UnaryOp::ALL.iter().map(|op| op.name().to_string()));
-        there.extend(kiln_backend::BinaryOp::ARITHMETIC.iter().map(|op| op.name().to_string()));
+        for ops in [BinaryOp::ARITHMETIC, BinaryOp::COMPARISONS, BinaryOp::BITWISE] {
+            there.extend(ops.iter().map(|op| op.name().to_string()));
+        }
         let listed: BTreeSet<String> = OPS.iter().map(|op| op.name.to_string()).collect();
         let missing: Vec<_> = there.difference(&listed).collect();
         let extra: Vec<_> = listed.difference(&there).collect();

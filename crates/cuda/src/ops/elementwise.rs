@@ -1,6 +1,8 @@
 //! Element-wise primitives: one launch over the output's positions each.
 
-use kiln_backend::{BinaryOp, DType, Error, Operand, RandomState, Result, Scalar, SideOf, UnaryOp, View, ViewMut};
+use kiln_backend::{
+    BinaryOp, DType, Error, Integers, Operand, RandomState, Result, Scalar, SideOf, UnaryOp, View, ViewMut,
+};
 
 use super::{
     launch::{Tag, dtype_name, launch},
@@ -65,7 +67,7 @@ impl Device {
         let name = op.name();
         let (x, out) = (Tensor::read(self, name, x)?, Tensor::write(self, name, out)?);
         let (x, out) = (x.shaped(name, out.layout)?, out.of(name, x.dtype)?);
-        if x.dtype.is_int() && matches!(op, UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Trunc) {
+        if x.dtype.is_int() && op.integers() == Integers::Unchanged {
             return self.copy_tensor(x, out);
         }
         let grid = Grid::<2>::new(out.layout.dims(), [Some(x.place()), Some(out.place())]);

@@ -10,8 +10,11 @@ use super::{check, rhs::Rhs};
 use crate::{Tensor, autograd::record};
 
 macro_rules! methods {
-    ($($variant:ident $method:ident $node:literal |$a:ident, $b:ident| $f:expr,
-       |$ga:ident, $aa:ident, $ba:ident| $da:expr, |$gb:ident, $ab:ident, $bb:ident| $db:expr, $doc:literal;)*) => {
+    ($names:tt
+     $(BINARY($variant:ident, $method:ident, $doc:literal, $($row:tt)*))*
+     $(COMPARISON($compared:ident, $compare:ident, $compare_doc:literal, $($compare_row:tt)*))*
+     $(BITWISE($combined:ident, $combine:ident, $combine_doc:literal, $($combine_row:tt)*))*
+    ) => {
         #[located]
         impl Tensor {$(
             #[doc = $doc]
@@ -25,36 +28,22 @@ macro_rules! methods {
             }
         )*}
 
-        fn node_name(op: BinaryOp) -> &'static str {
-            match op {
-                $(BinaryOp::$variant => $node,)*
-                _ => "",
-            }
+        without_gradient! {
+            $($compared $compare $compare_doc;)*
+            Gt gt "Whether `a > b`.";
+            Ge ge "Whether `a >= b`.";
+            $($combined $combine $combine_doc;)*
         }
     };
 }
 
-/// PyTorch has other nodes for some operations with a number, and names them so.
-fn node_name_of(op: BinaryOp, a: &Rhs, b: &Rhs) -> &'static str {
-    match (op, a.tensor(), b.tensor()) {
-        (BinaryOp::Sub, None, _) => "RsubBackward1",
-        // There it is the reciprocal times the number.
-        (BinaryOp::Div, None, _) => "MulBackward0",
-        (BinaryOp::Pow, Some(_), Some(_)) => "PowBackward1",
-        (BinaryOp::Pow, None, _) => "PowBackward2",
-        (BinaryOp::Remainder, _, Some(_)) => "RemainderBackward1",
-        _ => node_name(op),
-    }
-}
-binary_table!(methods);
-
-macro_rules! comparisons {
+macro_rules! without_gradient {
     ($($variant:ident $method:ident $doc:literal;)*) => {
         #[located]
         impl Tensor {$(
             #[doc = $doc]
             ///
-            /// Element-wise, of tensors that broadcast, or of a tensor and a number; gives `bool`.
+            /// Element-wise, of tensors that broadcast, or of a tensor and a number. The result has no gradient.
             ///
             /// # Errors
             /// Shapes do not broadcast, dtypes or devices differ, or the operation does not take the dtype.
@@ -65,19 +54,20 @@ macro_rules! comparisons {
         )*}
     };
 }
+binary_table!(methods);
 
-comparisons! {
-    Eq eq "Whether `a == b`.";
-    Ne ne "Whether `a != b`.";
-    Lt lt "Whether `a < b`.";
-    Le le "Whether `a <= b`.";
-    Gt gt "Whether `a > b`.";
-    Ge ge "Whether `a >= b`.";
-    And logical_and "`a & b`: of truth values, or of the bits of integers.";
-    Or logical_or "`a | b`: of truth values, or of the bits of integers.";
-    Xor logical_xor "`a ^ b`: of truth values, or of the bits of integers.";
+/// PyTorch has other nodes for some operations with a number, and names them so.
+fn node_name_of(op: BinaryOp, a: &Rhs, b: &Rhs) -> &'static str {
+    match (op, a.tensor(), b.tensor()) {
+        (BinaryOp::Sub, None, _) => "RsubBackward1",
+        // There it is the reciprocal times the number.
+        (BinaryOp::Div, None, _) => "MulBackward0",
+        (BinaryOp::Pow, Some(_), Some(_)) => "PowBackward1",
+        (BinaryOp::Pow, None, _) => "PowBackward2",
+        (BinaryOp::Remainder, _, Some(_)) => "RemainderBackward1",
+        _ => op.node_name(),
+    }
 }
-
 /// Brings both operands to the dtype that the operation is done in.
 fn promote(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<(Rhs, Rhs)> {
     let (tensor, scalar) = match (a, b) {
@@ -93,7 +83,7 @@ fn promote(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<(Rhs, Rhs)> {
         BinaryOp::And | BinaryOp::Or | BinaryOp::Xor if dtype.is_float() => {
             return Err(Error::dtype(op.name(), dtype, "it takes bool and integers"));
         }
-        _ if op.is_logical() => dtype,
+        _ if op.is_bitwise() => dtype,
         // A number between two integers compares right as a float.
         _ if !dtype.is_float() && scalar.is_some_and(Scalar::is_float) => {
             if op.is_comparison() {

@@ -1,6 +1,6 @@
 //! Element-wise functions of one tensor, made from the op table.
 
-use kiln_backend::{DType, Error, Result, UnaryOp, ViewMut, unary_table};
+use kiln_backend::{DType, Error, Integers, Result, Saved, UnaryOp, ViewMut, unary_table};
 use kiln_derive::located;
 
 use super::images::image_layout;
@@ -9,28 +9,8 @@ use crate::{
     autograd::{one, record},
 };
 
-/// Which tensor the gradient of an op reads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Saves {
-    Input,
-    Output,
-    Nothing,
-}
-
-macro_rules! saves {
-    (input) => {
-        Saves::Input
-    };
-    (output) => {
-        Saves::Output
-    };
-    (nothing) => {
-        Saves::Nothing
-    };
-}
-
 macro_rules! methods {
-    ($($variant:ident $method:ident $node:literal |$x:ident| $f:expr, $saves:ident, |$g:ident, $s:ident| $d:expr, $doc:literal;)*) => {
+    ($names:tt $(UNARY($variant:ident, $method:ident, $doc:literal, $($row:tt)*))*) => {
         #[located]
         impl Tensor {$(
             #[doc = $doc]
@@ -40,27 +20,21 @@ macro_rules! methods {
             /// # Errors
             /// The tensor is of `bool`, or memory runs out.
             pub fn $method(&self) -> Result<Tensor> {
-                self.unary(UnaryOp::$variant, $node, saves!($saves))
+                self.unary(UnaryOp::$variant)
             }
         )*}
     };
 }
 unary_table!(methods);
 
-/// Functions that map integers to integers.
-fn keeps_integers(op: UnaryOp) -> bool {
-    use UnaryOp::{Abs, Ceil, Floor, Neg, Relu, Round, Sign, Square, Trunc};
-    matches!(op, Neg | Abs | Sign | Square | Relu | Floor | Ceil | Round | Trunc)
-}
-
 #[located]
 impl Tensor {
-    fn unary(&self, op: UnaryOp, node: &'static str, saves: Saves) -> Result<Tensor> {
+    fn unary(&self, op: UnaryOp) -> Result<Tensor> {
         if self.dtype() == DType::Bool {
             return Err(Error::dtype(op.name(), DType::Bool, "it takes numbers; convert with `to_dtype`"));
         }
-        if !self.dtype().is_float() && !keeps_integers(op) {
-            return self.to_dtype(DType::F32)?.unary(op, node, saves);
+        if !self.dtype().is_float() && op.integers() == Integers::Refused {
+            return self.to_dtype(DType::F32)?.unary(op);
         }
         let reading = self.read();
         let layout = image_layout(self, *self.shape());
@@ -69,14 +43,14 @@ impl Tensor {
         })?;
         drop(reading);
         let result = out.clone();
-        let saved: &[&Tensor] = match saves {
-            Saves::Input => &[self],
-            Saves::Output => &[&out],
-            Saves::Nothing => &[],
+        let saved: &[&Tensor] = match op.saved() {
+            Saved::Input => &[self],
+            Saved::Output => &[&out],
+            Saved::Nothing => &[],
         };
-        let out = record(result, node, &[self], saved, move |ctx| {
+        let out = record(result, op.node_name(), &[self], saved, move |ctx| {
             let grad = ctx.grad()?;
-            let saved = if saves == Saves::Nothing { None } else { Some(ctx.saved(0)?) };
+            let saved = if op.saved() == Saved::Nothing { None } else { Some(ctx.saved(0)?) };
             let (g, s) = (grad.read(), saved.as_ref().map(Tensor::read));
             let layout = image_layout(&grad, *grad.shape());
             Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), layout, |backend, out| {

@@ -90,16 +90,29 @@ pub const CALLS: &[(&str, Call)] = &{
     all
 };
 
-const UNARY: &[(&str, Call)] = unary! {
-    neg abs sign square reciprocal sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh
-    tanh sigmoid relu gelu gelu_tanh silu softplus log_sigmoid erf floor ceil round trunc
-    isnan isinf isfinite logical_not bernoulli nonzero copy contiguous mt t flatten_all trace
-};
+macro_rules! unary_rows {
+    ($names:tt $(UNARY($variant:ident, $op:ident, $($row:tt)*))*) => {
+        const UNARY: &[(&str, Call)] = unary! {
+            $($op)*
+            isnan isinf isfinite logical_not bernoulli nonzero copy contiguous mt t flatten_all trace
+        };
+    };
+}
+kiln_backend::unary_table!(unary_rows);
 
-const BINARY: &[(&str, Call)] = binary! {
-    add sub mul div pow maximum minimum atan2 remainder eq ne lt le gt ge logical_and logical_or logical_xor
-    floor_divide clamp_min clamp_max
-};
+macro_rules! binary_rows {
+    ($names:tt
+     $(BINARY($variant:ident, $op:ident, $($row:tt)*))*
+     $(COMPARISON($compared:ident, $compare:ident, $($compare_row:tt)*))*
+     $(BITWISE($combined:ident, $combine:ident, $($combine_row:tt)*))*
+    ) => {
+        const BINARY: &[(&str, Call)] = binary! {
+            $($op)* $($compare)* gt ge $($combine)*
+            floor_divide clamp_min clamp_max
+        };
+    };
+}
+kiln_backend::binary_table!(binary_rows);
 
 const REDUCTIONS: &[(&str, Call)] = reductions! {
     sum sum_keepdim mean mean_keepdim prod prod_keepdim amax amax_keepdim amin amin_keepdim max max_keepdim min

@@ -29,13 +29,15 @@ macro_rules! binary {
     ($($method:ident)*) => { &[$((stringify!($method), |x, a| Ok(vec![x[0].$method(other(x, a))?])),)*] };
 }
 
-pub const UNARY: &[(&str, Op)] = unary! {
-    sqrt log log1p rsqrt reciprocal exp sin cos tanh sigmoid relu abs neg square silu softplus floor ceil round
-    trunc sign isnan isinf isfinite logical_not
-};
+macro_rules! unary_rows {
+    ($names:tt $(UNARY($variant:ident, $op:ident, $($row:tt)*))*) => {
+        pub const UNARY: &[(&str, Op)] = unary! { $($op)* isnan isinf isfinite logical_not };
+    };
+}
+kiln_backend::unary_table!(unary_rows);
 
 pub const BINARY: &[(&str, Op)] = binary! {
-    mul remainder maximum minimum eq ne lt le gt ge logical_and logical_or logical_xor
+    mul remainder maximum minimum atan2 eq ne lt le gt ge logical_and logical_or logical_xor
 };
 
 pub const OTHERS: &[(&str, Op)] = ops! {

@@ -1,4 +1,4 @@
-//! Every case of `tests/golden/ops.safetensors`, made by PyTorch: values, dtypes and gradients.
+//! Every case of `tests/golden/ops.safetensors` and `numbers.safetensors`, made by PyTorch: values, dtypes and gradients.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -59,6 +59,19 @@ fn operations_are_pytorchs() {
         refused: REFUSED,
         different: &[],
         accepted: ACCEPTED,
+    }
+    .run();
+}
+
+#[test]
+fn numbers_are_pytorchs() {
+    Suite {
+        file: "numbers.safetensors",
+        ops: &[elementwise::UNARY, elementwise::BINARY, elementwise::OTHERS],
+        absent: &[],
+        refused: &[],
+        different: &[],
+        accepted: &[],
     }
     .run();
 }

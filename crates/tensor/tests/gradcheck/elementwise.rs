@@ -2,30 +2,73 @@
 
 use super::{ANY, Check, PAIRS, inputs::Values::*};
 
-macro_rules! unary {
-    ($($op:ident $values:ident)*) => {
-        &[$(Check { op: stringify!($op), shapes: ANY, values: $values, call: |x| x[0].$op() },)*]
+/// Where an operation of the tables is differentiable, if not everywhere.
+macro_rules! domain {
+    (reciprocal) => {
+        Positive
+    };
+    (sqrt) => {
+        Positive
+    };
+    (rsqrt) => {
+        Positive
+    };
+    (log) => {
+        Positive
+    };
+    (log2) => {
+        Positive
+    };
+    (log10) => {
+        Positive
+    };
+    (log1p) => {
+        Positive
+    };
+    (tan) => {
+        Unit
+    };
+    (asin) => {
+        Unit
+    };
+    (acos) => {
+        Unit
+    };
+    (div) => {
+        Positive
+    };
+    (pow) => {
+        Positive
+    };
+    (maximum) => {
+        Distinct
+    };
+    (minimum) => {
+        Distinct
+    };
+    (remainder) => {
+        Positive
+    };
+    ($other:ident) => {
+        Any
     };
 }
 
-pub const UNARY: &[Check] = unary! {
-    neg Any abs Any sign Any square Any reciprocal Positive sqrt Positive rsqrt Positive exp Any exp2 Any expm1 Any
-    log Positive log2 Positive log10 Positive log1p Positive sin Any cos Any tan Unit asin Unit acos Unit atan Any
-    sinh Any cosh Any tanh Any sigmoid Any relu Any gelu Any gelu_tanh Any silu Any softplus Any log_sigmoid Any
-    erf Any floor Any ceil Any round Any trunc Any
-    copy Any contiguous Any
-};
+macro_rules! unary {
+    ($names:tt $(UNARY($variant:ident, $op:ident, $($row:tt)*))*) => {
+        pub const UNARY: &[Check] =
+            &[$(Check { op: stringify!($op), shapes: ANY, values: domain!($op), call: |x| x[0].$op() },)*];
+    };
+}
+kiln_backend::unary_table!(unary);
 
 macro_rules! binary {
-    ($($op:ident $values:ident)*) => {
-        &[$(Check { op: stringify!($op), shapes: PAIRS, values: $values, call: |x| x[0].$op(&x[1]) },)*]
+    ($names:tt $(BINARY($variant:ident, $op:ident, $($row:tt)*))* $(COMPARISON $compared:tt)* $(BITWISE $combined:tt)*) => {
+        pub const BINARY: &[Check] =
+            &[$(Check { op: stringify!($op), shapes: PAIRS, values: domain!($op), call: |x| x[0].$op(&x[1]) },)*];
     };
 }
-
-pub const BINARY: &[Check] = binary! {
-    add Any sub Any mul Any div Positive pow Positive maximum Distinct minimum Distinct atan2 Any remainder Positive
-    floor_divide Positive
-};
+kiln_backend::binary_table!(binary);
 
 macro_rules! checks {
     ($($op:ident $shapes:ident $values:ident |$x:ident| $call:expr;)*) => {
@@ -48,6 +91,9 @@ fn mask(rows: usize, columns: usize) -> kiln_tensor::Tensor {
 }
 
 pub const OTHERS: &[Check] = checks! {
+    copy ANY Any |x| x[0].copy();
+    contiguous ANY Any |x| x[0].contiguous();
+    floor_divide PAIRS Positive |x| x[0].floor_divide(&x[1]);
     // With a number on either side.
     add ANY Any |x| x[0].add(2.5);
     sub ANY Any |x| 2.5 - &x[0];

@@ -1,0 +1,66 @@
+//! The element-wise functions of two operands, each a tensor or a number: **one row is one operation, on every device**.
+//!
+//! Two compilers read this file, as they read the table of functions of one tensor (unary_table.rs says how):
+//!
+//! ```text
+//! BINARY(Variant, method, "documentation",
+//!        cost, value, integers,
+//!        "grad_fn name", cost, gradient of a, gradient of b)
+//! COMPARISON(Variant, method, "documentation", value)
+//! BITWISE(Variant, method, "documentation", value)
+//! ```
+//!
+//! - `BINARY`: formulas in `a`, `b` and, for the gradients, the incoming gradient `g`. Where the formula of integers is
+//!   not defined for all operands, its function takes `status`, to which it reports them. A `pow` whose exponent is a
+//!   number rather than a tensor goes without logarithms where it can.
+//! - `COMPARISON`: of elements of any dtype; gives truth values. (`a > b` is `b < a`.)
+//! - `BITWISE`: of integers and truth values.
+//!
+//! Division of integers is not here: `kiln-tensor` converts them to floats.
+
+/// Hands the names that the formulas use, `(R a b g status)`, and all rows of the table to the macro `$expand`.
+// \
+#[macro_export] macro_rules! binary_table { ($expand:path) => { $expand! { (R a b g status)
+
+BINARY(Add, add, "`a + b`.",
+       CHEAP, a + b, ints(add(a, b)),
+       "AddBackward0", CHEAP, g, g)
+BINARY(Sub, sub, "`a - b`.",
+       CHEAP, a - b, ints(sub(a, b)),
+       "SubBackward0", CHEAP, g, -g)
+BINARY(Mul, mul, "`a * b`.",
+       CHEAP, a * b, ints(mul(a, b)),
+       "MulBackward0", CHEAP, g * b, g * a)
+BINARY(Div, div, "`a / b`; integers are divided as `f32`.",
+       CHEAP, a / b, floats_only,
+       "DivBackward0", COSTLY, g / b, -g * (a / b) / b)
+BINARY(Pow, pow, "`a^b`.",
+       COSTLY, pow(a, b), ints(pow(a, b, status)),
+       "PowBackward0", COSTLY, select(b == R(0.0), R(0.0), g * b * pow(a, b - R(1.0))),
+                       select(a == R(0.0) && b >= R(0.0), R(0.0), g * pow(a, b) * log(a)))
+BINARY(Maximum, maximum, "The larger one; NaN if either is. Equal operands share the gradient; at NaN both get all of it.",
+       CHEAP, maximum(a, b), ints(maximum(a, b)),
+       "MaximumBackward0", CHEAP, select(a == b, g * R(0.5), select(a < b, R(0.0), g)),
+                          select(a == b, g * R(0.5), select(b < a, R(0.0), g)))
+BINARY(Minimum, minimum, "The smaller one; NaN if either is. Equal operands share the gradient; at NaN both get all of it.",
+       CHEAP, minimum(a, b), ints(minimum(a, b)),
+       "MinimumBackward0", CHEAP, select(a == b, g * R(0.5), select(a > b, R(0.0), g)),
+                          select(a == b, g * R(0.5), select(b > a, R(0.0), g)))
+BINARY(Atan2, atan2, "The angle of the point `(b, a)`, in radians.",
+       COSTLY, atan2(a, b), floats_only,
+       "Atan2Backward0", COSTLY, g * b / (a * a + b * b), -g * a / (a * a + b * b))
+BINARY(Remainder, remainder, "Python's `a % b`: the sign is that of `b`.",
+       COSTLY, a - b * floor(a / b), ints(remainder(a, b, status)),
+       "RemainderBackward0", COSTLY, g, -g * floor(a / b))
+
+COMPARISON(Eq, eq, "Whether `a == b`.", a == b)
+COMPARISON(Ne, ne, "Whether `a != b`.", a != b)
+COMPARISON(Lt, lt, "Whether `a < b`.", a < b)
+COMPARISON(Le, le, "Whether `a <= b`.", a <= b)
+
+BITWISE(And, logical_and, "`a & b`: of truth values, or of the bits of integers.", a & b)
+BITWISE(Or, logical_or, "`a | b`: of truth values, or of the bits of integers.", a | b)
+BITWISE(Xor, logical_xor, "`a ^ b`: of truth values, or of the bits of integers.", a ^ b)
+
+// \
+}}}

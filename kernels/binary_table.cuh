@@ -1,0 +1,1 @@
+../crates/backend/src/binary_table.rs

@@ -1,0 +1,18 @@
+// What the kernels make of the columns of the tables of element-wise operations.
+#pragma once
+#include "integer.cuh"
+#include "map.cuh"
+#include "real.cuh"
+
+// Elements at once, by the cost.
+#define CHEAP FEW
+#define COSTLY ONE
+
+// INTEGERS(name, cost, column): INTEGER_ROW(name, cost, value) where the column is `ints(value)`, else nothing.
+#define INTEGERS(name, cost, column) INTEGERS_EXPANDED(name, cost, INTEGERS_##column)
+#define INTEGERS_EXPANDED(...) INTEGERS_SPLIT(__VA_ARGS__)
+#define INTEGERS_SPLIT(name, cost, row, value) row(name, cost, value)
+#define INTEGERS_ints(value) INTEGER_ROW, value
+#define INTEGERS_ints_unchanged NO_ROW, 0
+#define INTEGERS_floats_only NO_ROW, 0
+#define NO_ROW(name, cost, value)

@@ -1,0 +1,1 @@
+../crates/backend/src/unary_table.rs
