@@ -57,7 +57,8 @@ fn run() -> Result<()> {
         println!("cargo::rustc-env=KILN_NVCC=");
     } else {
         modules = compile_all(&kernels, &out)?;
-        let found = signatures_of(&kernels, &modules)?;
+        let entries = entries_of(&kernels, &modules)?;
+        let found = without_rows(&kernels, &entries)?;
         if found != signatures {
             if env::var_os("KILN_UPDATE_SIGNATURES").is_none() {
                 return Err(format!(
@@ -67,8 +68,8 @@ fn run() -> Result<()> {
                 ));
             }
             write(&recorded, &found)?;
-            signatures = found;
         }
+        signatures = entries;
     }
     write(&out.join("kernels.rs"), &generate(&signatures, &modules)?)
 }
@@ -215,7 +216,7 @@ fn wheel_folders() -> Vec<PathBuf> {
 
 /// One line an entry, `file family op dtype: parameters`, from the PTX of the first architecture. The others have the
 /// same parameters: they are compiled from the same declarations.
-fn signatures_of(kernels: &Path, modules: &[Module]) -> Result<String> {
+fn entries_of(kernels: &Path, modules: &[Module]) -> Result<String> {
     let mut lines = Vec::new();
     let Some(first) = modules.first() else { return Ok(String::new()) };
     for module in modules.iter().filter(|module| module.capability == first.capability) {
@@ -238,6 +239,23 @@ fn signatures_of(kernels: &Path, modules: &[Module]) -> Result<String> {
     }
     lines.sort();
     Ok(lines.concat())
+}
+
+/// The entries with one line, `file family * *: parameters`, for each family whose operations are the rows of a table
+/// (`#include "…_table.cuh"`): a new row changes no other file.
+fn without_rows(kernels: &Path, entries: &str) -> Result<String> {
+    let mut text = String::new();
+    for line in entries.lines() {
+        let wrong = || format!("{line:?} is not an entry");
+        let (names, parameters) = line.split_once(": ").ok_or_else(wrong)?;
+        let &[file, family, _, _] = &names.split(' ').collect::<Vec<_>>()[..] else { return Err(wrong()) };
+        let from_table = read(&kernels.join(format!("{file}.cu")))?.contains("_table.cuh\"");
+        let line = if from_table { format!("{file} {family} * *: {parameters}") } else { line.to_owned() };
+        if !from_table || !text.lines().any(|known| known == line) {
+            put(&mut text, format_args!("{line}\n"));
+        }
+    }
+    Ok(text)
 }
 
 /// The kind of a parameter, from its declaration.
@@ -272,16 +290,22 @@ fn generate(signatures: &str, modules: &[Module]) -> Result<String> {
     let mut entries = String::new();
     // Family -> (parameters, op -> entry of each column).
     let mut families: BTreeMap<&str, (&str, Ops)> = BTreeMap::new();
+    let mut count = 0;
     for (number, line) in signatures.lines().enumerate() {
         let wrong = || format!("kernels/signatures.txt, line {}: {line:?} is not an entry", number + 1);
         let (names, parameters) = line.split_once(": ").ok_or_else(wrong)?;
         let &[file, family, op, dtype] = &names.split(' ').collect::<Vec<_>>()[..] else { return Err(wrong()) };
-        let column = COLUMNS.iter().position(|name| *name == dtype).ok_or_else(wrong)?;
         let (same, ops) = families.entry(family).or_insert((parameters, BTreeMap::new()));
         if *same != parameters {
             return Err(format!("the entries of the family {family} differ in their parameters: {same}, {parameters}"));
         }
-        ops.entry(op).or_default()[column] = Some(number);
+        // A build without kernels has none of the tables' rows.
+        if op == "*" {
+            continue;
+        }
+        let column = COLUMNS.iter().position(|name| *name == dtype).ok_or_else(wrong)?;
+        ops.entry(op).or_default()[column] = Some(count);
+        count += 1;
         let sizes: Vec<&str> = parameters.split(' ').map(size).collect();
         put(
             &mut entries,

@@ -227,6 +227,10 @@ mod tests {
 
     #[test]
     fn every_op_of_the_tables_has_its_kernels() {
+        if MODULES.is_empty() {
+            // A build without kernels does not know the rows of the tables.
+            return;
+        }
         for &op in UnaryOp::ALL {
             for dtype in FLOATS {
                 let kernel = UNARY.get(op.name(), dtype).unwrap();
@@ -239,6 +243,15 @@ mod tests {
                 assert!(BINARY.get(op.name(), dtype).is_some(), "{op:?} {dtype}");
                 assert!(BINARY_LHS.get(op.name(), dtype).is_some() && BINARY_RHS.get(op.name(), dtype).is_some());
             }
+        }
+        for op in BinaryOp::COMPARISONS.iter().filter(|op| !matches!(op, BinaryOp::Gt | BinaryOp::Ge)) {
+            assert!(DType::ALL.iter().all(|&dtype| BINARY.get(op.name(), dtype).is_some()), "{op:?}");
+        }
+        for op in BinaryOp::BITWISE {
+            assert!(
+                BINARY.get(op.name(), DType::U8).is_some() && BINARY.get(op.name(), DType::F32).is_none(),
+                "{op:?}"
+            );
         }
         for from in DType::ALL {
             for to in DType::ALL {
@@ -253,7 +266,7 @@ mod tests {
     #[test]
     fn arguments_are_handed_on() {
         let grid = params::Grid::<2>::new(&[3], [None, None]);
-        let kernel = UNARY.get("exp", DType::F32).unwrap();
+        let kernel = COPY.bits("same", DType::F32).unwrap();
         let seen = kernel.launch((grid, 7u64, 9u64), |number, pointers| {
             // SAFETY: the second argument is a `u64`.
             (number, pointers.len(), unsafe { *pointers[1].cast::<u64>() })
