@@ -2,7 +2,7 @@
 
 use kiln::{
     Error, Result,
-    nn::{CrossEntropyLoss, Linear, MaxPool2d, ReLU, Sequential, functional, seq},
+    nn::{BatchNorm2d, Conv2d, CrossEntropyLoss, Linear, MaxPool2d, ReLU, Sequential, functional, seq},
     optim::{Optimizer, SGD},
     prelude::*,
 };
@@ -133,6 +133,24 @@ fn modules_of_the_program_are_named_in_containers() {
     let debug = format!("{error:?}");
     assert!(debug.contains("in 1: Broken()"), "{debug}");
     assert_eq!(error.location().map(|location| location.line()), Some(line_of("BROKEN")), "{debug}");
+}
+
+/// What newcomers get wrong first is answered with what to do.
+#[test]
+fn frequent_mistakes_come_with_a_hint() {
+    let conv = Conv2d::new(1, 6, 5).unwrap();
+    is_here(fails(|| conv.forward(&zeros(&[8, 28, 28]))), &["[8, 28, 28]", "[6, 1, 5, 5]", "unsqueeze(1)"]);
+    is_here(fails(|| conv.forward(&zeros(&[28, 28]))), &["[28, 28]", "unsqueeze(0)"]);
+    is_here(fails(|| conv.forward(&zeros(&[2, 3, 28, 28]))), &["C = 3 channels", "[6, 1, 5, 5]"]);
+    is_here(fails(|| conv.forward(&zeros(&[1, 3, 3]))), &["[1, 3, 3]"]);
+    is_here(fails(|| MaxPool2d::new(4).forward(&zeros(&[1, 3, 3]))), &["[1, 3, 3]"]);
+    is_here(fails(|| BatchNorm2d::new(3)?.forward(&zeros(&[3, 8, 8]))), &["[3, 8, 8]", "unsqueeze(0)"]);
+    let loss = CrossEntropyLoss::new();
+    is_here(fails(|| loss.forward(&zeros(&[8, 10]), &zeros(&[8]))), &["f32", "i64", "to_dtype(DType::I64)"]);
+    is_here(fails(|| kiln::nn::NLLLoss::new().forward(&zeros(&[8, 10]), &zeros(&[8]))), &["f32", "i64"]);
+    let x = zeros(&[3]).requires_grad_(true).unwrap();
+    let grad = kiln::autograd::grad(&[&x.square().unwrap().sum(()).unwrap()], &[&x]).unwrap();
+    is_here(fails(|| grad[0].sum(())?.backward()), &["create_graph"]);
 }
 
 /// `Display` stays one line: it goes into logs, and into other errors.

@@ -153,6 +153,22 @@ impl Error {
         self
     }
 
+    /// The error of an operation that was done on another view of the user's tensor: where it names the view's shape, it
+    /// names that of the tensor.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_shape(mut self, view: &Shape, tensor: &Shape) -> Error {
+        let shapes = match &mut self.0.kind {
+            ErrorKind::Broadcast { lhs, rhs, .. } | ErrorKind::ShapeMismatch { lhs, rhs, .. } => [Some(lhs), Some(rhs)],
+            ErrorKind::Shape { got, .. } => [Some(got), None],
+            _ => [None, None],
+        };
+        for shape in shapes.into_iter().flatten().filter(|shape| *shape == view) {
+            *shape = *tensor;
+        }
+        self
+    }
+
     /// The error on its way out of a layer: notes it, unless a layer inside it is noted.
     #[doc(hidden)]
     #[must_use]

@@ -173,7 +173,7 @@ batch_norms! {
     BatchNorm1d "[N, C] or [N, C, L]" 2 | 3;
     /// Normalises each channel of images `[N, C, H, W]` (Ioffe & Szegedy, 2015;
     /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html>).
-    BatchNorm2d "images [N, C, H, W]" 4;
+    BatchNorm2d "images [N, C, H, W] (one image is made a batch by `unsqueeze(0)`)" 4;
 }
 
 /// Normalises the last dimensions together, then scales and shifts each element (Ba, Kiros & Hinton, 2016;

@@ -149,7 +149,8 @@ impl Pass {
             let Some(edge) = root.edge() else {
                 return Err(Error::autograd(
                     op,
-                    "the tensor requires no gradients, nor does anything it was made from",
+                    "the tensor requires no gradients, nor does anything it was made from (gradients themselves require \
+                     none: a second derivative needs `create_graph`, which Kiln does not have yet)",
                 ));
             };
             let grad = match cotangent {

@@ -17,6 +17,9 @@ struct Sizes {
     out: Shape,
 }
 
+/// What targets without a dimension of classes have to be.
+const INDICES: &str = "class indices are i64; convert with `to_dtype(DType::I64)`";
+
 #[located]
 impl Tensor {
     /// The loss of this tensor of scores over classes, `[N, C]`, `[N, C, d1, …]` or `[C]`, against
@@ -102,7 +105,11 @@ impl Tensor {
         let out = Shape::new(&without)?;
         if target.dtype().is_float() {
             if rule.input == ClassLossInput::LogProbs {
-                return Err(Error::dtype(op, target.dtype(), "targets are class indices of i64"));
+                return Err(Error::dtype(op, target.dtype(), INDICES));
+            }
+            if *target.shape() == out {
+                // What labels have that were read as floats.
+                return Err(Error::dtype(op, target.dtype(), INDICES));
             }
             check::same_kind(op, self, &[target])?;
             if target.shape() != self.shape() {
@@ -111,7 +118,7 @@ impl Tensor {
             }
         } else {
             if target.dtype() != DType::I64 {
-                return Err(Error::dtype(op, target.dtype(), "class indices are i64; convert with `to_dtype`"));
+                return Err(Error::dtype(op, target.dtype(), INDICES));
             }
             if *target.shape() != out {
                 return Err(Error::shapes(

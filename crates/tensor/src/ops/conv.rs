@@ -24,7 +24,7 @@ impl Tensor {
     /// # Errors
     /// The shapes do not fit together, the kernel is larger than the padded image, or dtypes or devices differ.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
-        self.conv2d_impl(weight, bias, rule, false)
+        self.conv2d_then(weight, bias, rule, false)
     }
 
     /// [`conv2d`](Tensor::conv2d) followed by ReLU, in one primitive.
@@ -34,22 +34,32 @@ impl Tensor {
     /// # Errors
     /// As [`conv2d`](Tensor::conv2d).
     pub fn conv2d_relu(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
-        self.conv2d_impl(weight, bias, rule, true)
+        self.conv2d_then(weight, bias, rule, true)
     }
 
-    fn conv2d_impl(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, relu: bool) -> Result<Tensor> {
+    fn conv2d_then(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, relu: bool) -> Result<Tensor> {
+        const OP: &str = "conv2d";
+        images::batched(OP, self, |x| {
+            check_weight(OP, x, weight, bias, rule)?;
+            let ((_, c, _, _), (o, c_group, _, _)) = (x.dims4()?, weight.dims4()?);
+            if c_group.checked_mul(rule.groups) != Some(c) || o % rule.groups != 0 {
+                let groups = rule.groups;
+                let mut expected = format!("a weight [O, C / groups, kh, kw] for C = {c} channels in {groups} groups");
+                if self.rank() == 3 && c_group == 1 && groups == 1 {
+                    // A batch of gray images looks like one image with many channels.
+                    expected += "; a batch of images with one channel is [N, 1, H, W] (`unsqueeze(1)`)";
+                }
+                return Err(Error::shapes(OP, x.shape(), weight.shape(), expected));
+            }
+            x.conv2d_of_batch(weight, bias, rule, relu)
+        })
+    }
+
+    /// Of checked operands.
+    fn conv2d_of_batch(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, relu: bool) -> Result<Tensor> {
         const OP: &str = "conv2d";
         let rule = *rule;
-        if self.rank() == 3 {
-            return self.unsqueeze(0)?.conv2d_impl(weight, bias, &rule, relu)?.squeeze(0);
-        }
-        check_weight(OP, self, weight, bias, &rule)?;
-        let ((n, c, h, w), (o, c_group, kh, kw)) = (self.dims4()?, weight.dims4()?);
-        if c_group.checked_mul(rule.groups) != Some(c) || o % rule.groups != 0 {
-            let expected =
-                format!("a weight [O, C / groups, kh, kw] for the C = {c} channels in {} groups", rule.groups);
-            return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
-        }
+        let ((n, _, h, w), (o, _, kh, kw)) = (self.dims4()?, weight.dims4()?);
         check_bias(OP, bias, o)?;
         let Some([oh, ow]) = rule.output([h, w], [kh, kw]) else {
             let expected = format!("a kernel [{kh}, {kw}] that fits into the padded image, for {rule:?}");
@@ -111,11 +121,18 @@ impl Tensor {
         rule: &Conv2d,
         output_padding: [usize; 2],
     ) -> Result<Tensor> {
+        images::batched("conv_transpose2d", self, |x| x.conv_transpose2d_of_batch(weight, bias, rule, output_padding))
+    }
+
+    fn conv_transpose2d_of_batch(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        rule: &Conv2d,
+        output_padding: [usize; 2],
+    ) -> Result<Tensor> {
         const OP: &str = "conv_transpose2d";
         let rule = *rule;
-        if self.rank() == 3 {
-            return self.unsqueeze(0)?.conv_transpose2d(weight, bias, &rule, output_padding)?.squeeze(0);
-        }
         check_weight(OP, self, weight, bias, &rule)?;
         let ((n, c, h, w), (c_weight, o_group, kh, kw)) = (self.dims4()?, weight.dims4()?);
         if c_weight != c || c % rule.groups != 0 {
@@ -141,7 +158,7 @@ impl Tensor {
             // The result is that of an image with so many more rows and columns of zeros.
             let rest = [0, 1].map(|axis| output_padding[axis] % rule.stride[axis]);
             let larger = self.pad(&[0, more[1] as i64, 0, more[0] as i64], PadMode::Constant(0.0))?;
-            return larger.conv_transpose2d(weight, bias, &rule, rest);
+            return larger.conv_transpose2d_of_batch(weight, bias, &rule, rest);
         }
         // The convolution maps this size to the image's.
         if rule.output(size, [kh, kw]) != Some([h, w]) {
@@ -202,7 +219,6 @@ impl Tensor {
 }
 
 fn check_weight(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<()> {
-    images::check(op, x)?;
     check::same_kind(op, x, &[weight])?;
     if let Some(bias) = bias {
         check::same_kind(op, x, &[bias])?;

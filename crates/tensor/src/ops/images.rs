@@ -9,13 +9,23 @@ use crate::{
     storage::{Writing, compute},
 };
 
-/// The tensor is of floats, `[N, C, H, W]`.
-pub(crate) fn check(op: &'static str, x: &Tensor) -> Result<()> {
+/// Calls `f` with images `[N, C, H, W]` of floats. One image `[C, H, W]` is made a batch of one and gives one; errors show
+/// the shape that it has.
+pub(crate) fn batched(op: &'static str, x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     check::floats(op, x)?;
-    if x.rank() != 4 {
-        return Err(Error::shape(op, "images [N, C, H, W] or [C, H, W]", x.shape()));
+    match x.rank() {
+        4 => f(x),
+        3 => {
+            let batch = x.unsqueeze(0)?;
+            f(&batch).map_err(|error| error.with_shape(batch.shape(), x.shape()))?.squeeze(0)
+        }
+        2 => Err(Error::shape(
+            op,
+            "images [N, C, H, W] or [C, H, W]; a gray image [H, W] is made one by `unsqueeze(0)`",
+            x.shape(),
+        )),
+        _ => Err(Error::shape(op, "images [N, C, H, W] or [C, H, W]", x.shape())),
     }
-    Ok(())
 }
 
 /// Channels-last memory: the elements of `[N, C, H, W]` in the order N, H, W, C.

@@ -3,7 +3,7 @@
 use kiln_backend::{Backend, DType, Error, Pool2d, PoolDivisor, Result, Shape, ViewMut};
 use kiln_derive::located;
 
-use super::images::{self, image_layout, writing};
+use super::images::{batched, image_layout, writing};
 use crate::{
     Tensor,
     autograd::{one, record},
@@ -68,15 +68,6 @@ impl Pooling {
         let size = size.ok_or_else(|| Error::shape(op, format!("images that {self:?} fits into"), x.shape()))?;
         Ok((pool, size))
     }
-}
-
-/// Calls `f` with images `[N, C, H, W]`, which one image `[C, H, W]` is made to.
-fn batched(op: &'static str, x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    if x.rank() == 3 {
-        return f(&x.unsqueeze(0)?)?.squeeze(0);
-    }
-    images::check(op, x)?;
-    f(x)
 }
 
 #[located]
