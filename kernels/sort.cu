@@ -8,7 +8,7 @@
 FAMILY(sort_tile);
 FAMILY(sort_merge);
 FAMILY(sort_write);
-FAMILY(search);
+FAMILY(searchsorted);
 
 constexpr uint32_t TILE = 1024;
 
@@ -113,7 +113,7 @@ KERNEL sort_merge_runs_bits64(uint64_t lines, uint64_t n, uint64_t run, const En
 FOR_BITS(SORT_WRITE)
 
 #define SEARCH(name, T)                                                                                           \
-    KERNEL search_sorted_##name(BY_VALUE Search p, const T* sorted, const T* values, int64_t* out) {              \
+    KERNEL searchsorted_find_##name(BY_VALUE Search p, const T* sorted, const T* values, int64_t* out) {          \
         for (uint64_t i = thread_index(); i < p.grid.numel; i += thread_count()) {                                \
             Offsets<3> at = locate(p.grid, i);                                                                    \
             uint64_t key = key_of(load(values[at.at[1]])), low = 0, high = p.n;                                   \

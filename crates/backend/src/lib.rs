@@ -9,15 +9,13 @@
 mod backend;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod binary_table;
-mod conv;
 mod dtype;
 mod error;
 mod host;
 mod layout;
-mod loss;
 mod memory;
 mod op;
-mod optim;
+mod ops;
 mod scalar;
 mod settings;
 mod shape;
@@ -26,18 +24,14 @@ mod unary_table;
 
 pub use half;
 
-pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut, linear_relu_grad_in_parts};
-pub use conv::{Affine, Conv2d, NormGrads, Pool2d, PoolDivisor, RunningStats};
+pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, FailedLayer, Result};
 pub use host::HostVec;
 pub use layout::Layout;
-pub use loss::{ClassLoss, ClassLossInput, PointwiseLoss, PointwiseLossKind, Reduction};
 pub use memory::{Bytes, MemoryStats};
-pub use op::{
-    ArgReduceOp, BinaryOp, Distribution, Integers, Ramp, RandomState, ReduceOp, Saved, ScatterMode, SideOf, UnaryOp,
-};
-pub use optim::{OptimRule, OptimSlot};
+pub use op::{BinaryOp, Integers, Saved, SideOf, UnaryOp};
+pub use ops::*;
 pub use scalar::Scalar;
 pub use settings::{
     Float32Precision, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,

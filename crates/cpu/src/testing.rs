@@ -2,7 +2,10 @@
 
 use kiln_backend::{Buffer, DType, Layout, MAX_RANK, Operand, Shape, View, ViewMut};
 
-use crate::{buffer::CpuBuffer, dispatch::for_all, stored::Stored};
+use crate::{
+    memory::buffer::CpuBuffer,
+    numeric::{dispatch::for_all, stored::Stored},
+};
 
 /// A tensor that owns its buffer.
 #[derive(Debug)]

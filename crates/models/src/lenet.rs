@@ -57,13 +57,13 @@ impl Module for LeNet {
         self.fc3.forward(&x)
     }
 
-    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
         let (pool, path) = (MaxPool2d::new(2), |child: &str| Summary::path(name, child));
-        let x = self.conv1.summarise(&path("conv1"), x, summary)?.relu()?;
-        let x = self.conv2.summarise(&path("conv2"), &pool.forward(&x)?, summary)?.relu()?;
+        let x = self.conv1.summarize(&path("conv1"), x, summary)?.relu()?;
+        let x = self.conv2.summarize(&path("conv2"), &pool.forward(&x)?, summary)?.relu()?;
         let x = pool.forward(&x)?.flatten(1, -1)?;
-        let x = self.fc1.summarise(&path("fc1"), &x, summary)?.relu()?;
-        let x = self.fc2.summarise(&path("fc2"), &x, summary)?.relu()?;
-        self.fc3.summarise(&path("fc3"), &x, summary)
+        let x = self.fc1.summarize(&path("fc1"), &x, summary)?.relu()?;
+        let x = self.fc2.summarize(&path("fc2"), &x, summary)?.relu()?;
+        self.fc3.summarize(&path("fc3"), &x, summary)
     }
 }

@@ -165,11 +165,11 @@ impl Module for Vgg {
         self.classifier.forward(&x.flatten(1, -1)?)
     }
 
-    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
         let path = |child: &str| Summary::path(name, child);
-        let x = self.features.summarise(&path("features"), x, summary)?;
-        let x = self.avgpool.summarise(&path("avgpool"), &x, summary)?.flatten(1, -1)?;
-        self.classifier.summarise(&path("classifier"), &x, summary)
+        let x = self.features.summarize(&path("features"), x, summary)?;
+        let x = self.avgpool.summarize(&path("avgpool"), &x, summary)?.flatten(1, -1)?;
+        self.classifier.summarize(&path("classifier"), &x, summary)
     }
 }
 

@@ -55,7 +55,7 @@ impl Summary {
         self.rows.iter().map(|row| row.bytes).sum()
     }
 
-    /// Adds a layer; for [`Module::summarise`].
+    /// Adds a layer; for [`Module::summarize`].
     pub fn push(&mut self, name: &str, kind: &str, output: &Tensor, parameters: usize, multiply_adds: u64) {
         let bytes = output.numel() * output.dtype().size();
         let (name, kind, output) = (name.to_owned(), kind.to_owned(), *output.shape());
@@ -92,7 +92,7 @@ pub fn summary(model: &dyn Module, input_shape: impl Extents) -> Result<Summary>
     collect(model, &mut switches);
     switches.iter().for_each(|(switch, _)| switch.set(false));
     let mut summary = Summary::default();
-    let result = no_grad(|| model.summarise("", &input, &mut summary));
+    let result = no_grad(|| model.summarize("", &input, &mut summary));
     switches.iter().for_each(|(switch, on)| switch.set(*on));
     result.map(|_| summary)
 }

@@ -55,7 +55,7 @@ pub struct World {
     pub blas: Blas,
     pub dnn: Dnn,
     pub report: Report,
-    pub initialised: bool,
+    pub initialized: bool,
     /// The device whose context is the calling thread's.
     pub device: usize,
     /// How often each device's context is held.
@@ -115,7 +115,7 @@ impl World {
             blas: Blas::default(),
             dnn: Dnn::default(),
             report: Report::default(),
-            initialised: false,
+            initialized: false,
             flags: 0,
             limits: HashMap::new(),
             pool_threshold: 0,
@@ -135,7 +135,7 @@ impl World {
         self.report = Report::default();
         self.blas = Blas::default();
         self.dnn = Dnn::default();
-        self.initialised = false;
+        self.initialized = false;
         self.retained = vec![0; profile.devices];
         self.sticky = vec![None; profile.devices];
         self.streams = Streams::new(profile.seed, profile.devices);

@@ -11,11 +11,11 @@ use kiln_backend::Result;
 use super::{
     Compute,
     frame::Frame,
-    image::{Image, runs, scatter},
     slide,
     taps::{Sight, Taps},
 };
 use crate::{
+    engine::image::{Image, runs, scatter},
     gemm::{
         canon::Canon,
         drive::{self, Packed},
@@ -23,7 +23,7 @@ use crate::{
         parallel,
         scratch::with_scratch,
     },
-    stored::Stored,
+    numeric::stored::Stored,
 };
 
 /// Multiply-adds below which waking another thread costs more than it saves.
@@ -33,7 +33,7 @@ const SMALL: usize = 128;
 
 /// One group's weights: `rows` by `channels * taps`, and one column of biases if there are any.
 #[derive(Clone, Copy)]
-pub(super) struct Weights<'a, T> {
+pub(crate) struct Weights<'a, T> {
     pub values: &'a [T],
     pub rows: usize,
     pub columns: usize,
@@ -54,7 +54,7 @@ struct Job<'a, S, T> {
 /// # Safety
 /// The images are readable and writable, `out`'s elements are distinct and in no other image, and they have as many
 /// images.
-pub(super) unsafe fn correlate<S: Stored<Compute = T>, T: Compute>(
+pub(crate) unsafe fn correlate<S: Stored<Compute = T>, T: Compute>(
     kern: &Kernel<T>,
     x: Image<*const S>,
     taps: &Taps,

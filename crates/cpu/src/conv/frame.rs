@@ -2,12 +2,11 @@
 //! `q`, with one offset for all pixels. Rows are as wide as taps reach, wider than the output's: the pixels in
 //! between are computed as well and thrown away.
 
-use super::{
-    Compute,
-    image::{Image, gather},
-    taps::Taps,
+use super::{Compute, taps::Taps};
+use crate::{
+    engine::image::{Image, gather},
+    numeric::stored::Stored,
 };
-use crate::stored::Stored;
 
 pub(super) struct Frame {
     /// The offset of the first row and column that are seen.

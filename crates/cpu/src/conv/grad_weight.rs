@@ -8,17 +8,15 @@ use std::ops::Range;
 
 use kiln_backend::Result;
 
-use super::{
-    Compute,
-    frame::Frame,
-    image::{Image, gather, runs},
-    taps::Taps,
-};
+use super::{Compute, frame::Frame, taps::Taps};
 use crate::{
+    engine::{
+        image::{Image, gather, runs},
+        par::Shared,
+    },
     gemm::{canon::Canon, dots::Dots, drive, micro::Kernel, parallel, scratch::with_scratch},
-    par::Shared,
-    pool::Scratch,
-    stored::Stored,
+    memory::allocator::Scratch,
+    numeric::stored::Stored,
 };
 
 /// Tasks that there should be, if the shape has room for them.
@@ -35,7 +33,7 @@ const PLANE: usize = 4096;
 ///
 /// # Safety
 /// The images are readable, and have as many images; `taps` maps every pixel of `grad`.
-pub(super) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
+pub(crate) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
     kern: &Kernel<T>,
     grad: Image<*const S>,
     x: Image<*const S>,

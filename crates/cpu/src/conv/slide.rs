@@ -3,16 +3,12 @@
 
 use kiln_backend::Result;
 
-use super::{
-    Compute,
-    correlate::Weights,
-    frame::Frame,
-    image::{Image, scatter},
-};
+use super::{Compute, correlate::Weights, frame::Frame};
 use crate::{
+    engine::image::{Image, scatter},
     gemm::{micro::Kernel, parallel, scratch::with_scratch, slide::Slide},
-    pool::Scratch,
-    stored::Stored,
+    memory::allocator::Scratch,
+    numeric::stored::Stored,
 };
 
 /// More output channels make packing worth its while.

@@ -2,14 +2,14 @@
 
 use kiln_backend::Conv2d;
 
-use super::{
-    Compute,
-    image::{Image, Run, gather},
+use super::Compute;
+use crate::{
+    engine::image::{Image, Run, gather},
+    numeric::stored::Stored,
 };
-use crate::stored::Stored;
 
 /// Output pixel `q` sees the input pixels `q * step + offset`, one for each offset; those outside are 0.
-pub(super) struct Taps {
+pub(crate) struct Taps {
     pub step: [usize; 2],
     pub offsets: Vec<[isize; 2]>,
     /// For each offset the number of the kernel's tap (`ky * kw + kx`) that it belongs to.
@@ -18,7 +18,7 @@ pub(super) struct Taps {
 
 /// Where a [`Run`] of output pixels looks at, before a tap's offset.
 #[derive(Clone, Copy)]
-pub(super) struct Sight {
+pub(crate) struct Sight {
     /// Offset of the pixel that the first one looks at, in channel 0.
     at: isize,
     y: isize,
@@ -28,7 +28,7 @@ pub(super) struct Sight {
 
 impl Taps {
     /// Those of a convolution.
-    pub(super) fn forward(rule: &Conv2d, kernel: [usize; 2]) -> Taps {
+    pub(crate) fn forward(rule: &Conv2d, kernel: [usize; 2]) -> Taps {
         let offset = |axis: usize, k: usize| (k * rule.dilation[axis]) as isize - rule.padding[axis] as isize;
         let all = (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| [y, x]));
         let offsets = all.map(|[y, x]| [offset(0, y), offset(1, x)]).collect();
@@ -37,7 +37,7 @@ impl Taps {
 
     /// Those through which the input pixels `stride * q + phase` of a convolution see the gradient of its output:
     /// tap `k` brought input pixel `stride * o - padding + k * dilation` to output pixel `o`.
-    pub(super) fn backward(rule: &Conv2d, kernel: [usize; 2], phase: [usize; 2]) -> Taps {
+    pub(crate) fn backward(rule: &Conv2d, kernel: [usize; 2], phase: [usize; 2]) -> Taps {
         let offset = |axis: usize, k: usize| {
             let distance = (phase[axis] + rule.padding[axis]) as isize - (k * rule.dilation[axis]) as isize;
             let stride = rule.stride[axis] as isize;
@@ -55,12 +55,12 @@ impl Taps {
         taps
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.offsets.len()
     }
 
     /// Where the output pixels of `runs` look at the image, before a tap's offset.
-    pub(super) fn sights<P: Copy>(&self, image: &Image<P>, runs: &[Run]) -> Vec<Sight> {
+    pub(crate) fn sights<P: Copy>(&self, image: &Image<P>, runs: &[Run]) -> Vec<Sight> {
         let place = |run: &Run| {
             let (y, x) = (run.y * self.step[0], run.x * self.step[1]);
             Sight { at: image.at(run.n, 0, y, x), y: y as isize, x: x as isize, len: run.len }
@@ -72,7 +72,7 @@ impl Taps {
     ///
     /// # Safety
     /// The image is readable, the sights are of its images, the channel is in it, and `out` is writable for all pixels.
-    pub(super) unsafe fn line<S: Stored<Compute = T>, T: Compute>(
+    pub(crate) unsafe fn line<S: Stored<Compute = T>, T: Compute>(
         &self,
         image: &Image<*const S>,
         c: usize,

@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
-use crate::pool::{behind_is_untouched, guarded, poison};
+use crate::memory::allocator::{behind_is_untouched, guarded, poison};
 
 /// Page alignment: packed panels then never share a page with anything else, and two
 /// buffers of one thread start in the same, predictable cache set.

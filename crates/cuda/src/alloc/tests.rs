@@ -91,7 +91,7 @@ fn a_freed_block_is_handed_out_again_without_the_driver() {
 }
 
 #[test]
-fn the_best_fit_is_taken_and_neighbours_join() {
+fn the_best_fit_is_taken_and_neighbors_join() {
     let mut a = allocator(100 * MIB);
     let mut blocks: Vec<_> =
         [4096, 512, 2048, 512, 1024, 512].map(|size| a.alloc(size).unwrap()).into_iter().map(Some).collect();

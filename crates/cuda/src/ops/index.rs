@@ -1,6 +1,6 @@
 //! Indexing. Indices are read by kernels only; one that is out of range is reported when the device is next waited for.
 
-use kiln_backend::{DType, Error, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut};
+use kiln_backend::{DType, Error, IndexBackend, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut};
 
 use super::{
     launch::{Tag, launch},
@@ -8,7 +8,7 @@ use super::{
     values::{number, pattern},
 };
 use crate::{
-    device::Device,
+    device::{CudaBackend, Device},
     params::{self, Gather, Grid, Lines, Place, Scatter, Status},
     view::Tensor,
 };
@@ -70,22 +70,61 @@ fn check_within(op: &'static str, inner: &Layout, outer: &Layout, free: Option<u
     Err(Error::shapes(op, inner.shape(), outer.shape(), rule))
 }
 
-impl Device {
-    pub(super) fn index_select_impl(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+impl IndexBackend for CudaBackend {
+    fn index_select(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
         const OP: &str = "index_select";
         check_slices(OP, out.layout, x.layout, dim, index.layout)?;
-        let index = Tensor::read(self, OP, index)?.of(OP, DType::I64)?;
-        self.take(OP, Tensor::read(self, OP, x)?, dim, index.address, &along(dim, index.layout), out)
+        let index = Tensor::read(device, OP, index)?.of(OP, DType::I64)?;
+        device.take(OP, Tensor::read(device, OP, x)?, dim, index.address, &along(dim, index.layout), out)
     }
 
-    pub(super) fn gather_impl(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+    fn gather(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
         const OP: &str = "gather";
         check_dim(OP, x.layout, dim)?;
         check_within(OP, index.layout, x.layout, Some(dim))?;
-        let index = Tensor::read(self, OP, index)?.of(OP, DType::I64)?.shaped(OP, out.layout)?;
-        self.take(OP, Tensor::read(self, OP, x)?, dim, index.address, index.layout.strides(), out)
+        let index = Tensor::read(device, OP, index)?.of(OP, DType::I64)?.shaped(OP, out.layout)?;
+        device.take(OP, Tensor::read(device, OP, x)?, dim, index.address, index.layout.strides(), out)
     }
 
+    fn index_add(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "index_add";
+        check_slices(OP, x.layout, out.layout, dim, index.layout)?;
+        let index = Tensor::read(device, OP, index)?.of(OP, DType::I64)?;
+        let out = Tensor::write(device, OP, out)?;
+        let x = Tensor::read(device, OP, x)?.of(OP, out.dtype)?;
+        let strides = along(dim, index.layout);
+        let from = Place { address: index.address, strides: &strides };
+        device.put(OP, ScatterMode::Add, x.layout.dims(), dim, from, (Some(x.place()), 0), out)
+    }
+
+    fn scatter(&self, mode: ScatterMode, x: Operand, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
+        let op = match mode {
+            ScatterMode::Set => "scatter",
+            ScatterMode::Add => "scatter_add",
+        };
+        check_dim(op, out.layout, dim)?;
+        check_within(op, index.layout, out.layout, Some(dim))?;
+        let index = Tensor::read(device, op, index)?.of(op, DType::I64)?;
+        let out = Tensor::write(device, op, out)?;
+        let x = match x {
+            Operand::Tensor(x) => {
+                check_within(op, index.layout, x.layout, None)?;
+                (Some(Tensor::read(device, op, x)?.of(op, out.dtype)?.place()), 0)
+            }
+            Operand::Scalar(value) => match mode {
+                ScatterMode::Set => (None, pattern(out.dtype, value)),
+                ScatterMode::Add => (None, number(out.dtype, value)),
+            },
+        };
+        device.put(op, mode, index.layout.dims(), dim, index.place(), x, out)
+    }
+}
+
+impl Device {
     fn take(
         &self,
         op: &'static str,
@@ -107,46 +146,6 @@ impl Device {
         let (tag, blocks, status) = (Tag::bits(x.dtype), params::blocks(grid.numel), self.status(Status::INDEX, op));
         let params = Gather { grid, size: size as u64, stride: stride as i64 };
         launch!(self, GATHER, "take", tag, blocks, params, index, out.address, x.address, status)
-    }
-
-    pub(super) fn index_add_impl(&'static self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
-        const OP: &str = "index_add";
-        check_slices(OP, x.layout, out.layout, dim, index.layout)?;
-        let index = Tensor::read(self, OP, index)?.of(OP, DType::I64)?;
-        let out = Tensor::write(self, OP, out)?;
-        let x = Tensor::read(self, OP, x)?.of(OP, out.dtype)?;
-        let strides = along(dim, index.layout);
-        let from = Place { address: index.address, strides: &strides };
-        self.put(OP, ScatterMode::Add, x.layout.dims(), dim, from, (Some(x.place()), 0), out)
-    }
-
-    pub(super) fn scatter_impl(
-        &'static self,
-        mode: ScatterMode,
-        x: Operand,
-        dim: usize,
-        index: View,
-        out: ViewMut,
-    ) -> Result<()> {
-        let op = match mode {
-            ScatterMode::Set => "scatter",
-            ScatterMode::Add => "scatter_add",
-        };
-        check_dim(op, out.layout, dim)?;
-        check_within(op, index.layout, out.layout, Some(dim))?;
-        let index = Tensor::read(self, op, index)?.of(op, DType::I64)?;
-        let out = Tensor::write(self, op, out)?;
-        let x = match x {
-            Operand::Tensor(x) => {
-                check_within(op, index.layout, x.layout, None)?;
-                (Some(Tensor::read(self, op, x)?.of(op, out.dtype)?.place()), 0)
-            }
-            Operand::Scalar(value) => match mode {
-                ScatterMode::Set => (None, pattern(out.dtype, value)),
-                ScatterMode::Add => (None, number(out.dtype, value)),
-            },
-        };
-        self.put(op, mode, index.layout.dims(), dim, index.place(), x, out)
     }
 
     /// Moves from the positions of `dims` to `out`.

@@ -1,14 +1,14 @@
 //! Linear layers: products of cuBLASLt whose epilogues do bias and ReLU, forwards and backwards, and kernels of ours
 //! where it offers none.
 
-use kiln_backend::{DType, Error, Layout, Result, View, ViewMut};
+use kiln_backend::{DType, Error, Layout, LinearBackend, Result, View, ViewMut, linear_relu_grad_in_parts};
 
 use super::{
     launch::{Tag, launch},
     matmul::{Places, steps},
 };
 use crate::{
-    device::Device,
+    device::{CudaBackend, Device},
     gemm::{
         lt::{Epilogue, mask_len},
         problem::{Batch, Extents, Product},
@@ -65,19 +65,77 @@ impl<'a> Linear<'a> {
     }
 }
 
-impl Device {
-    pub(super) fn linear_impl(
-        &'static self,
-        x: View,
-        w: View,
-        bias: Option<View>,
-        relu: bool,
-        out: ViewMut,
-    ) -> Result<()> {
-        self.run_linear(&Linear::new(self, x, w, bias, out)?, relu, None).map(drop)
+impl LinearBackend for CudaBackend {
+    fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+        let device = self.0;
+        device.run_linear(&Linear::new(device, x, w, bias, out)?, relu, None).map(drop)
     }
 
-    pub(super) fn linear_relu_masked_impl(
+    fn linear_grad(&self, grad: View, x: View, out: ViewMut, bias: ViewMut) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "linear_grad";
+        let out = Tensor::write(device, OP, out)?;
+        let bias = Tensor::write(device, OP, bias)?.of(OP, out.dtype)?;
+        let read = |view| Tensor::read(device, OP, view)?.of(OP, out.dtype);
+        let (grad, x) = (read(grad)?, read(x)?);
+        let (&[m, n], &[rows, k]) = (grad.layout.dims(), x.layout.dims()) else {
+            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
+        };
+        if rows != m || out.layout.dims() != [n, k] || bias.layout.dims() != [n] {
+            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
+        }
+        let turned = grad.layout.transpose(0, 1);
+        let a = Tensor { layout: &turned, ..grad };
+        let product =
+            Product::new(Extents { m: n, n: k, k: m }, steps(&turned, 0), steps(x.layout, 0), steps(out.layout, 0));
+        if out.dtype.is_float()
+            && let Ok(product) = product
+            && product.swapped
+            && m * n * k > 0
+            && (n == 1 || bias.layout.strides()[0] == 1)
+        {
+            let places = Places { bias: bias.address, ..Places::new(a.address, x.address, out.address) };
+            if device.product(out.dtype, product, Epilogue::BiasGrad, ONE, places)? {
+                return Ok(());
+            }
+        }
+        if out.layout.numel() > 0 {
+            device.products_of(0, Extents { m: n, n: k, k: m }, [a, x, out])?;
+        }
+        device.sum_rows(grad, bias)
+    }
+
+    fn relu_mask_len(&self, rows: usize, columns: usize) -> usize {
+        // A row of ours is a column of the library's.
+        mask_len(columns, rows)
+    }
+
+    fn linear_relu_masked(&self, x: View, w: View, bias: Option<View>, out: ViewMut, mask: ViewMut) -> Result<bool> {
+        self.0.linear_relu_masked(x, w, bias, out, mask)
+    }
+
+    fn linear_relu_grad(
+        &self,
+        grad: View,
+        w: View,
+        y: View,
+        mask: Option<View>,
+        out: ViewMut,
+        mut bias: Option<ViewMut>,
+    ) -> Result<()> {
+        if let Some(mask) = mask {
+            let to = ViewMut { buffer: &mut *out.buffer, layout: out.layout };
+            let sums = bias.as_mut().map(|bias| ViewMut { buffer: &mut *bias.buffer, layout: bias.layout });
+            if self.0.linear_relu_grad(grad, w, mask, to, sums)? {
+                return Ok(());
+            }
+        }
+        linear_relu_grad_in_parts(self, grad, w, y, out, bias)
+    }
+}
+
+impl Device {
+    fn linear_relu_masked(
         &'static self,
         x: View,
         w: View,
@@ -88,6 +146,41 @@ impl Device {
         let layer = Linear::new(self, x, w, bias, out)?;
         let mask = mask_of(&layer.out, Tensor::write(self, "linear", mask)?)?;
         self.run_linear(&layer, true, Some(mask))
+    }
+
+    /// One call of the library, or `false` if it has nothing for these operands.
+    fn linear_relu_grad(
+        &'static self,
+        grad: View,
+        w: View,
+        mask: View,
+        out: ViewMut,
+        bias: Option<ViewMut>,
+    ) -> Result<bool> {
+        const OP: &str = "linear_relu_grad";
+        let out = Tensor::write(self, OP, out)?;
+        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
+        let (grad, w) = (read(grad)?, read(w)?);
+        let bias = bias.map(|bias| Tensor::write(self, OP, bias)?.of(OP, out.dtype)).transpose()?;
+        let mask = mask_of(&out, Tensor::read(self, OP, mask)?)?;
+        let (&[m, n], &[inner, k]) = (grad.layout.dims(), w.layout.dims()) else {
+            return Err(Error::shapes(OP, grad.layout.shape(), w.layout.shape(), "they must be [M, N] and [N, K]"));
+        };
+        if inner != n || out.layout.dims() != [m, k] || bias.is_some_and(|bias| bias.layout.dims() != [k]) {
+            return Err(Error::shapes(OP, grad.layout.shape(), w.layout.shape(), "they must be [M, N] and [N, K]"));
+        }
+        let extents = Extents { m, n: k, k: n };
+        let dense = bias.is_none_or(|bias| k == 1 || bias.layout.strides()[0] == 1);
+        let product = Product::new(extents, steps(grad.layout, 0), steps(w.layout, 0), steps(out.layout, 0));
+        match product {
+            Ok(product) if out.dtype.is_float() && m * n * k > 0 && dense && product.swapped => {
+                let epilogue = if bias.is_some() { Epilogue::ReluBiasGrad } else { Epilogue::ReluGrad };
+                let (bias, mask) = (bias.map_or(0, |bias| bias.address), mask.address);
+                let places = Places { bias, mask, ..Places::new(grad.address, w.address, out.address) };
+                self.product(out.dtype, product, epilogue, ONE, places)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Whether the mask was written.
@@ -127,74 +220,6 @@ impl Device {
         };
         self.add_bias(bias, relu, *out)?;
         Ok(false)
-    }
-
-    pub(super) fn linear_grad_impl(&'static self, grad: View, x: View, out: ViewMut, bias: ViewMut) -> Result<()> {
-        const OP: &str = "linear_grad";
-        let out = Tensor::write(self, OP, out)?;
-        let bias = Tensor::write(self, OP, bias)?.of(OP, out.dtype)?;
-        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
-        let (grad, x) = (read(grad)?, read(x)?);
-        let (&[m, n], &[rows, k]) = (grad.layout.dims(), x.layout.dims()) else {
-            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
-        };
-        if rows != m || out.layout.dims() != [n, k] || bias.layout.dims() != [n] {
-            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
-        }
-        let turned = grad.layout.transpose(0, 1);
-        let a = Tensor { layout: &turned, ..grad };
-        let product =
-            Product::new(Extents { m: n, n: k, k: m }, steps(&turned, 0), steps(x.layout, 0), steps(out.layout, 0));
-        if out.dtype.is_float()
-            && let Ok(product) = product
-            && product.swapped
-            && m * n * k > 0
-            && (n == 1 || bias.layout.strides()[0] == 1)
-        {
-            let places = Places { bias: bias.address, ..Places::new(a.address, x.address, out.address) };
-            if self.product(out.dtype, product, Epilogue::BiasGrad, ONE, places)? {
-                return Ok(());
-            }
-        }
-        if out.layout.numel() > 0 {
-            self.products_of(0, Extents { m: n, n: k, k: m }, [a, x, out])?;
-        }
-        self.sum_rows(grad, bias)
-    }
-
-    /// One call of the library, or `false` if it has nothing for these operands.
-    pub(super) fn linear_relu_grad_impl(
-        &'static self,
-        grad: View,
-        w: View,
-        mask: View,
-        out: ViewMut,
-        bias: Option<ViewMut>,
-    ) -> Result<bool> {
-        const OP: &str = "linear_relu_grad";
-        let out = Tensor::write(self, OP, out)?;
-        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
-        let (grad, w) = (read(grad)?, read(w)?);
-        let bias = bias.map(|bias| Tensor::write(self, OP, bias)?.of(OP, out.dtype)).transpose()?;
-        let mask = mask_of(&out, Tensor::read(self, OP, mask)?)?;
-        let (&[m, n], &[inner, k]) = (grad.layout.dims(), w.layout.dims()) else {
-            return Err(Error::shapes(OP, grad.layout.shape(), w.layout.shape(), "they must be [M, N] and [N, K]"));
-        };
-        if inner != n || out.layout.dims() != [m, k] || bias.is_some_and(|bias| bias.layout.dims() != [k]) {
-            return Err(Error::shapes(OP, grad.layout.shape(), w.layout.shape(), "they must be [M, N] and [N, K]"));
-        }
-        let extents = Extents { m, n: k, k: n };
-        let dense = bias.is_none_or(|bias| k == 1 || bias.layout.strides()[0] == 1);
-        let product = Product::new(extents, steps(grad.layout, 0), steps(w.layout, 0), steps(out.layout, 0));
-        match product {
-            Ok(product) if out.dtype.is_float() && m * n * k > 0 && dense && product.swapped => {
-                let epilogue = if bias.is_some() { Epilogue::ReluBiasGrad } else { Epilogue::ReluGrad };
-                let (bias, mask) = (bias.map_or(0, |bias| bias.address), mask.address);
-                let places = Places { bias, mask, ..Places::new(grad.address, w.address, out.address) };
-                self.product(out.dtype, product, epilogue, ONE, places)
-            }
-            _ => Ok(false),
-        }
     }
 
     /// What the epilogue of the library would have done.

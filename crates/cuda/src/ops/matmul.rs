@@ -1,10 +1,12 @@
 //! `matmul`: products of floats by cuBLASLt, of integers by a kernel of ours.
 
-use kiln_backend::{DType, Error, Float32Precision, Layout, Result, View, ViewMut, float32_matmul_precision};
+use kiln_backend::{
+    DType, Error, Float32Precision, Layout, MatmulBackend, Result, View, ViewMut, float32_matmul_precision,
+};
 
 use super::launch::{Tag, launch};
 use crate::{
-    device::Device,
+    device::{CudaBackend, Device},
     gemm::{
         lt::{Addresses, Epilogue, Key},
         problem::{Batch, Batches, Extents, Product, Steps},
@@ -72,23 +74,26 @@ impl Dense {
     }
 }
 
-impl Device {
-    pub(super) fn matmul_impl(&'static self, a: View, b: View, out: ViewMut) -> Result<()> {
+impl MatmulBackend for CudaBackend {
+    fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
         const OP: &str = "matmul";
-        let out = Tensor::write(self, OP, out)?;
-        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
+        let out = Tensor::write(device, OP, out)?;
+        let read = |view| Tensor::read(device, OP, view)?.of(OP, out.dtype);
         let (a, b) = (read(a)?, read(b)?);
         let (lead, extents) = extents(OP, a.layout, b.layout, out.layout)?;
         if out.layout.numel() == 0 {
             return Ok(());
         }
         if out.dtype.is_float() {
-            self.products_of(lead, extents, [a, b, out])
+            device.products_of(lead, extents, [a, b, out])
         } else {
-            self.integer_products(lead, extents, [a, b, out])
+            device.integer_products(lead, extents, [a, b, out])
         }
     }
+}
 
+impl Device {
     fn integer_products(&self, lead: usize, Extents { m, n, k }: Extents, [a, b, out]: [Tensor; 3]) -> Result<()> {
         const TILE: usize = 16;
         let places = [a, b, out]

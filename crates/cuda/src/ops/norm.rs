@@ -1,30 +1,30 @@
-//! Batch and layer normalisation, their gradients, and that of a bias with the ReLU behind it: what needs sums over
-//! groups of elements.
+//! Batch and layer normalization, and their gradients: what needs sums over groups of elements.
 
-use kiln_backend::{Affine, DType, Error, Layout, NormGrads, Result, RunningStats, View, ViewMut};
+use kiln_backend::{
+    Affine, BatchNormBackend, DType, Error, LayerNormBackend, Layout, NormGrads, Result, RunningStats, View, ViewMut,
+};
 
 use super::{
     launch::{Tag, launch},
     values::accumulated,
 };
 use crate::{
-    device::Device,
+    device::{CudaBackend, Device},
     memory::Block,
     params::{Groups, Norm, Reduce},
     view::Tensor,
 };
 
-/// Numbers of a partial result: count, mean and squares; the two sums of a gradient; the sum of a bias.
+/// Numbers of a partial result: count, mean and squares; the two sums of a gradient.
 const MOMENTS: usize = 3;
 const SUMS: usize = 2;
-const SUM: usize = 1;
 
 fn matrix(op: &'static str, layout: &Layout, rank: usize, kind: &str) -> Result<()> {
     if layout.rank() == rank { Ok(()) } else { Err(Error::shape(op, kind, layout.shape())) }
 }
 
 /// Checks that a tensor is a vector of `n` elements of a dtype.
-fn vector<'a>(op: &'static str, tensor: Tensor<'a>, dtype: DType, n: usize) -> Result<Tensor<'a>> {
+pub(super) fn vector<'a>(op: &'static str, tensor: Tensor<'a>, dtype: DType, n: usize) -> Result<Tensor<'a>> {
     let tensor = tensor.of(op, dtype)?;
     if tensor.layout.dims() == [n] {
         Ok(tensor)
@@ -34,7 +34,7 @@ fn vector<'a>(op: &'static str, tensor: Tensor<'a>, dtype: DType, n: usize) -> R
 }
 
 /// The address and the stride of a vector that may be left out.
-fn parts(vector: Option<&Tensor>) -> (u64, i64) {
+pub(super) fn parts(vector: Option<&Tensor>) -> (u64, i64) {
     vector.map_or((0, 0), |v| (v.address, v.layout.strides()[0] as i64))
 }
 
@@ -61,6 +61,125 @@ struct Backward<'a> {
     bias_grad: Option<Tensor<'a>>,
 }
 
+impl BatchNormBackend for CudaBackend {
+    #[allow(clippy::too_many_arguments)] // one fused kernel
+    fn batch_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        running: Option<RunningStats>,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "batch_norm";
+        let (x, out) = (Tensor::read(device, OP, x)?, Tensor::write(device, OP, out)?);
+        let stats = [Tensor::write(device, OP, mean)?, Tensor::write(device, OP, inv_std)?];
+        let running = match running {
+            Some(RunningStats { mean, var, momentum }) => {
+                Some(([Tensor::write(device, OP, mean)?, Tensor::write(device, OP, var)?], momentum))
+            }
+            None => None,
+        };
+        device.batch_norm_checked(OP, eps, x, affine, stats, running, out, false)
+    }
+
+    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "batch_norm";
+        let (x, out) = (Tensor::read(device, OP, x)?, Tensor::write(device, OP, out)?);
+        // Only read by the kernel, since they are given.
+        let stats = [Tensor::read(device, OP, mean)?, Tensor::read(device, OP, var)?];
+        device.batch_norm_checked(OP, eps, x, affine, stats, None, out, true)
+    }
+
+    #[allow(clippy::too_many_arguments)] // one fused kernel
+    fn batch_norm_grad(
+        &self,
+        training: bool,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "batch_norm_grad";
+        matrix(OP, x.layout, 4, "images [N, C, H, W]")?;
+        let channels = x.layout.dims()[1];
+        let operands = device.backward(OP, grad, x, weight, [mean, inv_std], grads, [channels; 2])?;
+        let (out, x) = (operands.out, operands.x);
+        let sums = operands.weight_grad.is_some() || operands.bias_grad.is_some();
+        if channels == 0 || (!sums && (out.is_none() || x.layout.numel() == 0)) {
+            return Ok(());
+        }
+        let places = [Some(x.place()), out.as_ref().map(Tensor::place), Some(operands.grad.place())];
+        let groups = Groups::new(x.layout.dims(), 1, places);
+        let groups = if training || sums { groups } else { groups.given() };
+        device.normalize_grad(groups, if training { 0 } else { Norm::CONSTANT }, &operands)
+    }
+}
+
+impl LayerNormBackend for CudaBackend {
+    fn layer_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "layer_norm";
+        let x = Tensor::read(device, OP, x)?;
+        matrix(OP, x.layout, 2, "rows [M, N]")?;
+        let (dtype, rows, columns) = (x.dtype, x.layout.dims()[0], x.layout.dims()[1]);
+        let out = Tensor::write(device, OP, out)?.of(OP, dtype)?.shaped(OP, x.layout)?;
+        let [weight, bias] = device.scale_and_shift(OP, affine, dtype, columns)?;
+        let stat = |view| vector(OP, Tensor::write(device, OP, view)?, accumulated(dtype), rows);
+        let stats = [stat(mean)?, stat(inv_std)?];
+        if rows == 0 {
+            return Ok(());
+        }
+        let groups = Groups::new(x.layout.dims(), 0, [Some(x.place()), Some(out.place()), None]);
+        device.normalize(groups, Norm::AFFINE_INSIDE, &Forward { x, out, weight, bias, stats, running: None, eps })
+    }
+
+    fn layer_norm_grad(
+        &self,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "layer_norm_grad";
+        matrix(OP, x.layout, 2, "rows [M, N]")?;
+        let (rows, columns) = (x.layout.dims()[0], x.layout.dims()[1]);
+        let operands = device.backward(OP, grad, x, weight, [mean, inv_std], grads, [rows, columns])?;
+        let (x, grad) = (operands.x, operands.grad);
+        if let Some(out) = operands.out
+            && out.layout.numel() > 0
+        {
+            let groups = Groups::new(x.layout.dims(), 0, [Some(x.place()), Some(out.place()), Some(grad.place())]);
+            let of_input = Backward { weight_grad: None, bias_grad: None, ..operands };
+            device.normalize_grad(groups, Norm::AFFINE_INSIDE, &of_input)?;
+        }
+        if columns > 0 && (operands.weight_grad.is_some() || operands.bias_grad.is_some()) {
+            let groups = Groups::new(x.layout.dims(), 1, [Some(x.place()), None, Some(grad.place())]);
+            let of_columns = Backward { weight: None, out: None, ..operands };
+            device.normalize_grad(groups, Norm::STATS_INSIDE, &of_columns)?;
+        }
+        Ok(())
+    }
+}
+
 impl Device {
     fn scale_and_shift<'a>(
         &self,
@@ -75,11 +194,11 @@ impl Device {
     }
 
     /// Memory for what the first of two stages leaves to the second.
-    fn parts_of_groups(&'static self, groups: &Groups, numbers: usize, dtype: DType) -> Result<Block> {
+    pub(super) fn parts_of_groups(&'static self, groups: &Groups, numbers: usize, dtype: DType) -> Result<Block> {
         self.scratch(groups.partials() as usize * numbers * accumulated(dtype).size())
     }
 
-    fn normalise(&'static self, groups: Groups, flags: u32, operands: &Forward) -> Result<()> {
+    fn normalize(&'static self, groups: Groups, flags: u32, operands: &Forward) -> Result<()> {
         let dtype = operands.x.dtype;
         let [(weight, weight_step), (bias, bias_step)] =
             [parts(operands.weight.as_ref()), parts(operands.bias.as_ref())];
@@ -114,7 +233,7 @@ impl Device {
         if groups.stage == Reduce::FIRST { start(Norm { groups: groups.second(), ..norm }) } else { Ok(()) }
     }
 
-    fn normalise_grad(&'static self, groups: Groups, flags: u32, operands: &Backward) -> Result<()> {
+    fn normalize_grad(&'static self, groups: Groups, flags: u32, operands: &Backward) -> Result<()> {
         let dtype = operands.x.dtype;
         let [mean, inv_std] = operands.stats.each_ref().map(|stat| parts(Some(stat)));
         let [weight, weight_grad, bias_grad] =
@@ -147,45 +266,6 @@ impl Device {
         if groups.stage == Reduce::FIRST { start(Norm { groups: groups.second(), ..norm }) } else { Ok(()) }
     }
 
-    #[allow(clippy::too_many_arguments)] // one fused kernel
-    pub(super) fn batch_norm_impl(
-        &'static self,
-        eps: f64,
-        x: View,
-        affine: Affine,
-        running: Option<RunningStats>,
-        out: ViewMut,
-        mean: ViewMut,
-        inv_std: ViewMut,
-    ) -> Result<()> {
-        const OP: &str = "batch_norm";
-        let (x, out) = (Tensor::read(self, OP, x)?, Tensor::write(self, OP, out)?);
-        let stats = [Tensor::write(self, OP, mean)?, Tensor::write(self, OP, inv_std)?];
-        let running = match running {
-            Some(RunningStats { mean, var, momentum }) => {
-                Some(([Tensor::write(self, OP, mean)?, Tensor::write(self, OP, var)?], momentum))
-            }
-            None => None,
-        };
-        self.batch_norm_checked(OP, eps, x, affine, stats, running, out, false)
-    }
-
-    pub(super) fn batch_norm_eval_impl(
-        &'static self,
-        eps: f64,
-        x: View,
-        affine: Affine,
-        mean: View,
-        var: View,
-        out: ViewMut,
-    ) -> Result<()> {
-        const OP: &str = "batch_norm";
-        let (x, out) = (Tensor::read(self, OP, x)?, Tensor::write(self, OP, out)?);
-        // Only read by the kernel, since they are given.
-        let stats = [Tensor::read(self, OP, mean)?, Tensor::read(self, OP, var)?];
-        self.batch_norm_checked(OP, eps, x, affine, stats, None, out, true)
-    }
-
     #[allow(clippy::too_many_arguments)] // those of two primitives
     fn batch_norm_checked<'a>(
         &'static self,
@@ -210,33 +290,7 @@ impl Device {
         }
         let groups = Groups::new(x.layout.dims(), 1, [Some(x.place()), Some(out.place()), None]);
         let groups = if given { groups.given() } else { groups };
-        self.normalise(groups, 0, &Forward { x, out, weight, bias, stats, running, eps })
-    }
-
-    #[allow(clippy::too_many_arguments)] // one fused kernel
-    pub(super) fn batch_norm_grad_impl(
-        &'static self,
-        training: bool,
-        grad: View,
-        x: View,
-        weight: Option<View>,
-        mean: View,
-        inv_std: View,
-        grads: NormGrads,
-    ) -> Result<()> {
-        const OP: &str = "batch_norm_grad";
-        matrix(OP, x.layout, 4, "images [N, C, H, W]")?;
-        let channels = x.layout.dims()[1];
-        let operands = self.backward(OP, grad, x, weight, [mean, inv_std], grads, [channels; 2])?;
-        let (out, x) = (operands.out, operands.x);
-        let sums = operands.weight_grad.is_some() || operands.bias_grad.is_some();
-        if channels == 0 || (!sums && (out.is_none() || x.layout.numel() == 0)) {
-            return Ok(());
-        }
-        let places = [Some(x.place()), out.as_ref().map(Tensor::place), Some(operands.grad.place())];
-        let groups = Groups::new(x.layout.dims(), 1, places);
-        let groups = if training || sums { groups } else { groups.given() };
-        self.normalise_grad(groups, if training { 0 } else { Norm::CONSTANT }, &operands)
+        self.normalize(groups, 0, &Forward { x, out, weight, bias, stats, running, eps })
     }
 
     #[allow(clippy::too_many_arguments)] // those of two primitives
@@ -269,90 +323,5 @@ impl Device {
             weight_grad: write(grads.weight)?,
             bias_grad: write(grads.bias)?,
         })
-    }
-
-    pub(super) fn layer_norm_impl(
-        &'static self,
-        eps: f64,
-        x: View,
-        affine: Affine,
-        out: ViewMut,
-        mean: ViewMut,
-        inv_std: ViewMut,
-    ) -> Result<()> {
-        const OP: &str = "layer_norm";
-        let x = Tensor::read(self, OP, x)?;
-        matrix(OP, x.layout, 2, "rows [M, N]")?;
-        let (dtype, rows, columns) = (x.dtype, x.layout.dims()[0], x.layout.dims()[1]);
-        let out = Tensor::write(self, OP, out)?.of(OP, dtype)?.shaped(OP, x.layout)?;
-        let [weight, bias] = self.scale_and_shift(OP, affine, dtype, columns)?;
-        let stat = |view| vector(OP, Tensor::write(self, OP, view)?, accumulated(dtype), rows);
-        let stats = [stat(mean)?, stat(inv_std)?];
-        if rows == 0 {
-            return Ok(());
-        }
-        let groups = Groups::new(x.layout.dims(), 0, [Some(x.place()), Some(out.place()), None]);
-        self.normalise(groups, Norm::AFFINE_INSIDE, &Forward { x, out, weight, bias, stats, running: None, eps })
-    }
-
-    pub(super) fn layer_norm_grad_impl(
-        &'static self,
-        grad: View,
-        x: View,
-        weight: Option<View>,
-        mean: View,
-        inv_std: View,
-        grads: NormGrads,
-    ) -> Result<()> {
-        const OP: &str = "layer_norm_grad";
-        matrix(OP, x.layout, 2, "rows [M, N]")?;
-        let (rows, columns) = (x.layout.dims()[0], x.layout.dims()[1]);
-        let operands = self.backward(OP, grad, x, weight, [mean, inv_std], grads, [rows, columns])?;
-        let (x, grad) = (operands.x, operands.grad);
-        if let Some(out) = operands.out
-            && out.layout.numel() > 0
-        {
-            let groups = Groups::new(x.layout.dims(), 0, [Some(x.place()), Some(out.place()), Some(grad.place())]);
-            let of_input = Backward { weight_grad: None, bias_grad: None, ..operands };
-            self.normalise_grad(groups, Norm::AFFINE_INSIDE, &of_input)?;
-        }
-        if columns > 0 && (operands.weight_grad.is_some() || operands.bias_grad.is_some()) {
-            let groups = Groups::new(x.layout.dims(), 1, [Some(x.place()), None, Some(grad.place())]);
-            let of_columns = Backward { weight: None, out: None, ..operands };
-            self.normalise_grad(groups, Norm::STATS_INSIDE, &of_columns)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn relu_bias_grad_impl(
-        &'static self,
-        grad: View,
-        y: View,
-        dim: usize,
-        out: ViewMut,
-        bias: ViewMut,
-    ) -> Result<()> {
-        const OP: &str = "relu_bias_grad";
-        let (y, out) = (Tensor::read(self, OP, y)?, Tensor::write(self, OP, out)?);
-        let (dtype, layout) = (y.dtype, y.layout);
-        let grad = Tensor::read(self, OP, grad)?.of(OP, dtype)?.shaped(OP, layout)?;
-        let out = out.of(OP, dtype)?.shaped(OP, layout)?;
-        let Some(&channels) = layout.dims().get(dim) else {
-            return Err(Error::dim(OP, dim as i64, layout.rank()));
-        };
-        let bias = vector(OP, Tensor::write(self, OP, bias)?, dtype, channels)?;
-        if channels == 0 {
-            return Ok(());
-        }
-        let groups = Groups::new(layout.dims(), dim, [Some(y.place()), Some(out.place()), Some(grad.place())]);
-        let partial = self.parts_of_groups(&groups, SUM, dtype)?;
-        let (to, step) = parts(Some(&bias));
-        let start = |groups: Groups| {
-            let (tag, blocks, partial) = (Tag::of(dtype), groups.blocks(), partial.address());
-            let (grad, y, out) = (grad.address, y.address, out.address);
-            launch!(self, RELU_BIAS_GRAD, "masked", tag, blocks, groups, grad, y, out, to, step, partial)
-        };
-        start(groups)?;
-        if groups.stage == Reduce::FIRST { start(groups.second()) } else { Ok(()) }
     }
 }

@@ -1,10 +1,10 @@
 //! Optimizer steps: one launch for all parameters of a dtype (of up to 71, which VGG19 with batch-norm has 70 of; a group with more takes several).
 
-use kiln_backend::{DType, Error, OptimRule, OptimSlot, Result, View};
+use kiln_backend::{DType, Error, OptimBackend, OptimRule, OptimSlot, Result, View};
 
 use super::launch::{Tag, launch};
 use crate::{
-    device::Device,
+    device::{CudaBackend, Device},
     generator::Drawn,
     params::{Addresses, Optim},
     view::Tensor,
@@ -22,10 +22,11 @@ fn name(rule: &OptimRule) -> &'static str {
 /// The dtypes that optimizers take.
 const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 
-impl Device {
-    pub(super) fn optimizer_step_impl(&self, rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()> {
+impl OptimBackend for CudaBackend {
+    fn optimizer_step(&self, rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()> {
+        let device = self.0;
         let op = name(rule);
-        let lr = self.number(op, lr, DType::F64)?;
+        let lr = device.number(op, lr, DType::F64)?;
         // All are checked before any is changed.
         for slot in slots.iter() {
             let dtype = slot.param.dtype();
@@ -37,16 +38,18 @@ impl Device {
                 return Err(Error::argument(op, message));
             }
         }
-        self.generator.step(self.stream, &self.uploads, |drawn| {
+        device.generator.step(device.stream, &device.uploads, |drawn| {
             for dtype in FLOATS {
                 if slots.iter().any(|slot| slot.param.dtype() == dtype) {
-                    self.step_of_dtype(rule, lr, slots, dtype, drawn)?;
+                    device.step_of_dtype(rule, lr, slots, dtype, drawn)?;
                 }
             }
             Ok(())
         })
     }
+}
 
+impl Device {
     /// The address of one number.
     fn number(&self, op: &'static str, view: View<'_>, dtype: DType) -> Result<u64> {
         let tensor = Tensor::read(self, op, view)?.of(op, dtype)?;

@@ -1,11 +1,11 @@
-//! Reductions, running sums and softmax.
+//! Reductions of dimensions to one value each, in one launch or two.
 
-use kiln_backend::{ArgReduceOp, DType, Error, Layout, ReduceOp, Result, View, ViewMut};
+use kiln_backend::{DType, Error, Layout, ReduceBackend, ReduceOp, Result, View, ViewMut};
 
 use super::launch::{Tag, launch};
 use crate::{
-    device::Device,
-    params::{Lines, Reduce},
+    device::{CudaBackend, Device},
+    params::Reduce,
     view::Tensor,
 };
 
@@ -33,7 +33,7 @@ fn result_dtype(op: ReduceOp, dtype: DType) -> DType {
 }
 
 /// Checks that `out` has the rank of `x` and its extents, or 1.
-fn check_reduced(op: &'static str, x: &Layout, out: &Layout) -> Result<()> {
+pub(super) fn check_reduced(op: &'static str, x: &Layout, out: &Layout) -> Result<()> {
     let fits = |(&n, &m): (&usize, &usize)| m == n || m == 1;
     if x.rank() == out.rank() && x.dims().iter().zip(out.dims()).all(fits) {
         return Ok(());
@@ -46,10 +46,11 @@ pub(super) fn check_dim(op: &'static str, layout: &Layout, dim: usize) -> Result
     if dim < layout.rank().max(1) { Ok(()) } else { Err(Error::dim(op, dim as i64, layout.rank())) }
 }
 
-impl Device {
-    pub(super) fn reduce_impl(&'static self, op: ReduceOp, x: View, out: ViewMut) -> Result<()> {
+impl ReduceBackend for CudaBackend {
+    fn reduce(&self, op: ReduceOp, x: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
         let name = name(op);
-        let (x, out) = (Tensor::read(self, name, x)?, Tensor::write(self, name, out)?);
+        let (x, out) = (Tensor::read(device, name, x)?, Tensor::write(device, name, out)?);
         check_reduced(name, x.layout, out.layout)?;
         let out = out.of(name, result_dtype(op, x.dtype))?;
         if out.layout.numel() == 0 {
@@ -59,9 +60,11 @@ impl Device {
             return Err(Error::shape(name, "at least one element to reduce", x.layout.shape()));
         }
         let correction = if let ReduceOp::Var { correction } = op { correction } else { 0.0 };
-        self.reduce_checked(name, x, out, correction)
+        device.reduce_checked(name, x, out, correction)
     }
+}
 
+impl Device {
     /// The sum of the rows of a matrix.
     pub(super) fn sum_rows(&'static self, x: Tensor, out: Tensor) -> Result<()> {
         let row = out.layout.unsqueeze(0)?;
@@ -88,96 +91,10 @@ impl Device {
     }
 
     /// Memory for what a reduction in two stages leaves between them.
-    fn partials(&'static self, plan: &Reduce) -> Result<crate::memory::Block> {
+    pub(super) fn partials(&'static self, plan: &Reduce) -> Result<crate::memory::Block> {
         let bytes = if plan.stage == Reduce::FIRST { plan.partials() as usize * Reduce::PARTIAL } else { 0 };
         self.scratch(bytes)
     }
-
-    pub(super) fn arg_reduce_impl(
-        &'static self,
-        op: ArgReduceOp,
-        x: View,
-        dim: usize,
-        values: Option<ViewMut>,
-        indices: ViewMut,
-    ) -> Result<()> {
-        let (name, kernel) = match op {
-            ArgReduceOp::Max => ("argmax", "max"),
-            ArgReduceOp::Min => ("argmin", "min"),
-        };
-        let (x, indices) = (Tensor::read(self, name, x)?, Tensor::write(self, name, indices)?.of(name, DType::I64)?);
-        check_dim(name, x.layout, dim)?;
-        check_reduced(name, x.layout, indices.layout)?;
-        let others = |d: usize| d == dim || x.layout.dims()[d] == indices.layout.dims()[d];
-        if !(0..x.layout.rank()).all(others) || indices.layout.dims().get(dim).is_some_and(|&n| n != 1) {
-            return Err(Error::shape(name, "the input's extents, with 1 along the dimension", indices.layout.shape()));
-        }
-        let values = match values {
-            Some(view) => Some(Tensor::write(self, name, view)?.of(name, x.dtype)?.shaped(name, indices.layout)?),
-            None => None,
-        };
-        if indices.layout.numel() == 0 {
-            return Ok(());
-        }
-        if x.layout.numel() == 0 {
-            return Err(Error::shape(name, "at least one element to reduce", x.layout.shape()));
-        }
-        // The output has two sets of strides.
-        let to = [values.as_ref().map(Tensor::place), Some(indices.place())];
-        let plan = Reduce::new(x.layout.dims(), indices.layout.dims(), x.place(), to, 0.0);
-        let partial = self.partials(&plan)?;
-        let (tag, values) = (Tag::of(x.dtype), values.map_or(0, |tensor| tensor.address));
-        let (x, partial, indices) = (x.address, partial.address(), indices.address);
-        launch!(self, ARG_REDUCE, kernel, tag, plan.blocks(), plan, x, partial, values, indices)?;
-        if plan.stage == Reduce::FIRST {
-            let second = plan.second();
-            launch!(self, ARG_REDUCE, kernel, tag, second.blocks(), second, x, partial, values, indices)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn cumsum_impl(&self, x: View, dim: usize, out: ViewMut) -> Result<()> {
-        const OP: &str = "cumsum";
-        let (x, out) = (Tensor::read(self, OP, x)?, Tensor::write(self, OP, out)?);
-        let out = out.of(OP, if x.dtype.is_float() { x.dtype } else { DType::I64 })?.shaped(OP, x.layout)?;
-        check_dim(OP, x.layout, dim)?;
-        if out.layout.numel() == 0 {
-            return Ok(());
-        }
-        let lines = Lines::<2>::new(x.layout.dims(), dim, [Some(x.place()), Some(out.place())]);
-        let blocks = lines.lines.numel.min(i32::MAX as u64) as u32;
-        launch!(self, CUMSUM, "sum", Tag::of(x.dtype), blocks, lines, x.address, out.address)
-    }
-
-    pub(super) fn softmax_impl(&self, x: View, dim: usize, log: bool, out: ViewMut) -> Result<()> {
-        let (op, kernel) = softmax_names(log);
-        let out = Tensor::write(self, op, out)?;
-        let x = Tensor::read(self, op, x)?.of(op, out.dtype)?.shaped(op, out.layout)?;
-        check_dim(op, x.layout, dim)?;
-        if out.layout.numel() == 0 {
-            return Ok(());
-        }
-        let lines = Lines::<2>::new(x.layout.dims(), dim, [Some(x.place()), Some(out.place())]);
-        launch!(self, SOFTMAX, kernel, Tag::of(x.dtype), lines.blocks(), lines, x.address, out.address)
-    }
-
-    pub(super) fn softmax_grad_impl(&self, grad: View, y: View, dim: usize, log: bool, out: ViewMut) -> Result<()> {
-        let (op, kernel) = softmax_names(log);
-        let out = Tensor::write(self, op, out)?;
-        let read = |view| Tensor::read(self, op, view)?.of(op, out.dtype)?.shaped(op, out.layout);
-        let (grad, y) = (read(grad)?, read(y)?);
-        check_dim(op, y.layout, dim)?;
-        if out.layout.numel() == 0 {
-            return Ok(());
-        }
-        let lines = Lines::<3>::new(y.layout.dims(), dim, [Some(grad.place()), Some(y.place()), Some(out.place())]);
-        let (tag, blocks) = (Tag::of(out.dtype), lines.blocks());
-        launch!(self, SOFTMAX_GRAD, kernel, tag, blocks, lines, grad.address, y.address, out.address)
-    }
-}
-
-fn softmax_names(log: bool) -> (&'static str, &'static str) {
-    if log { ("log_softmax", "log") } else { ("softmax", "plain") }
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Sorting and binary search.
 
-use kiln_backend::{DType, Error, MAX_RANK, Result, View, ViewMut};
+use kiln_backend::{DType, Error, MAX_RANK, Result, SortBackend, View, ViewMut};
 
 use super::{
     launch::{Tag, launch},
     reduce::check_dim,
 };
 use crate::{
-    device::Device,
+    device::CudaBackend,
     launch::Config,
     params::{self, Grid, Lines, Place, SORT_TILE, Search, Sort},
     view::Tensor,
@@ -18,20 +18,14 @@ const ENTRY: usize = 16;
 /// Threads that sort a tile.
 const TILE_THREADS: u32 = 512;
 
-impl Device {
-    pub(super) fn sort_impl(
-        &'static self,
-        x: View,
-        dim: usize,
-        descending: bool,
-        values: ViewMut,
-        indices: ViewMut,
-    ) -> Result<()> {
+impl SortBackend for CudaBackend {
+    fn sort(&self, x: View, dim: usize, descending: bool, values: ViewMut, indices: ViewMut) -> Result<()> {
+        let device = self.0;
         const OP: &str = "sort";
-        let x = Tensor::read(self, OP, x)?;
+        let x = Tensor::read(device, OP, x)?;
         check_dim(OP, x.layout, dim)?;
-        let values = Tensor::write(self, OP, values)?.of(OP, x.dtype)?.shaped(OP, x.layout)?;
-        let indices = Tensor::write(self, OP, indices)?.of(OP, DType::I64)?.shaped(OP, x.layout)?;
+        let values = Tensor::write(device, OP, values)?.of(OP, x.dtype)?.shaped(OP, x.layout)?;
+        let indices = Tensor::write(device, OP, indices)?.of(OP, DType::I64)?.shaped(OP, x.layout)?;
         let places = [Some(x.place()), Some(values.place()), Some(indices.place())];
         let Lines { lines, n, strides, .. } = Lines::<3>::new(x.layout.dims(), dim, places);
         let count = lines.numel;
@@ -42,27 +36,28 @@ impl Device {
         let params = Sort { lines, n, strides, descending: u32::from(descending), unused: 0 };
         let bytes = (entries as usize).saturating_mul(ENTRY);
         let merged = n > SORT_TILE;
-        let (first, second) = (self.scratch(bytes)?, self.scratch(if merged { bytes } else { 0 })?);
+        let (first, second) = (device.scratch(bytes)?, device.scratch(if merged { bytes } else { 0 })?);
         let (mut from, mut to) = (first.address(), second.address());
         let tiles = params::limited_blocks(count * n.div_ceil(SORT_TILE), u64::MAX);
         let config = Config { grid: [tiles, 1, 1], block: [TILE_THREADS, 1, 1] };
-        launch!(self, SORT_TILE, "keys", Tag::of(x.dtype), config, params, x.address, from)?;
+        launch!(device, SORT_TILE, "keys", Tag::of(x.dtype), config, params, x.address, from)?;
         let blocks = params::blocks(entries);
         let mut run = SORT_TILE;
         while run < n {
-            launch!(self, SORT_MERGE, "runs", Tag::bits(DType::I64), blocks, count, n, run, from, to)?;
+            launch!(device, SORT_MERGE, "runs", Tag::bits(DType::I64), blocks, count, n, run, from, to)?;
             (from, to) = (to, from);
             run *= 2;
         }
         let tag = Tag::bits(x.dtype);
-        launch!(self, SORT_WRITE, "out", tag, blocks, params, from, x.address, values.address, indices.address)
+        launch!(device, SORT_WRITE, "out", tag, blocks, params, from, x.address, values.address, indices.address)
     }
 
-    pub(super) fn search_sorted_impl(&self, sorted: View, values: View, right: bool, out: ViewMut) -> Result<()> {
+    fn searchsorted(&self, sorted: View, values: View, right: bool, out: ViewMut) -> Result<()> {
+        let device = self.0;
         const OP: &str = "searchsorted";
-        let sorted = Tensor::read(self, OP, sorted)?;
-        let values = Tensor::read(self, OP, values)?.of(OP, sorted.dtype)?;
-        let out = Tensor::write(self, OP, out)?.of(OP, DType::I64)?.shaped(OP, values.layout)?;
+        let sorted = Tensor::read(device, OP, sorted)?;
+        let values = Tensor::read(device, OP, values)?.of(OP, sorted.dtype)?;
+        let out = Tensor::write(device, OP, out)?.of(OP, DType::I64)?.shaped(OP, values.layout)?;
         let Some(dim) = sorted.layout.rank().checked_sub(1) else {
             return Err(Error::shape(OP, "a sorted sequence", sorted.layout.shape()));
         };
@@ -85,6 +80,6 @@ impl Device {
             right: u32::from(right),
             unused: 0,
         };
-        launch!(self, SEARCH, "sorted", tag, blocks, params, sorted.address, values.address, out.address)
+        launch!(device, SEARCHSORTED, "find", tag, blocks, params, sorted.address, values.address, out.address)
     }
 }

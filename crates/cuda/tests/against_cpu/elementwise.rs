@@ -48,8 +48,8 @@ fn element_wise() {
             let a = tensor(on, dtype, &[4, 9], Lie::Sliced, 2);
             let [mut out, mut low] = [0, 1].map(|_| target(on, dtype, &[4, 9], Lie::Dense));
             let (x, y) = (Operand::Tensor(a.view()), Operand::Scalar(Scalar::Int(1)));
-            on.select(condition.view(), x, y, out.view_mut())?;
-            on.triangle(false, 1, a.view(), low.view_mut())?;
+            on.where_cond(condition.view(), x, y, out.view_mut())?;
+            on.tril_triu(false, 1, a.view(), low.view_mut())?;
             Ok(vec![out, low])
         });
     }

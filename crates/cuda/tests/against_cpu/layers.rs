@@ -188,7 +188,7 @@ fn a_position_outside_the_plane_is_reported() {
 const BATCHES: [[usize; 4]; 4] = [[3, 5, 4, 3], [2, 40, 17, 17], [3, 2, 85, 67], [4, 3, 1, 1]];
 
 #[test]
-fn batches_are_normalised() {
+fn batches_are_normalized() {
     for dtype in FLOATS {
         for dims in BATCHES {
             for (order, with) in [(Order::Planes, true), (Order::Pixels, true), (Order::Odd, false)] {
@@ -283,7 +283,7 @@ fn variances_far_from_zero() {
 }
 
 #[test]
-fn rows_are_normalised() {
+fn rows_are_normalized() {
     use Lie::{Dense, Sliced, Turned};
     for dtype in FLOATS {
         for dims in [[6, 10], [70, 33], [2, 17_000], [700, 5], [3, 1]] {
@@ -323,7 +323,7 @@ fn rows_are_normalised() {
 }
 
 #[test]
-fn normalisation_at_the_edge() {
+fn normalization_at_the_edge() {
     for dims in [[0, 3, 2, 2], [2, 0, 2, 2], [2, 3, 0, 2]] {
         same(&format!("{dims:?}"), |on| {
             let (x, mut out) =

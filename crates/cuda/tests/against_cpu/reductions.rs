@@ -46,7 +46,7 @@ fn reductions() {
             on.sort(x.view(), 1, true, values.view_mut(), order.view_mut())?;
             on.sort(x.view(), 1, false, values.view_mut(), order.view_mut())?;
             let mut places = target(on, DType::I64, &[6, 50], Lie::Dense);
-            on.search_sorted(values.view(), x.view(), true, places.view_mut())?;
+            on.searchsorted(values.view(), x.view(), true, places.view_mut())?;
             let kind = if dtype.is_float() { dtype } else { DType::I64 };
             let mut sums = target(on, kind, &[6, 50], Lie::Dense);
             on.cumsum(x.view(), 0, sums.view_mut())?;

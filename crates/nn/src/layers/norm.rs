@@ -56,10 +56,10 @@ impl BatchNormOptions {
 fn averaged(
     running: Running<'_>,
     count: &Tensor,
-    normalise: impl FnOnce(Running<'_>) -> Result<Tensor>,
+    normalize: impl FnOnce(Running<'_>) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let (mean, var) = (running.mean.zeros_like()?, running.var.zeros_like()?);
-    let out = normalise(Running { mean: &mean, var: &var })?;
+    let out = normalize(Running { mean: &mean, var: &var })?;
     no_grad(|| {
         let dtype = mean.dtype();
         let share = count.to_dtype(if dtype == DType::F64 { dtype } else { DType::F32 })?.reciprocal()?;
@@ -153,16 +153,16 @@ macro_rules! batch_norms {
                 let training = self.training.is_on();
                 let running = running.map(|(mean, var)| Running { mean, var });
                 let (weight, bias) = (self.weight.as_deref(), self.bias.as_deref());
-                let normalise = |running: Option<Running<'_>>, momentum: f64| {
+                let normalize = |running: Option<Running<'_>>, momentum: f64| {
                     x.batch_norm(weight, bias, running, training, momentum, self.eps)
                 };
                 if let (true, Some(count)) = (training, &self.num_batches_tracked) {
                     no_grad(|| count.add_(1))?;
                     if let (None, Some(running)) = (self.momentum, running) {
-                        return averaged(running, count, |batch| normalise(Some(batch), 1.0));
+                        return averaged(running, count, |batch| normalize(Some(batch), 1.0));
                     }
                 }
-                normalise(running, self.momentum.unwrap_or(0.0))
+                normalize(running, self.momentum.unwrap_or(0.0))
             }
         }
     )*};

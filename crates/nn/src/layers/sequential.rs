@@ -132,9 +132,9 @@ impl Module for Sequential {
         Ok(x)
     }
 
-    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
         self.children.iter().try_fold(x.clone(), |x, (child, module)| {
-            let y = module.summarise(&Summary::path(name, child), &x, summary);
+            let y = module.summarize(&Summary::path(name, child), &x, summary);
             y.map_err(|error| failed_in_container(self, child, module, error))
         })
     }

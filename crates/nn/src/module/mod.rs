@@ -114,7 +114,7 @@ pub trait Module: ModuleTree {
     ///
     /// # Errors
     /// As [`forward`](Module::forward).
-    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
         let y = self.forward(x)?;
         summary.push(name, self.type_name(), &y, self.num_parameters(), self.multiply_adds(y.shape()));
         Ok(y)
@@ -138,7 +138,7 @@ impl<M: Module + ?Sized> Module for Box<M> {
         (**self).multiply_adds(output)
     }
 
-    fn summarise(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
-        (**self).summarise(name, x, summary)
+    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
+        (**self).summarize(name, x, summary)
     }
 }

@@ -145,7 +145,7 @@ library! {
         if out.is_null() {
             return Err(BlasStatus::INVALID_VALUE);
         }
-        let ready = world.initialised && CURRENT.with_borrow(|stack| stack.last().is_some_and(|context| *context != 0));
+        let ready = world.initialized && CURRENT.with_borrow(|stack| stack.last().is_some_and(|context| *context != 0));
         if !ready {
             return Err(BlasStatus::NOT_INITIALIZED);
         }

@@ -9,7 +9,7 @@ driver! {
         if flags != 0 {
             return Err(Status::INVALID_VALUE);
         }
-        world.initialised = true;
+        world.initialized = true;
         Ok(())
     }
 

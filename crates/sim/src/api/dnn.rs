@@ -59,7 +59,7 @@ library! {
         if out.is_null() {
             return Err(bad("a null pointer for an answer"));
         }
-        let ready = world.initialised && CURRENT.with_borrow(|stack| stack.last().is_some_and(|context| *context != 0));
+        let ready = world.initialized && CURRENT.with_borrow(|stack| stack.last().is_some_and(|context| *context != 0));
         if !ready {
             return Err(Refusal(DnnStatus::NOT_INITIALIZED, "there is no current context"));
         }

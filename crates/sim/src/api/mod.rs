@@ -33,7 +33,7 @@ fn call(name: &'static str, need: Need, body: impl FnOnce(&mut World) -> Result<
     world::with(|world| {
         world.collect_hits();
         world.report.called(name);
-        if need >= Need::Init && !world.initialised {
+        if need >= Need::Init && !world.initialized {
             return Status::NOT_INITIALIZED;
         }
         if need == Need::Context {

@@ -44,7 +44,7 @@ fn addresses() {
 }
 
 #[test]
-fn undefined_behaviour() {
+fn undefined_behavior() {
     let here = "faults.cu:";
     caught("address", "f_signed_overflow 2147483647", &[here, "runtime error: signed integer overflow"]);
     caught("address", "f_undefined 40", &[here, "runtime error: shift exponent 40 is too large"]);

@@ -1,146 +1,382 @@
-//! Vector norms.
+//! Batch, layer and group normalisation.
 
-use kiln_backend::{Dims, Error, MAX_RANK, Result};
+use kiln_backend::{Affine, DType, Error, MAX_RANK, NormGrads, Result, RunningStats, Shape};
 use kiln_derive::located;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
-use super::check;
+use super::{
+    check,
+    images::{image_layout, writing},
+};
 use crate::{
     Tensor,
-    autograd::{one, record},
+    autograd::{Attribute, Ctx, Grads, grad_enabled, record},
+    no_grad,
+    storage::{Reading, Writing},
 };
+
+/// The running statistics of a batch normalisation, one number a channel each, changed in place while training.
+#[derive(Clone, Copy, Debug)]
+pub struct Running<'a> {
+    /// The mean.
+    pub mean: &'a Tensor,
+    /// The (unbiased) variance.
+    pub var: &'a Tensor,
+}
+
+/// What statistics are kept in.
+fn accumulates(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
 
 #[located]
 impl Tensor {
-    /// The `p`-norm of the elements as a vector, over `()` all dimensions, one, or several: the square root of
-    /// the sum of squares for 2, the sum of absolute values for 1, the largest of them for `f64::INFINITY`
-    /// (the smallest for minus infinity), the number of elements that are not 0 for 0. The gradient where the
-    /// norm is 0 is 0.
+    /// Normalises each channel of `[N, C, …]`: minus its mean, divided by `sqrt(variance + eps)`, then scaled by `weight`
+    /// and shifted by `bias` (`[C]`, 1 and 0 if there are none)
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.batch_norm.html>).
+    ///
+    /// While `training`, or without running statistics, mean and variance are those of the batch, and the running ones,
+    /// if there are any, move towards them by the share `momentum`; else the running ones are used.
     ///
     /// # Errors
-    /// The tensor is not of floats, a dimension is out of range or named twice, or an infinite norm of nothing
-    /// is asked for.
-    pub fn norm(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
-        self.norm_impl(p.into(), &dims, false)
-    }
-
-    /// [`norm`](Tensor::norm) that keeps the dimensions with extent 1.
-    ///
-    /// # Errors
-    /// As [`norm`](Tensor::norm).
-    pub fn norm_keepdim(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
-        self.norm_impl(p.into(), &dims, true)
-    }
-
-    fn norm_impl(&self, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
-        const OP: &str = "norm";
+    /// The tensor is not of floats or has not 2 to 5 dimensions, a vector is not `[C]`, there is one value a channel to
+    /// take statistics of, or dtypes or devices differ.
+    pub fn batch_norm(
+        &self,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        running: Option<Running<'_>>,
+        training: bool,
+        momentum: f64,
+        eps: f64,
+    ) -> Result<Tensor> {
+        const OP: &str = "batch_norm";
         check::floats(OP, self)?;
-        if p.is_nan() {
-            return Err(Error::argument(OP, "p must not be NaN"));
+        if !(2..=5).contains(&self.rank()) {
+            return Err(Error::shape(OP, "[N, C, …] with 2 to 5 dimensions", self.shape()));
         }
-        let mask = dims.resolve(OP, self.rank())?;
-        let dims: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| mask[dim]).collect();
-        let kept = crate::no_grad(|| {
-            let x = self.detach();
-            // Half precision overflows where squares are summed.
-            norm_of(&x.widened()?, p, &dims)?.to_dtype(self.dtype())
+        let c = self.dims()[1];
+        if self.rank() != 4 {
+            let behind: usize = self.dims()[2..].iter().product();
+            let images = self.reshape([self.dims()[0], c, 1, behind])?;
+            return images.batch_norm(weight, bias, running, training, momentum, eps)?.reshape(self.dims());
+        }
+        vectors(OP, self, c, &[weight, bias])?;
+        if let Some(Running { mean, var }) = running {
+            for stat in [mean, var] {
+                check::floats(OP, stat)?;
+                check::same_device(OP, self, &[stat])?;
+                if *stat.shape() != [c] {
+                    return Err(Error::shape(OP, format!("running statistics of {c} channels"), stat.shape()));
+                }
+            }
+        }
+        match running {
+            Some(running) if !training => self.normalized_by(weight, bias, running, eps),
+            _ => {
+                if c > 0 && self.numel() == c {
+                    let expected = "more than one value a channel while training";
+                    return Err(Error::shape(OP, expected, self.shape()));
+                }
+                let moved = running.filter(|_| training && self.numel() > 0);
+                self.normalized_by_batch(weight, bias, moved, momentum, eps)
+            }
+        }
+    }
+
+    fn normalized_by(
+        &self,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        running: Running<'_>,
+        eps: f64,
+    ) -> Result<Tensor> {
+        let stats = accumulates(self.dtype());
+        let inputs = inputs(self, weight, bias);
+        // A later training step moves the running statistics, perhaps before the backward pass.
+        let keep = grad_enabled() && inputs.iter().any(|t| t.requires_grad());
+        let own = |t: &Tensor| no_grad(|| if keep { t.to_dtype(stats)?.copy() } else { t.to_dtype(stats) });
+        let (mean, var) = (own(running.mean)?, own(running.var)?);
+        let operands = Operands::new(self, weight, bias);
+        let (m, v) = (mean.read(), var.read());
+        let layout = image_layout(self, *self.shape());
+        let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
+            backend.batch_norm_eval(eps, operands.x.view(), operands.affine(), m.view(), v.view(), out)
         })?;
-        let shape: SmallVec<[usize; MAX_RANK]> =
-            (0..self.rank()).filter(|&dim| keepdim || !mask[dim]).map(|dim| kept.dims()[dim]).collect();
-        let (kept_shape, shape) = (*kept.shape(), kiln_backend::Shape::new(&shape)?);
-        let out = kept.with_shape(shape);
-        record(out.clone(), "LinalgVectorNormBackward0", &[self], &[self, &out], move |ctx| {
-            let (x, norm) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept_shape)?);
-            let grad = ctx.grad()?.reshape(kept_shape)?;
-            let of_x = gradient(&x.widened()?, &norm.widened()?, &grad.widened()?, p)?;
-            Ok(one(of_x.to_dtype(grad.dtype())?))
+        drop((operands, m, v));
+        let saved = Saved { weight, stats: [&mean, &var] };
+        let out =
+            saved.record(out, "NativeBatchNormBackward0", self, &inputs, move |ctx, x, weight, [mean, var]| {
+                gradients(ctx, x, weight, Norm::Channels { training: false }, mean, &var.add(eps)?.rsqrt()?)
+            })?;
+        let all: SmallVec<[&Tensor; 5]> =
+            [Some(self), Some(running.mean), Some(running.var), weight, bias].into_iter().flatten().collect();
+        Ok(out.noted("batch_norm", &all, || scaled(eps, weight, bias)))
+    }
+
+    fn normalized_by_batch(
+        &self,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        running: Option<Running<'_>>,
+        momentum: f64,
+        eps: f64,
+    ) -> Result<Tensor> {
+        let (stats, inputs) = (accumulates(self.dtype()), inputs(self, weight, bias));
+        // Statistics of another dtype, or that share memory, are moved as copies.
+        let apart = |t: &Tensor, other: &Tensor| {
+            t.dtype() == stats
+                && !t.layout().may_overlap()
+                && inputs.iter().all(|i| !i.shares_memory(t))
+                && !t.shares_memory(other)
+        };
+        let moved = match running {
+            None => None,
+            Some(r) if apart(r.mean, r.var) && apart(r.var, r.mean) => Some([r.mean.clone(), r.var.clone()]),
+            Some(r) => {
+                Some(no_grad(|| Ok::<_, Error>([r.mean.to_dtype(stats)?.copy()?, r.var.to_dtype(stats)?.copy()?]))?)
+            }
+        };
+        let c = self.dims()[1];
+        let (mean, inv_std) = (vector(self, stats, c)?, vector(self, stats, c)?);
+        let operands = Operands::new(self, weight, bias);
+        let layout = image_layout(self, *self.shape());
+        let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
+            let (mut m, mut i) = (writing(&mean), writing(&inv_std));
+            let (x, affine) = (operands.x.view(), operands.affine());
+            let Some([mean, var]) = &moved else {
+                return backend.batch_norm(eps, x, affine, None, out, m.view(), i.view());
+            };
+            // In the order of their addresses, so that two threads never wait for each other in a circle.
+            let address = |t: &Tensor| std::ptr::from_ref(&*t.0.storage) as usize;
+            let (mut rm, mut rv);
+            if address(mean) < address(var) {
+                (rm, rv) = (writing(mean), writing(var));
+            } else {
+                rv = writing(var);
+                rm = writing(mean);
+            }
+            let running = RunningStats { mean: rm.view(), var: rv.view(), momentum };
+            backend.batch_norm(eps, x, affine, Some(running), out, m.view(), i.view())
+        })?;
+        drop(operands);
+        if let (Some(r), Some([mean, var])) = (running, &moved) {
+            for (own, new) in [(r.mean, mean), (r.var, var)] {
+                if own.is_same(new) { own.0.storage.bump_version() } else { no_grad(|| own.copy_(new))? }
+            }
+        }
+        let saved = Saved { weight, stats: [&mean, &inv_std] };
+        saved.record(out, "NativeBatchNormBackward0", self, &inputs, |ctx, x, weight, [mean, inv_std]| {
+            gradients(ctx, x, weight, Norm::Channels { training: true }, mean, inv_std)
+        })
+    }
+
+    /// Normalises the last dimensions, which have the extents `shape`, together: minus their mean, divided by
+    /// `sqrt(variance + eps)`, then scaled and shifted element by element by `weight` and `bias` of that shape
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.layer_norm.html>).
+    ///
+    /// # Errors
+    /// The tensor is not of floats, does not end with these extents, or there are none; or a vector has another shape,
+    /// dtype or device.
+    pub fn layer_norm(
+        &self,
+        shape: &[usize],
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<Tensor> {
+        const OP: &str = "layer_norm";
+        check::floats(OP, self)?;
+        if shape.is_empty() || !self.dims().ends_with(shape) {
+            return Err(Error::shape(OP, format!("a tensor that ends with the extents {shape:?}"), self.shape()));
+        }
+        for affine in [weight, bias].into_iter().flatten() {
+            check::same_kind(OP, self, &[affine])?;
+            if affine.dims() != shape {
+                return Err(Error::shape(OP, format!("a scale or shift of shape {shape:?}"), affine.shape()));
+            }
+        }
+        let n: usize = shape.iter().product();
+        let m: usize = self.dims()[..self.rank() - shape.len()].iter().product();
+        let flat = |t: Option<&Tensor>| t.map(|t| t.reshape([n])).transpose();
+        let (weight, bias) = (flat(weight)?, flat(bias)?);
+        self.reshape([m, n])?.rows_normalized(weight.as_ref(), bias.as_ref(), eps)?.reshape(self.dims())
+    }
+
+    fn rows_normalized(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+        let (stats, inputs) = (accumulates(self.dtype()), inputs(self, weight, bias));
+        let m = self.dims()[0];
+        let (mean, inv_std) = (vector(self, stats, m)?, vector(self, stats, m)?);
+        let operands = Operands::new(self, weight, bias);
+        let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
+            let (mut m, mut i) = (writing(&mean), writing(&inv_std));
+            backend.layer_norm(eps, operands.x.view(), operands.affine(), out, m.view(), i.view())
+        })?;
+        drop(operands);
+        let saved = Saved { weight, stats: [&mean, &inv_std] };
+        let out = saved.record(out, "NativeLayerNormBackward0", self, &inputs, |ctx, x, weight, [mean, inv_std]| {
+            gradients(ctx, x, weight, Norm::Rows, mean, inv_std)
+        })?;
+        Ok(out.described("layer_norm", || scaled(eps, weight, bias)))
+    }
+
+    /// Normalises the channels of `[N, C, …]` in `groups` of equally many, each group of each sample by its own mean and
+    /// variance; `weight` and `bias` are `[C]`
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.group_norm.html>).
+    ///
+    /// # Errors
+    /// The tensor is not of floats or has fewer than 2 dimensions, the groups do not divide the channels, or a vector is
+    /// not `[C]` or of another dtype or device.
+    pub fn group_norm(
+        &self,
+        groups: usize,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<Tensor> {
+        const OP: &str = "group_norm";
+        check::floats(OP, self)?;
+        let divides = |channels: usize| (1..=channels.max(1)).contains(&groups) && channels.is_multiple_of(groups);
+        if self.rank() < 2 || !divides(self.dims()[1]) {
+            return Err(Error::shape(OP, format!("[N, C, …] with channels in {groups} groups"), self.shape()));
+        }
+        let (n, c) = (self.dims()[0], self.dims()[1]);
+        vectors(OP, self, c, &[weight, bias])?;
+        let each = self.numel() / (n * groups).max(1);
+        // The steps below would each round to half precision.
+        let rows = self.widened()?.reshape([n * groups, each])?;
+        let mut out = rows.rows_normalized(None, None, eps)?.reshape(self.dims())?;
+        let mut dims: SmallVec<[usize; MAX_RANK]> = smallvec![1; self.rank() - 1];
+        dims[0] = c;
+        if let Some(weight) = weight {
+            out = out.mul(&weight.widened()?.reshape(&dims[..])?)?;
+        }
+        if let Some(bias) = bias {
+            out = out.add(&bias.widened()?.reshape(&dims[..])?)?;
+        }
+        out.to_dtype(self.dtype())
+    }
+}
+
+/// For exporters: what a normalisation is told, and which of scale and shift are among its inputs.
+fn scaled(eps: f64, weight: Option<&Tensor>, bias: Option<&Tensor>) -> [(&'static str, Attribute); 3] {
+    [("eps", eps.into()), ("weight", weight.is_some().into()), ("bias", bias.is_some().into())]
+}
+
+/// Scale and shift have one number a channel.
+fn vectors(op: &'static str, x: &Tensor, c: usize, affine: &[Option<&Tensor>]) -> Result<()> {
+    affine.iter().flatten().try_for_each(|vector| {
+        check::same_kind(op, x, &[vector])?;
+        if *vector.shape() == [c] {
+            return Ok(());
+        }
+        Err(Error::shape(op, format!("a scale or shift of {c} channels"), vector.shape()))
+    })
+}
+
+fn inputs<'a>(x: &'a Tensor, weight: Option<&'a Tensor>, bias: Option<&'a Tensor>) -> SmallVec<[&'a Tensor; 3]> {
+    [Some(x), weight, bias].into_iter().flatten().collect()
+}
+
+/// Memory for one number a channel or row.
+fn vector(like: &Tensor, dtype: DType, n: usize) -> Result<Tensor> {
+    Tensor::compute(like.device(), dtype, Shape::new(&[n])?, |_, _| Ok(()))
+}
+
+/// The operands, locked.
+struct Operands<'a> {
+    x: Reading<'a>,
+    weight: Option<Reading<'a>>,
+    bias: Option<Reading<'a>>,
+}
+
+impl<'a> Operands<'a> {
+    fn new(x: &'a Tensor, weight: Option<&'a Tensor>, bias: Option<&'a Tensor>) -> Operands<'a> {
+        Operands { x: x.read(), weight: weight.map(Tensor::read), bias: bias.map(Tensor::read) }
+    }
+
+    fn affine(&self) -> Affine<'_> {
+        Affine { weight: self.weight.as_ref().map(Reading::view), bias: self.bias.as_ref().map(Reading::view) }
+    }
+}
+
+/// What the gradients of a normalisation read besides the input.
+struct Saved<'a> {
+    weight: Option<&'a Tensor>,
+    stats: [&'a Tensor; 2],
+}
+
+impl Saved<'_> {
+    fn record(
+        &self,
+        out: Tensor,
+        name: &'static str,
+        x: &Tensor,
+        inputs: &[&Tensor],
+        rule: impl Fn(&Ctx<'_>, &Tensor, Option<&Tensor>, [&Tensor; 2]) -> Result<[Option<Tensor>; 3]>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<Tensor> {
+        let all: SmallVec<[&Tensor; 4]> =
+            [Some(x), Some(self.stats[0]), Some(self.stats[1]), self.weight].into_iter().flatten().collect();
+        let (scaled, count) = (self.weight.is_some(), inputs.len());
+        record(out, name, inputs, &all, move |ctx| {
+            let weight = if scaled { Some(ctx.saved(3)?) } else { None };
+            let [x, weight_grad, bias] = rule(ctx, &ctx.saved(0)?, weight.as_ref(), [&ctx.saved(1)?, &ctx.saved(2)?])?;
+            let mut grads: Grads = smallvec![x];
+            if scaled {
+                grads.push(weight_grad);
+            }
+            if grads.len() < count {
+                grads.push(bias);
+            }
+            Ok(grads)
         })
     }
 }
 
-fn norm_of(x: &Tensor, p: f64, dims: &[usize]) -> Result<Tensor> {
-    // A scalar has no dimensions to reduce.
-    let sum = |x: Tensor| if dims.is_empty() { Ok(x) } else { x.sum_keepdim(dims) };
-    if p == 0.0 {
-        return sum(x.ne(0)?.to_dtype(x.dtype())?);
-    }
-    let size = x.abs()?;
-    if p == 1.0 {
-        sum(size)
-    } else if p == 2.0 {
-        sum(x.square()?)?.sqrt()
-    } else if dims.is_empty() {
-        Ok(size)
-    } else if p == f64::INFINITY {
-        size.amax_keepdim(dims)
-    } else if p == f64::NEG_INFINITY {
-        size.amin_keepdim(dims)
+/// What is normalised.
+#[derive(Clone, Copy)]
+enum Norm {
+    Channels { training: bool },
+    Rows,
+}
+
+/// The gradients of input, scale and shift that are wanted.
+fn gradients(
+    ctx: &Ctx<'_>,
+    x: &Tensor,
+    weight: Option<&Tensor>,
+    norm: Norm,
+    mean: &Tensor,
+    inv_std: &Tensor,
+) -> Result<[Option<Tensor>; 3]> {
+    let grad = ctx.grad()?;
+    let (bias_at, count) = (1 + usize::from(weight.is_some()), ctx.needs.len());
+    let n = x.dims()[1];
+    let wanted = |on: bool| if on { vector(x, x.dtype(), n).map(Some) } else { Ok(None) };
+    let to_weight = wanted(weight.is_some() && ctx.needs(1))?;
+    let to_bias = wanted(bias_at < count && ctx.needs(bias_at))?;
+    let (g, xr, w, m, i) = (grad.read(), x.read(), weight.map(Tensor::read), mean.read(), inv_std.read());
+    let (mut dw, mut db) = (to_weight.as_ref().map(writing), to_bias.as_ref().map(writing));
+    let mut run = |backend: &'static dyn kiln_backend::Backend, input: Option<kiln_backend::ViewMut<'_>>| {
+        let grads = NormGrads { input, weight: dw.as_mut().map(Writing::view), bias: db.as_mut().map(Writing::view) };
+        let weight = w.as_ref().map(Reading::view);
+        match norm {
+            Norm::Channels { training } => {
+                backend.batch_norm_grad(training, g.view(), xr.view(), weight, m.view(), i.view(), grads)
+            }
+            Norm::Rows => backend.layer_norm_grad(g.view(), xr.view(), weight, m.view(), i.view(), grads),
+        }
+    };
+    let to_input = if ctx.needs(0) {
+        let layout = image_layout(x, *x.shape());
+        Some(Tensor::compute_in(x.device(), x.dtype(), layout, |backend, out| run(backend, Some(out)))?)
     } else {
-        sum(size.pow(p)?)?.pow(1.0 / p)
-    }
-}
-
-/// PyTorch's formulas (`norm_backward`), which avoid a 0 in a divisor where they can; what remains is masked.
-fn gradient(x: &Tensor, norm: &Tensor, grad: &Tensor, p: f64) -> Result<Tensor> {
-    if p == 0.0 {
-        return x.zeros_like();
-    }
-    let sign = x.sign()?;
-    if p == 1.0 {
-        return sign.mul(grad);
-    }
-    let at_zero = norm.eq(0)?;
-    if p.is_infinite() {
-        let hits = x.abs()?.eq(norm)?.to_dtype(x.dtype())?;
-        let count = hits.sum_to(norm.shape())?.clamp_min(1)?;
-        return sign.mul(&hits)?.mul(&grad.div(&count)?);
-    }
-    if p == 2.0 {
-        return x.mul(&grad.div(norm)?.masked_fill(&at_zero, 0)?);
-    }
-    if p < 1.0 {
-        let slope = sign.mul(&x.abs()?.pow(p - 1.0)?)?.masked_fill(&x.eq(0)?, 0)?;
-        return slope.mul(&grad.mul(&norm.pow(1.0 - p)?)?.masked_fill(&at_zero, 0)?);
-    }
-    let slope = sign.mul(&x.abs()?.pow(p - 1.0)?)?;
-    slope.mul(&grad.div(&norm.pow(p - 1.0)?)?.masked_fill(&at_zero, 0)?)
-}
-
-#[cfg(all(test, feature = "cpu"))]
-mod tests {
-    use crate::{Device, Result, Tensor};
-
-    fn value_and_gradient(values: &[f32], p: f64) -> Result<(f32, Vec<f32>)> {
-        let x = Tensor::new(values, Device::Cpu)?.requires_grad_(true)?;
-        let y = x.norm(p, ())?;
-        assert_eq!(y.grad_fn().unwrap().name(), "LinalgVectorNormBackward0");
-        y.backward()?;
-        Ok((y.item()?, x.grad().unwrap().to_vec()?))
-    }
-
-    #[test]
-    fn norms_and_their_gradients() -> Result<()> {
-        assert_eq!(value_and_gradient(&[3., -4.], 2.)?, (5., vec![0.6, -0.8]));
-        assert_eq!(value_and_gradient(&[0., 0.], 2.)?, (0., vec![0., 0.]));
-        assert_eq!(value_and_gradient(&[0., -4.], 1.)?, (4., vec![0., -1.]));
-        assert_eq!(value_and_gradient(&[3., -3., 1.], f64::INFINITY)?, (3., vec![0.5, -0.5, 0.]));
-        assert_eq!(value_and_gradient(&[0., 0.], f64::INFINITY)?, (0., vec![0., 0.]));
-        assert_eq!(value_and_gradient(&[3., -3., 1.], f64::NEG_INFINITY)?, (1., vec![0., 0., 1.]));
-        assert_eq!(value_and_gradient(&[0., 4.], 0.5)?, (4., vec![0., 1.]));
-        assert_eq!(value_and_gradient(&[0., 0.], 3.)?, (0., vec![0., 0.]));
-        assert_eq!(value_and_gradient(&[0., 2., -1.], 0.)?, (2., vec![0., 0., 0.]));
-        Ok(())
-    }
-
-    #[test]
-    fn shapes() -> Result<()> {
-        let x = Tensor::ones([2, 3, 4], Device::Cpu)?;
-        assert_eq!(x.norm(2, [0, 2])?.dims(), [3]);
-        assert_eq!(x.norm_keepdim(1, -1)?.dims(), [2, 3, 1]);
-        assert_eq!(Tensor::new(-2f32, Device::Cpu)?.norm(3, ())?.item::<f32>()?, 2.);
-        let empty = Tensor::zeros([0, 3], Device::Cpu)?;
-        assert_eq!(empty.norm(2, ())?.item::<f32>()?, 0.);
-        assert!(empty.norm(f64::INFINITY, ()).is_err() && empty.norm(f64::NAN, ()).is_err());
-        Ok(())
-    }
+        run(x.device().backend()?, None)?;
+        None
+    };
+    drop((dw, db));
+    Ok([to_input, to_weight, to_bias])
 }

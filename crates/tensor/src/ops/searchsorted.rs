@@ -36,7 +36,7 @@ impl Tensor {
         };
         let (sorted, wanted) = (self.read(), list.read());
         let out = Tensor::compute(self.device(), DType::I64, *list.shape(), |backend, out| {
-            backend.search_sorted(sorted.view(), wanted.view(), right, out)
+            backend.searchsorted(sorted.view(), wanted.view(), right, out)
         })?;
         Ok(out.with_shape(*values.shape()))
     }

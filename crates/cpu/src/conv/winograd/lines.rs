@@ -3,9 +3,11 @@
 //! With interpolation at 0, ±1, ±2 and infinity (Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015)
 //! a tile of 4×4 outputs takes 36 products instead of 144. All transforms are one of a line, applied to columns and rows.
 
-use crate::gemm::simd::Simd;
+use crate::gemm::simd::{
+    Simd,
+    x86::{F32x8, F32x16},
+};
 #[cfg(target_arch = "x86_64")]
-use crate::gemm::simd::x86::{F32x8, F32x16};
 
 /// Points of a transformed tile.
 pub(super) const POINTS: usize = 36;

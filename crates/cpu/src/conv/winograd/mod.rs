@@ -15,8 +15,8 @@ use self::{
     lines::{Grid, POINTS, Transforms, transforms},
     strips::{Segment, segments},
 };
-use super::image::Image;
 use crate::{
+    engine::{image::Image, par::Shared},
     gemm::{
         canon::Canon,
         drive::{self, Packed},
@@ -24,23 +24,22 @@ use crate::{
         parallel,
         scratch::with_scratch,
     },
-    par::Shared,
-    pool::Scratch,
-    stored::Stored,
+    memory::allocator::Scratch,
+    numeric::stored::Stored,
 };
 
 /// Outputs of a tile along one axis, and the inputs that they see.
 const TILE: usize = 4;
 const SEEN: usize = 6;
 /// Fewest channels on either side, and fewest tiles: below, the transforms cost more than they save.
-pub(super) const CHANNELS: usize = 16;
+pub(crate) const CHANNELS: usize = 16;
 const FEWEST_TILES: usize = 48;
 /// Numbers of transformed inputs and outputs that a block should have, and its fewest and most tiles.
 const BLOCK: usize = 1_500_000;
 const TILES: (usize, usize) = (128, 512);
 
 /// Whether a convolution is computed this way; `x` is its input, `y` its output, with the channels of a group.
-pub(super) fn suits(rule: &Conv2d, w: &Layout, y: &Layout) -> bool {
+pub(crate) fn suits(rule: &Conv2d, w: &Layout, y: &Layout) -> bool {
     let (&[o, c, kh, kw], &[n, _, h, wide]) = (w.dims(), y.dims()) else { return false };
     let plain =
         rule.stride == [1, 1] && rule.dilation == [1, 1] && [kh, kw] == [3, 3] && rule.padding.iter().all(|&p| p <= 2);
@@ -125,7 +124,7 @@ fn padded(channels: usize, lanes: usize) -> usize {
 /// # Safety
 /// The images are readable and writable, as many, `out`'s elements are distinct and in no other image, and its size is the
 /// convolution's.
-pub(super) unsafe fn forward<S: Stored<Compute = f32>>(
+pub(crate) unsafe fn forward<S: Stored<Compute = f32>>(
     x: Image<*const S>,
     padding: [usize; 2],
     filter: &(dyn Fn(usize, usize, &mut [f32; 9]) + Sync),
@@ -249,7 +248,7 @@ pub(super) unsafe fn forward<S: Stored<Compute = f32>>(
 ///
 /// # Safety
 /// The images are readable, as many, and `grad` has the size of the convolution's output.
-pub(super) unsafe fn grad_weight<S: Stored<Compute = f32>>(
+pub(crate) unsafe fn grad_weight<S: Stored<Compute = f32>>(
     grad: Image<*const S>,
     x: Image<*const S>,
     padding: [usize; 2],

@@ -1,9 +1,9 @@
 //! Strips of pixels with a vector of channels each: between images in any layout and the transforms.
 
 use crate::{
-    conv::image::{Image, gather, scatter},
+    engine::image::{Image, gather, scatter},
     gemm::micro::{Kernel, PackLanes, Transposed},
-    stored::Stored,
+    numeric::stored::Stored,
 };
 
 /// A row of tiles of one image.

@@ -1,0 +1,10 @@
+//! Copies between layouts and dtypes.
+
+use crate::{Result, View, ViewMut};
+
+/// Copies and casts.
+pub trait CopyBackend {
+    /// Copies elements, converting the dtype as Rust's `as` does (nonzero is `true`, float to integer
+    /// saturates).
+    fn copy(&self, x: View, out: ViewMut) -> Result<()>;
+}

@@ -1,0 +1,52 @@
+//! The primitives, a file for each family: its descriptors, and the trait that a backend implements in a file of the
+//! same name.
+
+mod arg_reduce;
+mod binary;
+mod class_loss;
+mod conv2d;
+mod copy;
+mod dropout;
+mod fill;
+mod index;
+mod linear;
+mod matmul;
+mod memory;
+mod norm;
+mod optim;
+mod pointwise_loss;
+mod pool2d;
+mod random;
+mod reduce;
+mod relu_bias_grad;
+mod scan;
+mod softmax;
+mod sort;
+mod tril_triu;
+mod unary;
+mod where_cond;
+
+pub use arg_reduce::{ArgReduceBackend, ArgReduceOp};
+pub use binary::BinaryBackend;
+pub use class_loss::{ClassLoss, ClassLossBackend, ClassLossInput, Reduction};
+pub use conv2d::{Conv2d, Conv2dBackend};
+pub use copy::CopyBackend;
+pub use dropout::DropoutBackend;
+pub use fill::{FillBackend, Ramp};
+pub use index::{IndexBackend, ScatterMode};
+pub use linear::{LinearBackend, linear_relu_grad_in_parts};
+pub use matmul::MatmulBackend;
+pub use memory::MemoryBackend;
+pub use norm::{Affine, BatchNormBackend, LayerNormBackend, NormGrads, RunningStats};
+pub use optim::{OptimBackend, OptimRule, OptimSlot};
+pub use pointwise_loss::{PointwiseLoss, PointwiseLossBackend, PointwiseLossKind};
+pub use pool2d::{Pool2d, Pool2dBackend, PoolDivisor};
+pub use random::{Distribution, RandomBackend, RandomState};
+pub use reduce::{ReduceBackend, ReduceOp};
+pub use relu_bias_grad::ReluBiasGradBackend;
+pub use scan::ScanBackend;
+pub use softmax::SoftmaxBackend;
+pub use sort::SortBackend;
+pub use tril_triu::TrilTriuBackend;
+pub use unary::UnaryBackend;
+pub use where_cond::WhereCondBackend;

@@ -1,0 +1,9 @@
+//! Element-wise choice between two operands.
+
+use crate::{Operand, Result, View, ViewMut};
+
+/// Chooses between two operands.
+pub trait WhereCondBackend {
+    /// `a` where `condition` (a `bool` tensor) is true, else `b`.
+    fn where_cond(&self, condition: View, a: Operand, b: Operand, out: ViewMut) -> Result<()>;
+}

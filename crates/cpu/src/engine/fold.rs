@@ -1,0 +1,319 @@
+//! The reduction engine: folds a tensor's reduced dimensions, for any element type and layout.
+//!
+//! The order of operations is fixed by shape and layout alone: leaves of up to `LEAF` elements are folded in
+//! `LANES` interleaved lanes, and everything above them as a balanced binary tree. So results do not depend
+//! on the number of threads, and the rounding error of a sum grows with the logarithm of its length.
+
+use kiln_backend::{Layout, MAX_RANK};
+
+use crate::engine::{
+    iter::Walk,
+    par::{self, GRAIN, Shared},
+    simd::multiversion,
+    tile::{Elements, TILE, steps},
+};
+
+/// Elements folded at a time into one value.
+pub(crate) const LEAF: usize = 1024;
+/// Independent lanes of a leaf: four vectors of eight `f32`.
+const LANES: usize = 32;
+/// Elements of one reduction that are a unit of work for a thread.
+const BLOCK: usize = 32 * LEAF;
+/// Rows of a column fold that are added up before they are added to the rest.
+const ROWS: usize = 32;
+/// Narrow matrices are folded several rows side by side, up to this width.
+const NARROW: usize = 128;
+
+/// An associative operation.
+pub(crate) trait Fold: Sync {
+    /// What is folded.
+    type In: bytemuck::Pod + Send + Sync;
+    /// The running result.
+    type Acc: Copy + Send + Sync;
+    /// The result of nothing.
+    fn identity(&self) -> Self::Acc;
+    /// Takes in one element. `center` belongs to the result (a mean, a maximum); folds that were given no
+    /// centers ignore it.
+    fn step(&self, acc: Self::Acc, x: Self::In, center: Self::In) -> Self::Acc;
+    /// Combines two results.
+    fn merge(&self, a: Self::Acc, b: Self::Acc) -> Self::Acc;
+}
+
+multiversion! {
+    /// Folds a slice of up to about `LEAF` elements.
+    pub(crate) fn leaf[F: Fold](fold: &F, x: &[F::In], center: F::In) -> F::Acc {
+        if x.len() < LANES {
+            return x.iter().fold(fold.identity(), |acc, &x| fold.step(acc, x, center));
+        }
+        let mut lanes = [fold.identity(); LANES];
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane = fold.step(*lane, x, center);
+            }
+        }
+        for (lane, &x) in lanes.iter_mut().zip(rest) {
+            *lane = fold.step(*lane, x, center);
+        }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] = fold.merge(lanes[i], lanes[i + width]);
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+
+    /// Folds each of the rows of `n` elements that `x` consists of.
+    fn short_rows[F: Fold](fold: &F, x: &[F::In], n: usize, centers: Option<&[F::In]>, out: &mut [F::Acc]) {
+        for (i, (row, out)) in x.chunks_exact(n).zip(out).enumerate() {
+            let center = centers.map_or_else(bytemuck::Zeroable::zeroed, |c| c[i]);
+            *out = row.iter().fold(fold.identity(), |acc, &x| fold.step(acc, x, center));
+        }
+    }
+
+    /// Takes one row into a row of results.
+    fn row[F: Fold](fold: &F, acc: &mut [F::Acc], x: &[F::In], centers: &[F::In]) {
+        for ((acc, &x), &center) in acc.iter_mut().zip(x).zip(centers) {
+            *acc = fold.step(*acc, x, center);
+        }
+    }
+
+    /// Takes four rows into a row of results: one pass over the results instead of four.
+    fn four_rows[F: Fold](fold: &F, acc: &mut [F::Acc], x: [&[F::In]; 4], centers: &[F::In]) {
+        let rows = acc.iter_mut().zip(x[0]).zip(x[1]).zip(x[2]).zip(x[3]).zip(centers);
+        for (((((acc, &a), &b), &c), &d), &center) in rows {
+            let first = fold.step(fold.step(*acc, a, center), b, center);
+            *acc = fold.step(fold.step(first, c, center), d, center);
+        }
+    }
+
+    fn merge_rows[F: Fold](fold: &F, acc: &mut [F::Acc], other: &[F::Acc]) {
+        for (acc, &other) in acc.iter_mut().zip(other) {
+            *acc = fold.merge(*acc, other);
+        }
+    }
+}
+
+/// Combines results in order as a balanced tree: level `k` holds the result of `2^k` pushes.
+pub(crate) struct Cascade<A> {
+    levels: [A; 64],
+    count: u64,
+}
+
+impl<A: Copy> Cascade<A> {
+    pub(crate) fn new(identity: A) -> Cascade<A> {
+        Cascade { levels: [identity; 64], count: 0 }
+    }
+
+    pub(crate) fn push(&mut self, mut value: A, merge: impl Fn(A, A) -> A) {
+        let carries = self.count.trailing_ones() as usize;
+        for level in &self.levels[..carries] {
+            value = merge(*level, value);
+        }
+        self.levels[carries] = value;
+        self.count += 1;
+    }
+
+    pub(crate) fn finish(&self, merge: impl Fn(A, A) -> A) -> Option<A> {
+        let held = (0..64).filter(|level| self.count >> level & 1 == 1).map(|level| self.levels[level]);
+        held.reduce(|low, high| merge(high, low))
+    }
+}
+
+/// What is folded: a layout, and a way to read what a loop nest made of its dimensions visits. Each task
+/// makes a reader of its own.
+pub(crate) struct Operand<'a, C> {
+    pub(crate) layout: &'a Layout,
+    pub(crate) reader: &'a (dyn Fn(Walk) -> Box<dyn Elements<C> + 'a> + Sync),
+}
+
+/// Folds the dimensions of `x` that have extent 1 in `out` (which has its rank and otherwise its extents).
+/// The results come in `out`'s row-major order; `centers`, if given, holds one value for each.
+pub(crate) fn fold<F: Fold>(fold: &F, x: &Operand<F::In>, out: &Layout, centers: Option<&[F::In]>) -> Vec<F::Acc> {
+    let layout = x.layout;
+    let reduced = |dim: usize| out.dims()[dim] == 1 && layout.dims()[dim] != 1;
+    let pairs = |reduce: bool| {
+        let mut dims = [0; MAX_RANK];
+        let mut rank = 0;
+        for dim in (0..layout.rank()).filter(|&dim| reduced(dim) == reduce && layout.dims()[dim] != 1) {
+            dims[rank] = dim;
+            rank += 1;
+        }
+        if reduce {
+            // Any order will do; that of memory is fastest.
+            dims[..rank].sort_by_key(|&dim| std::cmp::Reverse(layout.strides()[dim].unsigned_abs()));
+        }
+        (0..rank).map(move |i| (layout.dims()[dims[i]], layout.strides()[dims[i]]))
+    };
+    let smallest = |reduce: bool| pairs(reduce).map(|(_, stride)| stride.unsigned_abs()).min().unwrap_or(usize::MAX);
+    let (m, n): (usize, usize) = (pairs(false).map(|p| p.0).product(), pairs(true).map(|p| p.0).product());
+    if m == 0 || n == 0 {
+        return vec![fold.identity(); m];
+    }
+    let along_rows = smallest(true) <= smallest(false);
+    let walk =
+        if along_rows { Walk::of(pairs(false).chain(pairs(true))) } else { Walk::of(pairs(true).chain(pairs(false))) };
+    let problem = Problem { fold, x, walk, m, n, centers };
+    if along_rows { problem.rows() } else { problem.columns() }
+}
+
+struct Problem<'a, 'x, F: Fold> {
+    fold: &'a F,
+    x: &'a Operand<'x, F::In>,
+    /// Of all elements: results outermost for `rows`, reduced elements outermost for `columns`.
+    walk: Walk,
+    /// Number of results.
+    m: usize,
+    /// Number of elements of each.
+    n: usize,
+    centers: Option<&'a [F::In]>,
+}
+
+impl<F: Fold> Problem<'_, '_, F> {
+    /// For reduced elements that are neighbours in memory.
+    fn rows(&self) -> Vec<F::Acc> {
+        let blocks = self.n.div_ceil(BLOCK);
+        let mut partial = vec![self.fold.identity(); self.m * blocks];
+        let shared = Shared::new(&mut partial);
+        let unit_size = self.n.min(BLOCK);
+        par::ranges(self.m * blocks, (GRAIN / unit_size).max(1), |units| {
+            // SAFETY: ranges are disjoint.
+            let results = unsafe { shared.part(units.clone()) };
+            let mut feed = (self.x.reader)(self.walk);
+            if self.n < LANES {
+                // (One block: units are results.) Many rows at a time, as `leaf` would fold each.
+                for (rows, results) in steps(units, TILE / self.n).zip(results.chunks_mut(TILE / self.n)) {
+                    let centers = self.centers.map(|c| &c[rows.clone()]);
+                    let x = feed.get(rows.start * self.n..rows.end * self.n);
+                    short_rows(self.fold, x, self.n, centers, results);
+                }
+                return;
+            }
+            for (unit, result) in units.zip(results) {
+                let (i, block) = (unit / blocks, unit % blocks);
+                let center = self.centers.map_or_else(bytemuck::Zeroable::zeroed, |c| c[i]);
+                let end = self.n.min((block + 1) * BLOCK);
+                *result = self.block(&mut *feed, i * self.n + block * BLOCK..i * self.n + end, center);
+            }
+        });
+        if blocks == 1 {
+            return partial;
+        }
+        let merge = |a, b| self.fold.merge(a, b);
+        let combine = |blocks: &[F::Acc]| {
+            let mut cascade = Cascade::new(self.fold.identity());
+            blocks.iter().for_each(|&value| cascade.push(value, merge));
+            cascade.finish(merge).unwrap_or_else(|| self.fold.identity())
+        };
+        partial.chunks(blocks).map(combine).collect()
+    }
+
+    fn block(&self, feed: &mut dyn Elements<F::In>, range: std::ops::Range<usize>, center: F::In) -> F::Acc {
+        let mut leaf_of = |range: std::ops::Range<usize>| match feed.memory(range.clone()) {
+            Some(x) => leaf(self.fold, x, center),
+            None => {
+                let merged = steps(range, TILE).map(|part| leaf(self.fold, feed.get(part), center));
+                merged.reduce(|a, b| self.fold.merge(a, b)).unwrap_or_else(|| self.fold.identity())
+            }
+        };
+        if range.len() <= LEAF {
+            return leaf_of(range);
+        }
+        let merge = |a, b| self.fold.merge(a, b);
+        let mut cascade = Cascade::new(self.fold.identity());
+        steps(range, LEAF).for_each(|part| cascade.push(leaf_of(part), merge));
+        cascade.finish(merge).unwrap_or_else(|| self.fold.identity())
+    }
+
+    /// For results that are neighbours in memory: rows of elements are folded into rows of results.
+    fn columns(&self) -> Vec<F::Acc> {
+        let (m, n) = (self.m, self.n);
+        // `fused` rows of a narrow matrix are seen as one.
+        let fused = if m <= NARROW { (TILE / 2 / m).clamp(1, n) } else { 1 };
+        let width = if fused > 1 { m } else { m.min(TILE) };
+        let tiles = m.div_ceil(width);
+        let block_rows = (BLOCK / width).max(4 * ROWS).next_multiple_of(fused);
+        let blocks = n.div_ceil(block_rows);
+        let mut partial = vec![self.fold.identity(); blocks * m];
+        let shared = Shared::new(&mut partial);
+        let unit_size = n.min(block_rows) * width;
+        par::ranges(blocks * tiles, (GRAIN / unit_size).max(1), |units| {
+            let mut feed = (self.x.reader)(self.walk);
+            for unit in units {
+                let (block, start) = (unit / tiles, unit % tiles * width);
+                let columns = start..m.min(start + width);
+                let rows = block * block_rows..n.min((block + 1) * block_rows);
+                // SAFETY: each unit has its own block of rows and tile of columns.
+                let acc = unsafe { shared.part(block * m + columns.start..block * m + columns.end) };
+                if fused > 1 {
+                    self.narrow(&mut *feed, rows, fused, acc);
+                } else {
+                    self.wide(&mut *feed, rows, columns, acc);
+                }
+            }
+        });
+        // A tree over the blocks.
+        let mut distance = 1;
+        while distance < blocks {
+            for block in (0..blocks - distance).step_by(2 * distance) {
+                let (left, right) = partial.split_at_mut((block + distance) * m);
+                merge_rows(self.fold, &mut left[block * m..][..m], &right[..m]);
+            }
+            distance *= 2;
+        }
+        partial.truncate(m);
+        partial
+    }
+
+    fn wide(
+        &self,
+        feed: &mut dyn Elements<F::In>,
+        rows: std::ops::Range<usize>,
+        columns: std::ops::Range<usize>,
+        acc: &mut [F::Acc],
+    ) {
+        let at = |row: usize| row * self.m + columns.start..row * self.m + columns.end;
+        let zeros;
+        let centers = match self.centers {
+            Some(centers) => &centers[columns.clone()],
+            None => {
+                zeros = vec![bytemuck::Zeroable::zeroed(); columns.len()];
+                &zeros
+            }
+        };
+        let mut some = vec![self.fold.identity(); acc.len()];
+        for rows in steps(rows, ROWS) {
+            some.fill(self.fold.identity());
+            let mut rows = rows;
+            while rows.len() >= 4 {
+                let four = [0, 1, 2, 3].map(|i| feed.memory(at(rows.start + i)));
+                let [Some(a), Some(b), Some(c), Some(d)] = four else { break };
+                four_rows(self.fold, &mut some, [a, b, c, d], centers);
+                rows.start += 4;
+            }
+            rows.for_each(|r| row(self.fold, &mut some, feed.get(at(r)), centers));
+            merge_rows(self.fold, acc, &some);
+        }
+    }
+
+    fn narrow(&self, feed: &mut dyn Elements<F::In>, rows: std::ops::Range<usize>, fused: usize, acc: &mut [F::Acc]) {
+        let m = self.m;
+        let centers = match self.centers {
+            Some(centers) => centers.repeat(fused),
+            None => vec![bytemuck::Zeroable::zeroed(); fused * m],
+        };
+        let mut all = vec![self.fold.identity(); fused * m];
+        let mut some = all.clone();
+        for rows in steps(rows, ROWS * fused) {
+            some.fill(self.fold.identity());
+            for rows in steps(rows, fused) {
+                let count = rows.len() * m;
+                row(self.fold, &mut some[..count], feed.get(rows.start * m..rows.end * m), &centers[..count]);
+            }
+            merge_rows(self.fold, &mut all, &some);
+        }
+        all.chunks(m).for_each(|one| merge_rows(self.fold, acc, one));
+    }
+}

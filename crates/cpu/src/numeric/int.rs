@@ -1,0 +1,157 @@
+//! The integer types, and the functions of the integer formulas in the tables of element-wise operations. Arithmetic
+//! wraps, as PyTorch's does.
+
+use std::ops::{BitAnd, BitOr, BitXor};
+
+use crate::numeric::stored::Stored;
+
+/// What integer kernels use.
+pub(crate) trait Int:
+    Stored<Compute = Self> + Ord + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self>
+{
+    const ZERO: Self;
+    fn of(value: i64) -> Self;
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn neg(self) -> Self;
+    fn abs(self) -> Self;
+    fn sign(self) -> Self;
+    /// By repeated squaring; `None` for a negative exponent.
+    fn pow(self, exponent: Self) -> Option<Self>;
+    /// Python's `%`: the sign is that of the divisor; `None` for a divisor of 0.
+    fn remainder(self, divisor: Self) -> Option<Self>;
+}
+
+macro_rules! int {
+    ($($ty:ident |$x:ident| abs $abs:expr, sign $sign:expr;)*) => {$(
+        impl Int for $ty {
+            const ZERO: $ty = 0;
+            #[inline(always)]
+            fn of(value: i64) -> $ty {
+                value as $ty
+            }
+            #[inline(always)]
+            fn add(self, other: $ty) -> $ty {
+                self.wrapping_add(other)
+            }
+            #[inline(always)]
+            fn sub(self, other: $ty) -> $ty {
+                self.wrapping_sub(other)
+            }
+            #[inline(always)]
+            fn mul(self, other: $ty) -> $ty {
+                self.wrapping_mul(other)
+            }
+            #[inline(always)]
+            fn neg(self) -> $ty {
+                self.wrapping_neg()
+            }
+            #[inline(always)]
+            fn abs(self) -> $ty {
+                let $x = self;
+                $abs
+            }
+            #[inline(always)]
+            fn sign(self) -> $ty {
+                let $x = self;
+                $sign
+            }
+            #[inline(always)]
+            #[allow(unused_comparisons)] // for u8
+            fn pow(self, exponent: $ty) -> Option<$ty> {
+                if exponent < 0 {
+                    return None;
+                }
+                let (mut base, mut left, mut result) = (self, exponent, 1 as $ty);
+                while left > 0 {
+                    if left & 1 == 1 {
+                        result = result.wrapping_mul(base);
+                    }
+                    base = base.wrapping_mul(base);
+                    left >>= 1;
+                }
+                Some(result)
+            }
+            #[inline(always)]
+            #[allow(unused_comparisons)] // for u8
+            fn remainder(self, divisor: $ty) -> Option<$ty> {
+                if divisor == 0 {
+                    return None;
+                }
+                // Wrapping, because the most negative number by -1 overflows (its remainder is 0).
+                let rest = self.wrapping_rem(divisor);
+                Some(if rest != 0 && (rest < 0) != (divisor < 0) { rest + divisor } else { rest })
+            }
+        }
+    )*};
+}
+
+int! {
+    i64 |x| abs x.wrapping_abs(), sign x.signum();
+    i32 |x| abs x.wrapping_abs(), sign x.signum();
+    u8 |x| abs x, sign u8::from(x > 0);
+}
+
+/// The functions that formulas of the tables use (kernels/integer.cuh has the same).
+pub(crate) mod functions {
+    use super::Int;
+
+    macro_rules! functions {
+        ($($name:ident($($x:ident),*) => $method:ident;)*) => {$(
+            #[inline(always)]
+            pub(crate) fn $name<T: Int>($($x: T),*) -> T {
+                T::$method($($x),*)
+            }
+        )*};
+    }
+
+    functions! {
+        add(a, b) => add;
+        sub(a, b) => sub;
+        mul(a, b) => mul;
+        neg(x) => neg;
+        abs(x) => abs;
+        sign(x) => sign;
+        maximum(a, b) => max;
+        minimum(a, b) => min;
+    }
+
+    /// A power; 0, and `undefined` is set, where the exponent is negative.
+    #[inline(always)]
+    pub(crate) fn pow<T: Int>(a: T, b: T, undefined: &mut bool) -> T {
+        or_zero(a.pow(b), undefined)
+    }
+
+    /// Python's `%`; 0, and `undefined` is set, where the divisor is 0.
+    #[inline(always)]
+    pub(crate) fn remainder<T: Int>(a: T, b: T, undefined: &mut bool) -> T {
+        or_zero(a.remainder(b), undefined)
+    }
+
+    #[inline(always)]
+    fn or_zero<T: Int>(value: Option<T>, undefined: &mut bool) -> T {
+        value.unwrap_or_else(|| {
+            *undefined = true;
+            T::ZERO
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remainder_and_power() {
+        let cases = [(7i64, 3, 1), (-7, 3, 2), (7, -3, -2), (-7, -3, -1), (i64::MIN, -1, 0), (6, -3, 0)];
+        for (a, b, want) in cases {
+            assert_eq!(a.remainder(b), Some(want), "{a} % {b}");
+        }
+        assert_eq!((1i32.remainder(0), 9u8.remainder(4)), (None, Some(1)));
+        assert_eq!(
+            (Int::pow(3i64, 4), Int::pow(2i32, 32), Int::pow(2i64, -1), Int::pow(0u8, 0)),
+            (Some(81), Some(0), None, Some(1))
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! Numbers: how element types are stored and computed in (`stored`), converted (`convert`) and found from a dtype
+//! (`dispatch`), functions of reals and integers (`real`, `int`, `math`), and random bits and normal deviates (`philox`,
+//! `normal`).
+
+pub(crate) mod convert;
+pub(crate) mod dispatch;
+pub(crate) mod int;
+pub(crate) mod math;
+pub(crate) mod normal;
+pub(crate) mod philox;
+pub(crate) mod real;
+pub(crate) mod stored;

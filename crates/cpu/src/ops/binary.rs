@@ -1,0 +1,347 @@
+//! Element-wise functions of two operands, their gradients and their in-place form.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kiln_backend::{BinaryBackend, BinaryOp, DType, Error, Operand, Result, SideOf, View, ViewMut};
+
+use crate::{
+    CpuBackend,
+    engine::{
+        par::GRAIN,
+        tile::{TILE, map2, map3, update1},
+    },
+    memory::view::{Input, Source, Target},
+    numeric::{
+        dispatch::{dispatch, for_all, for_float, for_int},
+        int::Int,
+        real::{Float, Real},
+        stored::{Stored, Truth},
+    },
+    ops::binary_kernels::{backward_of, bitwise_of, compare_of, forward_of, int_of, power},
+};
+
+/// How many elements are worth a task.
+fn grain(is_costly: bool) -> usize {
+    if is_costly { GRAIN / 8 } else { GRAIN }
+}
+
+/// `for_int!` with the truth values.
+macro_rules! for_bits {
+    ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
+        dispatch!($dtype, $T => $body, [I64 i64, I32 i32, U8 u8, Bool Truth] other => Err(unsupported($op, other)))
+    };
+}
+
+fn operand_dtype(op: BinaryOp, a: Operand, b: Operand) -> Result<DType> {
+    match (a, b) {
+        (Operand::Tensor(view), _) | (_, Operand::Tensor(view)) => Ok(view.dtype()),
+        _ => Err(Error::argument(op.name(), "at least one operand must be a tensor")),
+    }
+}
+
+fn unsupported(op: BinaryOp, dtype: DType) -> Error {
+    let expected = if op.is_bitwise() { "it takes integer and bool tensors" } else { "it takes numbers" };
+    let expected = if dtype.is_int() { "it takes floating-point tensors" } else { expected };
+    Error::dtype(op.name(), dtype, expected)
+}
+
+impl BinaryBackend for CpuBackend {
+    fn binary(&self, op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+        let dtype = operand_dtype(op, a, b)?;
+        if op.is_comparison() {
+            for_all!(dtype, T => {
+                let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
+                let mut out = Target::<Truth>::new(op.name(), out)?;
+                map2(op.name(), GRAIN, &a, &b, &mut out, compare_of::<<T as Stored>::Compute>(op))
+            })
+        } else if op.is_bitwise() {
+            for_bits!(op, dtype, T => {
+                let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
+                let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
+                map2(op.name(), GRAIN, &a, &b, &mut Target::<T>::new(op.name(), out)?, kernel)
+            })
+        } else if dtype.is_int() {
+            for_int!(op.name(), dtype, T => ints::<T>(op, a, b, out))
+        } else {
+            for_float!(op.name(), dtype, T => floats::<T>(op, a, b, out))
+        }
+    }
+
+    fn binary_assign(&self, op: BinaryOp, b: Operand, out: ViewMut) -> Result<()> {
+        let dtype = out.dtype();
+        if op.is_comparison() && dtype != DType::Bool {
+            return Err(Error::dtype(op.name(), dtype, "comparisons write bool tensors"));
+        }
+        if op.is_comparison() {
+            let b = Input::<Truth>::new(op.name(), b)?;
+            return update1(op.name(), GRAIN, &b, &mut Target::<Truth>::new(op.name(), out)?, compare_of::<u8>(op));
+        }
+        if op.is_bitwise() {
+            return for_bits!(op, dtype, T => {
+                let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
+                let b = Input::<T>::new(op.name(), b)?;
+                update1(op.name(), GRAIN, &b, &mut Target::<T>::new(op.name(), out)?, kernel)
+            });
+        }
+        match dtype {
+            DType::I64 | DType::I32 | DType::U8 => for_int!(op.name(), dtype, T => {
+                let kernel = int_of::<T>(op).ok_or_else(|| unsupported(op, dtype))?;
+                let b = Input::<T>::new(op.name(), b)?;
+                let defined = AtomicBool::new(true);
+                let kernel = |old: &[T], b: &[T], new: &mut [T]| {
+                    if !kernel(old, b, new) {
+                        defined.store(false, Ordering::Relaxed);
+                    }
+                };
+                update1(op.name(), GRAIN, &b, &mut Target::<T>::new(op.name(), out)?, kernel)?;
+                all_defined(op, &defined)
+            }),
+            _ => for_float!(op.name(), dtype, T => {
+                let b = Input::<T>::new(op.name(), b)?;
+                let mut out = Target::<T>::new(op.name(), out)?;
+                if let (BinaryOp::Pow, Input::Constant(exponent)) = (op, b) {
+                    return update1(op.name(), GRAIN, &b, &mut out, |old, _, new| power(old, exponent.load(), new));
+                }
+                let kernel = forward_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
+                update1(op.name(), grain(op.is_costly()), &b, &mut out, kernel)
+            }),
+        }
+    }
+
+    fn binary_grad(&self, op: BinaryOp, side: SideOf, grad: View, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+        for_float!(op.name(), grad.dtype(), T => gradient::<T>(op, side, grad, a, b, out))
+    }
+}
+
+fn floats<T: Float>(op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+    let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
+    let mut out = Target::<T>::new(op.name(), out)?;
+    if let (BinaryOp::Pow, Input::Constant(exponent)) = (op, b) {
+        return map2(op.name(), GRAIN, &a, &b, &mut out, |a, _, out| power(a, exponent.load(), out));
+    }
+    let kernel = forward_of::<T::Compute>(op).ok_or_else(|| unsupported(op, T::DTYPE))?;
+    map2(op.name(), grain(op.is_costly()), &a, &b, &mut out, kernel)
+}
+
+fn ints<T: Int>(op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+    let kernel = int_of::<T>(op).ok_or_else(|| unsupported(op, T::DTYPE))?;
+    let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
+    let defined = AtomicBool::new(true);
+    let kernel = |a: &[T], b: &[T], out: &mut [T]| {
+        if !kernel(a, b, out) {
+            defined.store(false, Ordering::Relaxed);
+        }
+    };
+    map2(op.name(), GRAIN, &a, &b, &mut Target::<T>::new(op.name(), out)?, kernel)?;
+    all_defined(op, &defined)
+}
+
+fn all_defined(op: BinaryOp, defined: &AtomicBool) -> Result<()> {
+    if defined.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let message = if op == BinaryOp::Pow { "integers to negative powers are no integers" } else { "division by zero" };
+    Err(Error::argument(op.name(), message))
+}
+
+fn gradient<T: Float>(op: BinaryOp, side: SideOf, grad: View, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+    let grad = Input::Tensor(Source::<T>::new(op.name(), grad)?);
+    let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
+    let mut out = Target::<T>::new(op.name(), out)?;
+    if let (BinaryOp::Pow, SideOf::Lhs, Input::Constant(exponent)) = (op, side, b) {
+        let exponent = exponent.load();
+        return map2(op.name(), GRAIN, &grad, &a, &mut out, |grad, a, out| power_grad(grad, a, exponent, out));
+    }
+    let kernel = backward_of::<T::Compute>(op, side).ok_or_else(|| unsupported(op, T::DTYPE))?;
+    map3(op.name(), grain(op.has_costly_gradient()), &grad, &a, &b, &mut out, kernel)
+}
+
+/// The table's gradient of `a^b` for one exponent: `g * b * a^(b - 1)`, and 0 for `b = 0`.
+fn power_grad<T: Real>(grad: &[T], a: &[T], exponent: T, out: &mut [T]) {
+    if exponent == T::of(0.0) {
+        return out.fill(exponent);
+    }
+    for ((grad, a), out) in grad.chunks(TILE).zip(a.chunks(TILE)).zip(out.chunks_mut(TILE)) {
+        power(a, exponent - T::of(1.0), out);
+        for (&grad, out) in grad.iter().zip(out) {
+            *out = grad * exponent * *out;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_backend::Scalar;
+
+    use super::*;
+    use crate::testing::{SHAPES, Tensor, assert_close, layouts, numbers, read_layouts};
+
+    fn reference(op: BinaryOp, a: f64, b: f64) -> f64 {
+        let mut out = [0.0];
+        forward_of::<f64>(op).unwrap()(&[a], &[b], &mut out);
+        out[0]
+    }
+
+    #[test]
+    fn values_in_every_float_dtype() {
+        let n = 700;
+        for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+            let a = Tensor::new(dtype, &[n], &numbers(n, 1).iter().map(|v| v.abs()).collect::<Vec<_>>());
+            let b = Tensor::new(dtype, &[n], &numbers(n, 2));
+            let half = Scalar::Float(1.5);
+            for &op in BinaryOp::ARITHMETIC {
+                let check = |x: Operand, y: Operand, want: Vec<f64>| {
+                    let mut out = Tensor::empty(dtype, &[n]);
+                    CpuBackend.binary(op, x, y, out.view_mut()).unwrap();
+                    // A remainder jumps where `a / b` is rounded to an integer.
+                    if op != BinaryOp::Remainder || dtype == DType::F64 {
+                        assert_close(&out.values(), &want, dtype, 8.0, op.name());
+                    }
+                };
+                let (av, bv) = (a.values(), b.values());
+                check(a.operand(), b.operand(), av.iter().zip(&bv).map(|(&x, &y)| reference(op, x, y)).collect());
+                check(a.operand(), Operand::Scalar(half), av.iter().map(|&x| reference(op, x, 1.5)).collect());
+                check(Operand::Scalar(half), b.operand(), bv.iter().map(|&y| reference(op, 1.5, y)).collect());
+
+                let mut out = Tensor::new(dtype, &[n], &av);
+                CpuBackend.binary_assign(op, b.operand(), out.view_mut()).unwrap();
+                let mut same = Tensor::empty(dtype, &[n]);
+                CpuBackend.binary(op, a.operand(), b.operand(), same.view_mut()).unwrap();
+                assert_eq!(format!("{:?}", out.values()), format!("{:?}", same.values()), "{op:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn layouts_do_not_matter() {
+        for dims in SHAPES {
+            for (i, la) in read_layouts(dims).into_iter().enumerate() {
+                let all = read_layouts(dims);
+                let lb = all[(i * 3 + 1) % all.len()];
+                let a = Tensor::with_layout(DType::F32, la, &numbers(la.numel(), 1));
+                let b = Tensor::with_layout(DType::F32, lb, &numbers(lb.numel(), 2));
+                let want: Vec<f64> =
+                    a.values().iter().zip(b.values()).map(|(x, y)| f64::from((x - y) as f32)).collect();
+                let less: Vec<f64> =
+                    a.values().iter().zip(b.values()).map(|(x, y)| f64::from(u8::from(*x < y))).collect();
+                for to in layouts(dims) {
+                    let mut out = Tensor::with_layout(DType::F32, to, &vec![77.0; to.numel()]);
+                    CpuBackend.binary(BinaryOp::Sub, a.operand(), b.operand(), out.view_mut()).unwrap();
+                    assert_eq!(out.values(), want);
+                    let mut out = Tensor::with_layout(DType::F32, to, &a.values());
+                    CpuBackend.binary_assign(BinaryOp::Sub, b.operand(), out.view_mut()).unwrap();
+                    assert_eq!(out.values(), want);
+                    let mut out = Tensor::with_layout(DType::Bool, to, &vec![1.0; to.numel()]);
+                    CpuBackend.binary(BinaryOp::Lt, a.operand(), b.operand(), out.view_mut()).unwrap();
+                    assert_eq!(out.values(), less);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn comparisons_of_every_dtype() {
+        for dtype in DType::ALL {
+            let (a, b) = (Tensor::new(dtype, &[3], &[0.0, 1.0, 1.0]), Tensor::new(dtype, &[3], &[1.0, 1.0, 0.0]));
+            for (op, want) in [
+                (BinaryOp::Eq, [0.0, 1.0, 0.0]),
+                (BinaryOp::Ne, [1.0, 0.0, 1.0]),
+                (BinaryOp::Lt, [1.0, 0.0, 0.0]),
+                (BinaryOp::Le, [1.0, 1.0, 0.0]),
+                (BinaryOp::Gt, [0.0, 0.0, 1.0]),
+                (BinaryOp::Ge, [0.0, 1.0, 1.0]),
+            ] {
+                let mut out = Tensor::empty(DType::Bool, &[3]);
+                CpuBackend.binary(op, a.operand(), b.operand(), out.view_mut()).unwrap();
+                assert_eq!(out.values(), want, "{op:?} {dtype}");
+            }
+        }
+    }
+
+    #[test]
+    fn integers_and_truth_values() {
+        let run = |op, dtype, a: f64, b: f64| {
+            let (x, y) = (Tensor::new(dtype, &[1], &[a]), Tensor::new(dtype, &[1], &[b]));
+            let mut out = Tensor::empty(dtype, &[1]);
+            let result = CpuBackend.binary(op, x.operand(), y.operand(), out.view_mut());
+            let mut in_place = Tensor::new(dtype, &[1], &[a]);
+            assert_eq!(CpuBackend.binary_assign(op, y.operand(), in_place.view_mut()).is_ok(), result.is_ok());
+            if result.is_ok() {
+                assert_eq!(in_place.values(), out.values());
+            }
+            result.map(|()| out.values()[0])
+        };
+        for dtype in [DType::I64, DType::I32] {
+            for (op, a, b, want) in [
+                (BinaryOp::Add, 5.0, -7.0, -2.0),
+                (BinaryOp::Sub, 5.0, 7.0, -2.0),
+                (BinaryOp::Mul, 5.0, 7.0, 35.0),
+                (BinaryOp::Pow, -3.0, 3.0, -27.0),
+                (BinaryOp::Maximum, -3.0, 3.0, 3.0),
+                (BinaryOp::Minimum, -3.0, 3.0, -3.0),
+                (BinaryOp::Remainder, -7.0, 3.0, 2.0),
+                (BinaryOp::And, 6.0, 3.0, 2.0),
+                (BinaryOp::Or, 6.0, 3.0, 7.0),
+                (BinaryOp::Xor, 6.0, 3.0, 5.0),
+            ] {
+                assert_eq!(run(op, dtype, a, b).unwrap(), want, "{op:?}");
+            }
+            assert!(run(BinaryOp::Remainder, dtype, 1.0, 0.0).is_err());
+            assert!(run(BinaryOp::Pow, dtype, 2.0, -1.0).is_err());
+            assert!(run(BinaryOp::Div, dtype, 2.0, 1.0).is_err());
+        }
+        assert_eq!(run(BinaryOp::Add, DType::U8, 250.0, 10.0).unwrap(), 4.0);
+        assert_eq!(run(BinaryOp::And, DType::Bool, 1.0, 0.0).unwrap(), 0.0);
+        assert_eq!(run(BinaryOp::Or, DType::Bool, 1.0, 0.0).unwrap(), 1.0);
+        assert_eq!(run(BinaryOp::Xor, DType::Bool, 1.0, 1.0).unwrap(), 0.0);
+        assert!(run(BinaryOp::Add, DType::Bool, 1.0, 1.0).is_err());
+        assert!(run(BinaryOp::And, DType::F32, 1.0, 1.0).is_err());
+        let two = Operand::Scalar(Scalar::Int(2));
+        assert!(CpuBackend.binary(BinaryOp::Add, two, two, Tensor::empty(DType::F32, &[1]).view_mut()).is_err());
+    }
+
+    #[test]
+    fn gradients_are_differences() {
+        let step = 1e-6;
+        for &op in BinaryOp::ARITHMETIC {
+            for (x, y) in [(0.7, 1.3), (2.4, -0.7), (1.9, 3.0), (0.4, 2.0), (1.2, 0.5)] {
+                let a = Tensor::new(DType::F64, &[1], &[x]);
+                let b = Tensor::new(DType::F64, &[1], &[y]);
+                let grad = Tensor::new(DType::F64, &[1], &[3.0]);
+                for (side, want) in [
+                    (SideOf::Lhs, reference(op, x + step, y) - reference(op, x - step, y)),
+                    (SideOf::Rhs, reference(op, x, y + step) - reference(op, x, y - step)),
+                ] {
+                    let want = want / (2.0 * step) * 3.0;
+                    for scalar in [false, true] {
+                        let b = if scalar { Operand::Scalar(y.into()) } else { b.operand() };
+                        let mut out = Tensor::empty(DType::F64, &[1]);
+                        CpuBackend.binary_grad(op, side, grad.view(), a.operand(), b, out.view_mut()).unwrap();
+                        assert!((out.values()[0] - want).abs() < 1e-6, "{op:?} {side:?} {:?} {want}", out.values());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn powers_by_a_number() {
+        let x = Tensor::new(DType::F64, &[4], &[0.5, 2.0, 3.0, 0.0]);
+        for exponent in [0.0, 0.5, 1.0, 2.0, 3.0, -0.5, -1.0, -2.0, 4.0, 1.7] {
+            let mut out = Tensor::empty(DType::F64, &[4]);
+            CpuBackend.binary(BinaryOp::Pow, x.operand(), Operand::Scalar(exponent.into()), out.view_mut()).unwrap();
+            let want: Vec<f64> = x.values().iter().map(|v| v.powf(exponent)).collect();
+            assert_close(&out.values(), &want, DType::F64, 2.0, "pow");
+            let grad = Tensor::new(DType::F64, &[4], &[1.0; 4]);
+            let mut a = Tensor::empty(DType::F64, &[4]);
+            let mut b = Tensor::empty(DType::F64, &[4]);
+            let tensor = Tensor::new(DType::F64, &[4], &[exponent; 4]);
+            let number = Operand::Scalar(exponent.into());
+            CpuBackend.binary_grad(BinaryOp::Pow, SideOf::Lhs, grad.view(), x.operand(), number, a.view_mut()).unwrap();
+            CpuBackend
+                .binary_grad(BinaryOp::Pow, SideOf::Lhs, grad.view(), x.operand(), tensor.operand(), b.view_mut())
+                .unwrap();
+            assert_close(&a.values(), &b.values(), DType::F64, 4.0, "pow gradient");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! `conv2d` and its gradients: checks operands, and runs Winograd's algorithm or the general one of
+//! [`conv`](crate::conv).
+
+use kiln_backend::{Conv2d, Conv2dBackend, Error, Layout, Result, View, ViewMut};
+
+use crate::{
+    CpuBackend,
+    conv::{
+        Compute,
+        correlate::{self, Weights},
+        grad_weight,
+        taps::Taps,
+        winograd,
+    },
+    engine::image::Image,
+    gemm::micro,
+    memory::{
+        allocator::Scratch,
+        view::{Source, Target, has_shape},
+    },
+    numeric::{dispatch::for_float, stored::Stored},
+};
+
+impl Conv2dBackend for CpuBackend {
+    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+        for_float!("conv2d", x.dtype(), T => forward::<T, <T as Stored>::Compute>(rule, x, w, bias, relu, out))
+    }
+
+    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+        for_float!("conv2d_grad_input", grad.dtype(), T => grad_input::<T, <T as Stored>::Compute>(rule, grad, w, out))
+    }
+
+    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+        for_float!("conv2d_grad_weight", grad.dtype(), T => grad_weight::<T, <T as Stored>::Compute>(rule, grad, x, out))
+    }
+}
+
+/// Extents of a convolution whose operands fit together. The loops rely on them to stay in bounds.
+struct Extents {
+    kernel: [usize; 2],
+    /// Channels of one group on the input's and on the output's side.
+    c: usize,
+    o: usize,
+}
+
+fn check(op: &'static str, rule: &Conv2d, x: &Layout, w: &Layout, y: &Layout) -> Result<Extents> {
+    let (&[n, c, h, wide], &[o, c_group, kh, kw], &[yn, yo, yh, yw]) = (x.dims(), w.dims(), y.dims()) else {
+        return Err(Error::shapes(op, x.shape(), w.shape(), "images and a weight have 4 dimensions"));
+    };
+    let groups = rule.groups;
+    if groups == 0 || o % groups != 0 || c % groups != 0 || c / groups != c_group {
+        return Err(Error::shapes(op, x.shape(), w.shape(), format!("channels in {groups} groups")));
+    }
+    if yn != n || yo != o || rule.output([h, wide], [kh, kw]) != Some([yh, yw]) {
+        return Err(Error::shapes(op, x.shape(), y.shape(), format!("a kernel [{kh}, {kw}] with {rule:?}")));
+    }
+    // Positions are computed as signed numbers.
+    let far = |axis: usize, extent: usize, k: usize| {
+        let reach = extent.checked_mul(rule.stride[axis])?.checked_add(k.checked_mul(rule.dilation[axis])?)?;
+        reach.checked_add(rule.padding[axis]).filter(|&reach| reach < isize::MAX as usize / 2)
+    };
+    if far(0, h.max(yh), kh).and(far(1, wide.max(yw), kw)).is_none() {
+        return Err(Error::argument(op, format!("{rule:?} reaches too far")));
+    }
+    Ok(Extents { kernel: [kh, kw], c: c_group, o: o / groups })
+}
+
+fn image<P: Copy>(op: &'static str, ptr: P, layout: &Layout) -> Result<Image<P>> {
+    Image::new(ptr, layout).ok_or_else(|| Error::shape(op, "images [N, C, H, W]", layout.shape()))
+}
+
+fn forward<S: Stored<Compute = T>, T: Compute>(
+    rule: &Conv2d,
+    x: View,
+    w: View,
+    bias: Option<View>,
+    relu: bool,
+    out: ViewMut,
+) -> Result<()> {
+    const OP: &str = "conv2d";
+    let e = check(OP, rule, x.layout, w.layout, out.layout)?;
+    let (x, w, out) = (Source::<S>::new(OP, x)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);
+    let bias = bias.map(|bias| Source::<S>::new(OP, bias)).transpose()?;
+    if let Some(bias) = &bias {
+        has_shape(OP, "a bias [O]", bias.layout(), &w.layout().dims()[..1])?;
+    }
+    let (from, to) = (image(OP, x.ptr(), x.layout())?, image(OP, out.ptr(), out.layout())?);
+    let filters = image(OP, w.ptr(), w.layout())?;
+    if winograd::suits(rule, w.layout(), out.layout()) {
+        let shift: Option<Vec<T>> = bias.as_ref().map(|bias| {
+            let step = bias.layout().strides()[0];
+            // SAFETY: elements of the checked bias.
+            (0..e.o * rule.groups).map(|o| unsafe { *bias.ptr().offset(o as isize * step) }.load()).collect()
+        });
+        let mut done = true;
+        for g in 0..rule.groups {
+            let filter = |o: usize, c: usize, taps: &mut [T; 9]| {
+                for (tap, value) in taps.iter_mut().enumerate() {
+                    let at = filters.at(g * e.o + o, c, tap / 3, tap % 3);
+                    // SAFETY: an element of the filters.
+                    *value = unsafe { *filters.ptr.offset(at) }.load();
+                }
+            };
+            let shift = shift.as_ref().map(|shift| &shift[g * e.o..]);
+            let (from, to) = (from.channels(g * e.c, e.c), to.channels_mut(g * e.o, e.o));
+            // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
+            done = done && unsafe { T::winograd(from, rule.padding, &filter, shift, relu, to)? };
+        }
+        if done {
+            return Ok(());
+        }
+    }
+    let taps = Taps::forward(rule, e.kernel);
+    let kern = micro::best::<T>();
+    let columns = e.c * taps.len() + usize::from(bias.is_some());
+    let mut weights = Scratch::<T>::new(e.o * columns)?;
+    let weights = weights.values();
+    for g in 0..rule.groups {
+        for (o, row) in weights.chunks_exact_mut(columns.max(1)).enumerate() {
+            let o = g * e.o + o;
+            // SAFETY: rows of the weight and of the bias that exist.
+            unsafe {
+                filter_row(&filters, o, &taps, row);
+                if let (Some(bias), Some(last)) = (&bias, row.last_mut()) {
+                    *last = (*bias.ptr().offset(o as isize * bias.layout().strides()[0])).load();
+                }
+            }
+        }
+        let weights = Weights { values: weights, rows: e.o, columns, bias: bias.is_some() };
+        // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
+        unsafe {
+            let (from, to) = (from.channels(g * e.c, e.c), to.channels_mut(g * e.o, e.o));
+            correlate::correlate(kern, from, &taps, weights, relu, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies filter `o` to `[channels * taps]`.
+///
+/// # Safety
+/// The filters are readable, and `o` is one of them.
+unsafe fn filter_row<S: Stored<Compute = T>, T: Compute>(w: &Image<*const S>, o: usize, taps: &Taps, row: &mut [T]) {
+    let per = taps.len().max(1);
+    for (c, row) in row.chunks_exact_mut(per).take(w.c).enumerate() {
+        for (value, &tap) in row.iter_mut().zip(&taps.of_kernel) {
+            // SAFETY: an element of the filters.
+            *value = unsafe { (*w.ptr.offset(w.at(o, c, tap / w.w, tap % w.w))).load() };
+        }
+    }
+}
+
+fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+    const OP: &str = "conv2d_grad_input";
+    let e = check(OP, rule, out.layout, w.layout, grad.layout)?;
+    let (grad, w, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);
+    let (from, to) = (image(OP, grad.ptr(), grad.layout())?, image(OP, out.ptr(), out.layout())?);
+    let filters = image(OP, w.ptr(), w.layout())?;
+    if winograd::suits(rule, w.layout(), out.layout()) && e.c >= winograd::CHANNELS {
+        let mut done = true;
+        for g in 0..rule.groups {
+            // The kernels turned by half a circle, from output to input channels.
+            let filter = |c: usize, o: usize, taps: &mut [T; 9]| {
+                for (tap, value) in taps.iter_mut().enumerate() {
+                    let at = filters.at(g * e.o + o, c, 2 - tap / 3, 2 - tap % 3);
+                    // SAFETY: an element of the filters.
+                    *value = unsafe { *filters.ptr.offset(at) }.load();
+                }
+            };
+            let (from, to) = (from.channels(g * e.o, e.o), to.channels_mut(g * e.c, e.c));
+            let padding = rule.padding.map(|padding| 2 - padding);
+            // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
+            done = done && unsafe { T::winograd(from, padding, &filter, None, false, to)? };
+        }
+        if done {
+            return Ok(());
+        }
+    }
+    let kern = micro::best::<T>();
+    let mut weights = Scratch::<T>::new(e.c * e.o * e.kernel[0] * e.kernel[1])?;
+    for phase in (0..rule.stride[0]).flat_map(|y| (0..rule.stride[1]).map(move |x| [y, x])) {
+        if phase[0] >= to.h || phase[1] >= to.w {
+            continue;
+        }
+        let taps = Taps::backward(rule, e.kernel, phase);
+        let columns = e.o * taps.len();
+        for g in 0..rule.groups {
+            let weights = &mut weights.values()[..e.c * columns];
+            if columns > 0 {
+                for (c, row) in weights.chunks_exact_mut(columns).enumerate() {
+                    for (o, row) in row.chunks_exact_mut(taps.len()).enumerate() {
+                        for (value, &tap) in row.iter_mut().zip(&taps.of_kernel) {
+                            let at = filters.at(g * e.o + o, c, tap / filters.w, tap % filters.w);
+                            // SAFETY: an element of the filters.
+                            *value = unsafe { (*filters.ptr.offset(at)).load() };
+                        }
+                    }
+                }
+            }
+            let weights = Weights { values: weights, rows: e.c, columns, bias: false };
+            // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
+            unsafe {
+                let to = to.channels_mut(g * e.c, e.c).every(phase, rule.stride);
+                correlate::correlate(kern, from.channels(g * e.o, e.o), &taps, weights, false, to)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn grad_weight<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+    const OP: &str = "conv2d_grad_weight";
+    let e = check(OP, rule, x.layout, out.layout, grad.layout)?;
+    let (grad, x, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
+    let (from, seen) = (image(OP, grad.ptr(), grad.layout())?, image(OP, x.ptr(), x.layout())?);
+    let to = image(OP, out.ptr(), out.layout())?;
+    if winograd::suits(rule, out.layout(), grad.layout()) {
+        let mut done = true;
+        for g in 0..rule.groups {
+            let store = |o: usize, c: usize, taps: &[T; 9]| {
+                for (tap, &value) in taps.iter().enumerate() {
+                    let at = to.at(g * e.o + o, c, tap / 3, tap % 3);
+                    // SAFETY: an element of the output; each is stored once.
+                    unsafe { *to.ptr.offset(at) = S::store(value) };
+                }
+            };
+            let (from, seen) = (from.channels(g * e.o, e.o), seen.channels(g * e.c, e.c));
+            // SAFETY: the views were checked, and their extents fit together.
+            done = done && unsafe { T::winograd_grad_weight(from, seen, rule.padding, &store)? };
+        }
+        if done {
+            return Ok(());
+        }
+    }
+    let taps = Taps::forward(rule, e.kernel);
+    let kern = micro::best::<T>();
+    for g in 0..rule.groups {
+        let store = |o: usize, row: &[T]| {
+            for (c, row) in row.chunks_exact(taps.len()).enumerate() {
+                for (tap, &value) in row.iter().enumerate() {
+                    let at = to.at(g * e.o + o, c, tap / to.w, tap % to.w);
+                    // SAFETY: an element of the output, which is this row's alone.
+                    unsafe { *to.ptr.offset(at) = S::store(value) };
+                }
+            }
+        };
+        // SAFETY: the views were checked, and their extents fit together.
+        unsafe {
+            let (from, seen) = (from.channels(g * e.o, e.o), seen.channels(g * e.c, e.c));
+            grad_weight::grad_weight(kern, from, seen, &taps, &store)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Dropout.
+
+use kiln_backend::{DropoutBackend, Error, RandomState, Result, View, ViewMut};
+
+use crate::{
+    CpuBackend,
+    engine::{
+        par::{self, GRAIN},
+        simd::multiversion,
+        tile::{Feed, Sink, TILE, steps},
+    },
+    memory::view::{Input, Source, Target, same_shape},
+    numeric::{
+        dispatch::for_float,
+        real::{Float, Real},
+    },
+    ops::random::{Draws, threshold},
+};
+
+const OP: &str = "dropout";
+
+impl DropoutBackend for CpuBackend {
+    fn dropout(&self, p: f64, state: RandomState, x: View, out: ViewMut) -> Result<()> {
+        if !(0.0..1.0).contains(&p) {
+            return Err(Error::argument(OP, format!("the probability {p} is not in [0, 1)")));
+        }
+        for_float!(OP, x.dtype(), T => typed::<T>(p, state, x, out))
+    }
+}
+
+fn typed<T: Float>(p: f64, state: RandomState, x: View, out: ViewMut) -> Result<()> {
+    let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
+    same_shape(OP, &[x.layout(), out.layout()])?;
+    let x = Input::Tensor(x);
+    let (threshold, scale) = (threshold(p), T::Compute::of(1.0 / (1.0 - p)));
+    par::ranges(out.numel(), GRAIN / 4, |range| {
+        // SAFETY: ranges are disjoint.
+        let (mut feed, mut sink) = (Feed::new(&x), unsafe { Sink::new(&out) });
+        let mut draws = Draws::new();
+        for range in steps(range, TILE) {
+            let words = draws.words(state, range.clone());
+            sink.put(range.clone(), |out| keep(feed.get(range), words, threshold, scale, out));
+        }
+    });
+    Ok(())
+}
+
+multiversion! {
+    fn keep[T: Real](x: &[T], words: &[u32], threshold: u64, scale: T, out: &mut [T]) {
+        let zero = T::of(0.0);
+        let Some(last_dropped) = threshold.checked_sub(1) else { return out.copy_from_slice(x) };
+        let last_dropped = last_dropped as u32;
+        for ((&x, &word), out) in x.iter().zip(words).zip(out) {
+            let kept = x * scale;
+            *out = if word > last_dropped { kept } else { zero };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_backend::DType;
+
+    use super::*;
+    use crate::{
+        numeric::philox,
+        testing::{Tensor, layouts, numbers, read_layouts},
+    };
+
+    #[test]
+    fn keeps_what_the_generator_says() {
+        let state = RandomState { seed: 42, offset: 7 };
+        for dims in [&[10usize, 130][..], &[3], &[], &[0], &[2, 3, 5]] {
+            for dtype in [DType::F32, DType::F64, DType::BF16] {
+                for from in read_layouts(dims) {
+                    let x = Tensor::with_layout(dtype, from, &numbers(from.numel(), 1));
+                    for to in layouts(dims) {
+                        let mut out = Tensor::with_layout(dtype, to, &vec![1.0; to.numel()]);
+                        CpuBackend.dropout(0.5, state, x.view(), out.view_mut()).unwrap();
+                        let mut blocks = vec![[0; 4]; to.numel().div_ceil(4)];
+                        philox::words(state, 0, &mut blocks);
+                        let words = blocks.concat();
+                        let want: Vec<f64> = x
+                            .values()
+                            .iter()
+                            .zip(words)
+                            .map(|(v, w)| if w >= 1 << 31 { v * 2.0 } else { 0.0 })
+                            .collect();
+                        assert_eq!(out.values(), want);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn probabilities() {
+        let x = Tensor::new(DType::F32, &[100_000], &[f64::NAN; 100_000]);
+        let state = RandomState { seed: 1, offset: 0 };
+        for p in [0.0, 0.1, 0.9] {
+            let mut out = Tensor::empty(DType::F32, &[100_000]);
+            CpuBackend.dropout(p, state, x.view(), out.view_mut()).unwrap();
+            // Dropped NaNs are zeros.
+            let kept = out.values().iter().filter(|v| v.is_nan()).count() as f64 / 1e5;
+            assert!((kept - (1.0 - p)).abs() < 0.01, "{p}: {kept}");
+        }
+        for p in [-0.1, 1.0, f64::NAN] {
+            assert!(CpuBackend.dropout(p, state, x.view(), Tensor::empty(DType::F32, &[100_000]).view_mut()).is_err());
+        }
+    }
+}

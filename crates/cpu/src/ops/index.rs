@@ -1,0 +1,511 @@
+//! `index_select`, `index_add`, `gather` and `scatter`.
+//!
+//! All four walk over a grid of positions `[…, i, …]` and move elements between a *near* tensor, at the
+//! position itself, and a *far* one, at the position with `i` replaced by an index. `index_select` and
+//! `index_add` are `gather` and `scatter` with an index that is the same across all other dimensions.
+//!
+//! Indices are checked before anything is written. The result does not depend on the number of threads:
+//! positions that reach the same far element differ only in `i`, and a task takes them in that order. Sums of half
+//! precision are added up in `f32` and rounded once (`wide`).
+
+mod grid;
+mod wide;
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+use kiln_backend::{DType, Error, IndexBackend, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut};
+
+use crate::{
+    CpuBackend,
+    engine::{iter::Walk, par, simd::multiversion},
+    memory::view::{Input, Source, Target, has_shape, same_shape},
+    numeric::{
+        dispatch::{dispatch, for_all},
+        stored::Stored,
+    },
+};
+use grid::{FAR, Grid, INDEX, NEAR};
+
+/// A dimension of an operand, or the one element of a scalar.
+fn axis(layout: &Layout, dim: usize) -> (usize, isize) {
+    if layout.rank() == 0 { (1, 0) } else { (layout.dims()[dim], layout.strides()[dim]) }
+}
+
+/// Strides of an index vector along `dim` of a tensor of some rank.
+fn along(dim: usize, index: &Layout) -> [isize; MAX_RANK] {
+    let mut strides = [0; MAX_RANK];
+    strides[dim] = axis(index, 0).1;
+    strides
+}
+
+fn check_dim(op: &'static str, layout: &Layout, dim: usize) -> Result<()> {
+    if dim < layout.rank().max(1) { Ok(()) } else { Err(Error::dim(op, dim as i64, layout.rank())) }
+}
+
+/// Checks the shapes of a slice operation: `near` is `far` with the extent of `dim` being that of `index`.
+fn check_slices(op: &'static str, near: &Layout, far: &Layout, dim: usize, index: &Layout) -> Result<()> {
+    check_dim(op, far, dim)?;
+    if index.rank() > 1 {
+        return Err(Error::shape(op, "an index vector", index.shape()));
+    }
+    if near.rank() == 0 {
+        has_shape(op, "a tensor", far, &[])?;
+        return if index.numel() == 1 { Ok(()) } else { Err(Error::shape(op, "one index", index.shape())) };
+    }
+    check_dim(op, near, dim)?;
+    let mut dims = [0; MAX_RANK];
+    let dims = &mut dims[..far.rank()];
+    dims.copy_from_slice(far.dims());
+    dims[dim] = index.numel();
+    has_shape(op, "a tensor", near, dims)
+}
+
+/// Checks that `inner` is nowhere larger than `outer`, except along `free`.
+fn check_within(op: &'static str, inner: &Layout, outer: &Layout, free: Option<usize>) -> Result<()> {
+    let fits = inner.rank() == outer.rank()
+        && inner.dims().iter().zip(outer.dims()).enumerate().all(|(d, (i, o))| i <= o || Some(d) == free);
+    if fits {
+        return Ok(());
+    }
+    let rule = match free {
+        Some(dim) => format!("the index must be nowhere larger than the tensor, except along dimension {dim}"),
+        None => "the index must be nowhere larger than the tensor".into(),
+    };
+    Err(Error::shapes(op, inner.shape(), outer.shape(), rule))
+}
+
+/// Checks that all indices are in `0..size`, the extent of `dim`.
+fn check_indices(op: &'static str, index: &Source<i64>, dim: usize, size: usize) -> Result<()> {
+    let error = |i: i64| Err(Error::index(op, i, size, format!("dimension {dim}")));
+    // A negative index is a large unsigned one.
+    let outside = |i: i64| i as u64 >= size as u64;
+    if let Some(all) = index.slice() {
+        return par::try_ranges(all.len(), par::GRAIN, |range| {
+            let part = &all[range];
+            // Without a way out, the first loop is vector code.
+            if part.iter().fold(false, |any, &i| any | outside(i)) {
+                return part.iter().find(|&&i| outside(i)).map_or(Ok(()), |&i| error(i));
+            }
+            Ok(())
+        });
+    }
+    let walk = Walk::new(index.layout());
+    par::try_ranges(walk.len(), par::GRAIN, |range| {
+        let mut first = None;
+        walk.offsets(range, |_, offset| {
+            // SAFETY: an element of the checked layout.
+            let i = unsafe { index.ptr().offset(offset).read() };
+            if outside(i) && first.is_none() {
+                first = Some(i);
+            }
+        });
+        first.map_or(Ok(()), error)
+    })
+}
+
+impl IndexBackend for CpuBackend {
+    fn index_select(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "index_select";
+        check_slices(OP, out.layout, x.layout, dim, index.layout)?;
+        let index = Source::<i64>::new(OP, index)?;
+        check_indices(OP, &index, dim, axis(x.layout, dim).0)?;
+        let index_strides = along(dim, index.layout());
+        let grid = Grid::new(out.layout.dims(), dim, [&index_strides, out.layout.strides(), x.layout.strides()]);
+        for_all!(x.dtype(), T => {
+            let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
+            // SAFETY: the grid has the extents of `out`, which are those of `x` except along `dim`, where the
+            // indices are below the extent of `x`.
+            unsafe { gather_grid::<<T as Stored>::Bits>(&grid, index.ptr(), x.ptr().cast(), out.ptr().cast()) };
+        });
+        Ok(())
+    }
+
+    fn gather(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "gather";
+        check_dim(OP, x.layout, dim)?;
+        same_shape(OP, &[index.layout, out.layout])?;
+        check_within(OP, index.layout, x.layout, Some(dim))?;
+        let index = Source::<i64>::new(OP, index)?;
+        check_indices(OP, &index, dim, axis(x.layout, dim).0)?;
+        let strides = [index.layout().strides(), out.layout.strides(), x.layout.strides()];
+        let grid = Grid::new(out.layout.dims(), dim, strides);
+        for_all!(x.dtype(), T => {
+            let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
+            // SAFETY: the grid has the extents of `index` and `out`, which are nowhere above those of `x` except
+            // along `dim`, where the indices are below the extent of `x`.
+            unsafe { gather_grid::<<T as Stored>::Bits>(&grid, index.ptr(), x.ptr().cast(), out.ptr().cast()) };
+        });
+        Ok(())
+    }
+
+    fn index_add(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "index_add";
+        check_slices(OP, x.layout, out.layout, dim, index.layout)?;
+        check_addable(OP, x.dtype())?;
+        let index = Source::<i64>::new(OP, index)?;
+        let size = axis(out.layout, dim).0;
+        check_indices(OP, &index, dim, size)?;
+        let index_strides = along(dim, index.layout());
+        let grid = Grid::new(x.layout.dims(), dim, [&index_strides, x.layout.strides(), out.layout.strides()]);
+        // SAFETY: the grid has the extents of `x`, which are those of `out` except along `dim`, where the indices are
+        // below the extent of `out`.
+        unsafe { add_grid(OP, &grid, index.ptr(), Operand::Tensor(x), out, size) }
+    }
+
+    fn scatter(&self, mode: ScatterMode, x: Operand, dim: usize, index: View, out: ViewMut) -> Result<()> {
+        let op = match mode {
+            ScatterMode::Set => "scatter",
+            ScatterMode::Add => "scatter_add",
+        };
+        check_dim(op, out.layout, dim)?;
+        check_within(op, index.layout, out.layout, Some(dim))?;
+        let dtype = out.dtype();
+        if mode == ScatterMode::Add {
+            check_addable(op, dtype)?;
+        }
+        // A number is a tensor that is the same everywhere.
+        let no_strides = [0; MAX_RANK];
+        let strides = match &x {
+            Operand::Tensor(x) => {
+                check_within(op, index.layout, x.layout, None)?;
+                x.layout.strides()
+            }
+            Operand::Scalar(_) => &no_strides,
+        };
+        let index = Source::<i64>::new(op, index)?;
+        let size = axis(out.layout, dim).0;
+        check_indices(op, &index, dim, size)?;
+        let grid = Grid::new(index.layout().dims(), dim, [index.layout().strides(), strides, out.layout.strides()]);
+        if mode == ScatterMode::Add {
+            // SAFETY: the grid has the extents of `index`, which are nowhere above those of `x` (a number with strides 0
+            // has any), nor above those of `out` except along `dim`, where the indices are below the extent of `out`.
+            return unsafe { add_grid(op, &grid, index.ptr(), x, out, size) };
+        }
+        for_all!(dtype, T => {
+            let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+            // SAFETY: as above. Elements are moved as bits.
+            unsafe {
+                scatter_grid::<<T as Stored>::Bits, Set>(&grid, index.ptr(), first(&x).cast(), out.ptr().cast(), size);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Where an operand begins.
+fn first<T: Stored>(x: &Input<T>) -> *const T {
+    match x {
+        Input::Tensor(x) => x.ptr(),
+        Input::Constant(value) => value,
+    }
+}
+
+/// Adds `x`, the near operand of the grid, to `out`, the far one.
+///
+/// # Safety
+/// For the positions of the grid, `index` and `x` are readable, and `out` is writable with the indices that are found
+/// there, which are below `size`.
+unsafe fn add_grid(
+    op: &'static str,
+    grid: &Grid,
+    index: *const i64,
+    x: Operand,
+    out: ViewMut,
+    size: usize,
+) -> Result<()> {
+    dispatch!(out.dtype(), T => {
+        let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+        // SAFETY: the caller's promise.
+        unsafe { scatter_grid::<T, Add>(grid, index, first(&x), out.ptr(), size) };
+        Ok(())
+    }, [F32 f32, F64 f64, I64 i64, I32 i32, U8 u8] half => dispatch!(half, T => {
+        let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+        // SAFETY: as above.
+        unsafe { wide::add_grid::<T>(grid, index, first(&x), out.ptr(), size) };
+        Ok(())
+    }, [F16 f16, BF16 bf16] bool => check_addable(op, bool)))
+}
+
+fn check_addable(op: &'static str, dtype: DType) -> Result<()> {
+    if dtype == DType::Bool {
+        return Err(Error::dtype(op, dtype, "truth values cannot be added"));
+    }
+    Ok(())
+}
+
+/// Moves from `far` to `near`.
+///
+/// # Safety
+/// For the positions of the grid, `index` and `near` are readable and writable, and `far` is readable with
+/// the indices that are found there.
+unsafe fn gather_grid<T: Copy + Send + Sync>(grid: &Grid, index: *const i64, far: *const T, near: *mut T) {
+    if grid.numel() == 0 {
+        return;
+    }
+    let pieces = Pieces(grid.inner.div_ceil(par::GRAIN).max(1));
+    let (index, far, near) = (Shared(index), Shared(far), SharedMut(near));
+    let tasks = grid.outer_len() * pieces.0 * grid.len;
+    par::ranges(tasks, par::row_grain(grid.inner / pieces.0), |range| {
+        let mut task = range.start;
+        while task < range.end {
+            let (block, first) = (task / grid.len, task % grid.len);
+            let last = grid.len.min(first + range.end - task);
+            task += last - first;
+            let columns = pieces.of(grid.inner, block % pieces.0);
+            let start = grid.start(block / pieces.0, columns.start);
+            // SAFETY: by the caller's promise, as in all of the following; positions of the grid.
+            let (index, near, far) = unsafe {
+                (index.get().offset(start[INDEX]), near.get().offset(start[NEAR]), far.get().offset(start[FAR]))
+            };
+            let [di, dn, df] = grid.dim_strides;
+            let [ji, jn, jf] = grid.inner_strides;
+            if grid.inner == 1 {
+                let first = first as isize;
+                // SAFETY: as above; tasks have disjoint positions.
+                unsafe {
+                    let (index, near) = (index.offset(first * di), near.offset(first * dn));
+                    gather_line(last - first as usize, (index, di), (near, dn), (far, 0), df);
+                }
+                continue;
+            }
+            for i in first as isize..last as isize {
+                // SAFETY: as above; tasks have disjoint positions.
+                unsafe {
+                    let (index, near) = (index.offset(i * di), near.offset(i * dn));
+                    if ji == 0 && jn == 1 && jf == 1 {
+                        std::ptr::copy_nonoverlapping(far.offset(index.read() as isize * df), near, columns.len());
+                    } else {
+                        gather_line(columns.len(), (index, ji), (near, jn), (far, jf), df);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Moves `n` elements from `far` to `near`, each operand with its step; `stride` is that of the indices.
+///
+/// # Safety
+/// `index` and `near` are readable and writable for `n` steps, and `far` is readable with the indices found.
+#[inline(always)]
+unsafe fn gather_line<T: Copy>(
+    n: usize,
+    (index, di): (*const i64, isize),
+    (near, dn): (*mut T, isize),
+    (far, df): (*const T, isize),
+    stride: isize,
+) {
+    for i in 0..n as isize {
+        // SAFETY: the caller's promise.
+        unsafe { near.offset(i * dn).write(far.offset(index.offset(i * di).read() as isize * stride + i * df).read()) };
+    }
+}
+
+/// Moves from `near` to `far`.
+///
+/// # Safety
+/// For the positions of the grid, `index` and `near` are readable, and `far` is writable with the indices
+/// that are found there, which are below `size`.
+unsafe fn scatter_grid<T: Copy + Send + Sync, C: Combine<T>>(
+    grid: &Grid,
+    index: *const i64,
+    near: *const T,
+    far: *mut T,
+    size: usize,
+) {
+    let (index, near, far) = (Shared(index), Shared(near), SharedMut(far));
+    divide(grid, size, &|Part { outer, columns, own }| {
+        let start = grid.start(outer, columns.start);
+        // SAFETY: by the caller's promise, as in all of the following; positions of the grid.
+        let (index, near, far) =
+            unsafe { (index.get().offset(start[INDEX]), near.get().offset(start[NEAR]), far.get().offset(start[FAR])) };
+        let [di, dn, df] = grid.dim_strides;
+        let [ji, jn, jf] = grid.inner_strides;
+        if grid.inner == 1 {
+            // SAFETY: as above; parts own disjoint elements of `far`, and `near` is none of them.
+            unsafe { scatter_line::<T, C>(grid.len, (index, di), (near, dn), (far, 0), df, &own) };
+            return;
+        }
+        for i in 0..grid.len as isize {
+            // SAFETY: as above; parts own disjoint elements of `far`, and `near` is none of them.
+            unsafe {
+                let (index, near) = (index.offset(i * di), near.offset(i * dn));
+                if ji == 0 && jn == 1 && jf == 1 {
+                    let to = index.read();
+                    if own.contains(&(to as usize)) {
+                        let from = std::slice::from_raw_parts(near, columns.len());
+                        let to = std::slice::from_raw_parts_mut(far.offset(to as isize * df), columns.len());
+                        C::row(from, to);
+                    }
+                } else {
+                    scatter_line::<T, C>(columns.len(), (index, ji), (near, jn), (far, jf), df, &own);
+                }
+            }
+        }
+    });
+}
+
+/// A part of a scatter: one outer position, some columns, and the indices in `own`. Parts write disjoint elements.
+struct Part {
+    outer: usize,
+    columns: Range<usize>,
+    own: Range<usize>,
+}
+
+/// Calls `body` for parts that cover a scatter, in parallel. Where there are few outer positions and columns, parts own
+/// ranges of indices; then each reads all indices and skips those of others.
+fn divide(grid: &Grid, size: usize, body: &(dyn Fn(Part) + Sync)) {
+    if grid.numel() == 0 {
+        return;
+    }
+    let threads = if grid.numel() > par::GRAIN { rayon::current_num_threads() } else { 1 };
+    let share = threads.div_ceil(grid.outer_len());
+    let (pieces, owners) =
+        if grid.inner >= share * NARROW { (Pieces(share), Pieces(1)) } else { (Pieces(1), Pieces(share.min(size))) };
+    let tasks = grid.outer_len() * pieces.0 * owners.0;
+    par::ranges(tasks, tasks.div_ceil(threads * 4), |range| {
+        for task in range {
+            let (block, own) = (task / owners.0, owners.of(size, task % owners.0));
+            body(Part { outer: block / pieces.0, columns: pieces.of(grid.inner, block % pieces.0), own });
+        }
+    });
+}
+
+/// Moves `n` elements from `near` to `far`, each operand with its step, where the index is in `own`; `stride`
+/// is that of the indices.
+///
+/// # Safety
+/// `index` and `near` are readable for `n` steps, and `far` is writable with the indices found.
+#[inline(always)]
+unsafe fn scatter_line<T: Copy, C: Combine<T>>(
+    n: usize,
+    (index, di): (*const i64, isize),
+    (near, dn): (*const T, isize),
+    (far, df): (*mut T, isize),
+    stride: isize,
+    own: &Range<usize>,
+) {
+    for i in 0..n as isize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let to = index.offset(i * di).read();
+            if own.contains(&(to as usize)) {
+                let to = far.offset(to as isize * stride + i * df);
+                to.write(C::one(near.offset(i * dn).read(), to.read()));
+            }
+        }
+    }
+}
+
+/// Fewer columns than this are not split.
+const NARROW: usize = 256;
+
+/// A division into a number of equal pieces.
+#[derive(Clone, Copy)]
+struct Pieces(usize);
+
+impl Pieces {
+    fn of(self, n: usize, piece: usize) -> Range<usize> {
+        let size = n.div_ceil(self.0);
+        (piece * size).min(n)..((piece + 1) * size).min(n)
+    }
+}
+
+/// A pointer that several threads read through.
+#[derive(Clone, Copy)]
+struct Shared<T>(*const T);
+
+impl<T> Shared<T> {
+    fn get(&self) -> *const T {
+        self.0
+    }
+}
+
+/// A pointer that several threads write through, each to elements of its own.
+#[derive(Clone, Copy)]
+struct SharedMut<T>(*mut T);
+
+impl<T> SharedMut<T> {
+    fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
+// SAFETY: it stands for an exclusive borrow whose users write disjoint elements.
+unsafe impl<T: Send> Send for SharedMut<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for SharedMut<T> {}
+
+// SAFETY: it stands for a shared borrow of memory that outlives the parallel region it is used in.
+unsafe impl<T: Sync> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Shared<T> {}
+
+/// What becomes of an element that something is scattered to.
+trait Combine<T> {
+    fn one(from: T, to: T) -> T;
+    fn row(from: &[T], to: &mut [T]);
+}
+
+struct Set;
+struct Add;
+
+impl<T: Copy> Combine<T> for Set {
+    #[inline(always)]
+    fn one(from: T, _: T) -> T {
+        from
+    }
+    #[inline(always)]
+    fn row(from: &[T], to: &mut [T]) {
+        to.copy_from_slice(from);
+    }
+}
+
+impl<T: Plus> Combine<T> for Add {
+    #[inline(always)]
+    fn one(from: T, to: T) -> T {
+        to.plus(from)
+    }
+    #[inline(always)]
+    fn row(from: &[T], to: &mut [T]) {
+        // The call that chooses an instruction set costs more than a few additions.
+        if from.len() < 16 {
+            from.iter().zip(to).for_each(|(from, to)| *to = to.plus(*from));
+        } else {
+            add_row(from, to);
+        }
+    }
+}
+
+multiversion! {
+    fn add_row[T: Plus](from: &[T], to: &mut [T]) {
+        for (from, to) in from.iter().zip(to) {
+            *to = to.plus(*from);
+        }
+    }
+}
+
+/// Addition; integers wrap.
+trait Plus: Copy {
+    fn plus(self, other: Self) -> Self;
+}
+
+macro_rules! plus {
+    ($($ty:ty, |$a:ident, $b:ident| $sum:expr;)*) => {$(
+        impl Plus for $ty {
+            #[inline(always)]
+            fn plus(self, $b: $ty) -> $ty { let $a = self; $sum }
+        }
+    )*};
+}
+plus! {
+    f32, |a, b| a + b;
+    f64, |a, b| a + b;
+    i64, |a, b| a.wrapping_add(b);
+    i32, |a, b| a.wrapping_add(b);
+    u8, |a, b| a.wrapping_add(b);
+}
+
+#[cfg(test)]
+mod tests;

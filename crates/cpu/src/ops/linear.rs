@@ -1,0 +1,111 @@
+//! `linear`: a matrix product whose epilogue adds the bias and applies ReLU.
+
+use kiln_backend::{Error, Layout, LinearBackend, Result, View, ViewMut};
+
+use crate::{
+    CpuBackend,
+    engine::iter::Walk,
+    gemm::{Epilogue, GemmElem, gemm},
+    memory::view::{Source, Target, has_shape},
+    numeric::{dispatch::for_float, stored::Stored},
+};
+
+impl LinearBackend for CpuBackend {
+    fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+        for_float!("linear", x.dtype(), T => affine::<T>(x, w, bias, relu, out))
+    }
+}
+
+fn affine<T: Stored + GemmElem>(x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+    const OP: &str = "linear";
+    let (&[m, k], &[n, _]) = (x.layout.dims(), w.layout.dims()) else {
+        return Err(Error::shapes(OP, x.layout.shape(), w.layout.shape(), "they must be [M, K] and [N, K]"));
+    };
+    has_shape(OP, "a weight [N, K]", w.layout, &[n, k])?;
+    has_shape(OP, "an output [M, N]", out.layout, &[m, n])?;
+    let (x, w, out) = (Source::<T>::new(OP, x)?, Source::<T>::new(OP, w)?, Target::<T>::new(OP, out)?);
+    let mut gathered = Vec::new();
+    let bias: Option<&[T]> = match bias {
+        None => None,
+        Some(bias) => {
+            has_shape(OP, "a bias [N]", bias.layout, &[n])?;
+            let bias = Source::<T>::new(OP, bias)?;
+            Some(match bias.slice() {
+                Some(slice) => slice,
+                None => {
+                    Walk::new(bias.layout()).offsets(0..n, |_, offset| {
+                        // SAFETY: an element of the checked layout.
+                        gathered.push(unsafe { bias.ptr().offset(offset).read() });
+                    });
+                    &gathered
+                }
+            })
+        }
+    };
+    let epilogue = match (bias, relu) {
+        (None, false) => Epilogue::None,
+        (None, true) => Epilogue::Relu,
+        (Some(bias), false) => Epilogue::Bias(bias),
+        (Some(bias), true) => Epilogue::BiasRelu(bias),
+    };
+    let strides = |layout: &Layout| (layout.strides()[0], layout.strides()[1]);
+    let ((rsx, csx), (rsw, csw), (rso, cso)) = (strides(x.layout()), strides(w.layout()), strides(out.layout()));
+    // SAFETY: as in `batched`; the weight is read transposed.
+    unsafe { gemm(m, n, k, x.ptr(), rsx, csx, w.ptr(), csw, rsw, out.ptr(), rso, cso, false, epilogue) };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+
+    use kiln_backend::DType;
+
+    use super::*;
+    use crate::{
+        ops::matmul::tests::{FLOATS, input, naive},
+        testing::{Tensor, assert_close, shape},
+    };
+
+    #[test]
+    fn linear_adds_the_bias_and_clips() {
+        for dtype in FLOATS {
+            for (m, n, k) in [(3, 5, 4), (1, 33, 7), (0, 2, 3), (4, 6, 0), (65, 70, 130)] {
+                for bias in [None, Some(Layout::contiguous(shape(&[n]))), Some(Layout::contiguous(shape(&[n])).flip(0))]
+                {
+                    for relu in [false, true] {
+                        let x = input(dtype, Layout::contiguous(shape(&[m, k])), 3);
+                        let w = input(dtype, Layout::contiguous(shape(&[n, k])), 4);
+                        let bias = bias.map(|layout| input(dtype, layout, 5));
+                        let mut out = Tensor::empty(dtype, &[m, n]);
+                        CpuBackend
+                            .linear(x.view(), w.view(), bias.as_ref().map(Tensor::view), relu, out.view_mut())
+                            .unwrap();
+                        let wt = Tensor::with_layout(dtype, w.layout, &w.values());
+                        let wt = Tensor { layout: wt.layout.transpose(0, 1), ..wt };
+                        let add = bias.as_ref().map_or(vec![0.0; n], Tensor::values);
+                        let want: Vec<f64> = naive(&x.values(), &wt.values(), [1, m, n, k])
+                            .iter()
+                            .enumerate()
+                            .map(|(i, v)| v + add[i % n])
+                            .map(|v| if relu { v.max(0.0) } else { v })
+                            .map(|v| v / (k as f64 + 1.0))
+                            .collect();
+                        let got: Vec<f64> = out.values().iter().map(|v| v / (k as f64 + 1.0)).collect();
+                        assert_close(&got, &want, dtype, 2e4, &format!("{m} {n} {k} {relu}"));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_operands_are_errors() {
+        let of = |dtype, dims: &[usize]| Tensor::empty(dtype, dims);
+        let f = DType::F32;
+        let (x, w, short, mut out) = (of(f, &[2, 3]), of(f, &[4, 3]), of(f, &[3]), of(f, &[2, 4]));
+        assert!(CpuBackend.linear(x.view(), w.view(), Some(short.view()), false, out.view_mut()).is_err());
+        assert!(CpuBackend.linear(x.view(), x.view(), None, false, out.view_mut()).is_err());
+        let i = of(DType::I32, &[2, 3]);
+        assert!(CpuBackend.linear(i.view(), i.view(), None, false, out.view_mut()).is_err());
+    }
+}

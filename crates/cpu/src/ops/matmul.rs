@@ -1,0 +1,191 @@
+//! `matmul` and `linear`: from checked views to calls of the matrix product in [`gemm`](crate::gemm).
+
+use kiln_backend::{DType, Error, Layout, MatmulBackend, Result, View, ViewMut};
+
+use crate::{
+    CpuBackend,
+    engine::iter::Walk,
+    gemm::{Epilogue, GemmElem, gemm_batched},
+    memory::view::{Source, Target, has_shape},
+    numeric::stored::Stored,
+};
+
+impl MatmulBackend for CpuBackend {
+    fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "matmul";
+        check_shapes(OP, a.layout, b.layout, out.layout)?;
+        match a.dtype() {
+            DType::F32 => batched::<f32>(OP, a, b, out),
+            DType::F64 => batched::<f64>(OP, a, b, out),
+            DType::F16 => batched::<half::f16>(OP, a, b, out),
+            DType::BF16 => batched::<half::bf16>(OP, a, b, out),
+            DType::I64 => batched::<i64>(OP, a, b, out),
+            DType::I32 => batched::<i32>(OP, a, b, out),
+            DType::U8 => batched::<u8>(OP, a, b, out),
+            DType::Bool => Err(Error::dtype(OP, DType::Bool, "truth values cannot be multiplied")),
+        }
+    }
+}
+
+/// Checks that the shapes are `[…, M, K]`, `[…, K, N]` and `[…, M, N]` with the same leading extents.
+fn check_shapes(op: &'static str, a: &Layout, b: &Layout, out: &Layout) -> Result<()> {
+    let Some(lead) = out.rank().checked_sub(2) else {
+        return Err(Error::shape(op, "matrices", out.shape()));
+    };
+    let fits = a.rank() == out.rank()
+        && b.rank() == out.rank()
+        && a.dims()[..lead] == out.dims()[..lead]
+        && b.dims()[..lead] == out.dims()[..lead]
+        && a.dims()[lead + 1] == b.dims()[lead];
+    if !fits {
+        return Err(Error::shapes(op, a.shape(), b.shape(), "they must be […, M, K] and […, K, N]"));
+    }
+    let mut want = [0; kiln_backend::MAX_RANK];
+    let want = &mut want[..out.rank()];
+    want.copy_from_slice(a.dims());
+    want[lead + 1] = b.dims()[lead + 1];
+    has_shape(op, "an output", out, want)
+}
+
+fn batched<T: Stored + GemmElem>(op: &'static str, a: View, b: View, out: ViewMut) -> Result<()> {
+    let (a, b, out) = (Source::<T>::new(op, a)?, Source::<T>::new(op, b)?, Target::<T>::new(op, out)?);
+    let (la, lb, lo) = (a.layout(), b.layout(), out.layout());
+    let mut lead = lo.rank() - 2;
+    let ([mut m, n], k) = ([lo.dims()[lead], lo.dims()[lead + 1]], la.dims()[lead + 1]);
+    let strides = |layout: &Layout| [layout.strides()[lead], layout.strides()[lead + 1]];
+    let ([mut rsa, csa], [rsb, csb], [mut rsc, csc]) = (strides(la), strides(lb), strides(lo));
+    // A batch that shares `b` and continues the rows of `a` and `out` is one larger product.
+    while let Some(last) = lead.checked_sub(1) {
+        let step = |layout: &Layout| layout.strides()[last];
+        let batch = lo.dims()[last];
+        if batch != 1 {
+            if lb.strides()[last] != 0 {
+                break;
+            }
+            if m == 1 {
+                (rsa, rsc) = (step(la), step(lo));
+            } else if step(la) != rsa * m as isize || step(lo) != rsc * m as isize {
+                break;
+            }
+        }
+        m *= batch;
+        lead = last;
+    }
+    let walk = |layout: &Layout| Walk::of((0..lead).map(|d| (layout.dims()[d], layout.strides()[d])));
+    let (walk_a, walk_b, walk_c) = (walk(la), walk(lb), walk(lo));
+    let offsets = |i: usize| [walk_a.offset(i), walk_b.offset(i), walk_c.offset(i)];
+    // SAFETY: the layouts were checked against the buffers and have the product's shapes, so every element that
+    // the extents and strides describe is inside; the output's elements are distinct and exclusively borrowed.
+    unsafe {
+        gemm_batched(
+            walk_c.len(),
+            offsets,
+            m,
+            n,
+            k,
+            a.ptr(),
+            rsa,
+            csa,
+            b.ptr(),
+            rsb,
+            csb,
+            out.ptr(),
+            rsc,
+            csc,
+            false,
+            Epilogue::None,
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts, shape};
+
+    pub(in crate::ops) const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
+
+    /// Inputs whose products are small enough for integers, and that integers represent.
+    pub(in crate::ops) fn input(dtype: DType, layout: Layout, seed: u64) -> Tensor {
+        let values: Vec<f64> = numbers(layout.numel(), seed);
+        let values: Vec<f64> = if dtype.is_float() { values } else { values.iter().map(|v| v.abs().floor()).collect() };
+        Tensor::with_layout(dtype, layout, &values)
+    }
+
+    /// The product of two tensors of values with the same leading extents.
+    pub(in crate::ops) fn naive(a: &[f64], b: &[f64], [batch, m, n, k]: [usize; 4]) -> Vec<f64> {
+        let mut out = vec![0.0; batch * m * n];
+        for (at, out) in out.iter_mut().enumerate() {
+            let (i, j, l) = (at / (m * n), at / n % m, at % n);
+            *out = (0..k).map(|p| a[(i * m + j) * k + p] * b[(i * k + p) * n + l]).sum();
+        }
+        out
+    }
+
+    #[track_caller]
+    fn check(dtype: DType, a: Layout, b: Layout, out: Layout) {
+        let (a, b) = (input(dtype, a, 1), input(dtype, b, 2));
+        let mut out = Tensor::with_layout(dtype, out, &vec![77.0; out.numel()]);
+        CpuBackend.matmul(a.view(), b.view(), out.view_mut()).unwrap();
+        let lead = a.layout.rank() - 2;
+        let (da, db) = (a.layout.dims(), b.layout.dims());
+        let k = da[lead + 1];
+        let want = naive(&a.values(), &b.values(), [da[..lead].iter().product(), da[lead], db[lead + 1], k]);
+        // Rounding errors are relative to the sum of the absolute terms, of the order of k.
+        let scale = |v: &[f64]| v.iter().map(|x| x / (k as f64 + 1.0)).collect::<Vec<_>>();
+        let what = format!("{:?} x {:?} -> {:?}", a.layout, b.layout, out.layout);
+        assert_close(&scale(&out.values()), &scale(&want), dtype, 2e4, &what);
+    }
+
+    #[test]
+    fn every_layout_and_dtype() {
+        for dtype in FLOATS.into_iter().chain([DType::I64, DType::I32, DType::U8]) {
+            for [m, n, k] in [[3, 5, 4], [1, 7, 3], [6, 1, 2], [1, 1, 9], [2, 3, 0], [0, 3, 2], [3, 0, 2]] {
+                for a in read_layouts(&[m, k]) {
+                    for b in read_layouts(&[k, n]) {
+                        check(dtype, a, b, Layout::contiguous(shape(&[m, n])));
+                    }
+                }
+                for out in layouts(&[m, n]) {
+                    check(dtype, Layout::contiguous(shape(&[m, k])), Layout::contiguous(shape(&[k, n])), out);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn batches_broadcast_by_strides() {
+        let expand = |dims: &[usize], to: &[usize]| Layout::contiguous(shape(dims)).expand("test", &shape(to)).unwrap();
+        let of = |dims: &[usize]| Layout::contiguous(shape(dims));
+        for dtype in [DType::F32, DType::F64, DType::BF16, DType::I64] {
+            // Folded into one product, also with single rows.
+            check(dtype, of(&[4, 3, 5]), expand(&[5, 6], &[4, 5, 6]), of(&[4, 3, 6]));
+            check(dtype, of(&[4, 1, 5]), expand(&[5, 6], &[4, 5, 6]), of(&[4, 1, 6]));
+            check(dtype, of(&[4, 3, 5]).transpose(0, 1), expand(&[5, 6], &[3, 5, 6]), of(&[3, 4, 6]));
+            check(dtype, of(&[2, 4, 3, 5]), expand(&[2, 1, 5, 6], &[2, 4, 5, 6]), of(&[2, 4, 3, 6]));
+            check(dtype, expand(&[3, 5], &[2, 3, 5]), of(&[2, 5, 4]), of(&[2, 3, 4]));
+            check(dtype, of(&[0, 3, 5]), of(&[0, 5, 4]), of(&[0, 3, 4]));
+            check(dtype, of(&[3, 2, 4, 5]), of(&[3, 2, 5, 4]).transpose(2, 3).transpose(2, 3), of(&[3, 2, 4, 4]));
+            check(dtype, of(&[70, 8, 9]), of(&[70, 9, 8]), of(&[70, 8, 8]));
+        }
+        check(DType::F32, of(&[130, 70]), of(&[70, 150]), of(&[130, 150]));
+    }
+
+    #[test]
+    fn wrong_operands_are_errors() {
+        let of = |dtype, dims: &[usize]| Tensor::empty(dtype, dims);
+        let f = DType::F32;
+        for (a, b, out) in [
+            (of(f, &[2, 3]), of(f, &[4, 2]), of(f, &[2, 2])),
+            (of(f, &[2, 3]), of(f, &[3, 2]), of(f, &[3, 2])),
+            (of(f, &[1, 2, 3]), of(f, &[2, 3, 2]), of(f, &[2, 2, 2])),
+            (of(f, &[3]), of(f, &[3]), of(f, &[])),
+            (of(f, &[2, 3]), of(DType::F64, &[3, 2]), of(f, &[2, 2])),
+            (of(DType::Bool, &[2, 2]), of(DType::Bool, &[2, 2]), of(DType::Bool, &[2, 2])),
+        ] {
+            let mut out = out;
+            assert!(CpuBackend.matmul(a.view(), b.view(), out.view_mut()).is_err());
+        }
+    }
+}

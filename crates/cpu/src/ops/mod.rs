@@ -1,0 +1,28 @@
+//! The operations: a file for each family of the [`Backend`](kiln_backend::Backend) trait, of the same name as in
+//! `kiln-backend`, `kiln-cuda` and `kernels/`.
+
+mod arg_reduce;
+mod binary;
+mod binary_kernels;
+mod class_loss;
+mod conv2d;
+mod copy;
+mod dropout;
+mod fill;
+mod index;
+mod linear;
+mod matmul;
+mod memory;
+mod norm;
+mod optim;
+mod pointwise_loss;
+mod pool2d;
+mod random;
+mod reduce;
+mod relu_bias_grad;
+mod scan;
+mod softmax;
+mod sort;
+mod tril_triu;
+mod unary;
+mod where_cond;

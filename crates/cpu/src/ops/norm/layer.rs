@@ -1,0 +1,159 @@
+//! Layer normalisation: one mean and variance for each row of a matrix.
+
+#![allow(clippy::useless_conversion)] // functions are compiled once a type, of which `f64` is one
+
+use kiln_backend::{Affine, Error, LayerNormBackend, NormGrads, Result, View, ViewMut};
+
+use super::{LINE, Moments, VectorMut, add, add_products, backward, multiply, normalize, products, vector};
+use crate::{
+    CpuBackend,
+    engine::{
+        image::{gather, scatter},
+        par::{self, GRAIN},
+    },
+    memory::view::{Source, Target, same_shape},
+    numeric::{dispatch::for_float, real::Real, stored::Stored},
+};
+
+/// Rows whose gradients of scale and shift are added up by one task: fixed, so that the order of sums is.
+const ROWS: usize = 64;
+
+fn matrix(op: &'static str, layout: &kiln_backend::Layout) -> Result<[usize; 2]> {
+    layout.dims().try_into().map_err(|_| Error::shape(op, "a matrix", layout.shape()))
+}
+
+/// Adds the moments of a row.
+fn moments<T: Real>(row: &[T]) -> Moments {
+    let mut all = Moments::default();
+    row.chunks(LINE).for_each(|line| all.add(line));
+    all
+}
+
+/// `x = x + by`, then as many as both have.
+fn shifted<T: Real>(x: &mut [T], by: &[T]) {
+    add(by, x);
+}
+
+impl LayerNormBackend for CpuBackend {
+    fn layer_norm(
+        &self,
+        eps: f64,
+        x: View,
+        affine: Affine,
+        out: ViewMut,
+        mean: ViewMut,
+        inv_std: ViewMut,
+    ) -> Result<()> {
+        const OP: &str = "layer_norm";
+        for_float!(OP, x.dtype(), S => {
+            type T = <S as Stored>::Compute;
+            let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
+            same_shape(OP, &[x.layout(), out.layout()])?;
+            let [m, n] = matrix(OP, x.layout())?;
+            let scaled = affine.weight.is_some();
+            let moved = affine.bias.is_some();
+            let weight = vector::<S, T>(OP, affine.weight, n, 1.0)?;
+            let bias = vector::<S, T>(OP, affine.bias, n, 0.0)?;
+            let (mut mean, mut inv_std) = (VectorMut::<T>::new(OP, mean, m)?, VectorMut::<T>::new(OP, inv_std, m)?);
+            let (from, to) = (x.layout().strides(), out.layout().strides());
+            let stats = par::blocks(m, par::row_grain(n).min(m.max(1)), || vec![T::default(); n], |line, rows| {
+                let mut stats = Vec::with_capacity(rows.len());
+                for row in rows {
+                    // SAFETY: a row of the checked layouts; blocks have rows of their own.
+                    unsafe {
+                        gather(x.ptr().offset(row as isize * from[0]), from[1], n, line.as_mut_ptr());
+                        let all = moments(line);
+                        let (mean, inv_std) = (all.mean as T, (1.0 / (all.variance() + eps).sqrt()) as T);
+                        normalize(line, mean, inv_std, 0.0);
+                        if scaled {
+                            multiply(line, &weight);
+                        }
+                        if moved {
+                            shifted(line, &bias);
+                        }
+                        scatter(line.as_ptr(), out.ptr().offset(row as isize * to[0]), to[1], n);
+                        stats.push((mean, inv_std));
+                    }
+                }
+                stats
+            });
+            let stats: Vec<(T, T)> = stats.into_iter().flatten().collect();
+            mean.update(|i, _| stats[i].0);
+            inv_std.update(|i, _| stats[i].1);
+            Ok(())
+        })
+    }
+
+    fn layer_norm_grad(
+        &self,
+        grad: View,
+        x: View,
+        weight: Option<View>,
+        mean: View,
+        inv_std: View,
+        grads: NormGrads,
+    ) -> Result<()> {
+        const OP: &str = "layer_norm_grad";
+        for_float!(OP, grad.dtype(), S => {
+            type T = <S as Stored>::Compute;
+            let (g, x) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, x)?);
+            same_shape(OP, &[g.layout(), x.layout()])?;
+            let [m, n] = matrix(OP, x.layout())?;
+            let weight = vector::<S, T>(OP, weight, n, 1.0)?;
+            let (mean, inv_std) = (vector::<T, T>(OP, Some(mean), m, 0.0)?, vector::<T, T>(OP, Some(inv_std), m, 1.0)?);
+            let (sg, sx) = (g.layout().strides(), x.layout().strides());
+            // SAFETY: rows of the checked layouts.
+            let rows = |row: usize, a: &mut [T], b: &mut [T]| unsafe {
+                gather(g.ptr().offset(row as isize * sg[0]), sg[1], n, a.as_mut_ptr());
+                gather(x.ptr().offset(row as isize * sx[0]), sx[1], n, b.as_mut_ptr());
+            };
+            let lines = || [vec![T::default(); n], vec![T::default(); n]];
+            if let Some(out) = grads.input {
+                let out = Target::<S>::new(OP, out)?;
+                same_shape(OP, &[x.layout(), out.layout()])?;
+                let so = out.layout().strides();
+                par::ranges(m, (GRAIN / 4 / n.max(1)).max(1), |range| {
+                    let [mut a, mut b] = lines();
+                    for row in range {
+                        rows(row, &mut a, &mut b);
+                        multiply(&mut a, &weight);
+                        let (mut sum, mut dot) = (0.0, 0.0);
+                        for (a, b) in a.chunks(LINE).zip(b.chunks(LINE)) {
+                            let (s, d) = products(a, b, mean[row]);
+                            (sum, dot) = (sum + f64::from(s), dot + f64::from(d));
+                        }
+                        let inv = f64::from(inv_std[row]);
+                        let (g_mean, slope) = ((sum / n as f64) as T, (dot / n as f64 * inv * inv) as T);
+                        backward(&mut a, &b, mean[row], g_mean, slope, inv_std[row]);
+                        // SAFETY: a row of the output, which is this task's.
+                        unsafe { scatter(a.as_ptr(), out.ptr().offset(row as isize * so[0]), so[1], n) };
+                    }
+                });
+            }
+            if grads.weight.is_none() && grads.bias.is_none() {
+                return Ok(());
+            }
+            let parts = par::blocks(m, ROWS, lines, |[a, b], range| {
+                let [mut dw, mut db] = lines();
+                for row in range {
+                    rows(row, a, b);
+                    add(a, &mut db);
+                    add_products(a, b, mean[row], inv_std[row], &mut dw);
+                }
+                [dw, db]
+            });
+            let mut totals = [vec![0f64; n], vec![0f64; n]];
+            for part in &parts {
+                for (total, part) in totals.iter_mut().zip(part) {
+                    total.iter_mut().zip(part).for_each(|(total, &value)| *total += f64::from(value));
+                }
+            }
+            for (out, total) in [grads.weight, grads.bias].into_iter().zip(&totals) {
+                if let Some(out) = out {
+                    VectorMut::<S>::new(OP, out, n)?.update(|i, _| total[i] as T);
+                }
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,191 @@
+use kiln_backend::DType;
+
+use crate::CpuBackend;
+use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts};
+use kiln_backend::{Affine, NormGrads, RunningStats};
+use kiln_backend::{BatchNormBackend, LayerNormBackend};
+
+const EPS: f64 = 1e-3;
+
+/// Mean, inverse standard deviation, output, and gradients of input, scale and shift of one normalised set; `w` and `b`
+/// have one number for each element.
+struct Want {
+    mean: f64,
+    inv_std: f64,
+    y: Vec<f64>,
+    dx: Vec<f64>,
+}
+
+fn want(x: &[f64], w: &[f64], b: &[f64], g: &[f64]) -> Want {
+    let n = x.len() as f64;
+    let mean = x.iter().sum::<f64>() / n;
+    let var = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+    let inv_std = 1.0 / (var + EPS).sqrt();
+    let hat: Vec<f64> = x.iter().map(|x| (x - mean) * inv_std).collect();
+    let gw: Vec<f64> = g.iter().zip(w).map(|(g, w)| g * w).collect();
+    let (a, d) = (gw.iter().sum::<f64>() / n, gw.iter().zip(&hat).map(|(g, h)| g * h).sum::<f64>() / n);
+    let y = hat.iter().zip(w).zip(b).map(|((h, w), b)| h * w + b).collect();
+    let dx = gw.iter().zip(&hat).map(|(g, h)| (g - a - h * d) * inv_std).collect();
+    Want { mean, inv_std, y, dx }
+}
+
+fn accumulates(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
+#[test]
+fn batches_in_every_layout_and_dtype() {
+    for dims in [[3usize, 5, 4, 3], [2, 20, 1, 7], [1, 2, 40, 41], [2, 1, 33, 33]] {
+        let [n, c, h, w] = dims;
+        let total = n * c * h * w;
+        for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+            let acc = accumulates(dtype);
+            for (i, from) in read_layouts(&dims).into_iter().take(if dtype == DType::F32 { 99 } else { 2 }).enumerate()
+            {
+                let x = Tensor::with_layout(dtype, from, &numbers(total, 1));
+                let g = Tensor::with_layout(dtype, read_layouts(&dims)[(i + 1) % 3], &numbers(total, 2));
+                let (weight, bias) =
+                    (Tensor::new(dtype, &[c], &numbers(c, 3)), Tensor::new(dtype, &[c], &numbers(c, 4)));
+                let (xs, gs, ws, bs) = (x.values(), g.values(), weight.values(), bias.values());
+                let [mut mean, mut inv] = [(); 2].map(|()| Tensor::empty(acc, &[c]));
+                let (mut rm, mut rv) = (Tensor::new(acc, &[c], &vec![1.0; c]), Tensor::new(acc, &[c], &vec![2.0; c]));
+                let mut y = Tensor::with_layout(dtype, layouts(&dims)[i % 3], &vec![1.0; total]);
+                let affine = Affine { weight: Some(weight.view()), bias: Some(bias.view()) };
+                let running = RunningStats { mean: rm.view_mut(), var: rv.view_mut(), momentum: 0.25 };
+                CpuBackend
+                    .batch_norm(EPS, x.view(), affine, Some(running), y.view_mut(), mean.view_mut(), inv.view_mut())
+                    .unwrap();
+                let mut dx = Tensor::with_layout(dtype, layouts(&dims)[(i + 2) % 3], &vec![1.0; total]);
+                let [mut dw, mut db] = [(); 2].map(|()| Tensor::empty(dtype, &[c]));
+                let grads =
+                    NormGrads { input: Some(dx.view_mut()), weight: Some(dw.view_mut()), bias: Some(db.view_mut()) };
+                let scale = Some(weight.view());
+                CpuBackend.batch_norm_grad(true, g.view(), x.view(), scale, mean.view(), inv.view(), grads).unwrap();
+
+                for channel in 0..c {
+                    let of = |v: &[f64]| -> Vec<f64> {
+                        (0..n).flat_map(|n| v[(n * c + channel) * h * w..][..h * w].to_vec()).collect()
+                    };
+                    let m = n * h * w;
+                    let want = want(&of(&xs), &vec![ws[channel]; m], &vec![bs[channel]; m], &of(&gs));
+                    let bound = if dtype == acc { 4000.0 } else { 40.0 };
+                    assert_close(&of(&y.values()), &want.y, dtype, bound, "batch norm");
+                    assert_close(&of(&dx.values()), &want.dx, dtype, bound * want.inv_std, "gradient");
+                    let unbiased = (want.inv_std.powi(-2) - EPS) * m as f64 / (m as f64 - 1.0);
+                    for (got, want) in [
+                        (&mean, want.mean),
+                        (&inv, want.inv_std),
+                        (&rm, 0.75 + 0.25 * want.mean),
+                        (&rv, 1.5 + 0.25 * unbiased),
+                    ] {
+                        assert_close(&[got.values()[channel]], &[want], acc, 40.0, "statistics");
+                    }
+                    let sums = of(&gs);
+                    assert_close(&[db.values()[channel]], &[sums.iter().sum()], dtype, 4000.0, "shift");
+                    let hat = of(&xs).iter().zip(&sums).map(|(x, g)| (x - want.mean) * want.inv_std * g).sum();
+                    assert_close(&[dw.values()[channel]], &[hat], dtype, 4000.0, "scale");
+                }
+
+                let affine = Affine { weight: Some(weight.view()), bias: None };
+                CpuBackend.batch_norm_eval(EPS, x.view(), affine, rm.view(), rv.view(), y.view_mut()).unwrap();
+                let grads = NormGrads { input: Some(dx.view_mut()), ..NormGrads::default() };
+                CpuBackend.batch_norm_grad(false, g.view(), x.view(), scale, rm.view(), inv.view(), grads).unwrap();
+                let at = |i: usize| i / (h * w) % c;
+                let (rm, rv, inv) = (rm.values(), rv.values(), inv.values());
+                let plain = |i: usize| (xs[i] - rm[at(i)]) / (rv[at(i)] + EPS).sqrt() * ws[at(i)];
+                let want: Vec<f64> = (0..total).map(plain).collect();
+                assert_close(&y.values(), &want, dtype, 400.0, "evaluation");
+                let want: Vec<f64> = (0..total).map(|i| gs[i] * inv[at(i)] * ws[at(i)]).collect();
+                assert_close(&dx.values(), &want, dtype, 400.0, "evaluation gradient");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_in_every_layout_and_dtype() {
+    for dims in [[3usize, 5], [150, 7], [2, 2500], [4, 1], [0, 3]] {
+        let [m, n] = dims;
+        for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+            let acc = accumulates(dtype);
+            for (i, from) in read_layouts(&dims).into_iter().take(if dtype == DType::F32 { 99 } else { 2 }).enumerate()
+            {
+                let x = Tensor::with_layout(dtype, from, &numbers(m * n, 1));
+                let g = Tensor::with_layout(dtype, read_layouts(&dims)[(i + 1) % 3], &numbers(m * n, 2));
+                let (weight, bias) =
+                    (Tensor::new(dtype, &[n], &numbers(n, 3)), Tensor::new(dtype, &[n], &numbers(n, 4)));
+                let (xs, gs, ws, bs) = (x.values(), g.values(), weight.values(), bias.values());
+                let [mut mean, mut inv] = [(); 2].map(|()| Tensor::empty(acc, &[m]));
+                let [mut y, mut dx] =
+                    [0, 1].map(|k| Tensor::with_layout(dtype, layouts(&dims)[(i + k) % 3], &vec![1.0; m * n]));
+                let affine = Affine { weight: Some(weight.view()), bias: Some(bias.view()) };
+                CpuBackend.layer_norm(EPS, x.view(), affine, y.view_mut(), mean.view_mut(), inv.view_mut()).unwrap();
+                let [mut dw, mut db] = [(); 2].map(|()| Tensor::empty(dtype, &[n]));
+                let grads =
+                    NormGrads { input: Some(dx.view_mut()), weight: Some(dw.view_mut()), bias: Some(db.view_mut()) };
+                CpuBackend
+                    .layer_norm_grad(g.view(), x.view(), Some(weight.view()), mean.view(), inv.view(), grads)
+                    .unwrap();
+                let (mut want_w, mut want_b) = (vec![0.0; n], vec![0.0; n]);
+                let bound = if dtype == acc { 4000.0 } else { 40.0 };
+                for row in 0..m {
+                    let of = |v: &[f64]| v[row * n..(row + 1) * n].to_vec();
+                    let want = want(&of(&xs), &ws, &bs, &of(&gs));
+                    assert_close(&of(&y.values()), &want.y, dtype, bound, "layer norm");
+                    assert_close(&of(&dx.values()), &want.dx, dtype, bound * want.inv_std, "gradient");
+                    assert_close(
+                        &[mean.values()[row], inv.values()[row]],
+                        &[want.mean, want.inv_std],
+                        acc,
+                        40.0,
+                        "stats",
+                    );
+                    for i in 0..n {
+                        want_b[i] += gs[row * n + i];
+                        want_w[i] += gs[row * n + i] * (xs[row * n + i] - want.mean) * want.inv_std;
+                    }
+                }
+                assert_close(&dw.values(), &want_w, dtype, 4000.0, "scale");
+                assert_close(&db.values(), &want_b, dtype, 4000.0, "shift");
+            }
+        }
+    }
+}
+
+#[test]
+fn large_means_cost_no_precision() {
+    let values: Vec<f64> = numbers(4096, 1).iter().map(|v| v / 64.0 + 1000.0).collect();
+    let x = Tensor::new(DType::F32, &[4, 1, 32, 32], &values);
+    let stored = x.values();
+    let mean = stored.iter().sum::<f64>() / 4096.0;
+    let var = stored.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 4096.0;
+    let [mut got, mut inv, mut y] = [&[1usize][..], &[1], &[4, 1, 32, 32]].map(|d| Tensor::empty(DType::F32, d));
+    CpuBackend
+        .batch_norm(0.0, x.view(), Affine::default(), None, y.view_mut(), got.view_mut(), inv.view_mut())
+        .unwrap();
+    assert_close(&inv.values(), &[1.0 / var.sqrt()], DType::F32, 20.0, "inverse standard deviation");
+}
+
+#[test]
+fn threads_do_not_matter_and_wrong_operands_are_errors() {
+    let x = Tensor::new(DType::F32, &[2, 7, 50, 50], &numbers(35_000, 1));
+    let run = |threads: usize| {
+        let [mut mean, mut inv] = [(); 2].map(|()| Tensor::empty(DType::F32, &[7]));
+        let mut y = Tensor::empty(DType::F32, &[2, 7, 50, 50]);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (m, i) = (mean.view_mut(), inv.view_mut());
+        pool.install(|| CpuBackend.batch_norm(EPS, x.view(), Affine::default(), None, y.view_mut(), m, i)).unwrap();
+        [y.bytes().to_vec(), mean.bytes().to_vec(), inv.bytes().to_vec()]
+    };
+    assert_eq!(run(1), run(5));
+    let [mut mean, mut inv] = [(); 2].map(|()| Tensor::empty(DType::F32, &[7]));
+    let (six, mut y) = (Tensor::empty(DType::F32, &[6]), Tensor::empty(DType::F32, &[2, 7, 50, 50]));
+    let affine = Affine { weight: Some(six.view()), bias: None };
+    assert!(CpuBackend.batch_norm(EPS, x.view(), affine, None, y.view_mut(), mean.view_mut(), inv.view_mut()).is_err());
+    let mut flat = Tensor::empty(DType::F32, &[2, 7]);
+    let none = Affine::default();
+    assert!(
+        CpuBackend.batch_norm(EPS, x.view(), none, None, flat.view_mut(), mean.view_mut(), inv.view_mut()).is_err()
+    );
+    assert!(CpuBackend.layer_norm(EPS, x.view(), none, y.view_mut(), mean.view_mut(), inv.view_mut()).is_err());
+}

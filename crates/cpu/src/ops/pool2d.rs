@@ -1,0 +1,446 @@
+//! Two-dimensional pooling: the largest element or the average of windows, and their gradients.
+//!
+//! Forward, a line of windows is computed at a time, tap by tap: along a row of the output, or along the channels where
+//! those lie side by side (channels-last images) or windows differ in size. Backward, a plane at a time is added up in
+//! working memory, in row-major order of the windows.
+
+use kiln_backend::{DType, Error, Pool2d, Pool2dBackend, PoolDivisor, Result, View, ViewMut};
+
+use crate::{
+    CpuBackend,
+    engine::{
+        image::{Image, gather, scatter},
+        par::{self, GRAIN},
+        simd::multiversion,
+    },
+    memory::view::{Source, Target, same_shape},
+    numeric::{dispatch::for_float, real::Real, stored::Stored},
+};
+
+impl Pool2dBackend for CpuBackend {
+    fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()> {
+        const OP: &str = "max_pool2d";
+        for_float!(OP, x.dtype(), S => {
+            let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
+            let indices = indices.map(|indices| Target::<i64>::new(OP, indices)).transpose()?;
+            if let Some(indices) = &indices {
+                same_shape(OP, &[out.layout(), indices.layout()])?;
+            }
+            let (from, to) = planes(OP, pool, &x, &out)?;
+            let indices = indices.as_ref().and_then(|indices| Image::new(indices.ptr(), indices.layout()));
+            if whole(pool, &from, &to) {
+                // SAFETY: checked views, of which the outputs are exclusively borrowed.
+                unsafe { max_planes(pool, &from, &to, indices.as_ref()) };
+                return Ok(());
+            }
+            lines(pool, &from, &to, |line: &Line<'_>, state: &mut [Vec<<S as Stored>::Compute>; 2], at: &mut Vec<i64>| {
+                let [best, seen] = state;
+                best.clear();
+                best.resize(line.len, -<<S as Stored>::Compute as Real>::INFINITY);
+                at.clear();
+                at.resize(line.len, -1);
+                line.taps(&from, pool, &to, seen, |range, seen, position, step| {
+                    larger(seen, position, step, &mut best[range.clone()], &mut at[range]);
+                });
+                // SAFETY: lines are inside the output and disjoint.
+                unsafe {
+                    line.store(&to, best);
+                    if let Some(indices) = &indices {
+                        line.store(indices, at);
+                    }
+                }
+            });
+            Ok(())
+        })
+    }
+
+    fn avg_pool2d(&self, pool: &Pool2d, divisor: PoolDivisor, x: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "avg_pool2d";
+        for_float!(OP, x.dtype(), S => {
+            let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
+            let (from, to) = planes(OP, pool, &x, &out)?;
+            lines(pool, &from, &to, |line: &Line<'_>, state: &mut [Vec<<S as Stored>::Compute>; 2], _: &mut Vec<i64>| {
+                let [sums, seen] = state;
+                sums.clear();
+                sums.resize(line.len, 0.0);
+                line.taps(&from, pool, &to, seen, |range, seen, _, _| add(seen, &mut sums[range]));
+                let dy = window(pool, divisor, 0, line.y, from.h, to.h);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let ox = if line.along_channels { line.x } else { i };
+                    let dx = window(pool, divisor, 1, ox, from.w, to.w);
+                    *sum /= divided_by(divisor, dy.1, dx.1) as <S as Stored>::Compute;
+                }
+                // SAFETY: lines are inside the output and disjoint.
+                unsafe { line.store(&to, sums) };
+            });
+            Ok(())
+        })
+    }
+
+    fn max_pool2d_grad(&self, pool: &Pool2d, grad: View, indices: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "max_pool2d_grad";
+        if indices.dtype() != DType::I64 {
+            return Err(Error::dtype(OP, indices.dtype(), "positions are i64"));
+        }
+        for_float!(OP, grad.dtype(), S => {
+            same_shape(OP, &[grad.layout, indices.layout])?;
+            let indices = Source::<i64>::new(OP, indices)?;
+            let (grad, out) = (Source::<S>::new(OP, grad)?, Target::<S>::new(OP, out)?);
+            let (to, from) = gradient_planes(OP, pool, &out, &grad)?;
+            let Some(chosen) = Image::new(indices.ptr(), indices.layout()) else { return Ok(()) };
+            sum_planes(&from, &to, |n, c, row, plane| {
+                for y in 0..from.h {
+                    // SAFETY: a row of a checked layout.
+                    unsafe { gather(from.ptr.offset(from.at(n, c, y, 0)), from.strides[3], from.w, row.as_mut_ptr()) };
+                    for (x, &value) in row.iter().enumerate() {
+                        // SAFETY: an element of a checked layout of the same shape.
+                        let position = unsafe { chosen.ptr.offset(chosen.at(n, c, y, x)).read() };
+                        match usize::try_from(position).ok().and_then(|position| plane.get_mut(position)) {
+                            Some(sum) => *sum += value,
+                            None if position == -1 => {}
+                            None => return Err(Error::index(OP, position, plane.len(), "the pixels of a plane")),
+                        }
+                    }
+                }
+                Ok(())
+            })
+        })
+    }
+
+    fn avg_pool2d_grad(&self, pool: &Pool2d, divisor: PoolDivisor, grad: View, out: ViewMut) -> Result<()> {
+        const OP: &str = "avg_pool2d_grad";
+        for_float!(OP, grad.dtype(), S => {
+            let (grad, out) = (Source::<S>::new(OP, grad)?, Target::<S>::new(OP, out)?);
+            let (to, from) = gradient_planes(OP, pool, &out, &grad)?;
+            sum_planes(&from, &to, |n, c, row, plane| {
+                for y in 0..from.h {
+                    let (rows, tall) = window(pool, divisor, 0, y, to.h, from.h);
+                    // SAFETY: a row of the checked layout.
+                    unsafe { gather(from.ptr.offset(from.at(n, c, y, 0)), from.strides[3], from.w, row.as_mut_ptr()) };
+                    for (x, &value) in row.iter().enumerate() {
+                        let (columns, wide) = window(pool, divisor, 1, x, to.w, from.w);
+                        let share = value / divided_by(divisor, tall, wide) as <S as Stored>::Compute;
+                        for y in rows.clone() {
+                            plane[y * to.w..][columns.clone()].iter_mut().for_each(|sum| *sum += share);
+                        }
+                    }
+                }
+                Ok(())
+            })
+        })
+    }
+}
+
+/// The elements of a window inside the input along one axis, and its size as the divisor counts it.
+fn window(
+    pool: &Pool2d,
+    divisor: PoolDivisor,
+    axis: usize,
+    o: usize,
+    input: usize,
+    output: usize,
+) -> (std::ops::Range<usize>, usize) {
+    let (range, _) = pool.window(axis, o, input, output);
+    let clip = |at: isize| (at.max(0) as usize).min(input);
+    let inside = clip(range.start)..clip(range.end).max(clip(range.start));
+    let padded = match *pool {
+        Pool2d::Window { padding, .. } => range.end.min((input + padding[axis]) as isize) - range.start,
+        Pool2d::Adaptive => inside.len() as isize,
+    };
+    let size = if divisor == PoolDivisor::WithPadding { padded.max(0) as usize } else { inside.len() };
+    (inside, size)
+}
+
+fn divided_by(divisor: PoolDivisor, tall: usize, wide: usize) -> f64 {
+    match divisor {
+        PoolDivisor::Fixed(number) => number as f64,
+        // A window with no element at all has the sum 0.
+        PoolDivisor::WithPadding | PoolDivisor::Inside => (tall * wide).max(1) as f64,
+    }
+}
+
+/// Checks the shapes, and that no window is out of the range of numbers.
+fn planes<'a, S: Stored>(
+    op: &'static str,
+    pool: &Pool2d,
+    x: &Source<'a, S>,
+    out: &Target<'a, S>,
+) -> Result<(Image<*const S>, Image<*mut S>)> {
+    let (lx, lo) = (x.layout(), out.layout());
+    match (Image::new(x.ptr(), lx), Image::new(out.ptr(), lo)) {
+        (Some(from), Some(to)) if fits(pool, (&from.n, &from.c), (&to.n, &to.c), [from.h, from.w], [to.h, to.w]) => {
+            Ok((from, to))
+        }
+        _ => Err(Error::shapes(op, lx.shape(), lo.shape(), format!("images and windows of {pool:?}"))),
+    }
+}
+
+fn gradient_planes<'a, S: Stored>(
+    op: &'static str,
+    pool: &Pool2d,
+    out: &Target<'a, S>,
+    grad: &Source<'a, S>,
+) -> Result<(Image<*mut S>, Image<*const S>)> {
+    let (lx, lo) = (out.layout(), grad.layout());
+    match (Image::new(out.ptr(), lx), Image::new(grad.ptr(), lo)) {
+        (Some(to), Some(from)) if fits(pool, (&to.n, &to.c), (&from.n, &from.c), [to.h, to.w], [from.h, from.w]) => {
+            Ok((to, from))
+        }
+        _ => Err(Error::shapes(op, lx.shape(), lo.shape(), format!("images and windows of {pool:?}"))),
+    }
+}
+
+fn fits(pool: &Pool2d, x: (&usize, &usize), y: (&usize, &usize), input: [usize; 2], output: [usize; 2]) -> bool {
+    let windows = match *pool {
+        Pool2d::Window { kernel, stride, padding, dilation } => (0..2).all(|axis| {
+            let taps = kernel[axis].saturating_mul(dilation[axis]);
+            let last = output[axis].saturating_mul(stride[axis]);
+            let most = isize::MAX as usize / 4;
+            kernel[axis] > 0
+                && dilation[axis] > 0
+                && stride[axis] > 0
+                && taps < most
+                && last < most
+                && padding[axis] < most
+        }),
+        // Every window has an element, so the input must have one.
+        Pool2d::Adaptive => (0..2).all(|axis| input[axis] > 0 || output.contains(&0)),
+    };
+    x == y && windows
+}
+
+/// Whether all windows are inside of row-major images.
+fn whole<S: Stored>(pool: &Pool2d, from: &Image<*const S>, to: &Image<*mut S>) -> bool {
+    let Pool2d::Window { kernel, stride, padding, dilation } = *pool else { return false };
+    let inside = |axis: usize, input: usize, output: usize| {
+        output > 0 && (output - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] < input
+    };
+    let row_major = from.strides[1] != 1 || from.c == 1;
+    row_major && padding == [0, 0] && inside(0, from.h, to.h) && inside(1, from.w, to.w)
+}
+
+/// The largest of windows that are all inside, a plane at a time.
+///
+/// # Safety
+/// The images are readable and writable and belong together, and [`whole`] is true of them.
+unsafe fn max_planes<S: Stored<Compute = T>, T: Real>(
+    pool: &Pool2d,
+    from: &Image<*const S>,
+    to: &Image<*mut S>,
+    indices: Option<&Image<*mut i64>>,
+) {
+    let Pool2d::Window { kernel, stride, dilation, .. } = *pool else { return };
+    let area = to.area();
+    par::ranges(to.n * to.c, (GRAIN / (area * kernel[0] * kernel[1]).max(1)).max(1), |range| {
+        let mut values = [vec![T::of(0.0); area], vec![T::of(0.0); area]];
+        let [best, seen] = &mut values;
+        let starts = (0..to.h).flat_map(|y| (0..to.w).map(move |x| (y * stride[0] * from.w + x * stride[1]) as i64));
+        let starts: Vec<i64> = if indices.is_some() { starts.collect() } else { Vec::new() };
+        let mut at = vec![0i64; starts.len()];
+        for (n, c) in range.map(|i| (i / to.c, i % to.c)) {
+            for tap in 0..kernel[0] * kernel[1] {
+                let (down, right) = (tap / kernel[1] * dilation[0], tap % kernel[1] * dilation[1]);
+                let into = if tap == 0 { &mut *best } else { &mut *seen };
+                for (y, row) in into.chunks_exact_mut(to.w).enumerate() {
+                    let first = from.at(n, c, y * stride[0] + down, right);
+                    // SAFETY: all windows are inside.
+                    unsafe {
+                        gather(from.ptr.offset(first), from.strides[3] * stride[1] as isize, to.w, row.as_mut_ptr());
+                    }
+                }
+                let offset = (down * from.w + right) as i64;
+                match tap {
+                    0 => at.copy_from_slice(&starts),
+                    _ if indices.is_some() => larger_at(seen, &starts, offset, best, &mut at),
+                    _ => largest(seen, best),
+                }
+            }
+            for y in 0..to.h {
+                // SAFETY: rows of the outputs; tasks have different planes.
+                unsafe {
+                    let row = y * to.w..(y + 1) * to.w;
+                    scatter(best[row.clone()].as_ptr(), to.ptr.offset(to.at(n, c, y, 0)), to.strides[3], to.w);
+                    if let Some(indices) = indices {
+                        let first = indices.ptr.offset(indices.at(n, c, y, 0));
+                        scatter(at[row].as_ptr(), first, indices.strides[3], to.w);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Windows that are computed together.
+struct Line<'a> {
+    n: usize,
+    /// The channel, or the first of them.
+    c: usize,
+    y: usize,
+    /// The column, or the first of them.
+    x: usize,
+    len: usize,
+    along_channels: bool,
+    columns: &'a [std::ops::Range<usize>],
+}
+
+/// Calls `body` for lines that cover the output, in parallel. The vectors are there to be reused.
+fn lines<S: Stored<Compute = T>, T: Real>(
+    pool: &Pool2d,
+    from: &Image<*const S>,
+    to: &Image<*mut S>,
+    body: impl Fn(&Line<'_>, &mut [Vec<T>; 2], &mut Vec<i64>) + Sync,
+) {
+    let along_channels = *pool == Pool2d::Adaptive || (from.strides[1] == 1 && from.c > 1);
+    let count = to.n * to.h * if along_channels { to.w } else { to.c };
+    let len = if along_channels { to.c } else { to.w };
+    if count * len == 0 {
+        return;
+    }
+    // For lines along rows: the windows whose tap number `i` is inside.
+    let mut columns = Vec::new();
+    if let (false, Pool2d::Window { kernel, stride, padding, dilation }) = (along_channels, *pool) {
+        for tap in 0..kernel[1] {
+            let offset = (tap * dilation[1]) as isize - padding[1] as isize;
+            let first_at = |x: isize| if x <= offset { 0 } else { ((x - offset) as usize).div_ceil(stride[1].max(1)) };
+            let low = first_at(0).min(to.w);
+            columns.push(low..first_at(from.w as isize).clamp(low, to.w));
+        }
+    }
+    let taps = match *pool {
+        Pool2d::Window { kernel, .. } => kernel[0] * kernel[1],
+        Pool2d::Adaptive => (from.h / to.h + 1) * (from.w / to.w + 1),
+    };
+    par::ranges(count, (GRAIN / (len * taps).max(1)).max(1), |range| {
+        let (mut state, mut at) = ([Vec::new(), Vec::new()], Vec::new());
+        for i in range {
+            let line = if along_channels {
+                Line { n: i / (to.h * to.w), c: 0, y: i / to.w % to.h, x: i % to.w, len, along_channels, columns: &[] }
+            } else {
+                Line {
+                    n: i / (to.c * to.h),
+                    c: i / to.h % to.c,
+                    y: i % to.h,
+                    x: 0,
+                    len,
+                    along_channels,
+                    columns: &columns,
+                }
+            };
+            body(&line, &mut state, &mut at);
+        }
+    });
+}
+
+impl Line<'_> {
+    /// Calls `body` with the part of the line that a tap gives something to, what it gives, and the position of the
+    /// first in its plane with the step from one to the next; for every tap in row-major order.
+    fn taps<S: Stored<Compute = T>, T: Real>(
+        &self,
+        from: &Image<*const S>,
+        pool: &Pool2d,
+        to: &Image<*mut S>,
+        seen: &mut Vec<T>,
+        mut body: impl FnMut(std::ops::Range<usize>, &[T], i64, i64),
+    ) {
+        seen.resize(self.len, T::of(0.0));
+        let (rows, down) = pool.window(0, self.y, from.h, to.h);
+        for y in rows.step_by(down).filter(|&y| y >= 0 && y < from.h as isize) {
+            let y = y as usize;
+            if self.along_channels {
+                let (columns, right) = pool.window(1, self.x, from.w, to.w);
+                for x in columns.step_by(right).filter(|&x| x >= 0 && x < from.w as isize) {
+                    let x = x as usize;
+                    // SAFETY: a pixel of the image, all of its channels.
+                    unsafe {
+                        let first = from.ptr.offset(from.at(self.n, 0, y, x));
+                        gather(first, from.strides[1], self.len, seen.as_mut_ptr());
+                    }
+                    body(0..self.len, seen, (y * from.w + x) as i64, 0);
+                }
+            } else if let Pool2d::Window { stride, padding, dilation, .. } = *pool {
+                for (tap, range) in self.columns.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
+                    let x = range.start * stride[1] + tap * dilation[1] - padding[1];
+                    // SAFETY: `columns` are those windows whose tap is inside the image.
+                    unsafe {
+                        let first = from.ptr.offset(from.at(self.n, self.c, y, x));
+                        gather(first, from.strides[3] * stride[1] as isize, range.len(), seen.as_mut_ptr());
+                    }
+                    body(range.clone(), &seen[..range.len()], (y * from.w + x) as i64, stride[1] as i64);
+                }
+            }
+        }
+    }
+
+    /// Stores the line's values.
+    ///
+    /// # Safety
+    /// The line is inside the images, and nobody else accesses it there.
+    unsafe fn store<S: Stored>(&self, to: &Image<*mut S>, values: &[S::Compute]) {
+        let step = to.strides[if self.along_channels { 1 } else { 3 }];
+        // SAFETY: the caller's promise.
+        unsafe { scatter(values.as_ptr(), to.ptr.offset(to.at(self.n, self.c, self.y, self.x)), step, values.len()) }
+    }
+}
+
+/// Calls `body` with a row to use and a plane of zeros for every image and channel, in parallel, and stores the planes.
+fn sum_planes<S: Stored<Compute = T>, T: Real>(
+    from: &Image<*const S>,
+    to: &Image<*mut S>,
+    body: impl Fn(usize, usize, &mut [T], &mut [T]) -> Result<()> + Sync,
+) -> Result<()> {
+    if to.n * to.c * to.area() == 0 {
+        return Ok(());
+    }
+    par::try_ranges(to.n * to.c, (GRAIN / 2 / (to.area() + from.area())).max(1), |range| {
+        let (mut row, mut plane) = (vec![T::of(0.0); from.w], vec![T::of(0.0); to.area()]);
+        for i in range {
+            let (n, c) = (i / to.c, i % to.c);
+            plane.fill(T::of(0.0));
+            body(n, c, &mut row, &mut plane)?;
+            for (y, row) in plane.chunks_exact(to.w).enumerate() {
+                // SAFETY: a row of the output; tasks have different planes.
+                unsafe { scatter(row.as_ptr(), to.ptr.offset(to.at(n, c, y, 0)), to.strides[3], to.w) };
+            }
+        }
+        Ok(())
+    })
+}
+
+multiversion! {
+    fn larger[T: Real](seen: &[T], position: i64, step: i64, best: &mut [T], at: &mut [i64]) {
+        for (i, ((&seen, best), at)) in seen.iter().zip(best).zip(at).enumerate() {
+            // Not equal to itself: NaN, of which the last stays.
+            #[allow(clippy::eq_op)]
+            let take = seen > *best || seen != seen || *at < 0;
+            *best = if take { seen } else { *best };
+            *at = if take { position + i as i64 * step } else { *at };
+        }
+    }
+
+    // Positions are those in `starts`, `offset` on.
+    fn larger_at[T: Real](seen: &[T], starts: &[i64], offset: i64, best: &mut [T], at: &mut [i64]) {
+        for (((&seen, &start), best), at) in seen.iter().zip(starts).zip(best).zip(at) {
+            #[allow(clippy::eq_op)]
+            let take = seen > *best || seen != seen;
+            *best = if take { seen } else { *best };
+            *at = if take { start + offset } else { *at };
+        }
+    }
+
+    fn largest[T: Real](seen: &[T], best: &mut [T]) {
+        for (&seen, best) in seen.iter().zip(best) {
+            #[allow(clippy::eq_op)]
+            let take = seen > *best || seen != seen;
+            *best = if take { seen } else { *best };
+        }
+    }
+
+    fn add[T: Real](seen: &[T], sums: &mut [T]) {
+        for (&seen, sum) in seen.iter().zip(sums) {
+            *sum = *sum + seen;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! Random numbers by position: element `n` depends on the seed, the offset and `n` only.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+use kiln_backend::{DType, Distribution, Error, RandomBackend, RandomState, Result, ViewMut};
+
+use crate::{
+    CpuBackend,
+    engine::{
+        par,
+        simd::multiversion,
+        tile::{Sink, TILE, steps},
+    },
+    memory::view::Target,
+    numeric::{
+        convert::Destination,
+        dispatch::{for_all, for_float},
+        normal, philox,
+        real::{Float, Real},
+        stored::Stored,
+    },
+};
+
+/// Elements that are worth a task: a draw costs as much as a few additions.
+const GRAIN: usize = par::GRAIN / 4;
+
+impl RandomBackend for CpuBackend {
+    fn random(&self, distribution: Distribution, state: RandomState, out: ViewMut) -> Result<()> {
+        let dtype = out.buffer.dtype();
+        match distribution {
+            Distribution::Uniform { low, high } => {
+                for_float!("uniform", dtype, T => uniform::<T>(low, high, state, out))
+            }
+            Distribution::Normal { mean, std } => for_float!("normal", dtype, T => {
+                let out = Target::<T>::new("normal", out)?;
+                draw(state, &out, draws_of(dtype), &normal::kernel::<<T as Stored>::Compute>(mean, std));
+                Ok(())
+            }),
+            Distribution::Bernoulli { p } => {
+                if !(0.0..=1.0).contains(&p) {
+                    return Err(Error::argument("bernoulli", format!("the probability {p} is not in [0, 1]")));
+                }
+                let threshold = threshold(p);
+                for_all!(dtype, T => {
+                    let out = Target::<T>::new("bernoulli", out)?;
+                    draw(state, &out, 4, &|words, out| bernoulli::<T>(words, threshold, out));
+                    Ok(())
+                })
+            }
+            Distribution::Integers { low, high } => {
+                if low >= high {
+                    return Err(Error::argument("randint", format!("there are no integers in {low}..{high}")));
+                }
+                for_all!(dtype, T => {
+                    let out = Target::<T>::new("randint", out)?;
+                    draw(state, &out, 2, &|words, out| integers::<T>(words, low, high, out));
+                    Ok(())
+                })
+            }
+        }
+    }
+}
+
+/// The number of 32-bit words below `p * 2^32`.
+pub(crate) fn threshold(p: f64) -> u64 {
+    (p * 4_294_967_296.0).ceil() as u64
+}
+
+/// How many reals of this dtype a block of four words gives.
+fn draws_of(dtype: DType) -> usize {
+    if dtype == DType::F64 { 2 } else { 4 }
+}
+
+/// Random numbers of the positions of a tile, made in whole blocks.
+pub(crate) struct Draws<C> {
+    blocks: [[u32; 4]; TILE / 2 + 1],
+    values: [C; TILE + 8],
+}
+
+impl<C: bytemuck::Pod> Draws<C> {
+    pub(crate) fn new() -> Draws<C> {
+        Draws { blocks: [[0; 4]; TILE / 2 + 1], values: [C::zeroed(); TILE + 8] }
+    }
+
+    /// The values at positions `range` (at most `TILE`), where `make` turns blocks into `per_block` values
+    /// each (2 or 4).
+    fn get(
+        &mut self,
+        state: RandomState,
+        range: Range<usize>,
+        per_block: usize,
+        make: impl FnOnce(&[[u32; 4]], &mut [C]),
+    ) -> &[C] {
+        let first = range.start / per_block;
+        let blocks = &mut self.blocks[..range.end.div_ceil(per_block) - first];
+        philox::words(state, first as u64, blocks);
+        let values = &mut self.values[..blocks.len() * per_block];
+        make(blocks, values);
+        let skip = range.start - first * per_block;
+        &values[skip..skip + range.len()]
+    }
+}
+
+impl Draws<u32> {
+    /// The word of each position.
+    pub(crate) fn words(&mut self, state: RandomState, range: Range<usize>) -> &[u32] {
+        self.get(state, range, 4, |blocks, out| out.copy_from_slice(blocks.as_flattened()))
+    }
+}
+
+/// Turns blocks of the generator into values.
+type Make<'a, C> = dyn Fn(&[[u32; 4]], &mut [C]) + Sync + 'a;
+
+/// Fills `out` with what `make` draws from blocks.
+fn draw<T: Stored>(state: RandomState, out: &Target<T>, per_block: usize, make: &Make<'_, T::Compute>) {
+    par::ranges(out.numel(), GRAIN, |range| {
+        // SAFETY: ranges are disjoint.
+        let mut sink = unsafe { Sink::new(out) };
+        let mut draws = Draws::new();
+        for range in steps(range, TILE) {
+            let values = draws.get(state, range.clone(), per_block, make);
+            sink.put(range, |out| out.copy_from_slice(values));
+        }
+    });
+}
+
+fn uniform<T: Float + Below>(low: f64, high: f64, state: RandomState, out: ViewMut) -> Result<()> {
+    const OP: &str = "uniform";
+    let (start, width) = (T::Compute::of(low), T::Compute::of(high - low));
+    let ordered = low <= high; // false for NaN
+    if !ordered || !width.to_f64().is_finite() {
+        return Err(Error::argument(OP, format!("[{low}, {high}) is not an interval of {}", T::DTYPE)));
+    }
+    let out = Target::<T>::new(OP, out)?;
+    // Rounding may reach `high`; this is the value before it.
+    let last = if low < high { T::below(high).load() } else { start };
+    let last = if last < start { start } else { last };
+    draw(state, &out, draws_of(T::DTYPE), &|blocks, out| uniforms::<T>(blocks, start, width, last, out));
+    Ok(())
+}
+
+multiversion! {
+    fn uniforms[T: Float]::[T](blocks: &[[u32; 4]], start: T::Compute, width: T::Compute, last: T::Compute, out: &mut [T::Compute]) {
+        // As many bits as the significand holds, so that the fraction is exact and below 1.
+        let bits = match T::DTYPE { DType::F64 => 53, DType::F16 => 11, DType::BF16 => 8, _ => 24 };
+        let unit = T::Compute::of(1.0 / (1u64 << bits) as f64);
+        let place = |fraction: T::Compute| {
+            let value = start + fraction * unit * width;
+            if value > last { last } else { value }
+        };
+        if T::DTYPE == DType::F64 {
+            for (block, out) in blocks.iter().zip(out.chunks_exact_mut(2)) {
+                for (half, out) in out.iter_mut().enumerate() {
+                    let word = u64::from(block[2 * half]) | u64::from(block[2 * half + 1]) << 32;
+                    *out = place(T::Compute::of((word >> 11) as f64));
+                }
+            }
+        } else {
+            for (&word, out) in blocks.as_flattened().iter().zip(out) {
+                *out = place(T::Compute::from_u32(word >> (32 - bits)));
+            }
+        }
+    }
+
+    fn bernoulli[T: Destination]::[T](blocks: &[[u32; 4]], threshold: u64, out: &mut [T::Compute]) {
+        for (&word, out) in blocks.as_flattened().iter().zip(out) {
+            *out = T::convert(u8::from(u64::from(word) < threshold));
+        }
+    }
+}
+
+fn integers<T: Destination>(blocks: &[[u32; 4]], low: i64, high: i64, out: &mut [T::Compute]) {
+    let count = high.wrapping_sub(low) as u64;
+    for (block, out) in blocks.iter().zip(out.chunks_exact_mut(2)) {
+        for (half, out) in out.iter_mut().enumerate() {
+            let word = u64::from(block[2 * half]) | u64::from(block[2 * half + 1]) << 32;
+            let step = (u128::from(word) * u128::from(count)) >> 64;
+            *out = T::convert(low.wrapping_add(step as i64));
+        }
+    }
+}
+
+/// The largest value of the type that is below a bound.
+trait Below: Stored {
+    fn below(bound: f64) -> Self;
+}
+
+macro_rules! below {
+    ($($ty:ty: $next_down:expr;)*) => {$(
+        impl Below for $ty {
+            fn below(bound: f64) -> $ty {
+                let nearest = <$ty as Stored>::from_scalar(bound.into());
+                if f64::from(nearest) < bound { nearest } else { $next_down(nearest) }
+            }
+        }
+    )*};
+}
+
+below! {
+    f32: f32::next_down;
+    f64: f64::next_down;
+    f16: |v: f16| f16::from_bits(bits_below(v.to_bits()));
+    bf16: |v: bf16| bf16::from_bits(bits_below(v.to_bits()));
+}
+
+/// The next smaller value of a 16-bit float, given by its sign and magnitude.
+fn bits_below(bits: u16) -> u16 {
+    match bits {
+        0 | 0x8000 => 0x8001,
+        1..0x8000 => bits - 1,
+        _ => bits + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Tensor, layouts};
+
+    const STATE: RandomState = RandomState { seed: 0xDEAD_BEEF_1234, offset: 3 };
+
+    fn draw_into(distribution: Distribution, dtype: DType, n: usize) -> Vec<f64> {
+        let mut out = Tensor::empty(dtype, &[n]);
+        CpuBackend.random(distribution, STATE, out.view_mut()).unwrap();
+        out.values()
+    }
+
+    fn all_words(n: usize) -> Vec<u32> {
+        let mut blocks = vec![[0; 4]; n.div_ceil(4)];
+        philox::words(STATE, 0, &mut blocks);
+        blocks.concat()
+    }
+
+    fn word64(words: &[u32], n: usize) -> u64 {
+        u64::from(words[2 * n]) | u64::from(words[2 * n + 1]) << 32
+    }
+
+    #[test]
+    fn uniform_uses_the_documented_words() {
+        let (n, words) = (1501, all_words(3004));
+        let unit = Distribution::Uniform { low: 0.0, high: 1.0 };
+        for (dtype, bits) in [(DType::F32, 24), (DType::F16, 11), (DType::BF16, 8)] {
+            let want: Vec<f64> =
+                words[..n].iter().map(|w| f64::from(w >> (32 - bits)) / f64::from(1u32 << bits)).collect();
+            assert_eq!(draw_into(unit, dtype, n), want, "{dtype}");
+        }
+        let want: Vec<f64> = (0..n).map(|i| (word64(&words, i) >> 11) as f64 / (1u64 << 53) as f64).collect();
+        assert_eq!(draw_into(unit, DType::F64, n), want);
+    }
+
+    #[test]
+    fn uniform_never_reaches_the_bound() {
+        for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+            for (low, high) in [(0.0, 1.0), (-3.0, 5.0), (1000.0, 1000.1), (-1.0, 0.0), (-0.1, 1e-9), (7.0, 8.0)] {
+                let bound = Tensor::new(dtype, &[1], &[low]).values()[0];
+                for v in draw_into(Distribution::Uniform { low, high }, dtype, 5000) {
+                    assert!(v < high.max(bound + 1e-300) && v >= bound, "{dtype} {low} {high}: {v}");
+                }
+            }
+        }
+        assert_eq!(draw_into(Distribution::Uniform { low: 2.0, high: 2.0 }, DType::F32, 3), [2.0; 3]);
+        for (low, high) in [(1.0, 0.0), (f64::NAN, 1.0), (-3e38, 3e38), (0.0, f64::INFINITY)] {
+            let mut out = Tensor::empty(DType::F32, &[1]);
+            assert!(CpuBackend.random(Distribution::Uniform { low, high }, STATE, out.view_mut()).is_err());
+        }
+    }
+
+    #[test]
+    fn values_below() {
+        assert_eq!(f16::below(1.0).to_f64(), 1.0 - 2f64.powi(-11));
+        assert_eq!(bf16::below(1.01).to_f64(), 1.007_812_5);
+        assert!(f16::below(0.0).to_f64() < 0.0 && f16::below(-1.0).to_f64() < -1.0);
+        assert_eq!(f32::below(0.1), 0.1f64 as f32 - f32::EPSILON / 16.0);
+    }
+
+    #[test]
+    fn bernoulli_and_integers() {
+        let words = all_words(2000);
+        for dtype in DType::ALL {
+            let want: Vec<f64> =
+                words[..999].iter().map(|&w| f64::from(u8::from(f64::from(w) < 0.3 * 2f64.powi(32)))).collect();
+            assert_eq!(draw_into(Distribution::Bernoulli { p: 0.3 }, dtype, 999), want);
+        }
+        assert!(draw_into(Distribution::Bernoulli { p: 1.0 }, DType::F32, 99).iter().all(|&v| v == 1.0));
+        assert!(draw_into(Distribution::Bernoulli { p: 0.0 }, DType::F32, 99).iter().all(|&v| v == 0.0));
+        let range = Distribution::Integers { low: -5, high: 12 };
+        let want: Vec<f64> = (0..999).map(|i| ((u128::from(word64(&words, i)) * 17) >> 64) as f64 - 5.0).collect();
+        for dtype in [DType::I64, DType::I32, DType::F32, DType::F16] {
+            assert_eq!(draw_into(range, dtype, 999), want);
+        }
+        let all = Distribution::Integers { low: i64::MIN, high: i64::MAX };
+        let values = draw_into(all, DType::I64, 1000);
+        assert!(values.iter().any(|&v| v < -4e18) && values.iter().any(|&v| v > 4e18));
+        let mut out = Tensor::empty(DType::I64, &[1]);
+        assert!(CpuBackend.random(Distribution::Integers { low: 3, high: 3 }, STATE, out.view_mut()).is_err());
+        assert!(CpuBackend.random(Distribution::Bernoulli { p: 1.5 }, STATE, out.view_mut()).is_err());
+        assert!(CpuBackend.random(Distribution::Normal { mean: 0.0, std: 1.0 }, STATE, out.view_mut()).is_err());
+    }
+
+    #[test]
+    fn layout_and_threads_do_not_matter() {
+        let n = 30_000;
+        for (distribution, dtype) in [
+            (Distribution::Uniform { low: 0.0, high: 1.0 }, DType::F32),
+            (Distribution::Normal { mean: 0.0, std: 1.0 }, DType::F64),
+            (Distribution::Normal { mean: 0.0, std: 1.0 }, DType::F32),
+            (Distribution::Integers { low: 0, high: 100 }, DType::U8),
+        ] {
+            let want = draw_into(distribution, dtype, n);
+            for layout in layouts(&[3, 100, 100]) {
+                let mut out = Tensor::with_layout(dtype, layout, &vec![0.0; n]);
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+                pool.install(|| CpuBackend.random(distribution, STATE, out.view_mut())).unwrap();
+                assert_eq!(out.values(), want);
+            }
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! `sort` and `search_sorted`.
+//!
+//! Both order elements by an integer key. For sorting, the key and the position in the line are packed into
+//! one integer: then no two entries are equal, and any sort gives the stable order. Short lines are sorted by
+//! comparison, long ones digit by digit.
+
+use half::{bf16, f16};
+use kiln_backend::{Error, Layout, Result, SortBackend, View, ViewMut};
+use rayon::slice::ParallelSliceMut;
+
+use crate::{
+    CpuBackend,
+    engine::{iter::Walk, par},
+    memory::view::{Source, Target, has_shape, same_shape},
+    numeric::{
+        dispatch::for_all,
+        stored::{Stored, Truth},
+    },
+};
+
+/// A line of at least this many elements is worth sorting with several threads, if there are so many of them
+/// that sorting by comparison catches up with sorting by digits.
+const PARALLEL_LINE: usize = 64 * 1024;
+const MANY_THREADS: usize = 8;
+
+/// Counting digits pays off from about this many elements on.
+const LONG_LINE: usize = 512;
+
+/// Sorting costs about this many additions an element.
+const COST: usize = 32;
+
+/// An element type with a total order that puts NaN last and makes the two zeros equal.
+trait Ordered: Stored {
+    /// Whether keys are below 2^32.
+    const NARROW: bool;
+    /// Keys compare as the elements do.
+    fn key(self) -> u64;
+}
+
+macro_rules! ordered {
+    ($($ty:ty, $narrow:literal, |$v:ident| $key:expr;)*) => {$(
+        impl Ordered for $ty {
+            const NARROW: bool = $narrow;
+            #[inline(always)]
+            fn key(self) -> u64 { let $v = self; $key }
+        }
+    )*};
+}
+
+ordered! {
+    f32, true, |v| float_key(v);
+    f16, true, |v| float_key(v.load());
+    bf16, true, |v| float_key(v.load());
+    i64, false, |v| v as u64 ^ (1 << 63);
+    i32, true, |v| u64::from(v as u32 ^ (1 << 31));
+    u8, true, |v| u64::from(v);
+    Truth, true, |v| u64::from(v.load());
+    f64, false, |v| {
+        // Adding 0 turns -0 into 0.
+        let bits = (v + 0.0).to_bits();
+        let key = if bits >> 63 == 1 { !bits } else { bits | (1 << 63) };
+        if v.is_nan() { u64::MAX } else { key }
+    };
+}
+
+#[inline(always)]
+fn float_key(v: f32) -> u64 {
+    let bits = (v + 0.0).to_bits();
+    // Negative floats grow as their bits shrink; all of them lie below the positive ones.
+    let key = if bits >> 31 == 1 { !bits } else { bits | (1 << 31) };
+    u64::from(if v.is_nan() { u32::MAX } else { key })
+}
+
+/// A key and a position, ordered by the key first.
+trait Entry: Copy + Default + Ord + Send {
+    /// Number of digits of the key, of a byte each.
+    const DIGITS: usize;
+    fn new(key: u64, position: usize) -> Self;
+    fn position(self) -> usize;
+    /// A digit of the key; digit 0 is the lowest.
+    fn digit(self, digit: usize) -> usize;
+}
+
+/// For keys and positions below 2^32.
+impl Entry for u64 {
+    const DIGITS: usize = 4;
+    #[inline(always)]
+    fn new(key: u64, position: usize) -> u64 {
+        (key << 32) | position as u64
+    }
+    #[inline(always)]
+    fn position(self) -> usize {
+        self as u32 as usize
+    }
+    #[inline(always)]
+    fn digit(self, digit: usize) -> usize {
+        (self >> (32 + 8 * digit)) as usize & 0xFF
+    }
+}
+
+impl Entry for u128 {
+    const DIGITS: usize = 8;
+    #[inline(always)]
+    fn new(key: u64, position: usize) -> u128 {
+        (u128::from(key) << 64) | position as u128
+    }
+    #[inline(always)]
+    fn position(self) -> usize {
+        self as u64 as usize
+    }
+    #[inline(always)]
+    fn digit(self, digit: usize) -> usize {
+        (self >> (64 + 8 * digit)) as usize & 0xFF
+    }
+}
+
+/// Entries to sort, and room for as many more.
+#[derive(Default)]
+struct Entries<E> {
+    entries: Vec<E>,
+    spare: Vec<E>,
+}
+
+impl<E: Entry> Entries<E> {
+    fn sort(&mut self) {
+        if self.entries.len() < LONG_LINE {
+            self.entries.sort_unstable();
+        } else {
+            self.sort_by_digits();
+        }
+    }
+
+    /// Distributes the entries by each digit of the key in turn, from the lowest. Each pass keeps the order of
+    /// equal digits, so entries with equal keys stay in the order of their positions.
+    fn sort_by_digits(&mut self) {
+        let len = self.entries.len();
+        self.spare.resize(len, E::default());
+        let mut counts = [[0; 256]; 8];
+        for entry in &self.entries {
+            for (digit, counts) in counts.iter_mut().enumerate().take(E::DIGITS) {
+                counts[entry.digit(digit)] += 1;
+            }
+        }
+        for (digit, counts) in counts.iter_mut().enumerate().take(E::DIGITS) {
+            // Often all keys share a digit: the upper ones of small integers, the lower ones of half precision.
+            if counts.contains(&len) {
+                continue;
+            }
+            let mut next = 0;
+            for count in counts.iter_mut() {
+                next += std::mem::replace(count, next);
+            }
+            for &entry in &self.entries {
+                let to = &mut counts[entry.digit(digit)];
+                self.spare[*to] = entry;
+                *to += 1;
+            }
+            std::mem::swap(&mut self.entries, &mut self.spare);
+        }
+    }
+}
+
+/// The lines of a layout along one dimension.
+struct Lines {
+    starts: Walk,
+    len: usize,
+    stride: isize,
+}
+
+impl Lines {
+    fn new(layout: &Layout, dim: usize) -> Lines {
+        // A scalar is one line of one element.
+        let len = layout.dims().get(dim).map_or(1, |&extent| extent);
+        let stride = layout.strides().get(dim).map_or(0, |&stride| stride);
+        Lines { starts: Walk::across(layout, dim), len, stride }
+    }
+
+    /// The offset of element `i` of a line that begins at offset `start`.
+    #[inline(always)]
+    fn at(&self, start: isize, i: usize) -> isize {
+        start + i as isize * self.stride
+    }
+}
+
+impl SortBackend for CpuBackend {
+    fn sort(&self, x: View, dim: usize, descending: bool, values: ViewMut, indices: ViewMut) -> Result<()> {
+        const OP: &str = "sort";
+        same_shape(OP, &[x.layout, values.layout, indices.layout])?;
+        if dim >= x.layout.rank().max(1) {
+            return Err(Error::dim(OP, dim as i64, x.layout.rank()));
+        }
+        let indices = Target::<i64>::new(OP, indices)?;
+        for_all!(x.dtype(), T => {
+            let (x, values) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, values)?);
+            let len = x.layout().dims().get(dim).map_or(1, |&extent| extent);
+            if T::NARROW && u32::try_from(len).is_ok() {
+                sort_lines::<T, u64>(&x, dim, descending, &values, &indices);
+            } else {
+                sort_lines::<T, u128>(&x, dim, descending, &values, &indices);
+            }
+        });
+        Ok(())
+    }
+
+    fn searchsorted(&self, sorted: View, values: View, right: bool, out: ViewMut) -> Result<()> {
+        const OP: &str = "searchsorted";
+        same_shape(OP, &[values.layout, out.layout])?;
+        let Some(dim) = sorted.layout.rank().checked_sub(1) else {
+            return Err(Error::shape(OP, "a sorted sequence", sorted.layout.shape()));
+        };
+        // All dimensions but the last must agree.
+        let mut lead = [0; kiln_backend::MAX_RANK];
+        lead[..=dim].copy_from_slice(sorted.layout.dims());
+        lead[dim] = values.layout.dims().last().map_or(1, |&extent| extent);
+        has_shape(OP, "values", values.layout, &lead[..=dim])?;
+        let out = Target::<i64>::new(OP, out)?;
+        for_all!(sorted.dtype(), T => {
+            search::<T>(&Source::new(OP, sorted)?, &Source::new(OP, values)?, dim, right, &out);
+        });
+        Ok(())
+    }
+}
+
+fn sort_lines<T: Ordered, E: Entry>(
+    x: &Source<T>,
+    dim: usize,
+    descending: bool,
+    values: &Target<T>,
+    indices: &Target<i64>,
+) {
+    let (from, to, to_index) =
+        (Lines::new(x.layout(), dim), Lines::new(values.layout(), dim), Lines::new(indices.layout(), dim));
+    // Reversing the keys instead of the result keeps the order of equal elements.
+    let reverse = match (descending, T::NARROW) {
+        (false, _) => 0,
+        (true, true) => u64::from(u32::MAX),
+        (true, false) => u64::MAX,
+    };
+    let len = from.len;
+    let line = |line: usize, buffers: &mut Entries<E>, sort: fn(&mut Entries<E>)| {
+        let start = from.starts.offset(line);
+        // SAFETY: the positions of a line are elements of `x`'s checked layout.
+        let element = |i: usize| unsafe { x.ptr().offset(from.at(start, i)).read() };
+        buffers.entries.clear();
+        buffers.entries.extend((0..len).map(|i| E::new(element(i).key() ^ reverse, i)));
+        sort(buffers);
+        let (start, start_index) = (to.starts.offset(line), to_index.starts.offset(line));
+        for (i, entry) in buffers.entries.iter().enumerate() {
+            let position = entry.position();
+            // SAFETY: the outputs have the shape of `x`, so the positions of this line are elements of their
+            // checked layouts, and each line is written by one task.
+            unsafe {
+                values.ptr().offset(to.at(start, i)).write(element(position));
+                indices.ptr().offset(to_index.at(start_index, i)).write(position as i64);
+            }
+        }
+    };
+    let lines = if len == 0 { 0 } else { from.starts.len() };
+    let threads = rayon::current_num_threads();
+    if len >= PARALLEL_LINE && threads > MANY_THREADS && lines < threads {
+        let mut buffers = Entries::default();
+        (0..lines).for_each(|i| line(i, &mut buffers, |b| b.entries.par_sort_unstable()));
+    } else {
+        par::ranges(lines, par::row_grain(len.saturating_mul(COST)), |range| {
+            let mut buffers = Entries::default();
+            range.for_each(|i| line(i, &mut buffers, Entries::sort));
+        });
+    }
+}
+
+fn search<T: Ordered>(sorted: &Source<T>, values: &Source<T>, dim: usize, right: bool, out: &Target<i64>) {
+    let (within, from, to) =
+        (Lines::new(sorted.layout(), dim), Lines::new(values.layout(), dim), Lines::new(out.layout(), dim));
+    let cost = (within.len + 1).ilog2() as usize * 8 + 8;
+    par::ranges(values.numel(), par::GRAIN / cost, |range| {
+        let mut position = range.start;
+        while position < range.end {
+            let (line, first) = (position / from.len, position % from.len);
+            let last = from.len.min(first + range.end - position);
+            let (start, start_from, start_to) =
+                (within.starts.offset(line), from.starts.offset(line), to.starts.offset(line));
+            for i in first..last {
+                // SAFETY: an element of the checked layout of `values`.
+                let wanted = unsafe { values.ptr().offset(from.at(start_from, i)).read() }.key();
+                let count = partition_point(within.len, |j| {
+                    // SAFETY: `j` is below the length of the line, an element of the checked layout.
+                    let key = unsafe { sorted.ptr().offset(within.at(start, j)).read() }.key();
+                    key < wanted || right && key == wanted
+                });
+                // SAFETY: `out` has the shape of `values`, and each position is written by one task.
+                unsafe { out.ptr().offset(to.at(start_to, i)).write(count as i64) };
+            }
+            position += last - first;
+        }
+    });
+}
+
+/// The first position in `0..len` for which `before` is false, if it is true for those below and false above.
+/// The steps depend on `len` alone, so that the loop has no branch to mispredict.
+#[inline(always)]
+fn partition_point(mut len: usize, before: impl Fn(usize) -> bool) -> usize {
+    let mut low = 0;
+    while len > 1 {
+        let half = len / 2;
+        low += if before(low + half - 1) { half } else { 0 };
+        len -= half;
+    }
+    low + usize::from(len == 1 && before(low))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+
+    use kiln_backend::DType;
+
+    use super::*;
+    use crate::testing::{SHAPES, Tensor, layouts, numbers, read_layouts};
+
+    /// NaN is the largest, zeros are equal.
+    fn compare(a: f64, b: f64) -> Ordering {
+        a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+    }
+
+    fn with_specials(n: usize, seed: u64) -> Vec<f64> {
+        let specials = [f64::NAN, 0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY];
+        let mut values = numbers(n, seed);
+        values.iter_mut().enumerate().filter(|(i, _)| i % 4 == 3).for_each(|(i, v)| *v = specials[i / 4 % 5]);
+        values
+    }
+
+    fn same(a: f64, b: f64) -> bool {
+        a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
+    }
+
+    #[track_caller]
+    fn check_sort(x: &Tensor, dim: usize, descending: bool, out: Layout) {
+        let mut values = Tensor::with_layout(x.view().dtype(), out, &[]);
+        let mut indices = Tensor::with_layout(DType::I64, out, &[]);
+        CpuBackend.sort(x.view(), dim, descending, values.view_mut(), indices.view_mut()).unwrap();
+        let (x_values, got, at) = (x.values(), values.values(), indices.values());
+        let dims = x.layout.dims();
+        let len = dims.get(dim).map_or(1, |&d| d);
+        let inner: usize = dims.iter().skip(dim + 1).product();
+        for start in (0..x_values.len()).filter(|i| (i / inner).is_multiple_of(len)) {
+            let mut order: Vec<usize> = (0..len).collect();
+            order.sort_by(|&a, &b| {
+                let order = compare(x_values[start + a * inner], x_values[start + b * inner]);
+                if descending { order.reverse() } else { order }
+            });
+            for (i, &from) in order.iter().enumerate() {
+                let to = start + i * inner;
+                let what = format!("{:?} dim {dim} descending {descending}", x.layout);
+                assert_eq!(at[to], from as f64, "{what}");
+                assert!(same(got[to], x_values[start + from * inner]), "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn sorts_stably_along_every_dimension() {
+        for dtype in DType::ALL {
+            for dims in SHAPES {
+                for layout in read_layouts(dims) {
+                    let x = Tensor::with_layout(dtype, layout, &with_specials(layout.numel(), 7));
+                    for dim in 0..dims.len().max(1) {
+                        check_sort(&x, dim, false, Layout::contiguous(*layout.shape()));
+                        check_sort(&x, dim, true, Layout::contiguous(*layout.shape()));
+                    }
+                }
+                for out in layouts(dims) {
+                    let x = Tensor::new(dtype, dims, &with_specials(out.numel(), 8));
+                    (0..dims.len()).for_each(|dim| check_sort(&x, dim, dim % 2 == 1, out));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_lines_are_sorted_by_several_threads() {
+        let n = PARALLEL_LINE + 11;
+        for threads in [2, MANY_THREADS + 1] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for dtype in [DType::F32, DType::F64, DType::U8] {
+                let x = Tensor::new(dtype, &[n], &with_specials(n, 3));
+                pool.install(|| check_sort(&x, 0, true, x.layout));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_keep_the_order_of_64_bits() {
+        let big = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX];
+        assert!(big.windows(2).all(|w| w[0].key() < w[1].key()));
+        let tiny = [f64::NEG_INFINITY, -1.0 - f64::EPSILON, -1.0, -5e-324, 0.0, 5e-324, 1.0, f64::INFINITY, f64::NAN];
+        assert!(tiny.windows(2).all(|w| w[0].key() < w[1].key()));
+        assert_eq!((-0.0f64).key(), 0.0f64.key());
+    }
+
+    #[test]
+    fn search_counts_smaller_elements() {
+        for dtype in DType::ALL {
+            for (lead, n, m) in [(&[][..], 9, 5), (&[3], 4, 7), (&[2, 3], 0, 2), (&[2], 3, 0), (&[4], 600, 300)] {
+                let with = |last: usize| [lead, &[last]].concat();
+                let unsorted = Tensor::new(dtype, &with(n), &with_specials(with(n).iter().product(), 5));
+                let mut sorted = Tensor::empty(dtype, &with(n));
+                let mut at = Tensor::empty(DType::I64, &with(n));
+                CpuBackend.sort(unsorted.view(), lead.len(), false, sorted.view_mut(), at.view_mut()).unwrap();
+                for layout in read_layouts(&with(m)) {
+                    let wanted = Tensor::with_layout(dtype, layout, &with_specials(layout.numel(), 6));
+                    for (right, out) in layouts(&with(m)).into_iter().enumerate() {
+                        let right = right % 2 == 1;
+                        let mut out = Tensor::with_layout(DType::I64, out, &[]);
+                        CpuBackend.searchsorted(sorted.view(), wanted.view(), right, out.view_mut()).unwrap();
+                        let rows = sorted.values();
+                        for (i, (got, value)) in out.values().into_iter().zip(wanted.values()).enumerate() {
+                            let row = &rows[i / m * n..(i / m + 1) * n];
+                            let limit = if right { Ordering::Equal } else { Ordering::Less };
+                            let count = row.iter().filter(|&&s| compare(s, value) <= limit).count();
+                            assert_eq!(got, count as f64, "{dtype} {layout:?} {right}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_operands_are_errors() {
+        let (x, mut values, mut indices) = (
+            Tensor::empty(DType::F32, &[2, 3]),
+            Tensor::empty(DType::F32, &[2, 3]),
+            Tensor::empty(DType::I64, &[2, 3]),
+        );
+        assert!(CpuBackend.sort(x.view(), 2, false, values.view_mut(), indices.view_mut()).is_err());
+        assert!(CpuBackend.sort(x.view(), 0, false, indices.view_mut(), values.view_mut()).is_err());
+        let scalar = Tensor::empty(DType::F32, &[]);
+        assert!(CpuBackend.searchsorted(scalar.view(), x.view(), false, indices.view_mut()).is_err());
+        let other = Tensor::empty(DType::F32, &[3, 4]);
+        assert!(CpuBackend.searchsorted(other.view(), x.view(), false, indices.view_mut()).is_err());
+    }
+}

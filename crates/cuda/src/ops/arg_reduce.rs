@@ -1,0 +1,56 @@
+//! Reductions of a dimension to the position of one element.
+
+use kiln_backend::{ArgReduceBackend, ArgReduceOp, DType, Error, Result, View, ViewMut};
+
+use super::{
+    launch::{Tag, launch},
+    reduce::{check_dim, check_reduced},
+};
+use crate::{device::CudaBackend, params::Reduce, view::Tensor};
+
+impl ArgReduceBackend for CudaBackend {
+    fn arg_reduce(
+        &self,
+        op: ArgReduceOp,
+        x: View,
+        dim: usize,
+        values: Option<ViewMut>,
+        indices: ViewMut,
+    ) -> Result<()> {
+        let device = self.0;
+        let (name, kernel) = match op {
+            ArgReduceOp::Max => ("argmax", "max"),
+            ArgReduceOp::Min => ("argmin", "min"),
+        };
+        let (x, indices) =
+            (Tensor::read(device, name, x)?, Tensor::write(device, name, indices)?.of(name, DType::I64)?);
+        check_dim(name, x.layout, dim)?;
+        check_reduced(name, x.layout, indices.layout)?;
+        let others = |d: usize| d == dim || x.layout.dims()[d] == indices.layout.dims()[d];
+        if !(0..x.layout.rank()).all(others) || indices.layout.dims().get(dim).is_some_and(|&n| n != 1) {
+            return Err(Error::shape(name, "the input's extents, with 1 along the dimension", indices.layout.shape()));
+        }
+        let values = match values {
+            Some(view) => Some(Tensor::write(device, name, view)?.of(name, x.dtype)?.shaped(name, indices.layout)?),
+            None => None,
+        };
+        if indices.layout.numel() == 0 {
+            return Ok(());
+        }
+        if x.layout.numel() == 0 {
+            return Err(Error::shape(name, "at least one element to reduce", x.layout.shape()));
+        }
+        // The output has two sets of strides.
+        let to = [values.as_ref().map(Tensor::place), Some(indices.place())];
+        let plan = Reduce::new(x.layout.dims(), indices.layout.dims(), x.place(), to, 0.0);
+        let partial = device.partials(&plan)?;
+        let (tag, values) = (Tag::of(x.dtype), values.map_or(0, |tensor| tensor.address));
+        let (x, partial, indices) = (x.address, partial.address(), indices.address);
+        launch!(device, ARG_REDUCE, kernel, tag, plan.blocks(), plan, x, partial, values, indices)?;
+        if plan.stage == Reduce::FIRST {
+            let second = plan.second();
+            launch!(device, ARG_REDUCE, kernel, tag, second.blocks(), second, x, partial, values, indices)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! `conv2d` and its gradients, by cuDNN.
+
+use kiln_backend::{
+    Conv2d, Conv2dBackend, Error, Float32Precision, Layout, Result, Shape, View, ViewMut,
+    are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
+};
+
+use crate::{
+    conv::{
+        dnn::Addresses,
+        problem::{Direction, Format, Problem},
+    },
+    device::{CudaBackend, Device},
+    memory::Block,
+    view::Tensor,
+};
+
+/// The operands of a convolution: the image that goes into the layer, the filter, the image that comes out.
+struct Operands<'a> {
+    op: &'static str,
+    rule: &'a Conv2d,
+    x: Tensor<'a>,
+    w: Tensor<'a>,
+    y: Tensor<'a>,
+}
+
+/// An operand as cuDNN takes it: itself, or a dense copy in memory of its own.
+struct Taken {
+    address: u64,
+    copy: Option<(Block, Layout)>,
+}
+
+impl<'a> Operands<'a> {
+    /// Checks that dtypes and shapes belong together.
+    fn checked(self) -> Result<Operands<'a>> {
+        let Operands { op, rule, x, w, y } = &self;
+        if !x.dtype.is_float() {
+            return Err(Error::dtype(op, x.dtype, "it takes floats"));
+        }
+        w.of(op, x.dtype)?;
+        y.of(op, x.dtype)?;
+        let misfit = || {
+            let expected = format!(
+                "an input [N, C, H, W], a filter [O, C / {}, kh, kw] and an output {:?} of its size",
+                rule.groups,
+                y.layout.dims()
+            );
+            Error::shapes(op, x.layout.shape(), w.layout.shape(), expected)
+        };
+        let (&[n, c, h, width], &[o, per_group, kh, kw]) = (x.layout.dims(), w.layout.dims()) else {
+            return Err(misfit());
+        };
+        let size = rule.output([h, width], [kh, kw]).ok_or_else(misfit)?;
+        let groups = rule.groups;
+        if groups == 0 || c != per_group * groups || o % groups != 0 || y.layout.dims() != [n, o, size[0], size[1]] {
+            return Err(misfit());
+        }
+        Ok(self)
+    }
+
+    fn dims(layout: &Layout) -> [usize; 4] {
+        <[usize; 4]>::try_from(layout.dims()).unwrap_or_default()
+    }
+
+    fn has_no_sums(&self) -> bool {
+        self.x.layout.numel() == 0 || self.w.layout.numel() == 0 || self.y.layout.numel() == 0
+    }
+}
+
+impl Conv2dBackend for CudaBackend {
+    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "conv2d";
+        let out = Tensor::write(device, OP, out)?;
+        let operands =
+            Operands { op: OP, rule, x: Tensor::read(device, OP, x)?, w: Tensor::read(device, OP, w)?, y: out };
+        let operands = operands.checked()?;
+        let bias = bias.map(|bias| Tensor::read(device, OP, bias)?.of(OP, out.dtype)).transpose()?;
+        let channels = operands.w.layout.dims()[0];
+        let spread = match &bias {
+            Some(bias) if bias.layout.dims() != [channels] => {
+                return Err(Error::shape(OP, format!("a bias of shape [{channels}]"), bias.layout.shape()));
+            }
+            Some(bias) => Some(bias.layout.unsqueeze(1)?.unsqueeze(2)?.unsqueeze(0)?.expand(OP, out.layout.shape())?),
+            None => None,
+        };
+        if out.layout.numel() == 0 {
+            return Ok(());
+        }
+        if operands.has_no_sums() {
+            device.zero(out)?;
+        } else {
+            if let (Some(bias), true) = (&bias, relu)
+                && (channels == 1 || bias.layout.strides()[0] == 1)
+                && device.convolve(Direction::ForwardBiasRelu, &operands, bias.address)?
+            {
+                return Ok(());
+            }
+            device.convolve(Direction::Forward, &operands, 0)?;
+        }
+        let bias = match (&bias, &spread) {
+            (Some(bias), Some(spread)) => Some(Tensor { layout: spread, ..*bias }),
+            _ => None,
+        };
+        device.add_bias(bias, relu, out)
+    }
+
+    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "conv2d_grad_input";
+        let x = Tensor::write(device, OP, out)?;
+        let operands =
+            Operands { op: OP, rule, x, w: Tensor::read(device, OP, w)?, y: Tensor::read(device, OP, grad)? };
+        device.gradient(Direction::GradInput, operands.checked()?, x)
+    }
+
+    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
+        const OP: &str = "conv2d_grad_weight";
+        let w = Tensor::write(device, OP, out)?;
+        let operands =
+            Operands { op: OP, rule, x: Tensor::read(device, OP, x)?, w, y: Tensor::read(device, OP, grad)? };
+        device.gradient(Direction::GradWeight, operands.checked()?, w)
+    }
+}
+
+impl Device {
+    fn gradient(&'static self, direction: Direction, operands: Operands, out: Tensor) -> Result<()> {
+        match out.layout.numel() {
+            0 => Ok(()),
+            _ if operands.has_no_sums() => self.zero(out),
+            _ => self.convolve(direction, &operands, 0).map(drop),
+        }
+    }
+
+    /// Runs the library over checked operands that have elements, or returns `false` if it has nothing that is fused.
+    fn convolve(&'static self, direction: Direction, operands: &Operands, bias: u64) -> Result<bool> {
+        let Operands { op, rule, x, w, y } = operands;
+        let (format, copies) = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
+        let written = match direction {
+            Direction::Forward | Direction::ForwardBiasRelu => 2,
+            Direction::GradInput => 0,
+            Direction::GradWeight => 1,
+        };
+        let mut taken = [(); 3].map(|()| Taken { address: 0, copy: None });
+        for (i, tensor) in [x, w, y].into_iter().enumerate() {
+            taken[i] = self.dense(tensor, format, copies[i], i != written)?;
+        }
+        let mut problem = Problem {
+            direction,
+            dtype: x.dtype,
+            tf32: float32_matmul_precision() == Float32Precision::High,
+            deterministic: are_deterministic_algorithms_enabled(),
+            benchmark: convolution_benchmark(),
+            format,
+            x: Operands::dims(x.layout),
+            w: Operands::dims(w.layout),
+            y: Operands::dims(y.layout),
+            rule: **rule,
+        };
+        let (images, at_once) = (problem.x[0], problem.images_a_call());
+        if at_once == 0 {
+            let reason = "cuDNN takes images of less than 2^31 elements".to_string();
+            return Err(Error::unsupported(op, format!("cuda:{}", self.index()), reason));
+        }
+        let image = |dims: [usize; 4]| (dims[1..].iter().product::<usize>() * x.dtype.size()) as u64;
+        let (x_bytes, y_bytes) = (image(problem.x), image(problem.y));
+        for first in (0..images).step_by(at_once) {
+            let count = at_once.min(images - first);
+            (problem.x[0], problem.y[0]) = (count, count);
+            let at = Addresses {
+                x: taken[0].address + first as u64 * x_bytes,
+                w: taken[1].address,
+                y: taken[2].address + first as u64 * y_bytes,
+                bias,
+            };
+            let aside = |bytes| {
+                let memory = self.scratch(bytes)?;
+                Ok((memory.address(), memory))
+            };
+            // A filter's gradient is the sum over all images.
+            let add = direction == Direction::GradWeight && first > 0;
+            // SAFETY: the operands were checked against their buffers, or copied into memory of their size, and lie in
+            // the problem's order; scratch memory is handed out again only to work that is queued later.
+            if !unsafe { self.convolutions()?.run(&self.stream, &problem, at, add, aside)? } {
+                return Ok(false);
+            }
+        }
+        if let Some((memory, layout)) = &taken[written].copy {
+            let result = Tensor { dtype: x.dtype, layout, address: memory.address() };
+            self.copy_tensor(result, *[x, w, y][written])?;
+        }
+        Ok(true)
+    }
+
+    /// An operand in this order, copied if it is to be; `filled` says whether its values count.
+    fn dense(&'static self, tensor: &Tensor, format: Format, copied: bool, filled: bool) -> Result<Taken> {
+        if !copied {
+            return Ok(Taken { address: tensor.address, copy: None });
+        }
+        let dims = Operands::dims(tensor.layout);
+        let layout = Layout::strided(Shape::new(&dims)?, &format.strides(dims).map(|step| step as isize), 0)?;
+        let memory = self.scratch(layout.numel() * tensor.dtype.size())?;
+        let address = memory.address();
+        if filled {
+            self.copy_tensor(*tensor, Tensor { dtype: tensor.dtype, layout: &layout, address })?;
+        }
+        Ok(Taken { address, copy: Some((memory, layout)) })
+    }
+}

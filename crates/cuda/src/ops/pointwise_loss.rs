@@ -1,0 +1,127 @@
+//! Element-wise losses, fused with their reduction, and their gradients.
+
+use kiln_backend::{PointwiseLoss, PointwiseLossBackend, PointwiseLossKind, Reduction, Result, View, ViewMut};
+
+use super::{
+    launch::{Tag, launch},
+    loss::{PARTIAL, blocks, code, has_shape},
+};
+use crate::{
+    device::{CudaBackend, Device},
+    params::{self, Grid},
+    view::Tensor,
+};
+
+impl PointwiseLossBackend for CudaBackend {
+    fn pointwise_loss(&self, loss: &PointwiseLoss, out: ViewMut) -> Result<()> {
+        let device = self.0;
+        let problem = PointwiseProblem::new(device, loss)?;
+        let (op, x) = (problem.op, problem.input);
+        let out = Tensor::write(device, op, out)?.of(op, x.dtype)?;
+        let reduced = loss.reduction != Reduction::None;
+        has_shape(op, "a loss", out.layout, if reduced { &[] } else { x.layout.dims() })?;
+        let (weight, pos_weight) = (problem.weight, problem.pos_weight);
+        let [w, p] = [weight, pos_weight].map(|tensor| tensor.map(|tensor| tensor.place()));
+        let to = if reduced { None } else { Some(out.place()) };
+        let grid = Grid::<5>::new(x.layout.dims(), [Some(x.place()), Some(problem.target.place()), w, p, to]);
+        if grid.numel == 0 && !reduced {
+            return Ok(());
+        }
+        let blocks = if reduced { blocks(grid.numel) } else { params::blocks(grid.numel) };
+        let partial = device.scratch(if reduced && blocks > 1 { blocks as usize * PARTIAL } else { 0 })?;
+        let [weight, pos_weight] = [weight, pos_weight].map(|tensor| tensor.map_or(0, |tensor| tensor.address));
+        let (tag, target, reduction) = (Tag::of(x.dtype), problem.target.address, code(loss.reduction));
+        let (numel, input, out, partial) = (grid.numel, x.address, out.address, partial.address());
+        launch!(
+            device,
+            POINTWISE_LOSS,
+            problem.kernel,
+            tag,
+            blocks,
+            grid,
+            input,
+            target,
+            weight,
+            pos_weight,
+            out,
+            partial,
+            reduction
+        )?;
+        if reduced && blocks > 1 {
+            device.finish_loss(tag, blocks, numel as f64, loss.reduction, [partial, out, 0])?;
+        }
+        Ok(())
+    }
+
+    fn pointwise_loss_grad(&self, loss: &PointwiseLoss, grad: View, out: ViewMut) -> Result<()> {
+        let device = self.0;
+        let problem = PointwiseProblem::new(device, loss)?;
+        let (op, x) = (problem.op, problem.input);
+        let out = Tensor::write(device, op, out)?.of(op, x.dtype)?.shaped(op, x.layout)?;
+        let reduced = loss.reduction != Reduction::None;
+        has_shape(op, "a gradient of the loss", grad.layout, if reduced { &[] } else { x.layout.dims() })?;
+        // One gradient for all elements, if the loss is reduced.
+        let spread = grad.layout.expand(op, x.layout.shape())?;
+        let grad = Tensor::read(device, op, View { buffer: grad.buffer, layout: &spread })?.of(op, x.dtype)?;
+        let (weight, pos_weight) = (problem.weight, problem.pos_weight);
+        let [w, p] = [weight, pos_weight].map(|tensor| tensor.map(|tensor| tensor.place()));
+        let places = [Some(grad.place()), Some(x.place()), Some(problem.target.place()), w, p, Some(out.place())];
+        let grid = Grid::<6>::new(x.layout.dims(), places);
+        if grid.numel == 0 {
+            return Ok(());
+        }
+        let scale = if loss.reduction == Reduction::Mean { 1.0 / grid.numel as f64 } else { 1.0 };
+        let [weight, pos_weight] = [weight, pos_weight].map(|tensor| tensor.map_or(0, |tensor| tensor.address));
+        let (tag, blocks) = (Tag::of(x.dtype), params::blocks(grid.numel));
+        let (grad, input, target, out) = (grad.address, x.address, problem.target.address, out.address);
+        launch!(
+            device,
+            POINTWISE_LOSS_GRAD,
+            problem.kernel,
+            tag,
+            blocks,
+            grid,
+            grad,
+            input,
+            target,
+            weight,
+            pos_weight,
+            out,
+            scale
+        )
+    }
+}
+
+/// The operands of an element-wise loss.
+struct PointwiseProblem<'a> {
+    op: &'static str,
+    kernel: &'static str,
+    input: Tensor<'a>,
+    target: Tensor<'a>,
+    weight: Option<Tensor<'a>>,
+    pos_weight: Option<Tensor<'a>>,
+}
+
+impl<'a> PointwiseProblem<'a> {
+    fn new(device: &Device, loss: &PointwiseLoss<'a>) -> Result<PointwiseProblem<'a>> {
+        let (op, kernel) = match loss.kind {
+            PointwiseLossKind::Mse => ("mse_loss", "mse"),
+            PointwiseLossKind::L1 => ("l1_loss", "l1"),
+            PointwiseLossKind::BceWithLogits => ("binary_cross_entropy_with_logits", "bce"),
+        };
+        let (weight, pos_weight) = match loss.kind {
+            PointwiseLossKind::BceWithLogits => (loss.weight, loss.pos_weight),
+            PointwiseLossKind::Mse | PointwiseLossKind::L1 => (None, None),
+        };
+        let input = Tensor::read(device, op, loss.input)?;
+        let read = |view| Tensor::read(device, op, view)?.of(op, input.dtype)?.shaped(op, input.layout);
+        Ok(PointwiseProblem {
+            op,
+            kernel,
+            input,
+            target: read(loss.target)?,
+            weight: weight.map(read).transpose()?,
+            pos_weight: pos_weight.map(read).transpose()?,
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! Vector norms.
+
+use kiln_backend::{Dims, Error, MAX_RANK, Result};
+use kiln_derive::located;
+use smallvec::SmallVec;
+
+use super::check;
+use crate::{
+    Tensor,
+    autograd::{one, record},
+};
+
+#[located]
+impl Tensor {
+    /// The `p`-norm of the elements as a vector, over `()` all dimensions, one, or several: the square root of
+    /// the sum of squares for 2, the sum of absolute values for 1, the largest of them for `f64::INFINITY`
+    /// (the smallest for minus infinity), the number of elements that are not 0 for 0. The gradient where the
+    /// norm is 0 is 0.
+    ///
+    /// # Errors
+    /// The tensor is not of floats, a dimension is out of range or named twice, or an infinite norm of nothing
+    /// is asked for.
+    pub fn norm(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
+        self.norm_impl(p.into(), &dims, false)
+    }
+
+    /// [`norm`](Tensor::norm) that keeps the dimensions with extent 1.
+    ///
+    /// # Errors
+    /// As [`norm`](Tensor::norm).
+    pub fn norm_keepdim(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
+        self.norm_impl(p.into(), &dims, true)
+    }
+
+    fn norm_impl(&self, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
+        const OP: &str = "norm";
+        check::floats(OP, self)?;
+        if p.is_nan() {
+            return Err(Error::argument(OP, "p must not be NaN"));
+        }
+        let mask = dims.resolve(OP, self.rank())?;
+        let dims: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| mask[dim]).collect();
+        let kept = crate::no_grad(|| {
+            let x = self.detach();
+            // Half precision overflows where squares are summed.
+            norm_of(&x.widened()?, p, &dims)?.to_dtype(self.dtype())
+        })?;
+        let shape: SmallVec<[usize; MAX_RANK]> =
+            (0..self.rank()).filter(|&dim| keepdim || !mask[dim]).map(|dim| kept.dims()[dim]).collect();
+        let (kept_shape, shape) = (*kept.shape(), kiln_backend::Shape::new(&shape)?);
+        let out = kept.with_shape(shape);
+        record(out.clone(), "LinalgVectorNormBackward0", &[self], &[self, &out], move |ctx| {
+            let (x, norm) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept_shape)?);
+            let grad = ctx.grad()?.reshape(kept_shape)?;
+            let of_x = gradient(&x.widened()?, &norm.widened()?, &grad.widened()?, p)?;
+            Ok(one(of_x.to_dtype(grad.dtype())?))
+        })
+    }
+}
+
+fn norm_of(x: &Tensor, p: f64, dims: &[usize]) -> Result<Tensor> {
+    // A scalar has no dimensions to reduce.
+    let sum = |x: Tensor| if dims.is_empty() { Ok(x) } else { x.sum_keepdim(dims) };
+    if p == 0.0 {
+        return sum(x.ne(0)?.to_dtype(x.dtype())?);
+    }
+    let size = x.abs()?;
+    if p == 1.0 {
+        sum(size)
+    } else if p == 2.0 {
+        sum(x.square()?)?.sqrt()
+    } else if dims.is_empty() {
+        Ok(size)
+    } else if p == f64::INFINITY {
+        size.amax_keepdim(dims)
+    } else if p == f64::NEG_INFINITY {
+        size.amin_keepdim(dims)
+    } else {
+        sum(size.pow(p)?)?.pow(1.0 / p)
+    }
+}
+
+/// PyTorch's formulas (`norm_backward`), which avoid a 0 in a divisor where they can; what remains is masked.
+fn gradient(x: &Tensor, norm: &Tensor, grad: &Tensor, p: f64) -> Result<Tensor> {
+    if p == 0.0 {
+        return x.zeros_like();
+    }
+    let sign = x.sign()?;
+    if p == 1.0 {
+        return sign.mul(grad);
+    }
+    let at_zero = norm.eq(0)?;
+    if p.is_infinite() {
+        let hits = x.abs()?.eq(norm)?.to_dtype(x.dtype())?;
+        let count = hits.sum_to(norm.shape())?.clamp_min(1)?;
+        return sign.mul(&hits)?.mul(&grad.div(&count)?);
+    }
+    if p == 2.0 {
+        return x.mul(&grad.div(norm)?.masked_fill(&at_zero, 0)?);
+    }
+    if p < 1.0 {
+        let slope = sign.mul(&x.abs()?.pow(p - 1.0)?)?.masked_fill(&x.eq(0)?, 0)?;
+        return slope.mul(&grad.mul(&norm.pow(1.0 - p)?)?.masked_fill(&at_zero, 0)?);
+    }
+    let slope = sign.mul(&x.abs()?.pow(p - 1.0)?)?;
+    slope.mul(&grad.div(&norm.pow(p - 1.0)?)?.masked_fill(&at_zero, 0)?)
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    fn value_and_gradient(values: &[f32], p: f64) -> Result<(f32, Vec<f32>)> {
+        let x = Tensor::new(values, Device::Cpu)?.requires_grad_(true)?;
+        let y = x.norm(p, ())?;
+        assert_eq!(y.grad_fn().unwrap().name(), "LinalgVectorNormBackward0");
+        y.backward()?;
+        Ok((y.item()?, x.grad().unwrap().to_vec()?))
+    }
+
+    #[test]
+    fn norms_and_their_gradients() -> Result<()> {
+        assert_eq!(value_and_gradient(&[3., -4.], 2.)?, (5., vec![0.6, -0.8]));
+        assert_eq!(value_and_gradient(&[0., 0.], 2.)?, (0., vec![0., 0.]));
+        assert_eq!(value_and_gradient(&[0., -4.], 1.)?, (4., vec![0., -1.]));
+        assert_eq!(value_and_gradient(&[3., -3., 1.], f64::INFINITY)?, (3., vec![0.5, -0.5, 0.]));
+        assert_eq!(value_and_gradient(&[0., 0.], f64::INFINITY)?, (0., vec![0., 0.]));
+        assert_eq!(value_and_gradient(&[3., -3., 1.], f64::NEG_INFINITY)?, (1., vec![0., 0., 1.]));
+        assert_eq!(value_and_gradient(&[0., 4.], 0.5)?, (4., vec![0., 1.]));
+        assert_eq!(value_and_gradient(&[0., 0.], 3.)?, (0., vec![0., 0.]));
+        assert_eq!(value_and_gradient(&[0., 2., -1.], 0.)?, (2., vec![0., 0., 0.]));
+        Ok(())
+    }
+
+    #[test]
+    fn shapes() -> Result<()> {
+        let x = Tensor::ones([2, 3, 4], Device::Cpu)?;
+        assert_eq!(x.norm(2, [0, 2])?.dims(), [3]);
+        assert_eq!(x.norm_keepdim(1, -1)?.dims(), [2, 3, 1]);
+        assert_eq!(Tensor::new(-2f32, Device::Cpu)?.norm(3, ())?.item::<f32>()?, 2.);
+        let empty = Tensor::zeros([0, 3], Device::Cpu)?;
+        assert_eq!(empty.norm(2, ())?.item::<f32>()?, 0.);
+        assert!(empty.norm(f64::INFINITY, ()).is_err() && empty.norm(f64::NAN, ()).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! Choosing between two operands by a mask.
+
+use kiln_backend::{DType, Error, Result, Scalar, Shape};
+use kiln_derive::located;
+use smallvec::SmallVec;
+
+use super::{check, rhs::Rhs};
+use crate::{Tensor, autograd::record};
+
+#[located]
+impl Tensor {
+    /// `a` where this `bool` tensor is true, `b` elsewhere: PyTorch's `torch.where(self, a, b)`. All three
+    /// broadcast; `a` or `b` may be a number.
+    ///
+    /// # Errors
+    /// This tensor is not `bool`, the shapes do not broadcast, `a` and `b` have different dtypes, or both
+    /// are numbers.
+    pub fn where_cond(&self, a: impl Into<Rhs>, b: impl Into<Rhs>) -> Result<Tensor> {
+        const OP: &str = "where_cond";
+        let (a, b) = (a.into(), b.into());
+        if self.dtype() != DType::Bool {
+            return Err(Error::dtype(OP, self.dtype(), "the condition is bool; compare, or convert with `to_dtype`"));
+        }
+        let tensors: SmallVec<[&Tensor; 2]> = [a.tensor(), b.tensor()].into_iter().flatten().collect();
+        let Some(&first) = tensors.first() else {
+            return Err(Error::argument(OP, "one of the two values must be a tensor"));
+        };
+        check::same_kind(OP, first, &tensors)?;
+        check::same_device(OP, first, &[self])?;
+        let mut shape = *self.shape();
+        for tensor in &tensors {
+            shape = Shape::broadcast(OP, &shape, tensor.shape())?;
+        }
+        let out = self.choose(&a, &b, &shape, first)?;
+        let shapes = [a.tensor(), b.tensor()].map(|t| t.map(|t| *t.shape()));
+        record(out, "WhereBackward0", &tensors, &[self], move |ctx| {
+            let (grad, condition) = (ctx.grad()?, ctx.saved(0)?);
+            let zero = Rhs::Scalar(Scalar::Int(0));
+            let mut grads = SmallVec::new();
+            for (is_a, shape) in [(true, shapes[0]), (false, shapes[1])] {
+                let Some(shape) = shape else { continue };
+                let input = grads.len();
+                grads.push(ctx.when(input, || {
+                    let value = Rhs::from(&grad);
+                    let (a, b) = if is_a { (&value, &zero) } else { (&zero, &value) };
+                    condition.choose(a, b, grad.shape(), &grad)?.sum_to(&shape)
+                })?);
+            }
+            Ok(grads)
+        })
+    }
+
+    fn choose(&self, a: &Rhs, b: &Rhs, shape: &Shape, like: &Tensor) -> Result<Tensor> {
+        let (condition, layout) = (self.read(), self.layout().expand("where_cond", shape)?);
+        let (a, b) = (a.lock("where_cond", shape)?, b.lock("where_cond", shape)?);
+        Tensor::compute(like.device(), like.dtype(), *shape, |backend, out| {
+            backend.where_cond(condition.through(&layout), a.operand(), b.operand(), out)
+        })
+    }
+}
