@@ -3,7 +3,7 @@
 //! A pickle is a program for a small stack machine that may import and call anything. This reader follows the
 //! program but calls nothing: where Python would import a class or call a function, a [`Node`] says which one
 //! and with what arguments, and only if the caller allows that name. Any other class, and any opcode that
-//! plain data has no use for, is an error that names it. All protocols (0 to 5) are read
+//! needs what is not in the pickle, is an error that names it. All protocols (0 to 5) are read
 //! (<https://docs.python.org/3/library/pickletools.html>).
 //!
 //! ```
@@ -15,19 +15,22 @@
 //! # Ok::<(), kiln_pickle::Error>(())
 //! ```
 //!
-//! Hostile bytes give an error. Memory stays below a constant times the length of the input (strings are
-//! borrowed from it), and below [`MAX_NODES`] nodes; nothing recurses. A pickle can refer to one value from
-//! many places and even to itself: who walks it must bound the walk.
+//! Hostile bytes give an error. Memory stays within a limit ([`load_within`]; strings are borrowed from the input), an
+//! allocation that fails is an error, and nothing recurses. A pickle can refer to one value from many places and even to
+//! itself: who walks it must bound the walk.
 
 #![forbid(unsafe_code)]
 
 mod machine;
+mod memo;
+mod meter;
 mod numpy;
+mod opcode;
 mod read;
 mod text;
 mod value;
 
-pub use machine::{MAX_NODES, load};
+pub use machine::{default_memory_limit, load, load_within};
 pub use numpy::{NUMPY, NumpyArray};
 pub use value::{Id, Node, Object, Pickle, Value};
 
@@ -49,6 +52,8 @@ pub enum Error {
     Class { module: String, name: String, at: usize },
     #[error("the pickle is malformed at byte {at}: {what}")]
     Malformed { at: usize, what: String },
-    #[error("the pickle has more than {MAX_NODES} values")]
-    TooLarge,
+    #[error("reading the pickle takes more than {limit} bytes of memory")]
+    MemoryLimit { limit: usize },
+    #[error("out of memory: {bytes} bytes asked for")]
+    OutOfMemory { bytes: usize },
 }

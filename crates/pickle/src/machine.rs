@@ -1,270 +1,353 @@
-//! The stack machine.
+//! The stack machine that a pickle is a program for.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::borrow::Cow;
 
 use crate::{
     Error, Id, Node, Object, Pickle, Result,
+    memo::Memo,
+    meter::Meter,
+    opcode::Opcode,
     read::Reader,
-    text::{long, number, quoted, raw_unicode},
+    text::{lossy_utf8, number, quoted, raw_unicode, twos_complement},
 };
 
-/// The most values that a pickle may have; one of 48 bytes or more each.
-pub const MAX_NODES: usize = 1 << 22;
+/// The memory that [`load`] may take for a pickle of this many bytes: ten times as much, and 64 MiB.
+#[must_use]
+pub fn default_memory_limit(len: usize) -> usize {
+    len.saturating_mul(10).saturating_add(64 << 20)
+}
 
-/// Reads the pickle at the start of `bytes`. `allowed(module, name)` says which classes and functions may be
-/// named in it.
+/// Reads the pickle at the start of `bytes`, within [`default_memory_limit`]. `allowed(module, name)` says which
+/// classes and functions may be named in it.
 ///
 /// # Errors
 /// The pickle is cut or malformed, has an opcode that plain data does not need, names a class that is not
-/// allowed, or has more than [`MAX_NODES`] values.
+/// allowed, or takes too much memory.
 pub fn load<'a>(bytes: &'a [u8], allowed: &dyn Fn(&str, &str) -> bool) -> Result<Pickle<'a>> {
+    load_within(bytes, allowed, default_memory_limit(bytes.len()))
+}
+
+/// [`load`] within a limit of memory, in bytes. What is borrowed from `bytes` does not count.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_within<'a>(
+    bytes: &'a [u8],
+    allowed: &dyn Fn(&str, &str) -> bool,
+    memory_limit: usize,
+) -> Result<Pickle<'a>> {
     let mut machine = Machine {
         reader: Reader::new(bytes),
         allowed,
+        meter: Meter::new(memory_limit),
         nodes: Vec::new(),
         stack: Vec::new(),
         marks: Vec::new(),
-        memo: HashMap::new(),
-        op: 0,
+        memo: Memo::default(),
+        at: 0,
     };
+    for constant in CONSTANTS {
+        machine.add(constant)?;
+    }
     let root = machine.run()?;
     Ok(Pickle { nodes: machine.nodes, root, consumed: machine.reader.at })
 }
 
+/// Values that are one object each in Python, and one node each here: the first ones.
+const CONSTANTS: [Node<'static>; 4] = [Node::None, Node::Bool(false), Node::Bool(true), Node::Tuple(Vec::new())];
+const NONE: Id = Id(0);
+const FALSE: Id = Id(1);
+const TRUE: Id = Id(2);
+const EMPTY_TUPLE: Id = Id(3);
+
 struct Machine<'a, 'f> {
     reader: Reader<'a>,
     allowed: &'f dyn Fn(&str, &str) -> bool,
+    meter: Meter,
     nodes: Vec<Node<'a>>,
     stack: Vec<Id>,
     /// Heights of the stack.
     marks: Vec<usize>,
-    memo: HashMap<u64, Id>,
-    /// Where the present opcode is.
-    op: usize,
+    memo: Memo,
+    /// Where the opcode is that is executed.
+    at: usize,
 }
 
 impl<'a> Machine<'a, '_> {
     fn run(&mut self) -> Result<Id> {
         loop {
-            self.op = self.reader.at;
+            self.at = self.reader.at;
             let code = self.reader.byte()?;
-            if code == b'.' {
-                return self.pop();
+            match Opcode::from_byte(code).ok_or(Error::Opcode { code, at: self.at })? {
+                Opcode::Stop => return self.pop(),
+                opcode => self.execute(opcode)?,
             }
-            self.step(code)?;
         }
     }
 
-    #[allow(clippy::too_many_lines)] // one line an opcode
-    fn step(&mut self, code: u8) -> Result<()> {
-        match code {
-            // PROTO, FRAME: say nothing about the data.
-            0x80 => self.reader.byte().map(drop),
-            0x95 => self.reader.take(8).map(drop),
-            b'(' => self.mark(),
-            b'0' => self.pop().map(drop),
-            b'1' => self.pop_mark().map(drop),
-            b'2' => {
+    fn execute(&mut self, opcode: Opcode) -> Result<()> {
+        use Opcode as Op;
+        match opcode {
+            // They say nothing about the data.
+            Op::Stop => Ok(()),
+            Op::Proto => self.reader.byte().map(drop),
+            Op::Frame => self.reader.take(8).map(drop),
+
+            Op::Mark => {
+                let height = self.stack.len();
+                self.meter.push(&mut self.marks, height)
+            }
+            Op::Pop if self.height() == 0 && !self.marks.is_empty() => self.pop_mark().map(drop),
+            Op::Pop => self.pop().map(drop),
+            Op::PopMark => self.pop_mark().map(drop),
+            Op::Dup => {
                 let top = self.top()?;
                 self.push(top)
             }
 
-            b'N' => self.make(Node::None),
-            0x88 => self.make(Node::Bool(true)),
-            0x89 => self.make(Node::Bool(false)),
-            b'I' => match self.reader.line()?.trim_ascii_end() {
-                b"00" => self.make(Node::Bool(false)),
-                b"01" => self.make(Node::Bool(true)),
-                line => self.int(number(line)),
-            },
-            b'L' => {
-                let line = self.reader.line()?;
-                self.int(number(line))
-            }
-            b'J' => {
-                let value = i32::from_le_bytes(self.reader.array()?);
-                self.int(Some(value.into()))
-            }
-            b'K' => {
-                let value = self.reader.byte()?;
-                self.int(Some(value.into()))
-            }
-            b'M' => {
-                let value = u16::from_le_bytes(self.reader.array()?);
-                self.int(Some(value.into()))
-            }
-            0x8a => {
-                let bytes = self.reader.counted::<1>()?;
-                self.int(long(bytes))
-            }
-            0x8b => {
-                let bytes = self.reader.counted::<4>()?;
-                self.int(long(bytes))
-            }
-            b'G' => {
-                let value = f64::from_be_bytes(self.reader.array()?);
-                self.make(Node::Float(value))
-            }
-            b'F' => {
+            Op::None => self.push(NONE),
+            Op::NewTrue => self.push(TRUE),
+            Op::NewFalse => self.push(FALSE),
+            Op::Int | Op::Long | Op::BinInt | Op::BinInt1 | Op::BinInt2 | Op::Long1 | Op::Long4 => self.int(opcode),
+            Op::Float => {
                 let value = number(self.reader.line()?);
                 let value = self.valid(value, "no float")?;
                 self.make(Node::Float(value))
             }
+            Op::BinFloat => {
+                let value = f64::from_be_bytes(self.reader.array()?);
+                self.make(Node::Float(value))
+            }
 
-            b'X' => self.text::<4>(),
-            0x8c => self.text::<1>(),
-            0x8d => self.text::<8>(),
-            b'V' => {
-                let text = raw_unicode(self.reader.line()?);
-                let text = self.valid(text, "no text")?;
+            Op::BinUnicode => self.text::<4>(),
+            Op::ShortBinUnicode => self.text::<1>(),
+            Op::BinUnicode8 => self.text::<8>(),
+            Op::Unicode => {
+                let line = self.reader.line()?;
+                // At most three bytes of UTF-8 for one of Latin-1.
+                self.meter.take_box(line.len().saturating_mul(3))?;
+                let text = self.valid(raw_unicode(line), "no text")?;
                 self.make(Node::Text(Cow::Owned(text)))
             }
-            b'T' | b'B' => self.bytes::<4>(),
-            b'U' | b'C' => self.bytes::<1>(),
-            0x8e | 0x96 => self.bytes::<8>(),
-            b'S' => {
-                let bytes = quoted(self.reader.line()?);
-                let bytes = self.valid(bytes, "no string literal")?;
+            Op::BinString | Op::BinBytes => self.bytes::<4>(),
+            Op::ShortBinString | Op::ShortBinBytes => self.bytes::<1>(),
+            Op::BinBytes8 | Op::ByteArray8 => self.bytes::<8>(),
+            Op::String => {
+                let line = self.reader.line()?;
+                self.meter.take_box(line.len())?;
+                let bytes = self.valid(quoted(line), "no string literal")?;
                 self.make(Node::Bytes(bytes))
             }
 
-            b')' => self.make(Node::Tuple(Vec::new())),
-            b't' => {
+            Op::EmptyTuple | Op::Tuple | Op::Tuple1 | Op::Tuple2 | Op::Tuple3 => self.tuple(opcode),
+            Op::EmptyList => self.make(Node::List(Vec::new())),
+            Op::EmptyDict => self.make(Node::Dict(Vec::new())),
+            Op::EmptySet => self.make(Node::Set(Vec::new())),
+            Op::List | Op::FrozenSet => {
                 let items = self.pop_mark()?;
-                self.make(Node::Tuple(items))
+                self.make(if opcode == Op::List { Node::List(items) } else { Node::Set(items) })
             }
-            0x85..=0x87 => {
-                let from = self.height().checked_sub(usize::from(code - 0x84)).map(|below| self.floor() + below);
-                let from = self.valid(from, "the stack is empty")?;
-                let items = self.stack.split_off(from);
-                self.make(Node::Tuple(items))
-            }
-            b']' => self.make(Node::List(Vec::new())),
-            b'l' => {
-                let items = self.pop_mark()?;
-                self.make(Node::List(items))
-            }
-            b'}' => self.make(Node::Dict(Vec::new())),
-            b'd' => {
-                let items = self.pop_mark()?;
-                let pairs = self.pairs(&items)?;
+            Op::Dict => {
+                let pairs = self.pop_pairs()?;
                 self.make(Node::Dict(pairs))
             }
-            0x8f => self.make(Node::Set(Vec::new())),
-            0x91 => {
-                let items = self.pop_mark()?;
-                self.make(Node::Set(items))
-            }
-
-            b'a' => {
+            Op::Append => {
                 let item = self.pop()?;
-                self.append(vec![item])
+                let items = self.meter.collect(&[item])?;
+                self.append(items)
             }
-            b'e' | 0x90 => {
+            Op::Appends | Op::AddItems => {
                 let items = self.pop_mark()?;
                 self.append(items)
             }
-            b's' => {
+            Op::SetItem => {
                 let (value, key) = (self.pop()?, self.pop()?);
-                self.insert(vec![(key, value)])
+                let pairs = self.meter.collect(&[(key, value)])?;
+                self.insert(pairs)
             }
-            b'u' => {
-                let items = self.pop_mark()?;
-                let pairs = self.pairs(&items)?;
+            Op::SetItems => {
+                let pairs = self.pop_pairs()?;
                 self.insert(pairs)
             }
 
-            b'c' => {
-                let (module, name) = (self.reader.line()?, self.reader.line()?);
-                let global = self.global(module, name)?;
+            Op::Global | Op::StackGlobal => {
+                let global = self.global(opcode)?;
                 self.make(global)
             }
-            0x93 => {
+            Op::Reduce | Op::NewObj | Op::NewObjEx | Op::Inst | Op::Obj => self.call(opcode),
+            Op::Build => self.build(),
+            Op::PersId | Op::BinPersId => self.persistent(opcode),
+
+            Op::Put | Op::BinPut | Op::LongBinPut | Op::Memoize => {
+                let key = self.memo_key(opcode)?;
+                let top = self.top()?;
+                self.memo.insert(key, top, &mut self.meter)
+            }
+            Op::Get | Op::BinGet | Op::LongBinGet => {
+                let key = self.memo_key(opcode)?;
+                let id = self.valid(self.memo.get(key), "it refers to what it has not made")?;
+                self.push(id)
+            }
+        }
+    }
+
+    fn int(&mut self, opcode: Opcode) -> Result<()> {
+        let node = match opcode {
+            Opcode::BinInt => Node::Int(i32::from_le_bytes(self.reader.array()?).into()),
+            Opcode::BinInt1 => Node::Int(self.reader.byte()?.into()),
+            Opcode::BinInt2 => Node::Int(u16::from_le_bytes(self.reader.array()?).into()),
+            Opcode::Long1 => twos_complement(self.reader.counted::<1>()?),
+            Opcode::Long4 => twos_complement(self.reader.counted::<4>()?),
+            _ => match self.reader.line()?.trim_ascii_end() {
+                b"00" if opcode == Opcode::Int => return self.push(FALSE),
+                b"01" if opcode == Opcode::Int => return self.push(TRUE),
+                line => self.valid(decimal(line), "no integer")?,
+            },
+        };
+        self.make(node)
+    }
+
+    fn text<const N: usize>(&mut self) -> Result<()> {
+        let bytes = self.reader.counted::<N>()?;
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            // Python writes lone surrogates, which file names that are no Unicode have.
+            Err(_) => {
+                self.meter.take_box(bytes.len().saturating_mul(3))?;
+                Cow::Owned(lossy_utf8(bytes))
+            }
+        };
+        self.make(Node::Text(text))
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<()> {
+        let bytes = self.reader.counted::<N>()?;
+        self.make(Node::Bytes(Cow::Borrowed(bytes)))
+    }
+
+    fn tuple(&mut self, opcode: Opcode) -> Result<()> {
+        let count = match opcode {
+            Opcode::Tuple1 => 1,
+            Opcode::Tuple2 => 2,
+            Opcode::Tuple3 => 3,
+            Opcode::Tuple => {
+                let items = self.pop_mark()?;
+                return self.make(Node::Tuple(items));
+            }
+            _ => return self.push(EMPTY_TUPLE),
+        };
+        let from = self.height().checked_sub(count).map(|below| self.floor() + below);
+        let from = self.valid(from, "the stack is empty")?;
+        let items = self.meter.collect(&self.stack[from..])?;
+        self.stack.truncate(from);
+        self.make(Node::Tuple(items))
+    }
+
+    /// The class or function that an opcode names.
+    fn global(&mut self, opcode: Opcode) -> Result<Node<'a>> {
+        let (module, name) = match opcode {
+            Opcode::StackGlobal => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (name, module) = (self.text_of(name)?, self.text_of(module)?);
-                let global = self.allowed_global(module, name)?;
-                self.make(global)
+                (self.text_of(module)?, self.text_of(name)?)
             }
-            // REDUCE and NEWOBJ differ in what Python calls; here nothing is called.
-            b'R' | 0x81 => {
-                let (arguments, callable) = (self.pop()?, self.pop()?);
-                self.object(callable, arguments)
-            }
-            b'i' => {
+            _ => {
                 let (module, name) = (self.reader.line()?, self.reader.line()?);
-                let global = self.global(module, name)?;
-                let arguments = self.pop_mark()?;
-                self.make(global)?;
-                let callable = self.pop()?;
-                self.make(Node::Tuple(arguments))?;
-                let arguments = self.pop()?;
-                self.object(callable, arguments)
+                let utf8 = |bytes| self.valid(std::str::from_utf8(bytes).ok(), "a class whose name is no text");
+                (Cow::Borrowed(utf8(module)?), Cow::Borrowed(utf8(name)?))
             }
-            b'o' => {
+        };
+        if (self.allowed)(&module, &name) {
+            self.meter.take_box(size_of::<(Cow<str>, Cow<str>)>())?;
+            return Ok(Node::Global(Box::new((module, name))));
+        }
+        // A name may be as long as the file; a message is not.
+        let short = |text: &str| text.chars().take(200).collect();
+        Err(Error::Class { module: short(&module), name: short(&name), at: self.at })
+    }
+
+    fn text_of(&mut self, id: Id) -> Result<Cow<'a, str>> {
+        match &self.nodes[id.0 as usize] {
+            Node::Text(Cow::Borrowed(text)) => Ok(Cow::Borrowed(text)),
+            Node::Text(Cow::Owned(text)) => {
+                self.meter.take_box(text.len())?;
+                Ok(Cow::Owned(text.clone()))
+            }
+            _ => Err(self.malformed("a class whose name is no text")),
+        }
+    }
+
+    /// The opcodes differ in how Python calls; here nothing is called.
+    fn call(&mut self, opcode: Opcode) -> Result<()> {
+        let mut keywords = None;
+        let (callable, arguments) = match opcode {
+            Opcode::Inst => {
+                let global = self.global(opcode)?;
+                let items = self.pop_mark()?;
+                (self.add(global)?, self.add(Node::Tuple(items))?)
+            }
+            Opcode::Obj => {
                 let mut items = self.pop_mark()?;
                 if items.is_empty() {
                     return Err(self.malformed("an object without a class"));
                 }
                 let callable = items.remove(0);
-                self.make(Node::Tuple(items))?;
-                let arguments = self.pop()?;
-                self.object(callable, arguments)
+                (callable, self.add(Node::Tuple(items))?)
             }
-            b'b' => {
-                let (state, object) = (self.pop()?, self.top()?);
-                match &mut self.nodes[object.0 as usize] {
-                    Node::Object(object) => {
-                        object.state = Some(state);
-                        Ok(())
-                    }
-                    _ => Err(self.malformed("a state for what has none")),
+            _ => {
+                if opcode == Opcode::NewObjEx {
+                    keywords = Some(self.pop()?);
                 }
+                let arguments = self.pop()?;
+                (self.pop()?, arguments)
             }
-            b'P' => {
-                let line = self.reader.line()?;
-                let text = self.utf8(line)?;
-                self.make(Node::Text(Cow::Borrowed(text)))?;
-                let id = self.pop()?;
-                self.make(Node::Persistent(id))
-            }
-            b'Q' => {
-                let id = self.pop()?;
-                self.make(Node::Persistent(id))
-            }
+        };
+        let is = |id: Id| &self.nodes[id.0 as usize];
+        let callable_kind = matches!(is(callable), Node::Global(_) | Node::Object(_) | Node::Persistent(_));
+        if !callable_kind || !matches!(is(arguments), Node::Tuple(_)) {
+            return Err(self.malformed("a call of something else than a class or function with a tuple"));
+        }
+        self.meter.take_box(size_of::<Object>())?;
+        let object = Object { callable, arguments, keywords, state: None, items: Vec::new(), pairs: Vec::new() };
+        self.make(Node::Object(Box::new(object)))
+    }
 
-            b'p' => {
+    fn build(&mut self) -> Result<()> {
+        let (state, target) = (self.pop()?, self.top()?);
+        match &mut self.nodes[target.0 as usize] {
+            Node::Object(object) => object.state = Some(state),
+            // What stands for an object of which nothing else is known.
+            Node::Global(_) | Node::Persistent(_) => {}
+            _ => return Err(self.malformed("a state for what has none")),
+        }
+        Ok(())
+    }
+
+    fn persistent(&mut self, opcode: Opcode) -> Result<()> {
+        let id = match opcode {
+            Opcode::PersId => {
+                let line = self.reader.line()?;
+                let text = self.valid(std::str::from_utf8(line).ok(), "text that is not UTF-8")?;
+                self.add(Node::Text(Cow::Borrowed(text)))?
+            }
+            _ => self.pop()?,
+        };
+        self.make(Node::Persistent(id))
+    }
+
+    fn memo_key(&mut self, opcode: Opcode) -> Result<u64> {
+        match opcode {
+            Opcode::Memoize => Ok(self.memo.len()),
+            Opcode::BinPut | Opcode::BinGet => self.reader.byte().map(u64::from),
+            Opcode::LongBinPut | Opcode::LongBinGet => self.reader.array().map(|b| u32::from_le_bytes(b).into()),
+            _ => {
                 let key = number(self.reader.line()?);
-                let key = self.valid(key, "no number of a memo")?;
-                self.put(key)
+                self.valid(key, "no number of a memo")
             }
-            b'q' => {
-                let key = self.reader.byte()?;
-                self.put(key.into())
-            }
-            b'r' => {
-                let key = u32::from_le_bytes(self.reader.array()?);
-                self.put(key.into())
-            }
-            0x94 => self.put(self.memo.len() as u64),
-            b'g' => {
-                let key = number(self.reader.line()?);
-                let key = self.valid(key, "no number of a memo")?;
-                self.recall(key)
-            }
-            b'h' => {
-                let key = self.reader.byte()?;
-                self.recall(key.into())
-            }
-            b'j' => {
-                let key = u32::from_le_bytes(self.reader.array()?);
-                self.recall(key.into())
-            }
-            _ => Err(Error::Opcode { code, at: self.op }),
         }
     }
 
     fn malformed(&self, what: &str) -> Error {
-        Error::Malformed { at: self.op, what: what.into() }
+        Error::Malformed { at: self.at, what: what.into() }
     }
 
     fn valid<T>(&self, value: Option<T>, what: &str) -> Result<T> {
@@ -272,49 +355,19 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn push(&mut self, id: Id) -> Result<()> {
-        if self.stack.len() >= MAX_NODES {
-            return Err(Error::TooLarge);
-        }
-        self.stack.push(id);
-        Ok(())
+        self.meter.push(&mut self.stack, id)
     }
 
-    fn mark(&mut self) -> Result<()> {
-        if self.marks.len() >= MAX_NODES {
-            return Err(Error::TooLarge);
-        }
-        self.marks.push(self.stack.len());
-        Ok(())
+    /// A new node, which is not on the stack.
+    fn add(&mut self, node: Node<'a>) -> Result<Id> {
+        let id = u32::try_from(self.nodes.len()).map_err(|_| self.malformed("more values than can be numbered"))?;
+        self.meter.push(&mut self.nodes, node)?;
+        Ok(Id(id))
     }
 
     fn make(&mut self, node: Node<'a>) -> Result<()> {
-        if self.nodes.len() >= MAX_NODES {
-            return Err(Error::TooLarge);
-        }
-        let id = Id(self.nodes.len() as u32);
-        self.nodes.push(node);
+        let id = self.add(node)?;
         self.push(id)
-    }
-
-    fn int(&mut self, value: Option<i128>) -> Result<()> {
-        let value = self.valid(value, "no integer of at most 128 bits")?;
-        self.make(Node::Int(value))
-    }
-
-    fn text<const N: usize>(&mut self) -> Result<()> {
-        let bytes = self.reader.counted::<N>()?;
-        // Lone surrogates, which Python can write, have no place in names.
-        let text = self.utf8(bytes)?;
-        self.make(Node::Text(Cow::Borrowed(text)))
-    }
-
-    fn utf8(&self, bytes: &'a [u8]) -> Result<&'a str> {
-        self.valid(std::str::from_utf8(bytes).ok(), "text that is not UTF-8")
-    }
-
-    fn bytes<const N: usize>(&mut self) -> Result<()> {
-        let bytes = self.reader.counted::<N>()?;
-        self.make(Node::Bytes(Cow::Borrowed(bytes)))
     }
 
     /// Where the part of the stack above the last mark begins: opcodes do not reach below it.
@@ -340,78 +393,52 @@ impl<'a> Machine<'a, '_> {
     fn pop_mark(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop();
         let mark = self.valid(mark, "there is no mark")?;
-        Ok(self.stack.split_off(mark))
+        let items = self.meter.collect(&self.stack[mark..])?;
+        self.stack.truncate(mark);
+        Ok(items)
     }
 
-    fn pairs(&self, items: &[Id]) -> Result<Vec<(Id, Id)>> {
+    fn pop_pairs(&mut self) -> Result<Vec<(Id, Id)>> {
+        let items = self.pop_mark()?;
         if items.len() % 2 == 1 {
             return Err(self.malformed("a key without a value"));
         }
-        Ok(items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+        let mut pairs = Vec::new();
+        self.meter.reserve(&mut pairs, items.len() / 2)?;
+        pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+        self.meter.drop_vec(items);
+        Ok(pairs)
     }
 
     fn append(&mut self, new: Vec<Id>) -> Result<()> {
         let target = self.top()?;
         match &mut self.nodes[target.0 as usize] {
-            Node::List(items) | Node::Set(items) => items.extend(new),
-            Node::Object(object) => object.items.extend(new),
-            _ => return Err(self.malformed("elements for what takes none")),
+            Node::List(items) | Node::Set(items) => self.meter.append(items, new),
+            Node::Object(object) => self.meter.append(&mut object.items, new),
+            _ => Err(self.malformed("elements for what takes none")),
         }
-        Ok(())
     }
 
     fn insert(&mut self, new: Vec<(Id, Id)>) -> Result<()> {
         let target = self.top()?;
         match &mut self.nodes[target.0 as usize] {
-            Node::Dict(pairs) => pairs.extend(new),
-            Node::Object(object) => object.pairs.extend(new),
-            _ => return Err(self.malformed("keys for what takes none")),
-        }
-        Ok(())
-    }
-
-    fn global(&self, module: &'a [u8], name: &'a [u8]) -> Result<Node<'a>> {
-        let (module, name) = (self.utf8(module)?, self.utf8(name)?);
-        self.allowed_global(Cow::Borrowed(module), Cow::Borrowed(name))
-    }
-
-    fn allowed_global(&self, module: Cow<'a, str>, name: Cow<'a, str>) -> Result<Node<'a>> {
-        if (self.allowed)(&module, &name) {
-            return Ok(Node::Global(Box::new((module, name))));
-        }
-        // A name may be as long as the file; a message is not.
-        let short = |text: &str| text.chars().take(200).collect();
-        Err(Error::Class { module: short(&module), name: short(&name), at: self.op })
-    }
-
-    fn text_of(&self, id: Id) -> Result<Cow<'a, str>> {
-        match &self.nodes[id.0 as usize] {
-            Node::Text(text) => Ok(text.clone()),
-            _ => Err(self.malformed("a class whose name is no text")),
+            Node::Dict(pairs) => self.meter.append(pairs, new),
+            Node::Object(object) => self.meter.append(&mut object.pairs, new),
+            _ => Err(self.malformed("keys for what takes none")),
         }
     }
+}
 
-    fn object(&mut self, callable: Id, arguments: Id) -> Result<()> {
-        let is = |id: Id| &self.nodes[id.0 as usize];
-        if !matches!((is(callable), is(arguments)), (Node::Global(_), Node::Tuple(_))) {
-            return Err(self.malformed("a call of something else than a class or function with a tuple"));
-        }
-        let object = Object { callable, arguments, state: None, items: Vec::new(), pairs: Vec::new() };
-        self.make(Node::Object(Box::new(object)))
+/// An integer in decimal digits.
+fn decimal(line: &[u8]) -> Option<Node<'static>> {
+    if let Some(value) = number::<i64>(line) {
+        return Some(Node::Int(value));
     }
-
-    fn put(&mut self, key: u64) -> Result<()> {
-        let top = self.top()?;
-        if self.memo.len() >= MAX_NODES {
-            return Err(Error::TooLarge);
-        }
-        self.memo.insert(key, top);
-        Ok(())
+    if let Some(value) = number::<i128>(line) {
+        return Some(Node::BigInt(Cow::Owned(value.to_le_bytes().to_vec())));
     }
-
-    fn recall(&mut self, key: u64) -> Result<()> {
-        let id = self.memo.get(&key).copied();
-        let id = self.valid(id, "it refers to what it has not made")?;
-        self.push(id)
-    }
+    let digits = line.strip_suffix(b"L").unwrap_or(line);
+    let digits = digits.strip_prefix(b"-").unwrap_or(digits);
+    // Its value is not worked out.
+    (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit)).then_some(Node::BigInt(Cow::Borrowed(&[])))
 }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::Node;
+
 /// A quoted Python string literal, as `repr` writes it.
 pub(crate) fn quoted(line: &[u8]) -> Option<Cow<'_, [u8]>> {
     let inside = match line.trim_ascii_end() {
@@ -56,7 +58,8 @@ pub(crate) fn raw_unicode(line: &[u8]) -> Option<String> {
                 continue;
             }
         };
-        out.push(char::from_u32(hex(&rest[1..], digits)?)?);
+        // A surrogate alone is no character.
+        out.push(char::from_u32(hex(&rest[1..], digits)?).unwrap_or(char::REPLACEMENT_CHARACTER));
         rest = &rest[1 + digits..];
     }
     Some(out)
@@ -73,8 +76,19 @@ pub(crate) fn number<T: std::str::FromStr>(line: &[u8]) -> Option<T> {
     text.strip_suffix('L').unwrap_or(text).parse().ok()
 }
 
-/// Two's complement, least byte first; no bytes are 0.
-pub(crate) fn long(bytes: &[u8]) -> Option<i128> {
+/// UTF-8 in which anything that is none, such as the surrogates that Python writes, is a replacement character.
+pub(crate) fn lossy_utf8(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An integer in two's complement, least byte first; no bytes are 0.
+pub(crate) fn twos_complement(bytes: &[u8]) -> Node<'_> {
+    let value = wide(bytes).and_then(|value| i64::try_from(value).ok());
+    value.map_or(Node::BigInt(Cow::Borrowed(bytes)), Node::Int)
+}
+
+/// The value of an integer in two's complement, if it has at most 128 bits.
+pub(crate) fn wide(bytes: &[u8]) -> Option<i128> {
     let negative = bytes.last().is_some_and(|&top| top >= 0x80);
     let mut wide = [if negative { 0xff } else { 0 }; 16];
     wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -95,7 +109,7 @@ mod tests {
         assert_eq!(raw_unicode(b"a\\u20ac\xe9\\U0001f600\\").unwrap(), "a\u{20ac}\u{e9}\u{1f600}\\");
         // As Python reads it: the second backslash belongs to the first.
         assert_eq!(raw_unicode(b"\\\\u0041").unwrap(), "\\\\u0041");
-        assert_eq!((raw_unicode(b"\\u20a"), raw_unicode(b"\\ud800")), (None, None));
+        assert_eq!((raw_unicode(b"\\u20a"), raw_unicode(b"\\ud800").as_deref()), (None, Some("\u{fffd}")));
     }
 
     #[test]
@@ -104,8 +118,8 @@ mod tests {
             (number::<i128>(b"-12L"), number::<f64>(b"1e3"), number::<i128>(b"x")),
             (Some(-12), Some(1e3), None)
         );
-        assert_eq!((long(b""), long(b"\xff"), long(b"\xff\x00")), (Some(0), Some(-1), Some(255)));
-        assert_eq!(long(&0x1950_a86a_20f9_469c_fc6c_i128.to_le_bytes()[..10]), Some(0x1950_a86a_20f9_469c_fc6c));
-        assert_eq!(long(&[1; 17]), None);
+        assert_eq!((wide(b""), wide(b"\xff"), wide(b"\xff\x00")), (Some(0), Some(-1), Some(255)));
+        assert_eq!(wide(&0x1950_a86a_20f9_469c_fc6c_i128.to_le_bytes()[..10]), Some(0x1950_a86a_20f9_469c_fc6c));
+        assert_eq!(wide(&[1; 17]), None);
     }
 }

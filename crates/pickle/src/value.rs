@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::text::wide;
+
 /// Number of a node; the same number is the same Python object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(pub(crate) u32);
@@ -12,7 +14,10 @@ pub struct Id(pub(crate) u32);
 pub enum Node<'a> {
     None,
     Bool(bool),
-    Int(i128),
+    Int(i64),
+    /// An integer of more than 64 bits, in two's complement, least byte first. Of decimal digits beyond 128 bits there
+    /// are no bytes.
+    BigInt(Cow<'a, [u8]>),
     Float(f64),
     Text(Cow<'a, str>),
     /// `bytes`, `bytearray`, or a `str` of Python 2.
@@ -33,10 +38,12 @@ pub enum Node<'a> {
 /// A call that was not made.
 #[derive(Clone, Debug)]
 pub struct Object {
-    /// A [`Node::Global`].
+    /// A [`Node::Global`], or a [`Node::Object`] or [`Node::Persistent`] that stands for a class or function.
     pub callable: Id,
     /// A [`Node::Tuple`].
     pub arguments: Id,
+    /// The keyword arguments, if the call has them.
+    pub keywords: Option<Id>,
     /// What `__setstate__` would get.
     pub state: Option<Id>,
     /// What `append` would get.
@@ -81,6 +88,17 @@ impl<'a> Pickle<'a> {
     }
 }
 
+/// Functions that make an object of the class that is their first argument.
+const REBUILDERS: &[(&str, &str)] = &[
+    ("copyreg", "_reconstructor"),
+    ("copy_reg", "_reconstructor"),
+    ("copyreg", "__newobj__"),
+    ("copy_reg", "__newobj__"),
+    ("copyreg", "__newobj_ex__"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+];
+
 /// One object of a pickle.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'p> {
@@ -120,7 +138,17 @@ impl<'p> Value<'p> {
     /// An integer that fits.
     #[must_use]
     pub fn int(self) -> Option<i64> {
-        if let Node::Int(value) = self.node() { i64::try_from(*value).ok() } else { None }
+        if let Node::Int(value) = self.node() { Some(*value) } else { None }
+    }
+
+    /// An integer of at most 128 bits.
+    #[must_use]
+    pub fn wide_int(self) -> Option<i128> {
+        match self.node() {
+            Node::Int(value) => Some((*value).into()),
+            Node::BigInt(bytes) if !bytes.is_empty() => wide(bytes),
+            _ => None,
+        }
     }
 
     /// An integer that is a size.
@@ -218,6 +246,31 @@ impl<'p> Value<'p> {
     pub fn call(self) -> Option<((&'p str, &'p str), Vec<Value<'p>>)> {
         let object = self.object()?;
         Some((self.at(object.callable).global()?, self.at(object.arguments).items()?.collect()))
+    }
+
+    /// Module and name of the class that an object is of, as far as the pickle tells: of what `copyreg` and NumPy
+    /// rebuild, the class that they are given; else what is called.
+    #[must_use]
+    pub fn class(self) -> Option<(&'p str, &'p str)> {
+        let mut value = self;
+        // Calls of calls end somewhere, and what hostile pickles nest deeper has no name.
+        for _ in 0..16 {
+            value = match value.node() {
+                Node::Global(global) => return Some((&global.0, &global.1)),
+                Node::Object(object) => {
+                    let callable = value.at(object.callable);
+                    let first = || value.at(object.arguments).items().and_then(|mut items| items.next());
+                    match callable.global() {
+                        Some(global) if REBUILDERS.contains(&global) => first().unwrap_or(callable),
+                        _ => callable,
+                    }
+                }
+                // `("module", class, file, source)`: how the older format of `torch.save` names classes of modules.
+                Node::Persistent(id) => value.at(*id).items().and_then(|mut items| items.nth(1))?,
+                _ => return None,
+            };
+        }
+        None
     }
 
     /// What `__setstate__` would get.

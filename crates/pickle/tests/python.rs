@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use kiln_pickle::{Error, NUMPY, Node, NumpyArray, Pickle, Result, Value, load};
+use kiln_pickle::{Error, NUMPY, Node, NumpyArray, Pickle, Result, Value, load, load_within};
 use proptest::prelude::*;
 
 fn golden(name: &str) -> Vec<u8> {
@@ -15,7 +15,7 @@ fn with_numpy(bytes: &[u8]) -> Result<Pickle<'_>> {
 }
 
 fn ints(value: Value) -> Vec<i128> {
-    let int = |v: Value| if let Node::Int(i) = v.node() { *i } else { panic!("{v:?}") };
+    let int = |v: Value| v.wide_int().unwrap_or_else(|| panic!("{v:?}"));
     value.items().unwrap().map(int).collect()
 }
 
@@ -107,8 +107,8 @@ fn what_is_not_data_is_named_and_not_run() {
         (b"NNR.", "call of something else"),
         (b"]Nb.", "state for what has none"),
         (b"I1x\n.", "integer"),
-        (b"\x8a\x11\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0.", "128 bits"),
-        (b"X\x01\0\0\0\xff.", "UTF-8"),
+        (b"L-\n.", "integer"),
+        (b"c\xff\nx\n.", "no text"),
     ] {
         let error = refused(bytes).to_string();
         assert!(error.contains(what), "{bytes:?}: {error}");
@@ -131,8 +131,40 @@ fn a_pickle_may_hold_itself_and_grow_only_with_its_length() {
     }
     bytes.push(b'.');
     assert_eq!(with_numpy(&bytes).unwrap().root().items().unwrap().len(), 2);
-    let many = [&vec![b'N'; kiln_pickle::MAX_NODES + 1][..], b"."].concat();
-    assert_eq!(with_numpy(&many).unwrap_err(), Error::TooLarge);
+    let error = load_within(&bytes, &|_, _| true, 100).unwrap_err();
+    assert_eq!(error, Error::MemoryLimit { limit: 100 });
+}
+
+/// What plain data does not have, but files with tensors beside it do.
+#[test]
+fn values_of_any_kind_are_read() {
+    let read = |bytes: &'static [u8]| load(bytes, &|_, _| true).unwrap_or_else(|e| panic!("{bytes:?}: {e}"));
+    // Integers of more than 128 bits: their sign and size may be no concern, but they are no reason to fail.
+    assert!(
+        matches!(read(b"\x8a\x11\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01.").root().node(), Node::BigInt(b) if b.len() == 17)
+    );
+    assert_eq!(read(b"L-170141183460469231731687303715884105728L\n.").root().wide_int(), Some(i128::MIN));
+    let digits = read(b"L999999999999999999999999999999999999999999L\n.");
+    assert!(matches!(digits.root().node(), Node::BigInt(_)) && digits.root().wide_int().is_none());
+    // A lone surrogate, as in a file name that is no Unicode.
+    assert_eq!(read(b"X\x04\0\0\0a\xed\xb2\x80.").root().text().unwrap(), "a\u{fffd}\u{fffd}\u{fffd}");
+    // getattr(m.Color, "RED"), and a call of what a call gives.
+    assert_eq!(
+        read(b"c__builtin__\ngetattr\n(cm\nColor\nX\x03\0\0\0REDtR.").root().class(),
+        Some(("__builtin__", "getattr"))
+    );
+    assert_eq!(read(b"cm\nf\n)R)R.").root().class(), Some(("m", "f")));
+    // NEWOBJ_EX with keywords, and a state.
+    let object = read(b"cm\nC\n)}X\x01\0\0\0kK\x01s\x92}X\x01\0\0\0aK\x02sb.");
+    assert_eq!(object.root().class(), Some(("m", "C")));
+    assert_eq!(object.root().state().unwrap().get("a").unwrap().int(), Some(2));
+    assert!(object.root().object().unwrap().keywords.is_some());
+    // copyreg._reconstructor(m.C, object, None), as protocols 0 and 1 write instances.
+    let old = read(b"ccopy_reg\n_reconstructor\n(cm\nC\nc__builtin__\nobject\nNtR.");
+    assert_eq!(old.root().class(), Some(("m", "C")));
+    // A class of modules in the older format of torch.save.
+    let module = read(b"(X\x06\0\0\0modulecm\nNet\nNNtQ)\x81.");
+    assert_eq!(module.root().class(), Some(("m", "Net")));
 }
 
 fn sources() -> Vec<Vec<u8>> {
@@ -152,6 +184,7 @@ fn walk(pickle: &Pickle) {
         stack.extend(value.pairs().into_iter().flatten().flat_map(|(k, v)| [k, v]));
         stack.extend(value.call().into_iter().flat_map(|(_, arguments)| arguments));
         stack.extend(value.state());
+        let _ = (value.class(), value.wide_int());
         stack.extend(value.persistent());
     }
 }
