@@ -115,18 +115,29 @@ pub trait Element:
     /// A vector of `len` elements whose bytes `read` writes. For `bool` any byte but 0 becomes `true`.
     ///
     /// # Errors
-    /// What `read` returns.
+    /// What `read` returns, or [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory).
     fn read_vec(len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Vec<Self>>;
+}
+
+/// Memory that is zeroed by the system where it can be, or an error if there is none.
+fn zeros<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| {
+        let requested = len.saturating_mul(size_of::<T>());
+        let detail = "the allocator has no such block".to_owned();
+        crate::ErrorKind::OutOfMemory { device: "cpu".into(), requested, detail }.into()
+    })
 }
 
 macro_rules! read_vec {
     (Bool, $len:ident, $read:ident) => {{
-        let mut bytes = vec![0u8; $len];
+        let mut bytes: Vec<u8> = zeros($len)?;
         $read(&mut bytes)?;
-        Ok(bytes.iter().map(|&byte| byte != 0).collect())
+        let mut values: Vec<bool> = zeros($len)?;
+        values.iter_mut().zip(bytes).for_each(|(value, byte)| *value = byte != 0);
+        Ok(values)
     }};
     ($other:ident, $len:ident, $read:ident) => {{
-        let mut values = vec![Self::default(); $len];
+        let mut values: Vec<Self> = zeros($len)?;
         $read(bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)
     }};

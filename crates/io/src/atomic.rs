@@ -1,24 +1,35 @@
 //! Files that are there whole or not at all.
 
 use std::{
-    fs::{self, File, Permissions},
+    ffi::{OsStr, OsString},
+    fs::{self, File, Permissions, TryLockError},
     io,
     path::{Path, PathBuf},
 };
 
 use kiln_tensor::{Error, Result};
-use tempfile::Builder;
+use tempfile::{Builder, NamedTempFile};
+
+/// The end of the names of files that are being written.
+const SUFFIX: &str = ".tmp";
+/// How many bytes of a file's name the temporary name repeats, for who looks into the folder. File systems allow 255.
+const SHOWN: usize = 120;
+/// How often a temporary file is made that another write removes at once.
+const MAX_ATTEMPTS: usize = 100;
+/// How many symbolic links are followed to a file.
+const MAX_LINKS: usize = 40;
 
 /// Writes a file so that whoever reads `path`, at any time and after any crash, finds the old contents or
 /// all of the new ones.
 ///
-/// `fill` writes to a new file in the same folder, which goes to the disk and is then renamed. A process
-/// that is killed meanwhile leaves that file behind (`.NAME.….tmp`); it may be deleted. An existing file
-/// keeps its permissions, and a symbolic link keeps pointing to the file that is replaced.
+/// `fill` writes to a new file in the same folder, which goes to the disk and is then renamed. A process that is killed
+/// meanwhile leaves that file behind (`.NAME.….tmp`); the next write of the same file removes it. An existing file
+/// keeps its permissions, and a symbolic link keeps pointing to the file that is replaced, or made if it is not there.
 ///
 /// # Errors
 /// What `fill` returns, or [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) with the path; the old file is then
-/// as it was.
+/// as it was. [`ErrorKind::File`](kiln_tensor::ErrorKind::File): there is something that is no regular file, such as a
+/// folder, a device or a FIFO, which is never replaced.
 pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let path = path.as_ref();
     let failed = |e: io::Error| Error::io(path, e);
@@ -27,19 +38,26 @@ pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut File) -> Result<()>)
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(target.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?);
-    prefix.push(".");
+    let existing = match fs::metadata(&target) {
+        Ok(found) if !found.is_file() => {
+            let what = if found.is_dir() { "a folder" } else { "no regular file, but a device, FIFO or socket" };
+            return Err(Error::file(path, format!("it is {what}; a file cannot be saved in its place")));
+        }
+        Ok(found) => Some(found.permissions()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(failed(e)),
+    };
+    let prefix = temporary_prefix(target.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?);
+    remove_leftovers(folder, &prefix);
 
     let mut builder = Builder::new();
-    builder.prefix(&prefix).suffix(".tmp");
-    let permissions = permissions_of(&target).map_err(failed)?;
+    builder.prefix(&prefix).suffix(SUFFIX);
     if let Some(permissions) = new_file_permissions() {
         builder.permissions(permissions);
     }
-    let mut file = builder.tempfile_in(folder).map_err(failed)?;
+    let mut file = temporary_file(&builder, folder).map_err(failed)?;
     fill(file.as_file_mut())?;
-    if let Some(permissions) = permissions {
+    if let Some(permissions) = existing {
         file.as_file().set_permissions(permissions).map_err(failed)?;
     }
     file.as_file().sync_all().map_err(failed)?;
@@ -47,21 +65,67 @@ pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut File) -> Result<()>)
     sync_folder(folder).map_err(failed)
 }
 
-/// The file to replace: what a symbolic link points to, else the path itself.
+/// The file to replace or make: what symbolic links point to, else the path itself.
 fn real_path(path: &Path) -> io::Result<PathBuf> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_symlink() => fs::canonicalize(path),
-        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        _ => Ok(path.to_owned()),
+    let mut at = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::symlink_metadata(&at) {
+            Ok(found) if found.file_type().is_symlink() => {
+                let target = fs::read_link(&at)?;
+                // Relative links start at the folder that they are in.
+                at = at.parent().unwrap_or(Path::new("")).join(target);
+            }
+            _ => return Ok(at),
+        }
     }
+    Err(io::Error::other("too many symbolic links, or links that point to each other"))
 }
 
-/// The permissions of the file to replace, if there is one.
-fn permissions_of(path: &Path) -> io::Result<Option<Permissions>> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(Some(found.permissions())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
+/// How the names of temporary files for a file begin: its own name, or as much of it as fits, and a sum of all of it.
+fn temporary_prefix(name: &OsStr) -> OsString {
+    let bytes = name.as_encoded_bytes();
+    let mut prefix = OsString::from(".");
+    match name.to_str() {
+        Some(text) => {
+            prefix.push(text.char_indices().take_while(|(at, _)| *at < SHOWN).map(|(_, c)| c).collect::<String>())
+        }
+        None => prefix.push("file"),
+    }
+    prefix.push(format!(".{:08x}.", crc32fast::hash(bytes)));
+    prefix
+}
+
+/// A temporary file with a lock, which tells other writes of the same target that this one is going on. Some network file
+/// systems have no locks; what is left there stays.
+fn temporary_file(builder: &Builder<'_, '_>, folder: &Path) -> io::Result<NamedTempFile> {
+    // Another write may take the file for a leftover before it is locked.
+    for _ in 0..MAX_ATTEMPTS {
+        let file = builder.tempfile_in(folder)?;
+        match file.as_file().try_lock() {
+            Err(TryLockError::WouldBlock) => {}
+            Ok(()) | Err(TryLockError::Error(_)) if file.path().exists() => return Ok(file),
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
+}
+
+/// Removes what earlier writes of the same file left when their process was killed. Who still writes holds a lock.
+fn remove_leftovers(folder: &Path, prefix: &OsStr) {
+    let is_ours = |name: &OsStr| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes())
+    };
+    // What cannot be read or removed stays: it is in nobody's way.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !is_ours(&entry.file_name()) || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let Ok(file) = File::open(entry.path()) else { continue };
+        match file.try_lock() {
+            Ok(()) => drop(fs::remove_file(entry.path())),
+            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+        }
     }
 }
 

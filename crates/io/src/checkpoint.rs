@@ -99,10 +99,10 @@ impl Checkpoint {
     pub fn load(path: impl AsRef<Path>, device: impl Into<Device>) -> Result<Checkpoint> {
         let path = path.as_ref();
         let file = TensorFile::open(path)?;
-        file.verify()?;
         let wrong = |message: String| Error::file(path, message);
         let text = file.metadata().get(KEY);
         let text = text.ok_or_else(|| wrong("it holds tensors, but is not a training checkpoint".into()))?;
+        file.check_json(text)?;
         let state: Value = serde_json::from_str(text).map_err(|e| wrong(format!("its {KEY:?} is not JSON: {e}")))?;
         // Before the rest, whose layout may be another in another version.
         match state.get("version").and_then(Value::as_u64) {

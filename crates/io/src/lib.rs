@@ -19,14 +19,16 @@
 //! finds the old file or the new one ([`atomic`]). A damaged file is an error that names it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![deny(unsafe_code)] // except for the memory map of `tensor_file`
+#![forbid(unsafe_code)]
 
 pub mod atomic;
+mod budget;
 mod checkpoint;
 mod checksum;
+mod format;
+mod header;
 pub mod hub;
 mod load;
-mod map;
 mod model;
 #[cfg(feature = "onnx")]
 pub mod onnx;
@@ -34,6 +36,7 @@ pub mod onnx;
 mod pth;
 mod save;
 mod sharded;
+mod source;
 mod tensor_file;
 
 #[cfg(target_endian = "big")]
@@ -43,7 +46,7 @@ pub use checkpoint::Checkpoint;
 pub use load::{LoadOptions, load};
 pub use model::{load_model, load_model_with, registry, save_model};
 #[cfg(feature = "pth")]
-pub use pth::{PthFile, PthTensor, PthValue};
+pub use pth::{PthDict, PthFile, PthObject, PthTensor, PthValue};
 pub use save::{Metadata, save, save_with_metadata};
 pub use sharded::ShardedFile;
 pub use tensor_file::{TensorFile, TensorInfo};

@@ -6,7 +6,7 @@ use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor};
 
 #[cfg(feature = "pth")]
 use crate::PthFile;
-use crate::{ShardedFile, TensorFile, map::Map, sharded, tensor_file};
+use crate::{ShardedFile, TensorFile, format::Format, source::Source};
 
 /// How tensors are loaded. Converts from a [`Device`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +15,22 @@ pub struct LoadOptions {
     device: Device,
     dtype: Option<DType>,
     keys: Vec<String>,
+    prefix: String,
+    memory_limit: Option<usize>,
+}
+
+impl Default for LoadOptions {
+    /// To the CPU, as they are.
+    fn default() -> LoadOptions {
+        LoadOptions::new(Device::Cpu)
+    }
 }
 
 impl LoadOptions {
     /// To this device, as they are.
     pub fn new(device: impl Into<Device>) -> LoadOptions {
-        LoadOptions { device: device.into(), dtype: None, keys: Vec::new() }
+        let device = device.into();
+        LoadOptions { device, dtype: None, keys: Vec::new(), prefix: String::new(), memory_limit: None }
     }
 
     /// Tensors of floats become this dtype, one by one as they are loaded; others stay as they are.
@@ -35,6 +45,18 @@ impl LoadOptions {
         self
     }
 
+    /// Names lose this prefix where they have it: `strip_prefix("module.")` for what `DistributedDataParallel` saved,
+    /// `"_orig_mod."` for `torch.compile`, `"model."` for Lightning.
+    pub fn strip_prefix(self, prefix: impl Into<String>) -> LoadOptions {
+        LoadOptions { prefix: prefix.into(), ..self }
+    }
+
+    /// The most memory that loading one file may take, in bytes, tensors included. Files that need more are an error:
+    /// a small file can be made to name a lot. Without it the limit is ten times the file's length and 64 MiB.
+    pub fn memory_limit(self, bytes: usize) -> LoadOptions {
+        LoadOptions { memory_limit: Some(bytes), ..self }
+    }
+
     pub(crate) fn device(&self) -> Device {
         self.device
     }
@@ -42,6 +64,22 @@ impl LoadOptions {
     #[cfg(feature = "pth")]
     pub(crate) fn keys(&self) -> &[String] {
         &self.keys
+    }
+
+    pub(crate) fn limit(&self) -> Option<usize> {
+        self.memory_limit
+    }
+
+    /// The bytes of a tensor when it is loaded.
+    pub(crate) fn size_of(&self, dtype: DType, numel: usize) -> usize {
+        let loaded = numel.saturating_mul(dtype.size());
+        match self.dtype {
+            // Both are there while one becomes the other.
+            Some(other) if dtype.is_float() && other != dtype => {
+                loaded.saturating_add(numel.saturating_mul(other.size()))
+            }
+            _ => loaded,
+        }
     }
 
     pub(crate) fn converted(&self, tensor: Tensor) -> Result<Tensor> {
@@ -74,6 +112,62 @@ impl From<&Device> for LoadOptions {
     }
 }
 
+/// The state dict that a file becomes, under the names that the options make of the file's.
+pub(crate) struct Names<'a> {
+    path: &'a Path,
+    options: &'a LoadOptions,
+    state: StateDict,
+}
+
+impl<'a> Names<'a> {
+    pub fn new(path: &'a Path, options: &'a LoadOptions) -> Names<'a> {
+        Names { path, options, state: StateDict::new() }
+    }
+
+    /// Adds a tensor under its name in the file.
+    pub fn insert(&mut self, name: &str, tensor: Tensor) -> Result<()> {
+        let prefix = &self.options.prefix;
+        let stripped = name.strip_prefix(prefix.as_str()).unwrap_or(name);
+        if self.state.insert(stripped.to_owned(), tensor).is_some() {
+            let message = format!("without the prefix {prefix:?} two tensors have the name {stripped:?}");
+            return Err(Error::file(self.path, message));
+        }
+        Ok(())
+    }
+
+    /// Gives batch normalization without a count of batches the count 0, as PyTorch does when it loads what layers
+    /// before version 2 saved (before PyTorch 0.4.1, that is). `version` tells the version of the layer with a path, if
+    /// the file does.
+    pub fn count_batches(&mut self, version: impl Fn(&str) -> Option<i64>) -> Result<()> {
+        let is_old = |layer: &str| {
+            let is_layer = layer.is_empty() || layer.ends_with('.');
+            let path = format!("{}{layer}", self.options.prefix);
+            is_layer
+                && self.state.contains_key(&format!("{layer}running_mean"))
+                && !self.state.contains_key(&format!("{layer}num_batches_tracked"))
+                && version(path.trim_end_matches('.')).is_none_or(|version| version < 2)
+        };
+        if !self.state.keys().any(|name| name.strip_suffix("running_var").is_some_and(is_old)) {
+            return Ok(());
+        }
+        let mut out = StateDict::with_capacity(self.state.len());
+        for (name, tensor) in &self.state {
+            out.insert(name.clone(), tensor.clone());
+            // Where PyTorch has it.
+            if let Some(layer) = name.strip_suffix("running_var").filter(|layer| is_old(layer)) {
+                let count = Tensor::from_vec(vec![0i64], (), self.options.device)?;
+                out.insert(format!("{layer}num_batches_tracked"), count);
+            }
+        }
+        self.state = out;
+        Ok(())
+    }
+
+    pub fn finish(self) -> StateDict {
+        self.state
+    }
+}
+
 /// Loads named tensors from a file, whatever it is called. Its contents tell which format it has:
 ///
 /// - a safetensors file, of Kiln ([`save`](crate::save), [`save_model`](crate::save_model)) or of another program
@@ -81,77 +175,58 @@ impl From<&Device> for LoadOptions {
 /// - the index of a model in several safetensors files, `model.safetensors.index.json` ([`ShardedFile`]);
 /// - a file of PyTorch's `torch.save`, `.pth` or `.pt`, of either format ([`PthFile`]), with the feature `pth`.
 ///
-/// A file is mapped into memory, and each tensor goes from there to the device, so that a model larger than the
-/// host's memory can be loaded. A checksum is verified where the file has one.
+/// Each tensor goes from the file to the device by itself, so that a model larger than the host's memory can be loaded.
+/// A checksum is compared where the file has one. Batch normalization that was saved before it counted batches gets
+/// `num_batches_tracked` 0, as in PyTorch, so that the state dict loads strictly.
 ///
 /// ```
 /// # use kiln_tensor::{DType, Device, StateDict, Tensor};
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("model.safetensors");
-/// # kiln_io::save(&path, &StateDict::from([("w".to_owned(), Tensor::ones([2], Device::Cpu)?)]))?;
+/// # kiln_io::save(&path, &StateDict::from([("module.w".to_owned(), Tensor::ones([2], Device::Cpu)?)]))?;
 /// use kiln_io::LoadOptions;
 /// let state = kiln_io::load(&path, Device::Cpu)?;
-/// let halves = kiln_io::load(&path, LoadOptions::new(Device::Cpu).dtype(DType::BF16))?;
+/// let halves = kiln_io::load(&path, LoadOptions::new(Device::Cpu).dtype(DType::BF16).strip_prefix("module."))?;
 /// assert_eq!(halves["w"].dtype(), DType::BF16);
 /// # Ok::<(), kiln_tensor::Error>(())
 /// ```
 ///
+/// # Files that change
+///
+/// Files are read, not mapped, so that no change of a file can end the process. Who replaces a file by renaming, as Kiln
+/// does, disturbs nobody. If another program overwrites or cuts the file while it is being loaded, that is an error: by
+/// the checksum where there is one, else by the file's length and time of change. What remains: a file without a checksum
+/// that is overwritten within one tick of the file system's clock after it was opened (a few milliseconds on Linux) may
+/// give a mixture of old and new values.
+///
 /// # Errors
 /// [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) or [`ErrorKind::File`](kiln_tensor::ErrorKind::File), both
-/// with the path: the file cannot be read, is of no known format, is damaged, or holds a tensor that Kiln cannot
-/// represent; or the device is not available.
+/// with the path: the file cannot be read, is of no known format, is damaged, takes more memory than
+/// [`LoadOptions::memory_limit`] allows, or holds a tensor that Kiln cannot represent.
+/// [`ErrorKind::OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory): memory runs out. Or the device is not available.
 pub fn load(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<StateDict> {
     let (path, options) = (path.as_ref(), options.into());
-    let map = Map::open(path)?;
-    if is_zip(&map) || is_legacy(&map) {
-        return load_pth(path, map, options);
+    let source = Source::open(path)?;
+    match Format::of(&source)? {
+        Format::Zip | Format::Legacy => load_pth(source, options),
+        Format::Index => {
+            options.needs_no_key(path)?;
+            ShardedFile::read(&source, &options)?.state_dict(options)
+        }
+        Format::Safetensors => {
+            options.needs_no_key(path)?;
+            TensorFile::read(source, &options)?.state_dict(options)
+        }
     }
-    options.needs_no_key(path)?;
-    if sharded::is_index(&map) {
-        return ShardedFile::parse(path, &map)?.state_dict(options);
-    }
-    if let Some(other) = named(&map) {
-        let known = "a safetensors file, the index of several, or a file of torch.save";
-        return Err(Error::file(path, format!("it looks like {other}, not like {known}")));
-    }
-    // What is none of these is told what is wrong with it as a safetensors file.
-    let file = TensorFile::mapped(path, map)?;
-    file.verify()?;
-    file.state_dict(options)
 }
 
 #[cfg(feature = "pth")]
-fn load_pth(path: &Path, map: Map, options: LoadOptions) -> Result<StateDict> {
-    PthFile::mapped(path, map)?.state_dict(options)
+fn load_pth(source: Source, options: LoadOptions) -> Result<StateDict> {
+    PthFile::read(source, &options)?.state_dict(options)
 }
 
 #[cfg(not(feature = "pth"))]
-fn load_pth(path: &Path, _: Map, _: LoadOptions) -> Result<StateDict> {
-    Err(Error::file(path, "files of torch.save can only be loaded if Kiln is built with its feature `pth`"))
-}
-
-/// The start of a zip archive.
-pub(crate) fn is_zip(file: &[u8]) -> bool {
-    file.starts_with(b"PK\x03\x04") || file.starts_with(b"PK\x05\x06")
-}
-
-/// The start of the older format: the pickle of a certain number.
-pub(crate) fn is_legacy(file: &[u8]) -> bool {
-    file.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")
-}
-
-/// What is often taken for a file of weights.
-fn named(file: &[u8]) -> Option<&'static str> {
-    let starts: [(&[u8], &str); 7] = [
-        (b"version https://git-lfs", "the placeholder of Git LFS, whose file was not fetched (`git lfs pull`)"),
-        (b"<!DOCTYPE", "a web page"),
-        (b"<html", "a web page"),
-        (b"\x1f\x8b", "a file packed by gzip"),
-        (b"GGUF", "a GGUF file"),
-        (b"\x89HDF", "an HDF5 file"),
-        (b"\x80", "a Python pickle"),
-    ];
-    let found = starts.iter().find(|(start, _)| file.starts_with(start));
-    // The same byte begins the length of many headers.
-    found.filter(|(start, _)| start.len() > 1 || !tensor_file::has_header(file)).map(|(_, what)| *what)
+fn load_pth(source: Source, _: LoadOptions) -> Result<StateDict> {
+    let message = "files of torch.save can only be loaded if Kiln is built with its feature `pth`";
+    Err(Error::file(source.path(), message))
 }

@@ -9,7 +9,7 @@ use kiln_nn::{
 use kiln_tensor::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::{LoadOptions, Metadata, TensorFile, save_with_metadata};
+use crate::{LoadOptions, Metadata, TensorFile, save_with_metadata, source::Source};
 
 /// The version of the layout that this Kiln writes, and the newest that it reads.
 const VERSION: u64 = 1;
@@ -71,13 +71,13 @@ pub fn load_model_with(
     options: impl Into<LoadOptions>,
     registry: &Registry,
 ) -> Result<Box<dyn Module>> {
-    let path = path.as_ref();
-    let file = TensorFile::open(path)?;
-    file.verify()?;
+    let (path, options) = (path.as_ref(), options.into());
+    let file = TensorFile::read(Source::open(path)?, &options)?;
     let wrong = |message: String| Error::file(path, message);
     let text = file.metadata().get(KEY).ok_or_else(|| {
         wrong("it holds tensors, but no architecture: make the model, and load them with `io::load`".into())
     })?;
+    file.check_json(text)?;
     let text: Value = serde_json::from_str(text).map_err(|e| wrong(format!("its {KEY:?} is not JSON: {e}")))?;
     // Before the rest, whose layout may be another in another version.
     match text.get("version").and_then(Value::as_u64) {
@@ -86,7 +86,7 @@ pub fn load_model_with(
         None => return Err(wrong(format!("its {KEY:?} states no version"))),
     }
     let architecture = text.get("architecture").ok_or_else(|| wrong(format!("its {KEY:?} has no architecture")))?;
-    let tensors = file.state_dict(options.into())?;
+    let tensors = file.state_dict(options)?;
     saved::restore(architecture, &tensors, registry).map_err(|e| wrong(e.to_string()))
 }
 

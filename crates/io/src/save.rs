@@ -7,14 +7,14 @@ use std::{
     path::Path,
 };
 
-use kiln_backend::{DType, Element, HostVec, dispatch_dtype};
+use kiln_backend::{Element, HostVec, dispatch_dtype};
 use kiln_tensor::{Error, Result, StateDict, Tensor};
-use safetensors::{Dtype, tensor::TensorInfo};
 use serde::{Serialize, Serializer};
 
 use crate::{
     atomic,
     checksum::{self, Checksum},
+    header::{Description, METADATA, name_of},
 };
 
 /// Text by key in the header of a file. Keys that start with `kiln.` belong to Kiln.
@@ -38,19 +38,17 @@ pub fn save(path: impl AsRef<Path>, state: &StateDict) -> Result<()> {
 /// As [`save`]; or a tensor has the name `__metadata__`, which the format needs for itself.
 pub fn save_with_metadata(path: impl AsRef<Path>, state: &StateDict, metadata: &Metadata) -> Result<()> {
     let path = path.as_ref();
-    if state.contains_key(HEADER_METADATA) {
-        return Err(Error::argument("save", format!("a tensor cannot have the name {HEADER_METADATA:?}")));
+    if state.contains_key(METADATA) {
+        return Err(Error::argument("save", format!("a tensor cannot have the name {METADATA:?}")));
     }
     let header = Header::new(state, metadata);
     atomic::write(path, |file| header.write(file, path))
 }
 
-const HEADER_METADATA: &str = "__metadata__";
-
 /// What stands before the values, and the order of the values.
 struct Header<'a> {
     metadata: Metadata,
-    tensors: Vec<(&'a String, &'a Tensor, TensorInfo)>,
+    tensors: Vec<(&'a String, &'a Tensor, Description)>,
 }
 
 impl<'a> Header<'a> {
@@ -61,7 +59,11 @@ impl<'a> Header<'a> {
         let mut describe = |tensor: &Tensor| {
             let start = end;
             end += tensor.numel() * tensor.dtype().size();
-            TensorInfo { dtype: name_of(tensor.dtype()), shape: tensor.dims().to_vec(), data_offsets: (start, end) }
+            Description {
+                dtype: name_of(tensor.dtype()).into(),
+                shape: tensor.dims().to_vec(),
+                data_offsets: (start, end),
+            }
         };
         let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor, describe(tensor))).collect();
         let mut metadata = metadata.clone();
@@ -103,9 +105,9 @@ impl Serialize for Header<'_> {
         #[serde(untagged)]
         enum Entry<'a> {
             Metadata(&'a Metadata),
-            Tensor(&'a TensorInfo),
+            Tensor(&'a Description),
         }
-        let metadata = std::iter::once((HEADER_METADATA, Entry::Metadata(&self.metadata)));
+        let metadata = std::iter::once((METADATA, Entry::Metadata(&self.metadata)));
         let tensors = self.tensors.iter().map(|(name, _, info)| (name.as_str(), Entry::Tensor(info)));
         serializer.collect_map(metadata.chain(tensors))
     }
@@ -113,22 +115,4 @@ impl Serialize for Header<'_> {
 
 pub(crate) fn to_host(tensor: &Tensor) -> Result<HostVec> {
     dispatch_dtype!(tensor.dtype(), T => Ok(T::into_host(tensor.to_vec::<T>()?)))
-}
-
-fn name_of(dtype: DType) -> Dtype {
-    match dtype {
-        DType::F32 => Dtype::F32,
-        DType::F64 => Dtype::F64,
-        DType::F16 => Dtype::F16,
-        DType::BF16 => Dtype::BF16,
-        DType::I64 => Dtype::I64,
-        DType::I32 => Dtype::I32,
-        DType::U8 => Dtype::U8,
-        DType::Bool => Dtype::BOOL,
-    }
-}
-
-/// Kiln's element type for one of the format's, if it has one.
-pub(crate) fn dtype_of(name: Dtype) -> Option<DType> {
-    DType::ALL.into_iter().find(|&dtype| name_of(dtype) == name)
 }

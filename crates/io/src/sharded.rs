@@ -2,14 +2,18 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Component, Path, PathBuf},
 };
 
 use indexmap::IndexMap;
 use kiln_tensor::{Error, Result, StateDict};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 
-use crate::{LoadOptions, TensorFile, map::Map, tensor_file};
+use crate::{LoadOptions, TensorFile, budget::Budget, load::Names, source::Source};
 
 /// The index of a model that lies in several safetensors files, as `model.safetensors.index.json` of the Hugging
 /// Face hub: a JSON object whose `weight_map` says for each tensor in which file beside the index it is.
@@ -22,34 +26,26 @@ pub struct ShardedFile {
     names: Vec<String>,
 }
 
-/// The part of the file that says anything to Kiln.
-#[derive(Deserialize)]
-struct Index {
-    /// In the order of the file.
-    weight_map: IndexMap<String, String>,
-}
-
-/// Whether a file can be an index: JSON, and no safetensors file whose length happens to begin so.
-pub(crate) fn is_index(file: &[u8]) -> bool {
-    file.trim_ascii_start().first() == Some(&b'{') && !tensor_file::has_header(file)
-}
-
 impl ShardedFile {
     /// Opens an index; the files that it names are not looked at.
     ///
     /// # Errors
     /// With the path: the file cannot be read, is no index, or names a file that does not lie beside it.
     pub fn open(path: impl AsRef<Path>) -> Result<ShardedFile> {
-        let path = path.as_ref();
-        ShardedFile::parse(path, &Map::open(path)?)
+        ShardedFile::read(&Source::open(path.as_ref())?, &LoadOptions::default())
     }
 
-    pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<ShardedFile> {
+    pub(crate) fn read(source: &Source, options: &LoadOptions) -> Result<ShardedFile> {
+        let (path, mut budget) = (source.path(), Budget::new(source, options));
+        budget.spend(source.len())?;
+        let text = source.prefix(source.len())?;
+        // Names are kept twice: in the order of the index, and by file.
+        budget.json(&text)?;
         let wrong = |message: String| Error::file(path, message);
         let index: Index =
-            serde_json::from_slice(text).map_err(|e| wrong(format!("not an index of safetensors files: {e}")))?;
+            serde_json::from_slice(&text).map_err(|e| wrong(format!("not an index of safetensors files: {e}")))?;
         let mut out = ShardedFile { path: path.to_owned(), shards: BTreeMap::new(), names: Vec::new() };
-        for (name, file) in index.weight_map {
+        for (name, file) in index.weight_map.0 {
             let mut parts = Path::new(&file).components();
             // The index may come from anywhere, so it must not point anywhere.
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
@@ -79,14 +75,57 @@ impl ShardedFile {
     pub fn state_dict(&self, options: impl Into<LoadOptions>) -> Result<StateDict> {
         let options = options.into();
         options.needs_no_key(&self.path)?;
+        let as_named = options.clone().strip_prefix("");
         let mut found = StateDict::new();
         for (file, names) in &self.shards {
-            let shard = TensorFile::open(self.path.with_file_name(file))?;
+            let path = self.path.with_file_name(file);
+            let shard = TensorFile::read(Source::open(&path)?, &options)?;
             shard.verify()?;
             for name in names {
-                found.insert(name.clone(), shard.tensor(name, options.clone())?);
+                found.insert(name.clone(), shard.tensor(name, as_named.clone())?);
             }
         }
-        Ok(self.names.iter().filter_map(|name| found.swap_remove_entry(name)).collect())
+        let mut state = Names::new(&self.path, &options);
+        for name in &self.names {
+            if let Some(tensor) = found.swap_remove(name) {
+                state.insert(name, tensor)?;
+            }
+        }
+        state.count_batches(|_| None)?;
+        Ok(state.finish())
+    }
+}
+
+/// The part of the file that says anything to Kiln.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: WeightMap,
+}
+
+/// The file of each tensor, in the order of the index.
+struct WeightMap(IndexMap<String, String>);
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WeightMap, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = WeightMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of file names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
+                let mut out = IndexMap::new();
+                while let Some((name, file)) = map.next_entry::<String, String>()? {
+                    if out.contains_key(&name) {
+                        return Err(A::Error::custom(format!("tensor {name:?} is there twice")));
+                    }
+                    out.insert(name, file);
+                }
+                Ok(WeightMap(out))
+            }
+        }
+        deserializer.deserialize_map(Reader)
     }
 }

@@ -1,32 +1,35 @@
 //! Reading safetensors files.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, ops::Range, path::Path};
 
+use indexmap::IndexMap;
 use kiln_tensor::{DType, Error, Result, Shape, StateDict, Tensor};
 
-use crate::{LoadOptions, checksum::Checksum, map::Map, save::dtype_of};
+use crate::{
+    LoadOptions,
+    budget::{self, Budget},
+    checksum::Checksum,
+    header::Header,
+    load,
+    source::Source,
+};
 
 /// Longer headers are refused, as by every reader of the format.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// An open safetensors file, to look at before loading, or to load single tensors from. The file is mapped
-/// into memory: what is not asked for is not read.
+/// An open safetensors file, to look at before loading, or to load single tensors from: what is not asked for is not
+/// read.
 ///
-/// The file must not be changed in place by anybody while it is open: the operating system may end a
-/// process whose mapped file is cut short. Files that are replaced by renaming, as Kiln does, are safe.
+/// A file that another program overwrites or cuts short while it is open is an error when it is read (see
+/// [`load`](crate::load)). Files that are replaced by renaming, as Kiln does, stay what they were.
 pub struct TensorFile {
-    path: PathBuf,
-    map: Map,
+    source: Source,
     /// Where the values start.
     data: usize,
     metadata: HashMap<String, String>,
     /// In the order of the values in the file.
-    tensors: Vec<(String, TensorInfo)>,
-    /// Where each name is among them.
-    places: HashMap<String, usize>,
+    tensors: IndexMap<String, TensorInfo>,
+    budget: Budget,
 }
 
 /// Dtype and shape of a tensor in a file.
@@ -37,7 +40,7 @@ pub struct TensorInfo {
     /// The extents.
     pub shape: Shape,
     /// Where its values are, counted from the end of the header.
-    bytes: std::ops::Range<usize>,
+    pub(crate) bytes: Range<usize>,
 }
 
 impl TensorFile {
@@ -46,42 +49,25 @@ impl TensorFile {
     /// # Errors
     /// As [`load`](crate::load). The values are not looked at.
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
-        let path = path.as_ref();
-        TensorFile::mapped(path, Map::open(path)?)
+        TensorFile::read(Source::open(path.as_ref())?, &LoadOptions::default())
     }
 
-    pub(crate) fn mapped(path: &Path, map: Map) -> Result<TensorFile> {
-        let wrong = |message: String| Error::file(path, message);
-        let header = header_of(&map).map_err(wrong)?;
-        let data = 8 + header.len();
-        // `Metadata` checks on its own that shapes, dtypes and offsets agree and leave no gaps; unlike
-        // `SafeTensors::deserialize` it adds up no lengths that could overflow.
-        let parsed: safetensors::tensor::Metadata =
-            serde_json::from_slice(header).map_err(|e| wrong(format!("not a valid safetensors header: {e}")))?;
-        let held = map.len() - data;
-        if parsed.data_len() != held {
-            let declared = parsed.data_len();
-            return Err(wrong(format!("its header declares {declared} bytes of values, but it holds {held}")));
-        }
-        let mut tensors = Vec::new();
-        for (name, info) in parsed.tensors() {
-            let dtype = dtype_of(info.dtype)
-                .ok_or_else(|| wrong(format!("tensor {name:?} has dtype {}, which Kiln does not have", info.dtype)))?;
-            let shape = Shape::new(&info.shape).map_err(|e| wrong(format!("tensor {name:?}: {e}")))?;
-            tensors.push((name, TensorInfo { dtype, shape, bytes: info.data_offsets.0..info.data_offsets.1 }));
-        }
-        tensors.sort_by(|(a_name, a), (b_name, b)| {
-            (a.bytes.start, a.bytes.end, a_name).cmp(&(b.bytes.start, b.bytes.end, b_name))
-        });
-        let places = tensors.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        let metadata = parsed.metadata().clone().unwrap_or_default();
-        Ok(TensorFile { path: path.to_owned(), map, data, metadata, tensors, places })
+    pub(crate) fn read(source: Source, options: &LoadOptions) -> Result<TensorFile> {
+        let mut budget = Budget::new(&source, options);
+        let wrong = |message: String| Error::file(source.path(), message);
+        let length = header_length(&source.prefix(8)?, source.len()).map_err(wrong)?;
+        budget.spend(length)?;
+        let text = source.read(8, length)?;
+        let data = 8 + length;
+        let Header { metadata, tensors } = Header::parse(&text, source.len() - data, &mut budget)?;
+        budget.give_back(length);
+        Ok(TensorFile { source, data, metadata, tensors, budget })
     }
 
     /// The file's path, as it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.source.path()
     }
 
     /// The text in the file's header.
@@ -98,34 +84,72 @@ impl TensorFile {
     /// Loads one tensor.
     ///
     /// # Errors
-    /// There is none of this name, or the device is not available.
+    /// There is none of this name, another program changed the file, memory runs out, or the device is not available.
     pub fn tensor(&self, name: &str, options: impl Into<LoadOptions>) -> Result<Tensor> {
-        let place = self.places.get(name).and_then(|&place| self.tensors.get(place));
-        let (_, info) = place.ok_or_else(|| Error::file(&self.path, format!("it has no tensor {name:?}")))?;
-        self.read(info, &options.into())
+        let options = options.into();
+        options.needs_no_key(self.path())?;
+        let info = self.tensors.get(name);
+        let info = info.ok_or_else(|| Error::file(self.path(), format!("it has no tensor {name:?}")))?;
+        let tensor = self.read_tensor(info, &options, |_| {})?;
+        self.source.check_unchanged()?;
+        Ok(tensor)
     }
 
-    /// Loads all tensors.
+    /// Loads all tensors. If Kiln wrote the file, its checksum is compared.
     ///
     /// # Errors
-    /// The device is not available.
+    /// The contents do not match the checksum, another program changed the file, memory runs out, or the device is not
+    /// available.
     pub fn state_dict(&self, options: impl Into<LoadOptions>) -> Result<StateDict> {
         let options = options.into();
-        self.tensors().map(|(name, info)| Ok((name.to_owned(), self.read(info, &options)?))).collect()
+        options.needs_no_key(self.path())?;
+        let mut budget = self.budget.clone();
+        let mut sum = self.checksum();
+        let mut state = load::Names::new(self.path(), &options);
+        for (name, info) in &self.tensors {
+            budget.spend(budget::TENSOR + options.size_of(info.dtype, info.shape.numel()))?;
+            let tensor = self.read_tensor(info, &options, |bytes| {
+                if let Some(sum) = &mut sum {
+                    sum.add(name, bytes);
+                }
+            })?;
+            state.insert(name, tensor)?;
+        }
+        self.check(sum)?;
+        self.source.check_unchanged()?;
+        // A state dict of Kiln says all that its model has.
+        if Checksum::stated(&self.metadata).is_none() {
+            state.count_batches(|_| None)?;
+        }
+        Ok(state.finish())
+    }
+
+    /// An error if parsing a JSON text of the metadata may take more memory than the limit.
+    pub(crate) fn check_json(&self, text: &str) -> Result<()> {
+        self.budget.clone().json(text.as_bytes())
     }
 
     /// Compares the contents with the checksum that Kiln puts into its files; reads the whole file. A file
     /// without one passes.
     ///
     /// # Errors
-    /// They differ.
+    /// They differ, or the file cannot be read.
     pub fn verify(&self) -> Result<()> {
-        let Some(stated) = Checksum::stated(&self.metadata) else { return Ok(()) };
-        let mut sum = Checksum::of_metadata(&self.metadata);
-        for (name, info) in self.tensors() {
-            sum.add(name, self.bytes(info)?);
+        let Some(mut sum) = self.checksum() else { return Ok(()) };
+        for (name, info) in &self.tensors {
+            sum.add(name, &self.source.read(self.data + info.bytes.start, info.bytes.len())?);
         }
-        if sum.text() == stated {
+        self.check(Some(sum))
+    }
+
+    /// The sum to begin with, if Kiln wrote the file.
+    fn checksum(&self) -> Option<Checksum> {
+        Checksum::stated(&self.metadata).map(|_| Checksum::of_metadata(&self.metadata))
+    }
+
+    fn check(&self, sum: Option<Checksum>) -> Result<()> {
+        let Some(sum) = sum else { return Ok(()) };
+        if Checksum::stated(&self.metadata) == Some(sum.text().as_str()) {
             return Ok(());
         }
         let key = crate::checksum::KEY;
@@ -133,41 +157,41 @@ impl TensorFile {
             "its contents do not match its checksum: it is damaged, or another program changed it and kept \
              the metadata key {key:?}"
         );
-        Err(Error::file(&self.path, message))
+        Err(Error::file(self.path(), message))
     }
 
-    fn bytes(&self, info: &TensorInfo) -> Result<&[u8]> {
-        let values = self.map.get(self.data..).and_then(|data| data.get(info.bytes.clone()));
-        values.ok_or_else(|| Error::file(&self.path, "it is shorter than its header says"))
-    }
-
-    /// From the mapped file straight to the device.
-    fn read(&self, info: &TensorInfo, options: &LoadOptions) -> Result<Tensor> {
-        options.needs_no_key(&self.path)?;
-        options.converted(Tensor::from_bytes(self.bytes(info)?, info.dtype, info.shape, options.device())?)
+    /// From the file to the device, past `look`, which sees the bytes.
+    fn read_tensor(&self, info: &TensorInfo, options: &LoadOptions, look: impl FnOnce(&[u8])) -> Result<Tensor> {
+        let tensor = self.source.tensor(info.dtype, info.shape, options.device(), |out| {
+            self.source.read_into(self.data + info.bytes.start, out)?;
+            look(out);
+            Ok(())
+        })?;
+        options.converted(tensor)
     }
 }
 
 impl std::fmt::Debug for TensorFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TensorFile").field("path", &self.path).field("tensors", &self.tensors).finish_non_exhaustive()
+        f.debug_struct("TensorFile").field("path", &self.path()).field("tensors", &self.tensors).finish_non_exhaustive()
     }
 }
 
-/// The JSON text at the start of a file.
-fn header_of(file: &[u8]) -> Result<&[u8], String> {
-    let Some((length, rest)) = file.split_first_chunk::<8>() else {
-        return Err(format!("not a safetensors file: it has only {} bytes", file.len()));
+/// The length of the JSON text at the start of a file of `len` bytes, from its first eight.
+fn header_length(start: &[u8], len: usize) -> Result<usize, String> {
+    let Some((length, _)) = start.split_first_chunk::<8>() else {
+        return Err(format!("not a safetensors file: it has only {len} bytes"));
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER {
         return Err(format!("not a safetensors file: it starts with a header length of {length} bytes"));
     }
-    let cut = || format!("its header of {length} bytes is cut off after {}", rest.len());
-    usize::try_from(length).ok().and_then(|length| rest.get(..length)).ok_or_else(cut)
+    let held = len - 8;
+    let cut = || format!("its header of {length} bytes is cut off after {held}");
+    usize::try_from(length).ok().filter(|&length| length <= held).ok_or_else(cut)
 }
 
-/// Whether the file begins as one of this format does.
-pub(crate) fn has_header(file: &[u8]) -> bool {
-    header_of(file).is_ok_and(|header| header.first() == Some(&b'{'))
+/// Whether a file of `len` bytes that begins so has a header of this format.
+pub(crate) fn has_header(start: &[u8], len: usize) -> bool {
+    header_length(start, len).is_ok_and(|length| length > 0) && start.get(8) == Some(&b'{')
 }

@@ -86,6 +86,104 @@ fn a_folder_that_is_not_there_is_an_error_with_the_path() {
     assert!(message.contains(folder.path().to_str().unwrap()), "{message}");
 }
 
+#[test]
+fn what_a_killed_save_left_is_removed_by_the_next_one() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut seen = 0;
+    for round in 0..60u64 {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "child_that_saves_for_ever", "--nocapture"])
+            .env(CHILD, &path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_micros(5_000 + round * 1_531));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let files = || fs::read_dir(folder.path()).unwrap().count();
+        seen += usize::from(files() > 1);
+        save(&path, &filled(0.0)).unwrap();
+        assert_eq!(files(), 1, "only what was saved is left");
+        if seen >= 2 {
+            return;
+        }
+    }
+    panic!("no save was killed while it wrote: the test shows nothing");
+}
+
+#[test]
+fn saves_at_the_same_time_do_not_remove_each_others_files() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    thread::scope(|scope| {
+        for i in 0..4 {
+            let path = &path;
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    save(path, &filled(i as f32)).unwrap();
+                }
+            });
+        }
+    });
+    assert!((0.0..4.0).contains(&value_of(&path)));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn names_may_be_as_long_as_the_file_system_allows() {
+    let folder = tempdir().unwrap();
+    let shared = "a".repeat(200);
+    for length in [1, 119, 120, 121, 243, 244, 250, 255] {
+        // A beginning that others have too, whose leftovers are not this one's.
+        let name: String = shared.chars().chain("b".repeat(55).chars()).take(length).collect();
+        let path = folder.path().join(&name);
+        save(&path, &filled(length as f32)).unwrap_or_else(|e| panic!("{length}: {e}"));
+        assert_eq!(value_of(&path), length as f32);
+    }
+    let wide = folder.path().join("\u{e9}".repeat(127));
+    save(&wide, &filled(1.0)).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 9);
+    assert!(save(folder.path().join("a".repeat(256)), &filled(1.0)).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_not_replaced() {
+    use std::os::unix::{fs::FileTypeExt, net::UnixListener};
+    let folder = tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let socket = folder.path().join("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    for path in [fifo.as_path(), &socket, Path::new("/dev/null"), folder.path()] {
+        let message = save(path, &filled(1.0)).unwrap_err().to_string();
+        assert!(message.contains(path.to_str().unwrap()) && message.contains("in its place"), "{message}");
+    }
+    assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
+    assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_file_that_is_not_there_yet_is_written_through() {
+    use std::os::unix::fs::symlink;
+    let folder = tempdir().unwrap();
+    fs::create_dir(folder.path().join("runs")).unwrap();
+    let link = folder.path().join("latest");
+    // Relative to where the link is, and through another link.
+    symlink("runs/next", &link).unwrap();
+    symlink("3.safetensors", folder.path().join("runs/next")).unwrap();
+    save(&link, &filled(2.0)).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().file_type().is_symlink());
+    assert_eq!(value_of(&folder.path().join("runs/3.safetensors")), 2.0);
+    let turning = folder.path().join("turning");
+    symlink("turning", &turning).unwrap();
+    let message = save(&turning, &filled(1.0)).unwrap_err().to_string();
+    assert!(message.contains("links") && message.contains("turning"), "{message}");
+}
+
 #[cfg(unix)]
 #[test]
 fn permissions_and_links_are_kept() {

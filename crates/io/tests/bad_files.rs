@@ -71,18 +71,25 @@ fn headers_that_lie_are_refused() {
         let tensor = |offsets: &str| format!(r#"{{"dtype":"U8","shape":[4],"data_offsets":{offsets}}}"#);
         format!(r#"{{"a":{},"b":{}}}"#, tensor(first), tensor(second))
     };
-    check(&with_header(&two("[0,4]", "[2,6]"), 6), "header");
-    check(&with_header(&two("[0,4]", "[0,4]"), 4), "header");
-    check(&with_header(&two("[0,4]", "[8,12]"), 12), "header");
+    check(&with_header(&two("[0,4]", "[2,6]"), 6), "overlap");
+    check(&with_header(&two("[0,4]", "[0,4]"), 4), "overlap");
+    check(&with_header(&two("[0,4]", "[8,12]"), 12), "gap");
 
-    // Nine tensors whose lengths add up to more than 2^64: the sum wraps around to what the file holds.
+    // A name that is there twice: which of the two is meant?
+    let twice =
+        r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
+    check(&with_header(twice, 2), "\"a\" is there twice");
+    check(&with_header(r#"{"__metadata__":{"a":"1"},"__metadata__":{"a":"2"}}"#, 0), "there twice");
+    check(&with_header(r#"{"__metadata__":{"a":"1","a":"2"}}"#, 0), "\"a\" is there twice");
+
+    // Tensors whose lengths add up to more than 2^64: the sum wraps around to what the file holds.
     let huge = (1u64 << 61) - 1;
     let mut entries = Vec::new();
     for i in 0..8u64 {
         let (start, end) = (i * huge, (i + 1) * huge);
         entries.push(format!(r#""t{i}":{{"dtype":"U8","shape":[{huge}],"data_offsets":[{start},{end}]}}"#));
     }
-    check(&with_header(&format!("{{{}}}", entries.join(",")), 32), "bytes of values, but it holds 32");
+    check(&with_header(&format!("{{{}}}", entries.join(",")), 32), "more elements than");
 }
 
 #[test]

@@ -186,10 +186,14 @@ impl<'p> Value<'p> {
         let (class, arguments) = self.call()?;
         match (class, &arguments[..]) {
             (("builtins" | "__builtin__", "bytearray" | "bytes"), []) => Some(Cow::Borrowed(&[])),
-            (("builtins" | "__builtin__", "bytearray"), [inside]) if inside.id != self.id => {
-                if let Node::Bytes(bytes) = inside.node() { Some(Cow::Borrowed(bytes)) } else { None }
-            }
-            (("_codecs", "encode"), [text, coding]) if coding.text()? == "latin1" => {
+            (("builtins" | "__builtin__", "bytearray"), [inside]) => match inside.call() {
+                None => inside.bytes(),
+                Some((("_codecs", "encode"), _)) => inside.bytes(),
+                Some(_) => None,
+            },
+            (("_codecs", "encode") | ("builtins" | "__builtin__", "bytearray"), [text, coding])
+                if matches!(&*coding.text()?, "latin1" | "latin-1") =>
+            {
                 let Node::Text(text) = text.node() else { return None };
                 text.chars().map(|c| u8::try_from(c).ok()).collect::<Option<Vec<u8>>>().map(Cow::Owned)
             }
@@ -261,6 +265,9 @@ impl<'p> Value<'p> {
                     let callable = value.at(object.callable);
                     let first = || value.at(object.arguments).items().and_then(|mut items| items.next());
                     match callable.global() {
+                        Some(("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer")) => {
+                            return Some(("numpy", "ndarray"));
+                        }
                         Some(global) if REBUILDERS.contains(&global) => first().unwrap_or(callable),
                         _ => callable,
                     }
@@ -271,6 +278,12 @@ impl<'p> Value<'p> {
             };
         }
         None
+    }
+
+    /// The arguments of the call that would make the object.
+    #[must_use]
+    pub fn arguments(self) -> Option<impl ExactSizeIterator<Item = Value<'p>> + Clone> {
+        self.at(self.object()?.arguments).items()
     }
 
     /// What `__setstate__` would get.

@@ -1,139 +1,233 @@
-//! Where the storages lie in a file, in both formats of `torch.save`.
+//! Where the object and the storages lie in a file, in both formats of `torch.save`; other archives are recognized.
 
-use std::{collections::HashMap, io::Cursor, ops::Range};
+use std::{collections::HashMap, path::Path};
 
 use kiln_pickle::{Pickle, Value};
-use zip::{CompressionMethod, ZipArchive};
+use kiln_tensor::{Error, Result};
 
-use super::classes::{self, allowed};
+use super::{
+    PthValue, classes,
+    tree::tree,
+    zip::{self, Record, Records},
+};
+use crate::{
+    budget::Budget,
+    source::{Source, out_of_memory},
+};
 
-/// A file's pickle and what it refers to.
+/// What a file refers to.
 pub(super) struct Archive {
-    /// Where the pickle of the saved object is.
-    pub pickle: Range<usize>,
     /// The storages by their keys.
-    pub storages: HashMap<String, Stored>,
+    pub storages: HashMap<String, Storage>,
     pub big_endian: bool,
 }
 
 /// Where a storage lies in the file.
 #[derive(Clone, Debug)]
-pub(super) struct Stored {
-    pub bytes: Range<usize>,
-    /// A checksum, if the file has one.
-    pub crc: Option<u32>,
+pub(super) enum Storage {
+    Record {
+        name: String,
+        record: Record,
+    },
+    /// In the older format: the bytes themselves.
+    Bytes {
+        start: usize,
+        len: usize,
+    },
 }
 
-impl Stored {
-    pub fn verify(&self, file: &[u8]) -> Result<(), String> {
-        let bytes = file.get(self.bytes.clone()).ok_or("it is cut off")?;
-        match self.crc {
-            Some(crc) if crc32fast::hash(bytes) != crc => Err("its values do not match their checksum".into()),
-            _ => Ok(()),
+impl Storage {
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Storage::Record { record, .. } => record.len,
+            Storage::Bytes { len, .. } => *len,
         }
     }
+
+    /// Where they begin.
+    pub fn start(&self, source: &Source) -> Result<usize> {
+        match self {
+            Storage::Record { name, record } => record.start(name, source),
+            Storage::Bytes { start, .. } => Ok(*start),
+        }
+    }
+
+    /// Their checksum, if the file has one.
+    pub fn crc(&self) -> Option<u32> {
+        if let Storage::Record { record, .. } = self { record.crc } else { None }
+    }
+}
+
+/// Reads the pickle of a file; every class is a value, and nothing is run.
+fn unpickle<'a>(path: &Path, bytes: &'a [u8], budget: &Budget) -> Result<Pickle<'a>, Failure> {
+    kiln_pickle::load_within(bytes, &|_, _| true, budget.left()).map_err(|error| match error {
+        kiln_pickle::Error::Cut { .. } => Failure::Cut(Error::file(path, error.to_string())),
+        kiln_pickle::Error::MemoryLimit { .. } => Failure::Other(budget.exceeded()),
+        kiln_pickle::Error::OutOfMemory { bytes } => Failure::Other(out_of_memory(path, bytes)),
+        _ => Failure::Other(Error::file(path, error.to_string())),
+    })
+}
+
+/// Why the start of a file is not enough.
+enum Failure {
+    /// More of the file might help.
+    Cut(Error),
+    Other(Error),
+}
+
+impl Failure {
+    fn error(self) -> Error {
+        match self {
+            Failure::Cut(error) | Failure::Other(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Other(error)
+    }
+}
+
+/// What an archive is that `torch.save` did not write, and what to do about it.
+fn other(records: &Records) -> Option<&'static str> {
+    // Archives of PyTorch have a folder at their top.
+    let has = |wanted: &str| {
+        records.keys().any(|name| name == wanted || name.split_once('/').is_some_and(|(_, n)| n == wanted))
+    };
+    let has_folder = |folder: &str| {
+        let inside = |name: &str| name.starts_with(folder);
+        records.keys().any(|name| inside(name) || name.split_once('/').is_some_and(|(_, n)| inside(n)))
+    };
+    if has("constants.pkl") || has("bytecode.pkl") || has("data.pkl") && has_folder("code/") {
+        return Some(
+            "it is a TorchScript program; save its state_dict(): torch.save(torch.jit.load(path).state_dict(), path)",
+        );
+    }
+    if has("archive_format") || has("serialized_exported_program.json") || has_folder("models/") && !has("data.pkl") {
+        return Some(
+            "it is a program of torch.export; save its state_dict: torch.save(torch.export.load(path).state_dict, path)",
+        );
+    }
+    if has("data.pkl") {
+        return None;
+    }
+    let all = |end: &str| !records.is_empty() && records.keys().all(|name| name.ends_with(end));
+    Some(match () {
+        () if all(".npy") => {
+            "it is an archive of NumPy arrays (.npz); save them with names: safetensors.numpy.save_file(dict(arrays), path)"
+        }
+        () if has("model.weights.h5") => "it is a Keras model",
+        () => "it is a zip archive, but not one of torch.save: it has no data.pkl",
+    })
 }
 
 /// The format since PyTorch 1.6: a zip archive of uncompressed records
 /// (<https://docs.pytorch.org/docs/stable/notes/serialization.html>).
-pub(super) fn zipped(file: &[u8]) -> Result<Archive, String> {
-    let wrong = |e: zip::result::ZipError| format!("not a whole zip archive: {e}");
-    let mut archive = ZipArchive::new(Cursor::new(file)).map_err(wrong)?;
-    if archive.has_overlapping_entries().map_err(wrong)? {
-        return Err("records of its zip archive overlap".into());
-    }
-    let mut records = HashMap::new();
-    for i in 0..archive.len() {
-        let record = archive.by_index_raw(i).map_err(wrong)?;
-        let name = record.name().map_err(wrong)?.into_owned();
-        if record.compression() != CompressionMethod::Stored
-            || record.encrypted()
-            || record.size() != record.compressed_size()
-        {
-            let method = record.compression();
-            return Err(format!(
-                "record {name:?} is compressed ({method}), which torch.save never does: unpack the archive and pack it without compression"
-            ));
-        }
-        let start = record.data_start().and_then(|start| usize::try_from(start).ok());
-        let end = start.zip(usize::try_from(record.size()).ok()).and_then(|(start, size)| start.checked_add(size));
-        let (Some(start), Some(end)) = (start, end) else {
-            return Err(format!("record {name:?} has no place in it"));
-        };
-        // `torch.serialization.set_crc32_options(False)` writes 0.
-        let crc = Some(record.crc32()).filter(|&crc| crc != 0);
-        let stored = Stored { bytes: start..end, crc };
-        stored.verify_place(file).map_err(|e| format!("record {name:?}: {e}"))?;
-        records.insert(name, stored);
+pub(super) fn zipped(source: &Source, budget: &mut Budget) -> Result<(Archive, PthValue)> {
+    let records = zip::records(source, budget)?;
+    if let Some(what) = other(&records) {
+        return Err(Error::file(source.path(), what));
     }
     let is_root = |name: &&String| name.as_str() == "data.pkl" || name.ends_with("/data.pkl");
-    let Some(root) = records.keys().filter(is_root).min_by_key(|name| name.len()) else {
-        return Err("a zip archive, but not one of torch.save: it has no data.pkl".into());
-    };
+    let root = records.keys().filter(is_root).min_by_key(|name| name.len());
+    let root = root.ok_or_else(|| Error::file(source.path(), "its zip archive has no data.pkl"))?;
     let folder = root[..root.len() - "data.pkl".len()].to_owned();
-    if records.contains_key(&format!("{folder}constants.pkl")) {
-        return Err("a TorchScript program; save its state_dict() with torch.save instead".into());
-    }
-    let pickle = records[root].clone();
-    pickle.verify(file).map_err(|e| format!("record {root:?}: {e}"))?;
-    let big_endian = match records.get(&format!("{folder}byteorder")).map(|r| &file[r.bytes.clone()]) {
+    let contents = |name: &str, record: &Record, budget: &mut Budget| -> Result<Vec<u8>> {
+        budget.spend(record.len)?;
+        let bytes = source.read(record.start(name, source)?, record.len)?;
+        match record.crc {
+            Some(crc) if crc32fast::hash(&bytes) != crc => {
+                Err(Error::file(source.path(), format!("record {name:?}: its contents do not match their checksum")))
+            }
+            _ => Ok(bytes),
+        }
+    };
+    let bytes = contents(root, &records[root], budget)?;
+    let order_name = format!("{folder}byteorder");
+    let order = records.get(&order_name).map(|record| contents(&order_name, record, budget)).transpose()?;
+    let big_endian = match order.as_deref() {
         None | Some(b"little") => false,
         Some(b"big") => true,
         Some(other) => {
-            return Err(format!("its byte order {:?} is none", String::from_utf8_lossy(&other[..other.len().min(20)])));
+            let order = String::from_utf8_lossy(&other[..other.len().min(20)]);
+            return Err(Error::file(source.path(), format!("its byte order {order:?} is none")));
         }
     };
+    let pickle = unpickle(source.path(), &bytes, budget).map_err(Failure::error)?;
+    let value = tree(pickle.root(), budget)?;
     let prefix = format!("{folder}data/");
-    let storages =
-        records.into_iter().filter_map(|(name, s)| Some((name.strip_prefix(&prefix)?.to_owned(), s))).collect();
-    Ok(Archive { pickle: pickle.bytes, storages, big_endian })
+    let storage = |(name, record): (String, Record)| {
+        let key = name.strip_prefix(&prefix)?.to_owned();
+        Some((key, Storage::Record { name, record }))
+    };
+    Ok((Archive { storages: records.into_iter().filter_map(storage).collect(), big_endian }, value))
 }
 
-impl Stored {
-    fn verify_place(&self, file: &[u8]) -> Result<(), String> {
-        if self.bytes.end <= file.len() { Ok(()) } else { Err("it is cut off".into()) }
-    }
-}
+/// How much of a file in the older format is read at first: its pickles lie before the values.
+const FIRST: usize = 1 << 20;
 
 /// The format before PyTorch 1.6: pickles of a magic number, of the version, of the machine, of the object and of the
 /// storages' keys, then the storages.
-pub(super) fn legacy(file: &[u8]) -> Result<Archive, String> {
+pub(super) fn legacy(source: &Source, budget: &mut Budget) -> Result<(Archive, PthValue)> {
+    let mut len = FIRST;
+    loop {
+        let mut attempt = budget.clone();
+        attempt.spend(len.min(source.len()))?;
+        let start = source.prefix(len)?;
+        match legacy_pickles(source, &start, &mut attempt) {
+            Ok(found) => {
+                *budget = attempt;
+                return Ok(found);
+            }
+            Err(Failure::Cut(_)) if len < source.len() => len = len.saturating_mul(4),
+            Err(failure) => return Err(failure.error()),
+        }
+    }
+}
+
+fn legacy_pickles(source: &Source, start: &[u8], budget: &mut Budget) -> Result<(Archive, PthValue), Failure> {
+    let wrong = |message: &str| Failure::Other(Error::file(source.path(), message));
     let mut at = 0;
-    let mut next = || -> Result<(Pickle<'_>, Range<usize>), String> {
-        let pickle = kiln_pickle::load(file.get(at..).unwrap_or_default(), &allowed).map_err(|e| e.to_string())?;
-        let place = at..at + pickle.consumed();
-        at = place.end;
-        Ok((pickle, place))
+    let mut next = |budget: &Budget| -> Result<Pickle<'_>, Failure> {
+        let pickle = unpickle(source.path(), start.get(at..).unwrap_or_default(), budget)?;
+        at += pickle.consumed();
+        Ok(pickle)
     };
-    next()?;
-    let (version, _) = next()?;
+    next(budget)?;
+    let version = next(budget)?;
     if version.root().int() != Some(1001) {
-        return Err("its version of the older format of torch.save is not 1001".into());
+        return Err(wrong("its version of the older format of torch.save is not 1001"));
     }
-    let (machine, _) = next()?;
-    let little = machine.root().get("little_endian").and_then(Value::bool);
-    let (object, place) = next()?;
-    let (keys, _) = next()?;
-    let sizes = element_sizes(&object);
+    let machine = next(budget)?;
+    let little = machine.root().get("little_endian").and_then(Value::bool) != Some(false);
+    let object = next(budget)?;
+    let keys = next(budget)?;
+    let value = tree(object.root(), budget)?;
+    let sizes = element_sizes(&object, budget)?;
     let mut storages = HashMap::new();
-    for key in keys.root().items().ok_or("it has no list of storages")? {
-        let key = key.text().ok_or("the key of a storage is no text")?.into_owned();
-        let size = sizes.get(&key).ok_or_else(|| format!("nothing says what storage {key:?} holds"))?;
-        let count: [u8; 8] = file.get(at..at + 8).and_then(|b| b.try_into().ok()).ok_or("it is cut off")?;
-        let count = if little == Some(false) { u64::from_be_bytes(count) } else { u64::from_le_bytes(count) };
+    for key in keys.root().items().ok_or_else(|| wrong("it has no list of storages"))? {
+        let key = key.text().ok_or_else(|| wrong("the key of a storage is no text"))?.into_owned();
+        let size = sizes.get(&key).ok_or_else(|| wrong(&format!("nothing says what storage {key:?} holds")))?;
+        let mut count = [0; 8];
+        source.read_into(at, &mut count)?;
+        let count = if little { u64::from_le_bytes(count) } else { u64::from_be_bytes(count) };
         let start = at + 8;
-        let end = usize::try_from(count).ok().and_then(|n| n.checked_mul(*size)).and_then(|n| n.checked_add(start));
-        let end = end
-            .filter(|&end| end <= file.len())
-            .ok_or_else(|| format!("storage {key:?} of {count} elements is cut off"))?;
+        let len = usize::try_from(count).ok().and_then(|n| n.checked_mul(*size));
+        let end = len.and_then(|len| len.checked_add(start)).filter(|&end| end <= source.len());
+        let (Some(len), Some(end)) = (len, end) else {
+            return Err(wrong(&format!("storage {key:?} of {count} elements is cut off")));
+        };
         at = end;
-        storages.insert(key, Stored { bytes: start..end, crc: None });
+        budget.entry(3 * size_of::<(String, Storage)>() + key.len())?;
+        storages.insert(key, Storage::Bytes { start, len });
     }
-    Ok(Archive { pickle: place, storages, big_endian: little == Some(false) })
+    Ok((Archive { storages, big_endian: !little }, value))
 }
 
 /// The size of an element of each storage that the object refers to.
-fn element_sizes(object: &Pickle<'_>) -> HashMap<String, usize> {
+fn element_sizes(object: &Pickle<'_>, budget: &mut Budget) -> Result<HashMap<String, usize>> {
     let mut sizes = HashMap::new();
     for id in object.values().filter_map(Value::persistent) {
         let parts: Vec<Value> = id.items().into_iter().flatten().take(3).collect();
@@ -141,8 +235,9 @@ fn element_sizes(object: &Pickle<'_>) -> HashMap<String, usize> {
         let (Some(class), Some(key)) = (class.global(), key.text()) else { continue };
         let size = if classes::is_untyped(class) { Some(1) } else { classes::of_storage(class).map(|t| t.size) };
         if let Some(size) = size {
+            budget.entry(3 * size_of::<(String, usize)>() + key.len())?;
             sizes.insert(key.into_owned(), size);
         }
     }
-    sizes
+    Ok(sizes)
 }

@@ -1,4 +1,4 @@
-//! The classes and functions that a file of `torch.save` may name, and what PyTorch's element types are to Kiln.
+//! PyTorch's element types: their names, their storages, and what they are to Kiln.
 
 use kiln_tensor::DType;
 
@@ -38,6 +38,11 @@ types! {
     "bool" "BoolStorage" 1;
     "complex64" "ComplexFloatStorage" 8;
     "complex128" "ComplexDoubleStorage" 16;
+    "qint8" "QInt8Storage" 1;
+    "quint8" "QUInt8Storage" 1;
+    "qint32" "QInt32Storage" 4;
+    "quint4x2" "QUInt4x2Storage" 1;
+    "quint2x4" "QUInt2x4Storage" 1;
     "uint16" "" 2;
     "uint32" "" 4;
     "uint64" "" 8;
@@ -62,32 +67,4 @@ pub(super) fn is_untyped(global: (&str, &str)) -> bool {
 /// `torch.float32` and the like.
 pub(super) fn of_dtype((module, name): (&str, &str)) -> Option<&'static TorchType> {
     TYPES.iter().find(|t| module == "torch" && t.name == name)
-}
-
-const OTHERS: &[(&str, &[&str])] = &[
-    ("collections", &["OrderedDict", "Counter", "defaultdict"]),
-    ("torch", &["Size", "device", "Tensor"]),
-    ("torch._tensor", &["_rebuild_from_type_v2"]),
-    (
-        "torch._utils",
-        &[
-            "_rebuild_tensor",
-            "_rebuild_tensor_v2",
-            "_rebuild_tensor_v3",
-            "_rebuild_parameter",
-            "_rebuild_parameter_with_state",
-        ],
-    ),
-    ("torch.nn.parameter", &["Parameter", "Buffer"]),
-    // Of default dicts, and collections as old protocols write them.
-    ("builtins", &["set", "frozenset", "bytearray", "bytes", "dict", "list", "int", "float"]),
-    ("__builtin__", &["set", "frozenset", "bytearray", "bytes", "dict", "list", "int", "float"]),
-];
-
-pub(super) fn allowed(module: &str, name: &str) -> bool {
-    OTHERS.iter().any(|(m, names)| *m == module && names.contains(&name))
-        || kiln_pickle::NUMPY.contains(&(module, name))
-        || of_storage((module, name)).is_some()
-        || of_dtype((module, name)).is_some()
-        || is_untyped((module, name))
 }

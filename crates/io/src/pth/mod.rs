@@ -2,27 +2,29 @@
 
 mod archive;
 mod classes;
+mod optimizer;
 mod read;
+mod rebuild;
+mod tree;
 mod value;
+mod view;
+mod zip;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kiln_tensor::{Error, Result, StateDict, Tensor};
 
-pub use value::{PthTensor, PthValue};
+pub use value::{PthDict, PthObject, PthTensor, PthValue};
 
 use self::{archive::Archive, read::Reading};
-use crate::{
-    LoadOptions,
-    load::{is_legacy, is_zip},
-    map::Map,
-};
+use crate::{LoadOptions, budget::Budget, format::Format, load::Names, source::Source};
 
 /// An open `.pth` or `.pt` file, as `torch.save` writes it: the zip format of PyTorch 1.6 and later, or the one
-/// before. The file is mapped into memory: storages that are not asked for are not read.
+/// before, with any protocol of pickles, also those of Python 2. Storages that are not asked for are not read.
 ///
-/// Its pickle is never run. It may build tensors, parameters, dicts, lists, tuples, sets, strings, numbers and
-/// NumPy's scalars; any other class, a whole pickled model for one, is an error that names it.
+/// Its pickle is never run. Tensors, parameters, dicts, lists, tuples, sets, strings, numbers and NumPy's scalars are
+/// what they are; objects of other classes are [`PthObject`]s with a class name, which one may look at, and which keep
+/// nobody from the tensors beside them. A whole pickled model is such an object: an error says what to save instead.
 ///
 /// Tensors that lay on a GPU, with strides, or in a part of a storage are loaded as contiguous tensors on the
 /// device that is asked for. Of several tensors that are the same part of one storage (tied weights) the
@@ -33,15 +35,15 @@ use crate::{
 /// use kiln_tensor::{DType, Device};
 ///
 /// let file = PthFile::open("checkpoint.pth")?;
-/// println!("{:?}", file.value().get("epoch"));
+/// println!("{:?} {:?}", file.value().get("epoch"), file.value().get("args").and_then(|args| args.get("lr")));
 /// let weights = file.state_dict(LoadOptions::new(Device::Cpu).key("ema").dtype(DType::F32))?;
 /// # Ok::<(), kiln_tensor::Error>(())
 /// ```
 pub struct PthFile {
-    path: PathBuf,
-    map: Map,
+    source: Source,
     archive: Archive,
     value: PthValue,
+    budget: Budget,
 }
 
 /// Where checkpoints keep the model's state dict, the most telling first.
@@ -53,31 +55,35 @@ impl PthFile {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) or [`ErrorKind::File`](kiln_tensor::ErrorKind::File), both
-    /// with the path: the file cannot be read, is damaged, or holds an object of a class that is not data.
+    /// with the path: the file cannot be read, is damaged, or was not written by `torch.save`.
     pub fn open(path: impl AsRef<Path>) -> Result<PthFile> {
-        let path = path.as_ref();
-        PthFile::mapped(path, Map::open(path)?)
+        PthFile::open_with(path, LoadOptions::default())
     }
 
-    pub(crate) fn mapped(path: &Path, map: Map) -> Result<PthFile> {
-        let wrong = |message: String| Error::file(path, message);
-        let archive = if is_zip(&map) {
-            archive::zipped(&map).map_err(wrong)?
-        } else if is_legacy(&map) {
-            archive::legacy(&map).map_err(wrong)?
-        } else {
-            return Err(wrong("it was not written by torch.save".into()));
+    /// [`open`](PthFile::open) within [`LoadOptions::memory_limit`]; other options play no part.
+    ///
+    /// # Errors
+    /// As [`open`](PthFile::open), or the limit does not suffice.
+    pub fn open_with(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<PthFile> {
+        PthFile::read(Source::open(path.as_ref())?, &options.into())
+    }
+
+    pub(crate) fn read(source: Source, options: &LoadOptions) -> Result<PthFile> {
+        let mut budget = Budget::new(&source, options);
+        let (archive, value) = match Format::of(&source)? {
+            Format::Zip => archive::zipped(&source, &mut budget)?,
+            Format::Legacy => archive::legacy(&source, &mut budget)?,
+            Format::Safetensors | Format::Index => {
+                return Err(Error::file(source.path(), "it was not written by torch.save"));
+            }
         };
-        let pickle = map.get(archive.pickle.clone()).unwrap_or_default();
-        let pickle = kiln_pickle::load(pickle, &classes::allowed).map_err(|e| wrong(explain(&e)))?;
-        let value = value::tree(pickle.root()).map_err(wrong)?;
-        Ok(PthFile { path: path.to_owned(), map, archive, value })
+        Ok(PthFile { source, archive, value, budget })
     }
 
     /// The file's path, as it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.source.path()
     }
 
     /// The object that was saved.
@@ -92,13 +98,28 @@ impl PthFile {
     ///
     /// # Errors
     /// There is no such dict, or it is not clear which; a tensor is of a dtype that Kiln does not have, or does
-    /// not lie inside its storage; its values do not match the checksum that PyTorch wrote; or the device is not
-    /// available.
+    /// not lie inside its storage; its values do not match the checksum that PyTorch wrote; another program changed
+    /// the file; memory runs out; or the device is not available.
     pub fn state_dict(&self, options: impl Into<LoadOptions>) -> Result<StateDict> {
         let options = options.into();
         let dict = self.choose(options.keys())?;
         let mut reading = self.reading(&options);
-        dict.tensors().map(|(name, tensor)| Ok((name.to_owned(), reading.tensor(name, tensor)?))).collect()
+        let mut state = Names::new(self.path(), &options);
+        for (key, value) in dict.pairs() {
+            match (key, value) {
+                (PthValue::Str(name), PthValue::Tensor(tensor)) => state.insert(name, reading.tensor(name, tensor)?)?,
+                (PthValue::Str(name), PthValue::Object(object)) => {
+                    // A tensor of a kind that would be missing.
+                    if let Some(problem) = &object.problem {
+                        return Err(Error::file(self.path(), format!("tensor {name:?} {problem}")));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.source.check_unchanged()?;
+        state.count_batches(|layer| layer_version(dict, layer))?;
+        Ok(state.finish())
     }
 
     /// Loads one tensor of [`value`](PthFile::value).
@@ -106,67 +127,112 @@ impl PthFile {
     /// # Errors
     /// As [`state_dict`](PthFile::state_dict).
     pub fn tensor(&self, tensor: &PthTensor, options: impl Into<LoadOptions>) -> Result<Tensor> {
-        self.reading(&options.into()).tensor("", tensor)
+        let loaded = self.reading(&options.into()).tensor("", tensor)?;
+        self.source.check_unchanged()?;
+        Ok(loaded)
     }
 
-    fn reading(&self, options: &LoadOptions) -> Reading<'_> {
-        Reading::new(&self.path, &self.map, &self.archive, options)
+    fn reading<'a>(&'a self, options: &'a LoadOptions) -> Reading<'a> {
+        Reading::new(&self.source, &self.archive, options, self.budget.clone())
+    }
+
+    fn wrong(&self, message: String) -> Error {
+        Error::file(self.path(), message)
+    }
+
+    /// The value under keys, each inside the one before.
+    fn under(&self, keys: &[String]) -> Result<&PthValue> {
+        let mut at = &self.value;
+        for key in keys {
+            let missing = || self.wrong(format!("it has no {key:?} there, but {}", names(at)));
+            at = at.get(key).ok_or_else(missing)?;
+        }
+        Ok(at)
     }
 
     fn choose(&self, keys: &[String]) -> Result<&PthValue> {
-        let names = |value: &PthValue| -> String {
-            let names: Vec<String> = value.entries().take(20).map(|(name, _)| format!("{name:?}")).collect();
-            if names.is_empty() { "no keys".into() } else { format!("the keys {}", names.join(", ")) }
-        };
-        let mut at = &self.value;
-        for key in keys {
-            let missing = || Error::file(&self.path, format!("it has no {key:?} there, but {}", names(at)));
-            at = at.get(key).ok_or_else(missing)?;
-        }
-        let has_tensors = |value: &&PthValue| value.tensors().next().is_some();
+        let at = self.under(keys)?;
         if !keys.is_empty() {
-            // An empty state dict is one, too.
-            let is_dict = matches!(at, PthValue::Dict(_));
-            return if is_dict {
-                Ok(at)
-            } else {
-                Err(Error::file(&self.path, format!("what {keys:?} names is no dict")))
+            return match at {
+                _ if has_tensors(&at) => Ok(at),
+                PthValue::Dict(_) => {
+                    Err(self.wrong(format!("what {keys:?} names is a dict without tensors: it has {}", names(at))))
+                }
+                _ => Err(self.wrong(format!("what {keys:?} names is no dict{}", hint(at)))),
             };
         }
         if let Some(usual) = USUAL_KEYS.iter().filter_map(|key| at.get(key)).find(has_tensors) {
             return Ok(usual);
         }
+        if has_tensors(&at) {
+            return Ok(at);
+        }
+        if let PthValue::Object(object) = at {
+            return Err(self.wrong(format!("it holds an object of class {}{}", object.class(), hint(at))));
+        }
         let candidates: Vec<_> = at.entries().filter(|(_, value)| has_tensors(value)).collect();
         match candidates[..] {
-            _ if has_tensors(&at) => Ok(at),
-            [] if matches!(at, PthValue::Dict(pairs) if pairs.is_empty()) => Ok(at),
+            [] if matches!(at, PthValue::Dict(dict) if dict.is_empty()) => Ok(at),
             [(_, only)] => Ok(only),
-            [] => Err(Error::file(
-                &self.path,
-                format!("there is no dict of tensors in it or one level down: it has {}", names(at)),
-            )),
+            [] => {
+                let models = at.entries().filter(|(_, value)| is_model(value));
+                let models: String =
+                    models.take(3).map(|(name, value)| format!("; {name:?} is an object{}", hint(value))).collect();
+                let names = names(at);
+                Err(self.wrong(format!("there is no dict of tensors in it or one level down: it has {names}{models}")))
+            }
             _ => {
                 let found: Vec<_> = candidates.iter().map(|(name, _)| format!("{name:?}")).collect();
-                let message =
-                    format!("it has several dicts of tensors, {}: name one with `LoadOptions::key`", found.join(", "));
-                Err(Error::file(&self.path, message))
+                let found = found.join(", ");
+                Err(self.wrong(format!("it has several dicts of tensors, {found}: name one with `LoadOptions::key`")))
             }
         }
     }
 }
 
-/// With a hint for the most common refusal.
-fn explain(error: &kiln_pickle::Error) -> String {
-    match error {
-        kiln_pickle::Error::Class { name, .. } if !name.starts_with('_') => format!(
-            "{error}. If it is a whole pickled model, save what is in it from Python: torch.save(model.state_dict(), path)"
-        ),
-        _ => error.to_string(),
+/// Whether it is a dict with tensors, also such as Kiln does not have.
+fn has_tensors(value: &&PthValue) -> bool {
+    value.pairs().iter().any(|pair| match pair {
+        (PthValue::Str(_), PthValue::Tensor(_)) => true,
+        (PthValue::Str(_), PthValue::Object(object)) => object.problem.is_some(),
+        _ => false,
+    })
+}
+
+/// The keys of a dict, for a message.
+fn names(value: &PthValue) -> String {
+    let names: Vec<String> = value.entries().take(20).map(|(name, _)| format!("{name:?}")).collect();
+    if names.is_empty() { "no keys".into() } else { format!("the keys {}", names.join(", ")) }
+}
+
+/// Whether it is a pickled module of PyTorch.
+fn is_model(value: &PthValue) -> bool {
+    matches!(value, PthValue::Object(object) if object.state().get("_parameters").is_some())
+}
+
+/// What to do about an object instead of a dict of tensors.
+fn hint(value: &PthValue) -> &'static str {
+    if is_model(value) {
+        ": a whole pickled model, which only the program that made it can load; save what is in it from Python: \
+         torch.save(model.state_dict(), path)"
+    } else if matches!(value, PthValue::Object(_)) {
+        ", which is never made; save its tensors from Python in a dict: torch.save({\"name\": tensor}, path)"
+    } else {
+        ""
+    }
+}
+
+/// The version of a layer, as a state dict notes it.
+fn layer_version(dict: &PthValue, layer: &str) -> Option<i64> {
+    let PthValue::Dict(dict) = dict else { return None };
+    match dict.attributes().get("_metadata")?.get(layer)?.get("version")? {
+        PthValue::Int(version) => Some(*version),
+        _ => None,
     }
 }
 
 impl std::fmt::Debug for PthFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PthFile").field("path", &self.path).field("value", &self.value).finish_non_exhaustive()
+        f.debug_struct("PthFile").field("path", &self.path()).field("value", &self.value).finish_non_exhaustive()
     }
 }

@@ -1,63 +1,72 @@
-//! From storages to tensors.
+//! Tensors from storages: each is read from its place in the file into the memory of the tensor.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    path::Path,
-};
+use std::collections::{HashMap, HashSet};
 
 use kiln_tensor::{Error, Result, Shape, Tensor};
 
-use super::{PthTensor, archive::Archive};
-use crate::LoadOptions;
+use super::{
+    PthTensor,
+    archive::{Archive, Storage},
+    view::View,
+};
+use crate::{
+    LoadOptions,
+    budget::{self, Budget},
+    source::Source,
+};
 
-/// How much may be loaded of one file, which can name one storage in many ways: so many times its length. PyTorch's
-/// own files stay at 1.
-const TIMES: usize = 8;
+/// How much may be read of a file that names one storage in many ways: so many times its length, and what there is memory
+/// for. PyTorch's own files stay at 2.
+const MAX_READS: usize = 64;
 
 /// Loads tensors of one file.
 pub(super) struct Reading<'a> {
-    path: &'a Path,
-    file: &'a [u8],
+    source: &'a Source,
     archive: &'a Archive,
-    options: LoadOptions,
+    options: &'a LoadOptions,
+    budget: Budget,
     /// What was loaded, for other tensors that are the same part of a storage.
     loaded: HashMap<Part<'a>, Tensor>,
     /// Storages whose checksum was compared.
     verified: HashSet<&'a str>,
-    /// Bytes that may still be loaded.
-    room: usize,
+    /// The storage that was read last, if it was read as a whole.
+    whole: Option<(&'a str, Vec<u8>)>,
+    /// Bytes that may still be read.
+    reads: usize,
 }
 
 /// Storage, type, first element, extents and strides.
 type Part<'a> = (&'a str, &'static str, usize, Vec<usize>, Vec<usize>);
 
 impl<'a> Reading<'a> {
-    pub fn new(path: &'a Path, file: &'a [u8], archive: &'a Archive, options: &LoadOptions) -> Reading<'a> {
-        let room = file.len().saturating_mul(TIMES);
+    pub fn new(source: &'a Source, archive: &'a Archive, options: &'a LoadOptions, budget: Budget) -> Reading<'a> {
+        let reads = source.len().saturating_mul(MAX_READS).saturating_add(budget.left());
         Reading {
-            path,
-            file,
+            source,
             archive,
-            options: options.clone(),
+            options,
+            budget,
             loaded: HashMap::new(),
             verified: HashSet::new(),
-            room,
+            whole: None,
+            reads,
         }
     }
 
     pub fn tensor(&mut self, name: &str, tensor: &PthTensor) -> Result<Tensor> {
-        let wrong = |message: String| Error::file(self.path, format!("tensor {name:?} {message}"));
-        let kind = tensor.kind;
+        let source = self.source;
+        let wrong = |message: String| Error::file(source.path(), format!("tensor {name:?} {message}"));
+        let place = tensor.place();
+        let kind = place.kind;
         let dtype = kind.dtype();
         let dtype = dtype.ok_or_else(|| wrong(format!("has dtype torch.{}, which Kiln does not have", kind.name)))?;
-        let shape = Shape::new(&tensor.dims).map_err(|e| wrong(e.to_string()))?;
-        let found = self.archive.storages.get_key_value(tensor.storage.as_str());
-        let (key, stored) =
-            found.ok_or_else(|| wrong(format!("lies in storage {:?}, which is not there", tensor.storage)))?;
+        let shape = Shape::new(&place.dims).map_err(|e| wrong(e.to_string()))?;
+        let found = self.archive.storages.get_key_value(place.storage.as_str());
+        let (key, storage) =
+            found.ok_or_else(|| wrong(format!("lies in storage {:?}, which is not there", place.storage)))?;
 
         // A broadcast dimension is loaded once.
-        let (mut dims, mut strides) = (tensor.dims.clone(), tensor.strides.clone());
+        let (mut dims, mut strides) = (place.dims.clone(), place.strides.clone());
         for (dim, stride) in dims.iter_mut().zip(&mut strides) {
             if *dim > 1 && *stride == 0 {
                 *dim = 1;
@@ -66,97 +75,87 @@ impl<'a> Reading<'a> {
                 *stride = 0;
             }
         }
-        let part = (key.as_str(), kind.name, tensor.offset, dims, strides);
+        self.budget.spend(budget::TENSOR)?;
+        let part = (key.as_str(), kind.name, place.offset, dims, strides);
         if let Some(same) = self.loaded.get(&part) {
             return expanded(same.detach(), &shape);
         }
         let (.., dims, strides) = &part;
-        let storage = self.file.get(stored.bytes.clone()).unwrap_or_default();
-        let view = View { dims, strides, offset: tensor.offset, size: kind.size };
+        let view = View { dims, strides, offset: place.offset, size: kind.size };
         let bytes = view.check(storage.len()).map_err(wrong)?;
-        self.room =
-            self.room.checked_sub(bytes).ok_or_else(|| wrong("is one of too many views of one storage".into()))?;
-        if self.verified.insert(key) {
-            stored.verify(self.file).map_err(|e| wrong(format!("lies in storage {key:?}: {e}")))?;
-        }
-        let mut values = view.gather(storage);
-        if self.archive.big_endian {
-            values.to_mut().chunks_exact_mut(kind.size).for_each(<[u8]>::reverse);
-        }
-        let loaded = Tensor::from_bytes(&values, dtype, &dims[..], self.options.device())?;
+        let stored_shape = Shape::new(dims).map_err(|e| wrong(e.to_string()))?;
+        self.budget.spend(self.options.size_of(dtype, stored_shape.numel()))?;
+        let big_endian = self.archive.big_endian;
+        let loaded = source.tensor(dtype, stored_shape, self.options.device(), |out| {
+            if bytes > 0 {
+                self.fill(name, key, storage, &view, out)?;
+            }
+            if big_endian {
+                out.chunks_exact_mut(kind.size).for_each(<[u8]>::reverse);
+            }
+            Ok(())
+        })?;
         let loaded = self.options.converted(loaded)?;
         self.loaded.insert(part, loaded.clone());
         expanded(loaded, &shape)
+    }
+
+    /// Reads a view that was checked.
+    fn fill(&mut self, name: &str, key: &'a str, storage: &Storage, view: &View<'_>, out: &mut [u8]) -> Result<()> {
+        let source = self.source;
+        let wrong =
+            |message: String| Error::file(source.path(), format!("tensor {name:?} lies in storage {key:?}: {message}"));
+        if let Some((_, whole)) = self.whole.as_ref().filter(|(whole, _)| *whole == key) {
+            view.gather(whole, 0, out);
+            return Ok(());
+        }
+        let start = storage.start(source)?;
+        let span = view.span();
+        let unverified = storage.crc().filter(|_| !self.verified.contains(key));
+        let damaged = || wrong("its values do not match their checksum".into());
+        let mut count = |bytes: usize| -> Result<()> {
+            let left = self.reads.checked_sub(bytes);
+            self.reads = left.ok_or_else(|| wrong("it is one of too many views of one storage".into()))?;
+            Ok(())
+        };
+        match unverified {
+            // The whole storage in its order: read to where it belongs.
+            Some(crc) if view.is_contiguous() && out.len() == storage.len() => {
+                count(out.len())?;
+                source.read_into(start, out)?;
+                if crc32fast::hash(out) != crc {
+                    return Err(damaged());
+                }
+            }
+            Some(crc) => {
+                count(storage.len())?;
+                if let Some((_, old)) = self.whole.take() {
+                    self.budget.give_back(old.len());
+                }
+                self.budget.spend(storage.len())?;
+                let whole = source.read(start, storage.len())?;
+                if crc32fast::hash(&whole) != crc {
+                    return Err(damaged());
+                }
+                view.gather(&whole, 0, out);
+                self.whole = Some((key, whole));
+            }
+            None if view.is_contiguous() => {
+                count(out.len())?;
+                source.read_into(start + span.start, out)?;
+            }
+            None => {
+                count(span.len())?;
+                self.budget.spend(span.len())?;
+                view.gather(&source.read(start + span.start, span.len())?, span.start, out);
+                self.budget.give_back(span.len());
+            }
+        }
+        self.verified.insert(key);
+        Ok(())
     }
 }
 
 fn expanded(tensor: Tensor, shape: &Shape) -> Result<Tensor> {
     if tensor.shape() == shape { Ok(tensor) } else { kiln_tensor::no_grad(|| tensor.expand(shape)) }
-}
-
-/// Elements of a storage; sizes in elements but for `size`, that of one in bytes.
-struct View<'a> {
-    dims: &'a [usize],
-    strides: &'a [usize],
-    offset: usize,
-    size: usize,
-}
-
-impl View<'_> {
-    /// The number of bytes, if all of them are in a storage of `length` bytes, and none is there twice.
-    fn check(&self, length: usize) -> Result<usize, String> {
-        let numel = self.dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim)).ok_or("is too large")?;
-        if numel == 0 {
-            return Ok(0);
-        }
-        let reach = self.dims.iter().zip(self.strides).try_fold(0usize, |reach, (&dim, &stride)| {
-            (dim - 1).checked_mul(stride).and_then(|more| reach.checked_add(more))
-        });
-        let span = reach.and_then(|reach| reach.checked_add(1));
-        let end = span.and_then(|span| span.checked_add(self.offset)).and_then(|end| end.checked_mul(self.size));
-        let (Some(span), Some(_)) = (span, end.filter(|&end| end <= length)) else {
-            return Err(format!("does not lie inside its storage of {length} bytes"));
-        };
-        if numel > span {
-            return Err("is a view that overlaps itself".into());
-        }
-        Ok(numel * self.size)
-    }
-
-    /// The elements in row-major order, of a view that was checked.
-    fn gather<'s>(&self, storage: &'s [u8]) -> Cow<'s, [u8]> {
-        let numel: usize = self.dims.iter().product();
-        if numel == 0 {
-            return Cow::Borrowed(&[]);
-        }
-        // The innermost dimensions that lie as they are wanted go in one piece.
-        let (mut run, mut outer) = (1, self.dims.len());
-        while outer > 0 && (self.dims[outer - 1] == 1 || self.strides[outer - 1] == run) {
-            outer -= 1;
-            run *= self.dims[outer];
-        }
-        let piece = |at: usize| &storage[at * self.size..(at + run) * self.size];
-        if outer == 0 {
-            return Cow::Borrowed(piece(self.offset));
-        }
-        let mut out = Vec::with_capacity(numel * self.size);
-        let (mut index, mut at) = (vec![0; outer], self.offset);
-        loop {
-            out.extend_from_slice(piece(at));
-            let mut dim = outer;
-            loop {
-                if dim == 0 {
-                    return Cow::Owned(out);
-                }
-                dim -= 1;
-                index[dim] += 1;
-                at += self.strides[dim];
-                if index[dim] < self.dims[dim] {
-                    break;
-                }
-                at -= self.strides[dim] * self.dims[dim];
-                index[dim] = 0;
-            }
-        }
-    }
 }

@@ -38,9 +38,27 @@ pub(super) fn load(module: &str, own: &StateDict, given: &StateDict, strict: boo
         no_grad(|| pairs.iter().try_for_each(|(_, target, source)| target.copy_(source)))?;
         return Ok(report);
     }
+    if let Some(prefix) = shared_prefix(&report.unexpected_keys, own).filter(|_| strict) {
+        problems.push(format!(
+            "all unexpected names begin with \"{prefix}\": load the file with `LoadOptions::strip_prefix(\"{prefix}\")`"
+        ));
+    }
     let message = format!("load_state_dict: the state dict does not fit {module}:\n  {}", problems.join("\n  "));
     let LoadReport { missing_keys: missing, unexpected_keys: unexpected } = report;
     Err(ErrorKind::StateDict { missing, unexpected, message }.into())
+}
+
+/// The prefix, up to a dot, that all unexpected names have and without which the module has one of them: what a wrapper
+/// around the module has put before them.
+fn shared_prefix<'a>(unexpected: &'a [String], own: &StateDict) -> Option<&'a str> {
+    let first = unexpected.first()?;
+    let prefixes = first.match_indices('.').map(|(dot, _)| &first[..=dot]);
+    let fits = |prefix: &&str| {
+        let stripped = |name: &String| name.strip_prefix(prefix).map(|rest| own.contains_key(rest));
+        let found: Option<Vec<bool>> = unexpected.iter().map(stripped).collect();
+        found.is_some_and(|found| found.contains(&true))
+    };
+    prefixes.take(8).find(fits)
 }
 
 /// Hints cost time for each pair of names, and nobody reads more.
@@ -94,6 +112,23 @@ mod tests {
         assert_eq!(nearest("conv2.bias", &others).unwrap(), "conv1.bias");
         assert_eq!(nearest("running_mean", &others), None);
         assert_eq!(nearest("x", &[]), None);
+    }
+
+    #[test]
+    fn a_prefix_that_all_share_is_found() -> Result<()> {
+        let names = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+        let tensor = Tensor::zeros([1], kiln_tensor::Device::Cpu)?;
+        let own: StateDict = names(&["0.weight", "0.bias"]).into_iter().map(|name| (name, tensor.clone())).collect();
+        for (unexpected, want) in [
+            (&["module.0.weight", "module.0.bias"][..], Some("module.")),
+            (&["module.model.0.weight", "module.model.head"], Some("module.model.")),
+            (&["module.0.weight", "0.scale"], None),
+            (&["module.1.weight"], None),
+            (&[], None),
+        ] {
+            assert_eq!(shared_prefix(&names(unexpected), &own), want, "{unexpected:?}");
+        }
+        Ok(())
     }
 
     #[test]

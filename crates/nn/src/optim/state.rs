@@ -47,6 +47,7 @@ pub(super) fn load<O: OptimOptions>(groups: &mut [ParamGroup<O>], state: &StateD
     // Of each group its options, its initial learning rate, and of each parameter its steps and its state.
     #[allow(clippy::type_complexity)]
     let mut loaded: Vec<(O, Option<f64>, Vec<(Option<Tensor>, Vec<Tensor>)>)> = Vec::with_capacity(groups.len());
+    let mut position = 0;
     for (i, group) in groups.iter().enumerate() {
         let mut options = group.options;
         options.each(&mut |name, value| {
@@ -60,7 +61,11 @@ pub(super) fn load<O: OptimOptions>(groups: &mut [ParamGroup<O>], state: &StateD
         })?;
         let initial_key = format!("param_groups.{i}.initial_lr");
         let initial_lr = if state.contains_key(&initial_key) { source.value(&initial_key)? } else { None };
-        let slots = group.slots.iter().map(|slot| load_slot(&mut source, slot, &options)).collect::<Result<_>>()?;
+        let mut slots = Vec::with_capacity(group.slots.len());
+        for slot in &group.slots {
+            slots.push(load_slot(&mut source, slot, position, &options)?);
+            position += 1;
+        }
         loaded.push((options, initial_lr, slots));
     }
     source.finish()?;
@@ -74,13 +79,19 @@ pub(super) fn load<O: OptimOptions>(groups: &mut [ParamGroup<O>], state: &StateD
     Ok(())
 }
 
-/// Copies, so that the caller's tensors do not change with the next step.
+/// Copies, so that the caller's tensors do not change with the next step. The state of a parameter with a name may also be
+/// under its position among all, as PyTorch's optimizers number theirs.
 fn load_slot<O: OptimOptions>(
     source: &mut Source<'_>,
     slot: &Slot,
+    position: usize,
     options: &O,
 ) -> Result<(Option<Tensor>, Vec<Tensor>)> {
-    let step_key = format!("state.{}.step", slot.name);
+    let mut name_in_state = slot.name.clone();
+    if !source.state.contains_key(&format!("state.{name_in_state}.step")) {
+        name_in_state = position.to_string();
+    }
+    let step_key = format!("state.{name_in_state}.step");
     if !source.state.contains_key(&step_key) {
         return Ok((None, Vec::new()));
     }
@@ -91,7 +102,7 @@ fn load_slot<O: OptimOptions>(
     let step = Tensor::from_vec(vec![step], (), slot.param.device())?;
     let mut states = Vec::new();
     for name in options.state_names() {
-        let Some(tensor) = source.tensor(&format!("state.{}.{name}", slot.name)) else { continue };
+        let Some(tensor) = source.tensor(&format!("state.{name_in_state}.{name}")) else { continue };
         let param = &slot.param;
         if tensor.shape() != param.shape() {
             let expected = format!("state {name} of parameter {} has its shape", slot.name);

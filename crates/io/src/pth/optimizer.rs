@@ -1,0 +1,164 @@
+//! The state of PyTorch's optimizers, under the names that Kiln's take.
+
+use kiln_tensor::{Device, Error, Result, StateDict, Tensor};
+
+use super::{PthFile, PthTensor, PthValue, read::Reading};
+use crate::LoadOptions;
+
+/// Where checkpoints keep the optimizer's state, the most telling first.
+const USUAL_KEYS: [&str; 6] =
+    ["optimizer_state_dict", "optimizer", "optimizer_state", "optim_state_dict", "optim", "opt"];
+
+/// The hyper-parameters that Kiln's optimizers have. Of the others of a group some say how a step is computed
+/// (`foreach`, `fused`, `capturable`), and programs add some of their own.
+const NUMBERS: [&str; 10] = [
+    "lr",
+    "momentum",
+    "dampening",
+    "weight_decay",
+    "eps",
+    "alpha",
+    "lr_decay",
+    "initial_accumulator_value",
+    "initial_lr",
+    "betas",
+];
+const FLAGS: [&str; 4] = ["nesterov", "maximize", "amsgrad", "centered"];
+
+impl PthFile {
+    /// The state of an optimizer, as `optimizer.state_dict()` of PyTorch's SGD, Adam, AdamW, RMSprop or Adagrad gives it,
+    /// for [`load_state_dict`](kiln_nn::optim::Optimizer::load_state_dict) of Kiln's optimizer of the same kind: the run
+    /// goes on as it would in PyTorch. The optimizer must have the same parameters in the same order and the same groups.
+    ///
+    /// The state lies under the keys that the options [name](LoadOptions::key), else under the first of the usual names
+    /// (`optimizer_state_dict`, `optimizer`, …), else it is the object itself. State tensors go to the options' device;
+    /// when they are loaded, the optimizer moves them to its parameters.
+    ///
+    /// ```no_run
+    /// # use kiln_nn::{Linear, ModuleTree, optim::{Adam, Optimizer}};
+    /// # use kiln_tensor::Device;
+    /// # let model = Linear::new(4, 1)?;
+    /// let file = kiln_io::PthFile::open("checkpoint.pth")?;
+    /// model.load_state_dict(&file.state_dict(Device::Cpu)?, true)?;
+    /// let mut optimizer = Adam::new(model.named_parameters(), 1e-3)?;
+    /// optimizer.load_state_dict(&file.optimizer_state(Device::Cpu)?)?;
+    /// # Ok::<(), kiln_tensor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such state, it is another optimizer's (LBFGS, say), or as [`state_dict`](PthFile::state_dict).
+    pub fn optimizer_state(&self, options: impl Into<LoadOptions>) -> Result<StateDict> {
+        let options = options.into();
+        let at = self.under(options.keys())?;
+        let is_state = |value: &&PthValue| value.get("param_groups").is_some() && value.get("state").is_some();
+        let usual = USUAL_KEYS.iter().filter_map(|key| at.get(key)).find(is_state);
+        let state = Some(at).filter(is_state).or(usual.filter(|_| options.keys().is_empty()));
+        let state = state.ok_or_else(|| {
+            self.wrong("it has no state of an optimizer, which is a dict of `state` and `param_groups`".into())
+        })?;
+        let (Some(PthValue::List(groups)), Some(states)) = (state.get("param_groups"), state.get("state")) else {
+            return Err(self.wrong("the groups of its optimizer are no list".into()));
+        };
+        let mut out = StateDict::new();
+        let mut reading = self.reading(&options);
+        for (i, group) in groups.iter().enumerate() {
+            self.hyper_parameters(i, group, &mut reading, &mut out)?;
+        }
+        let params = groups.iter().filter_map(|group| group.get("params"));
+        let params = params.flat_map(|params| if let PthValue::List(list) = params { &list[..] } else { &[] });
+        for (position, param) in params.enumerate() {
+            let found = states.pairs().iter().find(|(key, _)| same_number(key, param));
+            if let Some((_, state)) = found {
+                self.parameter_state(position, state, &mut reading, &mut out)?;
+            }
+        }
+        self.source.check_unchanged()?;
+        Ok(out)
+    }
+
+    fn hyper_parameters(
+        &self,
+        i: usize,
+        group: &PthValue,
+        reading: &mut Reading<'_>,
+        out: &mut StateDict,
+    ) -> Result<()> {
+        let mut number = |name: &str, value: &PthValue| match value {
+            // A learning rate may be a tensor.
+            PthValue::Tensor(tensor) => one_value(reading, name, tensor),
+            other => {
+                other.number().ok_or_else(|| self.wrong(format!("{name} of its optimizer is no number: {other:?}")))
+            }
+        };
+        for (name, value) in group.entries() {
+            let tensor = match value {
+                PthValue::Tuple(pair) if NUMBERS.contains(&name) => match &pair[..] {
+                    [a, b] => Tensor::from_vec(vec![number(name, a)?, number(name, b)?], 2, Device::Cpu)?,
+                    _ => continue,
+                },
+                value if NUMBERS.contains(&name) => Tensor::from_vec(vec![number(name, value)?], (), Device::Cpu)?,
+                PthValue::Bool(flag) if FLAGS.contains(&name) => Tensor::from_vec(vec![*flag], (), Device::Cpu)?,
+                _ => continue,
+            };
+            out.insert(format!("param_groups.{i}.{name}"), tensor);
+        }
+        // PyTorch before 1.12 or so had not all of them.
+        let maximize = format!("param_groups.{i}.maximize");
+        if !out.contains_key(&maximize) {
+            out.insert(maximize, Tensor::from_vec(vec![false], (), Device::Cpu)?);
+        }
+        Ok(())
+    }
+
+    fn parameter_state(
+        &self,
+        position: usize,
+        state: &PthValue,
+        reading: &mut Reading<'_>,
+        out: &mut StateDict,
+    ) -> Result<()> {
+        // SGD counts no steps, but that the momentum has begun says that there was one.
+        let mut step = 1;
+        let mut has_tensors = false;
+        for (name, value) in state.entries() {
+            match (name, value) {
+                ("step", PthValue::Tensor(tensor)) => step = one_value(reading, name, tensor)? as i64,
+                ("step", value) => {
+                    let steps =
+                        value.number().ok_or_else(|| self.wrong("a step of its optimizer is no number".into()))?;
+                    step = steps as i64;
+                }
+                (_, PthValue::Tensor(tensor)) => {
+                    let full = format!("state.{position}.{name}");
+                    out.insert(full.clone(), reading.tensor(&full, tensor)?);
+                    has_tensors = true;
+                }
+                // A momentum that has not begun.
+                (_, PthValue::None) => {}
+                (name, other) => {
+                    return Err(self.wrong(format!(
+                        "its optimizer keeps {name:?}, which is {other:?}: it is none of SGD, Adam, AdamW, RMSprop, Adagrad"
+                    )));
+                }
+            }
+        }
+        if has_tensors {
+            out.insert(format!("state.{position}.step"), Tensor::from_vec(vec![step], (), Device::Cpu)?);
+        }
+        Ok(())
+    }
+}
+
+fn one_value(reading: &mut Reading<'_>, name: &str, tensor: &PthTensor) -> Result<f64> {
+    let tensor = reading.tensor(name, tensor)?;
+    if tensor.numel() != 1 {
+        return Err(Error::shape("optimizer_state", format!("one value for {name}"), tensor.shape()));
+    }
+    tensor.item::<f64>()
+}
+
+/// Whether a key of the states is the number of a parameter. Old files have identities of Python objects.
+fn same_number(key: &PthValue, param: &PthValue) -> bool {
+    matches!((key, param), (PthValue::Int(a), PthValue::Int(b)) if a == b)
+        || matches!((key, param), (PthValue::Str(a), PthValue::Str(b)) if a == b)
+}
