@@ -31,6 +31,7 @@ impl Budget {
     }
 
     /// What is left.
+    #[cfg(feature = "pth")]
     pub fn left(&self) -> usize {
         self.left
     }
