@@ -17,10 +17,10 @@ use super::{
 use crate::{
     engine::image::{Image, runs, scatter},
     gemm::{
-        canon::Canon,
-        drive::{self, Packed},
-        micro::Kernel,
+        blocked::{self, PackedLanes},
+        kernel::Kernel,
         parallel,
+        problem::GemmProblem,
         scratch::with_scratch,
     },
     numeric::stored::Stored,
@@ -78,7 +78,7 @@ pub(crate) unsafe fn correlate<S: Stored<Compute = T>, T: Compute>(
     let (span, block) = if out.area() < SMALL {
         (pixels, out.area() * (kern.nc / out.area()).max(1))
     } else {
-        (out.area(), drive::even(out.area(), kern.nc, panel))
+        (out.area(), blocked::even(out.area(), kern.nc, panel))
     };
     let per_span = span.div_ceil(block);
     let blocks = per_span * (pixels / span);
@@ -138,7 +138,7 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
     unsafe fn product(&self, sights: &[Sight], n: usize, rows: Range<usize>, c: *mut T, c_row: isize, c_lane: isize) {
         let (kern, weights) = (self.kern, &self.weights);
         let all = weights.columns;
-        let canon = Canon {
+        let problem = GemmProblem {
             rows: rows.len(),
             lanes: n,
             k: 0,
@@ -158,10 +158,10 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
         };
         if all == 0 {
             // SAFETY: the caller's promise for C.
-            return unsafe { canon.empty() };
+            return unsafe { problem.empty() };
         }
         let width = n.next_multiple_of(kern.lanes);
-        let block = drive::even(all, kern.kc, 8).min(kern.kc);
+        let block = blocked::even(all, kern.kc, 8).min(kern.kc);
         with_scratch::<T, _>(block * width + n, |start| {
             for k0 in (0..all).step_by(block) {
                 let nk = block.min(all - k0);
@@ -169,22 +169,22 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
                 // packed, and rows and columns of the weights that exist.
                 unsafe {
                     self.pack(sights, n, k0..k0 + nk, start, start.add(block * width));
-                    let part = Canon {
+                    let part = GemmProblem {
                         k: nk,
-                        a: canon.a.add(k0),
+                        a: problem.a.add(k0),
                         b: start.cast_const(),
                         load_c: k0 > 0,
                         relu: self.relu && k0 + nk == all,
-                        ..canon
+                        ..problem
                     };
-                    let packed = Packed { start, width };
-                    drive::part::<T, T>(&part, kern, (0, rows.len()), (0, n), Some(packed));
+                    let packed = PackedLanes { start, width };
+                    blocked::part::<T, T>(&part, kern, (0, rows.len()), (0, n), Some(packed));
                 }
             }
         });
     }
 
-    /// Packs rows `ks` of what the pixels see, as [`drive::pack_lanes`] would.
+    /// Packs rows `ks` of what the pixels see, as [`blocked::pack_lanes`] would.
     ///
     /// # Safety
     /// `to` is writable for the panels, `line` for `n` elements.

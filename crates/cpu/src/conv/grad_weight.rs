@@ -14,7 +14,13 @@ use crate::{
         image::{Image, gather, runs},
         par::Shared,
     },
-    gemm::{canon::Canon, dots::Dots, drive, micro::Kernel, parallel, scratch::with_scratch},
+    gemm::{
+        blocked,
+        kernel::{DotArgs, Kernel},
+        parallel,
+        problem::GemmProblem,
+        scratch::with_scratch,
+    },
     memory::allocator::Scratch,
     numeric::stored::Stored,
 };
@@ -58,7 +64,7 @@ pub(crate) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
     } else if area < PIXELS {
         (pixels, area * (PIXELS / area))
     } else {
-        (area, drive::even(area, PIXELS, 8))
+        (area, blocked::even(area, PIXELS, 8))
     };
     let per_span = span.div_ceil(block.max(1));
     let blocks = if pixels == 0 { 0 } else { per_span * (pixels / span) };
@@ -158,7 +164,7 @@ unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
                 }
                 (stage.cast_const(), n as isize, 1)
             };
-            let canon = Canon {
+            let problem = GemmProblem {
                 rows,
                 lanes,
                 k: n,
@@ -176,7 +182,7 @@ unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
                 bias_on_rows: false,
                 relu: false,
             };
-            drive::part::<T, T>(&canon, kern, (0, rows), (0, lanes), None);
+            blocked::part::<T, T>(&problem, kern, (0, rows), (0, lanes), None);
         }
     });
 }
@@ -223,7 +229,7 @@ unsafe fn add_images<S: Stored<Compute = T>, T: Compute>(
             }
             let plane_of = |lane: usize| {
                 let (c, tap) = (lane / taps, lane % taps);
-                seen.wrapping_add(c * n * plane + frame.offsets.get(tap).copied().unwrap_or(0)).cast_const()
+                seen.wrapping_add(c * n * plane + frame.offsets[tap]).cast_const()
             };
             let mut row = 0;
             while row < grad.c {
@@ -231,15 +237,14 @@ unsafe fn add_images<S: Stored<Compute = T>, T: Compute>(
                 let mut lane = 0;
                 while lane < lanes {
                     let cols = size(lanes - lane);
-                    let mut dots = Dots {
+                    let mut dots = DotArgs {
                         k: area,
                         runs: n,
                         rows,
                         cols,
-                        // Those behind the block are not read.
-                        a: core::array::from_fn(|i| stage.wrapping_add((row + i) * n * area).cast_const()),
+                        a: core::array::from_fn(|i| stage.add((row + i.min(rows - 1)) * n * area).cast_const()),
                         a_step: area,
-                        b: core::array::from_fn(|j| plane_of(lane + j)),
+                        b: core::array::from_fn(|j| plane_of(lane + j.min(cols - 1))),
                         b_step: plane,
                         out: [[T::of(0.0); 4]; 4],
                     };

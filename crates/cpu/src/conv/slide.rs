@@ -6,7 +6,11 @@ use kiln_backend::Result;
 use super::{Compute, correlate::Weights, frame::Frame};
 use crate::{
     engine::image::{Image, scatter},
-    gemm::{micro::Kernel, parallel, scratch::with_scratch, slide::Slide},
+    gemm::{
+        kernel::{DirectConvArgs, Kernel},
+        parallel,
+        scratch::with_scratch,
+    },
     memory::allocator::Scratch,
     numeric::stored::Stored,
 };
@@ -57,7 +61,7 @@ pub(super) unsafe fn slide<S: Stored<Compute = T>, T: Compute>(
     let mut tiles = Vec::new();
     let mut row = 0;
     while row < weights.rows {
-        let rows = kern.slides.iter().copied().find(|&rows| rows <= weights.rows - row).unwrap_or(1);
+        let rows = kern.direct_rows.iter().copied().find(|&rows| rows <= weights.rows - row).unwrap_or(1);
         for (i, values) in weights.values[row * weights.columns..].chunks_exact(weights.columns).take(rows).enumerate()
         {
             for (k, &value) in values[..steps].iter().enumerate() {
@@ -100,7 +104,7 @@ pub(super) unsafe fn slide<S: Stored<Compute = T>, T: Compute>(
                 let stage = start.add(seen);
                 for &(row, rows) in &tiles {
                     for lane in (0..lanes).step_by(panel) {
-                        (kern.slide)(&Slide {
+                        (kern.direct_conv)(&DirectConvArgs {
                             k: steps,
                             rows,
                             a: packed[row * steps..].as_ptr(),

@@ -24,41 +24,64 @@ const ROWS: usize = 32;
 /// Narrow matrices are folded several rows side by side, up to this width.
 const NARROW: usize = 128;
 
-/// An associative operation.
-pub(crate) trait Fold: Sync {
-    /// What is folded.
-    type In: bytemuck::Pod + Send + Sync;
-    /// The running result.
-    type Acc: Copy + Send + Sync;
+/// An associative operation on numbers.
+pub(crate) trait Fold {
+    /// What is folded, and the running result.
+    type Item: bytemuck::Pod + Send + Sync;
     /// The result of nothing.
-    fn identity(&self) -> Self::Acc;
+    fn identity() -> Self::Item;
     /// Takes in one element. `center` belongs to the result (a mean, a maximum); folds that were given no
     /// centers ignore it.
-    fn step(&self, acc: Self::Acc, x: Self::In, center: Self::In) -> Self::Acc;
+    fn step(acc: Self::Item, x: Self::Item, center: Self::Item) -> Self::Item;
     /// Combines two results.
-    fn merge(&self, a: Self::Acc, b: Self::Acc) -> Self::Acc;
+    fn merge(a: Self::Item, b: Self::Item) -> Self::Item;
+}
+
+/// The loops of a fold, through which the engine works: it is compiled once for each type of items, not for each fold.
+struct Kernels<T> {
+    identity: T,
+    merge: fn(T, T) -> T,
+    leaf: fn(&[T], T) -> T,
+    short_rows: fn(&[T], usize, Option<&[T]>, &mut [T]),
+    row: fn(&mut [T], &[T], &[T]),
+    four_rows: fn(&mut [T], [&[T]; 4], &[T]),
+    merge_rows: fn(&mut [T], &[T]),
+}
+
+impl<T> Kernels<T> {
+    fn of<F: Fold<Item = T>>() -> Kernels<T> {
+        Kernels {
+            identity: F::identity(),
+            merge: F::merge,
+            leaf: leaf::<F>,
+            short_rows: short_rows::<F>,
+            row: row::<F>,
+            four_rows: four_rows::<F>,
+            merge_rows: merge_rows::<F>,
+        }
+    }
 }
 
 multiversion! {
     /// Folds a slice of up to about `LEAF` elements.
-    pub(crate) fn leaf[F: Fold](fold: &F, x: &[F::In], center: F::In) -> F::Acc {
+    pub(crate) fn leaf[F: Fold]::[F](x: &[F::Item], center: F::Item) -> F::Item, avx512 if [size_of::<F::Item>() == 4] {
         if x.len() < LANES {
-            return x.iter().fold(fold.identity(), |acc, &x| fold.step(acc, x, center));
+            return x.iter().fold(F::identity(), |acc, &x| F::step(acc, x, center));
         }
-        let mut lanes = [fold.identity(); LANES];
+        let mut lanes = [F::identity(); LANES];
         let (chunks, rest) = x.as_chunks::<LANES>();
         for chunk in chunks {
             for (lane, &x) in lanes.iter_mut().zip(chunk) {
-                *lane = fold.step(*lane, x, center);
+                *lane = F::step(*lane, x, center);
             }
         }
         for (lane, &x) in lanes.iter_mut().zip(rest) {
-            *lane = fold.step(*lane, x, center);
+            *lane = F::step(*lane, x, center);
         }
         let mut width = LANES / 2;
         while width > 0 {
             for i in 0..width {
-                lanes[i] = fold.merge(lanes[i], lanes[i + width]);
+                lanes[i] = F::merge(lanes[i], lanes[i + width]);
             }
             width /= 2;
         }
@@ -66,32 +89,32 @@ multiversion! {
     }
 
     /// Folds each of the rows of `n` elements that `x` consists of.
-    fn short_rows[F: Fold](fold: &F, x: &[F::In], n: usize, centers: Option<&[F::In]>, out: &mut [F::Acc]) {
+    fn short_rows[F: Fold]::[F](x: &[F::Item], n: usize, centers: Option<&[F::Item]>, out: &mut [F::Item]), avx512 if [size_of::<F::Item>() == 4] {
         for (i, (row, out)) in x.chunks_exact(n).zip(out).enumerate() {
             let center = centers.map_or_else(bytemuck::Zeroable::zeroed, |c| c[i]);
-            *out = row.iter().fold(fold.identity(), |acc, &x| fold.step(acc, x, center));
+            *out = row.iter().fold(F::identity(), |acc, &x| F::step(acc, x, center));
         }
     }
 
     /// Takes one row into a row of results.
-    fn row[F: Fold](fold: &F, acc: &mut [F::Acc], x: &[F::In], centers: &[F::In]) {
+    fn row[F: Fold]::[F](acc: &mut [F::Item], x: &[F::Item], centers: &[F::Item]), avx512 if [size_of::<F::Item>() == 4] {
         for ((acc, &x), &center) in acc.iter_mut().zip(x).zip(centers) {
-            *acc = fold.step(*acc, x, center);
+            *acc = F::step(*acc, x, center);
         }
     }
 
     /// Takes four rows into a row of results: one pass over the results instead of four.
-    fn four_rows[F: Fold](fold: &F, acc: &mut [F::Acc], x: [&[F::In]; 4], centers: &[F::In]) {
+    fn four_rows[F: Fold]::[F](acc: &mut [F::Item], x: [&[F::Item]; 4], centers: &[F::Item]), avx512 if [size_of::<F::Item>() == 4] {
         let rows = acc.iter_mut().zip(x[0]).zip(x[1]).zip(x[2]).zip(x[3]).zip(centers);
         for (((((acc, &a), &b), &c), &d), &center) in rows {
-            let first = fold.step(fold.step(*acc, a, center), b, center);
-            *acc = fold.step(fold.step(first, c, center), d, center);
+            let first = F::step(F::step(*acc, a, center), b, center);
+            *acc = F::step(F::step(first, c, center), d, center);
         }
     }
 
-    fn merge_rows[F: Fold](fold: &F, acc: &mut [F::Acc], other: &[F::Acc]) {
+    fn merge_rows[F: Fold]::[F](acc: &mut [F::Item], other: &[F::Item]), avx512 if [size_of::<F::Item>() == 4] {
         for (acc, &other) in acc.iter_mut().zip(other) {
-            *acc = fold.merge(*acc, other);
+            *acc = F::merge(*acc, other);
         }
     }
 }
@@ -131,7 +154,16 @@ pub(crate) struct Operand<'a, C> {
 
 /// Folds the dimensions of `x` that have extent 1 in `out` (which has its rank and otherwise its extents).
 /// The results come in `out`'s row-major order; `centers`, if given, holds one value for each.
-pub(crate) fn fold<F: Fold>(fold: &F, x: &Operand<F::In>, out: &Layout, centers: Option<&[F::In]>) -> Vec<F::Acc> {
+pub(crate) fn fold<F: Fold>(x: &Operand<F::Item>, out: &Layout, centers: Option<&[F::Item]>) -> Vec<F::Item> {
+    fold_by(&Kernels::of::<F>(), x, out, centers)
+}
+
+fn fold_by<T: bytemuck::Pod + Send + Sync>(
+    fold: &Kernels<T>,
+    x: &Operand<T>,
+    out: &Layout,
+    centers: Option<&[T]>,
+) -> Vec<T> {
     let layout = x.layout;
     let reduced = |dim: usize| out.dims()[dim] == 1 && layout.dims()[dim] != 1;
     let pairs = |reduce: bool| {
@@ -150,7 +182,7 @@ pub(crate) fn fold<F: Fold>(fold: &F, x: &Operand<F::In>, out: &Layout, centers:
     let smallest = |reduce: bool| pairs(reduce).map(|(_, stride)| stride.unsigned_abs()).min().unwrap_or(usize::MAX);
     let (m, n): (usize, usize) = (pairs(false).map(|p| p.0).product(), pairs(true).map(|p| p.0).product());
     if m == 0 || n == 0 {
-        return vec![fold.identity(); m];
+        return vec![fold.identity; m];
     }
     let along_rows = smallest(true) <= smallest(false);
     let walk =
@@ -159,23 +191,23 @@ pub(crate) fn fold<F: Fold>(fold: &F, x: &Operand<F::In>, out: &Layout, centers:
     if along_rows { problem.rows() } else { problem.columns() }
 }
 
-struct Problem<'a, 'x, F: Fold> {
-    fold: &'a F,
-    x: &'a Operand<'x, F::In>,
+struct Problem<'a, 'x, T> {
+    fold: &'a Kernels<T>,
+    x: &'a Operand<'x, T>,
     /// Of all elements: results outermost for `rows`, reduced elements outermost for `columns`.
     walk: Walk,
     /// Number of results.
     m: usize,
     /// Number of elements of each.
     n: usize,
-    centers: Option<&'a [F::In]>,
+    centers: Option<&'a [T]>,
 }
 
-impl<F: Fold> Problem<'_, '_, F> {
+impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
     /// For reduced elements that are neighbours in memory.
-    fn rows(&self) -> Vec<F::Acc> {
+    fn rows(&self) -> Vec<T> {
         let blocks = self.n.div_ceil(BLOCK);
-        let mut partial = vec![self.fold.identity(); self.m * blocks];
+        let mut partial = vec![self.fold.identity; self.m * blocks];
         let shared = Shared::new(&mut partial);
         let unit_size = self.n.min(BLOCK);
         par::ranges(self.m * blocks, (GRAIN / unit_size).max(1), |units| {
@@ -187,7 +219,7 @@ impl<F: Fold> Problem<'_, '_, F> {
                 for (rows, results) in steps(units, TILE / self.n).zip(results.chunks_mut(TILE / self.n)) {
                     let centers = self.centers.map(|c| &c[rows.clone()]);
                     let x = feed.get(rows.start * self.n..rows.end * self.n);
-                    short_rows(self.fold, x, self.n, centers, results);
+                    (self.fold.short_rows)(x, self.n, centers, results);
                 }
                 return;
             }
@@ -201,34 +233,34 @@ impl<F: Fold> Problem<'_, '_, F> {
         if blocks == 1 {
             return partial;
         }
-        let merge = |a, b| self.fold.merge(a, b);
-        let combine = |blocks: &[F::Acc]| {
-            let mut cascade = Cascade::new(self.fold.identity());
+        let merge = |a, b| (self.fold.merge)(a, b);
+        let combine = |blocks: &[T]| {
+            let mut cascade = Cascade::new(self.fold.identity);
             blocks.iter().for_each(|&value| cascade.push(value, merge));
-            cascade.finish(merge).unwrap_or_else(|| self.fold.identity())
+            cascade.finish(merge).unwrap_or_else(|| self.fold.identity)
         };
         partial.chunks(blocks).map(combine).collect()
     }
 
-    fn block(&self, feed: &mut dyn Elements<F::In>, range: std::ops::Range<usize>, center: F::In) -> F::Acc {
+    fn block(&self, feed: &mut dyn Elements<T>, range: std::ops::Range<usize>, center: T) -> T {
         let mut leaf_of = |range: std::ops::Range<usize>| match feed.memory(range.clone()) {
-            Some(x) => leaf(self.fold, x, center),
+            Some(x) => (self.fold.leaf)(x, center),
             None => {
-                let merged = steps(range, TILE).map(|part| leaf(self.fold, feed.get(part), center));
-                merged.reduce(|a, b| self.fold.merge(a, b)).unwrap_or_else(|| self.fold.identity())
+                let merged = steps(range, TILE).map(|part| (self.fold.leaf)(feed.get(part), center));
+                merged.reduce(|a, b| (self.fold.merge)(a, b)).unwrap_or_else(|| self.fold.identity)
             }
         };
         if range.len() <= LEAF {
             return leaf_of(range);
         }
-        let merge = |a, b| self.fold.merge(a, b);
-        let mut cascade = Cascade::new(self.fold.identity());
+        let merge = |a, b| (self.fold.merge)(a, b);
+        let mut cascade = Cascade::new(self.fold.identity);
         steps(range, LEAF).for_each(|part| cascade.push(leaf_of(part), merge));
-        cascade.finish(merge).unwrap_or_else(|| self.fold.identity())
+        cascade.finish(merge).unwrap_or_else(|| self.fold.identity)
     }
 
     /// For results that are neighbours in memory: rows of elements are folded into rows of results.
-    fn columns(&self) -> Vec<F::Acc> {
+    fn columns(&self) -> Vec<T> {
         let (m, n) = (self.m, self.n);
         // `fused` rows of a narrow matrix are seen as one.
         let fused = if m <= NARROW { (TILE / 2 / m).clamp(1, n) } else { 1 };
@@ -236,7 +268,7 @@ impl<F: Fold> Problem<'_, '_, F> {
         let tiles = m.div_ceil(width);
         let block_rows = (BLOCK / width).max(4 * ROWS).next_multiple_of(fused);
         let blocks = n.div_ceil(block_rows);
-        let mut partial = vec![self.fold.identity(); blocks * m];
+        let mut partial = vec![self.fold.identity; blocks * m];
         let shared = Shared::new(&mut partial);
         let unit_size = n.min(block_rows) * width;
         par::ranges(blocks * tiles, (GRAIN / unit_size).max(1), |units| {
@@ -259,7 +291,7 @@ impl<F: Fold> Problem<'_, '_, F> {
         while distance < blocks {
             for block in (0..blocks - distance).step_by(2 * distance) {
                 let (left, right) = partial.split_at_mut((block + distance) * m);
-                merge_rows(self.fold, &mut left[block * m..][..m], &right[..m]);
+                (self.fold.merge_rows)(&mut left[block * m..][..m], &right[..m]);
             }
             distance *= 2;
         }
@@ -269,10 +301,10 @@ impl<F: Fold> Problem<'_, '_, F> {
 
     fn wide(
         &self,
-        feed: &mut dyn Elements<F::In>,
+        feed: &mut dyn Elements<T>,
         rows: std::ops::Range<usize>,
         columns: std::ops::Range<usize>,
-        acc: &mut [F::Acc],
+        acc: &mut [T],
     ) {
         let at = |row: usize| row * self.m + columns.start..row * self.m + columns.end;
         let zeros;
@@ -283,37 +315,37 @@ impl<F: Fold> Problem<'_, '_, F> {
                 &zeros
             }
         };
-        let mut some = vec![self.fold.identity(); acc.len()];
+        let mut some = vec![self.fold.identity; acc.len()];
         for rows in steps(rows, ROWS) {
-            some.fill(self.fold.identity());
+            some.fill(self.fold.identity);
             let mut rows = rows;
             while rows.len() >= 4 {
                 let four = [0, 1, 2, 3].map(|i| feed.memory(at(rows.start + i)));
                 let [Some(a), Some(b), Some(c), Some(d)] = four else { break };
-                four_rows(self.fold, &mut some, [a, b, c, d], centers);
+                (self.fold.four_rows)(&mut some, [a, b, c, d], centers);
                 rows.start += 4;
             }
-            rows.for_each(|r| row(self.fold, &mut some, feed.get(at(r)), centers));
-            merge_rows(self.fold, acc, &some);
+            rows.for_each(|r| (self.fold.row)(&mut some, feed.get(at(r)), centers));
+            (self.fold.merge_rows)(acc, &some);
         }
     }
 
-    fn narrow(&self, feed: &mut dyn Elements<F::In>, rows: std::ops::Range<usize>, fused: usize, acc: &mut [F::Acc]) {
+    fn narrow(&self, feed: &mut dyn Elements<T>, rows: std::ops::Range<usize>, fused: usize, acc: &mut [T]) {
         let m = self.m;
         let centers = match self.centers {
             Some(centers) => centers.repeat(fused),
             None => vec![bytemuck::Zeroable::zeroed(); fused * m],
         };
-        let mut all = vec![self.fold.identity(); fused * m];
+        let mut all = vec![self.fold.identity; fused * m];
         let mut some = all.clone();
         for rows in steps(rows, ROWS * fused) {
-            some.fill(self.fold.identity());
+            some.fill(self.fold.identity);
             for rows in steps(rows, fused) {
                 let count = rows.len() * m;
-                row(self.fold, &mut some[..count], feed.get(rows.start * m..rows.end * m), &centers[..count]);
+                (self.fold.row)(&mut some[..count], feed.get(rows.start * m..rows.end * m), &centers[..count]);
             }
-            merge_rows(self.fold, &mut all, &some);
+            (self.fold.merge_rows)(&mut all, &some);
         }
-        all.chunks(m).for_each(|one| merge_rows(self.fold, acc, one));
+        all.chunks(m).for_each(|one| (self.fold.merge_rows)(acc, one));
     }
 }

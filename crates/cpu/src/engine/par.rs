@@ -15,16 +15,18 @@ const ALIGNMENT: usize = 64;
 
 /// Runs `body` on ranges that cover `0..n`, in parallel if there is more than `grain` to do.
 pub(crate) fn ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
-    let grain = grain.max(1);
-    if n > grain && rayon::current_num_threads() > 1 {
-        split(n, grain, &body);
-    } else if n > 0 {
-        body(0..n);
-    }
+    // Not generic from here on: rayon's machinery, and `body` where it is called, would be compiled for every loop.
+    each_range(n, grain, &body);
 }
 
-/// Not generic: rayon's machinery would be compiled again for every loop of the crate.
-fn split(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
+fn each_range(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
+    let grain = grain.max(1);
+    if n <= grain || rayon::current_num_threads() == 1 {
+        if n > 0 {
+            body(0..n);
+        }
+        return;
+    }
     // A few tasks a thread even out their speeds.
     let tasks = n.div_ceil(grain).min(rayon::current_num_threads() * 4);
     let mut size = n.div_ceil(tasks);
@@ -36,6 +38,10 @@ fn split(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
 
 /// [`ranges`] for a body that can fail: the error of the first range that has one.
 pub(crate) fn try_ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) -> Result<()> + Sync) -> Result<()> {
+    try_each_range(n, grain, &body)
+}
+
+fn try_each_range(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) -> Result<()> + Sync)) -> Result<()> {
     let first = parking_lot::Mutex::new(None);
     ranges(n, grain, |range| {
         let start = range.start;
@@ -55,16 +61,23 @@ pub(crate) fn try_ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) -> 
 pub(crate) fn blocks<S, R: Send>(
     n: usize,
     block: usize,
-    state: impl Fn() -> S + Sync + Send,
-    body: impl Fn(&mut S, Range<usize>) -> R + Sync + Send,
+    state: impl Fn() -> S + Sync,
+    body: impl Fn(&mut S, Range<usize>) -> R + Sync,
 ) -> Vec<R> {
-    let range = |i: usize| i * block..n.min((i + 1) * block);
     let count = n.div_ceil(block);
-    if count <= 1 || rayon::current_num_threads() == 1 {
+    let mut results = Vec::with_capacity(count);
+    let slots = Shared::new(&mut results.spare_capacity_mut()[..count]);
+    ranges(count, 1, |blocks| {
         let mut state = state();
-        return (0..count).map(|i| body(&mut state, range(i))).collect();
-    }
-    (0..count).into_par_iter().map_init(state, |state, i| body(state, range(i))).collect()
+        // SAFETY: ranges are disjoint.
+        let slots = unsafe { slots.part(blocks.clone()) };
+        for (i, slot) in blocks.zip(slots) {
+            slot.write(body(&mut state, i * block..n.min((i + 1) * block)));
+        }
+    });
+    // SAFETY: every block has written its result: a panic would have left this function.
+    unsafe { results.set_len(count) };
+    results
 }
 
 /// The grain for rows of `row` elements each, when the work is counted in rows.

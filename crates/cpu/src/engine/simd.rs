@@ -49,12 +49,13 @@ fn detect() -> Level {
 
 /// Defines functions whose body is compiled for several instruction sets. What the body calls must be
 /// `#[inline(always)]` to be compiled with it; a closure that is passed in is not. Generics stand in brackets,
-/// and their names once more after `::` where the arguments do not determine them.
+/// and their names once more after `::` where the arguments do not determine them. `, avx512 if [condition]`, a constant,
+/// leaves that version out where it is not worth its compile time: for types that training does not compute in.
 macro_rules! multiversion {
     ($(
         $(#[$meta:meta])*
         $vis:vis fn $name:ident $([$($generics:tt)*] $(::[$($names:tt)*])?)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?
-        $(where [$($bounds:tt)*])?
+        $(where [$($bounds:tt)*])? $(, avx512 if [$wide:expr])?
         $body:block
     )*) => {$(
         $(#[$meta])*
@@ -77,9 +78,9 @@ macro_rules! multiversion {
             #[cfg(target_arch = "x86_64")]
             match $crate::engine::simd::level() {
                 // SAFETY: the CPU has the instructions.
-                $crate::engine::simd::Level::Avx512 => return unsafe { avx512 $($(::<$($names)*>)?)? ($($arg),*) },
+                $crate::engine::simd::Level::Avx512 if const { true $(&& $wide)? } => return unsafe { avx512 $($(::<$($names)*>)?)? ($($arg),*) },
                 // SAFETY: as above.
-                $crate::engine::simd::Level::Avx2 => return unsafe { avx2 $($(::<$($names)*>)?)? ($($arg),*) },
+                $crate::engine::simd::Level::Avx512 | $crate::engine::simd::Level::Avx2 => return unsafe { avx2 $($(::<$($names)*>)?)? ($($arg),*) },
                 $crate::engine::simd::Level::Base => {}
             }
             body $($(::<$($names)*>)?)? ($($arg),*)

@@ -1,6 +1,6 @@
 //! Integer products: a plain blocked loop that LLVM vectorises, with wrapping arithmetic.
 
-use super::canon::Canon;
+use super::problem::GemmProblem;
 use super::scratch::with_scratch;
 use super::source::Number;
 
@@ -14,8 +14,8 @@ pub(crate) trait Int: Number {
     /// Computes a part of the product with the best instruction set there is.
     ///
     /// # Safety
-    /// As for `drive::part`.
-    unsafe fn part(p: &Canon<Self>, rows: (usize, usize), lanes: (usize, usize));
+    /// As for `blocked::part`.
+    unsafe fn part(p: &GemmProblem<Self>, rows: (usize, usize), lanes: (usize, usize));
 }
 
 macro_rules! int {
@@ -25,13 +25,13 @@ macro_rules! int {
             // The same loop compiled for wider registers; LLVM does the rest.
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-            pub(super) unsafe fn avx512(p: &Canon<$t>, rows: (usize, usize), lanes: (usize, usize)) {
+            pub(super) unsafe fn avx512(p: &GemmProblem<$t>, rows: (usize, usize), lanes: (usize, usize)) {
                 // SAFETY: forwarded.
                 unsafe { blocks(p, rows, lanes) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2")]
-            pub(super) unsafe fn avx2(p: &Canon<$t>, rows: (usize, usize), lanes: (usize, usize)) {
+            pub(super) unsafe fn avx2(p: &GemmProblem<$t>, rows: (usize, usize), lanes: (usize, usize)) {
                 // SAFETY: forwarded.
                 unsafe { blocks(p, rows, lanes) }
             }
@@ -41,7 +41,7 @@ macro_rules! int {
             fn times(self, other: $t) -> $t {
                 self.wrapping_mul(other)
             }
-            unsafe fn part(p: &Canon<$t>, rows: (usize, usize), lanes: (usize, usize)) {
+            unsafe fn part(p: &GemmProblem<$t>, rows: (usize, usize), lanes: (usize, usize)) {
                 #[cfg(target_arch = "x86_64")]
                 {
                     if is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
@@ -62,9 +62,9 @@ macro_rules! int {
 int! { i64, for_i64; i32, for_i32; u8, for_u8; }
 
 /// # Safety
-/// As for `drive::part`.
+/// As for `blocked::part`.
 #[inline(always)]
-unsafe fn blocks<T: Int>(p: &Canon<T>, rows: (usize, usize), lanes: (usize, usize)) {
+unsafe fn blocks<T: Int>(p: &GemmProblem<T>, rows: (usize, usize), lanes: (usize, usize)) {
     with_scratch::<T, _>(STEPS * LANES, |block| {
         for j0 in (lanes.0..lanes.1).step_by(LANES) {
             let nl = LANES.min(lanes.1 - j0);
@@ -72,7 +72,7 @@ unsafe fn blocks<T: Int>(p: &Canon<T>, rows: (usize, usize), lanes: (usize, usiz
                 let nk = STEPS.min(p.k - k0);
                 // The epilogue belongs to the last block, C's old value to the first.
                 let last = k0 + nk == p.k;
-                let q = Canon {
+                let q = GemmProblem {
                     load_c: p.load_c || k0 > 0,
                     bias: if last { p.bias } else { core::ptr::null() },
                     relu: p.relu && last,

@@ -42,36 +42,38 @@ thread_local! {
     static FREE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f` with room for `len` elements of `T`, uninitialised, aligned to a page.
-/// Nested calls get different buffers. In builds with debug assertions they are full of NaN, and what is behind them is
-/// watched.
+/// Calls `f` with room for `len` elements of `T`, uninitialized, aligned to a page. Nested calls get different buffers. In
+/// builds with debug assertions they are full of NaN, and what follows them is watched.
 pub(crate) fn with_scratch<T: Copy, R>(len: usize, f: impl FnOnce(*mut T) -> R) -> R {
     let used = len.saturating_mul(size_of::<T>());
+    let buffer = take(used);
+    let result = f(buffer.start.cast());
+    give_back(buffer, used);
+    result
+}
+
+/// A buffer of at least `used` bytes. It is this call's alone: a nested one, even from another task that rayon runs on this
+/// thread meanwhile, finds other buffers or makes one.
+fn take(used: usize) -> Buffer {
     let size = guarded(used);
-    // Taken out of the pool while in use: a nested call, even one from another task that
-    // rayon runs on this thread meanwhile, finds other buffers or makes one.
-    let buffer = FREE
-        .with(|free| {
-            let mut free = free.borrow_mut();
-            // The smallest that fits; if none fits, one too small is given up for it.
-            let fit = (0..free.len()).filter(|&i| free[i].size >= size).min_by_key(|&i| free[i].size);
-            match fit {
-                Some(i) => Some(free.swap_remove(i)),
-                None => {
-                    if free.len() >= 4 {
-                        free.pop();
-                    }
-                    None
-                }
-            }
-        })
-        .unwrap_or_else(|| Buffer::new(size));
+    let kept = FREE.with_borrow_mut(|free| {
+        // The smallest that fits; if none fits, one too small is given up for it.
+        let fit = (0..free.len()).filter(|&i| free[i].size >= size).min_by_key(|&i| free[i].size);
+        if fit.is_none() && free.len() >= 4 {
+            free.pop();
+        }
+        fit.map(|i| free.swap_remove(i))
+    });
+    let buffer = kept.unwrap_or_else(|| Buffer::new(size));
     // SAFETY: the buffer has at least `size` bytes, and nobody else has it.
     unsafe { poison(buffer.start, size) };
-    let result = f(buffer.start.cast());
-    // SAFETY: they were filled before `f`, which is done with them.
-    let untouched = unsafe { behind_is_untouched(buffer.start, used, size) };
+    buffer
+}
+
+/// Keeps a buffer of which `used` bytes were asked for.
+fn give_back(buffer: Buffer, used: usize) {
+    // SAFETY: `take` filled the bytes, and whoever had the buffer is done with it.
+    let untouched = unsafe { behind_is_untouched(buffer.start, used, guarded(used)) };
     debug_assert!(untouched, "a write behind {used} bytes of a matrix product's working memory");
-    FREE.with(|free| free.borrow_mut().push(buffer));
-    result
+    FREE.with_borrow_mut(|free| free.push(buffer));
 }

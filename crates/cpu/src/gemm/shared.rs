@@ -6,10 +6,10 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering::*};
 
-use super::canon::Canon;
-use super::drive::{self, Packed};
-use super::micro::Kernel;
+use super::blocked::{self, PackedLanes};
+use super::kernel::Kernel;
 use super::parallel;
+use super::problem::GemmProblem;
 use super::scratch::with_scratch;
 use super::source::{Float, Source};
 
@@ -29,7 +29,7 @@ impl Drop for Count<'_> {
 }
 
 /// Whether a product is large enough, and has rows enough for several parts per thread.
-pub(crate) fn suits<S, T>(p: &Canon<S>, kern: &Kernel<T>) -> bool {
+pub(crate) fn suits<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> bool {
     let threads = rayon::current_num_threads();
     threads > 1
         && p.rows >= 2 * threads * TILE_ROWS * kern.mr
@@ -40,20 +40,20 @@ pub(crate) fn suits<S, T>(p: &Canon<S>, kern: &Kernel<T>) -> bool {
 ///
 /// # Safety
 /// Pointers and strides must be valid, `k` not 0, S must be T, and `kern` runnable.
-pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &Canon<S>, kern: &Kernel<T>, room: usize) {
+pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &Kernel<T>, room: usize) {
     let threads = rayon::current_num_threads();
     let panel = 2 * kern.lanes;
-    let kb = drive::k_block(p, kern);
-    let block = drive::even(p.lanes, (room / p.k).max(kern.nc), panel);
+    let kb = blocked::k_block(p, kern);
+    let block = blocked::even(p.lanes, (room / p.k).max(kern.nc), panel);
     for l0 in (0..p.lanes).step_by(block) {
         let lanes = block.min(p.lanes - l0);
         let width = lanes.next_multiple_of(kern.lanes);
         with_scratch::<T, _>(width * p.k, |start| {
-            let packed = Packed { start, width };
-            let run = drive::even(lanes, lanes.div_ceil(2 * threads), panel);
+            let packed = PackedLanes { start, width };
+            let run = blocked::even(lanes, lanes.div_ceil(2 * threads), panel);
             let runs = lanes.div_ceil(run);
             let packs = runs * p.k.div_ceil(kb);
-            let rows = drive::even(p.rows, TILE_ROWS * kern.mr, 1);
+            let rows = blocked::even(p.rows, TILE_ROWS * kern.mr, 1);
             // One hand-over for both: tasks are taken in order, so whoever waits for the packing waits for tasks that
             // other threads are in the midst of.
             let done = AtomicUsize::new(0);
@@ -67,7 +67,7 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &Canon<S>, kern: &Kernel
                     unsafe {
                         let from = p.b.offset(k0 as isize * p.b_k + (l0 + l) as isize * p.b_lane);
                         let to = packed.at(k0, l, nk);
-                        drive::pack_lanes(kern, from, nk, run.min(lanes - l), p.b_k, p.b_lane, to);
+                        blocked::pack_lanes(kern, from, nk, run.min(lanes - l), p.b_k, p.b_lane, to);
                     }
                     return;
                 }
@@ -76,7 +76,7 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &Canon<S>, kern: &Kernel
                 let rows = (first, p.rows.min(first + rows));
                 // SAFETY: the caller's promise; parts have disjoint rows of C, and the lanes are packed: the load
                 // above has seen the end of every packing task.
-                unsafe { drive::part(p, kern, rows, (l0, l0 + lanes), Some(packed)) }
+                unsafe { blocked::part(p, kern, rows, (l0, l0 + lanes), Some(packed)) }
             });
         });
     }

@@ -61,6 +61,23 @@ pub(crate) fn prefetch_l2<T>(p: *const T) {
     let _ = p;
 }
 
+/// Repeats `$body` with `$i` = 0, 1, ... while `$i < $n`, as straight-line code. A plain loop over the accumulators is
+/// not reliably unrolled before LLVM decides what lives in registers. `rows` makes 14 copies, `few` 4: the copies
+/// that are not needed vanish, but late, and loops within loops multiply, so `few` serves wherever it suffices.
+macro_rules! unroll {
+    ($i:ident < $n:expr, rows, $body:block) => {
+        unroll!(@ $i $n, 14, $body; 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    ($i:ident < $n:expr, few, $body:block) => {
+        unroll!(@ $i $n, 4, $body; 0 1 2 3)
+    };
+    (@ $i:ident $n:expr, $most:literal, $body:block; $($x:literal)*) => {
+        $( if const { assert!($n <= $most); $x < $n } { let $i: usize = $x; $body } )*
+    };
+}
+
+pub(super) use unroll;
+
 /// The fallback register: four (f32) or two (f64) plain lanes that LLVM turns into whatever
 /// the compilation target always has (SSE2, NEON, ...).
 #[derive(Clone, Copy)]

@@ -1,9 +1,9 @@
 //! Divides products among threads. The division never touches `k`, so it cannot change results.
 
-use super::canon::{Batch, Canon};
-use super::micro::Kernel;
+use super::kernel::Kernel;
+use super::problem::{Batch, GemmProblem};
 use super::source::{Float, Source};
-use super::{dots, drive, ints, parallel, shared};
+use super::{blocked, dots, ints, parallel, shared};
 
 /// Multiply-adds below which waking another thread costs more than it saves.
 const SERIAL: usize = 600_000;
@@ -29,7 +29,7 @@ struct Grid {
 
 impl Grid {
     /// Cuts a product into about `want` parts.
-    fn new<S>(p: &Canon<S>, want: usize, unit: &Unit) -> Grid {
+    fn new<S>(p: &GemmProblem<S>, want: usize, unit: &Unit) -> Grid {
         // Every row is packed once per part of its lanes, every lane once per part of its rows: of the grids that have
         // enough parts, the one that packs least. Rows count double, because they are gathered a few at a time.
         let (most_rows, most_lanes) = ((p.rows / unit.rows).max(1), (p.lanes / unit.lanes).max(1));
@@ -42,7 +42,7 @@ impl Grid {
     }
 
     /// Rows and lanes of part `i`. Sizes differ by at most one row or vector.
-    fn part<S>(&self, p: &Canon<S>, i: usize) -> ((usize, usize), (usize, usize)) {
+    fn part<S>(&self, p: &GemmProblem<S>, i: usize) -> ((usize, usize), (usize, usize)) {
         let (r, l) = (i % self.row_parts, i / self.row_parts);
         let row = |r: usize| r * p.rows / self.row_parts;
         let lane = |l: usize| (l * self.vectors / self.lane_parts * self.vector).min(p.lanes);
@@ -52,7 +52,7 @@ impl Grid {
 
 /// Runs `each` for all parts of all products, in parallel if there is enough to do.
 fn run<S: Copy + Send + Sync>(
-    p: &Canon<S>,
+    p: &GemmProblem<S>,
     batch: &Batch<'_>,
     cost: usize,
     unit: &Unit,
@@ -76,9 +76,35 @@ fn run<S: Copy + Send + Sync>(
     });
 }
 
+/// Estimated cycles of a product in this orientation. Rough, but it only has to rank the two.
+fn cost<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> f64 {
+    let (r, l, k) = (p.rows as f64, p.lanes as f64, p.k as f64);
+    let vectors = (l / kern.lanes as f64).ceil();
+    // Two FMAs per cycle, but a tile with few rows is bound by the latency of FMA.
+    let compute = vectors * r.max(4.0) * k / 2.0;
+    let pack_lanes = match (p.b_lane, p.b_k) {
+        (1, _) if p.rows <= kern.mr => 0.0,
+        (1, _) => 0.1,
+        (_, 1) => 0.5,
+        _ => 2.0,
+    };
+    let pack_rows = match (p.a_k, p.a_row) {
+        (1, _) => 0.1,
+        (_, 1) => 0.2,
+        _ => 2.0,
+    };
+    let store = match (p.c_lane, p.c_row) {
+        (1, _) => 0.15,
+        (_, 1) => 0.6,
+        _ => 2.0,
+    };
+    let (k_blocks, l_blocks) = ((k / kern.kc as f64).ceil(), (l / kern.nc as f64).ceil());
+    compute + pack_lanes * l * k + pack_rows * r * k * l_blocks + store * r * l * k_blocks
+}
+
 /// # Safety
 /// Pointers and strides must be valid for every product, and `kern` runnable.
-pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: Canon<S>, batch: Batch<'_>, kern: &Kernel<T>) {
+pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: GemmProblem<S>, batch: Batch<'_>, kern: &Kernel<T>) {
     if p.k == 0 {
         for i in 0..batch.count {
             // SAFETY: the caller's promise.
@@ -88,7 +114,7 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: Canon<S>, batch: Batch<'_
     }
     if S::SAME && dots::suits(&p) {
         // SAFETY: S is T, so this is a cast of a type to itself.
-        let p: Canon<T> = unsafe { core::mem::transmute_copy(&p) };
+        let p: GemmProblem<T> = unsafe { core::mem::transmute_copy(&p) };
         run(&p, &batch, 1, &Unit { rows: 32, lanes: 32, vector: 4 }, &|i, rows, lanes| {
             // SAFETY: the caller's promise; parts and products have disjoint C.
             unsafe { dots::part(&p.nth(&batch, i), kern, rows, lanes) }
@@ -96,7 +122,7 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: Canon<S>, batch: Batch<'_
         return;
     }
     let swapped = p.swapped();
-    let swap = swapped.cost(kern) < p.cost(kern);
+    let swap = cost(&swapped, kern) < cost(&p, kern);
     let q = if swap { swapped } else { p };
     if S::SAME && batch.count == 1 && shared::suits(&q, kern) {
         // SAFETY: the caller's promise, and S is T.
@@ -121,7 +147,7 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: Canon<S>, batch: Batch<'_
                 let mut r = rows.0;
                 while r < rows.1 {
                     let r1 = rows.1.min(r.saturating_add(nr));
-                    drive::part(&q, kern, (r, r1), (l, l1), None);
+                    blocked::part(&q, kern, (r, r1), (l, l1), None);
                     r = r1;
                 }
                 l = l1;
@@ -132,7 +158,7 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: Canon<S>, batch: Batch<'_
 
 /// # Safety
 /// Pointers and strides must be valid for every product.
-pub(crate) unsafe fn ints<T: ints::Int>(p: Canon<T>, batch: Batch<'_>) {
+pub(crate) unsafe fn ints<T: ints::Int>(p: GemmProblem<T>, batch: Batch<'_>) {
     if p.k == 0 {
         for i in 0..batch.count {
             // SAFETY: the caller's promise.

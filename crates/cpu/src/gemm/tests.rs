@@ -1,9 +1,10 @@
 //! Every kernel against a plain f64 reference.
 
-use super::canon::{Batch, Canon};
-use super::micro::{self, Kernel};
+use super::kernel::Kernel;
+use super::kernels;
+use super::problem::{Batch, GemmProblem};
 use super::source::{Float, Number, Source};
-use super::{Epilogue, GemmElem, gemm, gemm_batched, shared, split};
+use super::{Epilogue, Gemm, GemmElem, Matrix, shared, split};
 use half::{bf16, f16};
 
 /// A small generator: tests need variety, not quality.
@@ -104,7 +105,7 @@ fn check<T: Elem>(
     accumulate: bool,
     epilogue: usize,
     rng: &mut Rng,
-    run: &dyn Fn(Canon<T>),
+    run: &dyn Fn(GemmProblem<T>),
     what: &str,
 ) {
     let a = Mat::<T>::new(m, k, la, rng);
@@ -117,7 +118,7 @@ fn check<T: Elem>(
     let mut mine = vec![false; c.data.len()];
     let start = c.start;
     let pc = &mut c.data[start] as *mut T;
-    run(Canon {
+    run(GemmProblem {
         rows: m,
         lanes: n,
         k,
@@ -166,7 +167,7 @@ fn check<T: Elem>(
 const SIZES: [usize; 15] = [0, 1, 2, 3, 7, 8, 13, 17, 31, 33, 64, 65, 100, 129, 200];
 
 /// All sizes with random layouts, then all layouts with random sizes.
-fn grid<T: Elem>(run: &dyn Fn(Canon<T>), what: &str) {
+fn grid<T: Elem>(run: &dyn Fn(GemmProblem<T>), what: &str) {
     let mut rng = Rng(1);
     for m in SIZES {
         for n in SIZES {
@@ -199,7 +200,7 @@ fn one<'a>() -> Batch<'a> {
 }
 
 fn float_kernels<S: Elem + Source<T>, T: Float>() {
-    for kern in micro::available::<T>() {
+    for kern in kernels::available::<T>() {
         grid::<S>(
             &|p| {
                 if p.rows > 0 && p.lanes > 0 {
@@ -232,8 +233,8 @@ fn bf16_all_kernels() {
 /// Products whose lanes are packed first, in one piece and (room for 2,000 elements) in several.
 fn packed_lanes<T: Elem + Source<T> + Float>() {
     for room in [2_000, shared::ROOM] {
-        for kern in micro::available::<T>() {
-            let run = |p: Canon<T>| {
+        for kern in kernels::available::<T>() {
+            let run = |p: GemmProblem<T>| {
                 // SAFETY: `check` builds valid matrices, and the kernel runs on this machine.
                 unsafe { if p.k == 0 { p.empty() } else { shared::product(&p, kern, room) } }
             };
@@ -250,6 +251,21 @@ fn f64_packed_lanes() {
     packed_lanes::<f64>();
 }
 
+/// A product of matrices, each given as its start and its strides of rows and columns.
+fn product<'a, T>(
+    [m, n, k]: [usize; 3],
+    a: (*const T, isize, isize),
+    b: (*const T, isize, isize),
+    c: (*mut T, isize, isize),
+    accumulate: bool,
+    epilogue: Epilogue<'a, T>,
+) -> Gemm<'a, T> {
+    fn matrix<P>((start, row_stride, column_stride): (P, isize, isize)) -> Matrix<P> {
+        Matrix { start, row_stride, column_stride }
+    }
+    Gemm { m, n, k, a: matrix(a), b: matrix(b), c: matrix(c), accumulate, epilogue }
+}
+
 fn public<T: Elem + GemmElem>() {
     grid::<T>(
         &|p| {
@@ -262,10 +278,15 @@ fn public<T: Elem + GemmElem>() {
                     (Some(b), false) => Epilogue::Bias(b),
                     (Some(b), true) => Epilogue::BiasRelu(b),
                 };
-                gemm(
-                    p.rows, p.lanes, p.k, p.a, p.a_row, p.a_k, p.b, p.b_k, p.b_lane, p.c, p.c_row, p.c_lane, p.load_c,
+                product(
+                    [p.rows, p.lanes, p.k],
+                    (p.a, p.a_row, p.a_k),
+                    (p.b, p.b_k, p.b_lane),
+                    (p.c, p.c_row, p.c_lane),
+                    p.load_c,
                     epilogue,
                 )
+                .run()
             }
         },
         "public",
@@ -287,7 +308,9 @@ fn integers_wrap() {
     let (a, b) = ([i32::MAX, 2], [3, i32::MIN]);
     let mut c = [0];
     // SAFETY: one element of C, two of A and B.
-    unsafe { gemm(1, 1, 2, a.as_ptr(), 2, 1, b.as_ptr(), 1, 1, c.as_mut_ptr(), 1, 1, false, Epilogue::None) };
+    unsafe {
+        product([1, 1, 2], (a.as_ptr(), 2, 1), (b.as_ptr(), 1, 1), (c.as_mut_ptr(), 1, 1), false, Epilogue::None).run()
+    };
     assert_eq!(c[0], i32::MAX.wrapping_mul(3).wrapping_add(2i32.wrapping_mul(i32::MIN)));
 }
 
@@ -308,7 +331,7 @@ fn nan_and_infinity_for<T: Float + Source<T>>(kern: &Kernel<T>, make: fn(f64) ->
             // SAFETY: row-major A and C, B of either order, all of full length.
             unsafe {
                 split::floats::<T, T>(
-                    Canon {
+                    GemmProblem {
                         rows: m,
                         lanes: n,
                         k,
@@ -341,10 +364,10 @@ fn nan_and_infinity_for<T: Float + Source<T>>(kern: &Kernel<T>, make: fn(f64) ->
 }
 #[test]
 fn nan_and_infinity() {
-    for kern in micro::available::<f32>() {
+    for kern in kernels::available::<f32>() {
         nan_and_infinity_for(kern, |x| x as f32, |x| x as f64);
     }
-    for kern in micro::available::<f64>() {
+    for kern in kernels::available::<f64>() {
         nan_and_infinity_for(kern, |x| x, |x| x);
     }
 }
@@ -362,24 +385,15 @@ fn batches() {
         let offsets = |i: usize| [(i * m * k) as isize, 0, ((count - 1 - i) * m * n) as isize];
         // SAFETY: the offsets stay inside the vectors.
         unsafe {
-            gemm_batched(
-                count,
-                offsets,
-                m,
-                n,
-                k,
-                a.as_ptr(),
-                k as isize,
-                1,
-                b.as_ptr(),
-                n as isize,
-                1,
-                c.as_mut_ptr(),
-                n as isize,
-                1,
+            product(
+                [m, n, k],
+                (a.as_ptr(), k as isize, 1),
+                (b.as_ptr(), n as isize, 1),
+                (c.as_mut_ptr(), n as isize, 1),
                 false,
                 Epilogue::None,
             )
+            .run_batched(count, &offsets)
         };
         for x in 0..count {
             for i in 0..m {
@@ -415,22 +429,15 @@ fn same_bits_for_any_number_of_threads() {
                 pool.install(|| {
                     // SAFETY: row-major A and C, B of either order, all of full length.
                     unsafe {
-                        gemm(
-                            m,
-                            n,
-                            k,
-                            a.as_ptr(),
-                            k as isize,
-                            1,
-                            b.as_ptr(),
-                            rsb,
-                            csb,
-                            c.as_mut_ptr(),
-                            n as isize,
-                            1,
+                        product(
+                            [m, n, k],
+                            (a.as_ptr(), k as isize, 1),
+                            (b.as_ptr(), rsb, csb),
+                            (c.as_mut_ptr(), n as isize, 1),
                             false,
                             Epilogue::Relu,
                         )
+                        .run()
                     }
                 });
                 c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()

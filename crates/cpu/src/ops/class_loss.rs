@@ -20,7 +20,7 @@ use crate::{
     memory::view::{Source, has_shape},
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };
-use rows::{Form, LANES, Smoothing, Weights};
+use rows::{Form, LANES, Smoothing, Terms, Weights};
 use tile::{Part, Planes, Tile};
 
 /// An exponential costs about this many additions.
@@ -45,10 +45,8 @@ enum Truth<'a, T> {
 struct Problem<'a, T: Stored> {
     rule: ClassLoss,
     x: Planes<*const T>,
-    form: Form,
     truth: Truth<'a, T>,
-    weights: Weights<T::Compute>,
-    smoothing: Smoothing<T::Compute>,
+    terms: Terms<T::Compute>,
 }
 
 impl<'a, T: Stored<Compute: Real>> Problem<'a, T> {
@@ -82,14 +80,13 @@ impl<'a, T: Stored<Compute: Real>> Problem<'a, T> {
             ClassLossInput::Logits => Smoothing::new(rule.label_smoothing, classes),
             ClassLossInput::LogProbs => Smoothing::new(0.0, classes),
         };
-        Ok(Problem { rule: *rule, x, form, truth, weights, smoothing })
+        Ok(Problem { rule: *rule, x, truth, terms: Terms { form, weights, smoothing } })
     }
 
     /// The labels of a part's rows, `None` for those that do not count.
     ///
     /// # Safety
     /// The walk is that of the labels, and the part's rows are below its length.
-    #[inline(always)]
     unsafe fn labels(&self, labels: &Source<i64>, walk: &Walk, part: &Part) -> [Option<usize>; LANES] {
         let mut out = [None; LANES];
         for (i, out) in out.iter_mut().enumerate().take(part.height) {
@@ -103,7 +100,7 @@ impl<'a, T: Stored<Compute: Real>> Problem<'a, T> {
     /// How many rows a block has. Sums are formed block by block, so this must not depend on the number of
     /// threads.
     fn block(&self) -> usize {
-        (par::GRAIN / COST / self.x.classes.max(1)).max(1).next_multiple_of(if self.form == Form::Rows {
+        (par::GRAIN / COST / self.x.classes.max(1)).max(1).next_multiple_of(if self.terms.form == Form::Rows {
             LANES
         } else {
             1
@@ -113,7 +110,7 @@ impl<'a, T: Stored<Compute: Real>> Problem<'a, T> {
     /// Buffers for a task: for the logits, and for the target if it has probabilities.
     fn tiles(&self) -> [Tile<T::Compute>; 2] {
         let target = if matches!(self.truth, Truth::Labels(_)) { 0 } else { self.x.classes };
-        [Tile::new(self.x.classes, self.form), Tile::new(target, self.form)]
+        [Tile::new(self.x.classes, self.terms.form), Tile::new(target, self.terms.form)]
     }
 }
 

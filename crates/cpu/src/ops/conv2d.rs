@@ -13,7 +13,7 @@ use crate::{
         winograd,
     },
     engine::image::Image,
-    gemm::micro,
+    gemm::kernels,
     memory::{
         allocator::Scratch,
         view::{Source, Target, has_shape},
@@ -111,7 +111,7 @@ fn forward<S: Stored<Compute = T>, T: Compute>(
         }
     }
     let taps = Taps::forward(rule, e.kernel);
-    let kern = micro::best::<T>();
+    let kern = kernels::best::<T>();
     let columns = e.c * taps.len() + usize::from(bias.is_some());
     let mut weights = Scratch::<T>::new(e.o * columns)?;
     let weights = weights.values();
@@ -176,7 +176,7 @@ fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: 
             return Ok(());
         }
     }
-    let kern = micro::best::<T>();
+    let kern = kernels::best::<T>();
     let mut weights = Scratch::<T>::new(e.c * e.o * e.kernel[0] * e.kernel[1])?;
     for phase in (0..rule.stride[0]).flat_map(|y| (0..rule.stride[1]).map(move |x| [y, x])) {
         if phase[0] >= to.h || phase[1] >= to.w {
@@ -233,7 +233,7 @@ fn grad_weight<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, x:
         }
     }
     let taps = Taps::forward(rule, e.kernel);
-    let kern = micro::best::<T>();
+    let kern = kernels::best::<T>();
     for g in 0..rule.groups {
         let store = |o: usize, row: &[T]| {
             for (c, row) in row.chunks_exact(taps.len()).enumerate() {

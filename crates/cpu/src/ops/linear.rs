@@ -5,7 +5,7 @@ use kiln_backend::{Error, Layout, LinearBackend, Result, View, ViewMut};
 use crate::{
     CpuBackend,
     engine::iter::Walk,
-    gemm::{Epilogue, GemmElem, gemm},
+    gemm::{Epilogue, Gemm, GemmElem, Matrix},
     memory::view::{Source, Target, has_shape},
     numeric::{dispatch::for_float, stored::Stored},
 };
@@ -50,8 +50,20 @@ fn affine<T: Stored + GemmElem>(x: View, w: View, bias: Option<View>, relu: bool
     };
     let strides = |layout: &Layout| (layout.strides()[0], layout.strides()[1]);
     let ((rsx, csx), (rsw, csw), (rso, cso)) = (strides(x.layout()), strides(w.layout()), strides(out.layout()));
-    // SAFETY: as in `batched`; the weight is read transposed.
-    unsafe { gemm(m, n, k, x.ptr(), rsx, csx, w.ptr(), csw, rsw, out.ptr(), rso, cso, false, epilogue) };
+    let product = Gemm {
+        m,
+        n,
+        k,
+        a: Matrix { start: x.ptr(), row_stride: rsx, column_stride: csx },
+        // The weight is read transposed.
+        b: Matrix { start: w.ptr(), row_stride: csw, column_stride: rsw },
+        c: Matrix { start: out.ptr(), row_stride: rso, column_stride: cso },
+        accumulate: false,
+        epilogue,
+    };
+    // SAFETY: the layouts were checked against the buffers and have the product's shapes, so every element that the extents
+    // and strides describe is inside; the output's elements are distinct and exclusively borrowed.
+    unsafe { product.run() };
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use kiln_backend::{DType, Error, Layout, MatmulBackend, Result, View, ViewMut};
 use crate::{
     CpuBackend,
     engine::iter::Walk,
-    gemm::{Epilogue, GemmElem, gemm_batched},
+    gemm::{Epilogue, Gemm, GemmElem, Matrix},
     memory::view::{Source, Target, has_shape},
     numeric::stored::Stored,
 };
@@ -74,28 +74,19 @@ fn batched<T: Stored + GemmElem>(op: &'static str, a: View, b: View, out: ViewMu
     let walk = |layout: &Layout| Walk::of((0..lead).map(|d| (layout.dims()[d], layout.strides()[d])));
     let (walk_a, walk_b, walk_c) = (walk(la), walk(lb), walk(lo));
     let offsets = |i: usize| [walk_a.offset(i), walk_b.offset(i), walk_c.offset(i)];
+    let product = Gemm {
+        m,
+        n,
+        k,
+        a: Matrix { start: a.ptr(), row_stride: rsa, column_stride: csa },
+        b: Matrix { start: b.ptr(), row_stride: rsb, column_stride: csb },
+        c: Matrix { start: out.ptr(), row_stride: rsc, column_stride: csc },
+        accumulate: false,
+        epilogue: Epilogue::None,
+    };
     // SAFETY: the layouts were checked against the buffers and have the product's shapes, so every element that
     // the extents and strides describe is inside; the output's elements are distinct and exclusively borrowed.
-    unsafe {
-        gemm_batched(
-            walk_c.len(),
-            offsets,
-            m,
-            n,
-            k,
-            a.ptr(),
-            rsa,
-            csa,
-            b.ptr(),
-            rsb,
-            csb,
-            out.ptr(),
-            rsc,
-            csc,
-            false,
-            Epilogue::None,
-        );
-    }
+    unsafe { product.run_batched(walk_c.len(), &offsets) };
     Ok(())
 }
 

@@ -11,7 +11,11 @@ use kiln_backend::{Error, FillBackend, OptimBackend, OptimRule, OptimSlot, Resul
 
 use crate::{
     CpuBackend,
-    engine::{par, simd::multiversion},
+    engine::{
+        par,
+        simd::multiversion,
+        tile::{load, steps, store},
+    },
     memory::view::{Source, Target, same_shape},
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };
@@ -24,6 +28,12 @@ const COST: usize = 4;
 
 /// Elements that are updated together.
 const TILE: usize = 32;
+
+/// Elements of half precision that are brought to `f32` together.
+const STAGE: usize = 512;
+
+/// Most states that a rule has.
+const MOST_STATES: usize = 3;
 
 /// One parameter's step, ready to run on any range of its elements.
 type Job<'a> = Box<dyn Fn(Range<usize>) + Sync + 'a>;
@@ -80,85 +90,108 @@ fn number<T: Stored>(view: View) -> Result<T> {
     }
 }
 
-/// Binds a rule, with its scalars computed in `f64` as Python does, to the memory of one parameter.
-fn job<'a, T: Stored<Compute: Real>>(
-    rule: &OptimRule,
-    lr: f64,
-    count: i64,
-    slot: &'a mut OptimSlot,
-) -> Result<Job<'a>> {
+/// Updates some elements: the parameter, its gradient and its states, one slice each.
+type Step<C> = Box<dyn Fn(&mut [C], &[C], &mut [&mut [C]]) + Sync>;
+
+/// A rule with its scalars, which are computed in `f64` as Python does.
+fn step_of<C: Real>(rule: &OptimRule, lr: f64, count: i64) -> Step<C> {
     let step = count as f64;
     match *rule {
         OptimRule::Sgd { momentum, dampening, nesterov, weight_decay, maximize } => {
             let gradient = Gradient::new(weight_decay, maximize);
             let sgd = Sgd::new(lr, momentum, dampening, nesterov, count <= 1);
-            if momentum == 0.0 { bind::<T, _, 0>(gradient, sgd, slot) } else { bind::<T, _, 1>(gradient, sgd, slot) }
+            if momentum == 0.0 { bind::<C, _, 0>(gradient, sgd) } else { bind::<C, _, 1>(gradient, sgd) }
         }
         OptimRule::Adam { beta1, beta2, eps, weight_decay, decoupled, amsgrad, maximize } => {
             let gradient = Gradient::new(if decoupled { 0.0 } else { weight_decay }, maximize);
             let shrink = if decoupled { 1.0 - lr * weight_decay } else { 1.0 };
             let adam = Adam::new(lr, beta1, beta2, eps, shrink, step);
-            if amsgrad { bind::<T, _, 3>(gradient, adam, slot) } else { bind::<T, _, 2>(gradient, adam, slot) }
+            if amsgrad { bind::<C, _, 3>(gradient, adam) } else { bind::<C, _, 2>(gradient, adam) }
         }
         OptimRule::RmsProp { alpha, eps, weight_decay, momentum, centered, maximize } => {
             let gradient = Gradient::new(weight_decay, maximize);
             let rms = RmsProp::new(lr, alpha, eps, momentum, centered);
             match rule.states() {
-                1 => bind::<T, _, 1>(gradient, rms, slot),
-                2 => bind::<T, _, 2>(gradient, rms, slot),
-                _ => bind::<T, _, 3>(gradient, rms, slot),
+                1 => bind::<C, _, 1>(gradient, rms),
+                2 => bind::<C, _, 2>(gradient, rms),
+                _ => bind::<C, _, 3>(gradient, rms),
             }
         }
         OptimRule::Adagrad { lr_decay, weight_decay, eps, maximize } => {
             let gradient = Gradient::new(weight_decay, maximize);
-            bind::<T, _, 1>(gradient, Adagrad::new(lr, lr_decay, eps, step), slot)
+            bind::<C, _, 1>(gradient, Adagrad::new(lr, lr_decay, eps, step))
         }
     }
 }
 
-/// The memory of one parameter: a contiguous tensor, its gradient and its states.
-struct Memory<'a, T, const N: usize> {
-    param: Target<'a, T>,
-    grad: Source<'a, T>,
-    states: [Target<'a, T>; N],
+fn bind<C: Real, U: Update<C, N> + 'static, const N: usize>(gradient: Gradient<C>, update: U) -> Step<C> {
+    Box::new(move |param, grad, states| apply(&gradient, &update, param, grad, states))
 }
 
-impl<T: Stored, const N: usize> Memory<'_, T, N> {
-    /// The elements of a range.
+/// The step of one parameter: a contiguous tensor, its gradient and its states.
+fn job<'a, T: Stored<Compute: Real>>(
+    rule: &OptimRule,
+    lr: f64,
+    steps_taken: i64,
+    slot: &'a mut OptimSlot,
+) -> Result<Job<'a>> {
+    let step = step_of::<T::Compute>(rule, lr, steps_taken);
+    let (param, grad) = (target::<T>(&mut slot.param)?, source::<T>(slot.grad)?);
+    let states = slot.states.iter_mut().map(target::<T>).collect::<Result<Vec<_>>>()?;
+    for layout in states.iter().map(Target::layout).chain([grad.layout()]) {
+        same_shape(OP, &[param.layout(), layout])?;
+    }
+    let count = states.len();
+    let memory = Memory { param, grad, states };
+    Ok(Box::new(move |range| {
+        if T::DIRECT {
+            // SAFETY: `optimizer_step` runs a job on disjoint ranges inside its length.
+            let (param, grad, states) = unsafe { memory.part(range) };
+            let mut states = states.map(bytemuck::cast_slice_mut);
+            step(bytemuck::cast_slice_mut(param), bytemuck::cast_slice(grad), &mut states[..count]);
+            return;
+        }
+        // Half precision, by way of tiles of what it is computed in.
+        let zero = T::Compute::of(0.0);
+        let mut tiles = [[zero; STAGE]; 2 + MOST_STATES];
+        for range in steps(range, STAGE) {
+            let n = range.len();
+            // SAFETY: as above.
+            let (param, grad, states) = unsafe { memory.part(range) };
+            let [p, g, s @ ..] = tiles.each_mut().map(|tile| &mut tile[..n]);
+            load(param, p);
+            load(grad, g);
+            let mut s: [_; MOST_STATES] = s;
+            s.iter_mut().zip(&states).take(count).for_each(|(tile, state)| load(state, tile));
+            step(p, g, &mut s[..count]);
+            store(p, param);
+            states.into_iter().zip(&s).take(count).for_each(|(state, tile)| store(tile, state));
+        }
+    }))
+}
+
+struct Memory<'a, T> {
+    param: Target<'a, T>,
+    grad: Source<'a, T>,
+    states: Vec<Target<'a, T>>,
+}
+
+impl<T: Stored> Memory<'_, T> {
+    /// The elements of a range; nothing for states that the rule has not.
     ///
     /// # Safety
     /// The range is inside `0..numel`, and no two overlapping ranges are in use at a time.
     #[allow(clippy::mut_from_ref)] // the contract above
-    unsafe fn part(&self, range: Range<usize>) -> (&mut [T], &[T], [&mut [T]; N]) {
-        // SAFETY: `bind` checked that each tensor is contiguous with `numel` elements, from its pointer on; the
+    unsafe fn part(&self, range: Range<usize>) -> (&mut [T], &[T], [&mut [T]; MOST_STATES]) {
+        // SAFETY: `job` checked that each tensor is contiguous with `numel` elements, from its pointer on; the
         // caller promises the rest.
         unsafe {
             let of = |target: &Target<T>| std::slice::from_raw_parts_mut(target.ptr().add(range.start), range.len());
             let grad = std::slice::from_raw_parts(self.grad.ptr().add(range.start), range.len());
-            (of(&self.param), grad, std::array::from_fn(|k| of(&self.states[k])))
+            let states = std::array::from_fn(|k| self.states.get(k).map_or_else(Default::default, of));
+            (of(&self.param), grad, states)
         }
     }
-}
-
-fn bind<'a, T, U, const N: usize>(gradient: Gradient<T::Compute>, update: U, slot: &'a mut OptimSlot) -> Result<Job<'a>>
-where
-    T: Stored<Compute: Real>,
-    U: Update<T::Compute, N> + 'a,
-{
-    let mut states = slot.states.iter_mut();
-    let memory = Memory::<T, N> {
-        param: target(&mut slot.param)?,
-        grad: source(slot.grad)?,
-        states: array(|| states.next().map_or_else(|| Err(missing()), target))?,
-    };
-    for layout in memory.states.iter().map(Target::layout).chain([memory.grad.layout()]) {
-        same_shape(OP, &[memory.param.layout(), layout])?;
-    }
-    Ok(Box::new(move |range| {
-        // SAFETY: `optimizer_step` runs a job on disjoint ranges inside its length.
-        let (param, grad, states) = unsafe { memory.part(range) };
-        apply(&gradient, &update, param, grad, states);
-    }))
 }
 
 fn source<'a, T: Stored>(view: View<'a>) -> Result<Source<'a, T>> {
@@ -170,86 +203,66 @@ fn target<'a, T: Stored>(view: &'a mut ViewMut) -> Result<Target<'a, T>> {
     if view.layout.is_contiguous() { Target::new(OP, view) } else { Err(strided()) }
 }
 
-/// `N` values, or the first error.
-fn array<X, const N: usize>(mut make: impl FnMut() -> Result<X>) -> Result<[X; N]> {
-    let all: Vec<X> = (0..N).map(|_| make()).collect::<Result<_>>()?;
-    all.try_into().map_err(|_| missing())
-}
-
-fn missing() -> Error {
-    Error::argument(OP, "a state tensor is missing")
-}
-
 fn strided() -> Error {
     Error::argument(OP, "parameters, gradients and states must be contiguous")
 }
 
 multiversion! {
-    /// Updates the elements of a range.
-    fn apply[T: Stored, U: Update<T::Compute, N>, const N: usize](
-        gradient: &Gradient<T::Compute>,
+    /// Updates the elements of slices.
+    fn apply[C: Real, U: Update<C, N>, const N: usize](
+        gradient: &Gradient<C>,
         update: &U,
-        param: &mut [T],
-        grad: &[T],
-        states: [&mut [T]; N],
-    ) where [T::Compute: Real] {
-        let zero = <T as bytemuck::Zeroable>::zeroed();
-        let mut states = states;
-        let whole = param.len() - param.len() % TILE;
+        param: &mut [C],
+        grad: &[C],
+        states: &mut [&mut [C]],
+    ), avx512 if [size_of::<C>() == 4] {
+        let zero = C::of(0.0);
         let mut start = 0;
-        while start < whole {
+        while start < param.len() {
+            let n = TILE.min(param.len() - start);
+            // The last tile is filled up with zeros.
             let (mut p, mut g, mut s) = ([zero; TILE], [zero; TILE], [[zero; TILE]; N]);
-            p.copy_from_slice(&param[start..start + TILE]);
-            g.copy_from_slice(&grad[start..start + TILE]);
-            for (tile, state) in s.iter_mut().zip(&states) {
-                tile.copy_from_slice(&state[start..start + TILE]);
+            let whole = n == TILE;
+            copy(whole, &param[start..start + n], &mut p);
+            copy(whole, &grad[start..start + n], &mut g);
+            for (tile, state) in s.iter_mut().zip(&*states) {
+                copy(whole, &state[start..start + n], tile);
             }
-            apply_tile(gradient, update, &mut p, &g, &mut s);
-            param[start..start + TILE].copy_from_slice(&p);
-            for (tile, state) in s.iter().zip(&mut states) {
-                state[start..start + TILE].copy_from_slice(tile);
+            // The size is fixed and the arrays are known not to overlap, so that all of it becomes vector code in
+            // registers.
+            for i in 0..TILE {
+                let mut own = [zero; N];
+                for k in 0..N {
+                    own[k] = s[k][i];
+                }
+                p[i] = update.update(p[i], gradient.of(p[i], g[i]), &mut own);
+                for k in 0..N {
+                    s[k][i] = own[k];
+                }
             }
-            start += TILE;
-        }
-        // The rest, filled up with zeros.
-        let rest = param.len() - whole;
-        if rest > 0 {
-            let (mut p, mut g, mut s) = ([zero; TILE], [zero; TILE], [[zero; TILE]; N]);
-            p[..rest].copy_from_slice(&param[whole..]);
-            g[..rest].copy_from_slice(&grad[whole..]);
-            for (tile, state) in s.iter_mut().zip(&states) {
-                tile[..rest].copy_from_slice(&state[whole..]);
+            copy_back(whole, &p, &mut param[start..start + n]);
+            for (tile, state) in s.iter().zip(states.iter_mut()) {
+                copy_back(whole, tile, &mut state[start..start + n]);
             }
-            apply_tile(gradient, update, &mut p, &g, &mut s);
-            param[whole..].copy_from_slice(&p[..rest]);
-            for (tile, state) in s.iter().zip(&mut states) {
-                state[whole..].copy_from_slice(&tile[..rest]);
-            }
+            start += n;
         }
     }
 }
 
-/// Updates a tile. Its size is fixed and its arrays are known not to overlap, so that all of it becomes vector
-/// code in registers.
+/// Fills the front of a tile; a whole one takes no call.
 #[inline(always)]
-fn apply_tile<T: Stored<Compute: Real>, U: Update<T::Compute, N>, const N: usize>(
-    gradient: &Gradient<T::Compute>,
-    update: &U,
-    p: &mut [T; TILE],
-    g: &[T; TILE],
-    s: &mut [[T; TILE]; N],
-) {
-    for i in 0..TILE {
-        let mut states = [<T::Compute as bytemuck::Zeroable>::zeroed(); N];
-        for k in 0..N {
-            states[k] = s[k][i].load();
-        }
-        let param = p[i].load();
-        let grad = gradient.of(param, g[i].load());
-        p[i] = T::store(update.update(param, grad, &mut states));
-        for k in 0..N {
-            s[k][i] = T::store(states[k]);
-        }
+fn copy<C: Copy>(whole: bool, from: &[C], tile: &mut [C; TILE]) {
+    match from.first_chunk() {
+        Some(all) if whole => *tile = *all,
+        _ => tile[..from.len()].copy_from_slice(from),
+    }
+}
+
+#[inline(always)]
+fn copy_back<C: Copy>(whole: bool, tile: &[C; TILE], to: &mut [C]) {
+    match to.first_chunk_mut() {
+        Some(all) if whole => *all = *tile,
+        _ => to.copy_from_slice(&tile[..to.len()]),
     }
 }
 

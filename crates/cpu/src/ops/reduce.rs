@@ -46,9 +46,9 @@ impl ReduceBackend for CpuBackend {
             ReduceOp::Sum | ReduceOp::Prod if !dtype.is_float() => for_all!(dtype, T => {
                 let (x, out) = (Source::<T>::new(name, x)?, Target::<i64>::new(name, out)?);
                 converted::<T, i64>(&x, |x| if op == ReduceOp::Sum {
-                    finish(&out, &fold(&IntSum, x, out.layout(), None));
+                    finish(&out, &fold::<IntSum>(x, out.layout(), None));
                 } else {
-                    finish(&out, &fold(&IntProd, x, out.layout(), None));
+                    finish(&out, &fold::<IntProd>(x, out.layout(), None));
                 });
                 Ok(())
             }),
@@ -66,9 +66,9 @@ impl ReduceBackend for CpuBackend {
                 for_all!(dtype, T => {
                     let (x, out) = (Source::<T>::new(name, x)?, Target::<T>::new(name, out)?);
                     loaded(&x, |x| if op == ReduceOp::Max {
-                        finish(&out, &fold(&Largest(PhantomData), x, out.layout(), None));
+                        finish(&out, &fold::<Largest<_>>(x, out.layout(), None));
                     } else {
-                        finish(&out, &fold(&Smallest(PhantomData), x, out.layout(), None));
+                        finish(&out, &fold::<Smallest<_>>(x, out.layout(), None));
                     });
                     Ok(())
                 })
@@ -77,9 +77,9 @@ impl ReduceBackend for CpuBackend {
             ReduceOp::Any | ReduceOp::All => for_all!(dtype, T => {
                 let (x, out) = (Source::<T>::new(name, x)?, Target::<Truth>::new(name, out)?);
                 converted::<T, Truth>(&x, |x| if op == ReduceOp::Any {
-                    finish(&out, &fold(&Largest(PhantomData), x, out.layout(), None));
+                    finish(&out, &fold::<Largest<_>>(x, out.layout(), None));
                 } else {
-                    finish(&out, &fold(&Smallest(PhantomData), x, out.layout(), None));
+                    finish(&out, &fold::<Smallest<_>>(x, out.layout(), None));
                 });
                 Ok(())
             }),
@@ -111,22 +111,22 @@ fn floats<C: Real, T: Stored<Compute = C>>(op: ReduceOp, x: &Operand<C>, out: &T
     let n: usize = extents.map(|(&n, &m)| if m == 1 { n } else { 1 }).product();
     let count = C::from_usize(n);
     match op {
-        ReduceOp::Prod => finish(out, &fold(&Prod(PhantomData), x, layout, None)),
-        ReduceOp::Mean => finish(out, &divided(fold(&Sum(PhantomData), x, layout, None), count)),
+        ReduceOp::Prod => finish(out, &fold::<Prod<_>>(x, layout, None)),
+        ReduceOp::Mean => finish(out, &divided(fold::<Sum<_>>(x, layout, None), count)),
         ReduceOp::Var { correction } => {
-            let means = divided(fold(&Sum(PhantomData), x, layout, None), count);
+            let means = divided(fold::<Sum<_>>(x, layout, None), count);
             let divisor = C::of((n as f64 - correction).max(0.0));
-            finish(out, &divided(fold(&Squares(PhantomData), x, layout, Some(&means)), divisor));
+            finish(out, &divided(fold::<Squares<_>>(x, layout, Some(&means)), divisor));
         }
         ReduceOp::LogSumExp => {
-            let mut centers: Vec<C> = fold(&Largest(PhantomData), x, layout, None);
+            let mut centers: Vec<C> = fold::<Largest<_>>(x, layout, None);
             // An infinite center would turn equal elements into NaN; without one they sum up to 0 or infinity.
             centers.iter_mut().filter(|v| v.abs() == C::INFINITY).for_each(|v| *v = C::of(0.0));
-            let mut sums = fold(&Exponentials(PhantomData), x, layout, Some(&centers));
+            let mut sums = fold::<Exponentials<_>>(x, layout, Some(&centers));
             sums.iter_mut().zip(&centers).for_each(|(v, &center)| *v = v.ln() + center);
             finish(out, &sums);
         }
-        _ => finish(out, &fold(&Sum(PhantomData), x, layout, None)),
+        _ => finish(out, &fold::<Sum<_>>(x, layout, None)),
     }
 }
 
@@ -147,24 +147,23 @@ fn finish<T: Stored>(out: &Target<T>, values: &[T::Compute]) {
 }
 
 macro_rules! folds {
-    ($($(#[$meta:meta])* $name:ident[$T:ident: $bound:path] -> $Acc:ty:
+    ($($(#[$meta:meta])* $name:ident[$T:ident: $bound:path]:
         $identity:expr, |$acc:ident, $x:ident, $center:ident| $step:expr, |$a:ident, $b:ident| $merge:expr;)*) => {$(
         $(#[$meta])*
-        pub(crate) struct $name<$T>(pub(crate) PhantomData<fn() -> $T>);
+        pub(crate) struct $name<$T>(PhantomData<fn() -> $T>);
 
         impl<$T: $bound + bytemuck::Pod + Send + Sync> Fold for $name<$T> {
-            type In = $T;
-            type Acc = $Acc;
+            type Item = $T;
             #[inline(always)]
-            fn identity(&self) -> $Acc {
+            fn identity() -> $T {
                 $identity
             }
             #[inline(always)]
-            fn step(&self, $acc: $Acc, $x: $T, $center: $T) -> $Acc {
+            fn step($acc: $T, $x: $T, $center: $T) -> $T {
                 $step
             }
             #[inline(always)]
-            fn merge(&self, $a: $Acc, $b: $Acc) -> $Acc {
+            fn merge($a: $T, $b: $T) -> $T {
                 $merge
             }
         }
@@ -186,14 +185,14 @@ fn smaller<T: PartialOrd + Copy>(a: T, b: T) -> T {
 }
 
 folds! {
-    Sum[T: Real] -> T: T::of(0.0), |acc, x, _c| acc + x, |a, b| a + b;
-    Prod[T: Real] -> T: T::of(1.0), |acc, x, _c| acc * x, |a, b| a * b;
+    Sum[T: Real]: T::of(0.0), |acc, x, _c| acc + x, |a, b| a + b;
+    Prod[T: Real]: T::of(1.0), |acc, x, _c| acc * x, |a, b| a * b;
     /// Squared distances from the center.
-    Squares[T: Real] -> T: T::of(0.0), |acc, x, center| acc + (x - center) * (x - center), |a, b| a + b;
+    Squares[T: Real]: T::of(0.0), |acc, x, center| acc + (x - center) * (x - center), |a, b| a + b;
     /// Exponentials of the distances from the center.
-    Exponentials[T: Real] -> T: T::of(0.0), |acc, x, center| acc + (x - center).exp(), |a, b| a + b;
-    Largest[T: Number] -> T: T::LOWEST, |acc, x, _c| larger(acc, x), |a, b| larger(a, b);
-    Smallest[T: Number] -> T: T::HIGHEST, |acc, x, _c| smaller(acc, x), |a, b| smaller(a, b);
+    Exponentials[T: Real]: T::of(0.0), |acc, x, center| acc + (x - center).exp(), |a, b| a + b;
+    Largest[T: Number]: T::LOWEST, |acc, x, _c| larger(acc, x), |a, b| larger(a, b);
+    Smallest[T: Number]: T::HIGHEST, |acc, x, _c| smaller(acc, x), |a, b| smaller(a, b);
 }
 
 macro_rules! int_folds {
@@ -201,18 +200,17 @@ macro_rules! int_folds {
         struct $name;
 
         impl Fold for $name {
-            type In = i64;
-            type Acc = i64;
+            type Item = i64;
             #[inline(always)]
-            fn identity(&self) -> i64 {
+            fn identity() -> i64 {
                 $identity
             }
             #[inline(always)]
-            fn step(&self, acc: i64, x: i64, _: i64) -> i64 {
+            fn step(acc: i64, x: i64, _: i64) -> i64 {
                 acc.$combine(x)
             }
             #[inline(always)]
-            fn merge(&self, a: i64, b: i64) -> i64 {
+            fn merge(a: i64, b: i64) -> i64 {
                 a.$combine(b)
             }
         }

@@ -1,7 +1,5 @@
 //! Softmax and its logarithm along one dimension, and their gradients.
 
-use std::marker::PhantomData;
-
 use kiln_backend::{Result, SoftmaxBackend, View, ViewMut};
 
 use crate::{
@@ -130,14 +128,14 @@ fn total<T: Real>(n: usize, mut part: impl FnMut(std::ops::Range<usize>) -> T) -
 
 fn line<T: Real>(x: &[T], log: bool, out: &mut [T]) {
     let zero = T::of(0.0);
-    let max = leaf(&Largest(PhantomData), x, zero);
+    let max = leaf::<Largest<_>>(x, zero);
     if log {
-        let sum = total(x.len(), |range| leaf(&Exponentials(PhantomData), &x[range], max));
+        let sum = total(x.len(), |range| leaf::<Exponentials<_>>(&x[range], max));
         shift(x, max, sum.ln(), out);
     } else {
         let sum = total(x.len(), |range| {
             exponentials(&x[range.clone()], max, &mut out[range.clone()]);
-            leaf(&Sum(PhantomData), &out[range], zero)
+            leaf::<Sum<_>>(&out[range], zero)
         });
         divide(sum, out);
     }
@@ -146,12 +144,12 @@ fn line<T: Real>(x: &[T], log: bool, out: &mut [T]) {
 fn line_grad<T: Real>(grad: &[T], y: &[T], log: bool, out: &mut [T]) {
     let zero = T::of(0.0);
     if log {
-        let sum = total(grad.len(), |range| leaf(&Sum(PhantomData), &grad[range], zero));
+        let sum = total(grad.len(), |range| leaf::<Sum<_>>(&grad[range], zero));
         log_grad(grad, y, sum, out);
     } else {
         let sum = total(grad.len(), |range| {
             multiply(&grad[range.clone()], &y[range.clone()], &mut out[range.clone()]);
-            leaf(&Sum(PhantomData), &out[range], zero)
+            leaf::<Sum<_>>(&out[range], zero)
         });
         plain_grad(grad, y, sum, out);
     }

@@ -18,10 +18,10 @@ use self::{
 use crate::{
     engine::{image::Image, par::Shared},
     gemm::{
-        canon::Canon,
-        drive::{self, Packed},
-        micro::{self, Kernel},
-        parallel,
+        blocked::{self, PackedLanes},
+        kernel::Kernel,
+        kernels, parallel,
+        problem::GemmProblem,
         scratch::with_scratch,
     },
     memory::allocator::Scratch,
@@ -62,7 +62,7 @@ struct Problem<'a, S> {
 
 impl<'a, S: Stored<Compute = f32>> Problem<'a, S> {
     fn new(x: Image<*const S>, size: [usize; 2], padding: [usize; 2]) -> Self {
-        let kern = micro::best::<f32>();
+        let kern = kernels::best::<f32>();
         let tiles = size.map(|extent| extent.div_ceil(TILE));
         Problem { kern, transforms: transforms(kern.lanes), x, size, padding, tiles }
     }
@@ -74,7 +74,7 @@ impl<'a, S: Stored<Compute = f32>> Problem<'a, S> {
     /// Tiles of a block, for so many channels on both sides together.
     fn block(&self, channels: usize) -> usize {
         let tiles = (BLOCK / (POINTS * channels)).clamp(TILES.0, TILES.1);
-        drive::even(self.count(), tiles, 1)
+        blocked::even(self.count(), tiles, 1)
     }
 
     /// Transforms the inputs of some tiles to `v`, `[POINTS, tiles, width]`.
@@ -142,7 +142,7 @@ pub(crate) unsafe fn forward<S: Stored<Compute = f32>>(
     let mut m = Scratch::<f32>::new(POINTS * block * op)?;
     let (u, v, m) = (Shared::new(u.values()), Shared::new(v.values()), Shared::new(m.values()));
     let threads = rayon::current_num_threads();
-    let kb = drive::even(c, kern.kc, 8).min(kern.kc);
+    let kb = blocked::even(c, kern.kc, 8).min(kern.kc);
     // Weights, in the panels that the matrix kernels read.
     parallel::for_each(op / lanes, threads, &|group| {
         let o0 = group * lanes;
@@ -186,8 +186,8 @@ pub(crate) unsafe fn forward<S: Stored<Compute = f32>>(
             let rows = (half * tiles / halves, (half + 1) * tiles / halves);
             // SAFETY: offsets of a point are inside its arrays; tasks write different rows of different points.
             unsafe {
-                let packed = Packed { start: u.start().add(point * c * op), width: op };
-                let canon = Canon {
+                let packed = PackedLanes { start: u.start().add(point * c * op), width: op };
+                let problem = GemmProblem {
                     rows: tiles,
                     lanes: op,
                     k: c,
@@ -205,7 +205,7 @@ pub(crate) unsafe fn forward<S: Stored<Compute = f32>>(
                     bias_on_rows: false,
                     relu: false,
                 };
-                drive::part::<f32, f32>(&canon, kern, rows, (0, op), Some(packed));
+                blocked::part::<f32, f32>(&problem, kern, rows, (0, op), Some(packed));
             }
         });
         let groups = op / lanes;
@@ -295,7 +295,7 @@ pub(crate) unsafe fn grad_weight<S: Stored<Compute = f32>>(
         let halves = if c >= 8 * kern.mr { 2 } else { 1 };
         parallel::for_each(POINTS * halves, threads, &|i| {
             let (point, half) = (i / halves, i % halves);
-            let canon = Canon {
+            let problem = GemmProblem {
                 rows: c,
                 lanes: op,
                 k: tiles,
@@ -315,7 +315,7 @@ pub(crate) unsafe fn grad_weight<S: Stored<Compute = f32>>(
             };
             // SAFETY: offsets of a point are inside its arrays; tasks write different rows of different points.
             unsafe {
-                drive::part::<f32, f32>(&canon, kern, (half * c / halves, (half + 1) * c / halves), (0, op), None);
+                blocked::part::<f32, f32>(&problem, kern, (half * c / halves, (half + 1) * c / halves), (0, op), None);
             };
         });
     }

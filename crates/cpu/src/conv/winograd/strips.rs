@@ -2,7 +2,7 @@
 
 use crate::{
     engine::image::{Image, gather, scatter},
-    gemm::micro::{Kernel, PackLanes, Transposed},
+    gemm::kernel::{Kernel, PackArgs, TransposedTile},
     numeric::stored::Stored,
 };
 
@@ -65,7 +65,7 @@ pub(super) unsafe fn read<S: Stored<Compute = f32>>(
         let [_, sc, _, sw] = image.strides;
         if S::DIRECT && sw == 1 && sc != 1 {
             // `DIRECT` says that S is f32.
-            (kern.pack_lanes)(&PackLanes {
+            (kern.pack_lanes)(&PackArgs {
                 src: from.cast(),
                 k: count,
                 lanes: there,
@@ -108,7 +108,7 @@ pub(super) unsafe fn write<S: Stored<Compute = f32>>(
         let to = image.ptr.offset(image.at(n, c, y, x));
         if S::DIRECT && sw == 1 && sc != 1 {
             // `DIRECT` says that S is f32.
-            (kern.store_transposed)(&Transposed {
+            (kern.store_transposed)(&TransposedTile {
                 tile: from,
                 ld: lanes,
                 rows: pixels,

@@ -6,7 +6,7 @@ use kiln_backend::{ClassLoss, ClassLossInput, Layout, Reduction, Result, View, V
 
 use super::{
     Problem, Truth, name,
-    rows::{self, Form, Group, LANES},
+    rows::{self, Form, Group, LANES, Terms},
     tile::{Planes, Tile},
 };
 use crate::{
@@ -69,55 +69,53 @@ pub(super) fn backward<T: Stored<Compute: Real>>(
     Ok(())
 }
 
-multiversion! {
-    /// Writes the gradients of a range of rows.
-    fn backward_rows[T: Stored](
-        problem: &Problem<T>,
-        slopes: &Slopes<T>,
-        tiles: &mut [Tile<T::Compute>; 2],
-        range: Range<usize>,
-    ) where [T::Compute: Real] {
-        let zero = T::Compute::of(0.0);
-        let (grads, spreads) = (Walk::new(&slopes.grad_layout), Walk::new(slopes.spread.layout()));
-        for part in problem.x.parts(range, tiles[0].height()) {
-            let (mut grad, mut spread) = ([zero; LANES], [zero; LANES]);
-            // SAFETY: all rows are below the number of rows, and blocks of rows are disjoint; the planes of the
-            // operands have the same extents, and labels that count are below the number of classes.
-            unsafe {
-                for i in 0..part.height {
-                    let row = part.row(i);
-                    grad[i] = slopes.scale * slopes.grad.ptr().offset(grads.offset(row)).read().load();
-                    spread[i] = slopes.spread.ptr().offset(spreads.offset(row)).read();
-                }
-                if problem.form == Form::Row {
-                    (grad, spread) = ([grad[0]; LANES], [spread[0]; LANES]);
-                }
-                match &problem.truth {
-                    Truth::Labels(labels) => {
-                        let labels = problem.labels(labels, &Walk::new(labels.layout()), &part);
-                        if problem.rule.input == ClassLossInput::Logits && labels.iter().any(Option::is_some) {
-                            tiles[0].load(&problem.x, &part);
-                            label_slopes(problem, &mut tiles[0], &labels, &grad, &spread);
-                        }
-                        for (i, label) in labels.into_iter().enumerate().take(part.height) {
-                            match (label, problem.rule.input) {
-                                (Some(_), ClassLossInput::Logits) => {}
-                                (Some(label), ClassLossInput::LogProbs) => {
-                                    tiles[0].fill(i, zero);
-                                    *tiles[0].at(label, i) = -(problem.weights.at(label) * grad[i]);
-                                }
-                                (None, _) => tiles[0].fill(i, zero),
-                            }
-                        }
-                    }
-                    Truth::Probabilities(target) => {
-                        tiles[0].load(&problem.x, &part);
-                        tiles[1].load(target, &part);
-                        probability_slopes(problem, tiles, &grad, &spread);
-                    }
-                }
-                tiles[0].store(&slopes.out, &part);
+/// Writes the gradients of a range of rows.
+fn backward_rows<T: Stored<Compute: Real>>(
+    problem: &Problem<T>,
+    slopes: &Slopes<T>,
+    tiles: &mut [Tile<T::Compute>; 2],
+    range: Range<usize>,
+) {
+    let zero = T::Compute::of(0.0);
+    let (grads, spreads) = (Walk::new(&slopes.grad_layout), Walk::new(slopes.spread.layout()));
+    for part in problem.x.parts(range, tiles[0].height()) {
+        let (mut grad, mut spread) = ([zero; LANES], [zero; LANES]);
+        // SAFETY: all rows are below the number of rows, and blocks of rows are disjoint; the planes of the
+        // operands have the same extents, and labels that count are below the number of classes.
+        unsafe {
+            for i in 0..part.height {
+                let row = part.row(i);
+                grad[i] = slopes.scale * slopes.grad.ptr().offset(grads.offset(row)).read().load();
+                spread[i] = slopes.spread.ptr().offset(spreads.offset(row)).read();
             }
+            if problem.terms.form == Form::Row {
+                (grad, spread) = ([grad[0]; LANES], [spread[0]; LANES]);
+            }
+            match &problem.truth {
+                Truth::Labels(labels) => {
+                    let labels = problem.labels(labels, &Walk::new(labels.layout()), &part);
+                    if problem.rule.input == ClassLossInput::Logits && labels.iter().any(Option::is_some) {
+                        tiles[0].load(&problem.x, &part);
+                        label_slopes(&problem.terms, &mut tiles[0], &labels, &grad, &spread);
+                    }
+                    for (i, label) in labels.into_iter().enumerate().take(part.height) {
+                        match (label, problem.rule.input) {
+                            (Some(_), ClassLossInput::Logits) => {}
+                            (Some(label), ClassLossInput::LogProbs) => {
+                                tiles[0].fill(i, zero);
+                                *tiles[0].at(label, i) = -(problem.terms.weights.at(label) * grad[i]);
+                            }
+                            (None, _) => tiles[0].fill(i, zero),
+                        }
+                    }
+                }
+                Truth::Probabilities(target) => {
+                    tiles[0].load(&problem.x, &part);
+                    tiles[1].load(target, &part);
+                    probability_slopes(&problem.terms, tiles, &grad, &spread);
+                }
+            }
+            tiles[0].store(&slopes.out, &part);
         }
     }
 }
@@ -132,61 +130,62 @@ fn probabilities<R: Real>(tile: &mut Tile<R>, form: Form, spread: &Group<R>) {
     rows::exponentiate(tile.groups_mut());
 }
 
-/// Turns logits into gradients, for the rows that have a label.
-#[inline(always)]
-fn label_slopes<T: Stored<Compute: Real>>(
-    problem: &Problem<T>,
-    tile: &mut Tile<T::Compute>,
-    labels: &[Option<usize>; LANES],
-    grad: &Group<T::Compute>,
-    spread: &Group<T::Compute>,
-) {
-    let Problem { form, weights, smoothing, .. } = problem;
-    let zero = T::Compute::of(0.0);
-    probabilities(tile, *form, spread);
-    // What goes to the label, to the probabilities, and to the weights of all classes.
-    let (mut own, mut push, mut share) = ([zero; LANES], [zero; LANES], [zero; LANES]);
-    for (i, label) in labels.iter().enumerate() {
-        if let Some(label) = *label {
-            own[i] = grad[i] * weights.at(label);
-            push[i] = own[i];
-            if smoothing.on {
-                own[i] = own[i] * smoothing.kept;
-                share[i] = grad[i] * smoothing.share;
-                push[i] = own[i] + share[i] * weights.sum();
+multiversion! {
+    /// Turns logits into gradients, for the rows that have a label.
+    fn label_slopes[R: Real](
+        terms: &Terms<R>,
+        tile: &mut Tile<R>,
+        labels: &[Option<usize>; LANES],
+        grad: &Group<R>,
+        spread: &Group<R>,
+    ), avx512 if [size_of::<R>() == 4] {
+        let Terms { form, weights, smoothing } = terms;
+        let zero = R::of(0.0);
+        probabilities(tile, *form, spread);
+        // What goes to the label, to the probabilities, and to the weights of all classes.
+        let (mut own, mut push, mut share) = ([zero; LANES], [zero; LANES], [zero; LANES]);
+        for (i, label) in labels.iter().enumerate() {
+            if let Some(label) = *label {
+                own[i] = grad[i] * weights.at(label);
+                push[i] = own[i];
+                if smoothing.on {
+                    own[i] = own[i] * smoothing.kept;
+                    share[i] = grad[i] * smoothing.share;
+                    push[i] = own[i] + share[i] * weights.sum();
+                }
+            }
+        }
+        if *form == Form::Row {
+            (push, share) = ([push[0]; LANES], [share[0]; LANES]);
+        }
+        if smoothing.on {
+            rows::slopes(tile.groups_mut(), &push, &weights.tile, &share);
+        } else {
+            rows::scale(tile.groups_mut(), &push);
+        }
+        for (i, label) in labels.iter().enumerate() {
+            if let Some(label) = *label {
+                let slope = tile.at(label, i);
+                *slope = *slope - own[i];
             }
         }
     }
-    if *form == Form::Row {
-        (push, share) = ([push[0]; LANES], [share[0]; LANES]);
-    }
-    if smoothing.on {
-        rows::slopes(tile.groups_mut(), &push, &weights.tile, &share);
-    } else {
-        rows::scale(tile.groups_mut(), &push);
-    }
-    for (i, label) in labels.iter().enumerate() {
-        if let Some(label) = *label {
-            let slope = tile.at(label, i);
-            *slope = *slope - own[i];
-        }
-    }
-}
 
-/// Turns logits into gradients, with a tile of target probabilities.
-#[inline(always)]
-fn probability_slopes<T: Stored<Compute: Real>>(
-    problem: &Problem<T>,
-    [tile, target]: &mut [Tile<T::Compute>; 2],
-    grad: &Group<T::Compute>,
-    spread: &Group<T::Compute>,
-) {
-    let Problem { form, weights, smoothing, .. } = problem;
-    probabilities(tile, *form, spread);
-    rows::coefficients(target.groups_mut(), weights, smoothing);
-    let mut push = rows::sum(target.groups(), *form);
-    for (push, &grad) in push.iter_mut().zip(grad) {
-        *push = *push * grad;
+    /// Turns logits into gradients, with a tile of target probabilities.
+    fn probability_slopes[R: Real](
+        terms: &Terms<R>,
+        tiles: &mut [Tile<R>; 2],
+        grad: &Group<R>,
+        spread: &Group<R>,
+    ), avx512 if [size_of::<R>() == 4] {
+        let Terms { form, weights, smoothing } = terms;
+        let [tile, target] = tiles;
+        probabilities(tile, *form, spread);
+        rows::coefficients(target.groups_mut(), weights, smoothing);
+        let mut push = rows::sum(target.groups(), *form);
+        for (push, &grad) in push.iter_mut().zip(grad) {
+            *push = *push * grad;
+        }
+        rows::slopes(tile.groups_mut(), &push, target.groups(), grad);
     }
-    rows::slopes(tile.groups_mut(), &push, target.groups(), grad);
 }

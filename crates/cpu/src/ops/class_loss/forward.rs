@@ -6,7 +6,7 @@ use kiln_backend::{ClassLoss, ClassLossInput, Reduction, Result, View, ViewMut};
 
 use super::{
     Problem, Truth, name,
-    rows::{self, Group, LANES},
+    rows::{self, Group, LANES, Terms},
     tile::Tile,
 };
 use crate::{
@@ -87,115 +87,114 @@ pub(super) fn forward<T: Stored<Compute: Real>>(
     Ok(())
 }
 
-multiversion! {
-    /// Computes the losses of a range of rows; their sum and the sum of the weights of the labels that count.
-    fn forward_rows[T: Stored](
-        problem: &Problem<T>,
-        outputs: &Outputs<T>,
-        tiles: &mut [Tile<T::Compute>; 2],
-        range: Range<usize>,
-    ) -> (f64, f64) where [T::Compute: Real] {
-        let zero = T::Compute::of(0.0);
-        let (mut loss_sum, mut weight_sum) = (0.0, 0.0);
-        for part in problem.x.parts(range, tiles[0].height()) {
-            let (mut loss, mut spread) = ([zero; LANES], [zero; LANES]);
-            // SAFETY: all rows are below the number of rows, and blocks of rows are disjoint; the planes of the
-            // operands have the same extents, and labels that count are below the number of classes.
-            unsafe {
-                match &problem.truth {
-                    Truth::Labels(labels) => {
-                        let labels = problem.labels(labels, &Walk::new(labels.layout()), &part);
-                        for label in labels.into_iter().flatten() {
-                            weight_sum += problem.weights.at(label).to_f64();
-                        }
-                        if problem.rule.input == ClassLossInput::LogProbs {
-                            for (i, label) in labels.into_iter().enumerate() {
-                                if let Some(label) = label {
-                                    loss[i] = -(problem.weights.at(label) * problem.x.at(&part, label, i));
-                                }
+/// Computes the losses of a range of rows; their sum and the sum of the weights of the labels that count.
+fn forward_rows<T: Stored<Compute: Real>>(
+    problem: &Problem<T>,
+    outputs: &Outputs<T>,
+    tiles: &mut [Tile<T::Compute>; 2],
+    range: Range<usize>,
+) -> (f64, f64) {
+    let zero = T::Compute::of(0.0);
+    let (mut loss_sum, mut weight_sum) = (0.0, 0.0);
+    for part in problem.x.parts(range, tiles[0].height()) {
+        let (mut loss, mut spread) = ([zero; LANES], [zero; LANES]);
+        // SAFETY: all rows are below the number of rows, and blocks of rows are disjoint; the planes of the
+        // operands have the same extents, and labels that count are below the number of classes.
+        unsafe {
+            match &problem.truth {
+                Truth::Labels(labels) => {
+                    let labels = problem.labels(labels, &Walk::new(labels.layout()), &part);
+                    for label in labels.into_iter().flatten() {
+                        weight_sum += problem.terms.weights.at(label).to_f64();
+                    }
+                    if problem.rule.input == ClassLossInput::LogProbs {
+                        for (i, label) in labels.into_iter().enumerate() {
+                            if let Some(label) = label {
+                                loss[i] = -(problem.terms.weights.at(label) * problem.x.at(&part, label, i));
                             }
-                        } else if labels.iter().any(Option::is_some) {
-                            tiles[0].load(&problem.x, &part);
-                            (loss, spread) = label_losses(problem, &mut tiles[0], &labels);
                         }
-                    }
-                    Truth::Probabilities(target) => {
+                    } else if labels.iter().any(Option::is_some) {
                         tiles[0].load(&problem.x, &part);
-                        tiles[1].load(target, &part);
-                        (loss, spread) = probability_losses(problem, tiles);
+                        (loss, spread) = label_losses(&problem.terms, &mut tiles[0], &labels);
                     }
                 }
-                for i in 0..part.height {
-                    loss_sum += loss[i].to_f64();
-                    outputs.spread.put(part.row(i), spread[i]);
-                    if let Some(losses) = &outputs.losses {
-                        losses.put(part.row(i), loss[i]);
-                    }
+                Truth::Probabilities(target) => {
+                    tiles[0].load(&problem.x, &part);
+                    tiles[1].load(target, &part);
+                    (loss, spread) = probability_losses(&problem.terms, tiles);
+                }
+            }
+            for i in 0..part.height {
+                loss_sum += loss[i].to_f64();
+                outputs.spread.put(part.row(i), spread[i]);
+                if let Some(losses) = &outputs.losses {
+                    losses.put(part.row(i), loss[i]);
                 }
             }
         }
-        (loss_sum, weight_sum)
     }
+    (loss_sum, weight_sum)
 }
 
-/// The losses and spreads of the rows of a tile.
-#[inline(always)]
-fn label_losses<T: Stored<Compute: Real>>(
-    problem: &Problem<T>,
-    tile: &mut Tile<T::Compute>,
-    labels: &[Option<usize>; LANES],
-) -> (Group<T::Compute>, Group<T::Compute>) {
-    let Problem { form, weights, smoothing, .. } = problem;
-    let zero = T::Compute::of(0.0);
-    tile.pad(-T::Compute::INFINITY);
-    let largest = rows::largest(tile.groups(), *form);
-    rows::subtract(tile.groups_mut(), &largest);
-    let (mut own, mut all) = ([zero; LANES], [zero; LANES]);
-    for (i, label) in labels.iter().enumerate() {
-        if let Some(label) = *label {
-            own[i] = *tile.at(label, i);
+multiversion! {
+    /// The losses and spreads of the rows of a tile.
+    fn label_losses[R: Real](
+        terms: &Terms<R>,
+        tile: &mut Tile<R>,
+        labels: &[Option<usize>; LANES],
+    ) -> (Group<R>, Group<R>), avx512 if [size_of::<R>() == 4] {
+        let Terms { form, weights, smoothing } = terms;
+        let zero = R::of(0.0);
+        tile.pad(-R::INFINITY);
+        let largest = rows::largest(tile.groups(), *form);
+        rows::subtract(tile.groups_mut(), &largest);
+        let (mut own, mut all) = ([zero; LANES], [zero; LANES]);
+        for (i, label) in labels.iter().enumerate() {
+            if let Some(label) = *label {
+                own[i] = *tile.at(label, i);
+            }
         }
+        if smoothing.on {
+            tile.pad(zero);
+            all = rows::dot(tile.groups(), &weights.tile, *form);
+            tile.pad(-R::INFINITY);
+        }
+        rows::exponentiate(tile.groups_mut());
+        let spread = rows::logarithm(rows::sum(tile.groups(), *form), *form);
+        let mut loss = [zero; LANES];
+        for (i, label) in labels.iter().enumerate() {
+            if let Some(label) = *label {
+                loss[i] = weights.at(label) * (spread[i] - own[i]);
+                if smoothing.on {
+                    loss[i] = smoothing.kept * loss[i] + smoothing.share * (weights.sum() * spread[i] - all[i]);
+                }
+            }
+        }
+        (loss, spread)
     }
-    if smoothing.on {
+
+    /// The losses and spreads of the rows of a tile of logits, with a tile of target probabilities.
+    fn probability_losses[R: Real](
+        terms: &Terms<R>,
+        tiles: &mut [Tile<R>; 2],
+    ) -> (Group<R>, Group<R>), avx512 if [size_of::<R>() == 4] {
+        let Terms { form, weights, smoothing } = terms;
+        let [tile, target] = tiles;
+        let zero = R::of(0.0);
+        tile.pad(-R::INFINITY);
+        let largest = rows::largest(tile.groups(), *form);
+        rows::subtract(tile.groups_mut(), &largest);
+        rows::coefficients(target.groups_mut(), weights, smoothing);
+        let mass = rows::sum(target.groups(), *form);
         tile.pad(zero);
-        all = rows::dot(tile.groups(), &weights.tile, *form);
-        tile.pad(-T::Compute::INFINITY);
-    }
-    rows::exponentiate(tile.groups_mut());
-    let spread = rows::logarithm(rows::sum(tile.groups(), *form), *form);
-    let mut loss = [zero; LANES];
-    for (i, label) in labels.iter().enumerate() {
-        if let Some(label) = *label {
-            loss[i] = weights.at(label) * (spread[i] - own[i]);
-            if smoothing.on {
-                loss[i] = smoothing.kept * loss[i] + smoothing.share * (weights.sum() * spread[i] - all[i]);
-            }
+        let own = rows::dot(tile.groups(), target.groups(), *form);
+        tile.pad(-R::INFINITY);
+        rows::exponentiate(tile.groups_mut());
+        let spread = rows::logarithm(rows::sum(tile.groups(), *form), *form);
+        let mut loss = [zero; LANES];
+        for (i, loss) in loss.iter_mut().enumerate() {
+            *loss = mass[i] * spread[i] - own[i];
         }
+        (loss, spread)
     }
-    (loss, spread)
-}
-
-/// The losses and spreads of the rows of a tile of logits, with a tile of target probabilities.
-#[inline(always)]
-fn probability_losses<T: Stored<Compute: Real>>(
-    problem: &Problem<T>,
-    [tile, target]: &mut [Tile<T::Compute>; 2],
-) -> (Group<T::Compute>, Group<T::Compute>) {
-    let Problem { form, weights, smoothing, .. } = problem;
-    let zero = T::Compute::of(0.0);
-    tile.pad(-T::Compute::INFINITY);
-    let largest = rows::largest(tile.groups(), *form);
-    rows::subtract(tile.groups_mut(), &largest);
-    rows::coefficients(target.groups_mut(), weights, smoothing);
-    let mass = rows::sum(target.groups(), *form);
-    tile.pad(zero);
-    let own = rows::dot(tile.groups(), target.groups(), *form);
-    tile.pad(-T::Compute::INFINITY);
-    rows::exponentiate(tile.groups_mut());
-    let spread = rows::logarithm(rows::sum(tile.groups(), *form), *form);
-    let mut loss = [zero; LANES];
-    for (i, loss) in loss.iter_mut().enumerate() {
-        *loss = mass[i] * spread[i] - own[i];
-    }
-    (loss, spread)
 }

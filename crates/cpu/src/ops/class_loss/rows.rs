@@ -92,6 +92,13 @@ impl<R: Real> Smoothing<R> {
     }
 }
 
+/// What the losses of all rows have in common.
+pub(super) struct Terms<R> {
+    pub(super) form: Form,
+    pub(super) weights: Weights<R>,
+    pub(super) smoothing: Smoothing<R>,
+}
+
 /// The largest logit of each row; NaN does not count, it shows in the sum of exponentials.
 #[inline(always)]
 pub(super) fn largest<R: Real>(tile: &[Group<R>], form: Form) -> Group<R> {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::rows::{Form, Group, LANES};
 use crate::{
+    engine::tile::{load, store},
     memory::view::{Source, Target},
     numeric::stored::Stored,
 };
@@ -79,7 +80,6 @@ impl<P> Planes<P> {
     }
 
     /// Cuts a range of rows at the ends of samples and every `height` rows.
-    #[inline(always)]
     pub(super) fn parts(&self, range: Range<usize>, height: usize) -> impl Iterator<Item = Part> + use<P> {
         let (positions, mut row) = (self.positions, range.start);
         std::iter::from_fn(move || {
@@ -172,15 +172,12 @@ impl<R: bytemuck::Pod> Tile<R> {
     ///
     /// # Safety
     /// The part is inside the planes, and nobody writes to them.
-    #[inline(always)]
     pub(super) unsafe fn load<T: Stored<Compute = R>>(&mut self, from: &Planes<*const T>, part: &Part) {
         let tile = self.data.as_flattened_mut();
         from.runs(part, self.form, |at, offset, len| {
             // SAFETY: neighbours in the checked layout.
             let from = unsafe { std::slice::from_raw_parts(from.ptr.offset(offset), len) };
-            for (to, from) in tile[at..at + len].iter_mut().zip(from) {
-                *to = from.load();
-            }
+            load(from, &mut tile[at..at + len]);
         });
     }
 
@@ -188,15 +185,12 @@ impl<R: bytemuck::Pod> Tile<R> {
     ///
     /// # Safety
     /// The part is inside the planes, and nobody else accesses it.
-    #[inline(always)]
     pub(super) unsafe fn store<T: Stored<Compute = R>>(&self, to: &Planes<*mut T>, part: &Part) {
         let tile = self.data.as_flattened();
         to.runs(part, self.form, |at, offset, len| {
             // SAFETY: neighbours in the checked layout, which nobody else accesses.
             let to = unsafe { std::slice::from_raw_parts_mut(to.ptr.offset(offset), len) };
-            for (to, from) in to.iter_mut().zip(&tile[at..at + len]) {
-                *to = T::store(*from);
-            }
+            store(&tile[at..at + len], to);
         });
     }
 }

@@ -1,13 +1,11 @@
-//! A product in the orientation in which it is computed.
+//! A matrix product in the orientation in which it is computed.
 
-use super::micro::Kernel;
 use super::source::Number;
 
-/// A product seen as *rows* (the side whose elements are broadcast) times *lanes* (the side
-/// that fills vectors). Usually rows are the rows of A and lanes the columns of B;
-/// the two are exchanged where that is the cheaper way, see [`Canon::cost`].
+/// The product of A, whose elements are broadcast row by row, and B, whose *lanes* fill vectors. Usually rows are the rows of
+/// the user's left matrix and lanes the columns of the right one; `split` exchanges the two where that is cheaper.
 #[derive(Clone, Copy)]
-pub struct Canon<S> {
+pub struct GemmProblem<S> {
     pub rows: usize,
     pub lanes: usize,
     pub k: usize,
@@ -20,8 +18,9 @@ pub struct Canon<S> {
     pub c: *mut S,
     pub c_row: isize,
     pub c_lane: isize,
+    /// Add to what is in C, or overwrite it.
     pub load_c: bool,
-    /// Null, or one value per lane, or with `bias_on_rows` per row.
+    /// Null, or a value to add per lane, or with `bias_on_rows` per row.
     pub bias: *const S,
     pub bias_on_rows: bool,
     pub relu: bool,
@@ -36,11 +35,11 @@ pub struct Batch<'a> {
 }
 
 // SAFETY: a description of memory; whoever dereferences the pointers argues for that.
-unsafe impl<S: Sync + Send> Send for Canon<S> {}
+unsafe impl<S: Sync + Send> Send for GemmProblem<S> {}
 // SAFETY: as above.
-unsafe impl<S: Sync + Send> Sync for Canon<S> {}
+unsafe impl<S: Sync + Send> Sync for GemmProblem<S> {}
 
-impl<S: Copy> Canon<S> {
+impl<S: Copy> GemmProblem<S> {
     /// Product `i` of a batch.
     ///
     /// # Safety
@@ -48,12 +47,12 @@ impl<S: Copy> Canon<S> {
     pub unsafe fn nth(self, batch: &Batch<'_>, i: usize) -> Self {
         let [a, b, c] = (batch.offsets)(i);
         // SAFETY: the caller's promise.
-        unsafe { Canon { a: self.a.offset(a), b: self.b.offset(b), c: self.c.offset(c), ..self } }
+        unsafe { GemmProblem { a: self.a.offset(a), b: self.b.offset(b), c: self.c.offset(c), ..self } }
     }
 
     /// The same product with the roles of rows and lanes exchanged.
     pub fn swapped(self) -> Self {
-        Canon {
+        GemmProblem {
             rows: self.lanes,
             lanes: self.rows,
             a: self.b,
@@ -68,35 +67,9 @@ impl<S: Copy> Canon<S> {
             ..self
         }
     }
-
-    /// Estimated cycles of this orientation. Rough, but it only has to rank the two.
-    pub(crate) fn cost<T>(&self, kern: &Kernel<T>) -> f64 {
-        let (r, l, k) = (self.rows as f64, self.lanes as f64, self.k as f64);
-        let vectors = (l / kern.lanes as f64).ceil();
-        // Two FMAs per cycle, but a tile with few rows is bound by the latency of FMA.
-        let compute = vectors * r.max(4.0) * k / 2.0;
-        let pack_lanes = match (self.b_lane, self.b_k) {
-            (1, _) if self.rows <= kern.mr => 0.0,
-            (1, _) => 0.1,
-            (_, 1) => 0.5,
-            _ => 2.0,
-        };
-        let pack_rows = match (self.a_k, self.a_row) {
-            (1, _) => 0.1,
-            (_, 1) => 0.2,
-            _ => 2.0,
-        };
-        let store = match (self.c_lane, self.c_row) {
-            (1, _) => 0.15,
-            (_, 1) => 0.6,
-            _ => 2.0,
-        };
-        let (k_blocks, l_blocks) = ((k / kern.kc as f64).ceil(), (l / kern.nc as f64).ceil());
-        compute + pack_lanes * l * k + pack_rows * r * k * l_blocks + store * r * l * k_blocks
-    }
 }
 
-impl<S: Number> Canon<S> {
+impl<S: Number> GemmProblem<S> {
     /// Finishes element (row, lane): adds C and the bias as asked for, applies the ReLU, stores.
     ///
     /// # Safety

@@ -1,0 +1,542 @@
+//! The blocked product of floats: cutting it into blocks, packing them, and the walk over tiles.
+//!
+//! Loop order: block of lanes (`nc`), block of `k` (`kc`), tile row, tile. The packed block of B stays in L2, and the packed
+//! rows of one tile row (about 20 KB) in L1. The rows are packed again for every block of lanes, which costs well under 1 %;
+//! in return there is no large packed copy of A, and no point where threads would have to wait for each other.
+
+use super::{
+    kernel::{Kernel, PackArgs, TileArgs, TransposedTile},
+    problem::GemmProblem,
+    scratch::with_scratch,
+    simd::prefetch_l2,
+    source::{Float, Source},
+};
+
+/// Size of the scratch tile for results that cannot be stored straight to C: at least `mr` rows rounded up to whole vectors,
+/// and two vectors wide, for every kernel.
+const TILE_ROWS: usize = 16;
+const TILE_LANES: usize = 32;
+/// Steps of `k` per block of a product that is nearly matrix times vector.
+const GEMV_STEPS: usize = 16;
+/// How far ahead B is prefetched: elements along a row (or a packed panel), or steps of `k` where a panel is read from B
+/// itself.
+const LANES_AHEAD: isize = 256;
+const STEPS_AHEAD: isize = 12;
+/// Tile rows that are packed together where rows are not contiguous along `k`: their elements come a few from each cache
+/// line, and this uses more of every line.
+const GROUP: usize = 4;
+/// Above this many tile rows, packing B is too small a share to be worth fusing with the first tile row, and reading B
+/// along its rows (as separate packing does) is kinder to the TLB.
+const FUSE_ROWS: usize = 12;
+
+/// Splits `n` into the fewest equal parts (multiples of `unit` but for the last) of at most `most`; returns the size of a
+/// part.
+pub(crate) fn even(n: usize, most: usize, unit: usize) -> usize {
+    n.div_ceil(n.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
+}
+
+/// Steps of `k` per block; a function of the shape alone, so that sums do not depend on how the work is split.
+pub(crate) fn k_block<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> usize {
+    if p.rows <= 4 && p.b_lane == 1 {
+        // Close to a matrix-vector product: bound by reading B, and that should happen in long runs along its rows instead
+        // of a few lanes from each of hundreds of rows.
+        return GEMV_STEPS;
+    }
+    even(p.k, kern.kc, 8).min(kern.kc)
+}
+
+/// Lanes that were packed before, by [`pack_lanes`]: every block of `k` whole, one after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct PackedLanes<T> {
+    pub start: *mut T,
+    /// Elements per step of `k`: the lanes, rounded up to whole vectors.
+    pub width: usize,
+}
+
+// SAFETY: a description of memory; whoever dereferences the pointer argues for that.
+unsafe impl<T: Sync> Sync for PackedLanes<T> {}
+
+impl<T> PackedLanes<T> {
+    /// Where the panel of lane `lane` begins, in the block of `nk` steps that starts at step `k0`.
+    pub fn at(&self, k0: usize, lane: usize, nk: usize) -> *mut T {
+        self.start.wrapping_add(k0 * self.width + lane * nk)
+    }
+}
+
+/// Computes rows `rows.0..rows.1` and lanes `lanes.0..lanes.1` of the product on this thread.
+///
+/// # Safety
+/// The pointers and strides of `p` must be valid for the whole product, the part of C must not be accessed by anyone else
+/// meanwhile, and `kern` must be runnable on this machine. If given, `packed` holds exactly these lanes, and S is T.
+pub(crate) unsafe fn part<S: Source<T>, T: Float>(
+    p: &GemmProblem<S>,
+    kern: &Kernel<T>,
+    rows: (usize, usize),
+    lanes: (usize, usize),
+    packed: Option<PackedLanes<T>>,
+) {
+    debug_assert!(S::SAME || packed.is_none());
+    let (nr, nl) = (rows.1 - rows.0, lanes.1 - lanes.0);
+    // SAFETY: the part starts inside the product.
+    let q = unsafe {
+        GemmProblem {
+            rows: nr,
+            lanes: nl,
+            a: p.a.offset(rows.0 as isize * p.a_row),
+            b: p.b.offset(lanes.0 as isize * p.b_lane),
+            c: p.c.offset(rows.0 as isize * p.c_row + lanes.0 as isize * p.c_lane),
+            bias: if p.bias.is_null() { p.bias } else { p.bias.add(if p.bias_on_rows { rows.0 } else { lanes.0 }) },
+            ..*p
+        }
+    };
+    let kb = k_block(p, kern);
+    if S::SAME {
+        let out = Output { c: q.c.cast(), row: q.c_row, lane: q.c_lane, bias: q.bias.cast() };
+        // SAFETY: S is T, see `Source::SAME`; the rest is the caller's promise.
+        unsafe { blocks(&q, kern, kb, packed, out) }
+        return;
+    }
+    // Sum in T and convert once.
+    let bias_len = if p.bias.is_null() {
+        0
+    } else if p.bias_on_rows {
+        nr
+    } else {
+        nl
+    };
+    with_scratch::<T, _>(nr * nl + bias_len, |c| {
+        // SAFETY: the scratch has nr * nl + bias_len elements; `q` is valid by contract.
+        unsafe {
+            let bias = if bias_len == 0 { core::ptr::null_mut() } else { c.add(nr * nl) };
+            for i in 0..bias_len {
+                *bias.add(i) = (*q.bias.add(i)).widen();
+            }
+            let at = |i: usize, j: usize| q.c.offset(i as isize * q.c_row + j as isize * q.c_lane);
+            if q.load_c {
+                for i in 0..nr {
+                    for j in 0..nl {
+                        *c.add(i * nl + j) = (*at(i, j)).widen();
+                    }
+                }
+            }
+            blocks(&q, kern, kb, None, Output { c, row: nl as isize, lane: 1, bias });
+            for i in 0..nr {
+                for j in 0..nl {
+                    *at(i, j) = S::narrow(*c.add(i * nl + j));
+                }
+            }
+        }
+    })
+}
+
+/// C and the bias in the computing type: those of the problem, or scratch.
+#[derive(Clone, Copy)]
+struct Output<T> {
+    c: *mut T,
+    row: isize,
+    lane: isize,
+    bias: *const T,
+}
+
+/// How a product is cut into blocks and tiles.
+struct Plan {
+    /// Lanes of a tile.
+    width: usize,
+    /// Rows of a tile, and how many tile rows that makes.
+    height: usize,
+    tile_rows: usize,
+    /// Tile rows whose A is packed together.
+    group: usize,
+    /// Steps of `k` and lanes of a block.
+    k_block: usize,
+    lane_block: usize,
+    /// There is one tile row, so every lane is used once: whole panels are read where they are.
+    in_place: bool,
+    /// The first tile row packs whole panels on the way.
+    fuse: bool,
+}
+
+impl Plan {
+    fn new<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &Kernel<T>, k_block: usize, is_packed: bool) -> Plan {
+        let width = 2 * kern.lanes;
+        // As even as possible, so that no tile is nearly empty.
+        let height = kern.height(p.rows.div_ceil(p.rows.div_ceil(kern.mr)));
+        let tile_rows = p.rows.div_ceil(height);
+        let direct = S::SAME && p.b_lane == 1 && !is_packed;
+        let in_place = direct && tile_rows == 1;
+        // Where nothing is packed, only C has to stay near.
+        let most = if in_place { 4096 } else { kern.nc };
+        Plan {
+            width,
+            height,
+            tile_rows,
+            group: if p.a_k == 1 { 1 } else { GROUP },
+            k_block,
+            lane_block: even(p.lanes, most, width),
+            in_place,
+            fuse: direct && kern.copies && tile_rows > 1 && tile_rows <= FUSE_ROWS,
+        }
+    }
+}
+
+/// The loop nest.
+///
+/// # Safety
+/// As for [`part`]; the output must be valid for the shape of `p`.
+unsafe fn blocks<S: Source<T>, T: Float>(
+    p: &GemmProblem<S>,
+    kern: &Kernel<T>,
+    k_block: usize,
+    shared: Option<PackedLanes<T>>,
+    out: Output<T>,
+) {
+    let plan = Plan::new(p, kern, k_block, shared.is_some());
+    let a_room = plan.group * kern.mr * kern.lda;
+    let lanes = plan.lane_block.min(p.lanes.next_multiple_of(kern.lanes));
+    let b_room = if shared.is_some() { 0 } else { k_block * lanes + plan.width };
+    with_scratch::<T, _>(a_room + b_room + TILE_ROWS * TILE_LANES, |start| {
+        // Three disjoint regions of the scratch.
+        let tile = start.wrapping_add(a_room);
+        let own = tile.wrapping_add(TILE_ROWS * TILE_LANES);
+        for lane0 in (0..p.lanes).step_by(plan.lane_block) {
+            let lanes = plan.lane_block.min(p.lanes - lane0);
+            for k0 in (0..p.k).step_by(plan.k_block) {
+                let steps = plan.k_block.min(p.k - k0);
+                let b = shared.map_or(own, |packed| packed.at(k0, lane0, steps));
+                let block = Block { p, kern, plan: &plan, out, lane0, lanes, k0, steps, a: start, b, tile };
+                // SAFETY: the block lies inside the product; the rest is the caller's promise.
+                unsafe { block.run(shared.is_none()) }
+            }
+        }
+    })
+}
+
+/// One block of lanes and steps of `k`, for all rows.
+struct Block<'a, S, T> {
+    p: &'a GemmProblem<S>,
+    kern: &'a Kernel<T>,
+    plan: &'a Plan,
+    out: Output<T>,
+    lane0: usize,
+    lanes: usize,
+    k0: usize,
+    steps: usize,
+    /// Room for packed rows, for packed lanes (or the lanes, if they were packed before), and for a tile.
+    a: *mut T,
+    b: *mut T,
+    tile: *mut T,
+}
+
+impl<S: Source<T>, T: Float> Block<'_, S, T> {
+    /// # Safety
+    /// As for [`blocks`]; `packs`: the lanes are not packed yet.
+    unsafe fn run(&self, packs: bool) {
+        let Block { p, kern, plan, .. } = *self;
+        // SAFETY: every index stays within the extents of `p` or of the region that it belongs to.
+        unsafe {
+            let b = p.b.wrapping_offset(self.k0 as isize * p.b_k + self.lane0 as isize * p.b_lane);
+            // Whole panels may be left to the first tile row; a ragged one is always packed here, because vector loads
+            // would run over the end of B.
+            let unpacked = if plan.in_place || plan.fuse { self.lanes / plan.width * plan.width } else { 0 };
+            if packs && unpacked < self.lanes {
+                let src = b.offset(unpacked as isize * p.b_lane);
+                let to = self.b.add(unpacked * self.steps);
+                pack_lanes(kern, src, self.steps, self.lanes - unpacked, p.b_k, p.b_lane, to);
+            }
+            for i in 0..plan.tile_rows {
+                let first = i * plan.height;
+                if i % plan.group == 0 {
+                    let rows = p.rows.min(first + plan.group * plan.height) - first;
+                    let src = p.a.offset(first as isize * p.a_row + self.k0 as isize * p.a_k);
+                    self.pack_rows(src, rows);
+                }
+                self.tile_row(i, b, if i == 0 || plan.in_place { unpacked } else { 0 });
+            }
+        }
+    }
+
+    /// Whether packed rows are k-major.
+    fn is_kmajor(&self) -> bool {
+        self.p.a_k != 1 || !self.kern.row_major
+    }
+
+    /// Packs `rows` rows, for tiles of `height` rows. If they are contiguous along `k` they are copied as they are, `lda`
+    /// apart; otherwise every tile becomes k-major, and the tiles follow each other without gaps. Rows that the last tile
+    /// computes beyond those that exist become 0.
+    ///
+    /// # Safety
+    /// The source must be readable for `rows` rows of the block.
+    unsafe fn pack_rows(&self, src: *const S, rows: usize) {
+        let (kern, height, steps, to) = (self.kern, self.plan.height, self.steps, self.a);
+        let (row_stride, k_stride) = (self.p.a_row, self.p.a_k);
+        let last = kern.height((rows - 1) % height + 1);
+        // SAFETY: reads stay within what the caller promised, writes within `rows`, rounded up to whole tiles.
+        unsafe {
+            if !self.is_kmajor() {
+                for i in 0..rows {
+                    S::widen_run(src.offset(i as isize * row_stride), steps, to.add(i * kern.lda));
+                }
+                for i in rows..last {
+                    core::slice::from_raw_parts_mut(to.add(i * kern.lda), steps).fill(T::ZERO);
+                }
+                return;
+            }
+            if row_stride == 1 && S::SAME {
+                return (kern.pack_lanes)(&PackArgs {
+                    src: src.cast(),
+                    k: steps,
+                    lanes: rows,
+                    k_stride,
+                    lane_stride: 1,
+                    dst: to,
+                    panel: height,
+                    last,
+                });
+            }
+            for r in (0..rows).step_by(height) {
+                let n = height.min(rows - r);
+                let width = if r + height < rows { height } else { last };
+                for k in 0..steps {
+                    let s = src.offset(r as isize * row_stride + k as isize * k_stride);
+                    let d = to.add(r * steps + k * width);
+                    if row_stride == 1 {
+                        S::widen_run(s, n, d);
+                    } else {
+                        for i in 0..n {
+                            *d.add(i) = (*s.offset(i as isize * row_stride)).widen();
+                        }
+                    }
+                    for i in n..width {
+                        *d.add(i) = T::ZERO;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Computes tile row `i`. The first `unpacked` lanes are read from `b`, the block of B itself, and packed on the way if
+    /// the plan says so.
+    ///
+    /// # Safety
+    /// As for [`run`](Block::run); the rows are packed.
+    unsafe fn tile_row(&self, i: usize, b: *const S, unpacked: usize) {
+        let Block { p, kern, plan, out, steps, .. } = *self;
+        let first = i * plan.height;
+        let rows = plan.height.min(p.rows - first);
+        let last = self.k0 + steps == p.k;
+        let width = plan.width;
+        // The next rows come from far away; fetch them during these tiles.
+        let next = (first + rows, p.rows.min(first + rows + plan.height));
+        let mut ahead = Ahead::new(p, next, (self.k0, steps), self.lanes.div_ceil(width));
+        for lane in (0..self.lanes).step_by(width) {
+            ahead.fetch_some();
+            let cols = (self.lanes - lane).min(width);
+            let vectors = if cols <= kern.lanes { 1 } else { 2 };
+            let at = first as isize * out.row + (self.lane0 + lane) as isize * out.lane;
+            let mut args = TileArgs {
+                k: steps,
+                rows,
+                height: kern.height(rows),
+                vectors,
+                a: self.a.wrapping_add(i % plan.group * plan.height * steps),
+                a_kmajor: self.is_kmajor(),
+                b: self.b.wrapping_add(lane * steps),
+                b_rs: (vectors * kern.lanes) as isize,
+                b_ahead: LANES_AHEAD,
+                b_copy: core::ptr::null_mut(),
+                c: out.c.wrapping_offset(at),
+                c_rs: out.row,
+                cols,
+                load_c: p.load_c || self.k0 > 0,
+                bias: match () {
+                    _ if out.bias.is_null() || !last => core::ptr::null(),
+                    _ if p.bias_on_rows => out.bias.wrapping_add(first),
+                    _ => out.bias.wrapping_add(self.lane0 + lane),
+                },
+                relu: p.relu && last,
+            };
+            if lane < unpacked {
+                // S is T: `Plan` asks for it.
+                args.b = b.wrapping_add(lane).cast();
+                args.b_rs = p.b_k;
+                args.b_ahead = if steps <= GEMV_STEPS { LANES_AHEAD } else { STEPS_AHEAD * p.b_k };
+                if plan.fuse {
+                    args.b_copy = self.b.wrapping_add(lane * steps);
+                }
+            }
+            // SAFETY: the tile and everything that it reads lie inside the product or what was packed.
+            unsafe {
+                if out.lane == 1 && (args.bias.is_null() || !p.bias_on_rows) {
+                    (kern.tile)(&args)
+                } else {
+                    self.tile_by_way_of_scratch(args)
+                }
+            }
+        }
+    }
+
+    /// Computes a tile whose lanes are not contiguous in C, or whose bias is one per row, in the scratch tile, and stores it
+    /// from there.
+    ///
+    /// # Safety
+    /// As for the tile kernel, but for the strides of C, which are those of the output.
+    unsafe fn tile_by_way_of_scratch(&self, args: TileArgs<T>) {
+        let TileArgs { rows, cols, c, load_c, bias, relu, .. } = args;
+        let (tile, c_cs) = (self.tile, self.out.lane);
+        // SAFETY: the scratch tile has room for every tile; the rest is the caller's promise.
+        unsafe {
+            (self.kern.tile)(&TileArgs {
+                c: tile,
+                c_rs: TILE_LANES as isize,
+                cols: args.vectors * self.kern.lanes,
+                load_c: false,
+                bias: core::ptr::null(),
+                relu: false,
+                ..args
+            });
+            let t = TransposedTile { tile, ld: TILE_LANES, rows, cols, c, c_cs, load_c, bias, relu };
+            if self.out.row == 1 && (bias.is_null() || self.p.bias_on_rows) {
+                (self.kern.store_transposed)(&t);
+            } else {
+                store_scattered(&t, self.out.row, self.p.bias_on_rows);
+            }
+        }
+    }
+}
+
+/// Prefetches the rows of the next tile row, a share at every tile of this one.
+struct Ahead<S> {
+    /// Next line to fetch, and how many lines are left of its row.
+    next: *const S,
+    left: usize,
+    /// Lines per row, elements from its end to the start of the next, and rows left.
+    length: usize,
+    skip: isize,
+    rows: usize,
+    /// Lines per tile.
+    share: usize,
+}
+
+impl<S: Copy> Ahead<S> {
+    /// Elements of a cache line.
+    const LINE: usize = 64 / size_of::<S>();
+
+    /// For rows `first..end` and `nk` steps from `k0` on, in `tiles` shares.
+    fn new(p: &GemmProblem<S>, (first, end): (usize, usize), (k0, nk): (usize, usize), tiles: usize) -> Self {
+        // Only rows that are contiguous; others are packed several tile rows at a time.
+        let rows = if p.a_k == 1 { end - first } else { 0 };
+        let next = p.a.wrapping_offset(first as isize * p.a_row + k0 as isize * p.a_k);
+        let lines = nk.div_ceil(Self::LINE);
+        let skip = p.a_row - (lines * Self::LINE) as isize;
+        Ahead { next, left: lines, length: lines, skip, rows, share: (rows * lines).div_ceil(tiles) }
+    }
+
+    #[inline]
+    fn fetch_some(&mut self) {
+        for _ in 0..self.share {
+            if self.rows == 0 {
+                return;
+            }
+            prefetch_l2(self.next);
+            self.next = self.next.wrapping_add(Self::LINE);
+            self.left -= 1;
+            if self.left == 0 {
+                self.next = self.next.wrapping_offset(self.skip);
+                self.left = self.length;
+                self.rows -= 1;
+            }
+        }
+    }
+}
+
+/// Packs `lanes x nk` elements of B into panels two vectors wide (the last one
+/// vector, if that suffices), one after the other.
+///
+/// # Safety
+/// The source must be readable in that extent, and `dst` writable for `lanes`, rounded up to
+/// whole vectors, times `nk` elements.
+pub(crate) unsafe fn pack_lanes<S: Source<T>, T: Float>(
+    kern: &Kernel<T>,
+    src: *const S,
+    nk: usize,
+    lanes: usize,
+    k_stride: isize,
+    lane_stride: isize,
+    dst: *mut T,
+) {
+    let panel = 2 * kern.lanes;
+    let tail = (lanes - 1) % panel + 1;
+    let last = if tail <= kern.lanes { kern.lanes } else { panel };
+    // SAFETY: all accesses stay within the extents the caller promised.
+    unsafe {
+        if S::SAME && (lane_stride == 1 || k_stride == 1) {
+            let p = PackArgs { src: src.cast(), k: nk, lanes, k_stride, lane_stride, dst, panel, last };
+            return (kern.pack_lanes)(&p);
+        }
+        for l in (0..lanes).step_by(panel) {
+            let n = panel.min(lanes - l);
+            let w = if l + panel < lanes { panel } else { last };
+            let s = src.offset(l as isize * lane_stride);
+            let d = dst.add(l * nk);
+            if k_stride == 1 {
+                // Convert runs along k, then transpose with the fast kernel.
+                with_scratch::<T, _>(n * nk, |stage| {
+                    for j in 0..n {
+                        S::widen_run(s.offset(j as isize * lane_stride), nk, stage.add(j * nk));
+                    }
+                    let lane_stride = nk as isize;
+                    (kern.pack_lanes)(&PackArgs {
+                        src: stage,
+                        k: nk,
+                        lanes: n,
+                        k_stride: 1,
+                        lane_stride,
+                        dst: d,
+                        panel,
+                        last: w,
+                    });
+                });
+                continue;
+            }
+            for k in 0..nk {
+                let (s, d) = (s.offset(k as isize * k_stride), d.add(k * w));
+                if lane_stride == 1 {
+                    S::widen_run(s, n, d);
+                } else {
+                    for j in 0..n {
+                        *d.add(j) = (*s.offset(j as isize * lane_stride)).widen();
+                    }
+                }
+                for j in n..w {
+                    *d.add(j) = T::ZERO;
+                }
+            }
+        }
+    }
+}
+
+/// Moves a finished tile to a C with any strides.
+///
+/// # Safety
+/// As for [`TransposedTile`], with element (row, col) of C at `row * c_rs + col * c_cs`.
+unsafe fn store_scattered<T: Float>(t: &TransposedTile<T>, c_rs: isize, bias_on_rows: bool) {
+    for i in 0..t.rows {
+        for j in 0..t.cols {
+            // SAFETY: the indices stay within the tile, C and the bias.
+            unsafe {
+                let c = t.c.offset(i as isize * c_rs + j as isize * t.c_cs);
+                let mut x = *t.tile.add(i * t.ld + j);
+                if t.load_c {
+                    x = (*c).plus(x);
+                }
+                if !t.bias.is_null() {
+                    x = x.plus(*t.bias.add(if bias_on_rows { i } else { j }));
+                }
+                if t.relu && x < T::ZERO {
+                    x = T::ZERO;
+                }
+                *c = x;
+            }
+        }
+    }
+}

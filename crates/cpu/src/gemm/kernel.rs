@@ -1,0 +1,139 @@
+//! What the blocked product and the convolutions call: the kernels of one element type on one instruction set, and their
+//! arguments. [`kernels`](super::kernels) has the instances.
+
+/// Arguments of the tile kernel, which computes a `rows x (vectors * L)` tile of C in registers (`L` lanes a vector).
+pub(crate) struct TileArgs<T> {
+    /// Steps of `k`; any number.
+    pub k: usize,
+    /// Rows of the tile, `1..=height`.
+    pub rows: usize,
+    /// Rows that are computed, one of [`Kernel::heights`]: those from `rows` on are not stored.
+    pub height: usize,
+    /// Vectors per row of the tile, 1 or 2.
+    pub vectors: usize,
+    /// Packed rows of A, `height` of them: element (row, k) at `k * height + row` if `a_kmajor`, otherwise at
+    /// `row * Kernel::lda + k`.
+    pub a: *const T,
+    pub a_kmajor: bool,
+    /// B: `vectors * L` readable elements per step, steps `b_rs` apart.
+    pub b: *const T,
+    pub b_rs: isize,
+    /// How many elements ahead B is prefetched.
+    pub b_ahead: isize,
+    /// If not null, B is also copied here, `vectors * L` elements per step: it is packed on the way, for the tiles below
+    /// this one. There is code for that if [`Kernel::copies`], for two vectors and more than half of `Kernel::mr` rows.
+    pub b_copy: *mut T,
+    /// Tile of C; lanes are contiguous, rows `c_rs` apart, the first `cols` lanes are stored.
+    pub c: *mut T,
+    pub c_rs: isize,
+    pub cols: usize,
+    /// Add to what is in C, or overwrite it.
+    pub load_c: bool,
+    /// Null, or a value to add per lane (`cols` readable elements).
+    pub bias: *const T,
+    pub relu: bool,
+}
+
+/// Arguments of the kernel that stores a finished tile transposed: to a C whose columns are contiguous.
+pub(crate) struct TransposedTile<T> {
+    /// The tile, rows `ld` apart; readable up to a multiple of `L` rows and of `Q` columns.
+    pub tile: *const T,
+    pub ld: usize,
+    pub rows: usize,
+    pub cols: usize,
+    /// Element (row, col) goes to `c + row + col * c_cs`.
+    pub c: *mut T,
+    pub c_cs: isize,
+    pub load_c: bool,
+    /// Null, or a value to add per row of the tile.
+    pub bias: *const T,
+    pub relu: bool,
+}
+
+/// Arguments of the kernel that packs lanes into panels.
+pub(crate) struct PackArgs<T> {
+    /// Element (k, lane) at `src + k * k_stride + lane * lane_stride`; one of the two strides is 1.
+    pub src: *const T,
+    pub k: usize,
+    pub lanes: usize,
+    pub k_stride: isize,
+    pub lane_stride: isize,
+    /// Panels are `panel` lanes wide, the last one `last`. Element (k, j) of the panel that starts at lane `l` goes to
+    /// `dst + l * self.k + k * width + j`. Lanes of the last panel that do not exist become 0.
+    pub dst: *mut T,
+    pub panel: usize,
+    pub last: usize,
+}
+
+/// Arguments of the dot-product kernel: a `rows x cols` block (each at most 4) of dot products of vectors that consist of
+/// `runs` contiguous pieces of length `k`.
+pub(crate) struct DotArgs<T> {
+    pub k: usize,
+    pub runs: usize,
+    pub rows: usize,
+    pub cols: usize,
+    /// The first piece of each vector; the next ones are `a_step` and `b_step` apart. All four are readable: those past
+    /// `rows` and `cols` repeat one of the others.
+    pub a: [*const T; 4],
+    pub a_step: usize,
+    pub b: [*const T; 4],
+    pub b_step: usize,
+    pub out: [[T; 4]; 4],
+}
+
+/// Arguments of the direct convolution kernel: a tile of output channels by pixels, from a padded input that is read where
+/// it lies. Step `k` (a channel and a tap) of all pixels begins at `b + offsets[k]`.
+pub(crate) struct DirectConvArgs<T> {
+    pub k: usize,
+    /// Output channels, one of [`Kernel::direct_rows`].
+    pub rows: usize,
+    /// Packed weights: element (row, k) at `k * rows + row`.
+    pub a: *const T,
+    /// Two vectors are readable from every step on.
+    pub b: *const T,
+    pub offsets: *const usize,
+    /// Two vectors of every row are written, rows `c_rs` apart.
+    pub c: *mut T,
+    pub c_rs: usize,
+    /// Null, or a value to add per row.
+    pub bias: *const T,
+    pub relu: bool,
+}
+
+/// Code and block sizes for one element type on one instruction set.
+pub(crate) struct Kernel<T> {
+    /// For messages of the tests.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub name: &'static str,
+    /// Most rows of a tile: the last of `heights`.
+    pub mr: usize,
+    /// Numbers of rows that there is tile code for, ascending from 1.
+    pub heights: &'static [usize],
+    /// Lanes of a vector; a tile is two vectors wide.
+    pub lanes: usize,
+    /// Most steps of `k` per block: the packed rows of a tile (`mr x kc`) take about two thirds of L1.
+    pub kc: usize,
+    /// Row stride of packed rows that are not k-major: a little more than `kc` and an odd multiple of a cache line or two,
+    /// so that rows do not fall into the same L1 sets.
+    pub lda: usize,
+    /// Most lanes per block: the packed lanes (`kc x nc`) take about half of L2.
+    pub nc: usize,
+    /// Whether there is tile code for rows that are not k-major.
+    pub row_major: bool,
+    /// Whether there is tile code that packs B on the way.
+    pub copies: bool,
+    pub tile: unsafe fn(&TileArgs<T>),
+    pub store_transposed: unsafe fn(&TransposedTile<T>),
+    pub pack_lanes: unsafe fn(&PackArgs<T>),
+    pub dots: unsafe fn(&mut DotArgs<T>),
+    /// Numbers of output channels that there is direct convolution code for, most first; the last is 1.
+    pub direct_rows: &'static [usize],
+    pub direct_conv: unsafe fn(&DirectConvArgs<T>),
+}
+
+impl<T> Kernel<T> {
+    /// The number of rows to compute for a tile of `rows` rows, at most `mr`.
+    pub(crate) fn height(&self, rows: usize) -> usize {
+        self.heights.iter().copied().find(|&height| height >= rows).unwrap_or(self.mr)
+    }
+}

@@ -1,0 +1,163 @@
+//! The instances of the register kernels: which exist for which instruction set and element type, and the choice at run
+//! time.
+//!
+//! `f32` is what training spends its time on, so it has all variants. The others make do with fewer: a tile of 9 rows of
+//! `f64` is computed as one of 14, and the portable kernels, for CPUs without AVX2, know one packing.
+
+use core::any::TypeId;
+
+use super::{
+    kernel::{DirectConvArgs, DotArgs, Kernel, PackArgs, TileArgs, TransposedTile},
+    simd::{Plain, Simd},
+    tile,
+    unpacked::{direct_conv_tile, dots_block},
+};
+
+/// Defines a module with the kernels of one register type, and the [`Kernel`] that lists them. `few_dots`: blocks of 2 dot
+/// products are computed as blocks of 4.
+macro_rules! kernel {
+    ($(#[$attr:meta])* $module:ident, $name:literal, $v:ty, $t:ty, lda $lda:literal, kc $kc:literal, nc $nc:literal,
+     heights [$($h:literal)*], most $mr:literal, row_major $row_major:literal, copies $copies:literal,
+     few_dots $few_dots:literal, direct [$($d:literal)*]) => {
+        pub(crate) mod $module {
+            use super::*;
+            $(#[$attr])*
+            unsafe fn run<const MR: usize, const NV: usize, const KM: bool, const COPY: bool>(m: &TileArgs<$t>) {
+                // SAFETY: forwarded from the caller.
+                unsafe { tile::tile::<$v, MR, NV, $lda, KM, COPY>(m, finish) }
+            }
+            $(#[$attr])*
+            unsafe fn finish(m: &TileArgs<$t>, products: *const $v) {
+                // SAFETY: forwarded from the caller.
+                unsafe { tile::finish_tile::<$v>(m, products) }
+            }
+            unsafe fn packed<const MR: usize, const KM: bool>(m: &TileArgs<$t>) {
+                // SAFETY: forwarded from the caller.
+                unsafe {
+                    if m.vectors == 1 {
+                        run::<MR, 1, KM, false>(m)
+                    } else if m.b_copy.is_null() {
+                        run::<MR, 2, KM, false>(m)
+                    } else if const { $copies && 2 * MR > $mr } {
+                        run::<MR, 2, KM, true>(m)
+                    } else {
+                        debug_assert!(false, "no tile code that copies with {MR} rows");
+                    }
+                }
+            }
+            unsafe fn tile(m: &TileArgs<$t>) {
+                debug_assert!(m.rows >= 1 && m.rows <= m.height && (m.vectors == 1 || m.vectors == 2));
+                debug_assert!(m.b_copy.is_null() || m.vectors == 2);
+                // SAFETY: forwarded from the caller.
+                unsafe {
+                    match (m.height, m.a_kmajor) {
+                        $(($h, true) => packed::<$h, true>(m),)*
+                        $(($h, false) if const { $row_major } => packed::<$h, { !$row_major }>(m),)*
+                        (height, _) => debug_assert!(false, "no tile code for {height} rows"),
+                    }
+                }
+            }
+            $(#[$attr])*
+            unsafe fn store_transposed(t: &TransposedTile<$t>) {
+                // SAFETY: forwarded from the caller.
+                unsafe { tile::store_transposed::<$v>(t) }
+            }
+            $(#[$attr])*
+            unsafe fn pack_lanes(p: &PackArgs<$t>) {
+                // SAFETY: forwarded from the caller.
+                unsafe { tile::pack_lanes::<$v>(p) }
+            }
+            $(#[$attr])*
+            unsafe fn dots(d: &mut DotArgs<$t>) {
+                let size = |n: usize| if $few_dots && n == 2 { 4 } else { n };
+                // SAFETY: forwarded from the caller; all four pointers of either side are readable.
+                unsafe {
+                    match (size(d.rows), size(d.cols)) {
+                        (4, 4) => dots_block::<$v, 4, 4>(d),
+                        (4, 1) => dots_block::<$v, 4, 1>(d),
+                        (1, 4) => dots_block::<$v, 1, 4>(d),
+                        (1, 1) => dots_block::<$v, 1, 1>(d),
+                        (rows, cols) if const { !$few_dots } => two_dots::<{ if $few_dots { 4 } else { 2 } }>(d, rows, cols),
+                        (rows, cols) => debug_assert!(false, "{rows} x {cols} dot products"),
+                    }
+                }
+            }
+            /// Blocks with an edge of `TWO`, where there is code for them.
+            $(#[$attr])*
+            unsafe fn two_dots<const TWO: usize>(d: &mut DotArgs<$t>, rows: usize, cols: usize) {
+                // SAFETY: forwarded from the caller.
+                unsafe {
+                    match (rows, cols) {
+                        (4, _) => dots_block::<$v, 4, TWO>(d),
+                        (1, _) => dots_block::<$v, 1, TWO>(d),
+                        (_, 4) => dots_block::<$v, TWO, 4>(d),
+                        (_, 1) => dots_block::<$v, TWO, 1>(d),
+                        _ => dots_block::<$v, TWO, TWO>(d),
+                    }
+                }
+            }
+            $(#[$attr])*
+            unsafe fn direct_conv(s: &DirectConvArgs<$t>) {
+                // SAFETY: forwarded from the caller, the rows are those of the variant.
+                unsafe {
+                    match s.rows {
+                        $($d => direct_conv_tile::<$v, $d>(s),)*
+                        rows => debug_assert!(false, "a tile of {rows} rows"),
+                    }
+                }
+            }
+            pub(crate) static KERNEL: Kernel<$t> = Kernel {
+                name: $name, mr: $mr, heights: &[$($h),*], lanes: <$v as Simd>::L, kc: $kc, lda: $lda, nc: $nc,
+                row_major: $row_major, copies: $copies, tile, store_transposed, pack_lanes, dots,
+                direct_rows: &[$($d),*], direct_conv,
+            };
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+use super::simd::x86::{F32x8, F32x16, F64x4, F64x8};
+
+#[cfg(target_arch = "x86_64")]
+kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f32, "avx512", F32x16, f32,
+    lda 528, kc 512, nc 416, heights [1 2 4 6 8 10 12 14], most 14, row_major true, copies true, few_dots false,
+    direct [8 6 4 2 1]);
+#[cfg(target_arch = "x86_64")]
+kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f64, "avx512", F64x8, f64,
+    lda 216, kc 208, nc 384, heights [1 2 4 8 14], most 14, row_major true, copies false, few_dots true, direct [4 1]);
+#[cfg(target_arch = "x86_64")]
+kernel!(#[target_feature(enable = "avx2,fma")] avx2_f32, "avx2", F32x8, f32,
+    lda 400, kc 384, nc 192, heights [1 2 4 6], most 6, row_major true, copies true, few_dots false, direct [6 4 2 1]);
+#[cfg(target_arch = "x86_64")]
+kernel!(#[target_feature(enable = "avx2,fma")] avx2_f64, "avx2", F64x4, f64,
+    lda 264, kc 256, nc 128, heights [1 2 4 6], most 6, row_major true, copies false, few_dots true, direct [4 1]);
+kernel!(plain_f32, "portable", Plain<f32, 4>, f32,
+    lda 400, kc 384, nc 128, heights [1 2 4], most 4, row_major false, copies false, few_dots true, direct [4 1]);
+kernel!(plain_f64, "portable", Plain<f64, 2>, f64,
+    lda 264, kc 256, nc 96, heights [1 2 4], most 4, row_major false, copies false, few_dots true, direct [4 1]);
+
+/// The kernels this machine can run, best first.
+pub(crate) fn available<T: 'static>() -> Vec<&'static Kernel<T>> {
+    let mut all: Vec<&'static dyn core::any::Any> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+            all.push(&avx512_f32::KERNEL);
+            all.push(&avx512_f64::KERNEL);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            all.push(&avx2_f32::KERNEL);
+            all.push(&avx2_f64::KERNEL);
+        }
+    }
+    all.push(&plain_f32::KERNEL);
+    all.push(&plain_f64::KERNEL);
+    debug_assert!(TypeId::of::<T>() == TypeId::of::<f32>() || TypeId::of::<T>() == TypeId::of::<f64>());
+    all.into_iter().filter_map(|k| k.downcast_ref::<Kernel<T>>()).collect()
+}
+
+/// The best kernel this machine can run.
+pub(crate) fn best<T: 'static>() -> &'static Kernel<T> {
+    // There is a portable kernel for both float types, so the list is never empty.
+    available::<T>()[0]
+}

@@ -1,0 +1,216 @@
+//! The register kernels: a tile of C, and moving lanes and finished tiles. Generic over [`Simd`] registers;
+//! [`kernels`](super::kernels) compiles them for each instruction set.
+//!
+//! The tile kernel loads, for every step of `k`, one or two vectors of a row of B and multiplies them with one broadcast
+//! element of each row of A. With 14 rows and two AVX-512 vectors that is 28 accumulators, 28 FMAs and only 16 loads per
+//! step. Every element of C is one chain of FMAs in ascending `k`, whichever variant computes it; that is what makes
+//! results independent of tiling and of the number of threads.
+
+use super::{
+    kernel::{PackArgs, TileArgs, TransposedTile},
+    simd::{Simd, prefetch, unroll},
+};
+
+/// The tile kernel, for `MR` = `height` rows and `NV` = `vectors`. `KM`: A is k-major. `COPY`: B is written to `b_copy` on
+/// the way, which packs it for the following tiles at almost no cost. `finish` is [`finish_tile`] for `V`.
+///
+/// # Safety
+/// As documented at [`TileArgs`], and `V`'s instruction set must be available.
+#[inline(always)]
+pub(super) unsafe fn tile<
+    V: Simd,
+    const MR: usize,
+    const NV: usize,
+    const LDA: usize,
+    const KM: bool,
+    const COPY: bool,
+>(
+    m: &TileArgs<V::T>,
+    finish: unsafe fn(&TileArgs<V::T>, *const V),
+) {
+    // SAFETY: all pointers are used within the extents that `TileArgs` promises.
+    unsafe {
+        let mut acc = [[V::zero(); NV]; MR];
+        let (mut a, mut b, mut copy) = (m.a, m.b, m.b_copy);
+        let (step_a, row_a) = if KM { (MR, 1) } else { (1, LDA) };
+        // The tile of C is needed at the end; fetching it now hides the way to memory. With few steps there is nothing to
+        // hide behind.
+        if m.k >= 32 {
+            for i in 0..m.rows {
+                let c = m.c.wrapping_offset(i as isize * m.c_rs);
+                prefetch(c);
+                if const { NV == 2 } {
+                    prefetch(c.wrapping_add(V::L));
+                    prefetch(c.wrapping_add(2 * V::L - 1));
+                }
+            }
+        }
+        // Not unrolled: a step has enough independent products, and the code of all variants together would be several
+        // times as large. The second vector is written out, as an inner loop would have to be unrolled again everywhere.
+        for _ in 0..m.k {
+            let ahead = b.wrapping_offset(m.b_ahead);
+            let b0 = V::load(b);
+            prefetch(ahead);
+            let b1 = if const { NV == 2 } { V::load(b.add(V::L)) } else { b0 };
+            if const { NV == 2 } {
+                prefetch(ahead.wrapping_add(V::L));
+            }
+            if const { COPY } {
+                b0.store(copy);
+                b1.store(copy.add(V::L));
+                copy = copy.add(2 * V::L);
+            }
+            unroll!(i < MR, rows, {
+                let x = V::splat(*a.add(i * row_a));
+                acc[i][0] = x.fma(b0, acc[i][0]);
+                if const { NV == 2 } {
+                    acc[i][NV - 1] = x.fma(b1, acc[i][NV - 1]);
+                }
+            });
+            b = b.offset(m.b_rs);
+            a = a.add(step_a);
+        }
+        // Unrolled are only the two ends that most tiles have.
+        let whole = m.rows == MR && m.cols >= NV * V::L && m.bias.is_null() && !m.relu;
+        if whole && m.load_c {
+            unroll!(i < MR, rows, {
+                let c = m.c.offset(i as isize * m.c_rs);
+                acc[i][0].add(V::load(c)).store(c);
+                if const { NV == 2 } {
+                    acc[i][NV - 1].add(V::load(c.add(V::L))).store(c.add(V::L));
+                }
+            });
+        } else if whole {
+            unroll!(i < MR, rows, {
+                let c = m.c.offset(i as isize * m.c_rs);
+                acc[i][0].store(c);
+                if const { NV == 2 } {
+                    acc[i][NV - 1].store(c.add(V::L));
+                }
+            });
+        } else {
+            // A copy: were the address of the products themselves known elsewhere, they would not stay in registers.
+            let products = acc;
+            finish(m, products.as_ptr().cast());
+        }
+    }
+}
+
+/// Stores a tile that adds a bias, applies ReLU, or has fewer rows or lanes than were computed: the products of row `i` are
+/// the `vectors` vectors from `products + i * vectors` on.
+///
+/// # Safety
+/// As documented at [`TileArgs`], and `V`'s instruction set must be available.
+#[inline(always)]
+pub(super) unsafe fn finish_tile<V: Simd>(m: &TileArgs<V::T>, products: *const V) {
+    // SAFETY: C is only touched in lanes that exist.
+    unsafe {
+        for v in 0..m.vectors {
+            let n = m.cols.saturating_sub(v * V::L).min(V::L);
+            if n == 0 {
+                break;
+            }
+            let bias = if m.bias.is_null() { V::zero() } else { V::load_n(m.bias.add(v * V::L), n) };
+            for i in 0..m.rows {
+                let c = m.c.offset(i as isize * m.c_rs).add(v * V::L);
+                let mut x = *products.add(i * m.vectors + v);
+                if m.load_c {
+                    x = x.add(if n == V::L { V::load(c) } else { V::load_n(c, n) });
+                }
+                if !m.bias.is_null() {
+                    x = x.add(bias);
+                }
+                if m.relu {
+                    x = x.relu();
+                }
+                if n == V::L { x.store(c) } else { x.store_n(c, n) }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As documented at [`TransposedTile`], and `V`'s instruction set must be available.
+#[inline(always)]
+pub(super) unsafe fn store_transposed<V: Simd>(t: &TransposedTile<V::T>) {
+    // SAFETY: the tile is readable in whole L x Q blocks; C is only touched in valid lanes.
+    unsafe {
+        for i0 in (0..t.rows).step_by(V::L) {
+            let n = (t.rows - i0).min(V::L);
+            let bias = if t.bias.is_null() { V::zero() } else { V::load_n(t.bias.add(i0), n) };
+            for j0 in (0..t.cols).step_by(V::Q) {
+                let v = V::transpose(t.tile.add(i0 * t.ld + j0), t.ld as isize);
+                for q in 0..V::Q.min(t.cols - j0) {
+                    let c = t.c.offset((j0 + q) as isize * t.c_cs).add(i0);
+                    let mut x = v[q];
+                    if t.load_c {
+                        x = x.add(V::load_n(c, n));
+                    }
+                    if !t.bias.is_null() {
+                        x = x.add(bias);
+                    }
+                    if t.relu {
+                        x = x.relu();
+                    }
+                    x.store_n(c, n);
+                }
+            }
+        }
+    }
+}
+
+/// How many rows ahead packing prefetches: rows far apart, which the hardware prefetcher does not follow.
+const ROWS_AHEAD: isize = 16;
+
+/// # Safety
+/// As documented at [`PackArgs`], and `V`'s instruction set must be available.
+#[inline(always)]
+pub(super) unsafe fn pack_lanes<V: Simd>(p: &PackArgs<V::T>) {
+    // SAFETY: reads stay within k x lanes of the source, writes within the panels.
+    unsafe {
+        let width = |l: usize| if l + p.panel < p.lanes { p.panel } else { p.last };
+        if p.lane_stride == 1 {
+            // Along the rows of the source, four at a time: whole cache lines and pages are
+            // used up before the next, and the panels are still written in long runs.
+            for k0 in (0..p.k).step_by(4) {
+                for l in (0..p.lanes).step_by(p.panel) {
+                    let w = width(l);
+                    for kk in k0..p.k.min(k0 + 4) {
+                        let s = p.src.offset(kk as isize * p.k_stride).add(l);
+                        let d = p.dst.add(l * p.k + kk * w);
+                        for j in (0..w).step_by(V::L) {
+                            let n = p.lanes.saturating_sub(l + j).min(V::L);
+                            let s = s.wrapping_add(j);
+                            prefetch(s.wrapping_offset(ROWS_AHEAD * p.k_stride));
+                            let x = if n == V::L { V::load(s) } else { V::load_n(s, n) };
+                            if j + V::L <= w { x.store(d.add(j)) } else { x.store_n(d.add(j), w - j) }
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        for l in (0..p.lanes).step_by(V::L) {
+            let start = l / p.panel * p.panel;
+            let w = width(start);
+            let n = (p.lanes - l).min(V::L);
+            let s = p.src.offset(l as isize * p.lane_stride);
+            let d = p.dst.add(start * p.k + (l - start));
+            let mut kk = 0;
+            while n == V::L && kk + V::Q <= p.k {
+                let v = V::transpose(s.add(kk), p.lane_stride);
+                for q in 0..V::Q {
+                    v[q].store(d.add((kk + q) * w));
+                }
+                kk += V::Q;
+            }
+            while kk < p.k {
+                V::zero().store(d.add(kk * w));
+                for i in 0..n {
+                    *d.add(kk * w + i) = *s.offset(i as isize * p.lane_stride).add(kk);
+                }
+                kk += 1;
+            }
+        }
+    }
+}
