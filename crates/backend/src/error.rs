@@ -32,7 +32,31 @@ struct Details {
     /// Whether the message names the public function that failed, so that a caller of it inside Kiln puts its own name.
     names_function: bool,
     layer: Option<FailedLayer>,
+    sample: Option<FailedSample>,
     backtrace: Backtrace,
+}
+
+/// The sample of a dataset that could not be read or transformed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailedSample {
+    /// Its number and the name of its dataset, if they are known.
+    pub of: Option<(usize, String)>,
+    /// The transform that failed, if one did.
+    pub transform: Option<String>,
+}
+
+impl fmt::Display for FailedSample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        if let Some((index, dataset)) = &self.of {
+            write!(f, "sample {index} of {dataset}")?;
+            separator = ", ";
+        }
+        match &self.transform {
+            Some(transform) => write!(f, "{separator}transform {transform}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The layer of a model in which an error arose.
@@ -190,6 +214,28 @@ impl Error {
         self
     }
 
+    /// The sample of a dataset that failed, if one did. The message names it, too.
+    #[must_use]
+    pub fn sample(&self) -> Option<&FailedSample> {
+        self.0.sample.as_ref()
+    }
+
+    /// The error on its way out of a dataset: notes the sample, unless one of a dataset inside it is noted.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn in_sample(mut self, index: usize, dataset: impl FnOnce() -> String) -> Error {
+        self.0.sample.get_or_insert_default().of.get_or_insert_with(|| (index, dataset()));
+        self
+    }
+
+    /// The error on its way out of a transform: notes its name, unless that of a transform inside it is noted.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn in_transform(mut self, transform: impl FnOnce() -> String) -> Error {
+        self.0.sample.get_or_insert_default().transform.get_or_insert_with(transform);
+        self
+    }
+
     /// Shapes that do not broadcast.
     #[must_use]
     pub fn broadcast(op: &'static str, lhs: &Shape, rhs: &Shape) -> Error {
@@ -304,14 +350,18 @@ fn same_crate(a: &str, b: &str) -> bool {
 
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Error {
-        let (location, names_function, layer) = (None, false, None);
-        Error(Box::new(Details { kind, location, names_function, layer, backtrace: Backtrace::capture() }))
+        let (location, names_function, layer, sample) = (None, false, None, None);
+        Error(Box::new(Details { kind, location, names_function, layer, sample, backtrace: Backtrace::capture() }))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0.kind, f)
+        fmt::Display::fmt(&self.0.kind, f)?;
+        match self.sample() {
+            Some(sample) => write!(f, " ({sample})"),
+            None => Ok(()),
+        }
     }
 }
 

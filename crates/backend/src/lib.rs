@@ -26,7 +26,7 @@ pub use half;
 
 pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
 pub use dtype::{DType, Element};
-pub use error::{Error, ErrorKind, FailedLayer, Result};
+pub use error::{Error, ErrorKind, FailedLayer, FailedSample, Result};
 pub use host::HostVec;
 pub use layout::Layout;
 pub use memory::{Bytes, MemoryStats};

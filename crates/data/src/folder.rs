@@ -1,26 +1,30 @@
-//! A folder of images with one subfolder for each class.
+//! `ImageFolder`: a folder of images with one subfolder for each class.
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
-use kiln_tensor::{Error, Result};
+use kiln_tensor::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use walkdir::WalkDir;
 
-use crate::{Dataset, transforms::Image};
+use crate::{
+    Dataset,
+    transforms::{Image, ImageLimits},
+};
 
 const OP: &str = "ImageFolder";
-/// The endings of files that are taken for images, as torchvision's.
-const ENDINGS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
+/// The extensions of files that are taken for images: torchvision's.
+const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
 
 /// Images in folders that are named by their classes, as torchvision's `ImageFolder`: `root/dog/1.jpg`,
 /// `root/cat/more/2.png`. Classes are numbered in the order of their names, and so are the images of a class.
 ///
-/// A sample is an [`Image`] (three channels, as torchvision's loader makes them) and its class, `i64`. A file that is no
-/// whole picture is an error that names it, unless [`skip_corrupt`](ImageFolder::skip_corrupt) was asked for.
+/// A sample is an [`Image`] (three channels, as torchvision's loader makes them) and its class, `i64`. A file that is not a
+/// whole image is an error that names it, unless [`skip_corrupt`](ImageFolder::skip_corrupt) was asked for. So is a link to
+/// nothing, if its name is that of an image.
 ///
 /// ```
 /// use kiln_data::{Dataset, ImageFolder, transforms::Image};
@@ -40,8 +44,9 @@ pub struct ImageFolder {
     root: PathBuf,
     classes: Vec<String>,
     samples: Vec<(PathBuf, i64)>,
-    skip: bool,
-    /// What was wrong with the samples that were found to be corrupt.
+    limits: ImageLimits,
+    skip_corrupt: bool,
+    /// What is wrong with the samples that were found to be corrupt.
     corrupt: Mutex<BTreeMap<usize, String>>,
 }
 
@@ -68,28 +73,46 @@ impl ImageFolder {
         for (label, class) in classes.iter().enumerate() {
             let (folder, before) = (root.join(class), samples.len());
             for entry in WalkDir::new(&folder).follow_links(true).sort_by_file_name() {
-                let entry = entry.map_err(|error| Error::file(&folder, error.to_string()))?;
-                if entry.file_type().is_file() && is_image(entry.path()) {
-                    samples.push((entry.into_path(), label as i64));
+                let path = match entry {
+                    Ok(entry) if entry.file_type().is_file() => entry.into_path(),
+                    Ok(_) => continue,
+                    Err(error) => dangling_link(&error)
+                        .ok_or_else(|| Error::file(error.path().unwrap_or(&folder), error.to_string()))?,
+                };
+                if is_image(&path) {
+                    samples.push((path, label as i64));
                 }
             }
             if samples.len() == before {
-                let endings = ENDINGS.join(", ");
-                return Err(Error::file(&folder, format!("there is no image in it (files that end in {endings})")));
+                let extensions = EXTENSIONS.join(", ");
+                return Err(Error::file(&folder, format!("there is no image in it (files that end in {extensions})")));
             }
         }
-        Ok(ImageFolder { root: root.to_owned(), classes, samples, skip: false, corrupt: Mutex::default() })
+        Ok(ImageFolder {
+            root: root.to_owned(),
+            classes,
+            samples,
+            limits: ImageLimits::default(),
+            skip_corrupt: false,
+            corrupt: Mutex::default(),
+        })
+    }
+
+    /// Other bounds on the size of an image than [`ImageLimits::default`].
+    #[must_use]
+    pub fn limits(self, limits: ImageLimits) -> ImageFolder {
+        ImageFolder { limits, ..self }
     }
 
     /// Whether an image that cannot be read is skipped instead of being an error: the next one that can be read takes its
     /// place, so that batches stay full and are the same for every number of workers.
-    /// [`corrupt`](ImageFolder::corrupt) tells which ones it were.
+    /// [`corrupt`](ImageFolder::corrupt) lists the files that were skipped.
     #[must_use]
     pub fn skip_corrupt(self, skip: bool) -> ImageFolder {
-        ImageFolder { skip, ..self }
+        ImageFolder { skip_corrupt: skip, ..self }
     }
 
-    /// The files that turned out to be no pictures so far, with what is wrong with them; each is counted once.
+    /// The files that could not be read as images so far, each once, with what is wrong with it.
     #[must_use]
     pub fn corrupt(&self) -> Vec<(PathBuf, String)> {
         let corrupt = self.corrupt.lock();
@@ -116,8 +139,10 @@ impl ImageFolder {
                 continue;
             }
             let (path, label) = &self.samples[index];
-            match Image::open(path) {
+            match Image::open_with(path, self.limits) {
                 Ok(image) => return Ok((image.to_rgb(), *label)),
+                // That says nothing about the file.
+                Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => return Err(error),
                 Err(error) => self.corrupt.lock().insert(index, error.to_string()),
             };
         }
@@ -126,8 +151,15 @@ impl ImageFolder {
 }
 
 fn is_image(path: &Path) -> bool {
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// The link that points to nothing, if that is the error.
+fn dangling_link(error: &walkdir::Error) -> Option<PathBuf> {
+    let path = error.path()?;
+    let missing = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+    (missing && path.is_symlink()).then(|| path.to_owned())
 }
 
 impl Dataset for ImageFolder {
@@ -139,11 +171,11 @@ impl Dataset for ImageFolder {
 
     fn get(&self, index: usize) -> Result<(Image, i64)> {
         self.check(index)?;
-        if self.skip {
+        if self.skip_corrupt {
             return self.readable(index);
         }
         let (path, label) = &self.samples[index];
-        Ok((Image::open(path)?.to_rgb(), *label))
+        Ok((Image::open_with(path, self.limits)?.to_rgb(), *label))
     }
 }
 

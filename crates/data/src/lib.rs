@@ -31,6 +31,7 @@ mod epoch;
 mod folder;
 mod image;
 mod loader;
+mod memory;
 mod mnist;
 mod sampler;
 mod to_device;

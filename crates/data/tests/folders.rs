@@ -7,9 +7,9 @@ use std::{
 
 use kiln_data::{
     CIFAR10, CIFAR100, DataLoader, Dataset, DatasetExt, ImageFolder,
-    transforms::{Image, Resize, ToTensor},
+    transforms::{Compose, Image, RandomCrop, Resize, ToTensor},
 };
-use kiln_tensor::{DType, Result};
+use kiln_tensor::{DType, Error, ErrorKind, Result};
 use tempfile::TempDir;
 
 fn golden(name: &str) -> PathBuf {
@@ -145,6 +145,74 @@ fn a_folder_that_holds_itself_is_an_error() {
     let root = folder();
     std::os::unix::fs::symlink(root.path().join("b"), root.path().join("b/deep/again")).unwrap();
     assert!(ImageFolder::new(root.path()).unwrap_err().to_string().contains("loop"));
+}
+
+/// As in torchvision, a link to nothing is listed by its name, and fails where it is read.
+#[cfg(unix)]
+#[test]
+fn dangling_links_are_named_or_skipped() -> Result<()> {
+    let root = folder();
+    for name in ["a/gone.png", "b/deep/gone.txt", "gone"] {
+        std::os::unix::fs::symlink(root.path().join("nothing"), root.path().join(name)).unwrap();
+    }
+    let data = ImageFolder::new(root.path())?;
+    assert_eq!((data.len(), data.classes().len()), (6, 3));
+    let error = data.get(0).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Io { path, .. } if path.ends_with("a/gone.png")), "{error}");
+    let data = data.skip_corrupt(true);
+    assert_eq!(data.get(0)?.1, 0);
+    assert!(data.corrupt().len() == 1 && data.corrupt()[0].0.ends_with("a/gone.png"));
+    Ok(())
+}
+
+/// Cut JPEGs decode in browsers, the rest gray: here they are errors that are counted.
+#[test]
+fn cut_jpegs_are_counted_as_corrupt() -> Result<()> {
+    let root = folder();
+    let whole = fs::read(root.path().join("c/y.jpeg")).unwrap();
+    put(root.path().join("c/half.jpg"), &whole[..whole.len() * 2 / 3]);
+    put(root.path().join("c/no_end.jpg"), &whole[..whole.len() - 2]);
+    let data = ImageFolder::new(root.path())?;
+    for (index, name) in [(4, "half.jpg"), (5, "no_end.jpg")] {
+        let error = data.get(index).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("cut short"), "{error}");
+    }
+    let data = data.skip_corrupt(true);
+    assert_eq!((data.get(4)?.0.pixels()[0], data.corrupt().len()), (50, 2));
+    Ok(())
+}
+
+#[test]
+fn errors_name_sample_dataset_file_and_transform() -> Result<()> {
+    let root = folder();
+    put(root.path().join("b/2.png"), b"text");
+    for workers in [0, 2] {
+        let data = ImageFolder::new(root.path())?.transform((Resize::new(5, 7), ToTensor));
+        let loader = DataLoader::builder(data).batch_size(2).num_workers(workers).build()?;
+        let error = loader.iter().nth(1).expect("three batches").unwrap_err();
+        assert_eq!(error.sample().and_then(|sample| sample.of.clone()), Some((2, "ImageFolder".to_owned())));
+        let text = error.to_string();
+        assert!(text.contains("b/2.png") && text.ends_with("(sample 2 of ImageFolder)"), "{text}");
+
+        // Through a subset it is the number in the folder.
+        let part = ImageFolder::new(root.path())?.subset([4, 2])?;
+        let loader = DataLoader::builder(part).num_workers(workers).collate(|batch| Ok(batch.len())).build()?;
+        let error = loader.iter().nth(1).expect("two batches").unwrap_err();
+        assert!(error.to_string().ends_with("(sample 2 of ImageFolder)"), "{error}");
+
+        let crop = Compose((ToTensor, RandomCrop::new(40, 40)));
+        let data = ImageFolder::new(root.path())?.transform(crop);
+        let loader = DataLoader::builder(data).num_workers(workers).build()?;
+        let error = loader.iter().next().expect("five batches").unwrap_err();
+        assert!(error.to_string().ends_with("(sample 0 of ImageFolder, transform RandomCrop)"), "{error}");
+        assert!(format!("{error:?}").contains("transform RandomCrop"), "{error:?}");
+
+        let odd = |label: i64| if label == 1 { Err(Error::other("an odd class")) } else { Ok(label) };
+        let data = ImageFolder::new(root.path())?.target_transform(odd);
+        let error = DataLoader::builder(data).build()?.iter().nth(1).expect("five batches").unwrap_err();
+        assert_eq!(error.to_string(), "an odd class (sample 1 of ImageFolder, transform a closure)");
+    }
+    Ok(())
 }
 
 #[test]

@@ -13,10 +13,10 @@ use std::{
 };
 
 use kiln_data::{
-    BatchSampler, Batches, DataLoader, Dataset, DistributedSampler, Epoch, LoaderState, RandomSampler, Sampler,
-    Samples, SequentialSampler, WeightedRandomSampler,
+    BatchSampler, Batches, DataLoader, Dataset, DatasetExt, DistributedSampler, Epoch, LoaderState, RandomSampler,
+    Sampler, Samples, SequentialSampler, TensorDataset, WeightedRandomSampler, transforms::RandomCrop,
 };
-use kiln_tensor::{Device, Error, Result, Tensor};
+use kiln_tensor::{DType, Device, Error, Result, Tensor};
 
 /// Sample `i` is `(i, 10 i)`; reading it may do something.
 struct Numbers {
@@ -110,6 +110,80 @@ fn lengths() -> Result<()> {
     Ok(())
 }
 
+/// The last batch may have one sample, and a batch of a user's sampler none: shapes keep their other extents, nothing hangs.
+#[test]
+fn batches_of_one_and_of_none() -> Result<()> {
+    let rows = || TensorDataset::new((Tensor::ones([9, 3], Device::Cpu)?, Tensor::zeros(9, DType::I64)?));
+    for workers in [0, 1, 4] {
+        let loader = DataLoader::builder(rows()?).batch_size(4).num_workers(workers).build()?;
+        let dims: Vec<Vec<usize>> = loader.iter().map(|batch| Ok(batch?.0.dims().to_vec())).collect::<Result<_>>()?;
+        assert_eq!(dims, [[4, 3], [4, 3], [1, 3]]);
+        // No batch at all: fewer samples than a batch has, and the rest is dropped.
+        let none = DataLoader::builder(rows()?).batch_size(10).drop_last(true).num_workers(workers).build()?;
+        assert!(none.is_empty() && none.iter().next().is_none() && none.iter().next().is_none());
+        let state = none.state();
+        none.set_state(state)?;
+        assert!(none.iter().next().is_none());
+
+        let parts = || Given(vec![vec![], vec![2], vec![], vec![0, 1]]);
+        let loader = DataLoader::builder(rows()?).batch_sampler(parts()).num_workers(workers).build()?;
+        let dims: Vec<usize> = loader.iter().map(|batch| batch?.0.size(0)).collect::<Result<_>>()?;
+        assert_eq!(dims, [0, 1, 0, 2]);
+        // Samples that are collated one by one: of none, the shape is not known.
+        let loader = DataLoader::builder(Numbers::new(3)).batch_sampler(parts()).num_workers(workers).build()?;
+        let dims: Vec<usize> = loader.iter().map(|batch| batch?.0.size(0)).collect::<Result<_>>()?;
+        assert_eq!(dims, [0, 1, 0, 2]);
+    }
+    Ok(())
+}
+
+/// The same batches in every epoch.
+struct Given(Vec<Vec<usize>>);
+
+impl BatchSampler for Given {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn batches(&self, _: Epoch) -> Result<Vec<Vec<usize>>> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Workers that were seeded alike would change their samples alike. Here no two draws of an epoch are equal, whoever makes
+/// them, and a loader that is resumed goes on with those that would have come.
+#[test]
+fn random_transforms_never_repeat_and_resume() -> Result<()> {
+    // Each pixel of the image is its place, so a crop of one pixel tells where it was drawn.
+    let image = Tensor::arange(0, 1000 * 1000, Device::Cpu)?.reshape([1, 1000, 1000])?;
+    let build = |workers| {
+        let samples: Samples<(Tensor, i64)> = (0..60).map(|i| (image.clone(), i)).collect();
+        let data = samples.transform(RandomCrop::new(1, 1));
+        DataLoader::builder(data).batch_size(7).shuffle(true).seed(3).num_workers(workers).build()
+    };
+    let draws = |loader: &DataLoader, skip: usize| -> Result<Vec<i64>> {
+        Ok(loader.iter().skip(skip).map(|batch| batch?.0.to_vec::<i64>()).collect::<Result<Vec<_>>>()?.concat())
+    };
+    let alone = build(0)?;
+    let epochs = [draws(&alone, 0)?, draws(&alone, 0)?];
+    let different: HashSet<i64> = epochs.concat().into_iter().collect();
+    assert_eq!(different.len(), 120, "a draw came twice");
+    for workers in [1, 4] {
+        let loader = build(workers)?;
+        assert_eq!([draws(&loader, 0)?, draws(&loader, 0)?], epochs);
+        for taken in [1, 4, 8] {
+            let first = build(workers)?;
+            let mut iter = first.iter();
+            (0..taken).try_for_each(|_| iter.next().expect("nine batches").map(|_| ()))?;
+            // With the iterator alive, whose workers are ahead of it.
+            let resumed = build(4 - workers)?;
+            resumed.set_state(first.state())?;
+            assert_eq!(draws(&resumed, 0)?, epochs[0][7 * taken..], "resumed after {taken} batches");
+            assert_eq!(draws(&resumed, 0)?, epochs[1]);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn an_error_ends_the_epoch() -> Result<()> {
     for workers in [0, 1, 3] {
@@ -121,7 +195,7 @@ fn an_error_ends_the_epoch() -> Result<()> {
                 assert!(iter.next().is_some_and(|batch| batch.is_ok()));
             }
             let error = iter.next().and_then(Result::err).expect("the fourth batch has the damaged sample");
-            assert!(error.to_string().contains("sample 17 is damaged"), "{error}");
+            assert_eq!(error.to_string(), "get: sample 17 is damaged (sample 17 of Numbers)");
             assert_eq!((iter.len(), iter.next().is_none(), iter.next().is_none()), (0, true, true));
             Ok(())
         })?;
@@ -138,7 +212,7 @@ fn a_panic_is_an_error() -> Result<()> {
             let batches: Vec<Result<_>> = loader.iter().collect();
             assert_eq!(batches.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
             let text = batches[2].as_ref().map_or_else(ToString::to_string, |_| String::new());
-            assert!(text.contains("batch 2") && text.contains("no sample 12"), "{text}");
+            assert!(text.contains("batch 2 panicked at sample 12: no sample 12"), "{text}");
             Ok(())
         })?;
     }

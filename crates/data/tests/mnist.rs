@@ -4,7 +4,7 @@ mod support;
 
 use std::{fs, path::Path};
 
-use kiln_data::{Collate, DataLoader, Dataset, DatasetExt, FashionMNIST, KMNIST, MNIST, Origin, idx};
+use kiln_data::{CIFAR10, Collate, DataLoader, Dataset, DatasetExt, FashionMNIST, KMNIST, MNIST, Origin, idx};
 use kiln_tensor::{Error, ErrorKind, Result, Tensor};
 use proptest::prelude::*;
 use support::{gzip, idx as encode, images_and_labels};
@@ -141,12 +141,66 @@ fn wrong_files() {
 }
 
 #[test]
+fn a_limit_of_the_caller() -> Result<()> {
+    let temp = tempfile::tempdir().unwrap();
+    let [plain, packed] = [temp.path().join("plain"), temp.path().join("packed")];
+    let bytes = encode(&[100, 1 << 10, 1 << 10], &vec![7; 100 << 20]);
+    fs::write(&packed, gzip(&bytes)).unwrap();
+    fs::write(&plain, bytes).unwrap();
+    assert_eq!(idx::read(&plain)?.data.len(), 100 << 20);
+    assert!(idx::read(&packed).unwrap_err().to_string().contains("read_with_limit"));
+    for path in [&plain, &packed] {
+        assert_eq!(idx::read_with_limit(path, 100 << 20)?.data.len(), 100 << 20);
+        let error = idx::read_with_limit(path, (100 << 20) - 1).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::File { .. }), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
 fn missing_files() {
     let error = idx::read("/nonexistent/file").unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Io { .. }), "{error}");
     let temp = tempfile::tempdir().unwrap();
     let error = MNIST::train().root(temp.path()).load().map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("train-images-idx3-ubyte") && error.contains(&*temp.path().to_string_lossy()), "{error}");
+}
+
+/// A `KILN_DATA` without the data set is an error, although the subset comes with Kiln. In a process of its own, for the
+/// environment belongs to all tests of this one.
+#[test]
+fn a_wrong_kiln_data_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |kiln_data: &Path| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "load_from_the_environment", "--ignored", "--nocapture"]).env("KILN_DATA", kiln_data);
+        String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+    };
+    for wrong in [folder.path(), &folder.path().join("missing")] {
+        let said = load(wrong);
+        assert_eq!(said.matches("Error: ").count(), 2, "{said}");
+        for part in ["KILN_DATA", "train-images-idx3-ubyte", "data_batch_1", &*wrong.to_string_lossy()] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    let [images, labels] = images_and_labels(12);
+    write(&folder.path().join("FashionMNIST/raw"), &images, &labels);
+    let said = load(folder.path());
+    assert!(said.contains("12 images") && said.matches("Error: ").count() == 1, "{said}");
+    // An empty variable is none.
+    assert!(load(Path::new("")).contains("images of"), "{}", load(Path::new("")));
+}
+
+#[test]
+#[ignore = "run by a_wrong_kiln_data_is_an_error"]
+fn load_from_the_environment() {
+    match FashionMNIST::train().load() {
+        Ok(data) => println!("{} images of {}", data.len(), data.origin()),
+        Err(error) => println!("Error: {error}"),
+    }
+    if let Err(error) = CIFAR10::train().load() {
+        println!("Error: {error}");
+    }
 }
 
 #[cfg(not(feature = "download"))]

@@ -22,10 +22,10 @@ pub use autograd::{enable_grad, no_grad, no_grad_guard};
 pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state, take_random_seed};
 pub use device::Device;
 pub use kiln_backend::{
-    ClassLoss, ClassLossInput, Conv2d, DType, Dim, Dims, Element, Error, ErrorKind, FailedLayer, Float32Precision,
-    MAX_RANK, MemoryStats, OptimRule, PointwiseLossKind, PoolDivisor, Reduction, Result, Scalar, Shape,
-    are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision, set_convolution_benchmark,
-    set_float32_matmul_precision, use_deterministic_algorithms,
+    ClassLoss, ClassLossInput, Conv2d, DType, Dim, Dims, Element, Error, ErrorKind, FailedLayer, FailedSample,
+    Float32Precision, MAX_RANK, MemoryStats, OptimRule, PointwiseLossKind, PoolDivisor, Reduction, Result, Scalar,
+    Shape, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
+    set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms,
 };
 #[cfg(feature = "ndarray")]
 pub use ndarray::{NdarrayGuard, NdarrayGuardMut};

@@ -1,11 +1,11 @@
-//! What TensorBoard reads in the files that are written.
+//! `SummaryWriter`: the records in its event files, and what TensorBoard's own reader finds in them.
 
 use std::process::Command;
 
 use kiln_tensor::{Device, Result, Tensor};
 use kiln_vis::{
     SummaryWriter,
-    events::{Event, GraphDef, Kind, What},
+    events::{Event, GraphDef, Kind, SessionLog, What},
 };
 use prost::Message;
 
@@ -62,7 +62,7 @@ fn files_hold_what_was_added() -> Result<()> {
                 }
             }
             What::GraphDef(graph) => assert_eq!(GraphDef::decode(&graph[..]).unwrap().node.len(), 4),
-            What::FileVersion(_) => panic!("only the first record is the version"),
+            What::FileVersion(_) | What::SessionLog(_) => panic!("only the first record is the version"),
         }
     }
     assert_eq!(tags[..5], [0, 1, 2, 3, 4].map(|step| ("loss/train", step)));
@@ -76,6 +76,44 @@ fn files_hold_what_was_added() -> Result<()> {
     Ok(())
 }
 
+/// The steps of a run that went to step 9 and was resumed from a checkpoint of step 5.
+fn resumed(folder: &std::path::Path) -> Result<()> {
+    for (first, last, writer) in
+        [(0, 9, SummaryWriter::new(folder)?), (5, 12, SummaryWriter::with_purge_step(folder, 5)?)]
+    {
+        let mut writer = writer;
+        for step in first..=last {
+            writer.add_scalar("loss/resumed", (10 * first + step) as f64, step)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_resumed_run_purges_the_steps_that_it_repeats() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    resumed(folder.path())?;
+    let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    // As TensorBoard does: a start of a session drops what is at its step and after.
+    let mut seen: Vec<(i64, f32)> = Vec::new();
+    for event in files.iter().flat_map(|file| events(&std::fs::read(file).unwrap())) {
+        match event.what {
+            Some(What::SessionLog(log)) if log.status == SessionLog::START => {
+                seen.retain(|(step, _)| *step < event.step);
+            }
+            Some(What::Summary(summary)) => match summary.value[0].value {
+                Some(Kind::SimpleValue(value)) => seen.push((event.step, value)),
+                _ => unreachable!(),
+            },
+            _ => {}
+        }
+    }
+    let want = (0..5).map(|step| (step, step as f32)).chain((5..=12).map(|step| (step, (50 + step) as f32)));
+    assert_eq!(seen, want.collect::<Vec<_>>());
+    Ok(())
+}
+
 /// `pip install tensorboard`, then `cargo test -p kiln-vis --test tensorboard -- --ignored`; `KILN_PYTHON` names another
 /// Python than `python3`.
 #[test]
@@ -83,6 +121,7 @@ fn files_hold_what_was_added() -> Result<()> {
 fn tensorboard_reads_them() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path())?;
+    resumed(folder.path())?;
     let python = std::env::var("KILN_PYTHON").unwrap_or_else(|_| "python3".into());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/read_tensorboard.py");
     let output = Command::new(python).arg(script).arg(folder.path()).output().unwrap();
@@ -93,6 +132,9 @@ fn tensorboard_reads_them() -> Result<()> {
         seen["scalars"]["loss/train"],
         serde_json::json!([[0, 1.0], [1, 0.5], [2, 0.3333], [3, 0.25], [4, 0.2]])
     );
+    let steps: Vec<(i64, f64)> =
+        (0..5).map(|step| (step, step as f64)).chain((5..=12).map(|step| (step, (50 + step) as f64))).collect();
+    assert_eq!(seen["scalars"]["loss/resumed"], serde_json::json!(steps));
     assert_eq!(seen["images"], serde_json::json!({"colour": [4, 4, "RGB", [0, 85, 170]], "grey": [8, 6, "L", 0]}));
     let histogram = &seen["histograms"]["weights"];
     assert_eq!((&histogram["num"], &histogram["counted"]), (&101.0.into(), &101.0.into()));

@@ -133,38 +133,38 @@ impl<K: CifarKind> CifarBuilder<K> {
     }
 
     /// Reads the data set, unpacked from either of its archives (`cifar-10-python.tar.gz`, `cifar-10-binary.tar.gz`; or of
-    /// CIFAR-100), below the given root, or else below `$KILN_DATA` and the user's data directory
+    /// CIFAR-100), below the given root; or else below `$KILN_DATA`, if that is set; or else below the user's data directory
     /// (`~/.local/share/kiln` on Linux). Python's batches are read as data: nothing in them is run.
     ///
     /// # Errors
     /// It is nowhere, a batch is missing, or a file is not what it should be (the error names it).
     pub fn load(self) -> Result<CifarLike<K>> {
-        let roots = match self.root {
-            Some(root) => vec![root],
-            None => {
-                let environment = env::var_os("KILN_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
-                environment.into_iter().chain(dirs::data_dir().map(|dir| dir.join("kiln"))).collect()
-            }
+        let environment = env::var_os("KILN_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
+        // A folder that is named is the only one.
+        let (source, root) = match (self.root, environment) {
+            (Some(root), _) => ("the root", Some(root)),
+            (None, Some(root)) => ("KILN_DATA", Some(root)),
+            (None, None) => ("the user's data directory", dirs::data_dir().map(|dir| dir.join("kiln"))),
         };
         let which = usize::from(!self.train);
-        let mut sought = Vec::new();
-        for root in &roots {
+        let mut searched = Vec::new();
+        if let Some(root) = &root {
             for (python, (name, files)) in [(true, K::PYTHON), (false, K::BINARY)] {
                 for folder in [root.join(name), root.clone()] {
                     if folder.join(files[which][0]).is_file() {
                         let (images, labels) = read::batches::<K>(&folder, files[which], python)?;
                         return Ok(CifarLike { images, labels, train: self.train, folder, kind: PhantomData });
                     }
-                    sought.push(folder.display().to_string());
+                    searched.push(folder.display().to_string());
                 }
             }
         }
-        sought.dedup();
+        searched.dedup();
         let message = format!(
-            "no {} or {} in {}; unpack one of its archives (https://www.cs.toronto.edu/~kriz/cifar.html) there",
+            "no {} or {} in {source} ({}); unpack one of its archives (https://www.cs.toronto.edu/~kriz/cifar.html) there",
             K::PYTHON.1[which][0],
             K::BINARY.1[which][0],
-            sought.join(", ")
+            if searched.is_empty() { "there is none".to_owned() } else { searched.join(", ") }
         );
         Err(Error::argument(K::NAME, message))
     }

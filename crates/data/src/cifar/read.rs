@@ -6,6 +6,7 @@ use kiln_pickle::NUMPY;
 use kiln_tensor::{Error, Result};
 
 use super::{CifarKind, PIXELS};
+use crate::memory::read_file;
 
 /// The most bytes of a batch that are read: five times the largest of the family, CIFAR-100's training images.
 const MAX_BYTES: u64 = 5 * 50_000 * (PIXELS as u64 + 100);
@@ -19,7 +20,7 @@ pub(super) fn batches<K: CifarKind>(folder: &Path, files: &[&str], python: bool)
         if len > MAX_BYTES {
             return Err(Error::file(&path, format!("{len} bytes are too many for a batch of {}", K::NAME)));
         }
-        let bytes = fs::read(&path).map_err(|error| Error::io(&path, error))?;
+        let bytes = read_file(&path)?;
         let start = labels.len();
         let part = if python { pickled::<K> } else { binary::<K> };
         part(&bytes, &mut images, &mut labels).map_err(|message| Error::file(&path, message))?;

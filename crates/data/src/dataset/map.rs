@@ -2,8 +2,8 @@
 
 use kiln_tensor::Result;
 
-use super::{Dataset, Subset};
-use crate::transforms::Transform;
+use super::{Dataset, Subset, short_type_name};
+use crate::transforms::{Transform, transformed};
 
 /// Adaptors of datasets.
 pub trait DatasetExt: Dataset + Sized {
@@ -85,7 +85,10 @@ where
         self.dataset.len()
     }
     fn get(&self, index: usize) -> Result<T> {
-        (self.f)(self.dataset.get(index)?)
+        (self.f)(self.dataset.get(index)?).map_err(|error| error.in_transform(short_type_name::<F>))
+    }
+    fn name(&self) -> String {
+        self.dataset.name()
     }
 }
 
@@ -100,7 +103,10 @@ where
     }
     fn get(&self, index: usize) -> Result<(T::Output, Y)> {
         let (x, y) = self.dataset.get(index)?;
-        Ok((self.f.apply(x)?, y))
+        Ok((transformed(&self.f, x)?, y))
+    }
+    fn name(&self) -> String {
+        self.dataset.name()
     }
 }
 
@@ -115,7 +121,10 @@ where
     }
     fn get(&self, index: usize) -> Result<(X, T::Output)> {
         let (x, y) = self.dataset.get(index)?;
-        Ok((x, self.f.apply(y)?))
+        Ok((x, transformed(&self.f, y)?))
+    }
+    fn name(&self) -> String {
+        self.dataset.name()
     }
 }
 

@@ -5,7 +5,7 @@ mod map;
 mod subset;
 mod tensors;
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 pub use concat::ConcatDataset;
 use kiln_tensor::{Error, Result};
@@ -65,7 +65,12 @@ pub trait Dataset: Send + Sync {
     where
         Self::Item: Collate,
     {
-        Collate::collate(indices.iter().map(|&index| self.get(index)).collect::<Result<Vec<_>>>()?)
+        Collate::collate(samples(self, indices)?)
+    }
+
+    /// What errors call it: the name of its type, or that of the dataset inside an adaptor.
+    fn name(&self) -> String {
+        short_type_name::<Self>()
     }
 
     /// That there is a sample with this number.
@@ -75,6 +80,52 @@ pub trait Dataset: Send + Sync {
     fn check(&self, index: usize) -> Result<()> {
         let len = self.len();
         if index < len { Ok(()) } else { Err(out_of_range(index, len)) }
+    }
+}
+
+/// The samples with these numbers. Errors say which one it was.
+pub(crate) fn samples<D: Dataset + ?Sized>(dataset: &D, indices: &[usize]) -> Result<Vec<D::Item>> {
+    let get = |&index: &usize| {
+        let _current = CurrentSample::enter(index);
+        dataset.get(index).map_err(|error| error.in_sample(index, || dataset.name()))
+    };
+    indices.iter().map(get).collect()
+}
+
+thread_local! {
+    static CURRENT_SAMPLE: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Notes which sample this thread is making, for the message of a panic, after which it stays noted. Holds the one that was
+/// noted before: datasets may read others.
+struct CurrentSample(Option<usize>);
+
+impl CurrentSample {
+    fn enter(index: usize) -> CurrentSample {
+        CurrentSample(CURRENT_SAMPLE.replace(Some(index)))
+    }
+}
+
+impl Drop for CurrentSample {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            CURRENT_SAMPLE.set(self.0);
+        }
+    }
+}
+
+/// The sample in whose making this thread has panicked, if it was in one.
+pub(crate) fn take_panicked_sample() -> Option<usize> {
+    CURRENT_SAMPLE.take()
+}
+
+/// A type's name without its path and parameters; a closure is "a closure".
+pub(crate) fn short_type_name<T: ?Sized>() -> String {
+    let name = std::any::type_name::<T>();
+    let head = name.split('<').next().unwrap_or(name);
+    match head.rsplit("::").next() {
+        Some("{{closure}}") | None => "a closure".to_owned(),
+        Some(last) => last.trim_start_matches(['&', '(', '[']).to_owned(),
     }
 }
 
@@ -97,6 +148,9 @@ macro_rules! pointer {
                 D::Item: Collate,
             {
                 (**self).get_batch(indices)
+            }
+            fn name(&self) -> String {
+                (**self).name()
             }
         }
     )*};

@@ -48,7 +48,8 @@ impl<D: Dataset> Dataset for Subset<D> {
     }
 
     fn get(&self, index: usize) -> Result<D::Item> {
-        self.dataset.get(self.index(index)?)
+        let index = self.index(index)?;
+        self.dataset.get(index).map_err(|error| error.in_sample(index, || self.dataset.name()))
     }
 
     fn get_batch(&self, indices: &[usize]) -> Result<<D::Item as Collate>::Batch>
@@ -57,6 +58,10 @@ impl<D: Dataset> Dataset for Subset<D> {
     {
         let indices = indices.iter().map(|&index| self.index(index)).collect::<Result<Vec<_>>>()?;
         self.dataset.get_batch(&indices)
+    }
+
+    fn name(&self) -> String {
+        self.dataset.name()
     }
 }
 

@@ -1,10 +1,13 @@
 //! Reading image files, within [`ImageLimits`].
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
-use kiln_tensor::{Error, ErrorKind, Result};
+use kiln_tensor::{Error, Result};
 
+#[cfg(feature = "images")]
+use super::decode::decode;
 use super::{Image, ImageLimits, limits::Failure};
+use crate::memory::{out_of_memory, read_file};
 
 impl Image {
     /// Reads an image file: JPEG, PNG, BMP, GIF (its first frame), TIFF, WebP or PNM (PBM, PGM, PPM, PAM). The format is told by
@@ -17,7 +20,7 @@ impl Image {
     ///
     /// # Errors
     /// The file cannot be read, is not an image, is cut short, damaged, or larger than [`ImageLimits::default`] allows; the
-    /// error names it. [`OutOfMemory`](ErrorKind::OutOfMemory) if the machine has not the memory.
+    /// error names it. [`OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory) if the machine has not the memory.
     pub fn open(path: impl AsRef<Path>) -> Result<Image> {
         Image::open_with(path, ImageLimits::default())
     }
@@ -28,10 +31,10 @@ impl Image {
     /// As [`open`](Image::open).
     pub fn open_with(path: impl AsRef<Path>, limits: ImageLimits) -> Result<Image> {
         let path = path.as_ref();
-        let bytes = read(path)?;
+        let bytes = read_file(path)?;
         decode(&bytes, limits).map_err(|failure| match failure {
             Failure::File(message) => Error::file(path, message),
-            Failure::Memory(bytes) => out_of_memory(bytes, &format!("to decode {}", path.display())),
+            Failure::Memory(bytes) => out_of_memory(bytes, path),
         })
     }
 
@@ -50,32 +53,10 @@ impl Image {
     pub fn decode_with(bytes: &[u8], limits: ImageLimits) -> Result<Image> {
         decode(bytes, limits).map_err(|failure| match failure {
             Failure::File(message) => Error::argument("Image::decode", message),
-            Failure::Memory(bytes) => out_of_memory(bytes, "to decode an image"),
+            Failure::Memory(bytes) => out_of_memory(bytes, Path::new("an image in memory")),
         })
     }
 }
-
-fn out_of_memory(requested: u64, purpose: &str) -> Error {
-    let requested = usize::try_from(requested).unwrap_or(usize::MAX);
-    ErrorKind::OutOfMemory { device: "cpu".into(), requested, detail: purpose.to_owned() }.into()
-}
-
-/// The contents of a file.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let io = |error| Error::io(path, error);
-    let mut file = File::open(path).map_err(io)?;
-    let len = file.metadata().map_err(io)?.len();
-    let mut bytes = Vec::new();
-    let reserved = usize::try_from(len).is_ok_and(|len| bytes.try_reserve_exact(len).is_ok());
-    if !reserved {
-        return Err(out_of_memory(len, &format!("to read {}", path.display())));
-    }
-    file.read_to_end(&mut bytes).map_err(io)?;
-    Ok(bytes)
-}
-
-#[cfg(feature = "images")]
-use super::decode::decode;
 
 #[cfg(not(feature = "images"))]
 fn decode(_: &[u8], _: ImageLimits) -> Result<Image, Failure> {

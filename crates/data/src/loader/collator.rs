@@ -2,7 +2,7 @@
 
 use kiln_tensor::{Device, Result};
 
-use crate::{Collate, Dataset, ToDevice};
+use crate::{Collate, Dataset, ToDevice, dataset::samples};
 
 /// Makes batches of a dataset's samples. [`DefaultCollate`] unless the builder was given another.
 pub trait Collator<D: Dataset>: Send + Sync {
@@ -41,7 +41,7 @@ where
 {
     type Batch = B;
     fn batch(&self, dataset: &D, indices: &[usize]) -> Result<B> {
-        (self.0)(indices.iter().map(|&index| dataset.get(index)).collect::<Result<Vec<_>>>()?)
+        (self.0)(samples(dataset, indices)?)
     }
 }
 

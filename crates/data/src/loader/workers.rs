@@ -20,7 +20,7 @@ use super::{
     Fetch,
     crew::{Crew, Hand},
 };
-use crate::{Epoch, draw};
+use crate::{Epoch, dataset::take_panicked_sample, draw};
 
 /// The samples of each batch of an epoch.
 pub(super) struct Plan {
@@ -37,8 +37,8 @@ pub(super) fn make<B>(fetch: &Fetch<B>, plan: &Plan, position: usize) -> Result<
     let batch = || draw::in_batch(plan.epoch, position, || no_grad(|| fetch(indices)));
     let batch = catch_unwind(AssertUnwindSafe(batch));
     batch.unwrap_or_else(|panic| {
-        let message = format!("DataLoader: making batch {position} panicked: {}", message(&*panic));
-        Err(Error::other(message))
+        let sample = take_panicked_sample().map_or(String::new(), |index| format!(" at sample {index}"));
+        Err(Error::other(format!("DataLoader: making batch {position} panicked{sample}: {}", message(&*panic))))
     })
 }
 

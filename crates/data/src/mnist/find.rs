@@ -1,4 +1,4 @@
-//! Where data sets are looked for.
+//! Search for the files of a data set: the folder that the program names, `$KILN_DATA`, the user's, the system's.
 
 use std::{
     env, fmt,
@@ -67,23 +67,23 @@ impl Places {
         }
     }
 
-    /// The folders in their order. A folder that the program named is the only one: what is in another
-    /// place is not what was asked for.
+    /// The folders in their order. A folder that the program or the environment names is the only one: what is in another place
+    /// is not what was asked for.
     pub fn folders<K: MnistKind>(&self) -> Vec<(Origin, PathBuf)> {
         if let Some(root) = &self.given {
             let mut folders = named::<K>(root);
             folders.extend([root.join("raw"), root.clone()]);
             return folders.into_iter().map(|dir| (Origin::Given, dir)).collect();
         }
-        let mut folders = Vec::new();
         if let Some(root) = &self.environment {
-            folders.extend(named::<K>(root).into_iter().map(|dir| (Origin::Environment, dir)));
-            // All data sets of the family have the same file names: a folder without this one's name may
-            // hold another.
+            let mut folders = named::<K>(root);
+            // All data sets of the family have the same file names: a folder without this one's name may hold another.
             if is_named::<K>(root) {
-                folders.extend([root.join("raw"), root.clone()].map(|dir| (Origin::Environment, dir)));
+                folders.extend([root.join("raw"), root.clone()]);
             }
+            return folders.into_iter().map(|dir| (Origin::Environment, dir)).collect();
         }
+        let mut folders = Vec::new();
         folders.extend(self.user.iter().flat_map(|root| named::<K>(root)).map(|dir| (Origin::User, dir)));
         folders.extend(self.system.iter().map(|dir| (Origin::System, dir.clone())));
         folders.extend(self.bundled.iter().map(|dir| (Origin::Bundled, dir.clone())));
@@ -109,14 +109,18 @@ impl Places {
     }
 
     pub fn not_found<K: MnistKind>(&self, train: bool) -> Error {
-        let sought: Vec<String> = self.folders::<K>().iter().map(|(_, dir)| dir.display().to_string()).collect();
-        let [images, labels] = names(train);
-        let message = format!(
-            "no {images} and {labels} (or .gz) in {}; give their folder, set KILN_DATA to the one above {}, \
-             or use `download(true)`",
-            sought.join(", "),
-            K::NAME
-        );
+        let searched: Vec<String> = self.folders::<K>().iter().map(|(_, dir)| dir.display().to_string()).collect();
+        let ([images, labels], name) = (names(train), K::NAME);
+        let missing = format!("no {images} and {labels} (or .gz) in {}", searched.join(", "));
+        let message = match (&self.given, &self.environment) {
+            (None, Some(root)) => format!(
+                "KILN_DATA is {}, which does not hold {name}: {missing}; set it to the folder above {name}, or unset it",
+                root.display()
+            ),
+            _ => {
+                format!("{missing}; give their folder, set KILN_DATA to the one above {name}, or use `download(true)`")
+            }
+        };
         Error::argument(K::NAME, message)
     }
 }
@@ -176,7 +180,7 @@ mod tests {
         let at = |name: &str| temp.path().join(name);
         let mut places = Places {
             given: None,
-            environment: Some(at("env")),
+            environment: None,
             user: Some(at("user")),
             system: Some(put(&at("system"), ".gz")),
             bundled: Some(put(&at("bundled"), ".gz")),
@@ -188,6 +192,13 @@ mod tests {
         assert_eq!(places.find::<Fashion>(false), None);
         put(&at("user/FashionMNIST/raw"), "");
         assert_eq!(found(&places), Some((Origin::User, at("user/FashionMNIST/raw"))));
+        // A wrong folder is never replaced by what is elsewhere.
+        places.environment = Some(at("env"));
+        assert_eq!(found(&places), None);
+        let error = places.not_found::<Fashion>(true).to_string();
+        for part in ["KILN_DATA is", "train-images-idx3-ubyte", "FashionMNIST/raw", "fashion-mnist", "unset it"] {
+            assert!(error.contains(part) && !error.contains("system"), "{error}");
+        }
         put(&at("env/fashion-mnist"), ".gz");
         assert_eq!(found(&places), Some((Origin::Environment, at("env/fashion-mnist"))));
         put(&at("env/FashionMNIST"), "");

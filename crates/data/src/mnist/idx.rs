@@ -13,6 +13,8 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use kiln_tensor::{Error, MAX_RANK, Result};
 
+use crate::memory::out_of_memory;
+
 /// The contents of an IDX file of unsigned bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idx {
@@ -24,23 +26,37 @@ pub struct Idx {
 
 /// The most elements that are read: three times those of EMNIST, the largest of the family.
 const MAX_ELEMENTS: u64 = 2 << 30;
-/// Deflate never shrinks data to less than 1/1032 (<https://zlib.net/zlib_tech.html>).
-const DEFLATE_RATIO: u64 = 1032;
-/// What is reserved before anything has been read; beyond it memory grows with the data that really come.
-const RESERVE: u64 = 64 << 20;
+/// A packed file may unpack to this, and to so many times its length: twice what MNIST's family packs to.
+const FREE_BYTES: u64 = 64 << 20;
+const MAX_EXPANSION: u64 = 10;
+/// What is reserved before anything has been read, besides the same multiple of the file; beyond it memory grows with the data
+/// that really come.
+const RESERVE: u64 = 16 << 20;
 const UNSIGNED_BYTE: u8 = 8;
 
-/// Reads an IDX file. Whether it is packed shows in its first bytes, not in its name.
+/// Reads an IDX file. Whether it is packed shows in its first bytes, not in its name. A packed one may unpack to 64 MiB plus ten
+/// times its length; [`read_with_limit`] allows more.
 ///
 /// # Errors
 /// The file cannot be read ([`ErrorKind::Io`](kiln_tensor::ErrorKind::Io)), or it is not an IDX file of
 /// unsigned bytes, is cut short, damaged, or longer than its header says
-/// ([`ErrorKind::File`](kiln_tensor::ErrorKind::File)).
+/// ([`ErrorKind::File`](kiln_tensor::ErrorKind::File)). Memory runs out.
 pub fn read(path: impl AsRef<Path>) -> Result<Idx> {
-    let path = path.as_ref();
+    open(path.as_ref(), None)
+}
+
+/// As [`read`], of a file with at most `bytes` elements.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_limit(path: impl AsRef<Path>, bytes: u64) -> Result<Idx> {
+    open(path.as_ref(), Some(bytes))
+}
+
+fn open(path: &Path, limit: Option<u64>) -> Result<Idx> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
     let len = file.metadata().map_err(|error| Error::io(path, error))?.len();
-    parse(path, BufReader::with_capacity(1 << 16, file), len)
+    parse(path, BufReader::with_capacity(1 << 16, file), len, limit)
 }
 
 /// Reads the contents of an IDX file that are in memory; `path` is for error messages.
@@ -48,23 +64,30 @@ pub fn read(path: impl AsRef<Path>) -> Result<Idx> {
 /// # Errors
 /// As [`read`].
 pub fn decode(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Idx> {
-    parse(path.as_ref(), bytes, bytes.len() as u64)
+    parse(path.as_ref(), bytes, bytes.len() as u64, None)
 }
 
 /// `len` is the file's own length.
-fn parse(path: &Path, mut input: impl BufRead, len: u64) -> Result<Idx> {
+fn parse(path: &Path, mut input: impl BufRead, len: u64, limit: Option<u64>) -> Result<Idx> {
     let packed = input.fill_buf().map_err(|error| Error::io(path, error))?.starts_with(&[0x1f, 0x8b]);
+    let times = len.saturating_mul(MAX_EXPANSION);
+    let most = if packed { times.saturating_add(FREE_BYTES) } else { len };
+    let most = match limit {
+        Some(limit) if packed => limit,
+        Some(limit) => most.min(limit),
+        None => most,
+    };
+    let reserve = times.saturating_add(RESERVE);
     if packed {
-        let most = len.saturating_mul(DEFLATE_RATIO);
-        parse_plain(path, &mut MultiGzDecoder::new(input), most)
+        parse_plain(path, &mut MultiGzDecoder::new(input), most, reserve)
     } else {
-        parse_plain(path, &mut input, len)
+        parse_plain(path, &mut input, most, reserve)
     }
 }
 
-/// `most` is how many bytes can come at all: a header that promises more is refused before anything is
-/// reserved for it.
-fn parse_plain(path: &Path, input: &mut dyn Read, most: u64) -> Result<Idx> {
+/// `most` is how many elements can come at all, or may: a header that promises more is refused before anything is reserved for
+/// it.
+fn parse_plain(path: &Path, input: &mut dyn Read, most: u64, reserve: u64) -> Result<Idx> {
     let [zero, also_zero, kind, rank] = word(path, input)?;
     if (zero, also_zero) != (0, 0) {
         let magic = u32::from_be_bytes([zero, also_zero, kind, rank]);
@@ -83,18 +106,19 @@ fn parse_plain(path: &Path, input: &mut dyn Read, most: u64) -> Result<Idx> {
     };
     if declared > most {
         let message = format!(
-            "cut short, or a wrong header: {declared} bytes declared by extents {dims:?}, at most {most} there"
+            "cut short, or a wrong header: extents {dims:?} declare {declared} bytes; at most {most} can be there \
+             (`idx::read_with_limit` allows packed files more)"
         );
         return Err(Error::file(path, message));
     }
-    let data = elements(path, input, declared)?;
+    let data = elements(path, input, declared, reserve)?;
     Ok(Idx { dims: dims.into_iter().map(|d| d as usize).collect(), data })
 }
 
-fn elements(path: &Path, input: &mut dyn Read, declared: u64) -> Result<Vec<u8>> {
+fn elements(path: &Path, input: &mut dyn Read, declared: u64, reserve: u64) -> Result<Vec<u8>> {
     let mut data = Vec::new();
-    let reserve = declared.min(RESERVE) as usize;
-    data.try_reserve_exact(reserve).map_err(|_| Error::file(path, format!("no memory for {reserve} bytes")))?;
+    let reserve = declared.min(reserve);
+    data.try_reserve_exact(reserve as usize).map_err(|_| out_of_memory(reserve, path))?;
     input.take(declared).read_to_end(&mut data).map_err(|error| failed(path, error))?;
     if (data.len() as u64) < declared {
         let message = format!("cut short: {} of the {declared} bytes that its header declares", data.len());
@@ -121,6 +145,7 @@ fn failed(path: &Path, error: io::Error) -> Error {
     match (error.raw_os_error(), error.kind()) {
         (Some(_), _) => Error::io(path, error),
         (None, io::ErrorKind::UnexpectedEof) => Error::file(path, "cut short: the gzip stream has no end"),
+        (None, io::ErrorKind::OutOfMemory) => out_of_memory(MAX_ELEMENTS, path),
         (None, _) => Error::file(path, format!("damaged gzip data: {error}")),
     }
 }

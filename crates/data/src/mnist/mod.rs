@@ -91,10 +91,10 @@ impl<K: MnistKind> MnistBuilder<K> {
         self
     }
 
-    /// Reads the data set from the first of these that has it: the given root; or else `$KILN_DATA`, the
-    /// user's data directory (`~/.local/share/kiln` on Linux), the system's package
-    /// (`/usr/share/datasets/fashion-mnist`), and the subset that comes with Kiln (Fashion-MNIST only).
-    /// Files may be packed by gzip, and in subfolders named as torchvision does (`FashionMNIST/raw`).
+    /// Reads the data set from the given root; or else from `$KILN_DATA`, if that is set; or else from the first of these that
+    /// has it: the user's data directory (`~/.local/share/kiln` on Linux), the system's package
+    /// (`/usr/share/datasets/fashion-mnist`), and the subset that comes with Kiln (Fashion-MNIST only). Files may be packed by
+    /// gzip, and in subfolders named as torchvision does (`FashionMNIST/raw`).
     ///
     /// # Errors
     /// It is nowhere, cannot be downloaded, or a file is not what it should be (the error names it).

@@ -56,6 +56,7 @@ pub use random_resized_crop::RandomResizedCrop;
 pub use resize::Resize;
 pub use rotate::{RandomRotation, Rotation};
 
+use crate::dataset::short_type_name;
 pub use crate::image::{Image, ImageLimits};
 
 /// A change of one sample, or of one part of it.
@@ -130,6 +131,11 @@ where
     }
 }
 
+/// What a transform makes of `x`. Errors name the transform: of several in turn, the one that failed.
+pub(crate) fn transformed<X, T: Transform<X>>(transform: &T, x: X) -> Result<T::Output> {
+    transform.apply(x).map_err(|error| error.in_transform(short_type_name::<T>))
+}
+
 /// Each line adds one to the transforms before it.
 macro_rules! tuples {
     ($first:ident; $($more:ident)*) => { tuples!(@ $first; $first; ; $($more)*); };
@@ -144,8 +150,8 @@ macro_rules! tuples {
             #[allow(non_snake_case)]
             fn apply(&self, x: X) -> Result<Self::Output> {
                 let ($head, $($done,)*) = self;
-                let x = $head.apply(x)?;
-                $(let x = $done.apply(x)?;)*
+                let x = transformed($head, x)?;
+                $(let x = transformed($done, x)?;)*
                 Ok(x)
             }
         }

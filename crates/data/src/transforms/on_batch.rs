@@ -6,6 +6,7 @@ use super::{
     CenterCrop, Normalize, Pad, Picture, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, ToTensor, Transform,
     picture::padded,
 };
+use crate::dataset::short_type_name;
 
 /// A transform that can change a batch `[n, channels, height, width]` with operations on its device.
 pub trait BatchTransform: Send + Sync {
@@ -150,7 +151,7 @@ macro_rules! tuple {
             #[allow(non_snake_case)]
             fn plan(&self, extent: &mut (usize, usize)) -> Result<Self::Plan> {
                 let ($($ty,)+) = self;
-                Ok(($($ty.plan(extent)?,)+))
+                Ok(($($ty.plan(extent).map_err(|error| error.in_transform(short_type_name::<$ty>))?,)+))
             }
 
             #[allow(non_snake_case)]
@@ -161,7 +162,10 @@ macro_rules! tuple {
                     let ($($ty,)+) = plan;
                     $($plans.push($ty);)+
                 }
-                $(let batch = $ty.apply(batch, $plans)?;)+
+                $(
+                    let failed = |error: Error| error.in_transform(short_type_name::<$ty>);
+                    let batch = $ty.apply(batch, $plans).map_err(failed)?;
+                )+
                 Ok(batch)
             }
         }

@@ -1,4 +1,5 @@
-//! The messages in TensorBoard's files, as its `event.proto`, `summary.proto` and `graph.proto` number their fields.
+//! The Protobuf messages in TensorBoard's event files, with the field numbers of its `event.proto`, `summary.proto` and
+//! `graph.proto`.
 
 #![allow(missing_docs)] // the names are TensorBoard's
 
@@ -12,7 +13,7 @@ pub struct Event {
     pub wall_time: f64,
     #[prost(int64, tag = "2")]
     pub step: i64,
-    #[prost(oneof = "What", tags = "3, 4, 5")]
+    #[prost(oneof = "What", tags = "3, 4, 5, 7")]
     pub what: Option<What>,
 }
 
@@ -25,6 +26,19 @@ pub enum What {
     GraphDef(Vec<u8>),
     #[prost(message, tag = "5")]
     Summary(Summary),
+    #[prost(message, tag = "7")]
+    SessionLog(SessionLog),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SessionLog {
+    /// [`START`](SessionLog::START): TensorBoard drops what earlier files have from this event's step on.
+    #[prost(int32, tag = "1")]
+    pub status: i32,
+}
+
+impl SessionLog {
+    pub const START: i32 = 1;
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -13,7 +13,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use events::{Event, Kind, Summary, Value, What};
+use events::{Event, Kind, SessionLog, Summary, Value, What};
 use kiln_data::transforms::{Image, ToImage, Transform};
 use kiln_tensor::{Error, Result, Tensor};
 use prost::Message;
@@ -51,14 +51,41 @@ impl SummaryWriter {
     /// # Errors
     /// The folder or the file cannot be made.
     pub fn new(folder: impl AsRef<Path>) -> Result<SummaryWriter> {
+        SummaryWriter::start(folder.as_ref(), None)
+    }
+
+    /// As [`new`](SummaryWriter::new), for a run that was resumed: `purge_step` is the first step that it does again, and
+    /// TensorBoard hides what earlier files in `folder` have from there on. PyTorch's `SummaryWriter(folder, purge_step=…)`.
+    ///
+    /// ```
+    /// # use kiln_vis::SummaryWriter;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// // The first run got to step 80, but its last checkpoint is of step 50.
+    /// let mut writer = SummaryWriter::with_purge_step(folder.path(), 50)?;
+    /// writer.add_scalar("loss/train", 0.3, 50)?;
+    /// # Ok::<(), kiln_tensor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](SummaryWriter::new).
+    pub fn with_purge_step(folder: impl AsRef<Path>, purge_step: i64) -> Result<SummaryWriter> {
+        SummaryWriter::start(folder.as_ref(), Some(purge_step))
+    }
+
+    fn start(folder: &Path, purge_step: Option<i64>) -> Result<SummaryWriter> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let folder = folder.as_ref();
         fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
-        let (seconds, unique) = (now(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let path = folder.join(format!("events.out.tfevents.{seconds:010.0}.kiln.{}.{unique}", process::id()));
+        let (now, unique) = (now(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        // TensorBoard reads the files of a folder in the order of their names.
+        let (seconds, micros) = (now as u64, (now.fract() * 1e6) as u64);
+        let name = format!("events.out.tfevents.{seconds:010}.{micros:06}.kiln.{}.{unique:06}", process::id());
+        let path = folder.join(name);
         let file = File::create_new(&path).map_err(|error| Error::io(&path, error))?;
         let mut writer = SummaryWriter { path, file: BufWriter::new(file) };
-        writer.write(0, What::FileVersion("brain.Event:2".into()))?;
+        writer.write(purge_step.unwrap_or(0), What::FileVersion("brain.Event:2".into()))?;
+        if let Some(step) = purge_step {
+            writer.write(step, What::SessionLog(SessionLog { status: SessionLog::START }))?;
+        }
         Ok(writer)
     }
 

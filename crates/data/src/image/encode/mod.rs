@@ -126,7 +126,6 @@ mod others {
         } else {
             encoder.write_image::<colortype::Gray8>(width, height, image.pixels()).map_err(failed)?;
         }
-        drop(encoder);
         Ok(out.into_inner())
     }
 
