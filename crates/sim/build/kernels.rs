@@ -6,9 +6,11 @@ use std::{env, fs, thread};
 use crate::rewrite::{Kernels, rewrite};
 
 /// The compiler reports every access to memory to the engine (`csrc/memory.cpp` stands in for the sanitizers'
-/// libraries), and computes as the device does: no fused multiply-add, integers wrap, any pointer may be cast.
+/// libraries), and computes as the device does: no fused multiply-add, integers wrap, any pointer may be cast. The language
+/// is that of nvcc's command (the last `-std` counts), because a later one brings functions of its own: `std::lerp`.
 /// More optimisation would cost minutes: most of the time goes into what is called for each access anyway.
-const KERNEL_FLAGS: [&str; 9] = [
+const KERNEL_FLAGS: [&str; 10] = [
+    KERNEL_LANGUAGE,
     "-Og",
     "-g1",
     "-fsanitize=thread,alignment,bounds,shift,integer-divide-by-zero,float-cast-overflow,bool,enum,unreachable,return",
@@ -19,6 +21,8 @@ const KERNEL_FLAGS: [&str; 9] = [
     "-fno-exceptions",
     "-fno-stack-protector",
 ];
+
+const KERNEL_LANGUAGE: &str = "-std=c++17";
 
 pub fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo did not say where to build")?);
@@ -109,7 +113,9 @@ fn compile(file: &Path, out: &Path) -> Result<Built, String> {
     let compiler = base().try_get_compiler().map_err(|error| name(&error))?;
     let mut command = compiler.to_command();
     // `KILN_SIM` is for code that must know, of which there should be none but twins of inline PTX.
-    command.args(["-E", "-x", "c++", "-DKILN_SIM=1", "-Icsrc/include", "-include", "kiln_sim.h"]).arg(file);
+    command
+        .args([KERNEL_LANGUAGE, "-E", "-x", "c++", "-DKILN_SIM=1", "-Icsrc/include", "-include", "kiln_sim.h"])
+        .arg(file);
     let output = command.output().map_err(|error| name(&error))?;
     if !output.status.success() {
         return Err(name(&String::from_utf8_lossy(&output.stderr)));

@@ -10,8 +10,10 @@ use std::{env, fs, io, thread};
 const OUT: &str = env!("OUT_DIR");
 const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/csrc");
 const COMPILER: &str = env!("KILN_SIM_CXX");
-const SHARED: [&str; 6] =
-    ["-std=c++20", "-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-stack-protector"];
+/// As the simulator's own build has them.
+const ENGINE_LANGUAGE: &str = "-std=c++20";
+const KERNEL_LANGUAGE: &str = "-std=c++17";
+const SHARED: [&str; 5] = ["-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-stack-protector"];
 
 /// A sanitizer, or two that go together.
 pub struct Sanitizer {
@@ -96,7 +98,10 @@ impl Sanitizer {
         // Linked aside and renamed: others may be running on what is there.
         let fresh = folder.join(format!("{}.so", std::process::id()));
         let mut link = Command::new(COMPILER);
-        link.args(SHARED).args(["-O2", "-shared", "-Wl,-Bsymbolic", self.define, "-I", ENGINE, "-o"]).arg(&fresh);
+        link.arg(ENGINE_LANGUAGE)
+            .args(SHARED)
+            .args(["-O2", "-shared", "-Wl,-Bsymbolic", self.define, "-I", ENGINE, "-o"])
+            .arg(&fresh);
         for part in ["engine.cpp", "memory.cpp", "signals.cpp"] {
             link.arg(Path::new(ENGINE).join(part));
         }
@@ -119,7 +124,14 @@ fn compile(texts: &[PathBuf], flags: &[&str], folder: &Path) -> io::Result<Vec<P
     let queue = Mutex::new(texts.iter());
     let worker = || -> io::Result<()> {
         while let Some(text) = queue.lock().ok().and_then(|mut queue| queue.next()) {
-            run(Command::new(COMPILER).args(SHARED).args(flags).arg("-c").arg(text).arg("-o").arg(object(text)))?;
+            run(Command::new(COMPILER)
+                .arg(KERNEL_LANGUAGE)
+                .args(SHARED)
+                .args(flags)
+                .arg("-c")
+                .arg(text)
+                .arg("-o")
+                .arg(object(text)))?;
         }
         Ok(())
     };

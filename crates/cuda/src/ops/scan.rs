@@ -6,7 +6,7 @@ use super::{
     launch::{Tag, launch},
     reduce::check_dim,
 };
-use crate::{device::CudaBackend, params::Lines, view::Tensor};
+use crate::{device::CudaBackend, params::{self, Lines}, view::Tensor};
 
 impl ScanBackend for CudaBackend {
     fn cumsum(&self, x: View, dim: usize, out: ViewMut) -> Result<()> {
@@ -19,7 +19,7 @@ impl ScanBackend for CudaBackend {
             return Ok(());
         }
         let lines = Lines::<2>::new(x.layout.dims(), dim, [Some(x.place()), Some(out.place())]);
-        let blocks = lines.lines.numel.min(i32::MAX as u64) as u32;
+        let blocks = params::limited_blocks(lines.lines.numel, u64::MAX);
         launch!(device, CUMSUM, "sum", Tag::of(x.dtype), blocks, lines, x.address, out.address)
     }
 }

@@ -5,6 +5,7 @@
 
 #![cfg(feature = "kernels")]
 
+mod alignment;
 mod basics;
 mod convolution;
 mod elementwise;
@@ -14,7 +15,10 @@ mod losses;
 mod optimizers;
 mod products;
 mod reductions;
+mod special_values;
 mod support;
+mod turns;
+mod wild_indices;
 
 use support::device;
 

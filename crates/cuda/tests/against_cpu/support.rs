@@ -88,6 +88,14 @@ pub fn index(on: &dyn Backend, dims: &[usize], size: usize) -> Tensor {
     Tensor { buffer: on.adopt(HostVec::I64(values)).unwrap(), layout: Layout::contiguous(Shape::new(dims).unwrap()) }
 }
 
+/// The bits of all of a buffer, element by element.
+pub fn bits(on: &dyn Backend, tensor: &Tensor) -> Vec<Vec<u8>> {
+    let (size, len) = (tensor.buffer.dtype().size(), tensor.buffer.len());
+    let mut bytes = vec![0; size * len];
+    on.download(&*tensor.buffer, 0, &mut bytes).unwrap();
+    bytes.chunks_exact(size).map(<[u8]>::to_vec).collect()
+}
+
 /// All of a buffer, as numbers.
 pub fn read(on: &dyn Backend, tensor: &Tensor) -> Vec<f64> {
     let dtype = tensor.buffer.dtype();
@@ -128,6 +136,24 @@ pub fn same(name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
     compare(name, 1.0, case);
 }
 
+/// [`same`] where elements are moved, or rounded once: every bit is that of the CPU, those of zeros and NaNs too.
+pub fn same_bits(name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
+    let _others_too = RECORD.read();
+    let Some(device) = device() else { return };
+    let run = |on: &dyn Backend| -> Vec<(DType, Vec<Vec<u8>>)> {
+        let out = case(on).unwrap_or_else(|error| panic!("{name} on {on:?}: {error}"));
+        out.iter().map(|tensor| (tensor.buffer.dtype(), bits(on, tensor))).collect()
+    };
+    let (got, want) = (run(device), run(kiln_cpu::backend()));
+    assert_eq!(got.len(), want.len(), "{name}");
+    for (k, ((dtype, got), (expected, want))) in got.iter().zip(&want).enumerate() {
+        assert_eq!((dtype, got.len()), (expected, want.len()), "{name}: result {k}");
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            assert!(g == w, "{name}: element {i} of result {k} ({dtype}) has the bytes {g:02x?}, not {w:02x?}");
+        }
+    }
+}
+
 /// [`same`] for tests that hold the lock themselves, with `slack` times the tolerance.
 pub fn compare(name: &str, slack: f64, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
     let Some(device) = device() else { return };
@@ -139,10 +165,13 @@ pub fn compare(name: &str, slack: f64, case: impl Fn(&dyn Backend) -> Result<Vec
     let (got, want) = (run(device), run(cpu));
     let kinds = |all: &[(DType, Vec<f64>)]| all.iter().map(|(dtype, of)| (*dtype, of.len())).collect::<Vec<_>>();
     assert_eq!(kinds(&got), kinds(&want), "{name}");
-    for ((dtype, got), (_, want)) in got.iter().zip(&want) {
+    for (k, ((dtype, got), (_, want))) in got.iter().zip(&want).enumerate() {
         for (i, (g, w)) in got.iter().zip(want).enumerate() {
             let close = (g - w).abs() <= slack * tolerance(*dtype) * w.abs().max(1.0);
-            assert!(g == w || (g.is_nan() && w.is_nan()) || close, "{name} {dtype}: element {i} is {g}, not {w}");
+            assert!(
+                g == w || (g.is_nan() && w.is_nan()) || close,
+                "{name}: element {i} of result {k} ({dtype}) is {g}, not {w}"
+            );
         }
     }
 }

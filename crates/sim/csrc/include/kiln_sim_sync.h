@@ -61,6 +61,14 @@ inline void __trap(KILN_SIM_SITE) { ::sim::trap("trap", KILN_SIM_HERE); }
 #define assert(condition) ((condition) ? void() : ::sim::trap("assertion failed: " #condition, {__FILE__, __LINE__}))
 
 namespace sim {
+// A parameter from which T is not deduced (`std::type_identity`, which C++17 does not have).
+template <class T>
+struct TypeIdentity {
+    typedef T type;
+};
+template <class T>
+using type_identity_t = typename TypeIdentity<T>::type;
+
 // Blocks run one thread at a time, so an atomic operation is a plain one that the checks know by its name.
 template <class T, class F>
 __attribute__((no_sanitize("thread"), noinline)) inline T atomically(T *address, F change) {
@@ -74,7 +82,7 @@ __attribute__((no_sanitize("thread"), noinline)) inline T atomically(T *address,
 // As on the device: integers of 32 and 64 bits; floats for those who use them.
 #define KILN_SIM_ATOMIC(name, expression)                                                        \
     template <class T>                                                                           \
-    inline T name(T *address, std::type_identity_t<T> value) {                                   \
+    inline T name(T *address, ::sim::type_identity_t<T> value) {                                   \
         static_assert(sizeof(T) == 4 || sizeof(T) == 8, "atomics are of 32 or 64 bits");         \
         return ::sim::atomically(address, [value](T old) -> T { return expression; });           \
     }
@@ -90,7 +98,7 @@ KILN_SIM_ATOMIC(atomicInc, old >= value ? T(0) : T(old + 1))
 KILN_SIM_ATOMIC(atomicDec, old == 0 || old > value ? value : T(old - 1))
 #undef KILN_SIM_ATOMIC
 template <class T>
-inline T atomicCAS(T *address, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
+inline T atomicCAS(T *address, ::sim::type_identity_t<T> expected, ::sim::type_identity_t<T> value) {
     return ::sim::atomically(address, [=](T old) { return old == expected ? value : old; });
 }
 
@@ -98,5 +106,5 @@ inline T atomicCAS(T *address, std::type_identity_t<T> expected, std::type_ident
 template <class T> inline T __ldg(const T *p) { return *p; }
 template <class T> inline T __ldcs(const T *p) { return *p; }
 template <class T> inline T __ldcg(const T *p) { return *p; }
-template <class T> inline void __stcs(T *p, std::type_identity_t<T> value) { *p = value; }
-template <class T> inline void __stcg(T *p, std::type_identity_t<T> value) { *p = value; }
+template <class T> inline void __stcs(T *p, ::sim::type_identity_t<T> value) { *p = value; }
+template <class T> inline void __stcg(T *p, ::sim::type_identity_t<T> value) { *p = value; }

@@ -1,0 +1,122 @@
+//! Kernels that take 16 bytes of each operand at a time, at every offset and length: operands that begin between such packs,
+//! rests behind the last pack, and nothing written beyond the end.
+
+use kiln_backend::{DType::*, *};
+
+use crate::support::*;
+
+/// Elements behind those that are used, which must stay as they are.
+const MARGIN: usize = 5;
+/// Before, at and behind the ends of packs of any width; with more than one pack.
+const LENGTHS: [usize; 10] = [1, 2, 3, 7, 8, 9, 16, 17, 33, 70];
+/// Offsets in elements of the operands in turn. For each width of elements some are packs' beginnings and some are not.
+const OFFSETS: [[usize; 4]; 7] =
+    [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [2, 4, 8, 16], [3, 3, 3, 3]];
+
+/// `n` elements, `offset` elements behind the beginning of a buffer.
+fn at(on: &dyn Backend, dtype: DType, n: usize, offset: usize, salt: u64) -> Tensor {
+    let whole = tensor(on, dtype, &[offset + n + MARGIN], Lie::Dense, salt);
+    Tensor { layout: whole.layout.slice(0, offset, offset + n, 1), ..whole }
+}
+
+/// Compares the bits of whole buffers, over lengths and offsets.
+fn everywhere(name: &str, case: impl Fn(&dyn Backend, usize, [usize; 4]) -> Result<Vec<Tensor>>) {
+    for n in LENGTHS {
+        for offsets in OFFSETS {
+            same_bits(&format!("{name} of {n} at {offsets:?}"), |on| case(on, n, offsets));
+        }
+    }
+}
+
+/// One dtype of each width.
+const WIDTHS: [DType; 4] = [U8, F16, F32, F64];
+
+#[test]
+fn fill() {
+    for dtype in WIDTHS {
+        everywhere(&format!("{dtype}"), |on, n, [o, ..]| {
+            let mut out = at(on, dtype, n, o, 1);
+            on.fill(Scalar::Int(1), out.view_mut())?;
+            Ok(vec![out])
+        });
+    }
+}
+
+#[test]
+fn copy() {
+    for dtype in WIDTHS {
+        everywhere(&format!("{dtype}"), |on, n, [o, p, ..]| {
+            let (x, mut out) = (at(on, dtype, n, o, 1), at(on, dtype, n, p, 2));
+            on.copy(x.view(), out.view_mut())?;
+            Ok(vec![out])
+        });
+    }
+}
+
+#[test]
+fn cast() {
+    for (from, to) in [(F32, F16), (F16, F32), (U8, F64), (F64, U8), (I64, Bool), (BF16, I32)] {
+        everywhere(&format!("{from} {to}"), |on, n, [o, p, ..]| {
+            let (x, mut out) = (at(on, from, n, o, 1), at(on, to, n, p, 2));
+            on.copy(x.view(), out.view_mut())?;
+            Ok(vec![out])
+        });
+    }
+}
+
+#[test]
+fn unary() {
+    for dtype in FLOATS {
+        everywhere(&format!("{dtype}"), |on, n, [o, p, q, _]| {
+            let (x, g) = (at(on, dtype, n, o, 1), at(on, dtype, n, q, 2));
+            let [mut out, mut dx] = [3, 4].map(|salt| at(on, dtype, n, p, salt));
+            on.unary(UnaryOp::Neg, x.view(), out.view_mut())?;
+            on.unary_grad(UnaryOp::Square, g.view(), Some(x.view()), dx.view_mut())?;
+            Ok(vec![out, dx])
+        });
+    }
+}
+
+#[test]
+fn binary() {
+    for dtype in [F32, F16, I64, U8] {
+        everywhere(&format!("{dtype}"), |on, n, [o, p, q, r]| {
+            let (a, b) = (at(on, dtype, n, o, 1), at(on, dtype, n, p, 2));
+            let (x, y, number) =
+                (Operand::Tensor(a.view()), Operand::Tensor(b.view()), Operand::Scalar(Scalar::Int(2)));
+            let [mut sum, mut twice] = [3, 4].map(|salt| at(on, dtype, n, q, salt));
+            on.binary(BinaryOp::Add, x, y, sum.view_mut())?;
+            on.binary(BinaryOp::Mul, number, y, twice.view_mut())?;
+            let mut less = at(on, Bool, n, r, 5);
+            on.binary(BinaryOp::Lt, x, y, less.view_mut())?;
+            Ok(vec![sum, twice, less])
+        });
+    }
+}
+
+#[test]
+fn binary_grad() {
+    for dtype in [F32, F16] {
+        for side in [SideOf::Lhs, SideOf::Rhs] {
+            everywhere(&format!("{dtype} {side:?}"), |on, n, [o, p, q, r]| {
+                let (g, a, b) = (at(on, dtype, n, o, 1), at(on, dtype, n, p, 2), at(on, dtype, n, q, 3));
+                let mut out = at(on, dtype, n, r, 4);
+                let (x, y) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()));
+                on.binary_grad(BinaryOp::Mul, side, g.view(), x, y, out.view_mut())?;
+                Ok(vec![out])
+            });
+        }
+    }
+}
+
+#[test]
+fn select() {
+    for dtype in WIDTHS {
+        everywhere(&format!("{dtype}"), |on, n, [o, p, q, r]| {
+            let condition = at(on, Bool, n, o, 1);
+            let (a, b, mut out) = (at(on, dtype, n, p, 2), at(on, dtype, n, q, 3), at(on, dtype, n, r, 4));
+            on.select(condition.view(), Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            Ok(vec![out])
+        });
+    }
+}

@@ -1,0 +1,490 @@
+//! Every kernel that loops beyond one turn of its grid. A launch has at most 8192 blocks, which cover millions of elements;
+//! [`with_block_limit`] leaves it one block, so that a few hundred do.
+//!
+//! The table has a row for each family of kernels: the positions that one block covers in a turn, and a case of `n`
+//! positions.
+
+use kiln_backend::*;
+use kiln_cuda::{
+    launch,
+    params::{SORT_TILE, with_block_limit},
+};
+
+use crate::support::*;
+
+type Case = fn(&dyn Backend, DType, usize) -> Result<Vec<Tensor>>;
+
+/// A family of kernels with the same loop.
+struct Row {
+    family: &'static str,
+    /// Positions (elements, lines, results, groups) that a block covers in one turn, at most.
+    turn: usize,
+    dtypes: &'static [DType],
+    case: Case,
+}
+
+impl Row {
+    /// The case with a position in the second turn, and with nearly three turns.
+    fn run(&self) {
+        for &dtype in self.dtypes {
+            for n in [self.turn + 1, 3 * self.turn - 1] {
+                let name = format!("{} of {n} {dtype}", self.family);
+                with_block_limit(1, || same(&name, |on| (self.case)(on, dtype, n)));
+            }
+        }
+    }
+}
+
+macro_rules! rows {
+    ($($family:ident, $turn:expr, $dtypes:expr, $case:expr;)*) => {
+        const ROWS: &[Row] = &[$(
+            Row { family: stringify!($family), turn: $turn, dtypes: $dtypes, case: $case },
+        )*];
+
+        $(
+            #[test]
+            fn $family() {
+                ROWS.iter().find(|row| row.family == stringify!($family)).expect("made from it").run();
+            }
+        )*
+    };
+}
+
+use DType::{BF16, Bool, F16, F32, F64, I32, I64, U8};
+
+/// One dtype of each width.
+const WIDTHS: &[DType] = &[U8, F16, F32, F64];
+const ALL: &[DType] = &DType::ALL;
+const WHOLE: &[DType] = &[I64, I32, U8];
+const HALF: &[DType] = &[F16, BF16];
+
+/// Threads of a block.
+const BLOCK: usize = 256;
+/// Elements that a thread of an element-wise kernel takes at once, at most.
+const PACK: usize = 16;
+/// Results of 8 elements: a team of 4 threads, or of fewer, has each.
+const TEAMS: usize = BLOCK;
+
+rows! {
+    fill, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
+        let mut out = target(on, dtype, &[n, 1], lie);
+        on.fill(Scalar::Int(1), out.view_mut())?;
+        Ok(out)
+    });
+    ramp, BLOCK, ALL, |on, dtype, n| {
+        let mut made = Vec::new();
+        for number in [Scalar::Float, |v| Scalar::Int(v as i64)] {
+            let mut out = target(on, dtype, &[n], Lie::Dense);
+            on.ramp(Ramp { start: number(3.0), step: number(1.0) }, out.view_mut())?;
+            made.push(out);
+        }
+        Ok(made)
+    };
+    random, 4 * BLOCK, &FLOATS, |on, dtype, n| {
+        let normal = Distribution::Normal { mean: 1.0, std: 2.0 };
+        drawn(on, dtype, n, [Distribution::Uniform { low: -1.0, high: 3.0 }, normal])
+    };
+    draw, 4 * BLOCK, ALL, |on, dtype, n| {
+        drawn(on, dtype, n, [Distribution::Bernoulli { p: 0.3 }, Distribution::Integers { low: 0, high: 2 }])
+    };
+    copy, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
+        let (x, mut out) = (tensor(on, dtype, &[n, 1], lie, 1), target(on, dtype, &[n, 1], Lie::Dense));
+        on.copy(x.view(), out.view_mut())?;
+        Ok(out)
+    });
+    cast, 4 * BLOCK, ALL, |on, dtype, n| both_ways(on, |on, lie| {
+        let to = if dtype == F32 { BF16 } else { F32 };
+        let (x, mut out) = (tensor(on, dtype, &[n, 1], lie, 1), target(on, to, &[n, 1], Lie::Dense));
+        on.copy(x.view(), out.view_mut())?;
+        Ok(out)
+    });
+    unary, 4 * BLOCK, &FLOATS, |on, dtype, n| {
+        let mut made = Vec::new();
+        for op in [UnaryOp::Square, UnaryOp::Tanh] {
+            made.extend(both_ways(on, |on, lie| {
+                let (x, mut out) = (tensor(on, dtype, &[n, 1], lie, 1), target(on, dtype, &[n, 1], Lie::Dense));
+                on.unary(op, x.view(), out.view_mut())?;
+                Ok(out)
+            })?);
+        }
+        Ok(made)
+    };
+    unary_grad, 4 * BLOCK, &FLOATS, |on, dtype, n| {
+        let mut made = Vec::new();
+        for op in [UnaryOp::Square, UnaryOp::Sin, UnaryOp::Neg] {
+            made.extend(both_ways(on, |on, lie| {
+                let (x, g) = (tensor(on, dtype, &[n, 1], lie, 1), tensor(on, dtype, &[n, 1], Lie::Dense, 2));
+                let mut out = target(on, dtype, &[n, 1], Lie::Dense);
+                on.unary_grad(op, g.view(), Some(x.view()), out.view_mut())?;
+                Ok(out)
+            })?);
+        }
+        Ok(made)
+    };
+    binary, PACK * BLOCK, ALL, |on, dtype, n| {
+        let mut made = Vec::new();
+        // A few and one at a time, and with the truth values of comparisons.
+        let ops: &[BinaryOp] = if dtype.is_float() { &[BinaryOp::Add, BinaryOp::Atan2, BinaryOp::Lt] } else { &[BinaryOp::Eq] };
+        for &op in ops {
+            made.extend(both_ways(on, |on, lie| {
+                let (a, b) = (tensor(on, dtype, &[n, 1], lie, 1), tensor(on, dtype, &[n, 1], Lie::Dense, 2));
+                let mut out = target(on, if matches!(op, BinaryOp::Eq | BinaryOp::Lt) { Bool } else { dtype }, &[n, 1], Lie::Dense);
+                on.binary(op, Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+                Ok(out)
+            })?);
+        }
+        Ok(made)
+    };
+    binary_lhs, 4 * BLOCK, &FLOATS, |on, dtype, n| binary_grad(on, dtype, n, SideOf::Lhs);
+    binary_rhs, 4 * BLOCK, &FLOATS, |on, dtype, n| binary_grad(on, dtype, n, SideOf::Rhs);
+    select, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
+        let condition = tensor(on, Bool, &[n, 1], Lie::Dense, 1);
+        let (a, mut out) = (tensor(on, dtype, &[n, 1], lie, 2), target(on, dtype, &[n, 1], Lie::Dense));
+        on.select(condition.view(), Operand::Tensor(a.view()), Operand::Scalar(Scalar::Int(1)), out.view_mut())?;
+        Ok(out)
+    });
+    dropout, 4 * BLOCK, &FLOATS, |on, dtype, n| {
+        let (x, mut out) = (tensor(on, dtype, &[n], Lie::Dense, 1), target(on, dtype, &[n], Lie::Dense));
+        on.dropout(0.4, RandomState { seed: 42, offset: 5 }, x.view(), out.view_mut())?;
+        Ok(vec![out])
+    };
+    triangle, BLOCK, WIDTHS, |on, dtype, n| {
+        let dims = [n.div_ceil(20), 4, 5];
+        let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Sliced));
+        on.triangle(true, 0, x.view(), out.view_mut())?;
+        Ok(vec![out])
+    };
+    reduce, TEAMS, ALL, |on, dtype, n| {
+        let mut made = Vec::new();
+        for op in [ReduceOp::Sum, ReduceOp::Max, ReduceOp::Any] {
+            // Teams along memory and across it; and in two stages, whose first has the teams of one result.
+            for (dims, to) in [([n, 8], [n, 1]), ([8, n], [1, n]), ([1, 300 * n], [1, 1])] {
+                if dims[1] > 8 * n && (n > 2 * TEAMS || ![F32, I64].contains(&dtype)) {
+                    continue;
+                }
+                let kind = match op {
+                    ReduceOp::Any => Bool,
+                    ReduceOp::Sum if !dtype.is_float() => I64,
+                    _ => dtype,
+                };
+                let (x, mut out) = (ones(on, dtype, &dims), target(on, kind, &to, Lie::Dense));
+                on.reduce(op, x.view(), out.view_mut())?;
+                made.push(out);
+            }
+        }
+        Ok(made)
+    };
+    arg_reduce, TEAMS, ALL, |on, dtype, n| {
+        let mut made = Vec::new();
+        for (dims, to, dim) in [([n, 8], [n, 1], 1), ([8, n], [1, n], 0), ([1, 300 * n], [1, 1], 1)] {
+            if dims[1] > 8 * n && (n > 2 * TEAMS || ![F32, I64].contains(&dtype)) {
+                continue;
+            }
+            let x = tensor(on, dtype, &dims, Lie::Dense, 1);
+            let (mut best, mut at) = (target(on, dtype, &to, Lie::Dense), target(on, I64, &to, Lie::Dense));
+            on.arg_reduce(ArgReduceOp::Max, x.view(), dim, Some(best.view_mut()), at.view_mut())?;
+            made.extend([best, at]);
+        }
+        Ok(made)
+    };
+    // A block has a line, and 256 elements of it at a time.
+    cumsum, 1, ALL, |on, dtype, n| {
+        let mut made = Vec::new();
+        for length in [255, 256, 257, 600] {
+            let kind = if dtype.is_float() { dtype } else { I64 };
+            for (dims, dim) in [([n, length], 1), ([length, n], 0)] {
+                let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, kind, &dims, Lie::Dense));
+                on.cumsum(x.view(), dim, out.view_mut())?;
+                made.push(out);
+            }
+        }
+        Ok(made)
+    };
+    softmax, TEAMS, &FLOATS, |on, dtype, n| {
+        let mut made = Vec::new();
+        for (dims, dim, log) in [([n, 8], 1, false), ([8, n], 0, true)] {
+            let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Dense));
+            on.softmax(x.view(), dim, log, out.view_mut())?;
+            made.push(out);
+        }
+        Ok(made)
+    };
+    softmax_grad, TEAMS, &FLOATS, |on, dtype, n| {
+        let mut made = Vec::new();
+        for (dims, dim, log) in [([n, 8], 1, true), ([8, n], 0, false)] {
+            let (x, g) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
+            let [mut y, mut out] = [0, 1].map(|_| target(on, dtype, &dims, Lie::Dense));
+            on.softmax(x.view(), dim, log, y.view_mut())?;
+            on.softmax_grad(g.view(), y.view(), dim, log, out.view_mut())?;
+            made.push(out);
+        }
+        Ok(made)
+    };
+    // A line has two tiles, the second of which is short.
+    sort_tile, 1, ALL, |on, dtype, n| sorted(on, dtype, [n, SORT_TILE as usize + 100]);
+    sort_merge, 1, &[F32], |on, dtype, n| sorted(on, dtype, [n, SORT_TILE as usize + 1]);
+    sort_write, BLOCK, WIDTHS, |on, dtype, n| sorted(on, dtype, [n.div_ceil(50), 50]);
+    search, BLOCK, ALL, |on, dtype, n| {
+        let dims = [1, 70];
+        let (mut keys, mut order) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
+        on.sort(tensor(on, dtype, &dims, Lie::Dense, 1).view(), 1, false, keys.view_mut(), order.view_mut())?;
+        let (values, mut out) = (tensor(on, dtype, &[1, n], Lie::Dense, 2), target(on, I64, &[1, n], Lie::Dense));
+        on.search_sorted(keys.view(), values.view(), false, out.view_mut())?;
+        Ok(vec![out])
+    };
+    gather, BLOCK, WIDTHS, |on, dtype, n| {
+        let x = tensor(on, dtype, &[9, n], Lie::Dense, 1);
+        let (each, mut out) = (index(on, &[2, n], 9), target(on, dtype, &[2, n], Lie::Dense));
+        on.gather(x.view(), 0, each.view(), out.view_mut())?;
+        let (rows, mut taken) = (index(on, &[n], 9), target(on, dtype, &[n, 3], Lie::Dense));
+        on.index_select(tensor(on, dtype, &[9, 3], Lie::Dense, 2).view(), 0, rows.view(), taken.view_mut())?;
+        Ok(vec![out, taken])
+    };
+    scatter, BLOCK, ALL, |on, dtype, n| scattered(on, dtype, n, if dtype == Bool { ScatterMode::Set } else { ScatterMode::Add });
+    scatter_half, BLOCK, HALF, |on, dtype, n| scattered(on, dtype, n, ScatterMode::Add);
+    // Tiles of 16 rows, and matrices of a batch.
+    matmul, 16, WHOLE, |on, dtype, n| {
+        let mut made = Vec::new();
+        for [batch, m, k, columns] in [[1, n, 17, 33], [n, 3, 5, 2]] {
+            let a = tensor(on, dtype, &[batch, m, k], Lie::Dense, 1);
+            let b = tensor(on, dtype, &[batch, k, columns], Lie::Dense, 2);
+            let mut out = target(on, dtype, &[batch, m, columns], Lie::Dense);
+            on.matmul(a.view(), b.view(), out.view_mut())?;
+            made.push(out);
+        }
+        Ok(made)
+    };
+    // What cuBLASLt adds itself only where it lies densely.
+    bias, BLOCK, &FLOATS, |on, dtype, n| {
+        let (x, w) = (tensor(on, dtype, &[n, 2], Lie::Dense, 1), tensor(on, dtype, &[3, 2], Lie::Dense, 2));
+        let (bias, mut made) = (tensor(on, dtype, &[3], Lie::Sliced, 3), Vec::new());
+        for relu in [false, true] {
+            let mut out = target(on, dtype, &[n, 3], Lie::Dense);
+            on.linear(x.view(), w.view(), Some(bias.view()), relu, out.view_mut())?;
+            made.push(out);
+        }
+        Ok(made)
+    };
+    max_pool, BLOCK, &FLOATS, |on, dtype, n| Ok(max_pooled(on, dtype, n)?.into());
+    max_pool_grad, BLOCK, &FLOATS, |on, dtype, n| {
+        let [out, at] = max_pooled(on, dtype, n)?;
+        let mut dx = target(on, dtype, &[1, 2, n, 4], Lie::Dense);
+        on.max_pool2d_grad(&PAIRS, out.view(), at.view(), dx.view_mut())?;
+        Ok(vec![dx])
+    };
+    avg_pool, BLOCK, &FLOATS, |on, dtype, n| {
+        let (x, mut out) = (tensor(on, dtype, &[1, 2, n, 4], Lie::Dense, 1), target(on, dtype, &[1, 2, n / 2, 2], Lie::Dense));
+        on.avg_pool2d(&PAIRS, PoolDivisor::Inside, x.view(), out.view_mut())?;
+        Ok(vec![out])
+    };
+    avg_pool_grad, BLOCK, &FLOATS, |on, dtype, n| {
+        let (grad, mut dx) = (tensor(on, dtype, &[1, 2, n / 2, 2], Lie::Dense, 1), target(on, dtype, &[1, 2, n, 4], Lie::Dense));
+        on.avg_pool2d_grad(&PAIRS, PoolDivisor::Inside, grad.view(), dx.view_mut())?;
+        Ok(vec![dx])
+    };
+    norm, TEAMS, &FLOATS, |on, dtype, n| normalized(on, dtype, n, false);
+    norm_grad, TEAMS, &FLOATS, |on, dtype, n| normalized(on, dtype, n, true);
+    relu_bias_grad, TEAMS, &FLOATS, |on, dtype, n| {
+        let mut made = Vec::new();
+        // Rows along memory, columns across it, and few columns that many teams share.
+        for (dims, dim) in [([n, 8], 0), ([8, n], 1), ([5000, 3], 1)] {
+            if dims[1] == 3 && n > 2 * TEAMS {
+                continue;
+            }
+            let (grad, y) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
+            let (mut out, mut sums) = (target(on, dtype, &dims, Lie::Dense), target(on, dtype, &[dims[dim]], Lie::Dense));
+            on.relu_bias_grad(grad.view(), y.view(), dim, out.view_mut(), sums.view_mut())?;
+            made.push(out);
+            // Longer sums differ by more than one rounding.
+            if dims[1] != 3 || dtype == F64 {
+                made.push(sums);
+            }
+        }
+        Ok(made)
+    };
+    class_loss, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, false);
+    class_loss_grad, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, true);
+    pointwise_loss, BLOCK, &FLOATS, |on, dtype, n| {
+        let (x, t) = (tensor(on, dtype, &[n], Lie::Dense, 1), tensor(on, dtype, &[n], Lie::Dense, 2));
+        let mut made = Vec::new();
+        for reduction in [Reduction::None, Reduction::Mean] {
+            let mut out = target(on, dtype, if reduction == Reduction::None { std::slice::from_ref(&n) } else { &[] }, Lie::Dense);
+            on.pointwise_loss(&squares(reduction, &x, &t), out.view_mut())?;
+            made.push(out);
+        }
+        Ok(made)
+    };
+    pointwise_loss_grad, BLOCK, &FLOATS, |on, dtype, n| {
+        let (x, t) = (tensor(on, dtype, &[n], Lie::Dense, 1), tensor(on, dtype, &[n], Lie::Dense, 2));
+        let (g, mut dx) = (tensor(on, dtype, &[n], Lie::Dense, 3), target(on, dtype, &[n], Lie::Dense));
+        on.pointwise_loss_grad(&squares(Reduction::None, &x, &t), g.view(), dx.view_mut())?;
+        Ok(vec![dx])
+    };
+}
+
+/// Families without a loop over their grid.
+const NO_GRID_LOOP: &[(&str, &str)] = &[
+    ("optim", "a block has 4096 elements of one parameter: `optimizers.rs` has parameters of more"),
+    ("loss_finish", "one block reads the partial sums of all: `partial_sums_of_many_blocks` has more than 256"),
+];
+
+/// The table is whole: each kernel is of a family in it.
+#[test]
+fn every_family_has_a_row() {
+    let families: Vec<&str> = ROWS.iter().map(|row| row.family).chain(NO_GRID_LOOP.iter().map(|row| row.0)).collect();
+    for entry in launch::ENTRIES {
+        let of = |family: &&&str| entry.name.strip_prefix(**family).is_some_and(|rest| rest.starts_with('_'));
+        assert!(families.iter().any(|family| of(&family)), "{} has no row", entry.name);
+    }
+    for family in families {
+        assert!(launch::ENTRIES.iter().any(|entry| entry.name.starts_with(family)), "there is no kernel of {family}");
+    }
+}
+
+/// The sums of 257 blocks and more, which one block adds up.
+#[test]
+fn partial_sums_of_many_blocks() {
+    for dtype in [F32, F64] {
+        same("a loss of 70000 elements", |on| {
+            let (x, t) = (tensor(on, dtype, &[70_000], Lie::Dense, 1), tensor(on, dtype, &[70_000], Lie::Dense, 2));
+            let mut out = target(on, dtype, &[], Lie::Dense);
+            on.pointwise_loss(&squares(Reduction::Mean, &x, &t), out.view_mut())?;
+            Ok(vec![out])
+        });
+    }
+}
+
+/// A result from operands that lie densely, for kernels that take 16 bytes at a time, and with gaps.
+fn both_ways(on: &dyn Backend, make: impl Fn(&dyn Backend, Lie) -> Result<Tensor>) -> Result<Vec<Tensor>> {
+    [Lie::Dense, Lie::Sliced].into_iter().map(|lie| make(on, lie)).collect()
+}
+
+/// Numbers whose sums are exact: 0 and 1.
+fn ones(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
+    let layout = Layout::contiguous(Shape::new(dims).unwrap());
+    let values: Vec<f64> = (0..layout.numel()).map(|i| f64::from(u8::from(i % 257 == 3))).collect();
+    Tensor { buffer: on.adopt(host(dtype, &values)).unwrap(), layout }
+}
+
+fn drawn<const N: usize>(on: &dyn Backend, dtype: DType, n: usize, all: [Distribution; N]) -> Result<Vec<Tensor>> {
+    all.into_iter()
+        .map(|distribution| {
+            let mut out = target(on, dtype, &[n], Lie::Dense);
+            on.random(distribution, RandomState { seed: 42, offset: 5 }, out.view_mut())?;
+            Ok(out)
+        })
+        .collect()
+}
+
+fn binary_grad(on: &dyn Backend, dtype: DType, n: usize, side: SideOf) -> Result<Vec<Tensor>> {
+    let mut made = Vec::new();
+    for op in [BinaryOp::Mul, BinaryOp::Div] {
+        made.extend(both_ways(on, |on, lie| {
+            let g = tensor(on, dtype, &[n, 1], lie, 1);
+            let (a, b) = (tensor(on, dtype, &[n, 1], Lie::Dense, 2), positive(on, dtype, &[n, 1]));
+            let mut out = target(on, dtype, &[n, 1], Lie::Dense);
+            on.binary_grad(op, side, g.view(), Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            Ok(out)
+        })?);
+    }
+    Ok(made)
+}
+
+/// Numbers from 1 to 3.
+fn positive(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
+    let layout = Layout::contiguous(Shape::new(dims).unwrap());
+    let values: Vec<f64> = numbers(layout.numel(), 3).into_iter().map(|v| v.abs() + 1.0).collect();
+    Tensor { buffer: on.adopt(host(dtype, &values)).unwrap(), layout }
+}
+
+fn sorted(on: &dyn Backend, dtype: DType, dims: [usize; 2]) -> Result<Vec<Tensor>> {
+    let (mut values, mut order) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
+    on.sort(tensor(on, dtype, &dims, Lie::Dense, 1).view(), 1, true, values.view_mut(), order.view_mut())?;
+    Ok(vec![values, order])
+}
+
+/// Into lines that several threads share (few lines), and that one thread has (many).
+fn scattered(on: &dyn Backend, dtype: DType, n: usize, mode: ScatterMode) -> Result<Vec<Tensor>> {
+    let mut made = Vec::new();
+    for (dims, size) in [([20, n], 9), ([40, 2], n)] {
+        let (x, each) = (tensor(on, dtype, &dims, Lie::Dense, 1), index(on, &dims, size));
+        let mut out = tensor(on, dtype, &[size, dims[1]], Lie::Dense, 2);
+        on.scatter(mode, Operand::Tensor(x.view()), 0, each.view(), out.view_mut())?;
+        made.push(out);
+    }
+    Ok(made)
+}
+
+const PAIRS: Pool2d = Pool2d::Window { kernel: [2, 2], stride: [2, 2], padding: [0, 0], dilation: [1, 1] };
+
+fn max_pooled(on: &dyn Backend, dtype: DType, n: usize) -> Result<[Tensor; 2]> {
+    let dims = [1, 2, n / 2, 2];
+    let (mut out, mut at) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
+    let x = tensor(on, dtype, &[1, 2, n, 4], Lie::Dense, 1);
+    on.max_pool2d(&PAIRS, x.view(), out.view_mut(), Some(at.view_mut()))?;
+    Ok([out, at])
+}
+
+/// Rows and channels, of a few elements each; and three channels that many teams share.
+fn normalized(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Result<Vec<Tensor>> {
+    let wide = if dtype == F64 { F64 } else { F32 };
+    let mut made = Vec::new();
+    for dims in [[n, 8, 1, 1], [8, n, 1, 1], [40, 3, 10, 11]] {
+        if dims[1] == 3 && n > 2 * TEAMS {
+            continue;
+        }
+        let layers: &[bool] = if dims[2] == 1 { &[true, false] } else { &[false] };
+        for &rows in layers {
+            let view = if rows { &dims[..2] } else { &dims[..] };
+            let (x, mut out) = (tensor(on, dtype, view, Lie::Dense, 1), target(on, dtype, view, Lie::Dense));
+            let [mut mean, mut inv_std] = [0, 1].map(|_| target(on, wide, &[dims[usize::from(!rows)]], Lie::Dense));
+            let affine = Affine::default();
+            if rows {
+                on.layer_norm(0.1, x.view(), affine, out.view_mut(), mean.view_mut(), inv_std.view_mut())?;
+            } else {
+                on.batch_norm(0.1, x.view(), affine, None, out.view_mut(), mean.view_mut(), inv_std.view_mut())?;
+            }
+            if !backward {
+                made.extend([out, mean, inv_std]);
+                continue;
+            }
+            let (grad, mut dx) = (tensor(on, dtype, view, Lie::Dense, 2), target(on, dtype, view, Lie::Dense));
+            let grads = NormGrads { input: Some(dx.view_mut()), weight: None, bias: None };
+            if rows {
+                on.layer_norm_grad(grad.view(), x.view(), None, mean.view(), inv_std.view(), grads)?;
+            } else {
+                on.batch_norm_grad(true, grad.view(), x.view(), None, mean.view(), inv_std.view(), grads)?;
+            }
+            made.push(dx);
+        }
+    }
+    Ok(made)
+}
+
+fn class_losses(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Result<Vec<Tensor>> {
+    let wide = if dtype == F64 { F64 } else { F32 };
+    let mut made = Vec::new();
+    for reduction in [Reduction::None, Reduction::Mean] {
+        let rule = ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: -100, label_smoothing: 0.0 };
+        let (x, labels) = (tensor(on, dtype, &[n, 5, 1], Lie::Dense, 1), index(on, &[n, 1], 5));
+        let dims: &[usize] = if reduction == Reduction::None { &[n, 1] } else { &[] };
+        let (mut loss, mut lse) = (target(on, dtype, dims, Lie::Dense), target(on, wide, &[n, 1], Lie::Dense));
+        let mut total = target(on, wide, &[], Lie::Dense);
+        let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
+        on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
+        if !backward {
+            made.extend([loss, lse]);
+            continue;
+        }
+        let (g, mut dx) = (tensor(on, dtype, dims, Lie::Dense, 7), target(on, dtype, &[n, 5, 1], Lie::Dense));
+        let (l, t) = (lse.view(), total.view());
+        on.class_loss_grad(&rule, g.view(), x.view(), labels.view(), None, l, t, dx.view_mut())?;
+        made.push(dx);
+    }
+    Ok(made)
+}
+
+fn squares<'a>(reduction: Reduction, x: &'a Tensor, t: &'a Tensor) -> PointwiseLoss<'a> {
+    let kind = PointwiseLossKind::Mse;
+    PointwiseLoss { kind, reduction, input: x.view(), target: t.view(), weight: None, pos_weight: None }
+}

@@ -1,0 +1,132 @@
+//! Indices outside the indexed dimension, in every operation that reads indices: -1 (nothing counts from the end here; who
+//! offers that adds the extent first), `-n - 1`, `n`, and the ends of `i64`. The device reports the index and goes on with
+//! the others; the element of a wild index stays as it was.
+
+use kiln_backend::*;
+
+use crate::support::*;
+
+/// Extent of the indexed dimension.
+const SIZE: usize = 3;
+const WILD: [i64; 5] = [-1, -(SIZE as i64) - 1, SIZE as i64, i64::MIN, i64::MAX];
+
+fn vector(on: &dyn Backend, dtype: DType, values: &[f64]) -> Tensor {
+    let layout = Layout::contiguous(Shape::new(&[values.len()]).unwrap());
+    Tensor { buffer: on.adopt(host(dtype, values)).unwrap(), layout }
+}
+
+fn indices(on: &dyn Backend, values: &[i64]) -> Tensor {
+    let layout = Layout::contiguous(Shape::new(&[values.len()]).unwrap());
+    Tensor { buffer: on.adopt(HostVec::I64(values.to_vec())).unwrap(), layout }
+}
+
+/// Runs `case` with the indices `[2, wild, 0]`: on the CPU, which refuses at once, and on the device, which reports when it is
+/// waited for and whose result is then `want`.
+fn check(
+    op: &str,
+    dtype: DType,
+    want: &[f64],
+    case: impl Fn(&dyn Backend, View, &mut Tensor) -> Result<()>,
+    out: &[f64],
+) {
+    let Some(device) = device() else { return };
+    let _alone = RECORD.write();
+    device.synchronize().unwrap();
+    for wild in WILD {
+        let is_it = |error: &Error| match error.kind() {
+            ErrorKind::IndexOutOfRange { op: named, index, size, .. } => (*named, *index, *size) == (op, wild, SIZE),
+            _ => false,
+        };
+        for on in [device as &dyn Backend, kiln_cpu::backend()] {
+            let (index, mut to) = (indices(on, &[2, wild, 0]), vector(on, dtype, out));
+            let done = case(on, index.view(), &mut to).and_then(|()| on.synchronize());
+            let error = done.expect_err(op);
+            assert!(is_it(&error), "{op} {dtype}, {wild} on {on:?}: {error}");
+            on.synchronize().unwrap();
+            if std::ptr::addr_eq(on, device) {
+                assert_eq!(read(on, &to), want, "{op} {dtype}, {wild}");
+            }
+        }
+    }
+}
+
+/// One dtype of each width.
+const WIDTHS: [DType; 4] = [DType::U8, DType::F16, DType::F32, DType::F64];
+
+#[test]
+fn gather() {
+    for dtype in WIDTHS {
+        let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
+            on.gather(vector(on, dtype, &[10.0, 20.0, 30.0]).view(), 0, index, out.view_mut())
+        };
+        check("gather", dtype, &[30.0, 8.0, 10.0], case, &[7.0, 8.0, 9.0]);
+    }
+}
+
+#[test]
+fn index_select() {
+    for dtype in WIDTHS {
+        let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
+            on.index_select(vector(on, dtype, &[10.0, 20.0, 30.0]).view(), 0, index, out.view_mut())
+        };
+        check("index_select", dtype, &[30.0, 8.0, 10.0], case, &[7.0, 8.0, 9.0]);
+    }
+}
+
+#[test]
+fn scatter() {
+    for dtype in WIDTHS {
+        let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
+            let x = vector(on, dtype, &[10.0, 20.0, 30.0]);
+            on.scatter(ScatterMode::Set, Operand::Tensor(x.view()), 0, index, out.view_mut())
+        };
+        check("scatter", dtype, &[30.0, 8.0, 10.0], case, &[7.0, 8.0, 9.0]);
+        let number = |on: &dyn Backend, index: View, out: &mut Tensor| {
+            on.scatter(ScatterMode::Set, Operand::Scalar(Scalar::Int(5)), 0, index, out.view_mut())
+        };
+        check("scatter", dtype, &[5.0, 8.0, 5.0], number, &[7.0, 8.0, 9.0]);
+    }
+}
+
+#[test]
+fn scatter_add() {
+    for dtype in DType::ALL.into_iter().filter(|dtype| *dtype != DType::Bool) {
+        let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
+            let x = vector(on, dtype, &[10.0, 20.0, 30.0]);
+            on.scatter(ScatterMode::Add, Operand::Tensor(x.view()), 0, index, out.view_mut())
+        };
+        check("scatter_add", dtype, &[37.0, 8.0, 19.0], case, &[7.0, 8.0, 9.0]);
+    }
+}
+
+#[test]
+fn index_add() {
+    for dtype in DType::ALL.into_iter().filter(|dtype| *dtype != DType::Bool) {
+        let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
+            on.index_add(vector(on, dtype, &[10.0, 20.0, 30.0]).view(), 0, index, out.view_mut())
+        };
+        check("index_add", dtype, &[37.0, 8.0, 19.0], case, &[7.0, 8.0, 9.0]);
+    }
+}
+
+/// Rows of a wild label have no loss.
+#[test]
+fn class_loss() {
+    for dtype in FLOATS {
+        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        let case = |on: &dyn Backend, labels: View, loss: &mut Tensor| {
+            let (input, reduction) = (ClassLossInput::LogProbs, Reduction::None);
+            let rule = ClassLoss { input, reduction, ignore_index: -100, label_smoothing: 0.0 };
+            let x = vector(on, dtype, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
+            let x = Tensor { layout: Layout::contiguous(Shape::new(&[3, SIZE, 1])?), ..x };
+            let column = labels.layout.unsqueeze(1)?;
+            let labels = View { layout: &column, ..labels };
+            let (mut lse, mut total) = (target(on, wide, &[3, 1], Lie::Dense), target(on, wide, &[], Lie::Dense));
+            let rows = loss.layout.unsqueeze(1)?;
+            let to = ViewMut { buffer: &mut *loss.buffer, layout: &rows };
+            on.class_loss(&rule, x.view(), labels, None, to, lse.view_mut(), total.view_mut())
+        };
+        let op = "nll_loss";
+        check(op, dtype, &[-3.0, 0.0, -7.0], case, &[5.0, 5.0, 5.0]);
+    }
+}
