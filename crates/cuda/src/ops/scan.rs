@@ -6,7 +6,11 @@ use super::{
     launch::{Tag, launch},
     reduce::check_dim,
 };
-use crate::{device::CudaBackend, params::{self, Lines}, view::Tensor};
+use crate::{
+    device::CudaBackend,
+    params::{self, Lines},
+    view::Tensor,
+};
 
 impl ScanBackend for CudaBackend {
     fn cumsum(&self, x: View, dim: usize, out: ViewMut) -> Result<()> {

@@ -110,12 +110,12 @@ fn binary_grad() {
 }
 
 #[test]
-fn select() {
+fn where_cond() {
     for dtype in WIDTHS {
         everywhere(&format!("{dtype}"), |on, n, [o, p, q, r]| {
             let condition = at(on, Bool, n, o, 1);
             let (a, b, mut out) = (at(on, dtype, n, p, 2), at(on, dtype, n, q, 3), at(on, dtype, n, r, 4));
-            on.select(condition.view(), Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            on.where_cond(condition.view(), Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
             Ok(vec![out])
         });
     }

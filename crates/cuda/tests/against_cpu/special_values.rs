@@ -98,7 +98,7 @@ fn searchsorted() {
                 let x = odd(on, dtype, &[57]);
                 let sorted = sort_of(on, &x, 0)?.swap_remove(0);
                 let mut out = target(on, I64, &[57], Lie::Dense);
-                on.search_sorted(sorted.view(), x.view(), right, out.view_mut())?;
+                on.searchsorted(sorted.view(), x.view(), right, out.view_mut())?;
                 Ok(vec![out])
             });
         }
@@ -147,13 +147,13 @@ fn moves() {
             on.gather(x.view(), 0, each.view(), gathered.view_mut())?;
             on.scatter(ScatterMode::Set, Operand::Tensor(x.view()), 0, each.view(), set.view_mut())?;
             let condition = tensor(on, Bool, &[19, 4], Lie::Dense, 1);
-            on.select(
+            on.where_cond(
                 condition.view(),
                 Operand::Tensor(x.view()),
                 Operand::Scalar(Scalar::Float(-0.0)),
                 chosen.view_mut(),
             )?;
-            on.triangle(true, -2, x.view(), kept.view_mut())?;
+            on.tril_triu(true, -2, x.view(), kept.view_mut())?;
             made.extend([taken, gathered, set, chosen, kept]);
             Ok(made)
         });

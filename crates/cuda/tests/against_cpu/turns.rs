@@ -137,10 +137,10 @@ rows! {
     };
     binary_lhs, 4 * BLOCK, &FLOATS, |on, dtype, n| binary_grad(on, dtype, n, SideOf::Lhs);
     binary_rhs, 4 * BLOCK, &FLOATS, |on, dtype, n| binary_grad(on, dtype, n, SideOf::Rhs);
-    select, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
+    where_cond, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
         let condition = tensor(on, Bool, &[n, 1], Lie::Dense, 1);
         let (a, mut out) = (tensor(on, dtype, &[n, 1], lie, 2), target(on, dtype, &[n, 1], Lie::Dense));
-        on.select(condition.view(), Operand::Tensor(a.view()), Operand::Scalar(Scalar::Int(1)), out.view_mut())?;
+        on.where_cond(condition.view(), Operand::Tensor(a.view()), Operand::Scalar(Scalar::Int(1)), out.view_mut())?;
         Ok(out)
     });
     dropout, 4 * BLOCK, &FLOATS, |on, dtype, n| {
@@ -148,10 +148,10 @@ rows! {
         on.dropout(0.4, RandomState { seed: 42, offset: 5 }, x.view(), out.view_mut())?;
         Ok(vec![out])
     };
-    triangle, BLOCK, WIDTHS, |on, dtype, n| {
+    tril_triu, BLOCK, WIDTHS, |on, dtype, n| {
         let dims = [n.div_ceil(20), 4, 5];
         let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Sliced));
-        on.triangle(true, 0, x.view(), out.view_mut())?;
+        on.tril_triu(true, 0, x.view(), out.view_mut())?;
         Ok(vec![out])
     };
     reduce, TEAMS, ALL, |on, dtype, n| {
@@ -224,12 +224,12 @@ rows! {
     sort_tile, 1, ALL, |on, dtype, n| sorted(on, dtype, [n, SORT_TILE as usize + 100]);
     sort_merge, 1, &[F32], |on, dtype, n| sorted(on, dtype, [n, SORT_TILE as usize + 1]);
     sort_write, BLOCK, WIDTHS, |on, dtype, n| sorted(on, dtype, [n.div_ceil(50), 50]);
-    search, BLOCK, ALL, |on, dtype, n| {
+    searchsorted, BLOCK, ALL, |on, dtype, n| {
         let dims = [1, 70];
         let (mut keys, mut order) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
         on.sort(tensor(on, dtype, &dims, Lie::Dense, 1).view(), 1, false, keys.view_mut(), order.view_mut())?;
         let (values, mut out) = (tensor(on, dtype, &[1, n], Lie::Dense, 2), target(on, I64, &[1, n], Lie::Dense));
-        on.search_sorted(keys.view(), values.view(), false, out.view_mut())?;
+        on.searchsorted(keys.view(), values.view(), false, out.view_mut())?;
         Ok(vec![out])
     };
     gather, BLOCK, WIDTHS, |on, dtype, n| {
