@@ -236,6 +236,15 @@ impl Error {
         self
     }
 
+    /// The same error of another operation: the one that the user called, where a primitive of another name does its work.
+    #[must_use]
+    pub fn of_op(mut self, name: &'static str) -> Error {
+        if let Some(op) = self.0.kind.operation() {
+            *op = name;
+        }
+        self
+    }
+
     /// Shapes that do not broadcast.
     #[must_use]
     pub fn broadcast(op: &'static str, lhs: &Shape, rhs: &Shape) -> Error {

@@ -154,14 +154,29 @@ dim!(i32 i64 isize usize);
 
 /// No, one or several dimensions: `()` (all of them), `1`, `-1`, `[0, 2]`, `&[0, 2][..]`.
 pub trait Dims {
-    /// A mask with a `true` for each dimension that is named. `()` and an empty list name all of them.
+    /// A mask with a `true` for each dimension that is named. `()` and an empty list name all of them, as in PyTorch's
+    /// reductions.
     ///
     /// # Errors
     /// A dimension out of range, or one named twice.
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]>;
 
+    /// [`resolve`](Dims::resolve) where an empty list names no dimension, as in PyTorch's `flip`, `squeeze`, `any` and
+    /// `all`; `()` names all of them.
+    ///
+    /// # Errors
+    /// As [`resolve`](Dims::resolve).
+    fn resolve_listed(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
+        if self.is_empty_list() { Ok([false; MAX_RANK]) } else { self.resolve(op, rank) }
+    }
+
     /// Whether no dimension is named, which stands for all.
     fn names_none(&self) -> bool {
+        false
+    }
+
+    /// Whether this is a list without dimensions.
+    fn is_empty_list(&self) -> bool {
         false
     }
 }
@@ -179,6 +194,9 @@ impl Dims for () {
 
 impl<D: Dim> Dims for [D] {
     fn names_none(&self) -> bool {
+        self.is_empty()
+    }
+    fn is_empty_list(&self) -> bool {
         self.is_empty()
     }
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
@@ -208,6 +226,9 @@ impl<D: Dim, const N: usize> Dims for [D; N] {
     fn names_none(&self) -> bool {
         N == 0
     }
+    fn is_empty_list(&self) -> bool {
+        N == 0
+    }
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
         self.as_slice().resolve(op, rank)
     }
@@ -215,6 +236,9 @@ impl<D: Dim, const N: usize> Dims for [D; N] {
 
 impl<D: Dim> Dims for &[D] {
     fn names_none(&self) -> bool {
+        self.is_empty()
+    }
+    fn is_empty_list(&self) -> bool {
         self.is_empty()
     }
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {

@@ -30,8 +30,8 @@ pub use kiln_backend::{
 #[cfg(feature = "ndarray")]
 pub use ndarray::{NdarrayGuard, NdarrayGuardMut};
 pub use ops::{
-    At, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, PadMode, Pooling, Rhs, Running, SplitSizes,
-    optimizer_step, step,
+    At, Correction, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, OutputSize, PadMode, Pooling,
+    Repeats, Rhs, Running, SplitSizes, optimizer_step, step,
 };
 pub use state_dict::StateDict;
 pub use tensor::Tensor;

@@ -116,7 +116,8 @@ ops! {
         expand "ExpandBackward0" expand_as "ExpandBackward0" broadcast_to "ExpandBackward0"
         reshape "ViewBackward0" view "ViewBackward0" view_as_other "ViewBackward0" unflatten "ViewBackward0"
         flatten "ViewBackward0" flatten_all "ViewBackward0" diagonal "DiagonalBackward0"
-        split "SplitBackward0" chunk "SplitBackward0" unbind "UnbindBackward0" meshgrid "ExpandBackward0" i +
+        split "SplitBackward0" chunk "SplitBackward0" unbind "UnbindBackward0" meshgrid "ExpandBackward0"
+        meshgrid_xy "TransposeBackward0" i +
         // Joining and rearranging.
         cat "CatBackward0" stack "StackBackward0" flip "FlipBackward0" roll "RollBackward0"
         pad "ConstantPadNdBackward0" repeat "RepeatBackward0" repeat_interleave + tril "TrilBackward0" triu "TriuBackward0"
@@ -124,23 +125,25 @@ ops! {
         // Indexing.
         index_select "IndexSelectBackward0" gather "GatherBackward0" take_along_dim "GatherBackward0"
         scatter "ScatterBackward0" scatter_add "ScatterAddBackward0" index_add "IndexAddBackward0"
+        index_add_alpha "IndexAddBackward0" index_put "ScatterBackward0"
         masked_fill "MaskedFillBackward0" masked_select "MaskedSelectBackward0" nonzero -
         // Order.
         sort "SortBackward0" argsort - topk "TopkBackward0" kthvalue "KthvalueBackward0" median "MedianBackward1"
+        kthvalue_keepdim "KthvalueBackward0" median_keepdim "MedianBackward1" median_all "MedianBackward0"
         max "MaxBackward1" max_keepdim "MaxBackward1" min "MinBackward1" min_keepdim "MinBackward1"
         amax "AmaxBackward0" amax_keepdim "AmaxBackward0" amin "AminBackward0" amin_keepdim "AminBackward0"
         max_dim "MaxBackward0" max_dim_keepdim "MaxBackward0" min_dim "MinBackward0" min_dim_keepdim "MinBackward0"
-        argmax - argmax_keepdim - argmin - argmin_keepdim - searchsorted -
+        argmax - argmax_keepdim - argmin - argmin_keepdim - searchsorted - searchsorted_with -
         // Sums.
         sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
         cumsum "CumsumBackward0" trace "TraceBackward0"
         // Questions.
         any - any_keepdim - all - all_keepdim - logical_not -
-        isnan - isinf - isfinite - isclose - allclose - equal -
+        isnan - isinf - isfinite - isclose - isclose_equal_nan - allclose - allclose_equal_nan - equal -
         // In place. (The gradient is that of the values written.)
         t_ "TBackward0" copy_ "CopyBackwards" fill_ "FillBackward2" zero_ "ZeroBackward0"
         bernoulli_ "BernoulliBackward2" masked_fill_ "MaskedFillBackward0" scatter_ "ScatterBackward0"
-        scatter_add_ "ScatterAddBackward0" index_add_ "IndexAddBackward0" i_assign +
+        scatter_add_ "ScatterAddBackward0" index_add_ "IndexAddBackward0" index_put_ + i_assign +
     }
     Numbers {
         add_ "AddBackward0" sub_ "SubBackward0" mul_ "MulBackward0" clamp_ "ClampBackward1"

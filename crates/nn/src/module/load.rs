@@ -1,6 +1,8 @@
 //! Loading a state dict into a module.
 
-use kiln_tensor::{ErrorKind, Result, StateDict, Tensor, no_grad};
+use kiln_tensor::{ErrorKind, Result, Tensor, no_grad};
+
+use super::StateDict;
 
 /// What a [`load_state_dict`](crate::ModuleTree::load_state_dict) that was not strict left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! Tensors of constants and ramps.
 
-use kiln_backend::{DType, Error, Ramp, Result, Scalar, Shape};
+use kiln_backend::{DType, Error, Ramp, Result, Scalar, Shape, ViewMut};
 use kiln_derive::located;
 
 use super::{Extents, TensorOptions};
-use crate::Tensor;
+use crate::{Rhs, Tensor};
 
 macro_rules! constant {
     ($($(#[$doc:meta])* $name:ident, $like:ident, $value:expr;)*) => {
@@ -108,7 +108,8 @@ impl Tensor {
     }
 
     /// The numbers from `start` up to (not including) `end` in steps of `step`. The dtype is `i64` if all
-    /// three are integers, else `f32`, unless the options name one.
+    /// three are integers, else `f32`, unless the options name one. As in PyTorch, of a dtype of integers start and step
+    /// are cut to integers, while all three numbers as they are say how many elements there are.
     ///
     /// # Errors
     /// The step is 0 or leads away from `end`, a bound is not finite, or the device is not available.
@@ -136,7 +137,12 @@ impl Tensor {
             let (distance, step) = (i128::from(end.to_i64()) - i128::from(start.to_i64()), i128::from(step.to_i64()));
             usize::try_from((distance + step - step.signum()) / step).unwrap_or(usize::MAX)
         };
-        Self::ramp(len, Ramp { start, step }, options)
+        let ramp = match options.dtype_or(DType::F32) {
+            DType::Bool => return refuse("bool counts nothing"),
+            dtype if dtype.is_float() => Ramp { start, step },
+            _ => Ramp { start: Scalar::Int(start.to_i64()), step: Scalar::Int(step.to_i64()) },
+        };
+        Self::ramp(len, ramp, options)
     }
 
     /// The numbers from `start` up to (not including) `end`.
@@ -151,20 +157,47 @@ impl Tensor {
         Self::arange_step(start, end, 1, options)
     }
 
-    /// `steps` numbers from `start` to `end`, both included, at even distances.
+    /// `steps` numbers from `start` to `end`, both included, at even distances. Each bound is a number or a tensor with one
+    /// element. As in PyTorch, of a dtype of integers the bounds and the numbers in between are cut to integers.
     ///
     /// # Errors
-    /// The device is not available.
-    pub fn linspace(start: f64, end: f64, steps: usize, options: impl Into<TensorOptions>) -> Result<Tensor> {
+    /// A bound is a tensor with more or fewer elements, or the device is not available.
+    pub fn linspace(
+        start: impl Into<Rhs>,
+        end: impl Into<Rhs>,
+        steps: usize,
+        options: impl Into<TensorOptions>,
+    ) -> Result<Tensor> {
         let options = options.into();
-        let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0.0 };
-        let ramp = Ramp { start: Scalar::Float(start), step: Scalar::Float(step) };
-        let out = Self::ramp(steps, ramp, options.requires_grad(false))?;
-        if steps > 1 {
-            // Exactly, whatever the rounding of the step.
-            let last = kiln_backend::Layout::strided(Shape::new(&[1])?, &[1], steps - 1)?;
-            out.alias(last).fill_(end)?;
+        let bound = |bound: Rhs| match bound {
+            Rhs::Scalar(value) => Ok(value.to_f64()),
+            Rhs::Tensor(tensor) => tensor.item::<f64>().map_err(|error| error.of_op("linspace")),
+        };
+        let (start, end) = (bound(start.into())?, bound(end.into())?);
+        let dtype = options.dtype_or(DType::F32);
+        if !dtype.is_float() {
+            let exact =
+                Self::linspace(start.trunc(), end.trunc(), steps, options.dtype(DType::F64).requires_grad(false))?;
+            return exact.trunc()?.to_dtype(dtype)?.requires_grad_(options.requires_grad);
         }
+        let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0.0 };
+        // Each half counts from its own end, so that both bounds are exact and what is symmetric stays so.
+        let half = if steps > 1 { steps / 2 } else { steps };
+        let out = Tensor::compute(options.device, dtype, Shape::new(&[steps])?, |backend, out| {
+            let halves = [
+                (out.layout.slice(0, 0, half, 1), Ramp { start: Scalar::Float(start), step: Scalar::Float(step) }),
+                (
+                    out.layout.slice(0, half, steps, 1).flip(0),
+                    Ramp { start: Scalar::Float(end), step: Scalar::Float(-step) },
+                ),
+            ];
+            for (layout, ramp) in halves {
+                if layout.numel() > 0 {
+                    backend.ramp(ramp, ViewMut { buffer: &mut *out.buffer, layout: &layout })?;
+                }
+            }
+            Ok(())
+        })?;
         out.requires_grad_(options.requires_grad)
     }
 

@@ -1,6 +1,6 @@
 //! Tensors from host data, and values back to the host.
 
-use kiln_backend::{DType, Element, Error, HostVec, Layout, Result, Shape, dispatch_dtype};
+use kiln_backend::{DType, Element, Error, HostVec, Layout, Result, Scalar, Shape, dispatch_dtype};
 use kiln_derive::located;
 
 use super::Extents;
@@ -164,19 +164,34 @@ impl Tensor {
         T::read_vec(tensor.numel(), |bytes| backend.download(&**reading.guard, start, bytes))
     }
 
-    /// The value of a tensor with one element, as type `T` (converted if need be). Waits for the device.
+    /// The value of a tensor with one element, as type `T`. Floats may be rounded to `T`. Waits for the device.
     ///
     /// # Errors
-    /// The tensor has not exactly one element, or work queued earlier failed.
+    /// The tensor has not exactly one element; `T` does not hold the value (a fraction as an integer, 300 as `u8`, 1e5 as
+    /// `f16`); or work queued earlier failed.
     pub fn item<T: Element>(&self) -> Result<T> {
         if self.numel() != 1 {
             return Err(Error::shape("item", "a tensor with one element", self.shape()));
         }
-        Ok(T::from_scalar(self.first_scalar()?))
+        let value = self.first_scalar()?;
+        let converted = T::from_scalar(value);
+        let kept = match (value, converted.to_scalar()) {
+            (Scalar::Float(from), Scalar::Float(to)) => to.is_finite() || !from.is_finite(),
+            (Scalar::Float(from), to) => {
+                to.to_f64() == from && (from == 0.0 || to.to_i64() as f64 == from && from < 9_223_372_036_854_775_808.0)
+            }
+            (from, Scalar::Float(to)) => to.is_finite() && from.to_f64().is_finite(),
+            (from, to) => from.to_i64() == to.to_i64(),
+        };
+        if kept {
+            return Ok(converted);
+        }
+        let expected = format!("`item::<{}>` would lose the value {value}; convert with `to_dtype`", T::DTYPE);
+        Err(Error::dtype("item", self.dtype(), expected))
     }
 
-    fn first_scalar(&self) -> Result<kiln_backend::Scalar> {
-        fn first<T: Element>(t: &Tensor) -> Result<kiln_backend::Scalar> {
+    fn first_scalar(&self) -> Result<Scalar> {
+        fn first<T: Element>(t: &Tensor) -> Result<Scalar> {
             let missing = || Error::shape("item", "a tensor with one element", t.shape());
             Ok(t.to_vec::<T>()?.first().ok_or_else(missing)?.to_scalar())
         }
@@ -187,6 +202,27 @@ impl Tensor {
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_item_keeps_its_value() -> Result<()> {
+        let item = |value: f64| Tensor::new(value, Device::Cpu);
+        assert!(item(0.7)?.item::<i64>().is_err() && item(300.)?.item::<u8>().is_err());
+        assert!(item(-1.)?.item::<u8>().is_err() && item(2.)?.item::<bool>().is_err());
+        assert!(item(f64::NAN)?.item::<i64>().is_err() && item(1e19)?.item::<i64>().is_err());
+        assert!(item(9_223_372_036_854_775_807.)?.item::<i64>().is_err() && item(1e5)?.item::<half::f16>().is_err());
+        assert_eq!((item(-3.)?.item::<i32>()?, item(0.1)?.item::<f32>()?), (-3, 0.1));
+        assert_eq!((item(-0.)?.item::<u8>()?, item(1.)?.item::<bool>()?), (0, true));
+        assert_eq!(item(f64::INFINITY)?.item::<half::bf16>()?, half::bf16::INFINITY);
+        let large = Tensor::new(1i64 << 40, Device::Cpu)?;
+        assert!(large.item::<i32>().is_err());
+        assert_eq!((large.item::<i64>()?, large.item::<f64>()?), (1 << 40, (1i64 << 40) as f64));
+        let error = item(300.)?.item::<u8>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "item: dtype f64 is not supported; `item::<u8>` would lose the value 300; convert with `to_dtype`"
+        );
+        Ok(())
+    }
 
     #[test]
     fn bytes_become_elements() -> Result<()> {

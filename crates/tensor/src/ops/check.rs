@@ -1,6 +1,6 @@
 //! Checks that many operations share.
 
-use kiln_backend::{Error, Result};
+use kiln_backend::{DType, Error, Result};
 
 use crate::Tensor;
 
@@ -33,12 +33,21 @@ pub(crate) fn floats(op: &'static str, tensor: &Tensor) -> Result<()> {
     Err(Error::dtype(op, tensor.dtype(), "it takes floats; convert with `to_dtype`"))
 }
 
-/// The tensor holds indices or labels.
-pub(crate) fn indices(op: &'static str, tensor: &Tensor) -> Result<()> {
-    if tensor.dtype() == kiln_backend::DType::I64 {
+/// The tensor's elements as indices or labels: integers, as `i64`.
+pub(crate) fn indices(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
+    match tensor.dtype() {
+        DType::I64 => Ok(tensor.clone()),
+        dtype if dtype.is_int() => crate::no_grad(|| tensor.to_dtype(DType::I64)),
+        dtype => Err(Error::dtype(op, dtype, "indices are integers; convert with `to_dtype`")),
+    }
+}
+
+/// The tensor is a mask.
+pub(crate) fn mask(op: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.dtype() == DType::Bool {
         return Ok(());
     }
-    Err(Error::dtype(op, tensor.dtype(), "indices are i64; convert with `to_dtype`"))
+    Err(Error::dtype(op, tensor.dtype(), "masks are bool; compare, or convert with `to_dtype`"))
 }
 
 #[cfg(all(test, feature = "cpu"))]

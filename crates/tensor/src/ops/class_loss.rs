@@ -151,6 +151,12 @@ impl Tensor {
 
     /// Cross-entropy against probabilities that require gradients themselves, from differentiable pieces.
     fn soft_class_loss(&self, target: &Tensor, weight: Option<&Tensor>, rule: &ClassLoss) -> Result<Tensor> {
+        if self.dtype().size() == 2 {
+            // Half precision is rounded once, at the end.
+            let weight = weight.map(Tensor::widened).transpose()?;
+            let loss = self.widened()?.soft_class_loss(&target.widened()?, weight.as_ref(), rule)?;
+            return loss.to_dtype(self.dtype());
+        }
         let dim = self.rank().min(2) - 1;
         let classes = self.dims()[dim];
         let smooth = rule.label_smoothing;

@@ -166,10 +166,16 @@ impl Tensor {
         }
         let layout = image_layout(self, shape);
         let out = crate::no_grad(|| {
-            let out = self.conv2d_to_input(weight, &rule, layout)?;
-            if let Some(bias) = bias {
-                out.add_(&bias.reshape([o, 1, 1])?)?;
+            let Some(bias) = bias else { return self.conv2d_to_input(weight, &rule, layout) };
+            // The CPU computes in f32 anyway: with the bias in it, half precision is rounded once.
+            if self.dtype().size() == 2 && self.device() == crate::Device::Cpu {
+                let wide = self.widened()?.conv2d_to_input(&weight.widened()?, &rule, layout)?;
+                wide.add_(&bias.widened()?.reshape([o, 1, 1])?)?;
+                let out = wide.to_dtype(self.dtype())?;
+                return if layout.is_contiguous() { Ok(out) } else { out.channels_last() };
             }
+            let out = self.conv2d_to_input(weight, &rule, layout)?;
+            out.add_(&bias.reshape([o, 1, 1])?)?;
             Ok::<_, Error>(out)
         })?;
         let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);

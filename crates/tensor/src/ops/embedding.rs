@@ -13,15 +13,15 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// The rows of this table `[rows, width]` with the numbers `indices` (`i64`, of any shape): `[…, width]`. Row
+    /// The rows of this table `[rows, width]` with the numbers `indices` (integers, of any shape): `[…, width]`. Row
     /// `padding` gets no gradient.
     ///
     /// # Errors
-    /// This is no matrix of floats, a number is out of range, or the numbers are not `i64`.
+    /// This is no matrix of floats, a number is out of range, or the numbers are not integers.
     pub fn embedding(&self, indices: &Tensor, padding: Option<usize>) -> Result<Tensor> {
         const OP: &str = "embedding";
         check::floats(OP, self)?;
-        check::indices(OP, indices)?;
+        let indices = &check::indices(OP, indices)?;
         check::same_device(OP, self, &[indices])?;
         if self.rank() != 2 || indices.rank() == MAX_RANK {
             return Err(Error::shapes(OP, self.shape(), indices.shape(), "a table [rows, width] and row numbers"));
@@ -36,7 +36,8 @@ impl Tensor {
         let (x, numbers) = (self.read(), list.read());
         let out = Tensor::compute(self.device(), self.dtype(), Shape::new(&[list.numel(), width])?, |backend, out| {
             backend.index_select(x.view(), 0, numbers.view(), out)
-        })?;
+        })
+        .map_err(|error| error.of_op(OP))?;
         drop((x, numbers));
         let own = *self.shape();
         let out = record(out.with_shape(Shape::new(&dims)?), "EmbeddingBackward0", &[self], &[&list], move |ctx| {

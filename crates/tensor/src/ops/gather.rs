@@ -3,7 +3,7 @@
 use kiln_backend::{Dim, Error, Layout, Result, Shape};
 use kiln_derive::located;
 
-use super::check;
+use super::{check, extreme::OneOrAll};
 use crate::{
     Tensor,
     autograd::{one, record},
@@ -11,12 +11,12 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// The slices of a dimension with the numbers in `index`, a vector (or scalar) of `i64`; the dimension
-    /// gets the index's extent. Numbers may repeat; negative ones are not taken, as in PyTorch (the indexing
-    /// form [`i`](Tensor::i) takes them).
+    /// The slices of a dimension with the numbers in `index`, a vector (or scalar) of integers; the dimension
+    /// gets the index's extent. Numbers may repeat; negative ones are an error, as in PyTorch (the indexing
+    /// form [`i`](Tensor::i) takes them). Of a scalar, the only slice is itself.
     ///
     /// # Errors
-    /// The dimension or an index is out of range, or the index is not `i64` or has more than 1 dimension.
+    /// The dimension or an index is out of range, or the index is not of integers or has more than 1 dimension.
     pub fn index_select(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
         self.index_select_as("index_select", "IndexSelectBackward0", dim, index)
     }
@@ -28,14 +28,19 @@ impl Tensor {
         dim: impl Dim,
         index: &Tensor,
     ) -> Result<Tensor> {
+        if self.rank() == 0 && index.numel() == 1 {
+            dim.resolve(op, 0)?;
+            return self.reshape([1])?.index_select_as(op, node, 0, index)?.reshape(());
+        }
         let dim = self.real_dim(op, dim)?;
-        check_list(op, self, index)?;
+        let index = &check_list(op, self, index)?;
         let shape = self.shape().with_dim(dim, index.numel())?;
         let (x, list) = (self.read(), index.read());
         let list_layout = lifted(index.layout())?;
         let out = Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {
             backend.index_select(x.view(), dim, list.through(&list_layout), out)
-        })?;
+        })
+        .map_err(|error| error.of_op(op))?;
         let own = *self.shape();
         record(out, node, &[self], &[index], move |ctx| {
             let grad = ctx.grad()?;
@@ -45,18 +50,20 @@ impl Tensor {
         })
     }
 
-    /// One element for each element of `index` (`i64`): `out[i, j] = x[index[i, j], j]` for dimension 0,
+    /// One element for each element of `index` (integers): `out[i, j] = x[index[i, j], j]` for dimension 0,
     /// `x[i, index[i, j]]` for dimension 1, and so on. The result has the index's shape, which has this
     /// tensor's rank and no larger extent except in dimension `dim`.
     ///
     /// # Errors
-    /// The dimension or an index is out of range, the shapes do not fit, or the index is not `i64`.
+    /// The dimension or an index is out of range, the shapes do not fit, or the index is not of integers.
     pub fn gather(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
-        const OP: &str = "gather";
-        let dim = dim.resolve(OP, self.rank())?;
-        check::indices(OP, index)?;
-        check::same_device(OP, self, &[index])?;
-        check_fits(OP, index.shape(), self.shape(), Some(dim))?;
+        self.gather_as("gather", dim.resolve("gather", self.rank())?, index)
+    }
+
+    fn gather_as(&self, op: &'static str, dim: usize, index: &Tensor) -> Result<Tensor> {
+        let index = &check::indices(op, index)?;
+        check::same_device(op, self, &[index])?;
+        check_fits(op, index.shape(), self.shape(), Some(dim))?;
         let (from, places) = (lifted(self.layout())?, lifted(index.layout())?);
         let (x, list) = (self.read(), index.read());
         let out = Tensor::compute(self.device(), self.dtype(), *places.shape(), |backend, out| {
@@ -64,7 +71,8 @@ impl Tensor {
                 return Ok(());
             }
             backend.gather(x.through(&from), dim, list.through(&places), out)
-        })?;
+        })
+        .map_err(|error| error.of_op(op))?;
         let own = *self.shape();
         record(out.with_shape(*index.shape()), "GatherBackward0", &[self], &[index], move |ctx| {
             let grad = ctx.grad()?;
@@ -75,19 +83,26 @@ impl Tensor {
     }
 
     /// [`gather`](Tensor::gather) whose index broadcasts with this tensor in the other dimensions, e.g. with
-    /// what [`argsort`](Tensor::argsort) or [`argmax_keepdim`](Tensor::argmax_keepdim) gives.
+    /// what [`argsort`](Tensor::argsort) or [`argmax_keepdim`](Tensor::argmax_keepdim) gives. Negative indices
+    /// count from the end. For a `dim` of `()` both are taken as vectors, in row-major order.
     ///
     /// # Errors
     /// The dimension or an index is out of range, or the shapes do not broadcast.
-    pub fn take_along_dim(&self, index: &Tensor, dim: impl Dim) -> Result<Tensor> {
+    pub fn take_along_dim(&self, index: &Tensor, dim: impl OneOrAll) -> Result<Tensor> {
         const OP: &str = "take_along_dim";
+        let Some(dim) = dim.dim() else {
+            return self.flatten_all()?.take_along_dim(&index.flatten_all()?, 0);
+        };
         let dim = self.real_dim(OP, dim)?;
+        let index = &check::indices(OP, index)?;
+        check::same_device(OP, self, &[index])?;
         if index.rank() != self.rank() {
             return Err(Error::shapes(OP, self.shape(), index.shape(), "the ranks must be equal"));
         }
         let (own, places) = (self.dims()[dim], index.dims()[dim]);
         let shape = Shape::broadcast(OP, &self.shape().with_dim(dim, 1)?, &index.shape().with_dim(dim, 1)?)?;
-        self.expand(shape.with_dim(dim, own)?)?.gather(dim, &index.expand(shape.with_dim(dim, places)?)?)
+        let from_front = crate::no_grad(|| index.lt(0)?.where_cond(&index.add(own)?, index))?;
+        self.expand(shape.with_dim(dim, own)?)?.gather_as(OP, dim, &from_front.expand(shape.with_dim(dim, places)?)?)
     }
 
     /// The memory of a new contiguous tensor under another shape, without history.
@@ -104,14 +119,14 @@ pub(super) fn lifted(layout: &Layout) -> Result<Layout> {
     if layout.rank() == 0 { layout.unsqueeze(0) } else { Ok(*layout) }
 }
 
-/// `index` is a list of positions.
-pub(super) fn check_list(op: &'static str, x: &Tensor, index: &Tensor) -> Result<()> {
-    check::indices(op, index)?;
-    check::same_device(op, x, &[index])?;
+/// `index` as a list of positions.
+pub(super) fn check_list(op: &'static str, x: &Tensor, index: &Tensor) -> Result<Tensor> {
+    let index = check::indices(op, index)?;
+    check::same_device(op, x, &[&index])?;
     if index.rank() > 1 {
         return Err(Error::shape(op, "an index with 1 dimension", index.shape()));
     }
-    Ok(())
+    Ok(index)
 }
 
 /// `index` has the rank of `shape` (a scalar counts as a vector) and no larger extent, but in `free`.

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 
-use kiln_backend::{Dim, Error, Layout, MAX_RANK, Result, Shape, ViewMut};
+use kiln_backend::{DType, Dim, Error, Layout, MAX_RANK, Result, Shape, ViewMut};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
@@ -13,18 +13,18 @@ use crate::{Tensor, autograd::record};
 impl Tensor {
     /// The tensors one behind the other along a dimension they have: `Tensor::cat(&[&a, &b], 0)`. All other
     /// extents must be equal. As in PyTorch, tensors of shape `[0]` are left out whatever the rank of the
-    /// others is.
+    /// others is. Of different dtypes the result has the one that holds them all: floats before integers, the wider
+    /// first, `f32` for `f16` with `bf16`.
     ///
     /// # Errors
-    /// There are no tensors, or scalars among them; shapes, dtypes or devices differ; the dimension is out of
-    /// range.
+    /// There are no tensors, or scalars among them; shapes or devices differ; the dimension is out of range.
     pub fn cat(tensors: &[impl Borrow<Tensor>], dim: impl Dim) -> Result<Tensor> {
         const OP: &str = "cat";
-        let all: SmallVec<[&Tensor; 8]> = tensors.iter().map(Borrow::borrow).collect();
+        let converted = of_one_dtype(OP, tensors)?;
+        let all: SmallVec<[&Tensor; 8]> = converted.iter().collect();
         let Some(&any) = all.first() else {
             return Err(Error::argument(OP, "there are no tensors to join"));
         };
-        check::same_kind(OP, any, &all)?;
         let is_blank = |t: &Tensor| t.dims() == [0];
         let first = all.iter().copied().find(|t| !is_blank(t)).unwrap_or(any);
         let dim = first.real_dim(OP, dim)?;
@@ -60,17 +60,17 @@ impl Tensor {
     }
 
     /// Tensors of one shape one behind the other along a new dimension `dim` (at most their rank; -1 is
-    /// behind the last).
+    /// behind the last). Different dtypes become one as in [`cat`](Tensor::cat).
     ///
     /// # Errors
-    /// There are no tensors; shapes, dtypes or devices differ; the position is out of range.
+    /// There are no tensors; shapes or devices differ; the position is out of range.
     pub fn stack(tensors: &[impl Borrow<Tensor>], dim: impl Dim) -> Result<Tensor> {
         const OP: &str = "stack";
-        let all: SmallVec<[&Tensor; 8]> = tensors.iter().map(Borrow::borrow).collect();
+        let converted = of_one_dtype(OP, tensors)?;
+        let all: SmallVec<[&Tensor; 8]> = converted.iter().collect();
         let Some(&first) = all.first() else {
             return Err(Error::argument(OP, "there are no tensors to join"));
         };
-        check::same_kind(OP, first, &all)?;
         let dim = dim.resolve(OP, first.rank() + 1)?;
         if let Some(other) = all.iter().find(|t| t.shape() != first.shape()) {
             return Err(Error::shapes(OP, first.shape(), other.shape(), "all must be equal"));
@@ -86,6 +86,47 @@ impl Tensor {
             let grad = ctx.grad()?;
             (0..count).map(|i| ctx.when(i, || grad.select(dim, i as i64))).collect()
         })
+    }
+}
+
+/// The tensors, which are on one device, in the dtype that holds them all.
+fn of_one_dtype(op: &'static str, tensors: &[impl Borrow<Tensor>]) -> Result<SmallVec<[Tensor; 8]>> {
+    let Some((first, rest)) = tensors.split_first() else { return Ok(SmallVec::new()) };
+    let first = first.borrow();
+    let dtype = rest.iter().fold(first.dtype(), |dtype, tensor| promoted(dtype, tensor.borrow().dtype()));
+    let convert = |tensor: &Tensor| {
+        check::same_device(op, first, &[tensor])?;
+        tensor.to_dtype(dtype)
+    };
+    tensors.iter().map(|tensor| convert(tensor.borrow())).collect()
+}
+
+/// The smallest dtype that holds the values of both, by PyTorch's rules (`torch.promote_types`).
+fn promoted(a: DType, b: DType) -> DType {
+    match (a, b) {
+        (DType::F16, DType::BF16) | (DType::BF16, DType::F16) => DType::F32,
+        _ if a.is_float() != b.is_float() => {
+            if a.is_float() {
+                a
+            } else {
+                b
+            }
+        }
+        // `bool` is narrower than the integers.
+        _ if a.size() == b.size() => {
+            if a == DType::Bool {
+                b
+            } else {
+                a
+            }
+        }
+        _ => {
+            if a.size() > b.size() {
+                a
+            } else {
+                b
+            }
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use crate::{
 #[located]
 impl Tensor {
     /// `self · weightᵀ + bias` over the last dimension: `self` is `[…, K]`, `weight` `[N, K]`, `bias` `[N]`,
-    /// the result `[…, N]`. One fused primitive.
+    /// the result `[…, N]`. One fused primitive. As in PyTorch, `weight` may be a vector `[K]`, which stands for one output
+    /// feature whose dimension is dropped; `bias` is then a scalar.
     ///
     /// # Errors
     /// The shapes do not fit, or dtypes or devices differ.
@@ -36,6 +37,9 @@ impl Tensor {
         const OP: &str = "linear";
         check::floats(OP, self)?;
         check::same_kind(OP, self, &[weight])?;
+        if weight.rank() == 1 {
+            return self.linear_by_vector(weight, bias, relu);
+        }
         if weight.rank() != 2 {
             return Err(Error::shape(OP, "a weight [out features, in features]", weight.shape()));
         }
@@ -73,6 +77,17 @@ impl Tensor {
         let gate = mask.is_some().then_some(Gate { output: 2, mask: 3, bias: of_bias });
         let result = record_node(out.clone(), name.into(), inputs, saved, gate, move |ctx| gradients(ctx, relu))?;
         Ok(result.described("linear", || [("relu", relu.into())]))
+    }
+
+    /// One output feature, whose dimension is dropped.
+    fn linear_by_vector(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+        const OP: &str = "linear";
+        if let Some(bias) = bias.filter(|bias| bias.rank() != 0) {
+            return Err(Error::shapes(OP, weight.shape(), bias.shape(), "the bias of one feature is a scalar"));
+        }
+        let bias = bias.map(|bias| bias.reshape([1])).transpose()?;
+        let out = self.linear_impl(&weight.unsqueeze(0)?, bias.as_ref(), relu)?;
+        out.squeeze(-1)
     }
 }
 

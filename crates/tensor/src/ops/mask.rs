@@ -1,9 +1,10 @@
 //! Choosing elements by a mask.
 
-use kiln_backend::{DType, Error, Result, Scalar, Shape};
+use kiln_backend::{DType, Error, Result, Shape};
 use kiln_derive::located;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
+use super::{check, rhs::Rhs};
 use crate::{
     Tensor,
     autograd::{one, record},
@@ -11,25 +12,57 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// `value` where `mask` (a `bool` tensor that broadcasts to this shape) is true, this tensor elsewhere.
+    /// `value`, a number or a tensor without dimensions, where `mask` (`bool`) is true, this tensor elsewhere. Mask
+    /// and tensor broadcast.
     ///
     /// # Errors
-    /// The mask is not `bool` or does not broadcast to this shape.
-    pub fn masked_fill(&self, mask: &Tensor, value: impl Into<Scalar>) -> Result<Tensor> {
-        mask.layout().expand("masked_fill", self.shape())?;
-        let out = crate::no_grad(|| mask.where_cond(value.into(), self))?;
-        record(out, "MaskedFillBackward0", &[self], &[mask], |ctx| Ok(one(ctx.saved(0)?.where_cond(0, ctx.grad()?)?)))
+    /// The mask is not `bool`, the shapes do not broadcast, the value has dimensions, or devices differ.
+    pub fn masked_fill(&self, mask: &Tensor, value: impl Into<Rhs>) -> Result<Tensor> {
+        self.masked_fill_as("masked_fill", mask, value.into())
+    }
+
+    fn masked_fill_as(&self, op: &'static str, mask: &Tensor, value: Rhs) -> Result<Tensor> {
+        check::mask(op, mask)?;
+        check::same_device(op, self, &[mask])?;
+        Shape::broadcast(op, self.shape(), mask.shape())?;
+        let own = *self.shape();
+        match value {
+            Rhs::Scalar(number) => {
+                let out = crate::no_grad(|| mask.where_cond(number, self))?;
+                record(out, "MaskedFillBackward0", &[self], &[mask], move |ctx| {
+                    Ok(one(ctx.saved(0)?.where_cond(0, ctx.grad()?)?.sum_to(&own)?))
+                })
+            }
+            Rhs::Tensor(value) => {
+                check::same_device(op, self, &[&value])?;
+                if value.rank() != 0 {
+                    return Err(Error::shape(op, "a number, or a tensor without dimensions", value.shape()));
+                }
+                let value = value.to_dtype(self.dtype())?;
+                let out = crate::no_grad(|| mask.where_cond(&value, self))?;
+                record(out, "MaskedFillBackward1", &[self, &value], &[mask], move |ctx| {
+                    let (grad, mask) = (ctx.grad()?, ctx.saved(0)?);
+                    Ok(smallvec![
+                        ctx.when(0, || mask.where_cond(0, &grad)?.sum_to(&own))?,
+                        ctx.when(1, || grad.keep_where(&mask)?.sum(()))?
+                    ])
+                })
+            }
+        }
     }
 
     /// [`masked_fill`](Tensor::masked_fill) in place.
     ///
     /// # Errors
-    /// As [`masked_fill`](Tensor::masked_fill), or the tensor is a leaf that requires gradients while
-    /// recording is on.
-    pub fn masked_fill_(&self, mask: &Tensor, value: impl Into<Scalar>) -> Result<()> {
-        let recorded = self.records_change("masked_fill_", None)?;
-        let new = self.masked_fill(mask, value)?;
-        if recorded { self.replace_by("masked_fill_", &new) } else { self.copy_(&new) }
+    /// As [`masked_fill`](Tensor::masked_fill), the mask does not broadcast to this shape, or the tensor is a leaf
+    /// that requires gradients while recording is on.
+    pub fn masked_fill_(&self, mask: &Tensor, value: impl Into<Rhs>) -> Result<()> {
+        const OP: &str = "masked_fill_";
+        let value = value.into();
+        mask.layout().expand(OP, self.shape())?;
+        let recorded = self.records_change(OP, value.tensor())?;
+        let new = self.masked_fill_as(OP, mask, value)?;
+        if recorded { self.replace_by(OP, &new) } else { self.copy_(&new) }
     }
 
     /// This tensor where `mask` is true, 0 elsewhere.
@@ -44,7 +77,8 @@ impl Tensor {
     /// The mask is not `bool`, the shapes do not broadcast, or the devices differ.
     pub fn masked_select(&self, mask: &Tensor) -> Result<Tensor> {
         const OP: &str = "masked_select";
-        super::check::same_device(OP, self, &[mask])?;
+        check::mask(OP, mask)?;
+        check::same_device(OP, self, &[mask])?;
         let shape = Shape::broadcast(OP, self.shape(), mask.shape())?;
         let positions = mask.expand(shape)?.true_positions(OP)?;
         let out = crate::no_grad(|| self.expand(shape)?.flatten_all()?.index_select(0, &positions))?;
@@ -80,9 +114,7 @@ impl Tensor {
 
     /// The numbers of the true elements of this mask in row-major order. Waits for the device.
     pub(super) fn true_positions(&self, op: &'static str) -> Result<Tensor> {
-        if self.dtype() != DType::Bool {
-            return Err(Error::dtype(op, self.dtype(), "masks are bool; compare, or convert with `to_dtype`"));
-        }
+        check::mask(op, self)?;
         let options = self.options().dtype(DType::I64);
         if self.numel() == 0 {
             return Tensor::zeros([0], options);

@@ -56,11 +56,6 @@ impl Tensor {
             return Err(Error::shape(OP, "[N, C, …] with 2 to 5 dimensions", self.shape()));
         }
         let c = self.dims()[1];
-        if self.rank() != 4 {
-            let behind: usize = self.dims()[2..].iter().product();
-            let images = self.reshape([self.dims()[0], c, 1, behind])?;
-            return images.batch_norm(weight, bias, running, training, momentum, eps)?.reshape(self.dims());
-        }
         vectors(OP, self, c, &[weight, bias])?;
         if let Some(Running { mean, var }) = running {
             for stat in [mean, var] {
@@ -71,17 +66,23 @@ impl Tensor {
                 }
             }
         }
-        match running {
-            Some(running) if !training => self.normalized_by(weight, bias, running, eps),
+        // The kernels know images only.
+        let images = match self.rank() {
+            4 => self.clone(),
+            _ => self.reshape([self.dims()[0], c, 1, self.dims()[2..].iter().product()])?,
+        };
+        let out = match running {
+            Some(running) if !training => images.normalized_by(weight, bias, running, eps),
             _ => {
                 if c > 0 && self.numel() == c {
                     let expected = "more than one value a channel while training";
                     return Err(Error::shape(OP, expected, self.shape()));
                 }
                 let moved = running.filter(|_| training && self.numel() > 0);
-                self.normalized_by_batch(weight, bias, moved, momentum, eps)
+                images.normalized_by_batch(weight, bias, moved, momentum, eps)
             }
-        }
+        }?;
+        if self.rank() == 4 { Ok(out) } else { out.reshape(self.dims()) }
     }
 
     fn normalized_by(
@@ -225,7 +226,7 @@ impl Tensor {
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.group_norm.html>).
     ///
     /// # Errors
-    /// The tensor is not of floats or has fewer than 2 dimensions, the groups do not divide the channels, or a vector is
+    /// The tensor is not of floats or has fewer than 2 dimensions, there are no channels, the groups do not divide them or have one value only, or a vector is
     /// not `[C]` or of another dtype or device.
     pub fn group_norm(
         &self,
@@ -241,6 +242,12 @@ impl Tensor {
             return Err(Error::shape(OP, format!("[N, C, …] with channels in {groups} groups"), self.shape()));
         }
         let (n, c) = (self.dims()[0], self.dims()[1]);
+        if c == 0 {
+            return Err(Error::shape(OP, "[N, C, …] with at least one channel", self.shape()));
+        }
+        if self.numel() == groups {
+            return Err(Error::shape(OP, "more than one value to normalize together", self.shape()));
+        }
         vectors(OP, self, c, &[weight, bias])?;
         let each = self.numel() / (n * groups).max(1);
         // The steps below would each round to half precision.

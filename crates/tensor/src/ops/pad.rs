@@ -57,6 +57,10 @@ impl Tensor {
                 Ok(out
                     .described("pad", || [("pads", pads.into()), ("mode", "constant".into()), ("value", value.into())]))
             }
+            // A gradient that is summed along several dimensions is rounded once.
+            _ if self.dtype().size() == 2 && self.requires_grad() && amounts.len() > 2 => {
+                self.widened()?.pad(amounts, mode)?.to_dtype(self.dtype())
+            }
             _ => {
                 let mut x = self.clone();
                 for (dim, &pair) in all.iter().enumerate().filter(|(_, pair)| **pair != [0; 2]) {
@@ -99,9 +103,8 @@ impl Tensor {
             kept = kept.narrow(dim, start as usize, (end - start) as usize)?;
         }
         let dtype = self.dtype();
-        if dtype == DType::Bool && value != 0.0 && value != 1.0 {
-            return Err(Error::dtype("pad", dtype, "it is padded with 0 or 1"));
-        }
+        // As a truth value, every number but 0 is 1.
+        let value = if dtype == DType::Bool { f64::from(u8::from(value != 0.0)) } else { value };
         let out =
             Tensor::compute(self.device(), dtype, Shape::new(&dims)?, |backend, out| backend.fill(value.into(), out))?;
         let mut slot = out.clone();
@@ -120,25 +123,27 @@ fn onnx_order(amounts: &[[i64; 2]]) -> Vec<i64> {
     [0, 1].into_iter().flat_map(|side| amounts.iter().map(move |pair| pair[side])).collect()
 }
 
-/// Which elements of a dimension are where after padding; `None` if there are too few.
+/// Which elements of a dimension are where after padding; `None` if there are too few. Where one side takes elements away,
+/// circular padding continues with what is left.
 fn sources(extent: usize, [before, behind]: [i64; 2], mode: PadMode) -> Option<Vec<i64>> {
     let n = i64::try_from(extent).ok()?;
     let most = match mode {
         PadMode::Constant(_) => return None,
         PadMode::Reflect => n - 1,
         // PyTorch goes around at most once.
-        PadMode::Circular => n,
+        PadMode::Circular => n.checked_add(before.min(0))?.checked_add(behind.min(0))?,
         PadMode::Replicate => i64::MAX,
     };
     let size = n.checked_add(before)?.checked_add(behind)?;
     // Without an upper bound a wrong number would fill memory with indices.
-    if before > most || behind > most || size < 0 || n == 0 || size > i64::from(u32::MAX) {
+    let circular_in_nothing = mode == PadMode::Circular && most < 1;
+    if before > most || behind > most || size < 0 || n == 0 || circular_in_nothing || size > i64::from(u32::MAX) {
         return None;
     }
     let at = |i: i64| match mode {
         PadMode::Reflect if i < 0 => -i,
         PadMode::Reflect if i >= n => 2 * (n - 1) - i,
-        PadMode::Circular => i.rem_euclid(n),
+        PadMode::Circular => i.saturating_add(before.min(0)).rem_euclid(most) - before.min(0),
         _ => i.clamp(0, n - 1),
     };
     Some((-before..n + behind).map(at).collect())
@@ -158,6 +163,10 @@ mod tests {
         assert_eq!(pad(&[2, 1], PadMode::Reflect)?, [3., 2., 1., 2., 3., 2.]);
         assert_eq!(pad(&[4, 1], PadMode::Replicate)?, [1., 1., 1., 1., 1., 2., 3., 3.]);
         assert_eq!(pad(&[3, 1], PadMode::Circular)?, [1., 2., 3., 1., 2., 3., 1.]);
+        assert_eq!(pad(&[-1, 1], PadMode::Circular)?, [2., 3., 2.]);
+        assert_eq!(pad(&[2, -1], PadMode::Circular)?, [1., 2., 1., 2.]);
+        assert_eq!(pad(&[-1, -1], PadMode::Circular)?, [2.]);
+        assert!(pad(&[-2, 2], PadMode::Circular).is_err() && pad(&[-3, 1], PadMode::Circular).is_err());
         assert!(pad(&[-2, -2], PadMode::Constant(0.0)).is_err());
         for (amounts, mode) in [
             (&[3i64, 0][..], PadMode::Reflect),

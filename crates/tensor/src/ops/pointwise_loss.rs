@@ -126,18 +126,19 @@ fn bce_target_gradient(
     is_weighted: bool,
     has_positive: bool,
 ) -> Result<Tensor> {
-    let x = ctx.saved(0)?;
+    // Half precision is rounded once, at the end.
+    let x = ctx.saved(0)?.widened()?;
     let mut slope = if has_positive {
-        let positive = ctx.saved(2 + usize::from(is_weighted))?;
+        let positive = ctx.saved(2 + usize::from(is_weighted))?.widened()?;
         positive.mul(&x.neg()?.softplus()?)?.sub(&x.softplus()?)?
     } else {
         x.neg()?
     };
     if is_weighted {
-        slope = slope.mul(&ctx.saved(2)?)?;
+        slope = slope.mul(&ctx.saved(2)?.widened()?)?;
     }
     if reduction == Reduction::Mean {
-        slope = slope.widened()?.div(x.numel() as f64)?.to_dtype(x.dtype())?;
+        slope = slope.div(x.numel() as f64)?;
     }
-    slope.mul(grad)
+    slope.mul(&grad.widened()?)?.to_dtype(grad.dtype())
 }

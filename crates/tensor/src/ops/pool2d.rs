@@ -70,6 +70,40 @@ impl Pooling {
     }
 }
 
+/// The pixels that an adaptive pooling makes: `[height, width]`, one number for both, or `None` for as many as there are.
+pub trait OutputSize {
+    /// Height and width.
+    fn output_size(&self) -> [Option<usize>; 2];
+}
+
+impl OutputSize for usize {
+    fn output_size(&self) -> [Option<usize>; 2] {
+        [Some(*self); 2]
+    }
+}
+
+impl OutputSize for [usize; 2] {
+    fn output_size(&self) -> [Option<usize>; 2] {
+        self.map(Some)
+    }
+}
+
+impl OutputSize for [Option<usize>; 2] {
+    fn output_size(&self) -> [Option<usize>; 2] {
+        *self
+    }
+}
+
+/// The result's pixels for images that have some.
+fn adaptive_size(op: &'static str, x: &Tensor, size: &impl OutputSize) -> Result<[usize; 2]> {
+    let (_, _, h, w) = x.dims4()?;
+    if h * w == 0 {
+        return Err(Error::shape(op, "images that have pixels", x.shape()));
+    }
+    let [height, width] = size.output_size();
+    Ok([height.unwrap_or(h), width.unwrap_or(w)])
+}
+
 #[located]
 impl Tensor {
     /// The largest element of each window of images `[N, C, H, W]` or `[C, H, W]`; NaN if there is one
@@ -114,15 +148,16 @@ impl Tensor {
         })
     }
 
-    /// Averages of windows that cover the images and are as many as the result's pixels `[height, width]`
+    /// Averages of windows that cover the images and are as many as the result's pixels `[height, width]`; `None` keeps an
+    /// extent, and one number is both
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html>).
     ///
     /// # Errors
     /// The images have no pixels, or are not `[N, C, H, W]` or `[C, H, W]` of floats.
-    pub fn adaptive_avg_pool2d(&self, size: [usize; 2]) -> Result<Tensor> {
+    pub fn adaptive_avg_pool2d(&self, size: impl OutputSize) -> Result<Tensor> {
         const OP: &str = "adaptive_avg_pool2d";
         batched(OP, self, |x| {
-            has_pixels(OP, x)?;
+            let size = adaptive_size(OP, x, &size)?;
             x.averaged("AdaptiveAvgPool2DBackward0", Pool2d::Adaptive, PoolDivisor::Inside, size)
         })
     }
@@ -131,10 +166,10 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
-    pub fn adaptive_max_pool2d(&self, size: [usize; 2]) -> Result<Tensor> {
+    pub fn adaptive_max_pool2d(&self, size: impl OutputSize) -> Result<Tensor> {
         const OP: &str = "adaptive_max_pool2d";
         batched(OP, self, |x| {
-            has_pixels(OP, x)?;
+            let size = adaptive_size(OP, x, &size)?;
             Ok(x.max_pooled("AdaptiveMaxPool2DBackward0", Pool2d::Adaptive, size, false)?.0)
         })
     }
@@ -143,10 +178,10 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
-    pub fn adaptive_max_pool2d_with_indices(&self, size: [usize; 2]) -> Result<(Tensor, Tensor)> {
+    pub fn adaptive_max_pool2d_with_indices(&self, size: impl OutputSize) -> Result<(Tensor, Tensor)> {
         const OP: &str = "adaptive_max_pool2d_with_indices";
         self.with_indices(OP, |x| {
-            has_pixels(OP, x)?;
+            let size = adaptive_size(OP, x, &size)?;
             x.max_pooled("AdaptiveMaxPool2DBackward0", Pool2d::Adaptive, size, true)
         })
     }
@@ -250,12 +285,4 @@ fn described(
             ("count_include_pad", with_padding.into()),
         ]
     })
-}
-
-fn has_pixels(op: &'static str, x: &Tensor) -> Result<()> {
-    let (_, _, h, w) = x.dims4()?;
-    if h * w == 0 {
-        return Err(Error::shape(op, "images that have pixels", x.shape()));
-    }
-    Ok(())
 }

@@ -46,25 +46,52 @@ impl Tensor {
     /// NaN to nothing. PyTorch's defaults are `1e-5` and `1e-8`.
     ///
     /// # Errors
-    /// The shapes do not broadcast, or dtypes or devices differ.
+    /// A tolerance is negative or NaN, the shapes do not broadcast, or dtypes or devices differ.
     pub fn isclose(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<Tensor> {
-        check::same_kind("isclose", self, &[other])?;
+        self.close("isclose", other, rtol, atol, false)
+    }
+
+    /// [`isclose`](Tensor::isclose) to which NaN is close to NaN.
+    ///
+    /// # Errors
+    /// As [`isclose`](Tensor::isclose).
+    pub fn isclose_equal_nan(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<Tensor> {
+        self.close("isclose_equal_nan", other, rtol, atol, true)
+    }
+
+    fn close(&self, op: &'static str, other: &Tensor, rtol: f64, atol: f64, equal_nan: bool) -> Result<Tensor> {
+        check::same_kind(op, self, &[other])?;
+        kiln_backend::Shape::broadcast(op, self.shape(), other.shape())?;
+        // NaN is no tolerance either.
+        if [rtol, atol].iter().any(|tolerance| tolerance.is_nan() || *tolerance < 0.0) {
+            let message = format!("tolerances are at least 0, but rtol is {rtol} and atol {atol}");
+            return Err(kiln_backend::Error::argument(op, message));
+        }
         crate::no_grad(|| {
             // Half precision and integers would round or overflow in between.
             let wide = if self.dtype() == DType::F32 { DType::F32 } else { DType::F64 };
             let (a, b) = (self.to_dtype(wide)?, other.to_dtype(wide)?);
             let distance = a.sub(&b)?.abs()?;
             let near = distance.le(&b.abs()?.mul(rtol)?.add(atol)?)?.logical_and(&distance.isfinite()?)?;
-            near.logical_or(&a.eq(&b)?)
+            let close = near.logical_or(&a.eq(&b)?)?;
+            if equal_nan { close.logical_or(&a.isnan()?.logical_and(&b.isnan()?)?) } else { Ok(close) }
         })
     }
 
     /// Whether all elements are [close](Tensor::isclose). Waits for the device.
     ///
     /// # Errors
-    /// The shapes do not broadcast, or dtypes or devices differ.
+    /// As [`isclose`](Tensor::isclose).
     pub fn allclose(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<bool> {
-        self.isclose(other, rtol, atol)?.all(())?.item()
+        self.close("allclose", other, rtol, atol, false)?.all(())?.item()
+    }
+
+    /// [`allclose`](Tensor::allclose) to which NaN is close to NaN.
+    ///
+    /// # Errors
+    /// As [`isclose`](Tensor::isclose).
+    pub fn allclose_equal_nan(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<bool> {
+        self.close("allclose_equal_nan", other, rtol, atol, true)?.all(())?.item()
     }
 
     /// Whether both have the same shape and equal elements (NaN equals nothing). Waits for the device.

@@ -29,15 +29,31 @@ impl Tensor {
         self.transpose(-2, -1)
     }
 
-    /// The view with dimension `from` moved to the position `to`; the others keep their order.
+    /// The view with the dimensions `from` moved to the positions `to`; the others keep their order: `x.movedim(0, -1)`,
+    /// `x.movedim([0, 1], [1, 0])`.
     ///
     /// # Errors
-    /// A dimension is out of range.
-    pub fn movedim(&self, from: impl Dim, to: impl Dim) -> Result<Tensor> {
-        let (from, to) = (self.real_dim("movedim", from)?, self.real_dim("movedim", to)?);
-        let mut order: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| dim != from).collect();
-        order.insert(to, from);
-        self.permute(order)
+    /// A dimension is out of range or named twice, or there are not as many positions as dimensions.
+    pub fn movedim(&self, from: impl Extents, to: impl Extents) -> Result<Tensor> {
+        const OP: &str = "movedim";
+        let ((from, count), (to, places)) = (from.extents(OP)?, to.extents(OP)?);
+        if count != places {
+            let message = format!("{count} dimensions do not fit {places} positions");
+            return Err(Error::argument(OP, message));
+        }
+        let (mut order, mut placed) = ([MAX_RANK; MAX_RANK], [false; MAX_RANK]);
+        for (&from, &to) in from[..count].iter().zip(&to[..count]) {
+            let (from, to) = (self.real_dim(OP, from)?, self.real_dim(OP, to)?);
+            if std::mem::replace(&mut placed[from], true) || std::mem::replace(&mut order[to], from) != MAX_RANK {
+                return Err(Error::argument(OP, format!("dimension {from} or position {to} is named twice")));
+            }
+        }
+        let mut others = (0..self.rank()).filter(|&dim| !placed[dim]);
+        for place in order[..self.rank()].iter_mut().filter(|place| **place == MAX_RANK) {
+            // There are as many places left as dimensions.
+            *place = others.next().unwrap_or(*place);
+        }
+        self.permute(&order[..self.rank()])
     }
 
     /// The view with one dimension cut into several, of which one extent may be -1.
@@ -75,6 +91,19 @@ impl Tensor {
             vector.reshape(&own[..dims.len()])?.expand(grid)
         };
         vectors.iter().map(Borrow::borrow).enumerate().map(spread).collect()
+    }
+
+    /// [`meshgrid`](Tensor::meshgrid) with the first two dimensions exchanged, as plots have them: for `x` and `y` views of
+    /// shape `[len(y), len(x)]` (PyTorch's `indexing="xy"`).
+    ///
+    /// # Errors
+    /// As [`meshgrid`](Tensor::meshgrid).
+    pub fn meshgrid_xy(vectors: &[impl Borrow<Tensor>]) -> Result<Vec<Tensor>> {
+        let grids = Tensor::meshgrid(vectors)?;
+        if grids.len() < 2 {
+            return Ok(grids);
+        }
+        grids.iter().map(|grid| grid.transpose(0, 1)).collect()
     }
 }
 

@@ -24,7 +24,15 @@ struct Plan {
 
 impl Plan {
     fn new(op: &'static str, x: &Tensor, dims: &impl Dims, keepdim: bool) -> Result<Plan> {
-        let mask = dims.resolve(op, x.rank())?;
+        Plan::of(dims.resolve(op, x.rank())?, x, dims.names_none(), keepdim)
+    }
+
+    /// With `()` all dimensions, with an empty list none.
+    fn listed(op: &'static str, x: &Tensor, dims: &impl Dims, keepdim: bool) -> Result<Plan> {
+        Plan::of(dims.resolve_listed(op, x.rank())?, x, dims.names_none(), keepdim)
+    }
+
+    fn of(mask: [bool; MAX_RANK], x: &Tensor, names_none: bool, keepdim: bool) -> Result<Plan> {
         let (mut kept, mut out, mut rank, mut count) = ([1; MAX_RANK], [1; MAX_RANK], 0, 1);
         for (dim, &extent) in x.dims().iter().enumerate() {
             if mask[dim] {
@@ -42,7 +50,7 @@ impl Plan {
             kept: Shape::new(&kept[..x.rank()])?,
             out: Shape::new(&out[..rank])?,
             count,
-            whole: dims.names_none() && !keepdim,
+            whole: names_none && !keepdim,
         })
     }
 
@@ -51,6 +59,35 @@ impl Plan {
         let dims = || (0..self.kept.rank()).filter(|&dim| self.mask[dim]).collect::<Vec<_>>();
         let keepdim = self.out == self.kept;
         out.described(op, || [("dims", (&dims()[..]).into()), ("keepdim", keepdim.into())])
+    }
+}
+
+/// What [`var`](Tensor::var) and [`std`](Tensor::std) take off the number of elements before they divide by it: a number,
+/// `()` for PyTorch's default of 1, or `true` and `false` for 1 and 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Correction(pub f64);
+
+impl From<()> for Correction {
+    fn from((): ()) -> Correction {
+        Correction(1.0)
+    }
+}
+
+impl From<bool> for Correction {
+    fn from(unbiased: bool) -> Correction {
+        Correction(f64::from(u8::from(unbiased)))
+    }
+}
+
+impl From<f64> for Correction {
+    fn from(correction: f64) -> Correction {
+        Correction(correction)
+    }
+}
+
+impl From<i32> for Correction {
+    fn from(correction: i32) -> Correction {
+        Correction(f64::from(correction))
     }
 }
 
@@ -69,7 +106,8 @@ macro_rules! pair {
         impl Tensor {$(
             $(#[$doc])*
             ///
-            /// `dims` is `()` for all dimensions, one dimension, or an array of them; they are dropped.
+            /// `dims` is `()` for all dimensions, one dimension, or an array of them; they are dropped. As in PyTorch, an
+            /// empty array stands for all.
             ///
             /// # Errors
             /// A dimension is out of range or named twice, or the dtype is not supported.
@@ -105,15 +143,16 @@ pair! {
     amax amax_keepdim () amax_impl;
     /// The smallest value; equal ones share the gradient evenly.
     amin amin_keepdim () amin_impl;
-    /// Whether any element is not zero.
+    /// Whether any element is not zero. Unlike for sums, an empty list of dimensions names none.
     any any_keepdim () any_impl;
-    /// Whether all elements are not zero.
+    /// Whether all elements are not zero. Unlike for sums, an empty list of dimensions names none.
     all all_keepdim () all_impl;
-    /// Variance, divided by `n - correction` (1 is Bessel's correction, PyTorch's default).
-    var var_keepdim (correction: f64) var_impl;
+    /// Variance, divided by `n - correction`. `()` is PyTorch's default, Bessel's correction of 1; `true` and `false`
+    /// stand for PyTorch's `unbiased`.
+    var var_keepdim (correction: impl Into<Correction>) var_impl;
     /// Standard deviation: the square root of [`var`](Tensor::var).
-    std std_keepdim (correction: f64) std_impl;
-    /// `log(sum(exp(x)))` without overflow.
+    std std_keepdim (correction: impl Into<Correction>) std_impl;
+    /// `log(sum(exp(x)))` without overflow; of integers and `bool` in `f32`.
     logsumexp logsumexp_keepdim () logsumexp_impl;
 }
 
@@ -156,11 +195,11 @@ impl Tensor {
     }
 
     fn any_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
-        self.reduce(ReduceOp::Any, &Plan::new(name, self, &dims, keepdim)?)
+        self.reduce(ReduceOp::Any, &Plan::listed(name, self, &dims, keepdim)?)
     }
 
     fn all_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
-        self.reduce(ReduceOp::All, &Plan::new(name, self, &dims, keepdim)?)
+        self.reduce(ReduceOp::All, &Plan::listed(name, self, &dims, keepdim)?)
     }
 
     fn max_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
@@ -197,10 +236,7 @@ impl Tensor {
             let (x, y) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept)?);
             // NaN is the result if there is one, and is equal to nothing.
             let hits = x.eq(&y)?.logical_or(x.ne(&x)?.logical_and(&y.ne(&y)?)?)?;
-            let grad = ctx.grad()?.reshape(kept)?.widened()?;
-            // An `i64`: half precision has no number for a large count.
-            let share = grad.div(&hits.sum_to(&kept)?.to_dtype(grad.dtype())?)?.to_dtype(x.dtype())?;
-            Ok(one(hits.to_dtype(x.dtype())?.mul(&share)?))
+            Ok(one(shared_among(&hits, &ctx.grad()?.reshape(kept)?)?))
         })
     }
 
@@ -215,8 +251,15 @@ impl Tensor {
         })
     }
 
-    fn var_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool, correction: f64) -> Result<Tensor> {
+    fn var_impl(
+        &self,
+        name: &'static str,
+        dims: impl Dims,
+        keepdim: bool,
+        correction: impl Into<Correction>,
+    ) -> Result<Tensor> {
         check::floats(name, self)?;
+        let Correction(correction) = correction.into();
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let (kept, divisor) = (plan.kept, (plan.count as f64 - correction).max(0.0));
         let (rank, mask) = (self.rank(), plan.mask);
@@ -228,13 +271,22 @@ impl Tensor {
         })
     }
 
-    fn std_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool, correction: f64) -> Result<Tensor> {
+    fn std_impl(
+        &self,
+        name: &'static str,
+        dims: impl Dims,
+        keepdim: bool,
+        correction: impl Into<Correction>,
+    ) -> Result<Tensor> {
         check::floats(name, self)?;
+        let Correction(correction) = correction.into();
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let (kept, divisor) = (plan.kept, (plan.count as f64 - correction).max(0.0));
         let (rank, mask) = (self.rank(), plan.mask);
-        let out = crate::no_grad(|| self.reduce(ReduceOp::Var { correction }, &plan)?.sqrt())?;
-        record(out.clone(), "StdBackward0", &[self], &[self, &out], move |ctx| {
+        // Half precision is rounded once, at the end.
+        let std = crate::no_grad(|| self.detach().widened()?.reduce(ReduceOp::Var { correction }, &plan)?.sqrt())?;
+        let out = crate::no_grad(|| std.to_dtype(self.dtype()))?;
+        record(out.detach(), "StdBackward0", &[self], &[self, &std], move |ctx| {
             let (x, std, grad) = (ctx.saved(0)?.widened()?, ctx.saved(1)?.reshape(kept)?.widened()?, ctx.grad()?);
             let centered = x.sub(&x.mean_keepdim(&dims_of(&mask, rank)[..])?)?;
             // Where the deviation is 0 the slope is taken as 0, as PyTorch does.
@@ -244,7 +296,9 @@ impl Tensor {
     }
 
     fn logsumexp_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
-        check::floats(name, self)?;
+        if !self.dtype().is_float() {
+            return self.to_dtype(DType::F32)?.logsumexp_impl(name, dims, keepdim);
+        }
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let (out, kept) = (self.reduce(ReduceOp::LogSumExp, &plan)?, plan.kept);
         record(out.clone(), "LogsumexpBackward0", &[self], &[self, &out], move |ctx| {
@@ -252,6 +306,18 @@ impl Tensor {
             Ok(one(x.sub(&y)?.exp()?.mul(&ctx.grad()?.reshape(kept)?)?))
         })
     }
+}
+
+/// The gradient `grad` of a reduction (with its dimensions kept) in equal shares at the places of `hits`, 0 elsewhere. The
+/// places are counted in a type that does not round the count: in f16 it would soon be infinite.
+pub(super) fn shared_among(hits: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    let dims: smallvec::SmallVec<[usize; MAX_RANK]> =
+        (0..hits.rank()).filter(|&dim| grad.dims()[dim] != hits.dims()[dim]).collect();
+    let count = hits.to_dtype(DType::I64)?;
+    let count = if dims.is_empty() { count } else { count.sum_keepdim(&dims[..])? };
+    let wide = grad.widened()?;
+    let share = wide.div(&count.clamp_min(1)?.to_dtype(wide.dtype())?)?.to_dtype(grad.dtype())?;
+    hits.where_cond(&share, 0)
 }
 
 /// The dimensions that a mask names.

@@ -1,34 +1,56 @@
 //! Elements in another order, or repeated: `flip`, `roll`, `repeat`, `repeat_interleave`.
 
-use kiln_backend::{Dim, Dims, Error, MAX_RANK, Result, Shape, ViewMut};
+use kiln_backend::{Dims, Error, MAX_RANK, Result, Shape, ViewMut};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
+use super::{extreme::OneOrAll, gather::check_list};
 use crate::{
     Tensor,
     autograd::{one, record},
     creation::Extents,
 };
 
+/// How often [`Tensor::repeat_interleave`] repeats: each element as often, or each index of a dimension its own number
+/// of times.
+#[derive(Clone, Debug)]
+pub enum Repeats {
+    /// Each element so many times.
+    All(i64),
+    /// The number of times for each index of the dimension.
+    Each(Tensor),
+}
+
+macro_rules! repeats {
+    ($($ty:ty)*) => {$(
+        impl From<$ty> for Repeats {
+            fn from(count: $ty) -> Repeats { Repeats::All(i64::try_from(count).unwrap_or(i64::MAX)) }
+        }
+    )*};
+}
+repeats!(i32 i64 usize);
+
+impl From<&Tensor> for Repeats {
+    fn from(counts: &Tensor) -> Repeats {
+        Repeats::Each(counts.clone())
+    }
+}
+
 #[located]
 impl Tensor {
-    /// The elements in reverse order along one or several dimensions (`()`: all). A copy.
+    /// The elements in reverse order along one or several dimensions (`()`: all, an empty list: none). A copy.
     ///
     /// # Errors
     /// A dimension is out of range or named twice.
     pub fn flip(&self, dims: impl Dims) -> Result<Tensor> {
-        let mask = dims.resolve("flip", self.rank())?;
+        let mask = dims.resolve_listed("flip", self.rank())?;
         let named: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| mask[dim]).collect();
         let layout = named.iter().fold(*self.layout(), |layout, &dim| layout.flip(dim));
         let reading = self.read();
         let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
             backend.copy(reading.through(&layout), out)
         })?;
-        record(out, "FlipBackward0", &[self], &[], move |ctx| {
-            let grad = ctx.grad()?;
-            // To `flip`, no dimensions are all dimensions.
-            Ok(one(if named.is_empty() { grad } else { grad.flip(&named[..])? }))
-        })
+        record(out, "FlipBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.flip(&named[..])?)))
     }
 
     /// The elements moved by `shifts` along the dimensions `dims`, as many of each; those pushed over the end
@@ -107,23 +129,55 @@ impl Tensor {
             if x.shares_memory(self) { x.copy() } else { Ok(x) }
         })?;
         record(out, "RepeatBackward0", &[self], &[], move |ctx| {
-            let mut grad = ctx.grad()?;
+            let dtype = ctx.grad()?.dtype();
+            // Half precision is rounded once, after the last sum.
+            let mut grad = ctx.grad()?.widened()?;
             for dim in 0..rank {
                 let [before, _, after] = around(grad.shape(), dim);
                 let shape = grad.shape().with_dim(dim, padded[dim])?;
                 grad = grad.reshape([before, counts[dim], padded[dim], after])?.sum(1)?.reshape(shape)?;
             }
-            Ok(one(grad.reshape(own)?))
+            Ok(one(grad.to_dtype(dtype)?.reshape(own)?))
         })
     }
 
-    /// Each element `count` times in a row along a dimension. A copy.
+    /// Each element several times in a row along a dimension; for a `dim` of `()` in the tensor's elements as a
+    /// vector, in row-major order. `repeats` is one count, or a tensor of integers with a count for each index of
+    /// the dimension; with a tensor this waits for the device. A copy.
     ///
     /// # Errors
-    /// The dimension is out of range, or the result is too large.
-    pub fn repeat_interleave(&self, count: usize, dim: impl Dim) -> Result<Tensor> {
-        let dim = self.real_dim("repeat_interleave", dim)?;
-        self.repeated(dim, count, false)
+    /// The dimension is out of range, a count is negative, the tensor is not a vector of as many counts as the
+    /// dimension has indices (or of one), or the result is too large.
+    pub fn repeat_interleave(&self, repeats: impl Into<Repeats>, dim: impl OneOrAll) -> Result<Tensor> {
+        const OP: &str = "repeat_interleave";
+        let Some(dim) = dim.dim() else { return self.flatten_all()?.repeat_interleave(repeats, 0) };
+        let dim = self.real_dim(OP, dim)?;
+        let counts = match repeats.into() {
+            Repeats::All(count) => {
+                let negative = || Error::argument(OP, format!("{count} is no number of repeats"));
+                return self.repeated(dim, usize::try_from(count).map_err(|_| negative())?, false);
+            }
+            Repeats::Each(counts) => check_list(OP, self, &counts)?,
+        };
+        let extent = self.dims()[dim];
+        if counts.numel() != extent && counts.numel() != 1 {
+            let expected = format!("one count, or one for each of the {extent} indices of dimension {dim}");
+            return Err(Error::shape(OP, expected, counts.shape()));
+        }
+        let positions = crate::no_grad(|| {
+            let counts = counts.expand([extent])?;
+            if extent == 0 {
+                return Ok(counts);
+            }
+            if counts.amin(())?.item::<i64>()? < 0 {
+                return Err(Error::argument(OP, "a number of repeats is negative"));
+            }
+            // Up to how many elements of the result each index reaches: element k is of the first that reaches past k.
+            let reach = counts.cumsum(0)?;
+            let total = reach.narrow(0, extent - 1, 1)?.item::<i64>()?;
+            reach.searchsorted(&Tensor::arange(0, total, reach.options())?, true)
+        })?;
+        self.index_select_as(OP, "IndexSelectBackward0", dim, &positions)
     }
 
     /// A dimension `count` times: the whole of it, or each element in a row. Three dimensions and the new

@@ -1,6 +1,6 @@
 //! Writing by index tensors: `scatter`, `scatter_add`, `index_add`, in place and not.
 
-use kiln_backend::{BinaryOp, Dim, Error, Operand, Result, ScatterMode, Shape};
+use kiln_backend::{BinaryOp, Dim, Error, Operand, Result, Scalar, ScatterMode, Shape};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -13,18 +13,19 @@ use crate::{DType, Tensor, autograd::record, storage::lock_for_update};
 
 #[located]
 impl Tensor {
-    /// A copy in which the elements that `index` (`i64`) names are those of `src`, a tensor or a number:
+    /// A copy in which the elements that `index` (integers) names are those of `src`, a tensor or a number:
     /// `out[index[i, j], j] = src[i, j]` for dimension 0, `out[i, index[i, j]] = src[i, j]` for dimension 1,
     /// and so on, over the shape of `index`. It has this tensor's rank, and its extents are not larger than
     /// those of `src`, nor than this tensor's except in dimension `dim`. Where an index repeats, the last
     /// element in row-major order stays.
     ///
     /// # Errors
-    /// The dimension or an index is out of range, the shapes do not fit, the index is not `i64`, or dtypes or
+    /// The dimension or an index is out of range, the shapes do not fit, the index is not of integers, or dtypes or
     /// devices differ.
     pub fn scatter(&self, dim: impl Dim, index: &Tensor, src: impl Into<Rhs>) -> Result<Tensor> {
         let src = src.into();
-        let dim = self.check_scatter("scatter", dim, index, &src)?;
+        let (dim, index) = self.check_scatter("scatter", dim, index, &src)?;
+        let index = &index;
         let out = crate::no_grad(|| self.copy())?;
         out.write_scatter(ScatterMode::Set, dim, index, &src)?;
         match src.tensor() {
@@ -52,7 +53,8 @@ impl Tensor {
     /// As [`scatter`](Tensor::scatter), or the tensor is a leaf that requires gradients while recording is on.
     pub fn scatter_(&self, dim: impl Dim, index: &Tensor, src: impl Into<Rhs>) -> Result<()> {
         let src = src.into();
-        let dim = self.check_scatter("scatter_", dim, index, &src)?;
+        let (dim, index) = self.check_scatter("scatter_", dim, index, &src)?;
+        let index = &index;
         if self.records_change("scatter_", src.tensor())? {
             return self.replace_by("scatter_", &self.scatter(dim, index, src)?);
         }
@@ -65,7 +67,8 @@ impl Tensor {
     /// # Errors
     /// As [`scatter`](Tensor::scatter).
     pub fn scatter_add(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
-        let dim = self.check_scatter("scatter_add", dim, index, &src.into())?;
+        let (dim, index) = self.check_scatter("scatter_add", dim, index, &src.into())?;
+        let index = &index;
         let out = crate::no_grad(|| self.copy())?;
         out.write_scatter(ScatterMode::Add, dim, index, &src.into())?;
         let shape = *src.shape();
@@ -81,7 +84,8 @@ impl Tensor {
     /// # Errors
     /// As [`scatter`](Tensor::scatter), or the tensor is a leaf that requires gradients while recording is on.
     pub fn scatter_add_(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<()> {
-        let dim = self.check_scatter("scatter_add_", dim, index, &src.into())?;
+        let (dim, index) = self.check_scatter("scatter_add_", dim, index, &src.into())?;
+        let index = &index;
         if self.records_change("scatter_add_", Some(src))? {
             return self.replace_by("scatter_add_", &self.scatter_add(dim, index, src)?);
         }
@@ -89,13 +93,14 @@ impl Tensor {
     }
 
     /// A copy in which slice `i` of `source` along `dim` is added to slice `index[i]`. `index` is a vector of
-    /// `i64`; repeated indices add up, in order.
+    /// integers; repeated indices add up, in order.
     ///
     /// # Errors
     /// The dimension or an index is out of range; the shapes do not fit (`source` has this tensor's, but in
     /// `dim` the index's extent); dtypes or devices differ.
     pub fn index_add(&self, dim: impl Dim, index: &Tensor, source: &Tensor) -> Result<Tensor> {
-        let dim = self.check_index_add("index_add", dim, index, source)?;
+        let (dim, index) = self.check_index_add("index_add", dim, index, source)?;
+        let index = &index;
         let out = crate::no_grad(|| self.copy())?;
         out.write_index_add(dim, index, source)?;
         record(out, "IndexAddBackward0", &[self, source], &[index], move |ctx| {
@@ -105,40 +110,68 @@ impl Tensor {
         })
     }
 
+    /// [`index_add`](Tensor::index_add) of `alpha` times `source`.
+    ///
+    /// # Errors
+    /// As [`index_add`](Tensor::index_add), or a float is to scale integers.
+    pub fn index_add_alpha(
+        &self,
+        dim: impl Dim,
+        index: &Tensor,
+        source: &Tensor,
+        alpha: impl Into<Scalar>,
+    ) -> Result<Tensor> {
+        self.index_add(dim, index, &scaled("index_add_alpha", source, alpha.into())?)
+    }
+
     /// [`index_add`](Tensor::index_add) in place.
     ///
     /// # Errors
     /// As [`index_add`](Tensor::index_add), or the tensor is a leaf that requires gradients while recording is
     /// on.
     pub fn index_add_(&self, dim: impl Dim, index: &Tensor, source: &Tensor) -> Result<()> {
-        let dim = self.check_index_add("index_add_", dim, index, source)?;
+        let (dim, index) = self.check_index_add("index_add_", dim, index, source)?;
+        let index = &index;
         if self.records_change("index_add_", Some(source))? {
             return self.replace_by("index_add_", &self.index_add(dim, index, source)?);
         }
         self.write_index_add(dim, index, source)
     }
 
-    fn check_scatter(&self, op: &'static str, dim: impl Dim, index: &Tensor, src: &Rhs) -> Result<usize> {
+    /// The dimension, and the index as `i64`.
+    fn check_scatter(&self, op: &'static str, dim: impl Dim, index: &Tensor, src: &Rhs) -> Result<(usize, Tensor)> {
         let dim = dim.resolve(op, self.rank())?;
-        check::indices(op, index)?;
-        check::same_device(op, self, &[index])?;
+        let index = check::indices(op, index)?;
+        check::same_device(op, self, &[&index])?;
         check_fits(op, index.shape(), self.shape(), Some(dim))?;
         if let Some(source) = src.tensor() {
             check::same_kind(op, self, &[source])?;
             check_fits(op, index.shape(), source.shape(), None)?;
         }
-        Ok(dim)
+        Ok((dim, index))
     }
 
-    fn check_index_add(&self, op: &'static str, dim: impl Dim, index: &Tensor, source: &Tensor) -> Result<usize> {
-        let dim = self.real_dim(op, dim)?;
-        check_list(op, self, index)?;
+    /// The dimension, and the index as `i64`.
+    fn check_index_add(
+        &self,
+        op: &'static str,
+        dim: impl Dim,
+        index: &Tensor,
+        source: &Tensor,
+    ) -> Result<(usize, Tensor)> {
+        let dim = dim.resolve(op, self.rank())?;
+        let index = check_list(op, self, index)?;
+        if self.rank() == 0 && source.rank() == 0 && index.numel() == 1 {
+            check::same_kind(op, self, &[source])?;
+            return Ok((0, index));
+        }
+        self.real_dim(op, dim)?;
         check::same_kind(op, self, &[source])?;
         let expected = self.shape().with_dim(dim, index.numel())?;
         if *source.shape() != expected {
             return Err(Error::shapes(op, self.shape(), source.shape(), format!("the second must be {expected}")));
         }
-        Ok(dim)
+        Ok((dim, index))
     }
 
     fn write_scatter(&self, mode: ScatterMode, dim: usize, index: &Tensor, src: &Rhs) -> Result<()> {
@@ -167,10 +200,11 @@ impl Tensor {
 
     fn write_index_add(&self, dim: usize, index: &Tensor, source: &Tensor) -> Result<()> {
         let (index, source) = (unshared(index, self)?, unshared(source, self)?);
-        let places = lifted(index.layout())?;
+        // A scalar has one place.
+        let (target, places, from) = (lifted(self.layout())?, lifted(index.layout())?, lifted(source.layout())?);
         let (mut writing, readings) = lock_for_update(
-            (&self.0.storage, self.layout()),
-            [Some((&*index.0.storage, &places)), Some((&*source.0.storage, source.layout()))],
+            (&self.0.storage, &target),
+            [Some((&*index.0.storage, &places)), Some((&*source.0.storage, &from))],
         );
         if let [Some(list), Some(source)] = &readings {
             self.0.storage.backend.index_add(source.view(), dim, list.view(), writing.view())?;
@@ -179,6 +213,14 @@ impl Tensor {
         self.0.storage.bump_version();
         Ok(())
     }
+}
+
+/// `alpha` times the tensor, which keeps its dtype.
+fn scaled(op: &'static str, tensor: &Tensor, alpha: Scalar) -> Result<Tensor> {
+    if alpha.is_float() && !tensor.dtype().is_float() {
+        return Err(Error::dtype(op, tensor.dtype(), "a float scales floats only"));
+    }
+    tensor.mul(alpha)
 }
 
 /// `tensor`, or a copy if it looks at the memory that is about to be written.

@@ -8,6 +8,20 @@ use crate::Tensor;
 
 #[located]
 impl Tensor {
+    /// [`searchsorted`](Tensor::searchsorted) in a tensor that is not sorted, but whose sorted order is known: `sorter` is
+    /// what [`argsort`](Tensor::argsort) gives for its last dimension.
+    ///
+    /// # Errors
+    /// As [`searchsorted`](Tensor::searchsorted); or `sorter` has another shape, is not of integers, or holds an index
+    /// that is out of range.
+    pub fn searchsorted_with(&self, sorter: &Tensor, values: impl Into<Rhs>, right: bool) -> Result<Tensor> {
+        const OP: &str = "searchsorted_with";
+        if sorter.shape() != self.shape() {
+            return Err(Error::shapes(OP, self.shape(), sorter.shape(), "the sorter has the tensor's shape"));
+        }
+        crate::no_grad(|| self.detach().gather(-1, sorter))?.searchsorted(values, right)
+    }
+
     /// For each of `values` the place in this tensor's sorted last dimension where it would go: the number of
     /// elements below it (`right`: not above it), as `i64`. A sorted vector takes values of any shape;
     /// otherwise all dimensions but the last are equal.

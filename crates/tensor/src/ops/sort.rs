@@ -1,9 +1,9 @@
 //! Sorting, and what follows from it.
 
-use kiln_backend::{DType, Dim, Error, Result, Shape};
+use kiln_backend::{DType, Dim, Error, MAX_RANK, Result, Shape};
 use kiln_derive::located;
 
-use super::{extreme::without, gather::lifted};
+use super::{check, extreme::without, gather::lifted, reduce::shared_among};
 use crate::{
     Tensor,
     autograd::{one, record},
@@ -61,13 +61,25 @@ impl Tensor {
     /// # Errors
     /// The dimension is out of range, or has no `k`-th element.
     pub fn kthvalue(&self, k: usize, dim: impl Dim) -> Result<(Tensor, Tensor)> {
-        let dim = dim.resolve("kthvalue", self.rank())?;
+        self.kth("kthvalue", k, dim, false)
+    }
+
+    /// [`kthvalue`](Tensor::kthvalue) that keeps the dimension with extent 1.
+    ///
+    /// # Errors
+    /// As [`kthvalue`](Tensor::kthvalue).
+    pub fn kthvalue_keepdim(&self, k: usize, dim: impl Dim) -> Result<(Tensor, Tensor)> {
+        self.kth("kthvalue_keepdim", k, dim, true)
+    }
+
+    fn kth(&self, op: &'static str, k: usize, dim: impl Dim, keepdim: bool) -> Result<(Tensor, Tensor)> {
+        let dim = dim.resolve(op, self.rank())?;
         let extent = self.dims().get(dim).copied().unwrap_or(1);
         if k == 0 || k > extent {
             let message = format!("k is {k}, but dimension {dim} of shape {} has the extent {extent}", self.shape());
-            return Err(Error::argument("kthvalue", message));
+            return Err(Error::argument(op, message));
         }
-        self.order_statistic("KthvalueBackward0", dim, k - 1, false)
+        self.order_statistic("KthvalueBackward0", dim, k - 1, false, keepdim)
     }
 
     /// The median along a dimension, which is dropped, and where it stands (`i64`). As in PyTorch the lower
@@ -76,16 +88,56 @@ impl Tensor {
     /// # Errors
     /// The dimension is out of range or empty.
     pub fn median(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
-        let dim = dim.resolve("median", self.rank())?;
+        self.median_along("median", dim, false)
+    }
+
+    /// [`median`](Tensor::median) that keeps the dimension with extent 1.
+    ///
+    /// # Errors
+    /// As [`median`](Tensor::median).
+    pub fn median_keepdim(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
+        self.median_along("median_keepdim", dim, true)
+    }
+
+    fn median_along(&self, op: &'static str, dim: impl Dim, keepdim: bool) -> Result<(Tensor, Tensor)> {
+        let dim = dim.resolve(op, self.rank())?;
         let extent = self.dims().get(dim).copied().unwrap_or(1);
-        if extent == 0 {
-            return Err(Error::shape("median", format!("elements in dimension {dim}"), self.shape()));
+        if extent == 0 && self.shape().with_dim(dim, 1)?.numel() > 0 {
+            return Err(Error::shape(op, format!("elements in dimension {dim}"), self.shape()));
         }
-        self.order_statistic("MedianBackward1", dim, (extent - 1) / 2, self.dtype().is_float())
+        let middle = extent.saturating_sub(1) / 2;
+        self.order_statistic("MedianBackward1", dim, middle, self.dtype().is_float(), keepdim)
+    }
+
+    /// The median of all elements: the lower of the two in the middle, and NaN if there is one. Equal elements share
+    /// the gradient evenly. PyTorch's `median()` without a dimension; of no elements it is NaN.
+    ///
+    /// # Errors
+    /// There are no elements, and integers have no NaN.
+    pub fn median_all(&self) -> Result<Tensor> {
+        const OP: &str = "median_all";
+        if self.numel() == 0 {
+            check::floats(OP, self).map_err(|_| Error::shape(OP, "elements", self.shape()))?;
+            return Tensor::full((), f64::NAN, self.options());
+        }
+        let out = crate::no_grad(|| self.detach().flatten_all()?.median(0))?.0;
+        let ones = Shape::new(&[1; MAX_RANK][..self.rank()])?;
+        record(out.clone(), "MedianBackward0", &[self], &[self, &out], move |ctx| {
+            let (x, y) = (ctx.saved(0)?, ctx.saved(1)?);
+            let hits = x.eq(&y)?.logical_or(x.ne(&x)?.logical_and(&y.ne(&y)?)?)?;
+            Ok(one(shared_among(&hits, &ctx.grad()?.reshape(ones)?)?))
+        })
     }
 
     /// Element `at` of the sorted elements; with `or_nan` the last of them if it is NaN.
-    fn order_statistic(&self, node: &'static str, dim: usize, at: usize, or_nan: bool) -> Result<(Tensor, Tensor)> {
+    fn order_statistic(
+        &self,
+        node: &'static str,
+        dim: usize,
+        at: usize,
+        or_nan: bool,
+        keepdim: bool,
+    ) -> Result<(Tensor, Tensor)> {
         let (values, indices) = self.sorted(dim, false)?;
         if self.rank() == 0 {
             return self.picked(node, dim, values, indices, *self.shape());
@@ -96,7 +148,8 @@ impl Tensor {
             place = values.narrow(dim, last, 1)?.isnan()?.where_cond(&indices.narrow(dim, last, 1)?, &place)?;
         }
         let values = crate::no_grad(|| self.gather(dim, &place))?;
-        self.picked(node, dim, values, place.copy()?, without(self.shape(), dim)?)
+        let shape = if keepdim { *place.shape() } else { without(self.shape(), dim)? };
+        self.picked(node, dim, values, place.copy()?, shape)
     }
 
     fn sorted(&self, dim: usize, descending: bool) -> Result<(Tensor, Tensor)> {

@@ -4,7 +4,7 @@ use kiln_backend::{Dims, Error, MAX_RANK, Result};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
-use super::check;
+use super::{check, reduce::shared_among};
 use crate::{
     Tensor,
     autograd::{one, record},
@@ -40,19 +40,17 @@ impl Tensor {
         }
         let mask = dims.resolve(OP, self.rank())?;
         let dims: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| mask[dim]).collect();
-        let kept = crate::no_grad(|| {
-            let x = self.detach();
-            // Half precision overflows where squares are summed.
-            norm_of(&x.widened()?, p, &dims)?.to_dtype(self.dtype())
-        })?;
+        // Half precision overflows where squares are summed.
+        let exact = crate::no_grad(|| norm_of(&self.detach().widened()?, p, &dims))?;
+        let kept = crate::no_grad(|| exact.to_dtype(self.dtype()))?;
         let shape: SmallVec<[usize; MAX_RANK]> =
             (0..self.rank()).filter(|&dim| keepdim || !mask[dim]).map(|dim| kept.dims()[dim]).collect();
         let (kept_shape, shape) = (*kept.shape(), kiln_backend::Shape::new(&shape)?);
         let out = kept.with_shape(shape);
-        record(out.clone(), "LinalgVectorNormBackward0", &[self], &[self, &out], move |ctx| {
+        record(out, "LinalgVectorNormBackward0", &[self], &[self, &exact], move |ctx| {
             let (x, norm) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept_shape)?);
             let grad = ctx.grad()?.reshape(kept_shape)?;
-            let of_x = gradient(&x.widened()?, &norm.widened()?, &grad.widened()?, p)?;
+            let of_x = gradient(&x.widened()?, &norm, &grad.widened()?, p)?;
             Ok(one(of_x.to_dtype(grad.dtype())?))
         })
     }
@@ -91,9 +89,7 @@ fn gradient(x: &Tensor, norm: &Tensor, grad: &Tensor, p: f64) -> Result<Tensor> 
     }
     let at_zero = norm.eq(0)?;
     if p.is_infinite() {
-        let hits = x.abs()?.eq(norm)?.to_dtype(x.dtype())?;
-        let count = hits.sum_to(norm.shape())?.clamp_min(1)?;
-        return sign.mul(&hits)?.mul(&grad.div(&count)?);
+        return sign.mul(&shared_among(&x.abs()?.eq(norm)?, grad)?);
     }
     if p == 2.0 {
         return x.mul(&grad.div(norm)?.masked_fill(&at_zero, 0)?);

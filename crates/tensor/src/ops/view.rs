@@ -162,19 +162,19 @@ impl Tensor {
         Ok(out.described("select", || [("dim", dim.into()), ("index", at.into())]))
     }
 
-    /// Without the dimensions of extent 1 among `dims` (`()`: among all); others named are left.
+    /// Without the dimensions of extent 1 among `dims` (`()`: among all, an empty list: none); others named are left.
     ///
     /// # Errors
     /// A dimension is out of range.
     pub fn squeeze(&self, dims: impl Dims) -> Result<Tensor> {
-        let mask = dims.resolve("squeeze", self.rank())?;
+        let mask = dims.resolve_listed("squeeze", self.rank())?;
         let shape = *self.shape();
         let mut layout = *self.layout();
         for dim in (0..self.rank()).rev().filter(|&d| mask[d] && self.dims()[d] == 1) {
             layout = layout.squeeze(dim);
         }
         let name = match mask[..self.rank()].iter().filter(|&&m| m).count() {
-            _ if dims.names_none() => "SqueezeBackward0",
+            _ if dims.names_none() && !dims.is_empty_list() => "SqueezeBackward0",
             1 => "SqueezeBackward1",
             _ => "SqueezeBackward2",
         };
@@ -243,11 +243,15 @@ impl Tensor {
     /// # Errors
     /// The number of elements differs, or only a copy has the shape.
     pub fn view(&self, shape: impl Extents) -> Result<Tensor> {
-        let shape = shape.to_shape_of("view", self.shape())?;
+        self.viewed("view", &shape)
+    }
+
+    fn viewed(&self, op: &'static str, shape: &impl Extents) -> Result<Tensor> {
+        let shape = shape.to_shape_of(op, self.shape())?;
         let Some(layout) = self.layout().reshape(&shape) else {
             let expected =
                 format!("a tensor that {shape} can be a view of (strides {:?}); use `reshape`", self.strides());
-            return Err(Error::shape("view", expected, self.shape()));
+            return Err(Error::shape(op, expected, self.shape()));
         };
         self.reshaped("ViewBackward0", layout)
     }
@@ -257,7 +261,7 @@ impl Tensor {
     /// # Errors
     /// As [`view`](Tensor::view).
     pub fn view_as_other(&self, other: &Tensor) -> Result<Tensor> {
-        self.view(other.shape())
+        self.viewed("view_as_other", other.shape())
     }
 
     fn reshaped(&self, name: &'static str, layout: Layout) -> Result<Tensor> {

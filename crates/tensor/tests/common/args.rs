@@ -1,17 +1,39 @@
 //! The keyword arguments of a golden case.
 
-use kiln_tensor::{DType, Scalar, Tensor};
+use std::{collections::BTreeSet, sync::Mutex};
+
+use kiln_tensor::{DType, Rhs, Scalar, Tensor};
 use serde_json::Value;
 
 use super::golden;
 
-/// The keyword arguments of a call, by PyTorch's names.
-pub struct Args(pub Value);
+/// Arguments that change nothing in the values: where they are, how they lie in memory, how they are copied.
+const WITHOUT_EFFECT: [&str; 7] =
+    ["device", "layout", "memory_format", "pin_memory", "non_blocking", "copy", "requires_grad"];
+
+/// The keyword arguments of a call, by PyTorch's names. They remember which were read, so that none is ignored.
+pub struct Args {
+    pub values: Value,
+    read: Mutex<BTreeSet<String>>,
+}
 
 impl Args {
+    pub fn new(values: Value) -> Args {
+        Args { values, read: Mutex::default() }
+    }
+
     /// The argument, if it was given.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+        self.read.lock().unwrap().insert(name.to_owned());
+        self.values.get(name).filter(|value| !value.is_null())
+    }
+
+    /// The first argument that nobody read, though it says something. (Tensors are also found among the inputs.)
+    pub fn unread(&self) -> Option<String> {
+        let read = self.read.lock().unwrap();
+        let says = |value: &Value| !value.is_null() && !value.as_str().is_some_and(|text| input(text).is_some());
+        let known = |name: &str| read.contains(name) || WITHOUT_EFFECT.contains(&name);
+        self.values.as_object()?.iter().find(|(name, value)| !known(name) && says(value)).map(|(name, _)| name.clone())
     }
 
     pub fn int(&self, name: &str) -> Option<i64> {
@@ -20,6 +42,11 @@ impl Args {
 
     pub fn float(&self, name: &str) -> Option<f64> {
         self.get(name).map(golden::number)
+    }
+
+    /// A size, index or count that is not negative.
+    pub fn size(&self, name: &str) -> Option<usize> {
+        self.int(name).map(|value| usize::try_from(value).unwrap_or(usize::MAX))
     }
 
     pub fn flag(&self, name: &str) -> bool {
@@ -32,7 +59,11 @@ impl Args {
 
     /// A number with its kind: `2` is an integer, `2.0` a float.
     pub fn scalar(&self, name: &str) -> Option<Scalar> {
-        self.get(name).map(|value| match value {
+        let value = self.get(name)?;
+        if value.as_str().is_some_and(|text| input(text).is_some()) {
+            return None;
+        }
+        Some(match value {
             Value::Bool(value) => Scalar::Bool(*value),
             Value::Number(number) if number.is_i64() => Scalar::Int(number.as_i64().unwrap()),
             value => Scalar::Float(golden::number(value)),
@@ -59,6 +90,16 @@ impl Args {
 
     /// The input tensor that an argument names.
     pub fn tensor<'a>(&self, name: &str, inputs: &'a [Tensor]) -> Option<&'a Tensor> {
-        self.text(name)?.strip_prefix("in")?.parse::<usize>().ok().and_then(|i| inputs.get(i))
+        input(self.text(name)?).and_then(|i| inputs.get(i))
     }
+
+    /// A number, or the input tensor that is named.
+    pub fn operand(&self, name: &str, inputs: &[Tensor]) -> Option<Rhs> {
+        self.tensor(name, inputs).map(Rhs::from).or_else(|| self.scalar(name).map(Rhs::from))
+    }
+}
+
+/// The number of the input that `"in2"` names.
+pub fn input(text: &str) -> Option<usize> {
+    text.strip_prefix("in")?.parse().ok()
 }

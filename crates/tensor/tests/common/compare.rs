@@ -46,13 +46,38 @@ pub fn difference(got: &Tensor, want: &Tensor) -> Option<String> {
         (Ok(got), Ok(want)) => (got, want),
         (Err(error), _) | (_, Err(error)) => return Some(format!("cannot be read: {error}")),
     };
-    let tolerance = tolerance(want.dtype());
+    // Where large terms cancel, what is left has the error of the terms.
+    let largest = want_values.iter().map(|value| value.to_f64().abs()).filter(|value| value.is_finite());
+    let tolerance = tolerance(want.dtype()) * (largest.fold(0.0, f64::max) / 100.0).max(1.0);
     got_values.iter().zip(&want_values).enumerate().find_map(|(i, (got, want))| {
         let equal = match (got, want) {
             (Scalar::Float(got), Scalar::Float(want)) => is_close(*got, *want, tolerance),
             (got, want) => got == want,
         };
         (!equal).then(|| format!("element {i} is {got}, expected {want}"))
+    })
+}
+
+/// What is worse about `got` than about PyTorch's `torch`, both half-precision results whose `exact` values are known:
+/// an element is further off than the worst of PyTorch's in units of that error, or of half a unit in the last place.
+pub fn worse(got: &Tensor, torch: &Tensor, exact: &Tensor) -> Option<String> {
+    if got.dtype() != torch.dtype() || got.shape() != torch.shape() {
+        return difference(got, torch);
+    }
+    let half_ulp = if got.dtype() == DType::BF16 { 1.0 / 256.0 } else { 1.0 / 2048.0 };
+    let largest = if got.dtype() == DType::BF16 { 3.3e38 } else { 65504.0 };
+    let (got, torch, exact) = (floats(got), floats(torch), floats(exact));
+    let off = |value: f64, exact: f64| if value.is_finite() && exact.is_finite() { (value - exact).abs() } else { 0.0 };
+    let theirs = torch.iter().zip(&exact).map(|(t, e)| off(*t, *e)).fold(0.0, f64::max);
+    got.iter().zip(&torch).zip(&exact).enumerate().find_map(|(i, ((&got, &torch), &exact))| {
+        let allowed = theirs.max(exact.abs() * half_ulp * 1.001).max(1e-7);
+        let overflows = exact.abs() > largest && got.is_infinite() && got.signum() == exact.signum();
+        let fine = got == torch
+            || (got.is_nan() && torch.is_nan())
+            || overflows
+            || (got - exact).abs() <= allowed
+            || (exact.is_nan() && got.is_nan());
+        (!fine).then(|| format!("element {i} is {got}, exactly {exact}, PyTorch has {torch}"))
     })
 }
 

@@ -136,7 +136,7 @@ const SINGLE: &[(&str, Call)] = calls! {
     transpose |x, _, r| x.transpose(r.dim(), r.dim());
     swapaxes |x, _, r| x.swapaxes(r.dim(), r.dim());
     permute |x, _, r| x.permute(r.dims());
-    movedim |x, _, r| x.movedim(r.dim(), r.dim());
+    movedim |x, _, r| if r.flag() { x.movedim(r.dim(), r.dim()) } else { x.movedim(r.dims(), r.dims()) };
     narrow |x, _, r| x.narrow(r.dim(), r.size(), r.size());
     slice |x, _, r| x.slice(r.dim(), r.int(), r.int(), r.size());
     select |x, _, r| x.select(r.dim(), r.int());
@@ -158,14 +158,22 @@ const SINGLE: &[(&str, Call)] = calls! {
     stack |x, y, r| if r.flag() { Tensor::stack(&[x, x], r.dim()) } else { Tensor::stack(&[x, y], r.dim()) };
     roll |x, _, r| if r.flag() { x.roll(r.int(), ()) } else { x.roll(r.extents(), r.dims()) };
     repeat |x, _, r| x.repeat(r.extents());
-    repeat_interleave |x, _, r| x.repeat_interleave(r.size(), r.dim());
+    repeat_interleave |x, _, r| match r.below(4) {
+        0 => x.repeat_interleave(r.size(), ()),
+        1 => x.repeat_interleave(&r.index(), r.dim()),
+        2 => x.repeat_interleave(r.int(), r.dim()),
+        _ => x.repeat_interleave(&r.index().flatten_all()?, ()),
+    };
     index_select |x, _, r| x.index_select(r.dim(), &r.index());
     gather |x, _, r| x.gather(r.dim(), &r.index());
-    take_along_dim |x, _, r| x.take_along_dim(&r.index(), r.dim());
+    take_along_dim |x, _, r| if r.flag() { x.take_along_dim(&r.index(), r.dim()) } else { x.take_along_dim(&r.index(), ()) };
     scatter |x, y, r| x.scatter(r.dim(), &r.index(), operand(y, r));
     scatter_add |x, y, r| x.scatter_add(r.dim(), &r.index(), y);
     index_add |x, y, r| x.index_add(r.dim(), &r.index(), y);
-    masked_fill |x, _, r| x.masked_fill(&r.mask(), r.scalar());
+    index_add_alpha |x, y, r| x.index_add_alpha(r.dim(), &r.index(), y, r.scalar());
+    index_put |x, y, r| x.index_put(&index(r)[..], operand(y, r), r.flag());
+    median_all |x, _, _r| x.median_all();
+    masked_fill |x, y, r| x.masked_fill(&r.mask(), operand(y, r));
     masked_select |x, _, r| x.masked_select(&r.mask());
     where_cond |x, y, r| r.mask().where_cond(operand(x, r), operand(y, r));
     argsort |x, _, r| x.argsort(r.dim(), r.flag());
@@ -173,11 +181,16 @@ const SINGLE: &[(&str, Call)] = calls! {
     argmax_keepdim |x, _, r| if r.flag() { x.argmax_keepdim(()) } else { x.argmax_keepdim(r.dim()) };
     argmin |x, _, r| if r.flag() { x.argmin(()) } else { x.argmin(r.dim()) };
     argmin_keepdim |x, _, r| if r.flag() { x.argmin_keepdim(()) } else { x.argmin_keepdim(r.dim()) };
+    searchsorted_with |x, y, r| {
+        let sorter = if r.flag() { x.argsort(-1, false)? } else { r.index() };
+        x.searchsorted_with(&sorter, operand(y, r), r.flag())
+    };
     searchsorted |x, y, r| x.searchsorted(operand(y, r), r.flag());
     cumsum |x, _, r| x.cumsum(r.dim());
     softmax |x, _, r| x.softmax(r.dim());
     log_softmax |x, _, r| x.log_softmax(r.dim());
     isclose |x, y, r| x.isclose(y, r.float(), r.float());
+    isclose_equal_nan |x, y, r| x.isclose_equal_nan(y, r.float(), r.float());
     multinomial |x, _, r| x.multinomial(r.below(4), r.flag());
     one_hot |x, _, r| x.one_hot(if r.flag() { -1 } else { r.below(6) as i64 - 2 });
     matmul |x, y, r| if r.flag() && x.rank() > 1 { x.matmul(&x.transpose(-1, -2)?) } else { x.matmul(y) };
@@ -314,15 +327,19 @@ const SEVERAL: &[(&str, Call)] = &[
     ("chunk", |x, _, r| x.chunk(r.below(5), r.dim())),
     ("unbind", |x, _, r| x.unbind(r.dim())),
     ("meshgrid", |x, y, _| Tensor::meshgrid(&[x, y])),
+    ("meshgrid_xy", |x, y, _| Tensor::meshgrid_xy(&[x, y])),
     ("sort", |x, _, r| Ok(pair(x.sort(r.dim(), r.flag())?))),
     ("topk", |x, _, r| Ok(pair(x.topk(r.size(), r.dim(), r.flag())?))),
     ("kthvalue", |x, _, r| Ok(pair(x.kthvalue(r.size(), r.dim())?))),
+    ("kthvalue_keepdim", |x, _, r| Ok(pair(x.kthvalue_keepdim(r.size(), r.dim())?))),
     ("median", |x, _, r| Ok(pair(x.median(r.dim())?))),
+    ("median_keepdim", |x, _, r| Ok(pair(x.median_keepdim(r.dim())?))),
     ("max_dim", |x, _, r| Ok(pair(x.max_dim(r.dim())?))),
     ("max_dim_keepdim", |x, _, r| Ok(pair(x.max_dim_keepdim(r.dim())?))),
     ("min_dim", |x, _, r| Ok(pair(x.min_dim(r.dim())?))),
     ("min_dim_keepdim", |x, _, r| Ok(pair(x.min_dim_keepdim(r.dim())?))),
     ("allclose", |x, y, r| x.allclose(y, r.float(), r.float()).map(|_| vec![])),
+    ("allclose_equal_nan", |x, y, r| x.allclose_equal_nan(y, r.float(), r.float()).map(|_| vec![])),
     ("equal", |x, y, _| x.equal(y).map(|_| vec![])),
     ("is_pinned", |x, _, _| {
         let _ = x.is_pinned();
@@ -350,10 +367,11 @@ const IN_PLACE: &[(&str, Call)] = &[
     ("uniform_", |x, _, r| changed(x, r, |x, r| x.uniform_(r.float(), r.float()))),
     ("normal_", |x, _, r| changed(x, r, |x, r| x.normal_(r.float(), r.float()))),
     ("bernoulli_", |x, _, r| changed(x, r, |x, r| x.bernoulli_(r.float()))),
-    ("masked_fill_", |x, _, r| changed(x, r, |x, r| x.masked_fill_(&r.mask(), r.scalar()))),
+    ("masked_fill_", |x, y, r| changed(x, r, |x, r| x.masked_fill_(&r.mask(), operand(y, r)))),
     ("scatter_", |x, y, r| changed(x, r, |x, r| x.scatter_(r.dim(), &r.index(), operand(y, r)))),
     ("scatter_add_", |x, y, r| changed(x, r, |x, r| x.scatter_add_(r.dim(), &r.index(), y))),
     ("index_add_", |x, y, r| changed(x, r, |x, r| x.index_add_(r.dim(), &r.index(), y))),
+    ("index_put_", |x, y, r| changed(x, r, |x, r| x.index_put_(&index(r)[..], operand(y, r), r.flag()))),
     ("i_assign", |x, y, r| changed(x, r, |x, r| x.i_assign(&index(r)[..], operand(y, r)))),
     ("t_", |x, _, _| {
         let mut x = x.copy()?;

@@ -1,18 +1,16 @@
 //! Element-wise operations, comparisons and conversions.
 
-use kiln_tensor::{DType, Error, Result, Rhs, Tensor};
+use kiln_tensor::{DType, Device, Result, Rhs, Scalar, Tensor};
+use serde_json::Value;
 
-use crate::common::{args::Args, suite::Op};
+use crate::{
+    common::{args::Args, golden},
+    suite::{Miss, lacks},
+};
 
 /// The second operand: a tensor, or the number `other`.
 fn other(x: &[Tensor], a: &Args) -> Rhs {
     a.scalar("other").map_or_else(|| Rhs::from(&x[1]), Rhs::from)
-}
-
-macro_rules! ops {
-    ($($name:literal => |$x:ident, $a:ident| $call:expr;)*) => {
-        &[$(($name, |$x, $a| { let _ = $a; Ok(vec![$call]) }),)*]
-    };
 }
 
 /// PyTorch's `where` without values: the indices of what is true, a list for each dimension.
@@ -21,73 +19,202 @@ fn nonzero_lists(condition: &Tensor) -> Result<Vec<Tensor>> {
     rows.unbind(1)
 }
 
-macro_rules! unary {
-    ($($method:ident)*) => { &[$((stringify!($method), |x, _| Ok(vec![x[0].$method()?])),)*] };
-}
-
-macro_rules! binary {
-    ($($method:ident)*) => { &[$((stringify!($method), |x, a| Ok(vec![x[0].$method(other(x, a))?])),)*] };
-}
-
-macro_rules! unary_rows {
-    ($names:tt $(UNARY($variant:ident, $op:ident, $($row:tt)*))*) => {
-        pub const UNARY: &[(&str, Op)] = unary! { $($op)* isnan isinf isfinite logical_not };
-    };
-}
-kiln_backend::unary_table!(unary_rows);
-
-pub const BINARY: &[(&str, Op)] = binary! {
-    mul remainder maximum minimum atan2 eq ne lt le gt ge logical_and logical_or logical_xor
-};
-
-pub const OTHERS: &[(&str, Op)] = ops! {
-    "add" => |x, a| match a.scalar("alpha") {
-        Some(alpha) => x[0].add(x[1].mul(alpha)?)?,
-        None => x[0].add(other(x, a))?,
-    };
-    "sub" => |x, a| match a.scalar("alpha") {
-        Some(alpha) => x[0].sub(x[1].mul(alpha)?)?,
-        None => x[0].sub(other(x, a))?,
-    };
-    "div" => |x, a| match a.text("rounding_mode") {
-        Some("floor") => x[0].floor_divide(other(x, a))?,
-        Some(_) if !x[0].dtype().is_float() => {
-            return Err(Error::argument("div", "no division of integers that rounds to 0"));
+/// `number ∘ x` or `tensor ∘ x`.
+macro_rules! reversed {
+    ($x:ident, $a:ident, $op:tt) => {
+        match $a.scalar("other") {
+            Some(Scalar::Float(number)) => (number $op &$x[0])?,
+            Some(number) => (number.to_i64() $op &$x[0])?,
+            None => (&$x[1] $op &$x[0])?,
         }
+    };
+}
+
+/// `alpha * other`, in the dtype of the result as PyTorch has it.
+fn add(x: &[Tensor], a: &Args, sign: i64) -> Result<Tensor> {
+    let Some(alpha) = a.scalar("alpha") else {
+        return if sign > 0 { x[0].add(other(x, a)) } else { x[0].sub(other(x, a)) };
+    };
+    let scaled = x[1].mul(alpha)?;
+    if sign > 0 { x[0].add(&scaled) } else { x[0].sub(&scaled) }
+}
+
+/// The dtype among the arguments of `to`, which may stand behind a device.
+fn to(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
+    let dtype = match a.get("dtype") {
+        Some(Value::Array(values)) => values.iter().find_map(|value| value.as_str().and_then(golden::dtype)),
+        Some(Value::String(name)) if golden::dtype(name).is_none() => a.dtype("non_blocking"),
+        _ => a.dtype("dtype"),
+    };
+    let dtype = dtype.unwrap_or_else(|| x.get(1).map_or(x[0].dtype(), Tensor::dtype));
+    Ok(x[0].to_dtype(dtype)?)
+}
+
+table! {
+    abs => |x, _a| x[0].abs()?;
+    acos => |x, _a| x[0].acos()?;
+    asin => |x, _a| x[0].asin()?;
+    atan => |x, _a| x[0].atan()?;
+    ceil => |x, _a| x[0].ceil()?;
+    cos => |x, _a| x[0].cos()?;
+    cosh => |x, _a| x[0].cosh()?;
+    erf => |x, _a| x[0].erf()?;
+    exp => |x, _a| x[0].exp()?;
+    exp2 => |x, _a| x[0].exp2()?;
+    expm1 => |x, _a| x[0].expm1()?;
+    floor => |x, _a| x[0].floor()?;
+    isfinite => |x, _a| x[0].isfinite()?;
+    isinf => |x, _a| x[0].isinf()?;
+    isnan => |x, _a| x[0].isnan()?;
+    log => |x, _a| x[0].log()?;
+    log10 => |x, _a| x[0].log10()?;
+    log1p => |x, _a| x[0].log1p()?;
+    log2 => |x, _a| x[0].log2()?;
+    logical_not => |x, _a| x[0].logical_not()?;
+    logsigmoid => |x, _a| x[0].log_sigmoid()?;
+    mish => |x, _a| x[0].mish()?;
+    neg => |x, _a| x[0].neg()?;
+    reciprocal => |x, _a| x[0].reciprocal()?;
+    relu => |x, _a| x[0].relu()?;
+    round => |x, a| match a.int("decimals") {
+        None | Some(0) => x[0].round()?,
+        Some(_) => return Err(lacks("decimals")),
+    };
+    rsqrt => |x, _a| x[0].rsqrt()?;
+    sigmoid => |x, _a| x[0].sigmoid()?;
+    sign => |x, _a| x[0].sign()?;
+    silu => |x, _a| x[0].silu()?;
+    sin => |x, _a| x[0].sin()?;
+    sinh => |x, _a| x[0].sinh()?;
+    sqrt => |x, _a| x[0].sqrt()?;
+    square => |x, _a| x[0].square()?;
+    tan => |x, _a| x[0].tan()?;
+    tanh => |x, _a| x[0].tanh()?;
+    trunc => |x, _a| x[0].trunc()?;
+
+    add => |x, a| add(x, a, 1)?;
+    sub => |x, a| add(x, a, -1)?;
+    mul => |x, a| x[0].mul(other(x, a))?;
+    div => |x, a| match a.text("rounding_mode") {
+        Some("floor") => x[0].floor_divide(other(x, a))?,
+        Some(_) if !x[0].dtype().is_float() => return Err(lacks("division of integers that rounds to 0")),
         Some(_) => x[0].div(other(x, a))?.trunc()?,
         None => x[0].div(other(x, a))?,
     };
-    "floor_divide" => |x, a| x[0].floor_divide(other(x, a))?;
-    "rsub" => |x, a| match a.scalar("other") {
-        Some(number) if !number.is_float() => (number.to_i64() - &x[0])?,
-        Some(number) => (number.to_f64() - &x[0])?,
-        None => (&x[1] - &x[0])?,
+    true_divide => |x, a| x[0].div(other(x, a))?;
+    floor_divide => |x, a| x[0].floor_divide(other(x, a))?;
+    remainder => |x, a| x[0].remainder(other(x, a))?;
+    pow => |x, a| x[0].pow(a.operand("exponent", x).unwrap_or_else(|| Rhs::from(&x[1])))?;
+    atan2 => |x, a| x[0].atan2(other(x, a))?;
+    maximum => |x, a| x[0].maximum(other(x, a))?;
+    minimum => |x, a| x[0].minimum(other(x, a))?;
+    eq => |x, a| x[0].eq(other(x, a))?;
+    ne => |x, a| x[0].ne(other(x, a))?;
+    lt => |x, a| x[0].lt(other(x, a))?;
+    le => |x, a| x[0].le(other(x, a))?;
+    gt => |x, a| x[0].gt(other(x, a))?;
+    ge => |x, a| x[0].ge(other(x, a))?;
+    logical_and => |x, a| x[0].logical_and(other(x, a))?;
+    logical_or => |x, a| x[0].logical_or(other(x, a))?;
+    logical_xor => |x, a| x[0].logical_xor(other(x, a))?;
+
+    // The number or tensor in front: Rust's operators.
+    rsub => |x, a| match a.scalar("alpha") {
+        Some(alpha) => (other_tensor(x, a)? - x[0].mul(alpha)?)?,
+        None => reversed!(x, a, -),
     };
-    "rdiv" => |x, a| match a.scalar("other") {
-        Some(number) if !number.is_float() => (number.to_i64() / &x[0])?,
-        Some(number) => (number.to_f64() / &x[0])?,
-        None => (&x[1] / &x[0])?,
+    rdiv => |x, a| reversed!(x, a, /);
+    radd => |x, a| reversed!(x, a, +);
+    rmul => |x, a| reversed!(x, a, *);
+    rmod => |x, a| other_tensor(x, a)?.remainder(&x[0])?;
+    rpow => |x, a| match a.operand("base", x) {
+        Some(Rhs::Scalar(base)) => Tensor::full((), base, x[0].options())?.pow(&x[0])?,
+        _ => x[1].pow(&x[0])?,
     };
-    "mul_self" => |x, a| (&x[0] * &x[0])?;
-    "pow" => |x, a| x[0].pow(a.scalar("exponent").map_or_else(|| Rhs::from(&x[1]), Rhs::from))?;
-    "gelu" => |x, a| if a.text("approximate") == Some("tanh") { x[0].gelu_tanh()? } else { x[0].gelu()? };
-    "to" => |x, a| x[0].to_dtype(a.dtype("dtype").unwrap_or(DType::F32))?;
-    "where" => |x, a| match (a.scalar("input"), a.scalar("other")) {
-        (Some(input), Some(other)) => x[0].where_cond(input, other)?,
-        (_, Some(other)) => x[0].where_cond(&x[1], other)?,
+    mul_self => |x, _a| (&x[0] * &x[0])?;
+
+    isclose => |x, a| {
+        let (rtol, atol) = (a.float("rtol").unwrap_or(1e-5), a.float("atol").unwrap_or(1e-8));
+        if a.flag("equal_nan") { x[0].isclose_equal_nan(&x[1], rtol, atol)? } else { x[0].isclose(&x[1], rtol, atol)? }
+    };
+    allclose => |x, a| {
+        let (rtol, atol) = (a.float("rtol").unwrap_or(1e-5), a.float("atol").unwrap_or(1e-8));
+        let close = if a.flag("equal_nan") {
+            x[0].allclose_equal_nan(&x[1], rtol, atol)?
+        } else {
+            x[0].allclose(&x[1], rtol, atol)?
+        };
+        Tensor::new(close, Device::Cpu)?
+    };
+    equal => |x, _a| Tensor::new(x[0].equal(&x[1])?, Device::Cpu)?;
+
+    gelu => |x, a| if a.text("approximate") == Some("tanh") { x[0].gelu_tanh()? } else { x[0].gelu()? };
+    leaky_relu => |x, a| x[0].leaky_relu(a.float("negative_slope").unwrap_or(0.01))?;
+    elu => |x, a| x[0].elu(a.float("alpha").unwrap_or(1.0))?;
+    softplus => |x, a| match (a.float("beta"), a.float("threshold")) {
+        (None, None) => x[0].softplus()?,
+        _ => return Err(lacks("beta and threshold")),
+    };
+    lerp => |x, a| match a.operand("weight", x) {
+        Some(Rhs::Scalar(weight)) => x[0].lerp(&x[1], weight.to_f64())?,
+        _ => return Err(lacks("a tensor of weights")),
+    };
+    clamp => |x, a| match (a.operand("min", x), a.operand("max", x)) {
+        (Some(min), Some(max)) => x[0].clamp(min, max)?,
+        (Some(min), None) => x[0].clamp_min(min)?,
+        (_, max) => x[0].clamp_max(max.unwrap())?,
+    };
+    clamp_min => |x, a| x[0].clamp_min(a.operand("min", x).unwrap())?;
+    clamp_max => |x, a| x[0].clamp_max(a.operand("max", x).unwrap())?;
+
+    where_ => |x, a| match (a.operand("input", x), a.tensor("condition", x), a.operand("other", x)) {
+        (_, Some(condition), Some(other)) => condition.where_cond(&x[0], other)?,
+        (Some(input), _, Some(other)) => x[0].where_cond(input, other)?,
+        (_, _, Some(other)) => x[0].where_cond(&x[1], other)?,
         _ if x.len() == 3 => x[0].where_cond(&x[1], &x[2])?,
-        _ => return nonzero_lists(&x[0]),
+        _ => return Ok(nonzero_lists(&x[0])?),
     };
-    "rpow" => |x, a| Tensor::full((), a.scalar("base").unwrap(), x[0].options())?.pow(&x[0])?;
-    "leaky_relu" => |x, a| x[0].leaky_relu(a.float("negative_slope").unwrap())?;
-    "elu" => |x, a| x[0].elu(a.float("alpha").unwrap())?;
-    "clamp" => |x, a| {
-        let bound = |name: &str| a.tensor(name, x).map(Rhs::from).or_else(|| a.scalar(name).map(Rhs::from));
-        match (bound("min"), bound("max")) {
-            (Some(min), Some(max)) => x[0].clamp(min, max)?,
-            (Some(min), None) => x[0].clamp_min(min)?,
-            (_, max) => x[0].clamp_max(max.unwrap())?,
+    masked_fill => |x, a| {
+        let mask = a.tensor("mask", x).unwrap_or(&x[1]);
+        match a.operand("value", x) {
+            Some(Rhs::Scalar(value)) => x[0].masked_fill(mask, value)?,
+            Some(Rhs::Tensor(value)) => x[0].masked_fill(mask, &value)?,
+            None => return Err(lacks("no value")),
         }
     };
-    "masked_fill" => |x, a| x[0].masked_fill(a.tensor("mask", x).unwrap_or(&x[1]), a.scalar("value").unwrap())?;
-};
+    fill => |x, a| {
+        let y = x[0].copy()?;
+        y.fill_(a.scalar("value").ok_or_else(|| lacks("a tensor as value"))?)?;
+        y
+    };
+    zero_ => |x, _a| {
+        let y = x[0].copy()?;
+        y.zero_()?;
+        y
+    };
+
+    to => |x, a| to(x, a)?;
+    bfloat16 => |x, _a| x[0].to_dtype(DType::BF16)?;
+    bool => |x, _a| x[0].to_dtype(DType::Bool)?;
+    byte => |x, _a| x[0].to_dtype(DType::U8)?;
+    double => |x, _a| x[0].to_dtype(DType::F64)?;
+    float => |x, _a| x[0].to_dtype(DType::F32)?;
+    half => |x, _a| x[0].to_dtype(DType::F16)?;
+    int => |x, _a| x[0].to_dtype(DType::I32)?;
+    long => |x, _a| x[0].to_dtype(DType::I64)?;
+    clone => |x, _a| x[0].copy()?;
+    contiguous => |x, _a| x[0].contiguous()?;
+    item => |x, _a| match x[0].dtype() {
+        DType::Bool => Tensor::new(x[0].item::<bool>()?, Device::Cpu)?,
+        dtype if dtype.is_float() => Tensor::new(x[0].item::<f64>()?, Device::Cpu)?.to_dtype(DType::F32)?,
+        _ => Tensor::new(x[0].item::<i64>()?, Device::Cpu)?,
+    };
+}
+
+/// The other operand as a tensor.
+fn other_tensor(x: &[Tensor], a: &Args) -> Result<Tensor> {
+    match a.scalar("other") {
+        Some(number) => Tensor::full((), number, x[0].options()),
+        None => Ok(x[1].clone()),
+    }
+}

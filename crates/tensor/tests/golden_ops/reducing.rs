@@ -1,26 +1,32 @@
 //! Reductions, softmax, scans and sorting.
 
-use kiln_tensor::{Result, Tensor};
+use kiln_tensor::{Correction, Result, Tensor};
+use serde_json::Value;
 
-use crate::common::{args::Args, suite::Op};
+use crate::common::args::Args;
 
-/// Calls the form of a reduction that the arguments ask for.
+/// Calls the form of a reduction that the arguments ask for: over all dimensions, or those listed, kept or not.
 macro_rules! reduction {
-    ($x:ident, $a:ident, $method:ident, $keepdim:ident $(, $arg:expr)*) => {
-        if $a.flag("keepdim") {
-            $x.$keepdim(&$a.ints("dim")[..] $(, $arg)*)?
-        } else {
-            $x.$method(&$a.ints("dim")[..] $(, $arg)*)?
+    ($x:expr, $a:ident, $method:ident, $keepdim:ident $(, $arg:expr)*) => {{
+        let (x, keepdim) = ($x, $a.flag("keepdim"));
+        match $a.get("dim").filter(|dim| !dim.is_boolean()) {
+            None if keepdim => x.$keepdim(() $(, $arg)*)?,
+            None => x.$method(() $(, $arg)*)?,
+            Some(_) if keepdim => x.$keepdim(&$a.ints("dim")[..] $(, $arg)*)?,
+            Some(_) => x.$method(&$a.ints("dim")[..] $(, $arg)*)?,
         }
-    };
+    }};
 }
 
-macro_rules! reductions {
-    ($($method:ident $keepdim:ident;)*) => {
-        &[$((stringify!($method), |x, a| {
-            let x = with_dtype(&x[0], a)?;
-            Ok(vec![reduction!(x, a, $method, $keepdim)])
-        }),)*]
+/// Calls the form for one dimension or all.
+macro_rules! arg_reduction {
+    ($x:ident, $a:ident, $method:ident, $keepdim:ident) => {
+        match ($a.int("dim"), $a.flag("keepdim")) {
+            (None, false) => $x[0].$method(())?,
+            (None, true) => $x[0].$keepdim(())?,
+            (Some(dim), false) => $x[0].$method(dim)?,
+            (Some(dim), true) => $x[0].$keepdim(dim)?,
+        }
     };
 }
 
@@ -29,81 +35,90 @@ fn with_dtype(x: &Tensor, a: &Args) -> Result<Tensor> {
     a.dtype("dtype").map_or_else(|| Ok(x.clone()), |dtype| x.to_dtype(dtype))
 }
 
-fn pair((values, indices): (Tensor, Tensor)) -> Result<Vec<Tensor>> {
-    Ok(vec![values, indices])
+/// The same, where integers and `bool` would become `i64`.
+fn as_dtype(x: Tensor, a: &Args) -> Result<Tensor> {
+    a.dtype("dtype").map_or(Ok(x.clone()), |dtype| x.to_dtype(dtype))
 }
 
 fn norm(x: &Tensor, p: f64, a: &Args) -> Result<Tensor> {
-    let dims = a.ints("dim");
-    if a.flag("keepdim") { x.norm_keepdim(p, &dims[..]) } else { x.norm(p, &dims[..]) }
+    Ok(reduction!(Powered(x, p), a, norm, norm_keepdim))
 }
 
-fn correction(a: &Args) -> f64 {
-    let unbiased = a.get("unbiased").is_none_or(|flag| flag.as_bool() == Some(true));
-    a.float("correction").unwrap_or(f64::from(u8::from(unbiased)))
+/// A tensor with its norm's exponent, in the order of arguments of the other reductions.
+struct Powered<'a>(&'a Tensor, f64);
+
+impl Powered<'_> {
+    fn norm(&self, dims: impl kiln_tensor::Dims) -> Result<Tensor> {
+        self.0.norm(self.1, dims)
+    }
+
+    fn norm_keepdim(&self, dims: impl kiln_tensor::Dims) -> Result<Tensor> {
+        self.0.norm_keepdim(self.1, dims)
+    }
 }
 
-pub const REDUCTIONS: &[(&str, Op)] = reductions! {
-    sum sum_keepdim;
-    mean mean_keepdim;
-    prod prod_keepdim;
-    amax amax_keepdim;
-    amin amin_keepdim;
-    any any_keepdim;
-    all all_keepdim;
-    logsumexp logsumexp_keepdim;
-};
+/// `correction`, or `unbiased`, which may stand where `dim` does.
+fn correction(a: &Args) -> Correction {
+    let unbiased = a.get("unbiased").or(a.get("dim")).and_then(Value::as_bool);
+    match (a.float("correction"), unbiased) {
+        (Some(correction), _) => correction.into(),
+        (None, Some(unbiased)) => unbiased.into(),
+        (None, None) => ().into(),
+    }
+}
 
-pub const OTHERS: &[(&str, Op)] = &[
-    ("var", |x, a| {
-        Ok(vec![{
-            let x = &x[0];
-            reduction!(x, a, var, var_keepdim, correction(a))
-        }])
-    }),
-    ("std", |x, a| {
-        Ok(vec![{
-            let x = &x[0];
-            reduction!(x, a, std, std_keepdim, correction(a))
-        }])
-    }),
-    ("softmax", |x, a| Ok(vec![with_dtype(&x[0], a)?.softmax(a.int("dim").unwrap())?])),
-    ("log_softmax", |x, a| Ok(vec![x[0].log_softmax(a.int("dim").unwrap())?])),
-    ("max", |x, a| match a.int("dim") {
-        None if x.len() == 2 => Ok(vec![x[0].maximum(&x[1])?]),
-        None => Ok(vec![x[0].max(())?]),
-        Some(dim) => pair(if a.flag("keepdim") { x[0].max_dim_keepdim(dim)? } else { x[0].max_dim(dim)? }),
-    }),
-    ("min", |x, a| match a.int("dim") {
-        None if x.len() == 2 => Ok(vec![x[0].minimum(&x[1])?]),
-        None => Ok(vec![x[0].min(())?]),
-        Some(dim) => pair(if a.flag("keepdim") { x[0].min_dim_keepdim(dim)? } else { x[0].min_dim(dim)? }),
-    }),
-    ("argmax", |x, a| {
-        Ok(vec![match a.int("dim") {
-            None => x[0].argmax(())?,
-            Some(dim) if a.flag("keepdim") => x[0].argmax_keepdim(dim)?,
-            Some(dim) => x[0].argmax(dim)?,
-        }])
-    }),
-    ("argmin", |x, a| {
-        Ok(vec![match a.int("dim") {
-            None => x[0].argmin(())?,
-            Some(dim) if a.flag("keepdim") => x[0].argmin_keepdim(dim)?,
-            Some(dim) => x[0].argmin(dim)?,
-        }])
-    }),
-    ("norm", |x, a| {
-        Ok(vec![{
-            let (x, p) = (&x[0], a.float("p").unwrap_or(2.0));
-            norm(x, p, a)?
-        }])
-    }),
-    ("cumsum", |x, a| Ok(vec![x[0].cumsum(a.int("dim").unwrap())?])),
-    ("argsort", |x, a| Ok(vec![x[0].argsort(a.int("dim").unwrap_or(-1), a.flag("descending"))?])),
-    ("topk", |x, a| {
+table! {
+    sum => |x, a| as_dtype(reduction!(with_dtype(&x[0], a)?, a, sum, sum_keepdim), a)?;
+    mean => |x, a| reduction!(with_dtype(&x[0], a)?, a, mean, mean_keepdim);
+    prod => |x, a| as_dtype(reduction!(with_dtype(&x[0], a)?, a, prod, prod_keepdim), a)?;
+    amax => |x, a| reduction!(&x[0], a, amax, amax_keepdim);
+    amin => |x, a| reduction!(&x[0], a, amin, amin_keepdim);
+    any => |x, a| reduction!(&x[0], a, any, any_keepdim);
+    all => |x, a| reduction!(&x[0], a, all, all_keepdim);
+    logsumexp => |x, a| reduction!(&x[0], a, logsumexp, logsumexp_keepdim);
+    var => |x, a| reduction!(&x[0], a, var, var_keepdim, correction(a));
+    std => |x, a| reduction!(&x[0], a, std, std_keepdim, correction(a));
+    norm => |x, a| norm(&x[0], a.float("p").unwrap_or(2.0), a)?;
+    vector_norm => |x, a| norm(&with_dtype(&x[0], a)?, a.float("ord").unwrap_or(2.0), a)?;
+    softmax => |x, a| with_dtype(&x[0], a)?.softmax(a.int("dim").unwrap())?;
+    log_softmax => |x, a| with_dtype(&x[0], a)?.log_softmax(a.int("dim").unwrap())?;
+    max => |x, a| match a.scalar("dim") {
+        None if x.len() == 2 => vec![x[0].maximum(&x[1])?],
+        None => vec![x[0].max(())?],
+        Some(dim) => pair(if a.flag("keepdim") { x[0].max_dim_keepdim(dim.to_i64())? } else { x[0].max_dim(dim.to_i64())? }),
+    };
+    min => |x, a| match a.scalar("dim") {
+        None if x.len() == 2 => vec![x[0].minimum(&x[1])?],
+        None => vec![x[0].min(())?],
+        Some(dim) => pair(if a.flag("keepdim") { x[0].min_dim_keepdim(dim.to_i64())? } else { x[0].min_dim(dim.to_i64())? }),
+    };
+    argmax => |x, a| arg_reduction!(x, a, argmax, argmax_keepdim);
+    argmin => |x, a| arg_reduction!(x, a, argmin, argmin_keepdim);
+    median => |x, a| match (a.int("dim"), a.flag("keepdim")) {
+        (None, _) => vec![x[0].median_all()?],
+        (Some(dim), false) => pair(x[0].median(dim)?),
+        (Some(dim), true) => pair(x[0].median_keepdim(dim)?),
+    };
+    kthvalue => |x, a| {
+        let (k, dim) = (a.size("k").unwrap(), a.int("dim").unwrap_or(-1));
+        if a.flag("keepdim") { x[0].kthvalue_keepdim(k, dim)? } else { x[0].kthvalue(k, dim)? }
+    };
+    cumsum => |x, a| as_dtype(with_dtype(&x[0], a)?.cumsum(a.int("dim").unwrap())?, a)?;
+    argsort => |x, a| {
+        a.get("stable");
+        x[0].argsort(a.int("dim").unwrap_or(-1), a.flag("descending"))?
+    };
+    topk => |x, a| {
+        a.get("sorted");
         let largest = a.get("largest").is_none_or(|flag| flag.as_bool() == Some(true));
-        pair(x[0].topk(a.int("k").unwrap() as usize, a.int("dim").unwrap_or(-1), largest)?)
-    }),
-    ("sort", |x, a| pair(x[0].sort(a.int("dim").unwrap_or(-1), a.flag("descending"))?)),
-];
+        x[0].topk(a.size("k").unwrap(), a.int("dim").unwrap_or(-1), largest)?
+    };
+    sort => |x, a| {
+        a.get("stable");
+        x[0].sort(a.int("dim").unwrap_or(-1), a.flag("descending"))?
+    };
+}
+
+fn pair((values, indices): (Tensor, Tensor)) -> Vec<Tensor> {
+    vec![values, indices]
+}

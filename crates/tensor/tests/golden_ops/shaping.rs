@@ -1,73 +1,110 @@
-//! Views and products.
+//! Views, products and constructors.
 
-use kiln_tensor::{Tensor, TensorOptions};
+use kiln_tensor::{DType, Scalar, Tensor, TensorOptions};
 
-use crate::common::{args::Args, suite::Op};
+use crate::{common::args::Args, suite::lacks};
 
-macro_rules! ops {
-    ($($name:literal => |$x:ident, $a:ident| $call:expr;)*) => {
-        &[$(($name, |$x, $a| { let _ = (&$x, $a); Ok(vec![$call]) }),)*]
-    };
+/// A number that is an argument, or an input tensor's only element.
+fn number(a: &Args, name: &str, x: &[Tensor]) -> Option<i64> {
+    a.tensor(name, x).map(|tensor| tensor.item::<i64>().unwrap()).or_else(|| a.scalar(name).map(Scalar::to_i64))
 }
 
-pub const VIEWS: &[(&str, Op)] = ops! {
-    "reshape" => |x, a| x[0].reshape(a.sizes("shape"))?;
-    "transpose_reshape" => |x, a| {
-        x[0].transpose(a.int("dim0").unwrap(), a.int("dim1").unwrap())?.reshape(a.sizes("shape"))?
-    };
-    "flatten" => |x, a| x[0].flatten(a.int("start_dim").unwrap_or(0), a.int("end_dim").unwrap_or(-1))?;
-    "transpose" => |x, a| x[0].transpose(a.int("dim0").unwrap(), a.int("dim1").unwrap())?;
-    "t" => |x, a| x[0].t()?;
-    "permute" => |x, a| x[0].permute(a.ints("dims"))?;
-    "squeeze" => |x, a| x[0].squeeze(&a.ints("dim")[..])?;
-    "unsqueeze" => |x, a| x[0].unsqueeze(a.int("dim").unwrap())?;
-    "expand" => |x, a| x[0].expand(a.sizes("size"))?;
-    "broadcast_to" => |x, a| x[0].expand(a.sizes("size"))?;
-    "narrow" => |x, a| {
-        x[0].narrow(a.int("dim").unwrap(), a.int("start").unwrap() as usize, a.int("length").unwrap() as usize)?
-    };
-    "select" => |x, a| x[0].select(a.int("dim").unwrap(), a.int("index").unwrap())?;
-};
-
-pub const PRODUCTS: &[(&str, Op)] = ops! {
-    "matmul" => |x, a| x[0].matmul(&x[1])?;
-    "matmul_self_t" => |x, a| x[0].matmul(&x[0].t()?)?;
-    "mm" => |x, a| x[0].mm(&x[1])?;
-    "bmm" => |x, a| x[0].bmm(&x[1])?;
-    "mv" => |x, a| x[0].mv(&x[1])?;
-    "dot" => |x, a| x[0].dot(&x[1])?;
-    "outer" => |x, a| x[0].outer(&x[1])?;
-    "einsum" => |x, a| Tensor::einsum(a.text("equation").unwrap(), x)?;
-    "linear" => |x, a| x[0].linear(&x[1], x.get(2))?;
-};
-
+/// Dtype of a constructor.
 fn options(a: &Args) -> TensorOptions {
     let default = TensorOptions::new();
     a.dtype("dtype").map_or(default, |dtype| default.dtype(dtype))
 }
 
-pub const CREATION: &[(&str, Op)] = ops! {
-    "eye" => |x, a| match a.int("m") {
-        None => Tensor::eye(a.int("n").unwrap(), options(a))?,
-        Some(m) => Tensor::eye([a.int("n").unwrap(), m], options(a))?,
+/// Dtype of a constructor that makes a tensor like another.
+fn options_like(x: &Tensor, a: &Args) -> TensorOptions {
+    x.options().dtype(a.dtype("dtype").unwrap_or(x.dtype()))
+}
+
+/// The shape to make: `input` in OpInfo's samples.
+fn size(a: &Args) -> Vec<i64> {
+    if a.get("size").is_some() { a.sizes("size") } else { a.sizes("input") }
+}
+
+table! {
+    reshape => |x, a| x[0].reshape(a.sizes("shape"))?;
+    reshape_as => |x, _a| x[0].reshape(x[1].dims())?;
+    transpose_reshape => |x, a| {
+        x[0].transpose(a.int("dim0").unwrap(), a.int("dim1").unwrap())?.reshape(a.sizes("shape"))?
     };
-    "arange" => |x, a| {
-        let start = a.scalar("start").unwrap_or(kiln_tensor::Scalar::Int(0));
-        let step = a.scalar("step").unwrap_or(kiln_tensor::Scalar::Int(1));
-        Tensor::arange_step(start, a.scalar("end").unwrap(), step, options(a))?
+    view => |x, a| match a.dtype("shape") {
+        Some(_) => return Err(lacks("a view as another dtype")),
+        None => x[0].view(a.sizes("shape"))?,
     };
-    "linspace" => |x, a| {
-        let dtype = a.dtype("dtype").unwrap_or(kiln_tensor::DType::F32);
-        Tensor::linspace(a.float("start").unwrap(), a.float("end").unwrap(), a.int("steps").unwrap() as usize, dtype)?
+    view_as => |x, _a| x[0].view_as_other(&x[1])?;
+    flatten => |x, a| x[0].flatten(a.int("start_dim").unwrap_or(0), a.int("end_dim").unwrap_or(-1))?;
+    unflatten => |x, a| x[0].unflatten(a.int("dim").unwrap(), a.sizes("sizes"))?;
+    transpose => |x, a| x[0].transpose(a.int("dim0").unwrap(), a.int("dim1").unwrap())?;
+    t => |x, _a| x[0].t()?;
+    T => |x, _a| x[0].permute((0..x[0].rank()).rev().collect::<Vec<_>>())?;
+    mT => |x, _a| x[0].mt()?;
+    permute => |x, a| x[0].permute(a.ints("dims"))?;
+    movedim => |x, a| x[0].movedim(a.ints("source"), a.ints("destination"))?;
+    squeeze => |x, a| match a.get("dim") {
+        None => x[0].squeeze(())?,
+        Some(_) => x[0].squeeze(&a.ints("dim")[..])?,
     };
-    "full" => |x, a| {
+    unsqueeze => |x, a| x[0].unsqueeze(a.int("dim").unwrap())?;
+    expand => |x, a| x[0].expand(a.sizes("size"))?;
+    expand_as => |x, _a| x[0].expand_as(&x[1])?;
+    broadcast_to => |x, a| x[0].expand(a.sizes("size"))?;
+    narrow => |x, a| {
+        let dim = a.int("dim").unwrap();
+        let start = number(a, "start", x).unwrap();
+        let extent = x[0].dims()[if dim < 0 { dim + x[0].rank() as i64 } else { dim } as usize] as i64;
+        // In PyTorch, a negative start counts from the end.
+        x[0].narrow(dim, if start < 0 { start + extent } else { start } as usize, a.size("length").unwrap())?
+    };
+    select => |x, a| x[0].select(a.int("dim").unwrap(), a.int("index").unwrap())?;
+    slice => |x, a| {
+        let (start, end) = (a.int("start").unwrap_or(0), a.int("end").unwrap_or(i64::MAX));
+        x[0].slice(a.int("dim").unwrap_or(0), start, end, a.size("step").unwrap_or(1))?
+    };
+
+    matmul => |x, _a| x[0].matmul(&x[1])?;
+    rmatmul => |x, _a| x[1].matmul(&x[0])?;
+    matmul_self_t => |x, _a| x[0].matmul(&x[0].t()?)?;
+    mm => |x, _a| x[0].mm(&x[1])?;
+    bmm => |x, _a| x[0].bmm(&x[1])?;
+    mv => |x, _a| x[0].mv(&x[1])?;
+    dot => |x, _a| x[0].dot(&x[1])?;
+    outer => |x, _a| x[0].outer(&x[1])?;
+    einsum => |x, a| Tensor::einsum(a.text("equation").unwrap(), x)?;
+    linear => |x, a| x[0].linear(&x[1], a.tensor("bias", x).or(x.get(2)))?;
+
+    eye => |_x, a| match (a.int("n").or(a.int("input")), a.int("m")) {
+        (n, None) => Tensor::eye(n.unwrap(), options(a))?,
+        (n, Some(m)) => Tensor::eye([n.unwrap(), m], options(a))?,
+    };
+    arange => |_x, a| {
+        // One number alone is the end, also where OpInfo calls it the input.
+        let (input, start, end) = (a.scalar("input"), a.scalar("start"), a.scalar("end"));
+        let (start, end) = if end.is_some() { (start.or(input), end) } else { (start, input) };
+        let step = a.scalar("step").unwrap_or(Scalar::Int(1));
+        Tensor::arange_step(start.unwrap_or(Scalar::Int(0)), end.unwrap(), step, options(a))?
+    };
+    linspace => |x, a| {
+        let start = a.operand("start", x).or(a.operand("input", x)).or(x.first().map(Into::into)).unwrap();
+        let end = a.operand("end", x).unwrap();
+        Tensor::linspace(start, end, a.size("steps").unwrap(), options(a))?
+    };
+    full => |_x, a| {
         let value = a.scalar("fill_value").unwrap();
-        let full = Tensor::full(a.sizes("size"), value, kiln_tensor::Device::Cpu)?;
+        let full = Tensor::full(size(a), value, a.dtype("dtype").map_or(options(a), |dtype| options(a).dtype(dtype)))?;
         // As with all constructors of Kiln the dtype is f32 unless it is named.
-        match value {
-            kiln_tensor::Scalar::Float(_) => full,
-            kiln_tensor::Scalar::Int(_) => full.to_dtype(kiln_tensor::DType::I64)?,
-            kiln_tensor::Scalar::Bool(_) => full.to_dtype(kiln_tensor::DType::Bool)?,
+        match (a.dtype("dtype"), value) {
+            (Some(_), _) | (_, Scalar::Float(_)) => full,
+            (_, Scalar::Int(_)) => full.to_dtype(DType::I64)?,
+            (_, Scalar::Bool(_)) => full.to_dtype(DType::Bool)?,
         }
     };
-};
+    ones => |_x, a| Tensor::ones(size(a), options(a))?;
+    zeros => |_x, a| Tensor::zeros(size(a), options(a))?;
+    ones_like => |x, a| Tensor::ones(x[0].shape(), options_like(&x[0], a))?;
+    zeros_like => |x, a| Tensor::zeros(x[0].shape(), options_like(&x[0], a))?;
+    full_like => |x, a| Tensor::full(x[0].shape(), a.scalar("fill_value").unwrap(), options_like(&x[0], a))?;
+}

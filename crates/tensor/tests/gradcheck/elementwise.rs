@@ -76,6 +76,8 @@ macro_rules! checks {
     };
 }
 
+const PAIRS_WITH_SCALAR: &[&[&[usize]]] = &[&[&[2, 3], &[]], &[&[3], &[]], &[&[], &[]]];
+
 const THREE: &[&[&[usize]]] = &[
     &[&[2, 3], &[2, 3], &[2, 3]],
     &[&[2, 3], &[3], &[]],
@@ -123,6 +125,7 @@ pub const OTHERS: &[Check] = checks! {
     where_cond PAIRS Any |x| x[0].detach().add(&x[1].detach())?.gt(0.3)?.where_cond(&x[0], &x[1]);
     where_cond ANY Any |x| mask(1, 3).where_cond(&x[0], 2.5);
     where_cond ANY Any |x| mask(1, 3).where_cond(2.5, &x[0]);
+    masked_fill PAIRS_WITH_SCALAR Any |x| x[0].masked_fill(&mask(2, 3), &x[1]);
     masked_fill ANY Any |x| if x[0].rank() == 0 { x[0].masked_fill(&mask(1, 1).reshape(())?, 7) } else { x[0].masked_fill(&mask(1, 3), 7) };
     dropout ANY Any |x| x[0].dropout(0.4, true);
     dropout ANY Any |x| x[0].dropout(0.4, false);

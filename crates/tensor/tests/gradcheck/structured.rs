@@ -15,6 +15,7 @@ macro_rules! shapes {
 }
 
 shapes! {
+    SCALAR = [[]];
     MATRIX = [[2, 3]] [[0, 3]] [[3, 1]];
     CUBE = [[2, 3, 4]] [[2, 0, 4]];
     FULL = [[2, 3]] [[]] [[1, 1]];
@@ -35,6 +36,7 @@ shapes! {
     PRODUCTS_3D = [[2, 2, 3], [2, 3, 2]] [[0, 2, 3], [0, 3, 2]];
     MATRIX_VECTOR = [[2, 3], [3]] [[0, 3], [3]];
     LINEAR = [[4, 3], [2, 3], [2]] [[3], [2, 3], [2]] [[2, 2, 3], [2, 3], [2]] [[0, 3], [2, 3], [2]];
+    LINEAR_BY_VECTOR = [[4, 3], [3], []] [[3], [3], []];
     LINEAR_NO_BIAS = [[4, 3], [2, 3]] [[3], [2, 3]];
     BASE_AND_SOURCE = [[3, 4], [2, 2]];
     BASE_AND_ROWS = [[3, 2], [4, 2]];
@@ -79,6 +81,7 @@ pub const VIEWS: &[Check] = checks! {
     t VECTOR Any |x| x[0].t();
     permute CUBE Any |x| x[0].permute([2, 0, 1]);
     movedim CUBE Any |x| x[0].movedim(0, 2);
+    movedim CUBE Any |x| x[0].movedim([2, 0], [0, 1]);
     narrow CUBE Any |x| x[0].narrow(2, 1, 2);
     slice CUBE Any |x| x[0].slice(-1, -3, 4, 2);
     slice CUBE Any |x| x[0].slice(0, 5, 9, 1);
@@ -108,6 +111,7 @@ pub const VIEWS: &[Check] = checks! {
     chunk CUBE Any |x| joined(x[0].chunk(3, -1)?);
     unbind CUBE Any |x| joined(x[0].unbind(2)?);
     meshgrid UNEQUAL_VECTORS Any |x| joined(Tensor::meshgrid(x)?);
+    meshgrid_xy UNEQUAL_VECTORS Any |x| joined(Tensor::meshgrid_xy(x)?);
     i CUBE Any |x| x[0].i((.., .., step(0..4, 2)));
     i CUBE Any |x| x[0].i((Ellipsis, -1, NewAxis));
     i ROWS Any |x| x[0].i(numbers(&[2, 0, 2], 3));
@@ -123,6 +127,8 @@ pub const VIEWS: &[Check] = checks! {
     repeat MATRIX Any |x| x[0].repeat([2, 1, 3]);
     repeat MATRIX Any |x| x[0].repeat([0, 2]);
     repeat_interleave MATRIX Any |x| x[0].repeat_interleave(2, 0);
+    repeat_interleave MATRIX Any |x| x[0].repeat_interleave(3, ());
+    repeat_interleave ROWS Any |x| x[0].repeat_interleave(&numbers(&[2, 0, 1, 3], 4), 0);
     tril CUBE Any |x| x[0].tril(1);
     triu MATRIX Any |x| x[0].triu(-1);
     t MATRIX Any |x| x[0].t()?.mul(&x[0].t()?);
@@ -132,6 +138,9 @@ pub const INDEXING: &[Check] = checks! {
     index_select ROWS Any |x| x[0].index_select(0, &numbers(&[3, 0, 0], 3));
     index_select CUBE Any |x| x[0].index_select(2, &numbers(&[1, 1], 2));
     index_select CUBE Any |x| x[0].index_select(2, &numbers(&[], 0));
+    index_select SCALAR Any |x| x[0].index_select(0, &numbers(&[0], 1));
+    take_along_dim ROWS Any |x| x[0].take_along_dim(&numbers(&[-1, 3, -4], [1, 3]), 0);
+    take_along_dim ROWS Any |x| x[0].take_along_dim(&numbers(&[-1, 3, -4], [1, 3]), ());
     gather ROWS Any |x| x[0].gather(1, &numbers(&[0, 0, 2, 1], [2, 2]));
     gather ROWS Any |x| x[0].gather(0, &numbers(&[3, 3, 1], [1, 3]));
     take_along_dim ROWS Any |x| x[0].take_along_dim(&numbers(&[3, 3, 1], [1, 3]), 0);
@@ -139,13 +148,19 @@ pub const INDEXING: &[Check] = checks! {
     scatter ROWS Any |x| x[0].scatter(0, &numbers(&[2, 0, 1], [1, 3]), 2.5);
     scatter_add BASE_AND_SOURCE Any |x| x[0].scatter_add(1, &numbers(&[0, 0, 3, 3], [2, 2]), &x[1]);
     index_add BASE_AND_ROWS Any |x| x[0].index_add(0, &numbers(&[0, 2, 2, 1], 4), &x[1]);
+    index_add_alpha BASE_AND_ROWS Any |x| x[0].index_add_alpha(0, &numbers(&[0, 2, 2, 1], 4), &x[1], -1.5);
+    index_put BASE_AND_ROWS Any |x| x[0].index_put((.., 0), &x[1].i((..3, 1))?, false);
+    index_put BASE_AND_ROWS Any |x| x[0].index_put(numbers(&[2, 0, 2, 2], 4), &x[1], true);
     masked_select ROWS Any |x| x[0].masked_select(&mask(&[true, false, true], 3));
     sort ROWS Distinct |x| Ok(x[0].sort(0, false)?.0);
     sort ANY Distinct |x| Ok(x[0].sort(-1, true)?.0);
     topk ROWS Distinct |x| Ok(x[0].topk(2, 0, true)?.0);
     topk ROWS Distinct |x| Ok(x[0].topk(3, -1, false)?.0);
     kthvalue ROWS Distinct |x| Ok(x[0].kthvalue(2, 0)?.0);
+    kthvalue_keepdim ROWS Distinct |x| Ok(x[0].kthvalue_keepdim(2, 0)?.0);
     median ROWS Distinct |x| Ok(x[0].median(1)?.0);
+    median_keepdim ROWS Distinct |x| Ok(x[0].median_keepdim(1)?.0);
+    median_all FULL Distinct |x| x[0].median_all();
     max_dim ROWS Distinct |x| Ok(x[0].max_dim(0)?.0);
     max_dim FULL Distinct |x| Ok(x[0].max_dim(-1)?.0);
     max_dim_keepdim ROWS Distinct |x| Ok(x[0].max_dim_keepdim(1)?.0);
@@ -220,6 +235,7 @@ pub const IMAGE_OPS: &[Check] = checks! {
     avg_pool2d IMAGES Any |x| x[0].avg_pool2d(&windows(), PoolDivisor::Fixed(5));
     adaptive_avg_pool2d IMAGES Any |x| x[0].adaptive_avg_pool2d([3, 2]);
     adaptive_avg_pool2d IMAGES Any |x| x[0].adaptive_avg_pool2d([7, 7]);
+    adaptive_avg_pool2d IMAGES Any |x| x[0].adaptive_avg_pool2d([None, Some(2)]);
     adaptive_max_pool2d IMAGES Distinct |x| x[0].adaptive_max_pool2d([3, 3]);
     adaptive_max_pool2d_with_indices IMAGES Distinct |x| Ok(x[0].adaptive_max_pool2d_with_indices([2, 3])?.0);
     batch_norm NORMALISED Any |x| x[0].batch_norm(Some(&x[1]), Some(&x[2]), None, true, 0.1, 0.5);
@@ -235,6 +251,7 @@ pub const IMAGE_OPS: &[Check] = checks! {
     pad IMAGES Any |x| x[0].pad(&[1, 2, 3, -1], PadMode::Reflect);
     pad IMAGES Any |x| x[0].pad(&[1, 2], PadMode::Replicate);
     pad IMAGES Any |x| x[0].pad(&[4, 0, 1, 1], PadMode::Circular);
+    pad IMAGES Any |x| x[0].pad(&[-1, 2, 1, -2], PadMode::Circular);
     embedding ROWS Any |x| x[0].embedding(&numbers(&[2, 0, 2, 3], [2, 2]), None);
 };
 
@@ -263,6 +280,7 @@ pub const PRODUCTS: &[Check] = checks! {
     einsum TWO_EQUAL_MATRICES Any |x| Tensor::einsum("ij,ij->i", x);
     linear LINEAR Any |x| x[0].linear(&x[1], Some(&x[2]));
     linear LINEAR_NO_BIAS Any |x| x[0].linear(&x[1], None);
+    linear LINEAR_BY_VECTOR Any |x| x[0].linear(&x[1], Some(&x[2]));
     linear_relu LINEAR Any |x| x[0].linear_relu(&x[1], Some(&x[2]));
     linear_relu LINEAR_NO_BIAS Any |x| x[0].linear_relu(&x[1], None);
     class_loss SCORES Any |x| class_loss(&x[0], &numbers(&[1, 3, 0], 3), ClassLossInput::Logits, Reduction::Mean, 0.1);
@@ -325,6 +343,7 @@ pub const IN_PLACE: &[Check] = checks! {
     scatter_ BASE_AND_SOURCE Any |x| changed(&x[0], |y| y.scatter_(1, &numbers(&[0, 2, 3, 1], [2, 2]), &x[1]));
     scatter_add_ BASE_AND_SOURCE Any |x| changed(&x[0], |y| y.scatter_add_(1, &numbers(&[0, 0, 3, 3], [2, 2]), &x[1]));
     index_add_ BASE_AND_ROWS Any |x| changed(&x[0], |y| y.index_add_(0, &numbers(&[0, 2, 2, 1], 4), &x[1]));
+    index_put_ BASE_AND_ROWS Any |x| changed(&x[0], |y| y.index_put_(numbers(&[2, 0, 2, 2], 4), &x[1], true));
     i_assign BASE_AND_ROWS Any |x| changed(&x[0], |y| y.i_assign((.., 0), &x[1].i((..3, 1))?));
     i_assign BASE_AND_ROWS Any |x| changed(&x[0], |y| y.i_assign(numbers(&[2, 0], 2), &x[1].i(..2)?));
     t_ MATRIX Any |x| {

@@ -27,8 +27,9 @@ pub(super) fn read(x: &Tensor, lists: &[(usize, Tensor)]) -> Result<Tensor> {
     let mut shape = Shape::SCALAR;
     for (dim, list) in lists {
         super::super::check::same_device("i", x, &[list])?;
-        if list.dtype() != DType::I64 {
-            return Err(Error::dtype("i", list.dtype(), format!("dimension {dim} is indexed by i64, or a bool mask")));
+        if !matches!(list.dtype(), DType::I64 | DType::I32) {
+            let expected = format!("dimension {dim} is indexed by i64 or i32, or a bool mask (u8 could mean either)");
+            return Err(Error::dtype("i", list.dtype(), expected));
         }
         shape = Shape::broadcast("i", &shape, list.shape())?;
     }
@@ -69,7 +70,7 @@ fn positions(x: &Tensor, lists: &[(usize, Tensor)], shape: &Shape) -> Result<Ten
     let mut all: Option<(Tensor, Tensor)> = None;
     for (dim, list) in lists {
         let extent = x.dims()[*dim];
-        let list = list.expand(shape)?;
+        let list = list.to_dtype(DType::I64)?.expand(shape)?;
         let list = list.lt(0)?.where_cond(&list.add(extent)?, &list)?;
         if lists.len() == 1 {
             return list.flatten_all();

@@ -30,7 +30,7 @@ impl Tensor {
     /// | `x[:, 1] = 0` | `x.i((.., 1))?.fill_(0)`, `x.i_assign((.., 1), 0)` |
     ///
     /// The result is a view, so that a change of it changes the tensor, unless the index contains a tensor:
-    /// that copies. An index tensor is `i64` (negative numbers count from the end); its dimensions take the
+    /// that copies. An index tensor is `i64` or `i32` (negative numbers count from the end); its dimensions take the
     /// place of the one indexed. Several broadcast and are read together; if whole dimensions stand between
     /// them, their dimensions come first. A mask is `bool`, has the extents of the dimensions it stands for,
     /// and selects vectors of elements, for which it waits for the device.
@@ -48,7 +48,7 @@ impl Tensor {
     ///
     /// # Errors
     /// There are more items than dimensions, an index is out of range, a step is 0, or an index tensor is
-    /// neither `i64` nor `bool` or does not fit.
+    /// of another dtype than `i64`, `i32` and `bool` or does not fit.
     pub fn i(&self, index: impl Indexer) -> Result<Tensor> {
         self.index(&index.items())
     }
@@ -60,9 +60,31 @@ impl Tensor {
     /// As [`i`](Tensor::i); the value does not fit; or the tensor is a leaf that requires gradients while
     /// recording is on.
     pub fn i_assign(&self, index: impl Indexer, value: impl Into<Rhs>) -> Result<()> {
-        let (items, value) = (index.items(), value.into());
-        if !items.iter().any(|at| matches!(at, At::List(_))) {
-            let part = self.index(&items)?;
+        self.put("i_assign", &index.items(), value.into(), false)
+    }
+
+    /// A copy with the part that an index names (see [`i`](Tensor::i)) set to a number, or to the values of a tensor that
+    /// broadcasts to it; with `accumulate`, they are added, as often as the index names an element.
+    ///
+    /// # Errors
+    /// As [`i`](Tensor::i), or the value does not fit.
+    pub fn index_put(&self, index: impl Indexer, value: impl Into<Rhs>, accumulate: bool) -> Result<Tensor> {
+        let out = self.copy()?;
+        out.put("index_put", &index.items(), value.into(), accumulate)?;
+        Ok(out)
+    }
+
+    /// [`index_put`](Tensor::index_put) in place.
+    ///
+    /// # Errors
+    /// As [`index_put`](Tensor::index_put), or the tensor is a leaf that requires gradients while recording is on.
+    pub fn index_put_(&self, index: impl Indexer, value: impl Into<Rhs>, accumulate: bool) -> Result<()> {
+        self.put("index_put_", &index.items(), value.into(), accumulate)
+    }
+
+    fn put(&self, op: &'static str, items: &[At], value: Rhs, accumulate: bool) -> Result<()> {
+        if !accumulate && !items.iter().any(|at| matches!(at, At::List(_))) {
+            let part = self.index(items)?;
             return match value {
                 Rhs::Scalar(value) => part.fill_(value),
                 Rhs::Tensor(value) => part.copy_(&value),
@@ -70,18 +92,30 @@ impl Tensor {
         }
         // The same index of the elements' numbers says which elements are meant.
         let numbers = Tensor::arange(0, self.numel(), self.options().dtype(DType::I64))?.reshape(self.shape())?;
-        let part = numbers.index(&items)?;
+        let part = numbers.index(items)?;
         let value = match value {
-            Rhs::Tensor(t) => Rhs::Tensor(t.to_dtype(self.dtype())?.expand(part.shape())?.flatten_all()?),
+            Rhs::Tensor(t) => {
+                let values = t.to_dtype(self.dtype())?.expand(part.shape()).map_err(|error| error.of_op(op))?;
+                Rhs::Tensor(values.flatten_all()?)
+            }
+            Rhs::Scalar(number) if accumulate => Rhs::Tensor(Tensor::full([part.numel()], number, self.options())?),
             number @ Rhs::Scalar(_) => number,
         };
         let part = part.flatten_all()?;
-        if self.is_contiguous() {
-            return self.view([self.numel()])?.scatter_(0, &part, value);
+        let written = |target: &Tensor| match (&value, accumulate) {
+            (Rhs::Tensor(values), true) => target.scatter_add(0, &part, values),
+            _ => target.scatter(0, &part, value.clone()),
+        };
+        let recorded = self.records_change(op, value.tensor())?;
+        if self.is_contiguous() && !recorded {
+            let flat = self.view([self.numel()])?;
+            return match (&value, accumulate) {
+                (Rhs::Tensor(values), true) => flat.scatter_add_(0, &part, values),
+                _ => flat.scatter_(0, &part, value.clone()),
+            };
         }
-        let recorded = self.records_change("i_assign", value.tensor())?;
-        let new = self.flatten_all()?.scatter(0, &part, value)?.reshape(self.shape())?;
-        if recorded { self.replace_by("i_assign", &new) } else { self.copy_(&new) }
+        let new = written(&self.flatten_all()?)?.reshape(self.shape())?;
+        if recorded { self.replace_by(op, &new) } else { self.copy_(&new) }
     }
 
     fn index(&self, items: &[At]) -> Result<Tensor> {

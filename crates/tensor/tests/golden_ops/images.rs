@@ -1,0 +1,141 @@
+//! Convolution, pooling, normalization, padding, embedding.
+
+use kiln_tensor::{Conv2d, PadMode, PoolDivisor, Pooling, Running, Tensor};
+
+use crate::{
+    common::args::Args,
+    suite::{Miss, lacks},
+};
+
+fn pair(a: &Args, name: &str, default: usize) -> [usize; 2] {
+    match a.ints(name)[..] {
+        [h, w] => [h as usize, w as usize],
+        [both] => [both as usize; 2],
+        _ => [default; 2],
+    }
+}
+
+fn rule(a: &Args) -> Result<Conv2d, Miss> {
+    Ok(Conv2d {
+        stride: pair(a, "stride", 1),
+        padding: match a.text("padding") {
+            None => pair(a, "padding", 0),
+            Some("valid") => [0; 2],
+            Some(_) => return Err(lacks("padding same")),
+        },
+        dilation: pair(a, "dilation", 1),
+        groups: a.size("groups").unwrap_or(1),
+    })
+}
+
+/// A convolution, whose padding may be by name.
+fn conv2d(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
+    let bias = a.tensor("bias", x).or(if a.get("weight").is_none() { x.get(2) } else { None });
+    if a.text("padding") == Some("same") {
+        let (kernel, dilation) = ([x[1].dims()[2], x[1].dims()[3]], pair(a, "dilation", 1));
+        let total = [0, 1].map(|axis| dilation[axis] * (kernel[axis] - 1));
+        // By half on either side; what is odd goes behind.
+        let sides = [total[1] / 2, total[1] - total[1] / 2, total[0] / 2, total[0] - total[0] / 2];
+        let padded = x[0].pad(&sides.map(|side| side as i64), PadMode::Constant(0.0))?;
+        let rule = Conv2d { dilation, groups: a.size("groups").unwrap_or(1), ..Conv2d::default() };
+        a.get("stride");
+        return Ok(padded.conv2d(&x[1], bias, &rule)?);
+    }
+    Ok(x[0].conv2d(&x[1], bias, &rule(a)?)?)
+}
+
+fn windows(a: &Args) -> Pooling {
+    let kernel = pair(a, "kernel_size", 1);
+    let windows = Pooling::new(kernel).padding(pair(a, "padding", 0)).dilation(pair(a, "dilation", 1));
+    let windows = windows.ceil_mode(a.flag("ceil_mode"));
+    if a.ints("stride").is_empty() { windows } else { windows.stride(pair(a, "stride", 1)) }
+}
+
+/// The size of an adaptive pooling, in which null keeps the extent.
+fn output_size(a: &Args) -> [Option<usize>; 2] {
+    use serde_json::Value;
+    match a.get("output_size") {
+        Some(Value::Array(sizes)) if sizes.len() == 2 => {
+            [&sizes[0], &sizes[1]].map(|size| size.as_u64().map(|size| size as usize))
+        }
+        Some(Value::Array(sizes)) => [sizes[0].as_u64().map(|size| size as usize); 2],
+        Some(size) => [size.as_u64().map(|size| size as usize); 2],
+        None => [None; 2],
+    }
+}
+
+/// Maxima and their places; the places alone are left out where PyTorch was not asked for them.
+fn maxima(a: &Args, (values, indices): (Tensor, Tensor)) -> Vec<Tensor> {
+    match a.get("return_indices") {
+        Some(asked) if asked.as_bool() == Some(false) => vec![values],
+        _ => vec![values, indices],
+    }
+}
+
+table! {
+    conv2d => |x, a| conv2d(x, a)?;
+    conv2d_channels_last => |x, a| {
+        let out = x[0].channels_last()?.conv2d(&x[1], x.get(2), &rule(a)?)?;
+        assert!(out.is_channels_last() || out.is_contiguous());
+        out
+    };
+    conv2d_transposed => |x, a| x[0].transpose(2, 3)?.conv2d(&x[1], x.get(2), &rule(a)?)?;
+    conv_transpose2d => |x, a| x[0].conv_transpose2d(&x[1], x.get(2), &rule(a)?, pair(a, "output_padding", 0))?;
+    max_pool2d => |x, a| maxima(a, x[0].max_pool2d_with_indices(&windows(a))?);
+    avg_pool2d => |x, a| {
+        let include = a.get("count_include_pad").is_none_or(|include| include.as_bool() == Some(true));
+        let divisor = match (a.int("divisor_override"), include) {
+            (Some(n), _) => PoolDivisor::Fixed(n),
+            (None, false) => PoolDivisor::Inside,
+            (None, true) => PoolDivisor::WithPadding,
+        };
+        x[0].avg_pool2d(&windows(a), divisor)?
+    };
+    adaptive_avg_pool2d => |x, a| x[0].adaptive_avg_pool2d(output_size(a))?;
+    adaptive_max_pool2d => |x, a| maxima(a, x[0].adaptive_max_pool2d_with_indices(output_size(a))?);
+    batch_norm => |x, a| {
+        // OpInfo's samples name the statistics; the others want to see what became of them.
+        let named = |name: &str| a.tensor(name, x).cloned();
+        let stats = if a.get("running_mean").is_some() || x.len() < 5 {
+            named("running_mean").zip(named("running_var"))
+        } else {
+            Some((x[3].copy()?.detach(), x[4].copy()?.detach()))
+        };
+        let running = stats.as_ref().map(|(mean, var)| Running { mean, var });
+        let (momentum, eps) = (a.float("momentum").unwrap_or(0.1), a.float("eps").unwrap_or(1e-5));
+        let training = a.flag("training");
+        if x.len() == 5 && a.get("running_mean").is_none() {
+            let out = x[0].batch_norm(Some(&x[1]), Some(&x[2]), running, training, momentum, eps)?;
+            let (mean, var) = stats.unwrap();
+            vec![out, mean, var]
+        } else {
+            vec![x[0].batch_norm(a.tensor("weight", x), a.tensor("bias", x), running, training, momentum, eps)?]
+        }
+    };
+    layer_norm => |x, a| {
+        let shape: Vec<usize> = a.ints("normalized_shape").iter().map(|&n| n as usize).collect();
+        x[0].layer_norm(&shape, a.tensor("weight", x), a.tensor("bias", x), a.float("eps").unwrap_or(1e-5))?
+    };
+    group_norm => |x, a| {
+        let groups = a.size("num_groups").unwrap();
+        x[0].group_norm(groups, a.tensor("weight", x), a.tensor("bias", x), a.float("eps").unwrap_or(1e-5))?
+    };
+    pad => |x, a| {
+        let mode = match a.text("mode") {
+            Some("reflect") => PadMode::Reflect,
+            Some("replicate") => PadMode::Replicate,
+            Some("circular") => PadMode::Circular,
+            _ => PadMode::Constant(a.float("value").unwrap_or(0.0)),
+        };
+        x[0].pad(&a.ints("pad"), mode)?
+    };
+    embedding => |x, a| {
+        // PyTorch's function takes the numbers first, OpInfo the table.
+        let (table, numbers) = if x[0].dtype().is_float() { (&x[0], &x[1]) } else { (&x[1], &x[0]) };
+        if a.get("max_norm").is_some() || a.flag("scale_grad_by_freq") || a.flag("sparse") {
+            return Err(lacks("max_norm, scale_grad_by_freq, sparse"));
+        }
+        let padding = a.int("padding_idx").map(|row| if row < 0 { row + table.dims()[0] as i64 } else { row });
+        table.embedding(numbers, padding.map(|row| row as usize))?
+    };
+}

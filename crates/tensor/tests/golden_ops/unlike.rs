@@ -1,0 +1,76 @@
+//! The written list of what Kiln answers differently from PyTorch, with its reasons.
+
+use crate::suite::Unlike;
+
+/// Operations of the golden files that Kiln does not have.
+pub const ABSENT: &[(&str, &str)] = &[
+    ("smooth_l1_loss", "not among the losses of Kiln"),
+    ("huber_loss", "not among the losses of Kiln"),
+    ("bitwise_and", LATER),
+    ("bitwise_or", LATER),
+    ("bitwise_xor", LATER),
+    ("rand", LATER),
+    ("ror", LATER),
+    ("rxor", LATER),
+    ("cummax", LATER),
+    ("cummin", LATER),
+    ("binary_cross_entropy", "Kiln has the stable form that takes logits only"),
+];
+
+/// Operands of different dtypes are an error that says to convert one.
+const MIXED: &str = "operands of different dtypes: convert one, so that no result is of a dtype nobody named";
+
+macro_rules! unlike {
+    ($($op:literal $case:literal $reports:literal: $why:expr;)*) => {
+        &[$(Unlike { op: $op, case: $case, reports: $reports, why: $why }),*]
+    };
+}
+
+/// Layers compute on floats; images and features of integers are converted once, by the user.
+const FLOATS: &str = "layers take floats: integers are converted where the data are loaded";
+const POWERS: &str = "PyTorch gives 0 for integers to negative powers, and an error if the power is a number";
+const LATER: &str = "arguments and dtypes that are being added";
+const ROUNDING: &str = "the gradient of a normalized single element is 0; PyTorch has what rounding leaves";
+
+/// Among the cases that are checked in; each is used.
+pub const UNLIKE: &[Unlike] = unlike! {
+    "add" "promote_*" "different dtypes": MIXED;
+    "mul" "promote_*" "different dtypes": MIXED;
+    "eq" "eq_mixed" "different dtypes": MIXED;
+    "ne" "ne_mixed" "different dtypes": MIXED;
+    "lt" "lt_mixed" "different dtypes": MIXED;
+    "le" "le_mixed" "different dtypes": MIXED;
+    "gt" "gt_mixed" "different dtypes": MIXED;
+    "ge" "ge_mixed" "different dtypes": MIXED;
+    "maximum" "*_mixed" "different dtypes": MIXED;
+    "minimum" "*_mixed" "different dtypes": MIXED;
+    "where" "*_mixed" "different dtypes": MIXED;
+    "where" "where_scalars*" "must be a tensor": "one of the two values is a tensor, which tells the dtype";
+    "mse_loss" "mse_loss_broadcast_mean" "refused": "a target of another shape is almost always a mistake";
+    "byte" "*" "output": "floats outside of u8: C leaves open what becomes of them, here they saturate";
+    "batch_norm" "*" "2 to 5 dimensions": "a vector without elements has no dimension of channels";
+    "layer_norm" "*" "gradient": ROUNDING;
+    "avg_pool2d" "*" "takes floats": FLOATS;
+    "linear" "*" "takes floats": FLOATS;
+    "rpow" "*" "negative powers": POWERS;
+    "add" "*" "takes numbers": LATER;
+    "div" "*" "rounds to 0": LATER;
+    "logical_and" "*" "": LATER;
+    "logical_or" "*" "": LATER;
+    "logical_xor" "*" "": LATER;
+    "mul" "*" "takes numbers": LATER;
+    "softplus" "*" "beta": LATER;
+    "round" "*" "decimals": LATER;
+};
+
+/// Among all of OpInfo's samples.
+pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
+    "conv2d" "*" "takes floats": FLOATS;
+    "conv_transpose2d" "*" "takes floats": FLOATS;
+    "max_pool2d" "*" "takes floats": FLOATS;
+    "pow" "*" "negative powers": POWERS;
+    "scatter" "*" "reduce": "deprecated in PyTorch, but for `add`, which is scatter_add";
+    "scatter_add" "*" "truth values cannot be added": "use integers, or scatter";
+    "index_add" "bool*" "takes numbers": "truth values are not added; use integers";
+    "index_put" "bool*" "truth values cannot be added": "truth values are not added; use integers";
+};
