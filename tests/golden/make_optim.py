@@ -77,6 +77,11 @@ VARIANTS = {
         "weight_decay": {"lr": 0.01, "weight_decay": 0.1},
         "all": {"lr": 0.01, "alpha": 0.9, "centered": True, "momentum": 0.9, "weight_decay": 0.1},
     },
+    "Adadelta": {
+        "plain": {"lr": 1.0},
+        "rho_eps": {"lr": 0.5, "rho": 0.7, "eps": 1e-3},
+        "all": {"lr": 0.5, "weight_decay": 0.1, "maximize": True},
+    },
     "Adagrad": {
         "plain": {"lr": 0.1},
         "lr_decay": {"lr": 0.1, "lr_decay": 0.1},

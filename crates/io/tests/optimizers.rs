@@ -8,8 +8,8 @@ use kiln_nn::{
     Linear, Module, ModuleTree,
     functional::mse_loss,
     optim::{
-        Adagrad, AdagradOptions, Adam, AdamOptions, AdamW, AdamWOptions, OptimOptions, Optimizer, RMSprop,
-        RMSpropOptions, SGD, SGDOptions,
+        Adagrad, AdagradOptions, Adam, AdamOptions, AdamW, AdamWOptions, Optimizer, RMSprop, RMSpropOptions, SGD,
+        SGDOptions, UpdateRule,
     },
 };
 use kiln_tensor::{Device, Result, StateDict, Tensor};
@@ -80,7 +80,7 @@ fn a_run_of_pytorch_goes_on() -> Result<()> {
 
 #[test]
 fn hyper_parameters_are_those_of_the_file() -> Result<()> {
-    fn of<O: OptimOptions + PartialEq>(run: &str, options: O, want: O) -> Result<()> {
+    fn of<O: UpdateRule + PartialEq>(run: &str, options: O, want: O) -> Result<()> {
         let model = Linear::new(3, 2)?;
         let mut optimizer = kiln_nn::optim::Optim::<O>::new(model.parameters(), options)?;
         optimizer.load_state_dict(&PthFile::open(golden(run))?.optimizer_state(Device::Cpu)?)?;

@@ -43,8 +43,10 @@ pub mod saved;
 mod summary;
 
 pub use kiln_derive::Module;
+#[doc(no_inline)]
+pub use kiln_tensor::StateDict;
 pub use layers::*;
 pub use loss::*;
-pub use module::{Field, FieldKind, LoadReport, Module, ModuleTree, Part, PartMut, StateDict};
+pub use module::{Field, FieldKind, LoadReport, Module, ModuleTree, Part, PartMut};
 pub use parameter::{Buffer, Parameter, Training};
 pub use summary::{Summary, SummaryRow, summary};

@@ -1,6 +1,6 @@
 //! The optimizer of models in half precision.
 
-use kiln_nn::optim::{Adam, MixedPrecision, Optimizer, SGD, SGDOptions};
+use kiln_nn::optim::{Adam, MixedPrecision, Optimizer, SGD, SGDOptions, clip_grad_norm_};
 use kiln_tensor::{DType, Device, Result, Tensor};
 
 fn parameter(values: &[f32], dtype: DType) -> Result<Tensor> {
@@ -104,5 +104,34 @@ fn precisions_are_mixed() -> Result<()> {
     optimizer.zero_grad();
     assert!(optimizer.step().is_err(), "nothing would be learnt");
     assert!(MixedPrecision::new([("i".to_owned(), Tensor::arange(0, 3, Device::Cpu)?)], |w| SGD::new(w, 0.1)).is_err());
+    Ok(())
+}
+
+/// Clipping sees gradients as they are without the scale; what was clipped is what the step takes.
+#[test]
+fn clipping_by_norm_sees_unscaled_gradients() -> Result<()> {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let x = parameter(&[1.0, 2.0], dtype)?;
+        let mut optimizer = sgd(&x, 1.0)?;
+        for _ in 0..2 {
+            let before = optimizer.parameters()[0].to_vec::<f32>()?;
+            optimizer.zero_grad();
+            optimizer.backward(&x.to_dtype(DType::F32)?.mul(&Tensor::new([0.03f32, 0.04], Device::Cpu)?)?.sum(())?)?;
+            optimizer.unscale_()?;
+            // Once is enough, and twice does no harm.
+            optimizer.unscale_()?;
+            let norm = clip_grad_norm_(optimizer.parameters(), 0.025, 2.0)?;
+            assert!((norm.item::<f32>()? - 0.05).abs() < 1e-4, "{dtype}: {norm}");
+            optimizer.step()?;
+            for (i, want) in [0.015f32, 0.02].into_iter().enumerate() {
+                let change = before[i] - optimizer.parameters()[0].to_vec::<f32>()?[i];
+                assert!((change - want).abs() < 1e-4, "{dtype}: {change} instead of {want}");
+            }
+        }
+        // A step that was given up leaves nothing behind.
+        optimizer.unscale_()?;
+        optimizer.zero_grad();
+        step(&mut optimizer, &x, 0.0)?;
+    }
     Ok(())
 }

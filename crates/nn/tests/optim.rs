@@ -4,14 +4,14 @@ mod common;
 
 use common::{Golden, assert_close, number};
 use kiln_nn::optim::{
-    Adagrad, AdagradOptions, Adam, AdamOptions, AdamW, AdamWOptions, Optim, OptimOptions, Optimizer, RMSprop,
-    RMSpropOptions, SGD, SGDOptions, clip_grad_norm_, clip_grad_value_,
+    AdadeltaOptions, Adagrad, AdagradOptions, Adam, AdamOptions, AdamW, AdamWOptions, Optim, Optimizer, RMSprop,
+    RMSpropOptions, SGD, SGDOptions, UpdateRule, clip_grad_norm_, clip_grad_value_,
 };
 use kiln_tensor::{Device, Result, Tensor, no_grad};
 use serde_json::Value;
 
 /// Options with what a case names, on top of `options`.
-fn with_args<O: OptimOptions>(mut options: O, args: &Value) -> O {
+fn with_args<O: UpdateRule>(mut options: O, args: &Value) -> O {
     use kiln_nn::optim::Value as Place;
     let mut known = vec!["groups"];
     options
@@ -35,7 +35,13 @@ fn with_args<O: OptimOptions>(mut options: O, args: &Value) -> O {
     options
 }
 
-fn run<O: OptimOptions + Default>(golden: &Golden, name: &str, args: &Value) -> Result<()> {
+/// Both ways: by the fused primitive, where there is one, and by tensor operations.
+fn run<O: UpdateRule + Default>(golden: &Golden, name: &str, args: &Value) -> Result<()> {
+    run_fused::<O>(golden, name, args, true)?;
+    run_fused::<O>(golden, name, args, false)
+}
+
+fn run_fused<O: UpdateRule + Default>(golden: &Golden, name: &str, args: &Value, fused: bool) -> Result<()> {
     let params: Vec<Tensor> =
         (0..2).map(|i| golden.get(name, &format!("param{i}")).copy()?.requires_grad_(true)).collect::<Result<_>>()?;
     let options = with_args(O::default(), args);
@@ -44,7 +50,8 @@ fn run<O: OptimOptions + Default>(golden: &Golden, name: &str, args: &Value) -> 
             params.iter().zip(groups).map(|(param, own)| (vec![param.clone()], with_args(options, own))),
         )?,
         None => Optim::new(&params, options)?,
-    };
+    }
+    .fused(fused);
     for step in 1..=6 {
         for (i, param) in params.iter().enumerate() {
             param.set_grad(golden.find(name, &format!("step{step}/grad{i}")))?;
@@ -52,7 +59,7 @@ fn run<O: OptimOptions + Default>(golden: &Golden, name: &str, args: &Value) -> 
         optimizer.step()?;
         for (i, param) in params.iter().enumerate() {
             let want = golden.get(name, &format!("step{step}/param{i}"));
-            assert_close(param, &want, &format!("{name}, step {step}, parameter {i}"));
+            assert_close(param, &want, &format!("{name}, step {step}, parameter {i}, fused: {fused}"));
         }
         let unused: Vec<String> =
             (0..2).filter(|&i| params[i].grad().is_none()).map(|i: usize| i.to_string()).collect();
@@ -72,13 +79,14 @@ fn steps_equal_pytorchs() {
             "Adam" => run::<AdamOptions>(&golden, name, args),
             "AdamW" => run::<AdamWOptions>(&golden, name, args),
             "RMSprop" => run::<RMSpropOptions>(&golden, name, args),
+            "Adadelta" => run::<AdadeltaOptions>(&golden, name, args),
             "Adagrad" => run::<AdagradOptions>(&golden, name, args),
             _ => continue,
         };
         result.unwrap_or_else(|e| panic!("{name}: {e}"));
         count += 1;
     }
-    assert_eq!(count, 44);
+    assert_eq!(count, 50);
 }
 
 #[test]
@@ -138,7 +146,7 @@ fn set_grads(params: &[Tensor], step: usize) {
     }
 }
 
-fn resumes<O: OptimOptions>(options: O) {
+fn resumes<O: UpdateRule>(options: O) {
     let make = |params: &[Tensor]| {
         let named = |range: std::ops::Range<usize>| -> Vec<(String, Tensor)> {
             range.map(|i| (format!("layer.{i}"), params[i].clone())).collect()
@@ -175,11 +183,76 @@ fn resumes<O: OptimOptions>(options: O) {
 
 #[test]
 fn a_loaded_state_goes_on_bit_for_bit() {
+    resumes(AdadeltaOptions::new(0.5).weight_decay(0.1));
     resumes(SGDOptions::new(0.1).momentum(0.9).dampening(0.2));
     resumes(AdamOptions::new(0.1).amsgrad(true));
     resumes(AdamWOptions::new(0.1));
     resumes(RMSpropOptions::new(0.1).centered(true).momentum(0.5));
     resumes(AdagradOptions::new(0.1).lr_decay(0.1).initial_accumulator_value(0.1));
+}
+
+/// Invalid hyper-parameters are named.
+#[test]
+fn invalid_hyper_parameters_are_named() {
+    fn refused(options: impl UpdateRule, what: &str) {
+        let error = options.validate().expect_err(what).to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    refused(SGDOptions::new(-0.1), "learning rate -0.1");
+    refused(SGDOptions::new(f64::NAN), "learning rate NaN");
+    refused(SGDOptions::new(0.1).nesterov(true), "nesterov");
+    refused(SGDOptions::new(0.1).momentum(0.9).dampening(0.1).nesterov(true), "nesterov");
+    refused(SGDOptions::new(0.1).dampening(f64::INFINITY), "dampening");
+    refused(SGDOptions::new(0.1).momentum(-1.0), "momentum");
+    refused(AdamOptions::new(0.1).betas((0.9, 1.0)), "betas (0.9, 1.0)");
+    refused(AdamWOptions::new(0.1).betas((-0.1, 0.9)), "betas");
+    refused(AdamOptions::new(0.1).eps(-1.0), "eps");
+    refused(RMSpropOptions::new(0.1).alpha(-0.5), "alpha");
+    refused(AdagradOptions::new(0.1).initial_accumulator_value(-1.0), "initial accumulator");
+    refused(AdadeltaOptions::new(0.1).rho(1.5), "rho 1.5");
+}
+
+/// The fused primitive keeps as many states as the rule names.
+#[test]
+fn a_fused_rule_has_the_states_that_are_named() {
+    fn check(options: impl UpdateRule) {
+        let states = options.fused().map(|rule| rule.states());
+        assert_eq!(states, Some(options.states().len()), "{options:?}");
+    }
+    check(SGDOptions::default());
+    check(SGDOptions::default().momentum(0.9));
+    for amsgrad in [false, true] {
+        check(AdamOptions::default().amsgrad(amsgrad));
+        check(AdamWOptions::default().amsgrad(amsgrad));
+    }
+    for centered in [false, true] {
+        for momentum in [0.0, 0.9] {
+            check(RMSpropOptions::default().centered(centered).momentum(momentum));
+        }
+    }
+    check(AdagradOptions::default());
+}
+
+/// In half precision a rule of tensor operations computes in `f32` and rounds once, as the fused one does.
+#[test]
+fn half_precision_is_updated_in_f32() {
+    use kiln_tensor::DType;
+    for dtype in [DType::F16, DType::BF16] {
+        let ends: Vec<Vec<f32>> = [true, false]
+            .map(|fused| {
+                let x = Tensor::new([1.0f32, -3.0, 0.25], Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+                let x = x.detach().requires_grad_(true).unwrap();
+                let mut adam = Adam::new([&x], AdamOptions::new(0.01).amsgrad(true)).unwrap().fused(fused);
+                for step in 0..5 {
+                    let grad = Tensor::new([0.5f32, -1.0 + step as f32, 1e-3], Device::Cpu).unwrap();
+                    x.set_grad(Some(grad.to_dtype(dtype).unwrap())).unwrap();
+                    adam.step().unwrap();
+                }
+                x.to_dtype(DType::F32).unwrap().to_vec::<f32>().unwrap()
+            })
+            .into();
+        assert_eq!(ends[0], ends[1], "{dtype}");
+    }
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Loading a state dict into a module.
 
-use kiln_tensor::{ErrorKind, Result, Tensor, no_grad};
-
-use super::StateDict;
+use kiln_tensor::{ErrorKind, Result, StateDict, Tensor, no_grad};
 
 /// What a [`load_state_dict`](crate::ModuleTree::load_state_dict) that was not strict left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ mod tree;
 pub(crate) use failure::{failed_in, failed_in_container};
 pub use field::{Field, FieldKind, Part, PartMut};
 pub use load::LoadReport;
-pub use tree::{ModuleTree, StateDict};
+pub use tree::ModuleTree;
 
 use kiln_tensor::{Result, Shape, Tensor};
 

@@ -1,14 +1,10 @@
 //! What a module is made of, and everything that follows from it.
 
-use indexmap::IndexMap;
 use kiln_derive::located;
-use kiln_tensor::{DType, Device, Result, Tensor, no_grad};
+use kiln_tensor::{DType, Device, Result, StateDict, Tensor, no_grad};
 
 use super::{LoadReport, Part, PartMut, load, repr};
 use crate::saved::{Describing, Value};
-
-/// Tensors by name, in the order of the module: what is saved and loaded.
-pub type StateDict = IndexMap<String, Tensor>;
 
 /// The parts of a module, which `#[derive(Module)]` lists, and what can be done with them.
 ///

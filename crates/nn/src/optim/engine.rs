@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 
 use kiln_derive::located;
-use kiln_tensor::{DType, Device, Error, OptimTensors, Result, Tensor, no_grad, optimizer_step};
+use kiln_tensor::{DType, Device, Error, OptimTensors, Result, StateDict, Tensor, no_grad, optimizer_step};
 
-use super::{GroupRates, OptimOptions, Optimizer, non_negative, state};
-use crate::StateDict;
+use super::{GroupRates, Optimizer, Update, UpdateRule, non_negative, state};
 
 /// A parameter as an optimizer takes it: a tensor, or a name and a tensor (then the name is used in the
 /// state dict and in messages). [`parameters`](crate::ModuleTree::parameters) and
@@ -78,8 +77,8 @@ impl<O> ParamGroup<O> {
     }
 }
 
-/// An optimizer with the update rule of its options: [`SGD`](super::SGD), [`Adam`](super::Adam),
-/// [`AdamW`](super::AdamW), [`RMSprop`](super::RMSprop) or [`Adagrad`](super::Adagrad).
+/// An optimizer with the [`UpdateRule`] of its options: [`SGD`](super::SGD), [`Adam`](super::Adam) and the like, or one
+/// of your own.
 ///
 /// It holds handles of the parameters, so make it after the model was moved to its device. State is kept on
 /// the device of each parameter, in its dtype.
@@ -87,10 +86,11 @@ impl<O> ParamGroup<O> {
 pub struct Optim<O> {
     pub(super) groups: Vec<ParamGroup<O>>,
     unused: Vec<String>,
+    fused: bool,
 }
 
 #[located(site)]
-impl<O: OptimOptions> Optim<O> {
+impl<O: UpdateRule> Optim<O> {
     /// An optimizer of one group. `options` may be the learning rate alone. A parameter that is given twice
     /// is taken once.
     ///
@@ -98,7 +98,7 @@ impl<O: OptimOptions> Optim<O> {
     /// There are no parameters, one is no leaf or not of floats, two have one name, or a hyper-parameter is
     /// invalid.
     pub fn new<P: Into<Param>>(params: impl IntoIterator<Item = P>, options: impl Into<O>) -> Result<Optim<O>> {
-        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new() };
+        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true };
         optimizer.add_param_group(params, options)?;
         Ok(optimizer)
     }
@@ -110,7 +110,7 @@ impl<O: OptimOptions> Optim<O> {
     pub fn with_groups<P: Into<Param>, I: IntoIterator<Item = P>>(
         groups: impl IntoIterator<Item = (I, O)>,
     ) -> Result<Optim<O>> {
-        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new() };
+        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true };
         groups.into_iter().try_for_each(|(params, options)| optimizer.add_param_group(params, options))?;
         if optimizer.groups.is_empty() {
             return Err(Error::argument(O::NAME, "there are no parameter groups"));
@@ -160,6 +160,13 @@ impl<O: OptimOptions> Optim<O> {
         Ok(())
     }
 
+    /// Whether a step is one fused primitive of the device for each group, where the rule has one: on at first, as with
+    /// PyTorch's `fused=True`. Without it the rule is computed by tensor operations, one parameter after the other.
+    #[must_use]
+    pub fn fused(self, fused: bool) -> Optim<O> {
+        Optim { fused, ..self }
+    }
+
     /// The groups.
     #[must_use]
     pub fn param_groups(&self) -> &[ParamGroup<O>] {
@@ -191,25 +198,40 @@ impl<O: OptimOptions> Optim<O> {
 impl Slot {
     /// Makes the state tensors if there are none; they may also come and go with a momentum that is set
     /// later.
-    fn prepare<O: OptimOptions>(&mut self, options: &O) -> Result<()> {
-        let wanted = options.rule().states();
+    fn prepare<O: UpdateRule>(&mut self, options: &O) -> Result<()> {
+        let wanted = options.states();
         let zero = || Tensor::zeros((), (DType::I64, self.param.device()));
-        if self.states.len() == wanted {
+        if self.states.len() == wanted.len() {
             if self.step.is_none() {
                 self.step = Some(zero()?);
             }
             return Ok(());
         }
-        if !self.states.is_empty() && wanted > 0 {
+        if !self.states.is_empty() && !wanted.is_empty() {
             let message = format!("parameter {} was optimized with other options, which kept another state", self.name);
             return Err(Error::argument(O::NAME, message));
         }
         // Contiguous, whatever the parameter's strides are.
-        let new = || Tensor::full(self.param.shape(), options.initial_state(), self.param.options());
-        let states = (0..wanted).map(|_| new()).collect::<Result<_>>()?;
+        let new = |initial: f64| Tensor::full(self.param.shape(), initial, self.param.options());
+        let states = wanted.iter().map(|state| new(state.initial)).collect::<Result<_>>()?;
         (self.step, self.states) = (Some(zero()?), states);
         Ok(())
     }
+}
+
+/// A step by tensor operations: in `f32` for parameters of half precision, as fused primitives compute.
+fn update<O: UpdateRule>(rule: &O, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()> {
+    let OptimTensors { param, grad, states, count } = *slot;
+    count.add_(1)?;
+    let step = count.to_dtype(DType::F64)?;
+    if !matches!(param.dtype(), DType::F16 | DType::BF16) {
+        return rule.update(&Update { param, grad, states, lr, step: &step });
+    }
+    let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32);
+    let (param, grad, states) = (wide(param)?, wide(grad)?, states.iter().map(wide).collect::<Result<Vec<_>>>()?);
+    rule.update(&Update { param: &param, grad: &grad, states: &states, lr, step: &step })?;
+    slot.param.copy_(&param)?;
+    slot.states.iter().zip(&states).try_for_each(|(state, wide)| state.copy_(wide))
 }
 
 /// The learning rate in the memory of a device. It is written there when it has changed, and stays at its place.
@@ -227,7 +249,7 @@ fn rate_on(rates: &mut Vec<Rate>, device: Device, lr: f64) -> Result<Tensor> {
 }
 
 #[located(site)]
-impl<O: OptimOptions> Optimizer for Optim<O> {
+impl<O: UpdateRule> Optimizer for Optim<O> {
     fn step(&mut self) -> Result<()> {
         self.groups.iter().try_for_each(|group| group.options.validate())?;
         if self.slots().all(|slot| slot.param.grad().is_none()) {
@@ -259,7 +281,10 @@ impl<O: OptimOptions> Optimizer for Optim<O> {
                     .collect();
                 let (mut options, device) = (options, on_one_device[0].0.param.device());
                 let lr = rate_on(&mut group.rates, device, *options.lr_mut())?;
-                optimizer_step(&options.rule(), &lr, &tensors)?;
+                match options.fused().filter(|_| self.fused) {
+                    Some(rule) => optimizer_step(&rule, &lr, &tensors)?,
+                    None => tensors.iter().try_for_each(|tensors| no_grad(|| update(&options, &lr, tensors)))?,
+                }
             }
         }
         Ok(())
@@ -267,6 +292,10 @@ impl<O: OptimOptions> Optimizer for Optim<O> {
 
     fn zero_grad(&self) {
         self.slots().for_each(|slot| slot.param.zero_grad());
+    }
+
+    fn parameters(&self) -> Vec<Tensor> {
+        self.slots().map(|slot| slot.param.clone()).collect()
     }
 
     fn unused_parameters(&self) -> &[String] {

@@ -1,10 +1,11 @@
 //! Training in half precision.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use kiln_derive::located;
-use kiln_tensor::{DType, Error, Result, Tensor, no_grad};
+use kiln_tensor::{DType, Error, Result, StateDict, Tensor, no_grad};
 
 use super::{GroupRates, Optimizer, clip::total_norm, state};
-use crate::StateDict;
 
 /// The optimizer of a model in half precision: it keeps the parameters in `f32`, where steps add up that half precision would
 /// round away, and puts them rounded into the model after each step (Micikevicius et al., "Mixed precision training", 2018).
@@ -15,9 +16,12 @@ use crate::StateDict;
 /// twice after 2000 steps without. To see whether gradients are finite, each step waits for the device; in `bf16`, which has
 /// the range of `f32`, nothing does.
 ///
+/// The model's gradients are scaled, so they are not what to clip: after [`unscale_`](Optimizer::unscale_) the gradients of
+/// the optimizer's own [`parameters`](Optimizer::parameters) are.
+///
 /// ```
 /// use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
-/// use kiln_nn::optim::{MixedPrecision, Optimizer, SGD};
+/// use kiln_nn::optim::{MixedPrecision, Optimizer, SGD, clip_grad_norm_};
 /// use kiln_tensor::{DType, Device, Tensor};
 /// # fn main() -> kiln_tensor::Result<()> {
 /// let model = Linear::new(4, 1)?.to_dtype(DType::BF16)?;
@@ -27,6 +31,8 @@ use crate::StateDict;
 /// let loss = mse_loss(&model.forward(&x)?.to_dtype(DType::F32)?, &y)?;
 /// optimizer.zero_grad();
 /// optimizer.backward(&loss)?;
+/// optimizer.unscale_()?;
+/// clip_grad_norm_(optimizer.parameters(), 1.0, 2.0)?;
 /// optimizer.step()?;
 /// # Ok(())
 /// # }
@@ -36,6 +42,8 @@ pub struct MixedPrecision<O> {
     optimizer: O,
     parameters: Vec<Pair>,
     scale: Option<Scale>,
+    /// Whether the gradients of this step are with the wide parameters already.
+    unscaled: AtomicBool,
 }
 
 /// A parameter of the model, and what the optimizer changes: the same tensor, if it is wide enough itself.
@@ -85,7 +93,7 @@ impl<O: Optimizer> MixedPrecision<O> {
         let optimizer = make(pairs.iter().map(|pair| (pair.name.clone(), pair.wide.clone())).collect())?;
         let scaled = pairs.iter().any(|pair| pair.narrow.dtype() == DType::F16);
         let scale = scaled.then_some(Scale { factor: FIRST_SCALE, steps: 0 });
-        Ok(MixedPrecision { optimizer, parameters: pairs, scale })
+        Ok(MixedPrecision { optimizer, parameters: pairs, scale, unscaled: AtomicBool::new(false) })
     }
 
     /// The optimizer of the `f32` parameters.
@@ -131,7 +139,8 @@ impl<O: Optimizer> MixedPrecision<O> {
 #[located(site)]
 impl<O: Optimizer> Optimizer for MixedPrecision<O> {
     fn step(&mut self) -> Result<()> {
-        no_grad(|| self.take_gradients())?;
+        self.unscale_()?;
+        self.unscaled.store(false, Ordering::Relaxed);
         if self.scale.is_some() {
             let finite = self.gradients_are_finite()?;
             if let Some(scale) = &mut self.scale {
@@ -154,7 +163,21 @@ impl<O: Optimizer> Optimizer for MixedPrecision<O> {
         if self.scale.is_some() { loss.mul(self.loss_scale())?.backward() } else { loss.backward() }
     }
 
+    /// Hands the gradients to the `f32` parameters, divided by the scale; the next step takes them from there.
+    fn unscale_(&mut self) -> Result<()> {
+        if !self.unscaled.load(Ordering::Relaxed) {
+            no_grad(|| self.take_gradients())?;
+            self.unscaled.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn parameters(&self) -> Vec<Tensor> {
+        self.optimizer.parameters()
+    }
+
     fn zero_grad(&self) {
+        self.unscaled.store(false, Ordering::Relaxed);
         self.parameters.iter().for_each(|pair| pair.narrow.zero_grad());
         self.optimizer.zero_grad();
     }

@@ -21,39 +21,40 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! An optimizer of your own is an [`UpdateRule`].
 
 mod clip;
 mod engine;
 pub mod lr_scheduler;
 mod mixed;
-mod options;
+mod rule;
 mod state;
 
-use kiln_tensor::{Error, Result, Tensor};
+use kiln_tensor::{StateDict, Tensor};
 
-use crate::StateDict;
+#[doc(no_inline)]
+pub use kiln_tensor::{Error, Result};
 
 pub use clip::{clip_grad_norm_, clip_grad_value_};
 pub use engine::{Optim, Param, ParamGroup};
 pub use mixed::MixedPrecision;
-pub use options::{AdagradOptions, AdamOptions, AdamWOptions, OptimOptions, RMSpropOptions, SGDOptions, Value};
+pub use rule::{Hyperparameters, State, Update, UpdateRule, Value, finite, non_negative, shares};
 
-/// Stochastic gradient descent, with momentum if asked for
-/// (<https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html>).
-pub type SGD = Optim<SGDOptions>;
-
-/// Adam (Kingma & Ba, 2015; <https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html>).
-pub type Adam = Optim<AdamOptions>;
-
-/// Adam with decoupled weight decay (Loshchilov & Hutter, 2019;
-/// <https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html>).
-pub type AdamW = Optim<AdamWOptions>;
-
-/// RMSprop (Hinton, 2012; <https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html>).
-pub type RMSprop = Optim<RMSpropOptions>;
-
-/// Adagrad (Duchi et al., 2011; <https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html>).
-pub type Adagrad = Optim<AdagradOptions>;
+/// The optimizers, a file each.
+macro_rules! optimizers {
+    ($($file:ident::{$($name:ident),*};)*) => {$(
+        mod $file;
+        pub use $file::{$($name),*};
+    )*};
+}
+optimizers! {
+    adadelta::{Adadelta, AdadeltaOptions};
+    adagrad::{Adagrad, AdagradOptions};
+    adam::{Adam, AdamOptions, AdamW, AdamWOptions};
+    rmsprop::{RMSprop, RMSpropOptions};
+    sgd::{SGD, SGDOptions};
+}
 
 /// What a training loop and a scheduler need of an optimizer, whichever it is.
 pub trait Optimizer {
@@ -76,6 +77,19 @@ pub trait Optimizer {
 
     /// Forgets the gradients of all parameters.
     fn zero_grad(&self);
+
+    /// What it changes, of all groups: for [`clip_grad_norm_`] between the backward pass and the step. For
+    /// [`MixedPrecision`] these are the `f32` copies, which have gradients after [`unscale_`](Optimizer::unscale_).
+    fn parameters(&self) -> Vec<Tensor>;
+
+    /// Brings gradients into the form in which they can be clipped or looked at: for loops that take any optimizer,
+    /// because [`MixedPrecision`] needs it. The others have nothing to do.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    fn unscale_(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// The parameters that require gradients and had none in the latest step, by name (or by position, if
     /// they were given without names). Layers that never appear in the loss show up here.
@@ -129,13 +143,4 @@ pub struct GroupRates {
     pub initial_lr: Option<f64>,
     /// The momentum, or Adam's `beta1`; `None` if the optimizer has neither.
     pub momentum: Option<f64>,
-}
-
-fn invalid(op: &'static str, what: &str, value: impl std::fmt::Debug, expected: &str) -> Error {
-    Error::argument(op, format!("{what} {value:?} is invalid: it must be {expected}"))
-}
-
-/// `value` if it is finite and not negative.
-fn non_negative(op: &'static str, what: &str, value: f64) -> Result<()> {
-    if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(invalid(op, what, value, "finite and not negative")) }
 }

@@ -3,16 +3,15 @@
 //! `param_groups.0.lr` and the like are hyper-parameters (`f64`, `bool`), `state.<parameter>.step` step counts
 //! (`i64`), `state.<parameter>.exp_avg` and the like state tensors under PyTorch's names.
 
-use kiln_tensor::{DType, Device, Element, Error, ErrorKind, Result, Tensor, no_grad};
+use kiln_tensor::{DType, Device, Element, Error, ErrorKind, Result, StateDict, Tensor, no_grad};
 
 use super::{
-    OptimOptions,
+    UpdateRule,
     engine::{ParamGroup, Slot},
-    options::Value,
+    rule::Value,
 };
-use crate::StateDict;
 
-pub(super) fn save<O: OptimOptions>(groups: &[ParamGroup<O>]) -> Result<StateDict> {
+pub(super) fn save<O: UpdateRule>(groups: &[ParamGroup<O>]) -> Result<StateDict> {
     let mut out = StateDict::new();
     for (i, group) in groups.iter().enumerate() {
         let mut options = group.options;
@@ -30,19 +29,19 @@ pub(super) fn save<O: OptimOptions>(groups: &[ParamGroup<O>]) -> Result<StateDic
         }
     }
     for group in groups {
-        let names = group.options.state_names();
+        let states = group.options.states();
         for slot in &group.slots {
             let Some(step) = &slot.step else { continue };
             out.insert(format!("state.{}.step", slot.name), step.detach());
-            for (name, tensor) in names.iter().zip(&slot.states) {
-                out.insert(format!("state.{}.{name}", slot.name), tensor.detach());
+            for (state, tensor) in states.iter().zip(&slot.states) {
+                out.insert(format!("state.{}.{}", slot.name, state.name), tensor.detach());
             }
         }
     }
     Ok(out)
 }
 
-pub(super) fn load<O: OptimOptions>(groups: &mut [ParamGroup<O>], state: &StateDict) -> Result<()> {
+pub(super) fn load<O: UpdateRule>(groups: &mut [ParamGroup<O>], state: &StateDict) -> Result<()> {
     let mut source = Source::new(O::NAME, state);
     // Of each group its options, its initial learning rate, and of each parameter its steps and its state.
     #[allow(clippy::type_complexity)]
@@ -81,7 +80,7 @@ pub(super) fn load<O: OptimOptions>(groups: &mut [ParamGroup<O>], state: &StateD
 
 /// Copies, so that the caller's tensors do not change with the next step. The state of a parameter with a name may also be
 /// under its position among all, as PyTorch's optimizers number theirs.
-fn load_slot<O: OptimOptions>(
+fn load_slot<O: UpdateRule>(
     source: &mut Source<'_>,
     slot: &Slot,
     position: usize,
@@ -101,7 +100,7 @@ fn load_slot<O: OptimOptions>(
     }
     let step = Tensor::from_vec(vec![step], (), slot.param.device())?;
     let mut states = Vec::new();
-    for name in options.state_names() {
+    for name in options.states().iter().map(|state| state.name) {
         let Some(tensor) = source.tensor(&format!("state.{name_in_state}.{name}")) else { continue };
         let param = &slot.param;
         if tensor.shape() != param.shape() {
