@@ -36,6 +36,7 @@ mod mnist;
 mod sampler;
 mod to_device;
 pub mod transforms;
+mod user_dir;
 
 pub use cifar::{CIFAR10, CIFAR100, CifarBuilder, CifarKind, CifarLike, Hundred, Ten};
 pub use collate::Collate;

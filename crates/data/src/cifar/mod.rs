@@ -144,7 +144,7 @@ impl<K: CifarKind> CifarBuilder<K> {
         let (source, root) = match (self.root, environment) {
             (Some(root), _) => ("the root", Some(root)),
             (None, Some(root)) => ("KILN_DATA", Some(root)),
-            (None, None) => ("the user's data directory", dirs::data_dir().map(|dir| dir.join("kiln"))),
+            (None, None) => ("the user's data directory", crate::user_dir::data_dir().map(|dir| dir.join("kiln"))),
         };
         let which = usize::from(!self.train);
         let mut searched = Vec::new();

@@ -61,7 +61,7 @@ impl Places {
         Places {
             given,
             environment: env::var_os("KILN_DATA").filter(|value| !value.is_empty()).map(PathBuf::from),
-            user: dirs::data_dir().map(|dir| dir.join("kiln")),
+            user: crate::user_dir::data_dir().map(|dir| dir.join("kiln")),
             system: K::SYSTEM_FOLDER.map(PathBuf::from),
             bundled: K::BUNDLED_FOLDER.map(PathBuf::from),
         }

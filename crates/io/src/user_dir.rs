@@ -1,0 +1,18 @@
+//! The user's cache directory.
+
+use std::path::PathBuf;
+
+/// Where programs keep what can be fetched again: `$XDG_CACHE_HOME`, which is `~/.cache` if it is not set, `~/Library/Caches`
+/// on macOS, `%LOCALAPPDATA%` on Windows.
+pub(crate) fn cache_dir() -> Option<PathBuf> {
+    // A path that is not absolute is to be ignored (XDG Base Directory Specification).
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = std::env::home_dir().filter(|path| path.is_absolute());
+    if cfg!(windows) {
+        variable("LOCALAPPDATA")
+    } else if cfg!(target_vendor = "apple") {
+        home.map(|home| home.join("Library").join("Caches"))
+    } else {
+        variable("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache")))
+    }
+}
