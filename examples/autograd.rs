@@ -5,9 +5,15 @@
 //! cargo run --release --example autograd
 //! ```
 
+use clap::Parser;
 use kiln::{autograd, nn::functional::binary_cross_entropy_with_logits, prelude::*};
 
+/// Goes through PyTorch's autograd tutorial, and prints what that prints: gradient functions, the graph of a loss, gradients.
+#[derive(Parser)]
+struct Args {}
+
 fn main() -> kiln::Result<()> {
+    Args::parse();
     // # Tensors, functions and the computational graph
     let device = Device::cuda_if_available();
     let x = Tensor::ones(5, device)?; // input tensor

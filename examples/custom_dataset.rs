@@ -8,7 +8,23 @@ mod pictures;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::Parser;
 use kiln::{data::DatasetExt, data::transforms::Image, data::transforms::ToTensor, prelude::*, vis::save_image_grid};
+
+/// Loads a folder of images with a CSV file of their labels in batches, and draws nine of them.
+#[derive(Parser)]
+struct Args {
+    /// Folder with `labels.csv` (a header, then `file_name,label` in each line) and the images; without it, one is made of
+    /// images of Fashion-MNIST
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Images in a batch
+    #[arg(long, default_value_t = 64)]
+    batch_size: usize,
+    /// The figure to write
+    #[arg(long, default_value_os_t = std::env::temp_dir().join("custom_dataset.png"))]
+    output: PathBuf,
+}
 
 struct CustomImageDataset {
     img_labels: Vec<(String, i64)>,
@@ -37,18 +53,29 @@ impl Dataset for CustomImageDataset {
 }
 
 fn main() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let annotations_file = pictures::write(folder.path())?;
-    let training_data = CustomImageDataset::new(&annotations_file, folder.path())?.transform(ToTensor);
-    let train_dataloader = DataLoader::builder(training_data).batch_size(64).shuffle(true).num_workers(2).build()?;
+    let args = Args::parse();
+    let made = tempfile::tempdir()?;
+    let folder = match &args.data {
+        Some(folder) => folder,
+        None => {
+            pictures::write(made.path())?;
+            made.path()
+        }
+    };
+    let annotations_file = folder.join("labels.csv");
+    let training_data = CustomImageDataset::new(&annotations_file, folder)
+        .with_context(|| annotations_file.display().to_string())?
+        .transform(ToTensor);
+    let train_dataloader =
+        DataLoader::builder(training_data).batch_size(args.batch_size).shuffle(true).num_workers(2).build()?;
     for batch in &train_dataloader {
         let (features, labels) = batch?;
         println!("Feature batch shape: {}, labels batch shape: {}", features.shape(), labels.shape());
     }
     let (features, labels) = train_dataloader.iter().next().context("no images")??;
     let names: Vec<String> = labels.to_vec::<i64>()?.iter().map(|label| format!("Label: {label}")).collect();
-    let figure = std::env::temp_dir().join("custom_dataset.png");
-    save_image_grid(&features.narrow(0, 0, 9)?, &names, 3, &figure)?;
-    println!("Drew nine to {}", figure.display());
+    let shown = features.narrow(0, 0, 9.min(labels.numel()))?;
+    save_image_grid(&shown, &names, 3, &args.output)?;
+    println!("Drew {} to {}", shown.size(0)?, args.output.display());
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use kiln::{
     data::{
@@ -20,7 +20,7 @@ use kiln::{
         transforms::{ToImage, Transform},
     },
     io::{self, Checkpoint},
-    nn::{CrossEntropyLoss, Flatten, Linear, ReLU, Sequential, seq},
+    nn::{CrossEntropyLoss, Flatten, Linear, ReLU, Sequential, StateDict, seq},
     optim::{Adagrad, Adam, AdamW, Optimizer, RMSprop, RMSpropOptions, SGD, SGDOptions},
     prelude::*,
     vis::{Curves, ImageGrid, Panel, running_mean},
@@ -193,6 +193,28 @@ struct History {
     tests: Vec<(usize, f32, f32)>,
 }
 
+impl History {
+    /// As tensors, for a checkpoint: JSON would not keep losses that are not finite.
+    fn state_dict(&self) -> kiln::Result<StateDict> {
+        let tests: Vec<f64> =
+            self.tests.iter().flat_map(|test| [test.0 as f64, test.1.into(), test.2.into()]).collect();
+        Ok(StateDict::from([
+            ("losses".to_owned(), Tensor::from_vec(self.losses.clone(), self.losses.len(), Device::Cpu)?),
+            ("tests".to_owned(), Tensor::from_vec(tests, [self.tests.len(), 3], Device::Cpu)?),
+        ]))
+    }
+
+    /// Of a checkpoint; empty if that has none.
+    fn from_state_dict(state: &StateDict) -> kiln::Result<History> {
+        let (Some(losses), Some(tests)) = (state.get("losses"), state.get("tests")) else {
+            return Ok(History::default());
+        };
+        let tests = tests.to_vec::<f64>()?;
+        let tests = tests.chunks_exact(3).map(|test| (test[0] as usize, test[1] as f32, test[2] as f32)).collect();
+        Ok(History { losses: losses.to_vec()?, tests })
+    }
+}
+
 /// Draws loss and accuracy over the batches.
 fn plot(history: &History, folder: &Path) -> kiln::Result<()> {
     let losses: Vec<f64> = history.losses.iter().copied().map(f64::from).collect();
@@ -259,18 +281,27 @@ fn main() -> Result<()> {
         OptimizerName::Adagrad => Box::new(Adagrad::new(parameters, args.lr)?),
     };
 
-    let mut epochs_done = 0;
+    let (mut epochs_done, mut history) = (0, History::default());
+    let optimizer_name = args.optimizer.to_possible_value().map(|value| value.get_name().to_owned());
     if let Some(path) = args.resume.as_ref().filter(|path| path.exists()) {
         let checkpoint = Checkpoint::load(path, device)?;
+        let saved = checkpoint.get::<Option<String>>("optimizer").with_context(|| path.display().to_string())?;
+        ensure!(
+            saved == optimizer_name,
+            "{} is the checkpoint of a run with --optimizer {}, and cannot go on with {}",
+            path.display(),
+            saved.unwrap_or_default(),
+            optimizer_name.unwrap_or_default()
+        );
         model.load_state_dict(&checkpoint.model, true)?;
         optimizer.load_state_dict(&checkpoint.optimizer)?;
         train_dataloader.set_state(checkpoint.get::<LoaderState>("loader")?)?;
         checkpoint.restore_random_state();
         epochs_done = checkpoint.epoch;
+        history = History::from_state_dict(&checkpoint.extra)?;
         println!("Going on after epoch {epochs_done} of {}", path.display());
     }
 
-    let mut history = History::default();
     for epoch in epochs_done..args.epochs {
         println!("Epoch {}\n-------------------------------", epoch + 1);
         history.losses.extend(train_loop(&train_dataloader, &model, &loss_fn, &mut *optimizer)?);
@@ -278,8 +309,10 @@ fn main() -> Result<()> {
         history.tests.push((history.losses.len(), loss, accuracy));
         if let Some(path) = &args.resume {
             let (model, optimizer) = (model.state_dict(), optimizer.state_dict()?);
-            let mut checkpoint = Checkpoint { model, optimizer, epoch: epoch + 1, ..Checkpoint::now() };
+            let extra = history.state_dict()?;
+            let mut checkpoint = Checkpoint { model, optimizer, extra, epoch: epoch + 1, ..Checkpoint::now() };
             checkpoint.put("loader", &train_dataloader.state())?;
+            checkpoint.put("optimizer", &optimizer_name)?;
             checkpoint.save(path)?;
         }
     }

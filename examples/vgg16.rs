@@ -13,17 +13,15 @@ mod images;
 #[path = "support/training.rs"]
 mod training;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
+use images::Source;
 use kiln::{
     Float32Precision,
-    data::{
-        LoaderState,
-        transforms::{Compose, Image, ToTensor, Transform},
-    },
-    io::{self, Checkpoint, LoadOptions},
+    data::{LoaderState, transforms::Image},
+    io::{self, Checkpoint, LoadOptions, Metadata, TensorFile},
     models::{IMAGENET_CLASSES, Vgg, VggDepth, VggOptions},
     nn::{StateDict, summary},
     optim::{MixedPrecision, Optimizer, SGD, SGDOptions},
@@ -112,12 +110,58 @@ struct Predict {
     /// Parameters with torchvision's names: a file of `torch.save`, or safetensors
     #[arg(long)]
     weights: PathBuf,
-    /// A file with the name of a class in each line; for 1000 classes they are ImageNet's
+    /// A file with the name of a class in each line, instead of the classes that `train --save` wrote, or of ImageNet's
     #[arg(long)]
     classes: Option<PathBuf>,
-    /// Height and width of what the network gets to see
-    #[arg(long, default_value_t = 224)]
+    /// Height and width of what the network gets to see, if not those of its training, or 224
+    #[arg(long)]
+    image_size: Option<usize>,
+}
+
+/// What a network was trained on and how: it travels with the parameters, as text under these keys.
+struct Training {
+    source: Source,
     image_size: usize,
+    /// `None` if the number of channels tells it.
+    width: Option<f64>,
+    classes: Vec<String>,
+}
+
+impl Training {
+    /// That of torchvision's weights.
+    fn on_imagenet() -> Training {
+        let classes = IMAGENET_CLASSES.iter().map(|&name| name.to_owned()).collect();
+        Training { source: Source::ImageFolder, image_size: 224, width: None, classes }
+    }
+
+    fn metadata(&self) -> Result<Metadata> {
+        let source = self.source.to_possible_value().context("a source without a name")?;
+        let mut metadata = Metadata::from([
+            ("source".to_owned(), source.get_name().to_owned()),
+            ("image_size".to_owned(), self.image_size.to_string()),
+            ("classes".to_owned(), serde_json::to_string(&self.classes)?),
+        ]);
+        metadata.extend(self.width.map(|width| ("width".to_owned(), width.to_string())));
+        Ok(metadata)
+    }
+
+    /// `None` if the file says nothing of it, as files of other programs.
+    fn of_file(path: &Path) -> Result<Option<Training>> {
+        // What is no safetensors file has no such texts; whether it can be read at all shows when it is loaded.
+        let Ok(file) = TensorFile::open(path) else { return Ok(None) };
+        let text = |key: &str| file.metadata().get(key).map(String::as_str);
+        let (Some(source), Some(size), Some(classes)) = (text("source"), text("image_size"), text("classes")) else {
+            return Ok(None);
+        };
+        Ok(Some(Training {
+            source: Source::from_str(source, false).map_err(|e| anyhow!("its source {source:?}: {e}"))?,
+            image_size: size.parse().with_context(|| format!("its image_size {size:?}"))?,
+            width: text("width")
+                .map(|width| width.parse().with_context(|| format!("its width {width:?}")))
+                .transpose()?,
+            classes: serde_json::from_str(classes).with_context(|| format!("its classes {classes:?}"))?,
+        }))
+    }
 }
 
 fn print() -> Result<()> {
@@ -178,19 +222,26 @@ fn train(args: &Train) -> Result<()> {
         }
     }
     if let Some(path) = &args.save {
-        io::save(path, &model.state_dict())?;
+        let training = Training {
+            source: args.images.source,
+            image_size: args.images.image_size,
+            width: Some(args.width),
+            classes: data.classes,
+        };
+        io::save_with_metadata(path, &model.state_dict(), &training.metadata()?)?;
         println!("Saved the model to {}", path.display());
     }
     Ok(())
 }
 
-/// The VGG16 that these parameters are of: its width, classes, channels and normalisation show in their shapes and names.
-fn network_of(weights: &StateDict) -> Result<Vgg> {
+/// The VGG16 that these parameters are of: its classes, channels, normalization and, if it is not given, width show in
+/// their shapes and names.
+fn network_of(weights: &StateDict, width: Option<f64>) -> Result<Vgg> {
     let shape = |name: &str| weights.get(name).with_context(|| format!("no VGG16: there is no {name}"));
     let (o, c, _, _) = shape("features.0.weight")?.dims4()?;
     let (classes, _) = shape("classifier.6.weight")?.dims2()?;
     let batch_norm = weights.contains_key("features.1.running_mean");
-    let options = VggOptions::default().width(o as f64 / 64.0).in_channels(c).num_classes(classes);
+    let options = VggOptions::default().width(width.unwrap_or(o as f64 / 64.0)).in_channels(c).num_classes(classes);
     let model = Vgg::new(VggDepth::Vgg16, options.batch_norm(batch_norm))?;
     model.load_state_dict(weights, true)?;
     model.eval();
@@ -198,28 +249,40 @@ fn network_of(weights: &StateDict) -> Result<Vgg> {
 }
 
 fn predict(args: &Predict) -> Result<()> {
-    ensure!(args.image_size > 0, "images have at least one pixel");
     let device = Device::cuda_if_available();
+    let name = || args.weights.display().to_string();
     let weights = io::load(&args.weights, LoadOptions::new(Device::Cpu).dtype(DType::F32))?;
-    let model = network_of(&weights).with_context(|| args.weights.display().to_string())?.to(device)?;
+    let training = Training::of_file(&args.weights).with_context(name)?;
+    let model = network_of(&weights, training.as_ref().and_then(|training| training.width)).with_context(name)?;
+    let (model, channels) = (model.to(device)?, weights["features.0.weight"].size(1)?);
     drop(weights);
-    let text = match &args.classes {
-        Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
-        None => String::new(),
-    };
-    let names: Vec<&str> = if args.classes.is_some() { text.lines().collect() } else { IMAGENET_CLASSES.to_vec() };
-    let (shorter, center) = images::middle(args.image_size);
-    let prepare = Compose((shorter, center, ToTensor, images::imagenet()?));
+    let training = training.unwrap_or_else(Training::on_imagenet);
+    let size = args.image_size.unwrap_or(training.image_size);
+    ensure!(size > 0, "images have at least one pixel");
+    let mut classes = training.classes;
+    if let Some(path) = &args.classes {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        classes = text.lines().map(str::to_owned).collect();
+    }
     let _guard = no_grad_guard();
     for path in &args.images {
-        let image = prepare.apply(Image::open(path)?.to_rgb())?;
+        let image = training.source.prepare(Image::open(path)?, size)?;
+        ensure!(
+            image.size(0)? == channels,
+            "{} is for images of {channels} channels; photographs have 3, and `train --save` notes what it was trained on",
+            name()
+        );
         let logits = model.forward(&image.unsqueeze(0)?.to_device(device)?)?;
-        let classes = logits.dims()[1];
-        let (shares, likeliest) = logits.softmax(1)?.select(0, 0)?.topk(5.min(classes), 0, true)?;
+        let count = logits.dims()[1];
+        ensure!(
+            classes.len() == count,
+            "{} names of classes for a network of {count}; --classes names a file",
+            classes.len()
+        );
+        let (shares, likeliest) = logits.softmax(1)?.select(0, 0)?.topk(5.min(count), 0, true)?;
         println!("{}", path.display());
         for (share, class) in shares.to_vec::<f32>()?.into_iter().zip(likeliest.to_vec::<i64>()?) {
-            let name = names.get(class as usize).filter(|_| names.len() == classes).copied().unwrap_or("");
-            println!("  {:6.2} %  {class:3} {name}", 100.0 * share);
+            println!("  {:6.2} %  {class:3} {}", 100.0 * share, classes[class as usize]);
         }
     }
     Ok(())

@@ -6,6 +6,12 @@ use std::{
     process::{Command, Output},
 };
 
+use kiln::{
+    data::{FashionMNIST, transforms::Image},
+    io::Checkpoint,
+    prelude::*,
+};
+
 const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/data/assets/fashion-mnist");
 
 /// The program of an example. `cargo test` has built it beside the tests, unless it was told to build this
@@ -15,7 +21,8 @@ fn example(name: &str) -> PathBuf {
     let profile = tests.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
     if !program.exists() {
-        let status = Command::new(env!("CARGO")).args(["build", "--example", name]).status().unwrap();
+        let build = ["build", "-p", "kiln", "--features", "images,onnx,pth", "--example", name];
+        let status = Command::new(env!("CARGO")).args(build).status().unwrap();
         assert!(status.success());
     }
     program
@@ -82,6 +89,62 @@ fn mlp_goes_on_bit_for_bit() {
     let text = mlp(&[&options[..], &["--epochs", "2", "--resume", &checkpoint, "--save", &parts]].concat());
     assert!(text.contains("Epoch 2") && !text.contains("Epoch 1\n"), "{text}");
     assert!(fs::read(whole).unwrap() == fs::read(parts).unwrap(), "the resumed run ended with other parameters");
+}
+
+#[test]
+fn mlp_goes_on_with_its_curves_and_its_optimizer() -> kiln::Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (checkpoint, plots) = (path("run.ckpt"), path("plots"));
+    let options = ["--batch-size", "500", "--resume", &checkpoint];
+    mlp(&[&options[..], &["--epochs", "1"]].concat());
+    mlp(&[&options[..], &["--epochs", "2", "--plot", &plots]].concat());
+    let history = Checkpoint::load(&checkpoint, Device::Cpu)?.extra;
+    assert_eq!((history["losses"].dims(), history["tests"].dims()), (&[24][..], &[2, 3][..]));
+    assert_eq!(history["tests"].select(1, 0)?.to_vec::<f64>()?, [12.0, 24.0]);
+    // A point for each epoch, in both panels.
+    let svg = fs::read_to_string(Path::new(&plots).join("curves.svg")).unwrap();
+    assert_eq!(svg.matches("<circle").count(), 4, "{svg}");
+
+    let output = run("mlp", &[&options[..], &["--epochs", "3", "--optimizer", "adamw", "--data", SUBSET]].concat());
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && message.contains("--optimizer adam,"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn vgg16_predicts_with_what_it_saved() -> kiln::Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (weights, photo) = (path("vgg16.safetensors"), path("photo.png"));
+    let sizes = ["--width", "0.03", "--batch-size", "4", "--batches", "1", "--workers", "0"];
+    let output = run("vgg16", &[&["train", "--data", SUBSET, "--save", &weights], &sizes[..]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Of another size than the network's, and in color, where the network has one channel.
+    Image::new(40, 50, 3, (0..40 * 50 * 3).map(|i| (i % 251) as u8).collect())?.save(&photo)?;
+    let output = run("vgg16", &["predict", &photo, "--weights", &weights]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 6 && lines[0] == photo, "{text}");
+    let clothes = FashionMNIST::test().root(SUBSET).load()?.classes();
+    assert!(lines[1..].iter().all(|line| clothes.iter().any(|class| line.ends_with(class))), "{text}");
+
+    let classes = path("classes.txt");
+    fs::write(&classes, "one\ntwo\n").unwrap();
+    let output = run("vgg16", &["predict", &photo, "--weights", &weights, "--classes", &classes]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && message.contains("2 names of classes for a network of 10"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn all_have_help() {
+    for name in ["autograd", "custom_dataset", "export_onnx", "lenet", "mlp", "vgg16"] {
+        let output = run(name, &["--help"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains("Usage: ") && text.contains("--help"), "{name}: {text}");
+    }
 }
 
 #[test]

@@ -8,24 +8,29 @@ use kiln::{
     data::{
         CIFAR10, DatasetExt, FashionMNIST, ImageFolder,
         transforms::{
-            CenterCrop, Compose, Normalize, Pad, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Resize, ToImage,
-            ToTensor,
+            CenterCrop, Compose, Grayscale, Image, Normalize, Pad, RandomCrop, RandomHorizontalFlip, RandomResizedCrop,
+            Resize, ToImage, ToTensor, Transform,
         },
     },
     prelude::*,
 };
 
 /// Mean and standard deviation of ImageNet's channels, which torchvision's networks expect to be taken out.
-pub fn imagenet() -> kiln::Result<Normalize> {
+fn imagenet() -> kiln::Result<Normalize> {
     Normalize::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 }
 
+/// The same for CIFAR-10.
+fn cifar() -> kiln::Result<Normalize> {
+    Normalize::new([0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616])
+}
+
 /// What torchvision's networks were tested with: the middle of the image.
-pub fn middle(size: usize) -> (Resize, CenterCrop) {
+fn middle(size: usize) -> (Resize, CenterCrop) {
     (Resize::shorter(size * 256 / 224), CenterCrop::square(size))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Source {
     /// Folders `train` and `val` (or `test`), in each a folder for each class
     ImageFolder,
@@ -33,6 +38,21 @@ pub enum Source {
     Cifar10,
     /// The four files of Fashion-MNIST; of a subset that comes with Kiln, if they are nowhere
     FashionMnist,
+}
+
+impl Source {
+    /// What an image file becomes for a network that was trained on this source, as its test images did.
+    pub fn prepare(self, image: Image, size: usize) -> kiln::Result<Tensor> {
+        let resize = Resize::new(size, size);
+        match self {
+            Source::ImageFolder => {
+                let (shorter, center) = middle(size);
+                Compose((shorter, center, ToTensor, imagenet()?)).apply(image.to_rgb())
+            }
+            Source::Cifar10 => Compose((resize, ToTensor, cifar()?)).apply(image.to_rgb()),
+            Source::FashionMnist => Compose((Grayscale::new(1)?, resize, ToTensor)).apply(image),
+        }
+    }
 }
 
 /// What images are loaded, and how.
@@ -95,11 +115,10 @@ impl Options {
             (at(self.data.as_deref(), CIFAR10::train())?, at(self.data.as_deref(), CIFAR10::test())?);
         let classes = training.classes().iter().map(|&name| name.to_owned()).collect();
         let resize = || Resize::new(self.image_size, self.image_size);
-        let normal = || Normalize::new([0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]);
         let crop = RandomCrop::new(32, 32).padding(Pad::new([4; 4]));
         let training =
-            training.transform(Compose((crop, RandomHorizontalFlip::default(), resize(), ToTensor, normal()?)));
-        let testing = testing.transform(Compose((resize(), ToTensor, normal()?)));
+            training.transform(Compose((crop, RandomHorizontalFlip::default(), resize(), ToTensor, cifar()?)));
+        let testing = testing.transform(Compose((resize(), ToTensor, cifar()?)));
         self.images(training, testing, 3, classes, seed, device)
     }
 

@@ -1,6 +1,6 @@
 //! A folder of images and a CSV file about them, as the tutorial has them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use kiln::{
@@ -11,11 +11,10 @@ use kiln::{
     prelude::*,
 };
 
-/// Writes images of Fashion-MNIST as PNG files to `folder`, and `labels.csv` with a line for each; its path.
-pub fn write(folder: &Path) -> Result<PathBuf> {
+/// Writes images of Fashion-MNIST as PNG files to `folder`, and `labels.csv` with a line for each.
+pub fn write(folder: &Path) -> Result<()> {
     let data = FashionMNIST::test().load()?;
-    let annotations_file = folder.join("labels.csv");
-    let mut annotations = csv::Writer::from_path(&annotations_file)?;
+    let mut annotations = csv::Writer::from_path(folder.join("labels.csv"))?;
     annotations.write_record(["file_name", "label"])?;
     for index in 0..200.min(data.len()) {
         let (image, label) = data.get(index)?;
@@ -24,5 +23,5 @@ pub fn write(folder: &Path) -> Result<PathBuf> {
         annotations.serialize((name, label))?;
     }
     annotations.flush()?;
-    Ok(annotations_file)
+    Ok(())
 }

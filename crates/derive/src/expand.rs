@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 
-use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
     Data, DeriveInput, Error, Index, LitStr, Member, Path, Result, Type, WhereClause, ext::IdentExt, spanned::Spanned,
 };
 
-use crate::attributes::{OfField, OfStruct};
+use crate::{
+    attributes::{OfField, OfStruct},
+    externs,
+};
 
 /// A field that may hold a part of the module.
 struct Part<'a> {
@@ -236,25 +238,25 @@ fn mentions(ty: &Type, parameters: &HashSet<String>) -> bool {
 /// `kiln_nn` as the caller's crate reaches it: directly, or as `nn` of the facade.
 fn find_crate() -> Result<Path> {
     let renamed = |name: String| Ident::new(&name, Span::call_site());
-    // A crate's own tests and examples see it under its plain name; the library itself has an
-    // `extern crate self`.
-    match (crate_name("kiln-nn"), crate_name("kiln")) {
-        (Ok(FoundCrate::Itself), _) => Ok(syn::parse_quote!(::kiln_nn)),
-        (Ok(FoundCrate::Name(name)), _) => {
-            let name = renamed(name);
-            Ok(syn::parse_quote!(::#name))
-        }
-        (_, Ok(FoundCrate::Itself)) => Ok(syn::parse_quote!(::kiln::nn)),
-        (_, Ok(FoundCrate::Name(name))) => {
-            let name = renamed(name);
-            Ok(syn::parse_quote!(::#name::nn))
-        }
-        _ => Err(Error::new(
-            Span::call_site(),
-            "neither `kiln` nor `kiln-nn` is among this crate's dependencies; if it is re-exported, say where: \
-             `#[module(crate = \"path::to::kiln_nn\")]`",
-        )),
+    // The library has an `extern crate self`; its own tests and examples have it among their dependencies.
+    if std::env::var("CARGO_CRATE_NAME").is_ok_and(|name| name == "kiln_nn") {
+        return Ok(syn::parse_quote!(::kiln_nn));
     }
+    if let Some(name) = externs::name_of("kiln_nn").map(renamed) {
+        return Ok(syn::parse_quote!(::#name));
+    }
+    if let Some(name) = externs::name_of("kiln").map(renamed) {
+        return Ok(syn::parse_quote!(::#name::nn));
+    }
+    if !externs::is_known() {
+        // An editor expands macros to show types and completions; most programs depend on the facade.
+        return Ok(syn::parse_quote!(::kiln::nn));
+    }
+    Err(Error::new(
+        Span::call_site(),
+        "neither `kiln` nor `kiln-nn` is among this crate's dependencies; if it is re-exported, say where: \
+         `#[module(crate = \"path::to::kiln_nn\")]`",
+    ))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod expand;
+mod externs;
 mod located;
 
 /// Implements `ModuleTree`, `Field` and `Display` for a struct of layers; see `kiln_nn::Module`.
