@@ -42,7 +42,12 @@ impl Curves {
     /// # Errors
     /// The ending is not known, or the file cannot be written; the error names it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        save(self, path.as_ref())
+        self.draw_to(path.as_ref())
+    }
+
+    /// Not generic, so that drawing is compiled here and not again in every program.
+    fn draw_to(&self, path: &Path) -> Result<()> {
+        save(self, path)
     }
 }
 

@@ -68,7 +68,11 @@ impl ImageGrid {
     /// # Errors
     /// The figure is too large, or the file cannot be written; the error names it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
+        self.draw_to(path.as_ref())
+    }
+
+    /// Not generic, so that drawing is compiled here and not again in every program.
+    fn draw_to(&self, path: &Path) -> Result<()> {
         let (width, height) = self.cell();
         let rows = self.cells.len().div_ceil(self.columns) as u64;
         if u64::from(width).saturating_mul(self.columns as u64) > 1 << 16
@@ -98,13 +102,18 @@ pub fn save_image_grid(
     columns: usize,
     path: impl AsRef<Path>,
 ) -> Result<()> {
+    let labels: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
+    grid_of(images, &labels, columns)?.draw_to(path.as_ref())
+}
+
+fn grid_of(images: &Tensor, labels: &[&str], columns: usize) -> Result<ImageGrid> {
     let (n, ..) = images.dims4()?;
     let mut grid = ImageGrid::new(columns);
     for index in 0..n {
         let image = ToImage.apply(images.select(0, index as i64)?)?;
-        grid.push(image, labels.get(index).map_or("", AsRef::as_ref));
+        grid.push(image, labels.get(index).copied().unwrap_or_default());
     }
-    grid.save(path)
+    Ok(grid)
 }
 
 impl Drawing for ImageGrid {
