@@ -2,19 +2,19 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File, Permissions, TryLockError},
+    fs::{self, File, TryLockError},
+    hash::{BuildHasher, RandomState},
     io,
     path::{Path, PathBuf},
 };
 
 use kiln_tensor::{Error, Result};
-use tempfile::{Builder, NamedTempFile};
 
 /// The end of the names of files that are being written.
 const SUFFIX: &str = ".tmp";
 /// How many bytes of a file's name the temporary name repeats, for who looks into the folder. File systems allow 255.
 const SHOWN: usize = 120;
-/// How often a temporary file is made that another write removes at once.
+/// How often another name is tried for a temporary file: one that is taken, or whose file another write removes at once.
 const MAX_ATTEMPTS: usize = 100;
 /// How many symbolic links are followed to a file.
 const MAX_LINKS: usize = 40;
@@ -31,7 +31,13 @@ const MAX_LINKS: usize = 40;
 /// as it was. [`ErrorKind::File`](kiln_tensor::ErrorKind::File): there is something that is no regular file, such as a
 /// folder, a device or a FIFO, which is never replaced.
 pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let path = path.as_ref();
+    let mut fill = Some(fill);
+    // It is called once.
+    write_with(path.as_ref(), &mut |file| fill.take().map_or(Ok(()), |fill| fill(file)))
+}
+
+/// [`write()`], compiled once for all that is written.
+fn write_with(path: &Path, fill: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
     let failed = |e: io::Error| Error::io(path, e);
     let target = real_path(path).map_err(failed)?;
     let folder = match target.parent() {
@@ -50,18 +56,13 @@ pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut File) -> Result<()>)
     let prefix = temporary_prefix(target.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?);
     remove_leftovers(folder, &prefix);
 
-    let mut builder = Builder::new();
-    builder.prefix(&prefix).suffix(SUFFIX);
-    if let Some(permissions) = new_file_permissions() {
-        builder.permissions(permissions);
-    }
-    let mut file = temporary_file(&builder, folder).map_err(failed)?;
-    fill(file.as_file_mut())?;
+    let mut temporary = Temporary::new(folder, &prefix).map_err(failed)?;
+    fill(&mut temporary.file)?;
     if let Some(permissions) = existing {
-        file.as_file().set_permissions(permissions).map_err(failed)?;
+        temporary.file.set_permissions(permissions).map_err(failed)?;
     }
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(&target).map_err(|e| failed(e.error))?;
+    temporary.file.sync_all().map_err(failed)?;
+    temporary.persist(&target).map_err(failed)?;
     sync_folder(folder).map_err(failed)
 }
 
@@ -95,19 +96,56 @@ fn temporary_prefix(name: &OsStr) -> OsString {
     prefix
 }
 
-/// A temporary file with a lock, which tells other writes of the same target that this one is going on. Some network file
-/// systems have no locks; what is left there stays.
-fn temporary_file(builder: &Builder<'_, '_>, folder: &Path) -> io::Result<NamedTempFile> {
-    // Another write may take the file for a leftover before it is locked.
-    for _ in 0..MAX_ATTEMPTS {
-        let file = builder.tempfile_in(folder)?;
-        match file.as_file().try_lock() {
-            Err(TryLockError::WouldBlock) => {}
-            Ok(()) | Err(TryLockError::Error(_)) if file.path().exists() => return Ok(file),
-            Ok(()) | Err(TryLockError::Error(_)) => {}
+/// A file that is removed unless it gets its final name.
+struct Temporary {
+    file: File,
+    /// `None` when it has its final name.
+    path: Option<PathBuf>,
+}
+
+impl Temporary {
+    /// A new file with a lock, which tells other writes of the same target that this one is going on. Some network file
+    /// systems have no locks; what is left there stays.
+    fn new(folder: &Path, prefix: &OsStr) -> io::Result<Temporary> {
+        for _ in 0..MAX_ATTEMPTS {
+            let mut name = prefix.to_owned();
+            // Each hasher has other keys.
+            name.push(format!("{:016x}{SUFFIX}", RandomState::new().hash_one(std::process::id())));
+            let path = folder.join(name);
+            let file = match File::create_new(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                file => file?,
+            };
+            let temporary = Temporary { file, path: Some(path) };
+            match temporary.file.try_lock() {
+                // Another write took it for a leftover before it was locked.
+                Err(TryLockError::WouldBlock) => {}
+                Ok(()) | Err(TryLockError::Error(_)) if temporary.path.as_ref().is_some_and(|path| path.exists()) => {
+                    return Ok(temporary);
+                }
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+
+    /// Gives it its final name, in place of a file that has it.
+    fn persist(mut self, target: &Path) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            fs::rename(path, target)?;
+        }
+        self.path = None;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // What cannot be removed now is removed by the next write of the same target.
+            let _ = fs::remove_file(path);
         }
     }
-    Err(io::ErrorKind::ResourceBusy.into())
 }
 
 /// Removes what earlier writes of the same file left when their process was killed. Who still writes holds a lock.
@@ -127,19 +165,6 @@ fn remove_leftovers(folder: &Path, prefix: &OsStr) {
             Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
         }
     }
-}
-
-/// What a new file gets: what the process's umask leaves, as for any other file, not the 0600 that
-/// temporary files have by default.
-#[cfg(unix)]
-fn new_file_permissions() -> Option<Permissions> {
-    use std::os::unix::fs::PermissionsExt;
-    Some(Permissions::from_mode(0o666))
-}
-
-#[cfg(not(unix))]
-fn new_file_permissions() -> Option<Permissions> {
-    None
 }
 
 /// Makes the rename last: on Unix it is in the folder, which goes to the disk by itself.

@@ -75,7 +75,10 @@ impl Checkpoint {
     /// # Errors
     /// The file cannot be written, or a tensor cannot be read from its device.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
+        self.save_file(path.as_ref())
+    }
+
+    fn save_file(&self, path: &Path) -> Result<()> {
         let state = State {
             version: VERSION,
             epoch: self.epoch,
@@ -97,7 +100,10 @@ impl Checkpoint {
     /// With the path: the file cannot be read, is damaged, is not a checkpoint, or was written by a newer
     /// version of Kiln.
     pub fn load(path: impl AsRef<Path>, device: impl Into<Device>) -> Result<Checkpoint> {
-        let path = path.as_ref();
+        Checkpoint::load_file(path.as_ref(), device.into())
+    }
+
+    fn load_file(path: &Path, device: Device) -> Result<Checkpoint> {
         let file = TensorFile::open(path)?;
         let wrong = |message: String| Error::file(path, message);
         let text = file.metadata().get(KEY);
@@ -114,7 +120,7 @@ impl Checkpoint {
             None => return Err(wrong(format!("its {KEY:?} states no version"))),
         }
         let state: State = serde_json::from_value(state).map_err(|e| wrong(format!("its {KEY:?} is wrong: {e}")))?;
-        let tensors = file.state_dict(device.into())?;
+        let tensors = file.state_dict(device)?;
         let State { version: _, epoch, random_state, metadata } = state;
         let section = |section: &str| -> StateDict {
             let inside = |name: &String| Some(name.strip_prefix(section)?.strip_prefix('.')?.to_owned());

@@ -205,7 +205,11 @@ impl<'a> Names<'a> {
 /// [`LoadOptions::memory_limit`] allows, or holds a tensor that Kiln cannot represent.
 /// [`ErrorKind::OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory): memory runs out. Or the device is not available.
 pub fn load(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<StateDict> {
-    let (path, options) = (path.as_ref(), options.into());
+    load_file(path.as_ref(), options.into())
+}
+
+/// [`load`], compiled once for all types of paths and options.
+fn load_file(path: &Path, options: LoadOptions) -> Result<StateDict> {
     let source = Source::open(path)?;
     match Format::of(&source)? {
         Format::Zip | Format::Legacy => load_pth(source, options),

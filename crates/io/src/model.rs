@@ -6,7 +6,7 @@ use kiln_nn::{
     Module, ModuleTree,
     saved::{self, Registry},
 };
-use kiln_tensor::{Error, Result};
+use kiln_tensor::{Error, Result, StateDict};
 use serde_json::{Value, json};
 
 use crate::{LoadOptions, Metadata, TensorFile, save_with_metadata, source::Source};
@@ -49,8 +49,12 @@ const KEY: &str = "kiln.model";
 /// A layer cannot be saved (the message has its path and type), or the file cannot be written.
 pub fn save_model<M: ModuleTree + ?Sized>(path: impl AsRef<Path>, model: &M) -> Result<()> {
     let (architecture, tensors) = saved::describe(model)?;
+    save_described(path.as_ref(), architecture, &tensors)
+}
+
+fn save_described(path: &Path, architecture: Value, tensors: &StateDict) -> Result<()> {
     let text = json!({ "version": VERSION, "kiln": env!("CARGO_PKG_VERSION"), "architecture": architecture });
-    save_with_metadata(path, &tensors, &Metadata::from([(KEY.to_owned(), text.to_string())]))
+    save_with_metadata(path, tensors, &Metadata::from([(KEY.to_owned(), text.to_string())]))
 }
 
 /// Loads a model that [`save_model`] saved, made of Kiln's layers and models.
@@ -71,7 +75,10 @@ pub fn load_model_with(
     options: impl Into<LoadOptions>,
     registry: &Registry,
 ) -> Result<Box<dyn Module>> {
-    let (path, options) = (path.as_ref(), options.into());
+    load_file(path.as_ref(), options.into(), registry)
+}
+
+fn load_file(path: &Path, options: LoadOptions, registry: &Registry) -> Result<Box<dyn Module>> {
     let file = TensorFile::read(Source::open(path)?, &options)?;
     let wrong = |message: String| Error::file(path, message);
     let text = file.metadata().get(KEY).ok_or_else(|| {

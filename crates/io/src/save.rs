@@ -37,7 +37,10 @@ pub fn save(path: impl AsRef<Path>, state: &StateDict) -> Result<()> {
 /// # Errors
 /// As [`save`]; or a tensor has the name `__metadata__`, which the format needs for itself.
 pub fn save_with_metadata(path: impl AsRef<Path>, state: &StateDict, metadata: &Metadata) -> Result<()> {
-    let path = path.as_ref();
+    save_file(path.as_ref(), state, metadata)
+}
+
+fn save_file(path: &Path, state: &StateDict, metadata: &Metadata) -> Result<()> {
     if state.contains_key(METADATA) {
         return Err(Error::argument("save", format!("a tensor cannot have the name {METADATA:?}")));
     }

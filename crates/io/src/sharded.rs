@@ -32,7 +32,11 @@ impl ShardedFile {
     /// # Errors
     /// With the path: the file cannot be read, is no index, or names a file that does not lie beside it.
     pub fn open(path: impl AsRef<Path>) -> Result<ShardedFile> {
-        ShardedFile::read(&Source::open(path.as_ref())?, &LoadOptions::default())
+        ShardedFile::open_file(path.as_ref())
+    }
+
+    fn open_file(path: &Path) -> Result<ShardedFile> {
+        ShardedFile::read(&Source::open(path)?, &LoadOptions::default())
     }
 
     pub(crate) fn read(source: &Source, options: &LoadOptions) -> Result<ShardedFile> {
