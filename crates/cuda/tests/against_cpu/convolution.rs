@@ -146,7 +146,7 @@ const LAYERS: [Layer; 16] = [
 const LARGE: Layer = layer([2, 17, 13, 15], [21, 17, 3, 3]).padding([1, 1]);
 
 #[test]
-fn shapes_and_dtypes() {
+fn conv2d_shapes_and_dtypes() {
     for dtype in dtypes() {
         for layer in LAYERS {
             same(&format!("{layer:?} {dtype}"), |on| layer.run(on, dtype, [FIRST; 3]));
@@ -160,7 +160,7 @@ fn shapes_and_dtypes() {
 }
 
 #[test]
-fn layouts() {
+fn conv2d_layouts() {
     let orders = [
         [Last, Last, Last],
         [Last, FIRST, Last],
@@ -183,7 +183,7 @@ fn layouts() {
 }
 
 #[test]
-fn nothing_to_do() {
+fn conv2d_of_nothing() {
     let empty = [
         // No images, no channels, no outputs.
         layer([0, 3, 8, 9], [4, 3, 3, 3]).padding([1, 1]),
@@ -199,7 +199,7 @@ fn nothing_to_do() {
 
 /// A gradient with respect to the input exists for every size that the layer maps to the output's.
 #[test]
-fn transposed_convolutions_of_every_size() {
+fn conv_transpose2d_of_every_size() {
     for extra in 0..3 {
         let layer = layer([2, 3, 7 + extra, 10], [4, 3, 3, 3]).stride([3, 3]).padding([1, 1]);
         same(&format!("{layer:?}"), |on| layer.run(on, DType::F32, [FIRST; 3]));
@@ -207,7 +207,7 @@ fn transposed_convolutions_of_every_size() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
+fn conv2d_refuses_what_does_not_fit() {
     let Some(device) = device() else { return };
     let fail = |x: [usize; 4], w: [usize; 4], y: [usize; 4], dtype: DType, rule: Conv2d| {
         let (x, w, mut y) =
@@ -230,7 +230,7 @@ fn what_does_not_fit_is_an_error() {
 
 /// The settings are of the whole process: nothing else is compared meanwhile.
 #[test]
-fn settings() {
+fn conv2d_settings() {
     let Some(device) = device() else { return };
     let _alone = RECORD.write();
     let every = [LAYERS[0], LAYERS[4], LAYERS[8], LAYERS[10]];
@@ -268,7 +268,7 @@ fn settings() {
 
 /// Plans are kept for so many shapes; with more, they are made anew.
 #[test]
-fn more_shapes_than_plans_are_kept() {
+fn conv2d_of_more_shapes_than_plans_are_kept() {
     same("many shapes", |on| {
         let x = tensor(on, DType::F32, &[64 * 65], Lie::Dense, 1);
         let (w, bias) =

@@ -1,93 +1,170 @@
-//! Element by element.
+//! Element-wise operations: a test for each row of the tables, over layouts and dtypes.
 
-use kiln_backend::*;
+use kiln_backend::{binary_table, unary_table, *};
 
 use crate::support::*;
 
-#[test]
-fn element_wise() {
-    for dtype in FLOATS {
-        for &op in UnaryOp::ALL {
-            for lie in LIES {
-                same(&format!("{op:?} {lie:?}"), |on| {
-                    let (x, g) = (tensor(on, dtype, &[4, 9], lie, 1), tensor(on, dtype, &[4, 9], Lie::Dense, 2));
-                    let [mut out, mut grad] = [0, 1].map(|_| target(on, dtype, &[4, 9], lie));
-                    on.unary(op, x.view(), out.view_mut())?;
-                    on.unary_grad(op, g.view(), Some(x.view()), grad.view_mut())?;
-                    Ok(vec![out, grad])
-                });
-            }
+const DIMS: [usize; 2] = [4, 9];
+const WHOLE: [DType; 3] = [DType::I64, DType::I32, DType::U8];
+
+/// The value for floats and for the integers that the operation takes, and the gradient.
+fn unary(op: UnaryOp) {
+    for lie in LIES {
+        for dtype in FLOATS {
+            same(&format!("{op:?} {lie:?}"), |on| {
+                let (x, g) = (tensor(on, dtype, &DIMS, lie, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
+                let [mut out, mut grad] = [0, 1].map(|_| target(on, dtype, &DIMS, lie));
+                on.unary(op, x.view(), out.view_mut())?;
+                on.unary_grad(op, g.view(), Some(x.view()), grad.view_mut())?;
+                Ok(vec![out, grad])
+            });
         }
-        for &op in BinaryOp::ARITHMETIC {
-            for lie in LIES {
-                same(&format!("{op:?} {lie:?}"), |on| {
-                    let (a, b) = (tensor(on, dtype, &[4, 9], lie, 1), tensor(on, dtype, &[4, 9], Lie::Dense, 2));
-                    let g = tensor(on, dtype, &[4, 9], Lie::Turned, 3);
-                    let [mut out, mut da, mut db] = [0, 1, 2].map(|_| target(on, dtype, &[4, 9], lie));
-                    let (x, y) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()));
-                    on.binary(op, x, y, out.view_mut())?;
-                    on.binary_assign(op, Operand::Scalar(Scalar::Float(1.5)), out.view_mut())?;
-                    on.binary_grad(op, SideOf::Lhs, g.view(), x, y, da.view_mut())?;
-                    on.binary_grad(op, SideOf::Rhs, g.view(), x, Operand::Scalar(Scalar::Int(2)), db.view_mut())?;
-                    Ok(vec![out, da, db])
-                });
+        for dtype in WHOLE {
+            if op.integers() == Integers::Refused {
+                continue;
             }
-        }
-    }
-    for dtype in DType::ALL {
-        for op in [BinaryOp::Eq, BinaryOp::Ne, BinaryOp::Lt, BinaryOp::Le, BinaryOp::Gt, BinaryOp::Ge] {
-            same(&format!("{op:?}"), |on| {
-                let (a, b) = (tensor(on, dtype, &[4, 9], Lie::Turned, 1), tensor(on, dtype, &[4, 9], Lie::Dense, 2));
-                let mut out = target(on, DType::Bool, &[4, 9], Lie::Dense);
-                on.binary(op, Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            same(&format!("{op:?} {dtype} {lie:?}"), |on| {
+                let (x, mut out) = (tensor(on, dtype, &DIMS, lie, 1), target(on, dtype, &DIMS, Lie::Dense));
+                on.unary(op, x.view(), out.view_mut())?;
                 Ok(vec![out])
             });
         }
-        same("select and triangle", |on| {
-            let condition = tensor(on, DType::Bool, &[4, 9], Lie::Turned, 1);
-            let a = tensor(on, dtype, &[4, 9], Lie::Sliced, 2);
-            let [mut out, mut low] = [0, 1].map(|_| target(on, dtype, &[4, 9], Lie::Dense));
-            let (x, y) = (Operand::Tensor(a.view()), Operand::Scalar(Scalar::Int(1)));
-            on.where_cond(condition.view(), x, y, out.view_mut())?;
-            on.tril_triu(false, 1, a.view(), low.view_mut())?;
-            Ok(vec![out, low])
+    }
+}
+
+macro_rules! unary_tests {
+    ($names:tt $(UNARY($variant:ident, $method:ident, $($rest:tt)*))*) => {$(
+        #[test]
+        fn $method() {
+            unary(UnaryOp::$variant);
+        }
+    )*};
+}
+unary_table!(unary_tests);
+
+/// Two tensors, a tensor and a number, in place; both gradients.
+fn arithmetic(op: BinaryOp) {
+    for lie in LIES {
+        for dtype in FLOATS {
+            same(&format!("{op:?} {lie:?}"), |on| {
+                let (a, b) = (tensor(on, dtype, &DIMS, lie, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
+                let g = tensor(on, dtype, &DIMS, Lie::Turned, 3);
+                let [mut out, mut da, mut db] = [0, 1, 2].map(|_| target(on, dtype, &DIMS, lie));
+                let (x, y) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()));
+                on.binary(op, x, y, out.view_mut())?;
+                on.binary_assign(op, Operand::Scalar(Scalar::Float(1.5)), out.view_mut())?;
+                on.binary_grad(op, SideOf::Lhs, g.view(), x, y, da.view_mut())?;
+                on.binary_grad(op, SideOf::Rhs, g.view(), x, Operand::Scalar(Scalar::Int(2)), db.view_mut())?;
+                Ok(vec![out, da, db])
+            });
+        }
+    }
+    if !op.takes_integers() {
+        return;
+    }
+    for dtype in WHOLE {
+        same(&format!("{op:?} {dtype}"), |on| {
+            let (a, mut b) = (tensor(on, dtype, &DIMS, Lie::Turned, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
+            // No integer is divided by 0 or taken to a negative power.
+            on.unary(UnaryOp::Square, a.view(), b.view_mut())?;
+            on.binary_assign(BinaryOp::Add, Operand::Scalar(Scalar::Int(1)), b.view_mut())?;
+            let [mut out, mut scaled] = [0, 1].map(|_| target(on, dtype, &DIMS, Lie::Sliced));
+            on.binary(op, Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            on.binary(op, Operand::Tensor(a.view()), Operand::Scalar(Scalar::Int(3)), scaled.view_mut())?;
+            Ok(vec![out, scaled])
+        });
+    }
+}
+
+/// Truth values of all dtypes, and the numbers on either side.
+fn comparison(op: BinaryOp) {
+    for dtype in DType::ALL {
+        same(&format!("{op:?} {dtype}"), |on| {
+            let (a, b) = (tensor(on, dtype, &DIMS, Lie::Turned, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
+            let (x, y, one) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()), Operand::Scalar(Scalar::Int(1)));
+            [(x, y), (x, one), (one, y), (x, x)]
+                .into_iter()
+                .map(|(x, y)| {
+                    let mut out = target(on, DType::Bool, &DIMS, Lie::Dense);
+                    on.binary(op, x, y, out.view_mut())?;
+                    Ok(out)
+                })
+                .collect()
+        });
+    }
+}
+
+fn bitwise(op: BinaryOp) {
+    for dtype in [DType::I64, DType::I32, DType::U8, DType::Bool] {
+        same(&format!("{op:?} {dtype}"), |on| {
+            let (a, b) = (tensor(on, dtype, &DIMS, Lie::Turned, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
+            let mut out = target(on, dtype, &DIMS, Lie::Dense);
+            on.binary(op, Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            Ok(vec![out])
+        });
+    }
+}
+
+macro_rules! check {
+    (BINARY $op:expr) => {
+        arithmetic($op)
+    };
+    (COMPARISON $op:expr) => {
+        comparison($op)
+    };
+    (BITWISE $op:expr) => {
+        bitwise($op)
+    };
+}
+
+macro_rules! binary_tests {
+    ($names:tt $($kind:ident($variant:ident, $method:ident, $($rest:tt)*))*) => {$(
+        #[test]
+        fn $method() {
+            check!($kind BinaryOp::$variant);
+        }
+    )*};
+}
+binary_table!(binary_tests);
+
+/// `a > b` is `b < a` on the device.
+#[test]
+fn gt() {
+    comparison(BinaryOp::Gt);
+}
+
+#[test]
+fn ge() {
+    comparison(BinaryOp::Ge);
+}
+
+#[test]
+fn where_cond() {
+    for dtype in DType::ALL {
+        same(&format!("{dtype}"), |on| {
+            let condition = tensor(on, DType::Bool, &DIMS, Lie::Turned, 1);
+            let (a, b) = (tensor(on, dtype, &DIMS, Lie::Sliced, 2), tensor(on, dtype, &DIMS, Lie::Dense, 3));
+            let (x, y, one) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()), Operand::Scalar(Scalar::Int(1)));
+            [(x, y), (x, one), (one, y)]
+                .into_iter()
+                .map(|(x, y)| {
+                    let mut out = target(on, dtype, &DIMS, Lie::Dense);
+                    on.where_cond(condition.view(), x, y, out.view_mut())?;
+                    Ok(out)
+                })
+                .collect()
         });
     }
 }
 
 #[test]
-fn integers_and_truth_values() {
-    use BinaryOp as B;
-    for dtype in [DType::I64, DType::I32, DType::U8] {
-        for op in [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Square, UnaryOp::Relu] {
-            for lie in LIES {
-                same(&format!("{op:?} {lie:?}"), |on| {
-                    let (x, mut out) = (tensor(on, dtype, &[4, 9], lie, 1), target(on, dtype, &[4, 9], Lie::Dense));
-                    on.unary(op, x.view(), out.view_mut())?;
-                    Ok(vec![out])
-                });
-            }
-        }
-        for op in [B::Add, B::Sub, B::Mul, B::Pow, B::Maximum, B::Minimum, B::Remainder] {
-            same(&format!("{op:?}"), |on| {
-                let (a, mut b) =
-                    (tensor(on, dtype, &[4, 9], Lie::Turned, 1), tensor(on, dtype, &[4, 9], Lie::Dense, 2));
-                // No integer is divided by 0 or taken to a negative power.
-                on.unary(UnaryOp::Square, a.view(), b.view_mut())?;
-                on.binary_assign(B::Add, Operand::Scalar(Scalar::Int(1)), b.view_mut())?;
-                let [mut out, mut scaled] = [0, 1].map(|_| target(on, dtype, &[4, 9], Lie::Sliced));
-                on.binary(op, Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
-                on.binary(op, Operand::Tensor(a.view()), Operand::Scalar(Scalar::Int(3)), scaled.view_mut())?;
-                Ok(vec![out, scaled])
-            });
-        }
-    }
-    for dtype in [DType::I64, DType::I32, DType::U8, DType::Bool] {
-        for op in [B::And, B::Or, B::Xor] {
-            same(&format!("{op:?}"), |on| {
-                let (a, b) = (tensor(on, dtype, &[4, 9], Lie::Turned, 1), tensor(on, dtype, &[4, 9], Lie::Dense, 2));
-                let mut out = target(on, dtype, &[4, 9], Lie::Dense);
-                on.binary(op, Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+fn tril_triu() {
+    for dtype in DType::ALL {
+        for (upper, diagonal) in [(false, 1), (false, -2), (true, 0), (true, 3), (true, -9)] {
+            same(&format!("{dtype} {upper} {diagonal}"), |on| {
+                let (x, mut out) =
+                    (tensor(on, dtype, &[2, 4, 9], Lie::Sliced, 2), target(on, dtype, &[2, 4, 9], Lie::Turned));
+                on.tril_triu(upper, diagonal, x.view(), out.view_mut())?;
                 Ok(vec![out])
             });
         }

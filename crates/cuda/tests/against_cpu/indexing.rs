@@ -4,29 +4,70 @@ use kiln_backend::*;
 
 use crate::support::*;
 
-#[test]
-fn indexing() {
+/// A case for each dimension and each dtype that can be added up.
+fn each(case: impl Fn(&dyn Backend, DType, usize) -> Result<Vec<Tensor>>) {
     for dtype in DType::ALL.into_iter().filter(|dtype| *dtype != DType::Bool) {
         for dim in 0..2 {
-            same("indexing", |on| {
-                let x = tensor(on, dtype, &[6, 7], Lie::Turned, 1);
-                let rows = index(on, &[5], 6);
-                let mut dims = [6, 7];
-                dims[dim] = 5;
-                let mut taken = target(on, dtype, &dims, Lie::Dense);
-                on.index_select(x.view(), dim, rows.view(), taken.view_mut())?;
-                let mut added = tensor(on, dtype, &[6, 7], Lie::Dense, 2);
-                on.index_add(taken.view(), dim, rows.view(), added.view_mut())?;
-                let each = index(on, &[4, 3], 6);
-                let mut gathered = target(on, dtype, &[4, 3], Lie::Sliced);
-                on.gather(x.view(), dim, each.view(), gathered.view_mut())?;
-                let [mut set, mut sum] = [0, 1].map(|_| tensor(on, dtype, &[6, 7], Lie::Turned, 3));
-                on.scatter(ScatterMode::Set, Operand::Tensor(gathered.view()), dim, each.view(), set.view_mut())?;
-                on.scatter(ScatterMode::Add, Operand::Scalar(Scalar::Int(2)), dim, each.view(), sum.view_mut())?;
-                Ok(vec![taken, added, gathered, set, sum])
-            });
+            same(&format!("{dtype} {dim}"), |on| case(on, dtype, dim));
         }
     }
+}
+
+/// `[6, 7]` with 5 along `dim`.
+fn five(dim: usize) -> [usize; 2] {
+    let mut dims = [6, 7];
+    dims[dim] = 5;
+    dims
+}
+
+#[test]
+fn index_select() {
+    each(|on, dtype, dim| {
+        let (x, rows) = (tensor(on, dtype, &[6, 7], Lie::Turned, 1), index(on, &[5], 6));
+        let mut taken = target(on, dtype, &five(dim), Lie::Dense);
+        on.index_select(x.view(), dim, rows.view(), taken.view_mut())?;
+        Ok(vec![taken])
+    });
+}
+
+#[test]
+fn index_add() {
+    each(|on, dtype, dim| {
+        let (x, rows) = (tensor(on, dtype, &five(dim), Lie::Sliced, 1), index(on, &[5], 6));
+        let mut added = tensor(on, dtype, &[6, 7], Lie::Dense, 2);
+        on.index_add(x.view(), dim, rows.view(), added.view_mut())?;
+        Ok(vec![added])
+    });
+}
+
+#[test]
+fn gather() {
+    each(|on, dtype, dim| {
+        let (x, each) = (tensor(on, dtype, &[6, 7], Lie::Turned, 1), index(on, &[4, 3], 6));
+        let mut gathered = target(on, dtype, &[4, 3], Lie::Sliced);
+        on.gather(x.view(), dim, each.view(), gathered.view_mut())?;
+        Ok(vec![gathered])
+    });
+}
+
+fn scatters(mode: ScatterMode) {
+    each(|on, dtype, dim| {
+        let (x, each) = (tensor(on, dtype, &[4, 3], Lie::Sliced, 1), index(on, &[4, 3], 6));
+        let [mut from, mut number] = [0, 1].map(|_| tensor(on, dtype, &[6, 7], Lie::Turned, 3));
+        on.scatter(mode, Operand::Tensor(x.view()), dim, each.view(), from.view_mut())?;
+        on.scatter(mode, Operand::Scalar(Scalar::Int(2)), dim, each.view(), number.view_mut())?;
+        Ok(vec![from, number])
+    });
+}
+
+#[test]
+fn scatter() {
+    scatters(ScatterMode::Set);
+}
+
+#[test]
+fn scatter_add() {
+    scatters(ScatterMode::Add);
 }
 
 fn ones(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
@@ -36,7 +77,7 @@ fn ones(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
 
 /// Half precision would lose terms: 2048 + 1 is 2048.
 #[test]
-fn sums_of_half_precision_are_rounded_once() {
+fn scatter_add_and_index_add_of_half_precision_are_rounded_once() {
     for dtype in [DType::F16, DType::BF16] {
         for lie in [Lie::Dense, Lie::Turned] {
             same("indexing", |on| {
@@ -57,7 +98,7 @@ fn sums_of_half_precision_are_rounded_once() {
 }
 
 #[test]
-fn wild_indices_are_reported_when_the_device_is_waited_for() {
+fn index_select_reports_a_wild_index_when_the_device_is_waited_for() {
     let Some(device) = device() else { return };
     let _alone = RECORD.write();
     let x = tensor(device, DType::F32, &[6, 7], Lie::Dense, 1);

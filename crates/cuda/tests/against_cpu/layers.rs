@@ -91,7 +91,7 @@ fn poolings() -> Vec<(Pool2d, [usize; 2])> {
 }
 
 #[test]
-fn maxima_of_windows() {
+fn max_pool2d() {
     for dtype in FLOATS {
         for (pool, [h, w]) in poolings() {
             for order in ORDERS {
@@ -113,7 +113,7 @@ fn maxima_of_windows() {
 }
 
 #[test]
-fn averages_of_windows() {
+fn avg_pool2d() {
     for dtype in FLOATS {
         for (pool, [h, w]) in poolings() {
             if matches!(pool, Pool2d::Window { dilation, .. } if dilation != [1; 2]) {
@@ -136,7 +136,7 @@ fn averages_of_windows() {
 }
 
 #[test]
-fn poolings_at_the_edge() {
+fn max_pool2d_and_avg_pool2d_at_the_edge() {
     let halves = window([2, 2], [2, 2], [0, 0], [1, 1]);
     for (before, after) in [([0, 3, 4, 4], [0, 3, 2, 2]), ([2, 0, 4, 4], [2, 0, 2, 2]), ([2, 3, 1, 1], [2, 3, 0, 0])] {
         same(&format!("{before:?}"), |on| {
@@ -165,7 +165,7 @@ fn poolings_at_the_edge() {
 }
 
 #[test]
-fn a_position_outside_the_plane_is_reported() {
+fn max_pool2d_grad_reports_a_position_outside_the_plane() {
     let Some(device) = device() else { return };
     let _alone = RECORD.write();
     device.synchronize().unwrap();
@@ -188,7 +188,7 @@ fn a_position_outside_the_plane_is_reported() {
 const BATCHES: [[usize; 4]; 4] = [[3, 5, 4, 3], [2, 40, 17, 17], [3, 2, 85, 67], [4, 3, 1, 1]];
 
 #[test]
-fn batches_are_normalized() {
+fn batch_norm() {
     for dtype in FLOATS {
         for dims in BATCHES {
             for (order, with) in [(Order::Planes, true), (Order::Pixels, true), (Order::Odd, false)] {
@@ -265,7 +265,7 @@ fn batches_are_normalized() {
 
 /// A large mean beside a small deviation loses nothing, which it does where squares are subtracted.
 #[test]
-fn variances_far_from_zero() {
+fn batch_norm_of_a_large_mean() {
     let dims = [2, 3, 100, 90];
     for order in [Order::Planes, Order::Pixels] {
         same(&format!("{order:?}"), |on| {
@@ -283,7 +283,7 @@ fn variances_far_from_zero() {
 }
 
 #[test]
-fn rows_are_normalized() {
+fn layer_norm() {
     use Lie::{Dense, Sliced, Turned};
     for dtype in FLOATS {
         for dims in [[6, 10], [70, 33], [2, 17_000], [700, 5], [3, 1]] {
@@ -323,7 +323,7 @@ fn rows_are_normalized() {
 }
 
 #[test]
-fn normalization_at_the_edge() {
+fn batch_norm_and_layer_norm_at_the_edge() {
     for dims in [[0, 3, 2, 2], [2, 0, 2, 2], [2, 3, 0, 2]] {
         same(&format!("{dims:?}"), |on| {
             let (x, mut out) =
@@ -366,7 +366,7 @@ fn normalization_at_the_edge() {
 }
 
 #[test]
-fn a_bias_and_its_relu() {
+fn relu_bias_grad() {
     use Lie::{Dense, Sliced, Turned};
     for dtype in FLOATS {
         for dims in [[3, 5, 4, 3], [2, 40, 17, 17], [3, 2, 85, 67], [0, 4, 2, 2]] {
@@ -393,7 +393,7 @@ fn a_bias_and_its_relu() {
 }
 
 #[test]
-fn relu_lets_through_what_was_above_0() {
+fn relu_bias_grad_lets_through_what_was_above_0() {
     let Some(device) = device() else { return };
     for on in [device as &dyn Backend, kiln_cpu::backend()] {
         let shape = Shape::new(&[2, 3]).unwrap();

@@ -5,9 +5,9 @@ use kiln_backend::*;
 use crate::support::*;
 
 #[test]
-fn products() {
+fn matmul_of_integers() {
     for dtype in [DType::I64, DType::I32, DType::U8] {
-        same("integer matmul", |on| {
+        same(&format!("{dtype}"), |on| {
             let (a, b) =
                 (tensor(on, dtype, &[2, 20, 33], Lie::Turned, 1), tensor(on, dtype, &[2, 33, 18], Lie::Dense, 2));
             let mut out = target(on, dtype, &[2, 20, 18], Lie::Sliced);
@@ -15,22 +15,39 @@ fn products() {
             Ok(vec![out])
         });
     }
+}
+
+/// Layouts of both factors and of the product.
+fn layouts() -> impl Iterator<Item = [Lie; 3]> {
+    [[0, 0, 0], [1, 0, 0], [0, 1, 1], [1, 1, 0], [2, 0, 2], [0, 2, 1]].into_iter().map(|which| which.map(|i| LIES[i]))
+}
+
+#[test]
+fn matmul() {
     for dtype in FLOATS {
-        for (la, lb, lo) in [(0, 0, 0), (1, 0, 0), (0, 1, 1), (1, 1, 0), (2, 0, 2), (0, 2, 1)] {
-            let (la, lb, lo) = (LIES[la], LIES[lb], LIES[lo]);
-            same(&format!("matmul {la:?} {lb:?} {lo:?}"), |on| {
+        for [la, lb, lo] in layouts() {
+            same(&format!("{dtype} {la:?} {lb:?} {lo:?}"), |on| {
                 let (a, b) = (tensor(on, dtype, &[3, 8, 16], la, 1), tensor(on, dtype, &[3, 16, 24], lb, 2));
                 let mut out = target(on, dtype, &[3, 8, 24], lo);
                 on.matmul(a.view(), b.view(), out.view_mut())?;
                 Ok(vec![out])
             });
+        }
+    }
+}
+
+#[test]
+fn linear() {
+    for dtype in FLOATS {
+        for [la, lb, lo] in layouts() {
             for relu in [false, true] {
-                same(&format!("linear {la:?} {lb:?} {lo:?} {relu}"), |on| {
+                same(&format!("{dtype} {la:?} {lb:?} {lo:?} {relu}"), |on| {
                     let (x, w) = (tensor(on, dtype, &[8, 16], la, 1), tensor(on, dtype, &[24, 16], lb, 2));
-                    let (bias, mut out) = (tensor(on, dtype, &[24], lo, 3), target(on, dtype, &[8, 24], lo));
+                    let bias = tensor(on, dtype, &[24], lo, 3);
+                    let [mut out, mut plain] = [0, 1].map(|_| target(on, dtype, &[8, 24], lo));
                     on.linear(x.view(), w.view(), Some(bias.view()), relu, out.view_mut())?;
-                    on.linear(x.view(), w.view(), None, relu, out.view_mut())?;
-                    Ok(vec![out])
+                    on.linear(x.view(), w.view(), None, relu, plain.view_mut())?;
+                    Ok(vec![out, plain])
                 });
             }
         }
@@ -47,7 +64,7 @@ fn whole(on: &dyn Backend, dtype: DType, dims: &[usize], lie: Lie, salt: u64) ->
 /// A layer with ReLU, and the gradient of the layer above it through that ReLU: with the mask that the device has left,
 /// and without it.
 #[test]
-fn linear_layers_and_the_relu_beneath_them() {
+fn linear_relu_and_the_gradient_through_it() {
     let sizes = [[8, 16, 24, 8], [1, 16, 130, 5], [33, 7, 1, 3], [64, 40, 257, 16], [0, 4, 4, 4]];
     for dtype in FLOATS {
         for (i, [m, inner, k, n]) in sizes.into_iter().enumerate() {
@@ -83,7 +100,7 @@ fn linear_layers_and_the_relu_beneath_them() {
 }
 
 #[test]
-fn masks_of_another_size_are_errors() {
+fn linear_relu_refuses_masks_of_another_size() {
     let Some(device) = device() else { return };
     let _others_too = RECORD.read();
     let of = |dims: &[usize]| tensor(device, DType::F32, dims, Lie::Dense, 1);
@@ -117,7 +134,7 @@ fn masks_of_another_size_are_errors() {
 
 /// Long sums, for which the library takes memory aside, and shapes of one row or column.
 #[test]
-fn products_of_odd_shapes() {
+fn matmul_of_odd_shapes() {
     for dtype in FLOATS {
         for [m, k, n] in [[5, 300, 7], [1, 200, 33], [33, 1, 2], [1, 1, 1], [130, 257, 65]] {
             for lie in LIES {
@@ -134,7 +151,7 @@ fn products_of_odd_shapes() {
 
 /// Plans are kept for so many shapes; with more, they are made anew.
 #[test]
-fn more_shapes_than_plans_are_kept() {
+fn matmul_of_more_shapes_than_plans_are_kept() {
     same("many shapes", |on| {
         let (a, b) = (tensor(on, DType::F32, &[64, 3], Lie::Dense, 1), tensor(on, DType::F32, &[3, 65], Lie::Dense, 2));
         let mut out = target(on, DType::F32, &[64, 65], Lie::Dense);
@@ -148,4 +165,29 @@ fn more_shapes_than_plans_are_kept() {
         }
         Ok(vec![out])
     });
+}
+
+/// A factor that all products of a batch share has step 0 there, whichever it is, and whichever dimension it is shared along.
+#[test]
+fn matmul_of_broadcast_factors() {
+    for dtype in FLOATS.into_iter().chain([DType::I64, DType::I32, DType::U8]) {
+        for (a_lead, b_lead) in
+            [([3, 4], [1, 1]), ([1, 1], [3, 4]), ([3, 1], [1, 4]), ([1, 4], [3, 4]), ([3, 4], [3, 1])]
+        {
+            for lie in LIES {
+                same(&format!("{dtype} {a_lead:?} {b_lead:?} {lie:?}"), |on| {
+                    let a = tensor(on, dtype, &[a_lead[0], a_lead[1], 5, 6], lie, 1);
+                    let b = tensor(on, dtype, &[b_lead[0], b_lead[1], 6, 7], lie, 2);
+                    let spread =
+                        |x: &Tensor, rows, columns| x.layout.expand("t", &Shape::new(&[3, 4, rows, columns]).unwrap());
+                    let (of_a, of_b) = (spread(&a, 5, 6)?, spread(&b, 6, 7)?);
+                    let mut out = target(on, dtype, &[3, 4, 5, 7], lie);
+                    let (x, y) =
+                        (View { buffer: &*a.buffer, layout: &of_a }, View { buffer: &*b.buffer, layout: &of_b });
+                    on.matmul(x, y, out.view_mut())?;
+                    Ok(vec![out])
+                });
+            }
+        }
+    }
 }

@@ -1,0 +1,263 @@
+"""The faults that scripts/mutations.py plants. Each is one that somebody could write, or that once passed unseen."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Suite:
+    """Tests: what cargo's `test` takes before `--`, and whether they run on the simulated device."""
+
+    arguments: list
+    simulated: bool = True
+    environment: dict = field(default_factory=dict)
+
+
+@dataclass
+class Mutation:
+    """A fault: the piece of source (which occurs once), what takes its place, and the tests that should see it."""
+
+    name: str
+    why: str
+    file: str
+    search: str
+    replace: str
+    tests: list
+    suite: str = "against_cpu"
+
+
+DEVICE = ["-p", "kiln-cuda", "--features", "kernels"]
+SUITES = {
+    "against_cpu": Suite([*DEVICE, "--test", "against_cpu"]),
+    # Every block is an allocation, so that what leaves its own is named.
+    "uncached": Suite([*DEVICE, "--test", "against_cpu"], environment={"KILN_CUDA_NO_MEMORY_CACHING": "1"}),
+    "races": Suite([*DEVICE, "--test", "against_cpu"], environment={"KILN_SIM_ORDER": "random", "KILN_SIM_RACES": "1"}),
+    "copies": Suite([*DEVICE, "--test", "copies"]),
+    "unit": Suite([*DEVICE, "--lib"], simulated=False),
+}
+
+MUTATIONS = [
+    # ---- what passed unseen when strangers planted faults ----
+    Mutation(
+        "matmul_broadcast_stride", "the batch stride of a factor that the batch shares is not 0",
+        "crates/cuda/src/ops/matmul.rs",
+        "let [sa, sb, so] = batch.steps.map(|step| step as i64);",
+        "let [sa, sb, so] = batch.steps.map(|step| (step as i64).max(1));",
+        ["matmul_of_broadcast_factors"],
+    ),
+    Mutation(
+        "cumsum_barrier", "no barrier between the turns of a line of more than 256 elements",
+        "kernels/scan.cu",
+        "            carry += shared[255];\n            __syncthreads();\n",
+        "            carry += shared[255];\n",
+        ["turns::cumsum"],
+    ),
+    Mutation(
+        "mean_in_half", "partial sums of half precision are rounded to it",
+        "kernels/reduce.cuh",
+        "                    total = Op::merge(total, batch);\n",
+        "                    if constexpr (sizeof(T) == 2 && sizeof(A) == 4) batch = load(store<T>(batch));\n"
+        "                    total = Op::merge(total, batch);\n"
+        "                    if constexpr (sizeof(T) == 2 && sizeof(A) == 4) total = load(store<T>(total));\n",
+        ["sums_in_half_precision"],
+    ),
+    Mutation(
+        "gather_grid_loop", "a thread takes one element, however many there are",
+        "kernels/index.cu",
+        "i < p.grid.numel; i += thread_count()",
+        "i < p.grid.numel; i += p.grid.numel",
+        ["turns::gather"],
+    ),
+    Mutation(
+        "gather_negative_index", "negative indices count as inside",
+        "kernels/index.cu",
+        "(uint64_t)from >= p.size",
+        "from >= (int64_t)p.size",
+        ["wild_indices::gather"],
+    ),
+    Mutation(
+        "scatter_index_at_the_end", "the index that is the extent counts as inside",
+        "kernels/index.cu",
+        "            if ((uint64_t)to >= p.size) {\n                if (part == 0) report",
+        "            if ((uint64_t)to > p.size) {\n                if (part == 0) report",
+        ["wild_indices::scatter"],
+    ),
+    Mutation(
+        "sort_signed_zeros", "-0 is below 0",
+        "kernels/sort.cu",
+        "bit_cast<uint64_t>(v + 0.0)",
+        "bit_cast<uint64_t>(v)",
+        ["special_values::sort"],
+    ),
+    Mutation(
+        "pack_alignment", "16 bytes at a time wherever operands begin",
+        "crates/cuda/src/params/grid.rs",
+        "place.address.is_multiple_of(16)",
+        "place.address.is_multiple_of(1)",
+        ["alignment::"],
+    ),
+    Mutation(
+        "adam_infinite_parameter", "weight decay of 0 times an infinite parameter makes the gradient NaN",
+        "kernels/optim.cu",
+        "if (decay != R(0)) grad",
+        "grad",
+        ["special_values::optimizers"],
+    ),
+    Mutation(
+        "module_choice", "the oldest image that a device can run instead of the newest",
+        "crates/cuda/src/modules.rs",
+        ".max_by_key(|m| m.capability)",
+        ".min_by_key(|m| m.capability)",
+        ["modules::"],
+        "unit",
+    ),
+    Mutation(
+        "convolution_workspace", "half of the memory that cuDNN's algorithm asked for",
+        "crates/cuda/src/conv/dnn.rs",
+        "aside(candidate.memory).map(Some)",
+        "aside(candidate.memory / 2).map(Some)",
+        ["conv2d_shapes"],
+        "uncached",
+    ),
+    # ---- launch code ----
+    Mutation(
+        "matmul_workspace", "half of the memory that cuBLASLt's algorithm asked for",
+        "crates/cuda/src/gemm/lt.rs",
+        "Some(aside(*bytes)?)",
+        "Some(aside(*bytes / 2)?)",
+        ["matmul"],
+        "uncached",
+    ),
+    Mutation(
+        "sort_scratch", "half of the memory for the entries of a sort",
+        "crates/cuda/src/ops/sort.rs",
+        ".saturating_mul(ENTRY)",
+        ".saturating_mul(ENTRY / 2)",
+        ["turns::sort"],
+        "uncached",
+    ),
+    Mutation(
+        "reduce_scratch", "partial results of 8 bytes, where a variance has 24",
+        "crates/cuda/src/ops/reduce.rs",
+        "plan.partials() as usize * Reduce::PARTIAL",
+        "plan.partials() as usize * 8",
+        ["sums_in_half_precision"],
+        "uncached",
+    ),
+    Mutation(
+        "optimizer_tail", "the last block of a parameter is taken for full",
+        "crates/cuda/src/params/step.rs",
+        "let tail = (numel - blocks.saturating_sub(1) * OPTIM_BLOCK) as u32;",
+        "let tail = numel.min(OPTIM_BLOCK) as u32;",
+        ["optimizers"],
+        "uncached",
+    ),
+    Mutation(
+        "grid_joined_dimensions", "dimensions are joined if the first operand allows it",
+        "crates/cuda/src/params/grid.rs",
+        "(0..N).all(|k| grid.strides[k][last] == strides[k] * extent as i64)",
+        "(0..N.min(1)).all(|k| grid.strides[k][last] == strides[k] * extent as i64)",
+        ["copy"],
+    ),
+    Mutation(
+        "copy_before_last_use", "a batch is copied into memory that queued work still reads",
+        "crates/cuda/src/copies.rs",
+        "Some(unused) => unsafe { wait(stream, unused)? },",
+        "Some(_) => (),",
+        ["batches"],
+        "copies",
+    ),
+    Mutation(
+        "work_before_copy", "work does not wait for the batch that it reads",
+        "crates/cuda/src/copies.rs",
+        "        order(stream, compute, event)?;\n        if direct",
+        "        if direct",
+        ["batches"],
+        "copies",
+    ),
+    # ---- kernels ----
+    Mutation(
+        "fill_rest", "what is left behind the last pack of 16 bytes is not filled",
+        "kernels/fill.cu",
+        "i += n / V * V;",
+        "i += n;",
+        ["alignment::fill"],
+    ),
+    Mutation(
+        "reduce_grid_loop", "a block takes one turn, however many results there are",
+        "kernels/reduce.cuh",
+        "start += (uint64_t)gridDim.x * team.teams",
+        "start += tasks",
+        ["turns::reduce"],
+    ),
+    Mutation(
+        "sort_last_run", "the end of a short last run is not looked for",
+        "kernels/sort.cu",
+        "        if (end > n) end = n;\n",
+        "",
+        ["turns::sort_merge"],
+        "uncached",
+    ),
+    Mutation(
+        "search_right", "equal elements count on the wrong side",
+        "kernels/sort.cu",
+        "p.right ? other <= key : other < key",
+        "p.right ? other < key : other <= key",
+        ["searchsorted"],
+    ),
+    Mutation(
+        "matmul_barrier", "the next tile is written while the last one is being read",
+        "kernels/matmul.cu",
+        "* (uint64_t)right[k][threadIdx.x];\n                __syncthreads();\n",
+        "* (uint64_t)right[k][threadIdx.x];\n",
+        ["turns::matmul"],
+    ),
+    Mutation(
+        "norm_running_variance", "the running variance is the biased one",
+        "kernels/norm.cu",
+        "own.squares / (count - R(1))",
+        "own.squares / count",
+        ["batch_norm"],
+    ),
+    Mutation(
+        "max_pool_nan", "NaN is not the largest",
+        "kernels/pool2d.cu",
+        "place < 0 || value > best || value != value",
+        "place < 0 || value > best",
+        ["max_pool"],
+    ),
+    Mutation(
+        "relu_gradient_at_zero", "the gradient of ReLU at 0 is 1",
+        "kernels/relu_bias_grad.cu",
+        "load(y[part.at[0] + places[k].at[0]]) <= R(0)",
+        "load(y[part.at[0] + places[k].at[0]]) < R(0)",
+        ["relu"],
+    ),
+    Mutation(
+        "loss_partial_sums", "partial sums beyond the 256th block are left out",
+        "kernels/class_loss.cu",
+        "i < p.blocks; i += 256)",
+        "i < p.blocks; i += p.blocks)",
+        ["partial_sums_of_many_blocks"],
+    ),
+    Mutation(
+        "loss_smoothing", "label smoothing subtracts what it should add",
+        "kernels/class_loss.cu",
+        "(R)p.kept * value + (R)p.share",
+        "(R)p.kept * value - (R)p.share",
+        ["cross_entropy"],
+    ),
+    Mutation(
+        "dropout_grid_loop", "elements beyond the first turn are not written",
+        "kernels/dropout.cu",
+        "b += thread_count()",
+        "b += grid.numel",
+        ["turns::dropout"],
+    ),
+    Mutation(
+        "optimizer_progress", "a parameter's step is counted by each block instead of the last",
+        "kernels/optim.cu",
+        "    if (!last) return;\n",
+        "",
+        ["optimizers"],
+    ),
+]
