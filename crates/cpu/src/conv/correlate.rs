@@ -15,7 +15,7 @@ use super::{
     taps::{Sight, Taps},
 };
 use crate::{
-    engine::image::{Image, runs, scatter},
+    engine::image::{Image, runs},
     gemm::{
         blocked::{self, PackedLanes},
         kernel::Kernel,
@@ -23,7 +23,6 @@ use crate::{
         problem::GemmProblem,
         scratch::with_scratch,
     },
-    numeric::stored::Stored,
 };
 
 /// Multiply-adds below which waking another thread costs more than it saves.
@@ -40,13 +39,13 @@ pub(crate) struct Weights<'a, T> {
     pub bias: bool,
 }
 
-struct Job<'a, S, T> {
+struct Job<'a, T: 'static> {
     kern: &'a Kernel<T>,
-    x: Image<*const S>,
+    x: Image<T>,
     taps: &'a Taps,
     weights: Weights<'a, T>,
     relu: bool,
-    out: Image<*mut S>,
+    out: Image<T>,
 }
 
 /// Computes one group: every pixel of `out` is the sum of what it sees of `x` through the taps, weighted.
@@ -54,13 +53,13 @@ struct Job<'a, S, T> {
 /// # Safety
 /// The images are readable and writable, `out`'s elements are distinct and in no other image, and they have as many
 /// images.
-pub(crate) unsafe fn correlate<S: Stored<Compute = T>, T: Compute>(
+pub(crate) unsafe fn correlate<T: Compute>(
     kern: &Kernel<T>,
-    x: Image<*const S>,
+    x: Image<T>,
     taps: &Taps,
     weights: Weights<'_, T>,
     relu: bool,
-    out: Image<*mut S>,
+    out: Image<T>,
 ) -> Result<()> {
     let pixels = out.n * out.area();
     if pixels == 0 || weights.rows == 0 {
@@ -98,7 +97,7 @@ pub(crate) unsafe fn correlate<S: Stored<Compute = T>, T: Compute>(
     Ok(())
 }
 
-impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
+impl<T: Compute> Job<'_, T> {
     /// # Safety
     /// As [`correlate`], and nobody else accesses these rows of these pixels.
     unsafe fn block(&self, pixels: Range<usize>, rows: Range<usize>) {
@@ -107,10 +106,9 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
         let runs = runs(out.h, out.w, pixels.clone());
         let sights = self.taps.sights(&self.x, &runs);
         let one_image = pixels.start / area == (pixels.end - 1) / area;
-        if S::DIRECT && one_image && out.is_flat() {
+        if let Some(start) = out.ptr.direct().filter(|_| one_image && out.is_flat()) {
             let image = pixels.start / area;
-            // `DIRECT` says that S is T.
-            let to = out.ptr.cast::<T>().wrapping_offset(out.at(image, rows.start, 0, 0));
+            let to = start.wrapping_offset(out.at(image, rows.start, 0, 0));
             let to = to.wrapping_offset((pixels.start % area) as isize * out.step());
             // SAFETY: the caller's promise.
             return unsafe { self.product(&sights, n, rows, to, out.strides[1], out.step()) };
@@ -123,7 +121,7 @@ impl<S: Stored<Compute = T>, T: Compute> Job<'_, S, T> {
                     let mut from = stage.add((row - rows.start) * n).cast_const();
                     for run in &runs {
                         let to = out.ptr.offset(out.at(run.n, row, run.y, run.x));
-                        scatter(from, to, out.strides[3], run.len);
+                        to.scatter(from, out.strides[3], run.len);
                         from = from.add(run.len);
                     }
                 }

@@ -3,10 +3,7 @@
 //! between are computed as well and thrown away.
 
 use super::{Compute, taps::Taps};
-use crate::{
-    engine::image::{Image, gather},
-    numeric::stored::Stored,
-};
+use crate::engine::image::Image;
 
 pub(super) struct Frame {
     /// The offset of the first row and column that are seen.
@@ -64,9 +61,9 @@ impl Frame {
     ///
     /// # Safety
     /// The image is readable, it has the channel, and `to` is writable for a [`plane`](Frame::plane).
-    pub(super) unsafe fn see<S: Stored<Compute = T>, T: Compute>(
+    pub(super) unsafe fn see<T: Compute>(
         &self,
-        image: &Image<*const S>,
+        image: &Image<T>,
         (n, c): (usize, usize),
         (y, rows): (usize, usize),
         mut to: *mut T,
@@ -89,7 +86,7 @@ impl Frame {
                     line[..left].fill(T::of(0.0));
                     if left < right {
                         let from = image.ptr.offset(image.at(n, c, y as usize, first));
-                        gather(from, image.strides[3], right - left, to.add(left));
+                        from.gather(image.strides[3], right - left, to.add(left));
                     }
                     line[right..].fill(T::of(0.0));
                 }

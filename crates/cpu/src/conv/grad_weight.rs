@@ -11,7 +11,7 @@ use kiln_backend::Result;
 use super::{Compute, frame::Frame, taps::Taps};
 use crate::{
     engine::{
-        image::{Image, gather, runs},
+        image::{Image, runs},
         par::Shared,
     },
     gemm::{
@@ -22,7 +22,6 @@ use crate::{
         scratch::with_scratch,
     },
     memory::allocator::Scratch,
-    numeric::stored::Stored,
 };
 
 /// Tasks that there should be, if the shape has room for them.
@@ -39,10 +38,10 @@ const PLANE: usize = 4096;
 ///
 /// # Safety
 /// The images are readable, and have as many images; `taps` maps every pixel of `grad`.
-pub(crate) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
+pub(crate) unsafe fn grad_weight<T: Compute>(
     kern: &Kernel<T>,
-    grad: Image<*const S>,
-    x: Image<*const S>,
+    grad: Image<T>,
+    x: Image<T>,
     taps: &Taps,
     store: &(dyn Fn(usize, &[T]) + Sync),
 ) -> Result<()> {
@@ -124,10 +123,10 @@ pub(crate) unsafe fn grad_weight<S: Stored<Compute = T>, T: Compute>(
 /// # Safety
 /// As [`grad_weight`]; `to` is writable for the channels' columns of every row.
 #[allow(clippy::too_many_arguments)]
-unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
+unsafe fn add_block<T: Compute>(
     kern: &Kernel<T>,
-    grad: &Image<*const S>,
-    x: &Image<*const S>,
+    grad: &Image<T>,
+    x: &Image<T>,
     taps: &Taps,
     pixels: Range<usize>,
     channels: Range<usize>,
@@ -139,18 +138,17 @@ unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
     let runs = runs(grad.h, grad.w, pixels.clone());
     let sights = taps.sights(x, &runs);
     let one_image = pixels.start / area == (pixels.end - 1) / area;
-    let in_place = S::DIRECT && one_image && grad.is_flat();
-    with_scratch::<T, _>(lanes * n + if in_place { 0 } else { rows * n }, |seen| {
+    let in_place = grad.ptr.direct().filter(|_| one_image && grad.is_flat());
+    with_scratch::<T, _>(lanes * n + if in_place.is_some() { 0 } else { rows * n }, |seen| {
         // SAFETY: the scratch has a line for every lane, and one for every row if they are staged; the rest is the
         // caller's promise.
         unsafe {
             for lane in 0..lanes {
                 taps.line(x, channels.start + lane / taps.len(), lane % taps.len(), &sights, seen.add(lane * n));
             }
-            let (a, a_row, a_k) = if in_place {
-                let first = grad.ptr.offset(grad.at(pixels.start / area, 0, 0, 0));
-                // `DIRECT` says that S is T.
-                let first = first.offset((pixels.start % area) as isize * grad.step()).cast::<T>();
+            let (a, a_row, a_k) = if let Some(start) = in_place {
+                let first = start.offset(grad.at(pixels.start / area, 0, 0, 0));
+                let first = first.offset((pixels.start % area) as isize * grad.step()).cast_const();
                 (first, grad.strides[1], grad.step())
             } else {
                 let stage = seen.add(lanes * n);
@@ -158,7 +156,7 @@ unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
                     let mut to = stage.add(row * n);
                     for run in &runs {
                         let from = grad.ptr.offset(grad.at(run.n, row, run.y, run.x));
-                        gather(from, grad.strides[3], run.len, to);
+                        from.gather(grad.strides[3], run.len, to);
                         to = to.add(run.len);
                     }
                 }
@@ -193,10 +191,10 @@ unsafe fn add_block<S: Stored<Compute = T>, T: Compute>(
 /// # Safety
 /// As [`add_block`]; the frame is that of the taps and of `grad`.
 #[allow(clippy::too_many_arguments)]
-unsafe fn add_images<S: Stored<Compute = T>, T: Compute>(
+unsafe fn add_images<T: Compute>(
     kern: &Kernel<T>,
-    grad: &Image<*const S>,
-    x: &Image<*const S>,
+    grad: &Image<T>,
+    x: &Image<T>,
     frame: &Frame,
     images: Range<usize>,
     channels: Range<usize>,
@@ -222,7 +220,7 @@ unsafe fn add_images<S: Stored<Compute = T>, T: Compute>(
                     for (y, line) in to.chunks_mut(frame.width).enumerate() {
                         let (line, gap) = line.split_at_mut(grad.w);
                         let from = grad.ptr.offset(grad.at(image, row, y, 0));
-                        gather(from, grad.strides[3], grad.w, line.as_mut_ptr());
+                        from.gather(grad.strides[3], grad.w, line.as_mut_ptr());
                         gap.fill(T::of(0.0));
                     }
                 }

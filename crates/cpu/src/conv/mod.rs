@@ -21,11 +21,7 @@ pub(crate) mod winograd;
 
 use kiln_backend::Result;
 
-use crate::{
-    engine::image::Image,
-    gemm::source,
-    numeric::{real::Real, stored::Stored},
-};
+use crate::{engine::image::Image, gemm::source, numeric::real::Real};
 
 /// Which taps an output and an input channel have, written to the array.
 type Filter<'a, T> = &'a (dyn Fn(usize, usize, &mut [T; 9]) + Sync);
@@ -37,22 +33,22 @@ type Store<'a, T> = &'a (dyn Fn(usize, usize, &[T; 9]) + Sync);
 pub(crate) trait Compute: Real + source::Float + source::Source<Self> {
     /// # Safety
     /// As `winograd::forward`.
-    unsafe fn winograd<S: Stored<Compute = Self>>(
-        _x: Image<*const S>,
+    unsafe fn winograd(
+        _x: Image<Self>,
         _padding: [usize; 2],
         _filter: Filter<'_, Self>,
         _bias: Option<&[Self]>,
         _relu: bool,
-        _out: Image<*mut S>,
+        _out: Image<Self>,
     ) -> Result<bool> {
         Ok(false)
     }
 
     /// # Safety
     /// As `winograd::grad_weight`.
-    unsafe fn winograd_grad_weight<S: Stored<Compute = Self>>(
-        _grad: Image<*const S>,
-        _x: Image<*const S>,
+    unsafe fn winograd_grad_weight(
+        _grad: Image<Self>,
+        _x: Image<Self>,
         _padding: [usize; 2],
         _store: Store<'_, Self>,
     ) -> Result<bool> {
@@ -63,21 +59,21 @@ pub(crate) trait Compute: Real + source::Float + source::Source<Self> {
 impl Compute for f64 {}
 
 impl Compute for f32 {
-    unsafe fn winograd<S: Stored<Compute = f32>>(
-        x: Image<*const S>,
+    unsafe fn winograd(
+        x: Image<f32>,
         padding: [usize; 2],
         filter: Filter<'_, f32>,
         bias: Option<&[f32]>,
         relu: bool,
-        out: Image<*mut S>,
+        out: Image<f32>,
     ) -> Result<bool> {
         // SAFETY: the caller's promise.
         unsafe { winograd::forward(x, padding, filter, bias, relu, out).map(|()| true) }
     }
 
-    unsafe fn winograd_grad_weight<S: Stored<Compute = f32>>(
-        grad: Image<*const S>,
-        x: Image<*const S>,
+    unsafe fn winograd_grad_weight(
+        grad: Image<f32>,
+        x: Image<f32>,
         padding: [usize; 2],
         store: Store<'_, f32>,
     ) -> Result<bool> {

@@ -5,14 +5,13 @@ use kiln_backend::Result;
 
 use super::{Compute, correlate::Weights, frame::Frame};
 use crate::{
-    engine::image::{Image, scatter},
+    engine::image::Image,
     gemm::{
         kernel::{DirectConvArgs, Kernel},
         parallel,
         scratch::with_scratch,
     },
     memory::allocator::Scratch,
-    numeric::stored::Stored,
 };
 
 /// More output channels make packing worth its while.
@@ -44,14 +43,14 @@ pub(super) fn rows_at_once<T>(
 ///
 /// # Safety
 /// As there, and the frame is that of the taps and of `out`.
-pub(super) unsafe fn slide<S: Stored<Compute = T>, T: Compute>(
+pub(super) unsafe fn slide<T: Compute>(
     kern: &Kernel<T>,
-    x: Image<*const S>,
+    x: Image<T>,
     frame: &Frame,
     tall: usize,
     weights: Weights<'_, T>,
     relu: bool,
-    out: Image<*mut S>,
+    out: Image<T>,
 ) -> Result<()> {
     let steps = x.c * frame.offsets.len();
     let panel = 2 * kern.lanes;
@@ -120,7 +119,7 @@ pub(super) unsafe fn slide<S: Stored<Compute = T>, T: Compute>(
                 for row in 0..weights.rows {
                     for line in 0..rows {
                         let from = stage.add(row * ld + line * frame.width);
-                        scatter(from, out.ptr.offset(out.at(n, row, y + line, 0)), out.strides[3], out.w);
+                        out.ptr.offset(out.at(n, row, y + line, 0)).scatter(from, out.strides[3], out.w);
                     }
                 }
             }

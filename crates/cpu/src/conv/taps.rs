@@ -3,10 +3,7 @@
 use kiln_backend::Conv2d;
 
 use super::Compute;
-use crate::{
-    engine::image::{Image, Run, gather},
-    numeric::stored::Stored,
-};
+use crate::engine::image::{Image, Run};
 
 /// Output pixel `q` sees the input pixels `q * step + offset`, one for each offset; those outside are 0.
 pub(crate) struct Taps {
@@ -72,9 +69,9 @@ impl Taps {
     ///
     /// # Safety
     /// The image is readable, the sights are of its images, the channel is in it, and `out` is writable for all pixels.
-    pub(crate) unsafe fn line<S: Stored<Compute = T>, T: Compute>(
+    pub(crate) unsafe fn line<T: Compute>(
         &self,
-        image: &Image<*const S>,
+        image: &Image<T>,
         c: usize,
         tap: usize,
         sights: &[Sight],
@@ -83,7 +80,7 @@ impl Taps {
         let [_, sc, sh, sw] = image.strides;
         let (zero, [dy, dx], step) = (T::of(0.0), self.offsets[tap], self.step[1] as isize);
         let (h, w) = (image.h as isize, image.w as isize);
-        let plane = image.ptr.wrapping_offset(c as isize * sc + dy * sh + dx * sw);
+        let plane = image.ptr.offset(c as isize * sc + dy * sh + dx * sw);
         for &Sight { at, y, x, len } in sights {
             let (y, x, last) = (y + dy, x + dx, x + dx + (len as isize - 1) * step);
             // SAFETY: pixels inside the image, by the caller's promise in range; `out` has room for the run.
@@ -91,7 +88,7 @@ impl Taps {
                 if y < 0 || y >= h {
                     std::slice::from_raw_parts_mut(out, len).fill(zero);
                 } else if x >= 0 && last < w {
-                    gather(plane.wrapping_offset(at), step * sw, len, out);
+                    plane.offset(at).gather(step * sw, len, out);
                 } else {
                     // The pixels `low..high` of the run see the inside of the image.
                     let before = |x: isize| match x.max(0) {
@@ -102,7 +99,7 @@ impl Taps {
                     let high = before(w - x).clamp(low, len);
                     std::slice::from_raw_parts_mut(out, low).fill(zero);
                     let first = at + low as isize * step * sw;
-                    gather(plane.wrapping_offset(first), step * sw, high - low, out.add(low));
+                    plane.offset(first).gather(step * sw, high - low, out.add(low));
                     std::slice::from_raw_parts_mut(out.add(high), len - high).fill(zero);
                 }
                 out = out.add(len);

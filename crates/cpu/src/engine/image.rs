@@ -1,13 +1,10 @@
 //! Batches of images as the convolutions see them.
 
-use kiln_backend::Layout;
+use crate::memory::erased::{Erased, ErasedPtr};
 
-use crate::numeric::stored::Stored;
-
-/// Images to read, `[N, C, H, W]` with any strides: a pointer to the first element, extents and strides.
-#[derive(Clone, Copy)]
-pub(crate) struct Image<P> {
-    pub(crate) ptr: P,
+/// Images `[N, C, H, W]` with any strides: the first element, extents and strides.
+pub(crate) struct Image<T: 'static> {
+    pub(crate) ptr: ErasedPtr<T>,
     pub(crate) n: usize,
     pub(crate) c: usize,
     pub(crate) h: usize,
@@ -15,16 +12,24 @@ pub(crate) struct Image<P> {
     pub(crate) strides: [isize; 4],
 }
 
-// SAFETY: a description of memory; whoever dereferences the pointer argues for that.
-unsafe impl<P: Copy> Send for Image<P> {}
-// SAFETY: as above.
-unsafe impl<P: Copy> Sync for Image<P> {}
+impl<T> Clone for Image<T> {
+    fn clone(&self) -> Image<T> {
+        *self
+    }
+}
+impl<T> Copy for Image<T> {}
 
-impl<P: Copy> Image<P> {
-    /// The images of a layout of rank 4; `None` for another rank.
-    pub(crate) fn new(ptr: P, layout: &Layout) -> Option<Image<P>> {
+// SAFETY: a description of memory; whoever dereferences the pointer argues for that.
+unsafe impl<T: Send> Send for Image<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Image<T> {}
+
+impl<T: Copy> Image<T> {
+    /// The images of a tensor of rank 4; `None` for another rank.
+    pub(crate) fn new(tensor: &Erased<T>) -> Option<Image<T>> {
+        let layout = tensor.layout();
         let (&[n, c, h, w], &[sn, sc, sh, sw]) = (layout.dims(), layout.strides()) else { return None };
-        Some(Image { ptr, n, c, h, w, strides: [sn, sc, sh, sw] })
+        Some(Image { ptr: tensor.ptr(), n, c, h, w, strides: [sn, sc, sh, sw] })
     }
 
     /// Pixels of one channel of one image.
@@ -47,26 +52,17 @@ impl<P: Copy> Image<P> {
         let [sn, sc, sh, sw] = self.strides;
         n as isize * sn + c as isize * sc + y as isize * sh + x as isize * sw
     }
-}
 
-impl<S> Image<*const S> {
     /// The channels from `first` on.
     pub(crate) fn channels(&self, first: usize, count: usize) -> Self {
-        Image { ptr: self.ptr.wrapping_offset(first as isize * self.strides[1]), c: count, ..*self }
-    }
-}
-
-impl<S> Image<*mut S> {
-    /// The channels from `first` on.
-    pub(crate) fn channels_mut(&self, first: usize, count: usize) -> Self {
-        Image { ptr: self.ptr.wrapping_offset(first as isize * self.strides[1]), c: count, ..*self }
+        Image { ptr: self.ptr.offset(first as isize * self.strides[1]), c: count, ..*self }
     }
 
     /// Every `step`-th row and column from `first` on, which lie inside.
     pub(crate) fn every(&self, first: [usize; 2], step: [usize; 2]) -> Self {
         let [sn, sc, sh, sw] = self.strides;
         Image {
-            ptr: self.ptr.wrapping_offset(first[0] as isize * sh + first[1] as isize * sw),
+            ptr: self.ptr.offset(first[0] as isize * sh + first[1] as isize * sw),
             h: self.h.saturating_sub(first[0]).div_ceil(step[0]),
             w: self.w.saturating_sub(first[1]).div_ceil(step[1]),
             strides: [sn, sc, sh * step[0] as isize, sw * step[1] as isize],
@@ -96,72 +92,4 @@ pub(crate) fn runs(h: usize, w: usize, range: std::ops::Range<usize>) -> Vec<Run
         at += len;
     }
     out
-}
-
-/// Copies `n` elements that are `step` apart, converting them.
-///
-/// # Safety
-/// They are readable, and `to` is writable for `n` elements.
-#[inline]
-pub(crate) unsafe fn gather<S: Stored<Compute = T>, T: Copy>(from: *const S, step: isize, n: usize, to: *mut T) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if step == 1 && S::DIRECT {
-            // `DIRECT` says that S is T.
-            copy_row(from.cast::<T>(), to, n);
-        } else if step == 1 {
-            S::load_slice(std::slice::from_raw_parts(from, n), std::slice::from_raw_parts_mut(to, n));
-        } else if step == 2 {
-            // A constant step becomes vector code.
-            for i in 0..n {
-                *to.add(i) = (*from.add(2 * i)).load();
-            }
-        } else {
-            for i in 0..n {
-                *to.add(i) = (*from.offset(i as isize * step)).load();
-            }
-        }
-    }
-}
-
-/// Copies `n` elements: rows of small images are too short for a call of `memcpy`.
-///
-/// # Safety
-/// `from` is readable and `to` writable for `n` elements, which do not overlap.
-#[inline(always)]
-unsafe fn copy_row<T: Copy>(from: *const T, to: *mut T, n: usize) {
-    // SAFETY: pieces of the `n` elements; the last overlaps the one before it.
-    unsafe {
-        let piece =
-            |at: usize| to.add(at).cast::<[T; 8]>().write_unaligned(from.add(at).cast::<[T; 8]>().read_unaligned());
-        if n > 128 {
-            core::ptr::copy_nonoverlapping(from, to, n);
-        } else if n >= 8 {
-            (0..n - 8).step_by(8).for_each(piece);
-            piece(n - 8);
-        } else {
-            (0..n).for_each(|i| *to.add(i) = *from.add(i));
-        }
-    }
-}
-
-/// Stores `n` values to elements that are `step` apart.
-///
-/// # Safety
-/// They are writable, and `from` is readable for `n` elements.
-#[inline]
-pub(crate) unsafe fn scatter<S: Stored<Compute = T>, T: Copy>(from: *const T, to: *mut S, step: isize, n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if step == 1 && S::DIRECT {
-            // `DIRECT` says that S is T.
-            copy_row(from, to.cast::<T>(), n);
-        } else if step == 1 {
-            S::store_slice(std::slice::from_raw_parts(from, n), std::slice::from_raw_parts_mut(to, n));
-        } else {
-            for i in 0..n {
-                *to.offset(i as isize * step) = S::store(*from.add(i));
-            }
-        }
-    }
 }

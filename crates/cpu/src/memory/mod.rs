@@ -2,4 +2,5 @@
 
 pub(crate) mod allocator;
 pub(crate) mod buffer;
+pub(crate) mod erased;
 pub(crate) mod view;

@@ -114,7 +114,7 @@ fn turn<T: BoxMuller>(b: T) -> (T, T) {
 }
 
 multiversion! {
-    fn normals[T: BoxMuller](blocks: &[[u32; 4]], mean: T, std: T, out: &mut [T]) {
+    fn normals[T: BoxMuller](blocks: &[[u32; 4]], mean: T, std: T, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for (block, out) in blocks.iter().zip(out.chunks_exact_mut(2 * T::PAIRS)) {
             for pair in 0..T::PAIRS {
                 let (a, b) = T::uniform(block, pair);

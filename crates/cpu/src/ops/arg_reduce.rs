@@ -143,7 +143,7 @@ fn first<T: PartialOrd + Copy>(x: &[T], value: T) -> usize {
 
 multiversion! {
     /// The best element of a slice; NaN if there is one.
-    fn extremum[T: PartialOrd + Copy](x: &[T], largest: bool) -> Option<T> {
+    fn extremum[T: PartialOrd + Copy](x: &[T], largest: bool) -> Option<T>, avx512 if [size_of::<T>() == 4] {
         let &start = x.first()?;
         let mut lanes = [start; 16];
         let (chunks, rest) = x.as_chunks::<16>();
@@ -156,7 +156,7 @@ multiversion! {
         all.reduce(|best, x| if better(largest, x, best) { x } else { best })
     }
 
-    fn improve[T: PartialOrd + Copy](x: &[T], i: i64, largest: bool, best: &mut [T], index: &mut [i64]) {
+    fn improve[T: PartialOrd + Copy](x: &[T], i: i64, largest: bool, best: &mut [T], index: &mut [i64]), avx512 if [size_of::<T>() == 4] {
         for ((&x, best), index) in x.iter().zip(best).zip(index) {
             let replace = better(largest, x, *best);
             *best = if replace { x } else { *best };

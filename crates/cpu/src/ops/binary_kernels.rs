@@ -45,7 +45,7 @@ mod floats {
                 match op {
                     $(BinaryOp::$variant => {
                         multiversion! {
-                            fn kernel[T: Real](a: &[T], b: &[T], out: &mut [T]) {
+                            fn kernel[T: Real](a: &[T], b: &[T], out: &mut [T]), avx512 if [size_of::<T>() == 4] {
                                 let $R = T::of;
                                 for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
                                     *out = $value;
@@ -72,7 +72,7 @@ mod floats {
         };
         (@gradient ($R:ident $g:ident $a:ident $b:ident) $gradient:expr) => {{
             multiversion! {
-                fn kernel[T: Real](grad: &[T], a: &[T], b: &[T], out: &mut [T]) {
+                fn kernel[T: Real](grad: &[T], a: &[T], b: &[T], out: &mut [T]), avx512 if [size_of::<T>() == 4] {
                     let $R = T::of;
                     for (((&$g, &$a), &$b), out) in grad.iter().zip(a).zip(b).zip(out) {
                         *out = $gradient;
@@ -107,7 +107,7 @@ mod integers {
                 match op {
                     $($(BinaryOp::$variant => {
                         multiversion! {
-                            fn kernel[T: Int](a: &[T], b: &[T], out: &mut [T]) -> bool {
+                            fn kernel[T: Int](a: &[T], b: &[T], out: &mut [T]) -> bool, avx512 if [false] {
                                 let $R = T::of;
                                 let mut undefined = false;
                                 let $status = &mut undefined;
@@ -126,7 +126,7 @@ mod integers {
             /// The loop of a comparison (anything else is taken for `Ge`).
             pub(crate) fn compare_of<T: Compare>(op: BinaryOp) -> Kernel<T, u8> {
                 multiversion! {$(
-                    fn $compare[T: Compare](a: &[T], b: &[T], out: &mut [u8]) {
+                    fn $compare[T: Compare](a: &[T], b: &[T], out: &mut [u8]), avx512 if [false] {
                         for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
                             *out = u8::from($comparison);
                         }
@@ -144,7 +144,7 @@ mod integers {
                 match op {
                     $(BinaryOp::$combined => {
                         multiversion! {
-                            fn kernel[T: Bits](a: &[T], b: &[T], out: &mut [T]) {
+                            fn kernel[T: Bits](a: &[T], b: &[T], out: &mut [T]), avx512 if [false] {
                                 for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
                                     *out = $combination;
                                 }
@@ -163,7 +163,7 @@ pub(crate) use integers::{bitwise_of, compare_of, int_of};
 
 multiversion! {
     /// `x^exponent`. The usual exponents need no logarithm, as in PyTorch.
-    pub(crate) fn power[T: Real](x: &[T], exponent: T, out: &mut [T]) {
+    pub(crate) fn power[T: Real](x: &[T], exponent: T, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         let one = T::of(1.0);
         macro_rules! each {
             (|$x:ident| $f:expr) => {

@@ -16,22 +16,36 @@ use crate::{
     gemm::kernels,
     memory::{
         allocator::Scratch,
+        erased::Erased,
         view::{Source, Target, has_shape},
     },
-    numeric::{dispatch::for_float, stored::Stored},
+    numeric::dispatch::for_float,
 };
 
 impl Conv2dBackend for CpuBackend {
     fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
-        for_float!("conv2d", x.dtype(), T => forward::<T, <T as Stored>::Compute>(rule, x, w, bias, relu, out))
+        const OP: &str = "conv2d";
+        for_float!(OP, x.dtype(), S => {
+            let bias = bias.map(|bias| Source::<S>::new(OP, bias)).transpose()?;
+            let (x, w, out) = (Source::<S>::new(OP, x)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);
+            forward(rule, x.erased(), w.erased(), bias.map(Source::erased), relu, out.erased())
+        })
     }
 
     fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
-        for_float!("conv2d_grad_input", grad.dtype(), T => grad_input::<T, <T as Stored>::Compute>(rule, grad, w, out))
+        const OP: &str = "conv2d_grad_input";
+        for_float!(OP, grad.dtype(), S => {
+            let (grad, w, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);
+            grad_input(rule, grad.erased(), w.erased(), out.erased())
+        })
     }
 
     fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
-        for_float!("conv2d_grad_weight", grad.dtype(), T => grad_weight::<T, <T as Stored>::Compute>(rule, grad, x, out))
+        const OP: &str = "conv2d_grad_weight";
+        for_float!(OP, grad.dtype(), S => {
+            let (grad, x, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
+            grad_weight(rule, grad.erased(), x.erased(), out.erased())
+        })
     }
 }
 
@@ -65,32 +79,30 @@ fn check(op: &'static str, rule: &Conv2d, x: &Layout, w: &Layout, y: &Layout) ->
     Ok(Extents { kernel: [kh, kw], c: c_group, o: o / groups })
 }
 
-fn image<P: Copy>(op: &'static str, ptr: P, layout: &Layout) -> Result<Image<P>> {
-    Image::new(ptr, layout).ok_or_else(|| Error::shape(op, "images [N, C, H, W]", layout.shape()))
+fn image<T: Compute>(op: &'static str, tensor: &Erased<T>) -> Result<Image<T>> {
+    Image::new(tensor).ok_or_else(|| Error::shape(op, "images [N, C, H, W]", tensor.layout().shape()))
 }
 
-fn forward<S: Stored<Compute = T>, T: Compute>(
+fn forward<T: Compute>(
     rule: &Conv2d,
-    x: View,
-    w: View,
-    bias: Option<View>,
+    x: Erased<T>,
+    w: Erased<T>,
+    bias: Option<Erased<T>>,
     relu: bool,
-    out: ViewMut,
+    out: Erased<T>,
 ) -> Result<()> {
     const OP: &str = "conv2d";
-    let e = check(OP, rule, x.layout, w.layout, out.layout)?;
-    let (x, w, out) = (Source::<S>::new(OP, x)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);
-    let bias = bias.map(|bias| Source::<S>::new(OP, bias)).transpose()?;
+    let e = check(OP, rule, x.layout(), w.layout(), out.layout())?;
     if let Some(bias) = &bias {
         has_shape(OP, "a bias [O]", bias.layout(), &w.layout().dims()[..1])?;
     }
-    let (from, to) = (image(OP, x.ptr(), x.layout())?, image(OP, out.ptr(), out.layout())?);
-    let filters = image(OP, w.ptr(), w.layout())?;
+    let (from, to) = (image(OP, &x)?, image(OP, &out)?);
+    let filters = image(OP, &w)?;
     if winograd::suits(rule, w.layout(), out.layout()) {
         let shift: Option<Vec<T>> = bias.as_ref().map(|bias| {
             let step = bias.layout().strides()[0];
             // SAFETY: elements of the checked bias.
-            (0..e.o * rule.groups).map(|o| unsafe { *bias.ptr().offset(o as isize * step) }.load()).collect()
+            (0..e.o * rule.groups).map(|o| unsafe { bias.ptr().offset(o as isize * step).load() }).collect()
         });
         let mut done = true;
         for g in 0..rule.groups {
@@ -98,11 +110,11 @@ fn forward<S: Stored<Compute = T>, T: Compute>(
                 for (tap, value) in taps.iter_mut().enumerate() {
                     let at = filters.at(g * e.o + o, c, tap / 3, tap % 3);
                     // SAFETY: an element of the filters.
-                    *value = unsafe { *filters.ptr.offset(at) }.load();
+                    *value = unsafe { filters.ptr.offset(at).load() };
                 }
             };
             let shift = shift.as_ref().map(|shift| &shift[g * e.o..]);
-            let (from, to) = (from.channels(g * e.c, e.c), to.channels_mut(g * e.o, e.o));
+            let (from, to) = (from.channels(g * e.c, e.c), to.channels(g * e.o, e.o));
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
             done = done && unsafe { T::winograd(from, rule.padding, &filter, shift, relu, to)? };
         }
@@ -122,14 +134,14 @@ fn forward<S: Stored<Compute = T>, T: Compute>(
             unsafe {
                 filter_row(&filters, o, &taps, row);
                 if let (Some(bias), Some(last)) = (&bias, row.last_mut()) {
-                    *last = (*bias.ptr().offset(o as isize * bias.layout().strides()[0])).load();
+                    *last = bias.ptr().offset(o as isize * bias.layout().strides()[0]).load();
                 }
             }
         }
         let weights = Weights { values: weights, rows: e.o, columns, bias: bias.is_some() };
         // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
         unsafe {
-            let (from, to) = (from.channels(g * e.c, e.c), to.channels_mut(g * e.o, e.o));
+            let (from, to) = (from.channels(g * e.c, e.c), to.channels(g * e.o, e.o));
             correlate::correlate(kern, from, &taps, weights, relu, to)?;
         }
     }
@@ -140,22 +152,21 @@ fn forward<S: Stored<Compute = T>, T: Compute>(
 ///
 /// # Safety
 /// The filters are readable, and `o` is one of them.
-unsafe fn filter_row<S: Stored<Compute = T>, T: Compute>(w: &Image<*const S>, o: usize, taps: &Taps, row: &mut [T]) {
+unsafe fn filter_row<T: Compute>(w: &Image<T>, o: usize, taps: &Taps, row: &mut [T]) {
     let per = taps.len().max(1);
     for (c, row) in row.chunks_exact_mut(per).take(w.c).enumerate() {
         for (value, &tap) in row.iter_mut().zip(&taps.of_kernel) {
             // SAFETY: an element of the filters.
-            *value = unsafe { (*w.ptr.offset(w.at(o, c, tap / w.w, tap % w.w))).load() };
+            *value = unsafe { w.ptr.offset(w.at(o, c, tap / w.w, tap % w.w)).load() };
         }
     }
 }
 
-fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Erased<T>) -> Result<()> {
     const OP: &str = "conv2d_grad_input";
-    let e = check(OP, rule, out.layout, w.layout, grad.layout)?;
-    let (grad, w, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);
-    let (from, to) = (image(OP, grad.ptr(), grad.layout())?, image(OP, out.ptr(), out.layout())?);
-    let filters = image(OP, w.ptr(), w.layout())?;
+    let e = check(OP, rule, out.layout(), w.layout(), grad.layout())?;
+    let (from, to) = (image(OP, &grad)?, image(OP, &out)?);
+    let filters = image(OP, &w)?;
     if winograd::suits(rule, w.layout(), out.layout()) && e.c >= winograd::CHANNELS {
         let mut done = true;
         for g in 0..rule.groups {
@@ -164,10 +175,10 @@ fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: 
                 for (tap, value) in taps.iter_mut().enumerate() {
                     let at = filters.at(g * e.o + o, c, 2 - tap / 3, 2 - tap % 3);
                     // SAFETY: an element of the filters.
-                    *value = unsafe { *filters.ptr.offset(at) }.load();
+                    *value = unsafe { filters.ptr.offset(at).load() };
                 }
             };
-            let (from, to) = (from.channels(g * e.o, e.o), to.channels_mut(g * e.c, e.c));
+            let (from, to) = (from.channels(g * e.o, e.o), to.channels(g * e.c, e.c));
             let padding = rule.padding.map(|padding| 2 - padding);
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
             done = done && unsafe { T::winograd(from, padding, &filter, None, false, to)? };
@@ -192,7 +203,7 @@ fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: 
                         for (value, &tap) in row.iter_mut().zip(&taps.of_kernel) {
                             let at = filters.at(g * e.o + o, c, tap / filters.w, tap % filters.w);
                             // SAFETY: an element of the filters.
-                            *value = unsafe { (*filters.ptr.offset(at)).load() };
+                            *value = unsafe { filters.ptr.offset(at).load() };
                         }
                     }
                 }
@@ -200,7 +211,7 @@ fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: 
             let weights = Weights { values: weights, rows: e.c, columns, bias: false };
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
             unsafe {
-                let to = to.channels_mut(g * e.c, e.c).every(phase, rule.stride);
+                let to = to.channels(g * e.c, e.c).every(phase, rule.stride);
                 correlate::correlate(kern, from.channels(g * e.o, e.o), &taps, weights, false, to)?;
             }
         }
@@ -208,12 +219,11 @@ fn grad_input<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, w: 
     Ok(())
 }
 
-fn grad_weight<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Erased<T>) -> Result<()> {
     const OP: &str = "conv2d_grad_weight";
-    let e = check(OP, rule, x.layout, out.layout, grad.layout)?;
-    let (grad, x, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-    let (from, seen) = (image(OP, grad.ptr(), grad.layout())?, image(OP, x.ptr(), x.layout())?);
-    let to = image(OP, out.ptr(), out.layout())?;
+    let e = check(OP, rule, x.layout(), out.layout(), grad.layout())?;
+    let (from, seen) = (image(OP, &grad)?, image(OP, &x)?);
+    let to = image(OP, &out)?;
     if winograd::suits(rule, out.layout(), grad.layout()) {
         let mut done = true;
         for g in 0..rule.groups {
@@ -221,7 +231,7 @@ fn grad_weight<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, x:
                 for (tap, &value) in taps.iter().enumerate() {
                     let at = to.at(g * e.o + o, c, tap / 3, tap % 3);
                     // SAFETY: an element of the output; each is stored once.
-                    unsafe { *to.ptr.offset(at) = S::store(value) };
+                    unsafe { to.ptr.offset(at).store(value) };
                 }
             };
             let (from, seen) = (from.channels(g * e.o, e.o), seen.channels(g * e.c, e.c));
@@ -240,7 +250,7 @@ fn grad_weight<S: Stored<Compute = T>, T: Compute>(rule: &Conv2d, grad: View, x:
                 for (tap, &value) in row.iter().enumerate() {
                     let at = to.at(g * e.o + o, c, tap / to.w, tap % to.w);
                     // SAFETY: an element of the output, which is this row's alone.
-                    unsafe { *to.ptr.offset(at) = S::store(value) };
+                    unsafe { to.ptr.offset(at).store(value) };
                 }
             }
         };

@@ -46,7 +46,7 @@ fn typed<T: Float>(p: f64, state: RandomState, x: View, out: ViewMut) -> Result<
 }
 
 multiversion! {
-    fn keep[T: Real](x: &[T], words: &[u32], threshold: u64, scale: T, out: &mut [T]) {
+    fn keep[T: Real](x: &[T], words: &[u32], threshold: u64, scale: T, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         let zero = T::of(0.0);
         let Some(last_dropped) = threshold.checked_sub(1) else { return out.copy_from_slice(x) };
         let last_dropped = last_dropped as u32;

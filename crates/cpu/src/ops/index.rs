@@ -479,7 +479,7 @@ impl<T: Plus> Combine<T> for Add {
 }
 
 multiversion! {
-    fn add_row[T: Plus](from: &[T], to: &mut [T]) {
+    fn add_row[T: Plus](from: &[T], to: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for (from, to) in from.iter().zip(to) {
             *to = to.plus(*from);
         }

@@ -116,26 +116,26 @@ impl<T: Stored<Compute: Real>> Tiles<'_, T> {
 }
 
 multiversion! {
-    fn squared[R: Real](x: &[R], t: &[R], out: &mut [R]) {
+    fn squared[R: Real](x: &[R], t: &[R], out: &mut [R]), avx512 if [size_of::<R>() == 4] {
         for ((out, &x), &t) in out.iter_mut().zip(x).zip(t) {
             *out = (x - t) * (x - t);
         }
     }
 
-    fn squared_slope[R: Real](x: &[R], t: &[R], grad: &[R], scale: R, out: &mut [R]) {
+    fn squared_slope[R: Real](x: &[R], t: &[R], grad: &[R], scale: R, out: &mut [R]), avx512 if [size_of::<R>() == 4] {
         let scale = scale * R::of(2.0);
         for (((out, &x), &t), &grad) in out.iter_mut().zip(x).zip(t).zip(grad) {
             *out = scale * (x - t) * grad;
         }
     }
 
-    fn absolute[R: Real](x: &[R], t: &[R], out: &mut [R]) {
+    fn absolute[R: Real](x: &[R], t: &[R], out: &mut [R]), avx512 if [size_of::<R>() == 4] {
         for ((out, &x), &t) in out.iter_mut().zip(x).zip(t) {
             *out = (x - t).abs();
         }
     }
 
-    fn absolute_slope[R: Real](x: &[R], t: &[R], grad: &[R], scale: R, out: &mut [R]) {
+    fn absolute_slope[R: Real](x: &[R], t: &[R], grad: &[R], scale: R, out: &mut [R]), avx512 if [size_of::<R>() == 4] {
         for (((out, &x), &t), &grad) in out.iter_mut().zip(x).zip(t).zip(grad) {
             *out = (x - t).sign() * scale * grad;
         }
@@ -143,7 +143,7 @@ multiversion! {
 
     /// `-w (p t log(sigmoid(x)) + (1 - t) log(1 - sigmoid(x)))`, written so that the argument of the
     /// exponential is never positive.
-    fn binary[R: Real](x: &[R], t: &[R], w: &[R], p: &[R], out: &mut [R]) {
+    fn binary[R: Real](x: &[R], t: &[R], w: &[R], p: &[R], out: &mut [R]), avx512 if [size_of::<R>() == 4] {
         let (zero, one) = (R::of(0.0), R::of(1.0));
         for ((((out, &x), &t), &w), &p) in out.iter_mut().zip(x).zip(t).zip(w).zip(p) {
             let positive = (-x.abs()).exp().ln_1p() + if x < zero { -x } else { zero };
@@ -151,7 +151,7 @@ multiversion! {
         }
     }
 
-    fn binary_slope[R: Real](x: &[R], t: &[R], w: &[R], p: &[R], grad: &[R], scale: R, out: &mut [R]) {
+    fn binary_slope[R: Real](x: &[R], t: &[R], w: &[R], p: &[R], grad: &[R], scale: R, out: &mut [R]), avx512 if [size_of::<R>() == 4] {
         let one = R::of(1.0);
         for (((((out, &x), &t), &w), &p), &grad) in out.iter_mut().zip(x).zip(t).zip(w).zip(p).zip(grad) {
             let slope = ((p - one) * t + one) * x.sigmoid() - p * t;
@@ -160,7 +160,7 @@ multiversion! {
     }
 
     /// The sum of a tile, in a fixed order.
-    fn sum[R: Real](values: &[R]) -> f64 {
+    fn sum[R: Real](values: &[R]) -> f64, avx512 if [size_of::<R>() == 4] {
         const LANES: usize = 16;
         let mut lanes = [R::of(0.0); LANES];
         let mut chunks = values.chunks_exact(LANES);

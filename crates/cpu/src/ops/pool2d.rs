@@ -9,48 +9,24 @@ use kiln_backend::{DType, Error, Pool2d, Pool2dBackend, PoolDivisor, Result, Vie
 use crate::{
     CpuBackend,
     engine::{
-        image::{Image, gather, scatter},
+        image::Image,
         par::{self, GRAIN},
         simd::multiversion,
     },
-    memory::view::{Source, Target, same_shape},
-    numeric::{dispatch::for_float, real::Real, stored::Stored},
+    memory::{
+        erased::Erased,
+        view::{Source, Target, same_shape},
+    },
+    numeric::{dispatch::for_float, real::Real},
 };
 
 impl Pool2dBackend for CpuBackend {
     fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()> {
         const OP: &str = "max_pool2d";
+        let indices = indices.map(|indices| Target::<i64>::new(OP, indices)).transpose()?;
         for_float!(OP, x.dtype(), S => {
             let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-            let indices = indices.map(|indices| Target::<i64>::new(OP, indices)).transpose()?;
-            if let Some(indices) = &indices {
-                same_shape(OP, &[out.layout(), indices.layout()])?;
-            }
-            let (from, to) = planes(OP, pool, &x, &out)?;
-            let indices = indices.as_ref().and_then(|indices| Image::new(indices.ptr(), indices.layout()));
-            if whole(pool, &from, &to) {
-                // SAFETY: checked views, of which the outputs are exclusively borrowed.
-                unsafe { max_planes(pool, &from, &to, indices.as_ref()) };
-                return Ok(());
-            }
-            lines(pool, &from, &to, |line: &Line<'_>, state: &mut [Vec<<S as Stored>::Compute>; 2], at: &mut Vec<i64>| {
-                let [best, seen] = state;
-                best.clear();
-                best.resize(line.len, -<<S as Stored>::Compute as Real>::INFINITY);
-                at.clear();
-                at.resize(line.len, -1);
-                line.taps(&from, pool, &to, seen, |range, seen, position, step| {
-                    larger(seen, position, step, &mut best[range.clone()], &mut at[range]);
-                });
-                // SAFETY: lines are inside the output and disjoint.
-                unsafe {
-                    line.store(&to, best);
-                    if let Some(indices) = &indices {
-                        line.store(indices, at);
-                    }
-                }
-            });
-            Ok(())
+            largest_of(pool, x.erased(), out.erased(), indices.map(Target::erased))
         })
     }
 
@@ -58,22 +34,7 @@ impl Pool2dBackend for CpuBackend {
         const OP: &str = "avg_pool2d";
         for_float!(OP, x.dtype(), S => {
             let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-            let (from, to) = planes(OP, pool, &x, &out)?;
-            lines(pool, &from, &to, |line: &Line<'_>, state: &mut [Vec<<S as Stored>::Compute>; 2], _: &mut Vec<i64>| {
-                let [sums, seen] = state;
-                sums.clear();
-                sums.resize(line.len, 0.0);
-                line.taps(&from, pool, &to, seen, |range, seen, _, _| add(seen, &mut sums[range]));
-                let dy = window(pool, divisor, 0, line.y, from.h, to.h);
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    let ox = if line.along_channels { line.x } else { i };
-                    let dx = window(pool, divisor, 1, ox, from.w, to.w);
-                    *sum /= divided_by(divisor, dy.1, dx.1) as <S as Stored>::Compute;
-                }
-                // SAFETY: lines are inside the output and disjoint.
-                unsafe { line.store(&to, sums) };
-            });
-            Ok(())
+            average_of(pool, divisor, x.erased(), out.erased())
         })
     }
 
@@ -82,28 +43,10 @@ impl Pool2dBackend for CpuBackend {
         if indices.dtype() != DType::I64 {
             return Err(Error::dtype(OP, indices.dtype(), "positions are i64"));
         }
+        let indices = Source::<i64>::new(OP, indices)?.erased();
         for_float!(OP, grad.dtype(), S => {
-            same_shape(OP, &[grad.layout, indices.layout])?;
-            let indices = Source::<i64>::new(OP, indices)?;
             let (grad, out) = (Source::<S>::new(OP, grad)?, Target::<S>::new(OP, out)?);
-            let (to, from) = gradient_planes(OP, pool, &out, &grad)?;
-            let Some(chosen) = Image::new(indices.ptr(), indices.layout()) else { return Ok(()) };
-            sum_planes(&from, &to, |n, c, row, plane| {
-                for y in 0..from.h {
-                    // SAFETY: a row of a checked layout.
-                    unsafe { gather(from.ptr.offset(from.at(n, c, y, 0)), from.strides[3], from.w, row.as_mut_ptr()) };
-                    for (x, &value) in row.iter().enumerate() {
-                        // SAFETY: an element of a checked layout of the same shape.
-                        let position = unsafe { chosen.ptr.offset(chosen.at(n, c, y, x)).read() };
-                        match usize::try_from(position).ok().and_then(|position| plane.get_mut(position)) {
-                            Some(sum) => *sum += value,
-                            None if position == -1 => {}
-                            None => return Err(Error::index(OP, position, plane.len(), "the pixels of a plane")),
-                        }
-                    }
-                }
-                Ok(())
-            })
+            gradient_of_largest(pool, grad.erased(), indices, out.erased())
         })
     }
 
@@ -111,24 +54,101 @@ impl Pool2dBackend for CpuBackend {
         const OP: &str = "avg_pool2d_grad";
         for_float!(OP, grad.dtype(), S => {
             let (grad, out) = (Source::<S>::new(OP, grad)?, Target::<S>::new(OP, out)?);
-            let (to, from) = gradient_planes(OP, pool, &out, &grad)?;
-            sum_planes(&from, &to, |n, c, row, plane| {
-                for y in 0..from.h {
-                    let (rows, tall) = window(pool, divisor, 0, y, to.h, from.h);
-                    // SAFETY: a row of the checked layout.
-                    unsafe { gather(from.ptr.offset(from.at(n, c, y, 0)), from.strides[3], from.w, row.as_mut_ptr()) };
-                    for (x, &value) in row.iter().enumerate() {
-                        let (columns, wide) = window(pool, divisor, 1, x, to.w, from.w);
-                        let share = value / divided_by(divisor, tall, wide) as <S as Stored>::Compute;
-                        for y in rows.clone() {
-                            plane[y * to.w..][columns.clone()].iter_mut().for_each(|sum| *sum += share);
-                        }
-                    }
-                }
-                Ok(())
-            })
+            gradient_of_average(pool, divisor, grad.erased(), out.erased())
         })
     }
+}
+
+fn largest_of<T: Real>(pool: &Pool2d, x: Erased<T>, out: Erased<T>, indices: Option<Erased<i64>>) -> Result<()> {
+    if let Some(indices) = &indices {
+        same_shape("max_pool2d", &[out.layout(), indices.layout()])?;
+    }
+    let (from, to) = planes("max_pool2d", pool, &x, &out)?;
+    let indices = indices.as_ref().and_then(Image::new);
+    if whole(pool, &from, &to) {
+        // SAFETY: checked views, of which the outputs are exclusively borrowed.
+        unsafe { max_planes(pool, &from, &to, indices.as_ref()) };
+        return Ok(());
+    }
+    lines(pool, &from, &to, &|line, state, at| {
+        let [best, seen] = state;
+        best.clear();
+        best.resize(line.len, -T::INFINITY);
+        at.clear();
+        at.resize(line.len, -1);
+        line.taps(&from, pool, &to, seen, |range, seen, position, step| {
+            larger(seen, position, step, &mut best[range.clone()], &mut at[range]);
+        });
+        // SAFETY: lines are inside the output and disjoint.
+        unsafe {
+            line.store(&to, best);
+            if let Some(indices) = &indices {
+                line.store(indices, at);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn average_of<T: Real>(pool: &Pool2d, divisor: PoolDivisor, x: Erased<T>, out: Erased<T>) -> Result<()> {
+    let (from, to) = planes("avg_pool2d", pool, &x, &out)?;
+    lines(pool, &from, &to, &|line, state, _| {
+        let [sums, seen] = state;
+        sums.clear();
+        sums.resize(line.len, T::of(0.0));
+        line.taps(&from, pool, &to, seen, |range, seen, _, _| add(seen, &mut sums[range]));
+        let dy = window(pool, divisor, 0, line.y, from.h, to.h);
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let ox = if line.along_channels { line.x } else { i };
+            let dx = window(pool, divisor, 1, ox, from.w, to.w);
+            *sum = *sum / T::of(divided_by(divisor, dy.1, dx.1));
+        }
+        // SAFETY: lines are inside the output and disjoint.
+        unsafe { line.store(&to, sums) };
+    });
+    Ok(())
+}
+
+fn gradient_of_largest<T: Real>(pool: &Pool2d, grad: Erased<T>, indices: Erased<i64>, out: Erased<T>) -> Result<()> {
+    const OP: &str = "max_pool2d_grad";
+    same_shape(OP, &[grad.layout(), indices.layout()])?;
+    let (to, from) = planes(OP, pool, &out, &grad)?;
+    let Some(chosen) = Image::new(&indices) else { return Ok(()) };
+    sum_planes(&from, &to, &|n, c, row, plane| {
+        for y in 0..from.h {
+            // SAFETY: a row of a checked layout.
+            unsafe { from.ptr.offset(from.at(n, c, y, 0)).gather(from.strides[3], from.w, row.as_mut_ptr()) };
+            for (x, &value) in row.iter().enumerate() {
+                // SAFETY: an element of a checked layout of the same shape.
+                let position = unsafe { chosen.ptr.offset(chosen.at(n, c, y, x)).load() };
+                match usize::try_from(position).ok().and_then(|position| plane.get_mut(position)) {
+                    Some(sum) => *sum = *sum + value,
+                    None if position == -1 => {}
+                    None => return Err(Error::index(OP, position, plane.len(), "the pixels of a plane")),
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+fn gradient_of_average<T: Real>(pool: &Pool2d, divisor: PoolDivisor, grad: Erased<T>, out: Erased<T>) -> Result<()> {
+    let (to, from) = planes("avg_pool2d_grad", pool, &out, &grad)?;
+    sum_planes(&from, &to, &|n, c, row, plane| {
+        for y in 0..from.h {
+            let (rows, tall) = window(pool, divisor, 0, y, to.h, from.h);
+            // SAFETY: a row of the checked layout.
+            unsafe { from.ptr.offset(from.at(n, c, y, 0)).gather(from.strides[3], from.w, row.as_mut_ptr()) };
+            for (x, &value) in row.iter().enumerate() {
+                let (columns, wide) = window(pool, divisor, 1, x, to.w, from.w);
+                let share = value / T::of(divided_by(divisor, tall, wide));
+                for y in rows.clone() {
+                    plane[y * to.w..][columns.clone()].iter_mut().for_each(|sum| *sum = *sum + share);
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 /// The elements of a window inside the input along one axis, and its size as the divisor counts it.
@@ -159,34 +179,15 @@ fn divided_by(divisor: PoolDivisor, tall: usize, wide: usize) -> f64 {
     }
 }
 
-/// Checks the shapes, and that no window is out of the range of numbers.
-fn planes<'a, S: Stored>(
-    op: &'static str,
-    pool: &Pool2d,
-    x: &Source<'a, S>,
-    out: &Target<'a, S>,
-) -> Result<(Image<*const S>, Image<*mut S>)> {
-    let (lx, lo) = (x.layout(), out.layout());
-    match (Image::new(x.ptr(), lx), Image::new(out.ptr(), lo)) {
-        (Some(from), Some(to)) if fits(pool, (&from.n, &from.c), (&to.n, &to.c), [from.h, from.w], [to.h, to.w]) => {
-            Ok((from, to))
+/// The images of the input and of the output of a pooling, or of their gradients. Checks the shapes, and that no window is
+/// out of the range of numbers.
+fn planes<T: Real>(op: &'static str, pool: &Pool2d, x: &Erased<T>, y: &Erased<T>) -> Result<(Image<T>, Image<T>)> {
+    match (Image::new(x), Image::new(y)) {
+        (Some(x), Some(y)) if fits(pool, (&x.n, &x.c), (&y.n, &y.c), [x.h, x.w], [y.h, y.w]) => Ok((x, y)),
+        _ => {
+            let (x, y) = (x.layout().shape(), y.layout().shape());
+            Err(Error::shapes(op, x, y, format!("images and windows of {pool:?}")))
         }
-        _ => Err(Error::shapes(op, lx.shape(), lo.shape(), format!("images and windows of {pool:?}"))),
-    }
-}
-
-fn gradient_planes<'a, S: Stored>(
-    op: &'static str,
-    pool: &Pool2d,
-    out: &Target<'a, S>,
-    grad: &Source<'a, S>,
-) -> Result<(Image<*mut S>, Image<*const S>)> {
-    let (lx, lo) = (out.layout(), grad.layout());
-    match (Image::new(out.ptr(), lx), Image::new(grad.ptr(), lo)) {
-        (Some(to), Some(from)) if fits(pool, (&to.n, &to.c), (&from.n, &from.c), [to.h, to.w], [from.h, from.w]) => {
-            Ok((to, from))
-        }
-        _ => Err(Error::shapes(op, lx.shape(), lo.shape(), format!("images and windows of {pool:?}"))),
     }
 }
 
@@ -210,7 +211,7 @@ fn fits(pool: &Pool2d, x: (&usize, &usize), y: (&usize, &usize), input: [usize; 
 }
 
 /// Whether all windows are inside of row-major images.
-fn whole<S: Stored>(pool: &Pool2d, from: &Image<*const S>, to: &Image<*mut S>) -> bool {
+fn whole<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>) -> bool {
     let Pool2d::Window { kernel, stride, padding, dilation } = *pool else { return false };
     let inside = |axis: usize, input: usize, output: usize| {
         output > 0 && (output - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] < input
@@ -223,12 +224,7 @@ fn whole<S: Stored>(pool: &Pool2d, from: &Image<*const S>, to: &Image<*mut S>) -
 ///
 /// # Safety
 /// The images are readable and writable and belong together, and [`whole`] is true of them.
-unsafe fn max_planes<S: Stored<Compute = T>, T: Real>(
-    pool: &Pool2d,
-    from: &Image<*const S>,
-    to: &Image<*mut S>,
-    indices: Option<&Image<*mut i64>>,
-) {
+unsafe fn max_planes<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, indices: Option<&Image<i64>>) {
     let Pool2d::Window { kernel, stride, dilation, .. } = *pool else { return };
     let area = to.area();
     par::ranges(to.n * to.c, (GRAIN / (area * kernel[0] * kernel[1]).max(1)).max(1), |range| {
@@ -245,7 +241,8 @@ unsafe fn max_planes<S: Stored<Compute = T>, T: Real>(
                     let first = from.at(n, c, y * stride[0] + down, right);
                     // SAFETY: all windows are inside.
                     unsafe {
-                        gather(from.ptr.offset(first), from.strides[3] * stride[1] as isize, to.w, row.as_mut_ptr());
+                        let step = from.strides[3] * stride[1] as isize;
+                        from.ptr.offset(first).gather(step, to.w, row.as_mut_ptr());
                     }
                 }
                 let offset = (down * from.w + right) as i64;
@@ -259,10 +256,10 @@ unsafe fn max_planes<S: Stored<Compute = T>, T: Real>(
                 // SAFETY: rows of the outputs; tasks have different planes.
                 unsafe {
                     let row = y * to.w..(y + 1) * to.w;
-                    scatter(best[row.clone()].as_ptr(), to.ptr.offset(to.at(n, c, y, 0)), to.strides[3], to.w);
+                    to.ptr.offset(to.at(n, c, y, 0)).scatter(best[row.clone()].as_ptr(), to.strides[3], to.w);
                     if let Some(indices) = indices {
                         let first = indices.ptr.offset(indices.at(n, c, y, 0));
-                        scatter(at[row].as_ptr(), first, indices.strides[3], to.w);
+                        first.scatter(at[row].as_ptr(), indices.strides[3], to.w);
                     }
                 }
             }
@@ -284,11 +281,11 @@ struct Line<'a> {
 }
 
 /// Calls `body` for lines that cover the output, in parallel. The vectors are there to be reused.
-fn lines<S: Stored<Compute = T>, T: Real>(
+fn lines<T: Real>(
     pool: &Pool2d,
-    from: &Image<*const S>,
-    to: &Image<*mut S>,
-    body: impl Fn(&Line<'_>, &mut [Vec<T>; 2], &mut Vec<i64>) + Sync,
+    from: &Image<T>,
+    to: &Image<T>,
+    body: &(dyn Fn(&Line<'_>, &mut [Vec<T>; 2], &mut Vec<i64>) + Sync),
 ) {
     let along_channels = *pool == Pool2d::Adaptive || (from.strides[1] == 1 && from.c > 1);
     let count = to.n * to.h * if along_channels { to.w } else { to.c };
@@ -334,11 +331,11 @@ fn lines<S: Stored<Compute = T>, T: Real>(
 impl Line<'_> {
     /// Calls `body` with the part of the line that a tap gives something to, what it gives, and the position of the
     /// first in its plane with the step from one to the next; for every tap in row-major order.
-    fn taps<S: Stored<Compute = T>, T: Real>(
+    fn taps<T: Real>(
         &self,
-        from: &Image<*const S>,
+        from: &Image<T>,
         pool: &Pool2d,
-        to: &Image<*mut S>,
+        to: &Image<T>,
         seen: &mut Vec<T>,
         mut body: impl FnMut(std::ops::Range<usize>, &[T], i64, i64),
     ) {
@@ -353,7 +350,7 @@ impl Line<'_> {
                     // SAFETY: a pixel of the image, all of its channels.
                     unsafe {
                         let first = from.ptr.offset(from.at(self.n, 0, y, x));
-                        gather(first, from.strides[1], self.len, seen.as_mut_ptr());
+                        first.gather(from.strides[1], self.len, seen.as_mut_ptr());
                     }
                     body(0..self.len, seen, (y * from.w + x) as i64, 0);
                 }
@@ -363,7 +360,7 @@ impl Line<'_> {
                     // SAFETY: `columns` are those windows whose tap is inside the image.
                     unsafe {
                         let first = from.ptr.offset(from.at(self.n, self.c, y, x));
-                        gather(first, from.strides[3] * stride[1] as isize, range.len(), seen.as_mut_ptr());
+                        first.gather(from.strides[3] * stride[1] as isize, range.len(), seen.as_mut_ptr());
                     }
                     body(range.clone(), &seen[..range.len()], (y * from.w + x) as i64, stride[1] as i64);
                 }
@@ -375,18 +372,18 @@ impl Line<'_> {
     ///
     /// # Safety
     /// The line is inside the images, and nobody else accesses it there.
-    unsafe fn store<S: Stored>(&self, to: &Image<*mut S>, values: &[S::Compute]) {
+    unsafe fn store<T: Copy>(&self, to: &Image<T>, values: &[T]) {
         let step = to.strides[if self.along_channels { 1 } else { 3 }];
         // SAFETY: the caller's promise.
-        unsafe { scatter(values.as_ptr(), to.ptr.offset(to.at(self.n, self.c, self.y, self.x)), step, values.len()) }
+        unsafe { to.ptr.offset(to.at(self.n, self.c, self.y, self.x)).scatter(values.as_ptr(), step, values.len()) }
     }
 }
 
 /// Calls `body` with a row to use and a plane of zeros for every image and channel, in parallel, and stores the planes.
-fn sum_planes<S: Stored<Compute = T>, T: Real>(
-    from: &Image<*const S>,
-    to: &Image<*mut S>,
-    body: impl Fn(usize, usize, &mut [T], &mut [T]) -> Result<()> + Sync,
+fn sum_planes<T: Real>(
+    from: &Image<T>,
+    to: &Image<T>,
+    body: &(dyn Fn(usize, usize, &mut [T], &mut [T]) -> Result<()> + Sync),
 ) -> Result<()> {
     if to.n * to.c * to.area() == 0 {
         return Ok(());
@@ -399,7 +396,7 @@ fn sum_planes<S: Stored<Compute = T>, T: Real>(
             body(n, c, &mut row, &mut plane)?;
             for (y, row) in plane.chunks_exact(to.w).enumerate() {
                 // SAFETY: a row of the output; tasks have different planes.
-                unsafe { scatter(row.as_ptr(), to.ptr.offset(to.at(n, c, y, 0)), to.strides[3], to.w) };
+                unsafe { to.ptr.offset(to.at(n, c, y, 0)).scatter(row.as_ptr(), to.strides[3], to.w) };
             }
         }
         Ok(())
@@ -407,7 +404,7 @@ fn sum_planes<S: Stored<Compute = T>, T: Real>(
 }
 
 multiversion! {
-    fn larger[T: Real](seen: &[T], position: i64, step: i64, best: &mut [T], at: &mut [i64]) {
+    fn larger[T: Real](seen: &[T], position: i64, step: i64, best: &mut [T], at: &mut [i64]), avx512 if [size_of::<T>() == 4] {
         for (i, ((&seen, best), at)) in seen.iter().zip(best).zip(at).enumerate() {
             // Not equal to itself: NaN, of which the last stays.
             #[allow(clippy::eq_op)]
@@ -418,7 +415,7 @@ multiversion! {
     }
 
     // Positions are those in `starts`, `offset` on.
-    fn larger_at[T: Real](seen: &[T], starts: &[i64], offset: i64, best: &mut [T], at: &mut [i64]) {
+    fn larger_at[T: Real](seen: &[T], starts: &[i64], offset: i64, best: &mut [T], at: &mut [i64]), avx512 if [size_of::<T>() == 4] {
         for (((&seen, &start), best), at) in seen.iter().zip(starts).zip(best).zip(at) {
             #[allow(clippy::eq_op)]
             let take = seen > *best || seen != seen;
@@ -427,7 +424,7 @@ multiversion! {
         }
     }
 
-    fn largest[T: Real](seen: &[T], best: &mut [T]) {
+    fn largest[T: Real](seen: &[T], best: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for (&seen, best) in seen.iter().zip(best) {
             #[allow(clippy::eq_op)]
             let take = seen > *best || seen != seen;
@@ -435,7 +432,7 @@ multiversion! {
         }
     }
 
-    fn add[T: Real](seen: &[T], sums: &mut [T]) {
+    fn add[T: Real](seen: &[T], sums: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for (&seen, sum) in seen.iter().zip(sums) {
             *sum = *sum + seen;
         }

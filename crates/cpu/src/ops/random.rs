@@ -141,7 +141,7 @@ fn uniform<T: Float + Below>(low: f64, high: f64, state: RandomState, out: ViewM
 }
 
 multiversion! {
-    fn uniforms[T: Float]::[T](blocks: &[[u32; 4]], start: T::Compute, width: T::Compute, last: T::Compute, out: &mut [T::Compute]) {
+    fn uniforms[T: Float]::[T](blocks: &[[u32; 4]], start: T::Compute, width: T::Compute, last: T::Compute, out: &mut [T::Compute]), avx512 if [size_of::<T::Compute>() == 4] {
         // As many bits as the significand holds, so that the fraction is exact and below 1.
         let bits = match T::DTYPE { DType::F64 => 53, DType::F16 => 11, DType::BF16 => 8, _ => 24 };
         let unit = T::Compute::of(1.0 / (1u64 << bits) as f64);
@@ -163,7 +163,7 @@ multiversion! {
         }
     }
 
-    fn bernoulli[T: Destination]::[T](blocks: &[[u32; 4]], threshold: u64, out: &mut [T::Compute]) {
+    fn bernoulli[T: Destination]::[T](blocks: &[[u32; 4]], threshold: u64, out: &mut [T::Compute]), avx512 if [false] {
         for (&word, out) in blocks.as_flattened().iter().zip(out) {
             *out = T::convert(u8::from(u64::from(word) < threshold));
         }

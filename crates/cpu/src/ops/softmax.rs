@@ -156,41 +156,41 @@ fn line_grad<T: Real>(grad: &[T], y: &[T], log: bool, out: &mut [T]) {
 }
 
 multiversion! {
-    fn exponentials[T: Real](x: &[T], max: T, out: &mut [T]) {
+    fn exponentials[T: Real](x: &[T], max: T, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for (&x, out) in x.iter().zip(out) {
             *out = (x - max).exp();
         }
     }
 
-    fn divide[T: Real](sum: T, out: &mut [T]) {
+    fn divide[T: Real](sum: T, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         out.iter_mut().for_each(|out| *out = *out / sum);
     }
 
-    fn shift[T: Real](x: &[T], max: T, log_sum: T, out: &mut [T]) {
+    fn shift[T: Real](x: &[T], max: T, log_sum: T, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for (&x, out) in x.iter().zip(out) {
             *out = (x - max) - log_sum;
         }
     }
 
-    fn multiply[T: Real](a: &[T], b: &[T], out: &mut [T]) {
+    fn multiply[T: Real](a: &[T], b: &[T], out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for ((&a, &b), out) in a.iter().zip(b).zip(out) {
             *out = a * b;
         }
     }
 
-    fn plain_grad[T: Real](grad: &[T], y: &[T], sum: T, out: &mut [T]) {
+    fn plain_grad[T: Real](grad: &[T], y: &[T], sum: T, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for ((&grad, &y), out) in grad.iter().zip(y).zip(out) {
             *out = y * (grad - sum);
         }
     }
 
-    fn log_grad[T: Real](grad: &[T], y: &[T], sum: T, out: &mut [T]) {
+    fn log_grad[T: Real](grad: &[T], y: &[T], sum: T, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for ((&grad, &y), out) in grad.iter().zip(y).zip(out) {
             *out = grad - y.exp() * sum;
         }
     }
 
-    fn columns[T: Real](x: &[T], width: usize, log: bool, out: &mut [T]) {
+    fn columns[T: Real](x: &[T], width: usize, log: bool, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         let mut max = x[..width].to_vec();
         for row in x.chunks_exact(width) {
             max.iter_mut().zip(row).for_each(|(max, &x)| *max = max.maximum(x));
@@ -213,7 +213,7 @@ multiversion! {
         }
     }
 
-    fn columns_grad[T: Real](grad: &[T], y: &[T], width: usize, log: bool, out: &mut [T]) {
+    fn columns_grad[T: Real](grad: &[T], y: &[T], width: usize, log: bool, out: &mut [T]), avx512 if [size_of::<T>() == 4] {
         let mut sum = vec![T::of(0.0); width];
         for (grad, y) in grad.chunks_exact(width).zip(y.chunks_exact(width)) {
             for ((&grad, &y), sum) in grad.iter().zip(y).zip(&mut sum) {

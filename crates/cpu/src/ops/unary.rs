@@ -37,7 +37,7 @@ mod floats {
                 match op {$(
                     UnaryOp::$variant => {
                         multiversion! {
-                            fn kernel[T: Real](x: &[T], out: &mut [T]) {
+                            fn kernel[T: Real](x: &[T], out: &mut [T]), avx512 if [size_of::<T>() == 4] {
                                 let $R = T::of;
                                 for (&$x, out) in x.iter().zip(out) {
                                     *out = $value;
@@ -54,7 +54,7 @@ mod floats {
                 match op {$(
                     UnaryOp::$variant => {
                         multiversion! {
-                            fn kernel[T: Real](grad: &[T], saved: &[T], out: &mut [T]) {
+                            fn kernel[T: Real](grad: &[T], saved: &[T], out: &mut [T]), avx512 if [size_of::<T>() == 4] {
                                 let $R = T::of;
                                 for ((&$g, &$s), out) in grad.iter().zip(saved).zip(out) {
                                     *out = $gradient;

@@ -25,7 +25,6 @@ use crate::{
         scratch::with_scratch,
     },
     memory::allocator::Scratch,
-    numeric::stored::Stored,
 };
 
 /// Outputs of a tile along one axis, and the inputs that they see.
@@ -50,18 +49,18 @@ pub(crate) fn suits(rule: &Conv2d, w: &Layout, y: &Layout) -> bool {
 }
 
 /// One problem: tiles of `y` see `x`, shifted by the padding.
-struct Problem<'a, S> {
+struct Problem<'a> {
     kern: &'a Kernel<f32>,
     transforms: &'a Transforms,
-    x: Image<*const S>,
+    x: Image<f32>,
     /// Height and width of the tiled plane.
     size: [usize; 2],
     padding: [usize; 2],
     tiles: [usize; 2],
 }
 
-impl<'a, S: Stored<Compute = f32>> Problem<'a, S> {
-    fn new(x: Image<*const S>, size: [usize; 2], padding: [usize; 2]) -> Self {
+impl<'a> Problem<'a> {
+    fn new(x: Image<f32>, size: [usize; 2], padding: [usize; 2]) -> Self {
         let kern = kernels::best::<f32>();
         let tiles = size.map(|extent| extent.div_ceil(TILE));
         Problem { kern, transforms: transforms(kern.lanes), x, size, padding, tiles }
@@ -124,13 +123,13 @@ fn padded(channels: usize, lanes: usize) -> usize {
 /// # Safety
 /// The images are readable and writable, as many, `out`'s elements are distinct and in no other image, and its size is the
 /// convolution's.
-pub(crate) unsafe fn forward<S: Stored<Compute = f32>>(
-    x: Image<*const S>,
+pub(crate) unsafe fn forward(
+    x: Image<f32>,
     padding: [usize; 2],
     filter: &(dyn Fn(usize, usize, &mut [f32; 9]) + Sync),
     bias: Option<&[f32]>,
     relu: bool,
-    out: Image<*mut S>,
+    out: Image<f32>,
 ) -> Result<()> {
     let p = Problem::new(x, [out.h, out.w], padding);
     let (kern, lanes) = (p.kern, p.kern.lanes);
@@ -248,9 +247,9 @@ pub(crate) unsafe fn forward<S: Stored<Compute = f32>>(
 ///
 /// # Safety
 /// The images are readable, as many, and `grad` has the size of the convolution's output.
-pub(crate) unsafe fn grad_weight<S: Stored<Compute = f32>>(
-    grad: Image<*const S>,
-    x: Image<*const S>,
+pub(crate) unsafe fn grad_weight(
+    grad: Image<f32>,
+    x: Image<f32>,
     padding: [usize; 2],
     store: &(dyn Fn(usize, usize, &[f32; 9]) + Sync),
 ) -> Result<()> {

@@ -1,9 +1,8 @@
 //! Strips of pixels with a vector of channels each: between images in any layout and the transforms.
 
 use crate::{
-    engine::image::{Image, gather, scatter},
+    engine::image::Image,
     gemm::kernel::{Kernel, PackArgs, TransposedTile},
-    numeric::stored::Stored,
 };
 
 /// A row of tiles of one image.
@@ -38,9 +37,9 @@ pub(super) fn segments(tiles: [usize; 2], range: std::ops::Range<usize>) -> Vec<
 /// # Safety
 /// The image is readable, and `to` writable for `pixels` vectors.
 #[allow(clippy::too_many_arguments)]
-pub(super) unsafe fn read<S: Stored<Compute = f32>>(
+pub(super) unsafe fn read(
     kern: &Kernel<f32>,
-    image: &Image<*const S>,
+    image: &Image<f32>,
     n: usize,
     y: isize,
     x: isize,
@@ -63,10 +62,9 @@ pub(super) unsafe fn read<S: Stored<Compute = f32>>(
         let from = image.ptr.offset(image.at(n, c, y as usize, (x + low as isize) as usize));
         let to = to.add(low * lanes);
         let [_, sc, _, sw] = image.strides;
-        if S::DIRECT && sw == 1 && sc != 1 {
-            // `DIRECT` says that S is f32.
+        if let (Some(direct), true) = (from.direct(), sw == 1 && sc != 1) {
             (kern.pack_lanes)(&PackArgs {
-                src: from.cast(),
+                src: direct.cast_const(),
                 k: count,
                 lanes: there,
                 k_stride: 1,
@@ -79,7 +77,7 @@ pub(super) unsafe fn read<S: Stored<Compute = f32>>(
         }
         for pixel in 0..count {
             let to = to.add(pixel * lanes);
-            gather(from.offset(pixel as isize * sw), sc, there, to);
+            from.offset(pixel as isize * sw).gather(sc, there, to);
             std::slice::from_raw_parts_mut(to.add(there), lanes - there).fill(0.0);
         }
     }
@@ -91,9 +89,9 @@ pub(super) unsafe fn read<S: Stored<Compute = f32>>(
 /// The pixels are in the image, and nobody else accesses these channels of them; `from` is readable for `pixels` vectors
 /// and as many more as a vector has lanes.
 #[allow(clippy::too_many_arguments)]
-pub(super) unsafe fn write<S: Stored<Compute = f32>>(
+pub(super) unsafe fn write(
     kern: &Kernel<f32>,
-    image: &Image<*mut S>,
+    image: &Image<f32>,
     n: usize,
     y: usize,
     x: usize,
@@ -106,14 +104,13 @@ pub(super) unsafe fn write<S: Stored<Compute = f32>>(
     // SAFETY: the caller's promise.
     unsafe {
         let to = image.ptr.offset(image.at(n, c, y, x));
-        if S::DIRECT && sw == 1 && sc != 1 {
-            // `DIRECT` says that S is f32.
+        if let (Some(direct), true) = (to.direct(), sw == 1 && sc != 1) {
             (kern.store_transposed)(&TransposedTile {
                 tile: from,
                 ld: lanes,
                 rows: pixels,
                 cols: there,
-                c: to.cast(),
+                c: direct,
                 c_cs: sc,
                 load_c: false,
                 bias: core::ptr::null(),
@@ -122,7 +119,7 @@ pub(super) unsafe fn write<S: Stored<Compute = f32>>(
             return;
         }
         for pixel in 0..pixels {
-            scatter(from.add(pixel * lanes), to.offset(pixel as isize * sw), sc, there);
+            to.offset(pixel as isize * sw).scatter(from.add(pixel * lanes), sc, there);
         }
     }
 }

@@ -1,31 +1,34 @@
-//! Batch normalisation: one mean and variance for each channel of `[N, C, H, W]`.
-
-#![allow(clippy::useless_conversion)] // functions are compiled once a type, of which `f64` is one
+//! Batch normalization: one mean and variance for each channel of `[N, C, H, W]`.
 
 use std::ops::Range;
 
 use kiln_backend::{Affine, BatchNormBackend, Error, NormGrads, Result, RunningStats, View, ViewMut};
 
-use super::{LINE, Moments, VectorMut, backward, normalize, products, vector};
+use super::{Gradients, LINE, Moments, VectorMut, backward, normalize, optional, products, vector};
 use crate::{
     CpuBackend,
     engine::{
-        image::{Image, gather, scatter},
+        image::Image,
         par::{self, GRAIN, Shared},
     },
-    memory::view::{Source, Target, same_shape},
+    memory::{
+        erased::Erased,
+        view::{Source, Target, same_shape},
+    },
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };
+
+const OP: &str = "batch_norm";
 
 /// Channels that a task takes together where they lie side by side: a cache line of them.
 const TOGETHER: usize = 16;
 
-fn image<P: Copy>(op: &'static str, ptr: P, layout: &kiln_backend::Layout) -> Result<Image<P>> {
-    Image::new(ptr, layout).ok_or_else(|| Error::shape(op, "images [N, C, H, W]", layout.shape()))
+fn image<T: Real>(op: &'static str, tensor: &Erased<T>) -> Result<Image<T>> {
+    Image::new(tensor).ok_or_else(|| Error::shape(op, "images [N, C, H, W]", tensor.layout().shape()))
 }
 
 /// Calls `body` with groups of channels, in parallel.
-fn channels<P: Copy>(x: &Image<P>, body: impl Fn(Range<usize>) + Sync) {
+fn channels<T: Real>(x: &Image<T>, body: impl Fn(Range<usize>) + Sync) {
     let together = if x.strides[1] == 1 { TOGETHER } else { 1 };
     let count = x.n * x.area();
     par::ranges(x.c.div_ceil(together), (GRAIN / (count * together).max(1)).max(1), |range| {
@@ -37,7 +40,7 @@ fn channels<P: Copy>(x: &Image<P>, body: impl Fn(Range<usize>) + Sync) {
 
 /// Calls `body` with each piece of each channel: a channel, an image, the first row and column, and the number of
 /// pixels, which lie `step` apart. Pieces of one channel come in order.
-fn pieces<P: Copy>(x: &Image<P>, cs: Range<usize>, mut body: impl FnMut(usize, usize, usize, usize, usize)) {
+fn pieces<T: Real>(x: &Image<T>, cs: Range<usize>, mut body: impl FnMut(usize, usize, usize, usize, usize)) {
     // Planes that are one run are cut like one long row.
     let (rows, len) = if x.is_flat() { (1, x.area()) } else { (x.h, x.w) };
     for n in 0..x.n {
@@ -52,7 +55,7 @@ fn pieces<P: Copy>(x: &Image<P>, cs: Range<usize>, mut body: impl FnMut(usize, u
 }
 
 /// Where a piece begins, and the step.
-fn place<P: Copy>(x: &Image<P>, n: usize, c: usize, y: usize, start: usize) -> (isize, isize) {
+fn place<T: Real>(x: &Image<T>, n: usize, c: usize, y: usize, start: usize) -> (isize, isize) {
     let step = if x.is_flat() { x.step() } else { x.strides[3] };
     (x.at(n, c, y, 0) + start as isize * step, step)
 }
@@ -61,21 +64,16 @@ fn place<P: Copy>(x: &Image<P>, n: usize, c: usize, y: usize, start: usize) -> (
 ///
 /// # Safety
 /// The piece is in the image, and `line` is writable for `len` elements.
-unsafe fn read<S: Stored<Compute = T>, T: Real>(
-    x: &Image<*const S>,
-    [n, c, y, start, len]: [usize; 5],
-    flat: bool,
-    line: &mut [T],
-) {
+unsafe fn read<T: Real>(x: &Image<T>, [n, c, y, start, len]: [usize; 5], flat: bool, line: &mut [T]) {
     // SAFETY: the caller's promise.
     unsafe {
         if !flat || x.is_flat() {
             let (at, step) = place(x, n, c, y, start);
-            gather(x.ptr.offset(at), step, len, line.as_mut_ptr());
+            x.ptr.offset(at).gather(step, len, line.as_mut_ptr());
         } else {
             for (i, value) in line[..len].iter_mut().enumerate() {
                 let pixel = start + i;
-                *value = (*x.ptr.offset(x.at(n, c, pixel / x.w, pixel % x.w))).load();
+                *value = x.ptr.offset(x.at(n, c, pixel / x.w, pixel % x.w)).load();
             }
         }
     }
@@ -85,21 +83,16 @@ unsafe fn read<S: Stored<Compute = T>, T: Real>(
 ///
 /// # Safety
 /// The piece is in the image, and nobody else accesses it.
-unsafe fn write<S: Stored<Compute = T>, T: Real>(
-    x: &Image<*mut S>,
-    [n, c, y, start, len]: [usize; 5],
-    flat: bool,
-    line: &[T],
-) {
+unsafe fn write<T: Real>(x: &Image<T>, [n, c, y, start, len]: [usize; 5], flat: bool, line: &[T]) {
     // SAFETY: the caller's promise.
     unsafe {
         if !flat || x.is_flat() {
             let (at, step) = place(x, n, c, y, start);
-            scatter(line.as_ptr(), x.ptr.offset(at), step, len);
+            x.ptr.offset(at).scatter(line.as_ptr(), step, len);
         } else {
             for (i, &value) in line[..len].iter().enumerate() {
                 let pixel = start + i;
-                *x.ptr.offset(x.at(n, c, pixel / x.w, pixel % x.w)) = S::store(value);
+                x.ptr.offset(x.at(n, c, pixel / x.w, pixel % x.w)).store(value);
             }
         }
     }
@@ -116,55 +109,28 @@ impl BatchNormBackend for CpuBackend {
         mean: ViewMut,
         inv_std: ViewMut,
     ) -> Result<()> {
-        const OP: &str = "batch_norm";
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
-            let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-            same_shape(OP, &[x.layout(), out.layout()])?;
-            let (from, to) = (image(OP, x.ptr(), x.layout())?, image(OP, out.ptr(), out.layout())?);
-            let c = from.c;
-            let weight = vector::<S, T>(OP, affine.weight, c, 1.0)?;
-            let bias = vector::<S, T>(OP, affine.bias, c, 0.0)?;
-            let (mut mean, mut inv_std) = (VectorMut::<T>::new(OP, mean, c)?, VectorMut::<T>::new(OP, inv_std, c)?);
-            let mut moments = vec![Moments::default(); c];
-            let shared = Shared::new(&mut moments);
-            channels(&from, |cs| {
-                let mut line = vec![0.0; LINE];
-                // SAFETY: tasks have channels of their own.
-                let moments = unsafe { shared.part(cs.clone()) };
-                pieces(&from, cs.clone(), |c, n, y, start, len| {
-                    // SAFETY: a piece of the checked layout.
-                    unsafe { read(&from, [n, c, y, start, len], from.is_flat(), &mut line) };
-                    moments[c - cs.start].add(&line[..len]);
-                });
-            });
-            mean.update(|c, _| moments[c].mean as T);
-            inv_std.update(|c, _| (1.0 / (moments[c].variance() + eps).sqrt()) as T);
-            if let Some(RunningStats { mean, var, momentum }) = running {
-                let unbiased = |m: &Moments| m.squares.max(0.0) / (m.n - 1.0);
-                let moved = |old: T, new: f64| ((1.0 - momentum) * f64::from(old) + momentum * new) as T;
-                VectorMut::<T>::new(OP, mean, c)?.update(|c, old| moved(old, moments[c].mean));
-                VectorMut::<T>::new(OP, var, c)?.update(|c, old| moved(old, unbiased(&moments[c])));
-            }
-            let scale = |c: usize| (1.0 / (moments[c].variance() + eps).sqrt()) as T * weight[c];
-            apply(&from, &to, |c| (moments[c].mean as T, scale(c), bias[c]));
-            Ok(())
+            let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
+            let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
+            let stats = [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, inv_std)?.erased()];
+            let running = match running {
+                Some(RunningStats { mean, var, momentum }) => {
+                    Some(([Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, var)?.erased()], momentum))
+                }
+                None => None,
+            };
+            by_batch::<T>(eps, x, affine, running, out, stats)
         })
     }
 
     fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()> {
-        const OP: &str = "batch_norm";
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
-            let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-            same_shape(OP, &[x.layout(), out.layout()])?;
-            let (from, to) = (image(OP, x.ptr(), x.layout())?, image(OP, out.ptr(), out.layout())?);
-            let c = from.c;
-            let weight = vector::<S, T>(OP, affine.weight, c, 1.0)?;
-            let bias = vector::<S, T>(OP, affine.bias, c, 0.0)?;
-            let (mean, var) = (vector::<T, T>(OP, Some(mean), c, 0.0)?, vector::<T, T>(OP, Some(var), c, 1.0)?);
-            apply(&from, &to, |c| (mean[c], (1.0 / (f64::from(var[c]) + eps).sqrt()) as T * weight[c], bias[c]));
-            Ok(())
+            let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
+            let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
+            let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, var)?.erased()];
+            by_running::<T>(eps, x, affine, stats, out)
         })
     }
 
@@ -181,67 +147,132 @@ impl BatchNormBackend for CpuBackend {
         const OP: &str = "batch_norm_grad";
         for_float!(OP, grad.dtype(), S => {
             type T = <S as Stored>::Compute;
-            let (grad, x) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, x)?);
-            same_shape(OP, &[grad.layout(), x.layout()])?;
-            let (g, from) = (image(OP, grad.ptr(), grad.layout())?, image(OP, x.ptr(), x.layout())?);
-            let c = from.c;
-            let weight = vector::<S, T>(OP, weight, c, 1.0)?;
-            let (mean, inv_std) = (vector::<T, T>(OP, Some(mean), c, 0.0)?, vector::<T, T>(OP, Some(inv_std), c, 1.0)?);
-            // Of each channel: the sums of the gradient, and of the gradient times the distance from the mean.
-            let mut sums = vec![[0f64; 2]; c];
-            let shared = Shared::new(&mut sums);
-            channels(&from, |cs| {
-                let (mut a, mut b) = (vec![0.0; LINE], vec![0.0; LINE]);
-                // SAFETY: tasks have channels of their own.
-                let sums = unsafe { shared.part(cs.clone()) };
-                pieces(&from, cs.clone(), |c, n, y, start, len| {
-                    // SAFETY: a piece of the checked layouts.
-                    unsafe {
-                        read(&g, [n, c, y, start, len], from.is_flat(), &mut a);
-                        read(&from, [n, c, y, start, len], from.is_flat(), &mut b);
-                    }
-                    let (sum, dot) = products(&a[..len], &b[..len], mean[c]);
-                    let total = &mut sums[c - cs.start];
-                    *total = [total[0] + f64::from(sum), total[1] + f64::from(dot)];
-                });
-            });
-            if let Some(out) = grads.weight {
-                VectorMut::<S>::new(OP, out, c)?.update(|c, _| (sums[c][1] * f64::from(inv_std[c])) as T);
-            }
-            if let Some(out) = grads.bias {
-                VectorMut::<S>::new(OP, out, c)?.update(|c, _| sums[c][0] as T);
-            }
-            let Some(out) = grads.input else { return Ok(()) };
-            let out = Target::<S>::new(OP, out)?;
-            same_shape(OP, &[x.layout(), out.layout()])?;
-            let to = image(OP, out.ptr(), out.layout())?;
-            let count = (from.n * from.area()) as f64;
-            channels(&from, |cs| {
-                let (mut a, mut b) = (vec![0.0; LINE], vec![0.0; LINE]);
-                pieces(&from, cs, |c, n, y, start, len| {
-                    let inv = f64::from(inv_std[c]);
-                    let [sum, dot] = if training { sums[c] } else { [0.0; 2] };
-                    let (g_mean, slope) = ((sum / count) as T, (dot / count * inv * inv) as T);
-                    // SAFETY: a piece of the checked layouts, in channels that are this task's.
-                    unsafe {
-                        read(&g, [n, c, y, start, len], from.is_flat(), &mut a);
-                        read(&from, [n, c, y, start, len], from.is_flat(), &mut b);
-                        backward(&mut a[..len], &b[..len], mean[c], g_mean, slope, inv_std[c] * weight[c]);
-                        write(&to, [n, c, y, start, len], from.is_flat(), &a);
-                    }
-                });
-            });
-            Ok(())
+            let (grad, x) = (Source::<S>::new(OP, grad)?.erased(), Source::<S>::new(OP, x)?.erased());
+            let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, inv_std)?.erased()];
+            gradient::<T>(training, grad, x, optional::<S>(OP, weight)?, stats, &Gradients::new::<S>(OP, grads)?)
         })
     }
 }
 
-/// Normalises every channel with its mean, scale and shift.
-fn apply<S: Stored<Compute = T>, T: Real>(
-    from: &Image<*const S>,
-    to: &Image<*mut S>,
-    with: impl Fn(usize) -> (T, T, T) + Sync,
-) {
+/// Normalizes by the statistics of the batch, which go to `stats` (the mean and the inverse of the standard deviation), and
+/// moves the running ones (mean and variance).
+fn by_batch<T: Real>(
+    eps: f64,
+    x: Erased<T>,
+    [weight, bias]: [Option<Erased<T>>; 2],
+    running: Option<([Erased<T>; 2], f64)>,
+    out: Erased<T>,
+    [mean, inv_std]: [Erased<T>; 2],
+) -> Result<()> {
+    same_shape(OP, &[x.layout(), out.layout()])?;
+    let (from, to) = (image(OP, &x)?, image(OP, &out)?);
+    let c = from.c;
+    let (weight, bias) = (vector(OP, weight, c, 1.0)?, vector(OP, bias, c, 0.0)?);
+    let (mut mean, mut inv_std) = (VectorMut::new(OP, mean, c)?, VectorMut::new(OP, inv_std, c)?);
+    let mut moments = vec![Moments::default(); c];
+    let shared = Shared::new(&mut moments);
+    channels(&from, |cs| {
+        let mut line = vec![T::of(0.0); LINE];
+        // SAFETY: tasks have channels of their own.
+        let moments = unsafe { shared.part(cs.clone()) };
+        pieces(&from, cs.clone(), |c, n, y, start, len| {
+            // SAFETY: a piece of the checked layout.
+            unsafe { read(&from, [n, c, y, start, len], from.is_flat(), &mut line) };
+            moments[c - cs.start].add(&line[..len]);
+        });
+    });
+    let inverse = |m: &Moments| T::of(1.0 / (m.variance() + eps).sqrt());
+    mean.update(|c, _| T::of(moments[c].mean));
+    inv_std.update(|c, _| inverse(&moments[c]));
+    if let Some(([mean, var], momentum)) = running {
+        let unbiased = |m: &Moments| m.squares.max(0.0) / (m.n - 1.0);
+        let moved = |old: T, new: f64| T::of((1.0 - momentum) * old.to_f64() + momentum * new);
+        VectorMut::new(OP, mean, c)?.update(|c, old| moved(old, moments[c].mean));
+        VectorMut::new(OP, var, c)?.update(|c, old| moved(old, unbiased(&moments[c])));
+    }
+    apply(&from, &to, &|c| (T::of(moments[c].mean), inverse(&moments[c]) * weight[c], bias[c]));
+    Ok(())
+}
+
+/// Normalizes by given statistics, the mean and the variance.
+fn by_running<T: Real>(
+    eps: f64,
+    x: Erased<T>,
+    [weight, bias]: [Option<Erased<T>>; 2],
+    [mean, var]: [Erased<T>; 2],
+    out: Erased<T>,
+) -> Result<()> {
+    same_shape(OP, &[x.layout(), out.layout()])?;
+    let (from, to) = (image(OP, &x)?, image(OP, &out)?);
+    let c = from.c;
+    let (weight, bias) = (vector(OP, weight, c, 1.0)?, vector(OP, bias, c, 0.0)?);
+    let (mean, var) = (vector(OP, Some(mean), c, 0.0)?, vector(OP, Some(var), c, 1.0)?);
+    apply(&from, &to, &|c| (mean[c], T::of(1.0 / (var[c].to_f64() + eps).sqrt()) * weight[c], bias[c]));
+    Ok(())
+}
+
+fn gradient<T: Real>(
+    training: bool,
+    grad: Erased<T>,
+    x: Erased<T>,
+    weight: Option<Erased<T>>,
+    [mean, inv_std]: [Erased<T>; 2],
+    grads: &Gradients<T>,
+) -> Result<()> {
+    const OP: &str = "batch_norm_grad";
+    same_shape(OP, &[grad.layout(), x.layout()])?;
+    let (g, from) = (image(OP, &grad)?, image(OP, &x)?);
+    let c = from.c;
+    let weight = vector(OP, weight, c, 1.0)?;
+    let (mean, inv_std) = (vector(OP, Some(mean), c, 0.0)?, vector(OP, Some(inv_std), c, 1.0)?);
+    // Of each channel: the sums of the gradient, and of the gradient times the distance from the mean.
+    let mut sums = vec![[0f64; 2]; c];
+    let shared = Shared::new(&mut sums);
+    channels(&from, |cs| {
+        let (mut a, mut b) = (vec![T::of(0.0); LINE], vec![T::of(0.0); LINE]);
+        // SAFETY: tasks have channels of their own.
+        let sums = unsafe { shared.part(cs.clone()) };
+        pieces(&from, cs.clone(), |c, n, y, start, len| {
+            // SAFETY: a piece of the checked layouts.
+            unsafe {
+                read(&g, [n, c, y, start, len], from.is_flat(), &mut a);
+                read(&from, [n, c, y, start, len], from.is_flat(), &mut b);
+            }
+            let (sum, dot) = products(&a[..len], &b[..len], mean[c]);
+            let total = &mut sums[c - cs.start];
+            *total = [total[0] + sum.to_f64(), total[1] + dot.to_f64()];
+        });
+    });
+    if let Some(out) = grads.weight {
+        VectorMut::new(OP, out, c)?.update(|c, _| T::of(sums[c][1] * inv_std[c].to_f64()));
+    }
+    if let Some(out) = grads.bias {
+        VectorMut::new(OP, out, c)?.update(|c, _| T::of(sums[c][0]));
+    }
+    let Some(out) = grads.input else { return Ok(()) };
+    same_shape(OP, &[x.layout(), out.layout()])?;
+    let to = image(OP, &out)?;
+    let count = (from.n * from.area()) as f64;
+    channels(&from, |cs| {
+        let (mut a, mut b) = (vec![T::of(0.0); LINE], vec![T::of(0.0); LINE]);
+        pieces(&from, cs, |c, n, y, start, len| {
+            let inv = inv_std[c].to_f64();
+            let [sum, dot] = if training { sums[c] } else { [0.0; 2] };
+            let (g_mean, slope) = (T::of(sum / count), T::of(dot / count * inv * inv));
+            // SAFETY: a piece of the checked layouts, in channels that are this task's.
+            unsafe {
+                read(&g, [n, c, y, start, len], from.is_flat(), &mut a);
+                read(&from, [n, c, y, start, len], from.is_flat(), &mut b);
+                backward(&mut a[..len], &b[..len], mean[c], g_mean, slope, inv_std[c] * weight[c]);
+                write(&to, [n, c, y, start, len], from.is_flat(), &a);
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Normalizes every channel with its mean, scale and shift.
+fn apply<T: Real>(from: &Image<T>, to: &Image<T>, with: &(dyn Fn(usize) -> (T, T, T) + Sync)) {
     channels(from, |cs| {
         let mut line = vec![T::of(0.0); LINE];
         pieces(from, cs, |c, n, y, start, len| {

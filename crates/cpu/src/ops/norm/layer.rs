@@ -1,17 +1,17 @@
-//! Layer normalisation: one mean and variance for each row of a matrix.
-
-#![allow(clippy::useless_conversion)] // functions are compiled once a type, of which `f64` is one
+//! Layer normalization: one mean and variance for each row of a matrix.
 
 use kiln_backend::{Affine, Error, LayerNormBackend, NormGrads, Result, View, ViewMut};
 
-use super::{LINE, Moments, VectorMut, add, add_products, backward, multiply, normalize, products, vector};
+use super::{
+    Gradients, LINE, Moments, VectorMut, add, add_products, backward, multiply, normalize, optional, products, vector,
+};
 use crate::{
     CpuBackend,
-    engine::{
-        image::{gather, scatter},
-        par::{self, GRAIN},
+    engine::par::{self, GRAIN},
+    memory::{
+        erased::Erased,
+        view::{Source, Target, same_shape},
     },
-    memory::view::{Source, Target, same_shape},
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };
 
@@ -29,11 +29,6 @@ fn moments<T: Real>(row: &[T]) -> Moments {
     all
 }
 
-/// `x = x + by`, then as many as both have.
-fn shifted<T: Real>(x: &mut [T], by: &[T]) {
-    add(by, x);
-}
-
 impl LayerNormBackend for CpuBackend {
     fn layer_norm(
         &self,
@@ -47,40 +42,10 @@ impl LayerNormBackend for CpuBackend {
         const OP: &str = "layer_norm";
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
-            let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-            same_shape(OP, &[x.layout(), out.layout()])?;
-            let [m, n] = matrix(OP, x.layout())?;
-            let scaled = affine.weight.is_some();
-            let moved = affine.bias.is_some();
-            let weight = vector::<S, T>(OP, affine.weight, n, 1.0)?;
-            let bias = vector::<S, T>(OP, affine.bias, n, 0.0)?;
-            let (mut mean, mut inv_std) = (VectorMut::<T>::new(OP, mean, m)?, VectorMut::<T>::new(OP, inv_std, m)?);
-            let (from, to) = (x.layout().strides(), out.layout().strides());
-            let stats = par::blocks(m, par::row_grain(n).min(m.max(1)), || vec![T::default(); n], |line, rows| {
-                let mut stats = Vec::with_capacity(rows.len());
-                for row in rows {
-                    // SAFETY: a row of the checked layouts; blocks have rows of their own.
-                    unsafe {
-                        gather(x.ptr().offset(row as isize * from[0]), from[1], n, line.as_mut_ptr());
-                        let all = moments(line);
-                        let (mean, inv_std) = (all.mean as T, (1.0 / (all.variance() + eps).sqrt()) as T);
-                        normalize(line, mean, inv_std, 0.0);
-                        if scaled {
-                            multiply(line, &weight);
-                        }
-                        if moved {
-                            shifted(line, &bias);
-                        }
-                        scatter(line.as_ptr(), out.ptr().offset(row as isize * to[0]), to[1], n);
-                        stats.push((mean, inv_std));
-                    }
-                }
-                stats
-            });
-            let stats: Vec<(T, T)> = stats.into_iter().flatten().collect();
-            mean.update(|i, _| stats[i].0);
-            inv_std.update(|i, _| stats[i].1);
-            Ok(())
+            let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
+            let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
+            let stats = [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, inv_std)?.erased()];
+            forward::<T>(eps, x, affine, out, stats)
         })
     }
 
@@ -96,64 +61,121 @@ impl LayerNormBackend for CpuBackend {
         const OP: &str = "layer_norm_grad";
         for_float!(OP, grad.dtype(), S => {
             type T = <S as Stored>::Compute;
-            let (g, x) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, x)?);
-            same_shape(OP, &[g.layout(), x.layout()])?;
-            let [m, n] = matrix(OP, x.layout())?;
-            let weight = vector::<S, T>(OP, weight, n, 1.0)?;
-            let (mean, inv_std) = (vector::<T, T>(OP, Some(mean), m, 0.0)?, vector::<T, T>(OP, Some(inv_std), m, 1.0)?);
-            let (sg, sx) = (g.layout().strides(), x.layout().strides());
-            // SAFETY: rows of the checked layouts.
-            let rows = |row: usize, a: &mut [T], b: &mut [T]| unsafe {
-                gather(g.ptr().offset(row as isize * sg[0]), sg[1], n, a.as_mut_ptr());
-                gather(x.ptr().offset(row as isize * sx[0]), sx[1], n, b.as_mut_ptr());
-            };
-            let lines = || [vec![T::default(); n], vec![T::default(); n]];
-            if let Some(out) = grads.input {
-                let out = Target::<S>::new(OP, out)?;
-                same_shape(OP, &[x.layout(), out.layout()])?;
-                let so = out.layout().strides();
-                par::ranges(m, (GRAIN / 4 / n.max(1)).max(1), |range| {
-                    let [mut a, mut b] = lines();
-                    for row in range {
-                        rows(row, &mut a, &mut b);
-                        multiply(&mut a, &weight);
-                        let (mut sum, mut dot) = (0.0, 0.0);
-                        for (a, b) in a.chunks(LINE).zip(b.chunks(LINE)) {
-                            let (s, d) = products(a, b, mean[row]);
-                            (sum, dot) = (sum + f64::from(s), dot + f64::from(d));
-                        }
-                        let inv = f64::from(inv_std[row]);
-                        let (g_mean, slope) = ((sum / n as f64) as T, (dot / n as f64 * inv * inv) as T);
-                        backward(&mut a, &b, mean[row], g_mean, slope, inv_std[row]);
-                        // SAFETY: a row of the output, which is this task's.
-                        unsafe { scatter(a.as_ptr(), out.ptr().offset(row as isize * so[0]), so[1], n) };
-                    }
-                });
-            }
-            if grads.weight.is_none() && grads.bias.is_none() {
-                return Ok(());
-            }
-            let parts = par::blocks(m, ROWS, lines, |[a, b], range| {
-                let [mut dw, mut db] = lines();
-                for row in range {
-                    rows(row, a, b);
-                    add(a, &mut db);
-                    add_products(a, b, mean[row], inv_std[row], &mut dw);
-                }
-                [dw, db]
-            });
-            let mut totals = [vec![0f64; n], vec![0f64; n]];
-            for part in &parts {
-                for (total, part) in totals.iter_mut().zip(part) {
-                    total.iter_mut().zip(part).for_each(|(total, &value)| *total += f64::from(value));
-                }
-            }
-            for (out, total) in [grads.weight, grads.bias].into_iter().zip(&totals) {
-                if let Some(out) = out {
-                    VectorMut::<S>::new(OP, out, n)?.update(|i, _| total[i] as T);
-                }
-            }
-            Ok(())
+            let (grad, x) = (Source::<S>::new(OP, grad)?.erased(), Source::<S>::new(OP, x)?.erased());
+            let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, inv_std)?.erased()];
+            gradient::<T>(grad, x, optional::<S>(OP, weight)?, stats, &Gradients::new::<S>(OP, grads)?)
         })
     }
+}
+
+fn forward<T: Real>(
+    eps: f64,
+    x: Erased<T>,
+    [weight, bias]: [Option<Erased<T>>; 2],
+    out: Erased<T>,
+    [mean, inv_std]: [Erased<T>; 2],
+) -> Result<()> {
+    const OP: &str = "layer_norm";
+    same_shape(OP, &[x.layout(), out.layout()])?;
+    let [m, n] = matrix(OP, x.layout())?;
+    let (scaled, moved) = (weight.is_some(), bias.is_some());
+    let (weight, bias) = (vector(OP, weight, n, 1.0)?, vector(OP, bias, n, 0.0)?);
+    let (mut mean, mut inv_std) = (VectorMut::new(OP, mean, m)?, VectorMut::new(OP, inv_std, m)?);
+    let (from, to) = (x.layout().strides(), out.layout().strides());
+    let stats = par::blocks(
+        m,
+        par::row_grain(n).min(m.max(1)),
+        || vec![T::of(0.0); n],
+        |line, rows| {
+            let mut stats = Vec::with_capacity(rows.len());
+            for row in rows {
+                // SAFETY: a row of the checked layouts; blocks have rows of their own.
+                unsafe {
+                    x.ptr().offset(row as isize * from[0]).gather(from[1], n, line.as_mut_ptr());
+                    let all = moments(line);
+                    let (mean, inv_std) = (T::of(all.mean), T::of(1.0 / (all.variance() + eps).sqrt()));
+                    normalize(line, mean, inv_std, T::of(0.0));
+                    if scaled {
+                        multiply(line, &weight);
+                    }
+                    if moved {
+                        add(&bias, line);
+                    }
+                    out.ptr().offset(row as isize * to[0]).scatter(line.as_ptr(), to[1], n);
+                    stats.push((mean, inv_std));
+                }
+            }
+            stats
+        },
+    );
+    let stats: Vec<(T, T)> = stats.into_iter().flatten().collect();
+    mean.update(|i, _| stats[i].0);
+    inv_std.update(|i, _| stats[i].1);
+    Ok(())
+}
+
+fn gradient<T: Real>(
+    g: Erased<T>,
+    x: Erased<T>,
+    weight: Option<Erased<T>>,
+    [mean, inv_std]: [Erased<T>; 2],
+    grads: &Gradients<T>,
+) -> Result<()> {
+    const OP: &str = "layer_norm_grad";
+    same_shape(OP, &[g.layout(), x.layout()])?;
+    let [m, n] = matrix(OP, x.layout())?;
+    let weight = vector(OP, weight, n, 1.0)?;
+    let (mean, inv_std) = (vector(OP, Some(mean), m, 0.0)?, vector(OP, Some(inv_std), m, 1.0)?);
+    let (sg, sx) = (g.layout().strides(), x.layout().strides());
+    // SAFETY: rows of the checked layouts.
+    let rows = |row: usize, a: &mut [T], b: &mut [T]| unsafe {
+        g.ptr().offset(row as isize * sg[0]).gather(sg[1], n, a.as_mut_ptr());
+        x.ptr().offset(row as isize * sx[0]).gather(sx[1], n, b.as_mut_ptr());
+    };
+    let lines = || [vec![T::of(0.0); n], vec![T::of(0.0); n]];
+    if let Some(out) = grads.input {
+        same_shape(OP, &[x.layout(), out.layout()])?;
+        let so = out.layout().strides();
+        par::ranges(m, (GRAIN / 4 / n.max(1)).max(1), |range| {
+            let [mut a, mut b] = lines();
+            for row in range {
+                rows(row, &mut a, &mut b);
+                multiply(&mut a, &weight);
+                let (mut sum, mut dot) = (0.0, 0.0);
+                for (a, b) in a.chunks(LINE).zip(b.chunks(LINE)) {
+                    let (s, d) = products(a, b, mean[row]);
+                    (sum, dot) = (sum + s.to_f64(), dot + d.to_f64());
+                }
+                let inv = inv_std[row].to_f64();
+                let (g_mean, slope) = (T::of(sum / n as f64), T::of(dot / n as f64 * inv * inv));
+                backward(&mut a, &b, mean[row], g_mean, slope, inv_std[row]);
+                // SAFETY: a row of the output, which is this task's.
+                unsafe { out.ptr().offset(row as isize * so[0]).scatter(a.as_ptr(), so[1], n) };
+            }
+        });
+    }
+    if grads.weight.is_none() && grads.bias.is_none() {
+        return Ok(());
+    }
+    let parts = par::blocks(m, ROWS, lines, |[a, b], range| {
+        let [mut dw, mut db] = lines();
+        for row in range {
+            rows(row, a, b);
+            add(a, &mut db);
+            add_products(a, b, mean[row], inv_std[row], &mut dw);
+        }
+        [dw, db]
+    });
+    let mut totals = [vec![0f64; n], vec![0f64; n]];
+    for part in &parts {
+        for (total, part) in totals.iter_mut().zip(part) {
+            total.iter_mut().zip(part).for_each(|(total, &value)| *total += value.to_f64());
+        }
+    }
+    for (out, total) in [grads.weight, grads.bias].into_iter().zip(&totals) {
+        if let Some(out) = out {
+            VectorMut::new(OP, out, n)?.update(|i, _| T::of(total[i]));
+        }
+    }
+    Ok(())
 }

@@ -9,13 +9,15 @@ mod layer;
 #[cfg(test)]
 mod tests;
 
-use kiln_backend::{Error, Result, View, ViewMut};
+use kiln_backend::{NormGrads, Result, View, ViewMut};
 
 use crate::{
     engine::simd::multiversion,
-    memory::view::{Source, Target},
-    numeric::real::Real,
-    numeric::stored::Stored,
+    memory::{
+        erased::Erased,
+        view::{Source, Target, has_shape},
+    },
+    numeric::{real::Real, stored::Stored},
 };
 
 /// Most elements of a line.
@@ -50,44 +52,54 @@ impl Moments {
 }
 
 /// The numbers of a vector of `n`, or `default` if there is none.
-fn vector<S: Stored<Compute = T>, T: Real>(
-    op: &'static str,
-    view: Option<View>,
-    n: usize,
-    default: f64,
-) -> Result<Vec<T>> {
-    let Some(view) = view else { return Ok(vec![T::of(default); n]) };
-    if view.layout.dims() != [n] {
-        return Err(Error::shape(op, format!("a vector of {n}"), view.layout.shape()));
-    }
-    let source = Source::<S>::new(op, view)?;
-    let step = view.layout.strides()[0];
+fn vector<T: Real>(op: &'static str, tensor: Option<Erased<T>>, n: usize, default: f64) -> Result<Vec<T>> {
+    let Some(tensor) = tensor else { return Ok(vec![T::of(default); n]) };
+    has_shape(op, "one number a channel or element", tensor.layout(), &[n])?;
+    let (step, mut out) = (tensor.layout().strides()[0], vec![T::of(0.0); n]);
     // SAFETY: elements of the checked layout.
-    Ok((0..n).map(|i| unsafe { source.ptr().offset(i as isize * step).read() }.load()).collect())
+    unsafe { tensor.ptr().gather(step, n, out.as_mut_ptr()) };
+    Ok(out)
 }
 
-/// A vector of `n` to write.
-struct VectorMut<'a, S>(Target<'a, S>);
+/// A vector to write.
+struct VectorMut<'a, T: 'static>(Erased<'a, T>);
 
-impl<'a, S: Stored> VectorMut<'a, S> {
-    fn new(op: &'static str, view: ViewMut<'a>, n: usize) -> Result<VectorMut<'a, S>> {
-        if view.layout.dims() != [n] {
-            return Err(Error::shape(op, format!("a vector of {n}"), view.layout.shape()));
-        }
-        Ok(VectorMut(Target::new(op, view)?))
+impl<'a, T: Real> VectorMut<'a, T> {
+    /// Checks that it has `n` elements.
+    fn new(op: &'static str, tensor: Erased<'a, T>, n: usize) -> Result<VectorMut<'a, T>> {
+        has_shape(op, "one number a channel or element", tensor.layout(), &[n])?;
+        Ok(VectorMut(tensor))
     }
 
     /// Replaces the elements.
-    fn update(&mut self, mut with: impl FnMut(usize, S::Compute) -> S::Compute) {
+    fn update(&mut self, mut with: impl FnMut(usize, T) -> T) {
         let step = self.0.layout().strides()[0];
-        for i in 0..self.0.numel() {
+        for i in 0..self.0.layout().numel() {
+            let at = self.0.ptr().offset(i as isize * step);
             // SAFETY: an element of the checked layout.
-            unsafe {
-                let at = self.0.ptr().offset(i as isize * step);
-                *at = S::store(with(i, (*at).load()));
-            }
+            unsafe { at.store(with(i, at.load())) }
         }
     }
+}
+
+/// Where the gradients of a normalization go; those of the scale and of the shift are vectors.
+struct Gradients<'a, T: 'static> {
+    input: Option<Erased<'a, T>>,
+    weight: Option<Erased<'a, T>>,
+    bias: Option<Erased<'a, T>>,
+}
+
+impl<'a, T: Real> Gradients<'a, T> {
+    fn new<S: Stored<Compute = T>>(op: &'static str, grads: NormGrads<'a>) -> Result<Gradients<'a, T>> {
+        let target =
+            |view: Option<ViewMut<'a>>| view.map(|view| Target::<S>::new(op, view).map(Target::erased)).transpose();
+        Ok(Gradients { input: target(grads.input)?, weight: target(grads.weight)?, bias: target(grads.bias)? })
+    }
+}
+
+/// A tensor to read, if there is one.
+fn optional<'a, S: Stored>(op: &'static str, view: Option<View<'a>>) -> Result<Option<Erased<'a, S::Compute>>> {
+    view.map(|view| Source::<S>::new(op, view).map(Source::erased)).transpose()
 }
 
 /// Lanes that sums are computed in.
@@ -107,7 +119,7 @@ fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
 }
 
 multiversion! {
-    fn sum[T: Real](x: &[T]) -> T {
+    fn sum[T: Real](x: &[T]) -> T, avx512 if [size_of::<T>() == 4] {
         let mut lanes = [T::of(0.0); LANES];
         let (chunks, rest) = x.as_chunks::<LANES>();
         for chunk in chunks {
@@ -122,7 +134,7 @@ multiversion! {
     }
 
     /// The sums of the distances from `mean` and of their squares.
-    fn deviations[T: Real](x: &[T], mean: T) -> (T, T) {
+    fn deviations[T: Real](x: &[T], mean: T) -> (T, T), avx512 if [size_of::<T>() == 4] {
         let (mut off, mut squares) = ([T::of(0.0); LANES], [T::of(0.0); LANES]);
         let (chunks, rest) = x.as_chunks::<LANES>();
         for chunk in chunks {
@@ -141,7 +153,7 @@ multiversion! {
     }
 
     /// The sums of `g` and of `g * (x - mean)`.
-    fn products[T: Real](g: &[T], x: &[T], mean: T) -> (T, T) {
+    fn products[T: Real](g: &[T], x: &[T], mean: T) -> (T, T), avx512 if [size_of::<T>() == 4] {
         let (mut sums, mut dots) = ([T::of(0.0); LANES], [T::of(0.0); LANES]);
         let ((gs, g_rest), (xs, x_rest)) = (g.as_chunks::<LANES>(), x.as_chunks::<LANES>());
         for (g, x) in gs.iter().zip(xs) {
@@ -158,33 +170,33 @@ multiversion! {
     }
 
     /// `x = (x - mean) * scale + shift`
-    fn normalize[T: Real](x: &mut [T], mean: T, scale: T, shift: T) {
+    fn normalize[T: Real](x: &mut [T], mean: T, scale: T, shift: T), avx512 if [size_of::<T>() == 4] {
         for x in x {
             *x = (*x - mean) * scale + shift;
         }
     }
 
     /// `g = (g - g_mean - (x - mean) * slope) * scale`
-    fn backward[T: Real](g: &mut [T], x: &[T], mean: T, g_mean: T, slope: T, scale: T) {
+    fn backward[T: Real](g: &mut [T], x: &[T], mean: T, g_mean: T, slope: T, scale: T), avx512 if [size_of::<T>() == 4] {
         for (g, &x) in g.iter_mut().zip(x) {
             *g = (*g - g_mean - (x - mean) * slope) * scale;
         }
     }
 
-    fn multiply[T: Real](x: &mut [T], by: &[T]) {
+    fn multiply[T: Real](x: &mut [T], by: &[T]), avx512 if [size_of::<T>() == 4] {
         for (x, &by) in x.iter_mut().zip(by) {
             *x = *x * by;
         }
     }
 
-    fn add[T: Real](x: &[T], to: &mut [T]) {
+    fn add[T: Real](x: &[T], to: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for (to, &x) in to.iter_mut().zip(x) {
             *to = *to + x;
         }
     }
 
     /// `to = to + g * (x - mean) * inv_std`
-    fn add_products[T: Real](g: &[T], x: &[T], mean: T, inv_std: T, to: &mut [T]) {
+    fn add_products[T: Real](g: &[T], x: &[T], mean: T, inv_std: T, to: &mut [T]), avx512 if [size_of::<T>() == 4] {
         for ((to, &g), &x) in to.iter_mut().zip(g).zip(x) {
             *to = *to + g * ((x - mean) * inv_std);
         }
