@@ -269,11 +269,11 @@ pub(crate) fn store<T: Stored>(from: &[T::Compute], to: &mut [T]) {
 }
 
 multiversion! {
-    fn load_long[T: Stored](from: &[T], to: &mut [T::Compute]) {
+    fn load_long[T: Stored](from: &[T], to: &mut [T::Compute]), avx512 if [!T::DIRECT] {
         T::load_slice(from, to);
     }
 
-    fn store_long[T: Stored](from: &[T::Compute], to: &mut [T]) {
+    fn store_long[T: Stored](from: &[T::Compute], to: &mut [T]), avx512 if [!T::DIRECT] {
         T::store_slice(from, to);
     }
 }

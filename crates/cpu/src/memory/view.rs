@@ -38,6 +38,19 @@ impl<'a, T: Stored> Source<'a, T> {
         Ok(Source { ptr, layout: view.layout, memory: PhantomData })
     }
 
+    /// The same tensor with elements that are the bits of its own.
+    pub(crate) fn bits(self) -> Source<'a, T::Bits> {
+        Source { ptr: self.ptr.cast(), layout: self.layout, memory: PhantomData }
+    }
+
+    /// The elements, if they lie in row-major order without gaps.
+    pub(crate) fn slice(&self) -> Option<&'a [T]> {
+        // SAFETY: a contiguous layout describes the `numel` positions from `ptr` on, which `new` checked.
+        self.layout.is_contiguous().then(|| unsafe { std::slice::from_raw_parts(self.ptr, self.numel()) })
+    }
+}
+
+impl<'a, T> Source<'a, T> {
     /// The first element (at the layout's offset). Every position that the layout describes relative to it
     /// may be read for `'a`.
     pub(crate) fn ptr(&self) -> *const T {
@@ -50,12 +63,6 @@ impl<'a, T: Stored> Source<'a, T> {
 
     pub(crate) fn numel(&self) -> usize {
         self.layout.numel()
-    }
-
-    /// The elements, if they lie in row-major order without gaps.
-    pub(crate) fn slice(&self) -> Option<&'a [T]> {
-        // SAFETY: a contiguous layout describes the `numel` positions from `ptr` on, which `new` checked.
-        self.layout.is_contiguous().then(|| unsafe { std::slice::from_raw_parts(self.ptr, self.numel()) })
     }
 }
 
@@ -91,6 +98,13 @@ impl<'a, T: Stored> Target<'a, T> {
         Ok(Target { ptr, layout, memory: PhantomData })
     }
 
+    /// The same tensor with elements that are the bits of its own.
+    pub(crate) fn bits(self) -> Target<'a, T::Bits> {
+        Target { ptr: self.ptr.cast(), layout: self.layout, memory: PhantomData }
+    }
+}
+
+impl<'a, T> Target<'a, T> {
     /// The first element (at the layout's offset). Every position that the layout describes relative to it
     /// may be read and written for `'a`, each by one thread at a time.
     pub(crate) fn ptr(&self) -> *mut T {

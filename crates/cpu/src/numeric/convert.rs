@@ -112,7 +112,7 @@ destination! {
 
 multiversion! {
     /// Converts a slice.
-    pub(crate) fn convert[N: Number, T: Destination]::[N, T](from: &[N], to: &mut [T::Compute]) {
+    pub(crate) fn convert[N: Number, T: Destination]::[N, T](from: &[N], to: &mut [T::Compute]), avx512 if [false] {
         for (from, to) in from.iter().zip(to) {
             *to = T::convert(*from);
         }

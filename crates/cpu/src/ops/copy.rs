@@ -1,5 +1,6 @@
 //! Copies and conversions.
 
+use bytemuck::Pod;
 use kiln_backend::{CopyBackend, Result, View, ViewMut};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
         tile::cast,
     },
     memory::view::{Input, Source, Target, same_shape},
-    numeric::{dispatch::for_all, stored::Stored},
+    numeric::dispatch::for_all,
 };
 
 impl CopyBackend for CpuBackend {
@@ -18,9 +19,9 @@ impl CopyBackend for CpuBackend {
         const OP: &str = "copy";
         if x.dtype() == out.dtype() {
             return for_all!(x.dtype(), T => {
-                let (x, mut out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
+                let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
                 same_shape(OP, &[x.layout(), out.layout()])?;
-                move_elements(&x, &mut out);
+                move_elements(&x.bits(), &mut out.bits());
                 Ok(())
             });
         }
@@ -40,7 +41,7 @@ struct Loop {
 }
 
 /// The dimensions of both, the output's smallest step last, merged where both are regular.
-fn nest<T: Stored>(x: &Source<T>, out: &Target<T>) -> Vec<Loop> {
+fn nest<T>(x: &Source<T>, out: &Target<T>) -> Vec<Loop> {
     let order = memory_order(out.layout());
     let mut loops: Vec<Loop> = Vec::with_capacity(order.len());
     for &dim in &order[..out.layout().rank()] {
@@ -58,7 +59,7 @@ fn nest<T: Stored>(x: &Source<T>, out: &Target<T>) -> Vec<Loop> {
 }
 
 /// Copies between tensors of one shape and type.
-fn move_elements<T: Stored>(x: &Source<T>, out: &mut Target<T>) {
+fn move_elements<T: Pod + Send + Sync>(x: &Source<T>, out: &mut Target<T>) {
     if out.numel() == 0 {
         return;
     }
@@ -112,7 +113,7 @@ struct Block {
 impl Block {
     /// # Safety
     /// All elements can be read at `from` and written at `to`.
-    unsafe fn copy<T: Stored>(&self, from: *const T, to: *mut T) {
+    unsafe fn copy<T: Pod>(&self, from: *const T, to: *mut T) {
         let at = |p: isize, step: isize, i: usize| p + step * i as isize;
         if self.rows == 1 && self.from[1] == 1 && self.to[1] == 1 {
             // SAFETY: the caller's promise; an output overlaps no input.
@@ -138,7 +139,7 @@ impl Block {
 
     /// # Safety
     /// As for [`copy`](Block::copy).
-    unsafe fn copy_each<T: Stored>(&self, from: *const T, to: *mut T) {
+    unsafe fn copy_each<T: Pod>(&self, from: *const T, to: *mut T) {
         for row in 0..self.rows as isize {
             let (from, to) = (from.wrapping_offset(row * self.from[0]), to.wrapping_offset(row * self.to[0]));
             for column in 0..self.columns as isize {
@@ -154,7 +155,7 @@ impl Block {
 ///
 /// # Safety
 /// All elements can be read and written.
-unsafe fn transpose<T: Stored>(from: *const T, from_step: isize, to: *mut T, to_step: isize) {
+unsafe fn transpose<T: Pod>(from: *const T, from_step: isize, to: *mut T, to_step: isize) {
     let mut square = [[T::zeroed(); BLOCK]; BLOCK];
     // Squares of `EDGE` a side fit in registers.
     for c in (0..BLOCK).step_by(EDGE) {
