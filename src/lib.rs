@@ -32,7 +32,7 @@
 //! | `vis` | yes | grids of labelled images and curves of training runs ([`vis`]) |
 //! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
-//! | `ndarray` | no | tensors from `ndarray` arrays and views of them, without copying |
+//! | `ndarray` | no | tensors from arrays of `ndarray` 0.17 (re-exported as `kiln::ndarray`) and views of them, without copying |
 //! | `onnx` | no | export to ONNX ([`io::onnx`]) |
 //! | `pth` | no | files of PyTorch's `torch.save` ([`io::load`], [`io::PthFile`]) |
 //! | `tensorboard` | no | event files for TensorBoard ([`vis::SummaryWriter`]) |

@@ -11,7 +11,7 @@ mod creation;
 mod device;
 mod display;
 #[cfg(feature = "ndarray")]
-mod ndarray;
+mod ndarray_interop;
 pub mod op_table;
 mod ops;
 mod state_dict;
@@ -27,8 +27,11 @@ pub use kiln_backend::{
     Shape, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
     set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms,
 };
+/// The version of the `ndarray` crate whose arrays [`Tensor::from_ndarray`] takes, 0.17: use it from here, and versions agree.
 #[cfg(feature = "ndarray")]
-pub use ndarray::{NdarrayGuard, NdarrayGuardMut};
+pub use ndarray;
+#[cfg(feature = "ndarray")]
+pub use ndarray_interop::{NdarrayGuard, NdarrayGuardMut};
 pub use ops::{
     At, Correction, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, OutputSize, PadMode, Pooling,
     Repeats, Rhs, Running, SplitSizes, optimizer_step, step,

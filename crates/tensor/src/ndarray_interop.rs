@@ -1,6 +1,5 @@
-//! Interop with the `ndarray` crate, behind the feature `ndarray`: arrays become tensors, and tensors on the
-//! CPU are looked at as arrays, without copying. A change of one shows in the other, as between PyTorch and
-//! NumPy.
+//! Interop with the `ndarray` crate (0.17, re-exported as `kiln::ndarray`), behind the feature `ndarray`. Arrays become tensors,
+//! and tensors on the CPU are viewed as arrays, without copying: they share memory, as PyTorch and NumPy do.
 
 use std::{fmt, marker::PhantomData};
 
@@ -15,13 +14,12 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// A tensor that takes over an array: on the CPU without copying it, whatever the order of its dimensions
-    /// in memory (the tensor gets the array's strides). Only an array with reversed axes is copied, for
-    /// tensors have no negative strides.
+    /// A tensor that takes over an array: on the CPU without copying it, whatever the order of its dimensions in memory (the
+    /// tensor gets the array's strides). Only an array with reversed axes is copied, because tensors have no negative strides.
     ///
     /// ```
-    /// use kiln_tensor::{Device, Tensor};
-    /// let x = Tensor::from_ndarray(ndarray::array![[1.0f32, 2.0], [3.0, 4.0]], Device::Cpu)?;
+    /// use kiln_tensor::{Device, Tensor, ndarray::array};
+    /// let x = Tensor::from_ndarray(array![[1.0f32, 2.0], [3.0, 4.0]], Device::Cpu)?;
     /// x.mul_(10)?;
     /// assert_eq!(x.as_ndarray::<f32>()?.view()[[1, 0]], 30.0);
     /// # Ok::<(), kiln_tensor::Error>(())
@@ -48,10 +46,10 @@ impl Tensor {
         Ok(Tensor::from_storage(memory.0.storage.clone(), layout))
     }
 
-    /// The tensor's memory, to be looked at as an array: `tensor.as_ndarray::<f32>()?.view()`.
+    /// A read-only view of the tensor's memory as an array: `tensor.as_ndarray::<f32>()?.view()`.
     ///
-    /// While the guard lives the tensor is locked: operations that change its memory wait. So drop the guard
-    /// before you change the tensor on the same thread.
+    /// While the guard lives the tensor is locked, and operations that change its memory wait. Drop the guard before you change
+    /// the tensor on the same thread.
     ///
     /// # Errors
     /// `T` is not the element type, or the tensor is not contiguous or not on the CPU.
@@ -63,11 +61,11 @@ impl Tensor {
         Ok(NdarrayGuard { reading, element: PhantomData })
     }
 
-    /// The tensor's memory, to be changed as an array: `tensor.as_ndarray_mut::<f32>()?.view_mut()`. It counts as
-    /// a change in place: what autograd saved of this memory is stale afterwards.
+    /// A mutable view of the tensor's memory as an array: `tensor.as_ndarray_mut::<f32>()?.view_mut()`. It counts as an in-place
+    /// change: what autograd saved of this memory is stale afterwards.
     ///
-    /// While the guard lives the tensor is locked, also for reading: drop the guard before you use the tensor
-    /// on the same thread.
+    /// While the guard lives the tensor is locked, also for reading. Drop the guard before you use the tensor on the same
+    /// thread.
     ///
     /// # Errors
     /// As [`as_ndarray`](Tensor::as_ndarray). Or the tensor requires gradients and recording is on: changes made
@@ -118,7 +116,7 @@ pub struct NdarrayGuardMut<'a, T> {
 }
 
 impl<T: Element> NdarrayGuardMut<'_, T> {
-    /// The tensor's memory as an array to be changed.
+    /// The tensor's memory as a mutable array.
     #[must_use]
     pub fn view_mut(&mut self) -> ArrayViewMutD<'_, T> {
         let layout = self.writing.layout;
@@ -128,7 +126,7 @@ impl<T: Element> NdarrayGuardMut<'_, T> {
     }
 }
 
-/// Counted at the end: what is saved while the guard lives is stale, too.
+/// Raises the version when the guard is dropped, so that what autograd saved while it lived is stale, too.
 impl<T> Drop for NdarrayGuardMut<'_, T> {
     fn drop(&mut self) {
         self.storage.bump_version();
