@@ -1,4 +1,4 @@
-//! From samples to batches.
+//! `Collate`: from samples to batches, PyTorch's `default_collate`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,7 @@ use kiln_tensor::{Device, Error, Result, Tensor};
 
 use crate::transforms::Image;
 
-/// Samples that can be joined to a batch, by the rules of PyTorch's `default_collate`:
+/// Samples that can be collated into a batch, by the rules of PyTorch's `default_collate`:
 ///
 /// | samples | batch |
 /// |---|---|
@@ -38,10 +38,10 @@ use crate::transforms::Image;
 /// }
 /// ```
 pub trait Collate: Sized {
-    /// What the samples become.
+    /// The type of a batch.
     type Batch;
 
-    /// Joins samples, in their order.
+    /// Collates samples, in their order.
     ///
     /// # Errors
     /// They do not fit together, e.g. their tensors have different shapes.
@@ -135,7 +135,7 @@ tuple!(A a B b C c D d);
 tuple!(A a B b C c D d E e);
 tuple!(A a B b C c D d E e F f);
 
-/// Sequences are joined place by place and must have one length.
+/// Sequences are collated element by element and must have the same length.
 impl<T: Collate> Collate for Vec<T> {
     type Batch = Vec<T::Batch>;
     fn collate(samples: Vec<Vec<T>>) -> Result<Vec<T::Batch>> {
@@ -144,7 +144,7 @@ impl<T: Collate> Collate for Vec<T> {
         for sample in samples {
             if sample.len() != len {
                 let message =
-                    format!("sequences have {len} and {} elements; pad them, or collate yourself", sample.len());
+                    format!("sequences have {len} and {} elements; pad them, or use a collate function", sample.len());
                 return Err(Error::argument("collate", message));
             }
             columns.iter_mut().zip(sample).for_each(|(column, value)| column.push(value));
@@ -162,7 +162,7 @@ impl<T: Collate, const N: usize> Collate for [T; N] {
 
 macro_rules! map {
     ($($map:ident: $($bound:ident)+;)*) => {$(
-        /// Maps are joined key by key and must have the same keys.
+        /// Maps are collated key by key and must have the same keys.
         impl<K: $($bound +)+, V: Collate> Collate for $map<K, V> {
             type Batch = $map<K, V::Batch>;
             fn collate(samples: Vec<Self>) -> Result<Self::Batch> {

@@ -25,7 +25,6 @@
 mod cifar;
 mod collate;
 mod dataset;
-mod draw;
 mod epoch;
 #[cfg(feature = "images")]
 mod folder;
@@ -33,6 +32,7 @@ mod image;
 mod loader;
 mod memory;
 mod mnist;
+mod random;
 mod sampler;
 mod to_device;
 pub mod transforms;
@@ -44,7 +44,7 @@ pub use dataset::{
     ConcatDataset, Dataset, DatasetExt, Map, Samples, Split, Subset, TensorDataset, TensorTuple, WithTargetTransform,
     WithTransform, random_split,
 };
-pub use epoch::{Epoch, Stream};
+pub use epoch::{Epoch, RandomStream};
 #[cfg(feature = "images")]
 pub use folder::ImageFolder;
 pub use loader::{

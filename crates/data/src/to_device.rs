@@ -1,4 +1,4 @@
-//! Moving whole batches to a device.
+//! `ToDevice`: moving whole batches to a device.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,8 +13,7 @@ pub trait ToDevice: Sized {
     /// The device is not available, or memory runs out.
     fn to_device(self, device: Device) -> Result<Self>;
 
-    /// The same batch with its tensors in page-locked memory ([`Tensor::pin_memory`]); as it is unless the type says
-    /// otherwise.
+    /// The same batch with its tensors in page-locked memory ([`Tensor::pin_memory`]). By default it is unchanged.
     ///
     /// # Errors
     /// A tensor is not on the CPU, there is no CUDA device, or memory runs out.

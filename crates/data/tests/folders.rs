@@ -74,7 +74,7 @@ fn damaged_batches_are_errors_that_name_them() {
         [&pickle[..at], to, &pickle[at + from.len()..]].concat()
     };
     let cases = [
-        ("cifar-10-batches-bin/test_batch.bin", whole[..3000].to_vec(), "records of 3073"),
+        ("cifar-10-batches-bin/test_batch.bin", whole[..3000].to_vec(), "3073-byte records"),
         ("cifar-10-batches-bin/test_batch.bin", label, "label 10 of image 1"),
         ("cifar-10-batches-py/test_batch", pickle[..pickle.len() / 2].to_vec(), "cut off"),
         ("cifar-10-batches-py/test_batch", replaced(b"labels", b"lables"), "no list \"labels\""),
@@ -227,16 +227,16 @@ fn corrupt_images_fail_or_are_skipped_as_asked() -> Result<()> {
     for workers in [0, 3] {
         let data = std::sync::Arc::new(ImageFolder::new(root.path())?.skip_corrupt(true));
         let loader = DataLoader::builder(data.clone().transform(ToTensor)).num_workers(workers).build()?;
-        let mut greys = Vec::new();
+        let mut grays = Vec::new();
         for _ in 0..2 {
             for batch in &loader {
                 let (image, label) = batch?;
-                greys.push((image.max(())?.mul(255.0)?.round()?.item::<u8>()?, label.item::<i64>()?));
+                grays.push((image.max(())?.mul(255.0)?.round()?.item::<u8>()?, label.item::<i64>()?));
             }
         }
         // In the place of the third is the fourth, in that of the fifth the first.
-        assert_eq!(greys[..5], [(40, 0), (10, 1), (30, 1), (30, 1), (40, 0)]);
-        assert_eq!(greys[..5], greys[5..]);
+        assert_eq!(grays[..5], [(40, 0), (10, 1), (30, 1), (30, 1), (40, 0)]);
+        assert_eq!(grays[..5], grays[5..]);
         let corrupt = data.corrupt();
         assert_eq!(corrupt.len(), 2, "each is counted once");
         assert!(corrupt[0].0.ends_with("2.png") && corrupt[1].0.ends_with("y.jpeg") && corrupt[0].1.contains("2.png"));

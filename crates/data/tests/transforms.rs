@@ -8,7 +8,7 @@ use std::{
 use kiln_data::{
     DataLoader, DatasetExt, Samples,
     transforms::{
-        CenterCrop, ColorJitter, Compose, Grayscale, Image, Interpolation, Normalize, OnBatch, OneHot, Pad, Picture,
+        CenterCrop, ColorJitter, Compose, Grayscale, Image, ImageOps, Interpolation, Normalize, OnBatch, OneHot, Pad,
         RandomCrop, RandomHorizontalFlip, RandomResizedCrop, RandomRotation, RandomVerticalFlip, Resize, Rotation,
         ToImage, ToTensor, Transform, erase,
     },
@@ -43,15 +43,15 @@ fn assert_close(got: &Image, name: &str, most: u8) {
 fn files_are_decoded() -> Result<()> {
     let photo = photo();
     assert_eq!((photo.height(), photo.width(), photo.channels()), (120, 160, 3));
-    // Decoders of JPEG round differently, mostly where colours are interpolated.
+    // Decoders of JPEG round differently, mostly where colors are interpolated.
     let (got, want) = (Image::open(path("photo.jpg"))?, Image::open(path("decoded.png"))?);
     assert_close(&got, "decoded.png", 4);
     let apart: u32 = got.pixels().iter().zip(want.pixels()).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
     assert!(f64::from(apart) < 0.5 * got.pixels().len() as f64, "{apart}");
-    let grey = Image::open(path("grey.png"))?;
-    assert_eq!(grey.channels(), 1);
-    let rgb = grey.clone().to_rgb();
-    assert!(rgb.channels() == 3 && rgb.pixels().chunks(3).zip(grey.pixels()).all(|(p, g)| p == [*g; 3]));
+    let gray = Image::open(path("grey.png"))?;
+    assert_eq!(gray.channels(), 1);
+    let rgb = gray.clone().to_rgb();
+    assert!(rgb.channels() == 3 && rgb.pixels().chunks(3).zip(gray.pixels()).all(|(p, g)| p == [*g; 3]));
     Ok(())
 }
 
@@ -125,8 +125,8 @@ fn tensors_are_pictures_too() -> Result<()> {
         (|x| CenterCrop::new(51, 60).apply(x), |x| CenterCrop::new(51, 60).apply(x)),
         (|x| CenterCrop::new(130, 101).apply(x), |x| CenterCrop::new(130, 101).apply(x)),
         (|x| Pad::new([1, 2, 3, 4]).apply(x), |x| Pad::new([1, 2, 3, 4]).apply(x)),
-        (Picture::flip_horizontal, Picture::flip_horizontal),
-        (Picture::flip_vertical, Picture::flip_vertical),
+        (ImageOps::flip_horizontal, ImageOps::flip_horizontal),
+        (ImageOps::flip_vertical, ImageOps::flip_vertical),
     ];
     for (image, tensor) in changes {
         let want = ToTensor.apply(image(photo())?)?;
@@ -144,8 +144,8 @@ fn bytes_become_numbers_and_bytes_again() -> Result<()> {
     let tensor = ToTensor.apply(photo())?;
     assert_eq!((tensor.dims(), tensor.dtype()), (&[3, 120, 160][..], DType::F32));
     assert_eq!(ToImage.apply(tensor.clone())?, photo());
-    let grey = ToImage.apply(Tensor::new(&[[0.0f32, 0.5], [0.999, 1.0]], Device::Cpu)?)?;
-    assert_eq!(grey.pixels(), [0, 127, 254, 255]);
+    let gray = ToImage.apply(Tensor::new(&[[0.0f32, 0.5], [0.999, 1.0]], Device::Cpu)?)?;
+    assert_eq!(gray.pixels(), [0, 127, 254, 255]);
     assert_eq!(ToImage.apply(Tensor::ones([1, 2, 3], DType::U8)?)?.pixels(), [1; 6]);
     assert!(ToImage.apply(Tensor::ones([2, 4, 4], Device::Cpu)?).is_err(), "two channels");
     assert!(ToImage.apply(Tensor::ones([3, 4, 4], DType::I64)?).is_err());
@@ -247,9 +247,9 @@ fn turning_is_pillows() -> Result<()> {
         assert_close(&turned(false)?, &format!("rotate_nearest_{angle}.png"), 0);
         assert_close(&turned(true)?, &format!("rotate_nearest_{angle}_expand.png"), 0);
     }
-    let grey = part().to_grayscale(1)?;
+    let gray = part().to_grayscale(1)?;
     let how = Rotation::new().interpolation(Interpolation::Bilinear).fill(200.0);
-    assert_close(&grey.rotate(33.0, &how)?, "rotate_grey.png", 1);
+    assert_close(&gray.rotate(33.0, &how)?, "rotate_grey.png", 1);
     assert_eq!(part().rotate(360.0, &how)?, part());
 
     for (angle, how) in [(f64::NAN, how), (1.0, how.fill(256.0)), (1.0, how.center(f64::INFINITY, 0.0))] {
@@ -269,7 +269,7 @@ fn turning_is_pillows() -> Result<()> {
 }
 
 #[test]
-fn colours_are_pillows() -> Result<()> {
+fn colors_are_pillows() -> Result<()> {
     for factor in ["0", "0.4", "1.7"] {
         let number: f64 = factor.parse().unwrap();
         assert_close(&part().adjust_brightness(number)?, &format!("brightness_{factor}.png"), 1);
@@ -281,8 +281,8 @@ fn colours_are_pillows() -> Result<()> {
     }
     assert_close(&Grayscale::default().apply(part())?, "grayscale_1.png", 0);
     assert_close(&Grayscale::new(3)?.apply(part())?, "grayscale_3.png", 0);
-    let grey = part().to_grayscale(1)?;
-    assert_eq!((grey.clone().adjust_hue(0.3)?, grey.clone().adjust_saturation(0.0)?), (grey.clone(), grey));
+    let gray = part().to_grayscale(1)?;
+    assert_eq!((gray.clone().adjust_hue(0.3)?, gray.clone().adjust_saturation(0.0)?), (gray.clone(), gray));
     assert!(Grayscale::new(2).is_err() && part().to_grayscale(0).is_err());
     assert!(part().adjust_hue(0.6).is_err() && part().adjust_contrast(-1.0).is_err());
     assert!(part().adjust_brightness(f64::NAN).is_err());
@@ -295,7 +295,7 @@ struct Values {
     values: Vec<f32>,
 }
 
-/// Turning, colours and erasing of tensors, as torchvision does them in floats.
+/// Turning, colors and erasing of tensors, as torchvision does them in floats.
 #[test]
 fn tensors_are_changed_as_torchvisions() -> Result<()> {
     let golden = std::fs::read(path("tensors.json")).unwrap();
@@ -344,7 +344,7 @@ fn tensors_are_changed_as_torchvisions() -> Result<()> {
 }
 
 #[test]
-fn colours_change_at_random() -> Result<()> {
+fn colors_change_at_random() -> Result<()> {
     let jitter = ColorJitter::new().brightness(0.4)?.contrast(0.4)?.saturation(0.4)?.hue(0.1)?;
     let _alone = seeded(3);
     let first = jitter.apply(part())?;

@@ -1,4 +1,4 @@
-//! What drawings have in common: the file they go to, fonts, colours.
+//! What drawings have in common: the file they go to, fonts, colors.
 
 use std::path::Path;
 

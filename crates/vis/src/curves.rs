@@ -123,7 +123,7 @@ impl Panel {
         if low > high {
             return 0.0..1.0;
         }
-        // A single value gets a range, too, in which its neighbours can be told apart.
+        // A single value gets a range, too, in which its neighbors can be told apart.
         let room = ((high - low) * room).max(high.abs().max(low.abs()) * 1e-3).max(1e-9);
         low - room..high + room
     }

@@ -170,7 +170,7 @@ fn pixel(image: &Image, (x, y): (u32, u32), (w, h): (u32, u32)) -> RGBColor {
     let start = (at(y, h, image.height()) * image.width() + at(x, w, image.width())) * image.channels();
     match image.pixels()[start..][..image.channels()] {
         [r, g, b] => RGBColor(r, g, b),
-        [grey, ..] => RGBColor(grey, grey, grey),
+        [gray, ..] => RGBColor(gray, gray, gray),
         [] => WHITE,
     }
 }

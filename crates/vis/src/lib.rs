@@ -1,10 +1,10 @@
-//! To look at: grids of labelled images, curves of training runs, and event files for TensorBoard.
+//! To look at: grids of labeled images, curves of training runs, and event files for TensorBoard.
 //!
 //! ```
 //! use kiln_data::{Dataset, FashionMNIST, transforms::{ToImage, Transform}};
 //! use kiln_vis::ImageGrid;
 //!
-//! // The figure of PyTorch's data tutorial: nine labelled samples.
+//! // The figure of PyTorch's data tutorial: nine labeled samples.
 //! let data = FashionMNIST::test().load()?;
 //! let mut figure = ImageGrid::new(3);
 //! for index in 0..9 {

@@ -17,8 +17,8 @@ fn write(folder: &std::path::Path) -> Result<SummaryWriter> {
     }
     writer.add_scalar("accuracy", f64::NAN, 7)?;
     let gradient = Tensor::arange(0, 48, Device::Cpu)?.to_dtype(kiln_tensor::DType::F32)?.div(48.0)?;
-    writer.add_image("colour", &gradient.reshape([3, 4, 4])?, 1)?;
-    writer.add_image("grey", &gradient.reshape([6, 8])?, 2)?;
+    writer.add_image("color", &gradient.reshape([3, 4, 4])?, 1)?;
+    writer.add_image("gray", &gradient.reshape([6, 8])?, 2)?;
     let none = Tensor::zeros([3, 0, 4], Device::Cpu)?;
     assert!(writer.add_image("none", &none, 2).is_err());
     writer.add_histogram("weights", &Tensor::linspace(-1.0, 1.0, 101, Device::Cpu)?, 3)?;
@@ -66,7 +66,7 @@ fn files_hold_what_was_added() -> Result<()> {
         }
     }
     assert_eq!(tags[..5], [0, 1, 2, 3, 4].map(|step| ("loss/train", step)));
-    assert_eq!(tags[5..], [("accuracy", 7), ("colour", 1), ("grey", 2), ("weights", 3)]);
+    assert_eq!(tags[5..], [("accuracy", 7), ("color", 1), ("gray", 2), ("weights", 3)]);
     // Two writers at once have two files.
     let (a, b) = (SummaryWriter::new(folder.path())?, SummaryWriter::new(folder.path())?);
     assert_ne!(a.path(), b.path());
@@ -135,7 +135,7 @@ fn tensorboard_reads_them() -> Result<()> {
     let steps: Vec<(i64, f64)> =
         (0..5).map(|step| (step, step as f64)).chain((5..=12).map(|step| (step, (50 + step) as f64))).collect();
     assert_eq!(seen["scalars"]["loss/resumed"], serde_json::json!(steps));
-    assert_eq!(seen["images"], serde_json::json!({"colour": [4, 4, "RGB", [0, 85, 170]], "grey": [8, 6, "L", 0]}));
+    assert_eq!(seen["images"], serde_json::json!({"color": [4, 4, "RGB", [0, 85, 170]], "gray": [8, 6, "L", 0]}));
     let histogram = &seen["histograms"]["weights"];
     assert_eq!((&histogram["num"], &histogram["counted"]), (&101.0.into(), &101.0.into()));
     assert_eq!((&histogram["min"], &histogram["max"]), (&(-1.0).into(), &1.0.into()));

@@ -1,4 +1,4 @@
-//! CIFAR-10 and CIFAR-100: small colour images in Python's or in binary batches.
+//! CIFAR-10 and CIFAR-100: 32×32 color images, in Python's or binary batches.
 
 mod read;
 
@@ -22,9 +22,9 @@ const PIXELS: usize = 3 * PLANE;
 /// A data set of the CIFAR family in memory: [`CIFAR10`] or [`CIFAR100`] (Krizhevsky, "Learning multiple layers of features
 /// from tiny images", 2009).
 ///
-/// A sample is an [`Image`] of 32 × 32 pixels in colour and its label, `i64`, as torchvision's; a batch of untransformed
-/// samples is `u8` of shape `[n, 3, 32, 32]`, a quarter of what floats would take to a GPU, where
-/// [`OnBatch`](crate::transforms::OnBatch) goes on.
+/// A sample is a 32×32 RGB [`Image`] and its label, `i64`, as in torchvision. A batch of untransformed samples is `u8` of shape
+/// `[n, 3, 32, 32]`, a quarter of the bytes of floats to upload to a GPU, where [`OnBatch`](crate::transforms::OnBatch)
+/// transforms it.
 ///
 /// ```no_run
 /// use kiln_data::{CIFAR10, DataLoader, DatasetExt, transforms::{Compose, Normalize, RandomHorizontalFlip, ToTensor}};
@@ -46,19 +46,19 @@ pub struct CifarLike<K> {
     kind: PhantomData<K>,
 }
 
-/// What tells one data set of the family from the other.
+/// Describes one data set of the CIFAR family.
 pub trait CifarKind: Send + Sync + 'static {
     /// Its name, as in torchvision.
     const NAME: &'static str;
     /// The classes' names in the order of their labels.
     const CLASSES: &'static [&'static str];
-    /// The folder of Python's batches, and the files of the training and the test images in it.
+    /// The folder of Python's batches, and in it the files of the training and of the test images.
     const PYTHON: (&'static str, [&'static [&'static str]; 2]);
     /// The same of the binary batches.
     const BINARY: (&'static str, [&'static [&'static str]; 2]);
     /// The key of the labels in Python's batches.
     const LABELS: &'static str;
-    /// Bytes before an image in binary batches; the last of them is its label.
+    /// Number of label bytes before an image in binary batches. The last of them is the label that is used.
     const LABEL_BYTES: usize;
 }
 
@@ -126,7 +126,7 @@ pub struct CifarBuilder<K> {
 }
 
 impl<K: CifarKind> CifarBuilder<K> {
-    /// The folder with the batches, or the one above it, torchvision's `root`. Nowhere else is looked then.
+    /// The folder with the batches, or the one above it: torchvision's `root`. No other folder is searched then.
     pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
         self.root = Some(root.into());
         self
@@ -137,7 +137,8 @@ impl<K: CifarKind> CifarBuilder<K> {
     /// (`~/.local/share/kiln` on Linux). Python's batches are read as data: nothing in them is run.
     ///
     /// # Errors
-    /// It is nowhere, a batch is missing, or a file is not what it should be (the error names it).
+    /// The data set is not found (the error says where it was searched), a batch is missing, or a file is damaged (the error names
+    /// it).
     pub fn load(self) -> Result<CifarLike<K>> {
         let environment = env::var_os("KILN_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
         // A folder that is named is the only one.
@@ -171,12 +172,12 @@ impl<K: CifarKind> CifarBuilder<K> {
 }
 
 impl<K: CifarKind> CifarLike<K> {
-    /// The training images, to be loaded.
+    /// A builder that loads the training images.
     pub fn train() -> CifarBuilder<K> {
         CifarBuilder { train: true, root: None, kind: PhantomData }
     }
 
-    /// The test images, to be loaded.
+    /// A builder that loads the test images.
     pub fn test() -> CifarBuilder<K> {
         CifarBuilder { train: false, root: None, kind: PhantomData }
     }

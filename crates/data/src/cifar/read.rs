@@ -1,4 +1,4 @@
-//! The two formats of CIFAR's batches.
+//! Readers of CIFAR's two batch formats: Python's pickles and binary records.
 
 use std::{fs, path::Path};
 
@@ -8,10 +8,10 @@ use kiln_tensor::{Error, Result};
 use super::{CifarKind, PIXELS};
 use crate::memory::read_file;
 
-/// The most bytes of a batch that are read: five times the largest of the family, CIFAR-100's training images.
+/// The largest batch that is read: five times the largest of the family, CIFAR-100's training images.
 const MAX_BYTES: u64 = 5 * 50_000 * (PIXELS as u64 + 100);
 
-/// Pixels and labels of all files, one after the other.
+/// Pixels and labels of all files, concatenated.
 pub(super) fn batches<K: CifarKind>(folder: &Path, files: &[&str], python: bool) -> Result<(Vec<u8>, Vec<u8>)> {
     let (mut images, mut labels) = (Vec::new(), Vec::new());
     for file in files {
@@ -39,7 +39,7 @@ fn binary<K: CifarKind>(bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>
     let record = K::LABEL_BYTES + PIXELS;
     if !bytes.len().is_multiple_of(record) {
         return Err(format!(
-            "{} bytes are no whole number of records of {record}; the file is cut or no batch",
+            "{} bytes are not a whole number of {record}-byte records: the file is cut short, or not a batch",
             bytes.len()
         ));
     }

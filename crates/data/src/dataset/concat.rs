@@ -1,30 +1,30 @@
-//! Datasets one after the other.
+//! `ConcatDataset`: several datasets as one.
 
 use kiln_tensor::{Error, Result};
 
 use super::{Dataset, out_of_range};
 
-/// The samples of several datasets, one after the other, as PyTorch's `ConcatDataset`. Datasets of different
-/// types with one item type go into `Box<dyn Dataset<Item = _>>`.
+/// The samples of several datasets, one after the other: PyTorch's `ConcatDataset`. Datasets of different types with the same item
+/// type go into `Box<dyn Dataset<Item = _>>`.
 #[derive(Clone, Debug)]
 pub struct ConcatDataset<D> {
     parts: Vec<D>,
-    /// Number of samples up to and with each part.
+    /// Number of samples up to and including each part.
     ends: Vec<usize>,
 }
 
 impl<D: Dataset> ConcatDataset<D> {
-    /// Joins datasets.
+    /// Concatenates datasets.
     ///
     /// # Errors
-    /// Together they have more samples than can be counted.
+    /// The total number of samples overflows `usize`.
     pub fn new(parts: impl IntoIterator<Item = D>) -> Result<ConcatDataset<D>> {
         let parts: Vec<D> = parts.into_iter().collect();
         let mut end = 0usize;
         let mut ends = Vec::with_capacity(parts.len());
         for part in &parts {
             let sum = end.checked_add(part.len());
-            end = sum.ok_or_else(|| Error::argument("ConcatDataset", "more samples than can be counted"))?;
+            end = sum.ok_or_else(|| Error::argument("ConcatDataset", "the total number of samples overflows usize"))?;
             ends.push(end);
         }
         Ok(ConcatDataset { parts, ends })

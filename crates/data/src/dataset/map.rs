@@ -1,4 +1,4 @@
-//! Datasets changed sample by sample: transforms.
+//! Datasets with transforms, applied when a sample is read.
 
 use kiln_tensor::Result;
 
@@ -7,7 +7,7 @@ use crate::transforms::{Transform, transformed};
 
 /// Adaptors of datasets.
 pub trait DatasetExt: Dataset + Sized {
-    /// Changes each sample when it is read, on the loader's worker threads.
+    /// Applies a function to each sample when it is read, on the loader's worker threads.
     fn map<T, F>(self, f: F) -> Map<Self, F>
     where
         F: Fn(Self::Item) -> Result<T> + Send + Sync,
@@ -15,8 +15,8 @@ pub trait DatasetExt: Dataset + Sized {
         Map { dataset: self, f }
     }
 
-    /// Changes the input of each `(input, target)` sample: the `transform` argument of torchvision's datasets. A
-    /// [`Transform`] may be a function, too; it has to say what it takes: `|image: Tensor| …`.
+    /// Applies a transform to the input of each `(input, target)` sample: the `transform` argument of torchvision's datasets. A
+    /// function is a [`Transform`], too, but its argument needs a type: `|image: Tensor| …`.
     fn transform<X, Y, T>(self, transform: T) -> WithTransform<Self, T>
     where
         Self: Dataset<Item = (X, Y)>,
@@ -25,7 +25,7 @@ pub trait DatasetExt: Dataset + Sized {
         WithTransform { dataset: self, f: transform }
     }
 
-    /// Changes the target of each `(input, target)` sample: torchvision's `target_transform`.
+    /// Applies a transform to the target of each `(input, target)` sample: torchvision's `target_transform`.
     fn target_transform<X, Y, T>(self, transform: T) -> WithTargetTransform<Self, T>
     where
         Self: Dataset<Item = (X, Y)>,
@@ -34,10 +34,10 @@ pub trait DatasetExt: Dataset + Sized {
         WithTargetTransform { dataset: self, f: transform }
     }
 
-    /// The samples with these numbers.
+    /// The samples at these indices.
     ///
     /// # Errors
-    /// There is no such sample.
+    /// An index is out of range.
     fn subset(self, indices: impl Into<Vec<usize>>) -> Result<Subset<Self>> {
         Subset::new(self, indices)
     }
@@ -55,7 +55,7 @@ macro_rules! adaptor {
         }
 
         impl<D, F> $name<D, F> {
-            /// The dataset beneath.
+            /// The dataset inside.
             pub fn inner(&self) -> &D {
                 &self.dataset
             }
@@ -63,15 +63,15 @@ macro_rules! adaptor {
     };
 }
 adaptor!(
-    /// A dataset whose samples a function changes; made by [`DatasetExt::map`].
+    /// A dataset with a function applied to its samples; made by [`DatasetExt::map`].
     Map
 );
 adaptor!(
-    /// A dataset whose inputs are transformed; made by [`DatasetExt::transform`].
+    /// A dataset with a transform of its inputs; made by [`DatasetExt::transform`].
     WithTransform
 );
 adaptor!(
-    /// A dataset whose targets are transformed; made by [`DatasetExt::target_transform`].
+    /// A dataset with a transform of its targets; made by [`DatasetExt::target_transform`].
     WithTargetTransform
 );
 

@@ -1,4 +1,4 @@
-//! What a dataset is.
+//! `Dataset`: samples by index, and adaptors of datasets.
 
 mod concat;
 mod map;
@@ -15,8 +15,7 @@ pub use tensors::{TensorDataset, TensorTuple};
 
 use crate::Collate;
 
-/// Samples that can be had by number, as PyTorch's map-style `Dataset`. Loaders read it from several threads
-/// at once.
+/// A collection of samples with indices: PyTorch's map-style `Dataset`. Loaders read it from several threads at once.
 ///
 /// ```
 /// use kiln_data::Dataset;
@@ -50,17 +49,17 @@ pub trait Dataset: Send + Sync {
         self.len() == 0
     }
 
-    /// Sample number `index`, from 0.
+    /// The sample at `index`, from 0.
     ///
     /// # Errors
-    /// There is no such sample, or it cannot be read.
+    /// `index` is out of range, or the sample cannot be read.
     fn get(&self, index: usize) -> Result<Self::Item>;
 
-    /// The samples with these numbers as a batch. By default it is [`get`](Dataset::get) and
-    /// [`collate`](Collate::collate); a dataset that holds its samples in one block gathers them faster.
+    /// The samples at these indices as a batch. By default these are [`get`](Dataset::get) and
+    /// [`collate`](Collate::collate); a dataset that holds its samples in one block can gather them faster.
     ///
     /// # Errors
-    /// A sample cannot be had, or the samples do not fit together.
+    /// A sample cannot be read, or the samples do not fit together.
     fn get_batch(&self, indices: &[usize]) -> Result<<Self::Item as Collate>::Batch>
     where
         Self::Item: Collate,
@@ -68,22 +67,22 @@ pub trait Dataset: Send + Sync {
         Collate::collate(samples(self, indices)?)
     }
 
-    /// What errors call it: the name of its type, or that of the dataset inside an adaptor.
+    /// The name in error messages: by default that of the type. Adaptors give the name of the dataset inside.
     fn name(&self) -> String {
         short_type_name::<Self>()
     }
 
-    /// That there is a sample with this number.
+    /// Checks that `index` is in range.
     ///
     /// # Errors
-    /// There is none: [`ErrorKind::IndexOutOfRange`](kiln_tensor::ErrorKind::IndexOutOfRange).
+    /// It is not: [`ErrorKind::IndexOutOfRange`](kiln_tensor::ErrorKind::IndexOutOfRange).
     fn check(&self, index: usize) -> Result<()> {
         let len = self.len();
         if index < len { Ok(()) } else { Err(out_of_range(index, len)) }
     }
 }
 
-/// The samples with these numbers. Errors say which one it was.
+/// The samples at these indices. Errors name the one that failed.
 pub(crate) fn samples<D: Dataset + ?Sized>(dataset: &D, indices: &[usize]) -> Result<Vec<D::Item>> {
     let get = |&index: &usize| {
         let _current = CurrentSample::enter(index);
@@ -96,8 +95,8 @@ thread_local! {
     static CURRENT_SAMPLE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Notes which sample this thread is making, for the message of a panic, after which it stays noted. Holds the one that was
-/// noted before: datasets may read others.
+/// Notes which sample this thread is making, for the message of a panic, after which the note stays. Restores the previous note
+/// when dropped, because datasets may read other datasets.
 struct CurrentSample(Option<usize>);
 
 impl CurrentSample {
@@ -114,7 +113,7 @@ impl Drop for CurrentSample {
     }
 }
 
-/// The sample in whose making this thread has panicked, if it was in one.
+/// The sample that this thread was making when it panicked, if any.
 pub(crate) fn take_panicked_sample() -> Option<usize> {
     CURRENT_SAMPLE.take()
 }
@@ -161,7 +160,7 @@ pointer! {
     impl<D> for Arc<D>;
 }
 
-/// Samples in memory. (Not `Vec` itself: its own `get` would be hidden wherever [`Dataset`] is in scope.)
+/// Samples in memory, as a dataset. (`Vec` itself is none, because its own `get` would clash with [`Dataset::get`].)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Samples<T>(pub Vec<T>);
 

@@ -1,4 +1,4 @@
-//! Parts of datasets.
+//! `Subset` and `random_split`: parts of a dataset.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use kiln_tensor::{Error, Result};
 use super::{Dataset, out_of_range};
 use crate::{Collate, Epoch};
 
-/// Some samples of a dataset, in an order of one's own, as PyTorch's `Subset`.
+/// Some samples of a dataset, in a given order: PyTorch's `Subset`.
 #[derive(Clone, Debug)]
 pub struct Subset<D> {
     dataset: D,
@@ -15,17 +15,17 @@ pub struct Subset<D> {
 }
 
 impl<D: Dataset> Subset<D> {
-    /// The samples with these numbers.
+    /// The samples at these indices.
     ///
     /// # Errors
-    /// There is no such sample.
+    /// An index is out of range.
     pub fn new(dataset: D, indices: impl Into<Vec<usize>>) -> Result<Subset<D>> {
         let indices = indices.into();
         indices.iter().try_for_each(|&index| dataset.check(index))?;
         Ok(Subset { dataset, indices })
     }
 
-    /// The samples' numbers in the whole dataset.
+    /// The indices in the whole dataset.
     pub fn indices(&self) -> &[usize] {
         &self.indices
     }
@@ -65,11 +65,10 @@ impl<D: Dataset> Dataset for Subset<D> {
     }
 }
 
-/// How to divide a dataset: by numbers of samples (`[50_000, 10_000]`, which must add up to all of them) or
-/// by fractions (`[0.8, 0.2]`, which must add up to 1). An array gives an array of parts, so that they can
-/// be destructured.
+/// How to divide a dataset: by lengths (`[50_000, 10_000]`, which must add up to its length) or by fractions (`[0.8, 0.2]`, which
+/// must add up to 1). An array gives an array of parts, which can be destructured.
 pub trait Split {
-    /// As many `T` as there are parts.
+    /// One `T` for each part.
     type Parts<T>;
 
     /// The number of samples in each part of a dataset of `len`.
@@ -78,14 +77,14 @@ pub trait Split {
     /// The parts do not add up.
     fn lengths(&self, len: usize) -> Result<Vec<usize>>;
 
-    /// Packs the parts.
+    /// Puts the parts into this type.
     ///
     /// # Errors
-    /// There are not as many of them.
+    /// The number of parts is wrong.
     fn pack<T>(parts: Vec<T>) -> Result<Self::Parts<T>>;
 }
 
-/// A number of samples, or a fraction of them.
+/// A length or a fraction.
 trait Share: Copy {
     fn lengths(shares: &[Self], len: usize) -> Result<Vec<usize>>;
 }
@@ -142,11 +141,10 @@ macro_rules! split {
 }
 split!(usize f64);
 
-/// Which of an epoch's random numbers splits use.
+/// The random stream that splits use.
 const PURPOSE: u64 = 2;
 
-/// Divides a dataset at random into parts without common samples, as PyTorch's `random_split`; the same seed
-/// gives the same parts.
+/// Divides a dataset at random into disjoint parts: PyTorch's `random_split`. The same seed gives the same parts.
 ///
 /// ```
 /// use kiln_data::{Dataset, Samples, random_split};

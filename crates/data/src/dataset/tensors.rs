@@ -1,20 +1,20 @@
-//! Tensors as a dataset.
+//! `TensorDataset`: tensors as a dataset.
 
 use kiln_tensor::{Error, Result, Tensor};
 
 use super::Dataset;
 use crate::Collate;
 
-/// One or several tensors: a tensor, a tuple of up to six, or a vector. A batch of them is the same with one
-/// dimension more.
+/// One or several tensors: a tensor, a tuple of up to six, or a vector. A batch of them has the same type, with one more
+/// dimension.
 pub trait TensorTuple: Clone + Send + Sync + Collate<Batch = Self> {
     /// The tensors in their order.
     fn tensors(&self) -> Vec<&Tensor>;
 
-    /// The same of other tensors.
+    /// The same structure with `f` applied to each tensor.
     ///
     /// # Errors
-    /// `f` failed.
+    /// `f` fails.
     fn try_map(&self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self>;
 }
 
@@ -58,7 +58,7 @@ tuple!(a b c d);
 tuple!(a b c d e);
 tuple!(a b c d e f);
 
-/// Tensors whose first dimension counts samples, as PyTorch's `TensorDataset`: sample `i` is `(x[i], y[i])`.
+/// Tensors whose first dimension counts samples: PyTorch's `TensorDataset`. Sample `i` is `(x[i], y[i])`.
 ///
 /// ```
 /// use kiln_data::{Dataset, TensorDataset};
@@ -81,7 +81,7 @@ impl<T: TensorTuple> TensorDataset<T> {
     /// A dataset of tensors with the same first extent.
     ///
     /// # Errors
-    /// A tensor is a scalar, their first extents differ, or there is none.
+    /// There is no tensor, a tensor is 0-D, or their first extents differ.
     pub fn new(tensors: T) -> Result<TensorDataset<T>> {
         const OP: &str = "TensorDataset";
         let mut all = tensors.tensors().into_iter();
@@ -120,7 +120,7 @@ impl<T: TensorTuple> Dataset for TensorDataset<T> {
     }
 }
 
-/// The rows with these numbers along dimension 0.
+/// The rows at these indices of dimension 0.
 fn rows(tensor: &Tensor, indices: &[usize]) -> Result<Tensor> {
     let indices: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
     let len = indices.len();

@@ -1,11 +1,13 @@
-//! The options of a loader.
+//! `DataLoaderBuilder`: the options of a loader.
 
 use std::sync::Arc;
 
 use kiln_tensor::{Device, Error, Result};
 use parking_lot::Mutex;
 
-use super::{Collator, DataLoader, DefaultCollate, FnCollate, MapBatches, OnDevice, crew::Crew, state::Progress};
+use super::{
+    Collator, DataLoader, DefaultCollate, FnCollate, MapBatches, OnDevice, state::Cursor, worker_pool::WorkerPool,
+};
 use crate::{BatchSampler, Batches, Dataset, RandomSampler, Sampler, SequentialSampler, ToDevice};
 
 const OP: &str = "DataLoader";
@@ -62,17 +64,17 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
         self
     }
 
-    /// Samples in a batch; 1 if not given.
+    /// Number of samples in a batch; 1 by default.
     pub fn batch_size(self, batch_size: usize) -> Self {
         self.with(|options| options.batch_size = Some(batch_size))
     }
 
-    /// Whether each epoch reads the samples in another random order.
+    /// Whether every epoch reads the samples in a new random order.
     pub fn shuffle(self, shuffle: bool) -> Self {
         self.with(|options| options.shuffle = shuffle)
     }
 
-    /// Whether to leave out the last batch if it is not full.
+    /// Whether to drop the last batch if it is not full.
     pub fn drop_last(self, drop_last: bool) -> Self {
         self.with(|options| options.drop_last = drop_last)
     }
@@ -87,30 +89,30 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
         self.with(|options| options.batch_sampler = Some(Box::new(sampler)))
     }
 
-    /// Threads that make batches ahead of time; with 0, the default, they are made when asked for.
+    /// Number of threads that make batches ahead of time. With 0, the default, batches are made when they are asked for.
     pub fn num_workers(self, workers: usize) -> Self {
         self.with(|options| options.num_workers = workers)
     }
 
-    /// How many batches each worker may have ready or in the making, 2 if not given: a slow consumer never
-    /// makes more than `num_workers * prefetch` of them wait in memory.
+    /// Number of batches that each worker makes ahead, PyTorch's `prefetch_factor`; 2 by default. At most
+    /// `num_workers * prefetch` batches wait in memory.
     pub fn prefetch(self, batches: usize) -> Self {
         self.with(|options| options.prefetch = batches)
     }
 
-    /// Whether the worker threads stay alive from epoch to epoch, PyTorch's `persistent_workers`; they do not if not said
-    /// otherwise. It saves starting them, and what they keep for themselves is warm.
+    /// Whether the worker threads stay alive from epoch to epoch, PyTorch's `persistent_workers`; `false` by default. It saves
+    /// starting them, and keeps their thread-local caches warm.
     pub fn persistent_workers(self, persistent: bool) -> Self {
         self.with(|options| options.persistent = persistent)
     }
 
-    /// The seed of shuffles and samplers, 0 if not given: the same seed gives the same batches. It is apart
-    /// from [`kiln_tensor::manual_seed`].
+    /// The seed of shuffles, samplers and random transforms; 0 by default. The same seed gives the same batches. It is
+    /// independent of [`kiln_tensor::manual_seed`].
     pub fn seed(self, seed: u64) -> Self {
         self.with(|options| options.seed = seed)
     }
 
-    /// Where the batches' tensors shall be.
+    /// Moves the batches' tensors to a device.
     pub fn device(self, device: impl Into<Device>) -> DataLoaderBuilder<D, OnDevice<C>>
     where
         C::Batch: ToDevice,
@@ -120,9 +122,9 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
     }
 
     /// Puts the batches' tensors into page-locked memory, on the worker that made them, so that the consumer's
-    /// [`Tensor::to_device`](kiln_tensor::Tensor::to_device) needs no copy on the host. With
-    /// [`device`](DataLoaderBuilder::device) the workers move the batches themselves, while the GPU computes, and nothing
-    /// is left to gain here. Needs a CUDA device.
+    /// [`Tensor::to_device`](kiln_tensor::Tensor::to_device) needs no copy on the host. Not needed with
+    /// [`device`](DataLoaderBuilder::device): the workers then move the batches themselves while the GPU computes. Needs a CUDA
+    /// device.
     #[allow(clippy::type_complexity)] // a plain function as the change
     pub fn pin_memory(self) -> DataLoaderBuilder<D, MapBatches<C, fn(C::Batch) -> Result<C::Batch>>>
     where
@@ -131,8 +133,8 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
         self.map_batches(ToDevice::pin_memory as fn(C::Batch) -> Result<C::Batch>)
     }
 
-    /// Changes whole batches, on the worker that made them: after [`device`](DataLoaderBuilder::device) it is where
-    /// [`OnBatch`](crate::transforms::OnBatch) prepares pictures on the GPU.
+    /// Applies a function to whole batches, on the worker that made them. After [`device`](DataLoaderBuilder::device) this is
+    /// where [`OnBatch`](crate::transforms::OnBatch) transforms images on the GPU.
     pub fn map_batches<F, B>(self, f: F) -> DataLoaderBuilder<D, MapBatches<C, F>>
     where
         F: Fn(C::Batch) -> Result<B> + Send + Sync,
@@ -141,10 +143,10 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
         DataLoaderBuilder { dataset: self.dataset, collator, options: self.options }
     }
 
-    /// The loader.
+    /// Builds the loader.
     ///
     /// # Errors
-    /// A batch size or prefetch of 0, or options that exclude each other.
+    /// `batch_size` or `prefetch` is 0, or options exclude each other.
     pub fn build(self) -> Result<DataLoader<C::Batch>>
     where
         D: 'static,
@@ -152,7 +154,7 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
     {
         let DataLoaderBuilder { dataset, collator, options } = self;
         let samples = dataset.len();
-        let crew = Arc::new(Crew::new(options.persistent));
+        let pool = Arc::new(WorkerPool::new(options.persistent));
         let (num_workers, prefetch, seed) = (options.num_workers, options.prefetch, options.seed);
         if prefetch == 0 {
             return Err(Error::argument(OP, "prefetch is 0; at least 1 is expected"));
@@ -165,8 +167,8 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
             samples,
             num_workers,
             prefetch,
-            crew,
-            progress: Arc::new(Mutex::new(Progress::new(seed))),
+            pool,
+            cursor: Arc::new(Mutex::new(Cursor::new(seed))),
         })
     }
 }

@@ -1,18 +1,18 @@
-//! How a loader makes a batch of samples.
+//! `Collator`: how a loader makes a batch from samples.
 
 use kiln_tensor::{Device, Result};
 
 use crate::{Collate, Dataset, ToDevice, dataset::samples};
 
-/// Makes batches of a dataset's samples. [`DefaultCollate`] unless the builder was given another.
+/// Makes batches from a dataset's samples; [`DefaultCollate`] by default.
 pub trait Collator<D: Dataset>: Send + Sync {
-    /// What a batch is.
+    /// The type of a batch.
     type Batch;
 
-    /// The batch of the samples with these numbers.
+    /// The batch of the samples at these indices.
     ///
     /// # Errors
-    /// A sample cannot be had, or the samples do not fit together.
+    /// A sample cannot be read, or the samples do not fit together.
     fn batch(&self, dataset: &D, indices: &[usize]) -> Result<Self::Batch>;
 }
 
@@ -30,7 +30,7 @@ where
     }
 }
 
-/// A user's function from samples to a batch.
+/// A user's function from samples to a batch: PyTorch's `collate_fn`.
 #[derive(Clone, Copy, Debug)]
 pub struct FnCollate<F>(pub(super) F);
 
@@ -62,7 +62,7 @@ where
     }
 }
 
-/// Another collator's batches, changed by a function.
+/// Another collator's batches, passed through a function.
 #[derive(Clone, Copy, Debug)]
 pub struct MapBatches<C, F> {
     pub(super) collator: C,

@@ -1,4 +1,4 @@
-//! One pass over the data.
+//! `LoaderIter`: one pass over the data.
 
 use std::{fmt, sync::Arc};
 
@@ -7,38 +7,39 @@ use parking_lot::Mutex;
 
 use super::{
     DataLoader, Fetch,
-    state::Progress,
+    state::Cursor,
     workers::{Plan, Workers, make},
 };
 use crate::Epoch;
 
-/// The batches of one epoch. It ends after an error. Dropping it stops its workers and waits for the batches
+/// An iterator over the batches of one epoch. It ends after an error. Dropping it stops its workers and waits for the batches
 /// that they are making.
 #[must_use]
 pub struct LoaderIter<B> {
     source: Source<B>,
     position: usize,
     end: usize,
-    progress: Arc<Mutex<Progress>>,
+    cursor: Arc<Mutex<Cursor>>,
     run: u64,
 }
 
 enum Source<B> {
-    Here(Fetch<B>, Arc<Plan>),
+    /// Batches are made when they are asked for.
+    Inline(Fetch<B>, Arc<Plan>),
     Workers(Workers<B>),
-    /// Its one item: the epoch could not be begun.
+    /// The epoch could not be begun: the error is its only item.
     Failed(Error),
-    Over,
+    Finished,
 }
 
 impl<B: Send + 'static> LoaderIter<B> {
     pub(super) fn start(loader: &DataLoader<B>) -> LoaderIter<B> {
         let (seed, (epoch, position, run)) = {
-            let mut progress = loader.progress.lock();
-            (progress.seed, progress.begin())
+            let mut cursor = loader.cursor.lock();
+            (cursor.seed, cursor.begin())
         };
         let mut iter =
-            LoaderIter { source: Source::Over, position, end: position, progress: loader.progress.clone(), run };
+            LoaderIter { source: Source::Finished, position, end: position, cursor: loader.cursor.clone(), run };
         match iter.begin(loader, Epoch::new(seed, epoch)) {
             Ok(()) => {}
             Err(error) => (iter.source, iter.end) = (Source::Failed(error), position + 1),
@@ -51,14 +52,14 @@ impl<B: Send + 'static> LoaderIter<B> {
         let count = plan.batches.len();
         let start = self.position.min(count);
         self.source = match loader.num_workers {
-            0 => Source::Here(loader.fetch.clone(), plan.clone()),
+            0 => Source::Inline(loader.fetch.clone(), plan.clone()),
             workers => {
-                let (crew, prefetch) = (&loader.crew, loader.prefetch);
-                Source::Workers(Workers::start(crew, &loader.fetch, &plan, start, workers, prefetch)?)
+                let (pool, prefetch) = (&loader.pool, loader.prefetch);
+                Source::Workers(Workers::start(pool, &loader.fetch, &plan, start, workers, prefetch)?)
             }
         };
         (self.position, self.end) = (start, count);
-        self.progress.lock().planned(self.run, count);
+        self.cursor.lock().planned(self.run, count);
         Ok(())
     }
 }
@@ -68,25 +69,25 @@ impl<B> Iterator for LoaderIter<B> {
 
     fn next(&mut self) -> Option<Result<B>> {
         if self.position >= self.end {
-            self.source = Source::Over;
+            self.source = Source::Finished;
             return None;
         }
         let batch = match &self.source {
-            Source::Here(fetch, plan) => make(fetch, plan, self.position),
+            Source::Inline(fetch, plan) => make(fetch, plan, self.position),
             Source::Workers(workers) => workers.receive(self.position),
-            Source::Failed(_) | Source::Over => match std::mem::replace(&mut self.source, Source::Over) {
+            Source::Failed(_) | Source::Finished => match std::mem::replace(&mut self.source, Source::Finished) {
                 Source::Failed(error) => Err(error),
                 _ => return None,
             },
         };
         self.position += 1;
         if batch.is_ok() {
-            self.progress.lock().advance(self.run, self.position);
+            self.cursor.lock().advance(self.run, self.position);
         } else {
             self.end = self.position;
         }
         if self.position == self.end {
-            self.source = Source::Over;
+            self.source = Source::Finished;
         }
         Some(batch)
     }

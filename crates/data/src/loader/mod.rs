@@ -1,34 +1,36 @@
-//! Batches of a dataset, in the order of a sampler, made ahead of time by worker threads.
+//! `DataLoader`: batches of a dataset in the order of a sampler, made ahead of time by worker threads.
 
 mod builder;
 mod collator;
-mod crew;
 mod iter;
 mod progress;
 mod state;
+mod worker_pool;
 mod workers;
 
 use std::{fmt, sync::Arc};
 
 pub use builder::DataLoaderBuilder;
 pub use collator::{Collator, DefaultCollate, FnCollate, MapBatches, OnDevice};
-use crew::Crew;
 pub use iter::LoaderIter;
 use kiln_tensor::{Result, Tensor};
 use parking_lot::Mutex;
 pub use progress::Progress;
+use state::Cursor;
 pub use state::LoaderState;
+use worker_pool::WorkerPool;
 
 use crate::{BatchSampler, Collate, Dataset};
 
 /// Makes the batch of these samples.
 type Fetch<B> = Arc<dyn Fn(&[usize]) -> Result<B> + Send + Sync>;
 
-/// Batches of a dataset, as PyTorch's `DataLoader`. Its type tells only what a batch is, so that a function
-/// can take `&DataLoader` (batches of `(Tensor, Tensor)`) whatever the dataset is.
+/// Batches of a dataset: PyTorch's `DataLoader`. Its type parameter is the type of a batch, whatever the dataset is, so a
+/// function can take `&DataLoader` (batches of `(Tensor, Tensor)`).
 ///
-/// Iterating over `&loader` is one pass over the data; each further pass is a new epoch with another order
-/// if it shuffles. The batches and their order are the same for every number of workers.
+/// Iterating over `&loader` is one pass over the data. Every further pass is a new epoch, with a new order if the loader
+/// shuffles. The batches and their order do not depend on the number of workers. An error names the sample, the dataset and the
+/// transform ([`Error::sample`](kiln_tensor::Error::sample)), and ends the epoch.
 ///
 /// ```
 /// use kiln_data::{DataLoader, FashionMNIST};
@@ -47,20 +49,19 @@ pub struct DataLoader<B = (Tensor, Tensor)> {
     samples: usize,
     num_workers: usize,
     prefetch: usize,
-    crew: Arc<Crew>,
-    progress: Arc<Mutex<state::Progress>>,
+    pool: Arc<WorkerPool>,
+    cursor: Arc<Mutex<Cursor>>,
 }
 
-/// The type of the batches of the loader that is built depends on the dataset, not on this type's default.
 impl DataLoader {
-    /// A loader of `dataset`, to be configured. To use the dataset elsewhere too, pass an `Arc` of it.
+    /// A builder for a loader of `dataset`. To use the dataset elsewhere too, pass an `Arc` of it.
     pub fn builder<D: Dataset>(dataset: D) -> DataLoaderBuilder<D, DefaultCollate> {
         DataLoaderBuilder::new(dataset)
     }
 }
 
 impl<B> DataLoader<B> {
-    /// Batches of `batch_size` samples in the dataset's order, the last one perhaps shorter.
+    /// A loader of batches of `batch_size` samples in the dataset's order. The last batch may be smaller.
     ///
     /// # Errors
     /// `batch_size` is 0.
@@ -72,7 +73,7 @@ impl<B> DataLoader<B> {
         DataLoader::builder(dataset).batch_size(batch_size).build()
     }
 
-    /// Number of batches of an epoch.
+    /// Number of batches in an epoch.
     #[must_use]
     pub fn len(&self) -> usize {
         self.batches.len()
@@ -84,20 +85,20 @@ impl<B> DataLoader<B> {
         self.len() == 0
     }
 
-    /// Number of samples of the dataset: PyTorch's `len(loader.dataset)`.
+    /// Number of samples in the dataset: PyTorch's `len(loader.dataset)`.
     #[must_use]
     pub fn dataset_len(&self) -> usize {
         self.samples
     }
 
-    /// Number of samples of a batch (the last one may have fewer); `None` with a batch sampler.
+    /// Number of samples in a batch (the last one may have fewer); `None` with a batch sampler.
     #[must_use]
     pub fn batch_size(&self) -> Option<usize> {
         self.batch_size
     }
 
-    /// Starts the next epoch; the first one has number 0. After [`set_state`](DataLoader::set_state) it
-    /// goes on with the epoch that was interrupted. Errors of the sampler come as the first item.
+    /// Starts the next epoch, counted from 0. After [`set_state`](DataLoader::set_state) it continues the interrupted epoch. An
+    /// error of the sampler is the first item.
     pub fn iter(&self) -> LoaderIter<B>
     where
         B: Send + 'static,
@@ -105,7 +106,7 @@ impl<B> DataLoader<B> {
         LoaderIter::start(self)
     }
 
-    /// As [`iter`](DataLoader::iter), with a bar on the terminal that tells how far it is.
+    /// As [`iter`](DataLoader::iter), with a progress bar on the terminal.
     ///
     /// ```
     /// # use kiln_data::{DataLoader, Samples};
@@ -124,27 +125,27 @@ impl<B> DataLoader<B> {
         Progress::new(self.iter())
     }
 
-    /// Makes `epoch` the next one. Epochs count up by themselves; this is for loops that begin elsewhere.
+    /// Sets the number of the next epoch. Epochs count up by themselves; this is for loops that begin elsewhere.
     pub fn set_epoch(&self, epoch: u64) {
-        self.progress.lock().jump(epoch, 0);
+        self.cursor.lock().jump(epoch, 0);
     }
 
-    /// Where the loader stands: the batch after the last one that the newest iterator handed out.
+    /// The loader's position: the batch after the last one that the newest iterator returned.
     #[must_use]
     pub fn state(&self) -> LoaderState {
-        self.progress.lock().state(self.len())
+        self.cursor.lock().state(self.len())
     }
 
-    /// Goes on where [`state`](DataLoader::state) was taken: the next iterator hands out what would have
-    /// come next, bit for bit. The state's seed replaces the loader's.
+    /// Continues where [`state`](DataLoader::state) was taken: the next iterator returns the batches that would have come next,
+    /// bit for bit. The state's seed replaces the loader's.
     ///
     /// # Errors
     /// The state is from the middle of an epoch with another number of batches.
     pub fn set_state(&self, state: LoaderState) -> Result<()> {
         state.check(self.len())?;
-        let mut progress = self.progress.lock();
-        progress.seed = state.seed;
-        progress.jump(state.epoch, state.position);
+        let mut cursor = self.cursor.lock();
+        cursor.seed = state.seed;
+        cursor.jump(state.epoch, state.position);
         Ok(())
     }
 }

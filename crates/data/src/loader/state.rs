@@ -1,19 +1,19 @@
-//! Where a loader stands in its sequence of epochs.
+//! The position of a loader in its sequence of epochs, for checkpoints.
 
 use kiln_tensor::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// Where a loader stands. A checkpoint stores it (it is plain data for serde) and
-/// [`DataLoader::set_state`](crate::DataLoader::set_state) takes it back.
+/// The position of a loader: PyTorch's `StatefulDataLoader.state_dict`. A checkpoint stores it (with serde), and
+/// [`DataLoader::set_state`](crate::DataLoader::set_state) restores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LoaderState {
     /// The loader's seed.
     pub seed: u64,
     /// The epoch that the next batch belongs to.
     pub epoch: u64,
-    /// The number of the next batch in its epoch.
+    /// The index of the next batch in its epoch.
     pub position: usize,
-    /// How many batches an epoch has, to notice that batch size or dataset have changed.
+    /// Number of batches in an epoch, to notice that the batch size or the dataset has changed.
     pub batches: usize,
 }
 
@@ -30,31 +30,31 @@ impl LoaderState {
     }
 }
 
-/// The loader's own note of where it stands; the newest iterator writes it.
+/// The position as the loader keeps it. Only the newest iterator writes it.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct Cursor {
     pub seed: u64,
     epoch: u64,
     position: usize,
-    /// How many batches the epoch really has, known once it has begun.
+    /// Number of batches that the epoch really has, known once it has begun.
     end: Option<usize>,
-    /// Whether an iterator has begun this epoch: then the next iterator begins the next one.
+    /// Whether an iterator has begun this epoch. The next iterator then begins the next epoch.
     begun: bool,
     /// Counts iterators, so that an older one cannot overwrite the newest one's position.
     run: u64,
 }
 
-impl Progress {
-    pub fn new(seed: u64) -> Progress {
-        Progress { seed, epoch: 0, position: 0, end: None, begun: false, run: 0 }
+impl Cursor {
+    pub fn new(seed: u64) -> Cursor {
+        Cursor { seed, epoch: 0, position: 0, end: None, begun: false, run: 0 }
     }
 
     pub fn jump(&mut self, epoch: u64, position: usize) {
-        // An iterator that is still alive belongs to the old place.
-        *self = Progress { epoch, position, end: None, begun: false, run: self.run + 1, ..*self };
+        // An iterator that is still alive belongs to the old position.
+        *self = Cursor { epoch, position, end: None, begun: false, run: self.run + 1, ..*self };
     }
 
-    /// Begins an epoch: its number, where in it, and the run's number.
+    /// Begins an epoch. Returns its number, the position in it, and the number of the run.
     pub fn begin(&mut self) -> (u64, usize, u64) {
         if self.begun {
             self.jump(self.epoch.saturating_add(1), 0);
@@ -77,7 +77,7 @@ impl Progress {
     }
 
     pub fn state(&self, batches: usize) -> LoaderState {
-        // Past the last batch comes the next epoch, not an empty rest of this one.
+        // After the last batch comes the next epoch, not an empty rest of this one.
         let over = self.end.is_some_and(|end| self.position >= end);
         let (epoch, position) = if over { (self.epoch.saturating_add(1), 0) } else { (self.epoch, self.position) };
         LoaderState { seed: self.seed, epoch, position, batches }

@@ -1,8 +1,7 @@
-//! Threads that make batches ahead of time.
+//! Prefetching: worker threads that make the batches of an epoch ahead of time.
 //!
-//! Worker `w` of `n` makes every `n`-th batch, from the `w`-th on, and hands them over through a channel of
-//! its own; the consumer asks the channels in turn. So the order needs no bookkeeping, and the channels'
-//! capacity bounds what waits in memory.
+//! Worker `w` of `n` makes batches `w`, `w + n`, `w + 2n` … and sends them through a channel of its own; the consumer receives
+//! from the channels in turn. So the order needs no bookkeeping, and the channels' capacity bounds how many batches wait.
 
 use std::{
     any::Any,
@@ -18,23 +17,23 @@ use kiln_tensor::{Error, Result, no_grad};
 
 use super::{
     Fetch,
-    crew::{Crew, Hand},
+    worker_pool::{WorkerPool, WorkerThread},
 };
-use crate::{Epoch, dataset::take_panicked_sample, draw};
+use crate::{Epoch, dataset::take_panicked_sample, random};
 
-/// The samples of each batch of an epoch.
+/// The indices of the samples of each batch of an epoch.
 pub(super) struct Plan {
     pub epoch: Epoch,
     pub batches: Vec<Vec<usize>>,
 }
 
-/// Makes batch number `position`. A panic of the dataset, a transform or the collate function becomes an
-/// error here, so that it is the same with and without workers, and never a consumer that waits for ever.
+/// Makes batch number `position`. A panic of the dataset, a transform or the collate function becomes an error, so that the
+/// outcome is the same with and without workers, and a consumer never waits forever.
 pub(super) fn make<B>(fetch: &Fetch<B>, plan: &Plan, position: usize) -> Result<B> {
     let indices = plan.batches.get(position).map_or(&[][..], Vec::as_slice);
-    // Recording is off: whether it is on is a matter of the thread, and would differ with workers. So would random
-    // numbers that a thread kept for itself; each batch has its own.
-    let batch = || draw::in_batch(plan.epoch, position, || no_grad(|| fetch(indices)));
+    // Gradient recording and random state belong to a thread, so they would depend on the number of workers: recording is off,
+    // and each batch has random streams of its own.
+    let batch = || random::in_batch(plan.epoch, position, || no_grad(|| fetch(indices)));
     let batch = catch_unwind(AssertUnwindSafe(batch));
     batch.unwrap_or_else(|panic| {
         let sample = take_panicked_sample().map_or(String::new(), |index| format!(" at sample {index}"));
@@ -48,41 +47,41 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 pub(super) struct Workers<B> {
-    lanes: Vec<Receiver<Result<B>>>,
-    hands: Vec<Hand>,
-    crew: Arc<Crew>,
+    receivers: Vec<Receiver<Result<B>>>,
+    threads: Vec<WorkerThread>,
+    pool: Arc<WorkerPool>,
     start: usize,
     stop: Arc<AtomicBool>,
-    /// Closed when all workers are done: each holds a sender that it never uses.
+    /// Disconnected when all workers are done: each holds a sender that it never uses.
     done: Receiver<()>,
 }
 
 impl<B: Send + 'static> Workers<B> {
-    /// Sets `count` threads on the batches from `start` on, each at most `prefetch` batches ahead.
+    /// Starts `count` threads on the batches from `start` on. Each is at most `prefetch` batches ahead of the consumer.
     pub fn start(
-        crew: &Arc<Crew>,
+        pool: &Arc<WorkerPool>,
         fetch: &Fetch<B>,
         plan: &Arc<Plan>,
         start: usize,
         count: usize,
         prefetch: usize,
     ) -> Result<Workers<B>> {
-        let (at_work, done) = bounded(0);
+        let (working, done) = bounded(0);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut workers = Workers { lanes: Vec::new(), hands: Vec::new(), crew: crew.clone(), start, stop, done };
+        let mut workers = Workers { receivers: Vec::new(), threads: Vec::new(), pool: pool.clone(), start, stop, done };
         for worker in 0..count.min(plan.batches.len().saturating_sub(start)) {
-            // One batch is in the worker's hand while the others wait in the channel.
+            // One batch is with the worker while the others wait in the channel.
             let (sender, receiver) = bounded(prefetch.saturating_sub(1));
-            let job = (fetch.clone(), plan.clone(), workers.stop.clone(), sender, at_work.clone());
-            let hand = crew.employ(Box::new(move || {
-                let (fetch, plan, stop, sender, at_work) = job;
+            let job = (fetch.clone(), plan.clone(), workers.stop.clone(), sender, working.clone());
+            let thread = pool.submit(Box::new(move || {
+                let (fetch, plan, stop, sender, working) = job;
                 run(&fetch, &plan, start + worker, count, &sender, &stop);
                 drop((fetch, plan, sender));
-                // Only now, when it holds nothing of the loader's any more, is it done.
-                drop(at_work);
+                // Only now is it done: it holds nothing of the loader's any more.
+                drop(working);
             }))?;
-            workers.lanes.push(receiver);
-            workers.hands.push(hand);
+            workers.receivers.push(receiver);
+            workers.threads.push(thread);
         }
         Ok(workers)
     }
@@ -95,7 +94,7 @@ fn run<B>(fetch: &Fetch<B>, plan: &Plan, first: usize, step: usize, out: &Sender
         }
         let batch = make(fetch, plan, position);
         let last = batch.is_err();
-        // Sending fails when the consumer has gone.
+        // Sending fails when the consumer is gone.
         if out.send(batch).is_err() || last {
             return;
         }
@@ -103,11 +102,11 @@ fn run<B>(fetch: &Fetch<B>, plan: &Plan, first: usize, step: usize, out: &Sender
 }
 
 impl<B> Workers<B> {
-    /// Batch number `position`; they must be asked for in order.
+    /// Batch number `position`. Positions must be asked for in order.
     pub fn receive(&self, position: usize) -> Result<B> {
-        let gone = || Error::other(format!("DataLoader: the worker that makes batch {position} has died"));
-        let lane = (position - self.start).checked_rem(self.lanes.len()).ok_or_else(gone)?;
-        self.lanes[lane].recv().map_err(|_| gone())?
+        let gone = || Error::other(format!("DataLoader: the worker thread that makes batch {position} has ended"));
+        let worker = (position - self.start).checked_rem(self.receivers.len()).ok_or_else(gone)?;
+        self.receivers[worker].recv().map_err(|_| gone())?
     }
 }
 
@@ -115,8 +114,8 @@ impl<B> Drop for Workers<B> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         // Wakes workers that wait for room in their channel.
-        self.lanes.clear();
+        self.receivers.clear();
         while self.done.recv().is_ok() {}
-        self.crew.dismiss(std::mem::take(&mut self.hands));
+        self.pool.release(std::mem::take(&mut self.threads));
     }
 }

@@ -1,4 +1,4 @@
-//! Fetching the files of a split.
+//! Download of the files of a split.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use kiln_tensor::Result;
 
 use super::{MnistKind, PIXELS, find::names};
 
-/// Room for headers, and for a packed file that is no smaller than its contents.
+/// Allowance for headers, and for a compressed file that is no smaller than its contents.
 const SLACK: u64 = 1 << 16;
 
 /// Downloads the images' and labels' files of a split into `folder`; returns their paths.

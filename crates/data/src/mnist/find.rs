@@ -9,8 +9,7 @@ use kiln_tensor::Error;
 
 use super::MnistKind;
 
-/// Where a data set was found. [`MnistBuilder::load`](super::MnistBuilder::load) tells the order of the
-/// search.
+/// Where a data set was found. [`MnistBuilder::load`](super::MnistBuilder::load) documents the order of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// The folder that the program named.
@@ -21,7 +20,7 @@ pub enum Origin {
     User,
     /// The system's package.
     System,
-    /// The part of it that comes with Kiln.
+    /// The subset that comes with Kiln.
     Bundled,
 }
 
@@ -45,10 +44,9 @@ pub(super) struct Files {
     pub labels: PathBuf,
 }
 
-/// The folders of the search. Apart from [`Places::of_machine`] it does not look at the machine, so that
-/// the search can be tested.
+/// The folders to search. Only [`SearchPath::of_machine`] reads the environment, so that the search can be tested.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places {
+pub(super) struct SearchPath {
     pub given: Option<PathBuf>,
     pub environment: Option<PathBuf>,
     pub user: Option<PathBuf>,
@@ -56,9 +54,9 @@ pub(super) struct Places {
     pub bundled: Option<PathBuf>,
 }
 
-impl Places {
-    pub fn of_machine<K: MnistKind>(given: Option<PathBuf>) -> Places {
-        Places {
+impl SearchPath {
+    pub fn of_machine<K: MnistKind>(given: Option<PathBuf>) -> SearchPath {
+        SearchPath {
             given,
             environment: env::var_os("KILN_DATA").filter(|value| !value.is_empty()).map(PathBuf::from),
             user: crate::user_dir::data_dir().map(|dir| dir.join("kiln")),
@@ -77,7 +75,7 @@ impl Places {
         }
         if let Some(root) = &self.environment {
             let mut folders = named::<K>(root);
-            // All data sets of the family have the same file names: a folder without this one's name may hold another.
+            // All data sets of the family have the same file names, so a folder with another name may hold another data set.
             if is_named::<K>(root) {
                 folders.extend([root.join("raw"), root.clone()]);
             }
@@ -90,7 +88,7 @@ impl Places {
         folders
     }
 
-    /// Where a download goes: torchvision's layout under the folder that the program or the user named.
+    /// The folder for downloads: torchvision's layout below the folder that the program or the environment names.
     #[cfg(feature = "download")]
     pub fn download_folder<K: MnistKind>(&self) -> kiln_tensor::Result<(Origin, PathBuf)> {
         let roots =
@@ -103,7 +101,7 @@ impl Places {
         Ok((origin, raw))
     }
 
-    /// The files of a split in the first folder that has both.
+    /// The files of a split, in the first folder that has both.
     pub fn find<K: MnistKind>(&self, train: bool) -> Option<Files> {
         self.folders::<K>().into_iter().find_map(|(origin, dir)| files(origin, &dir, train))
     }
@@ -134,7 +132,7 @@ pub(super) fn names(train: bool) -> [&'static str; 2] {
     }
 }
 
-/// Debian's spelling of a name: `FashionMNIST` is `fashion-mnist`.
+/// Debian's spelling of a name: `fashion-mnist` for `FashionMNIST`.
 fn slug(name: &str) -> String {
     match name.strip_suffix("MNIST") {
         Some(kind) if !kind.is_empty() => format!("{}-mnist", kind.to_lowercase()),
@@ -178,48 +176,48 @@ mod tests {
     fn order() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().join(name);
-        let mut places = Places {
+        let mut search = SearchPath {
             given: None,
             environment: None,
             user: Some(at("user")),
             system: Some(put(&at("system"), ".gz")),
             bundled: Some(put(&at("bundled"), ".gz")),
         };
-        let found = |places: &Places| {
-            places.find::<Fashion>(true).map(|f| (f.origin, f.images.parent().unwrap().to_path_buf()))
+        let found = |search: &SearchPath| {
+            search.find::<Fashion>(true).map(|f| (f.origin, f.images.parent().unwrap().to_path_buf()))
         };
-        assert_eq!(found(&places), Some((Origin::System, at("system"))));
-        assert_eq!(places.find::<Fashion>(false), None);
+        assert_eq!(found(&search), Some((Origin::System, at("system"))));
+        assert_eq!(search.find::<Fashion>(false), None);
         put(&at("user/FashionMNIST/raw"), "");
-        assert_eq!(found(&places), Some((Origin::User, at("user/FashionMNIST/raw"))));
+        assert_eq!(found(&search), Some((Origin::User, at("user/FashionMNIST/raw"))));
         // A wrong folder is never replaced by what is elsewhere.
-        places.environment = Some(at("env"));
-        assert_eq!(found(&places), None);
-        let error = places.not_found::<Fashion>(true).to_string();
+        search.environment = Some(at("env"));
+        assert_eq!(found(&search), None);
+        let error = search.not_found::<Fashion>(true).to_string();
         for part in ["KILN_DATA is", "train-images-idx3-ubyte", "FashionMNIST/raw", "fashion-mnist", "unset it"] {
             assert!(error.contains(part) && !error.contains("system"), "{error}");
         }
         put(&at("env/fashion-mnist"), ".gz");
-        assert_eq!(found(&places), Some((Origin::Environment, at("env/fashion-mnist"))));
+        assert_eq!(found(&search), Some((Origin::Environment, at("env/fashion-mnist"))));
         put(&at("env/FashionMNIST"), "");
-        assert_eq!(found(&places), Some((Origin::Environment, at("env/FashionMNIST"))));
-        places.given = Some(at("given"));
-        assert_eq!(found(&places), None);
-        assert!(places.not_found::<Fashion>(true).to_string().contains("given"));
+        assert_eq!(found(&search), Some((Origin::Environment, at("env/FashionMNIST"))));
+        search.given = Some(at("given"));
+        assert_eq!(found(&search), None);
+        assert!(search.not_found::<Fashion>(true).to_string().contains("given"));
         put(&at("given"), "");
-        assert_eq!(found(&places), Some((Origin::Given, at("given"))));
+        assert_eq!(found(&search), Some((Origin::Given, at("given"))));
         put(&at("given/raw"), "");
-        assert_eq!(found(&places), Some((Origin::Given, at("given/raw"))));
+        assert_eq!(found(&search), Some((Origin::Given, at("given/raw"))));
     }
 
     #[test]
     fn one_data_set_is_not_taken_for_another() {
         let temp = tempfile::tempdir().unwrap();
         let root = put(&temp.path().join("FashionMNIST"), "");
-        let places = Places { environment: Some(root), ..Places::default() };
-        assert!(places.find::<Fashion>(true).is_some());
-        assert!(places.find::<Digits>(true).is_none());
-        let flat = Places { environment: Some(put(&temp.path().join("data"), "")), ..Places::default() };
+        let search = SearchPath { environment: Some(root), ..SearchPath::default() };
+        assert!(search.find::<Fashion>(true).is_some());
+        assert!(search.find::<Digits>(true).is_none());
+        let flat = SearchPath { environment: Some(put(&temp.path().join("data"), "")), ..SearchPath::default() };
         assert!(flat.find::<Fashion>(true).is_none());
     }
 
@@ -228,7 +226,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = put(temp.path(), "");
         fs::remove_file(dir.join(names(true)[1])).unwrap();
-        assert!(Places { given: Some(dir), ..Places::default() }.find::<Fashion>(true).is_none());
+        assert!(SearchPath { given: Some(dir), ..SearchPath::default() }.find::<Fashion>(true).is_none());
     }
 
     #[test]

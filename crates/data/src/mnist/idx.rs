@@ -1,8 +1,8 @@
-//! IDX files, the format of MNIST and its kin, packed by gzip or not.
+//! Reader of IDX files, the format of MNIST and its family, compressed with gzip or not.
 //!
 //! A file is four bytes (two zeros, the element type, the number of dimensions), the extents as big-endian
-//! 32-bit numbers, and the elements in row-major order. Only unsigned bytes, type 8, are read: no image
-//! data set of this family uses another.
+//! 32-bit numbers, and the elements in row-major order. Only unsigned bytes, type 8, are read: no image data
+//! set of this family uses another type.
 
 use std::{
     fs::File,

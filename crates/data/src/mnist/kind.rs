@@ -1,23 +1,23 @@
-//! Which data sets there are, and what is known of each.
+//! `MnistKind`: the data sets of the MNIST family, with their classes, sizes, addresses and checksums.
 
 use super::MnistLike;
 
-/// What tells one data set of the MNIST family from another. Implement it to read one that is not here
-/// (QMNIST, EMNIST's digits …) as `MnistLike<YourKind>`.
+/// Describes one data set of the MNIST family. Implement it to read one that is not here (QMNIST, EMNIST's digits …) as
+/// `MnistLike<YourKind>`.
 pub trait MnistKind: Send + Sync + 'static {
     /// Its name, which is also that of its folder, as in torchvision: `FashionMNIST`.
     const NAME: &'static str;
     /// The classes' names in the order of their labels.
     const CLASSES: &'static [&'static str];
-    /// How many training and test images it has.
+    /// Number of training and of test images.
     const COUNTS: [usize; 2];
-    /// Where to download it from: addresses of folders, tried in turn. Without one it cannot be downloaded.
+    /// Where to download it from: URLs of folders, tried in turn. If empty, it cannot be downloaded.
     const MIRRORS: &'static [&'static str];
-    /// SHA-256 of the unpacked files: training images and labels, test images and labels.
+    /// SHA-256 of the uncompressed files: training images and labels, test images and labels.
     const SHA256: [[&'static str; 2]; 2];
-    /// Where the system's package of it is.
+    /// The folder of the system's package of it.
     const SYSTEM_FOLDER: Option<&'static str> = None;
-    /// Where a part of it is that comes with the program.
+    /// The folder of a subset that comes with the program.
     const BUNDLED_FOLDER: Option<&'static str> = None;
 }
 
@@ -26,7 +26,7 @@ pub trait MnistKind: Send + Sync + 'static {
 pub struct Fashion;
 
 /// Fashion-MNIST: 60,000 training and 10,000 test images of clothing in 10 classes
-/// (Xiao, Rasul and Vollgraf, arXiv:1708.07747; MIT licence). A subset of 6,000 and 1,000 comes with Kiln.
+/// (Xiao, Rasul and Vollgraf, arXiv:1708.07747; MIT license). A subset of 6,000 and 1,000 comes with Kiln.
 pub type FashionMNIST = MnistLike<Fashion>;
 
 impl MnistKind for Fashion {
@@ -82,7 +82,7 @@ impl MnistKind for Digits {
 pub struct Kuzushiji;
 
 /// Kuzushiji-MNIST: 60,000 training and 10,000 test images of cursive hiragana in 10 classes (Clanuwat et al.,
-/// arXiv:1812.01718). It is read from its four files, and not downloaded: no checksums of it are published.
+/// arXiv:1812.01718). It is read from its four files, but not downloaded, because no checksums of it are published.
 pub type KMNIST = MnistLike<Kuzushiji>;
 
 impl MnistKind for Kuzushiji {

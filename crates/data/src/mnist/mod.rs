@@ -1,4 +1,4 @@
-//! MNIST and its kin: small grey images in IDX files.
+//! MNIST and its family: 28×28 gray images in IDX files.
 
 #[cfg(feature = "download")]
 mod download;
@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use find::Origin;
-use find::{Files, Places};
+use find::{Files, SearchPath};
 use kiln_tensor::{Device, Error, Result, Tensor};
 pub use kind::{Digits, Fashion, FashionMNIST, KMNIST, Kuzushiji, MNIST, MnistKind};
 
@@ -23,10 +23,10 @@ use crate::{Dataset, transforms::unit};
 const SIDE: usize = 28;
 const PIXELS: usize = SIDE * SIDE;
 
-/// A data set of the MNIST family in memory: [`MNIST`], [`FashionMNIST`], [`KMNIST`], or a [`MnistKind`] of one's own.
+/// A data set of the MNIST family in memory: [`MNIST`], [`FashionMNIST`], [`KMNIST`], or your own [`MnistKind`].
 ///
-/// A sample is an image, `f32` of shape `[1, 28, 28]` with values in `[0, 1]` (as torchvision's `ToTensor`
-/// gives), and its label, `i64`. [`DatasetExt`](crate::DatasetExt) has `transform` and `target_transform`.
+/// A sample is an image, `f32` of shape `[1, 28, 28]` with values in `[0, 1]` (as after torchvision's `ToTensor`), and its
+/// label, `i64`. [`DatasetExt`](crate::DatasetExt) has `transform` and `target_transform`.
 ///
 /// ```
 /// use kiln_data::{Dataset, FashionMNIST};
@@ -64,28 +64,26 @@ impl<K: MnistKind> MnistBuilder<K> {
         MnistBuilder { train, root: None, download: false, bundled: true, mirrors, kind: PhantomData }
     }
 
-    /// The folder with the files, or one above it, torchvision's `root`. Nowhere else is looked then.
+    /// The folder with the files, or one above it: torchvision's `root`. No other folder is searched then.
     pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
         self.root = Some(root.into());
         self
     }
 
-    /// Whether to download what is not on the machine (the bundled subset does not count), to
-    /// `root/<name>/raw`, `$KILN_DATA/<name>/raw` or the user's data directory. Needs the crate feature
-    /// `download`.
+    /// Whether to download what is not on the machine (the bundled subset does not count), to `root/<name>/raw`,
+    /// `$KILN_DATA/<name>/raw` or the user's data directory. Needs the crate feature `download`.
     pub fn download(mut self, download: bool) -> Self {
         self.download = download;
         self
     }
 
-    /// Where to download from, instead of the official addresses: addresses of folders, tried in turn.
+    /// Where to download from, instead of the official addresses: URLs of folders, tried in turn.
     pub fn mirrors(mut self, mirrors: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.mirrors = mirrors.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Whether the subset that comes with Kiln will do if nothing else is found; it will if not said
-    /// otherwise.
+    /// Whether the subset that comes with Kiln is accepted if nothing else is found; `true` by default.
     pub fn bundled(mut self, bundled: bool) -> Self {
         self.bundled = bundled;
         self
@@ -97,41 +95,42 @@ impl<K: MnistKind> MnistBuilder<K> {
     /// gzip, and in subfolders named as torchvision does (`FashionMNIST/raw`).
     ///
     /// # Errors
-    /// It is nowhere, cannot be downloaded, or a file is not what it should be (the error names it).
+    /// The data set is not found (the error says where it was searched), cannot be downloaded, or a file is damaged (the error
+    /// names it).
     pub fn load(self) -> Result<MnistLike<K>> {
-        let mut places = Places::of_machine::<K>(self.root.clone());
+        let mut search = SearchPath::of_machine::<K>(self.root.clone());
         if !self.bundled || self.download {
-            places.bundled = None;
+            search.bundled = None;
         }
-        let files = match places.find::<K>(self.train) {
+        let files = match search.find::<K>(self.train) {
             Some(files) => files,
-            None if self.download => self.fetch(&places)?,
-            None => return Err(places.not_found::<K>(self.train)),
+            None if self.download => self.fetch(&search)?,
+            None => return Err(search.not_found::<K>(self.train)),
         };
         MnistLike::read(files, self.train)
     }
 
     #[cfg(feature = "download")]
-    fn fetch(&self, places: &Places) -> Result<Files> {
-        let (origin, folder) = places.download_folder::<K>()?;
+    fn fetch(&self, search: &SearchPath) -> Result<Files> {
+        let (origin, folder) = search.download_folder::<K>()?;
         let [images, labels] = download::split::<K>(&folder, self.train, &self.mirrors)?;
         Ok(Files { origin, images, labels })
     }
 
     #[cfg(not(feature = "download"))]
-    fn fetch(&self, places: &Places) -> Result<Files> {
-        let missing = places.not_found::<K>(self.train);
+    fn fetch(&self, search: &SearchPath) -> Result<Files> {
+        let missing = search.not_found::<K>(self.train);
         Err(Error::argument("download", format!("Kiln was built without the feature `download`, and {missing}")))
     }
 }
 
 impl<K: MnistKind> MnistLike<K> {
-    /// The training images, to be loaded.
+    /// A builder that loads the training images.
     pub fn train() -> MnistBuilder<K> {
         MnistBuilder::new(true)
     }
 
-    /// The test images, to be loaded.
+    /// A builder that loads the test images.
     pub fn test() -> MnistBuilder<K> {
         MnistBuilder::new(false)
     }
@@ -205,13 +204,13 @@ impl<K: MnistKind> MnistLike<K> {
         self.labels.len() < K::COUNTS[usize::from(!self.train)]
     }
 
-    /// In which place of the search it was found.
+    /// Where it was found.
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.files.origin
     }
 
-    /// The file that the images were read from; the labels' is beside it.
+    /// The file that the images were read from. The file of the labels is in the same folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.files.images

@@ -1,22 +1,22 @@
-//! Which samples go into one batch.
+//! `BatchSampler`: the samples of each batch.
 
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
 use crate::Epoch;
 
-/// The batches of each pass over the data. Like a [`Sampler`], a function of the [`Epoch`] alone. Implement
-/// it for batches of one's own making, e.g. of texts of similar length.
+/// The batches of each pass over the data. Like a [`Sampler`], it must be a function of the [`Epoch`] alone. Implement it for
+/// custom batches, e.g. of texts of similar length.
 pub trait BatchSampler: Send + Sync {
-    /// How many batches a pass has.
+    /// Number of batches in a pass.
     fn len(&self) -> usize;
 
-    /// Whether a pass has none.
+    /// Whether a pass has no batches.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The numbers of the samples of each batch of this pass.
+    /// The indices of the samples of each batch of this pass.
     ///
     /// # Errors
     /// The sampler's own.
@@ -32,7 +32,7 @@ impl<S: BatchSampler + ?Sized> BatchSampler for Box<S> {
     }
 }
 
-/// A sampler's order cut into batches of one size, as PyTorch's `BatchSampler`.
+/// A sampler's order cut into batches of one size: PyTorch's `BatchSampler`.
 #[derive(Clone, Copy, Debug)]
 pub struct Batches<S> {
     sampler: S,
@@ -41,7 +41,7 @@ pub struct Batches<S> {
 }
 
 impl<S: Sampler> Batches<S> {
-    /// Batches of `batch_size`; a shorter one at the end is left out if `drop_last`.
+    /// Batches of `batch_size`. A smaller one at the end is dropped if `drop_last`.
     ///
     /// # Errors
     /// `batch_size` is 0.

@@ -1,18 +1,18 @@
-//! One process's share of the samples.
+//! `DistributedSampler`: one process's share of the samples.
 
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
 use crate::Epoch;
 
-/// Which of an epoch's random numbers shuffles use: those of [`RandomSampler`](super::RandomSampler), so that all processes
-/// together read what one alone would.
+/// The random stream that shuffles use: that of [`RandomSampler`](super::RandomSampler), so that all processes together read
+/// what one alone would.
 const PURPOSE: u64 = 0;
 
-/// The samples of one of several processes that train together, as PyTorch's `DistributedSampler`: sample `rank`,
-/// `rank + world_size`, … of the common order. All processes need the same seed and epoch; those of the loaders' own are,
-/// if they are built alike. So that each gets equally many, the first samples of the order come twice, or with
-/// [`drop_last`](DistributedSampler::drop_last) the last ones not at all.
+/// The samples of one of several processes that train together: PyTorch's `DistributedSampler`. Process `rank` reads samples
+/// `rank`, `rank + world_size`, … of the common order. All processes need the same seed and epoch, which their loaders have if
+/// they are built alike. To make the shares equal, the first samples of the order come twice, or with
+/// [`drop_last`](DistributedSampler::drop_last) the last ones are dropped.
 ///
 /// ```
 /// use kiln_data::{DistributedSampler, Epoch, Sampler};
@@ -31,10 +31,10 @@ pub struct DistributedSampler {
 }
 
 impl DistributedSampler {
-    /// The share of process number `rank` of `world_size` in the samples `0..len`, shuffled anew each epoch.
+    /// The share of process `rank` of `world_size` in the samples `0..len`, shuffled in each epoch.
     ///
     /// # Errors
-    /// There is no such process.
+    /// `rank` is not less than `world_size`.
     pub fn new(len: usize, rank: usize, world_size: usize) -> Result<DistributedSampler> {
         if rank >= world_size {
             let message = format!("rank {rank} of a world of {world_size}; ranks count from 0");
@@ -43,13 +43,13 @@ impl DistributedSampler {
         Ok(DistributedSampler { samples: len, rank, world_size, shuffle: true, drop_last: false })
     }
 
-    /// Whether each epoch has another order; it has if not said otherwise.
+    /// Whether to shuffle in each epoch; `true` by default.
     #[must_use]
     pub fn shuffle(self, shuffle: bool) -> DistributedSampler {
         DistributedSampler { shuffle, ..self }
     }
 
-    /// Whether samples are left out, instead of some coming twice, to make the shares equal.
+    /// Whether to drop samples, instead of repeating some, to make the shares equal.
     #[must_use]
     pub fn drop_last(self, drop_last: bool) -> DistributedSampler {
         DistributedSampler { drop_last, ..self }
@@ -64,7 +64,7 @@ impl Sampler for DistributedSampler {
     fn indices(&self, epoch: Epoch) -> Result<Vec<usize>> {
         let order =
             if self.shuffle { epoch.stream(PURPOSE).permutation(self.samples) } else { (0..self.samples).collect() };
-        // Of no samples, no share has any, so the order is not empty where it is asked.
+        // The order is not empty where it is indexed: of no samples, every share is empty.
         Ok((0..self.len()).map(|i| order[(self.rank + i * self.world_size) % self.samples]).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! In which order samples are read.
+//! Samplers: the order in which samples are read.
 
 mod batch;
 mod distributed;
@@ -13,18 +13,18 @@ pub use weighted::WeightedRandomSampler;
 
 use crate::Epoch;
 
-/// An order of samples for each pass over the data. It must be a function of the [`Epoch`] alone (draw from
-/// [`Epoch::stream`]): that is what makes runs repeat, and lets a loader resume in the middle of one.
+/// The order of samples in each pass over the data. It must be a function of the [`Epoch`] alone (draw from [`Epoch::stream`]), so
+/// that runs repeat, and a loader can resume in the middle of an epoch.
 pub trait Sampler: Send + Sync {
-    /// How many samples a pass reads.
+    /// Number of samples in a pass.
     fn len(&self) -> usize;
 
-    /// Whether a pass reads none.
+    /// Whether a pass has no samples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The numbers of the samples that this pass reads, in order.
+    /// The indices of the samples of this pass, in order.
     ///
     /// # Errors
     /// The sampler's own.
@@ -40,7 +40,7 @@ impl<S: Sampler + ?Sized> Sampler for Box<S> {
     }
 }
 
-/// All samples in their own order, as PyTorch's `SequentialSampler`.
+/// All samples in their own order: PyTorch's `SequentialSampler`.
 #[derive(Clone, Copy, Debug)]
 pub struct SequentialSampler {
     len: usize,

@@ -1,14 +1,14 @@
-//! Samples in random order.
+//! `RandomSampler` and `SubsetRandomSampler`: samples in random order.
 
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
 use crate::Epoch;
 
-/// Which of an epoch's random numbers shuffles use.
+/// The random stream that shuffles use.
 const PURPOSE: u64 = 0;
 
-/// Samples in random order, another one each pass, as PyTorch's `RandomSampler`.
+/// Samples in random order, a new one in each pass: PyTorch's `RandomSampler`.
 ///
 /// ```
 /// use kiln_data::{Epoch, RandomSampler, Sampler};
@@ -33,14 +33,14 @@ impl RandomSampler {
         RandomSampler { samples: len, draws: len, replacement: false }
     }
 
-    /// Whether each draw is from all samples, so that one may come twice.
+    /// Whether to draw with replacement, so that a sample may come twice.
     #[must_use]
     pub fn replacement(self, replacement: bool) -> RandomSampler {
         RandomSampler { replacement, ..self }
     }
 
-    /// How many samples a pass draws instead of all. Beyond all of them it goes on with another
-    /// permutation.
+    /// The number of samples in a pass, instead of all. Without replacement, a pass of more than all samples continues with
+    /// another permutation.
     #[must_use]
     pub fn num_samples(self, draws: usize) -> RandomSampler {
         RandomSampler { draws, ..self }
@@ -69,8 +69,7 @@ impl Sampler for RandomSampler {
     }
 }
 
-/// The samples with given numbers in random order, another one each pass, as PyTorch's
-/// `SubsetRandomSampler`.
+/// The samples at given indices in random order, a new one in each pass: PyTorch's `SubsetRandomSampler`.
 #[derive(Clone, Debug)]
 pub struct SubsetRandomSampler {
     indices: Vec<usize>,

@@ -1,16 +1,16 @@
-//! Samples drawn by weight.
+//! `WeightedRandomSampler`: samples drawn with given probabilities.
 
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
 use crate::Epoch;
 
-/// Which of an epoch's random numbers weighted draws use.
+/// The random stream that weighted draws use.
 const PURPOSE: u64 = 1;
 const OP: &str = "WeightedRandomSampler";
 
-/// Draws sample `i` with a probability proportional to `weights[i]`, as PyTorch's `WeightedRandomSampler`:
-/// with weights of 1 / (size of the sample's class) every class comes equally often.
+/// Draws sample `i` with a probability proportional to `weights[i]`: PyTorch's `WeightedRandomSampler`. With weights of
+/// 1 / (size of the sample's class), every class comes equally often.
 #[derive(Clone, Debug)]
 pub struct WeightedRandomSampler {
     weights: Vec<f64>,
@@ -59,22 +59,22 @@ impl WeightedRandomSampler {
                 sum
             })
             .collect();
-        // Rounding may put a draw on the sum itself; the last sample that can be drawn gets it.
+        // Rounding may put a draw at the sum itself; then it is the last sample with a positive weight.
         let last = self.weights.iter().rposition(|w| *w > 0.0).unwrap_or(0);
         let mut draw = || {
-            let at = stream.unit() * sum;
+            let at = stream.uniform() * sum;
             ends.partition_point(|&end| end <= at).min(last)
         };
         (0..self.draws).map(|_| draw()).collect()
     }
 
-    /// The smallest of independent exponential waiting times, whose rates are the weights (Efraimidis and
-    /// Spirakis, 2006): drawing one after the other in one pass.
+    /// Samples with the smallest of independent exponential variables whose rates are the weights (Efraimidis and Spirakis,
+    /// 2006), which is equivalent to drawing one after the other.
     fn draw_without_replacement(&self, epoch: Epoch) -> Vec<usize> {
         let mut stream = epoch.stream(PURPOSE);
         let mut times: Vec<(f64, usize)> = Vec::with_capacity(self.weights.len());
         for (index, &weight) in self.weights.iter().enumerate() {
-            let time = -(1.0 - stream.unit()).ln() / weight;
+            let time = -(1.0 - stream.uniform()).ln() / weight;
             if weight > 0.0 {
                 times.push((time, index));
             }

@@ -1,11 +1,11 @@
-//! From bytes to numbers and back.
+//! `ToTensor`, `ToImage`, `Normalize` and `OneHot`.
 
 use kiln_tensor::{DType, Device, Error, Result, Tensor};
 
 use super::{Image, Transform};
 
-/// `byte / 255`, to the last bit, without a division: 1/255 as a sum of two floats, the first of so few
-/// bits that its product with a byte is exact. The loop over an image becomes vector instructions.
+/// `byte / 255`, correctly rounded, without a division: 1/255 is a sum of two floats, and the product of the first with a byte is
+/// exact. The loop over an image is vectorized.
 pub(crate) fn unit(byte: u8) -> f32 {
     const HIGH: f32 = f32::from_bits((1.0f32 / 255.0).to_bits() & !0xff);
     const LOW: f32 = (1.0 / 255.0 - HIGH as f64) as f32;
@@ -13,7 +13,7 @@ pub(crate) fn unit(byte: u8) -> f32 {
     byte * HIGH + byte * LOW
 }
 
-/// An image as `f32` of shape `[channels, height, width]`, its bytes scaled to `[0, 1]`.
+/// Converts an image to an `f32` tensor of shape `[channels, height, width]` with values in `[0, 1]`: torchvision's `ToTensor`.
 #[derive(Clone, Copy, Debug)]
 pub struct ToTensor;
 
@@ -37,8 +37,8 @@ impl Transform<Image> for ToTensor {
     }
 }
 
-/// A tensor as an image: torchvision's `ToPILImage`. Floats are taken to be in `[0, 1]` and multiplied by 255, the
-/// fraction is cut off; `u8` stays. The shape is `[channels, height, width]` (1 or 3 channels) or `[height, width]`.
+/// Converts a tensor to an image: torchvision's `ToPILImage`. Floats in `[0, 1]` are multiplied by 255 and truncated; `u8` is
+/// unchanged. The shape is `[channels, height, width]` (1 or 3 channels) or `[height, width]`.
 #[derive(Clone, Copy, Debug)]
 pub struct ToImage;
 
@@ -72,10 +72,10 @@ pub struct Normalize {
 }
 
 impl Normalize {
-    /// One mean and one standard deviation a channel.
+    /// One mean and one standard deviation for each channel.
     ///
     /// # Errors
-    /// There are not as many means as deviations, or none, or a deviation is 0.
+    /// The numbers of means and of deviations differ or are 0, or a deviation is 0.
     pub fn new(mean: impl Into<Vec<f64>>, std: impl Into<Vec<f64>>) -> Result<Normalize> {
         let (mean, std) = (mean.into(), std.into());
         if mean.is_empty() || mean.len() != std.len() || std.contains(&0.0) {
@@ -87,9 +87,9 @@ impl Normalize {
 }
 
 impl Normalize {
-    /// The same in one go over the values: samples are prepared on many threads, where several operations on tensors would
-    /// only be in each other's way.
-    fn floats(&self, x: &Tensor) -> Result<Tensor> {
+    /// The fast path for `f32` on the CPU: one pass over the values on this thread. Tensor operations would compete for the thread
+    /// pool with the other workers.
+    fn normalize_f32(&self, x: &Tensor) -> Result<Tensor> {
         let mut values = x.to_vec::<f32>()?;
         let plane = x.dims().iter().rev().take(2).product::<usize>().max(1);
         let channels = self.mean.iter().zip(&self.std).map(|(&mean, &std)| (mean as f32, std as f32)).cycle();
@@ -104,14 +104,18 @@ impl Transform<Tensor> for Normalize {
     type Output = Tensor;
     fn apply(&self, x: Tensor) -> Result<Tensor> {
         if !x.dtype().is_float() {
-            return Err(Error::dtype("Normalize", x.dtype(), "floats are normalised; `ToTensor` makes them of bytes"));
+            return Err(Error::dtype(
+                "Normalize",
+                x.dtype(),
+                "floats are normalized; convert bytes with `ToTensor` first",
+            ));
         }
         let channels = self.mean.len();
         if x.rank() < 3 || (channels != 1 && x.dims()[x.rank() - 3] != channels) {
             return Err(Error::shape("Normalize", format!("[…, {channels}, height, width]"), x.shape()));
         }
         if x.dtype() == DType::F32 && x.device() == Device::Cpu && !x.requires_grad() {
-            return self.floats(&x);
+            return self.normalize_f32(&x);
         }
         let column = |values: &[f64]| {
             Tensor::from_vec(values.to_vec(), [values.len(), 1, 1], Device::Cpu)?
@@ -122,7 +126,7 @@ impl Transform<Tensor> for Normalize {
     }
 }
 
-/// A class as a vector with 1 in its place: the tutorial's `zeros(10).scatter_(0, y, 1)`.
+/// Converts a class index to a one-hot vector: `zeros(10).scatter_(0, y, 1)` in PyTorch's tutorial.
 #[derive(Clone, Copy, Debug)]
 pub struct OneHot {
     /// Number of classes.

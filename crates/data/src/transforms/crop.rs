@@ -1,11 +1,11 @@
-//! Parts of a picture of a given size.
+//! `CenterCrop`, `RandomCrop` and `Pad`.
 
 use kiln_tensor::{Error, Result};
 
-use super::{Picture, Transform, picture::padded};
-use crate::draw;
+use super::{ImageOps, Transform, pixel_ops::padded_extent};
+use crate::random;
 
-/// The middle of a picture; what is smaller gets a margin of zeros first, as in torchvision.
+/// Crops the center of an image: torchvision's `CenterCrop`. A smaller image is padded with zeros first.
 #[derive(Clone, Copy, Debug)]
 pub struct CenterCrop {
     height: usize,
@@ -30,24 +30,24 @@ impl CenterCrop {
     }
 }
 
-impl<P: Picture> Transform<P> for CenterCrop {
+impl<P: ImageOps> Transform<P> for CenterCrop {
     type Output = P;
-    fn apply(&self, picture: P) -> Result<P> {
-        let (height, width) = picture.extent()?;
+    fn apply(&self, image: P) -> Result<P> {
+        let (height, width) = image.extent()?;
         let (down, across) = (self.height.saturating_sub(height), self.width.saturating_sub(width));
         let margin = [across / 2, down / 2, across.div_ceil(2), down.div_ceil(2)];
-        let picture = if margin == [0; 4] { picture } else { picture.pad(margin, 0.0)? };
-        let (height, width) = picture.extent()?;
-        picture.crop(middle(height, self.height), middle(width, self.width), self.height, self.width)
+        let image = if margin == [0; 4] { image } else { image.pad(margin, 0.0)? };
+        let (height, width) = image.extent()?;
+        image.crop(center_offset(height, self.height), center_offset(width, self.width), self.height, self.width)
     }
 }
 
 /// Where the middle `part` of `all` begins. Halves are rounded to even, as Python's `round` does.
-pub(super) fn middle(all: usize, part: usize) -> usize {
+pub(super) fn center_offset(all: usize, part: usize) -> usize {
     ((all - part) as f64 / 2.0).round_ties_even() as usize
 }
 
-/// A margin of one value around a picture.
+/// Adds margins of a constant value: torchvision's `Pad`.
 #[derive(Clone, Copy, Debug)]
 pub struct Pad {
     margin: [usize; 4],
@@ -61,7 +61,7 @@ impl Pad {
         Pad { margin, fill: 0.0 }
     }
 
-    /// What the margin is filled with instead of 0: a byte's value for images, the value itself for tensors.
+    /// The value of the margin, instead of 0: 0 to 255 for images, the value itself for tensors.
     #[must_use]
     pub fn fill(self, fill: f64) -> Pad {
         Pad { fill, ..self }
@@ -76,14 +76,14 @@ impl Pad {
     }
 }
 
-impl<P: Picture> Transform<P> for Pad {
+impl<P: ImageOps> Transform<P> for Pad {
     type Output = P;
-    fn apply(&self, picture: P) -> Result<P> {
-        picture.pad(self.margin, self.fill)
+    fn apply(&self, image: P) -> Result<P> {
+        image.pad(self.margin, self.fill)
     }
 }
 
-/// A part at a random place.
+/// Crops a region at a random position: torchvision's `RandomCrop`.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomCrop {
     height: usize,
@@ -99,13 +99,13 @@ impl RandomCrop {
         RandomCrop { height, width, padding: None, pad_if_needed: false }
     }
 
-    /// A margin that the picture gets before.
+    /// A margin that is added before cropping.
     #[must_use]
     pub fn padding(self, margin: Pad) -> RandomCrop {
         RandomCrop { padding: Some(margin), ..self }
     }
 
-    /// Whether a picture that is too small gets a margin of zeros, wide enough at both sides, instead of being an error.
+    /// Whether an image that is too small is padded with zeros, on both sides, instead of being an error.
     #[must_use]
     pub fn pad_if_needed(self, pad: bool) -> RandomCrop {
         RandomCrop { pad_if_needed: pad, ..self }
@@ -113,51 +113,51 @@ impl RandomCrop {
 }
 
 impl RandomCrop {
-    /// With its margins.
-    pub(super) fn widened<P: Picture>(&self, mut picture: P) -> Result<P> {
+    /// The image with the margins that it gets before cropping.
+    pub(super) fn padded<P: ImageOps>(&self, mut image: P) -> Result<P> {
         if let Some(padding) = &self.padding {
-            picture = padding.apply(picture)?;
+            image = padding.apply(image)?;
         }
-        let needed = self.needed(picture.extent()?);
-        if needed == [0; 4] { Ok(picture) } else { picture.pad(needed, 0.0) }
+        let needed = self.needed(image.extent()?);
+        if needed == [0; 4] { Ok(image) } else { image.pad(needed, 0.0) }
     }
 
-    /// The margin that a picture of this extent needs to be large enough.
+    /// The margins that an image of this height and width needs to be large enough.
     fn needed(&self, (height, width): (usize, usize)) -> [usize; 4] {
         let (down, across) = (self.height.saturating_sub(height), self.width.saturating_sub(width));
         if self.pad_if_needed { [across, down, across, down] } else { [0; 4] }
     }
 
-    /// The extent that a picture of this extent has [`widened`](RandomCrop::widened).
-    pub(super) fn widened_extent(&self, extent: (usize, usize)) -> Result<(usize, usize)> {
-        let extent = self.padding.map_or(Ok(extent), |padding| padded(extent, padding.margin))?;
-        padded(extent, self.needed(extent))
+    /// The height and width of [`padded`](RandomCrop::padded) images.
+    pub(super) fn padded_extent(&self, extent: (usize, usize)) -> Result<(usize, usize)> {
+        let extent = self.padding.map_or(Ok(extent), |padding| padded_extent(extent, padding.margin))?;
+        padded_extent(extent, self.needed(extent))
     }
 
-    /// Rows and columns of the part.
+    /// Height and width of the region.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.height, self.width)
     }
 
-    /// Draws where the part begins, from the top and from the left.
-    pub(super) fn place(&self, (height, width): (usize, usize)) -> Result<(usize, usize)> {
+    /// Draws the top and left offset of the region.
+    pub(super) fn draw_offset(&self, (height, width): (usize, usize)) -> Result<(usize, usize)> {
         if self.height > height || self.width > width {
             let message = format!(
-                "a part of {}×{} does not fit into a picture of {height}×{width}; `pad_if_needed` gives it a margin",
+                "a crop of {}×{} does not fit into an image of {height}×{width}; `pad_if_needed` pads it",
                 self.height, self.width
             );
             return Err(Error::argument("RandomCrop", message));
         }
-        let mut stream = draw::stream();
+        let mut stream = random::stream();
         Ok((stream.below(height - self.height + 1), stream.below(width - self.width + 1)))
     }
 }
 
-impl<P: Picture> Transform<P> for RandomCrop {
+impl<P: ImageOps> Transform<P> for RandomCrop {
     type Output = P;
-    fn apply(&self, picture: P) -> Result<P> {
-        let picture = self.widened(picture)?;
-        let (top, left) = self.place(picture.extent()?)?;
-        picture.crop(top, left, self.height, self.width)
+    fn apply(&self, image: P) -> Result<P> {
+        let image = self.padded(image)?;
+        let (top, left) = self.draw_offset(image.extent()?)?;
+        image.crop(top, left, self.height, self.width)
     }
 }

@@ -1,14 +1,14 @@
-//! Rectangles of a picture overwritten.
+//! `RandomErasing` and `erase`: rectangles of an image overwritten.
 
 use kiln_tensor::{Device, Error, Result, Tensor};
 
-use super::{Picture, Transform};
-use crate::{Stream, draw};
+use super::{ImageOps, Transform};
+use crate::{RandomStream, random};
 
 const OP: &str = "RandomErasing";
 
-/// Overwrites a rectangle of random area, aspect and place of a tensor (Zhong et al., arXiv:1708.04896), as torchvision's:
-/// with probability 0.5, 2 to 33 % of the area, 0.3 to 3.3 times as high as wide, by zeros, if not said otherwise.
+/// Overwrites a rectangle of random area, aspect ratio and position in a tensor (Zhong et al., arXiv:1708.04896): torchvision's
+/// `RandomErasing`. By default with probability 0.5, 2 to 33 % of the area, an aspect ratio of 0.3 to 3.3, and zeros.
 #[derive(Clone, Debug)]
 pub struct RandomErasing {
     p: f64,
@@ -19,7 +19,7 @@ pub struct RandomErasing {
 
 #[derive(Clone, Debug)]
 enum Value {
-    /// One for all channels, or one each.
+    /// One value for all channels, or one for each.
     Fixed(Vec<f64>),
     /// Drawn from the standard normal distribution.
     Random,
@@ -34,22 +34,22 @@ impl RandomErasing {
         if (0.0..=1.0).contains(&p) {
             Ok(RandomErasing { p, ..RandomErasing::default() })
         } else {
-            Err(Error::argument(OP, format!("{p} is no probability")))
+            Err(Error::argument(OP, format!("{p} is not a probability")))
         }
     }
 
-    /// The smallest and largest share of the area.
+    /// The range of the rectangle's area, as a fraction of the image.
     ///
     /// # Errors
     /// They are not in order between 0 and 1.
     pub fn scale(self, low: f64, high: f64) -> Result<RandomErasing> {
         if !(0.0 <= low && low <= high && high <= 1.0) {
-            return Err(Error::argument(OP, format!("{low} to {high} is no range of a share")));
+            return Err(Error::argument(OP, format!("{low} to {high} is not a range of fractions")));
         }
         Ok(RandomErasing { scale: (low, high), ..self })
     }
 
-    /// The smallest and largest quotient of height and width.
+    /// The range of the aspect ratio, height divided by width.
     ///
     /// # Errors
     /// They are not positive numbers in order.
@@ -57,10 +57,10 @@ impl RandomErasing {
         Ok(RandomErasing { ratio: range(OP, "ratio", low, high)?, ..self })
     }
 
-    /// What is written: one value, or one for each channel.
+    /// The value to write: one for all channels, or one for each.
     ///
     /// # Errors
-    /// There is none.
+    /// `value` is empty.
     pub fn value(self, value: impl Into<Vec<f64>>) -> Result<RandomErasing> {
         let value = value.into();
         if value.is_empty() {
@@ -69,19 +69,19 @@ impl RandomErasing {
         Ok(RandomErasing { value: Value::Fixed(value), ..self })
     }
 
-    /// Writes random numbers, normal with mean 0 and deviation 1: torchvision's `value="random"`.
+    /// Writes standard normal random numbers: torchvision's `value="random"`.
     #[must_use]
     pub fn random_value(self) -> RandomErasing {
         RandomErasing { value: Value::Random, ..self }
     }
 
-    /// Top, left, height and width of the rectangle; none if ten tries did not fit, which leaves the picture as it is.
-    fn choose(&self, (height, width): (usize, usize), stream: &mut Stream) -> Option<[usize; 4]> {
+    /// Draws the rectangle's top, left, height and width. `None` if ten tries did not fit: the image stays as it is.
+    fn draw(&self, (height, width): (usize, usize), stream: &mut RandomStream) -> Option<[usize; 4]> {
         let area = height as f64 * width as f64;
         for _ in 0..10 {
-            let part = area * stream.range(self.scale.0, self.scale.1);
-            // Evenly in the logarithm, so that 1/3 is as likely as 3.
-            let aspect = stream.range(self.ratio.0.ln(), self.ratio.1.ln()).exp();
+            let part = area * stream.uniform_between(self.scale.0, self.scale.1);
+            // Uniform in the logarithm, so that 1/3 is as likely as 3.
+            let aspect = stream.uniform_between(self.ratio.0.ln(), self.ratio.1.ln()).exp();
             let rows = (part * aspect).sqrt().round_ties_even() as usize;
             let columns = (part / aspect).sqrt().round_ties_even() as usize;
             if rows < height && columns < width {
@@ -101,7 +101,7 @@ impl Default for RandomErasing {
 impl Transform<Tensor> for RandomErasing {
     type Output = Tensor;
     fn apply(&self, x: Tensor) -> Result<Tensor> {
-        let (extent, mut stream) = (x.extent()?, draw::stream());
+        let (extent, mut stream) = (x.extent()?, random::stream());
         let channels = x.dims().iter().rev().nth(2).copied().unwrap_or(1);
         if let Value::Fixed(values) = &self.value
             && values.len() != 1
@@ -109,10 +109,10 @@ impl Transform<Tensor> for RandomErasing {
         {
             return Err(Error::argument(OP, format!("{} values for {channels} channels", values.len())));
         }
-        if !stream.chance(self.p) {
+        if !stream.bernoulli(self.p) {
             return Ok(x);
         }
-        let Some([top, left, rows, columns]) = self.choose(extent, &mut stream) else { return Ok(x) };
+        let Some([top, left, rows, columns]) = self.draw(extent, &mut stream) else { return Ok(x) };
         let value = match &self.value {
             Value::Fixed(values) => Tensor::from_vec(values.clone(), [values.len(), 1, 1], Device::Cpu)?,
             Value::Random => {
@@ -125,10 +125,10 @@ impl Transform<Tensor> for RandomErasing {
     }
 }
 
-/// A copy of `x`, `[…, height, width]`, with `value`, which is broadcast, in `rows` × `columns` from (`top`, `left`) on.
+/// A copy of `x`, `[…, height, width]`, in which `value` is broadcast to the `rows` × `columns` from (`top`, `left`).
 ///
 /// # Errors
-/// The rectangle is not inside, or the value does not fit into it.
+/// The rectangle is not inside, or `value` does not broadcast to it.
 pub fn erase(x: &Tensor, top: usize, left: usize, rows: usize, columns: usize, value: &Tensor) -> Result<Tensor> {
     let out = x.detach().copy()?;
     let hole = out.clone().crop(top, left, rows, columns)?;
@@ -141,7 +141,7 @@ pub(super) fn range(op: &'static str, what: &str, low: f64, high: f64) -> Result
     if 0.0 < low && low <= high && high.is_finite() {
         return Ok((low, high));
     }
-    Err(Error::argument(op, format!("{low} to {high} is no range of a {what}")))
+    Err(Error::argument(op, format!("{low} to {high} is not a range of a {what}")))
 }
 
 #[cfg(test)]
@@ -155,14 +155,14 @@ mod tests {
         let mut stream = Epoch::new(3, 0).stream(1 << 40);
         let mut area = 0.0;
         for _ in 0..2000 {
-            let [top, left, rows, columns] = erasing.choose((300, 400), &mut stream).expect("it fits");
+            let [top, left, rows, columns] = erasing.draw((300, 400), &mut stream).expect("it fits");
             assert!(top + rows <= 300 && left + columns <= 400);
             let (share, aspect) = ((rows * columns) as f64 / 120_000.0, rows as f64 / columns as f64);
             assert!((0.095..0.305).contains(&share) && (0.48..2.05).contains(&aspect), "{share} {aspect}");
             area += share / 2000.0;
         }
         assert!((0.19..0.21).contains(&area), "{area}");
-        assert!(RandomErasing::default().scale(0.9, 1.0)?.ratio(9.0, 9.0)?.choose((30, 30), &mut stream).is_none());
+        assert!(RandomErasing::default().scale(0.9, 1.0)?.ratio(9.0, 9.0)?.draw((30, 30), &mut stream).is_none());
         Ok(())
     }
 

@@ -1,9 +1,9 @@
-//! Mirroring at random.
+//! `RandomHorizontalFlip` and `RandomVerticalFlip`.
 
 use kiln_tensor::{Error, Result};
 
-use super::{Picture, Transform};
-use crate::draw;
+use super::{ImageOps, Transform};
+use crate::random;
 
 macro_rules! flip {
     ($(#[$doc:meta])* $name:ident $flip:ident) => {
@@ -22,7 +22,7 @@ macro_rules! flip {
                 if (0.0..=1.0).contains(&p) {
                     Ok($name { p })
                 } else {
-                    Err(Error::argument(stringify!($name), format!("{p} is no probability")))
+                    Err(Error::argument(stringify!($name), format!("{p} is not a probability")))
                 }
             }
         }
@@ -34,25 +34,25 @@ macro_rules! flip {
         }
 
         impl $name {
-            /// Draws whether a picture is flipped.
-            pub(super) fn happens(&self) -> bool {
-                draw::stream().chance(self.p)
+            /// Draws whether an image is flipped.
+            pub(super) fn draw(&self) -> bool {
+                random::stream().bernoulli(self.p)
             }
         }
 
-        impl<P: Picture> Transform<P> for $name {
+        impl<P: ImageOps> Transform<P> for $name {
             type Output = P;
-            fn apply(&self, picture: P) -> Result<P> {
-                if self.happens() { picture.$flip() } else { Ok(picture) }
+            fn apply(&self, image: P) -> Result<P> {
+                if self.draw() { image.$flip() } else { Ok(image) }
             }
         }
     };
 }
 flip!(
-    /// Exchanges left and right, with probability 0.5 by default.
+    /// Mirrors left and right at random, with probability 0.5 by default.
     RandomHorizontalFlip flip_horizontal
 );
 flip!(
-    /// Exchanges top and bottom, with probability 0.5 by default.
+    /// Mirrors top and bottom at random, with probability 0.5 by default.
     RandomVerticalFlip flip_vertical
 );

@@ -1,13 +1,13 @@
-//! How pixels between pixels are computed.
+//! `Interpolation`, an option of resizing and rotation.
 
-/// How new pixels are made of old ones.
+/// How the values of new pixels are interpolated: torchvision's `InterpolationMode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Interpolation {
-    /// The pixel that lies nearest.
+    /// The nearest pixel.
     Nearest,
-    /// A weighted mean, by a triangle.
+    /// Linear in both directions (a triangle filter).
     #[default]
     Bilinear,
-    /// A weighted mean, by a cubic spline (Catmull-Rom: a = -0.5, as Pillow).
+    /// Cubic in both directions (Catmull-Rom, a = -0.5, as in Pillow).
     Bicubic,
 }

@@ -1,7 +1,7 @@
-//! Changes of samples: what `torchvision.transforms` does, with its names and numbers.
+//! Transforms of samples, with the names and the results of `torchvision.transforms`.
 //!
-//! A transform is a value. [`DatasetExt::transform`](crate::DatasetExt::transform) applies it when a sample is read, on
-//! the loader's worker threads; [`Transform::apply`] applies it to one thing. Several in turn are a tuple:
+//! [`DatasetExt::transform`](crate::DatasetExt::transform) applies a transform when a sample is read, on the loader's worker
+//! threads; [`Transform::apply`] applies it to one value. Several in turn are a tuple:
 //!
 //! ```
 //! use kiln_data::transforms::{CenterCrop, Compose, Image, Normalize, Resize, ToTensor, Transform};
@@ -19,26 +19,29 @@
 //!
 //! [`Resize`] and [`RandomResizedCrop`] need the feature `images`, as does [`Image::open`]; the others are in every build.
 //!
-//! A function from a sample to a `Result` is a transform, too; [`Lambda`] names it as torchvision does.
+//! A function from a sample to a `Result` is a transform, too; [`Lambda`] is torchvision's name for it.
 //!
-//! Random ones draw other numbers for each sample. In a loader these depend on its seed, the epoch and the batch alone,
-//! so an epoch can be repeated bit for bit with any number of workers; elsewhere they follow
-//! [`manual_seed`](kiln_tensor::manual_seed).
+//! Random transforms draw new parameters for each sample. In a loader these depend only on its seed, the epoch and the batch, so
+//! an epoch repeats bit for bit with any number of workers; elsewhere they follow [`manual_seed`](kiln_tensor::manual_seed).
 
+mod adjust;
 mod color;
 mod convert;
 mod crop;
 mod erase;
 mod flip;
+mod hsv;
+mod image_ops;
 mod interpolation;
 mod on_batch;
-mod picture;
+mod pixel_ops;
 mod planes;
 #[cfg(feature = "images")]
 mod random_resized_crop;
 #[cfg(feature = "images")]
 mod resize;
 mod rotate;
+mod rotation;
 
 pub use color::{ColorJitter, Grayscale};
 pub(crate) use convert::unit;
@@ -46,28 +49,29 @@ pub use convert::{Normalize, OneHot, ToImage, ToTensor};
 pub use crop::{CenterCrop, Pad, RandomCrop};
 pub use erase::{RandomErasing, erase};
 pub use flip::{RandomHorizontalFlip, RandomVerticalFlip};
+pub use image_ops::ImageOps;
 pub use interpolation::Interpolation;
 use kiln_tensor::Result;
 pub use on_batch::{BatchTransform, OnBatch};
-pub use picture::Picture;
 #[cfg(feature = "images")]
 pub use random_resized_crop::RandomResizedCrop;
 #[cfg(feature = "images")]
 pub use resize::Resize;
-pub use rotate::{RandomRotation, Rotation};
+pub use rotate::RandomRotation;
+pub use rotation::Rotation;
 
 use crate::dataset::short_type_name;
 pub use crate::image::{Image, ImageLimits};
 
-/// A change of one sample, or of one part of it.
+/// A function of a sample, or of one part of it.
 pub trait Transform<X>: Send + Sync {
-    /// What it makes.
+    /// The type of the result.
     type Output;
 
-    /// Changes `x`.
+    /// Applies the transform.
     ///
     /// # Errors
-    /// `x` is not what it can change.
+    /// The transform cannot be applied to `x`.
     fn apply(&self, x: X) -> Result<Self::Output>;
 }
 
@@ -81,8 +85,7 @@ where
     }
 }
 
-/// Transforms one after the other: `Compose((first, second, third))`, up to twelve. (A tuple without `Compose` is one
-/// as well.)
+/// Transforms one after the other, up to twelve: `Compose((first, second, third))`. A tuple without `Compose` is the same.
 #[derive(Clone, Copy, Debug)]
 pub struct Compose<T>(pub T);
 
@@ -93,7 +96,7 @@ impl<X, T: Transform<X>> Transform<X> for Compose<T> {
     }
 }
 
-/// A function as a transform, as torchvision's `Lambda`. Without it a function is one as well; this one says so.
+/// A function as a transform: torchvision's `Lambda`. A function is a transform without it, too.
 ///
 /// ```
 /// use kiln_data::{Dataset, DatasetExt, Samples, transforms::Lambda};
@@ -131,7 +134,7 @@ where
     }
 }
 
-/// What a transform makes of `x`. Errors name the transform: of several in turn, the one that failed.
+/// Applies a transform. Errors name it: of several in turn, the one that failed.
 pub(crate) fn transformed<X, T: Transform<X>>(transform: &T, x: X) -> Result<T::Output> {
     transform.apply(x).map_err(|error| error.in_transform(short_type_name::<T>))
 }

@@ -1,46 +1,46 @@
-//! Transforms of whole batches on the device where they are.
+//! `OnBatch`: transforms of whole batches on their device.
 
 use kiln_tensor::{DType, Error, Result, Tensor};
 
 use super::{
-    CenterCrop, Normalize, Pad, Picture, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, ToTensor, Transform,
-    picture::padded,
+    CenterCrop, ImageOps, Normalize, Pad, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, ToTensor, Transform,
+    pixel_ops::padded_extent,
 };
 use crate::dataset::short_type_name;
 
-/// A transform that can change a batch `[n, channels, height, width]` with operations on its device.
+/// A transform that can be applied to a batch `[n, channels, height, width]` with operations on its device.
 pub trait BatchTransform: Send + Sync {
-    /// What is drawn for one sample.
+    /// The random parameters of one sample.
     type Plan;
 
-    /// Draws for the next sample, of height and width `extent`, exactly what [`Transform::apply`] would, and changes
-    /// `extent` as that would.
+    /// Draws the parameters of the next sample, of height and width `extent`, exactly as [`Transform::apply`] would, and updates
+    /// `extent` to the size of the result.
     ///
     /// # Errors
-    /// Such a picture cannot be changed.
+    /// The transform cannot be applied to such an image.
     fn plan(&self, extent: &mut (usize, usize)) -> Result<Self::Plan>;
 
-    /// Changes all samples, each as planned.
+    /// Transforms all samples, each with its parameters.
     ///
     /// # Errors
     /// As [`Transform::apply`].
     fn apply(&self, batch: Tensor, plans: Vec<Self::Plan>) -> Result<Tensor>;
 }
 
-/// Transforms of a batch, `[n, channels, height, width]`, on its device. The results are those of the same transforms
-/// applied to each sample, also in a loader, where they draw the same random numbers: so the preparation of pictures moves
-/// from the workers to the GPU, and bytes instead of floats are uploaded.
+/// Transforms of a batch `[n, channels, height, width]` on its device. The results are those of the same transforms applied to
+/// each sample; in a loader, too, where they draw the same random numbers. So the preparation of images moves from the workers to
+/// the GPU, and bytes are uploaded instead of floats.
 ///
 /// ```
 /// use kiln_data::{DataLoader, Samples, transforms::{Image, Normalize, OnBatch, RandomCrop, RandomHorizontalFlip, ToTensor, Transform}};
 /// use kiln_tensor::Device;
 ///
 /// let device = Device::cuda_if_available();
-/// let pictures: Samples<(Image, i64)> =
+/// let images: Samples<(Image, i64)> =
 ///     (0..8u8).map(|i| Ok((Image::new(36, 36, 3, vec![i; 36 * 36 * 3])?, i.into()))).collect::<Result<_, kiln_tensor::Error>>()?;
 /// let prepare =
 ///     OnBatch((RandomCrop::new(32, 32), RandomHorizontalFlip::default(), ToTensor, Normalize::new([0.5], [0.25])?));
-/// let loader = DataLoader::builder(pictures)
+/// let loader = DataLoader::builder(images)
 ///     .batch_size(4)
 ///     .device(device) // bytes
 ///     .map_batches(move |(x, y)| Ok((prepare.apply(x)?, y)))
@@ -52,7 +52,7 @@ pub trait BatchTransform: Send + Sync {
 /// ```
 ///
 /// [`RandomCrop`], [`CenterCrop`], [`Pad`], [`RandomHorizontalFlip`], [`RandomVerticalFlip`], [`ToTensor`] and
-/// [`Normalize`] work on batches, and tuples of them.
+/// [`Normalize`] work on batches, and so do tuples of them.
 #[derive(Clone, Copy, Debug)]
 pub struct OnBatch<T>(pub T);
 
@@ -71,21 +71,21 @@ impl BatchTransform for RandomCrop {
     type Plan = (usize, usize);
 
     fn plan(&self, extent: &mut (usize, usize)) -> Result<(usize, usize)> {
-        let place = self.place(self.widened_extent(*extent)?)?;
+        let offset = self.draw_offset(self.padded_extent(*extent)?)?;
         *extent = self.size();
-        Ok(place)
+        Ok(offset)
     }
 
     fn apply(&self, batch: Tensor, plans: Vec<(usize, usize)>) -> Result<Tensor> {
-        let (batch, (rows, columns)) = (self.widened(batch)?, self.size());
-        // Rows first, and then columns as the rows of the batch on its side: two copies, whatever the number of samples.
-        let on_its_side = chosen(&batch, rows, plans.iter().map(|place| place.0))?.transpose(-1, -2)?;
-        chosen(&on_its_side, columns, plans.iter().map(|place| place.1))?.transpose(-1, -2)?.contiguous()
+        let (batch, (rows, columns)) = (self.padded(batch)?, self.size());
+        // Rows first, and then columns as the rows of the transposed batch: two copies, whatever the number of samples.
+        let transposed = select_rows(&batch, rows, plans.iter().map(|offset| offset.0))?.transpose(-1, -2)?;
+        select_rows(&transposed, columns, plans.iter().map(|offset| offset.1))?.transpose(-1, -2)?.contiguous()
     }
 }
 
-/// `count` rows of each sample, from its own first row on.
-fn chosen(batch: &Tensor, count: usize, firsts: impl ExactSizeIterator<Item = usize>) -> Result<Tensor> {
+/// `count` rows of each sample, from the sample's own first row.
+fn select_rows(batch: &Tensor, count: usize, firsts: impl ExactSizeIterator<Item = usize>) -> Result<Tensor> {
     let (n, channels, height, width) = batch.dims4()?;
     let mut rows = Vec::with_capacity(n * channels * count);
     for (sample, first) in firsts.enumerate() {
@@ -104,7 +104,7 @@ macro_rules! flips {
             type Plan = bool;
 
             fn plan(&self, _: &mut (usize, usize)) -> Result<bool> {
-                Ok(self.happens())
+                Ok(self.draw())
             }
 
             fn apply(&self, batch: Tensor, plans: Vec<bool>) -> Result<Tensor> {
@@ -116,7 +116,7 @@ macro_rules! flips {
 }
 flips!(RandomHorizontalFlip -1 RandomVerticalFlip -2);
 
-/// Transforms that draw nothing; after the name is what becomes of the extent.
+/// Transforms without random parameters. After the name comes the extent of the result.
 macro_rules! plain {
     ($($name:ident |$self:ident, $extent:ident| $after:expr, |$batch:ident| $apply:expr;)*) => {$(
         impl BatchTransform for $name {
@@ -135,7 +135,7 @@ macro_rules! plain {
 }
 plain! {
     CenterCrop |self, extent| self.size(), |batch| Transform::apply(self, batch);
-    Pad |self, extent| padded(*extent, self.margin())?, |batch| batch.pad(self.margin(), self.filling());
+    Pad |self, extent| padded_extent(*extent, self.margin())?, |batch| batch.pad(self.margin(), self.filling());
     ToTensor |self, extent| *extent, |batch| match batch.dtype() {
         DType::U8 => batch.to_dtype(DType::F32)?.div(255.0),
         dtype => Err(Error::dtype("ToTensor", dtype, "a batch of bytes is expected")),

@@ -1,14 +1,14 @@
-//! A part of random size, aspect and place, scaled to one size: how ImageNet networks are trained.
+//! `RandomResizedCrop`, the augmentation with which ImageNet networks are trained.
 
 use kiln_tensor::{Error, Result};
 
-use super::{Image, Interpolation, Picture, Resize, Transform, crop::middle, erase::range};
-use crate::{Stream, draw};
+use super::{Image, ImageOps, Interpolation, Resize, Transform, crop::center_offset, erase::range};
+use crate::{RandomStream, random};
 
 const OP: &str = "RandomResizedCrop";
 
-/// Cuts out a part of random area and aspect and scales it (Szegedy et al., "Going deeper with convolutions", 2015), as
-/// torchvision's.
+/// Crops a region of random area and aspect ratio, and resizes it (Szegedy et al., "Going deeper with convolutions", 2015):
+/// torchvision's `RandomResizedCrop`.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomResizedCrop {
     resize: Resize,
@@ -17,7 +17,7 @@ pub struct RandomResizedCrop {
 }
 
 impl RandomResizedCrop {
-    /// To `height` rows of `width` columns, from parts of 8 to 100 % of the area and 3/4 to 4/3 as wide as high.
+    /// Resizes to `height` rows of `width` columns, from regions of 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3.
     #[must_use]
     pub fn new(height: usize, width: usize) -> RandomResizedCrop {
         RandomResizedCrop { resize: Resize::new(height, width), scale: (0.08, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) }
@@ -29,7 +29,7 @@ impl RandomResizedCrop {
         RandomResizedCrop::new(side, side)
     }
 
-    /// The smallest and largest share of the area.
+    /// The range of the region's area, as a fraction of the image.
     ///
     /// # Errors
     /// They are not positive numbers in order.
@@ -37,7 +37,7 @@ impl RandomResizedCrop {
         Ok(RandomResizedCrop { scale: range(OP, "scale", low, high)?, ..self })
     }
 
-    /// The smallest and largest quotient of width and height.
+    /// The range of the aspect ratio, width divided by height.
     ///
     /// # Errors
     /// They are not positive numbers in order.
@@ -45,19 +45,20 @@ impl RandomResizedCrop {
         Ok(RandomResizedCrop { ratio: range(OP, "ratio", low, high)?, ..self })
     }
 
-    /// Another interpolation than bilinear.
+    /// The interpolation; bilinear by default.
     #[must_use]
     pub fn interpolation(self, interpolation: Interpolation) -> RandomResizedCrop {
         RandomResizedCrop { resize: self.resize.interpolation(interpolation), ..self }
     }
 
-    /// Top, left, height and width of the part: ten tries, then the largest middle part of an allowed aspect.
-    fn choose(&self, (height, width): (usize, usize), stream: &mut Stream) -> (usize, usize, usize, usize) {
+    /// Draws the region's top, left, height and width. After ten tries that do not fit, it is the largest central region of an
+    /// allowed aspect ratio.
+    fn draw(&self, (height, width): (usize, usize), stream: &mut RandomStream) -> (usize, usize, usize, usize) {
         let area = height as f64 * width as f64;
         for _ in 0..10 {
-            let part = area * stream.range(self.scale.0, self.scale.1);
-            // Evenly in the logarithm, so that 3/4 is as likely as 4/3.
-            let aspect = stream.range(self.ratio.0.ln(), self.ratio.1.ln()).exp();
+            let part = area * stream.uniform_between(self.scale.0, self.scale.1);
+            // Uniform in the logarithm, so that 3/4 is as likely as 4/3.
+            let aspect = stream.uniform_between(self.ratio.0.ln(), self.ratio.1.ln()).exp();
             let columns = (part * aspect).sqrt().round_ties_even() as usize;
             let rows = (part / aspect).sqrt().round_ties_even() as usize;
             if 0 < columns && columns <= width && 0 < rows && rows <= height {
@@ -73,7 +74,7 @@ impl RandomResizedCrop {
             (height, width)
         };
         let (rows, columns) = (rows.clamp(1, height), columns.clamp(1, width));
-        (middle(height, rows), middle(width, columns), rows, columns)
+        (center_offset(height, rows), center_offset(width, columns), rows, columns)
     }
 }
 
@@ -84,10 +85,9 @@ impl Transform<Image> for RandomResizedCrop {
         if size.0 == 0 || size.1 == 0 {
             return Err(Error::argument(OP, format!("{image:?} has no pixels")));
         }
-        let part = self.choose(size, &mut draw::stream());
-        // Cut out first: the filter must not see what lies outside of the part.
-        let (rows, columns) = (part.2, part.3);
-        let image = image.crop(part.0, part.1, rows, columns)?;
+        let (top, left, rows, columns) = self.draw(size, &mut random::stream());
+        // Cropped first, so that the filter does not read pixels outside the region.
+        let image = image.crop(top, left, rows, columns)?;
         self.resize.apply(image)
     }
 }
@@ -103,7 +103,7 @@ mod tests {
         let mut stream = Epoch::new(3, 0).stream(1 << 40);
         let (mut area, mut wide) = (0.0, 0);
         for _ in 0..4000 {
-            let (top, left, rows, columns) = crop.choose((300, 400), &mut stream);
+            let (top, left, rows, columns) = crop.draw((300, 400), &mut stream);
             assert!(top + rows <= 300 && left + columns <= 400);
             let (share, aspect) = ((rows * columns) as f64 / 120_000.0, columns as f64 / rows as f64);
             assert!((0.19..0.81).contains(&share) && (0.48..2.05).contains(&aspect), "{share} {aspect}");
@@ -120,8 +120,8 @@ mod tests {
         // Nothing of an aspect of 3/4 to 4/3 and 90 % of the area is in so long a picture.
         let crop = RandomResizedCrop::square(4).scale(0.9, 1.0).unwrap();
         let mut stream = Epoch::new(3, 0).stream(1 << 40);
-        assert_eq!(crop.choose((30, 300), &mut stream), (0, 130, 30, 40));
-        assert_eq!(crop.choose((300, 30), &mut stream), (130, 0, 40, 30));
+        assert_eq!(crop.draw((30, 300), &mut stream), (0, 130, 30, 40));
+        assert_eq!(crop.draw((300, 30), &mut stream), (130, 0, 40, 30));
         assert!(RandomResizedCrop::square(4).scale(0.0, 1.0).is_err());
         assert!(RandomResizedCrop::square(4).ratio(2.0, 1.0).is_err());
         assert!(crop.apply(Image::new(0, 5, 3, vec![]).unwrap()).is_err());

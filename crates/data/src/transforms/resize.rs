@@ -1,4 +1,4 @@
-//! Scaling, as Pillow does it.
+//! `Resize`, as Pillow resizes.
 
 use std::cell::RefCell;
 
@@ -9,15 +9,15 @@ use fast_image_resize::{
 };
 use kiln_tensor::{Error, Result};
 
-use super::{Image, Interpolation, Picture, Transform};
+use super::{Image, ImageOps, Interpolation, Transform};
 
 thread_local! {
-    /// It keeps memory for the next image.
+    /// Keeps its buffers for the next image.
     static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
 }
 
-/// Scales an image. When it gets smaller the filter is widened accordingly, which keeps fine patterns from becoming
-/// coarse ones: Pillow always does that, and torchvision with `antialias=True`, its default.
+/// Resizes an image: torchvision's `Resize`. When the image gets smaller, the filter is widened accordingly, which avoids
+/// aliasing: Pillow always does that, and torchvision with `antialias=True`, its default.
 #[derive(Clone, Copy, Debug)]
 pub struct Resize {
     size: Size,
@@ -32,19 +32,19 @@ enum Size {
 }
 
 impl Resize {
-    /// To `height` rows of `width` columns, whatever that does to the aspect.
+    /// To `height` rows of `width` columns, whatever the aspect ratio becomes.
     #[must_use]
     pub fn new(height: usize, width: usize) -> Resize {
         Resize { size: Size::Exact(height, width), interpolation: Interpolation::Bilinear, antialias: true }
     }
 
-    /// So that the shorter side has this length and the aspect stays: torchvision's `Resize(256)`.
+    /// So that the shorter side has this length, with the same aspect ratio: torchvision's `Resize(256)`.
     #[must_use]
     pub fn shorter(side: usize) -> Resize {
         Resize { size: Size::Shorter(side), ..Resize::new(0, 0) }
     }
 
-    /// Another interpolation than bilinear.
+    /// The interpolation; bilinear by default.
     #[must_use]
     pub fn interpolation(self, interpolation: Interpolation) -> Resize {
         Resize { interpolation, ..self }
@@ -56,7 +56,7 @@ impl Resize {
         Resize { antialias, ..self }
     }
 
-    /// Height and width that an image of this height and width gets.
+    /// Height and width of the result for an image of this height and width.
     fn target(&self, (height, width): (usize, usize)) -> (usize, usize) {
         match self.size {
             Size::Exact(height, width) => (height, width),
@@ -66,8 +66,8 @@ impl Resize {
         }
     }
 
-    /// By weighted means, in one direction and then the other, rounded to bytes in between. Which is first matters for the
-    /// rounding: as in Pillow 13 it is the one that leaves less for the second.
+    /// Filters one direction and then the other, rounding to bytes in between. The order matters for the rounding: as in Pillow
+    /// 13, first comes the one that leaves fewer pixels for the second.
     fn filtered(&self, image: &Image, filter: FilterType, (rows, columns): (usize, usize)) -> Result<Image> {
         let refuse = |reason: String| Error::argument("Resize", format!("{image:?}: {reason}"));
         let side = |n: usize| u32::try_from(n).map_err(|_| refuse(format!("a side of {n} pixels is too long")));
@@ -101,20 +101,20 @@ fn scale<P: PixelTrait>(
     Ok(out)
 }
 
-/// Where the centres of `to` new pixels lie among `from` old ones. The sum is made step by step as Pillow's is, so that
-/// centres on the border of two pixels fall to the same one.
-fn centres(from: usize, to: usize) -> Vec<usize> {
+/// The old pixels in which the centers of `to` new pixels lie. Positions are accumulated step by step, as in Pillow, so that
+/// centers on the border of two pixels fall to the same side.
+fn centers(from: usize, to: usize) -> Vec<usize> {
     let step = from as f64 / to as f64;
-    let sums = std::iter::successors(Some(step * 0.5), |centre| Some(centre + step));
-    sums.take(to).map(|centre| (centre as usize).min(from - 1)).collect()
+    let sums = std::iter::successors(Some(step * 0.5), |center| Some(center + step));
+    sums.take(to).map(|center| (center as usize).min(from - 1)).collect()
 }
 
-/// Each new pixel is the old one in which its centre lies.
+/// Nearest-pixel interpolation: each new pixel is the old one in which its center lies.
 fn nearest(image: &Image, (rows, columns): (usize, usize)) -> Result<Image> {
     let channels = image.channels();
-    let across = centres(image.width(), columns);
+    let across = centers(image.width(), columns);
     let mut pixels = Vec::with_capacity(rows * columns * channels);
-    for y in centres(image.height(), rows) {
+    for y in centers(image.height(), rows) {
         let row = image.row(y);
         across.iter().for_each(|x| pixels.extend_from_slice(&row[x * channels..][..channels]));
     }
@@ -132,7 +132,7 @@ impl Transform<Image> for Resize {
         if target == size {
             return Ok(image);
         }
-        // Of the result and of what lies between the two directions, the larger one; to fill it would abort the program.
+        // A bound on the result and on the image between the two passes. Running out of memory there would abort the program.
         let (rows, columns) = (target.0.max(size.0), target.1.max(size.1));
         let most = rows.checked_mul(columns).and_then(|area| area.checked_mul(image.channels()));
         let holds = most.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
