@@ -2,8 +2,8 @@
 //!
 //! With the feature `kernels` it compiles `kernels/*.cu` to PTX for each architecture of `CUDA_COMPUTE_CAP` (a list
 //! as `75,90`) and embeds the result. Without it, or with `KILN_CUDA_STUB=1`, nothing is embedded and no nvcc is needed.
-//! Either way the typed launches are generated from `kernels/signatures.txt`, which a full build compares with the
-//! entries that the compiler made; `KILN_UPDATE_SIGNATURES=1` writes it.
+//! Either way the typed launches are generated from the `FAMILY(…)` lines of the `.cu` files, which a full build compares
+//! with the entries that the compiler made.
 
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
@@ -39,7 +39,7 @@ fn main() {
 }
 
 fn run() -> Result<()> {
-    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "CUDA_COMPUTE_CAP", "KILN_CUDA_STUB", "KILN_UPDATE_SIGNATURES"] {
+    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "CUDA_COMPUTE_CAP", "KILN_CUDA_STUB"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     println!("cargo::rerun-if-changed=build.rs");
@@ -49,29 +49,16 @@ fn run() -> Result<()> {
     for entry in sorted_files(&kernels)? {
         println!("cargo::rerun-if-changed={}", entry.display());
     }
-    let recorded = kernels.join("signatures.txt");
-    let mut signatures = read(&recorded)?;
+    let families = families_of(&kernels)?;
     let stub = env::var_os("CARGO_FEATURE_KERNELS").is_none() || env::var("KILN_CUDA_STUB").is_ok_and(|v| v == "1");
     let mut modules = Vec::new();
     if stub {
         println!("cargo::rustc-env=KILN_NVCC=");
     } else {
         modules = compile_all(&kernels, &out)?;
-        let entries = entries_of(&kernels, &modules)?;
-        let found = without_rows(&kernels, &entries)?;
-        if found != signatures {
-            if env::var_os("KILN_UPDATE_SIGNATURES").is_none() {
-                return Err(format!(
-                    "kernels/signatures.txt does not list the entries that kernels/*.cu have now, near\n  {}\nBuild once \
-                     with KILN_UPDATE_SIGNATURES=1 to write it, and look at the difference before you commit it.",
-                    first_difference(&signatures, &found)
-                ));
-            }
-            write(&recorded, &found)?;
-        }
-        signatures = entries;
     }
-    write(&out.join("kernels.rs"), &generate(&signatures, &modules)?)
+    let entries = entries_of(&families, &modules)?;
+    write(&out.join("kernels.rs"), &generate(&families, &entries, &modules))
 }
 
 // ---- compiling ----
@@ -212,113 +199,111 @@ fn wheel_folders() -> Vec<PathBuf> {
     folders
 }
 
-// ---- signatures ----
+// ---- families and entries ----
 
-/// One line an entry, `file family op dtype: parameters`, from the PTX of the first architecture. The others have the
-/// same parameters: they are compiled from the same declarations.
-fn entries_of(kernels: &Path, modules: &[Module]) -> Result<String> {
-    let mut lines = Vec::new();
-    let Some(first) = modules.first() else { return Ok(String::new()) };
+/// A `FAMILY(name, type name, …);` line of a `.cu` file.
+struct Family {
+    /// The file, without its ending.
+    file: String,
+    name: String,
+    /// The types of the parameters: a struct of params.cuh, `address`, `Number`, or a number.
+    parameters: Vec<String>,
+}
+
+/// A kernel that the compiler made: `family_op_dtype`.
+struct Entry {
+    /// The number of its family.
+    family: usize,
+    op: String,
+    dtype: String,
+    /// The sizes of its parameters in bytes.
+    sizes: Vec<usize>,
+}
+
+fn families_of(kernels: &Path) -> Result<Vec<Family>> {
+    let mut families = Vec::new();
+    for path in sorted_files(kernels)?.iter().filter(|path| has_extension(path, "cu")) {
+        let file = path.file_stem().unwrap_or_default().to_string_lossy();
+        for declaration in read(path)?.split("\nFAMILY(").skip(1) {
+            let (text, _) =
+                declaration.split_once(");").ok_or_else(|| format!("{file}.cu: a FAMILY line has no end"))?;
+            let mut words = text.split(',').map(|part| part.split_whitespace().next().unwrap_or_default().to_owned());
+            let name = words.next().unwrap_or_default();
+            families.push(Family { file: file.clone().into_owned(), name, parameters: words.collect() });
+        }
+    }
+    families.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(families)
+}
+
+/// The kernels in the PTX of the first architecture. (The others have the same: they are compiled from the same
+/// declarations.)
+///
+/// # Errors
+/// A kernel belongs to no family, or takes other parameters than its family declares.
+fn entries_of(families: &[Family], modules: &[Module]) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let Some(first) = modules.first() else { return Ok(entries) };
     for module in modules.iter().filter(|module| module.capability == first.capability) {
-        let source = read(&kernels.join(format!("{}.cu", module.stem)))?;
-        let marked = source.lines().filter_map(|line| line.strip_prefix("FAMILY(")?.strip_suffix(");"));
-        let mut families: Vec<&str> = marked.collect();
-        // `unary_grad` before `unary`.
-        families.sort_by_key(|family| std::cmp::Reverse(family.len()));
         let ptx = read(&module.ptx)?;
         for text in ptx.split(".entry ").skip(1) {
             let (name, rest) = text.split_once('(').ok_or("an entry without parameters in the PTX")?;
             let (parameters, _) = rest.split_once(')').ok_or("an entry without an end of its parameters in the PTX")?;
             let unknown = || format!("{}.cu: the entry {name} has no FAMILY line, or no op and dtype", module.stem);
-            let split = |family: &str| Some((family.to_owned(), name.strip_prefix(family)?.strip_prefix('_')?));
-            let (family, rest) = families.iter().find_map(|family| split(family)).ok_or_else(unknown)?;
+            let of_family = |family: &Family| {
+                (family.file == module.stem).then(|| name.strip_prefix(&family.name)?.strip_prefix('_'))?
+            };
+            // The longest name: `unary_grad` rather than `unary`.
+            let found = families.iter().enumerate().filter_map(|(i, family)| Some((i, of_family(family)?)));
+            let (family, rest) = found.max_by_key(|(i, _)| families[*i].name.len()).ok_or_else(unknown)?;
             let (op, dtype) = rest.rsplit_once('_').ok_or_else(unknown)?;
-            let kinds: Result<Vec<String>> = parameters.split(",\n").map(|text| kind(text.trim())).collect();
-            lines.push(format!("{} {family} {op} {dtype}: {}\n", module.stem, kinds?.join(" ")));
+            let declared = &families[family].parameters;
+            let compiled: Vec<&str> = parameters.split(",\n").map(str::trim).collect();
+            let sizes: Vec<Option<usize>> = compiled.iter().zip(declared).map(|(c, d)| size_of(c, d)).collect();
+            if compiled.len() != declared.len() || sizes.contains(&None) {
+                let family = &families[family].name;
+                return Err(format!(
+                    "{}.cu: {name} takes {compiled:?}, but FAMILY({family}, …) declares {declared:?}",
+                    module.stem
+                ));
+            }
+            let sizes = sizes.into_iter().flatten().collect();
+            entries.push(Entry { family, op: op.to_owned(), dtype: dtype.to_owned(), sizes });
         }
     }
-    lines.sort();
-    Ok(lines.concat())
+    entries.sort_by(|a, b| (a.family, &a.op, &a.dtype).cmp(&(b.family, &b.op, &b.dtype)));
+    Ok(entries)
 }
 
-/// The entries with one line, `file family * *: parameters`, for each family whose operations are the rows of a table
-/// (`#include "…_table.cuh"`): a new row changes no other file.
-fn without_rows(kernels: &Path, entries: &str) -> Result<String> {
-    let mut text = String::new();
-    for line in entries.lines() {
-        let wrong = || format!("{line:?} is not an entry");
-        let (names, parameters) = line.split_once(": ").ok_or_else(wrong)?;
-        let &[file, family, _, _] = &names.split(' ').collect::<Vec<_>>()[..] else { return Err(wrong()) };
-        let from_table = read(&kernels.join(format!("{file}.cu")))?.contains("_table.cuh\"");
-        let line = if from_table { format!("{file} {family} * *: {parameters}") } else { line.to_owned() };
-        if !from_table || !text.lines().any(|known| known == line) {
-            put(&mut text, format_args!("{line}\n"));
-        }
+/// The size of a parameter in the PTX, if it can be of the declared type. That of a struct is compared by the generated
+/// code, which knows the structs.
+fn size_of(compiled: &str, declared: &str) -> Option<usize> {
+    let is = |kind: &str| compiled.contains(&format!(".{kind} "));
+    match declared {
+        "address" | "Number" | "u64" | "i64" => is("u64").then_some(8),
+        "u32" => is("u32").then_some(4),
+        "f64" => is("f64").then_some(8),
+        _ => compiled.rsplit_once('[')?.1.strip_suffix(']')?.parse().ok().filter(|_| is("b8")),
     }
-    Ok(text)
-}
-
-/// The kind of a parameter, from its declaration.
-fn kind(declaration: &str) -> Result<String> {
-    let unknown = || format!("a kernel parameter of an unknown kind: {declaration}");
-    if declaration.contains(".b8 ") {
-        let size = declaration.rsplit_once('[').and_then(|(_, size)| size.strip_suffix(']')).ok_or_else(unknown)?;
-        return Ok(format!("bytes{size}"));
-    }
-    let known = ["u64", "u32", "f64"].into_iter().find(|kind| declaration.contains(&format!(".{kind} ")));
-    known.map(Into::into).ok_or_else(unknown)
-}
-
-fn first_difference(old: &str, new: &str) -> String {
-    let known: std::collections::HashSet<&str> = old.lines().collect();
-    let added = new.lines().find(|line| !known.contains(line)).map(|line| format!("+ {line}"));
-    let current: std::collections::HashSet<&str> = new.lines().collect();
-    let gone = || old.lines().find(|line| !current.contains(line)).map(|line| format!("- {line}"));
-    added.or_else(gone).unwrap_or_else(|| "the order of lines".into())
 }
 
 // ---- generated code ----
 
-/// The order of [`Family`]'s columns in launch.rs.
+/// The order of `Family`'s columns in launch.rs.
 const COLUMNS: [&str; 12] =
     ["f32", "f64", "f16", "bf16", "i64", "i32", "u8", "bool", "bits8", "bits16", "bits32", "bits64"];
 
-/// The entries of a family: for each operation, one in each column that it has.
-type Ops<'a> = BTreeMap<&'a str, [Option<usize>; 12]>;
-
-fn generate(signatures: &str, modules: &[Module]) -> Result<String> {
-    let mut entries = String::new();
-    // Family -> (parameters, op -> entry of each column).
-    let mut families: BTreeMap<&str, (&str, Ops)> = BTreeMap::new();
-    let mut count = 0;
-    for (number, line) in signatures.lines().enumerate() {
-        let wrong = || format!("kernels/signatures.txt, line {}: {line:?} is not an entry", number + 1);
-        let (names, parameters) = line.split_once(": ").ok_or_else(wrong)?;
-        let &[file, family, op, dtype] = &names.split(' ').collect::<Vec<_>>()[..] else { return Err(wrong()) };
-        let (same, ops) = families.entry(family).or_insert((parameters, BTreeMap::new()));
-        if *same != parameters {
-            return Err(format!("the entries of the family {family} differ in their parameters: {same}, {parameters}"));
-        }
-        // A build without kernels has none of the tables' rows.
-        if op == "*" {
-            continue;
-        }
-        let column = COLUMNS.iter().position(|name| *name == dtype).ok_or_else(wrong)?;
-        ops.entry(op).or_default()[column] = Some(count);
-        count += 1;
-        let sizes: Vec<&str> = parameters.split(' ').map(size).collect();
+fn generate(families: &[Family], entries: &[Entry], modules: &[Module]) -> String {
+    let mut text = "/// Every kernel; none in a build without kernels.\npub static ENTRIES: &[Entry] = &[\n".to_owned();
+    for Entry { family, op, dtype, sizes } in entries {
+        let Family { file, name, .. } = &families[*family];
         put(
-            &mut entries,
-            format_args!(
-                "    Entry {{ name: \"{family}_{op}_{dtype}\", file: \"{file}\", sizes: &[{}] }},\n",
-                sizes.join(", ")
-            ),
+            &mut text,
+            format_args!("    Entry {{ name: \"{name}_{op}_{dtype}\", file: {file:?}, sizes: &{sizes:?} }},\n"),
         );
     }
-    let mut text = format!("/// Every kernel.\npub static ENTRIES: &[Entry] = &[\n{entries}];\n\n");
-    put(
-        &mut text,
-        format_args!("/// The compiled files; none in a build without kernels.\npub static MODULES: &[Module] = &[\n"),
+    text.push_str(
+        "];\n\n/// The compiled files; none in a build without kernels.\npub static MODULES: &[Module] = &[\n",
     );
     for Module { stem, capability, ptx } in modules {
         put(
@@ -327,45 +312,58 @@ fn generate(signatures: &str, modules: &[Module]) -> Result<String> {
         );
     }
     text.push_str("];\n");
-    for (family, (parameters, ops)) in families {
-        let kinds: Vec<String> = parameters.split(' ').map(rust_kind).collect();
-        let constant = family.to_uppercase();
-        let words = family.split('_').map(|word| format!("{}{}", word[..1].to_uppercase(), &word[1..]));
+    for (number, Family { name, parameters, .. }) in families.iter().enumerate() {
+        let kinds: Vec<String> = parameters.iter().map(|declared| rust_kind(declared)).collect();
+        let words = name.split('_').map(|word| format!("{}{}", word[..1].to_uppercase(), &word[1..]));
         let alias = words.collect::<String>() + "Kinds";
         put(
             &mut text,
             format_args!(
-                "\n/// What the kernels `{family}_*` take.\npub type {alias} = ({},);\n/// The kernels `{family}_*`.\n\
-                 pub const {constant}: Family<{alias}> = Family::new(&[\n",
-                kinds.join(", ")
+                "\n/// What the kernels `{name}_*` take.\npub type {alias} = ({},);\n/// The kernels `{name}_*`.\n\
+                 pub const {}: Family<{alias}> = Family::new(&[\n",
+                kinds.join(", "),
+                name.to_uppercase()
             ),
         );
+        // Operation -> the entry of each column.
+        let mut ops: BTreeMap<&str, [Option<usize>; 12]> = BTreeMap::new();
+        let mut sizes: &[usize] = &[];
+        for (entry, made) in entries.iter().enumerate().filter(|(_, entry)| entry.family == number) {
+            let column = COLUMNS.iter().position(|column| *column == made.dtype);
+            if let Some(column) = column {
+                ops.entry(&made.op).or_default()[column] = Some(entry);
+            }
+            sizes = &made.sizes;
+        }
         for (op, columns) in ops {
             let columns: Vec<String> =
-                columns.iter().map(|c| c.map_or("NONE".into(), |number| number.to_string())).collect();
+                columns.iter().map(|c| c.map_or("NONE".into(), |entry| entry.to_string())).collect();
             put(&mut text, format_args!("    ({op:?}, [{}]),\n", columns.join(", ")));
         }
         text.push_str("]);\n");
+        for (declared, size) in parameters.iter().zip(sizes).filter(|(declared, _)| is_struct(declared)) {
+            put(&mut text, format_args!("const _: () = assert!(size_of::<params::{declared}>() == {size});\n"));
+        }
     }
-    Ok(text)
+    text
+}
+
+fn is_struct(declared: &str) -> bool {
+    !matches!(declared, "address" | "Number" | "u64" | "i64" | "u32" | "f64")
+}
+
+fn rust_kind(declared: &str) -> String {
+    match declared {
+        "address" | "Number" | "u64" | "i64" => "Arg64".into(),
+        "u32" => "Arg32".into(),
+        "f64" => "ArgF64".into(),
+        name => format!("ArgBytes<{{ size_of::<params::{name}>() }}>"),
+    }
 }
 
 fn put(text: &mut String, what: std::fmt::Arguments) {
     // Writing to a `String` cannot fail.
     let _ = text.write_fmt(what);
-}
-
-fn size(kind: &str) -> &str {
-    kind.strip_prefix("bytes").unwrap_or(if kind == "u32" { "4" } else { "8" })
-}
-
-fn rust_kind(kind: &str) -> String {
-    match kind {
-        "u64" => "Arg64".into(),
-        "u32" => "Arg32".into(),
-        "f64" => "ArgF64".into(),
-        bytes => format!("ArgBytes<{}>", size(bytes)),
-    }
 }
 
 // ---- files ----

@@ -1,7 +1,8 @@
 // Positions of extrema. NaN counts as the largest and as the smallest; of equal elements the first is taken.
 #include "reduce.cuh"
 
-FAMILY(arg_reduce);
+// `max min` of all. Blocks: `Reduce::blocks`. `partial` and `values` may be null.
+FAMILY(arg_reduce, Reduce plan, address x, address partial, address values, address indices);
 
 template <typename C, bool Largest>
 struct Best {

@@ -1,7 +1,8 @@
 // What an epilogue of cuBLASLt does with a bias and ReLU, where the library offers none. In place.
 #include "map.cuh"
 
-FAMILY(bias);
+// `add relu` of float.
+FAMILY(bias, Grid<2> grid, address bias, address out);
 
 // NaN stays NaN.
 #define BIAS(name, T)                                                                                           \

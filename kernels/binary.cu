@@ -1,7 +1,9 @@
 // Element-wise functions of two operands, each a tensor or a number: a kernel for each row of binary_table.cuh and dtype.
 #include "table.cuh"
 
-FAMILY(binary);
+// The rows of the table: `BINARY` of float, and of int where the row has `ints(...)`; `BITWISE` of int and bool;
+// `COMPARISON` of all into bool (a > b is b < a). A null operand is the number x or y.
+FAMILY(binary, Grid<3> grid, address a, address b, address out, Number x, Number y, address status);
 
 #define DEFINE(name, cost, dtype, T, O, before, value)                                                       \
     KERNEL binary_##name##_##dtype(BY_VALUE Grid<3> grid, const T* left, const T* right, O* out, uint64_t x, \

@@ -1,8 +1,9 @@
 // Gradients of the functions of two operands: a kernel for each row of binary_table.cuh, operand and float dtype.
 #include "table.cuh"
 
-FAMILY(binary_lhs);
-FAMILY(binary_rhs);
+// Gradients of the `BINARY` rows for a (`lhs`) and for b (`rhs`), of float. A null operand is the number x or y.
+FAMILY(binary_lhs, Grid<4> grid, address grad, address a, address b, address out, Number x, Number y);
+FAMILY(binary_rhs, Grid<4> grid, address grad, address a, address b, address out, Number x, Number y);
 
 // Names of functions are those of real.cuh here.
 namespace real {

@@ -7,9 +7,14 @@
 #include "loss.cuh"
 #include "real.cuh"
 
-FAMILY(class_loss);
-FAMILY(class_loss_grad);
-FAMILY(loss_finish);
+// `labels probs` of float. weight and `partial` may be null.
+FAMILY(class_loss, ClassLoss shape, address x, address target, address weight, address loss, address lse,
+       address total, address partial, address status);
+// `labels probs` of float. weight may be null.
+FAMILY(class_loss_grad, ClassLoss shape, address grad, address x, address target, address weight, address lse,
+       address total, address out);
+// `sum` of float. One block. `total` may be null.
+FAMILY(loss_finish, LossFinish shape, address partial, address loss, address total);
 
 constexpr bool LABELS = true;
 constexpr bool PROBS = false;

@@ -7,8 +7,10 @@
 
 #include "params.cuh"
 
-// Declares a family: entries `family_op_dtype`. The build script reads these lines.
-#define FAMILY(name) static_assert(true, #name)
+// Declares a family: entries `family_op_dtype`, which take these parameters. The build script makes the typed launch from
+// this, and a build with nvcc compares it with what the compiler made of the kernels. A parameter is a struct of
+// params.cuh, an `address`, a `Number`, or `u64 i64 u32 f64`.
+#define FAMILY(name, ...) static_assert(true, #name)
 
 // A parameter struct. Read where it lies: a copy that is indexed at run time would go to local memory.
 #define BY_VALUE const __grid_constant__

@@ -2,8 +2,10 @@
 #include "convert.cuh"
 #include "map.cuh"
 
-FAMILY(copy);
-FAMILY(cast);
+// `same` of bits8 16 32 64.
+FAMILY(copy, Grid<2> grid, address x, address out);
+// The operation is the dtype converted from, the dtype that converted to: all pairs that differ.
+FAMILY(cast, Grid<2> grid, address x, address out);
 
 #define COPY(name, T)                                                              \
     KERNEL copy_same_##name(BY_VALUE Grid<2> grid, const T* x, T* out) {           \

@@ -1,7 +1,8 @@
 // Dropout from a seed: no mask is stored, the gradient is the same function.
 #include "philox.cuh"
 
-FAMILY(dropout);
+// `apply` of float.
+FAMILY(dropout, Grid<2> grid, address x, address out, RandomState state, u64 threshold, f64 scale);
 
 // A thread takes the four elements of a counter block. Below the threshold an element is dropped, NaN too.
 #define DROPOUT(name, T)                                                                                        \

@@ -2,8 +2,10 @@
 #include "convert.cuh"
 #include "map.cuh"
 
-FAMILY(fill);
-FAMILY(ramp);
+// `value` of bits8 16 32 64.
+FAMILY(fill, Grid<1> grid, address out, u64 bits);
+// `float` and `int` (the kind of the numbers) into all.
+FAMILY(ramp, Grid<1> grid, address out, Number start, Number step);
 
 template <typename T>
 __device__ void fill(const Grid<1>& grid, T* out, T value) {

@@ -2,9 +2,15 @@
 // element left alone.
 #include "common.cuh"
 
-FAMILY(gather);
-FAMILY(scatter);
-FAMILY(scatter_half);
+// `take` of bits8 16 32 64. Also `index_select`, whose index has stride 0 in the other dimensions.
+FAMILY(gather, Gather shape, address index, address out, address x, address status);
+// `set` of bits8 16 32 64, `add` of float and int. Also `index_add`. Where x is null, it is `number`: bits for `set`,
+// a Number for `add`.
+FAMILY(scatter, Scatter shape, address index, address x, address out, u64 number, address status);
+// `add` of f16 and bf16 with sums in f32, where an element may get more than one term: lines `first..first + count`.
+// `sums` are `Scatter::size * count` f32.
+FAMILY(scatter_half, Scatter shape, u64 first, u64 count, address index, address x, address out, address sums,
+       Number number, address status);
 
 #define GATHER(name, T)                                                                                         \
     KERNEL gather_take_##name(BY_VALUE Gather p, const int64_t* index, T* out, const T* x, Status* status) {    \

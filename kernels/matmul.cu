@@ -1,7 +1,8 @@
 // Products of integer matrices, which wrap. Tiles of 16 x 16 pass through shared memory.
 #include "common.cuh"
 
-FAMILY(matmul);
+// `tiled` of int. Blocks of 16 x 16, grid (n / 16, m / 16, batch) rounded up.
+FAMILY(matmul, Matmul product, address a, address b, address out);
 
 constexpr int TILE = 16;
 

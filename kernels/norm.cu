@@ -3,8 +3,13 @@
 #include "groups.cuh"
 #include "real.cuh"
 
-FAMILY(norm);
-FAMILY(norm_grad);
+// `groups` of float: batch_norm, batch_norm_eval, layer_norm. Blocks: `Groups::blocks`. `inv_std` is the variance
+// where statistics are given; weight, bias, the running statistics and `partial` may be null.
+FAMILY(norm, Norm norm, address x, address weight, address bias, address out, address mean, address inv_std,
+       address running_mean, address running_var, address partial);
+// `groups` of float. Blocks: `Groups::blocks`. weight, the three results and `partial` may be null.
+FAMILY(norm_grad, Norm norm, address grad, address x, address weight, address mean, address inv_std, address out,
+       address weight_grad, address bias_grad, address partial);
 
 // Count, mean and squared distances from it, of a few elements exactly and merged as by Chan, Golub & LeVeque, "Updating
 // formulae and a pairwise algorithm for computing sample variances", 1979: no large squares are ever subtracted.

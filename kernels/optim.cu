@@ -3,7 +3,8 @@
 #include "map.cuh"
 #include "real.cuh"
 
-FAMILY(optim);
+// `sgd adam rmsprop adagrad` of float. `Optim::blocks` blocks, but at least one: it counts the step.
+FAMILY(optim, Optim step);
 
 // from + weight (to - from), in the form that is exact at the nearer end, as torch.lerp.
 template <typename R>

@@ -4,8 +4,12 @@
 #include "map.cuh"
 #include "real.cuh"
 
-FAMILY(pointwise_loss);
-FAMILY(pointwise_loss_grad);
+// `mse l1 bce` of float. weight, pos_weight and `partial` may be null.
+FAMILY(pointwise_loss, Grid<5> grid, address input, address target, address weight, address pos_weight, address out,
+       address partial, u32 reduction);
+// `mse l1 bce` of float. weight and pos_weight may be null.
+FAMILY(pointwise_loss_grad, Grid<6> grid, address grad, address input, address target, address weight,
+       address pos_weight, address out, f64 scale);
 
 template <typename T, typename F>
 __device__ inline void pointwise(const Grid<5>& grid, const T* input, const T* target, const T* weight,

@@ -3,10 +3,14 @@
 // are the same each time, and memory is never added to.
 #include "common.cuh"
 
-FAMILY(max_pool);
-FAMILY(max_pool_grad);
-FAMILY(avg_pool);
-FAMILY(avg_pool_grad);
+// `largest` of float. `indices` (i64) may be null.
+FAMILY(max_pool, Pool pool, address x, address out, address indices);
+// `gather` of float.
+FAMILY(max_pool_grad, Pool pool, address grad, address indices, address out, address status);
+// `mean` of float.
+FAMILY(avg_pool, Pool pool, address x, address out);
+// `gather` of float.
+FAMILY(avg_pool_grad, Pool pool, address grad, address out);
 
 // Indices of a position.
 struct Pixel {

@@ -4,8 +4,10 @@
 #include "philox.cuh"
 #include "real.cuh"
 
-FAMILY(random);
-FAMILY(draw);
+// `uniform` of float: a = low, b = high - low, c = the largest value. `normal` of float: a = mean, b = std.
+FAMILY(random, Grid<1> grid, address out, RandomState state, f64 a, f64 b, f64 c);
+// `bernoulli` of all: a = 0, b = threshold. `integers` of all: a = low, b = high - low.
+FAMILY(draw, Grid<1> grid, address out, RandomState state, u64 a, u64 b);
 
 // How many bits of a draw a uniform number has: as many as the significand holds.
 template <typename T>

@@ -2,7 +2,8 @@
 #include "real.cuh"
 #include "reduce.cuh"
 
-FAMILY(reduce);
+// `sum prod max min any all` of all, `mean var logsumexp` of float. Blocks: `Reduce::blocks`. `partial` may be null.
+FAMILY(reduce, Reduce plan, address x, address partial, address out);
 
 // Floats are added up in what they are computed in, everything else in wrapping 64 bits.
 template <typename C>

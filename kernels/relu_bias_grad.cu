@@ -2,7 +2,9 @@
 // sums over each channel, the gradient of the bias.
 #include "groups.cuh"
 
-FAMILY(relu_bias_grad);
+// `masked` of float. Blocks: `Groups::blocks`. `partial` may be null.
+FAMILY(relu_bias_grad, Groups groups, address grad, address y, address out, address bias, i64 bias_stride,
+       address partial);
 
 template <typename T>
 __device__ inline void relu_bias_grad(const Groups& p, const T* grad, const T* y, T* out, T* bias, int64_t stride,

@@ -1,8 +1,12 @@
-// Running sums along lines, in f64 for floats (so that the error does not grow with the position), in wrapping 64 bits
-// for the others. A block takes a line, 256 elements at a time.
+// Scans along lines: cumsum, cummax, cummin. A block takes a line, 256 elements at a time (Hillis & Steele, 1986), and
+// carries the result of the elements before them. Sums are formed in f64 for floats, so that the error does not grow
+// with the position, and in wrapping 64 bits for the others.
 #include "convert.cuh"
 
-FAMILY(cumsum);
+// `sum` of all. One block a line.
+FAMILY(cumsum, Lines<2> lines, address x, address out);
+// `max min` of all: cummax and cummin. One block a line.
+FAMILY(cum_extreme, Lines<3> lines, address x, address values, address indices);
 
 template <typename C>
 struct Total {
@@ -56,3 +60,66 @@ __device__ inline void cumsum(const Lines<2>& p, const T* x, O* out) {
 FOR_FLOAT(FLOATS)
 FOR_INT(WHOLE)
 WHOLE(bool, truth)
+
+// The best element so far and its position; -1 where there is none. Of equal elements it is the later one, and NaN is
+// better than all numbers.
+template <typename C, bool Largest>
+struct Best {
+    C value;
+    int64_t index;
+
+    // `later` is from behind.
+    __device__ static Best of(Best earlier, Best later) {
+        if (later.index < 0) return earlier;
+        if (earlier.index < 0 || later.value != later.value) return later;
+        bool as_good = Largest ? later.value >= earlier.value : later.value <= earlier.value;
+        return as_good ? later : earlier;
+    }
+};
+
+template <bool Largest, typename T>
+__device__ inline void cum_extreme(const Lines<3>& p, const T* x, T* values, int64_t* indices) {
+    typedef Compute<T> C;
+    typedef Best<C, Largest> B;
+    __shared__ C shared_values[256];
+    __shared__ int64_t shared_indices[256];
+    for (uint64_t line = blockIdx.x; line < p.lines.numel; line += gridDim.x) {
+        Offsets<3> at = locate(p.lines, line);
+        B carry{C(0), -1};
+        for (uint64_t start = 0; start < p.n; start += 256) {
+            uint64_t i = start + threadIdx.x;
+            B own{C(0), -1};
+            if (i < p.n) own = B{load(x[at.at[0] + (int64_t)i * p.strides[0]]), (int64_t)i};
+            shared_values[threadIdx.x] = own.value;
+            shared_indices[threadIdx.x] = own.index;
+            __syncthreads();
+            for (uint32_t reach = 1; reach < 256; reach *= 2) {
+                B before{C(0), -1};
+                if (threadIdx.x >= reach) {
+                    before = B{shared_values[threadIdx.x - reach], shared_indices[threadIdx.x - reach]};
+                }
+                __syncthreads();
+                own = B::of(before, own);
+                shared_values[threadIdx.x] = own.value;
+                shared_indices[threadIdx.x] = own.index;
+                __syncthreads();
+            }
+            B best = B::of(carry, own);
+            if (i < p.n) {
+                values[at.at[1] + (int64_t)i * p.strides[1]] = store<T>(best.value);
+                indices[at.at[2] + (int64_t)i * p.strides[2]] = best.index;
+            }
+            carry = B::of(carry, B{shared_values[255], shared_indices[255]});
+            __syncthreads();
+        }
+    }
+}
+
+#define CUM_EXTREME(op, largest, name, T)                                                                    \
+    KERNEL cum_extreme_##op##_##name(BY_VALUE Lines<3> p, const T* x, T* values, int64_t* indices) {         \
+        cum_extreme<largest>(p, x, values, indices);                                                         \
+    }
+#define BOTH(name, T)                 \
+    CUM_EXTREME(max, true, name, T)   \
+    CUM_EXTREME(min, false, name, T)
+FOR_ALL(BOTH)

@@ -3,8 +3,9 @@
 #include "fold.cuh"
 #include "real.cuh"
 
-FAMILY(softmax);
-FAMILY(softmax_grad);
+// `plain log` of float.
+FAMILY(softmax, Lines<2> lines, address x, address out);
+FAMILY(softmax_grad, Lines<3> lines, address grad, address y, address out);
 
 // Folds `f` of the elements of a line.
 template <typename R, typename F, typename Merge>

@@ -5,10 +5,14 @@
 // until one is left: each element finds its place by a binary search in the other run.
 #include "common.cuh"
 
-FAMILY(sort_tile);
-FAMILY(sort_merge);
-FAMILY(sort_write);
-FAMILY(searchsorted);
+// `keys` of all: sorts tiles of 1024 elements into entries. One block a tile, 512 threads.
+FAMILY(sort_tile, Sort sort, address x, address entries);
+// `runs` of bits64: merges runs of `run` entries in pairs.
+FAMILY(sort_merge, u64 lines, u64 n, u64 run, address from, address to);
+// `out` of bits8 16 32 64.
+FAMILY(sort_write, Sort sort, address entries, address x, address values, address indices);
+// `find` of all.
+FAMILY(searchsorted, Search search, address sorted, address values, address out);
 
 constexpr uint32_t TILE = 1024;
 

@@ -1,7 +1,8 @@
 // tril and triu: one triangle of each matrix, zeros in the other.
 #include "map.cuh"
 
-FAMILY(tril_triu);
+// `keep` of bits8 16 32 64.
+FAMILY(tril_triu, Grid<2> grid, address x, address out, Triangle shape);
 
 #define TRIL_TRIU(name, T)                                                                                       \
     KERNEL tril_triu_keep_##name(BY_VALUE Grid<2> grid, const T* x, T* out, BY_VALUE Triangle shape) {           \

@@ -1,7 +1,8 @@
 // Element-wise functions of one tensor: a kernel for each row of unary_table.cuh and dtype.
 #include "table.cuh"
 
-FAMILY(unary);
+// The rows of the table: of float, and of int where the row has `ints(...)` (`ints_unchanged` are copies).
+FAMILY(unary, Grid<2> grid, address x, address out);
 
 #define DEFINE(name, cost, dtype, T, value)                                  \
     KERNEL unary_##name##_##dtype(BY_VALUE Grid<2> grid, const T* in, T* out) { \

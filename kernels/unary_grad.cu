@@ -1,7 +1,8 @@
 // Gradients of the functions of one tensor: a kernel for each row of unary_table.cuh and float dtype.
 #include "table.cuh"
 
-FAMILY(unary_grad);
+// The rows of the table, of float. `saved` is null where a row saves nothing.
+FAMILY(unary_grad, Grid<3> grid, address grad, address saved, address out);
 
 // Names of functions are those of real.cuh here.
 namespace real {

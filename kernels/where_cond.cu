@@ -1,7 +1,8 @@
 // where_cond: a where the condition holds, else b.
 #include "map.cuh"
 
-FAMILY(where_cond);
+// `choose` of bits8 16 32 64. A null operand is the element with the bits x or y.
+FAMILY(where_cond, Grid<4> grid, address condition, address a, address b, address out, u64 x, u64 y);
 
 #define WHERE_COND(name, T)                                                                                         \
     KERNEL where_cond_choose_##name(BY_VALUE Grid<4> grid, const truth* condition, const T* a, const T* b, T* out,   \

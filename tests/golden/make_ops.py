@@ -465,6 +465,28 @@ each("cumsum", {
     "empty": ([randn(0, 3)], {"dim": 0}),
 })
 
+TIES = [2.0, 3.0, 3.0, 1.0, 3.0, -0.0, 0.0, 2.0]
+for op in ["cummax", "cummin"]:
+    each(op, {
+        "dim0": ([randn(3, 2)], {"dim": 0}),
+        "last": ([randn(2, 3, 4)], {"dim": -1}),
+        "long": ([randint(0, 9, 1, 70, dtype=f32)], {"dim": 1}),
+        "columns": ([randint(0, 9, 4, 20, dtype=f32)], {"dim": 0}),
+        "ties": ([const(TIES)], {"dim": 0}),
+        "ties_f32": ([const(TIES, f32)], {"dim": 0}),
+        "nan": ([const([2.0, nan, 3.0, nan, -inf, inf])], {"dim": 0}),
+        "infinite": ([const([-inf, inf, -inf, inf, 0.0])], {"dim": 0}),
+        "f16": ([const([1.0, 5.0, 5.0, 2.0], f16)], {"dim": 0}),
+        "bf16": ([const([1.0, 5.0, 5.0, 2.0], bf16)], {"dim": 0}),
+        "i64": ([const([3, 1, 3, 4, 1, 4], i64)], {"dim": 0}),
+        "i32": ([const([[3, -1], [3, -4]], i32)], {"dim": 1}),
+        "u8": ([const([3, 200, 3, 200], u8)], {"dim": 0}),
+        "bool": ([const([False, True, False, True], b8)], {"dim": 0}),
+        "0d": ([randn()], {"dim": 0}),
+        "empty": ([randn(0, 3)], {"dim": 0}),
+        "empty_line": ([randn(3, 0)], {"dim": 1}),
+    })
+
 # --- Products ---------------------------------------------------------------------------------
 
 each("dot", {"": ([randn(4), randn(4)], {}), "empty": ([randn(0), randn(0)], {}), "i64": ([randint(0, 9, 3), randint(0, 9, 3)], {})})

@@ -136,7 +136,7 @@ ops! {
         argmax - argmax_keepdim - argmin - argmin_keepdim - searchsorted - searchsorted_with -
         // Sums.
         sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
-        cumsum "CumsumBackward0" trace "TraceBackward0"
+        cumsum "CumsumBackward0" cummax "CummaxBackward0" cummin "CumminBackward0" trace "TraceBackward0"
         // Questions.
         any - any_keepdim - all - all_keepdim - logical_not -
         isnan - isinf - isfinite - isclose - isclose_equal_nan - allclose - allclose_equal_nan - equal -

@@ -1,4 +1,4 @@
-//! Running sums.
+//! Scans along a dimension: `cumsum`, `cummax`, `cummin`.
 
 use kiln_backend::{Result, ScanBackend, View, ViewMut};
 
@@ -16,8 +16,6 @@ use crate::{
         stored::Stored,
     },
 };
-
-const OP: &str = "cumsum";
 
 /// What is added up: `f64` for floats (so that the error does not grow with the position), wrapping `i64` for
 /// integers.
@@ -45,9 +43,18 @@ impl ScanBackend for CpuBackend {
             if <T as Stored>::DTYPE.is_float() { sums::<T, T, f64>(x, dim, out) } else { sums::<T, i64, i64>(x, dim, out) }
         })
     }
+
+    fn cummax(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()> {
+        for_all!(x.dtype(), T => extremes::<T, true>("cummax", x, dim, values, indices))
+    }
+
+    fn cummin(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()> {
+        for_all!(x.dtype(), T => extremes::<T, false>("cummin", x, dim, values, indices))
+    }
 }
 
 fn sums<T: Stored, O: Destination, A: Total>(x: View, dim: usize, out: ViewMut) -> Result<()> {
+    const OP: &str = "cumsum";
     let (x, out) = (Source::<T>::new(OP, x)?, Target::<O>::new(OP, out)?);
     same_shape(OP, &[x.layout(), out.layout()])?;
     let lines = Lines::new(OP, x.layout(), dim)?;
@@ -97,6 +104,97 @@ fn sums<T: Stored, O: Destination, A: Total>(x: View, dim: usize, out: ViewMut) 
     Ok(())
 }
 
+/// The best element so far and its position, -1 before the first one.
+#[derive(Clone, Copy)]
+struct Best<C> {
+    value: C,
+    index: i64,
+}
+
+impl<C: PartialOrd + bytemuck::Zeroable + Copy> Best<C> {
+    fn none() -> Best<C> {
+        Best { value: C::zeroed(), index: -1 }
+    }
+
+    /// Takes the element at `index` if it is as good as the best. NaN is better than all numbers.
+    #[inline(always)]
+    #[allow(clippy::eq_op)] // only NaN differs from itself
+    fn meet<const MAX: bool>(&mut self, value: C, index: i64) {
+        let as_good = if MAX { value >= self.value } else { value <= self.value };
+        if self.index < 0 || value != value || as_good {
+            *self = Best { value, index };
+        }
+    }
+}
+
+fn extremes<T: Stored, const MAX: bool>(
+    op: &'static str,
+    x: View,
+    dim: usize,
+    values: ViewMut,
+    indices: ViewMut,
+) -> Result<()> {
+    let (x, values, indices) =
+        (Source::<T>::new(op, x)?, Target::<T>::new(op, values)?, Target::<i64>::new(op, indices)?);
+    same_shape(op, &[x.layout(), values.layout(), indices.layout()])?;
+    let lines = Lines::new(op, x.layout(), dim)?;
+    if values.numel() == 0 {
+        return Ok(());
+    }
+    let (x, n) = (Input::Tensor(x), lines.n);
+    if !lines.side_by_side() {
+        par::ranges(lines.count(), par::row_grain(n), |range| {
+            let mut feed = Feed::ordered(&x, Some(lines.order()));
+            // SAFETY: tasks write different lines.
+            let mut best_values = unsafe { Sink::in_order(&values, lines.order()) };
+            // SAFETY: as above.
+            let mut places = unsafe { Sink::in_order(&indices, lines.order()) };
+            for line in range {
+                let mut best = Best::none();
+                for part in steps(line * n..(line + 1) * n, TILE) {
+                    let first = (part.start - line * n) as i64;
+                    places.put(part.clone(), |places| {
+                        best_values.put(part.clone(), |values| {
+                            let elements = feed.get(part).iter().zip(first..);
+                            for (((&x, i), value), place) in elements.zip(values).zip(places) {
+                                best.meet::<MAX>(x, i);
+                                (*value, *place) = (best.value, best.index);
+                            }
+                        });
+                    });
+                }
+            }
+        });
+        return Ok(());
+    }
+    let width = lines.inner.min(TILE);
+    let tiles = lines.inner.div_ceil(width);
+    par::ranges(lines.outer * tiles, (GRAIN / (n * width)).max(1), |range| {
+        // SAFETY: tasks write different lines.
+        let (mut best_values, mut places) = unsafe { (Sink::new(&values), Sink::new(&indices)) };
+        let mut feed = Feed::new(&x);
+        for unit in range {
+            let (o, start) = (unit / tiles, unit % tiles * width);
+            let end = lines.inner.min(start + width);
+            let mut best = [Best::none(); TILE];
+            for i in 0..n {
+                let row = (o * n + i) * lines.inner;
+                let part = row + start..row + end;
+                places.put(part.clone(), |places| {
+                    best_values.put(part.clone(), |values| {
+                        for (((&x, value), place), best) in feed.get(part).iter().zip(values).zip(places).zip(&mut best)
+                        {
+                            best.meet::<MAX>(x, i as i64);
+                            (*value, *place) = (best.value, best.index);
+                        }
+                    });
+                });
+            }
+        }
+    });
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use kiln_backend::DType;
@@ -131,5 +229,57 @@ mod tests {
         }
         let x = Tensor::new(DType::F32, &[2], &[1.0; 2]);
         assert!(CpuBackend.cumsum(x.view(), 1, Tensor::empty(DType::F32, &[2]).view_mut()).is_err());
+    }
+
+    #[test]
+    fn running_extremes_in_every_layout_and_dtype() {
+        for dtype in DType::ALL {
+            for dims in SHAPES.iter().copied().chain([&[7usize, 40][..], &[2, 1300]]) {
+                for dim in 0..dims.len().max(1) {
+                    let n = dims.get(dim).copied().unwrap_or(1);
+                    let inner: usize = dims.iter().skip(dim + 1).product();
+                    for from in read_layouts(dims).into_iter().take(if dtype == DType::F32 { 99 } else { 2 }) {
+                        let mut numbers: Vec<f64> = numbers(from.numel(), 6).iter().map(|v| v.floor()).collect();
+                        if dtype.is_float() {
+                            numbers.iter_mut().skip(3).step_by(11).for_each(|v| *v = f64::NAN);
+                        }
+                        let x = Tensor::with_layout(dtype, from, &numbers);
+                        for max in [true, false] {
+                            check_extremes(&x, dim, n, inner, max);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_extremes(x: &Tensor, dim: usize, n: usize, inner: usize, max: bool) {
+        use kiln_backend::Buffer;
+        let all = x.values();
+        let (mut want, mut places) = (all.clone(), vec![0.0; all.len()]);
+        for i in 0..all.len() {
+            let place = i / inner % n;
+            places[i] = place as f64;
+            if place > 0 {
+                let (new, best) = (all[i], want[i - inner]);
+                let as_good = if max { new >= best } else { new <= best };
+                if !(new.is_nan() || as_good) {
+                    (want[i], places[i]) = (best, places[i - inner]);
+                }
+            }
+        }
+        for to in layouts(x.layout.dims()) {
+            let mut values = Tensor::with_layout(x.buffer.dtype(), to, &vec![1.0; to.numel()]);
+            let mut indices = Tensor::with_layout(DType::I64, to, &vec![77.0; to.numel()]);
+            let (to_values, to_indices) = (values.view_mut(), indices.view_mut());
+            if max {
+                CpuBackend.cummax(x.view(), dim, to_values, to_indices).unwrap();
+            } else {
+                CpuBackend.cummin(x.view(), dim, to_values, to_indices).unwrap();
+            }
+            let bits = |values: &[f64]| values.iter().map(|v| (v.is_nan(), v.to_bits())).collect::<Vec<_>>();
+            let same = |a: &[f64], b: &[f64]| bits(a).iter().zip(bits(b)).all(|(a, b)| a.0 && b.0 || *a == b);
+            assert!(same(&values.values(), &want) && indices.values() == places, "{:?} dim {dim} {max}", x.layout);
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     reduce::check_dim,
 };
 use crate::{
-    device::CudaBackend,
+    device::{CudaBackend, Device},
     params::{self, Lines},
     view::Tensor,
 };
@@ -25,5 +25,38 @@ impl ScanBackend for CudaBackend {
         let lines = Lines::<2>::new(x.layout.dims(), dim, [Some(x.place()), Some(out.place())]);
         let blocks = params::limited_blocks(lines.lines.numel, u64::MAX);
         launch!(device, CUMSUM, "sum", Tag::of(x.dtype), blocks, lines, x.address, out.address)
+    }
+
+    fn cummax(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()> {
+        self.0.extremes("cummax", "max", x, dim, values, indices)
+    }
+
+    fn cummin(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()> {
+        self.0.extremes("cummin", "min", x, dim, values, indices)
+    }
+}
+
+impl Device {
+    fn extremes(
+        &self,
+        op: &'static str,
+        kernel: &'static str,
+        x: View,
+        dim: usize,
+        values: ViewMut,
+        indices: ViewMut,
+    ) -> Result<()> {
+        let x = Tensor::read(self, op, x)?;
+        check_dim(op, x.layout, dim)?;
+        let values = Tensor::write(self, op, values)?.of(op, x.dtype)?.shaped(op, x.layout)?;
+        let indices = Tensor::write(self, op, indices)?.of(op, DType::I64)?.shaped(op, x.layout)?;
+        if values.layout.numel() == 0 {
+            return Ok(());
+        }
+        let places = [Some(x.place()), Some(values.place()), Some(indices.place())];
+        let lines = Lines::<3>::new(x.layout.dims(), dim, places);
+        let blocks = params::limited_blocks(lines.lines.numel, u64::MAX);
+        let tag = Tag::of(x.dtype);
+        launch!(self, CUM_EXTREME, kernel, tag, blocks, lines, x.address, values.address, indices.address)
     }
 }

@@ -1,4 +1,4 @@
-//! Running sums.
+//! Scans along a dimension: running sums and running extremes.
 
 use kiln_backend::{DType, Dim, Result};
 use kiln_derive::located;
@@ -29,11 +29,59 @@ impl Tensor {
             Ok(one(if is_scalar { grad } else { grad.flip(dim)?.cumsum(dim)?.flip(dim)? }))
         })
     }
+
+    /// For each element the largest of those up to and with it along a dimension, and where that stands (`i64`). Of equal
+    /// ones it is the last; from the first NaN on it is the last NaN. The gradient goes to the places returned.
+    ///
+    /// # Errors
+    /// The dimension is out of range.
+    pub fn cummax(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
+        let dim = dim.resolve("cummax", self.rank())?;
+        let found = self.values_and_indices(|backend, x, values, at| backend.cummax(x, dim, values, at))?;
+        self.running("CummaxBackward0", dim, found)
+    }
+
+    /// For each element the smallest of those up to and with it along a dimension, and where that stands, as
+    /// [`cummax`](Tensor::cummax).
+    ///
+    /// # Errors
+    /// The dimension is out of range.
+    pub fn cummin(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
+        let dim = dim.resolve("cummin", self.rank())?;
+        let found = self.values_and_indices(|backend, x, values, at| backend.cummin(x, dim, values, at))?;
+        self.running("CumminBackward0", dim, found)
+    }
+
+    /// Records that the values are this tensor's elements at the indices, each any number of times.
+    fn running(&self, node: &'static str, dim: usize, (values, indices): (Tensor, Tensor)) -> Result<(Tensor, Tensor)> {
+        let own = *self.shape();
+        let values = record(values, node, &[self], &[&indices], move |ctx| {
+            let grad = ctx.grad()?;
+            let sum = Tensor::zeros(own, grad.options())?;
+            sum.scatter_add_(dim, &ctx.saved(0)?, &grad)?;
+            Ok(one(sum))
+        })?;
+        Ok((values, indices))
+    }
 }
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
     use crate::{Device, Result, Tensor};
+
+    #[test]
+    fn gradients_go_to_the_last_of_equal_extremes() -> Result<()> {
+        let x = Tensor::new(&[1f32, 3., 3., 2.], Device::Cpu)?.requires_grad_(true)?;
+        let (values, indices) = x.cummax(0)?;
+        assert_eq!((values.to_vec::<f32>()?, indices.to_vec::<i64>()?), (vec![1., 3., 3., 3.], vec![0, 1, 2, 2]));
+        values.mul(&Tensor::new(&[1f32, 10., 100., 1000.], Device::Cpu)?)?.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [1., 10., 1100., 0.]);
+        let (values, indices) = Tensor::new(&[[f32::NAN, 1.], [0., -1.]], Device::Cpu)?.cummin(0)?;
+        assert!(values.to_vec::<f32>()?[2].is_nan());
+        assert_eq!((values.to_vec::<f32>()?[3], indices.to_vec::<i64>()?), (-1., vec![0, 0, 0, 1]));
+        assert!(x.cummin(1).is_err());
+        Ok(())
+    }
 
     #[test]
     fn sums_run_along_the_dimension() -> Result<()> {

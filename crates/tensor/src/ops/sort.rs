@@ -1,6 +1,6 @@
 //! Sorting, and what follows from it.
 
-use kiln_backend::{DType, Dim, Error, MAX_RANK, Result, Shape};
+use kiln_backend::{Backend, DType, Dim, Error, MAX_RANK, Result, Shape, View, ViewMut};
 use kiln_derive::located;
 
 use super::{check, extreme::without, gather::lifted, reduce::shared_among};
@@ -153,11 +153,20 @@ impl Tensor {
     }
 
     fn sorted(&self, dim: usize, descending: bool) -> Result<(Tensor, Tensor)> {
+        self.values_and_indices(|backend, x, values, indices| backend.sort(x, dim, descending, values, indices))
+    }
+
+    /// What a primitive writes that has elements and their positions (`i64`) as its results, both of this tensor's shape. A
+    /// scalar is a vector of one element to it. Without history.
+    pub(super) fn values_and_indices(
+        &self,
+        run: impl FnOnce(&'static dyn Backend, View<'_>, ViewMut<'_>, ViewMut<'_>) -> Result<()>,
+    ) -> Result<(Tensor, Tensor)> {
         let (reading, layout) = (self.read(), lifted(self.layout())?);
         let mut values = None;
         let indices = Tensor::compute(self.device(), DType::I64, *layout.shape(), |backend, indices| {
-            values = Some(Tensor::compute(self.device(), self.dtype(), *layout.shape(), |_, out| {
-                backend.sort(reading.through(&layout), dim, descending, out, indices)
+            values = Some(Tensor::compute(self.device(), self.dtype(), *layout.shape(), |_, values| {
+                run(backend, reading.through(&layout), values, indices)
             })?);
             Ok(())
         })?;

@@ -1,6 +1,10 @@
 //! Every operation with any operands and arguments: a result or a typed error, never a panic. And if the
 //! forward pass worked, so does the backward pass.
 
+#[macro_use]
+#[path = "../common/rows.rs"]
+mod rows;
+
 mod choices;
 mod table;
 

@@ -74,9 +74,15 @@ fn weight(r: &mut Choices, x: &Tensor, dims: &[usize]) -> Option<Tensor> {
 }
 
 pub const CALLS: &[(&str, Call)] = &{
-    const PARTS: [&[(&str, Call)]; 6] = [UNARY, BINARY, REDUCTIONS, SINGLE, SEVERAL, IN_PLACE];
-    const COUNT: usize =
-        PARTS[0].len() + PARTS[1].len() + PARTS[2].len() + PARTS[3].len() + PARTS[4].len() + PARTS[5].len();
+    const PARTS: [&[(&str, Call)]; 7] = [UNARY, BINARY, REDUCTIONS, SINGLE, SEVERAL, IN_PLACE, ROWS];
+    const COUNT: usize = {
+        let (mut count, mut part) = (0, 0);
+        while part < PARTS.len() {
+            count += PARTS[part].len();
+            part += 1;
+        }
+        count
+    };
     let mut all: [(&str, Call); COUNT] = [PARTS[0][0]; COUNT];
     let (mut at, mut part) = (0, 0);
     while part < PARTS.len() {
@@ -89,6 +95,17 @@ pub const CALLS: &[(&str, Call)] = &{
     }
     all
 };
+
+macro_rules! random_rows {
+    ($($op:ident {
+        golden |$x:ident, $a:ident| $golden:expr;
+        $(gradient $shapes:ident $values:ident |$gx:ident| $gradient:expr;)*
+        random |$rx:ident, $ry:ident, $rr:ident| $call:expr;
+    })*) => {
+        const ROWS: &[(&str, Call)] = &[$((stringify!($op), |$rx, $ry, $rr| $call),)*];
+    };
+}
+op_rows!(random_rows);
 
 macro_rules! unary_rows {
     ($names:tt $(UNARY($variant:ident, $op:ident, $($row:tt)*))*) => {
@@ -186,7 +203,6 @@ const SINGLE: &[(&str, Call)] = calls! {
         x.searchsorted_with(&sorter, operand(y, r), r.flag())
     };
     searchsorted |x, y, r| x.searchsorted(operand(y, r), r.flag());
-    cumsum |x, _, r| x.cumsum(r.dim());
     softmax |x, _, r| x.softmax(r.dim());
     log_softmax |x, _, r| x.log_softmax(r.dim());
     isclose |x, y, r| x.isclose(y, r.float(), r.float());

@@ -10,6 +10,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[macro_use]
+#[path = "../common/rows.rs"]
+mod rows;
 
 /// A table of rows, each of which is a test of its own, named as the operation.
 macro_rules! table {
@@ -38,6 +41,7 @@ mod indexing;
 mod losses;
 mod reducing;
 mod shaping;
+mod structured;
 mod suite;
 mod unlike;
 
@@ -48,7 +52,7 @@ use suite::{Outcome, Row, Unlike};
 use unlike::{ABSENT, UNLIKE, UNLIKE_SAMPLES};
 
 fn tables() -> Vec<Row> {
-    [elementwise::ROWS, images::ROWS, indexing::ROWS, losses::ROWS, reducing::ROWS, shaping::ROWS]
+    [elementwise::ROWS, images::ROWS, indexing::ROWS, losses::ROWS, reducing::ROWS, shaping::ROWS, structured::ROWS]
         .into_iter()
         .flatten()
         .map(|row| Row { op: row.op, call: row.call })

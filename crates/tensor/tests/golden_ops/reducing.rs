@@ -1,4 +1,4 @@
-//! Reductions, softmax, scans and sorting.
+//! Reductions, softmax and sorting.
 
 use kiln_tensor::{Correction, Result, Tensor};
 use serde_json::Value;
@@ -31,12 +31,12 @@ macro_rules! arg_reduction {
 }
 
 /// PyTorch's argument `dtype`: convert first.
-fn with_dtype(x: &Tensor, a: &Args) -> Result<Tensor> {
+pub(crate) fn with_dtype(x: &Tensor, a: &Args) -> Result<Tensor> {
     a.dtype("dtype").map_or_else(|| Ok(x.clone()), |dtype| x.to_dtype(dtype))
 }
 
 /// The same, where integers and `bool` would become `i64`.
-fn as_dtype(x: Tensor, a: &Args) -> Result<Tensor> {
+pub(crate) fn as_dtype(x: Tensor, a: &Args) -> Result<Tensor> {
     a.dtype("dtype").map_or(Ok(x.clone()), |dtype| x.to_dtype(dtype))
 }
 
@@ -103,7 +103,6 @@ table! {
         let (k, dim) = (a.size("k").unwrap(), a.int("dim").unwrap_or(-1));
         if a.flag("keepdim") { x[0].kthvalue_keepdim(k, dim)? } else { x[0].kthvalue(k, dim)? }
     };
-    cumsum => |x, a| as_dtype(with_dtype(&x[0], a)?.cumsum(a.int("dim").unwrap())?, a)?;
     argsort => |x, a| {
         a.get("stable");
         x[0].argsort(a.int("dim").unwrap_or(-1), a.flag("descending"))?

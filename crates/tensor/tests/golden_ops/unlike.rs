@@ -12,8 +12,6 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("rand", LATER),
     ("ror", LATER),
     ("rxor", LATER),
-    ("cummax", LATER),
-    ("cummin", LATER),
     ("binary_cross_entropy", "Kiln has the stable form that takes logits only"),
 ];
 

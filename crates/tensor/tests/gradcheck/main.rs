@@ -3,6 +3,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[macro_use]
+#[path = "../common/rows.rs"]
+mod rows;
 
 mod elementwise;
 mod inputs;
@@ -35,6 +38,7 @@ fn tables() -> impl Iterator<Item = &'static Check> {
     [elementwise::UNARY, elementwise::BINARY, elementwise::OTHERS, structured::VIEWS, structured::INDEXING]
         .into_iter()
         .chain([structured::REDUCING, structured::PRODUCTS, structured::IMAGE_OPS, structured::IN_PLACE])
+        .chain([structured::ROW_CHECKS])
         .flatten()
 }
 

@@ -1,0 +1,14 @@
+//! The golden calls of `common/rows.rs`.
+
+use crate::reducing::{as_dtype, with_dtype};
+
+macro_rules! golden_rows {
+    ($($op:ident {
+        golden |$x:ident, $a:ident| $call:expr;
+        $(gradient $shapes:ident $values:ident |$gx:ident| $gradient:expr;)*
+        random |$rx:ident, $ry:ident, $rr:ident| $random:expr;
+    })*) => {
+        table! { $($op => |$x, $a| $call;)* }
+    };
+}
+op_rows!(golden_rows);
