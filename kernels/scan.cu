@@ -5,8 +5,9 @@
 
 // `sum` of all. One block a line.
 FAMILY(cumsum, Lines<2> lines, address x, address out);
-// `max min` of all: cummax and cummin. One block a line.
-FAMILY(cum_extreme, Lines<3> lines, address x, address values, address indices);
+// `max` and `min` of all. One block a line.
+FAMILY(cummax, Lines<3> lines, address x, address values, address indices);
+FAMILY(cummin, Lines<3> lines, address x, address values, address indices);
 
 template <typename C>
 struct Total {
@@ -78,7 +79,7 @@ struct Best {
 };
 
 template <bool Largest, typename T>
-__device__ inline void cum_extreme(const Lines<3>& p, const T* x, T* values, int64_t* indices) {
+__device__ inline void running_extremes(const Lines<3>& p, const T* x, T* values, int64_t* indices) {
     typedef Compute<T> C;
     typedef Best<C, Largest> B;
     __shared__ C shared_values[256];
@@ -115,11 +116,13 @@ __device__ inline void cum_extreme(const Lines<3>& p, const T* x, T* values, int
     }
 }
 
-#define CUM_EXTREME(op, largest, name, T)                                                                    \
-    KERNEL cum_extreme_##op##_##name(BY_VALUE Lines<3> p, const T* x, T* values, int64_t* indices) {         \
-        cum_extreme<largest>(p, x, values, indices);                                                         \
+#define CUMMAX(name, T)                                                                                \
+    KERNEL cummax_max_##name(BY_VALUE Lines<3> p, const T* x, T* values, int64_t* indices) {           \
+        running_extremes<true>(p, x, values, indices);                                                 \
     }
-#define BOTH(name, T)                 \
-    CUM_EXTREME(max, true, name, T)   \
-    CUM_EXTREME(min, false, name, T)
-FOR_ALL(BOTH)
+#define CUMMIN(name, T)                                                                                \
+    KERNEL cummin_min_##name(BY_VALUE Lines<3> p, const T* x, T* values, int64_t* indices) {           \
+        running_extremes<false>(p, x, values, indices);                                                \
+    }
+FOR_ALL(CUMMAX)
+FOR_ALL(CUMMIN)

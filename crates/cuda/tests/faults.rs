@@ -64,14 +64,11 @@ fn masked(on: &dyn Backend, bias: bool) -> Result<[Vec<f32>; 2]> {
     let (x, v, b, mut y) = (ones(on, 8 * 16)?, ones(on, 24 * 16)?, ones(on, 24)?, on.alloc(DType::F32, 8 * 24)?);
     let (lx, lv, lb, ly) = (dense(&[8, 16]), dense(&[24, 16]), dense(&[24]), dense(&[8, 24]));
     let view = |buffer, layout| View { buffer, layout };
-    let len = on.relu_mask_len(8, 24);
-    let (mut mask, lm) = (on.alloc(DType::U8, len)?, dense(&[len]));
     let (first, to) = (bias.then(|| view(&*b, &lb)), ViewMut { buffer: &mut *y, layout: &ly });
-    let to_mask = ViewMut { buffer: &mut *mask, layout: &lm };
-    let left = on.linear_relu_masked(view(&*x, &lx), view(&*v, &lv), first, to, to_mask)?;
+    let mask = on.linear_relu(view(&*x, &lx), view(&*v, &lv), first, to)?;
     let (grad, w, lg) = (ones(on, 8 * 8)?, ones(on, 8 * 24)?, dense(&[8, 8]));
     let (mut out, mut sums, lw) = (on.alloc(DType::F32, 8 * 24)?, ones(on, 24)?, dense(&[8, 24]));
-    let (to, mask) = (ViewMut { buffer: &mut *out, layout: &ly }, left.then(|| view(&*mask, &lm)));
+    let (to, mask) = (ViewMut { buffer: &mut *out, layout: &ly }, mask.as_ref());
     let to_bias = bias.then_some(ViewMut { buffer: &mut *sums, layout: &lb });
     on.linear_relu_grad(view(&*grad, &lg), view(&*w, &lw), view(&*y, &ly), mask, to, to_bias)?;
     Ok([values(on, &*out)?, values(on, &*sums)?])

@@ -1,8 +1,32 @@
 //! Linear layers with bias and ReLU, and their gradients.
 
+use std::{any::Any, fmt};
+
 use crate::{
     Layout, MatmulBackend, MemoryBackend, ReduceBackend, ReduceOp, ReluBiasGradBackend, Result, UnaryOp, View, ViewMut,
 };
+
+/// Which elements a ReLU let through, in a form that only the device that made it knows.
+pub struct ReluMask(Box<dyn Any + Send + Sync>);
+
+impl ReluMask {
+    /// A mask in the device's form.
+    pub fn new(mask: impl Any + Send + Sync) -> ReluMask {
+        ReluMask(Box::new(mask))
+    }
+
+    /// The mask, for the device that made it.
+    #[must_use]
+    pub fn get<M: Any>(&self) -> Option<&M> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for ReluMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReluMask")
+    }
+}
 
 /// Linear layers: a product with what comes right after or before it.
 pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + MemoryBackend {
@@ -15,26 +39,21 @@ pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + M
         let row = bias.layout.unsqueeze(0)?;
         self.reduce(ReduceOp::Sum, grad, ViewMut { layout: &row, ..bias })
     }
-    /// Bytes (elements of `u8`) of the mask that [`linear_relu_masked`](LinearBackend::linear_relu_masked) leaves for an output
-    /// of so many rows and columns; 0 on devices that leave none.
-    fn relu_mask_len(&self, _rows: usize, _columns: usize) -> usize {
-        0
-    }
-    /// [`linear`](LinearBackend::linear) with ReLU, which also leaves in `mask` which elements ReLU let through, in a form that
-    /// only [`linear_relu_grad`](LinearBackend::linear_relu_grad) of the same device reads. `false`: all but the mask was done.
-    fn linear_relu_masked(&self, x: View, w: View, bias: Option<View>, out: ViewMut, _mask: ViewMut) -> Result<bool> {
+    /// [`linear`](LinearBackend::linear) with ReLU, whose gradient will be asked for: the device may keep which elements ReLU
+    /// let through, for [`linear_relu_grad`](LinearBackend::linear_relu_grad).
+    fn linear_relu(&self, x: View, w: View, bias: Option<View>, out: ViewMut) -> Result<Option<ReluMask>> {
         self.linear(x, w, bias, true, out)?;
-        Ok(false)
+        Ok(None)
     }
-    /// Backwards through a linear layer and the ReLU (and bias) of the layer beneath it, whose output `y` was its input:
+    /// Backward through a linear layer and the ReLU (and bias) of the previous one, whose output `y` was its input:
     /// `out = grad · w` where `y` is above 0 and 0 elsewhere, and `bias` the sum of `out`'s rows. `grad` is `[M, N]`,
-    /// `w` `[N, K]`, `y` and `out` `[M, K]`, `bias` `[K]`; `mask` is what the layer beneath has left of its ReLU.
+    /// `w` `[N, K]`, `y` and `out` `[M, K]`, `bias` `[K]`; `mask` is what the device kept of that ReLU.
     fn linear_relu_grad(
         &self,
         grad: View,
         w: View,
         y: View,
-        _mask: Option<View>,
+        _mask: Option<&ReluMask>,
         out: ViewMut,
         bias: Option<ViewMut>,
     ) -> Result<()> {
@@ -42,7 +61,7 @@ pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + M
     }
 }
 
-/// [`Backend::linear_relu_grad`] as a product and what is left to do after it.
+/// [`linear_relu_grad`](LinearBackend::linear_relu_grad) as a product, and ReLU's gradient after it.
 ///
 /// # Errors
 /// Those of the device.

@@ -34,7 +34,7 @@ pub use copy::CopyBackend;
 pub use dropout::DropoutBackend;
 pub use fill::{FillBackend, Ramp};
 pub use index::{IndexBackend, ScatterMode};
-pub use linear::{LinearBackend, linear_relu_grad_in_parts};
+pub use linear::{LinearBackend, ReluMask, linear_relu_grad_in_parts};
 pub use matmul::MatmulBackend;
 pub use memory::MemoryBackend;
 pub use norm::{Affine, BatchNormBackend, LayerNormBackend, NormGrads, RunningStats};

@@ -1,7 +1,7 @@
 //! Linear layers: products of cuBLASLt whose epilogues do bias and ReLU, forwards and backwards, and kernels of ours
 //! where it offers none.
 
-use kiln_backend::{DType, Error, Layout, LinearBackend, Result, View, ViewMut, linear_relu_grad_in_parts};
+use kiln_backend::{Error, Layout, LinearBackend, ReluMask, Result, View, ViewMut, linear_relu_grad_in_parts};
 
 use super::{
     launch::{Tag, launch},
@@ -13,6 +13,7 @@ use crate::{
         lt::{Epilogue, mask_len},
         problem::{Batch, Extents, Product},
     },
+    memory::Block,
     params::{self, Grid},
     view::Tensor,
 };
@@ -105,13 +106,12 @@ impl LinearBackend for CudaBackend {
         device.sum_rows(grad, bias)
     }
 
-    fn relu_mask_len(&self, rows: usize, columns: usize) -> usize {
-        // A row of ours is a column of the library's.
-        mask_len(columns, rows)
-    }
-
-    fn linear_relu_masked(&self, x: View, w: View, bias: Option<View>, out: ViewMut, mask: ViewMut) -> Result<bool> {
-        self.0.linear_relu_masked(x, w, bias, out, mask)
+    fn linear_relu(&self, x: View, w: View, bias: Option<View>, out: ViewMut) -> Result<Option<ReluMask>> {
+        let device = self.0;
+        let layer = Linear::new(device, x, w, bias, out)?;
+        let mask = Mask::new(device, [layer.extents.m, layer.extents.n])?;
+        let written = device.run_linear(&layer, true, Some(&mask))?;
+        Ok(written.then(|| ReluMask::new(mask)))
     }
 
     fn linear_relu_grad(
@@ -119,7 +119,7 @@ impl LinearBackend for CudaBackend {
         grad: View,
         w: View,
         y: View,
-        mask: Option<View>,
+        mask: Option<&ReluMask>,
         out: ViewMut,
         mut bias: Option<ViewMut>,
     ) -> Result<()> {
@@ -135,25 +135,12 @@ impl LinearBackend for CudaBackend {
 }
 
 impl Device {
-    fn linear_relu_masked(
-        &'static self,
-        x: View,
-        w: View,
-        bias: Option<View>,
-        out: ViewMut,
-        mask: ViewMut,
-    ) -> Result<bool> {
-        let layer = Linear::new(self, x, w, bias, out)?;
-        let mask = mask_of(&layer.out, Tensor::write(self, "linear", mask)?)?;
-        self.run_linear(&layer, true, Some(mask))
-    }
-
     /// One call of the library, or `false` if it has nothing for these operands.
     fn linear_relu_grad(
         &'static self,
         grad: View,
         w: View,
-        mask: View,
+        mask: &ReluMask,
         out: ViewMut,
         bias: Option<ViewMut>,
     ) -> Result<bool> {
@@ -162,7 +149,7 @@ impl Device {
         let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
         let (grad, w) = (read(grad)?, read(w)?);
         let bias = bias.map(|bias| Tensor::write(self, OP, bias)?.of(OP, out.dtype)).transpose()?;
-        let mask = mask_of(&out, Tensor::read(self, OP, mask)?)?;
+        let mask = Mask::of(self, mask, &out)?;
         let (&[m, n], &[inner, k]) = (grad.layout.dims(), w.layout.dims()) else {
             return Err(Error::shapes(OP, grad.layout.shape(), w.layout.shape(), "they must be [M, N] and [N, K]"));
         };
@@ -175,7 +162,7 @@ impl Device {
         match product {
             Ok(product) if out.dtype.is_float() && m * n * k > 0 && dense && product.swapped => {
                 let epilogue = if bias.is_some() { Epilogue::ReluBiasGrad } else { Epilogue::ReluGrad };
-                let (bias, mask) = (bias.map_or(0, |bias| bias.address), mask.address);
+                let (bias, mask) = (bias.map_or(0, |bias| bias.address), mask.block.address());
                 let places = Places { bias, mask, ..Places::new(grad.address, w.address, out.address) };
                 self.product(out.dtype, product, epilogue, ONE, places)
             }
@@ -184,7 +171,7 @@ impl Device {
     }
 
     /// Whether the mask was written.
-    fn run_linear(&'static self, layer: &Linear, relu: bool, mask: Option<Tensor>) -> Result<bool> {
+    fn run_linear(&'static self, layer: &Linear, relu: bool, mask: Option<&Mask>) -> Result<bool> {
         let Linear { x, w, bias, out, spread, extents } = layer;
         if out.layout.numel() == 0 {
             return Ok(false);
@@ -198,7 +185,7 @@ impl Device {
             };
             if let Some(mask) = mask {
                 let epilogue = if bias.is_some() { Epilogue::BiasReluMask } else { Epilogue::ReluMask };
-                if self.product(out.dtype, product, epilogue, ONE, Places { mask: mask.address, ..places })? {
+                if self.product(out.dtype, product, epilogue, ONE, Places { mask: mask.block.address(), ..places })? {
                     return Ok(true);
                 }
             }
@@ -235,16 +222,31 @@ impl Device {
     }
 }
 
-/// Checks that a mask is one of an output like `out`.
-fn mask_of<'a>(out: &Tensor, mask: Tensor<'a>) -> Result<Tensor<'a>> {
-    const OP: &str = "linear";
-    let mask = mask.of(OP, DType::U8)?;
-    let len = match *out.layout.dims() {
-        [m, n] => mask_len(n, m),
-        _ => return Err(Error::shape(OP, "a matrix", out.layout.shape())),
-    };
-    if mask.layout.dims() != [len] || (len > 1 && mask.layout.strides()[0] != 1) {
-        return Err(Error::shape(OP, format!("a dense mask of {len} bytes"), mask.layout.shape()));
+/// cuBLASLt's mask of a ReLU: a bit for each element of an output.
+struct Mask {
+    /// Rows and columns of the output.
+    dims: [usize; 2],
+    /// The number of the device.
+    device: usize,
+    block: Block,
+}
+
+impl Mask {
+    fn new(device: &'static Device, dims: [usize; 2]) -> Result<Mask> {
+        // A row of ours is a column of the library's.
+        let block = device.scratch(mask_len(dims[1], dims[0]))?;
+        Ok(Mask { dims, device: device.index(), block })
     }
-    Ok(mask)
+
+    /// The mask, if it is of an output like `out` on this device.
+    fn of<'a>(device: &Device, mask: &'a ReluMask, out: &Tensor) -> Result<&'a Mask> {
+        const OP: &str = "linear_relu_grad";
+        let found = mask.get::<Mask>().filter(|mask| mask.device == device.index());
+        let mask = found.ok_or_else(|| Error::devices(OP, format!("cuda:{}", device.index()), "another device"))?;
+        if out.layout.dims() == mask.dims {
+            Ok(mask)
+        } else {
+            Err(Error::shape(OP, format!("the mask of an output {:?}", mask.dims), out.layout.shape()))
+        }
+    }
 }

@@ -28,35 +28,49 @@ impl ScanBackend for CudaBackend {
     }
 
     fn cummax(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()> {
-        self.0.extremes("cummax", "max", x, dim, values, indices)
+        let Some(scan) = Extremes::new(self.0, "cummax", x, dim, values, indices)? else { return Ok(()) };
+        let Extremes { tag, blocks, lines, x, values, indices } = scan;
+        launch!(self.0, CUMMAX, "max", tag, blocks, lines, x, values, indices)
     }
 
     fn cummin(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()> {
-        self.0.extremes("cummin", "min", x, dim, values, indices)
+        let Some(scan) = Extremes::new(self.0, "cummin", x, dim, values, indices)? else { return Ok(()) };
+        let Extremes { tag, blocks, lines, x, values, indices } = scan;
+        launch!(self.0, CUMMIN, "min", tag, blocks, lines, x, values, indices)
     }
 }
 
-impl Device {
-    fn extremes(
-        &self,
+/// A launch of `cummax` or `cummin`: its operands' lines and addresses.
+struct Extremes {
+    tag: Tag,
+    blocks: u32,
+    lines: Lines<3>,
+    x: u64,
+    values: u64,
+    indices: u64,
+}
+
+impl Extremes {
+    /// `None` if there are no elements.
+    fn new(
+        device: &Device,
         op: &'static str,
-        kernel: &'static str,
         x: View,
         dim: usize,
         values: ViewMut,
         indices: ViewMut,
-    ) -> Result<()> {
-        let x = Tensor::read(self, op, x)?;
+    ) -> Result<Option<Extremes>> {
+        let x = Tensor::read(device, op, x)?;
         check_dim(op, x.layout, dim)?;
-        let values = Tensor::write(self, op, values)?.of(op, x.dtype)?.shaped(op, x.layout)?;
-        let indices = Tensor::write(self, op, indices)?.of(op, DType::I64)?.shaped(op, x.layout)?;
+        let values = Tensor::write(device, op, values)?.of(op, x.dtype)?.shaped(op, x.layout)?;
+        let indices = Tensor::write(device, op, indices)?.of(op, DType::I64)?.shaped(op, x.layout)?;
         if values.layout.numel() == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let places = [Some(x.place()), Some(values.place()), Some(indices.place())];
         let lines = Lines::<3>::new(x.layout.dims(), dim, places);
         let blocks = params::limited_blocks(lines.lines.numel, u64::MAX);
-        let tag = Tag::of(x.dtype);
-        launch!(self, CUM_EXTREME, kernel, tag, blocks, lines, x.address, values.address, indices.address)
+        let (tag, x, values, indices) = (Tag::of(x.dtype), x.address, values.address, indices.address);
+        Ok(Some(Extremes { tag, blocks, lines, x, values, indices }))
     }
 }

@@ -200,6 +200,8 @@ rows! {
         }
         Ok(made)
     };
+    cummax, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cummax(x, dim, v, i));
+    cummin, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cummin(x, dim, v, i));
     softmax, TEAMS, &FLOATS, |on, dtype, n| {
         let mut made = Vec::new();
         for (dims, dim, log) in [([n, 8], 1, false), ([8, n], 0, true)] {
@@ -487,4 +489,28 @@ fn class_losses(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Res
 fn squares<'a>(reduction: Reduction, x: &'a Tensor, t: &'a Tensor) -> PointwiseLoss<'a> {
     let kind = PointwiseLossKind::Mse;
     PointwiseLoss { kind, reduction, input: x.view(), target: t.view(), weight: None, pos_weight: None }
+}
+
+/// `cummax` or `cummin` of lines of less than, of exactly and of more than what a block takes at a time, with NaN in some.
+fn running_extremes(
+    on: &dyn Backend,
+    dtype: DType,
+    n: usize,
+    run: impl Fn(&dyn Backend, View, usize, ViewMut, ViewMut) -> Result<()>,
+) -> Result<Vec<Tensor>> {
+    let mut made = Vec::new();
+    for length in [255, 256, 257, 600] {
+        for (dims, dim) in [([n, length], 1), ([length, n], 0)] {
+            let mut x = tensor(on, dtype, &dims, Lie::Turned, 1);
+            if dtype.is_float() && length == 600 {
+                let some = x.layout.slice(dim, 300, 500, 48);
+                on.fill(Scalar::Float(f64::NAN), ViewMut { buffer: &mut *x.buffer, layout: &some })?;
+            }
+            let mut values = target(on, dtype, &dims, Lie::Dense);
+            let mut places = target(on, I64, &dims, Lie::Sliced);
+            run(on, x.view(), dim, values.view_mut(), places.view_mut())?;
+            made.extend([values, places]);
+        }
+    }
+    Ok(made)
 }

@@ -6,19 +6,23 @@
 //! where nobody can tell: the node above is all that reads this output, nothing has arrived for it yet, and no hook, no
 //! `retain_grad` and no target of `autograd::grad` asks for its gradient.
 
-use std::{cell::OnceCell, sync::atomic::Ordering};
+use std::{
+    cell::OnceCell,
+    sync::{Arc, atomic::Ordering},
+};
+
+use kiln_backend::ReluMask;
 
 use super::node::{Edge, Node};
 use crate::Tensor;
 
-/// For a node whose operation ends in ReLU: where among the tensors that it saved the ones are that take its gradient
-/// through that ReLU.
-#[derive(Clone, Copy)]
+/// For a node whose operation ends in ReLU: what takes its gradient through that ReLU.
+#[derive(Clone)]
 pub(crate) struct Gate {
-    /// What ReLU gave.
+    /// Where among the tensors that the node saved the one is that ReLU gave.
     pub output: usize,
     /// Which elements it let through, in the device's own form.
-    pub mask: usize,
+    pub mask: Arc<ReluMask>,
     /// Whether a bias in front of it wants a gradient.
     pub bias: bool,
 }
@@ -26,7 +30,7 @@ pub(crate) struct Gate {
 /// A gate that the rule of the node above may go through.
 pub(crate) struct OpenGate {
     pub output: Tensor,
-    pub mask: Tensor,
+    pub mask: Arc<ReluMask>,
     pub bias: bool,
     passed: OnceCell<Passed>,
 }
@@ -56,15 +60,13 @@ impl Node {
     /// gradient is asked for.
     pub fn gate_below(&self, awaited: impl Fn(&Edge, &Node) -> bool) -> Option<OpenGate> {
         let Some(Some(edge @ Edge::Node { node: below, output: 0 })) = self.edges.first() else { return None };
-        let gate = below.gate?;
+        let gate = below.gate.lock().clone()?;
         let alone = below.consumers.load(Ordering::Relaxed) == 1;
         if !alone || !below.hooks.lock().is_empty() || awaited(edge, below) {
             return None;
         }
-        // Where these are gone or were changed, the node's own rule says so.
-        let kept = below.kept()?;
-        let read = |i: usize| kept.get(i)?.unchanged();
-        let (output, mask) = (read(gate.output)?, read(gate.mask)?);
-        Some(OpenGate { output, mask, bias: gate.bias, passed: OnceCell::new() })
+        // Where it is gone or was changed, the node's own rule says so.
+        let output = below.kept()?.get(gate.output)?.unchanged()?;
+        Some(OpenGate { output, mask: gate.mask, bias: gate.bias, passed: OnceCell::new() })
     }
 }

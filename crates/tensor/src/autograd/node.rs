@@ -50,8 +50,8 @@ pub(crate) struct Node {
     pub hooks: Mutex<Vec<OutputHook>>,
     /// How many edges lead here.
     pub consumers: AtomicU32,
-    /// If its operation ends in ReLU, and the device can do that ReLU's gradient in the node above.
-    pub gate: Option<Gate>,
+    /// If its operation ends in ReLU, and the device can do that ReLU's gradient in the node above. Freed with `saved`.
+    pub gate: Mutex<Option<Gate>>,
 }
 
 /// What has arrived for a node in a pass.
@@ -91,7 +91,8 @@ impl Node {
         }
         let sequence = NEXT.fetch_add(1, Ordering::Relaxed);
         let saved = if saved.is_empty() { Saved::Nothing } else { Saved::Kept(saved.into_iter().collect()) };
-        let (saved, hooks, consumers) = (Mutex::new(saved), Mutex::default(), AtomicU32::new(0));
+        let (saved, gate, hooks) = (Mutex::new(saved), Mutex::new(gate), Mutex::default());
+        let consumers = AtomicU32::new(0);
         Arc::new(Node { name, sequence, edges, outputs, saved, rule, hooks, consumers, gate })
     }
 
@@ -122,6 +123,7 @@ impl Node {
         let result = (self.rule)(&Ctx { node: self, arrived, saved, needs, gate })?;
         if !retain && kept.is_some() {
             *self.saved.lock() = Saved::Freed;
+            *self.gate.lock() = None;
         }
         if result.len() != self.edges.len() {
             let (got, want) = (result.len(), self.edges.len());

@@ -1,6 +1,8 @@
 //! Linear layers, alone or with the ReLU behind them.
 
-use kiln_backend::{DType, Error, MAX_RANK, Result, Shape, ViewMut};
+use std::sync::Arc;
+
+use kiln_backend::{Error, MAX_RANK, ReluMask, Result, Shape, ViewMut};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -70,11 +72,11 @@ impl Tensor {
             (false, Some(_)) => "AddmmBackward0",
             (false, None) => "MmBackward0",
         };
-        // Each operand's gradient reads the other; ReLU's reads the output, or the mask.
-        let saved = [self, weight, &out, mask.as_ref().unwrap_or(&out)];
-        let saved = &saved[..2 + usize::from(relu) + usize::from(mask.is_some())];
+        // Each operand's gradient reads the other; ReLU's reads the output.
+        let saved = [self, weight, &out];
+        let saved = &saved[..2 + usize::from(relu)];
         let of_bias = bias.is_some_and(Tensor::requires_grad);
-        let gate = mask.is_some().then_some(Gate { output: 2, mask: 3, bias: of_bias });
+        let gate = mask.map(|mask| Gate { output: 2, mask: Arc::new(mask), bias: of_bias });
         let result = record_node(out.clone(), name.into(), inputs, saved, gate, move |ctx| gradients(ctx, relu))?;
         Ok(result.described("linear", || [("relu", relu.into())]))
     }
@@ -91,30 +93,26 @@ impl Tensor {
     }
 }
 
-/// The output of checked matrices, and what the device has left of ReLU for the backward pass.
+/// The output of checked matrices, and what the device has kept of ReLU for the backward pass.
 fn forward(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     relu: bool,
     recorded: bool,
-) -> Result<(Tensor, Option<Tensor>)> {
-    let (rows, columns) = (x.dims()[0], weight.dims()[0]);
-    let mask_len = if relu && recorded { x.device().backend()?.relu_mask_len(rows, columns) } else { 0 };
-    let mask = (mask_len > 0).then(|| Tensor::empty(mask_len, (DType::U8, x.device()))).transpose()?;
-    let mut masked = false;
-    let out = {
-        let (a, w, b) = (x.read(), weight.read(), bias.map(Tensor::read));
-        let b = b.as_ref().map(|b| b.view());
-        Tensor::compute(x.device(), x.dtype(), Shape::new(&[rows, columns])?, |backend, out| {
-            let Some(mask) = &mask else { return backend.linear(a.view(), w.view(), b, relu, out) };
-            let mut buffer = mask.0.storage.write();
-            let mask = ViewMut { buffer: &mut **buffer, layout: mask.layout() };
-            masked = backend.linear_relu_masked(a.view(), w.view(), b, out, mask)?;
-            Ok(())
-        })?
-    };
-    Ok((out, mask.filter(|_| masked)))
+) -> Result<(Tensor, Option<ReluMask>)> {
+    let shape = Shape::new(&[x.dims()[0], weight.dims()[0]])?;
+    let (a, w, b) = (x.read(), weight.read(), bias.map(Tensor::read));
+    let b = b.as_ref().map(|b| b.view());
+    let mut mask = None;
+    let out = Tensor::compute(x.device(), x.dtype(), shape, |backend, out| {
+        if relu && recorded {
+            mask = backend.linear_relu(a.view(), w.view(), b, out)?;
+            return Ok(());
+        }
+        backend.linear(a.view(), w.view(), b, relu, out)
+    })?;
+    Ok((out, mask))
 }
 
 fn gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
@@ -142,11 +140,11 @@ fn gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
 fn through(gate: &OpenGate, grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let bias = gate.bias.then(|| Tensor::empty(weight.dims()[1], (grad.dtype(), grad.device()))).transpose()?;
     let out = {
-        let (g, w, y, mask) = (grad.read(), weight.read(), gate.output.read(), gate.mask.read());
+        let (g, w, y) = (grad.read(), weight.read(), gate.output.read());
         let mut buffer = bias.as_ref().map(|bias| (bias.0.storage.write(), bias.layout()));
         Tensor::compute(grad.device(), grad.dtype(), *gate.output.shape(), |backend, out| {
             let bias = buffer.as_mut().map(|(buffer, layout)| ViewMut { buffer: &mut ***buffer, layout });
-            backend.linear_relu_grad(g.view(), w.view(), y.view(), Some(mask.view()), out, bias)
+            backend.linear_relu_grad(g.view(), w.view(), y.view(), Some(&gate.mask), out, bias)
         })?
     };
     gate.pass(bias);
