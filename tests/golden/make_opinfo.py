@@ -315,6 +315,11 @@ class Samples:
 
     def add(self, op, name, sample):
         """Runs a sample; whether there is a case for it now."""
+        if type(op).__name__ == "BinaryUfuncInfo" and not isinstance(sample.input, torch.Tensor):
+            if not isinstance(sample.args[0], torch.Tensor):
+                return False
+            # A number on the left is a tensor without dimensions.
+            sample.input = torch.tensor(sample.input, dtype=sample.args[0].dtype)
         inputs, case = [], {"name": name, "op": row_name(op.name), "args": {}}
         try:
             listed = isinstance(sample.input, (list, tuple))

@@ -239,8 +239,9 @@ impl Error {
     /// The same error of another operation: the one that the user called, where a primitive of another name does its work.
     #[must_use]
     pub fn of_op(mut self, name: &'static str) -> Error {
-        if let Some(op) = self.0.kind.operation() {
-            *op = name;
+        match &mut self.0.kind {
+            ErrorKind::Autograd { op, .. } => *op = name.into(),
+            other => drop(other.operation().map(|op| *op = name)),
         }
         self
     }

@@ -103,75 +103,84 @@ macro_rules! ops {
     (@ $node:literal) => { Gradient::Node($node) };
 }
 
-// `-`: no gradient; `+`: those of the operations it is made of.
-ops! {
-    Any {
-        // Copies and conversions.
-        copy "CloneBackward0" contiguous "CloneBackward0" channels_last + is_channels_last - to_dtype "ToCopyBackward0" to_device "ToCopyBackward0"
-        pin_memory - is_pinned -
-        // Views.
-        transpose "TransposeBackward0" swapaxes "TransposeBackward0" mt "TransposeBackward0" t "TBackward0"
-        permute "PermuteBackward0" movedim "PermuteBackward0" narrow "SliceBackward0" slice "SliceBackward0"
-        select "SelectBackward0" squeeze "SqueezeBackward1" unsqueeze "UnsqueezeBackward0"
-        expand "ExpandBackward0" expand_as "ExpandBackward0" broadcast_to "ExpandBackward0"
-        reshape "ViewBackward0" view "ViewBackward0" view_as_other "ViewBackward0" unflatten "ViewBackward0"
-        flatten "ViewBackward0" flatten_all "ViewBackward0" diagonal "DiagonalBackward0"
-        split "SplitBackward0" chunk "SplitBackward0" unbind "UnbindBackward0" meshgrid "ExpandBackward0"
-        meshgrid_xy "TransposeBackward0" i +
-        // Joining and rearranging.
-        cat "CatBackward0" stack "StackBackward0" flip "FlipBackward0" roll "RollBackward0"
-        pad "ConstantPadNdBackward0" repeat "RepeatBackward0" repeat_interleave + tril "TrilBackward0" triu "TriuBackward0"
-        diag "DiagonalBackward0_copy"
-        // Indexing.
-        index_select "IndexSelectBackward0" gather "GatherBackward0" take_along_dim "GatherBackward0"
-        scatter "ScatterBackward0" scatter_add "ScatterAddBackward0" index_add "IndexAddBackward0"
-        index_add_alpha "IndexAddBackward0" index_put "ScatterBackward0"
-        masked_fill "MaskedFillBackward0" masked_select "MaskedSelectBackward0" nonzero -
-        // Order.
-        sort "SortBackward0" argsort - topk "TopkBackward0" kthvalue "KthvalueBackward0" median "MedianBackward1"
-        kthvalue_keepdim "KthvalueBackward0" median_keepdim "MedianBackward1" median_all "MedianBackward0"
-        max "MaxBackward1" max_keepdim "MaxBackward1" min "MinBackward1" min_keepdim "MinBackward1"
-        amax "AmaxBackward0" amax_keepdim "AmaxBackward0" amin "AminBackward0" amin_keepdim "AminBackward0"
-        max_dim "MaxBackward0" max_dim_keepdim "MaxBackward0" min_dim "MinBackward0" min_dim_keepdim "MinBackward0"
-        argmax - argmax_keepdim - argmin - argmin_keepdim - searchsorted - searchsorted_with -
-        // Sums.
-        sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
-        cumsum "CumsumBackward0" cummax "CummaxBackward0" cummin "CumminBackward0" trace "TraceBackward0"
-        // Questions.
-        any - any_keepdim - all - all_keepdim - logical_not -
-        isnan - isinf - isfinite - isclose - isclose_equal_nan - allclose - allclose_equal_nan - equal -
-        // In place. (The gradient is that of the values written.)
-        t_ "TBackward0" copy_ "CopyBackwards" fill_ "FillBackward2" zero_ "ZeroBackward0"
-        bernoulli_ "BernoulliBackward2" masked_fill_ "MaskedFillBackward0" scatter_ "ScatterBackward0"
-        scatter_add_ "ScatterAddBackward0" index_add_ "IndexAddBackward0" index_put_ + i_assign +
-    }
-    Numbers {
-        add_ "AddBackward0" sub_ "SubBackward0" mul_ "MulBackward0" clamp_ "ClampBackward1"
-        clamp "ClampBackward1" clamp_min "ClampBackward1" clamp_max "ClampBackward1" floor_divide +
-        matmul "MmBackward0" mm "MmBackward0" bmm "BmmBackward0" mv "MvBackward0" dot "DotBackward0"
-        outer "MulBackward0" einsum +
-    }
-    Floats {
-        div_ "DivBackward0" uniform_ "UniformBackward0" normal_ "NormalBackward0"
-        mean "MeanBackward1" mean_keepdim "MeanBackward1" var "VarBackward0" var_keepdim "VarBackward0"
-        std "StdBackward0" std_keepdim "StdBackward0"
-        logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
-        norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"
-        softmax "SoftmaxBackward0" log_softmax "LogSoftmaxBackward0"
-        leaky_relu "LeakyReluBackward0" elu "EluBackward0" lerp "LerpBackward0" dropout "NativeDropoutBackward0"
-        linear "AddmmBackward0" linear_relu "ReluBackward0"
-        conv2d "ConvolutionBackward0" conv2d_relu "ReluBackward0" conv_transpose2d "ConvolutionBackward0"
-        max_pool2d "MaxPool2DWithIndicesBackward0" max_pool2d_with_indices "MaxPool2DWithIndicesBackward0"
-        avg_pool2d "AvgPool2DBackward0" adaptive_avg_pool2d "AdaptiveAvgPool2DBackward0"
-        adaptive_max_pool2d "AdaptiveMaxPool2DBackward0" adaptive_max_pool2d_with_indices "AdaptiveMaxPool2DBackward0"
-        batch_norm "NativeBatchNormBackward0" layer_norm "NativeLayerNormBackward0" group_norm +
-        embedding "EmbeddingBackward0"
-        class_loss "NllLossBackward0" pointwise_loss "MseLossBackward0"
-        bernoulli "BernoulliBackward0" multinomial -
-    }
-    Indices { one_hot - }
-    Masks { where_cond "WhereBackward0" }
+/// Calls a macro with the operations that are not rows of `unary_table!` and `binary_table!`, by what they take, each with
+/// its gradient: `-` for none, `+` for those of the operations it is made of, or the name of its node. Tests make one test
+/// of each.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! structured_operations {
+    ($then:ident) => {
+        $then! {
+            Any {
+                // Copies and conversions.
+                copy "CloneBackward0" contiguous "CloneBackward0" channels_last + is_channels_last - to_dtype "ToCopyBackward0" to_device "ToCopyBackward0"
+                pin_memory - is_pinned -
+                // Views.
+                transpose "TransposeBackward0" swapaxes "TransposeBackward0" mt "TransposeBackward0" t "TBackward0"
+                permute "PermuteBackward0" movedim "PermuteBackward0" narrow "SliceBackward0" slice "SliceBackward0"
+                select "SelectBackward0" squeeze "SqueezeBackward1" unsqueeze "UnsqueezeBackward0"
+                expand "ExpandBackward0" expand_as "ExpandBackward0" broadcast_to "ExpandBackward0"
+                reshape "ViewBackward0" view "ViewBackward0" view_as_other "ViewBackward0" unflatten "ViewBackward0"
+                flatten "ViewBackward0" flatten_all "ViewBackward0" diagonal "DiagonalBackward0"
+                split "SplitBackward0" chunk "SplitBackward0" unbind "UnbindBackward0" meshgrid "ExpandBackward0"
+                meshgrid_xy "TransposeBackward0" i +
+                // Joining and rearranging.
+                cat "CatBackward0" stack "StackBackward0" flip "FlipBackward0" roll "RollBackward0"
+                pad "ConstantPadNdBackward0" repeat "RepeatBackward0" repeat_interleave + tril "TrilBackward0" triu "TriuBackward0"
+                diag "DiagonalBackward0_copy"
+                // Indexing.
+                index_select "IndexSelectBackward0" gather "GatherBackward0" take_along_dim "GatherBackward0"
+                scatter "ScatterBackward0" scatter_add "ScatterAddBackward0" index_add "IndexAddBackward0"
+                index_add_alpha "IndexAddBackward0" index_put "ScatterBackward0"
+                masked_fill "MaskedFillBackward0" masked_select "MaskedSelectBackward0" nonzero -
+                // Order.
+                sort "SortBackward0" argsort - topk "TopkBackward0" kthvalue "KthvalueBackward0" median "MedianBackward1"
+                kthvalue_keepdim "KthvalueBackward0" median_keepdim "MedianBackward1" median_all "MedianBackward0"
+                max "MaxBackward1" max_keepdim "MaxBackward1" min "MinBackward1" min_keepdim "MinBackward1"
+                amax "AmaxBackward0" amax_keepdim "AmaxBackward0" amin "AminBackward0" amin_keepdim "AminBackward0"
+                max_dim "MaxBackward0" max_dim_keepdim "MaxBackward0" min_dim "MinBackward0" min_dim_keepdim "MinBackward0"
+                argmax - argmax_keepdim - argmin - argmin_keepdim - searchsorted - searchsorted_with -
+                // Sums.
+                sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
+                cumsum "CumsumBackward0" cummax "CummaxBackward0" cummin "CumminBackward0" trace "TraceBackward0"
+                // Questions.
+                any - any_keepdim - all - all_keepdim - logical_not -
+                isnan - isinf - isfinite - isclose - isclose_equal_nan - allclose - allclose_equal_nan - equal -
+                // In place. (The gradient is that of the values written.)
+                t_ "TBackward0" copy_ "CopyBackwards" fill_ "FillBackward2" zero_ "ZeroBackward0"
+                bernoulli_ "BernoulliBackward2" masked_fill_ "MaskedFillBackward0" scatter_ "ScatterBackward0"
+                scatter_add_ "ScatterAddBackward0" index_add_ "IndexAddBackward0" index_put_ + i_assign +
+            }
+            Numbers {
+                add_ "AddBackward0" sub_ "SubBackward0" mul_ "MulBackward0" clamp_ "ClampBackward1"
+                clamp "ClampBackward1" clamp_min "ClampBackward1" clamp_max "ClampBackward1" floor_divide +
+                matmul "MmBackward0" mm "MmBackward0" bmm "BmmBackward0" mv "MvBackward0" dot "DotBackward0"
+                outer "MulBackward0" einsum +
+            }
+            Floats {
+                div_ "DivBackward0" uniform_ "UniformBackward0" normal_ "NormalBackward0"
+                mean "MeanBackward1" mean_keepdim "MeanBackward1" var "VarBackward0" var_keepdim "VarBackward0"
+                std "StdBackward0" std_keepdim "StdBackward0"
+                logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
+                norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"
+                softmax "SoftmaxBackward0" log_softmax "LogSoftmaxBackward0"
+                leaky_relu "LeakyReluBackward0" elu "EluBackward0" lerp "LerpBackward0" dropout "NativeDropoutBackward0"
+                linear "AddmmBackward0" linear_relu "ReluBackward0"
+                conv2d "ConvolutionBackward0" conv2d_relu "ReluBackward0" conv_transpose2d "ConvolutionBackward0"
+                max_pool2d "MaxPool2DWithIndicesBackward0" max_pool2d_with_indices "MaxPool2DWithIndicesBackward0"
+                avg_pool2d "AvgPool2DBackward0" adaptive_avg_pool2d "AdaptiveAvgPool2DBackward0"
+                adaptive_max_pool2d "AdaptiveMaxPool2DBackward0" adaptive_max_pool2d_with_indices "AdaptiveMaxPool2DBackward0"
+                batch_norm "NativeBatchNormBackward0" layer_norm "NativeLayerNormBackward0" group_norm +
+                embedding "EmbeddingBackward0"
+                class_loss "NllLossBackward0" pointwise_loss "MseLossBackward0"
+                bernoulli "BernoulliBackward0" multinomial -
+            }
+            Indices { one_hot - }
+            Masks { where_cond "WhereBackward0" }
+        }
+    };
 }
+structured_operations!(ops);
 
 const fn joined<const N: usize>(parts: [&[OpInfo]; 3]) -> [OpInfo; N] {
     let mut all = [OTHERS[0]; N];

@@ -150,6 +150,6 @@ impl Tensor {
             return Err(Error::dtype(op, self.dtype(), "floats are drawn"));
         }
         let state = take(self.numel(), distribution.words(self.dtype()));
-        self.overwrite(op, |backend, out| backend.random(distribution, state, out))
+        self.overwrite(op, |backend, out| backend.random(distribution, state, out)).map_err(|error| error.of_op(op))
     }
 }

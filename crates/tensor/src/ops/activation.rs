@@ -35,7 +35,8 @@ impl Tensor {
         let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.expm1()?.mul(alpha)?))?;
         let out = record(out, "EluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
-            Ok(one(x.le(0)?.where_cond(&x.exp()?.mul(alpha)?.mul(&grad)?, &grad)?))
+            // Of NaN the slope is NaN.
+            Ok(one(x.gt(0)?.where_cond(&grad, &x.exp()?.mul(alpha)?.mul(&grad)?)?))
         })?;
         Ok(out.described("elu", || [("alpha", alpha.into())]))
     }

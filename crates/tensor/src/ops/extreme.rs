@@ -49,7 +49,7 @@ macro_rules! extremes {
             /// # Errors
             /// The dimension is out of range, or empty.
             pub fn $keepdim(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
-                self.extreme_along(stringify!($name), $node, dim, ArgReduceOp::$op, true)
+                self.extreme_along(stringify!($keepdim), $node, dim, ArgReduceOp::$op, true)
             }
 
             #[doc = concat!("Where the ", $what, " element stands (`i64`; the first of equal ones, the first NaN if")]
@@ -67,7 +67,7 @@ macro_rules! extremes {
             /// # Errors
             /// The dimension is out of range, or there are no elements to choose from.
             pub fn $arg_keepdim(&self, dim: impl OneOrAll) -> Result<Tensor> {
-                self.arg_extreme(stringify!($arg), dim.dim(), ArgReduceOp::$op, true)
+                self.arg_extreme(stringify!($arg_keepdim), dim.dim(), ArgReduceOp::$op, true)
             }
         )*}
     };

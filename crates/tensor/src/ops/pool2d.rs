@@ -194,7 +194,7 @@ impl Tensor {
     ) -> Result<(Tensor, Tensor)> {
         let mut positions = Err(Error::argument(op, "the device gave no positions"));
         let values = batched(op, self, |x| {
-            let (values, indices) = f(x)?;
+            let (values, indices) = f(x).map_err(|error| error.of_op(op))?;
             positions = indices.ok_or_else(|| Error::argument(op, "the device gave no positions"));
             Ok(values)
         })?;

@@ -120,7 +120,7 @@ macro_rules! pair {
             /// # Errors
             /// A dimension is out of range or named twice, or the dtype is not supported.
             pub fn $keepdim(&self, dims: impl Dims $(, $arg: $ty)*) -> Result<Tensor> {
-                self.$body(stringify!($name), dims, true $(, $arg)*)
+                self.$body(stringify!($keepdim), dims, true $(, $arg)*)
             }
         )*}
     };
@@ -245,9 +245,10 @@ impl Tensor {
         let node = if plan.whole { "ProdBackward0" } else { "ProdBackward1" };
         let (kept, mask) = (plan.kept, plan.mask);
         record(self.reduce(ReduceOp::Prod, &plan)?, node, &[self], &[self], move |ctx| {
-            let x = ctx.saved(0)?;
-            let grad = ctx.grad()?.reshape(kept)?.expand(x.shape())?;
-            Ok(one(grad.mul(&product_of_others(&x, &mask)?)?))
+            // Half precision is rounded once, at the end.
+            let (x, grad) = (ctx.saved(0)?.widened()?, ctx.grad()?);
+            let others = product_of_others(&x, &mask)?;
+            Ok(one(grad.reshape(kept)?.expand(x.shape())?.widened()?.mul(&others)?.to_dtype(grad.dtype())?))
         })
     }
 

@@ -124,7 +124,7 @@ impl Tensor {
         let out = crate::no_grad(|| {
             let mut x = self.contiguous()?.reshape(padded)?;
             for dim in 0..rank {
-                x = x.repeated(dim, counts[dim], true)?;
+                x = x.repeated("repeat", dim, counts[dim], true)?;
             }
             if x.shares_memory(self) { x.copy() } else { Ok(x) }
         })?;
@@ -155,7 +155,7 @@ impl Tensor {
         let counts = match repeats.into() {
             Repeats::All(count) => {
                 let negative = || Error::argument(OP, format!("{count} is no number of repeats"));
-                return self.repeated(dim, usize::try_from(count).map_err(|_| negative())?, false);
+                return self.repeated(OP, dim, usize::try_from(count).map_err(|_| negative())?, false);
             }
             Repeats::Each(counts) => check_list(OP, self, &counts)?,
         };
@@ -182,10 +182,10 @@ impl Tensor {
 
     /// A dimension `count` times: the whole of it, or each element in a row. Three dimensions and the new
     /// one suffice for the copy, whatever the rank.
-    fn repeated(&self, dim: usize, count: usize, whole: bool) -> Result<Tensor> {
+    fn repeated(&self, op: &'static str, dim: usize, count: usize, whole: bool) -> Result<Tensor> {
         let [before, extent, after] = around(self.shape(), dim);
         let total = extent.checked_mul(count).ok_or_else(|| {
-            Error::argument("repeat", format!("{count} times dimension {dim} of shape {} is too much", self.shape()))
+            Error::argument(op, format!("{count} times dimension {dim} of shape {} is too much", self.shape()))
         })?;
         if count == 1 && whole {
             return Ok(self.clone());

@@ -27,7 +27,7 @@ impl Tensor {
         let (dim, index) = self.check_scatter("scatter", dim, index, &src)?;
         let index = &index;
         let out = crate::no_grad(|| self.copy())?;
-        out.write_scatter(ScatterMode::Set, dim, index, &src)?;
+        out.write_scatter("scatter", ScatterMode::Set, dim, index, &src)?;
         match src.tensor() {
             None => record(out, "ScatterBackward1", &[self], &[index], move |ctx| {
                 Ok(smallvec![Some(ctx.grad()?.scatter(dim, &ctx.saved(0)?, 0)?)])
@@ -58,7 +58,7 @@ impl Tensor {
         if self.records_change("scatter_", src.tensor())? {
             return self.replace_by("scatter_", &self.scatter(dim, index, src)?);
         }
-        self.write_scatter(ScatterMode::Set, dim, index, &src)
+        self.write_scatter("scatter_", ScatterMode::Set, dim, index, &src)
     }
 
     /// A copy in which the elements of `src` are added where `index` says, as
@@ -70,7 +70,7 @@ impl Tensor {
         let (dim, index) = self.check_scatter("scatter_add", dim, index, &src.into())?;
         let index = &index;
         let out = crate::no_grad(|| self.copy())?;
-        out.write_scatter(ScatterMode::Add, dim, index, &src.into())?;
+        out.write_scatter("scatter_add", ScatterMode::Add, dim, index, &src.into())?;
         let shape = *src.shape();
         record(out, "ScatterAddBackward0", &[self, src], &[index], move |ctx| {
             let grad = ctx.grad()?;
@@ -89,7 +89,7 @@ impl Tensor {
         if self.records_change("scatter_add_", Some(src))? {
             return self.replace_by("scatter_add_", &self.scatter_add(dim, index, src)?);
         }
-        self.write_scatter(ScatterMode::Add, dim, index, &src.into())
+        self.write_scatter("scatter_add_", ScatterMode::Add, dim, index, &src.into())
     }
 
     /// A copy in which slice `i` of `source` along `dim` is added to slice `index[i]`. `index` is a vector of
@@ -102,7 +102,7 @@ impl Tensor {
         let (dim, index) = self.check_index_add("index_add", dim, index, source)?;
         let index = &index;
         let out = crate::no_grad(|| self.copy())?;
-        out.write_index_add(dim, index, source)?;
+        out.write_index_add("index_add", dim, index, source)?;
         record(out, "IndexAddBackward0", &[self, source], &[index], move |ctx| {
             let grad = ctx.grad()?;
             let source = ctx.when(1, || grad.index_select(dim, &ctx.saved(0)?))?;
@@ -135,7 +135,7 @@ impl Tensor {
         if self.records_change("index_add_", Some(source))? {
             return self.replace_by("index_add_", &self.index_add(dim, index, source)?);
         }
-        self.write_index_add(dim, index, source)
+        self.write_index_add("index_add_", dim, index, source)
     }
 
     /// The dimension, and the index as `i64`.
@@ -174,7 +174,7 @@ impl Tensor {
         Ok((dim, index))
     }
 
-    fn write_scatter(&self, mode: ScatterMode, dim: usize, index: &Tensor, src: &Rhs) -> Result<()> {
+    fn write_scatter(&self, op: &'static str, mode: ScatterMode, dim: usize, index: &Tensor, src: &Rhs) -> Result<()> {
         if index.numel() == 0 {
             return Ok(());
         }
@@ -191,14 +191,18 @@ impl Tensor {
                 (None, Rhs::Scalar(value)) => Operand::Scalar(*value),
                 (None, Rhs::Tensor(_)) => return Ok(()),
             };
-            self.0.storage.backend.scatter(mode, operand, dim, list.view(), writing.view())?;
+            self.0
+                .storage
+                .backend
+                .scatter(mode, operand, dim, list.view(), writing.view())
+                .map_err(|error| error.of_op(op))?;
         }
         drop(writing);
         self.0.storage.bump_version();
         Ok(())
     }
 
-    fn write_index_add(&self, dim: usize, index: &Tensor, source: &Tensor) -> Result<()> {
+    fn write_index_add(&self, op: &'static str, dim: usize, index: &Tensor, source: &Tensor) -> Result<()> {
         let (index, source) = (unshared(index, self)?, unshared(source, self)?);
         // A scalar has one place.
         let (target, places, from) = (lifted(self.layout())?, lifted(index.layout())?, lifted(source.layout())?);
@@ -207,7 +211,11 @@ impl Tensor {
             [Some((&*index.0.storage, &places)), Some((&*source.0.storage, &from))],
         );
         if let [Some(list), Some(source)] = &readings {
-            self.0.storage.backend.index_add(source.view(), dim, list.view(), writing.view())?;
+            self.0
+                .storage
+                .backend
+                .index_add(source.view(), dim, list.view(), writing.view())
+                .map_err(|error| error.of_op(op))?;
         }
         drop(writing);
         self.0.storage.bump_version();

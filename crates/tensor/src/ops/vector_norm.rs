@@ -21,7 +21,7 @@ impl Tensor {
     /// The tensor is not of floats, a dimension is out of range or named twice, or an infinite norm of nothing
     /// is asked for.
     pub fn norm(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
-        self.norm_impl(p.into(), &dims, false)
+        self.norm_impl("norm", p.into(), &dims, false)
     }
 
     /// [`norm`](Tensor::norm) that keeps the dimensions with extent 1.
@@ -29,19 +29,18 @@ impl Tensor {
     /// # Errors
     /// As [`norm`](Tensor::norm).
     pub fn norm_keepdim(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
-        self.norm_impl(p.into(), &dims, true)
+        self.norm_impl("norm_keepdim", p.into(), &dims, true)
     }
 
-    fn norm_impl(&self, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
-        const OP: &str = "norm";
-        check::floats(OP, self)?;
+    fn norm_impl(&self, op: &'static str, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
+        check::floats(op, self)?;
         if p.is_nan() {
-            return Err(Error::argument(OP, "p must not be NaN"));
+            return Err(Error::argument(op, "p must not be NaN"));
         }
-        let mask = dims.resolve(OP, self.rank())?;
+        let mask = dims.resolve(op, self.rank())?;
         let dims: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| mask[dim]).collect();
         // Half precision overflows where squares are summed.
-        let exact = crate::no_grad(|| norm_of(&self.detach().widened()?, p, &dims))?;
+        let exact = crate::no_grad(|| norm_of(&self.detach().widened()?, p, &dims)).map_err(|error| error.of_op(op))?;
         let kept = crate::no_grad(|| exact.to_dtype(self.dtype()))?;
         let shape: SmallVec<[usize; MAX_RANK]> =
             (0..self.rank()).filter(|&dim| keepdim || !mask[dim]).map(|dim| kept.dims()[dim]).collect();

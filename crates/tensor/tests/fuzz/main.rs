@@ -1,31 +1,60 @@
-//! Every operation with any operands and arguments: a result or a typed error, never a panic. And if the
-//! forward pass worked, so does the backward pass.
+//! Every operation with any operands and arguments: a result, or a typed error that names the operation, never a panic.
+//! And if the forward pass worked, so does the backward pass.
 
 #[macro_use]
 #[path = "../common/rows.rs"]
 mod rows;
 
 mod choices;
+#[macro_use]
+#[path = "../common/operation_tests.rs"]
+mod operation_tests;
 mod table;
 
-use std::{collections::BTreeSet, panic::AssertUnwindSafe};
+use std::panic::AssertUnwindSafe;
 
 use choices::Choices;
-use kiln_tensor::{Result, Tensor, autograd::BackwardOptions, op_table};
-use proptest::prelude::*;
+use kiln_tensor::{ErrorKind, Result, Tensor, autograd::BackwardOptions};
+use proptest::{prelude::*, test_runner::TestRunner};
 
 /// A call with operands that are of one dtype.
 pub type Call = fn(&Tensor, &Tensor, &mut Choices) -> Result<Vec<Tensor>>;
 
+/// What errors of a call may begin with: the operation, those that prepare its operands, or what users know it by.
+fn named_by(op: &str) -> impl Iterator<Item = &str> {
+    let others: &[&str] = match op {
+        "matmul" | "mm" | "bmm" | "mv" | "dot" => &["t", "transpose", "select"],
+        "class_loss" => &["cross_entropy", "nll_loss"],
+        "pointwise_loss" => &["mse_loss", "l1_loss", "binary_cross_entropy_with_logits"],
+        // Layers choose the fused form by themselves.
+        "conv2d_relu" => &["conv2d"],
+        "linear_relu" => &["linear"],
+        "searchsorted_with" => &["argsort"],
+        _ => &[],
+    };
+    std::iter::once(op).chain(others.iter().copied())
+}
+
 /// What went wrong with one call, if anything did.
-fn problem(call: Call, seed: u64) -> Option<String> {
+fn problem(op: &str, call: Call, seed: u64) -> Option<String> {
     let mut choices = Choices::new(seed);
     let dtype = choices.dtype();
     let other_dtype = if choices.below(8) == 0 { choices.dtype() } else { dtype };
     let (x, y) = (choices.tensor(dtype), choices.tensor(other_dtype));
     let what = format!("{x:?} {:?}, {y:?} {:?}", x.strides(), y.strides());
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let Ok(results) = call(&x, &y, &mut choices) else { return Ok(()) };
+        let results = match call(&x, &y, &mut choices) {
+            Ok(results) => results,
+            Err(error) => {
+                let named = named_by(op).any(|name| error.to_string().starts_with(&format!("{name}: ")));
+                // Of the machine, or of a shape that no operation could have.
+                let of_machine =
+                    matches!(error.kind(), ErrorKind::OutOfMemory { .. } | ErrorKind::DeviceUnavailable { .. })
+                        || error.to_string().starts_with("shape: ");
+                assert!(named || of_machine, "the error does not name {op}: {error}");
+                return Ok(());
+            }
+        };
         for result in results {
             assert!(result.to_string().starts_with("tensor("));
             if result.requires_grad() {
@@ -47,42 +76,33 @@ fn problem(call: Call, seed: u64) -> Option<String> {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_call_panics(seed in any::<u64>()) {
-        let problems: Vec<String> = table::CALLS
-            .iter()
-            .filter_map(|(op, call)| problem(*call, seed).map(|what| format!("{op}: {what}")))
-            .collect();
-        prop_assert!(problems.is_empty(), "{}", problems.join("\n"));
+/// Calls an operation with many operands and arguments. If nearly all calls were refused, that would test little: some
+/// must work.
+fn check_operation(op: &str) {
+    let (_, call) = table::CALLS.iter().find(|(name, _)| *name == op).unwrap_or_else(|| panic!("no call of {op}"));
+    let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = TestRunner::new(config);
+    let outcome = runner.run(&any::<u64>(), |seed| match problem(op, *call, seed) {
+        None => Ok(()),
+        Some(what) => Err(TestCaseError::fail(what)),
+    });
+    if let Err(error) = outcome {
+        panic!("{op}: {error}");
     }
+    let works = (0..400u64).any(|seed| {
+        let mut choices = Choices::new(seed.wrapping_mul(0x1234_5678_9abc_def1));
+        let dtype = choices.dtype();
+        let (x, y) = (choices.tensor(dtype), choices.tensor(dtype));
+        call(&x, &y, &mut choices).is_ok()
+    });
+    // Memory is pinned for a GPU, which need not be there.
+    assert!(works || op == "pin_memory", "{op} never worked");
 }
 
-#[test]
-fn no_operation_is_left_out() {
-    let called: BTreeSet<&str> = table::CALLS.iter().map(|(op, _)| *op).collect();
-    let there: BTreeSet<&str> = op_table::OPS.iter().map(|op| op.name).collect();
-    let missing: Vec<_> = there.difference(&called).collect();
-    assert!(missing.is_empty(), "no call of {missing:?}");
-}
-
-/// If nearly all calls were refused, the tests above would test little.
-#[test]
-fn many_calls_work() {
-    let mut never: Vec<&str> = Vec::new();
-    for (op, call) in table::CALLS {
-        let works = (0..400u64).any(|seed| {
-            let mut choices = Choices::new(seed.wrapping_mul(0x1234_5678_9abc_def1));
-            let dtype = choices.dtype();
-            let (x, y) = (choices.tensor(dtype), choices.tensor(dtype));
-            call(&x, &y, &mut choices).is_ok()
-        });
-        // Memory is pinned for a GPU, which need not be there.
-        if !works && *op != "pin_memory" {
-            never.push(op);
-        }
-    }
-    assert!(never.is_empty(), "never worked: {never:?}");
+/// A test for each operation.
+mod no_panic_in {
+    kiln_backend::unary_table!(unary_tests);
+    kiln_backend::binary_table!(arithmetic_tests);
+    kiln_backend::binary_table!(comparison_tests);
+    kiln_tensor::structured_operations!(structured_tests);
 }

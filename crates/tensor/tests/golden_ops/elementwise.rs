@@ -168,6 +168,7 @@ table! {
     clamp_max => |x, a| x[0].clamp_max(a.operand("max", x).unwrap())?;
 
     where_ => |x, a| match (a.operand("input", x), a.tensor("condition", x), a.operand("other", x)) {
+        (Some(input), Some(condition), Some(other)) => condition.where_cond(input, other)?,
         (_, Some(condition), Some(other)) => condition.where_cond(&x[0], other)?,
         (Some(input), _, Some(other)) => x[0].where_cond(input, other)?,
         (_, _, Some(other)) => x[0].where_cond(&x[1], other)?,

@@ -28,6 +28,7 @@ macro_rules! unlike {
 const FLOATS: &str = "layers take floats: integers are converted where the data are loaded";
 const POWERS: &str = "PyTorch gives 0 for integers to negative powers, and an error if the power is a number";
 const LATER: &str = "arguments and dtypes that are being added";
+const SATURATES: &str = "floats outside of an integer's range: C leaves open what becomes of them, here they saturate";
 const ROUNDING: &str = "the gradient of a normalized single element is 0; PyTorch has what rounding leaves";
 
 /// Among the cases that are checked in; each is used.
@@ -45,7 +46,7 @@ pub const UNLIKE: &[Unlike] = unlike! {
     "where" "*_mixed" "different dtypes": MIXED;
     "where" "where_scalars*" "must be a tensor": "one of the two values is a tensor, which tells the dtype";
     "mse_loss" "mse_loss_broadcast_mean" "refused": "a target of another shape is almost always a mistake";
-    "byte" "*" "output": "floats outside of u8: C leaves open what becomes of them, here they saturate";
+    "byte" "*" "output": SATURATES;
     "batch_norm" "*" "2 to 5 dimensions": "a vector without elements has no dimension of channels";
     "layer_norm" "*" "gradient": ROUNDING;
     "avg_pool2d" "*" "takes floats": FLOATS;
@@ -63,6 +64,14 @@ pub const UNLIKE: &[Unlike] = unlike! {
 
 /// Among all of OpInfo's samples.
 pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
+    "*" "*" "more than 8 dimensions": "tensors have at most 8 dimensions";
+    "*" "*" "different dtypes": MIXED;
+    "where" "*" "must be a tensor": "one of the two values is a tensor, which tells the dtype";
+    "int" "*" "output": SATURATES;
+    "long" "*" "output": SATURATES;
+    "all" "uint8*" "dtype bool": "PyTorch's answer is u8 for u8, which it calls history; here it is always bool";
+    "any" "uint8*" "dtype bool": "PyTorch's answer is u8 for u8, which it calls history; here it is always bool";
+    "einsum" "*" "dtype": "a product of integers keeps its dtype, also where PyTorch finds that only a sum is asked for";
     "conv2d" "*" "takes floats": FLOATS;
     "conv_transpose2d" "*" "takes floats": FLOATS;
     "max_pool2d" "*" "takes floats": FLOATS;

@@ -1,4 +1,4 @@
-//! Values for the operands, and the ways in which they lie in memory.
+//! Values for the operands, and their memory layouts.
 
 use kiln_tensor::{DType, Device, Result, Tensor};
 
@@ -48,9 +48,9 @@ impl Values {
     }
 }
 
-/// How an operand lies in memory.
+/// How an operand's elements are arranged in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Lie {
+pub enum MemoryLayout {
     /// In row-major order.
     Contiguous,
     /// In column-major order.
@@ -61,18 +61,19 @@ pub enum Lie {
     Broadcast,
 }
 
-impl Lie {
-    pub const ALL: [Lie; 4] = [Lie::Contiguous, Lie::Transposed, Lie::Sliced, Lie::Broadcast];
+impl MemoryLayout {
+    pub const ALL: [MemoryLayout; 4] =
+        [MemoryLayout::Contiguous, MemoryLayout::Transposed, MemoryLayout::Sliced, MemoryLayout::Broadcast];
 
-    /// The operand as it lies; `None` if it cannot lie so.
-    pub fn lay(self, values: &Tensor, which: Values) -> Result<Option<Tensor>> {
+    /// The operand in this layout; `None` if it cannot have it.
+    pub fn arrange(self, values: &Tensor, which: Values) -> Result<Option<Tensor>> {
         let dims = values.dims().to_vec();
         let reversed: Vec<usize> = (0..dims.len()).rev().collect();
         Ok(Some(match self {
-            Lie::Contiguous => values.copy()?,
-            Lie::Transposed if dims.len() < 2 => return Ok(None),
-            Lie::Transposed => values.permute(&reversed)?.copy()?.permute(&reversed)?,
-            Lie::Sliced => match dims.split_last() {
+            MemoryLayout::Contiguous => values.copy()?,
+            MemoryLayout::Transposed if dims.len() < 2 => return Ok(None),
+            MemoryLayout::Transposed => values.permute(&reversed)?.copy()?.permute(&reversed)?,
+            MemoryLayout::Sliced => match dims.split_last() {
                 None => {
                     let room = Tensor::full(3, 9.0, DType::F64)?;
                     room.narrow(0, 1, 1)?.copy_(values)?;
@@ -86,10 +87,10 @@ impl Lie {
                 }
             },
             // Rows that are equal are not distinct.
-            Lie::Broadcast if dims.first().is_none_or(|&rows| rows < 2) || which == Values::Distinct => {
+            MemoryLayout::Broadcast if dims.first().is_none_or(|&rows| rows < 2) || which == Values::Distinct => {
                 return Ok(None);
             }
-            Lie::Broadcast => values.narrow(0, 0, 1)?.expand(&dims[..])?,
+            MemoryLayout::Broadcast => values.narrow(0, 0, 1)?.expand(&dims[..])?,
         }))
     }
 }

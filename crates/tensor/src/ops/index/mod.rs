@@ -83,6 +83,10 @@ impl Tensor {
     }
 
     fn put(&self, op: &'static str, items: &[At], value: Rhs, accumulate: bool) -> Result<()> {
+        self.put_at(op, items, value, accumulate).map_err(|error| error.of_op(op))
+    }
+
+    fn put_at(&self, op: &'static str, items: &[At], value: Rhs, accumulate: bool) -> Result<()> {
         if !accumulate && !items.iter().any(|at| matches!(at, At::List(_))) {
             let part = self.index(items)?;
             return match value {
@@ -95,7 +99,7 @@ impl Tensor {
         let part = numbers.index(items)?;
         let value = match value {
             Rhs::Tensor(t) => {
-                let values = t.to_dtype(self.dtype())?.expand(part.shape()).map_err(|error| error.of_op(op))?;
+                let values = t.to_dtype(self.dtype())?.expand(part.shape())?;
                 Rhs::Tensor(values.flatten_all()?)
             }
             Rhs::Scalar(number) if accumulate => Rhs::Tensor(Tensor::full([part.numel()], number, self.options())?),
