@@ -120,7 +120,7 @@ macro_rules! structured_operations {
                 permute "PermuteBackward0" movedim "PermuteBackward0" narrow "SliceBackward0" slice "SliceBackward0"
                 select "SelectBackward0" squeeze "SqueezeBackward1" unsqueeze "UnsqueezeBackward0"
                 expand "ExpandBackward0" expand_as "ExpandBackward0" broadcast_to "ExpandBackward0"
-                reshape "ViewBackward0" view "ViewBackward0" view_as_other "ViewBackward0" unflatten "ViewBackward0"
+                reshape "ViewBackward0" view "ViewBackward0" view_as "ViewBackward0" unflatten "ViewBackward0"
                 flatten "ViewBackward0" flatten_all "ViewBackward0" diagonal "DiagonalBackward0"
                 split "SplitBackward0" chunk "SplitBackward0" unbind "UnbindBackward0" meshgrid "ExpandBackward0"
                 meshgrid_xy "TransposeBackward0" i +

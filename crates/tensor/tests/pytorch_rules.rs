@@ -223,7 +223,7 @@ fn errors_name_the_method_and_the_shape_given() -> Result<()> {
     );
     assert!(text(x.embedding(&far, None)).starts_with("embedding: index 7"));
     assert!(text(x.detach().scatter_(1, &far, 1)).starts_with("scatter_: index 7"));
-    assert!(text(x.t()?.view_as_other(&floats(&[0.; 6])?)).starts_with("view_as_other: "));
+    assert!(text(x.t()?.view_as(&floats(&[0.; 6])?)).starts_with("view_as: "));
     assert!(text(x.sum_keepdim(5)).starts_with("sum_keepdim: "));
     assert!(text(x.index_put((0, 9), 1, false)).starts_with("index_put: index 9"));
     let row = Tensor::zeros([1, 4], Device::Cpu)?;

@@ -53,7 +53,7 @@ impl Tensor {
             return Err(Error::argument(OP, format!("the dimensions must differ, both are {dim1}")));
         }
         let shape = *self.shape();
-        self.view_as("DiagonalBackward0", diagonal_layout(self.layout(), offset, dim1, dim2)?, move |ctx| {
+        self.view_through("DiagonalBackward0", diagonal_layout(self.layout(), offset, dim1, dim2)?, move |ctx| {
             // A contiguous layout of the tensor's own shape has the diagonal's layout too.
             let contiguous = diagonal_layout(&Layout::contiguous(shape), offset, dim1, dim2)?;
             place(&shape, &ctx.grad()?, |_| contiguous)

@@ -14,7 +14,7 @@ use crate::{
 #[located]
 impl Tensor {
     /// A view through `layout`, whose gradient `rule` carries back to this tensor's shape.
-    pub(super) fn view_as(
+    pub(super) fn view_through(
         &self,
         name: &'static str,
         layout: Layout,
@@ -30,10 +30,10 @@ impl Tensor {
     pub fn transpose(&self, a: impl Dim, b: impl Dim) -> Result<Tensor> {
         let (a, b) = (a.resolve("transpose", self.rank())?, b.resolve("transpose", self.rank())?);
         if self.rank() == 0 {
-            return self.view_as("TransposeBackward0", *self.layout(), |ctx| ctx.grad());
+            return self.view_through("TransposeBackward0", *self.layout(), |ctx| ctx.grad());
         }
         let layout = self.layout().transpose(a, b);
-        let out = self.view_as("TransposeBackward0", layout, move |ctx| ctx.grad()?.transpose(a, b))?;
+        let out = self.view_through("TransposeBackward0", layout, move |ctx| ctx.grad()?.transpose(a, b))?;
         let mut order: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).collect();
         order.swap(a, b);
         Ok(out.described("permute", || [("order", (&order[..]).into())]))
@@ -45,9 +45,11 @@ impl Tensor {
     /// The tensor has more than 2 dimensions.
     pub fn t(&self) -> Result<Tensor> {
         match self.rank() {
-            0 | 1 => Ok(self.view_as("TBackward0", *self.layout(), |ctx| ctx.grad())?.described("identity", || [])),
+            0 | 1 => {
+                Ok(self.view_through("TBackward0", *self.layout(), |ctx| ctx.grad())?.described("identity", || []))
+            }
             2 => {
-                let out = self.view_as("TBackward0", self.layout().transpose(0, 1), |ctx| ctx.grad()?.t())?;
+                let out = self.view_through("TBackward0", self.layout().transpose(0, 1), |ctx| ctx.grad()?.t())?;
                 Ok(out.described("permute", || [("order", (&[1, 0][..]).into())]))
             }
             _ => Err(Error::shape("t", "at most 2 dimensions", self.shape())),
@@ -84,7 +86,7 @@ impl Tensor {
             return Err(Error::argument("permute", message));
         }
         let layout = self.layout().permute(&order);
-        let out = self.view_as("PermuteBackward0", layout, move |ctx| ctx.grad()?.permute(&inverse))?;
+        let out = self.view_through("PermuteBackward0", layout, move |ctx| ctx.grad()?.permute(&inverse))?;
         Ok(out.described("permute", || [("order", (&order[..]).into())]))
     }
 
@@ -129,7 +131,7 @@ impl Tensor {
         step: usize,
     ) -> Result<Tensor> {
         let shape = *self.shape();
-        let out = self.view_as(name, self.layout().slice(dim, start, end, step), move |ctx| {
+        let out = self.view_through(name, self.layout().slice(dim, start, end, step), move |ctx| {
             place(&shape, &ctx.grad()?, |layout| layout.slice(dim, start, end, step))
         })?;
         // A slice to the end is one whatever the extent is.
@@ -156,7 +158,7 @@ impl Tensor {
 
     pub(super) fn select_view(&self, name: &'static str, dim: usize, at: usize) -> Result<Tensor> {
         let shape = *self.shape();
-        let out = self.view_as(name, self.layout().select(dim, at), move |ctx| {
+        let out = self.view_through(name, self.layout().select(dim, at), move |ctx| {
             place(&shape, &ctx.grad()?, |layout| layout.select(dim, at))
         })?;
         Ok(out.described("select", || [("dim", dim.into()), ("index", at.into())]))
@@ -178,7 +180,7 @@ impl Tensor {
             1 => "SqueezeBackward1",
             _ => "SqueezeBackward2",
         };
-        Ok(self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(shape))?.described("reshape", || []))
+        Ok(self.view_through(name, layout, move |ctx| ctx.grad()?.reshape(shape))?.described("reshape", || []))
     }
 
     /// With a new dimension of extent 1 at position `dim` (at most the rank; -1 is behind the last).
@@ -188,7 +190,7 @@ impl Tensor {
     pub fn unsqueeze(&self, dim: impl Dim) -> Result<Tensor> {
         let dim = dim.resolve("unsqueeze", self.rank() + 1)?;
         let layout = self.layout().unsqueeze(dim)?;
-        let out = self.view_as("UnsqueezeBackward0", layout, move |ctx| ctx.grad()?.squeeze(dim))?;
+        let out = self.view_through("UnsqueezeBackward0", layout, move |ctx| ctx.grad()?.squeeze(dim))?;
         Ok(out.described("reshape", || []))
     }
 
@@ -210,7 +212,7 @@ impl Tensor {
         let shape = extents[..rank].to_shape("expand")?;
         let layout = self.layout().expand("expand", &shape)?;
         let own = *self.shape();
-        let out = self.view_as("ExpandBackward0", layout, move |ctx| ctx.grad()?.sum_to(&own))?;
+        let out = self.view_through("ExpandBackward0", layout, move |ctx| ctx.grad()?.sum_to(&own))?;
         Ok(out.described("expand", || []))
     }
 
@@ -260,13 +262,13 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`view`](Tensor::view).
-    pub fn view_as_other(&self, other: &Tensor) -> Result<Tensor> {
-        self.viewed("view_as_other", other.shape())
+    pub fn view_as(&self, other: &Tensor) -> Result<Tensor> {
+        self.viewed("view_as", other.shape())
     }
 
     fn reshaped(&self, name: &'static str, layout: Layout) -> Result<Tensor> {
         let own = *self.shape();
-        Ok(self.view_as(name, layout, move |ctx| ctx.grad()?.reshape(own))?.described("reshape", || []))
+        Ok(self.view_through(name, layout, move |ctx| ctx.grad()?.reshape(own))?.described("reshape", || []))
     }
 
     /// The dimensions `start..=end` merged into one.

@@ -163,7 +163,7 @@ const SINGLE: &[(&str, Call)] = calls! {
     broadcast_to |x, _, r| x.broadcast_to(small(r));
     reshape |x, _, r| if r.flag() { x.reshape([x.numel(), 1]) } else { x.reshape(r.extents()) };
     view |x, _, r| if r.flag() { x.view([1, x.numel()]) } else { x.view(r.extents()) };
-    view_as_other |x, y, _r| x.view_as_other(y);
+    view_as |x, y, _r| x.view_as(y);
     unflatten |x, _, r| x.unflatten(r.dim(), r.extents());
     flatten |x, _, r| x.flatten(r.dim(), r.dim());
     diagonal |x, _, r| x.diagonal(r.int(), r.dim(), r.dim());

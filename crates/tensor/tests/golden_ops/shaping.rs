@@ -35,7 +35,7 @@ table! {
         Some(_) => return Err(lacks("a view as another dtype")),
         None => x[0].view(a.sizes("shape"))?,
     };
-    view_as => |x, _a| x[0].view_as_other(&x[1])?;
+    view_as => |x, _a| x[0].view_as(&x[1])?;
     flatten => |x, a| x[0].flatten(a.int("start_dim").unwrap_or(0), a.int("end_dim").unwrap_or(-1))?;
     unflatten => |x, a| x[0].unflatten(a.int("dim").unwrap(), a.sizes("sizes"))?;
     transpose => |x, a| x[0].transpose(a.int("dim0").unwrap(), a.int("dim1").unwrap())?;

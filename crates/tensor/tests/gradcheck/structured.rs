@@ -97,7 +97,7 @@ pub const VIEWS: &[Check] = checks! {
     reshape CUBE Any |x| x[0].reshape([x[0].dims()[1] * 2, 4]);
     reshape ANY Any |x| x[0].reshape([x[0].numel()]);
     view ANY Any |x| x[0].copy()?.view([1, x[0].numel()]);
-    view_as_other ANY Any |x| x[0].copy()?.view_as_other(&Tensor::zeros([x[0].numel(), 1], Device::Cpu)?);
+    view_as ANY Any |x| x[0].copy()?.view_as(&Tensor::zeros([x[0].numel(), 1], Device::Cpu)?);
     unflatten CUBE Any |x| x[0].unflatten(2, [2, -1]);
     flatten CUBE Any |x| x[0].flatten(1, -1);
     flatten ANY Any |x| x[0].flatten(0, -1);
