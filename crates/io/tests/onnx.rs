@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use kiln_io::onnx::{self, Options, Weights};
 use kiln_models::Mlp;
 use kiln_nn::{Dropout, Flatten, Linear, Module, ModuleTree, ReLU, Sequential, Softmax, seq};
-use kiln_tensor::{Device, Result, Tensor};
+use kiln_tensor::{ClassLoss, ClassLossInput, DType, Device, Reduction, Result, Tensor};
 use tempfile::tempdir;
 
 /// A module that computes what a function says.
@@ -126,16 +126,43 @@ fn what_would_be_another_function_is_refused() -> Result<()> {
     let folder = tempdir().unwrap();
     let path = folder.path().join("never.onnx");
     let refused = |function: fn(&Linear, &Tensor) -> Result<Tensor>, want: &str| {
-        let message = try_export(&path, function, &Options::new()).unwrap_err().to_string();
+        let message = try_export(&path, function, &Options::new()).expect_err(want).to_string();
         assert!(message.contains(want), "{want}: {message}");
+        assert!(!message.contains("Backward"), "in the user's words: {message}");
         assert!(!path.exists());
     };
-    refused(|_, x| x.gt(0)?.where_cond(x, 0.0), "WhereBackward0");
-    refused(|_, x| x.argmax(1)?.to_dtype(kiln_tensor::DType::F32)?.add(1), "not traced");
-    refused(|_, x| x.detach().add(1), "not traced");
-    refused(|l, x| l.forward(&x.add(Tensor::ones(4, Device::Cpu)?)?), "not traced");
-    refused(|_, x| x.dropout(0.5, true), "call `eval()`");
-    refused(|_, x| x.sort(1, false).map(|(values, _)| values), "SortBackward0");
+    refused(|_, x| x.sort(1, false)?.0.searchsorted(x, false)?.to_dtype(DType::F32), "searchsorted: ONNX has no");
+    refused(|_, x| x.add(&Tensor::rand(4, Device::Cpu)?), "rand: it draws random numbers");
+    refused(|_, x| x.bernoulli(), "random numbers");
+    refused(|_, x| x.dropout(0.5, true), "dropout: it draws random numbers");
+    refused(|_, x| x.masked_select(&x.gt(0)?), "values");
+    refused(|_, x| x.nonzero()?.to_dtype(DType::F32), "values");
+    refused(
+        |_, x| x.to_dtype(DType::I64)?.logical_and(3)?.to_dtype(DType::F32),
+        "logical_and: of the bits of integers",
+    );
+    refused(|_, x| x.add(&Tensor::empty(4, Device::Cpu)?), "`empty`");
+    refused(
+        |_, x| {
+            let rule = ClassLoss {
+                input: ClassLossInput::Logits,
+                reduction: Reduction::Mean,
+                ignore_index: -100,
+                label_smoothing: 0.1,
+            };
+            x.class_loss(&x.argmax(1)?, None, &rule)
+        },
+        "cross_entropy: `label_smoothing`",
+    );
+    refused(|_, x| Ok(x.reshape([-1, 1, 2, 2])?.adaptive_max_pool2d_with_indices([1, 3])?.1), "multiple of the output");
+    refused(
+        |_, x| {
+            let y = x.zeros_like()?;
+            y.add_(x)?;
+            Ok(y)
+        },
+        "in place",
+    );
     refused(
         |l, x| {
             let y = l.forward(x)?;
@@ -154,12 +181,11 @@ fn what_would_be_another_function_is_refused() -> Result<()> {
     refused(|_, x| if x.sum(())?.item::<f32>()? > 0.0 { x.exp() } else { x.sin() }, "traced");
     refused(|_, x| x.mul(x.dims()[0] as f64), "batch size");
     refused(|_, x| if x.dims()[0] > 2 { x.exp() } else { x.sin() }, "another batch size");
-    let square = |_: &Linear, x: &Tensor| x.matmul(&x.t()?)?.reshape([1, 1, x.dims()[0], x.dims()[0]]);
-    refused(square, "dynamic_batch(false)");
     // With a fixed batch they are fine.
     let fixed = Options::new().dynamic_batch(false);
     try_export(&path, |_, x| x.mul(x.dims()[0] as f64), &fixed)?;
-    try_export(&path, square, &fixed)?;
+    // Several extents may depend on the batch size.
+    try_export(&path, |_, x| x.matmul(&x.t()?)?.reshape([1, 1, x.dims()[0], x.dims()[0]]), &Options::new())?;
 
     let model = seq![Dropout::new(0.5)?, Linear::new(4, 2)?];
     assert!(onnx::export(&path, &model, &sample()).unwrap_err().to_string().contains("eval()"));
@@ -171,6 +197,37 @@ fn what_would_be_another_function_is_refused() -> Result<()> {
     assert!(onnx::export_with(&path, &model, &sample(), &bad).unwrap_err().to_string().contains("1 outputs"));
     let nowhere = folder.path().join("no/such/folder.onnx");
     assert!(onnx::export(&nowhere, &model, &sample()).unwrap_err().to_string().contains("folder.onnx"));
+    Ok(())
+}
+
+#[test]
+fn what_is_made_in_forward_is_part_of_the_graph() -> Result<()> {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("made.onnx");
+    let exported = |function: fn(&Linear, &Tensor) -> Result<Tensor>| -> Result<Vec<String>> {
+        try_export(&path, function, &Options::new())?;
+        Ok(contents(&path).0)
+    };
+    // A mask of the future, as attention has it: its values are constants, the scores' shape stays open.
+    let causal = |_: &Linear, x: &Tensor| {
+        let scores = x.unsqueeze(1)?.mul(&x.unsqueeze(2)?)?;
+        let later = Tensor::ones([4, 4], (DType::Bool, Device::Cpu))?.triu(1)?;
+        scores.masked_fill(&later, f64::NEG_INFINITY)?.softmax(-1)
+    };
+    let operators = exported(causal)?;
+    assert!(operators.iter().any(|op| op == "Trilu") && operators.iter().any(|op| op == "Where"), "{operators:?}");
+    // As long as the batch: worked out from the input.
+    let counted = |_: &Linear, x: &Tensor| {
+        let batch = x.dims()[0];
+        x.mul(&Tensor::arange(0, batch as i64, Device::Cpu)?.to_dtype(DType::F32)?.unsqueeze(1)?)
+    };
+    assert!(exported(counted)?.iter().any(|op| op == "Range"));
+    assert!(exported(|_, x| Tensor::cat(&[x, &x.ones_like()?], 1))?.iter().any(|op| op == "Expand"));
+    assert_eq!(exported(|_, x| x.detach().exp())?, ["Identity", "Exp"]);
+    // Values that depend on the batch size in another way have no graph.
+    let odd = |_: &Linear, x: &Tensor| x.add(&Tensor::new(&[x.dims()[0] as f32], Device::Cpu)?);
+    let message = try_export(&path, odd, &Options::new()).unwrap_err().to_string();
+    assert!(message.contains("dynamic_batch(false)"), "{message}");
     Ok(())
 }
 

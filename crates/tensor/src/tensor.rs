@@ -78,7 +78,7 @@ impl Tensor {
     /// of one shows in the other.
     #[must_use]
     pub fn detach(&self) -> Tensor {
-        Self::from_storage(self.0.storage.clone(), self.0.layout)
+        Self::from_storage(self.0.storage.clone(), self.0.layout).noted("identity", &[self], || [])
     }
 
     pub(crate) fn read(&self) -> Reading<'_> {

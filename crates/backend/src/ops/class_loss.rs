@@ -14,6 +14,18 @@ pub enum Reduction {
     Sum,
 }
 
+impl Reduction {
+    /// PyTorch's name of it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Reduction::None => "none",
+            Reduction::Mean => "mean",
+            Reduction::Sum => "sum",
+        }
+    }
+}
+
 /// What the input of a class loss holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClassLossInput {

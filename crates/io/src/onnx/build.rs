@@ -1,16 +1,18 @@
-//! From traces to a graph.
+//! From traces of a model to its ONNX graph.
 
 use std::collections::{HashMap, HashSet};
 
 use kiln_tensor::{
-    Error, Result, Tensor,
-    autograd::{Step, Trace},
+    Error, Result, Scalar, Tensor,
+    autograd::{Attribute, Step, Trace},
 };
 
 use super::{
-    graph::{Extent, Graph, Port},
-    ops::{Operation, lower},
+    graph::{Graph, Port, extents},
+    lower::lower,
+    operation::{Batch, Operation},
 };
+use crate::save::to_host;
 
 /// What a model did with one batch size.
 pub(super) struct Run {
@@ -63,18 +65,6 @@ fn needed(run: &Run, producers: &HashMap<Key, usize>) -> Vec<usize> {
     found
 }
 
-/// The extents of a tensor, from those in two runs.
-pub(super) fn extents(a: &Tensor, b: &Tensor) -> Result<Vec<Extent>> {
-    if a.rank() != b.rank() {
-        let (a, b) = (a.shape(), b.shape());
-        return Err(wrong(format!(
-            "a tensor has the shape {a} for one batch size and {b} for another; export with `dynamic_batch(false)`"
-        )));
-    }
-    let extent = |(&a, &b): (&usize, &usize)| if a == b { Extent::Fixed(a) } else { Extent::Open };
-    Ok(a.dims().iter().zip(b.dims()).map(extent).collect())
-}
-
 /// The graph of two runs of one model with different batch sizes, or with itself for a fixed one.
 pub(super) fn graph_of(
     first: &Run,
@@ -85,12 +75,18 @@ pub(super) fn graph_of(
 ) -> Result<Graph> {
     let (made, made_second) = (producers(first), producers(second));
     let (steps, twins) = (needed(first, &made), needed(second, &made_second));
-    let name_of = |run: &Run, i: usize| run.trace.steps()[i].node.clone();
-    let same = |(&a, &b): (&usize, &usize)| name_of(first, a) == name_of(second, b);
+    let same = |(&a, &b): (&usize, &usize)| name_of(&first.trace.steps()[a]) == name_of(&second.trace.steps()[b]);
     if steps.len() != twins.len() || !steps.iter().zip(&twins).all(same) {
         return Err(wrong("the model does something else for another batch size; export with `dynamic_batch(false)`"));
     }
-    let mut builder = Builder { run: first, parameters, graph: Graph::default(), values: HashMap::new() };
+    let batch = match (&first.inputs[..], &second.inputs[..]) {
+        ([a, ..], [b, ..]) => match (a.dims(), b.dims()) {
+            (&[a, ..], &[b, ..]) if a != b => Some(Batch { input: input_names[0].clone(), sizes: [a, b] }),
+            _ => None,
+        },
+        _ => None,
+    };
+    let mut builder = Builder { run: first, parameters, batch, graph: Graph::default(), values: HashMap::new() };
     // Outputs and inputs have the names that they are given.
     let taken: Vec<String> = input_names.iter().chain(output_names).map(|name| builder.graph.name(name)).collect();
     if !taken.iter().eq(input_names.iter().chain(output_names)) {
@@ -123,6 +119,7 @@ pub(super) fn graph_of(
 struct Builder<'a> {
     run: &'a Run,
     parameters: &'a [(String, Tensor)],
+    batch: Option<Batch>,
     graph: Graph,
     /// The names of tensors.
     values: HashMap<Key, String>,
@@ -136,9 +133,8 @@ impl Builder<'_> {
         }
         if self.run.trace.made(tensor) {
             return Err(wrong(format!(
-                "a tensor of shape {} and dtype {} that the output depends on was made inside `forward` by something \
-                 that is not traced: a comparison, `argmax`, `detach`, or a constructor (make constants with the \
-                 model, as `Buffer`s)",
+                "a tensor of shape {} and dtype {} that the output depends on was made inside `forward` without an \
+                 operation of Kiln: by `empty`, by a function of the program's own, or by a custom autograd function",
                 tensor.shape(),
                 tensor.dtype()
             )));
@@ -150,24 +146,87 @@ impl Builder<'_> {
     }
 
     fn step(&mut self, step: &Step, twin: &Step) -> Result<()> {
+        let op = name_of(step);
         if step.output.version() != step.version {
-            return Err(wrong(format!("the result of {} is changed in place", step.node)));
+            let what = if op == "constant" { "of a constructor such as `zeros`" } else { &format!("of {op}") };
+            return Err(wrong(format!("the result {what} is changed in place")));
         }
-        let Some(op) = step.op else {
-            let hint = if step.node.contains("Dropout") { "; call `eval()` first" } else { "" };
-            return Err(wrong(format!("{} has no counterpart in the export{hint}", step.node)));
+        let name = match step.op {
+            Some("constant") => self.constant(step, twin)?,
+            Some(op) => {
+                let differs = step.attributes.iter().zip(&twin.attributes).find(|(a, b)| a != b);
+                if let Some(((name, a), (_, b))) = differs {
+                    return Err(wrong(format!(
+                        "{op} is called with {name} {a:?} for one batch size and {b:?} for another; export with \
+                         `dynamic_batch(false)`"
+                    )));
+                }
+                let inputs = step.inputs.iter().map(|t| self.value(t)).collect::<Result<Vec<String>>>()?;
+                let operation = Operation { op, step, twin, inputs, batch: self.batch.as_ref() };
+                lower(&mut self.graph, &operation)?
+            }
+            None => return Err(wrong(format!("{op} has no counterpart in the export"))),
         };
-        let differs = step.attributes.iter().zip(&twin.attributes).find(|(a, b)| a != b);
-        if let Some(((name, a), (_, b))) = differs {
-            return Err(wrong(format!(
-                "{op} is called with {name} {a:?} for one batch size and {b:?} for another; export with \
-                 `dynamic_batch(false)`"
-            )));
-        }
-        let inputs = step.inputs.iter().map(|t| self.value(t)).collect::<Result<Vec<String>>>()?;
-        let operation = Operation { op, step, twin, inputs };
-        let name = lower(&mut self.graph, &operation)?;
         self.values.insert(key(&step.output), name);
         Ok(())
     }
+
+    /// A tensor that a constructor made inside `forward`: a constant, or one number as often as the batch size says, or a
+    /// ramp as long as the batch.
+    fn constant(&mut self, step: &Step, twin: &Step) -> Result<String> {
+        let (a, b) = (&step.output, &twin.output);
+        let operation = Operation { op: "a constructor", step, twin, inputs: Vec::new(), batch: self.batch.as_ref() };
+        let number = |name: &str, run: &Step| {
+            let found = run.attributes.iter().find(|(n, _)| *n == name);
+            found.and_then(|(_, value)| match value {
+                Attribute::Int(value) => Some(Scalar::Int(*value)),
+                Attribute::Float(value) => Some(Scalar::Float(*value)),
+                _ => None,
+            })
+        };
+        let same = |name: &str| number(name, step).filter(|value| number(name, twin) == Some(*value));
+        if a.shape() == b.shape() {
+            if to_host(a)?.bytes() != to_host(b)?.bytes() {
+                let message = "a tensor made inside `forward` has other values for another batch size; export with \
+                               `dynamic_batch(false)`";
+                return Err(wrong(message));
+            }
+            return Ok(self.graph.constant("constant", a.detach()));
+        }
+        if let Some(value) = same("fill") {
+            let value = self.graph.scalar("fill", value, a.dtype())?;
+            let shape = operation.shape(&mut self.graph, a.dims(), b.dims())?;
+            return Ok(self.graph.node("Expand", &[&value, &shape], Vec::new()));
+        }
+        if let (Some(start), Some(step)) = (same("start"), same("step")) {
+            // start + step * (0, 1, …), as many as the extent says.
+            let count = operation.shape(&mut self.graph, a.dims(), b.dims())?;
+            let scalar = self.graph.ints("shape", Vec::new())?;
+            let count = self.graph.node("Reshape", &[&count, &scalar], Vec::new());
+            let [zero, one] =
+                [0, 1].map(|number| self.graph.scalar("number", Scalar::Int(number), kiln_tensor::DType::I64));
+            let numbers = self.graph.node("Range", &[&zero?, &count, &one?], Vec::new());
+            let numbers = operation.cast(&mut self.graph, &numbers, kiln_tensor::DType::I64, a.dtype());
+            let [start, step] = [start, step].map(|value| self.graph.scalar("number", value, a.dtype()));
+            let scaled = self.graph.node("Mul", &[&numbers, &step?], Vec::new());
+            return Ok(self.graph.node("Add", &[&scaled, &start?], Vec::new()));
+        }
+        Err(wrong("a tensor made inside `forward` depends on the batch size; export with `dynamic_batch(false)`"))
+    }
+}
+
+/// What the operation of a step is called: as the exporter knows it, else what its node is named after.
+fn name_of(step: &Step) -> String {
+    if let Some(op) = step.op {
+        return op.to_owned();
+    }
+    let stem = step.node.split("Backward").next().unwrap_or(&step.node);
+    let mut name = String::new();
+    for c in stem.chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() && !name.ends_with('_') {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    name
 }

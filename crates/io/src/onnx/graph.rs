@@ -1,10 +1,10 @@
-//! A graph while it is built.
+//! An ONNX graph while it is built: nodes, constants, and the extents that the batch size leaves open.
 
 use std::collections::HashSet;
 
-use kiln_tensor::{DType, Device, Result, Scalar, Tensor};
+use kiln_tensor::{DType, Device, Error, Result, Scalar, Tensor};
 
-use super::proto::{Attribute, Node, attribute_kind as kind};
+use super::proto::{Attribute, Node, attribute_kind as kind, data_type};
 
 /// One extent of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,36 @@ impl Graph {
         output
     }
 
+    /// A node with several outputs, whose names it gives.
+    pub fn node_with_outputs(
+        &mut self,
+        op_type: &str,
+        input: &[&str],
+        attributes: Vec<Attribute>,
+        outputs: usize,
+    ) -> Vec<String> {
+        let mut names = vec![self.node(op_type, input, attributes)];
+        names.extend((1..outputs).map(|_| self.name(&op_type.to_lowercase())));
+        if let Some(node) = self.nodes.last_mut() {
+            node.output.clone_from(&names);
+        }
+        names
+    }
+
+    /// A value in another dtype.
+    pub fn cast(&mut self, value: &str, to: DType) -> String {
+        self.node("Cast", &[value], vec![int("to", data_type(to).into())])
+    }
+
+    /// Elements `start..end` of a dimension in steps.
+    pub fn slice(&mut self, value: &str, dim: i64, start: i64, end: i64, step: i64) -> Result<String> {
+        let starts = self.ints("starts", vec![start])?;
+        let ends = self.ints("ends", vec![end])?;
+        let axes = self.ints("axes", vec![dim])?;
+        let steps = self.ints("steps", vec![step])?;
+        Ok(self.node("Slice", &[value, &starts, &ends, &axes, &steps], Vec::new()))
+    }
+
     /// Gives the value `old` of the last node another name.
     pub fn rename_last(&mut self, old: &str, new: &str) -> bool {
         match self.nodes.last_mut() {
@@ -90,6 +120,19 @@ impl Graph {
         };
         Ok(self.constant(wanted, tensor.to_dtype(dtype)?))
     }
+}
+
+/// The extents of a tensor, from those in two runs.
+pub(super) fn extents(a: &Tensor, b: &Tensor) -> Result<Vec<Extent>> {
+    if a.rank() != b.rank() {
+        let (a, b) = (a.shape(), b.shape());
+        let message = format!(
+            "a tensor has the shape {a} for one batch size and {b} for another; export with `dynamic_batch(false)`"
+        );
+        return Err(Error::argument("onnx::export", message));
+    }
+    let extent = |(&a, &b): (&usize, &usize)| if a == b { Extent::Fixed(a) } else { Extent::Open };
+    Ok(a.dims().iter().zip(b.dims()).map(extent).collect())
 }
 
 fn attribute(name: &str, kind: i32) -> Attribute {

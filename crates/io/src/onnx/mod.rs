@@ -18,17 +18,18 @@
 //!
 //! The model is run on zeros, and every operation that the tape can record is written down
 //! ([`autograd::trace`]): so anything can be exported whose operations have a
-//! counterpart here, a user's own `forward` too. What cannot be exported is an error that names the operation, never
-//! a file that computes something else: operations without a counterpart, operations that no tape records but
-//! whose results the output depends on, values read on the way, and tensors changed in place. As in PyTorch, Rust's
-//! own `if`s and loops are run once, and what they did is exported.
+//! counterpart here, a user's own `forward` too, with constants that it makes (`arange`, `zeros`, masks). What cannot be
+//! exported is an error that names the operation or its argument, never a file that computes something else: operations that
+//! ONNX does not have (`searchsorted`), random numbers, values read on the way (`item`, `nonzero`, `masked_select`), and
+//! tensors changed in place. As in PyTorch, Rust's own `if`s and loops are run once, and what they did is exported.
 //!
 //! The batch, the first dimension of every input, is left open: the model is traced with two batch sizes, and the
 //! extents in which the two differ are the open ones.
 
 mod build;
 mod graph;
-mod ops;
+mod lower;
+mod operation;
 mod proto;
 mod write;
 

@@ -1,6 +1,7 @@
 //! The messages of an ONNX file that Kiln writes, by hand: field numbers are those of
 //! <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Fields that are not written are left out.
 
+use kiln_tensor::DType;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
@@ -136,4 +137,18 @@ pub struct Dimension {
     pub value: Option<i64>,
     #[prost(string, optional, tag = "2")]
     pub param: Option<String>,
+}
+
+/// `TensorProto.DataType`.
+pub fn data_type(dtype: DType) -> i32 {
+    match dtype {
+        DType::F32 => 1,
+        DType::U8 => 2,
+        DType::I32 => 6,
+        DType::I64 => 7,
+        DType::Bool => 9,
+        DType::F16 => 10,
+        DType::F64 => 11,
+        DType::BF16 => 16,
+    }
 }

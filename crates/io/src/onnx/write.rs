@@ -1,4 +1,4 @@
-//! The file.
+//! Writing a graph as an ONNX file, with its weights inside or beside it.
 
 use std::{
     ffi::OsString,
@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kiln_tensor::{DType, Error, Result, Tensor};
+use kiln_tensor::{Error, Result, Tensor};
 use prost::Message;
 
 use super::{
     OPSET, Weights,
     graph::{Extent, Graph, Port},
-    proto,
+    proto::{self, data_type},
 };
 use crate::{atomic, save::to_host};
 
@@ -57,24 +57,6 @@ pub(super) fn file(path: &Path, graph: Graph, weights: Weights) -> Result<()> {
 
 fn size(tensor: &Tensor) -> usize {
     tensor.numel() * tensor.dtype().size()
-}
-
-/// `TensorProto.DataType`.
-fn data_type(dtype: DType) -> i32 {
-    match dtype {
-        DType::F32 => 1,
-        DType::U8 => 2,
-        DType::I32 => 6,
-        DType::I64 => 7,
-        DType::Bool => 9,
-        DType::F16 => 10,
-        DType::F64 => 11,
-        DType::BF16 => 16,
-    }
-}
-
-pub(super) fn cast_to(dtype: DType) -> i64 {
-    data_type(dtype).into()
 }
 
 fn header(name: &str, tensor: &Tensor) -> proto::TensorData {

@@ -1,7 +1,8 @@
 //! Writing down what a function of tensors does: for exporters.
 //!
 //! A trace is made where the tape is: every operation that can be recorded is noted, whether its inputs require
-//! gradients or not, with what [`Tensor::described`] adds about it.
+//! gradients or not, with what [`Tensor::described`] adds about it. Operations without a gradient and constructors note
+//! themselves ([`Tensor::noted`]).
 
 use std::{borrow::Cow, cell::RefCell, collections::HashSet, sync::Arc};
 
@@ -76,7 +77,7 @@ impl Trace {
     }
 
     /// Whether the tensor's memory was made while the function ran. If no step has such a tensor as its output, it
-    /// came from an operation that no tape records (a comparison, `argmax`, `detach`), or it was made of numbers.
+    /// came from outside Kiln's operations, or its values are not set (`empty`).
     #[must_use]
     pub fn made(&self, tensor: &Tensor) -> bool {
         self.addresses.contains(&(Arc::as_ptr(&tensor.0.storage) as usize))
@@ -187,9 +188,10 @@ mod tests {
             let y = x.linear_relu(&w, None)?.softmax(-1)?.sub(1.5)?;
             Ok((x, y))
         })?;
-        let steps = trace.steps();
-        let ops: Vec<_> = steps.iter().map(|s| s.op.unwrap()).collect();
-        assert_eq!(ops, ["linear", "softmax", "sub"]);
+        let ops: Vec<_> = trace.steps().iter().map(|s| s.op.unwrap()).collect();
+        assert_eq!(ops, ["constant", "linear", "softmax", "sub"]);
+        assert!(trace.steps()[0].output.is_same(&x), "what a constructor made");
+        let steps = &trace.steps()[1..];
         assert_eq!(steps[0].attributes, [("relu", Attribute::Int(1))]);
         assert_eq!(steps[1].attributes, [("dim", Attribute::Int(1))]);
         assert_eq!(steps[2].attributes, [("rhs", Attribute::Float(1.5))]);

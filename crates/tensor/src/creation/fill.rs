@@ -46,6 +46,7 @@ impl Tensor {
     fn filled(shape: Shape, value: Scalar, options: TensorOptions) -> Result<Tensor> {
         let TensorOptions { device, requires_grad, .. } = options;
         Tensor::compute(device, options.dtype_or(DType::F32), shape, |backend, out| backend.fill(value, out))?
+            .noted("constant", &[], || [("fill", value.into())])
             .requires_grad_(requires_grad)
     }
 
@@ -104,7 +105,7 @@ impl Tensor {
         let out = Self::filled(Shape::new(&[rows, columns])?, Scalar::Int(0), options.requires_grad(false))?;
         let diagonal = kiln_backend::Layout::strided(Shape::new(&[rows.min(columns)])?, &[columns as isize + 1], 0)?;
         out.alias(diagonal).fill_(1)?;
-        out.requires_grad_(options.requires_grad)
+        out.noted("constant", &[], || []).requires_grad_(options.requires_grad)
     }
 
     /// The numbers from `start` up to (not including) `end` in steps of `step`. The dtype is `i64` if all
@@ -198,7 +199,7 @@ impl Tensor {
             }
             Ok(())
         })?;
-        out.requires_grad_(options.requires_grad)
+        out.noted("constant", &[], || []).requires_grad_(options.requires_grad)
     }
 
     fn ramp(len: usize, ramp: Ramp, options: TensorOptions) -> Result<Tensor> {
@@ -206,6 +207,7 @@ impl Tensor {
         Tensor::compute(device, options.dtype_or(DType::F32), Shape::new(&[len])?, |backend, out| {
             backend.ramp(ramp, out)
         })?
+        .noted("constant", &[], || [("start", ramp.start.into()), ("step", ramp.step.into())])
         .requires_grad_(requires_grad)
     }
 }

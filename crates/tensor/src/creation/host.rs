@@ -130,7 +130,7 @@ impl Tensor {
         let device = device.into();
         let backend = device.backend()?;
         let storage = Storage::new(device, backend, backend.import(dtype, bytes)?);
-        Ok(Tensor::from_storage(storage, Layout::contiguous(shape)))
+        Ok(Tensor::from_storage(storage, Layout::contiguous(shape)).noted("constant", &[], || []))
     }
 
     pub(crate) fn from_host(op: &'static str, values: HostVec, shape: Shape, device: Device) -> Result<Tensor> {
@@ -139,7 +139,7 @@ impl Tensor {
         }
         let backend = device.backend()?;
         let storage = Storage::new(device, backend, backend.adopt(values)?);
-        Ok(Tensor::from_storage(storage, Layout::contiguous(shape)))
+        Ok(Tensor::from_storage(storage, Layout::contiguous(shape)).noted("constant", &[], || []))
     }
 
     /// The values in row-major order. Waits for the device.

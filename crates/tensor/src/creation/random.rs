@@ -55,6 +55,7 @@ impl Tensor {
         }
         let state = take(shape.numel(), distribution.words(dtype));
         Tensor::compute(device, dtype, shape, |backend, out| backend.random(distribution, state, out))?
+            .noted(op, &[], || [])
             .requires_grad_(requires_grad)
     }
 

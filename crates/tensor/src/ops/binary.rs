@@ -48,8 +48,7 @@ macro_rules! without_gradient {
             /// # Errors
             /// Shapes do not broadcast, dtypes or devices differ, or the operation does not take the dtype.
             pub fn $method(&self, other: impl Into<Rhs>) -> Result<Tensor> {
-                let (a, b) = promote(BinaryOp::$variant, &self.into(), &other.into())?;
-                launch(BinaryOp::$variant, &a, &b)
+                without_gradient(BinaryOp::$variant, &self.into(), &other.into())
             }
         )*}
     };
@@ -127,6 +126,18 @@ fn launch(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
     Tensor::compute(tensor.device(), dtype, shape, |backend, out| backend.binary(op, a.operand(), b.operand(), out))
 }
 
+/// A comparison, or an operation on bits.
+fn without_gradient(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
+    let (a, b) = promote(op, a, b)?;
+    let out = launch(op, &a, &b)?;
+    let inputs: smallvec::SmallVec<[&Tensor; 2]> = [a.tensor(), b.tensor()].into_iter().flatten().collect();
+    Ok(match [a.scalar(), b.scalar()] {
+        [Some(a), _] => out.noted(op.name(), &inputs, || [("lhs", a.into())]),
+        [_, Some(b)] => out.noted(op.name(), &inputs, || [("rhs", b.into())]),
+        [None, None] => out.noted(op.name(), &inputs, || []),
+    })
+}
+
 fn arithmetic(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
     let (a, b) = promote(op, a, b)?;
     let out = launch(op, &a, &b)?;
@@ -134,10 +145,7 @@ fn arithmetic(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
     let inputs: smallvec::SmallVec<[&Tensor; 2]> = [a.tensor(), b.tensor()].into_iter().flatten().collect();
     let linear = matches!(op, BinaryOp::Add | BinaryOp::Sub);
     let saved: &[&Tensor] = if linear { &[] } else { &inputs };
-    let scalars = [&a, &b].map(|x| match x {
-        Rhs::Scalar(value) => Some(*value),
-        Rhs::Tensor(_) => None,
-    });
+    let scalars = [a.scalar(), b.scalar()];
     let shapes = [a.tensor(), b.tensor()].map(|t| t.map(|t| *t.shape()));
     let out = record(out, node_name_of(op, &a, &b), &inputs, saved, move |ctx| {
         let grad = ctx.grad()?;

@@ -40,7 +40,7 @@ impl Tensor {
         }
         let out = self.converted(dtype)?;
         if !dtype.is_float() {
-            return Ok(out);
+            return Ok(out.noted("cast", &[self], || []));
         }
         let own = self.dtype();
         let out = record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_dtype(own)?)))?;
@@ -69,7 +69,8 @@ impl Tensor {
         let storage = Storage::new(device, backend, buffer);
         let out = Tensor::from_storage(storage, kiln_backend::Layout::contiguous(*self.shape()));
         let own = self.device();
-        record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_device(own)?)))
+        let out = record(out, "ToCopyBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.to_device(own)?)))?;
+        Ok(out.described("identity", || []))
     }
 
     /// A copy in page-locked memory of the host, which CUDA devices read directly: moving it to one skips a copy. Without

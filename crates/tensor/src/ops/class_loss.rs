@@ -67,6 +67,15 @@ impl Tensor {
         let (rule, own) = (*rule, *self.shape());
         let shape = if reduced { Shape::SCALAR } else { sizes.out };
         let loss = Tensor::from_storage(loss.0.storage.clone(), Layout::contiguous(shape));
+        let operands: smallvec::SmallVec<[&Tensor; 3]> =
+            [Some(self), Some(target), weight].into_iter().flatten().collect();
+        let loss = loss.noted(op, &operands, || {
+            [
+                ("reduction", rule.reduction.name().into()),
+                ("ignore_index", rule.ignore_index.into()),
+                ("label_smoothing", rule.label_smoothing.into()),
+            ]
+        });
         let with_weight = [&x, &flat_target, &lse, &total, weight.unwrap_or(&total)];
         let saved = if weight.is_some() { &with_weight[..] } else { &with_weight[..4] };
         record(loss, name, &[self], saved, move |ctx| {

@@ -24,7 +24,8 @@ impl Tensor {
             let draws = Tensor::rand(self.shape(), self.options().dtype(wide))?;
             draws.lt(self.to_dtype(wide)?)?.to_dtype(self.dtype())
         })?;
-        record(out, "BernoulliBackward0", &[self], &[], |ctx| Ok(one(ctx.grad()?.zeros_like()?)))
+        let out = record(out, "BernoulliBackward0", &[self], &[], |ctx| Ok(one(ctx.grad()?.zeros_like()?)))?;
+        Ok(out.described("bernoulli", || []))
     }
 
     /// Sets each element to 1 with probability `p`, else to 0, in place. Any dtype.

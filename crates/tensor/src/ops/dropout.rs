@@ -30,9 +30,10 @@ impl Tensor {
             return self.mul(0.0);
         }
         let state = creation::take(self.numel(), 1);
-        record(self.dropped(p, state)?, "NativeDropoutBackward0", &[self], &[], move |ctx| {
+        let out = record(self.dropped(p, state)?, "NativeDropoutBackward0", &[self], &[], move |ctx| {
             Ok(one(ctx.grad()?.dropped(p, state)?))
-        })
+        })?;
+        Ok(out.described(OP, || []))
     }
 
     fn dropped(&self, p: f64, state: RandomState) -> Result<Tensor> {

@@ -120,8 +120,16 @@ impl Tensor {
             Ok(())
         })?;
         let values = values.map_or_else(|| self.detach().copy(), Ok)?;
-        let shape = if self.rank() == 0 { Shape::SCALAR } else { kept };
-        Ok((values.with_shape(shape), indices.with_shape(shape)))
+        if self.rank() == 0 {
+            let (values, indices) = (values.with_shape(Shape::SCALAR), indices.with_shape(Shape::SCALAR));
+            return Ok((values.noted("identity", &[self], || []), indices.noted("constant", &[], || [])));
+        }
+        let [value_op, index_op] = match arg {
+            ArgReduceOp::Max => ["amax", "argmax"],
+            ArgReduceOp::Min => ["amin", "argmin"],
+        };
+        let values = values.noted(value_op, &[self], || [("dims", (&[dim][..]).into()), ("keepdim", true.into())]);
+        Ok((values, indices.noted(index_op, &[self], || [("dim", dim.into())])))
     }
 }
 

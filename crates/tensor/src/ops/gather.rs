@@ -42,12 +42,13 @@ impl Tensor {
         })
         .map_err(|error| error.of_op(op))?;
         let own = *self.shape();
-        record(out, node, &[self], &[index], move |ctx| {
+        let out = record(out, node, &[self], &[index], move |ctx| {
             let grad = ctx.grad()?;
             let sum = Tensor::zeros(own, grad.options())?;
             sum.index_add_(dim, &ctx.saved(0)?, &grad)?;
             Ok(one(sum))
-        })
+        })?;
+        Ok(out.noted("index_select", &[self, index], || [("dim", dim.into())]))
     }
 
     /// One element for each element of `index` (integers): `out[i, j] = x[index[i, j], j]` for dimension 0,
@@ -74,12 +75,13 @@ impl Tensor {
         })
         .map_err(|error| error.of_op(op))?;
         let own = *self.shape();
-        record(out.with_shape(*index.shape()), "GatherBackward0", &[self], &[index], move |ctx| {
+        let out = record(out.with_shape(*index.shape()), "GatherBackward0", &[self], &[index], move |ctx| {
             let grad = ctx.grad()?;
             let sum = Tensor::zeros(own, grad.options())?;
             sum.scatter_add_(dim, &ctx.saved(0)?, &grad)?;
             Ok(one(sum))
-        })
+        })?;
+        Ok(out.noted("gather", &[self, index], || [("dim", dim.into())]))
     }
 
     /// [`gather`](Tensor::gather) whose index broadcasts with this tensor in the other dimensions, e.g. with
@@ -110,7 +112,7 @@ impl Tensor {
         if *self.shape() == shape {
             return self.clone();
         }
-        Tensor::from_storage(self.0.storage.clone(), Layout::contiguous(shape))
+        Tensor::from_storage(self.0.storage.clone(), Layout::contiguous(shape)).noted("reshape", &[self], || [])
     }
 }
 

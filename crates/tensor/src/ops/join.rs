@@ -82,10 +82,11 @@ impl Tensor {
         let shape = shape.with_dim(dim, all.len())?;
         let out = write_parts(&all, shape, |whole, i| Some((whole.select(dim, i), *all[i].layout())))?;
         let count = all.len();
-        record(out, "StackBackward0", &all, &[], move |ctx| {
+        let out = record(out, "StackBackward0", &all, &[], move |ctx| {
             let grad = ctx.grad()?;
             (0..count).map(|i| ctx.when(i, || grad.select(dim, i as i64))).collect()
-        })
+        })?;
+        Ok(out.described(OP, || [("dim", dim.into())]))
     }
 }
 

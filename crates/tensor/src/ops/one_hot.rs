@@ -38,7 +38,7 @@ impl Tensor {
             }
             _ => error,
         })?;
-        Ok(out)
+        Ok(out.noted(OP, &[self], || [("classes", classes.into())]))
     }
 }
 

@@ -73,7 +73,8 @@ impl Tensor {
                 let name = match mode {
                     PadMode::Reflect => "reflect",
                     PadMode::Replicate => "edge",
-                    PadMode::Constant(_) | PadMode::Circular => return Ok(x),
+                    PadMode::Circular => "wrap",
+                    PadMode::Constant(_) => return Ok(x),
                 };
                 if x.is_same(self) {
                     return Ok(x);

@@ -60,6 +60,13 @@ impl Tensor {
             backend.pointwise_loss(&operands.loss(kind, reduction, is_weighted, has_positive), out)
         })?;
         drop(operands);
+        let loss = loss.noted(op, &tensors, || {
+            [
+                ("reduction", reduction.name().into()),
+                ("weight", is_weighted.into()),
+                ("pos_weight", has_positive.into()),
+            ]
+        });
         record(loss, name, &[self, target], &tensors, move |ctx| {
             let grad = ctx.grad()?;
             let saved: Vec<Tensor> = (0..ctx.saved.len()).map(|i| ctx.saved(i)).collect::<Result<_>>()?;

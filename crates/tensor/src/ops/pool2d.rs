@@ -221,7 +221,9 @@ impl Tensor {
         })?;
         drop(reading);
         // Without a gradient the tape does not hear of it.
-        let values = described(values, self, "max_pool2d", "adaptive_max_pool2d", pool, true);
+        let values = described(values, self, ["max_pool2d", "adaptive_max_pool2d"], pool, PoolDivisor::WithPadding);
+        let names = ["max_pool2d_with_indices", "adaptive_max_pool2d_with_indices"];
+        let indices = indices.map(|indices| described(indices, self, names, pool, PoolDivisor::WithPadding));
         let Some(indices) = indices else { return Ok((values, None)) };
         let to = image_layout(self, *self.shape());
         let values = record(values, node, &[self], &[&indices], move |ctx| {
@@ -250,25 +252,12 @@ impl Tensor {
                 backend.avg_pool2d_grad(&pool, divisor, g.view(), out)
             })?))
         })?;
-        match divisor {
-            PoolDivisor::Fixed(_) => Ok(out),
-            _ => {
-                let with_padding = divisor == PoolDivisor::WithPadding;
-                Ok(described(out, self, "avg_pool2d", "adaptive_avg_pool2d", pool, with_padding))
-            }
-        }
+        Ok(described(out, self, ["avg_pool2d", "adaptive_avg_pool2d"], pool, divisor))
     }
 }
 
 /// For exporters: a pooling of `x`.
-fn described(
-    out: Tensor,
-    x: &Tensor,
-    op: &'static str,
-    adaptive: &'static str,
-    pool: Pool2d,
-    with_padding: bool,
-) -> Tensor {
+fn described(out: Tensor, x: &Tensor, [op, adaptive]: [&'static str; 2], pool: Pool2d, divisor: PoolDivisor) -> Tensor {
     let Pool2d::Window { kernel, stride, padding, dilation } = pool else {
         return out.noted(adaptive, &[x], || []);
     };
@@ -282,7 +271,9 @@ fn described(
             ("padding", (&padding[..]).into()),
             ("dilation", (&dilation[..]).into()),
             ("ceil_mode", ceil_mode.into()),
-            ("count_include_pad", with_padding.into()),
+            ("count_include_pad", (divisor == PoolDivisor::WithPadding).into()),
+            // 0: the number of elements.
+            ("divisor", if let PoolDivisor::Fixed(divisor) = divisor { divisor.into() } else { 0.0.into() }),
         ]
     })
 }

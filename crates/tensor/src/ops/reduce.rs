@@ -60,6 +60,20 @@ impl Plan {
         let keepdim = self.out == self.kept;
         out.described(op, || [("dims", (&dims()[..]).into()), ("keepdim", keepdim.into())])
     }
+
+    /// [`described`](Plan::described) with the number that is taken from the count of elements.
+    fn described_spread(&self, out: Tensor, op: &'static str, correction: f64) -> Tensor {
+        let dims = || (0..self.kept.rank()).filter(|&dim| self.mask[dim]).collect::<Vec<_>>();
+        let keepdim = self.out == self.kept;
+        out.described(op, || {
+            [("dims", (&dims()[..]).into()), ("keepdim", keepdim.into()), ("correction", correction.into())]
+        })
+    }
+
+    /// [`described`](Plan::described) for a reduction that no tape records.
+    fn noted(&self, out: Tensor, x: &Tensor, op: &'static str) -> Tensor {
+        self.described(out.noted(op, &[x], || []), op)
+    }
 }
 
 /// What [`var`](Tensor::var) and [`std`](Tensor::std) take off the number of elements before they divide by it: a number,
@@ -195,11 +209,13 @@ impl Tensor {
     }
 
     fn any_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
-        self.reduce(ReduceOp::Any, &Plan::listed(name, self, &dims, keepdim)?)
+        let plan = Plan::listed(name, self, &dims, keepdim)?;
+        Ok(plan.noted(self.reduce(ReduceOp::Any, &plan)?, self, "any"))
     }
 
     fn all_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
-        self.reduce(ReduceOp::All, &Plan::listed(name, self, &dims, keepdim)?)
+        let plan = Plan::listed(name, self, &dims, keepdim)?;
+        Ok(plan.noted(self.reduce(ReduceOp::All, &plan)?, self, "all"))
     }
 
     fn max_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
@@ -232,24 +248,26 @@ impl Tensor {
         }
         let out = self.reduce(op, &plan)?;
         let kept = plan.kept;
-        record(out.clone(), node, &[self], &[self, &out], move |ctx| {
+        let out = record(out.clone(), node, &[self], &[self, &out], move |ctx| {
             let (x, y) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept)?);
             // NaN is the result if there is one, and is equal to nothing.
             let hits = x.eq(&y)?.logical_or(x.ne(&x)?.logical_and(&y.ne(&y)?)?)?;
             Ok(one(shared_among(&hits, &ctx.grad()?.reshape(kept)?)?))
-        })
+        })?;
+        Ok(plan.described(out, if op == ReduceOp::Max { "amax" } else { "amin" }))
     }
 
     fn prod_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let node = if plan.whole { "ProdBackward0" } else { "ProdBackward1" };
         let (kept, mask) = (plan.kept, plan.mask);
-        record(self.reduce(ReduceOp::Prod, &plan)?, node, &[self], &[self], move |ctx| {
+        let out = record(self.reduce(ReduceOp::Prod, &plan)?, node, &[self], &[self], move |ctx| {
             // Half precision is rounded once, at the end.
             let (x, grad) = (ctx.saved(0)?.widened()?, ctx.grad()?);
             let others = product_of_others(&x, &mask)?;
             Ok(one(grad.reshape(kept)?.expand(x.shape())?.widened()?.mul(&others)?.to_dtype(grad.dtype())?))
-        })
+        })?;
+        Ok(plan.described(out, "prod"))
     }
 
     fn var_impl(
@@ -264,12 +282,14 @@ impl Tensor {
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let (kept, divisor) = (plan.kept, (plan.count as f64 - correction).max(0.0));
         let (rank, mask) = (self.rank(), plan.mask);
-        record(self.reduce(ReduceOp::Var { correction }, &plan)?, "VarBackward0", &[self], &[self], move |ctx| {
+        let out = self.reduce(ReduceOp::Var { correction }, &plan)?;
+        let out = record(out, "VarBackward0", &[self], &[self], move |ctx| {
             let (x, grad) = (ctx.saved(0)?.widened()?, ctx.grad()?);
             let centered = x.sub(&x.mean_keepdim(&dims_of(&mask, rank)[..])?)?;
             let slope = grad.reshape(kept)?.widened()?.mul(2.0 / divisor)?;
             Ok(one(centered.mul(&slope)?.to_dtype(grad.dtype())?))
-        })
+        })?;
+        Ok(plan.described_spread(out, "var", correction))
     }
 
     fn std_impl(
@@ -287,13 +307,14 @@ impl Tensor {
         // Half precision is rounded once, at the end.
         let std = crate::no_grad(|| self.detach().widened()?.reduce(ReduceOp::Var { correction }, &plan)?.sqrt())?;
         let out = crate::no_grad(|| std.to_dtype(self.dtype()))?;
-        record(out.detach(), "StdBackward0", &[self], &[self, &std], move |ctx| {
+        let out = record(out.detach(), "StdBackward0", &[self], &[self, &std], move |ctx| {
             let (x, std, grad) = (ctx.saved(0)?.widened()?, ctx.saved(1)?.reshape(kept)?.widened()?, ctx.grad()?);
             let centered = x.sub(&x.mean_keepdim(&dims_of(&mask, rank)[..])?)?;
             // Where the deviation is 0 the slope is taken as 0, as PyTorch does.
             let slope = grad.reshape(kept)?.widened()?.div(&std.mul(divisor)?)?;
             Ok(one(centered.mul(&slope.keep_where(&std.ne(0.0)?)?)?.to_dtype(grad.dtype())?))
-        })
+        })?;
+        Ok(plan.described_spread(out, "std", correction))
     }
 
     fn logsumexp_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
@@ -302,10 +323,11 @@ impl Tensor {
         }
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let (out, kept) = (self.reduce(ReduceOp::LogSumExp, &plan)?, plan.kept);
-        record(out.clone(), "LogsumexpBackward0", &[self], &[self, &out], move |ctx| {
+        let out = record(out.clone(), "LogsumexpBackward0", &[self], &[self, &out], move |ctx| {
             let (x, y) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept)?);
             Ok(one(x.sub(&y)?.exp()?.mul(&ctx.grad()?.reshape(kept)?)?))
-        })
+        })?;
+        Ok(plan.described(out, "logsumexp"))
     }
 }
 

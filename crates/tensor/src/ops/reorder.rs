@@ -50,7 +50,9 @@ impl Tensor {
         let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
             backend.copy(reading.through(&layout), out)
         })?;
-        record(out, "FlipBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.flip(&named[..])?)))
+        let dims: SmallVec<[usize; MAX_RANK]> = named.clone();
+        let out = record(out, "FlipBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.flip(&named[..])?)))?;
+        Ok(out.described("flip", || [("dims", (&dims[..]).into())]))
     }
 
     /// The elements moved by `shifts` along the dimensions `dims`, as many of each; those pushed over the end
@@ -73,11 +75,13 @@ impl Tensor {
             dims.iter().zip(shifts).map(|(&dim, &by)| Ok((self.real_dim("roll", dim)?, by))).collect::<Result<_>>()?
         };
         let out = crate::no_grad(|| self.rolled(flat, &dims))?;
-        record(out, "RollBackward0", &[self], &[], move |ctx| {
+        let (rolled, by): (Vec<usize>, Vec<i64>) = dims.iter().copied().unzip();
+        let out = record(out, "RollBackward0", &[self], &[], move |ctx| {
             let back: SmallVec<[(usize, i64); MAX_RANK]> =
                 dims.iter().rev().map(|&(dim, by)| (dim, by.saturating_neg())).collect();
             Ok(one(ctx.grad()?.rolled(flat, &back)?))
-        })
+        })?;
+        Ok(out.described("roll", || [("dims", (&rolled[..]).into()), ("shifts", by.into()), ("flat", flat.into())]))
     }
 
     fn rolled(&self, flat: bool, dims: &[(usize, i64)]) -> Result<Tensor> {
@@ -128,7 +132,8 @@ impl Tensor {
             }
             if x.shares_memory(self) { x.copy() } else { Ok(x) }
         })?;
-        record(out, "RepeatBackward0", &[self], &[], move |ctx| {
+        let times: Vec<i64> = counts.dims().iter().map(|&count| count as i64).collect();
+        let out = record(out, "RepeatBackward0", &[self], &[], move |ctx| {
             let dtype = ctx.grad()?.dtype();
             // Half precision is rounded once, after the last sum.
             let mut grad = ctx.grad()?.widened()?;
@@ -138,7 +143,8 @@ impl Tensor {
                 grad = grad.reshape([before, counts[dim], padded[dim], after])?.sum(1)?.reshape(shape)?;
             }
             Ok(one(grad.to_dtype(dtype)?.reshape(own)?))
-        })
+        })?;
+        Ok(out.described("repeat", || [("counts", times.into())]))
     }
 
     /// Each element several times in a row along a dimension; for a `dim` of `()` in the tensor's elements as a

@@ -21,6 +21,13 @@ impl Rhs {
             Rhs::Scalar(_) => None,
         }
     }
+
+    pub(crate) fn scalar(&self) -> Option<Scalar> {
+        match self {
+            Rhs::Tensor(_) => None,
+            Rhs::Scalar(value) => Some(*value),
+        }
+    }
 }
 
 impl From<&Tensor> for Rhs {

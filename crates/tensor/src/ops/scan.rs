@@ -23,11 +23,12 @@ impl Tensor {
             backend.cumsum(reading.through(&layout), dim, out)
         })?;
         let is_scalar = self.rank() == 0;
-        record(out.with_shape(*self.shape()), "CumsumBackward0", &[self], &[], move |ctx| {
+        let out = record(out.with_shape(*self.shape()), "CumsumBackward0", &[self], &[], move |ctx| {
             let grad = ctx.grad()?;
             // Each element is part of its own sum and of those behind it.
             Ok(one(if is_scalar { grad } else { grad.flip(dim)?.cumsum(dim)?.flip(dim)? }))
-        })
+        })?;
+        Ok(out.described("cumsum", || [("dim", dim.into())]))
     }
 
     /// For each element the largest of those up to and with it along a dimension, and where that stands (`i64`). Of equal
@@ -38,7 +39,7 @@ impl Tensor {
     pub fn cummax(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("cummax", self.rank())?;
         let found = self.values_and_indices(|backend, x, values, at| backend.cummax(x, dim, values, at))?;
-        self.running("CummaxBackward0", dim, found)
+        self.running("cummax", "CummaxBackward0", dim, found)
     }
 
     /// For each element the smallest of those up to and with it along a dimension, and where that stands, as
@@ -49,11 +50,17 @@ impl Tensor {
     pub fn cummin(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("cummin", self.rank())?;
         let found = self.values_and_indices(|backend, x, values, at| backend.cummin(x, dim, values, at))?;
-        self.running("CumminBackward0", dim, found)
+        self.running("cummin", "CumminBackward0", dim, found)
     }
 
     /// Records that the values are this tensor's elements at the indices, each any number of times.
-    fn running(&self, node: &'static str, dim: usize, (values, indices): (Tensor, Tensor)) -> Result<(Tensor, Tensor)> {
+    fn running(
+        &self,
+        op: &'static str,
+        node: &'static str,
+        dim: usize,
+        (values, indices): (Tensor, Tensor),
+    ) -> Result<(Tensor, Tensor)> {
         let own = *self.shape();
         let values = record(values, node, &[self], &[&indices], move |ctx| {
             let grad = ctx.grad()?;
@@ -61,7 +68,7 @@ impl Tensor {
             sum.scatter_add_(dim, &ctx.saved(0)?, &grad)?;
             Ok(one(sum))
         })?;
-        Ok((values, indices))
+        Ok((values.described(op, || [("dim", dim.into())]), indices.noted(op, &[self], || [("dim", dim.into())])))
     }
 }
 

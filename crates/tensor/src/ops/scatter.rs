@@ -29,12 +29,16 @@ impl Tensor {
         let out = crate::no_grad(|| self.copy())?;
         out.write_scatter("scatter", ScatterMode::Set, dim, index, &src)?;
         match src.tensor() {
-            None => record(out, "ScatterBackward1", &[self], &[index], move |ctx| {
-                Ok(smallvec![Some(ctx.grad()?.scatter(dim, &ctx.saved(0)?, 0)?)])
-            }),
+            None => {
+                let out = record(out, "ScatterBackward1", &[self], &[index], move |ctx| {
+                    Ok(smallvec![Some(ctx.grad()?.scatter(dim, &ctx.saved(0)?, 0)?)])
+                })?;
+                let value = src.scalar().unwrap_or(Scalar::Int(0));
+                Ok(out.noted("scatter", &[self, index], || [("dim", dim.into()), ("value", value.into())]))
+            }
             Some(source) => {
                 let shape = *source.shape();
-                record(out, "ScatterBackward0", &[self, source], &[index], move |ctx| {
+                let out = record(out, "ScatterBackward0", &[self, source], &[index], move |ctx| {
                     let (grad, index) = (ctx.grad()?, ctx.saved(0)?);
                     let rest = ctx.when(0, || grad.scatter(dim, &index, 0))?;
                     let source = ctx.when(1, || {
@@ -42,7 +46,8 @@ impl Tensor {
                         pad_to(&shape, &grad.gather(dim, &index)?.keep_where(&stayed)?)
                     })?;
                     Ok(smallvec![rest, source])
-                })
+                })?;
+                Ok(out.noted("scatter", &[self, index, source], || [("dim", dim.into())]))
             }
         }
     }
@@ -72,11 +77,12 @@ impl Tensor {
         let out = crate::no_grad(|| self.copy())?;
         out.write_scatter("scatter_add", ScatterMode::Add, dim, index, &src.into())?;
         let shape = *src.shape();
-        record(out, "ScatterAddBackward0", &[self, src], &[index], move |ctx| {
+        let out = record(out, "ScatterAddBackward0", &[self, src], &[index], move |ctx| {
             let grad = ctx.grad()?;
             let source = ctx.when(1, || pad_to(&shape, &grad.gather(dim, &ctx.saved(0)?)?))?;
             Ok(smallvec![Some(grad), source])
-        })
+        })?;
+        Ok(out.noted("scatter_add", &[self, index, src], || [("dim", dim.into())]))
     }
 
     /// [`scatter_add`](Tensor::scatter_add) in place.
@@ -103,11 +109,12 @@ impl Tensor {
         let index = &index;
         let out = crate::no_grad(|| self.copy())?;
         out.write_index_add("index_add", dim, index, source)?;
-        record(out, "IndexAddBackward0", &[self, source], &[index], move |ctx| {
+        let out = record(out, "IndexAddBackward0", &[self, source], &[index], move |ctx| {
             let grad = ctx.grad()?;
             let source = ctx.when(1, || grad.index_select(dim, &ctx.saved(0)?))?;
             Ok(smallvec![Some(grad), source])
-        })
+        })?;
+        Ok(out.noted("index_add", &[self, index, source], || [("dim", dim.into())]))
     }
 
     /// [`index_add`](Tensor::index_add) of `alpha` times `source`.

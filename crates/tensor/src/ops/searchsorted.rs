@@ -52,7 +52,7 @@ impl Tensor {
         let out = Tensor::compute(self.device(), DType::I64, *list.shape(), |backend, out| {
             backend.searchsorted(sorted.view(), wanted.view(), right, out)
         })?;
-        Ok(out.with_shape(*values.shape()))
+        Ok(out.with_shape(*values.shape()).noted(OP, &[self, &values], || [("right", right.into())]))
     }
 }
 

@@ -153,7 +153,13 @@ impl Tensor {
     }
 
     fn sorted(&self, dim: usize, descending: bool) -> Result<(Tensor, Tensor)> {
-        self.values_and_indices(|backend, x, values, indices| backend.sort(x, dim, descending, values, indices))
+        let (values, indices) =
+            self.values_and_indices(|backend, x, values, indices| backend.sort(x, dim, descending, values, indices))?;
+        if self.rank() == 0 {
+            return Ok((values.noted("identity", &[self], || []), indices.noted("constant", &[], || [])));
+        }
+        let attributes = || [("dim", dim.into()), ("descending", descending.into())];
+        Ok((values.noted("sort", &[self], attributes), indices.noted("argsort", &[self], attributes)))
     }
 
     /// What a primitive writes that has elements and their positions (`i64`) as its results, both of this tensor's shape. A

@@ -38,7 +38,9 @@ impl Tensor {
         let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
             backend.tril_triu(upper, diagonal, reading.view(), out)
         })?;
-        record(out, node, &[self], &[], move |ctx| Ok(one(ctx.grad()?.tril_triu(op, node, upper, diagonal)?)))
+        let out =
+            record(out, node, &[self], &[], move |ctx| Ok(one(ctx.grad()?.tril_triu(op, node, upper, diagonal)?)))?;
+        Ok(out.described(op, || [("diagonal", diagonal.into())]))
     }
 
     /// The view of the diagonal of the matrices that two dimensions make, `offset` columns to the right of
@@ -53,11 +55,13 @@ impl Tensor {
             return Err(Error::argument(OP, format!("the dimensions must differ, both are {dim1}")));
         }
         let shape = *self.shape();
-        self.view_through("DiagonalBackward0", diagonal_layout(self.layout(), offset, dim1, dim2)?, move |ctx| {
+        let layout = diagonal_layout(self.layout(), offset, dim1, dim2)?;
+        let out = self.view_through("DiagonalBackward0", layout, move |ctx| {
             // A contiguous layout of the tensor's own shape has the diagonal's layout too.
             let contiguous = diagonal_layout(&Layout::contiguous(shape), offset, dim1, dim2)?;
             place(&shape, &ctx.grad()?, |_| contiguous)
-        })
+        })?;
+        Ok(out.described(OP, || [("offset", offset.into()), ("dim1", dim1.into()), ("dim2", dim2.into())]))
     }
 
     /// Of a vector the square matrix with it on the diagonal `offset` columns to the right of the main one
@@ -74,16 +78,20 @@ impl Tensor {
                 let out = Tensor::zeros([n, n], self.options())?;
                 let slot = out.alias(diagonal_layout(out.layout(), offset, 0, 1)?);
                 crate::no_grad(|| slot.copy_(self))?;
-                record(out, "DiagEmbedBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.diag(offset)?)))
+                let out =
+                    record(out, "DiagEmbedBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.diag(offset)?)))?;
+                Ok(out.described("diag", || [("offset", offset.into())]))
             }
             [_, _] => {
                 let layout = diagonal_layout(self.layout(), offset, 0, 1)?;
                 let out = self.detach().alias(layout).copy()?;
                 let shape = *self.shape();
-                record(out, "DiagonalBackward0_copy", &[self], &[], move |ctx| {
+                let out = record(out, "DiagonalBackward0_copy", &[self], &[], move |ctx| {
                     let contiguous = diagonal_layout(&Layout::contiguous(shape), offset, 0, 1)?;
                     Ok(one(place(&shape, &ctx.grad()?, |_| contiguous)?))
-                })
+                })?;
+                let dims = || [("offset", offset.into()), ("dim1", 0usize.into()), ("dim2", 1usize.into())];
+                Ok(out.described("diagonal", dims))
             }
             _ => Err(Error::shape("diag", "1 or 2 dimensions", self.shape())),
         }

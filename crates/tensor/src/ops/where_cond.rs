@@ -33,7 +33,7 @@ impl Tensor {
         }
         let out = self.choose(&a, &b, &shape, first)?;
         let shapes = [a.tensor(), b.tensor()].map(|t| t.map(|t| *t.shape()));
-        record(out, "WhereBackward0", &tensors, &[self], move |ctx| {
+        let out = record(out, "WhereBackward0", &tensors, &[self], move |ctx| {
             let (grad, condition) = (ctx.grad()?, ctx.saved(0)?);
             let zero = Rhs::Scalar(Scalar::Int(0));
             let mut grads = SmallVec::new();
@@ -47,6 +47,13 @@ impl Tensor {
                 })?);
             }
             Ok(grads)
+        })?;
+        let mut inputs: SmallVec<[&Tensor; 3]> = smallvec::smallvec![self];
+        inputs.extend(tensors);
+        Ok(match [a.scalar(), b.scalar()] {
+            [Some(a), _] => out.noted(OP, &inputs, || [("lhs", a.into())]),
+            [_, Some(b)] => out.noted(OP, &inputs, || [("rhs", b.into())]),
+            [None, None] => out.noted(OP, &inputs, || []),
         })
     }
 

@@ -171,7 +171,7 @@ impl Tensor {
         }
         let name =
             if items.iter().any(|at| matches!(at, At::Slice { .. })) { "SliceBackward0" } else { "AliasBackward0" };
-        self.view_through(name, *self.layout(), |ctx| ctx.grad())
+        Ok(self.view_through(name, *self.layout(), |ctx| ctx.grad())?.described("identity", || []))
     }
 
     /// The items with whole dimensions in place of the ellipsis. Checks their number.
