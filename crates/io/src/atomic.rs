@@ -88,7 +88,8 @@ fn temporary_prefix(name: &OsStr) -> OsString {
     let mut prefix = OsString::from(".");
     match name.to_str() {
         Some(text) => {
-            prefix.push(text.char_indices().take_while(|(at, _)| *at < SHOWN).map(|(_, c)| c).collect::<String>())
+            let shown = text.char_indices().take_while(|(at, _)| *at < SHOWN);
+            prefix.push(shown.map(|(_, c)| c).collect::<String>());
         }
         None => prefix.push("file"),
     }
@@ -117,13 +118,10 @@ impl Temporary {
                 file => file?,
             };
             let temporary = Temporary { file, path: Some(path) };
-            match temporary.file.try_lock() {
-                // Another write took it for a leftover before it was locked.
-                Err(TryLockError::WouldBlock) => {}
-                Ok(()) | Err(TryLockError::Error(_)) if temporary.path.as_ref().is_some_and(|path| path.exists()) => {
-                    return Ok(temporary);
-                }
-                Ok(()) | Err(TryLockError::Error(_)) => {}
+            // Another write may take it for a leftover before it is locked.
+            let is_taken = matches!(temporary.file.try_lock(), Err(TryLockError::WouldBlock));
+            if !is_taken && temporary.path.as_ref().is_some_and(|path| path.exists()) {
+                return Ok(temporary);
             }
         }
         Err(io::ErrorKind::ResourceBusy.into())

@@ -181,6 +181,9 @@ fn hostile() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// A way to read a file, by its name.
+type Reader = (&'static str, fn(&Path) -> bool);
+
 #[test]
 fn a_small_file_stays_small() {
     let _turn = TURN.lock().unwrap();
@@ -193,7 +196,7 @@ fn a_small_file_stays_small() {
         let is_tensor_file = bytes.get(8) == Some(&b'{');
         let bound = 10 * bytes.len() + (64 << 20);
         drop(bytes);
-        let mut readers: Vec<(&str, fn(&Path) -> bool)> = vec![("load", |path| load(path, Device::Cpu).is_ok())];
+        let mut readers: Vec<Reader> = vec![("load", |path| load(path, Device::Cpu).is_ok())];
         if is_tensor_file {
             readers.push(("load_model", |path| load_model(path, Device::Cpu).is_ok()));
             readers.push(("Checkpoint", |path| Checkpoint::load(path, Device::Cpu).is_ok()));

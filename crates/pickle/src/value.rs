@@ -187,8 +187,7 @@ impl<'p> Value<'p> {
         match (class, &arguments[..]) {
             (("builtins" | "__builtin__", "bytearray" | "bytes"), []) => Some(Cow::Borrowed(&[])),
             (("builtins" | "__builtin__", "bytearray"), [inside]) => match inside.call() {
-                None => inside.bytes(),
-                Some((("_codecs", "encode"), _)) => inside.bytes(),
+                None | Some((("_codecs", "encode"), _)) => inside.bytes(),
                 Some(_) => None,
             },
             (("_codecs", "encode") | ("builtins" | "__builtin__", "bytearray"), [text, coding])

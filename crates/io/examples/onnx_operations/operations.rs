@@ -105,6 +105,15 @@ pub fn operations() -> Vec<Entry> {
         scatter |x, _w| x.scatter(2, &x.argsort(2, false)?, x); scatter_number |x, _w| x.scatter(1, &whole(x, 2)?.narrow(1, 0, 1)?, 7);
         scatter_add |x, _w| x.scatter_add(2, &whole(x, 3)?, x); scatter_part |x, w| x.scatter(1, &x.argmin_keepdim(1)?, &x.mul(w)?);
         index_add |x, w| x.index_add(1, &Tensor::new(&[2i64, 0], Device::Cpu)?, &x.mul(w)?.narrow(1, 1, 2)?);
+        index_put |x, w| x.index_put((.., 1), &w.select(0, 0)?, false);
+        index_put_list |x, _w| x.index_put((.., &Tensor::new(&[0i64, -1], Device::Cpu)?), 0.5, false);
+        index_put_add |x, w| x.index_put((.., .., &Tensor::new(&[1i64, 1], Device::Cpu)?), &w.narrow(1, 0, 2)?, true);
+        kthvalue_keepdim |x, _w| Ok(x.kthvalue_keepdim(3, 2)?.0);
+        index_add_alpha |x, w| x.index_add_alpha(1, &Tensor::new(&[1i64], Device::Cpu)?, &x.mul(w)?.narrow(1, 0, 1)?, 2.5);
+        meshgrid_xy |x, w| x.add(&Tensor::meshgrid_xy(&[&w.select(0, 0)?, &w.select(0, 1)?.narrow(0, 0, 3)?])?[1]);
+        index_i32 |x, _w| x.index_select(1, &Tensor::new(&[2i32, 0], Device::Cpu)?);
+        halves |x, _w| x.mul(8)?.floor()?.to_dtype(DType::F16)?.mul(2)?.permute([0, 2, 1])?.relu()?.to_dtype(DType::F32);
+        softmax_doubles |x, _w| x.to_dtype(DType::F64)?.softmax(-1)?.log()?.std(1, 1.0);
         one_hot |x, _w| whole(x, 4)?.one_hot(5); einsum |x, w| Tensor::einsum("nij,kj->nik", &[x, w]);
         outer |x, w| x.select(0, 0)?.select(0, 0)?.outer(&w.select(0, 1)?); dot |x, w| x.matmul(&w.t()?)?.mul(&w.select(0, 1)?.dot(&w.select(0, 2)?)?);
         split |x, _w| Ok(x.split(2, 2)?[1].clone()); chunk |x, _w| Ok(x.chunk(2, 2)?[0].clone()); unbind |x, _w| x.unbind(1)?[2].exp();

@@ -172,7 +172,7 @@ impl Tree<'_> {
             }
             out.push((key, value));
         }
-        self.budget.give_back(places.iter().map(|(name, _)| name.len() + 3 * size_of::<(String, usize)>()).sum());
+        self.budget.give_back(places.keys().map(|name| name.len() + 3 * size_of::<(String, usize)>()).sum());
         Ok(out)
     }
 

@@ -33,4 +33,4 @@ pub(crate) use meta::Meta;
 pub(crate) use node::{Edge, Grads, Node, one};
 pub(crate) use record::{copy_slices_node, is_recorded, record, record_node};
 pub(crate) use saved::Ctx;
-pub(crate) use trace::{hides, note_storage};
+pub(crate) use trace::{hides, is_tracing, note_storage};

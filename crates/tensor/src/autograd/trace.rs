@@ -122,6 +122,11 @@ fn with(f: impl FnOnce(&mut Trace)) {
     });
 }
 
+/// Whether a trace is made on this thread.
+pub(crate) fn is_tracing() -> bool {
+    TRACE.with_borrow(Option::is_some)
+}
+
 /// Notes an operation.
 pub(crate) fn note(node: Cow<'static, str>, inputs: &[&Tensor], output: &Tensor) {
     with(|trace| {

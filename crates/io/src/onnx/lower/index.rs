@@ -27,6 +27,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
         }
         "scatter" | "scatter_add" => scatter(graph, o).map(Some),
         "index_add" => index_add(graph, o).map(Some),
+        "index_put" => index_put(graph, o).map(Some),
         "one_hot" => {
             let depth = graph.scalar("depth", Scalar::Int(o.int("classes")?), DType::I64)?;
             let values = graph.ints("values", vec![0, 1])?;
@@ -60,6 +61,19 @@ fn scatter(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
         attributes.push(text("reduction", "add"));
     }
     Ok(graph.node("ScatterElements", &[o.name(0)?, o.name(1)?, &source], attributes))
+}
+
+/// Writes elements of the tensor as a vector. Inputs: the tensor, their numbers, their values.
+fn index_put(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
+    let line = graph.ints("shape", vec![-1])?;
+    let flat = graph.node("Reshape", &[o.name(0)?, &line], Vec::new());
+    let mut attributes = vec![int("axis", 0)];
+    if o.int("accumulate")? == 1 {
+        attributes.push(text("reduction", "add"));
+    }
+    let written = graph.node("ScatterElements", &[&flat, o.name(1)?, o.name(2)?], attributes);
+    let shape = o.shape(graph, o.step.output.dims(), o.twin.output.dims())?;
+    Ok(graph.node("Reshape", &[&written, &shape], Vec::new()))
 }
 
 /// Adds slices: each index is that of all elements of its slice.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 pub use items::{At, Ellipsis, IndexItem, Indexer, NewAxis, step};
 
 use super::rhs::Rhs;
-use crate::Tensor;
+use crate::{Tensor, autograd};
 
 #[located]
 impl Tensor {
@@ -69,9 +69,20 @@ impl Tensor {
     /// # Errors
     /// As [`i`](Tensor::i), or the value does not fit.
     pub fn index_put(&self, index: impl Indexer, value: impl Into<Rhs>, accumulate: bool) -> Result<Tensor> {
-        let out = self.copy()?;
-        out.put("index_put", &index.items(), value.into(), accumulate)?;
-        Ok(out)
+        let (out, items, value) = (self.copy()?, index.items(), value.into());
+        out.put("index_put", &items, value.clone(), accumulate)?;
+        if !autograd::is_tracing() {
+            return Ok(out);
+        }
+        // For exporters: which elements of the tensor as a vector become which values.
+        let numbers = Tensor::arange(0, self.numel(), self.options().dtype(DType::I64))?.reshape(self.shape())?;
+        let part = numbers.index(&items)?;
+        let values = match value {
+            Rhs::Tensor(values) => values.to_dtype(self.dtype())?.expand(part.shape())?,
+            Rhs::Scalar(value) => Tensor::full(part.shape(), value, self.options())?,
+        };
+        let (part, values) = (part.flatten_all()?, values.flatten_all()?);
+        Ok(out.noted("index_put", &[self, &part, &values], || [("accumulate", accumulate.into())]))
     }
 
     /// [`index_put`](Tensor::index_put) in place.
