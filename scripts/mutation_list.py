@@ -52,12 +52,11 @@ MUTATIONS = [
         ["turns::cumsum"],
     ),
     Mutation(
-        "mean_in_half", "partial sums of half precision are rounded to it",
+        "mean_in_half", "the sum of half precision is rounded to it before it is divided",
         "kernels/reduce.cuh",
-        "                    total = Op::merge(total, batch);\n",
-        "                    if constexpr (sizeof(T) == 2 && sizeof(A) == 4) batch = load(store<T>(batch));\n"
-        "                    total = Op::merge(total, batch);\n"
-        "                    if constexpr (sizeof(T) == 2 && sizeof(A) == 4) total = load(store<T>(total));\n",
+        "        total = fold_team(team, shared, total, [](A a, A b) { return Op::merge(a, b); });\n",
+        "        total = fold_team(team, shared, total, [](A a, A b) { return Op::merge(a, b); });\n"
+        "        if constexpr (sizeof(T) == 2 && sizeof(A) == 4) total = load(store<T>(total));\n",
         ["sums_in_half_precision"],
     ),
     Mutation(

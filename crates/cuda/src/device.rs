@@ -69,7 +69,7 @@ struct StatusRecord {
 }
 
 /// The most devices that one process uses.
-const MOST_DEVICES: usize = 64;
+const MAX_DEVICES: usize = 64;
 
 /// The driver, which is looked for once.
 fn driver() -> Result<&'static Driver, &'static str> {
@@ -83,10 +83,10 @@ fn driver() -> Result<&'static Driver, &'static str> {
 /// [`ErrorKind::DeviceUnavailable`](kiln_backend::ErrorKind::DeviceUnavailable) with the reason: no driver, no such
 /// device, or a build without kernels.
 pub fn backend(index: usize) -> Result<&'static CudaBackend> {
-    static DEVICES: [OnceLock<CudaBackend>; MOST_DEVICES] = [const { OnceLock::new() }; MOST_DEVICES];
+    static DEVICES: [OnceLock<CudaBackend>; MAX_DEVICES] = [const { OnceLock::new() }; MAX_DEVICES];
     static OPENING: Mutex<()> = Mutex::new(());
     let Some(device) = DEVICES.get(index) else {
-        return Err(unavailable(index, format!("one process uses at most {MOST_DEVICES} devices")));
+        return Err(unavailable(index, format!("one process uses at most {MAX_DEVICES} devices")));
     };
     if let Some(open) = device.get() {
         return Ok(open);
@@ -295,9 +295,9 @@ mod tests {
     #[test]
     fn a_machine_without_a_device_has_an_error_and_no_panic() {
         // On a machine with devices there is none of this number.
-        let error = backend(MOST_DEVICES - 1).unwrap_err();
+        let error = backend(MAX_DEVICES - 1).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::DeviceUnavailable { .. }), "{error}");
         assert!(backend(usize::MAX).is_err());
-        assert!(device_count() < MOST_DEVICES);
+        assert!(device_count() < MAX_DEVICES);
     }
 }

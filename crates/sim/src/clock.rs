@@ -1,5 +1,5 @@
 //! Vector clocks: which operations of which streams are known to have finished before something.
-use crate::stream::StreamId;
+use crate::stream_id::StreamId;
 
 /// Per stream, the number of its latest operation that came before.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -29,7 +29,11 @@ mod ptx;
 #[cfg(feature = "device")]
 mod report;
 #[cfg(feature = "device")]
+mod status;
+#[cfg(feature = "device")]
 mod stream;
+#[cfg(feature = "device")]
+mod stream_id;
 #[cfg(feature = "device")]
 mod testing;
 #[cfg(feature = "device")]
@@ -37,8 +41,6 @@ mod work;
 #[cfg(feature = "device")]
 mod world;
 
-#[cfg(feature = "device")]
-pub use api::status::{Status, error_codes};
 #[cfg(feature = "device")]
 pub use blas::BlasStatus;
 #[cfg(feature = "device")]
@@ -55,5 +57,7 @@ pub use engine::{ENGINE_PATH, kernel_names};
 pub use profile::{Faults, Nth, Order, Profile};
 #[cfg(feature = "device")]
 pub use report::{Counts, Finding, Kind, Window};
+#[cfg(feature = "device")]
+pub use status::{Status, error_codes};
 #[cfg(feature = "device")]
 pub use testing::Session;

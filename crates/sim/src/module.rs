@@ -1,11 +1,11 @@
 //! Modules and their functions.
 use std::collections::HashMap;
 
-use crate::api::status::Status;
 use crate::engine::Kernel;
 use crate::profile::{Profile, SHARED_PER_BLOCK};
 use crate::ptx::{self, Entry, Ptx};
 use crate::report::{Kind, Report};
+use crate::status::Status;
 
 /// A loaded module; its functions are known by handle.
 pub struct Module {

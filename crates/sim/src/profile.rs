@@ -2,7 +2,7 @@
 use std::env;
 
 /// More devices than a machine has.
-const MOST_DEVICES: usize = 16;
+const MAX_DEVICES: usize = 16;
 
 /// In which order threads, blocks and streams are taken up where CUDA leaves it open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Profile {
         read("KILN_SIM_ARCH", &mut profile.arch);
         read("KILN_SIM_DRIVER", &mut profile.driver);
         read("KILN_SIM_DEVICES", &mut profile.devices);
-        profile.devices = profile.devices.clamp(1, MOST_DEVICES);
+        profile.devices = profile.devices.clamp(1, MAX_DEVICES);
         read("KILN_SIM_MEMORY", &mut profile.memory);
         let mut pools = u8::from(profile.pools);
         read("KILN_SIM_POOLS", &mut pools);

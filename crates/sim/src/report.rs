@@ -5,8 +5,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::{env, fs, process};
 
-use crate::world;
-
 /// The kinds of mistakes that the device finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -303,23 +301,24 @@ fn folder() -> Option<std::ffi::OsString> {
     env::var_os("KILN_SIM_REPORT").filter(|folder| !folder.is_empty())
 }
 
-/// Lets the process leave its report in the folder that `KILN_SIM_REPORT` names, which `cargo sim` sets.
-pub fn write_at_exit() {
+/// Lets the process call `write` at its end if it is to leave a report in the folder that `KILN_SIM_REPORT` names, as
+/// `cargo sim` has it.
+pub fn at_exit(write: extern "C" fn()) {
     if folder().is_some() {
         // SAFETY: the function takes nothing, unwinds nowhere, and is there until the process ends.
         unsafe { atexit(write) };
     }
 }
 
-extern "C" fn write() {
-    let Some(folder) = folder() else { return };
-    world::with(|world| {
-        world.end();
+impl Report {
+    /// Writes the report, as text and as JSON, into the folder that `KILN_SIM_REPORT` names.
+    pub fn write(&self) {
+        let Some(folder) = folder() else { return };
         let name = process::id().to_string();
-        for (extension, text) in [("txt", world.report.text()), ("json", world.report.json())] {
+        for (extension, text) in [("txt", self.text()), ("json", self.json())] {
             leave(&Path::new(&folder).join(&name).with_extension(extension), &text);
         }
-    });
+    }
 }
 
 fn leave(path: &Path, text: &str) {

@@ -5,27 +5,8 @@ use std::rc::Rc;
 
 use crate::clock::{Clock, Moment};
 use crate::profile::Order;
+use crate::stream_id::{StreamId, is_legacy, legacy};
 use crate::work::Work;
-
-/// A stream's handle, or a small number for a stream that is always there.
-pub type StreamId = usize;
-
-/// Handles are larger.
-pub const FIRST_HANDLE: StreamId = 1 << 16;
-
-/// The default stream of a device, which orders itself against all its streams that are not non-blocking.
-pub fn legacy(device: usize) -> StreamId {
-    4 * device
-}
-
-/// The stream that stands for a thread's own default stream.
-pub fn per_thread(device: usize) -> StreamId {
-    4 * device + 2
-}
-
-fn is_legacy(id: StreamId) -> bool {
-    id < FIRST_HANDLE && id.is_multiple_of(4)
-}
 
 /// Something that a stream will do.
 pub struct Operation {

@@ -3,7 +3,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::api::status::Status;
 use crate::blas::Blas;
 use crate::clock::{Clock, Moment};
 use crate::dnn::Dnn;
@@ -15,7 +14,9 @@ use crate::memory::{Home, Memory, busy_pages};
 use crate::module::{Function, Module};
 use crate::profile::Profile;
 use crate::report::{self, Kind, Report};
-use crate::stream::{Event, Operation, StreamId, Streams};
+use crate::status::Status;
+use crate::stream::{Event, Operation, Streams};
+use crate::stream_id::StreamId;
 use crate::work::{self, Work};
 
 /// The handle of the first device's primary context; there are no others than these.
@@ -90,7 +91,7 @@ thread_local! {
 pub fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
     let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
     let world = world.get_or_insert_with(|| {
-        report::write_at_exit();
+        report::at_exit(write_report);
         World::new(Profile::from_env())
     });
     // The main thread's are gone when the report is written.
@@ -98,6 +99,14 @@ pub fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
     let current = current.ok().flatten().unwrap_or(0);
     world.device = world.context_of(current).unwrap_or(0);
     body(world)
+}
+
+/// The end of the process.
+extern "C" fn write_report() {
+    with(|world| {
+        world.end();
+        world.report.write();
+    });
 }
 
 impl World {

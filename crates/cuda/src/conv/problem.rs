@@ -74,13 +74,13 @@ pub(crate) struct Problem {
 }
 
 /// The library counts in 32 bits, and refuses tensors of more elements than that.
-const MOST_ELEMENTS: usize = i32::MAX as usize;
+const MAX_ELEMENTS: usize = i32::MAX as usize;
 
 impl Problem {
     /// How many images one call may take; 0 if not even one.
     pub(crate) fn images_a_call(&self) -> usize {
         let image = |dims: [usize; 4]| dims[1..].iter().product::<usize>().max(1);
-        MOST_ELEMENTS / image(self.x).max(image(self.y))
+        MAX_ELEMENTS / image(self.x).max(image(self.y))
     }
 }
 

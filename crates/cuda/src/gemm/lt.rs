@@ -109,11 +109,11 @@ impl Addresses {
 }
 
 /// Most that an algorithm may use aside; what NVIDIA recommends for Hopper.
-static MOST_WORKSPACE: u64 = 32 << 20;
+static MAX_WORKSPACE: u64 = 32 << 20;
 /// How many of the heuristic's candidates are tried.
 const CANDIDATES: usize = 8;
 /// Plans that are kept; a program with more shapes than this starts anew.
-const MOST_PLANS: usize = 4096;
+const MAX_PLANS: usize = 4096;
 /// Partial sums of a product may be combined in the type that it is computed in, and in no smaller one.
 static REDUCTION_IN_COMPUTE_TYPE: u32 = 2;
 /// `CUBLAS_OP_T`
@@ -176,7 +176,7 @@ impl Lt {
         stream.context.bind()?;
         let mut plans = self.plans.lock();
         if !plans.contains_key(key) {
-            if plans.len() == MOST_PLANS {
+            if plans.len() == MAX_PLANS {
                 plans.drain().for_each(|(_, plan)| self.forget(plan));
             }
             plans.insert(*key, self.plan(key, at)?);
@@ -350,7 +350,7 @@ impl Lt {
             let code = unsafe { (self.library.preference_set)(preference, attribute, value, bytes) };
             self.check("cublasLtMatmulPreferenceSetAttribute", key, code)
         };
-        set(P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const MOST_WORKSPACE).cast(), 8)?;
+        set(P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const MAX_WORKSPACE).cast(), 8)?;
         set(P::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const REDUCTION_IN_COMPUTE_TYPE).cast(), 4)?;
         let [first, second, out, ..] = key.alignment;
         for (attribute, bytes) in [

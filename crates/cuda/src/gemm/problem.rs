@@ -102,7 +102,7 @@ pub(crate) struct Batch {
 }
 
 /// The most that one call takes.
-const MOST_AT_ONCE: usize = 65_535;
+const MAX_BATCH: usize = 65_535;
 
 /// Leading dimensions made into few calls of many products each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl Batches {
             }
             let mut done = 0;
             while done < inner.count {
-                let count = (inner.count - done).min(MOST_AT_ONCE);
+                let count = (inner.count - done).min(MAX_BATCH);
                 let at = std::array::from_fn(|i| offsets[i] + done as isize * inner.steps[i]);
                 product(at, Batch { count, ..inner })?;
                 done += count;

@@ -18,7 +18,7 @@ const BUSY: u64 = 4096;
 /// Sums of half precision that are formed at a time, in `f32`: memory of 128 MiB, or of a line if that is longer.
 const SUMS: u64 = 1 << 25;
 /// The most threads that share a line, each of which reads all its indices.
-const MOST_PARTS: u64 = 256;
+const MAX_PARTS: u64 = 256;
 
 /// Extent and stride of a dimension, or of the one element of a scalar.
 fn axis(layout: &Layout, dim: usize) -> (usize, isize) {
@@ -170,7 +170,7 @@ impl Device {
         }
         let size = axis(out.layout, dim).0 as u64;
         // Parts own disjoint indices, so their number does not change the result.
-        let parts = if n == 1 { 1 } else { (BUSY / lines.numel).clamp(1, size.clamp(1, MOST_PARTS)) };
+        let parts = if n == 1 { 1 } else { (BUSY / lines.numel).clamp(1, size.clamp(1, MAX_PARTS)) };
         let (blocks, status) = (params::blocks(lines.numel * parts), self.status(Status::SCATTER, op));
         let params = Scatter { lines, n, strides, size, parts };
         let x = x.map_or(0, |place| place.address);

@@ -20,10 +20,10 @@ fn fill() {
 #[test]
 fn copy() {
     for dtype in DType::ALL {
-        for lie in LIES {
+        for (lie, out_lie) in [(0, 0), (1, 0), (2, 1), (0, 1), (0, 2)].map(|(from, to)| (LIES[from], LIES[to])) {
             for to in DType::ALL {
-                same(&format!("{dtype} {lie:?}"), |on| {
-                    let (x, mut out) = (tensor(on, dtype, &[3, 5], lie, 1), target(on, to, &[3, 5], Lie::Dense));
+                same(&format!("{dtype} {lie:?} to {to} {out_lie:?}"), |on| {
+                    let (x, mut out) = (tensor(on, dtype, &[3, 5], lie, 1), target(on, to, &[3, 5], out_lie));
                     on.copy(x.view(), out.view_mut())?;
                     Ok(vec![out])
                 });

@@ -1,6 +1,6 @@
 //! The primary contexts, and which context a thread works in.
-use super::status::Status;
 use super::{driver, put};
+use crate::status::Status;
 use crate::world::{self, CURRENT};
 
 driver! {

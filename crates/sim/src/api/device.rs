@@ -1,8 +1,8 @@
 //! Initialisation, and what devices say of themselves.
 use std::ffi::c_char;
 
-use super::status::Status;
 use super::{driver, put};
+use crate::status::Status;
 
 driver! {
     Nothing fn cuInit(world, flags: u32) {

@@ -1,11 +1,11 @@
 //! The functions of cuDNN, under their own names and with the library's own rules.
 use std::ffi::{c_char, c_int, c_void};
 
-use crate::dnn::calls::{Answer, At, Behind, Described};
+use crate::dnn::calls::{Answer, ConvAddresses, ConvDescriptors, FusedArguments};
 use crate::dnn::descriptor::{self, Activation, Descriptor, Filter, Moves, Sort, Tensor};
 use crate::dnn::heuristic::Choice;
 use crate::dnn::problem::Direction;
-use crate::dnn::{DnnStatus, Refusal, bad};
+use crate::dnn::{DnnStatus, Refusal, bad, put};
 use crate::world::{self, CURRENT, World};
 
 use super::stream::known;
@@ -26,13 +26,6 @@ fn call(name: &'static str, body: impl FnOnce(&mut World) -> Result<(), Refusal>
             }
         }
     })
-}
-
-/// # Safety
-/// `out` is null or may be written.
-pub unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Refusal> {
-    // SAFETY: the caller's promise.
-    unsafe { super::put(out, value) }.map_err(|_| bad("a null pointer for an answer"))
 }
 
 /// Defines functions of the library: arguments, and what each does with the world.
@@ -185,10 +178,10 @@ library! {
         convolution: usize, algorithm: u32, workspace: u64, bytes: usize, scale: *const c_void, z_desc: usize,
         z: u64, bias_desc: usize, bias: u64, activation: usize, y_desc: usize, y: u64
     ) {
-        let of = Described { x: x_desc, w: w_desc, y: y_desc, convolution };
-        let at = At { x, w, y, workspace: (workspace, bytes) };
-        let behind = Behind { z_desc, bias_desc, activation, z, bias };
-        world.convolve(NAME, Direction::Forward, handle, of, at, algorithm, [alpha, scale], Some(behind))
+        let of = ConvDescriptors { x: x_desc, w: w_desc, y: y_desc, convolution };
+        let at = ConvAddresses { x, w, y, workspace: (workspace, bytes) };
+        let fused = FusedArguments { z_desc, bias_desc, activation, z, bias };
+        world.convolve(NAME, Direction::Forward, handle, of, at, algorithm, [alpha, scale], Some(fused))
     }
 }
 
@@ -202,7 +195,7 @@ macro_rules! directions {
                 world, handle: usize, $a: usize, $b: usize, convolution: usize, $c: usize, requested: c_int,
                 returned: *mut c_int, choices: *mut Choice
             ) {
-                let of = Described { x: $x, w: $w, y: $y, convolution };
+                let of = ConvDescriptors { x: $x, w: $w, y: $y, convolution };
                 world.heuristic(NAME, Direction::$direction, handle, of, Answer { requested, returned, choices })
             }
 
@@ -210,8 +203,8 @@ macro_rules! directions {
                 world, handle: usize, $a: usize, $a_at: u64, $b: usize, $b_at: u64, convolution: usize, $c: usize,
                 $c_at: u64, requested: c_int, returned: *mut c_int, choices: *mut Choice, workspace: u64, bytes: usize
             ) {
-                let of = Described { x: $x, w: $w, y: $y, convolution };
-                let at = At { x: $x_at, w: $w_at, y: $y_at, workspace: (workspace, bytes) };
+                let of = ConvDescriptors { x: $x, w: $w, y: $y, convolution };
+                let at = ConvAddresses { x: $x_at, w: $w_at, y: $y_at, workspace: (workspace, bytes) };
                 world.search(NAME, Direction::$direction, handle, of, at, Answer { requested, returned, choices })
             }
 
@@ -220,8 +213,8 @@ macro_rules! directions {
                 convolution: usize, algorithm: u32, workspace: u64, bytes: usize, beta: *const c_void, $c: usize,
                 $c_at: u64
             ) {
-                let of = Described { x: $x, w: $w, y: $y, convolution };
-                let at = At { x: $x_at, w: $w_at, y: $y_at, workspace: (workspace, bytes) };
+                let of = ConvDescriptors { x: $x, w: $w, y: $y, convolution };
+                let at = ConvAddresses { x: $x_at, w: $w_at, y: $y_at, workspace: (workspace, bytes) };
                 world.convolve(NAME, Direction::$direction, handle, of, at, algorithm, [alpha, beta], None)
             }
         )*}

@@ -1,7 +1,7 @@
 //! Events.
-use super::status::Status;
 use super::stream::own;
 use super::{driver, put};
+use crate::status::Status;
 use crate::stream::Event;
 use crate::work::Work;
 use crate::world::World;

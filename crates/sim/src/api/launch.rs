@@ -1,9 +1,9 @@
 //! Launches and occupancy.
 use std::ffi::c_void;
 
-use super::status::Status;
 use super::stream::own;
 use super::{driver, put};
+use crate::status::Status;
 use crate::work::{KernelWork, Work};
 use crate::world::World;
 

@@ -1,8 +1,8 @@
 //! Allocations.
-use super::status::Status;
 use super::stream::known;
 use super::{driver, put};
 use crate::memory::Home;
+use crate::status::Status;
 use crate::work::Work;
 use crate::world::World;
 

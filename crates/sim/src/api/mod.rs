@@ -9,16 +9,16 @@ pub mod blas;
 pub mod context;
 pub mod device;
 pub mod dnn;
+pub mod error;
 pub mod event;
 pub mod launch;
 pub mod memory;
 pub mod module;
-pub mod status;
 pub mod stream;
 pub mod transfer;
 
+use crate::status::Status;
 use crate::world::{self, CURRENT, World};
-use status::Status;
 
 /// What has to be there before a function does anything.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,7 @@ macro_rules! driver {
     ($($need:ident fn $name:ident($world:ident $(, $argument:ident: $kind:ty)*) $body:block)*) => {$(
         #[doc = concat!("`", stringify!($name), "` of the driver API.")]
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name($($argument: $kind),*) -> $crate::api::status::Status {
+        pub unsafe extern "C" fn $name($($argument: $kind),*) -> $crate::status::Status {
             $crate::api::call(stringify!($name), $crate::api::Need::$need, |$world: &mut $crate::world::World| {
                 // SAFETY: the pointers are what the driver's manual asks of a caller; null is looked for.
                 #[allow(unused_unsafe, reason = "not every function has pointers")]

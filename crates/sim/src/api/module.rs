@@ -1,9 +1,9 @@
 //! Modules, functions and their attributes.
 use std::ffi::{CStr, c_char, c_void};
 
-use super::status::Status;
 use super::{driver, put};
 use crate::module::{self, Function};
+use crate::status::Status;
 use crate::world::World;
 
 fn text(pointer: *const c_char) -> Result<String, Status> {

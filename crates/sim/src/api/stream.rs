@@ -1,9 +1,9 @@
 //! Streams.
 use std::ffi::c_void;
 
-use super::status::Status;
 use super::{driver, put};
-use crate::stream::{FIRST_HANDLE, StreamId, legacy, per_thread};
+use crate::status::Status;
+use crate::stream_id::{FIRST_HANDLE, StreamId, legacy, per_thread};
 use crate::work::Work;
 use crate::world::{self, World};
 

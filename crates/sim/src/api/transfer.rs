@@ -1,8 +1,8 @@
 //! Copies and fills.
 use super::driver;
-use super::status::Status;
 use super::stream::known;
 use crate::memory::Home;
+use crate::status::Status;
 use crate::work::{Place, Work};
 use crate::world::World;
 

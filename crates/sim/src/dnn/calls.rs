@@ -5,8 +5,7 @@ use super::descriptor::{Activation, Convolution, Descriptor, Filter, Sort, Tenso
 use super::heuristic::{self, Choice};
 use super::problem::{self, Direction, Problem};
 use super::work::{self, Fused};
-use super::{DnnStatus, Refusal, bad, unsupported};
-use crate::api::dnn::put;
+use super::{DnnStatus, Refusal, bad, put, unsupported};
 use crate::api::stream::own;
 use crate::blas::problem::Data;
 use crate::report::Kind;
@@ -15,7 +14,7 @@ use crate::world::World;
 
 /// Descriptors of a convolution, with the images in the order of input and output.
 #[derive(Clone, Copy)]
-pub struct Described {
+pub struct ConvDescriptors {
     pub x: usize,
     pub w: usize,
     pub y: usize,
@@ -24,16 +23,17 @@ pub struct Described {
 
 /// Addresses in the same order.
 #[derive(Clone, Copy)]
-pub struct At {
+pub struct ConvAddresses {
     pub x: u64,
     pub w: u64,
     pub y: u64,
     pub workspace: (u64, usize),
 }
 
-/// What goes with a fused convolution: the descriptors of `z`, bias and activation, and what they describe.
+/// What a fused convolution (`cudnnConvolutionBiasActivationForward`) takes besides: the descriptors of `z`, bias and
+/// activation, and the addresses of the first two.
 #[derive(Clone, Copy)]
-pub struct Behind {
+pub struct FusedArguments {
     pub z_desc: usize,
     pub bias_desc: usize,
     pub activation: usize,
@@ -153,7 +153,7 @@ impl World {
         Err(bad("no handle"))
     }
 
-    fn described(&mut self, name: &str, direction: Direction, of: Described) -> Result<Problem, Refusal> {
+    fn described(&mut self, name: &str, direction: Direction, of: ConvDescriptors) -> Result<Problem, Refusal> {
         let (x, y) = (self.tensor(name, of.x)?, self.tensor(name, of.y)?);
         let (w, convolution) = (self.filter(name, of.w)?, self.convolution(name, of.convolution)?.clone());
         Problem::new(direction, [&x, &y], &w, &convolution, self.profile.arch)
@@ -166,7 +166,7 @@ impl World {
         name: &str,
         direction: Direction,
         handle: usize,
-        of: Described,
+        of: ConvDescriptors,
         answer: Answer,
     ) -> Result<(), Refusal> {
         self.dnn_stream(name, handle)?;
@@ -186,8 +186,8 @@ impl World {
         name: &str,
         direction: Direction,
         handle: usize,
-        of: Described,
-        at: At,
+        of: ConvDescriptors,
+        at: ConvAddresses,
         answer: Answer,
     ) -> Result<(), Refusal> {
         let stream = self.dnn_stream(name, handle)?;
@@ -222,7 +222,7 @@ impl World {
             wavers: None,
             search: true,
         };
-        run.check(heuristic::Terms { memory: 0, deterministic: true })?;
+        run.check(heuristic::Requirements { memory: 0, deterministic: true })?;
         self.enqueue(name, stream, run)?;
         self.report.counts.synchronisations += 1;
         self.wait_stream(stream).map_err(|_| Refusal(DnnStatus::EXECUTION_FAILED, "the device has failed"))?;
@@ -252,11 +252,11 @@ impl World {
         name: &str,
         direction: Direction,
         handle: usize,
-        of: Described,
-        at: At,
+        of: ConvDescriptors,
+        at: ConvAddresses,
         algorithm: u32,
         [alpha, beta]: [*const c_void; 2],
-        behind: Option<Behind>,
+        fused: Option<FusedArguments>,
     ) -> Result<(), Refusal> {
         let stream = self.dnn_stream(name, handle)?;
         let problem = self.described(name, direction, of)?;
@@ -269,16 +269,17 @@ impl World {
             if problem.data == Data::F64 { from.cast::<f64>().read() } else { from.cast::<f32>().read().into() }
         });
         let arch = self.profile.arch;
-        let terms = heuristic::terms(&problem, algorithm, arch).ok_or(bad("there is no such algorithm"))?;
-        let terms = terms.ok_or(unsupported("the algorithm does not take this problem"))?;
-        let fused = match behind {
+        let requirements =
+            heuristic::requirements(&problem, algorithm, arch).ok_or(bad("there is no such algorithm"))?;
+        let requirements = requirements.ok_or(unsupported("the algorithm does not take this problem"))?;
+        let fused = match fused {
             None => None,
-            Some(behind) => {
-                let [z, y] = [self.tensor(name, behind.z_desc)?, self.tensor(name, of.y)?];
-                let bias = self.tensor(name, behind.bias_desc)?;
-                let activation = self.activation(name, behind.activation)?;
+            Some(arguments) => {
+                let [z, y] = [self.tensor(name, arguments.z_desc)?, self.tensor(name, of.y)?];
+                let bias = self.tensor(name, arguments.bias_desc)?;
+                let activation = self.activation(name, arguments.activation)?;
                 let relu = problem::fused(&problem, algorithm, &bias, activation, [&z, &y])?;
-                Some(Fused { bias: behind.bias, z: behind.z, scale: beta, relu })
+                Some(Fused { bias: arguments.bias, z: arguments.z, scale: beta, relu })
             }
         };
         let faults = &self.profile.faults;
@@ -297,12 +298,12 @@ impl World {
             workspace: at.workspace.0,
             workspace_bytes: at.workspace.1,
             fused,
-            wavers: (!terms.deterministic).then(|| self.streams.draw()),
+            wavers: (!requirements.deterministic).then(|| self.streams.draw()),
             search: false,
         };
-        run.check(terms)?;
+        run.check(requirements)?;
         // What is aside beyond what the algorithm needs is not touched.
-        self.enqueue(name, stream, work::Convolution { workspace_bytes: terms.memory, ..run })
+        self.enqueue(name, stream, work::Convolution { workspace_bytes: requirements.memory, ..run })
     }
 }
 

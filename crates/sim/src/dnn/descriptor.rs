@@ -3,7 +3,7 @@
 use super::{Refusal, bad, unsupported};
 
 /// `CUDNN_DIM_MAX`
-const MOST_DIMS: usize = 8;
+const MAX_DIMS: usize = 8;
 
 /// What is described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,16 +108,16 @@ pub fn rank(count: i32, least: i32, most: usize) -> Result<usize, Refusal> {
 }
 
 pub fn tensor_rank(count: i32) -> Result<usize, Refusal> {
-    rank(count, 2, MOST_DIMS)
+    rank(count, 2, MAX_DIMS)
 }
 
 pub fn filter_rank(count: i32) -> Result<usize, Refusal> {
-    rank(count, 3, MOST_DIMS)
+    rank(count, 3, MAX_DIMS)
 }
 
 /// Axes of a convolution, which the images have two more than.
 pub fn axes(count: i32) -> Result<usize, Refusal> {
-    rank(count, 0, MOST_DIMS - 2)
+    rank(count, 0, MAX_DIMS - 2)
 }
 
 impl Tensor {

@@ -39,6 +39,17 @@ pub const fn unsupported(why: &'static str) -> Refusal {
     Refusal(DnnStatus::NOT_SUPPORTED, why)
 }
 
+/// # Safety
+/// `out` is null or may be written.
+pub unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Refusal> {
+    if out.is_null() {
+        return Err(bad("a null pointer for an answer"));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { out.write(value) };
+    Ok(())
+}
+
 /// What a process has made in cuDNN. Descriptors live in the host's memory: the end of a context leaves them.
 #[derive(Default)]
 pub struct Dnn {

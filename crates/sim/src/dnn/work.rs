@@ -1,5 +1,5 @@
 //! A convolution that is queued in a stream.
-use super::heuristic::Terms;
+use super::heuristic::Requirements;
 use super::problem::{Direction, Image, Problem};
 use super::{Refusal, bad};
 use crate::engine::Range;
@@ -59,7 +59,7 @@ impl Convolution {
     }
 
     /// The library's rules for addresses.
-    pub fn check(&self, terms: Terms) -> Result<(), Refusal> {
+    pub fn check(&self, requirements: Requirements) -> Result<(), Refusal> {
         let mut addresses = vec![self.x, self.w, self.y];
         if let Some(fused) = &self.fused {
             addresses.extend([fused.bias, fused.z]);
@@ -70,10 +70,10 @@ impl Convolution {
         if addresses.iter().any(|address| !address.is_multiple_of(self.problem.data.bytes() as u64)) {
             return Err(bad("an operand is not aligned as its elements are"));
         }
-        if terms.memory > self.workspace_bytes {
+        if requirements.memory > self.workspace_bytes {
             return Err(bad("the workspace is smaller than the algorithm needs"));
         }
-        if terms.memory > 0 && (self.workspace == 0 || !self.workspace.is_multiple_of(16)) {
+        if requirements.memory > 0 && (self.workspace == 0 || !self.workspace.is_multiple_of(16)) {
             return Err(bad("the workspace is at a null pointer, or not at a multiple of 16 bytes"));
         }
         Ok(())

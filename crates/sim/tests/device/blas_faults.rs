@@ -98,6 +98,25 @@ fn a_workspace_that_is_too_small_or_not_aligned() {
     call.program.silent();
 }
 
+/// An algorithm overwrites the workspace that it asked for, all of it and no more, whatever the program says it has.
+#[test]
+fn the_workspace_that_an_algorithm_asked_for_is_what_it_uses() {
+    let mut call = Call::new(Profile::default(), [[8, 256, 8], [256, 4, 256], [8, 4, 8]]);
+    let algorithm = call.candidates(1 << 20, 256).unwrap()[0];
+    let needed = algorithm.workspace;
+    call.workspace = (call.program.upload(&vec![7u8; needed + 64]), needed + 64);
+    done(call.run_with(&raw const algorithm.algorithm));
+    let after: Vec<u8> = call.program.download(call.workspace.0, needed + 64);
+    assert!(after[..needed].iter().all(|&byte| byte == 0xff) && after[needed..] == [7; 64]);
+    call.program.silent();
+    // One byte less than was asked for, whatever is said.
+    call.workspace = (call.program.alloc(needed - 1), needed + 64);
+    done(call.run_with(&raw const algorithm.algorithm));
+    assert_eq!(call.synchronize(), Status::ILLEGAL_ADDRESS);
+    let place = format!("byte 0 to {needed} of an allocation of {} bytes", needed - 1);
+    call.program.found(Kind::IllegalAddress, &["cublasLtMatmul", &place]);
+}
+
 #[test]
 fn a_workspace_that_another_stream_uses() {
     for ordered in [true, false] {

@@ -314,6 +314,45 @@ fn a_workspace_that_is_freed_early_or_lies_over_an_operand() {
     made.program.found(Kind::Overlap, &["the output lies over an operand"]);
 }
 
+/// An algorithm overwrites the workspace that it asked for, all of it and no more, whatever the program says it has.
+#[test]
+fn the_workspace_that_an_algorithm_asked_for_is_what_it_uses() {
+    for direction in [Forward, Data, Filter] {
+        let mut made = Call { direction, ..SMALL }.made();
+        let needed = made.choices().iter().find(|choice| choice.algorithm == 1).unwrap().memory;
+        assert!(needed > 0);
+        made.workspace = (made.program.upload(&vec![7u8; needed + 64]), needed + 64);
+        done(made.run());
+        let after: Vec<u8> = made.program.download(made.workspace.0, needed + 64);
+        assert!(after[..needed].iter().all(|&byte| byte == 0xff) && after[needed..] == [7; 64], "{direction:?}");
+        made.program.silent();
+        // One byte less than was asked for, whatever is said.
+        made.workspace = (made.program.alloc(needed - 1), needed + 64);
+        done(made.run());
+        // SAFETY: it takes nothing.
+        assert_eq!(unsafe { cuCtxSynchronize() }, Status::ILLEGAL_ADDRESS);
+        let place = format!("byte 0 to {needed} of an allocation of {} bytes", needed - 1);
+        made.program.found(Kind::IllegalAddress, &["cudnnConvolution", &place]);
+    }
+}
+
+/// So do the algorithms that a search tries.
+#[test]
+fn a_search_uses_what_its_algorithms_ask_for() {
+    let made = SMALL.made();
+    let most = made.choices().iter().filter(|choice| choice.status == 0).map(|choice| choice.memory).max().unwrap();
+    let ([dx, dw, dy, conv], [x, w, y]) = (made.descs, made.at);
+    let (aside, mut found, mut returned) = (made.program.upload(&vec![7u8; most + 64]), [Choice::default(); 10], 0);
+    // SAFETY: there is room for ten answers; addresses are the device's.
+    done(unsafe {
+        let (to, count) = (found.as_mut_ptr(), &raw mut returned);
+        cudnnFindConvolutionForwardAlgorithmEx(made.handle, dx, x, dw, w, conv, dy, y, 10, count, to, aside, most + 64)
+    });
+    let after: Vec<u8> = made.program.download(aside, most + 64);
+    assert!(after[..most].iter().all(|&byte| byte == 0xff) && after[most..] == [7; 64]);
+    made.program.silent();
+}
+
 #[test]
 fn algorithms_that_add_in_any_order_waver_in_the_last_bits() {
     for (algorithm, wavers) in [(0, true), (1, false), (3, true)] {

@@ -4,11 +4,11 @@ use std::ptr::{null, null_mut};
 
 use kiln_sim::api::context::*;
 use kiln_sim::api::device::*;
+use kiln_sim::api::error::{cuGetErrorName, cuGetErrorString};
 use kiln_sim::api::event::*;
 use kiln_sim::api::launch::cuLaunchKernel;
 use kiln_sim::api::memory::*;
 use kiln_sim::api::module::*;
-use kiln_sim::api::status::{cuGetErrorName, cuGetErrorString};
 use kiln_sim::api::stream::*;
 use kiln_sim::api::transfer::*;
 use kiln_sim::{Kind, Profile, Session, Status};
