@@ -184,6 +184,7 @@ fn layers_for_images_and_models_come_back() -> Result<()> {
         GroupNorm::new(2, 4)?,
         Dropout2d::new(0.1)?,
         AdaptiveMaxPool2d::new((4, 3)),
+        AdaptiveMaxPool2d::new((None, Some(3))),
         AdaptiveAvgPool2d::new(2),
         Flatten::new(),
         BatchNorm1d::with_options(16, BatchNormOptions::default().affine(false).momentum(None))?,

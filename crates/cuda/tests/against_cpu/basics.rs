@@ -40,6 +40,10 @@ fn arange() {
             on.ramp(Ramp { start: Scalar::Int(2), step: Scalar::Int(3) }, out.view_mut())?;
             let mut reals = target(on, dtype, &[4], Lie::Dense);
             on.ramp(Ramp { start: Scalar::Float(0.5), step: Scalar::Float(1.25) }, reals.view_mut())?;
+            // Backwards from the end, as the second half of `linspace`.
+            let back = reals.layout.slice(0, 1, 4, 1).flip(0);
+            let part = ViewMut { buffer: &mut *reals.buffer, layout: &back };
+            on.ramp(Ramp { start: Scalar::Float(9.0), step: Scalar::Float(-2.0) }, part)?;
             Ok(vec![out, reals])
         });
     }

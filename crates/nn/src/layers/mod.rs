@@ -17,7 +17,7 @@ pub use dropout::{Dropout, Dropout2d};
 pub use embedding::Embedding;
 pub use linear::{Linear, LinearOptions};
 pub use norm::{BatchNorm1d, BatchNorm2d, BatchNormOptions, GroupNorm, LayerNorm};
-pub use pair::Pair;
+pub use pair::{AdaptiveSize, Pair};
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 pub use sequential::Sequential;
 pub use shape::{Flatten, Identity};

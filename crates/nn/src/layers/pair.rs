@@ -71,6 +71,75 @@ impl fmt::Display for Pair {
     }
 }
 
+/// The image that an adaptive pooling gives: one number for height and width, or a number each; `None` keeps the input's
+/// extent: `7`, `(7, 7)`, `(None, Some(7))`. It prints as it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdaptiveSize {
+    /// The same for both.
+    Both(Option<usize>),
+    /// Height, width.
+    Each(Option<usize>, Option<usize>),
+}
+
+impl AdaptiveSize {
+    /// Height and width.
+    #[must_use]
+    pub fn get(self) -> [Option<usize>; 2] {
+        match self {
+            AdaptiveSize::Both(n) => [n; 2],
+            AdaptiveSize::Each(h, w) => [h, w],
+        }
+    }
+}
+
+/// As it was given: a number or null, or a list of two.
+impl Saved for AdaptiveSize {
+    fn save(&self, at: &mut Describing) -> Result<Value> {
+        match self {
+            AdaptiveSize::Both(n) => n.save(at),
+            AdaptiveSize::Each(h, w) => [*h, *w].save(at),
+        }
+    }
+
+    fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<AdaptiveSize> {
+        if value.is_array() {
+            <[Option<usize>; 2]>::restore(value, at).map(|[h, w]| AdaptiveSize::Each(h, w))
+        } else {
+            Option::restore(value, at).map(AdaptiveSize::Both)
+        }
+    }
+}
+
+macro_rules! whole {
+    ($($ty:ty,)*) => {$(
+        impl From<$ty> for AdaptiveSize {
+            fn from(size: $ty) -> AdaptiveSize {
+                match Pair::from(size) {
+                    Pair::Both(n) => AdaptiveSize::Both(Some(n)),
+                    Pair::Each(h, w) => AdaptiveSize::Each(Some(h), Some(w)),
+                }
+            }
+        }
+    )*};
+}
+whole!(usize, (usize, usize), [usize; 2],);
+
+impl From<(Option<usize>, Option<usize>)> for AdaptiveSize {
+    fn from((h, w): (Option<usize>, Option<usize>)) -> AdaptiveSize {
+        AdaptiveSize::Each(h, w)
+    }
+}
+
+impl fmt::Display for AdaptiveSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |n: &Option<usize>| n.map_or_else(|| "None".to_owned(), |n| n.to_string());
+        match self {
+            AdaptiveSize::Both(n) => f.write_str(&text(n)),
+            AdaptiveSize::Each(h, w) => write!(f, "({}, {})", text(h), text(w)),
+        }
+    }
+}
+
 /// Two numbers as Python prints a pair.
 pub(super) fn pair([a, b]: [usize; 2]) -> String {
     format!("({a}, {b})")

@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, PoolDivisor, Pooling, Result, Tensor};
 
-use super::pair::{Pair, python_bool};
+use super::pair::{AdaptiveSize, Pair, python_bool};
 use crate::Module;
 
 /// The largest element of each window of images
@@ -172,20 +172,20 @@ macro_rules! adaptive {
         #[module(save, extra_repr = "describe")]
         pub struct $name {
             #[module(skip, save)]
-            output_size: Pair,
+            output_size: AdaptiveSize,
         }
 
         #[located(site)]
         impl $name {
-            /// The layer that gives images of this height and width.
+            /// The layer that gives images of this height and width; `None` keeps the input's.
             #[must_use]
-            pub fn new(output_size: impl Into<Pair>) -> $name {
+            pub fn new(output_size: impl Into<AdaptiveSize>) -> $name {
                 $name { output_size: output_size.into() }
             }
 
-            /// Height and width of the images that it gives.
+            /// Height and width of the images that it gives; `None` is the input's.
             #[must_use]
-            pub fn output_size(&self) -> [usize; 2] {
+            pub fn output_size(&self) -> [Option<usize>; 2] {
                 self.output_size.get()
             }
 

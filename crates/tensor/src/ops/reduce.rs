@@ -141,11 +141,12 @@ macro_rules! pair {
 }
 
 pair! {
-    /// Sum; integers and `bool` give `i64`.
+    /// Sum; integers and `bool` give `i64`. PyTorch's argument `dtype` is a conversion before and, of integers and `bool`,
+    /// after: `x.to_dtype(dtype)?.sum(())?.to_dtype(dtype)`.
     sum sum_keepdim () sum_impl;
     /// Arithmetic mean of floats.
     mean mean_keepdim () mean_impl;
-    /// Product; integers and `bool` give `i64`.
+    /// Product; integers and `bool` give `i64`. PyTorch's argument `dtype` is as for [`sum`](Tensor::sum).
     prod prod_keepdim () prod_impl;
     /// The largest value, NaN if there is one; equal ones share the gradient evenly. Where it stands, too,
     /// gives [`max_dim`](Tensor::max_dim).
