@@ -168,7 +168,20 @@ pub(super) fn python_float(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kiln_tensor::{Device, Tensor};
+
     use super::*;
+    use crate::{AdaptiveAvgPool2d, Module};
+
+    #[test]
+    fn none_keeps_an_extent() -> Result<()> {
+        let images = Tensor::ones([1, 2, 5, 6], Device::Cpu)?;
+        let pool = AdaptiveAvgPool2d::new((None, Some(3)));
+        assert_eq!((pool.forward(&images)?.dims(), pool.output_size()), (&[1, 2, 5, 3][..], [None, Some(3)]));
+        assert_eq!(pool.to_string(), "AdaptiveAvgPool2d(output_size=(None, 3))");
+        assert_eq!(AdaptiveAvgPool2d::new(7).to_string(), "AdaptiveAvgPool2d(output_size=7)");
+        Ok(())
+    }
 
     #[test]
     fn floats_print_as_in_python() {
