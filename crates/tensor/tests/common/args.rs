@@ -31,7 +31,7 @@ impl Args {
     /// The first argument that nobody read, though it says something. (Tensors are also found among the inputs.)
     pub fn unread(&self) -> Option<String> {
         let read = self.read.lock().unwrap();
-        let says = |value: &Value| !value.is_null() && !value.as_str().is_some_and(|text| input(text).is_some());
+        let says = |value: &Value| !value.is_null() && value.as_str().is_none_or(|text| input(text).is_none());
         let known = |name: &str| read.contains(name) || WITHOUT_EFFECT.contains(&name);
         self.values.as_object()?.iter().find(|(name, value)| !known(name) && says(value)).map(|(name, _)| name.clone())
     }

@@ -140,9 +140,9 @@ pub fn run(rows: &[Row], unlike: &[Unlike], op: &str) {
         if matches!(outcome, Outcome::Agrees) {
             continue;
         }
-        let excepted = unlike.iter().enumerate().filter(|(_, unlike)| unlike.covers(case, &outcome));
-        let excepted = excepted.fold(false, |_, (i, _)| std::mem::replace(&mut used[i], true) || true);
-        if !excepted {
+        let covering = (0..unlike.len()).filter(|&i| unlike[i].covers(case, &outcome)).collect::<Vec<_>>();
+        covering.iter().for_each(|&i| used[i] = true);
+        if covering.is_empty() {
             failures.push(format!("{} {}: {outcome}", case.name, case.args.values));
         }
     }
