@@ -1,4 +1,4 @@
-// Positions of extrema. NaN counts as the largest and as the smallest; of equal elements the first is taken.
+// argmax and argmin. NaN counts as the largest and as the smallest; of equal elements the first is taken.
 #include "reduce.cuh"
 
 // `max min` of all. Blocks: `Reduce::blocks`. `partial` and `values` may be null.

@@ -1,4 +1,4 @@
-// What an epilogue of cuBLASLt does with a bias and ReLU, where the library offers none. In place.
+// Bias and ReLU after a matrix product, in place: for products that cuBLASLt offers no such epilogue for.
 #include "map.cuh"
 
 // `add relu` of float.

@@ -1,4 +1,4 @@
-// Cross-entropy and negative log-likelihood, one pass forward and one backward. A team of threads takes a row of
+// Cross-entropy and negative log-likelihood, forward and backward, one launch each. A team of threads takes a row of
 // classes.
 //
 // With m the largest logit and spread = ln(sum(exp(x - m))), the logarithm of a probability is (x - m) - spread. The

@@ -1,4 +1,4 @@
-// What every kernel uses: element types, walking over grids, status records.
+// What every kernel uses: element types, the mapping of positions to offsets, and error reports (`Status`).
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

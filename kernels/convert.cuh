@@ -2,7 +2,7 @@
 #pragma once
 #include "common.cuh"
 
-// What is not exact is rounded to the neighbour whose last bit is 1: rounding the result again, to half precision,
+// What is not exact is rounded to the neighbor whose last bit is 1: rounding the result again, to half precision,
 // gives what a single rounding would (Boldo & Melquiond, "When double rounding is odd", 2005).
 __device__ inline f32 round_to_odd(f64 x) {
     f32 nearest = (f32)x;

@@ -1,4 +1,5 @@
-// Folding values of a team of threads into one, in an order that depends on the team's size only.
+// Reductions across the threads of a team (a power of two of a block's threads) through shared memory, in an order that
+// depends on the team's size only.
 #pragma once
 #include "common.cuh"
 

@@ -1,4 +1,4 @@
-// Work on groups of elements (channels, rows, columns), each shared by teams of threads.
+// Channels, rows or columns as groups of elements, each of which one or several teams of threads work on.
 #pragma once
 #include "fold.cuh"
 
@@ -22,7 +22,7 @@ __device__ inline uint64_t parts_of(const Groups& p) { return p.count.extent * p
 __device__ inline Part part_of(const Groups& p, uint64_t task) {
     Part part;
     part.busy = task < parts_of(p);
-    // Neighbouring teams have neighbouring groups.
+    // Neighboring teams have neighboring groups.
     part.split = part.busy ? divide(task, p.count, true) : 0;
     part.group = part.busy ? task - part.split * p.count.extent : 0;
     part.begin = part.split * p.chunk;

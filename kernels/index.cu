@@ -1,4 +1,4 @@
-// Moves by index: gather (and index_select), scatter (and index_add). An index out of range is reported, and its
+// gather (and index_select), scatter and scatter_add (and index_add). An index out of range is reported, and its
 // element left alone.
 #include "common.cuh"
 
@@ -33,7 +33,7 @@ template <typename F>
 __device__ inline void scatter(const Scatter& p, const int64_t* index, Status* status, F write) {
     uint64_t tasks = p.lines.numel * p.parts;
     for (uint64_t task = thread_index(); task < tasks; task += thread_count()) {
-        // Neighbouring threads have neighbouring lines.
+        // Neighboring threads have neighboring lines.
         uint64_t part = task / p.lines.numel;
         Offsets<3> at = locate(p.lines, task - part * p.lines.numel);
         // Not unrolled: the branches of several turns need more predicates than there are.
@@ -83,7 +83,7 @@ FOR_FLOAT(SCATTER_ADD)
 FOR_INT(SCATTER_ADD)
 
 // Adding in half precision loses terms (2048 + 1 is 2048), so the sums are formed in f32 and rounded once. `sums` has a
-// place for each element along the dimension of `count` lines, of which `first` is the first; those of neighbouring
+// place for each element along the dimension of `count` lines, of which `first` is the first; those of neighboring
 // lines lie side by side. A thread loads the elements that it will add to, adds, and stores them.
 template <typename T>
 __device__ inline void scatter_half(const Scatter& p, uint64_t first, uint64_t count, const int64_t* index, const T* x,

@@ -1,4 +1,4 @@
-// How a block adds up losses: sums of a thread's values in f64, then those of all threads, in a fixed order.
+// The sum over a block of the losses of its threads, in f64 and in a fixed order, and the reduced loss that follows.
 #pragma once
 #include "fold.cuh"
 

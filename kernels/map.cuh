@@ -1,4 +1,5 @@
-// Element-wise kernels: one loop for positions one by one, one for 16 bytes of each operand at a time.
+// The loops of element-wise kernels: 16 bytes of each operand at a time where all operands are contiguous and aligned,
+// element by element through strides elsewhere.
 #pragma once
 #include "common.cuh"
 
@@ -52,7 +53,7 @@ struct Tensor {
 
     __device__ Compute<T> at(int64_t offset) const { return load(from[offset]); }
 
-    // V elements from position i on, of neighbours in memory.
+    // V elements from position i on, of neighbors in memory.
     template <int V>
     __device__ void pack(uint64_t i, Compute<T> (&out)[V]) const {
         Pack<T, V> pack = read_pack<T, V>(from + i);

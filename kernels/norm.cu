@@ -1,4 +1,4 @@
-// Batch and layer normalisation: statistics of groups of elements, and what follows from them. Where a group is large
+// Batch and layer normalization: statistics of groups of elements, and what follows from them. Where a group is large
 // several teams share it: a first launch leaves their parts, and each team of the second adds them up, in one order.
 #include "groups.cuh"
 #include "real.cuh"
@@ -10,6 +10,15 @@ FAMILY(norm, Norm norm, address x, address weight, address bias, address out, ad
 // `groups` of float. Blocks: `Groups::blocks`. weight, the three results and `partial` may be null.
 FAMILY(norm_grad, Norm norm, address grad, address x, address weight, address mean, address inv_std, address out,
        address weight_grad, address bias_grad, address partial);
+
+// Indices of `Norm::vectors`, the strides of the vectors that belong to groups or to their elements.
+constexpr int WEIGHT = 0;
+constexpr int BIAS = 1;  // backward: its gradient
+constexpr int MEAN = 2;
+constexpr int INV_STD = 3;  // in evaluation: the variance
+constexpr int RUNNING_MEAN = 4;
+constexpr int RUNNING_VAR = 5;
+constexpr int WEIGHT_GRAD = 4;
 
 // Count, mean and squared distances from it, of a few elements exactly and merged as by Chan, Golub & LeVeque, "Updating
 // formulae and a pairwise algorithm for computing sample variances", 1979: no large squares are ever subtracted.
@@ -63,8 +72,8 @@ __device__ inline void norm(const Norm& p, const T* x, const T* weight, const T*
         R center = R(0), scale = R(0);
         if (groups.stage == GROUPS_GIVEN) {
             if (part.busy) {
-                center = mean[group * p.vectors[2]];
-                scale = R(1) / real::sqrt(inv_std[group * p.vectors[3]] + (R)p.eps);
+                center = mean[group * p.vectors[MEAN]];
+                scale = R(1) / real::sqrt(inv_std[group * p.vectors[INV_STD]] + (R)p.eps);
             }
         } else {
             Moments<R> own = {R(0), R(0), R(0)};
@@ -84,21 +93,21 @@ __device__ inline void norm(const Norm& p, const T* x, const T* weight, const T*
             center = own.mean;
             scale = R(1) / real::sqrt(own.squares / count + (R)p.eps);
             if (writes && part.split == 0) {
-                mean[group * p.vectors[2]] = center;
-                inv_std[group * p.vectors[3]] = scale;
+                mean[group * p.vectors[MEAN]] = center;
+                inv_std[group * p.vectors[INV_STD]] = scale;
                 if (running_mean) {
-                    R move = (R)p.momentum, stay = (R)(1.0 - p.momentum);
-                    R& kept_mean = running_mean[group * p.vectors[4]];
-                    R& kept_var = running_var[group * p.vectors[5]];
-                    kept_mean = stay * kept_mean + move * center;
-                    kept_var = stay * kept_var + move * (own.squares / (count - R(1)));
+                    R momentum = (R)p.momentum, kept = (R)(1.0 - p.momentum);
+                    R& old_mean = running_mean[group * p.vectors[RUNNING_MEAN]];
+                    R& old_var = running_var[group * p.vectors[RUNNING_VAR]];
+                    old_mean = kept * old_mean + momentum * center;
+                    old_var = kept * old_var + momentum * (own.squares / (count - R(1)));
                 }
             }
         }
         R w = R(1), b = R(0);
         if (!inside && part.busy) {
-            if (weight) w = load(weight[group * p.vectors[0]]);
-            if (bias) b = load(bias[group * p.vectors[1]]);
+            if (weight) w = load(weight[group * p.vectors[WEIGHT]]);
+            if (bias) b = load(bias[group * p.vectors[BIAS]]);
         }
         walk<T>(groups, team, part, [&](uint64_t i, int count, const Offsets<3>(&places)[AT_ONCE<T>]) {
             R values[AT_ONCE<T>];
@@ -110,8 +119,8 @@ __device__ inline void norm(const Norm& p, const T* x, const T* weight, const T*
                     R scaled = (values[k] - center) * scale;
                     if (inside) {
                         int64_t place = (int64_t)(i + (uint64_t)k * team.size);
-                        if (weight) scaled = scaled * load(weight[place * p.vectors[0]]);
-                        if (bias) scaled = scaled + load(bias[place * p.vectors[1]]);
+                        if (weight) scaled = scaled * load(weight[place * p.vectors[WEIGHT]]);
+                        if (bias) scaled = scaled + load(bias[place * p.vectors[BIAS]]);
                     } else {
                         scaled = scaled * w + b;
                     }
@@ -122,7 +131,7 @@ __device__ inline void norm(const Norm& p, const T* x, const T* weight, const T*
     }
 }
 
-// Sums of the incoming gradient, and of its products with the normalised input.
+// Sums of the incoming gradient, and of its products with the normalized input.
 template <typename R>
 struct Sums {
     R grad, product;
@@ -133,7 +142,7 @@ __device__ inline Sums<R> add(Sums<R> a, Sums<R> b) {
     return Sums<R>{a.grad + b.grad, a.product + b.product};
 }
 
-// An element's gradient (with the scale, where that is the element's own) and its normalised input.
+// An element's gradient (with the scale, where that is the element's own) and its normalized input.
 template <typename T>
 struct Pairs {
     typedef Compute<T> R;
@@ -156,11 +165,11 @@ struct Pairs {
         for (int k = 0; k < AT_ONCE<T>; ++k) {
             int64_t place = (int64_t)(i + (uint64_t)k * team.size);
             if (p.flags & NORM_STATS_INSIDE) {
-                if (k < count) z[k] = (z[k] - mean[place * p.vectors[2]]) * inv_std[place * p.vectors[3]];
+                if (k < count) z[k] = (z[k] - mean[place * p.vectors[MEAN]]) * inv_std[place * p.vectors[INV_STD]];
             } else {
                 z[k] = k < count ? (z[k] - center) * scale : R(0);
             }
-            if (weight && k < count) g[k] = g[k] * load(weight[place * p.vectors[0]]);
+            if (weight && k < count) g[k] = g[k] * load(weight[place * p.vectors[WEIGHT]]);
         }
     }
 };
@@ -182,8 +191,8 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
         int64_t group = (int64_t)part.group;
         Pairs<T> pairs = {p, grad, x, inside ? weight : nullptr, mean, inv_std, R(0), R(0)};
         if (!(p.flags & NORM_STATS_INSIDE) && part.busy) {
-            pairs.center = mean[group * p.vectors[2]];
-            pairs.scale = inv_std[group * p.vectors[3]];
+            pairs.center = mean[group * p.vectors[MEAN]];
+            pairs.scale = inv_std[group * p.vectors[INV_STD]];
         }
         Sums<R> sums = {R(0), R(0)};
         if (groups.stage != GROUPS_GIVEN) {
@@ -207,23 +216,24 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
                 continue;
             }
             if (writes && part.split == 0) {
-                if (weight_grad) weight_grad[group * p.vectors[4]] = store<T>(sums.product);
-                if (bias_grad) bias_grad[group * p.vectors[1]] = store<T>(sums.grad);
+                if (weight_grad) weight_grad[group * p.vectors[WEIGHT_GRAD]] = store<T>(sums.product);
+                if (bias_grad) bias_grad[group * p.vectors[BIAS]] = store<T>(sums.grad);
             }
         }
         if (!out) continue;
         R factor = pairs.scale;
-        if (weight && !inside && part.busy) factor = factor * load(weight[group * p.vectors[0]]);
+        if (weight && !inside && part.busy) factor = factor * load(weight[group * p.vectors[WEIGHT]]);
         R count = (R)groups.inner.numel;
-        R shift = p.flags & NORM_CONSTANT ? R(0) : sums.grad / count;
-        R slope = p.flags & NORM_CONSTANT ? R(0) : sums.product / count;
+        R mean_grad = p.flags & NORM_CONSTANT ? R(0) : sums.grad / count;
+        R mean_product = p.flags & NORM_CONSTANT ? R(0) : sums.product / count;
         walk<T>(groups, team, part, [&](uint64_t i, int count, const Offsets<3>(&places)[AT_ONCE<T>]) {
             R g[AT_ONCE<T>], z[AT_ONCE<T>];
             pairs.read(part, team, i, count, places, g, z);
 #pragma unroll
             for (int k = 0; k < AT_ONCE<T>; ++k) {
-                R slant = p.flags & NORM_CONSTANT ? g[k] : (g[k] - shift) - z[k] * slope;
-                if (k < count) out[part.at[1] + places[k].at[1]] = store<T>(slant * factor);
+                // The statistics depend on the input: what g has in common with a constant and with z is taken out.
+                R projected = p.flags & NORM_CONSTANT ? g[k] : (g[k] - mean_grad) - z[k] * mean_product;
+                if (k < count) out[part.at[1] + places[k].at[1]] = store<T>(projected * factor);
             }
         });
     }

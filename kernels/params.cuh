@@ -1,4 +1,5 @@
-// What kernels take by value. Mirrored, with assertions of every size and offset, in crates/cuda/src/params.rs.
+// The structs that kernels take by value: shapes, strides and launch plans. crates/cuda/src/params.rs mirrors them and
+// asserts every size and offset.
 //
 // Nothing here is ever uploaded: a launch copies its parameters, so shapes need no memory and no copy of their own.
 #pragma once
@@ -36,7 +37,7 @@ struct Grid {
 struct Lanes {
     // A line has 2^log2 threads; a block has 256.
     uint32_t log2;
-    // 0: neighbouring threads are neighbours in a line; 1: they are in neighbouring lines.
+    // 0: neighboring threads are neighbors in a line; 1: they are in neighboring lines.
     uint32_t across;
 };
 
@@ -167,7 +168,7 @@ constexpr uint32_t NORM_STATS_INSIDE = 2;
 // The statistics are constants.
 constexpr uint32_t NORM_CONSTANT = 4;
 
-// A normalisation, or its gradient.
+// A normalization, or its gradient.
 struct Norm {
     Groups groups;
     // Strides of weight, bias, mean, inv_std (or var), and of the running mean and variance; backwards of weight, the

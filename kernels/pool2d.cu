@@ -30,7 +30,7 @@ __device__ inline Pixel pixel(const Pool& p, uint64_t position) {
         index[d] = (int64_t)(position - rest * p.dims[d].extent);
         position = rest;
     }
-    // Numbered as memory runs, so that neighbouring threads have neighbouring elements.
+    // Numbered as memory runs, so that neighboring threads have neighboring elements.
     if (p.flags & POOL_CHANNELS_LAST) return Pixel{(int64_t)position, index[0], index[2], index[1]};
     return Pixel{(int64_t)position, index[2], index[1], index[0]};
 }
@@ -54,7 +54,7 @@ __device__ inline Window window(const Pool& p, int d, int64_t o) {
     }
     int64_t step = (int64_t)axis.dilation.extent, start = o * (int64_t)axis.stride.extent - axis.padding;
     int64_t end = start + (axis.kernel - 1) * step + 1, last = input + axis.padding;
-    // Counted for averages, whose taps are neighbours.
+    // Counted for averages, whose taps are neighbors.
     int64_t size = (end < last ? end : last) - start;
     if (start < 0) start += (int64_t)divide((uint64_t)(step - 1 - start), axis.dilation, wide) * step;
     return Window{start, end < input ? end : input, step, size};

@@ -1,4 +1,4 @@
-// The reduction engine: any layout, one stage or two.
+// Reductions over any dimensions of any layout, in one launch or in two where few results have many elements.
 //
 // An operation has an accumulator A, `none()`, `step(a, x)` for an element, `merge(a, b)`, and `result(a, p)`.
 #pragma once
@@ -16,7 +16,7 @@ __device__ inline void reduce(const Reduce& p, const T* x, typename Op::A* parti
     for (uint64_t start = (uint64_t)blockIdx.x * team.teams; start < tasks; start += (uint64_t)gridDim.x * team.teams) {
         uint64_t task = start + team.index;
         bool busy = task < tasks;
-        // Neighbouring teams have neighbouring results: across memory, these are what neighbours in memory belong to.
+        // Neighboring teams have neighboring results: across memory, these are what neighbors in memory belong to.
         uint64_t split = divide(task, p.results, true), result = task - split * p.outer.numel;
         A total = Op::none();
         Offsets<3> place;

@@ -1,5 +1,5 @@
-// Backwards through a bias and the ReLU behind it: the gradient of what the bias was added to, and in the same pass its
-// sums over each channel, the gradient of the bias.
+// The backward pass of `relu(x + bias)` in one kernel: the gradient of x, and its sums over each channel, which are the
+// gradient of the bias.
 #include "groups.cuh"
 
 // `masked` of float. Blocks: `Groups::blocks`. `partial` may be null.

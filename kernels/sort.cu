@@ -1,4 +1,4 @@
-// A stable sort along lines of any length, and search in sorted lines.
+// Stable sort along a dimension of any length (bitonic tiles, then a merge sort), and searchsorted.
 //
 // Elements become integer keys that compare as they do, with NaN last and the two zeros equal; with its position beside
 // it no two entries are equal, so every sort gives the stable order. Blocks sort tiles, then runs are merged in pairs

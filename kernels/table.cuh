@@ -1,4 +1,4 @@
-// What the kernels make of the columns of the tables of element-wise operations.
+// Macros that turn the rows of unary_table.cuh and binary_table.cuh into kernels.
 #pragma once
 #include "integer.cuh"
 #include "map.cuh"

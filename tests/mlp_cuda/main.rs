@@ -138,7 +138,7 @@ fn a_step_after_warm_up_asks_little_of_the_driver() -> kiln::Result<()> {
     assert_eq!(count("copies"), 2, "the images and the labels: {account:#}");
     assert_eq!(count("bytes to device"), 64 * 784 * 4 + 64 * 8);
     assert_eq!(count("bytes to host"), 0);
-    assert_eq!(count("synchronisations"), 0, "{account:#}");
+    assert_eq!(count("synchronizations"), 0, "{account:#}");
     // Pinned memory that a batch is copied through is used again once the device has read what it held before, which
     // keeps the host from running ahead without end.
     assert!(count("event waits") <= 2, "{account:#}");

@@ -58,7 +58,7 @@ impl Context {
             return Err(unavailable(index, format!("the driver sees {count} of them, numbered from 0")));
         };
         let (mut device, mut raw) = (0, std::ptr::null_mut());
-        // SAFETY: the driver is initialised; both calls write through valid pointers.
+        // SAFETY: the driver is initialized; both calls write through valid pointers.
         unsafe {
             match (driver.device_get)(&raw mut device, ordinal) {
                 0 => {}

@@ -1,4 +1,4 @@
-//! Where random numbers are drawn, as far as the device knows.
+//! The position of the random number generator in device memory, relative to which kernels draw.
 //!
 //! A kernel that draws is told a position relative to one in device memory ([`Progress`]), which the step of an
 //! optimizer moves to where the step has left the generator. So the launches of a training step are the same each time,

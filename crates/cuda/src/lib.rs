@@ -1,9 +1,13 @@
 //! The CUDA backend of Kiln: every primitive of [`Backend`](kiln_backend::Backend) on an NVIDIA GPU.
 //!
-//! `libs` finds the driver, cuBLASLt and cuDNN at run time, `device` is a GPU with its `stream`, its memory (`alloc`,
-//! `memory`, `pinned`, `page_locked`, `copies`) and its kernels (`modules`, and `launch` and `params`, which mirror `kernels/`); `gemm` plans
-//! products for cuBLASLt and `conv` convolutions for cuDNN, and `ops` has the primitives. Nothing waits for the device but downloads and
-//! synchronisation; errors that only kernels see come out there.
+//! - `libs` finds the driver, cuBLASLt and cuDNN at run time; `context` and `stream` wrap the driver's.
+//! - `memory` is a device's memory: the caching allocator (`alloc`), batches that arrive beside the compute stream
+//!   (`copies`), and the buffers of tensors. Host memory is staged in `pinned`; `page_locked` is for tensors of the CPU.
+//! - `modules` loads the kernels of `kernels/`; `launch` and `params` mirror their signatures and structs.
+//! - `gemm` plans products for cuBLASLt, `conv` convolutions for cuDNN.
+//! - `device` holds all of it, and `ops` implements the primitives, a file for each family.
+//!
+//! Nothing waits for the device but downloads and synchronization; errors that only kernels see come out there.
 
 mod alloc;
 mod context;

@@ -1,4 +1,5 @@
-//! The embedded kernels on one device: which file for which architecture, and each kernel's handle, resolved once.
+//! Loading of the embedded kernels: picks the newest PTX that the device can run, loads a file when it is first needed,
+//! and keeps each kernel's handle.
 
 use std::{
     collections::HashMap,

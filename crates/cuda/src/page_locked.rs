@@ -1,4 +1,4 @@
-//! Page-locked host memory for tensors of the CPU that are on their way to the device.
+//! Page-locked host memory that CPU tensors can lie in (`pin_memory`), so that the device reads them directly.
 //!
 //! The driver takes long to lock pages, so memory that is given back is kept for the next batch of its size.
 

@@ -70,7 +70,7 @@ by_value! {
     Lanes: 8 => {
         /// A line has `2^log2` threads.
         log2: u32 = 0,
-        /// Whether neighbouring threads are in neighbouring lines (1), not in one (0).
+        /// Whether neighboring threads are in neighboring lines (1), not in one (0).
         across: u32 = 4,
     }
     /// Lines of elements along one dimension.
@@ -258,9 +258,9 @@ by_value! {
         /// Padding.
         unused: u32 = 476,
     }
-    /// A normalisation, or its gradient.
+    /// A normalization, or its gradient.
     Norm: 552 => {
-        /// What is normalised.
+        /// What is normalized.
         groups: Groups = 0,
         /// Strides of weight, bias, mean, `inv_std` or variance, running mean and variance; backwards of weight, the
         /// gradient of the bias, mean, `inv_std`, the gradient of the weight.

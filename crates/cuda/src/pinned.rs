@@ -1,4 +1,4 @@
-//! Pinned host memory, through which all copies between host and device go.
+//! Staging buffers in pinned host memory, through which uploads and downloads of ordinary memory go.
 //!
 //! A copy from ordinary memory would be read by the driver at its own time, or make the caller wait. So uploads are
 //! first copied into one of a few pinned chunks, which the device reads while the host goes on; the caller's memory is
@@ -40,13 +40,13 @@ impl Pinned {
         // SAFETY: writes the pointer. Flag 0: cached by the host, which reads from it too.
         let code = unsafe { (context.driver.mem_host_alloc)(&raw mut memory, bytes, 0) };
         context.check("cuMemHostAlloc", code)?;
-        // SAFETY: the memory has this many bytes; afterwards all of it is initialised.
+        // SAFETY: the memory has this many bytes; afterwards all of it is initialized.
         unsafe { memory.cast::<u8>().write_bytes(0, bytes) };
         Ok(Pinned { memory: memory.cast(), len: bytes })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: initialised memory of this length, borrowed with `self`. The device only reads it, or is waited for
+        // SAFETY: initialized memory of this length, borrowed with `self`. The device only reads it, or is waited for
         // before the host looks at what it wrote.
         unsafe { std::slice::from_raw_parts(self.memory, self.len) }
     }

@@ -1,4 +1,4 @@
-//! From the untyped views of the backend's contract to addresses that are known to be in bounds.
+//! Checks of operands: a view of the backend's contract becomes an address whose whole extent is inside its buffer.
 //!
 //! Kernels read and write through plain addresses. That is sound because of what is checked here, once an operand:
 //! the buffer belongs to the device, the layout's span lies inside it, and no two indices of an output lie at one

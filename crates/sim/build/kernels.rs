@@ -8,7 +8,7 @@ use crate::rewrite::{Kernels, rewrite};
 /// The compiler reports every access to memory to the engine (`csrc/memory.cpp` stands in for the sanitizers'
 /// libraries), and computes as the device does: no fused multiply-add, integers wrap, any pointer may be cast. The language
 /// is that of nvcc's command (the last `-std` counts), because a later one brings functions of its own: `std::lerp`.
-/// More optimisation would cost minutes: most of the time goes into what is called for each access anyway.
+/// More optimization would cost minutes: most of the time goes into what is called for each access anyway.
 const KERNEL_FLAGS: [&str; 10] = [
     KERNEL_LANGUAGE,
     "-Og",

@@ -1,5 +1,5 @@
-//! What C++ has no macro for: `__shared__` declarations become slots of the block's memory, and the entry points are
-//! found. Works on preprocessed text, so that kernels that macros generate are seen as the compiler sees them.
+//! Source rewriting for what no C++ macro can do: `__shared__` declarations become slots of the block's memory, and the
+//! entry points are found. Works on preprocessed text, so that kernels that macros generate are seen as the compiler sees them.
 
 /// Text that a C++ compiler takes, and the kernels in it.
 pub struct Kernels {

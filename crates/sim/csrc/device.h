@@ -1,4 +1,4 @@
-// What the headers that kernels are compiled under call in the engine.
+// The engine's functions that the device headers (include/) call: indices, barriers, warp operations, shared memory.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Runs a launch: one fibre per thread, taken up in the order of the seed. A fibre that never waits ends on the
+// Runs a launch: one fiber for each thread, resumed in the order that the seed gives. A fiber that never waits ends on the
 // stack that the next thread starts on, so kernels without barriers cost two stack switches a thread.
 #include "engine.h"
 #include "device.h"
@@ -143,13 +143,13 @@ static void *new_stack(int index, void (*start)()) {
 static Thread &self() { return engine.threads[engine.current]; }
 
 static void to_scheduler() {
-    sanitizer::leave_fibre();
+    sanitizer::leave_fiber();
     sim_switch(&self().stack_pointer, engine.scheduler);
-    sanitizer::in_fibre();
+    sanitizer::in_fiber();
 }
 
 static void thread_main() {
-    sanitizer::in_fibre();
+    sanitizer::in_fiber();
     engine.launch.kernel->call(engine.launch.arguments);
     self().state = DONE;
     to_scheduler();
@@ -196,7 +196,7 @@ static void fault_of(uint32_t thread, SimFaultKind kind, const char *format, ...
 }
 
 void abandon_launch() {
-    if (sanitizer::OWN_STACKS) sanitizer::leave_fibre();
+    if (sanitizer::OWN_STACKS) sanitizer::leave_fiber();
     siglongjmp(engine.abandon, 1);
 }
 
@@ -302,9 +302,9 @@ static void resume(uint32_t index) {
         thread.stack_pointer = new_stack(thread.stack, thread_main);
         thread.state = READY;
     }
-    sanitizer::before_fibre(index, stack_base(thread.stack), STACK);
+    sanitizer::before_fiber(index, stack_base(thread.stack), STACK);
     sim_switch(&engine.scheduler, thread.stack_pointer);
-    sanitizer::after_fibre();
+    sanitizer::after_fiber();
     if (thread.state == DONE) {
         if (!sanitizer::OWN_STACKS) engine.free_stacks.push_back(thread.stack);
     } else if (thread.state == WARP) {

@@ -1,4 +1,4 @@
-// What the kernels' side of the simulator (C++) and the driver's side (Rust, `src/engine.rs`) say to each other.
+// The interface between the engine that runs kernels (C++) and the driver (Rust, `src/engine.rs`).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -50,7 +50,7 @@ enum SimFaultKind : uint32_t {
     SIM_SHARED_BOUNDS = 6,
     SIM_TRAP = 7,
     SIM_SHARED_SIZE = 8,
-    SIM_SHARED_UNINITIALISED = 9,
+    SIM_SHARED_UNINITIALIZED = 9,
     SIM_GLOBAL_RACE = 10,
     SIM_UNDEFINED = 11,
 };
@@ -110,7 +110,7 @@ void check_shared_guards();
 struct Here {
     uint32_t thread;       // linear index in the block
     uint32_t block_epoch;  // barriers passed
-    uint32_t warp_epoch;   // synchronisations of this thread's warp
+    uint32_t warp_epoch;   // synchronizations of this thread's warp
     uint64_t block;        // linear index in the grid
 };
 Here here();

@@ -77,7 +77,7 @@ void shared_check(uint64_t address, uint32_t size, bool write, bool atomic) {
     for (uint32_t i = 0; i < size; ++i) {
         SharedByte &byte = shared_shadow[offset + i];
         if (!write && !byte.written) {
-            fault(SIM_SHARED_UNINITIALISED, false, "reads byte %zu of shared `%s`, which nobody has written",
+            fault(SIM_SHARED_UNINITIALIZED, false, "reads byte %zu of shared `%s`, which nobody has written",
                   offset + i - slot->begin, slot->name);
             byte.written = true;
         }

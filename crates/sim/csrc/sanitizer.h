@@ -44,21 +44,21 @@ inline void allow(const void *at, size_t bytes) { __asan_unpoison_memory_region(
 inline const void *host_stack;
 inline size_t host_stack_bytes;
 
-inline void before_fibre(uint32_t, const void *stack, size_t bytes) { __sanitizer_start_switch_fiber(nullptr, stack, bytes); }
-inline void after_fibre() { __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr); }
-inline void in_fibre() { __sanitizer_finish_switch_fiber(nullptr, &host_stack, &host_stack_bytes); }
-inline void leave_fibre() { __sanitizer_start_switch_fiber(nullptr, host_stack, host_stack_bytes); }
+inline void before_fiber(uint32_t, const void *stack, size_t bytes) { __sanitizer_start_switch_fiber(nullptr, stack, bytes); }
+inline void after_fiber() { __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr); }
+inline void in_fiber() { __sanitizer_finish_switch_fiber(nullptr, &host_stack, &host_stack_bytes); }
+inline void leave_fiber() { __sanitizer_start_switch_fiber(nullptr, host_stack, host_stack_bytes); }
 
 #else
 
 inline void forbid(const void *, size_t) {}
 inline void allow(const void *, size_t) {}
-inline void in_fibre() {}
-inline void after_fibre() {}
+inline void in_fiber() {}
+inline void after_fiber() {}
 
 #if !defined(KILN_SIM_THREAD)
-inline void before_fibre(uint32_t, const void *, size_t) {}
-inline void leave_fibre() {}
+inline void before_fiber(uint32_t, const void *, size_t) {}
+inline void leave_fiber() {}
 #endif
 
 #endif
@@ -67,7 +67,7 @@ inline void leave_fibre() {}
 
 constexpr uint32_t THREADS = 1024;
 constexpr unsigned NO_ORDER = 1;
-inline void *fibres[THREADS];
+inline void *fibers[THREADS];
 inline void *host;
 // What orders: one place for the block, and one for each group of lanes, by the first of them.
 inline uint64_t places[THREADS + 1];
@@ -76,27 +76,27 @@ constexpr uint32_t BLOCK = THREADS;
 inline void begin_launch(uint32_t threads) {
     host = __tsan_get_current_fiber();
     for (uint32_t i = 0; i < threads; ++i) {
-        if (!fibres[i]) fibres[i] = __tsan_create_fiber(0);
+        if (!fibers[i]) fibers[i] = __tsan_create_fiber(0);
         // Launches come one after the other, and the one before may have had fewer threads.
-        __tsan_switch_to_fiber(fibres[i], NO_ORDER);
+        __tsan_switch_to_fiber(fibers[i], NO_ORDER);
         __tsan_acquire(&places[BLOCK]);
     }
     __tsan_switch_to_fiber(host, NO_ORDER);
 }
-inline void before_fibre(uint32_t index, const void *, size_t) { __tsan_switch_to_fiber(fibres[index], NO_ORDER); }
-inline void leave_fibre() { __tsan_switch_to_fiber(host, NO_ORDER); }
+inline void before_fiber(uint32_t index, const void *, size_t) { __tsan_switch_to_fiber(fibers[index], NO_ORDER); }
+inline void leave_fiber() { __tsan_switch_to_fiber(host, NO_ORDER); }
 
 // What each thread that `has` names did so far comes before what any of them does from now on.
 template <class F>
 inline void order(uint32_t place, uint32_t begin, uint32_t end, F has) {
     for (uint32_t i = begin; i < end; ++i) {
         if (!has(i)) continue;
-        __tsan_switch_to_fiber(fibres[i], NO_ORDER);
+        __tsan_switch_to_fiber(fibers[i], NO_ORDER);
         __tsan_release(&places[place]);
     }
     for (uint32_t i = begin; i < end; ++i) {
         if (!has(i)) continue;
-        __tsan_switch_to_fiber(fibres[i], NO_ORDER);
+        __tsan_switch_to_fiber(fibers[i], NO_ORDER);
         __tsan_acquire(&places[place]);
     }
     __tsan_switch_to_fiber(host, NO_ORDER);
@@ -133,8 +133,8 @@ inline void abandon(const void *stacks, size_t bytes) {
     allow(stacks, bytes);
 #elif defined(KILN_SIM_THREAD)
     (void)stacks, (void)bytes;
-    for (void *&fibre : fibres)
-        if (fibre) __tsan_destroy_fiber(fibre), fibre = nullptr;
+    for (void *&fiber : fibers)
+        if (fiber) __tsan_destroy_fiber(fiber), fiber = nullptr;
 #else
     (void)stacks, (void)bytes;
 #endif

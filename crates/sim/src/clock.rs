@@ -1,4 +1,4 @@
-//! Vector clocks: which operations of which streams are known to have finished before something.
+//! Vector clocks over streams: which operations happened before a given one.
 use crate::stream_id::StreamId;
 
 /// Per stream, the number of its latest operation that came before.

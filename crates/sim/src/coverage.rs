@@ -1,4 +1,4 @@
-//! What no test has executed: kernels, and functions that the framework calls.
+//! `cargo sim --coverage`: kernels and library functions that no test has executed.
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fs, io};

@@ -1,4 +1,4 @@
-//! The kernels' side of the simulator, written in C++ (`csrc/engine.h`).
+//! Bindings of the engine that runs kernels, which is in C++ (`csrc/engine.h`).
 use std::env;
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::sync::OnceLock;
@@ -279,7 +279,7 @@ fn kind(raw: u32) -> Kind {
         5 => Kind::SharedRace,
         6 => Kind::SharedBounds,
         8 => Kind::SharedSize,
-        9 => Kind::SharedUninitialised,
+        9 => Kind::SharedUninitialized,
         10 => Kind::GlobalRace,
         11 => Kind::Undefined,
         _ => Kind::Trap,

@@ -1,4 +1,4 @@
-//! Which operation last touched which bytes, to find two that touch the same ones with nothing that orders them.
+//! Race detection between operations of streams: who last read and wrote each range of bytes.
 use std::collections::BTreeMap;
 use std::rc::Rc;
 

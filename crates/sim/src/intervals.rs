@@ -1,4 +1,4 @@
-//! A set of addresses.
+//! A set of addresses as disjoint intervals: which bytes of device memory have been written.
 use std::collections::BTreeMap;
 
 use crate::engine::Range;

@@ -1,4 +1,4 @@
-//! Memory that is held at the end, and who asked for it.
+//! Leak detection: memory that is still allocated at the end, with the backtrace of who asked for it.
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
 

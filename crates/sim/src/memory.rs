@@ -152,7 +152,7 @@ impl Memory {
     }
 }
 
-/// The whole pages that a copy to or from pinned memory keeps busy. Pages that it shares with its neighbours in a
+/// The whole pages that a copy to or from pinned memory keeps busy. Pages that it shares with its neighbors in a
 /// larger allocation stay out, because these are nobody's business.
 pub fn busy_pages(allocation: &Allocation, begin: u64, bytes: usize) -> Option<(u64, usize)> {
     let end = begin + bytes as u64;

@@ -1,4 +1,4 @@
-//! Modules and their functions.
+//! Loaded PTX modules, whose functions are found among the kernels that were compiled for the host.
 use std::collections::HashMap;
 
 use crate::engine::Kernel;

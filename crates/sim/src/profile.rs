@@ -1,4 +1,4 @@
-//! The device that is simulated, and the seed of everything that a real one leaves open.
+//! The settings of the simulated device, read from `KILN_SIM_…`: architecture, memory, order of execution, faults.
 use std::env;
 
 /// More devices than a machine has.

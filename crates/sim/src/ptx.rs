@@ -1,4 +1,4 @@
-//! As much of PTX as a driver must know before it runs a kernel.
+//! A parser for the directives of PTX that a driver checks: version, target, entries and their parameters.
 use std::collections::HashMap;
 
 /// A module's text.

@@ -1,4 +1,4 @@
-//! What was seen: findings, each a mistake with its place, and counts of what a program asked of the driver.
+//! Reports of a run: findings (mistakes, with their place), and counts of what a program asked of the driver.
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,9 +25,9 @@ pub enum Kind {
     /// More shared memory than the launch may use.
     SharedSize,
     /// A read of shared memory that nobody has written.
-    SharedUninitialised,
+    SharedUninitialized,
     /// A read of device memory that nobody has written.
-    Uninitialised,
+    Uninitialized,
     /// Two accesses to global memory by threads of one launch that nothing orders.
     GlobalRace,
     /// What C++ does not define.
@@ -60,10 +60,10 @@ impl Kind {
             Kind::SharedBounds => "shared memory out of bounds",
             Kind::Trap => "trap",
             Kind::SharedSize => "too much shared memory",
-            Kind::SharedUninitialised => "uninitialised shared memory",
-            Kind::Uninitialised => "uninitialised memory",
+            Kind::SharedUninitialized => "uninitialized shared memory",
+            Kind::Uninitialized => "uninitialized memory",
             Kind::GlobalRace => "race in global memory",
-            Kind::Undefined => "undefined behaviour",
+            Kind::Undefined => "undefined behavior",
             Kind::Unordered => "unordered access",
             Kind::FreeInUse => "freed while in use",
             Kind::HostTooEarly => "host access too early",
@@ -134,7 +134,7 @@ counts! {
     /// Calls that waited for an event.
     event_waits "event waits",
     /// Calls that waited for all that a stream, or the device, had to do.
-    synchronisations "synchronisations",
+    synchronizations "synchronizations",
     /// Allocations of device memory.
     allocations "device allocations",
     /// Allocations of pinned host memory.

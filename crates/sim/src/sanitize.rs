@@ -29,7 +29,7 @@ const SANITIZERS: [Sanitizer; 2] = [
     Sanitizer {
         name: "address",
         define: "-DKILN_SIM_ADDRESS",
-        // Without optimisation: what is compiled for each type of elements would take minutes with it.
+        // Without optimization: what is compiled for each type of elements would take minutes with it.
         kernels: Some(&["-g1", "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize=vptr"]),
         libraries: &["libasan.so", "libubsan.so"],
         options: &[

@@ -1,5 +1,5 @@
-//! Streams: queues of operations that run as late as they may, in an order that only what the program has said
-//! constrains.
+//! Streams: queues of operations, which run as late as possible and in any order that events and the default stream's rule
+//! allow.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! Names of streams.
+//! Identifiers of streams: handles, and small numbers for the default streams.
 
 /// A stream's handle, or a small number for a stream that is always there.
 pub type StreamId = usize;

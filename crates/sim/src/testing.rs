@@ -1,4 +1,4 @@
-//! For tests in this process: a fresh device, and what it has seen.
+//! Sessions for tests inside this process: each starts with a fresh device and reads its findings.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::profile::Profile;

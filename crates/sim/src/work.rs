@@ -1,4 +1,4 @@
-//! What operations do when their time has come.
+//! The work of queued operations: kernels, products, convolutions, copies, fills, frees.
 use crate::blas::work::Product;
 use crate::dnn::work::Convolution;
 use crate::engine::{self, Kernel, Launch, Outcome, Range};

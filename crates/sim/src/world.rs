@@ -1,4 +1,4 @@
-//! The one simulated device of a process.
+//! The state of the simulated driver and its devices, one for a process, and the execution of queued operations.
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -403,7 +403,7 @@ impl World {
                 at - allocation.begin,
                 allocation.bytes
             );
-            self.report.find(Kind::Uninitialised, text);
+            self.report.find(Kind::Uninitialized, text);
             return;
         }
     }

@@ -154,7 +154,7 @@ struct Functions(Library);
 
 impl Functions {
     fn open(path: &Path) -> Functions {
-        // SAFETY: neither library has initialisers with requirements on the caller.
+        // SAFETY: neither library has initializers with requirements on the caller.
         Functions(unsafe { Library::new(path) }.unwrap())
     }
 

@@ -285,7 +285,7 @@ fn descriptors_answer_as_the_real_library() {
     if !library.exists() && env::var_os("KILN_REQUIRE_HEADERS").is_none() {
         return;
     }
-    // SAFETY: NVIDIA's library has no initialisers with requirements on the caller.
+    // SAFETY: NVIDIA's library has no initializers with requirements on the caller.
     let library: &'static Library = Box::leak(Box::new(unsafe { Library::new(&library) }.unwrap()));
     for name in exported().iter().filter(|name| name.starts_with("cublas")) {
         // SAFETY: the address is only looked up.

@@ -1,4 +1,4 @@
-//! Segments cut into blocks: which are free, which fits best, which are neighbours.
+//! The caching allocator's blocks: free lists by size with best fit, splitting, and joining of free neighbors.
 
 use std::collections::BTreeSet;
 

@@ -143,7 +143,7 @@ impl<S: Source> Allocator<S> {
         Ok(Allocation { address: taken.address, size: taken.size, id: Some(id) })
     }
 
-    /// Takes a block back; its neighbours that are free become one with it.
+    /// Takes a block back; its neighbors that are free become one with it.
     pub(crate) fn free(&mut self, allocation: Allocation) {
         self.set_aside(&allocation);
         self.free_aside(allocation);

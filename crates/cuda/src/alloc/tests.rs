@@ -1,4 +1,4 @@
-//! The allocator on memory that does not exist.
+//! Tests of the allocator, on a source of addresses without memory.
 
 use std::collections::BTreeMap;
 
@@ -199,7 +199,7 @@ fn the_peak_starts_anew() {
 
 /// What must be true between any two calls.
 fn check(a: &Allocator<Fake>, live: &[(Allocation, usize)]) {
-    // Blocks tile their segments: nothing overlaps, nothing is lost, no two free neighbours.
+    // Blocks tile their segments: nothing overlaps, nothing is lost, no two free neighbors.
     let blocks: BTreeMap<u64, &blocks::Block> = a.blocks.all().map(|block| (block.address, block)).collect();
     let mut counted = 0;
     for (&start, &size) in &a.source.segments {
@@ -207,7 +207,7 @@ fn check(a: &Allocator<Fake>, live: &[(Allocation, usize)]) {
         while at < start + size as u64 {
             let block = blocks.get(&at).expect("the next block of the segment");
             assert!(block.size > 0 && block.size.is_multiple_of(ROUND) && at.is_multiple_of(ALIGN));
-            assert!(!(previous_free && block.free), "free neighbours are one block");
+            assert!(!(previous_free && block.free), "free neighbors are one block");
             previous_free = block.free;
             at += block.size as u64;
             counted += 1;

@@ -1,4 +1,4 @@
-//! Calls of cuDNN: descriptors and the choice of an algorithm are made once a problem and kept.
+//! Convolutions by cuDNN: descriptors and the choice of an algorithm are made once for each problem and cached.
 
 use std::{
     ffi::{c_int, c_void},

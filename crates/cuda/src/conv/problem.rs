@@ -1,5 +1,5 @@
-//! From layouts to what cuDNN takes: dense images and filters, all of them with the channels first or all with the
-//! channels last.
+//! The cache key of a convolution, and the layouts that cuDNN takes: dense images and filters, all of them with the
+//! channels first or all with the channels last.
 
 use kiln_backend::{Conv2d, DType, Layout};
 

@@ -1,4 +1,5 @@
-//! Calls of cuBLASLt: descriptors, layouts and the heuristic's algorithms are made once a problem and kept.
+//! Matrix products by cuBLASLt: descriptors, layouts and the heuristic's algorithms are made once for each problem and
+//! cached.
 
 use std::{
     ffi::{c_int, c_void},

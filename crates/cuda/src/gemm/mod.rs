@@ -1,4 +1,4 @@
-//! Matrix products by cuBLASLt.
+//! Matrix products by cuBLASLt: how strided operands become a GEMM (`problem`), and the library's calls (`lt`).
 
 pub(crate) mod lt;
 pub(crate) mod problem;

@@ -1,4 +1,4 @@
-//! From strided row-major products to what cuBLASLt takes: column-major matrices with a leading dimension.
+//! Strided row-major products as column-major GEMMs with leading dimensions, which is what cuBLASLt takes.
 //!
 //! A row-major matrix is its transpose in column-major order, so `C = A B` is computed as `Cᵀ = Bᵀ Aᵀ`: operands
 //! swap, nothing is copied. Any operand whose rows or columns are dense will do, and so will a transposed output.

@@ -65,7 +65,7 @@ functions! {
 }
 
 impl Driver {
-    /// Finds, opens and initialises the driver.
+    /// Finds, opens and initializes the driver.
     ///
     /// # Errors
     /// The reason why there is none, or none that works.

@@ -32,7 +32,7 @@ impl Open {
     /// # Errors
     /// The text that [`search::find`] makes.
     fn new(spec: &Spec) -> Result<Open, String> {
-        // SAFETY: NVIDIA's libraries have no initialisers with requirements on the caller.
+        // SAFETY: NVIDIA's libraries have no initializers with requirements on the caller.
         let open = |path: &Path| unsafe { Library::new(path) }.map_err(|error| error.to_string());
         let (library, path) = search::find(spec, &search::process(), open)?;
         Ok(Open { library, path, title: spec.title, needs: spec.needs })

@@ -1,4 +1,4 @@
-//! Where NVIDIA's libraries are looked for, and what is said when one is not there.
+//! The search for NVIDIA's shared libraries (loader, wheels, conda, toolkit), and the error when one is missing.
 
 use std::{
     collections::BTreeSet,

@@ -88,7 +88,7 @@ impl<'a> ClassProblem<'a> {
             share: smoothing / classes.max(1) as f64,
             logits: u32::from(logits),
             reduction: code(rule.reduction),
-            // Neighbouring positions are neighbours in memory where there are any: then threads run across rows.
+            // Neighboring positions are neighbors in memory where there are any: then threads run across rows.
             lanes: Lanes::new(
                 classes as u64,
                 (samples * positions) as u64,

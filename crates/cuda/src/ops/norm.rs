@@ -38,7 +38,7 @@ pub(super) fn parts(vector: Option<&Tensor>) -> (u64, i64) {
     vector.map_or((0, 0), |v| (v.address, v.layout.strides()[0] as i64))
 }
 
-/// The operands of a normalisation that is checked: `x`, `out`, and vectors of as many elements as they must have.
+/// The operands of a normalization that is checked: `x`, `out`, and vectors of as many elements as they must have.
 struct Forward<'a> {
     x: Tensor<'a>,
     out: Tensor<'a>,

@@ -55,7 +55,7 @@ impl<'a> Images<'a> {
         if let Pool2d::Window { dilation, .. } = pool
             && *dilation != [1; 2]
         {
-            return Err(Error::argument(self.op, format!("averages are of neighbours, but {pool:?}")));
+            return Err(Error::argument(self.op, format!("averages are of neighbors, but {pool:?}")));
         }
         Ok(self.params(pool, backward)?.divided(divisor))
     }

@@ -1,4 +1,5 @@
-//! Grids: dimensions coalesced, divisions prepared.
+//! `Grid`: a shape with the strides of each operand, its dimensions coalesced and its divisions made multiplications;
+//! and how many blocks a launch has.
 
 use std::cell::Cell;
 

@@ -1,5 +1,6 @@
-//! How lines and reductions are shared out among threads. Plans depend on shapes and strides only, so the order in
-//! which numbers are added, and with it every bit of the result, is the same on every device.
+//! Launch plans of reductions, scans and normalization: how lines are shared out among threads and blocks. Plans depend on
+//! shapes and strides only, so the order in which numbers are added, and with it every bit of the result, is the same on
+//! every device.
 
 use super::{Dim, Grid, Groups, Lanes, Lines, MAX_DIMS, Norm, Place, Reduce, THREADS, blocks};
 
@@ -15,7 +16,7 @@ impl Lanes {
     #[must_use]
     pub fn new(n: u64, m: u64, across: bool) -> Lanes {
         let threads = u64::from(THREADS);
-        // A warp must find neighbours in the direction in which memory runs.
+        // A warp must find neighbors in the direction in which memory runs.
         let most = if across { threads / m.next_power_of_two().min(32) } else { threads };
         let lanes = n.div_ceil(2).next_power_of_two().min(most);
         Lanes { log2: lanes.trailing_zeros(), across: u32::from(across) }

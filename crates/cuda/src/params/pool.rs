@@ -1,4 +1,4 @@
-//! Pooling: windows and the numbering of images.
+//! The parameters of pooling kernels: windows along each axis, and the order in which elements of images are numbered.
 
 use kiln_backend::{Error, Pool2d, PoolDivisor, Result};
 
@@ -42,7 +42,7 @@ impl PoolAxis {
 }
 
 impl Pool {
-    /// Neighbours in memory are neighbouring channels.
+    /// Neighbors in memory are neighboring channels.
     pub const CHANNELS_LAST: u32 = 2;
     /// Some number along an axis may be 2^31 or more.
     pub const WIDE_WINDOWS: u32 = 4;

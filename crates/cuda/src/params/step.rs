@@ -1,4 +1,4 @@
-//! Optimizer steps: what a rule's kernel needs.
+//! The parameters of the fused optimizer kernels: hyperparameters, and up to 71 tensors in one launch.
 
 use kiln_backend::OptimRule;
 

@@ -1,4 +1,4 @@
-//! Pooling, normalisation, and the gradient of a bias with its ReLU.
+//! Pooling, normalization, and the gradient of a bias with its ReLU.
 
 use kiln_backend::*;
 

@@ -285,7 +285,7 @@ library! {
         let (alpha, beta) = (scalar(alpha), scalar(beta));
         let algorithm = if algorithm.is_null() { Algorithm::plain(&problem) } else { algorithm.read() };
         if !algorithm.is_one() {
-            return Err(world.refuse(NAME, Refusal(BlasStatus::INVALID_VALUE, "the algorithm was not initialised")));
+            return Err(world.refuse(NAME, Refusal(BlasStatus::INVALID_VALUE, "the algorithm was not initialized")));
         }
         let mut product = Product { problem, a, b, c, d, alpha, beta, workspace, workspace_bytes };
         product.check(&algorithm).map_err(|refusal| world.refuse(NAME, refusal))?;

@@ -1,4 +1,4 @@
-//! The primary contexts, and which context a thread works in.
+//! The driver's functions of contexts: the primary ones, and which one a thread has current.
 use super::{driver, put};
 use crate::status::Status;
 use crate::world::{self, CURRENT};
@@ -84,7 +84,7 @@ driver! {
     }
 
     Context fn cuCtxSynchronize(world) {
-        world.report.counts.synchronisations += 1;
+        world.report.counts.synchronizations += 1;
         world.wait_all(world.device)
     }
 

@@ -1,4 +1,4 @@
-//! Initialisation, and what devices say of themselves.
+//! The driver's functions of initialization, devices and their attributes.
 use std::ffi::c_char;
 
 use super::{driver, put};

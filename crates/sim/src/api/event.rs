@@ -1,4 +1,4 @@
-//! Events.
+//! The driver's functions of events.
 use super::stream::own;
 use super::{driver, put};
 use crate::status::Status;
@@ -24,7 +24,7 @@ fn elapsed(world: &World, start: usize, end: usize) -> Result<f32, Status> {
 
 driver! {
     Context fn cuEventCreate(world, out: *mut usize, flags: u32) {
-        // Blocking synchronisation 1, no timing 2, between processes 4, which needs 2 and is not simulated.
+        // Blocking synchronization 1, no timing 2, between processes 4, which needs 2 and is not simulated.
         if flags & !3 != 0 {
             return Err(Status::INVALID_VALUE);
         }

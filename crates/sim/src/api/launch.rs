@@ -1,4 +1,4 @@
-//! Launches and occupancy.
+//! The driver's functions of kernel launches and occupancy.
 use std::ffi::c_void;
 
 use super::stream::own;

@@ -1,4 +1,4 @@
-//! Allocations.
+//! The driver's functions of allocations: device memory, memory pools, pinned host memory.
 use super::stream::known;
 use super::{driver, put};
 use crate::memory::Home;

@@ -1,4 +1,4 @@
-//! Modules, functions and their attributes.
+//! The driver's functions of modules, kernels and their attributes.
 use std::ffi::{CStr, c_char, c_void};
 
 use super::{driver, put};

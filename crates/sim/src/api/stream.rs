@@ -1,4 +1,4 @@
-//! Streams.
+//! The driver's functions of streams.
 use std::ffi::c_void;
 
 use super::{driver, put};
@@ -61,7 +61,7 @@ driver! {
     }
 
     Context fn cuStreamSynchronize(world, stream: usize) {
-        world.report.counts.synchronisations += 1;
+        world.report.counts.synchronizations += 1;
         let stream = known(world, stream)?;
         world.wait_stream(stream)
     }

@@ -1,4 +1,4 @@
-//! Copies and fills.
+//! The driver's functions of copies and fills.
 use super::driver;
 use super::stream::known;
 use crate::memory::Home;
@@ -62,7 +62,7 @@ fn copy(
     }
     world.submit(stream, name, None, Work::Copy { from, to, bytes });
     if wait || into_host {
-        world.report.counts.synchronisations += 1;
+        world.report.counts.synchronizations += 1;
         return world.wait_stream(stream);
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! What the heuristic offers. Its candidates differ in what a program has to respect: the alignment of addresses and
-//! the memory aside.
+//! the workspace.
 use super::attributes::Record;
 use super::problem::Problem;
 

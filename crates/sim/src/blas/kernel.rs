@@ -1,4 +1,4 @@
-//! Sums of products in `f64`.
+//! The GEMM micro-kernel in `f64`: packed panels, and tiles of 8 by 4.
 
 /// Rows and columns of the output that are summed at once.
 pub const TILE: [usize; 2] = [8, 4];

@@ -1,4 +1,4 @@
-//! What a descriptor and four layouts say together, and the library's rules for it.
+//! A product as its descriptor and four layouts describe it, and the library's rules for what is valid.
 //!
 //! The rules are those of NVIDIA's documentation of `cublasLtMatmul` and of the comments in `cublasLt.h`. Where these
 //! leave open whether something is supported, it is refused: a program has to have a way without it.

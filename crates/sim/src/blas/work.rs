@@ -1,4 +1,4 @@
-//! A product that is queued in a stream.
+//! A product queued in a stream: its addresses, the ranges that it reads and writes, the rules for overlap.
 use super::BlasStatus;
 use super::heuristic::Algorithm;
 use super::problem::{BiasGradient, Matrix, Problem, Refusal};

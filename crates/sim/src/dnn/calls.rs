@@ -1,4 +1,4 @@
-//! What the functions of cuDNN share: descriptors by their handles, searches, and convolutions that are queued.
+//! What the functions of cuDNN have in common: looking descriptors up, searching, and queuing convolutions.
 use std::ffi::{c_int, c_void};
 
 use super::descriptor::{Activation, Convolution, Descriptor, Filter, Sort, Tensor};
@@ -224,7 +224,7 @@ impl World {
         };
         run.check(heuristic::Requirements { memory: 0, deterministic: true })?;
         self.enqueue(name, stream, run)?;
-        self.report.counts.synchronisations += 1;
+        self.report.counts.synchronizations += 1;
         self.wait_stream(stream).map_err(|_| Refusal(DnnStatus::EXECUTION_FAILED, "the device has failed"))?;
         // SAFETY: the caller's promise.
         unsafe { answer.write(&choices) };

@@ -1,4 +1,4 @@
-//! What descriptors say together, and the library's rules for it.
+//! A convolution as its descriptors describe it, and the library's rules for what is valid.
 //!
 //! The rules are those of NVIDIA's documentation of cuDNN 9 (the tables of `cudnnConvolutionForward` and its like).
 //! Where it leaves open whether something is supported, it is refused: a program has to have a way without it.

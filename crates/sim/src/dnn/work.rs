@@ -1,4 +1,4 @@
-//! A convolution that is queued in a stream.
+//! A convolution queued in a stream: its addresses, the ranges that it reads and writes, the rules for overlap.
 use super::heuristic::Requirements;
 use super::problem::{Direction, Image, Problem};
 use super::{Refusal, bad};

@@ -73,7 +73,7 @@ fn relu_makes_zeros_of_what_is_no_number() {
     call.set(7, 2u32);
     done(call.run());
     assert_eq!(call.output(8), [0.0; 8]);
-    call.program.found(Kind::Uninitialised, &["cublasLtMatmul", "byte 0 of an allocation of 48 bytes"]);
+    call.program.found(Kind::Uninitialized, &["cublasLtMatmul", "byte 0 of an allocation of 48 bytes"]);
 }
 
 #[test]

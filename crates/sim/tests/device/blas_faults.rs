@@ -75,7 +75,7 @@ fn a_gradient_that_is_added_to_nothing() {
     call.beta = 1.0;
     done(call.run());
     assert!(call.output(8).iter().all(|v| v.is_nan()), "the sum has the poison of fresh memory in it");
-    call.program.found(Kind::Uninitialised, &["cublasLtMatmul", "byte 0 of an allocation of 32 bytes"]);
+    call.program.found(Kind::Uninitialized, &["cublasLtMatmul", "byte 0 of an allocation of 32 bytes"]);
 }
 
 #[test]

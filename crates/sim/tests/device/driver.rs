@@ -96,7 +96,7 @@ fn memory_has_sizes_and_owners() {
         ok(cuMemFreeHost(address));
     }
     assert_eq!(program.session.counts().live, 0);
-    program.found(Kind::Uninitialised, &["cuMemcpyDtoH", "byte 0 of an allocation of 524288 bytes"]);
+    program.found(Kind::Uninitialized, &["cuMemcpyDtoH", "byte 0 of an allocation of 524288 bytes"]);
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn a_read_of_shared_memory_that_nobody_wrote() {
     let out = program.alloc(128);
     program.launch(c"f_shared_unset", (1, 32, 0), 0, &[arg(out)]);
     assert_eq!(synchronize(), Status::SUCCESS);
-    program.found(Kind::SharedUninitialised, &["thread (31, 0, 0): reads byte 124 of shared `tile`"]);
+    program.found(Kind::SharedUninitialized, &["thread (31, 0, 0): reads byte 124 of shared `tile`"]);
     assert!(program.download::<f32>(out, 32)[31].is_nan());
 }
 
@@ -130,7 +130,7 @@ fn output(name: &CStr, blocks: u32, n: usize, unwritten: Option<&str>) -> Vec<f3
     program.launch(name, (blocks, 32, 0), 0, &[arg(x), arg(out), arg(n as u64)]);
     let out = program.download(out, n);
     match unwritten {
-        Some(words) => program.found(Kind::Uninitialised, &["cuMemcpyDtoH", words, "nobody has written"]),
+        Some(words) => program.found(Kind::Uninitialized, &["cuMemcpyDtoH", words, "nobody has written"]),
         None => program.silent(),
     }
     out
@@ -169,7 +169,7 @@ fn a_gradient_that_is_accumulated_into_fresh_memory() {
     let (grad, sum) = (program.upload(&[1.0f32; 40]), program.alloc(160));
     program.launch(c"t_accumulate", (1, 64, 0), 0, &[arg(grad), arg(sum), arg(40u64)]);
     assert!(program.download::<f32>(sum, 40).iter().all(|v| v.is_nan()));
-    program.found(Kind::Uninitialised, &["t_accumulate", "byte 0 of an allocation of 160 bytes"]);
+    program.found(Kind::Uninitialized, &["t_accumulate", "byte 0 of an allocation of 160 bytes"]);
 }
 
 #[test]

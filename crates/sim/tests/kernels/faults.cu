@@ -7,7 +7,7 @@ extern "C" __global__ void f_off_by_one(float* out, uint64_t n) {
     if (i <= n) out[i] = 1.0f;
 }
 
-// Reads what the neighbour wrote, with no barrier between.
+// Reads what the neighbor wrote, with no barrier between.
 extern "C" __global__ void f_no_barrier(const float* x, float* out) {
     extern __shared__ float tile[];
     tile[threadIdx.x] = x[threadIdx.x];
