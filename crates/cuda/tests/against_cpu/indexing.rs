@@ -56,7 +56,12 @@ fn scatters(mode: ScatterMode) {
         let [mut from, mut number] = [0, 1].map(|_| tensor(on, dtype, &[6, 7], Lie::Turned, 3));
         on.scatter(mode, Operand::Tensor(x.view()), dim, each.view(), from.view_mut())?;
         on.scatter(mode, Operand::Scalar(Scalar::Int(2)), dim, each.view(), number.view_mut())?;
-        Ok(vec![from, number])
+        // One index in each line, for which half precision needs no memory for sums.
+        let mut one = [4, 3];
+        one[dim] = 1;
+        let (single, mut once) = (index(on, &one, 6), tensor(on, dtype, &[6, 7], Lie::Dense, 4));
+        on.scatter(mode, Operand::Tensor(x.view()), dim, single.view(), once.view_mut())?;
+        Ok(vec![from, number, once])
     });
 }
 
