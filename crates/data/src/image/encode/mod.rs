@@ -99,16 +99,17 @@ mod others {
     pub fn gif(image: &Image) -> Result<Vec<u8>, String> {
         let side = |n: usize| u16::try_from(n).map_err(|_| format!("{image:?} is too large for a GIF file"));
         let (width, height) = (side(image.width())?, side(image.height())?);
-        let mut frame = if image.channels() == 3 {
-            ::gif::Frame::from_rgb(width, height, image.pixels())
+        // Gray images have the palette of the file: Pillow reads one of a frame as black if it is all grays in order.
+        let (mut frame, palette) = if image.channels() == 3 {
+            (::gif::Frame::from_rgb(width, height, image.pixels()), Vec::new())
         } else {
             let grays: Vec<u8> = (0..=255).flat_map(|gray| [gray; 3]).collect();
-            ::gif::Frame::from_palette_pixels(width, height, image.pixels(), grays, None)
+            (::gif::Frame::from_indexed_pixels(width, height, image.pixels(), None), grays)
         };
         frame.make_lzw_pre_encoded();
         let mut out = Vec::new();
         let failed = |error: ::gif::EncodingError| error.to_string();
-        let mut encoder = ::gif::Encoder::new(&mut out, width, height, &[]).map_err(failed)?;
+        let mut encoder = ::gif::Encoder::new(&mut out, width, height, &palette).map_err(failed)?;
         encoder.write_lzw_pre_encoded_frame(&frame).map_err(failed)?;
         drop(encoder);
         Ok(out)
