@@ -71,9 +71,9 @@ constexpr uint32_t REDUCE_WHOLE = 0;
 constexpr uint32_t REDUCE_FIRST = 1;
 constexpr uint32_t REDUCE_SECOND = 2;
 
-// What moves on from step to step, in device memory, so that a step's launches are the same each time. The last
-// launch of an optimizer's step moves it on.
-struct Progress {
+// The state of the random generator, in device memory, so that a step's launches are the same each time. The last launch of an
+// optimizer's step moves it on.
+struct GeneratorState {
     // Where random numbers are drawn: the key, and a counter block.
     uint64_t seed;
     uint64_t offset;
@@ -86,7 +86,7 @@ struct Progress {
 struct RandomState {
     uint64_t seed;
     uint64_t offset;
-    const Progress* base;
+    const GeneratorState* base;
 };
 
 // Matrices of `rows` by `columns`; `upper` keeps what is on or above the diagonal, else on or below it.
@@ -267,7 +267,7 @@ constexpr uint32_t OPTIM_CENTERED = 16;
 // changes by itself from step to step, the counts, is in device memory, as is the learning rate.
 struct Optim {
     const double* lr;
-    Progress* progress;
+    GeneratorState* progress;
     // Counter blocks that were drawn in the step.
     uint64_t drawn;
     double scalars[6];

@@ -9,7 +9,7 @@ struct Block {
 
 // The position itself.
 __device__ inline RandomState absolute(const RandomState& state) {
-    const Progress* base = state.base;
+    const GeneratorState* base = state.base;
     if (!base) return state;
     return RandomState{base->seed, base->offset + state.offset, nullptr};
 }

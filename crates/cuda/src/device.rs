@@ -16,7 +16,7 @@ use crate::{
     memory::{Block, CudaBuffer, DeviceMemory},
     modules::Kernels,
     page_locked::Pages,
-    params::{Progress, Status},
+    params::{GeneratorState, Status},
     pinned::{Downloads, Record, Uploads},
     stream::Stream,
 };
@@ -116,7 +116,7 @@ impl Device {
         let stream: &'static Stream = Box::leak(Box::new(Stream::new(context)?));
         let memory: &'static DeviceMemory = Box::leak(Box::new(DeviceMemory::new(stream)?));
         // One piece of memory for both records.
-        const RECORDS: usize = size_of::<Status>() + size_of::<Progress>();
+        const RECORDS: usize = size_of::<Status>() + size_of::<GeneratorState>();
         let records = memory.block(RECORDS)?;
         let record = records.address();
         // SAFETY: the allocation has this many bytes.

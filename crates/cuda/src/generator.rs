@@ -1,6 +1,6 @@
 //! The position of the random number generator in device memory, relative to which kernels draw.
 //!
-//! A kernel that draws is told a position relative to one in device memory ([`Progress`]), which the step of an
+//! A kernel that draws is told a position relative to one in device memory ([`GeneratorState`]), which the step of an
 //! optimizer moves to where the step has left the generator. So the launches of a training step are the same each time,
 //! as a step that is captured once and launched often needs them. The arithmetic wraps: whoever draws when, the
 //! numbers are those of the position that the caller has named.
@@ -12,7 +12,7 @@ use crate::{params, pinned::Uploads, stream::Stream};
 
 #[derive(Debug)]
 pub(crate) struct Generator {
-    /// The address of the [`Progress`](params::Progress).
+    /// The address of the [`GeneratorState`](params::GeneratorState).
     pub(crate) address: u64,
     positions: Mutex<Positions>,
 }

@@ -105,8 +105,8 @@ by_value! {
         /// Of the variance.
         correction: f64 = 728,
     }
-    /// What moves on from step to step, in device memory.
-    Progress: 24 => {
+    /// The state of the random generator, in device memory, which moves on from step to step.
+    GeneratorState: 24 => {
         /// The key of the random numbers.
         seed: u64 = 0,
         /// The counter block from which positions are counted.
@@ -122,7 +122,7 @@ by_value! {
         seed: u64 = 0,
         /// The first counter block; with a base, how far behind it.
         offset: u64 = 8,
-        /// Null, or the address of a [`Progress`].
+        /// Null, or the address of a [`GeneratorState`].
         base: u64 = 16,
     }
     /// Which triangle of matrices is kept.
@@ -337,7 +337,7 @@ by_value! {
     Optim: 4064 => {
         /// The address of the learning rate.
         lr: u64 = 0,
-        /// That of the device's [`Progress`].
+        /// That of the device's [`GeneratorState`].
         progress: u64 = 8,
         /// Counter blocks of random numbers that the step has drawn.
         drawn: u64 = 16,
@@ -386,7 +386,7 @@ const _: () = {
         Dim::LAYOUT,
         Lanes::LAYOUT,
         Reduce::LAYOUT,
-        Progress::LAYOUT,
+        GeneratorState::LAYOUT,
         RandomState::LAYOUT,
         Triangle::LAYOUT,
         Scatter::LAYOUT,

@@ -1,4 +1,4 @@
-//! Fetching files: resumed where a connection broke, checked before they are used, put in place whole.
+//! Downloads over HTTP: resumed after a broken connection, checked against a SHA-256 sum, and moved into place atomically.
 
 #![forbid(unsafe_code)]
 
@@ -20,33 +20,33 @@ use ureq::{
     http::{Response, header},
 };
 
-/// How often one address is tried before the next.
+/// Attempts per URL before the next one is tried.
 const ATTEMPTS: u32 = 4;
 /// The pause before the second attempt; it doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// A file to be fetched.
+/// A file to download.
 #[derive(Clone, Debug)]
 pub struct Download<'a> {
-    /// Where it goes. What has come of it lies beside it, as `NAME.part`, until it is whole.
+    /// Where the file goes. Until it is complete, the part that has arrived is beside it, as `NAME.part`.
     pub target: PathBuf,
-    /// Addresses, in the order in which they are tried.
+    /// URLs, in the order in which they are tried.
     pub urls: Vec<String>,
-    /// The SHA-256 of the contents in small hexadecimal digits, or its beginning.
+    /// The SHA-256 of the contents in lowercase hexadecimal digits, or a prefix of it.
     pub sha256: &'a str,
-    /// Whether that is of what gzip packed into the file (mirrors pack differently).
+    /// Whether the sum is that of the contents uncompressed by gzip (mirrors compress differently).
     pub packed: bool,
-    /// The most bytes that the file can have, packed or unpacked: a bound on what a server can make us store.
+    /// The maximum size of the file, compressed or not: a bound on what a server can make us store.
     pub most: u64,
 }
 
 /// Why an attempt failed.
 enum Failure {
     /// Another attempt may succeed.
-    Passing(String),
-    /// This address does not have the file.
-    Lasting(String),
-    /// This machine's fault.
+    Transient(String),
+    /// This URL does not have the file.
+    Permanent(String),
+    /// A failure of this machine.
     Local(Error),
 }
 
@@ -57,11 +57,11 @@ impl From<Error> for Failure {
 }
 
 impl Download<'_> {
-    /// Fetches the file unless it is there; returns its path.
+    /// Downloads the file unless it exists; returns its path.
     ///
     /// # Errors
-    /// No address has it, or what they have is something else; the message names each with its reason, and where to put
-    /// the file by hand. Or it cannot be written.
+    /// No URL has the file, or its contents differ; the message names each URL with its reason, and where to put the file by hand.
+    /// Or the file cannot be written.
     pub fn run(&self) -> Result<PathBuf> {
         if let Some(parent) = self.target.parent() {
             fs::create_dir_all(parent).map_err(|error| Error::io(parent, error))?;
@@ -72,14 +72,16 @@ impl Download<'_> {
         let agent = agent();
         let mut failures = Vec::new();
         for url in &self.urls {
-            match self.try_address(&agent, url) {
+            match self.try_url(&agent, url) {
                 Ok(()) => return Ok(self.target.clone()),
                 Err(Failure::Local(error)) => return Err(error),
-                Err(Failure::Passing(reason) | Failure::Lasting(reason)) => failures.push(format!("{url}: {reason}")),
+                Err(Failure::Transient(reason) | Failure::Permanent(reason)) => {
+                    failures.push(format!("{url}: {reason}"))
+                }
             }
         }
         if failures.is_empty() {
-            failures.push("no address is known".into());
+            failures.push("no URL is known".into());
         }
         let folder = self.target.parent().unwrap_or(Path::new(".")).display();
         let message = format!("cannot be downloaded ({}); put it into {folder} yourself", failures.join("; "));
@@ -90,17 +92,17 @@ impl Download<'_> {
         self.target.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// What has come so far. It stays when we give up, so that the next run goes on from it.
+    /// The file for what has arrived. It stays after a failure, so that the next run resumes from it.
     fn part(&self) -> PathBuf {
         self.target.with_file_name(format!("{}.part", self.name()))
     }
 
-    fn try_address(&self, agent: &Agent, url: &str) -> Result<(), Failure> {
+    fn try_url(&self, agent: &Agent, url: &str) -> Result<(), Failure> {
         let mut pause = PAUSE;
         let mut attempt = 1;
         loop {
             match self.attempt(agent, url) {
-                Err(Failure::Passing(_)) if attempt < ATTEMPTS => {}
+                Err(Failure::Transient(_)) if attempt < ATTEMPTS => {}
                 done => return done,
             }
             thread::sleep(pause);
@@ -120,24 +122,24 @@ impl Download<'_> {
         if have > 0 {
             request = request.header(header::RANGE, format!("bytes={have}-"));
         }
-        let response = request.call().map_err(|error| Failure::Passing(error.to_string()))?;
+        let response = request.call().map_err(|error| Failure::Transient(error.to_string()))?;
         let resumed = match response.status().as_u16() {
             200 => false,
             206 if have > 0 && range_start(&response) == Some(have) => true,
-            // There is nothing after what we have: it is the whole file, or not this file at all.
+            // Nothing follows what we have: it is the whole file, or not this file at all.
             416 if have > 0 => return self.finish(true),
             206 => {
                 self.discard()?;
-                return Err(Failure::Passing("the server sent another range than asked for".into()));
+                return Err(Failure::Transient("the server sent another range than asked for".into()));
             }
-            status @ (408 | 425 | 429 | 500..=599) => return Err(Failure::Passing(format!("HTTP status {status}"))),
-            status => return Err(Failure::Lasting(format!("HTTP status {status}"))),
+            status @ (408 | 425 | 429 | 500..=599) => return Err(Failure::Transient(format!("HTTP status {status}"))),
+            status => return Err(Failure::Permanent(format!("HTTP status {status}"))),
         };
         self.receive(response, if resumed { have } else { 0 })?;
         self.finish(resumed)
     }
 
-    /// Writes the body behind the first `have` bytes of the part.
+    /// Writes the body after the first `have` bytes of the part.
     fn receive(&self, response: Response<ureq::Body>, have: u64) -> Result<(), Failure> {
         let part = self.part();
         let local = |error| Failure::Local(Error::io(&part, error));
@@ -153,32 +155,32 @@ impl Download<'_> {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Failure::Passing(format!("the connection broke: {error}"))),
+                Err(error) => return Err(Failure::Transient(format!("the connection broke: {error}"))),
             };
             out.write_all(&buffer[..count]).map_err(local)?;
             received += count as u64;
         }
         if received > room {
             self.discard()?;
-            return Err(Failure::Lasting(format!("the file there is longer than {} bytes", self.most)));
+            return Err(Failure::Permanent(format!("the file there is longer than {} bytes", self.most)));
         }
         match expected {
             Some(expected) if received < expected => {
-                Err(Failure::Passing(format!("the connection broke after {received} of {expected} bytes")))
+                Err(Failure::Transient(format!("the connection broke after {received} of {expected} bytes")))
             }
             _ => Ok(()),
         }
     }
 
-    /// Checks what has come and puts it in its place. The bytes checked are those written: another process
+    /// Checks what has arrived and moves it into place. Exactly the bytes that were checked are written, because another process
     /// that downloads the same file may still be writing the part.
     fn finish(&self, resumed: bool) -> Result<(), Failure> {
         let part = self.part();
         let bytes = fs::read(&part).map_err(|error| Error::io(&part, error))?;
         if let Err(reason) = self.check(&bytes) {
             self.discard()?;
-            // The beginning may have come from another server or another version of the file.
-            return Err(if resumed { Failure::Passing(reason) } else { Failure::Lasting(reason) });
+            // The beginning may be from another server or another version of the file.
+            return Err(if resumed { Failure::Transient(reason) } else { Failure::Permanent(reason) });
         }
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -221,7 +223,7 @@ fn agent() -> Agent {
         .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
-        // What has come by then is kept, and the next attempt goes on from it.
+        // What has arrived by then is kept, and the next attempt resumes from it.
         .timeout_recv_body(Some(Duration::from_secs(600)))
         .build();
     config.into()

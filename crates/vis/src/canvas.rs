@@ -1,4 +1,4 @@
-//! What drawings have in common: the file they go to, fonts, colors.
+//! Shared parts of figures: output files, fonts and colors.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub(crate) const FONT: &str = "sans-serif";
 pub(crate) const INK: RGBColor = RGBColor(40, 44, 52);
 pub(crate) const RULES: RGBColor = RGBColor(225, 228, 232);
 
-/// Something that can be drawn on any of plotters' backends.
+/// A figure that can be drawn on any of plotters' backends.
 pub(crate) trait Drawing {
     /// Width and height in pixels.
     fn size(&self) -> (u32, u32);
@@ -22,9 +22,9 @@ pub(crate) trait Drawing {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>;
 }
 
-/// Draws to a file: vectors if its name ends in `.svg`, else pixels in the format that the ending names.
+/// Draws a figure to a file: as vectors if its name ends in `.svg`, otherwise as pixels in the format that the extension names.
 pub(crate) fn save(drawing: &impl Drawing, path: &Path) -> Result<()> {
-    // DejaVu Sans, which comes with the `dejavu` crate: the machine may have no fonts.
+    // DejaVu Sans from the `dejavu` crate, because the machine may have no fonts.
     register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
         .map_err(|_| Error::file(path, "the built-in font is broken"))?;
     let (width, height) = drawing.size();

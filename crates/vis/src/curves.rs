@@ -1,4 +1,4 @@
-//! Loss, accuracy and the like over the course of a run.
+//! `Curves`: loss, accuracy and other metrics over the course of a run.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use plotters::{
 
 use crate::canvas::{Drawing, FONT, INK, RULES, save};
 
-/// Panels side by side, each with curves over one axis.
+/// A figure of panels side by side, each with curves over a common axis.
 ///
 /// ```
 /// use kiln_vis::{Curves, Panel, running_mean};
@@ -32,15 +32,16 @@ pub struct Curves {
 }
 
 impl Curves {
-    /// These panels, from left to right.
+    /// A figure of these panels, from left to right.
     pub fn new(panels: impl IntoIterator<Item = Panel>) -> Curves {
         Curves { panels: panels.into_iter().collect() }
     }
 
-    /// Draws to a file: `.svg`, or `.png` or another format of pixels, 600 × 480 a panel.
+    /// Writes the figure to a file: `.svg`, `.png`, or another pixel format ([`Image::save`](kiln_data::transforms::Image::save)),
+    /// 600 × 480 pixels for each panel.
     ///
     /// # Errors
-    /// The ending is not known, or the file cannot be written; the error names it.
+    /// The extension is not known, or the file cannot be written; the error names it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.draw_to(path.as_ref())
     }
@@ -51,7 +52,7 @@ impl Curves {
     }
 }
 
-/// Curves over one axis. Points that are not finite are left out.
+/// Curves over a common axis. Points that are not finite are omitted.
 #[derive(Clone, Debug)]
 pub struct Panel {
     title: String,
@@ -87,7 +88,7 @@ impl Style {
 const MARKED: RGBColor = RGBColor(214, 96, 38);
 
 impl Panel {
-    /// A title, and what the axes count.
+    /// An empty panel with a title and labels of its axes.
     pub fn new(title: impl Into<String>, x: impl Into<String>, y: impl Into<String>) -> Panel {
         Panel { title: title.into(), x: x.into(), y: y.into(), curves: Vec::new() }
     }
@@ -98,32 +99,32 @@ impl Panel {
         self
     }
 
-    /// A thin, pale line, for what is noisy.
+    /// Adds a thin, pale line, for noisy data.
     #[must_use]
     pub fn faint(self, label: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Panel {
         self.with(label, points, Style::Faint)
     }
 
-    /// A line.
+    /// Adds a line.
     #[must_use]
     pub fn line(self, label: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Panel {
         self.with(label, points, Style::Line)
     }
 
-    /// A line with its points marked and the last one's value written beside it, for few points.
+    /// Adds a line with marked points and the value of the last one, for few points.
     #[must_use]
     pub fn marked(self, label: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Panel {
         self.with(label, points, Style::Marked)
     }
 
-    /// The smallest and largest of a coordinate over all curves, with room around them.
+    /// The range of a coordinate over all curves, with a margin.
     fn range(&self, coordinate: impl Fn(&(f64, f64)) -> f64, room: f64) -> std::ops::Range<f64> {
         let values = self.curves.iter().flat_map(|curve| &curve.points).map(coordinate);
         let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         if low > high {
             return 0.0..1.0;
         }
-        // A single value gets a range, too, in which its neighbors can be told apart.
+        // A single value gets a nonempty range, too.
         let room = ((high - low) * room).max(high.abs().max(low.abs()) * 1e-3).max(1e-9);
         low - room..high + room
     }
@@ -160,7 +161,7 @@ impl Panel {
             }
             chart.draw_series(curve.points.iter().map(|&point| Circle::new(point, 4, MARKED.filled())))?;
             if let Some(&(x, last)) = curve.points.last() {
-                // On the side of the point where the line does not come from.
+                // On the side of the point that the line does not come from.
                 let falls = curve.points.iter().rev().nth(1).is_some_and(|&(_, before)| before > last);
                 let (side, place) = if falls { (-1.0, VPos::Top) } else { (1.0, VPos::Bottom) };
                 let style = (FONT, 15).into_font().color(&MARKED).pos(Pos::new(HPos::Right, place));
@@ -180,7 +181,7 @@ impl Panel {
     }
 }
 
-/// Four digits that count.
+/// Four significant digits.
 fn short(value: f64) -> String {
     let digits = 3 - value.abs().max(1e-3).log10().floor() as i32;
     format!("{value:.*}", digits.clamp(0, 6) as usize)
@@ -197,8 +198,7 @@ impl Drawing for Curves {
     }
 }
 
-/// The mean over the last values, in which each counts `keep` times as much as the one after it, without a bias towards the
-/// first. With 0.95 it is about the last twenty.
+/// The exponential moving average with decay `keep`, with bias correction. With 0.95 it averages about the last twenty values.
 #[must_use]
 pub fn running_mean(values: &[f64], keep: f64) -> Vec<f64> {
     let (mut sum, mut weight) = (0.0, 0.0);

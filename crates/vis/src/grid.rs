@@ -1,4 +1,4 @@
-//! Images side by side, with labels.
+//! `ImageGrid`: images in rows and columns, with labels.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use crate::canvas::{Drawing, FONT, INK, save};
 
 const RIGHT: RGBColor = RGBColor(30, 130, 60);
 const WRONG: RGBColor = RGBColor(190, 30, 45);
-/// Height of a label's line.
+/// Height of a label.
 const LINE: u32 = 22;
-/// Around each image.
+/// Margin around each image.
 const GAP: u32 = 12;
 
-/// Images in rows, each with its label above it.
+/// A figure of images in rows and columns, each with its label above it.
 #[derive(Clone, Debug)]
 pub struct ImageGrid {
     columns: usize,
@@ -36,26 +36,26 @@ struct Cell {
 }
 
 impl ImageGrid {
-    /// A grid of so many columns.
+    /// An empty grid with this number of columns.
     #[must_use]
     pub fn new(columns: usize) -> ImageGrid {
         ImageGrid { columns: columns.max(1), side: 140, cells: Vec::new() }
     }
 
-    /// The length of an image's longer side in the figure, 140 if not said otherwise; images are scaled to it, by whole
-    /// factors if they are smaller.
+    /// The length of an image's longer side in the figure, in pixels; 140 by default. Images are scaled to it, smaller ones by
+    /// integer factors.
     #[must_use]
     pub fn side(self, pixels: u32) -> ImageGrid {
         ImageGrid { side: pixels.clamp(1, 4096), ..self }
     }
 
-    /// Adds an image with its label. [`ToImage`] makes images of tensors.
+    /// Adds an image with its label. [`ToImage`] converts tensors to images.
     pub fn push(&mut self, image: Image, label: impl Into<String>) {
         self.cells.push(Cell { image, label: label.into(), color: INK, note: None });
     }
 
-    /// Adds an image with the class that it was taken for; in green if that is the actual one, else in red and with that
-    /// below it.
+    /// Adds an image with its predicted class: in green if the prediction is right, otherwise in red and with the actual class
+    /// below.
     pub fn push_prediction(&mut self, image: Image, predicted: impl Into<String>, actual: impl Into<String>) {
         let (label, actual) = (predicted.into(), actual.into());
         let right = label == actual;
@@ -63,7 +63,7 @@ impl ImageGrid {
         self.cells.push(Cell { image, label, color: if right { RIGHT } else { WRONG }, note });
     }
 
-    /// Draws to a file, `.png` or another format that its ending names.
+    /// Writes the figure to a file, `.png` or another format that its extension names.
     ///
     /// # Errors
     /// The figure is too large, or the file cannot be written; the error names it.
@@ -92,10 +92,10 @@ impl ImageGrid {
 }
 
 /// Writes a batch of images as a grid with labels: torchvision's `save_image(make_grid(…))`. The tensor is
-/// `[n, channels, height, width]` as [`ToImage`] takes its images; there may be fewer labels than images.
+/// `[n, channels, height, width]` with values as [`ToImage`] expects; there may be fewer labels than images.
 ///
 /// # Errors
-/// It is no batch of images, or the file cannot be written.
+/// The tensor is not a batch of images, or the file cannot be written.
 pub fn save_image_grid(
     images: &Tensor,
     labels: &[impl AsRef<str>],

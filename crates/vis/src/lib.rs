@@ -1,4 +1,4 @@
-//! To look at: grids of labeled images, curves of training runs, and event files for TensorBoard.
+//! Visualization: grids of labeled images, curves of training runs, and event files for TensorBoard.
 //!
 //! ```
 //! use kiln_data::{Dataset, FashionMNIST, transforms::{ToImage, Transform}};

@@ -1,4 +1,4 @@
-//! The operations behind a tensor as TensorBoard's graph.
+//! The autograd graph of a tensor as a TensorBoard graph.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,10 +6,10 @@ use kiln_tensor::{Error, Result, Tensor, autograd::GradFn};
 
 use super::events::{GraphDef, NodeDef, VersionDef};
 
-/// Operations point at those that their inputs came from, as in TensorFlow's graphs.
+/// Nodes refer to those of their inputs, as in TensorFlow's graphs.
 pub(super) fn of(tensor: &Tensor) -> Result<GraphDef> {
     let root = tensor.grad_fn().ok_or_else(|| {
-        Error::argument("add_graph", "the tensor is no result of a recorded operation, so there is no graph behind it")
+        Error::argument("add_graph", "the tensor is not the result of a recorded operation, so it has no graph")
     })?;
     let (mut names, mut counts) = (HashMap::new(), HashMap::<String, usize>::new());
     let mut name = |at: &GradFn| -> String {
@@ -36,10 +36,10 @@ pub(super) fn of(tensor: &Tensor) -> Result<GraphDef> {
     Ok(GraphDef { node, versions: Some(VersionDef { producer: 22 }) })
 }
 
-/// What a node is called: the operation without what tells that it is the way back, or a leaf and its shape.
+/// The name of a node: the operation without the suffix `Backward0`, or `Parameter` and the shape of a leaf.
 fn kind(at: &GradFn) -> String {
     match at.variable() {
-        // TensorBoard allows no other signs in names.
+        // TensorBoard allows no other characters in names.
         Some(leaf) => {
             let dims: Vec<String> = leaf.dims().iter().map(ToString::to_string).collect();
             format!("Parameter_{}", if dims.is_empty() { "scalar".into() } else { dims.join("x") })

@@ -1,17 +1,17 @@
-//! Buckets of values.
+//! Histograms with TensorFlow's buckets.
 
 use kiln_tensor::{DType, Error, Result, Tensor};
 
 use super::events::Histogram;
 
-/// The edges of the buckets right of zero: from 1e-12 to 1e20, each a tenth wider than the one before, as in TensorFlow.
+/// The edges of the buckets: 0, and in both directions from 1e-12 to 1e20 in steps of 10 %, as in TensorFlow.
 fn edges() -> Vec<f64> {
     let right: Vec<f64> =
         std::iter::successors(Some(1e-12), |edge| Some(edge * 1.1)).take_while(|&edge| edge < 1e20).collect();
     right.iter().rev().map(|edge| -edge).chain([0.0]).chain(right.iter().copied()).collect()
 }
 
-/// The distribution of a tensor's finite values.
+/// The histogram of a tensor's finite values.
 pub(super) fn of(values: &Tensor) -> Result<Histogram> {
     let values = values.detach().to_dtype(DType::F64)?.to_vec::<f64>()?;
     let finite: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
@@ -21,11 +21,11 @@ pub(super) fn of(values: &Tensor) -> Result<Histogram> {
     let edges = edges();
     let mut counts = vec![0f64; edges.len() + 1];
     for &value in &finite {
-        // A bucket has its left edge and not its right one, as NumPy counts.
+        // A bucket includes its left edge but not its right one, as in NumPy.
         counts[edges.partition_point(|&edge| edge <= value)] += 1.0;
     }
-    // Only those from the first to the last with something in it, with an empty one before, which gives the first its
-    // left edge. Beyond the last edge is one more bucket.
+    // Only the buckets from the first to the last that is not empty, preceded by an empty one, which gives the first its left edge.
+    // After the last edge is one more bucket.
     let first = counts.iter().position(|&n| n > 0.0).unwrap_or(0).saturating_sub(1);
     let last = counts.iter().rposition(|&n| n > 0.0).unwrap_or(0);
     let edge = |bucket: usize| edges.get(bucket).copied().unwrap_or(f64::MAX);

@@ -1,4 +1,4 @@
-//! Event files for TensorBoard.
+//! `SummaryWriter`: event files for TensorBoard.
 
 pub mod events;
 mod graph;
@@ -18,7 +18,8 @@ use kiln_data::transforms::{Image, ToImage, Transform};
 use kiln_tensor::{Error, Result, Tensor};
 use prost::Message;
 
-/// Writes what a run yields to a folder that `tensorboard --logdir` shows, as PyTorch's `SummaryWriter`.
+/// Writes scalars, images, histograms and graphs of a run to a folder that `tensorboard --logdir` shows: PyTorch's
+/// `SummaryWriter`.
 ///
 /// ```
 /// use kiln_tensor::{Device, Tensor};
@@ -38,7 +39,7 @@ use prost::Message;
 /// # Ok::<(), kiln_tensor::Error>(())
 /// ```
 ///
-/// What is added is in the file after [`flush`](SummaryWriter::flush), and when the writer is dropped.
+/// What was added reaches the file with [`flush`](SummaryWriter::flush), or when the writer is dropped.
 #[derive(Debug)]
 pub struct SummaryWriter {
     path: PathBuf,
@@ -46,10 +47,10 @@ pub struct SummaryWriter {
 }
 
 impl SummaryWriter {
-    /// Starts a file in `folder`, which is made if need be. Each run should have a folder of its own.
+    /// Starts an event file in `folder`, which is created if needed. Each run should have a folder of its own.
     ///
     /// # Errors
-    /// The folder or the file cannot be made.
+    /// The folder or the file cannot be created.
     pub fn new(folder: impl AsRef<Path>) -> Result<SummaryWriter> {
         SummaryWriter::start(folder.as_ref(), None)
     }
@@ -95,7 +96,7 @@ impl SummaryWriter {
         &self.path
     }
 
-    /// A number, a point of the curve `tag`. A slash in the tag groups curves.
+    /// Adds a point to the curve `tag`. A slash in the tag groups curves.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -103,18 +104,18 @@ impl SummaryWriter {
         self.summary(tag, Kind::SimpleValue(value as f32), step)
     }
 
-    /// A picture, a tensor as [`ToImage`] takes it.
+    /// Adds an image: a tensor as [`ToImage`] expects it.
     ///
     /// # Errors
-    /// It is no picture, or the file cannot be written.
+    /// The tensor is not an image, or the file cannot be written.
     pub fn add_image(&mut self, tag: &str, image: &Tensor, step: i64) -> Result<()> {
         self.add_picture(tag, &ToImage.apply(image.clone())?, step)
     }
 
-    /// A picture.
+    /// Adds an 8-bit image.
     ///
     /// # Errors
-    /// It has no pixels, or the file cannot be written.
+    /// The image has no pixels, or the file cannot be written.
     pub fn add_picture(&mut self, tag: &str, image: &Image, step: i64) -> Result<()> {
         let side = |n: usize| u32::try_from(n).ok().filter(|&n| n > 0 && n <= i32::MAX as u32);
         let (Some(width), Some(height)) = (side(image.width()), side(image.height())) else {
@@ -129,8 +130,8 @@ impl SummaryWriter {
         self.summary(tag, Kind::Image(image), step)
     }
 
-    /// How the values of a tensor are distributed, in PyTorch's default buckets (`bins="tensorflow"`). Values that are not
-    /// finite are left out.
+    /// Adds a histogram of a tensor's values, in PyTorch's default buckets (`bins="tensorflow"`). Values that are not finite are
+    /// omitted.
     ///
     /// # Errors
     /// No value is finite, or the file cannot be written.
@@ -139,7 +140,7 @@ impl SummaryWriter {
         self.summary(tag, Kind::Histo(histogram), step)
     }
 
-    /// The graph of operations that led to a tensor, from the leaves on: of a loss, that of the whole model.
+    /// Adds the autograd graph of a tensor; of a loss, that of the whole model.
     ///
     /// # Errors
     /// The tensor was not recorded, or the file cannot be written.
@@ -148,7 +149,7 @@ impl SummaryWriter {
         self.write(0, What::GraphDef(graph.encode_to_vec()))
     }
 
-    /// Brings everything to the file.
+    /// Writes everything that is buffered to the file.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -170,17 +171,17 @@ impl SummaryWriter {
 
 /// Seconds since 1970.
 fn now() -> f64 {
-    // A clock before 1970 is none that could be asked.
+    // A clock before 1970 counts as 1970.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// TensorFlow's frame around data: length, a checksum of it, the data, a checksum of them.
+/// A TFRecord: the length, its checksum, the data, their checksum.
 fn record(data: &[u8]) -> Vec<u8> {
     let len = (data.len() as u64).to_le_bytes();
     [&len[..], &masked(&len).to_le_bytes(), data, &masked(data).to_le_bytes()].concat()
 }
 
-/// A CRC-32C, changed so that it can itself be part of what is checked.
+/// TFRecord's masked CRC-32C, which can itself be part of checked data.
 fn masked(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
