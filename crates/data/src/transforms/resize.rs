@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use fast_image_resize::{
     FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer,
-    images::{TypedImage, TypedImageRef},
+    images::TypedImage,
     pixels::{U8, U8x3},
 };
 use kiln_tensor::{Error, Result};
@@ -68,30 +68,34 @@ impl Resize {
 
     /// Filters one direction and then the other, rounding to bytes in between. The order matters for the rounding: as in Pillow
     /// 13, first comes the one that leaves fewer pixels for the second.
-    fn filtered(&self, image: &Image, filter: FilterType, (rows, columns): (usize, usize)) -> Result<Image> {
-        let refuse = |reason: String| Error::argument("Resize", format!("{image:?}: {reason}"));
+    fn filtered(&self, image: Image, filter: FilterType, (rows, columns): (usize, usize)) -> Result<Image> {
+        let (source_height, source_width, channels) = (image.height(), image.width(), image.channels());
+        let refuse = |reason: String| {
+            Error::argument("Resize", format!("{source_height}×{source_width} with {channels} channels: {reason}"))
+        };
         let side = |n: usize| u32::try_from(n).map_err(|_| refuse(format!("a side of {n} pixels is too long")));
-        let (height, width) = (side(image.height())?, side(image.width())?);
-        let across = rows as u128 * image.width() as u128 >= image.height() as u128 * columns as u128;
+        let (height, width) = (side(source_height)?, side(source_width)?);
+        let across = rows as u128 * source_width as u128 >= source_height as u128 * columns as u128;
         let to = (side(columns)?, side(rows)?);
         let between = if across { (to.0, height) } else { (width, to.1) };
         let algorithm = if self.antialias { ResizeAlg::Convolution(filter) } else { ResizeAlg::Interpolation(filter) };
-        let scale = if image.channels() == 3 { scale::<U8x3> } else { scale::<U8> };
-        let half = scale(algorithm, image.pixels(), (width, height), between).map_err(refuse)?;
-        let pixels = scale(algorithm, &half, between, to).map_err(refuse)?;
-        Image::new(rows, columns, image.channels(), pixels)
+        let scale = if channels == 3 { scale::<U8x3> } else { scale::<U8> };
+        let half = scale(algorithm, image.into_pixels(), (width, height), between).map_err(refuse)?;
+        let pixels = scale(algorithm, half, between, to).map_err(refuse)?;
+        Image::new(rows, columns, channels, pixels)
     }
 }
 
-/// Pixels of another width and height. The resizer is asked for the one type of pixels that there is: it would be compiled
-/// for two dozen others, which takes minutes.
+/// Pixels resized to another width and height. The resizer's generic functions are compiled in this crate, hundreds of times for
+/// each type of pixels and of images: so there are as few types as possible, and the source is of the mutable type that the
+/// result and the resizer's own buffers have.
 fn scale<P: PixelTrait>(
     algorithm: ResizeAlg,
-    pixels: &[u8],
+    mut pixels: Vec<u8>,
     (width, height): (u32, u32),
     to: (u32, u32),
 ) -> Result<Vec<u8>, String> {
-    let from = TypedImageRef::<P>::from_buffer(width, height, pixels).map_err(|error| error.to_string())?;
+    let from = TypedImage::<P>::from_buffer(width, height, &mut pixels).map_err(|error| error.to_string())?;
     let mut out = vec![0; to.0 as usize * to.1 as usize * P::size()];
     let mut target = TypedImage::<P>::from_buffer(to.0, to.1, &mut out).map_err(|error| error.to_string())?;
     let options = ResizeOptions::new().resize_alg(algorithm);
@@ -141,8 +145,8 @@ impl Transform<Image> for Resize {
         }
         match self.interpolation {
             Interpolation::Nearest => nearest(&image, target),
-            Interpolation::Bilinear => self.filtered(&image, FilterType::Bilinear, target),
-            Interpolation::Bicubic => self.filtered(&image, FilterType::CatmullRom, target),
+            Interpolation::Bilinear => self.filtered(image, FilterType::Bilinear, target),
+            Interpolation::Bicubic => self.filtered(image, FilterType::CatmullRom, target),
         }
     }
 }
