@@ -259,4 +259,18 @@ MUTATIONS = [
         "",
         ["optimizers"],
     ),
+    Mutation(
+        "scatter_half_start", "sums of half precision begin with 0 instead of what is there",
+        "kernels/index.cu",
+        "if (pass == 0) *sum = load(*element);",
+        "if (pass == 0) *sum = 0.0f;",
+        ["scatter_add"],
+    ),
+    Mutation(
+        "tril_triu_rows", "all matrices of a batch are taken for one",
+        "kernels/tril_triu.cu",
+        "row = (int64_t)(i / shape.columns % shape.rows)",
+        "row = (int64_t)(i / shape.columns)",
+        ["tril_triu"],
+    ),
 ]

@@ -182,7 +182,7 @@ impl Device {
             let add = direction == Direction::GradWeight && first > 0;
             // SAFETY: the operands were checked against their buffers, or copied into memory of their size, and lie in
             // the problem's order; scratch memory is handed out again only to work that is queued later.
-            if !unsafe { self.convolutions()?.run(&self.stream, &problem, at, add, aside)? } {
+            if !unsafe { self.convolutions()?.run(self.stream, &problem, at, add, aside)? } {
                 return Ok(false);
             }
         }

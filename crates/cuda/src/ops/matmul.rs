@@ -177,7 +177,7 @@ impl Device {
         };
         // SAFETY: the operands were checked against their buffers and the product describes their strides; scratch
         // memory is handed out again only to work that is queued later.
-        unsafe { self.products()?.run(&self.stream, &key, addresses, aside) }
+        unsafe { self.products()?.run(self.stream, &key, addresses, aside) }
     }
 
     pub(super) fn zero(&self, out: Tensor) -> Result<()> {
