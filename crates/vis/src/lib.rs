@@ -15,7 +15,7 @@
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
 //!
-//! [`SummaryWriter`], which writes the event files, needs the feature `tensorboard`.
+//! `SummaryWriter`, which writes the event files, needs the feature `tensorboard`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
