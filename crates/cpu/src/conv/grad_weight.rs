@@ -1,17 +1,17 @@
-//! The gradient of the weight: for each pair of channels and each tap a sum over all pixels.
+//! Convolution backward with respect to the weight, as a GEMM over blocks of pixels.
 //!
-//! A product `grad [O, pixels] · seen [K, pixels]ᵀ`, a block of pixels at a time. It is divided by channels of the input,
-//! and where there are few of them also into a fixed number of ranges of pixels, whose sums are added in order: the
-//! division depends on shapes alone, so results do not depend on the number of threads.
+//! The product is `grad [O, pixels] · im2col [K, pixels]ᵀ`. It is divided among threads by input channels, and where there
+//! are few of them also into a fixed number of pixel ranges, whose sums are added in order. The division depends on shapes
+//! alone, so results do not depend on the number of threads.
 
 use std::ops::Range;
 
 use kiln_backend::Result;
 
-use super::{Compute, frame::Frame, taps::Taps};
+use super::{Compute, padded_input::PaddedInput, taps::Taps};
 use crate::{
     engine::{
-        image::{Image, runs},
+        image::{Image, pixel_runs},
         par::Shared,
     },
     gemm::{
@@ -24,20 +24,21 @@ use crate::{
     memory::allocator::Scratch,
 };
 
-/// Tasks that there should be, if the shape has room for them.
+/// Number of tasks to aim at.
 const TASKS: usize = 8;
 /// Multiply-adds below which one task does it all.
 const SERIAL: usize = 600_000;
-/// Pixels of a block.
+/// Pixels per block.
 const PIXELS: usize = 512;
-/// Most channels and pixels of a gradient that [`add_images`] is for.
-const ROWS: usize = 64;
-const PLANE: usize = 4096;
+/// Most output channels, and most pixels of a padded plane, for [`add_images`].
+const MAX_ROWS: usize = 64;
+const MAX_PLANE: usize = 4096;
 
-/// Computes one group's gradient and hands rows `[channels * taps]` to `store`, one for each channel of `grad`.
+/// Computes one group's gradient and passes it to `store` by rows: the number of the output channel, and
+/// `[input channels * taps]`.
 ///
 /// # Safety
-/// The images are readable, and have as many images; `taps` maps every pixel of `grad`.
+/// The images are readable, there are as many in `grad` as in `x`, and `taps` are those of the forward convolution.
 pub(crate) unsafe fn grad_weight<T: Compute>(
     kern: &Kernel<T>,
     grad: Image<T>,
@@ -56,10 +57,10 @@ pub(crate) unsafe fn grad_weight<T: Compute>(
     let cuts = x.c.div_ceil(channels);
     // Blocks of pixels end with an image, unless images are small.
     let area = grad.area().max(1);
-    let small = |frame: &Frame| rows <= ROWS && frame.lanes(grad.h) <= PLANE;
-    let frame = if pixels == 0 { None } else { Frame::new(taps, grad.w).filter(small) };
-    let (span, block) = if let Some(frame) = &frame {
-        (pixels, area * (2 * PIXELS / frame.lanes(grad.h)).max(1))
+    let small = |padded: &PaddedInput| rows <= MAX_ROWS && padded.lanes(grad.h) <= MAX_PLANE;
+    let padded = if pixels == 0 { None } else { PaddedInput::new(taps, grad.w).filter(small) };
+    let (span, block) = if let Some(padded) = &padded {
+        (pixels, area * (2 * PIXELS / padded.lanes(grad.h)).max(1))
     } else if area < PIXELS {
         (pixels, area * (PIXELS / area))
     } else {
@@ -84,10 +85,10 @@ pub(crate) unsafe fn grad_weight<T: Compute>(
             let pixels = start + b % per_span * block..start + ((b % per_span + 1) * block).min(span);
             // SAFETY: the caller's promise; `to` is this task's.
             unsafe {
-                match &frame {
-                    Some(frame) => {
+                match &padded {
+                    Some(padded) => {
                         let images = pixels.start / area..pixels.end / area;
-                        add_images(kern, &grad, &x, frame, images, cs.clone(), to, columns, !fresh);
+                        add_images(kern, &grad, &x, padded, images, cs.clone(), to, columns, !fresh);
                     }
                     None => add_block(kern, &grad, &x, taps, pixels, cs.clone(), to, columns, !fresh),
                 }
@@ -118,7 +119,7 @@ pub(crate) unsafe fn grad_weight<T: Compute>(
     Ok(())
 }
 
-/// Adds what a block of pixels contributes.
+/// Adds the contribution of a block of pixels.
 ///
 /// # Safety
 /// As [`grad_weight`]; `to` is writable for the channels' columns of every row.
@@ -135,23 +136,29 @@ unsafe fn add_block<T: Compute>(
     accumulate: bool,
 ) {
     let (n, rows, lanes, area) = (pixels.len(), grad.c, channels.len() * taps.len(), grad.area());
-    let runs = runs(grad.h, grad.w, pixels.clone());
-    let sights = taps.sights(x, &runs);
+    let runs = pixel_runs(grad.h, grad.w, pixels.clone());
+    let input_runs = taps.input_runs(x, &runs);
     let one_image = pixels.start / area == (pixels.end - 1) / area;
     let in_place = grad.ptr.direct().filter(|_| one_image && grad.is_flat());
-    with_scratch::<T, _>(lanes * n + if in_place.is_some() { 0 } else { rows * n }, |seen| {
+    with_scratch::<T, _>(lanes * n + if in_place.is_some() { 0 } else { rows * n }, |inputs| {
         // SAFETY: the scratch has a line for every lane, and one for every row if they are staged; the rest is the
         // caller's promise.
         unsafe {
             for lane in 0..lanes {
-                taps.line(x, channels.start + lane / taps.len(), lane % taps.len(), &sights, seen.add(lane * n));
+                taps.gather_tap(
+                    x,
+                    channels.start + lane / taps.len(),
+                    lane % taps.len(),
+                    &input_runs,
+                    inputs.add(lane * n),
+                );
             }
             let (a, a_row, a_k) = if let Some(start) = in_place {
                 let first = start.offset(grad.at(pixels.start / area, 0, 0, 0));
                 let first = first.offset((pixels.start % area) as isize * grad.step()).cast_const();
                 (first, grad.strides[1], grad.step())
             } else {
-                let stage = seen.add(lanes * n);
+                let stage = inputs.add(lanes * n);
                 for row in 0..rows {
                     let mut to = stage.add(row * n);
                     for run in &runs {
@@ -169,7 +176,7 @@ unsafe fn add_block<T: Compute>(
                 a,
                 a_row,
                 a_k,
-                b: seen.cast_const(),
+                b: inputs.cast_const(),
                 b_k: 1,
                 b_lane: n as isize,
                 c: to,
@@ -185,39 +192,39 @@ unsafe fn add_block<T: Compute>(
     });
 }
 
-/// Adds what whole images contribute, as dot products of planes: those of the gradient, with zeros between their rows, and
-/// those of the input, shifted for each tap.
+/// Adds the contribution of whole images as dot products of planes: those of the gradient, with zeros in the surplus
+/// columns, and those of the padded input, shifted for each tap.
 ///
 /// # Safety
-/// As [`add_block`]; the frame is that of the taps and of `grad`.
+/// As [`add_block`]; `padded` is that of the taps and of `grad`.
 #[allow(clippy::too_many_arguments)]
 unsafe fn add_images<T: Compute>(
     kern: &Kernel<T>,
     grad: &Image<T>,
     x: &Image<T>,
-    frame: &Frame,
+    padded: &PaddedInput,
     images: Range<usize>,
     channels: Range<usize>,
     to: *mut T,
     columns: usize,
     accumulate: bool,
 ) {
-    let (n, taps, lanes) = (images.len(), frame.offsets.len(), channels.len() * frame.offsets.len());
-    let (area, plane) = (frame.lanes(grad.h), frame.plane(grad.h));
-    with_scratch::<T, _>(n * (grad.c * area + channels.len() * plane), |seen| {
+    let (n, taps, lanes) = (images.len(), padded.offsets.len(), channels.len() * padded.offsets.len());
+    let (area, plane) = (padded.lanes(grad.h), padded.plane(grad.h));
+    with_scratch::<T, _>(n * (grad.c * area + channels.len() * plane), |inputs| {
         // Blocks of 4, 2 or 1, for which there are kernels.
         let size = |left: usize| if left >= 4 { 4 } else { left.min(2) };
-        // SAFETY: the scratch has a plane for every image and channel of both. The last pixel sees the last element of a
-        // plane through the last tap, so all pixels are inside. Images and `to` are the caller's promise.
+        // SAFETY: the scratch has a plane for every image and channel of both. The last tap of the last pixel reads the last
+        // element of a plane, so all accesses are inside. Images and `to` are the caller's promise.
         unsafe {
-            let stage = seen.add(n * channels.len() * plane);
+            let stage = inputs.add(n * channels.len() * plane);
             for (i, image) in images.clone().enumerate() {
                 for (j, c) in channels.clone().enumerate() {
-                    frame.see(x, (image, c), (0, grad.h), seen.add((j * n + i) * plane));
+                    padded.copy_padded(x, (image, c), (0, grad.h), inputs.add((j * n + i) * plane));
                 }
                 for row in 0..grad.c {
                     let to = std::slice::from_raw_parts_mut(stage.add((row * n + i) * area), area);
-                    for (y, line) in to.chunks_mut(frame.width).enumerate() {
+                    for (y, line) in to.chunks_mut(padded.width).enumerate() {
                         let (line, gap) = line.split_at_mut(grad.w);
                         let from = grad.ptr.offset(grad.at(image, row, y, 0));
                         from.gather(grad.strides[3], grad.w, line.as_mut_ptr());
@@ -227,7 +234,7 @@ unsafe fn add_images<T: Compute>(
             }
             let plane_of = |lane: usize| {
                 let (c, tap) = (lane / taps, lane % taps);
-                seen.wrapping_add(c * n * plane + frame.offsets[tap]).cast_const()
+                inputs.wrapping_add(c * n * plane + padded.offsets[tap]).cast_const()
             };
             let mut row = 0;
             while row < grad.c {

@@ -213,12 +213,12 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
         par::ranges(self.m * blocks, (GRAIN / unit_size).max(1), |units| {
             // SAFETY: ranges are disjoint.
             let results = unsafe { shared.part(units.clone()) };
-            let mut feed = (self.x.reader)(self.walk);
+            let mut reader = (self.x.reader)(self.walk);
             if self.n < LANES {
                 // (One block: units are results.) Many rows at a time, as `leaf` would fold each.
                 for (rows, results) in steps(units, TILE / self.n).zip(results.chunks_mut(TILE / self.n)) {
                     let centers = self.centers.map(|c| &c[rows.clone()]);
-                    let x = feed.get(rows.start * self.n..rows.end * self.n);
+                    let x = reader.get(rows.start * self.n..rows.end * self.n);
                     (self.fold.short_rows)(x, self.n, centers, results);
                 }
                 return;
@@ -227,7 +227,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
                 let (i, block) = (unit / blocks, unit % blocks);
                 let center = self.centers.map_or_else(bytemuck::Zeroable::zeroed, |c| c[i]);
                 let end = self.n.min((block + 1) * BLOCK);
-                *result = self.block(&mut *feed, i * self.n + block * BLOCK..i * self.n + end, center);
+                *result = self.block(&mut *reader, i * self.n + block * BLOCK..i * self.n + end, center);
             }
         });
         if blocks == 1 {
@@ -242,11 +242,11 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
         partial.chunks(blocks).map(combine).collect()
     }
 
-    fn block(&self, feed: &mut dyn Elements<T>, range: std::ops::Range<usize>, center: T) -> T {
-        let mut leaf_of = |range: std::ops::Range<usize>| match feed.memory(range.clone()) {
+    fn block(&self, reader: &mut dyn Elements<T>, range: std::ops::Range<usize>, center: T) -> T {
+        let mut leaf_of = |range: std::ops::Range<usize>| match reader.memory(range.clone()) {
             Some(x) => (self.fold.leaf)(x, center),
             None => {
-                let merged = steps(range, TILE).map(|part| (self.fold.leaf)(feed.get(part), center));
+                let merged = steps(range, TILE).map(|part| (self.fold.leaf)(reader.get(part), center));
                 merged.reduce(|a, b| (self.fold.merge)(a, b)).unwrap_or_else(|| self.fold.identity)
             }
         };
@@ -262,7 +262,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
     /// For results that are neighbours in memory: rows of elements are folded into rows of results.
     fn columns(&self) -> Vec<T> {
         let (m, n) = (self.m, self.n);
-        // `fused` rows of a narrow matrix are seen as one.
+        // `fused` rows of a narrow matrix are taken as one.
         let fused = if m <= NARROW { (TILE / 2 / m).clamp(1, n) } else { 1 };
         let width = if fused > 1 { m } else { m.min(TILE) };
         let tiles = m.div_ceil(width);
@@ -272,7 +272,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
         let shared = Shared::new(&mut partial);
         let unit_size = n.min(block_rows) * width;
         par::ranges(blocks * tiles, (GRAIN / unit_size).max(1), |units| {
-            let mut feed = (self.x.reader)(self.walk);
+            let mut reader = (self.x.reader)(self.walk);
             for unit in units {
                 let (block, start) = (unit / tiles, unit % tiles * width);
                 let columns = start..m.min(start + width);
@@ -280,9 +280,9 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
                 // SAFETY: each unit has its own block of rows and tile of columns.
                 let acc = unsafe { shared.part(block * m + columns.start..block * m + columns.end) };
                 if fused > 1 {
-                    self.narrow(&mut *feed, rows, fused, acc);
+                    self.narrow(&mut *reader, rows, fused, acc);
                 } else {
-                    self.wide(&mut *feed, rows, columns, acc);
+                    self.wide(&mut *reader, rows, columns, acc);
                 }
             }
         });
@@ -301,7 +301,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
 
     fn wide(
         &self,
-        feed: &mut dyn Elements<T>,
+        reader: &mut dyn Elements<T>,
         rows: std::ops::Range<usize>,
         columns: std::ops::Range<usize>,
         acc: &mut [T],
@@ -320,17 +320,17 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
             some.fill(self.fold.identity);
             let mut rows = rows;
             while rows.len() >= 4 {
-                let four = [0, 1, 2, 3].map(|i| feed.memory(at(rows.start + i)));
+                let four = [0, 1, 2, 3].map(|i| reader.memory(at(rows.start + i)));
                 let [Some(a), Some(b), Some(c), Some(d)] = four else { break };
                 (self.fold.four_rows)(&mut some, [a, b, c, d], centers);
                 rows.start += 4;
             }
-            rows.for_each(|r| (self.fold.row)(&mut some, feed.get(at(r)), centers));
+            rows.for_each(|r| (self.fold.row)(&mut some, reader.get(at(r)), centers));
             (self.fold.merge_rows)(acc, &some);
         }
     }
 
-    fn narrow(&self, feed: &mut dyn Elements<T>, rows: std::ops::Range<usize>, fused: usize, acc: &mut [T]) {
+    fn narrow(&self, reader: &mut dyn Elements<T>, rows: std::ops::Range<usize>, fused: usize, acc: &mut [T]) {
         let m = self.m;
         let centers = match self.centers {
             Some(centers) => centers.repeat(fused),
@@ -342,7 +342,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
             some.fill(self.fold.identity);
             for rows in steps(rows, fused) {
                 let count = rows.len() * m;
-                (self.fold.row)(&mut some[..count], feed.get(rows.start * m..rows.end * m), &centers[..count]);
+                (self.fold.row)(&mut some[..count], reader.get(rows.start * m..rows.end * m), &centers[..count]);
             }
             (self.fold.merge_rows)(&mut all, &some);
         }

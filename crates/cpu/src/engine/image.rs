@@ -1,4 +1,4 @@
-//! Batches of images as the convolutions see them.
+//! Batches of images `[N, C, H, W]` in any layout, and runs of their pixels.
 
 use crate::memory::erased::{Erased, ErasedPtr};
 
@@ -73,7 +73,7 @@ impl<T: Copy> Image<T> {
 
 /// A row of pixels of one image: what a range of pixels, counted through all images, is cut into.
 #[derive(Clone, Copy)]
-pub(crate) struct Run {
+pub(crate) struct PixelRun {
     pub n: usize,
     pub y: usize,
     pub x: usize,
@@ -81,14 +81,14 @@ pub(crate) struct Run {
 }
 
 /// Cuts the pixels `range` (number `(n * h + y) * w + x`) into rows.
-pub(crate) fn runs(h: usize, w: usize, range: std::ops::Range<usize>) -> Vec<Run> {
+pub(crate) fn pixel_runs(h: usize, w: usize, range: std::ops::Range<usize>) -> Vec<PixelRun> {
     let mut out = Vec::new();
     let mut at = range.start;
     while at < range.end {
         let (n, rest) = (at / (h * w), at % (h * w));
         let (y, x) = (rest / w, rest % w);
         let len = (w - x).min(range.end - at);
-        out.push(Run { n, y, x, len });
+        out.push(PixelRun { n, y, x, len });
         at += len;
     }
     out

@@ -12,7 +12,7 @@ pub(crate) struct Lines {
     pub(crate) outer: usize,
     /// Length of a line.
     pub(crate) n: usize,
-    /// Product of the extents behind the dimension.
+    /// Product of the extents after the dimension.
     pub(crate) inner: usize,
     /// The order of dimensions that brings this one to the end.
     order: [usize; MAX_RANK],

@@ -1,6 +1,6 @@
 //! The element-wise engine.
 //!
-//! Kernels see only contiguous slices of the type that they compute in. An operand that is one already is
+//! Kernels take only contiguous slices of the type that they compute in. An operand that is one already is
 //! handed over as it is; any other (strided, broadcast, half precision, a single number) is brought into a
 //! tile on the stack first, and outputs likewise. So an operation is compiled once per computing type
 //! whatever the layouts, always vectorised, and the detour costs a pass over the first-level cache.
@@ -75,7 +75,7 @@ impl Path {
 }
 
 /// Hands out an operand's elements as contiguous slices.
-pub(crate) struct Feed<'a, T: Stored> {
+pub(crate) struct Reader<'a, T: Stored> {
     ptr: *const T,
     walk: Walk,
     path: Path,
@@ -83,10 +83,10 @@ pub(crate) struct Feed<'a, T: Stored> {
     memory: PhantomData<&'a [T]>,
 }
 
-impl<'a, T: Stored> Feed<'a, T> {
+impl<'a, T: Stored> Reader<'a, T> {
     /// For the operand with its dimensions in the order `order`.
     #[inline(always)]
-    pub(crate) fn ordered(input: &'a Input<'_, T>, order: Option<&[usize]>) -> Feed<'a, T> {
+    pub(crate) fn ordered(input: &'a Input<'_, T>, order: Option<&[usize]>) -> Reader<'a, T> {
         let (ptr, walk) = match input {
             Input::Tensor(source) => {
                 let layout = source.layout();
@@ -95,7 +95,7 @@ impl<'a, T: Stored> Feed<'a, T> {
             Input::Constant(value) => (std::ptr::from_ref(value), Walk::of([(usize::MAX, 0)].into_iter())),
         };
         let path = Path::of::<T>(&walk);
-        Feed { ptr, walk, path, tile: Tile::new(), memory: PhantomData }
+        Reader { ptr, walk, path, tile: Tile::new(), memory: PhantomData }
     }
 
     /// For the elements of a source that `walk` visits.
@@ -103,18 +103,18 @@ impl<'a, T: Stored> Feed<'a, T> {
     /// # Safety
     /// The walk visits elements of the source's layout only.
     #[inline(always)]
-    pub(crate) unsafe fn over(source: &Source<'a, T>, walk: Walk) -> Feed<'a, T> {
+    pub(crate) unsafe fn over(source: &Source<'a, T>, walk: Walk) -> Reader<'a, T> {
         let path = Path::of::<T>(&walk);
-        Feed { ptr: source.ptr(), walk, path, tile: Tile::new(), memory: PhantomData }
+        Reader { ptr: source.ptr(), walk, path, tile: Tile::new(), memory: PhantomData }
     }
 
     /// For the operand in row-major order.
     #[inline(always)]
-    pub(crate) fn new(input: &'a Input<'_, T>) -> Feed<'a, T> {
-        Feed::ordered(input, None)
+    pub(crate) fn new(input: &'a Input<'_, T>) -> Reader<'a, T> {
+        Reader::ordered(input, None)
     }
 
-    /// The elements at positions `range` where they lie, if they are what kernels see and have no gaps.
+    /// The elements at positions `range` in place, if they are of the computing type and contiguous.
     #[inline]
     pub(crate) fn memory(&self, range: Range<usize>) -> Option<&'a [T::Compute]> {
         let run = self.walk.run_from(range.start)?;
@@ -144,7 +144,7 @@ impl<'a, T: Stored> Feed<'a, T> {
         scratch
     }
 
-    /// Whether [`get`](Feed::get) takes more than `TILE` elements at a time.
+    /// Whether [`get`](Reader::get) takes more than `TILE` elements at a time.
     pub(crate) fn is_direct(&self) -> bool {
         self.path == Path::Direct
     }
@@ -194,23 +194,23 @@ pub(crate) trait Elements<C> {
     fn fill(&mut self, range: Range<usize>, out: &mut [C]);
 }
 
-impl<T: Stored> Elements<T::Compute> for Feed<'_, T> {
+impl<T: Stored> Elements<T::Compute> for Reader<'_, T> {
     fn memory(&self, range: Range<usize>) -> Option<&[T::Compute]> {
-        Feed::memory(self, range)
+        Reader::memory(self, range)
     }
 
     fn get(&mut self, range: Range<usize>) -> &[T::Compute] {
-        Feed::get(self, range)
+        Reader::get(self, range)
     }
 
     fn fill(&mut self, range: Range<usize>, out: &mut [T::Compute]) {
-        out.copy_from_slice(Feed::get(self, range));
+        out.copy_from_slice(Reader::get(self, range));
     }
 }
 
-/// A feed whose elements are converted to another type.
+/// A reader whose elements are converted to another type.
 pub(crate) struct Converted<'a, T: Stored, O: Destination> {
-    pub(crate) feed: Feed<'a, T>,
+    pub(crate) reader: Reader<'a, T>,
     pub(crate) tile: [O::Compute; TILE],
 }
 
@@ -221,12 +221,12 @@ impl<T: Stored, O: Destination> Elements<O::Compute> for Converted<'_, T, O> {
 
     fn get(&mut self, range: Range<usize>) -> &[O::Compute] {
         let n = range.len();
-        convert::<T::Compute, O>(self.feed.get(range), &mut self.tile[..n]);
+        convert::<T::Compute, O>(self.reader.get(range), &mut self.tile[..n]);
         &self.tile[..n]
     }
 
     fn fill(&mut self, range: Range<usize>, out: &mut [O::Compute]) {
-        convert::<T::Compute, O>(self.feed.get(range), out);
+        convert::<T::Compute, O>(self.reader.get(range), out);
     }
 }
 
@@ -279,7 +279,7 @@ multiversion! {
 }
 
 /// Takes an output's elements as contiguous slices.
-pub(crate) struct Sink<'a, T: Stored> {
+pub(crate) struct Writer<'a, T: Stored> {
     ptr: *mut T,
     walk: Walk,
     direct: bool,
@@ -287,15 +287,15 @@ pub(crate) struct Sink<'a, T: Stored> {
     memory: PhantomData<&'a mut [T]>,
 }
 
-impl<'a, T: Stored> Sink<'a, T> {
+impl<'a, T: Stored> Writer<'a, T> {
     /// For the output with its dimensions in the order `order`. Callers uphold what
-    /// [`new`](Sink::new) asks for.
+    /// [`new`](Writer::new) asks for.
     #[inline(always)]
-    fn ordered(target: &'a Target<'_, T>, order: Option<&[usize]>) -> Sink<'a, T> {
+    fn ordered(target: &'a Target<'_, T>, order: Option<&[usize]>) -> Writer<'a, T> {
         let layout = target.layout();
         let walk = order.map_or_else(|| Walk::new(layout), |o| Walk::new(&layout.permute(o)));
         let direct = T::DIRECT && walk.is_contiguous();
-        Sink { ptr: target.ptr(), walk, direct, tile: Tile::new(), memory: PhantomData }
+        Writer { ptr: target.ptr(), walk, direct, tile: Tile::new(), memory: PhantomData }
     }
 
     /// For the output in row-major order.
@@ -304,17 +304,17 @@ impl<'a, T: Stored> Sink<'a, T> {
     /// Sinks of one target that are alive together are used for disjoint positions only, and nothing else
     /// accesses the target while they are.
     #[inline(always)]
-    pub(crate) unsafe fn new(target: &'a Target<'_, T>) -> Sink<'a, T> {
-        Sink::ordered(target, None)
+    pub(crate) unsafe fn new(target: &'a Target<'_, T>) -> Writer<'a, T> {
+        Writer::ordered(target, None)
     }
 
     /// For the output with its dimensions in the order `order`.
     ///
     /// # Safety
-    /// As for [`new`](Sink::new).
+    /// As for [`new`](Writer::new).
     #[inline(always)]
-    pub(crate) unsafe fn in_order(target: &'a Target<'_, T>, order: &[usize]) -> Sink<'a, T> {
-        Sink::ordered(target, Some(order))
+    pub(crate) unsafe fn in_order(target: &'a Target<'_, T>, order: &[usize]) -> Writer<'a, T> {
+        Writer::ordered(target, Some(order))
     }
 
     /// Whether it takes more than `TILE` elements at a time.
@@ -339,26 +339,26 @@ impl<'a, T: Stored> Sink<'a, T> {
         assert!(range.end <= self.walk.len(), "positions of the output");
         if self.direct {
             // SAFETY: the positions are inside the walk, whose elements lie inside the buffer; positions are
-            // offsets here, `DIRECT` says that `Compute` is `T`, and no other sink has these positions.
+            // offsets here, `DIRECT` says that `Compute` is `T`, and no other writer has these positions.
             return unsafe { std::slice::from_raw_parts_mut(self.ptr.add(range.start).cast::<T::Compute>(), n) };
         }
         self.tile.take(n)
     }
 
     /// Brings what was written to the tile to its place.
-    #[inline(never)] // as for `Feed::get`
+    #[inline(never)] // as for `Reader::get`
     fn commit(&mut self, range: Range<usize>) {
         let (mut done, ptr) = (0, self.ptr);
         let tile = self.tile.take(range.len());
         self.walk.rows(range, |offset, stride, len| {
             // SAFETY: the rows of the walk are elements of a checked layout (`slot` checked the positions), and
-            // no other sink has these positions.
+            // no other writer has these positions.
             unsafe { store_row(&tile[done..done + len], ptr.offset(offset), stride) };
             done += len;
         });
     }
 
-    /// Like [`put`](Sink::put) for any number of elements, through `scratch` if need be.
+    /// Like [`put`](Writer::put) for any number of elements, through `scratch` if need be.
     pub(crate) fn line(
         &mut self,
         range: Range<usize>,
@@ -382,7 +382,7 @@ impl<'a, T: Stored> Sink<'a, T> {
         let old = old.take(range.len());
         let mut done = 0;
         self.walk.rows(range, |offset, stride, len| {
-            // SAFETY: the rows of the walk are elements of a checked layout, and no other sink writes to them.
+            // SAFETY: the rows of the walk are elements of a checked layout, and no other writer writes to them.
             unsafe { load_row(self.ptr.offset(offset).cast_const(), stride, &mut old[done..done + len]) };
             done += len;
         });
@@ -445,12 +445,12 @@ macro_rules! map {
             let order = order.as_ref().map(|o| &o[..out.layout().rank()]);
             let out = &*out;
             par::ranges(out.numel(), grain, |range| {
-                $(let mut $x = Feed::ordered($x, order);)*
-                let mut sink = Sink::ordered(out, order);
-                let direct = sink.is_direct() $(&& $x.is_direct())*;
+                $(let mut $x = Reader::ordered($x, order);)*
+                let mut writer = Writer::ordered(out, order);
+                let direct = writer.is_direct() $(&& $x.is_direct())*;
                 let step = if direct { range.len() } else { TILE };
                 for range in steps(range, step) {
-                    sink.put(range.clone(), |out| kernel($($x.get(range.clone()),)* out));
+                    writer.put(range.clone(), |out| kernel($($x.get(range.clone()),)* out));
                 }
             });
             Ok(())
@@ -481,7 +481,7 @@ pub(crate) fn cast<X: Stored, O: Destination>(
     let order = plan(op, out.layout(), [x.layout()].into_iter())?;
     let order = order.as_ref().map(|o| &o[..out.layout().rank()]);
     let reader = || -> Box<dyn Elements<O::Compute> + '_> {
-        Box::new(Converted::<X, O> { feed: Feed::ordered(x, order), tile: [bytemuck::Zeroable::zeroed(); TILE] })
+        Box::new(Converted::<X, O> { reader: Reader::ordered(x, order), tile: [bytemuck::Zeroable::zeroed(); TILE] })
     };
     pull(grain, &reader, out, order);
     Ok(())
@@ -495,9 +495,9 @@ fn pull<'a, O: Stored>(
     order: Option<&[usize]>,
 ) {
     par::ranges(out.numel(), grain, |range| {
-        let (mut x, mut sink) = (reader(), Sink::ordered(out, order));
+        let (mut x, mut writer) = (reader(), Writer::ordered(out, order));
         for range in steps(range, TILE) {
-            sink.put(range.clone(), |out| x.fill(range, out));
+            writer.put(range.clone(), |out| x.fill(range, out));
         }
     });
 }
@@ -514,10 +514,10 @@ pub(crate) fn update1<X: Stored, O: Stored>(
     let order = order.as_ref().map(|o| &o[..out.layout().rank()]);
     let out = &*out;
     par::ranges(out.numel(), grain, |range| {
-        let (mut x, mut sink, mut old) = (Feed::ordered(x, order), Sink::ordered(out, order), Tile::new());
+        let (mut x, mut writer, mut old) = (Reader::ordered(x, order), Writer::ordered(out, order), Tile::new());
         for range in steps(range, TILE) {
-            let old = sink.read(range.clone(), &mut old);
-            sink.put(range.clone(), |new| kernel(old, x.get(range), new));
+            let old = writer.read(range.clone(), &mut old);
+            writer.put(range.clone(), |new| kernel(old, x.get(range), new));
         }
     });
     Ok(())

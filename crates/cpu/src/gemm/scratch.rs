@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
-use crate::memory::allocator::{behind_is_untouched, guarded, poison};
+use crate::memory::allocator::{guard_is_intact, guarded, poison};
 
 /// Page alignment: packed panels then never share a page with anything else, and two
 /// buffers of one thread start in the same, predictable cache set.
@@ -73,7 +73,7 @@ fn take(used: usize) -> Buffer {
 /// Keeps a buffer of which `used` bytes were asked for.
 fn give_back(buffer: Buffer, used: usize) {
     // SAFETY: `take` filled the bytes, and whoever had the buffer is done with it.
-    let untouched = unsafe { behind_is_untouched(buffer.start, used, guarded(used)) };
-    debug_assert!(untouched, "a write behind {used} bytes of a matrix product's working memory");
+    let untouched = unsafe { guard_is_intact(buffer.start, used, guarded(used)) };
+    debug_assert!(untouched, "a write past {used} bytes of a matrix product's working memory");
     FREE.with_borrow_mut(|free| free.push(buffer));
 }

@@ -26,11 +26,11 @@ const RETAIN: usize = 64 << 20;
 /// `ALIGN` inside an allocation that is this much larger.
 const SYSTEM_ALIGN: usize = 16;
 
-/// Memory of one size class, initialised (zero when fresh from the system, old contents when recycled) and
-/// aligned to [`ALIGN`]. Returns to the pool when dropped.
+/// A block of one size class, initialized (zero when fresh from the system, old contents when recycled) and aligned to
+/// [`ALIGN`]. Dropping it returns it to the cache.
 pub(crate) struct Block {
     ptr: NonNull<u8>,
-    /// The size of its class; 0 for the block of no bytes, which has no memory behind it.
+    /// The size of its class; 0 for the block of no bytes, which has no memory.
     size: usize,
 }
 
@@ -47,11 +47,11 @@ impl Block {
         }
         let Some((class, size)) = size_class(bytes) else { return Err(out_of_memory(bytes)) };
         let recycled = {
-            let mut pool = POOL.lock();
-            let found = pool.take(class);
+            let mut cache = CACHE.lock();
+            let found = cache.take(class);
             if found.is_some() {
-                pool.cached -= size;
-                pool.occupy(size);
+                cache.cached -= size;
+                cache.occupy(size);
             }
             found
         };
@@ -72,20 +72,20 @@ impl Block {
         unsafe { poison(self.ptr.as_ptr(), self.size) }
     }
 
-    /// Whether nobody has written behind the first `used` bytes of a block that was [poisoned](Block::poison).
-    pub(crate) fn behind_is_untouched(&self, used: usize) -> bool {
-        // SAFETY: the block has `size` bytes, all initialised, and is borrowed.
-        used <= self.size && unsafe { behind_is_untouched(self.ptr.as_ptr(), used, self.size) }
+    /// Whether nobody has written past the first `used` bytes of a block that was [poisoned](Block::poison).
+    pub(crate) fn guard_is_intact(&self, used: usize) -> bool {
+        // SAFETY: the block has `size` bytes, all initialized, and is borrowed.
+        used <= self.size && unsafe { guard_is_intact(self.ptr.as_ptr(), used, self.size) }
     }
 }
 
-/// What builds with debug assertions fill working memory with, and what lies behind it: bytes that are NaN as floats, so that
-/// whoever reads what nobody has written makes wrong results.
+/// In builds with debug assertions, working memory and a guard zone after it are filled with this byte, which makes NaN of
+/// every float: code that reads uninitialized memory computes NaN, and code that writes past the end changes the guard.
 const POISON: u8 = 0xff;
-/// How much behind working memory is filled at least.
+/// Least size of the guard zone.
 const GUARD: usize = 256;
 
-/// Fills working memory and what is behind it, in builds with debug assertions.
+/// Fills working memory and its guard zone, in builds with debug assertions.
 ///
 /// # Safety
 /// The `size` bytes from `start` belong to the caller.
@@ -96,26 +96,26 @@ pub(crate) unsafe fn poison(start: *mut u8, size: usize) {
     }
 }
 
-/// Whether nobody has written behind the first `used` bytes of `size`; always so in builds without debug assertions.
+/// Whether the guard zone, the bytes from `used` to `size`, is as [`poison`] left it; `true` in builds without debug
+/// assertions.
 ///
 /// # Safety
-/// The `size` bytes from `start` were given to [`poison`], are initialised, and belong to the caller.
-pub(crate) unsafe fn behind_is_untouched(start: *const u8, used: usize, size: usize) -> bool {
+/// The `size` bytes from `start` were given to [`poison`], are initialized, and belong to the caller.
+pub(crate) unsafe fn guard_is_intact(start: *const u8, used: usize, size: usize) -> bool {
     if !cfg!(debug_assertions) {
         return true;
     }
     // SAFETY: the caller's promise.
-    let behind = unsafe { std::slice::from_raw_parts(start.add(used), size - used) };
-    behind.iter().all(|&byte| byte == POISON)
+    let guard = unsafe { std::slice::from_raw_parts(start.add(used), size - used) };
+    guard.iter().all(|&byte| byte == POISON)
 }
 
-/// A size with room behind it for [`poison`], in builds with debug assertions.
+/// `size` with room for a guard zone, in builds with debug assertions.
 pub(crate) fn guarded(size: usize) -> usize {
     if cfg!(debug_assertions) { size.saturating_add(GUARD) } else { size }
 }
 
-/// Working memory of exactly `len` elements. A block may have room for more, with what others left there: nobody gets to
-/// see that.
+/// Working memory of exactly `len` elements, with unspecified contents.
 pub(crate) struct Scratch<T: Pod> {
     block: Block,
     len: usize,
@@ -130,9 +130,9 @@ impl<T: Pod> Scratch<T> {
         Ok(Scratch { block, len, element: PhantomData })
     }
 
-    /// Whatever was there before.
+    /// The elements; their contents are what the last user of the block left.
     pub(crate) fn values(&mut self) -> &mut [T] {
-        // SAFETY: the block was made for as many elements, is initialised, aligned to ALIGN and borrowed exclusively with
+        // SAFETY: the block was made for as many elements, is initialized, aligned to ALIGN and borrowed exclusively with
         // `self`; every bit pattern is a value of T.
         unsafe { std::slice::from_raw_parts_mut(self.block.ptr.as_ptr().cast(), self.len) }
     }
@@ -141,21 +141,21 @@ impl<T: Pod> Scratch<T> {
 impl<T: Pod> Drop for Scratch<T> {
     fn drop(&mut self) {
         let used = self.len * size_of::<T>();
-        let untouched = self.block.behind_is_untouched(used);
-        debug_assert!(untouched || std::thread::panicking(), "a write behind {used} bytes of working memory");
+        let untouched = self.block.guard_is_intact(used);
+        debug_assert!(untouched || std::thread::panicking(), "a write past {used} bytes of working memory");
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         if let Some((class, size)) = size_class(self.size) {
-            let mut pool = POOL.lock();
-            pool.allocated -= size;
-            pool.cached += size;
-            if pool.free.len() <= class {
-                pool.free.resize_with(class + 1, Vec::new);
+            let mut cache = CACHE.lock();
+            cache.allocated -= size;
+            cache.cached += size;
+            if cache.free.len() <= class {
+                cache.free.resize_with(class + 1, Vec::new);
             }
-            pool.free[class].push(Free(self.ptr));
+            cache.free[class].push(Free(self.ptr));
         }
     }
 }
@@ -164,12 +164,12 @@ impl Drop for Block {
 #[repr(align(64))]
 struct Aligned;
 
-/// A free block of the pool.
+/// A free block in the cache.
 struct Free(NonNull<u8>);
-// SAFETY: the pool is the only owner of a free block's memory.
+// SAFETY: the cache is the only owner of a free block's memory.
 unsafe impl Send for Free {}
 
-struct Pool {
+struct Cache {
     /// Free blocks by class, the latest freed last (it is the warmest in the CPU's caches).
     free: Vec<Vec<Free>>,
     allocated: usize,
@@ -180,10 +180,10 @@ struct Pool {
     system_allocations: u64,
 }
 
-static POOL: Mutex<Pool> =
-    Mutex::new(Pool { free: Vec::new(), allocated: 0, cached: 0, peak: 0, high_water: 0, system_allocations: 0 });
+static CACHE: Mutex<Cache> =
+    Mutex::new(Cache { free: Vec::new(), allocated: 0, cached: 0, peak: 0, high_water: 0, system_allocations: 0 });
 
-impl Pool {
+impl Cache {
     fn take(&mut self, class: usize) -> Option<Free> {
         self.free.get_mut(class)?.pop()
     }
@@ -256,13 +256,13 @@ fn fresh(size: usize) -> Option<NonNull<u8>> {
         system_alloc(size)
     })?;
     let surplus = {
-        let mut pool = POOL.lock();
-        pool.system_allocations += 1;
-        pool.occupy(size);
+        let mut cache = CACHE.lock();
+        cache.system_allocations += 1;
+        cache.occupy(size);
         // What is cached did not fit this request. Without a bound, a program whose sizes keep changing
         // would cache blocks of every size that it ever used.
-        let limit = pool.worth_caching();
-        pool.trim(limit)
+        let limit = cache.worth_caching();
+        cache.trim(limit)
     };
     release(surplus);
     Some(ptr)
@@ -304,34 +304,34 @@ fn out_of_memory(requested: usize) -> kiln_backend::Error {
 
 /// Counts memory that tensors took over from the host.
 pub(crate) fn note_adopted(bytes: usize) {
-    POOL.lock().occupy(bytes);
+    CACHE.lock().occupy(bytes);
 }
 
 /// Counts adopted memory that was freed.
 pub(crate) fn note_released(bytes: usize) {
-    POOL.lock().allocated -= bytes;
+    CACHE.lock().allocated -= bytes;
 }
 
 pub(crate) fn stats() -> MemoryStats {
-    let pool = POOL.lock();
+    let cache = CACHE.lock();
     MemoryStats {
-        allocated: pool.allocated,
-        peak_allocated: pool.peak,
-        reserved: pool.allocated + pool.cached,
-        system_allocations: pool.system_allocations,
+        allocated: cache.allocated,
+        peak_allocated: cache.peak,
+        reserved: cache.allocated + cache.cached,
+        system_allocations: cache.system_allocations,
     }
 }
 
 pub(crate) fn reset_peak() {
-    let mut pool = POOL.lock();
-    pool.peak = pool.allocated;
+    let mut cache = CACHE.lock();
+    cache.peak = cache.allocated;
 }
 
 pub(crate) fn empty_cache() {
     let blocks = {
-        let mut pool = POOL.lock();
-        pool.high_water = pool.allocated;
-        pool.trim(0)
+        let mut cache = CACHE.lock();
+        cache.high_water = cache.allocated;
+        cache.trim(0)
     };
     release(blocks);
 }
@@ -358,7 +358,7 @@ mod tests {
         let block = Block::new(bytes).unwrap();
         let address = block.ptr();
         assert_eq!(address.addr().get() % ALIGN, 0);
-        // SAFETY: the block has at least `bytes` initialised bytes.
+        // SAFETY: the block has at least `bytes` initialized bytes.
         assert!(unsafe { std::slice::from_raw_parts(address.as_ptr(), bytes) }.iter().all(|&b| b == 0));
         drop(block);
         assert_eq!(Block::new(bytes - 5).unwrap().ptr(), address);
@@ -366,15 +366,15 @@ mod tests {
 
     #[test]
     #[cfg(debug_assertions)]
-    fn what_is_behind_working_memory_is_watched() {
+    fn writes_past_working_memory_are_found() {
         for len in [0, 1, 1000, 128, 1 << 17] {
             let mut scratch = Scratch::<f32>::new(len).unwrap();
             assert!(scratch.values().iter().all(|x| x.is_nan()));
-            let behind = scratch.values().as_mut_ptr_range().end;
-            // SAFETY: there is a guard of GUARD bytes behind the elements.
+            let guard = scratch.values().as_mut_ptr_range().end;
+            // SAFETY: there is a guard of GUARD bytes after the elements.
             unsafe {
-                assert!(behind.read().is_nan() && behind.add(GUARD / 4 - 1).read().is_nan());
-                behind.add(3).write(0.0);
+                assert!(guard.read().is_nan() && guard.add(GUARD / 4 - 1).read().is_nan());
+                guard.add(3).write(0.0);
             }
             let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(scratch)));
             assert!(dropped.is_err(), "{len}");
@@ -393,20 +393,20 @@ mod tests {
     #[test]
     fn trimming_frees_no_more_than_it_must() {
         let full = |sizes: &[usize]| {
-            let mut pool =
-                Pool { free: Vec::new(), allocated: 0, cached: 0, peak: 0, high_water: 0, system_allocations: 0 };
+            let mut cache =
+                Cache { free: Vec::new(), allocated: 0, cached: 0, peak: 0, high_water: 0, system_allocations: 0 };
             for &bytes in sizes {
                 let (class, size) = size_class(bytes).unwrap();
-                pool.free.resize_with(pool.free.len().max(class + 1), Vec::new);
-                pool.free[class].push(Free(NonNull::dangling()));
-                pool.cached += size;
+                cache.free.resize_with(cache.free.len().max(class + 1), Vec::new);
+                cache.free[class].push(Free(NonNull::dangling()));
+                cache.cached += size;
             }
-            pool
+            cache
         };
         let trimmed = |limit| {
-            let mut pool = full(&[512, 4096, 8192, 1 << 20]);
-            let sizes: Vec<usize> = pool.trim(limit).iter().map(|b| b.1).collect();
-            assert_eq!(pool.cached + sizes.iter().sum::<usize>(), 512 + 4096 + 8192 + (1 << 20));
+            let mut cache = full(&[512, 4096, 8192, 1 << 20]);
+            let sizes: Vec<usize> = cache.trim(limit).iter().map(|b| b.1).collect();
+            assert_eq!(cache.cached + sizes.iter().sum::<usize>(), 512 + 4096 + 8192 + (1 << 20));
             sizes
         };
         let all = 512 + 4096 + 8192 + (1 << 20);
@@ -416,7 +416,7 @@ mod tests {
         assert_eq!(trimmed(5000), [1 << 20, 8192]);
         assert_eq!(trimmed(0).len(), 4);
         assert!(full(&[]).trim(0).is_empty());
-        let worth = |high_water, allocated| Pool { high_water, allocated, ..full(&[]) }.worth_caching();
+        let worth = |high_water, allocated| Cache { high_water, allocated, ..full(&[]) }.worth_caching();
         assert_eq!((worth(0, 0), worth(RETAIN, RETAIN), worth(4 * RETAIN, RETAIN)), (RETAIN, RETAIN / 4, 4 * RETAIN));
         assert_eq!(worth(RETAIN, 2 * RETAIN), 0);
     }

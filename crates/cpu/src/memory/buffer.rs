@@ -1,4 +1,4 @@
-//! The CPU's [`Buffer`]: a block of the pool, a vector taken over from the host, or memory that a device pinned.
+//! The CPU's [`Buffer`]: a block of the caching allocator, a vector taken over from the host, or memory that a device pinned.
 
 use std::{any::Any, fmt};
 
@@ -24,7 +24,7 @@ enum Memory {
 impl CpuBuffer {
     /// `len` elements with whatever the memory held before (NaN, in builds with debug assertions).
     pub(crate) fn new(dtype: DType, len: usize) -> Result<CpuBuffer> {
-        // A product that overflows asks for more than there is, and the pool says so.
+        // A product that overflows asks for more than there is, and the allocator says so.
         let mut block = Block::new(len.saturating_mul(dtype.size()))?;
         block.poison();
         Ok(CpuBuffer { dtype, len, memory: Memory::Pooled(block) })
@@ -92,7 +92,7 @@ impl Drop for CpuBuffer {
         match &self.memory {
             Memory::Adopted(_) => allocator::note_released(bytes),
             Memory::Pooled(block) => {
-                let fine = block.behind_is_untouched(bytes) || std::thread::panicking();
+                let fine = block.guard_is_intact(bytes) || std::thread::panicking();
                 debug_assert!(fine, "a write behind a tensor of {} elements of {}", self.len, self.dtype);
             }
             Memory::Pinned(_) => {}

@@ -8,7 +8,7 @@ use crate::{
         lines::Lines,
         par::{self, GRAIN},
         simd::multiversion,
-        tile::{Feed, Sink, TILE, steps},
+        tile::{Reader, TILE, Writer, steps},
     },
     memory::view::{Input, Source, Target, has_shape},
     numeric::{dispatch::for_all, stored::Stored},
@@ -74,10 +74,10 @@ fn better<T: PartialOrd + Copy>(largest: bool, x: T, best: T) -> bool {
 impl<T: Stored> Search<'_, T> {
     fn write(&self, start: usize, best: &[T::Compute], at: &[i64]) {
         // SAFETY: tasks write different lines.
-        unsafe { Sink::new(self.indices) }.put(start..start + at.len(), |out| out.copy_from_slice(at));
+        unsafe { Writer::new(self.indices) }.put(start..start + at.len(), |out| out.copy_from_slice(at));
         if let Some(values) = self.values {
             // SAFETY: as above.
-            unsafe { Sink::new(values) }.put(start..start + best.len(), |out| out.copy_from_slice(best));
+            unsafe { Writer::new(values) }.put(start..start + best.len(), |out| out.copy_from_slice(best));
         }
     }
 
@@ -85,11 +85,11 @@ impl<T: Stored> Search<'_, T> {
     fn lines(&self) {
         let n = self.lines.n;
         par::ranges(self.lines.count(), par::row_grain(n), |range| {
-            let mut feed = Feed::ordered(self.x, Some(self.lines.order()));
+            let mut reader = Reader::ordered(self.x, Some(self.lines.order()));
             for some in steps(range, TILE) {
                 let (mut best, mut at) = (Vec::with_capacity(some.len()), Vec::with_capacity(some.len()));
                 for line in some.clone() {
-                    let (value, index) = self.line(&mut feed, line * n);
+                    let (value, index) = self.line(&mut reader, line * n);
                     best.push(value);
                     at.push(index);
                 }
@@ -98,11 +98,11 @@ impl<T: Stored> Search<'_, T> {
         });
     }
 
-    fn line(&self, feed: &mut Feed<T>, start: usize) -> (T::Compute, i64) {
+    fn line(&self, reader: &mut Reader<T>, start: usize) -> (T::Compute, i64) {
         let mut found: Option<(T::Compute, i64)> = None;
         for part in steps(start..start + self.lines.n, TILE) {
             let offset = (part.start - start) as i64;
-            let x = feed.get(part);
+            let x = reader.get(part);
             let Some(value) = extremum(x, self.largest) else { continue };
             if found.is_none_or(|(best, _)| better(self.largest, value, best)) {
                 found = Some((value, offset + first(x, value) as i64));
@@ -118,15 +118,15 @@ impl<T: Stored> Search<'_, T> {
         let width = inner.min(TILE);
         let tiles = inner.div_ceil(width);
         par::ranges(outer * tiles, (GRAIN / (n * width)).max(1), |range| {
-            let mut feed = Feed::new(self.x);
+            let mut reader = Reader::new(self.x);
             for unit in range {
                 let (o, start) = (unit / tiles, unit % tiles * width);
                 let end = inner.min(start + width);
                 let at = |i: usize| (o * n + i) * inner + start..(o * n + i) * inner + end;
-                let mut best = feed.get(at(0)).to_vec();
+                let mut best = reader.get(at(0)).to_vec();
                 let mut index = vec![0; best.len()];
                 for i in 1..n {
-                    improve(feed.get(at(i)), i as i64, self.largest, &mut best, &mut index);
+                    improve(reader.get(at(i)), i as i64, self.largest, &mut best, &mut index);
                 }
                 self.write(o * inner + start, &best, &index);
             }

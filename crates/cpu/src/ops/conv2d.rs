@@ -1,17 +1,11 @@
-//! `conv2d` and its gradients: checks operands, and runs Winograd's algorithm or the general one of
+//! `conv2d` and its gradients: checks the operands, and chooses between Winograd's algorithm and the general one of
 //! [`conv`](crate::conv).
 
 use kiln_backend::{Conv2d, Conv2dBackend, Error, Layout, Result, View, ViewMut};
 
 use crate::{
     CpuBackend,
-    conv::{
-        Compute,
-        correlate::{self, Weights},
-        grad_weight,
-        taps::Taps,
-        winograd,
-    },
+    conv::{Compute, convolve, grad_weight, taps::Taps, weights::Weights, winograd},
     engine::image::Image,
     gemm::kernels,
     memory::{
@@ -142,7 +136,7 @@ fn forward<T: Compute>(
         // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
         unsafe {
             let (from, to) = (from.channels(g * e.c, e.c), to.channels(g * e.o, e.o));
-            correlate::correlate(kern, from, &taps, weights, relu, to)?;
+            convolve(kern, from, &taps, weights, relu, to)?;
         }
     }
     Ok(())
@@ -155,7 +149,7 @@ fn forward<T: Compute>(
 unsafe fn filter_row<T: Compute>(w: &Image<T>, o: usize, taps: &Taps, row: &mut [T]) {
     let per = taps.len().max(1);
     for (c, row) in row.chunks_exact_mut(per).take(w.c).enumerate() {
-        for (value, &tap) in row.iter_mut().zip(&taps.of_kernel) {
+        for (value, &tap) in row.iter_mut().zip(&taps.kernel_taps) {
             // SAFETY: an element of the filters.
             *value = unsafe { w.ptr.offset(w.at(o, c, tap / w.w, tap % w.w)).load() };
         }
@@ -200,7 +194,7 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
             if columns > 0 {
                 for (c, row) in weights.chunks_exact_mut(columns).enumerate() {
                     for (o, row) in row.chunks_exact_mut(taps.len()).enumerate() {
-                        for (value, &tap) in row.iter_mut().zip(&taps.of_kernel) {
+                        for (value, &tap) in row.iter_mut().zip(&taps.kernel_taps) {
                             let at = filters.at(g * e.o + o, c, tap / filters.w, tap % filters.w);
                             // SAFETY: an element of the filters.
                             *value = unsafe { filters.ptr.offset(at).load() };
@@ -212,7 +206,7 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
             unsafe {
                 let to = to.channels(g * e.c, e.c).every(phase, rule.stride);
-                correlate::correlate(kern, from.channels(g * e.o, e.o), &taps, weights, false, to)?;
+                convolve(kern, from.channels(g * e.o, e.o), &taps, weights, false, to)?;
             }
         }
     }

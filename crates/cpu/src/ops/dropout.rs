@@ -7,7 +7,7 @@ use crate::{
     engine::{
         par::{self, GRAIN},
         simd::multiversion,
-        tile::{Feed, Sink, TILE, steps},
+        tile::{Reader, TILE, Writer, steps},
     },
     memory::view::{Input, Source, Target, same_shape},
     numeric::{
@@ -35,11 +35,11 @@ fn typed<T: Float>(p: f64, state: RandomState, x: View, out: ViewMut) -> Result<
     let (threshold, scale) = (threshold(p), T::Compute::of(1.0 / (1.0 - p)));
     par::ranges(out.numel(), GRAIN / 4, |range| {
         // SAFETY: ranges are disjoint.
-        let (mut feed, mut sink) = (Feed::new(&x), unsafe { Sink::new(&out) });
+        let (mut reader, mut writer) = (Reader::new(&x), unsafe { Writer::new(&out) });
         let mut draws = Draws::new();
         for range in steps(range, TILE) {
             let words = draws.words(state, range.clone());
-            sink.put(range.clone(), |out| keep(feed.get(range), words, threshold, scale, out));
+            writer.put(range.clone(), |out| keep(reader.get(range), words, threshold, scale, out));
         }
     });
     Ok(())

@@ -6,7 +6,7 @@ use crate::{
     CpuBackend,
     engine::{
         par::{self, GRAIN},
-        tile::{Sink, TILE, map1, steps},
+        tile::{TILE, Writer, map1, steps},
     },
     memory::view::{Input, Target},
     numeric::{convert::Destination, dispatch::for_all, stored::Stored},
@@ -40,10 +40,10 @@ impl FillBackend for CpuBackend {
 fn sequence<T: Destination>(out: &Target<T>, f: impl Fn(usize) -> T::Compute + Sync) {
     par::ranges(out.numel(), GRAIN, |range| {
         // SAFETY: ranges are disjoint.
-        let mut sink = unsafe { Sink::new(out) };
+        let mut writer = unsafe { Writer::new(out) };
         for range in steps(range, TILE) {
             let start = range.start;
-            sink.put(range, |out| {
+            writer.put(range, |out| {
                 for (i, out) in out.iter_mut().enumerate() {
                     *out = f(start + i);
                 }

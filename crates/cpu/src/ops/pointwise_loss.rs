@@ -10,7 +10,7 @@ use crate::{
     engine::{
         par,
         simd::multiversion,
-        tile::{Feed, Sink, TILE, steps},
+        tile::{Reader, TILE, Writer, steps},
     },
     memory::view::{Input, Source, Target, has_shape, same_shape},
     numeric::{dispatch::for_float, real::Real, stored::Stored},
@@ -65,10 +65,10 @@ impl<'a, T: Stored> Operands<'a, T> {
     fn tiles(&self) -> Tiles<'_, T> {
         Tiles {
             kind: self.kind,
-            input: Feed::new(&self.input),
-            target: Feed::new(&self.target),
-            weight: Feed::new(&self.weight),
-            pos_weight: Feed::new(&self.pos_weight),
+            input: Reader::new(&self.input),
+            target: Reader::new(&self.target),
+            weight: Reader::new(&self.weight),
+            pos_weight: Reader::new(&self.pos_weight),
         }
     }
 }
@@ -76,10 +76,10 @@ impl<'a, T: Stored> Operands<'a, T> {
 /// The operands of a task, read a tile at a time.
 struct Tiles<'a, T: Stored> {
     kind: PointwiseLossKind,
-    input: Feed<'a, T>,
-    target: Feed<'a, T>,
-    weight: Feed<'a, T>,
-    pos_weight: Feed<'a, T>,
+    input: Reader<'a, T>,
+    target: Reader<'a, T>,
+    weight: Reader<'a, T>,
+    pos_weight: Reader<'a, T>,
 }
 
 impl<T: Stored<Compute: Real>> Tiles<'_, T> {
@@ -193,9 +193,9 @@ fn forward<T: Stored<Compute: Real>>(loss: &PointwiseLoss, out: ViewMut) -> Resu
         par::ranges(operands.len, GRAIN, |range| {
             let mut tiles = operands.tiles();
             // SAFETY: the ranges of tasks are disjoint.
-            let mut sink = unsafe { Sink::new(&out) };
+            let mut writer = unsafe { Writer::new(&out) };
             for range in steps(range, TILE) {
-                sink.put(range.clone(), |out| tiles.losses(range, out));
+                writer.put(range.clone(), |out| tiles.losses(range, out));
             }
         });
         return Ok(());
@@ -240,12 +240,12 @@ fn backward<T: Stored<Compute: Real>>(loss: &PointwiseLoss, grad: View, out: Vie
         Reduction::None | Reduction::Sum => 1.0,
     };
     par::ranges(operands.len, GRAIN, |range| {
-        let (mut tiles, mut grad) = (operands.tiles(), Feed::new(&grad));
+        let (mut tiles, mut grad) = (operands.tiles(), Reader::new(&grad));
         // SAFETY: the ranges of tasks are disjoint.
-        let mut sink = unsafe { Sink::new(&out) };
+        let mut writer = unsafe { Writer::new(&out) };
         for range in steps(range, TILE) {
             let grad = grad.get(range.clone());
-            sink.put(range.clone(), |out| tiles.slopes(range, grad, T::Compute::of(scale), out));
+            writer.put(range.clone(), |out| tiles.slopes(range, grad, T::Compute::of(scale), out));
         }
     });
     Ok(())

@@ -10,7 +10,7 @@ use crate::{
     engine::{
         par,
         simd::multiversion,
-        tile::{Sink, TILE, steps},
+        tile::{TILE, Writer, steps},
     },
     memory::view::Target,
     numeric::{
@@ -116,11 +116,11 @@ type Make<'a, C> = dyn Fn(&[[u32; 4]], &mut [C]) + Sync + 'a;
 fn draw<T: Stored>(state: RandomState, out: &Target<T>, per_block: usize, make: &Make<'_, T::Compute>) {
     par::ranges(out.numel(), GRAIN, |range| {
         // SAFETY: ranges are disjoint.
-        let mut sink = unsafe { Sink::new(out) };
+        let mut writer = unsafe { Writer::new(out) };
         let mut draws = Draws::new();
         for range in steps(range, TILE) {
             let values = draws.get(state, range.clone(), per_block, make);
-            sink.put(range, |out| out.copy_from_slice(values));
+            writer.put(range, |out| out.copy_from_slice(values));
         }
     });
 }

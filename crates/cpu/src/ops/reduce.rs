@@ -9,7 +9,7 @@ use crate::{
     engine::{
         fold::{Fold, Operand, fold},
         par::{self, GRAIN},
-        tile::{Converted, Elements, Feed, Sink, TILE, steps},
+        tile::{Converted, Elements, Reader, TILE, Writer, steps},
     },
     memory::view::{Source, Target},
     numeric::{
@@ -90,7 +90,7 @@ impl ReduceBackend for CpuBackend {
 /// Hands the elements to `run` as they are computed.
 fn loaded<T: Stored>(x: &Source<T>, run: impl FnOnce(&Operand<T::Compute>)) {
     // SAFETY: `fold` reads with walks that it makes of this layout's dimensions.
-    let reader = |walk| -> Box<dyn Elements<T::Compute> + '_> { Box::new(unsafe { Feed::over(x, walk) }) };
+    let reader = |walk| -> Box<dyn Elements<T::Compute> + '_> { Box::new(unsafe { Reader::over(x, walk) }) };
     run(&Operand { layout: x.layout(), reader: &reader });
 }
 
@@ -98,8 +98,8 @@ fn loaded<T: Stored>(x: &Source<T>, run: impl FnOnce(&Operand<T::Compute>)) {
 fn converted<T: Stored, O: Destination>(x: &Source<T>, run: impl FnOnce(&Operand<O::Compute>)) {
     let reader = |walk| -> Box<dyn Elements<O::Compute> + '_> {
         // SAFETY: as in `loaded`.
-        let feed = unsafe { Feed::over(x, walk) };
-        Box::new(Converted::<T, O> { feed, tile: [bytemuck::Zeroable::zeroed(); TILE] })
+        let reader = unsafe { Reader::over(x, walk) };
+        Box::new(Converted::<T, O> { reader, tile: [bytemuck::Zeroable::zeroed(); TILE] })
     };
     run(&Operand { layout: x.layout(), reader: &reader });
 }
@@ -139,9 +139,9 @@ fn divided<C: Real>(mut values: Vec<C>, divisor: C) -> Vec<C> {
 fn finish<T: Stored>(out: &Target<T>, values: &[T::Compute]) {
     par::ranges(values.len(), GRAIN, |range| {
         // SAFETY: ranges are disjoint.
-        let mut sink = unsafe { Sink::new(out) };
+        let mut writer = unsafe { Writer::new(out) };
         for range in steps(range, TILE) {
-            sink.put(range.clone(), |out| out.copy_from_slice(&values[range]));
+            writer.put(range.clone(), |out| out.copy_from_slice(&values[range]));
         }
     });
 }

@@ -7,7 +7,7 @@ use crate::{
     engine::{
         lines::Lines,
         par::{self, GRAIN},
-        tile::{Feed, Sink, TILE, steps},
+        tile::{Reader, TILE, Writer, steps},
     },
     memory::view::{Input, Source, Target, same_shape},
     numeric::{
@@ -64,14 +64,14 @@ fn sums<T: Stored, O: Destination, A: Total>(x: View, dim: usize, out: ViewMut) 
     let (x, n) = (Input::Tensor(x), lines.n);
     if !lines.side_by_side() {
         par::ranges(lines.count(), par::row_grain(n), |range| {
-            let mut feed = Feed::ordered(&x, Some(lines.order()));
+            let mut reader = Reader::ordered(&x, Some(lines.order()));
             // SAFETY: tasks write different lines.
-            let mut sink = unsafe { Sink::in_order(&out, lines.order()) };
+            let mut writer = unsafe { Writer::in_order(&out, lines.order()) };
             for line in range {
                 let mut total = A::default();
                 for part in steps(line * n..(line + 1) * n, TILE) {
-                    sink.put(part.clone(), |out| {
-                        for (&x, out) in feed.get(part).iter().zip(out) {
+                    writer.put(part.clone(), |out| {
+                        for (&x, out) in reader.get(part).iter().zip(out) {
                             total = total.plus(x);
                             *out = O::convert(total);
                         }
@@ -85,15 +85,15 @@ fn sums<T: Stored, O: Destination, A: Total>(x: View, dim: usize, out: ViewMut) 
     let tiles = lines.inner.div_ceil(width);
     par::ranges(lines.outer * tiles, (GRAIN / (n * width)).max(1), |range| {
         // SAFETY: tasks write different lines.
-        let (mut feed, mut sink) = (Feed::new(&x), unsafe { Sink::new(&out) });
+        let (mut reader, mut writer) = (Reader::new(&x), unsafe { Writer::new(&out) });
         for unit in range {
             let (o, start) = (unit / tiles, unit % tiles * width);
             let end = lines.inner.min(start + width);
             let mut totals = [A::default(); TILE];
             for i in 0..n {
                 let row = (o * n + i) * lines.inner;
-                sink.put(row + start..row + end, |out| {
-                    for ((&x, out), total) in feed.get(row + start..row + end).iter().zip(out).zip(&mut totals) {
+                writer.put(row + start..row + end, |out| {
+                    for ((&x, out), total) in reader.get(row + start..row + end).iter().zip(out).zip(&mut totals) {
                         *total = total.plus(x);
                         *out = O::convert(*total);
                     }

@@ -9,7 +9,7 @@ use crate::{
         lines::Lines,
         par::{self, GRAIN},
         simd::multiversion,
-        tile::{Feed, Sink, TILE},
+        tile::{Reader, TILE, Writer},
     },
     memory::view::{Input, Source, Target, same_shape},
     numeric::{
@@ -73,19 +73,19 @@ fn apply<T: Float, const N: usize>(
     let operands = operands.map(Input::Tensor);
     if !lines.side_by_side() {
         par::ranges(lines.count(), (WORK / n).max(1), |range| {
-            let mut feeds = operands.each_ref().map(|x| Feed::ordered(x, Some(lines.order())));
+            let mut readers = operands.each_ref().map(|x| Reader::ordered(x, Some(lines.order())));
             // SAFETY: tasks write different lines.
-            let mut sink = unsafe { Sink::in_order(&out, lines.order()) };
+            let mut writer = unsafe { Writer::in_order(&out, lines.order()) };
             let mut scratch = [const { Vec::new() }; N];
             let mut result = Vec::new();
             for i in range {
                 let range = i * n..(i + 1) * n;
-                let mut pairs = feeds.iter_mut().zip(&mut scratch);
+                let mut pairs = readers.iter_mut().zip(&mut scratch);
                 let x: [&[T::Compute]; N] = std::array::from_fn(|_| match pairs.next() {
-                    Some((feed, scratch)) => feed.line(range.clone(), scratch),
+                    Some((reader, scratch)) => reader.line(range.clone(), scratch),
                     None => &[],
                 });
-                sink.line(range, &mut result, |out| line(x, out));
+                writer.line(range, &mut result, |out| line(x, out));
             }
         });
         return Ok(());
@@ -93,23 +93,23 @@ fn apply<T: Float, const N: usize>(
     let width = inner.min(TILE).min((BLOCK / n).max(16));
     let tiles = inner.div_ceil(width);
     par::ranges(lines.outer * tiles, (WORK / (n * width)).max(1), |range| {
-        let mut feeds = operands.each_ref().map(Feed::new);
+        let mut readers = operands.each_ref().map(Reader::new);
         // SAFETY: tasks write different lines.
-        let mut sink = unsafe { Sink::new(&out) };
+        let mut writer = unsafe { Writer::new(&out) };
         let mut blocks = [const { Vec::new() }; N];
         let mut result = Vec::new();
         for unit in range {
             let (o, start) = (unit / tiles, unit % tiles * width);
             let end = inner.min(start + width);
             let row = |i: usize| (o * n + i) * inner + start..(o * n + i) * inner + end;
-            for (block, feed) in blocks.iter_mut().zip(&mut feeds) {
+            for (block, reader) in blocks.iter_mut().zip(&mut readers) {
                 block.clear();
-                (0..n).for_each(|i| block.extend_from_slice(feed.get(row(i))));
+                (0..n).for_each(|i| block.extend_from_slice(reader.get(row(i))));
             }
             result.resize(n * (end - start), T::Compute::of(0.0));
             columns(blocks.each_ref().map(Vec::as_slice), end - start, &mut result);
             for (i, values) in result.chunks(end - start).enumerate() {
-                sink.put(row(i), |out| out.copy_from_slice(values));
+                writer.put(row(i), |out| out.copy_from_slice(values));
             }
         }
     });

@@ -6,7 +6,7 @@ use crate::{
     CpuBackend,
     engine::{
         par::{self, row_grain},
-        tile::{Feed, Sink, TILE, steps},
+        tile::{Reader, TILE, Writer, steps},
     },
     memory::view::{Input, Source, Target, same_shape},
     numeric::{dispatch::for_all, stored::Stored},
@@ -32,15 +32,15 @@ fn matrices<T: Stored>(upper: bool, diagonal: i64, x: View, out: ViewMut) -> Res
     let x = Input::Tensor(x);
     par::ranges(out.numel() / columns, row_grain(columns), |range| {
         // SAFETY: rows are disjoint.
-        let (mut feed, mut sink) = (Feed::new(&x), unsafe { Sink::new(&out) });
+        let (mut reader, mut writer) = (Reader::new(&x), unsafe { Writer::new(&out) });
         for row in range {
             // The first column of the upper triangle, or past the last one of the lower.
             let edge = ((row % rows) as i64).saturating_add(diagonal).saturating_add(i64::from(!upper));
             let edge = edge.clamp(0, columns as i64) as usize;
             for part in steps(0..columns, TILE) {
                 let positions = row * columns + part.start..row * columns + part.end;
-                sink.put(positions.clone(), |out| {
-                    out.copy_from_slice(feed.get(positions));
+                writer.put(positions.clone(), |out| {
+                    out.copy_from_slice(reader.get(positions));
                     let cut = edge.clamp(part.start, part.end) - part.start;
                     let zeroed = if upper { &mut out[..cut] } else { &mut out[cut..] };
                     zeroed.fill(zero);

@@ -6,14 +6,14 @@
 //! turned kernels; that of the weight sums products over tiles. In `f32` the error is about ten times that of the plain
 //! sum, some 1e-5 of the largest element; `f64` is not computed this way.
 
-mod lines;
-mod strips;
+mod tile_rows;
+mod transforms;
 
 use kiln_backend::{Conv2d, Layout, Result};
 
 use self::{
-    lines::{Grid, POINTS, Transforms, transforms},
-    strips::{Segment, segments},
+    tile_rows::{TileRow, tile_rows},
+    transforms::{Grid, POINTS, Transforms, transforms},
 };
 use crate::{
     engine::{image::Image, par::Shared},
@@ -27,9 +27,9 @@ use crate::{
     memory::allocator::Scratch,
 };
 
-/// Outputs of a tile along one axis, and the inputs that they see.
+/// Outputs of a tile along one axis, and the inputs that they read.
 const TILE: usize = 4;
-const SEEN: usize = 6;
+const INPUT_TILE: usize = 6;
 /// Fewest channels on either side, and fewest tiles: below, the transforms cost more than they save.
 pub(crate) const CHANNELS: usize = 16;
 const FEWEST_TILES: usize = 48;
@@ -48,7 +48,7 @@ pub(crate) fn suits(rule: &Conv2d, w: &Layout, y: &Layout) -> bool {
     plain && filled && tiles >= FEWEST_TILES && c >= CHANNELS && o / rule.groups.max(1) >= CHANNELS
 }
 
-/// One problem: tiles of `y` see `x`, shifted by the padding.
+/// One convolution: `x`, and the plane that is cut into tiles of outputs.
 struct Problem<'a> {
     kern: &'a Kernel<f32>,
     transforms: &'a Transforms,
@@ -80,32 +80,41 @@ impl<'a> Problem<'a> {
     ///
     /// # Safety
     /// The image is readable; `v` is this call's.
-    unsafe fn input(&self, parts: &[Segment], block: usize, width: usize, v: &Shared<'_, f32>) {
+    unsafe fn input(&self, parts: &[TileRow], block: usize, width: usize, v: &Shared<'_, f32>) {
         let lanes = self.kern.lanes;
         let groups = width / lanes;
         parallel::for_each(parts.len() * groups, rayon::current_num_threads(), &|i| {
             let (part, c) = (&parts[i / groups], i % groups * lanes);
-            let pixels = part.len * TILE + SEEN - TILE;
+            let pixels = part.len * TILE + INPUT_TILE - TILE;
             let first = [
                 (part.y * TILE) as isize - self.padding[0] as isize,
                 (part.x * TILE) as isize - self.padding[1] as isize,
             ];
-            with_scratch::<f32, _>(SEEN * pixels * lanes, |strip| {
-                // SAFETY: the strip has room for all pixels; a task writes its own tiles and channels.
+            with_scratch::<f32, _>(INPUT_TILE * pixels * lanes, |pixels_buffer| {
+                // SAFETY: the pixels_buffer has room for all pixels; a task writes its own tiles and channels.
                 unsafe {
-                    for row in 0..SEEN {
-                        let to = strip.add(row * pixels * lanes);
-                        strips::read(self.kern, &self.x, part.n, first[0] + row as isize, first[1], pixels, c, to);
+                    for row in 0..INPUT_TILE {
+                        let to = pixels_buffer.add(row * pixels * lanes);
+                        tile_rows::load_pixels(
+                            self.kern,
+                            &self.x,
+                            part.n,
+                            first[0] + row as isize,
+                            first[1],
+                            pixels,
+                            c,
+                            to,
+                        );
                     }
                     for tile in 0..part.len {
                         let from = Grid {
-                            start: strip.add(tile * TILE * lanes).cast_const(),
+                            start: pixels_buffer.add(tile * TILE * lanes).cast_const(),
                             row: pixels * lanes,
                             column: lanes,
                         };
                         let start = v.start().add((part.at + tile) * width + c);
                         let column = block * width;
-                        (self.transforms.input)(from, Grid { start, row: SEEN * column, column });
+                        (self.transforms.input)(from, Grid { start, row: INPUT_TILE * column, column });
                     }
                 }
             });
@@ -164,7 +173,7 @@ pub(crate) unsafe fn forward(
             let column = c * op;
             // SAFETY: every group writes its own lanes of the panels, which have room for all channels.
             unsafe {
-                let to = Grid { start: u.start().add(at), row: SEEN * column, column };
+                let to = Grid { start: u.start().add(at), row: INPUT_TILE * column, column };
                 (p.transforms.filter)(Grid { start: from.as_ptr(), row: 3 * lanes, column: lanes }, to);
             }
         }
@@ -175,7 +184,7 @@ pub(crate) unsafe fn forward(
     }
     for start in (0..p.count()).step_by(block) {
         let tiles = block.min(p.count() - start);
-        let parts = segments(p.tiles, start..start + tiles);
+        let parts = tile_rows(p.tiles, start..start + tiles);
         // SAFETY: the caller's promise; the steps follow each other, and tasks of one write different places.
         unsafe { p.input(&parts, block, cp, &v) };
         // Each point is divided further where there are few tiles for many channels.
@@ -212,20 +221,20 @@ pub(crate) unsafe fn forward(
             let (part, o0) = (&parts[i / groups], i % groups * lanes);
             let pixels = part.len * TILE;
             // Whole blocks of vectors are read when rows are turned.
-            with_scratch::<f32, _>((TILE * pixels + lanes) * lanes, |strip| {
-                // SAFETY: the strip has room for all pixels; tasks write different pixels and channels.
+            with_scratch::<f32, _>((TILE * pixels + lanes) * lanes, |pixels_buffer| {
+                // SAFETY: the pixels_buffer has room for all pixels; tasks write different pixels and channels.
                 unsafe {
                     for tile in 0..part.len {
                         let from = m.start().add((part.at + tile) * op + o0).cast_const();
-                        let from = Grid { start: from, row: SEEN * block * op, column: block * op };
-                        let start = strip.add(tile * TILE * lanes);
+                        let from = Grid { start: from, row: INPUT_TILE * block * op, column: block * op };
+                        let start = pixels_buffer.add(tile * TILE * lanes);
                         let to = Grid { start, row: pixels * lanes, column: lanes };
                         (p.transforms.output)(from, to, shift[o0..].as_ptr(), relu);
                     }
                     let x0 = part.x * TILE;
                     for row in 0..TILE.min(p.size[0] - part.y * TILE) {
-                        let from = strip.add(row * pixels * lanes).cast_const();
-                        strips::write(
+                        let from = pixels_buffer.add(row * pixels * lanes).cast_const();
+                        tile_rows::store_pixels(
                             kern,
                             &out,
                             part.n,
@@ -265,28 +274,37 @@ pub(crate) unsafe fn grad_weight(
     let threads = rayon::current_num_threads();
     for start in (0..p.count()).step_by(block) {
         let tiles = block.min(p.count() - start);
-        let parts = segments(p.tiles, start..start + tiles);
+        let parts = tile_rows(p.tiles, start..start + tiles);
         // SAFETY: as in `forward`.
         unsafe { p.input(&parts, block, cp, &v) };
         let groups = op / lanes;
         parallel::for_each(parts.len() * groups, threads, &|i| {
             let (part, o0) = (&parts[i / groups], i % groups * lanes);
             let pixels = part.len * TILE;
-            with_scratch::<f32, _>(TILE * pixels * lanes, |strip| {
+            with_scratch::<f32, _>(TILE * pixels * lanes, |pixels_buffer| {
                 // SAFETY: as in `Problem::input`.
                 unsafe {
                     for row in 0..TILE {
                         let (y, x) = ((part.y * TILE + row) as isize, (part.x * TILE) as isize);
-                        strips::read(kern, &grad, part.n, y, x, pixels, o0, strip.add(row * pixels * lanes));
+                        tile_rows::load_pixels(
+                            kern,
+                            &grad,
+                            part.n,
+                            y,
+                            x,
+                            pixels,
+                            o0,
+                            pixels_buffer.add(row * pixels * lanes),
+                        );
                     }
                     for tile in 0..part.len {
                         let from = Grid {
-                            start: strip.add(tile * TILE * lanes).cast_const(),
+                            start: pixels_buffer.add(tile * TILE * lanes).cast_const(),
                             row: pixels * lanes,
                             column: lanes,
                         };
                         let (start, column) = (m.start().add((part.at + tile) * op + o0), block * op);
-                        (p.transforms.gradient)(from, Grid { start, row: SEEN * column, column });
+                        (p.transforms.gradient)(from, Grid { start, row: INPUT_TILE * column, column });
                     }
                 }
             });
@@ -324,7 +342,7 @@ pub(crate) unsafe fn grad_weight(
         for ci in 0..c {
             let from = Grid {
                 start: sums.start().wrapping_add(ci * op + o0).cast_const(),
-                row: SEEN * c * op,
+                row: INPUT_TILE * c * op,
                 column: c * op,
             };
             // SAFETY: the sums of all points are there; the taps of a vector of channels fit.

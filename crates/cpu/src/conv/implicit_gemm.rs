@@ -1,21 +1,18 @@
-//! Sums over taps and channels as products of matrices, a block of pixels at a time.
+//! Convolution as an implicit GEMM: a matrix product whose right factor, the im2col matrix, exists only block by block.
 //!
-//! The product is `weights [rows, K] · seen [K, pixels]` with `K = channels * taps`. What the pixels of a block see is
-//! written straight into the panels that the matrix kernels read, for one block of `K` at a time: at most a few hundred
-//! kilobytes, never a whole image's, let alone a batch's.
+//! The product is `weights [rows, K] · im2col [K, pixels]` with `K = channels * taps`. The inputs that a block of pixels
+//! reads are written straight into the panels that the matrix kernels read, one block of `K` at a time: a few hundred
+//! kilobytes at most, never the im2col matrix of an image, let alone of a batch.
 
 use std::ops::Range;
 
-use kiln_backend::Result;
-
 use super::{
     Compute,
-    frame::Frame,
-    slide,
-    taps::{Sight, Taps},
+    taps::{InputRun, Taps},
+    weights::Weights,
 };
 use crate::{
-    engine::image::{Image, runs},
+    engine::image::{Image, pixel_runs},
     gemm::{
         blocked::{self, PackedLanes},
         kernel::Kernel,
@@ -27,17 +24,8 @@ use crate::{
 
 /// Multiply-adds below which waking another thread costs more than it saves.
 const SERIAL: usize = 600_000;
-/// Images with fewer pixels are computed several at a time.
-const SMALL: usize = 128;
-
-/// One group's weights: `rows` by `channels * taps`, and one column of biases if there are any.
-#[derive(Clone, Copy)]
-pub(crate) struct Weights<'a, T> {
-    pub values: &'a [T],
-    pub rows: usize,
-    pub columns: usize,
-    pub bias: bool,
-}
+/// Images with fewer output pixels are computed several at a time.
+const SMALL_IMAGE: usize = 128;
 
 struct Job<'a, T: 'static> {
     kern: &'a Kernel<T>,
@@ -48,33 +36,23 @@ struct Job<'a, T: 'static> {
     out: Image<T>,
 }
 
-/// Computes one group: every pixel of `out` is the sum of what it sees of `x` through the taps, weighted.
+/// Convolves the channels of one group.
 ///
 /// # Safety
-/// The images are readable and writable, `out`'s elements are distinct and in no other image, and they have as many
-/// images.
-pub(crate) unsafe fn correlate<T: Compute>(
+/// As [`convolve`](super::convolve).
+pub(super) unsafe fn implicit_gemm<T: Compute>(
     kern: &Kernel<T>,
     x: Image<T>,
     taps: &Taps,
     weights: Weights<'_, T>,
     relu: bool,
     out: Image<T>,
-) -> Result<()> {
+) {
     let pixels = out.n * out.area();
-    if pixels == 0 || weights.rows == 0 {
-        return Ok(());
-    }
-    let frame =
-        Frame::new(taps, out.w).and_then(|frame| Some((slide::rows_at_once(&frame, x.c, &weights, out.h)?, frame)));
-    if let Some((tall, frame)) = frame {
-        // SAFETY: the caller's promise.
-        return unsafe { slide::slide(kern, x, &frame, tall, weights, relu, out) };
-    }
     let job = Job { kern, x, taps, weights, relu, out };
     // Blocks end with an image, unless images are small.
     let panel = 2 * kern.lanes;
-    let (span, block) = if out.area() < SMALL {
+    let (span, block) = if out.area() < SMALL_IMAGE {
         (pixels, out.area() * (kern.nc / out.area()).max(1))
     } else {
         (out.area(), blocked::even(out.area(), kern.nc, panel))
@@ -83,7 +61,7 @@ pub(crate) unsafe fn correlate<T: Compute>(
     let blocks = per_span * (pixels / span);
     let work = pixels.saturating_mul(weights.rows).saturating_mul(weights.columns);
     let threads = if work < SERIAL { 1 } else { rayon::current_num_threads() };
-    // Where there are few blocks, rows are divided too; that repeats the packing, but no sum is cut.
+    // With few blocks the rows are divided among threads too, which repeats the packing, but splits no sum.
     let most = (weights.rows / (2 * kern.mr)).max(1);
     let parts = if blocks >= 2 * threads || threads == 1 { 1 } else { (2 * threads).div_ceil(blocks).min(most) };
     parallel::for_each(blocks * parts, threads, &|i| {
@@ -94,29 +72,28 @@ pub(crate) unsafe fn correlate<T: Compute>(
         // SAFETY: the caller's promise; blocks and parts are disjoint.
         unsafe { job.block(range, rows) }
     });
-    Ok(())
 }
 
 impl<T: Compute> Job<'_, T> {
     /// # Safety
-    /// As [`correlate`], and nobody else accesses these rows of these pixels.
+    /// As [`implicit_gemm`], and nobody else accesses these rows of these pixels.
     unsafe fn block(&self, pixels: Range<usize>, rows: Range<usize>) {
         let (out, area) = (&self.out, self.out.area());
         let n = pixels.len();
-        let runs = runs(out.h, out.w, pixels.clone());
-        let sights = self.taps.sights(&self.x, &runs);
+        let runs = pixel_runs(out.h, out.w, pixels.clone());
+        let input_runs = self.taps.input_runs(&self.x, &runs);
         let one_image = pixels.start / area == (pixels.end - 1) / area;
         if let Some(start) = out.ptr.direct().filter(|_| one_image && out.is_flat()) {
             let image = pixels.start / area;
             let to = start.wrapping_offset(out.at(image, rows.start, 0, 0));
             let to = to.wrapping_offset((pixels.start % area) as isize * out.step());
             // SAFETY: the caller's promise.
-            return unsafe { self.product(&sights, n, rows, to, out.strides[1], out.step()) };
+            return unsafe { self.product(&input_runs, n, rows, to, out.strides[1], out.step()) };
         }
         with_scratch::<T, _>(rows.len() * n, |stage| {
             // SAFETY: the scratch has a place for every row and pixel; the rest is the caller's promise.
             unsafe {
-                self.product(&sights, n, rows.clone(), stage, n as isize, 1);
+                self.product(&input_runs, n, rows.clone(), stage, n as isize, 1);
                 for row in rows.clone() {
                     let mut from = stage.add((row - rows.start) * n).cast_const();
                     for run in &runs {
@@ -133,7 +110,15 @@ impl<T: Compute> Job<'_, T> {
     ///
     /// # Safety
     /// As [`block`](Self::block); `c` is writable for all rows and pixels, with the given strides.
-    unsafe fn product(&self, sights: &[Sight], n: usize, rows: Range<usize>, c: *mut T, c_row: isize, c_lane: isize) {
+    unsafe fn product(
+        &self,
+        input_runs: &[InputRun],
+        n: usize,
+        rows: Range<usize>,
+        c: *mut T,
+        c_row: isize,
+        c_lane: isize,
+    ) {
         let (kern, weights) = (self.kern, &self.weights);
         let all = weights.columns;
         let problem = GemmProblem {
@@ -163,10 +148,10 @@ impl<T: Compute> Job<'_, T> {
         with_scratch::<T, _>(block * width + n, |start| {
             for k0 in (0..all).step_by(block) {
                 let nk = block.min(all - k0);
-                // SAFETY: the scratch holds a block of panels and one line behind them; the product reads what was
+                // SAFETY: the scratch holds a block of panels and one line after them; the product reads what was
                 // packed, and rows and columns of the weights that exist.
                 unsafe {
-                    self.pack(sights, n, k0..k0 + nk, start, start.add(block * width));
+                    self.pack(input_runs, n, k0..k0 + nk, start, start.add(block * width));
                     let part = GemmProblem {
                         k: nk,
                         a: problem.a.add(k0),
@@ -182,20 +167,20 @@ impl<T: Compute> Job<'_, T> {
         });
     }
 
-    /// Packs rows `ks` of what the pixels see, as [`blocked::pack_lanes`] would.
+    /// Packs rows `ks` of the im2col matrix of the block, in the layout of [`blocked::pack_lanes`].
     ///
     /// # Safety
     /// `to` is writable for the panels, `line` for `n` elements.
-    unsafe fn pack(&self, sights: &[Sight], n: usize, ks: Range<usize>, to: *mut T, line: *mut T) {
+    unsafe fn pack(&self, input_runs: &[InputRun], n: usize, ks: Range<usize>, to: *mut T, line: *mut T) {
         let (lanes, nk) = (self.kern.lanes, ks.len());
         let panel = 2 * lanes;
-        let seen = self.weights.columns - usize::from(self.weights.bias);
+        let inputs = self.weights.columns - usize::from(self.weights.bias);
         let taps = self.taps.len();
         for (i, k) in ks.enumerate() {
             // SAFETY: lines have `n` elements; every panel has room for `nk` rows of its width.
             unsafe {
-                if k < seen {
-                    self.taps.line(&self.x, k / taps, k % taps, sights, line);
+                if k < inputs {
+                    self.taps.gather_tap(&self.x, k / taps, k % taps, input_runs, line);
                 } else {
                     // The column of biases is multiplied with 1.
                     std::slice::from_raw_parts_mut(line, n).fill(T::of(1.0));

@@ -1,4 +1,5 @@
-//! Strips of pixels with a vector of channels each: between images in any layout and the transforms.
+//! Rows of tiles, and copies between images in any layout and pixels with a vector of channels each, which the transforms
+//! take.
 
 use crate::{
     engine::image::Image,
@@ -6,7 +7,7 @@ use crate::{
 };
 
 /// A row of tiles of one image.
-pub(super) struct Segment {
+pub(super) struct TileRow {
     pub n: usize,
     /// Numbers of the tiles' row and of the first tile in it.
     pub y: usize,
@@ -16,16 +17,16 @@ pub(super) struct Segment {
     pub at: usize,
 }
 
-/// Most tiles of a segment, so that a strip stays in the second-level cache.
+/// Most tiles of a segment, so that a pixels_buffer stays in the second-level cache.
 const MOST: usize = 32;
 
 /// Cuts the tiles `range`, counted through all images, into rows.
-pub(super) fn segments(tiles: [usize; 2], range: std::ops::Range<usize>) -> Vec<Segment> {
+pub(super) fn tile_rows(tiles: [usize; 2], range: std::ops::Range<usize>) -> Vec<TileRow> {
     let (per, mut out, mut at) = (tiles[0] * tiles[1], Vec::new(), range.start);
     while at < range.end {
         let (rest, x) = (at % per, at % tiles[1]);
         let len = (tiles[1] - x).min(range.end - at).min(MOST);
-        out.push(Segment { n: at / per, y: rest / tiles[1], x, len, at: at - range.start });
+        out.push(TileRow { n: at / per, y: rest / tiles[1], x, len, at: at - range.start });
         at += len;
     }
     out
@@ -37,7 +38,7 @@ pub(super) fn segments(tiles: [usize; 2], range: std::ops::Range<usize>) -> Vec<
 /// # Safety
 /// The image is readable, and `to` writable for `pixels` vectors.
 #[allow(clippy::too_many_arguments)]
-pub(super) unsafe fn read(
+pub(super) unsafe fn load_pixels(
     kern: &Kernel<f32>,
     image: &Image<f32>,
     n: usize,
@@ -89,7 +90,7 @@ pub(super) unsafe fn read(
 /// The pixels are in the image, and nobody else accesses these channels of them; `from` is readable for `pixels` vectors
 /// and as many more as a vector has lanes.
 #[allow(clippy::too_many_arguments)]
-pub(super) unsafe fn write(
+pub(super) unsafe fn store_pixels(
     kern: &Kernel<f32>,
     image: &Image<f32>,
     n: usize,

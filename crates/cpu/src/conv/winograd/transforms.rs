@@ -1,7 +1,7 @@
-//! The transforms of F(4×4, 3×3), a vector of channels at a time.
+//! The transforms of Winograd's F(4×4, 3×3), for a vector of channels at a time.
 //!
 //! With interpolation at 0, ±1, ±2 and infinity (Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015)
-//! a tile of 4×4 outputs takes 36 products instead of 144. All transforms are one of a line, applied to columns and rows.
+//! a tile of 4×4 outputs takes 36 products instead of 144. Each two-dimensional transform applies a one-dimensional one to all columns, then to all rows.
 
 use crate::gemm::simd::{
     Simd,
@@ -12,7 +12,7 @@ use crate::gemm::simd::{
 /// Points of a transformed tile.
 pub(super) const POINTS: usize = 36;
 
-/// Vectors that lie in rows: element `[i][j]` is at `start + i * row + j * column`.
+/// A matrix of vectors: element `[i][j]` is at `start + i * row + j * column`.
 #[derive(Clone, Copy)]
 pub(super) struct Grid<P> {
     pub start: P,

@@ -1,27 +1,29 @@
-//! Images with the zeros around them that taps reach: what output pixel `q` sees through a tap then lies `offset` behind
-//! `q`, with one offset for all pixels. Rows are as wide as taps reach, wider than the output's: the pixels in
-//! between are computed as well and thrown away.
+//! A zero-padded copy of an image in which every tap is a constant offset from the output index.
+//!
+//! Its rows are as wide as the taps reach, so wider than the output's. Kernels run over whole rows: they compute the surplus
+//! columns too, and those are discarded.
 
 use super::{Compute, taps::Taps};
 use crate::engine::image::Image;
 
-pub(super) struct Frame {
-    /// The offset of the first row and column that are seen.
-    low: [isize; 2],
-    /// Rows that a row of the output sees from the first to the last, less one.
-    more: usize,
+/// The geometry of the copy.
+pub(super) struct PaddedInput {
+    /// The first row and column that output pixel (0, 0) reads, relative to the image.
+    origin: [isize; 2],
+    /// Rows that one row of the output reads, less one.
+    halo: usize,
     /// Length of a row.
     pub width: usize,
     /// Columns of the output.
     columns: usize,
-    /// For each tap how far behind a pixel lies what it sees.
+    /// For each tap the distance from an output index to the element that it reads.
     pub offsets: Vec<usize>,
 }
 
-impl Frame {
-    /// For rows of `columns` output pixels; `None` where that would not save anything: with gaps between the pixels that
-    /// neighbours see, with a single tap, and where most of what is computed would be thrown away.
-    pub(super) fn new(taps: &Taps, columns: usize) -> Option<Frame> {
+impl PaddedInput {
+    /// For output rows of `columns` pixels. `None` if the copy does not pay: with strides or dilation between neighboring
+    /// outputs, with a single tap, and if more than a third of the columns would be surplus.
+    pub(super) fn new(taps: &Taps, columns: usize) -> Option<PaddedInput> {
         if taps.step != [1, 1] || taps.len() < 2 {
             return None;
         }
@@ -33,35 +35,35 @@ impl Frame {
         let width = columns.checked_add_signed(x.1 - x.0)?;
         let offset = |&[dy, dx]: &[isize; 2]| (dy - y.0) as usize * width + (dx - x.0) as usize;
         let wasteful = width > columns + columns / 2;
-        (!wasteful).then(|| Frame {
-            low: [y.0, x.0],
-            more: (y.1 - y.0) as usize,
+        (!wasteful).then(|| PaddedInput {
+            origin: [y.0, x.0],
+            halo: (y.1 - y.0) as usize,
             width,
             columns,
             offsets: taps.offsets.iter().map(offset).collect(),
         })
     }
 
-    /// From the first to the last of the pixels in `rows` rows of the output.
+    /// Output indices from the first to the last pixel of `rows` rows, surplus columns included.
     pub(super) fn lanes(&self, rows: usize) -> usize {
         (rows - 1) * self.width + self.columns
     }
 
-    /// Elements of what `rows` rows of the output see of a channel.
+    /// Elements of a padded channel for `rows` rows of the output.
     pub(super) fn plane(&self, rows: usize) -> usize {
-        (rows + self.more) * self.width
+        (rows + self.halo) * self.width
     }
 
-    /// Whether seeing `rows` of `all` rows at a time means to see few twice.
+    /// Whether copying the input of `rows` of `all` output rows at a time copies few of its rows twice.
     pub(super) fn is_tall(&self, rows: usize, all: usize) -> bool {
-        rows == all || rows >= 2 * self.more
+        rows == all || rows >= 2 * self.halo
     }
 
-    /// Writes what the output's `rows` rows from row `y` on see of channel `c` of image `n`.
+    /// Copies channel `c` of image `n` with its padding, as far as output rows `y..y + rows` read it.
     ///
     /// # Safety
-    /// The image is readable, it has the channel, and `to` is writable for a [`plane`](Frame::plane).
-    pub(super) unsafe fn see<T: Compute>(
+    /// The image is readable, it has the channel, and `to` is writable for a [`plane`](PaddedInput::plane).
+    pub(super) unsafe fn copy_padded<T: Compute>(
         &self,
         image: &Image<T>,
         (n, c): (usize, usize),
@@ -70,13 +72,13 @@ impl Frame {
     ) {
         let inside = |at: isize, extent: usize| at.clamp(0, extent as isize) as usize;
         // Columns `left..right` of a row are inside the image.
-        let first = inside(self.low[1], image.w);
-        let end = inside(self.low[1] + self.width as isize, image.w).max(first);
-        // Where taps look only at padding, the row may begin behind the image.
-        let left = (first as isize - self.low[1]).clamp(0, self.width as isize) as usize;
+        let first = inside(self.origin[1], image.w);
+        let end = inside(self.origin[1] + self.width as isize, image.w).max(first);
+        // Where taps read only padding, the row may begin past the image.
+        let left = (first as isize - self.origin[1]).clamp(0, self.width as isize) as usize;
         let right = (left + end - first).min(self.width);
-        for row in 0..rows + self.more {
-            let y = (y + row) as isize + self.low[0];
+        for row in 0..rows + self.halo {
+            let y = (y + row) as isize + self.origin[0];
             // SAFETY: rows and columns inside the image, by the caller's promise for the rest; a row of `to`.
             unsafe {
                 let line = std::slice::from_raw_parts_mut(to, self.width);

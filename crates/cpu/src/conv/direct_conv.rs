@@ -1,9 +1,9 @@
-//! Convolutions with few output channels: packing what is seen would take longer than the products. The kernels read it
-//! where it lies instead, from a copy with zeros around the image.
+//! Direct convolution, for few output channels: packing an im2col matrix would take longer than the products. The kernels
+//! read a zero-padded copy of the image instead, in which every tap is a constant offset.
 
 use kiln_backend::Result;
 
-use super::{Compute, correlate::Weights, frame::Frame};
+use super::{Compute, padded_input::PaddedInput, weights::Weights};
 use crate::{
     engine::image::Image,
     gemm::{
@@ -14,47 +14,47 @@ use crate::{
     memory::allocator::Scratch,
 };
 
-/// More output channels make packing worth its while.
-const ROWS: usize = 64;
-/// Most lanes that are computed at a time, unless one row of the output has more.
-const LANES: usize = 1024;
-/// Most elements that are seen at a time: half of what a second-level cache holds.
-const SEEN: usize = 1 << 16;
+/// With more output channels, packing pays.
+const MAX_OUTPUT_CHANNELS: usize = 64;
+/// Most output pixels computed at a time, unless one row has more.
+const MAX_LANES: usize = 1024;
+/// Most elements of the padded input at a time: half of a second-level cache.
+const MAX_INPUT: usize = 1 << 16;
 /// Multiply-adds below which waking another thread costs more than it saves.
 const SERIAL: usize = 600_000;
 
-/// Rows of the output to compute at a time, evenly; `None` if another way is better.
+/// How many rows of the output to compute at a time; `None` if direct convolution does not pay.
 pub(super) fn rows_at_once<T>(
-    frame: &Frame,
+    padded: &PaddedInput,
     channels: usize,
     weights: &Weights<'_, T>,
     height: usize,
 ) -> Option<usize> {
-    if weights.rows > ROWS || channels == 0 || height == 0 {
+    if weights.rows > MAX_OUTPUT_CHANNELS || channels == 0 || height == 0 {
         return None;
     }
-    let most = (LANES / frame.width).clamp(1, height);
+    let most = (MAX_LANES / padded.width).clamp(1, height);
     let rows = height.div_ceil(height.div_ceil(most));
-    let small = frame.plane(rows).checked_mul(channels)? <= SEEN;
-    (small && frame.is_tall(rows, height)).then_some(rows)
+    let small = padded.plane(rows).checked_mul(channels)? <= MAX_INPUT;
+    (small && padded.is_tall(rows, height)).then_some(rows)
 }
 
-/// As [`correlate`](super::correlate::correlate), `tall` rows of the output at a time.
+/// Convolves the channels of one group, `tall` rows of the output at a time.
 ///
 /// # Safety
-/// As there, and the frame is that of the taps and of `out`.
-pub(super) unsafe fn slide<T: Compute>(
+/// As [`convolve`](super::convolve), and `padded` is that of the taps and of `out`.
+pub(super) unsafe fn direct_conv<T: Compute>(
     kern: &Kernel<T>,
     x: Image<T>,
-    frame: &Frame,
+    padded: &PaddedInput,
     tall: usize,
     weights: Weights<'_, T>,
     relu: bool,
     out: Image<T>,
 ) -> Result<()> {
-    let steps = x.c * frame.offsets.len();
+    let steps = x.c * padded.offsets.len();
     let panel = 2 * kern.lanes;
-    // Row tiles one after the other, each step by step; then the biases.
+    // The weights of one tile of output channels after the other, each k-major; then the biases.
     let mut packed = Scratch::<T>::new((steps + 1) * weights.rows)?;
     let (packed, biases) = packed.values().split_at_mut(steps * weights.rows);
     let mut tiles = Vec::new();
@@ -74,9 +74,9 @@ pub(super) unsafe fn slide<T: Compute>(
         row += rows;
     }
     let (packed, biases): (&[T], &[T]) = (packed, biases);
-    let plane = frame.plane(tall);
+    let plane = padded.plane(tall);
     let offsets: Vec<usize> =
-        (0..x.c).flat_map(|c| frame.offsets.iter().map(move |offset| c * plane + offset)).collect();
+        (0..x.c).flat_map(|c| padded.offsets.iter().map(move |offset| c * plane + offset)).collect();
 
     let work = (out.n * out.area()).saturating_mul(weights.rows).saturating_mul(steps);
     let threads = if work < SERIAL { 1 } else { rayon::current_num_threads() };
@@ -84,23 +84,23 @@ pub(super) unsafe fn slide<T: Compute>(
     parallel::for_each(out.n * parts, threads, &|i| {
         let (n, y) = (i / parts, i % parts * tall);
         let rows = tall.min(out.h - y);
-        let lanes = frame.lanes(rows);
+        let lanes = padded.lanes(rows);
         let ld = lanes.next_multiple_of(panel);
-        // Vectors may begin at any pixel that is seen, and reach behind the last.
-        let seen = x.c * plane + panel;
-        with_scratch::<T, _>(seen + weights.rows * ld, |start| {
-            // SAFETY: the scratch has room for what is seen, and for every row with its last vectors. A vector begins at
-            // most at the last lane and reaches at most `panel` elements behind what is seen, which are 0. Images and
-            // output are the caller's promise, of which this is its own part.
+        // The last vectors reach past the last element.
+        let inputs = x.c * plane + panel;
+        with_scratch::<T, _>(inputs + weights.rows * ld, |start| {
+            // SAFETY: the scratch has room for the padded input and for every row with its last vectors. A vector begins at
+            // most at the last lane and reaches at most `panel` elements past the input, which are 0. Images and output are
+            // the caller's promise, of which this is its own part.
             unsafe {
-                std::slice::from_raw_parts_mut(start.add(seen - panel), panel).fill(T::of(0.0));
+                std::slice::from_raw_parts_mut(start.add(inputs - panel), panel).fill(T::of(0.0));
                 for c in 0..x.c {
-                    // The last part is lower: what lies behind it is only seen by lanes that are thrown away.
+                    // The last part has fewer rows; only surplus lanes read past them.
                     let to = std::slice::from_raw_parts_mut(start.add(c * plane), plane);
-                    to[frame.plane(rows)..].fill(T::of(0.0));
-                    frame.see(&x, (n, c), (y, rows), to.as_mut_ptr());
+                    to[padded.plane(rows)..].fill(T::of(0.0));
+                    padded.copy_padded(&x, (n, c), (y, rows), to.as_mut_ptr());
                 }
-                let stage = start.add(seen);
+                let stage = start.add(inputs);
                 for &(row, rows) in &tiles {
                     for lane in (0..lanes).step_by(panel) {
                         (kern.direct_conv)(&DirectConvArgs {
@@ -118,7 +118,7 @@ pub(super) unsafe fn slide<T: Compute>(
                 }
                 for row in 0..weights.rows {
                     for line in 0..rows {
-                        let from = stage.add(row * ld + line * frame.width);
+                        let from = stage.add(row * ld + line * padded.width);
                         out.ptr.offset(out.at(n, row, y + line, 0)).scatter(from, out.strides[3], out.w);
                     }
                 }
