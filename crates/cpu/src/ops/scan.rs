@@ -144,18 +144,18 @@ fn extremes<T: Stored, const MAX: bool>(
     let (x, n) = (Input::Tensor(x), lines.n);
     if !lines.side_by_side() {
         par::ranges(lines.count(), par::row_grain(n), |range| {
-            let mut feed = Feed::ordered(&x, Some(lines.order()));
+            let mut reader = Reader::ordered(&x, Some(lines.order()));
             // SAFETY: tasks write different lines.
-            let mut best_values = unsafe { Sink::in_order(&values, lines.order()) };
+            let mut best_values = unsafe { Writer::in_order(&values, lines.order()) };
             // SAFETY: as above.
-            let mut places = unsafe { Sink::in_order(&indices, lines.order()) };
+            let mut places = unsafe { Writer::in_order(&indices, lines.order()) };
             for line in range {
                 let mut best = Best::none();
                 for part in steps(line * n..(line + 1) * n, TILE) {
                     let first = (part.start - line * n) as i64;
                     places.put(part.clone(), |places| {
                         best_values.put(part.clone(), |values| {
-                            let elements = feed.get(part).iter().zip(first..);
+                            let elements = reader.get(part).iter().zip(first..);
                             for (((&x, i), value), place) in elements.zip(values).zip(places) {
                                 best.meet::<MAX>(x, i);
                                 (*value, *place) = (best.value, best.index);
@@ -171,8 +171,8 @@ fn extremes<T: Stored, const MAX: bool>(
     let tiles = lines.inner.div_ceil(width);
     par::ranges(lines.outer * tiles, (GRAIN / (n * width)).max(1), |range| {
         // SAFETY: tasks write different lines.
-        let (mut best_values, mut places) = unsafe { (Sink::new(&values), Sink::new(&indices)) };
-        let mut feed = Feed::new(&x);
+        let (mut best_values, mut places) = unsafe { (Writer::new(&values), Writer::new(&indices)) };
+        let mut reader = Reader::new(&x);
         for unit in range {
             let (o, start) = (unit / tiles, unit % tiles * width);
             let end = lines.inner.min(start + width);
@@ -182,7 +182,8 @@ fn extremes<T: Stored, const MAX: bool>(
                 let part = row + start..row + end;
                 places.put(part.clone(), |places| {
                     best_values.put(part.clone(), |values| {
-                        for (((&x, value), place), best) in feed.get(part).iter().zip(values).zip(places).zip(&mut best)
+                        for (((&x, value), place), best) in
+                            reader.get(part).iter().zip(values).zip(places).zip(&mut best)
                         {
                             best.meet::<MAX>(x, i as i64);
                             (*value, *place) = (best.value, best.index);
