@@ -164,6 +164,17 @@ fn mlp_refuses_what_it_cannot_do() {
 }
 
 #[test]
+fn a_wrong_kiln_data_is_an_error() {
+    for name in ["custom_dataset", "lenet", "mlp"] {
+        let output = Command::new(example(name)).env("KILN_DATA", "/no/such/folder").output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains("/no/such/folder"), "{name}: {message}");
+    }
+    let output = Command::new(example("vgg16")).arg("train").env("KILN_DATA", "/no/such/folder").output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("/no/such/folder"));
+}
+
+#[test]
 fn autograd_prints_what_pytorch_prints() {
     let output = run("autograd", &[]);
     let text = String::from_utf8(output.stdout).unwrap();
