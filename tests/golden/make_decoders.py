@@ -71,6 +71,10 @@ save("progressive.jpeg", RGB, quality=85, progressive=True)
 save("progressive_gray.jpeg", L, quality=85, progressive=True)
 save("restarts.jpeg", RGB, quality=85, restart_marker_blocks=2)
 save("cmyk.jpeg", RGB.convert("CMYK"), quality=90)
+# Photoshop's YCCK: the same with the transform of Adobe's marker.
+ycck = bytearray((OUT / "cmyk.jpeg").read_bytes())
+ycck[ycck.index(b"Adobe") + 11] = 2
+put("ycck.jpeg", bytes(ycck))
 # A thumbnail within, which has an end marker of its own.
 thumbnail = io.BytesIO()
 RGB.resize((8, 6)).save(thumbnail, "JPEG")

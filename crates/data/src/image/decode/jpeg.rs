@@ -25,7 +25,8 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     decoder.decode_headers().map_err(failed)?;
     let space = match decoder.input_colorspace() {
         Some(ColorSpace::Luma) => ColorSpace::Luma,
-        Some(ColorSpace::CMYK | ColorSpace::YCCK) => ColorSpace::CMYK,
+        // As they are stored: they are converted below.
+        Some(inks @ (ColorSpace::CMYK | ColorSpace::YCCK)) => inks,
         _ => ColorSpace::RGB,
     };
     decoder.set_options(options.jpeg_set_out_colorspace(space));
@@ -39,8 +40,23 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
             let rgb = pixels.chunks_exact(4).flat_map(|p| rgb_of_cmyk([p[0], p[1], p[2], p[3]].map(|ink| 255 - ink)));
             image(height, width, 3, rgb.collect())
         }
+        // The complements of cyan, magenta and yellow as YCbCr.
+        ColorSpace::YCCK => {
+            let rgb = pixels.chunks_exact(4).flat_map(|p| {
+                let [c, m, y] = rgb_of_ycbcr([p[0], p[1], p[2]]);
+                rgb_of_cmyk([c, m, y, 255 - p[3]])
+            });
+            image(height, width, 3, rgb.collect())
+        }
         _ => image(height, width, 3, pixels),
     }
+}
+
+/// Red, green and blue of JPEG's YCbCr (ITU-R BT.601, full range).
+fn rgb_of_ycbcr([y, cb, cr]: [u8; 3]) -> [u8; 3] {
+    let [y, cb, cr] = [f32::from(y), f32::from(cb) - 128.0, f32::from(cr) - 128.0];
+    // `as` saturates.
+    [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb].map(|value| value.round() as u8)
 }
 
 /// What the frame header says.
