@@ -142,7 +142,6 @@ impl Error {
     }
 
     /// Where the error arose, captured if `RUST_BACKTRACE` or `RUST_LIB_BACKTRACE` asked for it.
-    #[must_use]
     pub fn backtrace(&self) -> &Backtrace {
         &self.0.backtrace
     }

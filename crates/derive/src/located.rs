@@ -90,16 +90,26 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
     } else {
         quote!(::core::option::Option::None)
     };
+    // While a summary is made, it hears of each layer that ran.
+    let (begins, ran) = if mode == Mode::Module {
+        (quote!(let begin = crate::summary::begins();), quote!(crate::summary::ran(self, begin, &value);))
+    } else {
+        (TokenStream::new(), TokenStream::new())
+    };
     let error = if mode == Mode::Module { quote!(crate::module::failed_in(self, error)) } else { quote!(error) };
     Some(quote! {
         #attributes
         #[track_caller]
         #signature {
             let caller = ::core::panic::Location::caller();
+            #begins
             #[allow(clippy::redundant_closure_call, clippy::needless_question_mark)]
             let result = (move || -> #returned { #body })();
             match result {
-                ::core::result::Result::Ok(value) => ::core::result::Result::Ok(value),
+                ::core::result::Result::Ok(value) => {
+                    #ran
+                    ::core::result::Result::Ok(value)
+                }
                 ::core::result::Result::Err(error) => {
                     ::core::result::Result::Err(#error.called_from(caller, ::core::file!(), #operation))
                 }

@@ -1,7 +1,7 @@
 //! LeNet.
 
 use kiln_derive::located;
-use kiln_nn::{Conv2d, Linear, MaxPool2d, Module, Summary};
+use kiln_nn::{Conv2d, Linear, MaxPool2d, Module};
 use kiln_tensor::{Result, Tensor};
 
 /// The convolutional network for digits (LeCun, Bottou, Bengio & Haffner, 1998), as PyTorch's tutorial writes it
@@ -55,15 +55,5 @@ impl Module for LeNet {
         let x = pool.forward(&self.conv2.forward_relu(&x)?)?.flatten(1, -1)?;
         let x = self.fc2.forward_relu(&self.fc1.forward_relu(&x)?)?;
         self.fc3.forward(&x)
-    }
-
-    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
-        let (pool, path) = (MaxPool2d::new(2), |child: &str| Summary::path(name, child));
-        let x = self.conv1.summarize(&path("conv1"), x, summary)?.relu()?;
-        let x = self.conv2.summarize(&path("conv2"), &pool.forward(&x)?, summary)?.relu()?;
-        let x = pool.forward(&x)?.flatten(1, -1)?;
-        let x = self.fc1.summarize(&path("fc1"), &x, summary)?.relu()?;
-        let x = self.fc2.summarize(&path("fc2"), &x, summary)?.relu()?;
-        self.fc3.summarize(&path("fc3"), &x, summary)
     }
 }

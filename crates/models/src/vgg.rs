@@ -3,7 +3,6 @@
 use kiln_derive::located;
 use kiln_nn::{
     AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Conv2dOptions, Dropout, Linear, MaxPool2d, Module, ReLU, Sequential,
-    Summary,
     init::{self, FanMode, Nonlinearity},
 };
 use kiln_tensor::{Error, Result, Tensor};
@@ -163,13 +162,6 @@ impl Module for Vgg {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.avgpool.forward(&self.features.forward(x)?)?;
         self.classifier.forward(&x.flatten(1, -1)?)
-    }
-
-    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
-        let path = |child: &str| Summary::path(name, child);
-        let x = self.features.summarize(&path("features"), x, summary)?;
-        let x = self.avgpool.summarize(&path("avgpool"), &x, summary)?.flatten(1, -1)?;
-        self.classifier.summarize(&path("classifier"), &x, summary)
     }
 }
 

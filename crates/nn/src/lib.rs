@@ -49,4 +49,4 @@ pub use layers::*;
 pub use loss::*;
 pub use module::{Field, FieldKind, LoadReport, Module, ModuleTree, Part, PartMut};
 pub use parameter::{Buffer, Parameter, Training};
-pub use summary::{Summary, SummaryRow, summary};
+pub use summary::{Summary, SummaryRow, summary, summary_of};

@@ -267,11 +267,6 @@ fn kernel(weight: &Tensor) -> [usize; 2] {
     weight.dims4().map_or([0; 2], |(_, _, h, w)| [h, w])
 }
 
-/// Multiply-adds that `pixels` cost, each of which meets a kernel of all channels of its group.
-fn cost(weight: &Tensor, pixels: usize) -> u64 {
-    weight.dims().iter().skip(1).product::<usize>() as u64 * pixels as u64
-}
-
 /// A two-dimensional convolution: images `[N, in, H, W]` to `[N, out, H', W']`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html>).
 ///
@@ -403,10 +398,6 @@ impl Module for Conv2d {
 
     fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
         self.run(x, true)
-    }
-
-    fn multiply_adds(&self, output: &Shape) -> u64 {
-        cost(&self.weight, output.numel())
     }
 }
 

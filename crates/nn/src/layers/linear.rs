@@ -1,7 +1,7 @@
 //! The fully connected layer.
 
 use kiln_derive::located;
-use kiln_tensor::{Result, Shape, Tensor, TensorOptions};
+use kiln_tensor::{Result, Tensor, TensorOptions};
 
 use crate::{
     Module, Parameter, Training,
@@ -104,9 +104,5 @@ impl Module for Linear {
 
     fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
         x.linear_relu(&self.weight, self.bias.as_deref())
-    }
-
-    fn multiply_adds(&self, output: &Shape) -> u64 {
-        output.numel() as u64 * self.in_features() as u64
     }
 }

@@ -7,9 +7,10 @@ use kiln_tensor::{Error, Result, Tensor};
 use serde_json::json;
 
 use crate::{
-    Field, FieldKind, Module, ModuleTree, Part, PartMut, Summary, Training,
+    Field, FieldKind, Module, ModuleTree, Part, PartMut, Training,
     module::failed_in_container,
     saved::{Describing, Restoring, Saved, SavedName, Value},
+    summary::is_observed,
 };
 
 /// Layers one after another, each fed with the output of the one before. They are named by position
@@ -122,7 +123,7 @@ impl Module for Sequential {
         let mut x = x.clone();
         let mut rest = self.children.iter().peekable();
         while let Some((name, module)) = rest.next() {
-            let y = if rest.next_if(|(_, next)| next.is_relu()).is_some() {
+            let y = if !is_observed() && rest.next_if(|(_, next)| next.is_relu()).is_some() {
                 module.forward_relu(&x)
             } else {
                 module.forward(&x)
@@ -130,13 +131,6 @@ impl Module for Sequential {
             x = y.map_err(|error| failed_in_container(self, name, module, error))?;
         }
         Ok(x)
-    }
-
-    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
-        self.children.iter().try_fold(x.clone(), |x, (child, module)| {
-            let y = module.summarize(&Summary::path(name, child), &x, summary);
-            y.map_err(|error| failed_in_container(self, child, module, error))
-        })
     }
 }
 

@@ -124,6 +124,9 @@ impl<M: ModuleTree + ?Sized> ModuleTree for Box<M> {
     fn folds_equal_children(&self) -> bool {
         (**self).folds_equal_children()
     }
+    fn address(&self) -> usize {
+        (**self).address()
+    }
     fn architecture(&self, at: &mut Describing) -> Result<Value> {
         (**self).architecture(at)
     }

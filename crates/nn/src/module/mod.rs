@@ -11,10 +11,9 @@ pub(crate) use failure::{failed_in, failed_in_container};
 pub use field::{Field, FieldKind, Part, PartMut};
 pub use load::LoadReport;
 pub use tree::ModuleTree;
+pub(crate) use tree::walk;
 
-use kiln_tensor::{Result, Shape, Tensor};
-
-use crate::Summary;
+use kiln_tensor::{Result, Tensor};
 
 /// A layer or model: computes a tensor from a tensor.
 ///
@@ -102,23 +101,6 @@ pub trait Module: ModuleTree {
     fn is_relu(&self) -> bool {
         false
     }
-
-    /// Multiplications, each with an addition, that it takes to make an output of this shape, in layers that consist of
-    /// such; for [`summary`](crate::summary).
-    fn multiply_adds(&self, _output: &Shape) -> u64 {
-        0
-    }
-
-    /// [`forward`](Module::forward), telling `summary` of each layer on the way. A layer is one line; a module that is
-    /// made of others calls this of theirs.
-    ///
-    /// # Errors
-    /// As [`forward`](Module::forward).
-    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
-        let y = self.forward(x)?;
-        summary.push(name, self.type_name(), &y, self.num_parameters(), self.multiply_adds(y.shape()));
-        Ok(y)
-    }
 }
 
 impl<M: Module + ?Sized> Module for Box<M> {
@@ -132,13 +114,5 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn is_relu(&self) -> bool {
         (**self).is_relu()
-    }
-
-    fn multiply_adds(&self, output: &Shape) -> u64 {
-        (**self).multiply_adds(output)
-    }
-
-    fn summarize(&self, name: &str, x: &Tensor, summary: &mut Summary) -> Result<Tensor> {
-        (**self).summarize(name, x, summary)
     }
 }

@@ -235,6 +235,12 @@ pub trait ModuleTree: Send + Sync {
         Ok(self)
     }
 
+    /// Where it is in memory: a box is where its module is.
+    #[doc(hidden)]
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).cast::<()>() as usize
+    }
+
     /// Replaces every parameter and buffer by what `f` makes of it. Shared ones stay shared.
     #[doc(hidden)]
     fn map_tensors(&mut self, f: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
@@ -245,7 +251,7 @@ pub trait ModuleTree: Send + Sync {
 
 /// Calls `see` with the path of every part below `module`: of each module its parameters, its buffers, its
 /// switch, then its children.
-pub(super) fn walk<'a, M: ModuleTree + ?Sized>(module: &'a M, prefix: &str, see: &mut dyn FnMut(&str, Part<'a>)) {
+pub(crate) fn walk<'a, M: ModuleTree + ?Sized>(module: &'a M, prefix: &str, see: &mut dyn FnMut(&str, Part<'a>)) {
     let mut parts: Vec<(String, Part<'a>)> = Vec::new();
     module.visit(&mut |name, part| parts.push((join(prefix, name), part)));
     parts.sort_by_key(|(_, part)| match part {

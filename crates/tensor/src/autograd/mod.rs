@@ -26,7 +26,7 @@ pub use gradcheck::{GradcheckOptions, gradcheck, gradcheck_with};
 pub use graph::{GradFn, graph_dot, graph_text};
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_grad, no_grad_guard};
-pub use trace::{Attribute, Step, Trace, trace};
+pub use trace::{Attribute, Step, Trace, trace, trace_with_reads, traced_steps};
 
 pub(crate) use gate::{Gate, OpenGate};
 pub(crate) use meta::Meta;

@@ -67,6 +67,8 @@ pub struct Trace {
     /// The memory of all tensors made meanwhile, held so that no address comes again.
     made: Vec<Arc<Storage>>,
     addresses: HashSet<usize>,
+    /// Whether values may be read, which hides from the trace what is done with them.
+    reads: bool,
 }
 
 impl Trace {
@@ -81,6 +83,21 @@ impl Trace {
     #[must_use]
     pub fn made(&self, tensor: &Tensor) -> bool {
         self.addresses.contains(&(Arc::as_ptr(&tensor.0.storage) as usize))
+    }
+}
+
+impl Trace {
+    /// Of each step the bytes of memory that it made: none for views and for changes in place.
+    #[must_use]
+    pub fn allocated(&self) -> Vec<usize> {
+        let mut seen = HashSet::new();
+        let bytes = |step: &Step| {
+            let storage = &step.output.0.storage;
+            let is_new = self.made(&step.output) && seen.insert(Arc::as_ptr(storage) as usize);
+            let memory = storage.read();
+            if is_new { memory.len() * memory.dtype().size() } else { 0 }
+        };
+        self.steps.iter().map(bytes).collect()
     }
 }
 
@@ -100,6 +117,25 @@ impl std::fmt::Debug for Trace {
 /// What `f` returns.
 #[located(site)]
 pub fn trace<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
+    run(Trace::default(), f)
+}
+
+/// As [`trace`], but values may be read: for counting what was done this time, not for exporting it.
+///
+/// # Errors
+/// What `f` returns.
+#[located(site)]
+pub fn trace_with_reads<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
+    run(Trace { reads: true, ..Trace::default() }, f)
+}
+
+/// The number of steps of the trace that is being made on this thread, if one is.
+#[must_use]
+pub fn traced_steps() -> Option<usize> {
+    TRACE.with_borrow(|trace| trace.as_ref().map(|trace| trace.steps.len()))
+}
+
+fn run<T>(trace: Trace, f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
     /// Puts the outer trace back, also when `f` panics.
     struct Restore(Option<Trace>);
     impl Drop for Restore {
@@ -107,7 +143,7 @@ pub fn trace<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
             TRACE.replace(self.0.take());
         }
     }
-    let restore = Restore(TRACE.replace(Some(Trace::default())));
+    let restore = Restore(TRACE.replace(Some(trace)));
     let result = f();
     let trace = TRACE.take().unwrap_or_default();
     drop(restore);
@@ -146,7 +182,7 @@ pub(crate) fn note_storage(storage: &Arc<Storage>) {
 
 /// Whether reading the tensor's values now would hide them from the trace that is being made.
 pub(crate) fn hides(tensor: &Tensor) -> bool {
-    TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| trace.made(tensor)))
+    TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| !trace.reads && trace.made(tensor)))
 }
 
 #[located(site)]

@@ -1,0 +1,24 @@
+//! Multiply-adds of the operations of a trace.
+
+use kiln_tensor::{Tensor, autograd::Step};
+
+/// Multiplications, each with an addition, of operations that consist of such: products and convolutions. Others count as
+/// none, as in other tools of the kind.
+pub(crate) fn multiply_adds(step: &Step) -> u64 {
+    let [first, second, ..] = &step.inputs[..] else { return 0 };
+    let numel = |tensor: &Tensor| tensor.numel() as u64;
+    match step.op {
+        // `[…, k] · [n, k]ᵀ`, and `[…, m, k] · […, k, n]`: `k` for each element of the result.
+        Some("linear" | "matmul") => numel(&step.output) * first.dims().last().map_or(1, |&k| k as u64),
+        // A weight `[O, C / groups, kh, kw]`: all of it but `O` for each element of the result.
+        Some("conv2d") => numel(&step.output) * per_first(second),
+        // A weight `[C, O / groups, kh, kw]`: all of it but `C` for each element of the input.
+        Some("conv_transpose2d") => numel(first) * per_first(second),
+        _ => 0,
+    }
+}
+
+/// Elements for each index of the first dimension.
+fn per_first(weight: &Tensor) -> u64 {
+    weight.dims().iter().skip(1).map(|&extent| extent as u64).product()
+}
