@@ -9,8 +9,9 @@ use kiln_backend::{Layout, MAX_RANK};
 use crate::engine::{
     iter::Walk,
     par::{self, GRAIN, Shared},
+    reader::Elements,
     simd::multiversion,
-    tile::{Elements, TILE, steps},
+    tile::{TILE, steps},
 };
 
 /// Elements folded at a time into one value.
@@ -37,12 +38,15 @@ pub(crate) trait Fold {
     fn merge(a: Self::Item, b: Self::Item) -> Self::Item;
 }
 
+/// Folds rows of so many elements, with a center each if there are any, to one result each.
+type ShortRows<T> = fn(&[T], usize, Option<&[T]>, &mut [T]);
+
 /// The loops of a fold, through which the engine works: it is compiled once for each type of items, not for each fold.
 struct Kernels<T> {
     identity: T,
     merge: fn(T, T) -> T,
     leaf: fn(&[T], T) -> T,
-    short_rows: fn(&[T], usize, Option<&[T]>, &mut [T]),
+    short_rows: ShortRows<T>,
     row: fn(&mut [T], &[T], &[T]),
     four_rows: fn(&mut [T], [&[T]; 4], &[T]),
     merge_rows: fn(&mut [T], &[T]),
@@ -237,7 +241,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
         let combine = |blocks: &[T]| {
             let mut cascade = Cascade::new(self.fold.identity);
             blocks.iter().for_each(|&value| cascade.push(value, merge));
-            cascade.finish(merge).unwrap_or_else(|| self.fold.identity)
+            cascade.finish(merge).unwrap_or(self.fold.identity)
         };
         partial.chunks(blocks).map(combine).collect()
     }
@@ -247,7 +251,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
             Some(x) => (self.fold.leaf)(x, center),
             None => {
                 let merged = steps(range, TILE).map(|part| (self.fold.leaf)(reader.get(part), center));
-                merged.reduce(|a, b| (self.fold.merge)(a, b)).unwrap_or_else(|| self.fold.identity)
+                merged.reduce(|a, b| (self.fold.merge)(a, b)).unwrap_or(self.fold.identity)
             }
         };
         if range.len() <= LEAF {
@@ -256,7 +260,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
         let merge = |a, b| (self.fold.merge)(a, b);
         let mut cascade = Cascade::new(self.fold.identity);
         steps(range, LEAF).for_each(|part| cascade.push(leaf_of(part), merge));
-        cascade.finish(merge).unwrap_or_else(|| self.fold.identity)
+        cascade.finish(merge).unwrap_or(self.fold.identity)
     }
 
     /// For results that are neighbours in memory: rows of elements are folded into rows of results.

@@ -1,11 +1,14 @@
 //! What carries the loops of operations: walks over strided layouts (`iter`, `lines`, `image`), the element-wise engine
-//! (`tile`), reductions in a fixed order (`fold`), work split over threads (`par`), and loops compiled for several
+//! (`elementwise`, on `reader`, `writer` and `tile`), reductions in a fixed order (`fold`), work split over threads (`par`), and loops compiled for several
 //! instruction sets (`simd`).
 
+pub(crate) mod elementwise;
 pub(crate) mod fold;
 pub(crate) mod image;
 pub(crate) mod iter;
 pub(crate) mod lines;
 pub(crate) mod par;
+pub(crate) mod reader;
 pub(crate) mod simd;
 pub(crate) mod tile;
+pub(crate) mod writer;

@@ -7,8 +7,10 @@ use crate::{
     engine::{
         lines::Lines,
         par::{self, GRAIN},
+        reader::Reader,
         simd::multiversion,
-        tile::{Reader, TILE, Writer, steps},
+        tile::{TILE, steps},
+        writer::Writer,
     },
     memory::view::{Input, Source, Target, has_shape},
     numeric::{dispatch::for_all, stored::Stored},

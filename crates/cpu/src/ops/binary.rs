@@ -7,8 +7,9 @@ use kiln_backend::{BinaryBackend, BinaryOp, DType, Error, Operand, Result, SideO
 use crate::{
     CpuBackend,
     engine::{
+        elementwise::{map2, map3, update1},
         par::GRAIN,
-        tile::{TILE, map2, map3, update1},
+        tile::TILE,
     },
     memory::view::{Input, Source, Target},
     numeric::{

@@ -6,9 +6,9 @@ use kiln_backend::{CopyBackend, Result, View, ViewMut};
 use crate::{
     CpuBackend,
     engine::{
+        elementwise::cast,
         iter::{Walk, memory_order},
         par::{self, GRAIN},
-        tile::cast,
     },
     memory::view::{Input, Source, Target, same_shape},
     numeric::dispatch::for_all,

@@ -6,8 +6,10 @@ use crate::{
     CpuBackend,
     engine::{
         par::{self, GRAIN},
+        reader::Reader,
         simd::multiversion,
-        tile::{Reader, TILE, Writer, steps},
+        tile::{TILE, steps},
+        writer::Writer,
     },
     memory::view::{Input, Source, Target, same_shape},
     numeric::{

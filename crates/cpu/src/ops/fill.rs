@@ -5,8 +5,10 @@ use kiln_backend::{FillBackend, Ramp, Result, Scalar, ViewMut};
 use crate::{
     CpuBackend,
     engine::{
+        elementwise::map1,
         par::{self, GRAIN},
-        tile::{TILE, Writer, map1, steps},
+        tile::{TILE, steps},
+        writer::Writer,
     },
     memory::view::{Input, Target},
     numeric::{convert::Destination, dispatch::for_all, stored::Stored},

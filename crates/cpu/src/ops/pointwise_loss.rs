@@ -9,8 +9,10 @@ use crate::{
     CpuBackend,
     engine::{
         par,
+        reader::Reader,
         simd::multiversion,
-        tile::{Reader, TILE, Writer, steps},
+        tile::{TILE, steps},
+        writer::Writer,
     },
     memory::view::{Input, Source, Target, has_shape, same_shape},
     numeric::{dispatch::for_float, real::Real, stored::Stored},

@@ -280,13 +280,13 @@ struct Line<'a> {
     columns: &'a [std::ops::Range<usize>],
 }
 
+/// Computes a line of windows, with vectors to use.
+type LineBody<'a, T> = dyn Fn(&Line<'_>, &mut [Vec<T>; 2], &mut Vec<i64>) + Sync + 'a;
+/// Adds up the plane of an image and a channel, with a row to use.
+type PlaneBody<'a, T> = dyn Fn(usize, usize, &mut [T], &mut [T]) -> Result<()> + Sync + 'a;
+
 /// Calls `body` for lines that cover the output, in parallel. The vectors are there to be reused.
-fn lines<T: Real>(
-    pool: &Pool2d,
-    from: &Image<T>,
-    to: &Image<T>,
-    body: &(dyn Fn(&Line<'_>, &mut [Vec<T>; 2], &mut Vec<i64>) + Sync),
-) {
+fn lines<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, body: &LineBody<'_, T>) {
     let along_channels = *pool == Pool2d::Adaptive || (from.strides[1] == 1 && from.c > 1);
     let count = to.n * to.h * if along_channels { to.w } else { to.c };
     let len = if along_channels { to.c } else { to.w };
@@ -380,11 +380,7 @@ impl Line<'_> {
 }
 
 /// Calls `body` with a row to use and a plane of zeros for every image and channel, in parallel, and stores the planes.
-fn sum_planes<T: Real>(
-    from: &Image<T>,
-    to: &Image<T>,
-    body: &(dyn Fn(usize, usize, &mut [T], &mut [T]) -> Result<()> + Sync),
-) -> Result<()> {
+fn sum_planes<T: Real>(from: &Image<T>, to: &Image<T>, body: &PlaneBody<'_, T>) -> Result<()> {
     if to.n * to.c * to.area() == 0 {
         return Ok(());
     }

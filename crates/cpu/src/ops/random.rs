@@ -10,7 +10,8 @@ use crate::{
     engine::{
         par,
         simd::multiversion,
-        tile::{TILE, Writer, steps},
+        tile::{TILE, steps},
+        writer::Writer,
     },
     memory::view::Target,
     numeric::{

@@ -9,7 +9,9 @@ use crate::{
     engine::{
         fold::{Fold, Operand, fold},
         par::{self, GRAIN},
-        tile::{Converted, Elements, Reader, TILE, Writer, steps},
+        reader::{Converted, Elements, Reader},
+        tile::{TILE, steps},
+        writer::Writer,
     },
     memory::view::{Source, Target},
     numeric::{

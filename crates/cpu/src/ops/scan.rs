@@ -7,7 +7,9 @@ use crate::{
     engine::{
         lines::Lines,
         par::{self, GRAIN},
-        tile::{Reader, TILE, Writer, steps},
+        reader::Reader,
+        tile::{TILE, steps},
+        writer::Writer,
     },
     memory::view::{Input, Source, Target, same_shape},
     numeric::{

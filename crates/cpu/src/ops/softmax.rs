@@ -8,8 +8,10 @@ use crate::{
         fold::{Cascade, LEAF, leaf},
         lines::Lines,
         par::{self, GRAIN},
+        reader::Reader,
         simd::multiversion,
-        tile::{Reader, TILE, Writer},
+        tile::TILE,
+        writer::Writer,
     },
     memory::view::{Input, Source, Target, same_shape},
     numeric::{

@@ -6,7 +6,9 @@ use crate::{
     CpuBackend,
     engine::{
         par::{self, row_grain},
-        tile::{Reader, TILE, Writer, steps},
+        reader::Reader,
+        tile::{TILE, steps},
+        writer::Writer,
     },
     memory::view::{Input, Source, Target, same_shape},
     numeric::{dispatch::for_all, stored::Stored},

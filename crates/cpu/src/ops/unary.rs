@@ -5,8 +5,8 @@ use kiln_backend::{Error, Integers, Result, Saved, UnaryBackend, UnaryOp, View, 
 use crate::{
     CpuBackend,
     engine::{
+        elementwise::{map1, map2},
         par::GRAIN,
-        tile::{map1, map2},
     },
     memory::view::{Input, Source, Target},
     numeric::{

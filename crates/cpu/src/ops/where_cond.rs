@@ -4,7 +4,7 @@ use kiln_backend::{Operand, Result, View, ViewMut, WhereCondBackend};
 
 use crate::{
     CpuBackend,
-    engine::{par::GRAIN, simd::multiversion, tile::map3},
+    engine::{elementwise::map3, par::GRAIN, simd::multiversion},
     memory::view::{Input, Source, Target},
     numeric::{
         dispatch::for_all,

@@ -1,13 +1,12 @@
 //! The transforms of Winograd's F(4×4, 3×3), for a vector of channels at a time.
 //!
 //! With interpolation at 0, ±1, ±2 and infinity (Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015)
-//! a tile of 4×4 outputs takes 36 products instead of 144. Each two-dimensional transform applies a one-dimensional one to all columns, then to all rows.
+//! a tile of 4×4 outputs takes 36 products instead of 144. Each two-dimensional transform applies a one-dimensional one to all
+//! columns, then to all rows.
 
-use crate::gemm::simd::{
-    Simd,
-    x86::{F32x8, F32x16},
-};
+use crate::gemm::simd::Simd;
 #[cfg(target_arch = "x86_64")]
+use crate::gemm::simd::x86::{F32x8, F32x16};
 
 /// Points of a transformed tile.
 pub(super) const POINTS: usize = 36;
