@@ -58,16 +58,48 @@ __device__ inline I pow(I base, I exponent, Status* status) {
     return (I)result;
 }
 
-// Python's %: the sign is that of the divisor; 0 as divisor is reported.
+// The quotient, rounded towards 0; 0 as divisor is reported.
 template <typename I>
-__device__ inline I remainder(I a, I b, Status* status) {
+__device__ inline I trunc_divide(I a, I b, Status* status) {
     if (b == I(0)) {
         report(status, STATUS_DIVISOR, (int64_t)a, 0);
         return 0;
     }
-    // The most negative number by -1 overflows; its remainder is 0.
-    if (b == I(-1) && I(-1) < I(0)) return 0;
-    I rest = a % b;
-    return rest != I(0) && (rest < I(0)) != (b < I(0)) ? (I)(rest + b) : rest;
+    // The most negative number by -1 overflows.
+    return b == I(-1) && I(-1) < I(0) ? neg(a) : (I)(a / b);
+}
+
+// C's %: the sign is that of the dividend; 0 as divisor is reported.
+template <typename I>
+__device__ inline I fmod(I a, I b, Status* status) {
+    return sub(a, mul(trunc_divide(a, b, status), b));
+}
+
+// Python's %: the sign is that of the divisor; 0 as divisor is reported.
+template <typename I>
+__device__ inline I remainder(I a, I b, Status* status) {
+    I rest = fmod(a, b, status);
+    return b != I(0) && rest != I(0) && (rest < I(0)) != (b < I(0)) ? (I)(rest + b) : rest;
+}
+
+// The quotient, rounded down; 0 as divisor is reported.
+template <typename I>
+__device__ inline I floor_divide(I a, I b, Status* status) {
+    I quotient = trunc_divide(a, b, status);
+    bool below = b != I(0) && mul(quotient, b) != a && (a < I(0)) != (b < I(0));
+    return below ? (I)(quotient - I(1)) : quotient;
+}
+
+// The bits moved up; 0 by a negative number or by the number of bits or more.
+template <typename I>
+__device__ inline I shift_left(I a, I by) {
+    return by < I(0) || by >= I(8 * sizeof(I)) ? I(0) : (I)((uint64_t)a << by);
+}
+
+// The bits moved down, below copies of the sign; only these by a negative number or by the number of bits or more.
+template <typename I>
+__device__ inline I shift_right(I a, I by) {
+    if (by < I(0) || by >= I(8 * sizeof(I))) return a < I(0) ? I(-1) : I(0);
+    return (I)(a >> by);
 }
 }  // namespace integer

@@ -41,6 +41,9 @@ __device__ inline f32 pow(f32 a, f32 b) { return powf(a, b); }
 __device__ inline f64 pow(f64 a, f64 b) { return ::pow(a, b); }
 __device__ inline f32 atan2(f32 a, f32 b) { return atan2f(a, b); }
 __device__ inline f64 atan2(f64 a, f64 b) { return ::atan2(a, b); }
+// C's remainder: exact, with the sign of the dividend.
+__device__ inline f32 fmod(f32 a, f32 b) { return fmodf(a, b); }
+__device__ inline f64 fmod(f64 a, f64 b) { return ::fmod(a, b); }
 
 template <typename R>
 __device__ inline R select(bool condition, R a, R b) {
@@ -73,6 +76,25 @@ __device__ inline R maximum(R a, R b) {
 template <typename R>
 __device__ inline R minimum(R a, R b) {
     return a < b || a != a ? a : b;
+}
+
+// Python's remainder: exact, with the sign of the divisor.
+template <typename R>
+__device__ inline R remainder(R a, R b) {
+    R rest = fmod(a, b);
+    return rest != R(0) && (rest < R(0)) != (b < R(0)) ? rest + b : rest;
+}
+
+// Python's //: the quotient of what the remainder leaves.
+template <typename R>
+__device__ inline R floor_divide(R a, R b) {
+    if (b == R(0)) return a / b;
+    R rest = fmod(a, b);
+    R exact = (a - rest) / b;
+    if (rest != R(0) && (rest < R(0)) != (b < R(0))) exact -= R(1);
+    if (exact == R(0)) return R(0) * (a / b);  // with the sign of the quotient
+    R below = floor(exact);
+    return exact - below > R(0.5) ? below + R(1) : below;
 }
 
 template <typename R>

@@ -71,7 +71,8 @@ impl ViewMut<'_> {
     }
 }
 
-/// An operand of an element-wise operation: a tensor, or one number (converted to the tensor's dtype).
+/// An operand of an element-wise operation: a tensor, or one number. A number is converted to the type that the tensor
+/// is computed in, `f32` for half precision; only comparisons and the choice of `where` round it to the tensor's dtype.
 #[derive(Clone, Copy, Debug)]
 pub enum Operand<'a> {
     /// A tensor, broadcast by its strides.

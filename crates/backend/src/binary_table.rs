@@ -37,30 +37,42 @@ BINARY(Div, div, "`a / b`; integers are divided as `f32`.",
 BINARY(Pow, pow, "`a^b`.",
        COSTLY, pow(a, b), ints(pow(a, b, status)),
        "PowBackward0", COSTLY, select(b == R(0.0), R(0.0), g * b * pow(a, b - R(1.0))),
-                       select(a == R(0.0) && b >= R(0.0), R(0.0), g * pow(a, b) * log(a)))
+                               select(a == R(0.0) && b >= R(0.0), R(0.0), g * pow(a, b) * log(a)))
 BINARY(Maximum, maximum, "The larger one; NaN if either is. Equal operands share the gradient; at NaN both get all of it.",
        CHEAP, maximum(a, b), ints(maximum(a, b)),
        "MaximumBackward0", CHEAP, select(a == b, g * R(0.5), select(a < b, R(0.0), g)),
-                          select(a == b, g * R(0.5), select(b < a, R(0.0), g)))
+                                  select(a == b, g * R(0.5), select(b < a, R(0.0), g)))
 BINARY(Minimum, minimum, "The smaller one; NaN if either is. Equal operands share the gradient; at NaN both get all of it.",
        CHEAP, minimum(a, b), ints(minimum(a, b)),
        "MinimumBackward0", CHEAP, select(a == b, g * R(0.5), select(a > b, R(0.0), g)),
-                          select(a == b, g * R(0.5), select(b > a, R(0.0), g)))
-BINARY(Atan2, atan2, "The angle of the point `(b, a)`, in radians.",
+                                  select(a == b, g * R(0.5), select(b > a, R(0.0), g)))
+BINARY(Atan2, atan2, "The angle of the point `(b, a)`, in radians; its gradients at `(0, 0)` are 0.",
        COSTLY, atan2(a, b), floats_only,
-       "Atan2Backward0", COSTLY, g * b / (a * a + b * b), -g * a / (a * a + b * b))
-BINARY(Remainder, remainder, "Python's `a % b`: the sign is that of `b`.",
-       COSTLY, a - b * floor(a / b), ints(remainder(a, b, status)),
-       "RemainderBackward0", COSTLY, g, -g * floor(a / b))
+       "Atan2Backward0", COSTLY, select(a == R(0.0) && b == R(0.0), R(0.0), g * b / (a * a + b * b)),
+                                 select(a == R(0.0) && b == R(0.0), R(0.0), -g * a / (a * a + b * b)))
+BINARY(Remainder, remainder, "Python's `a % b`, exact: the sign is that of `b`.",
+       COSTLY, remainder(a, b), ints(remainder(a, b, status)),
+       "RemainderBackward0", COSTLY, g, -g * floor_divide(a, b))
+BINARY(Fmod, fmod, "C's `fmod(a, b)`, exact: the sign is that of `a`.",
+       COSTLY, fmod(a, b), ints(fmod(a, b, status)),
+       "FmodBackward0", COSTLY, g, -g * trunc(a / b))
+BINARY(FloorDivide, floor_divide, "Python's `a // b`: `a / b`, rounded down. Integers stay integers; the gradient is 0.",
+       COSTLY, floor_divide(a, b), ints(floor_divide(a, b, status)),
+       "DivBackward2", CHEAP, R(0.0), R(0.0))
+BINARY(TruncDivide, trunc_divide, "`a / b`, rounded towards 0. Integers stay integers; the gradient is 0.",
+       CHEAP, trunc(a / b), ints(trunc_divide(a, b, status)),
+       "DivBackward2", CHEAP, R(0.0), R(0.0))
 
 COMPARISON(Eq, eq, "Whether `a == b`.", a == b)
 COMPARISON(Ne, ne, "Whether `a != b`.", a != b)
 COMPARISON(Lt, lt, "Whether `a < b`.", a < b)
 COMPARISON(Le, le, "Whether `a <= b`.", a <= b)
 
-BITWISE(And, logical_and, "`a & b`: of truth values, or of the bits of integers.", a & b)
-BITWISE(Or, logical_or, "`a | b`: of truth values, or of the bits of integers.", a | b)
-BITWISE(Xor, logical_xor, "`a ^ b`: of truth values, or of the bits of integers.", a ^ b)
+BITWISE(And, bitwise_and, "The bits that `a` and `b` have, of integers or truth values.", a & b)
+BITWISE(Or, bitwise_or, "The bits that `a` or `b` has, of integers or truth values.", a | b)
+BITWISE(Xor, bitwise_xor, "The bits that either `a` or `b` has, of integers or truth values.", a ^ b)
+BITWISE(ShiftLeft, bitwise_left_shift, "The bits of integers, moved up by `b`; 0 where `b` is negative or no less than their number.", shift_left(a, b))
+BITWISE(ShiftRight, bitwise_right_shift, "The bits of integers, moved down by `b`, below copies of the sign; only these where `b` is negative or no less than their number.", shift_right(a, b))
 
 // \
 }}}

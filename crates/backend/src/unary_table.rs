@@ -32,7 +32,7 @@ UNARY(Abs, abs, "`|x|`; its gradient at 0 is 0.",
       "AbsBackward0", input, CHEAP, g * sign(s))
 UNARY(Sign, sign, "-1, 0 or 1 (0 of NaN, as in PyTorch); the gradient is 0.",
       CHEAP, sign(x), ints(sign(x)),
-      "SignBackward0", nothing, CHEAP, R(0.0) * g)
+      "SignBackward0", nothing, CHEAP, R(0.0))
 UNARY(Square, square, "`x * x`.",
       CHEAP, x * x, ints(mul(x, x)),
       "PowBackward0", input, CHEAP, g * (s + s))
@@ -126,16 +126,16 @@ UNARY(Erf, erf, "Error function.",
       "ErfBackward0", input, COSTLY, g * R(FRAC_2_SQRT_PI) * exp(-s * s))
 UNARY(Floor, floor, "Rounds down; the gradient is 0.",
       CHEAP, floor(x), ints_unchanged,
-      "FloorBackward0", nothing, CHEAP, R(0.0) * g)
+      "FloorBackward0", nothing, CHEAP, R(0.0))
 UNARY(Ceil, ceil, "Rounds up; the gradient is 0.",
       CHEAP, ceil(x), ints_unchanged,
-      "CeilBackward0", nothing, CHEAP, R(0.0) * g)
+      "CeilBackward0", nothing, CHEAP, R(0.0))
 UNARY(Round, round, "Rounds to the nearest integer, halves to even; the gradient is 0.",
       CHEAP, rint(x), ints_unchanged,
-      "RoundBackward0", nothing, CHEAP, R(0.0) * g)
+      "RoundBackward0", nothing, CHEAP, R(0.0))
 UNARY(Trunc, trunc, "Rounds towards 0; the gradient is 0.",
       CHEAP, trunc(x), ints_unchanged,
-      "TruncBackward0", nothing, CHEAP, R(0.0) * g)
+      "TruncBackward0", nothing, CHEAP, R(0.0))
 
 // \
 }}}

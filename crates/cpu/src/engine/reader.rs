@@ -41,6 +41,8 @@ pub(crate) struct Reader<'a, T: Stored> {
     ptr: *const T,
     walk: Walk,
     path: Path,
+    /// The value, if the operand is a number.
+    number: Option<T::Compute>,
     tile: Tile<T::Compute>,
     memory: PhantomData<&'a [T]>,
 }
@@ -49,15 +51,18 @@ impl<'a, T: Stored> Reader<'a, T> {
     /// For the operand with its dimensions in the order `order`.
     #[inline(always)]
     pub(crate) fn ordered(input: &'a Input<'_, T>, order: Option<&[usize]>) -> Reader<'a, T> {
-        let (ptr, walk) = match input {
+        let (ptr, walk, number) = match input {
             Input::Tensor(source) => {
                 let layout = source.layout();
-                (source.ptr(), order.map_or_else(|| Walk::new(layout), |o| Walk::new(&layout.permute(o))))
+                (source.ptr(), order.map_or_else(|| Walk::new(layout), |o| Walk::new(&layout.permute(o))), None)
             }
-            Input::Constant(value) => (std::ptr::from_ref(value), Walk::of([(usize::MAX, 0)].into_iter())),
+            // Read through the pointer only if `DIRECT`, where `Compute` is `T`.
+            Input::Constant(value) => {
+                (std::ptr::from_ref(value).cast(), Walk::of([(usize::MAX, 0)].into_iter()), Some(*value))
+            }
         };
         let path = Path::of::<T>(&walk);
-        Reader { ptr, walk, path, tile: Tile::new(), memory: PhantomData }
+        Reader { ptr, walk, path, number, tile: Tile::new(), memory: PhantomData }
     }
 
     /// For the elements of a source that `walk` visits.
@@ -67,7 +72,7 @@ impl<'a, T: Stored> Reader<'a, T> {
     #[inline(always)]
     pub(crate) unsafe fn over(source: &Source<'a, T>, walk: Walk) -> Reader<'a, T> {
         let path = Path::of::<T>(&walk);
-        Reader { ptr: source.ptr(), walk, path, tile: Tile::new(), memory: PhantomData }
+        Reader { ptr: source.ptr(), walk, path, number: None, tile: Tile::new(), memory: PhantomData }
     }
 
     /// For the operand in row-major order.
@@ -122,9 +127,11 @@ impl<'a, T: Stored> Reader<'a, T> {
             Path::Direct => unsafe { std::slice::from_raw_parts(self.ptr.add(range.start).cast::<T::Compute>(), n) },
             Path::Constant => {
                 if n > self.tile.ready {
-                    // SAFETY: the walk has positions, so its first element (a number or inside the buffer)
-                    // can be read.
-                    let value = unsafe { self.ptr.read() }.load();
+                    let value = match self.number {
+                        Some(number) => number,
+                        // SAFETY: the walk has positions, so its first element can be read.
+                        None => unsafe { self.ptr.read() }.load(),
+                    };
                     self.tile.take(n).fill(value);
                 }
                 self.tile.take(n)

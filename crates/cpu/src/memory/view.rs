@@ -122,16 +122,25 @@ impl<'a, T> Target<'a, T> {
 
 /// An operand of an element-wise operation.
 #[derive(Clone, Copy)]
-pub(crate) enum Input<'a, T> {
+pub(crate) enum Input<'a, T: Stored> {
     Tensor(Source<'a, T>),
-    Constant(T),
+    Constant(T::Compute),
 }
 
 impl<'a, T: Stored> Input<'a, T> {
+    /// An operand to compute with: numbers are not rounded to half precision.
     pub(crate) fn new(op: &'static str, operand: Operand<'a>) -> Result<Input<'a, T>> {
         Ok(match operand {
             Operand::Tensor(view) => Input::Tensor(Source::new(op, view)?),
-            Operand::Scalar(value) => Input::Constant(T::from_scalar(value)),
+            Operand::Scalar(value) => Input::Constant(T::number(value)),
+        })
+    }
+
+    /// An operand to compare or to choose: numbers are rounded as elements are.
+    pub(crate) fn rounded(op: &'static str, operand: Operand<'a>) -> Result<Input<'a, T>> {
+        Ok(match operand {
+            Operand::Tensor(view) => Input::Tensor(Source::new(op, view)?),
+            Operand::Scalar(value) => Input::Constant(T::from_scalar(value).load()),
         })
     }
 }

@@ -21,6 +21,16 @@ pub(crate) trait Int:
     fn pow(self, exponent: Self) -> Option<Self>;
     /// Python's `%`: the sign is that of the divisor; `None` for a divisor of 0.
     fn remainder(self, divisor: Self) -> Option<Self>;
+    /// C's `%`: the sign is that of the dividend; `None` for a divisor of 0.
+    fn fmod(self, divisor: Self) -> Option<Self>;
+    /// The quotient, rounded down; `None` for a divisor of 0.
+    fn floor_divide(self, divisor: Self) -> Option<Self>;
+    /// The quotient, rounded towards 0; `None` for a divisor of 0.
+    fn trunc_divide(self, divisor: Self) -> Option<Self>;
+    /// The bits moved up; 0 by a negative number or by the number of bits or more.
+    fn shift_left(self, by: Self) -> Self;
+    /// The bits moved down, below copies of the sign; only these by a negative number or by the number of bits or more.
+    fn shift_right(self, by: Self) -> Self;
 }
 
 macro_rules! int {
@@ -83,6 +93,30 @@ macro_rules! int {
                 let rest = self.wrapping_rem(divisor);
                 Some(if rest != 0 && (rest < 0) != (divisor < 0) { rest + divisor } else { rest })
             }
+            #[inline(always)]
+            fn fmod(self, divisor: $ty) -> Option<$ty> {
+                (divisor != 0).then(|| self.wrapping_rem(divisor))
+            }
+            #[inline(always)]
+            #[allow(unused_comparisons)] // for u8
+            fn floor_divide(self, divisor: $ty) -> Option<$ty> {
+                let below = self.fmod(divisor)? != 0 && (self < 0) != (divisor < 0);
+                Some(self.wrapping_div(divisor) - <$ty>::from(below))
+            }
+            #[inline(always)]
+            fn trunc_divide(self, divisor: $ty) -> Option<$ty> {
+                (divisor != 0).then(|| self.wrapping_div(divisor))
+            }
+            #[inline(always)]
+            fn shift_left(self, by: $ty) -> $ty {
+                u32::try_from(by).ok().and_then(|by| self.checked_shl(by)).unwrap_or(0)
+            }
+            #[inline(always)]
+            #[allow(unused_comparisons)] // for u8
+            fn shift_right(self, by: $ty) -> $ty {
+                let signs = if self < 0 { !0 } else { 0 };
+                u32::try_from(by).ok().and_then(|by| self.checked_shr(by)).unwrap_or(signs)
+            }
         }
     )*};
 }
@@ -115,19 +149,20 @@ pub(crate) mod functions {
         sign(x) => sign;
         maximum(a, b) => max;
         minimum(a, b) => min;
+        shift_left(a, b) => shift_left;
+        shift_right(a, b) => shift_right;
     }
 
-    /// A power; 0, and `undefined` is set, where the exponent is negative.
-    #[inline(always)]
-    pub(crate) fn pow<T: Int>(a: T, b: T, undefined: &mut bool) -> T {
-        or_zero(a.pow(b), undefined)
+    /// Functions that are not defined for all operands: 0, and `undefined` is set, where they are not.
+    macro_rules! partial {
+        ($($name:ident)*) => {$(
+            #[inline(always)]
+            pub(crate) fn $name<T: Int>(a: T, b: T, undefined: &mut bool) -> T {
+                or_zero(T::$name(a, b), undefined)
+            }
+        )*};
     }
-
-    /// Python's `%`; 0, and `undefined` is set, where the divisor is 0.
-    #[inline(always)]
-    pub(crate) fn remainder<T: Int>(a: T, b: T, undefined: &mut bool) -> T {
-        or_zero(a.remainder(b), undefined)
-    }
+    partial! { pow remainder fmod floor_divide trunc_divide }
 
     #[inline(always)]
     fn or_zero<T: Int>(value: Option<T>, undefined: &mut bool) -> T {
@@ -149,6 +184,23 @@ mod tests {
             assert_eq!(a.remainder(b), Some(want), "{a} % {b}");
         }
         assert_eq!((1i32.remainder(0), 9u8.remainder(4)), (None, Some(1)));
+        for (a, b, fmod, floor, trunc) in [
+            (7i64, 3, 1, 2, 2),
+            (-7, 3, -1, -3, -2),
+            (7, -3, 1, -3, -2),
+            (-7, -3, -1, 2, 2),
+            (i64::MIN, -1, 0, i64::MIN, i64::MIN),
+        ] {
+            let got = (a.fmod(b), a.floor_divide(b), a.trunc_divide(b));
+            assert_eq!(got, (Some(fmod), Some(floor), Some(trunc)), "{a}, {b}");
+        }
+        assert_eq!((1i32.fmod(0), 1i32.floor_divide(0), 1u8.trunc_divide(0)), (None, None, None));
+        for (x, by, left, right) in
+            [(5i64, 1, 10, 2), (-7, 1, -14, -4), (-7, 63, i64::MIN, -1), (5, 64, 0, 0), (-5, -1, 0, -1)]
+        {
+            assert_eq!((x.shift_left(by), x.shift_right(by)), (left, right), "{x} by {by}");
+        }
+        assert_eq!((200u8.shift_left(1), 200u8.shift_right(7), 200u8.shift_right(8)), (144, 1, 0));
         assert_eq!(
             (Int::pow(3i64, 4), Int::pow(2i32, 32), Int::pow(2i64, -1), Int::pow(0u8, 0)),
             (Some(81), Some(0), None, Some(1))

@@ -1,7 +1,7 @@
 //! The real types that formulas are computed in, `f32` (also for half precision) and `f64`, and the functions and
 //! constants of the formulas in the tables of element-wise operations.
 
-use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ops::{Add, Div, Mul, Neg, Rem, Sub};
 
 use crate::numeric::{convert::Number, math, stored::Stored};
 
@@ -23,6 +23,7 @@ pub(crate) trait Real:
     + Sub<Output = Self>
     + Mul<Output = Self>
     + Div<Output = Self>
+    + Rem<Output = Self>
 {
     const INFINITY: Self;
     /// The nearest value.
@@ -91,6 +92,37 @@ pub(crate) trait Real:
         if self < other || self != self { self } else { other }
     }
 
+    /// C's remainder: exact, with the sign of the dividend.
+    #[inline(always)]
+    fn fmod(self, divisor: Self) -> Self {
+        self % divisor
+    }
+
+    /// Python's remainder: exact, with the sign of the divisor.
+    #[inline(always)]
+    fn remainder(self, divisor: Self) -> Self {
+        let (zero, rest) = (Self::of(0.0), self % divisor);
+        if rest != zero && (rest < zero) != (divisor < zero) { rest + divisor } else { rest }
+    }
+
+    /// Python's `//`: the quotient of what the remainder leaves.
+    #[inline(always)]
+    fn floor_divide(self, divisor: Self) -> Self {
+        let (zero, one) = (Self::of(0.0), Self::of(1.0));
+        if divisor == zero {
+            return self / divisor;
+        }
+        let rest = self % divisor;
+        let exact = (self - rest) / divisor;
+        let exact = if rest != zero && (rest < zero) != (divisor < zero) { exact - one } else { exact };
+        if exact == zero {
+            // With the sign of the quotient.
+            return zero * (self / divisor);
+        }
+        let below = exact.floor();
+        if exact - below > Self::of(0.5) { below + one } else { below }
+    }
+
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`
     #[inline(always)]
     fn gelu_tanh(self) -> Self {
@@ -157,6 +189,9 @@ pub(crate) mod functions {
         atan2(a, b) => atan2;
         maximum(a, b) => maximum;
         minimum(a, b) => minimum;
+        fmod(a, b) => fmod;
+        remainder(a, b) => remainder;
+        floor_divide(a, b) => floor_divide;
     }
 
     /// `condition ? a : b`
@@ -252,9 +287,26 @@ mod tests {
             assert_eq!(T::of(1000.0).softplus(), T::of(1000.0));
             assert_eq!(T::of(-1000.0).softplus(), T::of(0.0));
             assert!(is_nan(nan.softplus()));
+            let (inf, zero) = (T::INFINITY, T::of(0.0));
+            for (a, b, fmod, remainder, floor_divide) in [
+                (-7.5, 2.0, -1.5, 0.5, -4.0),
+                (7.5, -2.0, 1.5, -0.5, -4.0),
+                (5.0, f64::INFINITY, 5.0, 5.0, 0.0),
+                (-5.0, f64::INFINITY, -5.0, f64::INFINITY, -1.0),
+                (-6.0, 2.0, 0.0, 0.0, -3.0),
+            ] {
+                let (x, y) = (T::of(a), T::of(b));
+                assert_eq!(x.fmod(y), T::of(fmod), "fmod({a}, {b})");
+                assert_eq!(x.remainder(y), T::of(remainder), "remainder({a}, {b})");
+                assert_eq!(x.floor_divide(y), T::of(floor_divide), "floor_divide({a}, {b})");
+            }
+            assert!(T::of(1e8).remainder(T::of(3.0)) == one && T::of(3e9).remainder(T::of(7.0)) == T::of(4.0));
+            assert!(is_nan(one.remainder(zero)) && is_nan(inf.remainder(one)) && one.floor_divide(zero) == inf);
         }
         check::<f32>();
         check::<f64>();
+        assert_eq!((1.0f64.remainder(0.1), 1.0f64.floor_divide(0.1)), (0.099_999_999_999_999_95, 9.0));
+        assert_eq!((1.0f32.remainder(0.1), 1.0f32.floor_divide(0.1)), (0.099_999_98, 9.0));
         assert!(near(Real::softplus(0.5f64), 0.5f64.exp().ln_1p()));
         assert!(near(Real::erf(0.5f64), 0.520_499_877_813_046_5));
         let slope = (Real::gelu_tanh(0.7 + 1e-6) - Real::gelu_tanh(0.7 - 1e-6)) / 2e-6;

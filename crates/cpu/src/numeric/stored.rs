@@ -28,6 +28,10 @@ pub(crate) trait Stored: Pod + Send + Sync {
     fn store(value: Self::Compute) -> Self;
     /// Converts as Rust's `as` does.
     fn from_scalar(value: Scalar) -> Self;
+    /// A number to compute with: not rounded to what is stored.
+    fn number(value: Scalar) -> Self::Compute {
+        Self::from_scalar(value).load()
+    }
     /// [`load`](Stored::load) of a slice.
     #[inline(always)]
     fn load_slice(from: &[Self], to: &mut [Self::Compute]) {
@@ -105,6 +109,9 @@ impl Stored for bf16 {
     fn from_scalar(value: Scalar) -> bf16 {
         bf16::store(value.to_f64().f32_odd())
     }
+    fn number(value: Scalar) -> f32 {
+        Element::from_scalar(value)
+    }
 }
 
 /// `half` decides at run time whether the CPU converts in hardware: fine for slices, slow for single elements,
@@ -143,6 +150,9 @@ impl Stored for f16 {
     }
     fn from_scalar(value: Scalar) -> f16 {
         f16::store(value.to_f64().f32_odd())
+    }
+    fn number(value: Scalar) -> f32 {
+        Element::from_scalar(value)
     }
     fn load_slice(from: &[f16], to: &mut [f32]) {
         from.convert_to_f32_slice(&mut to[..from.len()]);

@@ -51,7 +51,7 @@ impl BinaryBackend for CpuBackend {
         let dtype = operand_dtype(op, a, b)?;
         if op.is_comparison() {
             for_all!(dtype, T => {
-                let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
+                let (a, b) = (Input::<T>::rounded(op.name(), a)?, Input::<T>::rounded(op.name(), b)?);
                 let mut out = Target::<Truth>::new(op.name(), out)?;
                 map2(op.name(), GRAIN, &a, &b, &mut out, compare_of::<<T as Stored>::Compute>(op))
             })
@@ -101,7 +101,7 @@ impl BinaryBackend for CpuBackend {
                 let b = Input::<T>::new(op.name(), b)?;
                 let mut out = Target::<T>::new(op.name(), out)?;
                 if let (BinaryOp::Pow, Input::Constant(exponent)) = (op, b) {
-                    return update1(op.name(), GRAIN, &b, &mut out, |old, _, new| power(old, exponent.load(), new));
+                    return update1(op.name(), GRAIN, &b, &mut out, |old, _, new| power(old, exponent, new));
                 }
                 let kernel = forward_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
                 update1(op.name(), grain(op.is_costly()), &b, &mut out, kernel)
@@ -118,7 +118,7 @@ fn floats<T: Float>(op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Resul
     let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
     let mut out = Target::<T>::new(op.name(), out)?;
     if let (BinaryOp::Pow, Input::Constant(exponent)) = (op, b) {
-        return map2(op.name(), GRAIN, &a, &b, &mut out, |a, _, out| power(a, exponent.load(), out));
+        return map2(op.name(), GRAIN, &a, &b, &mut out, |a, _, out| power(a, exponent, out));
     }
     let kernel = forward_of::<T::Compute>(op).ok_or_else(|| unsupported(op, T::DTYPE))?;
     map2(op.name(), grain(op.is_costly()), &a, &b, &mut out, kernel)
@@ -150,7 +150,6 @@ fn gradient<T: Float>(op: BinaryOp, side: SideOf, grad: View, a: Operand, b: Ope
     let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
     let mut out = Target::<T>::new(op.name(), out)?;
     if let (BinaryOp::Pow, SideOf::Lhs, Input::Constant(exponent)) = (op, side, b) {
-        let exponent = exponent.load();
         return map2(op.name(), GRAIN, &grad, &a, &mut out, |grad, a, out| power_grad(grad, a, exponent, out));
     }
     let kernel = backward_of::<T::Compute>(op, side).ok_or_else(|| unsupported(op, T::DTYPE))?;
@@ -194,8 +193,8 @@ mod tests {
                 let check = |x: Operand, y: Operand, want: Vec<f64>| {
                     let mut out = Tensor::empty(dtype, &[n]);
                     CpuBackend.binary(op, x, y, out.view_mut()).unwrap();
-                    // A remainder jumps where `a / b` is rounded to an integer.
-                    if op != BinaryOp::Remainder || dtype == DType::F64 {
+                    // It jumps where `a / b` is rounded to an integer.
+                    if op != BinaryOp::TruncDivide || dtype == DType::F64 {
                         assert_close(&out.values(), &want, dtype, 8.0, op.name());
                     }
                 };
@@ -281,13 +280,20 @@ mod tests {
                 (BinaryOp::Maximum, -3.0, 3.0, 3.0),
                 (BinaryOp::Minimum, -3.0, 3.0, -3.0),
                 (BinaryOp::Remainder, -7.0, 3.0, 2.0),
+                (BinaryOp::Fmod, -7.0, 3.0, -1.0),
+                (BinaryOp::FloorDivide, -7.0, 3.0, -3.0),
+                (BinaryOp::TruncDivide, -7.0, 3.0, -2.0),
+                (BinaryOp::ShiftLeft, -7.0, 3.0, -56.0),
+                (BinaryOp::ShiftRight, -7.0, 1.0, -4.0),
                 (BinaryOp::And, 6.0, 3.0, 2.0),
                 (BinaryOp::Or, 6.0, 3.0, 7.0),
                 (BinaryOp::Xor, 6.0, 3.0, 5.0),
             ] {
                 assert_eq!(run(op, dtype, a, b).unwrap(), want, "{op:?}");
             }
-            assert!(run(BinaryOp::Remainder, dtype, 1.0, 0.0).is_err());
+            for op in [BinaryOp::Remainder, BinaryOp::Fmod, BinaryOp::FloorDivide, BinaryOp::TruncDivide] {
+                assert!(run(op, dtype, 1.0, 0.0).is_err());
+            }
             assert!(run(BinaryOp::Pow, dtype, 2.0, -1.0).is_err());
             assert!(run(BinaryOp::Div, dtype, 2.0, 1.0).is_err());
         }
@@ -323,6 +329,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A number is not rounded to half precision before it is used, but compared as an element would be.
+    #[test]
+    fn numbers_beyond_half_precision() {
+        let x = Tensor::new(DType::F16, &[2], &[0.001, 2.0]);
+        let run = |op, number: f64| {
+            let mut out = Tensor::empty(DType::F16, &[2]);
+            CpuBackend.binary(op, x.operand(), Operand::Scalar(number.into()), out.view_mut()).unwrap();
+            let mut same = Tensor::new(DType::F16, &[2], &x.values());
+            CpuBackend.binary_assign(op, Operand::Scalar(number.into()), same.view_mut()).unwrap();
+            assert_eq!(out.values(), same.values());
+            out.values()
+        };
+        let exact = x.values()[0];
+        let half = |v: f64| half::f16::from_f32(v as f32).to_f64();
+        assert_eq!(run(BinaryOp::Mul, 1e5), [half(exact * 1e5), f64::INFINITY]);
+        assert_eq!(run(BinaryOp::Div, 70_000.0), [half(exact / 7e4), half(2.0 / 7e4)]);
+        assert_eq!(run(BinaryOp::Mul, 1e-7), [0.0, half(2e-7)]);
+        assert_eq!(run(BinaryOp::Minimum, 1e6), x.values());
+        let (grad, mut out) = (Tensor::new(DType::F16, &[2], &[1e-4; 2]), Tensor::empty(DType::F16, &[2]));
+        let number = Operand::Scalar(65536.0.into());
+        CpuBackend.binary_grad(BinaryOp::Mul, SideOf::Lhs, grad.view(), x.operand(), number, out.view_mut()).unwrap();
+        assert_eq!(out.values(), [half(grad.values()[0] * 65536.0); 2]);
+        let third = Tensor::new(DType::BF16, &[1], &[1.0 / 3.0]);
+        let mut equal = Tensor::empty(DType::Bool, &[1]);
+        CpuBackend
+            .binary(BinaryOp::Eq, third.operand(), Operand::Scalar((1.0 / 3.0).into()), equal.view_mut())
+            .unwrap();
+        assert_eq!(equal.values(), [1.0]);
     }
 
     #[test]

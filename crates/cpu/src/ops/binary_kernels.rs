@@ -1,7 +1,5 @@
 //! The loops of the binary operations, over contiguous slices of the computing type.
 
-use std::ops::{BitAnd, BitOr, BitXor};
-
 use kiln_backend::{BinaryOp, SideOf};
 
 use crate::{
@@ -20,9 +18,16 @@ pub(crate) type IntKernel<T> = fn(&[T], &[T], &mut [T]) -> bool;
 pub(crate) trait Compare: Copy + PartialOrd {}
 impl<T: Copy + PartialOrd> Compare for T {}
 
-/// What has bits to combine.
-pub(crate) trait Bits: Copy + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self> {}
-impl<T: Copy + BitAnd<Output = T> + BitOr<Output = T> + BitXor<Output = T>> Bits for T {}
+/// `multiversion!` where arithmetic is cheap. What is costly here calls functions of C's library (pow, atan2, fmod) or
+/// divides integers, for which there is no vector code.
+macro_rules! versions {
+    (CHEAP $($function:tt)*) => {
+        multiversion! { $($function)* }
+    };
+    (COSTLY fn $name:ident[$($generics:tt)*]($($arg:ident: $ty:ty),*) $(-> $ret:ty)?, avx512 if [$if:expr] $body:block) => {
+        fn $name<$($generics)*>($($arg: $ty),*) $(-> $ret)? $body
+    };
+}
 
 /// The loops over floats.
 mod floats {
@@ -44,7 +49,7 @@ mod floats {
             pub(crate) fn forward_of<T: Real>(op: BinaryOp) -> Option<Kernel<T>> {
                 match op {
                     $(BinaryOp::$variant => {
-                        multiversion! {
+                        versions! { $cost
                             fn kernel[T: Real](a: &[T], b: &[T], out: &mut [T]), avx512 if [size_of::<T>() == 4] {
                                 let $R = T::of;
                                 for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
@@ -88,7 +93,7 @@ pub(crate) use floats::{backward_of, forward_of};
 
 /// The loops over integers, truth values, and those that compare.
 mod integers {
-    use super::{BinaryOp, Bits, Compare, Int, IntKernel, Kernel, multiversion};
+    use super::{BinaryOp, Compare, Int, IntKernel, Kernel, multiversion};
     use crate::numeric::int::functions::*;
 
     macro_rules! loops {
@@ -106,7 +111,7 @@ mod integers {
             pub(crate) fn int_of<T: Int>(op: BinaryOp) -> Option<IntKernel<T>> {
                 match op {
                     $($(BinaryOp::$variant => {
-                        multiversion! {
+                        versions! { $cost
                             fn kernel[T: Int](a: &[T], b: &[T], out: &mut [T]) -> bool, avx512 if [false] {
                                 let $R = T::of;
                                 let mut undefined = false;
@@ -140,11 +145,11 @@ mod integers {
             }
 
             /// The loop of an operation on bits; `None` for the others.
-            pub(crate) fn bitwise_of<T: Bits>(op: BinaryOp) -> Option<Kernel<T>> {
+            pub(crate) fn bitwise_of<T: Int>(op: BinaryOp) -> Option<Kernel<T>> {
                 match op {
                     $(BinaryOp::$combined => {
                         multiversion! {
-                            fn kernel[T: Bits](a: &[T], b: &[T], out: &mut [T]), avx512 if [false] {
+                            fn kernel[T: Int](a: &[T], b: &[T], out: &mut [T]), avx512 if [false] {
                                 for ((&$a, &$b), out) in a.iter().zip(b).zip(out) {
                                     *out = $combination;
                                 }

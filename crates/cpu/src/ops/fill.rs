@@ -17,7 +17,7 @@ use crate::{
 impl FillBackend for CpuBackend {
     fn fill(&self, value: Scalar, out: ViewMut) -> Result<()> {
         for_all!(out.buffer.dtype(), T => {
-            let value = Input::Constant(<T as Stored>::from_scalar(value));
+            let value = Input::<T>::Constant(<T as Stored>::from_scalar(value).load());
             map1("fill", GRAIN, &value, &mut Target::<T>::new("fill", out)?, |x, out| out.copy_from_slice(x))
         })
     }

@@ -19,7 +19,7 @@ use kiln_backend::{DType, Error, IndexBackend, Layout, MAX_RANK, Operand, Result
 use crate::{
     CpuBackend,
     engine::{iter::Walk, par, simd::multiversion},
-    memory::view::{Input, Source, Target, has_shape, same_shape},
+    memory::view::{Source, Target, has_shape, same_shape},
     numeric::{
         dispatch::{dispatch, for_all},
         stored::Stored,
@@ -183,21 +183,36 @@ impl IndexBackend for CpuBackend {
             return unsafe { add_grid(op, &grid, index.ptr(), x, out, size) };
         }
         for_all!(dtype, T => {
-            let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+            let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
             // SAFETY: as above. Elements are moved as bits.
             unsafe {
-                scatter_grid::<<T as Stored>::Bits, Set>(&grid, index.ptr(), first(&x).cast(), out.ptr().cast(), size);
+                scatter_grid::<<T as Stored>::Bits, Set>(&grid, index.ptr(), x.ptr().cast(), out.ptr().cast(), size);
             }
         });
         Ok(())
     }
 }
 
-/// Where an operand begins.
-fn first<T: Stored>(x: &Input<T>) -> *const T {
-    match x {
-        Input::Tensor(x) => x.ptr(),
-        Input::Constant(value) => value,
+/// What is written: a tensor, or one number as it is stored.
+enum Values<'a, T> {
+    Tensor(Source<'a, T>),
+    Number(T),
+}
+
+impl<'a, T: Stored> Values<'a, T> {
+    fn new(op: &'static str, x: Operand<'a>) -> Result<Values<'a, T>> {
+        Ok(match x {
+            Operand::Tensor(view) => Values::Tensor(Source::new(op, view)?),
+            Operand::Scalar(value) => Values::Number(T::from_scalar(value)),
+        })
+    }
+
+    /// The first one.
+    fn ptr(&self) -> *const T {
+        match self {
+            Values::Tensor(x) => x.ptr(),
+            Values::Number(value) => value,
+        }
     }
 }
 
@@ -215,14 +230,14 @@ unsafe fn add_grid(
     size: usize,
 ) -> Result<()> {
     dispatch!(out.dtype(), T => {
-        let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+        let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
         // SAFETY: the caller's promise.
-        unsafe { scatter_grid::<T, Add>(grid, index, first(&x), out.ptr(), size) };
+        unsafe { scatter_grid::<T, Add>(grid, index, x.ptr(), out.ptr(), size) };
         Ok(())
     }, [F32 f32, F64 f64, I64 i64, I32 i32, U8 u8] half => dispatch!(half, T => {
-        let (x, out) = (Input::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+        let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
         // SAFETY: as above.
-        unsafe { wide::add_grid::<T>(grid, index, first(&x), out.ptr(), size) };
+        unsafe { wide::add_grid::<T>(grid, index, x.ptr(), out.ptr(), size) };
         Ok(())
     }, [F16 f16, BF16 bf16] bool => check_addable(op, bool)))
 }

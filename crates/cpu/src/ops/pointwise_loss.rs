@@ -33,7 +33,7 @@ fn name(kind: PointwiseLossKind) -> &'static str {
 }
 
 /// The operands; a weight that is not given is 1.
-struct Operands<'a, T> {
+struct Operands<'a, T: Stored> {
     kind: PointwiseLossKind,
     input: Input<'a, T>,
     target: Input<'a, T>,
@@ -53,7 +53,7 @@ impl<'a, T: Stored> Operands<'a, T> {
             same_shape(op, &[loss.input.layout, view.layout])?;
         }
         let input = |view: View<'a>| Input::new(op, Operand::Tensor(view));
-        let or_one = |view: Option<View<'a>>| view.map_or(Ok(Input::Constant(T::from_scalar(Scalar::Int(1)))), input);
+        let or_one = |view: Option<View<'a>>| view.map_or(Ok(Input::Constant(T::number(Scalar::Int(1)))), input);
         Ok(Operands {
             kind: loss.kind,
             input: input(loss.input)?,
@@ -235,7 +235,7 @@ fn backward<T: Stored<Compute: Real>>(loss: &PointwiseLoss, grad: View, out: Vie
     let grad = match loss.reduction {
         Reduction::None => Input::Tensor(grad),
         // SAFETY: the one element of a checked layout.
-        Reduction::Mean | Reduction::Sum => Input::Constant(unsafe { grad.ptr().read() }),
+        Reduction::Mean | Reduction::Sum => Input::Constant(unsafe { grad.ptr().read() }.load()),
     };
     let scale = match loss.reduction {
         Reduction::Mean => 1.0 / operands.len as f64,

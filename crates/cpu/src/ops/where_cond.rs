@@ -17,7 +17,7 @@ impl WhereCondBackend for CpuBackend {
         const OP: &str = "where";
         for_all!(out.buffer.dtype(), T => {
             let condition = Input::Tensor(Source::<Truth>::new(OP, condition)?);
-            let (a, b) = (Input::<T>::new(OP, a)?, Input::<T>::new(OP, b)?);
+            let (a, b) = (Input::<T>::rounded(OP, a)?, Input::<T>::rounded(OP, b)?);
             map3(OP, GRAIN, &condition, &a, &b, &mut Target::<T>::new(OP, out)?, choose::<<T as Stored>::Compute>)
         })
     }

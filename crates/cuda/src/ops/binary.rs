@@ -5,7 +5,7 @@ use kiln_backend::{BinaryBackend, BinaryOp, DType, Error, Operand, Result, Scala
 use super::{
     launch::{Tag, launch},
     operand::Input,
-    values::number,
+    values::{number, rounded_number},
 };
 use crate::{
     device::{CudaBackend, Device},
@@ -80,9 +80,12 @@ impl Device {
         }
         let status = match op {
             BinaryOp::Pow if dtype.is_int() => self.status(Status::EXPONENT, op.name()),
-            BinaryOp::Remainder if dtype.is_int() => self.status(Status::DIVISOR, op.name()),
+            BinaryOp::Remainder | BinaryOp::Fmod | BinaryOp::FloorDivide | BinaryOp::TruncDivide if dtype.is_int() => {
+                self.status(Status::DIVISOR, op.name())
+            }
             _ => 0,
         };
+        let number = if op.is_comparison() { rounded_number } else { number };
         let (x, y) = (number(dtype, a.scalar), number(dtype, b.scalar));
         let blocks = grid.blocks(dtype.size());
         launch!(

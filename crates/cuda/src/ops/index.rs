@@ -5,7 +5,7 @@ use kiln_backend::{DType, Error, IndexBackend, Layout, MAX_RANK, Operand, Result
 use super::{
     launch::{Tag, launch},
     reduce::check_dim,
-    values::{number, pattern},
+    values::{pattern, rounded_number},
 };
 use crate::{
     device::{CudaBackend, Device},
@@ -117,7 +117,7 @@ impl IndexBackend for CudaBackend {
             }
             Operand::Scalar(value) => match mode {
                 ScatterMode::Set => (None, pattern(out.dtype, value)),
-                ScatterMode::Add => (None, number(out.dtype, value)),
+                ScatterMode::Add => (None, rounded_number(out.dtype, value)),
             },
         };
         device.put(op, mode, index.layout.dims(), dim, index.place(), x, out)

@@ -3,9 +3,14 @@
 use half::{bf16, f16};
 use kiln_backend::{DType, Element, Scalar, dispatch_dtype};
 
-/// A number converted to a dtype, in the 64 bits that kernels compute with: those of an `f64` for floats, of an `i64`
-/// for the other dtypes.
+/// A number to compute with, in the 64 bits that kernels take: those of an `f64` for floats, of an `i64` for the other
+/// dtypes. It is converted to what the dtype is computed in, `f32` for half precision.
 pub(crate) fn number(dtype: DType, value: Scalar) -> u64 {
+    rounded_number(if dtype.is_float() { accumulated(dtype) } else { dtype }, value)
+}
+
+/// A number rounded to a dtype, in the bits that [`number`] has.
+pub(crate) fn rounded_number(dtype: DType, value: Scalar) -> u64 {
     match dispatch_dtype!(dtype, T => T::from_scalar(value).to_scalar()) {
         Scalar::Float(v) => v.to_bits(),
         Scalar::Int(v) => v as u64,
@@ -71,10 +76,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_rounded_as_elements_are() {
+    fn numbers_are_rounded_to_what_they_are_used_as() {
         let third = Scalar::Float(1.0 / 3.0);
         assert_eq!(f64::from_bits(number(DType::F32, third)), f64::from(1.0f32 / 3.0));
-        assert_eq!(f64::from_bits(number(DType::BF16, third)), bf16::from_f64(1.0 / 3.0).to_f64());
+        assert_eq!(f64::from_bits(number(DType::BF16, third)), f64::from(1.0f32 / 3.0));
+        assert_eq!(f64::from_bits(number(DType::F16, Scalar::Int(70_000))), 70_000.0);
+        assert_eq!(f64::from_bits(rounded_number(DType::BF16, third)), bf16::from_f64(1.0 / 3.0).to_f64());
         assert_eq!(number(DType::I32, Scalar::Int(-1)), u64::MAX);
         assert_eq!(number(DType::U8, Scalar::Int(257)), 1);
         assert_eq!(number(DType::Bool, Scalar::Float(0.5)), 1);
