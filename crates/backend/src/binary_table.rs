@@ -48,8 +48,8 @@ BINARY(Minimum, minimum, "The smaller one; NaN if either is. Equal operands shar
                                   select(a == b, g * R(0.5), select(b > a, R(0.0), g)))
 BINARY(Atan2, atan2, "The angle of the point `(b, a)`, in radians; its gradients at `(0, 0)` are 0.",
        COSTLY, atan2(a, b), floats_only,
-       "Atan2Backward0", COSTLY, select(a == R(0.0) && b == R(0.0), R(0.0), g * b / (a * a + b * b)),
-                                 select(a == R(0.0) && b == R(0.0), R(0.0), -g * a / (a * a + b * b)))
+       "Atan2Backward0", COSTLY, select(a * a + b * b == R(0.0), R(0.0), g * b / (a * a + b * b)),
+                                 select(a * a + b * b == R(0.0), R(0.0), -g * a / (a * a + b * b)))
 BINARY(Remainder, remainder, "Python's `a % b`, exact: the sign is that of `b`.",
        COSTLY, remainder(a, b), ints(remainder(a, b, status)),
        "RemainderBackward0", COSTLY, g, -g * floor_divide(a, b))

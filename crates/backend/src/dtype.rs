@@ -56,6 +56,28 @@ impl DType {
         matches!(self, DType::I64 | DType::I32 | DType::U8)
     }
 
+    /// The smallest dtype that both can be converted to, PyTorch's `promote_types`: floats before integers before `bool`,
+    /// and the wider one of a kind. `f16` and `bf16` meet in `f32`.
+    #[must_use]
+    pub const fn promote(self, other: DType) -> DType {
+        const fn rank(dtype: DType) -> usize {
+            match dtype {
+                DType::Bool => 0,
+                DType::U8 => 1,
+                DType::I32 => 2,
+                DType::I64 => 3,
+                DType::F16 | DType::BF16 => 4,
+                DType::F32 => 5,
+                DType::F64 => 6,
+            }
+        }
+        match (self, other) {
+            (DType::F16, DType::BF16) | (DType::BF16, DType::F16) => DType::F32,
+            _ if rank(self) < rank(other) => other,
+            _ => self,
+        }
+    }
+
     /// PyTorch's name, e.g. `float32`, without the `torch.` in front.
     #[must_use]
     pub const fn torch_name(self) -> &'static str {

@@ -138,8 +138,8 @@ fn what_would_be_another_function_is_refused() -> Result<()> {
     refused(|_, x| x.masked_select(&x.gt(0)?), "values");
     refused(|_, x| x.nonzero()?.to_dtype(DType::F32), "values");
     refused(
-        |_, x| x.to_dtype(DType::I64)?.logical_and(3)?.to_dtype(DType::F32),
-        "logical_and: of the bits of integers",
+        |_, x| x.to_dtype(DType::I64)?.bitwise_and(3)?.to_dtype(DType::F32),
+        "bitwise_and: of the bits of integers",
     );
     refused(|_, x| x.add(&Tensor::empty(4, Device::Cpu)?), "`empty`");
     refused(

@@ -34,7 +34,7 @@ pub use ndarray;
 pub use ndarray_interop::{NdarrayGuard, NdarrayGuardMut};
 pub use ops::{
     At, Correction, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, OutputSize, PadMode, Pooling,
-    Repeats, Rhs, Running, SplitSizes, optimizer_step, step,
+    Repeats, Rhs, RoundingMode, Running, SplitSizes, optimizer_step, step,
 };
 pub use state_dict::StateDict;
 pub use tensor::Tensor;

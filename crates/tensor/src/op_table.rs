@@ -144,7 +144,7 @@ macro_rules! structured_operations {
                 sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
                 cumsum "CumsumBackward0" cummax "CummaxBackward0" cummin "CumminBackward0" trace "TraceBackward0"
                 // Questions.
-                any - any_keepdim - all - all_keepdim - logical_not -
+                any - any_keepdim - all - all_keepdim - logical_and - logical_or - logical_xor - logical_not -
                 isnan - isinf - isfinite - isclose - isclose_equal_nan - allclose - allclose_equal_nan - equal -
                 // In place. (The gradient is that of the values written.)
                 t_ "TBackward0" copy_ "CopyBackwards" fill_ "FillBackward2" zero_ "ZeroBackward0"
@@ -152,8 +152,10 @@ macro_rules! structured_operations {
                 scatter_add_ "ScatterAddBackward0" index_add_ "IndexAddBackward0" index_put_ + i_assign +
             }
             Numbers {
+                add_alpha "AddBackward0" sub_alpha "SubBackward0" rsub "RsubBackward0" rsub_alpha "RsubBackward0"
+                rpow "PowBackward2" add_alpha_ "AddBackward0" sub_alpha_ "SubBackward0" div_rounding "DivBackward2"
                 add_ "AddBackward0" sub_ "SubBackward0" mul_ "MulBackward0" clamp_ "ClampBackward1"
-                clamp "ClampBackward1" clamp_min "ClampBackward1" clamp_max "ClampBackward1" floor_divide +
+                clamp "ClampBackward1" clamp_min "ClampBackward1" clamp_max "ClampBackward1"
                 matmul "MmBackward0" mm "MmBackward0" bmm "BmmBackward0" mv "MvBackward0" dot "DotBackward0"
                 outer "MulBackward0" einsum +
             }
@@ -164,6 +166,7 @@ macro_rules! structured_operations {
                 logsumexp "LogsumexpBackward0" logsumexp_keepdim "LogsumexpBackward0"
                 norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"
                 softmax "SoftmaxBackward0" log_softmax "LogSoftmaxBackward0"
+                softplus_beta "SoftplusBackward0" round_decimals "RoundBackward1"
                 leaky_relu "LeakyReluBackward0" elu "EluBackward0" lerp "LerpBackward0" dropout "NativeDropoutBackward0"
                 linear "AddmmBackward0" linear_relu "ReluBackward0"
                 conv2d "ConvolutionBackward0" conv2d_relu "ReluBackward0" conv_transpose2d "ConvolutionBackward0"
@@ -176,6 +179,7 @@ macro_rules! structured_operations {
                 bernoulli "BernoulliBackward0" multinomial -
             }
             Indices { one_hot - }
+            Bits { bitwise_not - }
             Masks { where_cond "WhereBackward0" }
         }
     };

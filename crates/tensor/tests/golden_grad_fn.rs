@@ -350,7 +350,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("b @ m", "BmmBackward0"),
     ("b @ v", "SqueezeBackward1"),
     ("v @ m", "SqueezeBackward1"),
-    ("x // 2", "FloorBackward0"),
+    ("x // 2", "DivBackward2"),
     ("x @ d", "BmmBackward0"),
     ("x.clone().t_()", "TBackward0"),
 ];

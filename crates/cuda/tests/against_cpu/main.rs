@@ -12,6 +12,7 @@ mod elementwise;
 mod indexing;
 mod layers;
 mod losses;
+mod numbers;
 mod optimizers;
 mod products;
 mod reductions;

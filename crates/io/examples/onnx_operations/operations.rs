@@ -55,7 +55,10 @@ pub fn operations() -> Vec<Entry> {
         log_sigmoid |x, _w| x.sub(0.5)?.log_sigmoid(); atan2 |x, w| x.sub(0.6)?.atan2(&w.sub(1.0)?);
         atan2_axes |x, _w| x.sub(0.6)?.sign()?.atan2(&x.mul(0)?);
         remainder |x, w| x.sub(0.5)?.remainder(&w.sub(2.0)?); remainder_number |x, _w| x.mul(-3)?.remainder(0.7);
-        floor_divide |x, _w| x.mul(7)?.floor_divide(2);
+        floor_divide |x, _w| x.mul(7)?.floor_divide(2); trunc_divide |x, _w| x.sub(0.5)?.mul(7)?.trunc_divide(2);
+        fmod |x, w| x.sub(0.5)?.mul(9)?.fmod(&w.sub(2.0)?);
+        quotients |x, _w| whole(x, 20)?.sub(7)?.trunc_divide(3)?.add(&whole(x, 20)?.sub(7)?.fmod(3)?);
+        logical_numbers |x, _w| whole(x, 3)?.logical_and(1);
         integers |x, _w| whole(x, 20)?.sub(7)?.remainder(3)?.add(&whole(x, 9)?.floor_divide(4)?)?.abs()?.mul(-2);
         bytes |x, _w| whole(x, 9)?.to_dtype(DType::U8)?.add(3)?.mul(2)?.maximum(12);
         eq |x, _w| whole(x, 3)?.eq(1); ne |x, w| x.ne(&x.mul(w)?); lt |x, w| x.lt(&w.sub(0.5)?); le |x, _w| x.le(0.6);

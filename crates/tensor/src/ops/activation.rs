@@ -2,8 +2,9 @@
 
 use kiln_backend::Result;
 use kiln_derive::located;
+use smallvec::smallvec;
 
-use super::check;
+use super::{check, rhs::Rhs};
 use crate::{
     Tensor,
     autograd::{one, record},
@@ -41,20 +42,80 @@ impl Tensor {
         Ok(out.described("elu", || [("alpha", alpha.into())]))
     }
 
-    /// `self + weight * (end - self)`: on the way from this tensor to another.
+    /// `log(1 + exp(beta * x)) / beta`, and `x` itself where `beta * x` is above the threshold: PyTorch's
+    /// `softplus(beta, threshold)`, of which [`softplus`](Tensor::softplus) is the case `beta = 1`.
+    ///
+    /// # Errors
+    /// The tensor is not of floats.
+    pub fn softplus_beta(&self, beta: f64, threshold: f64) -> Result<Tensor> {
+        check::floats("softplus_beta", self)?;
+        let dtype = self.dtype();
+        let out = crate::no_grad(|| {
+            let x = self.widened()?;
+            let scaled = x.mul(beta)?;
+            scaled.gt(threshold)?.where_cond(&x, &scaled.softplus()?.div(beta)?)?.to_dtype(dtype)
+        })?;
+        record(out, "SoftplusBackward0", &[self], &[self], move |ctx| {
+            let (grad, scaled) = (ctx.grad()?, ctx.saved(0)?.widened()?.mul(beta)?);
+            let bent = grad.widened()?.mul(&scaled.sigmoid()?)?.to_dtype(dtype)?;
+            Ok(one(scaled.gt(threshold)?.where_cond(&grad, &bent)?))
+        })
+    }
+
+    /// `self + weight * (end - self)`: on the way from this tensor to another. The weight is a number or a tensor.
     ///
     /// # Errors
     /// The shapes do not broadcast, dtypes or devices differ, or the tensors are not of floats.
-    pub fn lerp(&self, end: &Tensor, weight: f64) -> Result<Tensor> {
+    pub fn lerp(&self, end: &Tensor, weight: impl Into<Rhs>) -> Result<Tensor> {
         check::floats("lerp", self)?;
         check::same_kind("lerp", self, &[end])?;
-        let out = crate::no_grad(|| self.add(&end.sub(self)?.mul(weight)?))?;
+        match weight.into() {
+            Rhs::Scalar(weight) => self.lerp_by_number(end, weight.to_f64()),
+            Rhs::Tensor(weight) => {
+                check::same_kind("lerp", self, &[&weight])?;
+                self.lerp_by_tensor(end, &weight)
+            }
+        }
+    }
+
+    fn lerp_by_number(&self, end: &Tensor, weight: f64) -> Result<Tensor> {
+        let out = crate::no_grad(|| {
+            let (start, end) = (self.widened()?, end.widened()?);
+            let way = end.sub(&start)?;
+            // From the nearer end, so that a weight of 1 gives `end` itself.
+            let out =
+                if weight.abs() < 0.5 { start.add_alpha(&way, weight) } else { end.sub_alpha(&way, 1.0 - weight) };
+            out?.to_dtype(self.dtype())
+        })?;
         let shapes = [*self.shape(), *end.shape()];
         record(out, "LerpBackward0", &[self, end], &[], move |ctx| {
             let grad = ctx.grad()?;
-            Ok(smallvec::smallvec![
+            Ok(smallvec![
                 ctx.when(0, || grad.mul(1.0 - weight)?.sum_to(&shapes[0]))?,
                 ctx.when(1, || grad.mul(weight)?.sum_to(&shapes[1]))?
+            ])
+        })
+    }
+
+    fn lerp_by_tensor(&self, end: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let dtype = self.dtype();
+        let out = crate::no_grad(|| {
+            let (start, end, weight) = (self.widened()?, end.widened()?, weight.widened()?);
+            let way = end.sub(&start)?;
+            let (from_start, from_end) = (start.add(&way.mul(&weight)?)?, end.sub(&way.mul(&weight.rsub(1)?)?)?);
+            weight.abs()?.lt(0.5)?.where_cond(&from_start, &from_end)?.to_dtype(dtype)
+        })?;
+        let shapes = [self, end, weight].map(|t| *t.shape());
+        record(out, "LerpBackward1", &[self, end, weight], &[self, end, weight], move |ctx| {
+            let grad = ctx.grad()?.widened()?;
+            let weight = || ctx.saved(2)?.widened();
+            Ok(smallvec![
+                ctx.when(0, || grad.mul(&weight()?.rsub(1)?)?.sum_to(&shapes[0])?.to_dtype(dtype))?,
+                ctx.when(1, || grad.mul(&weight()?)?.sum_to(&shapes[1])?.to_dtype(dtype))?,
+                ctx.when(2, || {
+                    let way = ctx.saved(1)?.widened()?.sub(&ctx.saved(0)?.widened()?)?;
+                    grad.mul(&way)?.sum_to(&shapes[2])?.to_dtype(dtype)
+                })?
             ])
         })
     }

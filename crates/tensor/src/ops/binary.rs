@@ -48,7 +48,7 @@ macro_rules! without_gradient {
             /// # Errors
             /// Shapes do not broadcast, dtypes or devices differ, or the operation does not take the dtype.
             pub fn $method(&self, other: impl Into<Rhs>) -> Result<Tensor> {
-                without_gradient(BinaryOp::$variant, &self.into(), &other.into())
+                without_gradient(stringify!($method), BinaryOp::$variant, &self.into(), &other.into())
             }
         )*}
     };
@@ -64,72 +64,81 @@ fn node_name_of(op: BinaryOp, a: &Rhs, b: &Rhs) -> &'static str {
         (BinaryOp::Pow, Some(_), Some(_)) => "PowBackward1",
         (BinaryOp::Pow, None, _) => "PowBackward2",
         (BinaryOp::Remainder, _, Some(_)) => "RemainderBackward1",
+        (BinaryOp::Fmod, _, Some(_)) => "FmodBackward1",
         _ => op.node_name(),
     }
 }
-/// Brings both operands to the dtype that the operation is done in.
-fn promote(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<(Rhs, Rhs)> {
+
+/// Brings both operands to the dtype that the operation is done in; the operation is another one where truth values
+/// have it by another name.
+pub(super) fn promote(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<(BinaryOp, Rhs, Rhs)> {
     let (tensor, scalar) = match (a, b) {
         (Rhs::Tensor(x), Rhs::Tensor(y)) => {
-            check::same_kind(op.name(), x, &[y])?;
+            check::same_kind(name, x, &[y])?;
             (x, None)
         }
         (Rhs::Tensor(x), Rhs::Scalar(s)) | (Rhs::Scalar(s), Rhs::Tensor(x)) => (x, Some(*s)),
-        (Rhs::Scalar(_), Rhs::Scalar(_)) => return Err(Error::argument(op.name(), "one operand must be a tensor")),
+        (Rhs::Scalar(_), Rhs::Scalar(_)) => return Err(Error::argument(name, "one operand must be a tensor")),
     };
     let dtype = tensor.dtype();
+    let is_float = scalar.is_some_and(Scalar::is_float);
+    let refuse = |expected: &'static str| Err(Error::dtype(name, dtype, expected));
+    let mut op = op;
     let wanted = match op {
-        BinaryOp::And | BinaryOp::Or | BinaryOp::Xor if dtype.is_float() => {
-            return Err(Error::dtype(op.name(), dtype, "it takes bool and integers"));
+        BinaryOp::ShiftLeft | BinaryOp::ShiftRight
+            if dtype == DType::Bool && !matches!(scalar, Some(Scalar::Int(_))) =>
+        {
+            return refuse("it takes integers");
         }
-        _ if op.is_bitwise() => dtype,
-        // A number between two integers compares right as a float.
-        _ if !dtype.is_float() && scalar.is_some_and(Scalar::is_float) => {
-            if op.is_comparison() {
-                DType::F64
-            } else {
-                DType::F32
-            }
+        _ if op.is_bitwise() && (dtype.is_float() || is_float) => return refuse("it takes bool and integers"),
+        BinaryOp::Sub if dtype == DType::Bool => {
+            return refuse("truth values are subtracted by `logical_xor`, or inverted by `logical_not`");
         }
-        _ if op.is_comparison() => {
-            let is_number = matches!(scalar, Some(Scalar::Int(_)));
-            if dtype == DType::Bool && is_number { DType::I64 } else { dtype }
+        _ if op.is_comparison() && !dtype.is_float() && is_float => {
+            // A number between two integers compares right as a float.
+            DType::F64
         }
+        _ if !dtype.is_float() && is_float => DType::F32,
         BinaryOp::Div | BinaryOp::Atan2 if !dtype.is_float() => DType::F32,
-        _ if dtype == DType::Bool => match scalar {
-            Some(Scalar::Int(_)) => DType::I64,
-            _ => return Err(Error::dtype(op.name(), dtype, "it takes numbers; convert with `to_dtype`")),
-        },
+        _ if dtype == DType::Bool && matches!(scalar, Some(Scalar::Int(_))) => DType::I64,
+        _ if dtype == DType::Bool && !op.is_comparison() && !op.is_bitwise() => {
+            op = match op {
+                BinaryOp::Add | BinaryOp::Maximum => BinaryOp::Or,
+                BinaryOp::Mul | BinaryOp::Minimum => BinaryOp::And,
+                _ => return refuse("it takes numbers; convert with `to_dtype`"),
+            };
+            dtype
+        }
         _ => dtype,
     };
     let cast = |x: &Rhs| match x {
         Rhs::Tensor(t) if t.dtype() != wanted => t.to_dtype(wanted).map(Rhs::Tensor),
         other => Ok(other.clone()),
     };
-    Ok((cast(a)?, cast(b)?))
+    Ok((op, cast(a)?, cast(b)?))
 }
 
-fn shape_of(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Shape> {
+fn shape_of(name: &'static str, a: &Rhs, b: &Rhs) -> Result<Shape> {
     match (a.tensor(), b.tensor()) {
-        (Some(x), Some(y)) => Shape::broadcast(op.name(), x.shape(), y.shape()),
+        (Some(x), Some(y)) => Shape::broadcast(name, x.shape(), y.shape()),
         (Some(x), None) | (None, Some(x)) => Ok(*x.shape()),
-        (None, None) => Err(Error::argument(op.name(), "one operand must be a tensor")),
+        (None, None) => Err(Error::argument(name, "one operand must be a tensor")),
     }
 }
 
 /// The forward computation of promoted operands.
-fn launch(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
-    let shape = shape_of(op, a, b)?;
-    let Some(tensor) = a.tensor().or(b.tensor()) else { return Err(Error::argument(op.name(), "no tensor")) };
+fn launch(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
+    let shape = shape_of(name, a, b)?;
+    let Some(tensor) = a.tensor().or(b.tensor()) else { return Err(Error::argument(name, "no tensor")) };
     let dtype = if op.is_comparison() { DType::Bool } else { tensor.dtype() };
-    let (a, b) = (a.lock(op.name(), &shape)?, b.lock(op.name(), &shape)?);
+    let (a, b) = (a.lock(name, &shape)?, b.lock(name, &shape)?);
     Tensor::compute(tensor.device(), dtype, shape, |backend, out| backend.binary(op, a.operand(), b.operand(), out))
 }
 
 /// A comparison, or an operation on bits.
-fn without_gradient(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
-    let (a, b) = promote(op, a, b)?;
-    let out = launch(op, &a, &b)?;
+fn without_gradient(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
+    let (op, a, b) = promote(name, op, a, b)?;
+    let out = launch(name, op, &a, &b)?;
     let inputs: smallvec::SmallVec<[&Tensor; 2]> = [a.tensor(), b.tensor()].into_iter().flatten().collect();
     Ok(match [a.scalar(), b.scalar()] {
         [Some(a), _] => out.noted(op.name(), &inputs, || [("lhs", a.into())]),
@@ -139,8 +148,13 @@ fn without_gradient(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
 }
 
 fn arithmetic(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
-    let (a, b) = promote(op, a, b)?;
-    let out = launch(op, &a, &b)?;
+    arithmetic_as(op.name(), op, a, b)
+}
+
+/// The operation for a method of another name, which errors give.
+pub(super) fn arithmetic_as(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
+    let (op, a, b) = promote(name, op, a, b)?;
+    let out = launch(name, op, &a, &b)?;
     // The node's inputs are the operands that are tensors, and so is what it saves.
     let inputs: smallvec::SmallVec<[&Tensor; 2]> = [a.tensor(), b.tensor()].into_iter().flatten().collect();
     let linear = matches!(op, BinaryOp::Add | BinaryOp::Sub);
@@ -182,6 +196,17 @@ fn side_gradient(op: BinaryOp, side: SideOf, grad: &Tensor, a: &Rhs, b: &Rhs) ->
     Tensor::compute(grad.device(), grad.dtype(), shape, |backend, out| {
         backend.binary_grad(op, side, g.view(), a.operand(), b.operand(), out)
     })
+}
+
+#[located]
+impl Tensor {
+    /// `base^self`: a power whose exponent is this tensor, PyTorch's `pow(base, self)`.
+    ///
+    /// # Errors
+    /// As [`pow`](Tensor::pow).
+    pub fn rpow(&self, base: impl Into<Rhs>) -> Result<Tensor> {
+        arithmetic_as("rpow", BinaryOp::Pow, &base.into(), &self.into())
+    }
 }
 
 /// `number - tensor` and the like.

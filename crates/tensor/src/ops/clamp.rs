@@ -1,10 +1,10 @@
 //! Limiting values to an interval.
 
-use kiln_backend::Result;
+use kiln_backend::{DType, Error, Result};
 use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
-use super::{check, rhs::Rhs};
+use super::{promotion::result_type, rhs::Rhs};
 use crate::{
     Tensor,
     autograd::{Ctx, one, record},
@@ -13,13 +13,14 @@ use crate::{
 #[located]
 impl Tensor {
     /// `min` where the element is below it, `max` where it is above; `max` also where the bounds cross. Each
-    /// bound is a number or a tensor; all broadcast. NaN stays NaN.
+    /// bound is a number or a tensor; all broadcast. NaN stays NaN. Where the bounds are of another dtype, the result has
+    /// the one that PyTorch promotes to.
     ///
     /// As in PyTorch the gradient is 0 at a bound that is a number (and at NaN, then); between tensors it goes
     /// to the one whose value was taken, and two equal ones share it.
     ///
     /// # Errors
-    /// Shapes do not broadcast, or dtypes or devices differ.
+    /// Shapes do not broadcast, or devices differ.
     pub fn clamp(&self, min: impl Into<Rhs>, max: impl Into<Rhs>) -> Result<Tensor> {
         let (min, max) = (min.into(), max.into());
         match (&min, &max) {
@@ -28,7 +29,10 @@ impl Tensor {
                 let out = crate::no_grad(|| self.maximum(low)?.minimum(high))?;
                 self.record_clamp(out, move |x| x.gt(low)?.logical_and(&x.lt(high)?))
             }
-            _ => self.clamp_between(&self.bound(&min)?, &self.bound(&max)?),
+            _ => {
+                let dtype = result_type(self, &[&min, &max]);
+                self.to_dtype(dtype)?.clamp_between(&self.bound(&min, dtype)?, &self.bound(&max, dtype)?)
+            }
         }
     }
 
@@ -37,9 +41,16 @@ impl Tensor {
     /// # Errors
     /// As [`clamp`](Tensor::clamp).
     pub fn clamp_min(&self, min: impl Into<Rhs>) -> Result<Tensor> {
-        match min.into() {
-            Rhs::Scalar(low) => self.record_clamp(crate::no_grad(|| self.maximum(low))?, move |x| x.gt(low)),
-            Rhs::Tensor(low) => self.clamp_beyond(&low, false),
+        let min = min.into();
+        match &min {
+            Rhs::Scalar(low) => {
+                let low = *low;
+                self.record_clamp(crate::no_grad(|| self.maximum(low))?, move |x| x.gt(low))
+            }
+            Rhs::Tensor(low) => {
+                let dtype = result_type(self, &[&min]);
+                self.to_dtype(dtype)?.clamp_beyond(&low.to_dtype(dtype)?, false)
+            }
         }
     }
 
@@ -48,9 +59,16 @@ impl Tensor {
     /// # Errors
     /// As [`clamp`](Tensor::clamp).
     pub fn clamp_max(&self, max: impl Into<Rhs>) -> Result<Tensor> {
-        match max.into() {
-            Rhs::Scalar(high) => self.record_clamp(crate::no_grad(|| self.minimum(high))?, move |x| x.lt(high)),
-            Rhs::Tensor(high) => self.clamp_beyond(&high, true),
+        let max = max.into();
+        match &max {
+            Rhs::Scalar(high) => {
+                let high = *high;
+                self.record_clamp(crate::no_grad(|| self.minimum(high))?, move |x| x.lt(high))
+            }
+            Rhs::Tensor(high) => {
+                let dtype = result_type(self, &[&max]);
+                self.to_dtype(dtype)?.clamp_beyond(&high.to_dtype(dtype)?, true)
+            }
         }
     }
 
@@ -64,11 +82,10 @@ impl Tensor {
         let recorded = self.records_change("clamp_", min.tensor().or(max.tensor()))?;
         // The gradient reads the values from before.
         let new = if recorded { self.copy()?.clamp(min, max)? } else { self.clamp(min, max)? };
-        if recorded {
-            return self.replace_by("clamp_", &new);
+        if new.dtype().is_float() && !self.dtype().is_float() || new.dtype().is_int() && self.dtype() == DType::Bool {
+            return Err(Error::dtype("clamp_", self.dtype(), "the bounds make the result another kind of number"));
         }
-        check::same_kind("clamp_", self, &[&new])?;
-        self.copy_(&new)
+        self.replace_by("clamp_", &new.to_dtype(self.dtype())?)
     }
 
     /// Records a clamp between numbers, whose gradient passes where `inside`.
@@ -100,10 +117,10 @@ impl Tensor {
         })
     }
 
-    fn bound(&self, bound: &Rhs) -> Result<Tensor> {
+    fn bound(&self, bound: &Rhs, dtype: DType) -> Result<Tensor> {
         match bound {
-            Rhs::Tensor(t) => Ok(t.clone()),
-            Rhs::Scalar(value) => Tensor::full((), *value, self.options()),
+            Rhs::Tensor(t) => t.to_dtype(dtype),
+            Rhs::Scalar(value) => Tensor::full((), *value, (dtype, self.device())),
         }
     }
 
@@ -172,6 +189,9 @@ mod tests {
         i.clamp_(-1, 2)?;
         assert_eq!(i.to_vec::<i64>()?, [-1, 2]);
         assert!(i.clamp_(-1.5, 2).is_err());
+        let error =
+            i.clamp(&Tensor::new(&[1i64, 2, 3], Device::Cpu)?, 2).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains("clamp") && !error.contains("maximum"), "{error}");
         Ok(())
     }
 

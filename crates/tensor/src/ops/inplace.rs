@@ -4,11 +4,11 @@
 //! one) must not be changed. Other tensors may be: the change becomes part of their history, and that of
 //! the base if the tensor is a view.
 
-use kiln_backend::{Backend, BinaryOp, Error, Result, Scalar, ViewMut};
+use kiln_backend::{Backend, BinaryOp, DType, Error, Result, Scalar, ViewMut};
 use kiln_derive::located;
 use smallvec::smallvec;
 
-use super::{check, rhs::Rhs};
+use super::{binary::promote, check, rhs::Rhs};
 use crate::{
     Tensor,
     autograd::{Edge, grad_enabled, record},
@@ -202,14 +202,18 @@ impl Tensor {
     }
 
     fn assign_as(&self, name: &'static str, op: BinaryOp, other: &Rhs) -> Result<()> {
-        if self.dtype() == kiln_backend::DType::Bool || (op == BinaryOp::Div && !self.dtype().is_float()) {
+        if op == BinaryOp::Div && !self.dtype().is_float() {
             return Err(Error::dtype(name, self.dtype(), "the result would be of another dtype"));
         }
+        // Truth values have some operations by other names.
+        let (op, ..) = promote(name, op, &self.into(), other)?;
         let storage = &self.0.storage;
         match other {
             Rhs::Scalar(value) => {
-                if value.is_float() && !self.dtype().is_float() {
-                    return Err(Error::dtype(name, self.dtype(), "the result would be of floats"));
+                let is_higher_kind = value.is_float() && !self.dtype().is_float()
+                    || matches!(value, Scalar::Int(_)) && self.dtype() == DType::Bool;
+                if is_higher_kind {
+                    return Err(Error::dtype(name, self.dtype(), "the result would be another kind of number"));
                 }
                 let (mut writing, []) = lock_for_update((storage, self.layout()), []);
                 storage.backend.binary_assign(op, kiln_backend::Operand::Scalar(*value), writing.view())?;

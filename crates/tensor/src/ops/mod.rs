@@ -2,6 +2,7 @@
 //! `binary_table!`); a structured one has a file here with its docs, shape rule, forward call and gradient.
 
 mod activation;
+mod add_alpha;
 mod binary;
 mod cast;
 mod check;
@@ -29,10 +30,12 @@ mod pointwise_loss;
 mod pool2d;
 mod predicates;
 mod products;
+mod promotion;
 mod rearrange;
 mod reduce;
 mod reorder;
 mod rhs;
+mod rounding;
 mod scan;
 mod scatter;
 mod searchsorted;
@@ -54,4 +57,5 @@ pub use pool2d::{OutputSize, Pooling};
 pub use reduce::Correction;
 pub use reorder::Repeats;
 pub use rhs::Rhs;
+pub use rounding::RoundingMode;
 pub use split::SplitSizes;

@@ -3,7 +3,7 @@
 use kiln_backend::{DType, Result};
 use kiln_derive::located;
 
-use super::check;
+use super::{check, rhs::Rhs};
 use crate::Tensor;
 
 #[located]
@@ -40,6 +40,43 @@ impl Tensor {
     /// Memory runs out.
     pub fn logical_not(&self) -> Result<Tensor> {
         self.eq(false)
+    }
+
+    /// Whether the elements of both are not zero (NaN is not), element-wise; the dtypes may differ.
+    ///
+    /// # Errors
+    /// The shapes do not broadcast, or the devices differ.
+    pub fn logical_and(&self, other: impl Into<Rhs>) -> Result<Tensor> {
+        self.truth()?.bitwise_and(other.into().truth()?)
+    }
+
+    /// Whether the element of either is not zero (NaN is not), element-wise; the dtypes may differ.
+    ///
+    /// # Errors
+    /// The shapes do not broadcast, or the devices differ.
+    pub fn logical_or(&self, other: impl Into<Rhs>) -> Result<Tensor> {
+        self.truth()?.bitwise_or(other.into().truth()?)
+    }
+
+    /// Whether the element of one and not of the other is zero (NaN is not), element-wise; the dtypes may differ.
+    ///
+    /// # Errors
+    /// The shapes do not broadcast, or the devices differ.
+    pub fn logical_xor(&self, other: impl Into<Rhs>) -> Result<Tensor> {
+        self.truth()?.bitwise_xor(other.into().truth()?)
+    }
+
+    /// The bits that are not set, of integers; whether it is `false`, of truth values.
+    ///
+    /// # Errors
+    /// The tensor is of floats, or memory runs out.
+    pub fn bitwise_not(&self) -> Result<Tensor> {
+        if self.dtype() == DType::Bool { self.logical_not() } else { self.bitwise_xor(-1) }
+    }
+
+    /// Whether the element is not zero.
+    fn truth(&self) -> Result<Tensor> {
+        if self.dtype() == DType::Bool { Ok(self.clone()) } else { self.ne(0) }
     }
 
     /// Whether `|self - other| <= atol + rtol * |other|`, element-wise; infinities are close to themselves,
@@ -101,6 +138,16 @@ impl Tensor {
     pub fn equal(&self, other: &Tensor) -> Result<bool> {
         check::same_kind("equal", self, &[other])?;
         Ok(self.shape() == other.shape() && self.eq(other)?.all(())?.item()?)
+    }
+}
+
+impl Rhs {
+    /// Whether it is not zero.
+    fn truth(&self) -> Result<Rhs> {
+        Ok(match self {
+            Rhs::Tensor(t) => Rhs::Tensor(t.truth()?),
+            Rhs::Scalar(value) => Rhs::from(value.to_bool()),
+        })
     }
 }
 

@@ -3,8 +3,7 @@
 use kiln_backend::{Error, Result};
 use kiln_derive::located;
 
-use super::rhs::Rhs;
-use crate::{DType, Tensor};
+use crate::Tensor;
 
 #[located]
 impl Tensor {
@@ -40,29 +39,6 @@ impl Tensor {
             return Err(Error::shapes("outer", self.shape(), other.shape(), "they must be vectors"));
         }
         self.unsqueeze(1)?.mul(other)
-    }
-
-    /// `a // b`: the quotient rounded down, of integers as integers. The gradient is 0. Division of integers
-    /// by 0 gives no defined value; quotients of integers are exact up to 2^53.
-    ///
-    /// # Errors
-    /// The shapes do not broadcast, or dtypes or devices differ.
-    pub fn floor_divide(&self, other: impl Into<Rhs>) -> Result<Tensor> {
-        let other = other.into();
-        let is_float = |x: &Rhs| match x {
-            Rhs::Tensor(t) => t.dtype().is_float(),
-            Rhs::Scalar(value) => value.is_float(),
-        };
-        if self.dtype().is_float() || is_float(&other) {
-            return self.div(other)?.floor();
-        }
-        let rest = self.remainder(other.clone())?;
-        let divisor = match other {
-            Rhs::Tensor(t) => Rhs::Tensor(t.to_dtype(DType::F64)?),
-            Rhs::Scalar(value) => Rhs::from(value.to_f64()),
-        };
-        // Without the rest the division has no fraction.
-        self.to_dtype(rest.dtype())?.sub(&rest)?.to_dtype(DType::F64)?.div(divisor)?.to_dtype(rest.dtype())
     }
 }
 

@@ -15,10 +15,10 @@ macro_rules! methods {
         impl Tensor {$(
             #[doc = $doc]
             ///
-            /// Element-wise. Integers become `f32` where the result is not an integer.
+            /// Element-wise. Integers and truth values become `f32` where the result is not an integer.
             ///
             /// # Errors
-            /// The tensor is of `bool`, or memory runs out.
+            /// The tensor is of `bool`, which PyTorch's operation does not take, or memory runs out.
             pub fn $method(&self) -> Result<Tensor> {
                 self.unary(UnaryOp::$variant)
             }
@@ -27,11 +27,22 @@ macro_rules! methods {
 }
 unary_table!(methods);
 
+fn of_truth_values(op: UnaryOp) -> Error {
+    Error::dtype(op.name(), DType::Bool, "it takes numbers; convert with `to_dtype`")
+}
+
 #[located]
 impl Tensor {
     fn unary(&self, op: UnaryOp) -> Result<Tensor> {
         if self.dtype() == DType::Bool {
-            return Err(Error::dtype(op.name(), DType::Bool, "it takes numbers; convert with `to_dtype`"));
+            use UnaryOp::{Gelu, GeluTanh, LogSigmoid, Mish, Sign, Silu, Softplus, Square};
+            return match op {
+                Sign => self.copy(),
+                Square => self.to_dtype(DType::I64)?.unary(op),
+                Gelu | GeluTanh | LogSigmoid | Mish | Silu | Softplus => Err(of_truth_values(op)),
+                _ if op.integers() == Integers::Refused => self.to_dtype(DType::F32)?.unary(op),
+                _ => Err(of_truth_values(op)),
+            };
         }
         if !self.dtype().is_float() && op.integers() == Integers::Refused {
             return self.to_dtype(DType::F32)?.unary(op);

@@ -2,7 +2,7 @@
 
 use kiln_tensor::{
     At, ClassLoss, ClassLossInput, Conv2d, Device, NewAxis, PadMode, PointwiseLossKind, PoolDivisor, Pooling,
-    Reduction, Result, Rhs, Running, Tensor,
+    Reduction, Result, Rhs, RoundingMode, Running, Tensor,
 };
 
 use super::{Call, choices::Choices};
@@ -111,7 +111,7 @@ macro_rules! unary_rows {
     ($names:tt $(UNARY($variant:ident, $op:ident, $($row:tt)*))*) => {
         const UNARY: &[(&str, Call)] = unary! {
             $($op)*
-            isnan isinf isfinite logical_not bernoulli nonzero copy contiguous mt t flatten_all trace
+            isnan isinf isfinite logical_not bitwise_not bernoulli nonzero copy contiguous mt t flatten_all trace
         };
     };
 }
@@ -125,7 +125,7 @@ macro_rules! binary_rows {
     ) => {
         const BINARY: &[(&str, Call)] = binary! {
             $($op)* $($compare)* gt ge $($combine)*
-            floor_divide clamp_min clamp_max
+            logical_and logical_or logical_xor rsub rpow clamp_min clamp_max
         };
     };
 }
@@ -147,7 +147,13 @@ const SINGLE: &[(&str, Call)] = calls! {
     to_device |x, _, r| x.to_device(if r.flag() { Device::Cpu } else { Device::Cuda(0) });
     leaky_relu |x, _, r| x.leaky_relu(r.float());
     elu |x, _, r| x.elu(r.float());
-    lerp |x, y, r| x.lerp(y, r.float());
+    lerp |x, y, r| x.lerp(y, operand(x, r));
+    add_alpha |x, y, r| x.add_alpha(operand(y, r), r.scalar());
+    sub_alpha |x, y, r| x.sub_alpha(operand(y, r), r.scalar());
+    rsub_alpha |x, y, r| x.rsub_alpha(operand(y, r), r.scalar());
+    div_rounding |x, y, r| x.div_rounding(operand(y, r), r.pick(&[None, Some(RoundingMode::Trunc), Some(RoundingMode::Floor)]));
+    softplus_beta |x, _, r| x.softplus_beta(r.float(), r.float());
+    round_decimals |x, _, r| x.round_decimals(r.int() as i32);
     clamp |x, y, r| x.clamp(operand(y, r), operand(x, r));
     dropout |x, _, r| x.dropout(r.float(), r.flag());
     transpose |x, _, r| x.transpose(r.dim(), r.dim());
@@ -376,6 +382,8 @@ const IN_PLACE: &[(&str, Call)] = &[
     ("sub_", |x, y, r| changed(x, r, |x, r| x.sub_(operand(y, r)))),
     ("mul_", |x, y, r| changed(x, r, |x, r| x.mul_(operand(y, r)))),
     ("div_", |x, y, r| changed(x, r, |x, r| x.div_(operand(y, r)))),
+    ("add_alpha_", |x, y, r| changed(x, r, |x, r| x.add_alpha_(operand(y, r), r.scalar()))),
+    ("sub_alpha_", |x, y, r| changed(x, r, |x, r| x.sub_alpha_(operand(y, r), r.scalar()))),
     ("copy_", |x, y, r| changed(x, r, |x, _| x.copy_(y))),
     ("clamp_", |x, y, r| changed(x, r, |x, r| x.clamp_(operand(y, r), operand(y, r)))),
     ("fill_", |x, _, r| changed(x, r, |x, r| x.fill_(r.scalar()))),

@@ -1,6 +1,6 @@
 //! Element-wise operations, comparisons and conversions.
 
-use kiln_tensor::{DType, Device, Result, Rhs, Scalar, Tensor};
+use kiln_tensor::{DType, Device, Result, Rhs, RoundingMode, Scalar, Tensor};
 use serde_json::Value;
 
 use crate::{
@@ -30,13 +30,15 @@ macro_rules! reversed {
     };
 }
 
-/// `alpha * other`, in the dtype of the result as PyTorch has it.
-fn add(x: &[Tensor], a: &Args, sign: i64) -> Result<Tensor> {
-    let Some(alpha) = a.scalar("alpha") else {
-        return if sign > 0 { x[0].add(other(x, a)) } else { x[0].sub(other(x, a)) };
-    };
-    let scaled = x[1].mul(alpha)?;
-    if sign > 0 { x[0].add(&scaled) } else { x[0].sub(&scaled) }
+/// A change in place of a copy, which is recorded.
+fn changed(x: &Tensor, change: impl FnOnce(&Tensor) -> Result<()>) -> Result<Tensor> {
+    let copy = x.copy()?;
+    change(&copy)?;
+    Ok(copy)
+}
+
+fn rounding_mode(a: &Args) -> Option<RoundingMode> {
+    a.text("rounding_mode").map(|mode| if mode == "floor" { RoundingMode::Floor } else { RoundingMode::Trunc })
 }
 
 /// The dtype among the arguments of `to`, which may stand behind a device.
@@ -78,7 +80,7 @@ table! {
     relu => |x, _a| x[0].relu()?;
     round => |x, a| match a.int("decimals") {
         None | Some(0) => x[0].round()?,
-        Some(_) => return Err(lacks("decimals")),
+        Some(decimals) => x[0].round_decimals(decimals as i32)?,
     };
     rsqrt => |x, _a| x[0].rsqrt()?;
     sigmoid => |x, _a| x[0].sigmoid()?;
@@ -92,18 +94,20 @@ table! {
     tanh => |x, _a| x[0].tanh()?;
     trunc => |x, _a| x[0].trunc()?;
 
-    add => |x, a| add(x, a, 1)?;
-    sub => |x, a| add(x, a, -1)?;
-    mul => |x, a| x[0].mul(other(x, a))?;
-    div => |x, a| match a.text("rounding_mode") {
-        Some("floor") => x[0].floor_divide(other(x, a))?,
-        Some(_) if !x[0].dtype().is_float() => return Err(lacks("division of integers that rounds to 0")),
-        Some(_) => x[0].div(other(x, a))?.trunc()?,
-        None => x[0].div(other(x, a))?,
+    add => |x, a| match a.scalar("alpha") {
+        Some(alpha) => x[0].add_alpha(other(x, a), alpha)?,
+        None => x[0].add(other(x, a))?,
     };
+    sub => |x, a| match a.scalar("alpha") {
+        Some(alpha) => x[0].sub_alpha(other(x, a), alpha)?,
+        None => x[0].sub(other(x, a))?,
+    };
+    mul => |x, a| x[0].mul(other(x, a))?;
+    div => |x, a| x[0].div_rounding(other(x, a), rounding_mode(a))?;
     true_divide => |x, a| x[0].div(other(x, a))?;
     floor_divide => |x, a| x[0].floor_divide(other(x, a))?;
     remainder => |x, a| x[0].remainder(other(x, a))?;
+    fmod => |x, a| x[0].fmod(other(x, a))?;
     pow => |x, a| x[0].pow(a.operand("exponent", x).unwrap_or_else(|| Rhs::from(&x[1])))?;
     atan2 => |x, a| x[0].atan2(other(x, a))?;
     maximum => |x, a| x[0].maximum(other(x, a))?;
@@ -117,20 +121,31 @@ table! {
     logical_and => |x, a| x[0].logical_and(other(x, a))?;
     logical_or => |x, a| x[0].logical_or(other(x, a))?;
     logical_xor => |x, a| x[0].logical_xor(other(x, a))?;
+    bitwise_not => |x, _a| x[0].bitwise_not()?;
+    bitwise_and => |x, a| x[0].bitwise_and(other(x, a))?;
+    bitwise_or => |x, a| x[0].bitwise_or(other(x, a))?;
+    bitwise_xor => |x, a| x[0].bitwise_xor(other(x, a))?;
+    bitwise_left_shift => |x, a| x[0].bitwise_left_shift(other(x, a))?;
+    bitwise_right_shift => |x, a| x[0].bitwise_right_shift(other(x, a))?;
+    // Both operands may be exchanged.
+    rand => |x, a| x[0].bitwise_and(other(x, a))?;
+    ror => |x, a| x[0].bitwise_or(other(x, a))?;
+    rxor => |x, a| x[0].bitwise_xor(other(x, a))?;
 
     // The number or tensor in front: Rust's operators.
     rsub => |x, a| match a.scalar("alpha") {
-        Some(alpha) => (other_tensor(x, a)? - x[0].mul(alpha)?)?,
-        None => reversed!(x, a, -),
+        Some(alpha) => x[0].rsub_alpha(other(x, a), alpha)?,
+        None => x[0].rsub(other(x, a))?,
     };
     rdiv => |x, a| reversed!(x, a, /);
     radd => |x, a| reversed!(x, a, +);
     rmul => |x, a| reversed!(x, a, *);
     rmod => |x, a| other_tensor(x, a)?.remainder(&x[0])?;
-    rpow => |x, a| match a.operand("base", x) {
-        Some(Rhs::Scalar(base)) => Tensor::full((), base, x[0].options())?.pow(&x[0])?,
-        _ => x[1].pow(&x[0])?,
-    };
+    rpow => |x, a| x[0].rpow(a.operand("base", x).unwrap_or_else(|| Rhs::from(&x[1])))?;
+    add_ => |x, a| changed(&x[0], |x| x.add_(a.scalar("other").unwrap()))?;
+    sub_ => |x, a| changed(&x[0], |x| x.sub_(a.scalar("other").unwrap()))?;
+    mul_ => |x, a| changed(&x[0], |x| x.mul_(a.scalar("other").unwrap()))?;
+    div_ => |x, a| changed(&x[0], |x| x.div_(a.scalar("other").unwrap()))?;
     mul_self => |x, _a| (&x[0] * &x[0])?;
 
     isclose => |x, a| {
@@ -153,12 +168,9 @@ table! {
     elu => |x, a| x[0].elu(a.float("alpha").unwrap_or(1.0))?;
     softplus => |x, a| match (a.float("beta"), a.float("threshold")) {
         (None, None) => x[0].softplus()?,
-        _ => return Err(lacks("beta and threshold")),
+        (beta, threshold) => x[0].softplus_beta(beta.unwrap_or(1.0), threshold.unwrap_or(20.0))?,
     };
-    lerp => |x, a| match a.operand("weight", x) {
-        Some(Rhs::Scalar(weight)) => x[0].lerp(&x[1], weight.to_f64())?,
-        _ => return Err(lacks("a tensor of weights")),
-    };
+    lerp => |x, a| x[0].lerp(&x[1], a.operand("weight", x).unwrap_or_else(|| Rhs::from(&x[2])))?;
     clamp => |x, a| match (a.operand("min", x), a.operand("max", x)) {
         (Some(min), Some(max)) => x[0].clamp(min, max)?,
         (Some(min), None) => x[0].clamp_min(min)?,

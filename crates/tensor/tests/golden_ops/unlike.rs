@@ -6,12 +6,6 @@ use crate::suite::Unlike;
 pub const ABSENT: &[(&str, &str)] = &[
     ("smooth_l1_loss", "not among the losses of Kiln"),
     ("huber_loss", "not among the losses of Kiln"),
-    ("bitwise_and", LATER),
-    ("bitwise_or", LATER),
-    ("bitwise_xor", LATER),
-    ("rand", LATER),
-    ("ror", LATER),
-    ("rxor", LATER),
     ("binary_cross_entropy", "Kiln has the stable form that takes logits only"),
 ];
 
@@ -27,7 +21,6 @@ macro_rules! unlike {
 /// Layers compute on floats; images and features of integers are converted once, by the user.
 const FLOATS: &str = "layers take floats: integers are converted where the data are loaded";
 const POWERS: &str = "PyTorch gives 0 for integers to negative powers, and an error if the power is a number";
-const LATER: &str = "arguments and dtypes that are being added";
 const SATURATES: &str = "floats outside of an integer's range: C leaves open what becomes of them, here they saturate";
 const ROUNDING: &str = "the gradient of a normalized single element is 0; PyTorch has what rounding leaves";
 
@@ -52,14 +45,6 @@ pub const UNLIKE: &[Unlike] = unlike! {
     "avg_pool2d" "*" "takes floats": FLOATS;
     "linear" "*" "takes floats": FLOATS;
     "rpow" "*" "negative powers": POWERS;
-    "add" "*" "takes numbers": LATER;
-    "div" "*" "rounds to 0": LATER;
-    "logical_and" "*" "": LATER;
-    "logical_or" "*" "": LATER;
-    "logical_xor" "*" "": LATER;
-    "mul" "*" "takes numbers": LATER;
-    "softplus" "*" "beta": LATER;
-    "round" "*" "decimals": LATER;
 };
 
 /// Among all of OpInfo's samples.

@@ -49,6 +49,15 @@ macro_rules! domain {
     (remainder) => {
         Positive
     };
+    (fmod) => {
+        Positive
+    };
+    (floor_divide) => {
+        Positive
+    };
+    (trunc_divide) => {
+        Positive
+    };
     ($other:ident) => {
         Any
     };
@@ -95,7 +104,19 @@ fn mask(rows: usize, columns: usize) -> kiln_tensor::Tensor {
 pub const OTHERS: &[Check] = checks! {
     copy ANY Any |x| x[0].copy();
     contiguous ANY Any |x| x[0].contiguous();
-    floor_divide PAIRS Positive |x| x[0].floor_divide(&x[1]);
+    add_alpha PAIRS Any |x| x[0].add_alpha(&x[1], 2.5);
+    add_alpha ANY Any |x| x[0].add_alpha(1.5, -2);
+    sub_alpha PAIRS Any |x| x[0].sub_alpha(&x[1], 2.5);
+    rsub PAIRS Any |x| x[0].rsub(&x[1]);
+    rsub ANY Any |x| x[0].rsub(2);
+    rsub_alpha PAIRS Any |x| x[0].rsub_alpha(&x[1], 2.5);
+    rsub_alpha ANY Any |x| x[0].rsub_alpha(1, 2.5);
+    rpow ANY Any |x| x[0].rpow(2.5);
+    rpow PAIRS Positive |x| x[0].rpow(&x[1]);
+    div_rounding PAIRS Positive |x| x[0].div_rounding(&x[1], Some(kiln_tensor::RoundingMode::Trunc));
+    div_rounding PAIRS Positive |x| x[0].div_rounding(&x[1], None);
+    softplus_beta ANY Any |x| x[0].softplus_beta(2.0, 1.01);
+    round_decimals ANY Any |x| x[0].round_decimals(0);
     // With a number on either side.
     add ANY Any |x| x[0].add(2.5);
     sub ANY Any |x| 2.5 - &x[0];
@@ -116,6 +137,8 @@ pub const OTHERS: &[Check] = checks! {
     leaky_relu ANY Any |x| x[0].leaky_relu(0.1);
     elu ANY Any |x| x[0].elu(1.5);
     lerp PAIRS Any |x| x[0].lerp(&x[1], 0.3);
+    lerp PAIRS Any |x| x[0].lerp(&x[1], 1.3);
+    lerp THREE Any |x| x[0].lerp(&x[1], &x[2]);
     clamp ANY Any |x| x[0].clamp(-0.99, 0.99);
     clamp THREE Distinct |x| x[0].clamp(&x[1], &x[2]);
     clamp_min ANY Any |x| x[0].clamp_min(0.01);

@@ -342,6 +342,8 @@ pub const IN_PLACE: &[Check] = checks! {
     mul_ SAME_OR_ROW Any |x| changed(&x[0], |y| y.mul_(&x[1]));
     div_ SAME_OR_ROW Positive |x| changed(&x[0], |y| y.div_(&x[1]));
     mul_ ANY Any |x| changed(&x[0], |y| y.mul_(2.5));
+    add_alpha_ SAME_OR_ROW Any |x| changed(&x[0], |y| y.add_alpha_(&x[1], 2.5));
+    sub_alpha_ SAME_OR_ROW Any |x| changed(&x[0], |y| y.sub_alpha_(&x[1], 2.5));
     copy_ SAME_OR_ROW Any |x| changed(&x[0], |y| y.copy_(&x[1]));
     clamp_ ANY Any |x| changed(&x[0], |y| y.clamp_(-0.99, 0.99));
     fill_ ANY Any |x| changed(&x[0], |y| y.fill_(3));

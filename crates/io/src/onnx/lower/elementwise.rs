@@ -56,7 +56,7 @@ const COMPARISONS: &[(&str, &str)] = &[
     ("ge", "GreaterOrEqual"),
 ];
 
-const BITWISE: &[(&str, &str)] = &[("logical_and", "And"), ("logical_or", "Or"), ("logical_xor", "Xor")];
+const BITWISE: &[(&str, &str)] = &[("bitwise_and", "And"), ("bitwise_or", "Or"), ("bitwise_xor", "Xor")];
 
 fn find(table: &[(&str, &'static str)], op: &str) -> Option<&'static str> {
     table.iter().find(|(name, _)| *name == op).map(|(_, onnx)| *onnx)
@@ -92,6 +92,8 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
         "elu" => Ok(Some(graph.node("Elu", &[o.name(0)?], vec![float("alpha", o.number("alpha")?)]))),
         "cast" => Ok(Some(graph.cast(o.name(0)?, o.dtype()))),
         "remainder" => remainder(graph, o).map(Some),
+        "fmod" => fmod(graph, o).map(Some),
+        "floor_divide" | "trunc_divide" => quotient(graph, o).map(Some),
         "atan2" => atan2(graph, o).map(Some),
         "where_cond" => choice(graph, o).map(Some),
         _ => composed(graph, o),
@@ -221,6 +223,41 @@ fn remainder(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let quotient = graph.node("Floor", &[&quotient], Vec::new());
     let product = graph.node("Mul", &[&b, &quotient], Vec::new());
     Ok(graph.node("Sub", &[&a, &product], Vec::new()))
+}
+
+/// C's `fmod`.
+fn fmod(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
+    let dtype = o.dtype();
+    let wide = if dtype == DType::U8 { DType::I32 } else { dtype };
+    let [a, b] = widened(graph, o, dtype, wide)?;
+    let out = graph.node("Mod", &[&a, &b], vec![int("fmod", 1)]);
+    Ok(o.cast(graph, &out, wide, dtype))
+}
+
+/// The quotient, rounded down or towards 0, as ONNX divides integers.
+fn quotient(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
+    let (dtype, rounds_down) = (o.dtype(), o.op == "floor_divide");
+    let wide = if dtype == DType::U8 { DType::I32 } else { dtype };
+    let [a, b] = widened(graph, o, dtype, wide)?;
+    if dtype.is_float() {
+        let out = graph.node("Div", &[&a, &b], Vec::new());
+        if rounds_down {
+            return Ok(graph.node("Floor", &[&out], Vec::new()));
+        }
+        let size = graph.node("Abs", &[&out], Vec::new());
+        let size = graph.node("Floor", &[&size], Vec::new());
+        let sign = graph.node("Sign", &[&out], Vec::new());
+        return Ok(graph.node("Mul", &[&size, &sign], Vec::new()));
+    }
+    let dividend = if rounds_down {
+        // Without the rest, whose sign is the divisor's, the division has none.
+        let rest = graph.node("Mod", &[&a, &b], Vec::new());
+        graph.node("Sub", &[&a, &rest], Vec::new())
+    } else {
+        a
+    };
+    let out = graph.node("Div", &[&dividend, &b], Vec::new());
+    Ok(o.cast(graph, &out, wide, dtype))
 }
 
 /// The arc tangent of the quotient, turned by half a circle where the divisor is negative.

@@ -1,0 +1,95 @@
+//! Element-wise arithmetic at its edges: numbers that half precision cannot hold, exact remainders, divisors of 0.
+
+use kiln_backend::*;
+
+use crate::support::*;
+
+/// Tensors of these values, in rows of one length.
+fn of_values(on: &dyn Backend, dtype: DType, values: &[f64]) -> Tensor {
+    let layout = Layout::contiguous(Shape::new(&[values.len()]).unwrap());
+    Tensor { buffer: on.adopt(host(dtype, values)).unwrap(), layout }
+}
+
+/// Compares bit for bit.
+fn exactly(name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
+    let _others_too = RECORD.read();
+    compare(name, 0.0, case);
+}
+
+#[test]
+fn numbers_enter_in_the_computing_type() {
+    use BinaryOp as B;
+    let values = [0.001, 2.0, -3.0, 0.0, f64::INFINITY, f64::NAN, 6e-8, 1.0, 0.333];
+    for dtype in FLOATS {
+        for number in [1e5, 70_000.0, 1e-8, 65_536.0, 1.0 / 3.0, 1.001, -0.0, 3.0, f64::INFINITY] {
+            let number = Operand::Scalar(Scalar::Float(number));
+            let ops = [B::Add, B::Sub, B::Mul, B::Div, B::Maximum, B::Minimum, B::Remainder, B::Fmod, B::FloorDivide];
+            for op in ops.into_iter().chain([B::TruncDivide]).chain(BinaryOp::COMPARISONS.iter().copied()) {
+                exactly(&format!("{op:?} {number:?}"), |on| {
+                    let x = of_values(on, dtype, &values);
+                    let result = if op.is_comparison() { DType::Bool } else { dtype };
+                    let [mut right, mut left] = [0, 1].map(|_| of_values(on, result, &[0.0; 9]));
+                    on.binary(op, Operand::Tensor(x.view()), number, right.view_mut())?;
+                    on.binary(op, number, Operand::Tensor(x.view()), left.view_mut())?;
+                    let mut changed = of_values(on, dtype, &values);
+                    if !op.is_comparison() {
+                        on.binary_assign(op, number, changed.view_mut())?;
+                    }
+                    Ok(vec![right, left, changed])
+                });
+            }
+            for op in [B::Mul, B::Div, B::Maximum, B::Remainder, B::Fmod, B::FloorDivide] {
+                exactly(&format!("gradients of {op:?} {number:?}"), |on| {
+                    let (x, g) = (
+                        of_values(on, dtype, &values),
+                        of_values(on, dtype, &[1e-4, 1.0, -2.0, 1.0, 1.0, 1.0, 3.0, 7.0, 1.0]),
+                    );
+                    let [mut lhs, mut rhs] = [0, 1].map(|_| of_values(on, dtype, &[0.0; 9]));
+                    let x = Operand::Tensor(x.view());
+                    on.binary_grad(op, SideOf::Lhs, g.view(), x, number, lhs.view_mut())?;
+                    on.binary_grad(op, SideOf::Rhs, g.view(), number, x, rhs.view_mut())?;
+                    Ok(vec![lhs, rhs])
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn remainders_are_exact() {
+    let a = [1e8, 3e9, 1.0, 5.0, -5.0, 5.0, -5.0, 7.5, -7.5, 7.5, -7.5, 0.0, 1.0, f64::INFINITY, f64::NAN, 6.0, -6.0];
+    let inf = f64::INFINITY;
+    let b = [3.0, 7.0, 0.1, inf, inf, -inf, -inf, 2.0, 2.0, -2.0, -2.0, 3.0, 0.0, 2.0, 2.0, 2.0, 2.0];
+    for dtype in FLOATS {
+        for op in [BinaryOp::Remainder, BinaryOp::Fmod, BinaryOp::FloorDivide, BinaryOp::TruncDivide, BinaryOp::Atan2] {
+            let slack = if op == BinaryOp::Atan2 { 1.0 } else { 0.0 };
+            let _others_too = RECORD.read();
+            compare(&format!("{op:?}"), slack, |on| {
+                let (a, b) = (of_values(on, dtype, &a), of_values(on, dtype, &b));
+                let g = of_values(on, dtype, &[3.0; 17]);
+                let [mut out, mut da, mut db, mut zero] = [0; 4].map(|_| of_values(on, dtype, &[0.0; 17]));
+                let (x, y) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()));
+                on.binary(op, x, y, out.view_mut())?;
+                on.binary_grad(op, SideOf::Lhs, g.view(), x, y, da.view_mut())?;
+                on.binary_grad(op, SideOf::Rhs, g.view(), x, y, db.view_mut())?;
+                let nothing = Operand::Scalar(Scalar::Int(0));
+                on.binary_grad(op, SideOf::Lhs, g.view(), x, nothing, zero.view_mut())?;
+                Ok(vec![out, da, db, zero])
+            });
+        }
+    }
+}
+
+#[test]
+fn integers_that_have_no_quotient_are_reported() {
+    let Some(device) = device() else { return };
+    let _alone = RECORD.write();
+    for op in [BinaryOp::Remainder, BinaryOp::Fmod, BinaryOp::FloorDivide, BinaryOp::TruncDivide] {
+        for on in [device as &dyn Backend, kiln_cpu::backend()] {
+            let (x, mut out) = (of_values(on, DType::I64, &[1.0, 2.0]), of_values(on, DType::I64, &[0.0; 2]));
+            let result = on.binary(op, Operand::Tensor(x.view()), Operand::Scalar(Scalar::Int(0)), out.view_mut());
+            let error = result.and_then(|()| on.synchronize()).expect_err("divided by 0").to_string();
+            assert!(error.contains(op.name()) && error.contains("division by zero"), "{error}");
+        }
+    }
+}
