@@ -3,7 +3,7 @@
 use kiln_tensor::{DType, Result, Scalar};
 
 use crate::onnx::{
-    graph::{Graph, float},
+    graph::{Graph, float, int},
     operation::Operation,
 };
 
