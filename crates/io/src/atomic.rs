@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Atomic writes: a file is written aside and renamed when it is whole.
 
 use std::{
     ffi::{OsStr, OsString},

@@ -1,4 +1,4 @@
-//! All that a training run needs to go on after a stop, in one file.
+//! Training checkpoints: model, optimizer, scheduler, random state and metadata in one file.
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@
 //! The file is looked for in `$KILN_HUB`, in the user's cache directory (`~/.cache/kiln/hub` on Linux), and where PyTorch
 //! keeps it (`$TORCH_HOME/hub/checkpoints`, `~/.cache/torch/hub/checkpoints`). If it is nowhere, it is downloaded from the
 //! official address, with the feature `download`; else the error says what to put where. A download's SHA-256 is compared with
-//! the whole sum where that is publicly known (VGG16 and VGG19, with and without batch normalisation). Of the others
+//! the whole sum where that is publicly known (VGG16 and VGG19, with and without batch normalization). Of the others
 //! torchvision publishes the first eight digits alone, as part of the file's name, and these are compared, as PyTorch does with
 //! `check_hash=True`: that finds damage, but not a file that somebody made to have the same eight digits.
 

@@ -1,4 +1,4 @@
-//! Models in several safetensors files.
+//! Models in several safetensors files, found by their JSON index.
 
 use std::{
     collections::BTreeMap,

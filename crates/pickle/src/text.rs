@@ -70,7 +70,7 @@ fn hex(bytes: &[u8], digits: usize) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// A number in decimal, perhaps with the `L` that Python 2 put behind long ones.
+/// A number in decimal, perhaps with the `L` that ends long ones in Python 2.
 pub(crate) fn number<T: std::str::FromStr>(line: &[u8]) -> Option<T> {
     let text = std::str::from_utf8(line).ok()?.trim();
     text.strip_suffix('L').unwrap_or(text).parse().ok()

@@ -1,4 +1,4 @@
-//! From traces of a model to its ONNX graph.
+//! Building the ONNX graph of a model from traces of two runs with different batch sizes.
 
 use std::collections::{HashMap, HashSet};
 

@@ -100,7 +100,7 @@ fn other(records: &Records) -> Option<&'static str> {
         let inside = |name: &str| name.starts_with(folder);
         records.keys().any(|name| inside(name) || name.split_once('/').is_some_and(|(_, n)| inside(n)))
     };
-    if has("constants.pkl") || has("bytecode.pkl") || has("data.pkl") && has_folder("code/") {
+    if has("constants.pkl") || has("bytecode.pkl") || has_folder("code/") {
         return Some(
             "it is a TorchScript program; save its state_dict(): torch.save(torch.jit.load(path).state_dict(), path)",
         );

@@ -1,4 +1,4 @@
-//! Files of PyTorch's `torch.save`.
+//! Reading files of PyTorch's `torch.save` (`.pth`, `.pt`) without running their pickles.
 
 mod archive;
 mod classes;

@@ -1,4 +1,4 @@
-//! The state of PyTorch's optimizers, under the names that Kiln's take.
+//! Optimizer states of PyTorch, converted to the state dicts of Kiln's optimizers.
 
 use kiln_tensor::{Device, Error, Result, StateDict, Tensor};
 

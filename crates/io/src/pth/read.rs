@@ -1,4 +1,4 @@
-//! Tensors from storages: each is read from its place in the file into the memory of the tensor.
+//! Loading tensors of a `torch.save` file: each is read from its storage straight into its own memory.
 
 use std::collections::{HashMap, HashSet};
 

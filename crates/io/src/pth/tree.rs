@@ -1,4 +1,4 @@
-//! From a pickle to a value. Each object is converted once and shared, so that the result is no larger than the pickle
+//! Converting a pickle to a `PthValue`. Each object is converted once and shared, so that the result is no larger than the pickle
 //! however often it names a part.
 
 use std::{collections::HashMap, sync::Arc};

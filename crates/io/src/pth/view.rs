@@ -1,4 +1,4 @@
-//! Elements of a storage by offset, extents and strides.
+//! Strided views of storages: bounds checks, and copying their elements in row-major order.
 
 use std::ops::Range;
 

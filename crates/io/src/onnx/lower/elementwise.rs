@@ -1,4 +1,4 @@
-//! Element-wise functions, arithmetic, comparisons, and products of matrices.
+//! Lowering of element-wise functions, arithmetic, comparisons, where_cond and matmul.
 
 use kiln_tensor::{DType, Result, Scalar};
 

@@ -1,4 +1,4 @@
-//! Reading and writing by index tensors.
+//! Lowering of indexing: gather, scatter, index_select, one_hot.
 
 use kiln_tensor::{DType, Result, Scalar};
 

@@ -1,4 +1,4 @@
-//! Losses, for models that compute theirs.
+//! Lowering of losses, for models that compute them in `forward`.
 
 use kiln_tensor::{DType, Result, Scalar};
 

@@ -1,4 +1,4 @@
-//! Linear layers and normalization.
+//! Lowering of linear layers, batch and layer normalization.
 
 use kiln_tensor::{Result, Tensor};
 

@@ -1,4 +1,4 @@
-//! Convolution and pooling of images.
+//! Lowering of convolutions and pooling.
 
 use kiln_tensor::{DType, Result, Scalar, Tensor};
 

@@ -1,4 +1,4 @@
-//! Reductions, and sums that run along a dimension.
+//! Lowering of reductions, softmax and cumsum.
 
 use kiln_tensor::{DType, Result, Scalar};
 

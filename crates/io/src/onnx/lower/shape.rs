@@ -1,4 +1,4 @@
-//! Views, joins, and elements in another order.
+//! Lowering of views, concatenation, padding, flips and rolls, triangles and diagonals.
 
 use kiln_tensor::{DType, Device, Result, Scalar, Tensor};
 

@@ -1,4 +1,4 @@
-//! Order: sorting, and where the largest and smallest elements stand.
+//! Lowering of sorting, argmax and argmin.
 
 use kiln_tensor::{DType, Result};
 
