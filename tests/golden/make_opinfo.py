@@ -44,6 +44,9 @@ asin
 atan
 atan2: other
 bitwise_and: other
+bitwise_left_shift: other
+bitwise_not
+bitwise_right_shift: other
 bitwise_or: other
 bitwise_xor: other
 bmm: mat2
@@ -84,6 +87,7 @@ flip: dims
 float
 floor
 floor_divide: other
+fmod: other
 full: fill_value
 full_like: fill_value
 gather: dim index

@@ -176,7 +176,17 @@ pub(super) fn arithmetic_as(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) 
                         Some(value) => Ok(Rhs::Scalar(value)),
                         None => ctx.saved(tensors.next().unwrap_or(0)).map(Rhs::Tensor),
                     };
-                    side_gradient(op, side, &grad, &operand(0)?, &operand(1)?)?
+                    let (a, b) = (operand(0)?, operand(1)?);
+                    if shape != *grad.shape() && grad.dtype().size() == 2 && op != BinaryOp::Mul {
+                        // What is summed over a broadcast is rounded once, after the sum.
+                        let widened = |operand: Rhs| match operand {
+                            Rhs::Tensor(tensor) => tensor.widened().map(Rhs::Tensor),
+                            number @ Rhs::Scalar(_) => Ok(number),
+                        };
+                        let full = side_gradient(op, side, &grad.widened()?, &widened(a)?, &widened(b)?)?;
+                        return full.sum_to(&shape)?.to_dtype(grad.dtype());
+                    }
+                    side_gradient(op, side, &grad, &a, &b)?
                 };
                 full.sum_to(&shape)
             })?);

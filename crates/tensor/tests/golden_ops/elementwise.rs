@@ -24,6 +24,7 @@ macro_rules! reversed {
     ($x:ident, $a:ident, $op:tt) => {
         match $a.scalar("other") {
             Some(Scalar::Float(number)) => (number $op &$x[0])?,
+            Some(number @ Scalar::Bool(_)) => (Tensor::full((), number, DType::Bool)? $op &$x[0])?,
             Some(number) => (number.to_i64() $op &$x[0])?,
             None => (&$x[1] $op &$x[0])?,
         }
