@@ -9,6 +9,7 @@
 mod backend;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod binary_table;
+mod contract;
 mod dtype;
 mod error;
 mod host;
@@ -25,6 +26,7 @@ mod unary_table;
 pub use half;
 
 pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
+pub use contract::{has_dim, has_shape, same_shape};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, FailedLayer, FailedSample, Result};
 pub use host::HostVec;

@@ -1,6 +1,6 @@
 //! Cross-entropy and negative log-likelihood over classes.
 
-use crate::{Result, View, ViewMut};
+use crate::{Error, Layout, Result, View, ViewMut, has_shape};
 
 /// How the losses of single elements become the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -51,6 +51,70 @@ pub struct ClassLoss {
     pub ignore_index: i64,
     /// In `[0, 1]`: the share of the target that is spread evenly over all classes; logits only.
     pub label_smoothing: f64,
+}
+
+/// The operands of a loss over classes, which fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassLossShape {
+    /// `N` of `[N, C, S]`.
+    pub samples: usize,
+    /// `C`.
+    pub classes: usize,
+    /// `S`.
+    pub positions: usize,
+    /// Whether the target holds class indices, not probabilities.
+    pub labels: bool,
+}
+
+impl ClassLossShape {
+    /// The shape `[N, S]` of a row statistic.
+    #[must_use]
+    pub fn rows(&self) -> [usize; 2] {
+        [self.samples, self.positions]
+    }
+}
+
+impl ClassLoss {
+    /// The name for errors: that of PyTorch's function.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self.input {
+            ClassLossInput::Logits => "cross_entropy",
+            ClassLossInput::LogProbs => "nll_loss",
+        }
+    }
+
+    /// Checks the operands that the loss and its gradient share.
+    ///
+    /// # Errors
+    /// Shapes or dtypes do not fit together.
+    pub fn check(&self, x: View, target: View, weight: Option<View>) -> Result<ClassLossShape> {
+        let op = self.name();
+        let &[samples, classes, positions] = x.layout.dims() else {
+            return Err(Error::shape(op, "an input [N, C, S]", x.layout.shape()));
+        };
+        let shape = ClassLossShape { samples, classes, positions, labels: !target.dtype().is_float() };
+        if shape.labels {
+            has_shape(op, "a target of class numbers", target.layout, &shape.rows())?;
+        } else if self.input == ClassLossInput::LogProbs {
+            return Err(Error::dtype(op, target.dtype(), "it takes class numbers (i64)"));
+        } else {
+            has_shape(op, "a target of probabilities", target.layout, x.layout.dims())?;
+        }
+        weight.map_or(Ok(()), |weight| has_shape(op, "a weight a class", weight.layout, &[classes]))?;
+        Ok(shape)
+    }
+
+    /// Checks what depends on the reduction: the loss (or its gradient), and what is kept for the gradient.
+    ///
+    /// # Errors
+    /// Shapes do not fit together.
+    pub fn check_results(&self, shape: &ClassLossShape, loss: &Layout, lse: &Layout, total: &Layout) -> Result<()> {
+        let (op, rows) = (self.name(), shape.rows());
+        has_shape(op, "a row statistic [N, S]", lse, &rows)?;
+        has_shape(op, "a scalar total", total, &[])?;
+        has_shape(op, "a loss", loss, if self.reduction == Reduction::None { &rows } else { &[] })
+    }
 }
 
 /// Losses over classes, fused with their softmax.

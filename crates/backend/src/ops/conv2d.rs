@@ -1,6 +1,6 @@
 //! Two-dimensional convolution and its gradients.
 
-use crate::{Result, View, ViewMut};
+use crate::{Error, Layout, Result, View, ViewMut};
 
 /// A two-dimensional convolution (cross-correlation, as deep learning calls it): how the kernel moves. Pairs are
 /// height first. Padding is of zeros and the same on both sides; other kinds are an operation before this one.
@@ -46,6 +46,45 @@ impl Conv2d {
             full.checked_sub(self.padding[axis].checked_mul(2)?).filter(|&extent| extent > 0 && self.stride[axis] > 0)
         };
         Some([along(0)?, along(1)?])
+    }
+}
+
+/// Extents of a convolution whose operands fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2dExtents {
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    /// Channels of a group of the input.
+    pub group_in: usize,
+    /// Channels of a group of the output.
+    pub group_out: usize,
+}
+
+impl Conv2d {
+    /// Checks that an input `[N, C, H, W]`, a weight `[O, C / groups, kh, kw]` and an output `[N, O, H', W']` fit together,
+    /// in any of the three directions, and that positions of taps are signed numbers without overflow.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check(&self, op: &'static str, x: &Layout, w: &Layout, y: &Layout) -> Result<Conv2dExtents> {
+        let (&[n, c, h, wide], &[o, group_in, kh, kw], &[yn, yo, yh, yw]) = (x.dims(), w.dims(), y.dims()) else {
+            return Err(Error::shapes(op, x.shape(), w.shape(), "images and a weight have 4 dimensions"));
+        };
+        let groups = self.groups;
+        if groups == 0 || o % groups != 0 || c % groups != 0 || c / groups != group_in {
+            return Err(Error::shapes(op, x.shape(), w.shape(), format!("channels in {groups} groups")));
+        }
+        if yn != n || yo != o || self.output([h, wide], [kh, kw]) != Some([yh, yw]) {
+            return Err(Error::shapes(op, x.shape(), y.shape(), format!("a kernel [{kh}, {kw}] with {self:?}")));
+        }
+        let far = |axis: usize, extent: usize, k: usize| {
+            let reach = extent.checked_mul(self.stride[axis])?.checked_add(k.checked_mul(self.dilation[axis])?)?;
+            reach.checked_add(self.padding[axis]).filter(|&reach| reach < isize::MAX as usize / 2)
+        };
+        if far(0, h.max(yh), kh).and(far(1, wide.max(yw), kw)).is_none() {
+            return Err(Error::argument(op, format!("{self:?} reaches too far")));
+        }
+        Ok(Conv2dExtents { kernel: [kh, kw], group_in, group_out: o / groups })
     }
 }
 

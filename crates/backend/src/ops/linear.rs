@@ -3,8 +3,31 @@
 use std::{any::Any, fmt};
 
 use crate::{
-    Layout, MatmulBackend, MemoryBackend, ReduceBackend, ReduceOp, ReluBiasGradBackend, Result, UnaryOp, View, ViewMut,
+    Error, Layout, MatmulBackend, MemoryBackend, ReduceBackend, ReduceOp, ReluBiasGradBackend, Result, UnaryOp, View,
+    ViewMut, has_shape,
 };
+
+/// Checks the operands of `out = x · wᵀ + bias` and returns `[M, N, K]`.
+///
+/// # Errors
+/// `x` is not `[M, K]`, `w` `[N, K]`, `bias` `[N]`, or `out` `[M, N]`.
+pub fn linear_extents(
+    op: &'static str,
+    x: &Layout,
+    w: &Layout,
+    bias: Option<&Layout>,
+    out: &Layout,
+) -> Result<[usize; 3]> {
+    let (&[m, k], &[n, inner]) = (x.dims(), w.dims()) else {
+        return Err(Error::shapes(op, x.shape(), w.shape(), "they must be [M, K] and [N, K]"));
+    };
+    if inner != k {
+        return Err(Error::shapes(op, x.shape(), w.shape(), "they must be [M, K] and [N, K]"));
+    }
+    has_shape(op, "an output [M, N]", out, &[m, n])?;
+    bias.map_or(Ok(()), |bias| has_shape(op, "a bias [N]", bias, &[n]))?;
+    Ok([m, n, k])
+}
 
 /// Which elements a ReLU let through, in a form that only the device that made it knows.
 pub struct ReluMask(Box<dyn Any + Send + Sync>);

@@ -1,6 +1,6 @@
 //! Element-wise loops over operands in any layout: `map1` to `map3`, their in-place form, and conversion.
 
-use kiln_backend::{Layout, MAX_RANK, Result};
+use kiln_backend::{Layout, MAX_RANK, Result, same_shape};
 
 use super::{
     iter::memory_order,
@@ -10,7 +10,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    memory::view::{Input, Target, same_shape},
+    memory::view::{Input, Target},
     numeric::{convert::Destination, stored::Stored},
 };
 

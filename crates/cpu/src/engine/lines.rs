@@ -1,6 +1,6 @@
 //! How operations along one dimension (softmax, running sums, positions of extrema) go through memory.
 
-use kiln_backend::{Error, Layout, MAX_RANK, Result};
+use kiln_backend::{Layout, MAX_RANK, Result, has_dim};
 
 /// From this many neighbours on, lines that lie side by side are processed together.
 const SIDE_BY_SIDE: usize = 16;
@@ -23,9 +23,7 @@ impl Lines {
     /// Checks the dimension. A scalar is one line of one element.
     pub(crate) fn new(op: &'static str, layout: &Layout, dim: usize) -> Result<Lines> {
         let rank = layout.rank();
-        if dim >= rank.max(1) {
-            return Err(Error::dim(op, dim as i64, rank));
-        }
+        has_dim(op, layout, dim)?;
         let dims = layout.dims();
         let mut order: [usize; MAX_RANK] = std::array::from_fn(|i| i);
         if rank == 0 {

@@ -155,23 +155,6 @@ fn checked_offset(op: &'static str, layout: &Layout, len: usize) -> Result<usize
     }
 }
 
-/// Checks that all layouts have one shape. The loops rely on it to stay in bounds.
-pub(crate) fn same_shape(op: &'static str, layouts: &[&Layout]) -> Result<()> {
-    match layouts.windows(2).find(|pair| pair[0].shape() != pair[1].shape()) {
-        None => Ok(()),
-        Some(pair) => Err(Error::shapes(op, pair[0].shape(), pair[1].shape(), "they must be equal")),
-    }
-}
-
-/// Checks that `layout` has the extents `dims`; `what` names the operand.
-pub(crate) fn has_shape(op: &'static str, what: &str, layout: &Layout, dims: &[usize]) -> Result<()> {
-    if layout.dims() == dims {
-        Ok(())
-    } else {
-        Err(Error::shape(op, format!("{what} of shape {dims:?}"), layout.shape()))
-    }
-}
-
 fn foreign(op: &'static str) -> Error {
     Error::devices(op, "cpu", "another device")
 }

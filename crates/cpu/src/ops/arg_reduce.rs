@@ -1,6 +1,6 @@
 //! Positions of extrema.
 
-use kiln_backend::{ArgReduceBackend, ArgReduceOp, Error, Result, View, ViewMut};
+use kiln_backend::{ArgReduceBackend, ArgReduceOp, Result, View, ViewMut, same_shape};
 
 use crate::{
     CpuBackend,
@@ -12,7 +12,7 @@ use crate::{
         tile::{TILE, steps},
         writer::Writer,
     },
-    memory::view::{Input, Source, Target, has_shape},
+    memory::view::{Input, Source, Target},
     numeric::{dispatch::for_all, stored::Stored},
 };
 
@@ -30,22 +30,17 @@ impl ArgReduceBackend for CpuBackend {
 }
 
 fn typed<T: Stored>(op: ArgReduceOp, x: View, dim: usize, values: Option<ViewMut>, indices: ViewMut) -> Result<()> {
-    let name = if op == ArgReduceOp::Max { "argmax" } else { "argmin" };
+    let name = op.name();
     let x = Source::<T>::new(name, x)?;
     let values = values.map(|values| Target::<T>::new(name, values)).transpose()?;
     let indices = Target::<i64>::new(name, indices)?;
-    let lines = Lines::new(name, x.layout(), dim)?;
-    let mut dims = x.layout().dims().to_vec();
-    dims.iter_mut().skip(dim).take(1).for_each(|d| *d = 1);
-    has_shape(name, "indices", indices.layout(), &dims)?;
+    op.check(x.layout(), dim, indices.layout())?;
     if let Some(values) = &values {
-        has_shape(name, "values", values.layout(), &dims)?;
+        same_shape(name, &[values.layout(), indices.layout()])?;
     }
+    let lines = Lines::new(name, x.layout(), dim)?;
     if lines.count() == 0 {
         return Ok(());
-    }
-    if lines.n == 0 {
-        return Err(Error::shape(name, "at least one element to choose from", x.layout().shape()));
     }
     let x = Input::Tensor(x);
     let search = Search { largest: op == ArgReduceOp::Max, lines, x: &x, values: values.as_ref(), indices: &indices };

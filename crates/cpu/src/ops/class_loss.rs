@@ -12,12 +12,12 @@ mod forward;
 mod rows;
 mod tile;
 
-use kiln_backend::{ClassLoss, ClassLossBackend, ClassLossInput, Error, Result, View, ViewMut};
+use kiln_backend::{ClassLoss, ClassLossBackend, ClassLossInput, ClassLossShape, Error, Result, View, ViewMut};
 
 use crate::{
     CpuBackend,
     engine::{iter::Walk, par},
-    memory::view::{Source, has_shape},
+    memory::view::Source,
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };
 use rows::{Form, LANES, Smoothing, Terms, Weights};
@@ -25,13 +25,6 @@ use tile::{Part, Planes, Tile};
 
 /// An exponential costs about this many additions.
 const COST: usize = 4;
-
-fn name(rule: &ClassLoss) -> &'static str {
-    match rule.input {
-        ClassLossInput::Logits => "cross_entropy",
-        ClassLossInput::LogProbs => "nll_loss",
-    }
-}
 
 /// What the rows are compared with.
 enum Truth<'a, T> {
@@ -44,6 +37,7 @@ enum Truth<'a, T> {
 /// The operands that both directions share, checked.
 struct Problem<'a, T: Stored> {
     rule: ClassLoss,
+    shape: ClassLossShape,
     x: Planes<*const T>,
     truth: Truth<'a, T>,
     terms: Terms<T::Compute>,
@@ -51,36 +45,27 @@ struct Problem<'a, T: Stored> {
 
 impl<'a, T: Stored<Compute: Real>> Problem<'a, T> {
     fn new(rule: &ClassLoss, x: View<'a>, target: View<'a>, weight: Option<View<'a>>) -> Result<Problem<'a, T>> {
-        let op = name(rule);
-        let &[n, classes, s] = x.layout.dims() else {
-            return Err(Error::shape(op, "an input [N, C, S]", x.layout.shape()));
-        };
+        let op = rule.name();
+        let shape = rule.check(x, target, weight)?;
+        let classes = shape.classes;
         let x = Planes::new(&Source::<T>::new(op, x)?);
         let form = x.form();
-        let truth = if target.dtype().is_float() {
-            if rule.input == ClassLossInput::LogProbs {
-                return Err(Error::dtype(op, target.dtype(), "it takes class numbers (i64)"));
-            }
-            has_shape(op, "a target of probabilities", target.layout, &[n, classes, s])?;
-            Truth::Probabilities(Planes::new(&Source::<T>::new(op, target)?))
-        } else {
-            has_shape(op, "a target of class numbers", target.layout, &[n, s])?;
+        let truth = if shape.labels {
             let labels = Source::<i64>::new(op, target)?;
             check_labels(op, &labels, classes, rule.ignore_index)?;
             Truth::Labels(labels)
+        } else {
+            Truth::Probabilities(Planes::new(&Source::<T>::new(op, target)?))
         };
         let weights = match weight {
-            Some(weight) => {
-                has_shape(op, "a weight a class", weight.layout, &[classes])?;
-                Weights::new(&Source::<T>::new(op, weight)?, form)
-            }
+            Some(weight) => Weights::new(&Source::<T>::new(op, weight)?, form),
             None => Weights::ones(classes, form),
         };
         let smoothing = match rule.input {
             ClassLossInput::Logits => Smoothing::new(rule.label_smoothing, classes),
             ClassLossInput::LogProbs => Smoothing::new(0.0, classes),
         };
-        Ok(Problem { rule: *rule, x, truth, terms: Terms { form, weights, smoothing } })
+        Ok(Problem { rule: *rule, shape, x, truth, terms: Terms { form, weights, smoothing } })
     }
 
     /// The labels of a part's rows, `None` for those that do not count.
@@ -142,7 +127,7 @@ impl ClassLossBackend for CpuBackend {
         lse: ViewMut,
         total: ViewMut,
     ) -> Result<()> {
-        for_float!(name(rule), x.dtype(), T => forward::forward::<T>(rule, x, target, weight, loss, lse, total))
+        for_float!(rule.name(), x.dtype(), T => forward::forward::<T>(rule, x, target, weight, loss, lse, total))
     }
 
     #[allow(clippy::too_many_arguments)] // one fused kernel
@@ -157,7 +142,7 @@ impl ClassLossBackend for CpuBackend {
         total: View,
         out: ViewMut,
     ) -> Result<()> {
-        for_float!(name(rule), x.dtype(), T => backward::backward::<T>(rule, grad, x, target, weight, lse, total, out))
+        for_float!(rule.name(), x.dtype(), T => backward::backward::<T>(rule, grad, x, target, weight, lse, total, out))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `conv2d` and its gradients: checks the operands, and chooses between Winograd's algorithm and the general one of
 //! [`conv`](crate::conv).
 
-use kiln_backend::{Conv2d, Conv2dBackend, Error, Layout, Result, View, ViewMut};
+use kiln_backend::{Conv2d, Conv2dBackend, Error, Result, View, ViewMut, has_shape};
 
 use crate::{
     CpuBackend,
@@ -11,7 +11,7 @@ use crate::{
     memory::{
         allocator::Scratch,
         erased::Erased,
-        view::{Source, Target, has_shape},
+        view::{Source, Target},
     },
     numeric::dispatch::for_float,
 };
@@ -43,36 +43,6 @@ impl Conv2dBackend for CpuBackend {
     }
 }
 
-/// Extents of a convolution whose operands fit together. The loops rely on them to stay in bounds.
-struct Extents {
-    kernel: [usize; 2],
-    /// Channels of one group on the input's and on the output's side.
-    c: usize,
-    o: usize,
-}
-
-fn check(op: &'static str, rule: &Conv2d, x: &Layout, w: &Layout, y: &Layout) -> Result<Extents> {
-    let (&[n, c, h, wide], &[o, c_group, kh, kw], &[yn, yo, yh, yw]) = (x.dims(), w.dims(), y.dims()) else {
-        return Err(Error::shapes(op, x.shape(), w.shape(), "images and a weight have 4 dimensions"));
-    };
-    let groups = rule.groups;
-    if groups == 0 || o % groups != 0 || c % groups != 0 || c / groups != c_group {
-        return Err(Error::shapes(op, x.shape(), w.shape(), format!("channels in {groups} groups")));
-    }
-    if yn != n || yo != o || rule.output([h, wide], [kh, kw]) != Some([yh, yw]) {
-        return Err(Error::shapes(op, x.shape(), y.shape(), format!("a kernel [{kh}, {kw}] with {rule:?}")));
-    }
-    // Positions are computed as signed numbers.
-    let far = |axis: usize, extent: usize, k: usize| {
-        let reach = extent.checked_mul(rule.stride[axis])?.checked_add(k.checked_mul(rule.dilation[axis])?)?;
-        reach.checked_add(rule.padding[axis]).filter(|&reach| reach < isize::MAX as usize / 2)
-    };
-    if far(0, h.max(yh), kh).and(far(1, wide.max(yw), kw)).is_none() {
-        return Err(Error::argument(op, format!("{rule:?} reaches too far")));
-    }
-    Ok(Extents { kernel: [kh, kw], c: c_group, o: o / groups })
-}
-
 fn image<T: Compute>(op: &'static str, tensor: &Erased<T>) -> Result<Image<T>> {
     Image::new(tensor).ok_or_else(|| Error::shape(op, "images [N, C, H, W]", tensor.layout().shape()))
 }
@@ -86,7 +56,7 @@ fn forward<T: Compute>(
     out: Erased<T>,
 ) -> Result<()> {
     const OP: &str = "conv2d";
-    let e = check(OP, rule, x.layout(), w.layout(), out.layout())?;
+    let e = rule.check(OP, x.layout(), w.layout(), out.layout())?;
     if let Some(bias) = &bias {
         has_shape(OP, "a bias [O]", bias.layout(), &w.layout().dims()[..1])?;
     }
@@ -96,19 +66,19 @@ fn forward<T: Compute>(
         let shift: Option<Vec<T>> = bias.as_ref().map(|bias| {
             let step = bias.layout().strides()[0];
             // SAFETY: elements of the checked bias.
-            (0..e.o * rule.groups).map(|o| unsafe { bias.ptr().offset(o as isize * step).load() }).collect()
+            (0..e.group_out * rule.groups).map(|o| unsafe { bias.ptr().offset(o as isize * step).load() }).collect()
         });
         let mut done = true;
         for g in 0..rule.groups {
             let filter = |o: usize, c: usize, taps: &mut [T; 9]| {
                 for (tap, value) in taps.iter_mut().enumerate() {
-                    let at = filters.at(g * e.o + o, c, tap / 3, tap % 3);
+                    let at = filters.at(g * e.group_out + o, c, tap / 3, tap % 3);
                     // SAFETY: an element of the filters.
                     *value = unsafe { filters.ptr.offset(at).load() };
                 }
             };
-            let shift = shift.as_ref().map(|shift| &shift[g * e.o..]);
-            let (from, to) = (from.channels(g * e.c, e.c), to.channels(g * e.o, e.o));
+            let shift = shift.as_ref().map(|shift| &shift[g * e.group_out..]);
+            let (from, to) = (from.channels(g * e.group_in, e.group_in), to.channels(g * e.group_out, e.group_out));
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
             done = done && unsafe { T::winograd(from, rule.padding, &filter, shift, relu, to)? };
         }
@@ -118,12 +88,12 @@ fn forward<T: Compute>(
     }
     let taps = Taps::forward(rule, e.kernel);
     let kern = kernels::best::<T>();
-    let columns = e.c * taps.len() + usize::from(bias.is_some());
-    let mut weights = Scratch::<T>::new(e.o * columns)?;
+    let columns = e.group_in * taps.len() + usize::from(bias.is_some());
+    let mut weights = Scratch::<T>::new(e.group_out * columns)?;
     let weights = weights.values();
     for g in 0..rule.groups {
         for (o, row) in weights.chunks_exact_mut(columns.max(1)).enumerate() {
-            let o = g * e.o + o;
+            let o = g * e.group_out + o;
             // SAFETY: rows of the weight and of the bias that exist.
             unsafe {
                 filter_row(&filters, o, &taps, row);
@@ -132,10 +102,10 @@ fn forward<T: Compute>(
                 }
             }
         }
-        let weights = Weights { values: weights, rows: e.o, columns, bias: bias.is_some() };
+        let weights = Weights { values: weights, rows: e.group_out, columns, bias: bias.is_some() };
         // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
         unsafe {
-            let (from, to) = (from.channels(g * e.c, e.c), to.channels(g * e.o, e.o));
+            let (from, to) = (from.channels(g * e.group_in, e.group_in), to.channels(g * e.group_out, e.group_out));
             convolve(kern, from, &taps, weights, relu, to)?;
         }
     }
@@ -158,21 +128,21 @@ unsafe fn filter_row<T: Compute>(w: &Image<T>, o: usize, taps: &Taps, row: &mut 
 
 fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Erased<T>) -> Result<()> {
     const OP: &str = "conv2d_grad_input";
-    let e = check(OP, rule, out.layout(), w.layout(), grad.layout())?;
+    let e = rule.check(OP, out.layout(), w.layout(), grad.layout())?;
     let (from, to) = (image(OP, &grad)?, image(OP, &out)?);
     let filters = image(OP, &w)?;
-    if winograd::suits(rule, w.layout(), out.layout()) && e.c >= winograd::CHANNELS {
+    if winograd::suits(rule, w.layout(), out.layout()) && e.group_in >= winograd::CHANNELS {
         let mut done = true;
         for g in 0..rule.groups {
             // The kernels turned by half a circle, from output to input channels.
             let filter = |c: usize, o: usize, taps: &mut [T; 9]| {
                 for (tap, value) in taps.iter_mut().enumerate() {
-                    let at = filters.at(g * e.o + o, c, 2 - tap / 3, 2 - tap % 3);
+                    let at = filters.at(g * e.group_out + o, c, 2 - tap / 3, 2 - tap % 3);
                     // SAFETY: an element of the filters.
                     *value = unsafe { filters.ptr.offset(at).load() };
                 }
             };
-            let (from, to) = (from.channels(g * e.o, e.o), to.channels(g * e.c, e.c));
+            let (from, to) = (from.channels(g * e.group_out, e.group_out), to.channels(g * e.group_in, e.group_in));
             let padding = rule.padding.map(|padding| 2 - padding);
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
             done = done && unsafe { T::winograd(from, padding, &filter, None, false, to)? };
@@ -182,31 +152,31 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
         }
     }
     let kern = kernels::best::<T>();
-    let mut weights = Scratch::<T>::new(e.c * e.o * e.kernel[0] * e.kernel[1])?;
+    let mut weights = Scratch::<T>::new(e.group_in * e.group_out * e.kernel[0] * e.kernel[1])?;
     for phase in (0..rule.stride[0]).flat_map(|y| (0..rule.stride[1]).map(move |x| [y, x])) {
         if phase[0] >= to.h || phase[1] >= to.w {
             continue;
         }
         let taps = Taps::backward(rule, e.kernel, phase);
-        let columns = e.o * taps.len();
+        let columns = e.group_out * taps.len();
         for g in 0..rule.groups {
-            let weights = &mut weights.values()[..e.c * columns];
+            let weights = &mut weights.values()[..e.group_in * columns];
             if columns > 0 {
                 for (c, row) in weights.chunks_exact_mut(columns).enumerate() {
                     for (o, row) in row.chunks_exact_mut(taps.len()).enumerate() {
                         for (value, &tap) in row.iter_mut().zip(&taps.kernel_taps) {
-                            let at = filters.at(g * e.o + o, c, tap / filters.w, tap % filters.w);
+                            let at = filters.at(g * e.group_out + o, c, tap / filters.w, tap % filters.w);
                             // SAFETY: an element of the filters.
                             *value = unsafe { filters.ptr.offset(at).load() };
                         }
                     }
                 }
             }
-            let weights = Weights { values: weights, rows: e.c, columns, bias: false };
+            let weights = Weights { values: weights, rows: e.group_in, columns, bias: false };
             // SAFETY: the views were checked, and their extents fit together; the output is exclusively borrowed.
             unsafe {
-                let to = to.channels(g * e.c, e.c).every(phase, rule.stride);
-                convolve(kern, from.channels(g * e.o, e.o), &taps, weights, false, to)?;
+                let to = to.channels(g * e.group_in, e.group_in).every(phase, rule.stride);
+                convolve(kern, from.channels(g * e.group_out, e.group_out), &taps, weights, false, to)?;
             }
         }
     }
@@ -215,7 +185,7 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
 
 fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Erased<T>) -> Result<()> {
     const OP: &str = "conv2d_grad_weight";
-    let e = check(OP, rule, x.layout(), out.layout(), grad.layout())?;
+    let e = rule.check(OP, x.layout(), out.layout(), grad.layout())?;
     let (from, seen) = (image(OP, &grad)?, image(OP, &x)?);
     let to = image(OP, &out)?;
     if winograd::suits(rule, out.layout(), grad.layout()) {
@@ -223,12 +193,12 @@ fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Er
         for g in 0..rule.groups {
             let store = |o: usize, c: usize, taps: &[T; 9]| {
                 for (tap, &value) in taps.iter().enumerate() {
-                    let at = to.at(g * e.o + o, c, tap / 3, tap % 3);
+                    let at = to.at(g * e.group_out + o, c, tap / 3, tap % 3);
                     // SAFETY: an element of the output; each is stored once.
                     unsafe { to.ptr.offset(at).store(value) };
                 }
             };
-            let (from, seen) = (from.channels(g * e.o, e.o), seen.channels(g * e.c, e.c));
+            let (from, seen) = (from.channels(g * e.group_out, e.group_out), seen.channels(g * e.group_in, e.group_in));
             // SAFETY: the views were checked, and their extents fit together.
             done = done && unsafe { T::winograd_grad_weight(from, seen, rule.padding, &store)? };
         }
@@ -242,7 +212,7 @@ fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Er
         let store = |o: usize, row: &[T]| {
             for (c, row) in row.chunks_exact(taps.len()).enumerate() {
                 for (tap, &value) in row.iter().enumerate() {
-                    let at = to.at(g * e.o + o, c, tap / to.w, tap % to.w);
+                    let at = to.at(g * e.group_out + o, c, tap / to.w, tap % to.w);
                     // SAFETY: an element of the output, which is this row's alone.
                     unsafe { to.ptr.offset(at).store(value) };
                 }
@@ -250,7 +220,7 @@ fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Er
         };
         // SAFETY: the views were checked, and their extents fit together.
         unsafe {
-            let (from, seen) = (from.channels(g * e.o, e.o), seen.channels(g * e.c, e.c));
+            let (from, seen) = (from.channels(g * e.group_out, e.group_out), seen.channels(g * e.group_in, e.group_in));
             grad_weight::grad_weight(kern, from, seen, &taps, &store)?;
         }
     }

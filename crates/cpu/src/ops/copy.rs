@@ -1,7 +1,7 @@
 //! Copies and conversions.
 
 use bytemuck::Pod;
-use kiln_backend::{CopyBackend, Result, View, ViewMut};
+use kiln_backend::{CopyBackend, Result, View, ViewMut, same_shape};
 
 use crate::{
     CpuBackend,
@@ -10,7 +10,7 @@ use crate::{
         iter::{Walk, memory_order},
         par::{self, GRAIN},
     },
-    memory::view::{Input, Source, Target, same_shape},
+    memory::view::{Input, Source, Target},
     numeric::dispatch::for_all,
 };
 

@@ -1,6 +1,6 @@
 //! Dropout.
 
-use kiln_backend::{DropoutBackend, Error, RandomState, Result, View, ViewMut};
+use kiln_backend::{DropoutBackend, Error, RandomState, Result, View, ViewMut, same_shape};
 
 use crate::{
     CpuBackend,
@@ -11,7 +11,7 @@ use crate::{
         tile::{TILE, steps},
         writer::Writer,
     },
-    memory::view::{Input, Source, Target, same_shape},
+    memory::view::{Input, Source, Target},
     numeric::{
         dispatch::for_float,
         real::{Float, Real},

@@ -14,66 +14,21 @@ mod wide;
 use std::ops::Range;
 
 use half::{bf16, f16};
-use kiln_backend::{DType, Error, IndexBackend, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut};
+use kiln_backend::{
+    DType, Error, IndexBackend, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut, check_index, check_index_vector,
+    has_dim, index_axis, index_vector_strides, same_shape,
+};
 
 use crate::{
     CpuBackend,
     engine::{iter::Walk, par, simd::multiversion},
-    memory::view::{Source, Target, has_shape, same_shape},
+    memory::view::{Source, Target},
     numeric::{
         dispatch::{dispatch, for_all},
         stored::Stored,
     },
 };
 use grid::{FAR, Grid, INDEX, NEAR};
-
-/// A dimension of an operand, or the one element of a scalar.
-fn axis(layout: &Layout, dim: usize) -> (usize, isize) {
-    if layout.rank() == 0 { (1, 0) } else { (layout.dims()[dim], layout.strides()[dim]) }
-}
-
-/// Strides of an index vector along `dim` of a tensor of some rank.
-fn along(dim: usize, index: &Layout) -> [isize; MAX_RANK] {
-    let mut strides = [0; MAX_RANK];
-    strides[dim] = axis(index, 0).1;
-    strides
-}
-
-fn check_dim(op: &'static str, layout: &Layout, dim: usize) -> Result<()> {
-    if dim < layout.rank().max(1) { Ok(()) } else { Err(Error::dim(op, dim as i64, layout.rank())) }
-}
-
-/// Checks the shapes of a slice operation: `near` is `far` with the extent of `dim` being that of `index`.
-fn check_slices(op: &'static str, near: &Layout, far: &Layout, dim: usize, index: &Layout) -> Result<()> {
-    check_dim(op, far, dim)?;
-    if index.rank() > 1 {
-        return Err(Error::shape(op, "an index vector", index.shape()));
-    }
-    if near.rank() == 0 {
-        has_shape(op, "a tensor", far, &[])?;
-        return if index.numel() == 1 { Ok(()) } else { Err(Error::shape(op, "one index", index.shape())) };
-    }
-    check_dim(op, near, dim)?;
-    let mut dims = [0; MAX_RANK];
-    let dims = &mut dims[..far.rank()];
-    dims.copy_from_slice(far.dims());
-    dims[dim] = index.numel();
-    has_shape(op, "a tensor", near, dims)
-}
-
-/// Checks that `inner` is nowhere larger than `outer`, except along `free`.
-fn check_within(op: &'static str, inner: &Layout, outer: &Layout, free: Option<usize>) -> Result<()> {
-    let fits = inner.rank() == outer.rank()
-        && inner.dims().iter().zip(outer.dims()).enumerate().all(|(d, (i, o))| i <= o || Some(d) == free);
-    if fits {
-        return Ok(());
-    }
-    let rule = match free {
-        Some(dim) => format!("the index must be nowhere larger than the tensor, except along dimension {dim}"),
-        None => "the index must be nowhere larger than the tensor".into(),
-    };
-    Err(Error::shapes(op, inner.shape(), outer.shape(), rule))
-}
 
 /// Checks that all indices are in `0..size`, the extent of `dim`.
 fn check_indices(op: &'static str, index: &Source<i64>, dim: usize, size: usize) -> Result<()> {
@@ -107,10 +62,10 @@ fn check_indices(op: &'static str, index: &Source<i64>, dim: usize, size: usize)
 impl IndexBackend for CpuBackend {
     fn index_select(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
         const OP: &str = "index_select";
-        check_slices(OP, out.layout, x.layout, dim, index.layout)?;
+        check_index_vector(OP, out.layout, x.layout, dim, index.layout)?;
         let index = Source::<i64>::new(OP, index)?;
-        check_indices(OP, &index, dim, axis(x.layout, dim).0)?;
-        let index_strides = along(dim, index.layout());
+        check_indices(OP, &index, dim, index_axis(x.layout, dim).0)?;
+        let index_strides = index_vector_strides(dim, index.layout());
         let grid = Grid::new(out.layout.dims(), dim, [&index_strides, out.layout.strides(), x.layout.strides()]);
         for_all!(x.dtype(), T => {
             let (x, out) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, out)?);
@@ -123,11 +78,11 @@ impl IndexBackend for CpuBackend {
 
     fn gather(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
         const OP: &str = "gather";
-        check_dim(OP, x.layout, dim)?;
+        has_dim(OP, x.layout, dim)?;
         same_shape(OP, &[index.layout, out.layout])?;
-        check_within(OP, index.layout, x.layout, Some(dim))?;
+        check_index(OP, index.layout, x.layout, Some(dim))?;
         let index = Source::<i64>::new(OP, index)?;
-        check_indices(OP, &index, dim, axis(x.layout, dim).0)?;
+        check_indices(OP, &index, dim, index_axis(x.layout, dim).0)?;
         let strides = [index.layout().strides(), out.layout.strides(), x.layout.strides()];
         let grid = Grid::new(out.layout.dims(), dim, strides);
         for_all!(x.dtype(), T => {
@@ -141,12 +96,12 @@ impl IndexBackend for CpuBackend {
 
     fn index_add(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
         const OP: &str = "index_add";
-        check_slices(OP, x.layout, out.layout, dim, index.layout)?;
+        check_index_vector(OP, x.layout, out.layout, dim, index.layout)?;
         check_addable(OP, x.dtype())?;
         let index = Source::<i64>::new(OP, index)?;
-        let size = axis(out.layout, dim).0;
+        let size = index_axis(out.layout, dim).0;
         check_indices(OP, &index, dim, size)?;
-        let index_strides = along(dim, index.layout());
+        let index_strides = index_vector_strides(dim, index.layout());
         let grid = Grid::new(x.layout.dims(), dim, [&index_strides, x.layout.strides(), out.layout.strides()]);
         // SAFETY: the grid has the extents of `x`, which are those of `out` except along `dim`, where the indices are
         // below the extent of `out`.
@@ -158,8 +113,8 @@ impl IndexBackend for CpuBackend {
             ScatterMode::Set => "scatter",
             ScatterMode::Add => "scatter_add",
         };
-        check_dim(op, out.layout, dim)?;
-        check_within(op, index.layout, out.layout, Some(dim))?;
+        has_dim(op, out.layout, dim)?;
+        check_index(op, index.layout, out.layout, Some(dim))?;
         let dtype = out.dtype();
         if mode == ScatterMode::Add {
             check_addable(op, dtype)?;
@@ -168,13 +123,13 @@ impl IndexBackend for CpuBackend {
         let no_strides = [0; MAX_RANK];
         let strides = match &x {
             Operand::Tensor(x) => {
-                check_within(op, index.layout, x.layout, None)?;
+                check_index(op, index.layout, x.layout, None)?;
                 x.layout.strides()
             }
             Operand::Scalar(_) => &no_strides,
         };
         let index = Source::<i64>::new(op, index)?;
-        let size = axis(out.layout, dim).0;
+        let size = index_axis(out.layout, dim).0;
         check_indices(op, &index, dim, size)?;
         let grid = Grid::new(index.layout().dims(), dim, [index.layout().strides(), strides, out.layout.strides()]);
         if mode == ScatterMode::Add {

@@ -1,12 +1,12 @@
 //! `linear`: a matrix product whose epilogue adds the bias and applies ReLU.
 
-use kiln_backend::{Error, Layout, LinearBackend, Result, View, ViewMut};
+use kiln_backend::{Layout, LinearBackend, Result, View, ViewMut, linear_extents};
 
 use crate::{
     CpuBackend,
     engine::iter::Walk,
     gemm::{Epilogue, Gemm, GemmElem, Matrix},
-    memory::view::{Source, Target, has_shape},
+    memory::view::{Source, Target},
     numeric::{dispatch::for_float, stored::Stored},
 };
 
@@ -18,17 +18,12 @@ impl LinearBackend for CpuBackend {
 
 fn affine<T: Stored + GemmElem>(x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
     const OP: &str = "linear";
-    let (&[m, k], &[n, _]) = (x.layout.dims(), w.layout.dims()) else {
-        return Err(Error::shapes(OP, x.layout.shape(), w.layout.shape(), "they must be [M, K] and [N, K]"));
-    };
-    has_shape(OP, "a weight [N, K]", w.layout, &[n, k])?;
-    has_shape(OP, "an output [M, N]", out.layout, &[m, n])?;
+    let [m, n, k] = linear_extents(OP, x.layout, w.layout, bias.as_ref().map(|bias| bias.layout), out.layout)?;
     let (x, w, out) = (Source::<T>::new(OP, x)?, Source::<T>::new(OP, w)?, Target::<T>::new(OP, out)?);
     let mut gathered = Vec::new();
     let bias: Option<&[T]> = match bias {
         None => None,
         Some(bias) => {
-            has_shape(OP, "a bias [N]", bias.layout, &[n])?;
             let bias = Source::<T>::new(OP, bias)?;
             Some(match bias.slice() {
                 Some(slice) => slice,

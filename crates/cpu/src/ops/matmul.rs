@@ -1,19 +1,18 @@
-//! `matmul` and `linear`: from checked views to calls of the matrix product in [`gemm`](crate::gemm).
+//! `matmul`: from checked views to calls of the matrix product in [`gemm`](crate::gemm).
 
-use kiln_backend::{DType, Error, Layout, MatmulBackend, Result, View, ViewMut};
+use kiln_backend::{DType, Error, Layout, MatmulBackend, MatmulPlan, Result, View, ViewMut};
 
 use crate::{
     CpuBackend,
     engine::iter::Walk,
     gemm::{Epilogue, Gemm, GemmElem, Matrix},
-    memory::view::{Source, Target, has_shape},
+    memory::view::{Source, Target},
     numeric::stored::Stored,
 };
 
 impl MatmulBackend for CpuBackend {
     fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()> {
         const OP: &str = "matmul";
-        check_shapes(OP, a.layout, b.layout, out.layout)?;
         match a.dtype() {
             DType::F32 => batched::<f32>(OP, a, b, out),
             DType::F64 => batched::<f64>(OP, a, b, out),
@@ -27,60 +26,21 @@ impl MatmulBackend for CpuBackend {
     }
 }
 
-/// Checks that the shapes are `[…, M, K]`, `[…, K, N]` and `[…, M, N]` with the same leading extents.
-fn check_shapes(op: &'static str, a: &Layout, b: &Layout, out: &Layout) -> Result<()> {
-    let Some(lead) = out.rank().checked_sub(2) else {
-        return Err(Error::shape(op, "matrices", out.shape()));
-    };
-    let fits = a.rank() == out.rank()
-        && b.rank() == out.rank()
-        && a.dims()[..lead] == out.dims()[..lead]
-        && b.dims()[..lead] == out.dims()[..lead]
-        && a.dims()[lead + 1] == b.dims()[lead];
-    if !fits {
-        return Err(Error::shapes(op, a.shape(), b.shape(), "they must be […, M, K] and […, K, N]"));
-    }
-    let mut want = [0; kiln_backend::MAX_RANK];
-    let want = &mut want[..out.rank()];
-    want.copy_from_slice(a.dims());
-    want[lead + 1] = b.dims()[lead + 1];
-    has_shape(op, "an output", out, want)
-}
-
 fn batched<T: Stored + GemmElem>(op: &'static str, a: View, b: View, out: ViewMut) -> Result<()> {
     let (a, b, out) = (Source::<T>::new(op, a)?, Source::<T>::new(op, b)?, Target::<T>::new(op, out)?);
     let (la, lb, lo) = (a.layout(), b.layout(), out.layout());
-    let mut lead = lo.rank() - 2;
-    let ([mut m, n], k) = ([lo.dims()[lead], lo.dims()[lead + 1]], la.dims()[lead + 1]);
-    let strides = |layout: &Layout| [layout.strides()[lead], layout.strides()[lead + 1]];
-    let ([mut rsa, csa], [rsb, csb], [mut rsc, csc]) = (strides(la), strides(lb), strides(lo));
-    // A batch that shares `b` and continues the rows of `a` and `out` is one larger product.
-    while let Some(last) = lead.checked_sub(1) {
-        let step = |layout: &Layout| layout.strides()[last];
-        let batch = lo.dims()[last];
-        if batch != 1 {
-            if lb.strides()[last] != 0 {
-                break;
-            }
-            if m == 1 {
-                (rsa, rsc) = (step(la), step(lo));
-            } else if step(la) != rsa * m as isize || step(lo) != rsc * m as isize {
-                break;
-            }
-        }
-        m *= batch;
-        lead = last;
-    }
-    let walk = |layout: &Layout| Walk::of((0..lead).map(|d| (layout.dims()[d], layout.strides()[d])));
+    let plan = MatmulPlan::new(op, la, lb, lo)?.folded(la, lb, lo);
+    let MatmulPlan { batch_dims, m, n, k, .. } = plan;
+    let walk = |layout: &Layout| Walk::of((0..batch_dims).map(|d| (layout.dims()[d], layout.strides()[d])));
     let (walk_a, walk_b, walk_c) = (walk(la), walk(lb), walk(lo));
     let offsets = |i: usize| [walk_a.offset(i), walk_b.offset(i), walk_c.offset(i)];
     let product = Gemm {
         m,
         n,
         k,
-        a: Matrix { start: a.ptr(), row_stride: rsa, column_stride: csa },
-        b: Matrix { start: b.ptr(), row_stride: rsb, column_stride: csb },
-        c: Matrix { start: out.ptr(), row_stride: rsc, column_stride: csc },
+        a: Matrix { start: a.ptr(), row_stride: plan.a[0], column_stride: plan.a[1] },
+        b: Matrix { start: b.ptr(), row_stride: plan.b[0], column_stride: plan.b[1] },
+        c: Matrix { start: out.ptr(), row_stride: plan.out[0], column_stride: plan.out[1] },
         accumulate: false,
         epilogue: Epilogue::None,
     };

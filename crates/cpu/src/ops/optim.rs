@@ -7,7 +7,7 @@ mod rules;
 
 use std::ops::Range;
 
-use kiln_backend::{Error, FillBackend, OptimBackend, OptimRule, OptimSlot, Result, Scalar, View, ViewMut};
+use kiln_backend::{Error, FillBackend, OptimBackend, OptimRule, OptimSlot, Result, Scalar, View, ViewMut, same_shape};
 
 use crate::{
     CpuBackend,
@@ -16,7 +16,7 @@ use crate::{
         simd::multiversion,
         tile::{load, steps, store},
     },
-    memory::view::{Source, Target, same_shape},
+    memory::view::{Source, Target},
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };
 use rules::{Adagrad, Adam, Gradient, RmsProp, Sgd, Update};

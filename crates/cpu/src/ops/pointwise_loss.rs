@@ -3,6 +3,7 @@
 
 use kiln_backend::{
     Operand, PointwiseLoss, PointwiseLossBackend, PointwiseLossKind, Reduction, Result, Scalar, View, ViewMut,
+    same_shape,
 };
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
         tile::{TILE, steps},
         writer::Writer,
     },
-    memory::view::{Input, Source, Target, has_shape, same_shape},
+    memory::view::{Input, Source, Target},
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };
 
@@ -23,14 +24,6 @@ const BLOCK: usize = 16 * TILE;
 
 /// Elements of a task where nothing is summed. Exponentials and logarithms cost several additions.
 const GRAIN: usize = par::GRAIN / 4;
-
-fn name(kind: PointwiseLossKind) -> &'static str {
-    match kind {
-        PointwiseLossKind::Mse => "mse_loss",
-        PointwiseLossKind::L1 => "l1_loss",
-        PointwiseLossKind::BceWithLogits => "binary_cross_entropy_with_logits",
-    }
-}
 
 /// The operands; a weight that is not given is 1.
 struct Operands<'a, T: Stored> {
@@ -44,14 +37,8 @@ struct Operands<'a, T: Stored> {
 
 impl<'a, T: Stored> Operands<'a, T> {
     fn new(loss: &PointwiseLoss<'a>) -> Result<Operands<'a, T>> {
-        let op = name(loss.kind);
-        let (weight, pos_weight) = match loss.kind {
-            PointwiseLossKind::BceWithLogits => (loss.weight, loss.pos_weight),
-            PointwiseLossKind::Mse | PointwiseLossKind::L1 => (None, None),
-        };
-        for view in [Some(loss.target), weight, pos_weight].into_iter().flatten() {
-            same_shape(op, &[loss.input.layout, view.layout])?;
-        }
+        let op = loss.kind.name();
+        let [weight, pos_weight] = loss.weights();
         let input = |view: View<'a>| Input::new(op, Operand::Tensor(view));
         let or_one = |view: Option<View<'a>>| view.map_or(Ok(Input::Constant(T::number(Scalar::Int(1)))), input);
         Ok(Operands {
@@ -177,19 +164,18 @@ multiversion! {
 
 impl PointwiseLossBackend for CpuBackend {
     fn pointwise_loss(&self, loss: &PointwiseLoss, out: ViewMut) -> Result<()> {
-        for_float!(name(loss.kind), loss.input.dtype(), T => forward::<T>(loss, out))
+        for_float!(loss.kind.name(), loss.input.dtype(), T => forward::<T>(loss, out))
     }
 
     fn pointwise_loss_grad(&self, loss: &PointwiseLoss, grad: View, out: ViewMut) -> Result<()> {
-        for_float!(name(loss.kind), loss.input.dtype(), T => backward::<T>(loss, grad, out))
+        for_float!(loss.kind.name(), loss.input.dtype(), T => backward::<T>(loss, grad, out))
     }
 }
 
 fn forward<T: Stored<Compute: Real>>(loss: &PointwiseLoss, out: ViewMut) -> Result<()> {
-    let op = name(loss.kind);
+    let op = loss.kind.name();
+    loss.check(out.layout)?;
     let operands = Operands::<T>::new(loss)?;
-    let dims = if loss.reduction == Reduction::None { loss.input.layout.dims() } else { &[] };
-    has_shape(op, "a loss", out.layout, dims)?;
     let out = Target::<T>::new(op, out)?;
     if loss.reduction == Reduction::None {
         par::ranges(operands.len, GRAIN, |range| {
@@ -225,11 +211,10 @@ fn forward<T: Stored<Compute: Real>>(loss: &PointwiseLoss, out: ViewMut) -> Resu
 }
 
 fn backward<T: Stored<Compute: Real>>(loss: &PointwiseLoss, grad: View, out: ViewMut) -> Result<()> {
-    let op = name(loss.kind);
-    let operands = Operands::<T>::new(loss)?;
+    let op = loss.kind.name();
+    loss.check(grad.layout)?;
     same_shape(op, &[loss.input.layout, out.layout])?;
-    let dims = if loss.reduction == Reduction::None { loss.input.layout.dims() } else { &[] };
-    has_shape(op, "a gradient of the loss", grad.layout, dims)?;
+    let operands = Operands::<T>::new(loss)?;
     let out = Target::<T>::new(op, out)?;
     let grad = Source::<T>::new(op, grad)?;
     let grad = match loss.reduction {

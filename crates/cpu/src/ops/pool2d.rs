@@ -4,7 +4,7 @@
 //! those lie side by side (channels-last images) or windows differ in size. Backward, a plane at a time is added up in
 //! working memory, in row-major order of the windows.
 
-use kiln_backend::{DType, Error, Pool2d, Pool2dBackend, PoolDivisor, Result, View, ViewMut};
+use kiln_backend::{DType, Error, Pool2d, Pool2dBackend, PoolDivisor, Result, View, ViewMut, same_shape};
 
 use crate::{
     CpuBackend,
@@ -15,7 +15,7 @@ use crate::{
     },
     memory::{
         erased::Erased,
-        view::{Source, Target, same_shape},
+        view::{Source, Target},
     },
     numeric::{dispatch::for_float, real::Real},
 };

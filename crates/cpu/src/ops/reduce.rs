@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use kiln_backend::{Error, ReduceBackend, ReduceOp, Result, View, ViewMut};
+use kiln_backend::{ReduceBackend, ReduceOp, Result, View, ViewMut};
 
 use crate::{
     CpuBackend,
@@ -22,28 +22,10 @@ use crate::{
     },
 };
 
-fn name(op: ReduceOp) -> &'static str {
-    match op {
-        ReduceOp::Sum => "sum",
-        ReduceOp::Mean => "mean",
-        ReduceOp::Prod => "prod",
-        ReduceOp::Max => "max",
-        ReduceOp::Min => "min",
-        ReduceOp::Any => "any",
-        ReduceOp::All => "all",
-        ReduceOp::Var { .. } => "var",
-        ReduceOp::LogSumExp => "logsumexp",
-    }
-}
-
 impl ReduceBackend for CpuBackend {
     fn reduce(&self, op: ReduceOp, x: View, out: ViewMut) -> Result<()> {
-        let (name, dtype) = (name(op), x.dtype());
-        let fits = |(&n, &m): (&usize, &usize)| m == n || m == 1;
-        if x.layout.rank() != out.layout.rank() || !x.layout.dims().iter().zip(out.layout.dims()).all(fits) {
-            let expected = "the extents must be equal, or 1 in the output";
-            return Err(Error::shapes(name, x.layout.shape(), out.layout.shape(), expected));
-        }
+        let (name, dtype) = (op.name(), x.dtype());
+        op.check(x.layout, out.layout)?;
         match op {
             ReduceOp::Sum | ReduceOp::Prod if !dtype.is_float() => for_all!(dtype, T => {
                 let (x, out) = (Source::<T>::new(name, x)?, Target::<i64>::new(name, out)?);
@@ -62,9 +44,6 @@ impl ReduceBackend for CpuBackend {
                 })
             }
             ReduceOp::Max | ReduceOp::Min => {
-                if out.layout.numel() > 0 && x.layout.numel() == 0 {
-                    return Err(Error::shape(name, "at least one element to reduce", x.layout.shape()));
-                }
                 for_all!(dtype, T => {
                     let (x, out) = (Source::<T>::new(name, x)?, Target::<T>::new(name, out)?);
                     loaded(&x, |x| if op == ReduceOp::Max {
@@ -243,14 +222,6 @@ mod tests {
         ReduceOp::LogSumExp,
     ];
 
-    fn out_dtype(op: ReduceOp, dtype: DType) -> DType {
-        match op {
-            ReduceOp::Any | ReduceOp::All => DType::Bool,
-            ReduceOp::Sum | ReduceOp::Prod if !dtype.is_float() => DType::I64,
-            _ => dtype,
-        }
-    }
-
     fn reference(op: ReduceOp, x: &[f64]) -> f64 {
         let n = x.len() as f64;
         let extreme = |pick: fn(f64, f64) -> f64, start| {
@@ -296,7 +267,7 @@ mod tests {
     fn check(op: ReduceOp, x: &Tensor, out_layout: Layout, what: &str) {
         use kiln_backend::Buffer;
         let dtype = x.buffer.dtype();
-        let to = out_dtype(op, dtype);
+        let to = op.result_dtype(dtype);
         let mut out = Tensor::with_layout(to, out_layout, &vec![1.0; out_layout.numel()]);
         let result = CpuBackend.reduce(op, x.view(), out.view_mut());
         let groups = groups(x, out_layout.dims());

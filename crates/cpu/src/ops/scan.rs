@@ -1,6 +1,6 @@
 //! Scans along a dimension: `cumsum`, `cummax`, `cummin`.
 
-use kiln_backend::{Result, ScanBackend, View, ViewMut};
+use kiln_backend::{Result, ScanBackend, View, ViewMut, same_shape};
 
 use crate::{
     CpuBackend,
@@ -11,7 +11,7 @@ use crate::{
         tile::{TILE, steps},
         writer::Writer,
     },
-    memory::view::{Input, Source, Target, same_shape},
+    memory::view::{Input, Source, Target},
     numeric::{
         convert::{Destination, Number},
         dispatch::for_all,

@@ -1,6 +1,6 @@
 //! Softmax and its logarithm along one dimension, and their gradients.
 
-use kiln_backend::{Result, SoftmaxBackend, View, ViewMut};
+use kiln_backend::{Result, SoftmaxBackend, View, ViewMut, same_shape};
 
 use crate::{
     CpuBackend,
@@ -13,7 +13,7 @@ use crate::{
         tile::TILE,
         writer::Writer,
     },
-    memory::view::{Input, Source, Target, same_shape},
+    memory::view::{Input, Source, Target},
     numeric::{
         dispatch::for_float,
         real::{Float, Real},

@@ -5,13 +5,13 @@
 //! comparison, long ones digit by digit.
 
 use half::{bf16, f16};
-use kiln_backend::{Error, Layout, Result, SortBackend, View, ViewMut};
+use kiln_backend::{Error, Layout, Result, SortBackend, View, ViewMut, has_dim, has_shape, same_shape};
 use rayon::slice::ParallelSliceMut;
 
 use crate::{
     CpuBackend,
     engine::{iter::Walk, par},
-    memory::view::{Source, Target, has_shape, same_shape},
+    memory::view::{Source, Target},
     numeric::{
         dispatch::for_all,
         stored::{Stored, Truth},
@@ -186,9 +186,7 @@ impl SortBackend for CpuBackend {
     fn sort(&self, x: View, dim: usize, descending: bool, values: ViewMut, indices: ViewMut) -> Result<()> {
         const OP: &str = "sort";
         same_shape(OP, &[x.layout, values.layout, indices.layout])?;
-        if dim >= x.layout.rank().max(1) {
-            return Err(Error::dim(OP, dim as i64, x.layout.rank()));
-        }
+        has_dim(OP, x.layout, dim)?;
         let indices = Target::<i64>::new(OP, indices)?;
         for_all!(x.dtype(), T => {
             let (x, values) = (Source::<T>::new(OP, x)?, Target::<T>::new(OP, values)?);

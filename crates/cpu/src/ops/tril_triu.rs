@@ -1,6 +1,6 @@
 //! The lower or upper triangle of matrices.
 
-use kiln_backend::{Error, Result, TrilTriuBackend, View, ViewMut};
+use kiln_backend::{Error, Result, TrilTriuBackend, View, ViewMut, same_shape};
 
 use crate::{
     CpuBackend,
@@ -10,7 +10,7 @@ use crate::{
         tile::{TILE, steps},
         writer::Writer,
     },
-    memory::view::{Input, Source, Target, same_shape},
+    memory::view::{Input, Source, Target},
     numeric::{dispatch::for_all, stored::Stored},
 };
 

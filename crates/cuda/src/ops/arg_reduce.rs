@@ -1,11 +1,8 @@
 //! Reductions of a dimension to the position of one element.
 
-use kiln_backend::{ArgReduceBackend, ArgReduceOp, DType, Error, Result, View, ViewMut};
+use kiln_backend::{ArgReduceBackend, ArgReduceOp, DType, Result, View, ViewMut};
 
-use super::{
-    launch::{Tag, launch},
-    reduce::{check_dim, check_reduced},
-};
+use super::launch::{Tag, launch};
 use crate::{device::CudaBackend, params::Reduce, view::Tensor};
 
 impl ArgReduceBackend for CudaBackend {
@@ -18,27 +15,20 @@ impl ArgReduceBackend for CudaBackend {
         indices: ViewMut,
     ) -> Result<()> {
         let device = self.0;
-        let (name, kernel) = match op {
-            ArgReduceOp::Max => ("argmax", "max"),
-            ArgReduceOp::Min => ("argmin", "min"),
+        let name = op.name();
+        let kernel = match op {
+            ArgReduceOp::Max => "max",
+            ArgReduceOp::Min => "min",
         };
         let (x, indices) =
             (Tensor::read(device, name, x)?, Tensor::write(device, name, indices)?.of(name, DType::I64)?);
-        check_dim(name, x.layout, dim)?;
-        check_reduced(name, x.layout, indices.layout)?;
-        let others = |d: usize| d == dim || x.layout.dims()[d] == indices.layout.dims()[d];
-        if !(0..x.layout.rank()).all(others) || indices.layout.dims().get(dim).is_some_and(|&n| n != 1) {
-            return Err(Error::shape(name, "the input's extents, with 1 along the dimension", indices.layout.shape()));
-        }
+        op.check(x.layout, dim, indices.layout)?;
         let values = match values {
             Some(view) => Some(Tensor::write(device, name, view)?.of(name, x.dtype)?.shaped(name, indices.layout)?),
             None => None,
         };
         if indices.layout.numel() == 0 {
             return Ok(());
-        }
-        if x.layout.numel() == 0 {
-            return Err(Error::shape(name, "at least one element to reduce", x.layout.shape()));
         }
         // The output has two sets of strides.
         let to = [values.as_ref().map(Tensor::place), Some(indices.place())];

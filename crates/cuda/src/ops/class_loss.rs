@@ -1,12 +1,10 @@
 //! Cross-entropy and negative log-likelihood over classes, and their gradients.
 
-use kiln_backend::{
-    ClassLoss, ClassLossBackend, ClassLossInput, DType, Error, Layout, Reduction, Result, View, ViewMut,
-};
+use kiln_backend::{ClassLoss, ClassLossBackend, ClassLossInput, ClassLossShape, DType, Layout, Result, View, ViewMut};
 
 use super::{
     launch::{Tag, launch},
-    loss::{PARTIAL, blocks, code, has_shape},
+    loss::{PARTIAL, blocks, code},
     values::accumulated,
 };
 use crate::{
@@ -15,22 +13,13 @@ use crate::{
     view::Tensor,
 };
 
-fn class_name(rule: &ClassLoss) -> &'static str {
-    match rule.input {
-        ClassLossInput::Logits => "cross_entropy",
-        ClassLossInput::LogProbs => "nll_loss",
-    }
-}
-
 /// The operands that both directions of a loss over classes share.
 struct ClassProblem<'a> {
     op: &'static str,
     x: Tensor<'a>,
     target: Tensor<'a>,
     weight: Option<Tensor<'a>>,
-    /// `[N, S]`
-    rows: [usize; 2],
-    labels: bool,
+    shape: ClassLossShape,
     params: params::ClassLoss,
 }
 
@@ -42,29 +31,12 @@ impl<'a> ClassProblem<'a> {
         target: View<'a>,
         weight: Option<View<'a>>,
     ) -> Result<ClassProblem<'a>> {
-        let op = class_name(rule);
-        let &[samples, classes, positions] = x.layout.dims() else {
-            return Err(Error::shape(op, "an input [N, C, S]", x.layout.shape()));
-        };
-        let (x, target) = (Tensor::read(device, op, x)?, Tensor::read(device, op, target)?);
-        let labels = !target.dtype.is_float();
-        let rows = [samples, positions];
-        if labels {
-            has_shape(op, "a target of class numbers", target.of(op, DType::I64)?.layout, &rows)?;
-        } else if rule.input == ClassLossInput::LogProbs {
-            return Err(Error::dtype(op, target.dtype, "it takes class numbers (i64)"));
-        } else {
-            let dims = [samples, classes, positions];
-            has_shape(op, "a target of probabilities", target.of(op, x.dtype)?.layout, &dims)?;
-        }
-        let weight = match weight {
-            Some(view) => {
-                let weight = Tensor::read(device, op, view)?.of(op, x.dtype)?;
-                has_shape(op, "a weight a class", weight.layout, &[classes])?;
-                Some(weight)
-            }
-            None => None,
-        };
+        let op = rule.name();
+        let shape = rule.check(x, target, weight)?;
+        let ClassLossShape { samples, classes, positions, labels } = shape;
+        let x = Tensor::read(device, op, x)?;
+        let target = Tensor::read(device, op, target)?.of(op, if labels { DType::I64 } else { x.dtype })?;
+        let weight = weight.map(|view| Tensor::read(device, op, view)?.of(op, x.dtype)).transpose()?;
         let logits = rule.input == ClassLossInput::Logits;
         let smoothing = if logits { rule.label_smoothing } else { 0.0 };
         let steps = strides::<3>(x.layout);
@@ -95,20 +67,15 @@ impl<'a> ClassProblem<'a> {
                 positions > 1 && steps[2].abs() < steps[1].abs(),
             ),
         };
-        Ok(ClassProblem { op, x, target, weight, rows, labels, params })
+        Ok(ClassProblem { op, x, target, weight, shape, params })
     }
 
     fn kind(&self) -> &'static str {
-        if self.labels { "labels" } else { "probs" }
+        if self.shape.labels { "labels" } else { "probs" }
     }
 
     fn threads(&self) -> u64 {
         self.params.samples * self.params.positions.extent * self.params.lanes.count()
-    }
-
-    /// The shape of the loss.
-    fn loss_dims(&self, reduction: Reduction) -> &[usize] {
-        if reduction == Reduction::None { &self.rows } else { &[] }
     }
 
     fn weight(&self) -> u64 {
@@ -139,9 +106,7 @@ impl ClassLossBackend for CudaBackend {
         let loss = Tensor::write(device, op, loss)?.of(op, dtype)?;
         let lse = Tensor::write(device, op, lse)?.of(op, accumulated(dtype))?;
         let total = Tensor::write(device, op, total)?.of(op, accumulated(dtype))?;
-        has_shape(op, "a row statistic [N, S]", lse.layout, &problem.rows)?;
-        has_shape(op, "a scalar total", total.layout, &[])?;
-        has_shape(op, "a loss", loss.layout, problem.loss_dims(rule.reduction))?;
+        rule.check_results(&problem.shape, loss.layout, lse.layout, total.layout)?;
         (problem.params.loss, problem.params.lse) = (strides(loss.layout), strides(lse.layout));
         let blocks = blocks(problem.threads());
         let partial = device.scratch(if blocks > 1 { blocks as usize * PARTIAL } else { 0 })?;
@@ -151,7 +116,7 @@ impl ClassLossBackend for CudaBackend {
         let params = problem.params;
         launch!(device, CLASS_LOSS, kind, tag, blocks, params, x, target, weight, loss, lse, total, partial, status)?;
         if blocks > 1 {
-            let count = if problem.labels { 0.0 } else { (params.samples * params.positions.extent) as f64 };
+            let count = if problem.shape.labels { 0.0 } else { (params.samples * params.positions.extent) as f64 };
             device.finish_loss(tag, blocks, count, rule.reduction, [partial, loss, total])?;
         }
         Ok(())
@@ -176,9 +141,7 @@ impl ClassLossBackend for CudaBackend {
         let grad = Tensor::read(device, op, grad)?.of(op, dtype)?;
         let lse = Tensor::read(device, op, lse)?.of(op, accumulated(dtype))?;
         let total = Tensor::read(device, op, total)?.of(op, accumulated(dtype))?;
-        has_shape(op, "a row statistic [N, S]", lse.layout, &problem.rows)?;
-        has_shape(op, "a scalar total", total.layout, &[])?;
-        has_shape(op, "a gradient of the loss", grad.layout, problem.loss_dims(rule.reduction))?;
+        rule.check_results(&problem.shape, grad.layout, lse.layout, total.layout)?;
         if out.layout.numel() == 0 {
             return Ok(());
         }

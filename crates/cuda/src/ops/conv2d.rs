@@ -39,22 +39,7 @@ impl<'a> Operands<'a> {
         }
         w.of(op, x.dtype)?;
         y.of(op, x.dtype)?;
-        let misfit = || {
-            let expected = format!(
-                "an input [N, C, H, W], a filter [O, C / {}, kh, kw] and an output {:?} of its size",
-                rule.groups,
-                y.layout.dims()
-            );
-            Error::shapes(op, x.layout.shape(), w.layout.shape(), expected)
-        };
-        let (&[n, c, h, width], &[o, per_group, kh, kw]) = (x.layout.dims(), w.layout.dims()) else {
-            return Err(misfit());
-        };
-        let size = rule.output([h, width], [kh, kw]).ok_or_else(misfit)?;
-        let groups = rule.groups;
-        if groups == 0 || c != per_group * groups || o % groups != 0 || y.layout.dims() != [n, o, size[0], size[1]] {
-            return Err(misfit());
-        }
+        rule.check(op, x.layout, w.layout, y.layout)?;
         Ok(self)
     }
 

@@ -1,10 +1,12 @@
 //! Indexing. Indices are read by kernels only; one that is out of range is reported when the device is next waited for.
 
-use kiln_backend::{DType, Error, IndexBackend, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut};
+use kiln_backend::{
+    DType, IndexBackend, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut, check_index,
+    check_index_vector, has_dim, index_axis, index_vector_strides,
+};
 
 use super::{
     launch::{Tag, launch},
-    reduce::check_dim,
     values::{pattern, rounded_number},
 };
 use crate::{
@@ -20,11 +22,6 @@ const SUMS: u64 = 1 << 25;
 /// The most threads that share a line, each of which reads all its indices.
 const MAX_PARTS: u64 = 256;
 
-/// Extent and stride of a dimension, or of the one element of a scalar.
-fn axis(layout: &Layout, dim: usize) -> (usize, isize) {
-    if layout.rank() == 0 { (1, 0) } else { (layout.dims()[dim], layout.strides()[dim]) }
-}
-
 /// A layout's strides with another one along `dim`.
 fn with_stride(layout: &Layout, dim: usize, stride: isize) -> [isize; MAX_RANK] {
     let mut strides = [0; MAX_RANK];
@@ -33,57 +30,20 @@ fn with_stride(layout: &Layout, dim: usize, stride: isize) -> [isize; MAX_RANK] 
     strides
 }
 
-/// Strides of an index vector along `dim` of a tensor of some rank.
-fn along(dim: usize, index: &Layout) -> [isize; MAX_RANK] {
-    let mut strides = [0; MAX_RANK];
-    strides[dim] = axis(index, 0).1;
-    strides
-}
-
-/// Checks the shapes of a slice operation: `near` is `far` with the extent of `dim` being that of `index`.
-fn check_slices(op: &'static str, near: &Layout, far: &Layout, dim: usize, index: &Layout) -> Result<()> {
-    check_dim(op, far, dim)?;
-    if index.rank() > 1 {
-        return Err(Error::shape(op, "an index vector", index.shape()));
-    }
-    let fits = near.rank() == far.rank()
-        && (0..far.rank()).all(|d| near.dims()[d] == if d == dim { index.numel() } else { far.dims()[d] })
-        && (far.rank() > 0 || index.numel() == 1);
-    if fits {
-        Ok(())
-    } else {
-        Err(Error::shapes(op, near.shape(), far.shape(), "all but the indexed extent must be equal"))
-    }
-}
-
-/// Checks that `inner` is nowhere larger than `outer`, except along `free`.
-fn check_within(op: &'static str, inner: &Layout, outer: &Layout, free: Option<usize>) -> Result<()> {
-    let fits = inner.rank() == outer.rank()
-        && inner.dims().iter().zip(outer.dims()).enumerate().all(|(d, (i, o))| i <= o || Some(d) == free);
-    if fits {
-        return Ok(());
-    }
-    let rule = match free {
-        Some(dim) => format!("the index must be nowhere larger than the tensor, except along dimension {dim}"),
-        None => "the index must be nowhere larger than the tensor".into(),
-    };
-    Err(Error::shapes(op, inner.shape(), outer.shape(), rule))
-}
-
 impl IndexBackend for CudaBackend {
     fn index_select(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
         let device = self.0;
         const OP: &str = "index_select";
-        check_slices(OP, out.layout, x.layout, dim, index.layout)?;
+        check_index_vector(OP, out.layout, x.layout, dim, index.layout)?;
         let index = Tensor::read(device, OP, index)?.of(OP, DType::I64)?;
-        device.take(OP, Tensor::read(device, OP, x)?, dim, index.address, &along(dim, index.layout), out)
+        device.take(OP, Tensor::read(device, OP, x)?, dim, index.address, &index_vector_strides(dim, index.layout), out)
     }
 
     fn gather(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
         let device = self.0;
         const OP: &str = "gather";
-        check_dim(OP, x.layout, dim)?;
-        check_within(OP, index.layout, x.layout, Some(dim))?;
+        has_dim(OP, x.layout, dim)?;
+        check_index(OP, index.layout, x.layout, Some(dim))?;
         let index = Tensor::read(device, OP, index)?.of(OP, DType::I64)?.shaped(OP, out.layout)?;
         device.take(OP, Tensor::read(device, OP, x)?, dim, index.address, index.layout.strides(), out)
     }
@@ -91,11 +51,11 @@ impl IndexBackend for CudaBackend {
     fn index_add(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
         let device = self.0;
         const OP: &str = "index_add";
-        check_slices(OP, x.layout, out.layout, dim, index.layout)?;
+        check_index_vector(OP, x.layout, out.layout, dim, index.layout)?;
         let index = Tensor::read(device, OP, index)?.of(OP, DType::I64)?;
         let out = Tensor::write(device, OP, out)?;
         let x = Tensor::read(device, OP, x)?.of(OP, out.dtype)?;
-        let strides = along(dim, index.layout);
+        let strides = index_vector_strides(dim, index.layout);
         let from = Place { address: index.address, strides: &strides };
         device.put(OP, ScatterMode::Add, x.layout.dims(), dim, from, (Some(x.place()), 0), out)
     }
@@ -106,13 +66,13 @@ impl IndexBackend for CudaBackend {
             ScatterMode::Set => "scatter",
             ScatterMode::Add => "scatter_add",
         };
-        check_dim(op, out.layout, dim)?;
-        check_within(op, index.layout, out.layout, Some(dim))?;
+        has_dim(op, out.layout, dim)?;
+        check_index(op, index.layout, out.layout, Some(dim))?;
         let index = Tensor::read(device, op, index)?.of(op, DType::I64)?;
         let out = Tensor::write(device, op, out)?;
         let x = match x {
             Operand::Tensor(x) => {
-                check_within(op, index.layout, x.layout, None)?;
+                check_index(op, index.layout, x.layout, None)?;
                 (Some(Tensor::read(device, op, x)?.of(op, out.dtype)?.place()), 0)
             }
             Operand::Scalar(value) => match mode {
@@ -135,7 +95,7 @@ impl Device {
         out: ViewMut,
     ) -> Result<()> {
         let out = Tensor::write(self, op, out)?.of(op, x.dtype)?;
-        let (size, stride) = axis(x.layout, dim);
+        let (size, stride) = index_axis(x.layout, dim);
         let still = with_stride(x.layout, dim, 0);
         let from = Place { address: index, strides: index_strides };
         let places = [Some(from), Some(out.place()), Some(Place { address: x.address, strides: &still })];
@@ -168,7 +128,7 @@ impl Device {
         if lines.numel == 0 || n == 0 {
             return Ok(());
         }
-        let size = axis(out.layout, dim).0 as u64;
+        let size = index_axis(out.layout, dim).0 as u64;
         // Parts own disjoint indices, so their number does not change the result.
         let parts = if n == 1 { 1 } else { (BUSY / lines.numel).clamp(1, size.clamp(1, MAX_PARTS)) };
         let (blocks, status) = (params::blocks(lines.numel * parts), self.status(Status::SCATTER, op));
@@ -212,15 +172,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_are_checked() {
-        let layout = |dims: &[usize]| Layout::contiguous(Shape::new(dims).unwrap());
-        let (far, near, index) = (layout(&[5, 3]), layout(&[7, 3]), layout(&[7]));
-        assert!(check_slices("t", &near, &far, 0, &index).is_ok());
-        assert!(check_slices("t", &near, &far, 1, &index).is_err());
-        assert!(check_slices("t", &layout(&[]), &layout(&[]), 0, &layout(&[1])).is_ok());
-        assert!(check_slices("t", &layout(&[]), &layout(&[]), 0, &layout(&[2])).is_err());
-        assert!(check_within("t", &near, &far, Some(0)).is_ok() && check_within("t", &near, &far, None).is_err());
-        assert_eq!(with_stride(&far, 1, 0)[..2], [3, 0]);
-        assert_eq!(along(1, &index)[..3], [0, 1, 0]);
+    fn a_stride_is_replaced() {
+        let layout = Layout::contiguous(Shape::new(&[5, 3]).unwrap());
+        assert_eq!(with_stride(&layout, 1, 0)[..2], [3, 0]);
     }
 }

@@ -1,7 +1,10 @@
 //! Linear layers: products of cuBLASLt whose epilogues do bias and ReLU, forwards and backwards, and kernels of ours
 //! where it offers none.
 
-use kiln_backend::{Error, Layout, LinearBackend, ReluMask, Result, View, ViewMut, linear_relu_grad_in_parts};
+use kiln_backend::{
+    Error, Layout, LinearBackend, MatmulPlan, ReluMask, Result, View, ViewMut, has_shape, linear_extents,
+    linear_relu_grad_in_parts,
+};
 
 use super::{
     launch::{Tag, launch},
@@ -40,15 +43,8 @@ impl<'a> Linear<'a> {
         if !out.dtype.is_float() {
             return Err(Error::dtype(OP, out.dtype, "it takes floats"));
         }
-        let unfit = || Error::shapes(OP, x.layout.shape(), w.layout.shape(), "they must be [M, K] and [N, K]");
-        let (&[m, k], &[n, inner]) = (x.layout.dims(), w.layout.dims()) else { return Err(unfit()) };
-        if inner != k || out.layout.dims() != [m, n] {
-            return Err(unfit());
-        }
+        let [m, n, k] = linear_extents(OP, x.layout, w.layout, bias.as_ref().map(|bias| bias.layout), out.layout)?;
         let spread = match &bias {
-            Some(bias) if bias.layout.dims() != [n] => {
-                return Err(Error::shape(OP, format!("a bias of shape [{n}]"), bias.layout.shape()));
-            }
             Some(bias) => Some(bias.layout.expand(OP, out.layout.shape())?),
             None => None,
         };
@@ -79,14 +75,11 @@ impl LinearBackend for CudaBackend {
         let bias = Tensor::write(device, OP, bias)?.of(OP, out.dtype)?;
         let read = |view| Tensor::read(device, OP, view)?.of(OP, out.dtype);
         let (grad, x) = (read(grad)?, read(x)?);
-        let (&[m, n], &[rows, k]) = (grad.layout.dims(), x.layout.dims()) else {
-            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
-        };
-        if rows != m || out.layout.dims() != [n, k] || bias.layout.dims() != [n] {
-            return Err(Error::shapes(OP, grad.layout.shape(), x.layout.shape(), "they must be [M, N] and [M, K]"));
-        }
         let turned = grad.layout.transpose(0, 1);
         let a = Tensor { layout: &turned, ..grad };
+        let plan = MatmulPlan::new(OP, &turned, x.layout, out.layout)?;
+        let MatmulPlan { m: n, n: k, k: m, .. } = plan;
+        has_shape(OP, "a bias [N]", bias.layout, &[n])?;
         let product =
             Product::new(Extents { m: n, n: k, k: m }, steps(&turned, 0), steps(x.layout, 0), steps(out.layout, 0));
         if out.dtype.is_float()
@@ -101,7 +94,7 @@ impl LinearBackend for CudaBackend {
             }
         }
         if out.layout.numel() > 0 {
-            device.products_of(0, Extents { m: n, n: k, k: m }, [a, x, out])?;
+            device.products_of(plan, [a, x, out])?;
         }
         device.sum_rows(grad, bias)
     }
@@ -150,12 +143,8 @@ impl Device {
         let (grad, w) = (read(grad)?, read(w)?);
         let bias = bias.map(|bias| Tensor::write(self, OP, bias)?.of(OP, out.dtype)).transpose()?;
         let mask = Mask::of(self, mask, &out)?;
-        let (&[m, n], &[inner, k]) = (grad.layout.dims(), w.layout.dims()) else {
-            return Err(Error::shapes(OP, grad.layout.shape(), w.layout.shape(), "they must be [M, N] and [N, K]"));
-        };
-        if inner != n || out.layout.dims() != [m, k] || bias.is_some_and(|bias| bias.layout.dims() != [k]) {
-            return Err(Error::shapes(OP, grad.layout.shape(), w.layout.shape(), "they must be [M, N] and [N, K]"));
-        }
+        let MatmulPlan { m, n: k, k: n, .. } = MatmulPlan::new(OP, grad.layout, w.layout, out.layout)?;
+        bias.map_or(Ok(()), |bias| has_shape(OP, "a bias [K]", bias.layout, &[k]))?;
         let extents = Extents { m, n: k, k: n };
         let dense = bias.is_none_or(|bias| k == 1 || bias.layout.strides()[0] == 1);
         let product = Product::new(extents, steps(grad.layout, 0), steps(w.layout, 0), steps(out.layout, 0));
@@ -200,7 +189,8 @@ impl Device {
             }
         }
         let turned = w.layout.transpose(0, 1);
-        self.products_of(0, *extents, [*x, Tensor { layout: &turned, ..*w }, *out])?;
+        let plan = MatmulPlan::new("linear", x.layout, &turned, out.layout)?;
+        self.products_of(plan, [*x, Tensor { layout: &turned, ..*w }, *out])?;
         let bias = match (bias, spread) {
             (Some(bias), Some(spread)) => Some(Tensor { layout: spread, ..*bias }),
             _ => None,

@@ -1,6 +1,6 @@
 //! What the losses share: how their sums are divided over blocks, and finished.
 
-use kiln_backend::{Error, Layout, Reduction, Result};
+use kiln_backend::{Reduction, Result};
 
 use super::launch::{Tag, launch};
 use crate::{
@@ -23,14 +23,6 @@ pub(super) fn code(reduction: Reduction) -> u32 {
         Reduction::None => 0,
         Reduction::Mean => 1,
         Reduction::Sum => 2,
-    }
-}
-
-pub(super) fn has_shape(op: &'static str, what: &str, layout: &Layout, dims: &[usize]) -> Result<()> {
-    if layout.dims() == dims {
-        Ok(())
-    } else {
-        Err(Error::shape(op, format!("{what} of shape {dims:?}"), layout.shape()))
     }
 }
 

@@ -4,7 +4,7 @@ use kiln_backend::{PointwiseLoss, PointwiseLossBackend, PointwiseLossKind, Reduc
 
 use super::{
     launch::{Tag, launch},
-    loss::{PARTIAL, blocks, code, has_shape},
+    loss::{PARTIAL, blocks, code},
 };
 use crate::{
     device::{CudaBackend, Device},
@@ -19,7 +19,7 @@ impl PointwiseLossBackend for CudaBackend {
         let (op, x) = (problem.op, problem.input);
         let out = Tensor::write(device, op, out)?.of(op, x.dtype)?;
         let reduced = loss.reduction != Reduction::None;
-        has_shape(op, "a loss", out.layout, if reduced { &[] } else { x.layout.dims() })?;
+        loss.check(out.layout)?;
         let (weight, pos_weight) = (problem.weight, problem.pos_weight);
         let [w, p] = [weight, pos_weight].map(|tensor| tensor.map(|tensor| tensor.place()));
         let to = if reduced { None } else { Some(out.place()) };
@@ -58,8 +58,7 @@ impl PointwiseLossBackend for CudaBackend {
         let problem = PointwiseProblem::new(device, loss)?;
         let (op, x) = (problem.op, problem.input);
         let out = Tensor::write(device, op, out)?.of(op, x.dtype)?.shaped(op, x.layout)?;
-        let reduced = loss.reduction != Reduction::None;
-        has_shape(op, "a gradient of the loss", grad.layout, if reduced { &[] } else { x.layout.dims() })?;
+        loss.check(grad.layout)?;
         // One gradient for all elements, if the loss is reduced.
         let spread = grad.layout.expand(op, x.layout.shape())?;
         let grad = Tensor::read(device, op, View { buffer: grad.buffer, layout: &spread })?.of(op, x.dtype)?;
@@ -104,15 +103,13 @@ struct PointwiseProblem<'a> {
 
 impl<'a> PointwiseProblem<'a> {
     fn new(device: &Device, loss: &PointwiseLoss<'a>) -> Result<PointwiseProblem<'a>> {
-        let (op, kernel) = match loss.kind {
-            PointwiseLossKind::Mse => ("mse_loss", "mse"),
-            PointwiseLossKind::L1 => ("l1_loss", "l1"),
-            PointwiseLossKind::BceWithLogits => ("binary_cross_entropy_with_logits", "bce"),
+        let op = loss.kind.name();
+        let kernel = match loss.kind {
+            PointwiseLossKind::Mse => "mse",
+            PointwiseLossKind::L1 => "l1",
+            PointwiseLossKind::BceWithLogits => "bce",
         };
-        let (weight, pos_weight) = match loss.kind {
-            PointwiseLossKind::BceWithLogits => (loss.weight, loss.pos_weight),
-            PointwiseLossKind::Mse | PointwiseLossKind::L1 => (None, None),
-        };
+        let [weight, pos_weight] = loss.weights();
         let input = Tensor::read(device, op, loss.input)?;
         let read = |view| Tensor::read(device, op, view)?.of(op, input.dtype)?.shaped(op, input.layout);
         Ok(PointwiseProblem {

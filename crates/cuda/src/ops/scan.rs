@@ -1,11 +1,8 @@
 //! Scans along a dimension: a block takes a line.
 
-use kiln_backend::{DType, Result, ScanBackend, View, ViewMut};
+use kiln_backend::{DType, Result, ScanBackend, View, ViewMut, has_dim};
 
-use super::{
-    launch::{Tag, launch},
-    reduce::check_dim,
-};
+use super::launch::{Tag, launch};
 use crate::{
     device::{CudaBackend, Device},
     params::{self, Lines},
@@ -18,7 +15,7 @@ impl ScanBackend for CudaBackend {
         const OP: &str = "cumsum";
         let (x, out) = (Tensor::read(device, OP, x)?, Tensor::write(device, OP, out)?);
         let out = out.of(OP, if x.dtype.is_float() { x.dtype } else { DType::I64 })?.shaped(OP, x.layout)?;
-        check_dim(OP, x.layout, dim)?;
+        has_dim(OP, x.layout, dim)?;
         if out.layout.numel() == 0 {
             return Ok(());
         }
@@ -61,7 +58,7 @@ impl Extremes {
         indices: ViewMut,
     ) -> Result<Option<Extremes>> {
         let x = Tensor::read(device, op, x)?;
-        check_dim(op, x.layout, dim)?;
+        has_dim(op, x.layout, dim)?;
         let values = Tensor::write(device, op, values)?.of(op, x.dtype)?.shaped(op, x.layout)?;
         let indices = Tensor::write(device, op, indices)?.of(op, DType::I64)?.shaped(op, x.layout)?;
         if values.layout.numel() == 0 {

@@ -1,11 +1,8 @@
 //! Softmax and its logarithm, and their gradients.
 
-use kiln_backend::{Result, SoftmaxBackend, View, ViewMut};
+use kiln_backend::{Result, SoftmaxBackend, View, ViewMut, has_dim};
 
-use super::{
-    launch::{Tag, launch},
-    reduce::check_dim,
-};
+use super::launch::{Tag, launch};
 use crate::{device::CudaBackend, params::Lines, view::Tensor};
 
 impl SoftmaxBackend for CudaBackend {
@@ -14,7 +11,7 @@ impl SoftmaxBackend for CudaBackend {
         let (op, kernel) = softmax_names(log);
         let out = Tensor::write(device, op, out)?;
         let x = Tensor::read(device, op, x)?.of(op, out.dtype)?.shaped(op, out.layout)?;
-        check_dim(op, x.layout, dim)?;
+        has_dim(op, x.layout, dim)?;
         if out.layout.numel() == 0 {
             return Ok(());
         }
@@ -28,7 +25,7 @@ impl SoftmaxBackend for CudaBackend {
         let out = Tensor::write(device, op, out)?;
         let read = |view| Tensor::read(device, op, view)?.of(op, out.dtype)?.shaped(op, out.layout);
         let (grad, y) = (read(grad)?, read(y)?);
-        check_dim(op, y.layout, dim)?;
+        has_dim(op, y.layout, dim)?;
         if out.layout.numel() == 0 {
             return Ok(());
         }

@@ -1,11 +1,8 @@
 //! Sorting and binary search.
 
-use kiln_backend::{DType, Error, MAX_RANK, Result, SortBackend, View, ViewMut};
+use kiln_backend::{DType, Error, MAX_RANK, Result, SortBackend, View, ViewMut, has_dim};
 
-use super::{
-    launch::{Tag, launch},
-    reduce::check_dim,
-};
+use super::launch::{Tag, launch};
 use crate::{
     device::CudaBackend,
     launch::Config,
@@ -23,7 +20,7 @@ impl SortBackend for CudaBackend {
         let device = self.0;
         const OP: &str = "sort";
         let x = Tensor::read(device, OP, x)?;
-        check_dim(OP, x.layout, dim)?;
+        has_dim(OP, x.layout, dim)?;
         let values = Tensor::write(device, OP, values)?.of(OP, x.dtype)?.shaped(OP, x.layout)?;
         let indices = Tensor::write(device, OP, indices)?.of(OP, DType::I64)?.shaped(OP, x.layout)?;
         let places = [Some(x.place()), Some(values.place()), Some(indices.place())];

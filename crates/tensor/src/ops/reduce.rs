@@ -105,15 +105,6 @@ impl From<i32> for Correction {
     }
 }
 
-/// The result of a reduction of `dtype`.
-fn result_dtype(op: ReduceOp, dtype: DType) -> DType {
-    match op {
-        ReduceOp::Any | ReduceOp::All => DType::Bool,
-        ReduceOp::Sum | ReduceOp::Prod if !dtype.is_float() => DType::I64,
-        _ => dtype,
-    }
-}
-
 macro_rules! pair {
     ($($(#[$doc:meta])* $name:ident $keepdim:ident ($($arg:ident: $ty:ty),*) $body:ident;)*) => {
         #[located]
@@ -175,7 +166,7 @@ pair! {
 impl Tensor {
     fn reduce(&self, op: ReduceOp, plan: &Plan) -> Result<Tensor> {
         let reading = self.read();
-        let out = Tensor::compute(self.device(), result_dtype(op, self.dtype()), plan.kept, |backend, out| {
+        let out = Tensor::compute(self.device(), op.result_dtype(self.dtype()), plan.kept, |backend, out| {
             backend.reduce(op, reading.view(), out)
         })?;
         if plan.out == plan.kept {

@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use kiln_backend::{ClassLoss, ClassLossInput, Layout, Reduction, Result, View, ViewMut};
+use kiln_backend::{ClassLoss, ClassLossInput, Layout, Reduction, Result, View, ViewMut, same_shape};
 
 use super::{
-    Problem, Truth, name,
+    Problem, Truth,
     rows::{self, Form, Group, LANES, Terms},
     tile::{Planes, Tile},
 };
 use crate::{
     engine::{iter::Walk, par, simd::multiversion},
-    memory::view::{Source, Target, has_shape},
+    memory::view::{Source, Target},
     numeric::{real::Real, stored::Stored},
 };
 
@@ -37,13 +37,10 @@ pub(super) fn backward<T: Stored<Compute: Real>>(
     total: View,
     out: ViewMut,
 ) -> Result<()> {
-    let op = name(rule);
-    has_shape(op, "a gradient of the input", out.layout, x.layout.dims())?;
+    let op = rule.name();
+    same_shape(op, &[out.layout, x.layout])?;
     let problem = Problem::<T>::new(rule, x, target, weight)?;
-    let rows = [problem.x.samples, problem.x.positions];
-    has_shape(op, "a row statistic [N, S]", lse.layout, &rows)?;
-    has_shape(op, "a scalar total", total.layout, &[])?;
-    has_shape(op, "a gradient of the loss", grad.layout, if rule.reduction == Reduction::None { &rows } else { &[] })?;
+    rule.check_results(&problem.shape, grad.layout, lse.layout, total.layout)?;
     let grad_layout = grad.layout.expand(op, lse.layout.shape())?;
     let total = Source::<T::Compute>::new(op, total)?;
     let scale = match rule.reduction {

@@ -5,13 +5,13 @@ use std::ops::Range;
 use kiln_backend::{ClassLoss, ClassLossInput, Reduction, Result, View, ViewMut};
 
 use super::{
-    Problem, Truth, name,
+    Problem, Truth,
     rows::{self, Group, LANES, Terms},
     tile::Tile,
 };
 use crate::{
     engine::{iter::Walk, par, simd::multiversion},
-    memory::view::{Target, has_shape},
+    memory::view::Target,
     numeric::{real::Real, stored::Stored},
 };
 
@@ -52,12 +52,9 @@ pub(super) fn forward<T: Stored<Compute: Real>>(
     lse: ViewMut,
     total: ViewMut,
 ) -> Result<()> {
-    let op = name(rule);
+    let op = rule.name();
     let problem = Problem::<T>::new(rule, x, target, weight)?;
-    let rows = [problem.x.samples, problem.x.positions];
-    has_shape(op, "a row statistic [N, S]", lse.layout, &rows)?;
-    has_shape(op, "a scalar total", total.layout, &[])?;
-    has_shape(op, "a loss", loss.layout, if rule.reduction == Reduction::None { &rows } else { &[] })?;
+    rule.check_results(&problem.shape, loss.layout, lse.layout, total.layout)?;
     let (loss, total) = (Target::<T>::new(op, loss)?, Target::<T::Compute>::new(op, total)?);
     let spread = Rows::new(Target::<T::Compute>::new(op, lse)?);
     let (losses, reduced) =

@@ -1,4 +1,5 @@
 use kiln_backend::DType;
+use kiln_backend::Layout;
 
 use super::*;
 use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts};

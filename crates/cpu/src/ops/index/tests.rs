@@ -1,3 +1,4 @@
+use kiln_backend::Layout;
 use kiln_backend::{ErrorKind, Scalar};
 
 use super::*;

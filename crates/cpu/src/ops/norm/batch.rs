@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kiln_backend::{Affine, BatchNormBackend, Error, NormGrads, Result, RunningStats, View, ViewMut};
+use kiln_backend::{Affine, BatchNormBackend, Error, NormGrads, Result, RunningStats, View, ViewMut, same_shape};
 
 use super::{Gradients, LINE, Moments, VectorMut, backward, normalize, optional, products, vector};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     },
     memory::{
         erased::Erased,
-        view::{Source, Target, same_shape},
+        view::{Source, Target},
     },
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };

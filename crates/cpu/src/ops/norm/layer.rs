@@ -1,6 +1,6 @@
 //! Layer normalization: one mean and variance for each row of a matrix.
 
-use kiln_backend::{Affine, Error, LayerNormBackend, NormGrads, Result, View, ViewMut};
+use kiln_backend::{Affine, Error, LayerNormBackend, NormGrads, Result, View, ViewMut, same_shape};
 
 use super::{
     Gradients, LINE, Moments, VectorMut, add, add_products, backward, multiply, normalize, optional, products, vector,
@@ -10,7 +10,7 @@ use crate::{
     engine::par::{self, GRAIN},
     memory::{
         erased::Erased,
-        view::{Source, Target, same_shape},
+        view::{Source, Target},
     },
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };

@@ -9,13 +9,13 @@ mod layer;
 #[cfg(test)]
 mod tests;
 
-use kiln_backend::{NormGrads, Result, View, ViewMut};
+use kiln_backend::{NormGrads, Result, View, ViewMut, has_shape};
 
 use crate::{
     engine::simd::multiversion,
     memory::{
         erased::Erased,
-        view::{Source, Target, has_shape},
+        view::{Source, Target},
     },
     numeric::{real::Real, stored::Stored},
 };
