@@ -5,6 +5,8 @@
 //! `kiln-cpu` and `kiln-cuda` implement [`Backend`], `kiln-tensor` calls it.
 
 #![forbid(unsafe_code)]
+// The tool attribute would make the macros of these modules unnameable by path.
+#![allow(clippy::deprecated_cfg_attr)]
 
 mod backend;
 #[cfg_attr(rustfmt, rustfmt::skip)]
