@@ -177,7 +177,8 @@ impl Tensor {
             let out = self.conv2d_to_input(weight, &rule, layout)?;
             out.add_(&bias.reshape([o, 1, 1])?)?;
             Ok::<_, Error>(out)
-        })?;
+        })
+        .map_err(|error| error.of_op(OP))?;
         let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
         let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
         let out = record(out, "ConvolutionBackward0", inputs, &[self, weight], move |ctx| {
