@@ -76,7 +76,7 @@ impl Download<'_> {
                 Ok(()) => return Ok(self.target.clone()),
                 Err(Failure::Local(error)) => return Err(error),
                 Err(Failure::Transient(reason) | Failure::Permanent(reason)) => {
-                    failures.push(format!("{url}: {reason}"))
+                    failures.push(format!("{url}: {reason}"));
                 }
             }
         }
