@@ -159,3 +159,15 @@ fn the_message_alone_is_one_line() {
     let (error, _) = fails(|| zeros(&[2, 3]).matmul(&zeros(&[4, 5])));
     assert!(!error.to_string().contains('\n') && !error.to_string().contains("located.rs"), "{error}");
 }
+
+/// Files and data: the line that opened them, and in a loader the sample.
+#[test]
+fn files_and_data_name_the_line() {
+    use kiln::data::{FashionMNIST, TensorDataset, transforms::RandomRotation};
+    is_here(fails(|| kiln::io::load("no/such/file.safetensors", Device::Cpu)), &["no/such/file.safetensors"]);
+    is_here(fails(|| kiln::io::save("no/such/folder/x.safetensors", &net().state_dict())), &["no/such/folder"]);
+    is_here(fails(|| kiln::io::Checkpoint::load("no/such/file.ckpt", Device::Cpu)), &["no/such/file.ckpt"]);
+    is_here(fails(|| FashionMNIST::train().root("no/such/folder").load()), &["no/such/folder"]);
+    is_here(fails(|| TensorDataset::new((zeros(&[2]), zeros(&[3])))), &["2", "3"]);
+    is_here(fails(|| RandomRotation::new(-1.0)), &["-1"]);
+}

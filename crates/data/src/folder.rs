@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kiln_derive::located;
 use kiln_tensor::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use walkdir::WalkDir;
@@ -50,6 +51,7 @@ pub struct ImageFolder {
     corrupt: Mutex<BTreeMap<usize, String>>,
 }
 
+#[located(site)]
 impl ImageFolder {
     /// The images below `root`. Only names are read now.
     ///

@@ -69,13 +69,17 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
     if !(is_public || of_trait) {
         return None;
     }
-    // The last arrow: those of closures in bounds come before it, and behind a `where` there are none in Kiln.
-    let arrow = (keyword..signature.len().checked_sub(1)?)
-        .rev()
-        .find(|&i| is_punct(&signature[i], '-') && is_punct(&signature[i + 1], '>'))?;
-    let end = (arrow..signature.len()).find(|&i| is_ident(&signature[i], "where")).unwrap_or(signature.len());
-    let returned = &signature[arrow + 2..end];
-    if !returned.iter().any(|token| is_ident(token, "Result")) || returned.iter().any(is_beyond_closures) {
+    let parameters =
+        (keyword..signature.len()).find(|&i| is_parenthesis(&signature[i]) && !is_bound(&signature[keyword..i]))?;
+    let [first, second, returned @ ..] = &signature[parameters + 1..] else { return None };
+    if !(is_punct(first, '-') && is_punct(second, '>')) {
+        return None;
+    }
+    let end = returned.iter().position(|token| is_ident(token, "where")).unwrap_or(returned.len());
+    let returned = &returned[..end];
+    // The type's own name, not those of its arguments.
+    let path = returned.split(|token| is_punct(token, '<')).next()?;
+    if !path.last().is_some_and(|token| is_ident(token, "Result")) || returned.iter().any(is_beyond_closures) {
         return None;
     }
     // Attributes and documentation come first.
@@ -118,6 +122,20 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
     })
 }
 
+/// Whether angle brackets are open after these tokens: a parenthesis there belongs to a bound of a type parameter.
+fn is_bound(tokens: &[TokenTree]) -> bool {
+    let mut depth = 0;
+    for (i, token) in tokens.iter().enumerate() {
+        let is_arrow = i > 0 && is_punct(&tokens[i - 1], '-');
+        if is_punct(token, '<') {
+            depth += 1;
+        } else if is_punct(token, '>') && !is_arrow {
+            depth -= 1;
+        }
+    }
+    depth > 0
+}
+
 /// Types that a closure could not name again: borrows of arguments, and `impl Trait`.
 fn is_beyond_closures(token: &TokenTree) -> bool {
     match token {
@@ -138,6 +156,10 @@ fn is_ident(token: &TokenTree, name: &str) -> bool {
 
 fn is_punct(token: &TokenTree, char: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == char)
+}
+
+fn is_parenthesis(token: &TokenTree) -> bool {
+    matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Parenthesis)
 }
 
 fn is_group(token: &TokenTree) -> bool {
@@ -168,6 +190,24 @@ mod tests {
         assert!(out.contains("#[doc=\"Doc.\"]#[track_caller]pubfnouter"), "{out}");
         assert!(out.contains("(move||->Result<Tensor>{self.inner()?})()"), "{out}");
         assert!(out.contains("called_from(caller,::core::file!(),::core::option::Option::Some(\"outer\"))"), "{out}");
+    }
+
+    /// Bounds with results of their own are neither parameters nor what the function gives.
+    #[test]
+    fn bounds_are_not_taken_for_the_signature() {
+        let out = run(
+            "site",
+            "pub fn map<F: Fn(X) -> Result<B>, G>(f: F, g: G) -> Result<B> where G: Fn(B) -> Result<C>, { f() }",
+        );
+        assert!(out.contains("->Result<B>whereG:Fn(B)->Result<C>,{letcaller"), "{out}");
+        assert!(out.contains("(move||->Result<B>{f()})()"), "{out}");
+        for plain in [
+            "pub fn collate<F>(self, f: F) -> Builder<F> where F: Fn(X) -> Result<B>, { f() }",
+            "pub fn pin(self) -> Builder<fn(X) -> Result<B>> { f() }",
+            "pub fn fill(self, f: impl Fn() -> Result<B>) { f() }",
+        ] {
+            assert!(!run("site", plain).contains("track_caller"), "{plain}");
+        }
     }
 
     #[test]

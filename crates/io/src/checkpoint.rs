@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, StateDict, random_state, set_random_state};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -63,6 +64,7 @@ struct State {
     metadata: Map<String, Value>,
 }
 
+#[located(site)]
 impl Checkpoint {
     /// A checkpoint with the present state of the random generator and nothing else.
     #[must_use]

@@ -18,6 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kiln_derive::located;
 use kiln_models::{Vgg, VggDepth, VggOptions};
 use kiln_nn::ModuleTree;
 use kiln_tensor::{Device, Error, Result, StateDict};
@@ -71,6 +72,7 @@ impl Default for Hub {
     }
 }
 
+#[located(site)]
 impl Hub {
     /// The usual folders and the official address.
     pub fn new() -> Hub {

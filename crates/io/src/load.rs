@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor};
 
 #[cfg(feature = "pth")]
@@ -119,6 +120,7 @@ pub(crate) struct Names<'a> {
     state: StateDict,
 }
 
+#[located(site)]
 impl<'a> Names<'a> {
     pub fn new(path: &'a Path, options: &'a LoadOptions) -> Names<'a> {
         Names { path, options, state: StateDict::new() }
@@ -204,6 +206,7 @@ impl<'a> Names<'a> {
 /// with the path: the file cannot be read, is of no known format, is damaged, takes more memory than
 /// [`LoadOptions::memory_limit`] allows, or holds a tensor that Kiln cannot represent.
 /// [`ErrorKind::OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory): memory runs out. Or the device is not available.
+#[located(site)]
 pub fn load(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<StateDict> {
     load_file(path.as_ref(), options.into())
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kiln_derive::located;
 use kiln_nn::{
     Module, ModuleTree,
     saved::{self, Registry},
@@ -47,6 +48,7 @@ const KEY: &str = "kiln.model";
 ///
 /// # Errors
 /// A layer cannot be saved (the message has its path and type), or the file cannot be written.
+#[located(site)]
 pub fn save_model<M: ModuleTree + ?Sized>(path: impl AsRef<Path>, model: &M) -> Result<()> {
     let (architecture, tensors) = saved::describe(model)?;
     save_described(path.as_ref(), architecture, &tensors)
@@ -62,6 +64,7 @@ fn save_described(path: &Path, architecture: Value, tensors: &StateDict) -> Resu
 /// # Errors
 /// With the path: the file cannot be read, is damaged, was written by a newer version of Kiln, has no architecture in
 /// it, or names a type that is not known; or the device is not available.
+#[located(site)]
 pub fn load_model(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<Box<dyn Module>> {
     load_model_with(path, options, &registry())
 }
@@ -70,6 +73,7 @@ pub fn load_model(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Re
 ///
 /// # Errors
 /// As [`load_model`].
+#[located(site)]
 pub fn load_model_with(
     path: impl AsRef<Path>,
     options: impl Into<LoadOptions>,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use kiln_backend::{Element, HostVec, dispatch_dtype};
+use kiln_derive::located;
 use kiln_tensor::{Error, Result, StateDict, Tensor};
 use serde::{Serialize, Serializer};
 
@@ -28,6 +29,7 @@ pub type Metadata = BTreeMap<String, String>;
 ///
 /// # Errors
 /// The file cannot be written, or a tensor cannot be read from its device.
+#[located(site)]
 pub fn save(path: impl AsRef<Path>, state: &StateDict) -> Result<()> {
     save_with_metadata(path, state, &Metadata::new())
 }
@@ -36,6 +38,7 @@ pub fn save(path: impl AsRef<Path>, state: &StateDict) -> Result<()> {
 ///
 /// # Errors
 /// As [`save`]; or a tensor has the name `__metadata__`, which the format needs for itself.
+#[located(site)]
 pub fn save_with_metadata(path: impl AsRef<Path>, state: &StateDict, metadata: &Metadata) -> Result<()> {
     save_file(path.as_ref(), state, metadata)
 }

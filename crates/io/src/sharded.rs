@@ -7,6 +7,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use kiln_derive::located;
 use kiln_tensor::{Error, Result, StateDict};
 use serde::{
     Deserialize, Deserializer,
@@ -26,6 +27,7 @@ pub struct ShardedFile {
     names: Vec<String>,
 }
 
+#[located(site)]
 impl ShardedFile {
     /// Opens an index; the files that it names are not looked at.
     ///

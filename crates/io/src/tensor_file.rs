@@ -3,6 +3,7 @@
 use std::{collections::HashMap, ops::Range, path::Path};
 
 use indexmap::IndexMap;
+use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Shape, StateDict, Tensor};
 
 use crate::{
@@ -43,6 +44,7 @@ pub struct TensorInfo {
     pub(crate) bytes: Range<usize>,
 }
 
+#[located(site)]
 impl TensorFile {
     /// Opens a file and reads its header.
     ///

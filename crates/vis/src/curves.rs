@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kiln_derive::located;
 use kiln_tensor::Result;
 use plotters::{
     coord::Shift,
@@ -31,6 +32,7 @@ pub struct Curves {
     panels: Vec<Panel>,
 }
 
+#[located(site)]
 impl Curves {
     /// A figure of these panels, from left to right.
     pub fn new(panels: impl IntoIterator<Item = Panel>) -> Curves {

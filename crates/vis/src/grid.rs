@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use kiln_data::transforms::{Image, ToImage, Transform};
+use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 use plotters::{
     coord::Shift,
@@ -35,6 +36,7 @@ struct Cell {
     note: Option<String>,
 }
 
+#[located(site)]
 impl ImageGrid {
     /// An empty grid with this number of columns.
     #[must_use]
@@ -96,6 +98,7 @@ impl ImageGrid {
 ///
 /// # Errors
 /// The tensor is not a batch of images, or the file cannot be written.
+#[located(site)]
 pub fn save_image_grid(
     images: &Tensor,
     labels: &[impl AsRef<str>],

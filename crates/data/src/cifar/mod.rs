@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 
 use crate::{Dataset, transforms::Image};
@@ -125,6 +126,7 @@ pub struct CifarBuilder<K> {
     kind: PhantomData<K>,
 }
 
+#[located(site)]
 impl<K: CifarKind> CifarBuilder<K> {
     /// The folder with the batches, or the one above it: torchvision's `root`. No other folder is searched then.
     pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
@@ -171,6 +173,7 @@ impl<K: CifarKind> CifarBuilder<K> {
     }
 }
 
+#[located(site)]
 impl<K: CifarKind> CifarLike<K> {
     /// A builder that loads the training images.
     pub fn train() -> CifarBuilder<K> {

@@ -1,5 +1,6 @@
 //! `ConcatDataset`: several datasets as one.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::{Dataset, out_of_range};
@@ -13,6 +14,7 @@ pub struct ConcatDataset<D> {
     ends: Vec<usize>,
 }
 
+#[located(site)]
 impl<D: Dataset> ConcatDataset<D> {
     /// Concatenates datasets.
     ///

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::{Dataset, out_of_range};
@@ -14,6 +15,7 @@ pub struct Subset<D> {
     indices: Vec<usize>,
 }
 
+#[located(site)]
 impl<D: Dataset> Subset<D> {
     /// The samples at these indices.
     ///
@@ -157,6 +159,7 @@ const PURPOSE: u64 = 2;
 /// # Errors
 /// The lengths do not add up to the dataset's, or the fractions do not add up to 1.
 #[allow(clippy::needless_pass_by_value)] // an array or a vector, written in the call
+#[located(site)]
 pub fn random_split<D: Dataset, S: Split>(dataset: D, parts: S, seed: u64) -> Result<S::Parts<Subset<Arc<D>>>> {
     let lengths = parts.lengths(dataset.len())?;
     let mut order = Epoch::new(seed, 0).stream(PURPOSE).permutation(dataset.len()).into_iter();

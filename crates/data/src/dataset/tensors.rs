@@ -1,5 +1,6 @@
 //! `TensorDataset`: tensors as a dataset.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 
 use super::Dataset;
@@ -77,6 +78,7 @@ pub struct TensorDataset<T> {
     len: usize,
 }
 
+#[located(site)]
 impl<T: TensorTuple> TensorDataset<T> {
     /// A dataset of tensors with the same first extent.
     ///

@@ -8,6 +8,7 @@ mod open;
 
 use std::fmt;
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 pub use limits::ImageLimits;
 
@@ -21,6 +22,7 @@ pub struct Image {
     pixels: Vec<u8>,
 }
 
+#[located(site)]
 impl Image {
     /// An image of these pixels, row by row, with the channels of a pixel side by side.
     ///

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 #[cfg(feature = "images")]
@@ -9,6 +10,7 @@ use super::decode::decode;
 use super::{Image, ImageLimits, limits::Failure};
 use crate::memory::{out_of_memory, read_file};
 
+#[located(site)]
 impl Image {
     /// Reads an image file: JPEG, PNG, BMP, GIF (its first frame), TIFF, WebP or PNM (PBM, PGM, PPM, PAM). The format is told by
     /// the contents, not by the name.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result};
 use parking_lot::Mutex;
 
@@ -32,6 +33,7 @@ struct Options {
     seed: u64,
 }
 
+#[located(site)]
 impl<D: Dataset> DataLoaderBuilder<D, DefaultCollate> {
     pub(super) fn new(dataset: D) -> Self {
         let options = Options {
@@ -58,6 +60,7 @@ impl<D: Dataset> DataLoaderBuilder<D, DefaultCollate> {
     }
 }
 
+#[located(site)]
 impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
     fn with(mut self, change: impl FnOnce(&mut Options)) -> Self {
         change(&mut self.options);

@@ -13,6 +13,7 @@ use std::{fmt, sync::Arc};
 pub use builder::DataLoaderBuilder;
 pub use collator::{Collator, DefaultCollate, FnCollate, MapBatches, OnDevice};
 pub use iter::LoaderIter;
+use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 use parking_lot::Mutex;
 pub use progress::Progress;
@@ -60,6 +61,7 @@ impl DataLoader {
     }
 }
 
+#[located(site)]
 impl<B> DataLoader<B> {
     /// A loader of batches of `batch_size` samples in the dataset's order. The last batch may be smaller.
     ///

@@ -11,6 +11,7 @@ use std::{
 };
 
 use flate2::bufread::MultiGzDecoder;
+use kiln_derive::located;
 use kiln_tensor::{Error, MAX_RANK, Result};
 
 use crate::memory::out_of_memory;
@@ -41,6 +42,7 @@ const UNSIGNED_BYTE: u8 = 8;
 /// The file cannot be read ([`ErrorKind::Io`](kiln_tensor::ErrorKind::Io)), or it is not an IDX file of
 /// unsigned bytes, is cut short, damaged, or longer than its header says
 /// ([`ErrorKind::File`](kiln_tensor::ErrorKind::File)). Memory runs out.
+#[located(site)]
 pub fn read(path: impl AsRef<Path>) -> Result<Idx> {
     open(path.as_ref(), None)
 }
@@ -49,6 +51,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Idx> {
 ///
 /// # Errors
 /// As [`read`].
+#[located(site)]
 pub fn read_with_limit(path: impl AsRef<Path>, bytes: u64) -> Result<Idx> {
     open(path.as_ref(), Some(bytes))
 }
@@ -63,6 +66,7 @@ fn open(path: &Path, limit: Option<u64>) -> Result<Idx> {
 ///
 /// # Errors
 /// As [`read`].
+#[located(site)]
 pub fn decode(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Idx> {
     parse(path.as_ref(), bytes, bytes.len() as u64, None)
 }

@@ -14,6 +14,7 @@ use std::{
 
 pub use find::Origin;
 use find::{Files, SearchPath};
+use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 pub use kind::{Digits, Fashion, FashionMNIST, KMNIST, Kuzushiji, MNIST, MnistKind};
 
@@ -58,6 +59,7 @@ pub struct MnistBuilder<K> {
     kind: PhantomData<K>,
 }
 
+#[located(site)]
 impl<K: MnistKind> MnistBuilder<K> {
     fn new(train: bool) -> Self {
         let mirrors = K::MIRRORS.iter().map(ToString::to_string).collect();
@@ -124,6 +126,7 @@ impl<K: MnistKind> MnistBuilder<K> {
     }
 }
 
+#[located(site)]
 impl<K: MnistKind> MnistLike<K> {
     /// A builder that loads the training images.
     pub fn train() -> MnistBuilder<K> {

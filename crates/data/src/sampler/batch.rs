@@ -1,5 +1,6 @@
 //! `BatchSampler`: the samples of each batch.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
@@ -40,6 +41,7 @@ pub struct Batches<S> {
     drop_last: bool,
 }
 
+#[located(site)]
 impl<S: Sampler> Batches<S> {
     /// Batches of `batch_size`. A smaller one at the end is dropped if `drop_last`.
     ///

@@ -1,5 +1,6 @@
 //! `DistributedSampler`: one process's share of the samples.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
@@ -30,6 +31,7 @@ pub struct DistributedSampler {
     drop_last: bool,
 }
 
+#[located(site)]
 impl DistributedSampler {
     /// The share of process `rank` of `world_size` in the samples `0..len`, shuffled in each epoch.
     ///

@@ -1,5 +1,6 @@
 //! `WeightedRandomSampler`: samples drawn with given probabilities.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
@@ -18,6 +19,7 @@ pub struct WeightedRandomSampler {
     replacement: bool,
 }
 
+#[located(site)]
 impl WeightedRandomSampler {
     /// `num_samples` draws a pass, with replacement.
     ///

@@ -1,6 +1,7 @@
 //! Brightness, contrast, saturation, hue and gray of images (Pillow's arithmetic in bytes) and of tensors (torchvision's in
 //! floats).
 
+use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 
 use super::{
@@ -18,6 +19,7 @@ pub(super) enum Adjust {
     Hue(f64),
 }
 
+#[located(site)]
 impl Adjust {
     fn check(self) -> Result<()> {
         let (op, factor, fits, wanted) = match self {

@@ -1,5 +1,6 @@
 //! `ColorJitter` and `Grayscale`.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::{ImageOps, Transform, adjust::check_channels};
@@ -45,6 +46,7 @@ fn ordered(what: &str, low: f64, high: f64, least: f64, most: f64) -> Result<(f6
     Err(Error::argument("ColorJitter", format!("{low} to {high} is not a range of {what}")))
 }
 
+#[located(site)]
 impl ColorJitter {
     /// Without any change.
     #[must_use]
@@ -104,6 +106,7 @@ pub struct Grayscale {
     channels: usize,
 }
 
+#[located(site)]
 impl Grayscale {
     /// To 1 channel, or to 3 equal ones.
     ///

@@ -1,5 +1,6 @@
 //! `ToTensor`, `ToImage`, `Normalize` and `OneHot`.
 
+use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, Tensor};
 
 use super::{Image, Transform};
@@ -71,6 +72,7 @@ pub struct Normalize {
     std: Vec<f64>,
 }
 
+#[located(site)]
 impl Normalize {
     /// One mean and one standard deviation for each channel.
     ///

@@ -1,5 +1,6 @@
 //! `RandomErasing` and `erase`: rectangles of an image overwritten.
 
+use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 
 use super::{ImageOps, Transform};
@@ -25,6 +26,7 @@ enum Value {
     Random,
 }
 
+#[located(site)]
 impl RandomErasing {
     /// With probability `p`.
     ///
@@ -129,6 +131,7 @@ impl Transform<Tensor> for RandomErasing {
 ///
 /// # Errors
 /// The rectangle is not inside, or `value` does not broadcast to it.
+#[located(site)]
 pub fn erase(x: &Tensor, top: usize, left: usize, rows: usize, columns: usize, value: &Tensor) -> Result<Tensor> {
     let out = x.detach().copy()?;
     let hole = out.clone().crop(top, left, rows, columns)?;

@@ -51,6 +51,7 @@ pub use erase::{RandomErasing, erase};
 pub use flip::{RandomHorizontalFlip, RandomVerticalFlip};
 pub use image_ops::ImageOps;
 pub use interpolation::Interpolation;
+use kiln_derive::located;
 use kiln_tensor::Result;
 pub use on_batch::{BatchTransform, OnBatch};
 #[cfg(feature = "images")]
@@ -114,6 +115,7 @@ impl<X, T: Transform<X>> Transform<X> for Compose<T> {
 #[derive(Clone, Copy, Debug)]
 pub struct Lambda<F>(F);
 
+#[located(site)]
 impl<F> Lambda<F> {
     /// The transform that calls `f`.
     pub fn new<X, T>(f: F) -> Lambda<F>

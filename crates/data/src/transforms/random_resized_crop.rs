@@ -1,5 +1,6 @@
 //! `RandomResizedCrop`, the augmentation with which ImageNet networks are trained.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::{Image, ImageOps, Interpolation, Resize, Transform, crop::center_offset, erase::range};
@@ -16,6 +17,7 @@ pub struct RandomResizedCrop {
     ratio: (f64, f64),
 }
 
+#[located(site)]
 impl RandomResizedCrop {
     /// Resizes to `height` rows of `width` columns, from regions of 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3.
     #[must_use]

@@ -1,5 +1,6 @@
 //! `RandomRotation`.
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::{ImageOps, Rotation, Transform};
@@ -12,6 +13,7 @@ pub struct RandomRotation {
     options: Rotation,
 }
 
+#[located(site)]
 impl RandomRotation {
     /// By up to `degrees` in either direction: torchvision's `RandomRotation(30)`.
     ///

@@ -35,6 +35,7 @@ mod write;
 
 use std::path::Path;
 
+use kiln_derive::located;
 use kiln_nn::{Module, ModuleTree, Part};
 use kiln_tensor::{Error, Result, Tensor, autograd};
 
@@ -109,6 +110,7 @@ impl Options {
 /// # Errors
 /// The model is in training mode, does not take the sample, or does what cannot be exported; or the file cannot be
 /// written.
+#[located(site)]
 pub fn export<M: Module + ?Sized>(path: impl AsRef<Path>, model: &M, sample: &Tensor) -> Result<()> {
     export_with(path, model, sample, &Options::new())
 }
@@ -117,6 +119,7 @@ pub fn export<M: Module + ?Sized>(path: impl AsRef<Path>, model: &M, sample: &Te
 ///
 /// # Errors
 /// As [`export`].
+#[located(site)]
 pub fn export_with<M: Module + ?Sized>(
     path: impl AsRef<Path>,
     model: &M,
@@ -136,6 +139,7 @@ pub fn export_with<M: Module + ?Sized>(
 ///
 /// # Errors
 /// As [`export`]; or there are more or fewer inputs or outputs than names.
+#[located(site)]
 pub fn export_function<T: ModuleTree>(
     path: impl AsRef<Path>,
     model: &T,

@@ -12,6 +12,7 @@ mod zip;
 
 use std::path::Path;
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result, StateDict, Tensor};
 
 pub use value::{PthDict, PthObject, PthTensor, PthValue};
@@ -50,6 +51,7 @@ pub struct PthFile {
 const USUAL_KEYS: [&str; 9] =
     ["state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module"];
 
+#[located(site)]
 impl PthFile {
     /// Opens a file and reads all of it but the tensors' values.
     ///

@@ -1,5 +1,6 @@
 //! Optimizer states of PyTorch, converted to the state dicts of Kiln's optimizers.
 
+use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, StateDict, Tensor};
 
 use super::{PthFile, PthTensor, PthValue, read::Reading};
@@ -25,6 +26,7 @@ const NUMBERS: [&str; 10] = [
 ];
 const FLAGS: [&str; 4] = ["nesterov", "maximize", "amsgrad", "centered"];
 
+#[located(site)]
 impl PthFile {
     /// The state of an optimizer, as `optimizer.state_dict()` of PyTorch's SGD, Adam, AdamW, RMSprop or Adagrad gives it,
     /// for [`load_state_dict`](kiln_nn::optim::Optimizer::load_state_dict) of Kiln's optimizer of the same kind: the run

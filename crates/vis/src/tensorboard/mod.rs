@@ -15,6 +15,7 @@ use std::{
 
 use events::{Event, Kind, SessionLog, Summary, Value, What};
 use kiln_data::transforms::{Image, ToImage, Transform};
+use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 use prost::Message;
 
@@ -46,6 +47,7 @@ pub struct SummaryWriter {
     file: BufWriter<File>,
 }
 
+#[located(site)]
 impl SummaryWriter {
     /// Starts an event file in `folder`, which is created if needed. Each run should have a folder of its own.
     ///

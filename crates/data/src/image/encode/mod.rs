@@ -6,10 +6,12 @@ mod png;
 
 use std::path::Path;
 
+use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::Image;
 
+#[located(site)]
 impl Image {
     /// Writes the image to a file, in the format that the file's name ends in: `png`, and with the feature `images` also
     /// `jpg`, `bmp`, `gif`, `tif`, `webp`, `ppm`, `pgm`. JPEG (quality 75) loses a little, GIF has 256 colors; the others keep
