@@ -29,6 +29,9 @@ pub fn operations() -> Vec<Entry> {
         add |x, w| x.add(w); rsub |x, _w| 1.5 - x; mul |x, w| x.mul(w); div |x, w| x.div(w);
         pow |x, w| x.pow(w); pow_number |x, _w| x.pow(3); maximum |x, w| x.maximum(w); minimum |x, _w| x.minimum(0.5);
         clamp |x, _w| x.clamp(0.3, 0.7); lerp |x, w| x.lerp(w, 0.25);
+        add_alpha |x, w| x.add_alpha(w, 0.5)?.sub_alpha(w, 3); rsub_alpha |x, w| x.rsub_alpha(w, 2.5);
+        lerp_by_tensor |x, w| x.lerp(w, w); softplus_beta |x, _w| x.softplus_beta(2.5, 1.5);
+        round_decimals |x, _w| x.mul(100)?.round_decimals(1)?.add(&x.mul(1000)?.round_decimals(-1)?);
         softmax |x, _w| x.softmax(1); log_softmax |x, _w| x.log_softmax(-1);
         matmul |x, w| x.matmul(&w.t()?); matmul_vector |x, w| x.matmul(&w.select(0, 1)?);
         linear |x, w| x.linear(w, None); linear_relu |x, w| x.linear_relu(w, None);
