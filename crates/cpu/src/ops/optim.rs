@@ -217,52 +217,60 @@ multiversion! {
         states: &mut [&mut [C]],
     ), avx512 if [size_of::<C>() == 4] {
         let zero = C::of(0.0);
+        let whole = param.len() - param.len() % TILE;
         let mut start = 0;
-        while start < param.len() {
-            let n = TILE.min(param.len() - start);
-            // The last tile is filled up with zeros.
+        while start < whole {
             let (mut p, mut g, mut s) = ([zero; TILE], [zero; TILE], [[zero; TILE]; N]);
-            let whole = n == TILE;
-            copy(whole, &param[start..start + n], &mut p);
-            copy(whole, &grad[start..start + n], &mut g);
+            p.copy_from_slice(&param[start..start + TILE]);
+            g.copy_from_slice(&grad[start..start + TILE]);
             for (tile, state) in s.iter_mut().zip(&*states) {
-                copy(whole, &state[start..start + n], tile);
+                tile.copy_from_slice(&state[start..start + TILE]);
             }
-            // The size is fixed and the arrays are known not to overlap, so that all of it becomes vector code in
-            // registers.
-            for i in 0..TILE {
-                let mut own = [zero; N];
-                for k in 0..N {
-                    own[k] = s[k][i];
-                }
-                p[i] = update.update(p[i], gradient.of(p[i], g[i]), &mut own);
-                for k in 0..N {
-                    s[k][i] = own[k];
-                }
-            }
-            copy_back(whole, &p, &mut param[start..start + n]);
+            apply_tile(gradient, update, &mut p, &g, &mut s);
+            param[start..start + TILE].copy_from_slice(&p);
             for (tile, state) in s.iter().zip(states.iter_mut()) {
-                copy_back(whole, tile, &mut state[start..start + n]);
+                state[start..start + TILE].copy_from_slice(tile);
             }
-            start += n;
+            start += TILE;
+        }
+        // The rest, filled up with zeros. In one loop with the whole tiles their sizes would not be known, and copies would be
+        // calls that take longer than the update.
+        let rest = param.len() - whole;
+        if rest > 0 {
+            let (mut p, mut g, mut s) = ([zero; TILE], [zero; TILE], [[zero; TILE]; N]);
+            p[..rest].copy_from_slice(&param[whole..]);
+            g[..rest].copy_from_slice(&grad[whole..]);
+            for (tile, state) in s.iter_mut().zip(&*states) {
+                tile[..rest].copy_from_slice(&state[whole..]);
+            }
+            apply_tile(gradient, update, &mut p, &g, &mut s);
+            param[whole..].copy_from_slice(&p[..rest]);
+            for (tile, state) in s.iter().zip(states.iter_mut()) {
+                state[whole..].copy_from_slice(&tile[..rest]);
+            }
         }
     }
 }
 
-/// Fills the front of a tile; a whole one takes no call.
+/// Updates a tile. Its size is fixed and its arrays are known not to overlap, so that all of it becomes vector code in
+/// registers.
 #[inline(always)]
-fn copy<C: Copy>(whole: bool, from: &[C], tile: &mut [C; TILE]) {
-    match from.first_chunk() {
-        Some(all) if whole => *tile = *all,
-        _ => tile[..from.len()].copy_from_slice(from),
-    }
-}
-
-#[inline(always)]
-fn copy_back<C: Copy>(whole: bool, tile: &[C; TILE], to: &mut [C]) {
-    match to.first_chunk_mut() {
-        Some(all) if whole => *all = *tile,
-        _ => to.copy_from_slice(&tile[..to.len()]),
+fn apply_tile<C: Real, U: Update<C, N>, const N: usize>(
+    gradient: &Gradient<C>,
+    update: &U,
+    p: &mut [C; TILE],
+    g: &[C; TILE],
+    s: &mut [[C; TILE]; N],
+) {
+    for i in 0..TILE {
+        let mut own = [C::of(0.0); N];
+        for k in 0..N {
+            own[k] = s[k][i];
+        }
+        p[i] = update.update(p[i], gradient.of(p[i], g[i]), &mut own);
+        for k in 0..N {
+            s[k][i] = own[k];
+        }
     }
 }
 
