@@ -136,6 +136,21 @@ fn products_and_convolutions_are_counted() -> Result<()> {
     Ok(())
 }
 
+/// A summary inside a forward pass, and a trace: the outer one has no steps of theirs, and does not mistake them for its own.
+#[test]
+fn summaries_and_traces_inside_are_their_own() -> Result<()> {
+    let (layer, x) = (Linear::new(4, 4)?, Tensor::zeros([3, 4], Device::Cpu)?);
+    let table = summary_of(&layer, || {
+        let y = layer.forward(&x)?.relu()?;
+        assert_eq!(summary(&layer, [7, 4])?.multiply_adds(), 7 * 16);
+        kiln_tensor::autograd::trace(|| layer.forward(&layer.forward(&x)?))?;
+        y.exp()
+    })?;
+    assert_eq!(table.multiply_adds(), 3 * 16);
+    assert_eq!(table.rows().last().map(|row| row.kind.as_str()), Some("exp"));
+    Ok(())
+}
+
 #[test]
 fn what_fails_leaves_nothing_behind() -> Result<()> {
     let layer = Linear::new(4, 4)?;

@@ -152,10 +152,12 @@ fn rows(trace: &Trace, runs: &[Run], paths: &mut Paths) -> Vec<SummaryRow> {
         }
     };
     for run in runs {
-        operations(&mut rows, done..run.steps.start);
-        // A layer that is made of layers has told of them before it.
-        let own = run.steps.start.max(done)..run.steps.end;
-        done = done.max(run.steps.end);
+        // A layer that is made of layers has told of them before it. One that ran in a trace of its own, inside this one, counts
+        // steps that are not here.
+        let end = run.steps.end.min(steps.len());
+        operations(&mut rows, done..run.steps.start.min(end));
+        let own = run.steps.start.max(done).min(end)..end;
+        done = done.max(end);
         let (name, is_first) = paths.next(&run.layer);
         rows.push(SummaryRow {
             name,
