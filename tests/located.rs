@@ -69,6 +69,15 @@ fn the_operation_is_the_one_that_was_called() {
     let x = zeros(&[2, 3]);
     is_here(fails(|| x.mm(&zeros(&[5, 1]))), &["mm: "]);
     is_here(fails(|| x.narrow(5, 0, 1)), &["narrow: "]);
+    let (image, kernel) = (zeros(&[1, 3, 8, 8]), zeros(&[4, 2, 3, 3]));
+    is_here(fails(|| x.linear(&zeros(&[4, 5]), None)), &["linear: "]);
+    is_here(fails(|| x.linear_relu(&zeros(&[4, 5]), None)), &["linear_relu: "]);
+    is_here(fails(|| x.linear_relu(&zeros(&[4, 3]), Some(&x))), &["linear_relu: "]);
+    is_here(fails(|| image.conv2d(&kernel, None, &kiln::Conv2d::default())), &["conv2d: "]);
+    is_here(fails(|| image.conv2d_relu(&kernel, None, &kiln::Conv2d::default())), &["conv2d_relu: "]);
+    // A layer is fused with the ReLU after it, but that is not what the program wrote.
+    is_here(fails(|| seq![Linear::new(4, 2)?, ReLU::new()].forward(&x)), &["linear: ", "in 0: Linear("]);
+    is_here(fails(|| seq![Conv2d::new(4, 2, 3)?, ReLU::new()].forward(&image)), &["conv2d: ", "in 0: Conv2d("]);
     is_here(fails(|| x.take_along_dim(&zeros(&[2, 9]).to_dtype(DType::I64)?, 7)), &["take_along_dim: "]);
 }
 

@@ -162,15 +162,13 @@ impl Error {
             Some(location) if !same_crate(location.file(), file) => {}
             Some(_) => {
                 details.location = Some(caller);
-                if let (true, Some(name), Some(operation)) =
-                    (details.names_function, details.kind.operation(), operation)
-                {
-                    *name = operation;
+                if let (true, Some(operation)) = (details.names_function, operation) {
+                    details.kind.set_operation(operation);
                 }
             }
             None => {
                 details.location = Some(caller);
-                details.names_function = operation.is_some() && details.kind.operation().map(|name| *name) == operation;
+                details.names_function = operation.is_some() && details.kind.operation() == operation;
             }
         }
         self
@@ -238,10 +236,7 @@ impl Error {
     /// The same error of another operation: the one that the user called, where a primitive of another name does its work.
     #[must_use]
     pub fn of_op(mut self, name: &'static str) -> Error {
-        match &mut self.0.kind {
-            ErrorKind::Autograd { op, .. } => *op = name.into(),
-            other => drop(other.operation().map(|op| *op = name)),
-        }
+        self.0.kind.set_operation(name);
         self
     }
 
@@ -331,8 +326,8 @@ impl Error {
 }
 
 impl ErrorKind {
-    /// The operation's name, in the cases that take it from the program's text.
-    fn operation(&mut self) -> Option<&mut &'static str> {
+    /// The name of the operation, in the cases that have one.
+    fn operation(&self) -> Option<&str> {
         match self {
             ErrorKind::Broadcast { op, .. }
             | ErrorKind::ShapeMismatch { op, .. }
@@ -344,7 +339,25 @@ impl ErrorKind {
             | ErrorKind::DeviceMismatch { op, .. }
             | ErrorKind::Argument { op, .. }
             | ErrorKind::Unsupported { op, .. } => Some(op),
+            ErrorKind::Autograd { op, .. } => Some(op),
             _ => None,
+        }
+    }
+
+    fn set_operation(&mut self, name: &'static str) {
+        match self {
+            ErrorKind::Broadcast { op, .. }
+            | ErrorKind::ShapeMismatch { op, .. }
+            | ErrorKind::Shape { op, .. }
+            | ErrorKind::DimOutOfRange { op, .. }
+            | ErrorKind::IndexOutOfRange { op, .. }
+            | ErrorKind::DTypeMismatch { op, .. }
+            | ErrorKind::DType { op, .. }
+            | ErrorKind::DeviceMismatch { op, .. }
+            | ErrorKind::Argument { op, .. }
+            | ErrorKind::Unsupported { op, .. } => *op = name,
+            ErrorKind::Autograd { op, .. } => *op = name.into(),
+            _ => {}
         }
     }
 }

@@ -135,8 +135,10 @@ fn what_would_be_another_function_is_refused() -> Result<()> {
     refused(|_, x| x.add(&Tensor::rand(4, Device::Cpu)?), "rand: it draws random numbers");
     refused(|_, x| x.bernoulli(), "random numbers");
     refused(|_, x| x.dropout(0.5, true), "dropout: it draws random numbers");
-    refused(|_, x| x.masked_select(&x.gt(0)?), "values");
-    refused(|_, x| x.nonzero()?.to_dtype(DType::F32), "values");
+    refused(|_, x| x.masked_select(&x.gt(0)?), "masked_select: it reads values");
+    refused(|_, x| x.nonzero()?.to_dtype(DType::F32), "nonzero: it reads values");
+    refused(|_, x| x.i(x.gt(0)?), "i: it reads values");
+    refused(|_, x| Tensor::from_vec(x.to_vec::<f32>()?, x.shape(), Device::Cpu), "to_vec: it reads values");
     refused(
         |_, x| x.to_dtype(DType::I64)?.bitwise_and(3)?.to_dtype(DType::F32),
         "bitwise_and: of the bits of integers",
@@ -178,7 +180,11 @@ fn what_would_be_another_function_is_refused() -> Result<()> {
         },
         "in place",
     );
-    refused(|_, x| if x.sum(())?.item::<f32>()? > 0.0 { x.exp() } else { x.sin() }, "traced");
+    let reads = |_: &Linear, x: &Tensor| if x.sum(())?.item::<f32>()? > 0.0 { x.exp() } else { x.sin() };
+    refused(reads, "item: it reads values");
+    // The line is the program's, not one of Kiln.
+    let error = try_export(&path, reads, &Options::new()).unwrap_err();
+    assert!(format!("{error:?}").contains("let reads = |_: &Linear"), "{error:?}");
     refused(|_, x| x.mul(x.dims()[0] as f64), "batch size");
     refused(|_, x| if x.dims()[0] > 2 { x.exp() } else { x.sin() }, "another batch size");
     // With a fixed batch they are fine.

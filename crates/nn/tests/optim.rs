@@ -263,6 +263,7 @@ fn state_has_pytorchs_names() {
     adam.step().unwrap();
     let keys: Vec<String> = adam.state_dict().unwrap().keys().cloned().collect();
     let want = [
+        "name",
         "param_groups.0.lr",
         "param_groups.0.betas",
         "param_groups.0.eps",
@@ -284,7 +285,9 @@ fn a_state_that_does_not_fit_changes_nothing() {
     adam.step().unwrap();
     let mut state = adam.state_dict().unwrap();
 
-    let error = Adagrad::new(&params, 0.5).unwrap().load_state_dict(&state).unwrap_err().to_string();
+    let mut nameless = state.clone();
+    nameless.shift_remove("name");
+    let error = Adagrad::new(&params, 0.5).unwrap().load_state_dict(&nameless).unwrap_err().to_string();
     assert!(error.contains("state.0.sum") && error.contains("state.0.exp_avg"), "{error}");
 
     let mut other = Adam::new([leaf(3)], 0.7).unwrap();
@@ -295,6 +298,39 @@ fn a_state_that_does_not_fit_changes_nothing() {
     state.insert("param_groups.0.lr".into(), Tensor::new(-1.0f64, Device::Cpu).unwrap());
     assert!(adam.load_state_dict(&state).is_err());
     assert_eq!(adam.lr(), 0.1);
+}
+
+/// Also where all names of the state dict are the same, as those of Adam and AdamW are.
+#[test]
+fn the_state_of_another_optimizer_is_refused() {
+    let params = [leaf(2)];
+    let make: [(&str, fn(&[Tensor]) -> Box<dyn Optimizer>); 6] = [
+        ("SGD", |params| Box::new(SGD::new(params, 0.1).unwrap())),
+        ("Adam", |params| Box::new(Adam::new(params, 0.1).unwrap())),
+        ("AdamW", |params| Box::new(AdamW::new(params, 0.1).unwrap())),
+        ("RMSprop", |params| Box::new(RMSprop::new(params, 0.1).unwrap())),
+        ("Adagrad", |params| Box::new(Adagrad::new(params, 0.1).unwrap())),
+        ("Adadelta", |params| Box::new(Optim::<AdadeltaOptions>::new(params, 0.1).unwrap())),
+    ];
+    for (from, make_first) in make {
+        let mut first = make_first(&params);
+        set_grads(&params, 0);
+        first.step().unwrap();
+        let state = first.state_dict().unwrap();
+        for (to, make_second) in make {
+            let mut second = make_second(&params);
+            let before = second.state_dict().unwrap().len();
+            let result = second.load_state_dict(&state);
+            if from == to {
+                result.unwrap();
+                continue;
+            }
+            let error = result.unwrap_err().to_string();
+            let want = format!("{to}: load_state_dict: the state is that of {from}");
+            assert!(error.starts_with(&want), "{from} to {to}: {error}");
+            assert_eq!(second.state_dict().unwrap().len(), before);
+        }
+    }
 }
 
 #[test]

@@ -66,6 +66,12 @@ impl PthFile {
         for (i, group) in groups.iter().enumerate() {
             self.hyper_parameters(i, group, &mut reading, &mut out)?;
         }
+        // PyTorch's AdamW is an Adam with this setting.
+        let decoupled = groups.first().and_then(|group| group.get("decoupled_weight_decay"));
+        if let Some(PthValue::Bool(decoupled)) = decoupled {
+            let name: &[u8] = if *decoupled { b"AdamW" } else { b"Adam" };
+            out.insert("name".into(), Tensor::from_slice(name, name.len(), Device::Cpu)?);
+        }
         let params = groups.iter().filter_map(|group| group.get("params"));
         let params = params.flat_map(|params| if let PthValue::List(list) = params { &list[..] } else { &[] });
         for (position, param) in params.enumerate() {

@@ -378,7 +378,11 @@ impl Conv2d {
     fn run(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
         let conv = |x: &Tensor, rule: &Rule| {
             let bias = self.bias.as_deref();
-            if relu { x.conv2d_relu(&self.weight, bias, rule) } else { x.conv2d(&self.weight, bias, rule) }
+            if relu {
+                x.conv2d_relu(&self.weight, bias, rule).map_err(|error| error.of_op("conv2d"))
+            } else {
+                x.conv2d(&self.weight, bias, rule)
+            }
         };
         match self.rule() {
             Some(rule) => conv(x, &rule),

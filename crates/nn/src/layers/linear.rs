@@ -103,6 +103,6 @@ impl Module for Linear {
     }
 
     fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
-        x.linear_relu(&self.weight, self.bias.as_deref())
+        x.linear_relu(&self.weight, self.bias.as_deref()).map_err(|error| error.of_op("linear"))
     }
 }

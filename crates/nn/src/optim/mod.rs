@@ -118,7 +118,7 @@ pub trait Optimizer {
         self.set_rates(&rates)
     }
 
-    /// Hyper-parameters, step counts and moments as tensors by name: saved and loaded like a module's, a
+    /// The optimizer's name, hyper-parameters, step counts and moments as tensors by name: saved and loaded like a module's, a
     /// run goes on as if it had never stopped. They share memory with the optimizer:
     /// [`copy`](kiln_tensor::Tensor::copy) what must not change with it.
     ///
@@ -130,7 +130,8 @@ pub trait Optimizer {
     /// made with the same parameters and groups. Nothing is changed if it fails.
     ///
     /// # Errors
-    /// A name is missing or unexpected, or a shape differs.
+    /// The state is that of another optimizer (states of older versions of PyTorch do not say whose they are), a name is
+    /// missing or unexpected, or a shape differs.
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()>;
 }
 

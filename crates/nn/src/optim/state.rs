@@ -1,7 +1,8 @@
 //! The state of optimizers and schedulers as tensors by name.
 //!
-//! `param_groups.0.lr` and the like are hyper-parameters (`f64`, `bool`), `state.<parameter>.step` step counts
-//! (`i64`), `state.<parameter>.exp_avg` and the like state tensors under PyTorch's names.
+//! `name` is the optimizer's name as bytes, `param_groups.0.lr` and the like are hyper-parameters (`f64`, `bool`),
+//! `state.<parameter>.step` step counts (`i64`), `state.<parameter>.exp_avg` and the like state tensors under PyTorch's
+//! names.
 
 use kiln_tensor::{DType, Device, Element, Error, ErrorKind, Result, StateDict, Tensor, no_grad};
 
@@ -12,7 +13,8 @@ use super::{
 };
 
 pub(super) fn save<O: UpdateRule>(groups: &[ParamGroup<O>]) -> Result<StateDict> {
-    let mut out = StateDict::new();
+    let name = O::NAME.as_bytes();
+    let mut out = StateDict::from([("name".into(), Tensor::from_slice(name, name.len(), Device::Cpu)?)]);
     for (i, group) in groups.iter().enumerate() {
         let mut options = group.options;
         options.each(&mut |name, value| {
@@ -43,6 +45,15 @@ pub(super) fn save<O: UpdateRule>(groups: &[ParamGroup<O>]) -> Result<StateDict>
 
 pub(super) fn load<O: UpdateRule>(groups: &mut [ParamGroup<O>], state: &StateDict) -> Result<()> {
     let mut source = Source::new(O::NAME, state);
+    // PyTorch's states do not say whose they are.
+    if state.contains_key("name") {
+        let name: Vec<u8> = source.vector("name", None)?.unwrap_or_default();
+        if name != O::NAME.as_bytes() {
+            let name = String::from_utf8_lossy(&name);
+            let message = format!("load_state_dict: the state is that of {name}, which cannot go on as {}", O::NAME);
+            return Err(Error::argument(O::NAME, message));
+        }
+    }
     // Of each group its options, its initial learning rate, and of each parameter its steps and its state.
     #[allow(clippy::type_complexity)]
     let mut loaded: Vec<(O, Option<f64>, Vec<(Option<Tensor>, Vec<Tensor>)>)> = Vec::with_capacity(groups.len());

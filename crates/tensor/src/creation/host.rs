@@ -155,7 +155,8 @@ impl Tensor {
             return Ok(Vec::new());
         }
         if autograd::hides(self) {
-            let message = "the values of what is being traced are read; what follows from them would not be traced";
+            let message = "it reads values of a tensor that is being traced, as an export does: what the program makes of \
+                           them would not be in the trace";
             return Err(Error::autograd("to_vec", message));
         }
         let tensor = crate::no_grad(|| self.contiguous())?;

@@ -34,7 +34,7 @@ impl Tensor {
     /// # Errors
     /// As [`conv2d`](Tensor::conv2d).
     pub fn conv2d_relu(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
-        self.conv2d_then(weight, bias, rule, true)
+        self.conv2d_then(weight, bias, rule, true).map_err(|error| error.of_op("conv2d_relu"))
     }
 
     fn conv2d_then(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, relu: bool) -> Result<Tensor> {

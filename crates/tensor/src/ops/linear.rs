@@ -32,7 +32,7 @@ impl Tensor {
     /// # Errors
     /// As [`linear`](Tensor::linear).
     pub fn linear_relu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.linear_impl(weight, bias, true)
+        self.linear_impl(weight, bias, true).map_err(|error| error.of_op("linear_relu"))
     }
 
     fn linear_impl(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
