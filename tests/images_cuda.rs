@@ -38,6 +38,39 @@ fn close(got: &Tensor, want: &Tensor, most: f32) -> kiln::Result<bool> {
     Ok(got.dims() == want.dims() && apart <= most)
 }
 
+/// With a bias, half precision is rounded after it and not before it, too: 2049 is no `f16`, 2049 + 1 is one.
+#[test]
+fn transposed_convolutions_in_half_precision_round_once() -> kiln::Result<()> {
+    let mut devices = vec![Device::Cpu];
+    devices.extend(device());
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for device in devices {
+        for (dtype, large) in [(DType::F16, 2048.0), (DType::BF16, 256.0)] {
+            for channels_last in [false, true] {
+                let options = (dtype, device);
+                let x = Tensor::full([2, 3, 2, 5], large, options)?;
+                let x = if channels_last { x.channels_last()? } else { x };
+                // Two channels give `large` and 0, the third 1 / large * large = 1.
+                let weight = [1.0, 0.0, 1.0 / large].map(|value| Tensor::full([1, 4, 1, 1], value, options));
+                let weight = Tensor::cat(&weight.into_iter().collect::<kiln::Result<Vec<_>>>()?, 0)?;
+                let bias = Tensor::ones([4], options)?;
+                let rule = kiln::Conv2d { stride: [2, 1], ..kiln::Conv2d::default() };
+                let y = x.conv_transpose2d(&weight, Some(&bias), &rule, [0, 0])?;
+                assert_eq!((y.dims(), y.dtype()), (&[2, 4, 3, 5][..], dtype));
+                let rows = y.permute([2, 0, 1, 3])?.to_dtype(DType::F32)?.to_device(Device::Cpu)?;
+                for (row, want) in [(0, large + 2.0), (1, 1.0), (2, large + 2.0)] {
+                    let values = rows.select(0, row)?.contiguous()?.to_vec::<f32>()?;
+                    assert!(
+                        values.iter().all(|value| f64::from(*value) == want),
+                        "{device} {dtype} row {row}: {values:?}"
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn batches_are_prepared_there_as_on_the_cpu() -> kiln::Result<()> {
     let Some(device) = device() else { return Ok(()) };

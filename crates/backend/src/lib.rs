@@ -39,6 +39,6 @@ pub use ops::*;
 pub use scalar::Scalar;
 pub use settings::{
     Float32Precision, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
-    set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms,
+    set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms, with_tf32,
 };
 pub use shape::{Dim, Dims, MAX_RANK, Shape};

@@ -1,6 +1,9 @@
 //! What a program sets, for the whole process, about how devices compute.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// The arithmetic inside products and convolutions of `f32` tensors
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.set_float32_matmul_precision.html>).
@@ -18,6 +21,10 @@ static ALLOWS_TF32: AtomicBool = AtomicBool::new(false);
 static DETERMINISTIC: AtomicBool = AtomicBool::new(false);
 static BENCHMARK: AtomicBool = AtomicBool::new(false);
 
+thread_local! {
+    static WITH_TF32: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Sets the precision of products and convolutions of `f32` tensors, for the whole process and from the next
 /// operation on. TF32 is never used unless it is asked for here. (PyTorch has a second switch, by which its convolutions
 /// use TF32 unless told not to; Kiln has this one for both.)
@@ -25,10 +32,27 @@ pub fn set_float32_matmul_precision(precision: Float32Precision) {
     ALLOWS_TF32.store(precision == Float32Precision::High, Ordering::Relaxed);
 }
 
-/// What [`set_float32_matmul_precision`] set.
+/// What [`set_float32_matmul_precision`] set; always [`High`](Float32Precision::High) inside [`with_tf32`].
 #[must_use]
 pub fn float32_matmul_precision() -> Float32Precision {
-    if ALLOWS_TF32.load(Ordering::Relaxed) { Float32Precision::High } else { Float32Precision::Highest }
+    let allowed = ALLOWS_TF32.load(Ordering::Relaxed) || WITH_TF32.get();
+    if allowed { Float32Precision::High } else { Float32Precision::Highest }
+}
+
+/// Runs `f`, in which products and convolutions of `f32` tensors may use TF32 whatever the program has set: for factors that
+/// come from half precision. TF32 holds every `f16` and `bf16` exactly, so nothing is rounded, and the sums are the same
+/// ones in `f32`.
+#[doc(hidden)]
+pub fn with_tf32<T>(f: impl FnOnce() -> T) -> T {
+    /// Restores the setting, also when `f` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            WITH_TF32.set(self.0);
+        }
+    }
+    let _restore = Restore(WITH_TF32.replace(true));
+    f()
 }
 
 /// Whether only algorithms are used that give the same bits in each run

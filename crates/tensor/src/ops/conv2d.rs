@@ -1,6 +1,6 @@
 //! Two-dimensional convolution and its transpose.
 
-use kiln_backend::{Conv2d, Error, Layout, Result, Shape};
+use kiln_backend::{Conv2d, Error, Layout, Result, Shape, with_tf32};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -167,16 +167,16 @@ impl Tensor {
         let layout = image_layout(self, shape);
         let out = crate::no_grad(|| {
             let Some(bias) = bias else { return self.conv2d_to_input(weight, &rule, layout) };
-            // The CPU computes in f32 anyway: with the bias in it, half precision is rounded once.
-            if self.dtype().size() == 2 && self.device() == crate::Device::Cpu {
-                let wide = self.widened()?.conv2d_to_input(&weight.widened()?, &rule, layout)?;
-                wide.add_(&bias.widened()?.reshape([o, 1, 1])?)?;
-                let out = wide.to_dtype(self.dtype())?;
-                return if layout.is_contiguous() { Ok(out) } else { out.channels_last() };
+            // Half precision is rounded once, after the bias.
+            let (x, weight) = (self.widened()?, weight.widened()?);
+            let convolve = || x.conv2d_to_input(&weight, &rule, layout);
+            let out = if self.dtype().size() == 2 { with_tf32(convolve) } else { convolve() }?;
+            out.add_(&bias.widened()?.reshape([o, 1, 1])?)?;
+            if out.dtype() == self.dtype() {
+                return Ok(out);
             }
-            let out = self.conv2d_to_input(weight, &rule, layout)?;
-            out.add_(&bias.reshape([o, 1, 1])?)?;
-            Ok::<_, Error>(out)
+            let wide = out.read();
+            Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| backend.copy(wide.view(), out))
         })
         .map_err(|error| error.of_op(OP))?;
         let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
