@@ -44,8 +44,15 @@ fn shapes_that_do_not_fit() {
 fn dtypes_that_do_not_mix() {
     let a = zeros(&[2]);
     let b = Tensor::zeros(2, DType::F64).unwrap();
-    refused(a.add(&b), |k| matches!(k, ErrorKind::DTypeMismatch { .. }), &["add", "f32", "f64", "to_dtype"]);
+    refused(a.dot(&b), |k| matches!(k, ErrorKind::DTypeMismatch { .. }), &["dot", "f32", "f64", "to_dtype"]);
     let labels = Tensor::zeros(2, DType::I64).unwrap();
+    // Arithmetic promotes, but in place a float does not become an integer.
+    let is_dtype = |k: &ErrorKind| matches!(k, ErrorKind::DType { .. });
+    refused(labels.add_(&a), is_dtype, &["add_: dtype i64", "the result is f32"]);
+    refused(labels.add_alpha_(1, 0.5), is_dtype, &["add_alpha", "i64"]);
+    refused(labels.div_(2), is_dtype, &["div_", "i64"]);
+    refused(labels.mul_(0.5), is_dtype, &["mul_", "i64"]);
+    refused(labels.clamp_(0.5, &a), is_dtype, &["clamp_", "the result is f32"]);
     refused(labels.requires_grad_(true), |_| true, &["i64"]);
     refused(a.to_vec::<i64>(), |k| matches!(k, ErrorKind::DType { .. }), &["to_vec", "f32", "i64"]);
 }

@@ -6,6 +6,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{
     binary::{arithmetic_as, promote},
+    promotion::narrowed,
     rhs::Rhs,
 };
 use crate::{Tensor, autograd::record};
@@ -55,7 +56,7 @@ impl Tensor {
     pub fn add_alpha_(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<()> {
         let other = other.into();
         self.records_change("add_alpha_", other.tensor())?;
-        self.replace_by("add_alpha_", &self.add_alpha(other, alpha)?)
+        self.replace_by("add_alpha_", &self.cast_in_place("add_alpha_", &self.add_alpha(other, alpha)?)?)
     }
 
     /// `self -= alpha * other`, in place.
@@ -65,7 +66,7 @@ impl Tensor {
     pub fn sub_alpha_(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<()> {
         let other = other.into();
         self.records_change("sub_alpha_", other.tensor())?;
-        self.replace_by("sub_alpha_", &self.sub_alpha(other, alpha)?)
+        self.replace_by("sub_alpha_", &self.cast_in_place("sub_alpha_", &self.sub_alpha(other, alpha)?)?)
     }
 }
 
@@ -78,6 +79,10 @@ fn product(a: Scalar, b: Scalar) -> Scalar {
 }
 
 fn with_alpha(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs, alpha: Scalar, node: &'static str) -> Result<Tensor> {
+    if let Some(dtype) = narrowed(a, b) {
+        let (a, b) = (a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
+        return with_alpha(name, op, &a, &b, alpha, node)?.to_dtype(dtype);
+    }
     let (_, a, b) = promote(name, op, a, b)?;
     let Some(dtype) = a.tensor().or(b.tensor()).map(Tensor::dtype) else {
         return Err(Error::argument(name, "one operand must be a tensor"));

@@ -6,7 +6,11 @@ use kiln_backend::{BinaryOp, DType, Error, Result, Scalar, Shape, SideOf, binary
 use kiln_derive::located;
 use smallvec::smallvec;
 
-use super::{check, rhs::Rhs};
+use super::{
+    check,
+    promotion::{narrowed, result_type},
+    rhs::Rhs,
+};
 use crate::{Tensor, autograd::record};
 
 macro_rules! methods {
@@ -19,10 +23,11 @@ macro_rules! methods {
         impl Tensor {$(
             #[doc = $doc]
             ///
-            /// Element-wise, of tensors that broadcast, or of a tensor and a number.
+            /// Element-wise, of tensors that broadcast, or of a tensor and a number. Operands of different dtypes are
+            /// brought to one by PyTorch's rules.
             ///
             /// # Errors
-            /// Shapes do not broadcast, dtypes or devices differ, or the operation does not take the dtype.
+            /// Shapes do not broadcast, devices differ, or the operation does not take the dtype.
             pub fn $method(&self, other: impl Into<Rhs>) -> Result<Tensor> {
                 arithmetic(BinaryOp::$variant, &self.into(), &other.into())
             }
@@ -43,10 +48,11 @@ macro_rules! without_gradient {
         impl Tensor {$(
             #[doc = $doc]
             ///
-            /// Element-wise, of tensors that broadcast, or of a tensor and a number. The result has no gradient.
+            /// Element-wise, of tensors that broadcast, or of a tensor and a number. Operands of different dtypes are
+            /// brought to one by PyTorch's rules. The result has no gradient.
             ///
             /// # Errors
-            /// Shapes do not broadcast, dtypes or devices differ, or the operation does not take the dtype.
+            /// Shapes do not broadcast, devices differ, or the operation does not take the dtype.
             pub fn $method(&self, other: impl Into<Rhs>) -> Result<Tensor> {
                 without_gradient(stringify!($method), BinaryOp::$variant, &self.into(), &other.into())
             }
@@ -69,53 +75,50 @@ fn node_name_of(op: BinaryOp, a: &Rhs, b: &Rhs) -> &'static str {
     }
 }
 
-/// Brings both operands to the dtype that the operation is done in; the operation is another one where truth values
-/// have it by another name.
+/// Brings both operands to the dtype that the operation is done in. Truth values have some operations by other names, so
+/// the operation that is returned may be another one.
 pub(super) fn promote(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<(BinaryOp, Rhs, Rhs)> {
-    let (tensor, scalar) = match (a, b) {
+    let common = match (a, b) {
         (Rhs::Tensor(x), Rhs::Tensor(y)) => {
-            check::same_kind(name, x, &[y])?;
-            (x, None)
+            check::same_device(name, x, &[y])?;
+            if x.dtype() == y.dtype() { x.dtype() } else { result_type(&[a, b]) }
         }
-        (Rhs::Tensor(x), Rhs::Scalar(s)) | (Rhs::Scalar(s), Rhs::Tensor(x)) => (x, Some(*s)),
         (Rhs::Scalar(_), Rhs::Scalar(_)) => return Err(Error::argument(name, "one operand must be a tensor")),
+        _ => result_type(&[a, b]),
     };
-    let dtype = tensor.dtype();
-    let is_float = scalar.is_some_and(Scalar::is_float);
-    let refuse = |expected: &'static str| Err(Error::dtype(name, dtype, expected));
-    let mut op = op;
-    let wanted = match op {
-        BinaryOp::ShiftLeft | BinaryOp::ShiftRight
-            if dtype == DType::Bool && !matches!(scalar, Some(Scalar::Int(_))) =>
-        {
-            return refuse("it takes integers");
+    let tensors = || [a.tensor(), b.tensor()].into_iter().flatten();
+    let is = |dtype: DType| tensors().any(|tensor| tensor.dtype() == dtype);
+    let refuse = |expected: &'static str| {
+        let culprit = tensors().map(Tensor::dtype).max_by_key(|dtype| (dtype.is_float(), *dtype == common));
+        Err(Error::dtype(name, culprit.unwrap_or(common), expected))
+    };
+    let dtype = match op {
+        BinaryOp::ShiftLeft | BinaryOp::ShiftRight if common == DType::Bool => return refuse("it takes integers"),
+        _ if op.is_bitwise() && common.is_float() => return refuse("it takes bool and integers"),
+        BinaryOp::Sub if is(DType::Bool) => {
+            let expected = "truth values are subtracted by `logical_xor`, or inverted by `logical_not`";
+            return Err(Error::dtype(name, DType::Bool, expected));
         }
-        _ if op.is_bitwise() && (dtype.is_float() || is_float) => return refuse("it takes bool and integers"),
-        BinaryOp::Sub if dtype == DType::Bool => {
-            return refuse("truth values are subtracted by `logical_xor`, or inverted by `logical_not`");
-        }
-        _ if op.is_comparison() && !dtype.is_float() && is_float => {
-            // A number between two integers compares right as a float.
+        // A number between two integers compares right as a float.
+        _ if op.is_comparison() && common.is_float() && !tensors().any(|tensor| tensor.dtype().is_float()) => {
             DType::F64
         }
-        _ if !dtype.is_float() && is_float => DType::F32,
-        BinaryOp::Div | BinaryOp::Atan2 if !dtype.is_float() => DType::F32,
-        _ if dtype == DType::Bool && matches!(scalar, Some(Scalar::Int(_))) => DType::I64,
-        _ if dtype == DType::Bool && !op.is_comparison() && !op.is_bitwise() => {
-            op = match op {
-                BinaryOp::Add | BinaryOp::Maximum => BinaryOp::Or,
-                BinaryOp::Mul | BinaryOp::Minimum => BinaryOp::And,
+        BinaryOp::Div | BinaryOp::Atan2 if !common.is_float() => DType::F32,
+        _ if common == DType::Bool && !op.is_comparison() && !op.is_bitwise() => {
+            let op = match (op, b) {
+                (BinaryOp::Add | BinaryOp::Maximum, _) => BinaryOp::Or,
+                (BinaryOp::Mul | BinaryOp::Minimum, _) => BinaryOp::And,
+                // The power of true is the element, that of false is true.
+                (BinaryOp::Pow, Rhs::Scalar(exponent)) => {
+                    return Ok((BinaryOp::Or, a.clone(), Rhs::from(!exponent.to_bool())));
+                }
                 _ => return refuse("it takes numbers; convert with `to_dtype`"),
             };
-            dtype
+            return Ok((op, a.clone(), b.clone()));
         }
-        _ => dtype,
+        _ => common,
     };
-    let cast = |x: &Rhs| match x {
-        Rhs::Tensor(t) if t.dtype() != wanted => t.to_dtype(wanted).map(Rhs::Tensor),
-        other => Ok(other.clone()),
-    };
-    Ok((op, cast(a)?, cast(b)?))
+    Ok((op, a.to_dtype(dtype)?, b.to_dtype(dtype)?))
 }
 
 fn shape_of(name: &'static str, a: &Rhs, b: &Rhs) -> Result<Shape> {
@@ -153,6 +156,9 @@ fn arithmetic(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
 
 /// The operation for a method of another name, which errors give.
 pub(super) fn arithmetic_as(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
+    if let Some(dtype) = narrowed(a, b) {
+        return arithmetic_as(name, op, &a.to_dtype(DType::F32)?, &b.to_dtype(DType::F32)?)?.to_dtype(dtype);
+    }
     let (op, a, b) = promote(name, op, a, b)?;
     let out = launch(name, op, &a, &b)?;
     // The node's inputs are the operands that are tensors, and so is what it saves.

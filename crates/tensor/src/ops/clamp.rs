@@ -1,6 +1,6 @@
 //! Limiting values to an interval.
 
-use kiln_backend::{DType, Error, Result};
+use kiln_backend::{DType, Result};
 use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
@@ -30,7 +30,7 @@ impl Tensor {
                 self.record_clamp(out, move |x| x.gt(low)?.logical_and(&x.lt(high)?))
             }
             _ => {
-                let dtype = result_type(self, &[&min, &max]);
+                let dtype = result_type(&[&self.into(), &min, &max]);
                 self.to_dtype(dtype)?.clamp_between(&self.bound(&min, dtype)?, &self.bound(&max, dtype)?)
             }
         }
@@ -48,7 +48,7 @@ impl Tensor {
                 self.record_clamp(crate::no_grad(|| self.maximum(low))?, move |x| x.gt(low))
             }
             Rhs::Tensor(low) => {
-                let dtype = result_type(self, &[&min]);
+                let dtype = result_type(&[&self.into(), &min]);
                 self.to_dtype(dtype)?.clamp_beyond(&low.to_dtype(dtype)?, false)
             }
         }
@@ -66,7 +66,7 @@ impl Tensor {
                 self.record_clamp(crate::no_grad(|| self.minimum(high))?, move |x| x.lt(high))
             }
             Rhs::Tensor(high) => {
-                let dtype = result_type(self, &[&max]);
+                let dtype = result_type(&[&self.into(), &max]);
                 self.to_dtype(dtype)?.clamp_beyond(&high.to_dtype(dtype)?, true)
             }
         }
@@ -82,10 +82,7 @@ impl Tensor {
         let recorded = self.records_change("clamp_", min.tensor().or(max.tensor()))?;
         // The gradient reads the values from before.
         let new = if recorded { self.copy()?.clamp(min, max)? } else { self.clamp(min, max)? };
-        if new.dtype().is_float() && !self.dtype().is_float() || new.dtype().is_int() && self.dtype() == DType::Bool {
-            return Err(Error::dtype("clamp_", self.dtype(), "the bounds make the result another kind of number"));
-        }
-        self.replace_by("clamp_", &new.to_dtype(self.dtype())?)
+        self.replace_by("clamp_", &self.cast_in_place("clamp_", &new)?)
     }
 
     /// Records a clamp between numbers, whose gradient passes where `inside`.

@@ -8,7 +8,10 @@ use kiln_backend::{Backend, BinaryOp, DType, Error, Result, Scalar, ViewMut};
 use kiln_derive::located;
 use smallvec::smallvec;
 
-use super::{binary::promote, check, rhs::Rhs};
+use super::{
+    binary::{arithmetic_as, promote},
+    rhs::Rhs,
+};
 use crate::{
     Tensor,
     autograd::{Edge, grad_enabled, record},
@@ -22,14 +25,15 @@ macro_rules! arithmetic {
             #[doc = $doc]
             ///
             /// # Errors
-            /// The other operand does not broadcast to this tensor's shape, dtypes or devices differ, the
-            /// tensor is a broadcast view, or it is a leaf that requires gradients while recording is on.
+            /// The other operand does not broadcast to this tensor's shape, devices differ, the result is of a dtype that
+            /// does not go into this tensor (a float into integers), the tensor is a broadcast view, or it is a leaf that requires gradients while recording is on.
             pub fn $method(&self, other: impl Into<Rhs>) -> Result<()> {
                 let other = other.into();
                 if self.records_change(stringify!($method), other.tensor())? {
                     // The gradient may need the old values, which are about to be overwritten.
                     let old = if matches!(BinaryOp::$op, BinaryOp::Add | BinaryOp::Sub) { self.clone() } else { self.copy()? };
                     let new = old.$plain(other)?;
+                    let new = self.cast_in_place(stringify!($method), &new)?;
                     return self.replace_by(stringify!($method), &new);
                 }
                 self.assign_as(stringify!($method), BinaryOp::$op, &other)
@@ -205,6 +209,13 @@ impl Tensor {
         if op == BinaryOp::Div && !self.dtype().is_float() {
             return Err(Error::dtype(name, self.dtype(), "the result would be of another dtype"));
         }
+        if let Rhs::Tensor(tensor) = other
+            && tensor.dtype() != self.dtype()
+        {
+            tensor.layout().expand(name, self.shape())?;
+            let new = crate::no_grad(|| arithmetic_as(name, op, &self.into(), other))?;
+            return self.write_values(name, &self.cast_in_place(name, &new)?);
+        }
         // Truth values have some operations by other names.
         let (op, ..) = promote(name, op, &self.into(), other)?;
         let storage = &self.0.storage;
@@ -219,7 +230,6 @@ impl Tensor {
                 storage.backend.binary_assign(op, kiln_backend::Operand::Scalar(*value), writing.view())?;
             }
             Rhs::Tensor(other) => {
-                check::same_kind(name, self, &[other])?;
                 let own;
                 let other = if other.shares_memory(self) {
                     own = crate::no_grad(|| other.copy())?;

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 
-use kiln_backend::{DType, Dim, Error, Layout, MAX_RANK, Result, Shape, ViewMut};
+use kiln_backend::{Dim, Error, Layout, MAX_RANK, Result, Shape, ViewMut};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
@@ -94,41 +94,12 @@ impl Tensor {
 fn of_one_dtype(op: &'static str, tensors: &[impl Borrow<Tensor>]) -> Result<SmallVec<[Tensor; 8]>> {
     let Some((first, rest)) = tensors.split_first() else { return Ok(SmallVec::new()) };
     let first = first.borrow();
-    let dtype = rest.iter().fold(first.dtype(), |dtype, tensor| promoted(dtype, tensor.borrow().dtype()));
+    let dtype = rest.iter().fold(first.dtype(), |dtype, tensor| dtype.promote(tensor.borrow().dtype()));
     let convert = |tensor: &Tensor| {
         check::same_device(op, first, &[tensor])?;
         tensor.to_dtype(dtype)
     };
     tensors.iter().map(|tensor| convert(tensor.borrow())).collect()
-}
-
-/// The smallest dtype that holds the values of both, by PyTorch's rules (`torch.promote_types`).
-fn promoted(a: DType, b: DType) -> DType {
-    match (a, b) {
-        (DType::F16, DType::BF16) | (DType::BF16, DType::F16) => DType::F32,
-        _ if a.is_float() != b.is_float() => {
-            if a.is_float() {
-                a
-            } else {
-                b
-            }
-        }
-        // `bool` is narrower than the integers.
-        _ if a.size() == b.size() => {
-            if a == DType::Bool {
-                b
-            } else {
-                a
-            }
-        }
-        _ => {
-            if a.size() > b.size() {
-                a
-            } else {
-                b
-            }
-        }
-    }
 }
 
 /// A new tensor of `shape` into which each tensor is copied: `part` gives the place in the new tensor's

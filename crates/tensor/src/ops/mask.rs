@@ -1,6 +1,6 @@
 //! Choosing elements by a mask.
 
-use kiln_backend::{DType, Error, Result, Shape};
+use kiln_backend::{DType, Error, Result, Scalar, Shape};
 use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
@@ -28,6 +28,12 @@ impl Tensor {
         let own = *self.shape();
         match value {
             Rhs::Scalar(number) => {
+                // It becomes what the tensor holds, whatever it is.
+                let number = match self.dtype() {
+                    DType::Bool => Scalar::Bool(number.to_bool()),
+                    dtype if dtype.is_int() => Scalar::Int(number.to_i64()),
+                    _ => number,
+                };
                 let out = crate::no_grad(|| mask.where_cond(number, self))?;
                 record(out, "MaskedFillBackward0", &[self], &[mask], move |ctx| {
                     Ok(one(ctx.saved(0)?.where_cond(0, ctx.grad()?)?.sum_to(&own)?))
@@ -67,7 +73,7 @@ impl Tensor {
 
     /// This tensor where `mask` is true, 0 elsewhere.
     pub(crate) fn keep_where(&self, mask: &Tensor) -> Result<Tensor> {
-        mask.where_cond(self, 0)
+        mask.where_cond(self, if self.dtype() == DType::Bool { Scalar::Bool(false) } else { Scalar::Int(0) })
     }
 
     /// The elements where `mask` (`bool`) is true, as a vector in row-major order. Mask and tensor broadcast.

@@ -132,13 +132,19 @@ macro_rules! pair {
 }
 
 pair! {
-    /// Sum; integers and `bool` give `i64`. PyTorch's argument `dtype` is a conversion before and, of integers and `bool`,
-    /// after: `x.to_dtype(dtype)?.sum(())?.to_dtype(dtype)`.
+    /// Sum; integers and `bool` give `i64`.
     sum sum_keepdim () sum_impl;
+    /// Sum in another dtype, PyTorch's `sum(dims, dtype=dtype)`: elements are converted before they are added.
+    sum_dtype sum_dtype_keepdim (dtype: DType) sum_dtype_impl;
     /// Arithmetic mean of floats.
     mean mean_keepdim () mean_impl;
-    /// Product; integers and `bool` give `i64`. PyTorch's argument `dtype` is as for [`sum`](Tensor::sum).
+    /// Arithmetic mean in a float dtype, PyTorch's `mean(dims, dtype=dtype)`: elements, which may be integers, are converted
+    /// before they are added.
+    mean_dtype mean_dtype_keepdim (dtype: DType) mean_dtype_impl;
+    /// Product; integers and `bool` give `i64`.
     prod prod_keepdim () prod_impl;
+    /// Product in another dtype, PyTorch's `prod(dims, dtype=dtype)`: elements are converted before they are multiplied.
+    prod_dtype prod_dtype_keepdim (dtype: DType) prod_dtype_impl;
     /// The largest value, NaN if there is one; equal ones share the gradient evenly. Where it stands, too,
     /// gives [`max_dim`](Tensor::max_dim).
     max max_keepdim () max_impl;
@@ -198,6 +204,22 @@ impl Tensor {
             Ok(one(share.reshape(kept)?.expand(own)?))
         })?;
         Ok(plan.described(out, "mean"))
+    }
+
+    // Integers wrap around as they would in the dtype that is asked for.
+    fn sum_dtype_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
+        self.to_dtype(dtype)?.sum_impl(name, dims, keepdim)?.to_dtype(dtype)
+    }
+
+    fn mean_dtype_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
+        if !dtype.is_float() {
+            return Err(Error::dtype(name, dtype, "a mean is a float"));
+        }
+        self.to_dtype(dtype)?.mean_impl(name, dims, keepdim)
+    }
+
+    fn prod_dtype_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
+        self.to_dtype(dtype)?.prod_impl(name, dims, keepdim)?.to_dtype(dtype)
     }
 
     fn any_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {

@@ -24,7 +24,7 @@ impl Tensor {
     /// [`trunc_divide`](Tensor::trunc_divide) or [`floor_divide`](Tensor::floor_divide) with one.
     ///
     /// # Errors
-    /// Shapes do not broadcast, dtypes or devices differ, or integers are divided by 0.
+    /// Shapes do not broadcast, devices differ, or integers are divided by 0.
     pub fn div_rounding(&self, other: impl Into<Rhs>, mode: Option<RoundingMode>) -> Result<Tensor> {
         match mode {
             None => self.div(other),

@@ -1,6 +1,6 @@
 //! Scans along a dimension: running sums and running extremes.
 
-use kiln_backend::{DType, Dim, Result};
+use kiln_backend::{DType, Dim, Error, Result};
 use kiln_derive::located;
 
 use super::gather::lifted;
@@ -16,7 +16,24 @@ impl Tensor {
     /// # Errors
     /// The dimension is out of range.
     pub fn cumsum(&self, dim: impl Dim) -> Result<Tensor> {
-        let dim = dim.resolve("cumsum", self.rank())?;
+        self.cumsum_along(dim.resolve("cumsum", self.rank())?)
+    }
+
+    /// [`cumsum`](Tensor::cumsum) in another dtype, PyTorch's `cumsum(dim, dtype=dtype)`: elements are converted before they
+    /// are added.
+    ///
+    /// # Errors
+    /// The dimension is out of range, or the dtype is `bool`.
+    pub fn cumsum_dtype(&self, dim: impl Dim, dtype: DType) -> Result<Tensor> {
+        const OP: &str = "cumsum_dtype";
+        let dim = dim.resolve(OP, self.rank())?;
+        if dtype == DType::Bool {
+            return Err(Error::dtype(OP, dtype, "sums are numbers"));
+        }
+        self.to_dtype(dtype)?.cumsum_along(dim)?.to_dtype(dtype)
+    }
+
+    fn cumsum_along(&self, dim: usize) -> Result<Tensor> {
         let (reading, layout) = (self.read(), lifted(self.layout())?);
         let dtype = if self.dtype().is_float() { self.dtype() } else { DType::I64 };
         let out = Tensor::compute(self.device(), dtype, *layout.shape(), |backend, out| {

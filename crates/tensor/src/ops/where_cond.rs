@@ -4,34 +4,34 @@ use kiln_backend::{DType, Error, Result, Scalar, Shape};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
-use super::{check, rhs::Rhs};
+use super::{check, promotion::result_type, rhs::Rhs};
 use crate::{Tensor, autograd::record};
 
 #[located]
 impl Tensor {
     /// `a` where this `bool` tensor is true, `b` elsewhere: PyTorch's `torch.where(self, a, b)`. All three
-    /// broadcast; `a` or `b` may be a number.
+    /// broadcast; `a` and `b` may be numbers. Different dtypes of `a` and `b` are brought to one by PyTorch's rules.
     ///
     /// # Errors
-    /// This tensor is not `bool`, the shapes do not broadcast, `a` and `b` have different dtypes, or both
-    /// are numbers.
+    /// This tensor is not `bool`, the shapes do not broadcast, or devices differ.
     pub fn where_cond(&self, a: impl Into<Rhs>, b: impl Into<Rhs>) -> Result<Tensor> {
         const OP: &str = "where_cond";
         let (a, b) = (a.into(), b.into());
         if self.dtype() != DType::Bool {
             return Err(Error::dtype(OP, self.dtype(), "the condition is bool; compare, or convert with `to_dtype`"));
         }
+        let dtype = result_type(&[&a, &b]);
+        let (a, b) = (a.to_dtype(dtype)?, b.to_dtype(dtype)?);
         let tensors: SmallVec<[&Tensor; 2]> = [a.tensor(), b.tensor()].into_iter().flatten().collect();
-        let Some(&first) = tensors.first() else {
-            return Err(Error::argument(OP, "one of the two values must be a tensor"));
-        };
-        check::same_kind(OP, first, &tensors)?;
-        check::same_device(OP, first, &[self])?;
+        if let Some((first, rest)) = tensors.split_first() {
+            check::same_device(OP, first, rest)?;
+            check::same_device(OP, first, &[self])?;
+        }
         let mut shape = *self.shape();
         for tensor in &tensors {
             shape = Shape::broadcast(OP, &shape, tensor.shape())?;
         }
-        let out = self.choose(&a, &b, &shape, first)?;
+        let out = self.choose(&a, &b, &shape, dtype)?;
         let shapes = [a.tensor(), b.tensor()].map(|t| t.map(|t| *t.shape()));
         let out = record(out, "WhereBackward0", &tensors, &[self], move |ctx| {
             let (grad, condition) = (ctx.grad()?, ctx.saved(0)?);
@@ -43,7 +43,7 @@ impl Tensor {
                 grads.push(ctx.when(input, || {
                     let value = Rhs::from(&grad);
                     let (a, b) = if is_a { (&value, &zero) } else { (&zero, &value) };
-                    condition.choose(a, b, grad.shape(), &grad)?.sum_to(&shape)
+                    condition.choose(a, b, grad.shape(), grad.dtype())?.sum_to(&shape)
                 })?);
             }
             Ok(grads)
@@ -51,16 +51,17 @@ impl Tensor {
         let mut inputs: SmallVec<[&Tensor; 3]> = smallvec::smallvec![self];
         inputs.extend(tensors);
         Ok(match [a.scalar(), b.scalar()] {
+            [Some(a), Some(b)] => out.noted(OP, &inputs, || [("lhs", a.into()), ("rhs", b.into())]),
             [Some(a), _] => out.noted(OP, &inputs, || [("lhs", a.into())]),
             [_, Some(b)] => out.noted(OP, &inputs, || [("rhs", b.into())]),
             [None, None] => out.noted(OP, &inputs, || []),
         })
     }
 
-    fn choose(&self, a: &Rhs, b: &Rhs, shape: &Shape, like: &Tensor) -> Result<Tensor> {
+    fn choose(&self, a: &Rhs, b: &Rhs, shape: &Shape, dtype: DType) -> Result<Tensor> {
         let (condition, layout) = (self.read(), self.layout().expand("where_cond", shape)?);
         let (a, b) = (a.lock("where_cond", shape)?, b.lock("where_cond", shape)?);
-        Tensor::compute(like.device(), like.dtype(), *shape, |backend, out| {
+        Tensor::compute(self.device(), dtype, *shape, |backend, out| {
             backend.where_cond(condition.through(&layout), a.operand(), b.operand(), out)
         })
     }

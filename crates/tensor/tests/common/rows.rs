@@ -8,7 +8,10 @@ macro_rules! op_rows {
     ($expand:ident) => {
         $expand! {
             cumsum {
-                golden |x, a| as_dtype(with_dtype(&x[0], a)?.cumsum(a.int("dim").unwrap())?, a)?;
+                golden |x, a| match (a.int("dim").unwrap(), a.dtype("dtype")) {
+                    (dim, None) => x[0].cumsum(dim)?,
+                    (dim, Some(dtype)) => x[0].cumsum_dtype(dim, dtype)?,
+                };
                 gradient CUBE Any |x| x[0].cumsum(1);
                 gradient ANY Any |x| x[0].cumsum(-1);
                 random |x, _y, r| Ok(vec![x.cumsum(r.dim())?]);

@@ -18,6 +18,16 @@ macro_rules! reduction {
     }};
 }
 
+/// The same of a method that has another form for the argument `dtype`.
+macro_rules! in_dtype {
+    ($x:expr, $a:ident, $method:ident, $keepdim:ident, $dtype:ident, $dtype_keepdim:ident) => {
+        match $a.dtype("dtype") {
+            None => reduction!($x, $a, $method, $keepdim),
+            Some(dtype) => reduction!($x, $a, $dtype, $dtype_keepdim, dtype),
+        }
+    };
+}
+
 /// Calls the form for one dimension or all.
 macro_rules! arg_reduction {
     ($x:ident, $a:ident, $method:ident, $keepdim:ident) => {
@@ -31,13 +41,8 @@ macro_rules! arg_reduction {
 }
 
 /// PyTorch's argument `dtype`: convert first.
-pub(crate) fn with_dtype(x: &Tensor, a: &Args) -> Result<Tensor> {
+fn with_dtype(x: &Tensor, a: &Args) -> Result<Tensor> {
     a.dtype("dtype").map_or_else(|| Ok(x.clone()), |dtype| x.to_dtype(dtype))
-}
-
-/// The same, where integers and `bool` would become `i64`.
-pub(crate) fn as_dtype(x: Tensor, a: &Args) -> Result<Tensor> {
-    a.dtype("dtype").map_or(Ok(x.clone()), |dtype| x.to_dtype(dtype))
 }
 
 fn norm(x: &Tensor, p: f64, a: &Args) -> Result<Tensor> {
@@ -68,9 +73,9 @@ fn correction(a: &Args) -> Correction {
 }
 
 table! {
-    sum => |x, a| as_dtype(reduction!(with_dtype(&x[0], a)?, a, sum, sum_keepdim), a)?;
-    mean => |x, a| reduction!(with_dtype(&x[0], a)?, a, mean, mean_keepdim);
-    prod => |x, a| as_dtype(reduction!(with_dtype(&x[0], a)?, a, prod, prod_keepdim), a)?;
+    sum => |x, a| in_dtype!(&x[0], a, sum, sum_keepdim, sum_dtype, sum_dtype_keepdim);
+    mean => |x, a| in_dtype!(&x[0], a, mean, mean_keepdim, mean_dtype, mean_dtype_keepdim);
+    prod => |x, a| in_dtype!(&x[0], a, prod, prod_keepdim, prod_dtype, prod_dtype_keepdim);
     amax => |x, a| reduction!(&x[0], a, amax, amax_keepdim);
     amin => |x, a| reduction!(&x[0], a, amin, amin_keepdim);
     any => |x, a| reduction!(&x[0], a, any, any_keepdim);

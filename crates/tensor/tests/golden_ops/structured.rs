@@ -1,7 +1,5 @@
 //! The golden calls of `common/rows.rs`.
 
-use crate::reducing::{as_dtype, with_dtype};
-
 macro_rules! golden_rows {
     ($($op:ident {
         golden |$x:ident, $a:ident| $call:expr;

@@ -9,9 +9,6 @@ pub const ABSENT: &[(&str, &str)] = &[
     ("binary_cross_entropy", "Kiln has the stable form that takes logits only"),
 ];
 
-/// Operands of different dtypes are an error that says to convert one.
-const MIXED: &str = "operands of different dtypes: convert one, so that no result is of a dtype nobody named";
-
 macro_rules! unlike {
     ($($op:literal $case:literal $reports:literal: $why:expr;)*) => {
         &[$(Unlike { op: $op, case: $case, reports: $reports, why: $why }),*]
@@ -28,18 +25,6 @@ const ROUNDING: &str = "the gradient of a normalized single element is 0; PyTorc
 
 /// Among the cases that are checked in; each is used.
 pub const UNLIKE: &[Unlike] = unlike! {
-    "add" "promote_*" "different dtypes": MIXED;
-    "mul" "promote_*" "different dtypes": MIXED;
-    "eq" "eq_mixed" "different dtypes": MIXED;
-    "ne" "ne_mixed" "different dtypes": MIXED;
-    "lt" "lt_mixed" "different dtypes": MIXED;
-    "le" "le_mixed" "different dtypes": MIXED;
-    "gt" "gt_mixed" "different dtypes": MIXED;
-    "ge" "ge_mixed" "different dtypes": MIXED;
-    "maximum" "*_mixed" "different dtypes": MIXED;
-    "minimum" "*_mixed" "different dtypes": MIXED;
-    "where" "*_mixed" "different dtypes": MIXED;
-    "where" "where_scalars*" "must be a tensor": "one of the two values is a tensor, which tells the dtype";
     "mse_loss" "mse_loss_broadcast_mean" "refused": "a target of another shape is almost always a mistake";
     "byte" "*" "output": SATURATES;
     "batch_norm" "*" "2 to 5 dimensions": "a vector without elements has no dimension of channels";
@@ -52,8 +37,6 @@ pub const UNLIKE: &[Unlike] = unlike! {
 /// Among all of OpInfo's samples.
 pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
     "*" "*" "more than 8 dimensions": "tensors have at most 8 dimensions";
-    "*" "*" "different dtypes": MIXED;
-    "where" "*" "must be a tensor": "one of the two values is a tensor, which tells the dtype";
     "int" "*" "output": SATURATES;
     "long" "*" "output": SATURATES;
     "all" "uint8*" "dtype bool": "PyTorch's answer is u8 for u8, which it calls history; here it is always bool";
