@@ -69,6 +69,18 @@ impl ViewMut<'_> {
     pub fn dtype(&self) -> DType {
         self.buffer.dtype()
     }
+
+    /// The tensor, to read.
+    #[must_use]
+    pub fn as_view(&self) -> View<'_> {
+        View { buffer: &*self.buffer, layout: self.layout }
+    }
+
+    /// The same tensor, for a shorter time.
+    #[must_use]
+    pub fn reborrow(&mut self) -> ViewMut<'_> {
+        ViewMut { buffer: &mut *self.buffer, layout: self.layout }
+    }
 }
 
 /// An operand of an element-wise operation: a tensor, or one number. A number is converted to the type that the tensor

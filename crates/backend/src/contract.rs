@@ -1,7 +1,52 @@
-//! What operands must have in common. The caller of a backend keeps to it; a backend's `unsafe` code relies on it and so has
-//! it checked, in these words for all backends.
+//! The contract of the primitives, which is checked here and nowhere else: [`Checked`] arguments, and the checks that many of
+//! them share.
+//!
+//! The arguments of a primitive are a struct, whose [`check`](Arguments::check) stands beside it in
+//! [`ops`](crate::ops). A backend takes [`Checked`] arguments, which nothing but that check makes, so its `unsafe` code may
+//! rely on shapes, dtypes and numbers. What only a backend can know it checks itself: that memory is its own, that layouts stay
+//! inside it and outputs do not overlap themselves, and values in memory (indices, labels).
 
-use crate::{Error, Layout, Result};
+use std::ops::Deref;
+
+use crate::{DType, Error, Layout, Result};
+
+/// The arguments of a primitive.
+pub trait Arguments: Sized {
+    /// Checks what operands must have in common, and the range of numbers.
+    ///
+    /// # Errors
+    /// They break the contract.
+    fn check(&self) -> Result<()>;
+
+    /// The arguments as a backend takes them.
+    ///
+    /// # Errors
+    /// As [`check`](Arguments::check).
+    fn checked(self) -> Result<Checked<Self>> {
+        self.check()?;
+        Ok(Checked(self))
+    }
+}
+
+/// Arguments that passed their [`check`](Arguments::check).
+#[derive(Clone, Copy, Debug)]
+pub struct Checked<A>(pub(crate) A);
+
+impl<A> Checked<A> {
+    /// The arguments, to be taken apart.
+    #[must_use]
+    pub fn into_inner(self) -> A {
+        self.0
+    }
+}
+
+impl<A> Deref for Checked<A> {
+    type Target = A;
+
+    fn deref(&self) -> &A {
+        &self.0
+    }
+}
 
 /// Checks that `dim` is a dimension. A scalar is a line of one element, along dimension 0.
 ///
@@ -20,6 +65,22 @@ pub fn same_shape(op: &'static str, layouts: &[&Layout]) -> Result<()> {
         None => Ok(()),
         Some(pair) => Err(Error::shapes(op, pair[0].shape(), pair[1].shape(), "they must be equal")),
     }
+}
+
+/// Checks that an operand has the dtype `expected`.
+///
+/// # Errors
+/// It has another.
+pub fn has_dtype(op: &'static str, expected: DType, dtype: DType) -> Result<()> {
+    if dtype == expected { Ok(()) } else { Err(Error::dtypes(op, expected, dtype)) }
+}
+
+/// Checks that an operand is of floats.
+///
+/// # Errors
+/// It is not.
+pub fn is_float(op: &'static str, dtype: DType) -> Result<()> {
+    if dtype.is_float() { Ok(()) } else { Err(Error::dtype(op, dtype, "it takes floating-point tensors")) }
 }
 
 /// Checks that `layout` has the extents `dims`; `what` names the operand.

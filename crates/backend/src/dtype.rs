@@ -50,6 +50,15 @@ impl DType {
         matches!(self, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
     }
 
+    /// The type that floats of this one are computed and summed in: `f32` for half precision, else itself.
+    #[must_use]
+    pub const fn accumulator(self) -> DType {
+        match self {
+            DType::F16 | DType::BF16 => DType::F32,
+            other => other,
+        }
+    }
+
     /// Whether it is `i64`, `i32` or `u8` (not `bool`).
     #[must_use]
     pub const fn is_int(self) -> bool {

@@ -22,13 +22,15 @@ mod ops;
 mod scalar;
 mod settings;
 mod shape;
+#[cfg(test)]
+mod testing;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod unary_table;
 
 pub use half;
 
 pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
-pub use contract::{has_dim, has_shape, same_shape};
+pub use contract::{Arguments, Checked, has_dim, has_dtype, has_shape, is_float, same_shape};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, FailedLayer, FailedSample, Result};
 pub use host::HostVec;

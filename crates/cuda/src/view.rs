@@ -17,6 +17,34 @@ pub(crate) struct Tensor<'a> {
     pub(crate) address: u64,
 }
 
+/// Checks the memory of a primitive's operands.
+#[derive(Clone, Copy)]
+pub(crate) struct Access<'d> {
+    pub(crate) device: &'d Device,
+    /// The primitive's name for errors.
+    pub(crate) op: &'static str,
+}
+
+impl Access<'_> {
+    pub(crate) fn read<'a>(&self, view: View<'a>) -> Result<Tensor<'a>> {
+        Tensor::read(self.device, self.op, view)
+    }
+
+    pub(crate) fn write<'a>(&self, view: ViewMut<'a>) -> Result<Tensor<'a>> {
+        Tensor::write(self.device, self.op, view)
+    }
+
+    /// An operand that may be left out.
+    pub(crate) fn read_if<'a>(&self, view: Option<View<'a>>) -> Result<Option<Tensor<'a>>> {
+        view.map(|view| self.read(view)).transpose()
+    }
+
+    /// A result that may be left out.
+    pub(crate) fn write_if<'a>(&self, view: Option<ViewMut<'a>>) -> Result<Option<Tensor<'a>>> {
+        view.map(|view| self.write(view)).transpose()
+    }
+}
+
 impl<'a> Tensor<'a> {
     /// An operand to read; `op` is the name for errors.
     pub(crate) fn read(device: &Device, op: &'static str, view: View<'a>) -> Result<Tensor<'a>> {

@@ -358,11 +358,25 @@ fn convolutions(on: &dyn Backend) -> Result<[Vec<f32>; 3]> {
     let view = |buffer, layout| View { buffer, layout };
     let of_bias = dense(&[4]);
     let bias = Some(view(&*bias, &of_bias));
-    on.conv2d(&rule, view(&*image, &x), view(&*filter, &w), bias, true, ViewMut { buffer: &mut *out, layout: &y })?;
+    on.conv2d(
+        Conv2dArgs {
+            rule,
+            x: view(&*image, &x),
+            w: view(&*filter, &w),
+            bias,
+            relu: true,
+            out: ViewMut { buffer: &mut *out, layout: &y },
+        }
+        .checked()?,
+    )?;
     let to = ViewMut { buffer: &mut *to_x, layout: &x };
-    on.conv2d_grad_input(&rule, view(&*grad, &y), view(&*filter, &w), to)?;
+    on.conv2d_grad_input(
+        Conv2dGradInputArgs { rule, grad: view(&*grad, &y), w: view(&*filter, &w), out: to }.checked()?,
+    )?;
     let to = ViewMut { buffer: &mut *to_w, layout: &w };
-    on.conv2d_grad_weight(&rule, view(&*grad, &y), view(&*image, &x), to)?;
+    on.conv2d_grad_weight(
+        Conv2dGradWeightArgs { rule, grad: view(&*grad, &y), x: view(&*image, &x), out: to }.checked()?,
+    )?;
     Ok([values(on, &*out)?, values(on, &*to_x)?, values(on, &*to_w)?])
 }
 

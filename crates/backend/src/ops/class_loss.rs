@@ -1,6 +1,6 @@
 //! Cross-entropy and negative log-likelihood over classes.
 
-use crate::{Error, Layout, Result, View, ViewMut, has_shape};
+use crate::{Arguments, Checked, DType, Error, Result, View, ViewMut, has_dtype, has_shape, is_float, same_shape};
 
 /// How the losses of single elements become the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -29,7 +29,7 @@ impl Reduction {
 /// What the input of a class loss holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClassLossInput {
-    /// Unnormalised scores: cross-entropy.
+    /// Unnormalized scores: cross-entropy.
     Logits,
     /// Logarithms of probabilities: negative log-likelihood.
     LogProbs,
@@ -53,9 +53,33 @@ pub struct ClassLoss {
     pub label_smoothing: f64,
 }
 
-/// The operands of a loss over classes, which fit together.
+impl ClassLoss {
+    /// The name for errors: that of PyTorch's function.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self.input {
+            ClassLossInput::Logits => "cross_entropy",
+            ClassLossInput::LogProbs => "nll_loss",
+        }
+    }
+}
+
+/// What a loss over classes and its gradient read.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassLossOperands<'a> {
+    /// Which loss.
+    pub rule: ClassLoss,
+    /// Logits or logarithms of probabilities, `[N, C, S]`.
+    pub x: View<'a>,
+    /// Class indices `[N, S]` of `i64`, or probabilities `[N, C, S]` of the dtype of `x`.
+    pub target: View<'a>,
+    /// One factor a class, `[C]`.
+    pub weight: Option<View<'a>>,
+}
+
+/// Extents of the operands of a loss over classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClassLossShape {
+pub struct ClassLossExtents {
     /// `N` of `[N, C, S]`.
     pub samples: usize,
     /// `C`.
@@ -66,85 +90,131 @@ pub struct ClassLossShape {
     pub labels: bool,
 }
 
-impl ClassLossShape {
-    /// The shape `[N, S]` of a row statistic.
+impl ClassLossOperands<'_> {
+    /// The extents of operands that were [`checked`](Arguments::checked).
     #[must_use]
-    pub fn rows(&self) -> [usize; 2] {
-        [self.samples, self.positions]
+    pub fn extents(&self) -> ClassLossExtents {
+        let [samples, classes, positions] = [0, 1, 2].map(|dim| self.x.layout.dims().get(dim).map_or(1, |&n| n));
+        ClassLossExtents { samples, classes, positions, labels: !self.target.dtype().is_float() }
+    }
+
+    /// Checks the operands, and what depends on the reduction: the loss (or its gradient), and what is kept for the gradient.
+    fn check(&self, loss: View, lse: View, total: View) -> Result<()> {
+        let ClassLossOperands { rule, x, target, weight } = self;
+        let (op, dtype) = (rule.name(), x.dtype());
+        is_float(op, dtype)?;
+        if x.layout.rank() != 3 {
+            return Err(Error::shape(op, "an input [N, C, S]", x.layout.shape()));
+        }
+        let ClassLossExtents { samples, classes, positions, labels } = self.extents();
+        let rows = [samples, positions];
+        if labels {
+            has_dtype(op, DType::I64, target.dtype())?;
+            has_shape(op, "a target of class indices", target.layout, &rows)?;
+        } else if rule.input == ClassLossInput::LogProbs {
+            return Err(Error::dtype(op, target.dtype(), "it takes class indices (i64)"));
+        } else {
+            has_dtype(op, dtype, target.dtype())?;
+            same_shape(op, &[x.layout, target.layout])?;
+        }
+        if let Some(weight) = weight {
+            has_dtype(op, dtype, weight.dtype())?;
+            has_shape(op, "a weight a class", weight.layout, &[classes])?;
+        }
+        has_dtype(op, dtype, loss.dtype())?;
+        has_dtype(op, dtype.accumulator(), lse.dtype())?;
+        has_dtype(op, dtype.accumulator(), total.dtype())?;
+        has_shape(op, "a row statistic [N, S]", lse.layout, &rows)?;
+        has_shape(op, "a scalar total", total.layout, &[])?;
+        has_shape(op, "a loss", loss.layout, if rule.reduction == Reduction::None { &rows } else { &[] })
     }
 }
 
-impl ClassLoss {
-    /// The name for errors: that of PyTorch's function.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self.input {
-            ClassLossInput::Logits => "cross_entropy",
-            ClassLossInput::LogProbs => "nll_loss",
-        }
-    }
+/// Arguments of [`class_loss`](ClassLossBackend::class_loss).
+#[derive(Debug)]
+pub struct ClassLossArgs<'a> {
+    /// What is read.
+    pub operands: ClassLossOperands<'a>,
+    /// The loss: a scalar, or `[N, S]` without reduction.
+    pub loss: ViewMut<'a>,
+    /// Receives what the gradient needs of each row, `[N, S]` of the [accumulator](DType::accumulator) type.
+    pub lse: ViewMut<'a>,
+    /// Receives the divisor of the mean, a scalar of the accumulator type.
+    pub total: ViewMut<'a>,
+}
 
-    /// Checks the operands that the loss and its gradient share.
-    ///
-    /// # Errors
-    /// Shapes or dtypes do not fit together.
-    pub fn check(&self, x: View, target: View, weight: Option<View>) -> Result<ClassLossShape> {
-        let op = self.name();
-        let &[samples, classes, positions] = x.layout.dims() else {
-            return Err(Error::shape(op, "an input [N, C, S]", x.layout.shape()));
-        };
-        let shape = ClassLossShape { samples, classes, positions, labels: !target.dtype().is_float() };
-        if shape.labels {
-            has_shape(op, "a target of class numbers", target.layout, &shape.rows())?;
-        } else if self.input == ClassLossInput::LogProbs {
-            return Err(Error::dtype(op, target.dtype(), "it takes class numbers (i64)"));
-        } else {
-            has_shape(op, "a target of probabilities", target.layout, x.layout.dims())?;
-        }
-        weight.map_or(Ok(()), |weight| has_shape(op, "a weight a class", weight.layout, &[classes]))?;
-        Ok(shape)
-    }
+/// Arguments of [`class_loss_grad`](ClassLossBackend::class_loss_grad).
+#[derive(Debug)]
+pub struct ClassLossGradArgs<'a> {
+    /// What the loss read.
+    pub operands: ClassLossOperands<'a>,
+    /// The gradient of the loss, in its shape.
+    pub grad: View<'a>,
+    /// As [`class_loss`](ClassLossBackend::class_loss) made it.
+    pub lse: View<'a>,
+    /// As [`class_loss`](ClassLossBackend::class_loss) made it.
+    pub total: View<'a>,
+    /// The gradient of `x`, in its shape.
+    pub out: ViewMut<'a>,
+}
 
-    /// Checks what depends on the reduction: the loss (or its gradient), and what is kept for the gradient.
-    ///
-    /// # Errors
-    /// Shapes do not fit together.
-    pub fn check_results(&self, shape: &ClassLossShape, loss: &Layout, lse: &Layout, total: &Layout) -> Result<()> {
-        let (op, rows) = (self.name(), shape.rows());
-        has_shape(op, "a row statistic [N, S]", lse, &rows)?;
-        has_shape(op, "a scalar total", total, &[])?;
-        has_shape(op, "a loss", loss, if self.reduction == Reduction::None { &rows } else { &[] })
+impl Arguments for ClassLossArgs<'_> {
+    fn check(&self) -> Result<()> {
+        self.operands.check(self.loss.as_view(), self.lse.as_view(), self.total.as_view())
+    }
+}
+
+impl Arguments for ClassLossGradArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let ClassLossGradArgs { operands: ClassLossOperands { rule, x, .. }, out, .. } = self;
+        self.operands.check(self.grad, self.lse, self.total)?;
+        has_dtype(rule.name(), x.dtype(), out.dtype())?;
+        same_shape(rule.name(), &[x.layout, out.layout])
     }
 }
 
 /// Losses over classes, fused with their softmax.
 pub trait ClassLossBackend {
-    /// `loss` is a scalar, or `[N, S]` without reduction. `lse` (`[N, S]`, of the accumulation type: `f32`
-    /// for half precision, else the input's) receives what the gradient needs, `total` (a scalar of the
-    /// same type) the divisor of the mean. `target` is `[N, S]` of `i64`, or `[N, C, S]` of the input's
-    /// dtype. A class outside `0..C` that is not ignored is an error.
-    #[allow(clippy::too_many_arguments)] // one fused kernel
-    fn class_loss(
-        &self,
-        rule: &ClassLoss,
-        x: View,
-        target: View,
-        weight: Option<View>,
-        loss: ViewMut,
-        lse: ViewMut,
-        total: ViewMut,
-    ) -> Result<()>;
-    /// The gradient of [`class_loss`](ClassLossBackend::class_loss) with respect to `x`; `grad` has the loss's shape.
-    #[allow(clippy::too_many_arguments)] // one fused kernel
-    fn class_loss_grad(
-        &self,
-        rule: &ClassLoss,
-        grad: View,
-        x: View,
-        target: View,
-        weight: Option<View>,
-        lse: View,
-        total: View,
-        out: ViewMut,
-    ) -> Result<()>;
+    /// The loss. A class outside `0..C` that is not ignored is an error.
+    fn class_loss(&self, args: Checked<ClassLossArgs>) -> Result<()>;
+    /// Its gradient with respect to `x`.
+    fn class_loss_grad(&self, args: Checked<ClassLossGradArgs>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Memory, layout};
+
+    #[test]
+    fn operands_are_checked() {
+        let (input, reduction, ignore_index, label_smoothing) = (ClassLossInput::Logits, Reduction::Mean, -100, 0.0);
+        let logits = ClassLoss { input, reduction, ignore_index, label_smoothing };
+        let (half, long, single) = (Memory(DType::F16), Memory(DType::I64), Memory(DType::F32));
+        let (x, rows, scalar) = (layout(&[2, 3, 4]), layout(&[2, 4]), layout(&[]));
+        let check = |rule, target: View, weight: Option<View>, loss: &crate::Layout| {
+            let operands = ClassLossOperands { rule, x: half.view(&x), target, weight };
+            let (mut to, mut lse, mut total) = (half, single, single);
+            let (loss_out, lse_out, total_out) = (to.view_mut(loss), lse.view_mut(&rows), total.view_mut(&scalar));
+            let forward = ClassLossArgs { operands, loss: loss_out, lse: lse_out, total: total_out }.check().is_ok();
+            let (grad, lse, total) = (half.view(loss), single.view(&rows), single.view(&scalar));
+            let mut out = half;
+            let backward = ClassLossGradArgs { operands, grad, lse, total, out: out.view_mut(&x) }.check().is_ok();
+            assert_eq!(forward, backward);
+            forward
+        };
+        let (labels, probabilities) = (long.view(&rows), half.view(&x));
+        assert!(check(logits, labels, None, &scalar) && check(logits, probabilities, None, &scalar));
+        let nll = ClassLoss { input: ClassLossInput::LogProbs, ..logits };
+        assert!(check(nll, labels, None, &scalar) && !check(nll, probabilities, None, &scalar));
+        let plain = ClassLoss { reduction: Reduction::None, ..logits };
+        assert!(check(plain, labels, None, &rows) && !check(plain, labels, None, &scalar));
+        assert!(!check(logits, labels, None, &rows) && !check(logits, long.view(&x), None, &scalar));
+        let (three, four) = (layout(&[3]), layout(&[4]));
+        assert!(check(logits, labels, Some(half.view(&three)), &scalar));
+        assert!(!check(logits, labels, Some(half.view(&four)), &scalar));
+        assert!(!check(logits, labels, Some(single.view(&three)), &scalar));
+        assert!(!check(logits, single.view(&x), None, &scalar));
+        assert!(!check(logits, Memory(DType::I32).view(&rows), None, &scalar));
+    }
 }

@@ -1,6 +1,6 @@
 //! Two-dimensional convolution and its gradients.
 
-use crate::{Error, Layout, Result, View, ViewMut};
+use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype, has_shape, is_float};
 
 /// A two-dimensional convolution (cross-correlation, as deep learning calls it): how the kernel moves. Pairs are
 /// height first. Padding is of zeros and the same on both sides; other kinds are an operation before this one.
@@ -49,7 +49,7 @@ impl Conv2d {
     }
 }
 
-/// Extents of a convolution whose operands fit together.
+/// Extents of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dExtents {
     /// Height and width of the kernel.
@@ -61,12 +61,20 @@ pub struct Conv2dExtents {
 }
 
 impl Conv2d {
+    /// The extents for a weight `[O, C / groups, kh, kw]` that was [`checked`](Arguments::checked).
+    #[must_use]
+    pub fn extents(&self, w: &Layout) -> Conv2dExtents {
+        let [o, group_in, kh, kw] = [0, 1, 2, 3].map(|dim| w.dims().get(dim).map_or(1, |&extent| extent));
+        Conv2dExtents { kernel: [kh, kw], group_in, group_out: o / self.groups.max(1) }
+    }
+
     /// Checks that an input `[N, C, H, W]`, a weight `[O, C / groups, kh, kw]` and an output `[N, O, H', W']` fit together,
     /// in any of the three directions, and that positions of taps are signed numbers without overflow.
-    ///
-    /// # Errors
-    /// They do not.
-    pub fn check(&self, op: &'static str, x: &Layout, w: &Layout, y: &Layout) -> Result<Conv2dExtents> {
+    fn check(&self, op: &'static str, x: (&Layout, DType), w: (&Layout, DType), y: (&Layout, DType)) -> Result<()> {
+        is_float(op, x.1)?;
+        has_dtype(op, x.1, w.1)?;
+        has_dtype(op, x.1, y.1)?;
+        let (x, w, y) = (x.0, w.0, y.0);
         let (&[n, c, h, wide], &[o, group_in, kh, kw], &[yn, yo, yh, yw]) = (x.dims(), w.dims(), y.dims()) else {
             return Err(Error::shapes(op, x.shape(), w.shape(), "images and a weight have 4 dimensions"));
         };
@@ -84,11 +92,81 @@ impl Conv2d {
         if far(0, h.max(yh), kh).and(far(1, wide.max(yw), kw)).is_none() {
             return Err(Error::argument(op, format!("{self:?} reaches too far")));
         }
-        Ok(Conv2dExtents { kernel: [kh, kw], group_in, group_out: o / groups })
+        Ok(())
     }
 }
 
-/// From the first to behind the last tap of a kernel.
+/// Arguments of [`conv2d`](Conv2dBackend::conv2d).
+#[derive(Debug)]
+pub struct Conv2dArgs<'a> {
+    /// How the kernel moves.
+    pub rule: Conv2d,
+    /// The images, `[N, C, H, W]`.
+    pub x: View<'a>,
+    /// The weight, `[O, C / groups, kh, kw]`.
+    pub w: View<'a>,
+    /// The bias, `[O]`.
+    pub bias: Option<View<'a>>,
+    /// Whether ReLU comes after it.
+    pub relu: bool,
+    /// The result, `[N, O, H', W']` of [`Conv2d::output`]'s size.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`conv2d_grad_input`](Conv2dBackend::conv2d_grad_input).
+#[derive(Debug)]
+pub struct Conv2dGradInputArgs<'a> {
+    /// How the kernel moves.
+    pub rule: Conv2d,
+    /// The gradient of the result, `[N, O, H', W']`.
+    pub grad: View<'a>,
+    /// The weight, `[O, C / groups, kh, kw]`.
+    pub w: View<'a>,
+    /// The gradient of the images, `[N, C, H, W]` of any size that `rule` maps to `grad`'s.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`conv2d_grad_weight`](Conv2dBackend::conv2d_grad_weight).
+#[derive(Debug)]
+pub struct Conv2dGradWeightArgs<'a> {
+    /// How the kernel moves.
+    pub rule: Conv2d,
+    /// The gradient of the result, `[N, O, H', W']`.
+    pub grad: View<'a>,
+    /// The images, `[N, C, H, W]`.
+    pub x: View<'a>,
+    /// The gradient of the weight, `[O, C / groups, kh, kw]`.
+    pub out: ViewMut<'a>,
+}
+
+impl Arguments for Conv2dArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "conv2d";
+        let Conv2dArgs { rule, x, w, bias, out, .. } = self;
+        rule.check(OP, (x.layout, x.dtype()), (w.layout, w.dtype()), (out.layout, out.dtype()))?;
+        let Some(bias) = bias else { return Ok(()) };
+        has_dtype(OP, x.dtype(), bias.dtype())?;
+        has_shape(OP, "a bias [O]", bias.layout, &w.layout.dims()[..1])
+    }
+}
+
+impl Arguments for Conv2dGradInputArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let Conv2dGradInputArgs { rule, grad, w, out } = self;
+        let y = (grad.layout, grad.dtype());
+        rule.check("conv2d_grad_input", (out.layout, out.dtype()), (w.layout, w.dtype()), y)
+    }
+}
+
+impl Arguments for Conv2dGradWeightArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let Conv2dGradWeightArgs { rule, grad, x, out } = self;
+        let y = (grad.layout, grad.dtype());
+        rule.check("conv2d_grad_weight", (x.layout, x.dtype()), (out.layout, out.dtype()), y)
+    }
+}
+
+/// From the first tap of a kernel to the end of the last.
 pub(super) fn reach(kernel: usize, dilation: usize) -> Option<usize> {
     if dilation == 0 {
         return None;
@@ -98,20 +176,57 @@ pub(super) fn reach(kernel: usize, dilation: usize) -> Option<usize> {
 
 /// Two-dimensional convolution. Images are `[N, C, H, W]` with any strides, channels-last ones included.
 pub trait Conv2dBackend {
-    /// The convolution, plus bias, then ReLU if asked: `x` is `[N, C, H, W]`, `w` `[O, C / groups, kh, kw]`, `bias`
-    /// `[O]`, `out` `[N, O, H', W']` of [`Conv2d::output`]'s size. Half precision is summed in `f32`. With no channels
-    /// (`C = 0`) the sums are 0.
-    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()>;
-    /// Its gradient with respect to the input, which is also the transposed convolution: `grad` is `[N, O, H', W']`,
-    /// `out` `[N, C, H, W]`, of any size that `rule` maps to `grad`'s.
-    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()>;
-    /// Its gradient with respect to the weight: `out` is `[O, C / groups, kh, kw]`. (That of the bias is a sum.)
-    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()>;
+    /// The convolution, plus bias, then ReLU if asked. Half precision is summed in `f32`. With no channels (`C = 0`) the
+    /// sums are 0.
+    fn conv2d(&self, args: Checked<Conv2dArgs>) -> Result<()>;
+    /// Its gradient with respect to the images, which is also the transposed convolution.
+    fn conv2d_grad_input(&self, args: Checked<Conv2dGradInputArgs>) -> Result<()>;
+    /// Its gradient with respect to the weight. (That of the bias is a sum.)
+    fn conv2d_grad_weight(&self, args: Checked<Conv2dGradWeightArgs>) -> Result<()>;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Memory, layout};
+
+    #[test]
+    fn operands_are_checked_in_all_directions() {
+        let (two, memory) = (Conv2d { groups: 2, ..Conv2d::default() }, Memory(DType::F32));
+        let (x, w, short) = (layout(&[1, 4, 5, 5]), layout(&[6, 2, 3, 3]), layout(&[5]));
+        let all = |rule: Conv2d, y: &[usize], dtype| {
+            let (y, mut to, grad) = (layout(y), Memory(dtype), Memory(dtype));
+            let (xv, wv, grad) = (memory.view(&x), memory.view(&w), grad.view(&y));
+            let out = to.view_mut(&y);
+            let forward = Conv2dArgs { rule, x: xv, w: wv, bias: None, relu: false, out }.check().is_ok();
+            let input = Conv2dGradInputArgs { rule, grad, w: wv, out: to.view_mut(&x) }.check().is_ok();
+            let weight = Conv2dGradWeightArgs { rule, grad, x: xv, out: to.view_mut(&w) }.check().is_ok();
+            assert_eq!((forward, input), (weight, weight), "{rule:?} {y:?}");
+            forward
+        };
+        assert!(all(two, &[1, 6, 3, 3], DType::F32));
+        assert_eq!(two.extents(&w), Conv2dExtents { kernel: [3, 3], group_in: 2, group_out: 3 });
+        assert!(!all(two, &[1, 6, 3, 3], DType::F64));
+        for (rule, y) in [
+            (two, &[1, 6, 3, 4][..]),
+            (two, &[1, 5, 3, 3]),
+            (two, &[2, 6, 3, 3]),
+            (two, &[6, 3, 3]),
+            (Conv2d::default(), &[1, 6, 3, 3]),
+            (Conv2d { groups: 0, ..two }, &[1, 6, 3, 3]),
+            (Conv2d { stride: [0, 1], ..two }, &[1, 6, 3, 3]),
+            (Conv2d { dilation: [usize::MAX, 1], ..two }, &[1, 6, 3, 3]),
+            (Conv2d { padding: [usize::MAX / 2, 1], ..two }, &[1, 6, 3, 3]),
+        ] {
+            assert!(!all(rule, y, DType::F32), "{rule:?} {y:?}");
+        }
+        let (y, mut to, ints) = (layout(&[1, 6, 3, 3]), memory, Memory(DType::I32));
+        let mut bias = |memory: &Memory, bias: Option<View>| {
+            let (x, w, out) = (memory.view(&x), memory.view(&w), to.view_mut(&y));
+            Conv2dArgs { rule: two, x, w, bias, relu: false, out }.check().is_ok()
+        };
+        assert!(!bias(&memory, Some(memory.view(&short))) && !bias(&ints, None));
+    }
 
     #[test]
     fn output_sizes() {

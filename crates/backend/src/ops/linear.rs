@@ -3,8 +3,8 @@
 use std::{any::Any, fmt};
 
 use crate::{
-    Error, Layout, MatmulBackend, MemoryBackend, ReduceBackend, ReduceOp, ReluBiasGradBackend, Result, UnaryOp, View,
-    ViewMut, has_shape,
+    Arguments, Error, Layout, MatmulBackend, MemoryBackend, ReduceBackend, ReduceOp, ReluBiasGradArgs,
+    ReluBiasGradBackend, Result, UnaryOp, View, ViewMut, has_shape,
 };
 
 /// Checks the operands of `out = x · wᵀ + bias` and returns `[M, N, K]`.
@@ -101,7 +101,7 @@ pub fn linear_relu_grad_in_parts<B: LinearBackend + ?Sized>(
     on.matmul(grad, w, ViewMut { buffer: &mut *whole, layout: &layout })?;
     let whole = View { buffer: &*whole, layout: &layout };
     match bias {
-        Some(bias) => on.relu_bias_grad(whole, y, 1, out, bias),
+        Some(bias) => on.relu_bias_grad(ReluBiasGradArgs { grad: whole, y, dim: 1, out, bias }.checked()?),
         None => on.unary_grad(UnaryOp::Relu, whole, Some(y), out),
     }
 }

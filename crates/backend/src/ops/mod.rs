@@ -28,22 +28,32 @@ mod where_cond;
 
 pub use arg_reduce::{ArgReduceBackend, ArgReduceOp};
 pub use binary::BinaryBackend;
-pub use class_loss::{ClassLoss, ClassLossBackend, ClassLossInput, ClassLossShape, Reduction};
-pub use conv2d::{Conv2d, Conv2dBackend, Conv2dExtents};
+pub use class_loss::{
+    ClassLoss, ClassLossArgs, ClassLossBackend, ClassLossExtents, ClassLossGradArgs, ClassLossInput, ClassLossOperands,
+    Reduction,
+};
+pub use conv2d::{Conv2d, Conv2dArgs, Conv2dBackend, Conv2dExtents, Conv2dGradInputArgs, Conv2dGradWeightArgs};
 pub use copy::CopyBackend;
-pub use dropout::DropoutBackend;
+pub use dropout::{DropoutArgs, DropoutBackend};
 pub use fill::{FillBackend, Ramp};
 pub use index::{IndexBackend, ScatterMode, check_index, check_index_vector, index_axis, index_vector_strides};
 pub use linear::{LinearBackend, ReluMask, linear_extents, linear_relu_grad_in_parts};
 pub use matmul::{MatmulBackend, MatmulPlan};
 pub use memory::MemoryBackend;
-pub use norm::{Affine, BatchNormBackend, LayerNormBackend, NormGrads, RunningStats};
-pub use optim::{OptimBackend, OptimRule, OptimSlot};
-pub use pointwise_loss::{PointwiseLoss, PointwiseLossBackend, PointwiseLossKind};
-pub use pool2d::{Pool2d, Pool2dBackend, PoolDivisor};
-pub use random::{Distribution, RandomBackend, RandomState};
+pub use norm::{
+    Affine, BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, LayerNormArgs, LayerNormBackend,
+    LayerNormGradArgs, NormGrads, RunningStats,
+};
+pub use optim::{OptimArgs, OptimBackend, OptimRule, OptimSlot};
+pub use pointwise_loss::{
+    PointwiseLoss, PointwiseLossArgs, PointwiseLossBackend, PointwiseLossGradArgs, PointwiseLossKind,
+};
+pub use pool2d::{
+    AvgPool2dArgs, AvgPool2dGradArgs, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d, Pool2dBackend, PoolDivisor,
+};
+pub use random::{Distribution, RandomArgs, RandomBackend, RandomState, bernoulli_threshold};
 pub use reduce::{ReduceBackend, ReduceOp};
-pub use relu_bias_grad::ReluBiasGradBackend;
+pub use relu_bias_grad::{ReluBiasGradArgs, ReluBiasGradBackend};
 pub use scan::ScanBackend;
 pub use softmax::SoftmaxBackend;
 pub use sort::SortBackend;

@@ -1,8 +1,8 @@
 //! Batch and layer normalization, and their gradients.
 
-use crate::{Result, View, ViewMut};
+use crate::{Arguments, Checked, Error, Result, View, ViewMut, has_dtype, has_shape, is_float, same_shape};
 
-/// Scale and shift of a normalisation: one number a channel (or a column), of the input's dtype.
+/// Scale and shift of a normalization: one number a channel (or a column), of the input's dtype.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Affine<'a> {
     /// The scale; 1 if there is none.
@@ -11,7 +11,7 @@ pub struct Affine<'a> {
     pub bias: Option<View<'a>>,
 }
 
-/// Where the gradients of a normalisation go; those left out are not computed.
+/// Where the gradients of a normalization go; those left out are not computed.
 #[derive(Debug, Default)]
 pub struct NormGrads<'a> {
     /// Of the input, in its shape.
@@ -22,8 +22,8 @@ pub struct NormGrads<'a> {
     pub bias: Option<ViewMut<'a>>,
 }
 
-/// The running statistics that a training step of batch normalisation moves, one number a channel, of the accumulation
-/// type (`f32` for half precision, else the input's): `running = (1 - momentum) * running + momentum * batch`.
+/// The running statistics that a training step of batch normalization moves, one number a channel, of the
+/// [accumulator](crate::DType::accumulator) type: `running = (1 - momentum) * running + momentum * batch`.
 #[derive(Debug)]
 pub struct RunningStats<'a> {
     /// The mean.
@@ -34,60 +34,255 @@ pub struct RunningStats<'a> {
     pub momentum: f64,
 }
 
+/// Arguments of [`batch_norm`](BatchNormBackend::batch_norm).
+#[derive(Debug)]
+pub struct BatchNormArgs<'a> {
+    /// The images, `[N, C, H, W]`.
+    pub x: View<'a>,
+    /// Scale and shift, `[C]`.
+    pub affine: Affine<'a>,
+    /// The running statistics, `[C]`, which are moved.
+    pub running: Option<RunningStats<'a>>,
+    /// What is added to the variance.
+    pub eps: f64,
+    /// The normalized images, in the shape of `x`.
+    pub out: ViewMut<'a>,
+    /// Receives the mean of each channel, `[C]` of the accumulator type.
+    pub mean: ViewMut<'a>,
+    /// Receives `1 / sqrt(variance + eps)` of each channel, as `mean`.
+    pub inv_std: ViewMut<'a>,
+}
+
+/// Arguments of [`batch_norm_eval`](BatchNormBackend::batch_norm_eval).
+#[derive(Debug)]
+pub struct BatchNormEvalArgs<'a> {
+    /// The images, `[N, C, H, W]`.
+    pub x: View<'a>,
+    /// Scale and shift, `[C]`.
+    pub affine: Affine<'a>,
+    /// The mean of each channel, `[C]` of the accumulator type.
+    pub mean: View<'a>,
+    /// The variance of each channel, as `mean`.
+    pub var: View<'a>,
+    /// What is added to the variance.
+    pub eps: f64,
+    /// The normalized images, in the shape of `x`.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`batch_norm_grad`](BatchNormBackend::batch_norm_grad).
+#[derive(Debug)]
+pub struct BatchNormGradArgs<'a> {
+    /// Whether the statistics depend on the input; else they are constants.
+    pub training: bool,
+    /// The gradient of the normalized images.
+    pub grad: View<'a>,
+    /// The images, `[N, C, H, W]`.
+    pub x: View<'a>,
+    /// The scale, `[C]`.
+    pub weight: Option<View<'a>>,
+    /// The mean of each channel, `[C]` of the accumulator type.
+    pub mean: View<'a>,
+    /// `1 / sqrt(variance + eps)` of each channel, as `mean`.
+    pub inv_std: View<'a>,
+    /// Where the gradients go; those of scale and shift are `[C]`.
+    pub grads: NormGrads<'a>,
+}
+
+/// Arguments of [`layer_norm`](LayerNormBackend::layer_norm).
+#[derive(Debug)]
+pub struct LayerNormArgs<'a> {
+    /// The rows, `[M, N]`.
+    pub x: View<'a>,
+    /// Scale and shift, `[N]`.
+    pub affine: Affine<'a>,
+    /// What is added to the variance.
+    pub eps: f64,
+    /// The normalized rows, in the shape of `x`.
+    pub out: ViewMut<'a>,
+    /// Receives the mean of each row, `[M]` of the accumulator type.
+    pub mean: ViewMut<'a>,
+    /// Receives `1 / sqrt(variance + eps)` of each row, as `mean`.
+    pub inv_std: ViewMut<'a>,
+}
+
+/// Arguments of [`layer_norm_grad`](LayerNormBackend::layer_norm_grad).
+#[derive(Debug)]
+pub struct LayerNormGradArgs<'a> {
+    /// The gradient of the normalized rows.
+    pub grad: View<'a>,
+    /// The rows, `[M, N]`.
+    pub x: View<'a>,
+    /// The scale, `[N]`.
+    pub weight: Option<View<'a>>,
+    /// The mean of each row, `[M]` of the accumulator type.
+    pub mean: View<'a>,
+    /// `1 / sqrt(variance + eps)` of each row, as `mean`.
+    pub inv_std: View<'a>,
+    /// Where the gradients go; those of scale and shift are `[N]`.
+    pub grads: NormGrads<'a>,
+}
+
+impl Arguments for BatchNormArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let check = NormCheck::images("batch_norm", self.x)?;
+        check.like_input(self.out.as_view())?;
+        check.affine(&[self.affine.weight, self.affine.bias])?;
+        let running = self.running.iter().flat_map(|running| [running.mean.as_view(), running.var.as_view()]);
+        check.stats([self.mean.as_view(), self.inv_std.as_view()].into_iter().chain(running))
+    }
+}
+
+impl Arguments for BatchNormEvalArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let check = NormCheck::images("batch_norm", self.x)?;
+        check.like_input(self.out.as_view())?;
+        check.affine(&[self.affine.weight, self.affine.bias])?;
+        check.stats([self.mean, self.var])
+    }
+}
+
+impl Arguments for BatchNormGradArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let check = NormCheck::images("batch_norm_grad", self.x)?;
+        check.like_input(self.grad)?;
+        check.stats([self.mean, self.inv_std])?;
+        check.affine(&[self.weight])?;
+        check.grads(&self.grads)
+    }
+}
+
+impl Arguments for LayerNormArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let check = NormCheck::rows("layer_norm", self.x)?;
+        check.like_input(self.out.as_view())?;
+        check.affine(&[self.affine.weight, self.affine.bias])?;
+        check.stats([self.mean.as_view(), self.inv_std.as_view()])
+    }
+}
+
+impl Arguments for LayerNormGradArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let check = NormCheck::rows("layer_norm_grad", self.x)?;
+        check.like_input(self.grad)?;
+        check.stats([self.mean, self.inv_std])?;
+        check.affine(&[self.weight])?;
+        check.grads(&self.grads)
+    }
+}
+
+/// What the operands of a normalization are compared with.
+struct NormCheck<'a> {
+    op: &'static str,
+    x: View<'a>,
+    /// Groups of elements that are normalized together.
+    groups: usize,
+    /// Numbers of a scale or shift.
+    affine: usize,
+}
+
+impl<'a> NormCheck<'a> {
+    fn images(op: &'static str, x: View<'a>) -> Result<NormCheck<'a>> {
+        is_float(op, x.dtype())?;
+        match *x.layout.dims() {
+            [_, c, _, _] => Ok(NormCheck { op, x, groups: c, affine: c }),
+            _ => Err(Error::shape(op, "images [N, C, H, W]", x.layout.shape())),
+        }
+    }
+
+    fn rows(op: &'static str, x: View<'a>) -> Result<NormCheck<'a>> {
+        is_float(op, x.dtype())?;
+        match *x.layout.dims() {
+            [m, n] => Ok(NormCheck { op, x, groups: m, affine: n }),
+            _ => Err(Error::shape(op, "rows [M, N]", x.layout.shape())),
+        }
+    }
+
+    fn like_input(&self, view: View) -> Result<()> {
+        has_dtype(self.op, self.x.dtype(), view.dtype())?;
+        same_shape(self.op, &[self.x.layout, view.layout])
+    }
+
+    fn affine(&self, vectors: &[Option<View>]) -> Result<()> {
+        vectors.iter().flatten().try_for_each(|vector| {
+            has_dtype(self.op, self.x.dtype(), vector.dtype())?;
+            has_shape(self.op, "a scale or shift", vector.layout, &[self.affine])
+        })
+    }
+
+    fn stats<'b>(&self, vectors: impl IntoIterator<Item = View<'b>>) -> Result<()> {
+        vectors.into_iter().try_for_each(|vector| {
+            has_dtype(self.op, self.x.dtype().accumulator(), vector.dtype())?;
+            has_shape(self.op, "a statistic", vector.layout, &[self.groups])
+        })
+    }
+
+    fn grads(&self, grads: &NormGrads) -> Result<()> {
+        if let Some(input) = &grads.input {
+            self.like_input(input.as_view())?;
+        }
+        self.affine(&[&grads.weight, &grads.bias].map(|grad| grad.as_ref().map(ViewMut::as_view)))
+    }
+}
+
 /// Batch normalization.
 pub trait BatchNormBackend {
-    /// Batch normalisation while training: each channel of `x` (`[N, C, H, W]`, any strides) minus its mean, times
-    /// `inv_std = 1 / sqrt(biased variance + eps)`, then scaled and shifted. `mean` and `inv_std` (`[C]`, of the
-    /// accumulation type) receive what the gradient needs; `running` is moved.
-    #[allow(clippy::too_many_arguments)] // one fused kernel
-    fn batch_norm(
-        &self,
-        eps: f64,
-        x: View,
-        affine: Affine,
-        running: Option<RunningStats>,
-        out: ViewMut,
-        mean: ViewMut,
-        inv_std: ViewMut,
-    ) -> Result<()>;
-    /// Batch normalisation with given statistics (`[C]`, of the accumulation type).
-    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()>;
-    /// The gradients of batch normalisation: of [`batch_norm`](BatchNormBackend::batch_norm) if `training`, whose statistics
-    /// depend on the input, else with the statistics as constants. `weight` is the scale.
-    #[allow(clippy::too_many_arguments)] // one fused kernel
-    fn batch_norm_grad(
-        &self,
-        training: bool,
-        grad: View,
-        x: View,
-        weight: Option<View>,
-        mean: View,
-        inv_std: View,
-        grads: NormGrads,
-    ) -> Result<()>;
+    /// Batch normalization while training: each channel of the images (any strides) minus its mean, times
+    /// `1 / sqrt(biased variance + eps)`, then scaled and shifted. Keeps what the gradient needs, and moves the running
+    /// statistics.
+    fn batch_norm(&self, args: Checked<BatchNormArgs>) -> Result<()>;
+    /// Batch normalization with given statistics.
+    fn batch_norm_eval(&self, args: Checked<BatchNormEvalArgs>) -> Result<()>;
+    /// The gradients of batch normalization.
+    fn batch_norm_grad(&self, args: Checked<BatchNormGradArgs>) -> Result<()>;
 }
 
 /// Layer normalization.
 pub trait LayerNormBackend {
-    /// Normalises each row of `x` (`[M, N]`) as [`batch_norm`](crate::BatchNormBackend::batch_norm) does a channel; scale and shift are
-    /// `[N]`, `mean` and `inv_std` `[M]`, of the accumulation type.
-    fn layer_norm(
-        &self,
-        eps: f64,
-        x: View,
-        affine: Affine,
-        out: ViewMut,
-        mean: ViewMut,
-        inv_std: ViewMut,
-    ) -> Result<()>;
+    /// Normalizes each row as [`batch_norm`](BatchNormBackend::batch_norm) does a channel.
+    fn layer_norm(&self, args: Checked<LayerNormArgs>) -> Result<()>;
     /// Its gradients.
-    fn layer_norm_grad(
-        &self,
-        grad: View,
-        x: View,
-        weight: Option<View>,
-        mean: View,
-        inv_std: View,
-        grads: NormGrads,
-    ) -> Result<()>;
+    fn layer_norm_grad(&self, args: Checked<LayerNormGradArgs>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        DType, Layout,
+        testing::{Memory, layout},
+    };
+
+    #[test]
+    fn shapes_and_dtypes_are_checked() {
+        let images = [layout(&[2, 3, 4, 5]), layout(&[2, 4, 3, 5]), layout(&[6, 20])];
+        let [x, other, matrix] = &images;
+        let (c, rows, columns) = (layout(&[3]), layout(&[6]), layout(&[20]));
+        let (half, single) = (Memory(DType::F16), Memory(DType::F32));
+        let (mut out, mut mean, mut inv) = (half, single, single);
+        let mut batch = |x, to, weight, stat: &Layout| {
+            let affine = Affine { weight: Some(half.view(weight)), bias: None };
+            let (out, mean, inv_std) = (out.view_mut(to), mean.view_mut(stat), inv.view_mut(stat));
+            BatchNormArgs { x: half.view(x), affine, running: None, eps: 0.1, out, mean, inv_std }.check().is_ok()
+        };
+        assert!(batch(x, x, &c, &c));
+        assert!(!batch(x, other, &c, &c) && !batch(x, x, &rows, &c) && !batch(x, x, &c, &rows));
+        assert!(!batch(matrix, matrix, &c, &c));
+        let mut layer = |x, stat: &Memory, affine: &Layout, numbers: &Layout| {
+            let affine = Affine { weight: None, bias: Some(half.view(affine)) };
+            let mut kept = [*stat, *stat];
+            let [mean, inv_std] = kept.each_mut().map(|memory| memory.view_mut(numbers));
+            LayerNormArgs { x: half.view(x), affine, eps: 0.1, out: out.view_mut(x), mean, inv_std }.check().is_ok()
+        };
+        assert!(layer(matrix, &single, &columns, &rows));
+        // Statistics are of the accumulator type, scale and shift of the input's.
+        assert!(!layer(matrix, &half, &columns, &rows) && !layer(matrix, &single, &rows, &columns));
+        let of_ints = Memory(DType::I32);
+        let (x, mean, inv_std) = (of_ints.view(matrix), single.view(&rows), single.view(&rows));
+        let grads = NormGrads::default();
+        assert!(LayerNormGradArgs { grad: x, x, weight: None, mean, inv_std, grads }.check().is_err());
+        let (x, mut to) = (half.view(matrix), single);
+        let grads = NormGrads { weight: Some(to.view_mut(&columns)), ..NormGrads::default() };
+        assert!(LayerNormGradArgs { grad: x, x, weight: None, mean, inv_std, grads }.check().is_err());
+    }
 }

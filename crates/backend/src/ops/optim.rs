@@ -1,6 +1,6 @@
 //! Optimizer steps over all parameters of a group.
 
-use crate::{Result, View, ViewMut};
+use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype, is_float, same_shape};
 
 /// The update rule of an optimizer, as PyTorch's page of the same name defines it
 /// (<https://docs.pytorch.org/docs/stable/optim.html>). `maximize` negates the gradient, and
@@ -45,8 +45,86 @@ pub struct OptimSlot<'a> {
     pub count: ViewMut<'a>,
 }
 
+/// Arguments of [`optimizer_step`](OptimBackend::optimizer_step).
+#[derive(Debug)]
+pub struct OptimArgs<'a> {
+    /// The update rule of the group.
+    pub rule: OptimRule,
+    /// The learning rate: one `f64`.
+    pub lr: View<'a>,
+    /// The parameters of the group.
+    pub slots: Vec<OptimSlot<'a>>,
+}
+
+const OP: &str = "optimizer_step";
+
+impl Arguments for OptimArgs<'_> {
+    fn check(&self) -> Result<()> {
+        is_number(DType::F64, self.lr)?;
+        self.slots.iter().try_for_each(|slot| {
+            let OptimSlot { param, grad, states, count } = slot;
+            is_float(OP, param.dtype())?;
+            is_number(DType::I64, count.as_view())?;
+            if states.len() != self.rule.states() {
+                let message = format!("{} states are needed, {} were given", self.rule.states(), states.len());
+                return Err(Error::argument(OP, message));
+            }
+            is_dense(param.layout)?;
+            [*grad].into_iter().chain(states.iter().map(ViewMut::as_view)).try_for_each(|view| {
+                has_dtype(OP, param.dtype(), view.dtype())?;
+                same_shape(OP, &[param.layout, view.layout])?;
+                is_dense(view.layout)
+            })
+        })
+    }
+}
+
+fn is_number(dtype: DType, view: View) -> Result<()> {
+    has_dtype(OP, dtype, view.dtype())?;
+    if view.layout.numel() == 1 { Ok(()) } else { Err(Error::shape(OP, "one number", view.layout.shape())) }
+}
+
+fn is_dense(layout: &Layout) -> Result<()> {
+    if layout.is_contiguous() {
+        Ok(())
+    } else {
+        Err(Error::argument(OP, "parameters, gradients and states must be contiguous"))
+    }
+}
+
 /// Fused optimizer steps.
 pub trait OptimBackend {
-    /// One step of all parameters of a group with learning rate `lr`.
-    fn optimizer_step(&self, rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()>;
+    /// One step of all parameters of a group.
+    fn optimizer_step(&self, args: Checked<OptimArgs>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Memory, layout};
+
+    #[test]
+    fn operands_are_checked() {
+        let (single, double, long) = (Memory(DType::F32), Memory(DType::F64), Memory(DType::I64));
+        let rule = OptimRule::Adagrad { lr_decay: 0.0, weight_decay: 0.0, eps: 0.0, maximize: false };
+        let (matrix, one) = (layout(&[2, 3]), layout(&[1]));
+        let turned = layout(&[3, 2]).transpose(0, 1);
+        let check = |lr: View, grad: View, state: &[(DType, &Layout)], counter: DType| {
+            let (mut param, mut count) = (single, Memory(counter));
+            let mut memory: Vec<Memory> = state.iter().map(|&(dtype, _)| Memory(dtype)).collect();
+            let states = memory.iter_mut().zip(state).map(|(memory, (_, layout))| memory.view_mut(layout)).collect();
+            let slot = OptimSlot { param: param.view_mut(&matrix), grad, states, count: count.view_mut(&one) };
+            OptimArgs { rule, lr, slots: vec![slot] }.check().is_ok()
+        };
+        let (lr, grad, state) = (double.view(&one), single.view(&matrix), (DType::F32, &matrix));
+        assert!(check(lr, grad, &[state], DType::I64));
+        assert!(!check(single.view(&one), grad, &[state], DType::I64));
+        assert!(!check(double.view(&matrix), grad, &[state], DType::I64));
+        assert!(!check(lr, grad, &[], DType::I64) && !check(lr, grad, &[state, state], DType::I64));
+        assert!(!check(lr, grad, &[(DType::F64, &matrix)], DType::I64));
+        assert!(!check(lr, grad, &[(DType::F32, &one)], DType::I64));
+        assert!(!check(lr, single.view(&turned), &[state], DType::I64));
+        assert!(!check(lr, long.view(&matrix), &[state], DType::I64));
+        assert!(!check(lr, grad, &[state], DType::I32));
+    }
 }

@@ -1,6 +1,6 @@
 //! Element-wise losses: mean squared error, L1, binary cross-entropy with logits.
 
-use crate::{Layout, Reduction, Result, View, ViewMut, has_shape, same_shape};
+use crate::{Arguments, Checked, Reduction, Result, View, ViewMut, has_dtype, has_shape, is_float, same_shape};
 
 /// Element-wise losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,23 +55,92 @@ impl<'a> PointwiseLoss<'a> {
     }
 
     /// Checks that all operands have one shape, and that `loss` (or its gradient) has the shape of the result.
-    ///
-    /// # Errors
-    /// They do not.
-    pub fn check(&self, loss: &Layout) -> Result<()> {
-        let op = self.kind.name();
+    fn check(&self, loss: View) -> Result<()> {
+        let (op, dtype) = (self.kind.name(), self.input.dtype());
+        is_float(op, dtype)?;
         for view in [Some(self.target)].into_iter().chain(self.weights()).flatten() {
+            has_dtype(op, dtype, view.dtype())?;
             same_shape(op, &[self.input.layout, view.layout])?;
         }
+        has_dtype(op, dtype, loss.dtype())?;
         let dims = if self.reduction == Reduction::None { self.input.layout.dims() } else { &[] };
-        has_shape(op, "a loss", loss, dims)
+        has_shape(op, "a loss", loss.layout, dims)
+    }
+}
+
+/// Arguments of [`pointwise_loss`](PointwiseLossBackend::pointwise_loss).
+#[derive(Debug)]
+pub struct PointwiseLossArgs<'a> {
+    /// The loss and what it reads.
+    pub loss: PointwiseLoss<'a>,
+    /// The result: a scalar, or of the input's shape without reduction.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`pointwise_loss_grad`](PointwiseLossBackend::pointwise_loss_grad).
+#[derive(Debug)]
+pub struct PointwiseLossGradArgs<'a> {
+    /// The loss and what it read.
+    pub loss: PointwiseLoss<'a>,
+    /// The gradient of the result, in its shape.
+    pub grad: View<'a>,
+    /// The gradient of the input, in its shape.
+    pub out: ViewMut<'a>,
+}
+
+impl Arguments for PointwiseLossArgs<'_> {
+    fn check(&self) -> Result<()> {
+        self.loss.check(self.out.as_view())
+    }
+}
+
+impl Arguments for PointwiseLossGradArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let (op, input) = (self.loss.kind.name(), self.loss.input);
+        self.loss.check(self.grad)?;
+        has_dtype(op, input.dtype(), self.out.dtype())?;
+        same_shape(op, &[input.layout, self.out.layout])
     }
 }
 
 /// Element-wise losses, fused with their reduction.
 pub trait PointwiseLossBackend {
-    /// An element-wise loss; `out` is a scalar, or has the input's shape without reduction.
-    fn pointwise_loss(&self, loss: &PointwiseLoss, out: ViewMut) -> Result<()>;
-    /// Its gradient with respect to the input; `grad` has the loss's shape.
-    fn pointwise_loss_grad(&self, loss: &PointwiseLoss, grad: View, out: ViewMut) -> Result<()>;
+    /// An element-wise loss.
+    fn pointwise_loss(&self, args: Checked<PointwiseLossArgs>) -> Result<()>;
+    /// Its gradient with respect to the input.
+    fn pointwise_loss_grad(&self, args: Checked<PointwiseLossGradArgs>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        DType,
+        testing::{Memory, layout},
+    };
+
+    #[test]
+    fn operands_are_checked() {
+        let (single, double) = (Memory(DType::F32), Memory(DType::F64));
+        let (x, other, scalar) = (layout(&[2, 3]), layout(&[3, 2]), layout(&[]));
+        let (kind, reduction) = (PointwiseLossKind::Mse, Reduction::Sum);
+        let (input, target) = (single.view(&x), single.view(&x));
+        let loss = PointwiseLoss { kind, reduction, input, target, weight: None, pos_weight: None };
+        let check = |loss: PointwiseLoss, shape| {
+            let (mut to, grad) = (single, single.view(shape));
+            let forward = PointwiseLossArgs { loss, out: to.view_mut(shape) }.check().is_ok();
+            let backward = PointwiseLossGradArgs { loss, grad, out: to.view_mut(loss.input.layout) }.check().is_ok();
+            assert_eq!(forward, backward);
+            forward
+        };
+        assert!(check(loss, &scalar) && !check(loss, &x));
+        let plain = PointwiseLoss { reduction: Reduction::None, ..loss };
+        assert!(check(plain, &x) && !check(plain, &other) && !check(plain, &scalar));
+        assert!(!check(PointwiseLoss { target: single.view(&other), ..loss }, &scalar));
+        assert!(!check(PointwiseLoss { target: double.view(&x), ..loss }, &scalar));
+        // Only binary cross-entropy has weights.
+        let weighted = PointwiseLoss { weight: Some(single.view(&other)), ..loss };
+        assert!(check(weighted, &scalar));
+        assert!(!check(PointwiseLoss { kind: PointwiseLossKind::BceWithLogits, ..weighted }, &scalar));
+    }
 }

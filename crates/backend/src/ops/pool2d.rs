@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::conv2d::reach;
-use crate::{Result, View, ViewMut};
+use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype, is_float, same_shape};
 
 /// The windows of a two-dimensional pooling. Pairs are height first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +13,7 @@ pub enum Pool2d {
     Window {
         /// Taps.
         kernel: [usize; 2],
-        /// Distance of neighbouring windows; at least 1.
+        /// Distance of neighboring windows; at least 1.
         stride: [usize; 2],
         /// How far the first window begins before the input.
         padding: [usize; 2],
@@ -63,6 +63,47 @@ impl Pool2d {
     }
 }
 
+/// Places in the input stay below this, whatever a window asks for.
+const FARTHEST: usize = 1 << 60;
+
+impl Pool2d {
+    /// Checks images `[N, C, H, W]` before and after pooling, and that every place that a window names is a number.
+    fn check(
+        &self,
+        op: &'static str,
+        (before, dtype): (&Layout, DType),
+        (after, other): (&Layout, DType),
+    ) -> Result<()> {
+        is_float(op, dtype)?;
+        has_dtype(op, dtype, other)?;
+        let misfit = || {
+            let expected = format!("images [N, C, H, W] before and after pooling, and windows of {self:?}");
+            Error::shapes(op, before.shape(), after.shape(), expected)
+        };
+        let (&[n, c, h, w], &[n_after, c_after, h_after, w_after]) = (before.dims(), after.dims()) else {
+            return Err(misfit());
+        };
+        let possible = self.is_possible(0, h, h_after) && self.is_possible(1, w, w_after);
+        // Every adaptive window has an element, so the input must have one.
+        let covered = *self != Pool2d::Adaptive || before.numel() > 0 || after.numel() == 0;
+        if [n, c] == [n_after, c_after] && possible && covered { Ok(()) } else { Err(misfit()) }
+    }
+
+    fn is_possible(&self, axis: usize, input: usize, output: usize) -> bool {
+        let near = |n: Option<usize>| n.is_some_and(|n| n < FARTHEST);
+        match *self {
+            Pool2d::Window { kernel, stride, padding, dilation } => {
+                let (kernel, stride, padding, dilation) = (kernel[axis], stride[axis], padding[axis], dilation[axis]);
+                let reach = kernel.checked_mul(dilation);
+                let end = reach.and_then(|reach| output.checked_mul(stride)?.checked_add(reach)?.checked_add(padding));
+                let outside = || input.checked_add(padding)?.checked_add(stride)?.checked_add(output);
+                [kernel, stride, dilation].into_iter().all(|n| n > 0) && near(end) && near(outside())
+            }
+            Pool2d::Adaptive => near((|| output.checked_add(2)?.checked_mul(input.checked_add(2)?))()),
+        }
+    }
+}
+
 /// What an average is divided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PoolDivisor {
@@ -75,24 +116,164 @@ pub enum PoolDivisor {
     Fixed(i64),
 }
 
+/// Arguments of [`max_pool2d`](Pool2dBackend::max_pool2d).
+#[derive(Debug)]
+pub struct MaxPool2dArgs<'a> {
+    /// The windows.
+    pub pool: Pool2d,
+    /// The images, `[N, C, H, W]`.
+    pub x: View<'a>,
+    /// The largest element of each window, `[N, C, H', W']`.
+    pub out: ViewMut<'a>,
+    /// Its position in the plane, `row * W + column` (`i64`), in the shape of `out`.
+    pub indices: Option<ViewMut<'a>>,
+}
+
+/// Arguments of [`max_pool2d_grad`](Pool2dBackend::max_pool2d_grad).
+#[derive(Debug)]
+pub struct MaxPool2dGradArgs<'a> {
+    /// The windows.
+    pub pool: Pool2d,
+    /// The gradient of the result, `[N, C, H', W']`.
+    pub grad: View<'a>,
+    /// The positions that [`max_pool2d`](Pool2dBackend::max_pool2d) gave, in the shape of `grad`.
+    pub indices: View<'a>,
+    /// The gradient of the images, `[N, C, H, W]`.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`avg_pool2d`](Pool2dBackend::avg_pool2d).
+#[derive(Debug)]
+pub struct AvgPool2dArgs<'a> {
+    /// The windows, which are not dilated.
+    pub pool: Pool2d,
+    /// What sums are divided by.
+    pub divisor: PoolDivisor,
+    /// The images, `[N, C, H, W]`.
+    pub x: View<'a>,
+    /// The average of each window, `[N, C, H', W']`.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`avg_pool2d_grad`](Pool2dBackend::avg_pool2d_grad).
+#[derive(Debug)]
+pub struct AvgPool2dGradArgs<'a> {
+    /// The windows, which are not dilated.
+    pub pool: Pool2d,
+    /// What sums are divided by.
+    pub divisor: PoolDivisor,
+    /// The gradient of the result, `[N, C, H', W']`.
+    pub grad: View<'a>,
+    /// The gradient of the images, `[N, C, H, W]`.
+    pub out: ViewMut<'a>,
+}
+
+impl Arguments for MaxPool2dArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "max_pool2d";
+        let MaxPool2dArgs { pool, x, out, indices } = self;
+        pool.check(OP, (x.layout, x.dtype()), (out.layout, out.dtype()))?;
+        let Some(indices) = indices else { return Ok(()) };
+        has_dtype(OP, DType::I64, indices.dtype())?;
+        same_shape(OP, &[out.layout, indices.layout])
+    }
+}
+
+impl Arguments for MaxPool2dGradArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "max_pool2d_grad";
+        let MaxPool2dGradArgs { pool, grad, indices, out } = self;
+        pool.check(OP, (out.layout, out.dtype()), (grad.layout, grad.dtype()))?;
+        has_dtype(OP, DType::I64, indices.dtype())?;
+        same_shape(OP, &[grad.layout, indices.layout])
+    }
+}
+
+impl Arguments for AvgPool2dArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "avg_pool2d";
+        let AvgPool2dArgs { pool, divisor, x, out } = self;
+        check_average(OP, pool, *divisor)?;
+        pool.check(OP, (x.layout, x.dtype()), (out.layout, out.dtype()))
+    }
+}
+
+impl Arguments for AvgPool2dGradArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "avg_pool2d_grad";
+        let AvgPool2dGradArgs { pool, divisor, grad, out } = self;
+        check_average(OP, pool, *divisor)?;
+        pool.check(OP, (out.layout, out.dtype()), (grad.layout, grad.dtype()))
+    }
+}
+
+fn check_average(op: &'static str, pool: &Pool2d, divisor: PoolDivisor) -> Result<()> {
+    let dense = !matches!(pool, Pool2d::Window { dilation, .. } if *dilation != [1; 2]);
+    if dense && divisor != PoolDivisor::Fixed(0) {
+        return Ok(());
+    }
+    let message = format!("windows are not dilated and the divisor is not 0, but {pool:?}, {divisor:?}");
+    Err(Error::argument(op, message))
+}
+
 /// Max and average pooling. Images are `[N, C, H, W]` with any strides, channels-last ones included.
 pub trait Pool2dBackend {
-    /// The largest element of each window; NaN counts as larger. `indices` (`i64`, of `out`'s shape) receives its
-    /// position in the plane, `row * W + column`: of equal elements the first in row-major order, of NaNs the last.
-    /// A window with no tap inside the input gives `-inf` and position -1.
-    fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()>;
-    /// Its gradient: each element of `out` (`[N, C, H, W]`) is the sum of `grad` over the windows that chose it, added
+    /// The largest element of each window; NaN counts as larger. Its position is, of equal elements, that of the first in
+    /// row-major order, of NaNs that of the last. A window with no tap inside the input gives `-inf` and position -1.
+    fn max_pool2d(&self, args: Checked<MaxPool2dArgs>) -> Result<()>;
+    /// Its gradient: each element of `out` is the sum of `grad` over the windows that chose it, added
     /// in row-major order of the windows. A position outside the plane is an error, but -1 is skipped.
-    fn max_pool2d_grad(&self, pool: &Pool2d, grad: View, indices: View, out: ViewMut) -> Result<()>;
+    fn max_pool2d_grad(&self, args: Checked<MaxPool2dGradArgs>) -> Result<()>;
     /// The sum of each window, divided; a window with no element inside the input gives 0.
-    fn avg_pool2d(&self, pool: &Pool2d, divisor: PoolDivisor, x: View, out: ViewMut) -> Result<()>;
-    /// Its gradient; `out` is `[N, C, H, W]`.
-    fn avg_pool2d_grad(&self, pool: &Pool2d, divisor: PoolDivisor, grad: View, out: ViewMut) -> Result<()>;
+    fn avg_pool2d(&self, args: Checked<AvgPool2dArgs>) -> Result<()>;
+    /// Its gradient.
+    fn avg_pool2d_grad(&self, args: Checked<AvgPool2dGradArgs>) -> Result<()>;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Memory, layout};
+
+    #[test]
+    fn operands_are_checked() {
+        let (memory, mut to) = (Memory(DType::F32), Memory(DType::F32));
+        let mut largest = |pool, before: &[usize], after: &[usize]| {
+            let (x, y) = (layout(before), layout(after));
+            let forward = MaxPool2dArgs { pool, x: memory.view(&x), out: to.view_mut(&y), indices: None }.check();
+            let indices = Memory(DType::I64);
+            let (grad, indices) = (memory.view(&y), indices.view(&y));
+            let backward = MaxPool2dGradArgs { pool, grad, indices, out: to.view_mut(&x) }.check();
+            assert_eq!(forward.is_ok(), backward.is_ok());
+            forward.is_ok()
+        };
+        let (pool, x) = (window(2, 2, 0, 1), [1, 2, 8, 8]);
+        assert!(largest(pool, &x, &[1, 2, 4, 4]));
+        for after in [&[1usize, 3, 4, 4][..], &[2, 2, 4, 4], &[2, 4, 4]] {
+            assert!(!largest(pool, &x, after), "{after:?}");
+        }
+        for bad in [
+            window(0, 2, 0, 1),
+            window(2, 0, 0, 1),
+            window(2, 2, 0, 0),
+            window(usize::MAX, 2, 0, 1),
+            window(2, usize::MAX, 0, 1),
+            window(2, 2, usize::MAX, 1),
+            window(1 << 40, 2, 0, 1 << 40),
+        ] {
+            assert!(!largest(bad, &x, &[1, 2, 4, 4]), "{bad:?}");
+        }
+        assert!(largest(Pool2d::Adaptive, &[0, 2, 4, 4], &[0, 2, 2, 2]));
+        assert!(!largest(Pool2d::Adaptive, &[1, 2, 0, 4], &[1, 2, 2, 2]));
+        assert!(!largest(Pool2d::Adaptive, &[0, 1, 1 << 40, 1], &[0, 1, 1 << 40, 1]));
+        let (x, y) = (layout(&x), layout(&[1, 2, 4, 4]));
+        let mut average = |pool, divisor, memory: Memory| {
+            AvgPool2dArgs { pool, divisor, x: memory.view(&x), out: to.view_mut(&y) }.check().is_ok()
+        };
+        assert!(average(pool, PoolDivisor::Inside, memory) && !average(pool, PoolDivisor::Fixed(0), memory));
+        assert!(!average(window(2, 2, 0, 2), PoolDivisor::Inside, memory));
+        assert!(!average(pool, PoolDivisor::Inside, Memory(DType::F64)));
+    }
 
     fn window(kernel: usize, stride: usize, padding: usize, dilation: usize) -> Pool2d {
         Pool2d::Window { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2], dilation: [dilation; 2] }

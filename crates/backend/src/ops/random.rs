@@ -1,6 +1,6 @@
 //! Random numbers.
 
-use crate::{DType, Result, ViewMut};
+use crate::{Arguments, Checked, DType, Error, Result, ViewMut, is_float};
 
 /// A distribution to draw from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +62,17 @@ impl RandomState {
 }
 
 impl Distribution {
+    /// The name for errors.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Distribution::Uniform { .. } => "uniform",
+            Distribution::Normal { .. } => "normal",
+            Distribution::Bernoulli { .. } => "bernoulli",
+            Distribution::Integers { .. } => "randint",
+        }
+    }
+
     /// How many 32-bit words a draw into `dtype` uses.
     #[must_use]
     pub fn words(&self, dtype: DType) -> usize {
@@ -73,8 +84,73 @@ impl Distribution {
     }
 }
 
+/// How many of the `2^32` words of a draw stand for an event of probability `p`: those below this number.
+#[must_use]
+pub fn bernoulli_threshold(p: f64) -> u64 {
+    (p * 4_294_967_296.0).ceil() as u64
+}
+
+/// Arguments of [`random`](RandomBackend::random).
+#[derive(Debug)]
+pub struct RandomArgs<'a> {
+    /// What is drawn from.
+    pub distribution: Distribution,
+    /// Where the draws begin in the stream.
+    pub state: RandomState,
+    /// Receives the numbers.
+    pub out: ViewMut<'a>,
+}
+
+impl Arguments for RandomArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let (op, dtype) = (self.distribution.name(), self.out.dtype());
+        let valid = |valid: bool, message: String| if valid { Ok(()) } else { Err(Error::argument(op, message)) };
+        match self.distribution {
+            Distribution::Uniform { low, high } => {
+                is_float(op, dtype)?;
+                let width = if dtype == DType::F64 { high - low } else { f64::from((high - low) as f32) };
+                valid(low <= high && width.is_finite(), format!("[{low}, {high}) is not an interval of {dtype}"))
+            }
+            Distribution::Normal { .. } => is_float(op, dtype),
+            Distribution::Bernoulli { p } => {
+                valid((0.0..=1.0).contains(&p), format!("the probability {p} is not in [0, 1]"))
+            }
+            Distribution::Integers { low, high } => {
+                valid(low < high, format!("there are no integers in {low}..{high}"))
+            }
+        }
+    }
+}
+
 /// Draws random numbers.
 pub trait RandomBackend {
     /// Random numbers; [`RandomState`] says which.
-    fn random(&self, distribution: Distribution, state: RandomState, out: ViewMut) -> Result<()>;
+    fn random(&self, args: Checked<RandomArgs>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Memory, layout};
+
+    #[test]
+    fn distributions_are_checked() {
+        let check = |distribution, dtype| {
+            let (mut memory, layout) = (Memory(dtype), layout(&[3]));
+            let (state, out) = (RandomState { seed: 0, offset: 0 }, memory.view_mut(&layout));
+            RandomArgs { distribution, state, out }.check().is_ok()
+        };
+        let (uniform, integers) =
+            (|low, high| Distribution::Uniform { low, high }, |low, high| Distribution::Integers { low, high });
+        assert!(check(uniform(0.0, 0.0), DType::F16) && !check(uniform(0.0, 1.0), DType::I32));
+        assert!(!check(uniform(1.0, 0.0), DType::F32) && !check(uniform(f64::NAN, 1.0), DType::F32));
+        // Too wide for `f32`, not for `f64`.
+        assert!(!check(uniform(-1e39, 1e39), DType::F32) && check(uniform(-1e39, 1e39), DType::F64));
+        assert!(!check(Distribution::Normal { mean: 0.0, std: 1.0 }, DType::Bool));
+        for (p, valid) in [(0.0, true), (1.0, true), (-0.1, false), (1.1, false), (f64::NAN, false)] {
+            assert_eq!(check(Distribution::Bernoulli { p }, DType::U8), valid, "{p}");
+        }
+        assert!(check(integers(-1, 0), DType::F32) && !check(integers(0, 0), DType::I64));
+        assert_eq!((bernoulli_threshold(0.5), bernoulli_threshold(1.0)), (1 << 31, 1 << 32));
+    }
 }

@@ -1,20 +1,53 @@
 //! The gradient through ReLU to a bias.
 
-use crate::{ReduceBackend, ReduceOp, Result, UnaryBackend, UnaryOp, View, ViewMut};
+use crate::{
+    Arguments, Checked, Error, ReduceBackend, ReduceOp, Result, UnaryBackend, UnaryOp, View, ViewMut, has_dtype,
+    has_shape, is_float, same_shape,
+};
 
-/// The way back through a bias and the ReLU after it.
+/// Arguments of [`relu_bias_grad`](ReluBiasGradBackend::relu_bias_grad).
+#[derive(Debug)]
+pub struct ReluBiasGradArgs<'a> {
+    /// The gradient of `y`.
+    pub grad: View<'a>,
+    /// The output of ReLU, `relu(… + bias)`.
+    pub y: View<'a>,
+    /// The dimension of `y` that the bias belongs to.
+    pub dim: usize,
+    /// Receives `grad` where `y` is above 0 (or NaN), and 0 elsewhere.
+    pub out: ViewMut<'a>,
+    /// Receives the sums of `out` over the other dimensions, `[y's extent along dim]`.
+    pub bias: ViewMut<'a>,
+}
+
+impl Arguments for ReluBiasGradArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "relu_bias_grad";
+        let (dtype, layout) = (self.y.dtype(), self.y.layout);
+        is_float(OP, dtype)?;
+        for other in [self.grad.dtype(), self.out.dtype(), self.bias.dtype()] {
+            has_dtype(OP, dtype, other)?;
+        }
+        same_shape(OP, &[layout, self.grad.layout, self.out.layout])?;
+        let Some(&channels) = layout.dims().get(self.dim) else {
+            return Err(Error::dim(OP, self.dim as i64, layout.rank()));
+        };
+        has_shape(OP, "a bias", self.bias.layout, &[channels])
+    }
+}
+
+/// Backward through a bias and the ReLU after it.
 pub trait ReluBiasGradBackend: UnaryBackend + ReduceBackend {
-    /// Backwards through a bias and the ReLU behind it, where `y = relu(… + bias)` and the bias belongs to dimension
-    /// `dim`: `out` is `grad` where `y` is above 0 (or NaN) and 0 elsewhere, and `bias` (`[y's extent there]`) its sums
-    /// over the other dimensions. `grad`, `y` and `out` have one shape.
-    fn relu_bias_grad(&self, grad: View, y: View, dim: usize, out: ViewMut, bias: ViewMut) -> Result<()> {
-        self.unary_grad(UnaryOp::Relu, grad, Some(y), ViewMut { buffer: &mut *out.buffer, layout: out.layout })?;
+    /// Backward through a bias and the ReLU after it, in one pass where the device has it.
+    fn relu_bias_grad(&self, args: Checked<ReluBiasGradArgs>) -> Result<()> {
+        let ReluBiasGradArgs { grad, y, dim, mut out, bias } = args.into_inner();
+        self.unary_grad(UnaryOp::Relu, grad, Some(y), out.reborrow())?;
         let mut row = *bias.layout;
         for at in 0..out.layout.rank() {
             if at != dim {
                 row = row.unsqueeze(at)?;
             }
         }
-        self.reduce(ReduceOp::Sum, View { buffer: &*out.buffer, layout: out.layout }, ViewMut { layout: &row, ..bias })
+        self.reduce(ReduceOp::Sum, out.as_view(), ViewMut { layout: &row, ..bias })
     }
 }

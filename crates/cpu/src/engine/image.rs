@@ -25,11 +25,12 @@ unsafe impl<T: Send> Send for Image<T> {}
 unsafe impl<T: Send + Sync> Sync for Image<T> {}
 
 impl<T: Copy> Image<T> {
-    /// The images of a tensor of rank 4; `None` for another rank.
-    pub(crate) fn new(tensor: &Erased<T>) -> Option<Image<T>> {
+    /// The images of a tensor of 4 dimensions. One that it lacks is of extent 1.
+    pub(crate) fn new(tensor: &Erased<T>) -> Image<T> {
         let layout = tensor.layout();
-        let (&[n, c, h, w], &[sn, sc, sh, sw]) = (layout.dims(), layout.strides()) else { return None };
-        Some(Image { ptr: tensor.ptr(), n, c, h, w, strides: [sn, sc, sh, sw] })
+        let [n, c, h, w] = [0, 1, 2, 3].map(|dim| layout.dims().get(dim).map_or(1, |&extent| extent));
+        let strides = [0, 1, 2, 3].map(|dim| layout.strides().get(dim).map_or(0, |&stride| stride));
+        Image { ptr: tensor.ptr(), n, c, h, w, strides }
     }
 
     /// Pixels of one channel of one image.

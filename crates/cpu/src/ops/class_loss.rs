@@ -12,7 +12,10 @@ mod forward;
 mod rows;
 mod tile;
 
-use kiln_backend::{ClassLoss, ClassLossBackend, ClassLossInput, ClassLossShape, Error, Result, View, ViewMut};
+use kiln_backend::{
+    Checked, ClassLoss, ClassLossArgs, ClassLossBackend, ClassLossGradArgs, ClassLossInput, ClassLossOperands, Error,
+    Result,
+};
 
 use crate::{
     CpuBackend,
@@ -34,23 +37,22 @@ enum Truth<'a, T> {
     Probabilities(Planes<*const T>),
 }
 
-/// The operands that both directions share, checked.
+/// The operands that both directions share.
 struct Problem<'a, T: Stored> {
     rule: ClassLoss,
-    shape: ClassLossShape,
     x: Planes<*const T>,
     truth: Truth<'a, T>,
     terms: Terms<T::Compute>,
 }
 
 impl<'a, T: Stored<Compute: Real>> Problem<'a, T> {
-    fn new(rule: &ClassLoss, x: View<'a>, target: View<'a>, weight: Option<View<'a>>) -> Result<Problem<'a, T>> {
-        let op = rule.name();
-        let shape = rule.check(x, target, weight)?;
-        let classes = shape.classes;
+    fn new(operands: ClassLossOperands<'a>) -> Result<Problem<'a, T>> {
+        let extents = operands.extents();
+        let ClassLossOperands { rule, x, target, weight } = operands;
+        let (op, classes) = (rule.name(), extents.classes);
         let x = Planes::new(&Source::<T>::new(op, x)?);
         let form = x.form();
-        let truth = if shape.labels {
+        let truth = if extents.labels {
             let labels = Source::<i64>::new(op, target)?;
             check_labels(op, &labels, classes, rule.ignore_index)?;
             Truth::Labels(labels)
@@ -65,7 +67,7 @@ impl<'a, T: Stored<Compute: Real>> Problem<'a, T> {
             ClassLossInput::Logits => Smoothing::new(rule.label_smoothing, classes),
             ClassLossInput::LogProbs => Smoothing::new(0.0, classes),
         };
-        Ok(Problem { rule: *rule, shape, x, truth, terms: Terms { form, weights, smoothing } })
+        Ok(Problem { rule, x, truth, terms: Terms { form, weights, smoothing } })
     }
 
     /// The labels of a part's rows, `None` for those that do not count.
@@ -117,32 +119,14 @@ fn check_labels(op: &'static str, labels: &Source<i64>, classes: usize, ignore: 
 }
 
 impl ClassLossBackend for CpuBackend {
-    fn class_loss(
-        &self,
-        rule: &ClassLoss,
-        x: View,
-        target: View,
-        weight: Option<View>,
-        loss: ViewMut,
-        lse: ViewMut,
-        total: ViewMut,
-    ) -> Result<()> {
-        for_float!(rule.name(), x.dtype(), T => forward::forward::<T>(rule, x, target, weight, loss, lse, total))
+    fn class_loss(&self, args: Checked<ClassLossArgs>) -> Result<()> {
+        let ClassLossOperands { rule, x, .. } = args.operands;
+        for_float!(rule.name(), x.dtype(), T => forward::forward::<T>(args.into_inner()))
     }
 
-    #[allow(clippy::too_many_arguments)] // one fused kernel
-    fn class_loss_grad(
-        &self,
-        rule: &ClassLoss,
-        grad: View,
-        x: View,
-        target: View,
-        weight: Option<View>,
-        lse: View,
-        total: View,
-        out: ViewMut,
-    ) -> Result<()> {
-        for_float!(rule.name(), x.dtype(), T => backward::backward::<T>(rule, grad, x, target, weight, lse, total, out))
+    fn class_loss_grad(&self, args: Checked<ClassLossGradArgs>) -> Result<()> {
+        let ClassLossOperands { rule, x, .. } = args.operands;
+        for_float!(rule.name(), x.dtype(), T => backward::backward::<T>(args.into_inner()))
     }
 }
 

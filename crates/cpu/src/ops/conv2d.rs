@@ -1,7 +1,7 @@
-//! `conv2d` and its gradients: checks the operands, and chooses between Winograd's algorithm and the general one of
+//! `conv2d` and its gradients: chooses between Winograd's algorithm and the general one of
 //! [`conv`](crate::conv).
 
-use kiln_backend::{Conv2d, Conv2dBackend, Error, Result, View, ViewMut, has_shape};
+use kiln_backend::{Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputArgs, Conv2dGradWeightArgs, Result};
 
 use crate::{
     CpuBackend,
@@ -17,34 +17,33 @@ use crate::{
 };
 
 impl Conv2dBackend for CpuBackend {
-    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
+    fn conv2d(&self, args: Checked<Conv2dArgs>) -> Result<()> {
         const OP: &str = "conv2d";
+        let Conv2dArgs { rule, x, w, bias, relu, out } = args.into_inner();
         for_float!(OP, x.dtype(), S => {
             let bias = bias.map(|bias| Source::<S>::new(OP, bias)).transpose()?;
             let (x, w, out) = (Source::<S>::new(OP, x)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);
-            forward(rule, x.erased(), w.erased(), bias.map(Source::erased), relu, out.erased())
+            forward(&rule, x.erased(), w.erased(), bias.map(Source::erased), relu, out.erased())
         })
     }
 
-    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
+    fn conv2d_grad_input(&self, args: Checked<Conv2dGradInputArgs>) -> Result<()> {
         const OP: &str = "conv2d_grad_input";
+        let Conv2dGradInputArgs { rule, grad, w, out } = args.into_inner();
         for_float!(OP, grad.dtype(), S => {
             let (grad, w, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);
-            grad_input(rule, grad.erased(), w.erased(), out.erased())
+            grad_input(&rule, grad.erased(), w.erased(), out.erased())
         })
     }
 
-    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
+    fn conv2d_grad_weight(&self, args: Checked<Conv2dGradWeightArgs>) -> Result<()> {
         const OP: &str = "conv2d_grad_weight";
+        let Conv2dGradWeightArgs { rule, grad, x, out } = args.into_inner();
         for_float!(OP, grad.dtype(), S => {
             let (grad, x, out) = (Source::<S>::new(OP, grad)?, Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-            grad_weight(rule, grad.erased(), x.erased(), out.erased())
+            grad_weight(&rule, grad.erased(), x.erased(), out.erased())
         })
     }
-}
-
-fn image<T: Compute>(op: &'static str, tensor: &Erased<T>) -> Result<Image<T>> {
-    Image::new(tensor).ok_or_else(|| Error::shape(op, "images [N, C, H, W]", tensor.layout().shape()))
 }
 
 fn forward<T: Compute>(
@@ -55,13 +54,8 @@ fn forward<T: Compute>(
     relu: bool,
     out: Erased<T>,
 ) -> Result<()> {
-    const OP: &str = "conv2d";
-    let e = rule.check(OP, x.layout(), w.layout(), out.layout())?;
-    if let Some(bias) = &bias {
-        has_shape(OP, "a bias [O]", bias.layout(), &w.layout().dims()[..1])?;
-    }
-    let (from, to) = (image(OP, &x)?, image(OP, &out)?);
-    let filters = image(OP, &w)?;
+    let e = rule.extents(w.layout());
+    let (from, to, filters) = (Image::new(&x), Image::new(&out), Image::new(&w));
     if winograd::suits(rule, w.layout(), out.layout()) {
         let shift: Option<Vec<T>> = bias.as_ref().map(|bias| {
             let step = bias.layout().strides()[0];
@@ -127,10 +121,8 @@ unsafe fn filter_row<T: Compute>(w: &Image<T>, o: usize, taps: &Taps, row: &mut 
 }
 
 fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Erased<T>) -> Result<()> {
-    const OP: &str = "conv2d_grad_input";
-    let e = rule.check(OP, out.layout(), w.layout(), grad.layout())?;
-    let (from, to) = (image(OP, &grad)?, image(OP, &out)?);
-    let filters = image(OP, &w)?;
+    let e = rule.extents(w.layout());
+    let (from, to, filters) = (Image::new(&grad), Image::new(&out), Image::new(&w));
     if winograd::suits(rule, w.layout(), out.layout()) && e.group_in >= winograd::CHANNELS {
         let mut done = true;
         for g in 0..rule.groups {
@@ -184,10 +176,8 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
 }
 
 fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Erased<T>) -> Result<()> {
-    const OP: &str = "conv2d_grad_weight";
-    let e = rule.check(OP, x.layout(), out.layout(), grad.layout())?;
-    let (from, seen) = (image(OP, &grad)?, image(OP, &x)?);
-    let to = image(OP, &out)?;
+    let e = rule.extents(out.layout());
+    let (from, seen, to) = (Image::new(&grad), Image::new(&x), Image::new(&out));
     if winograd::suits(rule, out.layout(), grad.layout()) {
         let mut done = true;
         for g in 0..rule.groups {

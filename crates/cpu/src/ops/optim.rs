@@ -7,7 +7,9 @@ mod rules;
 
 use std::ops::Range;
 
-use kiln_backend::{Error, FillBackend, OptimBackend, OptimRule, OptimSlot, Result, Scalar, View, ViewMut, same_shape};
+use kiln_backend::{
+    Checked, FillBackend, OptimArgs, OptimBackend, OptimRule, OptimSlot, Result, Scalar, View, ViewMut,
+};
 
 use crate::{
     CpuBackend,
@@ -21,7 +23,7 @@ use crate::{
 };
 use rules::{Adagrad, Adam, Gradient, RmsProp, Sgd, Update};
 
-const OP: &str = "optimizer step";
+const OP: &str = "optimizer_step";
 
 /// An element of a step costs about this many additions.
 const COST: usize = 4;
@@ -39,25 +41,20 @@ const MOST_STATES: usize = 3;
 type Job<'a> = Box<dyn Fn(Range<usize>) + Sync + 'a>;
 
 impl OptimBackend for CpuBackend {
-    fn optimizer_step(&self, rule: &OptimRule, lr: View, slots: &mut [OptimSlot]) -> Result<()> {
+    fn optimizer_step(&self, args: Checked<OptimArgs>) -> Result<()> {
+        let OptimArgs { rule, lr, mut slots } = args.into_inner();
         let lr = number::<f64>(lr)?;
         // What the counts will be.
-        let counted = |slot: &OptimSlot| {
-            let count = View { buffer: &*slot.count.buffer, layout: slot.count.layout };
-            number::<i64>(count).map(|count| count.saturating_add(1))
-        };
+        let counted = |slot: &OptimSlot| number::<i64>(slot.count.as_view()).map(|count| count.saturating_add(1));
         let counts: Vec<i64> = slots.iter().map(counted).collect::<Result<_>>()?;
         // Where each job ends when all elements of the group are numbered through.
         let mut jobs: Vec<(usize, Job)> = Vec::with_capacity(slots.len());
         let mut total = 0;
         for (slot, &count) in slots.iter_mut().zip(&counts) {
             let len = slot.param.layout.numel();
-            if slot.states.len() != rule.states() {
-                return Err(Error::argument(OP, format!("{} states, {rule:?} has others", slot.states.len())));
-            }
             if len > 0 {
                 total += len;
-                let job = for_float!(OP, slot.param.dtype(), T => job::<T>(rule, lr, count, slot))?;
+                let job = for_float!(OP, slot.param.dtype(), T => job::<T>(&rule, lr, count, slot))?;
                 jobs.push((total, job));
             }
         }
@@ -74,8 +71,7 @@ impl OptimBackend for CpuBackend {
         });
         drop(jobs);
         for (slot, count) in slots.iter_mut().zip(counts) {
-            let view = ViewMut { buffer: &mut *slot.count.buffer, layout: slot.count.layout };
-            CpuBackend.fill(Scalar::Int(count), view)?;
+            CpuBackend.fill(Scalar::Int(count), slot.count.reborrow())?;
         }
         Ok(())
     }
@@ -83,11 +79,8 @@ impl OptimBackend for CpuBackend {
 
 /// The one number of a tensor.
 fn number<T: Stored>(view: View) -> Result<T> {
-    let source = Source::<T>::new(OP, view)?;
-    match source.slice() {
-        Some(&[one]) => Ok(one),
-        _ => Err(Error::shape(OP, "one number", view.layout.shape())),
-    }
+    // SAFETY: the one element of a checked view.
+    Ok(unsafe { Source::<T>::new(OP, view)?.ptr().read() })
 }
 
 /// Updates some elements: the parameter, its gradient and its states, one slice each.
@@ -136,11 +129,9 @@ fn job<'a, T: Stored<Compute: Real>>(
     slot: &'a mut OptimSlot,
 ) -> Result<Job<'a>> {
     let step = step_of::<T::Compute>(rule, lr, steps_taken);
-    let (param, grad) = (target::<T>(&mut slot.param)?, source::<T>(slot.grad)?);
-    let states = slot.states.iter_mut().map(target::<T>).collect::<Result<Vec<_>>>()?;
-    for layout in states.iter().map(Target::layout).chain([grad.layout()]) {
-        same_shape(OP, &[param.layout(), layout])?;
-    }
+    let target = |view: &'a mut ViewMut| Target::<T>::new(OP, view.reborrow());
+    let (param, grad) = (target(&mut slot.param)?, Source::<T>::new(OP, slot.grad)?);
+    let states = slot.states.iter_mut().map(target).collect::<Result<Vec<_>>>()?;
     let count = states.len();
     let memory = Memory { param, grad, states };
     Ok(Box::new(move |range| {
@@ -183,7 +174,7 @@ impl<T: Stored> Memory<'_, T> {
     /// The range is inside `0..numel`, and no two overlapping ranges are in use at a time.
     #[allow(clippy::mut_from_ref)] // the contract above
     unsafe fn part(&self, range: Range<usize>) -> (&mut [T], &[T], [&mut [T]; MOST_STATES]) {
-        // SAFETY: `job` checked that each tensor is contiguous with `numel` elements, from its pointer on; the
+        // SAFETY: each tensor is contiguous with `numel` elements, from its pointer on, by the contract of the primitive; the
         // caller promises the rest.
         unsafe {
             let of = |target: &Target<T>| std::slice::from_raw_parts_mut(target.ptr().add(range.start), range.len());
@@ -192,19 +183,6 @@ impl<T: Stored> Memory<'_, T> {
             (of(&self.param), grad, states)
         }
     }
-}
-
-fn source<'a, T: Stored>(view: View<'a>) -> Result<Source<'a, T>> {
-    if view.layout.is_contiguous() { Source::new(OP, view) } else { Err(strided()) }
-}
-
-fn target<'a, T: Stored>(view: &'a mut ViewMut) -> Result<Target<'a, T>> {
-    let view = ViewMut { buffer: &mut *view.buffer, layout: view.layout };
-    if view.layout.is_contiguous() { Target::new(OP, view) } else { Err(strided()) }
-}
-
-fn strided() -> Error {
-    Error::argument(OP, "parameters, gradients and states must be contiguous")
 }
 
 multiversion! {

@@ -4,7 +4,10 @@
 //! those lie side by side (channels-last images) or windows differ in size. Backward, a plane at a time is added up in
 //! working memory, in row-major order of the windows.
 
-use kiln_backend::{DType, Error, Pool2d, Pool2dBackend, PoolDivisor, Result, View, ViewMut, same_shape};
+use kiln_backend::{
+    AvgPool2dArgs, AvgPool2dGradArgs, Checked, Error, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d, Pool2dBackend,
+    PoolDivisor, Result,
+};
 
 use crate::{
     CpuBackend,
@@ -21,54 +24,53 @@ use crate::{
 };
 
 impl Pool2dBackend for CpuBackend {
-    fn max_pool2d(&self, pool: &Pool2d, x: View, out: ViewMut, indices: Option<ViewMut>) -> Result<()> {
+    fn max_pool2d(&self, args: Checked<MaxPool2dArgs>) -> Result<()> {
         const OP: &str = "max_pool2d";
+        let MaxPool2dArgs { pool, x, out, indices } = args.into_inner();
         let indices = indices.map(|indices| Target::<i64>::new(OP, indices)).transpose()?;
         for_float!(OP, x.dtype(), S => {
             let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-            largest_of(pool, x.erased(), out.erased(), indices.map(Target::erased))
+            largest_of(&pool, x.erased(), out.erased(), indices.map(Target::erased));
+            Ok(())
         })
     }
 
-    fn avg_pool2d(&self, pool: &Pool2d, divisor: PoolDivisor, x: View, out: ViewMut) -> Result<()> {
+    fn avg_pool2d(&self, args: Checked<AvgPool2dArgs>) -> Result<()> {
         const OP: &str = "avg_pool2d";
+        let AvgPool2dArgs { pool, divisor, x, out } = args.into_inner();
         for_float!(OP, x.dtype(), S => {
             let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-            average_of(pool, divisor, x.erased(), out.erased())
+            average_of(&pool, divisor, x.erased(), out.erased());
+            Ok(())
         })
     }
 
-    fn max_pool2d_grad(&self, pool: &Pool2d, grad: View, indices: View, out: ViewMut) -> Result<()> {
+    fn max_pool2d_grad(&self, args: Checked<MaxPool2dGradArgs>) -> Result<()> {
         const OP: &str = "max_pool2d_grad";
-        if indices.dtype() != DType::I64 {
-            return Err(Error::dtype(OP, indices.dtype(), "positions are i64"));
-        }
+        let MaxPool2dGradArgs { grad, indices, out, .. } = args.into_inner();
         let indices = Source::<i64>::new(OP, indices)?.erased();
         for_float!(OP, grad.dtype(), S => {
             let (grad, out) = (Source::<S>::new(OP, grad)?, Target::<S>::new(OP, out)?);
-            gradient_of_largest(pool, grad.erased(), indices, out.erased())
+            gradient_of_largest(grad.erased(), indices, out.erased())
         })
     }
 
-    fn avg_pool2d_grad(&self, pool: &Pool2d, divisor: PoolDivisor, grad: View, out: ViewMut) -> Result<()> {
+    fn avg_pool2d_grad(&self, args: Checked<AvgPool2dGradArgs>) -> Result<()> {
         const OP: &str = "avg_pool2d_grad";
+        let AvgPool2dGradArgs { pool, divisor, grad, out } = args.into_inner();
         for_float!(OP, grad.dtype(), S => {
             let (grad, out) = (Source::<S>::new(OP, grad)?, Target::<S>::new(OP, out)?);
-            gradient_of_average(pool, divisor, grad.erased(), out.erased())
+            gradient_of_average(&pool, divisor, grad.erased(), out.erased())
         })
     }
 }
 
-fn largest_of<T: Real>(pool: &Pool2d, x: Erased<T>, out: Erased<T>, indices: Option<Erased<i64>>) -> Result<()> {
-    if let Some(indices) = &indices {
-        same_shape("max_pool2d", &[out.layout(), indices.layout()])?;
-    }
-    let (from, to) = planes("max_pool2d", pool, &x, &out)?;
-    let indices = indices.as_ref().and_then(Image::new);
+fn largest_of<T: Real>(pool: &Pool2d, x: Erased<T>, out: Erased<T>, indices: Option<Erased<i64>>) {
+    let (from, to, indices) = (Image::new(&x), Image::new(&out), indices.as_ref().map(Image::new));
     if whole(pool, &from, &to) {
         // SAFETY: checked views, of which the outputs are exclusively borrowed.
         unsafe { max_planes(pool, &from, &to, indices.as_ref()) };
-        return Ok(());
+        return;
     }
     lines(pool, &from, &to, &|line, state, at| {
         let [best, seen] = state;
@@ -87,11 +89,10 @@ fn largest_of<T: Real>(pool: &Pool2d, x: Erased<T>, out: Erased<T>, indices: Opt
             }
         }
     });
-    Ok(())
 }
 
-fn average_of<T: Real>(pool: &Pool2d, divisor: PoolDivisor, x: Erased<T>, out: Erased<T>) -> Result<()> {
-    let (from, to) = planes("avg_pool2d", pool, &x, &out)?;
+fn average_of<T: Real>(pool: &Pool2d, divisor: PoolDivisor, x: Erased<T>, out: Erased<T>) {
+    let (from, to) = (Image::new(&x), Image::new(&out));
     lines(pool, &from, &to, &|line, state, _| {
         let [sums, seen] = state;
         sums.clear();
@@ -106,17 +107,14 @@ fn average_of<T: Real>(pool: &Pool2d, divisor: PoolDivisor, x: Erased<T>, out: E
         // SAFETY: lines are inside the output and disjoint.
         unsafe { line.store(&to, sums) };
     });
-    Ok(())
 }
 
 /// Positions that are read at once.
 const POSITIONS: usize = 64;
 
-fn gradient_of_largest<T: Real>(pool: &Pool2d, grad: Erased<T>, indices: Erased<i64>, out: Erased<T>) -> Result<()> {
+fn gradient_of_largest<T: Real>(grad: Erased<T>, indices: Erased<i64>, out: Erased<T>) -> Result<()> {
     const OP: &str = "max_pool2d_grad";
-    same_shape(OP, &[grad.layout(), indices.layout()])?;
-    let (to, from) = planes(OP, pool, &out, &grad)?;
-    let Some(chosen) = Image::new(&indices) else { return Ok(()) };
+    let (to, from, chosen) = (Image::new(&out), Image::new(&grad), Image::new(&indices));
     sum_planes(&from, &to, &|n, c, row, plane| {
         for y in 0..from.h {
             // SAFETY: a row of a checked layout.
@@ -140,7 +138,7 @@ fn gradient_of_largest<T: Real>(pool: &Pool2d, grad: Erased<T>, indices: Erased<
 }
 
 fn gradient_of_average<T: Real>(pool: &Pool2d, divisor: PoolDivisor, grad: Erased<T>, out: Erased<T>) -> Result<()> {
-    let (to, from) = planes("avg_pool2d_grad", pool, &out, &grad)?;
+    let (to, from) = (Image::new(&out), Image::new(&grad));
     sum_planes(&from, &to, &|n, c, row, plane| {
         for y in 0..from.h {
             let (rows, tall) = window(pool, divisor, 0, y, to.h, from.h);
@@ -184,37 +182,6 @@ fn divided_by(divisor: PoolDivisor, tall: usize, wide: usize) -> f64 {
         // A window with no element at all has the sum 0.
         PoolDivisor::WithPadding | PoolDivisor::Inside => (tall * wide).max(1) as f64,
     }
-}
-
-/// The images of the input and of the output of a pooling, or of their gradients. Checks the shapes, and that no window is
-/// out of the range of numbers.
-fn planes<T: Real>(op: &'static str, pool: &Pool2d, x: &Erased<T>, y: &Erased<T>) -> Result<(Image<T>, Image<T>)> {
-    match (Image::new(x), Image::new(y)) {
-        (Some(x), Some(y)) if fits(pool, (&x.n, &x.c), (&y.n, &y.c), [x.h, x.w], [y.h, y.w]) => Ok((x, y)),
-        _ => {
-            let (x, y) = (x.layout().shape(), y.layout().shape());
-            Err(Error::shapes(op, x, y, format!("images and windows of {pool:?}")))
-        }
-    }
-}
-
-fn fits(pool: &Pool2d, x: (&usize, &usize), y: (&usize, &usize), input: [usize; 2], output: [usize; 2]) -> bool {
-    let windows = match *pool {
-        Pool2d::Window { kernel, stride, padding, dilation } => (0..2).all(|axis| {
-            let taps = kernel[axis].saturating_mul(dilation[axis]);
-            let last = output[axis].saturating_mul(stride[axis]);
-            let most = isize::MAX as usize / 4;
-            kernel[axis] > 0
-                && dilation[axis] > 0
-                && stride[axis] > 0
-                && taps < most
-                && last < most
-                && padding[axis] < most
-        }),
-        // Every window has an element, so the input must have one.
-        Pool2d::Adaptive => (0..2).all(|axis| input[axis] > 0 || output.contains(&0)),
-    };
-    x == y && windows
 }
 
 /// Whether all windows are inside of row-major images.

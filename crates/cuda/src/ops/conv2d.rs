@@ -1,8 +1,8 @@
 //! `conv2d` and its gradients, by cuDNN.
 
 use kiln_backend::{
-    Conv2d, Conv2dBackend, Error, Float32Precision, Layout, Result, Shape, View, ViewMut,
-    are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
+    Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputArgs, Conv2dGradWeightArgs, Error, Float32Precision,
+    Layout, Result, Shape, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
 };
 
 use crate::{
@@ -12,13 +12,13 @@ use crate::{
     },
     device::{CudaBackend, Device},
     memory::Block,
-    view::Tensor,
+    view::{Access, Tensor},
 };
 
 /// The operands of a convolution: the image that goes into the layer, the filter, the image that comes out.
 struct Operands<'a> {
     op: &'static str,
-    rule: &'a Conv2d,
+    rule: Conv2d,
     x: Tensor<'a>,
     w: Tensor<'a>,
     y: Tensor<'a>,
@@ -30,19 +30,7 @@ struct Taken {
     copy: Option<(Block, Layout)>,
 }
 
-impl<'a> Operands<'a> {
-    /// Checks that dtypes and shapes belong together.
-    fn checked(self) -> Result<Operands<'a>> {
-        let Operands { op, rule, x, w, y } = &self;
-        if !x.dtype.is_float() {
-            return Err(Error::dtype(op, x.dtype, "it takes floats"));
-        }
-        w.of(op, x.dtype)?;
-        y.of(op, x.dtype)?;
-        rule.check(op, x.layout, w.layout, y.layout)?;
-        Ok(self)
-    }
-
+impl Operands<'_> {
     fn dims(layout: &Layout) -> [usize; 4] {
         <[usize; 4]>::try_from(layout.dims()).unwrap_or_default()
     }
@@ -53,19 +41,15 @@ impl<'a> Operands<'a> {
 }
 
 impl Conv2dBackend for CudaBackend {
-    fn conv2d(&self, rule: &Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
-        let device = self.0;
+    fn conv2d(&self, args: Checked<Conv2dArgs>) -> Result<()> {
         const OP: &str = "conv2d";
-        let out = Tensor::write(device, OP, out)?;
-        let operands =
-            Operands { op: OP, rule, x: Tensor::read(device, OP, x)?, w: Tensor::read(device, OP, w)?, y: out };
-        let operands = operands.checked()?;
-        let bias = bias.map(|bias| Tensor::read(device, OP, bias)?.of(OP, out.dtype)).transpose()?;
+        let device = self.0;
+        let access = Access { device, op: OP };
+        let Conv2dArgs { rule, x, w, bias, relu, out } = args.into_inner();
+        let (out, bias) = (access.write(out)?, access.read_if(bias)?);
+        let operands = Operands { op: OP, rule, x: access.read(x)?, w: access.read(w)?, y: out };
         let channels = operands.w.layout.dims()[0];
         let spread = match &bias {
-            Some(bias) if bias.layout.dims() != [channels] => {
-                return Err(Error::shape(OP, format!("a bias of shape [{channels}]"), bias.layout.shape()));
-            }
             Some(bias) => Some(bias.layout.unsqueeze(1)?.unsqueeze(2)?.unsqueeze(0)?.expand(OP, out.layout.shape())?),
             None => None,
         };
@@ -90,35 +74,33 @@ impl Conv2dBackend for CudaBackend {
         device.add_bias(bias, relu, out)
     }
 
-    fn conv2d_grad_input(&self, rule: &Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "conv2d_grad_input";
-        let x = Tensor::write(device, OP, out)?;
-        let operands =
-            Operands { op: OP, rule, x, w: Tensor::read(device, OP, w)?, y: Tensor::read(device, OP, grad)? };
-        device.gradient(Direction::GradInput, operands.checked()?, x)
+    fn conv2d_grad_input(&self, args: Checked<Conv2dGradInputArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "conv2d_grad_input" };
+        let Conv2dGradInputArgs { rule, grad, w, out } = args.into_inner();
+        let x = access.write(out)?;
+        let operands = Operands { op: access.op, rule, x, w: access.read(w)?, y: access.read(grad)? };
+        self.0.gradient(Direction::GradInput, &operands, x)
     }
 
-    fn conv2d_grad_weight(&self, rule: &Conv2d, grad: View, x: View, out: ViewMut) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "conv2d_grad_weight";
-        let w = Tensor::write(device, OP, out)?;
-        let operands =
-            Operands { op: OP, rule, x: Tensor::read(device, OP, x)?, w, y: Tensor::read(device, OP, grad)? };
-        device.gradient(Direction::GradWeight, operands.checked()?, w)
+    fn conv2d_grad_weight(&self, args: Checked<Conv2dGradWeightArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "conv2d_grad_weight" };
+        let Conv2dGradWeightArgs { rule, grad, x, out } = args.into_inner();
+        let w = access.write(out)?;
+        let operands = Operands { op: access.op, rule, x: access.read(x)?, w, y: access.read(grad)? };
+        self.0.gradient(Direction::GradWeight, &operands, w)
     }
 }
 
 impl Device {
-    fn gradient(&'static self, direction: Direction, operands: Operands, out: Tensor) -> Result<()> {
+    fn gradient(&'static self, direction: Direction, operands: &Operands, out: Tensor) -> Result<()> {
         match out.layout.numel() {
             0 => Ok(()),
             _ if operands.has_no_sums() => self.zero(out),
-            _ => self.convolve(direction, &operands, 0).map(drop),
+            _ => self.convolve(direction, operands, 0).map(drop),
         }
     }
 
-    /// Runs the library over checked operands that have elements, or returns `false` if it has nothing that is fused.
+    /// Runs the library over operands that have elements, or returns `false` if it has nothing that is fused.
     fn convolve(&'static self, direction: Direction, operands: &Operands, bias: u64) -> Result<bool> {
         let Operands { op, rule, x, w, y } = operands;
         let (format, copies) = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
@@ -141,7 +123,7 @@ impl Device {
             x: Operands::dims(x.layout),
             w: Operands::dims(w.layout),
             y: Operands::dims(y.layout),
-            rule: **rule,
+            rule: *rule,
         };
         let (images, at_once) = (problem.x[0], problem.images_a_call());
         if at_once == 0 {

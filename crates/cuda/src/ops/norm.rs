@@ -1,56 +1,41 @@
 //! Batch and layer normalization, and their gradients: what needs sums over groups of elements.
 
 use kiln_backend::{
-    Affine, BatchNormBackend, DType, Error, LayerNormBackend, Layout, NormGrads, Result, RunningStats, View, ViewMut,
+    BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, Checked, DType, LayerNormArgs,
+    LayerNormBackend, LayerNormGradArgs, Result, RunningStats,
 };
 
-use super::{
-    launch::{Tag, launch},
-    values::accumulated,
-};
+use super::launch::{Tag, launch};
 use crate::{
     device::{CudaBackend, Device},
     memory::Block,
     params::{Groups, Norm, Reduce},
-    view::Tensor,
+    view::{Access, Tensor},
 };
 
 /// Numbers of a partial result: count, mean and squares; the two sums of a gradient.
 const MOMENTS: usize = 3;
 const SUMS: usize = 2;
 
-fn matrix(op: &'static str, layout: &Layout, rank: usize, kind: &str) -> Result<()> {
-    if layout.rank() == rank { Ok(()) } else { Err(Error::shape(op, kind, layout.shape())) }
-}
-
-/// Checks that a tensor is a vector of `n` elements of a dtype.
-pub(super) fn vector<'a>(op: &'static str, tensor: Tensor<'a>, dtype: DType, n: usize) -> Result<Tensor<'a>> {
-    let tensor = tensor.of(op, dtype)?;
-    if tensor.layout.dims() == [n] {
-        Ok(tensor)
-    } else {
-        Err(Error::shape(op, format!("a vector of {n}"), tensor.layout.shape()))
-    }
-}
-
 /// The address and the stride of a vector that may be left out.
 pub(super) fn parts(vector: Option<&Tensor>) -> (u64, i64) {
     vector.map_or((0, 0), |v| (v.address, v.layout.strides()[0] as i64))
 }
 
-/// The operands of a normalization that is checked: `x`, `out`, and vectors of as many elements as they must have.
+/// The operands of a normalization.
 struct Forward<'a> {
     x: Tensor<'a>,
     out: Tensor<'a>,
     weight: Option<Tensor<'a>>,
     bias: Option<Tensor<'a>>,
-    /// The mean and what belongs to it: written, or read where the statistics are given.
+    /// The mean and the inverse standard deviation, which are written; or the mean and the variance, if they are given.
     stats: [Tensor<'a>; 2],
     running: Option<([Tensor<'a>; 2], f64)>,
     eps: f64,
 }
 
-/// As [`Forward`], backwards.
+/// The operands of the gradients of a normalization.
+#[derive(Clone, Copy)]
 struct Backward<'a> {
     grad: Tensor<'a>,
     x: Tensor<'a>,
@@ -61,141 +46,107 @@ struct Backward<'a> {
     bias_grad: Option<Tensor<'a>>,
 }
 
+impl Forward<'_> {
+    /// The elements that are normalized together: those of one index along `dim`.
+    fn groups(&self, dim: usize) -> Groups {
+        Groups::new(self.x.layout.dims(), dim, [Some(self.x.place()), Some(self.out.place()), None])
+    }
+}
+
+impl Backward<'_> {
+    /// The elements whose gradients are summed together: those of one index along `dim`.
+    fn groups(&self, dim: usize) -> Groups {
+        let places = [Some(self.x.place()), self.out.as_ref().map(Tensor::place), Some(self.grad.place())];
+        Groups::new(self.x.layout.dims(), dim, places)
+    }
+}
+
 impl BatchNormBackend for CudaBackend {
-    #[allow(clippy::too_many_arguments)] // one fused kernel
-    fn batch_norm(
-        &self,
-        eps: f64,
-        x: View,
-        affine: Affine,
-        running: Option<RunningStats>,
-        out: ViewMut,
-        mean: ViewMut,
-        inv_std: ViewMut,
-    ) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "batch_norm";
-        let (x, out) = (Tensor::read(device, OP, x)?, Tensor::write(device, OP, out)?);
-        let stats = [Tensor::write(device, OP, mean)?, Tensor::write(device, OP, inv_std)?];
+    fn batch_norm(&self, args: Checked<BatchNormArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "batch_norm" };
+        let BatchNormArgs { x, affine, running, eps, out, mean, inv_std } = args.into_inner();
         let running = match running {
-            Some(RunningStats { mean, var, momentum }) => {
-                Some(([Tensor::write(device, OP, mean)?, Tensor::write(device, OP, var)?], momentum))
-            }
+            Some(RunningStats { mean, var, momentum }) => Some(([access.write(mean)?, access.write(var)?], momentum)),
             None => None,
         };
-        device.batch_norm_checked(OP, eps, x, affine, stats, running, out, false)
+        let (weight, bias) = (access.read_if(affine.weight)?, access.read_if(affine.bias)?);
+        let stats = [access.write(mean)?, access.write(inv_std)?];
+        let operands = Forward { x: access.read(x)?, out: access.write(out)?, weight, bias, stats, running, eps };
+        if x.layout.dims()[1] == 0 { Ok(()) } else { self.0.normalize(operands.groups(1), 0, &operands) }
     }
 
-    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "batch_norm";
-        let (x, out) = (Tensor::read(device, OP, x)?, Tensor::write(device, OP, out)?);
-        // Only read by the kernel, since they are given.
-        let stats = [Tensor::read(device, OP, mean)?, Tensor::read(device, OP, var)?];
-        device.batch_norm_checked(OP, eps, x, affine, stats, None, out, true)
+    fn batch_norm_eval(&self, args: Checked<BatchNormEvalArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "batch_norm" };
+        let BatchNormEvalArgs { x, affine, mean, var, eps, out } = args.into_inner();
+        let (weight, bias) = (access.read_if(affine.weight)?, access.read_if(affine.bias)?);
+        let stats = [access.read(mean)?, access.read(var)?];
+        let operands = Forward { x: access.read(x)?, out: access.write(out)?, weight, bias, stats, running: None, eps };
+        if x.layout.numel() == 0 { Ok(()) } else { self.0.normalize(operands.groups(1).given(), 0, &operands) }
     }
 
-    #[allow(clippy::too_many_arguments)] // one fused kernel
-    fn batch_norm_grad(
-        &self,
-        training: bool,
-        grad: View,
-        x: View,
-        weight: Option<View>,
-        mean: View,
-        inv_std: View,
-        grads: NormGrads,
-    ) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "batch_norm_grad";
-        matrix(OP, x.layout, 4, "images [N, C, H, W]")?;
-        let channels = x.layout.dims()[1];
-        let operands = device.backward(OP, grad, x, weight, [mean, inv_std], grads, [channels; 2])?;
-        let (out, x) = (operands.out, operands.x);
+    fn batch_norm_grad(&self, args: Checked<BatchNormGradArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "batch_norm_grad" };
+        let BatchNormGradArgs { training, grad, x, weight, mean, inv_std, grads } = args.into_inner();
+        let operands = Backward {
+            grad: access.read(grad)?,
+            x: access.read(x)?,
+            weight: access.read_if(weight)?,
+            stats: [access.read(mean)?, access.read(inv_std)?],
+            out: access.write_if(grads.input)?,
+            weight_grad: access.write_if(grads.weight)?,
+            bias_grad: access.write_if(grads.bias)?,
+        };
         let sums = operands.weight_grad.is_some() || operands.bias_grad.is_some();
-        if channels == 0 || (!sums && (out.is_none() || x.layout.numel() == 0)) {
+        if x.layout.dims()[1] == 0 || (!sums && (operands.out.is_none() || x.layout.numel() == 0)) {
             return Ok(());
         }
-        let places = [Some(x.place()), out.as_ref().map(Tensor::place), Some(operands.grad.place())];
-        let groups = Groups::new(x.layout.dims(), 1, places);
+        let groups = operands.groups(1);
         let groups = if training || sums { groups } else { groups.given() };
-        device.normalize_grad(groups, if training { 0 } else { Norm::CONSTANT }, &operands)
+        self.0.normalize_grad(groups, if training { 0 } else { Norm::CONSTANT }, &operands)
     }
 }
 
 impl LayerNormBackend for CudaBackend {
-    fn layer_norm(
-        &self,
-        eps: f64,
-        x: View,
-        affine: Affine,
-        out: ViewMut,
-        mean: ViewMut,
-        inv_std: ViewMut,
-    ) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "layer_norm";
-        let x = Tensor::read(device, OP, x)?;
-        matrix(OP, x.layout, 2, "rows [M, N]")?;
-        let (dtype, rows, columns) = (x.dtype, x.layout.dims()[0], x.layout.dims()[1]);
-        let out = Tensor::write(device, OP, out)?.of(OP, dtype)?.shaped(OP, x.layout)?;
-        let [weight, bias] = device.scale_and_shift(OP, affine, dtype, columns)?;
-        let stat = |view| vector(OP, Tensor::write(device, OP, view)?, accumulated(dtype), rows);
-        let stats = [stat(mean)?, stat(inv_std)?];
-        if rows == 0 {
+    fn layer_norm(&self, args: Checked<LayerNormArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "layer_norm" };
+        let LayerNormArgs { x, affine, eps, out, mean, inv_std } = args.into_inner();
+        let (weight, bias) = (access.read_if(affine.weight)?, access.read_if(affine.bias)?);
+        let stats = [access.write(mean)?, access.write(inv_std)?];
+        let operands = Forward { x: access.read(x)?, out: access.write(out)?, weight, bias, stats, running: None, eps };
+        if x.layout.dims()[0] == 0 {
             return Ok(());
         }
-        let groups = Groups::new(x.layout.dims(), 0, [Some(x.place()), Some(out.place()), None]);
-        device.normalize(groups, Norm::AFFINE_INSIDE, &Forward { x, out, weight, bias, stats, running: None, eps })
+        self.0.normalize(operands.groups(0), Norm::AFFINE_INSIDE, &operands)
     }
 
-    fn layer_norm_grad(
-        &self,
-        grad: View,
-        x: View,
-        weight: Option<View>,
-        mean: View,
-        inv_std: View,
-        grads: NormGrads,
-    ) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "layer_norm_grad";
-        matrix(OP, x.layout, 2, "rows [M, N]")?;
-        let (rows, columns) = (x.layout.dims()[0], x.layout.dims()[1]);
-        let operands = device.backward(OP, grad, x, weight, [mean, inv_std], grads, [rows, columns])?;
-        let (x, grad) = (operands.x, operands.grad);
-        if let Some(out) = operands.out
-            && out.layout.numel() > 0
-        {
-            let groups = Groups::new(x.layout.dims(), 0, [Some(x.place()), Some(out.place()), Some(grad.place())]);
+    fn layer_norm_grad(&self, args: Checked<LayerNormGradArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "layer_norm_grad" };
+        let LayerNormGradArgs { grad, x, weight, mean, inv_std, grads } = args.into_inner();
+        let operands = Backward {
+            grad: access.read(grad)?,
+            x: access.read(x)?,
+            weight: access.read_if(weight)?,
+            stats: [access.read(mean)?, access.read(inv_std)?],
+            out: access.write_if(grads.input)?,
+            weight_grad: access.write_if(grads.weight)?,
+            bias_grad: access.write_if(grads.bias)?,
+        };
+        if operands.out.is_some() && x.layout.numel() > 0 {
             let of_input = Backward { weight_grad: None, bias_grad: None, ..operands };
-            device.normalize_grad(groups, Norm::AFFINE_INSIDE, &of_input)?;
+            self.0.normalize_grad(of_input.groups(0), Norm::AFFINE_INSIDE, &of_input)?;
         }
-        if columns > 0 && (operands.weight_grad.is_some() || operands.bias_grad.is_some()) {
-            let groups = Groups::new(x.layout.dims(), 1, [Some(x.place()), None, Some(grad.place())]);
+        if x.layout.dims()[1] > 0 && (operands.weight_grad.is_some() || operands.bias_grad.is_some()) {
             let of_columns = Backward { weight: None, out: None, ..operands };
-            device.normalize_grad(groups, Norm::STATS_INSIDE, &of_columns)?;
+            self.0.normalize_grad(of_columns.groups(1), Norm::STATS_INSIDE, &of_columns)?;
         }
         Ok(())
     }
 }
 
 impl Device {
-    fn scale_and_shift<'a>(
-        &self,
-        op: &'static str,
-        affine: Affine<'a>,
-        dtype: DType,
-        n: usize,
-    ) -> Result<[Option<Tensor<'a>>; 2]> {
-        let read =
-            |view: Option<View<'a>>| view.map(|view| vector(op, Tensor::read(self, op, view)?, dtype, n)).transpose();
-        Ok([read(affine.weight)?, read(affine.bias)?])
-    }
-
     /// Memory for what the first of two stages leaves to the second.
     pub(super) fn parts_of_groups(&'static self, groups: &Groups, numbers: usize, dtype: DType) -> Result<Block> {
-        self.scratch(groups.partials() as usize * numbers * accumulated(dtype).size())
+        self.scratch(groups.partials() as usize * numbers * dtype.accumulator().size())
     }
 
     fn normalize(&'static self, groups: Groups, flags: u32, operands: &Forward) -> Result<()> {
@@ -264,64 +215,5 @@ impl Device {
         };
         start(norm)?;
         if groups.stage == Reduce::FIRST { start(Norm { groups: groups.second(), ..norm }) } else { Ok(()) }
-    }
-
-    #[allow(clippy::too_many_arguments)] // those of two primitives
-    fn batch_norm_checked<'a>(
-        &'static self,
-        op: &'static str,
-        eps: f64,
-        x: Tensor<'a>,
-        affine: Affine<'a>,
-        stats: [Tensor<'a>; 2],
-        running: Option<([Tensor<'a>; 2], f64)>,
-        out: Tensor<'a>,
-        given: bool,
-    ) -> Result<()> {
-        matrix(op, x.layout, 4, "images [N, C, H, W]")?;
-        let (dtype, channels) = (x.dtype, x.layout.dims()[1]);
-        let out = out.of(op, dtype)?.shaped(op, x.layout)?;
-        let [weight, bias] = self.scale_and_shift(op, affine, dtype, channels)?;
-        for stat in stats.iter().chain(running.iter().flat_map(|(both, _)| both)) {
-            vector(op, *stat, accumulated(dtype), channels)?;
-        }
-        if channels == 0 || (given && x.layout.numel() == 0) {
-            return Ok(());
-        }
-        let groups = Groups::new(x.layout.dims(), 1, [Some(x.place()), Some(out.place()), None]);
-        let groups = if given { groups.given() } else { groups };
-        self.normalize(groups, 0, &Forward { x, out, weight, bias, stats, running, eps })
-    }
-
-    #[allow(clippy::too_many_arguments)] // those of two primitives
-    fn backward<'a>(
-        &self,
-        op: &'static str,
-        grad: View<'a>,
-        x: View<'a>,
-        weight: Option<View<'a>>,
-        [mean, inv_std]: [View<'a>; 2],
-        grads: NormGrads<'a>,
-        [statistics, affine]: [usize; 2],
-    ) -> Result<Backward<'a>> {
-        let x = Tensor::read(self, op, x)?;
-        let dtype = x.dtype;
-        let write = |view: Option<ViewMut<'a>>| {
-            view.map(|view| vector(op, Tensor::write(self, op, view)?, dtype, affine)).transpose()
-        };
-        let stat = |view| vector(op, Tensor::read(self, op, view)?, accumulated(dtype), statistics);
-        let out = match grads.input {
-            Some(view) => Some(Tensor::write(self, op, view)?.of(op, dtype)?.shaped(op, x.layout)?),
-            None => None,
-        };
-        Ok(Backward {
-            grad: Tensor::read(self, op, grad)?.of(op, dtype)?.shaped(op, x.layout)?,
-            x,
-            weight: weight.map(|view| vector(op, Tensor::read(self, op, view)?, dtype, affine)).transpose()?,
-            stats: [stat(mean)?, stat(inv_std)?],
-            out,
-            weight_grad: write(grads.weight)?,
-            bias_grad: write(grads.bias)?,
-        })
     }
 }

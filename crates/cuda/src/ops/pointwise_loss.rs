@@ -1,25 +1,28 @@
 //! Element-wise losses, fused with their reduction, and their gradients.
 
-use kiln_backend::{PointwiseLoss, PointwiseLossBackend, PointwiseLossKind, Reduction, Result, View, ViewMut};
+use kiln_backend::{
+    Checked, PointwiseLoss, PointwiseLossArgs, PointwiseLossBackend, PointwiseLossGradArgs, PointwiseLossKind,
+    Reduction, Result, View,
+};
 
 use super::{
     launch::{Tag, launch},
     loss::{PARTIAL, blocks, code},
 };
 use crate::{
-    device::{CudaBackend, Device},
+    device::CudaBackend,
     params::{self, Grid},
-    view::Tensor,
+    view::{Access, Tensor},
 };
 
 impl PointwiseLossBackend for CudaBackend {
-    fn pointwise_loss(&self, loss: &PointwiseLoss, out: ViewMut) -> Result<()> {
+    fn pointwise_loss(&self, args: Checked<PointwiseLossArgs>) -> Result<()> {
         let device = self.0;
-        let problem = PointwiseProblem::new(device, loss)?;
-        let (op, x) = (problem.op, problem.input);
-        let out = Tensor::write(device, op, out)?.of(op, x.dtype)?;
+        let PointwiseLossArgs { loss, out } = args.into_inner();
+        let access = Access { device, op: loss.kind.name() };
+        let problem = PointwiseProblem::new(&access, &loss)?;
+        let (x, out) = (problem.input, access.write(out)?);
         let reduced = loss.reduction != Reduction::None;
-        loss.check(out.layout)?;
         let (weight, pos_weight) = (problem.weight, problem.pos_weight);
         let [w, p] = [weight, pos_weight].map(|tensor| tensor.map(|tensor| tensor.place()));
         let to = if reduced { None } else { Some(out.place()) };
@@ -53,15 +56,15 @@ impl PointwiseLossBackend for CudaBackend {
         Ok(())
     }
 
-    fn pointwise_loss_grad(&self, loss: &PointwiseLoss, grad: View, out: ViewMut) -> Result<()> {
+    fn pointwise_loss_grad(&self, args: Checked<PointwiseLossGradArgs>) -> Result<()> {
         let device = self.0;
-        let problem = PointwiseProblem::new(device, loss)?;
-        let (op, x) = (problem.op, problem.input);
-        let out = Tensor::write(device, op, out)?.of(op, x.dtype)?.shaped(op, x.layout)?;
-        loss.check(grad.layout)?;
+        let PointwiseLossGradArgs { loss, grad, out } = args.into_inner();
+        let access = Access { device, op: loss.kind.name() };
+        let problem = PointwiseProblem::new(&access, &loss)?;
+        let (x, out) = (problem.input, access.write(out)?);
         // One gradient for all elements, if the loss is reduced.
-        let spread = grad.layout.expand(op, x.layout.shape())?;
-        let grad = Tensor::read(device, op, View { buffer: grad.buffer, layout: &spread })?.of(op, x.dtype)?;
+        let spread = grad.layout.expand(access.op, x.layout.shape())?;
+        let grad = access.read(View { layout: &spread, ..grad })?;
         let (weight, pos_weight) = (problem.weight, problem.pos_weight);
         let [w, p] = [weight, pos_weight].map(|tensor| tensor.map(|tensor| tensor.place()));
         let places = [Some(grad.place()), Some(x.place()), Some(problem.target.place()), w, p, Some(out.place())];
@@ -93,7 +96,6 @@ impl PointwiseLossBackend for CudaBackend {
 
 /// The operands of an element-wise loss.
 struct PointwiseProblem<'a> {
-    op: &'static str,
     kernel: &'static str,
     input: Tensor<'a>,
     target: Tensor<'a>,
@@ -102,23 +104,19 @@ struct PointwiseProblem<'a> {
 }
 
 impl<'a> PointwiseProblem<'a> {
-    fn new(device: &Device, loss: &PointwiseLoss<'a>) -> Result<PointwiseProblem<'a>> {
-        let op = loss.kind.name();
+    fn new(access: &Access, loss: &PointwiseLoss<'a>) -> Result<PointwiseProblem<'a>> {
         let kernel = match loss.kind {
             PointwiseLossKind::Mse => "mse",
             PointwiseLossKind::L1 => "l1",
             PointwiseLossKind::BceWithLogits => "bce",
         };
         let [weight, pos_weight] = loss.weights();
-        let input = Tensor::read(device, op, loss.input)?;
-        let read = |view| Tensor::read(device, op, view)?.of(op, input.dtype)?.shaped(op, input.layout);
         Ok(PointwiseProblem {
-            op,
             kernel,
-            input,
-            target: read(loss.target)?,
-            weight: weight.map(read).transpose()?,
-            pos_weight: pos_weight.map(read).transpose()?,
+            input: access.read(loss.input)?,
+            target: access.read(loss.target)?,
+            weight: access.read_if(weight)?,
+            pos_weight: access.read_if(pos_weight)?,
         })
     }
 }

@@ -1,36 +1,31 @@
 //! The gradient through ReLU and the sums of it for the bias, in one pass.
 
-use kiln_backend::{Error, ReluBiasGradBackend, Result, View, ViewMut};
+use kiln_backend::{Checked, ReluBiasGradArgs, ReluBiasGradBackend, Result};
 
 use super::{
     launch::{Tag, launch},
-    norm::{parts, vector},
+    norm::parts,
 };
 use crate::{
     device::CudaBackend,
     params::{Groups, Reduce},
-    view::Tensor,
+    view::Access,
 };
 
 /// Numbers of a partial result: the sum of a bias.
 const SUM: usize = 1;
 
 impl ReluBiasGradBackend for CudaBackend {
-    fn relu_bias_grad(&self, grad: View, y: View, dim: usize, out: ViewMut, bias: ViewMut) -> Result<()> {
+    fn relu_bias_grad(&self, args: Checked<ReluBiasGradArgs>) -> Result<()> {
         let device = self.0;
-        const OP: &str = "relu_bias_grad";
-        let (y, out) = (Tensor::read(device, OP, y)?, Tensor::write(device, OP, out)?);
-        let (dtype, layout) = (y.dtype, y.layout);
-        let grad = Tensor::read(device, OP, grad)?.of(OP, dtype)?.shaped(OP, layout)?;
-        let out = out.of(OP, dtype)?.shaped(OP, layout)?;
-        let Some(&channels) = layout.dims().get(dim) else {
-            return Err(Error::dim(OP, dim as i64, layout.rank()));
-        };
-        let bias = vector(OP, Tensor::write(device, OP, bias)?, dtype, channels)?;
-        if channels == 0 {
+        let access = Access { device, op: "relu_bias_grad" };
+        let ReluBiasGradArgs { grad, y, dim, out, bias } = args.into_inner();
+        let (grad, y) = (access.read(grad)?, access.read(y)?);
+        let (out, bias, dtype) = (access.write(out)?, access.write(bias)?, y.dtype);
+        if bias.layout.numel() == 0 {
             return Ok(());
         }
-        let groups = Groups::new(layout.dims(), dim, [Some(y.place()), Some(out.place()), Some(grad.place())]);
+        let groups = Groups::new(y.layout.dims(), dim, [Some(y.place()), Some(out.place()), Some(grad.place())]);
         let partial = device.parts_of_groups(&groups, SUM, dtype)?;
         let (to, step) = parts(Some(&bias));
         let start = |groups: Groups| {

@@ -6,7 +6,7 @@ use kiln_backend::{DType, Element, Scalar, dispatch_dtype};
 /// A number to compute with, in the 64 bits that kernels take: those of an `f64` for floats, of an `i64` for the other
 /// dtypes. It is converted to what the dtype is computed in, `f32` for half precision.
 pub(crate) fn number(dtype: DType, value: Scalar) -> u64 {
-    rounded_number(if dtype.is_float() { accumulated(dtype) } else { dtype }, value)
+    rounded_number(dtype.accumulator(), value)
 }
 
 /// A number rounded to a dtype, in the bits that [`number`] has.
@@ -30,11 +30,6 @@ pub(crate) fn pattern(dtype: DType, value: Scalar) -> u64 {
         DType::U8 => u8::from_scalar(value).into(),
         DType::Bool => bool::from_scalar(value).into(),
     }
-}
-
-/// The number of 32-bit words below `p * 2^32`.
-pub(crate) fn threshold(p: f64) -> u64 {
-    (p * 4_294_967_296.0).ceil() as u64
 }
 
 /// The largest value of a float dtype that is below a bound.
@@ -66,11 +61,6 @@ pub(crate) fn below(dtype: DType, bound: f64) -> f64 {
     }
 }
 
-/// The type that a float dtype is computed and accumulated in.
-pub(crate) fn accumulated(dtype: DType) -> DType {
-    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +89,5 @@ mod tests {
         assert_eq!(below(DType::BF16, 0.0), bf16::from_bits(0x8001).to_f64());
         // A bound between two values of the dtype: the lower one.
         assert_eq!(below(DType::BF16, 1.001), 1.0);
-        assert_eq!(threshold(0.5), 1 << 31);
     }
 }

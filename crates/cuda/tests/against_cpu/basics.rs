@@ -87,7 +87,15 @@ fn shapes_at_the_edge() {
             let [mut loss, mut total] = [0, 1].map(|_| target(on, DType::F32, &[], Lie::Dense));
             let mut lse = target(on, DType::F32, &[0, 1], Lie::Dense);
             let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
-            on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
+            on.class_loss(
+                ClassLossArgs {
+                    operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
+                    loss: to,
+                    lse: kept,
+                    total: sum,
+                }
+                .checked()?,
+            )?;
             Ok(vec![loss, total])
         });
     }
@@ -98,7 +106,10 @@ fn draw(distribution: Distribution, dtypes: &[DType]) {
         for seed in [42, 0] {
             same(&format!("{distribution:?} {dtype}"), |on| {
                 let mut out = target(on, dtype, &[1003], Lie::Dense);
-                on.random(distribution, RandomState { seed, offset: 5 }, out.view_mut())?;
+                on.random(
+                    RandomArgs { distribution, state: RandomState { seed, offset: 5 }, out: out.view_mut() }
+                        .checked()?,
+                )?;
                 Ok(vec![out])
             });
         }
@@ -131,7 +142,10 @@ fn dropout() {
     for dtype in FLOATS {
         same(&format!("{dtype}"), |on| {
             let (x, mut out) = (tensor(on, dtype, &[21, 5], Lie::Turned, 1), target(on, dtype, &[21, 5], Lie::Dense));
-            on.dropout(0.4, RandomState { seed: 42, offset: 5 }, x.view(), out.view_mut())?;
+            on.dropout(
+                DropoutArgs { p: 0.4, state: RandomState { seed: 42, offset: 5 }, x: x.view(), out: out.view_mut() }
+                    .checked()?,
+            )?;
             Ok(vec![out])
         });
     }

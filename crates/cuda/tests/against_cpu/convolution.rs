@@ -101,15 +101,29 @@ impl Layer {
             let mut out = to(on, dtype, &self.y(), oy);
             // The second time by the plan that was kept.
             for _ in 0..2 {
-                on.conv2d(&self.rule, x.view(), w.view(), bias.map(Tensor::view), relu, out.view_mut())?;
+                on.conv2d(
+                    Conv2dArgs {
+                        rule: self.rule,
+                        x: x.view(),
+                        w: w.view(),
+                        bias: bias.map(Tensor::view),
+                        relu,
+                        out: out.view_mut(),
+                    }
+                    .checked()?,
+                )?;
             }
             all.push(out);
         }
         let mut out = to(on, dtype, &self.x, ox);
-        on.conv2d_grad_input(&self.rule, grad.view(), w.view(), out.view_mut())?;
+        on.conv2d_grad_input(
+            Conv2dGradInputArgs { rule: self.rule, grad: grad.view(), w: w.view(), out: out.view_mut() }.checked()?,
+        )?;
         all.push(out);
         let mut out = to(on, dtype, &self.w, ow);
-        on.conv2d_grad_weight(&self.rule, grad.view(), x.view(), out.view_mut())?;
+        on.conv2d_grad_weight(
+            Conv2dGradWeightArgs { rule: self.rule, grad: grad.view(), x: x.view(), out: out.view_mut() }.checked()?,
+        )?;
         all.push(out);
         Ok(all)
     }
@@ -212,7 +226,11 @@ fn conv2d_refuses_what_does_not_fit() {
     let fail = |x: [usize; 4], w: [usize; 4], y: [usize; 4], dtype: DType, rule: Conv2d| {
         let (x, w, mut y) =
             (to(device, dtype, &x, FIRST), to(device, DType::F32, &w, FIRST), to(device, DType::F32, &y, FIRST));
-        device.conv2d(&rule, x.view(), w.view(), None, false, y.view_mut()).unwrap_err().to_string()
+        Conv2dArgs { rule, x: x.view(), w: w.view(), bias: None, relu: false, out: y.view_mut() }
+            .checked()
+            .and_then(|args| device.conv2d(args))
+            .unwrap_err()
+            .to_string()
     };
     let (x, w, y) = ([2, 3, 8, 9], [4, 3, 3, 3], [2, 4, 6, 7]);
     for text in [
@@ -279,7 +297,10 @@ fn conv2d_of_more_shapes_than_plans_are_kept() {
                 let images = Layout::contiguous(Shape::new(&[n, 1, 1, width]).unwrap());
                 let x = View { buffer: &*x.buffer, layout: &images };
                 let to = ViewMut { buffer: &mut *out.buffer, layout: &images };
-                on.conv2d(&RULE, x, w.view(), Some(bias.view()), true, to)?;
+                on.conv2d(
+                    Conv2dArgs { rule: RULE, x, w: w.view(), bias: Some(bias.view()), relu: true, out: to }
+                        .checked()?,
+                )?;
             }
         }
         Ok(vec![out])

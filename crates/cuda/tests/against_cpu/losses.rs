@@ -22,18 +22,27 @@ fn cross_entropy() {
                     let mut total = target(on, wide, &[], Lie::Dense);
                     let weight = (smoothing > 0.0).then_some(weight.view());
                     on.class_loss(
-                        &rule,
-                        x.view(),
-                        labels.view(),
-                        weight,
-                        loss.view_mut(),
-                        lse.view_mut(),
-                        total.view_mut(),
+                        ClassLossArgs {
+                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight },
+                            loss: loss.view_mut(),
+                            lse: lse.view_mut(),
+                            total: total.view_mut(),
+                        }
+                        .checked()?,
                     )?;
                     let (g, mut dx) =
                         (tensor(on, dtype, loss_dims, Lie::Dense, 7), target(on, dtype, &dims, Lie::Dense));
                     let (l, t) = (lse.view(), total.view());
-                    on.class_loss_grad(&rule, g.view(), x.view(), labels.view(), weight, l, t, dx.view_mut())?;
+                    on.class_loss_grad(
+                        ClassLossGradArgs {
+                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight },
+                            grad: g.view(),
+                            lse: l,
+                            total: t,
+                            out: dx.view_mut(),
+                        }
+                        .checked()?,
+                    )?;
                     Ok(vec![loss, total, dx])
                 });
             }
@@ -60,8 +69,8 @@ fn pointwise(kind: PointwiseLossKind) {
                 let (mut out, g) =
                     (target(on, dtype, loss_dims, Lie::Dense), tensor(on, dtype, loss_dims, Lie::Dense, 4));
                 let mut dx = target(on, dtype, &dims, Lie::Dense);
-                on.pointwise_loss(&loss, out.view_mut())?;
-                on.pointwise_loss_grad(&loss, g.view(), dx.view_mut())?;
+                on.pointwise_loss(PointwiseLossArgs { loss, out: out.view_mut() }.checked()?)?;
+                on.pointwise_loss_grad(PointwiseLossGradArgs { loss, grad: g.view(), out: dx.view_mut() }.checked()?)?;
                 Ok(vec![out, dx])
             });
         }
@@ -100,11 +109,28 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
                     let mut loss = target(on, dtype, loss_dims, Lie::Dense);
                     let (mut lse, mut total) = (target(on, wide, &rows, Lie::Dense), target(on, wide, &[], Lie::Dense));
                     let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
-                    on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
+                    on.class_loss(
+                        ClassLossArgs {
+                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
+                            loss: to,
+                            lse: kept,
+                            total: sum,
+                        }
+                        .checked()?,
+                    )?;
                     let (g, mut dx) =
                         (tensor(on, dtype, loss_dims, Lie::Dense, 7), target(on, dtype, &dims, Lie::Dense));
                     let (l, t) = (lse.view(), total.view());
-                    on.class_loss_grad(&rule, g.view(), x.view(), labels.view(), None, l, t, dx.view_mut())?;
+                    on.class_loss_grad(
+                        ClassLossGradArgs {
+                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
+                            grad: g.view(),
+                            lse: l,
+                            total: t,
+                            out: dx.view_mut(),
+                        }
+                        .checked()?,
+                    )?;
                     Ok(vec![loss, total, dx])
                 });
             }
@@ -121,8 +147,8 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
                 let (mut out, g) =
                     (target(on, dtype, loss_dims, Lie::Dense), tensor(on, dtype, loss_dims, Lie::Dense, 4));
                 let mut dx = target(on, dtype, &dims, Lie::Dense);
-                on.pointwise_loss(&loss, out.view_mut())?;
-                on.pointwise_loss_grad(&loss, g.view(), dx.view_mut())?;
+                on.pointwise_loss(PointwiseLossArgs { loss, out: out.view_mut() }.checked()?)?;
+                on.pointwise_loss_grad(PointwiseLossGradArgs { loss, grad: g.view(), out: dx.view_mut() }.checked()?)?;
                 Ok(vec![out, dx])
             });
         }
@@ -158,9 +184,26 @@ fn cross_entropy_of_huge_logits() {
                         (target(on, dtype, loss_dims, Lie::Dense), target(on, wide, &rows, Lie::Dense));
                     let (mut total, mut dx) = (target(on, wide, &[], Lie::Dense), target(on, dtype, &dims, Lie::Dense));
                     let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
-                    on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
+                    on.class_loss(
+                        ClassLossArgs {
+                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
+                            loss: to,
+                            lse: kept,
+                            total: sum,
+                        }
+                        .checked()?,
+                    )?;
                     let (g, l, t) = (tensor(on, dtype, loss_dims, Lie::Dense, 7), lse.view(), total.view());
-                    on.class_loss_grad(&rule, g.view(), x.view(), labels.view(), None, l, t, dx.view_mut())?;
+                    on.class_loss_grad(
+                        ClassLossGradArgs {
+                            operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
+                            grad: g.view(),
+                            lse: l,
+                            total: t,
+                            out: dx.view_mut(),
+                        }
+                        .checked()?,
+                    )?;
                     finite(on, vec![loss, dx])
                 });
             }
@@ -176,8 +219,15 @@ fn cross_entropy_of_huge_logits() {
                 let loss_dims: &[usize] = if reduction == Reduction::None { &dims } else { &[] };
                 let (mut out, mut dx) =
                     (target(on, dtype, loss_dims, Lie::Dense), target(on, dtype, &dims, Lie::Dense));
-                on.pointwise_loss(&loss, out.view_mut())?;
-                on.pointwise_loss_grad(&loss, tensor(on, dtype, loss_dims, Lie::Dense, 4).view(), dx.view_mut())?;
+                on.pointwise_loss(PointwiseLossArgs { loss, out: out.view_mut() }.checked()?)?;
+                on.pointwise_loss_grad(
+                    PointwiseLossGradArgs {
+                        loss,
+                        grad: tensor(on, dtype, loss_dims, Lie::Dense, 4).view(),
+                        out: dx.view_mut(),
+                    }
+                    .checked()?,
+                )?;
                 finite(on, vec![out, dx])
             });
         }

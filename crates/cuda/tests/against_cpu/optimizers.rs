@@ -66,7 +66,7 @@ fn steps(rule: OptimRule) {
             let lr = filled(on, DType::F64, 0.1);
             let mut counts: Vec<Tensor> = (0..75).map(|_| filled(on, DType::I64, 0.0)).collect();
             for _ in 0..3 {
-                let mut slots: Vec<OptimSlot> = all
+                let slots: Vec<OptimSlot> = all
                     .iter_mut()
                     .zip(&mut counts)
                     .map(|(tensors, count)| {
@@ -76,7 +76,7 @@ fn steps(rule: OptimRule) {
                         OptimSlot { param: param.view_mut(), grad: grad.view(), states, count: count.view_mut() }
                     })
                     .collect();
-                on.optimizer_step(&rule, lr.view(), &mut slots)?;
+                on.optimizer_step(OptimArgs { rule, lr: lr.view(), slots }.checked()?)?;
             }
             Ok(all.into_iter().flatten().chain(counts).collect())
         });

@@ -276,7 +276,7 @@ fn optimizers() {
                         let states = states.iter_mut().map(Tensor::view_mut).collect();
                         let slot =
                             OptimSlot { param: param.view_mut(), grad: grad.view(), states, count: count.view_mut() };
-                        on.optimizer_step(&rule, lr.view(), &mut [slot])?;
+                        on.optimizer_step(OptimArgs { rule, lr: lr.view(), slots: vec![slot] }.checked()?)?;
                     }
                     Ok([param, count].into_iter().chain(states).collect())
                 });

@@ -145,7 +145,7 @@ rows! {
     });
     dropout, 4 * BLOCK, &FLOATS, |on, dtype, n| {
         let (x, mut out) = (tensor(on, dtype, &[n], Lie::Dense, 1), target(on, dtype, &[n], Lie::Dense));
-        on.dropout(0.4, RandomState { seed: 42, offset: 5 }, x.view(), out.view_mut())?;
+        on.dropout(DropoutArgs { p: 0.4, state: RandomState { seed: 42, offset: 5 }, x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(vec![out])
     };
     tril_triu, BLOCK, WIDTHS, |on, dtype, n| {
@@ -271,17 +271,17 @@ rows! {
     max_pool_grad, BLOCK, &FLOATS, |on, dtype, n| {
         let [out, at] = max_pooled(on, dtype, n)?;
         let mut dx = target(on, dtype, &[1, 2, n, 4], Lie::Dense);
-        on.max_pool2d_grad(&PAIRS, out.view(), at.view(), dx.view_mut())?;
+        on.max_pool2d_grad(MaxPool2dGradArgs { pool: PAIRS, grad: out.view(), indices: at.view(), out: dx.view_mut() }.checked()?)?;
         Ok(vec![dx])
     };
     avg_pool, BLOCK, &FLOATS, |on, dtype, n| {
         let (x, mut out) = (tensor(on, dtype, &[1, 2, n, 4], Lie::Dense, 1), target(on, dtype, &[1, 2, n / 2, 2], Lie::Dense));
-        on.avg_pool2d(&PAIRS, PoolDivisor::Inside, x.view(), out.view_mut())?;
+        on.avg_pool2d(AvgPool2dArgs { pool: PAIRS, divisor: PoolDivisor::Inside, x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(vec![out])
     };
     avg_pool_grad, BLOCK, &FLOATS, |on, dtype, n| {
         let (grad, mut dx) = (tensor(on, dtype, &[1, 2, n / 2, 2], Lie::Dense, 1), target(on, dtype, &[1, 2, n, 4], Lie::Dense));
-        on.avg_pool2d_grad(&PAIRS, PoolDivisor::Inside, grad.view(), dx.view_mut())?;
+        on.avg_pool2d_grad(AvgPool2dGradArgs { pool: PAIRS, divisor: PoolDivisor::Inside, grad: grad.view(), out: dx.view_mut() }.checked()?)?;
         Ok(vec![dx])
     };
     norm, TEAMS, &FLOATS, |on, dtype, n| normalized(on, dtype, n, false);
@@ -295,7 +295,7 @@ rows! {
             }
             let (grad, y) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
             let (mut out, mut sums) = (target(on, dtype, &dims, Lie::Dense), target(on, dtype, &[dims[dim]], Lie::Dense));
-            on.relu_bias_grad(grad.view(), y.view(), dim, out.view_mut(), sums.view_mut())?;
+            on.relu_bias_grad(ReluBiasGradArgs { grad: grad.view(), y: y.view(), dim, out: out.view_mut(), bias: sums.view_mut() }.checked()?)?;
             made.push(out);
             // Longer sums differ by more than one rounding.
             if dims[1] != 3 || dtype == F64 {
@@ -311,7 +311,7 @@ rows! {
         let mut made = Vec::new();
         for reduction in [Reduction::None, Reduction::Mean] {
             let mut out = target(on, dtype, if reduction == Reduction::None { std::slice::from_ref(&n) } else { &[] }, Lie::Dense);
-            on.pointwise_loss(&squares(reduction, &x, &t), out.view_mut())?;
+            on.pointwise_loss(PointwiseLossArgs { loss: squares(reduction, &x, &t), out: out.view_mut() }.checked()?)?;
             made.push(out);
         }
         Ok(made)
@@ -319,7 +319,7 @@ rows! {
     pointwise_loss_grad, BLOCK, &FLOATS, |on, dtype, n| {
         let (x, t) = (tensor(on, dtype, &[n], Lie::Dense, 1), tensor(on, dtype, &[n], Lie::Dense, 2));
         let (g, mut dx) = (tensor(on, dtype, &[n], Lie::Dense, 3), target(on, dtype, &[n], Lie::Dense));
-        on.pointwise_loss_grad(&squares(Reduction::None, &x, &t), g.view(), dx.view_mut())?;
+        on.pointwise_loss_grad(PointwiseLossGradArgs { loss: squares(Reduction::None, &x, &t), grad: g.view(), out: dx.view_mut() }.checked()?)?;
         Ok(vec![dx])
     };
 }
@@ -350,7 +350,9 @@ fn partial_sums_of_many_blocks() {
         same("a loss of 70000 elements", |on| {
             let (x, t) = (tensor(on, dtype, &[70_000], Lie::Dense, 1), tensor(on, dtype, &[70_000], Lie::Dense, 2));
             let mut out = target(on, dtype, &[], Lie::Dense);
-            on.pointwise_loss(&squares(Reduction::Mean, &x, &t), out.view_mut())?;
+            on.pointwise_loss(
+                PointwiseLossArgs { loss: squares(Reduction::Mean, &x, &t), out: out.view_mut() }.checked()?,
+            )?;
             Ok(vec![out])
         });
     }
@@ -372,7 +374,10 @@ fn drawn<const N: usize>(on: &dyn Backend, dtype: DType, n: usize, all: [Distrib
     all.into_iter()
         .map(|distribution| {
             let mut out = target(on, dtype, &[n], Lie::Dense);
-            on.random(distribution, RandomState { seed: 42, offset: 5 }, out.view_mut())?;
+            on.random(
+                RandomArgs { distribution, state: RandomState { seed: 42, offset: 5 }, out: out.view_mut() }
+                    .checked()?,
+            )?;
             Ok(out)
         })
         .collect()
@@ -423,7 +428,9 @@ fn max_pooled(on: &dyn Backend, dtype: DType, n: usize) -> Result<[Tensor; 2]> {
     let dims = [1, 2, n / 2, 2];
     let (mut out, mut at) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
     let x = tensor(on, dtype, &[1, 2, n, 4], Lie::Dense, 1);
-    on.max_pool2d(&PAIRS, x.view(), out.view_mut(), Some(at.view_mut()))?;
+    on.max_pool2d(
+        MaxPool2dArgs { pool: PAIRS, x: x.view(), out: out.view_mut(), indices: Some(at.view_mut()) }.checked()?,
+    )?;
     Ok([out, at])
 }
 
@@ -442,9 +449,30 @@ fn normalized(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Resul
             let [mut mean, mut inv_std] = [0, 1].map(|_| target(on, wide, &[dims[usize::from(!rows)]], Lie::Dense));
             let affine = Affine::default();
             if rows {
-                on.layer_norm(0.1, x.view(), affine, out.view_mut(), mean.view_mut(), inv_std.view_mut())?;
+                on.layer_norm(
+                    LayerNormArgs {
+                        eps: 0.1,
+                        x: x.view(),
+                        affine,
+                        out: out.view_mut(),
+                        mean: mean.view_mut(),
+                        inv_std: inv_std.view_mut(),
+                    }
+                    .checked()?,
+                )?;
             } else {
-                on.batch_norm(0.1, x.view(), affine, None, out.view_mut(), mean.view_mut(), inv_std.view_mut())?;
+                on.batch_norm(
+                    BatchNormArgs {
+                        eps: 0.1,
+                        x: x.view(),
+                        affine,
+                        running: None,
+                        out: out.view_mut(),
+                        mean: mean.view_mut(),
+                        inv_std: inv_std.view_mut(),
+                    }
+                    .checked()?,
+                )?;
             }
             if !backward {
                 made.extend([out, mean, inv_std]);
@@ -453,9 +481,30 @@ fn normalized(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Resul
             let (grad, mut dx) = (tensor(on, dtype, view, Lie::Dense, 2), target(on, dtype, view, Lie::Dense));
             let grads = NormGrads { input: Some(dx.view_mut()), weight: None, bias: None };
             if rows {
-                on.layer_norm_grad(grad.view(), x.view(), None, mean.view(), inv_std.view(), grads)?;
+                on.layer_norm_grad(
+                    LayerNormGradArgs {
+                        grad: grad.view(),
+                        x: x.view(),
+                        weight: None,
+                        mean: mean.view(),
+                        inv_std: inv_std.view(),
+                        grads,
+                    }
+                    .checked()?,
+                )?;
             } else {
-                on.batch_norm_grad(true, grad.view(), x.view(), None, mean.view(), inv_std.view(), grads)?;
+                on.batch_norm_grad(
+                    BatchNormGradArgs {
+                        training: true,
+                        grad: grad.view(),
+                        x: x.view(),
+                        weight: None,
+                        mean: mean.view(),
+                        inv_std: inv_std.view(),
+                        grads,
+                    }
+                    .checked()?,
+                )?;
             }
             made.push(dx);
         }
@@ -473,14 +522,31 @@ fn class_losses(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Res
         let (mut loss, mut lse) = (target(on, dtype, dims, Lie::Dense), target(on, wide, &[n, 1], Lie::Dense));
         let mut total = target(on, wide, &[], Lie::Dense);
         let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
-        on.class_loss(&rule, x.view(), labels.view(), None, to, kept, sum)?;
+        on.class_loss(
+            ClassLossArgs {
+                operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
+                loss: to,
+                lse: kept,
+                total: sum,
+            }
+            .checked()?,
+        )?;
         if !backward {
             made.extend([loss, lse]);
             continue;
         }
         let (g, mut dx) = (tensor(on, dtype, dims, Lie::Dense, 7), target(on, dtype, &[n, 5, 1], Lie::Dense));
         let (l, t) = (lse.view(), total.view());
-        on.class_loss_grad(&rule, g.view(), x.view(), labels.view(), None, l, t, dx.view_mut())?;
+        on.class_loss_grad(
+            ClassLossGradArgs {
+                operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
+                grad: g.view(),
+                lse: l,
+                total: t,
+                out: dx.view_mut(),
+            }
+            .checked()?,
+        )?;
         made.push(dx);
     }
     Ok(made)

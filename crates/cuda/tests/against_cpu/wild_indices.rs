@@ -124,7 +124,15 @@ fn class_loss() {
             let (mut lse, mut total) = (target(on, wide, &[3, 1], Lie::Dense), target(on, wide, &[], Lie::Dense));
             let rows = loss.layout.unsqueeze(1)?;
             let to = ViewMut { buffer: &mut *loss.buffer, layout: &rows };
-            on.class_loss(&rule, x.view(), labels, None, to, lse.view_mut(), total.view_mut())
+            on.class_loss(
+                ClassLossArgs {
+                    operands: ClassLossOperands { rule, x: x.view(), target: labels, weight: None },
+                    loss: to,
+                    lse: lse.view_mut(),
+                    total: total.view_mut(),
+                }
+                .checked()?,
+            )
         };
         let op = "nll_loss";
         check(op, dtype, &[-3.0, 0.0, -7.0], case, &[5.0, 5.0, 5.0]);

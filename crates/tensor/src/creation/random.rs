@@ -1,6 +1,6 @@
 //! Random tensors, and the generator behind them.
 
-use kiln_backend::{DType, Distribution, Error, RandomState, Result, Shape};
+use kiln_backend::{Arguments, DType, Distribution, Error, RandomArgs, RandomState, Result, Shape};
 use kiln_derive::located;
 use parking_lot::Mutex;
 
@@ -54,9 +54,11 @@ impl Tensor {
             return Err(Error::dtype(op, dtype, "floats are drawn"));
         }
         let state = take(shape.numel(), distribution.words(dtype));
-        Tensor::compute(device, dtype, shape, |backend, out| backend.random(distribution, state, out))?
-            .noted(op, &[], || [])
-            .requires_grad_(requires_grad)
+        Tensor::compute(device, dtype, shape, |backend, out| {
+            backend.random(RandomArgs { distribution, state, out }.checked()?)
+        })?
+        .noted(op, &[], || [])
+        .requires_grad_(requires_grad)
     }
 
     /// Numbers drawn evenly from `[0, 1)`.
@@ -151,6 +153,7 @@ impl Tensor {
             return Err(Error::dtype(op, self.dtype(), "floats are drawn"));
         }
         let state = take(self.numel(), distribution.words(self.dtype()));
-        self.overwrite(op, |backend, out| backend.random(distribution, state, out)).map_err(|error| error.of_op(op))
+        self.overwrite(op, |backend, out| backend.random(RandomArgs { distribution, state, out }.checked()?))
+            .map_err(|error| error.of_op(op))
     }
 }

@@ -1,6 +1,9 @@
 //! Cross-entropy and negative log-likelihood over classes: one fused primitive each way.
 
-use kiln_backend::{ClassLoss, ClassLossInput, DType, Error, Layout, Reduction, Result, Shape};
+use kiln_backend::{
+    Arguments, ClassLoss, ClassLossArgs, ClassLossGradArgs, ClassLossInput, ClassLossOperands, DType, Error, Layout,
+    Reduction, Result, Shape,
+};
 use kiln_derive::located;
 
 use super::check;
@@ -45,7 +48,7 @@ impl Tensor {
         let soft = target.dtype().is_float();
         let flat_target = crate::no_grad(|| target.reshape(if soft { sizes.flat } else { sizes.samples }))?;
         // Sums are kept in at least f32.
-        let wide = if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let wide = self.dtype().accumulator();
         let reduced = rule.reduction != Reduction::None;
         let loss_shape = if reduced { Shape::SCALAR } else { sizes.samples };
         let lse = Tensor::empty(sizes.samples, (wide, self.device()))?;
@@ -56,7 +59,9 @@ impl Tensor {
             Tensor::compute(self.device(), self.dtype(), loss_shape, |backend, out| {
                 let lse_out = kiln_backend::ViewMut { buffer: &mut **lse_out, layout: lse.layout() };
                 let total_out = kiln_backend::ViewMut { buffer: &mut **total_out, layout: total.layout() };
-                backend.class_loss(rule, x.view(), t.view(), w.as_ref().map(|w| w.view()), out, lse_out, total_out)
+                let weight = w.as_ref().map(|w| w.view());
+                let operands = ClassLossOperands { rule: *rule, x: x.view(), target: t.view(), weight };
+                backend.class_loss(ClassLossArgs { operands, loss: out, lse: lse_out, total: total_out }.checked()?)
             })?
         };
         let name = match (soft, sizes.flat[2] == 1) {
@@ -85,8 +90,10 @@ impl Tensor {
             let (g, t, w) = (grad.read(), target.read(), weight.as_ref().map(Tensor::read));
             let (l, d, input) = (lse.read(), total.read(), x.read());
             let gradient = Tensor::compute(x.device(), x.dtype(), *x.shape(), |backend, out| {
-                let w = w.as_ref().map(|w| w.view());
-                backend.class_loss_grad(&rule, g.view(), input.view(), t.view(), w, l.view(), d.view(), out)
+                let weight = w.as_ref().map(|w| w.view());
+                let operands = ClassLossOperands { rule, x: input.view(), target: t.view(), weight };
+                let (grad, lse, total) = (g.view(), l.view(), d.view());
+                backend.class_loss_grad(ClassLossGradArgs { operands, grad, lse, total, out }.checked()?)
             })?;
             Ok(one(gradient.reshape(own)?))
         })

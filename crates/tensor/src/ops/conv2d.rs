@@ -1,6 +1,8 @@
 //! Two-dimensional convolution and its transpose.
 
-use kiln_backend::{Conv2d, Error, Layout, Result, Shape, with_tf32};
+use kiln_backend::{
+    Arguments, Conv2d, Conv2dArgs, Conv2dGradInputArgs, Conv2dGradWeightArgs, Error, Layout, Result, Shape, with_tf32,
+};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -68,7 +70,10 @@ impl Tensor {
         let layout = image_layout(self, Shape::new(&[n, o, oh, ow])?);
         let (x, k, b) = (self.read(), weight.read(), bias.map(Tensor::read));
         let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
-            backend.conv2d(&rule, x.view(), k.view(), b.as_ref().map(|b| b.view()), relu, out)
+            backend.conv2d(
+                Conv2dArgs { rule, x: x.view(), w: k.view(), bias: b.as_ref().map(|b| b.view()), relu, out }
+                    .checked()?,
+            )
         })?;
         drop((x, k, b));
         let name = if relu { "ReluBackward0" } else { "ConvolutionBackward0" };
@@ -186,7 +191,8 @@ impl Tensor {
             let to_input = || {
                 let (g, k, layout) = (grad.read(), weight.read(), image_layout(&x, *x.shape()));
                 Tensor::compute_in(grad.device(), grad.dtype(), layout, |backend, out| {
-                    backend.conv2d(&rule, g.view(), k.view(), None, false, out)
+                    backend
+                        .conv2d(Conv2dArgs { rule, x: g.view(), w: k.view(), bias: None, relu: false, out }.checked()?)
                 })
             };
             let mut grads: Grads =
@@ -212,7 +218,7 @@ impl Tensor {
     fn conv2d_to_input(&self, weight: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
         let (g, k) = (self.read(), weight.read());
         Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
-            backend.conv2d_grad_input(rule, g.view(), k.view(), out)
+            backend.conv2d_grad_input(Conv2dGradInputArgs { rule: *rule, grad: g.view(), w: k.view(), out }.checked()?)
         })
     }
 
@@ -220,7 +226,8 @@ impl Tensor {
     fn conv2d_to_weight(&self, x: &Tensor, rule: &Conv2d, shape: Shape) -> Result<Tensor> {
         let (g, x) = (self.read(), x.read());
         Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {
-            backend.conv2d_grad_weight(rule, g.view(), x.view(), out)
+            backend
+                .conv2d_grad_weight(Conv2dGradWeightArgs { rule: *rule, grad: g.view(), x: x.view(), out }.checked()?)
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Random draws whose probabilities are tensors. (Random tensors of a given shape are made in `creation`.)
 
-use kiln_backend::{DType, Distribution, Error, Result};
+use kiln_backend::{Arguments, DType, Distribution, Error, RandomArgs, Result};
 use kiln_derive::located;
 
 use super::check;
@@ -20,7 +20,7 @@ impl Tensor {
         check::floats("bernoulli", self)?;
         let out = crate::no_grad(|| {
             // Drawn in at least 24 bits: half precision would miss small probabilities.
-            let wide = if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            let wide = self.dtype().accumulator();
             let draws = Tensor::rand(self.shape(), self.options().dtype(wide))?;
             draws.lt(self.to_dtype(wide)?)?.to_dtype(self.dtype())
         })?;
@@ -38,7 +38,7 @@ impl Tensor {
         }
         let distribution = Distribution::Bernoulli { p };
         let state = take(self.numel(), distribution.words(self.dtype()));
-        self.overwrite("bernoulli_", |backend, out| backend.random(distribution, state, out))
+        self.overwrite("bernoulli_", |backend, out| backend.random(RandomArgs { distribution, state, out }.checked()?))
     }
 
     /// Draws `count` indices (`i64`) from each row of a matrix of weights, or from a vector of them, with

@@ -1,6 +1,6 @@
 //! Dropout.
 
-use kiln_backend::{Error, RandomState, Result};
+use kiln_backend::{Arguments, DropoutArgs, Error, RandomState, Result};
 use kiln_derive::located;
 
 use super::check;
@@ -39,7 +39,7 @@ impl Tensor {
     fn dropped(&self, p: f64, state: RandomState) -> Result<Tensor> {
         let reading = self.read();
         Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
-            backend.dropout(p, state, reading.view(), out)
+            backend.dropout(DropoutArgs { p, state, x: reading.view(), out }.checked()?)
         })
     }
 }

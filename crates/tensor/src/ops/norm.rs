@@ -1,6 +1,9 @@
-//! Batch, layer and group normalisation.
+//! Batch, layer and group normalization.
 
-use kiln_backend::{Affine, DType, Error, MAX_RANK, NormGrads, Result, RunningStats, Shape};
+use kiln_backend::{
+    Affine, Arguments, BatchNormArgs, BatchNormEvalArgs, BatchNormGradArgs, DType, Error, LayerNormArgs,
+    LayerNormGradArgs, MAX_RANK, NormGrads, Result, RunningStats, Shape,
+};
 use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
@@ -15,7 +18,7 @@ use crate::{
     storage::{Reading, Writing},
 };
 
-/// The running statistics of a batch normalisation, one number a channel each, changed in place while training.
+/// The running statistics of a batch normalization, one number a channel each, changed in place while training.
 #[derive(Clone, Copy, Debug)]
 pub struct Running<'a> {
     /// The mean.
@@ -24,14 +27,9 @@ pub struct Running<'a> {
     pub var: &'a Tensor,
 }
 
-/// What statistics are kept in.
-fn accumulates(dtype: DType) -> DType {
-    if dtype == DType::F64 { dtype } else { DType::F32 }
-}
-
 #[located]
 impl Tensor {
-    /// Normalises each channel of `[N, C, …]`: minus its mean, divided by `sqrt(variance + eps)`, then scaled by `weight`
+    /// Normalizes each channel of `[N, C, …]`: minus its mean, divided by `sqrt(variance + eps)`, then scaled by `weight`
     /// and shifted by `bias` (`[C]`, 1 and 0 if there are none)
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.batch_norm.html>).
     ///
@@ -92,7 +90,7 @@ impl Tensor {
         running: Running<'_>,
         eps: f64,
     ) -> Result<Tensor> {
-        let stats = accumulates(self.dtype());
+        let stats = self.dtype().accumulator();
         let inputs = inputs(self, weight, bias);
         // A later training step moves the running statistics, perhaps before the backward pass.
         let keep = grad_enabled() && inputs.iter().any(|t| t.requires_grad());
@@ -102,7 +100,8 @@ impl Tensor {
         let (m, v) = (mean.read(), var.read());
         let layout = image_layout(self, *self.shape());
         let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
-            backend.batch_norm_eval(eps, operands.x.view(), operands.affine(), m.view(), v.view(), out)
+            let (x, affine) = (operands.x.view(), operands.affine());
+            backend.batch_norm_eval(BatchNormEvalArgs { x, affine, mean: m.view(), var: v.view(), eps, out }.checked()?)
         })?;
         drop((operands, m, v));
         let saved = Saved { weight, stats: [&mean, &var] };
@@ -123,7 +122,7 @@ impl Tensor {
         momentum: f64,
         eps: f64,
     ) -> Result<Tensor> {
-        let (stats, inputs) = (accumulates(self.dtype()), inputs(self, weight, bias));
+        let (stats, inputs) = (self.dtype().accumulator(), inputs(self, weight, bias));
         // Statistics of another dtype, or that share memory, are moved as copies.
         let apart = |t: &Tensor, other: &Tensor| {
             t.dtype() == stats
@@ -144,10 +143,9 @@ impl Tensor {
         let layout = image_layout(self, *self.shape());
         let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
             let (mut m, mut i) = (writing(&mean), writing(&inv_std));
-            let (x, affine) = (operands.x.view(), operands.affine());
-            let Some([mean, var]) = &moved else {
-                return backend.batch_norm(eps, x, affine, None, out, m.view(), i.view());
-            };
+            let (x, affine, mean, inv_std) = (operands.x.view(), operands.affine(), m.view(), i.view());
+            let args = BatchNormArgs { x, affine, running: None, eps, out, mean, inv_std };
+            let Some([mean, var]) = &moved else { return backend.batch_norm(args.checked()?) };
             // In the order of their addresses, so that two threads never wait for each other in a circle.
             let address = |t: &Tensor| std::ptr::from_ref(&*t.0.storage) as usize;
             let (mut rm, mut rv);
@@ -158,7 +156,7 @@ impl Tensor {
                 rm = writing(mean);
             }
             let running = RunningStats { mean: rm.view(), var: rv.view(), momentum };
-            backend.batch_norm(eps, x, affine, Some(running), out, m.view(), i.view())
+            backend.batch_norm(BatchNormArgs { running: Some(running), ..args }.checked()?)
         })?;
         drop(operands);
         if let (Some(r), Some([mean, var])) = (running, &moved) {
@@ -172,7 +170,7 @@ impl Tensor {
         })
     }
 
-    /// Normalises the last dimensions, which have the extents `shape`, together: minus their mean, divided by
+    /// Normalizes the last dimensions, which have the extents `shape`, together: minus their mean, divided by
     /// `sqrt(variance + eps)`, then scaled and shifted element by element by `weight` and `bias` of that shape
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.layer_norm.html>).
     ///
@@ -205,13 +203,14 @@ impl Tensor {
     }
 
     fn rows_normalized(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
-        let (stats, inputs) = (accumulates(self.dtype()), inputs(self, weight, bias));
+        let (stats, inputs) = (self.dtype().accumulator(), inputs(self, weight, bias));
         let m = self.dims()[0];
         let (mean, inv_std) = (vector(self, stats, m)?, vector(self, stats, m)?);
         let operands = Operands::new(self, weight, bias);
         let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
             let (mut m, mut i) = (writing(&mean), writing(&inv_std));
-            backend.layer_norm(eps, operands.x.view(), operands.affine(), out, m.view(), i.view())
+            let (x, affine, mean, inv_std) = (operands.x.view(), operands.affine(), m.view(), i.view());
+            backend.layer_norm(LayerNormArgs { x, affine, eps, out, mean, inv_std }.checked()?)
         })?;
         drop(operands);
         let saved = Saved { weight, stats: [&mean, &inv_std] };
@@ -221,7 +220,7 @@ impl Tensor {
         Ok(out.described("layer_norm", || scaled(eps, weight, bias)))
     }
 
-    /// Normalises the channels of `[N, C, …]` in `groups` of equally many, each group of each sample by its own mean and
+    /// Normalizes the channels of `[N, C, …]` in `groups` of equally many, each group of each sample by its own mean and
     /// variance; `weight` and `bias` are `[C]`
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.group_norm.html>).
     ///
@@ -265,7 +264,7 @@ impl Tensor {
     }
 }
 
-/// For exporters: what a normalisation is told, and which of scale and shift are among its inputs.
+/// For exporters: what a normalization is told, and which of scale and shift are among its inputs.
 fn scaled(eps: f64, weight: Option<&Tensor>, bias: Option<&Tensor>) -> [(&'static str, Attribute); 3] {
     [("eps", eps.into()), ("weight", weight.is_some().into()), ("bias", bias.is_some().into())]
 }
@@ -307,7 +306,7 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// What the gradients of a normalisation read besides the input.
+/// What the gradients of a normalization read besides the input.
 struct Saved<'a> {
     weight: Option<&'a Tensor>,
     stats: [&'a Tensor; 2],
@@ -343,7 +342,7 @@ impl Saved<'_> {
     }
 }
 
-/// What is normalised.
+/// What is normalized.
 #[derive(Clone, Copy)]
 enum Norm {
     Channels { training: bool },
@@ -369,12 +368,14 @@ fn gradients(
     let (mut dw, mut db) = (to_weight.as_ref().map(writing), to_bias.as_ref().map(writing));
     let mut run = |backend: &'static dyn kiln_backend::Backend, input: Option<kiln_backend::ViewMut<'_>>| {
         let grads = NormGrads { input, weight: dw.as_mut().map(Writing::view), bias: db.as_mut().map(Writing::view) };
-        let weight = w.as_ref().map(Reading::view);
+        let (grad, x, weight) = (g.view(), xr.view(), w.as_ref().map(Reading::view));
+        let (mean, inv_std) = (m.view(), i.view());
         match norm {
-            Norm::Channels { training } => {
-                backend.batch_norm_grad(training, g.view(), xr.view(), weight, m.view(), i.view(), grads)
+            Norm::Channels { training } => backend
+                .batch_norm_grad(BatchNormGradArgs { training, grad, x, weight, mean, inv_std, grads }.checked()?),
+            Norm::Rows => {
+                backend.layer_norm_grad(LayerNormGradArgs { grad, x, weight, mean, inv_std, grads }.checked()?)
             }
-            Norm::Rows => backend.layer_norm_grad(g.view(), xr.view(), weight, m.view(), i.view(), grads),
         }
     };
     let to_input = if ctx.needs(0) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use kiln_backend::{DType, Error, OptimRule, OptimSlot, Result, View, ViewMut};
+use kiln_backend::{Arguments, DType, Error, OptimArgs, OptimRule, OptimSlot, Result, View, ViewMut};
 use kiln_derive::located;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
@@ -167,8 +167,7 @@ fn step_distinct(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>], writ
             count: ViewMut { buffer: &mut ***count_write, layout: count.0.layout() },
         });
     }
-    backend.optimizer_step(rule, lr, &mut work)?;
-    drop(work);
+    backend.optimizer_step(OptimArgs { rule: *rule, lr, slots: work }.checked()?)?;
     drop(guards);
     slots.iter().flat_map(OptimTensors::written).for_each(|t| t.0.storage.bump_version());
     Ok(())

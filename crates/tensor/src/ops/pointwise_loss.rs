@@ -1,6 +1,9 @@
 //! Mean squared error, absolute error and binary cross-entropy: one fused primitive each way.
 
-use kiln_backend::{Error, Layout, PointwiseLoss, PointwiseLossKind, Reduction, Result, Shape};
+use kiln_backend::{
+    Arguments, Error, Layout, PointwiseLoss, PointwiseLossArgs, PointwiseLossGradArgs, PointwiseLossKind, Reduction,
+    Result, Shape,
+};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -57,7 +60,8 @@ impl Tensor {
         let out_shape = if reduction == Reduction::None { shape } else { Shape::SCALAR };
         let operands = Operands::new(op, &tensors, &shape)?;
         let loss = Tensor::compute(self.device(), self.dtype(), out_shape, |backend, out| {
-            backend.pointwise_loss(&operands.loss(kind, reduction, is_weighted, has_positive), out)
+            let loss = operands.loss(kind, reduction, is_weighted, has_positive);
+            backend.pointwise_loss(PointwiseLossArgs { loss, out }.checked()?)
         })?;
         drop(operands);
         let loss = loss.noted(op, &tensors, || {
@@ -75,7 +79,7 @@ impl Tensor {
                 let (operands, g) = (Operands::new(op, &tensors, &shape)?, grad.read());
                 Tensor::compute(grad.device(), grad.dtype(), shape, |backend, out| {
                     let loss = operands.loss(kind, reduction, is_weighted, has_positive);
-                    backend.pointwise_loss_grad(&loss, g.view(), out)
+                    backend.pointwise_loss_grad(PointwiseLossGradArgs { loss, grad: g.view(), out }.checked()?)
                 })
             };
             let input_grad = if ctx.needs(0) || (ctx.needs(1) && kind != PointwiseLossKind::BceWithLogits) {

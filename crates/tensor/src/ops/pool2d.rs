@@ -1,6 +1,9 @@
 //! Pooling of images: the largest element or the average of windows.
 
-use kiln_backend::{Backend, DType, Error, Pool2d, PoolDivisor, Result, Shape, ViewMut};
+use kiln_backend::{
+    Arguments, AvgPool2dArgs, AvgPool2dGradArgs, Backend, DType, Error, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d,
+    PoolDivisor, Result, Shape, ViewMut,
+};
 use kiln_derive::located;
 
 use super::images::{batched, image_layout, writing};
@@ -217,7 +220,8 @@ impl Tensor {
         let reading = self.read();
         let values = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
             let mut indices = indices.as_ref().map(writing);
-            backend.max_pool2d(&pool, reading.view(), out, indices.as_mut().map(|i| i.view()))
+            let (x, indices) = (reading.view(), indices.as_mut().map(|i| i.view()));
+            backend.max_pool2d(MaxPool2dArgs { pool, x, out, indices }.checked()?)
         })?;
         drop(reading);
         // Without a gradient the tape does not hear of it.
@@ -230,7 +234,7 @@ impl Tensor {
             let (grad, indices) = (ctx.grad()?, ctx.saved(0)?);
             let (g, i) = (grad.read(), indices.read());
             Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), to, |backend, out| {
-                backend.max_pool2d_grad(&pool, g.view(), i.view(), out)
+                backend.max_pool2d_grad(MaxPool2dGradArgs { pool, grad: g.view(), indices: i.view(), out }.checked()?)
             })?))
         })?;
         Ok((values, Some(indices)))
@@ -241,7 +245,7 @@ impl Tensor {
         let layout = image_layout(self, Shape::new(&[n, c, size[0], size[1]])?);
         let reading = self.read();
         let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
-            backend.avg_pool2d(&pool, divisor, reading.view(), out)
+            backend.avg_pool2d(AvgPool2dArgs { pool, divisor, x: reading.view(), out }.checked()?)
         })?;
         drop(reading);
         let to = image_layout(self, *self.shape());
@@ -249,7 +253,7 @@ impl Tensor {
             let grad = ctx.grad()?;
             let g = grad.read();
             Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), to, |backend, out| {
-                backend.avg_pool2d_grad(&pool, divisor, g.view(), out)
+                backend.avg_pool2d_grad(AvgPool2dGradArgs { pool, divisor, grad: g.view(), out }.checked()?)
             })?))
         })?;
         Ok(described(out, self, ["avg_pool2d", "adaptive_avg_pool2d"], pool, divisor))

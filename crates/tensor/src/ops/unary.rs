@@ -1,6 +1,6 @@
 //! Element-wise functions of one tensor, made from the op table.
 
-use kiln_backend::{DType, Error, Integers, Result, Saved, UnaryOp, ViewMut, unary_table};
+use kiln_backend::{Arguments, DType, Error, Integers, ReluBiasGradArgs, Result, Saved, UnaryOp, ViewMut, unary_table};
 use kiln_derive::located;
 
 use super::images::image_layout;
@@ -88,7 +88,7 @@ impl Tensor {
             let mut buffer = bias.0.storage.write();
             Tensor::compute_in(self.device(), self.dtype(), image_layout(output, *self.shape()), |backend, out| {
                 let bias = ViewMut { buffer: &mut **buffer, layout: bias.layout() };
-                backend.relu_bias_grad(g.view(), y.view(), dim, out, bias)
+                backend.relu_bias_grad(ReluBiasGradArgs { grad: g.view(), y: y.view(), dim, out, bias }.checked()?)
             })?
         };
         Ok((masked, bias))

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kiln_backend::{ClassLoss, ClassLossInput, Layout, Reduction, Result, View, ViewMut, same_shape};
+use kiln_backend::{ClassLossGradArgs, ClassLossInput, Layout, Reduction, Result};
 
 use super::{
     Problem, Truth,
@@ -26,21 +26,10 @@ struct Slopes<'a, T: Stored> {
     out: Planes<*mut T>,
 }
 
-#[allow(clippy::too_many_arguments)] // one fused kernel
-pub(super) fn backward<T: Stored<Compute: Real>>(
-    rule: &ClassLoss,
-    grad: View,
-    x: View,
-    target: View,
-    weight: Option<View>,
-    lse: View,
-    total: View,
-    out: ViewMut,
-) -> Result<()> {
-    let op = rule.name();
-    same_shape(op, &[out.layout, x.layout])?;
-    let problem = Problem::<T>::new(rule, x, target, weight)?;
-    rule.check_results(&problem.shape, grad.layout, lse.layout, total.layout)?;
+pub(super) fn backward<T: Stored<Compute: Real>>(args: ClassLossGradArgs) -> Result<()> {
+    let ClassLossGradArgs { operands, grad, lse, total, out } = args;
+    let (rule, op) = (operands.rule, operands.rule.name());
+    let problem = Problem::<T>::new(operands)?;
     let grad_layout = grad.layout.expand(op, lse.layout.shape())?;
     let total = Source::<T::Compute>::new(op, total)?;
     let scale = match rule.reduction {

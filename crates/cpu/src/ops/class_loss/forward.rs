@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kiln_backend::{ClassLoss, ClassLossInput, Reduction, Result, View, ViewMut};
+use kiln_backend::{ClassLossArgs, ClassLossInput, Reduction, Result};
 
 use super::{
     Problem, Truth,
@@ -43,18 +43,10 @@ impl<'a, T: Stored> Rows<'a, T> {
     }
 }
 
-pub(super) fn forward<T: Stored<Compute: Real>>(
-    rule: &ClassLoss,
-    x: View,
-    target: View,
-    weight: Option<View>,
-    loss: ViewMut,
-    lse: ViewMut,
-    total: ViewMut,
-) -> Result<()> {
-    let op = rule.name();
-    let problem = Problem::<T>::new(rule, x, target, weight)?;
-    rule.check_results(&problem.shape, loss.layout, lse.layout, total.layout)?;
+pub(super) fn forward<T: Stored<Compute: Real>>(args: ClassLossArgs) -> Result<()> {
+    let ClassLossArgs { operands, loss, lse, total } = args;
+    let (rule, op) = (operands.rule, operands.rule.name());
+    let problem = Problem::<T>::new(operands)?;
     let (loss, total) = (Target::<T>::new(op, loss)?, Target::<T::Compute>::new(op, total)?);
     let spread = Rows::new(Target::<T::Compute>::new(op, lse)?);
     let (losses, reduced) =

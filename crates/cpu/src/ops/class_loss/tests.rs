@@ -1,4 +1,4 @@
-use kiln_backend::{ClassLossInput, DType, ErrorKind, Layout, Reduction};
+use kiln_backend::{Arguments, ClassLossInput, DType, ErrorKind, Layout, Reduction};
 
 use super::*;
 use crate::testing::{Tensor, assert_close, epsilon, layouts, numbers, read_layouts, shape};
@@ -9,8 +9,13 @@ fn rule(input: ClassLossInput, reduction: Reduction, label_smoothing: f64) -> Cl
     ClassLoss { input, reduction, ignore_index: -100, label_smoothing }
 }
 
-fn accumulate(dtype: DType) -> DType {
-    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+fn operands<'a>(
+    rule: &ClassLoss,
+    x: &'a Tensor,
+    target: &'a Tensor,
+    weight: Option<&'a Tensor>,
+) -> ClassLossOperands<'a> {
+    ClassLossOperands { rule: *rule, x: x.view(), target: target.view(), weight: weight.map(Tensor::view) }
 }
 
 struct Output {
@@ -25,12 +30,12 @@ fn run(rule: &ClassLoss, x: &Tensor, target: &Tensor, weight: Option<&Tensor>) -
     let dims: &[usize] = if rule.reduction == Reduction::None { &[n, s] } else { &[] };
     let mut out = Output {
         loss: Tensor::empty(dtype, dims),
-        lse: Tensor::empty(accumulate(dtype), &[n, s]),
-        total: Tensor::empty(accumulate(dtype), &[]),
+        lse: Tensor::empty(dtype.accumulator(), &[n, s]),
+        total: Tensor::empty(dtype.accumulator(), &[]),
     };
-    let weight = weight.map(Tensor::view);
+    let operands = operands(rule, x, target, weight);
     let (loss, lse, total) = (out.loss.view_mut(), out.lse.view_mut(), out.total.view_mut());
-    CpuBackend.class_loss(rule, x.view(), target.view(), weight, loss, lse, total)?;
+    CpuBackend.class_loss(ClassLossArgs { operands, loss, lse, total }.checked()?)?;
     Ok(out)
 }
 
@@ -45,8 +50,9 @@ fn run_grad(
     out: Layout,
 ) -> Result<Tensor> {
     let mut out = Tensor::with_layout(x.view().dtype(), out, &[]);
-    let (weight, lse, total) = (weight.map(Tensor::view), forward.lse.view(), forward.total.view());
-    CpuBackend.class_loss_grad(rule, grad.view(), x.view(), target.view(), weight, lse, total, out.view_mut())?;
+    let (operands, lse, total) = (operands(rule, x, target, weight), forward.lse.view(), forward.total.view());
+    let args = ClassLossGradArgs { operands, grad: grad.view(), lse, total, out: out.view_mut() };
+    CpuBackend.class_loss_grad(args.checked()?)?;
     Ok(out)
 }
 
@@ -121,7 +127,7 @@ fn check(rule: &ClassLoss, x: &Tensor, target: &Tensor, weight: Option<&Tensor>,
 
     let forward = run(rule, x, target, weight).unwrap();
     assert_close(&forward.loss.values(), &reduce(rule, &losses, total), dtype, 16.0, &what);
-    assert_close(&forward.total.values(), &[total], accumulate(dtype), 8.0, &what);
+    assert_close(&forward.total.values(), &[total], dtype.accumulator(), 8.0, &what);
 
     let incoming: Vec<f64> = match rule.reduction {
         Reduction::None => numbers(n * s, 5),
@@ -306,9 +312,13 @@ fn a_label_out_of_range_is_an_error_before_anything_is_written() {
             let rule = rule(input, Reduction::None, 0.0);
             let mut loss = Tensor::empty(DType::F32, &[2, 1]);
             let (mut lse, mut total) = (Tensor::empty(DType::F32, &[2, 1]), Tensor::empty(DType::F32, &[]));
-            let error = CpuBackend
-                .class_loss(&rule, x.view(), target.view(), None, loss.view_mut(), lse.view_mut(), total.view_mut())
-                .unwrap_err();
+            let args = ClassLossArgs {
+                operands: operands(&rule, &x, &target, None),
+                loss: loss.view_mut(),
+                lse: lse.view_mut(),
+                total: total.view_mut(),
+            };
+            let error = CpuBackend.class_loss(args.checked().unwrap()).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::IndexOutOfRange { size: 3, .. }), "{error}");
             assert!(error.to_string().starts_with(op), "{error}");
             assert_eq!((loss.values(), lse.values(), total.values()), (vec![77.0; 2], vec![77.0; 2], vec![77.0]));

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
-use kiln_backend::{Affine, BatchNormBackend, Error, NormGrads, Result, RunningStats, View, ViewMut, same_shape};
+use kiln_backend::{
+    BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, Checked, Result, RunningStats,
+};
 
-use super::{Gradients, LINE, Moments, VectorMut, backward, normalize, optional, products, vector};
+use super::{Gradients, LINE, Moments, backward, normalize, optional, products, update, vector};
 use crate::{
     CpuBackend,
     engine::{
@@ -22,10 +24,6 @@ const OP: &str = "batch_norm";
 
 /// Channels that a task takes together where they lie side by side: a cache line of them.
 const TOGETHER: usize = 16;
-
-fn image<T: Real>(op: &'static str, tensor: &Erased<T>) -> Result<Image<T>> {
-    Image::new(tensor).ok_or_else(|| Error::shape(op, "images [N, C, H, W]", tensor.layout().shape()))
-}
 
 /// Calls `body` with groups of channels, in parallel.
 fn channels<T: Real>(x: &Image<T>, body: impl Fn(Range<usize>) + Sync) {
@@ -99,16 +97,8 @@ unsafe fn write<T: Real>(x: &Image<T>, [n, c, y, start, len]: [usize; 5], flat: 
 }
 
 impl BatchNormBackend for CpuBackend {
-    fn batch_norm(
-        &self,
-        eps: f64,
-        x: View,
-        affine: Affine,
-        running: Option<RunningStats>,
-        out: ViewMut,
-        mean: ViewMut,
-        inv_std: ViewMut,
-    ) -> Result<()> {
+    fn batch_norm(&self, args: Checked<BatchNormArgs>) -> Result<()> {
+        let BatchNormArgs { x, affine, running, eps, out, mean, inv_std } = args.into_inner();
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
@@ -120,36 +110,33 @@ impl BatchNormBackend for CpuBackend {
                 }
                 None => None,
             };
-            by_batch::<T>(eps, x, affine, running, out, stats)
+            by_batch::<T>(eps, x, affine, running, out, stats);
+            Ok(())
         })
     }
 
-    fn batch_norm_eval(&self, eps: f64, x: View, affine: Affine, mean: View, var: View, out: ViewMut) -> Result<()> {
+    fn batch_norm_eval(&self, args: Checked<BatchNormEvalArgs>) -> Result<()> {
+        let BatchNormEvalArgs { x, affine, mean, var, eps, out } = args.into_inner();
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
             let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
             let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, var)?.erased()];
-            by_running::<T>(eps, x, affine, stats, out)
+            by_running::<T>(eps, x, affine, stats, out);
+            Ok(())
         })
     }
 
-    fn batch_norm_grad(
-        &self,
-        training: bool,
-        grad: View,
-        x: View,
-        weight: Option<View>,
-        mean: View,
-        inv_std: View,
-        grads: NormGrads,
-    ) -> Result<()> {
+    fn batch_norm_grad(&self, args: Checked<BatchNormGradArgs>) -> Result<()> {
         const OP: &str = "batch_norm_grad";
+        let BatchNormGradArgs { training, grad, x, weight, mean, inv_std, grads } = args.into_inner();
         for_float!(OP, grad.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (grad, x) = (Source::<S>::new(OP, grad)?.erased(), Source::<S>::new(OP, x)?.erased());
             let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, inv_std)?.erased()];
-            gradient::<T>(training, grad, x, optional::<S>(OP, weight)?, stats, &Gradients::new::<S>(OP, grads)?)
+            let (weight, grads) = (optional::<S>(OP, weight)?, Gradients::new::<S>(OP, grads)?);
+            gradient::<T>(training, grad, x, weight, stats, grads);
+            Ok(())
         })
     }
 }
@@ -163,12 +150,10 @@ fn by_batch<T: Real>(
     running: Option<([Erased<T>; 2], f64)>,
     out: Erased<T>,
     [mean, inv_std]: [Erased<T>; 2],
-) -> Result<()> {
-    same_shape(OP, &[x.layout(), out.layout()])?;
-    let (from, to) = (image(OP, &x)?, image(OP, &out)?);
+) {
+    let (from, to) = (Image::new(&x), Image::new(&out));
     let c = from.c;
-    let (weight, bias) = (vector(OP, weight, c, 1.0)?, vector(OP, bias, c, 0.0)?);
-    let (mut mean, mut inv_std) = (VectorMut::new(OP, mean, c)?, VectorMut::new(OP, inv_std, c)?);
+    let (weight, bias) = (vector(weight, c, 1.0), vector(bias, c, 0.0));
     let mut moments = vec![Moments::default(); c];
     let shared = Shared::new(&mut moments);
     channels(&from, |cs| {
@@ -182,16 +167,15 @@ fn by_batch<T: Real>(
         });
     });
     let inverse = |m: &Moments| T::of(1.0 / (m.variance() + eps).sqrt());
-    mean.update(|c, _| T::of(moments[c].mean));
-    inv_std.update(|c, _| inverse(&moments[c]));
+    update(mean, |c, _| T::of(moments[c].mean));
+    update(inv_std, |c, _| inverse(&moments[c]));
     if let Some(([mean, var], momentum)) = running {
         let unbiased = |m: &Moments| m.squares.max(0.0) / (m.n - 1.0);
         let moved = |old: T, new: f64| T::of((1.0 - momentum) * old.to_f64() + momentum * new);
-        VectorMut::new(OP, mean, c)?.update(|c, old| moved(old, moments[c].mean));
-        VectorMut::new(OP, var, c)?.update(|c, old| moved(old, unbiased(&moments[c])));
+        update(mean, |c, old| moved(old, moments[c].mean));
+        update(var, |c, old| moved(old, unbiased(&moments[c])));
     }
     apply(&from, &to, &|c| (T::of(moments[c].mean), inverse(&moments[c]) * weight[c], bias[c]));
-    Ok(())
 }
 
 /// Normalizes by given statistics, the mean and the variance.
@@ -201,14 +185,12 @@ fn by_running<T: Real>(
     [weight, bias]: [Option<Erased<T>>; 2],
     [mean, var]: [Erased<T>; 2],
     out: Erased<T>,
-) -> Result<()> {
-    same_shape(OP, &[x.layout(), out.layout()])?;
-    let (from, to) = (image(OP, &x)?, image(OP, &out)?);
+) {
+    let (from, to) = (Image::new(&x), Image::new(&out));
     let c = from.c;
-    let (weight, bias) = (vector(OP, weight, c, 1.0)?, vector(OP, bias, c, 0.0)?);
-    let (mean, var) = (vector(OP, Some(mean), c, 0.0)?, vector(OP, Some(var), c, 1.0)?);
+    let (weight, bias) = (vector(weight, c, 1.0), vector(bias, c, 0.0));
+    let (mean, var) = (vector(Some(mean), c, 0.0), vector(Some(var), c, 1.0));
     apply(&from, &to, &|c| (mean[c], T::of(1.0 / (var[c].to_f64() + eps).sqrt()) * weight[c], bias[c]));
-    Ok(())
 }
 
 fn gradient<T: Real>(
@@ -217,14 +199,12 @@ fn gradient<T: Real>(
     x: Erased<T>,
     weight: Option<Erased<T>>,
     [mean, inv_std]: [Erased<T>; 2],
-    grads: &Gradients<T>,
-) -> Result<()> {
-    const OP: &str = "batch_norm_grad";
-    same_shape(OP, &[grad.layout(), x.layout()])?;
-    let (g, from) = (image(OP, &grad)?, image(OP, &x)?);
+    grads: Gradients<T>,
+) {
+    let (g, from) = (Image::new(&grad), Image::new(&x));
     let c = from.c;
-    let weight = vector(OP, weight, c, 1.0)?;
-    let (mean, inv_std) = (vector(OP, Some(mean), c, 0.0)?, vector(OP, Some(inv_std), c, 1.0)?);
+    let weight = vector(weight, c, 1.0);
+    let (mean, inv_std) = (vector(Some(mean), c, 0.0), vector(Some(inv_std), c, 1.0));
     // Of each channel: the sums of the gradient, and of the gradient times the distance from the mean.
     let mut sums = vec![[0f64; 2]; c];
     let shared = Shared::new(&mut sums);
@@ -244,14 +224,13 @@ fn gradient<T: Real>(
         });
     });
     if let Some(out) = grads.weight {
-        VectorMut::new(OP, out, c)?.update(|c, _| T::of(sums[c][1] * inv_std[c].to_f64()));
+        update(out, |c, _| T::of(sums[c][1] * inv_std[c].to_f64()));
     }
     if let Some(out) = grads.bias {
-        VectorMut::new(OP, out, c)?.update(|c, _| T::of(sums[c][0]));
+        update(out, |c, _| T::of(sums[c][0]));
     }
-    let Some(out) = grads.input else { return Ok(()) };
-    same_shape(OP, &[x.layout(), out.layout()])?;
-    let to = image(OP, &out)?;
+    let Some(out) = grads.input else { return };
+    let to = Image::new(&out);
     let count = (from.n * from.area()) as f64;
     channels(&from, |cs| {
         let (mut a, mut b) = (vec![T::of(0.0); LINE], vec![T::of(0.0); LINE]);
@@ -268,7 +247,6 @@ fn gradient<T: Real>(
             }
         });
     });
-    Ok(())
 }
 
 /// Normalizes every channel with its mean, scale and shift.

@@ -1,9 +1,9 @@
 //! Layer normalization: one mean and variance for each row of a matrix.
 
-use kiln_backend::{Affine, Error, LayerNormBackend, NormGrads, Result, View, ViewMut, same_shape};
+use kiln_backend::{Checked, LayerNormArgs, LayerNormBackend, LayerNormGradArgs, Result};
 
 use super::{
-    Gradients, LINE, Moments, VectorMut, add, add_products, backward, multiply, normalize, optional, products, vector,
+    Gradients, LINE, Moments, add, add_products, backward, multiply, normalize, optional, products, update, vector,
 };
 use crate::{
     CpuBackend,
@@ -18,8 +18,9 @@ use crate::{
 /// Rows whose gradients of scale and shift are added up by one task: fixed, so that the order of sums is.
 const ROWS: usize = 64;
 
-fn matrix(op: &'static str, layout: &kiln_backend::Layout) -> Result<[usize; 2]> {
-    layout.dims().try_into().map_err(|_| Error::shape(op, "a matrix", layout.shape()))
+/// The extents of a checked matrix.
+fn extents<T: Copy>(x: &Erased<T>) -> [usize; 2] {
+    [x.layout().dims()[0], x.layout().dims()[1]]
 }
 
 /// Adds the moments of a row.
@@ -30,40 +31,28 @@ fn moments<T: Real>(row: &[T]) -> Moments {
 }
 
 impl LayerNormBackend for CpuBackend {
-    fn layer_norm(
-        &self,
-        eps: f64,
-        x: View,
-        affine: Affine,
-        out: ViewMut,
-        mean: ViewMut,
-        inv_std: ViewMut,
-    ) -> Result<()> {
+    fn layer_norm(&self, args: Checked<LayerNormArgs>) -> Result<()> {
         const OP: &str = "layer_norm";
+        let LayerNormArgs { x, affine, eps, out, mean, inv_std } = args.into_inner();
         for_float!(OP, x.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (x, out) = (Source::<S>::new(OP, x)?.erased(), Target::<S>::new(OP, out)?.erased());
             let affine = [optional::<S>(OP, affine.weight)?, optional::<S>(OP, affine.bias)?];
             let stats = [Target::<T>::new(OP, mean)?.erased(), Target::<T>::new(OP, inv_std)?.erased()];
-            forward::<T>(eps, x, affine, out, stats)
+            forward::<T>(eps, x, affine, out, stats);
+            Ok(())
         })
     }
 
-    fn layer_norm_grad(
-        &self,
-        grad: View,
-        x: View,
-        weight: Option<View>,
-        mean: View,
-        inv_std: View,
-        grads: NormGrads,
-    ) -> Result<()> {
+    fn layer_norm_grad(&self, args: Checked<LayerNormGradArgs>) -> Result<()> {
         const OP: &str = "layer_norm_grad";
+        let LayerNormGradArgs { grad, x, weight, mean, inv_std, grads } = args.into_inner();
         for_float!(OP, grad.dtype(), S => {
             type T = <S as Stored>::Compute;
             let (grad, x) = (Source::<S>::new(OP, grad)?.erased(), Source::<S>::new(OP, x)?.erased());
             let stats = [Source::<T>::new(OP, mean)?.erased(), Source::<T>::new(OP, inv_std)?.erased()];
-            gradient::<T>(grad, x, optional::<S>(OP, weight)?, stats, &Gradients::new::<S>(OP, grads)?)
+            gradient::<T>(grad, x, optional::<S>(OP, weight)?, stats, Gradients::new::<S>(OP, grads)?);
+            Ok(())
         })
     }
 }
@@ -74,13 +63,10 @@ fn forward<T: Real>(
     [weight, bias]: [Option<Erased<T>>; 2],
     out: Erased<T>,
     [mean, inv_std]: [Erased<T>; 2],
-) -> Result<()> {
-    const OP: &str = "layer_norm";
-    same_shape(OP, &[x.layout(), out.layout()])?;
-    let [m, n] = matrix(OP, x.layout())?;
-    let (scaled, moved) = (weight.is_some(), bias.is_some());
-    let (weight, bias) = (vector(OP, weight, n, 1.0)?, vector(OP, bias, n, 0.0)?);
-    let (mut mean, mut inv_std) = (VectorMut::new(OP, mean, m)?, VectorMut::new(OP, inv_std, m)?);
+) {
+    let [m, n] = extents(&x);
+    let (scaled, shifted) = (weight.is_some(), bias.is_some());
+    let (weight, bias) = (vector(weight, n, 1.0), vector(bias, n, 0.0));
     let (from, to) = (x.layout().strides(), out.layout().strides());
     let stats = par::blocks(
         m,
@@ -98,7 +84,7 @@ fn forward<T: Real>(
                     if scaled {
                         multiply(line, &weight);
                     }
-                    if moved {
+                    if shifted {
                         add(&bias, line);
                     }
                     out.ptr().offset(row as isize * to[0]).scatter(line.as_ptr(), to[1], n);
@@ -109,9 +95,8 @@ fn forward<T: Real>(
         },
     );
     let stats: Vec<(T, T)> = stats.into_iter().flatten().collect();
-    mean.update(|i, _| stats[i].0);
-    inv_std.update(|i, _| stats[i].1);
-    Ok(())
+    update(mean, |i, _| stats[i].0);
+    update(inv_std, |i, _| stats[i].1);
 }
 
 fn gradient<T: Real>(
@@ -119,13 +104,11 @@ fn gradient<T: Real>(
     x: Erased<T>,
     weight: Option<Erased<T>>,
     [mean, inv_std]: [Erased<T>; 2],
-    grads: &Gradients<T>,
-) -> Result<()> {
-    const OP: &str = "layer_norm_grad";
-    same_shape(OP, &[g.layout(), x.layout()])?;
-    let [m, n] = matrix(OP, x.layout())?;
-    let weight = vector(OP, weight, n, 1.0)?;
-    let (mean, inv_std) = (vector(OP, Some(mean), m, 0.0)?, vector(OP, Some(inv_std), m, 1.0)?);
+    grads: Gradients<T>,
+) {
+    let [m, n] = extents(&x);
+    let weight = vector(weight, n, 1.0);
+    let (mean, inv_std) = (vector(Some(mean), m, 0.0), vector(Some(inv_std), m, 1.0));
     let (sg, sx) = (g.layout().strides(), x.layout().strides());
     // SAFETY: rows of the checked layouts.
     let rows = |row: usize, a: &mut [T], b: &mut [T]| unsafe {
@@ -134,7 +117,6 @@ fn gradient<T: Real>(
     };
     let lines = || [vec![T::of(0.0); n], vec![T::of(0.0); n]];
     if let Some(out) = grads.input {
-        same_shape(OP, &[x.layout(), out.layout()])?;
         let so = out.layout().strides();
         par::ranges(m, (GRAIN / 4 / n.max(1)).max(1), |range| {
             let [mut a, mut b] = lines();
@@ -155,7 +137,7 @@ fn gradient<T: Real>(
         });
     }
     if grads.weight.is_none() && grads.bias.is_none() {
-        return Ok(());
+        return;
     }
     let parts = par::blocks(m, ROWS, lines, |[a, b], range| {
         let [mut dw, mut db] = lines();
@@ -174,8 +156,7 @@ fn gradient<T: Real>(
     }
     for (out, total) in [grads.weight, grads.bias].into_iter().zip(&totals) {
         if let Some(out) = out {
-            VectorMut::new(OP, out, n)?.update(|i, _| T::of(total[i]));
+            update(out, |i, _| T::of(total[i]));
         }
     }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Normalisation of channels (batch normalisation) and of rows (layer normalisation).
+//! Normalization of channels (batch normalization) and of rows (layer normalization).
 //!
 //! Values go through short lines that stay in the first-level cache. Means and squared distances of lines are merged in
 //! `f64` (Chan, Golub and LeVeque, 1979), so that one pass over memory is enough and loses nothing; lines are cut the
@@ -9,7 +9,7 @@ mod layer;
 #[cfg(test)]
 mod tests;
 
-use kiln_backend::{NormGrads, Result, View, ViewMut, has_shape};
+use kiln_backend::{NormGrads, Result, View, ViewMut};
 
 use crate::{
     engine::simd::multiversion,
@@ -52,33 +52,22 @@ impl Moments {
 }
 
 /// The numbers of a vector of `n`, or `default` if there is none.
-fn vector<T: Real>(op: &'static str, tensor: Option<Erased<T>>, n: usize, default: f64) -> Result<Vec<T>> {
-    let Some(tensor) = tensor else { return Ok(vec![T::of(default); n]) };
-    has_shape(op, "one number a channel or element", tensor.layout(), &[n])?;
-    let (step, mut out) = (tensor.layout().strides()[0], vec![T::of(0.0); n]);
-    // SAFETY: elements of the checked layout.
-    unsafe { tensor.ptr().gather(step, n, out.as_mut_ptr()) };
-    Ok(out)
+fn vector<T: Real>(tensor: Option<Erased<T>>, n: usize, default: f64) -> Vec<T> {
+    let mut out = vec![T::of(default); n];
+    if let Some(tensor) = tensor {
+        // SAFETY: the elements of a vector, which the contract gives `n` of them.
+        unsafe { tensor.ptr().gather(tensor.layout().strides()[0], n, out.as_mut_ptr()) };
+    }
+    out
 }
 
-/// A vector to write.
-struct VectorMut<'a, T: 'static>(Erased<'a, T>);
-
-impl<'a, T: Real> VectorMut<'a, T> {
-    /// Checks that it has `n` elements.
-    fn new(op: &'static str, tensor: Erased<'a, T>, n: usize) -> Result<VectorMut<'a, T>> {
-        has_shape(op, "one number a channel or element", tensor.layout(), &[n])?;
-        Ok(VectorMut(tensor))
-    }
-
-    /// Replaces the elements.
-    fn update(&mut self, mut with: impl FnMut(usize, T) -> T) {
-        let step = self.0.layout().strides()[0];
-        for i in 0..self.0.layout().numel() {
-            let at = self.0.ptr().offset(i as isize * step);
-            // SAFETY: an element of the checked layout.
-            unsafe { at.store(with(i, at.load())) }
-        }
+/// Replaces the elements of a vector, which is borrowed exclusively.
+fn update<T: Real>(vector: Erased<T>, mut with: impl FnMut(usize, T) -> T) {
+    let step = vector.layout().strides()[0];
+    for i in 0..vector.layout().numel() {
+        let at = vector.ptr().offset(i as isize * step);
+        // SAFETY: an element of a checked layout.
+        unsafe { at.store(with(i, at.load())) }
     }
 }
 

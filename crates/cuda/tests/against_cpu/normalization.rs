@@ -1,0 +1,265 @@
+//! Batch and layer normalization.
+
+use kiln_backend::*;
+
+use crate::{
+    images::{Order, along, empty, image, lay},
+    support::{FLOATS, Lie, Tensor, host, numbers, same, target, tensor},
+};
+
+/// Batches of one stage, and of two where threads run along the channels and along the pixels.
+const BATCHES: [[usize; 4]; 4] = [[3, 5, 4, 3], [2, 40, 17, 17], [3, 2, 85, 67], [4, 3, 1, 1]];
+
+#[test]
+fn batch_norm() {
+    for dtype in FLOATS {
+        for dims in BATCHES {
+            for (order, with) in [(Order::Planes, true), (Order::Pixels, true), (Order::Odd, false)] {
+                if dims[3] > 17 && (dtype == DType::F16 || order == Order::Odd) {
+                    continue;
+                }
+                same(&format!("batch_norm {dims:?} {order:?}"), |on| {
+                    let c = dims[1];
+                    let (x, mut out) = (image(on, dtype, dims, order, 1), empty(on, dtype, dims, order));
+                    let vector = |dtype, salt| tensor(on, dtype, &[c], Lie::Sliced, salt);
+                    let (weight, bias) = (vector(dtype, 5), vector(dtype, 6));
+                    let affine = || {
+                        if with {
+                            Affine { weight: Some(weight.view()), bias: Some(bias.view()) }
+                        } else {
+                            Affine::default()
+                        }
+                    };
+                    let mut stats = [7, 8, 9, 10].map(|salt| vector(dtype.accumulator(), salt));
+                    {
+                        let [mean, inv_std, running_mean, running_var] = &mut stats;
+                        let running = with.then(|| RunningStats {
+                            mean: running_mean.view_mut(),
+                            var: running_var.view_mut(),
+                            momentum: 0.1,
+                        });
+                        on.batch_norm(
+                            BatchNormArgs {
+                                eps: 1e-5,
+                                x: x.view(),
+                                affine: affine(),
+                                running,
+                                out: out.view_mut(),
+                                mean: mean.view_mut(),
+                                inv_std: inv_std.view_mut(),
+                            }
+                            .checked()?,
+                        )?;
+                    }
+                    let var = Tensor {
+                        buffer: on.adopt(host(dtype.accumulator(), &vec![0.7; c]))?,
+                        layout: Layout::contiguous(Shape::new(&[c])?),
+                    };
+                    let mut eval = empty(on, dtype, dims, Order::Planes);
+                    on.batch_norm_eval(
+                        BatchNormEvalArgs {
+                            eps: 1e-3,
+                            x: x.view(),
+                            affine: affine(),
+                            mean: stats[0].view(),
+                            var: var.view(),
+                            out: eval.view_mut(),
+                        }
+                        .checked()?,
+                    )?;
+                    let mut made = vec![out, eval];
+                    // Of another order than the image where there are few elements.
+                    let grad = along(on, dtype, dims, if dims[3] > 3 { order } else { Order::Planes });
+                    for training in [true, false] {
+                        let mut input = empty(on, dtype, dims, order);
+                        let mut sums = [0, 1].map(|_| target(on, dtype, &[c], Lie::Sliced));
+                        let [of_weight, of_bias] = &mut sums;
+                        let grads = NormGrads {
+                            input: Some(input.view_mut()),
+                            weight: with.then(|| of_weight.view_mut()),
+                            bias: Some(of_bias.view_mut()),
+                        };
+                        let (mean, inv_std) = (stats[0].view(), stats[1].view());
+                        on.batch_norm_grad(
+                            BatchNormGradArgs {
+                                training,
+                                grad: grad.view(),
+                                x: x.view(),
+                                weight: affine().weight,
+                                mean,
+                                inv_std,
+                                grads,
+                            }
+                            .checked()?,
+                        )?;
+                        // Each part alone.
+                        let (mut alone, mut shift) =
+                            (empty(on, dtype, dims, order), target(on, dtype, &[c], Lie::Dense));
+                        let grads = NormGrads { input: Some(alone.view_mut()), weight: None, bias: None };
+                        on.batch_norm_grad(
+                            BatchNormGradArgs {
+                                training,
+                                grad: grad.view(),
+                                x: x.view(),
+                                weight: affine().weight,
+                                mean,
+                                inv_std,
+                                grads,
+                            }
+                            .checked()?,
+                        )?;
+                        let grads = NormGrads { input: None, weight: None, bias: Some(shift.view_mut()) };
+                        on.batch_norm_grad(
+                            BatchNormGradArgs {
+                                training,
+                                grad: grad.view(),
+                                x: x.view(),
+                                weight: affine().weight,
+                                mean,
+                                inv_std,
+                                grads,
+                            }
+                            .checked()?,
+                        )?;
+                        made.extend([input, alone, shift]);
+                        made.extend(sums);
+                    }
+                    made.extend(stats);
+                    Ok(made)
+                });
+            }
+        }
+    }
+}
+
+/// A large mean beside a small deviation loses nothing, which it does where squares are subtracted.
+#[test]
+fn batch_norm_of_a_large_mean() {
+    let dims = [2, 3, 100, 90];
+    for order in [Order::Planes, Order::Pixels] {
+        same(&format!("{order:?}"), |on| {
+            let (layout, len) = lay(dims, order);
+            let values: Vec<f64> = numbers(len, 1).into_iter().map(|v| 5000.0 + v.round()).collect();
+            let x = Tensor { buffer: on.adopt(host(DType::F32, &values))?, layout };
+            let mut out = empty(on, DType::F32, dims, order);
+            let mut stats = [0, 1].map(|_| target(on, DType::F32, &[3], Lie::Dense));
+            let [mean, inv_std] = &mut stats;
+            on.batch_norm(
+                BatchNormArgs {
+                    eps: 0.0,
+                    x: x.view(),
+                    affine: Affine::default(),
+                    running: None,
+                    out: out.view_mut(),
+                    mean: mean.view_mut(),
+                    inv_std: inv_std.view_mut(),
+                }
+                .checked()?,
+            )?;
+            // The mean itself has 24 bits, so the output follows it by a few 1e-4.
+            Ok(stats.into())
+        });
+    }
+}
+
+#[test]
+fn layer_norm() {
+    use Lie::{Dense, Sliced, Turned};
+    for dtype in FLOATS {
+        for dims in [[6, 10], [70, 33], [2, 17_000], [700, 5], [3, 1]] {
+            for (lie, with) in [(Dense, true), (Turned, true), (Sliced, false)] {
+                if dims[1] > 1000 && (dtype == DType::BF16 || lie == Turned) {
+                    continue;
+                }
+                same(&format!("layer_norm {dims:?} {lie:?}"), |on| {
+                    let (x, mut out) = (tensor(on, dtype, &dims, lie, 1), target(on, dtype, &dims, Dense));
+                    let (weight, bias) =
+                        (tensor(on, dtype, &dims[1..], Sliced, 5), tensor(on, dtype, &dims[1..], Dense, 6));
+                    let affine = if with {
+                        Affine { weight: Some(weight.view()), bias: Some(bias.view()) }
+                    } else {
+                        Affine::default()
+                    };
+                    let mut stats = [0, 1].map(|_| target(on, dtype.accumulator(), &dims[..1], Dense));
+                    let [mean, inv_std] = &mut stats;
+                    on.layer_norm(
+                        LayerNormArgs {
+                            eps: 1e-5,
+                            x: x.view(),
+                            affine,
+                            out: out.view_mut(),
+                            mean: mean.view_mut(),
+                            inv_std: inv_std.view_mut(),
+                        }
+                        .checked()?,
+                    )?;
+                    let (grad, mut input) = (tensor(on, dtype, &dims, Dense, 2), target(on, dtype, &dims, lie));
+                    let mut sums = [0, 1].map(|_| target(on, dtype, &dims[1..], Sliced));
+                    let [of_weight, of_bias] = &mut sums;
+                    let grads = NormGrads {
+                        input: Some(input.view_mut()),
+                        weight: Some(of_weight.view_mut()),
+                        bias: with.then(|| of_bias.view_mut()),
+                    };
+                    on.layer_norm_grad(
+                        LayerNormGradArgs {
+                            grad: grad.view(),
+                            x: x.view(),
+                            weight: affine.weight,
+                            mean: stats[0].view(),
+                            inv_std: stats[1].view(),
+                            grads,
+                        }
+                        .checked()?,
+                    )?;
+                    let mut made = vec![out, input];
+                    made.extend(stats);
+                    made.extend(sums);
+                    Ok(made)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_norm_and_layer_norm_at_the_edge() {
+    for dims in [[0, 3, 2, 2], [2, 0, 2, 2], [2, 3, 0, 2]] {
+        same(&format!("{dims:?}"), |on| {
+            let (x, mut out) =
+                (image(on, DType::F32, dims, Order::Planes, 1), empty(on, DType::F32, dims, Order::Planes));
+            let mut stats = [0, 1].map(|_| target(on, DType::F32, &dims[1..2], Lie::Dense));
+            let [mean, inv_std] = &mut stats;
+            on.batch_norm(
+                BatchNormArgs {
+                    eps: 1e-5,
+                    x: x.view(),
+                    affine: Affine::default(),
+                    running: None,
+                    out: out.view_mut(),
+                    mean: mean.view_mut(),
+                    inv_std: inv_std.view_mut(),
+                }
+                .checked()?,
+            )?;
+            let [given_mean, given_inv_std, mut of_weight, mut of_bias] =
+                [1, 2, 3, 4].map(|salt| tensor(on, DType::F32, &dims[1..2], Lie::Dense, salt));
+            let grads = NormGrads { input: None, weight: Some(of_weight.view_mut()), bias: Some(of_bias.view_mut()) };
+            on.batch_norm_grad(
+                BatchNormGradArgs {
+                    training: true,
+                    grad: out.view(),
+                    x: x.view(),
+                    weight: None,
+                    mean: given_mean.view(),
+                    inv_std: given_inv_std.view(),
+                    grads,
+                }
+                .checked()?,
+            )?;
+            let mut made = vec![of_weight, of_bias];
+            made.extend(stats);
+            Ok(made)
+        });
+    }
+}

@@ -1,0 +1,75 @@
+//! The gradient of a bias and the ReLU after it.
+
+use kiln_backend::*;
+
+use crate::{
+    images::{ORDERS, Order, empty, image, wild},
+    support::{FLOATS, Lie, Tensor, device, host, read, same, target, tensor},
+};
+
+#[test]
+fn relu_bias_grad() {
+    use Lie::{Dense, Sliced, Turned};
+    for dtype in FLOATS {
+        for dims in [[3, 5, 4, 3], [2, 40, 17, 17], [3, 2, 85, 67], [0, 4, 2, 2]] {
+            for order in ORDERS {
+                same(&format!("{dims:?} {order:?}"), |on| {
+                    let (grad, y) = (image(on, dtype, dims, Order::Planes, 1), wild(on, dtype, dims, order));
+                    let (mut out, mut bias) = (empty(on, dtype, dims, order), target(on, dtype, &dims[1..2], Sliced));
+                    on.relu_bias_grad(
+                        ReluBiasGradArgs {
+                            grad: grad.view(),
+                            y: y.view(),
+                            dim: 1,
+                            out: out.view_mut(),
+                            bias: bias.view_mut(),
+                        }
+                        .checked()?,
+                    )?;
+                    Ok(vec![out, bias])
+                });
+            }
+        }
+        for (dims, lie) in
+            [([64, 10], Dense), ([1000, 33], Dense), ([33, 70], Turned), ([1, 7], Sliced), ([4, 0], Dense)]
+        {
+            same(&format!("{dims:?} {lie:?}"), |on| {
+                let (grad, y) = (tensor(on, dtype, &dims, Dense, 1), tensor(on, dtype, &dims, lie, 2));
+                let (mut out, mut bias) = (target(on, dtype, &dims, lie), target(on, dtype, &dims[1..], Dense));
+                on.relu_bias_grad(
+                    ReluBiasGradArgs {
+                        grad: grad.view(),
+                        y: y.view(),
+                        dim: 1,
+                        out: out.view_mut(),
+                        bias: bias.view_mut(),
+                    }
+                    .checked()?,
+                )?;
+                Ok(vec![out, bias])
+            });
+        }
+    }
+}
+
+#[test]
+fn relu_bias_grad_lets_through_what_was_above_0() {
+    let Some(device) = device() else { return };
+    for on in [device as &dyn Backend, kiln_cpu::backend()] {
+        let shape = Shape::new(&[2, 3]).unwrap();
+        let given = |values: &[f64]| Tensor {
+            buffer: on.adopt(host(DType::F32, values)).unwrap(),
+            layout: Layout::contiguous(shape),
+        };
+        let (grad, y) = (given(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), given(&[1.0, 0.0, f64::NAN, 0.5, -0.0, 9.0]));
+        let (mut out, mut bias) = (given(&[9.0; 6]), target(on, DType::F32, &[3], Lie::Dense));
+        on.relu_bias_grad(
+            ReluBiasGradArgs { grad: grad.view(), y: y.view(), dim: 1, out: out.view_mut(), bias: bias.view_mut() }
+                .checked()
+                .unwrap(),
+        )
+        .unwrap();
+        assert_eq!(read(on, &out), [2.0, 0.0, 4.0, 5.0, 0.0, 7.0]);
+        assert_eq!(read(on, &bias), [7.0, 0.0, 11.0]);
+    }
+}
