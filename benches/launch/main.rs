@@ -105,7 +105,8 @@ fn measure() {
     group.bench_function("cross-entropy", |b| {
         b.iter(|| {
             let (loss, lse, total) = (loss.view_mut(), lse.view_mut(), total.view_mut());
-            on.class_loss(&rule, logits.view(), labels.view(), None, loss, lse, total)
+            let operands = ClassLossOperands { rule, x: logits.view(), target: labels.view(), weight: None };
+            ClassLossArgs { operands, loss, lse, total }.checked().and_then(|args| on.class_loss(args))
         });
     });
     group.finish();
