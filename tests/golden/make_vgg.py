@@ -86,21 +86,22 @@ def step(batch_norm):
     return {"loss": loss.item(), "logits": logits.flatten().tolist(), "grads": grads}
 
 
-torch.manual_seed(0)
-models = torchvision.models
-out = {
-    "plain": step(False),
-    "batch_norm": step(True),
-    "full_size": full_size(),
-    "printed": {name: str(getattr(models, name)(init_weights=False)) for name in ["vgg16", "vgg11_bn"]},
-    "names": list(models.vgg16(init_weights=False).state_dict()),
-    "names_bn": list(models.vgg11_bn(init_weights=False).state_dict()),
-}
-with open(os.path.join(HERE, "vgg.json"), "w") as file:
-    json.dump(out, file)
-    file.write("\n")
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    models = torchvision.models
+    out = {
+        "plain": step(False),
+        "batch_norm": step(True),
+        "full_size": full_size(),
+        "printed": {name: str(getattr(models, name)(init_weights=False)) for name in ["vgg16", "vgg11_bn"]},
+        "names": list(models.vgg16(init_weights=False).state_dict()),
+        "names_bn": list(models.vgg11_bn(init_weights=False).state_dict()),
+    }
+    with open(os.path.join(HERE, "vgg.json"), "w") as file:
+        json.dump(out, file)
+        file.write("\n")
 
-narrow_files()
-categories = models.VGG16_Weights.IMAGENET1K_V1.meta["categories"]
-with open(os.path.join(HERE, "../../crates/models/assets/imagenet/classes.txt"), "w") as file:
-    file.writelines(name + "\n" for name in categories)
+    narrow_files()
+    categories = models.VGG16_Weights.IMAGENET1K_V1.meta["categories"]
+    with open(os.path.join(HERE, "../../crates/models/assets/imagenet/classes.txt"), "w") as file:
+        file.writelines(name + "\n" for name in categories)

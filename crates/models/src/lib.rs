@@ -2,20 +2,34 @@
 
 #![forbid(unsafe_code)]
 
+mod alexnet;
 mod imagenet;
 mod lenet;
 mod mlp;
+mod resnet;
 mod vgg;
 
 use kiln_nn::saved::Registry;
 
+pub use alexnet::AlexNet;
 pub use imagenet::IMAGENET_CLASSES;
 pub use lenet::LeNet;
 pub use mlp::Mlp;
+pub use resnet::{
+    BasicBlock, Bottleneck, ResNet, ResNetBlock, ResNetOptions, resnet18, resnet34, resnet50, resnet101, resnet152,
+    resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2, wide_resnet101_2,
+};
 pub use vgg::{Vgg, VggDepth, VggOptions, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn};
 
 /// The layers of `kiln-nn` and the models of this crate, for files that hold whole models.
 #[must_use]
 pub fn registry() -> Registry {
-    Registry::new().with::<LeNet>().with::<Mlp>().with::<Vgg>()
+    Registry::new()
+        .with::<AlexNet>()
+        .with::<BasicBlock>()
+        .with::<Bottleneck>()
+        .with::<LeNet>()
+        .with::<Mlp>()
+        .with::<ResNet>()
+        .with::<Vgg>()
 }

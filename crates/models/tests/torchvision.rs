@@ -1,0 +1,130 @@
+//! The networks of torchvision: printing, names and shapes of their tensors, logits in full size, and a training step of short
+//! ones (`tests/golden/make_models.py`).
+
+mod common;
+
+use common::{assert_logits, assert_step, fill, golden, images};
+use kiln_models::{
+    AlexNet, ResNet, ResNetBlock, ResNetOptions, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d,
+    resnext101_32x8d, resnext101_64x4d, wide_resnet50_2, wide_resnet101_2,
+};
+use kiln_nn::{Module, ModuleTree};
+use kiln_tensor::{DType, Device, Result, Tensor, no_grad_guard};
+
+/// What the filled parameters are scaled by.
+const GAIN: f64 = 6.0;
+
+/// Printed as torchvision prints it, with tensors of the same names and shapes, in the same order.
+fn assert_listed(name: &str, model: &dyn ModuleTree) {
+    let golden = &golden("models.json")["listed"][name];
+    assert_eq!(model.to_string(), golden["printed"].as_str().unwrap(), "{name}");
+    let shapes = golden["state"].as_object().unwrap();
+    let state = model.state_dict();
+    assert_eq!(state.len(), shapes.len(), "{name}");
+    for (key, shape) in shapes {
+        let shape: Vec<usize> = serde_json::from_value(shape.clone()).unwrap();
+        assert_eq!(state.get(key).map(|tensor| tensor.dims().to_vec()), Some(shape), "{name}: {key}");
+    }
+}
+
+/// The logits of an image of ImageNet's size, from parameters that are filled by number.
+fn assert_full_size(name: &str, model: &impl Module) -> Result<()> {
+    assert_listed(name, model);
+    fill(model, GAIN)?;
+    model.eval();
+    let _guard = no_grad_guard();
+    assert_logits(&model.forward(&images(1, 224)?)?, &golden("models.json")["full_size"][name], 1e-4)
+}
+
+#[test]
+fn alexnet_is_torchvisions() -> Result<()> {
+    assert_full_size("alexnet", &AlexNet::new(1000, 0.5)?)
+}
+
+#[test]
+fn resnet18_is_torchvisions() -> Result<()> {
+    assert_full_size("resnet18", &resnet18(ResNetOptions::default())?)
+}
+
+#[test]
+fn resnet50_is_torchvisions() -> Result<()> {
+    assert_full_size("resnet50", &resnet50(ResNetOptions::default())?)
+}
+
+#[test]
+fn resnext50_is_torchvisions() -> Result<()> {
+    assert_listed("resnext50_32x4d", &resnext50_32x4d(ResNetOptions::default())?);
+    Ok(())
+}
+
+type Make = fn(ResNetOptions) -> Result<ResNet>;
+
+/// The numbers of tensors and of elements in the state dict, for those of the family that differ in numbers only.
+fn assert_counted(models: &[(&str, Make)]) -> Result<()> {
+    let golden = golden("models.json");
+    for (name, make) in models {
+        let state = make(ResNetOptions::default())?.state_dict();
+        let (tensors, elements) = (state.len(), state.values().map(Tensor::numel).sum::<usize>());
+        assert_eq!(serde_json::json!([tensors, elements]), golden["counted"][name], "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn deep_and_wide_resnets_have_torchvisions_sizes() -> Result<()> {
+    assert_counted(&[("resnet34", resnet34), ("resnet101", resnet101), ("wide_resnet50_2", wide_resnet50_2)])
+}
+
+#[test]
+#[ignore = "draws 360 million parameters"]
+fn the_largest_resnets_have_torchvisions_sizes() -> Result<()> {
+    assert_counted(&[
+        ("resnet152", resnet152),
+        ("resnext101_32x8d", resnext101_32x8d),
+        ("resnext101_64x4d", resnext101_64x4d),
+        ("wide_resnet101_2", wide_resnet101_2),
+    ])
+}
+
+#[test]
+fn one_step_of_short_resnets_is_torchvisions() -> Result<()> {
+    let golden = golden("models.json");
+    let options = ResNetOptions::default().num_classes(10);
+    let dilated = options.width_per_group(16).replace_stride_with_dilation([false, true, true]);
+    let cases = [
+        ("basic", ResNetBlock::Basic, [2, 1, 1, 1], options),
+        ("bottleneck", ResNetBlock::Bottleneck, [1, 1, 1, 1], options),
+        ("groups", ResNetBlock::Bottleneck, [1, 1, 1, 1], options.groups(8).width_per_group(8)),
+        ("dilated", ResNetBlock::Bottleneck, [1, 1, 2, 1], dilated),
+    ];
+    for (name, block, layers, options) in cases {
+        let model = ResNet::new(block, layers, options)?;
+        fill(&model, GAIN)?;
+        let model = model.to_dtype(DType::F64)?;
+        assert_step(&model, &images(4, 64)?.to_dtype(DType::F64)?, &golden["steps"][name], 1e-7)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn impossible_resnets_are_errors() -> Result<()> {
+    let options = ResNetOptions::default().num_classes(2);
+    assert!(resnet18(options.groups(2)).is_err());
+    assert!(resnet18(options.replace_stride_with_dilation([false, false, true])).is_err());
+    assert!(ResNet::new(ResNetBlock::Basic, [1, 0, 1, 1], options).is_err());
+    assert!(ResNet::new(ResNetBlock::Bottleneck, [1; 4], options.width_per_group(0)).is_err());
+    assert!(AlexNet::new(10, 1.5).is_err());
+    let error = AlexNet::new(10, 0.5)?.forward(&Tensor::zeros([1, 3, 32, 32], Device::Cpu)?).unwrap_err();
+    assert!(error.to_string().contains("max_pool2d"), "{error}");
+    Ok(())
+}
+
+/// A block that starts as the identity: of a stage without a shortcut convolution nothing but ReLU is left.
+#[test]
+fn zero_init_residual_makes_blocks_identities() -> Result<()> {
+    let options = ResNetOptions::default().num_classes(2).zero_init_residual(true);
+    let model = ResNet::new(ResNetBlock::Basic, [1, 1, 1, 1], options)?;
+    let x = Tensor::rand([2, 64, 8, 8], Device::Cpu)?;
+    assert_eq!(model.layer1.forward(&x)?.to_vec::<f32>()?, x.to_vec::<f32>()?);
+    Ok(())
+}
