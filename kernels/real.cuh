@@ -12,6 +12,9 @@ constexpr f64 LN_10 = 2.302585092994046;
 constexpr f64 FRAC_1_SQRT_2 = 0.7071067811865476;
 constexpr f64 FRAC_2_SQRT_PI = 1.1283791670955126;
 constexpr f64 FRAC_1_SQRT_2PI = 0.3989422804014327;
+// Of SELU: the slope above 0, and that times alpha.
+constexpr f64 SELU_SCALE = 1.0507009873554805;
+constexpr f64 SELU_SLOPE = 1.7580993408473766;
 
 REAL_FUNCTION(abs, fabsf, fabs)
 REAL_FUNCTION(sqrt, sqrtf, ::sqrt)

@@ -216,13 +216,19 @@ nn.functional.adaptive_max_pool2d: output_size return_indices
 nn.functional.avg_pool2d: kernel_size stride padding ceil_mode count_include_pad divisor_override
 nn.functional.batch_norm: running_mean running_var weight bias training momentum eps
 nn.functional.binary_cross_entropy_with_logits: target
+nn.functional.celu: alpha
 nn.functional.conv2d: weight bias
 nn.functional.conv_transpose2d: weight bias
 nn.functional.cross_entropy: target
 nn.functional.elu: alpha
 nn.functional.embedding: indices
 nn.functional.gelu
+nn.functional.glu: dim
 nn.functional.group_norm: num_groups weight bias eps
+nn.functional.hardshrink: lambd
+nn.functional.hardsigmoid
+nn.functional.hardswish
+nn.functional.hardtanh: min_val max_val
 nn.functional.l1_loss: target
 nn.functional.layer_norm: normalized_shape weight bias eps
 nn.functional.leaky_relu: negative_slope
@@ -234,9 +240,18 @@ nn.functional.mse_loss: target
 nn.functional.nll_loss: target
 nn.functional.one_hot: num_classes
 nn.functional.pad: pad mode value
+nn.functional.prelu: weight
 nn.functional.relu
+nn.functional.relu6
+nn.functional.rrelu: lower upper training
+nn.functional.selu
 nn.functional.silu
+nn.functional.softmin: dim
 nn.functional.softplus
+nn.functional.softshrink: lambd
+nn.functional.softsign
+nn.functional.tanhshrink
+nn.functional.threshold: threshold value
 """.strip().splitlines()
 }
 
@@ -324,6 +339,8 @@ class Samples:
                 return False
             # A number on the left is a tensor without dimensions.
             sample.input = torch.tensor(sample.input, dtype=sample.args[0].dtype)
+        if sample.kwargs.get("training") and op.name == "nn.functional.rrelu":
+            return False  # drawn from PyTorch's generator
         inputs, case = [], {"name": name, "op": row_name(op.name), "args": {}}
         try:
             listed = isinstance(sample.input, (list, tuple))

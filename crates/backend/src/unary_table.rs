@@ -121,6 +121,24 @@ UNARY(Softplus, softplus, "`log(1 + exp(x))`, without overflow.",
 UNARY(LogSigmoid, log_sigmoid, "`log(sigmoid(x))`, without underflow.",
       COSTLY, -softplus(-x), floats_only,
       "LogSigmoidBackward0", input, COSTLY, g * sigmoid(-s))
+UNARY(Selu, selu, "`1.0507 * (x > 0 ? x : 1.6733 * (exp(x) - 1))` (Klambauer et al., 2017).",
+      COSTLY, select(x <= R(0.0), R(SELU_SLOPE) * expm1(x), R(SELU_SCALE) * x), floats_only,
+      "EluBackward0", input, COSTLY, g * select(s <= R(0.0), R(SELU_SLOPE) * exp(s), R(SELU_SCALE)))
+UNARY(Relu6, relu6, "`min(max(x, 0), 6)`; the gradient at 0 and 6 is 0.",
+      CHEAP, select(x <= R(0.0), R(0.0), select(x >= R(6.0), R(6.0), x)), ints(minimum(maximum(x, R(0)), R(6))),
+      "HardtanhBackward0", input, CHEAP, select(s > R(0.0) && s < R(6.0), g, R(0.0)))
+UNARY(Hardsigmoid, hardsigmoid, "`min(max(x + 3, 0), 6) / 6`; the gradient at -3 and 3 is 0.",
+      CHEAP, select(x <= R(-3.0), R(0.0), select(x >= R(3.0), R(1.0), (x + R(3.0)) / R(6.0))), floats_only,
+      "HardsigmoidBackward0", input, CHEAP, select(s > R(-3.0) && s < R(3.0), g / R(6.0), R(0.0)))
+UNARY(Hardswish, hardswish, "`x * min(max(x + 3, 0), 6) / 6` (Howard et al., 2019).",
+      CHEAP, x * select(x <= R(-3.0), R(0.0), select(x >= R(3.0), R(1.0), (x + R(3.0)) / R(6.0))), floats_only,
+      "HardswishBackward0", input, CHEAP, select(s <= R(-3.0), R(0.0), select(s < R(3.0), g * (s / R(3.0) + R(0.5)), g)))
+UNARY(Softsign, softsign, "`x / (1 + |x|)`.",
+      CHEAP, x / (R(1.0) + abs(x)), floats_only,
+      "DivBackward0", input, COSTLY, g / ((R(1.0) + abs(s)) * (R(1.0) + abs(s))))
+UNARY(Tanhshrink, tanhshrink, "`x - tanh(x)`.",
+      COSTLY, x - tanh(x), floats_only,
+      "SubBackward0", input, COSTLY, g * tanh(s) * tanh(s))
 UNARY(Erf, erf, "Error function.",
       COSTLY, erf(x), floats_only,
       "ErfBackward0", input, COSTLY, g * R(FRAC_2_SQRT_PI) * exp(-s * s))

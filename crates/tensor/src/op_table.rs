@@ -156,6 +156,7 @@ macro_rules! structured_operations {
                 rpow "PowBackward2" add_alpha_ "AddBackward0" sub_alpha_ "SubBackward0" div_rounding "DivBackward2"
                 add_ "AddBackward0" sub_ "SubBackward0" mul_ "MulBackward0" clamp_ "ClampBackward1"
                 clamp "ClampBackward1" clamp_min "ClampBackward1" clamp_max "ClampBackward1"
+                hardtanh "HardtanhBackward0" threshold "ThresholdBackward0"
                 matmul "MmBackward0" mm "MmBackward0" bmm "BmmBackward0" mv "MvBackward0" dot "DotBackward0"
                 outer "MulBackward0" einsum +
             }
@@ -167,7 +168,9 @@ macro_rules! structured_operations {
                 norm "LinalgVectorNormBackward0" norm_keepdim "LinalgVectorNormBackward0"
                 softmax "SoftmaxBackward0" log_softmax "LogSoftmaxBackward0"
                 softplus_beta "SoftplusBackward0" round_decimals "RoundBackward1"
-                leaky_relu "LeakyReluBackward0" elu "EluBackward0" lerp "LerpBackward0" dropout "NativeDropoutBackward0"
+                leaky_relu "LeakyReluBackward0" elu "EluBackward0" celu "CeluBackward0" prelu +
+                hardshrink "HardshrinkBackward0" softshrink "SoftshrinkBackward0" rrelu + glu + softmin "SoftmaxBackward0"
+                lerp "LerpBackward0" dropout "NativeDropoutBackward0"
                 linear "AddmmBackward0" linear_relu "ReluBackward0"
                 conv2d "ConvolutionBackward0" conv2d_relu "ReluBackward0" conv_transpose2d "ConvolutionBackward0"
                 max_pool2d "MaxPool2DWithIndicesBackward0" max_pool2d_with_indices "MaxPool2DWithIndicesBackward0"

@@ -146,6 +146,9 @@ pub(crate) mod functions {
 
     pub(crate) use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10};
     pub(crate) const FRAC_1_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
+    /// Of SELU: the slope above 0, and that times alpha.
+    pub(crate) const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
+    pub(crate) const SELU_SLOPE: f64 = 1.758_099_340_847_376_6;
 
     macro_rules! functions {
         ($($name:ident($($x:ident),*) => $method:ident;)*) => {$(

@@ -24,6 +24,12 @@ pub fn operations() -> Vec<Entry> {
         softplus |x, _w| x.softplus(); erf |x, _w| x.erf(); floor |x, _w| x.mul(3)?.floor();
         ceil |x, _w| x.mul(3)?.ceil(); round |x, _w| x.mul(3)?.round();
         leaky_relu |x, _w| x.sub(0.5)?.leaky_relu(0.2); elu |x, _w| x.sub(0.5)?.elu(1.5);
+        celu |x, _w| x.sub(0.5)?.celu(1.5); selu |x, _w| x.sub(0.5)?.selu(); relu6 |x, _w| x.sub(0.3)?.mul(12)?.relu6();
+        hardsigmoid |x, _w| x.sub(0.5)?.mul(9)?.hardsigmoid(); hardswish |x, _w| x.sub(0.5)?.mul(9)?.hardswish();
+        hardtanh |x, _w| x.sub(0.5)?.hardtanh(-0.2, 0.3); hardshrink |x, _w| x.sub(0.5)?.hardshrink(0.2);
+        softshrink |x, _w| x.sub(0.5)?.softshrink(0.2); threshold |x, _w| x.threshold(0.4, 2.0); glu |x, _w| x.glu(-1);
+        softsign |x, _w| x.sub(0.5)?.softsign(); tanhshrink |x, _w| x.sub(0.5)?.mul(3)?.tanhshrink();
+        prelu |x, w| x.sub(0.5)?.prelu(&w.select(1, 0)?); softmin |x, _w| x.softmin(-1);
     };
     let others = entries! {
         add |x, w| x.add(w); rsub |x, _w| 1.5 - x; mul |x, w| x.mul(w); div |x, w| x.div(w);

@@ -11,7 +11,11 @@ mod pool;
 mod sequential;
 mod shape;
 
-pub use activation::{GELU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh};
+pub use activation::{
+    CELU, ELU, GELU, GLU, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, LogSoftmax, Mish, PReLU,
+    RReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Tanh,
+    Tanhshrink, Threshold,
+};
 pub use conv::{Conv2d, Conv2dOptions, ConvTranspose2d, Padding, PaddingMode};
 pub use dropout::{Dropout, Dropout2d};
 pub use embedding::Embedding;

@@ -13,6 +13,7 @@ pub struct BatchNormOptions {
     eps: f64,
     momentum: Option<f64>,
     affine: bool,
+    bias: bool,
     track_running_stats: bool,
     tensor: TensorOptions,
 }
@@ -20,7 +21,7 @@ pub struct BatchNormOptions {
 impl Default for BatchNormOptions {
     fn default() -> Self {
         let tensor = TensorOptions::new();
-        BatchNormOptions { eps: 1e-5, momentum: Some(0.1), affine: true, track_running_stats: true, tensor }
+        BatchNormOptions { eps: 1e-5, momentum: Some(0.1), affine: true, bias: true, track_running_stats: true, tensor }
     }
 }
 
@@ -38,6 +39,11 @@ impl BatchNormOptions {
     /// With or without scale and shift.
     pub fn affine(self, affine: bool) -> Self {
         BatchNormOptions { affine, ..self }
+    }
+
+    /// With or without the shift, where there is a scale.
+    pub fn bias(self, bias: bool) -> Self {
+        BatchNormOptions { bias, ..self }
     }
 
     /// With or without running statistics; without, every batch is normalised by its own.
@@ -113,13 +119,13 @@ macro_rules! batch_norms {
             /// # Errors
             /// The dtype is not a float, the device is not available, or memory runs out.
             pub fn with_options(num_features: usize, options: BatchNormOptions) -> Result<$name> {
-                let BatchNormOptions { eps, momentum, affine, track_running_stats, tensor } = options;
+                let BatchNormOptions { eps, momentum, affine, bias, track_running_stats, tensor } = options;
                 let parameter = |value: f64| Parameter::new(Tensor::full(num_features, value, tensor)?);
                 let tracked = |value: f64| Ok::<_, Error>(Buffer::new(Tensor::full(num_features, value, tensor)?));
                 let count = || Ok::<_, Error>(Buffer::new(Tensor::zeros((), tensor)?.to_dtype(DType::I64)?));
                 Ok($name {
                     weight: affine.then(|| parameter(1.0)).transpose()?,
-                    bias: affine.then(|| parameter(0.0)).transpose()?,
+                    bias: (affine && bias).then(|| parameter(0.0)).transpose()?,
                     running_mean: track_running_stats.then(|| tracked(0.0)).transpose()?,
                     running_var: track_running_stats.then(|| tracked(1.0)).transpose()?,
                     num_batches_tracked: track_running_stats.then(count).transpose()?,

@@ -6,9 +6,11 @@ use kiln_tensor::Result;
 
 use super::{Restoring, SavedName, Value};
 use crate::{
-    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, ConvTranspose2d, Dropout,
-    Dropout2d, Embedding, Flatten, GELU, GroupNorm, Identity, LayerNorm, Linear, LogSoftmax, MaxPool2d, Module, ReLU,
-    Sequential, Sigmoid, Softmax, Tanh,
+    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, CELU, Conv2d, ConvTranspose2d, Dropout,
+    Dropout2d, ELU, Embedding, Flatten, GELU, GLU, GroupNorm, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, Identity,
+    LayerNorm, LeakyReLU, Linear, LogSigmoid, LogSoftmax, MaxPool2d, Mish, Module, PReLU, RReLU, ReLU, ReLU6, SELU,
+    Sequential, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Tanh, Tanhshrink,
+    Threshold,
 };
 
 /// The types of modules that a file may name, each with what makes one.
@@ -52,9 +54,10 @@ impl Registry {
     pub fn new() -> Registry {
         layers! {
             Registry { makers: BTreeMap::new() };
-            AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool2d BatchNorm1d BatchNorm2d Conv2d ConvTranspose2d Dropout Dropout2d
-            Embedding Flatten GELU GroupNorm Identity LayerNorm Linear LogSoftmax MaxPool2d ReLU Sequential Sigmoid Softmax
-            Tanh
+            AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool2d BatchNorm1d BatchNorm2d CELU Conv2d ConvTranspose2d
+            Dropout Dropout2d ELU Embedding Flatten GELU GLU GroupNorm Hardshrink Hardsigmoid Hardswish Hardtanh
+            Identity LayerNorm LeakyReLU Linear LogSigmoid LogSoftmax MaxPool2d Mish PReLU RReLU ReLU ReLU6 SELU
+            Sequential SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold
         }
     }
 

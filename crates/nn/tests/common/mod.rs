@@ -36,6 +36,24 @@ impl Golden {
         self.tensors.get(&format!("{case}/{key}")).cloned()
     }
 
+    /// All tensors with their names, `case/key`.
+    pub fn all(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        self.tensors.iter()
+    }
+
+    /// The outputs of a case that has several, `out.0` …, in order.
+    pub fn outputs(&self, case: &str) -> Vec<(String, Tensor)> {
+        let mut keys: Vec<Vec<usize>> = self
+            .tensors
+            .keys()
+            .filter_map(|key| key.strip_prefix(case)?.strip_prefix("/out."))
+            .map(|path| path.split('.').map(|i| i.parse().unwrap()).collect())
+            .collect();
+        keys.sort_unstable();
+        let name = |path: &Vec<usize>| path.iter().fold("out".to_owned(), |name, i| format!("{name}.{i}"));
+        keys.iter().map(name).map(|key| (key.clone(), self.get(case, &key))).collect()
+    }
+
     pub fn get(&self, case: &str, key: &str) -> Tensor {
         self.find(case, key).unwrap_or_else(|| panic!("{case}/{key} is not in the golden file"))
     }
@@ -53,6 +71,8 @@ fn tensor(view: &safetensors::tensor::TensorView<'_>) -> Tensor {
         safetensors::Dtype::F32 => values!(f32),
         safetensors::Dtype::F64 => values!(f64),
         safetensors::Dtype::I64 => values!(i64),
+        safetensors::Dtype::I32 => values!(i32),
+        safetensors::Dtype::U8 => values!(u8),
         other => panic!("a golden file with {other:?}"),
     }
 }

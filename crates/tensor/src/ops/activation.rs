@@ -1,10 +1,9 @@
 //! Activation functions with a parameter. (Those without are in the op table.)
 
-use kiln_backend::Result;
+use kiln_backend::{DType, Dim, Error, Result, Shape};
 use kiln_derive::located;
-use smallvec::smallvec;
 
-use super::{check, rhs::Rhs};
+use super::check;
 use crate::{
     Tensor,
     autograd::{one, record},
@@ -62,62 +61,156 @@ impl Tensor {
         })
     }
 
-    /// `self + weight * (end - self)`: on the way from this tensor to another. The weight is a number or a tensor.
+    /// `alpha * (exp(x / alpha) - 1)` where `x` is not positive, else `x`: an [`elu`](Tensor::elu) whose slope is continuous
+    /// (Barron, 2017).
     ///
     /// # Errors
-    /// The shapes do not broadcast, dtypes or devices differ, or the tensors are not of floats.
-    pub fn lerp(&self, end: &Tensor, weight: impl Into<Rhs>) -> Result<Tensor> {
-        check::floats("lerp", self)?;
-        check::same_kind("lerp", self, &[end])?;
-        match weight.into() {
-            Rhs::Scalar(weight) => self.lerp_by_number(end, weight.to_f64()),
-            Rhs::Tensor(weight) => {
-                check::same_kind("lerp", self, &[&weight])?;
-                self.lerp_by_tensor(end, &weight)
-            }
+    /// The tensor is not of floats, or alpha is 0.
+    pub fn celu(&self, alpha: f64) -> Result<Tensor> {
+        check::floats("celu", self)?;
+        if alpha == 0.0 {
+            return Err(Error::argument("celu", "alpha must not be 0".to_owned()));
         }
-    }
-
-    fn lerp_by_number(&self, end: &Tensor, weight: f64) -> Result<Tensor> {
-        let out = crate::no_grad(|| {
-            let (start, end) = (self.widened()?, end.widened()?);
-            let way = end.sub(&start)?;
-            // From the nearer end, so that a weight of 1 gives `end` itself.
-            let out =
-                if weight.abs() < 0.5 { start.add_alpha(&way, weight) } else { end.sub_alpha(&way, 1.0 - weight) };
-            out?.to_dtype(self.dtype())
-        })?;
-        let shapes = [*self.shape(), *end.shape()];
-        record(out, "LerpBackward0", &[self, end], &[], move |ctx| {
-            let grad = ctx.grad()?;
-            Ok(smallvec![
-                ctx.when(0, || grad.mul(1.0 - weight)?.sum_to(&shapes[0]))?,
-                ctx.when(1, || grad.mul(weight)?.sum_to(&shapes[1]))?
-            ])
-        })
-    }
-
-    fn lerp_by_tensor(&self, end: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let dtype = self.dtype();
         let out = crate::no_grad(|| {
-            let (start, end, weight) = (self.widened()?, end.widened()?, weight.widened()?);
-            let way = end.sub(&start)?;
-            let (from_start, from_end) = (start.add(&way.mul(&weight)?)?, end.sub(&way.mul(&weight.rsub(1)?)?)?);
-            weight.abs()?.lt(0.5)?.where_cond(&from_start, &from_end)?.to_dtype(dtype)
+            let x = self.widened()?;
+            x.gt(0)?.where_cond(&x, &x.div(alpha)?.expm1()?.mul(alpha)?)?.to_dtype(dtype)
         })?;
-        let shapes = [self, end, weight].map(|t| *t.shape());
-        record(out, "LerpBackward1", &[self, end, weight], &[self, end, weight], move |ctx| {
-            let grad = ctx.grad()?.widened()?;
-            let weight = || ctx.saved(2)?.widened();
-            Ok(smallvec![
-                ctx.when(0, || grad.mul(&weight()?.rsub(1)?)?.sum_to(&shapes[0])?.to_dtype(dtype))?,
-                ctx.when(1, || grad.mul(&weight()?)?.sum_to(&shapes[1])?.to_dtype(dtype))?,
-                ctx.when(2, || {
-                    let way = ctx.saved(1)?.widened()?.sub(&ctx.saved(0)?.widened()?)?;
-                    grad.mul(&way)?.sum_to(&shapes[2])?.to_dtype(dtype)
-                })?
-            ])
+        record(out, "CeluBackward0", &[self], &[self], move |ctx| {
+            let (grad, x) = (ctx.grad()?, ctx.saved(0)?.widened()?);
+            let bent = grad.widened()?.mul(&x.div(alpha)?.exp()?)?.to_dtype(dtype)?;
+            Ok(one(x.gt(0)?.where_cond(&grad, &bent)?))
         })
+    }
+
+    /// `min` below `min`, `max` above `max`, else `x` (PyTorch's defaults are -1 and 1); the gradient at the bounds is 0.
+    ///
+    /// # Errors
+    /// The tensor is of `bool`, or `min` is above `max`.
+    pub fn hardtanh(&self, min: f64, max: f64) -> Result<Tensor> {
+        if self.dtype() == DType::Bool {
+            return Err(Error::dtype("hardtanh", DType::Bool, "it takes numbers; convert with `to_dtype`"));
+        }
+        if min.is_nan() || max.is_nan() || min > max {
+            return Err(Error::argument("hardtanh", format!("the bounds {min} and {max} are not in order")));
+        }
+        if self.dtype().is_float() {
+            let out = crate::no_grad(|| self.clamp(min, max))?;
+            return record(out, "HardtanhBackward0", &[self], &[self], move |ctx| {
+                let x = ctx.saved(0)?;
+                Ok(one(ctx.grad()?.keep_where(&x.gt(min)?.logical_and(&x.lt(max)?)?)?))
+            });
+        }
+        // The bounds become integers, too, towards 0, as in PyTorch.
+        self.clamp(min as i64, max as i64)
+    }
+
+    /// 0 where `|x|` is at most `lambda`, else `x` (PyTorch's default is 0.5).
+    ///
+    /// # Errors
+    /// The tensor is not of floats.
+    pub fn hardshrink(&self, lambda: f64) -> Result<Tensor> {
+        check::floats("hardshrink", self)?;
+        let out = crate::no_grad(|| self.masked_fill(&self.abs()?.le(lambda)?, 0))?;
+        self.record_shrink(out, "HardshrinkBackward0", lambda)
+    }
+
+    /// `x` moved towards 0 by `lambda`, and 0 where `|x|` is at most `lambda` (PyTorch's default is 0.5).
+    ///
+    /// # Errors
+    /// The tensor is not of floats, or `lambda` is negative.
+    pub fn softshrink(&self, lambda: f64) -> Result<Tensor> {
+        check::floats("softshrink", self)?;
+        if lambda.is_nan() || lambda < 0.0 {
+            return Err(Error::argument("softshrink", format!("lambda is {lambda}, and must not be negative")));
+        }
+        let out = crate::no_grad(|| {
+            let x = self.widened()?;
+            let (above, below) = (x.sub(lambda)?, x.add(lambda)?);
+            let moved = x.gt(0)?.where_cond(&above, &below)?;
+            moved.masked_fill(&x.abs()?.le(lambda)?, 0)?.to_dtype(self.dtype())
+        })?;
+        self.record_shrink(out, "SoftshrinkBackward0", lambda)
+    }
+
+    /// The gradient passes where `|x|` is above `lambda`.
+    fn record_shrink(&self, out: Tensor, node: &'static str, lambda: f64) -> Result<Tensor> {
+        record(out, node, &[self], &[self], move |ctx| {
+            Ok(one(ctx.grad()?.masked_fill(&ctx.saved(0)?.abs()?.le(lambda)?, 0)?))
+        })
+    }
+
+    /// `value` where `x` is at most `threshold`, else `x`. Of integers both numbers are rounded towards 0.
+    ///
+    /// # Errors
+    /// The tensor is of `bool`.
+    pub fn threshold(&self, threshold: f64, value: f64) -> Result<Tensor> {
+        if self.dtype() == DType::Bool {
+            return Err(Error::dtype("threshold", DType::Bool, "it takes numbers; convert with `to_dtype`"));
+        }
+        if !self.dtype().is_float() {
+            return self.masked_fill(&self.le(threshold as i64)?, value as i64);
+        }
+        let out = crate::no_grad(|| self.masked_fill(&self.le(threshold)?, value))?;
+        record(out, "ThresholdBackward0", &[self], &[self], move |ctx| {
+            Ok(one(ctx.grad()?.masked_fill(&ctx.saved(0)?.le(threshold)?, 0)?))
+        })
+    }
+
+    /// The gated linear unit (Dauphin et al., 2016): the first half along a dimension times the sigmoid of the second.
+    ///
+    /// # Errors
+    /// The tensor is not of floats or has no dimensions, the dimension is out of range, or its extent is odd.
+    pub fn glu(&self, dim: impl Dim) -> Result<Tensor> {
+        check::floats("glu", self)?;
+        let dim = dim.resolve("glu", self.rank())?;
+        if self.rank() == 0 || !self.dims()[dim].is_multiple_of(2) {
+            return Err(Error::shape("glu", "an even extent, to be halved", self.shape()));
+        }
+        let half = self.dims()[dim] / 2;
+        let (value, gate) = (self.narrow(dim, 0, half)?, self.narrow(dim, half, half)?);
+        value.widened()?.mul(&gate.widened()?.sigmoid()?)?.to_dtype(self.dtype())
+    }
+
+    /// `x` where it is positive, `weight * x` elsewhere (He et al., 2015): a [`leaky_relu`](Tensor::leaky_relu) whose slope is
+    /// learned. The weight has one element, or one for each index of dimension 1 (of `[N, C, …]`).
+    ///
+    /// # Errors
+    /// The tensor is not of floats, the weight's size is another, or dtypes or devices differ.
+    pub fn prelu(&self, weight: &Tensor) -> Result<Tensor> {
+        check::floats("prelu", self)?;
+        check::same_kind("prelu", self, &[weight])?;
+        let channels = if self.rank() < 2 { 1 } else { self.dims()[1] };
+        if weight.rank() > 1 || !(weight.numel() == 1 || weight.numel() == channels) {
+            return Err(Error::shape("prelu", "a weight of one element, or one for each channel", weight.shape()));
+        }
+        let mut broadcast = Shape::new(&vec![1; self.rank()])?;
+        if weight.numel() > 1 {
+            broadcast = broadcast.with_dim(1, channels)?;
+        }
+        self.gt(0)?.where_cond(self, &self.mul(&weight.reshape(broadcast)?)?)
+    }
+
+    /// While training, where `x` is not positive it is multiplied by a number drawn between `lower` and `upper`, for each
+    /// element (Xu et al., 2015; PyTorch's defaults are 1/8 and 1/3); otherwise a [`leaky_relu`](Tensor::leaky_relu) with the
+    /// mean slope.
+    ///
+    /// # Errors
+    /// The tensor is not of floats, or `lower` is above `upper`.
+    pub fn rrelu(&self, lower: f64, upper: f64, training: bool) -> Result<Tensor> {
+        check::floats("rrelu", self)?;
+        if lower.is_nan() || upper.is_nan() || lower > upper {
+            return Err(Error::argument("rrelu", format!("the slopes {lower} and {upper} are not in order")));
+        }
+        if !training {
+            return self.leaky_relu(f64::midpoint(lower, upper));
+        }
+        let slope = crate::no_grad(|| {
+            let slope = self.empty_like()?;
+            slope.uniform_(lower, upper)?;
+            slope.masked_fill(&self.gt(0)?, 1)
+        })?;
+        self.mul(&slope)
     }
 }
 
@@ -141,13 +234,54 @@ mod tests {
     }
 
     #[test]
-    fn lerp_goes_part_of_the_way() -> Result<()> {
-        let x = Tensor::new(&[[0f32], [4.]], Device::Cpu)?.requires_grad_(true)?;
-        let y = Tensor::new(&[8f32, 4.], Device::Cpu)?;
-        let z = x.lerp(&y, 0.25)?;
-        assert_eq!(z.to_vec::<f32>()?, [2., 1., 5., 4.]);
-        z.sum(())?.backward()?;
-        assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [1.5, 1.5]);
+    fn shrinking_and_thresholds() -> Result<()> {
+        let x = Tensor::new(&[-2f32, -0.5, 0., 0.5, 3., f32::NAN], Device::Cpu)?;
+        assert_eq!(x.hardshrink(0.5)?.to_vec::<f32>()?[..5], [-2., 0., 0., 0., 3.]);
+        assert_eq!(x.softshrink(0.5)?.to_vec::<f32>()?[..5], [-1.5, 0., 0., 0., 2.5]);
+        assert_eq!(x.threshold(0.5, 7.)?.to_vec::<f32>()?[..5], [7., 7., 7., 7., 3.]);
+        for y in [x.hardshrink(0.5)?, x.softshrink(0.5)?, x.threshold(0.5, 7.)?, x.hardtanh(-1., 1.)?] {
+            assert!(y.i(5)?.item::<f32>()?.is_nan());
+        }
+        assert!(x.softshrink(-0.1).is_err() && x.hardtanh(1., -1.).is_err() && x.celu(0.).is_err());
+        Ok(())
+    }
+
+    /// One slope for all, or one a channel; other numbers of slopes are errors.
+    #[test]
+    fn prelu_has_a_slope_a_channel() -> Result<()> {
+        let x = Tensor::new(&[[[-1f32], [-2.]], [[3.], [-4.]]], Device::Cpu)?;
+        let slopes = Tensor::new(&[0.5f32, 0.25], Device::Cpu)?.requires_grad_(true)?;
+        let y = x.prelu(&slopes)?;
+        assert_eq!(y.to_vec::<f32>()?, [-0.5, -0.5, 3., -1.]);
+        y.sum(())?.backward()?;
+        assert_eq!(slopes.grad().unwrap().to_vec::<f32>()?, [-1., -6.]);
+        assert_eq!(x.prelu(&slopes.detach().narrow(0, 0, 1)?)?.to_vec::<f32>()?, [-0.5, -1., 3., -2.]);
+        assert!(x.prelu(&Tensor::zeros(3, Device::Cpu)?).is_err());
+        assert!(Tensor::zeros((), Device::Cpu)?.prelu(&slopes).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn rrelu_draws_slopes_between_its_bounds() -> Result<()> {
+        let x = Tensor::full(1000, -1f32, Device::Cpu)?.requires_grad_(true)?;
+        let y = x.rrelu(0.25, 0.5, true)?;
+        let drawn = y.to_vec::<f32>()?;
+        assert!(drawn.iter().all(|y| (-0.5..=-0.25).contains(y)));
+        let mean = drawn.iter().sum::<f32>() / 1000.0;
+        assert!((mean + 0.375).abs() < 0.02, "{mean}");
+        y.sum(())?.backward()?;
+        assert_eq!(x.grad().unwrap().neg()?.to_vec::<f32>()?, drawn);
+        assert_eq!(x.rrelu(0.25, 0.5, false)?.i(0)?.item::<f32>()?, -0.375);
+        assert_eq!(x.neg()?.rrelu(0.25, 0.5, true)?.i(0)?.item::<f32>()?, 1.0);
+        assert!(x.rrelu(0.5, 0.25, true).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn glu_halves_an_even_dimension() -> Result<()> {
+        let x = Tensor::new(&[[1f32, 2., 0., 0.]], Device::Cpu)?;
+        assert_eq!(x.glu(-1)?.to_vec::<f32>()?, [0.5, 1.]);
+        assert!(x.glu(0).is_err() && Tensor::zeros((), Device::Cpu)?.glu(0).is_err());
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ mod images;
 mod index;
 mod inplace;
 mod join;
+mod lerp;
 mod linear;
 mod mask;
 mod matmul;

@@ -27,6 +27,15 @@ impl Tensor {
         self.softmax_impl("log_softmax", "LogSoftmaxBackward0", dim, true)
     }
 
+    /// The [`softmax`](Tensor::softmax) of `-x`.
+    ///
+    /// # Errors
+    /// The tensor is not of floats, or the dimension is out of range.
+    pub fn softmin(&self, dim: impl Dim) -> Result<Tensor> {
+        check::floats("softmin", self)?;
+        self.neg()?.softmax(dim)
+    }
+
     fn softmax_impl(&self, op: &'static str, node: &'static str, dim: impl Dim, log: bool) -> Result<Tensor> {
         check::floats(op, self)?;
         let dim = dim.resolve(op, self.rank())?;

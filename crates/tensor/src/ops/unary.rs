@@ -35,11 +35,15 @@ fn of_truth_values(op: UnaryOp) -> Error {
 impl Tensor {
     fn unary(&self, op: UnaryOp) -> Result<Tensor> {
         if self.dtype() == DType::Bool {
-            use UnaryOp::{Gelu, GeluTanh, LogSigmoid, Mish, Sign, Silu, Softplus, Square};
+            use UnaryOp::{
+                Gelu, GeluTanh, Hardsigmoid, Hardswish, LogSigmoid, Mish, Relu6, Selu, Sign, Silu, Softplus, Softsign,
+                Square, Tanhshrink,
+            };
             return match op {
                 Sign => self.copy(),
                 Square => self.to_dtype(DType::I64)?.unary(op),
-                Gelu | GeluTanh | LogSigmoid | Mish | Silu | Softplus => Err(of_truth_values(op)),
+                Gelu | GeluTanh | Hardsigmoid | Hardswish | LogSigmoid | Mish | Relu6 | Selu | Silu | Softplus
+                | Softsign | Tanhshrink => Err(of_truth_values(op)),
                 _ if op.integers() == Integers::Refused => self.to_dtype(DType::F32)?.unary(op),
                 _ => Err(of_truth_values(op)),
             };

@@ -147,6 +147,15 @@ const SINGLE: &[(&str, Call)] = calls! {
     to_device |x, _, r| x.to_device(if r.flag() { Device::Cpu } else { Device::Cuda(0) });
     leaky_relu |x, _, r| x.leaky_relu(r.float());
     elu |x, _, r| x.elu(r.float());
+    celu |x, _, r| x.celu(r.float());
+    hardtanh |x, _, r| x.hardtanh(r.float(), r.float());
+    hardshrink |x, _, r| x.hardshrink(r.float());
+    softshrink |x, _, r| x.softshrink(r.float());
+    threshold |x, _, r| x.threshold(r.float(), r.float());
+    prelu |x, y, _r| x.prelu(y);
+    rrelu |x, _, r| x.rrelu(r.float(), r.float(), r.flag());
+    glu |x, _, r| x.glu(r.dim());
+    softmin |x, _, r| x.softmin(r.dim());
     lerp |x, y, r| x.lerp(y, operand(x, r));
     add_alpha |x, y, r| x.add_alpha(operand(y, r), r.scalar());
     sub_alpha |x, y, r| x.sub_alpha(operand(y, r), r.scalar());

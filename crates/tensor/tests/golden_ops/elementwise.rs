@@ -75,7 +75,13 @@ table! {
     log2 => |x, _a| x[0].log2()?;
     logical_not => |x, _a| x[0].logical_not()?;
     logsigmoid => |x, _a| x[0].log_sigmoid()?;
+    hardsigmoid => |x, _a| x[0].hardsigmoid()?;
+    hardswish => |x, _a| x[0].hardswish()?;
     mish => |x, _a| x[0].mish()?;
+    relu6 => |x, _a| x[0].relu6()?;
+    selu => |x, _a| x[0].selu()?;
+    softsign => |x, _a| x[0].softsign()?;
+    tanhshrink => |x, _a| x[0].tanhshrink()?;
     neg => |x, _a| x[0].neg()?;
     reciprocal => |x, _a| x[0].reciprocal()?;
     relu => |x, _a| x[0].relu()?;
@@ -167,6 +173,16 @@ table! {
     gelu => |x, a| if a.text("approximate") == Some("tanh") { x[0].gelu_tanh()? } else { x[0].gelu()? };
     leaky_relu => |x, a| x[0].leaky_relu(a.float("negative_slope").unwrap_or(0.01))?;
     elu => |x, a| x[0].elu(a.float("alpha").unwrap_or(1.0))?;
+    celu => |x, a| x[0].celu(a.float("alpha").unwrap_or(1.0))?;
+    hardtanh => |x, a| x[0].hardtanh(a.float("min_val").unwrap_or(-1.0), a.float("max_val").unwrap_or(1.0))?;
+    hardshrink => |x, a| x[0].hardshrink(a.float("lambd").unwrap_or(0.5))?;
+    softshrink => |x, a| x[0].softshrink(a.float("lambd").unwrap_or(0.5))?;
+    threshold => |x, a| x[0].threshold(a.float("threshold").unwrap(), a.float("value").unwrap())?;
+    prelu => |x, _a| x[0].prelu(&x[1])?;
+    rrelu => |x, a| x[0].rrelu(
+        a.float("lower").unwrap_or(0.125), a.float("upper").unwrap_or(1.0 / 3.0), a.flag("training")
+    )?;
+    glu => |x, a| x[0].glu(a.int("dim").unwrap_or(-1))?;
     softplus => |x, a| match (a.float("beta"), a.float("threshold")) {
         (None, None) => x[0].softplus()?,
         (beta, threshold) => x[0].softplus_beta(beta.unwrap_or(1.0), threshold.unwrap_or(20.0))?,

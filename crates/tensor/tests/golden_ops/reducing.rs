@@ -86,6 +86,7 @@ table! {
     norm => |x, a| norm(&x[0], a.float("p").unwrap_or(2.0), a)?;
     vector_norm => |x, a| norm(&with_dtype(&x[0], a)?, a.float("ord").unwrap_or(2.0), a)?;
     softmax => |x, a| with_dtype(&x[0], a)?.softmax(a.int("dim").unwrap())?;
+    softmin => |x, a| with_dtype(&x[0], a)?.softmin(a.int("dim").unwrap())?;
     log_softmax => |x, a| with_dtype(&x[0], a)?.log_softmax(a.int("dim").unwrap())?;
     max => |x, a| match a.scalar("dim") {
         None if x.len() == 2 => vec![x[0].maximum(&x[1])?],

@@ -1,5 +1,7 @@
 //! Element-wise operations.
 
+use kiln_tensor::{Device, Tensor};
+
 use super::{ANY, Check, PAIRS, inputs::Values::*};
 
 /// Where an operation of the tables is differentiable, if not everywhere.
@@ -96,9 +98,9 @@ const THREE: &[&[&[usize]]] = &[
 ];
 
 /// A condition of any shape that broadcasts with 2 x 3.
-fn mask(rows: usize, columns: usize) -> kiln_tensor::Tensor {
+fn mask(rows: usize, columns: usize) -> Tensor {
     let flags: Vec<bool> = (0..rows * columns).map(|i| i % 3 != 1).collect();
-    kiln_tensor::Tensor::from_vec(flags, [rows, columns], kiln_tensor::Device::Cpu).unwrap()
+    Tensor::from_vec(flags, [rows, columns], Device::Cpu).unwrap()
 }
 
 pub const OTHERS: &[Check] = checks! {
@@ -136,6 +138,15 @@ pub const OTHERS: &[Check] = checks! {
     pow ANY Positive |x| x[0].pow(&x[0]);
     leaky_relu ANY Any |x| x[0].leaky_relu(0.1);
     elu ANY Any |x| x[0].elu(1.5);
+    celu ANY Any |x| x[0].celu(1.5);
+    hardtanh ANY Any |x| x[0].hardtanh(-0.7, 0.99);
+    hardshrink ANY Any |x| x[0].hardshrink(0.3);
+    softshrink ANY Any |x| x[0].softshrink(0.3);
+    threshold ANY Any |x| x[0].threshold(0.3, 2.0);
+    prelu ANY Any |x| x[0].prelu(&Tensor::full(1, 0.3, x[0].options())?);
+    prelu PAIRS Any |x| x[0].prelu(&x[1].flatten_all()?.narrow(0, 0, 1)?);
+    rrelu ANY Any |x| x[0].rrelu(0.1, 0.3, false);
+    glu ANY Any |x| Tensor::cat(&[&x[0].unsqueeze(-1)?, &x[0].mul(0.7)?.unsqueeze(-1)?], -1)?.glu(-1);
     lerp PAIRS Any |x| x[0].lerp(&x[1], 0.3);
     lerp PAIRS Any |x| x[0].lerp(&x[1], 1.3);
     lerp THREE Any |x| x[0].lerp(&x[1], &x[2]);
@@ -155,7 +166,8 @@ pub const OTHERS: &[Check] = checks! {
     dropout ANY Any |x| x[0].dropout(1.0, true);
     bernoulli ANY Probability |x| x[0].bernoulli()?.mul(&x[0]);
     to_dtype ANY Any |x| x[0].to_dtype(kiln_tensor::DType::F64);
-    to_device ANY Any |x| x[0].to_device(kiln_tensor::Device::Cpu);
+    to_device ANY Any |x| x[0].to_device(Device::Cpu);
     softmax ANY Any |x| x[0].softmax(-1);
+    softmin ANY Any |x| x[0].softmin(-1);
     log_softmax ANY Any |x| x[0].log_softmax(0);
 };

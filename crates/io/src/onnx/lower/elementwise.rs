@@ -31,6 +31,7 @@ const SAME: &[(&str, &str)] = &[
     ("sin", "Sin"),
     ("sinh", "Sinh"),
     ("softplus", "Softplus"),
+    ("softsign", "Softsign"),
     ("sqrt", "Sqrt"),
     ("tan", "Tan"),
     ("tanh", "Tanh"),
@@ -137,6 +138,23 @@ fn composed(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<String>> {
             let gate = one(graph, "Sigmoid", x);
             graph.node("Mul", &[x, &gate], Vec::new())
         }
+        "relu6" => {
+            let [low, high] = [0, 6].map(|bound| graph.scalar("number", Scalar::Int(bound), o.dtype()));
+            graph.node("Clip", &[x, &low?, &high?], Vec::new())
+        }
+        "selu" => {
+            let (scale, slope) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
+            graph.node("Selu", &[x], vec![float("alpha", slope), float("gamma", scale)])
+        }
+        "hardsigmoid" => hardsigmoid(graph, x),
+        "hardswish" => {
+            let gate = hardsigmoid(graph, x);
+            graph.node("Mul", &[x, &gate], Vec::new())
+        }
+        "tanhshrink" => {
+            let inner = one(graph, "Tanh", x);
+            graph.node("Sub", &[x, &inner], Vec::new())
+        }
         "mish" => {
             let inner = one(graph, "Softplus", x);
             let inner = one(graph, "Tanh", &inner);
@@ -172,6 +190,11 @@ fn half_times(graph: &mut Graph, o: &Operation<'_>, x: &str, y: &str) -> Result<
     let above = o.with_number(graph, "Add", y, 1.0)?;
     let product = graph.node("Mul", &[x, &above], Vec::new());
     o.with_number(graph, "Mul", &product, 0.5)
+}
+
+/// `min(max(x + 3, 0), 6) / 6`.
+fn hardsigmoid(graph: &mut Graph, x: &str) -> String {
+    graph.node("HardSigmoid", &[x], vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)])
 }
 
 /// The two operands, numbers as tensors of this dtype.
