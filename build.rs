@@ -20,6 +20,13 @@ use std::{
     thread,
 };
 
+use places::{Environment, Place, Wanted};
+
+// The order of the places at run time; libraries are none of this script's business.
+#[allow(dead_code)]
+#[path = "src/libs/places.rs"]
+mod places;
+
 type Result<T> = std::result::Result<T, String>;
 
 /// No contraction to fused multiply-adds: the CPU backend has none, and results should agree. Comparisons of unsigned
@@ -39,10 +46,11 @@ fn main() {
 }
 
 fn run() -> Result<()> {
-    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "CUDA_COMPUTE_CAP", "KILN_CUDA_STUB"] {
+    for name in ["NVCC", "KILN_CUDA_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_COMPUTE_CAP", "KILN_CUDA_STUB"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/libs/places.rs");
     println!("cargo::rerun-if-changed=kernels");
     let kernels = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("kernels");
     let out = PathBuf::from(variable("OUT_DIR")?);
@@ -152,51 +160,30 @@ fn lower_version(ptx: &str, capability: u32) -> String {
     text
 }
 
-/// The compiler, from the first place that has it.
+/// The compiler: the file that `NVCC` names, or the one in the first of the places that libraries are sought in at run time.
 fn find_nvcc() -> Result<PathBuf> {
     let name = format!("nvcc{}", env::consts::EXE_SUFFIX);
     if let Some(nvcc) = env::var_os("NVCC") {
         let nvcc = PathBuf::from(nvcc);
         return if nvcc.is_file() { Ok(nvcc) } else { Err(format!("NVCC={} is not a file", nvcc.display())) };
     }
-    let mut places: Vec<PathBuf> = Vec::new();
-    places
-        .extend(["CUDA_HOME", "CUDA_PATH"].iter().filter_map(env::var_os).map(|home| PathBuf::from(home).join("bin")));
-    places.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
-    places.push("/usr/local/cuda/bin".into());
-    let mut versions: Vec<PathBuf> =
-        fs::read_dir("/usr/local").into_iter().flatten().flatten().map(|e| e.path()).collect();
-    versions.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cuda-")));
-    versions.sort();
-    places.extend(versions.into_iter().rev().map(|path| path.join("bin")));
-    // The last place, because it starts a program.
-    if let Some(found) = places.iter().map(|place| place.join(&name)).find(|path| path.is_file()) {
-        return Ok(found);
+    let mut sought = Vec::new();
+    for place in places::places(Wanted::Compiler, &Environment::process()) {
+        let Place::Folder(folder, source) = place else { continue };
+        let nvcc = folder.join(&name);
+        if nvcc.is_file() {
+            return Ok(nvcc);
+        }
+        sought.push(format!("{} ({source})", folder.display()));
     }
-    wheel_folders().into_iter().map(|place| place.join(&name)).find(|path| path.is_file()).ok_or_else(|| {
-        "The feature `kernels` of kiln-cuda needs nvcc, NVIDIA's compiler, to build. It was sought in NVCC, CUDA_HOME/bin, \
-         CUDA_PATH/bin, PATH, /usr/local/cuda*/bin and the Python wheels' nvidia/cu*/bin. Install the CUDA toolkit \
-         (12.3 or later), or\n  pip install nvidia-cuda-nvcc nvidia-cuda-crt nvidia-cuda-runtime nvidia-nvvm \
-         nvidia-cuda-cccl\nand a C++ compiler. To only type-check, set KILN_CUDA_STUB=1: such a build opens no device."
-            .into()
-    })
-}
-
-/// `bin` folders of NVIDIA's wheels in Python's site directories.
-fn wheel_folders() -> Vec<PathBuf> {
-    let program = "import site, sysconfig; print('\\n'.join([sysconfig.get_paths()['purelib'], *site.getsitepackages(), \
-                   site.getusersitepackages()]))";
-    let output =
-        ["python3", "python"].iter().find_map(|python| Command::new(python).args(["-c", program]).output().ok());
-    let output = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    let mut folders = Vec::new();
-    for site in output.lines() {
-        let wheels = fs::read_dir(Path::new(site).join("nvidia")).into_iter().flatten().flatten();
-        let mut found: Vec<PathBuf> = wheels.map(|entry| entry.path().join("bin")).filter(|bin| bin.is_dir()).collect();
-        found.sort();
-        folders.extend(found.into_iter().rev());
-    }
-    folders
+    sought.extend(places::dangling(Wanted::Compiler, &Environment::process()));
+    Err(format!(
+        "The feature `kernels` of kiln-cuda needs nvcc, NVIDIA's compiler, to build. It was sought as NVCC and in {}. \
+         Install the CUDA toolkit (12.3 or later), or\n  pip install nvidia-cuda-nvcc nvidia-cuda-crt nvidia-cuda-runtime \
+         nvidia-nvvm nvidia-cuda-cccl\nand a C++ compiler. To only type-check, set KILN_CUDA_STUB=1: such a build opens \
+         no device.",
+        sought.join(", ")
+    ))
 }
 
 // ---- families and entries ----

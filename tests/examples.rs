@@ -208,3 +208,26 @@ fn custom_dataset_loads_what_it_wrote() {
     assert!(lines[0].contains("[64, 1, 28, 28], labels batch shape: [64]"), "{text}");
     assert!(lines[3].contains("[8, 1, 28, 28]"), "{text}");
 }
+
+#[test]
+fn device_info_reports_with_and_without_a_device() {
+    let output = run("device_info", &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    if text.starts_with("missing: Kiln was built without the feature `cuda`") {
+        assert!(text.contains("To fix it, build with `--features cuda`"), "{text}");
+        return;
+    }
+    for what in ["driver ", "cuBLASLt ", "cuDNN ", "NVRTC ", "kernels "] {
+        assert!(text.lines().any(|line| line.starts_with(what)), "{what:?} is not in {text}");
+    }
+    // What is missing has a reason and a way out.
+    let missing = text.lines().filter(|line| line.ends_with(" missing")).count();
+    assert_eq!(text.lines().filter(|line| line.starts_with("missing: ")).count(), missing, "{text}");
+    if Device::cuda(0).is_ok() {
+        let output = run("device_info", &["--use"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("cuda:0 ") && text.contains("open: "), "{text}");
+    }
+}

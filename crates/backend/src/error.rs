@@ -109,7 +109,8 @@ pub enum ErrorKind {
     Unsupported { op: &'static str, device: String, reason: String },
     #[error("device {device} is not available: {reason}")]
     DeviceUnavailable { device: String, reason: String },
-    #[error("out of memory on {device}: {requested} bytes asked for; {detail}")]
+    /// `requested` is 0 if it was not asked for by Kiln: a library or a driver needs memory of its own.
+    #[error("out of memory on {device}: {}{detail}", asked_for(*requested))]
     OutOfMemory { device: String, requested: usize, detail: String },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
@@ -360,6 +361,11 @@ impl ErrorKind {
             _ => {}
         }
     }
+}
+
+/// The begin of the text of an [`ErrorKind::OutOfMemory`].
+fn asked_for(requested: usize) -> String {
+    if requested == 0 { String::new() } else { format!("{requested} bytes asked for; ") }
 }
 
 /// Whether two source files belong to one library: they are below the same `src` folder.

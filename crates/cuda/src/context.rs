@@ -1,11 +1,17 @@
 //! One device's context, which every thread makes its own before it calls the driver.
 
-use std::{cell::Cell, ffi::c_char};
+use std::{
+    cell::Cell,
+    ffi::{c_char, c_int},
+};
 
 use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute};
 use kiln_backend::{Error, ErrorKind, Result};
 
 use crate::{error::CudaError, libs::Driver};
+
+/// `CUDA_ERROR_OUT_OF_MEMORY`
+pub(crate) const OUT_OF_MEMORY: u32 = 2;
 
 thread_local! {
     /// The context that this thread has set last, as a number.
@@ -88,44 +94,73 @@ impl Context {
 
     /// From a status code to an error that names the call.
     pub(crate) fn check(&self, call: &'static str, code: u32) -> Result<()> {
-        match code {
-            0 => Ok(()),
-            code => Err(CudaError::Driver { device: self.index, call, status: self.driver.describe(code) }.into()),
-        }
+        check(self.driver, self.index, call, code)
     }
 
-    fn attribute(&self, attribute: CUdevice_attribute) -> Result<u32> {
-        let mut value = 0;
-        // SAFETY: a valid device and pointer.
-        let code = unsafe { (self.driver.device_get_attribute)(&raw mut value, attribute, self.device) };
-        self.check("cuDeviceGetAttribute", code)?;
-        Ok(value.max(0) as u32)
+    /// That the driver found no memory for what it does by itself: loading a module, or a kernel that is launched for the
+    /// first time.
+    pub(crate) fn lacks_memory(&self, what: &str) -> Error {
+        let detail = format!("{what} does not load: {}", self.driver.describe(OUT_OF_MEMORY));
+        ErrorKind::OutOfMemory { device: format!("cuda:{}", self.index), requested: 0, detail }.into()
     }
 
     /// # Errors
     /// A call fails.
     pub(crate) fn info(&self) -> Result<DeviceInfo> {
+        DeviceInfo::read(self.driver, self.index, self.device)
+    }
+}
+
+impl DeviceInfo {
+    /// What the driver says of the device with this number, which need not be open.
+    ///
+    /// # Errors
+    /// There is none, or a call fails.
+    pub(crate) fn of(driver: &Driver, index: usize) -> Result<DeviceInfo> {
+        let ordinal = c_int::try_from(index).map_err(|_| unavailable(index, "there is no device of this number"))?;
+        let mut device = 0;
+        // SAFETY: the driver is initialized; writes one number.
+        check(driver, index, "cuDeviceGet", unsafe { (driver.device_get)(&raw mut device, ordinal) })?;
+        DeviceInfo::read(driver, index, device)
+    }
+
+    fn read(driver: &Driver, index: usize, device: CUdevice) -> Result<DeviceInfo> {
         use CUdevice_attribute as A;
+        let attribute = |attribute: CUdevice_attribute| -> Result<u32> {
+            let mut value = 0;
+            // SAFETY: a valid device and pointer.
+            let code = unsafe { (driver.device_get_attribute)(&raw mut value, attribute, device) };
+            check(driver, index, "cuDeviceGetAttribute", code)?;
+            Ok(value.max(0) as u32)
+        };
         let mut name = [0u8; 256];
         let mut total_memory = 0;
         // SAFETY: at most 255 characters and a zero are written.
         unsafe {
-            let code = (self.driver.device_get_name)(name.as_mut_ptr().cast::<c_char>(), 256, self.device);
-            self.check("cuDeviceGetName", code)?;
-            let code = (self.driver.device_total_mem)(&raw mut total_memory, self.device);
-            self.check("cuDeviceTotalMem", code)?;
+            let code = (driver.device_get_name)(name.as_mut_ptr().cast::<c_char>(), 256, device);
+            check(driver, index, "cuDeviceGetName", code)?;
+            let code = (driver.device_total_mem)(&raw mut total_memory, device);
+            check(driver, index, "cuDeviceTotalMem", code)?;
         }
         let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
         Ok(DeviceInfo {
             name: String::from_utf8_lossy(&name[..end]).into_owned(),
             compute_capability: (
-                self.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-                self.attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+                attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
             ),
             total_memory,
-            multiprocessors: self.attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            driver_version: self.driver.version(),
+            multiprocessors: attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            driver_version: driver.version(),
         })
+    }
+}
+
+/// From a status code to an error that names the call.
+fn check(driver: &Driver, device: usize, call: &'static str, code: u32) -> Result<()> {
+    match code {
+        0 => Ok(()),
+        code => Err(CudaError::Driver { device, call, status: driver.describe(code) }.into()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{ffi::c_void, fmt, sync::OnceLock};
 
-use kiln_backend::{DType, Error, Result};
+use kiln_backend::{DType, Error, ErrorKind, Result};
 use parking_lot::Mutex;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     gemm::lt::Lt,
     generator::Generator,
     launch::Config,
-    libs::{CublasLt, Cudnn, Driver},
+    libs::{self, Driver, Libraries},
     memory::{Block, CudaBuffer, DeviceMemory},
     modules::Kernels,
     page_locked::Pages,
@@ -55,8 +55,11 @@ pub(crate) struct Device {
     status: StatusRecord,
     pub(crate) generator: Generator,
     kernels: Kernels,
-    products: OnceLock<Result<Lt, String>>,
-    convolutions: OnceLock<Result<Dnn, String>>,
+    libraries: &'static Libraries,
+    products: OnceLock<Lt>,
+    convolutions: OnceLock<Dnn>,
+    /// Held while one of these is made.
+    making: Mutex<()>,
 }
 
 /// The device's record of values that only kernels see.
@@ -71,8 +74,10 @@ struct StatusRecord {
 /// The most devices that one process uses.
 const MAX_DEVICES: usize = 64;
 
+static DEVICES: [OnceLock<CudaBackend>; MAX_DEVICES] = [const { OnceLock::new() }; MAX_DEVICES];
+
 /// The driver, which is looked for once.
-fn driver() -> Result<&'static Driver, &'static str> {
+pub(crate) fn driver() -> Result<&'static Driver, &'static str> {
     static DRIVER: OnceLock<Result<Driver, String>> = OnceLock::new();
     DRIVER.get_or_init(Driver::open).as_ref().map_err(String::as_str)
 }
@@ -83,7 +88,6 @@ fn driver() -> Result<&'static Driver, &'static str> {
 /// [`ErrorKind::DeviceUnavailable`](kiln_backend::ErrorKind::DeviceUnavailable) with the reason: no driver, no such
 /// device, or a build without kernels.
 pub fn backend(index: usize) -> Result<&'static CudaBackend> {
-    static DEVICES: [OnceLock<CudaBackend>; MAX_DEVICES] = [const { OnceLock::new() }; MAX_DEVICES];
     static OPENING: Mutex<()> = Mutex::new(());
     let Some(device) = DEVICES.get(index) else {
         return Err(unavailable(index, format!("one process uses at most {MAX_DEVICES} devices")));
@@ -100,6 +104,11 @@ pub fn backend(index: usize) -> Result<&'static CudaBackend> {
     Ok(device.get_or_init(|| CudaBackend(opened)))
 }
 
+/// The device with this number if it has been opened.
+pub(crate) fn opened(index: usize) -> Option<&'static CudaBackend> {
+    DEVICES.get(index)?.get()
+}
+
 /// How many GPUs there are; 0 without a driver.
 #[must_use]
 pub fn device_count() -> usize {
@@ -112,6 +121,7 @@ impl Device {
         let context = Context::open(driver, index)?;
         let info = context.info()?;
         let kernels = Kernels::new(info.compute_capability).map_err(|reason| unavailable(index, reason))?;
+        let libraries = libs::libraries(driver).map_err(|reason| unavailable(index, reason))?;
         // They live as long as the process, as their device does.
         let stream: &'static Stream = Box::leak(Box::new(Stream::new(context)?));
         let memory: &'static DeviceMemory = Box::leak(Box::new(DeviceMemory::new(stream)?));
@@ -131,8 +141,10 @@ impl Device {
             status: StatusRecord { address: record, writers: Mutex::default(), _memory: records },
             generator: Generator::new(record + size_of::<Status>() as u64),
             kernels,
+            libraries,
             products: OnceLock::new(),
             convolutions: OnceLock::new(),
+            making: Mutex::new(()),
         })
     }
 
@@ -145,41 +157,47 @@ impl Device {
     /// # Safety
     /// As for [`Stream::launch`].
     pub(crate) unsafe fn start(&self, number: usize, config: Config, arguments: &mut [*mut c_void]) -> Result<()> {
-        let kernel = self.kernels.get(&self.stream.context, number)?;
-        // SAFETY: by this function's contract.
-        unsafe { self.stream.launch(kernel, config.grid, config.block, arguments) }
+        let launch = || {
+            let kernel = self.kernels.get(&self.stream.context, number)?;
+            // SAFETY: by this function's contract.
+            unsafe { self.stream.launch(kernel, config.grid, config.block, &mut *arguments) }
+        };
+        self.memory.with_room(launch, |result| result.as_ref().is_err_and(is_out_of_memory))
     }
 
-    fn cublas_lt(&self) -> Result<&'static CublasLt, String> {
-        static LIBRARY: OnceLock<Result<CublasLt, String>> = OnceLock::new();
-        LIBRARY.get_or_init(|| CublasLt::open(self.info.driver_version)).as_ref().map_err(String::clone)
-    }
-
-    /// cuBLASLt on this device, looked for when the first product needs it.
+    /// cuBLASLt on this device; its handle is made when the first product needs it.
     pub(crate) fn products(&self) -> Result<&Lt> {
-        let made = self.products.get_or_init(|| {
-            let library = self.cublas_lt()?;
-            self.stream.context.bind().map_err(|error| error.to_string())?;
-            Lt::new(library, self.index()).map_err(|error| error.to_string())
-        });
-        made.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))
+        if let Some(made) = self.products.get() {
+            return Ok(made);
+        }
+        let library = self.libraries.cublas_lt.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))?;
+        let _one_at_a_time = self.making.lock();
+        self.stream.context.bind()?;
+        let made = match self.products.get() {
+            Some(made) => return Ok(made),
+            None => Lt::new(library, self.memory)?,
+        };
+        Ok(self.products.get_or_init(|| made))
     }
 
-    /// cuDNN on this device, looked for when the first convolution needs it.
+    /// cuDNN on this device; its handle is made when the first convolution needs it.
     pub(crate) fn convolutions(&self) -> Result<&Dnn> {
-        static LIBRARY: OnceLock<Result<Cudnn, String>> = OnceLock::new();
-        let made = self.convolutions.get_or_init(|| {
-            let library = LIBRARY.get_or_init(|| {
-                // cuDNN loads cuBLASLt by its bare name. From a folder that the loader does not know it is found only
-                // if it has been loaded before. That it is missing is for cuDNN to say.
-                let _ = self.cublas_lt();
-                Cudnn::open()
-            });
-            let library = library.as_ref().map_err(String::clone)?;
-            self.stream.context.bind().map_err(|error| error.to_string())?;
-            Dnn::new(library, self.stream).map_err(|error| error.to_string())
-        });
-        made.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))
+        if let Some(made) = self.convolutions.get() {
+            return Ok(made);
+        }
+        let library = self.libraries.cudnn.as_ref().map_err(|reason| unavailable(self.index(), reason.as_str()))?;
+        let _one_at_a_time = self.making.lock();
+        self.stream.context.bind()?;
+        let made = match self.convolutions.get() {
+            Some(made) => return Ok(made),
+            None => Dnn::new(library, self.stream, self.memory)?,
+        };
+        Ok(self.convolutions.get_or_init(|| made))
+    }
+
+    /// What the kernels of this device were loaded from, for the report.
+    pub(crate) fn loaded_kernels(&self) -> String {
+        self.kernels.loaded()
     }
 
     /// The address of the status record, for a kernel of `op` that may report `code`.
@@ -245,6 +263,10 @@ impl Device {
     }
 }
 
+fn is_out_of_memory(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::OutOfMemory { .. })
+}
+
 /// Code, value and bound of a [`Status`] as it lies in memory.
 fn status_fields(bytes: &[u8; size_of::<Status>()]) -> (u32, i64, i64) {
     let mut fields = [0u64; 3];
@@ -271,8 +293,6 @@ fn status_error(writers: &[(u32, &'static str)], code: u32, value: i64, bound: i
 
 #[cfg(test)]
 mod tests {
-    use kiln_backend::ErrorKind;
-
     use super::*;
 
     #[test]

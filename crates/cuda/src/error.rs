@@ -1,6 +1,6 @@
 //! What the driver and the libraries report, as errors that say what was being done.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use kiln_backend::Error;
 
@@ -17,6 +17,10 @@ pub enum CudaError {
     Asynchronous { device: usize, operations: Vec<&'static str>, exact: bool, status: String },
     /// A call of cuBLASLt or cuDNN. `problem` says with what.
     Library { device: usize, call: &'static str, problem: String, status: String },
+    /// A library that cannot work here, whatever it is asked for: it does not fit the driver, the device or the libraries
+    /// that it opens by itself. `said` are its own words, if it has any, `files` those of NVIDIA's libraries that are
+    /// loaded.
+    Environment { device: usize, call: &'static str, status: String, said: String, files: Vec<PathBuf>, fix: String },
     /// A kernel's module that the driver does not take.
     Module { device: usize, module: String, status: String, log: String },
 }
@@ -39,6 +43,14 @@ impl fmt::Display for CudaError {
             ),
             CudaError::Library { device, call, problem, status } => {
                 write!(f, "cuda:{device}: {call} failed for {problem}: {status}")
+            }
+            CudaError::Environment { device, call, status, said, files, fix } => {
+                write!(f, "cuda:{device}: {call} failed for want of a fitting environment: {status}")?;
+                if !said.is_empty() {
+                    write!(f, "; the library says: {said}")?;
+                }
+                let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+                write!(f, ". Loaded are {}. To fix it, {fix}", files.join(", "))
             }
             CudaError::Module { device, module, status, log } => {
                 write!(f, "cuda:{device}: the kernels of {module} do not load: {status}")?;
@@ -80,6 +92,20 @@ mod tests {
         assert!(late(true).to_string().starts_with("cuda:0: exp failed: CUDA_ERROR_ILLEGAL_ADDRESS"));
         let text = late(false).to_string();
         assert!(text.contains("matmul, exp") && text.contains("KILN_CUDA_LAUNCH_BLOCKING=1"), "{text}");
+        let environment = CudaError::Environment {
+            device: 0,
+            call: "cudnnCreate",
+            status: "CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDART (3006)".into(),
+            said: "cudart 11".into(),
+            files: vec!["/a/libcudnn.so.9".into(), "/b/libcublasLt.so.12".into()],
+            fix: "reinstall".into(),
+        };
+        assert_eq!(
+            environment.to_string(),
+            "cuda:0: cudnnCreate failed for want of a fitting environment: \
+             CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDART (3006); the library says: cudart 11. Loaded are \
+             /a/libcudnn.so.9, /b/libcublasLt.so.12. To fix it, reinstall"
+        );
         let module =
             CudaError::Module { device: 0, module: "reduce".into(), status: "x".into(), log: "unknown opcode".into() };
         assert!(module.to_string().ends_with("says: unknown opcode"));

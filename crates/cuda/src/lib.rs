@@ -1,10 +1,11 @@
 //! The CUDA backend of Kiln: every primitive of [`Backend`](kiln_backend::Backend) on an NVIDIA GPU.
 //!
-//! - `libs` finds the driver, cuBLASLt and cuDNN at run time; `context` and `stream` wrap the driver's.
+//! - `libs` finds the driver, cuBLASLt, cuDNN and NVRTC at run time; `context` and `stream` wrap the driver's.
 //! - `memory` is a device's memory: the caching allocator (`alloc`), batches that arrive beside the compute stream
 //!   (`copies`), and the buffers of tensors. Host memory is staged in `pinned`; `page_locked` is for tensors of the CPU.
 //! - `modules` loads the kernels of `kernels/`; `launch` and `params` mirror their signatures and structs.
 //! - `gemm` plans products for cuBLASLt, `conv` convolutions for cuDNN.
+//! - `report` says what there is of all this and what is missing, and which `fallbacks` were taken.
 //! - `device` holds all of it, and `ops` implements the primitives, a file for each family.
 //!
 //! Nothing waits for the device but downloads and synchronization; errors that only kernels see come out there.
@@ -15,6 +16,7 @@ mod conv;
 mod copies;
 mod device;
 mod error;
+mod fallbacks;
 mod gemm;
 mod generator;
 pub mod launch;
@@ -25,9 +27,11 @@ mod ops;
 mod page_locked;
 pub mod params;
 mod pinned;
+mod report;
 mod stream;
 mod view;
 
 pub use context::DeviceInfo;
 pub use device::{CudaBackend, backend, device_count};
 pub use error::CudaError;
+pub use report::report;

@@ -2,12 +2,13 @@
 
 use std::{any::Any, env, fmt};
 
-use kiln_backend::{Buffer, DType, ErrorKind, MemoryStats, Result};
+use kiln_backend::{Buffer, DType, Error, ErrorKind, MemoryStats, Result};
 use parking_lot::Mutex;
 
 use crate::{
     alloc::{Allocation, Allocator, DeviceAllocator, DriverMemory},
     copies::Copies,
+    fallbacks,
     stream::Stream,
 };
 
@@ -62,6 +63,32 @@ impl DeviceMemory {
     pub(crate) fn empty_cache(&self) {
         self.copies.lock().give_back(&self.allocator);
         self.allocator.lock().empty_cache();
+    }
+
+    /// Calls into a library or the driver, which may need memory of its own: kernels are loaded when they are first used.
+    /// If it says that there is none, while most of the device's memory may be in this cache, the cache is emptied and
+    /// the call is made once more.
+    pub(crate) fn with_room<T>(&self, mut call: impl FnMut() -> T, lacks_memory: impl Fn(&T) -> bool) -> T {
+        let result = call();
+        if !lacks_memory(&result) {
+            return result;
+        }
+        self.empty_cache();
+        let result = call();
+        if !lacks_memory(&result) {
+            fallbacks::note(format!(
+                "cuda:{}: a library or the driver found no memory for itself until Kiln's cache was emptied",
+                self.device_index()
+            ));
+        }
+        result
+    }
+
+    /// That something besides Kiln's tensors found no memory, after [`with_room`](Self::with_room).
+    pub(crate) fn out_of_memory(&self, call: &str, status: &str) -> Error {
+        let detail =
+            format!("{call} needs memory of its own and answered {status}; {}", self.allocator.lock().figures());
+        ErrorKind::OutOfMemory { device: format!("cuda:{}", self.device_index()), requested: 0, detail }.into()
     }
 
     pub(crate) fn stats(&self) -> MemoryStats {

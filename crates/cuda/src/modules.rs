@@ -13,7 +13,7 @@ use kiln_backend::Result;
 use parking_lot::Mutex;
 
 use crate::{
-    context::Context,
+    context::{Context, OUT_OF_MEMORY},
     error::CudaError,
     launch::{ENTRIES, MODULES, Module},
     stream::Kernel,
@@ -42,6 +42,23 @@ unsafe impl Send for Loaded {}
 /// Of the versions of a file, the newest that a device of this capability can run.
 fn best<'a>(modules: &'a [Module], file: &str, capability: u32) -> Option<&'a Module> {
     modules.iter().filter(|m| m.file == file && m.capability <= capability).max_by_key(|m| m.capability)
+}
+
+/// What a device of this capability runs of what is built in, for the report; the error is the reason why there is nothing.
+pub(crate) fn describe(compute_capability: (u32, u32)) -> Result<String, String> {
+    let kernels = Kernels::new(compute_capability)?;
+    let runs = MODULES.iter().map(|module| module.capability).filter(|&built| built <= kernels.capability).max();
+    let runs = runs.unwrap_or_default();
+    Ok(format!("PTX for compute_{runs}, which the driver compiles when a module is first used"))
+}
+
+/// The architectures that kernels are built in for, for the report.
+pub(crate) fn built_in() -> String {
+    let mut built: Vec<u32> = MODULES.iter().map(|module| module.capability).collect();
+    built.sort_unstable();
+    built.dedup();
+    let built: Vec<String> = built.iter().map(|capability| format!("compute_{capability}")).collect();
+    if built.is_empty() { "none".into() } else { format!("PTX for {}", built.join(", ")) }
 }
 
 impl Kernels {
@@ -88,6 +105,11 @@ impl Kernels {
         Ok(Kernel { raw, name })
     }
 
+    /// How many modules are loaded, and of which architecture, for the report.
+    pub(crate) fn loaded(&self) -> String {
+        format!("{} loaded so far", self.loaded.lock().len())
+    }
+
     fn module(&self, context: &Context, file: &'static str) -> Result<Loaded> {
         let mut loaded = self.loaded.lock();
         if let Some(&module) = loaded.get(file) {
@@ -122,6 +144,9 @@ impl Kernels {
 }
 
 fn failed(context: &Context, module: String, code: u32, log: String) -> kiln_backend::Error {
+    if code == OUT_OF_MEMORY {
+        return context.lacks_memory(&format!("the module of {module}"));
+    }
     let status = context.driver.describe(code);
     CudaError::Module { device: context.index, module, status, log }.into()
 }

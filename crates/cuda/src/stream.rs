@@ -3,10 +3,13 @@
 use std::{collections::VecDeque, ffi::c_void};
 
 use cudarc::driver::sys::{CUfunction, CUstream};
-use kiln_backend::Result;
+use kiln_backend::{Error, Result};
 use parking_lot::Mutex;
 
-use crate::{context::Context, error::CudaError};
+use crate::{
+    context::{Context, OUT_OF_MEMORY},
+    error::CudaError,
+};
 
 /// Does not wait for, nor hold up, the process-wide default stream.
 const NON_BLOCKING: u32 = 1;
@@ -93,11 +96,33 @@ impl Stream {
                 std::ptr::null_mut(),
             )
         };
+        if code == OUT_OF_MEMORY {
+            // The driver loads a kernel when it is first launched.
+            return Err(self.context.lacks_memory(kernel.name));
+        }
         if code != 0 {
             let (device, kernel, status) = (self.context.index, kernel.name, driver.describe(code));
             return Err(CudaError::Launch { device, kernel, grid, block, status }.into());
         }
         self.queued(kernel.name)
+    }
+
+    /// An error if work that was queued earlier has failed, after which the context is of no use any more; waits for
+    /// nothing. Who sees a call fail learns from it whether the call is to blame.
+    pub(crate) fn check_health(&self) -> Result<()> {
+        const NOT_READY: u32 = 600;
+        self.context.bind()?;
+        // SAFETY: a stream of the current context.
+        match unsafe { (self.context.driver.stream_query)(self.raw) } {
+            0 | NOT_READY => Ok(()),
+            code => Err(self.asynchronous(code, false)),
+        }
+    }
+
+    fn asynchronous(&self, code: u32, exact: bool) -> Error {
+        let operations = self.recent.lock().iter().copied().collect();
+        let status = self.context.driver.describe(code);
+        CudaError::Asynchronous { device: self.context.index, operations, exact, status }.into()
     }
 
     /// Waits until everything queued is done.
@@ -117,11 +142,7 @@ impl Stream {
                 self.recent.lock().clear();
                 Ok(())
             }
-            code => {
-                let operations = self.recent.lock().iter().copied().collect();
-                let status = driver.describe(code);
-                Err(CudaError::Asynchronous { device: self.context.index, operations, exact, status }.into())
-            }
+            code => Err(self.asynchronous(code, exact)),
         }
     }
 

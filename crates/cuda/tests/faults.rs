@@ -22,9 +22,11 @@ fn child(name: &str, faults: &[(&str, &str)]) -> Option<String> {
     let mut command = Command::new(runner);
     command.arg(env::current_exe().unwrap()).args(["--exact", name, "--ignored", "--nocapture"]);
     // Where real libraries would be found.
-    for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_HOME", "CUDA_PATH", "KILN_CUDA_PATH"] {
+    for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDNN_PATH", "CUDNN_HOME", "CUDA_HOME", "CUDA_PATH", "KILN_CUDA_PATH"]
+    {
         command.env_remove(name);
     }
+    command.env_remove("HOME").env_remove("PYTHONUSERBASE");
     // Figures are those of the caching allocator where nothing else is said.
     command.env_remove(NO_CACHING);
     let Output { status, stdout, stderr } = command.env("PATH", "").envs(faults.iter().copied()).output().unwrap();
@@ -319,6 +321,86 @@ fn child_has_no_products() {
 }
 
 #[test]
+fn libraries_of_different_versions_of_cuda_are_refused_with_their_paths() {
+    let refused = |faults: &[(&str, &str)], expect: &str| {
+        child("child_finds_no_device", &[faults, &[("EXPECT", expect)]].concat());
+    };
+    // cuDNN for CUDA 12 beside cuBLASLt of CUDA 13.
+    let only_13 = ("KILN_SIM_WITHOUT", "libcublasLt.so.12,libcublasLt.so");
+    refused(
+        &[("KILN_SIM_CUDA", "12"), only_13],
+        "different major versions of CUDA|libcudnn.so.9 is for CUDA 12|libcublasLt.so.13 is for CUDA|nvidia-cublas-cu12",
+    );
+    // Both for CUDA 13, and a driver for CUDA 12.
+    let old = ("KILN_SIM_DRIVER", "12080");
+    refused(
+        &[("KILN_SIM_CUDA", "13"), old],
+        "libcudnn.so.9 is for CUDA 13|libcuda.so.1 serves CUDA 12.8|nvidia-cudnn-cu12",
+    );
+    let no_cudnn = ("KILN_SIM_WITHOUT", "libcudnn,libcublasLt.so.12,libcublasLt.so");
+    refused(
+        &[("KILN_SIM_CUDA", "13"), old, no_cudnn],
+        "libcublasLt.so.13 is for CUDA 13|libcuda.so.1 serves CUDA 12.8",
+    );
+    // One that is missing altogether is no pair.
+    let missing =
+        [("KILN_SIM_WITHOUT", "libcublasLt"), ("EXPECT", "cuBLASLt was not found under the names libcublasLt.so.13")];
+    child("child_has_no_products", &missing);
+}
+
+#[test]
+fn cudnn_decides_which_libraries_are_loaded() {
+    for (cuda, names) in
+        [("12", "libcublasLt.so.12|libnvrtc.so.12|built for CUDA 12.0"), ("13", "libcublasLt.so.13|13.0.0")]
+    {
+        child("child_reports", &[("KILN_SIM_CUDA", cuda), ("EXPECT", names)]);
+    }
+    // Without it, the newest that the driver serves.
+    let newest = [("KILN_SIM_DRIVER", "12080"), ("KILN_SIM_WITHOUT", "libcudnn"), ("EXPECT", "libcublasLt.so.12")];
+    child("child_reports", &newest);
+}
+
+#[test]
+fn reports_say_what_there_is_and_what_is_missing() {
+    let reports = |without: &str, expect: &str| {
+        child("child_reports", &[("KILN_SIM_WITHOUT", without), ("EXPECT", expect)]);
+    };
+    reports(
+        "",
+        "serves CUDA 13.0|libcuda.so.1|cuda:0     Simulated CUDA device (sm_90), compute capability 9.0, 4.00 GiB|\
+         built for CUDA 13.0|libcudnn.so.9|libnvrtc.so.13|open: kernels",
+    );
+    reports(
+        "libcuda",
+        "driver     missing|missing: driver: the NVIDIA driver (libcuda) was not found|cuBLASLt   13.0.0",
+    );
+    reports("libcublasLt", "cuBLASLt   missing|missing: cuBLASLt: |pip install nvidia-cublas`|cuDNN      9.0.0");
+    reports("libcudnn,libnvrtc", "missing: cuDNN: |pip install nvidia-cudnn-cu13|missing: NVRTC: |cuBLASLt   13.0.0");
+    // One that would end the process if it were asked for its version.
+    reports("libcudnn_graph.so.9", "missing: cuDNN: |libcudnn_graph.so.9, a part of it, does not load: ");
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_reports() {
+    // The report is the same before a device is opened, but for what is open, and needs none.
+    let before = kiln_cuda::report();
+    if let Ok(device) = kiln_cuda::backend(0) {
+        let _ = square(device, &*ones(device, 100).unwrap());
+        let _ = linear(device, true, true);
+    }
+    let text = kiln_cuda::report();
+    println!("{text}");
+    for part in env::var("EXPECT").unwrap().split('|') {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+        assert!(
+            before.contains(part) || part.starts_with("open: ") || part.starts_with("fallback"),
+            "{part:?}: {before}"
+        );
+    }
+}
+
+#[test]
 fn devices_that_are_too_old_are_errors() {
     child("child_finds_no_device", &[("KILN_SIM_ARCH", "70"), ("EXPECT", "its compute capability is 7.0")]);
 }
@@ -330,6 +412,139 @@ fn epilogues_that_the_library_does_not_offer_are_done_by_kernels() {
     {
         child("child_computes_linear_layers", &[("KILN_SIM_NO_EPILOGUES", missing)]);
     }
+}
+
+#[test]
+fn products_that_are_refused_when_they_are_tried_are_done_otherwise() {
+    // The first candidate, the first of one and both of another, all of some epilogues and of all of them.
+    let each =
+        |code: &str| ["2", "4", "6", "130", "134", "136", "152", "512"].map(|one| format!("{one}={code}")).join(",");
+    let mut refused: Vec<String> = ["15", "7", "8", "14"].iter().map(|code| format!("any:0={code}")).collect();
+    refused.extend(["4:0=14,6:0=8,6:1=15".into(), "4=7,6=8".into(), each("14"), each("8"), each("7")]);
+    for refused in refused {
+        child("child_computes_linear_layers", &[("KILN_SIM_NO_PRODUCTS", &refused)]);
+    }
+    // The first two of three.
+    child("child_multiplies", &[("KILN_SIM_NO_PRODUCTS", "any:0=14,any:1=15")]);
+    // What is done by a kernel of ours is told.
+    let noted = [
+        ("KILN_SIM_NO_PRODUCTS", "6=14"),
+        (
+            "EXPECT",
+            "fallback   1 times: cuda:0: a matrix product in f32 and its \
+                 epilogue BiasRelu by separate kernels: cuBLASLt has none that works (CUBLAS_STATUS_INTERNAL_ERROR)",
+        ),
+    ];
+    child("child_reports", &noted);
+    // Nothing takes the place of a plain product.
+    let all =
+        [("KILN_SIM_NO_PRODUCTS", "any=14"), ("EXPECT", "by any of its algorithms|CUBLAS_STATUS_INTERNAL_ERROR (14)")];
+    child("child_does_not_multiply", &all);
+    let failed = [("KILN_SIM_NO_PRODUCTS", "any=13"), ("EXPECT", "CUBLAS_STATUS_EXECUTION_FAILED (13)")];
+    child("child_does_not_multiply", &failed);
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_does_not_multiply() {
+    let device = device();
+    for _ in 0..2 {
+        let error = linear(device, false, false).unwrap_err().to_string();
+        for part in env::var("EXPECT").unwrap().split('|') {
+            assert!(error.contains(part), "{part:?} is not in {error}");
+        }
+    }
+}
+
+/// A product that has a candidate with a workspace of 4 MiB, and one with bias and ReLU.
+#[test]
+fn a_workspace_that_does_not_fit_is_replaced_by_a_smaller_one() {
+    for candidates in ["", "1"] {
+        let memory = [("KILN_SIM_MEMORY", "67108864"), ("KILN_SIM_CANDIDATES", candidates), ("FULL", "1")];
+        child("child_multiplies", &memory);
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_multiplies() {
+    let device = device();
+    let (n, k) = (512, 256);
+    let (x, w, b) = (ones(device, n * k).unwrap(), ones(device, n * k).unwrap(), ones(device, n).unwrap());
+    let mut out = device.alloc(DType::F32, n * n).unwrap();
+    let (lx, lt, lw, lb, lo) = (dense(&[n, k]), dense(&[k, n]), dense(&[n, k]), dense(&[n]), dense(&[n, n]));
+    let view = |buffer, layout| View { buffer, layout };
+    // Everything that is left.
+    let mut filled = Vec::new();
+    for bytes in [16 << 20, 4 << 20, 2 << 20] {
+        while env::var_os("FULL").is_some() {
+            let Ok(buffer) = device.alloc(DType::U8, bytes) else { break };
+            filled.push(buffer);
+        }
+    }
+    for round in 0..4 {
+        if round == 2 {
+            filled.clear();
+        }
+        device.matmul(view(&*x, &lx), view(&*w, &lt), ViewMut { buffer: &mut *out, layout: &lo }).unwrap();
+        assert_eq!(values(device, &*out).unwrap(), vec![k as f32; n * n]);
+        let bias = Some(view(&*b, &lb));
+        let to = ViewMut { buffer: &mut *out, layout: &lo };
+        device.linear(view(&*x, &lx), view(&*w, &lw), bias, true, to).unwrap();
+        assert_eq!(values(device, &*out).unwrap(), vec![k as f32 + 1.0; n * n]);
+    }
+}
+
+// ---- memory of the libraries ----
+
+#[test]
+fn a_library_that_finds_no_memory_gets_what_is_cached() {
+    let memory = [("KILN_SIM_MEMORY", "67108864"), ("KILN_SIM_LAZY_MEMORY", "4194304")];
+    child("child_has_all_memory_in_its_cache", &memory);
+    child("child_has_all_memory_in_use", &memory);
+}
+
+/// Takes 48 MiB of the 64, in three pieces.
+fn fill(device: &dyn Backend) -> Vec<Box<dyn Buffer>> {
+    let pieces: Vec<_> = std::iter::from_fn(|| device.alloc(DType::U8, 16 << 20).ok()).collect();
+    assert_eq!(pieces.len(), 3);
+    let rest: Vec<_> = std::iter::from_fn(|| device.alloc(DType::U8, 3 << 20).ok()).collect();
+    pieces.into_iter().chain(rest).collect()
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_has_all_memory_in_its_cache() {
+    let device = device();
+    let x = ones(device, 100).unwrap();
+    // Each first use of a module, of a library and of a function of it needs memory that is in the cache.
+    drop(fill(device));
+    assert_eq!(square(device, &*x).unwrap(), [1.0; 100]);
+    drop(fill(device));
+    assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24]);
+    let report = kiln_cuda::report();
+    assert!(report.contains("found no memory for itself until Kiln's cache was emptied"), "{report}");
+    let convolved = convolutions(device).unwrap();
+    assert!((convolved[0][0] - 19.0).abs() < 1e-4, "{convolved:?}");
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_has_all_memory_in_use() {
+    let device = device();
+    let x = ones(device, 100).unwrap();
+    let kept = fill(device);
+    let mut errors = vec![square(device, &*x).unwrap_err(), linear(device, true, true).unwrap_err()];
+    errors.push(convolutions(device).unwrap_err());
+    for (error, call) in errors.iter().zip(["unary", "cublasLtCreate", "cudnnCreate"]) {
+        assert!(is_out_of_memory(error) && error.to_string().contains(call), "{call}: {error}");
+        assert!(!error.to_string().contains("0 bytes asked for"), "{error}");
+    }
+    // None of them is remembered.
+    drop(kept);
+    assert_eq!(square(device, &*x).unwrap(), [1.0; 100]);
+    assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24]);
+    convolutions(device).unwrap();
 }
 
 #[test]
@@ -382,7 +597,19 @@ fn convolutions(on: &dyn Backend) -> Result<[Vec<f32>; 3]> {
 
 #[test]
 fn algorithms_that_refuse_when_they_are_tried_are_replaced() {
-    for refused in ["", "fused", "fused:1", "forward:1,data:0,filter:0", "fused,forward:1,forward:7,data:0,data:5"] {
+    for refused in [
+        "",
+        "fused",
+        "fused:1",
+        "forward:1,data:0,filter:0",
+        "fused,forward:1,forward:7,data:0,data:5",
+        // A fused call that fails in any way, and a search that finds nothing or fails.
+        "fused=5000",
+        "fused=2000",
+        "fused=4000",
+        "search",
+        "search=5000",
+    ] {
         for benchmark in ["", "1"] {
             child("child_convolves", &[("KILN_SIM_NO_CONVOLUTIONS", refused), ("BENCHMARK", benchmark)]);
         }
@@ -402,6 +629,70 @@ fn child_convolves() {
         assert!(near(to_x[0], 4.0) && near(to_x[12], 36.0) && near(to_x.iter().sum(), 1296.0), "{to_x:?}");
         assert!(to_w.iter().all(|&value| near(value, 18.0)), "{to_w:?}");
     }
+}
+
+#[test]
+fn convolutions_that_are_not_fused_are_told() {
+    let told =
+        "fallback   1 times: cuda:0: a convolution, its bias and its ReLU by separate calls: |EXECUTION_FAILED (5000)";
+    child("child_reports_of_convolutions", &[("KILN_SIM_NO_CONVOLUTIONS", "fused=5000"), ("EXPECT", told)]);
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_reports_of_convolutions() {
+    // It is tried once.
+    for _ in 0..3 {
+        convolutions(device()).unwrap();
+    }
+    let text = kiln_cuda::report();
+    for part in env::var("EXPECT").unwrap().split('|') {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+}
+
+#[test]
+fn codes_of_the_environment_are_errors_that_say_how_to_mend_it() {
+    let fail = |refused: &str, code: &str, name: &str| {
+        let refused = format!("{refused}={code}");
+        let expect =
+            format!("CUDNN_STATUS_{name} ({code})|the library says: the simulator was asked|libcudnn.so.9|To fix it, ");
+        for benchmark in ["", "1"] {
+            let faults = [("KILN_SIM_NO_CONVOLUTIONS", &*refused), ("EXPECT", &*expect), ("BENCHMARK", benchmark)];
+            child("child_has_no_environment_for_convolutions", &faults);
+        }
+    };
+    fail("create", "3005", "NOT_SUPPORTED_INCOMPATIBLE_CUDA_DRIVER");
+    fail("heuristic", "3006", "NOT_SUPPORTED_INCOMPATIBLE_CUDART");
+    fail("any", "3007", "NOT_SUPPORTED_ARCH_MISMATCH");
+    fail("fused", "3008", "NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING");
+    fail("fused", "3009", "NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE");
+    fail("create", "1002", "SUBLIBRARY_VERSION_MISMATCH");
+    fail("heuristic", "1008", "SUBLIBRARY_LOADING_FAILED");
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_has_no_environment_for_convolutions() {
+    set_convolution_benchmark(env::var("BENCHMARK").is_ok_and(|text| !text.is_empty()));
+    let device = device();
+    let before = device.memory_stats().allocated;
+    for _ in 0..2 {
+        let error = convolutions(device).unwrap_err();
+        let ErrorKind::Other(source) = error.kind() else { panic!("{error}") };
+        let source = source.downcast_ref::<kiln_cuda::CudaError>();
+        assert!(
+            matches!(source, Some(kiln_cuda::CudaError::Environment { files, .. }) if !files.is_empty()),
+            "{error}"
+        );
+        for part in env::var("EXPECT").unwrap().split('|') {
+            assert!(error.to_string().contains(part), "{part:?} is not in {error}");
+        }
+    }
+    assert_eq!(device.memory_stats().allocated, before, "nothing is lost by an error");
+    assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24], "everything else goes on");
+    let report = kiln_cuda::report();
+    assert!(!report.contains("fallback"), "{report}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub use dnn::heuristic::Choice;
 #[cfg(feature = "device")]
 pub use engine::{ENGINE_PATH, kernel_names};
 #[cfg(feature = "device")]
-pub use profile::{Faults, Nth, Order, Profile};
+pub use profile::{Faults, Nth, Order, Profile, Refused};
 #[cfg(feature = "device")]
 pub use report::{Counts, Finding, Kind, Window};
 #[cfg(feature = "device")]

@@ -65,7 +65,10 @@ impl Memory {
     /// Forgets all of a device, gives the memory back, and says what it was; addresses go on where they were.
     pub fn reset(&mut self, device: usize) -> Vec<Allocation> {
         let all: Vec<u64> = self.live.values().filter(|one| one.device == device).map(|one| one.begin).collect();
-        all.into_iter().filter_map(|address| self.free(address)).collect()
+        let all = all.into_iter().filter_map(|address| self.free(address)).collect();
+        // What is left had no address.
+        self.used.remove(&device);
+        all
     }
 
     /// Changes the bytes of each device.
@@ -98,6 +101,15 @@ impl Memory {
         }
         self.live.insert(allocation.begin, allocation);
         Some(allocation.begin)
+    }
+
+    /// Takes bytes of a device's memory that have no address, for as long as its context lives; `false` if there is no room.
+    pub fn reserve(&mut self, bytes: usize, device: usize) -> bool {
+        let fits = bytes <= self.capacity - self.used(device);
+        if fits {
+            *self.used.entry(device).or_default() += bytes;
+        }
+        fits
     }
 
     /// Frees the allocation that begins at `address`, and says what it was.

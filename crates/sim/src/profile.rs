@@ -23,6 +23,10 @@ pub struct Profile {
     pub arch: u32,
     /// What `cuDriverGetVersion` answers, as in 13000.
     pub driver: i32,
+    /// The major version of CUDA that cuBLASLt, cuDNN and NVRTC say they are for; 0 for the driver's.
+    pub cuda: i32,
+    /// Bytes of device memory that the driver takes for each module, and each library for itself when it is first used.
+    pub lazy_memory: usize,
     /// How many devices there are, all alike.
     pub devices: usize,
     /// Bytes of memory of each device.
@@ -76,9 +80,63 @@ pub struct Faults {
     /// Epilogues (`cublasLtEpilogue_t`) for which the heuristic offers nothing; negative, for which it calls the call
     /// invalid.
     pub no_epilogues: Vec<i64>,
-    /// Convolutions of cuDNN that are not supported when they are tried: `forward`, `fused`, `data`, `filter`, or one
-    /// algorithm of these, as in `data:1`.
-    pub no_convolutions: Vec<String>,
+    /// How many candidates cuBLASLt's heuristic offers at most; 0 for as many as it has.
+    pub most_candidates: usize,
+    /// Products that are refused when they are tried, by epilogue (`cublasLtEpilogue_t`).
+    pub no_products: Vec<Refused>,
+    /// Calls of cuDNN that are refused: `create`, `heuristic` and `search`, and convolutions when they are tried,
+    /// `forward`, `fused`, `data` and `filter`.
+    pub no_convolutions: Vec<Refused>,
+}
+
+/// A call of a library that is refused: `what[:which][=status]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What is called, or `any`.
+    what: String,
+    /// The algorithm that is called; without one, each of them.
+    which: Option<u32>,
+    /// What the library answers, if it is not that it does not support this.
+    status: Option<u32>,
+}
+
+impl Refused {
+    /// A list with commas. What is no entry is told and ignored.
+    fn list(name: &str) -> Vec<Refused> {
+        let text = env::var(name).unwrap_or_default();
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let read = entries.filter_map(|entry| {
+            let refused = Refused::read(entry);
+            if refused.is_none() {
+                eprintln!("simulated device: {name}: {entry} is none of `what`, `what:which`, `what=status`");
+            }
+            refused
+        });
+        read.collect()
+    }
+
+    /// One entry.
+    #[must_use]
+    pub fn read(entry: &str) -> Option<Refused> {
+        let (call, status) = entry.split_once('=').map_or((entry, None), |(call, status)| (call, Some(status)));
+        let (what, which) = call.split_once(':').map_or((call, None), |(what, which)| (what, Some(which)));
+        let number = |text: Option<&str>| text.map(|text| text.trim().parse().ok());
+        let (which, status) = (number(which), number(status));
+        // A number that is there is one.
+        if which == Some(None) || status == Some(None) || what.is_empty() {
+            return None;
+        }
+        Some(Refused { what: what.to_string(), which: which.flatten(), status: status.flatten() })
+    }
+
+    /// The status of the first entry that a call falls under, with `unsupported` where none is given.
+    #[must_use]
+    pub fn find(list: &[Refused], what: &str, which: u32, unsupported: u32) -> Option<u32> {
+        let falls = |one: &&Refused| {
+            (one.what == what || one.what == "any") && one.which.is_none_or(|refused| refused == which)
+        };
+        list.iter().find(falls).map(|one| one.status.unwrap_or(unsupported))
+    }
 }
 
 impl Default for Profile {
@@ -86,6 +144,8 @@ impl Default for Profile {
         Profile {
             arch: 90,
             driver: 13000,
+            cuda: 0,
+            lazy_memory: 0,
             devices: 1,
             memory: 4 << 30,
             pools: true,
@@ -102,12 +162,15 @@ impl Profile {
     /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_DEVICES`, `KILN_SIM_MEMORY`,
     /// `KILN_SIM_POOLS`, `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`, `KILN_SIM_LEAKS`,
     /// `KILN_SIM_FAIL_ALLOCATION`,
-    /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas) and `KILN_SIM_NO_CONVOLUTIONS` (as in
-    /// `fused,data:1`).
+    /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_NO_EPILOGUES` (numbers, with
+    /// commas), `KILN_SIM_CANDIDATES`, `KILN_SIM_NO_PRODUCTS`, `KILN_SIM_NO_CONVOLUTIONS` (as in `fused,data:1=5000`), `KILN_SIM_CUDA` and
+    /// `KILN_SIM_LAZY_MEMORY`.
     pub fn from_env() -> Self {
         let mut profile = Profile::default();
         read("KILN_SIM_ARCH", &mut profile.arch);
         read("KILN_SIM_DRIVER", &mut profile.driver);
+        read("KILN_SIM_CUDA", &mut profile.cuda);
+        read("KILN_SIM_LAZY_MEMORY", &mut profile.lazy_memory);
         read("KILN_SIM_DEVICES", &mut profile.devices);
         profile.devices = profile.devices.clamp(1, MAX_DEVICES);
         read("KILN_SIM_MEMORY", &mut profile.memory);
@@ -131,16 +194,24 @@ impl Profile {
         read("KILN_SIM_FAIL_RECORD", &mut record);
         let epilogues = env::var("KILN_SIM_NO_EPILOGUES").unwrap_or_default();
         let no_epilogues = epilogues.split(',').filter_map(|number| number.trim().parse().ok()).collect();
-        let convolutions = env::var("KILN_SIM_NO_CONVOLUTIONS").unwrap_or_default();
-        let no_convolutions = convolutions.split(',').map(|text| text.trim().to_string()).collect();
+        let mut most_candidates = 0;
+        read("KILN_SIM_CANDIDATES", &mut most_candidates);
+        let no_products = Refused::list("KILN_SIM_NO_PRODUCTS");
+        let no_convolutions = Refused::list("KILN_SIM_NO_CONVOLUTIONS");
         let [allocation, launch, kernel, record] = [allocation, launch, kernel, record].map(Nth::new);
-        profile.faults = Faults { allocation, launch, kernel, record, no_epilogues, no_convolutions };
+        profile.faults =
+            Faults { allocation, launch, kernel, record, no_epilogues, most_candidates, no_products, no_convolutions };
         profile
     }
 
     /// What `cuDeviceGetName` answers.
     pub fn name(&self) -> String {
         format!("Simulated CUDA device (sm_{})", self.arch)
+    }
+
+    /// The version of CUDA that the libraries are for, as in 13000.
+    pub fn libraries(&self) -> i32 {
+        if self.cuda > 0 { 1000 * self.cuda } else { self.driver / 1000 * 1000 }
     }
 
     /// The newest PTX that the driver's compiler reads, as in 85 for 8.5.
@@ -244,6 +315,24 @@ fn read<T: std::str::FromStr>(name: &str, into: &mut T) {
         match text.trim().parse() {
             Ok(value) => *into = value,
             Err(_) => eprintln!("simulated device: {name}={text} is no number that fits, and is ignored"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_read() {
+        let list: Vec<Refused> = ["fused:1=5000", "data", "any=3"].into_iter().filter_map(Refused::read).collect();
+        assert_eq!(list.len(), 3);
+        assert_eq!(Refused::find(&list, "fused", 1, 3000), Some(5000));
+        assert_eq!(Refused::find(&list, "data", 7, 3000), Some(3000));
+        assert_eq!(Refused::find(&list, "fused", 2, 3000), Some(3));
+        assert_eq!(Refused::find(&list[..2], "fused", 2, 3000), None);
+        for entry in ["", ":1", "data:x", "data=", "=5"] {
+            assert_eq!(Refused::read(entry), None, "{entry}");
         }
     }
 }

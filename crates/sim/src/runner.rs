@@ -9,7 +9,7 @@ use crate::sanitize::Sanitizer;
 
 /// Every name under which loaders look for what the simulator stands in for. The unversioned names come first in
 /// some of them, so that without these a real library would win.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 11] = [
     "libcuda.so",
     "libcuda.so.1",
     "libcublasLt.so",
@@ -17,6 +17,11 @@ const NAMES: [&str; 7] = [
     "libcublasLt.so.13",
     "libcudnn.so",
     "libcudnn.so.9",
+    // The part of cuDNN that knows its version.
+    "libcudnn_graph.so.9",
+    "libnvrtc.so",
+    "libnvrtc.so.12",
+    "libnvrtc.so.13",
 ];
 
 /// Words that are commands of cargo: `cargo sim test` means `cargo test` on the simulator.
@@ -137,10 +142,14 @@ fn offer(library: &Path, folder: &Path, without: &[&str]) -> io::Result<()> {
     }
     for name in NAMES {
         let path = folder.join(name);
-        if without.iter().any(|left_out| left_out.starts_with("lib") && name.starts_with(left_out)) {
-            continue;
+        // One file, or a library under all its names.
+        let is_left_out = |left_out: &&str| match left_out.contains(".so") {
+            true => name == *left_out,
+            false => left_out.starts_with("lib") && name.starts_with(left_out),
+        };
+        if !without.iter().any(is_left_out) {
+            link(&target, &path)?;
         }
-        link(&target, &path)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The state of the simulated driver and its devices, one for a process, and the execution of queued operations.
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use crate::blas::Blas;
@@ -55,6 +55,8 @@ pub struct World {
     pub functions: HashMap<usize, Function>,
     pub blas: Blas,
     pub dnn: Dnn,
+    /// What has been loaded at its first use and has taken memory for it, on which device.
+    lazy: BTreeSet<(usize, String)>,
     pub report: Report,
     pub initialized: bool,
     /// The device whose context is the calling thread's.
@@ -123,6 +125,7 @@ impl World {
             functions: HashMap::new(),
             blas: Blas::default(),
             dnn: Dnn::default(),
+            lazy: BTreeSet::new(),
             report: Report::default(),
             initialized: false,
             flags: 0,
@@ -159,6 +162,7 @@ impl World {
         let streams = self.streams.ids(device);
         self.uses.retain(|one| !streams.contains(&one.moment.stream));
         self.streams.reset(device);
+        self.lazy.retain(|(of, _)| *of != device);
         for allocation in self.memory.reset(device) {
             self.forget(Range { begin: allocation.begin, end: allocation.end() });
         }
@@ -185,6 +189,19 @@ impl World {
     pub fn count_held(&mut self) {
         self.report.counts.live = self.memory.used_in_all() as u64;
         self.report.counts.descriptors = (self.blas.records.len() + self.dnn.descriptors.len()) as u64;
+    }
+
+    /// Whether there is memory for what the driver or a library loads when it is first used; it is taken once, and kept.
+    pub fn lazy_memory(&mut self, what: &str) -> bool {
+        let key = (self.device, what.to_string());
+        if self.profile.lazy_memory == 0 || self.lazy.contains(&key) {
+            return true;
+        }
+        let fits = self.memory.reserve(self.profile.lazy_memory, self.device);
+        if fits {
+            self.lazy.insert(key);
+        }
+        fits
     }
 
     /// A handle that nothing else has.

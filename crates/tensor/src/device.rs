@@ -95,6 +95,14 @@ impl Device {
     }
 }
 
+/// For [`report`](crate::cuda::report).
+pub(crate) fn cuda_report() -> String {
+    #[cfg(feature = "cuda")]
+    return kiln_cuda::report();
+    #[cfg(not(feature = "cuda"))]
+    "missing: Kiln was built without the feature `cuda`. To fix it, build with `--features cuda`, where nvcc is installed\n".into()
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,6 +8,7 @@
 
 pub mod autograd;
 mod creation;
+pub mod cuda;
 mod device;
 mod display;
 #[cfg(feature = "ndarray")]

@@ -3,15 +3,12 @@
 use kiln_backend::Result;
 
 use super::Source;
-use crate::stream::Stream;
+use crate::{context::OUT_OF_MEMORY, stream::Stream};
 
 /// `cuMemAlloc`, which works on every device (memory pools do not), for segments; `cuMemAllocAsync` on the compute
 /// stream for blocks without caching.
 #[derive(Debug)]
 pub(crate) struct DriverMemory(pub(crate) &'static Stream);
-
-/// `CUDA_ERROR_OUT_OF_MEMORY`
-const OUT_OF_MEMORY: u32 = 2;
 
 impl DriverMemory {
     /// The address of a new allocation, or `None` if there is no memory for it.

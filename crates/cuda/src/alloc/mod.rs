@@ -215,12 +215,17 @@ impl<S: Source> Allocator<S> {
     }
 
     fn out_of_memory(&self, bytes: usize) -> kiln_backend::Error {
+        ErrorKind::OutOfMemory { device: self.source.device(), requested: bytes, detail: self.figures() }.into()
+    }
+
+    /// Who has how much, and what can be done, for an error of memory.
+    pub(crate) fn figures(&self) -> String {
         let MemoryStats { allocated, reserved, peak_allocated, .. } = self.stats;
         let system = match self.source.system() {
             Some((free, total)) => format!("the device has {} of {} free", Bytes(free), Bytes(total)),
             None => "the device does not say how much it has free".into(),
         };
-        let detail = format!(
+        format!(
             "{} are in use by tensors (at most {} so far), {} are held in all, the largest free block of which has {}, \
              and {system}. Smaller batches, half precision, or dropping tensors and graphs that are not needed any \
              more would help; so would ending other programs on this device",
@@ -228,7 +233,6 @@ impl<S: Source> Allocator<S> {
             Bytes(peak_allocated),
             Bytes(reserved),
             Bytes(self.blocks.largest_free()),
-        );
-        ErrorKind::OutOfMemory { device: self.source.device(), requested: bytes, detail }.into()
+        )
     }
 }

@@ -10,14 +10,16 @@ use cudarc::cudnn::sys::{
     cudnnConvolutionMode_t as Mode, cudnnDataType_t as Data, cudnnFilterDescriptor_t, cudnnHandle_t,
     cudnnNanPropagation_t as Nan, cudnnTensorDescriptor_t, cudnnTensorFormat_t,
 };
-use kiln_backend::{DType, Error, Result};
+use kiln_backend::{DType, Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::problem::{Direction, Format, Problem};
 use crate::{
     error::CudaError,
-    libs::{Candidate, Cudnn, dnn_status_name, is_unsupported},
+    fallbacks,
+    libs::{Candidate, Cudnn, Failure},
+    memory::DeviceMemory,
     stream::Stream,
 };
 
@@ -55,10 +57,24 @@ struct Plan {
     algorithms: Vec<Candidate>,
 }
 
+impl Plan {
+    fn empty() -> Plan {
+        Plan {
+            x: ptr::null_mut(),
+            y: ptr::null_mut(),
+            w: ptr::null_mut(),
+            conv: ptr::null_mut(),
+            bias: ptr::null_mut(),
+            activation: ptr::null_mut(),
+            algorithms: Vec::new(),
+        }
+    }
+}
+
 /// A device's handle with its plans.
 pub(crate) struct Dnn {
     library: &'static Cudnn,
-    device: usize,
+    memory: &'static DeviceMemory,
     handle: cudnnHandle_t,
     /// Held during a call too: a handle serves one thread at a time, and a call sets the math type of its plan.
     plans: Mutex<FxHashMap<Problem, Plan>>,
@@ -89,18 +105,43 @@ impl Scalars {
 
 impl Dnn {
     /// A handle whose work goes to `stream`, whose context must be the current one.
-    pub(crate) fn new(library: &'static Cudnn, stream: &Stream) -> Result<Dnn> {
-        let (device, mut handle) = (stream.context.index, ptr::null_mut());
-        let check = |call, code| if code == 0 { Ok(()) } else { Err(failed(device, call, "this device", code)) };
+    pub(crate) fn new(library: &'static Cudnn, stream: &Stream, memory: &'static DeviceMemory) -> Result<Dnn> {
+        let mut handle = ptr::null_mut();
         // SAFETY: writes the handle.
-        check("cudnnCreate", unsafe { (library.create)(&raw mut handle) })?;
+        let code = memory.with_room(|| unsafe { (library.create)(&raw mut handle) }, lacks_memory);
+        let dnn = Dnn { library, memory, handle, plans: Mutex::default() };
+        dnn.checked("cudnnCreate", "this device", code)?;
         // SAFETY: a stream of the current context, which lives as long as the process.
-        check("cudnnSetStream", unsafe { (library.set_stream)(handle, stream.raw().cast()) })?;
-        Ok(Dnn { library, device, handle, plans: Mutex::default() })
+        let code = unsafe { (library.set_stream)(handle, stream.raw().cast()) };
+        dnn.checked("cudnnSetStream", "this device", code)?;
+        Ok(dnn)
+    }
+
+    fn checked(&self, call: &'static str, problem: &str, code: u32) -> Result<()> {
+        if code == 0 {
+            return Ok(());
+        }
+        let error = self.library.error(self.memory.device_index(), call, problem, code);
+        if Failure::of(code) == Failure::OutOfMemory {
+            return Err(self.memory.out_of_memory(call, &error.to_string()));
+        }
+        Err(error.into())
     }
 
     fn check(&self, call: &'static str, problem: &Problem, code: u32) -> Result<()> {
-        if code == 0 { Ok(()) } else { Err(failed(self.device, call, &format!("{problem:?}"), code)) }
+        self.checked(call, &format!("{problem:?}"), code)
+    }
+
+    /// What to do about a fused convolution that fails: `Ok` if the steps one by one may do, which the report notes.
+    fn unfused(&self, stream: &Stream, problem: &Problem, error: Error) -> Result<()> {
+        if problem.direction != Direction::ForwardBiasRelu || is_final(&error) {
+            return Err(error);
+        }
+        // Every call fails once work that was queued earlier has.
+        stream.check_health()?;
+        let device = self.memory.device_index();
+        fallbacks::note(format!("cuda:{device}: a convolution, its bias and its ReLU by separate calls: {error}"));
+        Ok(())
     }
 
     /// Queues a convolution, or says that the library has none that is fused with bias and ReLU. With `add`, the result
@@ -123,15 +164,25 @@ impl Dnn {
             if plans.len() == MAX_PLANS {
                 plans.drain().for_each(|(_, plan)| self.forget(plan));
             }
-            let mut plan = self.plan(problem)?;
+            let mut plan = match self.plan(problem) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    self.unfused(stream, problem, error)?;
+                    Plan::empty()
+                }
+            };
             // The search writes results: not over one that is added to.
-            if problem.benchmark && !add {
+            if problem.benchmark && !add && !plan.algorithms.is_empty() {
                 // SAFETY: by this function's contract.
                 match unsafe { self.search(problem, &plan, at, &mut aside) } {
+                    // One that finds nothing leaves what the heuristic has listed.
+                    Ok(found) if found.is_empty() => {}
                     Ok(found) => plan.algorithms = found,
                     Err(error) => {
-                        self.forget(plan);
-                        return Err(error);
+                        if let Err(error) = if is_final(&error) { Err(error) } else { stream.check_health() } {
+                            self.forget(plan);
+                            return Err(error);
+                        }
                     }
                 }
             }
@@ -149,25 +200,35 @@ impl Dnn {
                         i += next;
                         continue;
                     }
-                    None => return Err(error),
+                    None => {
+                        self.unfused(stream, problem, error)?;
+                        return Ok(false);
+                    }
                 },
             };
             let workspace = (memory.as_ref().map_or(0, |(address, _)| *address), candidate.memory);
             // SAFETY: by this function's contract.
-            let code = unsafe { self.call(problem, plan, candidate, at, add, workspace)? };
-            if is_unsupported(code) {
+            let call = || unsafe { self.call(problem, plan, candidate, at, add, workspace) };
+            let code = self.memory.with_room(call, |code| code.as_ref().is_ok_and(lacks_memory))?;
+            if Failure::of(code) == Failure::Unsupported {
                 plan.algorithms.remove(i);
                 continue;
             }
-            self.check(function(problem.direction), problem, code)?;
+            if let Err(error) = self.check(function(problem.direction), problem, code) {
+                self.unfused(stream, problem, error)?;
+                // Memory may be found the next time; anything else is remembered.
+                if Failure::of(code) != Failure::OutOfMemory {
+                    plan.algorithms.clear();
+                }
+                return Ok(false);
+            }
             stream.queued(function(problem.direction))?;
             return Ok(true);
         }
-        if problem.direction == Direction::ForwardBiasRelu {
-            return Ok(false);
-        }
         let reason = format!("cuDNN has no algorithm for {problem:?}");
-        Err(Error::unsupported(function(problem.direction), format!("cuda:{}", self.device), reason))
+        let device = format!("cuda:{}", self.memory.device_index());
+        self.unfused(stream, problem, Error::unsupported(function(problem.direction), device, reason))?;
+        Ok(false)
     }
 
     /// # Safety
@@ -230,15 +291,7 @@ impl Dnn {
     }
 
     fn plan(&self, problem: &Problem) -> Result<Plan> {
-        let mut plan = Plan {
-            x: ptr::null_mut(),
-            y: ptr::null_mut(),
-            w: ptr::null_mut(),
-            conv: ptr::null_mut(),
-            bias: ptr::null_mut(),
-            activation: ptr::null_mut(),
-            algorithms: Vec::new(),
-        };
+        let mut plan = Plan::empty();
         match self.fill_plan(problem, &mut plan) {
             Ok(()) => Ok(plan),
             Err(error) => {
@@ -317,7 +370,7 @@ impl Dnn {
         for (number, value) in numbers.iter_mut().zip(values) {
             *number = c_int::try_from(value).map_err(|_| {
                 let reason = format!("cuDNN counts in 32 bits, which do not hold {value}");
-                Error::unsupported(function(problem.direction), format!("cuda:{}", self.device), reason)
+                Error::unsupported(function(problem.direction), format!("cuda:{}", self.memory.device_index()), reason)
             })?;
         }
         Ok(numbers)
@@ -329,7 +382,7 @@ impl Dnn {
         let (mut list, mut returned) = ([Candidate::default(); CANDIDATES], 0);
         let (most, count, to) = (CANDIDATES as c_int, &raw mut returned, list.as_mut_ptr());
         // SAFETY: descriptors of this plan; there is room for as many candidates as are asked for.
-        let code = unsafe {
+        let ask = || unsafe {
             match problem.direction {
                 Direction::Forward | Direction::ForwardBiasRelu => {
                     (library.forward_candidates)(handle, plan.x, plan.w, conv, plan.y, most, count, to)
@@ -342,6 +395,7 @@ impl Dnn {
                 }
             }
         };
+        let code = self.memory.with_room(ask, lacks_memory);
         self.usable(problem, "cudnnGetConvolutionAlgorithm", code, &list, returned)
     }
 
@@ -393,7 +447,7 @@ impl Dnn {
         list: &[Candidate],
         returned: c_int,
     ) -> Result<Vec<Candidate>> {
-        if is_unsupported(code) {
+        if Failure::of(code) == Failure::Unsupported {
             return Ok(Vec::new());
         }
         self.check(call, problem, code)?;
@@ -403,7 +457,13 @@ impl Dnn {
                 && (candidate.deterministic == 1 || !problem.deterministic)
                 && (matches!(candidate.math, DEFAULT_MATH | FMA_MATH) || !is_exact(problem))
         };
-        Ok(list[..returned].iter().filter(fits).copied().collect())
+        let usable: Vec<Candidate> = list[..returned].iter().filter(fits).copied().collect();
+        // Candidates that the environment keeps from working are none that the library does not have.
+        let environment = |candidate: &&Candidate| Failure::of(candidate.status) == Failure::Environment;
+        match list[..returned].iter().find(environment) {
+            Some(candidate) if usable.is_empty() => self.check(call, problem, candidate.status).map(|()| usable),
+            _ => Ok(usable),
+        }
     }
 
     fn forget(&self, plan: Plan) {
@@ -459,7 +519,12 @@ fn function(direction: Direction) -> &'static str {
     }
 }
 
-fn failed(device: usize, call: &'static str, problem: &str, code: u32) -> Error {
-    let status = format!("{} ({code})", dnn_status_name(code));
-    CudaError::Library { device, call, problem: problem.into(), status }.into()
+fn lacks_memory(code: &u32) -> bool {
+    Failure::of(*code) == Failure::OutOfMemory
+}
+
+/// Whether nothing else will do after an error: the environment is to blame, or the context is lost.
+fn is_final(error: &Error) -> bool {
+    let is_final = |error: &CudaError| matches!(error, CudaError::Environment { .. } | CudaError::Asynchronous { .. });
+    matches!(error.kind(), ErrorKind::Other(source) if source.downcast_ref().is_some_and(is_final))
 }

@@ -13,14 +13,16 @@ use cudarc::cublaslt::sys::{
     cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t as Preference, cublasLtMatrixLayout_t,
     cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cudaDataType as Data,
 };
-use kiln_backend::{DType, Result};
+use kiln_backend::{DType, Error, Result};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::problem::{Matrix, Product};
 use crate::{
     error::CudaError,
-    libs::{CublasLt, status_name},
+    fallbacks,
+    libs::{ALLOC_FAILED, CublasLt, status_name},
+    memory::DeviceMemory,
     stream::Stream,
 };
 
@@ -110,7 +112,7 @@ impl Addresses {
 }
 
 /// Most that an algorithm may use aside; what NVIDIA recommends for Hopper.
-static MAX_WORKSPACE: u64 = 32 << 20;
+const MAX_WORKSPACE: u64 = 32 << 20;
 /// How many of the heuristic's candidates are tried.
 const CANDIDATES: usize = 8;
 /// Plans that are kept; a program with more shapes than this starts anew.
@@ -121,20 +123,26 @@ static REDUCTION_IN_COMPUTE_TYPE: u32 = 2;
 const TRANSPOSE: i32 = 1;
 const NOT_SUPPORTED: u32 = 15;
 const INVALID_VALUE: u32 = 7;
+const ARCH_MISMATCH: u32 = 8;
+const INTERNAL_ERROR: u32 = 14;
 
 /// What is made once a problem.
 struct Plan {
     desc: cublasLtMatmulDesc_t,
     layouts: [cublasLtMatrixLayout_t; 3],
-    /// The candidates that are left, best first, with the memory that each uses aside. Empty where the library
-    /// offers nothing for the epilogue.
+    /// The candidates that are left, best first, with the workspace of each. Empty where the library has nothing for the
+    /// epilogue.
     algorithms: Vec<(cublasLtMatmulAlgo_t, usize)>,
+    /// What the library answered to the last candidate that it refused.
+    refused: u32,
+    /// Whether those without a workspace have been asked for, because there was no memory for one.
+    asked_without_workspace: bool,
 }
 
 /// A device's handle with its plans.
 pub(crate) struct Lt {
     library: &'static CublasLt,
-    device: usize,
+    memory: &'static DeviceMemory,
     handle: cublasLtHandle_t,
     /// Held during a call too, because a call writes the addresses of its bias and mask into the plan's descriptor.
     plans: Mutex<FxHashMap<Key, Plan>>,
@@ -147,33 +155,47 @@ unsafe impl Sync for Lt {}
 
 impl Lt {
     /// The current context must be the device's.
-    pub(crate) fn new(library: &'static CublasLt, device: usize) -> Result<Lt> {
+    pub(crate) fn new(library: &'static CublasLt, memory: &'static DeviceMemory) -> Result<Lt> {
         let mut handle = ptr::null_mut();
+        let lt = |handle| Lt { library, memory, handle, plans: Mutex::default() };
         // SAFETY: writes the handle.
-        let code = unsafe { (library.create)(&raw mut handle) };
-        if code != 0 {
-            return Err(failed(device, "cublasLtCreate", "this device", code));
+        let code = memory.with_room(|| unsafe { (library.create)(&raw mut handle) }, |&code| code == ALLOC_FAILED);
+        match code {
+            0 => Ok(lt(handle)),
+            code => Err(lt(ptr::null_mut()).failed("cublasLtCreate", "this device", code)),
         }
-        Ok(Lt { library, device, handle, plans: Mutex::default() })
     }
 
     fn check(&self, call: &'static str, key: &Key, code: u32) -> Result<()> {
-        if code == 0 { Ok(()) } else { Err(failed(self.device, call, &format!("{key:?}"), code)) }
+        if code == 0 { Ok(()) } else { Err(self.failed(call, &format!("{key:?}"), code)) }
     }
 
-    /// Queues a product, or says that the library offers none for this epilogue. `aside` provides memory that may be
-    /// used again as soon as the call has been queued.
+    fn failed(&self, call: &'static str, problem: &str, code: u32) -> Error {
+        let status = format!("{} ({code})", status_name(code));
+        if code == ALLOC_FAILED {
+            return self.memory.out_of_memory(call, &status);
+        }
+        CudaError::Library { device: self.memory.device_index(), call, problem: problem.into(), status }.into()
+    }
+
+    /// Notes in the report that a kernel of ours does what the epilogue would have done.
+    fn note(&self, key: &Key, reason: &str) {
+        let Key { dtype, epilogue, .. } = key;
+        let device = self.memory.device_index();
+        fallbacks::note(format!(
+            "cuda:{device}: a matrix product in {dtype} and its epilogue {epilogue:?} by separate kernels: {reason}"
+        ));
+    }
+
+    /// Queues a product, or says that the library has none for this epilogue.
+    ///
+    /// Candidates of the heuristic are only that: one that the library refuses when it is tried is dropped from the plan,
+    /// and the next one is tried. One whose workspace finds no memory stays in the plan and is passed over.
     ///
     /// # Safety
     /// The addresses are those of matrices and vectors as `key` describes them, in memory that work queued before has
-    /// made, and `aside` returns addresses of as many bytes as it is asked for.
-    pub(crate) unsafe fn run<W>(
-        &self,
-        stream: &Stream,
-        key: &Key,
-        at: Addresses,
-        mut aside: impl FnMut(usize) -> Result<(u64, W)>,
-    ) -> Result<bool> {
+    /// made.
+    pub(crate) unsafe fn run(&self, stream: &Stream, key: &Key, at: Addresses) -> Result<bool> {
         stream.context.bind()?;
         let mut plans = self.plans.lock();
         if !plans.contains_key(key) {
@@ -184,53 +206,101 @@ impl Lt {
         }
         let Some(plan) = plans.get_mut(key) else { return Ok(false) };
         self.set_places(key, plan.desc, at)?;
-        while let Some((algorithm, bytes)) = plan.algorithms.first() {
-            let workspace = if *bytes > 0 { Some(aside(*bytes)?) } else { None };
-            let address = workspace.as_ref().map_or(0, |(address, _)| *address);
-            let scalars: ([f64; 2], [f32; 2]) = ([1.0, 0.0], [1.0, 0.0]);
-            let of = |i: usize| -> *const c_void {
-                if key.dtype == DType::F64 {
-                    (&raw const scalars.0[i]).cast()
-                } else {
-                    (&raw const scalars.1[i]).cast()
+        let (mut i, mut lacking) = (0, None);
+        while let Some((algorithm, bytes)) = plan.algorithms.get(i).copied() {
+            let workspace = match self.memory.block(bytes) {
+                Ok(workspace) => workspace,
+                Err(error) => {
+                    i = self.next_smaller(key, plan, i)?.unwrap_or(plan.algorithms.len());
+                    lacking = Some(error);
+                    continue;
                 }
             };
-            let [first, second, out] = plan.layouts;
-            // SAFETY: descriptors and algorithm were made for this key, the caller vouches for the addresses, and the
-            // scalars have the scale type that `plan` chose and are read by the call.
-            let code = unsafe {
-                (self.library.matmul)(
-                    self.handle,
-                    plan.desc,
-                    of(0),
-                    at.first as *const c_void,
-                    first,
-                    at.second as *const c_void,
-                    second,
-                    of(1),
-                    at.out as *const c_void,
-                    out,
-                    at.out as *mut c_void,
-                    out,
-                    algorithm,
-                    address as *mut c_void,
-                    *bytes,
-                    stream.raw().cast(),
-                )
-            };
-            if code == NOT_SUPPORTED && plan.algorithms.len() > 1 {
-                // The heuristic is only that; the next candidate may do.
-                plan.algorithms.remove(0);
-                continue;
+            // SAFETY: by this function's contract; the workspace has as many bytes, and is handed out again only to work
+            // that is queued later.
+            let call = || unsafe { self.call(stream, key, plan, at, &algorithm, (workspace.address(), bytes)) };
+            let code = self.memory.with_room(call, |&code| code == ALLOC_FAILED);
+            if code == 0 {
+                stream.queued("cublasLtMatmul")?;
+                return Ok(true);
             }
-            self.check("cublasLtMatmul", key, code)?;
-            stream.queued("cublasLtMatmul")?;
-            return Ok(true);
+            // Every call fails once work that was queued earlier has.
+            stream.check_health()?;
+            if !matches!(code, NOT_SUPPORTED | INVALID_VALUE | ARCH_MISMATCH | INTERNAL_ERROR) {
+                return Err(self.failed("cublasLtMatmul", &format!("{key:?}"), code));
+            }
+            plan.refused = code;
+            plan.algorithms.remove(i);
         }
-        if key.epilogue == Epilogue::None {
-            Err(failed(self.device, "cublasLtMatmulAlgoGetHeuristic", &format!("{key:?}"), NOT_SUPPORTED))
-        } else {
-            Ok(false)
+        // None is left: an epilogue is done by a kernel of ours, a product by nothing else.
+        match lacking {
+            Some(error) if key.epilogue == Epilogue::None => Err(error),
+            None if key.epilogue == Epilogue::None => {
+                Err(self.failed("cublasLtMatmul", &format!("{key:?}, by any of its algorithms"), plan.refused))
+            }
+            Some(_) => {
+                self.note(key, "there is no memory for a workspace");
+                Ok(false)
+            }
+            None => {
+                self.note(key, &format!("cuBLASLt has none that works ({})", status_name(plan.refused)));
+                Ok(false)
+            }
+        }
+    }
+
+    /// The next candidate whose workspace is smaller than that of the `i`-th; the library is asked for those without one if
+    /// it has listed none.
+    fn next_smaller(&self, key: &Key, plan: &mut Plan, i: usize) -> Result<Option<usize>> {
+        let bytes = plan.algorithms[i].1;
+        let next = |plan: &Plan| (i..plan.algorithms.len()).find(|&j| plan.algorithms[j].1 < bytes);
+        if next(plan).is_none() && !plan.asked_without_workspace {
+            plan.asked_without_workspace = true;
+            let more = self.candidates(key, plan, 0)?;
+            plan.algorithms.extend(more);
+        }
+        Ok(next(plan))
+    }
+
+    /// The library's status.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run); the workspace is an address of as many bytes.
+    unsafe fn call(
+        &self,
+        stream: &Stream,
+        key: &Key,
+        plan: &Plan,
+        at: Addresses,
+        algorithm: &cublasLtMatmulAlgo_t,
+        (workspace, bytes): (u64, usize),
+    ) -> u32 {
+        let scalars: ([f64; 2], [f32; 2]) = ([1.0, 0.0], [1.0, 0.0]);
+        let of = |i: usize| -> *const c_void {
+            if key.dtype == DType::F64 { (&raw const scalars.0[i]).cast() } else { (&raw const scalars.1[i]).cast() }
+        };
+        let [first, second, out] = plan.layouts;
+        // SAFETY: descriptors and algorithm were made for this key, the caller vouches for the addresses, and the
+        // scalars have the scale type that `plan` chose and are read by the call.
+        unsafe {
+            (self.library.matmul)(
+                self.handle,
+                plan.desc,
+                of(0),
+                at.first as *const c_void,
+                first,
+                at.second as *const c_void,
+                second,
+                of(1),
+                at.out as *const c_void,
+                out,
+                at.out as *mut c_void,
+                out,
+                algorithm,
+                workspace as *mut c_void,
+                bytes,
+                stream.raw().cast(),
+            )
         }
     }
 
@@ -253,7 +323,13 @@ impl Lt {
     }
 
     fn plan(&self, key: &Key, at: Addresses) -> Result<Plan> {
-        let mut plan = Plan { desc: ptr::null_mut(), layouts: [ptr::null_mut(); 3], algorithms: Vec::new() };
+        let mut plan = Plan {
+            desc: ptr::null_mut(),
+            layouts: [ptr::null_mut(); 3],
+            algorithms: Vec::new(),
+            refused: NOT_SUPPORTED,
+            asked_without_workspace: false,
+        };
         match self.fill_plan(key, at, &mut plan) {
             Ok(()) => Ok(plan),
             Err(error) => {
@@ -297,15 +373,20 @@ impl Lt {
         for (i, matrix) in [product.first, product.second, out].into_iter().enumerate() {
             plan.layouts[i] = self.layout(key, data, matrix, key.steps[i])?;
         }
+        plan.algorithms = self.candidates(key, plan, MAX_WORKSPACE)?;
+        Ok(())
+    }
+
+    /// The heuristic's candidates that need at most `workspace` bytes aside, best first; none is no error.
+    fn candidates(&self, key: &Key, plan: &Plan, workspace: u64) -> Result<Vec<(cublasLtMatmulAlgo_t, usize)>> {
         let mut preference = ptr::null_mut();
         // SAFETY: writes the handle.
-        let code = unsafe { (library.preference_create)(&raw mut preference) };
+        let code = unsafe { (self.library.preference_create)(&raw mut preference) };
         self.check("cublasLtMatmulPreferenceCreate", key, code)?;
-        let found = self.algorithms(key, plan, preference);
+        let found = self.candidates_by(key, plan, preference, workspace);
         // SAFETY: made above, not used any more.
-        unsafe { (library.preference_destroy)(preference) };
-        plan.algorithms = found?;
-        Ok(())
+        unsafe { (self.library.preference_destroy)(preference) };
+        found
     }
 
     fn layout(&self, key: &Key, data: Data, matrix: Matrix, step: i64) -> Result<cublasLtMatrixLayout_t> {
@@ -338,12 +419,12 @@ impl Lt {
         Ok(layout)
     }
 
-    /// The heuristic's candidates; none is no error.
-    fn algorithms(
+    fn candidates_by(
         &self,
         key: &Key,
         plan: &Plan,
         preference: cublasLtMatmulPreference_t,
+        workspace: u64,
     ) -> Result<Vec<(cublasLtMatmulAlgo_t, usize)>> {
         use Preference as P;
         let set = |attribute: Preference, value: *const c_void, bytes| {
@@ -351,7 +432,7 @@ impl Lt {
             let code = unsafe { (self.library.preference_set)(preference, attribute, value, bytes) };
             self.check("cublasLtMatmulPreferenceSetAttribute", key, code)
         };
-        set(P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const MAX_WORKSPACE).cast(), 8)?;
+        set(P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const workspace).cast(), 8)?;
         set(P::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const REDUCTION_IN_COMPUTE_TYPE).cast(), 4)?;
         let [first, second, out, ..] = key.alignment;
         for (attribute, bytes) in [
@@ -366,7 +447,7 @@ impl Lt {
         let mut returned: c_int = 0;
         let [a, b, d] = plan.layouts;
         // SAFETY: handles made for this key; there is room for as many results as are asked for.
-        let code = unsafe {
+        let ask = || unsafe {
             (self.library.heuristic)(
                 self.handle,
                 plan.desc,
@@ -380,6 +461,7 @@ impl Lt {
                 &raw mut returned,
             )
         };
+        let code = self.memory.with_room(ask, |&code| code == ALLOC_FAILED);
         // Without its epilogue the product is asked for again; if it was not that, then the status comes back.
         if code == NOT_SUPPORTED || (code == INVALID_VALUE && key.epilogue != Epilogue::None) {
             return Ok(Vec::new());
@@ -409,9 +491,4 @@ impl Lt {
             }
         }
     }
-}
-
-fn failed(device: usize, call: &'static str, problem: &str, code: u32) -> kiln_backend::Error {
-    let status = format!("{} ({code})", status_name(code));
-    CudaError::Library { device, call, problem: problem.into(), status }.into()
 }

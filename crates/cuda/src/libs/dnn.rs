@@ -1,7 +1,10 @@
 //! The functions of cuDNN that Kiln calls: convolution by the API that takes descriptors of tensors, filters and
 //! convolutions (<https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-cnn-library.html>).
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::{
+    ffi::{c_char, c_int, c_uint, c_void},
+    path::{Path, PathBuf},
+};
 
 use cudarc::cudnn::sys::{
     self, cudaStream_t, cudnnActivationDescriptor_t, cudnnActivationMode_t, cudnnConvolutionDescriptor_t,
@@ -9,7 +12,10 @@ use cudarc::cudnn::sys::{
     cudnnStatus_t, cudnnTensorDescriptor_t, cudnnTensorFormat_t,
 };
 
-use super::{Open, functions, search};
+use libloading::Library;
+
+use super::{Open, functions, loaded, reason, release, search};
+use crate::error::CudaError;
 
 /// One candidate of a heuristic or of a search. The library has a type for each direction, which differ only in the
 /// enum of the first field. Codes are numbers here: one that is newer than the bindings is no valid value of an enum.
@@ -218,37 +224,256 @@ functions! {
     );
 }
 
+/// cuDNN's own libraries, which the one that is linked opens by itself. It ends the process when it is asked for its
+/// version and the first is missing, so this is opened beforehand.
+const GRAPH: &str = if cfg!(windows) { "cudnn_graph64_9.dll" } else { "libcudnn_graph.so.9" };
+
 impl Cudnn {
-    /// Finds and opens the library.
+    /// Finds and opens the library. `served` is the major version of CUDA that the driver serves.
     ///
     /// # Errors
     /// The reason why there is none.
-    pub(crate) fn open() -> Result<Cudnn, String> {
-        Cudnn::resolve(Open::new(&search::CUDNN)?)
+    pub(crate) fn open(served: u32) -> Result<Cudnn, String> {
+        Cudnn::resolve(Open::new(&search::cudnn(served), is_whole)?)
+    }
+
+    /// As 92600 for 9.26.0.
+    pub(crate) fn version(&self) -> Option<u32> {
+        // SAFETY: a function of this kind; `is_whole` has seen to what it needs.
+        u32::try_from(unsafe { self.open.number("cudnnGetVersion") }?).ok()
+    }
+
+    /// The version of CUDA that it was built for, as 13040 for 13.4.
+    pub(crate) fn cuda_version(&self) -> Option<u32> {
+        // SAFETY: as above.
+        u32::try_from(unsafe { self.open.number("cudnnGetCudartVersion") }?).ok()
+    }
+
+    /// The major version of CUDA that it was built for.
+    pub(crate) fn cuda_major(&self) -> Option<u32> {
+        self.cuda_version().map(|version| version / 1000)
+    }
+
+    /// The file that it was loaded from.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.open.file("cudnnCreate")
+    }
+
+    /// Its file and what it was built for, for messages.
+    pub(crate) fn described(&self) -> String {
+        let built =
+            self.cuda_major().map_or_else(|| "an unknown version of CUDA".into(), |major| format!("CUDA {major}"));
+        format!("cuDNN {} is for {built}", self.file().display())
+    }
+
+    /// What the library says of the last failure on this thread beyond its status; empty if it says nothing.
+    fn last_error(&self) -> String {
+        let mut text = [0u8; 1024];
+        // SAFETY: the type of the function, which writes text of at most as many bytes as are said.
+        unsafe {
+            let get: Option<unsafe extern "C" fn(*mut c_char, usize)> = self.open.get("cudnnGetLastErrorString");
+            let Some(get) = get else { return String::new() };
+            get(text.as_mut_ptr().cast(), text.len());
+        }
+        // What is longer than the buffer may not end with a zero.
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+        String::from_utf8_lossy(&text[..end]).trim().to_string()
+    }
+
+    /// A failed call as an error: of the environment with what was loaded and how to mend it, else with its problem.
+    pub(crate) fn error(&self, device: usize, call: &'static str, problem: &str, code: u32) -> CudaError {
+        let status = format!("{} ({code})", status_name(code));
+        let said = self.last_error();
+        if Failure::of(code) != Failure::Environment {
+            let status = if said.is_empty() { status } else { format!("{status}; the library says: {said}") };
+            return CudaError::Library { device, call, problem: problem.into(), status };
+        }
+        let mut files = loaded::nvidia_files();
+        files.push(self.file());
+        files.sort_unstable();
+        files.dedup();
+        CudaError::Environment { device, call, status, said, files, fix: self.fix(code) }
+    }
+
+    /// What to do about a status of the environment.
+    fn fix(&self, code: u32) -> String {
+        let major = self.cuda_major().unwrap_or(13);
+        let ending = if major >= 13 { String::new() } else { format!("-cu{major}") };
+        let together = format!("`pip install nvidia-cudnn-cu{major} nvidia-cublas{ending} nvidia-cuda-nvrtc{ending}`");
+        match code {
+            INCOMPATIBLE_CUDA_DRIVER => format!(
+                "update the NVIDIA display driver to one that serves CUDA {}, or install a cuDNN for the CUDA that it \
+                 serves",
+                self.cuda_version().map_or_else(|| major.to_string(), |version| release(version, 1000))
+            ),
+            INCOMPATIBLE_CUDART => format!("install cuDNN, cuBLAS and NVRTC of one version of CUDA: {together}"),
+            ARCH_MISMATCH => "install a newer cuDNN: this one has no code for the device's compute capability".into(),
+            RUNTIME_PREREQUISITE_MISSING => format!(
+                "install what this cuDNN opens at run time, cuBLASLt and NVRTC of CUDA {major} ({together}), or set \
+                 KILN_CUDA_PATH to the folders that hold them"
+            ),
+            _ => "install cuDNN anew: all of its libraries (libcudnn_*) of one version in one folder, and no others on the \
+                  loader's path"
+                .into(),
+        }
     }
 }
 
-/// Whether a status means that the library cannot do this problem by this algorithm, and another may.
-pub(crate) fn is_unsupported(code: u32) -> bool {
-    (3000..4000).contains(&code)
+/// Whether cuDNN's own libraries are there. What is opened here stays, for the library opens it as well.
+fn is_whole(open: &Open) -> Result<(), String> {
+    let beside = open.file("cudnnCreate").with_file_name(GRAPH);
+    let name = if beside.is_file() { &beside } else { Path::new(GRAPH) };
+    // SAFETY: NVIDIA's libraries have no initializers with requirements on the caller.
+    let graph = unsafe { Library::new(name) }
+        .map_err(|error| format!("{GRAPH}, a part of it, does not load: {}", reason(&error)))?;
+    // It may not be unloaded: its descriptors and the library's own handle of it live on.
+    std::mem::forget(graph);
+    Ok(())
+}
+
+const INCOMPATIBLE_CUDA_DRIVER: u32 = 3005;
+const INCOMPATIBLE_CUDART: u32 = 3006;
+const ARCH_MISMATCH: u32 = 3007;
+const RUNTIME_PREREQUISITE_MISSING: u32 = 3008;
+const SUBLIBRARY_UNAVAILABLE: u32 = 3009;
+const SUBLIBRARY_VERSION_MISMATCH: u32 = 1002;
+const SUBLIBRARY_LOADING_FAILED: u32 = 1008;
+const DEVICE_ALLOCATION_FAILED: u32 = 4004;
+
+/// What a status other than success means to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The library cannot do this problem in this way, and may in another.
+    Unsupported,
+    /// Library, driver and device do not fit: no other way will do, and the user has to mend the installation.
+    Environment,
+    /// The library found no memory for itself on the device.
+    OutOfMemory,
+    Other,
+}
+
+impl Failure {
+    pub(crate) fn of(code: u32) -> Failure {
+        match code {
+            INCOMPATIBLE_CUDA_DRIVER..=SUBLIBRARY_UNAVAILABLE
+            | SUBLIBRARY_VERSION_MISMATCH
+            | SUBLIBRARY_LOADING_FAILED => Failure::Environment,
+            3000..4000 => Failure::Unsupported,
+            DEVICE_ALLOCATION_FAILED => Failure::OutOfMemory,
+            _ => Failure::Other,
+        }
+    }
 }
 
 /// Name of a status code of cuDNN
-/// (<https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-graph-library.html#cudnnstatus-t>).
-pub(crate) fn status_name(code: u32) -> &'static str {
-    match code {
-        0 => "CUDNN_STATUS_SUCCESS",
-        1001 => "CUDNN_STATUS_NOT_INITIALIZED",
-        1002 => "CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH",
-        1008 => "CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED",
-        2002 => "CUDNN_STATUS_BAD_PARAM_NULL_POINTER",
-        2003 => "CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER",
-        2000..3000 => "CUDNN_STATUS_BAD_PARAM",
-        3000..4000 => "CUDNN_STATUS_NOT_SUPPORTED",
-        4003 => "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
-        4004 => "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-        4000..5000 => "CUDNN_STATUS_INTERNAL_ERROR",
-        5000..6000 => "CUDNN_STATUS_EXECUTION_FAILED",
-        _ => "a status that Kiln does not know",
+/// (<https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-graph-library.html#cudnnstatus-t>). Of a code that
+/// is newer than this list, its class.
+fn status_name(code: u32) -> &'static str {
+    match NAMES.iter().find(|(known, _)| *known == code) {
+        Some((_, name)) => name,
+        None => match code {
+            2000..3000 => "an invalid argument, CUDNN_STATUS_BAD_PARAM",
+            3000..4000 => "something unsupported, CUDNN_STATUS_NOT_SUPPORTED",
+            4000..5000 => "an internal error, CUDNN_STATUS_INTERNAL_ERROR",
+            5000..6000 => "a failure of the device, CUDNN_STATUS_EXECUTION_FAILED",
+            _ => "a status that Kiln does not know",
+        },
+    }
+}
+
+const NAMES: [(u32, &str); 49] = [
+    (0, "CUDNN_STATUS_SUCCESS"),
+    (1001, "CUDNN_STATUS_NOT_INITIALIZED"),
+    (1002, "CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH"),
+    (1003, "CUDNN_STATUS_SERIALIZATION_VERSION_MISMATCH"),
+    (1004, "CUDNN_STATUS_DEPRECATED"),
+    (1005, "CUDNN_STATUS_LICENSE_ERROR"),
+    (1006, "CUDNN_STATUS_RUNTIME_IN_PROGRESS"),
+    (1007, "CUDNN_STATUS_RUNTIME_FP_OVERFLOW"),
+    (1008, "CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED"),
+    (2000, "CUDNN_STATUS_BAD_PARAM"),
+    (2001, "CUDNN_STATUS_INVALID_VALUE"),
+    (2002, "CUDNN_STATUS_BAD_PARAM_NULL_POINTER"),
+    (2003, "CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER"),
+    (2004, "CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED"),
+    (2005, "CUDNN_STATUS_BAD_PARAM_OUT_OF_BOUND"),
+    (2006, "CUDNN_STATUS_BAD_PARAM_SIZE_INSUFFICIENT"),
+    (2007, "CUDNN_STATUS_BAD_PARAM_STREAM_MISMATCH"),
+    (2008, "CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH"),
+    (2009, "CUDNN_STATUS_BAD_PARAM_DUPLICATED_ENTRIES"),
+    (2010, "CUDNN_STATUS_BAD_PARAM_ATTRIBUTE_TYPE"),
+    (2011, "CUDNN_STATUS_BAD_PARAM_CUDA_GRAPH_MISMATCH"),
+    (2012, "CUDNN_STATUS_BAD_PARAM_DESCRIPTOR_TYPE"),
+    (3000, "CUDNN_STATUS_NOT_SUPPORTED"),
+    (3001, "CUDNN_STATUS_NOT_SUPPORTED_GRAPH_PATTERN"),
+    (3002, "CUDNN_STATUS_NOT_SUPPORTED_SHAPE"),
+    (3003, "CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE"),
+    (3004, "CUDNN_STATUS_NOT_SUPPORTED_LAYOUT"),
+    (3005, "CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDA_DRIVER"),
+    (3006, "CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDART"),
+    (3007, "CUDNN_STATUS_NOT_SUPPORTED_ARCH_MISMATCH"),
+    (3008, "CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING"),
+    (3009, "CUDNN_STATUS_NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE"),
+    (3010, "CUDNN_STATUS_NOT_SUPPORTED_SHARED_MEMORY_INSUFFICIENT"),
+    (3011, "CUDNN_STATUS_NOT_SUPPORTED_PADDING"),
+    (3012, "CUDNN_STATUS_NOT_SUPPORTED_BAD_LAUNCH_PARAM"),
+    (3013, "CUDNN_STATUS_NOT_SUPPORTED_CUDA_GRAPH_NATIVE_API"),
+    (3014, "CUDNN_STATUS_NOT_SUPPORTED_INVALID_DYNAMIC_SHAPE"),
+    (4000, "CUDNN_STATUS_INTERNAL_ERROR"),
+    (4001, "CUDNN_STATUS_INTERNAL_ERROR_COMPILATION_FAILED"),
+    (4002, "CUDNN_STATUS_INTERNAL_ERROR_UNEXPECTED_VALUE"),
+    (4003, "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+    (4004, "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    (4005, "CUDNN_STATUS_INTERNAL_ERROR_BAD_LAUNCH_PARAM"),
+    (4006, "CUDNN_STATUS_INTERNAL_ERROR_TEXTURE_CREATION_FAILED"),
+    (5000, "CUDNN_STATUS_EXECUTION_FAILED"),
+    (5001, "CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER"),
+    (5002, "CUDNN_STATUS_EXECUTION_FAILED_CUBLAS"),
+    (5003, "CUDNN_STATUS_EXECUTION_FAILED_CUDART"),
+    (5004, "CUDNN_STATUS_EXECUTION_FAILED_CURAND"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+
+    #[test]
+    fn codes_of_the_environment_are_not_those_of_the_problem() {
+        let of = |codes: &[u32]| codes.iter().map(|&code| Failure::of(code)).collect::<Vec<_>>();
+        assert_eq!(of(&[3005, 3006, 3007, 3008, 3009, 1002, 1008]), [Failure::Environment; 7]);
+        assert_eq!(of(&[3000, 3001, 3004, 3010, 3014, 3999]), [Failure::Unsupported; 6]);
+        assert_eq!(
+            of(&[4004, 4000, 5000, 2000, 1001]),
+            [Failure::OutOfMemory, Failure::Other, Failure::Other, Failure::Other, Failure::Other]
+        );
+        assert_eq!(status_name(3008), "CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING");
+        assert!(status_name(3999).contains("NOT_SUPPORTED") && status_name(7).contains("does not know"));
+    }
+
+    /// Where the real library is installed.
+    #[test]
+    fn names_are_the_librarys() {
+        let Ok(library) = Cudnn::open(13) else { return };
+        // SAFETY: the type of the function, which returns text that is never freed.
+        let name = |code| unsafe {
+            let get: unsafe extern "C" fn(c_uint) -> *const c_char = library.open.get("cudnnGetErrorString").unwrap();
+            CStr::from_ptr(get(code)).to_string_lossy().into_owned()
+        };
+        let newest = library.version().unwrap() >= 92_600;
+        for code in 0..6000 {
+            let known = NAMES.iter().find(|(known, _)| *known == code).map(|(_, name)| *name);
+            let theirs = Some(name(code)).filter(|name| name != "CUDNN_UNKNOWN_STATUS");
+            // An older one lacks some, a newer one has more.
+            assert!(known.is_none() || theirs.is_none() || known == theirs.as_deref(), "{code}: {known:?}, {theirs:?}");
+            assert!(!newest || known.is_none() || theirs.is_some(), "{code}: {known:?}");
+        }
+        // It says why a handle cannot be made here, if it cannot.
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: writes the handle.
+        let code = unsafe { (library.create)(&raw mut handle) };
+        let text = library.error(0, "cudnnCreate", "this device", code).to_string();
+        assert!(code == 0 || text.contains("the library says: "), "{text}");
     }
 }

@@ -1,6 +1,9 @@
 //! The functions of the CUDA driver that Kiln calls.
 
-use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
+use std::{
+    ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void},
+    path::PathBuf,
+};
 
 use cudarc::driver::sys::{
     self, CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction, CUjit_option, CUmodule, CUresult,
@@ -33,6 +36,7 @@ functions! {
     memcpy_dtoh_async = cuMemcpyDtoHAsync_v2(to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: CUstream);
     memset_d8_async = cuMemsetD8Async(to: CUdeviceptr, value: c_uchar, bytes: usize, stream: CUstream);
     stream_create = cuStreamCreate(stream: *mut CUstream, flags: c_uint);
+    stream_query = cuStreamQuery(stream: CUstream);
     stream_synchronize = cuStreamSynchronize(stream: CUstream);
     stream_wait_event = cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
     event_create = cuEventCreate(event: *mut CUevent, flags: c_uint);
@@ -70,7 +74,7 @@ impl Driver {
     /// # Errors
     /// The reason why there is none, or none that works.
     pub(crate) fn open() -> Result<Driver, String> {
-        let driver = Driver::resolve(Open::new(&search::DRIVER)?)?;
+        let driver = Driver::resolve(Open::new(&search::driver(), |_| Ok(()))?)?;
         // SAFETY: has no requirements; everything else needs it to be called first.
         match unsafe { (driver.init)(0) } {
             0 => Ok(driver),
@@ -89,6 +93,11 @@ impl Driver {
         // SAFETY: writes one integer. It cannot fail with a valid pointer; 0 would count as old.
         unsafe { (self.driver_get_version)(&raw mut version) };
         version
+    }
+
+    /// The file that it was loaded from.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.open.file("cuInit")
     }
 
     /// Name and text of a status code, e.g. `CUDA_ERROR_OUT_OF_MEMORY (2): out of memory`.

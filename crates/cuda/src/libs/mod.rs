@@ -1,41 +1,57 @@
-//! The driver, cuBLASLt and cuDNN, found and opened at run time.
+//! The driver, cuBLASLt, cuDNN and NVRTC, found and opened at run time.
 //!
 //! The functions are held in tables of pointers of our own ([`functions!`]), with the types of cudarc's `sys`
 //! modules. cudarc's own loaders are never called: they panic when a library or a symbol is missing, and know
 //! neither the folders of Python wheels nor names of a later major version (`libcublasLt.so.13`).
+//!
+//! `places` is the order of the folders, `search` goes through it, `libraries` sees to it that all are of one major
+//! version of CUDA, `loaded` tells which files came of it.
 
 mod blas;
 mod dnn;
 mod driver;
+mod libraries;
+mod loaded;
+mod places;
 mod search;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use blas::{CublasLt, status_name};
-pub(crate) use dnn::{Candidate, Cudnn, is_unsupported, status_name as dnn_status_name};
+pub(crate) use blas::{ALLOC_FAILED, CublasLt, status_name};
+pub(crate) use dnn::{Candidate, Cudnn, Failure};
 pub(crate) use driver::Driver;
 use libloading::Library;
+pub(crate) use libraries::{Libraries, libraries, release};
 use search::Spec;
 
 /// An open library and the file that it is.
 #[derive(Debug)]
 pub(crate) struct Open {
     library: Library,
+    /// What the loader was asked for: a path, or a bare name.
     path: PathBuf,
     title: &'static str,
     needs: &'static str,
 }
 
+/// The loader's own words.
+fn reason(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 impl Open {
-    /// Finds and opens the library.
+    /// Finds and opens the first library that fits `spec` and that `check` finds nothing wrong with.
     ///
     /// # Errors
     /// The text that [`search::find`] makes.
-    fn new(spec: &Spec) -> Result<Open, String> {
-        // SAFETY: NVIDIA's libraries have no initializers with requirements on the caller.
-        let open = |path: &Path| unsafe { Library::new(path) }.map_err(|error| error.to_string());
-        let (library, path) = search::find(spec, &search::process(), open)?;
-        Ok(Open { library, path, title: spec.title, needs: spec.needs })
+    fn new(spec: &Spec, check: impl Fn(&Open) -> Result<(), String>) -> Result<Open, String> {
+        let open = |path: &Path| {
+            // SAFETY: NVIDIA's libraries have no initializers with requirements on the caller.
+            let library = unsafe { Library::new(path) }.map_err(|error| reason(&error))?;
+            let open = Open { library, path: path.to_path_buf(), title: spec.title, needs: spec.needs };
+            check(&open).map(|()| open)
+        };
+        Ok(search::find(spec, &places::Environment::process(), open)?.0)
     }
 
     /// The function, or its name on the list of those that are missing.
@@ -44,11 +60,40 @@ impl Open {
     /// `F` is the type of the function of that name.
     unsafe fn symbol<F: Copy>(&self, name: &'static str, missing: &mut Vec<&'static str>) -> Option<F> {
         // SAFETY: by this function's own contract.
-        let symbol = unsafe { self.library.get::<F>(name.as_bytes()) };
-        if symbol.is_err() {
+        let symbol = unsafe { self.get::<F>(name) };
+        if symbol.is_none() {
             missing.push(name);
         }
-        symbol.ok().map(|symbol| *symbol)
+        symbol
+    }
+
+    /// A function that only some versions have.
+    ///
+    /// # Safety
+    /// `F` is the type of the function of that name.
+    unsafe fn get<F: Copy>(&self, name: &str) -> Option<F> {
+        // SAFETY: by this function's own contract.
+        unsafe { self.library.get::<F>(name.as_bytes()) }.ok().map(|symbol| *symbol)
+    }
+
+    /// The answer of a function that takes nothing and returns a number: a version.
+    ///
+    /// # Safety
+    /// There is no such function, or it is of this kind.
+    unsafe fn number(&self, name: &str) -> Option<usize> {
+        // SAFETY: by this function's own contract.
+        unsafe { self.get::<unsafe extern "C" fn() -> usize>(name).map(|function| function()) }
+    }
+
+    /// The file that was loaded: the one that was asked for, or where the code of one of its functions lies if the loader
+    /// was asked for a name.
+    fn file(&self, function: &str) -> PathBuf {
+        if self.path.is_absolute() {
+            return self.path.clone();
+        }
+        // SAFETY: the function is not called.
+        let address = unsafe { self.get::<*const ()>(function) };
+        address.and_then(|address| loaded::file_of(address as usize)).unwrap_or_else(|| self.path.clone())
     }
 
     /// The text of an error that names all the symbols that are missing.

@@ -156,13 +156,8 @@ impl Device {
         let tf32 = dtype == DType::F32 && float32_matmul_precision() == Float32Precision::High;
         let alignment = addresses.alignment();
         let key = Key { dtype, tf32, product, epilogue, batch: batch.count, steps, alignment };
-        let aside = |bytes| {
-            let memory = self.scratch(bytes)?;
-            Ok((memory.address(), memory))
-        };
-        // SAFETY: the operands were checked against their buffers and the product describes their strides; scratch
-        // memory is handed out again only to work that is queued later.
-        unsafe { self.products()?.run(self.stream, &key, addresses, aside) }
+        // SAFETY: the operands were checked against their buffers and the product describes their strides.
+        unsafe { self.products()?.run(self.stream, &key, addresses) }
     }
 
     pub(super) fn zero(&self, out: Tensor) -> Result<()> {

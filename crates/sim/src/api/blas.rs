@@ -6,14 +6,12 @@ use crate::blas::attributes::{Kind as Sort, Record};
 use crate::blas::heuristic::{self, Algorithm, Candidate};
 use crate::blas::problem::{Data, Problem, Refusal};
 use crate::blas::work::{Product, Scalar};
+use crate::profile::Refused;
 use crate::report::Kind;
 use crate::work::Work;
 use crate::world::{self, CURRENT, World};
 
 use super::stream::own;
-
-/// The version that is simulated, as `cublasLtGetVersion` tells it: 12.0, the oldest that the framework takes.
-const VERSION: usize = 120_000;
 
 fn call(body: impl FnOnce(&mut World) -> Result<(), BlasStatus>) -> BlasStatus {
     world::with(|world| {
@@ -149,6 +147,9 @@ library! {
         if !ready {
             return Err(BlasStatus::NOT_INITIALIZED);
         }
+        if !world.lazy_memory("cublasLtCreate") {
+            return Err(BlasStatus::ALLOC_FAILED);
+        }
         let handle = world.handle();
         world.blas.handles.push(handle);
         put(out, handle)
@@ -246,7 +247,10 @@ library! {
                 return Err(world.refuse(NAME, Refusal(status, "the simulator was asked to offer nothing")));
             }
         }
-        let found = heuristic::candidates(&problem, &preference);
+        let mut found = heuristic::candidates(&problem, &preference);
+        if world.profile.faults.most_candidates > 0 {
+            found.truncate(world.profile.faults.most_candidates);
+        }
         if found.is_empty() {
             return Err(world.refuse(NAME, Refusal(BlasStatus::NOT_SUPPORTED, "no algorithm fits the preference")));
         }
@@ -289,6 +293,16 @@ library! {
         }
         let mut product = Product { problem, a, b, c, d, alpha, beta, workspace, workspace_bytes };
         product.check(&algorithm).map_err(|refusal| world.refuse(NAME, refusal))?;
+        let epilogue = world.blas.records.get(&operation).map_or(0, |record| record.get(7)).to_string();
+        let faults = &world.profile.faults;
+        let refused =
+            Refused::find(&faults.no_products, &epilogue, algorithm.rank() as u32, BlasStatus::NOT_SUPPORTED.0);
+        if let Some(status) = refused {
+            return Err(world.refuse(NAME, Refusal(BlasStatus(status), "the simulator was asked to refuse it")));
+        }
+        if !world.lazy_memory(NAME) {
+            return Err(world.refuse(NAME, Refusal(BlasStatus::ALLOC_FAILED, "there is no memory for its kernels")));
+        }
         product.workspace_bytes = algorithm.workspace as usize;
         if let Some(why) = product.conflict() {
             world.report.find(Kind::Overlap, format!("`{NAME}`: {why}, so that the result is not defined"));
@@ -306,7 +320,8 @@ library! {
 /// `cublasLtGetVersion` of cuBLASLt.
 #[unsafe(no_mangle)]
 pub extern "C" fn cublasLtGetVersion() -> usize {
-    VERSION
+    // The oldest of each major version.
+    world::with(|world| 10 * world.profile.libraries().unsigned_abs() as usize)
 }
 
 fn texts(status: u32) -> (&'static std::ffi::CStr, &'static std::ffi::CStr) {
@@ -315,6 +330,10 @@ fn texts(status: u32) -> (&'static std::ffi::CStr, &'static std::ffi::CStr) {
         1 => (c"CUBLAS_STATUS_NOT_INITIALIZED", c"the library was not initialized"),
         3 => (c"CUBLAS_STATUS_ALLOC_FAILED", c"the resource allocation failed"),
         7 => (c"CUBLAS_STATUS_INVALID_VALUE", c"an unsupported value or parameter was passed to the function"),
+        8 => {
+            (c"CUBLAS_STATUS_ARCH_MISMATCH", c"the requested feature is not available on the current GPU architecture")
+        }
+        14 => (c"CUBLAS_STATUS_INTERNAL_ERROR", c"an internal operation failed"),
         13 => (c"CUBLAS_STATUS_EXECUTION_FAILED", c"the function failed to launch on the GPU"),
         15 => (c"CUBLAS_STATUS_NOT_SUPPORTED", c"the requested functionality is not supported"),
         _ => (c"unrecognized status", c"unrecognized status"),

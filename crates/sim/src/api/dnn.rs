@@ -20,7 +20,7 @@ fn call(name: &'static str, body: impl FnOnce(&mut World) -> Result<(), Refusal>
         match body(world) {
             Ok(()) => DnnStatus::SUCCESS,
             Err(Refusal(status, why)) => {
-                // The library says no more than the status.
+                world.dnn.last_error = why.to_string();
                 world.report.refusals.insert(format!("{name} returned {status:?}: {why}"));
                 status
             }
@@ -55,6 +55,10 @@ library! {
         let ready = world.initialized && CURRENT.with_borrow(|stack| stack.last().is_some_and(|context| *context != 0));
         if !ready {
             return Err(Refusal(DnnStatus::NOT_INITIALIZED, "there is no current context"));
+        }
+        world.asked_to_refuse("create", 0)?;
+        if !world.lazy_memory(NAME) {
+            return Err(Refusal(DnnStatus::DEVICE_ALLOCATION_FAILED, "there is no memory for the library"));
         }
         let handle = world.handle();
         world.dnn.handles.insert(handle, 0);
@@ -236,6 +240,30 @@ pub extern "C" fn cudnnGetVersion() -> usize {
     VERSION
 }
 
+/// `cudnnGetCudartVersion` of cuDNN.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudnnGetCudartVersion() -> usize {
+    world::with(|world| world.profile.libraries().unsigned_abs() as usize)
+}
+
+/// `cudnnGetLastErrorString` of cuDNN.
+///
+/// # Safety
+/// There is room for as many bytes as are said.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudnnGetLastErrorString(message: *mut c_char, room: usize) {
+    let text = world::with(|world| std::mem::take(&mut world.dnn.last_error));
+    if message.is_null() || room == 0 {
+        return;
+    }
+    let count = text.len().min(room - 1);
+    // SAFETY: the caller's promise.
+    unsafe {
+        std::ptr::copy_nonoverlapping(text.as_ptr().cast(), message, count);
+        message.add(count).write(0);
+    }
+}
+
 /// `cudnnGetErrorString` of cuDNN.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudnnGetErrorString(status: u32) -> *const c_char {
@@ -244,6 +272,7 @@ pub extern "C" fn cudnnGetErrorString(status: u32) -> *const c_char {
         1001 => c"CUDNN_STATUS_NOT_INITIALIZED",
         2000 => c"CUDNN_STATUS_BAD_PARAM",
         3000 => c"CUDNN_STATUS_NOT_SUPPORTED",
+        4004 => c"CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
         4003 => c"CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
         5000 => c"CUDNN_STATUS_EXECUTION_FAILED",
         _ => c"CUDNN_UNKNOWN_STATUS",

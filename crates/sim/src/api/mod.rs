@@ -14,6 +14,7 @@ pub mod event;
 pub mod launch;
 pub mod memory;
 pub mod module;
+pub mod nvrtc;
 pub mod stream;
 pub mod transfer;
 

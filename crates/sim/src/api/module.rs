@@ -19,6 +19,9 @@ fn text(pointer: *const c_char) -> Result<String, Status> {
 fn load(world: &mut World, out: *mut usize, text: &str) -> Result<(), Status> {
     let module = module::load(text, &world.profile, world.device)?;
     let handle = world.handle();
+    if !world.lazy_memory(&format!("module {handle}")) {
+        return Err(Status::OUT_OF_MEMORY);
+    }
     // SAFETY: the caller of the driver's function promises that null or writable memory is there.
     unsafe { put(out, handle) }?;
     world.modules.insert(handle, module);

@@ -15,7 +15,9 @@ pub struct Algorithm {
     pub workspace: u64,
     /// Bits of `cublasLtReductionScheme_t`.
     pub reduction: u64,
-    unused: [u64; 4],
+    /// Which of the candidates it is, from 0.
+    rank: u64,
+    unused: [u64; 3],
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"kiln-sim");
@@ -24,7 +26,12 @@ const REDUCTION_COMPUTE: u64 = 2;
 
 impl Algorithm {
     fn new(alignment: u64, workspace: u64, reduction: u64) -> Algorithm {
-        Algorithm { magic: MAGIC, alignment, workspace, reduction, unused: [0; 4] }
+        Algorithm { magic: MAGIC, alignment, workspace, reduction, rank: 0, unused: [0; 3] }
+    }
+
+    /// Its place among what the heuristic has offered.
+    pub fn rank(&self) -> u64 {
+        self.rank
     }
 
     /// What a call without an algorithm uses: it takes every problem.
@@ -78,8 +85,9 @@ pub fn candidates(problem: &Problem, preference: &Record) -> Vec<Candidate> {
     .flatten()
     .filter(|one| one.alignment <= alignment && one.workspace <= most)
     .filter(|one| one.reduction == 0 || one.reduction & reductions != 0)
-    .map(|algorithm| Candidate {
-        algorithm,
+    .enumerate()
+    .map(|(rank, algorithm)| Candidate {
+        algorithm: Algorithm { rank: rank as u64, ..algorithm },
         workspace: algorithm.workspace as usize,
         state: 0,
         waves: 1.0,

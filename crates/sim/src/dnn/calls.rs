@@ -171,6 +171,7 @@ impl World {
     ) -> Result<(), Refusal> {
         self.dnn_stream(name, handle)?;
         answer.check()?;
+        self.asked_to_refuse("heuristic", 0)?;
         let problem = self.described(name, direction, of)?;
         // SAFETY: the caller's promise.
         unsafe { answer.write(&heuristic::choices(&problem, self.profile.arch)) };
@@ -192,12 +193,14 @@ impl World {
     ) -> Result<(), Refusal> {
         let stream = self.dnn_stream(name, handle)?;
         answer.check()?;
+        self.asked_to_refuse("search", 0)?;
         let problem = self.described(name, direction, of)?;
         let stream = own(self, stream).map_err(|_| bad("the handle's stream has been destroyed"))?;
         let mut choices = heuristic::choices(&problem, self.profile.arch);
         for choice in choices.iter_mut().filter(|choice| choice.status == 0) {
-            if heuristic::is_refused(&self.profile.faults, direction_name(direction), choice.algorithm) {
-                (choice.status, choice.memory) = (DnnStatus::NOT_SUPPORTED.0, 0);
+            let refused = heuristic::refused(&self.profile.faults, direction_name(direction), choice.algorithm);
+            if let Some(status) = refused {
+                (choice.status, choice.memory) = (status.0, 0);
             } else if choice.memory > at.workspace.1 || (choice.memory > 0 && at.workspace.0 == 0) {
                 choice.status = DnnStatus::ALLOC_FAILED.0;
             }
@@ -229,6 +232,14 @@ impl World {
         // SAFETY: the caller's promise.
         unsafe { answer.write(&choices) };
         Ok(())
+    }
+
+    /// The refusal of a call that the simulator was asked to refuse.
+    pub fn asked_to_refuse(&self, call: &str, algorithm: u32) -> Result<(), Refusal> {
+        match heuristic::refused(&self.profile.faults, call, algorithm) {
+            Some(status) => Err(Refusal(status, "the simulator was asked to refuse it")),
+            None => Ok(()),
+        }
     }
 
     fn enqueue(&mut self, name: &str, stream: usize, run: work::Convolution) -> Result<(), Refusal> {
@@ -282,11 +293,12 @@ impl World {
                 Some(Fused { bias: arguments.bias, z: arguments.z, scale: beta, relu })
             }
         };
-        let faults = &self.profile.faults;
-        let refused = heuristic::is_refused(faults, direction_name(direction), algorithm)
-            || (fused.is_some() && heuristic::is_refused(faults, "fused", algorithm));
-        if refused {
-            return Err(unsupported("the simulator was asked to refuse it when it is tried"));
+        self.asked_to_refuse(direction_name(direction), algorithm)?;
+        if fused.is_some() {
+            self.asked_to_refuse("fused", algorithm)?;
+        }
+        if !self.lazy_memory(name) {
+            return Err(Refusal(DnnStatus::DEVICE_ALLOCATION_FAILED, "there is no memory for the library's kernels"));
         }
         let run = work::Convolution {
             problem,

@@ -3,7 +3,7 @@
 use super::DnnStatus;
 use super::problem::{Direction, Problem};
 use crate::blas::problem::{Data, Rounding};
-use crate::profile::Faults;
+use crate::profile::{Faults, Refused};
 
 /// A `cudnnConvolutionFwdAlgoPerf_t`, or that of another direction.
 #[repr(C)]
@@ -177,11 +177,8 @@ pub fn choices(problem: &Problem, arch: u32) -> Vec<Choice> {
     all
 }
 
-/// Whether the simulator was asked to answer that it is not supported when it is tried: `forward`, `fused`, `data`,
-/// `filter`, or one algorithm of these, as in `data:1`.
-pub fn is_refused(faults: &Faults, direction: &str, algorithm: u32) -> bool {
-    faults.no_convolutions.iter().any(|text| match text.split_once(':') {
-        Some((name, number)) => name == direction && number.parse() == Ok(algorithm),
-        None => text == direction,
-    })
+/// What the simulator was asked to answer to a call: `create`, `heuristic`, `search`, or a direction, whose algorithms are
+/// told apart.
+pub fn refused(faults: &Faults, call: &str, algorithm: u32) -> Option<DnnStatus> {
+    Refused::find(&faults.no_convolutions, call, algorithm, DnnStatus::NOT_SUPPORTED.0).map(DnnStatus)
 }

@@ -24,6 +24,8 @@ impl DnnStatus {
     pub const NOT_SUPPORTED: DnnStatus = DnnStatus(3000);
     /// Of a candidate that needs more memory aside than there is.
     pub const ALLOC_FAILED: DnnStatus = DnnStatus(4003);
+    /// The library finds no memory for itself.
+    pub const DEVICE_ALLOCATION_FAILED: DnnStatus = DnnStatus(4004);
     pub const EXECUTION_FAILED: DnnStatus = DnnStatus(5000);
 }
 
@@ -56,4 +58,6 @@ pub struct Dnn {
     /// Handles of `cudnnCreate`, with the stream that each works in.
     pub handles: HashMap<usize, usize>,
     pub descriptors: HashMap<usize, Descriptor>,
+    /// Why the last call that failed did.
+    pub last_error: String,
 }

@@ -1,6 +1,6 @@
 //! cuBLASLt: what it computes, what it offers and what it refuses.
 use kiln_sim::api::blas::*;
-use kiln_sim::{BlasStatus, Faults, Kind, Order, Profile};
+use kiln_sim::{BlasStatus, Faults, Kind, Order, Profile, Refused};
 
 use crate::products::{Call, done};
 
@@ -136,6 +136,20 @@ fn the_heuristic_can_be_told_to_offer_nothing() {
     assert!(call.candidates(0, 256).is_ok());
     call.set(7, 6u32);
     assert_eq!(call.candidates(0, 256).unwrap_err(), BlasStatus::NOT_SUPPORTED);
+}
+
+#[test]
+fn products_can_be_refused_when_they_are_tried() {
+    let no_products = ["6:1=14", "1:0=8"].into_iter().filter_map(Refused::read).collect();
+    let faults = Faults { no_products, ..Faults::default() };
+    let call = Call::new(Profile { faults, ..Profile::default() }, [[4, 3, 4], [3, 2, 3], [4, 2, 4]]);
+    let all = call.candidates(0, 256).unwrap();
+    assert_eq!(all.iter().map(|one| call.run_with(&one.algorithm).0).collect::<Vec<_>>(), [8, 0]);
+    let bias = call.program.upload(&[0.0f32; 4]);
+    call.set(7, 6u32);
+    call.set(8, bias);
+    assert_eq!(all.iter().map(|one| call.run_with(&one.algorithm).0).collect::<Vec<_>>(), [0, 14]);
+    call.program.silent();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use kiln_sim::api::context::cuCtxSynchronize;
 use kiln_sim::api::dnn::*;
 use kiln_sim::api::memory::cuMemFree_v2;
 use kiln_sim::api::stream::cuStreamWaitEvent;
-use kiln_sim::{Choice, DnnStatus, Faults, Kind, Order, Profile, Status};
+use kiln_sim::{Choice, DnnStatus, Faults, Kind, Order, Profile, Refused, Status};
 
 use crate::common::ok;
 use crate::convolution::*;
@@ -132,8 +132,10 @@ fn a_search_tells_what_fits_and_destroys_the_output() {
 
 #[test]
 fn faults_on_request() {
-    let faults =
-        Faults { no_convolutions: vec!["forward:1".into(), "fused".into(), "data".into()], ..Faults::default() };
+    let faults = Faults {
+        no_convolutions: ["forward:1", "fused", "data"].into_iter().filter_map(Refused::read).collect(),
+        ..Faults::default()
+    };
     let profile = Profile { faults, ..Profile::default() };
     for (direction, algorithm, status) in [(Forward, 1, 3000), (Forward, 0, 0), (Data, 1, 3000), (Filter, 1, 0)] {
         let made = Call { direction, algorithm, ..SMALL }.make(profile.clone());
@@ -144,6 +146,46 @@ fn faults_on_request() {
     let made = Call { algorithm: 0, ..SMALL }.make(profile);
     let bias = made.program.upload(&[0.0f32; 6]);
     assert_eq!(made.fused(bias, 1, 0), DnnStatus::NOT_SUPPORTED);
+    // Of any status, with the library's words about it.
+    let no_convolutions = ["forward=3008", "search=3009"].into_iter().filter_map(Refused::read).collect();
+    let made = SMALL.make(Profile { faults: Faults { no_convolutions, ..Faults::default() }, ..Profile::default() });
+    assert_eq!(made.run().0, 3008);
+    let mut text = [1u8; 64];
+    // SAFETY: there is room for as many bytes.
+    unsafe { cudnnGetLastErrorString(text.as_mut_ptr().cast(), text.len()) };
+    assert!(text.starts_with(b"the simulator was asked to refuse it\0"), "{text:?}");
+}
+
+#[test]
+fn the_library_takes_memory_of_its_own_once() {
+    let made = SMALL.make(Profile { lazy_memory: 1 << 20, memory: 8 << 20, ..Profile::default() });
+    // The handle has taken a part, the operands another.
+    let full = made.program.alloc((8 << 20) - made.program.session.counts().live as usize - 1000);
+    assert_eq!(made.run(), DnnStatus::DEVICE_ALLOCATION_FAILED);
+    // SAFETY: an allocation of the program.
+    ok(unsafe { cuMemFree_v2(full) });
+    done(made.run());
+    let again = made.program.alloc((8 << 20) - made.program.session.counts().live as usize - 1000);
+    done(made.run());
+    // SAFETY: as above.
+    ok(unsafe { cuMemFree_v2(again) });
+    made.program.silent();
+}
+
+#[test]
+fn libraries_are_of_one_version_of_cuda() {
+    for (profile, want) in [
+        (Profile::default(), 13_000),
+        (Profile { driver: 12_080, ..Profile::default() }, 12_000),
+        (Profile { cuda: 12, ..Profile::default() }, 12_000),
+    ] {
+        let _session = kiln_sim::Session::new(profile);
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: both are written.
+        assert_eq!(unsafe { kiln_sim::api::nvrtc::nvrtcVersion(&raw mut major, &raw mut minor) }, 0);
+        assert_eq!((cudnnGetCudartVersion(), kiln_sim::api::blas::cublasLtGetVersion()), (want, 10 * want));
+        assert_eq!((1000 * major + 10 * minor) as usize, want);
+    }
 }
 
 #[test]
