@@ -23,7 +23,9 @@ use std::{
 use places::{Environment, Place, Wanted};
 
 // The order of the places at run time; libraries are none of this script's business.
+// (It is formatted with its crate: from the folder that this file is linked to, its path leads nowhere.)
 #[allow(dead_code)]
+#[rustfmt::skip]
 #[path = "src/libs/places.rs"]
 mod places;
 
