@@ -6,6 +6,9 @@
 
 #![allow(missing_docs)] // criterion's macro makes a public function
 
+#[path = "../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{
     hint::black_box,
     io::BufRead,
@@ -21,8 +24,6 @@ use kiln::{
     },
     prelude::*,
 };
-
-const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/transforms/photo.png");
 
 /// What ImageNet's training does to each photograph.
 fn photographs(folder: &Path, workers: usize) -> kiln::Result<DataLoader> {
@@ -48,7 +49,9 @@ fn pass<B: Send + 'static>(loader: &DataLoader<B>) {
 
 fn loading(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("there is room");
-    let photo = Resize::new(375, 500).apply(Image::open(PHOTO).expect("it is there")).expect("it fits");
+    let photo = Resize::new(375, 500)
+        .apply(Image::open(checkout::path("tests/golden/transforms/photo.png")).expect("it is there"))
+        .expect("it fits");
     std::fs::create_dir(folder.path().join("class")).expect("there is room");
     for number in 0..64 {
         photo.save(folder.path().join(format!("class/{number}.jpg"))).expect("there is room");

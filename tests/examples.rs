@@ -1,9 +1,13 @@
 //! The examples run, print what the tutorials print, and keep their promises.
 
+#[path = "support/checkout.rs"]
+mod checkout;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::LazyLock,
 };
 
 use kiln::{
@@ -12,7 +16,10 @@ use kiln::{
     prelude::*,
 };
 
-const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/data/assets/fashion-mnist");
+/// The subset of Fashion-MNIST that comes with Kiln.
+static SUBSET: LazyLock<String> = LazyLock::new(|| {
+    checkout::path("crates/data/assets/fashion-mnist").into_os_string().into_string().expect("a path in UTF-8")
+});
 
 /// The program of an example. `cargo test` has built it beside the tests, unless it was told to build this
 /// test alone.
@@ -34,7 +41,7 @@ fn run(name: &str, args: &[&str]) -> Output {
 
 /// What the MLP prints, trained on the bundled subset.
 fn mlp(args: &[&str]) -> String {
-    let output = run("mlp", &[&["--data", SUBSET, "--device", "cpu"], args].concat());
+    let output = run("mlp", &[&["--data", &SUBSET, "--device", "cpu"], args].concat());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     text
@@ -106,7 +113,7 @@ fn mlp_goes_on_with_its_curves_and_its_optimizer() -> kiln::Result<()> {
     let svg = fs::read_to_string(Path::new(&plots).join("curves.svg")).unwrap();
     assert_eq!(svg.matches("<circle").count(), 4, "{svg}");
 
-    let output = run("mlp", &[&options[..], &["--epochs", "3", "--optimizer", "adamw", "--data", SUBSET]].concat());
+    let output = run("mlp", &[&options[..], &["--epochs", "3", "--optimizer", "adamw", "--data", &SUBSET]].concat());
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && message.contains("--optimizer adam,"), "{message}");
     Ok(())
@@ -118,7 +125,7 @@ fn vgg16_predicts_with_what_it_saved() -> kiln::Result<()> {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (weights, photo) = (path("vgg16.safetensors"), path("photo.png"));
     let sizes = ["--width", "0.03", "--batch-size", "4", "--batches", "1", "--workers", "0"];
-    let output = run("vgg16", &[&["train", "--data", SUBSET, "--save", &weights], &sizes[..]].concat());
+    let output = run("vgg16", &[&["train", "--data", &SUBSET, "--save", &weights], &sizes[..]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // Of another size than the network's, and in color, where the network has one channel.
     Image::new(40, 50, 3, (0..40 * 50 * 3).map(|i| (i % 251) as u8).collect())?.save(&photo)?;
@@ -127,7 +134,7 @@ fn vgg16_predicts_with_what_it_saved() -> kiln::Result<()> {
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() == 6 && lines[0] == photo, "{text}");
-    let clothes = FashionMNIST::test().root(SUBSET).load()?.classes();
+    let clothes = FashionMNIST::test().root(&*SUBSET).load()?.classes();
     assert!(lines[1..].iter().all(|line| clothes.iter().any(|class| line.ends_with(class))), "{text}");
 
     let classes = path("classes.txt");
@@ -152,8 +159,8 @@ fn mlp_refuses_what_it_cannot_do() {
     for (args, part) in [
         (&["--data", "/no/such/folder"][..], "/no/such/folder"),
         (&["--device", "cuda"], "cuda"),
-        (&["--data", SUBSET, "--batch-size", "0"], "batch"),
-        (&["--data", SUBSET, "--load", "/no/such/model"], "/no/such/model"),
+        (&["--data", &SUBSET, "--batch-size", "0"], "batch"),
+        (&["--data", &SUBSET, "--load", "/no/such/model"], "/no/such/model"),
         (&["--optimizer", "sdg"], "sgd"),
     ] {
         let output = run("mlp", args);

@@ -1,6 +1,9 @@
 //! The quickstart tutorial's network, trained from the same weights on the same batches as PyTorch: the
 //! losses are PyTorch's. `tests/golden/make_mlp_curve.py` has the formulas.
 
+#[path = "support/checkout.rs"]
+mod checkout;
+
 use kiln::{
     data::FashionMNIST,
     models::Mlp,
@@ -10,11 +13,10 @@ use kiln::{
 };
 use serde_json::Value;
 
-const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/data/assets/fashion-mnist");
 const BATCH: usize = 64;
 
 fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/mlp_curve.json");
+    let path = checkout::path("tests/golden/mlp_curve.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -44,7 +46,7 @@ fn network(dtype: DType) -> kiln::Result<Mlp> {
 }
 
 fn losses(model: &Mlp, optimizer: &mut dyn Optimizer, dtype: DType, steps: usize) -> kiln::Result<Vec<f64>> {
-    let data = FashionMNIST::train().root(SUBSET).load()?;
+    let data = FashionMNIST::train().root(checkout::path("crates/data/assets/fashion-mnist")).load()?;
     let loss_fn = CrossEntropyLoss::new();
     (0..steps)
         .map(|step| {

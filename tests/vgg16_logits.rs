@@ -9,10 +9,12 @@
 //!
 //! That the full size computes what PyTorch computes is tested by `crates/models/tests/vgg.rs` in every run.
 
+#[path = "support/checkout.rs"]
+mod checkout;
 #[path = "golden/fractions.rs"]
 mod fractions;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use kiln::{
@@ -45,7 +47,7 @@ fn take(weights: &mut StateDict, name: &str) -> anyhow::Result<Tensor> {
 
 #[test]
 fn narrow_from_both_formats() -> anyhow::Result<()> {
-    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/pth").join(name);
+    let file = |name: &str| checkout::path("tests/golden/pth").join(name);
     let mut safetensors = io::load(file("vgg16_narrow.safetensors"), Device::Cpu)?;
     let want = take(&mut safetensors, "check.logits")?;
     let x = Tensor::from_vec(fractions::fractions(3 * 224 * 224, 1000), [1, 3, 224, 224], Device::Cpu)?.mul(2.0)?;

@@ -6,6 +6,8 @@
 //! `cuProfilerStop`; on a GPU the same calls mark the step for a profiler.
 #![cfg(all(feature = "cuda", feature = "cpu"))]
 
+#[path = "../support/checkout.rs"]
+mod checkout;
 mod gates;
 #[path = "../support/mod.rs"]
 mod support;
@@ -23,13 +25,11 @@ use kiln::{
 use serde_json::Value;
 use support::{TURN, device};
 
-const SUBSET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/data/assets/fashion-mnist");
-
 /// Launches of kernels and of the library in one step.
 const MOST_CALLS: u64 = 12;
 
 fn loader(device: Device) -> kiln::Result<DataLoader> {
-    let data = FashionMNIST::train().root(SUBSET).load()?;
+    let data = FashionMNIST::train().root(checkout::path("crates/data/assets/fashion-mnist")).load()?;
     DataLoader::builder(data).batch_size(64).shuffle(true).seed(0).device(device).build()
 }
 

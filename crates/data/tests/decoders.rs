@@ -3,6 +3,9 @@
 
 #![cfg(feature = "images")]
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{collections::BTreeMap, fs, io::Read, path::PathBuf};
 
 use kiln_data::transforms::Image;
@@ -10,7 +13,7 @@ use kiln_tensor::ErrorKind;
 use serde::Deserialize;
 
 fn folder() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/decoders"))
+    checkout::path("tests/golden/decoders")
 }
 
 #[derive(Deserialize)]

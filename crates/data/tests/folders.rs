@@ -1,5 +1,8 @@
 //! CIFAR's batches, folders of images, and what happens when their files are damaged.
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,7 +16,7 @@ use kiln_tensor::{DType, Error, ErrorKind, Result};
 use tempfile::TempDir;
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/cifar")).join(name)
+    checkout::path("tests/golden/cifar").join(name)
 }
 
 fn put(path: PathBuf, bytes: &[u8]) {

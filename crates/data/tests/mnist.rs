@@ -1,15 +1,23 @@
 //! Reading MNIST-like data sets: what is right, and every way in which files can be wrong.
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
 mod support;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use kiln_data::{CIFAR10, Collate, DataLoader, Dataset, DatasetExt, FashionMNIST, KMNIST, MNIST, Origin, idx};
 use kiln_tensor::{Error, ErrorKind, Result, Tensor};
 use proptest::prelude::*;
 use support::{gzip, idx as encode, images_and_labels};
 
-const BUNDLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-mnist");
+/// The subset of Fashion-MNIST that comes with Kiln.
+fn bundled() -> PathBuf {
+    checkout::path("crates/data/assets/fashion-mnist")
+}
 
 fn write(dir: &Path, images: &[u8], labels: &[u8]) {
     fs::create_dir_all(dir).unwrap();
@@ -20,16 +28,16 @@ fn write(dir: &Path, images: &[u8], labels: &[u8]) {
 #[test]
 fn the_bundled_subset() -> Result<()> {
     for (builder, count) in [(FashionMNIST::train(), 6000), (FashionMNIST::test(), 1000)] {
-        let data = builder.root(BUNDLED).load()?;
+        let data = builder.root(bundled()).load()?;
         assert_eq!((data.len(), data.is_subset(), data.origin()), (count, true, Origin::Given));
         for class in 0..10u8 {
             assert_eq!(data.labels().iter().filter(|&&label| label == class).count(), count / 10);
         }
     }
-    let data = FashionMNIST::test().root(BUNDLED).load()?;
+    let data = FashionMNIST::test().root(bundled()).load()?;
     assert_eq!(data.classes()[usize::from(data.labels()[0])], "Ankle boot");
     assert!(data.to_string().contains("Number of datapoints: 1000 (a subset)"), "{data}");
-    assert!(data.path().starts_with(BUNDLED) && !data.is_train());
+    assert!(data.path().starts_with(bundled()) && !data.is_train());
     assert_eq!(data.data()?.dims(), [1000, 28, 28]);
     assert_eq!(data.targets()?.dims(), [1000]);
     Ok(())
@@ -71,7 +79,7 @@ fn samples_and_batches() -> Result<()> {
 
 #[test]
 fn gathered_batches_equal_collated_samples() -> Result<()> {
-    let data = FashionMNIST::test().root(BUNDLED).load()?;
+    let data = FashionMNIST::test().root(bundled()).load()?;
     let indices = [5, 999, 0, 5];
     let gathered = data.get_batch(&indices)?;
     let (pixels, labels): (Vec<_>, Vec<_>) =
@@ -84,7 +92,7 @@ fn gathered_batches_equal_collated_samples() -> Result<()> {
 
 #[test]
 fn transforms_and_loader() -> Result<()> {
-    let data = FashionMNIST::test().root(BUNDLED).load()?;
+    let data = FashionMNIST::test().root(bundled()).load()?;
     let names = data.classes();
     let data = data
         .transform(|image: Tensor| Ok(image.numel() as i64))

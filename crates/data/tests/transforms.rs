@@ -1,5 +1,8 @@
 //! Transforms against torchvision's, on a photograph (`tests/golden/make_transforms.py`).
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{
     path::PathBuf,
     sync::{Mutex, MutexGuard},
@@ -24,7 +27,7 @@ fn seeded(seed: u64) -> MutexGuard<'static, ()> {
 }
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/transforms")).join(name)
+    checkout::path("tests/golden/transforms").join(name)
 }
 
 fn photo() -> Image {

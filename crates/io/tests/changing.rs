@@ -1,5 +1,8 @@
 //! Another process cuts or overwrites files while they are loaded: errors or tensors, never a signal.
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{
     env, fs,
     fs::OpenOptions,
@@ -100,7 +103,7 @@ fn no_signal_ends_a_process_whose_file_is_changed_in_place() {
     Checkpoint { model: large(), ..Checkpoint::now() }.save(&checkpoint).unwrap();
     survives(&checkpoint, "overwrite");
     let pth = folder.path().join("views.pth");
-    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pth/vgg16_narrow.pth");
+    let golden = checkout::path("tests/golden/pth/vgg16_narrow.pth");
     fs::copy(golden, &pth).unwrap();
     survives(&pth, "cut");
 }

@@ -1,6 +1,9 @@
 //! Checkpoints as they are found in the wild (`tests/golden/make_checkpoints.py`): old protocols, Python 2, foreign objects
 //! beside the tensors; and files that hold no state dict, which are told what they are.
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{collections::HashMap, fs, path::PathBuf};
 
 use kiln_io::{LoadOptions, PthFile, PthObject, PthValue, load, save};
@@ -9,7 +12,7 @@ use kiln_tensor::{Device, Result, StateDict, Tensor};
 use tempfile::tempdir;
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pth/checkpoints").join(name)
+    checkout::path("tests/golden/pth/checkpoints").join(name)
 }
 
 /// The tensors of one file, by their names.

@@ -1,6 +1,9 @@
 //! Files that somebody made to do harm: an error that names the file, or tensors that were really there; bounded memory,
 //! no panic. The valid files of every format are cut, overwritten and spliced; besides, some are built by hand.
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -24,7 +27,7 @@ fn peak() -> u64 {
 const MOST_KB: u64 = 1 << 20;
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pth").join(name)
+    checkout::path("tests/golden/pth").join(name)
 }
 
 /// A small model of every kind of setting.

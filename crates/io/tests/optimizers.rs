@@ -1,6 +1,9 @@
 //! Runs that PyTorch began go on: states of its optimizers (`tests/golden/make_checkpoints.py`) load into Kiln's, and the
 //! parameters after more steps are those of PyTorch's continued run.
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{collections::HashMap, path::PathBuf};
 
 use kiln_io::{LoadOptions, PthFile, load};
@@ -15,7 +18,7 @@ use kiln_nn::{
 use kiln_tensor::{Device, Result, StateDict, Tensor};
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pth/optimizers").join(name)
+    checkout::path("tests/golden/pth/optimizers").join(name)
 }
 
 fn expected(run: &str) -> HashMap<String, Tensor> {

@@ -1,5 +1,8 @@
 //! Files that PyTorch wrote (`tests/golden/make_pth.py`), compared with what PyTorch says is in them.
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{collections::HashMap, fs, path::PathBuf, sync::OnceLock};
 
 use kiln_io::{LoadOptions, PthFile, PthValue, load};
@@ -7,7 +10,7 @@ use kiln_tensor::{DType, Device, Element, StateDict, Tensor};
 use tempfile::tempdir;
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pth").join(name)
+    checkout::path("tests/golden/pth").join(name)
 }
 
 /// The tensors of one file, by their names.

@@ -1,12 +1,15 @@
 //! Pickles that Python wrote (`tests/golden/make_pth.py`), in every protocol, and what mutations make of them.
 
-use std::{fs, path::PathBuf};
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
+use std::fs;
 
 use kiln_pickle::{Error, NUMPY, Node, NumpyArray, Pickle, Result, Value, load, load_within};
 use proptest::prelude::*;
 
 fn golden(name: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pth").join(name);
+    let path = checkout::path("tests/golden/pth").join(name);
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

@@ -98,8 +98,8 @@ fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Res
     command.env("KILN_SIM_RUNNER", &own);
     command.env_remove(WITHOUT);
     // What cargo tells this program about its package. Build scripts that read it would run again under a cargo that is
-    // started from here.
-    for name in env::vars_os().filter_map(|(name, _)| name.into_string().ok()) {
+    // started from here; tests that are started from here find their files by it.
+    for name in env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|_| cargo) {
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR" {
             command.env_remove(name);
         }

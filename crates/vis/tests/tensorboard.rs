@@ -1,5 +1,8 @@
 //! `SummaryWriter`: the records in its event files, and what TensorBoard's own reader finds in them.
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::process::Command;
 
 use kiln_tensor::{Device, Result, Tensor};
@@ -123,7 +126,7 @@ fn tensorboard_reads_them() -> Result<()> {
     write(folder.path())?;
     resumed(folder.path())?;
     let python = std::env::var("KILN_PYTHON").unwrap_or_else(|_| "python3".into());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/read_tensorboard.py");
+    let script = checkout::path("crates/vis/tests/read_tensorboard.py");
     let output = Command::new(python).arg(script).arg(folder.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test file uses a part
 
+#[path = "../../../../tests/support/checkout.rs"]
+mod checkout;
 #[path = "../../../../tests/golden/fractions.rs"]
 mod fractions;
 
@@ -12,7 +14,7 @@ use serde_json::Value;
 
 /// A golden file.
 pub fn golden(name: &str) -> Value {
-    let path = format!("{}/../../tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    let path = checkout::path("tests/golden").join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 

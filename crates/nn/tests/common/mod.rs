@@ -1,6 +1,9 @@
 //! Reading the golden files, and comparing.
 #![allow(dead_code)] // each test file uses its own part
 
+#[path = "../../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{collections::HashMap, path::PathBuf};
 
 use kiln_tensor::{DType, Device, Tensor, no_grad};
@@ -8,7 +11,7 @@ use serde_json::Value;
 
 /// A golden file's path.
 pub fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+    checkout::path("tests/golden").join(name)
 }
 
 /// A golden JSON file.

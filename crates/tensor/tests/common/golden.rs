@@ -1,6 +1,7 @@
 //! The files of `tests/golden`, made by PyTorch. The README there describes them.
 
-use std::path::PathBuf;
+#[path = "../../../../tests/support/checkout.rs"]
+mod checkout;
 
 use kiln_tensor::{DType, Device, Element, Tensor};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -10,7 +11,7 @@ use super::args::Args;
 
 /// A file of `tests/golden`, or one elsewhere by its whole path.
 fn read(file: &str) -> Vec<u8> {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(file);
+    let path = checkout::path("tests/golden").join(file);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
