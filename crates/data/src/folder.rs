@@ -141,8 +141,8 @@ impl ImageFolder {
                 continue;
             }
             let (path, label) = &self.samples[index];
-            match Image::open_with(path, self.limits) {
-                Ok(image) => return Ok((image.to_rgb(), *label)),
+            match Image::open_rgb(path, self.limits) {
+                Ok(image) => return Ok((image, *label)),
                 // That says nothing about the file.
                 Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => return Err(error),
                 Err(error) => self.corrupt.lock().insert(index, error.to_string()),
@@ -177,7 +177,7 @@ impl Dataset for ImageFolder {
             return self.readable(index);
         }
         let (path, label) = &self.samples[index];
-        Ok((Image::open_with(path, self.limits)?.to_rgb(), *label))
+        Ok((Image::open_rgb(path, self.limits)?, *label))
     }
 }
 

@@ -24,3 +24,8 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     file.read_to_end(&mut bytes).map_err(io)?;
     Ok(bytes)
 }
+
+/// Makes room for `more` bytes of a file.
+pub(crate) fn reserve(bytes: &mut Vec<u8>, more: usize, path: &Path) -> Result<()> {
+    bytes.try_reserve(more).map_err(|_| out_of_memory((bytes.len() + more) as u64, path))
+}

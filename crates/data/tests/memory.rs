@@ -317,6 +317,23 @@ fn limits_can_be_set() {
     }
 }
 
+/// A frame of an animation holds no frames: who nests them by the million finds no recursion.
+#[test]
+fn frames_in_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nested.webp");
+    let mut file = b"RIFF\0\0\0\0WEBP".to_vec();
+    let depth = 400_000u32;
+    for level in 0..depth {
+        file.extend([&b"ANMF"[..], &((depth - level) * 24).to_le_bytes(), &[0; 16]].concat());
+    }
+    let len = file.len() as u32 - 8;
+    file[4..8].copy_from_slice(&len.to_le_bytes());
+    fs::write(&path, &file).unwrap();
+    let (said, _) = read_elsewhere("image", &path);
+    assert!(said.contains("damaged WebP"), "{said}");
+}
+
 #[test]
 fn batches_of_cifar() {
     let folder = tempfile::tempdir().unwrap();

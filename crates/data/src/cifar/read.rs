@@ -6,7 +6,7 @@ use kiln_pickle::NUMPY;
 use kiln_tensor::{Error, Result};
 
 use super::{CifarKind, PIXELS};
-use crate::memory::read_file;
+use crate::memory::{out_of_memory, read_file, reserve};
 
 /// The largest batch that is read: five times the largest of the family, CIFAR-100's training images.
 const MAX_BYTES: u64 = 5 * 50_000 * (PIXELS as u64 + 100);
@@ -23,7 +23,7 @@ pub(super) fn batches<K: CifarKind>(folder: &Path, files: &[&str], python: bool)
         let bytes = read_file(&path)?;
         let start = labels.len();
         let part = if python { pickled::<K> } else { binary::<K> };
-        part(&bytes, &mut images, &mut labels).map_err(|message| Error::file(&path, message))?;
+        part(&path, &bytes, &mut images, &mut labels)?;
         let classes = K::CLASSES.len();
         let wrong = labels[start..].iter().enumerate().find(|&(_, &label)| usize::from(label) >= classes);
         if let Some((index, label)) = wrong {
@@ -35,14 +35,18 @@ pub(super) fn batches<K: CifarKind>(folder: &Path, files: &[&str], python: bool)
 }
 
 /// Records of one or two labels and the pixels.
-fn binary<K: CifarKind>(bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<(), String> {
+fn binary<K: CifarKind>(path: &Path, bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()> {
     let record = K::LABEL_BYTES + PIXELS;
     if !bytes.len().is_multiple_of(record) {
-        return Err(format!(
+        let message = format!(
             "{} bytes are not a whole number of {record}-byte records: the file is cut short, or not a batch",
             bytes.len()
-        ));
+        );
+        return Err(Error::file(path, message));
     }
+    let count = bytes.len() / record;
+    reserve(images, count * PIXELS, path)?;
+    reserve(labels, count, path)?;
     for record in bytes.chunks_exact(record) {
         labels.push(record[K::LABEL_BYTES - 1]);
         images.extend_from_slice(&record[K::LABEL_BYTES..]);
@@ -51,22 +55,32 @@ fn binary<K: CifarKind>(bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>
 }
 
 /// A dict of a list of labels and an array of pixels.
-fn pickled<K: CifarKind>(bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<(), String> {
+fn pickled<K: CifarKind>(path: &Path, bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()> {
+    let wrong = |message: String| Error::file(path, message);
     let allowed = |module: &str, name: &str| NUMPY.contains(&(module, name));
-    let pickle = kiln_pickle::load(bytes, &allowed).map_err(|error| error.to_string())?;
+    let pickle = kiln_pickle::load(bytes, &allowed).map_err(|error| match error {
+        kiln_pickle::Error::OutOfMemory { bytes } => out_of_memory(bytes as u64, path),
+        error => wrong(error.to_string()),
+    })?;
     let root = pickle.root();
-    let list = root.get(K::LABELS).and_then(|list| list.items()).ok_or(format!("it has no list \"{}\"", K::LABELS))?;
-    let start = labels.len();
+    let list = root.get(K::LABELS).and_then(|list| list.items());
+    let list = list.ok_or_else(|| wrong(format!("it has no list \"{}\"", K::LABELS)))?;
+    let n = list.len();
+    reserve(labels, n, path)?;
     for label in list {
-        let label = label.int().ok_or("a label is no number")?;
-        labels.push(u8::try_from(label).map_err(|_| format!("label {label}; there are {} classes", K::CLASSES.len()))?);
+        let label = label.int().ok_or_else(|| wrong("a label is no number".into()))?;
+        let outside = |_| wrong(format!("label {label}; there are {} classes", K::CLASSES.len()));
+        labels.push(u8::try_from(label).map_err(outside)?);
     }
-    let n = labels.len() - start;
-    let array = root.get("data").and_then(|array| array.numpy()).ok_or("it has no array \"data\"")?;
+    let array = root.get("data").and_then(|array| array.numpy());
+    let array = array.ok_or_else(|| wrong("it has no array \"data\"".into()))?;
     if array.dtype != "u1" || array.shape != [n, PIXELS] || array.fortran {
         let (dtype, shape) = (array.dtype, array.shape);
-        return Err(format!("its \"data\" is {dtype} of shape {shape:?}; u1 of [{n}, {PIXELS}], by rows, is expected"));
+        let message =
+            format!("its \"data\" is {dtype} of shape {shape:?}; u1 of [{n}, {PIXELS}], by rows, is expected");
+        return Err(wrong(message));
     }
+    reserve(images, array.bytes.len(), path)?;
     images.extend_from_slice(&array.bytes);
     Ok(())
 }

@@ -1,10 +1,26 @@
-//! How large an image a file may hold: bounds that are checked before memory is reserved.
+//! How large an image a file may hold: bounds that are checked before memory is reserved, and the memory that decoders, which
+//! end the program where they get none, are known to find.
+
+#[cfg(feature = "images")]
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Bounds on decoding an image, so that a small file cannot claim the machine's memory.
 ///
 /// By default an image has at most 178,956,970 pixels (beyond that Pillow refuses, too), and decoding it needs at most
 /// 64 MiB plus 1,100 times the length of its file, which is more than deflate, JPEG and LZW expand real images to. A file that
 /// needs more is an error that says how much.
+///
+/// # Memory that runs out
+///
+/// What decoding needs beyond the pixels is asked for in advance, because the decoders of other crates end the program if an
+/// allocation fails: tables and buffers of at most 1 MiB, rows, and what a format keeps of the whole image (the coefficients of
+/// a progressive JPEG). Threads that decode at the same time ask for the sum. So memory that runs out is
+/// [`OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory). Two things remain: other parts of the program may take, while an image
+/// is being decoded, what was found for it; and a lossless WebP that was made to have more than 64 bytes of Huffman tables per
+/// byte of the file may find no memory for them.
 ///
 /// ```no_run
 /// use kiln_data::transforms::{Image, ImageLimits};
@@ -95,8 +111,8 @@ impl From<&str> for Failure {
 #[cfg(feature = "images")]
 impl Budget {
     /// Checks that an image of this size, whose decoding holds `per_pixel` bytes a pixel and `extra` more at once, is within
-    /// the bounds, and that the machine has the memory now. Decoders abort the program where memory runs out in them.
-    pub fn admit(self, width: u64, height: u64, per_pixel: u64, extra: u64) -> Result<(), Failure> {
+    /// the bounds, and that the machine has the memory now. It counts as taken until the result is dropped.
+    pub fn admit(self, width: u64, height: u64, per_pixel: u64, extra: u64) -> Result<Reservation, Failure> {
         if width == 0 || height == 0 {
             return Err(format!("its header declares an empty image, {height}×{width}").into());
         }
@@ -117,8 +133,7 @@ impl Budget {
             );
             return Err(message.into());
         }
-        let reserved = usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
-        if reserved { Ok(()) } else { Err(Failure::Memory(bytes)) }
+        Reservation::new(bytes)
     }
 
     /// The bytes that a decoder may reserve.
@@ -127,11 +142,65 @@ impl Budget {
     }
 }
 
+/// Memory that a decoder will allocate by itself. The machine had it when it was reserved, and other threads' decoders do not
+/// reserve the same.
+#[cfg(feature = "images")]
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Reservation(usize);
+
+/// What decoders keep in tables, buffers and headers whatever the size of the image.
+#[cfg(feature = "images")]
+const WORKING_BYTES: u64 = 1 << 20;
+/// The sum of all reservations.
+#[cfg(feature = "images")]
+static RESERVED: AtomicUsize = AtomicUsize::new(0);
+
+#[cfg(feature = "images")]
+impl Reservation {
+    /// Reserves this many bytes and the decoder's own.
+    pub fn new(bytes: u64) -> Result<Reservation, Failure> {
+        let bytes = bytes.saturating_add(WORKING_BYTES);
+        let failed = Failure::Memory(bytes);
+        let Ok(bytes) = usize::try_from(bytes) else { return Err(failed) };
+        let before = RESERVED.fetch_add(bytes, Ordering::Relaxed);
+        let reservation = Reservation(bytes);
+        let mut memory = Vec::<u8>::new();
+        let found = memory.try_reserve_exact(before.saturating_add(bytes)).is_ok();
+        // An allocation that nothing uses may be compiled to nothing.
+        black_box(&mut memory);
+        if found { Ok(reservation) } else { Err(failed) }
+    }
+}
+
+#[cfg(feature = "images")]
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        RESERVED.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
 /// A vector of `len` zeros.
 #[cfg(feature = "images")]
 pub(super) fn zeros(len: usize) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|_| Failure::Memory(len as u64))?;
+    let mut bytes = room(len)?;
     bytes.resize(len, 0);
     Ok(bytes)
+}
+
+/// An empty vector that takes `len` elements without growing.
+#[cfg(feature = "images")]
+pub(super) fn room<T>(len: usize) -> Result<Vec<T>, Failure> {
+    let mut elements = Vec::new();
+    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    elements.try_reserve_exact(len).map_err(|_| Failure::Memory(bytes))?;
+    Ok(elements)
+}
+
+/// At most `len` elements, in a vector that does not grow.
+#[cfg(feature = "images")]
+pub(super) fn collected<T>(len: usize, elements: impl Iterator<Item = T>) -> Result<Vec<T>, Failure> {
+    let mut out = room(len)?;
+    out.extend(elements.take(len));
+    Ok(out)
 }

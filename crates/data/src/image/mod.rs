@@ -71,10 +71,16 @@ impl Image {
     /// The image with three channels: a gray one gets three equal channels.
     #[must_use]
     pub fn to_rgb(self) -> Image {
+        let channels = if self.channels == 1 { Vec::with_capacity(3 * self.pixels.len()) } else { Vec::new() };
+        self.into_rgb(channels)
+    }
+
+    /// [`to_rgb`](Image::to_rgb) with an empty vector for the channels of a gray image.
+    fn into_rgb(self, mut pixels: Vec<u8>) -> Image {
         if self.channels == 3 {
             return self;
         }
-        let pixels = self.pixels.iter().flat_map(|&gray| [gray; 3]).collect();
+        self.pixels.iter().for_each(|&gray| pixels.extend([gray; 3]));
         Image { channels: 3, pixels, ..self }
     }
 

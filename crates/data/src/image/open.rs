@@ -40,6 +40,18 @@ impl Image {
         })
     }
 
+    /// As [`open_with`](Image::open_with), with three channels.
+    #[cfg(feature = "images")]
+    pub(crate) fn open_rgb(path: &Path, limits: ImageLimits) -> Result<Image> {
+        let image = Image::open_with(path, limits)?;
+        let mut pixels = Vec::new();
+        if image.channels() == 1 {
+            // Here, because `to_rgb` cannot say that memory has run out.
+            crate::memory::reserve(&mut pixels, 3 * image.pixels().len(), path)?;
+        }
+        Ok(image.into_rgb(pixels))
+    }
+
     /// As [`open`](Image::open), from the bytes of a file.
     ///
     /// # Errors

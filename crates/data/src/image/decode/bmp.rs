@@ -36,7 +36,8 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let header = header(bytes)?;
     let Header { width, height, .. } = header;
     let run_lengths = matches!(header.compression, RLE8 | RLE4);
-    budget.admit(width as u64, height as u64, 3, if run_lengths { (width * height) as u64 } else { 0 })?;
+    let _reservation =
+        budget.admit(width as u64, height as u64, 3, if run_lengths { (width * height) as u64 } else { 0 })?;
     let data = bytes.get(header.offset..).ok_or(CUT)?;
     let mut pixels = zeros(width * height * 3)?;
     // Rows are stored from the bottom up, unless the height is negative.

@@ -23,7 +23,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let (columns, rows, transparent) = (usize::from(frame.width), usize::from(frame.height), frame.transparent);
     // A frame that sticks out makes the image larger, as in Pillow.
     let (width, height) = (screen.0.max(left + columns), screen.1.max(top + rows));
-    budget.admit(width as u64, height as u64, 3, (columns * rows) as u64)?;
+    let _reservation = budget.admit(width as u64, height as u64, 3, (columns * rows) as u64)?;
     let mut indices = zeros(columns * rows)?;
     decoder.read_into_buffer(&mut indices).map_err(failed)?;
     let palette = decoder.palette().map_err(failed)?;

@@ -8,17 +8,12 @@ use zune_jpeg::JpegDecoder;
 
 use super::{
     super::limits::{Budget, Failure, zeros},
-    Image, image, rgb_of_cmyk,
+    Image, image, rgb_of_cmyk, rgb_of_four,
 };
 
 pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let frame = frame(bytes)?;
-    let components = frame.components;
-    // Progressive decoding, and that of one component after the other, keeps the coefficients of the whole image, 16 bits
-    // each, in blocks of up to 32×32 pixels.
-    let padded = |side: u64| side.next_multiple_of(32);
-    let coefficients = padded(frame.width) * padded(frame.height) * components * 2;
-    budget.admit(frame.width, frame.height, components, if frame.progressive { coefficients } else { 0 })?;
+    let _reservation = budget.admit(frame.width, frame.height, frame.components, frame.extra() + bytes.len() as u64)?;
     let failed = |error| Failure::File(format!("damaged JPEG: {error:?}"));
     let options = DecoderOptions::default().set_strict_mode(false).set_max_width(usize::MAX).set_max_height(usize::MAX);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
@@ -35,18 +30,15 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     decoder.decode_into(&mut pixels).map_err(failed)?;
     match space {
         ColorSpace::Luma => image(height, width, 1, pixels),
-        ColorSpace::CMYK => {
-            // Adobe's files hold the complements of inks, and so does Pillow take all of them.
-            let rgb = pixels.chunks_exact(4).flat_map(|p| rgb_of_cmyk([p[0], p[1], p[2], p[3]].map(|ink| 255 - ink)));
-            image(height, width, 3, rgb.collect())
-        }
+        // Adobe's files hold the complements of inks, and so does Pillow take all of them.
+        ColorSpace::CMYK => image(height, width, 3, rgb_of_four(pixels, |inks| rgb_of_cmyk(inks.map(|ink| 255 - ink)))),
         // The complements of cyan, magenta and yellow as YCbCr.
         ColorSpace::YCCK => {
-            let rgb = pixels.chunks_exact(4).flat_map(|p| {
-                let [c, m, y] = rgb_of_ycbcr([p[0], p[1], p[2]]);
-                rgb_of_cmyk([c, m, y, 255 - p[3]])
-            });
-            image(height, width, 3, rgb.collect())
+            let rgb = |[y, cb, cr, key]: [u8; 4]| {
+                let [c, m, y] = rgb_of_ycbcr([y, cb, cr]);
+                rgb_of_cmyk([c, m, y, 255 - key])
+            };
+            image(height, width, 3, rgb_of_four(pixels, rgb))
         }
         _ => image(height, width, 3, pixels),
     }
@@ -59,21 +51,42 @@ fn rgb_of_ycbcr([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb].map(|value| value.round() as u8)
 }
 
-/// What the frame header says.
+/// What the headers of frame and first scan say.
 struct Frame {
     width: u64,
     height: u64,
     components: u64,
-    progressive: bool,
+    /// The largest sampling factors.
+    sampling: (u64, u64),
+    /// Whether the coefficients of the whole image are kept until the last scan: in progressive files, and where a scan has
+    /// only some of the components.
+    keeps_coefficients: bool,
+}
+
+impl Frame {
+    /// The bytes that decoding holds besides pixels.
+    fn extra(&self) -> u64 {
+        let Frame { width, height, components, sampling: (across, down), keeps_coefficients } = *self;
+        // Blocks of 8×8 samples of 16 bits, in units of up to 4×4 blocks.
+        let padded = |side: u64| side.next_multiple_of(32);
+        let coefficients = if keeps_coefficients { padded(width) * padded(height) * components * 2 } else { 0 };
+        // Rows of a component before and after they are scaled up to the image's size, which takes rows besides.
+        let rows = 10 * down + 17 * across * down + down * across * down + 8;
+        coefficients + padded(width) * components * rows * 2
+    }
 }
 
 /// Walks the markers to the end of the image.
 fn frame(bytes: &[u8]) -> Result<Frame, Failure> {
     const CUT: &str = "the JPEG is cut short: it has no end marker";
-    let (mut at, mut frame) = (2, None);
+    let (mut at, mut frame, mut first_scan) = (2, None::<Frame>, None::<u64>);
     loop {
         match next_marker(bytes, &mut at).ok_or(CUT)? {
-            0xd9 => return Ok(frame.ok_or("damaged JPEG: it ends before its frame header")?),
+            0xd9 => {
+                let mut frame = frame.ok_or("damaged JPEG: it ends before its frame header")?;
+                frame.keeps_coefficients |= first_scan.is_some_and(|count| count < frame.components);
+                return Ok(frame);
+            }
             // Restarts, and what else has no length.
             0x01 | 0xd0..=0xd8 => {}
             marker => {
@@ -82,16 +95,22 @@ fn frame(bytes: &[u8]) -> Result<Frame, Failure> {
                 let len = usize::from(u16::from_be_bytes([high, low]));
                 let segment =
                     segment.get(2..len).ok_or(if len < 2 { "damaged JPEG: a segment has no length" } else { CUT })?;
-                if let (0xc0..=0xcf, &[_, h1, h0, w1, w0, components, ..]) = (marker, segment)
-                    && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
-                {
-                    let side = |high, low| u64::from(u16::from_be_bytes([high, low]));
-                    frame = Some(Frame {
-                        width: side(w1, w0),
-                        height: side(h1, h0),
-                        components: components.into(),
-                        progressive: marker == 0xc2,
-                    });
+                match (marker, segment) {
+                    (0xc4 | 0xc8 | 0xcc, _) => {}
+                    (0xc0..=0xcf, &[_, h1, h0, w1, w0, components, ref each @ ..]) => {
+                        let side = |high, low| u64::from(u16::from_be_bytes([high, low]));
+                        let factors = each.chunks_exact(3).map(|component| component[1]);
+                        let largest = |of: fn(u8) -> u8| factors.clone().map(of).max().unwrap_or(1).clamp(1, 4).into();
+                        frame = Some(Frame {
+                            width: side(w1, w0),
+                            height: side(h1, h0),
+                            components: components.into(),
+                            sampling: (largest(|factor| factor >> 4), largest(|factor| factor & 15)),
+                            keeps_coefficients: marker == 0xc2,
+                        });
+                    }
+                    (0xda, &[components, ..]) => first_scan = first_scan.or(Some(components.into())),
+                    _ => {}
                 }
                 at += len;
             }

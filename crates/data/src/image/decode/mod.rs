@@ -8,10 +8,15 @@ mod pnm;
 mod tiff;
 mod webp;
 
-use super::{Image, ImageLimits, limits::Failure};
+use super::{
+    Image, ImageLimits,
+    limits::{Failure, Reservation},
+};
 
 pub(super) fn decode(bytes: &[u8], limits: ImageLimits) -> Result<Image, Failure> {
     let budget = limits.budget(bytes.len());
+    // What reading a header takes.
+    let _reservation = Reservation::new(0)?;
     match bytes {
         [] => Err("it is empty".into()),
         [0xff, 0xd8, 0xff, ..] => jpeg::decode(bytes, budget),
@@ -42,6 +47,15 @@ fn keep_channels(mut pixels: Vec<u8>, stride: usize, kept: usize) -> Vec<u8> {
     pixels.truncate(count * kept);
     pixels.shrink_to_fit();
     pixels
+}
+
+/// Makes RGB of every four bytes, in place.
+fn rgb_of_four(mut pixels: Vec<u8>, rgb: impl Fn([u8; 4]) -> [u8; 3]) -> Vec<u8> {
+    for pixel in pixels.chunks_exact_mut(4) {
+        let color = rgb([pixel[0], pixel[1], pixel[2], pixel[3]]);
+        pixel[..3].copy_from_slice(&color);
+    }
+    keep_channels(pixels, 4, 3)
 }
 
 /// Pillow's RGB of inks, each 0 to 255.

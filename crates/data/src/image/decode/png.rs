@@ -26,12 +26,15 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     decoder.set_transformations(Transformations::EXPAND);
     let header = decoder.read_header_info().map_err(failed)?;
     let (width, height) = (header.width, header.height);
-    budget.admit(width.into(), height.into(), 1, 0)?;
+    let reservation = budget.admit(width.into(), height.into(), 1, 0)?;
     let mut reader = decoder.read_info().map_err(failed)?;
     let (color, depth) = reader.output_color_type();
     let wide = depth == BitDepth::Sixteen;
     let stride = color.samples() * if wide { 2 } else { 1 };
-    budget.admit(width.into(), height.into(), stride as u64, 0)?;
+    drop(reservation);
+    // Unpacked rows wait in a buffer that grows by doubling: at most ten, or all, or 256 KiB.
+    let rows = u64::from(height.min(10)) * u64::from(width) * stride as u64;
+    let _reservation = budget.admit(width.into(), height.into(), stride as u64, 3 * rows + (1 << 19))?;
     let mut pixels = zeros(reader.output_buffer_size().ok_or("its size exceeds this machine's addresses")?)?;
     reader.next_frame(&mut pixels).map_err(failed)?;
     let (height, width) = (height as usize, width as usize);

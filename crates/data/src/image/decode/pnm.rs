@@ -1,7 +1,7 @@
 //! PNM: PBM, PGM and PPM, as text and binary, and PAM.
 
 use super::{
-    super::limits::{Budget, Failure},
+    super::limits::{Budget, Failure, room},
     Image, image, unpack_bits,
 };
 
@@ -35,7 +35,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     if !(1..=65535).contains(&max) {
         return Err(format!("a PNM whose largest value is {max}; 1 to 65535 are expected").into());
     }
-    budget.admit(width as u64, height as u64, kept as u64, 0)?;
+    let _reservation = budget.admit(width as u64, height as u64, kept as u64, 0)?;
     let count = width * height * samples;
     let per_sample = if max > 255 { 2 } else { 1 };
     // Refused before memory is reserved: fewer bytes than samples, or than bits.
@@ -48,9 +48,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     if (data.len() as u64) < needed {
         return Err(CUT.into());
     }
-    let mut pixels = Vec::new();
-    let len = width * height * kept;
-    pixels.try_reserve_exact(len).map_err(|_| Failure::Memory(len as u64))?;
+    let mut pixels = room(width * height * kept)?;
     match kind {
         Kind::PackedBits => {
             for row in data.chunks_exact(width.div_ceil(8)).take(height) {

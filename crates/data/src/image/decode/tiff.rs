@@ -9,9 +9,12 @@ use tiff::{
 };
 
 use super::{
-    super::limits::{Budget, Failure},
-    Image, image, keep_channels, rgb_of_cmyk, unpack_bits,
+    super::limits::{Budget, Failure, Reservation, collected, room},
+    Image, image, keep_channels, rgb_of_cmyk, rgb_of_four, unpack_bits,
 };
+
+/// The tag of packing by JPEG.
+const JPEG: u16 = 7;
 
 pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let failed = |error: TiffError| match error {
@@ -22,8 +25,12 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
         )),
         error => Failure::File(format!("damaged TIFF, or of a kind that is not read: {error}")),
     };
+    let directory = Directory::first(bytes);
+    // The decoder keeps the values of tags in up to three forms while it reads them, of at most 48 bytes in all.
+    let tags = directory.values() * 48;
+    let reservation = Reservation::new(tags)?;
     // The decoder knows no palettes, so their indices are read as gray.
-    let indices = palette_as_gray(bytes)?;
+    let indices = palette_as_gray(&directory)?;
     let mut decoder = Decoder::new(Cursor::new(indices.as_deref().unwrap_or(bytes))).map_err(failed)?;
     let (width, height) = decoder.dimensions().map_err(failed)?;
     let color = decoder.colortype().map_err(failed)?;
@@ -31,7 +38,14 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let (tile_width, tile_height) = decoder.chunk_dimensions();
     let per_pixel = (u64::from(color.num_samples()) * u64::from(color.bit_depth())).div_ceil(8);
     let tile = u64::from(tile_width).saturating_mul(tile_height.into()).saturating_mul(per_pixel);
-    budget.admit(width.into(), height.into(), per_pixel + 3, tile)?;
+    // Samples, and pixels made of them; samples that lie in planes are brought together first.
+    let planes = decoder.find_tag_unsigned::<u16>(Tag::PlanarConfiguration).map_err(failed)? == Some(2);
+    let per_pixel = per_pixel * if planes { 2 } else { 1 } + 3;
+    // Of a packed JPEG there are a copy that grows by doubling, the coefficients, and the samples before they are copied.
+    let is_jpeg = decoder.find_tag_unsigned::<u16>(Tag::Compression).map_err(failed)? == Some(JPEG);
+    let strip = if is_jpeg { tile.saturating_mul(4).saturating_add(3 * bytes.len() as u64) } else { tile };
+    drop(reservation);
+    let _reservation = budget.admit(width.into(), height.into(), per_pixel, strip.saturating_add(tags))?;
     let mut limits = Limits::default();
     limits.decoding_buffer_size = budget.bytes();
     limits.intermediate_buffer_size = budget.bytes();
@@ -44,6 +58,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let mut samples = DecodingResult::U8(Vec::new());
     let layout = decoder.read_image_to_buffer(&mut samples).map_err(failed)?;
     let (height, width) = (height as usize, width as usize);
+    let area = height * width;
     if samples.as_buffer(0).as_bytes().len() < layout.complete_len {
         return Err(failed(TiffError::LimitsExceeded));
     }
@@ -54,9 +69,9 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let rgb = |pixels| image(height, width, 3, pixels);
     if let Some(map) = palette {
         return match (color, samples) {
-            (ColorType::Gray(8), DecodingResult::U8(values)) => rgb(looked_up(values.into_iter(), 8, &map)),
+            (ColorType::Gray(8), DecodingResult::U8(values)) => rgb(looked_up(area, values.into_iter(), 8, &map)?),
             (ColorType::Gray(bits @ (1 | 2 | 4)), DecodingResult::U8(values)) => {
-                rgb(looked_up(unpacked(&values, bits, width)?, bits, &map))
+                rgb(looked_up(area, unpacked(&values, bits, width)?, bits, &map)?)
             }
             _ => Err(format!("a TIFF with a palette of {} bits, which is not read", color.bit_depth()).into()),
         };
@@ -65,18 +80,15 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
         (ColorType::Gray(8), DecodingResult::U8(values)) => image(height, width, 1, values),
         (ColorType::Gray(bits @ (1 | 2 | 4)), DecodingResult::U8(values)) => {
             let scale = 255 / ((1 << bits) - 1) as u8;
-            image(height, width, 1, unpacked(&values, bits, width)?.map(|value| value * scale).collect())
+            image(height, width, 1, collected(area, unpacked(&values, bits, width)?.map(|value| value * scale))?)
         }
-        (ColorType::Gray(_), values) => image(height, width, 1, clipped(&values).ok_or_else(unread)?),
+        (ColorType::Gray(_), values) => image(height, width, 1, clipped(&values)?.ok_or_else(unread)?),
         (ColorType::GrayA(_) | ColorType::Multiband { num_samples: 2, .. }, values) => {
-            image(height, width, 1, keep_channels(upper(values).ok_or_else(unread)?, 2, 1))
+            image(height, width, 1, keep_channels(upper(values)?.ok_or_else(unread)?, 2, 1))
         }
-        (ColorType::RGB(_), values) => rgb(upper(values).ok_or_else(unread)?),
-        (ColorType::RGBA(_), values) => rgb(keep_channels(upper(values).ok_or_else(unread)?, 4, 3)),
-        (ColorType::CMYK(_), values) => {
-            let inks = upper(values).ok_or_else(unread)?;
-            rgb(inks.chunks_exact(4).flat_map(|p| rgb_of_cmyk([p[0], p[1], p[2], p[3]])).collect())
-        }
+        (ColorType::RGB(_), values) => rgb(upper(values)?.ok_or_else(unread)?),
+        (ColorType::RGBA(_), values) => rgb(keep_channels(upper(values)?.ok_or_else(unread)?, 4, 3)),
+        (ColorType::CMYK(_), values) => rgb(rgb_of_four(upper(values)?.ok_or_else(unread)?, rgb_of_cmyk)),
         _ => Err(unread()),
     }
 }
@@ -92,71 +104,114 @@ fn unpacked(values: &[u8], bits: u8, width: usize) -> Result<impl Iterator<Item 
 }
 
 /// The colors of a map that holds all reds, all greens and all blues, 16 bits each.
-fn looked_up(indices: impl Iterator<Item = u8>, bits: u8, map: &[u16]) -> Vec<u8> {
+fn looked_up(area: usize, indices: impl Iterator<Item = u8>, bits: u8, map: &[u16]) -> Result<Vec<u8>, Failure> {
     let count = 1usize << bits;
     let entry = |at: usize| map.get(at).map_or(0, |value| (value >> 8) as u8);
-    indices.flat_map(|index| [0, 1, 2].map(|channel| entry(channel * count + usize::from(index)))).collect()
+    let colors = indices.flat_map(|index| [0, 1, 2].map(|channel| entry(channel * count + usize::from(index))));
+    collected(3 * area, colors)
 }
 
 /// Gray values clipped to bytes, without their fraction: Pillow's modes `I;16`, `I` and `F` as `L`.
-fn clipped(values: &DecodingResult) -> Option<Vec<u8>> {
+fn clipped(values: &DecodingResult) -> Result<Option<Vec<u8>>, Failure> {
+    fn each<T: Copy>(values: &[T], byte: impl Fn(T) -> u8) -> Result<Option<Vec<u8>>, Failure> {
+        collected(values.len(), values.iter().map(|&value| byte(value))).map(Some)
+    }
     // `as` clips floats, and makes 0 of what is not a number.
     let byte = |value: i64| value.clamp(0, 255) as u8;
-    Some(match values {
-        DecodingResult::U16(values) => values.iter().map(|&value| value.min(255) as u8).collect(),
-        DecodingResult::U32(values) => values.iter().map(|&value| value.min(255) as u8).collect(),
-        DecodingResult::I16(values) => values.iter().map(|&value| byte(value.into())).collect(),
-        DecodingResult::I32(values) => values.iter().map(|&value| byte(value.into())).collect(),
-        DecodingResult::F32(values) => values.iter().map(|&value| value as u8).collect(),
-        DecodingResult::F64(values) => values.iter().map(|&value| value as u8).collect(),
-        _ => return None,
-    })
+    match values {
+        DecodingResult::U16(values) => each(values, |value| value.min(255) as u8),
+        DecodingResult::U32(values) => each(values, |value| value.min(255) as u8),
+        DecodingResult::I16(values) => each(values, |value| byte(value.into())),
+        DecodingResult::I32(values) => each(values, |value| byte(value.into())),
+        DecodingResult::F32(values) => each(values, |value| value as u8),
+        DecodingResult::F64(values) => each(values, |value| value as u8),
+        _ => Ok(None),
+    }
 }
 
 /// Colors of 8 bits, or the upper bytes of those of 16.
-fn upper(values: DecodingResult) -> Option<Vec<u8>> {
+fn upper(values: DecodingResult) -> Result<Option<Vec<u8>>, Failure> {
     match values {
-        DecodingResult::U8(values) => Some(values),
-        DecodingResult::U16(values) => Some(values.into_iter().map(|value| (value >> 8) as u8).collect()),
-        _ => None,
+        DecodingResult::U8(values) => Ok(Some(values)),
+        DecodingResult::U16(values) => collected(values.len(), values.iter().map(|value| (value >> 8) as u8)).map(Some),
+        _ => Ok(None),
     }
 }
 
 /// Pixels from planes, one after the other, of one channel each.
 fn interleaved(samples: DecodingResult, planes: usize) -> Result<DecodingResult, Failure> {
-    fn of<T: Copy>(values: &[T], planes: usize) -> Vec<T> {
+    fn of<T: Copy>(values: &[T], planes: usize) -> Result<Vec<T>, Failure> {
         let plane = values.len() / planes;
-        (0..plane).flat_map(|at| (0..planes).map(move |p| values[p * plane + at])).collect()
+        let pixels = (0..plane).flat_map(|at| (0..planes).map(move |p| values[p * plane + at]));
+        collected(plane * planes, pixels)
     }
     match samples {
-        DecodingResult::U8(values) => Ok(DecodingResult::U8(of(&values, planes))),
-        DecodingResult::U16(values) => Ok(DecodingResult::U16(of(&values, planes))),
+        DecodingResult::U8(values) => Ok(DecodingResult::U8(of(&values, planes)?)),
+        DecodingResult::U16(values) => Ok(DecodingResult::U16(of(&values, planes)?)),
         _ => Err("a TIFF of planes of more than 16 bits, which is not read".into()),
     }
 }
 
+/// The directory of a file's first image: its tags.
+struct Directory<'a> {
+    bytes: &'a [u8],
+    little: bool,
+    /// The bytes of a count or an offset: 8 in a BigTIFF.
+    word: usize,
+    /// Where the entries begin, and how many there are.
+    start: usize,
+    count: usize,
+}
+
+impl<'a> Directory<'a> {
+    fn first(bytes: &'a [u8]) -> Directory<'a> {
+        let mut directory = Directory { bytes, little: bytes[0] == b'I', word: 4, start: 0, count: 0 };
+        let big = directory.number(2, 2) == Some(43);
+        directory.word = if big { 8 } else { 4 };
+        let count_len = if big { 8 } else { 2 };
+        let at = directory.number(directory.word, directory.word).and_then(|at| usize::try_from(at).ok());
+        let at = at.unwrap_or(usize::MAX);
+        let most = (bytes.len() / directory.entry_len()) as u64;
+        directory.count = directory.number(at, count_len).unwrap_or(0).min(most) as usize;
+        directory.start = at.saturating_add(count_len);
+        directory
+    }
+
+    fn entry_len(&self) -> usize {
+        4 + 2 * self.word
+    }
+
+    /// Where each entry is: a tag and a type of two bytes each, a count of values, and the values or their offset.
+    fn entries(&self) -> impl Iterator<Item = usize> {
+        let (start, len) = (self.start, self.entry_len());
+        (0..self.count).map(move |entry| start + entry * len)
+    }
+
+    fn number(&self, at: usize, len: usize) -> Option<u64> {
+        let bytes = self.bytes.get(at..)?.get(..len)?;
+        let join = |number, &byte| number << 8 | u64::from(byte);
+        Some(if self.little { bytes.iter().rev().fold(0, join) } else { bytes.iter().fold(0, join) })
+    }
+
+    /// How many values all tags have.
+    fn values(&self) -> u64 {
+        let counts = self.entries().map(|entry| self.number(entry + 4, self.word).unwrap_or(0));
+        // What is more than the file is long is refused.
+        counts.fold(0, u64::saturating_add).min(self.bytes.len() as u64)
+    }
+}
+
 /// A copy of the file whose first image claims to be gray, if it has a palette.
-fn palette_as_gray(bytes: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+fn palette_as_gray(directory: &Directory<'_>) -> Result<Option<Vec<u8>>, Failure> {
     const PHOTOMETRIC: u64 = 262;
     const PALETTE: u64 = 3;
-    let little = bytes[0] == b'I';
-    let number = |at: usize, len: usize| -> Option<u64> {
-        let bytes = bytes.get(at..)?.get(..len)?;
-        let join = |number, &byte| number << 8 | u64::from(byte);
-        Some(if little { bytes.iter().rev().fold(0, join) } else { bytes.iter().fold(0, join) })
+    let value_at = |entry: usize| entry + 4 + directory.word;
+    let palette = |&entry: &usize| {
+        directory.number(entry, 2) == Some(PHOTOMETRIC) && directory.number(value_at(entry), 2) == Some(PALETTE)
     };
-    // The version says how wide offsets and counts are, and how long an entry is.
-    let big = number(2, 2) == Some(43);
-    let (directory, count_len, entry_len) = if big { (number(8, 8), 8, 20) } else { (number(4, 4), 2, 12) };
-    let directory = directory.and_then(|at| usize::try_from(at).ok()).unwrap_or(usize::MAX);
-    let count = number(directory, count_len).unwrap_or(0).min((bytes.len() / entry_len) as u64);
-    let entries = (0..count as usize).map(|entry| directory + count_len + entry * entry_len);
-    let value_at = |entry: usize| entry + if big { 12 } else { 8 };
-    let palette = |&entry: &usize| number(entry, 2) == Some(PHOTOMETRIC) && number(value_at(entry), 2) == Some(PALETTE);
-    let Some(entry) = entries.into_iter().find(palette) else { return Ok(None) };
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(bytes.len()).map_err(|_| Failure::Memory(bytes.len() as u64))?;
-    copy.extend_from_slice(bytes);
-    copy[value_at(entry) + usize::from(!little)] = 1;
+    let Some(entry) = directory.entries().find(palette) else { return Ok(None) };
+    let mut copy = room(directory.bytes.len())?;
+    copy.extend_from_slice(directory.bytes);
+    copy[value_at(entry) + usize::from(!directory.little)] = 1;
     Ok(Some(copy))
 }
