@@ -182,8 +182,14 @@ fn child(kind: &str, name: &str, bytes: &[u8], kilobytes: Option<u64>) -> Result
     let mut command = Command::new("sh");
     let run = "exec \"$0\" --exact child_with_little_memory --nocapture --test-threads 1";
     command.args(["-c", &format!("{limit}{run}")]).arg(std::env::current_exe().unwrap());
-    // glibc reserves addresses for every thread.
-    let output = command.env("MALLOC_ARENA_MAX", "1").env(CHILD, kind).env(FILE, &path).output().unwrap();
+    // glibc reserves addresses for every thread, and backtraces take memory.
+    let output = command
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("RUST_BACKTRACE", "0")
+        .env(CHILD, kind)
+        .env(FILE, &path)
+        .output()
+        .unwrap();
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

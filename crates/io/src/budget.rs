@@ -1,11 +1,25 @@
 //! The memory that loading one file may take. Files can be small and name large things: they get an error instead of the
 //! machine's memory.
+//!
+//! Allocations whose size a file decides fail with an error. Small ones (names, nodes of maps, handles of tensors) cannot, so
+//! the memory for them is looked for ahead of them, a megabyte at a time.
 
-use std::path::{Path, PathBuf};
+#[cfg(feature = "pth")]
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+};
+use std::{
+    hint::black_box,
+    path::{Path, PathBuf},
+};
 
 use kiln_tensor::{Error, Result};
 
-use crate::{LoadOptions, source::Source};
+use crate::{
+    LoadOptions,
+    source::{Source, out_of_memory},
+};
 
 /// What a tensor without elements takes: handle, storage and layout.
 pub(crate) const TENSOR: usize = 512;
@@ -14,12 +28,24 @@ const ENTRY: usize = 64;
 /// What a JSON value takes when it is parsed without a type.
 const JSON_VALUE: usize = 128;
 
+/// How far ahead of small allocations the machine's memory is looked for.
+const STEP: usize = 1 << 20;
+
 /// Counts memory against the limit of one file.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Budget {
     path: PathBuf,
     limit: usize,
     left: usize,
+    /// What the machine was found to have for allocations that come.
+    ahead: usize,
+}
+
+impl Clone for Budget {
+    fn clone(&self) -> Budget {
+        // What was found may be taken by the time the copy is used.
+        Budget { path: self.path.clone(), ahead: 0, ..*self }
+    }
 }
 
 impl Budget {
@@ -27,7 +53,7 @@ impl Budget {
     pub fn new(source: &Source, options: &LoadOptions) -> Budget {
         let default = source.len().saturating_mul(10).saturating_add(64 << 20);
         let limit = options.limit().unwrap_or(default);
-        Budget { path: source.path().to_owned(), limit, left: limit }
+        Budget { path: source.path().to_owned(), limit, left: limit, ahead: 0 }
     }
 
     /// What is left.
@@ -46,10 +72,52 @@ impl Budget {
         Error::file(&self.path, message)
     }
 
-    /// Counts memory that is about to be allocated.
+    /// Counts memory that is about to be allocated, and makes sure that the machine has it.
     pub fn spend(&mut self, bytes: usize) -> Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| self.exceeded())?;
+        self.look_for(bytes)?;
+        self.ahead -= bytes;
         Ok(())
+    }
+
+    /// Makes sure that the machine has memory for what is allocated without being counted, or will be.
+    pub fn look_for(&mut self, bytes: usize) -> Result<()> {
+        if bytes <= self.ahead {
+            return Ok(());
+        }
+        let wanted = bytes.saturating_add(STEP.min(self.left));
+        let mut memory = Vec::<u8>::new();
+        memory.try_reserve_exact(wanted).map_err(|_| out_of_memory(&self.path, bytes))?;
+        // An allocation that nothing uses may be compiled to nothing.
+        black_box(&mut memory);
+        self.ahead = wanted;
+        Ok(())
+    }
+
+    /// Inserts into a map that cannot end the program by growing.
+    #[cfg(feature = "pth")]
+    pub fn insert<K: Eq + Hash, V>(&self, map: &mut HashMap<K, V>, key: K, value: V) -> Result<Option<V>> {
+        map.try_reserve(1).map_err(|_| self.no_room::<(K, V)>(map.len()))?;
+        Ok(map.insert(key, value))
+    }
+
+    /// [`insert`](Budget::insert) into a set.
+    #[cfg(feature = "pth")]
+    pub fn remember<K: Eq + Hash>(&self, set: &mut HashSet<K>, key: K) -> Result<()> {
+        set.try_reserve(1).map_err(|_| self.no_room::<K>(set.len()))?;
+        set.insert(key);
+        Ok(())
+    }
+
+    /// Pushes to a vector that cannot end the program by growing.
+    pub fn push<T>(&self, vec: &mut Vec<T>, value: T) -> Result<()> {
+        vec.try_reserve(1).map_err(|_| self.no_room::<T>(vec.len()))?;
+        vec.push(value);
+        Ok(())
+    }
+
+    fn no_room<T>(&self, len: usize) -> Error {
+        out_of_memory(&self.path, (len + 1).saturating_mul(size_of::<T>()))
     }
 
     /// Counts memory that was freed.

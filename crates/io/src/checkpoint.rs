@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use kiln_derive::located;
-use kiln_tensor::{Device, Error, Result, StateDict, random_state, set_random_state};
+use kiln_tensor::{Error, Result, StateDict, random_state, set_random_state};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{TensorFile, save::Metadata, save_with_metadata};
+use crate::{LoadOptions, TensorFile, save::Metadata, save_with_metadata};
 
 /// The state of a training run. A run that loads it goes on bit for bit as if it had never stopped.
 ///
@@ -96,17 +96,18 @@ impl Checkpoint {
         save_with_metadata(path, &tensors, &Metadata::from([(KEY.into(), state)]))
     }
 
-    /// Reads a checkpoint, its tensors to a device.
+    /// Reads a checkpoint, its tensors to the options' device, within their [memory limit](LoadOptions::memory_limit).
     ///
     /// # Errors
-    /// With the path: the file cannot be read, is damaged, is not a checkpoint, or was written by a newer
-    /// version of Kiln.
-    pub fn load(path: impl AsRef<Path>, device: impl Into<Device>) -> Result<Checkpoint> {
-        Checkpoint::load_file(path.as_ref(), device.into())
+    /// With the path: the file cannot be read, is damaged, takes more memory than the limit, is not a checkpoint, or was
+    /// written by a newer version of Kiln. Memory runs out. Options are set that would change tensors.
+    pub fn load(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<Checkpoint> {
+        Checkpoint::load_file(path.as_ref(), options.into())
     }
 
-    fn load_file(path: &Path, device: Device) -> Result<Checkpoint> {
-        let file = TensorFile::open(path)?;
+    fn load_file(path: &Path, options: LoadOptions) -> Result<Checkpoint> {
+        options.changes_nothing("Checkpoint::load")?;
+        let file = TensorFile::open_with(path, options.clone())?;
         let wrong = |message: String| Error::file(path, message);
         let text = file.metadata().get(KEY);
         let text = text.ok_or_else(|| wrong("it holds tensors, but is not a training checkpoint".into()))?;
@@ -122,7 +123,8 @@ impl Checkpoint {
             None => return Err(wrong(format!("its {KEY:?} states no version"))),
         }
         let state: State = serde_json::from_value(state).map_err(|e| wrong(format!("its {KEY:?} is wrong: {e}")))?;
-        let tensors = file.state_dict(device)?;
+        let tensors = file.state_dict(options)?;
+        file.check_names()?;
         let State { version: _, epoch, random_state, metadata } = state;
         let section = |section: &str| -> StateDict {
             let inside = |name: &String| Some(name.strip_prefix(section)?.strip_prefix('.')?.to_owned());

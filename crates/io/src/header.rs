@@ -5,13 +5,14 @@
 use std::{cell::RefCell, collections::HashMap, fmt};
 
 use indexmap::{IndexMap, map::Entry};
+use kiln_backend::MAX_RANK;
 use kiln_tensor::{DType, Error, Result, Shape};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::{budget::Budget, tensor_file::TensorInfo};
+use crate::{budget::Budget, source::out_of_memory, tensor_file::TensorInfo};
 
 /// The name that the format keeps for text about the file.
 pub(crate) const METADATA: &str = "__metadata__";
@@ -33,8 +34,8 @@ pub(crate) fn name_of(dtype: DType) -> &'static str {
     DTYPES.iter().find(|(known, _)| *known == dtype).map_or("", |(_, name)| name)
 }
 
-/// One tensor as the header describes it.
-#[derive(Debug, Deserialize, Serialize)]
+/// One tensor as the header describes it, to be written.
+#[derive(Debug, Serialize)]
 pub(crate) struct Description {
     pub dtype: String,
     pub shape: Vec<usize>,
@@ -54,6 +55,8 @@ impl Header {
     /// Reads the JSON text of a file that has `values` bytes of values.
     pub fn parse(text: &[u8], values: usize, budget: &mut Budget) -> Result<Header> {
         let path = budget.path().to_owned();
+        // A string with escapes is put together in a buffer that grows by doubling.
+        budget.look_for(if text.contains(&b'\\') { text.len().saturating_mul(3) } else { 0 })?;
         let wrong = |message: String| Error::file(&path, message);
         let reader = HeaderReader { budget: RefCell::new(budget), exceeded: RefCell::new(None) };
         let mut json = serde_json::Deserializer::from_slice(text);
@@ -62,7 +65,7 @@ impl Header {
             return Err(error);
         }
         let mut header = parsed.map_err(|e| wrong(format!("not a valid safetensors header: {e}")))?;
-        header.tensors.sort_by(|a_name, a, b_name, b| {
+        header.tensors.sort_unstable_by(|a_name, a, b_name, b| {
             (a.bytes.start, a.bytes.end, a_name).cmp(&(b.bytes.start, b.bytes.end, b_name))
         });
         let mut end = 0;
@@ -88,11 +91,19 @@ struct HeaderReader<'b> {
 }
 
 impl HeaderReader<'_> {
+    /// Remembers an error that JSON errors cannot carry.
+    fn fail<E: serde::de::Error>(&self, error: Error) -> E {
+        let message = E::custom(&error);
+        self.exceeded.replace(Some(error));
+        message
+    }
+
     fn entry<E: serde::de::Error>(&self, bytes: usize) -> Result<(), E> {
-        self.budget.borrow_mut().entry(bytes).map_err(|error| {
-            self.exceeded.replace(Some(error));
-            E::custom("too large")
-        })
+        self.budget.borrow_mut().entry(bytes).map_err(|error| self.fail(error))
+    }
+
+    fn no_room<E: serde::de::Error>(&self, bytes: usize) -> E {
+        self.fail(out_of_memory(self.budget.borrow().path(), bytes))
     }
 }
 
@@ -114,7 +125,7 @@ impl<'de> Visitor<'de> for &HeaderReader<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
         let mut header = Header::default();
         let mut has_metadata = false;
-        while let Some(name) = map.next_key::<String>()? {
+        while let Some(name) = map.next_key_seed(Text(self))? {
             if name == METADATA {
                 if std::mem::replace(&mut has_metadata, true) {
                     return Err(A::Error::custom(format!("{METADATA:?} is there twice")));
@@ -123,11 +134,12 @@ impl<'de> Visitor<'de> for &HeaderReader<'_> {
                 continue;
             }
             // The entry is there twice while the map grows.
-            self.entry(3 * (name.len() + size_of::<(String, TensorInfo)>()))?;
-            header.tensors.try_reserve(1).map_err(|_| A::Error::custom("out of memory"))?;
+            let bytes = 3 * size_of::<(String, TensorInfo)>();
+            self.entry(bytes + 2 * name.len())?;
+            header.tensors.try_reserve(1).map_err(|_| self.no_room(bytes * header.tensors.len()))?;
             match header.tensors.entry(name) {
                 Entry::Occupied(entry) => {
-                    return Err(A::Error::custom(format!("tensor {:?} is there twice", entry.key())));
+                    return Err(A::Error::custom(format!("tensor {:?} is there twice", short(entry.key()))));
                 }
                 Entry::Vacant(entry) => {
                     let info = tensor_info(entry.key(), map.next_value()?).map_err(A::Error::custom)?;
@@ -139,15 +151,103 @@ impl<'de> Visitor<'de> for &HeaderReader<'_> {
     }
 }
 
+/// A name may be as long as the file; a message is not.
+fn short(name: &str) -> &str {
+    let end = name.char_indices().nth(200).map_or(name.len(), |(at, _)| at);
+    &name[..end]
+}
+
+/// A string, whose memory is counted.
+struct Text<'a, 'b>(&'a HeaderReader<'b>);
+
+impl<'de> DeserializeSeed<'de> for Text<'_, '_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Text<'_, '_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<String, E> {
+        self.0.entry(text.len())?;
+        let mut out = String::new();
+        out.try_reserve_exact(text.len()).map_err(|_| self.0.no_room(text.len()))?;
+        out.push_str(text);
+        Ok(out)
+    }
+}
+
+/// One tensor as it is read.
+#[derive(Deserialize)]
+struct TensorEntry {
+    dtype: DtypeName,
+    shape: Extents,
+    data_offsets: (usize, usize),
+}
+
+/// The element type, or the beginning of a name that is none.
+struct DtypeName(Result<DType, String>);
+
+impl<'de> Deserialize<'de> for DtypeName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DtypeName, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = DtypeName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a dtype")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<DtypeName, E> {
+                let known = DTYPES.iter().find(|(_, known)| *known == name);
+                Ok(DtypeName(known.map(|&(dtype, _)| dtype).ok_or_else(|| name.chars().take(20).collect())))
+            }
+        }
+        deserializer.deserialize_str(Reader)
+    }
+}
+
+/// The extents of a tensor, or what is wrong with them. No more are kept than there may be.
+struct Extents(Result<Shape, String>);
+
+impl<'de> Deserialize<'de> for Extents {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Extents, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Extents;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of extents")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Extents, A::Error> {
+                let mut extents = [0; MAX_RANK + 1];
+                let mut rank = 0;
+                while let Some(extent) = list.next_element()? {
+                    extents[rank.min(MAX_RANK)] = extent;
+                    rank += 1;
+                }
+                let extents = &extents[..rank.min(MAX_RANK + 1)];
+                Ok(Extents(Shape::new(extents).map_err(|e| e.to_string())))
+            }
+        }
+        deserializer.deserialize_seq(Reader)
+    }
+}
+
 /// Checks that dtype, shape and offsets of a tensor agree.
-fn tensor_info(name: &str, description: Description) -> Result<TensorInfo, String> {
-    let Description { dtype, shape, data_offsets: (start, end) } = description;
-    let known = DTYPES.iter().find(|(_, known)| *known == dtype);
-    let &(dtype, _) = known.ok_or_else(|| {
-        let dtype: String = dtype.chars().take(20).collect();
-        format!("tensor {name:?} has dtype {dtype}, which Kiln does not have")
-    })?;
-    let shape = Shape::new(&shape).map_err(|e| format!("tensor {name:?}: {e}"))?;
+fn tensor_info(name: &str, entry: TensorEntry) -> Result<TensorInfo, String> {
+    let TensorEntry { dtype, shape: Extents(shape), data_offsets: (start, end) } = entry;
+    let name = short(name);
+    let dtype = dtype.0.map_err(|dtype| format!("tensor {name:?} has dtype {dtype}, which Kiln does not have"))?;
+    let shape = shape.map_err(|e| format!("tensor {name:?}: {e}"))?;
     let bytes = shape.numel().checked_mul(dtype.size());
     if bytes.is_none() || end.checked_sub(start) != bytes {
         return Err(format!("tensor {name:?} of {dtype} and shape {shape} cannot have its values in {start}..{end}"));
@@ -174,14 +274,16 @@ impl<'de> Visitor<'de> for MetadataReader<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut out = HashMap::new();
-        while let Some(key) = map.next_key::<String>()? {
+        let reader = self.0;
+        while let Some(key) = map.next_key_seed(Text(reader))? {
             if out.contains_key(&key) {
                 map.next_value::<IgnoredAny>()?;
-                return Err(A::Error::custom(format!("{key:?} is there twice in {METADATA:?}")));
+                return Err(A::Error::custom(format!("{:?} is there twice in {METADATA:?}", short(&key))));
             }
-            let value: String = map.next_value()?;
-            self.0.entry(3 * size_of::<(String, String)>() + key.len() + value.len())?;
-            out.try_reserve(1).map_err(|_| A::Error::custom("out of memory"))?;
+            let value = map.next_value_seed(Text(reader))?;
+            let bytes = 3 * size_of::<(String, String)>();
+            reader.entry(bytes)?;
+            out.try_reserve(1).map_err(|_| reader.no_room(bytes * out.len()))?;
             out.insert(key, value);
         }
         Ok(out)

@@ -7,7 +7,11 @@ use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor};
 
 #[cfg(feature = "pth")]
 use crate::PthFile;
-use crate::{ShardedFile, TensorFile, format::Format, source::Source};
+use crate::{
+    ShardedFile, TensorFile,
+    format::Format,
+    source::{Source, out_of_memory},
+};
 
 /// How tensors are loaded. Converts from a [`Device`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +94,17 @@ impl LoadOptions {
         }
     }
 
+    /// An error if options are set that say how tensors change, for a file that is loaded as it is.
+    pub(crate) fn changes_nothing(&self, op: &'static str) -> Result<()> {
+        let set = [("dtype", self.dtype.is_some()), ("strip_prefix", !self.prefix.is_empty())];
+        match set.into_iter().find(|(_, is_set)| *is_set) {
+            Some((name, _)) => {
+                Err(Error::argument(op, format!("a checkpoint is loaded as it is, without `LoadOptions::{name}`")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// An error if keys were named for a file that has none.
     pub(crate) fn needs_no_key(&self, path: &Path) -> Result<()> {
         match &self.keys[..] {
@@ -113,6 +128,13 @@ impl From<&Device> for LoadOptions {
     }
 }
 
+/// Inserts into a state dict that cannot end the program by growing.
+pub(crate) fn insert(state: &mut StateDict, name: String, tensor: Tensor, path: &Path) -> Result<Option<Tensor>> {
+    let bytes = (state.len() + 1) * size_of::<(String, Tensor)>();
+    state.try_reserve(1).map_err(|_| out_of_memory(path, bytes))?;
+    Ok(state.insert(name, tensor))
+}
+
 /// The state dict that a file becomes, under the names that the options make of the file's.
 pub(crate) struct Names<'a> {
     path: &'a Path,
@@ -130,7 +152,7 @@ impl<'a> Names<'a> {
     pub fn insert(&mut self, name: &str, tensor: Tensor) -> Result<()> {
         let prefix = &self.options.prefix;
         let stripped = name.strip_prefix(prefix.as_str()).unwrap_or(name);
-        if self.state.insert(stripped.to_owned(), tensor).is_some() {
+        if insert(&mut self.state, stripped.to_owned(), tensor, self.path)?.is_some() {
             let message = format!("without the prefix {prefix:?} two tensors have the name {stripped:?}");
             return Err(Error::file(self.path, message));
         }
@@ -152,13 +174,13 @@ impl<'a> Names<'a> {
         if !self.state.keys().any(|name| name.strip_suffix("running_var").is_some_and(is_old)) {
             return Ok(());
         }
-        let mut out = StateDict::with_capacity(self.state.len());
+        let mut out = StateDict::new();
         for (name, tensor) in &self.state {
-            out.insert(name.clone(), tensor.clone());
+            insert(&mut out, name.clone(), tensor.clone(), self.path)?;
             // Where PyTorch has it.
             if let Some(layer) = name.strip_suffix("running_var").filter(|layer| is_old(layer)) {
                 let count = Tensor::from_vec(vec![0i64], (), self.options.device)?;
-                out.insert(format!("{layer}num_batches_tracked"), count);
+                insert(&mut out, format!("{layer}num_batches_tracked"), count, self.path)?;
             }
         }
         self.state = out;

@@ -14,7 +14,12 @@ use serde::{
     de::{Error as _, MapAccess, Visitor},
 };
 
-use crate::{LoadOptions, TensorFile, budget::Budget, load::Names, source::Source};
+use crate::{
+    LoadOptions, TensorFile,
+    budget::Budget,
+    load::{self, Names},
+    source::Source,
+};
 
 /// The index of a model that lies in several safetensors files, as `model.safetensors.index.json` of the Hugging
 /// Face hub: a JSON object whose `weight_map` says for each tensor in which file beside the index it is.
@@ -34,11 +39,15 @@ impl ShardedFile {
     /// # Errors
     /// With the path: the file cannot be read, is no index, or names a file that does not lie beside it.
     pub fn open(path: impl AsRef<Path>) -> Result<ShardedFile> {
-        ShardedFile::open_file(path.as_ref())
+        ShardedFile::open_with(path, LoadOptions::default())
     }
 
-    fn open_file(path: &Path) -> Result<ShardedFile> {
-        ShardedFile::read(&Source::open(path)?, &LoadOptions::default())
+    /// [`open`](ShardedFile::open) within [`LoadOptions::memory_limit`]; other options play no part.
+    ///
+    /// # Errors
+    /// As [`open`](ShardedFile::open), or the limit does not suffice.
+    pub fn open_with(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<ShardedFile> {
+        ShardedFile::read(&Source::open(path.as_ref())?, &options.into())
     }
 
     pub(crate) fn read(source: &Source, options: &LoadOptions) -> Result<ShardedFile> {
@@ -47,6 +56,8 @@ impl ShardedFile {
         let text = source.prefix(source.len())?;
         // Names are kept twice: in the order of the index, and by file.
         budget.json(&text)?;
+        // A string with escapes is put together in a buffer that grows by doubling.
+        budget.look_for(if text.contains(&b'\\') { text.len().saturating_mul(3) } else { 0 })?;
         let wrong = |message: String| Error::file(path, message);
         let index: Index =
             serde_json::from_slice(&text).map_err(|e| wrong(format!("not an index of safetensors files: {e}")))?;
@@ -57,8 +68,9 @@ impl ShardedFile {
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
                 return Err(wrong(format!("{name:?} is said to be in {file:?}, which is no file beside the index")));
             }
-            out.shards.entry(file).or_default().push(name.clone());
-            out.names.push(name);
+            budget.entry(2 * size_of::<(String, Vec<String>)>() + name.len())?;
+            budget.push(out.shards.entry(file).or_default(), name.clone())?;
+            budget.push(&mut out.names, name)?;
         }
         Ok(out)
     }
@@ -88,7 +100,7 @@ impl ShardedFile {
             let shard = TensorFile::read(Source::open(&path)?, &options)?;
             shard.verify()?;
             for name in names {
-                found.insert(name.clone(), shard.tensor(name, as_named.clone())?);
+                load::insert(&mut found, name.clone(), shard.tensor(name, as_named.clone())?, &path)?;
             }
         }
         let mut state = Names::new(&self.path, &options);
@@ -127,6 +139,7 @@ impl<'de> Deserialize<'de> for WeightMap {
                     if out.contains_key(&name) {
                         return Err(A::Error::custom(format!("tensor {name:?} is there twice")));
                     }
+                    out.try_reserve(1).map_err(|_| A::Error::custom("out of memory"))?;
                     out.insert(name, file);
                 }
                 Ok(WeightMap(out))

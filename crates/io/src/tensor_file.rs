@@ -51,7 +51,16 @@ impl TensorFile {
     /// # Errors
     /// As [`load`](crate::load). The values are not looked at.
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
-        TensorFile::read(Source::open(path.as_ref())?, &LoadOptions::default())
+        TensorFile::open_with(path, LoadOptions::default())
+    }
+
+    /// [`open`](TensorFile::open) within [`LoadOptions::memory_limit`], which holds for what is loaded from the file, too;
+    /// other options play no part.
+    ///
+    /// # Errors
+    /// As [`open`](TensorFile::open), or the limit does not suffice.
+    pub fn open_with(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<TensorFile> {
+        TensorFile::read(Source::open(path.as_ref())?, &options.into())
     }
 
     pub(crate) fn read(source: Source, options: &LoadOptions) -> Result<TensorFile> {
@@ -92,6 +101,8 @@ impl TensorFile {
         options.needs_no_key(self.path())?;
         let info = self.tensors.get(name);
         let info = info.ok_or_else(|| Error::file(self.path(), format!("it has no tensor {name:?}")))?;
+        let bytes = budget::TENSOR + options.size_of(info.dtype, info.shape.numel());
+        self.budget.clone().spend(bytes)?;
         let tensor = self.read_tensor(info, &options, |_| {})?;
         self.source.check_unchanged()?;
         Ok(tensor)
@@ -109,7 +120,7 @@ impl TensorFile {
         let mut sum = self.checksum();
         let mut state = load::Names::new(self.path(), &options);
         for (name, info) in &self.tensors {
-            budget.spend(budget::TENSOR + options.size_of(info.dtype, info.shape.numel()))?;
+            budget.spend(budget::TENSOR + name.len() + options.size_of(info.dtype, info.shape.numel()))?;
             let tensor = self.read_tensor(info, &options, |bytes| {
                 if let Some(sum) = &mut sum {
                     sum.add(name, bytes);
@@ -126,9 +137,16 @@ impl TensorFile {
         Ok(state.finish())
     }
 
-    /// An error if parsing a JSON text of the metadata may take more memory than the limit.
+    /// An error if parsing a JSON text of the metadata may take more memory than the limit, or than there is.
     pub(crate) fn check_json(&self, text: &str) -> Result<()> {
         self.budget.clone().json(text.as_bytes())
+    }
+
+    /// Makes sure that there is memory for another dict of all tensors.
+    pub(crate) fn check_names(&self) -> Result<()> {
+        let mut budget = self.budget.clone();
+        let name = |name: &String| 4 * size_of::<(String, Tensor)>() + name.len() + 32;
+        budget.look_for(self.tensors.keys().map(name).sum())
     }
 
     /// Compares the contents with the checksum that Kiln puts into its files; reads the whole file. A file

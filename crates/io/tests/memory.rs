@@ -6,45 +6,50 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    ptr,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use kiln_io::{Checkpoint, LoadOptions, Metadata, PthFile, load, load_model, save_with_metadata};
-use kiln_tensor::{Device, ErrorKind, StateDict};
+use kiln_io::{
+    Checkpoint, LoadOptions, Metadata, PthFile, ShardedFile, TensorFile, load, load_model, save_with_metadata,
+};
+use kiln_tensor::{DType, Device, ErrorKind, StateDict, Tensor};
 use tempfile::tempdir;
 
-/// Counts what is allocated now, and the most that was.
+/// Counts what is allocated now, and the most that was, within a bound.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+static BOUND: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// What is always there: an error that says that memory has run out takes some itself.
+const SMALL: usize = 2048;
 
-fn count(bytes: usize) {
+/// Counts an allocation; whether there is room for it.
+fn count(bytes: usize) -> bool {
     let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
-    PEAK.fetch_max(live, Relaxed);
+    let fits = bytes <= SMALL || live <= BOUND.load(Relaxed);
+    if fits {
+        PEAK.fetch_max(live, Relaxed);
+    } else {
+        LIVE.fetch_sub(bytes, Relaxed);
+    }
+    fits
 }
 
 // SAFETY: all calls go to the system's allocator as they come.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as the caller promises.
-        let block = unsafe { System.alloc(layout) };
-        if !block.is_null() {
-            count(layout.size());
-        }
-        block
+        if count(layout.size()) { unsafe { System.alloc(layout) } } else { ptr::null_mut() }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as the caller promises.
-        let block = unsafe { System.alloc_zeroed(layout) };
-        if !block.is_null() {
-            count(layout.size());
-        }
-        block
+        if count(layout.size()) { unsafe { System.alloc_zeroed(layout) } } else { ptr::null_mut() }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -54,14 +59,16 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as the caller promises.
-        let new = unsafe { System.realloc(block, layout, size) };
-        if !new.is_null() {
-            // Both may be there while one is copied.
-            count(size);
-            LIVE.fetch_sub(layout.size(), Relaxed);
+        // Both may be there while one is copied.
+        if size > layout.size() && !count(size) {
+            return ptr::null_mut();
         }
-        new
+        if size < layout.size() {
+            LIVE.fetch_add(size, Relaxed);
+        }
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(block, layout, size) }
     }
 }
 
@@ -227,6 +234,39 @@ fn the_caller_sets_the_limit() {
     save_with_metadata(&tensors, &StateDict::new(), &Metadata::from([("note".into(), "x".repeat(1 << 20))])).unwrap();
     assert!(load(&tensors, options(1 << 20)).is_err());
     assert!(load(&tensors, options(8 << 20)).unwrap().is_empty());
+    // The other readers, which name the option as well.
+    let run = folder.path().join("run.ckpt");
+    let weight = Tensor::zeros([1 << 18], Device::Cpu).unwrap();
+    let model = StateDict::from([("w".to_owned(), weight)]);
+    Checkpoint { model, ..Checkpoint::now() }.save(&run).unwrap();
+    let index = folder.path().join("index.json");
+    let names: String = (0..2_000).map(|i| format!(r#","{i}":"run.ckpt""#)).collect();
+    fs::write(&index, format!(r#"{{"weight_map":{{{}}}}}"#, &names[1..])).unwrap();
+    let readers: [(&str, &dyn Fn(usize) -> kiln_tensor::Result<()>); 6] = [
+        ("Checkpoint::load", &|limit| Checkpoint::load(&run, options(limit)).map(drop)),
+        ("TensorFile::open_with", &|limit| TensorFile::open_with(&tensors, options(limit)).map(drop)),
+        ("TensorFile::state_dict", &|limit| {
+            TensorFile::open_with(&run, options(limit))?.state_dict(Device::Cpu).map(drop)
+        }),
+        ("TensorFile::tensor", &|limit| {
+            TensorFile::open_with(&run, options(limit))?.tensor("model.w", Device::Cpu).map(drop)
+        }),
+        ("ShardedFile::open_with", &|limit| ShardedFile::open_with(&index, options(limit)).map(drop)),
+        ("load_model", &|limit| match load_model(&run, options(limit)) {
+            Err(e) if !e.to_string().contains("no architecture") => Err(e),
+            _ => Ok(()),
+        }),
+    ];
+    for (name, read) in readers {
+        let least = if name == "load_model" { 1 << 7 } else { 1 << 18 };
+        let message = read(least).unwrap_err().to_string();
+        assert!(message.contains("`LoadOptions::memory_limit`") && message.contains(&least.to_string()), "{message}");
+        read(8 << 20).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    // A checkpoint is not loaded in part, or changed.
+    for options in [LoadOptions::default().dtype(DType::BF16), LoadOptions::default().strip_prefix("model.")] {
+        assert!(matches!(Checkpoint::load(&run, options).unwrap_err().kind(), ErrorKind::Argument { .. }));
+    }
 }
 
 const CHILD: &str = "KILN_TEST_LITTLE_MEMORY";
@@ -327,4 +367,162 @@ fn memory_that_runs_out_is_an_error() {
         .status()
         .unwrap();
     assert!(status.success(), "{status}");
+}
+
+/// What reads each of the files of many parts.
+fn readers() -> [(&'static str, Read); 6] {
+    let state: Read = |path| load(path, Device::Cpu).map(|state| state.len());
+    [
+        ("many.safetensors", state),
+        ("index.json", state),
+        ("many.pth", state),
+        ("legacy.pth", state),
+        ("run.ckpt", |path| Checkpoint::load(path, Device::Cpu).map(|checkpoint| checkpoint.model.len())),
+        ("model.kiln", |path| load_model(path, Device::Cpu).map(|_| 4)),
+    ]
+}
+
+/// Writes valid files of many parts.
+fn write_files_of_many_parts(folder: &Path) {
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).unwrap();
+    // Many short names, some long ones, and one with escapes.
+    let names = |i: usize| match i % 100 {
+        7 => format!("{i}{}", "long".repeat(2_000)),
+        8 => format!("{i}{}", "\\u00e9".repeat(300)),
+        _ => format!("layer.{i}.weight"),
+    };
+    let entries: String = (0..3_000)
+        .map(|i| {
+            format!(r#","{}":{{"dtype":"F32","shape":[2,2],"data_offsets":[{},{}]}}"#, names(i), 16 * i, 16 * i + 16)
+        })
+        .collect();
+    let notes: String = (0..500).map(|i| format!(r#","note {i}":"{}""#, "n".repeat(700))).collect();
+    let values = vec![0; 16 * 3_000];
+    let many = [with_header(&format!(r#"{{"__metadata__":{{{}}}{entries}}}"#, &notes[1..])), values.clone()].concat();
+    let weights: String = (0..3_000).map(|i| format!(r#","{}":"many.safetensors""#, names(i))).collect();
+    let index = format!(r#"{{"metadata":{{"total_size":[1,2,3]}},"weight_map":{{{}}}}}"#, &weights[1..]);
+    let numbers = Tensor::zeros([64, 64], Device::Cpu).unwrap();
+    let state: StateDict = (0..300).map(|i| (format!("layer.{i}.weight"), numbers.copy().unwrap())).collect();
+    let mut checkpoint = Checkpoint { model: state.clone(), optimizer: state.clone(), ..Checkpoint::now() };
+    checkpoint.put("history", &(0..3_000).map(|i| (format!("step {i}"), f64::from(i))).collect::<Vec<_>>()).unwrap();
+    checkpoint.save(folder.join("run.ckpt")).unwrap();
+    let model = kiln_nn::seq![kiln_nn::Linear::new(200, 300).unwrap(), kiln_nn::Linear::new(300, 5).unwrap()];
+    kiln_io::save_model(folder.join("model.kiln"), &model).unwrap();
+    let pickle = {
+        // Texts of Latin-1, long and short ones, lists, objects, big numbers, and bytes as old protocols write them.
+        let latin = format!("S'{}'\n", "\\xe9".repeat(3_000)).repeat(5);
+        let lists = "(lI7\naI8\na".repeat(3_000);
+        let objects = "cargparse\nNamespace\n)R".repeat(2_000);
+        let integers = format!("L{}L\n", "7".repeat(30)).repeat(1_000);
+        let bytes = format!("c_codecs\nencode\n(V{}\nVlatin1\ntR", "\u{e9}".repeat(9_000)).replace('\u{e9}', "\\u00e9");
+        let tensors = tensors(3_000, 4);
+        let tensors = std::str::from_utf8(&tensors[..tensors.len() - 1]).unwrap();
+        format!("(dS'weights'\n{tensors}sS'rest'\n(l({latin}{lists}{objects}{integers}{bytes}es.").into_bytes()
+    };
+    let legacy = {
+        let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
+        [&magic[..], &pickle, b"(lS'0'\na.", &1024u64.to_le_bytes(), &[0; 4096]].concat()
+    };
+    write("many.safetensors", &many);
+    write("index.json", index.as_bytes());
+    write("many.pth", &archive(&[("a/data.pkl", &pickle), ("a/data/0", &[0; 4096])]));
+    write("legacy.pth", &legacy);
+}
+
+type Read = fn(&Path) -> kiln_tensor::Result<usize>;
+
+/// Not a test by itself: the process whose memory runs out, of the parts of a file one after the other.
+#[test]
+fn child_with_every_bound() {
+    let Some(folder) = env::var_os(BOUNDED).map(PathBuf::from) else { return };
+    write_files_of_many_parts(&folder);
+    for (name, read) in readers() {
+        let path = folder.join(name);
+        let (whole, peak) = peak_of(|| read(&path).unwrap());
+        assert!(whole > 3, "{path:?}: {whole}");
+        let (mut bound, mut refused) = (0, 0);
+        loop {
+            eprintln!("{path:?} within {bound} of {peak} bytes");
+            BOUND.store(LIVE.load(Relaxed) + bound, Relaxed);
+            let result = read(&path);
+            BOUND.store(usize::MAX, Relaxed);
+            match result {
+                Ok(count) if count == whole => break,
+                result => {
+                    let refusal = result.as_ref().is_err_and(|e| matches!(e.kind(), ErrorKind::OutOfMemory { .. }));
+                    assert!(refusal, "{path:?} within {bound}: {result:?}");
+                    refused += 1;
+                }
+            }
+            assert!(bound < 3 * peak + (8 << 20), "{path:?} takes {peak}, and is refused with {bound}");
+            bound += peak / 100 + 1;
+        }
+        assert!(refused > 20, "{path:?}: {refused}");
+    }
+}
+
+const BOUNDED: &str = "KILN_TEST_EVERY_BOUND";
+
+#[test]
+fn memory_that_runs_out_anywhere_is_an_error() {
+    let _turn = TURN.lock().unwrap();
+    let folder = tempdir().unwrap();
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "child_with_every_bound", "--nocapture", "--test-threads", "1"]);
+    // Backtraces take memory, too.
+    let output = command.env("RUST_BACKTRACE", "0").env(BOUNDED, folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let last: Vec<&str> = text.lines().rev().take(12).collect();
+    assert!(output.status.success(), "{}: {last:#?}", output.status);
+}
+
+/// Not a test by itself: the process that has few addresses.
+#[test]
+fn child_with_few_addresses() {
+    let Some(folder) = env::var_os(LIMITED).map(PathBuf::from) else { return };
+    let kilobytes = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap()
+    };
+    println!("before anything is read: {} kB", kilobytes());
+    for (name, read) in readers() {
+        match read(&folder.join(name)) {
+            Ok(_) => println!("loaded {name}"),
+            Err(e) if matches!(e.kind(), ErrorKind::OutOfMemory { .. }) => println!("refused {name}"),
+            Err(e) => panic!("{name}: {e}"),
+        }
+    }
+}
+
+const LIMITED: &str = "KILN_TEST_FEW_ADDRESSES";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn addresses_that_run_out_are_an_error() {
+    let _turn = TURN.lock().unwrap();
+    let folder = tempdir().unwrap();
+    write_files_of_many_parts(folder.path());
+    let child = |limit: Option<u64>| {
+        let limit = limit.map_or(String::new(), |limit| format!("ulimit -v {limit} && "));
+        let run = "exec \"$0\" --exact child_with_few_addresses --nocapture --test-threads 1";
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limit}{run}")]).arg(env::current_exe().unwrap());
+        // glibc reserves addresses for every thread, and backtraces take memory.
+        command.env("MALLOC_ARENA_MAX", "1").env("RUST_BACKTRACE", "0").env(LIMITED, folder.path());
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{limit}{}: {}{}", output.status, text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    };
+    let said = child(None);
+    let start = said.split("before anything is read: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let start: u64 = start.parse().unwrap();
+    let (mut loaded, mut refused) = (0, 0);
+    for more in (0..12).map(|step| step * 800).chain([20_000, 60_000]) {
+        let said = child(Some(start + more));
+        loaded += said.matches("loaded ").count();
+        refused += said.matches("refused ").count();
+    }
+    assert!(loaded > 10 && refused > 10, "{loaded} loaded, {refused} refused");
 }

@@ -201,7 +201,11 @@ impl<'a> Machine<'a, '_> {
             _ => match self.reader.line()?.trim_ascii_end() {
                 b"00" if opcode == Opcode::Int => return self.push(FALSE),
                 b"01" if opcode == Opcode::Int => return self.push(TRUE),
-                line => self.valid(decimal(line), "no integer")?,
+                line => {
+                    // Of more than 64 bits.
+                    self.meter.take_box(size_of::<i128>())?;
+                    self.valid(decimal(line), "no integer")?
+                }
             },
         };
         self.make(node)

@@ -1,7 +1,13 @@
 //! The memory that reading a pickle may take: every allocation whose size the input decides is counted, and fails
-//! with an error instead of ending the process.
+//! with an error instead of ending the process. Boxes and short strings cannot fail, so the memory for them is looked for
+//! ahead of them, a megabyte at a time.
+
+use std::hint::black_box;
 
 use crate::{Error, Result};
+
+/// How far ahead of small allocations the machine's memory is looked for.
+const STEP: usize = 1 << 20;
 
 /// What a heap allocation costs besides its contents.
 const ALLOCATION: usize = 16;
@@ -10,11 +16,13 @@ const ALLOCATION: usize = 16;
 pub(crate) struct Meter {
     limit: usize,
     left: usize,
+    /// What the machine was found to have for boxes that come.
+    ahead: usize,
 }
 
 impl Meter {
     pub fn new(limit: usize) -> Meter {
-        Meter { limit, left: limit }
+        Meter { limit, left: limit, ahead: 0 }
     }
 
     /// Counts memory that is about to be allocated.
@@ -28,9 +36,20 @@ impl Meter {
         self.left += bytes;
     }
 
-    /// Counts a box of this many bytes.
+    /// Counts a box of this many bytes, and makes sure that the machine has them.
     pub fn take_box(&mut self, bytes: usize) -> Result<()> {
-        self.take(bytes + ALLOCATION)
+        let bytes = bytes + ALLOCATION;
+        self.take(bytes)?;
+        if bytes > self.ahead {
+            let wanted = bytes.saturating_add(STEP.min(self.left));
+            let mut memory = Vec::<u8>::new();
+            memory.try_reserve_exact(wanted).map_err(|_| Error::OutOfMemory { bytes })?;
+            // An allocation that nothing uses may be compiled to nothing.
+            black_box(&mut memory);
+            self.ahead = wanted;
+        }
+        self.ahead -= bytes;
+        Ok(())
     }
 
     /// Makes room for `more` elements, in steps that double.
@@ -41,7 +60,7 @@ impl Meter {
         }
         let new = (vec.len() + more).max(old * 2).max(4);
         // The old elements are there until they have been moved.
-        self.take_box(new * size)?;
+        self.take(new * size + ALLOCATION)?;
         vec.try_reserve_exact(new - vec.len()).map_err(|_| Error::OutOfMemory { bytes: new * size })?;
         if old > 0 {
             self.give(old * size + ALLOCATION);
@@ -59,7 +78,7 @@ impl Meter {
     pub fn collect<T: Copy>(&mut self, values: &[T]) -> Result<Vec<T>> {
         let mut out = Vec::new();
         if !values.is_empty() {
-            self.take_box(size_of_val(values))?;
+            self.take(size_of_val(values) + ALLOCATION)?;
             out.try_reserve_exact(values.len()).map_err(|_| Error::OutOfMemory { bytes: size_of_val(values) })?;
             out.extend_from_slice(values);
         }

@@ -1,6 +1,6 @@
 //! Text and numbers as the opcodes of protocol 0 write them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, str::Utf8Chunk};
 
 use crate::Node;
 
@@ -41,7 +41,8 @@ pub(crate) fn quoted(line: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Python's "raw-unicode-escape": Latin-1, where `\u` and four or `\U` and eight hexadecimal digits are a character. A
 /// backslash before anything else stands for itself, and so does what follows it.
 pub(crate) fn raw_unicode(line: &[u8]) -> Option<String> {
-    let mut out = String::with_capacity(line.len());
+    // At most three bytes of UTF-8 for one of these.
+    let mut out = String::with_capacity(3 * line.len());
     let mut rest = line;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
@@ -78,7 +79,18 @@ pub(crate) fn number<T: std::str::FromStr>(line: &[u8]) -> Option<T> {
 
 /// UTF-8 in which anything that is none, such as the surrogates that Python writes, is a replacement character.
 pub(crate) fn lossy_utf8(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    let mut text = String::with_capacity(bytes.utf8_chunks().map(lossy_len).sum());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    text
+}
+
+fn lossy_len(chunk: Utf8Chunk<'_>) -> usize {
+    chunk.valid().len() + if chunk.invalid().is_empty() { 0 } else { char::REPLACEMENT_CHARACTER.len_utf8() }
 }
 
 /// An integer in two's complement, least byte first; no bytes are 0.

@@ -163,6 +163,31 @@ impl<'p> Value<'p> {
         if let Node::Float(value) = self.node() { Some(*value) } else { None }
     }
 
+    /// The most memory that [`text`](Value::text) takes: nothing where the pickle has the text as it is.
+    #[must_use]
+    pub fn text_size(self) -> usize {
+        match self.node() {
+            // A byte of Latin-1 is at most two of UTF-8.
+            Node::Bytes(bytes) if std::str::from_utf8(bytes).is_err() => 2 * bytes.len(),
+            _ => 0,
+        }
+    }
+
+    /// The most memory that [`bytes`](Value::bytes) takes: nothing where the pickle has the bytes as they are.
+    #[must_use]
+    pub fn bytes_size(self) -> usize {
+        let mut value = self;
+        // `bytearray(_codecs.encode(text, "latin1"))` at most, each with a list of arguments.
+        let mut size = 0;
+        for _ in 0..3 {
+            let Some(mut arguments) = value.arguments() else { break };
+            size += arguments.len() * size_of::<Value<'_>>();
+            let Some(first) = arguments.next() else { break };
+            value = first;
+        }
+        if let Node::Text(text) = value.node() { size + text.len() } else { size }
+    }
+
     /// A string; one of Python 2 as UTF-8, or else as Latin-1.
     #[must_use]
     pub fn text(self) -> Option<Cow<'p, str>> {
@@ -170,7 +195,11 @@ impl<'p> Value<'p> {
             Node::Text(text) => Some(Cow::Borrowed(text)),
             Node::Bytes(bytes) => Some(match std::str::from_utf8(bytes) {
                 Ok(text) => Cow::Borrowed(text),
-                Err(_) => Cow::Owned(bytes.iter().map(|&b| char::from(b)).collect()),
+                Err(_) => {
+                    let mut text = String::with_capacity(2 * bytes.len());
+                    text.extend(bytes.iter().map(|&b| char::from(b)));
+                    Cow::Owned(text)
+                }
             }),
             _ => None,
         }
@@ -194,7 +223,11 @@ impl<'p> Value<'p> {
                 if matches!(&*coding.text()?, "latin1" | "latin-1") =>
             {
                 let Node::Text(text) = text.node() else { return None };
-                text.chars().map(|c| u8::try_from(c).ok()).collect::<Option<Vec<u8>>>().map(Cow::Owned)
+                let mut bytes = Vec::with_capacity(text.len());
+                for c in text.chars() {
+                    bytes.push(u8::try_from(c).ok()?);
+                }
+                Some(Cow::Owned(bytes))
             }
             _ => None,
         }

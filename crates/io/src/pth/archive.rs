@@ -1,6 +1,6 @@
 //! Where the object and the storages lie in a file, in both formats of `torch.save`; other archives are recognized.
 
-use std::{collections::HashMap, path::Path};
+use std::{borrow::Cow, collections::HashMap, path::Path};
 
 use kiln_pickle::{Pickle, Value};
 use kiln_tensor::{Error, Result};
@@ -158,11 +158,14 @@ pub(super) fn zipped(source: &Source, budget: &mut Budget) -> Result<(Archive, P
     let pickle = unpickle(source.path(), &bytes, budget).map_err(Failure::error)?;
     let value = tree(pickle.root(), budget)?;
     let prefix = format!("{folder}data/");
-    let storage = |(name, record): (String, Record)| {
-        let key = name.strip_prefix(&prefix)?.to_owned();
-        Some((key, Storage::Record { name, record }))
-    };
-    Ok((Archive { storages: records.into_iter().filter_map(storage).collect(), big_endian }, value))
+    let mut storages = HashMap::new();
+    for (name, record) in records {
+        if let Some(key) = name.strip_prefix(&prefix) {
+            budget.look_for(key.len())?;
+            budget.insert(&mut storages, key.to_owned(), Storage::Record { name, record })?;
+        }
+    }
+    Ok((Archive { storages, big_endian }, value))
 }
 
 /// How much of a file in the older format is read at first: its pickles lie before the values.
@@ -208,7 +211,7 @@ fn legacy_pickles(source: &Source, start: &[u8], budget: &mut Budget) -> Result<
     let sizes = element_sizes(&object, budget)?;
     let mut storages = HashMap::new();
     for key in keys.root().items().ok_or_else(|| wrong("it has no list of storages"))? {
-        let key = key.text().ok_or_else(|| wrong("the key of a storage is no text"))?.into_owned();
+        let key = text(key, budget)?.ok_or_else(|| wrong("the key of a storage is no text"))?.into_owned();
         let size = sizes.get(&key).ok_or_else(|| wrong(&format!("nothing says what storage {key:?} holds")))?;
         let mut count = [0; 8];
         source.read_into(at, &mut count)?;
@@ -221,22 +224,28 @@ fn legacy_pickles(source: &Source, start: &[u8], budget: &mut Budget) -> Result<
         };
         at = end;
         budget.entry(3 * size_of::<(String, Storage)>() + key.len())?;
-        storages.insert(key, Storage::Bytes { start, len });
+        budget.insert(&mut storages, key, Storage::Bytes { start, len })?;
     }
     Ok((Archive { storages, big_endian: !little }, value))
+}
+
+/// A string, for which there is memory where it has to be copied.
+fn text<'p>(value: Value<'p>, budget: &mut Budget) -> Result<Option<Cow<'p, str>>> {
+    budget.look_for(value.text_size())?;
+    Ok(value.text())
 }
 
 /// The size of an element of each storage that the object refers to.
 fn element_sizes(object: &Pickle<'_>, budget: &mut Budget) -> Result<HashMap<String, usize>> {
     let mut sizes = HashMap::new();
     for id in object.values().filter_map(Value::persistent) {
-        let parts: Vec<Value> = id.items().into_iter().flatten().take(3).collect();
-        let [_, class, key] = parts[..] else { continue };
-        let (Some(class), Some(key)) = (class.global(), key.text()) else { continue };
+        let mut parts = id.items().into_iter().flatten();
+        let (Some(_), Some(class), Some(key)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let (Some(class), Some(key)) = (class.global(), text(key, budget)?) else { continue };
         let size = if classes::is_untyped(class) { Some(1) } else { classes::of_storage(class).map(|t| t.size) };
         if let Some(size) = size {
             budget.entry(3 * size_of::<(String, usize)>() + key.len())?;
-            sizes.insert(key.into_owned(), size);
+            budget.insert(&mut sizes, key.into_owned(), size)?;
         }
     }
     Ok(sizes)

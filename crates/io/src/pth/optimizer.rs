@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, StateDict, Tensor};
 
 use super::{PthFile, PthTensor, PthValue, read::Reading};
-use crate::LoadOptions;
+use crate::{LoadOptions, load::insert};
 
 /// Where checkpoints keep the optimizer's state, the most telling first.
 const USUAL_KEYS: [&str; 6] =
@@ -108,12 +108,12 @@ impl PthFile {
                 PthValue::Bool(flag) if FLAGS.contains(&name) => Tensor::from_vec(vec![*flag], (), Device::Cpu)?,
                 _ => continue,
             };
-            out.insert(format!("param_groups.{i}.{name}"), tensor);
+            insert(out, format!("param_groups.{i}.{name}"), tensor, self.path())?;
         }
         // PyTorch before 1.12 or so had not all of them.
         let maximize = format!("param_groups.{i}.maximize");
         if !out.contains_key(&maximize) {
-            out.insert(maximize, Tensor::from_vec(vec![false], (), Device::Cpu)?);
+            insert(out, maximize, Tensor::from_vec(vec![false], (), Device::Cpu)?, self.path())?;
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl PthFile {
                 }
                 (_, PthValue::Tensor(tensor)) => {
                     let full = format!("state.{position}.{name}");
-                    out.insert(full.clone(), reading.tensor(&full, tensor)?);
+                    insert(out, full.clone(), reading.tensor(&full, tensor)?, self.path())?;
                     has_tensors = true;
                 }
                 // A momentum that has not begun.
@@ -151,7 +151,8 @@ impl PthFile {
             }
         }
         if has_tensors {
-            out.insert(format!("state.{position}.step"), Tensor::from_vec(vec![step], (), Device::Cpu)?);
+            let step = Tensor::from_vec(vec![step], (), Device::Cpu)?;
+            insert(out, format!("state.{position}.step"), step, self.path())?;
         }
         Ok(())
     }

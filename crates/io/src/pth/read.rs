@@ -96,7 +96,7 @@ impl<'a> Reading<'a> {
             Ok(())
         })?;
         let loaded = self.options.converted(loaded)?;
-        self.loaded.insert(part, loaded.clone());
+        self.budget.insert(&mut self.loaded, part, loaded.clone())?;
         expanded(loaded, &shape)
     }
 
@@ -151,7 +151,7 @@ impl<'a> Reading<'a> {
                 self.budget.give_back(span.len());
             }
         }
-        self.verified.insert(key);
+        self.budget.remember(&mut self.verified, key)?;
         Ok(())
     }
 }

@@ -72,7 +72,7 @@ impl Tree<'_> {
             _ => return Ok((PthValue::Other("a value that is nested too deeply".into()), 0)),
         }
         self.budget.entry(MEMO)?;
-        self.done.insert(value.id(), None);
+        self.budget.insert(&mut self.done, value.id(), None)?;
         let mut height = 0;
         let converted = match value.node() {
             Node::Tuple(_) => PthValue::Tuple(Arc::new(self.all(value, depth, &mut height)?)),
@@ -150,6 +150,7 @@ impl Tree<'_> {
         for (key, value) in pairs {
             let (value, own) = self.convert(value, depth + 1)?;
             *height = own.max(*height);
+            self.budget.look_for(key.text_size())?;
             let name = key.text();
             // As in Python, a key that comes again has its place and the new value.
             if let Some(slot) = name.as_ref().and_then(|name| places.get(&**name)).and_then(|&place| out.get_mut(place))
@@ -168,7 +169,7 @@ impl Tree<'_> {
             };
             if let Some(name) = name {
                 self.budget.entry(name.len() + 3 * size_of::<(String, usize)>())?;
-                places.insert(name.into_owned(), out.len());
+                self.budget.insert(&mut places, name.into_owned(), out.len())?;
             }
             out.push((key, value));
         }
@@ -204,6 +205,9 @@ impl Tree<'_> {
     }
 
     fn object(&mut self, value: Value<'_>, depth: usize, height: &mut usize) -> Result<PthValue> {
+        // What its arguments take, and bytes that are written as text.
+        let arguments = value.arguments().map_or(0, |arguments| arguments.len());
+        self.budget.look_for(arguments.saturating_mul(size_of::<Value>()).saturating_add(value.bytes_size()))?;
         if let Some(bytes) = value.bytes() {
             return Ok(PthValue::Bytes(self.own_bytes(&bytes)?));
         }
@@ -239,6 +243,7 @@ impl Tree<'_> {
             (("builtins" | "__builtin__", "set" | "frozenset"), None) => Ok(PthValue::Set(Arc::default())),
             (("torch", "Size"), Some(extents)) => Ok(PthValue::Tuple(Arc::new(self.all(extents, depth, height)?))),
             (("torch", "device"), Some(_)) => {
+                self.budget.look_for(arguments.iter().map(|part| 3 * part.text_size() + 64).sum())?;
                 let part = |part: &Value<'_>| match (part.text(), part.int()) {
                     (Some(text), _) => Some(text.into_owned()),
                     (None, index) => index.map(|index| index.to_string()),

@@ -45,17 +45,21 @@ pub(super) fn records(source: &Source, budget: &mut Budget) -> Result<Records> {
     let directory = source.read(start, size)?;
     let mut out = Records::new();
     let mut places = Vec::new();
-    let mut at = 0;
+    let mut at = 0usize;
     for _ in 0..count {
+        // What is no UTF-8 in a name becomes longer.
+        budget.look_for(4 * number::<2>(&directory, at.saturating_add(28)).unwrap_or(0))?;
         let (name, record, next) = entry(&directory, at).ok_or_else(|| wrong("its directory is damaged"))?;
         at = next;
         // The map grows by copying.
         budget.entry(3 * (size_of::<(String, Record)>() + size_of::<(usize, usize)>()) + name.len())?;
         let end = record.header.checked_add(record.len).filter(|&end| end <= start);
-        places.push((record.header, end.ok_or_else(|| wrong(&format!("record {name:?} is cut off")))?));
-        if out.insert(name.clone(), record).is_some() {
+        let end = end.ok_or_else(|| wrong(&format!("record {name:?} is cut off")))?;
+        budget.push(&mut places, (record.header, end))?;
+        if out.contains_key(&name) {
             return Err(wrong(&format!("record {name:?} is there twice")));
         }
+        budget.insert(&mut out, name, record)?;
     }
     places.sort_unstable();
     if places.windows(2).any(|pair| pair[1].0 < pair[0].1) {
