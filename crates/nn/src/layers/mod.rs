@@ -6,6 +6,7 @@ mod dropout;
 mod embedding;
 mod linear;
 mod norm;
+mod pad;
 mod pair;
 mod pool;
 mod sequential;
@@ -21,6 +22,11 @@ pub use dropout::{Dropout, Dropout2d};
 pub use embedding::Embedding;
 pub use linear::{Linear, LinearOptions};
 pub use norm::{BatchNorm1d, BatchNorm2d, BatchNormOptions, GroupNorm, LayerNorm};
+pub use pad::{
+    CircularPad1d, CircularPad2d, CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, PadAmounts,
+    ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d, ReplicationPad3d, ZeroPad1d,
+    ZeroPad2d, ZeroPad3d,
+};
 pub use pair::{AdaptiveSize, Pair};
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 pub use sequential::Sequential;

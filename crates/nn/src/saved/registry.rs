@@ -6,11 +6,13 @@ use kiln_tensor::Result;
 
 use super::{Restoring, SavedName, Value};
 use crate::{
-    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, CELU, Conv2d, ConvTranspose2d, Dropout,
-    Dropout2d, ELU, Embedding, Flatten, GELU, GLU, GroupNorm, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, Identity,
-    LayerNorm, LeakyReLU, Linear, LogSigmoid, LogSoftmax, MaxPool2d, Mish, Module, PReLU, RReLU, ReLU, ReLU6, SELU,
-    Sequential, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Tanh, Tanhshrink,
-    Threshold,
+    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, CELU, CircularPad1d, CircularPad2d,
+    CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, Conv2d, ConvTranspose2d, Dropout, Dropout2d, ELU,
+    Embedding, Flatten, GELU, GLU, GroupNorm, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, Identity, LayerNorm,
+    LeakyReLU, Linear, LogSigmoid, LogSoftmax, MaxPool2d, Mish, Module, PReLU, RReLU, ReLU, ReLU6, ReflectionPad1d,
+    ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d, ReplicationPad3d, SELU, Sequential, SiLU,
+    Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Tanh, Tanhshrink, Threshold, ZeroPad1d,
+    ZeroPad2d, ZeroPad3d,
 };
 
 /// The types of modules that a file may name, each with what makes one.
@@ -54,10 +56,13 @@ impl Registry {
     pub fn new() -> Registry {
         layers! {
             Registry { makers: BTreeMap::new() };
-            AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool2d BatchNorm1d BatchNorm2d CELU Conv2d ConvTranspose2d
-            Dropout Dropout2d ELU Embedding Flatten GELU GLU GroupNorm Hardshrink Hardsigmoid Hardswish Hardtanh
-            Identity LayerNorm LeakyReLU Linear LogSigmoid LogSoftmax MaxPool2d Mish PReLU RReLU ReLU ReLU6 SELU
-            Sequential SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold
+            AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool2d BatchNorm1d BatchNorm2d CELU CircularPad1d CircularPad2d
+            CircularPad3d ConstantPad1d ConstantPad2d ConstantPad3d Conv2d ConvTranspose2d Dropout Dropout2d ELU
+            Embedding Flatten GELU GLU GroupNorm Hardshrink Hardsigmoid Hardswish Hardtanh Identity LayerNorm
+            LeakyReLU Linear LogSigmoid LogSoftmax MaxPool2d Mish PReLU RReLU ReLU ReLU6 ReflectionPad1d
+            ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d SELU Sequential SiLU
+            Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold ZeroPad1d
+            ZeroPad2d ZeroPad3d
         }
     }
 
