@@ -29,6 +29,8 @@ warnings.filterwarnings("ignore")
 SKIPPED = ("Lazy", "LinearCrossEntropyLoss")
 # The largest case that is checked in, in numbers.
 LARGEST = 600
+# The most samples of one module that are checked in.
+MOST = 8
 
 
 def flat(value, name, found):
@@ -197,7 +199,14 @@ def selected(cases):
             smallest[case["module"]] = (size, case, tensors)
         if size <= LARGEST and (key not in best or size < best[key][0]):
             best[key] = (size, case, tensors)
-    chosen = {case["name"]: (case, tensors) for _, case, tensors in [*best.values(), *smallest.values()]}
+    chosen = {}
+    by_module = collections.defaultdict(list)
+    for size, case, tensors in best.values():
+        by_module[case["module"]].append((size, case["name"], case, tensors))
+    for module, (_, case, tensors) in smallest.items():
+        chosen[case["name"]] = (case, tensors)
+        for _, name, case, tensors in sorted(by_module[module], key=lambda entry: entry[:2])[:MOST]:
+            chosen[name] = (case, tensors)
     return list(chosen.values())
 
 

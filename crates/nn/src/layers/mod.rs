@@ -9,6 +9,7 @@ mod norm;
 mod pad;
 mod pair;
 mod pool;
+mod rnn;
 mod sequential;
 mod shape;
 
@@ -29,5 +30,6 @@ pub use pad::{
 };
 pub use pair::{AdaptiveSize, Pair};
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
+pub use rnn::{GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, RNNNonlinearity, RNNOptions};
 pub use sequential::Sequential;
 pub use shape::{Flatten, Identity};

@@ -8,11 +8,11 @@ use super::{Restoring, SavedName, Value};
 use crate::{
     AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, CELU, CircularPad1d, CircularPad2d,
     CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, Conv2d, ConvTranspose2d, Dropout, Dropout2d, ELU,
-    Embedding, Flatten, GELU, GLU, GroupNorm, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, Identity, LayerNorm,
-    LeakyReLU, Linear, LogSigmoid, LogSoftmax, MaxPool2d, Mish, Module, PReLU, RReLU, ReLU, ReLU6, ReflectionPad1d,
-    ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d, ReplicationPad3d, SELU, Sequential, SiLU,
-    Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Tanh, Tanhshrink, Threshold, ZeroPad1d,
-    ZeroPad2d, ZeroPad3d,
+    Embedding, Flatten, GELU, GLU, GRU, GRUCell, GroupNorm, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, Identity,
+    LSTM, LSTMCell, LayerNorm, LeakyReLU, Linear, LogSigmoid, LogSoftmax, MaxPool2d, Mish, Module, PReLU, RNN, RNNCell,
+    RReLU, ReLU, ReLU6, ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d,
+    ReplicationPad3d, SELU, Sequential, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign,
+    Tanh, Tanhshrink, Threshold, ZeroPad1d, ZeroPad2d, ZeroPad3d,
 };
 
 /// The types of modules that a file may name, each with what makes one.
@@ -58,11 +58,11 @@ impl Registry {
             Registry { makers: BTreeMap::new() };
             AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool2d BatchNorm1d BatchNorm2d CELU CircularPad1d CircularPad2d
             CircularPad3d ConstantPad1d ConstantPad2d ConstantPad3d Conv2d ConvTranspose2d Dropout Dropout2d ELU
-            Embedding Flatten GELU GLU GroupNorm Hardshrink Hardsigmoid Hardswish Hardtanh Identity LayerNorm
-            LeakyReLU Linear LogSigmoid LogSoftmax MaxPool2d Mish PReLU RReLU ReLU ReLU6 ReflectionPad1d
-            ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d SELU Sequential SiLU
-            Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold ZeroPad1d
-            ZeroPad2d ZeroPad3d
+            Embedding Flatten GELU GLU GRU GRUCell GroupNorm Hardshrink Hardsigmoid Hardswish Hardtanh Identity LSTM
+            LSTMCell LayerNorm LeakyReLU Linear LogSigmoid LogSoftmax MaxPool2d Mish PReLU RNN RNNCell RReLU ReLU
+            ReLU6 ReflectionPad1d ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d
+            SELU Sequential SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink
+            Threshold ZeroPad1d ZeroPad2d ZeroPad3d
         }
     }
 

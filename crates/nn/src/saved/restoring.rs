@@ -172,7 +172,7 @@ impl<'a> Restoring<'a> {
 pub struct Fields<'v> {
     of: &'static str,
     fields: &'v Map<String, Value>,
-    taken: HashSet<&'static str>,
+    taken: HashSet<String>,
 }
 
 impl<'v> Fields<'v> {
@@ -180,10 +180,10 @@ impl<'v> Fields<'v> {
     ///
     /// # Errors
     /// It is not there, or as [`Saved::restore`].
-    pub fn take<T: Saved>(&mut self, name: &'static str, at: &mut Restoring<'_>) -> Result<T> {
+    pub fn take<T: Saved>(&mut self, name: &str, at: &mut Restoring<'_>) -> Result<T> {
         let missing = || at.wrong(format!("{} has no field {name:?} there", self.of));
         let value = self.fields.get(name).ok_or_else(missing)?;
-        self.taken.insert(name);
+        self.taken.insert(name.to_owned());
         at.inside(name, |at| T::restore(value, at))
     }
 
@@ -191,9 +191,9 @@ impl<'v> Fields<'v> {
     ///
     /// # Errors
     /// It is not there, or no list.
-    pub fn list(&mut self, name: &'static str, at: &Restoring<'_>) -> Result<&'v [Value]> {
+    pub fn list(&mut self, name: &str, at: &Restoring<'_>) -> Result<&'v [Value]> {
         let list = self.fields.get(name).and_then(Value::as_array);
-        self.taken.insert(name);
+        self.taken.insert(name.to_owned());
         list.map(Vec::as_slice).ok_or_else(|| at.wrong(format!("{} has no list {name:?} there", self.of)))
     }
 

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, fmt, panic::AssertUnwindSafe, sync::Mutex};
 
-use kiln_nn::{Module, ModuleTree, StateDict};
+use kiln_nn::{
+    Module, ModuleTree, StateDict,
+    saved::{self, Registry},
+};
 use kiln_tensor::{DType, Device, Error, Result, Tensor};
 use serde_json::Value;
 
@@ -263,6 +266,18 @@ fn difference(got: &Tensor, want: &Tensor) -> Option<String> {
     })
 }
 
+/// What differs in the module that is made from what a file would say of this one.
+fn not_restored(model: &dyn ModuleTree) -> Result<Option<String>> {
+    let (architecture, tensors) = saved::describe(model)?;
+    let again = saved::restore(&architecture, &tensors, &Registry::new())?;
+    if again.repr() != model.repr() {
+        return Ok(Some(format!("is restored as {}", again.repr())));
+    }
+    let (before, after) = (model.state_dict(), again.state_dict());
+    let names = before.keys().ne(after.keys()).then(|| "is restored with other tensors".to_owned());
+    Ok(names.or_else(|| before.iter().find_map(|(name, tensor)| difference(tensor, &after[name]))))
+}
+
 /// Python prints numbers as they were given, `2` or `2.0`.
 fn whole_numbers(printed: &str) -> String {
     printed.replace(".0,", ",").replace(".0)", ")")
@@ -287,6 +302,9 @@ fn compare(case: &Case<'_>, row: &Row) -> Result<Option<String>, Miss> {
         let printed = case.text("printed");
         if whole_numbers(&model.repr()) != whole_numbers(printed) {
             return Ok(Some(format!("prints {}, PyTorch {printed}", model.repr())));
+        }
+        if let Some(how) = not_restored(&**model)? {
+            return Ok(Some(how));
         }
         for (name, tensor) in model.state_dict() {
             if let Some(how) = case.find(&format!("after.{name}")).and_then(|want| difference(&tensor, &want)) {

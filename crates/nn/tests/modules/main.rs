@@ -16,6 +16,7 @@ mod case;
 mod convolution;
 mod losses;
 mod pad;
+mod rnn;
 mod shape;
 
 use case::{Case, Outcome, Row, outcome};
@@ -23,7 +24,7 @@ use common::Golden;
 use std::collections::BTreeMap;
 
 /// All modules with a row, a list for each file.
-const ROWS: &[&[Row]] = &[activation::ROWS, convolution::ROWS, losses::ROWS, pad::ROWS, shape::ROWS];
+const ROWS: &[&[Row]] = &[activation::ROWS, convolution::ROWS, losses::ROWS, pad::ROWS, rnn::ROWS, shape::ROWS];
 
 fn row(module: &str) -> Option<&'static Row> {
     ROWS.iter().flat_map(|rows| rows.iter()).find(|row| row.module == module)

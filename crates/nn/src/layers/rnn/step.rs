@@ -1,0 +1,140 @@
+//! One step of a recurrent layer: gates and states.
+
+use kiln_tensor::{Error, Result, Tensor, TensorOptions};
+
+use crate::{Parameter, init, saved_choice};
+
+/// The activation of an [`RNN`](crate::RNN).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RNNNonlinearity {
+    /// The hyperbolic tangent.
+    #[default]
+    Tanh,
+    /// ReLU.
+    ReLU,
+}
+
+saved_choice!(RNNNonlinearity { Tanh "tanh", ReLU "relu" });
+
+/// Which recurrence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recurrence {
+    Rnn(RNNNonlinearity),
+    Lstm,
+    Gru,
+}
+
+impl Recurrence {
+    /// How often the hidden size the rows of its weights are.
+    pub fn gates(self) -> usize {
+        match self {
+            Recurrence::Rnn(_) => 1,
+            Recurrence::Lstm => 4,
+            Recurrence::Gru => 3,
+        }
+    }
+}
+
+/// The parameters of one layer in one direction, with PyTorch's names.
+#[derive(Debug)]
+pub(super) struct Weights {
+    /// `[gates * hidden, inputs]`.
+    pub weight_ih: Parameter,
+    /// `[gates * hidden, outputs]`.
+    pub weight_hh: Parameter,
+    /// `[gates * hidden]`, both or neither.
+    pub bias: Option<[Parameter; 2]>,
+    /// `[projection, hidden]`, of an LSTM that projects its hidden state.
+    pub weight_hr: Option<Parameter>,
+}
+
+/// The extents of a [`Weights`].
+#[derive(Clone, Copy)]
+pub(super) struct Extents {
+    /// How often the hidden size the rows are.
+    pub gates: usize,
+    pub inputs: usize,
+    pub hidden: usize,
+    /// 0 for none.
+    pub projection: usize,
+    pub bias: bool,
+}
+
+impl Weights {
+    /// Drawn between `± 1 / sqrt(hidden)`, as PyTorch draws them.
+    pub fn new(e: Extents, options: TensorOptions) -> Result<Weights> {
+        let bound = if e.hidden == 0 { 0.0 } else { 1.0 / (e.hidden as f64).sqrt() };
+        let drawn = |dims: &[usize]| {
+            let tensor = Tensor::empty(dims, options)?;
+            init::uniform_(&tensor, -bound, bound)?;
+            Parameter::new(tensor)
+        };
+        let rows = e.gates * e.hidden;
+        let outputs = if e.projection > 0 { e.projection } else { e.hidden };
+        Ok(Weights {
+            weight_ih: drawn(&[rows, e.inputs])?,
+            weight_hh: drawn(&[rows, outputs])?,
+            bias: e.bias.then(|| Ok::<_, Error>([drawn(&[rows])?, drawn(&[rows])?])).transpose()?,
+            weight_hr: (e.projection > 0).then(|| drawn(&[e.projection, e.hidden])).transpose()?,
+        })
+    }
+
+    /// The inputs' part of the gates, `[…, inputs]` to `[…, gates * hidden]`: for all steps at once.
+    pub fn of_inputs(&self, x: &Tensor) -> Result<Tensor> {
+        x.linear(&self.weight_ih, self.bias.as_ref().map(|[ih, _]| &**ih))
+    }
+
+    /// The states after a step from the inputs' part of the gates and the states before it.
+    pub fn step(&self, recurrence: Recurrence, of_inputs: &Tensor, state: &State) -> Result<State> {
+        let h = &state.h;
+        let of_hidden = h.linear(&self.weight_hh, self.bias.as_ref().map(|[_, hh]| &**hh))?;
+        match recurrence {
+            Recurrence::Rnn(nonlinearity) => {
+                let sum = of_inputs.add(&of_hidden)?;
+                let h = match nonlinearity {
+                    RNNNonlinearity::Tanh => sum.tanh()?,
+                    RNNNonlinearity::ReLU => sum.relu()?,
+                };
+                Ok(State { h, c: None })
+            }
+            Recurrence::Lstm => {
+                let gates = of_inputs.add(&of_hidden)?.chunk(4, -1)?;
+                let [input, forget, cell, output] = four(&gates)?;
+                let c = state.c.as_ref().ok_or_else(|| Error::argument("LSTM", "there is no cell state"))?;
+                let c = forget.sigmoid()?.mul(c)?.add(&input.sigmoid()?.mul(&cell.tanh()?)?)?;
+                let h = output.sigmoid()?.mul(&c.tanh()?)?;
+                let h = self.weight_hr.as_ref().map_or(Ok(h.clone()), |weight| h.linear(weight, None))?;
+                Ok(State { h, c: Some(c) })
+            }
+            Recurrence::Gru => {
+                let (x, g) = (of_inputs.chunk(3, -1)?, of_hidden.chunk(3, -1)?);
+                let ([x_reset, x_update, x_new], [reset, update, new]) = (three(&x)?, three(&g)?);
+                let (reset, update) = (x_reset.add(reset)?.sigmoid()?, x_update.add(update)?.sigmoid()?);
+                let new = x_new.add(&reset.mul(new)?)?.tanh()?;
+                let h = new.add(&update.mul(&h.sub(&new)?)?)?;
+                Ok(State { h, c: None })
+            }
+        }
+    }
+}
+
+fn four(chunks: &[Tensor]) -> Result<[&Tensor; 4]> {
+    match chunks {
+        [a, b, c, d] => Ok([a, b, c, d]),
+        _ => Err(Error::argument("LSTM", "the hidden size is 0")),
+    }
+}
+
+fn three(chunks: &[Tensor]) -> Result<[&Tensor; 3]> {
+    match chunks {
+        [a, b, c] => Ok([a, b, c]),
+        _ => Err(Error::argument("GRU", "the hidden size is 0")),
+    }
+}
+
+/// The hidden state, and of an LSTM the cell state.
+#[derive(Clone)]
+pub(super) struct State {
+    pub h: Tensor,
+    pub c: Option<Tensor>,
+}
