@@ -5,7 +5,7 @@
 // `value` of bits8 16 32 64.
 FAMILY(fill, Grid<1> grid, address out, u64 bits);
 // `float` and `int` (the kind of the numbers) into all.
-FAMILY(ramp, Grid<1> grid, address out, Number start, Number step);
+FAMILY(arange, Grid<1> grid, address out, Number start, Number step);
 
 template <typename T>
 __device__ void fill(const Grid<1>& grid, T* out, T value) {
@@ -28,17 +28,17 @@ __device__ void fill(const Grid<1>& grid, T* out, T value) {
 FOR_BITS(FILL)
 
 // Element i is start + i * step, in f64 or wrapping i64.
-#define RAMP(name, T)                                                                               \
-    KERNEL ramp_float_##name(BY_VALUE Grid<1> grid, T* out, uint64_t start, uint64_t step) {        \
+#define ARANGE(name, T)                                                                             \
+    KERNEL arange_float_##name(BY_VALUE Grid<1> grid, T* out, uint64_t start, uint64_t step) {        \
         for (uint64_t i = thread_index(); i < grid.numel; i += thread_count()) {                    \
             f64 value = bit_cast<f64>(start) + (f64)(int64_t)i * bit_cast<f64>(step);               \
             out[locate(grid, i).at[0]] = store<T>(convert<T>(value));                               \
         }                                                                                           \
     }                                                                                               \
-    KERNEL ramp_int_##name(BY_VALUE Grid<1> grid, T* out, uint64_t start, uint64_t step) {          \
+    KERNEL arange_int_##name(BY_VALUE Grid<1> grid, T* out, uint64_t start, uint64_t step) {          \
         for (uint64_t i = thread_index(); i < grid.numel; i += thread_count()) {                    \
             int64_t value = (int64_t)(start + i * step);                                            \
             out[locate(grid, i).at[0]] = store<T>(convert<T>(value));                               \
         }                                                                                           \
     }
-FOR_ALL(RAMP)
+FOR_ALL(ARANGE)

@@ -77,20 +77,35 @@ fn measure() {
         let turned = View { buffer: &*turned.buffer, layout: &across };
         b.iter(|| on.copy(turned, out.view_mut()));
     });
-    group.bench_function("sum of rows", |b| b.iter(|| on.reduce(ReduceOp::Sum, x.view(), sum.view_mut())));
+    group.bench_function("sum of rows", |b| {
+        b.iter(|| on.reduce(ReduceArgs { op: ReduceOp::Sum, x: x.view(), out: sum.view_mut() }.checked()?))
+    });
     group.bench_function("linear with bias and relu", |b| {
-        b.iter(|| on.linear(x.view(), w.view(), Some(bias.view()), true, out.view_mut()));
+        b.iter(|| {
+            let (bias, out) = (Some(bias.view()), out.view_mut());
+            on.linear(LinearArgs { x: x.view(), w: w.view(), bias, relu: true, out }.checked()?)
+        });
     });
     group.bench_function("linear's gradients", |b| {
-        b.iter(|| on.linear_grad(x.view(), x.view(), grad_w.view_mut(), grad_b.view_mut()));
+        b.iter(|| {
+            let (weight, bias) = (grad_w.view_mut(), grad_b.view_mut());
+            on.linear_grad(LinearGradArgs { grad: x.view(), x: x.view(), weight, bias }.checked()?)
+        });
     });
     group.bench_function("linear with bias, relu and its mask", |b| {
-        b.iter(|| on.linear_relu(x.view(), w.view(), Some(bias.view()), out.view_mut()));
+        b.iter(|| {
+            let (bias, out) = (Some(bias.view()), out.view_mut());
+            on.linear_relu(LinearArgs { x: x.view(), w: w.view(), bias, relu: true, out }.checked()?)
+        });
     });
-    let mask = on.linear_relu(x.view(), w.view(), Some(bias.view()), out.view_mut()).expect("a product");
+    let layer = LinearArgs { x: x.view(), w: w.view(), bias: Some(bias.view()), relu: true, out: out.view_mut() };
+    let mask = layer.checked().and_then(|layer| on.linear_relu(layer)).expect("a product");
     group.bench_function("linear's gradient through the previous layer's relu", |b| {
         b.iter(|| {
-            on.linear_relu_grad(x.view(), w.view(), x.view(), mask.as_ref(), out.view_mut(), Some(grad_b.view_mut()))
+            let (mask, out, bias) = (mask.as_ref(), out.view_mut(), Some(grad_b.view_mut()));
+            on.linear_relu_grad(
+                LinearReluGradArgs { grad: x.view(), w: w.view(), y: x.view(), mask, out, bias }.checked()?,
+            )
         });
     });
     let labels = Tensor::new(on, DType::I64, &[64, 1]);

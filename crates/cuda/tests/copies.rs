@@ -49,7 +49,7 @@ fn batches_travel_beside_the_work_and_share_memory() {
         let layout = Layout::contiguous(Shape::new(&[size]).unwrap());
         let mut read = device.alloc(DType::F32, size).unwrap();
         let to = ViewMut { buffer: &mut *read, layout: &layout };
-        device.ramp(Ramp { start: Scalar::Float(0.0), step: Scalar::Float(31.0) }, to).unwrap();
+        device.arange(Arange { start: Scalar::Float(0.0), step: Scalar::Float(31.0) }, to).unwrap();
         results.push((0, size, add(device, &*read, 0.0)));
     }
     for step in 0..steps {

@@ -57,7 +57,16 @@ fn linear(on: &dyn Backend, bias: bool, relu: bool) -> Result<Vec<f32>> {
     let (lx, lw, lb, lo) = (dense(&[8, 16]), dense(&[24, 16]), dense(&[24]), dense(&[8, 24]));
     let view = |buffer, layout| View { buffer, layout };
     let bias = bias.then(|| view(&*b, &lb));
-    on.linear(view(&*x, &lx), view(&*w, &lw), bias, relu, ViewMut { buffer: &mut *out, layout: &lo })?;
+    on.linear(
+        LinearArgs {
+            x: view(&*x, &lx),
+            w: view(&*w, &lw),
+            bias,
+            relu,
+            out: ViewMut { buffer: &mut *out, layout: &lo },
+        }
+        .checked()?,
+    )?;
     values(on, &*out)
 }
 
@@ -67,12 +76,24 @@ fn masked(on: &dyn Backend, bias: bool) -> Result<[Vec<f32>; 2]> {
     let (lx, lv, lb, ly) = (dense(&[8, 16]), dense(&[24, 16]), dense(&[24]), dense(&[8, 24]));
     let view = |buffer, layout| View { buffer, layout };
     let (first, to) = (bias.then(|| view(&*b, &lb)), ViewMut { buffer: &mut *y, layout: &ly });
-    let mask = on.linear_relu(view(&*x, &lx), view(&*v, &lv), first, to)?;
+    let mask = on.linear_relu(
+        LinearArgs { x: view(&*x, &lx), w: view(&*v, &lv), bias: first, relu: true, out: to }.checked()?,
+    )?;
     let (grad, w, lg) = (ones(on, 8 * 8)?, ones(on, 8 * 24)?, dense(&[8, 8]));
     let (mut out, mut sums, lw) = (on.alloc(DType::F32, 8 * 24)?, ones(on, 24)?, dense(&[8, 24]));
     let (to, mask) = (ViewMut { buffer: &mut *out, layout: &ly }, mask.as_ref());
     let to_bias = bias.then_some(ViewMut { buffer: &mut *sums, layout: &lb });
-    on.linear_relu_grad(view(&*grad, &lg), view(&*w, &lw), view(&*y, &ly), mask, to, to_bias)?;
+    on.linear_relu_grad(
+        LinearReluGradArgs {
+            grad: view(&*grad, &lg),
+            w: view(&*w, &lw),
+            y: view(&*y, &ly),
+            mask,
+            out: to,
+            bias: to_bias,
+        }
+        .checked()?,
+    )?;
     Ok([values(on, &*out)?, values(on, &*sums)?])
 }
 

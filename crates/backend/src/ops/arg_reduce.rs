@@ -1,6 +1,8 @@
 //! Positions of the largest and smallest elements: `argmax`, `argmin`, and `max`, `min` along a dimension.
 
-use crate::{Error, Layout, MAX_RANK, Result, View, ViewMut, has_dim, has_shape};
+use crate::{
+    Arguments, Checked, DType, Error, MAX_RANK, Result, View, ViewMut, has_dim, has_dtype, has_shape, same_shape,
+};
 
 /// A reduction of one dimension to the position of one element. NaN counts as the largest for `Max` and as
 /// the smallest for `Min`; of equal elements the first is taken.
@@ -21,20 +23,40 @@ impl ArgReduceOp {
             ArgReduceOp::Min => "argmin",
         }
     }
+}
 
-    /// Checks that `out` has the extents of `x`, with 1 along `dim`, and that there is an element to choose.
-    ///
-    /// # Errors
-    /// The shapes do not fit.
-    pub fn check(self, x: &Layout, dim: usize, out: &Layout) -> Result<()> {
-        has_dim(self.name(), x, dim)?;
+/// Arguments of [`arg_reduce`](ArgReduceBackend::arg_reduce).
+#[derive(Debug)]
+pub struct ArgReduceArgs<'a> {
+    /// What is looked for.
+    pub op: ArgReduceOp,
+    /// Where it is looked for.
+    pub x: View<'a>,
+    /// The dimension that is reduced.
+    pub dim: usize,
+    /// Receives the elements, in the shape of `x` with extent 1 along `dim`.
+    pub values: Option<ViewMut<'a>>,
+    /// Receives their positions (`i64`), in the same shape.
+    pub indices: ViewMut<'a>,
+}
+
+impl Arguments for ArgReduceArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let ArgReduceArgs { op, x, dim, values, indices } = self;
+        let op = op.name();
+        has_dim(op, x.layout, *dim)?;
+        has_dtype(op, DType::I64, indices.dtype())?;
         let mut dims = [0; MAX_RANK];
-        let dims = &mut dims[..x.rank()];
-        dims.copy_from_slice(x.dims());
-        dims.iter_mut().skip(dim).take(1).for_each(|extent| *extent = 1);
-        has_shape(self.name(), "a result", out, dims)?;
-        if out.numel() > 0 && x.numel() == 0 {
-            return Err(Error::shape(self.name(), "at least one element to choose from", x.shape()));
+        let dims = &mut dims[..x.layout.rank()];
+        dims.copy_from_slice(x.layout.dims());
+        dims.iter_mut().skip(*dim).take(1).for_each(|extent| *extent = 1);
+        has_shape(op, "a result", indices.layout, dims)?;
+        if let Some(values) = values {
+            has_dtype(op, x.dtype(), values.dtype())?;
+            same_shape(op, &[values.layout, indices.layout])?;
+        }
+        if indices.layout.numel() > 0 && x.layout.numel() == 0 {
+            return Err(Error::shape(op, "at least one element to choose from", x.layout.shape()));
         }
         Ok(())
     }
@@ -42,7 +64,26 @@ impl ArgReduceOp {
 
 /// Reductions of a dimension to a position.
 pub trait ArgReduceBackend {
-    /// Reduces dimension `dim`, which has extent 1 in both outputs. `values` may be left out.
-    fn arg_reduce(&self, op: ArgReduceOp, x: View, dim: usize, values: Option<ViewMut>, indices: ViewMut)
-    -> Result<()>;
+    /// Reduces a dimension to the position of an element, and the element itself if it is asked for.
+    fn arg_reduce(&self, args: Checked<ArgReduceArgs>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Memory, layout};
+
+    #[test]
+    fn operands_are_checked() {
+        let check = |x: &[usize], dim, out: &[usize], of_values: DType| {
+            let (memory, mut indices, mut values) = (Memory(DType::F32), Memory(DType::I64), Memory(of_values));
+            let (x, out) = (layout(x), layout(out));
+            let (x, values, indices) = (memory.view(&x), Some(values.view_mut(&out)), indices.view_mut(&out));
+            ArgReduceArgs { op: ArgReduceOp::Max, x, dim, values, indices }.check().is_ok()
+        };
+        assert!(check(&[2, 3], 1, &[2, 1], DType::F32) && check(&[], 0, &[], DType::F32));
+        assert!(!check(&[2, 3], 2, &[2, 3], DType::F32) && !check(&[], 1, &[], DType::F32));
+        assert!(!check(&[2, 3], 1, &[2, 3], DType::F32) && !check(&[2, 3], 1, &[2, 1], DType::F64));
+        assert!(!check(&[3, 0], 1, &[3, 1], DType::F32) && check(&[0, 3], 1, &[0, 1], DType::F32));
+    }
 }

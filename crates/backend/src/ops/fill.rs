@@ -2,12 +2,12 @@
 
 use crate::{Result, Scalar, ViewMut};
 
-/// Bounds of `arange`-like fills: element `i` is `start + i * step`.
+/// An arithmetic sequence: element `i` is `start + i * step`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ramp {
+pub struct Arange {
     /// The first element.
     pub start: Scalar,
-    /// The difference of neighbours.
+    /// The difference of neighbors.
     pub step: Scalar,
 }
 
@@ -17,5 +17,5 @@ pub trait FillBackend {
     fn fill(&self, value: Scalar, out: ViewMut) -> Result<()>;
     /// Sets element `i` (in row-major order) to `start + i * step`, computed in `f64` or `i64` by the kind
     /// of the scalars.
-    fn ramp(&self, ramp: Ramp, out: ViewMut) -> Result<()>;
+    fn arange(&self, range: Arange, out: ViewMut) -> Result<()>;
 }

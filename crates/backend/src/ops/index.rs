@@ -1,6 +1,8 @@
 //! Indexing by tensors: `index_select`, `index_add`, `gather`, `scatter`.
 
-use crate::{Error, Layout, MAX_RANK, Operand, Result, View, ViewMut, has_dim};
+use crate::{
+    Arguments, Checked, DType, Error, Layout, MAX_RANK, Operand, Result, View, ViewMut, has_dim, has_dtype, same_shape,
+};
 
 /// What `scatter` does with the elements that it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +11,17 @@ pub enum ScatterMode {
     Set,
     /// Adds, in row-major order (so the result is deterministic).
     Add,
+}
+
+impl ScatterMode {
+    /// The name for errors: that of the tensor's method.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ScatterMode::Set => "scatter",
+            ScatterMode::Add => "scatter_add",
+        }
+    }
 }
 
 /// Extent and stride of a dimension, or of the one element of a scalar.
@@ -27,10 +40,7 @@ pub fn index_vector_strides(dim: usize, index: &Layout) -> [isize; MAX_RANK] {
 
 /// Checks the shapes of `index_select` and `index_add`: the slices `[…, index[i], …]` of `whole` along `dim` are
 /// `[…, i, …]` of `slices`.
-///
-/// # Errors
-/// They do not fit.
-pub fn check_index_vector(op: &'static str, slices: &Layout, whole: &Layout, dim: usize, index: &Layout) -> Result<()> {
+fn check_index_vector(op: &'static str, slices: &Layout, whole: &Layout, dim: usize, index: &Layout) -> Result<()> {
     has_dim(op, whole, dim)?;
     if index.rank() > 1 {
         return Err(Error::shape(op, "an index vector", index.shape()));
@@ -46,10 +56,7 @@ pub fn check_index_vector(op: &'static str, slices: &Layout, whole: &Layout, dim
 }
 
 /// Checks that an index of `gather` or `scatter` is nowhere larger than the tensor, except along `free`.
-///
-/// # Errors
-/// It is.
-pub fn check_index(op: &'static str, index: &Layout, tensor: &Layout, free: Option<usize>) -> Result<()> {
+fn check_index(op: &'static str, index: &Layout, tensor: &Layout, free: Option<usize>) -> Result<()> {
     let fits = index.rank() == tensor.rank()
         && index.dims().iter().zip(tensor.dims()).enumerate().all(|(d, (i, n))| i <= n || Some(d) == free);
     if fits {
@@ -62,28 +69,132 @@ pub fn check_index(op: &'static str, index: &Layout, tensor: &Layout, free: Opti
     Err(Error::shapes(op, index.shape(), tensor.shape(), rule))
 }
 
-/// Indexing by tensors of `i64`. An index outside `0..size` is an error.
+/// Arguments of [`index_select`](IndexBackend::index_select).
+#[derive(Debug)]
+pub struct IndexSelectArgs<'a> {
+    /// Where slices are taken from.
+    pub x: View<'a>,
+    /// The dimension that is indexed.
+    pub dim: usize,
+    /// The indices of the slices, a vector or a scalar of `i64`.
+    pub index: View<'a>,
+    /// The slices: the shape of `x`, with as many along `dim` as there are indices.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`index_add`](IndexBackend::index_add).
+#[derive(Debug)]
+pub struct IndexAddArgs<'a> {
+    /// The slices: the shape of `out`, with as many along `dim` as there are indices.
+    pub x: View<'a>,
+    /// The dimension that is indexed.
+    pub dim: usize,
+    /// The indices that the slices are added at, a vector or a scalar of `i64`.
+    pub index: View<'a>,
+    /// What is added to.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`gather`](IndexBackend::gather).
+#[derive(Debug)]
+pub struct GatherArgs<'a> {
+    /// Where elements are taken from.
+    pub x: View<'a>,
+    /// The dimension that is indexed.
+    pub dim: usize,
+    /// An index (`i64`) for each element, nowhere larger than `x` except along `dim`.
+    pub index: View<'a>,
+    /// The elements, in the shape of `index`.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`scatter`](IndexBackend::scatter).
+#[derive(Debug)]
+pub struct ScatterArgs<'a> {
+    /// What becomes of the elements that are met.
+    pub mode: ScatterMode,
+    /// The elements; as large as `index` or larger.
+    pub x: Operand<'a>,
+    /// The dimension that is indexed.
+    pub dim: usize,
+    /// An index (`i64`) for each element, nowhere larger than `out` except along `dim`.
+    pub index: View<'a>,
+    /// What is written to.
+    pub out: ViewMut<'a>,
+}
+
+impl Arguments for IndexSelectArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "index_select";
+        let IndexSelectArgs { x, dim, index, out } = self;
+        has_dtype(OP, DType::I64, index.dtype())?;
+        has_dtype(OP, x.dtype(), out.dtype())?;
+        check_index_vector(OP, out.layout, x.layout, *dim, index.layout)
+    }
+}
+
+impl Arguments for IndexAddArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "index_add";
+        let IndexAddArgs { x, dim, index, out } = self;
+        is_addable(OP, out.dtype())?;
+        has_dtype(OP, DType::I64, index.dtype())?;
+        has_dtype(OP, out.dtype(), x.dtype())?;
+        check_index_vector(OP, x.layout, out.layout, *dim, index.layout)
+    }
+}
+
+impl Arguments for GatherArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "gather";
+        let GatherArgs { x, dim, index, out } = self;
+        has_dtype(OP, DType::I64, index.dtype())?;
+        has_dtype(OP, x.dtype(), out.dtype())?;
+        has_dim(OP, x.layout, *dim)?;
+        same_shape(OP, &[index.layout, out.layout])?;
+        check_index(OP, index.layout, x.layout, Some(*dim))
+    }
+}
+
+impl Arguments for ScatterArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let ScatterArgs { mode, x, dim, index, out } = self;
+        let op = mode.name();
+        if *mode == ScatterMode::Add {
+            is_addable(op, out.dtype())?;
+        }
+        has_dtype(op, DType::I64, index.dtype())?;
+        has_dim(op, out.layout, *dim)?;
+        check_index(op, index.layout, out.layout, Some(*dim))?;
+        let Operand::Tensor(x) = x else { return Ok(()) };
+        has_dtype(op, out.dtype(), x.dtype())?;
+        check_index(op, index.layout, x.layout, None)
+    }
+}
+
+fn is_addable(op: &'static str, dtype: DType) -> Result<()> {
+    if dtype == DType::Bool { Err(Error::dtype(op, dtype, "truth values cannot be added")) } else { Ok(()) }
+}
+
+/// Indexing by tensors. An index outside `0..size` is an error.
 pub trait IndexBackend {
     /// `out[…, i, …] = x[…, index[i], …]`: whole slices along `dim`.
-    fn index_select(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()>;
+    fn index_select(&self, args: Checked<IndexSelectArgs>) -> Result<()>;
     /// `out[…, index[i], …] += x[…, i, …]`: the gradient of `index_select`.
-    fn index_add(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()>;
-    /// `out[…, i, …] = x[…, index[…, i, …], …]`: `index` has the shape of `out`, and no extent above `x`'s
-    /// except along `dim`.
-    fn gather(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()>;
-    /// `out[…, index[…, i, …], …] = x[…, i, …]` (or `+=`) over the shape of `index`, which is nowhere larger
-    /// than `x`'s, nor than `out`'s except along `dim`.
-    fn scatter(&self, mode: ScatterMode, x: Operand, dim: usize, index: View, out: ViewMut) -> Result<()>;
+    fn index_add(&self, args: Checked<IndexAddArgs>) -> Result<()>;
+    /// `out[…, i, …] = x[…, index[…, i, …], …]`.
+    fn gather(&self, args: Checked<GatherArgs>) -> Result<()>;
+    /// `out[…, index[…, i, …], …] = x[…, i, …]` (or `+=`) over the shape of `index`.
+    fn scatter(&self, args: Checked<ScatterArgs>) -> Result<()>;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Shape;
+    use crate::testing::{Memory, layout};
 
     #[test]
     fn shapes_are_checked() {
-        let layout = |dims: &[usize]| Layout::contiguous(Shape::new(dims).unwrap());
         let (whole, slices, index) = (layout(&[5, 3]), layout(&[7, 3]), layout(&[7]));
         assert!(check_index_vector("t", &slices, &whole, 0, &index).is_ok());
         assert!(check_index_vector("t", &slices, &whole, 1, &index).is_err());
@@ -92,5 +203,35 @@ mod tests {
         assert!(check_index_vector("t", &layout(&[]), &layout(&[]), 0, &layout(&[2])).is_err());
         assert!(check_index("t", &slices, &whole, Some(0)).is_ok() && check_index("t", &slices, &whole, None).is_err());
         assert_eq!(index_vector_strides(1, &index)[..3], [0, 1, 0]);
+    }
+
+    #[test]
+    fn operands_are_checked() {
+        let (float, long, mut to) = (Memory(DType::F32), Memory(DType::I64), Memory(DType::F32));
+        let (x, taken, vector) = (layout(&[5, 3]), layout(&[7, 3]), layout(&[7]));
+        let mut gather = |of_index: Memory, dim, index, out| {
+            GatherArgs { x: float.view(&x), dim, index: of_index.view(index), out: to.view_mut(out) }.check().is_ok()
+        };
+        assert!(gather(long, 0, &taken, &taken) && !gather(long, 1, &taken, &taken) && !gather(long, 2, &x, &x));
+        assert!(!gather(long, 0, &taken, &x) && !gather(float, 0, &taken, &taken));
+        let scatter = |mode, dtype, dim, x, index, out| {
+            let (memory, mut target) = (Memory(dtype), Memory(dtype));
+            let x = Operand::Tensor(memory.view(x));
+            ScatterArgs { mode, x, dim, index: long.view(index), out: target.view_mut(out) }.check().is_ok()
+        };
+        assert!(scatter(ScatterMode::Set, DType::Bool, 0, &taken, &taken, &x));
+        assert!(!scatter(ScatterMode::Add, DType::Bool, 0, &taken, &taken, &x));
+        assert!(!scatter(ScatterMode::Set, DType::F32, 1, &taken, &taken, &x));
+        assert!(!scatter(ScatterMode::Set, DType::F32, 0, &x, &taken, &x));
+        let slices = |dtype, dim| {
+            let (memory, mut target) = (Memory(dtype), Memory(dtype));
+            let (index, x_view) = (long.view(&vector), memory.view(&x));
+            let select = IndexSelectArgs { x: x_view, dim, index, out: target.view_mut(&taken) }.check().is_ok();
+            let add = IndexAddArgs { x: memory.view(&taken), dim, index, out: target.view_mut(&x) }.check().is_ok();
+            (select, add)
+        };
+        assert_eq!(slices(DType::F32, 0), (true, true));
+        assert_eq!(slices(DType::F32, 1), (false, false));
+        assert_eq!(slices(DType::Bool, 0), (true, false));
     }
 }

@@ -2,31 +2,127 @@
 
 use std::{any::Any, fmt};
 
+use super::matmul::check_matmul;
 use crate::{
-    Arguments, Error, Layout, MatmulBackend, MemoryBackend, ReduceBackend, ReduceOp, ReluBiasGradArgs,
-    ReluBiasGradBackend, Result, UnaryOp, View, ViewMut, has_shape,
+    Arguments, Checked, Error, Layout, MatmulArgs, MatmulBackend, MemoryBackend, ReduceArgs, ReduceBackend, ReduceOp,
+    ReluBiasGradArgs, ReluBiasGradBackend, Result, UnaryOp, View, ViewMut, has_dtype, has_shape, is_float, same_shape,
 };
 
-/// Checks the operands of `out = x · wᵀ + bias` and returns `[M, N, K]`.
-///
-/// # Errors
-/// `x` is not `[M, K]`, `w` `[N, K]`, `bias` `[N]`, or `out` `[M, N]`.
-pub fn linear_extents(
-    op: &'static str,
-    x: &Layout,
-    w: &Layout,
-    bias: Option<&Layout>,
-    out: &Layout,
-) -> Result<[usize; 3]> {
-    let (&[m, k], &[n, inner]) = (x.dims(), w.dims()) else {
-        return Err(Error::shapes(op, x.shape(), w.shape(), "they must be [M, K] and [N, K]"));
-    };
-    if inner != k {
-        return Err(Error::shapes(op, x.shape(), w.shape(), "they must be [M, K] and [N, K]"));
+/// Arguments of [`linear`](LinearBackend::linear).
+#[derive(Debug)]
+pub struct LinearArgs<'a> {
+    /// The rows, `[M, K]`.
+    pub x: View<'a>,
+    /// The weight, `[N, K]`.
+    pub w: View<'a>,
+    /// The bias, `[N]`.
+    pub bias: Option<View<'a>>,
+    /// Whether ReLU comes after it.
+    pub relu: bool,
+    /// The result, `[M, N]`.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`linear_grad`](LinearBackend::linear_grad).
+#[derive(Debug)]
+pub struct LinearGradArgs<'a> {
+    /// The gradient of the result, `[M, N]`.
+    pub grad: View<'a>,
+    /// The rows, `[M, K]`.
+    pub x: View<'a>,
+    /// The gradient of the weight, `[N, K]`.
+    pub weight: ViewMut<'a>,
+    /// The gradient of the bias, `[N]`.
+    pub bias: ViewMut<'a>,
+}
+
+/// Arguments of [`linear_relu_grad`](LinearBackend::linear_relu_grad).
+#[derive(Debug)]
+pub struct LinearReluGradArgs<'a> {
+    /// The gradient of the linear layer's result, `[M, N]`.
+    pub grad: View<'a>,
+    /// Its weight, `[N, K]`.
+    pub w: View<'a>,
+    /// Its input, the output `[M, K]` of the previous layer's ReLU.
+    pub y: View<'a>,
+    /// What the device kept of that ReLU.
+    pub mask: Option<&'a ReluMask>,
+    /// The gradient of what that ReLU read, `[M, K]`.
+    pub out: ViewMut<'a>,
+    /// The gradient of the previous layer's bias, `[K]`.
+    pub bias: Option<ViewMut<'a>>,
+}
+
+impl Checked<LinearReluGradArgs<'_>> {
+    /// The same arguments, for a shorter time.
+    #[must_use]
+    pub fn reborrow(&mut self) -> Checked<LinearReluGradArgs<'_>> {
+        let LinearReluGradArgs { grad, w, y, mask, out, bias } = &mut self.0;
+        let (out, bias) = (out.reborrow(), bias.as_mut().map(ViewMut::reborrow));
+        Checked(LinearReluGradArgs { grad: *grad, w: *w, y: *y, mask: *mask, out, bias })
     }
-    has_shape(op, "an output [M, N]", out, &[m, n])?;
-    bias.map_or(Ok(()), |bias| has_shape(op, "a bias [N]", bias, &[n]))?;
-    Ok([m, n, k])
+}
+
+impl LinearArgs<'_> {
+    /// `[M, N, K]` of arguments that were [`checked`](Arguments::checked).
+    #[must_use]
+    pub fn extents(&self) -> [usize; 3] {
+        let extent = |layout: &Layout, dim: usize| layout.dims().get(dim).map_or(1, |&n| n);
+        [extent(self.x.layout, 0), extent(self.w.layout, 0), extent(self.x.layout, 1)]
+    }
+}
+
+impl Arguments for LinearArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "linear";
+        let LinearArgs { x, w, bias, out, .. } = self;
+        is_float(OP, out.dtype())?;
+        for operand in [Some(*x), Some(*w), *bias].into_iter().flatten() {
+            has_dtype(OP, out.dtype(), operand.dtype())?;
+        }
+        let [m, n, k] = match (x.layout.dims(), w.layout.dims()) {
+            (&[m, k], &[n, inner]) if k == inner => [m, n, k],
+            _ => return Err(Error::shapes(OP, x.layout.shape(), w.layout.shape(), "they must be [M, K] and [N, K]")),
+        };
+        debug_assert_eq!(self.extents(), [m, n, k]);
+        has_shape(OP, "an output [M, N]", out.layout, &[m, n])?;
+        bias.map_or(Ok(()), |bias| has_shape(OP, "a bias [N]", bias.layout, &[n]))
+    }
+}
+
+impl Arguments for LinearGradArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "linear_grad";
+        let LinearGradArgs { grad, x, weight, bias } = self;
+        for dtype in [grad.dtype(), x.dtype(), bias.dtype()] {
+            has_dtype(OP, weight.dtype(), dtype)?;
+        }
+        is_float(OP, weight.dtype())?;
+        has_rank_2(OP, grad.layout)?;
+        check_matmul(OP, &grad.layout.transpose(0, 1), x.layout, weight.layout)?;
+        has_shape(OP, "a bias [N]", bias.layout, &grad.layout.dims()[1..])
+    }
+}
+
+impl Arguments for LinearReluGradArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "linear_relu_grad";
+        let LinearReluGradArgs { grad, w, y, out, bias, .. } = self;
+        for dtype in [grad.dtype(), w.dtype(), y.dtype()] {
+            has_dtype(OP, out.dtype(), dtype)?;
+        }
+        is_float(OP, out.dtype())?;
+        has_rank_2(OP, out.layout)?;
+        check_matmul(OP, grad.layout, w.layout, out.layout)?;
+        same_shape(OP, &[y.layout, out.layout])?;
+        let Some(bias) = bias else { return Ok(()) };
+        has_dtype(OP, out.dtype(), bias.dtype())?;
+        has_shape(OP, "a bias [K]", bias.layout, &out.layout.dims()[1..])
+    }
+}
+
+fn has_rank_2(op: &'static str, layout: &Layout) -> Result<()> {
+    if layout.rank() == 2 { Ok(()) } else { Err(Error::shape(op, "a matrix", layout.shape())) }
 }
 
 /// Which elements a ReLU let through, in a form that only the device that made it knows.
@@ -53,34 +149,27 @@ impl fmt::Debug for ReluMask {
 
 /// Linear layers: a product with what comes right after or before it.
 pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + MemoryBackend {
-    /// `out = x · wᵀ + bias`, then ReLU if asked: `x` is `[M, K]`, `w` `[N, K]`, `bias` `[N]`, `out` `[M, N]`.
-    fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()>;
+    /// `out = x · wᵀ + bias`, then ReLU if asked.
+    fn linear(&self, args: Checked<LinearArgs>) -> Result<()>;
     /// The gradients of a linear layer's parameters from its incoming one: `weight = gradᵀ · x`, and `bias` the sum of
-    /// `grad`'s rows. `grad` is `[M, N]`, `x` `[M, K]`, `weight` `[N, K]`, `bias` `[N]`.
-    fn linear_grad(&self, grad: View, x: View, weight: ViewMut, bias: ViewMut) -> Result<()> {
-        self.matmul(View { layout: &grad.layout.transpose(0, 1), ..grad }, x, weight)?;
+    /// `grad`'s rows.
+    fn linear_grad(&self, args: Checked<LinearGradArgs>) -> Result<()> {
+        let LinearGradArgs { grad, x, weight, bias } = args.into_inner();
+        let turned = grad.layout.transpose(0, 1);
+        self.matmul(MatmulArgs { a: View { layout: &turned, ..grad }, b: x, out: weight }.checked()?)?;
         let row = bias.layout.unsqueeze(0)?;
-        self.reduce(ReduceOp::Sum, grad, ViewMut { layout: &row, ..bias })
+        self.reduce(ReduceArgs { op: ReduceOp::Sum, x: grad, out: ViewMut { layout: &row, ..bias } }.checked()?)
     }
-    /// [`linear`](LinearBackend::linear) with ReLU, whose gradient will be asked for: the device may keep which elements ReLU
-    /// let through, for [`linear_relu_grad`](LinearBackend::linear_relu_grad).
-    fn linear_relu(&self, x: View, w: View, bias: Option<View>, out: ViewMut) -> Result<Option<ReluMask>> {
-        self.linear(x, w, bias, true, out)?;
+    /// [`linear`](LinearBackend::linear) with ReLU (whatever `relu` says), whose gradient will be asked for: the device may
+    /// keep which elements ReLU let through, for [`linear_relu_grad`](LinearBackend::linear_relu_grad).
+    fn linear_relu(&self, args: Checked<LinearArgs>) -> Result<Option<ReluMask>> {
+        self.linear(Checked(LinearArgs { relu: true, ..args.into_inner() }))?;
         Ok(None)
     }
     /// Backward through a linear layer and the ReLU (and bias) of the previous one, whose output `y` was its input:
-    /// `out = grad · w` where `y` is above 0 and 0 elsewhere, and `bias` the sum of `out`'s rows. `grad` is `[M, N]`,
-    /// `w` `[N, K]`, `y` and `out` `[M, K]`, `bias` `[K]`; `mask` is what the device kept of that ReLU.
-    fn linear_relu_grad(
-        &self,
-        grad: View,
-        w: View,
-        y: View,
-        _mask: Option<&ReluMask>,
-        out: ViewMut,
-        bias: Option<ViewMut>,
-    ) -> Result<()> {
-        linear_relu_grad_in_parts(self, grad, w, y, out, bias)
+    /// `out = grad · w` where `y` is above 0 and 0 elsewhere, and `bias` the sum of `out`'s rows.
+    fn linear_relu_grad(&self, args: Checked<LinearReluGradArgs>) -> Result<()> {
+        linear_relu_grad_in_parts(self, args)
     }
 }
 
@@ -88,20 +177,58 @@ pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + M
 ///
 /// # Errors
 /// Those of the device.
-pub fn linear_relu_grad_in_parts<B: LinearBackend + ?Sized>(
-    on: &B,
-    grad: View,
-    w: View,
-    y: View,
-    out: ViewMut,
-    bias: Option<ViewMut>,
-) -> Result<()> {
+pub fn linear_relu_grad_in_parts<B: LinearBackend + ?Sized>(on: &B, args: Checked<LinearReluGradArgs>) -> Result<()> {
+    let LinearReluGradArgs { grad, w, y, out, bias, .. } = args.into_inner();
     let layout = Layout::contiguous(*out.layout.shape());
     let mut whole = on.alloc(grad.dtype(), layout.numel())?;
-    on.matmul(grad, w, ViewMut { buffer: &mut *whole, layout: &layout })?;
+    on.matmul(MatmulArgs { a: grad, b: w, out: ViewMut { buffer: &mut *whole, layout: &layout } }.checked()?)?;
     let whole = View { buffer: &*whole, layout: &layout };
     match bias {
         Some(bias) => on.relu_bias_grad(ReluBiasGradArgs { grad: whole, y, dim: 1, out, bias }.checked()?),
         None => on.unary_grad(UnaryOp::Relu, whole, Some(y), out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        DType,
+        testing::{Memory, layout},
+    };
+
+    #[test]
+    fn operands_are_checked() {
+        let memory = Memory(DType::F32);
+        let forward = |x: &[usize], w: &[usize], bias: &[usize], out: &[usize], dtype| {
+            let (x, w, bias, out) = (layout(x), layout(w), layout(bias), layout(out));
+            let (mut to, other) = (memory, Memory(dtype));
+            let (x, w, bias, out) = (memory.view(&x), other.view(&w), Some(memory.view(&bias)), to.view_mut(&out));
+            LinearArgs { x, w, bias, relu: false, out }.check().is_ok()
+        };
+        assert!(forward(&[2, 3], &[4, 3], &[4], &[2, 4], DType::F32));
+        assert!(!forward(&[2, 3], &[4, 3], &[3], &[2, 4], DType::F32));
+        assert!(!forward(&[2, 3], &[4, 2], &[4], &[2, 4], DType::F32));
+        assert!(!forward(&[2, 3], &[4, 3], &[4], &[4, 2], DType::F32));
+        assert!(!forward(&[2, 3], &[4, 3], &[4], &[2, 4], DType::F64));
+        let backward = |grad: &[usize], x: &[usize], weight: &[usize], bias: &[usize]| {
+            let (grad, x, weight, bias) = (layout(grad), layout(x), layout(weight), layout(bias));
+            let (mut to, mut sums) = (memory, memory);
+            let (weight, bias) = (to.view_mut(&weight), sums.view_mut(&bias));
+            LinearGradArgs { grad: memory.view(&grad), x: memory.view(&x), weight, bias }.check().is_ok()
+        };
+        assert!(backward(&[2, 4], &[2, 3], &[4, 3], &[4]) && !backward(&[2, 4], &[2, 3], &[4, 3], &[3]));
+        assert!(!backward(&[2, 4], &[3, 3], &[4, 3], &[4]) && !backward(&[8], &[2, 3], &[4, 3], &[4]));
+        let through = |grad: &[usize], w: &[usize], y: &[usize], out: &[usize], bias: &[usize]| {
+            let (grad, w, y, out, bias) = (layout(grad), layout(w), layout(y), layout(out), layout(bias));
+            let (mut to, mut sums) = (memory, memory);
+            let (grad, w, y, out) = (memory.view(&grad), memory.view(&w), memory.view(&y), to.view_mut(&out));
+            let bias = Some(sums.view_mut(&bias));
+            LinearReluGradArgs { grad, w, y, mask: None, out, bias }.check().is_ok()
+        };
+        assert!(through(&[2, 4], &[4, 3], &[2, 3], &[2, 3], &[3]));
+        assert!(!through(&[2, 4], &[4, 3], &[3, 2], &[2, 3], &[3]));
+        assert!(!through(&[2, 4], &[4, 3], &[2, 3], &[2, 3], &[2]));
+        assert!(!through(&[2, 4], &[3, 3], &[2, 3], &[2, 3], &[3]));
     }
 }

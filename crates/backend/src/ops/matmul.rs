@@ -1,6 +1,6 @@
 //! Products of matrices, and of batches of them.
 
-use crate::{Error, Layout, Result, View, ViewMut};
+use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype};
 
 /// A batch of products `out = a · b` of matrices: `a` is `M` by `K`, `b` `K` by `N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,33 +22,22 @@ pub struct MatmulPlan {
 }
 
 impl MatmulPlan {
-    /// A product for each position of the leading dimensions.
-    ///
-    /// # Errors
-    /// The shapes are not `[…, M, K]`, `[…, K, N]` and `[…, M, N]` with the same leading extents.
-    pub fn new(op: &'static str, a: &Layout, b: &Layout, out: &Layout) -> Result<MatmulPlan> {
-        let Some(lead) = out.rank().checked_sub(2) else {
-            return Err(Error::shape(op, "matrices", out.shape()));
-        };
-        let fits = a.rank() == out.rank()
-            && b.rank() == out.rank()
-            && a.dims()[..lead] == out.dims()[..lead]
-            && b.dims()[..lead] == out.dims()[..lead]
-            && a.dims()[lead + 1] == b.dims()[lead]
-            && out.dims()[lead..] == [a.dims()[lead], b.dims()[lead + 1]];
-        if !fits {
-            return Err(Error::shapes(op, a.shape(), b.shape(), "they must be […, M, K] and […, K, N]"));
-        }
-        let strides = |layout: &Layout| [layout.strides()[lead], layout.strides()[lead + 1]];
-        Ok(MatmulPlan {
-            batch_dims: lead,
-            m: a.dims()[lead],
-            n: b.dims()[lead + 1],
-            k: a.dims()[lead + 1],
+    /// A product for each position of the leading dimensions of layouts that fit together ([`check_matmul`]).
+    #[must_use]
+    pub fn new(a: &Layout, b: &Layout, out: &Layout) -> MatmulPlan {
+        // The last dimension, or the one before it.
+        let extent = |layout: &Layout, from_end: usize| layout.dims().iter().rev().nth(from_end).map_or(1, |&n| n);
+        let stride = |layout: &Layout, from_end: usize| layout.strides().iter().rev().nth(from_end).map_or(0, |&s| s);
+        let strides = |layout: &Layout| [stride(layout, 1), stride(layout, 0)];
+        MatmulPlan {
+            batch_dims: out.rank().saturating_sub(2),
+            m: extent(a, 1),
+            n: extent(b, 0),
+            k: extent(a, 0),
             a: strides(a),
             b: strides(b),
             out: strides(out),
-        })
+        }
     }
 
     /// The same products as fewer and larger ones: where matrices of the batch share `b`, and the rows of `a` and `out` go
@@ -74,21 +63,61 @@ impl MatmulPlan {
     }
 }
 
+/// Checks that shapes are `[…, M, K]`, `[…, K, N]` and `[…, M, N]` with the same leading extents.
+///
+/// # Errors
+/// They are not.
+pub(super) fn check_matmul(op: &'static str, a: &Layout, b: &Layout, out: &Layout) -> Result<()> {
+    let Some(lead) = out.rank().checked_sub(2) else {
+        return Err(Error::shape(op, "matrices", out.shape()));
+    };
+    let fits = a.rank() == out.rank()
+        && b.rank() == out.rank()
+        && a.dims()[..lead] == out.dims()[..lead]
+        && b.dims()[..lead] == out.dims()[..lead]
+        && a.dims()[lead + 1] == b.dims()[lead]
+        && out.dims()[lead..] == [a.dims()[lead], b.dims()[lead + 1]];
+    if fits { Ok(()) } else { Err(Error::shapes(op, a.shape(), b.shape(), "they must be […, M, K] and […, K, N]")) }
+}
+
+/// Arguments of [`matmul`](MatmulBackend::matmul).
+#[derive(Debug)]
+pub struct MatmulArgs<'a> {
+    /// The first matrices, `[…, M, K]`.
+    pub a: View<'a>,
+    /// The second matrices, `[…, K, N]`.
+    pub b: View<'a>,
+    /// The products, `[…, M, N]`.
+    pub out: ViewMut<'a>,
+}
+
+impl Arguments for MatmulArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "matmul";
+        let MatmulArgs { a, b, out } = self;
+        if out.dtype() == DType::Bool {
+            return Err(Error::dtype(OP, DType::Bool, "truth values cannot be multiplied"));
+        }
+        has_dtype(OP, out.dtype(), a.dtype())?;
+        has_dtype(OP, out.dtype(), b.dtype())?;
+        check_matmul(OP, a.layout, b.layout, out.layout)
+    }
+}
+
 /// Products of matrices.
 pub trait MatmulBackend {
-    /// `out = a · b` over the last two dimensions; the leading ones (as many in each, `a` and `b` broadcast
-    /// by strides) are a batch. Floats accumulate in at least `f32`; integers wrap.
-    fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()>;
+    /// `out = a · b` over the last two dimensions; the leading ones (as many in each, `a` and `b` broadcast by strides) are
+    /// a batch. Floats accumulate in at least `f32`; integers wrap.
+    fn matmul(&self, args: Checked<MatmulArgs>) -> Result<()>;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Shape;
-
-    fn layout(dims: &[usize]) -> Layout {
-        Layout::contiguous(Shape::new(dims).unwrap())
-    }
+    use crate::{
+        Shape,
+        testing::{Memory, layout},
+    };
 
     fn expanded(dims: &[usize], to: &[usize]) -> Layout {
         layout(dims).expand("t", &Shape::new(to).unwrap()).unwrap()
@@ -98,7 +127,7 @@ mod tests {
     fn batches_that_share_a_matrix_are_one_product() {
         let (a, out) = (layout(&[5, 2, 3, 4]), layout(&[5, 2, 3, 6]));
         let shared = expanded(&[1, 1, 4, 6], &[5, 2, 4, 6]);
-        let plan = MatmulPlan::new("t", &a, &shared, &out).unwrap();
+        let plan = MatmulPlan::new(&a, &shared, &out);
         assert_eq!((plan.batch_dims, plan.m, plan.n, plan.k), (2, 3, 6, 4));
         let folded = plan.folded(&a, &shared, &out);
         assert_eq!((folded.batch_dims, folded.m, folded.a, folded.out), (0, 30, [4, 1], [6, 1]));
@@ -108,18 +137,24 @@ mod tests {
         // Vectors in a batch become a matrix, whatever their distance.
         let vectors = Layout::strided(Shape::new(&[7, 1, 4]).unwrap(), &[100, 4, 1], 0).unwrap();
         let (weights, out) = (expanded(&[1, 4, 6], &[7, 4, 6]), layout(&[7, 1, 6]));
-        let folded = MatmulPlan::new("t", &vectors, &weights, &out).unwrap().folded(&vectors, &weights, &out);
+        let folded = MatmulPlan::new(&vectors, &weights, &out).folded(&vectors, &weights, &out);
         let MatmulPlan { batch_dims, m, n, k, a, out, .. } = folded;
         assert_eq!((batch_dims, [m, n, k], a, out), (0, [7, 6, 4], [100, 1], [6, 1]));
     }
 
     #[test]
     fn shapes_that_do_not_fit_are_errors() {
-        let of = |a: &[usize], b: &[usize], out: &[usize]| MatmulPlan::new("t", &layout(a), &layout(b), &layout(out));
-        assert!(of(&[2, 3], &[3, 2], &[2, 2]).is_ok());
-        assert!(of(&[2, 3], &[4, 2], &[2, 2]).is_err());
-        assert!(of(&[2, 3], &[3, 2], &[3, 2]).is_err());
-        assert!(of(&[1, 2, 3], &[2, 3, 2], &[2, 2, 2]).is_err());
-        assert!(of(&[3], &[3], &[]).is_err());
+        let check = |dtype, a: &[usize], b: &[usize], out: &[usize]| {
+            let (memory, mut target, a, b, out) =
+                (Memory(dtype), Memory(DType::F32), layout(a), layout(b), layout(out));
+            MatmulArgs { a: memory.view(&a), b: memory.view(&b), out: target.view_mut(&out) }.check().is_ok()
+        };
+        let of = |a: &[usize], b: &[usize], out: &[usize]| check(DType::F32, a, b, out);
+        assert!(of(&[2, 3], &[3, 2], &[2, 2]));
+        assert!(!of(&[2, 3], &[4, 2], &[2, 2]));
+        assert!(!of(&[2, 3], &[3, 2], &[3, 2]));
+        assert!(!of(&[1, 2, 3], &[2, 3, 2], &[2, 2, 2]));
+        assert!(!of(&[3], &[3], &[]));
+        assert!(!check(DType::F64, &[2, 3], &[3, 2], &[2, 2]));
     }
 }

@@ -26,7 +26,7 @@ mod tril_triu;
 mod unary;
 mod where_cond;
 
-pub use arg_reduce::{ArgReduceBackend, ArgReduceOp};
+pub use arg_reduce::{ArgReduceArgs, ArgReduceBackend, ArgReduceOp};
 pub use binary::BinaryBackend;
 pub use class_loss::{
     ClassLoss, ClassLossArgs, ClassLossBackend, ClassLossExtents, ClassLossGradArgs, ClassLossInput, ClassLossOperands,
@@ -35,10 +35,12 @@ pub use class_loss::{
 pub use conv2d::{Conv2d, Conv2dArgs, Conv2dBackend, Conv2dExtents, Conv2dGradInputArgs, Conv2dGradWeightArgs};
 pub use copy::CopyBackend;
 pub use dropout::{DropoutArgs, DropoutBackend};
-pub use fill::{FillBackend, Ramp};
-pub use index::{IndexBackend, ScatterMode, check_index, check_index_vector, index_axis, index_vector_strides};
-pub use linear::{LinearBackend, ReluMask, linear_extents, linear_relu_grad_in_parts};
-pub use matmul::{MatmulBackend, MatmulPlan};
+pub use fill::{Arange, FillBackend};
+pub use index::{
+    GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, ScatterArgs, ScatterMode, index_axis, index_vector_strides,
+};
+pub use linear::{LinearArgs, LinearBackend, LinearGradArgs, LinearReluGradArgs, ReluMask, linear_relu_grad_in_parts};
+pub use matmul::{MatmulArgs, MatmulBackend, MatmulPlan};
 pub use memory::MemoryBackend;
 pub use norm::{
     Affine, BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, LayerNormArgs, LayerNormBackend,
@@ -52,11 +54,11 @@ pub use pool2d::{
     AvgPool2dArgs, AvgPool2dGradArgs, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d, Pool2dBackend, PoolDivisor,
 };
 pub use random::{Distribution, RandomArgs, RandomBackend, RandomState, bernoulli_threshold};
-pub use reduce::{ReduceBackend, ReduceOp};
+pub use reduce::{ReduceArgs, ReduceBackend, ReduceOp};
 pub use relu_bias_grad::{ReluBiasGradArgs, ReluBiasGradBackend};
-pub use scan::ScanBackend;
-pub use softmax::SoftmaxBackend;
-pub use sort::SortBackend;
-pub use tril_triu::TrilTriuBackend;
+pub use scan::{CumExtremeArgs, CumsumArgs, ScanBackend};
+pub use softmax::{SoftmaxArgs, SoftmaxBackend, SoftmaxGradArgs, softmax_name};
+pub use sort::{SearchsortedArgs, SortArgs, SortBackend};
+pub use tril_triu::{TrilTriuArgs, TrilTriuBackend};
 pub use unary::UnaryBackend;
 pub use where_cond::WhereCondBackend;

@@ -1,6 +1,6 @@
 //! Reductions: sum, mean, product, extremes, `any`, `all`, variance, `logsumexp`.
 
-use crate::{DType, Error, Layout, Result, View, ViewMut};
+use crate::{Arguments, Checked, DType, Error, Result, View, ViewMut, has_dtype, is_float};
 
 /// A reduction of some dimensions to one value each.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,19 +54,36 @@ impl ReduceOp {
             _ => dtype,
         }
     }
+}
 
-    /// Checks that `out` has the rank of `x` and its extents, or 1, and that there is an element where one is picked.
-    ///
-    /// # Errors
-    /// The shapes do not fit.
-    pub fn check(self, x: &Layout, out: &Layout) -> Result<()> {
+/// Arguments of [`reduce`](ReduceBackend::reduce).
+#[derive(Debug)]
+pub struct ReduceArgs<'a> {
+    /// What is computed.
+    pub op: ReduceOp,
+    /// What is reduced.
+    pub x: View<'a>,
+    /// The result, of [`result_dtype`](ReduceOp::result_dtype) and the rank of `x`, with its extents or 1.
+    pub out: ViewMut<'a>,
+}
+
+impl Arguments for ReduceArgs<'_> {
+    fn check(&self) -> Result<()> {
+        let ReduceArgs { op, x, out } = self;
+        let name = op.name();
+        if matches!(op, ReduceOp::Mean | ReduceOp::Var { .. } | ReduceOp::LogSumExp) {
+            is_float(name, x.dtype())?;
+        }
+        has_dtype(name, op.result_dtype(x.dtype()), out.dtype())?;
+        let (x, out) = (x.layout, out.layout);
         let fits = |(&n, &m): (&usize, &usize)| m == n || m == 1;
         if x.rank() != out.rank() || !x.dims().iter().zip(out.dims()).all(fits) {
             let expected = "the extents must be equal, or 1 in the output";
-            return Err(Error::shapes(self.name(), x.shape(), out.shape(), expected));
+            return Err(Error::shapes(name, x.shape(), out.shape(), expected));
         }
-        if matches!(self, ReduceOp::Max | ReduceOp::Min) && out.numel() > 0 && x.numel() == 0 {
-            return Err(Error::shape(self.name(), "at least one element to reduce", x.shape()));
+        // An element must be there where one is picked.
+        if matches!(op, ReduceOp::Max | ReduceOp::Min) && out.numel() > 0 && x.numel() == 0 {
+            return Err(Error::shape(name, "at least one element to reduce", x.shape()));
         }
         Ok(())
     }
@@ -74,14 +91,14 @@ impl ReduceOp {
 
 /// Reductions of dimensions to one value each.
 pub trait ReduceBackend {
-    /// Reduces the dimensions in which `out` has extent 1 and `x` may have more; `out` has `x`'s rank.
-    fn reduce(&self, op: ReduceOp, x: View, out: ViewMut) -> Result<()>;
+    /// Reduces the dimensions in which `out` has extent 1 and `x` may have more.
+    fn reduce(&self, args: Checked<ReduceArgs>) -> Result<()>;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Shape;
+    use crate::testing::{Memory, layout};
 
     #[test]
     fn results_have_the_contracts_dtypes_and_shapes() {
@@ -89,11 +106,17 @@ mod tests {
         assert_eq!(ReduceOp::Sum.result_dtype(DType::F16), DType::F16);
         assert_eq!(ReduceOp::Max.result_dtype(DType::U8), DType::U8);
         assert_eq!(ReduceOp::All.result_dtype(DType::F32), DType::Bool);
-        let layout = |dims: &[usize]| Layout::contiguous(Shape::new(dims).unwrap());
-        assert!(ReduceOp::Sum.check(&layout(&[2, 3]), &layout(&[1, 3])).is_ok());
-        assert!(ReduceOp::Sum.check(&layout(&[2, 3]), &layout(&[3])).is_err());
-        assert!(ReduceOp::Sum.check(&layout(&[2, 3]), &layout(&[2, 4])).is_err());
-        assert!(ReduceOp::Max.check(&layout(&[2, 0]), &layout(&[2, 1])).is_err());
-        assert!(ReduceOp::Max.check(&layout(&[0, 2]), &layout(&[0, 1])).is_ok());
+        let check = |op, (from, x): (DType, &[usize]), (to, out): (DType, &[usize])| {
+            let (memory, mut target, x, out) = (Memory(from), Memory(to), layout(x), layout(out));
+            ReduceArgs { op, x: memory.view(&x), out: target.view_mut(&out) }.check().is_ok()
+        };
+        let (f32, i32, i64) = (DType::F32, DType::I32, DType::I64);
+        assert!(check(ReduceOp::Sum, (f32, &[2, 3]), (f32, &[1, 3])));
+        assert!(!check(ReduceOp::Sum, (f32, &[2, 3]), (f32, &[3])));
+        assert!(!check(ReduceOp::Sum, (f32, &[2, 3]), (f32, &[2, 4])));
+        assert!(check(ReduceOp::Sum, (i32, &[2]), (i64, &[1])) && !check(ReduceOp::Sum, (i32, &[2]), (i32, &[1])));
+        assert!(!check(ReduceOp::Mean, (i32, &[2]), (i32, &[1])));
+        assert!(!check(ReduceOp::Max, (f32, &[2, 0]), (f32, &[2, 1])));
+        assert!(check(ReduceOp::Max, (f32, &[0, 2]), (f32, &[0, 1])));
     }
 }

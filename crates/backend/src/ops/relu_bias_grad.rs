@@ -1,8 +1,8 @@
 //! The gradient through ReLU to a bias.
 
 use crate::{
-    Arguments, Checked, Error, ReduceBackend, ReduceOp, Result, UnaryBackend, UnaryOp, View, ViewMut, has_dtype,
-    has_shape, is_float, same_shape,
+    Arguments, Checked, Error, ReduceArgs, ReduceBackend, ReduceOp, Result, UnaryBackend, UnaryOp, View, ViewMut,
+    has_dtype, has_shape, is_float, same_shape,
 };
 
 /// Arguments of [`relu_bias_grad`](ReluBiasGradBackend::relu_bias_grad).
@@ -48,6 +48,8 @@ pub trait ReluBiasGradBackend: UnaryBackend + ReduceBackend {
                 row = row.unsqueeze(at)?;
             }
         }
-        self.reduce(ReduceOp::Sum, out.as_view(), ViewMut { layout: &row, ..bias })
+        self.reduce(
+            ReduceArgs { op: ReduceOp::Sum, x: out.as_view(), out: ViewMut { layout: &row, ..bias } }.checked()?,
+        )
     }
 }

@@ -1,14 +1,83 @@
 //! Scans along a dimension: `cumsum`, `cummax`, `cummin`.
 
-use crate::{Result, View, ViewMut};
+use crate::{Arguments, Checked, DType, Result, View, ViewMut, has_dim, has_dtype, same_shape};
+
+/// Arguments of [`cumsum`](ScanBackend::cumsum).
+#[derive(Debug)]
+pub struct CumsumArgs<'a> {
+    /// What is summed.
+    pub x: View<'a>,
+    /// The dimension along which it is.
+    pub dim: usize,
+    /// The running sums, in the shape of `x`; `i64` for integers and `bool`, else its dtype.
+    pub out: ViewMut<'a>,
+}
+
+/// Arguments of [`cummax`](ScanBackend::cummax) and [`cummin`](ScanBackend::cummin).
+#[derive(Debug)]
+pub struct CumExtremeArgs<'a> {
+    /// What is scanned.
+    pub x: View<'a>,
+    /// The dimension along which it is.
+    pub dim: usize,
+    /// The extreme so far, in the shape of `x`.
+    pub values: ViewMut<'a>,
+    /// Its position (`i64`), in the same shape.
+    pub indices: ViewMut<'a>,
+}
+
+impl Arguments for CumsumArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "cumsum";
+        let CumsumArgs { x, dim, out } = self;
+        has_dim(OP, x.layout, *dim)?;
+        has_dtype(OP, if x.dtype().is_float() { x.dtype() } else { DType::I64 }, out.dtype())?;
+        same_shape(OP, &[x.layout, out.layout])
+    }
+}
+
+impl Arguments for CumExtremeArgs<'_> {
+    fn check(&self) -> Result<()> {
+        const OP: &str = "cummax or cummin";
+        let CumExtremeArgs { x, dim, values, indices } = self;
+        has_dim(OP, x.layout, *dim)?;
+        has_dtype(OP, x.dtype(), values.dtype())?;
+        has_dtype(OP, DType::I64, indices.dtype())?;
+        same_shape(OP, &[x.layout, values.layout, indices.layout])
+    }
+}
 
 /// Scans along a dimension.
 pub trait ScanBackend {
-    /// Running sums along `dim`; integers and `bool` into `i64`.
-    fn cumsum(&self, x: View, dim: usize, out: ViewMut) -> Result<()>;
-    /// The largest element so far along `dim`, and its position (`i64`). Of equal elements it is the last; from the first
-    /// NaN on it is the last NaN.
-    fn cummax(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()>;
-    /// The smallest element so far along `dim`, as [`cummax`](ScanBackend::cummax).
-    fn cummin(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()>;
+    /// Running sums.
+    fn cumsum(&self, args: Checked<CumsumArgs>) -> Result<()>;
+    /// The largest element so far, and its position. Of equal elements it is the last; from the first NaN on it is the last
+    /// NaN.
+    fn cummax(&self, args: Checked<CumExtremeArgs>) -> Result<()>;
+    /// The smallest element so far, as [`cummax`](ScanBackend::cummax).
+    fn cummin(&self, args: Checked<CumExtremeArgs>) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Memory, layout};
+
+    #[test]
+    fn operands_are_checked() {
+        let (int, matrix, vector) = (Memory(DType::I32), layout(&[2, 3]), layout(&[6]));
+        let sum = |dim, dtype, out| {
+            CumsumArgs { x: int.view(&matrix), dim, out: Memory(dtype).view_mut(out) }.check().is_ok()
+        };
+        assert!(sum(1, DType::I64, &matrix));
+        assert!(!sum(2, DType::I64, &matrix) && !sum(1, DType::I32, &matrix) && !sum(1, DType::I64, &vector));
+        let extreme = |dim, of_values, of_indices, out| {
+            let (mut values, mut indices) = (Memory(of_values), Memory(of_indices));
+            let (x, values, indices) = (int.view(&matrix), values.view_mut(&matrix), indices.view_mut(out));
+            CumExtremeArgs { x, dim, values, indices }.check().is_ok()
+        };
+        assert!(extreme(0, DType::I32, DType::I64, &matrix));
+        assert!(!extreme(2, DType::I32, DType::I64, &matrix) && !extreme(0, DType::I64, DType::I64, &matrix));
+        assert!(!extreme(0, DType::I32, DType::I32, &matrix) && !extreme(0, DType::I32, DType::I64, &vector));
+    }
 }

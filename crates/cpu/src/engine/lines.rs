@@ -1,8 +1,8 @@
 //! How operations along one dimension (softmax, running sums, positions of extrema) go through memory.
 
-use kiln_backend::{Layout, MAX_RANK, Result, has_dim};
+use kiln_backend::{Layout, MAX_RANK};
 
-/// From this many neighbours on, lines that lie side by side are processed together.
+/// From this many neighbors on, lines that lie side by side are processed together.
 const SIDE_BY_SIDE: usize = 16;
 
 /// The lines of a tensor along one dimension.
@@ -20,18 +20,17 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Checks the dimension. A scalar is one line of one element.
-    pub(crate) fn new(op: &'static str, layout: &Layout, dim: usize) -> Result<Lines> {
+    /// The lines along a dimension that the tensor has. A scalar is one line of one element.
+    pub(crate) fn new(layout: &Layout, dim: usize) -> Lines {
         let rank = layout.rank();
-        has_dim(op, layout, dim)?;
         let dims = layout.dims();
         let mut order: [usize; MAX_RANK] = std::array::from_fn(|i| i);
         if rank == 0 {
-            return Ok(Lines { outer: 1, n: 1, inner: 1, order, rank });
+            return Lines { outer: 1, n: 1, inner: 1, order, rank };
         }
         order[dim..rank].rotate_left(1);
         let (outer, inner) = (dims[..dim].iter().product(), dims[dim + 1..].iter().product());
-        Ok(Lines { outer, n: dims[dim], inner, order, rank })
+        Lines { outer, n: dims[dim], inner, order, rank }
     }
 
     /// The order of dimensions in which line `i` takes the positions `i * n..(i + 1) * n`.

@@ -1,6 +1,6 @@
 //! Filling with one number or with an arithmetic sequence.
 
-use kiln_backend::{FillBackend, Ramp, Result, Scalar, ViewMut};
+use kiln_backend::{Arange, FillBackend, Result, Scalar, ViewMut};
 
 use crate::{
     CpuBackend,
@@ -22,8 +22,8 @@ impl FillBackend for CpuBackend {
         })
     }
 
-    fn ramp(&self, ramp: Ramp, out: ViewMut) -> Result<()> {
-        let Ramp { start, step } = ramp;
+    fn arange(&self, range: Arange, out: ViewMut) -> Result<()> {
+        let Arange { start, step } = range;
         for_all!(out.buffer.dtype(), T => {
             let out = Target::<T>::new("arange", out)?;
             if start.is_float() || step.is_float() {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn ramps() {
+    fn aranges() {
         for (start, step, dtype, want) in [
             (Scalar::Int(3), Scalar::Int(-2), DType::I64, [3.0, 1.0, -1.0, -3.0]),
             (Scalar::Int(3), Scalar::Int(2), DType::F32, [3.0, 5.0, 7.0, 9.0]),
@@ -88,12 +88,12 @@ mod tests {
         ] {
             for layout in layouts(&[2, 2]) {
                 let mut out = Tensor::with_layout(dtype, layout, &[0.0; 4]);
-                CpuBackend.ramp(Ramp { start, step }, out.view_mut()).unwrap();
+                CpuBackend.arange(Arange { start, step }, out.view_mut()).unwrap();
                 assert_eq!(out.values(), want);
             }
         }
         let mut out = Tensor::empty(DType::F64, &[100_000]);
-        CpuBackend.ramp(Ramp { start: Scalar::Float(1.0), step: Scalar::Float(0.1) }, out.view_mut()).unwrap();
+        CpuBackend.arange(Arange { start: Scalar::Float(1.0), step: Scalar::Float(0.1) }, out.view_mut()).unwrap();
         assert!(out.values().iter().enumerate().all(|(i, &v)| v == 1.0 + i as f64 * 0.1));
     }
 }

@@ -15,8 +15,8 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 use kiln_backend::{
-    DType, Error, IndexBackend, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut, check_index, check_index_vector,
-    has_dim, index_axis, index_vector_strides, same_shape,
+    Checked, Error, GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, MAX_RANK, Operand, Result, ScatterArgs,
+    ScatterMode, ViewMut, index_axis, index_vector_strides,
 };
 
 use crate::{
@@ -60,9 +60,9 @@ fn check_indices(op: &'static str, index: &Source<i64>, dim: usize, size: usize)
 }
 
 impl IndexBackend for CpuBackend {
-    fn index_select(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+    fn index_select(&self, args: Checked<IndexSelectArgs>) -> Result<()> {
         const OP: &str = "index_select";
-        check_index_vector(OP, out.layout, x.layout, dim, index.layout)?;
+        let IndexSelectArgs { x, dim, index, out } = args.into_inner();
         let index = Source::<i64>::new(OP, index)?;
         check_indices(OP, &index, dim, index_axis(x.layout, dim).0)?;
         let index_strides = index_vector_strides(dim, index.layout());
@@ -76,11 +76,9 @@ impl IndexBackend for CpuBackend {
         Ok(())
     }
 
-    fn gather(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+    fn gather(&self, args: Checked<GatherArgs>) -> Result<()> {
         const OP: &str = "gather";
-        has_dim(OP, x.layout, dim)?;
-        same_shape(OP, &[index.layout, out.layout])?;
-        check_index(OP, index.layout, x.layout, Some(dim))?;
+        let GatherArgs { x, dim, index, out } = args.into_inner();
         let index = Source::<i64>::new(OP, index)?;
         check_indices(OP, &index, dim, index_axis(x.layout, dim).0)?;
         let strides = [index.layout().strides(), out.layout.strides(), x.layout.strides()];
@@ -94,10 +92,9 @@ impl IndexBackend for CpuBackend {
         Ok(())
     }
 
-    fn index_add(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
+    fn index_add(&self, args: Checked<IndexAddArgs>) -> Result<()> {
         const OP: &str = "index_add";
-        check_index_vector(OP, x.layout, out.layout, dim, index.layout)?;
-        check_addable(OP, x.dtype())?;
+        let IndexAddArgs { x, dim, index, out } = args.into_inner();
         let index = Source::<i64>::new(OP, index)?;
         let size = index_axis(out.layout, dim).0;
         check_indices(OP, &index, dim, size)?;
@@ -108,24 +105,13 @@ impl IndexBackend for CpuBackend {
         unsafe { add_grid(OP, &grid, index.ptr(), Operand::Tensor(x), out, size) }
     }
 
-    fn scatter(&self, mode: ScatterMode, x: Operand, dim: usize, index: View, out: ViewMut) -> Result<()> {
-        let op = match mode {
-            ScatterMode::Set => "scatter",
-            ScatterMode::Add => "scatter_add",
-        };
-        has_dim(op, out.layout, dim)?;
-        check_index(op, index.layout, out.layout, Some(dim))?;
-        let dtype = out.dtype();
-        if mode == ScatterMode::Add {
-            check_addable(op, dtype)?;
-        }
+    fn scatter(&self, args: Checked<ScatterArgs>) -> Result<()> {
+        let ScatterArgs { mode, x, dim, index, out } = args.into_inner();
+        let (op, dtype) = (mode.name(), out.dtype());
         // A number is a tensor that is the same everywhere.
         let no_strides = [0; MAX_RANK];
         let strides = match &x {
-            Operand::Tensor(x) => {
-                check_index(op, index.layout, x.layout, None)?;
-                x.layout.strides()
-            }
+            Operand::Tensor(x) => x.layout.strides(),
             Operand::Scalar(_) => &no_strides,
         };
         let index = Source::<i64>::new(op, index)?;
@@ -194,14 +180,7 @@ unsafe fn add_grid(
         // SAFETY: as above.
         unsafe { wide::add_grid::<T>(grid, index, x.ptr(), out.ptr(), size) };
         Ok(())
-    }, [F16 f16, BF16 bf16] bool => check_addable(op, bool)))
-}
-
-fn check_addable(op: &'static str, dtype: DType) -> Result<()> {
-    if dtype == DType::Bool {
-        return Err(Error::dtype(op, dtype, "truth values cannot be added"));
-    }
-    Ok(())
+    }, [F16 f16, BF16 bf16] other => Err(Error::dtype(op, other, "truth values cannot be added"))))
 }
 
 /// Moves from `far` to `near`.

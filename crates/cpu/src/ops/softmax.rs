@@ -1,6 +1,6 @@
 //! Softmax and its logarithm along one dimension, and their gradients.
 
-use kiln_backend::{Result, SoftmaxBackend, View, ViewMut, same_shape};
+use kiln_backend::{Checked, Result, SoftmaxArgs, SoftmaxBackend, SoftmaxGradArgs, softmax_name};
 
 use crate::{
     CpuBackend,
@@ -26,29 +26,30 @@ const WORK: usize = GRAIN / 4;
 /// Elements of a block of lines side by side: it stays in the second-level cache.
 const BLOCK: usize = 16 * 1024;
 
-fn name(log: bool) -> &'static str {
-    if log { "log_softmax" } else { "softmax" }
-}
-
 impl SoftmaxBackend for CpuBackend {
-    fn softmax(&self, x: View, dim: usize, log: bool, out: ViewMut) -> Result<()> {
-        for_float!(name(log), x.dtype(), T => {
-            let x = Source::<T>::new(name(log), x)?;
-            apply(name(log), [x], dim, out, |[x], out| line(x, log, out), |[x], width, out| columns(x, width, log, out))
+    fn softmax(&self, args: Checked<SoftmaxArgs>) -> Result<()> {
+        let SoftmaxArgs { x, dim, log, out } = args.into_inner();
+        let op = softmax_name(log);
+        for_float!(op, x.dtype(), T => {
+            let (x, out) = (Source::<T>::new(op, x)?, Target::<T>::new(op, out)?);
+            apply([x], dim, &out, |[x], out| line(x, log, out), |[x], width, out| columns(x, width, log, out));
+            Ok(())
         })
     }
 
-    fn softmax_grad(&self, grad: View, y: View, dim: usize, log: bool, out: ViewMut) -> Result<()> {
-        for_float!(name(log), grad.dtype(), T => {
-            let operands = [Source::<T>::new(name(log), grad)?, Source::<T>::new(name(log), y)?];
+    fn softmax_grad(&self, args: Checked<SoftmaxGradArgs>) -> Result<()> {
+        let SoftmaxGradArgs { grad, y, dim, log, out } = args.into_inner();
+        let op = softmax_name(log);
+        for_float!(op, grad.dtype(), T => {
+            let operands = [Source::<T>::new(op, grad)?, Source::<T>::new(op, y)?];
             apply(
-                name(log),
                 operands,
                 dim,
-                out,
+                &Target::<T>::new(op, out)?,
                 |[grad, y], out| line_grad(grad, y, log, out),
                 |[grad, y], width, out| columns_grad(grad, y, width, log, out),
-            )
+            );
+            Ok(())
         })
     }
 }
@@ -56,28 +57,23 @@ impl SoftmaxBackend for CpuBackend {
 /// Runs `line` on each line along `dim`, or `columns` on blocks of lines side by side, given as rows of
 /// `width` elements.
 fn apply<T: Float, const N: usize>(
-    op: &'static str,
     operands: [Source<T>; N],
     dim: usize,
-    out: ViewMut,
+    out: &Target<T>,
     line: impl Fn([&[T::Compute]; N], &mut [T::Compute]) + Sync,
     columns: impl Fn([&[T::Compute]; N], usize, &mut [T::Compute]) + Sync,
-) -> Result<()> {
-    let out = Target::<T>::new(op, out)?;
-    for x in &operands {
-        same_shape(op, &[x.layout(), out.layout()])?;
-    }
-    let lines = Lines::new(op, out.layout(), dim)?;
+) {
+    let lines = Lines::new(out.layout(), dim);
     let (n, inner) = (lines.n, lines.inner);
     if out.numel() == 0 {
-        return Ok(());
+        return;
     }
     let operands = operands.map(Input::Tensor);
     if !lines.side_by_side() {
         par::ranges(lines.count(), (WORK / n).max(1), |range| {
             let mut readers = operands.each_ref().map(|x| Reader::ordered(x, Some(lines.order())));
             // SAFETY: tasks write different lines.
-            let mut writer = unsafe { Writer::in_order(&out, lines.order()) };
+            let mut writer = unsafe { Writer::in_order(out, lines.order()) };
             let mut scratch = [const { Vec::new() }; N];
             let mut result = Vec::new();
             for i in range {
@@ -90,14 +86,14 @@ fn apply<T: Float, const N: usize>(
                 writer.line(range, &mut result, |out| line(x, out));
             }
         });
-        return Ok(());
+        return;
     }
     let width = inner.min(TILE).min((BLOCK / n).max(16));
     let tiles = inner.div_ceil(width);
     par::ranges(lines.outer * tiles, (WORK / (n * width)).max(1), |range| {
         let mut readers = operands.each_ref().map(Reader::new);
         // SAFETY: tasks write different lines.
-        let mut writer = unsafe { Writer::new(&out) };
+        let mut writer = unsafe { Writer::new(out) };
         let mut blocks = [const { Vec::new() }; N];
         let mut result = Vec::new();
         for unit in range {
@@ -115,7 +111,6 @@ fn apply<T: Float, const N: usize>(
             }
         }
     });
-    Ok(())
 }
 
 /// Adds up what `part` makes of the pieces of a line.
@@ -233,7 +228,7 @@ multiversion! {
 
 #[cfg(test)]
 mod tests {
-    use kiln_backend::DType;
+    use kiln_backend::{Arguments, DType};
 
     use super::*;
     use crate::testing::{SHAPES, Tensor, assert_close, layouts, numbers, read_layouts};
@@ -269,9 +264,19 @@ mod tests {
                             let want = along(dims, dim, &[&x.values()], |l| forward(&l[0], log));
                             for to in layouts(dims) {
                                 let mut y = Tensor::with_layout(dtype, to, &vec![1.0; to.numel()]);
-                                CpuBackend.softmax(x.view(), dim, log, y.view_mut()).unwrap();
+                                CpuBackend
+                                    .softmax(
+                                        SoftmaxArgs { x: x.view(), dim, log, out: y.view_mut() }.checked().unwrap(),
+                                    )
+                                    .unwrap();
                                 // A logarithm near 0 is a difference of larger numbers.
-                                assert_close(&y.values(), &want, dtype, if log { 80.0 } else { 8.0 }, name(log));
+                                assert_close(
+                                    &y.values(),
+                                    &want,
+                                    dtype,
+                                    if log { 80.0 } else { 8.0 },
+                                    softmax_name(log),
+                                );
                                 let want = along(dims, dim, &[&grad.values(), &y.values()], |l| {
                                     let (g, y) = (&l[0], &l[1]);
                                     let sum: f64 = g.iter().zip(y).map(|(g, y)| if log { *g } else { g * y }).sum();
@@ -280,7 +285,19 @@ mod tests {
                                     g.iter().zip(y).map(each).collect()
                                 });
                                 let mut out = Tensor::with_layout(dtype, to, &vec![1.0; to.numel()]);
-                                CpuBackend.softmax_grad(grad.view(), y.view(), dim, log, out.view_mut()).unwrap();
+                                CpuBackend
+                                    .softmax_grad(
+                                        SoftmaxGradArgs {
+                                            grad: grad.view(),
+                                            y: y.view(),
+                                            dim,
+                                            log,
+                                            out: out.view_mut(),
+                                        }
+                                        .checked()
+                                        .unwrap(),
+                                    )
+                                    .unwrap();
                                 // A difference of larger numbers, too.
                                 assert_close(&out.values(), &want, dtype, 400.0, "gradient");
                             }
@@ -299,7 +316,9 @@ mod tests {
                 let run = |x: [f64; 3]| {
                     let x = Tensor::new(DType::F32, dims, &x);
                     let mut y = Tensor::empty(DType::F32, dims);
-                    CpuBackend.softmax(x.view(), dim, log, y.view_mut()).unwrap();
+                    CpuBackend
+                        .softmax(SoftmaxArgs { x: x.view(), dim, log, out: y.view_mut() }.checked().unwrap())
+                        .unwrap();
                     y.values()
                 };
                 assert!(run([-inf; 3]).iter().all(|v| v.is_nan()));
@@ -318,7 +337,11 @@ mod tests {
             let bytes = [1, 4].map(|threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut y = Tensor::empty(DType::F32, &[64, 1500]);
-                pool.install(|| CpuBackend.softmax(x.view(), dim, false, y.view_mut())).unwrap();
+                pool.install(|| {
+                    CpuBackend
+                        .softmax(SoftmaxArgs { x: x.view(), dim, log: false, out: y.view_mut() }.checked().unwrap())
+                })
+                .unwrap();
                 y.bytes().to_vec()
             });
             assert_eq!(bytes[0], bytes[1]);

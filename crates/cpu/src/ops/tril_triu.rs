@@ -1,6 +1,6 @@
 //! The lower or upper triangle of matrices.
 
-use kiln_backend::{Error, Result, TrilTriuBackend, View, ViewMut, same_shape};
+use kiln_backend::{Checked, Result, TrilTriuArgs, TrilTriuBackend};
 
 use crate::{
     CpuBackend,
@@ -15,21 +15,16 @@ use crate::{
 };
 
 impl TrilTriuBackend for CpuBackend {
-    fn tril_triu(&self, upper: bool, diagonal: i64, x: View, out: ViewMut) -> Result<()> {
-        for_all!(x.dtype(), T => matrices::<T>(upper, diagonal, x, out))
+    fn tril_triu(&self, args: Checked<TrilTriuArgs>) -> Result<()> {
+        for_all!(args.x.dtype(), T => matrices::<T>(args.into_inner()))
     }
 }
 
-fn matrices<T: Stored>(upper: bool, diagonal: i64, x: View, out: ViewMut) -> Result<()> {
-    let op = if upper { "triu" } else { "tril" };
+fn matrices<T: Stored>(args: TrilTriuArgs) -> Result<()> {
+    let op = args.name();
+    let TrilTriuArgs { upper, diagonal, x, out } = args;
     let (x, out) = (Source::<T>::new(op, x)?, Target::<T>::new(op, out)?);
-    same_shape(op, &[x.layout(), out.layout()])?;
-    let &[.., rows, columns] = x.layout().dims() else {
-        return Err(Error::shape(op, "at least 2 dimensions", x.layout().shape()));
-    };
-    if out.numel() == 0 {
-        return Ok(());
-    }
+    let (&[.., rows, columns], true) = (x.layout().dims(), out.numel() > 0) else { return Ok(()) };
     let zero: T::Compute = bytemuck::Zeroable::zeroed();
     let x = Input::Tensor(x);
     par::ranges(out.numel() / columns, row_grain(columns), |range| {
@@ -55,7 +50,7 @@ fn matrices<T: Stored>(upper: bool, diagonal: i64, x: View, out: ViewMut) -> Res
 
 #[cfg(test)]
 mod tests {
-    use kiln_backend::DType;
+    use kiln_backend::{Arguments, DType};
 
     use super::*;
     use crate::testing::{Tensor, layouts, numbers, read_layouts};
@@ -71,7 +66,11 @@ mod tests {
                     let x = Tensor::with_layout(dtype, from, &numbers(from.numel(), 1));
                     for (upper, to) in [(false, layouts(dims)[0]), (true, layouts(dims)[1])] {
                         let mut out = Tensor::with_layout(dtype, to, &vec![1.0; to.numel()]);
-                        CpuBackend.tril_triu(upper, diagonal, x.view(), out.view_mut()).unwrap();
+                        CpuBackend
+                            .tril_triu(
+                                TrilTriuArgs { upper, diagonal, x: x.view(), out: out.view_mut() }.checked().unwrap(),
+                            )
+                            .unwrap();
                         let keep = |i: usize| {
                             let (row, column) = (i / columns % rows, i % columns);
                             let distance = column as i128 - row as i128;
@@ -84,7 +83,5 @@ mod tests {
                 }
             }
         }
-        let x = Tensor::new(DType::F32, &[3], &[1.0; 3]);
-        assert!(CpuBackend.tril_triu(true, 0, x.view(), Tensor::empty(DType::F32, &[3]).view_mut()).is_err());
     }
 }

@@ -1,32 +1,24 @@
 //! Reductions of a dimension to the position of one element.
 
-use kiln_backend::{ArgReduceBackend, ArgReduceOp, DType, Result, View, ViewMut};
+use kiln_backend::{ArgReduceArgs, ArgReduceBackend, ArgReduceOp, Checked, Result};
 
 use super::launch::{Tag, launch};
-use crate::{device::CudaBackend, params::Reduce, view::Tensor};
+use crate::{
+    device::CudaBackend,
+    params::Reduce,
+    view::{Access, Tensor},
+};
 
 impl ArgReduceBackend for CudaBackend {
-    fn arg_reduce(
-        &self,
-        op: ArgReduceOp,
-        x: View,
-        dim: usize,
-        values: Option<ViewMut>,
-        indices: ViewMut,
-    ) -> Result<()> {
+    fn arg_reduce(&self, args: Checked<ArgReduceArgs>) -> Result<()> {
         let device = self.0;
-        let name = op.name();
+        let ArgReduceArgs { op, x, values, indices, .. } = args.into_inner();
+        let access = Access { device, op: op.name() };
         let kernel = match op {
             ArgReduceOp::Max => "max",
             ArgReduceOp::Min => "min",
         };
-        let (x, indices) =
-            (Tensor::read(device, name, x)?, Tensor::write(device, name, indices)?.of(name, DType::I64)?);
-        op.check(x.layout, dim, indices.layout)?;
-        let values = match values {
-            Some(view) => Some(Tensor::write(device, name, view)?.of(name, x.dtype)?.shaped(name, indices.layout)?),
-            None => None,
-        };
+        let (x, values, indices) = (access.read(x)?, access.write_if(values)?, access.write(indices)?);
         if indices.layout.numel() == 0 {
             return Ok(());
         }

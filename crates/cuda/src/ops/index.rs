@@ -1,8 +1,8 @@
 //! Indexing. Indices are read by kernels only; one that is out of range is reported when the device is next waited for.
 
 use kiln_backend::{
-    DType, IndexBackend, Layout, MAX_RANK, Operand, Result, ScatterMode, View, ViewMut, check_index,
-    check_index_vector, has_dim, index_axis, index_vector_strides,
+    Checked, DType, GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, Layout, MAX_RANK, Operand, Result,
+    ScatterArgs, ScatterMode, index_axis, index_vector_strides,
 };
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     device::{CudaBackend, Device},
     params::{self, Gather, Grid, Lines, Place, Scatter, Status},
-    view::Tensor,
+    view::{Access, Tensor},
 };
 
 /// Threads that keep a device busy; a scatter with fewer lines shares each among several threads.
@@ -31,92 +31,76 @@ fn with_stride(layout: &Layout, dim: usize, stride: isize) -> [isize; MAX_RANK] 
 }
 
 impl IndexBackend for CudaBackend {
-    fn index_select(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "index_select";
-        check_index_vector(OP, out.layout, x.layout, dim, index.layout)?;
-        let index = Tensor::read(device, OP, index)?.of(OP, DType::I64)?;
-        device.take(OP, Tensor::read(device, OP, x)?, dim, index.address, &index_vector_strides(dim, index.layout), out)
-    }
-
-    fn gather(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "gather";
-        has_dim(OP, x.layout, dim)?;
-        check_index(OP, index.layout, x.layout, Some(dim))?;
-        let index = Tensor::read(device, OP, index)?.of(OP, DType::I64)?.shaped(OP, out.layout)?;
-        device.take(OP, Tensor::read(device, OP, x)?, dim, index.address, index.layout.strides(), out)
-    }
-
-    fn index_add(&self, x: View, dim: usize, index: View, out: ViewMut) -> Result<()> {
-        let device = self.0;
-        const OP: &str = "index_add";
-        check_index_vector(OP, x.layout, out.layout, dim, index.layout)?;
-        let index = Tensor::read(device, OP, index)?.of(OP, DType::I64)?;
-        let out = Tensor::write(device, OP, out)?;
-        let x = Tensor::read(device, OP, x)?.of(OP, out.dtype)?;
+    fn index_select(&self, args: Checked<IndexSelectArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "index_select" };
+        let IndexSelectArgs { x, dim, index, out } = args.into_inner();
+        let (x, index, out) = (access.read(x)?, access.read(index)?, access.write(out)?);
         let strides = index_vector_strides(dim, index.layout);
-        let from = Place { address: index.address, strides: &strides };
-        device.put(OP, ScatterMode::Add, x.layout.dims(), dim, from, (Some(x.place()), 0), out)
+        self.0.take(access.op, x, dim, Place { address: index.address, strides: &strides }, out)
     }
 
-    fn scatter(&self, mode: ScatterMode, x: Operand, dim: usize, index: View, out: ViewMut) -> Result<()> {
-        let device = self.0;
-        let op = match mode {
-            ScatterMode::Set => "scatter",
-            ScatterMode::Add => "scatter_add",
-        };
-        has_dim(op, out.layout, dim)?;
-        check_index(op, index.layout, out.layout, Some(dim))?;
-        let index = Tensor::read(device, op, index)?.of(op, DType::I64)?;
-        let out = Tensor::write(device, op, out)?;
+    fn gather(&self, args: Checked<GatherArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "gather" };
+        let GatherArgs { x, dim, index, out } = args.into_inner();
+        let (x, index, out) = (access.read(x)?, access.read(index)?, access.write(out)?);
+        self.0.take(access.op, x, dim, index.place(), out)
+    }
+
+    fn index_add(&self, args: Checked<IndexAddArgs>) -> Result<()> {
+        let access = Access { device: self.0, op: "index_add" };
+        let IndexAddArgs { x, dim, index, out } = args.into_inner();
+        let (x, index, out) = (access.read(x)?, access.read(index)?, access.write(out)?);
+        let strides = index_vector_strides(dim, index.layout);
+        let index = Place { address: index.address, strides: &strides };
+        let (positions, x) = (Positions { dims: x.layout.dims(), dim, index }, (Some(x.place()), 0));
+        self.0.put(access.op, ScatterMode::Add, positions, x, out)
+    }
+
+    fn scatter(&self, args: Checked<ScatterArgs>) -> Result<()> {
+        let ScatterArgs { mode, x, dim, index, out } = args.into_inner();
+        let access = Access { device: self.0, op: mode.name() };
+        let (index, out) = (access.read(index)?, access.write(out)?);
         let x = match x {
-            Operand::Tensor(x) => {
-                check_index(op, index.layout, x.layout, None)?;
-                (Some(Tensor::read(device, op, x)?.of(op, out.dtype)?.place()), 0)
-            }
+            Operand::Tensor(x) => (Some(access.read(x)?.place()), 0),
             Operand::Scalar(value) => match mode {
                 ScatterMode::Set => (None, pattern(out.dtype, value)),
                 ScatterMode::Add => (None, rounded_number(out.dtype, value)),
             },
         };
-        device.put(op, mode, index.layout.dims(), dim, index.place(), x, out)
+        let positions = Positions { dims: index.layout.dims(), dim, index: index.place() };
+        self.0.put(access.op, mode, positions, x, out)
     }
 }
 
+/// What a scatter walks over: extents, the dimension that is indexed, and an index for each position.
+#[derive(Clone, Copy)]
+struct Positions<'a> {
+    dims: &'a [usize],
+    dim: usize,
+    index: Place<'a>,
+}
+
 impl Device {
-    fn take(
-        &self,
-        op: &'static str,
-        x: Tensor,
-        dim: usize,
-        index: u64,
-        index_strides: &[isize],
-        out: ViewMut,
-    ) -> Result<()> {
-        let out = Tensor::write(self, op, out)?.of(op, x.dtype)?;
+    /// Moves to the positions of `out`.
+    fn take(&self, op: &'static str, x: Tensor, dim: usize, index: Place, out: Tensor) -> Result<()> {
         let (size, stride) = index_axis(x.layout, dim);
         let still = with_stride(x.layout, dim, 0);
-        let from = Place { address: index, strides: index_strides };
-        let places = [Some(from), Some(out.place()), Some(Place { address: x.address, strides: &still })];
+        let places = [Some(index), Some(out.place()), Some(Place { address: x.address, strides: &still })];
         let grid = Grid::<3>::new(out.layout.dims(), places);
         if grid.numel == 0 {
             return Ok(());
         }
         let (tag, blocks, status) = (Tag::bits(x.dtype), params::blocks(grid.numel), self.status(Status::INDEX, op));
         let params = Gather { grid, size: size as u64, stride: stride as i64 };
-        launch!(self, GATHER, "take", tag, blocks, params, index, out.address, x.address, status)
+        launch!(self, GATHER, "take", tag, blocks, params, index.address, out.address, x.address, status)
     }
 
-    /// Moves from the positions of `dims` to `out`.
-    #[allow(clippy::too_many_arguments)] // two operations in one
+    /// Moves from positions to `out`.
     fn put(
         &'static self,
         op: &'static str,
         mode: ScatterMode,
-        dims: &[usize],
-        dim: usize,
-        index: Place,
+        Positions { dims, dim, index }: Positions,
         (x, number): (Option<Place>, u64),
         out: Tensor,
     ) -> Result<()> {

@@ -2,8 +2,8 @@
 //! where it offers none.
 
 use kiln_backend::{
-    Error, Layout, LinearBackend, MatmulPlan, ReluMask, Result, View, ViewMut, has_shape, linear_extents,
-    linear_relu_grad_in_parts,
+    Checked, Error, Layout, LinearArgs, LinearBackend, LinearGradArgs, LinearReluGradArgs, MatmulPlan, ReluMask,
+    Result, linear_relu_grad_in_parts,
 };
 
 use super::{
@@ -18,12 +18,12 @@ use crate::{
     },
     memory::Block,
     params::{self, Grid},
-    view::Tensor,
+    view::{Access, Tensor},
 };
 
 const ONE: Batch = Batch { count: 1, steps: [0; 3] };
 
-/// The operands of `out = x · wᵀ + bias`, checked.
+/// The operands of `out = x · wᵀ + bias`.
 struct Linear<'a> {
     x: Tensor<'a>,
     w: Tensor<'a>,
@@ -35,17 +35,13 @@ struct Linear<'a> {
 }
 
 impl<'a> Linear<'a> {
-    fn new(device: &Device, x: View<'a>, w: View<'a>, bias: Option<View<'a>>, out: ViewMut<'a>) -> Result<Self> {
-        const OP: &str = "linear";
-        let out = Tensor::write(device, OP, out)?;
-        let read = |view| Tensor::read(device, OP, view)?.of(OP, out.dtype);
-        let (x, w, bias) = (read(x)?, read(w)?, bias.map(read).transpose()?);
-        if !out.dtype.is_float() {
-            return Err(Error::dtype(OP, out.dtype, "it takes floats"));
-        }
-        let [m, n, k] = linear_extents(OP, x.layout, w.layout, bias.as_ref().map(|bias| bias.layout), out.layout)?;
+    fn new(device: &Device, args: Checked<LinearArgs<'a>>) -> Result<Self> {
+        let access = Access { device, op: "linear" };
+        let [m, n, k] = args.extents();
+        let LinearArgs { x, w, bias, out, .. } = args.into_inner();
+        let (x, w, bias, out) = (access.read(x)?, access.read(w)?, access.read_if(bias)?, access.write(out)?);
         let spread = match &bias {
-            Some(bias) => Some(bias.layout.expand(OP, out.layout.shape())?),
+            Some(bias) => Some(bias.layout.expand(access.op, out.layout.shape())?),
             None => None,
         };
         Ok(Linear { x, w, bias, out, spread, extents: Extents { m, n, k } })
@@ -63,27 +59,24 @@ impl<'a> Linear<'a> {
 }
 
 impl LinearBackend for CudaBackend {
-    fn linear(&self, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
-        let device = self.0;
-        device.run_linear(&Linear::new(device, x, w, bias, out)?, relu, None).map(drop)
+    fn linear(&self, args: Checked<LinearArgs>) -> Result<()> {
+        let (device, relu) = (self.0, args.relu);
+        device.run_linear(&Linear::new(device, args)?, relu, None).map(drop)
     }
 
-    fn linear_grad(&self, grad: View, x: View, out: ViewMut, bias: ViewMut) -> Result<()> {
+    fn linear_grad(&self, args: Checked<LinearGradArgs>) -> Result<()> {
         let device = self.0;
-        const OP: &str = "linear_grad";
-        let out = Tensor::write(device, OP, out)?;
-        let bias = Tensor::write(device, OP, bias)?.of(OP, out.dtype)?;
-        let read = |view| Tensor::read(device, OP, view)?.of(OP, out.dtype);
-        let (grad, x) = (read(grad)?, read(x)?);
+        let access = Access { device, op: "linear_grad" };
+        let LinearGradArgs { grad, x, weight, bias } = args.into_inner();
+        let (grad, x) = (access.read(grad)?, access.read(x)?);
+        let (out, bias) = (access.write(weight)?, access.write(bias)?);
         let turned = grad.layout.transpose(0, 1);
         let a = Tensor { layout: &turned, ..grad };
-        let plan = MatmulPlan::new(OP, &turned, x.layout, out.layout)?;
+        let plan = MatmulPlan::new(&turned, x.layout, out.layout);
         let MatmulPlan { m: n, n: k, k: m, .. } = plan;
-        has_shape(OP, "a bias [N]", bias.layout, &[n])?;
         let product =
             Product::new(Extents { m: n, n: k, k: m }, steps(&turned, 0), steps(x.layout, 0), steps(out.layout, 0));
-        if out.dtype.is_float()
-            && let Ok(product) = product
+        if let Ok(product) = product
             && product.swapped
             && m * n * k > 0
             && (n == 1 || bias.layout.strides()[0] == 1)
@@ -99,57 +92,38 @@ impl LinearBackend for CudaBackend {
         device.sum_rows(grad, bias)
     }
 
-    fn linear_relu(&self, x: View, w: View, bias: Option<View>, out: ViewMut) -> Result<Option<ReluMask>> {
+    fn linear_relu(&self, args: Checked<LinearArgs>) -> Result<Option<ReluMask>> {
         let device = self.0;
-        let layer = Linear::new(device, x, w, bias, out)?;
+        let layer = Linear::new(device, args)?;
         let mask = Mask::new(device, [layer.extents.m, layer.extents.n])?;
         let written = device.run_linear(&layer, true, Some(&mask))?;
         Ok(written.then(|| ReluMask::new(mask)))
     }
 
-    fn linear_relu_grad(
-        &self,
-        grad: View,
-        w: View,
-        y: View,
-        mask: Option<&ReluMask>,
-        out: ViewMut,
-        mut bias: Option<ViewMut>,
-    ) -> Result<()> {
-        if let Some(mask) = mask {
-            let to = ViewMut { buffer: &mut *out.buffer, layout: out.layout };
-            let sums = bias.as_mut().map(|bias| ViewMut { buffer: &mut *bias.buffer, layout: bias.layout });
-            if self.0.linear_relu_grad(grad, w, mask, to, sums)? {
-                return Ok(());
-            }
+    fn linear_relu_grad(&self, mut args: Checked<LinearReluGradArgs>) -> Result<()> {
+        if let Some(mask) = args.mask
+            && self.0.linear_relu_grad(args.reborrow(), mask)?
+        {
+            return Ok(());
         }
-        linear_relu_grad_in_parts(self, grad, w, y, out, bias)
+        linear_relu_grad_in_parts(self, args)
     }
 }
 
 impl Device {
     /// One call of the library, or `false` if it has nothing for these operands.
-    fn linear_relu_grad(
-        &'static self,
-        grad: View,
-        w: View,
-        mask: &ReluMask,
-        out: ViewMut,
-        bias: Option<ViewMut>,
-    ) -> Result<bool> {
-        const OP: &str = "linear_relu_grad";
-        let out = Tensor::write(self, OP, out)?;
-        let read = |view| Tensor::read(self, OP, view)?.of(OP, out.dtype);
-        let (grad, w) = (read(grad)?, read(w)?);
-        let bias = bias.map(|bias| Tensor::write(self, OP, bias)?.of(OP, out.dtype)).transpose()?;
+    fn linear_relu_grad(&'static self, args: Checked<LinearReluGradArgs>, mask: &ReluMask) -> Result<bool> {
+        let access = Access { device: self, op: "linear_relu_grad" };
+        let LinearReluGradArgs { grad, w, out, bias, .. } = args.into_inner();
+        let (grad, w) = (access.read(grad)?, access.read(w)?);
+        let (out, bias) = (access.write(out)?, access.write_if(bias)?);
         let mask = Mask::of(self, mask, &out)?;
-        let MatmulPlan { m, n: k, k: n, .. } = MatmulPlan::new(OP, grad.layout, w.layout, out.layout)?;
-        bias.map_or(Ok(()), |bias| has_shape(OP, "a bias [K]", bias.layout, &[k]))?;
+        let MatmulPlan { m, n: k, k: n, .. } = MatmulPlan::new(grad.layout, w.layout, out.layout);
         let extents = Extents { m, n: k, k: n };
         let dense = bias.is_none_or(|bias| k == 1 || bias.layout.strides()[0] == 1);
         let product = Product::new(extents, steps(grad.layout, 0), steps(w.layout, 0), steps(out.layout, 0));
         match product {
-            Ok(product) if out.dtype.is_float() && m * n * k > 0 && dense && product.swapped => {
+            Ok(product) if m * n * k > 0 && dense && product.swapped => {
                 let epilogue = if bias.is_some() { Epilogue::ReluBiasGrad } else { Epilogue::ReluGrad };
                 let (bias, mask) = (bias.map_or(0, |bias| bias.address), mask.block.address());
                 let places = Places { bias, mask, ..Places::new(grad.address, w.address, out.address) };
@@ -189,7 +163,7 @@ impl Device {
             }
         }
         let turned = w.layout.transpose(0, 1);
-        let plan = MatmulPlan::new("linear", x.layout, &turned, out.layout)?;
+        let plan = MatmulPlan::new(x.layout, &turned, out.layout);
         self.products_of(plan, [*x, Tensor { layout: &turned, ..*w }, *out])?;
         let bias = match (bias, spread) {
             (Some(bias), Some(spread)) => Some(Tensor { layout: spread, ..*bias }),

@@ -1,7 +1,7 @@
 //! `matmul`: products of floats by cuBLASLt, of integers by a kernel of ours.
 
 use kiln_backend::{
-    DType, Float32Precision, Layout, MatmulBackend, MatmulPlan, Result, View, ViewMut, float32_matmul_precision,
+    Checked, DType, Float32Precision, Layout, MatmulArgs, MatmulBackend, MatmulPlan, Result, float32_matmul_precision,
 };
 
 use super::launch::{Tag, launch};
@@ -14,7 +14,7 @@ use crate::{
     launch::Config,
     memory::Block,
     params::{self, Grid},
-    view::Tensor,
+    view::{Access, Tensor},
 };
 
 /// The steps of the matrices of a layout.
@@ -57,13 +57,12 @@ impl Dense {
 }
 
 impl MatmulBackend for CudaBackend {
-    fn matmul(&self, a: View, b: View, out: ViewMut) -> Result<()> {
+    fn matmul(&self, args: Checked<MatmulArgs>) -> Result<()> {
         let device = self.0;
-        const OP: &str = "matmul";
-        let out = Tensor::write(device, OP, out)?;
-        let read = |view| Tensor::read(device, OP, view)?.of(OP, out.dtype);
-        let (a, b) = (read(a)?, read(b)?);
-        let plan = MatmulPlan::new(OP, a.layout, b.layout, out.layout)?;
+        let access = Access { device, op: "matmul" };
+        let MatmulArgs { a, b, out } = args.into_inner();
+        let (a, b, out) = (access.read(a)?, access.read(b)?, access.write(out)?);
+        let plan = MatmulPlan::new(a.layout, b.layout, out.layout);
         if out.layout.numel() == 0 {
             return Ok(());
         }
@@ -135,7 +134,7 @@ impl Device {
                 let [pa, pb, po] = [pick(&da, a), pick(&db, b), pick(&dense, out)];
                 let [a, b, to] =
                     [&pa, &pb, &po].map(|(layout, address)| Tensor { dtype: out.dtype, layout, address: *address });
-                self.products_of(MatmulPlan::new("matmul", a.layout, b.layout, to.layout)?, [a, b, to])?;
+                self.products_of(MatmulPlan::new(a.layout, b.layout, to.layout), [a, b, to])?;
                 if dense.is_some() { self.copy_tensor(to, out) } else { Ok(()) }
             }
         }

@@ -1,26 +1,24 @@
 //! Reductions of dimensions to one value each, in one launch or two.
 
-use kiln_backend::{ReduceBackend, ReduceOp, Result, View, ViewMut};
+use kiln_backend::{Checked, ReduceArgs, ReduceBackend, ReduceOp, Result};
 
 use super::launch::{Tag, launch};
 use crate::{
     device::{CudaBackend, Device},
     params::Reduce,
-    view::Tensor,
+    view::{Access, Tensor},
 };
 
 impl ReduceBackend for CudaBackend {
-    fn reduce(&self, op: ReduceOp, x: View, out: ViewMut) -> Result<()> {
-        let device = self.0;
-        let name = op.name();
-        let (x, out) = (Tensor::read(device, name, x)?, Tensor::write(device, name, out)?);
-        op.check(x.layout, out.layout)?;
-        let out = out.of(name, op.result_dtype(x.dtype))?;
+    fn reduce(&self, args: Checked<ReduceArgs>) -> Result<()> {
+        let ReduceArgs { op, x, out } = args.into_inner();
+        let access = Access { device: self.0, op: op.name() };
+        let (x, out) = (access.read(x)?, access.write(out)?);
         if out.layout.numel() == 0 {
             return Ok(());
         }
         let correction = if let ReduceOp::Var { correction } = op { correction } else { 0.0 };
-        device.reduce_checked(name, x, out, correction)
+        self.0.reduce_checked(access.op, x, out, correction)
     }
 }
 

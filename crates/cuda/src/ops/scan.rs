@@ -1,21 +1,20 @@
 //! Scans along a dimension: a block takes a line.
 
-use kiln_backend::{DType, Result, ScanBackend, View, ViewMut, has_dim};
+use kiln_backend::{Checked, CumExtremeArgs, CumsumArgs, Result, ScanBackend};
 
 use super::launch::{Tag, launch};
 use crate::{
     device::{CudaBackend, Device},
     params::{self, Lines},
-    view::Tensor,
+    view::Access,
 };
 
 impl ScanBackend for CudaBackend {
-    fn cumsum(&self, x: View, dim: usize, out: ViewMut) -> Result<()> {
+    fn cumsum(&self, args: Checked<CumsumArgs>) -> Result<()> {
         let device = self.0;
-        const OP: &str = "cumsum";
-        let (x, out) = (Tensor::read(device, OP, x)?, Tensor::write(device, OP, out)?);
-        let out = out.of(OP, if x.dtype.is_float() { x.dtype } else { DType::I64 })?.shaped(OP, x.layout)?;
-        has_dim(OP, x.layout, dim)?;
+        let access = Access { device, op: "cumsum" };
+        let CumsumArgs { x, dim, out } = args.into_inner();
+        let (x, out) = (access.read(x)?, access.write(out)?);
         if out.layout.numel() == 0 {
             return Ok(());
         }
@@ -24,14 +23,14 @@ impl ScanBackend for CudaBackend {
         launch!(device, CUMSUM, "sum", Tag::of(x.dtype), blocks, lines, x.address, out.address)
     }
 
-    fn cummax(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()> {
-        let Some(scan) = Extremes::new(self.0, "cummax", x, dim, values, indices)? else { return Ok(()) };
+    fn cummax(&self, args: Checked<CumExtremeArgs>) -> Result<()> {
+        let Some(scan) = Extremes::new(self.0, "cummax", args)? else { return Ok(()) };
         let Extremes { tag, blocks, lines, x, values, indices } = scan;
         launch!(self.0, CUMMAX, "max", tag, blocks, lines, x, values, indices)
     }
 
-    fn cummin(&self, x: View, dim: usize, values: ViewMut, indices: ViewMut) -> Result<()> {
-        let Some(scan) = Extremes::new(self.0, "cummin", x, dim, values, indices)? else { return Ok(()) };
+    fn cummin(&self, args: Checked<CumExtremeArgs>) -> Result<()> {
+        let Some(scan) = Extremes::new(self.0, "cummin", args)? else { return Ok(()) };
         let Extremes { tag, blocks, lines, x, values, indices } = scan;
         launch!(self.0, CUMMIN, "min", tag, blocks, lines, x, values, indices)
     }
@@ -49,18 +48,10 @@ struct Extremes {
 
 impl Extremes {
     /// `None` if there are no elements.
-    fn new(
-        device: &Device,
-        op: &'static str,
-        x: View,
-        dim: usize,
-        values: ViewMut,
-        indices: ViewMut,
-    ) -> Result<Option<Extremes>> {
-        let x = Tensor::read(device, op, x)?;
-        has_dim(op, x.layout, dim)?;
-        let values = Tensor::write(device, op, values)?.of(op, x.dtype)?.shaped(op, x.layout)?;
-        let indices = Tensor::write(device, op, indices)?.of(op, DType::I64)?.shaped(op, x.layout)?;
+    fn new(device: &Device, op: &'static str, args: Checked<CumExtremeArgs>) -> Result<Option<Extremes>> {
+        let access = Access { device, op };
+        let CumExtremeArgs { x, dim, values, indices } = args.into_inner();
+        let (x, values, indices) = (access.read(x)?, access.write(values)?, access.write(indices)?);
         if values.layout.numel() == 0 {
             return Ok(None);
         }

@@ -1,13 +1,13 @@
 //! Sorting and binary search.
 
-use kiln_backend::{DType, Error, MAX_RANK, Result, SortBackend, View, ViewMut, has_dim};
+use kiln_backend::{Checked, DType, MAX_RANK, Result, SearchsortedArgs, SortArgs, SortBackend};
 
 use super::launch::{Tag, launch};
 use crate::{
     device::CudaBackend,
     launch::Config,
     params::{self, Grid, Lines, Place, SORT_TILE, Search, Sort},
-    view::Tensor,
+    view::Access,
 };
 
 /// Bytes of an entry: a key and a position.
@@ -16,13 +16,11 @@ const ENTRY: usize = 16;
 const TILE_THREADS: u32 = 512;
 
 impl SortBackend for CudaBackend {
-    fn sort(&self, x: View, dim: usize, descending: bool, values: ViewMut, indices: ViewMut) -> Result<()> {
+    fn sort(&self, args: Checked<SortArgs>) -> Result<()> {
         let device = self.0;
-        const OP: &str = "sort";
-        let x = Tensor::read(device, OP, x)?;
-        has_dim(OP, x.layout, dim)?;
-        let values = Tensor::write(device, OP, values)?.of(OP, x.dtype)?.shaped(OP, x.layout)?;
-        let indices = Tensor::write(device, OP, indices)?.of(OP, DType::I64)?.shaped(OP, x.layout)?;
+        let access = Access { device, op: "sort" };
+        let SortArgs { x, dim, descending, values, indices } = args.into_inner();
+        let (x, values, indices) = (access.read(x)?, access.write(values)?, access.write(indices)?);
         let places = [Some(x.place()), Some(values.place()), Some(indices.place())];
         let Lines { lines, n, strides, .. } = Lines::<3>::new(x.layout.dims(), dim, places);
         let count = lines.numel;
@@ -49,19 +47,12 @@ impl SortBackend for CudaBackend {
         launch!(device, SORT_WRITE, "out", tag, blocks, params, from, x.address, values.address, indices.address)
     }
 
-    fn searchsorted(&self, sorted: View, values: View, right: bool, out: ViewMut) -> Result<()> {
+    fn searchsorted(&self, args: Checked<SearchsortedArgs>) -> Result<()> {
         let device = self.0;
-        const OP: &str = "searchsorted";
-        let sorted = Tensor::read(device, OP, sorted)?;
-        let values = Tensor::read(device, OP, values)?.of(OP, sorted.dtype)?;
-        let out = Tensor::write(device, OP, out)?.of(OP, DType::I64)?.shaped(OP, values.layout)?;
-        let Some(dim) = sorted.layout.rank().checked_sub(1) else {
-            return Err(Error::shape(OP, "a sorted sequence", sorted.layout.shape()));
-        };
-        if values.layout.rank() != dim + 1 || values.layout.dims()[..dim] != sorted.layout.dims()[..dim] {
-            let expected = "all extents but the last must be equal";
-            return Err(Error::shapes(OP, sorted.layout.shape(), values.layout.shape(), expected));
-        }
+        let access = Access { device, op: "searchsorted" };
+        let SearchsortedArgs { sorted, values, right, out } = args.into_inner();
+        let (sorted, values, out) = (access.read(sorted)?, access.read(values)?, access.write(out)?);
+        let dim = sorted.layout.rank() - 1;
         let mut strides = [0; MAX_RANK];
         strides[..dim].copy_from_slice(&sorted.layout.strides()[..dim]);
         let lines = Place { address: sorted.address, strides: &strides };

@@ -1,27 +1,22 @@
 //! Lower and upper triangles of matrices.
 
-use kiln_backend::{Error, Result, TrilTriuBackend, View, ViewMut};
+use kiln_backend::{Checked, Result, TrilTriuArgs, TrilTriuBackend};
 
 use super::launch::{Tag, launch};
 use crate::{
     device::CudaBackend,
     params::{self, Grid, Triangle},
-    view::Tensor,
+    view::Access,
 };
 
 impl TrilTriuBackend for CudaBackend {
-    fn tril_triu(&self, upper: bool, diagonal: i64, x: View, out: ViewMut) -> Result<()> {
+    fn tril_triu(&self, args: Checked<TrilTriuArgs>) -> Result<()> {
         let device = self.0;
-        let op = if upper { "triu" } else { "tril" };
-        let out = Tensor::write(device, op, out)?;
-        let x = Tensor::read(device, op, x)?.of(op, out.dtype)?.shaped(op, out.layout)?;
-        let &[.., rows, columns] = out.layout.dims() else {
-            return Err(Error::shape(op, "matrices", out.layout.shape()));
-        };
+        let access = Access { device, op: args.name() };
+        let TrilTriuArgs { upper, diagonal, x, out } = args.into_inner();
+        let (x, out) = (access.read(x)?, access.write(out)?);
         let grid = Grid::<2>::new(out.layout.dims(), [Some(x.place()), Some(out.place())]);
-        if grid.numel == 0 {
-            return Ok(());
-        }
+        let (&[.., rows, columns], true) = (out.layout.dims(), grid.numel > 0) else { return Ok(()) };
         let shape =
             Triangle { rows: rows as u64, columns: columns as u64, diagonal, upper: u32::from(upper), unused: 0 };
         let blocks = params::blocks(grid.numel);

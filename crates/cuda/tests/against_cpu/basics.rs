@@ -37,13 +37,13 @@ fn arange() {
     for dtype in DType::ALL {
         same(&format!("{dtype}"), |on| {
             let mut out = target(on, dtype, &[7], Lie::Dense);
-            on.ramp(Ramp { start: Scalar::Int(2), step: Scalar::Int(3) }, out.view_mut())?;
+            on.arange(Arange { start: Scalar::Int(2), step: Scalar::Int(3) }, out.view_mut())?;
             let mut reals = target(on, dtype, &[4], Lie::Dense);
-            on.ramp(Ramp { start: Scalar::Float(0.5), step: Scalar::Float(1.25) }, reals.view_mut())?;
+            on.arange(Arange { start: Scalar::Float(0.5), step: Scalar::Float(1.25) }, reals.view_mut())?;
             // Backwards from the end, as the second half of `linspace`.
             let back = reals.layout.slice(0, 1, 4, 1).flip(0);
             let part = ViewMut { buffer: &mut *reals.buffer, layout: &back };
-            on.ramp(Ramp { start: Scalar::Float(9.0), step: Scalar::Float(-2.0) }, part)?;
+            on.arange(Arange { start: Scalar::Float(9.0), step: Scalar::Float(-2.0) }, part)?;
             Ok(vec![out, reals])
         });
     }
@@ -62,9 +62,9 @@ fn shapes_at_the_edge() {
                 on.binary(BinaryOp::Add, Operand::Tensor(x.view()), Operand::Tensor(y.view()), sum.view_mut())?;
                 let ones = vec![1; dims.len()];
                 let mut total = target(on, dtype, &ones, Lie::Dense);
-                on.reduce(ReduceOp::Sum, x.view(), total.view_mut())?;
+                on.reduce(ReduceArgs { op: ReduceOp::Sum, x: x.view(), out: total.view_mut() }.checked()?)?;
                 let mut running = target(on, dtype, dims, Lie::Dense);
-                on.cumsum(x.view(), 0, running.view_mut())?;
+                on.cumsum(CumsumArgs { x: x.view(), dim: 0, out: running.view_mut() }.checked()?)?;
                 Ok(vec![copy, squared, sum, total, running])
             });
         }
@@ -76,7 +76,7 @@ fn shapes_at_the_edge() {
             let mut out = target(on, dtype, &[4, 5], Lie::Turned);
             on.binary(BinaryOp::Mul, Operand::Tensor(a), Operand::Tensor(b), out.view_mut())?;
             let mut total = target(on, dtype, &[1, 5], Lie::Dense);
-            on.reduce(ReduceOp::Sum, b, total.view_mut())?;
+            on.reduce(ReduceArgs { op: ReduceOp::Sum, x: b, out: total.view_mut() }.checked()?)?;
             Ok(vec![out, total])
         });
     }

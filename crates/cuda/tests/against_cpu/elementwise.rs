@@ -1,6 +1,6 @@
 //! Element-wise operations: a test for each row of the tables, over layouts and dtypes.
 
-use kiln_backend::{binary_table, unary_table, *};
+use kiln_backend::{Arguments, TrilTriuArgs, binary_table, unary_table, *};
 
 use crate::support::*;
 
@@ -164,7 +164,7 @@ fn tril_triu() {
             same(&format!("{dtype} {upper} {diagonal}"), |on| {
                 let (x, mut out) =
                     (tensor(on, dtype, &[2, 4, 9], Lie::Sliced, 2), target(on, dtype, &[2, 4, 9], Lie::Turned));
-                on.tril_triu(upper, diagonal, x.view(), out.view_mut())?;
+                on.tril_triu(TrilTriuArgs { upper, diagonal, x: x.view(), out: out.view_mut() }.checked()?)?;
                 Ok(vec![out])
             });
         }

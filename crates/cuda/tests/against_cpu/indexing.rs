@@ -25,7 +25,7 @@ fn index_select() {
     each(|on, dtype, dim| {
         let (x, rows) = (tensor(on, dtype, &[6, 7], Lie::Turned, 1), index(on, &[5], 6));
         let mut taken = target(on, dtype, &five(dim), Lie::Dense);
-        on.index_select(x.view(), dim, rows.view(), taken.view_mut())?;
+        on.index_select(IndexSelectArgs { x: x.view(), dim, index: rows.view(), out: taken.view_mut() }.checked()?)?;
         Ok(vec![taken])
     });
 }
@@ -35,7 +35,7 @@ fn index_add() {
     each(|on, dtype, dim| {
         let (x, rows) = (tensor(on, dtype, &five(dim), Lie::Sliced, 1), index(on, &[5], 6));
         let mut added = tensor(on, dtype, &[6, 7], Lie::Dense, 2);
-        on.index_add(x.view(), dim, rows.view(), added.view_mut())?;
+        on.index_add(IndexAddArgs { x: x.view(), dim, index: rows.view(), out: added.view_mut() }.checked()?)?;
         Ok(vec![added])
     });
 }
@@ -45,7 +45,7 @@ fn gather() {
     each(|on, dtype, dim| {
         let (x, each) = (tensor(on, dtype, &[6, 7], Lie::Turned, 1), index(on, &[4, 3], 6));
         let mut gathered = target(on, dtype, &[4, 3], Lie::Sliced);
-        on.gather(x.view(), dim, each.view(), gathered.view_mut())?;
+        on.gather(GatherArgs { x: x.view(), dim, index: each.view(), out: gathered.view_mut() }.checked()?)?;
         Ok(vec![gathered])
     });
 }
@@ -54,13 +54,22 @@ fn scatters(mode: ScatterMode) {
     each(|on, dtype, dim| {
         let (x, each) = (tensor(on, dtype, &[4, 3], Lie::Sliced, 1), index(on, &[4, 3], 6));
         let [mut from, mut number] = [0, 1].map(|_| tensor(on, dtype, &[6, 7], Lie::Turned, 3));
-        on.scatter(mode, Operand::Tensor(x.view()), dim, each.view(), from.view_mut())?;
-        on.scatter(mode, Operand::Scalar(Scalar::Int(2)), dim, each.view(), number.view_mut())?;
+        on.scatter(
+            ScatterArgs { mode, x: Operand::Tensor(x.view()), dim, index: each.view(), out: from.view_mut() }
+                .checked()?,
+        )?;
+        on.scatter(
+            ScatterArgs { mode, x: Operand::Scalar(Scalar::Int(2)), dim, index: each.view(), out: number.view_mut() }
+                .checked()?,
+        )?;
         // One index in each line, for which half precision needs no memory for sums.
         let mut one = [4, 3];
         one[dim] = 1;
         let (single, mut once) = (index(on, &one, 6), tensor(on, dtype, &[6, 7], Lie::Dense, 4));
-        on.scatter(mode, Operand::Tensor(x.view()), dim, single.view(), once.view_mut())?;
+        on.scatter(
+            ScatterArgs { mode, x: Operand::Tensor(x.view()), dim, index: single.view(), out: once.view_mut() }
+                .checked()?,
+        )?;
         Ok(vec![from, number, once])
     });
 }
@@ -89,13 +98,33 @@ fn scatter_add_and_index_add_of_half_precision_are_rounded_once() {
                 let rows = index(on, &[9000], 3);
                 let x = ones(on, dtype, &[9000, 5]);
                 let mut added = tensor(on, dtype, &[3, 5], lie, 2);
-                on.index_add(x.view(), 0, rows.view(), added.view_mut())?;
+                on.index_add(
+                    IndexAddArgs { x: x.view(), dim: 0, index: rows.view(), out: added.view_mut() }.checked()?,
+                )?;
                 let each = index(on, &[2, 7000], 3);
                 let x = ones(on, dtype, &[2, 7000]);
                 let mut sum = tensor(on, dtype, &[2, 3], lie, 3);
-                on.scatter(ScatterMode::Add, Operand::Tensor(x.view()), 1, each.view(), sum.view_mut())?;
+                on.scatter(
+                    ScatterArgs {
+                        mode: ScatterMode::Add,
+                        x: Operand::Tensor(x.view()),
+                        dim: 1,
+                        index: each.view(),
+                        out: sum.view_mut(),
+                    }
+                    .checked()?,
+                )?;
                 let mut number = tensor(on, dtype, &[2, 3], lie, 3);
-                on.scatter(ScatterMode::Add, Operand::Scalar(Scalar::Int(1)), 1, each.view(), number.view_mut())?;
+                on.scatter(
+                    ScatterArgs {
+                        mode: ScatterMode::Add,
+                        x: Operand::Scalar(Scalar::Int(1)),
+                        dim: 1,
+                        index: each.view(),
+                        out: number.view_mut(),
+                    }
+                    .checked()?,
+                )?;
                 Ok(vec![added, sum, number])
             });
         }
@@ -108,7 +137,11 @@ fn index_select_reports_a_wild_index_when_the_device_is_waited_for() {
     let _alone = RECORD.write();
     let x = tensor(device, DType::F32, &[6, 7], Lie::Dense, 1);
     let (wild, mut out) = (index(device, &[5], 9), target(device, DType::F32, &[5, 7], Lie::Dense));
-    device.index_select(x.view(), 0, wild.view(), out.view_mut()).unwrap();
+    device
+        .index_select(
+            IndexSelectArgs { x: x.view(), dim: 0, index: wild.view(), out: out.view_mut() }.checked().unwrap(),
+        )
+        .unwrap();
     let error = device.synchronize().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::IndexOutOfRange { op: "index_select", size: 6, .. }), "{error}");
     device.synchronize().unwrap();

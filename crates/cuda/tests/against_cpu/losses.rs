@@ -103,7 +103,15 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
                 same(&format!("{rule:?} {probabilities}"), |on| {
                     let (dims, rows) = ([30, 7, 2], [30, 2]);
                     let (x, mut p) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Dense));
-                    on.softmax(tensor(on, dtype, &dims, Lie::Dense, 2).view(), 1, false, p.view_mut())?;
+                    on.softmax(
+                        SoftmaxArgs {
+                            x: tensor(on, dtype, &dims, Lie::Dense, 2).view(),
+                            dim: 1,
+                            log: false,
+                            out: p.view_mut(),
+                        }
+                        .checked()?,
+                    )?;
                     let labels = if probabilities { p } else { index(on, &rows, 7) };
                     let loss_dims: &[usize] = if reduction == Reduction::None { &rows } else { &[] };
                     let mut loss = target(on, dtype, loss_dims, Lie::Dense);

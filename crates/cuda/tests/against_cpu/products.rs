@@ -11,7 +11,7 @@ fn matmul_of_integers() {
             let (a, b) =
                 (tensor(on, dtype, &[2, 20, 33], Lie::Turned, 1), tensor(on, dtype, &[2, 33, 18], Lie::Dense, 2));
             let mut out = target(on, dtype, &[2, 20, 18], Lie::Sliced);
-            on.matmul(a.view(), b.view(), out.view_mut())?;
+            on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
             Ok(vec![out])
         });
     }
@@ -29,7 +29,7 @@ fn matmul() {
             same(&format!("{dtype} {la:?} {lb:?} {lo:?}"), |on| {
                 let (a, b) = (tensor(on, dtype, &[3, 8, 16], la, 1), tensor(on, dtype, &[3, 16, 24], lb, 2));
                 let mut out = target(on, dtype, &[3, 8, 24], lo);
-                on.matmul(a.view(), b.view(), out.view_mut())?;
+                on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
                 Ok(vec![out])
             });
         }
@@ -45,8 +45,13 @@ fn linear() {
                     let (x, w) = (tensor(on, dtype, &[8, 16], la, 1), tensor(on, dtype, &[24, 16], lb, 2));
                     let bias = tensor(on, dtype, &[24], lo, 3);
                     let [mut out, mut plain] = [0, 1].map(|_| target(on, dtype, &[8, 24], lo));
-                    on.linear(x.view(), w.view(), Some(bias.view()), relu, out.view_mut())?;
-                    on.linear(x.view(), w.view(), None, relu, plain.view_mut())?;
+                    on.linear(
+                        LinearArgs { x: x.view(), w: w.view(), bias: Some(bias.view()), relu, out: out.view_mut() }
+                            .checked()?,
+                    )?;
+                    on.linear(
+                        LinearArgs { x: x.view(), w: w.view(), bias: None, relu, out: plain.view_mut() }.checked()?,
+                    )?;
                     Ok(vec![out, plain])
                 });
             }
@@ -75,7 +80,10 @@ fn linear_relu_and_the_gradient_through_it() {
                     let (grad, w) = (of(&[m, n], lie, 4), of(&[n, k], lie, 5));
                     let first = with_bias.then(|| first.view());
                     let mut y = target(on, dtype, &[m, k], Lie::Dense);
-                    let mask = on.linear_relu(x.view(), v.view(), first, y.view_mut())?;
+                    let mask = on.linear_relu(
+                        LinearArgs { x: x.view(), w: v.view(), bias: first, relu: true, out: y.view_mut() }
+                            .checked()?,
+                    )?;
                     // The simulated library has masks for all but doubles, and for what lies as it takes it.
                     let simulated = std::env::var_os("KILN_SIM_RUNNER").is_some() && !format!("{on:?}").contains("Cpu");
                     if simulated && m > 0 && lie == Lie::Dense {
@@ -86,7 +94,17 @@ fn linear_relu_and_the_gradient_through_it() {
                         for to in [Lie::Dense, lie] {
                             let (mut out, mut bias) = (target(on, dtype, &[m, k], to), target(on, dtype, &[k], to));
                             let sums = with_bias.then(|| bias.view_mut());
-                            on.linear_relu_grad(grad.view(), w.view(), y.view(), mask, out.view_mut(), sums)?;
+                            on.linear_relu_grad(
+                                LinearReluGradArgs {
+                                    grad: grad.view(),
+                                    w: w.view(),
+                                    y: y.view(),
+                                    mask,
+                                    out: out.view_mut(),
+                                    bias: sums,
+                                }
+                                .checked()?,
+                            )?;
                             results.extend([out, bias]);
                         }
                     }
@@ -104,32 +122,42 @@ fn linear_relu_refuses_masks_of_another_output() {
     let _others_too = RECORD.read();
     let of = |dims: &[usize]| tensor(device, DType::F32, dims, Lie::Dense, 1);
     let (x, w, mut y) = (of(&[4, 8]), of(&[8, 8]), of(&[4, 8]));
-    let kept = device.linear_relu(x.view(), w.view(), None, y.view_mut()).unwrap();
+    let kept = device
+        .linear_relu(
+            LinearArgs { x: x.view(), w: w.view(), bias: None, relu: true, out: y.view_mut() }.checked().unwrap(),
+        )
+        .unwrap();
     if let Some(kept) = &kept {
         let mut other = of(&[5, 8]);
         let grad = of(&[5, 8]);
         assert!(
-            device.linear_relu_grad(grad.view(), w.view(), grad.view(), Some(kept), other.view_mut(), None).is_err()
+            LinearReluGradArgs {
+                grad: grad.view(),
+                w: w.view(),
+                y: grad.view(),
+                mask: Some(kept),
+                out: other.view_mut(),
+                bias: None
+            }
+            .checked()
+            .and_then(|args| device.linear_relu_grad(args))
+            .is_err()
         );
     }
     let foreign = ReluMask::new(7u8);
-    assert!(device.linear_relu_grad(x.view(), w.view(), x.view(), Some(&foreign), y.view_mut(), None).is_err());
-    // Numbers that cuBLASLt does not take.
-    let (whole, mut out) =
-        (tensor(device, DType::I32, &[8, 8], Lie::Dense, 1), target(device, DType::I32, &[8, 8], Lie::Dense));
-    assert!(device.linear_relu(whole.view(), whole.view(), None, out.view_mut()).is_err());
-    let mut sums = target(device, DType::I32, &[8], Lie::Dense);
-    let (layer, to) = (whole.view(), out.view_mut());
-    assert!(device.linear_relu_grad(whole.view(), layer, layer, kept.as_ref(), to, Some(sums.view_mut())).is_err());
-    let short = of(&[7]);
-    assert!(device.linear_relu(x.view(), w.view(), Some(short.view()), y.view_mut()).is_err());
-    for mask in [None, kept.as_ref()] {
-        let (mut sums, mut wide) = (of(&[7]), of(&[4, 9]));
-        let sums = Some(sums.view_mut());
-        assert!(device.linear_relu_grad(x.view(), w.view(), x.view(), mask, y.view_mut(), sums).is_err());
-        assert!(device.linear_relu_grad(x.view(), w.view(), x.view(), mask, wide.view_mut(), None).is_err());
-        assert!(device.linear_relu_grad(x.view(), wide.view(), x.view(), mask, y.view_mut(), None).is_err());
-    }
+    assert!(
+        LinearReluGradArgs {
+            grad: x.view(),
+            w: w.view(),
+            y: x.view(),
+            mask: Some(&foreign),
+            out: y.view_mut(),
+            bias: None
+        }
+        .checked()
+        .and_then(|args| device.linear_relu_grad(args))
+        .is_err()
+    );
 }
 
 /// Long sums, for which the library takes memory aside, and shapes of one row or column.
@@ -141,7 +169,7 @@ fn matmul_of_odd_shapes() {
                 same(&format!("matmul {m} {k} {n} {lie:?}"), |on| {
                     let (a, b) = (tensor(on, dtype, &[m, k], lie, 1), tensor(on, dtype, &[k, n], Lie::Turned, 2));
                     let mut out = target(on, dtype, &[m, n], lie);
-                    on.matmul(a.view(), b.view(), out.view_mut())?;
+                    on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
                     Ok(vec![out])
                 });
             }
@@ -160,7 +188,9 @@ fn matmul_of_more_shapes_than_plans_are_kept() {
                 let (x, y) = (a.layout.slice(0, 0, m, 1), b.layout.slice(1, 0, n, 1));
                 let (x, y) = (View { buffer: &*a.buffer, layout: &x }, View { buffer: &*b.buffer, layout: &y });
                 let to = out.layout.slice(0, 0, m, 1).slice(1, 0, n, 1);
-                on.matmul(x, y, ViewMut { buffer: &mut *out.buffer, layout: &to })?;
+                on.matmul(
+                    MatmulArgs { a: x, b: y, out: ViewMut { buffer: &mut *out.buffer, layout: &to } }.checked()?,
+                )?;
             }
         }
         Ok(vec![out])
@@ -184,7 +214,7 @@ fn matmul_of_broadcast_factors() {
                     let mut out = target(on, dtype, &[3, 4, 5, 7], lie);
                     let (x, y) =
                         (View { buffer: &*a.buffer, layout: &of_a }, View { buffer: &*b.buffer, layout: &of_b });
-                    on.matmul(x, y, out.view_mut())?;
+                    on.matmul(MatmulArgs { a: x, b: y, out: out.view_mut() }.checked()?)?;
                     Ok(vec![out])
                 });
             }

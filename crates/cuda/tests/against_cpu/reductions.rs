@@ -1,6 +1,9 @@
 //! Reductions, scans, softmax, sorting and searching.
 
-use kiln_backend::{ReduceOp as R, *};
+use kiln_backend::{
+    ArgReduceArgs, Arguments, CumsumArgs, ReduceArgs, ReduceOp as R, SearchsortedArgs, SoftmaxArgs, SoftmaxGradArgs,
+    SortArgs, *,
+};
 
 use crate::support::*;
 
@@ -25,7 +28,7 @@ fn reduce(op: R, dtypes: &[DType]) {
                     _ => dtype,
                 };
                 let mut out = target(on, kind, &to, Lie::Dense);
-                on.reduce(op, x.view(), out.view_mut())?;
+                on.reduce(ReduceArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                 Ok(vec![out])
             });
         }
@@ -59,8 +62,10 @@ fn softmax_and_gradient(log: bool) {
             same(&format!("{dtype} {dims:?}"), |on| {
                 let (x, g) = (tensor(on, dtype, &dims, Lie::Sliced, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
                 let [mut y, mut dx] = [0, 1].map(|_| target(on, dtype, &dims, Lie::Dense));
-                on.softmax(x.view(), dim, log, y.view_mut())?;
-                on.softmax_grad(g.view(), y.view(), dim, log, dx.view_mut())?;
+                on.softmax(SoftmaxArgs { x: x.view(), dim, log, out: y.view_mut() }.checked()?)?;
+                on.softmax_grad(
+                    SoftmaxGradArgs { grad: g.view(), y: y.view(), dim, log, out: dx.view_mut() }.checked()?,
+                )?;
                 Ok(vec![y, dx])
             });
         }
@@ -83,9 +88,14 @@ fn arg_reduce(op: ArgReduceOp) {
             same(&format!("{dtype} {dims:?}"), |on| {
                 let x = tensor(on, dtype, &dims, Lie::Turned, 1);
                 let (mut best, mut at) = (target(on, dtype, &to, Lie::Dense), target(on, DType::I64, &to, Lie::Dense));
-                on.arg_reduce(op, x.view(), dim, Some(best.view_mut()), at.view_mut())?;
+                on.arg_reduce(
+                    ArgReduceArgs { op, x: x.view(), dim, values: Some(best.view_mut()), indices: at.view_mut() }
+                        .checked()?,
+                )?;
                 let mut alone = target(on, DType::I64, &to, Lie::Dense);
-                on.arg_reduce(op, x.view(), dim, None, alone.view_mut())?;
+                on.arg_reduce(
+                    ArgReduceArgs { op, x: x.view(), dim, values: None, indices: alone.view_mut() }.checked()?,
+                )?;
                 Ok(vec![best, at, alone])
             });
         }
@@ -114,7 +124,10 @@ fn sort() {
                     let x = tensor(on, dtype, &dims, Lie::Sliced, 1);
                     let (mut values, mut order) =
                         (target(on, dtype, &dims, Lie::Dense), target(on, DType::I64, &dims, Lie::Turned));
-                    on.sort(x.view(), dim, descending, values.view_mut(), order.view_mut())?;
+                    on.sort(
+                        SortArgs { x: x.view(), dim, descending, values: values.view_mut(), indices: order.view_mut() }
+                            .checked()?,
+                    )?;
                     Ok(vec![values, order])
                 });
             }
@@ -130,9 +143,21 @@ fn searchsorted() {
                 let x = tensor(on, dtype, &[6, 50], Lie::Turned, 1);
                 let (mut values, mut order) =
                     (target(on, dtype, &[6, 50], Lie::Dense), target(on, DType::I64, &[6, 50], Lie::Dense));
-                on.sort(x.view(), 1, false, values.view_mut(), order.view_mut())?;
+                on.sort(
+                    SortArgs {
+                        x: x.view(),
+                        dim: 1,
+                        descending: false,
+                        values: values.view_mut(),
+                        indices: order.view_mut(),
+                    }
+                    .checked()?,
+                )?;
                 let mut places = target(on, DType::I64, &[6, 50], Lie::Dense);
-                on.searchsorted(values.view(), x.view(), right, places.view_mut())?;
+                on.searchsorted(
+                    SearchsortedArgs { sorted: values.view(), values: x.view(), right, out: places.view_mut() }
+                        .checked()?,
+                )?;
                 Ok(vec![places])
             });
         }
@@ -147,7 +172,7 @@ fn cumsum() {
                 let x = tensor(on, dtype, &dims, Lie::Turned, 1);
                 let kind = if dtype.is_float() { dtype } else { DType::I64 };
                 let mut sums = target(on, kind, &dims, Lie::Dense);
-                on.cumsum(x.view(), dim, sums.view_mut())?;
+                on.cumsum(CumsumArgs { x: x.view(), dim, out: sums.view_mut() }.checked()?)?;
                 Ok(vec![sums])
             });
         }

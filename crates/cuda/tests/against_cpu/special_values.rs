@@ -1,7 +1,10 @@
 //! Zeros of both signs, infinities, NaNs and their payloads, numbers at the edge of their types: what is moved keeps every
 //! bit, what is sorted is ordered as the CPU orders it, and what is summed in half precision is rounded once.
 
-use kiln_backend::{DType::*, *};
+use kiln_backend::{
+    ArgReduceArgs, Arguments, CumsumArgs, DType::*, GatherArgs, IndexSelectArgs, ReduceArgs, ScatterArgs,
+    SearchsortedArgs, SortArgs, TrilTriuArgs, *,
+};
 
 use crate::support::*;
 
@@ -71,7 +74,10 @@ fn sort_of(on: &dyn Backend, x: &Tensor, dim: usize) -> Result<Vec<Tensor>> {
     let mut made = Vec::new();
     for descending in [false, true] {
         let (mut values, mut order) = (target(on, dtype, dims, Lie::Dense), target(on, I64, dims, Lie::Dense));
-        on.sort(x.view(), dim, descending, values.view_mut(), order.view_mut())?;
+        on.sort(
+            SortArgs { x: x.view(), dim, descending, values: values.view_mut(), indices: order.view_mut() }
+                .checked()?,
+        )?;
         made.extend([values, order]);
     }
     Ok(made)
@@ -98,7 +104,10 @@ fn searchsorted() {
                 let x = odd(on, dtype, &[57]);
                 let sorted = sort_of(on, &x, 0)?.swap_remove(0);
                 let mut out = target(on, I64, &[57], Lie::Dense);
-                on.searchsorted(sorted.view(), x.view(), right, out.view_mut())?;
+                on.searchsorted(
+                    SearchsortedArgs { sorted: sorted.view(), values: x.view(), right, out: out.view_mut() }
+                        .checked()?,
+                )?;
                 Ok(vec![out])
             });
         }
@@ -120,7 +129,10 @@ fn argmax_and_argmin() {
                     let x = View { buffer: &*x.buffer, layout: &part };
                     let mut best = target(on, dtype, &[9, 1], Lie::Dense);
                     let mut at = target(on, I64, &[9, 1], Lie::Dense);
-                    on.arg_reduce(op, x, 1, Some(best.view_mut()), at.view_mut())?;
+                    on.arg_reduce(
+                        ArgReduceArgs { op, x, dim: 1, values: Some(best.view_mut()), indices: at.view_mut() }
+                            .checked()?,
+                    )?;
                     Ok(vec![best, at])
                 });
             }
@@ -142,10 +154,21 @@ fn moves() {
             }
             let (rows, each) = (index(on, &[30], 19), index(on, &[19, 4], 19));
             let mut taken = target(on, dtype, &[30, 4], Lie::Dense);
-            on.index_select(x.view(), 0, rows.view(), taken.view_mut())?;
+            on.index_select(
+                IndexSelectArgs { x: x.view(), dim: 0, index: rows.view(), out: taken.view_mut() }.checked()?,
+            )?;
             let [mut gathered, mut set, mut chosen, mut kept] = [0; 4].map(|_| target(on, dtype, &[19, 4], Lie::Dense));
-            on.gather(x.view(), 0, each.view(), gathered.view_mut())?;
-            on.scatter(ScatterMode::Set, Operand::Tensor(x.view()), 0, each.view(), set.view_mut())?;
+            on.gather(GatherArgs { x: x.view(), dim: 0, index: each.view(), out: gathered.view_mut() }.checked()?)?;
+            on.scatter(
+                ScatterArgs {
+                    mode: ScatterMode::Set,
+                    x: Operand::Tensor(x.view()),
+                    dim: 0,
+                    index: each.view(),
+                    out: set.view_mut(),
+                }
+                .checked()?,
+            )?;
             let condition = tensor(on, Bool, &[19, 4], Lie::Dense, 1);
             on.where_cond(
                 condition.view(),
@@ -153,7 +176,7 @@ fn moves() {
                 Operand::Scalar(Scalar::Float(-0.0)),
                 chosen.view_mut(),
             )?;
-            on.tril_triu(true, -2, x.view(), kept.view_mut())?;
+            on.tril_triu(TrilTriuArgs { upper: true, diagonal: -2, x: x.view(), out: kept.view_mut() }.checked()?)?;
             made.extend([taken, gathered, set, chosen, kept]);
             Ok(made)
         });
@@ -195,7 +218,7 @@ fn sums_in_half_precision() {
                 }
                 let run = |dtype: DType| -> Result<Vec<f64>> {
                     let (x, mut out) = (many(device, dtype, &dims), target(device, dtype, &to, Lie::Dense));
-                    device.reduce(op, x.view(), out.view_mut())?;
+                    device.reduce(ReduceArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                     Ok(read(device, &out))
                 };
                 rounded_once(&format!("{op:?} {dims:?}"), dtype, &run(dtype).unwrap(), &run(F64).unwrap());
@@ -203,7 +226,7 @@ fn sums_in_half_precision() {
         }
         let run = |dtype: DType| -> Result<Vec<f64>> {
             let (x, mut out) = (many(device, dtype, &[2, 3000]), target(device, dtype, &[2, 3000], Lie::Dense));
-            device.cumsum(x.view(), 1, out.view_mut())?;
+            device.cumsum(CumsumArgs { x: x.view(), dim: 1, out: out.view_mut() }.checked()?)?;
             Ok(read(device, &out))
         };
         rounded_once("cumsum", dtype, &run(dtype).unwrap(), &run(F64).unwrap());

@@ -71,11 +71,11 @@ rows! {
         on.fill(Scalar::Int(1), out.view_mut())?;
         Ok(out)
     });
-    ramp, BLOCK, ALL, |on, dtype, n| {
+    arange, BLOCK, ALL, |on, dtype, n| {
         let mut made = Vec::new();
         for number in [Scalar::Float, |v| Scalar::Int(v as i64)] {
             let mut out = target(on, dtype, &[n], Lie::Dense);
-            on.ramp(Ramp { start: number(3.0), step: number(1.0) }, out.view_mut())?;
+            on.arange(Arange { start: number(3.0), step: number(1.0) }, out.view_mut())?;
             made.push(out);
         }
         Ok(made)
@@ -151,7 +151,7 @@ rows! {
     tril_triu, BLOCK, WIDTHS, |on, dtype, n| {
         let dims = [n.div_ceil(20), 4, 5];
         let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Sliced));
-        on.tril_triu(true, 0, x.view(), out.view_mut())?;
+        on.tril_triu(TrilTriuArgs { upper: true, diagonal: 0, x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(vec![out])
     };
     reduce, TEAMS, ALL, |on, dtype, n| {
@@ -168,7 +168,7 @@ rows! {
                     _ => dtype,
                 };
                 let (x, mut out) = (ones(on, dtype, &dims), target(on, kind, &to, Lie::Dense));
-                on.reduce(op, x.view(), out.view_mut())?;
+                on.reduce(ReduceArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                 made.push(out);
             }
         }
@@ -182,7 +182,7 @@ rows! {
             }
             let x = tensor(on, dtype, &dims, Lie::Dense, 1);
             let (mut best, mut at) = (target(on, dtype, &to, Lie::Dense), target(on, I64, &to, Lie::Dense));
-            on.arg_reduce(ArgReduceOp::Max, x.view(), dim, Some(best.view_mut()), at.view_mut())?;
+            on.arg_reduce(ArgReduceArgs { op: ArgReduceOp::Max, x: x.view(), dim, values: Some(best.view_mut()), indices: at.view_mut() }.checked()?)?;
             made.extend([best, at]);
         }
         Ok(made)
@@ -194,19 +194,19 @@ rows! {
             let kind = if dtype.is_float() { dtype } else { I64 };
             for (dims, dim) in [([n, length], 1), ([length, n], 0)] {
                 let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, kind, &dims, Lie::Dense));
-                on.cumsum(x.view(), dim, out.view_mut())?;
+                on.cumsum(CumsumArgs { x: x.view(), dim, out: out.view_mut() }.checked()?)?;
                 made.push(out);
             }
         }
         Ok(made)
     };
-    cummax, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cummax(x, dim, v, i));
-    cummin, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cummin(x, dim, v, i));
+    cummax, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cummax(CumExtremeArgs { x, dim, values: v, indices: i }.checked()?));
+    cummin, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cummin(CumExtremeArgs { x, dim, values: v, indices: i }.checked()?));
     softmax, TEAMS, &FLOATS, |on, dtype, n| {
         let mut made = Vec::new();
         for (dims, dim, log) in [([n, 8], 1, false), ([8, n], 0, true)] {
             let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Dense));
-            on.softmax(x.view(), dim, log, out.view_mut())?;
+            on.softmax(SoftmaxArgs { x: x.view(), dim, log, out: out.view_mut() }.checked()?)?;
             made.push(out);
         }
         Ok(made)
@@ -216,8 +216,8 @@ rows! {
         for (dims, dim, log) in [([n, 8], 1, true), ([8, n], 0, false)] {
             let (x, g) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
             let [mut y, mut out] = [0, 1].map(|_| target(on, dtype, &dims, Lie::Dense));
-            on.softmax(x.view(), dim, log, y.view_mut())?;
-            on.softmax_grad(g.view(), y.view(), dim, log, out.view_mut())?;
+            on.softmax(SoftmaxArgs { x: x.view(), dim, log, out: y.view_mut() }.checked()?)?;
+            on.softmax_grad(SoftmaxGradArgs { grad: g.view(), y: y.view(), dim, log, out: out.view_mut() }.checked()?)?;
             made.push(out);
         }
         Ok(made)
@@ -229,17 +229,17 @@ rows! {
     searchsorted, BLOCK, ALL, |on, dtype, n| {
         let dims = [1, 70];
         let (mut keys, mut order) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
-        on.sort(tensor(on, dtype, &dims, Lie::Dense, 1).view(), 1, false, keys.view_mut(), order.view_mut())?;
+        on.sort(SortArgs { x: tensor(on, dtype, &dims, Lie::Dense, 1).view(), dim: 1, descending: false, values: keys.view_mut(), indices: order.view_mut() }.checked()?)?;
         let (values, mut out) = (tensor(on, dtype, &[1, n], Lie::Dense, 2), target(on, I64, &[1, n], Lie::Dense));
-        on.searchsorted(keys.view(), values.view(), false, out.view_mut())?;
+        on.searchsorted(SearchsortedArgs { sorted: keys.view(), values: values.view(), right: false, out: out.view_mut() }.checked()?)?;
         Ok(vec![out])
     };
     gather, BLOCK, WIDTHS, |on, dtype, n| {
         let x = tensor(on, dtype, &[9, n], Lie::Dense, 1);
         let (each, mut out) = (index(on, &[2, n], 9), target(on, dtype, &[2, n], Lie::Dense));
-        on.gather(x.view(), 0, each.view(), out.view_mut())?;
+        on.gather(GatherArgs { x: x.view(), dim: 0, index: each.view(), out: out.view_mut() }.checked()?)?;
         let (rows, mut taken) = (index(on, &[n], 9), target(on, dtype, &[n, 3], Lie::Dense));
-        on.index_select(tensor(on, dtype, &[9, 3], Lie::Dense, 2).view(), 0, rows.view(), taken.view_mut())?;
+        on.index_select(IndexSelectArgs { x: tensor(on, dtype, &[9, 3], Lie::Dense, 2).view(), dim: 0, index: rows.view(), out: taken.view_mut() }.checked()?)?;
         Ok(vec![out, taken])
     };
     scatter, BLOCK, ALL, |on, dtype, n| scattered(on, dtype, n, if dtype == Bool { ScatterMode::Set } else { ScatterMode::Add });
@@ -251,7 +251,7 @@ rows! {
             let a = tensor(on, dtype, &[batch, m, k], Lie::Dense, 1);
             let b = tensor(on, dtype, &[batch, k, columns], Lie::Dense, 2);
             let mut out = target(on, dtype, &[batch, m, columns], Lie::Dense);
-            on.matmul(a.view(), b.view(), out.view_mut())?;
+            on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
             made.push(out);
         }
         Ok(made)
@@ -262,7 +262,7 @@ rows! {
         let (bias, mut made) = (tensor(on, dtype, &[3], Lie::Sliced, 3), Vec::new());
         for relu in [false, true] {
             let mut out = target(on, dtype, &[n, 3], Lie::Dense);
-            on.linear(x.view(), w.view(), Some(bias.view()), relu, out.view_mut())?;
+            on.linear(LinearArgs { x: x.view(), w: w.view(), bias: Some(bias.view()), relu, out: out.view_mut() }.checked()?)?;
             made.push(out);
         }
         Ok(made)
@@ -406,7 +406,16 @@ fn positive(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
 
 fn sorted(on: &dyn Backend, dtype: DType, dims: [usize; 2]) -> Result<Vec<Tensor>> {
     let (mut values, mut order) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
-    on.sort(tensor(on, dtype, &dims, Lie::Dense, 1).view(), 1, true, values.view_mut(), order.view_mut())?;
+    on.sort(
+        SortArgs {
+            x: tensor(on, dtype, &dims, Lie::Dense, 1).view(),
+            dim: 1,
+            descending: true,
+            values: values.view_mut(),
+            indices: order.view_mut(),
+        }
+        .checked()?,
+    )?;
     Ok(vec![values, order])
 }
 
@@ -416,7 +425,10 @@ fn scattered(on: &dyn Backend, dtype: DType, n: usize, mode: ScatterMode) -> Res
     for (dims, size) in [([20, n], 9), ([40, 2], n)] {
         let (x, each) = (tensor(on, dtype, &dims, Lie::Dense, 1), index(on, &dims, size));
         let mut out = tensor(on, dtype, &[size, dims[1]], Lie::Dense, 2);
-        on.scatter(mode, Operand::Tensor(x.view()), 0, each.view(), out.view_mut())?;
+        on.scatter(
+            ScatterArgs { mode, x: Operand::Tensor(x.view()), dim: 0, index: each.view(), out: out.view_mut() }
+                .checked()?,
+        )?;
         made.push(out);
     }
     Ok(made)

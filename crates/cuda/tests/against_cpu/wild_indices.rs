@@ -57,7 +57,10 @@ const WIDTHS: [DType; 4] = [DType::U8, DType::F16, DType::F32, DType::F64];
 fn gather() {
     for dtype in WIDTHS {
         let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
-            on.gather(vector(on, dtype, &[10.0, 20.0, 30.0]).view(), 0, index, out.view_mut())
+            on.gather(
+                GatherArgs { x: vector(on, dtype, &[10.0, 20.0, 30.0]).view(), dim: 0, index, out: out.view_mut() }
+                    .checked()?,
+            )
         };
         check("gather", dtype, &[30.0, 8.0, 10.0], case, &[7.0, 8.0, 9.0]);
     }
@@ -67,7 +70,15 @@ fn gather() {
 fn index_select() {
     for dtype in WIDTHS {
         let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
-            on.index_select(vector(on, dtype, &[10.0, 20.0, 30.0]).view(), 0, index, out.view_mut())
+            on.index_select(
+                IndexSelectArgs {
+                    x: vector(on, dtype, &[10.0, 20.0, 30.0]).view(),
+                    dim: 0,
+                    index,
+                    out: out.view_mut(),
+                }
+                .checked()?,
+            )
         };
         check("index_select", dtype, &[30.0, 8.0, 10.0], case, &[7.0, 8.0, 9.0]);
     }
@@ -78,11 +89,29 @@ fn scatter() {
     for dtype in WIDTHS {
         let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
             let x = vector(on, dtype, &[10.0, 20.0, 30.0]);
-            on.scatter(ScatterMode::Set, Operand::Tensor(x.view()), 0, index, out.view_mut())
+            on.scatter(
+                ScatterArgs {
+                    mode: ScatterMode::Set,
+                    x: Operand::Tensor(x.view()),
+                    dim: 0,
+                    index,
+                    out: out.view_mut(),
+                }
+                .checked()?,
+            )
         };
         check("scatter", dtype, &[30.0, 8.0, 10.0], case, &[7.0, 8.0, 9.0]);
         let number = |on: &dyn Backend, index: View, out: &mut Tensor| {
-            on.scatter(ScatterMode::Set, Operand::Scalar(Scalar::Int(5)), 0, index, out.view_mut())
+            on.scatter(
+                ScatterArgs {
+                    mode: ScatterMode::Set,
+                    x: Operand::Scalar(Scalar::Int(5)),
+                    dim: 0,
+                    index,
+                    out: out.view_mut(),
+                }
+                .checked()?,
+            )
         };
         check("scatter", dtype, &[5.0, 8.0, 5.0], number, &[7.0, 8.0, 9.0]);
     }
@@ -93,7 +122,16 @@ fn scatter_add() {
     for dtype in DType::ALL.into_iter().filter(|dtype| *dtype != DType::Bool) {
         let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
             let x = vector(on, dtype, &[10.0, 20.0, 30.0]);
-            on.scatter(ScatterMode::Add, Operand::Tensor(x.view()), 0, index, out.view_mut())
+            on.scatter(
+                ScatterArgs {
+                    mode: ScatterMode::Add,
+                    x: Operand::Tensor(x.view()),
+                    dim: 0,
+                    index,
+                    out: out.view_mut(),
+                }
+                .checked()?,
+            )
         };
         check("scatter_add", dtype, &[37.0, 8.0, 19.0], case, &[7.0, 8.0, 9.0]);
     }
@@ -103,7 +141,10 @@ fn scatter_add() {
 fn index_add() {
     for dtype in DType::ALL.into_iter().filter(|dtype| *dtype != DType::Bool) {
         let case = |on: &dyn Backend, index: View, out: &mut Tensor| {
-            on.index_add(vector(on, dtype, &[10.0, 20.0, 30.0]).view(), 0, index, out.view_mut())
+            on.index_add(
+                IndexAddArgs { x: vector(on, dtype, &[10.0, 20.0, 30.0]).view(), dim: 0, index, out: out.view_mut() }
+                    .checked()?,
+            )
         };
         check("index_add", dtype, &[37.0, 8.0, 19.0], case, &[7.0, 8.0, 9.0]);
     }

@@ -1,6 +1,6 @@
-//! Tensors of constants and ramps.
+//! Tensors of constants and arithmetic sequences.
 
-use kiln_backend::{DType, Error, Ramp, Result, Scalar, Shape, ViewMut};
+use kiln_backend::{Arange, DType, Error, Result, Scalar, Shape, ViewMut};
 use kiln_derive::located;
 
 use super::{Extents, TensorOptions};
@@ -138,12 +138,12 @@ impl Tensor {
             let (distance, step) = (i128::from(end.to_i64()) - i128::from(start.to_i64()), i128::from(step.to_i64()));
             usize::try_from((distance + step - step.signum()) / step).unwrap_or(usize::MAX)
         };
-        let ramp = match options.dtype_or(DType::F32) {
+        let range = match options.dtype_or(DType::F32) {
             DType::Bool => return refuse("bool counts nothing"),
-            dtype if dtype.is_float() => Ramp { start, step },
-            _ => Ramp { start: Scalar::Int(start.to_i64()), step: Scalar::Int(step.to_i64()) },
+            dtype if dtype.is_float() => Arange { start, step },
+            _ => Arange { start: Scalar::Int(start.to_i64()), step: Scalar::Int(step.to_i64()) },
         };
-        Self::ramp(len, ramp, options)
+        Self::sequence(len, range, options)
     }
 
     /// The numbers from `start` up to (not including) `end`.
@@ -186,15 +186,15 @@ impl Tensor {
         let half = if steps > 1 { steps / 2 } else { steps };
         let out = Tensor::compute(options.device, dtype, Shape::new(&[steps])?, |backend, out| {
             let halves = [
-                (out.layout.slice(0, 0, half, 1), Ramp { start: Scalar::Float(start), step: Scalar::Float(step) }),
+                (out.layout.slice(0, 0, half, 1), Arange { start: Scalar::Float(start), step: Scalar::Float(step) }),
                 (
                     out.layout.slice(0, half, steps, 1).flip(0),
-                    Ramp { start: Scalar::Float(end), step: Scalar::Float(-step) },
+                    Arange { start: Scalar::Float(end), step: Scalar::Float(-step) },
                 ),
             ];
-            for (layout, ramp) in halves {
+            for (layout, range) in halves {
                 if layout.numel() > 0 {
-                    backend.ramp(ramp, ViewMut { buffer: &mut *out.buffer, layout: &layout })?;
+                    backend.arange(range, ViewMut { buffer: &mut *out.buffer, layout: &layout })?;
                 }
             }
             Ok(())
@@ -202,12 +202,12 @@ impl Tensor {
         out.noted("constant", &[], || []).requires_grad_(options.requires_grad)
     }
 
-    fn ramp(len: usize, ramp: Ramp, options: TensorOptions) -> Result<Tensor> {
+    fn sequence(len: usize, range: Arange, options: TensorOptions) -> Result<Tensor> {
         let TensorOptions { device, requires_grad, .. } = options;
         Tensor::compute(device, options.dtype_or(DType::F32), Shape::new(&[len])?, |backend, out| {
-            backend.ramp(ramp, out)
+            backend.arange(range, out)
         })?
-        .noted("constant", &[], || [("start", ramp.start.into()), ("step", ramp.step.into())])
+        .noted("constant", &[], || [("start", range.start.into()), ("step", range.step.into())])
         .requires_grad_(requires_grad)
     }
 }

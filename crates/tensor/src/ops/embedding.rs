@@ -1,6 +1,6 @@
 //! Looking rows up in a table.
 
-use kiln_backend::{Error, MAX_RANK, Result, Shape};
+use kiln_backend::{Arguments, Error, IndexSelectArgs, MAX_RANK, Result, Shape};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
@@ -35,7 +35,7 @@ impl Tensor {
         dims.push(width);
         let (x, numbers) = (self.read(), list.read());
         let out = Tensor::compute(self.device(), self.dtype(), Shape::new(&[list.numel(), width])?, |backend, out| {
-            backend.index_select(x.view(), 0, numbers.view(), out)
+            backend.index_select(IndexSelectArgs { x: x.view(), dim: 0, index: numbers.view(), out }.checked()?)
         })
         .map_err(|error| error.of_op(OP))?;
         drop((x, numbers));

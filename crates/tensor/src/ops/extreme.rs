@@ -1,6 +1,6 @@
 //! Where the largest or the smallest element stands. (`max`, `min`, `amax`, `amin` are reductions.)
 
-use kiln_backend::{ArgReduceOp, DType, Dim, Error, Result, Shape};
+use kiln_backend::{ArgReduceArgs, ArgReduceOp, Arguments, DType, Dim, Error, Result, Shape};
 use kiln_derive::located;
 
 use super::gather::lifted;
@@ -115,7 +115,10 @@ impl Tensor {
         let mut values = None;
         let indices = Tensor::compute(self.device(), DType::I64, kept, |backend, indices| {
             values = Some(Tensor::compute(self.device(), self.dtype(), kept, |_, out| {
-                backend.arg_reduce(arg, reading.through(&layout), dim, Some(out), indices)
+                backend.arg_reduce(
+                    ArgReduceArgs { op: arg, x: reading.through(&layout), dim, values: Some(out), indices }
+                        .checked()?,
+                )
             })?);
             Ok(())
         })?;

@@ -1,6 +1,6 @@
 //! Reading by index tensors: `index_select`, `gather`.
 
-use kiln_backend::{Dim, Error, Layout, Result, Shape};
+use kiln_backend::{Arguments, Dim, Error, GatherArgs, IndexSelectArgs, Layout, Result, Shape};
 use kiln_derive::located;
 
 use super::{check, extreme::OneOrAll};
@@ -38,7 +38,8 @@ impl Tensor {
         let (x, list) = (self.read(), index.read());
         let list_layout = lifted(index.layout())?;
         let out = Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {
-            backend.index_select(x.view(), dim, list.through(&list_layout), out)
+            backend
+                .index_select(IndexSelectArgs { x: x.view(), dim, index: list.through(&list_layout), out }.checked()?)
         })
         .map_err(|error| error.of_op(op))?;
         let own = *self.shape();
@@ -71,7 +72,7 @@ impl Tensor {
             if places.numel() == 0 {
                 return Ok(());
             }
-            backend.gather(x.through(&from), dim, list.through(&places), out)
+            backend.gather(GatherArgs { x: x.through(&from), dim, index: list.through(&places), out }.checked()?)
         })
         .map_err(|error| error.of_op(op))?;
         let own = *self.shape();

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use kiln_backend::{Error, MAX_RANK, ReluMask, Result, Shape, ViewMut};
+use kiln_backend::{
+    Arguments, Error, LinearArgs, LinearGradArgs, LinearReluGradArgs, MAX_RANK, ReluMask, Result, Shape, ViewMut,
+};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -107,10 +109,10 @@ fn forward(
     let mut mask = None;
     let out = Tensor::compute(x.device(), x.dtype(), shape, |backend, out| {
         if relu && recorded {
-            mask = backend.linear_relu(a.view(), w.view(), b, out)?;
+            mask = backend.linear_relu(LinearArgs { x: a.view(), w: w.view(), bias: b, relu: true, out }.checked()?)?;
             return Ok(());
         }
-        backend.linear(a.view(), w.view(), b, relu, out)
+        backend.linear(LinearArgs { x: a.view(), w: w.view(), bias: b, relu, out }.checked()?)
     })?;
     Ok((out, mask))
 }
@@ -144,7 +146,10 @@ fn through(gate: &OpenGate, grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let mut buffer = bias.as_ref().map(|bias| (bias.0.storage.write(), bias.layout()));
         Tensor::compute(grad.device(), grad.dtype(), *gate.output.shape(), |backend, out| {
             let bias = buffer.as_mut().map(|(buffer, layout)| ViewMut { buffer: &mut ***buffer, layout });
-            backend.linear_relu_grad(g.view(), w.view(), y.view(), Some(&gate.mask), out, bias)
+            backend.linear_relu_grad(
+                LinearReluGradArgs { grad: g.view(), w: w.view(), y: y.view(), mask: Some(&gate.mask), out, bias }
+                    .checked()?,
+            )
         })?
     };
     gate.pass(bias);
@@ -160,7 +165,7 @@ fn parameter_gradients(grad: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let mut buffer = bias.0.storage.write();
         Tensor::compute(grad.device(), grad.dtype(), Shape::new(&[n, k])?, |backend, out| {
             let bias = ViewMut { buffer: &mut **buffer, layout: bias.layout() };
-            backend.linear_grad(g.view(), x.view(), out, bias)
+            backend.linear_grad(LinearGradArgs { grad: g.view(), x: x.view(), weight: out, bias }.checked()?)
         })?
     };
     Ok((weight, bias))

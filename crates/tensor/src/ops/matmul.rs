@@ -1,6 +1,6 @@
 //! Matrix products.
 
-use kiln_backend::{DType, Error, MAX_RANK, Result, Shape};
+use kiln_backend::{Arguments, DType, Error, MAX_RANK, MatmulArgs, Result, Shape};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -125,7 +125,7 @@ pub(super) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         (a.layout().expand(OP, &with_matrix(m, k)?)?, b.layout().expand(OP, &with_matrix(k, n)?)?);
     let (x, y) = (a.read(), b.read());
     Tensor::compute(a.device(), a.dtype(), with_matrix(m, n)?, |backend, out| {
-        backend.matmul(x.through(&layout_a), y.through(&layout_b), out)
+        backend.matmul(MatmulArgs { a: x.through(&layout_a), b: y.through(&layout_b), out }.checked()?)
     })
 }
 

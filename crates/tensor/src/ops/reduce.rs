@@ -1,6 +1,6 @@
 //! Reductions of dimensions to one value each.
 
-use kiln_backend::{DType, Dims, Error, MAX_RANK, ReduceOp, Result, Shape};
+use kiln_backend::{Arguments, DType, Dims, Error, MAX_RANK, ReduceArgs, ReduceOp, Result, Shape};
 use kiln_derive::located;
 
 use super::check;
@@ -173,7 +173,7 @@ impl Tensor {
     fn reduce(&self, op: ReduceOp, plan: &Plan) -> Result<Tensor> {
         let reading = self.read();
         let out = Tensor::compute(self.device(), op.result_dtype(self.dtype()), plan.kept, |backend, out| {
-            backend.reduce(op, reading.view(), out)
+            backend.reduce(ReduceArgs { op, x: reading.view(), out }.checked()?)
         })?;
         if plan.out == plan.kept {
             Ok(out)

@@ -1,6 +1,6 @@
 //! Scans along a dimension: running sums and running extremes.
 
-use kiln_backend::{DType, Dim, Error, Result};
+use kiln_backend::{Arguments, CumExtremeArgs, CumsumArgs, DType, Dim, Error, Result};
 use kiln_derive::located;
 
 use super::gather::lifted;
@@ -37,7 +37,7 @@ impl Tensor {
         let (reading, layout) = (self.read(), lifted(self.layout())?);
         let dtype = if self.dtype().is_float() { self.dtype() } else { DType::I64 };
         let out = Tensor::compute(self.device(), dtype, *layout.shape(), |backend, out| {
-            backend.cumsum(reading.through(&layout), dim, out)
+            backend.cumsum(CumsumArgs { x: reading.through(&layout), dim, out }.checked()?)
         })?;
         let is_scalar = self.rank() == 0;
         let out = record(out.with_shape(*self.shape()), "CumsumBackward0", &[self], &[], move |ctx| {
@@ -55,7 +55,9 @@ impl Tensor {
     /// The dimension is out of range.
     pub fn cummax(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("cummax", self.rank())?;
-        let found = self.values_and_indices(|backend, x, values, at| backend.cummax(x, dim, values, at))?;
+        let found = self.values_and_indices(|backend, x, values, at| {
+            backend.cummax(CumExtremeArgs { x, dim, values, indices: at }.checked()?)
+        })?;
         self.running("cummax", "CummaxBackward0", dim, found)
     }
 
@@ -66,7 +68,9 @@ impl Tensor {
     /// The dimension is out of range.
     pub fn cummin(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("cummin", self.rank())?;
-        let found = self.values_and_indices(|backend, x, values, at| backend.cummin(x, dim, values, at))?;
+        let found = self.values_and_indices(|backend, x, values, at| {
+            backend.cummin(CumExtremeArgs { x, dim, values, indices: at }.checked()?)
+        })?;
         self.running("cummin", "CumminBackward0", dim, found)
     }
 

@@ -1,6 +1,8 @@
 //! Writing by index tensors: `scatter`, `scatter_add`, `index_add`, in place and not.
 
-use kiln_backend::{BinaryOp, Dim, Error, Operand, Result, Scalar, ScatterMode, Shape};
+use kiln_backend::{
+    Arguments, BinaryOp, Dim, Error, IndexAddArgs, Operand, Result, Scalar, ScatterArgs, ScatterMode, Shape,
+};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -198,11 +200,8 @@ impl Tensor {
                 (None, Rhs::Scalar(value)) => Operand::Scalar(*value),
                 (None, Rhs::Tensor(_)) => return Ok(()),
             };
-            self.0
-                .storage
-                .backend
-                .scatter(mode, operand, dim, list.view(), writing.view())
-                .map_err(|error| error.of_op(op))?;
+            let args = ScatterArgs { mode, x: operand, dim, index: list.view(), out: writing.view() };
+            args.checked().and_then(|args| self.0.storage.backend.scatter(args)).map_err(|error| error.of_op(op))?;
         }
         drop(writing);
         self.0.storage.bump_version();
@@ -218,11 +217,8 @@ impl Tensor {
             [Some((&*index.0.storage, &places)), Some((&*source.0.storage, &from))],
         );
         if let [Some(list), Some(source)] = &readings {
-            self.0
-                .storage
-                .backend
-                .index_add(source.view(), dim, list.view(), writing.view())
-                .map_err(|error| error.of_op(op))?;
+            let args = IndexAddArgs { x: source.view(), dim, index: list.view(), out: writing.view() };
+            args.checked().and_then(|args| self.0.storage.backend.index_add(args)).map_err(|error| error.of_op(op))?;
         }
         drop(writing);
         self.0.storage.bump_version();

@@ -1,6 +1,6 @@
 //! Searching in sorted values.
 
-use kiln_backend::{DType, Error, Result};
+use kiln_backend::{Arguments, DType, Error, Result, SearchsortedArgs};
 use kiln_derive::located;
 
 use super::{check, rhs::Rhs};
@@ -50,7 +50,8 @@ impl Tensor {
         };
         let (sorted, wanted) = (self.read(), list.read());
         let out = Tensor::compute(self.device(), DType::I64, *list.shape(), |backend, out| {
-            backend.searchsorted(sorted.view(), wanted.view(), right, out)
+            backend
+                .searchsorted(SearchsortedArgs { sorted: sorted.view(), values: wanted.view(), right, out }.checked()?)
         })?;
         Ok(out.with_shape(*values.shape()).noted(OP, &[self, &values], || [("right", right.into())]))
     }

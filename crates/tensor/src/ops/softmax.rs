@@ -1,6 +1,6 @@
 //! Softmax and its logarithm.
 
-use kiln_backend::{Dim, Result};
+use kiln_backend::{Arguments, Dim, Result, SoftmaxArgs, SoftmaxGradArgs};
 use kiln_derive::located;
 
 use super::check;
@@ -44,14 +44,14 @@ impl Tensor {
         }
         let reading = self.read();
         let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
-            backend.softmax(reading.view(), dim, log, out)
+            backend.softmax(SoftmaxArgs { x: reading.view(), dim, log, out }.checked()?)
         })?;
         drop(reading);
         let y = record(out.clone(), node, &[self], &[&out], move |ctx| {
             let (grad, y) = (ctx.grad()?, ctx.saved(0)?);
             let (g, y_read) = (grad.read(), y.read());
             Ok(one(Tensor::compute(grad.device(), grad.dtype(), *grad.shape(), |backend, out| {
-                backend.softmax_grad(g.view(), y_read.view(), dim, log, out)
+                backend.softmax_grad(SoftmaxGradArgs { grad: g.view(), y: y_read.view(), dim, log, out }.checked()?)
             })?))
         })?;
         Ok(y.described(op, || [("dim", dim.into())]))

@@ -1,6 +1,6 @@
 //! Sorting, and what follows from it.
 
-use kiln_backend::{Backend, DType, Dim, Error, MAX_RANK, Result, Shape, View, ViewMut};
+use kiln_backend::{Arguments, Backend, DType, Dim, Error, MAX_RANK, Result, Shape, SortArgs, View, ViewMut};
 use kiln_derive::located;
 
 use super::{check, extreme::without, gather::lifted, reduce::shared_among};
@@ -153,8 +153,9 @@ impl Tensor {
     }
 
     fn sorted(&self, dim: usize, descending: bool) -> Result<(Tensor, Tensor)> {
-        let (values, indices) =
-            self.values_and_indices(|backend, x, values, indices| backend.sort(x, dim, descending, values, indices))?;
+        let (values, indices) = self.values_and_indices(|backend, x, values, indices| {
+            backend.sort(SortArgs { x, dim, descending, values, indices }.checked()?)
+        })?;
         if self.rank() == 0 {
             return Ok((values.noted("identity", &[self], || []), indices.noted("constant", &[], || [])));
         }

@@ -1,6 +1,6 @@
 //! Triangles and diagonals of matrices.
 
-use kiln_backend::{Dim, Error, Layout, Result, Shape};
+use kiln_backend::{Arguments, Dim, Error, Layout, Result, Shape, TrilTriuArgs};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
@@ -36,7 +36,7 @@ impl Tensor {
         }
         let reading = self.read();
         let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
-            backend.tril_triu(upper, diagonal, reading.view(), out)
+            backend.tril_triu(TrilTriuArgs { upper, diagonal, x: reading.view(), out }.checked()?)
         })?;
         let out =
             record(out, node, &[self], &[], move |ctx| Ok(one(ctx.grad()?.tril_triu(op, node, upper, diagonal)?)))?;

