@@ -507,11 +507,19 @@ fn child_multiplies() {
         if round == 2 {
             filled.clear();
         }
-        device.matmul(view(&*x, &lx), view(&*w, &lt), ViewMut { buffer: &mut *out, layout: &lo }).unwrap();
+        device
+            .matmul(
+                MatmulArgs { a: view(&*x, &lx), b: view(&*w, &lt), out: ViewMut { buffer: &mut *out, layout: &lo } }
+                    .checked()
+                    .unwrap(),
+            )
+            .unwrap();
         assert_eq!(values(device, &*out).unwrap(), vec![k as f32; n * n]);
         let bias = Some(view(&*b, &lb));
         let to = ViewMut { buffer: &mut *out, layout: &lo };
-        device.linear(view(&*x, &lx), view(&*w, &lw), bias, true, to).unwrap();
+        device
+            .linear(LinearArgs { x: view(&*x, &lx), w: view(&*w, &lw), bias, relu: true, out: to }.checked().unwrap())
+            .unwrap();
         assert_eq!(values(device, &*out).unwrap(), vec![k as f32 + 1.0; n * n]);
     }
 }
