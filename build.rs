@@ -1,23 +1,23 @@
 //! The build script of `crates/cuda`, which reaches this file and `kernels/` through symbolic links.
 //!
-//! With the feature `kernels` it compiles `kernels/*.cu` to PTX for each architecture of `CUDA_COMPUTE_CAP` (a list
-//! as `75,90`) and embeds the result. Without it, or with `KILN_CUDA_STUB=1`, nothing is embedded and no nvcc is needed.
+//! With the feature `kernels` it compiles `kernels/*.cu` ([`images`]): SASS for each architecture of `CUDA_COMPUTE_CAP` (a
+//! list as `80,90`), PTX of the lowest. Without it, or with `KILN_CUDA_STUB=1`, nothing is embedded and no nvcc is needed.
 //! Either way the typed launches are generated from the `FAMILY(…)` lines of the `.cu` files, which a full build compares
 //! with the entries that the compiler made.
 
+#![cfg_attr(not(feature = "kernels"), allow(dead_code))] // what finds nvcc
+
+#[cfg(feature = "kernels")]
+#[path = "build/images.rs"]
+mod images;
+
 use std::{
-    collections::{BTreeMap, hash_map::DefaultHasher},
+    collections::BTreeMap,
     env,
     fmt::Write as _,
     fs,
-    hash::{Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
 };
 
 use places::{Environment, Place, Wanted};
@@ -30,14 +30,6 @@ use places::{Environment, Place, Wanted};
 mod places;
 
 type Result<T> = std::result::Result<T, String>;
-
-/// No contraction to fused multiply-adds: the CPU backend has none, and results should agree. Comparisons of unsigned
-/// numbers with 0 come from templates that serve signed ones too.
-const FLAGS: [&str; 5] = ["-ptx", "-O3", "-std=c++17", "--fmad=false", "-diag-suppress=186"];
-/// All Nvidia GPUs from Turing on, those from Ampere on, those from Hopper on.
-const DEFAULT_CAPABILITIES: &str = "75,80,90";
-/// PTX versions to write in place of the compiler's, which drivers older than it refuse: the lowest for an architecture.
-const LOWEST_PTX: [(u32, &str); 4] = [(80, "7.0"), (86, "7.1"), (90, "7.8"), (100, "8.6")];
 
 fn main() {
     if let Err(message) = run() {
@@ -53,6 +45,7 @@ fn run() -> Result<()> {
     }
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/libs/places.rs");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=kernels");
     let kernels = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("kernels");
     let out = PathBuf::from(variable("OUT_DIR")?);
@@ -60,106 +53,48 @@ fn run() -> Result<()> {
         println!("cargo::rerun-if-changed={}", entry.display());
     }
     let families = families_of(&kernels)?;
-    let stub = env::var_os("CARGO_FEATURE_KERNELS").is_none() || env::var("KILN_CUDA_STUB").is_ok_and(|v| v == "1");
-    let mut modules = Vec::new();
-    if stub {
-        println!("cargo::rustc-env=KILN_NVCC=");
-    } else {
-        modules = compile_all(&kernels, &out)?;
-    }
-    let entries = entries_of(&families, &modules)?;
-    write(&out.join("kernels.rs"), &generate(&families, &entries, &modules))
+    println!("cargo::rustc-env=KILN_NVCC=");
+    let stub = env::var("KILN_CUDA_STUB").is_ok_and(|value| value == "1");
+    let compiled = if stub { Compiled::default() } else { compile(&kernels, &out)? };
+    let entries = entries_of(&families, &compiled.ptx)?;
+    write(&out.join("kernels.rs"), &generate(&families, &entries, &compiled))
 }
 
 // ---- compiling ----
 
-/// One compiled file for one architecture.
-struct Module {
-    stem: String,
-    capability: u32,
-    ptx: PathBuf,
+/// The compiled kernels.
+#[derive(Default)]
+struct Compiled {
+    /// By file, and there SASS before PTX.
+    images: Vec<Image>,
+    /// The PTX of each file, by the file's name without its ending.
+    ptx: Vec<(String, String)>,
+    /// The release of CUDA that the assembler is from, as drivers write theirs: 12080 for 12.8.
+    toolkit: u32,
 }
 
-fn compile_all(kernels: &Path, out: &Path) -> Result<Vec<Module>> {
+/// One compiled file for one architecture.
+struct Image {
+    /// The `.cu` file without its ending.
+    stem: String,
+    capability: u32,
+    sass: bool,
+    /// The bytes before compression.
+    len: usize,
+    compressed: PathBuf,
+}
+
+#[cfg(feature = "kernels")]
+fn compile(kernels: &Path, out: &Path) -> Result<Compiled> {
     let nvcc = find_nvcc()?;
     // For the tests, which run the assembler beside it.
     println!("cargo::rustc-env=KILN_NVCC={}", nvcc.display());
-    let list = env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| DEFAULT_CAPABILITIES.into());
-    let mut capabilities = Vec::new();
-    for part in list.split(',').map(|part| part.trim().replace('.', "")) {
-        let number =
-            part.parse().map_err(|_| format!("CUDA_COMPUTE_CAP={list}: {part:?} is not a compute capability"))?;
-        capabilities.push(number);
-    }
-    let files = sorted_files(kernels)?;
-    let mut shared = DefaultHasher::new();
-    (&nvcc, FLAGS, LOWEST_PTX).hash(&mut shared);
-    fs::metadata(&nvcc).and_then(|data| data.modified()).ok().hash(&mut shared);
-    for header in files.iter().filter(|file| has_extension(file, "cuh")) {
-        read(header)?.hash(&mut shared);
-    }
-    let mut jobs = Vec::new();
-    for source in files.iter().filter(|file| has_extension(file, "cu")) {
-        for &capability in &capabilities {
-            let stem = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let ptx = out.join(format!("{stem}.{capability}.ptx"));
-            jobs.push((source, Module { stem, capability, ptx }));
-        }
-    }
-    // Each takes a job in turn; one processor each.
-    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                while let Some((source, module)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(message) = compile(&nvcc, source, module, shared.clone()) {
-                        failures.lock().unwrap_or_else(|e| e.into_inner()).push(message);
-                    }
-                }
-            });
-        }
-    });
-    let failures = failures.into_inner().unwrap_or_else(|e| e.into_inner());
-    if failures.is_empty() {
-        Ok(jobs.into_iter().map(|(_, module)| module).collect())
-    } else {
-        Err(failures.join("\n"))
-    }
+    images::compile_all(&nvcc, kernels, out)
 }
 
-/// Compiles one file unless its sources and flags are those of the last time.
-fn compile(nvcc: &Path, source: &Path, module: &Module, mut shared: DefaultHasher) -> Result<()> {
-    read(source)?.hash(&mut shared);
-    let stamp = format!("{:x}", shared.finish());
-    let stamp_file = module.ptx.with_extension("stamp");
-    if module.ptx.exists() && fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp) {
-        return Ok(());
-    }
-    let raw = module.ptx.with_extension("raw");
-    let architecture = format!("-arch=compute_{}", module.capability);
-    let output = Command::new(nvcc).args(FLAGS).arg(architecture).arg("-o").arg(&raw).arg(source).output();
-    let output = output.map_err(|e| format!("{} does not start: {e}", nvcc.display()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{} failed on {}:\n{said}", nvcc.display(), source.display()));
-    }
-    write(&module.ptx, &lower_version(&read(&raw)?, module.capability))?;
-    write(&stamp_file, &stamp)
-}
-
-/// PTX with the lowest `.version` that knows the architecture, and without comments.
-fn lower_version(ptx: &str, capability: u32) -> String {
-    let lowest = LOWEST_PTX.iter().find(|(below, _)| capability <= *below).map(|(_, version)| *version);
-    let mut text = String::with_capacity(ptx.len());
-    for line in ptx.lines() {
-        match (line.strip_prefix(".version"), lowest) {
-            (Some(_), Some(version)) => text.extend([".version ", version]),
-            _ if line.trim_start().starts_with("//") || line.trim().is_empty() => continue,
-            _ => text.push_str(line),
-        }
-        text.push('\n');
-    }
-    text
+#[cfg(not(feature = "kernels"))]
+fn compile(_kernels: &Path, _out: &Path) -> Result<Compiled> {
+    Ok(Compiled::default())
 }
 
 /// The compiler: the file that `NVCC` names, or the one in the first of the places that libraries are sought in at run time.
@@ -225,23 +160,19 @@ fn families_of(kernels: &Path) -> Result<Vec<Family>> {
     Ok(families)
 }
 
-/// The kernels in the PTX of the first architecture. (The others have the same: they are compiled from the same
-/// declarations.)
+/// The kernels in the PTX of each file.
 ///
 /// # Errors
 /// A kernel belongs to no family, or takes other parameters than its family declares.
-fn entries_of(families: &[Family], modules: &[Module]) -> Result<Vec<Entry>> {
+fn entries_of(families: &[Family], files: &[(String, String)]) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    let Some(first) = modules.first() else { return Ok(entries) };
-    for module in modules.iter().filter(|module| module.capability == first.capability) {
-        let ptx = read(&module.ptx)?;
+    for (stem, ptx) in files {
         for text in ptx.split(".entry ").skip(1) {
             let (name, rest) = text.split_once('(').ok_or("an entry without parameters in the PTX")?;
             let (parameters, _) = rest.split_once(')').ok_or("an entry without an end of its parameters in the PTX")?;
-            let unknown = || format!("{}.cu: the entry {name} has no FAMILY line, or no op and dtype", module.stem);
-            let of_family = |family: &Family| {
-                (family.file == module.stem).then(|| name.strip_prefix(&family.name)?.strip_prefix('_'))?
-            };
+            let unknown = || format!("{}.cu: the entry {name} has no FAMILY line, or no op and dtype", stem);
+            let of_family =
+                |family: &Family| (family.file == *stem).then(|| name.strip_prefix(&family.name)?.strip_prefix('_'))?;
             // The longest name: `unary_grad` rather than `unary`.
             let found = families.iter().enumerate().filter_map(|(i, family)| Some((i, of_family(family)?)));
             let (family, rest) = found.max_by_key(|(i, _)| families[*i].name.len()).ok_or_else(unknown)?;
@@ -253,7 +184,7 @@ fn entries_of(families: &[Family], modules: &[Module]) -> Result<Vec<Entry>> {
                 let family = &families[family].name;
                 return Err(format!(
                     "{}.cu: {name} takes {compiled:?}, but FAMILY({family}, …) declares {declared:?}",
-                    module.stem
+                    stem
                 ));
             }
             let sizes = sizes.into_iter().flatten().collect();
@@ -282,7 +213,7 @@ fn size_of(compiled: &str, declared: &str) -> Option<usize> {
 const COLUMNS: [&str; 12] =
     ["f32", "f64", "f16", "bf16", "i64", "i32", "u8", "bool", "bits8", "bits16", "bits32", "bits64"];
 
-fn generate(families: &[Family], entries: &[Entry], modules: &[Module]) -> String {
+fn generate(families: &[Family], entries: &[Entry], Compiled { images, toolkit, .. }: &Compiled) -> String {
     let mut text = "/// Every kernel; none in a build without kernels.\npub static ENTRIES: &[Entry] = &[\n".to_owned();
     for Entry { family, op, dtype, sizes } in entries {
         let Family { file, name, .. } = &families[*family];
@@ -291,16 +222,24 @@ fn generate(families: &[Family], entries: &[Entry], modules: &[Module]) -> Strin
             format_args!("    Entry {{ name: \"{name}_{op}_{dtype}\", file: {file:?}, sizes: &{sizes:?} }},\n"),
         );
     }
-    text.push_str(
-        "];\n\n/// The compiled files; none in a build without kernels.\npub static MODULES: &[Module] = &[\n",
-    );
-    for Module { stem, capability, ptx } in modules {
+    text.push_str("];\n\n/// The compiled files; none in a build without kernels.\npub static IMAGES: &[Image] = &[\n");
+    for Image { stem, capability, sass, len, compressed } in images {
+        let code = if *sass { "Code::Sass" } else { "Code::Ptx" };
         put(
             &mut text,
-            format_args!("    Module {{ file: {stem:?}, capability: {capability}, ptx: include_str!({ptx:?}) }},\n"),
+            format_args!(
+                "    Image {{ file: {stem:?}, code: {code}, capability: {capability}, len: {len}, compressed: \
+                 include_bytes!({compressed:?}) }},\n"
+            ),
         );
     }
-    text.push_str("];\n");
+    put(
+        &mut text,
+        format_args!(
+            "];\n\n/// The release of CUDA that assembled the SASS, as drivers write theirs: 12080 for 12.8.\n\
+             pub const TOOLKIT: u32 = {toolkit};\n"
+        ),
+    );
     for (number, Family { name, parameters, .. }) in families.iter().enumerate() {
         let kinds: Vec<String> = parameters.iter().map(|declared| rust_kind(declared)).collect();
         let words = name.split('_').map(|word| format!("{}{}", word[..1].to_uppercase(), &word[1..]));

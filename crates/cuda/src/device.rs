@@ -31,6 +31,13 @@ impl CudaBackend {
         self.0.index()
     }
 
+    /// Which image of Kiln's kernels the device loads, as a text for reports: SASS of its architecture, or PTX that the
+    /// driver compiles, and then why, where the driver keeps what it has compiled, and how to avoid it.
+    #[must_use]
+    pub fn kernel_image(&self) -> String {
+        self.0.kernels.describe()
+    }
+
     /// Name, compute capability, memory.
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {
@@ -120,7 +127,8 @@ impl Device {
         let driver = driver().map_err(|reason| unavailable(index, reason))?;
         let context = Context::open(driver, index)?;
         let info = context.info()?;
-        let kernels = Kernels::new(info.compute_capability).map_err(|reason| unavailable(index, reason))?;
+        let kernels = Kernels::new(info.compute_capability, info.driver_version);
+        let kernels = kernels.map_err(|reason| unavailable(index, reason))?;
         let libraries = libs::libraries(driver).map_err(|reason| unavailable(index, reason))?;
         // They live as long as the process, as their device does.
         let stream: &'static Stream = Box::leak(Box::new(Stream::new(context)?));
@@ -195,9 +203,9 @@ impl Device {
         Ok(self.convolutions.get_or_init(|| made))
     }
 
-    /// What the kernels of this device were loaded from, for the report.
+    /// What the kernels of this device are loaded from, for the report.
     pub(crate) fn loaded_kernels(&self) -> String {
-        self.kernels.loaded()
+        format!("{}: {}", self.kernels.loaded(), self.kernels.describe())
     }
 
     /// The address of the status record, for a kernel of `op` that may report `code`.

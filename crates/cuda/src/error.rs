@@ -21,8 +21,8 @@ pub enum CudaError {
     /// that it opens by itself. `said` are its own words, if it has any, `files` those of NVIDIA's libraries that are
     /// loaded.
     Environment { device: usize, call: &'static str, status: String, said: String, files: Vec<PathBuf>, fix: String },
-    /// A kernel's module that the driver does not take.
-    Module { device: usize, module: String, status: String, log: String },
+    /// A kernel's module that the driver does not take. `advice` is what a user can do about it.
+    Module { device: usize, module: String, status: String, advice: String, log: String },
 }
 
 impl fmt::Display for CudaError {
@@ -52,8 +52,11 @@ impl fmt::Display for CudaError {
                 let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
                 write!(f, ". Loaded are {}. To fix it, {fix}", files.join(", "))
             }
-            CudaError::Module { device, module, status, log } => {
+            CudaError::Module { device, module, status, advice, log } => {
                 write!(f, "cuda:{device}: the kernels of {module} do not load: {status}")?;
+                if !advice.is_empty() {
+                    write!(f, "; {advice}")?;
+                }
                 if log.is_empty() { Ok(()) } else { write!(f, "; the driver's compiler says: {log}") }
             }
         }
@@ -106,8 +109,13 @@ mod tests {
              CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDART (3006); the library says: cudart 11. Loaded are \
              /a/libcudnn.so.9, /b/libcublasLt.so.12. To fix it, reinstall"
         );
-        let module =
-            CudaError::Module { device: 0, module: "reduce".into(), status: "x".into(), log: "unknown opcode".into() };
-        assert!(module.to_string().ends_with("says: unknown opcode"));
+        let module = CudaError::Module {
+            device: 0,
+            module: "reduce".into(),
+            status: "x".into(),
+            advice: "update the driver".into(),
+            log: "unknown opcode".into(),
+        };
+        assert!(module.to_string().ends_with("x; update the driver; the driver's compiler says: unknown opcode"));
     }
 }

@@ -4,7 +4,7 @@
 //! [`Kernel`] by operation and dtype, without allocating; the kernel takes a tuple of arguments, each of the size that
 //! the kernel declares.
 
-use std::{ffi::c_void, marker::PhantomData};
+use std::{ffi::c_void, io, marker::PhantomData};
 
 use kiln_backend::DType;
 
@@ -15,21 +15,63 @@ use crate::params;
 pub struct Entry {
     /// Its name.
     pub name: &'static str,
-    /// The file, without its ending, and so the [`Module`], that it is in.
+    /// The file, without its ending, and so the [`Image`]s, that it is in.
     pub file: &'static str,
     /// The sizes of its parameters in bytes.
     pub sizes: &'static [usize],
 }
 
-/// One file of kernels, compiled for one architecture and all later ones.
+/// What an image holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Machine code, for devices of one major version: those of its architecture, and later ones.
+    Sass,
+    /// Text that the driver compiles, for devices of its architecture and all later ones.
+    Ptx,
+}
+
+/// One file of kernels, compiled for one architecture.
 #[derive(Debug)]
-pub struct Module {
+pub struct Image {
     /// The file, without its ending.
     pub file: &'static str,
+    /// Machine code or text.
+    pub code: Code,
     /// The compute capability, 75 for 7.5.
     pub capability: u32,
-    /// The compiled text.
-    pub ptx: &'static str,
+    /// The bytes before compression.
+    pub len: usize,
+    /// Its bytes, compressed by deflate.
+    pub compressed: &'static [u8],
+}
+
+impl Image {
+    /// What the driver takes: an ELF file, or text with a zero at its end.
+    ///
+    /// # Errors
+    /// The program's copy is damaged.
+    pub fn bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.len + 1);
+        inflate(self.compressed, &mut bytes)?;
+        if bytes.len() != self.len {
+            return Err(io::Error::other(format!("{} bytes in the place of {}", bytes.len(), self.len)));
+        }
+        if self.code == Code::Ptx {
+            bytes.push(0);
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(feature = "kernels")]
+fn inflate(compressed: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
+    io::Read::read_to_end(&mut flate2::read::DeflateDecoder::new(compressed), into).map(|_| ())
+}
+
+/// No image is ever there.
+#[cfg(not(feature = "kernels"))]
+fn inflate(_compressed: &[u8], _into: &mut Vec<u8>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// A parameter of 8 bytes: an address, or an integer.
@@ -227,7 +269,7 @@ mod tests {
 
     #[test]
     fn every_op_of_the_tables_has_its_kernels() {
-        if MODULES.is_empty() {
+        if IMAGES.is_empty() {
             // A build without kernels does not know the rows of the tables.
             return;
         }

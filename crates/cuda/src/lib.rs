@@ -3,7 +3,7 @@
 //! - `libs` finds the driver, cuBLASLt, cuDNN and NVRTC at run time; `context` and `stream` wrap the driver's.
 //! - `memory` is a device's memory: the caching allocator (`alloc`), batches that arrive beside the compute stream
 //!   (`copies`), and the buffers of tensors. Host memory is staged in `pinned`; `page_locked` is for tensors of the CPU.
-//! - `modules` loads the kernels of `kernels/`; `launch` and `params` mirror their signatures and structs.
+//! - `images` chooses between the compiled images of `kernels/`, and `modules` loads them; `launch` and `params` mirror their signatures and structs.
 //! - `gemm` plans products for cuBLASLt, `conv` convolutions for cuDNN.
 //! - `report` says what there is of all this and what is missing, and which `fallbacks` were taken.
 //! - `device` holds all of it, and `ops` implements the primitives, a file for each family.
@@ -19,6 +19,7 @@ mod error;
 mod fallbacks;
 mod gemm;
 mod generator;
+mod images;
 pub mod launch;
 mod libs;
 mod memory;

@@ -1,35 +1,50 @@
-//! Loading of the embedded kernels: picks the newest PTX that the device can run, loads a file when it is first needed,
-//! and keeps each kernel's handle.
+//! Loading of the embedded kernels: a file's image when one of its kernels is first needed, files beside each other, and
+//! the handle of each kernel.
 
 use std::{
-    collections::HashMap,
     ffi::{CStr, CString, c_void},
     ptr,
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use cudarc::driver::sys::{CUfunc_st, CUjit_option, CUmod_st};
-use kiln_backend::Result;
+use kiln_backend::{Error, Result};
 use parking_lot::Mutex;
 
 use crate::{
     context::{Context, OUT_OF_MEMORY},
     error::CudaError,
-    launch::{ENTRIES, MODULES, Module},
+    images::{self, Choice},
+    launch::{Code, ENTRIES, IMAGES, Image, TOOLKIT},
+    libs::release,
     stream::Kernel,
 };
 
 /// Bytes for what the driver's compiler has to say.
 const LOG: usize = 4096;
+/// Who waits longer than this for the driver's compiler is told why.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What a driver says of SASS that it does not run: INVALID_IMAGE, NO_BINARY_FOR_GPU, INVALID_PTX,
+/// UNSUPPORTED_PTX_VERSION.
+const REFUSED: [u32; 4] = [200, 209, 218, 222];
 
 #[derive(Debug)]
 pub(crate) struct Kernels {
-    /// The device's compute capability, 75 for 7.5.
-    capability: u32,
+    choice: Choice,
     /// A handle for each of [`ENTRIES`]; null until it is first used.
     handles: Box<[AtomicPtr<CUfunc_st>]>,
-    /// The files that are loaded. The driver compiles one when it is, which takes a while (once: it keeps a cache).
-    loaded: Mutex<HashMap<&'static str, Loaded>>,
+    /// The files by their names, in order. A file's lock is held while it is loaded, which takes long where the driver
+    /// compiles it; other files are loaded meanwhile.
+    files: Box<[(&'static str, Mutex<Option<Loaded>>)]>,
+    /// What the driver said of SASS that it should run.
+    refused: OnceLock<String>,
+    /// Nanoseconds that threads have waited for the driver's compiler.
+    compiling: AtomicU64,
+    told: AtomicBool,
 }
 
 /// A loaded module, which is never unloaded.
@@ -39,50 +54,64 @@ struct Loaded(*mut CUmod_st);
 // SAFETY: a handle that any thread may use.
 unsafe impl Send for Loaded {}
 
-/// Of the versions of a file, the newest that a device of this capability can run.
-fn best<'a>(modules: &'a [Module], file: &str, capability: u32) -> Option<&'a Module> {
-    modules.iter().filter(|m| m.file == file && m.capability <= capability).max_by_key(|m| m.capability)
+/// An image that the driver does not take.
+struct Refusal {
+    code: u32,
+    /// What its compiler said.
+    log: String,
 }
 
-/// What a device of this capability runs of what is built in, for the report; the error is the reason why there is nothing.
-pub(crate) fn describe(compute_capability: (u32, u32)) -> Result<String, String> {
-    let kernels = Kernels::new(compute_capability)?;
-    let runs = MODULES.iter().map(|module| module.capability).filter(|&built| built <= kernels.capability).max();
-    let runs = runs.unwrap_or_default();
-    Ok(format!("PTX for compute_{runs}, which the driver compiles when a module is first used"))
+/// What a device of this capability loads under this driver, for the report; the error is the reason why there is nothing.
+pub(crate) fn describe(compute_capability: (u32, u32), driver: i32) -> Result<String, String> {
+    Ok(Kernels::new(compute_capability, driver)?.describe())
 }
 
-/// The architectures that kernels are built in for, for the report.
+/// The images that are built in, for the report.
 pub(crate) fn built_in() -> String {
-    let mut built: Vec<u32> = MODULES.iter().map(|module| module.capability).collect();
-    built.sort_unstable();
-    built.dedup();
-    let built: Vec<String> = built.iter().map(|capability| format!("compute_{capability}")).collect();
-    if built.is_empty() { "none".into() } else { format!("PTX for {}", built.join(", ")) }
+    let of = |code| {
+        let mut built: Vec<u32> = IMAGES.iter().filter(|image| image.code == code).map(|i| i.capability).collect();
+        built.sort_unstable();
+        built.dedup();
+        built.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+    };
+    if IMAGES.is_empty() {
+        return "none".into();
+    }
+    let toolkit = release(TOOLKIT, 1000);
+    format!("SASS of CUDA {toolkit} for {}, and PTX for {}", of(Code::Sass), of(Code::Ptx))
 }
 
 impl Kernels {
     /// # Errors
     /// The reason why there are no kernels for this device.
-    pub(crate) fn new((major, minor): (u32, u32)) -> Result<Kernels, String> {
-        let capability = 10 * major + minor;
-        let Some(lowest) = MODULES.iter().map(|module| module.capability).min() else {
-            return Err(
-                "this build of Kiln has no CUDA kernels. Build with the feature `cuda` on a machine with NVIDIA's \
-                        nvcc, and without KILN_CUDA_STUB"
-                    .into(),
-            );
-        };
-        if capability < lowest {
-            return Err(format!(
-                "its compute capability is {major}.{minor}, and this build has kernels for {}.{} and newer \
-                 (CUDA_COMPUTE_CAP at build time says for which; CUDA 13 supports 7.5 and newer)",
-                lowest / 10,
-                lowest % 10
-            ));
-        }
+    pub(crate) fn new((major, minor): (u32, u32), driver: i32) -> Result<Kernels, String> {
+        let choice = images::choose(IMAGES, TOOLKIT, 10 * major + minor, driver)?;
         let handles = ENTRIES.iter().map(|_| AtomicPtr::default()).collect();
-        Ok(Kernels { capability, handles, loaded: Mutex::default() })
+        let mut files: Vec<&str> = IMAGES.iter().map(|image| image.file).collect();
+        files.sort_unstable();
+        files.dedup();
+        Ok(Kernels {
+            choice,
+            handles,
+            files: files.into_iter().map(|file| (file, Mutex::default())).collect(),
+            refused: OnceLock::new(),
+            compiling: AtomicU64::new(0),
+            told: AtomicBool::new(false),
+        })
+    }
+
+    /// What is loaded on this device, why that is not SASS, and what would help.
+    pub(crate) fn describe(&self) -> String {
+        match (self.refused.get(), self.choice.sass) {
+            (Some(status), _) => {
+                let note = images::jit_note(&self.choice);
+                format!("PTX: the driver refuses the {} ({status}), and so {note}", self.choice)
+            }
+            (None, Ok(_)) => self.choice.to_string(),
+            (None, Err(_)) => {
+                format!("PTX for compute_{}: {}", self.choice.ptx.unwrap_or(0), images::jit_note(&self.choice))
+            }
+        }
     }
 
     /// The kernel with this number in [`ENTRIES`].
@@ -93,62 +122,105 @@ impl Kernels {
             return Ok(Kernel { raw: known, name });
         }
         context.bind()?;
-        let module = self.module(context, ENTRIES[number].file)?;
+        let file = ENTRIES[number].file;
+        let module = self.module(context, file)?;
         let text = CString::new(name).unwrap_or_default();
         let mut raw = ptr::null_mut();
         // SAFETY: a loaded module and a string that ends with a zero.
         let code = unsafe { (context.driver.module_get_function)(&raw mut raw, module.0, text.as_ptr()) };
         if code != 0 {
-            return Err(failed(context, format!("{} ({name})", ENTRIES[number].file), code, String::new()));
+            return Err(self.failed(context, format!("{file} ({name})"), Refusal { code, log: String::new() }));
         }
         handle.store(raw, Ordering::Release);
         Ok(Kernel { raw, name })
     }
 
-    /// How many modules are loaded, and of which architecture, for the report.
+    /// How many files are loaded, for the report.
     pub(crate) fn loaded(&self) -> String {
-        format!("{} loaded so far", self.loaded.lock().len())
+        // Not counted is one that is being loaded.
+        let loaded = self.files.iter().filter(|(_, file)| file.try_lock().is_some_and(|file| file.is_some()));
+        format!("{} loaded so far", loaded.count())
     }
 
     fn module(&self, context: &Context, file: &'static str) -> Result<Loaded> {
-        let mut loaded = self.loaded.lock();
-        if let Some(&module) = loaded.get(file) {
+        let slot = self.files.binary_search_by_key(&file, |(name, _)| name).ok().map(|at| &self.files[at].1);
+        let Some(slot) = slot else {
+            return Err(self.failed(context, file.into(), Refusal { code: 209, log: String::new() }));
+        };
+        let mut loaded = slot.lock();
+        if let Some(module) = *loaded {
             return Ok(module);
         }
-        let Some(module) = best(MODULES, file, self.capability) else {
-            return Err(failed(context, file.into(), 209, String::new()));
+        let module = self.load(context, file).map_err(|refusal| self.failed(context, file.into(), refusal))?;
+        *loaded = Some(module);
+        Ok(module)
+    }
+
+    /// Loads the SASS of a file, or its PTX where there is none that the driver takes.
+    fn load(&self, context: &Context, file: &str) -> Result<Loaded, Refusal> {
+        let of = |code, capability| {
+            IMAGES.iter().find(|image| (image.file, image.code, image.capability) == (file, code, capability))
         };
-        let text = CString::new(module.ptx).unwrap_or_default();
-        let mut log = [0u8; LOG];
-        let mut names = [CUjit_option::CU_JIT_ERROR_LOG_BUFFER, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
-        // The size goes where a pointer would.
-        let mut values = [log.as_mut_ptr().cast::<c_void>(), ptr::without_provenance_mut(LOG)];
-        let mut raw = ptr::null_mut();
-        // SAFETY: the text ends with a zero; the log has as many bytes as is said.
-        let code = unsafe {
-            (context.driver.module_load_data)(
-                &raw mut raw,
-                text.as_ptr().cast(),
-                names.len() as u32,
-                names.as_mut_ptr(),
-                values.as_mut_ptr(),
-            )
-        };
-        if code != 0 {
-            let said = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy().trim().to_string();
-            return Err(failed(context, file.into(), code, said));
+        let sass = self.choice.sass.ok().filter(|_| self.refused.get().is_none());
+        let sass = sass.and_then(|capability| of(Code::Sass, capability));
+        let ptx = self.choice.ptx.and_then(|capability| of(Code::Ptx, capability));
+        if let Some(image) = sass {
+            match load(context, image) {
+                Err(refusal) if REFUSED.contains(&refusal.code) && ptx.is_some() => {
+                    // Once is enough: the other files are loaded as PTX at once.
+                    self.refused.get_or_init(|| context.driver.describe(refusal.code));
+                }
+                result => return result,
+            }
         }
-        loaded.insert(file, Loaded(raw));
-        Ok(Loaded(raw))
+        let image = ptx.ok_or(Refusal { code: 209, log: String::new() })?;
+        let start = Instant::now();
+        let module = load(context, image)?;
+        self.waited(context, start.elapsed());
+        Ok(module)
+    }
+
+    /// Says once, on the standard error, why a program starts slowly.
+    fn waited(&self, context: &Context, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let all = self.compiling.fetch_add(time, Ordering::Relaxed).saturating_add(time);
+        if u128::from(all) > PATIENCE.as_nanos() && !self.told.swap(true, Ordering::Relaxed) {
+            eprintln!("kiln: cuda:{}: {}", context.index, self.describe());
+        }
+    }
+
+    fn failed(&self, context: &Context, module: String, Refusal { code, log }: Refusal) -> Error {
+        let device = context.index;
+        if code == OUT_OF_MEMORY {
+            return context.lacks_memory(&format!("the module of {module}"));
+        }
+        let (status, advice) = (context.driver.describe(code), self.choice.advice(code));
+        CudaError::Module { device, module, status, advice, log }.into()
     }
 }
 
-fn failed(context: &Context, module: String, code: u32, log: String) -> kiln_backend::Error {
-    if code == OUT_OF_MEMORY {
-        return context.lacks_memory(&format!("the module of {module}"));
+fn load(context: &Context, image: &Image) -> Result<Loaded, Refusal> {
+    let bytes = image.bytes().map_err(|error| Refusal { code: 200, log: error.to_string() })?;
+    let mut log = [0u8; LOG];
+    let mut names = [CUjit_option::CU_JIT_ERROR_LOG_BUFFER, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    // The size goes where a pointer would.
+    let mut values = [log.as_mut_ptr().cast::<c_void>(), ptr::without_provenance_mut(LOG)];
+    let mut raw = ptr::null_mut();
+    // SAFETY: an ELF file, which says how long it is, or text that ends with a zero; the log has as many bytes as is said.
+    let code = unsafe {
+        (context.driver.module_load_data)(
+            &raw mut raw,
+            bytes.as_ptr().cast(),
+            names.len() as u32,
+            names.as_mut_ptr(),
+            values.as_mut_ptr(),
+        )
+    };
+    if code == 0 {
+        return Ok(Loaded(raw));
     }
-    let status = context.driver.describe(code);
-    CudaError::Module { device: context.index, module, status, log }.into()
+    let log = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy().trim().to_string();
+    Err(Refusal { code, log })
 }
 
 #[cfg(test)]
@@ -156,19 +228,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_version_that_runs_is_taken() {
-        let module = |file, capability| Module { file, capability, ptx: "" };
-        let modules = [module("unary", 75), module("unary", 90), module("unary", 80), module("fill", 90)];
-        let found = |file, capability| best(&modules, file, capability).map(|module| module.capability);
-        assert_eq!(
-            [found("unary", 75), found("unary", 86), found("unary", 90), found("unary", 120)],
-            [Some(75), Some(80), Some(90), Some(90)]
-        );
-        assert_eq!([found("fill", 89), found("unary", 70)], [None, None]);
-        if MODULES.is_empty() {
-            assert!(Kernels::new((9, 0)).unwrap_err().contains("nvcc"));
+    fn kernels_need_images_that_the_device_runs() {
+        if IMAGES.is_empty() {
+            assert!(Kernels::new((9, 0), 13000).unwrap_err().contains("nvcc"));
         } else {
-            assert!(Kernels::new((9, 0)).is_ok() && Kernels::new((3, 5)).is_err());
+            assert!(Kernels::new((99, 0), 99000).is_ok() && Kernels::new((3, 5), 13000).is_err());
+        }
+    }
+
+    #[test]
+    fn images_are_whole() {
+        for image in IMAGES {
+            let bytes = image.bytes().unwrap();
+            match image.code {
+                Code::Sass => assert!(bytes.starts_with(b"\x7fELF"), "{image:?}"),
+                Code::Ptx => assert!(bytes.starts_with(b".version ") && bytes.ends_with(b"\n\0"), "{image:?}"),
+            }
         }
     }
 }

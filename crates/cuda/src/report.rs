@@ -91,7 +91,7 @@ impl Lines {
                 info.multiprocessors
             ),
         );
-        match modules::describe(info.compute_capability) {
+        match modules::describe(info.compute_capability, info.driver_version) {
             Ok(text) => self.line("", format_args!("kernels: {text}")),
             Err(reason) => self.missing(&name, &reason),
         }
