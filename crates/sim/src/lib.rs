@@ -9,6 +9,10 @@ mod blas;
 #[cfg(feature = "device")]
 mod clock;
 #[cfg(feature = "device")]
+mod cubin;
+#[cfg(feature = "device")]
+mod delays;
+#[cfg(feature = "device")]
 mod dnn;
 #[cfg(feature = "device")]
 mod engine;
@@ -54,7 +58,7 @@ pub use dnn::heuristic::Choice;
 #[cfg(feature = "device")]
 pub use engine::{ENGINE_PATH, kernel_names};
 #[cfg(feature = "device")]
-pub use profile::{Faults, Nth, Order, Profile, Refused};
+pub use profile::{Faults, Jit, Nth, Order, Profile, Refused};
 #[cfg(feature = "device")]
 pub use report::{Counts, Finding, Kind, Window};
 #[cfg(feature = "device")]

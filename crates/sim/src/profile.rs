@@ -1,5 +1,6 @@
 //! The settings of the simulated device, read from `KILN_SIM_…`: architecture, memory, order of execution, faults.
 use std::env;
+use std::path::PathBuf;
 
 /// More devices than a machine has.
 const MAX_DEVICES: usize = 16;
@@ -16,10 +17,22 @@ pub enum Order {
     Random,
 }
 
+/// The driver's compiler for PTX.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Jit {
+    /// It compiles.
+    #[default]
+    Works,
+    /// The library that it is in is not there.
+    Missing,
+    /// The user has turned it off.
+    Disabled,
+}
+
 /// What the simulated device is.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// Compute capability, as in `sm_90`: 75, 80 or 90.
+    /// Compute capability, as in 90 for `sm_90`.
     pub arch: u32,
     /// What `cuDriverGetVersion` answers, as in 13000.
     pub driver: i32,
@@ -27,6 +40,14 @@ pub struct Profile {
     pub cuda: i32,
     /// Bytes of device memory that the driver takes for each module, and each library for itself when it is first used.
     pub lazy_memory: usize,
+    /// The newest PTX that the driver's compiler reads, if it is not that of the driver's release.
+    pub newest_ptx: Option<u32>,
+    /// What becomes of PTX.
+    pub jit: Jit,
+    /// Where the driver's compiler keeps what it has made: `CUDA_CACHE_PATH`, and nowhere without it.
+    pub jit_cache: Option<PathBuf>,
+    /// Whether the driver takes no machine code, as one that is older than the assembler.
+    pub no_sass: bool,
     /// How many devices there are, all alike.
     pub devices: usize,
     /// Bytes of memory of each device.
@@ -146,6 +167,10 @@ impl Default for Profile {
             driver: 13000,
             cuda: 0,
             lazy_memory: 0,
+            newest_ptx: None,
+            jit: Jit::Works,
+            jit_cache: None,
+            no_sass: false,
             devices: 1,
             memory: 4 << 30,
             pools: true,
@@ -161,10 +186,11 @@ impl Default for Profile {
 impl Profile {
     /// The default, changed by `KILN_SIM_ARCH`, `KILN_SIM_DRIVER`, `KILN_SIM_DEVICES`, `KILN_SIM_MEMORY`,
     /// `KILN_SIM_POOLS`, `KILN_SIM_ORDER` (forward, reversed, random), `KILN_SIM_SEED`, `KILN_SIM_RACES`, `KILN_SIM_LEAKS`,
-    /// `KILN_SIM_FAIL_ALLOCATION`,
-    /// `KILN_SIM_FAIL_LAUNCH`, `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_NO_EPILOGUES` (numbers, with
-    /// commas), `KILN_SIM_CANDIDATES`, `KILN_SIM_NO_PRODUCTS`, `KILN_SIM_NO_CONVOLUTIONS` (as in `fused,data:1=5000`), `KILN_SIM_CUDA` and
-    /// `KILN_SIM_LAZY_MEMORY`.
+    /// `KILN_SIM_PTX`, `KILN_SIM_NO_JIT`, `KILN_SIM_NO_SASS`, `KILN_SIM_FAIL_ALLOCATION`, `KILN_SIM_FAIL_LAUNCH`,
+    /// `KILN_SIM_FAIL_KERNEL`, `KILN_SIM_FAIL_RECORD`, `KILN_SIM_NO_EPILOGUES` (numbers, with commas),
+    /// `KILN_SIM_CANDIDATES`, `KILN_SIM_NO_PRODUCTS`, `KILN_SIM_NO_CONVOLUTIONS` (as in `fused,data:1=5000`), `KILN_SIM_CUDA`
+    /// and `KILN_SIM_LAZY_MEMORY`, and by what the driver itself reads: `CUDA_CACHE_PATH`, `CUDA_CACHE_DISABLE`,
+    /// `CUDA_DISABLE_PTX_JIT`.
     pub fn from_env() -> Self {
         let mut profile = Profile::default();
         read("KILN_SIM_ARCH", &mut profile.arch);
@@ -174,6 +200,19 @@ impl Profile {
         read("KILN_SIM_DEVICES", &mut profile.devices);
         profile.devices = profile.devices.clamp(1, MAX_DEVICES);
         read("KILN_SIM_MEMORY", &mut profile.memory);
+        let (mut newest_ptx, mut no_jit, mut no_sass) = (0u32, 0u8, 0u8);
+        read("KILN_SIM_PTX", &mut newest_ptx);
+        read("KILN_SIM_NO_JIT", &mut no_jit);
+        read("KILN_SIM_NO_SASS", &mut no_sass);
+        profile.newest_ptx = (newest_ptx > 0).then_some(newest_ptx);
+        profile.no_sass = no_sass != 0;
+        let set = |name| env::var(name).is_ok_and(|value| value == "1");
+        profile.jit = match (no_jit, set("CUDA_DISABLE_PTX_JIT")) {
+            (0, false) => Jit::Works,
+            (0, true) => Jit::Disabled,
+            _ => Jit::Missing,
+        };
+        profile.jit_cache = env::var_os("CUDA_CACHE_PATH").map(PathBuf::from).filter(|_| !set("CUDA_CACHE_DISABLE"));
         let mut pools = u8::from(profile.pools);
         read("KILN_SIM_POOLS", &mut pools);
         profile.pools = pools != 0;
@@ -232,6 +271,9 @@ impl Profile {
             (12080, 87),
             (12090, 88),
         ];
+        if let Some(newest) = self.newest_ptx {
+            return newest;
+        }
         if self.driver >= 13000 {
             return 90 + (self.driver % 1000 / 10) as u32;
         }

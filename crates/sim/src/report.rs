@@ -5,6 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::{env, fs, process};
 
+use crate::delays;
+
 /// The kinds of mistakes that the device finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -139,6 +141,12 @@ counts! {
     allocations "device allocations",
     /// Allocations of pinned host memory.
     pinned "pinned allocations",
+    /// Modules that were loaded.
+    modules "modules",
+    /// PTX that the driver's compiler compiled.
+    compiled "modules compiled",
+    /// PTX that it had compiled before, and kept.
+    cached "modules from the cache",
     /// Bytes of device memory that are allocated now.
     live "device bytes held",
     /// Descriptors of cuBLASLt and cuDNN that nobody has destroyed.
@@ -152,6 +160,8 @@ pub struct Window {
     pub counts: Counts,
     /// What was queued, in order: kernels by their names, everything else by the function that queued it.
     pub operations: Vec<String>,
+    /// What ran, in order, by the same names.
+    pub executed: Vec<String>,
     /// Of each launch of a kernel, a number that its arguments make: the same ones make the same number.
     pub arguments: Vec<u64>,
 }
@@ -165,6 +175,8 @@ pub struct Report {
     pub kernels: BTreeSet<String>,
     /// Functions that were called.
     pub functions: BTreeSet<&'static str>,
+    /// What modules were loaded from: `SASS for sm_90`.
+    pub images: BTreeSet<String>,
     /// What cuBLASLt and cuDNN refused, with the reason. No mistake: programs ask, and have other ways.
     pub refusals: BTreeSet<String>,
     /// Those that are closed.
@@ -193,10 +205,23 @@ impl Report {
         }
     }
 
+    /// Notes that a module was loaded from such an image.
+    pub fn loaded(&mut self, image: &str) {
+        self.counts.modules += 1;
+        self.images.insert(image.to_string());
+    }
+
     /// Notes that something was queued.
     pub fn queued(&mut self, name: &str) {
         if let Some(open) = &mut self.open {
             open.operations.push(name.to_string());
+        }
+    }
+
+    /// Notes that something has run.
+    pub fn executed(&mut self, name: &str) {
+        if let Some(open) = &mut self.open {
+            open.executed.push(name.to_string());
         }
     }
 
@@ -245,30 +270,36 @@ impl Report {
     }
 
     /// `{"findings": [{"kind": …, "text": …}], "counts": {…}, "kernels": […], "functions": […], "refusals": […],
-    /// "windows": […]}`
+    /// "images": […], "together": […], "windows": […]}`
     pub fn json(&self) -> String {
         let findings = self.findings.iter();
         let findings =
             findings.map(|one| format!("{{\"kind\": {}, \"text\": {}}}", quote(one.kind.name()), quote(&one.text)));
         format!(
             "{{\"findings\": [{}],\n\"counts\": {},\n\"kernels\": {},\n\"functions\": {},\n\"refusals\": {},\n\
-             \"windows\": [{}]}}\n",
+             \"images\": {},\n\"together\": {},\n\"windows\": [{}]}}\n",
             findings.collect::<Vec<_>>().join(",\n"),
             self.counts.json(),
             list(self.kernels.iter().map(String::as_str)),
             list(self.functions.iter().copied()),
             list(self.refusals.iter().map(String::as_str)),
+            list(self.images.iter().map(String::as_str)),
+            list(delays::together().iter().map(String::as_str)),
             self.windows.iter().map(Window::json).collect::<Vec<_>>().join(",\n"),
         )
     }
 }
 
 impl Window {
-    /// `{"counts": {…}, "operations": […], "arguments": […]}`
+    /// `{"counts": {…}, "operations": […], "executed": […], "arguments": […]}`
     fn json(&self) -> String {
-        let operations = list(self.operations.iter().map(String::as_str));
-        let (counts, arguments) = (self.counts.json(), &self.arguments);
-        format!("{{\"counts\": {counts}, \"operations\": {operations}, \"arguments\": {arguments:?}}}")
+        let names = |names: &[String]| list(names.iter().map(String::as_str));
+        let (counts, operations, executed) = (self.counts.json(), names(&self.operations), names(&self.executed));
+        let arguments = &self.arguments;
+        format!(
+            "{{\"counts\": {counts}, \"operations\": {operations}, \"executed\": {executed}, \"arguments\": \
+             {arguments:?}}}"
+        )
     }
 }
 

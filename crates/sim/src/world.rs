@@ -324,6 +324,9 @@ impl World {
         self.compare(&operation, &reads, &writes);
         self.look_for_unwritten(&operation.name, first_reads.as_ref().unwrap_or(&reads));
         writes.into_iter().for_each(|range| self.written.insert(range));
+        if !matches!(operation.work, Work::Mark(_)) {
+            self.report.executed(&operation.name);
+        }
         self.streams.finish(operation.moment);
         if self.sticky[device].is_some() {
             self.streams.abandon(device);

@@ -18,6 +18,7 @@ pub mod nvrtc;
 pub mod stream;
 pub mod transfer;
 
+use crate::delays;
 use crate::status::Status;
 use crate::world::{self, CURRENT, World};
 
@@ -31,6 +32,7 @@ enum Need {
 
 /// The common beginning and end of every function.
 fn call(name: &'static str, need: Need, body: impl FnOnce(&mut World) -> Result<(), Status>) -> Status {
+    let _call = delays::enter(name);
     world::with(|world| {
         world.collect_hits();
         world.report.called(name);

@@ -2,6 +2,7 @@
 use std::ffi::{CStr, c_char, c_void};
 
 use super::{driver, put};
+use crate::cubin;
 use crate::module::{self, Function};
 use crate::status::Status;
 use crate::world::World;
@@ -10,14 +11,25 @@ fn text(pointer: *const c_char) -> Result<String, Status> {
     if pointer.is_null() {
         return Err(Status::INVALID_VALUE);
     }
-    // SAFETY: the driver asks its caller for text that a zero ends; a binary image begins with bytes that are none of
-    // PTX, and is refused for them.
+    // SAFETY: the driver asks its caller for text that a zero ends.
     let text = unsafe { CStr::from_ptr(pointer) };
     text.to_str().map(str::to_string).map_err(|_| Status::INVALID_IMAGE)
 }
 
-fn load(world: &mut World, out: *mut usize, text: &str) -> Result<(), Status> {
-    let module = module::load(text, &world.profile, world.device)?;
+fn load(world: &mut World, out: *mut usize, image: *const c_char) -> Result<(), Status> {
+    if image.is_null() {
+        return Err(Status::INVALID_VALUE);
+    }
+    // SAFETY: the driver asks its caller for text that a zero ends, or a whole ELF file.
+    let module = unsafe {
+        if cubin::is_elf(image.cast()) {
+            let file = cubin::bytes(image.cast()).map_err(|cubin::Invalid| Status::INVALID_IMAGE)?;
+            module::load_cubin(file, &world.profile, world.device)?
+        } else {
+            module::load_ptx(&text(image)?, &world.profile, world.device, &mut world.report)?
+        }
+    };
+    world.report.loaded(&module.image);
     let handle = world.handle();
     if !world.lazy_memory(&format!("module {handle}")) {
         return Err(Status::OUT_OF_MEMORY);
@@ -34,13 +46,13 @@ fn function(world: &World, handle: usize) -> Result<&Function, Status> {
 
 driver! {
     Context fn cuModuleLoadData(world, out: *mut usize, image: *const c_char) {
-        load(world, out, &text(image)?)
+        load(world, out, image)
     }
 
     Context fn cuModuleLoadDataEx(
         world, out: *mut usize, image: *const c_char, _count: u32, _options: *mut i32, _values: *mut *mut c_void
     ) {
-        load(world, out, &text(image)?)
+        load(world, out, image)
     }
 
     Context fn cuModuleUnload(world, module: usize) {
@@ -72,7 +84,7 @@ driver! {
             // Registers, as a compiler would have them.
             4 => 32,
             5 => function.ptx_version as i32,
-            6 => function.target as i32,
+            6 => function.binary_version as i32,
             8 => function.dynamic_limit as i32,
             9 => -1,
             _ => return Err(Status::INVALID_VALUE),

@@ -11,7 +11,7 @@ use kiln_sim::api::memory::*;
 use kiln_sim::api::module::*;
 use kiln_sim::api::stream::*;
 use kiln_sim::api::transfer::*;
-use kiln_sim::{Kind, Profile, Session, Status};
+use kiln_sim::{Jit, Kind, Profile, Session, Status};
 
 use crate::common::{Program, arg, ok, ptx};
 
@@ -213,7 +213,107 @@ fn parameters_are_compared_with_the_source() {
         ok(cuModuleLoadData(&raw mut module, text.as_ptr()));
         assert_eq!(cuModuleGetFunction(&raw mut function, module, c"t_votes".as_ptr()), Status::INVALID_IMAGE);
     }
-    program.found(Kind::Signature, &["t_votes", "[4] bytes in the PTX", "[8] in the simulator"]);
+    program.found(Kind::Signature, &["t_votes", "[4] bytes in the module", "[8] in the simulator"]);
+}
+
+const SM_80_CUDA_12: &[u8] = include_bytes!("../cubins/sm_80.cuda12.cubin");
+const SM_80: &[u8] = include_bytes!("../cubins/sm_80.cuda13.cubin");
+const SM_90: &[u8] = include_bytes!("../cubins/sm_90.cuda13.cubin");
+
+/// What a device says of an image.
+fn load(profile: Profile, image: &[u8]) -> Status {
+    let program = Program::new(profile);
+    let mut module = 0;
+    // SAFETY: a whole file, or text with a zero at its end.
+    let status = unsafe { cuModuleLoadData(&raw mut module, image.as_ptr().cast()) };
+    program.silent();
+    status
+}
+
+#[test]
+fn machine_code_is_for_one_major_architecture_and_no_older_driver() {
+    let device = |arch, driver| Profile { arch, driver, ..Profile::default() };
+    for (arch, driver, image, status) in [
+        (80, 13000, SM_80, Status::SUCCESS),
+        (86, 13000, SM_80, Status::SUCCESS),
+        (90, 13000, SM_80, Status::NO_BINARY_FOR_GPU),
+        (90, 13000, SM_90, Status::SUCCESS),
+        (80, 13000, SM_90, Status::NO_BINARY_FOR_GPU),
+        (120, 13000, SM_90, Status::NO_BINARY_FOR_GPU),
+        // An earlier minor release of the driver loads it, an earlier major one does not.
+        (90, 12080, SM_90, Status::INVALID_IMAGE),
+        (80, 12000, SM_80_CUDA_12, Status::SUCCESS),
+        (80, 13000, SM_80_CUDA_12, Status::SUCCESS),
+        (80, 11080, SM_80_CUDA_12, Status::INVALID_IMAGE),
+        (
+            80,
+            13000,
+            b"\x7fELF of another machine, which has enough bytes for a header of its own, and zeros\0\0\0",
+            Status::INVALID_IMAGE,
+        ),
+    ] {
+        assert_eq!(load(device(arch, driver), image), status, "{} bytes for {arch}, {driver}", image.len());
+    }
+    assert_eq!(load(Profile { arch: 80, no_sass: true, ..Profile::default() }, SM_80), Status::INVALID_IMAGE);
+}
+
+#[test]
+fn kernels_of_machine_code_run() {
+    let program = Program::new(Profile::default());
+    let (mut module, mut function) = (0, 0);
+    // SAFETY: every pointer is to a variable of its type, and the image is whole.
+    unsafe {
+        ok(cuModuleLoadData(&raw mut module, SM_90.as_ptr().cast()));
+        ok(cuModuleGetFunction(&raw mut function, module, c"t_fill_f32".as_ptr()));
+        let mut value = 0;
+        for (attribute, want) in [(0, 1024), (1, 0), (6, 90)] {
+            ok(cuFuncGetAttribute(&raw mut value, attribute, function));
+            assert_eq!(value, want, "attribute {attribute}");
+        }
+        let out = program.alloc(40);
+        ok(program.try_launch(function, ([1; 3], [32, 1, 1], 0), 0, &[arg(out), arg(2.5f32), arg(10u64)]));
+        assert_eq!(program.download::<f32>(out, 10), [2.5; 10]);
+        // What launch bounds and shared variables are there, too.
+        ok(cuModuleGetFunction(&raw mut function, module, c"t_reverse_f32".as_ptr()));
+        for (attribute, want) in [(0, 64), (1, 256)] {
+            ok(cuFuncGetAttribute(&raw mut value, attribute, function));
+            assert_eq!(value, want, "attribute {attribute}");
+        }
+    }
+    program.silent();
+}
+
+#[test]
+fn the_compiler_for_ptx_may_be_missing_and_keeps_what_it_made() {
+    let text = ptx("7.0", 80);
+    let device = |jit| {
+        let session = Session::new(Profile { jit, ..Profile::default() });
+        let (mut context, mut module) = (0, 0);
+        // SAFETY: every pointer is to a variable of its type.
+        let status = unsafe {
+            ok(cuInit(0));
+            ok(cuDevicePrimaryCtxRetain(&raw mut context, 0));
+            ok(cuCtxSetCurrent(context));
+            cuModuleLoadData(&raw mut module, text.as_ptr())
+        };
+        drop(session);
+        status
+    };
+    assert_eq!(device(Jit::Missing), Status::JIT_COMPILER_NOT_FOUND);
+    assert_eq!(device(Jit::Disabled), Status::JIT_COMPILATION_DISABLED);
+    assert_eq!(device(Jit::Works), Status::SUCCESS);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    // In a folder, and where there can be none.
+    for (cache, compiled) in [(folder.path().join("cache"), [1, 0]), (file.join("cache"), [1, 1])] {
+        for compiled in compiled {
+            // The program loads one module.
+            let program = Program::new(Profile { jit_cache: Some(cache.clone()), ..Profile::default() });
+            let counts = program.session.counts();
+            assert_eq!((counts.modules, counts.compiled, counts.cached), (1, compiled, 1 - compiled));
+        }
+    }
 }
 
 #[test]
