@@ -2,38 +2,16 @@
 //! what can go on goes on.
 //!
 //! The faults are the simulator's (`cargo sim test -p kiln-cuda --features kernels --test faults`); on a GPU nothing
-//! fails on demand, and the tests pass without doing anything. Each runs a `child` of this program in a process of
-//! its own, because a process has one device.
+//! fails on demand, and the tests pass without doing anything. Each runs a `child` of this program.
 #![cfg(feature = "kernels")]
 
-use std::{
-    env,
-    process::{Command, Output},
-};
+mod child;
 
+use std::env;
+
+use child::{NO_CACHING, child};
 use kiln_backend::*;
 use kiln_cuda::CudaBackend;
-
-const NO_CACHING: &str = "KILN_CUDA_NO_MEMORY_CACHING";
-
-/// Runs one of the ignored tests below on a device with these faults, and hands back what it printed.
-fn child(name: &str, faults: &[(&str, &str)]) -> Option<String> {
-    let runner = env::var_os("KILN_SIM_RUNNER")?;
-    let mut command = Command::new(runner);
-    command.arg(env::current_exe().unwrap()).args(["--exact", name, "--ignored", "--nocapture"]);
-    // Where real libraries would be found.
-    for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDNN_PATH", "CUDNN_HOME", "CUDA_HOME", "CUDA_PATH", "KILN_CUDA_PATH"]
-    {
-        command.env_remove(name);
-    }
-    command.env_remove("HOME").env_remove("PYTHONUSERBASE");
-    // Figures are those of the caching allocator where nothing else is said.
-    command.env_remove(NO_CACHING);
-    let Output { status, stdout, stderr } = command.env("PATH", "").envs(faults.iter().copied()).output().unwrap();
-    let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
-    assert!(status.success() && text.contains("1 passed"), "{name} with {faults:?}:\n{text}");
-    Some(text)
-}
 
 fn device() -> &'static CudaBackend {
     kiln_cuda::backend(0).unwrap()

@@ -29,13 +29,13 @@ fn load(world: &mut World, out: *mut usize, image: *const c_char) -> Result<(), 
             module::load_ptx(&text(image)?, &world.profile, world.device, &mut world.report)?
         }
     };
-    world.report.loaded(&module.image);
     let handle = world.handle();
     if !world.lazy_memory(&format!("module {handle}")) {
         return Err(Status::OUT_OF_MEMORY);
     }
     // SAFETY: the caller of the driver's function promises that null or writable memory is there.
     unsafe { put(out, handle) }?;
+    world.report.loaded(&module.image);
     world.modules.insert(handle, module);
     Ok(())
 }
