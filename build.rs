@@ -17,7 +17,6 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use places::{Environment, Place, Wanted};

@@ -30,7 +30,7 @@ printf '# Kiln on a GPU, %s\n\ncommit %s\n' "$(date -u '+%F %R') UTC" "$(git rev
 section "Device" nvidia-smi
 section "Compilers" bash -c 'rustc --version; ${NVCC:-nvcc} --version'
 section "Primitives against the CPU" cargo test -p kiln-cuda --features kernels --test against_cpu -- --nocapture
-section "The rest of the backend" cargo test -p kiln-cuda --features kernels --lib --test copies --test faults --test ptx
+section "The rest of the backend" cargo test -p kiln-cuda --features kernels --lib --test copies --test faults --test images --test ptx
 section "The MLP against the CPU" cargo test -p kiln-tests --features cuda --test mlp_cuda -- --nocapture
 section "VGG and images against the CPU" cargo test -p kiln-tests --features cuda --test images_cuda -- --nocapture
 section "Bench" cargo bench --features cuda --bench models --bench ops
