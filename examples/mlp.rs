@@ -5,6 +5,7 @@
 //! cargo run --release --example mlp                        # on the subset that comes with Kiln
 //! cargo run --release --example mlp -- --optimizer sgd     # as in the tutorial
 //! cargo run --release --example mlp -- --help
+//! cargo run --release --features tensorboard --example mlp -- --resume run.ckpt --tensorboard runs/mlp
 //! ```
 
 use std::{
@@ -14,6 +15,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
+#[cfg(feature = "tensorboard")]
+use kiln::vis::SummaryWriter;
 use kiln::{
     data::{
         FashionMNIST, LoaderState,
@@ -66,6 +69,10 @@ struct Args {
     /// Write curves.png, curves.svg and predictions.png to this folder
     #[arg(long, num_args = 0..=1, default_missing_value = "out")]
     plot: Option<PathBuf>,
+    /// Write the losses and the accuracy to event files in this folder, for `tensorboard --logdir`
+    #[cfg(feature = "tensorboard")]
+    #[arg(long)]
+    tensorboard: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -215,6 +222,31 @@ impl History {
     }
 }
 
+/// Event files for TensorBoard, whose steps are batches. A run that goes on from a checkpoint does the batches after it
+/// again: what an earlier run wrote of them is purged.
+#[cfg(feature = "tensorboard")]
+fn events(folder: &Path, history: &History) -> kiln::Result<SummaryWriter> {
+    match history.losses.len() {
+        0 => SummaryWriter::new(folder),
+        done => SummaryWriter::with_purge_step(folder, done as i64),
+    }
+}
+
+/// Writes the batches from `first` on and the latest test to an event file.
+#[cfg(feature = "tensorboard")]
+fn log(writer: &mut SummaryWriter, history: &History, first: usize) -> kiln::Result<()> {
+    for (step, &loss) in history.losses.iter().enumerate().skip(first) {
+        writer.add_scalar("loss/train", loss.into(), step as i64)?;
+    }
+    if let Some(&(batches, loss, accuracy)) = history.tests.last() {
+        // Of the last batch, which the test follows.
+        let step = batches.saturating_sub(1) as i64;
+        writer.add_scalar("loss/test", loss.into(), step)?;
+        writer.add_scalar("accuracy/test", accuracy.into(), step)?;
+    }
+    writer.flush()
+}
+
 /// Draws loss and accuracy over the batches.
 fn plot(history: &History, folder: &Path) -> kiln::Result<()> {
     let losses: Vec<f64> = history.losses.iter().copied().map(f64::from).collect();
@@ -302,11 +334,19 @@ fn main() -> Result<()> {
         println!("Going on after epoch {epochs_done} of {}", path.display());
     }
 
+    #[cfg(feature = "tensorboard")]
+    let mut writer = args.tensorboard.as_ref().map(|folder| events(folder, &history)).transpose()?;
     for epoch in epochs_done..args.epochs {
         println!("Epoch {}\n-------------------------------", epoch + 1);
+        #[cfg(feature = "tensorboard")]
+        let first = history.losses.len();
         history.losses.extend(train_loop(&train_dataloader, &model, &loss_fn, &mut *optimizer)?);
         let (loss, accuracy) = test_loop(&test_dataloader, &model, &loss_fn)?;
         history.tests.push((history.losses.len(), loss, accuracy));
+        #[cfg(feature = "tensorboard")]
+        if let Some(writer) = &mut writer {
+            log(writer, &history, first)?;
+        }
         if let Some(path) = &args.resume {
             let (model, optimizer) = (model.state_dict(), optimizer.state_dict()?);
             let extra = history.state_dict()?;

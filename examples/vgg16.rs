@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use images::Source;
+#[cfg(feature = "tensorboard")]
+use kiln::vis::SummaryWriter;
 use kiln::{
     Float32Precision,
     data::{LoaderState, transforms::Image},
@@ -100,6 +102,10 @@ struct Train {
     /// Write the trained parameters to this safetensors file, for `predict`
     #[arg(long)]
     save: Option<PathBuf>,
+    /// Write loss, accuracy and speed of each epoch to event files in this folder, for `tensorboard --logdir`
+    #[cfg(feature = "tensorboard")]
+    #[arg(long)]
+    tensorboard: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -202,6 +208,14 @@ fn train(args: &Train) -> Result<()> {
         if args.channels_last { x.channels_last() } else { Ok(x) }
     };
     let most = args.batches.unwrap_or(usize::MAX);
+    // Steps are epochs. A run that goes on from a checkpoint does the epochs after it again: what an earlier run wrote of
+    // them is purged.
+    #[cfg(feature = "tensorboard")]
+    let mut writer = match (&args.tensorboard, done) {
+        (None, _) => None,
+        (Some(folder), 0) => Some(SummaryWriter::new(folder)?),
+        (Some(folder), done) => Some(SummaryWriter::with_purge_step(folder, done as i64)?),
+    };
     for epoch in done..args.epochs {
         println!("Epoch {}\n-------------------------------", epoch + 1);
         device.reset_peak_memory()?;
@@ -213,7 +227,16 @@ fn train(args: &Train) -> Result<()> {
             pass.waited_share(),
             pass.loss
         );
-        training::test(&data.testing, &model, &prepare, most)?;
+        #[cfg_attr(not(feature = "tensorboard"), expect(unused_variables, reason = "only TensorBoard is told"))]
+        let (loss, accuracy) = training::test(&data.testing, &model, &prepare, most)?;
+        #[cfg(feature = "tensorboard")]
+        if let Some(writer) = &mut writer {
+            let values = [("loss/train", pass.loss.into()), ("loss/test", loss.into()), ("accuracy/test", accuracy)];
+            for (tag, value) in values.into_iter().chain([("images per second", pass.images_per_second())]) {
+                writer.add_scalar(tag, value, epoch as i64)?;
+            }
+            writer.flush()?;
+        }
         if let Some(path) = &args.resume {
             let (model, optimizer) = (model.state_dict(), optimizer.state_dict()?);
             let mut checkpoint = Checkpoint { model, optimizer, epoch: epoch + 1, ..Checkpoint::now() };

@@ -58,13 +58,13 @@ pub fn train(
     Ok(Pass { loss, images, time: start.elapsed(), waited })
 }
 
-/// Loss and accuracy on the test images, at most `most` batches; printed as the tutorials do.
+/// Loss and accuracy (0 to 1) on the test images, at most `most` batches; printed as the tutorials do.
 pub fn test(
     loader: &DataLoader,
     model: &dyn Module,
     prepare: &dyn Fn(Tensor) -> kiln::Result<Tensor>,
     most: usize,
-) -> Result<()> {
+) -> Result<(f32, f64)> {
     let loss_fn = CrossEntropyLoss::new();
     model.eval();
     let _guard = no_grad_guard();
@@ -80,5 +80,5 @@ pub fn test(
     let loss = Tensor::stack(&losses, 0)?.mean(())?.item::<f32>()?;
     let correct = Tensor::stack(&correct, 0)?.sum(())?.item::<i64>()? as f64 / images as f64;
     println!("Test Error: \n Accuracy: {:>0.1}%, Avg loss: {loss:>8.6} \n", 100.0 * correct);
-    Ok(())
+    Ok((loss, correct))
 }
