@@ -24,7 +24,7 @@ fn with_args<O: UpdateRule>(mut options: O, args: &Value) -> O {
                 Place::Pair(place) if value.is_array() => {
                     *place = (value[0].as_f64().unwrap(), value[1].as_f64().unwrap());
                 }
-                Place::Pair(_) => {}
+                other => assert!(value.is_null(), "{name}: {other:?}"),
             }
             Ok(())
         })

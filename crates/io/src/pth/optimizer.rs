@@ -12,7 +12,7 @@ const USUAL_KEYS: [&str; 6] =
 
 /// The hyper-parameters that Kiln's optimizers have. Of the others of a group some say how a step is computed
 /// (`foreach`, `fused`, `capturable`), and programs add some of their own.
-const NUMBERS: [&str; 10] = [
+const NUMBERS: [&str; 19] = [
     "lr",
     "momentum",
     "dampening",
@@ -23,13 +23,24 @@ const NUMBERS: [&str; 10] = [
     "initial_accumulator_value",
     "initial_lr",
     "betas",
+    "rho",
+    "momentum_decay",
+    "lambd",
+    "t0",
+    "beta2_decay",
+    "d",
+    "etas",
+    "step_sizes",
+    "ns_coefficients",
 ];
-const FLAGS: [&str; 4] = ["nesterov", "maximize", "amsgrad", "centered"];
+const COUNTS: [&str; 1] = ["ns_steps"];
+const FLAGS: [&str; 5] = ["nesterov", "maximize", "amsgrad", "centered", "decoupled_weight_decay"];
+/// Names, and which one `None` stands for.
+const CHOICES: [(&str, &str); 1] = [("adjust_lr_fn", "original")];
 
 #[located(site)]
 impl PthFile {
-    /// The state of an optimizer, as `optimizer.state_dict()` of PyTorch's SGD, Adam, AdamW, RMSprop or Adagrad gives it,
-    /// for [`load_state_dict`](kiln_nn::optim::Optimizer::load_state_dict) of Kiln's optimizer of the same kind: the run
+    /// The state of an optimizer, as `optimizer.state_dict()` of any of PyTorch's but LBFGS and SparseAdam gives it, for [`load_state_dict`](kiln_nn::optim::Optimizer::load_state_dict) of Kiln's optimizer of the same kind: the run
     /// goes on as it would in PyTorch. The optimizer must have the same parameters in the same order and the same groups.
     ///
     /// The state lies under the keys that the options [name](LoadOptions::key), else under the first of the usual names
@@ -66,9 +77,9 @@ impl PthFile {
         for (i, group) in groups.iter().enumerate() {
             self.hyper_parameters(i, group, &mut reading, &mut out)?;
         }
-        // PyTorch's AdamW is an Adam with this setting.
-        let decoupled = groups.first().and_then(|group| group.get("decoupled_weight_decay"));
-        if let Some(PthValue::Bool(decoupled)) = decoupled {
+        // PyTorch's AdamW is an Adam with this setting, which NAdam and RAdam have as well, but no `amsgrad`.
+        let adam = groups.first().filter(|group| group.get("amsgrad").is_some());
+        if let Some(PthValue::Bool(decoupled)) = adam.and_then(|group| group.get("decoupled_weight_decay")) {
             let name: &[u8] = if *decoupled { b"AdamW" } else { b"Adam" };
             out.insert("name".into(), Tensor::from_slice(name, name.len(), Device::Cpu)?);
         }
@@ -98,21 +109,37 @@ impl PthFile {
                 other.number().ok_or_else(|| self.wrong(format!("{name} of its optimizer is no number: {other:?}")))
             }
         };
+        // Adam's own setting is which of two optimizers it is.
+        let is_adam = group.get("amsgrad").is_some();
         for (name, value) in group.entries() {
             let tensor = match value {
-                PthValue::Tuple(pair) if NUMBERS.contains(&name) => match &pair[..] {
-                    [a, b] => Tensor::from_vec(vec![number(name, a)?, number(name, b)?], 2, Device::Cpu)?,
-                    _ => continue,
-                },
+                PthValue::Tuple(parts) if NUMBERS.contains(&name) && matches!(parts.len(), 2 | 3) => {
+                    let part = |part: &PthValue| match part {
+                        // What is left to the optimizer.
+                        PthValue::None => Ok(f64::NAN),
+                        part => number(name, part),
+                    };
+                    let values = parts.iter().map(part).collect::<Result<Vec<f64>>>()?;
+                    Tensor::from_vec(values, parts.len(), Device::Cpu)?
+                }
+                PthValue::Int(count) if COUNTS.contains(&name) => Tensor::from_vec(vec![*count], (), Device::Cpu)?,
+                value if CHOICES.iter().any(|(known, _)| *known == name) => {
+                    let default = CHOICES.iter().find(|(known, _)| *known == name).map_or("", |(_, default)| default);
+                    let choice = if let PthValue::Str(choice) = value { choice } else { default };
+                    Tensor::from_slice(choice.as_bytes(), choice.len(), Device::Cpu)?
+                }
                 value if NUMBERS.contains(&name) => Tensor::from_vec(vec![number(name, value)?], (), Device::Cpu)?,
                 PthValue::Bool(flag) if FLAGS.contains(&name) => Tensor::from_vec(vec![*flag], (), Device::Cpu)?,
                 _ => continue,
             };
+            if name == "decoupled_weight_decay" && is_adam {
+                continue;
+            }
             insert(out, format!("param_groups.{i}.{name}"), tensor, self.path())?;
         }
-        // PyTorch before 1.12 or so had not all of them.
+        // PyTorch before 1.12 or so had not all of them; Muon has none.
         let maximize = format!("param_groups.{i}.maximize");
-        if !out.contains_key(&maximize) {
+        if !out.contains_key(&maximize) && group.get("ns_steps").is_none() {
             insert(out, maximize, Tensor::from_vec(vec![false], (), Device::Cpu)?, self.path())?;
         }
         Ok(())
@@ -145,7 +172,7 @@ impl PthFile {
                 (_, PthValue::None) => {}
                 (name, other) => {
                     return Err(self.wrong(format!(
-                        "its optimizer keeps {name:?}, which is {other:?}: it is none of SGD, Adam, AdamW, RMSprop, Adagrad"
+                        "its optimizer keeps {name:?}, which is {other:?}: it is none that goes on in Kiln, as LBFGS"
                     )));
                 }
             }

@@ -20,7 +20,7 @@ crate::hyperparameters! {
 
 impl UpdateRule for AdagradOptions {
     fn states(&self) -> Vec<State> {
-        vec![State { name: "sum", initial: self.initial_accumulator_value }]
+        vec![State::full("sum", self.initial_accumulator_value)]
     }
 
     fn validate(&self) -> Result<()> {

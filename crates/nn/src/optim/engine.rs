@@ -148,6 +148,7 @@ impl<O: UpdateRule> Optim<O> {
             if !param.dtype().is_float() {
                 return Err(Error::dtype(O::NAME, param.dtype(), "parameters are floats"));
             }
+            options.accept(&name, &param)?;
             if !names.insert(name.clone()) {
                 return refuse(format!("two parameters have the name {name}; give them others, or none"));
             }
@@ -199,7 +200,7 @@ impl Slot {
     /// Makes the state tensors if there are none; they may also come and go with a momentum that is set
     /// later.
     fn prepare<O: UpdateRule>(&mut self, options: &O) -> Result<()> {
-        let wanted = options.states();
+        let wanted = options.states_of(self.param.shape());
         let zero = || Tensor::zeros((), (DType::I64, self.param.device()));
         if self.states.len() == wanted.len() {
             if self.step.is_none() {
@@ -211,9 +212,7 @@ impl Slot {
             let message = format!("parameter {} was optimized with other options, which kept another state", self.name);
             return Err(Error::argument(O::NAME, message));
         }
-        // Contiguous, whatever the parameter's strides are.
-        let new = |initial: f64| Tensor::full(self.param.shape(), initial, self.param.options());
-        let states = wanted.iter().map(|state| new(state.initial)).collect::<Result<_>>()?;
+        let states = wanted.iter().map(|state| state.tensor(&self.param)).collect::<Result<_>>()?;
         (self.step, self.states) = (Some(zero()?), states);
         Ok(())
     }
@@ -224,14 +223,18 @@ fn update<O: UpdateRule>(rule: &O, lr: &Tensor, slot: &OptimTensors<'_>) -> Resu
     let OptimTensors { param, grad, states, count } = *slot;
     count.add_(1)?;
     let step = count.to_dtype(DType::F64)?;
-    if !matches!(param.dtype(), DType::F16 | DType::BF16) {
-        return rule.update(&Update { param, grad, states, lr, step: &step });
+    let dtype = param.dtype();
+    if !matches!(dtype, DType::F16 | DType::BF16) {
+        return rule.update(&Update { param, grad, states, dtype, lr, step: &step });
     }
-    let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32);
+    // Numbers are in `f64` already.
+    let wide =
+        |tensor: &Tensor| if tensor.dtype() == DType::F64 { Ok(tensor.clone()) } else { tensor.to_dtype(DType::F32) };
     let (param, grad, states) = (wide(param)?, wide(grad)?, states.iter().map(wide).collect::<Result<Vec<_>>>()?);
-    rule.update(&Update { param: &param, grad: &grad, states: &states, lr, step: &step })?;
+    rule.update(&Update { param: &param, grad: &grad, states: &states, dtype, lr, step: &step })?;
     slot.param.copy_(&param)?;
-    slot.states.iter().zip(&states).try_for_each(|(state, wide)| state.copy_(wide))
+    let changed = slot.states.iter().zip(&states).filter(|(state, _)| state.dtype() == dtype);
+    changed.into_iter().try_for_each(|(state, wide)| state.copy_(wide))
 }
 
 /// The learning rate in the memory of a device. It is written there when it has changed, and stays at its place.

@@ -39,7 +39,7 @@ pub use kiln_tensor::{Error, Result};
 pub use clip::{clip_grad_norm_, clip_grad_value_};
 pub use engine::{Optim, Param, ParamGroup};
 pub use mixed::MixedPrecision;
-pub use rule::{Hyperparameters, State, Update, UpdateRule, Value, finite, non_negative, shares};
+pub use rule::{Choice, Extent, Hyperparameters, State, Update, UpdateRule, Value, finite, non_negative, shares};
 
 /// The optimizers, a file each.
 macro_rules! optimizers {
@@ -50,9 +50,17 @@ macro_rules! optimizers {
 }
 optimizers! {
     adadelta::{Adadelta, AdadeltaOptions};
+    adafactor::{Adafactor, AdafactorOptions};
     adagrad::{Adagrad, AdagradOptions};
     adam::{Adam, AdamOptions, AdamW, AdamWOptions};
+    adamax::{Adamax, AdamaxOptions};
+    asgd::{ASGD, ASGDOptions};
+    lion::{Lion, LionOptions};
+    muon::{AdjustLr, Muon, MuonOptions};
+    nadam::{NAdam, NAdamOptions};
+    radam::{RAdam, RAdamOptions};
     rmsprop::{RMSprop, RMSpropOptions};
+    rprop::{Rprop, RpropOptions};
     sgd::{SGD, SGDOptions};
 }
 

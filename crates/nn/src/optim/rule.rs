@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use kiln_tensor::{Error, OptimRule, Result, Tensor};
+use kiln_tensor::{DType, Error, OptimRule, Result, Shape, Tensor};
 
 /// The hyper-parameters of an optimizer, which [`hyperparameters!`](crate::hyperparameters) declares.
 pub trait Hyperparameters: Copy + Debug + Send + Sync + 'static {
@@ -26,7 +26,21 @@ pub trait Hyperparameters: Copy + Debug + Send + Sync + 'static {
 pub enum Value<'a> {
     Number(&'a mut f64),
     Pair(&'a mut (f64, f64)),
+    /// The first of which may be left to the rule.
+    OptionalPair(&'a mut (Option<f64>, f64)),
+    Triple(&'a mut (f64, f64, f64)),
+    Count(&'a mut usize),
     Flag(&'a mut bool),
+    Choice(&'a mut dyn Choice),
+}
+
+/// A hyper-parameter that is one of several names, as PyTorch's strings.
+pub trait Choice: Debug {
+    /// The name.
+    fn name(&self) -> &'static str;
+
+    /// Takes the value of this name; `false` if there is none.
+    fn set(&mut self, name: &str) -> bool;
 }
 
 /// How an optimizer changes a parameter: the one thing to write for a new one.
@@ -77,14 +91,27 @@ pub enum Value<'a> {
 /// # }
 /// ```
 pub trait UpdateRule: Hyperparameters {
-    /// The state tensors that the rule keeps of each parameter, each of its shape, under PyTorch's names.
+    /// The state tensors that the rule keeps of each parameter, under PyTorch's names.
     fn states(&self) -> Vec<State>;
+
+    /// The state tensors of a parameter of this shape, if they depend on it: else [`states`](UpdateRule::states).
+    fn states_of(&self, _param: &Shape) -> Vec<State> {
+        self.states()
+    }
 
     /// Whether all values make sense.
     ///
     /// # Errors
     /// One does not; the message names it.
     fn validate(&self) -> Result<()>;
+
+    /// Whether the rule is for such a parameter. Any float tensor, if it does not say.
+    ///
+    /// # Errors
+    /// It is not; the message names the parameter.
+    fn accept(&self, _name: &str, _param: &Tensor) -> Result<()> {
+        Ok(())
+    }
 
     /// Changes a parameter and its states in place. No gradients are recorded.
     ///
@@ -110,13 +137,68 @@ pub struct State {
     pub name: &'static str,
     /// What it is filled with before the first step.
     pub initial: f64,
+    /// Its shape.
+    pub extent: Extent,
+}
+
+/// The shape of a state, from that of its parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The parameter's.
+    Param,
+    /// One number, in `f64`.
+    Scalar,
+    /// The parameter's, with this dimension, counted from the last, of size 1.
+    Reduced(usize),
 }
 
 impl State {
-    /// One that begins with zeros.
+    /// One of the parameter's shape that begins with this value.
+    #[must_use]
+    pub fn full(name: &'static str, initial: f64) -> State {
+        State { name, initial, extent: Extent::Param }
+    }
+
+    /// One of the parameter's shape that begins with zeros.
     #[must_use]
     pub fn zeros(name: &'static str) -> State {
-        State { name, initial: 0.0 }
+        State::full(name, 0.0)
+    }
+
+    /// One number, in `f64`, that begins with this value.
+    #[must_use]
+    pub fn scalar(name: &'static str, initial: f64) -> State {
+        State { name, initial, extent: Extent::Scalar }
+    }
+
+    /// One of a parameter's shape with a dimension, counted from the last, of size 1, that begins with zeros.
+    #[must_use]
+    pub fn reduced(name: &'static str, from_last: usize) -> State {
+        State { name, initial: 0.0, extent: Extent::Reduced(from_last) }
+    }
+
+    /// The shape for a parameter.
+    pub(super) fn shape(&self, param: &Shape) -> Result<Shape> {
+        match self.extent {
+            Extent::Param => Ok(*param),
+            Extent::Scalar => Ok(Shape::SCALAR),
+            Extent::Reduced(from_last) => {
+                let mut dims = param.to_vec();
+                let reduced = dims.len().checked_sub(from_last).and_then(|dim| dims.get_mut(dim));
+                reduced.into_iter().for_each(|extent| *extent = 1);
+                Shape::new(&dims)
+            }
+        }
+    }
+
+    /// The dtype for a parameter.
+    pub(super) fn dtype(&self, param: DType) -> DType {
+        if self.extent == Extent::Scalar { DType::F64 } else { param }
+    }
+
+    /// The tensor before the first step: contiguous, whatever the parameter's strides are.
+    pub(super) fn tensor(&self, param: &Tensor) -> Result<Tensor> {
+        Tensor::full(self.shape(param.shape())?, self.initial, (self.dtype(param.dtype()), param.device()))
     }
 }
 
@@ -127,8 +209,10 @@ pub struct Update<'a> {
     pub param: &'a Tensor,
     /// Its gradient, of its shape and dtype.
     pub grad: &'a Tensor,
-    /// Its [`UpdateRule::states`] in order, of its shape and dtype, to be changed in place.
+    /// Its [`UpdateRule::states`] in order, to be changed in place: numbers in `f64`, others in its dtype.
     pub states: &'a [Tensor],
+    /// The dtype in which the parameter is kept, which is another than its own here if it is of half precision.
+    pub dtype: DType,
     /// The learning rate: one `f64` on the parameter's device, where it may change between steps.
     pub lr: &'a Tensor,
     /// The number of this step, 1 in the first: one `f64` on the parameter's device.
@@ -142,6 +226,18 @@ impl Update<'_> {
     /// Memory runs out.
     pub fn number(&self, number: &Tensor) -> Result<Tensor> {
         number.to_dtype(self.param.dtype())
+    }
+
+    /// Takes the decoupled decay from the parameter: its share `weight_decay`, times the learning rate.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn decay(&self, weight_decay: f64) -> Result<()> {
+        // Without decay an infinite parameter must not become NaN.
+        if weight_decay == 0.0 {
+            return Ok(());
+        }
+        self.param.mul_(&self.number(&self.lr.mul(-weight_decay)?.add(1.0)?)?)
     }
 
     /// `base` to the power of [`step`](Update::step), in `f64`.
@@ -201,7 +297,8 @@ pub fn shares(op: &'static str, what: &str, (a, b): (f64, f64)) -> Result<()> {
 }
 
 /// Declares the hyper-parameters of an optimizer: a struct with PyTorch's names and defaults and with a method for each,
-/// and its [`Hyperparameters`](crate::optim::Hyperparameters). Each is an `f64`, a `bool` or a `pair` of `f64`.
+/// and its [`Hyperparameters`](crate::optim::Hyperparameters). Each is an `f64`, a `usize`, a `bool`, a `pair` or `triple`
+/// of `f64`, an `optional_pair`, whose first number may be `None`, or a type that is a [`Choice`](crate::optim::Choice).
 /// [`UpdateRule`](crate::optim::UpdateRule) has an example.
 #[macro_export]
 macro_rules! hyperparameters {
@@ -272,8 +369,14 @@ macro_rules! hyperparameters {
         }
     };
     (@type pair) => { (f64, f64) };
+    (@type optional_pair) => { (Option<f64>, f64) };
+    (@type triple) => { (f64, f64, f64) };
     (@type $ty:ident) => { $ty };
     (@value $place:expr, f64) => { $crate::optim::Value::Number($place) };
     (@value $place:expr, bool) => { $crate::optim::Value::Flag($place) };
+    (@value $place:expr, usize) => { $crate::optim::Value::Count($place) };
     (@value $place:expr, pair) => { $crate::optim::Value::Pair($place) };
+    (@value $place:expr, optional_pair) => { $crate::optim::Value::OptionalPair($place) };
+    (@value $place:expr, triple) => { $crate::optim::Value::Triple($place) };
+    (@value $place:expr, $choice:ident) => { $crate::optim::Value::Choice($place) };
 }

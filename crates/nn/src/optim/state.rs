@@ -21,7 +21,12 @@ pub(super) fn save<O: UpdateRule>(groups: &[ParamGroup<O>]) -> Result<StateDict>
             let tensor = match value {
                 Value::Number(v) => scalar(*v)?,
                 Value::Flag(v) => scalar(*v)?,
+                Value::Count(v) => scalar(*v as i64)?,
                 Value::Pair((a, b)) => Tensor::from_vec(vec![*a, *b], 2, Device::Cpu)?,
+                // What is left to the rule is not a number.
+                Value::OptionalPair((a, b)) => Tensor::from_vec(vec![a.unwrap_or(f64::NAN), *b], 2, Device::Cpu)?,
+                Value::Triple((a, b, c)) => Tensor::from_vec(vec![*a, *b, *c], 3, Device::Cpu)?,
+                Value::Choice(v) => Tensor::from_slice(v.name().as_bytes(), v.name().len(), Device::Cpu)?,
             };
             out.insert(format!("param_groups.{i}.{name}"), tensor);
             Ok(())
@@ -31,9 +36,9 @@ pub(super) fn save<O: UpdateRule>(groups: &[ParamGroup<O>]) -> Result<StateDict>
         }
     }
     for group in groups {
-        let states = group.options.states();
         for slot in &group.slots {
             let Some(step) = &slot.step else { continue };
+            let states = group.options.states_of(slot.param.shape());
             out.insert(format!("state.{}.step", slot.name), step.detach());
             for (state, tensor) in states.iter().zip(&slot.states) {
                 out.insert(format!("state.{}.{}", slot.name, state.name), tensor.detach());
@@ -66,6 +71,30 @@ pub(super) fn load<O: UpdateRule>(groups: &mut [ParamGroup<O>], state: &StateDic
                 Value::Number(v) => *v = source.value(&key)?.unwrap_or(*v),
                 Value::Flag(v) => *v = source.value(&key)?.unwrap_or(*v),
                 Value::Pair(v) => *v = source.pair(&key)?.unwrap_or(*v),
+                Value::Count(v) => {
+                    if let Some(count) = source.value::<i64>(&key)? {
+                        let wrong = |_| Error::argument(O::NAME, format!("{key} is {count}"));
+                        *v = usize::try_from(count).map_err(wrong)?;
+                    }
+                }
+                Value::OptionalPair(v) => {
+                    if let Some((a, b)) = source.pair(&key)? {
+                        *v = ((!a.is_nan()).then_some(a), b);
+                    }
+                }
+                Value::Triple(v) => {
+                    if let Some(&[a, b, c]) = source.vector(&key, Some(3))?.as_deref() {
+                        *v = (a, b, c);
+                    }
+                }
+                Value::Choice(v) => {
+                    let name: Option<Vec<u8>> = source.vector(&key, None)?;
+                    if let Some(name) = name.map(|name| String::from_utf8_lossy(&name).into_owned())
+                        && !v.set(&name)
+                    {
+                        return Err(Error::argument(O::NAME, format!("{key} {name:?} is none that is known")));
+                    }
+                }
             }
             Ok(())
         })?;
@@ -111,14 +140,15 @@ fn load_slot<O: UpdateRule>(
     }
     let step = Tensor::from_vec(vec![step], (), slot.param.device())?;
     let mut states = Vec::new();
-    for name in options.states().iter().map(|state| state.name) {
-        let Some(tensor) = source.tensor(&format!("state.{name_in_state}.{name}")) else { continue };
-        let param = &slot.param;
-        if tensor.shape() != param.shape() {
-            let expected = format!("state {name} of parameter {} has its shape", slot.name);
+    let param = &slot.param;
+    for state in options.states_of(param.shape()) {
+        let Some(tensor) = source.tensor(&format!("state.{name_in_state}.{}", state.name)) else { continue };
+        let shape = state.shape(param.shape())?;
+        if *tensor.shape() != shape {
+            let expected = format!("state {} of parameter {} has shape {shape}", state.name, slot.name);
             return Err(Error::shapes(O::NAME, param.shape(), tensor.shape(), expected));
         }
-        let copy = || tensor.to_device(param.device())?.to_dtype(param.dtype())?.copy();
+        let copy = || tensor.to_device(param.device())?.to_dtype(state.dtype(param.dtype()))?.copy();
         states.push(no_grad(copy)?);
     }
     Ok((Some(step), states))

@@ -1,0 +1,134 @@
+//! Muon.
+
+use kiln_tensor::{DType, Error, Result, Tensor};
+
+use super::{Choice, Hyperparameters, Optim, State, Update, UpdateRule, finite, non_negative};
+
+/// Muon: a momentum that is made orthogonal by Newton and Schulz's iteration (Jordan et al., 2024;
+/// <https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html>). It is for the matrices of hidden layers; biases,
+/// embeddings and heads are for [`AdamW`](super::AdamW) or the like.
+pub type Muon = Optim<MuonOptions>;
+
+/// How the learning rate depends on the sides of a matrix: `adjust_lr_fn` of PyTorch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdjustLr {
+    /// The root of outputs by inputs, if it is above 1.
+    #[default]
+    Original,
+    /// 0.2 times the root of the larger side: steps are then as large as AdamW's.
+    MatchRmsAdamw,
+    /// The root of outputs by inputs.
+    SpectralUnclamped,
+}
+
+const NAMES: [(AdjustLr, &str); 3] = [
+    (AdjustLr::Original, "original"),
+    (AdjustLr::MatchRmsAdamw, "match_rms_adamw"),
+    (AdjustLr::SpectralUnclamped, "spectral_unclamped"),
+];
+
+impl Choice for AdjustLr {
+    fn name(&self) -> &'static str {
+        NAMES.iter().find(|(choice, _)| choice == self).map_or("", |(_, name)| name)
+    }
+
+    fn set(&mut self, name: &str) -> bool {
+        let found = NAMES.iter().find(|(_, known)| *known == name);
+        found.into_iter().for_each(|(choice, _)| *self = *choice);
+        found.is_some()
+    }
+}
+
+impl AdjustLr {
+    fn factor(self, rows: usize, columns: usize) -> f64 {
+        let (rows, columns) = (rows as f64, columns as f64);
+        match self {
+            AdjustLr::Original => (rows / columns).max(1.0).sqrt(),
+            AdjustLr::MatchRmsAdamw => 0.2 * rows.max(columns).sqrt(),
+            AdjustLr::SpectralUnclamped => (rows / columns).sqrt(),
+        }
+    }
+}
+
+crate::hyperparameters! {
+    "Muon" MuonOptions, lr = 1e-3,
+    {
+        weight_decay: f64 = 0.1, "The share of the parameter, times the learning rate, that is taken away in each step: 0.1 by default.";
+        momentum: f64 = 0.95, "The share of the momentum that the next step keeps: 0.95 by default.";
+        nesterov: bool = true, "Whether to look ahead by the momentum (Nesterov); on by default.";
+        ns_coefficients: triple = (3.4445, -4.775, 2.0315), "The coefficients of the iteration's polynomial.";
+        eps: f64 = 1e-7, "The smallest norm that is divided by: 1e-7 by default.";
+        ns_steps: usize = 5, "The number of iterations: 5 by default.";
+        adjust_lr_fn: AdjustLr = AdjustLr::Original, "How the learning rate depends on the sides of a matrix.";
+    }
+}
+
+impl MuonOptions {
+    /// A matrix with the directions of this one and singular values of about 1, in `bf16`.
+    fn orthogonalized(&self, matrix: &Tensor) -> Result<Tensor> {
+        let (a, b, c) = self.ns_coefficients;
+        let (rows, columns) = matrix.dims2()?;
+        let mut x = matrix.to_dtype(DType::BF16)?;
+        if rows > columns {
+            x = x.t()?;
+        }
+        // The largest singular value is at most the norm.
+        x = x.div(&x.norm(2.0, ())?.clamp_min(self.eps)?)?;
+        for _ in 0..self.ns_steps {
+            let gram = x.matmul(&x.t()?)?;
+            let polynomial = gram.mul(b)?.add(&gram.matmul(&gram)?.mul(c)?)?;
+            x = x.mul(a)?.add(&polynomial.matmul(&x)?)?;
+        }
+        if rows > columns { x.t() } else { Ok(x) }
+    }
+}
+
+impl UpdateRule for MuonOptions {
+    fn states(&self) -> Vec<State> {
+        vec![State::zeros("momentum_buffer")]
+    }
+
+    fn validate(&self) -> Result<()> {
+        non_negative(Self::NAME, "learning rate", self.lr)?;
+        non_negative(Self::NAME, "weight decay", self.weight_decay)?;
+        non_negative(Self::NAME, "momentum", self.momentum)?;
+        non_negative(Self::NAME, "eps", self.eps)?;
+        let (a, b, c) = self.ns_coefficients;
+        [a, b, c].into_iter().try_for_each(|coefficient| finite(Self::NAME, "coefficient", coefficient))?;
+        if self.ns_steps >= 100 {
+            let message = format!("ns_steps {} is invalid: it must be below 100", self.ns_steps);
+            return Err(Error::argument(Self::NAME, message));
+        }
+        Ok(())
+    }
+
+    fn accept(&self, name: &str, param: &Tensor) -> Result<()> {
+        if param.rank() == 2 {
+            return Ok(());
+        }
+        let expected = format!("Muon is for matrices; parameter {name} is for another optimizer, as AdamW: it has");
+        Err(Error::shape(Self::NAME, expected, param.shape()))
+    }
+
+    fn update(&self, at: &Update<'_>) -> Result<()> {
+        let [buffer] = at.states else { return Ok(()) };
+        let (rows, columns) = at.param.dims2()?;
+        if at.param.numel() == 0 {
+            return Ok(());
+        }
+        super::rule::keep(buffer, self.momentum, at.grad)?;
+        let ahead = if self.nesterov {
+            at.grad.mul(1.0 - self.momentum)?.add(&buffer.mul(self.momentum)?)?
+        } else {
+            buffer.clone()
+        };
+        let direction = self.orthogonalized(&ahead)?.to_dtype(at.param.dtype())?;
+        at.decay(self.weight_decay)?;
+        let lr = at.lr.mul(self.adjust_lr_fn.factor(rows, columns))?;
+        at.param.sub_(&direction.mul(&at.number(&lr)?)?)
+    }
+
+    fn momentum_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.momentum)
+    }
+}

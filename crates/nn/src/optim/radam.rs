@@ -1,0 +1,60 @@
+//! RAdam.
+
+use kiln_tensor::Result;
+
+use super::{Hyperparameters, Optim, State, Update, UpdateRule, non_negative, rule::keep, shares};
+
+/// Rectified Adam (Liu et al., 2020; <https://docs.pytorch.org/docs/stable/generated/torch.optim.RAdam.html>).
+pub type RAdam = Optim<RAdamOptions>;
+
+crate::hyperparameters! {
+    "RAdam" RAdamOptions, lr = 1e-3,
+    {
+        betas: pair = (0.9, 0.999), "How much of the first and second moment each step keeps: `(0.9, 0.999)` by default.";
+        eps: f64 = 1e-8, "Added to the divisor: 1e-8 by default.";
+        weight_decay: f64 = 0.0, "L2 penalty, or the decoupled decay: 0 by default.";
+        decoupled_weight_decay: bool = false, "Whether weight decay is taken from the parameter, as in AdamW, instead of an L2 penalty.";
+        maximize: bool = false, "Whether to climb instead of descending.";
+    }
+}
+
+impl UpdateRule for RAdamOptions {
+    fn states(&self) -> Vec<State> {
+        vec![State::zeros("exp_avg"), State::zeros("exp_avg_sq")]
+    }
+
+    fn validate(&self) -> Result<()> {
+        non_negative(Self::NAME, "learning rate", self.lr)?;
+        non_negative(Self::NAME, "eps", self.eps)?;
+        non_negative(Self::NAME, "weight decay", self.weight_decay)?;
+        shares(Self::NAME, "betas", self.betas)
+    }
+
+    fn update(&self, at: &Update<'_>) -> Result<()> {
+        let RAdamOptions { betas: (beta1, beta2), eps, weight_decay, .. } = *self;
+        if self.decoupled_weight_decay {
+            at.decay(weight_decay)?;
+        }
+        let grad = at.gradient(if self.decoupled_weight_decay { 0.0 } else { weight_decay }, self.maximize)?;
+        let [mean, square] = at.states else { return Ok(()) };
+        keep(mean, beta1, &grad)?;
+        keep(square, beta2, &grad.square()?)?;
+        let correction1 = at.power_of_step(beta1)?.neg()?.add(1.0)?;
+        let power = at.power_of_step(beta2)?;
+        let correction2 = power.neg()?.add(1.0)?;
+        // The length of the simple moving average that the second moment is like: where it is short, its variance is too
+        // large to be divided by.
+        let longest = 2.0 / (1.0 - beta2) - 1.0;
+        let length = at.step.mul(&power)?.mul(-2.0)?.div(&correction2)?.add(longest)?;
+        let rectified = length.sub(4.0)?.mul(&length.sub(2.0)?)?.mul(longest)?;
+        let rectified = rectified.div(&length.mul((longest - 4.0) * (longest - 2.0))?)?.mul(&correction2)?.sqrt()?;
+        let step_size = at.lr.div(&correction1)?;
+        let adapted = mean.div(&square.sqrt()?.add(eps)?)?.mul(&at.number(&step_size.mul(&rectified)?)?)?;
+        let plain = mean.mul(&at.number(&step_size)?)?;
+        at.param.sub_(&length.gt(5.0)?.where_cond(&adapted, &plain)?)
+    }
+
+    fn momentum_mut(&mut self) -> Option<&mut f64> {
+        Some(&mut self.betas.0)
+    }
+}
