@@ -89,9 +89,7 @@ fn a_run_of_pytorch_goes_on() -> Result<()> {
     continues("nadam", of::<NAdamOptions>)?;
     continues("radam", of::<RAdamOptions>)?;
     continues("rprop", of::<RpropOptions>)?;
-    continues("muon", |model| {
-        Ok(Box::new(Muon::new([("weight", &*model.weight)], 9.0)?))
-    })?;
+    continues("muon", |model| Ok(Box::new(Muon::new([("weight", &*model.weight)], 9.0)?)))?;
     continues("groups", |model| {
         let group = |name: &str, param: &Tensor| (vec![(name.to_owned(), param.clone())], SGDOptions::new(9.0));
         let bias = model.bias.as_deref().expect("it has a bias");
