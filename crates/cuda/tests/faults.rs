@@ -524,7 +524,7 @@ fn fill(device: &dyn Backend) -> Vec<Box<dyn Buffer>> {
 fn child_has_all_memory_in_its_cache() {
     let device = device();
     let x = ones(device, 100).unwrap();
-    // Each first use of a module, of a library and of a function of it needs memory that is in the cache.
+    // Each first use of a module, of a kernel, of a library and of a function of it needs memory that is in the cache.
     drop(fill(device));
     assert_eq!(square(device, &*x).unwrap(), [1.0; 100]);
     drop(fill(device));

@@ -20,6 +20,7 @@ use crate::{
     fallbacks,
     libs::{Candidate, Cudnn, Failure},
     memory::DeviceMemory,
+    plan_limit::max_plans,
     stream::Stream,
 };
 
@@ -35,8 +36,6 @@ pub(crate) struct Addresses {
 
 /// How many candidates are asked for; the library has no more in any direction.
 const CANDIDATES: usize = 16;
-/// Plans that are kept; a program with more shapes than this starts anew.
-const MAX_PLANS: usize = 4096;
 /// `CUDNN_DEFAULT_MATH`: of `f32`, TensorFloat-32 where the device has it.
 const DEFAULT_MATH: u32 = 0;
 /// `CUDNN_TENSOR_OP_MATH`
@@ -161,7 +160,7 @@ impl Dnn {
         stream.context.bind()?;
         let mut plans = self.plans.lock();
         if !plans.contains_key(problem) {
-            if plans.len() == MAX_PLANS {
+            if plans.len() >= max_plans() {
                 plans.drain().for_each(|(_, plan)| self.forget(plan));
             }
             let mut plan = match self.plan(problem) {

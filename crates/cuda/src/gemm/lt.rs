@@ -23,6 +23,7 @@ use crate::{
     fallbacks,
     libs::{ALLOC_FAILED, CublasLt, status_name},
     memory::DeviceMemory,
+    plan_limit::max_plans,
     stream::Stream,
 };
 
@@ -115,8 +116,6 @@ impl Addresses {
 const MAX_WORKSPACE: u64 = 32 << 20;
 /// How many of the heuristic's candidates are tried.
 const CANDIDATES: usize = 8;
-/// Plans that are kept; a program with more shapes than this starts anew.
-const MAX_PLANS: usize = 4096;
 /// Partial sums of a product may be combined in the type that it is computed in, and in no smaller one.
 static REDUCTION_IN_COMPUTE_TYPE: u32 = 2;
 /// `CUBLAS_OP_T`
@@ -199,7 +198,7 @@ impl Lt {
         stream.context.bind()?;
         let mut plans = self.plans.lock();
         if !plans.contains_key(key) {
-            if plans.len() == MAX_PLANS {
+            if plans.len() >= max_plans() {
                 plans.drain().for_each(|(_, plan)| self.forget(plan));
             }
             plans.insert(*key, self.plan(key, at)?);

@@ -283,6 +283,40 @@ mod tests {
         assert!(text.contains("pip install nvidia-cudnn-cu12"), "{text}");
     }
 
+    /// nvcc is looked for in the same order, in the folders of programs.
+    #[test]
+    fn the_compiler_is_sought_in_the_order_of_the_libraries() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        let wheel = "lib/python3.12/site-packages/nvidia/cu13/bin";
+        let folders = [
+            ("KILN_CUDA_PATH", at("own"), at("own/bin")),
+            ("CUDA_HOME", at("cuda"), at("cuda/bin")),
+            ("CUDA_PATH", at("toolkit"), at("toolkit/bin")),
+            ("VIRTUAL_ENV", at("venv"), at("venv").join(wheel)),
+            ("CONDA_PREFIX", at("conda"), at("conda/bin")),
+            ("PATH", at("py/bin"), at("py/bin")),
+            ("HOME", at("home"), at("home/.local").join(wheel)),
+        ];
+        touch(&at("py/bin/python3"));
+        touch(&at("py").join(wheel).join("nvcc"));
+        folders.iter().for_each(|(_, _, folder)| fs::create_dir_all(folder).unwrap());
+        let variable = |name: &str| {
+            let found = folders.iter().find(|(known, ..)| *known == name);
+            found.map(|(_, value, _)| value.clone().into_os_string())
+        };
+        let found: Vec<PathBuf> = places(Wanted::Compiler, &Environment { variable: &variable })
+            .into_iter()
+            .filter_map(|place| match place {
+                Place::Folder(folder, _) if folder.starts_with(dir.path()) && folder.ends_with("bin") => Some(folder),
+                _ => None,
+            })
+            .collect();
+        let mut want: Vec<PathBuf> = folders.iter().map(|(_, _, folder)| folder.clone()).collect();
+        want.insert(6, at("py").join(wheel));
+        assert_eq!(found, want);
+    }
+
     #[test]
     fn python_on_the_path_leads_to_its_packages() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! Products of matrices.
 
 use kiln_backend::*;
+use kiln_cuda::with_plan_limit;
 
 use crate::support::*;
 
@@ -26,7 +27,7 @@ fn layouts() -> impl Iterator<Item = [Lie; 3]> {
 fn matmul() {
     for dtype in FLOATS {
         for [la, lb, lo] in layouts() {
-            same(&format!("{dtype} {la:?} {lb:?} {lo:?}"), |on| {
+            sums(&format!("{dtype} {la:?} {lb:?} {lo:?}"), &[16], Method::Direct, |on| {
                 let (a, b) = (tensor(on, dtype, &[3, 8, 16], la, 1), tensor(on, dtype, &[3, 16, 24], lb, 2));
                 let mut out = target(on, dtype, &[3, 8, 24], lo);
                 on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
@@ -41,7 +42,7 @@ fn linear() {
     for dtype in FLOATS {
         for [la, lb, lo] in layouts() {
             for relu in [false, true] {
-                same(&format!("{dtype} {la:?} {lb:?} {lo:?} {relu}"), |on| {
+                sums(&format!("{dtype} {la:?} {lb:?} {lo:?} {relu}"), &[17], Method::Direct, |on| {
                     let (x, w) = (tensor(on, dtype, &[8, 16], la, 1), tensor(on, dtype, &[24, 16], lb, 2));
                     let bias = tensor(on, dtype, &[24], lo, 3);
                     let [mut out, mut plain] = [0, 1].map(|_| target(on, dtype, &[8, 24], lo));
@@ -166,7 +167,7 @@ fn matmul_of_odd_shapes() {
     for dtype in FLOATS {
         for [m, k, n] in [[5, 300, 7], [1, 200, 33], [33, 1, 2], [1, 1, 1], [130, 257, 65]] {
             for lie in LIES {
-                same(&format!("matmul {m} {k} {n} {lie:?}"), |on| {
+                sums(&format!("matmul {m} {k} {n} {lie:?}"), &[k], Method::Direct, |on| {
                     let (a, b) = (tensor(on, dtype, &[m, k], lie, 1), tensor(on, dtype, &[k, n], Lie::Turned, 2));
                     let mut out = target(on, dtype, &[m, n], lie);
                     on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
@@ -177,14 +178,34 @@ fn matmul_of_odd_shapes() {
     }
 }
 
+/// The setting is of the whole process: nothing else is compared meanwhile.
+#[test]
+fn matmul_with_factors_of_tf32() {
+    let _alone = RECORD.write();
+    set_float32_matmul_precision(Float32Precision::High);
+    for [m, k, n] in [[8, 16, 24], [130, 257, 65]] {
+        compare_sums(&format!("{m} {k} {n}"), &[k], Method::Direct, true, |on| {
+            let a = tensor(on, DType::F32, &[m, k], Lie::Dense, 1);
+            let b = tensor(on, DType::F32, &[k, n], Lie::Turned, 2);
+            let mut out = target(on, DType::F32, &[m, n], Lie::Dense);
+            on.matmul(a.view(), b.view(), out.view_mut())?;
+            Ok(vec![out])
+        });
+    }
+    set_float32_matmul_precision(Float32Precision::Highest);
+}
+
 /// Plans are kept for so many shapes; with more, they are made anew.
 #[test]
 fn matmul_of_more_shapes_than_plans_are_kept() {
-    same("many shapes", |on| {
-        let (a, b) = (tensor(on, DType::F32, &[64, 3], Lie::Dense, 1), tensor(on, DType::F32, &[3, 65], Lie::Dense, 2));
-        let mut out = target(on, DType::F32, &[64, 65], Lie::Dense);
-        for m in 1..=64 {
-            for n in 1..=65 {
+    let [rows, columns] = [6, 5];
+    with_plan_limit(rows * columns / 2, || {
+        sums("many shapes", &[3], Method::Direct, |on| {
+            let a = tensor(on, DType::F32, &[rows, 3], Lie::Dense, 1);
+            let b = tensor(on, DType::F32, &[3, columns], Lie::Dense, 2);
+            let mut out = target(on, DType::F32, &[rows, columns], Lie::Dense);
+            // The second time some of them are there still.
+            for (m, n) in (1..=rows).flat_map(|m| (1..=columns).map(move |n| (m, n))).cycle().take(2 * rows * columns) {
                 let (x, y) = (a.layout.slice(0, 0, m, 1), b.layout.slice(1, 0, n, 1));
                 let (x, y) = (View { buffer: &*a.buffer, layout: &x }, View { buffer: &*b.buffer, layout: &y });
                 let to = out.layout.slice(0, 0, m, 1).slice(1, 0, n, 1);
@@ -192,8 +213,8 @@ fn matmul_of_more_shapes_than_plans_are_kept() {
                     MatmulArgs { a: x, b: y, out: ViewMut { buffer: &mut *out.buffer, layout: &to } }.checked()?,
                 )?;
             }
-        }
-        Ok(vec![out])
+            Ok(vec![out])
+        });
     });
 }
 
@@ -205,7 +226,7 @@ fn matmul_of_broadcast_factors() {
             [([3, 4], [1, 1]), ([1, 1], [3, 4]), ([3, 1], [1, 4]), ([1, 4], [3, 4]), ([3, 4], [3, 1])]
         {
             for lie in LIES {
-                same(&format!("{dtype} {a_lead:?} {b_lead:?} {lie:?}"), |on| {
+                let case = |on: &dyn Backend| {
                     let a = tensor(on, dtype, &[a_lead[0], a_lead[1], 5, 6], lie, 1);
                     let b = tensor(on, dtype, &[b_lead[0], b_lead[1], 6, 7], lie, 2);
                     let spread =
@@ -216,7 +237,9 @@ fn matmul_of_broadcast_factors() {
                         (View { buffer: &*a.buffer, layout: &of_a }, View { buffer: &*b.buffer, layout: &of_b });
                     on.matmul(MatmulArgs { a: x, b: y, out: out.view_mut() }.checked()?)?;
                     Ok(vec![out])
-                });
+                };
+                let name = format!("{dtype} {a_lead:?} {b_lead:?} {lie:?}");
+                if dtype.is_float() { sums(&name, &[6], Method::Direct, case) } else { same(&name, case) }
             }
         }
     }

@@ -91,6 +91,10 @@ driver! {
             arguments: KernelWork::pack(function.kernel, parameters.cast_const().cast()),
         };
         let name = function.name.clone();
+        // A kernel is loaded when it is first launched.
+        if !world.lazy_memory(&name) {
+            return Err(Status::OUT_OF_MEMORY);
+        }
         if world.profile.faults.launch.fails() {
             return Err(Status::LAUNCH_OUT_OF_RESOURCES);
         }

@@ -146,6 +146,7 @@ fn faults_on_request() {
     let made = Call { algorithm: 0, ..SMALL }.make(profile);
     let bias = made.program.upload(&[0.0f32; 6]);
     assert_eq!(made.fused(bias, 1, 0), DnnStatus::NOT_SUPPORTED);
+    drop(made);
     // Of any status, with the library's words about it.
     let no_convolutions = ["forward=3008", "search=3009"].into_iter().filter_map(Refused::read).collect();
     let made = SMALL.make(Profile { faults: Faults { no_convolutions, ..Faults::default() }, ..Profile::default() });
