@@ -121,8 +121,8 @@ MUTATIONS = [
     Mutation(
         "matmul_workspace", "half of the memory that cuBLASLt's algorithm asked for",
         "crates/cuda/src/gemm/lt.rs",
-        "Some(aside(*bytes)?)",
-        "Some(aside(*bytes / 2)?)",
+        "self.memory.block(bytes)",
+        "self.memory.block(bytes / 2)",
         ["matmul"],
         "uncached",
     ),
