@@ -3,7 +3,7 @@
 use kiln_backend::*;
 use kiln_cuda::with_plan_limit;
 
-use crate::support::*;
+use crate::{sums::Sums, support::*};
 
 /// How a tensor of four dimensions lies in memory.
 #[derive(Clone, Copy, Debug)]
@@ -129,16 +129,17 @@ impl Layer {
         Ok(all)
     }
 
-    /// Of how many products the results of [`run`](Layer::run) are, each with a bias.
+    /// Of how many products the results of [`run`](Layer::run) are.
     fn terms(&self) -> [usize; 7] {
         let [n, _, h, w] = self.y();
         let [o, inner, kh, kw] = self.w;
-        let forward = inner * kh * kw + 1;
+        let forward = inner * kh * kw;
         [forward, forward, forward, forward, forward, o / self.rule.groups * kh * kw, n * h * w]
     }
 
-    fn method(&self) -> Method {
-        Method::Convolution { taps: self.w[2] * self.w[3] }
+    /// What is known of the errors of these results.
+    fn sums<'a>(&self, terms: &'a [usize; 7]) -> Sums<'a> {
+        Sums::of(terms).with_taps(self.w[2] * self.w[3]).with_bias()
     }
 }
 
@@ -173,7 +174,7 @@ const LAYERS: [Layer; 16] = [
 const LARGE: Layer = layer([2, 17, 13, 15], [21, 17, 3, 3]).padding([1, 1]);
 
 fn check(name: &str, layer: &Layer, dtype: DType, orders: [Order; 3]) {
-    sums(name, &layer.terms(), layer.method(), |on| layer.run(on, dtype, orders));
+    layer.sums(&layer.terms()).same(name, |on| layer.run(on, dtype, orders));
 }
 
 #[test]
@@ -270,7 +271,7 @@ fn conv2d_settings() {
             for layer in every {
                 for order in [FIRST, Last] {
                     let name = format!("{name}: {layer:?} {dtype} {order:?}");
-                    compare_sums(&name, &layer.terms(), layer.method(), tf32, |on| layer.run(on, dtype, [order; 3]));
+                    layer.sums(&layer.terms()).with_tf32(tf32).compare(&name, |on| layer.run(on, dtype, [order; 3]));
                 }
             }
         }
@@ -300,7 +301,7 @@ fn conv2d_settings() {
 fn conv2d_of_more_shapes_than_plans_are_kept() {
     let (most, widest) = (3, 4);
     with_plan_limit(most * widest / 2, || {
-        sums("many shapes", &[2], Method::Direct, |on| {
+        Sums::of(&[1]).with_bias().same("many shapes", |on| {
             let x = tensor(on, DType::F32, &[most * widest], Lie::Dense, 1);
             let (w, bias) =
                 (tensor(on, DType::F32, &[1, 1, 1, 1], Lie::Dense, 2), tensor(on, DType::F32, &[1], Lie::Dense, 3));

@@ -20,6 +20,7 @@ mod products;
 mod reductions;
 mod relu_bias_grad;
 mod special_values;
+mod sums;
 mod support;
 mod turns;
 mod wild_indices;

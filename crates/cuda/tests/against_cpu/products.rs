@@ -3,7 +3,7 @@
 use kiln_backend::*;
 use kiln_cuda::with_plan_limit;
 
-use crate::support::*;
+use crate::{sums::Sums, support::*};
 
 #[test]
 fn matmul_of_integers() {
@@ -27,7 +27,7 @@ fn layouts() -> impl Iterator<Item = [Lie; 3]> {
 fn matmul() {
     for dtype in FLOATS {
         for [la, lb, lo] in layouts() {
-            sums(&format!("{dtype} {la:?} {lb:?} {lo:?}"), &[16], Method::Direct, |on| {
+            Sums::of(&[16]).same(&format!("{dtype} {la:?} {lb:?} {lo:?}"), |on| {
                 let (a, b) = (tensor(on, dtype, &[3, 8, 16], la, 1), tensor(on, dtype, &[3, 16, 24], lb, 2));
                 let mut out = target(on, dtype, &[3, 8, 24], lo);
                 on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
@@ -42,7 +42,7 @@ fn linear() {
     for dtype in FLOATS {
         for [la, lb, lo] in layouts() {
             for relu in [false, true] {
-                sums(&format!("{dtype} {la:?} {lb:?} {lo:?} {relu}"), &[17], Method::Direct, |on| {
+                Sums::of(&[16]).with_bias().same(&format!("{dtype} {la:?} {lb:?} {lo:?} {relu}"), |on| {
                     let (x, w) = (tensor(on, dtype, &[8, 16], la, 1), tensor(on, dtype, &[24, 16], lb, 2));
                     let bias = tensor(on, dtype, &[24], lo, 3);
                     let [mut out, mut plain] = [0, 1].map(|_| target(on, dtype, &[8, 24], lo));
@@ -167,7 +167,7 @@ fn matmul_of_odd_shapes() {
     for dtype in FLOATS {
         for [m, k, n] in [[5, 300, 7], [1, 200, 33], [33, 1, 2], [1, 1, 1], [130, 257, 65]] {
             for lie in LIES {
-                sums(&format!("matmul {m} {k} {n} {lie:?}"), &[k], Method::Direct, |on| {
+                Sums::of(&[k]).same(&format!("matmul {m} {k} {n} {lie:?}"), |on| {
                     let (a, b) = (tensor(on, dtype, &[m, k], lie, 1), tensor(on, dtype, &[k, n], Lie::Turned, 2));
                     let mut out = target(on, dtype, &[m, n], lie);
                     on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
@@ -184,7 +184,7 @@ fn matmul_with_factors_of_tf32() {
     let _alone = RECORD.write();
     set_float32_matmul_precision(Float32Precision::High);
     for [m, k, n] in [[8, 16, 24], [130, 257, 65]] {
-        compare_sums(&format!("{m} {k} {n}"), &[k], Method::Direct, true, |on| {
+        Sums::of(&[k]).with_tf32(true).compare(&format!("{m} {k} {n}"), |on| {
             let a = tensor(on, DType::F32, &[m, k], Lie::Dense, 1);
             let b = tensor(on, DType::F32, &[k, n], Lie::Turned, 2);
             let mut out = target(on, DType::F32, &[m, n], Lie::Dense);
@@ -200,7 +200,7 @@ fn matmul_with_factors_of_tf32() {
 fn matmul_of_more_shapes_than_plans_are_kept() {
     let [rows, columns] = [6, 5];
     with_plan_limit(rows * columns / 2, || {
-        sums("many shapes", &[3], Method::Direct, |on| {
+        Sums::of(&[3]).same("many shapes", |on| {
             let a = tensor(on, DType::F32, &[rows, 3], Lie::Dense, 1);
             let b = tensor(on, DType::F32, &[3, columns], Lie::Dense, 2);
             let mut out = target(on, DType::F32, &[rows, columns], Lie::Dense);
@@ -239,7 +239,7 @@ fn matmul_of_broadcast_factors() {
                     Ok(vec![out])
                 };
                 let name = format!("{dtype} {a_lead:?} {b_lead:?} {lie:?}");
-                if dtype.is_float() { sums(&name, &[6], Method::Direct, case) } else { same(&name, case) }
+                if dtype.is_float() { Sums::of(&[6]).same(&name, case) } else { same(&name, case) }
             }
         }
     }
