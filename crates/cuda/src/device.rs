@@ -170,7 +170,9 @@ impl Device {
             // SAFETY: by this function's contract.
             unsafe { self.stream.launch(kernel, config.grid, config.block, &mut *arguments) }
         };
-        self.memory.with_room(launch, |result| result.as_ref().is_err_and(is_out_of_memory))
+        self.memory
+            .with_room(launch, |result| result.as_ref().is_err_and(is_out_of_memory))
+            .map_err(|error| if is_out_of_memory(&error) { self.memory.with_figures(error) } else { error })
     }
 
     /// cuBLASLt on this device; its handle is made when the first product needs it.

@@ -91,6 +91,17 @@ impl DeviceMemory {
         ErrorKind::OutOfMemory { device: format!("cuda:{}", self.device_index()), requested: 0, detail }.into()
     }
 
+    /// An error of the driver's memory, with who has how much.
+    pub(crate) fn with_figures(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::OutOfMemory { device, requested, detail } => {
+                let detail = format!("{detail}; {}", self.allocator.lock().figures());
+                ErrorKind::OutOfMemory { device: device.clone(), requested: *requested, detail }.into()
+            }
+            _ => error,
+        }
+    }
+
     pub(crate) fn stats(&self) -> MemoryStats {
         self.allocator.lock().stats()
     }

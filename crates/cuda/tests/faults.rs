@@ -546,6 +546,7 @@ fn child_has_all_memory_in_use() {
     for (error, call) in errors.iter().zip(["unary", "cublasLtCreate", "cudnnCreate"]) {
         assert!(is_out_of_memory(error) && error.to_string().contains(call), "{call}: {error}");
         assert!(!error.to_string().contains("0 bytes asked for"), "{error}");
+        assert!(error.to_string().contains("are in use by tensors"), "{error}");
     }
     // None of them is remembered.
     drop(kept);

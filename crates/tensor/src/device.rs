@@ -23,8 +23,9 @@ impl Device {
     /// The CUDA GPU with this number.
     ///
     /// # Errors
-    /// [`ErrorKind::DeviceUnavailable`] with the reason: the crate was built without a CUDA backend, or the
-    /// machine has no such GPU, driver or library.
+    /// [`ErrorKind::DeviceUnavailable`] with the reason: the crate was built without a CUDA backend, the machine has no such
+    /// GPU or no driver, or its libraries are for different major versions of CUDA. [`cuda::report`](crate::cuda::report)
+    /// says what there is.
     pub fn cuda(index: usize) -> Result<Device> {
         let device = Device::Cuda(index);
         device.backend().map(|_| device)
