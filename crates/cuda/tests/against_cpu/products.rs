@@ -188,7 +188,7 @@ fn matmul_with_factors_of_tf32() {
             let a = tensor(on, DType::F32, &[m, k], Lie::Dense, 1);
             let b = tensor(on, DType::F32, &[k, n], Lie::Turned, 2);
             let mut out = target(on, DType::F32, &[m, n], Lie::Dense);
-            on.matmul(a.view(), b.view(), out.view_mut())?;
+            on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
             Ok(vec![out])
         });
     }
