@@ -244,6 +244,7 @@ nn.functional.prelu: weight
 nn.functional.relu
 nn.functional.relu6
 nn.functional.rrelu: lower upper training
+nn.functional.scaled_dot_product_attention: key value attn_mask dropout_p is_causal scale enable_gqa
 nn.functional.selu
 nn.functional.silu
 nn.functional.softmin: dim
@@ -339,7 +340,8 @@ class Samples:
                 return False
             # A number on the left is a tensor without dimensions.
             sample.input = torch.tensor(sample.input, dtype=sample.args[0].dtype)
-        if sample.kwargs.get("training") and op.name == "nn.functional.rrelu":
+        drawn = sample.kwargs.get("training") and op.name == "nn.functional.rrelu"
+        if drawn or sample.kwargs.get("dropout_p", 0) > 0:
             return False  # drawn from PyTorch's generator
         inputs, case = [], {"name": name, "op": row_name(op.name), "args": {}}
         try:

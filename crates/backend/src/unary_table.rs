@@ -126,7 +126,7 @@ UNARY(Selu, selu, "`1.0507 * (x > 0 ? x : 1.6733 * (exp(x) - 1))` (Klambauer et 
       "EluBackward0", input, COSTLY, g * select(s <= R(0.0), R(SELU_SLOPE) * exp(s), R(SELU_SCALE)))
 UNARY(Relu6, relu6, "`min(max(x, 0), 6)`; the gradient at 0 and 6 is 0.",
       CHEAP, select(x <= R(0.0), R(0.0), select(x >= R(6.0), R(6.0), x)), ints(minimum(maximum(x, R(0)), R(6))),
-      "HardtanhBackward0", input, CHEAP, select(s > R(0.0) && s < R(6.0), g, R(0.0)))
+      "HardtanhBackward0", input, CHEAP, select(s <= R(0.0) || s >= R(6.0), R(0.0), g))
 UNARY(Hardsigmoid, hardsigmoid, "`min(max(x + 3, 0), 6) / 6`; the gradient at -3 and 3 is 0.",
       CHEAP, select(x <= R(-3.0), R(0.0), select(x >= R(3.0), R(1.0), (x + R(3.0)) / R(6.0))), floats_only,
       "HardsigmoidBackward0", input, CHEAP, select(s > R(-3.0) && s < R(3.0), g / R(6.0), R(0.0)))

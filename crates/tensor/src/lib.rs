@@ -34,8 +34,8 @@ pub use ndarray;
 #[cfg(feature = "ndarray")]
 pub use ndarray_interop::{NdarrayGuard, NdarrayGuardMut};
 pub use ops::{
-    At, Correction, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, OutputSize, PadMode, Pooling,
-    Repeats, Rhs, RoundingMode, Running, SplitSizes, optimizer_step, step,
+    At, AttentionOptions, Correction, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, OutputSize,
+    PadMode, Pooling, Repeats, Rhs, RoundingMode, Running, SplitSizes, optimizer_step, step,
 };
 pub use state_dict::StateDict;
 pub use tensor::Tensor;

@@ -171,6 +171,7 @@ macro_rules! structured_operations {
                 leaky_relu "LeakyReluBackward0" elu "EluBackward0" celu "CeluBackward0" prelu +
                 hardshrink "HardshrinkBackward0" softshrink "SoftshrinkBackward0" rrelu + glu + softmin "SoftmaxBackward0"
                 lerp "LerpBackward0" dropout "NativeDropoutBackward0"
+                scaled_dot_product_attention "ScaledDotProductFlashAttentionForCpuBackward0"
                 linear "AddmmBackward0" linear_relu "ReluBackward0"
                 conv2d "ConvolutionBackward0" conv2d_relu "ReluBackward0" conv_transpose2d "ConvolutionBackward0"
                 max_pool2d "MaxPool2DWithIndicesBackward0" max_pool2d_with_indices "MaxPool2DWithIndicesBackward0"

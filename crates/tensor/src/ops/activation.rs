@@ -79,7 +79,8 @@ impl Tensor {
         record(out, "CeluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?.widened()?);
             let bent = grad.widened()?.mul(&x.div(alpha)?.exp()?)?.to_dtype(dtype)?;
-            Ok(one(x.gt(0)?.where_cond(&grad, &bent)?))
+            // At NaN the gradient passes.
+            Ok(one(x.le(0)?.where_cond(&bent, &grad)?))
         })
     }
 
@@ -98,7 +99,7 @@ impl Tensor {
             let out = crate::no_grad(|| self.clamp(min, max))?;
             return record(out, "HardtanhBackward0", &[self], &[self], move |ctx| {
                 let x = ctx.saved(0)?;
-                Ok(one(ctx.grad()?.keep_where(&x.gt(min)?.logical_and(&x.lt(max)?)?)?))
+                Ok(one(ctx.grad()?.masked_fill(&x.le(min)?.logical_or(&x.ge(max)?)?, 0)?))
             });
         }
         // The bounds become integers, too, towards 0, as in PyTorch.

@@ -36,7 +36,8 @@ impl Tensor {
         Ok(out.described(OP, || []))
     }
 
-    fn dropped(&self, p: f64, state: RandomState) -> Result<Tensor> {
+    /// Dropout by the draws from `state` on; its gradient is the same function of the incoming one.
+    pub(super) fn dropped(&self, p: f64, state: RandomState) -> Result<Tensor> {
         let reading = self.read();
         Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
             backend.dropout(DropoutArgs { p, state, x: reading.view(), out }.checked()?)

@@ -3,6 +3,7 @@
 
 mod activation;
 mod add_alpha;
+mod attention;
 mod binary;
 mod cast;
 mod check;
@@ -49,6 +50,7 @@ mod vector_norm;
 mod view;
 mod where_cond;
 
+pub use attention::AttentionOptions;
 pub use extreme::OneOrAll;
 pub use index::{At, Ellipsis, IndexItem, Indexer, NewAxis, step};
 pub use norm::Running;

@@ -48,12 +48,16 @@ impl Tensor {
         })?;
         drop(reading);
         let y = record(out.clone(), node, &[self], &[&out], move |ctx| {
-            let (grad, y) = (ctx.grad()?, ctx.saved(0)?);
-            let (g, y_read) = (grad.read(), y.read());
-            Ok(one(Tensor::compute(grad.device(), grad.dtype(), *grad.shape(), |backend, out| {
-                backend.softmax_grad(SoftmaxGradArgs { grad: g.view(), y: y_read.view(), dim, log, out }.checked()?)
-            })?))
+            Ok(one(ctx.saved(0)?.softmax_grad(&ctx.grad()?, dim, log)?))
         })?;
         Ok(y.described(op, || [("dim", dim.into())]))
+    }
+
+    /// The gradient of what softmax or its logarithm read, from its output, which this is.
+    pub(super) fn softmax_grad(&self, grad: &Tensor, dim: usize, log: bool) -> Result<Tensor> {
+        let (g, y) = (grad.read(), self.read());
+        Tensor::compute(grad.device(), grad.dtype(), *grad.shape(), |backend, out| {
+            backend.softmax_grad(SoftmaxGradArgs { grad: g.view(), y: y.view(), dim, log, out }.checked()?)
+        })
     }
 }

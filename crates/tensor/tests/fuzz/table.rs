@@ -1,8 +1,8 @@
 //! How each operation is called.
 
 use kiln_tensor::{
-    At, ClassLoss, ClassLossInput, Conv2d, Device, NewAxis, PadMode, PointwiseLossKind, PoolDivisor, Pooling,
-    Reduction, Result, Rhs, RoundingMode, Running, Tensor,
+    At, AttentionOptions, ClassLoss, ClassLossInput, Conv2d, Device, NewAxis, PadMode, PointwiseLossKind, PoolDivisor,
+    Pooling, Reduction, Result, Rhs, RoundingMode, Running, Tensor,
 };
 
 use super::{Call, choices::Choices};
@@ -218,6 +218,10 @@ const SINGLE: &[(&str, Call)] = calls! {
         x.searchsorted_with(&sorter, operand(y, r), r.flag())
     };
     searchsorted |x, y, r| x.searchsorted(operand(y, r), r.flag());
+    scaled_dot_product_attention |x, y, r| {
+        let options = AttentionOptions::default().is_causal(r.flag()).dropout(r.float()).enable_gqa(r.flag());
+        x.scaled_dot_product_attention(y, x, if r.flag() { options.mask(y) } else { options })
+    };
     softmax |x, _, r| x.softmax(r.dim());
     log_softmax |x, _, r| x.log_softmax(r.dim());
     isclose |x, y, r| x.isclose(y, r.float(), r.float());

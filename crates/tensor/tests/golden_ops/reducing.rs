@@ -1,6 +1,6 @@
 //! Reductions, softmax and sorting.
 
-use kiln_tensor::{Correction, Result, Tensor};
+use kiln_tensor::{AttentionOptions, Correction, Result, Tensor};
 use serde_json::Value;
 
 use crate::common::args::Args;
@@ -85,6 +85,11 @@ table! {
     std => |x, a| reduction!(&x[0], a, std, std_keepdim, correction(a));
     norm => |x, a| norm(&x[0], a.float("p").unwrap_or(2.0), a)?;
     vector_norm => |x, a| norm(&with_dtype(&x[0], a)?, a.float("ord").unwrap_or(2.0), a)?;
+    scaled_dot_product_attention => |x, a| {
+        let options = AttentionOptions::default().dropout(a.float("dropout_p").unwrap_or(0.0)).scale(a.float("scale"));
+        let options = options.is_causal(a.flag("is_causal")).enable_gqa(a.flag("enable_gqa"));
+        x[0].scaled_dot_product_attention(&x[1], &x[2], options.mask(a.tensor("attn_mask", x)))?
+    };
     softmax => |x, a| with_dtype(&x[0], a)?.softmax(a.int("dim").unwrap())?;
     softmin => |x, a| with_dtype(&x[0], a)?.softmin(a.int("dim").unwrap())?;
     log_softmax => |x, a| with_dtype(&x[0], a)?.log_softmax(a.int("dim").unwrap())?;

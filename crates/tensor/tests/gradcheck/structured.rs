@@ -1,8 +1,8 @@
 //! Structured operations: views, joining, indexing, reductions, products, losses, changes in place.
 
 use kiln_tensor::{
-    ClassLoss, ClassLossInput, Conv2d, DType, Device, Ellipsis, NewAxis, PadMode, PointwiseLossKind, PoolDivisor,
-    Pooling, Reduction, Result, Running, Tensor, step,
+    AttentionOptions, ClassLoss, ClassLossInput, Conv2d, DType, Device, Ellipsis, NewAxis, PadMode, PointwiseLossKind,
+    PoolDivisor, Pooling, Reduction, Result, Running, Tensor, step,
 };
 
 use super::{ANY, Check, inputs::Values::*};
@@ -275,6 +275,10 @@ pub const PRODUCTS: &[Check] = checks! {
     norm FULL_CUBE Positive |x| x[0].norm(3, 1);
     norm FULL_CUBE Positive |x| x[0].norm(0.5, ());
     norm_keepdim CUBE Any |x| x[0].norm_keepdim(2, 2);
+    scaled_dot_product_attention CUBE Any |x| {
+        let (q, k) = (x[0].sin()?, x[0].mul(0.5)?);
+        q.scaled_dot_product_attention(&k, &x[0], AttentionOptions::default())
+    };
     softmax CUBE Any |x| x[0].softmax(1);
     log_softmax CUBE Any |x| x[0].log_softmax(1);
     matmul PRODUCTS_2D Any |x| x[0].matmul(&x[1]);

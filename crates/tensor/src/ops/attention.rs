@@ -1,0 +1,533 @@
+//! Scaled dot-product attention, a block of the score matrix at a time.
+
+use std::ops::Range;
+
+use kiln_backend::{DType, Error, MAX_RANK, RandomState, Result, Shape};
+use kiln_derive::located;
+use smallvec::{SmallVec, smallvec};
+
+use super::check;
+use crate::{
+    Device, Tensor,
+    autograd::{is_tracing, record},
+    creation, no_grad,
+};
+
+/// The largest block of scores that is held at a time, in elements: about what the processor's caches hold, and on a GPU enough
+/// for all its multiprocessors.
+fn block_elements(device: Device) -> usize {
+    if device == Device::Cpu { 1 << 20 } else { 1 << 24 }
+}
+
+/// How [`Tensor::scaled_dot_product_attention`] computes, besides its operands.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct AttentionOptions<'a> {
+    mask: Option<&'a Tensor>,
+    is_causal: bool,
+    dropout: f64,
+    scale: Option<f64>,
+    enable_gqa: bool,
+}
+
+impl<'a> AttentionOptions<'a> {
+    /// A mask that broadcasts to `[…, L, S]`: truth values, `true` where a key takes part, or numbers that are added to the
+    /// scores.
+    pub fn mask(self, mask: impl Into<Option<&'a Tensor>>) -> Self {
+        AttentionOptions { mask: mask.into(), ..self }
+    }
+
+    /// Whether query `i` sees the keys up to `i` only.
+    pub fn is_causal(self, is_causal: bool) -> Self {
+        AttentionOptions { is_causal, ..self }
+    }
+
+    /// The probability of dropout of the weights; the caller passes 0 in evaluation.
+    pub fn dropout(self, dropout: f64) -> Self {
+        AttentionOptions { dropout, ..self }
+    }
+
+    /// What the products are scaled by; `1 / sqrt(E)`, unless this is called.
+    pub fn scale(self, scale: impl Into<Option<f64>>) -> Self {
+        AttentionOptions { scale: scale.into(), ..self }
+    }
+
+    /// Whether the heads (dimension -3) of keys and values are fewer and each serve a group of query heads (Ainslie et al.,
+    /// 2023).
+    pub fn enable_gqa(self, enable_gqa: bool) -> Self {
+        AttentionOptions { enable_gqa, ..self }
+    }
+}
+
+#[located]
+impl Tensor {
+    /// `softmax(scale * self · keyᵀ + mask) · value` (Vaswani et al., 2017), for queries `[…, L, E]`, keys `[…, S, E]` and values
+    /// `[…, S, V]`, whose leading dimensions broadcast. A query that no key takes part for gives 0.
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html>)
+    ///
+    /// The whole score matrix is never held: forward and backward pass go through it in blocks of rows, and the backward pass
+    /// computes them again (as Dao et al., 2022, do). A mask that itself wants a gradient, and a trace for an exporter, take
+    /// the plain operations instead. Half precision is computed in `f32` on the CPU, and rounded once.
+    ///
+    /// # Errors
+    /// The operands are not of one float dtype on one device, their shapes do not fit, there are a mask and `is_causal`, or the
+    /// dropout is no probability.
+    pub fn scaled_dot_product_attention(
+        &self,
+        key: &Tensor,
+        value: &Tensor,
+        options: AttentionOptions<'_>,
+    ) -> Result<Tensor> {
+        const OP: &str = "scaled_dot_product_attention";
+        check::floats(OP, self)?;
+        check::same_kind(OP, self, &[key, value])?;
+        let AttentionOptions { mask, is_causal, dropout, scale, enable_gqa } = options;
+        if !(0.0..=1.0).contains(&dropout) {
+            return Err(Error::argument(OP, format!("the probability {dropout} is outside [0, 1]")));
+        }
+        if is_causal && mask.is_some() {
+            return Err(Error::argument(OP, "there is a mask and `is_causal`; add the triangle to the mask"));
+        }
+        let (key, value) = if enable_gqa { (&self.grouped(key)?, &self.grouped(value)?) } else { (key, value) };
+        let shapes = Extents::new(OP, self, key, value)?;
+        let mask = mask.map(|mask| shapes.mask(OP, self, mask)).transpose()?;
+        let scale = scale.unwrap_or_else(|| 1.0 / (shapes.features as f64).sqrt());
+        let (q, k, v) =
+            (shapes.four(self, shapes.queries)?, shapes.four(key, shapes.keys)?, shapes.four(value, shapes.keys)?);
+        let plan = Plan { extents: shapes, is_causal, dropout, scale };
+        let wants_mask = mask.as_ref().is_some_and(Tensor::requires_grad);
+        let out = if wants_mask || is_tracing() {
+            plan.plain(&q, &k, &v, mask.as_ref())?
+        } else {
+            plan.blocked(&q, &k, &v, mask, plan.blocks(block_elements(self.device())))?
+        };
+        let mut dims: SmallVec<[usize; MAX_RANK]> = SmallVec::from_slice(&plan.extents.batch);
+        dims.extend([plan.extents.queries, plan.extents.values]);
+        out.reshape(&dims[..])
+    }
+
+    /// Heads of keys or values repeated for the heads of the queries.
+    fn grouped(&self, key: &Tensor) -> Result<Tensor> {
+        const OP: &str = "scaled_dot_product_attention";
+        if self.rank() < 3 || key.rank() < 3 {
+            return Err(Error::shape(OP, "[…, heads, L, E] for groups of heads", key.shape()));
+        }
+        let (heads, groups) = (self.dims()[self.rank() - 3], key.dims()[key.rank() - 3]);
+        if groups == 0 || !heads.is_multiple_of(groups) {
+            return Err(Error::shape(OP, format!("a number of heads that divides {heads}"), key.shape()));
+        }
+        key.repeat_interleave(heads / groups, -3)
+    }
+}
+
+/// The extents, with all leading dimensions taken together into a batch and heads.
+#[derive(Clone, Debug)]
+struct Extents {
+    /// The leading dimensions of the result.
+    batch: SmallVec<[usize; MAX_RANK]>,
+    samples: usize,
+    heads: usize,
+    queries: usize,
+    keys: usize,
+    features: usize,
+    values: usize,
+}
+
+impl Extents {
+    fn new(op: &'static str, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Extents> {
+        for tensor in [q, k, v] {
+            if tensor.rank() < 2 {
+                return Err(Error::shape(op, "[…, L, E]", tensor.shape()));
+            }
+        }
+        let last = |t: &Tensor| (t.dims()[t.rank() - 2], t.dims()[t.rank() - 1]);
+        let ((queries, features), (keys, key_features), (rows, values)) = (last(q), last(k), last(v));
+        if features != key_features {
+            return Err(Error::shape(op, format!("keys of {features} features, as the queries have"), k.shape()));
+        }
+        if keys != rows {
+            return Err(Error::shape(op, format!("{keys} values, one for each key"), v.shape()));
+        }
+        let leading = |t: &Tensor| Shape::new(&t.dims()[..t.rank() - 2]);
+        let shape = Shape::broadcast(op, &leading(q)?, &leading(k)?)?;
+        let batch: SmallVec<[usize; MAX_RANK]> = SmallVec::from_slice(&Shape::broadcast(op, &shape, &leading(v)?)?);
+        let (heads, samples) = batch.split_last().map_or((1, 1), |(heads, rest)| (*heads, rest.iter().product()));
+        Ok(Extents { batch, samples, heads, queries, keys, features, values })
+    }
+
+    /// An operand `[samples, heads, rows, …]`; broadcast dimensions are views where that is possible.
+    fn four(&self, t: &Tensor, rows: usize) -> Result<Tensor> {
+        let last = t.dims()[t.rank() - 1];
+        let mut dims = self.batch.clone();
+        dims.extend([rows, last]);
+        t.expand(&dims.iter().map(|&n| n as i64).collect::<SmallVec<[i64; MAX_RANK]>>()[..])?.reshape([
+            self.samples,
+            self.heads,
+            rows,
+            last,
+        ])
+    }
+
+    /// The mask with four dimensions that broadcast to `[samples, heads, queries, keys]`. It is not expanded: a mask of queries
+    /// and keys alone stays small.
+    fn mask(&self, op: &'static str, q: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        check::same_device(op, q, &[mask])?;
+        if mask.dtype() != DType::Bool {
+            check::same_kind(op, q, &[mask])?;
+        }
+        let mut whole = self.batch.clone();
+        whole.extend([self.queries, self.keys]);
+        let whole = Shape::new(&whole)?;
+        if Shape::broadcast(op, &whole, mask.shape()).ok() != Some(whole) {
+            return Err(Error::shape(op, format!("a mask that broadcasts to {whole}"), mask.shape()));
+        }
+        let mut dims: SmallVec<[usize; MAX_RANK]> = smallvec![1; whole.rank().max(4) - mask.rank()];
+        dims.extend(mask.dims().iter().copied());
+        let mask = mask.reshape(&dims[..])?;
+        if dims.len() == 4 {
+            return Ok(mask);
+        }
+        // Of several leading dimensions that become one none may be broadcast.
+        let (rows, columns) = (dims[dims.len() - 2], dims[dims.len() - 1]);
+        let mut leading: SmallVec<[i64; MAX_RANK]> = self.batch.iter().map(|&n| n as i64).collect();
+        leading.extend([rows as i64, columns as i64]);
+        mask.expand(&leading[..])?.reshape([self.samples, self.heads, rows, columns])
+    }
+}
+
+/// A part of the scores: samples, heads, queries; and the keys that these see.
+#[derive(Clone, Debug)]
+struct Block {
+    samples: Range<usize>,
+    heads: Range<usize>,
+    queries: Range<usize>,
+    keys: usize,
+}
+
+impl Block {
+    fn rows(&self, t: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+        t.narrow(0, self.samples.start, self.samples.len())?.narrow(1, self.heads.start, self.heads.len())?.narrow(
+            2,
+            rows.start,
+            rows.len(),
+        )
+    }
+
+    fn queries_of(&self, t: &Tensor) -> Result<Tensor> {
+        self.rows(t, self.queries.clone())
+    }
+
+    fn keys_of(&self, t: &Tensor) -> Result<Tensor> {
+        self.rows(t, 0..self.keys)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Plan {
+    extents: Extents,
+    is_causal: bool,
+    dropout: f64,
+    scale: f64,
+}
+
+impl Plan {
+    /// By operations on whole tensors.
+    fn plain(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        let Extents { queries, keys, .. } = self.extents;
+        let dtype = q.dtype();
+        let (q, k, v) = (&computed(q)?, &computed(k)?, &computed(v)?);
+        let mut scores = q.mul(self.scale)?.matmul(&k.transpose(-2, -1)?)?;
+        let lower;
+        let mask = if self.is_causal {
+            lower = Tensor::ones([queries, keys], (DType::Bool, q.device()))?.tril(0)?;
+            Some(&lower)
+        } else {
+            mask
+        };
+        let mut dead = None;
+        if let Some(mask) = mask {
+            let blocked = if mask.dtype() == DType::Bool {
+                scores = scores.masked_fill(&mask.logical_not()?, f64::NEG_INFINITY)?;
+                mask.logical_not()?
+            } else {
+                scores = scores.add(&mask.to_dtype(scores.dtype())?)?;
+                mask.eq(f64::NEG_INFINITY)?
+            };
+            dead = Some(blocked.all_keepdim(-1)?);
+        }
+        let mut weights = scores.softmax(-1)?;
+        if let Some(dead) = dead {
+            weights = weights.masked_fill(&dead, 0)?;
+        }
+        weights.dropout(self.dropout, true)?.matmul(v)?.to_dtype(dtype)
+    }
+
+    /// The blocks, from the first to the last, each of at most so many scores, or of one row.
+    fn blocks(&self, budget: usize) -> Vec<Block> {
+        let Extents { samples, heads, queries, keys, .. } = self.extents;
+        let parts = |n: usize, each: usize| {
+            let at_once = (budget / each.max(1)).clamp(1, n.max(1));
+            (0..n).step_by(at_once).map(move |i| i..(i + at_once).min(n)).collect::<Vec<_>>()
+        };
+        // Causal rows are cut finer, since a block computes all keys up to its last row.
+        let longest = if self.is_causal { queries.div_ceil(4).max(64) } else { queries };
+        let rows = (budget / keys.max(1)).clamp(1, longest.max(1));
+        let mut blocks = Vec::new();
+        for samples in parts(samples, heads * queries.min(rows) * keys) {
+            for heads in parts(heads, queries.min(rows) * keys) {
+                for start in (0..queries).step_by(rows) {
+                    let end = (start + rows).min(queries);
+                    let keys = if self.is_causal { end.min(keys) } else { keys };
+                    let samples = samples.clone();
+                    blocks.push(Block { samples, heads: heads.clone(), queries: start..end, keys });
+                }
+            }
+        }
+        blocks
+    }
+
+    /// Block by block, with a node of its own on the tape.
+    fn blocked(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<Tensor>, blocks: Vec<Block>) -> Result<Tensor> {
+        let Extents { samples, heads, queries, values, .. } = self.extents;
+        let masked = mask.as_ref().map(Mask::new).transpose()?;
+        let draws: Vec<Option<RandomState>> = blocks.iter().map(|block| self.draws(block)).collect();
+        let out = no_grad(|| {
+            let out = Tensor::empty([samples, heads, queries, values], q.options())?;
+            for (block, draws) in blocks.iter().zip(&draws) {
+                let weights = self.weights(block, &self.scaled(&block.queries_of(q)?)?, k, masked.as_ref())?;
+                let weights = self.thinned(&weights, *draws)?;
+                block.queries_of(&out)?.copy_(&weights.matmul(&computed(&block.keys_of(v)?)?)?)?;
+            }
+            masked.as_ref().map_or(Ok(out.clone()), |mask| mask.revived(&out))
+        })?;
+        let plan = self.clone();
+        let mut saved: SmallVec<[&Tensor; 4]> = smallvec![q, k, v];
+        saved.extend(mask.as_ref());
+        let is_masked = mask.is_some();
+        record(out, "ScaledDotProductFlashAttentionForCpuBackward0", &[q, k, v], &saved, move |ctx| {
+            let (q, k, v) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?);
+            let mask = if is_masked { Some(Mask::new(&ctx.saved(3)?)?) } else { None };
+            let [dq, dk, dv] = plan.gradients([&q, &k, &v], mask.as_ref(), &ctx.grad()?, (&blocks, &draws))?;
+            Ok(smallvec![Some(dq), Some(dk), Some(dv)])
+        })
+    }
+
+    fn draws(&self, block: &Block) -> Option<RandomState> {
+        let elements = block.samples.len() * block.heads.len() * block.queries.len() * block.keys;
+        (self.dropout > 0.0 && self.dropout < 1.0).then(|| creation::take(elements, 1))
+    }
+
+    fn scaled(&self, q: &Tensor) -> Result<Tensor> {
+        computed(q)?.mul(self.scale)
+    }
+
+    /// The softmax of a block of scores.
+    fn weights(&self, block: &Block, scaled_q: &Tensor, k: &Tensor, mask: Option<&Mask>) -> Result<Tensor> {
+        let scores = scaled_q.matmul(&computed(&block.keys_of(k)?)?.transpose(-2, -1)?)?;
+        if self.is_causal {
+            // The square on the diagonal; to its left all keys take part.
+            let (first, rows) = (block.queries.start, block.queries.len());
+            if first < block.keys {
+                let columns = block.keys - first;
+                let above = Tensor::ones([rows, columns], (DType::Bool, scores.device()))?.triu(1)?;
+                scores.narrow(-1, first, columns)?.masked_fill_(&above, f64::NEG_INFINITY)?;
+            }
+        }
+        if let Some(mask) = mask {
+            mask.apply(block, &scores)?;
+        }
+        scores.softmax(-1)
+    }
+
+    fn thinned(&self, weights: &Tensor, draws: Option<RandomState>) -> Result<Tensor> {
+        match draws {
+            Some(state) => weights.dropped(self.dropout, state),
+            None if self.dropout == 1.0 => weights.mul(0),
+            None => Ok(weights.clone()),
+        }
+    }
+
+    fn gradients(
+        &self,
+        [q, k, v]: [&Tensor; 3],
+        mask: Option<&Mask>,
+        grad: &Tensor,
+        (blocks, draws): (&[Block], &[Option<RandomState>]),
+    ) -> Result<[Tensor; 3]> {
+        // Sums over blocks are rounded once.
+        let wide = |t: &Tensor| Tensor::zeros(*t.shape(), (t.dtype().accumulator(), t.device()));
+        let (dq, dk, dv) = (q.empty_like()?, wide(k)?, wide(v)?);
+        let grad = mask.map_or(Ok(grad.clone()), |mask| mask.revived(grad))?;
+        for (block, draws) in blocks.iter().zip(draws) {
+            let scaled_q = self.scaled(&block.queries_of(q)?)?;
+            let grad = computed(&block.queries_of(&grad)?)?;
+            let weights = self.weights(block, &scaled_q, k, mask)?;
+            let add = |sum: &Tensor, part: Tensor| block.keys_of(sum)?.add_(&part.to_dtype(sum.dtype())?);
+            add(&dv, self.thinned(&weights, *draws)?.transpose(-2, -1)?.matmul(&grad)?)?;
+            let dw = grad.matmul(&computed(&block.keys_of(v)?)?.transpose(-2, -1)?)?;
+            let ds = weights.softmax_grad(&self.thinned(&dw, *draws)?, 3, false)?;
+            add(&dk, ds.transpose(-2, -1)?.matmul(&scaled_q)?)?;
+            block.queries_of(&dq)?.copy_(&ds.matmul(&computed(&block.keys_of(k)?)?)?.mul(self.scale)?)?;
+        }
+        Ok([dq, dk.to_dtype(k.dtype())?, dv.to_dtype(v.dtype())?])
+    }
+}
+
+/// What is computed with: half precision in `f32` on the CPU; a GPU's matrix units take it as it is.
+fn computed(t: &Tensor) -> Result<Tensor> {
+    if t.device() == Device::Cpu { t.widened() } else { Ok(t.clone()) }
+}
+
+/// A mask, and the queries for which no key takes part. Dimensions may be 1 and broadcast.
+struct Mask {
+    /// `true` where a key does not take part, or what is added to the scores. Of dead queries all keys take part: their outputs
+    /// are zeroed.
+    values: Tensor,
+    /// `[…, queries, 1]`.
+    dead: Tensor,
+}
+
+impl Mask {
+    fn new(mask: &Tensor) -> Result<Mask> {
+        no_grad(|| {
+            let blocked = if mask.dtype() == DType::Bool { mask.logical_not()? } else { mask.eq(f64::NEG_INFINITY)? };
+            let dead = blocked.all_keepdim(-1)?;
+            let values = if mask.dtype() == DType::Bool { blocked } else { mask.clone() };
+            Ok(Mask { values: values.masked_fill(&dead, 0)?, dead })
+        })
+    }
+
+    fn apply(&self, block: &Block, scores: &Tensor) -> Result<()> {
+        let mut values = self.values.clone();
+        for (dim, range) in [&block.samples, &block.heads, &block.queries].into_iter().enumerate() {
+            if values.dims()[dim] > 1 {
+                values = values.narrow(dim, range.start, range.len())?;
+            }
+        }
+        if values.dtype() == DType::Bool {
+            scores.masked_fill_(&values, f64::NEG_INFINITY)
+        } else {
+            scores.add_(&values.to_dtype(scores.dtype())?)
+        }
+    }
+
+    /// Outputs or gradients with those of dead queries zeroed.
+    fn revived(&self, t: &Tensor) -> Result<Tensor> {
+        t.masked_fill(&self.dead, 0)
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+
+    fn qkv(dims: [&[usize]; 3]) -> Result<[Tensor; 3]> {
+        let draw = |dims: &[usize]| Tensor::randn(dims, (DType::F64, Device::Cpu))?.requires_grad_(true);
+        Ok([draw(dims[0])?, draw(dims[1])?, draw(dims[2])?])
+    }
+
+    fn parts(leaves: &[Tensor; 3], out: &Tensor) -> Result<Vec<Vec<f64>>> {
+        leaves.iter().for_each(|leaf| leaf.zero_grad());
+        out.mul(&Tensor::arange(0, out.numel() as i64, (DType::F64, Device::Cpu))?.sin()?.reshape(out.dims())?)?
+            .sum(())?
+            .backward()?;
+        let mut all = vec![out.flatten_all()?.to_vec::<f64>()?];
+        for leaf in leaves {
+            all.push(leaf.grad().unwrap().flatten_all()?.to_vec::<f64>()?);
+        }
+        Ok(all)
+    }
+
+    /// Blocks of every size and the plain operations give the same outputs and gradients.
+    #[test]
+    fn blocks_are_the_whole() -> Result<()> {
+        let leaves = qkv([&[2, 3, 37, 5], &[2, 3, 41, 5], &[2, 3, 41, 4]])?;
+        let [q, k, v] = &leaves;
+        let extents = Extents::new("test", q, k, v)?;
+        let masks = [
+            None,
+            Some(Tensor::rand([37, 41], Device::Cpu)?.lt(0.7)?),
+            Some(
+                Tensor::rand([2, 1, 37, 41], Device::Cpu)?
+                    .lt(0.5)?
+                    .logical_and(&Tensor::arange(0, 37, Device::Cpu)?.ne(5)?.reshape([37, 1])?)?,
+            ),
+            Some(Tensor::randn([3, 1, 41], (DType::F64, Device::Cpu))?),
+        ];
+        for is_causal in [false, true] {
+            for mask in &masks {
+                let mask = mask.as_ref().filter(|_| !is_causal).map(|m| extents.mask("test", q, m)).transpose()?;
+                let plan = Plan { extents: extents.clone(), is_causal, dropout: 0.0, scale: 0.3 };
+                let want = parts(&leaves, &plan.plain(q, k, v, mask.as_ref())?)?;
+                for budget in [1, 50, 400, 3000, 1 << 20] {
+                    let blocks = plan.blocks(budget);
+                    let got = parts(&leaves, &plan.blocked(q, k, v, mask.clone(), blocks)?)?;
+                    for (got, want) in got.iter().flatten().zip(want.iter().flatten()) {
+                        assert!((got - want).abs() < 1e-12, "{is_causal} {budget}: {got} instead of {want}");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The backward pass draws the same elements again: the output is linear in the values, with the weights for slopes.
+    #[test]
+    fn dropout_is_the_same_on_the_way_back() -> Result<()> {
+        let leaves = qkv([&[1, 2, 16, 4], &[1, 2, 16, 4], &[1, 2, 16, 3]])?;
+        let [q, k, v] = &leaves;
+        let out = q.scaled_dot_product_attention(k, v, AttentionOptions::default().dropout(0.5))?;
+        out.mul(&out.detach())?.sum(())?.backward()?;
+        // sum(out²) is the value's gradient times the value, whatever was dropped.
+        let along = v.grad().unwrap().mul(v)?.sum(())?.item::<f64>()?;
+        assert!((along - out.square()?.sum(())?.item::<f64>()?).abs() < 1e-9);
+        Ok(())
+    }
+
+    #[test]
+    fn leading_dimensions_broadcast_and_heads_share_keys() -> Result<()> {
+        let [q, k, v] = qkv([&[2, 4, 6, 5], &[2, 7, 5], &[2, 7, 3]])?;
+        let shared = q.scaled_dot_product_attention(&k.unsqueeze(1)?, &v.unsqueeze(1)?, AttentionOptions::default())?;
+        assert_eq!(shared.dims(), [2, 4, 6, 3]);
+        let (k2, v2) = (Tensor::stack(&[&k, &k], 1)?, Tensor::stack(&[&v, &v], 1)?);
+        let grouped = q.scaled_dot_product_attention(&k2, &v2, AttentionOptions::default().enable_gqa(true))?;
+        assert!(shared.allclose(&grouped, 1e-12, 1e-12)?);
+        let two = q.select(1, 0)?.select(0, 0)?;
+        let alone =
+            two.scaled_dot_product_attention(&k.select(0, 0)?, &v.select(0, 0)?, AttentionOptions::default())?;
+        assert!(alone.allclose(&shared.select(0, 0)?.select(0, 0)?, 1e-12, 1e-12)?);
+        // No key at all, and none that takes part: zeros.
+        let none = q.scaled_dot_product_attention(
+            &k.narrow(1, 0, 0)?.unsqueeze(1)?,
+            &v.narrow(1, 0, 0)?.unsqueeze(1)?,
+            AttentionOptions::default(),
+        )?;
+        assert_eq!(none.abs()?.sum(())?.item::<f64>()?, 0.0);
+        let never = Tensor::zeros([6, 7], (DType::Bool, Device::Cpu))?;
+        let dead = q.scaled_dot_product_attention(
+            &k.unsqueeze(1)?,
+            &v.unsqueeze(1)?,
+            AttentionOptions::default().mask(&never),
+        )?;
+        assert_eq!(dead.abs()?.sum(())?.item::<f64>()?, 0.0);
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() -> Result<()> {
+        let [q, k, v] = qkv([&[2, 4, 6, 5], &[2, 4, 7, 5], &[2, 4, 7, 3]])?;
+        let plain = AttentionOptions::default;
+        let mask = Tensor::ones([6, 7], (DType::Bool, Device::Cpu))?;
+        assert!(q.scaled_dot_product_attention(&v, &v, plain()).is_err());
+        assert!(q.scaled_dot_product_attention(&k, &q, plain()).is_err());
+        assert!(q.scaled_dot_product_attention(&k, &v, plain().mask(&mask.t()?)).is_err());
+        assert!(q.scaled_dot_product_attention(&k, &v, plain().mask(&mask).is_causal(true)).is_err());
+        assert!(q.scaled_dot_product_attention(&k, &v, plain().dropout(1.5)).is_err());
+        assert!(q.scaled_dot_product_attention(&k.narrow(1, 0, 3)?, &v, plain()).is_err());
+        assert!(
+            q.scaled_dot_product_attention(&k.narrow(1, 0, 3)?, &v.narrow(1, 0, 3)?, plain().enable_gqa(true)).is_err()
+        );
+        assert!(q.scaled_dot_product_attention(&k.to_dtype(DType::F32)?, &v, plain()).is_err());
+        Ok(())
+    }
+}
