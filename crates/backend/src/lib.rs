@@ -43,4 +43,4 @@ pub use settings::{
     Float32Precision, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
     set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms, with_tf32,
 };
-pub use shape::{Dim, Dims, MAX_RANK, Shape};
+pub use shape::{Dim, DimList, Dims, MAX_RANK, Shape};

@@ -128,25 +128,28 @@ impl<const N: usize> PartialEq<[usize; N]> for Shape {
 
 /// One dimension as a caller names it: `0` is the first, `-1` the last.
 pub trait Dim: Copy {
+    /// The number as it was given; one that is too large becomes one that no tensor has.
+    fn number(self) -> i64;
+
     /// The index in `0..rank`. A scalar accepts 0 and -1, as in PyTorch.
     ///
     /// # Errors
     /// [`ErrorKind::DimOutOfRange`](crate::ErrorKind::DimOutOfRange).
-    fn resolve(self, op: &'static str, rank: usize) -> Result<usize>;
+    fn resolve(self, op: &'static str, rank: usize) -> Result<usize> {
+        resolve_number(self.number(), op, rank)
+    }
+}
+
+fn resolve_number(dim: i64, op: &'static str, rank: usize) -> Result<usize> {
+    let rank_or_1 = rank.max(1) as i64;
+    let index = if dim < 0 { dim.saturating_add(rank_or_1) } else { dim };
+    if (0..rank_or_1).contains(&index) { Ok(index as usize) } else { Err(Error::dim(op, dim, rank)) }
 }
 
 macro_rules! dim {
     ($($ty:ty)*) => {$(
         impl Dim for $ty {
-            fn resolve(self, op: &'static str, rank: usize) -> Result<usize> {
-                let (dim, rank_or_1) = (self as i64, rank.max(1) as i64);
-                let index = if dim < 0 { dim + rank_or_1 } else { dim };
-                if (0..rank_or_1).contains(&index) {
-                    Ok(index as usize)
-                } else {
-                    Err(Error::dim(op, dim, rank))
-                }
-            }
+            fn number(self) -> i64 { i64::try_from(self).unwrap_or(i64::MAX) }
         }
     )*};
 }
@@ -154,12 +157,17 @@ dim!(i32 i64 isize usize);
 
 /// No, one or several dimensions: `()` (all of them), `1`, `-1`, `[0, 2]`, `&[0, 2][..]`.
 pub trait Dims {
+    /// The dimensions as they were given.
+    fn list(&self) -> DimList;
+
     /// A mask with a `true` for each dimension that is named. `()` and an empty list name all of them, as in PyTorch's
     /// reductions.
     ///
     /// # Errors
     /// A dimension out of range, or one named twice.
-    fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]>;
+    fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
+        self.list().mask(op, rank)
+    }
 
     /// [`resolve`](Dims::resolve) where an empty list names no dimension, as in PyTorch's `flip`, `squeeze`, `any` and
     /// `all`; `()` names all of them.
@@ -172,40 +180,45 @@ pub trait Dims {
 
     /// Whether no dimension is named, which stands for all.
     fn names_none(&self) -> bool {
-        false
+        self.list().count == 0
     }
 
     /// Whether this is a list without dimensions.
     fn is_empty_list(&self) -> bool {
-        false
+        let list = self.list();
+        list.count == 0 && !list.is_all
     }
 }
 
-impl Dims for () {
-    fn names_none(&self) -> bool {
-        true
+/// What a [`Dims`] is, whatever its type.
+#[derive(Clone, Copy, Debug)]
+pub struct DimList {
+    /// The first of them.
+    dims: [i64; MAX_RANK],
+    /// How many were given, which may be more than any tensor has.
+    count: usize,
+    /// Whether it was `()`.
+    is_all: bool,
+}
+
+impl DimList {
+    fn new(dims: impl ExactSizeIterator<Item = i64>) -> DimList {
+        let mut list = DimList { dims: [0; MAX_RANK], count: dims.len(), is_all: false };
+        list.dims.iter_mut().zip(dims).for_each(|(place, dim)| *place = dim);
+        list
     }
-    fn resolve(&self, _: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
+
+    fn mask(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
         let mut mask = [false; MAX_RANK];
-        mask[..rank].fill(true);
-        Ok(mask)
-    }
-}
-
-impl<D: Dim> Dims for [D] {
-    fn names_none(&self) -> bool {
-        self.is_empty()
-    }
-    fn is_empty_list(&self) -> bool {
-        self.is_empty()
-    }
-    fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
-        if self.is_empty() {
-            return ().resolve(op, rank);
+        if self.count == 0 {
+            mask[..rank].fill(true);
+            return Ok(mask);
         }
-        let mut mask = [false; MAX_RANK];
-        for &dim in self {
-            let dim = dim.resolve(op, rank)?;
+        let Some(dims) = self.dims.get(..self.count) else {
+            return Err(Error::argument(op, format!("{} dimensions are named; tensors have at most 8", self.count)));
+        };
+        for &dim in dims {
+            let dim = resolve_number(dim, op, rank)?;
             if std::mem::replace(&mut mask[dim], true) {
                 return Err(Error::argument(op, format!("dimension {dim} is named twice")));
             }
@@ -216,33 +229,39 @@ impl<D: Dim> Dims for [D] {
     }
 }
 
+impl Dims for DimList {
+    fn list(&self) -> DimList {
+        *self
+    }
+}
+
+impl Dims for () {
+    fn list(&self) -> DimList {
+        DimList { dims: [0; MAX_RANK], count: 0, is_all: true }
+    }
+}
+
+impl<D: Dim> Dims for [D] {
+    fn list(&self) -> DimList {
+        DimList::new(self.iter().map(|dim| dim.number()))
+    }
+}
+
 impl<D: Dim> Dims for D {
-    fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
-        [*self].as_slice().resolve(op, rank)
+    fn list(&self) -> DimList {
+        DimList::new([self.number()].into_iter())
     }
 }
 
 impl<D: Dim, const N: usize> Dims for [D; N] {
-    fn names_none(&self) -> bool {
-        N == 0
-    }
-    fn is_empty_list(&self) -> bool {
-        N == 0
-    }
-    fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
-        self.as_slice().resolve(op, rank)
+    fn list(&self) -> DimList {
+        self.as_slice().list()
     }
 }
 
 impl<D: Dim> Dims for &[D] {
-    fn names_none(&self) -> bool {
-        self.is_empty()
-    }
-    fn is_empty_list(&self) -> bool {
-        self.is_empty()
-    }
-    fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
-        (**self).resolve(op, rank)
+    fn list(&self) -> DimList {
+        (**self).list()
     }
 }
 

@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod erased;
 mod expand;
 mod externs;
 mod located;
+mod tokens;
 
 /// Implements `ModuleTree`, `Field` and `Display` for a struct of layers; see `kiln_nn::Module`.
 #[proc_macro_derive(Module, attributes(module))]

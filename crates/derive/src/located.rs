@@ -3,9 +3,17 @@
 //! Each function becomes `#[track_caller]`, and its errors pass through `Error::called_from`; where nothing fails,
 //! nothing is paid. Functions are found by their tokens and their bodies are not parsed, since the macro goes over all
 //! of `kiln-tensor`.
+//!
+//! A method whose arguments say `impl Dims` and the like becomes two: one that converts them, and one for the converted
+//! arguments, which has the body ([`erased`](crate::erased)).
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use quote::quote;
+
+use crate::{
+    erased::Erased,
+    tokens::{collect, is_group, is_ident, is_parenthesis, is_punct},
+};
 
 /// What happens to an error besides learning where it came from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,11 +109,19 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
         (TokenStream::new(), TokenStream::new())
     };
     let error = if mode == Mode::Module { quote!(crate::module::failed_in(self, error)) } else { quote!(error) };
+    let erased = if mode == Mode::Operation && !of_trait { Erased::of(item, keyword, parameters) } else { None };
+    let (signature, caller) = match &erased {
+        Some(erased) => (erased.inner_signature(&returned), TokenStream::new()),
+        None => {
+            let signature = quote!(#attributes #[track_caller] #signature);
+            (signature, quote!(let caller = ::core::panic::Location::caller();))
+        }
+    };
+    let outer = erased.map(|erased| erased.outer(&attributes, &returned));
     Some(quote! {
-        #attributes
-        #[track_caller]
+        #outer
         #signature {
-            let caller = ::core::panic::Location::caller();
+            #caller
             #begins
             #[allow(clippy::redundant_closure_call, clippy::needless_question_mark)]
             let result = (move || -> #returned { #body })();
@@ -144,26 +160,6 @@ fn is_beyond_closures(token: &TokenTree) -> bool {
         TokenTree::Group(group) => group.stream().into_iter().any(|token| is_beyond_closures(&token)),
         TokenTree::Literal(_) => false,
     }
-}
-
-fn collect(tokens: &[TokenTree]) -> TokenStream {
-    tokens.iter().cloned().collect()
-}
-
-fn is_ident(token: &TokenTree, name: &str) -> bool {
-    matches!(token, TokenTree::Ident(ident) if ident == name)
-}
-
-fn is_punct(token: &TokenTree, char: char) -> bool {
-    matches!(token, TokenTree::Punct(punct) if punct.as_char() == char)
-}
-
-fn is_parenthesis(token: &TokenTree) -> bool {
-    matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Parenthesis)
-}
-
-fn is_group(token: &TokenTree) -> bool {
-    matches!(token, TokenTree::Group(_))
 }
 
 #[cfg(test)]
@@ -208,6 +204,28 @@ mod tests {
         ] {
             assert!(!run("site", plain).contains("track_caller"), "{plain}");
         }
+    }
+
+    #[test]
+    fn arguments_of_any_type_are_converted_before() {
+        let out = run(
+            "",
+            "impl Tensor {
+                /// Doc.
+                #[cfg(x)]
+                pub fn sum(&self, dims: impl Dims, keep: bool) -> Result<Tensor> { self.go(dims) }
+                pub fn full(shape: impl Extents, mut value: impl Into<Scalar>) -> Result<Tensor> { go(shape, value) }
+                pub fn item<T: Element>(&self, dim: impl Dim) -> Result<T> { go() }
+            }",
+        );
+        assert!(out.contains("#[track_caller]pubfnsum(&self,dims:implDims,keep:bool)->Result<Tensor>{"), "{out}");
+        assert!(out.contains("self.__sum(Dims::list(&dims),keep,::core::panic::Location::caller())"), "{out}");
+        assert!(out.contains("#[cfg(x)]#[allow("), "{out}");
+        assert!(out.contains("fn__sum(&self,dims:::kiln_backend::DimList,keep:bool,caller:"), "{out}");
+        assert!(out.contains("pubfnfull(shape:implExtents,value:implInto<Scalar>)"), "{out}");
+        assert!(out.contains("Self::__full(Extents::list(&shape),::core::convert::Into::into(value),"), "{out}");
+        assert!(out.contains("fn__full(shape:crate::ExtentList,mutvalue:Scalar,caller:"), "{out}");
+        assert!(!out.contains("__item"), "{out}");
     }
 
     #[test]

@@ -20,6 +20,8 @@ mod storage;
 mod tensor;
 
 pub use autograd::{enable_grad, no_grad, no_grad_guard};
+#[doc(hidden)]
+pub use creation::ExtentList;
 pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state, take_random_seed};
 pub use device::Device;
 pub use kiln_backend::{

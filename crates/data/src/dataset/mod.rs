@@ -77,9 +77,13 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// It is not: [`ErrorKind::IndexOutOfRange`](kiln_tensor::ErrorKind::IndexOutOfRange).
     fn check(&self, index: usize) -> Result<()> {
-        let len = self.len();
-        if index < len { Ok(()) } else { Err(out_of_range(index, len)) }
+        check_index(index, self.len())
     }
+}
+
+/// [`Dataset::check`] for a dataset of `len` samples.
+pub(crate) fn check_index(index: usize, len: usize) -> Result<()> {
+    if index < len { Ok(()) } else { Err(out_of_range(index, len)) }
 }
 
 /// The samples at these indices. Errors name the one that failed.

@@ -1,13 +1,14 @@
 //! `DataLoaderBuilder`: the options of a loader.
 
-use std::sync::Arc;
+use std::{marker::PhantomData, sync::Arc};
 
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result};
 use parking_lot::Mutex;
 
 use super::{
-    Collator, DataLoader, DefaultCollate, FnCollate, MapBatches, OnDevice, state::Cursor, worker_pool::WorkerPool,
+    Collator, DataLoader, DefaultCollate, Fetch, FnCollate, MapBatches, OnDevice, Parts, state::Cursor,
+    worker_pool::WorkerPool,
 };
 use crate::{BatchSampler, Batches, Dataset, RandomSampler, Sampler, SequentialSampler, ToDevice};
 
@@ -154,29 +155,27 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
     where
         D: 'static,
         C: 'static,
+        C::Batch: Send + 'static,
     {
         let DataLoaderBuilder { dataset, collator, options } = self;
         let samples = dataset.len();
-        let pool = Arc::new(WorkerPool::new(options.persistent));
-        let (num_workers, prefetch, seed) = (options.num_workers, options.prefetch, options.seed);
-        if prefetch == 0 {
-            return Err(Error::argument(OP, "prefetch is 0; at least 1 is expected"));
-        }
-        let (batches, batch_size) = options.batches(samples)?;
-        Ok(DataLoader {
-            fetch: Arc::new(move |indices| collator.batch(&dataset, indices)),
-            batches,
-            batch_size,
-            samples,
-            num_workers,
-            prefetch,
-            pool,
-            cursor: Arc::new(Mutex::new(Cursor::new(seed))),
-        })
+        let fetch: Fetch = Arc::new(move |indices| Ok(Box::new(collator.batch(&dataset, indices)?)));
+        Ok(DataLoader { parts: options.build(samples, fetch)?, batch: PhantomData })
     }
 }
 
 impl Options {
+    fn build(self, samples: usize, fetch: Fetch) -> Result<Parts> {
+        let pool = Arc::new(WorkerPool::new(self.persistent));
+        let (num_workers, prefetch, seed) = (self.num_workers, self.prefetch, self.seed);
+        if prefetch == 0 {
+            return Err(Error::argument(OP, "prefetch is 0; at least 1 is expected"));
+        }
+        let (batches, batch_size) = self.batches(samples)?;
+        let cursor = Arc::new(Mutex::new(Cursor::new(seed)));
+        Ok(Parts { fetch, batches, batch_size, samples, num_workers, prefetch, pool, cursor })
+    }
+
     /// The batch sampler, and the batch size if it is known.
     fn batches(self, samples: usize) -> Result<(Box<dyn BatchSampler>, Option<usize>)> {
         if let Some(sampler) = self.batch_sampler {

@@ -1,12 +1,12 @@
 //! `LoaderIter`: one pass over the data.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use kiln_tensor::{Error, Result};
 use parking_lot::Mutex;
 
 use super::{
-    DataLoader, Fetch,
+    AnyBatch, Fetch, Parts,
     state::Cursor,
     workers::{Plan, Workers, make},
 };
@@ -16,38 +16,76 @@ use crate::Epoch;
 /// that they are making.
 #[must_use]
 pub struct LoaderIter<B> {
-    source: Source<B>,
+    pass: Pass,
+    batch: PhantomData<fn() -> B>,
+}
+
+impl<B: Send + 'static> LoaderIter<B> {
+    pub(super) fn start(loader: &Parts) -> LoaderIter<B> {
+        LoaderIter { pass: Pass::start(loader), batch: PhantomData }
+    }
+}
+
+impl<B: 'static> Iterator for LoaderIter<B> {
+    type Item = Result<B>;
+
+    fn next(&mut self) -> Option<Result<B>> {
+        let batch = match self.pass.next()? {
+            Ok(batch) => batch.downcast().map_err(|_| Error::other("DataLoader: a batch of another type")),
+            Err(error) => Err(error),
+        };
+        Some(batch.map(|batch| *batch))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.pass.left();
+        (left, Some(left))
+    }
+}
+
+impl<B: 'static> ExactSizeIterator for LoaderIter<B> {}
+impl<B: 'static> std::iter::FusedIterator for LoaderIter<B> {}
+
+impl<B> fmt::Debug for LoaderIter<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Pass { position, end, .. } = &self.pass;
+        f.debug_struct("LoaderIter").field("position", position).field("end", end).finish_non_exhaustive()
+    }
+}
+
+/// One pass over the data, whatever its batches are.
+struct Pass {
+    source: Source,
     position: usize,
     end: usize,
     cursor: Arc<Mutex<Cursor>>,
     run: u64,
 }
 
-enum Source<B> {
+enum Source {
     /// Batches are made when they are asked for.
-    Inline(Fetch<B>, Arc<Plan>),
-    Workers(Workers<B>),
+    Inline(Fetch, Arc<Plan>),
+    Workers(Workers),
     /// The epoch could not be begun: the error is its only item.
     Failed(Error),
     Finished,
 }
 
-impl<B: Send + 'static> LoaderIter<B> {
-    pub(super) fn start(loader: &DataLoader<B>) -> LoaderIter<B> {
+impl Pass {
+    fn start(loader: &Parts) -> Pass {
         let (seed, (epoch, position, run)) = {
             let mut cursor = loader.cursor.lock();
             (cursor.seed, cursor.begin())
         };
-        let mut iter =
-            LoaderIter { source: Source::Finished, position, end: position, cursor: loader.cursor.clone(), run };
-        match iter.begin(loader, Epoch::new(seed, epoch)) {
+        let mut pass = Pass { source: Source::Finished, position, end: position, cursor: loader.cursor.clone(), run };
+        match pass.begin(loader, Epoch::new(seed, epoch)) {
             Ok(()) => {}
-            Err(error) => (iter.source, iter.end) = (Source::Failed(error), position + 1),
+            Err(error) => (pass.source, pass.end) = (Source::Failed(error), position + 1),
         }
-        iter
+        pass
     }
 
-    fn begin(&mut self, loader: &DataLoader<B>, epoch: Epoch) -> Result<()> {
+    fn begin(&mut self, loader: &Parts, epoch: Epoch) -> Result<()> {
         let plan = Arc::new(Plan { epoch, batches: loader.batches.batches(epoch)? });
         let count = plan.batches.len();
         let start = self.position.min(count);
@@ -62,12 +100,8 @@ impl<B: Send + 'static> LoaderIter<B> {
         self.cursor.lock().planned(self.run, count);
         Ok(())
     }
-}
 
-impl<B> Iterator for LoaderIter<B> {
-    type Item = Result<B>;
-
-    fn next(&mut self) -> Option<Result<B>> {
+    fn next(&mut self) -> Option<Result<AnyBatch>> {
         if self.position >= self.end {
             self.source = Source::Finished;
             return None;
@@ -92,17 +126,7 @@ impl<B> Iterator for LoaderIter<B> {
         Some(batch)
     }
 
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.end.saturating_sub(self.position);
-        (left, Some(left))
-    }
-}
-
-impl<B> ExactSizeIterator for LoaderIter<B> {}
-impl<B> std::iter::FusedIterator for LoaderIter<B> {}
-
-impl<B> fmt::Debug for LoaderIter<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoaderIter").field("position", &self.position).field("end", &self.end).finish_non_exhaustive()
+    fn left(&self) -> usize {
+        self.end.saturating_sub(self.position)
     }
 }

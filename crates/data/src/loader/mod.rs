@@ -8,7 +8,7 @@ mod state;
 mod worker_pool;
 mod workers;
 
-use std::{fmt, sync::Arc};
+use std::{any::Any, fmt, marker::PhantomData, sync::Arc};
 
 pub use builder::DataLoaderBuilder;
 pub use collator::{Collator, DefaultCollate, FnCollate, MapBatches, OnDevice};
@@ -23,8 +23,12 @@ use worker_pool::WorkerPool;
 
 use crate::{BatchSampler, Collate, Dataset};
 
+/// A batch of any type. Threads, channels and the order of batches are compiled once, and not again for each type of batch in
+/// each program.
+type AnyBatch = Box<dyn Any + Send>;
+
 /// Makes the batch of these samples.
-type Fetch<B> = Arc<dyn Fn(&[usize]) -> Result<B> + Send + Sync>;
+type Fetch = Arc<dyn Fn(&[usize]) -> Result<AnyBatch> + Send + Sync>;
 
 /// Batches of a dataset: PyTorch's `DataLoader`. Its type parameter is the type of a batch, whatever the dataset is, so a
 /// function can take `&DataLoader` (batches of `(Tensor, Tensor)`).
@@ -44,7 +48,13 @@ type Fetch<B> = Arc<dyn Fn(&[usize]) -> Result<B> + Send + Sync>;
 /// # Ok::<(), kiln_tensor::Error>(())
 /// ```
 pub struct DataLoader<B = (Tensor, Tensor)> {
-    fetch: Fetch<B>,
+    parts: Parts,
+    batch: PhantomData<fn() -> B>,
+}
+
+/// A loader, whatever its batches are.
+struct Parts {
+    fetch: Fetch,
     batches: Box<dyn BatchSampler>,
     batch_size: Option<usize>,
     samples: usize,
@@ -71,6 +81,7 @@ impl<B> DataLoader<B> {
     where
         D: Dataset + 'static,
         D::Item: Collate<Batch = B>,
+        B: Send + 'static,
     {
         DataLoader::builder(dataset).batch_size(batch_size).build()
     }
@@ -78,7 +89,7 @@ impl<B> DataLoader<B> {
     /// Number of batches in an epoch.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.batches.len()
+        self.parts.batches.len()
     }
 
     /// Whether an epoch has no batch.
@@ -90,13 +101,13 @@ impl<B> DataLoader<B> {
     /// Number of samples in the dataset: PyTorch's `len(loader.dataset)`.
     #[must_use]
     pub fn dataset_len(&self) -> usize {
-        self.samples
+        self.parts.samples
     }
 
     /// Number of samples in a batch (the last one may have fewer); `None` with a batch sampler.
     #[must_use]
     pub fn batch_size(&self) -> Option<usize> {
-        self.batch_size
+        self.parts.batch_size
     }
 
     /// Starts the next epoch, counted from 0. After [`set_state`](DataLoader::set_state) it continues the interrupted epoch. An
@@ -105,7 +116,7 @@ impl<B> DataLoader<B> {
     where
         B: Send + 'static,
     {
-        LoaderIter::start(self)
+        LoaderIter::start(&self.parts)
     }
 
     /// As [`iter`](DataLoader::iter), with a progress bar on the terminal.
@@ -129,13 +140,13 @@ impl<B> DataLoader<B> {
 
     /// Sets the number of the next epoch. Epochs count up by themselves; this is for loops that begin elsewhere.
     pub fn set_epoch(&self, epoch: u64) {
-        self.cursor.lock().jump(epoch, 0);
+        self.parts.cursor.lock().jump(epoch, 0);
     }
 
     /// The loader's position: the batch after the last one that the newest iterator returned.
     #[must_use]
     pub fn state(&self) -> LoaderState {
-        self.cursor.lock().state(self.len())
+        self.parts.cursor.lock().state(self.len())
     }
 
     /// Continues where [`state`](DataLoader::state) was taken: the next iterator returns the batches that would have come next,
@@ -145,7 +156,7 @@ impl<B> DataLoader<B> {
     /// The state is from the middle of an epoch with another number of batches.
     pub fn set_state(&self, state: LoaderState) -> Result<()> {
         state.check(self.len())?;
-        let mut cursor = self.cursor.lock();
+        let mut cursor = self.parts.cursor.lock();
         cursor.seed = state.seed;
         cursor.jump(state.epoch, state.position);
         Ok(())
@@ -164,10 +175,10 @@ impl<B> fmt::Debug for DataLoader<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DataLoader")
             .field("batches", &self.len())
-            .field("batch_size", &self.batch_size)
-            .field("samples", &self.samples)
-            .field("num_workers", &self.num_workers)
-            .field("prefetch", &self.prefetch)
+            .field("batch_size", &self.parts.batch_size)
+            .field("samples", &self.parts.samples)
+            .field("num_workers", &self.parts.num_workers)
+            .field("prefetch", &self.parts.prefetch)
             .field("state", &self.state())
             .finish()
     }

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use kiln_tensor::{Error, Result, no_grad};
 
 use super::{
-    Fetch,
+    AnyBatch, Fetch,
     worker_pool::{WorkerPool, WorkerThread},
 };
 use crate::{Epoch, dataset::take_panicked_sample, random};
@@ -29,7 +29,7 @@ pub(super) struct Plan {
 
 /// Makes batch number `position`. A panic of the dataset, a transform or the collate function becomes an error, so that the
 /// outcome is the same with and without workers, and a consumer never waits forever.
-pub(super) fn make<B>(fetch: &Fetch<B>, plan: &Plan, position: usize) -> Result<B> {
+pub(super) fn make(fetch: &Fetch, plan: &Plan, position: usize) -> Result<AnyBatch> {
     let indices = plan.batches.get(position).map_or(&[][..], Vec::as_slice);
     // Gradient recording and random state belong to a thread, so they would depend on the number of workers: recording is off,
     // and each batch has random streams of its own.
@@ -46,8 +46,8 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)")
 }
 
-pub(super) struct Workers<B> {
-    receivers: Vec<Receiver<Result<B>>>,
+pub(super) struct Workers {
+    receivers: Vec<Receiver<Result<AnyBatch>>>,
     threads: Vec<WorkerThread>,
     pool: Arc<WorkerPool>,
     start: usize,
@@ -56,16 +56,16 @@ pub(super) struct Workers<B> {
     done: Receiver<()>,
 }
 
-impl<B: Send + 'static> Workers<B> {
+impl Workers {
     /// Starts `count` threads on the batches from `start` on. Each is at most `prefetch` batches ahead of the consumer.
     pub fn start(
         pool: &Arc<WorkerPool>,
-        fetch: &Fetch<B>,
+        fetch: &Fetch,
         plan: &Arc<Plan>,
         start: usize,
         count: usize,
         prefetch: usize,
-    ) -> Result<Workers<B>> {
+    ) -> Result<Workers> {
         let (working, done) = bounded(0);
         let stop = Arc::new(AtomicBool::new(false));
         let mut workers = Workers { receivers: Vec::new(), threads: Vec::new(), pool: pool.clone(), start, stop, done };
@@ -87,7 +87,7 @@ impl<B: Send + 'static> Workers<B> {
     }
 }
 
-fn run<B>(fetch: &Fetch<B>, plan: &Plan, first: usize, step: usize, out: &Sender<Result<B>>, stop: &AtomicBool) {
+fn run(fetch: &Fetch, plan: &Plan, first: usize, step: usize, out: &Sender<Result<AnyBatch>>, stop: &AtomicBool) {
     for position in (first..plan.batches.len()).step_by(step) {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -101,16 +101,16 @@ fn run<B>(fetch: &Fetch<B>, plan: &Plan, first: usize, step: usize, out: &Sender
     }
 }
 
-impl<B> Workers<B> {
+impl Workers {
     /// Batch number `position`. Positions must be asked for in order.
-    pub fn receive(&self, position: usize) -> Result<B> {
+    pub fn receive(&self, position: usize) -> Result<AnyBatch> {
         let gone = || Error::other(format!("DataLoader: the worker thread that makes batch {position} has ended"));
         let worker = (position - self.start).checked_rem(self.receivers.len()).ok_or_else(gone)?;
         self.receivers[worker].recv().map_err(|_| gone())?
     }
 }
 
-impl<B> Drop for Workers<B> {
+impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         // Wakes workers that wait for room in their channel.

@@ -7,7 +7,7 @@ use std::{
 
 use kiln_tensor::Error;
 
-use super::MnistKind;
+use super::kind::Facts;
 
 /// Where a data set was found. [`MnistBuilder::load`](super::MnistBuilder::load) documents the order of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,34 +55,34 @@ pub(super) struct SearchPath {
 }
 
 impl SearchPath {
-    pub fn of_machine<K: MnistKind>(given: Option<PathBuf>) -> SearchPath {
+    pub fn of_machine(kind: &Facts, given: Option<PathBuf>) -> SearchPath {
         SearchPath {
             given,
             environment: env::var_os("KILN_DATA").filter(|value| !value.is_empty()).map(PathBuf::from),
             user: crate::user_dir::data_dir().map(|dir| dir.join("kiln")),
-            system: K::SYSTEM_FOLDER.map(PathBuf::from),
-            bundled: K::BUNDLED_FOLDER.map(PathBuf::from),
+            system: kind.system_folder.map(PathBuf::from),
+            bundled: kind.bundled_folder.map(PathBuf::from),
         }
     }
 
     /// The folders in their order. A folder that the program or the environment names is the only one: what is in another place
     /// is not what was asked for.
-    pub fn folders<K: MnistKind>(&self) -> Vec<(Origin, PathBuf)> {
+    pub fn folders(&self, kind: &Facts) -> Vec<(Origin, PathBuf)> {
         if let Some(root) = &self.given {
-            let mut folders = named::<K>(root);
+            let mut folders = named(kind, root);
             folders.extend([root.join("raw"), root.clone()]);
             return folders.into_iter().map(|dir| (Origin::Given, dir)).collect();
         }
         if let Some(root) = &self.environment {
-            let mut folders = named::<K>(root);
+            let mut folders = named(kind, root);
             // All data sets of the family have the same file names, so a folder with another name may hold another data set.
-            if is_named::<K>(root) {
+            if is_named(kind, root) {
                 folders.extend([root.join("raw"), root.clone()]);
             }
             return folders.into_iter().map(|dir| (Origin::Environment, dir)).collect();
         }
         let mut folders = Vec::new();
-        folders.extend(self.user.iter().flat_map(|root| named::<K>(root)).map(|dir| (Origin::User, dir)));
+        folders.extend(self.user.iter().flat_map(|root| named(kind, root)).map(|dir| (Origin::User, dir)));
         folders.extend(self.system.iter().map(|dir| (Origin::System, dir.clone())));
         folders.extend(self.bundled.iter().map(|dir| (Origin::Bundled, dir.clone())));
         folders
@@ -90,25 +90,25 @@ impl SearchPath {
 
     /// The folder for downloads: torchvision's layout below the folder that the program or the environment names.
     #[cfg(feature = "download")]
-    pub fn download_folder<K: MnistKind>(&self) -> kiln_tensor::Result<(Origin, PathBuf)> {
+    pub fn download_folder(&self, kind: &Facts) -> kiln_tensor::Result<(Origin, PathBuf)> {
         let roots =
             [(Origin::Given, &self.given), (Origin::Environment, &self.environment), (Origin::User, &self.user)];
         let root = roots.into_iter().find_map(|(origin, root)| Some((origin, root.as_ref()?)));
         let (origin, root) = root.ok_or_else(|| {
-            Error::argument(K::NAME, "this system has no data directory to download to; name one, or set KILN_DATA")
+            Error::argument(kind.name, "this system has no data directory to download to; name one, or set KILN_DATA")
         })?;
-        let raw = if is_named::<K>(root) { root.join("raw") } else { root.join(K::NAME).join("raw") };
+        let raw = if is_named(kind, root) { root.join("raw") } else { root.join(kind.name).join("raw") };
         Ok((origin, raw))
     }
 
     /// The files of a split, in the first folder that has both.
-    pub fn find<K: MnistKind>(&self, train: bool) -> Option<Files> {
-        self.folders::<K>().into_iter().find_map(|(origin, dir)| files(origin, &dir, train))
+    pub fn find(&self, kind: &Facts, train: bool) -> Option<Files> {
+        self.folders(kind).into_iter().find_map(|(origin, dir)| files(origin, &dir, train))
     }
 
-    pub fn not_found<K: MnistKind>(&self, train: bool) -> Error {
-        let searched: Vec<String> = self.folders::<K>().iter().map(|(_, dir)| dir.display().to_string()).collect();
-        let ([images, labels], name) = (names(train), K::NAME);
+    pub fn not_found(&self, kind: &Facts, train: bool) -> Error {
+        let searched: Vec<String> = self.folders(kind).iter().map(|(_, dir)| dir.display().to_string()).collect();
+        let ([images, labels], name) = (names(train), kind.name);
         let missing = format!("no {images} and {labels} (or .gz) in {}", searched.join(", "));
         let message = match (&self.given, &self.environment) {
             (None, Some(root)) => format!(
@@ -119,7 +119,7 @@ impl SearchPath {
                 format!("{missing}; give their folder, set KILN_DATA to the one above {name}, or use `download(true)`")
             }
         };
-        Error::argument(K::NAME, message)
+        Error::argument(kind.name, message)
     }
 }
 
@@ -140,13 +140,13 @@ fn slug(name: &str) -> String {
     }
 }
 
-fn named<K: MnistKind>(root: &Path) -> Vec<PathBuf> {
-    vec![root.join(K::NAME).join("raw"), root.join(K::NAME), root.join(slug(K::NAME))]
+fn named(kind: &Facts, root: &Path) -> Vec<PathBuf> {
+    vec![root.join(kind.name).join("raw"), root.join(kind.name), root.join(slug(kind.name))]
 }
 
-fn is_named<K: MnistKind>(root: &Path) -> bool {
+fn is_named(kind: &Facts, root: &Path) -> bool {
     let name = root.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.eq_ignore_ascii_case(K::NAME) || name.eq_ignore_ascii_case(&slug(K::NAME))
+    name.eq_ignore_ascii_case(kind.name) || name.eq_ignore_ascii_case(&slug(kind.name))
 }
 
 fn files(origin: Origin, dir: &Path, train: bool) -> Option<Files> {
@@ -184,16 +184,16 @@ mod tests {
             bundled: Some(put(&at("bundled"), ".gz")),
         };
         let found = |search: &SearchPath| {
-            search.find::<Fashion>(true).map(|f| (f.origin, f.images.parent().unwrap().to_path_buf()))
+            search.find(&Facts::of::<Fashion>(), true).map(|f| (f.origin, f.images.parent().unwrap().to_path_buf()))
         };
         assert_eq!(found(&search), Some((Origin::System, at("system"))));
-        assert_eq!(search.find::<Fashion>(false), None);
+        assert_eq!(search.find(&Facts::of::<Fashion>(), false), None);
         put(&at("user/FashionMNIST/raw"), "");
         assert_eq!(found(&search), Some((Origin::User, at("user/FashionMNIST/raw"))));
         // A wrong folder is never replaced by what is elsewhere.
         search.environment = Some(at("env"));
         assert_eq!(found(&search), None);
-        let error = search.not_found::<Fashion>(true).to_string();
+        let error = search.not_found(&Facts::of::<Fashion>(), true).to_string();
         for part in ["KILN_DATA is", "train-images-idx3-ubyte", "FashionMNIST/raw", "fashion-mnist", "unset it"] {
             assert!(error.contains(part) && !error.contains("system"), "{error}");
         }
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(found(&search), Some((Origin::Environment, at("env/FashionMNIST"))));
         search.given = Some(at("given"));
         assert_eq!(found(&search), None);
-        assert!(search.not_found::<Fashion>(true).to_string().contains("given"));
+        assert!(search.not_found(&Facts::of::<Fashion>(), true).to_string().contains("given"));
         put(&at("given"), "");
         assert_eq!(found(&search), Some((Origin::Given, at("given"))));
         put(&at("given/raw"), "");
@@ -215,10 +215,10 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let root = put(&temp.path().join("FashionMNIST"), "");
         let search = SearchPath { environment: Some(root), ..SearchPath::default() };
-        assert!(search.find::<Fashion>(true).is_some());
-        assert!(search.find::<Digits>(true).is_none());
+        assert!(search.find(&Facts::of::<Fashion>(), true).is_some());
+        assert!(search.find(&Facts::of::<Digits>(), true).is_none());
         let flat = SearchPath { environment: Some(put(&temp.path().join("data"), "")), ..SearchPath::default() };
-        assert!(flat.find::<Fashion>(true).is_none());
+        assert!(flat.find(&Facts::of::<Fashion>(), true).is_none());
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = put(temp.path(), "");
         fs::remove_file(dir.join(names(true)[1])).unwrap();
-        assert!(SearchPath { given: Some(dir), ..SearchPath::default() }.find::<Fashion>(true).is_none());
+        assert!(SearchPath { given: Some(dir), ..SearchPath::default() }.find(&Facts::of::<Fashion>(), true).is_none());
     }
 
     #[test]

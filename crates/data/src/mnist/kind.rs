@@ -21,6 +21,33 @@ pub trait MnistKind: Send + Sync + 'static {
     const BUNDLED_FOLDER: Option<&'static str> = None;
 }
 
+/// What a [`MnistKind`] says, as a value: searching and reading are compiled once, and not again for each kind.
+pub(super) struct Facts {
+    pub name: &'static str,
+    pub classes: &'static [&'static str],
+    pub system_folder: Option<&'static str>,
+    pub bundled_folder: Option<&'static str>,
+    #[cfg(feature = "download")]
+    pub counts: [usize; 2],
+    #[cfg(feature = "download")]
+    pub sha256: [[&'static str; 2]; 2],
+}
+
+impl Facts {
+    pub const fn of<K: MnistKind>() -> Facts {
+        Facts {
+            name: K::NAME,
+            classes: K::CLASSES,
+            system_folder: K::SYSTEM_FOLDER,
+            bundled_folder: K::BUNDLED_FOLDER,
+            #[cfg(feature = "download")]
+            counts: K::COUNTS,
+            #[cfg(feature = "download")]
+            sha256: K::SHA256,
+        }
+    }
+}
+
 /// The kind of [`FashionMNIST`].
 #[derive(Clone, Copy, Debug)]
 pub struct Fashion;

@@ -16,9 +16,13 @@ pub use find::Origin;
 use find::{Files, SearchPath};
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
+use kind::Facts;
 pub use kind::{Digits, Fashion, FashionMNIST, KMNIST, Kuzushiji, MNIST, MnistKind};
 
-use crate::{Dataset, transforms::unit};
+use crate::{
+    dataset::{Dataset, check_index},
+    transforms::unit,
+};
 
 /// Height and width of an image.
 const SIDE: usize = 28;
@@ -39,55 +43,65 @@ const PIXELS: usize = SIDE * SIDE;
 /// # Ok::<(), kiln_tensor::Error>(())
 /// ```
 pub struct MnistLike<K> {
+    split: Split,
+    kind: PhantomData<K>,
+}
+
+/// One split of a data set, of whatever kind.
+struct Split {
     /// Row-major `[n, 28, 28]`.
     images: Vec<u8>,
     labels: Vec<u8>,
     train: bool,
     files: Files,
-    kind: PhantomData<K>,
 }
 
 /// How to load a [`MnistLike`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct MnistBuilder<K> {
+    options: Options,
+    kind: PhantomData<K>,
+}
+
+#[derive(Clone, Debug)]
+struct Options {
     train: bool,
     root: Option<PathBuf>,
     download: bool,
     bundled: bool,
     mirrors: Vec<String>,
-    kind: PhantomData<K>,
 }
 
 #[located(site)]
 impl<K: MnistKind> MnistBuilder<K> {
     fn new(train: bool) -> Self {
-        let mirrors = K::MIRRORS.iter().map(ToString::to_string).collect();
-        MnistBuilder { train, root: None, download: false, bundled: true, mirrors, kind: PhantomData }
+        let options = Options { train, root: None, download: false, bundled: true, mirrors: owned(K::MIRRORS) };
+        MnistBuilder { options, kind: PhantomData }
     }
 
     /// The folder with the files, or one above it: torchvision's `root`. No other folder is searched then.
     pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
-        self.root = Some(root.into());
+        self.options.root = Some(root.into());
         self
     }
 
     /// Whether to download what is not on the machine (the bundled subset does not count), to `root/<name>/raw`,
     /// `$KILN_DATA/<name>/raw` or the user's data directory. Needs the crate feature `download`.
     pub fn download(mut self, download: bool) -> Self {
-        self.download = download;
+        self.options.download = download;
         self
     }
 
     /// Where to download from, instead of the official addresses: URLs of folders, tried in turn.
     pub fn mirrors(mut self, mirrors: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.mirrors = mirrors.into_iter().map(Into::into).collect();
+        self.options.mirrors = mirrors.into_iter().map(Into::into).collect();
         self
     }
 
     /// Whether the subset that comes with Kiln is accepted if nothing else is found; `true` by default.
     pub fn bundled(mut self, bundled: bool) -> Self {
-        self.bundled = bundled;
+        self.options.bundled = bundled;
         self
     }
 
@@ -100,28 +114,38 @@ impl<K: MnistKind> MnistBuilder<K> {
     /// The data set is not found (the error says where it was searched), cannot be downloaded, or a file is damaged (the error
     /// names it).
     pub fn load(self) -> Result<MnistLike<K>> {
-        let mut search = SearchPath::of_machine::<K>(self.root.clone());
+        Ok(MnistLike { split: self.options.load(&const { Facts::of::<K>() })?, kind: PhantomData })
+    }
+}
+
+fn owned(mirrors: &[&str]) -> Vec<String> {
+    mirrors.iter().map(ToString::to_string).collect()
+}
+
+impl Options {
+    fn load(&self, kind: &Facts) -> Result<Split> {
+        let mut search = SearchPath::of_machine(kind, self.root.clone());
         if !self.bundled || self.download {
             search.bundled = None;
         }
-        let files = match search.find::<K>(self.train) {
+        let files = match search.find(kind, self.train) {
             Some(files) => files,
-            None if self.download => self.fetch(&search)?,
-            None => return Err(search.not_found::<K>(self.train)),
+            None if self.download => self.fetch(kind, &search)?,
+            None => return Err(search.not_found(kind, self.train)),
         };
-        MnistLike::read(files, self.train)
+        Split::read(files, self.train, kind.classes.len())
     }
 
     #[cfg(feature = "download")]
-    fn fetch(&self, search: &SearchPath) -> Result<Files> {
-        let (origin, folder) = search.download_folder::<K>()?;
-        let [images, labels] = download::split::<K>(&folder, self.train, &self.mirrors)?;
+    fn fetch(&self, kind: &Facts, search: &SearchPath) -> Result<Files> {
+        let (origin, folder) = search.download_folder(kind)?;
+        let [images, labels] = download::split(kind, &folder, self.train, &self.mirrors)?;
         Ok(Files { origin, images, labels })
     }
 
     #[cfg(not(feature = "download"))]
-    fn fetch(&self, search: &SearchPath) -> Result<Files> {
-        let missing = search.not_found::<K>(self.train);
+    fn fetch(&self, kind: &Facts, search: &SearchPath) -> Result<Files> {
+        let missing = search.not_found(kind, self.train);
         Err(Error::argument("download", format!("Kiln was built without the feature `download`, and {missing}")))
     }
 }
@@ -138,7 +162,71 @@ impl<K: MnistKind> MnistLike<K> {
         MnistBuilder::new(false)
     }
 
-    fn read(files: Files, train: bool) -> Result<MnistLike<K>> {
+    /// The classes' names in the order of their labels.
+    #[must_use]
+    pub fn classes(&self) -> &'static [&'static str] {
+        K::CLASSES
+    }
+
+    /// The pixels of all images, row-major `[n, 28, 28]`, 0 to 255.
+    #[must_use]
+    pub fn images(&self) -> &[u8] {
+        &self.split.images
+    }
+
+    /// The labels of all images.
+    #[must_use]
+    pub fn labels(&self) -> &[u8] {
+        &self.split.labels
+    }
+
+    /// All images as one tensor, `u8` of shape `[n, 28, 28]`: torchvision's `data`.
+    ///
+    /// # Errors
+    /// The CPU backend is not built in.
+    pub fn data(&self) -> Result<Tensor> {
+        Tensor::from_slice(&self.split.images, [self.split.labels.len(), SIDE, SIDE], Device::Cpu)
+    }
+
+    /// All labels as one tensor, `i64` of shape `[n]`: torchvision's `targets`.
+    ///
+    /// # Errors
+    /// The CPU backend is not built in.
+    pub fn targets(&self) -> Result<Tensor> {
+        Tensor::from_vec(
+            self.split.labels.iter().map(|&label| i64::from(label)).collect(),
+            self.split.labels.len(),
+            Device::Cpu,
+        )
+    }
+
+    /// Whether these are the training images.
+    #[must_use]
+    pub fn is_train(&self) -> bool {
+        self.split.train
+    }
+
+    /// Whether it has fewer images than the whole data set, as the bundled subset has.
+    #[must_use]
+    pub fn is_subset(&self) -> bool {
+        self.split.labels.len() < K::COUNTS[usize::from(!self.split.train)]
+    }
+
+    /// Where it was found.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.split.files.origin
+    }
+
+    /// The file that the images were read from. The file of the labels is in the same folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.split.files.images
+    }
+}
+
+impl Split {
+    fn read(files: Files, train: bool, classes: usize) -> Result<Split> {
         let images = idx::read(&files.images)?;
         let n = match images.dims[..] {
             [n, SIDE, SIDE] => n,
@@ -152,85 +240,18 @@ impl<K: MnistKind> MnistLike<K> {
             let (path, dims) = (files.images.display(), labels.dims);
             return Err(Error::file(&files.labels, format!("extents {dims:?} of labels, but {path} has {n} images")));
         }
-        let classes = K::CLASSES.len();
         if let Some((index, label)) = labels.data.iter().enumerate().find(|&(_, &label)| usize::from(label) >= classes)
         {
             let message = format!("label {label} of image {index}; there are {classes} classes, from 0");
             return Err(Error::file(&files.labels, message));
         }
-        Ok(MnistLike { images: images.data, labels: labels.data, train, files, kind: PhantomData })
-    }
-
-    /// The classes' names in the order of their labels.
-    #[must_use]
-    pub fn classes(&self) -> &'static [&'static str] {
-        K::CLASSES
-    }
-
-    /// The pixels of all images, row-major `[n, 28, 28]`, 0 to 255.
-    #[must_use]
-    pub fn images(&self) -> &[u8] {
-        &self.images
-    }
-
-    /// The labels of all images.
-    #[must_use]
-    pub fn labels(&self) -> &[u8] {
-        &self.labels
-    }
-
-    /// All images as one tensor, `u8` of shape `[n, 28, 28]`: torchvision's `data`.
-    ///
-    /// # Errors
-    /// The CPU backend is not built in.
-    pub fn data(&self) -> Result<Tensor> {
-        Tensor::from_slice(&self.images, [self.labels.len(), SIDE, SIDE], Device::Cpu)
-    }
-
-    /// All labels as one tensor, `i64` of shape `[n]`: torchvision's `targets`.
-    ///
-    /// # Errors
-    /// The CPU backend is not built in.
-    pub fn targets(&self) -> Result<Tensor> {
-        Tensor::from_vec(self.labels.iter().map(|&label| i64::from(label)).collect(), self.labels.len(), Device::Cpu)
-    }
-
-    /// Whether these are the training images.
-    #[must_use]
-    pub fn is_train(&self) -> bool {
-        self.train
-    }
-
-    /// Whether it has fewer images than the whole data set, as the bundled subset has.
-    #[must_use]
-    pub fn is_subset(&self) -> bool {
-        self.labels.len() < K::COUNTS[usize::from(!self.train)]
-    }
-
-    /// Where it was found.
-    #[must_use]
-    pub fn origin(&self) -> Origin {
-        self.files.origin
-    }
-
-    /// The file that the images were read from. The file of the labels is in the same folder.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.files.images
+        Ok(Split { images: images.data, labels: labels.data, train, files })
     }
 
     /// The pixels of one image, row-major.
     fn pixels(&self, index: usize) -> Result<&[u8]> {
-        self.check(index)?;
+        check_index(index, self.labels.len())?;
         Ok(&self.images[index * PIXELS..(index + 1) * PIXELS])
-    }
-}
-
-impl<K: MnistKind> Dataset for MnistLike<K> {
-    type Item = (Tensor, i64);
-
-    fn len(&self) -> usize {
-        self.labels.len()
     }
 
     fn get(&self, index: usize) -> Result<(Tensor, i64)> {
@@ -238,7 +259,6 @@ impl<K: MnistKind> Dataset for MnistLike<K> {
         Ok((Tensor::from_vec(pixels, [1, SIDE, SIDE], Device::Cpu)?, i64::from(self.labels[index])))
     }
 
-    /// Images `f32` `[n, 1, 28, 28]`, labels `i64` `[n]`.
     fn get_batch(&self, indices: &[usize]) -> Result<(Tensor, Tensor)> {
         let n = indices.len();
         let mut pixels: Vec<f32> = Vec::with_capacity(n * PIXELS);
@@ -252,14 +272,31 @@ impl<K: MnistKind> Dataset for MnistLike<K> {
     }
 }
 
+impl<K: MnistKind> Dataset for MnistLike<K> {
+    type Item = (Tensor, i64);
+
+    fn len(&self) -> usize {
+        self.split.labels.len()
+    }
+
+    fn get(&self, index: usize) -> Result<(Tensor, i64)> {
+        self.split.get(index)
+    }
+
+    /// Images `f32` `[n, 1, 28, 28]`, labels `i64` `[n]`.
+    fn get_batch(&self, indices: &[usize]) -> Result<(Tensor, Tensor)> {
+        self.split.get_batch(indices)
+    }
+}
+
 /// As torchvision prints a dataset.
 impl<K: MnistKind> fmt::Display for MnistLike<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let split = if self.train { "Train" } else { "Test" };
+        let split = if self.split.train { "Train" } else { "Test" };
         let subset = if self.is_subset() { " (a subset)" } else { "" };
         writeln!(f, "Dataset {}", K::NAME)?;
-        writeln!(f, "    Number of datapoints: {}{subset}", self.labels.len())?;
-        writeln!(f, "    Root location: {} ({})", self.files.images.display(), self.files.origin)?;
+        writeln!(f, "    Number of datapoints: {}{subset}", self.split.labels.len())?;
+        writeln!(f, "    Root location: {} ({})", self.split.files.images.display(), self.split.files.origin)?;
         write!(f, "    Split: {split}")
     }
 }

@@ -78,7 +78,11 @@ impl Sequential {
 
     /// Appends a layer, named by its position.
     pub fn push(&mut self, module: impl Module + 'static) {
-        self.children.push((self.children.len().to_string(), Box::new(module)));
+        self.push_boxed(Box::new(module));
+    }
+
+    fn push_boxed(&mut self, module: Box<dyn Module>) {
+        self.children.push((self.children.len().to_string(), module));
     }
 
     /// Puts another layer in place of number `index`, e.g. a new head, and gives back the old one.

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use super::{Module, ModuleTree, Part};
 
-pub(super) fn repr<M: ModuleTree + ?Sized>(module: &M) -> String {
+pub(super) fn repr(module: &dyn ModuleTree) -> String {
     let extra = module.extra_repr();
     let mut lines: Vec<String> = extra.lines().map(str::to_owned).collect();
     let mut children: Vec<(String, String)> = Vec::new();
@@ -54,12 +54,12 @@ macro_rules! display {
     ($($ty:ty)*) => {$(
         impl fmt::Display for $ty {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&repr(self))
+                f.write_str(&self.repr())
             }
         }
         impl fmt::Debug for $ty {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&repr(self))
+                f.write_str(&self.repr())
             }
         }
     )*};

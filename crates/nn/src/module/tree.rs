@@ -1,7 +1,9 @@
 //! What a module is made of, and everything that follows from it.
 
+use std::ops::Deref;
+
 use kiln_derive::located;
-use kiln_tensor::{DType, Device, Result, StateDict, Tensor, no_grad};
+use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor, no_grad};
 
 use super::{LoadReport, Part, PartMut, load, repr};
 use crate::saved::{Describing, Value};
@@ -16,7 +18,7 @@ use crate::saved::{Describing, Value};
     note = "`kiln::nn::Module` is both the derive macro, which finds parameters and layers among the fields, and the trait of `forward`"
 )]
 #[located(site)]
-pub trait ModuleTree: Send + Sync {
+pub trait ModuleTree: AsTree + Send + Sync {
     /// The name that is printed.
     fn type_name(&self) -> &str;
 
@@ -49,80 +51,43 @@ pub trait ModuleTree: Send + Sync {
 
     /// The module as PyTorch prints it; `Display` gives the same.
     fn repr(&self) -> String {
-        repr::repr(self)
+        repr::repr(self.as_tree())
     }
 
     /// All parameters with their names. One that is shared appears once, under its first name.
     fn named_parameters(&self) -> Vec<(String, Tensor)> {
-        let mut out: Vec<(String, Tensor)> = Vec::new();
-        walk(self, "", &mut |path, part| {
-            if let Part::Parameter(p) = part
-                && !out.iter().any(|(_, seen)| seen.is_same(p))
-            {
-                out.push((path.to_owned(), (**p).clone()));
-            }
-        });
-        out
+        distinct(self.as_tree(), |part| if let Part::Parameter(p) = part { Some(p) } else { None })
     }
 
     /// All parameters, each once: what an optimizer takes.
     fn parameters(&self) -> Vec<Tensor> {
-        self.named_parameters().into_iter().map(|(_, p)| p).collect()
+        without_names(self.named_parameters())
     }
 
     /// All buffers with their names, each once.
     fn named_buffers(&self) -> Vec<(String, Tensor)> {
-        let mut out: Vec<(String, Tensor)> = Vec::new();
-        walk(self, "", &mut |path, part| {
-            if let Part::Buffer(b) = part
-                && !out.iter().any(|(_, seen)| seen.is_same(b))
-            {
-                out.push((path.to_owned(), (**b).clone()));
-            }
-        });
-        out
+        distinct(self.as_tree(), |part| if let Part::Buffer(b) = part { Some(b) } else { None })
     }
 
     /// All buffers, each once.
     fn buffers(&self) -> Vec<Tensor> {
-        self.named_buffers().into_iter().map(|(_, b)| b).collect()
+        without_names(self.named_buffers())
     }
 
     /// The modules that are fields of this one, with their names.
     fn named_children(&self) -> Vec<(String, &dyn ModuleTree)> {
-        let mut out = Vec::new();
-        self.visit(&mut |name, part| {
-            if let Part::Module(module) = part {
-                out.push((name.to_owned(), module));
-            }
-        });
-        out
+        named_children(self.as_tree())
     }
 
     /// All modules below this one with their paths, parents before children.
     fn named_modules(&self) -> Vec<(String, &dyn ModuleTree)> {
-        let mut out = Vec::new();
-        walk(self, "", &mut |path, part| {
-            if let Part::Module(module) = part {
-                out.push((path.to_owned(), module));
-            }
-        });
-        out
+        named_modules(self.as_tree())
     }
 
     /// Parameters and persistent buffers by name, without history. They share memory with the module:
     /// [`copy`](Tensor::copy) what must not change with it.
     fn state_dict(&self) -> StateDict {
-        let mut out = StateDict::new();
-        walk(self, "", &mut |path, part| {
-            let tensor: &Tensor = match part {
-                Part::Parameter(parameter) => parameter,
-                Part::Buffer(buffer) if buffer.is_persistent() => buffer,
-                _ => return,
-            };
-            out.insert(path.to_owned(), tensor.detach());
-        });
-        out
+        state_dict(self.as_tree())
     }
 
     /// Copies values from `state` into the parameters and buffers of the same names, converting dtype and
@@ -148,37 +113,23 @@ pub trait ModuleTree: Send + Sync {
 
     /// [`train`](ModuleTree::train) or [`eval`](ModuleTree::eval).
     fn set_training(&self, training: bool) {
-        walk(self, "", &mut |_, part| {
-            if let Part::Training(switch) = part {
-                switch.set(training);
-            }
-        });
+        set_training(self.as_tree(), training);
     }
 
     /// The mode of this module, or of the first one below it that has a switch. (Built-in layers with
     /// parameters, containers and layers that differ between the modes do.)
     fn is_training(&self) -> bool {
-        let mut found = None;
-        walk(self, "", &mut |_, part| {
-            if let (Part::Training(switch), None) = (part, found) {
-                found = Some(switch.is_on());
-            }
-        });
-        found.unwrap_or(true)
+        is_training(self.as_tree())
     }
 
     /// The number of trained values: of all parameters, each counted once.
     fn num_parameters(&self) -> usize {
-        self.parameters().iter().map(|p| p.numel()).sum()
+        num_parameters(self.as_tree())
     }
 
     /// Forgets the gradients of all parameters.
     fn zero_grad(&self) {
-        walk(self, "", &mut |_, part| {
-            if let Part::Parameter(p) = part {
-                p.zero_grad();
-            }
-        });
+        zero_grad(self.as_tree());
     }
 
     /// Freezes all parameters (`false`) or trains them (`true`). Operations on frozen parameters alone
@@ -187,7 +138,7 @@ pub trait ModuleTree: Send + Sync {
     /// # Errors
     /// None for parameters made by [`Parameter::new`](crate::Parameter::new).
     fn requires_grad_(&self, requires_grad: bool) -> Result<()> {
-        self.parameters().iter().try_for_each(|p| p.set_requires_grad(requires_grad))
+        set_requires_grad(self.as_tree(), requires_grad)
     }
 
     /// Moves parameters, their gradients and buffers to a device. Make optimizers afterwards: one made
@@ -196,7 +147,7 @@ pub trait ModuleTree: Send + Sync {
     /// # Errors
     /// The device is not available, or memory runs out. Some tensors may have been moved then.
     fn to_device_(&mut self, device: Device) -> Result<()> {
-        self.map_tensors(&|t| t.to_device(device))
+        to_device(self.as_tree_mut(), device)
     }
 
     /// Converts parameters, their gradients and buffers of floats to another float type; other buffers
@@ -205,10 +156,7 @@ pub trait ModuleTree: Send + Sync {
     /// # Errors
     /// `dtype` is not a float, or memory runs out.
     fn to_dtype_(&mut self, dtype: DType) -> Result<()> {
-        if !dtype.is_float() {
-            return Err(kiln_tensor::Error::dtype("to_dtype_", dtype, "parameters are floats"));
-        }
-        self.map_tensors(&|t| if t.dtype().is_float() { t.to_dtype(dtype) } else { Ok(t.clone()) })
+        to_dtype(self.as_tree_mut(), dtype)
     }
 
     /// [`to_device_`](ModuleTree::to_device_) on a module just made: `let model = Net::new()?.to(device)?;`.
@@ -244,14 +192,129 @@ pub trait ModuleTree: Send + Sync {
     /// Replaces every parameter and buffer by what `f` makes of it. Shared ones stay shared.
     #[doc(hidden)]
     fn map_tensors(&mut self, f: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
-        let mut done = Vec::new();
-        map_parts(self, f, &mut done)
+        map_parts(self.as_tree_mut(), f, &mut Vec::new())
     }
+}
+
+/// A module as an object, whatever its type: the methods of [`ModuleTree`] are one line each, and what they do is compiled
+/// once, here, and not again for every type of module in every program.
+#[doc(hidden)]
+pub trait AsTree {
+    fn as_tree(&self) -> &dyn ModuleTree;
+    fn as_tree_mut(&mut self) -> &mut dyn ModuleTree;
+}
+
+impl<M: ModuleTree> AsTree for M {
+    fn as_tree(&self) -> &dyn ModuleTree {
+        self
+    }
+
+    fn as_tree_mut(&mut self) -> &mut dyn ModuleTree {
+        self
+    }
+}
+
+/// The tensors that `choose` takes, each under the first of its names.
+fn distinct<'a, T: Deref<Target = Tensor> + 'a>(
+    module: &'a dyn ModuleTree,
+    choose: fn(Part<'a>) -> Option<&'a T>,
+) -> Vec<(String, Tensor)> {
+    let mut out: Vec<(String, Tensor)> = Vec::new();
+    walk(module, "", &mut |path, part| {
+        if let Some(tensor) = choose(part)
+            && !out.iter().any(|(_, seen)| seen.is_same(tensor))
+        {
+            out.push((path.to_owned(), (**tensor).clone()));
+        }
+    });
+    out
+}
+
+fn without_names(named: Vec<(String, Tensor)>) -> Vec<Tensor> {
+    named.into_iter().map(|(_, tensor)| tensor).collect()
+}
+
+fn named_children(module: &dyn ModuleTree) -> Vec<(String, &dyn ModuleTree)> {
+    let mut out = Vec::new();
+    module.visit(&mut |name, part| {
+        if let Part::Module(module) = part {
+            out.push((name.to_owned(), module));
+        }
+    });
+    out
+}
+
+fn named_modules(module: &dyn ModuleTree) -> Vec<(String, &dyn ModuleTree)> {
+    let mut out = Vec::new();
+    walk(module, "", &mut |path, part| {
+        if let Part::Module(module) = part {
+            out.push((path.to_owned(), module));
+        }
+    });
+    out
+}
+
+fn state_dict(module: &dyn ModuleTree) -> StateDict {
+    let mut out = StateDict::new();
+    walk(module, "", &mut |path, part| {
+        let tensor: &Tensor = match part {
+            Part::Parameter(parameter) => parameter,
+            Part::Buffer(buffer) if buffer.is_persistent() => buffer,
+            _ => return,
+        };
+        out.insert(path.to_owned(), tensor.detach());
+    });
+    out
+}
+
+fn set_training(module: &dyn ModuleTree, training: bool) {
+    walk(module, "", &mut |_, part| {
+        if let Part::Training(switch) = part {
+            switch.set(training);
+        }
+    });
+}
+
+fn is_training(module: &dyn ModuleTree) -> bool {
+    let mut found = None;
+    walk(module, "", &mut |_, part| {
+        if let (Part::Training(switch), None) = (part, found) {
+            found = Some(switch.is_on());
+        }
+    });
+    found.unwrap_or(true)
+}
+
+fn num_parameters(module: &dyn ModuleTree) -> usize {
+    module.parameters().iter().map(Tensor::numel).sum()
+}
+
+fn zero_grad(module: &dyn ModuleTree) {
+    walk(module, "", &mut |_, part| {
+        if let Part::Parameter(p) = part {
+            p.zero_grad();
+        }
+    });
+}
+
+fn set_requires_grad(module: &dyn ModuleTree, requires_grad: bool) -> Result<()> {
+    module.parameters().iter().try_for_each(|p| p.set_requires_grad(requires_grad))
+}
+
+fn to_device(module: &mut dyn ModuleTree, device: Device) -> Result<()> {
+    module.map_tensors(&|t| t.to_device(device))
+}
+
+fn to_dtype(module: &mut dyn ModuleTree, dtype: DType) -> Result<()> {
+    if !dtype.is_float() {
+        return Err(Error::dtype("to_dtype_", dtype, "parameters are floats"));
+    }
+    module.map_tensors(&|t| if t.dtype().is_float() { t.to_dtype(dtype) } else { Ok(t.clone()) })
 }
 
 /// Calls `see` with the path of every part below `module`: of each module its parameters, its buffers, its
 /// switch, then its children.
-pub(crate) fn walk<'a, M: ModuleTree + ?Sized>(module: &'a M, prefix: &str, see: &mut dyn FnMut(&str, Part<'a>)) {
+pub(crate) fn walk<'a>(module: &'a dyn ModuleTree, prefix: &str, see: &mut dyn FnMut(&str, Part<'a>)) {
     let mut parts: Vec<(String, Part<'a>)> = Vec::new();
     module.visit(&mut |name, part| parts.push((join(prefix, name), part)));
     parts.sort_by_key(|(_, part)| match part {
@@ -275,8 +338,8 @@ fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
-fn map_parts<M: ModuleTree + ?Sized>(
-    module: &mut M,
+fn map_parts(
+    module: &mut dyn ModuleTree,
     f: &dyn Fn(&Tensor) -> Result<Tensor>,
     done: &mut Vec<(Tensor, Tensor)>,
 ) -> Result<()> {

@@ -1,81 +1,14 @@
-//! The optimizer itself: parameter groups, per-parameter state, and one primitive a group and step.
-
-use std::collections::HashSet;
+//! The optimizer itself: one primitive a group and step, or the rule's tensor operations one parameter after the other.
 
 use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, OptimTensors, Result, StateDict, Tensor, no_grad, optimizer_step};
 
-use super::{GroupRates, Optimizer, Update, UpdateRule, non_negative, state};
-
-/// A parameter as an optimizer takes it: a tensor, or a name and a tensor (then the name is used in the
-/// state dict and in messages). [`parameters`](crate::ModuleTree::parameters) and
-/// [`named_parameters`](crate::ModuleTree::named_parameters) of a module give these.
-#[derive(Clone, Debug)]
-pub struct Param {
-    name: Option<String>,
-    tensor: Tensor,
-}
-
-impl From<Tensor> for Param {
-    fn from(tensor: Tensor) -> Param {
-        Param { name: None, tensor }
-    }
-}
-
-impl From<&Tensor> for Param {
-    fn from(tensor: &Tensor) -> Param {
-        tensor.clone().into()
-    }
-}
-
-impl<S: Into<String>> From<(S, Tensor)> for Param {
-    fn from((name, tensor): (S, Tensor)) -> Param {
-        Param { name: Some(name.into()), tensor }
-    }
-}
-
-impl<S: Into<String>> From<(S, &Tensor)> for Param {
-    fn from((name, tensor): (S, &Tensor)) -> Param {
-        (name, tensor.clone()).into()
-    }
-}
-
-/// One parameter with its state.
-#[derive(Debug)]
-pub(super) struct Slot {
-    /// Its name, or its number among all parameters.
-    pub name: String,
-    pub param: Tensor,
-    /// The number of its steps so far, an `i64` on its device; made in its first step.
-    pub step: Option<Tensor>,
-    /// Made in its first step.
-    pub states: Vec<Tensor>,
-}
-
-/// A learning rate on a device.
-#[derive(Debug)]
-struct Rate {
-    lr: f64,
-    tensor: Tensor,
-}
-
-/// Parameters with hyper-parameters of their own.
-#[derive(Debug)]
-pub struct ParamGroup<O> {
-    /// The hyper-parameters; a change counts from the next step.
-    pub options: O,
-    pub(super) initial_lr: Option<f64>,
-    pub(super) slots: Vec<Slot>,
-    /// One for each device that parameters are on; made in the first step.
-    rates: Vec<Rate>,
-}
-
-impl<O> ParamGroup<O> {
-    /// The parameters with their names (or numbers).
-    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.slots.iter().map(|slot| (slot.name.as_str(), &slot.param))
-    }
-}
+use super::{
+    group::{self as groups, Groups, Members, Param, ParamGroup, Slot},
+    optimizer::{GroupRates, Optimizer},
+    rule::{DynRule, Update, UpdateRule, non_negative},
+    state,
+};
 
 /// An optimizer with the [`UpdateRule`] of its options: [`SGD`](super::SGD), [`Adam`](super::Adam) and the like, or one
 /// of your own.
@@ -84,7 +17,7 @@ impl<O> ParamGroup<O> {
 /// the device of each parameter, in its dtype.
 #[derive(Debug)]
 pub struct Optim<O> {
-    pub(super) groups: Vec<ParamGroup<O>>,
+    groups: Vec<ParamGroup<O>>,
     unused: Vec<String>,
     fused: bool,
 }
@@ -99,7 +32,7 @@ impl<O: UpdateRule> Optim<O> {
     /// invalid.
     pub fn new<P: Into<Param>>(params: impl IntoIterator<Item = P>, options: impl Into<O>) -> Result<Optim<O>> {
         let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true };
-        optimizer.add_param_group(params, options)?;
+        optimizer.add_group(&mut params.into_iter().map(Into::into), options.into())?;
         Ok(optimizer)
     }
 
@@ -111,7 +44,9 @@ impl<O: UpdateRule> Optim<O> {
         groups: impl IntoIterator<Item = (I, O)>,
     ) -> Result<Optim<O>> {
         let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true };
-        groups.into_iter().try_for_each(|(params, options)| optimizer.add_param_group(params, options))?;
+        for (params, options) in groups {
+            optimizer.add_group(&mut params.into_iter().map(Into::into), options)?;
+        }
         if optimizer.groups.is_empty() {
             return Err(Error::argument(O::NAME, "there are no parameter groups"));
         }
@@ -127,37 +62,12 @@ impl<O: UpdateRule> Optim<O> {
         params: impl IntoIterator<Item = P>,
         options: impl Into<O>,
     ) -> Result<()> {
-        let options = options.into();
-        options.validate()?;
-        let refuse = |message: String| Err(Error::argument(O::NAME, message));
-        let before = self.groups.iter().map(|group| group.slots.len()).sum::<usize>();
-        let mut names: HashSet<String> = self.slots().map(|slot| slot.name.clone()).collect();
-        let mut slots: Vec<Slot> = Vec::new();
-        for Param { name, tensor: param } in params.into_iter().map(Into::into) {
-            let name = name.unwrap_or_else(|| (before + slots.len()).to_string());
-            if slots.iter().any(|slot| slot.param.is_same(&param)) {
-                continue;
-            }
-            if self.slots().any(|slot| slot.param.is_same(&param)) {
-                return refuse(format!("parameter {name} is in another group already"));
-            }
-            if !param.is_leaf() {
-                let message = format!("parameter {name} is the result of an operation; only leaves can be optimized");
-                return refuse(message);
-            }
-            if !param.dtype().is_float() {
-                return Err(Error::dtype(O::NAME, param.dtype(), "parameters are floats"));
-            }
-            options.accept(&name, &param)?;
-            if !names.insert(name.clone()) {
-                return refuse(format!("two parameters have the name {name}; give them others, or none"));
-            }
-            slots.push(Slot { name, param, step: None, states: Vec::new() });
-        }
-        if slots.is_empty() {
-            return refuse("there are no parameters".into());
-        }
-        self.groups.push(ParamGroup { options, initial_lr: None, slots, rates: Vec::new() });
+        self.add_group(&mut params.into_iter().map(Into::into), options.into())
+    }
+
+    fn add_group(&mut self, params: &mut dyn Iterator<Item = Param>, options: O) -> Result<()> {
+        let members = Members::new(&options, params, &self.groups)?;
+        self.groups.push(ParamGroup { options, members });
         Ok(())
     }
 
@@ -178,48 +88,105 @@ impl<O: UpdateRule> Optim<O> {
     pub fn param_groups_mut(&mut self) -> &mut [ParamGroup<O>] {
         &mut self.groups
     }
+}
 
-    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
-        self.groups.iter().flat_map(|group| &group.slots)
+#[located(site)]
+impl<O: UpdateRule> Optimizer for Optim<O> {
+    fn step(&mut self) -> Result<()> {
+        step(&mut self.groups, self.fused, &mut self.unused)
     }
 
-    fn no_gradients(&self) -> Error {
-        let count = self.slots().count();
-        Error::autograd(
-            format!("{}::step", O::NAME),
-            format!(
-                "none of the {count} parameters has a gradient, so nothing would be learnt: call `backward` on the \
-                 loss first; if you did, the optimizer holds other tensors than the model (was it made before the \
-                 model was moved with `to`?), or all of them are frozen"
-            ),
-        )
+    fn zero_grad(&self) {
+        zero_grad(&self.groups);
+    }
+
+    fn parameters(&self) -> Vec<Tensor> {
+        parameters(&self.groups)
+    }
+
+    fn unused_parameters(&self) -> &[String] {
+        &self.unused
+    }
+
+    fn rates(&self) -> Vec<GroupRates> {
+        rates(&self.groups)
+    }
+
+    fn set_rates(&mut self, rates: &[GroupRates]) -> Result<()> {
+        set_rates(O::NAME, &mut self.groups, rates)
+    }
+
+    fn state_dict(&self) -> Result<StateDict> {
+        state::save(O::NAME, &self.groups)
+    }
+
+    fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
+        state::load(O::NAME, &mut self.groups, state)
     }
 }
 
-impl Slot {
-    /// Makes the state tensors if there are none; they may also come and go with a momentum that is set
-    /// later.
-    fn prepare<O: UpdateRule>(&mut self, options: &O) -> Result<()> {
-        let wanted = options.states_of(self.param.shape());
-        let zero = || Tensor::zeros((), (DType::I64, self.param.device()));
-        if self.states.len() == wanted.len() {
-            if self.step.is_none() {
-                self.step = Some(zero()?);
-            }
-            return Ok(());
-        }
-        if !self.states.is_empty() && !wanted.is_empty() {
-            let message = format!("parameter {} was optimized with other options, which kept another state", self.name);
-            return Err(Error::argument(O::NAME, message));
-        }
-        let states = wanted.iter().map(|state| state.tensor(&self.param)).collect::<Result<_>>()?;
-        (self.step, self.states) = (Some(zero()?), states);
-        Ok(())
+fn step(groups: &mut dyn Groups, fused: bool, unused: &mut Vec<String>) -> Result<()> {
+    groups::iter(groups).try_for_each(|(rule, _)| rule.validate())?;
+    if groups::slots(groups).all(|slot| slot.param.grad().is_none()) {
+        return Err(no_gradients(groups));
     }
+    unused.clear();
+    for i in 0..groups.len() {
+        let (rule, members) = groups.at_mut(i);
+        let mut ready: Vec<(Device, usize, Tensor)> = Vec::with_capacity(members.slots.len());
+        for (i, slot) in members.slots.iter_mut().enumerate() {
+            match slot.param.grad() {
+                Some(grad) => {
+                    slot.prepare(rule)?;
+                    ready.push((slot.param.device(), i, grad));
+                }
+                None if slot.param.requires_grad() => unused.push(slot.name.clone()),
+                None => {}
+            }
+        }
+        // A group is one call, unless its parameters are spread over devices.
+        ready.sort_by_key(|(device, ..)| device_number(*device));
+        for on_one_device in ready.chunk_by(|a, b| a.0 == b.0) {
+            let lr = members.rate_on(on_one_device[0].0, rule.lr())?;
+            let tensors: Vec<OptimTensors<'_>> = on_one_device
+                .iter()
+                .filter_map(|(_, i, grad)| {
+                    let Slot { param, states, step, .. } = &members.slots[*i];
+                    step.as_ref().map(|count| OptimTensors { param, grad, states, count })
+                })
+                .collect();
+            match rule.fused().filter(|_| fused) {
+                Some(primitive) => optimizer_step(&primitive, &lr, &tensors)?,
+                None => tensors.iter().try_for_each(|tensors| no_grad(|| update(rule, &lr, tensors)))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn zero_grad(groups: &dyn Groups) {
+    groups::slots(groups).for_each(|slot| slot.param.zero_grad());
+}
+
+fn parameters(groups: &dyn Groups) -> Vec<Tensor> {
+    groups::slots(groups).map(|slot| slot.param.clone()).collect()
+}
+
+fn no_gradients(groups: &dyn Groups) -> Error {
+    let name = groups::iter(groups).next().map_or("Optim", |(rule, _)| rule.name());
+    let count = groups::slots(groups).count();
+    Error::autograd(
+        format!("{name}::step"),
+        format!(
+            "none of the {count} parameters has a gradient, so nothing would be learnt: call `backward` on the \
+             loss first; if you did, the optimizer holds other tensors than the model (was it made before the \
+             model was moved with `to`?), or all of them are frozen"
+        ),
+    )
 }
 
 /// A step by tensor operations: in `f32` for parameters of half precision, as fused primitives compute.
-fn update<O: UpdateRule>(rule: &O, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()> {
+fn update(rule: &dyn DynRule, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()> {
     let OptimTensors { param, grad, states, count } = *slot;
     count.add_(1)?;
     let step = count.to_dtype(DType::F64)?;
@@ -237,115 +204,40 @@ fn update<O: UpdateRule>(rule: &O, lr: &Tensor, slot: &OptimTensors<'_>) -> Resu
     changed.into_iter().try_for_each(|(state, wide)| state.copy_(wide))
 }
 
-/// The learning rate in the memory of a device. It is written there when it has changed, and stays at its place.
-fn rate_on(rates: &mut Vec<Rate>, device: Device, lr: f64) -> Result<Tensor> {
-    if let Some(rate) = rates.iter_mut().find(|rate| rate.tensor.device() == device) {
-        if rate.lr.to_bits() != lr.to_bits() {
-            no_grad(|| rate.tensor.fill_(lr))?;
-            rate.lr = lr;
-        }
-        return Ok(rate.tensor.clone());
-    }
-    let tensor = Tensor::full((), lr, (DType::F64, device))?;
-    rates.push(Rate { lr, tensor: tensor.clone() });
-    Ok(tensor)
+fn rates(groups: &dyn Groups) -> Vec<GroupRates> {
+    let rates = |(rule, members): (&dyn DynRule, &Members)| GroupRates {
+        lr: rule.lr(),
+        initial_lr: members.initial_lr,
+        momentum: rule.momentum(),
+    };
+    groups::iter(groups).map(rates).collect()
 }
 
-#[located(site)]
-impl<O: UpdateRule> Optimizer for Optim<O> {
-    fn step(&mut self) -> Result<()> {
-        self.groups.iter().try_for_each(|group| group.options.validate())?;
-        if self.slots().all(|slot| slot.param.grad().is_none()) {
-            return Err(self.no_gradients());
+fn set_rates(name: &'static str, groups: &mut dyn Groups, rates: &[GroupRates]) -> Result<()> {
+    if rates.len() != groups.len() {
+        let message = format!("{} rates for {} parameter groups", rates.len(), groups.len());
+        return Err(Error::argument(name, message));
+    }
+    let changed = groups::iter(groups).zip(rates).map(|((rule, _), rates)| {
+        let mut rule = rule.boxed();
+        *rule.lr_mut() = rates.lr;
+        if let (Some(place), Some(momentum)) = (rule.momentum_mut(), rates.momentum) {
+            *place = momentum;
         }
-        self.unused.clear();
-        for group in &mut self.groups {
-            let options = group.options;
-            let mut ready: Vec<(&mut Slot, Tensor)> = Vec::with_capacity(group.slots.len());
-            for slot in &mut group.slots {
-                match slot.param.grad() {
-                    Some(grad) => {
-                        slot.prepare(&options)?;
-                        ready.push((slot, grad));
-                    }
-                    None if slot.param.requires_grad() => self.unused.push(slot.name.clone()),
-                    None => {}
-                }
-            }
-            // A group is one call, unless its parameters are spread over devices.
-            ready.sort_by_key(|(slot, _)| device_number(slot));
-            for on_one_device in ready.chunk_by_mut(|a, b| a.0.param.device() == b.0.param.device()) {
-                let tensors: Vec<OptimTensors<'_>> = on_one_device
-                    .iter()
-                    .filter_map(|(slot, grad)| {
-                        let Slot { param, states, step, .. } = &**slot;
-                        step.as_ref().map(|count| OptimTensors { param, grad, states, count })
-                    })
-                    .collect();
-                let (mut options, device) = (options, on_one_device[0].0.param.device());
-                let lr = rate_on(&mut group.rates, device, *options.lr_mut())?;
-                match options.fused().filter(|_| self.fused) {
-                    Some(rule) => optimizer_step(&rule, &lr, &tensors)?,
-                    None => tensors.iter().try_for_each(|tensors| no_grad(|| update(&options, &lr, tensors)))?,
-                }
-            }
-        }
-        Ok(())
+        non_negative(name, "initial learning rate", rates.initial_lr.unwrap_or(0.0))?;
+        rule.validate().map(|()| rule)
+    });
+    let changed: Vec<Box<dyn DynRule>> = changed.collect::<Result<_>>()?;
+    for (i, (new, rates)) in changed.iter().zip(rates).enumerate() {
+        let (rule, members) = groups.at_mut(i);
+        rule.assign(&**new);
+        members.initial_lr = rates.initial_lr;
     }
-
-    fn zero_grad(&self) {
-        self.slots().for_each(|slot| slot.param.zero_grad());
-    }
-
-    fn parameters(&self) -> Vec<Tensor> {
-        self.slots().map(|slot| slot.param.clone()).collect()
-    }
-
-    fn unused_parameters(&self) -> &[String] {
-        &self.unused
-    }
-
-    fn rates(&self) -> Vec<GroupRates> {
-        let rates = |group: &ParamGroup<O>| {
-            let mut options = group.options;
-            let momentum = options.momentum_mut().copied();
-            GroupRates { lr: *options.lr_mut(), initial_lr: group.initial_lr, momentum }
-        };
-        self.groups.iter().map(rates).collect()
-    }
-
-    fn set_rates(&mut self, rates: &[GroupRates]) -> Result<()> {
-        if rates.len() != self.groups.len() {
-            let message = format!("{} rates for {} parameter groups", rates.len(), self.groups.len());
-            return Err(Error::argument(O::NAME, message));
-        }
-        let changed = self.groups.iter().zip(rates).map(|(group, rates)| {
-            let mut options = group.options;
-            *options.lr_mut() = rates.lr;
-            if let (Some(place), Some(momentum)) = (options.momentum_mut(), rates.momentum) {
-                *place = momentum;
-            }
-            non_negative(O::NAME, "initial learning rate", rates.initial_lr.unwrap_or(0.0))?;
-            options.validate().map(|()| (options, rates.initial_lr))
-        });
-        let changed: Vec<_> = changed.collect::<Result<_>>()?;
-        for (group, (options, initial_lr)) in self.groups.iter_mut().zip(changed) {
-            (group.options, group.initial_lr) = (options, initial_lr);
-        }
-        Ok(())
-    }
-
-    fn state_dict(&self) -> Result<StateDict> {
-        state::save(&self.groups)
-    }
-
-    fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
-        state::load(&mut self.groups, state)
-    }
+    Ok(())
 }
 
-fn device_number(slot: &Slot) -> usize {
-    match slot.param.device() {
+fn device_number(device: Device) -> usize {
+    match device {
         Device::Cpu => 0,
         Device::Cuda(index) => index + 1,
     }

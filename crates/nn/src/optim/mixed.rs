@@ -5,7 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, StateDict, Tensor, no_grad};
 
-use super::{GroupRates, Optimizer, clip::total_norm, state};
+use super::{
+    clip::total_norm,
+    optimizer::{GroupRates, Optimizer},
+    state,
+};
 
 /// The optimizer of a model in half precision: it keeps the parameters in `f32`, where steps add up that half precision would
 /// round away, and puts them rounded into the model after each step (Micikevicius et al., "Mixed precision training", 2018).

@@ -1,7 +1,7 @@
 //! What makes an optimizer: hyper-parameters ([`hyperparameters!`](crate::hyperparameters)) and an update rule
 //! ([`UpdateRule`]), both in one file.
 
-use std::fmt::Debug;
+use std::{any::Any, fmt::Debug};
 
 use kiln_tensor::{DType, Error, OptimRule, Result, Shape, Tensor};
 
@@ -127,6 +127,84 @@ pub trait UpdateRule: Hyperparameters {
     /// The momentum, or Adam's `beta1`, which schedulers may change.
     fn momentum_mut(&mut self) -> Option<&mut f64> {
         None
+    }
+}
+
+/// An [`UpdateRule`] as an object: what an optimizer does with it is compiled once, here, and not again for each rule in each
+/// program.
+pub(super) trait DynRule: Any {
+    fn name(&self) -> &'static str;
+    fn lr(&self) -> f64;
+    fn lr_mut(&mut self) -> &mut f64;
+    fn momentum(&self) -> Option<f64>;
+    fn momentum_mut(&mut self) -> Option<&mut f64>;
+    /// A copy.
+    fn boxed(&self) -> Box<dyn DynRule>;
+    /// Takes over the hyper-parameters of a rule of the same type.
+    fn assign(&mut self, from: &dyn DynRule);
+    fn each(&mut self, each: &mut dyn FnMut(&'static str, Value<'_>) -> Result<()>) -> Result<()>;
+    fn states_of(&self, param: &Shape) -> Vec<State>;
+    fn validate(&self) -> Result<()>;
+    fn accept(&self, name: &str, param: &Tensor) -> Result<()>;
+    fn update(&self, at: &Update<'_>) -> Result<()>;
+    fn fused(&self) -> Option<OptimRule>;
+}
+
+impl<O: UpdateRule> DynRule for O {
+    fn name(&self) -> &'static str {
+        O::NAME
+    }
+
+    fn lr(&self) -> f64 {
+        let mut copy = *self;
+        *Hyperparameters::lr_mut(&mut copy)
+    }
+
+    fn lr_mut(&mut self) -> &mut f64 {
+        Hyperparameters::lr_mut(self)
+    }
+
+    fn momentum(&self) -> Option<f64> {
+        let mut copy = *self;
+        UpdateRule::momentum_mut(&mut copy).copied()
+    }
+
+    fn momentum_mut(&mut self) -> Option<&mut f64> {
+        UpdateRule::momentum_mut(self)
+    }
+
+    fn boxed(&self) -> Box<dyn DynRule> {
+        Box::new(*self)
+    }
+
+    fn assign(&mut self, from: &dyn DynRule) {
+        if let Some(from) = (from as &dyn Any).downcast_ref::<O>() {
+            *self = *from;
+        }
+    }
+
+    fn each(&mut self, each: &mut dyn FnMut(&'static str, Value<'_>) -> Result<()>) -> Result<()> {
+        Hyperparameters::each(self, each)
+    }
+
+    fn states_of(&self, param: &Shape) -> Vec<State> {
+        UpdateRule::states_of(self, param)
+    }
+
+    fn accept(&self, name: &str, param: &Tensor) -> Result<()> {
+        UpdateRule::accept(self, name, param)
+    }
+
+    fn validate(&self) -> Result<()> {
+        UpdateRule::validate(self)
+    }
+
+    fn update(&self, at: &Update<'_>) -> Result<()> {
+        UpdateRule::update(self, at)
+    }
+
+    fn fused(&self) -> Option<OptimRule> {
+        UpdateRule::fused(self)
     }
 }
 

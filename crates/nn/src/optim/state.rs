@@ -7,17 +7,15 @@
 use kiln_tensor::{DType, Device, Element, Error, ErrorKind, Result, StateDict, Tensor, no_grad};
 
 use super::{
-    UpdateRule,
-    engine::{ParamGroup, Slot},
-    rule::Value,
+    group::{self, Groups, Slot},
+    rule::{DynRule, Value},
 };
 
-pub(super) fn save<O: UpdateRule>(groups: &[ParamGroup<O>]) -> Result<StateDict> {
-    let name = O::NAME.as_bytes();
+pub(super) fn save(name: &str, groups: &dyn Groups) -> Result<StateDict> {
+    let name = name.as_bytes();
     let mut out = StateDict::from([("name".into(), Tensor::from_slice(name, name.len(), Device::Cpu)?)]);
-    for (i, group) in groups.iter().enumerate() {
-        let mut options = group.options;
-        options.each(&mut |name, value| {
+    for (i, (rule, members)) in group::iter(groups).enumerate() {
+        rule.boxed().each(&mut |name, value| {
             let tensor = match value {
                 Value::Number(v) => scalar(*v)?,
                 Value::Flag(v) => scalar(*v)?,
@@ -31,14 +29,14 @@ pub(super) fn save<O: UpdateRule>(groups: &[ParamGroup<O>]) -> Result<StateDict>
             out.insert(format!("param_groups.{i}.{name}"), tensor);
             Ok(())
         })?;
-        if let Some(initial_lr) = group.initial_lr {
+        if let Some(initial_lr) = members.initial_lr {
             out.insert(format!("param_groups.{i}.initial_lr"), scalar(initial_lr)?);
         }
     }
-    for group in groups {
-        for slot in &group.slots {
+    for (rule, members) in group::iter(groups) {
+        for slot in &members.slots {
             let Some(step) = &slot.step else { continue };
-            let states = group.options.states_of(slot.param.shape());
+            let states = rule.states_of(slot.param.shape());
             out.insert(format!("state.{}.step", slot.name), step.detach());
             for (state, tensor) in states.iter().zip(&slot.states) {
                 out.insert(format!("state.{}.{}", slot.name, state.name), tensor.detach());
@@ -48,32 +46,38 @@ pub(super) fn save<O: UpdateRule>(groups: &[ParamGroup<O>]) -> Result<StateDict>
     Ok(out)
 }
 
-pub(super) fn load<O: UpdateRule>(groups: &mut [ParamGroup<O>], state: &StateDict) -> Result<()> {
-    let mut source = Source::new(O::NAME, state);
+/// What a state dict says of a group.
+struct Loaded {
+    rule: Box<dyn DynRule>,
+    initial_lr: Option<f64>,
+    /// Of each parameter the count of its steps, and its states.
+    slots: Vec<(Option<Tensor>, Vec<Tensor>)>,
+}
+
+pub(super) fn load(name: &'static str, groups: &mut dyn Groups, state: &StateDict) -> Result<()> {
+    let mut source = Source::new(name, state);
     // PyTorch's states do not say whose they are.
     if state.contains_key("name") {
-        let name: Vec<u8> = source.vector("name", None)?.unwrap_or_default();
-        if name != O::NAME.as_bytes() {
-            let name = String::from_utf8_lossy(&name);
-            let message = format!("load_state_dict: the state is that of {name}, which cannot go on as {}", O::NAME);
-            return Err(Error::argument(O::NAME, message));
+        let saved: Vec<u8> = source.vector("name", None)?.unwrap_or_default();
+        if saved != name.as_bytes() {
+            let saved = String::from_utf8_lossy(&saved);
+            let message = format!("load_state_dict: the state is that of {saved}, which cannot go on as {name}");
+            return Err(Error::argument(name, message));
         }
     }
-    // Of each group its options, its initial learning rate, and of each parameter its steps and its state.
-    #[allow(clippy::type_complexity)]
-    let mut loaded: Vec<(O, Option<f64>, Vec<(Option<Tensor>, Vec<Tensor>)>)> = Vec::with_capacity(groups.len());
+    let mut loaded = Vec::with_capacity(groups.len());
     let mut position = 0;
-    for (i, group) in groups.iter().enumerate() {
-        let mut options = group.options;
-        options.each(&mut |name, value| {
-            let key = format!("param_groups.{i}.{name}");
+    for (i, (rule, members)) in group::iter(groups).enumerate() {
+        let mut rule = rule.boxed();
+        rule.each(&mut |hyperparameter, value| {
+            let key = format!("param_groups.{i}.{hyperparameter}");
             match value {
                 Value::Number(v) => *v = source.value(&key)?.unwrap_or(*v),
                 Value::Flag(v) => *v = source.value(&key)?.unwrap_or(*v),
                 Value::Pair(v) => *v = source.pair(&key)?.unwrap_or(*v),
                 Value::Count(v) => {
                     if let Some(count) = source.value::<i64>(&key)? {
-                        let wrong = |_| Error::argument(O::NAME, format!("{key} is {count}"));
+                        let wrong = |_| Error::argument(name, format!("{key} is {count}"));
                         *v = usize::try_from(count).map_err(wrong)?;
                     }
                 }
@@ -88,11 +92,11 @@ pub(super) fn load<O: UpdateRule>(groups: &mut [ParamGroup<O>], state: &StateDic
                     }
                 }
                 Value::Choice(v) => {
-                    let name: Option<Vec<u8>> = source.vector(&key, None)?;
-                    if let Some(name) = name.map(|name| String::from_utf8_lossy(&name).into_owned())
-                        && !v.set(&name)
+                    let choice: Option<Vec<u8>> = source.vector(&key, None)?;
+                    if let Some(choice) = choice.map(|choice| String::from_utf8_lossy(&choice).into_owned())
+                        && !v.set(&choice)
                     {
-                        return Err(Error::argument(O::NAME, format!("{key} {name:?} is none that is known")));
+                        return Err(Error::argument(name, format!("{key} {choice:?} is none that is known")));
                     }
                 }
             }
@@ -100,18 +104,20 @@ pub(super) fn load<O: UpdateRule>(groups: &mut [ParamGroup<O>], state: &StateDic
         })?;
         let initial_key = format!("param_groups.{i}.initial_lr");
         let initial_lr = if state.contains_key(&initial_key) { source.value(&initial_key)? } else { None };
-        let mut slots = Vec::with_capacity(group.slots.len());
-        for slot in &group.slots {
-            slots.push(load_slot(&mut source, slot, position, &options)?);
+        let mut slots = Vec::with_capacity(members.slots.len());
+        for slot in &members.slots {
+            slots.push(load_slot(&mut source, slot, position, &*rule)?);
             position += 1;
         }
-        loaded.push((options, initial_lr, slots));
+        loaded.push(Loaded { rule, initial_lr, slots });
     }
     source.finish()?;
-    loaded.iter().try_for_each(|(options, ..)| options.validate())?;
-    for (group, (options, initial_lr, slots)) in groups.iter_mut().zip(loaded) {
-        (group.options, group.initial_lr) = (options, initial_lr);
-        for (slot, (step, states)) in group.slots.iter_mut().zip(slots) {
+    loaded.iter().try_for_each(|loaded| loaded.rule.validate())?;
+    for (i, loaded) in loaded.into_iter().enumerate() {
+        let (rule, members) = groups.at_mut(i);
+        rule.assign(&*loaded.rule);
+        members.initial_lr = loaded.initial_lr;
+        for (slot, (step, states)) in members.slots.iter_mut().zip(loaded.slots) {
             (slot.step, slot.states) = (step, states);
         }
     }
@@ -120,11 +126,11 @@ pub(super) fn load<O: UpdateRule>(groups: &mut [ParamGroup<O>], state: &StateDic
 
 /// Copies, so that the caller's tensors do not change with the next step. The state of a parameter with a name may also be
 /// under its position among all, as PyTorch's optimizers number theirs.
-fn load_slot<O: UpdateRule>(
+fn load_slot(
     source: &mut Source<'_>,
     slot: &Slot,
     position: usize,
-    options: &O,
+    rule: &dyn DynRule,
 ) -> Result<(Option<Tensor>, Vec<Tensor>)> {
     let mut name_in_state = slot.name.clone();
     if !source.state.contains_key(&format!("state.{name_in_state}.step")) {
@@ -136,17 +142,17 @@ fn load_slot<O: UpdateRule>(
     }
     let step: i64 = source.value(&step_key)?.unwrap_or(0);
     if step < 0 {
-        return Err(Error::argument(O::NAME, format!("{step_key} is {step}")));
+        return Err(Error::argument(source.owner, format!("{step_key} is {step}")));
     }
     let step = Tensor::from_vec(vec![step], (), slot.param.device())?;
     let mut states = Vec::new();
     let param = &slot.param;
-    for state in options.states_of(param.shape()) {
+    for state in rule.states_of(param.shape()) {
         let Some(tensor) = source.tensor(&format!("state.{name_in_state}.{}", state.name)) else { continue };
         let shape = state.shape(param.shape())?;
         if *tensor.shape() != shape {
             let expected = format!("state {} of parameter {} has shape {shape}", state.name, slot.name);
-            return Err(Error::shapes(O::NAME, param.shape(), tensor.shape(), expected));
+            return Err(Error::shapes(source.owner, param.shape(), tensor.shape(), expected));
         }
         let copy = || tensor.to_device(param.device())?.to_dtype(state.dtype(param.dtype()))?.copy();
         states.push(no_grad(copy)?);

@@ -132,7 +132,7 @@ pub fn summary_of<M: ModuleTree + ?Sized, T>(model: &M, forward: impl FnOnce() -
     let observed = no_grad(|| observe(|| trace_with_reads(forward)));
     switches.iter().for_each(|(switch, on)| switch.set(*on));
     let ((_, trace), runs) = observed?;
-    Ok(Summary { rows: rows(&trace, &runs, &mut Paths::of(model)), parameters: model.num_parameters() })
+    Ok(Summary { rows: rows(&trace, &runs, &mut Paths::of(model.as_tree())), parameters: model.num_parameters() })
 }
 
 /// The layers' runs, and between them the operations that are part of none.
@@ -177,7 +177,7 @@ fn rows(trace: &Trace, runs: &[Run], paths: &mut Paths) -> Vec<SummaryRow> {
 struct Paths(HashMap<(usize, String), (Vec<String>, usize)>);
 
 impl Paths {
-    fn of<M: ModuleTree + ?Sized>(model: &M) -> Paths {
+    fn of(model: &dyn ModuleTree) -> Paths {
         let mut paths = Paths::default();
         let mut note = |key: (usize, String), path: &str| paths.0.entry(key).or_default().0.push(path.to_owned());
         note((model.address(), model.type_name().to_owned()), "");

@@ -6,17 +6,58 @@ use kiln_backend::{Error, MAX_RANK, Result, Shape};
 /// one extent may be -1: it is worked out from the others. In `expand` -1 keeps an extent.
 pub trait Extents {
     /// The extents, as they are.
+    fn list(&self) -> ExtentList;
+
+    /// The extents and how many there are.
     ///
     /// # Errors
     /// There are more than 8.
-    fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)>;
+    fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
+        self.list().checked(op)
+    }
 
     /// As a shape.
     ///
     /// # Errors
     /// One is negative, or there are too many elements.
     fn to_shape(&self, op: &'static str) -> Result<Shape> {
-        let (extents, rank) = self.extents(op)?;
+        self.list().shape(op)
+    }
+
+    /// As a shape of as many elements as `from` has, of which one extent may be -1.
+    ///
+    /// # Errors
+    /// The number of elements cannot be that.
+    fn to_shape_of(&self, op: &'static str, from: &Shape) -> Result<Shape> {
+        self.list().shape_of(op, from)
+    }
+}
+
+/// What an [`Extents`] is, whatever its type.
+#[derive(Clone, Copy, Debug)]
+pub struct ExtentList {
+    /// The first of them.
+    extents: [i64; MAX_RANK],
+    /// How many were given, which may be more than any tensor has.
+    count: usize,
+}
+
+impl ExtentList {
+    fn new(extents: impl ExactSizeIterator<Item = i64>) -> ExtentList {
+        let mut list = ExtentList { extents: [0; MAX_RANK], count: extents.len() };
+        list.extents.iter_mut().zip(extents).for_each(|(place, extent)| *place = extent);
+        list
+    }
+
+    fn checked(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
+        if self.count > MAX_RANK {
+            return Err(Error::argument(op, format!("{} dimensions are more than {MAX_RANK}", self.count)));
+        }
+        Ok((self.extents, self.count))
+    }
+
+    fn shape(&self, op: &'static str) -> Result<Shape> {
+        let (extents, rank) = self.checked(op)?;
         let mut dims = [0; MAX_RANK];
         for (dim, &extent) in dims.iter_mut().zip(&extents[..rank]) {
             let message = || Error::argument(op, format!("{extent} in {:?} is no extent", &extents[..rank]));
@@ -25,12 +66,8 @@ pub trait Extents {
         Shape::new(&dims[..rank])
     }
 
-    /// As a shape of `numel` elements, of which one extent may be -1.
-    ///
-    /// # Errors
-    /// The number of elements cannot be `numel`.
-    fn to_shape_of(&self, op: &'static str, from: &Shape) -> Result<Shape> {
-        let (mut extents, rank) = self.extents(op)?;
+    fn shape_of(&self, op: &'static str, from: &Shape) -> Result<Shape> {
+        let (mut extents, rank) = self.checked(op)?;
         let numel = from.numel();
         let asked = || format!("{:?}", &extents[..rank]);
         let wrong =
@@ -51,7 +88,7 @@ pub trait Extents {
         } else if known != numel {
             return Err(wrong());
         }
-        extents[..rank].to_shape(op)
+        ExtentList { extents, count: rank }.shape(op)
     }
 }
 
@@ -67,58 +104,59 @@ macro_rules! extent {
             fn value(self) -> i64 { i64::try_from(self).unwrap_or(i64::MAX) }
         }
         impl Extents for $ty {
-            fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> { [*self].extents(op) }
+            fn list(&self) -> ExtentList { [*self].list() }
         }
     )*};
 }
 extent!(i32 i64 usize);
 
+impl Extents for ExtentList {
+    fn list(&self) -> ExtentList {
+        *self
+    }
+}
+
 impl<E: Extent> Extents for [E] {
-    fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
-        if self.len() > MAX_RANK {
-            return Err(Error::argument(op, format!("{} dimensions are more than {MAX_RANK}", self.len())));
-        }
-        let mut out = [0; MAX_RANK];
-        out.iter_mut().zip(self).for_each(|(o, e)| *o = e.value());
-        Ok((out, self.len()))
+    fn list(&self) -> ExtentList {
+        ExtentList::new(self.iter().map(|extent| extent.value()))
     }
 }
 
 impl<E: Extent, const N: usize> Extents for [E; N] {
-    fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
-        self.as_slice().extents(op)
+    fn list(&self) -> ExtentList {
+        self.as_slice().list()
     }
 }
 
 impl<E: Extent> Extents for Vec<E> {
-    fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
-        self.as_slice().extents(op)
+    fn list(&self) -> ExtentList {
+        self.as_slice().list()
     }
 }
 
 impl Extents for Shape {
-    fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
-        self.dims().extents(op)
+    fn list(&self) -> ExtentList {
+        self.dims().list()
     }
 }
 
 impl<T: Extents + ?Sized> Extents for &T {
-    fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
-        (**self).extents(op)
+    fn list(&self) -> ExtentList {
+        (**self).list()
     }
 }
 
 impl Extents for () {
-    fn extents(&self, _: &'static str) -> Result<([i64; MAX_RANK], usize)> {
-        Ok(([0; MAX_RANK], 0))
+    fn list(&self) -> ExtentList {
+        ExtentList { extents: [0; MAX_RANK], count: 0 }
     }
 }
 
 macro_rules! tuple {
     ($($ty:ident $i:tt),*) => {
         impl<$($ty: Extent),*> Extents for ($($ty,)*) {
-            fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
-                [$(self.$i.value()),*].extents(op)
+            fn list(&self) -> ExtentList {
+                [$(self.$i.value()),*].list()
             }
         }
     };

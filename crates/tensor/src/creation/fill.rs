@@ -72,7 +72,7 @@ impl Tensor {
     /// # Errors
     /// The shape is too large, or the device is not available.
     pub fn empty(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
-        let (shape, options) = (shape.to_shape("empty")?, options.into());
+        let (shape, options): (_, TensorOptions) = (shape.to_shape("empty")?, options.into());
         // Recycled memory may hold any byte; a `bool` must be 0 or 1.
         let dtype = options.dtype_or(DType::F32);
         if dtype == DType::Bool {
@@ -95,7 +95,7 @@ impl Tensor {
     /// # Errors
     /// There are more than two extents, it is too large, or the device is not available.
     pub fn eye(extents: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
-        let options = options.into();
+        let options: TensorOptions = options.into();
         let shape = extents.to_shape("eye")?;
         let (rows, columns) = match *shape.dims() {
             [n] => (n, n),
@@ -120,7 +120,8 @@ impl Tensor {
         step: impl Into<Scalar>,
         options: impl Into<TensorOptions>,
     ) -> Result<Tensor> {
-        let (start, end, step, options) = (start.into(), end.into(), step.into(), options.into());
+        let (start, end, step): (Scalar, Scalar, Scalar) = (start.into(), end.into(), step.into());
+        let options: TensorOptions = options.into();
         let is_float = start.is_float() || end.is_float() || step.is_float();
         let options = options.dtype(options.dtype_or(if is_float { DType::F32 } else { DType::I64 }));
         let refuse =
@@ -169,7 +170,7 @@ impl Tensor {
         steps: usize,
         options: impl Into<TensorOptions>,
     ) -> Result<Tensor> {
-        let options = options.into();
+        let options: TensorOptions = options.into();
         let bound = |bound: Rhs| match bound {
             Rhs::Scalar(value) => Ok(value.to_f64()),
             Rhs::Tensor(tensor) => tensor.item::<f64>().map_err(|error| error.of_op("linspace")),

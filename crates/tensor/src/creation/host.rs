@@ -127,7 +127,7 @@ impl Tensor {
             let message = format!("{} bytes do not fit {dtype} of shape {shape}", bytes.len());
             return Err(Error::argument("from_bytes", message));
         }
-        let device = device.into();
+        let device: Device = device.into();
         let backend = device.backend()?;
         let storage = Storage::new(device, backend, backend.import(dtype, bytes)?);
         Ok(Tensor::from_storage(storage, Layout::contiguous(shape)).noted("constant", &[], || []))
@@ -147,22 +147,32 @@ impl Tensor {
     /// # Errors
     /// `T` is not the tensor's element type, or work queued earlier failed.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        if self.dtype() != T::DTYPE {
-            let expected = format!("`to_vec::<{}>` reads {}; convert with `to_dtype`", T::DTYPE, T::DTYPE);
+        match self.readable(T::DTYPE)? {
+            None => Ok(Vec::new()),
+            Some(tensor) => T::read_vec(tensor.numel(), |bytes| tensor.download(bytes)),
+        }
+    }
+
+    /// This tensor in row-major order, for reading values of `dtype`; `None` if it has none.
+    fn readable(&self, dtype: DType) -> Result<Option<Tensor>> {
+        if self.dtype() != dtype {
+            let expected = format!("`to_vec::<{dtype}>` reads {dtype}; convert with `to_dtype`");
             return Err(Error::dtype("to_vec", self.dtype(), expected));
         }
         if self.numel() == 0 {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         if autograd::hides(self) {
             let message = "it reads values of a tensor that is being traced, as an export does: what the program makes of \
                            them would not be in the trace";
             return Err(Error::autograd("to_vec", message));
         }
-        let tensor = crate::no_grad(|| self.contiguous())?;
-        let reading = tensor.read();
-        let (start, backend) = (reading.layout.offset(), tensor.0.storage.backend);
-        T::read_vec(tensor.numel(), |bytes| backend.download(&**reading.guard, start, bytes))
+        crate::no_grad(|| self.contiguous()).map(Some)
+    }
+
+    fn download(&self, bytes: &mut [u8]) -> Result<()> {
+        let reading = self.read();
+        self.0.storage.backend.download(&**reading.guard, reading.layout.offset(), bytes)
     }
 
     /// The value of a tensor with one element, as type `T`. Floats may be rounded to `T`. Waits for the device.
@@ -171,12 +181,15 @@ impl Tensor {
     /// The tensor has not exactly one element; `T` does not hold the value (a fraction as an integer, 300 as `u8`, 1e5 as
     /// `f16`); or work queued earlier failed.
     pub fn item<T: Element>(&self) -> Result<T> {
-        if self.numel() != 1 {
-            return Err(Error::shape("item", "a tensor with one element", self.shape()));
-        }
         let value = self.first_scalar()?;
         let converted = T::from_scalar(value);
-        let kept = match (value, converted.to_scalar()) {
+        self.check_conversion(value, converted.to_scalar(), T::DTYPE)?;
+        Ok(converted)
+    }
+
+    /// Refuses a conversion of this tensor's `value` that loses it.
+    fn check_conversion(&self, value: Scalar, converted: Scalar, to: DType) -> Result<()> {
+        let kept = match (value, converted) {
             (Scalar::Float(from), Scalar::Float(to)) => to.is_finite() || !from.is_finite(),
             (Scalar::Float(from), to) => {
                 to.to_f64() == from && (from == 0.0 || to.to_i64() as f64 == from && from < 9_223_372_036_854_775_808.0)
@@ -185,13 +198,16 @@ impl Tensor {
             (from, to) => from.to_i64() == to.to_i64(),
         };
         if kept {
-            return Ok(converted);
+            return Ok(());
         }
-        let expected = format!("`item::<{}>` would lose the value {value}; convert with `to_dtype`", T::DTYPE);
+        let expected = format!("`item::<{to}>` would lose the value {value}; convert with `to_dtype`");
         Err(Error::dtype("item", self.dtype(), expected))
     }
 
     fn first_scalar(&self) -> Result<Scalar> {
+        if self.numel() != 1 {
+            return Err(Error::shape("item", "a tensor with one element", self.shape()));
+        }
         fn first<T: Element>(t: &Tensor) -> Result<Scalar> {
             let missing = || Error::shape("item", "a tensor with one element", t.shape());
             Ok(t.to_vec::<T>()?.first().ok_or_else(missing)?.to_scalar())

@@ -6,7 +6,7 @@ mod host;
 mod options;
 mod random;
 
-pub use extents::Extents;
+pub use extents::{ExtentList, Extents};
 pub use host::Nested;
 pub use options::TensorOptions;
 pub(crate) use random::take;

@@ -84,7 +84,7 @@ impl Tensor {
     /// # Errors
     /// The range is empty, or the device is not available.
     pub fn randint(low: i64, high: i64, shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
-        let options = options.into();
+        let options: TensorOptions = options.into();
         let options = options.dtype(options.dtype_or(DType::I64));
         if low >= high {
             return Err(Error::argument("randint", format!("the range {low}..{high} is empty")));
@@ -97,7 +97,8 @@ impl Tensor {
     /// # Errors
     /// The device is not available.
     pub fn randperm(n: usize, options: impl Into<TensorOptions>) -> Result<Tensor> {
-        let options = options.into().dtype(DType::I64);
+        let options: TensorOptions = options.into();
+        let options = options.dtype(DType::I64);
         let full = Distribution::Integers { low: i64::MIN, high: i64::MAX };
         // Sorting random keys: ties (1 in 2^64 a pair) keep their order, which costs nothing noticeable.
         let keys = Self::random("randperm", Shape::new(&[n])?, full, options)?;

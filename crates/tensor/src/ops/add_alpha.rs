@@ -34,7 +34,7 @@ impl Tensor {
     /// # Errors
     /// As [`sub`](Tensor::sub).
     pub fn rsub(&self, other: impl Into<Rhs>) -> Result<Tensor> {
-        let other = other.into();
+        let other: Rhs = other.into();
         let node = if other.tensor().is_some() { "RsubBackward0" } else { "RsubBackward1" };
         with_alpha("rsub", BinaryOp::Sub, &other, &self.into(), Scalar::Int(1), node)
     }
@@ -44,7 +44,7 @@ impl Tensor {
     /// # Errors
     /// As [`sub_alpha`](Tensor::sub_alpha).
     pub fn rsub_alpha(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<Tensor> {
-        let other = other.into();
+        let other: Rhs = other.into();
         let node = if other.tensor().is_some() { "RsubBackward0" } else { "RsubBackward1" };
         with_alpha("rsub_alpha", BinaryOp::Sub, &other, &self.into(), alpha.into(), node)
     }
@@ -54,7 +54,7 @@ impl Tensor {
     /// # Errors
     /// As [`add_`](Tensor::add_) and [`add_alpha`](Tensor::add_alpha).
     pub fn add_alpha_(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<()> {
-        let other = other.into();
+        let other: Rhs = other.into();
         self.records_change("add_alpha_", other.tensor())?;
         self.replace_by("add_alpha_", &self.cast_in_place("add_alpha_", &self.add_alpha(other, alpha)?)?)
     }
@@ -64,7 +64,7 @@ impl Tensor {
     /// # Errors
     /// As [`sub_`](Tensor::sub_) and [`sub_alpha`](Tensor::sub_alpha).
     pub fn sub_alpha_(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<()> {
-        let other = other.into();
+        let other: Rhs = other.into();
         self.records_change("sub_alpha_", other.tensor())?;
         self.replace_by("sub_alpha_", &self.cast_in_place("sub_alpha_", &self.sub_alpha(other, alpha)?)?)
     }

@@ -58,7 +58,7 @@ impl Tensor {
     /// # Errors
     /// The device is not available, or memory runs out.
     pub fn to_device(&self, device: impl Into<Device>) -> Result<Tensor> {
-        let device = device.into();
+        let device: Device = device.into();
         if device == self.device() {
             return Ok(self.clone());
         }

@@ -22,7 +22,7 @@ impl Tensor {
     /// # Errors
     /// Shapes do not broadcast, or devices differ.
     pub fn clamp(&self, min: impl Into<Rhs>, max: impl Into<Rhs>) -> Result<Tensor> {
-        let (min, max) = (min.into(), max.into());
+        let (min, max): (Rhs, Rhs) = (min.into(), max.into());
         match (&min, &max) {
             (Rhs::Scalar(low), Rhs::Scalar(high)) => {
                 let (low, high) = (*low, *high);
@@ -78,7 +78,7 @@ impl Tensor {
     /// As [`clamp`](Tensor::clamp); the result does not fit into this tensor; or it is a leaf that requires
     /// gradients while recording is on.
     pub fn clamp_(&self, min: impl Into<Rhs>, max: impl Into<Rhs>) -> Result<()> {
-        let (min, max) = (min.into(), max.into());
+        let (min, max): (Rhs, Rhs) = (min.into(), max.into());
         let recorded = self.records_change("clamp_", min.tensor().or(max.tensor()))?;
         // The gradient reads the values from before.
         let new = if recorded { self.copy()?.clamp(min, max)? } else { self.clamp(min, max)? };

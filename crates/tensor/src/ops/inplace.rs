@@ -28,7 +28,7 @@ macro_rules! arithmetic {
             /// The other operand does not broadcast to this tensor's shape, devices differ, the result is of a dtype that
             /// does not go into this tensor (a float into integers), the tensor is a broadcast view, or it is a leaf that requires gradients while recording is on.
             pub fn $method(&self, other: impl Into<Rhs>) -> Result<()> {
-                let other = other.into();
+                let other: Rhs = other.into();
                 if self.records_change(stringify!($method), other.tensor())? {
                     // The gradient may need the old values, which are about to be overwritten.
                     let old = if matches!(BinaryOp::$op, BinaryOp::Add | BinaryOp::Sub) { self.clone() } else { self.copy()? };

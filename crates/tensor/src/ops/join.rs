@@ -19,44 +19,8 @@ impl Tensor {
     /// # Errors
     /// There are no tensors, or scalars among them; shapes or devices differ; the dimension is out of range.
     pub fn cat(tensors: &[impl Borrow<Tensor>], dim: impl Dim) -> Result<Tensor> {
-        const OP: &str = "cat";
-        let converted = of_one_dtype(OP, tensors)?;
-        let all: SmallVec<[&Tensor; 8]> = converted.iter().collect();
-        let Some(&any) = all.first() else {
-            return Err(Error::argument(OP, "there are no tensors to join"));
-        };
-        let is_blank = |t: &Tensor| t.dims() == [0];
-        let first = all.iter().copied().find(|t| !is_blank(t)).unwrap_or(any);
-        let dim = first.real_dim(OP, dim)?;
-        let mut extent = 0;
-        // Where each tensor begins; one left out takes no place.
-        let mut starts: SmallVec<[Option<usize>; 8]> = SmallVec::new();
-        for tensor in &all {
-            let differs = |d: usize| d != dim && tensor.dims()[d] != first.dims()[d];
-            if is_blank(tensor) && first.rank() != 1 {
-                starts.push(None);
-                continue;
-            }
-            if tensor.rank() != first.rank() || (0..first.rank()).any(differs) {
-                let expected = format!("all extents but that of dimension {dim} must be equal");
-                return Err(Error::shapes(OP, first.shape(), tensor.shape(), expected));
-            }
-            starts.push(Some(extent));
-            extent += tensor.dims()[dim];
-        }
-        let out = write_parts(&all, first.shape().with_dim(dim, extent)?, |whole, i| {
-            starts[i].map(|start| (whole.slice(dim, start, start + all[i].dims()[dim], 1), *all[i].layout()))
-        })?;
-        let shapes: SmallVec<[Shape; 8]> = all.iter().map(|t| *t.shape()).collect();
-        let out = record(out, "CatBackward0", &all, &[], move |ctx| {
-            let grad = ctx.grad()?;
-            let part = |i: usize| match starts[i] {
-                Some(start) => grad.narrow(dim, start, shapes[i][dim]),
-                None => Tensor::zeros(shapes[i], grad.options()),
-            };
-            (0..shapes.len()).map(|i| ctx.when(i, || part(i))).collect()
-        })?;
-        Ok(out.described("cat", || [("dim", dim.into())]))
+        let tensors: SmallVec<[&Tensor; 8]> = tensors.iter().map(Borrow::borrow).collect();
+        cat(&tensors, dim.number())
     }
 
     /// Tensors of one shape one behind the other along a new dimension `dim` (at most their rank; -1 is
@@ -65,41 +29,86 @@ impl Tensor {
     /// # Errors
     /// There are no tensors; shapes or devices differ; the position is out of range.
     pub fn stack(tensors: &[impl Borrow<Tensor>], dim: impl Dim) -> Result<Tensor> {
-        const OP: &str = "stack";
-        let converted = of_one_dtype(OP, tensors)?;
-        let all: SmallVec<[&Tensor; 8]> = converted.iter().collect();
-        let Some(&first) = all.first() else {
-            return Err(Error::argument(OP, "there are no tensors to join"));
-        };
-        let dim = dim.resolve(OP, first.rank() + 1)?;
-        if let Some(other) = all.iter().find(|t| t.shape() != first.shape()) {
-            return Err(Error::shapes(OP, first.shape(), other.shape(), "all must be equal"));
-        }
-        if first.rank() == MAX_RANK {
-            return Err(Error::shape(OP, format!("at most {} dimensions", MAX_RANK - 1), first.shape()));
-        }
-        let shape = *Layout::contiguous(*first.shape()).unsqueeze(dim)?.shape();
-        let shape = shape.with_dim(dim, all.len())?;
-        let out = write_parts(&all, shape, |whole, i| Some((whole.select(dim, i), *all[i].layout())))?;
-        let count = all.len();
-        let out = record(out, "StackBackward0", &all, &[], move |ctx| {
-            let grad = ctx.grad()?;
-            (0..count).map(|i| ctx.when(i, || grad.select(dim, i as i64))).collect()
-        })?;
-        Ok(out.described(OP, || [("dim", dim.into())]))
+        let tensors: SmallVec<[&Tensor; 8]> = tensors.iter().map(Borrow::borrow).collect();
+        stack(&tensors, dim.number())
     }
 }
 
+fn cat(tensors: &[&Tensor], dim: i64) -> Result<Tensor> {
+    const OP: &str = "cat";
+    let converted = of_one_dtype(OP, tensors)?;
+    let all: SmallVec<[&Tensor; 8]> = converted.iter().collect();
+    let Some(&any) = all.first() else {
+        return Err(Error::argument(OP, "there are no tensors to join"));
+    };
+    let is_blank = |t: &Tensor| t.dims() == [0];
+    let first = all.iter().copied().find(|t| !is_blank(t)).unwrap_or(any);
+    let dim = first.real_dim(OP, dim)?;
+    let mut extent = 0;
+    // Where each tensor begins; one left out takes no place.
+    let mut starts: SmallVec<[Option<usize>; 8]> = SmallVec::new();
+    for tensor in &all {
+        let differs = |d: usize| d != dim && tensor.dims()[d] != first.dims()[d];
+        if is_blank(tensor) && first.rank() != 1 {
+            starts.push(None);
+            continue;
+        }
+        if tensor.rank() != first.rank() || (0..first.rank()).any(differs) {
+            let expected = format!("all extents but that of dimension {dim} must be equal");
+            return Err(Error::shapes(OP, first.shape(), tensor.shape(), expected));
+        }
+        starts.push(Some(extent));
+        extent += tensor.dims()[dim];
+    }
+    let out = write_parts(&all, first.shape().with_dim(dim, extent)?, |whole, i| {
+        starts[i].map(|start| (whole.slice(dim, start, start + all[i].dims()[dim], 1), *all[i].layout()))
+    })?;
+    let shapes: SmallVec<[Shape; 8]> = all.iter().map(|t| *t.shape()).collect();
+    let out = record(out, "CatBackward0", &all, &[], move |ctx| {
+        let grad = ctx.grad()?;
+        let part = |i: usize| match starts[i] {
+            Some(start) => grad.narrow(dim, start, shapes[i][dim]),
+            None => Tensor::zeros(shapes[i], grad.options()),
+        };
+        (0..shapes.len()).map(|i| ctx.when(i, || part(i))).collect()
+    })?;
+    Ok(out.described("cat", || [("dim", dim.into())]))
+}
+
+fn stack(tensors: &[&Tensor], dim: i64) -> Result<Tensor> {
+    const OP: &str = "stack";
+    let converted = of_one_dtype(OP, tensors)?;
+    let all: SmallVec<[&Tensor; 8]> = converted.iter().collect();
+    let Some(&first) = all.first() else {
+        return Err(Error::argument(OP, "there are no tensors to join"));
+    };
+    let dim = dim.resolve(OP, first.rank() + 1)?;
+    if let Some(other) = all.iter().find(|t| t.shape() != first.shape()) {
+        return Err(Error::shapes(OP, first.shape(), other.shape(), "all must be equal"));
+    }
+    if first.rank() == MAX_RANK {
+        return Err(Error::shape(OP, format!("at most {} dimensions", MAX_RANK - 1), first.shape()));
+    }
+    let shape = *Layout::contiguous(*first.shape()).unsqueeze(dim)?.shape();
+    let shape = shape.with_dim(dim, all.len())?;
+    let out = write_parts(&all, shape, |whole, i| Some((whole.select(dim, i), *all[i].layout())))?;
+    let count = all.len();
+    let out = record(out, "StackBackward0", &all, &[], move |ctx| {
+        let grad = ctx.grad()?;
+        (0..count).map(|i| ctx.when(i, || grad.select(dim, i as i64))).collect()
+    })?;
+    Ok(out.described(OP, || [("dim", dim.into())]))
+}
+
 /// The tensors, which are on one device, in the dtype that holds them all.
-fn of_one_dtype(op: &'static str, tensors: &[impl Borrow<Tensor>]) -> Result<SmallVec<[Tensor; 8]>> {
+fn of_one_dtype(op: &'static str, tensors: &[&Tensor]) -> Result<SmallVec<[Tensor; 8]>> {
     let Some((first, rest)) = tensors.split_first() else { return Ok(SmallVec::new()) };
-    let first = first.borrow();
-    let dtype = rest.iter().fold(first.dtype(), |dtype, tensor| dtype.promote(tensor.borrow().dtype()));
+    let dtype = rest.iter().fold(first.dtype(), |dtype, tensor| dtype.promote(tensor.dtype()));
     let convert = |tensor: &Tensor| {
         check::same_device(op, first, &[tensor])?;
         tensor.to_dtype(dtype)
     };
-    tensors.iter().map(|tensor| convert(tensor.borrow())).collect()
+    tensors.iter().map(|tensor| convert(tensor)).collect()
 }
 
 /// A new tensor of `shape` into which each tensor is copied: `part` gives the place in the new tensor's

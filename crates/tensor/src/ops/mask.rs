@@ -64,7 +64,7 @@ impl Tensor {
     /// that requires gradients while recording is on.
     pub fn masked_fill_(&self, mask: &Tensor, value: impl Into<Rhs>) -> Result<()> {
         const OP: &str = "masked_fill_";
-        let value = value.into();
+        let value: Rhs = value.into();
         mask.layout().expand(OP, self.shape())?;
         let recorded = self.records_change(OP, value.tensor())?;
         let new = self.masked_fill_as(OP, mask, value)?;

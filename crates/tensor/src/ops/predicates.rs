@@ -47,7 +47,8 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast, or the devices differ.
     pub fn logical_and(&self, other: impl Into<Rhs>) -> Result<Tensor> {
-        self.truth()?.bitwise_and(other.into().truth()?)
+        let other: Rhs = other.into();
+        self.truth()?.bitwise_and(other.truth()?)
     }
 
     /// Whether the element of either is not zero (NaN is not), element-wise; the dtypes may differ.
@@ -55,7 +56,8 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast, or the devices differ.
     pub fn logical_or(&self, other: impl Into<Rhs>) -> Result<Tensor> {
-        self.truth()?.bitwise_or(other.into().truth()?)
+        let other: Rhs = other.into();
+        self.truth()?.bitwise_or(other.truth()?)
     }
 
     /// Whether the element of one and not of the other is zero (NaN is not), element-wise; the dtypes may differ.
@@ -63,7 +65,8 @@ impl Tensor {
     /// # Errors
     /// The shapes do not broadcast, or the devices differ.
     pub fn logical_xor(&self, other: impl Into<Rhs>) -> Result<Tensor> {
-        self.truth()?.bitwise_xor(other.into().truth()?)
+        let other: Rhs = other.into();
+        self.truth()?.bitwise_xor(other.truth()?)
     }
 
     /// The bits that are not set, of integers; whether it is `false`, of truth values.

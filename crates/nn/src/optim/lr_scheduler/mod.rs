@@ -31,7 +31,7 @@ use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 
 use super::{
-    GroupRates, Optimizer,
+    optimizer::{GroupRates, Optimizer},
     state::{Source, scalar},
 };
 use crate::StateDict;

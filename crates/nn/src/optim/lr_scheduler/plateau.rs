@@ -6,7 +6,7 @@ use kiln_tensor::{Error, Result};
 use super::{require, scalar};
 use crate::{
     StateDict,
-    optim::{Optimizer, state::Source},
+    optim::{optimizer::Optimizer, state::Source},
 };
 
 /// Which way a metric improves.

@@ -69,7 +69,7 @@ impl Tensor {
     /// # Errors
     /// As [`i`](Tensor::i), or the value does not fit.
     pub fn index_put(&self, index: impl Indexer, value: impl Into<Rhs>, accumulate: bool) -> Result<Tensor> {
-        let (out, items, value) = (self.copy()?, index.items(), value.into());
+        let (out, items, value): (_, _, Rhs) = (self.copy()?, index.items(), value.into());
         out.put("index_put", &items, value.clone(), accumulate)?;
         if !autograd::is_tracing() {
             return Ok(out);

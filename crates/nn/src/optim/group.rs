@@ -1,0 +1,189 @@
+//! Parameter groups: parameters with their state, and the hyper-parameters that they share.
+
+use std::collections::HashSet;
+
+use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
+
+use super::rule::{DynRule, UpdateRule};
+
+/// A parameter as an optimizer takes it: a tensor, or a name and a tensor (then the name is used in the
+/// state dict and in messages). [`parameters`](crate::ModuleTree::parameters) and
+/// [`named_parameters`](crate::ModuleTree::named_parameters) of a module give these.
+#[derive(Clone, Debug)]
+pub struct Param {
+    name: Option<String>,
+    tensor: Tensor,
+}
+
+impl From<Tensor> for Param {
+    fn from(tensor: Tensor) -> Param {
+        Param { name: None, tensor }
+    }
+}
+
+impl From<&Tensor> for Param {
+    fn from(tensor: &Tensor) -> Param {
+        tensor.clone().into()
+    }
+}
+
+impl<S: Into<String>> From<(S, Tensor)> for Param {
+    fn from((name, tensor): (S, Tensor)) -> Param {
+        Param { name: Some(name.into()), tensor }
+    }
+}
+
+impl<S: Into<String>> From<(S, &Tensor)> for Param {
+    fn from((name, tensor): (S, &Tensor)) -> Param {
+        (name, tensor.clone()).into()
+    }
+}
+
+/// One parameter with its state.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Its name, or its number among all parameters.
+    pub name: String,
+    pub param: Tensor,
+    /// The number of its steps so far, an `i64` on its device; made in its first step.
+    pub step: Option<Tensor>,
+    /// Made in its first step.
+    pub states: Vec<Tensor>,
+}
+
+impl Slot {
+    /// Makes the state tensors if there are none; they may also come and go with a momentum that is set later.
+    pub fn prepare(&mut self, rule: &dyn DynRule) -> Result<()> {
+        let wanted = rule.states_of(self.param.shape());
+        let zero = || Tensor::zeros((), (DType::I64, self.param.device()));
+        if self.states.len() == wanted.len() {
+            if self.step.is_none() {
+                self.step = Some(zero()?);
+            }
+            return Ok(());
+        }
+        if !self.states.is_empty() && !wanted.is_empty() {
+            let message = format!("parameter {} was optimized with other options, which kept another state", self.name);
+            return Err(Error::argument(rule.name(), message));
+        }
+        let states = wanted.iter().map(|state| state.tensor(&self.param)).collect::<Result<_>>()?;
+        (self.step, self.states) = (Some(zero()?), states);
+        Ok(())
+    }
+}
+
+/// A learning rate on a device.
+#[derive(Debug)]
+struct Rate {
+    lr: f64,
+    tensor: Tensor,
+}
+
+/// Parameters with hyper-parameters of their own.
+#[derive(Debug)]
+pub struct ParamGroup<O> {
+    /// The hyper-parameters; a change counts from the next step.
+    pub options: O,
+    pub(super) members: Members,
+}
+
+impl<O> ParamGroup<O> {
+    /// The parameters with their names (or numbers).
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.members.slots.iter().map(|slot| (slot.name.as_str(), &slot.param))
+    }
+}
+
+/// What a [`ParamGroup`] has besides its hyper-parameters.
+#[derive(Debug)]
+pub(super) struct Members {
+    pub initial_lr: Option<f64>,
+    pub slots: Vec<Slot>,
+    /// One for each device that parameters are on; made in the first step.
+    rates: Vec<Rate>,
+}
+
+impl Members {
+    /// A group of these parameters, beside the `others` of the optimizer. One that is given twice is taken once.
+    pub fn new(rule: &dyn DynRule, params: &mut dyn Iterator<Item = Param>, others: &dyn Groups) -> Result<Members> {
+        rule.validate()?;
+        let optimizer = rule.name();
+        let refuse = |message: String| Err(Error::argument(optimizer, message));
+        let others = || slots(others);
+        let before = others().count();
+        let mut names: HashSet<String> = others().map(|slot| slot.name.clone()).collect();
+        let mut slots: Vec<Slot> = Vec::new();
+        for Param { name, tensor: param } in params {
+            let name = name.unwrap_or_else(|| (before + slots.len()).to_string());
+            if slots.iter().any(|slot| slot.param.is_same(&param)) {
+                continue;
+            }
+            if others().any(|slot| slot.param.is_same(&param)) {
+                return refuse(format!("parameter {name} is in another group already"));
+            }
+            if !param.is_leaf() {
+                let message = format!("parameter {name} is the result of an operation; only leaves can be optimized");
+                return refuse(message);
+            }
+            if !param.dtype().is_float() {
+                return Err(Error::dtype(optimizer, param.dtype(), "parameters are floats"));
+            }
+            rule.accept(&name, &param)?;
+            if !names.insert(name.clone()) {
+                return refuse(format!("two parameters have the name {name}; give them others, or none"));
+            }
+            slots.push(Slot { name, param, step: None, states: Vec::new() });
+        }
+        if slots.is_empty() {
+            return refuse("there are no parameters".into());
+        }
+        Ok(Members { initial_lr: None, slots, rates: Vec::new() })
+    }
+
+    /// The learning rate in the memory of a device. It is written there when it has changed, and stays at its place.
+    pub fn rate_on(&mut self, device: Device, lr: f64) -> Result<Tensor> {
+        if let Some(rate) = self.rates.iter_mut().find(|rate| rate.tensor.device() == device) {
+            if rate.lr.to_bits() != lr.to_bits() {
+                no_grad(|| rate.tensor.fill_(lr))?;
+                rate.lr = lr;
+            }
+            return Ok(rate.tensor.clone());
+        }
+        let tensor = Tensor::full((), lr, (DType::F64, device))?;
+        self.rates.push(Rate { lr, tensor: tensor.clone() });
+        Ok(tensor)
+    }
+}
+
+/// The groups of an optimizer, whatever its rule: what an optimizer does with them is compiled once, and not again for each
+/// rule in each program.
+pub(super) trait Groups {
+    fn len(&self) -> usize;
+    fn at(&self, index: usize) -> (&dyn DynRule, &Members);
+    fn at_mut(&mut self, index: usize) -> (&mut dyn DynRule, &mut Members);
+}
+
+impl<O: UpdateRule> Groups for Vec<ParamGroup<O>> {
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn at(&self, index: usize) -> (&dyn DynRule, &Members) {
+        let group = &self[index];
+        (&group.options, &group.members)
+    }
+
+    fn at_mut(&mut self, index: usize) -> (&mut dyn DynRule, &mut Members) {
+        let group = &mut self[index];
+        (&mut group.options, &mut group.members)
+    }
+}
+
+pub(super) fn iter(groups: &dyn Groups) -> impl Iterator<Item = (&dyn DynRule, &Members)> {
+    (0..groups.len()).map(|index| groups.at(index))
+}
+
+/// The parameters of all groups.
+pub(super) fn slots(groups: &dyn Groups) -> impl Iterator<Item = &Slot> {
+    iter(groups).flat_map(|(_, members)| &members.slots)
+}
