@@ -7,6 +7,8 @@ use std::{
     env,
     path::Path,
     process::{Command, ExitCode},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
 use criterion::Criterion;
@@ -125,5 +127,49 @@ fn measure() {
         });
     });
     group.finish();
+    beside_an_upload(on, &mut criterion);
     criterion.final_summary();
+}
+
+/// What the thread that computes does with batches while a worker uploads the next ones: it must not wait for the worker.
+fn beside_an_upload(on: &dyn Backend, criterion: &mut Criterion) {
+    let (images, labels) = (vec![1u8; 32 << 20], vec![1u8; 64 << 10]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                on.import(DType::U8, &images).expect("memory that is not real");
+            }
+        });
+        let mut group = criterion.benchmark_group("host cost while a worker uploads 32 MiB");
+        let layout = Layout::contiguous(Shape::new(&[labels.len()]).expect("few dimensions"));
+        let mut out = Tensor::new(on, DType::U8, &[labels.len()]);
+        // Uploads of 64 KiB are made in between, and not measured. What a routine hands back is dropped after the time.
+        type Batch = Box<dyn Buffer>;
+        let mut measure = |name, routine: &mut dyn FnMut(Batch) -> Option<Batch>| {
+            group.bench_function(name, |b| {
+                b.iter_custom(|times| {
+                    let mut time = Duration::ZERO;
+                    for _ in 0..times {
+                        let batch = on.import(DType::U8, &labels).expect("memory that is not real");
+                        let start = Instant::now();
+                        let kept = routine(batch);
+                        time += start.elapsed();
+                        drop(kept);
+                    }
+                    time
+                });
+            });
+        };
+        measure("drop a batch", &mut |batch| {
+            drop(batch);
+            None
+        });
+        measure("use a batch for the first time", &mut |batch| {
+            on.copy(View { buffer: &*batch, layout: &layout }, out.view_mut()).expect("a driver that does nothing");
+            Some(batch)
+        });
+        group.finish();
+        stop.store(true, Ordering::Relaxed);
+    });
 }

@@ -1,13 +1,20 @@
 //! Copies from the host on a stream of their own, so that the next batch travels while the device computes.
 //!
-//! The compute stream waits for a copy before the work that is queued after it; the copy waits for the last work that
-//! used the memory which it overwrites. That is why this memory is not handed out by the allocator's rule, under which a
-//! freed block may be in use still by work that is queued: a copy would have to wait for all of it. Instead, memory that
-//! copies arrived in is kept here with an event that marks its last use, and used for the next copies of its size.
-//! After a few batches a training loop has what it needs, and its copies wait for nothing but the batch before last.
+//! The compute stream waits for a copy when the memory that it arrives in is first used ([`Arrival`]), so that what is queued
+//! for the batch before may still run; the copy waits for the last work that used the memory which it overwrites. That is
+//! why this memory is not handed out by the allocator's rule, under which a freed block may be in use still by work that is
+//! queued: a copy would have to wait for all of it. Instead, memory that copies arrived in is kept here with an event that
+//! marks its last use, and used for the next copies of its size. After a few batches a training loop has what it needs, and
+//! its copies wait for nothing but the batch before last.
+//!
+//! Threads share all of this. No lock is held while bytes are copied or waited for, so a batch is dropped, by the thread
+//! that computes, without waiting for one that a worker uploads.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::sys::CUevent;
 use kiln_backend::{Error, ErrorKind, Result};
+use parking_lot::Mutex;
 
 use crate::{
     alloc::{Allocation, DeviceAllocator},
@@ -27,16 +34,40 @@ const NO_TIMING: u32 = 2;
 pub(crate) struct Copies {
     stream: Stream,
     uploads: Uploads,
-    idle: Vec<Idle>,
+    idle: Mutex<Vec<Idle>>,
     /// Events that mark nothing now.
-    spare: Vec<Event>,
+    spare: Mutex<Vec<Event>>,
 }
 
 /// Memory that no tensor owns any more.
 struct Idle {
     allocation: Allocation,
-    /// Recorded on the compute stream behind the last work that used it.
-    unused: Event,
+    /// Recorded on the compute stream behind the last work that used it, if any did.
+    unused: Option<Event>,
+    /// Recorded behind the copy into it, if the compute stream has not waited for that.
+    copied: Option<Event>,
+}
+
+/// The end of a copy into memory, for which the compute stream waits before the first work that uses it.
+pub(crate) struct Arrival {
+    copied: Event,
+    /// Whether it waits.
+    awaited: AtomicBool,
+}
+
+impl Arrival {
+    /// Makes the work that is queued from now on wait for the copy. Costs a comparison if it does already.
+    pub(crate) fn wait(&self, compute: &Stream) -> Result<()> {
+        if self.awaited.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        compute.context.bind()?;
+        // Threads that come here together wait twice, which does no harm.
+        // SAFETY: an event of the context, which is current.
+        unsafe { wait(compute, self.copied)? };
+        self.awaited.store(true, Ordering::Release);
+        Ok(())
+    }
 }
 
 /// An event without timing. It lives as long as the process, as its device does.
@@ -45,6 +76,8 @@ struct Event(CUevent);
 
 // SAFETY: an event may be used from any thread.
 unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
 
 impl Event {
     fn new(context: &Context) -> Result<Event> {
@@ -57,16 +90,11 @@ impl Event {
     }
 }
 
-/// Makes `later` wait for what is queued on `earlier` now.
-fn order(earlier: &Stream, later: &Stream, by: Event) -> Result<()> {
-    let Context { driver, .. } = earlier.context;
-    earlier.context.bind()?;
-    // SAFETY: streams and event of the current context. The wait is for what the event marks now; the event may be
-    // recorded anew at once.
-    unsafe {
-        earlier.context.check("cuEventRecord", (driver.event_record)(by.0, earlier.raw()))?;
-        wait(later, by)
-    }
+/// Marks what is queued on the stream now.
+fn record(stream: &Stream, event: Event) -> Result<()> {
+    stream.context.bind()?;
+    // SAFETY: stream and event of the current context.
+    stream.context.check("cuEventRecord", unsafe { (stream.context.driver.event_record)(event.0, stream.raw()) })
 }
 
 /// # Safety
@@ -79,67 +107,79 @@ unsafe fn wait(stream: &Stream, event: Event) -> Result<()> {
 
 impl Copies {
     pub(crate) fn new(context: Context) -> Result<Copies> {
-        Ok(Copies { stream: Stream::new(context)?, uploads: Uploads::large(), idle: Vec::new(), spare: Vec::new() })
+        let stream = Stream::new(context)?;
+        Ok(Copies { stream, uploads: Uploads::large(), idle: Mutex::default(), spare: Mutex::default() })
     }
 
-    fn event(&mut self) -> Result<Event> {
-        self.spare.pop().map_or_else(|| Event::new(&self.stream.context), Ok)
+    fn event(&self) -> Result<Event> {
+        let spare = self.spare.lock().pop();
+        spare.map_or_else(|| Event::new(&self.stream.context), Ok)
     }
 
-    /// Queues a copy of `bytes` into memory of its own, which work queued on the compute stream from now on may use. The
-    /// bytes are not read after the return: they have been copied aside, or, if they are page-locked (`direct`), have
-    /// arrived.
+    fn keep(&self, events: impl IntoIterator<Item = Option<Event>>) {
+        self.spare.lock().extend(events.into_iter().flatten());
+    }
+
+    /// Queues a copy of `bytes` into memory of its own, which work that is queued after [`Arrival::wait`] may use. The bytes
+    /// are not read after the return: they have been copied aside, or, if they are page-locked (`direct`), have arrived.
     pub(crate) fn send(
-        &mut self,
+        &self,
         compute: &Stream,
         allocator: &DeviceAllocator,
         bytes: &[u8],
         direct: bool,
-    ) -> Result<Allocation> {
+    ) -> Result<(Allocation, Arrival)> {
         // Made before anything is queued, so that nothing can fail between a copy and what marks its end.
-        let event = self.event()?;
-        let (allocation, unused) = match self.memory(allocator, bytes.len()) {
+        let copied = self.event()?;
+        let (allocation, used) = match self.memory(compute, allocator, bytes.len()) {
             Ok(memory) => memory,
             Err(error) => {
-                self.spare.push(event);
+                self.keep([Some(copied)]);
                 return Err(error);
             }
         };
         // SAFETY: the memory has at least as many bytes, and was handed out for this.
-        let copied = unsafe { self.copy(compute, bytes, direct, allocation.address, unused, event) };
-        self.spare.extend([Some(event), unused].into_iter().flatten());
-        if let Err(error) = copied {
+        let sent = unsafe { self.copy(compute, bytes, direct, allocation.address, used, copied) };
+        if let Used::Until(unused) = used {
+            self.keep([unused]);
+        }
+        if let Err(error) = sent {
             // A copy may be under way all the same, from bytes that are the caller's again and into memory that the next
             // owner writes. Where even waiting fails the context is lost, and with it what was queued.
             let _ = self.stream.synchronize();
+            self.keep([Some(copied)]);
             allocator.lock().free(allocation);
             return Err(error);
         }
-        Ok(allocation)
+        // Page-locked bytes have arrived.
+        Ok((allocation, Arrival { copied, awaited: AtomicBool::new(direct) }))
     }
 
-    /// Queues the copy between a wait for the last use of the memory (which `unused` marks, if it is not the allocator's)
-    /// and an event for which the compute stream waits.
+    /// Queues the copy between a wait for the last use of the memory and an event that marks its end.
     ///
     /// # Safety
     /// `to` is the address of as many bytes, which nobody but the work that is queued uses.
     unsafe fn copy(
-        &mut self,
+        &self,
         compute: &Stream,
         bytes: &[u8],
         direct: bool,
         to: u64,
-        unused: Option<Event>,
-        event: Event,
+        used: Used,
+        copied: Event,
     ) -> Result<()> {
         let Copies { stream, uploads, .. } = self;
         let context = &stream.context;
         context.bind()?;
-        match unused {
+        match used {
             // SAFETY: the context is the current one.
-            Some(unused) => unsafe { wait(stream, unused)? },
-            // Work that is queued may use it still.
-            None => order(compute, stream, event)?,
+            Used::Until(Some(unused)) => unsafe { wait(stream, unused)? },
+            Used::Until(None) => {}
+            Used::ByAnyone => {
+                record(compute, copied)?;
+                // SAFETY: as above. The wait is for what the event marks now; it may be recorded anew at once.
+                unsafe { wait(stream, copied)? };
+            }
         }
         // SAFETY: by this function's contract; the copy stream waits for the last use. Bytes that the device reads itself
         // are borrowed until it has, which is waited for here or by the caller.
@@ -150,65 +190,102 @@ impl Copies {
                 uploads.send(stream, bytes, to)?;
             }
         }
-        order(stream, compute, event)?;
+        record(stream, copied)?;
         if direct {
             // SAFETY: an event of the current context.
-            context.check("cuEventSynchronize", unsafe { (context.driver.event_synchronize)(event.0) })?;
+            context.check("cuEventSynchronize", unsafe { (context.driver.event_synchronize)(copied.0) })?;
         }
         Ok(())
     }
 
-    /// Memory for a copy, and the event behind its last use, if it is not the allocator's.
-    fn memory(&mut self, allocator: &DeviceAllocator, bytes: usize) -> Result<(Allocation, Option<Event>)> {
+    /// Memory for a copy, and what may still use it.
+    fn memory(&self, compute: &Stream, allocator: &DeviceAllocator, bytes: usize) -> Result<(Allocation, Used)> {
         // The oldest that fits: its last use is the likeliest to be over. None that is twice as large as need be.
-        if let Some(i) = self.idle.iter().position(|Idle { allocation: a, .. }| a.size >= bytes && a.size / 2 <= bytes)
-        {
-            let Idle { allocation, unused } = self.idle.remove(i);
+        let fits = |idle: &Idle| idle.allocation.size >= bytes && idle.allocation.size / 2 <= bytes;
+        let found = {
+            let mut idle = self.idle.lock();
+            idle.iter().position(fits).map(|i| idle.remove(i))
+        };
+        if let Some(Idle { allocation, unused, copied }) = found {
+            // The next copy is on the same stream as the one that this marks.
+            self.keep([copied]);
             allocator.lock().take_up(&allocation);
-            return Ok((allocation, Some(unused)));
+            return Ok((allocation, Used::Until(unused)));
         }
         let result = allocator.lock().alloc(bytes);
         let out_of_memory = |error: &Error| matches!(error.kind(), ErrorKind::OutOfMemory { .. });
         match result {
-            Err(error) if out_of_memory(&error) && self.give_back(allocator) => allocator.lock().alloc(bytes),
+            Err(error) if out_of_memory(&error) && self.give_back(compute, allocator) => allocator.lock().alloc(bytes),
             result => result,
         }
-        .map(|allocation| (allocation, None))
+        .map(|allocation| (allocation, Used::ByAnyone))
     }
 
-    /// Takes back what [`send`](Copies::send) gave, after the last work that uses it has been queued on the compute
-    /// stream, which has waited for the copy into it.
-    pub(crate) fn release(&mut self, compute: &Stream, allocator: &DeviceAllocator, allocation: Allocation) {
-        if !allocator.lock().caching() {
-            return allocator.lock().free(allocation);
+    /// Takes back what [`send`](Copies::send) gave, after the last work that uses it has been queued on the compute stream.
+    pub(crate) fn release(
+        &self,
+        compute: &Stream,
+        allocator: &DeviceAllocator,
+        allocation: Allocation,
+        Arrival { copied, awaited }: Arrival,
+    ) {
+        // What the compute stream has not waited for, no work of it has used.
+        let mut idle = Idle { allocation, unused: None, copied: (!awaited.into_inner()).then_some(copied) };
+        if idle.copied.is_none() {
+            self.keep([Some(copied)]);
         }
-        let marked = self.event().and_then(|unused| {
-            let Stream { context, .. } = compute;
-            context.bind()?;
-            // SAFETY: event and stream of the current context.
-            let code = unsafe { (context.driver.event_record)(unused.0, compute.raw()) };
-            context.check("cuEventRecord", code).map(|()| unused)
-        });
-        let mut allocator = allocator.lock();
-        let Ok(unused) = marked else { return allocator.free(allocation) };
-        allocator.set_aside(&allocation);
-        self.idle.push(Idle { allocation, unused });
-        if self.idle.len() > MAX_IDLE {
-            let oldest = self.idle.remove(0);
-            self.spare.push(oldest.unused);
-            allocator.free_aside(oldest.allocation);
+        let mut kept = allocator.lock().caching();
+        if kept && idle.copied.is_none() {
+            let marked = self.event().and_then(|unused| {
+                // One that could not be recorded is not used again: the context is lost.
+                record(compute, unused).map(|()| unused)
+            });
+            kept = marked.is_ok();
+            idle.unused = marked.ok();
         }
+        allocator.lock().set_aside(&idle.allocation);
+        if !kept {
+            return self.free(compute, allocator, idle);
+        }
+        let oldest = {
+            let mut all = self.idle.lock();
+            all.push(idle);
+            (all.len() > MAX_IDLE).then(|| all.remove(0))
+        };
+        if let Some(oldest) = oldest {
+            self.free(compute, allocator, oldest);
+        }
+    }
+
+    /// Gives idle memory to the allocator, whose blocks are used in the order of the compute stream.
+    fn free(&self, compute: &Stream, allocator: &DeviceAllocator, Idle { allocation, unused, copied }: Idle) {
+        if let Some(copied) = copied
+            && compute.context.bind().is_ok()
+        {
+            // Where this fails the context is lost, and nothing is written to the memory any more.
+            // SAFETY: an event of the current context.
+            let _ = unsafe { wait(compute, copied) };
+        }
+        self.keep([unused, copied]);
+        allocator.lock().free_aside(allocation);
     }
 
     /// Gives everything that is idle to the allocator, and says whether there was something.
-    pub(crate) fn give_back(&mut self, allocator: &DeviceAllocator) -> bool {
-        let idle = std::mem::take(&mut self.idle);
-        let mut allocator = allocator.lock();
+    pub(crate) fn give_back(&self, compute: &Stream, allocator: &DeviceAllocator) -> bool {
+        let idle = std::mem::take(&mut *self.idle.lock());
         let some = !idle.is_empty();
-        for Idle { allocation, unused } in idle {
-            self.spare.push(unused);
-            allocator.free_aside(allocation);
+        for idle in idle {
+            self.free(compute, allocator, idle);
         }
         some
     }
+}
+
+/// What memory for a copy was used by before.
+#[derive(Clone, Copy)]
+enum Used {
+    /// By work of the compute stream up to this event, if by any; it is not the allocator's.
+    Until(Option<Event>),
+    /// By work that may be queued on the compute stream still.
+    ByAnyone,
 }

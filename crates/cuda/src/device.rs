@@ -56,7 +56,7 @@ pub(crate) struct Device {
     info: DeviceInfo,
     pub(crate) stream: &'static Stream,
     pub(crate) memory: &'static DeviceMemory,
-    pub(crate) uploads: Mutex<Uploads>,
+    pub(crate) uploads: Uploads,
     pub(crate) pages: Pages,
     downloads: Mutex<Downloads>,
     status: StatusRecord,
@@ -143,7 +143,7 @@ impl Device {
             info,
             stream,
             memory,
-            uploads: Mutex::new(Uploads::small()),
+            uploads: Uploads::small(),
             pages: Pages::new(context),
             downloads: Mutex::default(),
             status: StatusRecord { address: record, writers: Mutex::default(), _memory: records },
@@ -235,7 +235,7 @@ impl Device {
         let buffer = CudaBuffer::new(self.memory, dtype, len)?;
         if len > 0 {
             // SAFETY: the buffer was made for as many bytes.
-            unsafe { self.send_small(bytes, buffer.address())? };
+            unsafe { self.send_small(bytes, buffer.address()?)? };
         }
         Ok(buffer)
     }
@@ -246,7 +246,7 @@ impl Device {
     /// `to` is the address of as many bytes that work queued from now on uses.
     pub(crate) unsafe fn send_small(&self, bytes: &[u8], to: u64) -> Result<()> {
         // SAFETY: by this function's contract.
-        unsafe { self.uploads.lock().send(self.stream, bytes, to) }
+        unsafe { self.uploads.send(self.stream, bytes, to) }
     }
 
     /// Waits, reads `bytes` from the device (an address that the caller has checked), and reports what kernels found.

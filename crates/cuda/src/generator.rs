@@ -57,7 +57,7 @@ impl Generator {
     pub(crate) fn step(
         &self,
         stream: &Stream,
-        uploads: &Mutex<Uploads>,
+        uploads: &Uploads,
         launch: impl FnOnce(&mut Drawn<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut positions = self.positions.lock();
@@ -65,7 +65,7 @@ impl Generator {
         if base.seed != next.seed {
             let bytes = [next.seed.to_ne_bytes(), next.offset.to_ne_bytes()].concat();
             // SAFETY: the two numbers that the memory at this address begins with.
-            unsafe { uploads.lock().send(stream, &bytes, self.address)? };
+            unsafe { uploads.send(stream, &bytes, self.address)? };
             *base = *next;
         }
         launch(&mut Drawn { base, next })

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::{
     alloc::{Allocation, Allocator, DeviceAllocator, DriverMemory},
-    copies::Copies,
+    copies::{Arrival, Copies},
     fallbacks,
     stream::Stream,
 };
@@ -16,8 +16,8 @@ use crate::{
 pub(crate) struct DeviceMemory {
     stream: &'static Stream,
     allocator: DeviceAllocator,
-    /// Never locked by who holds `allocator`.
-    copies: Mutex<Copies>,
+    /// Never called by who holds `allocator`.
+    copies: Copies,
 }
 
 impl DeviceMemory {
@@ -27,7 +27,7 @@ impl DeviceMemory {
             env::var_os("KILN_CUDA_NO_MEMORY_CACHING").is_some_and(|value| value != "0" && !value.is_empty());
         let source = DriverMemory(stream);
         let allocator = if uncached { Allocator::uncached(source) } else { Allocator::new(source) };
-        Ok(DeviceMemory { stream, allocator: Mutex::new(allocator), copies: Mutex::new(Copies::new(stream.context)?) })
+        Ok(DeviceMemory { stream, allocator: Mutex::new(allocator), copies: Copies::new(stream.context)? })
     }
 
     /// The number of its device.
@@ -38,30 +38,30 @@ impl DeviceMemory {
     /// A block of at least `bytes` bytes. If memory runs out, what copies could arrive in is given up.
     pub(crate) fn block(&'static self, bytes: usize) -> Result<Block> {
         if bytes == 0 {
-            return Ok(Block { memory: self, allocation: None, arrived: false });
+            return Ok(Block { memory: self, allocation: None, arrival: None });
         }
         let result = self.allocator.lock().alloc(bytes);
         let allocation = match result {
             Err(error)
                 if matches!(error.kind(), ErrorKind::OutOfMemory { .. })
-                    && self.copies.lock().give_back(&self.allocator) =>
+                    && self.copies.give_back(self.stream, &self.allocator) =>
             {
                 self.allocator.lock().alloc(bytes)
             }
             result => result,
         }?;
-        Ok(Block { memory: self, allocation: Some(allocation), arrived: false })
+        Ok(Block { memory: self, allocation: Some(allocation), arrival: None })
     }
 
-    /// A block in which a copy of `bytes` arrives before any work that is queued from now on: [`Copies::send`].
+    /// A block in which a copy of `bytes` arrives: [`Copies::send`].
     pub(crate) fn send(&'static self, bytes: &[u8], direct: bool) -> Result<Block> {
-        let allocation = self.copies.lock().send(self.stream, &self.allocator, bytes, direct)?;
-        Ok(Block { memory: self, allocation: Some(allocation), arrived: true })
+        let (allocation, arrival) = self.copies.send(self.stream, &self.allocator, bytes, direct)?;
+        Ok(Block { memory: self, allocation: Some(allocation), arrival: Some(arrival) })
     }
 
     /// Gives the driver what no tensor uses.
     pub(crate) fn empty_cache(&self) {
-        self.copies.lock().give_back(&self.allocator);
+        self.copies.give_back(self.stream, &self.allocator);
         self.allocator.lock().empty_cache();
     }
 
@@ -116,8 +116,8 @@ pub(crate) struct Block {
     memory: &'static DeviceMemory,
     /// `None` for no bytes; always there otherwise, until the block is dropped.
     allocation: Option<Allocation>,
-    /// Whether it is one that copies from the host arrive in.
-    arrived: bool,
+    /// The copy from the host that arrives in it, if one does.
+    arrival: Option<Arrival>,
 }
 
 impl Block {
@@ -131,11 +131,10 @@ impl Drop for Block {
     fn drop(&mut self) {
         let DeviceMemory { stream, allocator, copies } = self.memory;
         let Some(allocation) = self.allocation.take() else { return };
-        if self.arrived {
-            copies.lock().release(stream, allocator, allocation);
-        } else {
+        match self.arrival.take() {
+            Some(arrival) => copies.release(stream, allocator, allocation, arrival),
             // Kernels that are queued may use it still; whoever gets it next is queued behind them.
-            allocator.lock().free(allocation);
+            None => allocator.lock().free(allocation),
         }
     }
 }
@@ -159,8 +158,12 @@ impl CudaBuffer {
         CudaBuffer { dtype, len, block }
     }
 
-    pub(crate) fn address(&self) -> u64 {
-        self.block.address()
+    /// The address of the first element, for work that is queued from now on: it waits for what arrives there.
+    pub(crate) fn address(&self) -> Result<u64> {
+        if let Some(arrival) = &self.block.arrival {
+            arrival.wait(self.block.memory.stream)?;
+        }
+        Ok(self.block.address())
     }
 
     /// The number of the device whose memory it is.

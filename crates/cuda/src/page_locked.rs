@@ -49,19 +49,22 @@ impl Pages {
         piece.is_some_and(|(address, size)| start + bytes.len() <= address + size)
     }
 
-    /// A piece of at least `bytes` bytes.
+    /// A piece of at least `bytes` bytes. Pages are locked and unlocked while others look pieces up.
     pub(crate) fn pin(&'static self, bytes: usize) -> Result<PageLocked> {
-        let mut pieces = self.pieces.lock();
         // The smallest that fits, and none that is twice as large as need be.
         let len = |memory: &Pinned| memory.bytes().len();
         let fits = |(_, memory): &(usize, &Pinned)| len(memory) >= bytes && len(memory) / 2 <= bytes.max(PAGE);
-        let found = pieces.free.iter().enumerate().filter(fits).min_by_key(|(_, memory)| len(memory)).map(|(i, _)| i);
+        let found = {
+            let free = &mut self.pieces.lock().free;
+            let found = free.iter().enumerate().filter(fits).min_by_key(|(_, memory)| len(memory)).map(|(i, _)| i);
+            found.map(|i| free.swap_remove(i))
+        };
         let memory = match found {
-            Some(i) => pieces.free.swap_remove(i),
+            Some(memory) => memory,
             None => {
                 let size = bytes.max(1).checked_next_multiple_of(PAGE).unwrap_or(usize::MAX);
                 let memory = Pinned::new(&self.context, size)?;
-                pieces.all.insert(memory.bytes().as_ptr() as usize, size);
+                self.pieces.lock().all.insert(memory.bytes().as_ptr() as usize, size);
                 memory
             }
         };
@@ -72,13 +75,15 @@ impl Pages {
 impl Drop for PageLocked {
     fn drop(&mut self) {
         let Some(memory) = self.memory.take() else { return };
-        let mut pieces = self.pages.pieces.lock();
-        if pieces.free.len() < MAX_FREE {
-            pieces.free.push(memory);
-        } else {
+        {
+            let mut pieces = self.pages.pieces.lock();
+            if pieces.free.len() < MAX_FREE {
+                return pieces.free.push(memory);
+            }
+            // Before it is anyone else's.
             pieces.all.remove(&(memory.bytes().as_ptr() as usize));
-            memory.free(&self.pages.context);
         }
+        memory.free(&self.pages.context);
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! A copy from ordinary memory would be read by the driver at its own time, or make the caller wait. So uploads are
 //! first copied into one of a few pinned chunks, which the device reads while the host goes on; the caller's memory is
-//! free at once.
+//! free at once. Threads share the chunks: each takes one, waits until the device has read it, fills it, queues its copy and
+//! puts it back, with no lock held meanwhile.
 
-use std::ffi::c_void;
+use std::{collections::VecDeque, ffi::c_void};
 
 use cudarc::driver::sys::CUevent;
 use kiln_backend::Result;
+use parking_lot::{Condvar, Mutex};
 
 use crate::{context::Context, stream::Stream};
 
@@ -80,74 +82,119 @@ unsafe impl Send for Slot {}
 /// The chunks for uploads, made when they are first needed and used in turn.
 #[derive(Debug)]
 pub(crate) struct Uploads {
-    slots: Vec<Slot>,
-    next: usize,
+    slots: Mutex<Slots>,
+    /// A slot has been put back, or could not be made.
+    changed: Condvar,
     /// Bytes of a chunk.
     chunk: usize,
     /// Chunks that are on their way at one time; this is how far the host may run ahead of the device.
     most: usize,
 }
 
+#[derive(Debug, Default)]
+struct Slots {
+    /// Those that no thread fills, in the order in which their copies were queued.
+    free: VecDeque<Slot>,
+    /// How many there are.
+    made: usize,
+}
+
 impl Uploads {
     /// For copies of images and weights.
     pub(crate) fn large() -> Uploads {
-        Uploads { slots: Vec::new(), next: 0, chunk: CHUNK, most: 4 }
+        Uploads::new(CHUNK, 4)
     }
 
     /// For copies of labels and the like.
     pub(crate) fn small() -> Uploads {
-        Uploads { slots: Vec::new(), next: 0, chunk: 64 << 10, most: 16 }
+        Uploads::new(64 << 10, 16)
+    }
+
+    fn new(chunk: usize, most: usize) -> Uploads {
+        Uploads { slots: Mutex::default(), changed: Condvar::new(), chunk, most }
     }
 
     /// Queues a copy of `bytes` to `to`; the bytes are not read after the return.
     ///
     /// # Safety
     /// `to` is the address of as many bytes that may be written once the work queued before is done.
-    pub(crate) unsafe fn send(&mut self, stream: &Stream, bytes: &[u8], to: u64) -> Result<()> {
-        let (context, chunk) = (&stream.context, self.chunk);
-        for (i, part) in bytes.chunks(chunk).enumerate() {
-            let slot = self.slot(context)?;
-            // SAFETY: the device has read what the slot held before (`slot` waited), and the part is no longer than a
-            // chunk. The copy to the device stays inside the destination by this function's contract.
-            unsafe {
-                std::ptr::copy_nonoverlapping(part.as_ptr(), slot.memory.memory, part.len());
-                stream.upload(to + (i * chunk) as u64, slot.memory.memory.cast(), part.len())?;
-                let code = (context.driver.event_record)(slot.done, stream.raw());
-                if let Err(error) = context.check("cuEventRecord", code) {
-                    // Nothing says when the chunk may be written again, so the copy is waited for.
-                    let _ = stream.synchronize();
-                    return Err(error);
-                }
-            }
+    pub(crate) unsafe fn send(&self, stream: &Stream, bytes: &[u8], to: u64) -> Result<()> {
+        for (i, part) in bytes.chunks(self.chunk).enumerate() {
+            let slot = self.take(&stream.context)?;
+            // SAFETY: the part is no longer than a chunk. The copy stays inside the destination by this function's contract.
+            let sent = unsafe { fill(&slot, stream, part, to + (i * self.chunk) as u64) };
+            self.slots.lock().free.push_back(slot);
+            self.changed.notify_one();
+            sent?;
         }
         Ok(())
     }
 
-    /// A chunk that the device does not read any more.
-    fn slot(&mut self, context: &Context) -> Result<&Slot> {
-        context.bind()?;
-        if self.slots.len() < self.most {
-            let (memory, mut done) = (Pinned::new(context, self.chunk)?, std::ptr::null_mut());
-            // SAFETY: writes the handle.
-            let code = unsafe { (context.driver.event_create)(&raw mut done, NO_TIMING) };
-            if let Err(error) = context.check("cuEventCreate", code) {
-                memory.free(context);
-                return Err(error);
+    /// A chunk that no other thread fills; one that is new, or the one whose copy was queued first.
+    fn take(&self, context: &Context) -> Result<Slot> {
+        {
+            let mut slots = self.slots.lock();
+            while slots.made == self.most {
+                if let Some(slot) = slots.free.pop_front() {
+                    return Ok(slot);
+                }
+                self.changed.wait(&mut slots);
             }
-            self.slots.push(Slot { memory, done });
-            return Ok(&self.slots[self.slots.len() - 1]);
+            slots.made += 1;
         }
-        let slot = &self.slots[self.next];
-        self.next = (self.next + 1) % self.most;
+        Slot::new(context, self.chunk).inspect_err(|_| {
+            self.slots.lock().made -= 1;
+            self.changed.notify_one();
+        })
+    }
+}
+
+impl Slot {
+    fn new(context: &Context, bytes: usize) -> Result<Slot> {
+        let (memory, mut done) = (Pinned::new(context, bytes)?, std::ptr::null_mut());
+        // SAFETY: writes the handle.
+        let code = unsafe { (context.driver.event_create)(&raw mut done, NO_TIMING) };
+        if let Err(error) = context.check("cuEventCreate", code) {
+            memory.free(context);
+            return Err(error);
+        }
+        Ok(Slot { memory, done })
+    }
+
+    /// Waits until the device has read what the chunk held before.
+    fn wait(&self, context: &Context) -> Result<()> {
+        context.bind()?;
         // SAFETY: an event of this context.
-        let mut code = unsafe { (context.driver.event_query)(slot.done) };
+        let mut code = unsafe { (context.driver.event_query)(self.done) };
         if code == NOT_READY {
             // SAFETY: as above.
-            code = unsafe { (context.driver.event_synchronize)(slot.done) };
+            code = unsafe { (context.driver.event_synchronize)(self.done) };
         }
-        context.check("cuEventSynchronize", code)?;
-        Ok(slot)
+        context.check("cuEventSynchronize", code)
     }
+}
+
+/// Copies `part` into a chunk when that may be written, and queues the copy to the device.
+///
+/// # Safety
+/// The part is no longer than the chunk, and `to` the address of as many bytes that may be written once the work queued
+/// before is done.
+unsafe fn fill(slot: &Slot, stream: &Stream, part: &[u8], to: u64) -> Result<()> {
+    let context = &stream.context;
+    slot.wait(context)?;
+    // SAFETY: the device has read what the slot held before, and this thread has it to itself; the rest is this function's
+    // contract.
+    unsafe {
+        std::ptr::copy_nonoverlapping(part.as_ptr(), slot.memory.memory, part.len());
+        stream.upload(to, slot.memory.memory.cast(), part.len())?;
+        let code = (context.driver.event_record)(slot.done, stream.raw());
+        if let Err(error) = context.check("cuEventRecord", code) {
+            // Nothing says when the chunk may be written again, so the copy is waited for.
+            let _ = stream.synchronize();
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// The way back: one chunk, and behind it room for a record that comes with the data.

@@ -69,7 +69,7 @@ impl<'a> Tensor<'a> {
         }
         let (dtype, len) = (kiln_backend::Buffer::dtype(buffer), kiln_backend::Buffer::len(buffer));
         let offset = checked_offset(op, layout, len)?;
-        Ok(Tensor { dtype, layout, address: buffer.address() + (offset * dtype.size()) as u64 })
+        Ok(Tensor { dtype, layout, address: buffer.address()? + (offset * dtype.size()) as u64 })
     }
 
     /// # Errors

@@ -1,17 +1,37 @@
-//! Batches that arrive on the stream of copies: none is overwritten too early, none is read too soon, and memory is used
-//! again.
+//! Batches that arrive on the stream of copies: none is overwritten too early, none is read too soon, memory is used
+//! again, and no thread waits for another's.
 //!
-//! Needs a device, as `against_cpu.rs` does.
+//! Needs a device, as `against_cpu.rs` does; what happens beside what is told by a simulated one.
 
 #![cfg(feature = "kernels")]
 
+mod child;
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use child::{child, child_with_report};
 use kiln_backend::*;
+use kiln_cuda::CudaBackend;
 use parking_lot::Mutex;
 
 const SIZES: [usize; 3] = [300_000, 40_000, 1_500_000];
 
 /// Memory figures are those of the device, whoever uses it.
 static ALONE: Mutex<()> = Mutex::new(());
+
+fn device() -> Option<&'static CudaBackend> {
+    match kiln_cuda::backend(0) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            assert!(std::env::var_os("KILN_REQUIRE_DEVICE").is_none(), "{error}");
+            None
+        }
+    }
+}
 
 /// `x + number`, on the device, and what is in it.
 fn add(on: &dyn Backend, x: &dyn Buffer, number: f64) -> Box<dyn Buffer> {
@@ -33,13 +53,7 @@ fn batch(step: usize, size: usize) -> Vec<f32> {
 #[test]
 fn batches_travel_beside_the_work_and_share_memory() {
     let _alone = ALONE.lock();
-    let device = match kiln_cuda::backend(0) {
-        Ok(device) => device,
-        Err(error) => {
-            assert!(std::env::var_os("KILN_REQUIRE_DEVICE").is_none(), "{error}");
-            return;
-        }
-    };
+    let Some(device) = device() else { return };
     let before = device.memory_stats().allocated;
     let steps = 12;
     // Results are read at the end, so nothing waits in between; inputs are dropped while work on them is queued.
@@ -102,10 +116,7 @@ fn batches_travel_beside_the_work_and_share_memory() {
 #[test]
 fn page_locked_memory_is_read_directly() {
     let _alone = ALONE.lock();
-    let Ok(device) = kiln_cuda::backend(0) else {
-        assert!(std::env::var_os("KILN_REQUIRE_DEVICE").is_none());
-        return;
-    };
+    let Some(device) = device() else { return };
     let mut addresses = std::collections::BTreeSet::new();
     for step in 0..6 {
         // One of less than a page, and one above the size from which copies have a stream of their own.
@@ -147,4 +158,135 @@ fn page_locked_memory_is_read_directly() {
     assert_eq!(u8::read_vec(10, |bytes| device.download(&*x, 0, bytes)).unwrap(), b"0123456789");
     assert!(device.import(DType::F32, &[]).unwrap().is_empty());
     assert!(device.pinned(0).unwrap().bytes().len() >= 64);
+}
+
+#[test]
+fn threads_upload_and_drop_beside_each_other() {
+    let _alone = ALONE.lock();
+    let Some(device) = device() else { return };
+    let before = device.memory_stats().allocated;
+    thread::scope(|scope| {
+        for worker in 0..4 {
+            scope.spawn(move || {
+                for step in 0..8 {
+                    // Sizes that share memory, and such that take several chunks.
+                    let (size, step) = (SIZES[(worker + step) % 3], 10 * worker + step);
+                    let x = device.adopt(HostVec::F32(batch(step, size))).unwrap();
+                    let unused = device.adopt(HostVec::F32(batch(step, size))).unwrap();
+                    let y = add(device, &*x, 1.0);
+                    drop((x, unused));
+                    let want: Vec<f32> = batch(step, size).iter().map(|value| value + 1.0).collect();
+                    assert!(values(device, &*y) == want, "worker {worker}, step {step}, {size} elements");
+                }
+            });
+        }
+    });
+    assert_eq!(device.memory_stats().allocated, before);
+}
+
+#[test]
+fn memory_of_batches_that_nobody_used_is_as_good_as_any() {
+    let _alone = ALONE.lock();
+    let Some(device) = device() else { return };
+    let (before, size) = (device.memory_stats().allocated, SIZES[0]);
+    for round in 0..3 {
+        // More than are kept for the next batches: the others go to the allocator while copies into them are under way.
+        let batches: Vec<_> = (0..12).map(|step| device.adopt(HostVec::F32(batch(step, size))).unwrap()).collect();
+        drop(batches);
+        let ones = device.adopt(HostVec::F32(vec![1.0; 100])).unwrap();
+        let results: Vec<_> = (0..6).map(|_| add(device, &*ones, 1.0)).collect();
+        let layout = Layout::contiguous(Shape::new(&[size]).unwrap());
+        let filled: Vec<_> = (0..6)
+            .map(|i| {
+                let mut out = device.alloc(DType::F32, size).unwrap();
+                let to = ViewMut { buffer: &mut *out, layout: &layout };
+                device.fill(Scalar::Float(f64::from(i)), to).unwrap();
+                out
+            })
+            .collect();
+        if round == 1 {
+            device.empty_cache();
+        }
+        assert!(results.iter().all(|result| values(device, &**result) == [2.0; 100]));
+        for (i, out) in filled.iter().enumerate() {
+            assert!(values(device, &**out).iter().all(|&value| value == i as f32), "round {round}, {i}");
+        }
+    }
+    assert_eq!(device.memory_stats().allocated, before);
+}
+
+#[test]
+fn a_batch_is_dropped_while_another_thread_uploads() {
+    // Each takes seconds: the copy of bytes that were copied aside, and the wait for page-locked ones.
+    for (delay, locked) in [("cuMemcpyHtoDAsync_v2:3000", "0"), ("cuEventSynchronize:3000", "1")] {
+        child("child_drops_during_an_upload", &[("KILN_SIM_DELAY", delay), ("PAGE_LOCKED", locked)]);
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_drops_during_an_upload() {
+    let device = kiln_cuda::backend(0).unwrap();
+    let locked = std::env::var("PAGE_LOCKED").unwrap() == "1";
+    let x = device.adopt(HostVec::F32(batch(0, SIZES[0]))).unwrap();
+    let (begun, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let memory = device.pinned(4 * SIZES[0]).unwrap();
+            begun.store(true, Ordering::SeqCst);
+            if locked {
+                device.import(DType::F32, memory.bytes()).unwrap();
+            } else {
+                device.adopt(HostVec::F32(batch(1, SIZES[0]))).unwrap();
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !begun.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        // Into the upload.
+        thread::sleep(Duration::from_millis(300));
+        drop(x);
+        assert!(!done.load(Ordering::SeqCst), "the batch was dropped when the other thread's upload was over");
+    });
+}
+
+#[test]
+fn the_compute_stream_waits_for_a_batch_when_it_is_first_used() {
+    let settings = [("KILN_SIM_ORDER", "forward")];
+    let Some((_, report)) = child_with_report("child_computes_before_a_batch_arrives", &settings) else { return };
+    let ran = report.window("executed");
+    let place = |name: &str| ran.iter().position(|ran| *ran == name).unwrap_or_else(|| panic!("no {name} in {ran:?}"));
+    let (before, copy) = (place("binary_add_f32"), place("cuMemcpyHtoDAsync"));
+    assert!(before < copy, "what does not need the batch runs before it has arrived: {ran:?}");
+    assert!(ran.iter().skip(copy).any(|ran| *ran == "unary_square_f32"), "what needs it runs behind: {ran:?}");
+}
+
+/// Calls a function of the driver that takes nothing.
+fn profiler(name: &str) {
+    // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.
+    unsafe {
+        let driver = libloading::Library::new("libcuda.so.1").unwrap();
+        let call = driver.get::<unsafe extern "C" fn() -> u32>(name.as_bytes()).unwrap();
+        assert_eq!(call(), 0, "{name}");
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_computes_before_a_batch_arrives() {
+    let device = kiln_cuda::backend(0).unwrap();
+    let x = device.adopt(HostVec::F32(vec![1.0; 100])).unwrap();
+    device.synchronize().unwrap();
+    profiler("cuProfilerStart");
+    // The next batch is on its way while this one is computed, as in a training loop.
+    let next = device.adopt(HostVec::F32(batch(3, SIZES[0]))).unwrap();
+    assert_eq!(values(device, &*add(device, &*x, 1.0)), [2.0; 100]);
+    let layout = Layout::contiguous(Shape::new(&[SIZES[0]]).unwrap());
+    let mut out = device.alloc(DType::F32, SIZES[0]).unwrap();
+    let (from, to) = (View { buffer: &*next, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout });
+    device.unary(UnaryOp::Square, from, to).unwrap();
+    let want: Vec<f32> = batch(3, SIZES[0]).iter().map(|value| value * value).collect();
+    assert!(values(device, &*out) == want);
+    profiler("cuProfilerStop");
 }

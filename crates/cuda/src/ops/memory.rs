@@ -41,7 +41,7 @@ impl MemoryBackend for CudaBackend {
             return Err(Error::argument(OP, message));
         }
         // SAFETY: the range was checked to lie in the buffer.
-        unsafe { self.0.receive(buffer.address() + (start * size) as u64, dst) }
+        unsafe { self.0.receive(buffer.address()? + (start * size) as u64, dst) }
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -55,6 +55,14 @@ impl Report {
         line.split('"').skip(1).step_by(2).collect()
     }
 
+    /// A list of texts of what happened between `cuProfilerStart` and `cuProfilerStop`, the first time.
+    pub fn window(&self, name: &str) -> Vec<&str> {
+        let (_, windows) = self.0.split_once("\"windows\": [").expect("windows");
+        let (_, list) = windows.split_once(&format!("\"{name}\": [")).unwrap_or_else(|| panic!("no {name}"));
+        let (list, _) = list.split_once(']').unwrap();
+        list.split('"').skip(1).step_by(2).collect()
+    }
+
     /// A count.
     pub fn count(&self, name: &str) -> u64 {
         let (_, rest) = self.0.split_once(&format!("\"{name}\": ")).unwrap_or_else(|| panic!("no count of {name}"));
