@@ -84,6 +84,17 @@ impl DeviceMemory {
         result
     }
 
+    /// Whether a library that fails for no clear reason may have found no memory: the device has next to none left, while
+    /// the cache holds some. Libraries do not always say so: where a kernel that is loaded at its first use finds no room,
+    /// cuBLASLt and cuDNN answer that they were not initialized, that the execution failed, or that something internal did.
+    pub(crate) fn may_lack_memory(&self) -> bool {
+        /// What a library may need at once: the code of some large kernels.
+        const MIN_FREE: usize = 256 << 20;
+        let allocator = self.allocator.lock();
+        let stats = allocator.stats();
+        stats.reserved > stats.allocated && allocator.free_on_device().is_some_and(|free| free < MIN_FREE)
+    }
+
     /// That something besides Kiln's tensors found no memory, after [`with_room`](Self::with_room).
     pub(crate) fn out_of_memory(&self, call: &str, status: &str) -> Error {
         let detail =

@@ -509,6 +509,11 @@ fn a_library_that_finds_no_memory_gets_what_is_cached() {
     let memory = [("KILN_SIM_MEMORY", "67108864"), ("KILN_SIM_LAZY_MEMORY", "4194304")];
     child("child_has_all_memory_in_its_cache", &memory);
     child("child_has_all_memory_in_use", &memory);
+    // Without saying that it is memory that is missing.
+    for status in ["1", "13", "14"] {
+        let memory = [memory[0], memory[1], ("KILN_SIM_LAZY_STATUS", status)];
+        child("child_has_all_memory_in_its_cache", &memory);
+    }
 }
 
 /// Takes 48 MiB of the 64, in three pieces.

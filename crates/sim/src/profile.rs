@@ -40,6 +40,8 @@ pub struct Profile {
     pub cuda: i32,
     /// Bytes of device memory that the driver takes for each module, and each library for itself when it is first used.
     pub lazy_memory: usize,
+    /// What cuBLASLt answers if there is no room for it, a `cublasStatus_t`.
+    pub lazy_status: u32,
     /// The newest PTX that the driver's compiler reads, if it is not that of the driver's release.
     pub newest_ptx: Option<u32>,
     /// What becomes of PTX.
@@ -167,6 +169,7 @@ impl Default for Profile {
             driver: 13000,
             cuda: 0,
             lazy_memory: 0,
+            lazy_status: 3,
             newest_ptx: None,
             jit: Jit::Works,
             jit_cache: None,
@@ -197,6 +200,7 @@ impl Profile {
         read("KILN_SIM_DRIVER", &mut profile.driver);
         read("KILN_SIM_CUDA", &mut profile.cuda);
         read("KILN_SIM_LAZY_MEMORY", &mut profile.lazy_memory);
+        read("KILN_SIM_LAZY_STATUS", &mut profile.lazy_status);
         read("KILN_SIM_DEVICES", &mut profile.devices);
         profile.devices = profile.devices.clamp(1, MAX_DEVICES);
         read("KILN_SIM_MEMORY", &mut profile.memory);

@@ -206,6 +206,11 @@ impl<S: Source> Allocator<S> {
         self.give_back();
     }
 
+    /// Bytes that nobody has, as the system sees it, if it says so.
+    pub(crate) fn free_on_device(&self) -> Option<usize> {
+        Some(self.source.system()?.0)
+    }
+
     pub(crate) fn stats(&self) -> MemoryStats {
         self.stats
     }

@@ -124,6 +124,17 @@ const NOT_SUPPORTED: u32 = 15;
 const INVALID_VALUE: u32 = 7;
 const ARCH_MISMATCH: u32 = 8;
 const INTERNAL_ERROR: u32 = 14;
+const NOT_INITIALIZED: u32 = 1;
+const EXECUTION_FAILED: u32 = 13;
+
+/// Whether a call failed for want of memory, or may have.
+fn lacks_memory(memory: &DeviceMemory, code: u32) -> bool {
+    match code {
+        ALLOC_FAILED => true,
+        NOT_INITIALIZED | EXECUTION_FAILED | INTERNAL_ERROR => memory.may_lack_memory(),
+        _ => false,
+    }
+}
 
 /// What is made once a problem.
 struct Plan {
@@ -158,7 +169,8 @@ impl Lt {
         let mut handle = ptr::null_mut();
         let lt = |handle| Lt { library, memory, handle, plans: Mutex::default() };
         // SAFETY: writes the handle.
-        let code = memory.with_room(|| unsafe { (library.create)(&raw mut handle) }, |&code| code == ALLOC_FAILED);
+        let code =
+            memory.with_room(|| unsafe { (library.create)(&raw mut handle) }, |&code| lacks_memory(memory, code));
         match code {
             0 => Ok(lt(handle)),
             code => Err(lt(ptr::null_mut()).failed("cublasLtCreate", "this device", code)),
@@ -218,7 +230,7 @@ impl Lt {
             // SAFETY: by this function's contract; the workspace has as many bytes, and is handed out again only to work
             // that is queued later.
             let call = || unsafe { self.call(stream, key, plan, at, &algorithm, (workspace.address(), bytes)) };
-            let code = self.memory.with_room(call, |&code| code == ALLOC_FAILED);
+            let code = self.memory.with_room(call, |&code| lacks_memory(self.memory, code));
             if code == 0 {
                 stream.queued("cublasLtMatmul")?;
                 return Ok(true);
@@ -460,7 +472,7 @@ impl Lt {
                 &raw mut returned,
             )
         };
-        let code = self.memory.with_room(ask, |&code| code == ALLOC_FAILED);
+        let code = self.memory.with_room(ask, |&code| lacks_memory(self.memory, code));
         // Without its epilogue the product is asked for again; if it was not that, then the status comes back.
         if code == NOT_SUPPORTED || (code == INVALID_VALUE && key.epilogue != Epilogue::None) {
             return Ok(Vec::new());

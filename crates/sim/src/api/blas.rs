@@ -148,7 +148,7 @@ library! {
             return Err(BlasStatus::NOT_INITIALIZED);
         }
         if !world.lazy_memory("cublasLtCreate") {
-            return Err(BlasStatus::ALLOC_FAILED);
+            return Err(BlasStatus(world.profile.lazy_status));
         }
         let handle = world.handle();
         world.blas.handles.push(handle);
@@ -301,7 +301,8 @@ library! {
             return Err(world.refuse(NAME, Refusal(BlasStatus(status), "the simulator was asked to refuse it")));
         }
         if !world.lazy_memory(NAME) {
-            return Err(world.refuse(NAME, Refusal(BlasStatus::ALLOC_FAILED, "there is no memory for its kernels")));
+            let status = BlasStatus(world.profile.lazy_status);
+            return Err(world.refuse(NAME, Refusal(status, "there is no memory for its kernels")));
         }
         product.workspace_bytes = algorithm.workspace as usize;
         if let Some(why) = product.conflict() {
@@ -330,12 +331,12 @@ fn texts(status: u32) -> (&'static std::ffi::CStr, &'static std::ffi::CStr) {
         1 => (c"CUBLAS_STATUS_NOT_INITIALIZED", c"the library was not initialized"),
         3 => (c"CUBLAS_STATUS_ALLOC_FAILED", c"the resource allocation failed"),
         7 => (c"CUBLAS_STATUS_INVALID_VALUE", c"an unsupported value or parameter was passed to the function"),
-        8 => {
-            (c"CUBLAS_STATUS_ARCH_MISMATCH", c"the requested feature is not available on the current GPU architecture")
-        }
-        14 => (c"CUBLAS_STATUS_INTERNAL_ERROR", c"an internal operation failed"),
+        8 => (c"CUBLAS_STATUS_ARCH_MISMATCH", c"the function requires an architectural feature absent from the device"),
+        11 => (c"CUBLAS_STATUS_MAPPING_ERROR", c"an access to GPU memory space failed"),
         13 => (c"CUBLAS_STATUS_EXECUTION_FAILED", c"the function failed to launch on the GPU"),
+        14 => (c"CUBLAS_STATUS_INTERNAL_ERROR", c"an internal operation failed"),
         15 => (c"CUBLAS_STATUS_NOT_SUPPORTED", c"the requested functionality is not supported"),
+        16 => (c"CUBLAS_STATUS_LICENSE_ERROR", c"the license check failed"),
         _ => (c"unrecognized status", c"unrecognized status"),
     }
 }
