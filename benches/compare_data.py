@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times decoding, RandomResizedCrop(224), flipping and normalising JPEG photographs in Kiln and in torchvision with Pillow.
+"""Times decoding, RandomResizedCrop(224), flipping and normalizing JPEG photographs in Kiln and in torchvision with Pillow.
 
 Both load the same files with two workers and take turns of one pass each (Kiln, torchvision, Kiln, ...), in processes that
 live throughout, so that whatever else the machine does hits both. The figures are medians over the turns; the last one is

@@ -83,7 +83,7 @@ struct Train {
     /// A factor for the numbers of channels and of hidden features
     #[arg(long, default_value_t = 0.25)]
     width: f64,
-    /// With batch normalisation
+    /// With batch normalization
     #[arg(long)]
     batch_norm: bool,
     #[arg(long, value_enum, default_value_t = Precision::F32)]

@@ -1,4 +1,4 @@
-"""Writes images.safetensors: values and gradients of convolution, pooling, normalisation, padding and embedding."""
+"""Writes images.safetensors: values and gradients of convolution, pooling, normalization, padding and embedding."""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ def adaptive_max_pool2d(x, output_size):
 
 
 def batch_norm(x, weight, bias, mean, var, training, momentum, eps):
-    """The normalised input, and the running statistics afterwards."""
+    """The normalized input, and the running statistics afterwards."""
     mean, var = mean.detach().clone(), var.detach().clone()
     return [F.batch_norm(x, mean, var, weight, bias, training, momentum, eps), mean, var]
 

@@ -1,4 +1,4 @@
-"""Writes init.json: what the initialisers draw from.
+"""Writes init.json: what the initializers draw from.
 
 `bound` is that of a uniform distribution on [-bound, bound], `std` that of a normal one with mean
 zero. Each was checked here against a large sample of PyTorch's own.
@@ -32,7 +32,7 @@ def check(shape, distribution, value, draw):
         assert abs(sample.std().item() - value) < 0.03 * value, (shape, value)
 
 
-def initialisers():
+def initializers():
     for shape in SHAPES:
         fan_in, fan_out = init._calculate_fan_in_and_fan_out(torch.empty(shape))
         fans = {"shape": shape, "fan_in": fan_in, "fan_out": fan_out}
@@ -80,7 +80,7 @@ value = {
         {"nonlinearity": name, "param": param, "gain": float(init.calculate_gain(name, param))} for name, param in GAINS
     ],
     "linear": list(linears()),
-    "initialisers": list(initialisers()),
+    "initializers": list(initializers()),
     "errors": list(rejected()),
     # Drawn from normal distributions of this mean and standard deviation.
     "embedding": [{"num_embeddings": 10, "embedding_dim": 4, "mean": 0.0, "std": 1.0}],

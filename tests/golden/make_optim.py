@@ -1,6 +1,6 @@
-"""Writes optim.safetensors: parameters after each of six optimiser steps, and gradient clipping.
+"""Writes optim.safetensors: parameters after each of six optimizer steps, and gradient clipping.
 
-Optimiser cases: `param0`, `param1` before the first step; `stepK/gradI` (absent where the gradient
+Optimizer cases: `param0`, `param1` before the first step; `stepK/gradI` (absent where the gradient
 is None) and `stepK/paramI` for K = 1..6. "groups", where present, holds the options of one
 parameter group per parameter. Clipping cases: `gradI` before, `outI` after, and `total_norm`.
 """
@@ -25,15 +25,15 @@ def gradients(name, dtype):
     return params, [[draw(3, 2), draw(2)] for _ in range(STEPS)]
 
 
-def optimise(name, optimiser, dtype=f32, groups=None, edit=None, **args):
+def optimize(name, optimizer, dtype=f32, groups=None, edit=None, **args):
     """`edit(step, grads)` changes a step's gradients in place (step counts from 1)."""
     values, steps = gradients(name, dtype)
     params = [value.requires_grad_() for value in values]
-    s.record(name, optimiser, {**args, **({"groups": groups} if groups else {})})
+    s.record(name, optimizer, {**args, **({"groups": groups} if groups else {})})
     for i, param in enumerate(params):
         s.put(name, f"param{i}", param)
     given = [{"params": [p], **options} for p, options in zip(params, groups)] if groups else params
-    instance = getattr(torch.optim, optimiser)(given, **args)
+    instance = getattr(torch.optim, optimizer)(given, **args)
     for step, grads in enumerate(steps, 1):
         if edit:
             edit(step, grads)
@@ -100,14 +100,14 @@ def some_missing(step, grads):
         grads[0].zero_()
 
 
-for optimiser, variants in VARIANTS.items():
+for optimizer, variants in VARIANTS.items():
     for variant, args in variants.items():
-        optimise(f"{optimiser}_{variant}", optimiser, **args)
-    optimise(f"{optimiser}_f64", optimiser, f64, **variants["all"])
-    optimise(f"{optimiser}_missing", optimiser, edit=some_missing, **variants["all"])
-    optimise(f"{optimiser}_defaults", optimiser, f64)
-optimise("SGD_groups", "SGD", lr=0.1, groups=[{}, {"lr": 0.01, "momentum": 0.9}])
-optimise("Adam_groups", "Adam", lr=0.1, groups=[{"betas": [0.5, 0.9]}, {"lr": 0.01, "weight_decay": 0.1}])
+        optimize(f"{optimizer}_{variant}", optimizer, **args)
+    optimize(f"{optimizer}_f64", optimizer, f64, **variants["all"])
+    optimize(f"{optimizer}_missing", optimizer, edit=some_missing, **variants["all"])
+    optimize(f"{optimizer}_defaults", optimizer, f64)
+optimize("SGD_groups", "SGD", lr=0.1, groups=[{}, {"lr": 0.01, "momentum": 0.9}])
+optimize("Adam_groups", "Adam", lr=0.1, groups=[{"betas": [0.5, 0.9]}, {"lr": 0.01, "weight_decay": 0.1}])
 
 
 def clip(name, function, grads, **args):

@@ -39,7 +39,7 @@ Images of clothing from Zalando Research's Fashion-MNIST,
 Roland Vollgraf, *Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms*, arXiv:1708.07747.
 
-The full data set has 60,000 training and 10,000 test images of 28 × 28 grey pixels in 10 classes.
+The full data set has 60,000 training and 10,000 test images of 28 × 28 gray pixels in 10 classes.
 Here are the first 600 training and the first 100 test images of each class, 6,000 and 1,000 in
 all, in the order and the format (gzip IDX) of the original files. `tests/golden/make_subset.py`
 made them from the original files as Debian packages them (`dataset-fashion-mnist`).

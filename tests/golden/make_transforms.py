@@ -47,7 +47,7 @@ save("flip_vertical", F.vflip(photo.crop((0, 0, 31, 20))))
 tensor = F.normalize(F.to_tensor(photo), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 (OUT / "normalized_corner.json").write_text(json.dumps(tensor[:, :4, :5].flatten().tolist()) + "\n")
 
-# Turning and colours, on a part of the photograph to keep the files small.
+# Turning and colors, on a part of the photograph to keep the files small.
 part = photo.crop((40, 10, 104, 58))  # 48 rows of 64 columns
 save("part", part)
 for mode in ["nearest", "bilinear", "bicubic"]:

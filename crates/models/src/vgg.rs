@@ -55,7 +55,7 @@ impl VggOptions {
         VggOptions { num_classes, ..self }
     }
 
-    /// Whether a batch normalisation follows each convolution.
+    /// Whether a batch normalization follows each convolution.
     pub fn batch_norm(self, batch_norm: bool) -> Self {
         VggOptions { batch_norm, ..self }
     }
@@ -175,7 +175,7 @@ macro_rules! depths {
             Vgg::new(VggDepth::$depth, options)
         }
 
-        #[doc = concat!("The same with batch normalisation, torchvision's `", stringify!($with_norm), "`.")]
+        #[doc = concat!("The same with batch normalization, torchvision's `", stringify!($with_norm), "`.")]
         ///
         /// # Errors
         /// As [`Vgg::new`].

@@ -61,7 +61,7 @@ pub struct NLLLoss {
     reduction: Reduction,
 }
 
-/// Cross-entropy of unnormalised scores: [`LogSoftmax`](crate::LogSoftmax) and [`NLLLoss`] in one
+/// Cross-entropy of unnormalized scores: [`LogSoftmax`](crate::LogSoftmax) and [`NLLLoss`] in one
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html>).
 ///
 /// The input holds logits, `[N, C]`, `[N, C, d1, …]` or `[C]`; the target either class indices (`i64`), of the

@@ -1,4 +1,4 @@
-//! Batch normalisation without a momentum: running statistics are the average of all batches.
+//! Batch normalization without a momentum: running statistics are the average of all batches.
 
 use kiln_nn::{BatchNorm1d, BatchNormOptions, Module};
 use kiln_tensor::{Device, Result, Tensor};

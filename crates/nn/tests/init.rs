@@ -1,4 +1,4 @@
-//! Initialisers against PyTorch: the bound or deviation that each draws with.
+//! Initializers against PyTorch: the bound or deviation that each draws with.
 
 mod common;
 
@@ -65,7 +65,7 @@ fn gains_equal_pytorchs() {
 #[test]
 fn bounds_and_deviations_equal_pytorchs() {
     let _alone = seeded(1);
-    for case in json("init.json")["initialisers"].as_array().unwrap() {
+    for case in json("init.json")["initializers"].as_array().unwrap() {
         let shape: Vec<usize> =
             case["shape"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
         let (tensor, args) = (Tensor::empty(&shape, Device::Cpu).unwrap(), &case["args"]);
@@ -78,7 +78,7 @@ fn bounds_and_deviations_equal_pytorchs() {
             "xavier_normal_" => init::xavier_normal_(&tensor, number(args, "gain", 1.0)),
             "kaiming_uniform_" => init::kaiming_uniform_(&tensor, mode, kind(args)),
             "kaiming_normal_" => init::kaiming_normal_(&tensor, mode, kind(args)),
-            other => panic!("no initialiser {other}"),
+            other => panic!("no initializer {other}"),
         }
         .unwrap();
         match (case["bound"].as_f64(), case["std"].as_f64()) {

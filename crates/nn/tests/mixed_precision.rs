@@ -102,7 +102,7 @@ fn precisions_are_mixed() -> Result<()> {
     assert!((half.to_dtype(DType::F32)?.item::<f32>()? - 0.875).abs() < 1e-3);
     assert!(optimizer.unused_parameters().is_empty() && optimizer.inner().lr() == 0.125);
     optimizer.zero_grad();
-    assert!(optimizer.step().is_err(), "nothing would be learnt");
+    assert!(optimizer.step().is_err(), "nothing would be learned");
     assert!(MixedPrecision::new([("i".to_owned(), Tensor::arange(0, 3, Device::Cpu)?)], |w| SGD::new(w, 0.1)).is_err());
     Ok(())
 }

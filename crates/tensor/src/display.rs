@@ -11,7 +11,7 @@ use kiln_backend::{DType, Element, Layout, MAX_RANK, Result, Scalar, Shape, disp
 
 use crate::Tensor;
 
-/// Tensors with more elements are summarised.
+/// Tensors with more elements are summarized.
 const THRESHOLD: usize = 1000;
 /// How many elements a summary shows at either end of a dimension.
 const EDGE: usize = 3;

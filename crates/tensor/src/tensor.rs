@@ -110,7 +110,7 @@ impl Tensor {
         self.dims().get(dim).copied().ok_or_else(|| Error::dim("size", dim as i64, 0))
     }
 
-    /// Distance in elements between neighbours along each dimension.
+    /// Distance in elements between neighbors along each dimension.
     #[must_use]
     pub fn strides(&self) -> &[isize] {
         self.0.layout.strides()

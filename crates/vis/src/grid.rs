@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn predictions_are_coloured() -> Result<()> {
+    fn predictions_are_colored() -> Result<()> {
         let folder = tempfile::tempdir().unwrap();
         let has = |predicted: &str, color: RGBColor| -> Result<bool> {
             let path = folder.path().join("grid.png");

@@ -49,7 +49,7 @@ pub fn operations() -> Vec<Entry> {
         chunk |x, _w| x.chunk(2, 2)?[0].mul(&x.chunk(2, 2)?[1]);
         sum |x, _w| x.sum(1); sum_all |x, _w| x.sum(()); sum_keepdim |x, _w| x.sum_keepdim([1, 2]);
         mean |x, _w| x.mean([0, 2]); mean_keepdim |x, _w| x.mean_keepdim(-1);
-        standardised |x, _w| { let c = x.sub(&x.mean_keepdim(-1)?)?; c.div(&c.square()?.mean_keepdim(-1)?.add(1e-5)?.sqrt()?) };
+        standardized |x, _w| { let c = x.sub(&x.mean_keepdim(-1)?)?; c.div(&c.square()?.mean_keepdim(-1)?.add(1e-5)?.sqrt()?) };
         attention |x, w| {
             let q = x.matmul(&w.t()?)?;
             q.matmul(&q.transpose(1, 2)?)?.div(2.0)?.softmax(-1)?.matmul(x)

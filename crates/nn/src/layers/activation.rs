@@ -170,7 +170,7 @@ functions_of_numbers! {
     Softplus(beta "beta" = 1.0, threshold "threshold" = 20.0) |x, layer| x.softplus_beta(layer.beta, layer.threshold);
     /// 0 where `|x|` is at most `lambda`, else `x`, element by element.
     Hardshrink(lambda "" = 0.5) |x, layer| x.hardshrink(layer.lambda);
-    /// `x` moved towards 0 by `lambda`, element by element.
+    /// `x` moved toward 0 by `lambda`, element by element.
     Softshrink(lambda "" = 0.5) |x, layer| x.softshrink(layer.lambda);
 }
 

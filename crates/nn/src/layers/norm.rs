@@ -1,4 +1,4 @@
-//! Normalisation layers.
+//! Normalization layers.
 
 use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
@@ -31,7 +31,7 @@ impl BatchNormOptions {
         BatchNormOptions { eps, ..self }
     }
 
-    /// The share by which running statistics move towards a batch's; `None`: they are the average of all batches.
+    /// The share by which running statistics move toward a batch's; `None`: they are the average of all batches.
     pub fn momentum(self, momentum: Option<f64>) -> Self {
         BatchNormOptions { momentum, ..self }
     }
@@ -46,7 +46,7 @@ impl BatchNormOptions {
         BatchNormOptions { bias, ..self }
     }
 
-    /// With or without running statistics; without, every batch is normalised by its own.
+    /// With or without running statistics; without, every batch is normalized by its own.
     pub fn track_running_stats(self, track: bool) -> Self {
         BatchNormOptions { track_running_stats: track, ..self }
     }
@@ -57,7 +57,7 @@ impl BatchNormOptions {
     }
 }
 
-/// Normalises, and moves running statistics so that they are the average of all `count` batches. The count stays on the
+/// Normalizes, and moves running statistics so that they are the average of all `count` batches. The count stays on the
 /// device.
 fn averaged(
     running: Running<'_>,
@@ -78,12 +78,12 @@ fn averaged(
     })
 }
 
-/// Batch normalisations, which differ in the ranks that they take.
+/// Batch normalizations, which differ in the ranks that they take.
 macro_rules! batch_norms {
     ($($(#[$doc:meta])* $name:ident $takes:literal $($rank:literal)|+;)*) => {$(
         $(#[$doc])*
         ///
-        /// In training mode by the mean and variance of the batch, towards which running statistics move; in evaluation
+        /// In training mode by the mean and variance of the batch, toward which running statistics move; in evaluation
         /// mode by the running statistics. Then scale (at first 1) and shift (0).
         #[derive(Debug, Module)]
         #[module(save, extra_repr = "describe")]
@@ -174,15 +174,15 @@ macro_rules! batch_norms {
     )*};
 }
 batch_norms! {
-    /// Normalises each channel of `[N, C]` or `[N, C, L]` (Ioffe & Szegedy, 2015;
+    /// Normalizes each channel of `[N, C]` or `[N, C, L]` (Ioffe & Szegedy, 2015;
     /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm1d.html>).
     BatchNorm1d "[N, C] or [N, C, L]" 2 | 3;
-    /// Normalises each channel of images `[N, C, H, W]` (Ioffe & Szegedy, 2015;
+    /// Normalizes each channel of images `[N, C, H, W]` (Ioffe & Szegedy, 2015;
     /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html>).
     BatchNorm2d "images [N, C, H, W] (one image is made a batch by `unsqueeze(0)`)" 4;
 }
 
-/// Normalises the last dimensions together, then scales and shifts each element (Ba, Kiros & Hinton, 2016;
+/// Normalizes the last dimensions together, then scales and shifts each element (Ba, Kiros & Hinton, 2016;
 /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html>).
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]
@@ -218,7 +218,7 @@ impl LayerNorm {
         tensor: impl Into<TensorOptions>,
     ) -> Result<LayerNorm> {
         if normalized_shape.is_empty() {
-            return Err(Error::argument("LayerNorm", "it normalises at least one dimension"));
+            return Err(Error::argument("LayerNorm", "it normalizes at least one dimension"));
         }
         let tensor = tensor.into();
         let parameter = |value: f64| Parameter::new(Tensor::full(normalized_shape, value, tensor)?);
@@ -246,7 +246,7 @@ impl Module for LayerNorm {
     }
 }
 
-/// Normalises groups of channels of each sample of `[N, C, …]`, then scales and shifts each channel (Wu & He, 2018;
+/// Normalizes groups of channels of each sample of `[N, C, …]`, then scales and shifts each channel (Wu & He, 2018;
 /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html>).
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]

@@ -32,7 +32,7 @@ impl MaxPool2d {
         MaxPool2d { kernel_size, stride: kernel_size, padding, dilation, ceil_mode: false }
     }
 
-    /// With another distance of neighbouring windows.
+    /// With another distance of neighboring windows.
     #[must_use]
     pub fn stride(self, stride: impl Into<Pair>) -> MaxPool2d {
         MaxPool2d { stride: stride.into(), ..self }
@@ -113,7 +113,7 @@ impl AvgPool2d {
         AvgPool2d { kernel_size, stride: kernel_size, padding: Pair::Both(0), ceil_mode: false, divisor }
     }
 
-    /// With another distance of neighbouring windows.
+    /// With another distance of neighboring windows.
     #[must_use]
     pub fn stride(self, stride: impl Into<Pair>) -> AvgPool2d {
         AvgPool2d { stride: stride.into(), ..self }

@@ -34,7 +34,7 @@ pub(super) fn repr(module: &dyn ModuleTree) -> String {
     out
 }
 
-/// One text a child; with `fold`, neighbours with equal text become `(0-2): 3 x …`.
+/// One text a child; with `fold`, neighbors with equal text become `(0-2): 3 x …`.
 fn child_lines(children: &[(String, String)], fold: bool) -> Vec<String> {
     let same = |a: &(String, String), b: &(String, String)| fold && a.1 == b.1;
     let line = |run: &[(String, String)]| match run {

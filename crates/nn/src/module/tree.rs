@@ -43,7 +43,7 @@ pub trait ModuleTree: AsTree + Send + Sync {
             .wrong(format!("a layer of type {} cannot be saved; its struct needs `#[module(save)]`", self.type_name())))
     }
 
-    /// Whether it prints as a list: equal neighbours as one line.
+    /// Whether it prints as a list: equal neighbors as one line.
     #[doc(hidden)]
     fn folds_equal_children(&self) -> bool {
         false

@@ -178,7 +178,7 @@ fn no_gradients(groups: &dyn Groups) -> Error {
     Error::autograd(
         format!("{name}::step"),
         format!(
-            "none of the {count} parameters has a gradient, so nothing would be learnt: call `backward` on the \
+            "none of the {count} parameters has a gradient, so nothing would be learned: call `backward` on the \
              loss first; if you did, the optimizer holds other tensors than the model (was it made before the \
              model was moved with `to`?), or all of them are frozen"
         ),

@@ -8,7 +8,7 @@ pub trait Optimizer {
     /// gradient are left as they are, and listed by [`unused_parameters`](Optimizer::unused_parameters).
     ///
     /// # Errors
-    /// **No** parameter has a gradient: nothing would be learnt. Or a hyper-parameter that was changed is
+    /// **No** parameter has a gradient: nothing would be learned. Or a hyper-parameter that was changed is
     /// invalid.
     fn step(&mut self) -> Result<()>;
 

@@ -102,7 +102,7 @@ impl Tensor {
                 Ok(one(ctx.grad()?.masked_fill(&x.le(min)?.logical_or(&x.ge(max)?)?, 0)?))
             });
         }
-        // The bounds become integers, too, towards 0, as in PyTorch.
+        // The bounds become integers, too, toward 0, as in PyTorch.
         self.clamp(min as i64, max as i64)
     }
 
@@ -116,7 +116,7 @@ impl Tensor {
         self.record_shrink(out, "HardshrinkBackward0", lambda)
     }
 
-    /// `x` moved towards 0 by `lambda`, and 0 where `|x|` is at most `lambda` (PyTorch's default is 0.5).
+    /// `x` moved toward 0 by `lambda`, and 0 where `|x|` is at most `lambda` (PyTorch's default is 0.5).
     ///
     /// # Errors
     /// The tensor is not of floats, or `lambda` is negative.
@@ -141,7 +141,7 @@ impl Tensor {
         })
     }
 
-    /// `value` where `x` is at most `threshold`, else `x`. Of integers both numbers are rounded towards 0.
+    /// `value` where `x` is at most `threshold`, else `x`. Of integers both numbers are rounded toward 0.
     ///
     /// # Errors
     /// The tensor is of `bool`.

@@ -55,7 +55,7 @@ impl Tensor {
     }
 
     /// The same images `[N, C, H, W]` in channels-last memory: PyTorch's
-    /// `contiguous(memory_format=torch.channels_last)`. Convolutions, pooling, normalisation and element-wise functions of
+    /// `contiguous(memory_format=torch.channels_last)`. Convolutions, pooling, normalization and element-wise functions of
     /// such images give such images. A view if they lie so already.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ impl Tensor {
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.batch_norm.html>).
     ///
     /// While `training`, or without running statistics, mean and variance are those of the batch, and the running ones,
-    /// if there are any, move towards them by the share `momentum`; else the running ones are used.
+    /// if there are any, move toward them by the share `momentum`; else the running ones are used.
     ///
     /// # Errors
     /// The tensor is not of floats or has not 2 to 5 dimensions, a vector is not `[C]`, there is one value a channel to

@@ -29,7 +29,7 @@ impl Pooling {
         Pooling { kernel, stride: kernel, padding: [0; 2], dilation: [1; 2], ceil_mode: false }
     }
 
-    /// The distance of neighbouring windows; at first their size.
+    /// The distance of neighboring windows; at first their size.
     pub fn stride(self, stride: [usize; 2]) -> Pooling {
         Pooling { stride, ..self }
     }

@@ -12,7 +12,7 @@ use crate::{
 /// PyTorch's `rounding_mode` of `div`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoundingMode {
-    /// Towards 0.
+    /// Toward 0.
     Trunc,
     /// Down.
     Floor,

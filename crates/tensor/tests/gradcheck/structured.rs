@@ -47,9 +47,9 @@ shapes! {
     TRANSPOSED = [[2, 2, 3, 2], [2, 3, 2, 3], [3]] [[2, 2, 3], [2, 1, 3, 3], [1]];
     TRANSPOSED_GROUPS = [[1, 4, 2, 3], [4, 2, 3, 2]];
     IMAGES = [[2, 2, 5, 4]] [[1, 5, 4]] [[0, 2, 5, 4]];
-    NORMALISED = [[2, 3, 2, 2], [3], [3]] [[4, 2], [2], [2]] [[2, 2, 3], [2], [2]];
-    NORMALISED_ROWS = [[2, 3, 4], [3, 4], [3, 4]];
-    NORMALISED_GROUPS = [[2, 4, 3], [4], [4]] [[2, 4, 2, 2], [4], [4]];
+    NORMALIZED = [[2, 3, 2, 2], [3], [3]] [[4, 2], [2], [2]] [[2, 2, 3], [2], [2]];
+    NORMALIZED_ROWS = [[2, 3, 4], [3, 4], [3, 4]];
+    NORMALIZED_GROUPS = [[2, 4, 3], [4], [4]] [[2, 4, 2, 2], [4], [4]];
 }
 
 macro_rules! checks {
@@ -238,15 +238,15 @@ pub const IMAGE_OPS: &[Check] = checks! {
     adaptive_avg_pool2d IMAGES Any |x| x[0].adaptive_avg_pool2d([None, Some(2)]);
     adaptive_max_pool2d IMAGES Distinct |x| x[0].adaptive_max_pool2d([3, 3]);
     adaptive_max_pool2d_with_indices IMAGES Distinct |x| Ok(x[0].adaptive_max_pool2d_with_indices([2, 3])?.0);
-    batch_norm NORMALISED Any |x| x[0].batch_norm(Some(&x[1]), Some(&x[2]), None, true, 0.1, 0.5);
-    batch_norm NORMALISED Any |x| {
+    batch_norm NORMALIZED Any |x| x[0].batch_norm(Some(&x[1]), Some(&x[2]), None, true, 0.1, 0.5);
+    batch_norm NORMALIZED Any |x| {
         let c = x[1].numel();
         let mean = Tensor::full([c], 0.3, DType::F64)?;
         let running = Running { mean: &mean, var: &mean };
         x[0].batch_norm(Some(&x[1]), Some(&x[2]), Some(running), false, 0.1, 0.5)
     };
-    layer_norm NORMALISED_ROWS Any |x| x[0].layer_norm(&[3, 4], Some(&x[1]), Some(&x[2]), 0.5);
-    group_norm NORMALISED_GROUPS Any |x| x[0].group_norm(2, Some(&x[1]), Some(&x[2]), 0.5);
+    layer_norm NORMALIZED_ROWS Any |x| x[0].layer_norm(&[3, 4], Some(&x[1]), Some(&x[2]), 0.5);
+    group_norm NORMALIZED_GROUPS Any |x| x[0].group_norm(2, Some(&x[1]), Some(&x[2]), 0.5);
     pad IMAGES Any |x| x[0].pad(&[1, 2, -1, 0], PadMode::Constant(2.0));
     pad IMAGES Any |x| x[0].pad(&[1, 2, 3, -1], PadMode::Reflect);
     pad IMAGES Any |x| x[0].pad(&[1, 2], PadMode::Replicate);

@@ -257,7 +257,7 @@ fn fmod(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(o.cast(graph, &out, wide, dtype))
 }
 
-/// The quotient, rounded down or towards 0, as ONNX divides integers.
+/// The quotient, rounded down or toward 0, as ONNX divides integers.
 fn quotient(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let (dtype, rounds_down) = (o.dtype(), o.op == "floor_divide");
     let wide = if dtype == DType::U8 { DType::I32 } else { dtype };
