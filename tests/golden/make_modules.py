@@ -48,7 +48,7 @@ def flat(value, name, found):
         bias = value.linear1.bias is not None
         return {
             "d_model": value.linear1.in_features, "nhead": value.self_attn.num_heads,
-            "dim_feedforward": value.linear1.out_features, "dropout": value.dropout.p, "bias": bias,
+            "activation": value.activation.__name__, "dim_feedforward": value.linear1.out_features, "dropout": value.dropout.p, "bias": bias,
             "batch_first": value.self_attn.batch_first, "norm_first": value.norm_first,
         }
     raise NotImplementedError(f"{type(value).__name__}")

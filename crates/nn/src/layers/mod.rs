@@ -1,6 +1,7 @@
 //! The layers. Each prints as PyTorch's layer of the same name.
 
 mod activation;
+mod attention;
 mod conv;
 mod dropout;
 mod embedding;
@@ -12,12 +13,14 @@ mod pool;
 mod rnn;
 mod sequential;
 mod shape;
+mod transformer;
 
 pub use activation::{
     CELU, ELU, GELU, GLU, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, LogSoftmax, Mish, PReLU,
     RReLU, ReLU, ReLU6, SELU, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign, Tanh,
     Tanhshrink, Threshold,
 };
+pub use attention::{AttentionMasks, MultiheadAttention, MultiheadAttentionOptions};
 pub use conv::{Conv2d, Conv2dOptions, ConvTranspose2d, Padding, PaddingMode};
 pub use dropout::{Dropout, Dropout2d};
 pub use embedding::Embedding;
@@ -33,3 +36,7 @@ pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d};
 pub use rnn::{GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, RNNNonlinearity, RNNOptions};
 pub use sequential::Sequential;
 pub use shape::{Flatten, Identity};
+pub use transformer::{
+    Transformer, TransformerActivation, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder,
+    TransformerEncoderLayer, TransformerMasks, TransformerOptions,
+};

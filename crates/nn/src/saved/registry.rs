@@ -9,10 +9,11 @@ use crate::{
     AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, CELU, CircularPad1d, CircularPad2d,
     CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, Conv2d, ConvTranspose2d, Dropout, Dropout2d, ELU,
     Embedding, Flatten, GELU, GLU, GRU, GRUCell, GroupNorm, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, Identity,
-    LSTM, LSTMCell, LayerNorm, LeakyReLU, Linear, LogSigmoid, LogSoftmax, MaxPool2d, Mish, Module, PReLU, RNN, RNNCell,
-    RReLU, ReLU, ReLU6, ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d,
-    ReplicationPad3d, SELU, Sequential, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus, Softshrink, Softsign,
-    Tanh, Tanhshrink, Threshold, ZeroPad1d, ZeroPad2d, ZeroPad3d,
+    LSTM, LSTMCell, LayerNorm, LeakyReLU, Linear, LogSigmoid, LogSoftmax, MaxPool2d, Mish, Module, MultiheadAttention,
+    PReLU, RNN, RNNCell, RReLU, ReLU, ReLU6, ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d,
+    ReplicationPad2d, ReplicationPad3d, SELU, Sequential, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus,
+    Softshrink, Softsign, Tanh, Tanhshrink, Threshold, TransformerEncoder, TransformerEncoderLayer, ZeroPad1d,
+    ZeroPad2d, ZeroPad3d,
 };
 
 /// The types of modules that a file may name, each with what makes one.
@@ -59,10 +60,11 @@ impl Registry {
             AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool2d BatchNorm1d BatchNorm2d CELU CircularPad1d CircularPad2d
             CircularPad3d ConstantPad1d ConstantPad2d ConstantPad3d Conv2d ConvTranspose2d Dropout Dropout2d ELU
             Embedding Flatten GELU GLU GRU GRUCell GroupNorm Hardshrink Hardsigmoid Hardswish Hardtanh Identity LSTM
-            LSTMCell LayerNorm LeakyReLU Linear LogSigmoid LogSoftmax MaxPool2d Mish PReLU RNN RNNCell RReLU ReLU
-            ReLU6 ReflectionPad1d ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d
-            SELU Sequential SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink
-            Threshold ZeroPad1d ZeroPad2d ZeroPad3d
+            LSTMCell LayerNorm LeakyReLU Linear LogSigmoid LogSoftmax MaxPool2d Mish MultiheadAttention PReLU RNN
+            RNNCell RReLU ReLU ReLU6 ReflectionPad1d ReflectionPad2d ReflectionPad3d ReplicationPad1d
+            ReplicationPad2d ReplicationPad3d SELU Sequential SiLU Sigmoid Softmax Softmax2d Softmin Softplus
+            Softshrink Softsign Tanh Tanhshrink Threshold TransformerEncoder TransformerEncoderLayer ZeroPad1d
+            ZeroPad2d ZeroPad3d
         }
     }
 

@@ -12,6 +12,7 @@
 mod common;
 
 mod activation;
+mod attention;
 mod case;
 mod convolution;
 mod losses;
@@ -24,7 +25,8 @@ use common::Golden;
 use std::collections::BTreeMap;
 
 /// All modules with a row, a list for each file.
-const ROWS: &[&[Row]] = &[activation::ROWS, convolution::ROWS, losses::ROWS, pad::ROWS, rnn::ROWS, shape::ROWS];
+const ROWS: &[&[Row]] =
+    &[activation::ROWS, attention::ROWS, convolution::ROWS, losses::ROWS, pad::ROWS, rnn::ROWS, shape::ROWS];
 
 fn row(module: &str) -> Option<&'static Row> {
     ROWS.iter().flat_map(|rows| rows.iter()).find(|row| row.module == module)
