@@ -1,67 +1,195 @@
-//! Training steps and inference of the MLP, LeNet and VGG16, on the CPU and, with the feature `cuda`, on a GPU.
+//! Training steps and inference of the MLP, LeNet and VGG16, on the CPU and, with the feature `cuda`, on a GPU: in `f32`, with
+//! TensorFloat-32 allowed, in `bf16` with channels-last images, and with cuDNN's search or without (`settings/mod.rs`).
 //!
-//! `cargo bench --bench models`; `benches/peers/compare.py` sets it beside other frameworks. For that it starts this program
-//! with `KILN_BENCH_TURNS=cpu` (or `cuda`), which times what is asked for on standard input.
-
-#![allow(missing_docs)] // criterion's macro makes a public function
+//! `cargo bench --bench models`, with words as `mlp` or `vgg16-train` for some. It ends with a table of times, rates and peak
+//! memory; `KILN_BENCH_MEMORY=1` makes only the memory's, by a few steps each. `benches/peers/compare.py` sets it beside
+//! other frameworks. For that it starts this program with `KILN_BENCH_TURNS=cpu` (or `cuda`), which times what is asked for on
+//! standard input.
 
 mod devices;
+mod settings;
 mod turns;
 
-use std::{hint::black_box, time::Duration};
+use std::{env, hint::black_box, time::Duration};
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group};
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use kiln::{
+    ErrorKind,
     models::{LeNet, Mlp, VggOptions, vgg16},
     nn::CrossEntropyLoss,
-    optim::{Optimizer, SGD},
+    optim::{MixedPrecision, Optimizer, SGD},
     prelude::*,
 };
+use settings::{Precision, Settings};
 use turns::Workload;
 
-/// The workloads: a name, which `compare.py` knows as well, and the batches.
-const WORKLOADS: [(&str, &[usize]); 6] = [
-    ("mlp-train", &[64, 512]),
-    ("mlp-infer", &[64, 512]),
-    ("lenet-train", &[64]),
-    ("lenet-infer", &[64]),
-    ("vgg16-train", &[8]),
-    ("vgg16-infer", &[1, 8]),
+/// The workloads: a name, which `compare.py` knows as well, the batches, and those that only a GPU is given.
+const WORKLOADS: [(&str, &[usize], &[usize]); 6] = [
+    ("mlp-train", &[64, 512], &[256]),
+    ("mlp-infer", &[64, 512], &[256]),
+    ("lenet-train", &[64], &[256]),
+    ("lenet-infer", &[64], &[256]),
+    ("vgg16-train", &[8], &[64, 256]),
+    ("vgg16-infer", &[1, 8], &[64, 256]),
 ];
-/// Batches that only a GPU is given.
-const LARGE: [(&str, &[usize]); 2] = [("vgg16-train", &[64]), ("vgg16-infer", &[64])];
 
-fn steps(criterion: &mut Criterion) {
-    for (name, batches) in WORKLOADS {
+/// One workload with one batch on one device.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    batch: usize,
+    device: Device,
+    settings: Settings,
+}
+
+impl Case {
+    /// All that are asked for.
+    fn all() -> anyhow::Result<Vec<Case>> {
+        let mut cases = Vec::new();
+        for (name, batches, large) in WORKLOADS {
+            for device in devices::all() {
+                for settings in Settings::asked(device)? {
+                    // There is nothing to search for without convolutions.
+                    if settings.benchmark && name.starts_with("mlp") {
+                        continue;
+                    }
+                    let large = if device.is_cuda() { large } else { &[] };
+                    cases.extend(batches.iter().chain(large).map(|&batch| Case { name, batch, device, settings }));
+                }
+            }
+        }
+        Ok(cases)
+    }
+
+    /// As criterion calls it, within the group of its workload.
+    fn id(&self) -> String {
+        format!("{} ({})/{}", devices::name(self.device), self.settings, self.batch)
+    }
+
+    /// Whether the words of the command line ask for it, as far as they are known here: options of criterion with a value
+    /// of their own are not.
+    fn is_asked_for(&self) -> bool {
+        let mut words = env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
+        words.peek().is_none() || words.any(|word| format!("{}/{}", self.name, self.id()).contains(&word))
+    }
+
+    /// A workload that has made what is made once; `None` if the device has no room for it.
+    fn start(self) -> Option<Step> {
+        match Step::warmed_up(self.name, self.batch, self.device, self.settings) {
+            Ok(step) => Some(step),
+            Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => {
+                println!("{} {}: {}", self.name, self.id(), error.to_string().lines().next().unwrap_or_default());
+                None
+            }
+            Err(error) => panic!("{} {}: {error}", self.name, self.id()),
+        }
+    }
+}
+
+/// A line of the closing table.
+struct Row {
+    case: Case,
+    /// `None` where only memory is asked for.
+    seconds: Option<f64>,
+    peak: usize,
+    reserved: usize,
+}
+
+impl Row {
+    fn new(case: Case, seconds: Option<f64>) -> kiln::Result<Row> {
+        let stats = case.device.memory_stats()?;
+        Ok(Row { case, seconds, peak: stats.peak_allocated, reserved: stats.reserved })
+    }
+
+    fn print(&self) {
+        let Row { case: Case { name, batch, device, settings }, .. } = self;
+        let [peak, reserved] = [self.peak, self.reserved].map(|bytes| bytes as f64 / f64::from(1 << 20));
+        let (ms, rate) = self.seconds.map_or_else(Default::default, |seconds| {
+            (format!("{:.3}", seconds * 1e3), format!("{:.1}", *batch as f64 / seconds))
+        });
+        let device = devices::name(*device);
+        println!("| {name} | {batch} | {device} | {settings} | {ms} | {rate} | {peak:.1} | {reserved:.1} |");
+    }
+}
+
+fn table(rows: &[Row]) {
+    println!("\n| workload | batch | device | settings | ms | images/s | peak of tensors, MiB | held, MiB |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    rows.iter().for_each(Row::print);
+}
+
+/// Drops what the case before has left, so that memory is this one's.
+fn begin(case: Case) -> kiln::Result<()> {
+    case.device.synchronize()?;
+    case.device.empty_cache()
+}
+
+/// Times everything.
+fn steps() -> anyhow::Result<()> {
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut rows = Vec::new();
+    let cases = Case::all()?;
+    for (name, ..) in WORKLOADS {
         let mut group = criterion.benchmark_group(name);
         group.sample_size(10).sampling_mode(SamplingMode::Flat); // steps of seconds, too
-        group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(5));
-        for device in devices::all() {
-            let large = LARGE.iter().filter(|large| device.is_cuda() && large.0 == name).flat_map(|large| large.1);
-            for &batch in batches.iter().chain(large) {
-                group.throughput(Throughput::Elements(batch as u64)); // images
-                group.bench_function(BenchmarkId::new(devices::name(device), batch), |bencher| {
-                    let mut step = Step::new(name, batch, device).expect("the device has room");
-                    step.step().expect("shapes fit"); // what is made once
-                    step.wait().expect("the device works");
-                    devices::time(bencher, device, || black_box(step.step()).expect("shapes fit"));
-                });
+        for &case in cases.iter().filter(|case| case.name == name) {
+            // A GPU's clock is steadier.
+            let (warm_up, measured) = if case.device.is_cuda() { (300, 1500) } else { (1000, 5000) };
+            group.warm_up_time(Duration::from_millis(warm_up)).measurement_time(Duration::from_millis(measured));
+            group.throughput(Throughput::Elements(case.batch as u64)); // images
+            begin(case)?;
+            let mut step = None;
+            if case.is_asked_for() {
+                step = case.start();
+                if step.is_none() {
+                    continue;
+                }
+            }
+            let mut seconds = None;
+            let id = case.id();
+            let (function, batch) = id.rsplit_once('/').unwrap_or((&id, ""));
+            group.bench_function(BenchmarkId::new(function, batch), |bencher| {
+                let step = step.get_or_insert_with(|| case.start().expect("the device has room"));
+                let step = || Ok(black_box(step.run())?);
+                seconds = Some(devices::time(bencher, case.device, step));
+            });
+            if seconds.is_some() {
+                rows.push(Row::new(case, seconds)?);
             }
         }
         group.finish();
     }
+    criterion.final_summary();
+    table(&rows);
+    Ok(())
+}
+
+/// What each workload needs, after three steps.
+fn memory() -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for case in Case::all()?.into_iter().filter(Case::is_asked_for) {
+        begin(case)?;
+        let Some(mut step) = case.start() else { continue };
+        step.run()?;
+        step.run()?;
+        step.wait()?;
+        rows.push(Row::new(case, None)?);
+    }
+    table(&rows);
+    Ok(())
 }
 
 struct Step {
     model: Box<dyn Module>,
     loss_fn: CrossEntropyLoss,
-    optimizer: Option<SGD>,
+    optimizer: Option<Box<dyn Optimizer>>,
     x: Tensor,
     y: Tensor,
 }
 
 impl Step {
-    fn new(name: &str, batch: usize, device: Device) -> kiln::Result<Step> {
+    fn new(name: &str, batch: usize, device: Device, settings: Settings) -> kiln::Result<Step> {
+        settings.apply();
         manual_seed(0);
         let (mut model, image): (Box<dyn Module>, [usize; 3]) = match name.split('-').next() {
             Some("mlp") => (Box::new(Mlp::new(&[784, 512, 512, 10])?), [1, 28, 28]),
@@ -72,42 +200,70 @@ impl Step {
             }
         };
         model.to_device_(device)?;
+        model.to_dtype_(settings.dtype())?;
         let training = name.ends_with("train");
-        let optimizer = if training { Some(SGD::new(model.named_parameters(), 1e-3)?) } else { None };
-        if !training {
+        let mut optimizer: Option<Box<dyn Optimizer>> = None;
+        if training && settings.precision == Precision::Bf16 {
+            optimizer = Some(Box::new(MixedPrecision::new(model.named_parameters(), |wide| SGD::new(wide, 1e-3))?));
+        } else if training {
+            optimizer = Some(Box::new(SGD::new(model.named_parameters(), 1e-3)?));
+        } else {
             model.eval();
         }
         let [c, h, w] = image;
-        let x = Tensor::rand([batch, c, h, w], device)?;
+        let x = settings.images(&Tensor::rand([batch, c, h, w], device)?)?;
         let y = Tensor::randint(0, 10, batch, device)?;
         Ok(Step { model, loss_fn: CrossEntropyLoss::new(), optimizer, x, y })
+    }
+
+    /// A workload that has made what is made once, of which memory no longer counts.
+    fn warmed_up(name: &str, batch: usize, device: Device, settings: Settings) -> kiln::Result<Step> {
+        let mut step = Step::new(name, batch, device, settings)?;
+        step.run()?;
+        device.synchronize()?;
+        device.reset_peak_memory()?;
+        Ok(step)
+    }
+
+    fn run(&mut self) -> kiln::Result<()> {
+        let Some(optimizer) = &mut self.optimizer else {
+            return no_grad(|| self.model.forward(&self.x).map(drop));
+        };
+        // In half precision the network, not the loss.
+        let loss = self.loss_fn.forward(&self.model.forward(&self.x)?.to_dtype(DType::F32)?, &self.y)?;
+        optimizer.zero_grad();
+        optimizer.backward(&loss)?;
+        optimizer.step()
     }
 }
 
 impl Workload for Step {
     fn step(&mut self) -> anyhow::Result<()> {
-        let Some(optimizer) = &mut self.optimizer else {
-            return Ok(no_grad(|| self.model.forward(&self.x).map(drop))?);
-        };
-        let loss = self.loss_fn.forward(&self.model.forward(&self.x)?, &self.y)?;
-        optimizer.zero_grad();
-        loss.backward()?;
-        Ok(optimizer.step()?)
+        Ok(self.run()?)
     }
 
     fn wait(&self) -> anyhow::Result<()> {
         Ok(self.x.device().synchronize()?)
     }
+
+    fn time(&mut self, steps: u32) -> anyhow::Result<f64> {
+        let time = devices::elapsed(self.x.device(), u64::from(steps), || self.step())?;
+        Ok(time.as_secs_f64() * 1e3 / f64::from(steps))
+    }
+
+    fn peak_memory(&self) -> anyhow::Result<Option<usize>> {
+        Ok(Some(self.x.device().memory_stats()?.peak_allocated))
+    }
 }
 
-criterion_group!(benches, steps);
-
 fn main() -> anyhow::Result<()> {
-    if let Some(device) = std::env::var_os("KILN_BENCH_TURNS") {
+    if let Some(device) = env::var_os("KILN_BENCH_TURNS") {
         let device = if device == "cuda" { Device::cuda(0)? } else { Device::Cpu };
-        return turns::serve(|name, batch| Ok(Step::new(name, batch, device)?));
+        let asked = Settings::asked(device)?;
+        // Where several are asked for, the first.
+        let settings = *asked.first().ok_or_else(|| anyhow::anyhow!("no settings are asked for"))?;
+        eprintln!("Kiln on {}: {settings}", devices::name(device));
+        return turns::serve(|name, batch| Ok(Step::warmed_up(name, batch, device, settings)?));
     }
-    benches();
-    Criterion::default().configure_from_args().final_summary();
-    Ok(())
+    if env::var("KILN_BENCH_MEMORY").is_ok_and(|value| value == "1") { memory() } else { steps() }
 }

@@ -1,7 +1,10 @@
 //! What an operation costs on the host before the driver has it: Kiln's checks, the allocator, the parameters. The
 //! driver and cuBLASLt are ones that do nothing, so no GPU is needed.
 //!
-//! `cargo bench --features cuda --bench launch`
+//! `cargo bench --features cuda --bench launch`; `KILN_NULL_DRIVER` names that driver where nothing can compile it.
+
+#[path = "../../tests/support/checkout.rs"]
+mod checkout;
 
 use std::{
     env,
@@ -24,11 +27,13 @@ fn main() -> ExitCode {
     }
     let folder = tempfile::tempdir().expect("a folder for the driver that does nothing");
     let driver = folder.path().join("libcuda.so.1");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("launch/null_driver.rs");
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let mut compile = Command::new(rustc);
-    compile.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-o"]).arg(&driver).arg(source);
-    assert!(compile.status().is_ok_and(|status| status.success()), "the driver that does nothing does not compile");
+    match env::var_os("KILN_NULL_DRIVER") {
+        Some(built) => {
+            std::fs::copy(&built, &driver)
+                .unwrap_or_else(|error| panic!("KILN_NULL_DRIVER={}: {error}", Path::new(&built).display()));
+        }
+        None => compile(&driver),
+    }
     std::fs::copy(&driver, folder.path().join("libcublasLt.so.12")).expect("a second copy");
     let inside = Command::new(env::current_exe().expect("this program"))
         .args(env::args_os().skip(1))
@@ -36,6 +41,15 @@ fn main() -> ExitCode {
         .env(INSIDE, "1")
         .status();
     if inside.is_ok_and(|status| status.success()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Compiles the driver that does nothing. A bundle for machines without a compiler brings it, and says so.
+fn compile(driver: &Path) {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut compile = Command::new(rustc);
+    compile.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-o"]).arg(driver);
+    let status = compile.arg(checkout::path("benches/launch/null_driver.rs")).status();
+    assert!(status.is_ok_and(|status| status.success()), "the driver that does nothing does not compile");
 }
 
 /// A tensor of `f32` on the device.

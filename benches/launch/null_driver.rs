@@ -1,5 +1,5 @@
 //! A driver and a cuBLASLt that do nothing, at once and without an error: what is left is the cost of Kiln's own code.
-//! `main.rs` compiles it.
+//! A cdylib, which `main.rs` compiles if a bundle has not brought it.
 
 #![allow(non_snake_case, missing_docs, clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
 
@@ -23,8 +23,9 @@ macro_rules! silent {
 }
 
 silent! {
-    cuInit cuCtxSetCurrent cuCtxSynchronize cuMemFree_v2 cuMemFreeHost cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemsetD8Async
-    cuStreamSynchronize cuStreamWaitEvent cuEventQuery cuEventRecord cuEventSynchronize cuLaunchKernel
+    cuInit cuCtxSetCurrent cuCtxSynchronize cuMemFree_v2 cuMemFreeAsync cuMemFreeHost cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemsetD8Async
+    cuStreamSynchronize cuStreamWaitEvent cuStreamQuery cuEventQuery cuEventRecord cuEventSynchronize cuEventElapsedTime
+    cuEventDestroy_v2 cuLaunchKernel
     cublasLtMatmulDescSetAttribute cublasLtMatmulDescDestroy cublasLtMatrixLayoutSetAttribute
     cublasLtMatrixLayoutDestroy cublasLtMatmulPreferenceSetAttribute cublasLtMatmulPreferenceDestroy cublasLtMatmul
 }
@@ -82,6 +83,11 @@ pub unsafe extern "C" fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) -> c_uin
     static NEXT: AtomicU64 = AtomicU64::new(1 << 40);
     unsafe { *pointer = NEXT.fetch_add((bytes as u64).next_multiple_of(1 << 21), Ordering::Relaxed) };
     0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, _stream: usize) -> c_uint {
+    unsafe { cuMemAlloc_v2(pointer, bytes) }
 }
 
 #[unsafe(no_mangle)]

@@ -1,16 +1,21 @@
 #!/usr/bin/env python3
-"""Times training steps and inference of the MLP, LeNet and VGG16 in Kiln, PyTorch, candle and burn.
+"""Times training steps and inference of the MLP, LeNet and VGG16 in Kiln, PyTorch (eager and compiled), candle and burn.
 
 They take turns of a fraction of a second (Kiln, PyTorch, ..., Kiln, ...), each in a process that lives throughout a
 workload, so that whatever else the machine does hits all. Times are medians over the turns; `Kiln's speed` is the median of
 each turn's own ratio: above 1, Kiln is faster. Memory is the most that the process occupied, its libraries included; with
-`--cuda` what it holds on the GPU.
+`--cuda` the most of the GPU's that its tensors took after the first step, or what it holds there if it does not say.
+
+With `--cuda` all is measured in f32 with TensorFloat-32 off and on, and in bf16 with channels-last images, and what has
+convolutions with cuDNN's benchmark off and on: both sides have the same settings, and time by CUDA events. `--precision`
+and `--benchmark` choose. candle and burn have only f32.
 PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. What is not there
 is left out, and a turn that takes longer than `--limit` is reported as such.
 
     python3 benches/peers/compare.py                                    # everything, half an hour at least
     python3 benches/peers/compare.py --peers pytorch mlp-train lenet-train
     python3 benches/peers/compare.py --cuda                             # on a GPU
+    python3 benches/peers/compare.py --cuda --precision bf16 --benchmark on --batches 256 vgg16-train
 """
 
 import argparse
@@ -26,13 +31,15 @@ from turns import Failed, Program, Slow, build  # noqa: E402
 
 # Workload -> batches, and those that only a GPU is given.
 WORKLOADS = {
-    "mlp-train": ([64, 512], []),
-    "mlp-infer": ([64, 512], []),
-    "lenet-train": ([64], []),
-    "lenet-infer": ([64], []),
-    "vgg16-train": ([8], [64]),
-    "vgg16-infer": ([1, 8], [64]),
+    "mlp-train": ([64, 512], [256]),
+    "mlp-infer": ([64, 512], [256]),
+    "lenet-train": ([64], [256]),
+    "lenet-infer": ([64], [256]),
+    "vgg16-train": ([8], [64, 256]),
+    "vgg16-infer": ([1, 8], [64, 256]),
 }
+PRECISIONS = ["f32", "tf32", "bf16"]
+BENCHMARKS = ["off", "on"]
 TURN = 300  # milliseconds that a turn should last
 
 
@@ -47,6 +54,11 @@ def pytorch(args, features):
     return [sys.executable, PEERS / "pytorch.py", args.device], {}
 
 
+def compiled(args, features):
+    command, env = pytorch(args, features)
+    return [*command, "--compile"], env
+
+
 def candle(args, features):
     features = features + (["--features", "mkl"] if args.mkl else [])
     return [build("build", "--release", *features, "--package", "candle-peer", cwd=PEERS), args.device], {}
@@ -56,7 +68,9 @@ def burn(args, features):
     return [build("build", "--release", *features, "--package", "burn-peer", cwd=PEERS), args.device], {}
 
 
-SIDES = {"kiln": kiln, "pytorch": pytorch, "candle": candle, "burn": burn}
+SIDES = {"kiln": kiln, "pytorch": pytorch, "pytorch-compiled": compiled, "candle": candle, "burn": burn}
+# These have the settings.
+SET = ["kiln", "pytorch", "pytorch-compiled"]
 
 
 def device_memory(pid):
@@ -71,12 +85,14 @@ def device_memory(pid):
 
 
 class Side:
-    """One framework with one workload."""
+    """One framework with one workload, in some settings."""
 
-    def __init__(self, name, command, env, args):
-        self.name, self.limit, self.on_gpu = name, args.limit, args.cuda
+    def __init__(self, name, command, env, settings, args):
+        self.name, self.settings, self.limit, self.on_gpu = name, settings, args.limit, args.cuda
         threads = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"], args.threads)
-        self.program = Program(command, **threads, **env)
+        precision, benchmark = settings
+        settings = {"KILN_BENCH_PRECISION": precision, "KILN_BENCH_BENCHMARK": benchmark}
+        self.program = Program(command, **threads, **settings, **env)
         self.times, self.outcome = [], None
 
     def turn(self, workload, batch, steps):
@@ -84,27 +100,41 @@ class Side:
         if self.outcome:
             return None
         try:
-            return float(self.program.ask(f"{workload} {batch} {steps}", self.limit))
+            answer = self.program.ask(f"{workload} {batch} {steps}", self.limit)
+            if answer.startswith("error: "):
+                self.outcome = answer.removeprefix("error: ").strip().replace("|", "/")[:100]
+                return None
+            return float(answer)
         except Slow:
             self.outcome = f"> {self.limit:g} s"
         except Failed:
             self.outcome = "failed"
         return None
 
+    def peak_memory(self):
+        """MiB."""
+        if not self.on_gpu:
+            return self.program.peak_memory()
+        answer = self.program.ask("memory", self.limit).strip()
+        return device_memory(self.program.process.pid) if answer == "unknown" else float(answer)
+
     def row(self, workload, batch, ours):
         """A line of the table; `ours` are the times of Kiln's turns."""
-        peak = device_memory(self.program.process.pid) if self.on_gpu else self.program.peak_memory()
-        memory = "–" if peak is None or self.outcome else f"{peak:,.0f}"
+        precision, benchmark = self.settings
+        what = f"| {workload} | {batch} | {precision}{', benchmark' if benchmark == 'on' else ''} | {self.name} |"
         if self.outcome:
-            return f"| {workload} | {batch} | {self.name} | {self.outcome} | – | {memory} | – |"
+            return f"{what} {self.outcome} | – | – | – |"
+        peak = self.peak_memory()
+        memory = "–" if peak is None else f"{peak:,.0f}"
         ms = statistics.median(self.times)
         pairs = [theirs / kiln for theirs, kiln in zip(self.times, ours)]
         ratio = f"{statistics.median(pairs):.2f}" if pairs and self.name != "kiln" else "–"
-        return f"| {workload} | {batch} | {self.name} | {ms:.2f} | {1000 * batch / ms:,.1f} | {memory} | {ratio} |"
+        return f"{what} {ms:.3f} | {1000 * batch / ms:,.1f} | {memory} | {ratio} |"
 
 
-def compare(workload, batch, commands, args):
-    sides = [Side(name, command, env, args) for name, (command, env) in commands.items()]
+def compare(workload, batch, settings, commands, args):
+    plain = settings == ("f32", "off")
+    sides = [Side(name, *command, settings, args) for name, command in commands.items() if plain or name in SET]
     try:
         steps = {}
         for side in sides:  # warms up; the first turn makes the workload
@@ -134,7 +164,10 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--limit", type=float, default=120, help="seconds for one turn (default: 120)")
-    parser.add_argument("--peers", default="pytorch,candle,burn", help="which others, e.g. pytorch")
+    parser.add_argument("--peers", default="pytorch,pytorch-compiled,candle,burn", help="which others, e.g. pytorch")
+    parser.add_argument("--precision", help="of f32, tf32, bf16; with --cuda all, else f32")
+    parser.add_argument("--benchmark", help="of off, on; with --cuda both, else off")
+    parser.add_argument("--batches", help="only these, e.g. 64,256")
     parser.add_argument("--skip", default="", help="workloads to leave out, e.g. vgg16-train,vgg16-infer")
     parser.add_argument("--cuda", action="store_true", help="on a GPU")
     parser.add_argument("--mkl", action="store_true", help="candle with Intel's MKL, which has to be installed")
@@ -143,22 +176,31 @@ def main():
     args = parser.parse_args()
     args.device = "cuda" if args.cuda else "cpu"
     names = ["kiln", *filter(None, args.peers.split(","))]
-    for name, known in [(n, SIDES) for n in names] + [(w, WORKLOADS) for w in args.workloads]:
+    precisions = (args.precision or ("f32,tf32,bf16" if args.cuda else "f32")).split(",")
+    benchmarks = (args.benchmark or ("off,on" if args.cuda else "off")).split(",")
+    asked = [(precisions, PRECISIONS), (benchmarks, BENCHMARKS), (names, SIDES), (args.workloads, WORKLOADS)]
+    for name, known in [(name, known) for list, known in asked for name in list]:
         if name not in known:
             parser.error(f"{name} is none of {', '.join(known)}")
     commands = {}
     for name in names:
         try:
             commands[name] = SIDES[name](args, ["--features", "cuda"] if args.cuda else [])
-        except subprocess.CalledProcessError as error:
+        except (OSError, subprocess.CalledProcessError) as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
-    print("| workload | batch | framework | ms | images/s | peak memory, MiB | Kiln's speed |")
-    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    print("| workload | batch | settings | framework | ms | images/s | peak memory, MiB | Kiln's speed |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for workload, (batches, large) in WORKLOADS.items():
         if workload in args.skip.split(",") or args.workloads and workload not in args.workloads:
             continue
-        for batch in batches + (large if args.cuda else []):
-            compare(workload, batch, commands, args)
+        batches = sorted(batches + (large if args.cuda else []))
+        if args.batches:
+            batches = [int(batch) for batch in args.batches.split(",")]
+        for batch in batches:
+            for settings in [(precision, benchmark) for precision in precisions for benchmark in benchmarks]:
+                # There is nothing to search for without convolutions.
+                if settings[1] == "off" or not workload.startswith("mlp"):
+                    compare(workload, batch, settings, commands, args)
 
 
 if __name__ == "__main__":

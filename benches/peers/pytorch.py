@@ -1,4 +1,10 @@
-"""The workloads in PyTorch; `compare.py` asks for them, by lines as `benches/turns/mod.rs` answers them."""
+"""The workloads in PyTorch; `compare.py` asks for them, by lines as `benches/turns/mod.rs` answers them.
+
+    pytorch.py cpu|cuda [--compile]
+
+The settings are those of `benches/settings/mod.rs`, from the same variables, and are printed with PyTorch's own on standard
+error: KILN_BENCH_PRECISION is `f32`, `tf32` or `bf16`, KILN_BENCH_BENCHMARK `off` or `on`.
+"""
 
 import os
 import sys
@@ -8,6 +14,32 @@ import torch
 from torch import nn
 
 DEVICE = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cpu")
+COMPILE = "--compile" in sys.argv
+PRECISION = os.environ.get("KILN_BENCH_PRECISION", "f32").split(",")[0]
+BENCHMARK = os.environ.get("KILN_BENCH_BENCHMARK", "off").split(",")[0]
+
+
+def apply_settings():
+    if PRECISION not in ("f32", "tf32", "bf16") or BENCHMARK not in ("off", "on"):
+        sys.exit(f"KILN_BENCH_PRECISION={PRECISION}, KILN_BENCH_BENCHMARK={BENCHMARK}: unknown")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    # Products and convolutions alike: PyTorch allows TF32 in convolutions unless it is told not to.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = PRECISION == "tf32"
+    torch.backends.cudnn.benchmark = BENCHMARK == "on"
+    settings = {
+        "PyTorch": torch.__version__,
+        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "CUDA": torch.version.cuda,
+        "cuDNN": torch.backends.cudnn.version(),
+        "mode": "torch.compile" if COMPILE else "eager",
+        "precision": PRECISION + (", autocast, channels-last" if PRECISION == "bf16" else ""),
+        "matmul.allow_tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "cudnn.deterministic": torch.backends.cudnn.deterministic,
+        "clock": "CUDA events" if DEVICE.type == "cuda" else "the host's",
+    }
+    print("; ".join(f"{name}: {value}" for name, value in settings.items()), file=sys.stderr, flush=True)
 
 
 def mlp():
@@ -40,18 +72,28 @@ def workload(name, batch):
     model, image = {"mlp": mlp, "lenet": lenet, "vgg16": vgg16}[name.split("-")[0]]()
     model.to(DEVICE)
     x, y = torch.rand(batch, *image, device=DEVICE), torch.randint(0, 10, (batch,), device=DEVICE)
-    if name.endswith("infer"):
-        model.eval()
+    training, half = name.endswith("train"), PRECISION == "bf16"
+    if half:
+        model.to(memory_format=torch.channels_last)
+        x = x.to(torch.bfloat16, memory_format=torch.channels_last)
+    if not training:
+        # As Kiln's: parameters in half precision. Training keeps them in f32, and autocast has copies in half precision.
+        model.eval().to(torch.bfloat16 if half else torch.float32)
+    forward = torch.compile(model) if COMPILE else model
+    if not training:
 
         def step():
             with torch.inference_mode():
-                model(x)
+                forward(x)
 
         return step
     loss_fn, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def step():
-        loss = loss_fn(model(x), y)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
+            logits = forward(x)
+        # In half precision the network, not the loss.
+        loss = loss_fn(logits.float(), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -64,17 +106,45 @@ def wait():
         torch.cuda.synchronize()
 
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-key, step = None, None
-for line in sys.stdin:
-    name, batch, steps = line.split()
-    if key != (name, batch):
-        step = None  # before the next is made: both might not fit into memory
-        key, step = (name, batch), workload(name, int(batch))
-    step()  # wakes the threads
-    wait()
+def timed(step, steps):
+    """Milliseconds of a step: on a GPU between two events, on the CPU by the host's clock."""
+    if DEVICE.type == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(steps):
+            step()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / steps
     start = time.perf_counter()
-    for _ in range(int(steps)):
+    for _ in range(steps):
         step()
-    wait()
-    print((time.perf_counter() - start) * 1e3 / int(steps), flush=True)
+    return (time.perf_counter() - start) * 1e3 / steps
+
+
+def serve():
+    key, step = None, None
+    for line in sys.stdin:
+        if line.strip() == "memory":
+            known = DEVICE.type == "cuda"
+            print(torch.cuda.max_memory_allocated() / 2**20 if known else "unknown", flush=True)
+            continue
+        name, batch, steps = line.split()
+        try:
+            if key != (name, batch):
+                step = None  # before the next is made: both might not fit into memory
+                key, step = (name, batch), workload(name, int(batch))
+                step()  # makes what is made once, of which memory does not count
+                wait()
+                if DEVICE.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+            step()  # wakes the threads
+            wait()
+            print(timed(step, int(steps)), flush=True)
+        except Exception as error:  # as the other programs: what fails is an answer
+            key, step = None, None
+            print(f"error: {type(error).__name__}: {error}".splitlines()[0], flush=True)
+
+
+apply_settings()
+serve()

@@ -291,3 +291,32 @@ fn child_computes_before_a_batch_arrives() {
     assert!(values(device, &*out) == want);
     profiler("cuProfilerStop");
 }
+
+#[test]
+fn events_time_the_work_between_them() {
+    let _alone = ALONE.lock();
+    let Some(device) = device() else { return };
+    let [start, middle, end] = [(); 3].map(|()| kiln_cuda::Event::new(device).unwrap());
+    // An event that was not recorded is at no time.
+    assert!(start.elapsed_time(&end).unwrap_err().to_string().contains("cuEventElapsedTime"));
+    let x = device.adopt(HostVec::F32(vec![1.0; 1 << 20])).unwrap();
+    start.record().unwrap();
+    let once = add(device, &*x, 1.0);
+    middle.record().unwrap();
+    let others: Vec<_> = (0..20).map(|_| add(device, &*x, 1.0)).collect();
+    end.record().unwrap();
+    // It waits for the device.
+    let [first, second, both] = [(&start, &middle), (&middle, &end), (&start, &end)].map(|(from, to)| {
+        let milliseconds = from.elapsed_time(to).unwrap();
+        assert!(milliseconds > 0.0, "{milliseconds} ms");
+        milliseconds
+    });
+    assert!(
+        second > first && (first + second - both).abs() <= 0.01 * both + 0.002,
+        "{first} and {second} ms of {both}"
+    );
+    drop((once, others));
+    // Recorded again, an event is at another time.
+    start.record().unwrap();
+    assert!(end.elapsed_time(&start).unwrap() >= 0.0);
+}

@@ -43,6 +43,8 @@ functions! {
     event_record = cuEventRecord(event: CUevent, stream: CUstream);
     event_query = cuEventQuery(event: CUevent);
     event_synchronize = cuEventSynchronize(event: CUevent);
+    event_elapsed_time = cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent);
+    event_destroy = cuEventDestroy_v2(event: CUevent);
     module_load_data = cuModuleLoadDataEx(
         module: *mut CUmodule,
         image: *const c_void,
