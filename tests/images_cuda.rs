@@ -160,17 +160,29 @@ struct Training {
     y: Tensor,
 }
 
+/// A factor for the numbers of channels, and the height and width of images.
+#[derive(Clone, Copy)]
+struct Size {
+    width: f64,
+    edge: usize,
+}
+
+impl Size {
+    const SMALL: Size = Size { width: 1.0 / 16.0, edge: 32 };
+    const FULL: Size = Size { width: 1.0, edge: 224 };
+}
+
 impl Training {
     fn new(make: Make, device: Device, channels_last: bool) -> kiln::Result<Training> {
-        Training::of(make, device, DType::F32, channels_last)
+        Training::of(make, device, DType::F32, channels_last, Size::SMALL)
     }
 
-    fn of(make: Make, device: Device, dtype: DType, channels_last: bool) -> kiln::Result<Training> {
+    fn of(make: Make, device: Device, dtype: DType, channels_last: bool, size: Size) -> kiln::Result<Training> {
         manual_seed(3);
-        let model = make(VggOptions::default().num_classes(10).width(1.0 / 16.0).dropout(0.0))?.to(device)?;
-        let model = model.to_dtype(dtype)?;
+        let options = VggOptions::default().num_classes(10).width(size.width).dropout(0.0);
+        let model = make(options)?.to(device)?.to_dtype(dtype)?;
         let optimizer = SGD::new(model.named_parameters(), 0.01)?;
-        let x = Tensor::randn([4, 3, 32, 32], Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
+        let x = Tensor::randn([4, 3, size.edge, size.edge], Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
         let x = if channels_last { x.channels_last()? } else { x };
         Ok(Training { model, optimizer, x, y: Tensor::arange(0, 4, device)? })
     }
@@ -201,13 +213,35 @@ fn vgg_learns_there_what_it_learns_on_the_cpu() -> kiln::Result<()> {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let makes: [(Make, bool, usize); 2] = [(vgg16, false, 4), (vgg11_bn, true, 4)];
     for (make, channels_last, steps) in makes {
-        let losses = |device, dtype| Training::of(make, device, dtype, channels_last)?.losses(steps);
+        let losses = |device, dtype| Training::of(make, device, dtype, channels_last, Size::SMALL)?.losses(steps);
         let (got, single) = (losses(device, DType::F32)?, losses(Device::Cpu, DType::F32)?);
         let want: Vec<f64> = losses(Device::Cpu, DType::F64)?.into_iter().map(f64::from).collect();
         // The deepest layers have 32 channels in; batches of 4 images have 4096 pixels.
         assert_trained_alike(&got, &single, &want, 4096);
         assert!(want[steps - 1] < want[0], "it learns: {want:?}");
     }
+    Ok(())
+}
+
+/// In both memory formats.
+#[test]
+#[ignore = "minutes without optimization, hours on the simulated device"]
+fn vgg16_at_full_width_learns_there_what_it_learns_on_the_cpu() -> kiln::Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let steps = 4;
+    let losses = |device, dtype, channels_last| {
+        let losses = Training::of(vgg16, device, dtype, channels_last, Size::FULL)?.losses(steps)?;
+        println!("{device}, {dtype}, channels-last {channels_last}: {losses:?}");
+        Ok::<_, kiln::Error>(losses)
+    };
+    let single = losses(Device::Cpu, DType::F32, false)?;
+    let want: Vec<f64> = losses(Device::Cpu, DType::F64, false)?.into_iter().map(f64::from).collect();
+    for channels_last in [false, true] {
+        // The gradient of the first layer's weight sums over all pixels of the batch.
+        assert_trained_alike(&losses(device, DType::F32, channels_last)?, &single, &want, 4 * 224 * 224);
+    }
+    assert!(want[steps - 1] < want[0], "it learns: {want:?}");
     Ok(())
 }
 

@@ -1,0 +1,176 @@
+# The sections of run.sh, the most telling first, and the programs that they run.
+# shellcheck shell=bash
+
+# Package, kind of target and name of what gpu-bundle.sh builds.
+PROGRAMS='
+kiln          example  device_info
+kiln          example  mlp
+kiln          example  lenet
+kiln          example  vgg16
+kiln-cuda     lib      kiln_cuda
+kiln-cuda     test     against_cpu
+kiln-cuda     test     copies
+kiln-cuda     test     faults
+kiln-cuda     test     images
+kiln-tests    test     mlp_cuda
+kiln-tests    test     images_cuda
+kiln-benches  bench    launch
+kiln-benches  bench    models
+kiln-benches  bench    ops
+kiln-benches  example  null_driver
+'
+
+# Name, most seconds, what it needs (`gpu`: one that is not simulated; `python`; a tool of the toolkit, which is none of
+# the simulated device's; `-`: a device) and title. What a section does says the function `section_NAME`.
+# shellcheck disable=SC2034
+SECTIONS='
+device      120  -                  The device, the driver and the libraries
+primitives  900  -                  Every primitive against the CPU
+backend     600  -                  The rest of the backend: copies, failures, unit tests
+mlp         600  -                  The training of the MLP against the CPU
+images      600  -                  VGG16 at reduced width and batches of images against the CPU
+vgg16       900  gpu                The training of VGG16 at full width against the CPU
+examples    600  -                  The examples: MLP, LeNet and VGG16
+launch      120  -                  What an operation costs the host
+models      900  -                  Training steps and inference
+ops         900  -                  Single operations
+pytorch     1500 python             Beside PyTorch
+memory      600  -                  Peak memory
+memcheck    900  compute-sanitizer  The kernels under memcheck
+racecheck   900  compute-sanitizer  The kernels under racecheck
+initcheck   900  compute-sanitizer  The kernels under initcheck
+synccheck   900  compute-sanitizer  The kernels under synccheck
+bandwidth   900  ncu                The bandwidth that the hot kernels reach
+'
+
+subset() { printf '%s' "$root/crates/data/assets/fashion-mnist"; }
+
+section_device() {
+    local failed=0
+    # With a product and a convolution, which load what is loaded when it is needed.
+    program device_info --use || failed=1
+    ! command -v nvidia-smi >/dev/null || nvidia-smi
+    return "$failed"
+}
+
+# Where the device is simulated, some tests of each kind do: CI runs all of them there besides.
+section_primitives() {
+    if simulated; then program against_cpu reductions; else program against_cpu; fi
+}
+
+section_backend() {
+    local failed=0
+    program copies || failed=1
+    # What the simulated device does wrong on demand, and which kernels it loads; a real one lets most of it pass.
+    if simulated; then
+        program faults missing && program images a_device_loads || failed=1
+    else
+        program faults && program images || failed=1
+    fi
+    # A bundle of what CI has built has none.
+    ! has_program kiln_cuda || program kiln_cuda || failed=1
+    return "$failed"
+}
+
+section_mlp() {
+    if simulated; then program mlp_cuda launches; else program mlp_cuda --nocapture; fi
+}
+
+section_images() {
+    if simulated; then program images_cuda batches; else program images_cuda --nocapture; fi
+}
+
+section_vgg16() { program images_cuda --ignored --nocapture at_full_width; }
+
+section_examples() {
+    local data=$root/crates/data/assets/fashion-mnist whole
+    if simulated; then
+        program mlp --data "$data" --device cuda --epochs 1 --batch-size 2000 &&
+            program vgg16 train --data "$data" --source fashion-mnist --width 0.0625 --image-size 32 --batch-size 4 --batches 1
+        return
+    fi
+    whole=(train --data "$data" --source fashion-mnist --width 1 --image-size 224 --batch-size 64 --batches 20 --epochs 2)
+    program mlp --data "$data" --device cuda --epochs 2 &&
+        program lenet --data "$data" --epochs 2 &&
+        program vgg16 "${whole[@]}" --precision tf32 &&
+        program vgg16 "${whole[@]}" --precision bf16 --channels-last
+}
+
+# Once, to see that it works, where times mean nothing.
+once() { ! simulated || printf '%s' --test; }
+
+# It brings its own driver, which does nothing.
+section_launch() {
+    # shellcheck disable=SC2046
+    program launch $(once)
+}
+
+section_models() {
+    if simulated; then KILN_BENCH_PRECISION=f32 program models --test mlp; else program models; fi
+}
+
+section_ops() {
+    # shellcheck disable=SC2046
+    program ops $(once)
+}
+
+section_pytorch() {
+    local compare=("$KILN_PYTHON" "$root/benches/peers/compare.py" --cuda --program "$root/bin/models")
+    if simulated; then
+        "${compare[@]}" --peers '' --precision f32 --benchmark off --batches 64 --turns 1 mlp-infer
+        return
+    fi
+    "$KILN_PYTHON" -c 'import torch; assert torch.cuda.is_available(), "PyTorch sees no GPU"' || return
+    "${compare[@]}" --peers pytorch,pytorch-compiled
+}
+
+section_memory() {
+    if simulated; then
+        KILN_BENCH_MEMORY=1 KILN_BENCH_PRECISION=f32 program models mlp
+    else
+        KILN_BENCH_MEMORY=1 program models
+    fi
+}
+
+# The kernel suite under one of compute-sanitizer's tools, group by group, until the section's time is over.
+sanitize() {
+    local group failed=0 sanitizer
+    sanitizer=$(tool compute-sanitizer) || return
+    for group in elementwise reductions indexing losses normalization pooling optimizers relu_bias_grad alignment turns \
+        convolution products; do
+        if [ "$SECONDS" -gt $((KILN_SECTION_SECONDS * 3 / 4)) ]; then
+            printf 'not reached: %s\n' "$group"
+            continue
+        fi
+        printf '$ compute-sanitizer --tool %s against_cpu %s::\n' "$1" "$group"
+        # A block of the caching allocator is a part of a larger allocation, whose bounds hide those of the tensor.
+        KILN_CUDA_NO_MEMORY_CACHING=1 timeout -k 5 $((KILN_SECTION_SECONDS * 19 / 20 - SECONDS)) "$sanitizer" --tool "$1" \
+            --error-exitcode 86 "$root/bin/against_cpu" "$group::" --test-threads 1
+        case $? in
+        0) ;;
+        124) printf 'not finished: %s\n' "$group" ;;
+        *) failed=1 ;;
+        esac
+    done
+    return "$failed"
+}
+
+section_memcheck() { sanitize memcheck; }
+section_racecheck() { sanitize racecheck; }
+section_initcheck() { sanitize initcheck; }
+section_synccheck() { sanitize synccheck; }
+
+# Each of our kernels in the bench of operations at full size, once: how long, how many bytes a second, and how much of what
+# the memory can do.
+section_bandwidth() {
+    local ncu metrics=gpu__time_duration.sum,dram__bytes.sum.per_second,dram__throughput.avg.pct_of_peak_sustained_elapsed
+    ncu=$(tool ncu) || return
+    local run=("$ncu" --metrics "$metrics" --kernel-name 'regex:^(unary|binary|copy|reduce|norm|softmax|class_loss|max_pool|pool|optim|relu)'
+        --csv --page raw --print-units base "$root/bin/ops")
+    if [ -z "$KILN_PYTHON" ]; then
+        KILN_BENCH_ONCE=1 "${run[@]}"
+        return
+    fi
+    KILN_BENCH_ONCE=1 "${run[@]}" >"$KILN_SCRATCH/ncu.csv" || { cat "$KILN_SCRATCH/ncu.csv"; return 1; }
+    "$KILN_PYTHON" "$root/benches/ncu_table.py" "$KILN_SCRATCH/ncu.csv"
+}
