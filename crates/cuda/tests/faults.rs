@@ -295,6 +295,17 @@ fn libraries_and_functions_that_are_missing_are_named() {
         "the NVIDIA driver (libcuda) was not found|libcuda.so.1, libcuda.so|install the NVIDIA display driver",
     );
     missing("cuLaunchKernel,cuMemAlloc_v2", "lacks cuMemAlloc_v2, cuLaunchKernel|CUDA 12.0 or newer");
+    // One that does not start.
+    for (code, expect) in [
+        ("34", "To fix it, take the toolkit's `stubs` off LD_LIBRARY_PATH"),
+        ("100", "CUDA_ERROR_NO_DEVICE|nvidia-smi|docker run --gpus all"),
+        ("803", "libcuda.so.1 did not start: cuInit: |(803)|kernel module to one version"),
+        ("999", "(999)|modprobe nvidia_uvm"),
+    ] {
+        child("child_finds_no_device", &[("KILN_SIM_INIT", code), ("EXPECT", expect)]);
+        let expect = expect.split('|').last().unwrap_or_default();
+        child("child_reports", &[("KILN_SIM_INIT", code), ("EXPECT", &format!("missing: driver: |{expect}"))]);
+    }
     let products = |what: &str, expect: &str| {
         child("child_has_no_products", &[("KILN_SIM_WITHOUT", what), ("EXPECT", expect)]);
     };
@@ -375,6 +386,13 @@ fn reports_say_what_there_is_and_what_is_missing() {
     );
     reports("libcublasLt", "cuBLASLt   missing|missing: cuBLASLt: |pip install nvidia-cublas`|cuDNN      9.0.0");
     reports("libcudnn,libnvrtc", "missing: cuDNN: |pip install nvidia-cudnn-cu13|missing: NVRTC: |cuBLASLt   13.0.0");
+    // Libraries that do not belong together.
+    let mixed = [
+        ("KILN_SIM_CUDA", "12"),
+        ("KILN_SIM_WITHOUT", "libcublasLt.so.12,libcublasLt.so"),
+        ("EXPECT", "cuda:0     Simulated|missing: libraries: libraries of different major versions of CUDA"),
+    ];
+    child("child_reports", &mixed);
     // One that would end the process if it were asked for its version.
     reports("libcudnn_graph.so.9", "missing: cuDNN: |libcudnn_graph.so.9, a part of it, does not load: ");
 }

@@ -92,6 +92,8 @@ impl Nth {
 /// Failures that a program has to live with.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
+    /// What `cuInit` answers.
+    pub init: i32,
     /// The allocation of device memory that finds none.
     pub allocation: Nth,
     /// The launch, of a kernel or a product, that fails.
@@ -237,13 +239,24 @@ impl Profile {
         read("KILN_SIM_FAIL_RECORD", &mut record);
         let epilogues = env::var("KILN_SIM_NO_EPILOGUES").unwrap_or_default();
         let no_epilogues = epilogues.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+        let mut init = 0;
+        read("KILN_SIM_INIT", &mut init);
         let mut most_candidates = 0;
         read("KILN_SIM_CANDIDATES", &mut most_candidates);
         let no_products = Refused::list("KILN_SIM_NO_PRODUCTS");
         let no_convolutions = Refused::list("KILN_SIM_NO_CONVOLUTIONS");
         let [allocation, launch, kernel, record] = [allocation, launch, kernel, record].map(Nth::new);
-        profile.faults =
-            Faults { allocation, launch, kernel, record, no_epilogues, most_candidates, no_products, no_convolutions };
+        profile.faults = Faults {
+            init,
+            allocation,
+            launch,
+            kernel,
+            record,
+            no_epilogues,
+            most_candidates,
+            no_products,
+            no_convolutions,
+        };
         profile
     }
 

@@ -80,12 +80,12 @@ impl Driver {
         // SAFETY: has no requirements; everything else needs it to be called first.
         match unsafe { (driver.init)(0) } {
             0 => Ok(driver),
-            100 => {
-                Err("the NVIDIA driver is installed, but sees no GPU (CUDA_ERROR_NO_DEVICE); check `nvidia-smi` and \
-                        CUDA_VISIBLE_DEVICES"
-                    .into())
-            }
-            code => Err(format!("the NVIDIA driver did not start: cuInit: {}", driver.describe(code))),
+            code => Err(format!(
+                "the NVIDIA driver {} did not start: cuInit: {}. To fix it, {}",
+                driver.file().display(),
+                driver.describe(code),
+                advice(code)
+            )),
         }
     }
 
@@ -115,5 +115,27 @@ impl Driver {
             (Some(name), Some(text)) => format!("{name} ({code}): {text}"),
             _ => format!("an error that the driver has no name for ({code})"),
         }
+    }
+}
+
+/// What to do about a driver that does not start.
+fn advice(code: u32) -> &'static str {
+    match code {
+        34 => "take the toolkit's `stubs` off LD_LIBRARY_PATH: they are for linking, and no driver",
+        100 => {
+            "check that `nvidia-smi` lists a GPU, that CUDA_VISIBLE_DEVICES does not hide it, and, in a container, that it \
+             was started with GPU access (e.g. `docker run --gpus all`)"
+        }
+        802 => {
+            "start NVIDIA's fabric manager (`systemctl start nvidia-fabricmanager`), which GPUs behind NVSwitch need"
+        }
+        803 => {
+            "bring the driver's library and its kernel module to one version: reboot after an update; in a container, use \
+             the host's library"
+        }
+        804 => {
+            "take the folder of `cuda-compat` off LD_LIBRARY_PATH: this GPU only works with its driver's own library"
+        }
+        _ => "check `nvidia-smi`, and that the kernel module for compute is loaded (`modprobe nvidia_uvm`)",
     }
 }

@@ -9,6 +9,9 @@ driver! {
         if flags != 0 {
             return Err(Status::INVALID_VALUE);
         }
+        if world.profile.faults.init != 0 {
+            return Err(Status(world.profile.faults.init));
+        }
         world.initialized = true;
         Ok(())
     }
