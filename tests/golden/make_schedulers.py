@@ -7,11 +7,12 @@ with `lr`. ReduceLROnPlateau's step k takes `metrics[k - 1]`. OneCycleLR also se
 import math
 
 import torch
-from torch.optim import lr_scheduler
+from torch.optim import lr_scheduler, swa_utils
 
 from golden import plain, write_json
 
 STEPS = 30
+SCALES = {"inverse": lambda x: 1 / (1 + x), "wave": lambda x: (1 + math.cos(x)) / 2}
 cases = []
 
 
@@ -19,10 +20,16 @@ def schedule(name, kind, lr=0.1, metrics=None, steps=STEPS, **args):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9)
 
     def build(kind, args):
-        if kind == "SequentialLR":
+        if kind in ("SequentialLR", "ChainedScheduler"):
             parts = [build(part["scheduler"], part["args"]) for part in args["schedulers"]]
+            if kind == "ChainedScheduler":
+                return lr_scheduler.ChainedScheduler(parts)
             return lr_scheduler.SequentialLR(optimizer, parts, args["milestones"])
-        return getattr(lr_scheduler, kind)(optimizer, **args)
+        if kind == "MultiplicativeLR":
+            return lr_scheduler.MultiplicativeLR(optimizer, lambda epoch: args["factor"] ** epoch)
+        if "scale_fn" in args:
+            args = {**args, "scale_fn": SCALES[args["scale_fn"]]}
+        return getattr(lr_scheduler if kind != "SWALR" else swa_utils, kind)(optimizer, **args)
 
     scheduler = build(kind, args)
     group = optimizer.param_groups[0]
@@ -33,7 +40,7 @@ def schedule(name, kind, lr=0.1, metrics=None, steps=STEPS, **args):
         lrs.append(float(group["lr"]))
         momenta.append(float(group["momentum"]))
     case = {"name": name, "scheduler": kind, "lr": lr, "args": plain(args), "lrs": lrs}
-    if kind == "OneCycleLR":
+    if kind in ("OneCycleLR", "CyclicLR"):
         case["momentums"] = momenta
     if metrics:
         case["metrics"] = plain(metrics)
@@ -68,6 +75,29 @@ for strategy in ["cos", "linear"]:
 schedule("one_cycle_args", "OneCycleLR", max_lr=0.5, epochs=5, steps_per_epoch=7, pct_start=0.4, div_factor=10.0,
          final_div_factor=100.0, base_momentum=0.8, max_momentum=0.99)
 schedule("one_cycle_no_momentum", "OneCycleLR", steps=29, max_lr=0.5, total_steps=30, cycle_momentum=False)
+
+for name, args in [("", {}), ("_long", {"total_iters": 40, "power": 0.5}), ("_power", {"total_iters": 12, "power": 2.5})]:
+    schedule(f"polynomial{name}", "PolynomialLR", **args)
+schedule("multiplicative", "MultiplicativeLR", factor=0.98)
+for name, args in [("", {"T_0": 7}), ("_mult", {"T_0": 3, "T_mult": 2, "eta_min": 0.01}), ("_one", {"T_0": 1, "T_mult": 3})]:
+    schedule(f"warm_restarts{name}", "CosineAnnealingWarmRestarts", **args)
+for name, args in [
+    ("triangular", {"step_size_up": 4}),
+    ("triangular2", {"step_size_up": 3, "step_size_down": 5, "mode": "triangular2"}),
+    ("exp_range", {"step_size_up": 4, "mode": "exp_range", "gamma": 0.95, "base_momentum": 0.7, "max_momentum": 0.99}),
+    ("no_momentum", {"step_size_up": 4, "cycle_momentum": False}),
+    ("per_cycle", {"step_size_up": 3, "scale_fn": "inverse", "scale_mode": "cycle"}),
+    ("per_step", {"step_size_up": 3, "scale_fn": "wave", "scale_mode": "iterations"}),
+    ("defaults", {}),
+]:
+    schedule(f"cyclic_{name}", "CyclicLR", base_lr=0.01, max_lr=0.3, **args)
+schedule("chained", "ChainedScheduler", schedulers=[
+    {"scheduler": "ConstantLR", "args": {"factor": 0.1, "total_iters": 2}},
+    {"scheduler": "ExponentialLR", "args": {"gamma": 0.9}},
+    {"scheduler": "StepLR", "args": {"step_size": 5, "gamma": 0.5}},
+])
+for name, args in [("", {}), ("_linear", {"anneal_strategy": "linear", "anneal_epochs": 6}), ("_at_once", {"anneal_epochs": 0})]:
+    schedule(f"swa{name}", "SWALR", swa_lr=0.02, **args)
 
 # A loss that falls, stalls, falls a little, stalls again and rises.
 FALLING = [1.0, 0.8, 0.7, 0.65, 0.65, 0.66, 0.65, 0.65, 0.65, 0.6, 0.5999, 0.5998, 0.5997, 0.5996, 0.5995,

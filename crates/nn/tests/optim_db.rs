@@ -5,9 +5,9 @@ mod common;
 
 use common::{Golden, number, values};
 use kiln_nn::optim::{
-    ASGDOptions, AdadeltaOptions, AdafactorOptions, AdagradOptions, AdamOptions, AdamWOptions, AdamaxOptions,
-    LionOptions, MuonOptions, NAdamOptions, Optim, Optimizer, RAdamOptions, RMSpropOptions, RpropOptions, SGDOptions,
-    UpdateRule, Value as Place,
+    ASGDOptions, AdadeltaOptions, AdafactorOptions, AdagradOptions, AdamOptions, AdamWOptions, AdamaxOptions, LBFGS,
+    LBFGSOptions, LineSearch, LionOptions, MuonOptions, NAdamOptions, Optim, Optimizer, RAdamOptions, RMSpropOptions,
+    RpropOptions, SGDOptions, UpdateRule, Value as Place,
 };
 use kiln_tensor::{DType, Device, ErrorKind, Result, StateDict, Tensor};
 use serde_json::Value;
@@ -251,6 +251,106 @@ fn parameters_that_cannot_be_optimized_are_refused() -> Result<()> {
     let vector = Tensor::zeros(3, Device::Cpu)?.requires_grad_(true)?;
     let message = Optim::<MuonOptions>::new([("bias", &vector)], 1e-3).unwrap_err().to_string();
     assert!(message.contains("bias") && message.contains("AdamW"), "{message}");
+    Ok(())
+}
+
+/// Like `rosenbrock` of the script.
+fn rosenbrock(x: &Tensor) -> Result<Tensor> {
+    let (head, tail) = (x.narrow(0, 0, 3)?, x.narrow(0, 1, 3)?);
+    let valley = tail.sub(&head.square()?)?.square()?.mul(100.0)?;
+    valley.add(&head.neg()?.add(1.0)?.square()?)?.sum(())
+}
+
+fn lbfgs_options(args: &Value) -> LBFGSOptions {
+    let mut options = LBFGSOptions::new(number(args, "lr", 1.0));
+    options.tolerance_grad = number(args, "tolerance_grad", options.tolerance_grad);
+    options.maximize = args["maximize"] == true;
+    if args["line_search_fn"] == "strong_wolfe" {
+        options.line_search_fn = LineSearch::StrongWolfe;
+    }
+    options
+}
+
+/// One step; the loss is negated if it is maximized.
+fn lbfgs_step(optimizer: &mut LBFGS, x: &Tensor) -> Result<Tensor> {
+    let sign = if optimizer.options.maximize { -1.0 } else { 1.0 };
+    optimizer.step(&mut || {
+        x.zero_grad();
+        let loss = rosenbrock(x)?.mul(sign)?;
+        loss.backward()?;
+        Ok(loss)
+    })
+}
+
+#[test]
+fn lbfgs_agrees() -> Result<()> {
+    let golden = Golden::open("optim_db.safetensors");
+    let start = || Tensor::new([-1.2f64, 1.0, 0.5, -0.3], Device::Cpu)?.requires_grad_(true);
+    let mut count = 0;
+    for case in golden.cases.iter().filter(|case| case["op"] == "LBFGS") {
+        let (name, options) = (case["name"].as_str().unwrap(), lbfgs_options(&case["args"]));
+        let x = start()?;
+        let mut optimizer = LBFGS::new([("x", &x)], options)?;
+        // A second run is saved and loaded after every step.
+        let (y, mut state) = (start()?, None::<StateDict>);
+        for step in 1..=6 {
+            let loss = lbfgs_step(&mut optimizer, &x)?;
+            let want = golden.get(name, &format!("step{step}/param0"));
+            for (g, w) in values(&x).into_iter().zip(values(&want)) {
+                assert!((g - w).abs() <= 1e-8 * w.abs().max(1.0), "{name}, step {step}: {g}, PyTorch has {w}");
+            }
+            let (got, want) = (loss.item::<f64>()?, values(&golden.get(name, &format!("step{step}/loss")))[0]);
+            assert!((got - want).abs() <= 1e-8 * want.abs().max(1.0), "{name}, step {step}: loss {got}, not {want}");
+            let mut resumed = LBFGS::new([("x", &y)], 9.0)?;
+            if let Some(state) = &state {
+                resumed.load_state_dict(state)?;
+            } else {
+                resumed.options = options;
+            }
+            lbfgs_step(&mut resumed, &y)?;
+            assert_eq!(values(&x), values(&y), "{name}, step {step}: a resumed run is another");
+            state = Some(resumed.state_dict()?.iter().map(|(name, t)| (name.clone(), t.copy().unwrap())).collect());
+        }
+        count += 1;
+    }
+    assert_eq!(count, 7);
+    Ok(())
+}
+
+#[test]
+fn lbfgs_refuses_what_it_cannot_do() -> Result<()> {
+    let x = Tensor::new([1.0f32, 2.0], Device::Cpu)?.requires_grad_(true)?;
+    let wide = Tensor::new([1.0f64], Device::Cpu)?.requires_grad_(true)?;
+    for options in [
+        LBFGSOptions::new(-1.0),
+        LBFGSOptions::new(1.0).max_iter(0),
+        LBFGSOptions::new(1.0).history_size(0),
+        LBFGSOptions::new(1.0).tolerance_grad(f64::NAN),
+    ] {
+        assert!(matches!(LBFGS::new([&x], options).unwrap_err().kind(), ErrorKind::Argument { .. }));
+    }
+    assert!(LBFGS::new([&x, &wide], 1.0).unwrap_err().to_string().contains("f64"));
+    assert!(LBFGS::new(Vec::<Tensor>::new(), 1.0).is_err() && LBFGS::new([x.mul(2.0)?], 1.0).is_err());
+    assert_eq!(LBFGS::new([&x, &x], 1.0)?.parameters().len(), 1);
+    let mut optimizer = LBFGS::new([&x], 1.0)?;
+    assert!(Optimizer::step(&mut optimizer).unwrap_err().to_string().contains("closure"));
+    assert!(optimizer.step(&mut || x.square()?.sum(())).unwrap_err().to_string().contains("backward"));
+    // What the closure fails with is handed on, and nothing has changed.
+    let failing = optimizer.step(&mut || Err(kiln_tensor::Error::argument("loss", "none")));
+    assert!(failing.unwrap_err().to_string().contains("none"));
+    // Two parameters, one of which has no gradient; f32.
+    let other = Tensor::ones([2, 2], Device::Cpu)?.requires_grad_(true)?;
+    let mut optimizer = LBFGS::new([("x", &x), ("other", &other)], 0.5)?;
+    for _ in 0..8 {
+        optimizer.step(&mut || {
+            x.zero_grad();
+            let loss = x.sub(3.0)?.square()?.sum(())?;
+            loss.backward()?;
+            Ok(loss)
+        })?;
+    }
+    assert!(values(&x).iter().all(|x| (x - 3.0).abs() < 1e-4) && values(&other) == [1.0; 4]);
+    assert_eq!(optimizer.unused_parameters(), ["other"]);
     Ok(())
 }
 

@@ -25,6 +25,7 @@ pub use conv::{Conv2d, Conv2dOptions, ConvTranspose2d, Padding, PaddingMode};
 pub use dropout::{Dropout, Dropout2d};
 pub use embedding::Embedding;
 pub use linear::{Linear, LinearOptions};
+pub(crate) use norm::cumulative_statistics;
 pub use norm::{BatchNorm1d, BatchNorm2d, BatchNormOptions, GroupNorm, LayerNorm};
 pub use pad::{
     CircularPad1d, CircularPad2d, CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, PadAmounts,

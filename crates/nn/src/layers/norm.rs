@@ -1,5 +1,7 @@
 //! Normalization layers.
 
+use std::cell::Cell;
+
 use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
 
@@ -76,6 +78,28 @@ fn averaged(
         }
         Ok(out)
     })
+}
+
+thread_local! {
+    static CUMULATIVE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether running statistics are means over all batches, whatever the momentum of a layer is.
+fn is_cumulative() -> bool {
+    CUMULATIVE.with(Cell::get)
+}
+
+/// Calls `f`, in which running statistics of batch normalization are means over all batches, as with a momentum of `None`.
+pub(crate) fn cumulative_statistics<T>(f: impl FnOnce() -> T) -> T {
+    /// Puts back what was, also after a panic.
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            CUMULATIVE.with(|on| on.set(self.0));
+        }
+    }
+    let _reset = Reset(CUMULATIVE.with(|on| on.replace(true)));
+    f()
 }
 
 /// Batch normalizations, which differ in the ranks that they take.
@@ -164,7 +188,7 @@ macro_rules! batch_norms {
                 };
                 if let (true, Some(count)) = (training, &self.num_batches_tracked) {
                     no_grad(|| count.add_(1))?;
-                    if let (None, Some(running)) = (self.momentum, running) {
+                    if let (None, Some(running)) = (self.momentum.filter(|_| !is_cumulative()), running) {
                         return averaged(running, count, |batch| normalize(Some(batch), 1.0));
                     }
                 }

@@ -15,6 +15,13 @@ pub struct Param {
     tensor: Tensor,
 }
 
+impl Param {
+    /// The name, if it has one, and the tensor.
+    pub(super) fn into_parts(self) -> (Option<String>, Tensor) {
+        (self.name, self.tensor)
+    }
+}
+
 impl From<Tensor> for Param {
     fn from(tensor: Tensor) -> Param {
         Param { name: None, tensor }

@@ -1,4 +1,4 @@
-//! Optimizers, learning-rate schedulers ([`lr_scheduler`]) and gradient clipping.
+//! Optimizers, learning-rate schedulers ([`lr_scheduler`]), gradient clipping, and averages of weights ([`AveragedModel`]).
 //!
 //! ```
 //! use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
@@ -27,11 +27,13 @@
 mod clip;
 mod engine;
 mod group;
+mod lbfgs;
 pub mod lr_scheduler;
 mod mixed;
 mod optimizer;
 mod rule;
 mod state;
+mod swa;
 
 #[doc(no_inline)]
 pub use kiln_tensor::{Error, Result};
@@ -39,9 +41,11 @@ pub use kiln_tensor::{Error, Result};
 pub use clip::{clip_grad_norm_, clip_grad_value_};
 pub use engine::Optim;
 pub use group::{Param, ParamGroup};
+pub use lbfgs::{LBFGS, LBFGSOptions, LineSearch};
 pub use mixed::MixedPrecision;
 pub use optimizer::{GroupRates, Optimizer};
 pub use rule::{Choice, Extent, Hyperparameters, State, Update, UpdateRule, Value, finite, non_negative, shares};
+pub use swa::{Average, AverageFn, AveragedModel, update_bn};
 
 /// The optimizers, a file each.
 macro_rules! optimizers {

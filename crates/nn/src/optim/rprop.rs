@@ -42,7 +42,7 @@ impl UpdateRule for RpropOptions {
         let [previous, sizes] = at.states else { return Ok(()) };
         let agreement = grad.mul(previous)?;
         let (turns, agrees) = (agreement.lt(0.0)?, agreement.gt(0.0)?);
-        let grown = agrees.where_cond(&sizes.mul(self.etas.1)?, &*sizes)?;
+        let grown = agrees.where_cond(&sizes.mul(self.etas.1)?, sizes)?;
         let changed = turns.where_cond(&sizes.mul(self.etas.0)?, &grown)?;
         sizes.copy_(&changed.clamp(self.step_sizes.0, self.step_sizes.1)?)?;
         // Where the gradient turns, nothing is done in this step.

@@ -23,9 +23,12 @@
 //! # }
 //! ```
 
+mod combined;
+mod cyclic;
 mod one_cycle;
 mod plateau;
 mod rules;
+mod swa_lr;
 
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
@@ -36,9 +39,15 @@ use super::{
 };
 use crate::StateDict;
 
+pub use combined::{ChainedScheduler, SequentialLR};
+pub use cyclic::{CosineAnnealingWarmRestarts, CyclicLR, CyclicMode};
 pub use one_cycle::{Anneal, OneCycleLR};
 pub use plateau::{PlateauMode, ReduceLROnPlateau, ThresholdMode};
-pub use rules::{ConstantLR, CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, SequentialLR, StepLR};
+pub use rules::{
+    ConstantLR, CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, PolynomialLR,
+    StepLR,
+};
+pub use swa_lr::SWALR;
 
 /// How a learning rate goes on from step to step.
 pub trait LrRule: Send + Sync {

@@ -244,55 +244,61 @@ impl<F: Fn(u64) -> f64 + Send + Sync> LrRule for LambdaLR<F> {
     }
 }
 
-/// Rules one after another: number `i + 1` begins, with its step 0, at milestone `i`.
-pub struct SequentialLR {
-    rules: Vec<Box<dyn LrRule>>,
-    milestones: Vec<u64>,
-}
+/// The rate before the step times a function of the number of steps.
+pub struct MultiplicativeLR<F>(F);
 
-impl SequentialLR {
-    /// Begins with this rule.
-    pub fn new(rule: impl LrRule + 'static) -> SequentialLR {
-        SequentialLR { rules: vec![Box::new(rule)], milestones: Vec::new() }
-    }
-
-    /// Goes on with this rule from step number `milestone`.
-    #[must_use]
-    pub fn then(mut self, milestone: u64, rule: impl LrRule + 'static) -> SequentialLR {
-        self.rules.push(Box::new(rule));
-        self.milestones.push(milestone);
-        self
-    }
-
-    /// `steps` steps from `start_factor` times the rate up to the rate, then `rule`.
-    pub fn warmup(steps: u64, start_factor: f64, rule: impl LrRule + 'static) -> SequentialLR {
-        SequentialLR::new(LinearLR::new(steps).start_factor(start_factor)).then(steps, rule)
-    }
-
-    /// The rule that holds at `epoch`, and when it began.
-    fn current(&self, epoch: u64) -> (&dyn LrRule, u64) {
-        let index = self.milestones.partition_point(|&m| m <= epoch);
-        let begin = if index > 0 { self.milestones[index - 1] } else { 0 };
-        (&*self.rules[index], begin)
+impl<F: Fn(u64) -> f64 + Send + Sync> MultiplicativeLR<F> {
+    /// With this function: `MultiplicativeLR::new(|_epoch| 0.95)`.
+    pub fn new(factor: F) -> MultiplicativeLR<F> {
+        MultiplicativeLR(factor)
     }
 }
 
-impl LrRule for SequentialLR {
-    fn validate(&self) -> Result<()> {
-        self.rules.iter().try_for_each(|rule| rule.validate())?;
-        require(self.milestones.is_sorted(), "SequentialLR", "the milestones must not fall")
-    }
-    fn next(&self, epoch: u64, base: f64, lr: f64) -> Result<f64> {
-        let (rule, begin) = self.current(epoch);
-        if epoch > 0 && epoch == begin { rule.at(0, base) } else { rule.next(epoch - begin, base, lr) }
+impl<F: Fn(u64) -> f64 + Send + Sync> LrRule for MultiplicativeLR<F> {
+    fn next(&self, epoch: u64, _: f64, lr: f64) -> Result<f64> {
+        Ok(if epoch > 0 { lr * self.0(epoch) } else { lr })
     }
     fn at(&self, epoch: u64, base: f64) -> Result<f64> {
-        let (rule, begin) = self.current(epoch);
-        rule.at(epoch - begin, base)
+        Ok((1..=epoch).fold(base, |lr, epoch| lr * self.0(epoch)))
     }
-    fn momentum(&self, epoch: u64) -> Result<Option<f64>> {
-        let (rule, begin) = self.current(epoch);
-        rule.momentum(epoch - begin)
+}
+
+/// Down to 0 over `total_iters` steps, as a power of the share that is left.
+#[derive(Clone, Copy, Debug)]
+pub struct PolynomialLR {
+    total_iters: u64,
+    power: f64,
+}
+
+impl PolynomialLR {
+    /// Evenly, which is a power of 1.
+    #[must_use]
+    pub fn new(total_iters: u64) -> PolynomialLR {
+        PolynomialLR { total_iters, power: 1.0 }
+    }
+
+    /// With this power.
+    #[must_use]
+    pub fn power(self, power: f64) -> PolynomialLR {
+        PolynomialLR { power, ..self }
+    }
+}
+
+impl LrRule for PolynomialLR {
+    fn validate(&self) -> Result<()> {
+        require(self.total_iters > 0, "PolynomialLR", "it must have at least one step")?;
+        require(self.power.is_finite(), "PolynomialLR", "the power must be finite")
+    }
+    fn next(&self, epoch: u64, _: f64, lr: f64) -> Result<f64> {
+        if epoch == 0 || epoch > self.total_iters {
+            return Ok(lr);
+        }
+        let left = |epoch: u64| 1.0 - epoch as f64 / self.total_iters as f64;
+        Ok(lr * (left(epoch) / left(epoch - 1)).powf(self.power))
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        let done = self.total_iters.min(epoch) as f64 / self.total_iters as f64;
+        Ok(base * (1.0 - done).powf(self.power))
     }
 }
 

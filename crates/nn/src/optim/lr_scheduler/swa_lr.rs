@@ -1,0 +1,67 @@
+//! The learning rate of stochastic weight averaging.
+
+use std::f64::consts::PI;
+
+use kiln_tensor::Result;
+
+use super::{Anneal, LrRule, require};
+
+/// From the optimizer's rate to `swa_lr` over some steps, and there it stays (Izmailov et al., 2018): for runs whose weights are
+/// averaged by an [`AveragedModel`](crate::optim::AveragedModel).
+#[derive(Clone, Copy, Debug)]
+pub struct SWALR {
+    swa_lr: f64,
+    anneal_epochs: u64,
+    anneal: Anneal,
+}
+
+impl SWALR {
+    /// Over 10 steps, along half a cosine wave.
+    #[must_use]
+    pub fn new(swa_lr: f64) -> SWALR {
+        SWALR { swa_lr, anneal_epochs: 10, anneal: Anneal::Cos }
+    }
+
+    /// Over so many steps; 0 is at once, in the first step.
+    #[must_use]
+    pub fn anneal_epochs(self, anneal_epochs: u64) -> SWALR {
+        SWALR { anneal_epochs, ..self }
+    }
+
+    /// The shape of the way.
+    #[must_use]
+    pub fn anneal_strategy(self, anneal: Anneal) -> SWALR {
+        SWALR { anneal, ..self }
+    }
+
+    /// How much of the way is behind, from 0 to 1, after `step` steps; `before` the first there is nothing.
+    fn share(&self, step: f64) -> f64 {
+        let share = (step / self.anneal_epochs.max(1) as f64).clamp(0.0, 1.0);
+        match self.anneal {
+            Anneal::Cos => (1.0 - (PI * share).cos()) / 2.0,
+            Anneal::Linear => share,
+        }
+    }
+
+    /// PyTorch's count of steps: a way of no steps is behind at once.
+    fn count(&self, epoch: u64) -> f64 {
+        if self.anneal_epochs == 0 { epoch.max(1) as f64 } else { epoch as f64 }
+    }
+}
+
+impl LrRule for SWALR {
+    fn validate(&self) -> Result<()> {
+        require(self.swa_lr.is_finite() && self.swa_lr >= 0.0, "SWALR", "swa_lr must not be negative")
+    }
+    fn next(&self, epoch: u64, _: f64, lr: f64) -> Result<f64> {
+        let step = self.count(epoch);
+        let (before, now) = (self.share(step - 1.0), self.share(step));
+        // The rate at the beginning of the way, from that before this step.
+        let start = if before == 1.0 { self.swa_lr } else { (lr - before * self.swa_lr) / (1.0 - before) };
+        Ok(self.swa_lr * now + start * (1.0 - now))
+    }
+    fn at(&self, epoch: u64, base: f64) -> Result<f64> {
+        let now = self.share(self.count(epoch));
+        Ok(self.swa_lr * now + base * (1.0 - now))
+    }
+}
