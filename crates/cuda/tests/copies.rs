@@ -150,7 +150,7 @@ fn page_locked_memory_is_read_directly() {
     }
     // The CPU's tensors can lie there.
     let memory = device.pinned(10).unwrap();
-    let mut buffer = kiln_cpu::backend().wrap(DType::U8, 10, memory).unwrap();
+    let mut buffer = kiln_cpu::backend().unwrap().wrap(DType::U8, 10, memory).unwrap();
     assert!(buffer.is_pinned());
     buffer.host_bytes_mut().unwrap().copy_from_slice(b"0123456789");
     let x = device.import(DType::U8, buffer.host_bytes().unwrap()).unwrap();

@@ -80,7 +80,7 @@ impl Device {
     pub(crate) fn backend(self) -> Result<&'static dyn Backend> {
         match self {
             #[cfg(feature = "cpu")]
-            Device::Cpu => Ok(kiln_cpu::backend()),
+            Device::Cpu => Ok(kiln_cpu::backend()?),
             #[cfg(not(feature = "cpu"))]
             Device::Cpu => Err(self.unavailable("Kiln was built without the feature `cpu`")),
             #[cfg(feature = "cuda")]

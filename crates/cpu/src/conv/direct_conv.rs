@@ -3,7 +3,7 @@
 
 use kiln_backend::Result;
 
-use super::{Compute, padded_input::PaddedInput, weights::Weights};
+use super::{compute::Compute, padded_input::PaddedInput, weights::Weights};
 use crate::{
     engine::image::Image,
     gemm::{

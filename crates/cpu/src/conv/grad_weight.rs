@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use kiln_backend::Result;
 
-use super::{Compute, padded_input::PaddedInput, taps::Taps};
+use super::{compute::Compute, padded_input::PaddedInput, taps::Taps};
 use crate::{
     engine::{
         image::{Image, pixel_runs},
@@ -64,7 +64,7 @@ pub(crate) unsafe fn grad_weight<T: Compute>(
     } else if area < PIXELS {
         (pixels, area * (PIXELS / area))
     } else {
-        (area, blocked::even(area, PIXELS, 8))
+        (area, blocked::block_size(area, PIXELS, 8))
     };
     let per_span = span.div_ceil(block.max(1));
     let blocks = if pixels == 0 { 0 } else { per_span * (pixels / span) };

@@ -7,19 +7,13 @@
 use std::ops::Range;
 
 use super::{
-    Compute,
+    compute::Compute,
     taps::{InputRun, Taps},
     weights::Weights,
 };
 use crate::{
     engine::image::{Image, pixel_runs},
-    gemm::{
-        blocked::{self, PackedLanes},
-        kernel::Kernel,
-        parallel,
-        problem::GemmProblem,
-        scratch::with_scratch,
-    },
+    gemm::{blocked, kernel::Kernel, pack::PackedLanes, parallel, problem::GemmProblem, scratch::with_scratch},
 };
 
 /// Multiply-adds below which waking another thread costs more than it saves.
@@ -55,7 +49,7 @@ pub(super) unsafe fn implicit_gemm<T: Compute>(
     let (span, block) = if out.area() < SMALL_IMAGE {
         (pixels, out.area() * (kern.nc / out.area()).max(1))
     } else {
-        (out.area(), blocked::even(out.area(), kern.nc, panel))
+        (out.area(), blocked::block_size(out.area(), kern.nc, panel))
     };
     let per_span = span.div_ceil(block);
     let blocks = per_span * (pixels / span);
@@ -144,7 +138,7 @@ impl<T: Compute> Job<'_, T> {
             return unsafe { problem.empty() };
         }
         let width = n.next_multiple_of(kern.lanes);
-        let block = blocked::even(all, kern.kc, 8).min(kern.kc);
+        let block = blocked::block_size(all, kern.kc, 8).min(kern.kc);
         with_scratch::<T, _>(block * width + n, |start| {
             for k0 in (0..all).step_by(block) {
                 let nk = block.min(all - k0);
@@ -167,7 +161,7 @@ impl<T: Compute> Job<'_, T> {
         });
     }
 
-    /// Packs rows `ks` of the im2col matrix of the block, in the layout of [`blocked::pack_lanes`].
+    /// Packs rows `ks` of the im2col matrix of the block, in the layout of [`pack_lanes`](crate::gemm::pack::pack_lanes).
     ///
     /// # Safety
     /// `to` is writable for the panels, `line` for `n` elements.

@@ -3,8 +3,8 @@
 //! Its rows are as wide as the taps reach, so wider than the output's. Kernels run over whole rows: they compute the surplus
 //! columns too, and those are discarded.
 
-use super::{Compute, taps::Taps};
-use crate::engine::image::Image;
+use super::taps::Taps;
+use crate::{engine::image::Image, numeric::real::Real};
 
 /// The geometry of the copy.
 pub(super) struct PaddedInput {
@@ -63,7 +63,7 @@ impl PaddedInput {
     ///
     /// # Safety
     /// The image is readable, it has the channel, and `to` is writable for a [`plane`](PaddedInput::plane).
-    pub(super) unsafe fn copy_padded<T: Compute>(
+    pub(super) unsafe fn copy_padded<T: Real>(
         &self,
         image: &Image<T>,
         (n, c): (usize, usize),

@@ -3,8 +3,10 @@
 
 use kiln_backend::Conv2d;
 
-use super::Compute;
-use crate::engine::image::{Image, PixelRun};
+use crate::{
+    engine::image::{Image, PixelRun},
+    numeric::real::Real,
+};
 
 /// Output pixel `q` reads the input pixels `q * step + offset`, one for each offset; those outside the image are 0.
 pub(crate) struct Taps {
@@ -70,7 +72,7 @@ impl Taps {
     ///
     /// # Safety
     /// The image is readable, the runs are of its images, the channel is in it, and `out` is writable for all pixels.
-    pub(crate) unsafe fn gather_tap<T: Compute>(
+    pub(crate) unsafe fn gather_tap<T: Real>(
         &self,
         image: &Image<T>,
         c: usize,

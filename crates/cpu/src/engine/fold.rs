@@ -208,7 +208,7 @@ struct Problem<'a, 'x, T> {
 }
 
 impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
-    /// For reduced elements that are neighbours in memory.
+    /// For reduced elements that are neighbors in memory.
     fn rows(&self) -> Vec<T> {
         let blocks = self.n.div_ceil(BLOCK);
         let mut partial = vec![self.fold.identity; self.m * blocks];
@@ -263,7 +263,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
         cascade.finish(merge).unwrap_or(self.fold.identity)
     }
 
-    /// For results that are neighbours in memory: rows of elements are folded into rows of results.
+    /// For results that are neighbors in memory: rows of elements are folded into rows of results.
     fn columns(&self) -> Vec<T> {
         let (m, n) = (self.m, self.n);
         // `fused` rows of a narrow matrix are taken as one.

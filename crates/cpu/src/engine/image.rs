@@ -43,7 +43,7 @@ impl<T: Copy> Image<T> {
         self.h == 1 || self.strides[2] == self.strides[3] * self.w as isize
     }
 
-    /// Distance of neighbouring pixels of a plane that [`is_flat`](Image::is_flat).
+    /// Distance of neighboring pixels of a plane that [`is_flat`](Image::is_flat).
     pub(crate) fn step(&self) -> isize {
         if self.w == 1 { self.strides[2] } else { self.strides[3] }
     }

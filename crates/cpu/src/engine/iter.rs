@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use kiln_backend::{Layout, MAX_RANK};
 
-/// The loop nest of one layout: its dimensions with those of extent 1 dropped and neighbours merged where
+/// The loop nest of one layout: its dimensions with those of extent 1 dropped and neighbors merged where
 /// memory is regular across them. Positions count elements in row-major order; offsets are relative to the
 /// layout's first element.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,12 @@
 //! What carries the loops of operations: walks over strided layouts (`iter`, `lines`, `image`), the element-wise engine
-//! (`elementwise`, on `reader`, `writer` and `tile`), reductions in a fixed order (`fold`), work split over threads (`par`), and loops compiled for several
-//! instruction sets (`simd`).
+//! (`elementwise`, on `reader`, `writer` and `tile`), reductions in a fixed order (`fold`), work split over threads
+//! (`par`), loops compiled for several instruction sets (`simd`), and the choice among these (`level`).
 
 pub(crate) mod elementwise;
 pub(crate) mod fold;
 pub(crate) mod image;
 pub(crate) mod iter;
+pub(crate) mod level;
 pub(crate) mod lines;
 pub(crate) mod par;
 pub(crate) mod reader;

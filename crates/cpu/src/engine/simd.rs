@@ -1,51 +1,7 @@
-//! Vector code without build flags: the hot loops are plain Rust that LLVM vectorises, compiled for the
-//! CPU that the crate is built for, for AVX2 and for AVX-512, and chosen at run time.
+//! Vector code without build flags: the hot loops are plain Rust that LLVM vectorizes, compiled for the CPU that the crate
+//! is built for, for AVX2 and for AVX-512, and chosen at run time by [`level`](super::level).
 //!
 //! Rust never fuses a multiplication with an addition on its own, so all versions give the same bits.
-
-use std::sync::atomic::{AtomicU8, Ordering};
-
-/// What the CPU has.
-#[derive(Clone, Copy)]
-#[repr(u8)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // others have one level
-pub(crate) enum Level {
-    /// What the crate is built for.
-    Base = 1,
-    /// AVX2 with FMA.
-    Avx2 = 2,
-    /// AVX-512 (F, BW, DQ, VL) on top.
-    Avx512 = 3,
-}
-
-/// The instructions to use; found out once.
-#[inline]
-pub(crate) fn level() -> Level {
-    static LEVEL: AtomicU8 = AtomicU8::new(0);
-    match LEVEL.load(Ordering::Relaxed) {
-        1 => Level::Base,
-        2 => Level::Avx2,
-        3 => Level::Avx512,
-        _ => {
-            let level = detect();
-            LEVEL.store(level as u8, Ordering::Relaxed);
-            level
-        }
-    }
-}
-
-#[cold]
-fn detect() -> Level {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::is_x86_feature_detected as has;
-        if has!("avx2") && has!("fma") {
-            let wide = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
-            return if wide { Level::Avx512 } else { Level::Avx2 };
-        }
-    }
-    Level::Base
-}
 
 /// Defines functions whose body is compiled for several instruction sets. What the body calls must be
 /// `#[inline(always)]` to be compiled with it; a closure that is passed in is not. Generics stand in brackets,
@@ -76,12 +32,12 @@ macro_rules! multiversion {
             }
 
             #[cfg(target_arch = "x86_64")]
-            match $crate::engine::simd::level() {
+            match $crate::engine::level::level() {
                 // SAFETY: the CPU has the instructions.
-                $crate::engine::simd::Level::Avx512 if const { true $(&& $wide)? } => return unsafe { avx512 $($(::<$($names)*>)?)? ($($arg),*) },
+                $crate::engine::level::Level::Avx512 if const { true $(&& $wide)? } => return unsafe { avx512 $($(::<$($names)*>)?)? ($($arg),*) },
                 // SAFETY: as above.
-                $crate::engine::simd::Level::Avx512 | $crate::engine::simd::Level::Avx2 => return unsafe { avx2 $($(::<$($names)*>)?)? ($($arg),*) },
-                $crate::engine::simd::Level::Base => {}
+                $crate::engine::level::Level::Avx512 | $crate::engine::level::Level::Avx2 => return unsafe { avx2 $($(::<$($names)*>)?)? ($($arg),*) },
+                $crate::engine::level::Level::Generic => {}
             }
             body $($(::<$($names)*>)?)? ($($arg),*)
         }

@@ -1,14 +1,15 @@
-//! The blocked product of floats: cutting it into blocks, packing them, and the walk over tiles.
+//! The blocked product of floats: cutting it into blocks, and the walk over tiles. [`pack`](super::pack) packs the blocks.
 //!
 //! Loop order: block of lanes (`nc`), block of `k` (`kc`), tile row, tile. The packed block of B stays in L2, and the packed
 //! rows of one tile row (about 20 KB) in L1. The rows are packed again for every block of lanes, which costs well under 1 %;
 //! in return there is no large packed copy of A, and no point where threads would have to wait for each other.
 
 use super::{
-    kernel::{Kernel, PackArgs, TileArgs, TransposedTile},
+    kernel::{Kernel, TileArgs, TransposedTile},
+    pack::{PackedLanes, Rows, is_kmajor, pack_lanes, pack_rows},
+    prefetch::RowPrefetch,
     problem::GemmProblem,
     scratch::with_scratch,
-    simd::prefetch_l2,
     source::{Float, Source},
 };
 
@@ -29,9 +30,8 @@ const GROUP: usize = 4;
 /// along its rows (as separate packing does) is kinder to the TLB.
 const FUSE_ROWS: usize = 12;
 
-/// Splits `n` into the fewest equal parts (multiples of `unit` but for the last) of at most `most`; returns the size of a
-/// part.
-pub(crate) fn even(n: usize, most: usize, unit: usize) -> usize {
+/// Cuts `n` into the fewest equal blocks of at most `most`; returns their size, a multiple of `unit`.
+pub(crate) fn block_size(n: usize, most: usize, unit: usize) -> usize {
     n.div_ceil(n.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
 }
 
@@ -42,25 +42,7 @@ pub(crate) fn k_block<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> usize {
         // of a few lanes from each of hundreds of rows.
         return GEMV_STEPS;
     }
-    even(p.k, kern.kc, 8).min(kern.kc)
-}
-
-/// Lanes that were packed before, by [`pack_lanes`]: every block of `k` whole, one after the other.
-#[derive(Clone, Copy)]
-pub(crate) struct PackedLanes<T> {
-    pub start: *mut T,
-    /// Elements per step of `k`: the lanes, rounded up to whole vectors.
-    pub width: usize,
-}
-
-// SAFETY: a description of memory; whoever dereferences the pointer argues for that.
-unsafe impl<T: Sync> Sync for PackedLanes<T> {}
-
-impl<T> PackedLanes<T> {
-    /// Where the panel of lane `lane` begins, in the block of `nk` steps that starts at step `k0`.
-    pub fn at(&self, k0: usize, lane: usize, nk: usize) -> *mut T {
-        self.start.wrapping_add(k0 * self.width + lane * nk)
-    }
+    block_size(p.k, kern.kc, 8).min(kern.kc)
 }
 
 /// Computes rows `rows.0..rows.1` and lanes `lanes.0..lanes.1` of the product on this thread.
@@ -172,7 +154,7 @@ impl Plan {
             tile_rows,
             group: if p.a_k == 1 { 1 } else { GROUP },
             k_block,
-            lane_block: even(p.lanes, most, width),
+            lane_block: block_size(p.lanes, most, width),
             in_place,
             fuse: direct && kern.copies && tile_rows > 1 && tile_rows <= FUSE_ROWS,
         }
@@ -246,70 +228,16 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
             for i in 0..plan.tile_rows {
                 let first = i * plan.height;
                 if i % plan.group == 0 {
-                    let rows = p.rows.min(first + plan.group * plan.height) - first;
-                    let src = p.a.offset(first as isize * p.a_row + self.k0 as isize * p.a_k);
-                    self.pack_rows(src, rows);
+                    let rows = Rows {
+                        start: p.a.offset(first as isize * p.a_row + self.k0 as isize * p.a_k),
+                        count: p.rows.min(first + plan.group * plan.height) - first,
+                        steps: self.steps,
+                        row_stride: p.a_row,
+                        k_stride: p.a_k,
+                    };
+                    pack_rows(kern, rows, plan.height, self.a);
                 }
                 self.tile_row(i, b, if i == 0 || plan.in_place { unpacked } else { 0 });
-            }
-        }
-    }
-
-    /// Whether packed rows are k-major.
-    fn is_kmajor(&self) -> bool {
-        self.p.a_k != 1 || !self.kern.row_major
-    }
-
-    /// Packs `rows` rows, for tiles of `height` rows. If they are contiguous along `k` they are copied as they are, `lda`
-    /// apart; otherwise every tile becomes k-major, and the tiles follow each other without gaps. Rows that the last tile
-    /// computes beyond those that exist become 0.
-    ///
-    /// # Safety
-    /// The source must be readable for `rows` rows of the block.
-    unsafe fn pack_rows(&self, src: *const S, rows: usize) {
-        let (kern, height, steps, to) = (self.kern, self.plan.height, self.steps, self.a);
-        let (row_stride, k_stride) = (self.p.a_row, self.p.a_k);
-        let last = kern.height((rows - 1) % height + 1);
-        // SAFETY: reads stay within what the caller promised, writes within `rows`, rounded up to whole tiles.
-        unsafe {
-            if !self.is_kmajor() {
-                for i in 0..rows {
-                    S::widen_run(src.offset(i as isize * row_stride), steps, to.add(i * kern.lda));
-                }
-                for i in rows..last {
-                    core::slice::from_raw_parts_mut(to.add(i * kern.lda), steps).fill(T::ZERO);
-                }
-                return;
-            }
-            if row_stride == 1 && S::SAME {
-                return (kern.pack_lanes)(&PackArgs {
-                    src: src.cast(),
-                    k: steps,
-                    lanes: rows,
-                    k_stride,
-                    lane_stride: 1,
-                    dst: to,
-                    panel: height,
-                    last,
-                });
-            }
-            for r in (0..rows).step_by(height) {
-                let n = height.min(rows - r);
-                let width = if r + height < rows { height } else { last };
-                for k in 0..steps {
-                    let s = src.offset(r as isize * row_stride + k as isize * k_stride);
-                    let d = to.add(r * steps + k * width);
-                    if row_stride == 1 {
-                        S::widen_run(s, n, d);
-                    } else {
-                        for i in 0..n {
-                            *d.add(i) = (*s.offset(i as isize * row_stride)).widen();
-                        }
-                    }
-                    for i in n..width {
-                        *d.add(i) = T::ZERO;
-                    }
-                }
             }
         }
     }
@@ -327,7 +255,7 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
         let width = plan.width;
         // The next rows come from far away; fetch them during these tiles.
         let next = (first + rows, p.rows.min(first + rows + plan.height));
-        let mut ahead = Ahead::new(p, next, (self.k0, steps), self.lanes.div_ceil(width));
+        let mut ahead = RowPrefetch::new(p, next, (self.k0, steps), self.lanes.div_ceil(width));
         for lane in (0..self.lanes).step_by(width) {
             ahead.fetch_some();
             let cols = (self.lanes - lane).min(width);
@@ -339,7 +267,7 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
                 height: kern.height(rows),
                 vectors,
                 a: self.a.wrapping_add(i % plan.group * plan.height * steps),
-                a_kmajor: self.is_kmajor(),
+                a_kmajor: is_kmajor(kern, p.a_k),
                 b: self.b.wrapping_add(lane * steps),
                 b_rs: (vectors * kern.lanes) as isize,
                 b_ahead: LANES_AHEAD,
@@ -399,117 +327,6 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
                 (self.kern.store_transposed)(&t);
             } else {
                 store_scattered(&t, self.out.row, self.p.bias_on_rows);
-            }
-        }
-    }
-}
-
-/// Prefetches the rows of the next tile row, a share at every tile of this one.
-struct Ahead<S> {
-    /// Next line to fetch, and how many lines are left of its row.
-    next: *const S,
-    left: usize,
-    /// Lines per row, elements from its end to the start of the next, and rows left.
-    length: usize,
-    skip: isize,
-    rows: usize,
-    /// Lines per tile.
-    share: usize,
-}
-
-impl<S: Copy> Ahead<S> {
-    /// Elements of a cache line.
-    const LINE: usize = 64 / size_of::<S>();
-
-    /// For rows `first..end` and `nk` steps from `k0` on, in `tiles` shares.
-    fn new(p: &GemmProblem<S>, (first, end): (usize, usize), (k0, nk): (usize, usize), tiles: usize) -> Self {
-        // Only rows that are contiguous; others are packed several tile rows at a time.
-        let rows = if p.a_k == 1 { end - first } else { 0 };
-        let next = p.a.wrapping_offset(first as isize * p.a_row + k0 as isize * p.a_k);
-        let lines = nk.div_ceil(Self::LINE);
-        let skip = p.a_row - (lines * Self::LINE) as isize;
-        Ahead { next, left: lines, length: lines, skip, rows, share: (rows * lines).div_ceil(tiles) }
-    }
-
-    #[inline]
-    fn fetch_some(&mut self) {
-        for _ in 0..self.share {
-            if self.rows == 0 {
-                return;
-            }
-            prefetch_l2(self.next);
-            self.next = self.next.wrapping_add(Self::LINE);
-            self.left -= 1;
-            if self.left == 0 {
-                self.next = self.next.wrapping_offset(self.skip);
-                self.left = self.length;
-                self.rows -= 1;
-            }
-        }
-    }
-}
-
-/// Packs `lanes x nk` elements of B into panels two vectors wide (the last one
-/// vector, if that suffices), one after the other.
-///
-/// # Safety
-/// The source must be readable in that extent, and `dst` writable for `lanes`, rounded up to
-/// whole vectors, times `nk` elements.
-pub(crate) unsafe fn pack_lanes<S: Source<T>, T: Float>(
-    kern: &Kernel<T>,
-    src: *const S,
-    nk: usize,
-    lanes: usize,
-    k_stride: isize,
-    lane_stride: isize,
-    dst: *mut T,
-) {
-    let panel = 2 * kern.lanes;
-    let tail = (lanes - 1) % panel + 1;
-    let last = if tail <= kern.lanes { kern.lanes } else { panel };
-    // SAFETY: all accesses stay within the extents the caller promised.
-    unsafe {
-        if S::SAME && (lane_stride == 1 || k_stride == 1) {
-            let p = PackArgs { src: src.cast(), k: nk, lanes, k_stride, lane_stride, dst, panel, last };
-            return (kern.pack_lanes)(&p);
-        }
-        for l in (0..lanes).step_by(panel) {
-            let n = panel.min(lanes - l);
-            let w = if l + panel < lanes { panel } else { last };
-            let s = src.offset(l as isize * lane_stride);
-            let d = dst.add(l * nk);
-            if k_stride == 1 {
-                // Convert runs along k, then transpose with the fast kernel.
-                with_scratch::<T, _>(n * nk, |stage| {
-                    for j in 0..n {
-                        S::widen_run(s.offset(j as isize * lane_stride), nk, stage.add(j * nk));
-                    }
-                    let lane_stride = nk as isize;
-                    (kern.pack_lanes)(&PackArgs {
-                        src: stage,
-                        k: nk,
-                        lanes: n,
-                        k_stride: 1,
-                        lane_stride,
-                        dst: d,
-                        panel,
-                        last: w,
-                    });
-                });
-                continue;
-            }
-            for k in 0..nk {
-                let (s, d) = (s.offset(k as isize * k_stride), d.add(k * w));
-                if lane_stride == 1 {
-                    S::widen_run(s, n, d);
-                } else {
-                    for j in 0..n {
-                        *d.add(j) = (*s.offset(j as isize * lane_stride)).widen();
-                    }
-                }
-                for j in n..w {
-                    *d.add(j) = T::ZERO;
-                }
             }
         }
     }

@@ -1,8 +1,10 @@
-//! Integer products: a plain blocked loop that LLVM vectorises, with wrapping arithmetic.
+//! Integer products: a plain blocked loop that LLVM vectorizes, with wrapping arithmetic.
 
 use super::problem::GemmProblem;
 use super::scratch::with_scratch;
 use super::source::Number;
+#[cfg(target_arch = "x86_64")]
+use crate::engine::level::{Level, level};
 
 /// Lanes and steps of `k` per block: a block of B (and the running sums) stay in L2.
 const LANES: usize = 256;
@@ -43,15 +45,12 @@ macro_rules! int {
             }
             unsafe fn part(p: &GemmProblem<$t>, rows: (usize, usize), lanes: (usize, usize)) {
                 #[cfg(target_arch = "x86_64")]
-                {
-                    if is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
-                        // SAFETY: forwarded, and the instructions were found above.
-                        return unsafe { $module::avx512(p, rows, lanes) };
-                    }
-                    if is_x86_feature_detected!("avx2") {
-                        // SAFETY: forwarded, and the instructions were found above.
-                        return unsafe { $module::avx2(p, rows, lanes) };
-                    }
+                match level() {
+                    // SAFETY: forwarded, and the CPU has the instructions.
+                    Level::Avx512 => return unsafe { $module::avx512(p, rows, lanes) },
+                    // SAFETY: as above.
+                    Level::Avx2 => return unsafe { $module::avx2(p, rows, lanes) },
+                    Level::Generic => {}
                 }
                 // SAFETY: forwarded.
                 unsafe { blocks(p, rows, lanes) }

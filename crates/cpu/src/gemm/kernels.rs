@@ -8,10 +8,12 @@ use core::any::TypeId;
 
 use super::{
     kernel::{DirectConvArgs, DotArgs, Kernel, PackArgs, TileArgs, TransposedTile},
-    simd::{Plain, Simd},
+    simd::{Simd, plain::Plain},
     tile,
     unpacked::{direct_conv_tile, dots_block},
 };
+#[cfg(target_arch = "x86_64")]
+use crate::engine::level::{Level, level};
 
 /// Defines a module with the kernels of one register type, and the [`Kernel`] that lists them. `few_dots`: blocks of 2 dot
 /// products are computed as blocks of 4.
@@ -116,7 +118,10 @@ macro_rules! kernel {
 }
 
 #[cfg(target_arch = "x86_64")]
-use super::simd::x86::{F32x8, F32x16, F64x4, F64x8};
+use super::simd::{
+    avx2::{F32x8, F64x4},
+    avx512::{F32x16, F64x8},
+};
 
 #[cfg(target_arch = "x86_64")]
 kernel!(#[target_feature(enable = "avx512f,avx512dq")] avx512_f32, "avx512", F32x16, f32,
@@ -136,16 +141,16 @@ kernel!(plain_f32, "portable", Plain<f32, 4>, f32,
 kernel!(plain_f64, "portable", Plain<f64, 2>, f64,
     lda 264, kc 256, nc 96, heights [1 2 4], most 4, row_major false, copies false, few_dots true, direct [4 1]);
 
-/// The kernels this machine can run, best first.
+/// The kernels of this process' level and of those below it, best first.
 pub(crate) fn available<T: 'static>() -> Vec<&'static Kernel<T>> {
     let mut all: Vec<&'static dyn core::any::Any> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+        if level() >= Level::Avx512 {
             all.push(&avx512_f32::KERNEL);
             all.push(&avx512_f64::KERNEL);
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if level() >= Level::Avx2 {
             all.push(&avx2_f32::KERNEL);
             all.push(&avx2_f64::KERNEL);
         }
@@ -156,7 +161,7 @@ pub(crate) fn available<T: 'static>() -> Vec<&'static Kernel<T>> {
     all.into_iter().filter_map(|k| k.downcast_ref::<Kernel<T>>()).collect()
 }
 
-/// The best kernel this machine can run.
+/// The kernel of this process' level.
 pub(crate) fn best<T: 'static>() -> &'static Kernel<T> {
     // There is a portable kernel for both float types, so the list is never empty.
     available::<T>()[0]

@@ -1,11 +1,11 @@
 //! Matrix multiplication.
 //!
 //! [`Gemm`] works on raw pointers with arbitrary strides, so transposed, sliced, broadcast and reversed operands need no
-//! copy. Nothing here depends on how the program was compiled: the kernels (AVX-512, AVX2 with FMA, or portable) are chosen
-//! once, at run time.
+//! copy. Nothing here depends on how the program was compiled: the kernels (AVX-512, AVX2 with FMA, or portable) are those of
+//! the [`level`](crate::engine::level) that the process runs at.
 //!
 //! * `problem`: a product in the orientation in which it is computed
-//! * `blocked`: blocking, packing and the walk over tiles
+//! * `blocked`, `pack`: blocking and the walk over tiles; packing the blocks
 //! * `kernel`, `kernels`: what a kernel is, and the instances for each instruction set
 //! * `tile`, `unpacked`, `simd`: the register kernels, written once for all instruction sets
 //! * `dots`: products in which nothing is worth packing because one side is tiny
@@ -24,7 +24,9 @@ mod dots;
 mod ints;
 pub(crate) mod kernel;
 pub(crate) mod kernels;
+pub(crate) mod pack;
 pub(crate) mod parallel;
+mod prefetch;
 pub(crate) mod problem;
 pub(crate) mod scratch;
 mod shared;

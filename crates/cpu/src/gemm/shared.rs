@@ -6,12 +6,15 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering::*};
 
-use super::blocked::{self, PackedLanes};
-use super::kernel::Kernel;
-use super::parallel;
-use super::problem::GemmProblem;
-use super::scratch::with_scratch;
-use super::source::{Float, Source};
+use super::{
+    blocked,
+    kernel::Kernel,
+    pack::{PackedLanes, pack_lanes},
+    parallel,
+    problem::GemmProblem,
+    scratch::with_scratch,
+    source::{Float, Source},
+};
 
 /// Multiply-adds from which a second meeting of the threads is cheap.
 const WORTH: usize = 30_000_000;
@@ -44,16 +47,16 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
     let threads = rayon::current_num_threads();
     let panel = 2 * kern.lanes;
     let kb = blocked::k_block(p, kern);
-    let block = blocked::even(p.lanes, (room / p.k).max(kern.nc), panel);
+    let block = blocked::block_size(p.lanes, (room / p.k).max(kern.nc), panel);
     for l0 in (0..p.lanes).step_by(block) {
         let lanes = block.min(p.lanes - l0);
         let width = lanes.next_multiple_of(kern.lanes);
         with_scratch::<T, _>(width * p.k, |start| {
             let packed = PackedLanes { start, width };
-            let run = blocked::even(lanes, lanes.div_ceil(2 * threads), panel);
+            let run = blocked::block_size(lanes, lanes.div_ceil(2 * threads), panel);
             let runs = lanes.div_ceil(run);
             let packs = runs * p.k.div_ceil(kb);
-            let rows = blocked::even(p.rows, TILE_ROWS * kern.mr, 1);
+            let rows = blocked::block_size(p.rows, TILE_ROWS * kern.mr, 1);
             // One hand-over for both: tasks are taken in order, so whoever waits for the packing waits for tasks that
             // other threads are in the midst of.
             let done = AtomicUsize::new(0);
@@ -67,7 +70,7 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
                     unsafe {
                         let from = p.b.offset(k0 as isize * p.b_k + (l0 + l) as isize * p.b_lane);
                         let to = packed.at(k0, l, nk);
-                        blocked::pack_lanes(kern, from, nk, run.min(lanes - l), p.b_k, p.b_lane, to);
+                        pack_lanes(kern, from, nk, run.min(lanes - l), p.b_k, p.b_lane, to);
                     }
                     return;
                 }

@@ -8,7 +8,8 @@
 
 use super::{
     kernel::{PackArgs, TileArgs, TransposedTile},
-    simd::{Simd, prefetch, unroll},
+    prefetch::prefetch,
+    simd::{Simd, unroll},
 };
 
 /// The tile kernel, for `MR` = `height` rows and `NV` = `vectors`. `KM`: A is k-major. `COPY`: B is written to `b_copy` on

@@ -2,7 +2,8 @@
 
 use super::{
     kernel::{DirectConvArgs, DotArgs},
-    simd::{Simd, prefetch, unroll},
+    prefetch::prefetch,
+    simd::{Simd, unroll},
 };
 
 /// How many elements ahead dot products prefetch. Each of the few streams is read exactly

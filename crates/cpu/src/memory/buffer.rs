@@ -6,7 +6,7 @@ use kiln_backend::{Buffer, DType, Error, HostMemory, HostVec, Result};
 
 use crate::memory::allocator::{self, Block};
 
-/// Memory of one tensor storage. All of it is initialised at all times.
+/// Memory of one tensor storage. All of it is initialized at all times.
 pub(crate) struct CpuBuffer {
     dtype: DType,
     len: usize,
@@ -56,7 +56,7 @@ impl CpuBuffer {
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.memory {
             // SAFETY: the block has at least this many bytes (it was allocated for them), which are
-            // initialised and borrowed with `self`.
+            // initialized and borrowed with `self`.
             Memory::Pooled(block) => unsafe {
                 std::slice::from_raw_parts(block.ptr().as_ptr(), self.len * self.dtype.size())
             },

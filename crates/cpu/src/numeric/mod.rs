@@ -1,4 +1,4 @@
-//! Numbers: how element types are stored and computed in (`stored`), converted (`convert`) and found from a dtype
+//! Numbers: how element types are stored and computed in (`stored`), converted (`number`, `convert`) and found from a dtype
 //! (`dispatch`), functions of reals and integers (`real`, `int`, `math`), and random bits and normal deviates (`philox`,
 //! `normal`).
 
@@ -7,6 +7,7 @@ pub(crate) mod dispatch;
 pub(crate) mod int;
 pub(crate) mod math;
 pub(crate) mod normal;
+pub(crate) mod number;
 pub(crate) mod philox;
 pub(crate) mod real;
 pub(crate) mod stored;

@@ -3,7 +3,7 @@
 
 use std::ops::{Add, Div, Mul, Neg, Rem, Sub};
 
-use crate::numeric::{convert::Number, math, stored::Stored};
+use crate::numeric::{math, number::Number, stored::Stored};
 
 /// The floating-point element types: those computed in a real type.
 pub(crate) trait Float: Stored<Compute: Real> {}

@@ -4,10 +4,10 @@ use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use kiln_backend::{DType, Element, Scalar};
 
-use crate::numeric::convert::Number;
+use crate::numeric::number::Number;
 
 /// A truth value in memory. Not a `bool`: recycled memory may hold any byte, and that must not be undefined
-/// behaviour. Any nonzero byte reads as true; only 0 and 1 are written.
+/// behavior. Any nonzero byte reads as true; only 0 and 1 are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub(crate) struct Truth(pub(crate) u8);
@@ -126,7 +126,7 @@ impl Stored for f16 {
         let bits = u32::from(self.to_bits());
         let sign = (bits & 0x8000) << 16;
         let magnitude = (bits & 0x7FFF) << 13;
-        // Multiplying by 2^112 corrects the exponent's bias and normalises subnormals.
+        // Multiplying by 2^112 corrects the exponent's bias and normalizes subnormals.
         let finite = f32::from_bits(magnitude) * f32::from_bits(0x7780_0000);
         let special = f32::from_bits(magnitude | 0x7F80_0000);
         let value = if magnitude >= 0x0F80_0000 { special } else { finite };
@@ -176,7 +176,7 @@ mod tests {
                 assert_eq!(f16::store(h.load()).to_bits(), bits);
             }
         }
-        // Every 997th float, both signs, and the neighbourhood of each rounding boundary.
+        // Every 997th float, both signs, and the neighborhood of each rounding boundary.
         for bits in (0..u32::MAX).step_by(997) {
             let v = f32::from_bits(bits);
             if v.is_nan() {

@@ -5,7 +5,7 @@ use kiln_backend::{Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputAr
 
 use crate::{
     CpuBackend,
-    conv::{Compute, convolve, grad_weight, taps::Taps, weights::Weights, winograd},
+    conv::{compute::Compute, convolve, grad_weight, taps::Taps, weights::Weights, winograd},
     engine::image::Image,
     gemm::kernels,
     memory::{

@@ -15,8 +15,9 @@ use crate::{
     },
     memory::view::{Source, Target},
     numeric::{
-        convert::{Destination, Number},
+        convert::Destination,
         dispatch::{for_all, for_float},
+        number::Number,
         real::Real,
         stored::{Stored, Truth},
     },

@@ -12,11 +12,7 @@ use crate::{
         writer::Writer,
     },
     memory::view::{Input, Source, Target},
-    numeric::{
-        convert::{Destination, Number},
-        dispatch::for_all,
-        stored::Stored,
-    },
+    numeric::{convert::Destination, dispatch::for_all, number::Number, stored::Stored},
 };
 
 /// What is added up: `f64` for floats (so that the error does not grow with the position), wrapping `i64` for

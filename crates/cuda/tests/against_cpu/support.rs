@@ -150,7 +150,7 @@ pub fn same_bits(name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>)
         let out = case(on).unwrap_or_else(|error| panic!("{name} on {on:?}: {error}"));
         out.iter().map(|tensor| (tensor.buffer.dtype(), bits(on, tensor))).collect()
     };
-    let (got, want) = (run(device), run(kiln_cpu::backend()));
+    let (got, want) = (run(device), run(kiln_cpu::backend().unwrap()));
     assert_eq!(got.len(), want.len(), "{name}");
     for (k, ((dtype, got), (expected, want))) in got.iter().zip(&want).enumerate() {
         assert_eq!((dtype, got.len()), (expected, want.len()), "{name}: result {k}");
@@ -163,7 +163,7 @@ pub fn same_bits(name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>)
 /// [`same`] for tests that hold the lock themselves, with `slack` times the tolerance.
 pub fn compare(name: &str, slack: f64, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
     let Some(device) = device() else { return };
-    let cpu = kiln_cpu::backend();
+    let cpu = kiln_cpu::backend().unwrap();
     let run = |on: &dyn Backend| -> Vec<(DType, Vec<f64>)> {
         let out = case(on).unwrap_or_else(|error| panic!("{name} on {on:?}: {error}"));
         out.iter().map(|tensor| (tensor.buffer.dtype(), read(on, tensor))).collect()

@@ -37,7 +37,7 @@ fn check(
             ErrorKind::IndexOutOfRange { op: named, index, size, .. } => (*named, *index, *size) == (op, wild, SIZE),
             _ => false,
         };
-        for on in [device as &dyn Backend, kiln_cpu::backend()] {
+        for on in [device as &dyn Backend, kiln_cpu::backend().unwrap()] {
             let (index, mut to) = (indices(on, &[2, wild, 0]), vector(on, dtype, out));
             let done = case(on, index.view(), &mut to).and_then(|()| on.synchronize());
             let error = done.expect_err(op);

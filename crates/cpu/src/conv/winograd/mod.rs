@@ -18,11 +18,7 @@ use self::{
 use crate::{
     engine::{image::Image, par::Shared},
     gemm::{
-        blocked::{self, PackedLanes},
-        kernel::Kernel,
-        kernels, parallel,
-        problem::GemmProblem,
-        scratch::with_scratch,
+        blocked, kernel::Kernel, kernels, pack::PackedLanes, parallel, problem::GemmProblem, scratch::with_scratch,
     },
     memory::allocator::Scratch,
 };
@@ -73,7 +69,7 @@ impl<'a> Problem<'a> {
     /// Tiles of a block, for so many channels on both sides together.
     fn block(&self, channels: usize) -> usize {
         let tiles = (BLOCK / (POINTS * channels)).clamp(TILES.0, TILES.1);
-        blocked::even(self.count(), tiles, 1)
+        blocked::block_size(self.count(), tiles, 1)
     }
 
     /// Transforms the inputs of some tiles to `v`, `[POINTS, tiles, width]`.
@@ -150,7 +146,7 @@ pub(crate) unsafe fn forward(
     let mut m = Scratch::<f32>::new(POINTS * block * op)?;
     let (u, v, m) = (Shared::new(u.values()), Shared::new(v.values()), Shared::new(m.values()));
     let threads = rayon::current_num_threads();
-    let kb = blocked::even(c, kern.kc, 8).min(kern.kc);
+    let kb = blocked::block_size(c, kern.kc, 8).min(kern.kc);
     // Weights, in the panels that the matrix kernels read.
     parallel::for_each(op / lanes, threads, &|group| {
         let o0 = group * lanes;

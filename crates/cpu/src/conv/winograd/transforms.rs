@@ -6,7 +6,7 @@
 
 use crate::gemm::simd::Simd;
 #[cfg(target_arch = "x86_64")]
-use crate::gemm::simd::x86::{F32x8, F32x16};
+use crate::gemm::simd::{avx2::F32x8, avx512::F32x16};
 
 /// Points of a transformed tile.
 pub(super) const POINTS: usize = 36;
@@ -195,7 +195,7 @@ macro_rules! transforms {
 transforms!(#[target_feature(enable = "avx512f,avx512dq")] avx512 F32x16);
 #[cfg(target_arch = "x86_64")]
 transforms!(#[target_feature(enable = "avx2,fma")] avx2 F32x8);
-transforms!(portable crate::gemm::simd::Plain<f32, 4>);
+transforms!(portable crate::gemm::simd::plain::Plain<f32, 4>);
 
 /// The transforms that go with a matrix kernel of so many lanes: for instructions that the CPU has if it has the kernel's.
 pub(super) fn transforms(lanes: usize) -> &'static Transforms {
