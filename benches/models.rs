@@ -1,5 +1,5 @@
-//! Training steps and inference of the MLP, LeNet and VGG16, on the CPU and, with the feature `cuda`, on a GPU: in `f32`, with
-//! TensorFloat-32 allowed, in `bf16` with channels-last images, and with cuDNN's search or without (`settings/mod.rs`).
+//! Training steps and inference of the MLP, LeNet, VGG16 and ResNet-18, on the CPU and, with the feature `cuda`, on a GPU: in
+//! `f32`, with TensorFloat-32 allowed, in `bf16` with channels-last images, and with cuDNN's search or without (`settings/mod.rs`).
 //!
 //! `cargo bench --bench models`, with words as `mlp` or `vgg16-train` for some. It ends with a table of times, rates and peak
 //! memory; `KILN_BENCH_MEMORY=1` makes only the memory's, by a few steps each. `benches/peers/compare.py` sets it beside
@@ -15,7 +15,7 @@ use std::{env, hint::black_box, time::Duration};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use kiln::{
     ErrorKind,
-    models::{LeNet, Mlp, VggOptions, vgg16},
+    models::{LeNet, Mlp, ResNetOptions, VggOptions, resnet18, vgg16},
     nn::CrossEntropyLoss,
     optim::{MixedPrecision, Optimizer, SGD},
     prelude::*,
@@ -24,13 +24,15 @@ use settings::{Precision, Settings};
 use turns::Workload;
 
 /// The workloads: a name, which `compare.py` knows as well, the batches, and those that only a GPU is given.
-const WORKLOADS: [(&str, &[usize], &[usize]); 6] = [
+const WORKLOADS: [(&str, &[usize], &[usize]); 8] = [
     ("mlp-train", &[64, 512], &[256]),
     ("mlp-infer", &[64, 512], &[256]),
     ("lenet-train", &[64], &[256]),
     ("lenet-infer", &[64], &[256]),
     ("vgg16-train", &[8], &[64, 256]),
     ("vgg16-infer", &[1, 8], &[64, 256]),
+    ("resnet18-train", &[8], &[64, 256]),
+    ("resnet18-infer", &[1, 8], &[64, 256]),
 ];
 
 /// One workload with one batch on one device.
@@ -194,6 +196,7 @@ impl Step {
         let (mut model, image): (Box<dyn Module>, [usize; 3]) = match name.split('-').next() {
             Some("mlp") => (Box::new(Mlp::new(&[784, 512, 512, 10])?), [1, 28, 28]),
             Some("lenet") => (Box::new(LeNet::new(10)?), [1, 32, 32]),
+            Some("resnet18") => (Box::new(resnet18(ResNetOptions::default())?), [3, 224, 224]),
             _ => {
                 let options = VggOptions::default().width(if devices::only_tested() { 0.125 } else { 1.0 });
                 (Box::new(vgg16(options)?), [3, 224, 224])

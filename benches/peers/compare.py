@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Times training steps and inference of the MLP, LeNet and VGG16 in Kiln, PyTorch (eager and compiled), candle and burn.
+"""Times training steps and inference of the MLP, LeNet, VGG16 and ResNet-18 in Kiln, PyTorch (eager and compiled),
+candle and burn.
 
 They take turns of a fraction of a second (Kiln, PyTorch, ..., Kiln, ...), each in a process that lives throughout a
 workload, so that whatever else the machine does hits all. Times are medians over the turns; `Kiln's speed` is the median of
@@ -14,6 +15,7 @@ is left out, and a turn that takes longer than `--limit` is reported as such.
 
     python3 benches/peers/compare.py                                    # everything, half an hour at least
     python3 benches/peers/compare.py --peers pytorch mlp-train lenet-train
+    python3 benches/peers/compare.py --cpu avx2 --peers pytorch         # as on a CPU without AVX-512
     python3 benches/peers/compare.py --cuda                             # on a GPU
     python3 benches/peers/compare.py --cuda --precision bf16 --benchmark on --batches 256 vgg16-train
 """
@@ -37,10 +39,22 @@ WORKLOADS = {
     "lenet-infer": ([64], [256]),
     "vgg16-train": ([8], [64, 256]),
     "vgg16-infer": ([1, 8], [64, 256]),
+    "resnet18-train": ([8], [64, 256]),
+    "resnet18-infer": ([1, 8], [64, 256]),
 }
 PRECISIONS = ["f32", "tf32", "bf16"]
 BENCHMARKS = ["off", "on"]
 TURN = 300  # milliseconds that a turn should last
+# What restricts Kiln, and PyTorch's own kernels, MKL and oneDNN, to an instruction set.
+LEVELS = {
+    "avx2": {
+        "KILN_CPU": "avx2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+    },
+    "avx512": {"KILN_CPU": "avx512"},
+}
 
 
 def kiln(args, features):
@@ -92,7 +106,7 @@ class Side:
         threads = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"], args.threads)
         precision, benchmark = settings
         settings = {"KILN_BENCH_PRECISION": precision, "KILN_BENCH_BENCHMARK": benchmark}
-        self.program = Program(command, **threads, **settings, **env)
+        self.program = Program(command, **threads, **settings, **LEVELS.get(args.cpu, {}), **env)
         self.times, self.outcome = [], None
 
     def turn(self, workload, batch, steps):
@@ -170,6 +184,7 @@ def main():
     parser.add_argument("--batches", help="only these, e.g. 64,256")
     parser.add_argument("--skip", default="", help="workloads to leave out, e.g. vgg16-train,vgg16-infer")
     parser.add_argument("--cuda", action="store_true", help="on a GPU")
+    parser.add_argument("--cpu", choices=LEVELS, help="Kiln and PyTorch at one instruction level; others choose their own")
     parser.add_argument("--mkl", action="store_true", help="candle with Intel's MKL, which has to be installed")
     parser.add_argument("--program", help="Kiln's bench program `models`, built before")
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; all by default")

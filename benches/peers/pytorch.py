@@ -67,9 +67,36 @@ def vgg16():
     return nn.Sequential(*layers), (3, 224, 224)
 
 
+class BasicBlock(nn.Module):
+    def __init__(self, c, o, stride):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(c, o, 3, stride, padding=1, bias=False), nn.BatchNorm2d(o)
+        self.conv2, self.bn2 = nn.Conv2d(o, o, 3, padding=1, bias=False), nn.BatchNorm2d(o)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = nn.Identity()
+        if stride != 1 or c != o:
+            self.downsample = nn.Sequential(nn.Conv2d(c, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+
+    def forward(self, x):
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += self.downsample(x)
+        return self.relu(out)
+
+
+def resnet18():
+    """torchvision's, as above."""
+    layers = [nn.Conv2d(3, 64, 7, 2, padding=3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+    layers.append(nn.MaxPool2d(3, 2, padding=1))
+    for c, o, stride in [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]:
+        layers += [BasicBlock(c, o, stride), BasicBlock(o, o, 1)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)]
+    return nn.Sequential(*layers), (3, 224, 224)
+
+
 def workload(name, batch):
     torch.manual_seed(0)
-    model, image = {"mlp": mlp, "lenet": lenet, "vgg16": vgg16}[name.split("-")[0]]()
+    model, image = {"mlp": mlp, "lenet": lenet, "vgg16": vgg16, "resnet18": resnet18}[name.split("-")[0]]()
     model.to(DEVICE)
     x, y = torch.rand(batch, *image, device=DEVICE), torch.randint(0, 10, (batch,), device=DEVICE)
     training, half = name.endswith("train"), PRECISION == "bf16"

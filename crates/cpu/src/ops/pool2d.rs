@@ -109,9 +109,6 @@ fn average_of<T: Real>(pool: &Pool2d, divisor: PoolDivisor, x: Erased<T>, out: E
     });
 }
 
-/// Positions that are read at once.
-const POSITIONS: usize = 64;
-
 fn gradient_of_largest<T: Real>(grad: Erased<T>, indices: Erased<i64>, out: Erased<T>) -> Result<()> {
     const OP: &str = "max_pool2d_grad";
     let (to, from, chosen) = (Image::new(&out), Image::new(&grad), Image::new(&indices));
@@ -119,17 +116,14 @@ fn gradient_of_largest<T: Real>(grad: Erased<T>, indices: Erased<i64>, out: Eras
         for y in 0..from.h {
             // SAFETY: a row of a checked layout.
             unsafe { from.ptr.offset(from.at(n, c, y, 0)).gather(from.strides[3], from.w, row.as_mut_ptr()) };
-            for (part, values) in row.chunks(POSITIONS).enumerate() {
-                let mut positions = [0i64; POSITIONS];
-                let first = chosen.ptr.offset(chosen.at(n, c, y, part * POSITIONS));
-                // SAFETY: a part of a row of a checked layout of the same shape, which fits into `positions`.
-                unsafe { first.gather(chosen.strides[3], values.len(), positions.as_mut_ptr()) };
-                for (&position, &value) in positions.iter().zip(values) {
-                    match usize::try_from(position).ok().and_then(|position| plane.get_mut(position)) {
-                        Some(sum) => *sum = *sum + value,
-                        None if position == -1 => {}
-                        None => return Err(Error::index(OP, position, plane.len(), "the pixels of a plane")),
-                    }
+            let first = chosen.ptr.offset(chosen.at(n, c, y, 0));
+            for (x, &value) in row.iter().enumerate() {
+                // SAFETY: an element of a checked layout of the same shape.
+                let position = unsafe { first.offset(x as isize * chosen.strides[3]).load() };
+                match usize::try_from(position).ok().and_then(|position| plane.get_mut(position)) {
+                    Some(sum) => *sum = *sum + value,
+                    None if position == -1 => {}
+                    None => return Err(Error::index(OP, position, plane.len(), "the pixels of a plane")),
                 }
             }
         }
