@@ -117,10 +117,8 @@ pub(super) unsafe fn direct_conv<T: Compute>(
                     }
                 }
                 for row in 0..weights.rows {
-                    for line in 0..rows {
-                        let from = stage.add(row * ld + line * padded.width);
-                        out.ptr.offset(out.at(n, row, y + line, 0)).scatter(from, out.strides[3], out.w);
-                    }
+                    let to = out.ptr.offset(out.at(n, row, y, 0));
+                    to.scatter_rows(out.rows([rows, out.w], [1, 1]), stage.add(row * ld), padded.width);
                 }
             }
         });

@@ -223,13 +223,11 @@ unsafe fn add_images<T: Compute>(
                     padded.copy_padded(x, (image, c), (0, grad.h), inputs.add((j * n + i) * plane));
                 }
                 for row in 0..grad.c {
-                    let to = std::slice::from_raw_parts_mut(stage.add((row * n + i) * area), area);
-                    for (y, line) in to.chunks_mut(padded.width).enumerate() {
-                        let (line, gap) = line.split_at_mut(grad.w);
-                        let from = grad.ptr.offset(grad.at(image, row, y, 0));
-                        from.gather(grad.strides[3], grad.w, line.as_mut_ptr());
-                        gap.fill(T::of(0.0));
-                    }
+                    let to = stage.add((row * n + i) * area);
+                    // One fill: the gaps are a few elements a row.
+                    std::slice::from_raw_parts_mut(to, area).fill(T::of(0.0));
+                    let from = grad.ptr.offset(grad.at(image, row, 0, 0));
+                    from.gather_rows(grad.rows([grad.h, grad.w], [1, 1]), to, padded.width);
                 }
             }
             let plane_of = |lane: usize| {

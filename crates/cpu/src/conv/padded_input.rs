@@ -68,7 +68,7 @@ impl PaddedInput {
         image: &Image<T>,
         (n, c): (usize, usize),
         (y, rows): (usize, usize),
-        mut to: *mut T,
+        to: *mut T,
     ) {
         let inside = |at: isize, extent: usize| at.clamp(0, extent as isize) as usize;
         // Columns `left..right` of a row are inside the image.
@@ -77,22 +77,23 @@ impl PaddedInput {
         // Where taps read only padding, the row may begin past the image.
         let left = (first as isize - self.origin[1]).clamp(0, self.width as isize) as usize;
         let right = (left + end - first).min(self.width);
-        for row in 0..rows + self.halo {
-            let y = (y + row) as isize + self.origin[0];
-            // SAFETY: rows and columns inside the image, by the caller's promise for the rest; a row of `to`.
-            unsafe {
-                let line = std::slice::from_raw_parts_mut(to, self.width);
-                if y < 0 || y >= image.h as isize {
-                    line.fill(T::of(0.0));
-                } else {
-                    line[..left].fill(T::of(0.0));
-                    if left < right {
-                        let from = image.ptr.offset(image.at(n, c, y as usize, first));
-                        from.gather(image.strides[3], right - left, to.add(left));
-                    }
-                    line[right..].fill(T::of(0.0));
-                }
-                to = to.add(self.width);
+        // Likewise the rows `top..bottom`.
+        let all = rows + self.halo;
+        let y = y as isize + self.origin[0];
+        let first_row = inside(y, image.h);
+        let end_row = inside(y + all as isize, image.h).max(first_row);
+        let top = (first_row as isize - y).clamp(0, all as isize) as usize;
+        let bottom = (top + end_row - first_row).min(all);
+        // SAFETY: the rows of `to`; rows and columns inside the image, by the caller's promise for the rest.
+        unsafe {
+            if (left, right, top, bottom) != (0, self.width, 0, all) {
+                // One fill: edges are a few elements a row.
+                std::slice::from_raw_parts_mut(to, all * self.width).fill(T::of(0.0));
+            }
+            if left < right && top < bottom {
+                let from = image.ptr.offset(image.at(n, c, first_row, first));
+                let rows = image.rows([bottom - top, right - left], [1, 1]);
+                from.gather_rows(rows, to.add(top * self.width + left), self.width);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Batches of images `[N, C, H, W]` in any layout, and runs of their pixels.
 
-use crate::memory::erased::{Erased, ErasedPtr};
+use crate::memory::erased::{Erased, ErasedPtr, Rows};
 
 /// Images `[N, C, H, W]` with any strides: the first element, extents and strides.
 pub(crate) struct Image<T: 'static> {
@@ -52,6 +52,12 @@ impl<T: Copy> Image<T> {
     pub(crate) fn at(&self, n: usize, c: usize, y: usize, x: usize) -> isize {
         let [sn, sc, sh, sw] = self.strides;
         n as isize * sn + c as isize * sc + y as isize * sh + x as isize * sw
+    }
+
+    /// `count` rows of `len` pixels of a plane, every `step`-th of them.
+    pub(crate) fn rows(&self, [count, len]: [usize; 2], step: [usize; 2]) -> Rows {
+        let (row_stride, stride) = (self.strides[2] * step[0] as isize, self.strides[3] * step[1] as isize);
+        Rows { count, len, row_stride, stride }
     }
 
     /// The channels from `first` on.

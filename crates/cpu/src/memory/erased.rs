@@ -136,6 +136,76 @@ impl<T: Copy> ErasedPtr<T> {
     }
 }
 
+/// Rows of elements in memory: how many, of how many elements, and the distances of rows and of elements in a row.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) count: usize,
+    pub(crate) len: usize,
+    pub(crate) row_stride: isize,
+    pub(crate) stride: isize,
+}
+
+impl<T: Copy> ErasedPtr<T> {
+    /// [`gather`](ErasedPtr::gather) of rows, to rows that begin `width` numbers apart. Rows of small images are so short
+    /// that what is decided for each would cost as much as the copies.
+    ///
+    /// # Safety
+    /// The elements are readable, and `to` is writable for the rows.
+    #[inline]
+    pub(crate) unsafe fn gather_rows(self, rows: Rows, to: *mut T, width: usize) {
+        let Rows { count, len, row_stride, stride } = rows;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.direct() {
+                Some(from) if stride == 1 => {
+                    for row in 0..count {
+                        copy_row(from.wrapping_offset(row as isize * row_stride), to.wrapping_add(row * width), len);
+                    }
+                }
+                Some(from) if stride == 2 => {
+                    for row in 0..count {
+                        let (from, to) =
+                            (from.wrapping_offset(row as isize * row_stride), to.wrapping_add(row * width));
+                        // A constant step becomes vector code.
+                        for i in 0..len {
+                            *to.add(i) = *from.add(2 * i);
+                        }
+                    }
+                }
+                _ => {
+                    for row in 0..count {
+                        self.offset(row as isize * row_stride).gather(stride, len, to.wrapping_add(row * width));
+                    }
+                }
+            }
+        }
+    }
+
+    /// [`scatter`](ErasedPtr::scatter) to rows, from rows that begin `width` numbers apart.
+    ///
+    /// # Safety
+    /// The elements are writable, nobody else accesses them, and `from` is readable for the rows.
+    #[inline]
+    pub(crate) unsafe fn scatter_rows(self, rows: Rows, from: *const T, width: usize) {
+        let Rows { count, len, row_stride, stride } = rows;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.direct() {
+                Some(to) if stride == 1 => {
+                    for row in 0..count {
+                        copy_row(from.wrapping_add(row * width), to.wrapping_offset(row as isize * row_stride), len);
+                    }
+                }
+                _ => {
+                    for row in 0..count {
+                        self.offset(row as isize * row_stride).scatter(from.wrapping_add(row * width), stride, len);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As [`ErasedPtr::gather`].
 unsafe fn gather<S: Stored>(from: *const u8, step: isize, n: usize, to: *mut S::Compute) {

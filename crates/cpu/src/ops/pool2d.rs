@@ -205,14 +205,9 @@ unsafe fn max_planes<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, ind
             for tap in 0..kernel[0] * kernel[1] {
                 let (down, right) = (tap / kernel[1] * dilation[0], tap % kernel[1] * dilation[1]);
                 let into = if tap == 0 { &mut *best } else { &mut *seen };
-                for (y, row) in into.chunks_exact_mut(to.w).enumerate() {
-                    let first = from.at(n, c, y * stride[0] + down, right);
-                    // SAFETY: all windows are inside.
-                    unsafe {
-                        let step = from.strides[3] * stride[1] as isize;
-                        from.ptr.offset(first).gather(step, to.w, row.as_mut_ptr());
-                    }
-                }
+                let first = from.ptr.offset(from.at(n, c, down, right));
+                // SAFETY: all windows are inside.
+                unsafe { first.gather_rows(from.rows([to.h, to.w], stride), into.as_mut_ptr(), to.w) };
                 let offset = (down * from.w + right) as i64;
                 match tap {
                     0 => at.copy_from_slice(&starts),
@@ -220,15 +215,13 @@ unsafe fn max_planes<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, ind
                     _ => largest(seen, best),
                 }
             }
-            for y in 0..to.h {
-                // SAFETY: rows of the outputs; tasks have different planes.
-                unsafe {
-                    let row = y * to.w..(y + 1) * to.w;
-                    to.ptr.offset(to.at(n, c, y, 0)).scatter(best[row.clone()].as_ptr(), to.strides[3], to.w);
-                    if let Some(indices) = indices {
-                        let first = indices.ptr.offset(indices.at(n, c, y, 0));
-                        first.scatter(at[row].as_ptr(), indices.strides[3], to.w);
-                    }
+            // SAFETY: planes of the outputs; tasks have different ones.
+            unsafe {
+                let rows = to.rows([to.h, to.w], [1, 1]);
+                to.ptr.offset(to.at(n, c, 0, 0)).scatter_rows(rows, best.as_ptr(), to.w);
+                if let Some(indices) = indices {
+                    let rows = indices.rows([to.h, to.w], [1, 1]);
+                    indices.ptr.offset(indices.at(n, c, 0, 0)).scatter_rows(rows, at.as_ptr(), to.w);
                 }
             }
         }
@@ -347,20 +340,29 @@ impl Line<'_> {
     }
 }
 
-/// Calls `body` with a row to use and a plane of zeros for every image and channel, in parallel, and stores the planes.
+/// Calls `body` with a row to use and a plane of zeros for every image and channel, in parallel, and stores the planes. A
+/// plane that lies in the output as it is added up is that of the output itself.
 fn sum_planes<T: Real>(from: &Image<T>, to: &Image<T>, body: &PlaneBody<'_, T>) -> Result<()> {
     if to.n * to.c * to.area() == 0 {
         return Ok(());
     }
+    let in_place = to.ptr.direct().is_some() && to.is_flat() && to.step() == 1;
     par::try_ranges(to.n * to.c, (GRAIN / 2 / (to.area() + from.area())).max(1), |range| {
-        let (mut row, mut plane) = (vec![T::of(0.0); from.w], vec![T::of(0.0); to.area()]);
+        let mut row = vec![T::of(0.0); from.w];
+        let mut staged = vec![T::of(0.0); if in_place { 0 } else { to.area() }];
         for i in range {
             let (n, c) = (i / to.c, i % to.c);
+            let first = to.ptr.offset(to.at(n, c, 0, 0));
+            let plane = match first.direct() {
+                // SAFETY: a plane of the output without gaps; tasks have different ones.
+                Some(start) if in_place => unsafe { std::slice::from_raw_parts_mut(start, to.area()) },
+                _ => &mut staged[..],
+            };
             plane.fill(T::of(0.0));
-            body(n, c, &mut row, &mut plane)?;
-            for (y, row) in plane.chunks_exact(to.w).enumerate() {
-                // SAFETY: a row of the output; tasks have different planes.
-                unsafe { to.ptr.offset(to.at(n, c, y, 0)).scatter(row.as_ptr(), to.strides[3], to.w) };
+            body(n, c, &mut row, plane)?;
+            if !in_place {
+                // SAFETY: a plane of the output; tasks have different ones.
+                unsafe { first.scatter_rows(to.rows([to.h, to.w], [1, 1]), staged.as_ptr(), to.w) };
             }
         }
         Ok(())
