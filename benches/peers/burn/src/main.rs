@@ -67,20 +67,21 @@ struct Step {
 }
 
 impl Step {
-    fn new(name: &str, batch: usize, device: Device) -> Step {
+    fn new(name: &str, batch: usize, device: Device) -> anyhow::Result<Step> {
         let training = name.ends_with("train");
         let device = if training { device.autodiff() } else { device };
         let (net, [c, h, w]) = match name.split('-').next() {
             Some("mlp") => (Net::new(1, &[], 0, &[784, 512, 512, 10], 0.0, &device), [1, 28, 28]),
             Some("lenet") => (Net::new(1, &[(6, 1), (16, 1)], 5, &[400, 120, 84, 10], 0.0, &device), [1, 32, 32]),
-            _ => {
+            Some("vgg16") => {
                 let blocks = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)];
                 (Net::new(3, &blocks, 3, &[25088, 4096, 4096, 1000], 0.5, &device), [3, 224, 224])
             }
+            _ => anyhow::bail!("there is no workload {name}"),
         };
         let x = Tensor::random([batch, c, h, w], Distribution::Uniform(0.0, 1.0), &device);
         let y = Tensor::random([batch], Distribution::Uniform(0.0, 10.0), &device);
-        Step { net: Some(net), sgd: training.then(|| SgdConfig::new().init()), x, y }
+        Ok(Step { net: Some(net), sgd: training.then(|| SgdConfig::new().init()), x, y })
     }
 }
 
@@ -114,5 +115,5 @@ fn cuda() -> anyhow::Result<Device> {
 
 fn main() -> anyhow::Result<()> {
     let device = if std::env::args().nth(1).is_some_and(|device| device == "cuda") { cuda()? } else { Device::flex() };
-    turns::serve(|name, batch| Ok(Step::new(name, batch, device.clone())))
+    turns::serve(|name, batch| Step::new(name, batch, device.clone()))
 }

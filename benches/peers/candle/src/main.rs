@@ -95,7 +95,8 @@ impl Step {
         let (make, image): (fn(&VarBuilder<'_>) -> Result<Net>, _) = match name.split('-').next() {
             Some("mlp") => (Net::mlp, (1, 28, 28)),
             Some("lenet") => (Net::lenet, (1, 32, 32)),
-            _ => (Net::vgg16, (3, 224, 224)),
+            Some("vgg16") => (Net::vgg16, (3, 224, 224)),
+            _ => return Err(candle_core::Error::msg(format!("there is no workload {name}"))),
         };
         let variables = VarMap::new();
         let mut net = make(&VarBuilder::from_varmap(&variables, DType::F32, device))?;
