@@ -140,7 +140,12 @@ impl Source {
         };
         let variable = |name: &str| (environment.variable)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         match self {
-            Source::Roots(name) => environment.paths(name).into_iter().flat_map(root).collect(),
+            Source::Roots(name) => {
+                let named = environment.paths(name).into_iter();
+                // The folder of all wheels has a folder for each, which are roots themselves.
+                let wheels = |path: &Path| if path.ends_with("nvidia") { folders_in(path) } else { Vec::new() };
+                named.flat_map(|path| [wheels(&path), vec![path]].concat()).flat_map(root).collect()
+            }
             Source::LibraryPath if OS == "windows" => Vec::new(),
             Source::LibraryPath => environment.paths("LD_LIBRARY_PATH"),
             Source::VirtualEnv => variable("VIRTUAL_ENV").into_iter().flat_map(|env| wheels(&env, wanted)).collect(),

@@ -214,6 +214,9 @@ mod tests {
         touch(&at("conda").join(site));
         let conda = [("CONDA_PREFIX", at("conda").into_os_string())];
         assert_eq!(search(&conda, &spec, &absent).unwrap(), at("conda").join(site));
+        // The folder of all wheels, named by the user.
+        let nvidia = [("KILN_CUDA_PATH", at("conda/lib/python3.12/site-packages/nvidia").into_os_string())];
+        assert_eq!(search(&nvidia, &spec, &absent).unwrap(), at("conda").join(site));
         // The user base can be elsewhere.
         touch(&at("base").join(site));
         let base = [("PYTHONUSERBASE", at("base").into_os_string()), variables[9].clone()];
