@@ -6,7 +6,7 @@ use kiln_io::{
     hub::{Hub, Weights},
     save,
 };
-use kiln_models::VggDepth;
+use kiln_models::{VggOptions, vgg16_bn};
 use kiln_tensor::{Device, StateDict, Tensor};
 use sha2::{Digest, Sha256};
 use tempfile::tempdir;
@@ -33,8 +33,11 @@ fn a_file_in_the_folder_is_used_and_a_missing_one_explained() {
     fs::write(folder.path().join(&name), &bytes).unwrap();
     assert_eq!(hub.state_dict(&name, Device::Cpu).unwrap()["w"].dims(), [2, 3]);
 
-    let message = hub.vgg(VggDepth::Vgg16, true, Weights::ImageNet1k).unwrap_err().to_string();
+    let message =
+        hub.pretrained("vgg16_bn", Weights::ImageNet1k, || vgg16_bn(VggOptions::default())).unwrap_err().to_string();
     assert!(message.contains("vgg16_bn-6c64b313.pth"), "{message}");
+    let none = hub.pretrained("resnet18", Weights::ImageNet1kV2, || vgg16_bn(VggOptions::default()));
+    assert!(none.unwrap_err().to_string().contains("no weights ImageNet1kV2 of \"resnet18\""));
     for bad in ["../net-01234567.pth", "net.pth", "net-0123.pth", "net-0123456g.pth", ""] {
         assert!(hub.file(bad).unwrap_err().to_string().contains("no name"), "{bad:?}");
     }

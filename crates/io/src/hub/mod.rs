@@ -19,39 +19,27 @@ use std::{
 };
 
 use kiln_derive::located;
-use kiln_models::{Vgg, VggDepth, VggOptions};
 use kiln_nn::ModuleTree;
 use kiln_tensor::{Device, Error, Result, StateDict};
 
 use crate::{LoadOptions, load};
+use published::FILES;
+
+mod published;
+
+pub use published::*;
 
 /// Which published weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
     /// Trained on ImageNet with 1000 classes: torchvision's `IMAGENET1K_V1`.
     ImageNet1k,
+    /// Trained on the same with torchvision's newer recipe: `IMAGENET1K_V2`.
+    ImageNet1kV2,
 }
 
 /// Where torchvision's weights are.
 const OFFICIAL: &str = "https://download.pytorch.org/models";
-/// torchvision's VGGs: name, and the SHA-256 of the file, or as much of it as is publicly known. The first eight digits are part
-/// of the file's name.
-const VGGS: [(VggDepth, bool, &str, &str); 8] = [
-    (VggDepth::Vgg11, false, "vgg11", "8a719046"),
-    (VggDepth::Vgg11, true, "vgg11_bn", "6002323d"),
-    (VggDepth::Vgg13, false, "vgg13", "19584684"),
-    (VggDepth::Vgg13, true, "vgg13_bn", "abd245e5"),
-    (VggDepth::Vgg16, false, "vgg16", "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"),
-    (VggDepth::Vgg16, true, "vgg16_bn", "6c64b3138f2f4fcb3bcc4cafde11619c4f440eb1631787e93a682fd88305888a"),
-    (VggDepth::Vgg19, false, "vgg19", "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"),
-    (VggDepth::Vgg19, true, "vgg19_bn", "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6"),
-];
-
-/// The official name of such a file.
-fn file_name(stem: &str, sha256: &str) -> String {
-    format!("{stem}-{}.pth", &sha256[..8])
-}
-
 /// More than any of them has: a bound on what a server can make us store.
 #[cfg(feature = "download")]
 const MOST: u64 = 1 << 30;
@@ -113,8 +101,8 @@ impl Hub {
         match self.folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()) {
             Some(found) => Ok(found),
             None => {
-                let known = VGGS.iter().find(|(.., stem, sha256)| file_name(stem, sha256) == name);
-                self.fetch(name, known.map_or(digits, |(.., sha256)| sha256))
+                let known = FILES.iter().find(|file| file.name() == name);
+                self.fetch(name, known.map_or(digits, |file| file.sha256))
             }
         }
     }
@@ -159,46 +147,32 @@ impl Hub {
         load(self.file(name)?, options)
     }
 
-    /// A VGG with published weights, in evaluation mode.
+    /// A network with published weights, in evaluation mode: `net` is its name in torchvision, `make` makes it.
+    ///
+    /// ```no_run
+    /// use kiln_io::hub::{Hub, Weights};
+    /// use kiln_models::{VggOptions, vgg16};
+    /// let hub = Hub::new().folder("weights");
+    /// let model = hub.pretrained("vgg16", Weights::ImageNet1k, || vgg16(VggOptions::default()))?;
+    /// # Ok::<(), kiln_tensor::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`state_dict`](Hub::state_dict).
-    pub fn vgg(&self, depth: VggDepth, batch_norm: bool, weights: Weights) -> Result<Vgg> {
-        let Weights::ImageNet1k = weights;
-        let published = VGGS.iter().find(|(d, norm, ..)| (*d, *norm) == (depth, batch_norm));
-        let (.., stem, sha256) =
-            published.ok_or_else(|| Error::argument("hub", format!("no weights are published for {depth:?}")))?;
+    /// There are no such weights of this network, or as [`state_dict`](Hub::state_dict) and `make`.
+    pub fn pretrained<M: ModuleTree>(
+        &self,
+        net: &str,
+        weights: Weights,
+        make: impl FnOnce() -> Result<M>,
+    ) -> Result<M> {
+        let published = FILES.iter().find(|file| (file.net, file.weights) == (net, weights));
+        let file = published
+            .ok_or_else(|| Error::argument("hub", format!("no weights {weights:?} of {net:?} are published")))?;
         // The file first: making a model that cannot be filled takes seconds.
-        let state = self.state_dict(&file_name(stem, sha256), Device::Cpu)?;
-        let model = Vgg::new(depth, VggOptions::default().batch_norm(batch_norm))?;
+        let state = self.state_dict(&file.name(), Device::Cpu)?;
+        let model = make()?;
         model.load_state_dict(&state, true)?;
         model.eval();
         Ok(model)
     }
-}
-
-macro_rules! vggs {
-    ($($name:ident $with_norm:ident $depth:ident;)*) => {$(
-        #[doc = concat!("torchvision's `", stringify!($name), "` with published weights, in evaluation mode.")]
-        ///
-        /// # Errors
-        /// The weights are not on this machine and cannot be downloaded, or the file is damaged.
-        pub fn $name(weights: Weights) -> Result<Vgg> {
-            Hub::new().vgg(VggDepth::$depth, false, weights)
-        }
-
-        #[doc = concat!("torchvision's `", stringify!($with_norm), "` with published weights, in evaluation mode.")]
-        ///
-        /// # Errors
-        /// The weights are not on this machine and cannot be downloaded, or the file is damaged.
-        pub fn $with_norm(weights: Weights) -> Result<Vgg> {
-            Hub::new().vgg(VggDepth::$depth, true, weights)
-        }
-    )*};
-}
-vggs! {
-    vgg11 vgg11_bn Vgg11;
-    vgg13 vgg13_bn Vgg13;
-    vgg16 vgg16_bn Vgg16;
-    vgg19 vgg19_bn Vgg19;
 }
