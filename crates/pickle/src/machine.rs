@@ -8,7 +8,8 @@ use crate::{
     meter::Meter,
     opcode::Opcode,
     read::Reader,
-    text::{lossy_utf8, number, quoted, raw_unicode, twos_complement},
+    text::{lossy_utf8, number, quoted, raw_unicode},
+    value::twos_complement,
 };
 
 /// The memory that [`load`] may take for a pickle of this many bytes: ten times as much, and 64 MiB.

@@ -2,8 +2,6 @@
 
 use std::{borrow::Cow, str::Utf8Chunk};
 
-use crate::Node;
-
 /// A quoted Python string literal, as `repr` writes it.
 pub(crate) fn quoted(line: &[u8]) -> Option<Cow<'_, [u8]>> {
     let inside = match line.trim_ascii_end() {
@@ -93,20 +91,6 @@ fn lossy_len(chunk: Utf8Chunk<'_>) -> usize {
     chunk.valid().len() + if chunk.invalid().is_empty() { 0 } else { char::REPLACEMENT_CHARACTER.len_utf8() }
 }
 
-/// An integer in two's complement, least byte first; no bytes are 0.
-pub(crate) fn twos_complement(bytes: &[u8]) -> Node<'_> {
-    let value = wide(bytes).and_then(|value| i64::try_from(value).ok());
-    value.map_or(Node::BigInt(Cow::Borrowed(bytes)), Node::Int)
-}
-
-/// The value of an integer in two's complement, if it has at most 128 bits.
-pub(crate) fn wide(bytes: &[u8]) -> Option<i128> {
-    let negative = bytes.last().is_some_and(|&top| top >= 0x80);
-    let mut wide = [if negative { 0xff } else { 0 }; 16];
-    wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    Some(i128::from_le_bytes(wide))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,8 +114,5 @@ mod tests {
             (number::<i128>(b"-12L"), number::<f64>(b"1e3"), number::<i128>(b"x")),
             (Some(-12), Some(1e3), None)
         );
-        assert_eq!((wide(b""), wide(b"\xff"), wide(b"\xff\x00")), (Some(0), Some(-1), Some(255)));
-        assert_eq!(wide(&0x1950_a86a_20f9_469c_fc6c_i128.to_le_bytes()[..10]), Some(0x1950_a86a_20f9_469c_fc6c));
-        assert_eq!(wide(&[1; 17]), None);
     }
 }

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::text::wide;
-
 /// Number of a node; the same number is the same Python object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(pub(crate) u32);
@@ -334,5 +332,31 @@ impl<'p> Value<'p> {
     #[must_use]
     pub fn persistent(self) -> Option<Value<'p>> {
         if let Node::Persistent(id) = self.node() { Some(self.at(*id)) } else { None }
+    }
+}
+
+/// An integer in two's complement, least byte first; no bytes are 0.
+pub(crate) fn twos_complement(bytes: &[u8]) -> Node<'_> {
+    let value = wide(bytes).and_then(|value| i64::try_from(value).ok());
+    value.map_or(Node::BigInt(Cow::Borrowed(bytes)), Node::Int)
+}
+
+/// The value of an integer in two's complement, if it has at most 128 bits.
+fn wide(bytes: &[u8]) -> Option<i128> {
+    let negative = bytes.last().is_some_and(|&top| top >= 0x80);
+    let mut wide = [if negative { 0xff } else { 0 }; 16];
+    wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(i128::from_le_bytes(wide))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_in_twos_complement() {
+        assert_eq!((wide(b""), wide(b"\xff"), wide(b"\xff\x00")), (Some(0), Some(-1), Some(255)));
+        assert_eq!(wide(&0x1950_a86a_20f9_469c_fc6c_i128.to_le_bytes()[..10]), Some(0x1950_a86a_20f9_469c_fc6c));
+        assert_eq!(wide(&[1; 17]), None);
     }
 }

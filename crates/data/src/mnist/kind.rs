@@ -1,7 +1,5 @@
 //! `MnistKind`: the data sets of the MNIST family, with their classes, sizes, addresses and checksums.
 
-use super::MnistLike;
-
 /// Describes one data set of the MNIST family. Implement it to read one that is not here (QMNIST, EMNIST's digits …) as
 /// `MnistLike<YourKind>`.
 pub trait MnistKind: Send + Sync + 'static {
@@ -48,13 +46,9 @@ impl Facts {
     }
 }
 
-/// The kind of [`FashionMNIST`].
+/// The kind of [`FashionMNIST`](super::FashionMNIST).
 #[derive(Clone, Copy, Debug)]
 pub struct Fashion;
-
-/// Fashion-MNIST: 60,000 training and 10,000 test images of clothing in 10 classes
-/// (Xiao, Rasul and Vollgraf, arXiv:1708.07747; MIT license). A subset of 6,000 and 1,000 comes with Kiln.
-pub type FashionMNIST = MnistLike<Fashion>;
 
 impl MnistKind for Fashion {
     const NAME: &'static str = "FashionMNIST";
@@ -79,12 +73,9 @@ impl MnistKind for Fashion {
     const BUNDLED_FOLDER: Option<&'static str> = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-mnist"));
 }
 
-/// The kind of [`MNIST`].
+/// The kind of [`MNIST`](super::MNIST).
 #[derive(Clone, Copy, Debug)]
 pub struct Digits;
-
-/// MNIST: 60,000 training and 10,000 test images of handwritten digits (LeCun, Cortes and Burges).
-pub type MNIST = MnistLike<Digits>;
 
 impl MnistKind for Digits {
     const NAME: &'static str = "MNIST";
@@ -104,13 +95,9 @@ impl MnistKind for Digits {
     ];
 }
 
-/// The kind of [`KMNIST`].
+/// The kind of [`KMNIST`](super::KMNIST).
 #[derive(Clone, Copy, Debug)]
 pub struct Kuzushiji;
-
-/// Kuzushiji-MNIST: 60,000 training and 10,000 test images of cursive hiragana in 10 classes (Clanuwat et al.,
-/// arXiv:1812.01718). It is read from its four files, but not downloaded, because no checksums of it are published.
-pub type KMNIST = MnistLike<Kuzushiji>;
 
 impl MnistKind for Kuzushiji {
     const NAME: &'static str = "KMNIST";

@@ -17,7 +17,7 @@ use find::{Files, SearchPath};
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 use kind::Facts;
-pub use kind::{Digits, Fashion, FashionMNIST, KMNIST, Kuzushiji, MNIST, MnistKind};
+pub use kind::{Digits, Fashion, Kuzushiji, MnistKind};
 
 use crate::{
     dataset::{Dataset, check_index},
@@ -46,6 +46,17 @@ pub struct MnistLike<K> {
     split: Split,
     kind: PhantomData<K>,
 }
+
+/// Fashion-MNIST: 60,000 training and 10,000 test images of clothing in 10 classes
+/// (Xiao, Rasul and Vollgraf, arXiv:1708.07747; MIT license). A subset of 6,000 and 1,000 comes with Kiln.
+pub type FashionMNIST = MnistLike<Fashion>;
+
+/// MNIST: 60,000 training and 10,000 test images of handwritten digits (LeCun, Cortes and Burges).
+pub type MNIST = MnistLike<Digits>;
+
+/// Kuzushiji-MNIST: 60,000 training and 10,000 test images of cursive hiragana in 10 classes (Clanuwat et al.,
+/// arXiv:1812.01718). It is read from its four files, but not downloaded, because no checksums of it are published.
+pub type KMNIST = MnistLike<Kuzushiji>;
 
 /// One split of a data set, of whatever kind.
 struct Split {

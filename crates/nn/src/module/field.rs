@@ -4,27 +4,8 @@ use std::{marker::PhantomData, path::PathBuf, time::Duration};
 
 use kiln_tensor::{DType, Device, Reduction, Scalar, Shape};
 
-use super::ModuleTree;
+use super::tree::{Part, PartMut};
 use crate::{Buffer, Parameter, Training};
-
-/// One thing that a module is made of.
-#[derive(Clone, Copy)]
-#[allow(missing_docs)] // each is what its type says
-pub enum Part<'a> {
-    Parameter(&'a Parameter),
-    Buffer(&'a Buffer),
-    Training(&'a Training),
-    Module(&'a dyn ModuleTree),
-}
-
-/// [`Part`] for changing.
-#[allow(missing_docs)]
-pub enum PartMut<'a> {
-    Parameter(&'a mut Parameter),
-    Buffer(&'a mut Buffer),
-    Training(&'a mut Training),
-    Module(&'a mut dyn ModuleTree),
-}
 
 /// What a type of field holds; of a container, what its elements hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ mod repr;
 mod tree;
 
 pub(crate) use failure::{failed_in, failed_in_container};
-pub use field::{Field, FieldKind, Part, PartMut};
+pub use field::{Field, FieldKind};
 pub use load::LoadReport;
-pub use tree::ModuleTree;
 pub(crate) use tree::walk;
+pub use tree::{ModuleTree, Part, PartMut};
 
 use kiln_tensor::{Result, Tensor};
 

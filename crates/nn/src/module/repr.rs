@@ -2,9 +2,12 @@
 
 use std::fmt::{self, Write};
 
-use super::{Module, ModuleTree, Part};
+use super::{
+    Module,
+    tree::{ModuleTree, Part},
+};
 
-pub(super) fn repr(module: &dyn ModuleTree) -> String {
+fn repr(module: &dyn ModuleTree) -> String {
     let extra = module.extra_repr();
     let mut lines: Vec<String> = extra.lines().map(str::to_owned).collect();
     let mut children: Vec<(String, String)> = Vec::new();
@@ -54,12 +57,12 @@ macro_rules! display {
     ($($ty:ty)*) => {$(
         impl fmt::Display for $ty {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.repr())
+                f.write_str(&repr(self.as_tree()))
             }
         }
         impl fmt::Debug for $ty {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.repr())
+                f.write_str(&repr(self.as_tree()))
             }
         }
     )*};

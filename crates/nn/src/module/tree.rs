@@ -5,8 +5,30 @@ use std::ops::Deref;
 use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor, no_grad};
 
-use super::{LoadReport, Part, PartMut, load, repr};
-use crate::saved::{Describing, Value};
+use super::load::{self, LoadReport};
+use crate::{
+    Buffer, Parameter, Training,
+    saved::{Describing, Value},
+};
+
+/// One thing that a module is made of.
+#[derive(Clone, Copy)]
+#[allow(missing_docs)] // each is what its type says
+pub enum Part<'a> {
+    Parameter(&'a Parameter),
+    Buffer(&'a Buffer),
+    Training(&'a Training),
+    Module(&'a dyn ModuleTree),
+}
+
+/// [`Part`] for changing.
+#[allow(missing_docs)]
+pub enum PartMut<'a> {
+    Parameter(&'a mut Parameter),
+    Buffer(&'a mut Buffer),
+    Training(&'a mut Training),
+    Module(&'a mut dyn ModuleTree),
+}
 
 /// The parts of a module, which `#[derive(Module)]` lists, and what can be done with them.
 ///
@@ -51,7 +73,7 @@ pub trait ModuleTree: AsTree + Send + Sync {
 
     /// The module as PyTorch prints it; `Display` gives the same.
     fn repr(&self) -> String {
-        repr::repr(self.as_tree())
+        self.as_tree().to_string()
     }
 
     /// All parameters with their names. One that is shared appears once, under its first name.

@@ -6,15 +6,17 @@ use std::{
     sync::Arc,
 };
 
-use kiln_backend::{BinaryOp, Error, Result};
+use kiln_backend::{Error, Result};
 use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
 use super::{
-    gate::{OpenGate, Passed},
-    hooks::{run_hooks, run_output_hooks},
+    accumulation::{accumulate, add_to},
+    fused_relu::{FusedReluBackward, ReluBackwardDone},
+    hook::{run_hooks, run_output_hooks},
     mode::GradModeGuard,
-    node::{Arrived, Edge, Node},
+    node::{Edge, Node},
+    rule::Arrived,
 };
 use crate::Tensor;
 
@@ -188,8 +190,8 @@ impl Pass {
         }
         while let Some(Ready(node)) = self.queue.pop() {
             let Some(mut arrived) = self.pending.remove(&node.sequence) else { continue };
-            // What came through a gate is no gradient of an output, and nobody has asked for that.
-            let outputs = if arrived.passed.is_some() { &mut [] } else { &mut arrived.grads[..] };
+            // What has gone through ReLU already is no gradient of an output, and nobody has asked for that.
+            let outputs = if arrived.relu_done.is_some() { &mut [] } else { &mut arrived.grads[..] };
             for (output, slot) in outputs.iter_mut().enumerate() {
                 if let Some(grad) = slot.take() {
                     let grad = run_output_hooks(&node.hooks, output, grad)?;
@@ -212,16 +214,17 @@ impl Pass {
                 continue;
             }
             let asked = |edge: &Edge| targets.unwrap_or_default().contains(&Target::of(edge));
-            let gate = node.gate_below(|edge, below| self.pending.contains_key(&below.sequence) || asked(edge));
-            let results = node.run(&arrived, &needs, gate.as_ref(), options.retain_graph)?;
+            let fused_relu =
+                node.fused_relu_below(|edge, below| self.pending.contains_key(&below.sequence) || asked(edge));
+            let results = node.run(&arrived, &needs, fused_relu.as_ref(), options.retain_graph)?;
             drop(arrived);
-            let mut passed = gate.and_then(OpenGate::into_passed);
+            let mut done = fused_relu.and_then(FusedReluBackward::into_done);
             for (i, grad) in results.into_iter().enumerate() {
-                // The gate is the first input's.
-                let passed = passed.take();
+                // It is the first input's.
+                let done = done.take();
                 if let (true, Some(grad), Some(edge)) = (needs[i], grad, &node.edges[i]) {
                     check_kind(&node, i, edge, &grad)?;
-                    self.deliver(edge, grad, passed, targets)?;
+                    self.deliver(edge, grad, done, targets)?;
                 }
             }
         }
@@ -241,8 +244,14 @@ impl Pass {
         Ok(found)
     }
 
-    /// Hands a gradient to what it flows to, with what came through a gate beside it.
-    fn deliver(&mut self, edge: &Edge, grad: Tensor, passed: Option<Passed>, targets: Option<&[Target]>) -> Result<()> {
+    /// Hands a gradient to what it flows to, which may have gone through that node's ReLU already.
+    fn deliver(
+        &mut self,
+        edge: &Edge,
+        grad: Tensor,
+        relu_done: Option<ReluBackwardDone>,
+        targets: Option<&[Target]>,
+    ) -> Result<()> {
         // A view holds its base; gradients need none, and without it may turn out to own their memory.
         let grad = if grad.0.view_of.is_some() { grad.detach() } else { grad };
         match edge {
@@ -264,7 +273,7 @@ impl Pass {
             Edge::Node { node, output } => {
                 let arrived = self.pending.entry(node.sequence).or_insert_with(|| {
                     self.queue.push(Ready(node.clone()));
-                    Arrived { grads: smallvec![None; node.outputs.len()], passed }
+                    Arrived { grads: smallvec![None; node.outputs.len()], relu_done }
                 });
                 match &mut arrived.grads[*output] {
                     Some(sum) => add_to(sum, &grad)?,
@@ -274,44 +283,6 @@ impl Pass {
             }
         }
     }
-}
-
-/// Adds to a gradient on its way, in place if nobody else looks at it.
-fn add_to(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
-    if is_exclusive(sum) {
-        return sum.assign(BinaryOp::Add, grad);
-    }
-    *sum = sum.add(grad)?;
-    Ok(())
-}
-
-/// Whether this handle is the only one of its memory, and covers all of it in row-major order.
-fn is_exclusive(tensor: &Tensor) -> bool {
-    Arc::strong_count(&tensor.0) == 1
-        && Arc::strong_count(&tensor.0.storage) == 1
-        && tensor.is_contiguous()
-        && tensor.numel() == tensor.0.storage.len
-}
-
-/// Adds a gradient to a tensor's `grad`. The first one is moved there if nobody else can see it.
-pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
-    let existing = leaf.0.meta.lock().grad.clone();
-    if let Some(sum) = existing {
-        return sum.assign(BinaryOp::Add, &grad);
-    }
-    let own = if is_exclusive(&grad) { grad } else { grad.copy()? };
-    let previous = {
-        let mut meta = leaf.0.meta.lock();
-        match &meta.grad {
-            // Another thread's backward pass was first.
-            Some(sum) => Some(sum.clone()),
-            None => {
-                meta.grad = Some(own.clone());
-                None
-            }
-        }
-    };
-    previous.map_or(Ok(()), |sum| sum.assign(BinaryOp::Add, &own))
 }
 
 /// A rule's gradient must fit the input that it is for.

@@ -8,7 +8,7 @@ use kiln_derive::located;
 use super::{
     mode::{GradModeGuard, grad_enabled, no_grad},
     record::record_node,
-    saved::Ctx,
+    rule::Ctx,
 };
 use crate::Tensor;
 

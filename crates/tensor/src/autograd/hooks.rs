@@ -1,4 +1,4 @@
-//! Functions that see gradients as they pass, and gradients kept for tensors that are not leaves.
+//! Registering hooks and `retain_grad`.
 
 use std::sync::{
     Arc, Weak,
@@ -7,39 +7,16 @@ use std::sync::{
 
 use kiln_backend::{Error, Result};
 use kiln_derive::located;
-use parking_lot::Mutex;
 
-use super::node::Edge;
+use super::{
+    hook::{Action, Hook, OutputHook},
+    node::{Edge, Node},
+};
 use crate::{Tensor, tensor::Inner};
-
-type HookFn = Arc<dyn Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync>;
-
-/// A hook that the user registered.
-#[derive(Clone)]
-pub(crate) struct Hook {
-    id: u64,
-    run: HookFn,
-}
-
-pub(crate) type Hooks = Vec<Hook>;
-
-/// What is to happen with the gradient of one output of a node.
-#[derive(Clone)]
-pub(crate) struct OutputHook {
-    pub output: usize,
-    pub action: Action,
-}
-
-#[derive(Clone)]
-pub(crate) enum Action {
-    Call(Hook),
-    /// `retain_grad`: keep it in this tensor.
-    Keep(Weak<Inner>),
-}
 
 enum Place {
     Leaf(Weak<Inner>),
-    Node(Weak<super::Node>),
+    Node(Weak<Node>),
 }
 
 /// Takes a hook away again with [`remove`](HookHandle::remove); dropping the handle leaves the hook in place.
@@ -118,7 +95,7 @@ impl Tensor {
 }
 
 /// When an in-place operation gives a tensor a new history, its wish to keep the gradient moves along.
-pub(crate) fn move_kept(tensor: &Arc<Inner>, from: &super::Node, to: &super::Node, output: usize) {
+pub(crate) fn move_kept(tensor: &Arc<Inner>, from: &Node, to: &Node, output: usize) {
     let kept = |hook: &OutputHook| matches!(&hook.action, Action::Keep(t) if t.as_ptr() == Arc::as_ptr(tensor));
     let mut hooks = from.hooks.lock();
     if hooks.iter().any(kept) {
@@ -126,45 +103,4 @@ pub(crate) fn move_kept(tensor: &Arc<Inner>, from: &super::Node, to: &super::Nod
         drop(hooks);
         to.hooks.lock().push(OutputHook { output, action: Action::Keep(Arc::downgrade(tensor)) });
     }
-}
-
-/// Runs hooks on a gradient, in the order in which they were registered.
-pub(crate) fn run_hooks(hooks: &[Hook], mut grad: Tensor) -> Result<Tensor> {
-    for hook in hooks {
-        if let Some(replacement) = (hook.run)(&grad)? {
-            if replacement.shape() != grad.shape() || replacement.dtype() != grad.dtype() {
-                return Err(Error::autograd(
-                    "register_hook",
-                    format!("a hook replaced a gradient of shape {} by one of {}", grad.shape(), replacement.shape()),
-                ));
-            }
-            grad = replacement;
-        }
-    }
-    Ok(grad)
-}
-
-/// Runs what is registered for output `output` of a node.
-pub(crate) fn run_output_hooks(hooks: &Mutex<Vec<OutputHook>>, output: usize, mut grad: Tensor) -> Result<Tensor> {
-    let actions: Vec<Action> = {
-        let hooks = hooks.lock();
-        if hooks.is_empty() {
-            return Ok(grad);
-        }
-        hooks.iter().filter(|hook| hook.output == output).map(|hook| hook.action.clone()).collect()
-    };
-    for action in &actions {
-        if let Action::Call(hook) = action {
-            grad = run_hooks(std::slice::from_ref(hook), grad)?;
-        }
-    }
-    // What is kept is what flows on, whenever it was asked for.
-    for action in actions {
-        if let Action::Keep(tensor) = action
-            && let Some(tensor) = tensor.upgrade()
-        {
-            super::engine::accumulate(&Tensor(tensor), grad.clone())?;
-        }
-    }
-    Ok(grad)
 }

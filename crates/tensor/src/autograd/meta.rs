@@ -6,7 +6,8 @@ use kiln_backend::{Error, Result};
 use kiln_derive::located;
 
 use super::{
-    hooks::{Hooks, move_kept},
+    hook::Hooks,
+    hooks::move_kept,
     node::{Edge, Node},
     record::as_strided_node,
 };

@@ -7,16 +7,19 @@
 //! Follows <https://docs.pytorch.org/docs/stable/notes/autograd.html>. Not supported: gradients of gradients
 //! (`create_graph`), forward mode.
 
+mod accumulation;
 mod engine;
 mod function;
-mod gate;
+mod fused_relu;
 mod gradcheck;
 mod graph;
+mod hook;
 mod hooks;
 mod meta;
 mod mode;
 mod node;
 mod record;
+mod rule;
 mod saved;
 mod trace;
 
@@ -28,9 +31,9 @@ pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_grad, no_grad_guard};
 pub use trace::{Attribute, Step, Trace, trace, trace_with_reads, traced_steps};
 
-pub(crate) use gate::{Gate, OpenGate};
+pub(crate) use fused_relu::{FusedReluBackward, ReluEpilogue};
 pub(crate) use meta::Meta;
-pub(crate) use node::{Edge, Grads, Node, one};
+pub(crate) use node::Edge;
 pub(crate) use record::{copy_slices_node, is_recorded, record, record_node};
-pub(crate) use saved::Ctx;
+pub(crate) use rule::{Ctx, Grads, one};
 pub(crate) use trace::{hides, is_tracing, note_storage};

@@ -10,22 +10,15 @@ use std::{
 
 use kiln_backend::{Error, Result, Shape};
 use parking_lot::Mutex;
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::{
-    gate::{Gate, OpenGate, Passed},
-    hooks::OutputHook,
-    saved::{Ctx, Rule, SavedTensor},
+    fused_relu::{FusedReluBackward, ReluEpilogue},
+    hook::OutputHook,
+    rule::{Arrived, Ctx, Grads, Rule},
+    saved::SavedTensor,
 };
 use crate::Tensor;
-
-/// Gradients of a node's inputs, in their order; `None` where there is none.
-pub(crate) type Grads = SmallVec<[Option<Tensor>; 3]>;
-
-/// The gradient of an operation's only input.
-pub(crate) fn one(grad: Tensor) -> Grads {
-    smallvec![Some(grad)]
-}
 
 /// Where an input came from: what its gradient flows to.
 #[derive(Clone)]
@@ -50,16 +43,8 @@ pub(crate) struct Node {
     pub hooks: Mutex<Vec<OutputHook>>,
     /// How many edges lead here.
     pub consumers: AtomicU32,
-    /// If its operation ends in ReLU, and the device can do that ReLU's gradient in the node above. Freed with `saved`.
-    pub gate: Mutex<Option<Gate>>,
-}
-
-/// What has arrived for a node in a pass.
-pub(crate) struct Arrived {
-    /// The gradient of each output.
-    pub grads: SmallVec<[Option<Tensor>; 1]>,
-    /// If the gradient of the only output has gone through the node's ReLU already: what came with it.
-    pub passed: Option<Passed>,
+    /// If its operation ends in a ReLU whose gradient the consumer can compute. Freed with `saved`.
+    relu: Mutex<Option<ReluEpilogue>>,
 }
 
 /// What a node keeps for its rule.
@@ -81,7 +66,7 @@ impl Node {
         edges: SmallVec<[Option<Edge>; 3]>,
         outputs: SmallVec<[Shape; 1]>,
         saved: SmallVec<[SavedTensor; 2]>,
-        gate: Option<Gate>,
+        relu: Option<ReluEpilogue>,
         rule: Rule,
     ) -> Arc<Node> {
         for edge in edges.iter().flatten() {
@@ -91,9 +76,9 @@ impl Node {
         }
         let sequence = NEXT.fetch_add(1, Ordering::Relaxed);
         let saved = if saved.is_empty() { Saved::Nothing } else { Saved::Kept(saved.into_iter().collect()) };
-        let (saved, gate, hooks) = (Mutex::new(saved), Mutex::new(gate), Mutex::default());
+        let (saved, relu, hooks) = (Mutex::new(saved), Mutex::new(relu), Mutex::default());
         let consumers = AtomicU32::new(0);
-        Arc::new(Node { name, sequence, edges, outputs, saved, rule, hooks, consumers, gate })
+        Arc::new(Node { name, sequence, edges, outputs, saved, rule, hooks, consumers, relu })
     }
 
     pub fn name(&self) -> &str {
@@ -105,9 +90,30 @@ impl Node {
         if let Saved::Kept(saved) = &*self.saved.lock() { Some(saved.clone()) } else { None }
     }
 
-    /// Runs the rule, which may go through the `gate` of the node beneath. Unless the graph is `retain`ed, what was
-    /// saved is freed: a second run is then an error, except for nodes that save nothing.
-    pub fn run(&self, arrived: &Arrived, needs: &[bool], gate: Option<&OpenGate>, retain: bool) -> Result<Grads> {
+    /// The ReLU of the node that the gradient of the first input goes to, if that node ends in one and the gradient between
+    /// the two is nobody else's concern. `awaited` says of an edge whether something has arrived there already, or its
+    /// gradient is asked for.
+    pub fn fused_relu_below(&self, awaited: impl Fn(&Edge, &Node) -> bool) -> Option<FusedReluBackward> {
+        let Some(Some(edge @ Edge::Node { node: below, output: 0 })) = self.edges.first() else { return None };
+        let epilogue = below.relu.lock().clone()?;
+        let alone = below.consumers.load(Ordering::Relaxed) == 1;
+        if !alone || !below.hooks.lock().is_empty() || awaited(edge, below) {
+            return None;
+        }
+        // If it is freed or was changed, the node's own rule reports it.
+        let output = below.kept()?.get(epilogue.output)?.unchanged()?;
+        Some(FusedReluBackward::new(epilogue, output))
+    }
+
+    /// Runs the rule. Unless the graph is `retain`ed, what was saved is freed: a second run is then an error, except for
+    /// nodes that save nothing.
+    pub fn run(
+        &self,
+        arrived: &Arrived,
+        needs: &[bool],
+        fused_relu: Option<&FusedReluBackward>,
+        retain: bool,
+    ) -> Result<Grads> {
         let kept = match &*self.saved.lock() {
             Saved::Nothing => None,
             Saved::Kept(saved) => Some(saved.clone()),
@@ -120,10 +126,10 @@ impl Node {
             }
         };
         let saved = kept.as_deref().unwrap_or_default();
-        let result = (self.rule)(&Ctx { node: self, arrived, saved, needs, gate })?;
+        let result = (self.rule)(&Ctx { name: self.name(), arrived, saved, needs, fused_relu })?;
         if !retain && kept.is_some() {
             *self.saved.lock() = Saved::Freed;
-            *self.gate.lock() = None;
+            *self.relu.lock() = None;
         }
         if result.len() != self.edges.len() {
             let (got, want) = (result.len(), self.edges.len());

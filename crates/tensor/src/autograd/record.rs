@@ -6,10 +6,11 @@ use kiln_backend::{Layout, MAX_RANK, Result, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use super::{
-    gate::Gate,
+    fused_relu::ReluEpilogue,
     mode::grad_enabled,
-    node::{Edge, Grads, Node, one},
-    saved::{Ctx, SavedTensor},
+    node::{Edge, Node},
+    rule::{Ctx, Grads, one},
+    saved::SavedTensor,
     trace::note,
 };
 use crate::Tensor;
@@ -32,13 +33,13 @@ pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
     grad_enabled() && inputs.iter().any(|t| t.requires_grad())
 }
 
-/// [`record`] for a name that is made at run time, or a node with a gate.
+/// [`record`] for a name that is made at run time, or a node that ends in a ReLU.
 pub(crate) fn record_node(
     out: Tensor,
     name: Cow<'static, str>,
     inputs: &[&Tensor],
     saved: &[&Tensor],
-    gate: Option<Gate>,
+    relu: Option<ReluEpilogue>,
     rule: impl Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     note(name.clone(), inputs, &out);
@@ -47,7 +48,7 @@ pub(crate) fn record_node(
     }
     let edges = inputs.iter().map(|t| t.edge()).collect();
     let saved = saved.iter().map(|t| SavedTensor::new(t)).collect();
-    let node = Node::new(name, edges, smallvec![*out.shape()], saved, gate, Box::new(rule));
+    let node = Node::new(name, edges, smallvec![*out.shape()], saved, relu, Box::new(rule));
     out.set_history(node, 0);
     Ok(out)
 }

@@ -3,32 +3,8 @@
 use kiln_backend::{ArgReduceArgs, ArgReduceOp, Arguments, DType, Dim, Error, Result, Shape};
 use kiln_derive::located;
 
-use super::gather::lifted;
+use super::{gather::lifted, one_or_all::OneOrAll};
 use crate::Tensor;
-
-/// What [`Tensor::argmax`] and [`argmin`](Tensor::argmin) look through: `()` is the whole tensor, a number one
-/// dimension.
-pub trait OneOrAll {
-    /// The dimension, as the user wrote it; `None` for all.
-    fn dim(&self) -> Option<i64>;
-}
-
-impl OneOrAll for () {
-    fn dim(&self) -> Option<i64> {
-        None
-    }
-}
-
-macro_rules! one_dim {
-    ($($ty:ty)*) => {$(
-        impl OneOrAll for $ty {
-            fn dim(&self) -> Option<i64> {
-                Some(i64::try_from(*self).unwrap_or(i64::MAX))
-            }
-        }
-    )*};
-}
-one_dim!(i32 i64 isize usize);
 
 macro_rules! extremes {
     ($($name:ident $keepdim:ident $arg:ident $arg_keepdim:ident $op:ident $node:literal $what:literal;)*) => {

@@ -3,7 +3,7 @@
 use kiln_backend::{Arguments, Dim, Error, GatherArgs, IndexSelectArgs, Layout, Result, Shape};
 use kiln_derive::located;
 
-use super::{check, extreme::OneOrAll};
+use super::{check, one_or_all::OneOrAll};
 use crate::{
     Tensor,
     autograd::{one, record},

@@ -11,7 +11,7 @@ use smallvec::smallvec;
 use super::{check, matmul::product};
 use crate::{
     Tensor,
-    autograd::{Ctx, Gate, Grads, OpenGate, is_recorded, record_node},
+    autograd::{Ctx, FusedReluBackward, Grads, ReluEpilogue, is_recorded, record_node},
 };
 
 #[located]
@@ -78,8 +78,8 @@ impl Tensor {
         let saved = [self, weight, &out];
         let saved = &saved[..2 + usize::from(relu)];
         let of_bias = bias.is_some_and(Tensor::requires_grad);
-        let gate = mask.map(|mask| Gate { output: 2, mask: Arc::new(mask), bias: of_bias });
-        let result = record_node(out.clone(), name.into(), inputs, saved, gate, move |ctx| gradients(ctx, relu))?;
+        let epilogue = mask.map(|mask| ReluEpilogue { output: 2, mask: Arc::new(mask), bias: of_bias });
+        let result = record_node(out.clone(), name.into(), inputs, saved, epilogue, move |ctx| gradients(ctx, relu))?;
         Ok(result.described("linear", || [("relu", relu.into())]))
     }
 
@@ -119,40 +119,40 @@ fn forward(
 
 fn gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
     let mut grad = ctx.grad()?;
-    if relu && ctx.passed().is_none() {
+    if relu && ctx.relu_done().is_none() {
         grad = grad.relu_gradient(&ctx.saved(2)?)?;
     }
-    let of_input = ctx.when(0, || match ctx.gate {
-        Some(gate) => through(gate, &grad, &ctx.saved(1)?),
+    let of_input = ctx.when(0, || match ctx.fused_relu {
+        Some(relu) => through_relu(relu, &grad, &ctx.saved(1)?),
         None => product(&grad, &ctx.saved(1)?),
     })?;
-    let passed = ctx.passed().and_then(|passed| passed.bias.clone());
-    if let ([_, true, true], None) = (ctx.needs, &passed) {
+    let bias_grad = ctx.relu_done().and_then(|done| done.bias.clone());
+    if let ([_, true, true], None) = (ctx.needs, &bias_grad) {
         let (weight, bias) = parameter_gradients(&grad, &ctx.saved(0)?)?;
         return Ok(smallvec![of_input, Some(weight), Some(bias)]);
     }
     let mut grads: Grads = smallvec![of_input, ctx.when(1, || product(&grad.t()?, &ctx.saved(0)?))?];
     if ctx.needs.len() == 3 {
-        grads.push(ctx.when(2, || passed.map_or_else(|| grad.sum(0), Ok))?);
+        grads.push(ctx.when(2, || bias_grad.map_or_else(|| grad.sum(0), Ok))?);
     }
     Ok(grads)
 }
 
 /// The gradient of the input and of the ReLU that made it, and of the bias in front of that, in one primitive.
-fn through(gate: &OpenGate, grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let bias = gate.bias.then(|| Tensor::empty(weight.dims()[1], (grad.dtype(), grad.device()))).transpose()?;
+fn through_relu(relu: &FusedReluBackward, grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let bias = relu.bias.then(|| Tensor::empty(weight.dims()[1], (grad.dtype(), grad.device()))).transpose()?;
     let out = {
-        let (g, w, y) = (grad.read(), weight.read(), gate.output.read());
+        let (g, w, y) = (grad.read(), weight.read(), relu.output.read());
         let mut buffer = bias.as_ref().map(|bias| (bias.0.storage.write(), bias.layout()));
-        Tensor::compute(grad.device(), grad.dtype(), *gate.output.shape(), |backend, out| {
+        Tensor::compute(grad.device(), grad.dtype(), *relu.output.shape(), |backend, out| {
             let bias = buffer.as_mut().map(|(buffer, layout)| ViewMut { buffer: &mut ***buffer, layout });
             backend.linear_relu_grad(
-                LinearReluGradArgs { grad: g.view(), w: w.view(), y: y.view(), mask: Some(&gate.mask), out, bias }
+                LinearReluGradArgs { grad: g.view(), w: w.view(), y: y.view(), mask: Some(&relu.mask), out, bias }
                     .checked()?,
             )
         })?
     };
-    gate.pass(bias);
+    relu.finish(bias);
     Ok(out)
 }
 

@@ -26,6 +26,7 @@ mod mask;
 mod matmul;
 mod norm;
 mod one_hot;
+mod one_or_all;
 mod optim;
 mod pad;
 mod pointwise_loss;
@@ -51,9 +52,9 @@ mod view;
 mod where_cond;
 
 pub use attention::AttentionOptions;
-pub use extreme::OneOrAll;
 pub use index::{At, Ellipsis, IndexItem, Indexer, NewAxis, step};
 pub use norm::Running;
+pub use one_or_all::OneOrAll;
 pub use optim::{OptimTensors, optimizer_step};
 pub use pad::PadMode;
 pub use pool2d::{OutputSize, Pooling};

@@ -4,7 +4,7 @@ use kiln_backend::{Dims, Error, MAX_RANK, Result, Shape, ViewMut};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
-use super::{extreme::OneOrAll, gather::check_list};
+use super::{gather::check_list, one_or_all::OneOrAll};
 use crate::{
     Tensor,
     autograd::{one, record},

@@ -1,0 +1,45 @@
+//! Accumulation of gradients: those that arrive at one place are added up.
+
+use std::sync::Arc;
+
+use kiln_backend::{BinaryOp, Result};
+
+use crate::Tensor;
+
+/// Adds a gradient to a tensor's `grad`. The first one is moved there if nobody else can see it.
+pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
+    let existing = leaf.0.meta.lock().grad.clone();
+    if let Some(sum) = existing {
+        return sum.assign(BinaryOp::Add, &grad);
+    }
+    let own = if is_exclusive(&grad) { grad } else { grad.copy()? };
+    let previous = {
+        let mut meta = leaf.0.meta.lock();
+        match &meta.grad {
+            // Another thread's backward pass was first.
+            Some(sum) => Some(sum.clone()),
+            None => {
+                meta.grad = Some(own.clone());
+                None
+            }
+        }
+    };
+    previous.map_or(Ok(()), |sum| sum.assign(BinaryOp::Add, &own))
+}
+
+/// Adds to a gradient on its way, in place if nobody else looks at it.
+pub(crate) fn add_to(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
+    if is_exclusive(sum) {
+        return sum.assign(BinaryOp::Add, grad);
+    }
+    *sum = sum.add(grad)?;
+    Ok(())
+}
+
+/// Whether this handle is the only one of its memory, and covers all of it in row-major order.
+fn is_exclusive(tensor: &Tensor) -> bool {
+    Arc::strong_count(&tensor.0) == 1
+        && Arc::strong_count(&tensor.0.storage) == 1
+        && tensor.is_contiguous()
+        && tensor.numel() == tensor.0.storage.len
+}

@@ -1,0 +1,55 @@
+//! Fusing ReLU's gradient into the backward pass of the next layer.
+//!
+//! The product that computes the gradient of a layer's input can, if that input is the output of a ReLU, multiply by ReLU's
+//! mask in its epilogue, and sum the result for the bias before that ReLU (cuBLASLt's DRELU_BGRAD). On the tape these are two
+//! nodes, and what is handed from one to the other is then no longer the gradient of the tensor between them. So it is done
+//! only where nobody can tell: the next layer is the only consumer of ReLU's output, no gradient has arrived for it yet, and
+//! no hook, no `retain_grad` and no target of `autograd::grad` asks for it (`Node::fused_relu_below`).
+
+use std::{cell::OnceCell, sync::Arc};
+
+use kiln_backend::ReluMask;
+
+use crate::Tensor;
+
+/// The ReLU that ends a node's operation, if its gradient can be fused into the consumer's backward pass.
+#[derive(Clone)]
+pub(crate) struct ReluEpilogue {
+    /// Which of the tensors that the node saved is ReLU's output.
+    pub output: usize,
+    /// The elements that ReLU let through, in the device's own form.
+    pub mask: Arc<ReluMask>,
+    /// Whether a bias before ReLU needs a gradient.
+    pub bias: bool,
+}
+
+/// What a rule needs to compute the gradient with respect to the input of the previous node's ReLU.
+pub(crate) struct FusedReluBackward {
+    pub output: Tensor,
+    pub mask: Arc<ReluMask>,
+    pub bias: bool,
+    done: OnceCell<ReluBackwardDone>,
+}
+
+/// The gradient that a node gets has gone through its ReLU already.
+pub(crate) struct ReluBackwardDone {
+    /// The gradient of the bias, if there is one.
+    pub bias: Option<Tensor>,
+}
+
+impl FusedReluBackward {
+    pub fn new(epilogue: ReluEpilogue, output: Tensor) -> FusedReluBackward {
+        FusedReluBackward { output, mask: epilogue.mask, bias: epilogue.bias, done: OnceCell::new() }
+    }
+
+    /// The rule's gradient for its first input is that of ReLU's input.
+    pub fn finish(&self, bias: Option<Tensor>) {
+        // A rule does it once; only the first call counts.
+        let _ = self.done.set(ReluBackwardDone { bias });
+    }
+
+    /// What the rule has done, if it has.
+    pub fn into_done(self) -> Option<ReluBackwardDone> {
+        self.done.into_inner()
+    }
+}

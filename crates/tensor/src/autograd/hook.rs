@@ -1,0 +1,75 @@
+//! Hooks: functions that are called with gradients as they arrive, and gradients that are kept for tensors that are no leaves.
+
+use std::sync::{Arc, Weak};
+
+use kiln_backend::{Error, Result};
+use parking_lot::Mutex;
+
+use super::accumulation::accumulate;
+use crate::{Tensor, tensor::Inner};
+
+type HookFn = Arc<dyn Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync>;
+
+/// A hook that the user registered.
+#[derive(Clone)]
+pub(crate) struct Hook {
+    pub id: u64,
+    pub run: HookFn,
+}
+
+pub(crate) type Hooks = Vec<Hook>;
+
+/// What is to happen with the gradient of one output of a node.
+#[derive(Clone)]
+pub(crate) struct OutputHook {
+    pub output: usize,
+    pub action: Action,
+}
+
+#[derive(Clone)]
+pub(crate) enum Action {
+    Call(Hook),
+    /// `retain_grad`: keep it in this tensor.
+    Keep(Weak<Inner>),
+}
+
+/// Runs hooks on a gradient, in the order in which they were registered.
+pub(crate) fn run_hooks(hooks: &[Hook], mut grad: Tensor) -> Result<Tensor> {
+    for hook in hooks {
+        if let Some(replacement) = (hook.run)(&grad)? {
+            if replacement.shape() != grad.shape() || replacement.dtype() != grad.dtype() {
+                return Err(Error::autograd(
+                    "register_hook",
+                    format!("a hook replaced a gradient of shape {} by one of {}", grad.shape(), replacement.shape()),
+                ));
+            }
+            grad = replacement;
+        }
+    }
+    Ok(grad)
+}
+
+/// Runs what is registered for output `output` of a node.
+pub(crate) fn run_output_hooks(hooks: &Mutex<Vec<OutputHook>>, output: usize, mut grad: Tensor) -> Result<Tensor> {
+    let actions: Vec<Action> = {
+        let hooks = hooks.lock();
+        if hooks.is_empty() {
+            return Ok(grad);
+        }
+        hooks.iter().filter(|hook| hook.output == output).map(|hook| hook.action.clone()).collect()
+    };
+    for action in &actions {
+        if let Action::Call(hook) = action {
+            grad = run_hooks(std::slice::from_ref(hook), grad)?;
+        }
+    }
+    // What is kept is what flows on, whenever it was asked for.
+    for action in actions {
+        if let Action::Keep(tensor) = action
+            && let Some(tensor) = tensor.upgrade()
+        {
+            accumulate(&Tensor(tensor), grad.clone())?;
+        }
+    }
+    Ok(grad)
+}
