@@ -25,16 +25,16 @@ __device__ inline void relu_bias_grad(const Groups& p, const T* grad, const T* y
             for (uint64_t s = team.lane; busy && s < p.splits; s += team.size) sum += from[s];
         } else {
             walk<T>(p, team, part, [&](uint64_t, int count, const Offsets<3>(&places)[AT_ONCE<T>]) {
-                R g[AT_ONCE<T>], batch = R(0);
-#pragma unroll
-                for (int k = 0; k < AT_ONCE<T>; ++k) g[k] = k < count ? load(grad[part.at[2] + places[k].at[2]]) : R(0);
+                R g[AT_ONCE<T>], v[AT_ONCE<T>], batch = R(0);
 #pragma unroll
                 for (int k = 0; k < AT_ONCE<T>; ++k) {
-                    // As the gradient of ReLU alone: nothing where the output is 0.
-                    if (k < count && load(y[part.at[0] + places[k].at[0]]) <= R(0)) g[k] = R(0);
+                    g[k] = k < count ? load(grad[part.at[2] + places[k].at[2]]) : R(0);
+                    v[k] = k < count ? load(y[part.at[0] + places[k].at[0]]) : R(0);
                 }
 #pragma unroll
                 for (int k = 0; k < AT_ONCE<T>; ++k) {
+                    // As the gradient of ReLU alone: nothing where the output is 0.
+                    if (v[k] <= R(0)) g[k] = R(0);
                     if (k < count) out[part.at[1] + places[k].at[1]] = store<T>(g[k]);
                     batch += g[k];
                 }
