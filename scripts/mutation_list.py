@@ -110,12 +110,19 @@ MUTATIONS = [
         "unit",
     ),
     Mutation(
-        "convolution_workspace", "half of the memory that cuDNN's algorithm asked for",
+        "convolution_workspace", "half of the memory that cuDNN's plan asked for",
         "crates/cuda/src/conv/dnn.rs",
-        "aside(candidate.memory).map(Some)",
-        "aside(candidate.memory / 2).map(Some)",
+        "aside(bytes).map(Some)",
+        "aside(bytes / 2).map(Some)",
         ["conv2d_shapes"],
         "uncached",
+    ),
+    Mutation(
+        "convolution_binding", "filter and image exchanged in what a plan is given",
+        "crates/cuda/src/conv/dnn.rs",
+        "[uid::X, uid::W, uid::Y, uid::BIAS]",
+        "[uid::W, uid::X, uid::Y, uid::BIAS]",
+        ["conv2d_shapes"],
     ),
     # ---- launch code ----
     Mutation(

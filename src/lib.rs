@@ -28,7 +28,7 @@
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
 //! | `cpu` | yes | the CPU backend; without it, no tensor can be made on [`Device::Cpu`] |
-//! | `cuda` | no | the CUDA backend: it needs nvcc to build, and a driver, cuBLASLt and, for convolutions, cuDNN 9 to run; compared with the CPU's on a simulated device, it has run on no GPU yet |
+//! | `cuda` | no | the CUDA backend: it needs nvcc to build, and a driver, cuBLASLt and, for convolutions, cuDNN 9.1 to run; compared with the CPU's on a simulated device, it has run on no GPU yet |
 //! | `vis` | yes | grids of labeled images and curves of training runs ([`vis`]) |
 //! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |

@@ -200,7 +200,7 @@ impl Device {
         self.stream.context.bind()?;
         let made = match self.convolutions.get() {
             Some(made) => return Ok(made),
-            None => Dnn::new(library, self.stream, self.memory)?,
+            None => Dnn::new(library, self.stream, self.memory, self.info.total_memory)?,
         };
         Ok(self.convolutions.get_or_init(|| made))
     }

@@ -34,6 +34,15 @@ mod report;
 mod stream;
 mod view;
 
+/// Plans for devices that are described, for the tests against the real cuDNN.
+#[doc(hidden)]
+pub mod convolution_plans {
+    pub use crate::conv::{
+        described::{DescribedDevice, Planned},
+        problem::{Direction, Format, Problem},
+    };
+}
+
 pub use context::DeviceInfo;
 pub use device::{CudaBackend, backend, device_count};
 pub use error::CudaError;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, ffi::c_void};
 
-use cudarc::driver::sys::{CUfunction, CUstream};
+use cudarc::driver::sys::{CUevent, CUfunction, CUstream};
 use kiln_backend::{Error, Result};
 use parking_lot::Mutex;
 
@@ -180,5 +180,55 @@ impl Stream {
         let code = unsafe { (self.context.driver.memset_d8_async)(to, byte, bytes, self.raw) };
         self.context.check("cuMemsetD8Async", code)?;
         self.queued("fill")
+    }
+}
+
+/// Two events on a stream, and the time between them as the device measures it.
+pub(crate) struct Timer<'a> {
+    stream: &'a Stream,
+    events: [CUevent; 2],
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        for event in self.events.into_iter().filter(|event| !event.is_null()) {
+            // SAFETY: made by `new` and not used after this; the driver keeps what it still needs.
+            unsafe { (self.stream.context.driver.event_destroy)(event) };
+        }
+    }
+}
+
+impl<'a> Timer<'a> {
+    pub(crate) fn new(stream: &'a Stream) -> Result<Timer<'a>> {
+        let mut timer = Timer { stream, events: [std::ptr::null_mut(); 2] };
+        for event in &mut timer.events {
+            // SAFETY: writes the handle. No flags: it takes the time.
+            let code = unsafe { (stream.context.driver.event_create)(event, 0) };
+            stream.context.check("cuEventCreate", code)?;
+        }
+        Ok(timer)
+    }
+
+    fn record(&self, event: CUevent) -> Result<()> {
+        let Stream { context, raw, .. } = self.stream;
+        // SAFETY: an event and a stream of the current context.
+        context.check("cuEventRecord", unsafe { (context.driver.event_record)(event, *raw) })
+    }
+
+    pub(crate) fn start(&self) -> Result<()> {
+        self.record(self.events[0])
+    }
+
+    /// The milliseconds since the start, when they are over.
+    pub(crate) fn stop(&self) -> Result<f32> {
+        let [start, end] = self.events;
+        self.record(end)?;
+        let (context, mut time) = (&self.stream.context, 0.0);
+        // SAFETY: both events are recorded in the current context; one number is written.
+        unsafe {
+            context.check("cuEventSynchronize", (context.driver.event_synchronize)(end))?;
+            context.check("cuEventElapsedTime", (context.driver.event_elapsed_time)(&raw mut time, start, end))?;
+        }
+        Ok(time)
     }
 }

@@ -384,7 +384,7 @@ fn reports_say_what_there_is_and_what_is_missing() {
         "libcuda",
         "driver     missing|missing: driver: the NVIDIA driver (libcuda) was not found|cuBLASLt   13.0.0",
     );
-    reports("libcublasLt", "cuBLASLt   missing|missing: cuBLASLt: |pip install nvidia-cublas`|cuDNN      9.0.0");
+    reports("libcublasLt", "cuBLASLt   missing|missing: cuBLASLt: |pip install nvidia-cublas`|cuDNN      9.1.0");
     reports("libcudnn,libnvrtc", "missing: cuDNN: |pip install nvidia-cudnn-cu13|missing: NVRTC: |cuBLASLt   13.0.0");
     // Libraries that do not belong together.
     let mixed = [
@@ -632,14 +632,15 @@ fn algorithms_that_refuse_when_they_are_tried_are_replaced() {
         "",
         "fused",
         "fused:1",
-        "forward:1,data:0,filter:0",
-        "fused,forward:1,forward:7,data:0,data:5",
-        // A fused call that fails in any way, and a search that finds nothing or fails.
+        "forward:1,data:2,filter:2",
+        "fused,forward:1,forward:7,data:2,data:1",
+        // A fused plan that fails in any way, and the best plan of each direction.
         "fused=5000",
         "fused=2000",
         "fused=4000",
-        "search",
-        "search=5000",
+        "forward:1=5000,data:2=4000,filter:2=2000",
+        // Nothing with the channels last.
+        "nhwc",
     ] {
         for benchmark in ["", "1"] {
             child("child_convolves", &[("KILN_SIM_NO_CONVOLUTIONS", refused), ("BENCHMARK", benchmark)]);
@@ -654,7 +655,7 @@ fn child_convolves() {
     // The second time from the plans that were kept.
     for _ in 0..2 {
         let [out, to_x, to_w] = convolutions(device()).unwrap();
-        // Algorithms may differ in the last bits.
+        // Engines may differ in the last bits.
         let near = |got: f32, want: f32| (got - want).abs() <= 1e-5 * want;
         assert!(out.iter().all(|&value| near(value, 19.0)), "{out:?}");
         assert!(near(to_x[0], 4.0) && near(to_x[12], 36.0) && near(to_x.iter().sum(), 1296.0), "{to_x:?}");
@@ -731,16 +732,21 @@ fn convolutions_that_nothing_computes_are_errors() {
     let fail = |faults: &[(&str, &str)]| {
         child("child_does_not_convolve", faults);
     };
-    for (refused, call) in [
-        ("forward", "cudnnConvolutionForward"),
-        ("data", "cudnnConvolutionBackwardData"),
-        ("filter", "cudnnConvolutionBackwardFilter"),
+    for (refused, op) in [
+        ("forward", "conv2d: "),
+        ("data", "conv2d_grad_input: "),
+        ("filter", "conv2d_grad_weight: "),
+        ("plan", "conv2d: "),
     ] {
-        let expect = format!("{call}|cuDNN has no algorithm for");
+        let expect =
+            format!("{op}|cuDNN has no plan for|CUDNN_STATUS_NOT_SUPPORTED: the simulator was asked to refuse it");
         fail(&[("KILN_SIM_NO_CONVOLUTIONS", refused), ("EXPECT", &expect)]);
     }
     fail(&[("KILN_SIM_WITHOUT", "libcudnn"), ("EXPECT", "cuDNN was not found|libcudnn.so.9|pip install nvidia-cudnn")]);
-    fail(&[("KILN_SIM_WITHOUT", "cudnnConvolutionForward"), ("EXPECT", "cuDNN was loaded as|cudnnConvolutionForward")]);
+    fail(&[
+        ("KILN_SIM_WITHOUT", "cudnnBackendExecute"),
+        ("EXPECT", "cuDNN was loaded as|cudnnBackendExecute|cuDNN 9.1"),
+    ]);
 }
 
 #[test]

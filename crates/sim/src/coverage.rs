@@ -67,7 +67,7 @@ mod tests {
     fn calls_and_lists_are_read() {
         let declared = declared();
         assert!(
-            ["cuLaunchKernel", "cublasLtMatmul", "cudnnConvolutionForward"].iter().all(|name| declared.contains(*name))
+            ["cuLaunchKernel", "cublasLtMatmul", "cudnnBackendExecute"].iter().all(|name| declared.contains(*name))
         );
         let report = "{\"findings\": [],\n\"kernels\": [\"a_b\", \"c\"],\n\"functions\": [],\n";
         assert_eq!(list(report, "kernels").collect::<Vec<_>>(), ["a_b", "c"]);

@@ -54,7 +54,7 @@ pub use blas::heuristic::{Algorithm, Candidate};
 #[cfg(feature = "device")]
 pub use dnn::DnnStatus;
 #[cfg(feature = "device")]
-pub use dnn::heuristic::Choice;
+pub use dnn::attributes::{Attribute, KINDS, types};
 #[cfg(feature = "device")]
 pub use engine::{ENGINE_PATH, kernel_names};
 #[cfg(feature = "device")]

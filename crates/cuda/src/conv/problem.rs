@@ -5,8 +5,10 @@ use kiln_backend::{Conv2d, DType, Layout};
 
 /// The order of an image's dimensions in memory. cuDNN calls them NCHW and NHWC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Format {
+pub enum Format {
+    /// NCHW
     ChannelsFirst,
+    /// NHWC
     ChannelsLast,
 }
 
@@ -20,7 +22,7 @@ impl Format {
     }
 
     /// Whether a tensor lies densely in this order. The step of an extent of 1 is free.
-    fn fits(self, layout: &Layout) -> bool {
+    pub(crate) fn fits(self, layout: &Layout) -> bool {
         let Ok(dims) = <[usize; 4]>::try_from(layout.dims()) else { return false };
         let strides = self.strides(dims);
         (0..4).all(|dim| dims[dim] == 1 || layout.strides()[dim] == strides[dim] as isize)
@@ -47,34 +49,57 @@ impl Format {
 
 /// Which of the three computations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Direction {
+pub enum Direction {
+    /// The convolution itself.
     Forward,
-    /// With a bias and ReLU, by one call.
+    /// With a bias and ReLU, by one plan.
     ForwardBiasRelu,
+    /// The gradient with respect to the input.
     GradInput,
+    /// The gradient with respect to the filter.
     GradWeight,
 }
 
-/// Everything that the choice of an algorithm depends on. Images are `[N, C, H, W]`, filters `[O, C / groups, kh, kw]`.
+/// Everything that the choice of a plan depends on. Images are `[N, C, H, W]`, filters `[O, C / groups, kh, kw]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Problem {
-    pub(crate) direction: Direction,
-    pub(crate) dtype: DType,
+pub struct Problem {
+    /// What is computed.
+    pub direction: Direction,
+    /// Of all operands.
+    pub dtype: DType,
     /// Factors of `f32` may be rounded to TensorFloat-32.
-    pub(crate) tf32: bool,
-    /// Only algorithms that give the same bits each time.
-    pub(crate) deterministic: bool,
-    /// Algorithms are timed before one is chosen.
-    pub(crate) benchmark: bool,
-    pub(crate) format: Format,
-    pub(crate) x: [usize; 4],
-    pub(crate) w: [usize; 4],
-    pub(crate) y: [usize; 4],
-    pub(crate) rule: Conv2d,
+    pub tf32: bool,
+    /// Only engines that give the same bits each time.
+    pub deterministic: bool,
+    /// Plans are timed before one is chosen.
+    pub benchmark: bool,
+    /// The result is added to what is there.
+    pub accumulate: bool,
+    /// All addresses are multiples of so many bytes, a power of two.
+    pub alignment: u8,
+    /// Of all operands.
+    pub format: Format,
+    /// Extents of the input, or of its gradient.
+    pub x: [usize; 4],
+    /// Of the filter.
+    pub w: [usize; 4],
+    /// Of the output.
+    pub y: [usize; 4],
+    /// How the filter moves.
+    pub rule: Conv2d,
 }
 
-/// The library counts in 32 bits, and refuses tensors of more elements than that.
+/// Engines that count in 32 bits take no tensors of more elements than that.
 const MAX_ELEMENTS: usize = i32::MAX as usize;
+
+/// The most that engines make use of.
+const MAX_ALIGNMENT: u64 = 16;
+
+/// The largest power of two, up to what engines make use of, that divides all addresses.
+pub(crate) fn alignment<const N: usize>(addresses: [u64; N]) -> u8 {
+    let bits = addresses.iter().fold(MAX_ALIGNMENT, |all, address| all | address);
+    1 << bits.trailing_zeros()
+}
 
 impl Problem {
     /// How many images one call may take; 0 if not even one.
@@ -133,6 +158,8 @@ mod tests {
             tf32: false,
             deterministic: false,
             benchmark: false,
+            accumulate: false,
+            alignment: 16,
             format: Format::ChannelsFirst,
             x,
             w: [64, 3, 3, 3],

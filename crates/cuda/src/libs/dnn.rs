@@ -1,226 +1,45 @@
-//! The functions of cuDNN that Kiln calls: convolution by the API that takes descriptors of tensors, filters and
-//! convolutions (<https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-cnn-library.html>).
+//! The functions of cuDNN that Kiln calls: those of its graph API
+//! (<https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-graph-library.html>).
 
 use std::{
-    ffi::{c_char, c_int, c_uint, c_void},
+    ffi::{c_char, c_uint, c_void},
     path::{Path, PathBuf},
 };
 
-use cudarc::cudnn::sys::{
-    self, cudaStream_t, cudnnActivationDescriptor_t, cudnnActivationMode_t, cudnnConvolutionDescriptor_t,
-    cudnnConvolutionMode_t, cudnnDataType_t, cudnnFilterDescriptor_t, cudnnHandle_t, cudnnNanPropagation_t,
-    cudnnStatus_t, cudnnTensorDescriptor_t, cudnnTensorFormat_t,
-};
-
+use cudarc::cudnn::sys::{self, cudaStream_t, cudnnBackendDescriptor_t, cudnnHandle_t, cudnnStatus_t};
 use libloading::Library;
 
 use super::{Open, functions, loaded, reason, release, search};
 use crate::error::CudaError;
-
-/// One candidate of a heuristic or of a search. The library has a type for each direction, which differ only in the
-/// enum of the first field. Codes are numbers here: one that is newer than the bindings is no valid value of an enum.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Candidate {
-    pub(crate) algorithm: c_uint,
-    pub(crate) status: c_uint,
-    /// Milliseconds; negative from a heuristic.
-    time: f32,
-    /// Bytes of workspace.
-    pub(crate) memory: usize,
-    pub(crate) deterministic: c_uint,
-    pub(crate) math: c_uint,
-    reserved: [c_int; 3],
-}
-
-const _: () = assert!(size_of::<Candidate>() == size_of::<sys::cudnnConvolutionFwdAlgoPerf_t>());
-const _: () = assert!(size_of::<Candidate>() == size_of::<sys::cudnnConvolutionBwdDataAlgoPerf_t>());
-const _: () = assert!(size_of::<Candidate>() == size_of::<sys::cudnnConvolutionBwdFilterAlgoPerf_t>());
 
 functions! {
     /// cuDNN. One a process; a handle a device.
     Cudnn: cudnnStatus_t as c_uint, sys;
     create = cudnnCreate(handle: *mut cudnnHandle_t);
     set_stream = cudnnSetStream(handle: cudnnHandle_t, stream: cudaStream_t);
-    tensor_create = cudnnCreateTensorDescriptor(desc: *mut cudnnTensorDescriptor_t);
-    tensor_set = cudnnSetTensorNdDescriptor(
-        desc: cudnnTensorDescriptor_t,
-        dtype: cudnnDataType_t,
-        rank: c_int,
-        dims: *const c_int,
-        strides: *const c_int,
-    );
-    tensor_destroy = cudnnDestroyTensorDescriptor(desc: cudnnTensorDescriptor_t);
-    filter_create = cudnnCreateFilterDescriptor(desc: *mut cudnnFilterDescriptor_t);
-    filter_set = cudnnSetFilterNdDescriptor(
-        desc: cudnnFilterDescriptor_t,
-        dtype: cudnnDataType_t,
-        format: cudnnTensorFormat_t,
-        rank: c_int,
-        dims: *const c_int,
-    );
-    filter_destroy = cudnnDestroyFilterDescriptor(desc: cudnnFilterDescriptor_t);
-    conv_create = cudnnCreateConvolutionDescriptor(desc: *mut cudnnConvolutionDescriptor_t);
-    conv_set = cudnnSetConvolutionNdDescriptor(
-        desc: cudnnConvolutionDescriptor_t,
-        axes: c_int,
-        padding: *const c_int,
-        stride: *const c_int,
-        dilation: *const c_int,
-        mode: cudnnConvolutionMode_t,
-        compute: cudnnDataType_t,
-    );
-    conv_set_groups = cudnnSetConvolutionGroupCount(desc: cudnnConvolutionDescriptor_t, groups: c_int);
-    conv_destroy = cudnnDestroyConvolutionDescriptor(desc: cudnnConvolutionDescriptor_t);
-    activation_create = cudnnCreateActivationDescriptor(desc: *mut cudnnActivationDescriptor_t);
-    activation_set = cudnnSetActivationDescriptor(
-        desc: cudnnActivationDescriptor_t,
-        mode: cudnnActivationMode_t,
-        nan: cudnnNanPropagation_t,
-        coefficient: f64,
-    );
-    activation_destroy = cudnnDestroyActivationDescriptor(desc: cudnnActivationDescriptor_t);
-    // A math type, an algorithm or a candidate is a number here.
-    [unchecked] conv_set_math = cudnnSetConvolutionMathType(desc: cudnnConvolutionDescriptor_t, math: c_uint);
-    [unchecked] forward_candidates = cudnnGetConvolutionForwardAlgorithm_v7(
+    destroy_descriptor = cudnnBackendDestroyDescriptor(desc: cudnnBackendDescriptor_t);
+    finalize = cudnnBackendFinalize(desc: cudnnBackendDescriptor_t);
+    execute = cudnnBackendExecute(
         handle: cudnnHandle_t,
-        x: cudnnTensorDescriptor_t,
-        w: cudnnFilterDescriptor_t,
-        conv: cudnnConvolutionDescriptor_t,
-        y: cudnnTensorDescriptor_t,
-        requested: c_int,
-        returned: *mut c_int,
-        candidates: *mut Candidate,
+        plan: cudnnBackendDescriptor_t,
+        pack: cudnnBackendDescriptor_t,
     );
-    [unchecked] input_candidates = cudnnGetConvolutionBackwardDataAlgorithm_v7(
-        handle: cudnnHandle_t,
-        w: cudnnFilterDescriptor_t,
-        dy: cudnnTensorDescriptor_t,
-        conv: cudnnConvolutionDescriptor_t,
-        dx: cudnnTensorDescriptor_t,
-        requested: c_int,
-        returned: *mut c_int,
-        candidates: *mut Candidate,
+    // Kinds of descriptors, names and types of attributes are numbers here: some are newer than the bindings.
+    [unchecked] create_descriptor = cudnnBackendCreateDescriptor(kind: c_uint, desc: *mut cudnnBackendDescriptor_t);
+    [unchecked] set_attribute = cudnnBackendSetAttribute(
+        desc: cudnnBackendDescriptor_t,
+        name: c_uint,
+        kind: c_uint,
+        count: i64,
+        values: *const c_void,
     );
-    [unchecked] weight_candidates = cudnnGetConvolutionBackwardFilterAlgorithm_v7(
-        handle: cudnnHandle_t,
-        x: cudnnTensorDescriptor_t,
-        dy: cudnnTensorDescriptor_t,
-        conv: cudnnConvolutionDescriptor_t,
-        dw: cudnnFilterDescriptor_t,
-        requested: c_int,
-        returned: *mut c_int,
-        candidates: *mut Candidate,
-    );
-    [unchecked] forward_search = cudnnFindConvolutionForwardAlgorithmEx(
-        handle: cudnnHandle_t,
-        x_desc: cudnnTensorDescriptor_t,
-        x: *const c_void,
-        w_desc: cudnnFilterDescriptor_t,
-        w: *const c_void,
-        conv: cudnnConvolutionDescriptor_t,
-        y_desc: cudnnTensorDescriptor_t,
-        y: *mut c_void,
-        requested: c_int,
-        returned: *mut c_int,
-        candidates: *mut Candidate,
-        workspace: *mut c_void,
-        workspace_bytes: usize,
-    );
-    [unchecked] input_search = cudnnFindConvolutionBackwardDataAlgorithmEx(
-        handle: cudnnHandle_t,
-        w_desc: cudnnFilterDescriptor_t,
-        w: *const c_void,
-        dy_desc: cudnnTensorDescriptor_t,
-        dy: *const c_void,
-        conv: cudnnConvolutionDescriptor_t,
-        dx_desc: cudnnTensorDescriptor_t,
-        dx: *mut c_void,
-        requested: c_int,
-        returned: *mut c_int,
-        candidates: *mut Candidate,
-        workspace: *mut c_void,
-        workspace_bytes: usize,
-    );
-    [unchecked] weight_search = cudnnFindConvolutionBackwardFilterAlgorithmEx(
-        handle: cudnnHandle_t,
-        x_desc: cudnnTensorDescriptor_t,
-        x: *const c_void,
-        dy_desc: cudnnTensorDescriptor_t,
-        dy: *const c_void,
-        conv: cudnnConvolutionDescriptor_t,
-        dw_desc: cudnnFilterDescriptor_t,
-        dw: *mut c_void,
-        requested: c_int,
-        returned: *mut c_int,
-        candidates: *mut Candidate,
-        workspace: *mut c_void,
-        workspace_bytes: usize,
-    );
-    [unchecked] forward = cudnnConvolutionForward(
-        handle: cudnnHandle_t,
-        alpha: *const c_void,
-        x_desc: cudnnTensorDescriptor_t,
-        x: *const c_void,
-        w_desc: cudnnFilterDescriptor_t,
-        w: *const c_void,
-        conv: cudnnConvolutionDescriptor_t,
-        algorithm: c_uint,
-        workspace: *mut c_void,
-        workspace_bytes: usize,
-        beta: *const c_void,
-        y_desc: cudnnTensorDescriptor_t,
-        y: *mut c_void,
-    );
-    [unchecked] forward_fused = cudnnConvolutionBiasActivationForward(
-        handle: cudnnHandle_t,
-        alpha: *const c_void,
-        x_desc: cudnnTensorDescriptor_t,
-        x: *const c_void,
-        w_desc: cudnnFilterDescriptor_t,
-        w: *const c_void,
-        conv: cudnnConvolutionDescriptor_t,
-        algorithm: c_uint,
-        workspace: *mut c_void,
-        workspace_bytes: usize,
-        alpha_z: *const c_void,
-        z_desc: cudnnTensorDescriptor_t,
-        z: *const c_void,
-        bias_desc: cudnnTensorDescriptor_t,
-        bias: *const c_void,
-        activation: cudnnActivationDescriptor_t,
-        y_desc: cudnnTensorDescriptor_t,
-        y: *mut c_void,
-    );
-    [unchecked] backward_input = cudnnConvolutionBackwardData(
-        handle: cudnnHandle_t,
-        alpha: *const c_void,
-        w_desc: cudnnFilterDescriptor_t,
-        w: *const c_void,
-        dy_desc: cudnnTensorDescriptor_t,
-        dy: *const c_void,
-        conv: cudnnConvolutionDescriptor_t,
-        algorithm: c_uint,
-        workspace: *mut c_void,
-        workspace_bytes: usize,
-        beta: *const c_void,
-        dx_desc: cudnnTensorDescriptor_t,
-        dx: *mut c_void,
-    );
-    [unchecked] backward_weight = cudnnConvolutionBackwardFilter(
-        handle: cudnnHandle_t,
-        alpha: *const c_void,
-        x_desc: cudnnTensorDescriptor_t,
-        x: *const c_void,
-        dy_desc: cudnnTensorDescriptor_t,
-        dy: *const c_void,
-        conv: cudnnConvolutionDescriptor_t,
-        algorithm: c_uint,
-        workspace: *mut c_void,
-        workspace_bytes: usize,
-        beta: *const c_void,
-        dw_desc: cudnnFilterDescriptor_t,
-        dw: *mut c_void,
+    [unchecked] get_attribute = cudnnBackendGetAttribute(
+        desc: cudnnBackendDescriptor_t,
+        name: c_uint,
+        kind: c_uint,
+        requested: i64,
+        count: *mut i64,
+        values: *mut c_void,
     );
 }
 
@@ -267,7 +86,7 @@ impl Cudnn {
     }
 
     /// What the library says of the last failure on this thread beyond its status; empty if it says nothing.
-    fn last_error(&self) -> String {
+    pub(crate) fn last_error(&self) -> String {
         let mut text = [0u8; 1024];
         // SAFETY: the type of the function, which writes text of at most as many bytes as are said.
         unsafe {
@@ -281,9 +100,15 @@ impl Cudnn {
     }
 
     /// A failed call as an error: of the environment with what was loaded and how to mend it, else with its problem.
-    pub(crate) fn error(&self, device: usize, call: &'static str, problem: &str, code: u32) -> CudaError {
+    /// `said` is its [`last_error`](Cudnn::last_error), which the next call takes away.
+    pub(crate) fn error(
+        &self,
+        device: usize,
+        call: &'static str,
+        problem: &str,
+        (code, said): (u32, String),
+    ) -> CudaError {
         let status = format!("{} ({code})", status_name(code));
-        let said = self.last_error();
         if Failure::of(code) != Failure::Environment {
             let status = if said.is_empty() { status } else { format!("{status}; the library says: {said}") };
             return CudaError::Library { device, call, problem: problem.into(), status };
@@ -328,8 +153,15 @@ fn is_whole(open: &Open) -> Result<(), String> {
         .map_err(|error| format!("{GRAPH}, a part of it, does not load: {}", reason(&error)))?;
     // It may not be unloaded: its descriptors and the library's own handle of it live on.
     std::mem::forget(graph);
-    Ok(())
+    // SAFETY: a function of this kind; all that it needs is there.
+    match unsafe { open.number("cudnnGetVersion") } {
+        Some(version) if version < OLDEST => Err(format!("it is {version}, and {OLDEST} or newer is needed")),
+        _ => Ok(()),
+    }
 }
+
+/// cuDNN 9.1.
+const OLDEST: usize = 90_100;
 
 const INCOMPATIBLE_CUDA_DRIVER: u32 = 3005;
 const INCOMPATIBLE_CUDART: u32 = 3006;
@@ -368,7 +200,7 @@ impl Failure {
 /// Name of a status code of cuDNN
 /// (<https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-graph-library.html#cudnnstatus-t>). Of a code that
 /// is newer than this list, its class.
-fn status_name(code: u32) -> &'static str {
+pub(crate) fn status_name(code: u32) -> &'static str {
     match NAMES.iter().find(|(known, _)| *known == code) {
         Some((_, name)) => name,
         None => match code {
@@ -473,7 +305,7 @@ mod tests {
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes the handle.
         let code = unsafe { (library.create)(&raw mut handle) };
-        let text = library.error(0, "cudnnCreate", "this device", code).to_string();
+        let text = library.error(0, "cudnnCreate", "this device", (code, library.last_error())).to_string();
         assert!(code == 0 || text.contains("the library says: "), "{text}");
     }
 }

@@ -18,7 +18,7 @@ mod search;
 use std::path::{Path, PathBuf};
 
 pub(crate) use blas::{ALLOC_FAILED, CublasLt, status_name};
-pub(crate) use dnn::{Candidate, Cudnn, Failure};
+pub(crate) use dnn::{Cudnn, Failure, status_name as dnn_status_name};
 pub(crate) use driver::Driver;
 use libloading::Library;
 pub(crate) use libraries::{Libraries, libraries, release};

@@ -82,7 +82,7 @@ pub(crate) fn cudnn(major: u32) -> Spec {
             "install cuDNN 9 for CUDA {major} (<https://developer.nvidia.com/cudnn>), or `pip install \
              nvidia-cudnn-cu{major}`, or set KILN_CUDA_PATH to the folder that holds it"
         ),
-        needs: "cuDNN 9",
+        needs: "cuDNN 9.1",
         names: names.iter().map(ToString::to_string).collect(),
         wanted: Wanted::Cudnn,
     }

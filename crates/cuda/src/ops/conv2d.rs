@@ -7,8 +7,8 @@ use kiln_backend::{
 
 use crate::{
     conv::{
-        dnn::Addresses,
-        problem::{Direction, Format, Problem},
+        dnn::{Addresses, Outcome},
+        problem::{Direction, Format, Problem, alignment},
     },
     device::{CudaBackend, Device},
     memory::Block,
@@ -101,9 +101,34 @@ impl Device {
     }
 
     /// Runs the library over operands that have elements, or returns `false` if it has nothing that is fused.
+    /// Where it has nothing with the channels last, the operands are copied.
     fn convolve(&'static self, direction: Direction, operands: &Operands, bias: u64) -> Result<bool> {
-        let Operands { op, rule, x, w, y } = operands;
+        let Operands { x, w, y, .. } = operands;
         let (format, copies) = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
+        let mut outcome = self.convolve_as(direction, operands, bias, (format, copies))?;
+        if direction == Direction::ForwardBiasRelu {
+            return Ok(matches!(outcome, Outcome::Queued));
+        }
+        if matches!(outcome, Outcome::NoPlan(_)) && format == Format::ChannelsLast {
+            let first = Format::ChannelsFirst;
+            let copies = [x.layout, w.layout, y.layout].map(|layout| !first.fits(layout));
+            outcome = self.convolve_as(direction, operands, bias, (first, copies))?;
+        }
+        match outcome {
+            Outcome::Queued => Ok(true),
+            Outcome::NoPlan(reason) => Err(reason),
+        }
+    }
+
+    /// The same in one order, with those operands copied that do not lie in it.
+    fn convolve_as(
+        &'static self,
+        direction: Direction,
+        operands: &Operands,
+        bias: u64,
+        (format, copies): (Format, [bool; 3]),
+    ) -> Result<Outcome> {
+        let Operands { op, rule, x, w, y } = operands;
         let written = match direction {
             Direction::Forward | Direction::ForwardBiasRelu => 2,
             Direction::GradInput => 0,
@@ -119,6 +144,8 @@ impl Device {
             tf32: float32_matmul_precision() == Float32Precision::High,
             deterministic: are_deterministic_algorithms_enabled(),
             benchmark: convolution_benchmark(),
+            accumulate: false,
+            alignment: 0,
             format,
             x: Operands::dims(x.layout),
             w: Operands::dims(w.layout),
@@ -141,23 +168,25 @@ impl Device {
                 y: taken[2].address + first as u64 * y_bytes,
                 bias,
             };
+            problem.alignment = alignment([at.x, at.w, at.y, at.bias]);
+            // A filter's gradient is the sum over all images.
+            problem.accumulate = direction == Direction::GradWeight && first > 0;
             let aside = |bytes| {
                 let memory = self.scratch(bytes)?;
                 Ok((memory.address(), memory))
             };
-            // A filter's gradient is the sum over all images.
-            let add = direction == Direction::GradWeight && first > 0;
             // SAFETY: the operands were checked against their buffers, or copied into memory of their size, and lie in
             // the problem's order; scratch memory is handed out again only to work that is queued later.
-            if !unsafe { self.convolutions()?.run(self.stream, &problem, at, add, aside)? } {
-                return Ok(false);
+            let outcome = unsafe { self.convolutions()?.run(self.stream, &problem, at, aside)? };
+            if matches!(outcome, Outcome::NoPlan(_)) {
+                return Ok(outcome);
             }
         }
         if let Some((memory, layout)) = &taken[written].copy {
             let result = Tensor { dtype: x.dtype, layout, address: memory.address() };
             self.copy_tensor(result, *[x, w, y][written])?;
         }
-        Ok(true)
+        Ok(Outcome::Queued)
     }
 
     /// An operand in this order, copied if it is to be; `filled` says whether its values count.

@@ -1,144 +1,246 @@
-//! What the functions of cuDNN have in common: looking descriptors up, searching, and queuing convolutions.
-use std::ffi::{c_int, c_void};
+//! What the functions of cuDNN's graph API do: descriptors and their attributes, what is made of them when they are finalized,
+//! and the execution of plans.
+use std::ffi::c_void;
+use std::sync::Arc;
 
-use super::descriptor::{Activation, Convolution, Descriptor, Filter, Sort, Tensor};
-use super::heuristic::{self, Choice};
+use super::attributes::{Kind, Record, types};
+use super::heuristic::{self, Engine};
 use super::problem::{self, Direction, Problem};
-use super::work::{self, Fused};
+use super::work::Convolution;
 use super::{DnnStatus, Refusal, bad, put, unsupported};
 use crate::api::stream::own;
-use crate::blas::problem::Data;
-use crate::report::Kind;
+use crate::report::Kind as Finding;
 use crate::work::Work;
 use crate::world::World;
 
-/// Descriptors of a convolution, with the images in the order of input and output.
-#[derive(Clone, Copy)]
-pub struct ConvDescriptors {
-    pub x: usize,
-    pub w: usize,
-    pub y: usize,
-    pub convolution: usize,
-}
-
-/// Addresses in the same order.
-#[derive(Clone, Copy)]
-pub struct ConvAddresses {
-    pub x: u64,
-    pub w: u64,
-    pub y: u64,
-    pub workspace: (u64, usize),
-}
-
-/// What a fused convolution (`cudnnConvolutionBiasActivationForward`) takes besides: the descriptors of `z`, bias and
-/// activation, and the addresses of the first two.
-#[derive(Clone, Copy)]
-pub struct FusedArguments {
-    pub z_desc: usize,
-    pub bias_desc: usize,
-    pub activation: usize,
-    pub z: u64,
-    pub bias: u64,
-}
-
-/// What a search or a heuristic answers with.
-#[derive(Clone, Copy)]
-pub struct Answer {
-    pub requested: c_int,
-    pub returned: *mut c_int,
-    pub choices: *mut Choice,
-}
-
-impl Answer {
-    fn check(&self) -> Result<(), Refusal> {
-        if self.returned.is_null() || self.choices.is_null() || self.requested < 1 {
-            return Err(bad("no room for an answer"));
-        }
-        Ok(())
-    }
-
-    /// # Safety
-    /// There is room for as many as are requested.
-    unsafe fn write(&self, all: &[Choice]) {
-        for (i, choice) in all.iter().take(self.requested as usize).enumerate() {
-            // SAFETY: the caller's promise; null was looked for.
-            unsafe {
-                self.choices.add(i).write(*choice);
-                self.returned.write(i as c_int + 1);
-            }
-        }
-    }
-}
-
 impl World {
-    /// A descriptor of this sort. A null one is refused; one that was destroyed is a mistake that the library does
-    /// not notice.
-    pub fn descriptor(&mut self, name: &str, sort: Sort, handle: usize) -> Result<&mut Descriptor, Refusal> {
-        let fits = self.dnn.descriptors.get(&handle).is_some_and(|one| one.sort() == sort);
-        if !fits && handle != 0 {
-            let text = format!("`{name}` is given {handle:#x}, which is no {} (any more)", sort.name());
-            self.report.find(Kind::Descriptor, text);
+    /// A descriptor. A null one is refused; one that was destroyed is a mistake that the library does not notice.
+    fn descriptor(&mut self, name: &str, handle: usize) -> Result<&mut Record, Refusal> {
+        if handle == 0 {
+            return Err(Refusal(DnnStatus::NULL_POINTER, "a descriptor at a null pointer"));
         }
-        self.dnn.descriptors.get_mut(&handle).filter(|_| fits).ok_or(bad("a descriptor is none of its sort"))
+        if !self.dnn.descriptors.contains_key(&handle) {
+            let text = format!("`{name}` is given {handle:#x}, which is no descriptor of cuDNN (any more)");
+            self.report.find(Finding::Descriptor, text);
+        }
+        self.dnn.descriptors.get_mut(&handle).ok_or(bad("no descriptor (any more)"))
     }
 
-    pub fn tensor(&mut self, name: &str, handle: usize) -> Result<Tensor, Refusal> {
-        match self.descriptor(name, Sort::Tensor, handle)? {
-            Descriptor::Tensor(Some(tensor)) => Ok(tensor.clone()),
-            _ => Err(bad("the tensor is not set")),
+    /// One of this kind that has been finalized.
+    fn finalized(&mut self, name: &str, kind: Kind, handle: usize) -> Result<Record, Refusal> {
+        let record = self.descriptor(name, handle)?;
+        if record.kind != kind || !record.finalized {
+            return Err(bad("a descriptor is of another kind, or has not been finalized"));
         }
+        Ok(record.clone())
     }
 
-    pub fn filter(&mut self, name: &str, handle: usize) -> Result<Filter, Refusal> {
-        match self.descriptor(name, Sort::Filter, handle)? {
-            Descriptor::Filter(Some(filter)) => Ok(filter.clone()),
-            _ => Err(bad("the filter is not set")),
-        }
-    }
-
-    pub fn convolution(&mut self, name: &str, handle: usize) -> Result<&mut Convolution, Refusal> {
-        match self.descriptor(name, Sort::Convolution, handle)? {
-            Descriptor::Convolution(convolution) => Ok(convolution),
-            _ => Err(bad("a descriptor is none of its sort")),
-        }
-    }
-
-    fn activation(&mut self, name: &str, handle: usize) -> Result<Activation, Refusal> {
-        match self.descriptor(name, Sort::Activation, handle)? {
-            Descriptor::Activation(Some(activation)) => Ok(*activation),
-            _ => Err(bad("the activation is not set")),
-        }
-    }
-
-    pub fn create_descriptor(&mut self, out: *mut usize, sort: Sort) -> Result<(), Refusal> {
+    pub fn create_descriptor(&mut self, kind: u32, out: *mut usize) -> Result<(), Refusal> {
+        let Some(record) = Record::of(kind) else {
+            return Err(Refusal(DnnStatus::ALLOC_FAILED, "there is no such kind of descriptors"));
+        };
         let handle = self.handle();
         // SAFETY: the library asks of its caller that this is null or can be written.
         unsafe { put(out, handle) }?;
-        self.dnn.descriptors.insert(handle, Descriptor::new(sort));
+        self.dnn.descriptors.insert(handle, record);
         Ok(())
     }
 
-    pub fn destroy_descriptor(&mut self, name: &str, sort: Sort, handle: usize) -> Result<(), Refusal> {
-        // The library takes a null descriptor for one that is destroyed.
-        if handle != 0 {
-            self.descriptor(name, sort, handle)?;
-            self.dnn.descriptors.remove(&handle);
-        }
+    pub fn destroy_descriptor(&mut self, name: &str, handle: usize) -> Result<(), Refusal> {
+        self.descriptor(name, handle)?;
+        self.dnn.descriptors.remove(&handle);
         Ok(())
     }
 
-    /// Numbers that a program hands over. The library reads them without looking for null.
-    ///
     /// # Safety
-    /// `from` is null or has so many.
-    pub unsafe fn numbers(&mut self, name: &str, from: *const c_int, count: usize) -> Result<Vec<i32>, Refusal> {
-        if from.is_null() && count > 0 {
-            let text = format!("`{name}` is given an array at a null pointer, which the library reads");
-            self.report.find(Kind::IllegalAddress, text);
-            return Err(bad("an array at a null pointer"));
+    /// `values` is null or has so many of this type.
+    pub unsafe fn set_attribute(
+        &mut self,
+        name: &str,
+        handle: usize,
+        (attribute, kind): (u32, u32),
+        count: i64,
+        values: *const c_void,
+    ) -> Result<(), Refusal> {
+        let count = self.descriptor(name, handle)?.check_set(attribute, kind, count)?;
+        if values.is_null() {
+            return Err(bad("values at a null pointer"));
         }
+        let values = values.cast::<u8>();
         // SAFETY: the caller's promise.
-        Ok((0..count).map(|i| unsafe { from.add(i).read() }).collect())
+        let read = |i: usize| unsafe {
+            let at = values.add(i * types::bytes(kind));
+            match (kind, types::bytes(kind)) {
+                (types::FLOAT, _) => f64::from(at.cast::<f32>().read_unaligned()).to_bits() as i64,
+                (_, 8) => at.cast::<i64>().read_unaligned(),
+                (_, 4) => at.cast::<i32>().read_unaligned().into(),
+                _ => i64::from(at.read()),
+            }
+        };
+        let values: Vec<i64> = (0..count).map(read).collect();
+        if kind != types::DESCRIPTOR {
+            self.descriptor(name, handle)?.put(attribute, values);
+            return Ok(());
+        }
+        let mut parts = Vec::with_capacity(count);
+        for part in values {
+            // The library takes a null descriptor for one that is missing.
+            if part != 0 {
+                let part = self.descriptor(name, part as usize)?.clone();
+                if !part.finalized && attribute == 801 {
+                    return Err(Refusal(DnnStatus::NOT_FINALIZED, "an operation has not been finalized"));
+                }
+                parts.push(Arc::new(part));
+            }
+        }
+        self.check_parts(name, attribute, &parts)?;
+        self.descriptor(name, handle)?.put_parts(attribute, parts);
+        Ok(())
+    }
+
+    /// The library takes the caller's word for what kind a descriptor is of, and fails in some way if it is another.
+    fn check_parts(&mut self, name: &str, attribute: u32, parts: &[Arc<Record>]) -> Result<(), Refusal> {
+        let operations = [Kind::Forward, Kind::BackwardData, Kind::BackwardFilter, Kind::PointwiseOperation];
+        let kinds: &[Kind] = match attribute {
+            201 | 1300 => &[Kind::Graph],
+            204 | 407 | 1307 => &[Kind::DeviceProperties],
+            300 => &[Kind::Engine],
+            401 => &[Kind::EngineConfig],
+            702 | 708 | 714 => &[Kind::Convolution],
+            750 => &[Kind::Pointwise],
+            801 => &operations,
+            _ => &[Kind::Tensor],
+        };
+        match parts.iter().find(|part| !kinds.contains(&part.kind)) {
+            None => Ok(()),
+            Some(part) => {
+                let text = format!("`{name}` is given a {} for attribute {attribute}", part.kind.title());
+                self.report.find(Finding::Descriptor, text);
+                Err(bad("a descriptor is of another kind"))
+            }
+        }
+    }
+
+    /// # Safety
+    /// `values` is null or has room for so many of this type, `count` is null or can be written.
+    pub unsafe fn get_attribute(
+        &mut self,
+        name: &str,
+        handle: usize,
+        (attribute, kind): (u32, u32),
+        room: i64,
+        count: *mut i64,
+        values: *mut c_void,
+    ) -> Result<(), Refusal> {
+        let record = self.descriptor(name, handle)?.clone();
+        let all = values.is_null();
+        let fits = record.check_get(attribute, kind, if all { 1 } else { room })?;
+        let there = record.numbers(attribute).len() + record.parts(attribute).len();
+        let to = values.cast::<u8>();
+        if !all && kind == types::DESCRIPTOR {
+            for (i, part) in record.parts(attribute)[..fits].iter().enumerate() {
+                // SAFETY: the caller's promise.
+                let target = unsafe { to.cast::<usize>().add(i).read_unaligned() };
+                let target = self.descriptor(name, target)?;
+                if target.kind != part.kind {
+                    return Err(bad("a descriptor that is to be written is of another kind"));
+                }
+                *target = Record::clone(part);
+            }
+        } else if !all {
+            for (i, value) in record.numbers(attribute)[..fits].iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let at = to.add(i * types::bytes(kind));
+                    match (kind, types::bytes(kind)) {
+                        (types::FLOAT, _) => at.cast::<f32>().write_unaligned(f64::from_bits(*value as u64) as f32),
+                        (_, 8) => at.cast::<i64>().write_unaligned(*value),
+                        (_, 4) => at.cast::<i32>().write_unaligned(*value as i32),
+                        _ => at.write(*value as u8),
+                    }
+                }
+            }
+        }
+        if !count.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe { count.write(if all { there } else { fits } as i64) };
+        }
+        Ok(())
+    }
+
+    pub fn finalize(&mut self, name: &str, handle: usize) -> Result<(), Refusal> {
+        let record = self.descriptor(name, handle)?;
+        if record.finalized {
+            return Err(bad("the descriptor has been finalized"));
+        }
+        let mut record = record.clone();
+        problem::check(&record)?;
+        match record.kind {
+            Kind::Graph => record.put(802, vec![heuristic::ENGINES]),
+            Kind::Heuristic => self.propose(&mut record)?,
+            Kind::Engine => {
+                let graph = record.part(1300)?.clone();
+                let index = record.number(1301, -1);
+                if !(0..heuristic::ENGINES).contains(&index) {
+                    return Err(unsupported("a graph has no such engine"));
+                }
+                let problem = Problem::new(&graph, self.profile.arch);
+                let engines = problem.map(|problem| Engine::all(&problem, self.profile.arch)).unwrap_or_default();
+                if let Some(engine) = engines.iter().find(|engine| i64::from(engine.index) == index) {
+                    record.put(1303, engine.numerical.clone());
+                    record.put(1305, engine.behavior.clone());
+                }
+            }
+            Kind::EngineConfig => {
+                self.engine(&record)?;
+            }
+            Kind::Plan => {
+                self.asked_to_refuse("plan", 0)?;
+                let (problem, engine) = self.engine(record.part(401)?)?;
+                record.put(402, vec![engine.workspace(&problem) as i64]);
+            }
+            _ => {}
+        }
+        record.finalized = true;
+        *self.descriptor(name, handle)? = record;
+        Ok(())
+    }
+
+    /// What a heuristic proposes; nothing if no engine takes the graph.
+    fn propose(&mut self, record: &mut Record) -> Result<(), Refusal> {
+        let graph = record.part(201)?.clone();
+        self.asked_to_refuse("heuristic", 0)?;
+        let arch = self.profile.arch;
+        let problem = Problem::new(&graph, arch);
+        if let Err(Refusal(_, why)) = &problem {
+            self.report.refusals.insert(format!("no engine takes a graph: {why}"));
+        }
+        let no_last = heuristic::refused(&self.profile.faults, "nhwc", 0).is_some();
+        let problem = problem.ok().filter(|problem| !no_last || !problem.channels_last());
+        let proposed = problem.map(|problem| Engine::proposed(&problem, arch, record.number(200, 0)));
+        let config = |engine: Engine| {
+            let mut of = Record::new(Kind::Engine);
+            of.put_parts(1300, vec![graph.clone()]);
+            of.put(1301, vec![engine.index.into()]);
+            of.put(1303, engine.numerical);
+            of.put(1305, engine.behavior);
+            of.finalized = true;
+            let mut config = Record::new(Kind::EngineConfig);
+            config.put_parts(300, vec![Arc::new(of)]);
+            config.finalized = true;
+            Arc::new(config)
+        };
+        record.put_parts(202, proposed.into_iter().flatten().map(config).collect());
+        Ok(())
+    }
+
+    /// The problem and the engine of a configuration.
+    fn engine(&self, config: &Record) -> Result<(Problem, Engine), Refusal> {
+        let engine = config.part(300)?;
+        let problem = Problem::new(engine.part(1300)?, self.profile.arch)?;
+        let all = Engine::all(&problem, self.profile.arch);
+        let found = all.into_iter().find(|one| i64::from(one.index) == engine.number(1301, -1));
+        found.map(|found| (problem, found)).ok_or(unsupported("the engine does not take this graph"))
     }
 
     /// The stream of a handle.
@@ -148,104 +250,63 @@ impl World {
         }
         if handle != 0 {
             let text = format!("`{name}` is given {handle:#x}, which is no handle of cuDNN (any more)");
-            self.report.find(Kind::Descriptor, text);
+            self.report.find(Finding::Descriptor, text);
         }
         Err(bad("no handle"))
     }
 
-    fn described(&mut self, name: &str, direction: Direction, of: ConvDescriptors) -> Result<Problem, Refusal> {
-        let (x, y) = (self.tensor(name, of.x)?, self.tensor(name, of.y)?);
-        let (w, convolution) = (self.filter(name, of.w)?, self.convolution(name, of.convolution)?.clone());
-        Problem::new(direction, [&x, &y], &w, &convolution, self.profile.arch)
-    }
-
-    /// # Safety
-    /// There is room for as many answers as are requested.
-    pub unsafe fn heuristic(
-        &mut self,
-        name: &str,
-        direction: Direction,
-        handle: usize,
-        of: ConvDescriptors,
-        answer: Answer,
-    ) -> Result<(), Refusal> {
-        self.dnn_stream(name, handle)?;
-        answer.check()?;
-        self.asked_to_refuse("heuristic", 0)?;
-        let problem = self.described(name, direction, of)?;
-        // SAFETY: the caller's promise.
-        unsafe { answer.write(&heuristic::choices(&problem, self.profile.arch)) };
-        Ok(())
-    }
-
-    /// Runs what fits into the memory that is given, and answers with what it took. The output is not the result.
-    ///
-    /// # Safety
-    /// There is room for as many answers as are requested.
-    pub unsafe fn search(
-        &mut self,
-        name: &str,
-        direction: Direction,
-        handle: usize,
-        of: ConvDescriptors,
-        at: ConvAddresses,
-        answer: Answer,
-    ) -> Result<(), Refusal> {
-        let stream = self.dnn_stream(name, handle)?;
-        answer.check()?;
-        self.asked_to_refuse("search", 0)?;
-        let problem = self.described(name, direction, of)?;
-        let stream = own(self, stream).map_err(|_| bad("the handle's stream has been destroyed"))?;
-        let mut choices = heuristic::choices(&problem, self.profile.arch);
-        for choice in choices.iter_mut().filter(|choice| choice.status == 0) {
-            let refused = heuristic::refused(&self.profile.faults, direction_name(direction), choice.algorithm);
-            if let Some(status) = refused {
-                (choice.status, choice.memory) = (status.0, 0);
-            } else if choice.memory > at.workspace.1 || (choice.memory > 0 && at.workspace.0 == 0) {
-                choice.status = DnnStatus::ALLOC_FAILED.0;
-            }
-        }
-        choices.sort_by_key(|choice| choice.status != 0);
-        // What is aside beyond what the algorithms that are tried need is not touched.
-        let mut needed = 0;
-        for (i, choice) in choices.iter_mut().enumerate().filter(|(_, choice)| choice.status == 0) {
-            choice.time = 0.01 * (i + 1) as f32;
-            needed = choice.memory.max(needed);
-        }
-        let run = work::Convolution {
-            problem,
-            x: at.x,
-            w: at.w,
-            y: at.y,
-            alpha: 1.0,
-            beta: 0.0,
-            workspace: at.workspace.0,
-            workspace_bytes: needed,
-            fused: None,
-            wavers: None,
-            search: true,
-        };
-        run.check(heuristic::Requirements { memory: 0, deterministic: true })?;
-        self.enqueue(name, stream, run)?;
-        self.report.counts.synchronizations += 1;
-        self.wait_stream(stream).map_err(|_| Refusal(DnnStatus::EXECUTION_FAILED, "the device has failed"))?;
-        // SAFETY: the caller's promise.
-        unsafe { answer.write(&choices) };
-        Ok(())
-    }
-
     /// The refusal of a call that the simulator was asked to refuse.
-    pub fn asked_to_refuse(&self, call: &str, algorithm: u32) -> Result<(), Refusal> {
-        match heuristic::refused(&self.profile.faults, call, algorithm) {
+    pub fn asked_to_refuse(&self, call: &str, engine: u32) -> Result<(), Refusal> {
+        match heuristic::refused(&self.profile.faults, call, engine) {
             Some(status) => Err(Refusal(status, "the simulator was asked to refuse it")),
             None => Ok(()),
         }
     }
 
-    fn enqueue(&mut self, name: &str, stream: usize, run: work::Convolution) -> Result<(), Refusal> {
+    pub fn execute_plan(&mut self, name: &str, handle: usize, plan: usize, pack: usize) -> Result<(), Refusal> {
+        let stream = self.dnn_stream(name, handle)?;
+        let (plan, pack) = (self.finalized(name, Kind::Plan, plan)?, self.finalized(name, Kind::VariantPack, pack)?);
+        let stream = own(self, stream).map_err(|_| bad("the handle's stream has been destroyed"))?;
+        let (problem, engine) = self.engine(plan.part(401)?)?;
+        if plan.number(400, 0) as usize != handle {
+            let text = format!("`{name}`: the plan was made for another handle, or for a device that is described");
+            self.report.find(Finding::Descriptor, text);
+            return Err(bad("a plan of another handle"));
+        }
+        let call = match problem.direction {
+            Direction::Forward => "forward",
+            Direction::Data => "data",
+            Direction::Filter => "filter",
+        };
+        self.asked_to_refuse(call, engine.index)?;
+        if problem.bias.is_some() {
+            self.asked_to_refuse("fused", engine.index)?;
+        }
+        if !self.lazy_memory(call) {
+            return Err(Refusal(DnnStatus::DEVICE_ALLOCATION_FAILED, "there is no memory for the library's kernels"));
+        }
+        let address = |uid: i64| {
+            let mut bound = pack.numbers(1000).iter().zip(pack.numbers(1001)).filter(|(bound, _)| **bound == uid);
+            match (bound.next(), bound.next()) {
+                (Some((_, address)), None) => Ok(*address as u64),
+                _ => Err(bad("a tensor of the graph has no address, or two")),
+            }
+        };
+        let run = Convolution {
+            rounding: engine.rounding(&problem),
+            x: address(problem.x.uid)?,
+            w: address(problem.w.uid)?,
+            y: address(problem.y.uid)?,
+            bias: problem.bias.map_or(Ok(0), |bias| address(bias.uid))?,
+            workspace: pack.number(1003, 0) as u64,
+            workspace_bytes: engine.workspace(&problem),
+            wavers: (!engine.is_deterministic()).then(|| self.streams.draw()),
+            problem,
+        };
+        run.check()?;
         self.healthy().map_err(|_| Refusal(DnnStatus::EXECUTION_FAILED, "the device has failed"))?;
         if let Some(why) = run.conflict() {
-            self.report.find(Kind::Overlap, format!("`{name}`: {why}, so that the result is not defined"));
+            self.report.find(Finding::Overlap, format!("`{name}`: {why}, so that the result is not defined"));
         }
         if self.profile.faults.launch.fails() {
             return Err(Refusal(DnnStatus::EXECUTION_FAILED, "the simulator was asked to let a launch fail"));
@@ -253,77 +314,5 @@ impl World {
         self.report.counts.products += 1;
         self.submit(stream, name, None, Work::Convolution(Box::new(run)));
         Ok(())
-    }
-
-    /// # Safety
-    /// The factors are null, or of the type that the library asks for.
-    #[allow(clippy::too_many_arguments, reason = "the library's own")]
-    pub unsafe fn convolve(
-        &mut self,
-        name: &str,
-        direction: Direction,
-        handle: usize,
-        of: ConvDescriptors,
-        at: ConvAddresses,
-        algorithm: u32,
-        [alpha, beta]: [*const c_void; 2],
-        fused: Option<FusedArguments>,
-    ) -> Result<(), Refusal> {
-        let stream = self.dnn_stream(name, handle)?;
-        let problem = self.described(name, direction, of)?;
-        let stream = own(self, stream).map_err(|_| bad("the handle's stream has been destroyed"))?;
-        if alpha.is_null() || beta.is_null() {
-            return Err(bad("a factor is at a null pointer"));
-        }
-        // SAFETY: the library reads them by the call: `double` for those of doubles, else `float`.
-        let [alpha, beta] = [alpha, beta].map(|from| unsafe {
-            if problem.data == Data::F64 { from.cast::<f64>().read() } else { from.cast::<f32>().read().into() }
-        });
-        let arch = self.profile.arch;
-        let requirements =
-            heuristic::requirements(&problem, algorithm, arch).ok_or(bad("there is no such algorithm"))?;
-        let requirements = requirements.ok_or(unsupported("the algorithm does not take this problem"))?;
-        let fused = match fused {
-            None => None,
-            Some(arguments) => {
-                let [z, y] = [self.tensor(name, arguments.z_desc)?, self.tensor(name, of.y)?];
-                let bias = self.tensor(name, arguments.bias_desc)?;
-                let activation = self.activation(name, arguments.activation)?;
-                let relu = problem::fused(&problem, algorithm, &bias, activation, [&z, &y])?;
-                Some(Fused { bias: arguments.bias, z: arguments.z, scale: beta, relu })
-            }
-        };
-        self.asked_to_refuse(direction_name(direction), algorithm)?;
-        if fused.is_some() {
-            self.asked_to_refuse("fused", algorithm)?;
-        }
-        if !self.lazy_memory(name) {
-            return Err(Refusal(DnnStatus::DEVICE_ALLOCATION_FAILED, "there is no memory for the library's kernels"));
-        }
-        let run = work::Convolution {
-            problem,
-            x: at.x,
-            w: at.w,
-            y: at.y,
-            alpha,
-            beta: if fused.is_some() { 0.0 } else { beta },
-            workspace: at.workspace.0,
-            workspace_bytes: at.workspace.1,
-            fused,
-            wavers: (!requirements.deterministic).then(|| self.streams.draw()),
-            search: false,
-        };
-        run.check(requirements)?;
-        // What is aside beyond what the algorithm needs is not touched.
-        self.enqueue(name, stream, work::Convolution { workspace_bytes: requirements.memory, ..run })
-    }
-}
-
-/// As faults are named.
-fn direction_name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Forward => "forward",
-        Direction::Data => "data",
-        Direction::Filter => "filter",
     }
 }

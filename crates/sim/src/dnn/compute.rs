@@ -75,16 +75,11 @@ pub unsafe fn run(convolution: &Convolution) {
         unsafe { std::ptr::write_bytes(convolution.workspace as *mut u8, 0xff, convolution.workspace_bytes) };
     }
     let (target, at) = (problem.target(), convolution.target());
-    if convolution.search {
-        // SAFETY: it is one of the ranges.
-        unsafe { std::ptr::write_bytes(at as *mut u8, 0xff, target.count() * problem.data.bytes()) };
-        return;
-    }
     let factors = |address: u64, image: &Image| {
         // SAFETY: the operands are among the ranges, and aligned, which was checked.
         let mut values = unsafe { load(problem.data, address, image.count()) };
-        if problem.rounding != Rounding::None {
-            values.iter_mut().for_each(|value| *value = rounded(problem.rounding, *value));
+        if convolution.rounding != Rounding::None {
+            values.iter_mut().for_each(|value| *value = rounded(convolution.rounding, *value));
         }
         values
     };
@@ -98,26 +93,19 @@ pub unsafe fn run(convolution: &Convolution) {
     if let Some(seed) = convolution.wavers {
         waver(&mut out, problem.data, seed);
     }
-    out.iter_mut().for_each(|value| *value *= convolution.alpha);
+    out.iter_mut().for_each(|value| *value *= problem.alpha);
     // SAFETY: what is read and written is among the ranges.
     unsafe {
-        if convolution.beta != 0.0 {
+        if problem.beta != 0.0 {
             let old = load(problem.data, at, out.len());
-            out.iter_mut().zip(old).for_each(|(value, old)| *value += convolution.beta * old);
+            out.iter_mut().zip(old).for_each(|(value, old)| *value += problem.beta * old);
         }
-        if let Some(fused) = &convolution.fused {
-            if fused.scale != 0.0 {
-                let z = load(problem.data, fused.z, out.len());
-                out.iter_mut().zip(z).for_each(|(value, z)| *value += fused.scale * z);
-            }
-            let bias = load(problem.data, fused.bias, target.dims[1]);
+        if let Some(bias) = &problem.bias {
+            let bias = load(problem.data, convolution.bias, bias.count());
             let channel = target.steps[1];
             for (i, value) in out.iter_mut().enumerate() {
-                *value += bias[i / channel % bias.len()];
-                if fused.relu {
-                    // What is not a number becomes 0: the library is told not to propagate it.
-                    *value = value.max(0.0);
-                }
+                // What is not a number becomes 0: the library is told not to propagate it.
+                *value = (*value + bias[i / channel % bias.len()]).max(0.0);
             }
         }
         store(problem.data, at, &out);

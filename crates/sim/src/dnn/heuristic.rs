@@ -1,31 +1,13 @@
-//! The algorithms of each direction: which problems each supports, the workspace that it needs, and whether its result is
-//! the same each time. What a program has to respect differs between them; what they compute does not.
-use super::DnnStatus;
+//! The engines of each direction: which problems each takes, the workspace that it needs, and its notes. What a program has
+//! to respect differs between them; what they compute does not.
 use super::problem::{Direction, Problem};
 use crate::blas::problem::{Data, Rounding};
 use crate::profile::{Faults, Refused};
 
-/// A `cudnnConvolutionFwdAlgoPerf_t`, or that of another direction.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Choice {
-    /// The algorithm's number in its direction.
-    pub algorithm: u32,
-    /// A `cudnnStatus_t`: whether it takes the problem.
-    pub status: u32,
-    /// Milliseconds; -1 from a heuristic.
-    pub time: f32,
-    /// Bytes of the workspace that it needs.
-    pub memory: usize,
-    /// 1 if the result is the same each time.
-    pub determinism: u32,
-    /// The math type that it uses.
-    pub math: i32,
-    reserved: [i32; 3],
-}
+use super::DnnStatus;
 
-/// How an algorithm computes, in the words of cuDNN's enums. It decides which problems the algorithm supports.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How an engine computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
     /// A GEMM whose factors are gathered from the image as they are needed.
     ImplicitGemm,
@@ -34,151 +16,126 @@ enum Method {
     /// A GEMM of an im2col matrix in the workspace.
     Gemm,
     Fft,
-    FftTiling,
-    Winograd,
-    /// Winograd's transforms as kernels of their own.
     WinogradNonfused,
-    /// A number of the enum that the library never supports.
-    Unsupported,
 }
 
-/// An algorithm: its number, its method, whether it adds with atomics.
-type Row = (u32, Method, bool);
+/// An engine of a graph: its number, its method, and its notes.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub index: u32,
+    method: Method,
+    pub numerical: Vec<i64>,
+    pub behavior: Vec<i64>,
+}
 
-/// As the library's enums number them, in the order in which they are offered.
-fn rows(direction: Direction) -> &'static [Row] {
-    use Method::*;
-    match direction {
-        Direction::Forward => &[
-            (1, ImplicitPrecompGemm, false),
-            (7, WinogradNonfused, false),
-            (6, Winograd, false),
-            (0, ImplicitGemm, false),
-            (2, Gemm, false),
-            (5, FftTiling, false),
-            (4, Fft, false),
-            (3, Unsupported, false),
-        ],
-        Direction::Data => &[
-            (0, ImplicitGemm, true),
-            (1, ImplicitPrecompGemm, false),
-            (5, WinogradNonfused, false),
-            (4, Winograd, false),
-            (3, FftTiling, false),
-            (2, Fft, false),
-        ],
-        Direction::Filter => &[
-            (0, ImplicitGemm, true),
-            (1, ImplicitPrecompGemm, false),
-            (3, ImplicitPrecompGemm, true),
-            (5, WinogradNonfused, false),
-            (6, FftTiling, false),
-            (2, Fft, false),
-            (4, Unsupported, false),
-        ],
+/// `CUDNN_NUMERICAL_NOTE_TENSOR_CORE` and so on.
+const TENSOR_CORE: i64 = 0;
+const DOWN_CONVERT_INPUTS: i64 = 1;
+const REDUCED_PRECISION_REDUCTION: i64 = 2;
+const FFT: i64 = 3;
+const NONDETERMINISTIC: i64 = 4;
+const WINOGRAD: i64 = 5;
+/// `CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION`
+const RUNTIME_COMPILATION: i64 = 0;
+
+/// `CUDNN_HEUR_MODE_FALLBACK`
+const FALLBACK: i64 = 2;
+/// As many engines as a graph has numbers for.
+pub const ENGINES: i64 = 12;
+
+impl Engine {
+    /// All that take the problem, best first.
+    pub fn all(problem: &Problem, arch: u32) -> Vec<Engine> {
+        use Method::*;
+        let half = matches!(problem.data, Data::F16 | Data::Bf16);
+        let cores = half || problem.data == Data::F32 && arch >= 80;
+        let atomic = |numerical: &[i64]| {
+            let reduced = half.then_some(REDUCED_PRECISION_REDUCTION);
+            reduced.into_iter().chain(numerical.iter().copied()).chain([NONDETERMINISTIC]).collect()
+        };
+        let backward = problem.direction != Direction::Forward;
+        let mut rows: Vec<(u32, Method, Vec<i64>, Vec<i64>)> = Vec::new();
+        if cores {
+            rows.push((8, ImplicitPrecompGemm, vec![TENSOR_CORE], vec![]));
+        }
+        if backward {
+            rows.push((2, ImplicitGemm, atomic(&[]), vec![]));
+        }
+        rows.push((1, ImplicitPrecompGemm, vec![], vec![]));
+        if problem.bias.is_none() {
+            rows.push((7, WinogradNonfused, vec![WINOGRAD], vec![]));
+            rows.push((3, Gemm, vec![], vec![]));
+            rows.push((4, Fft, vec![FFT], vec![]));
+        }
+        if problem.data == Data::F32 {
+            rows.push((9, ImplicitGemm, vec![TENSOR_CORE, DOWN_CONVERT_INPUTS], vec![]));
+        }
+        rows.push((0, ImplicitGemm, vec![], vec![]));
+        rows.push((10, ImplicitGemm, vec![], vec![RUNTIME_COMPILATION]));
+        let engines =
+            rows.into_iter().map(|(index, method, numerical, behavior)| Engine { index, method, numerical, behavior });
+        engines.filter(|engine| engine.method.supports(problem)).collect()
+    }
+
+    /// What a heuristic proposes: those that are fast where they can be used, or those that can be used almost everywhere.
+    pub fn proposed(problem: &Problem, arch: u32, mode: i64) -> Vec<Engine> {
+        let mut all = Engine::all(problem, arch);
+        let everywhere = |engine: &Engine| matches!(engine.index, 0 | 1 | 10);
+        all.retain(|engine| (mode == FALLBACK) == everywhere(engine) || engine.index == 1);
+        all
+    }
+
+    /// Bytes of the workspace that it needs.
+    pub fn workspace(&self, problem: &Problem) -> usize {
+        self.method.workspace(problem)
+    }
+
+    /// What it does to factors.
+    pub fn rounding(&self, problem: &Problem) -> Rounding {
+        match problem.data {
+            Data::F32 if self.numerical.contains(&DOWN_CONVERT_INPUTS) => Rounding::F16,
+            Data::F32 if self.numerical.contains(&TENSOR_CORE) => Rounding::Tf32,
+            _ => Rounding::None,
+        }
+    }
+
+    pub fn is_deterministic(&self) -> bool {
+        !self.numerical.contains(&NONDETERMINISTIC)
     }
 }
 
 impl Method {
-    /// Whether it supports the problem, by the tables in the library's documentation.
-    fn supports(self, problem: &Problem, arch: u32) -> bool {
+    fn supports(self, problem: &Problem) -> bool {
         let plain = problem.groups == 1 && problem.dilation == [1, 1] && !problem.channels_last();
         let filter = [problem.w.dims[2], problem.w.dims[3]];
         let single = matches!(problem.data, Data::F32 | Data::F16);
         let close = problem.stride == [1, 1] && single && plain && !problem.mirrored;
-        // Factors of f64 with the channels last are in none of the tables.
-        let known = problem.data != Data::F64 || !problem.channels_last();
         let inside = (0..2).all(|axis| problem.padding[axis] < filter[axis]);
         match self {
-            Method::ImplicitGemm | Method::ImplicitPrecompGemm => known,
+            Method::ImplicitGemm | Method::ImplicitPrecompGemm => true,
             Method::Gemm => plain,
             Method::Fft => {
                 close && inside && (0..2).all(|axis| problem.x.dims[2 + axis] + problem.padding[axis] <= 256)
             }
-            Method::FftTiling => close && inside && filter.iter().all(|&taps| taps <= 32) && filter != [1, 1],
-            Method::Winograd => close && filter == [3, 3] && arch < 90,
             Method::WinogradNonfused => close && (filter == [3, 3] || filter == [5, 5]),
-            Method::Unsupported => false,
         }
     }
 
-    /// Bytes of the workspace that it needs.
     fn workspace(self, problem: &Problem) -> usize {
         let [n, _, h, w] = problem.y.dims;
         let images = problem.x.count() + problem.y.count();
         match self {
-            Method::ImplicitGemm | Method::Unsupported => 0,
+            Method::ImplicitGemm => 0,
             Method::ImplicitPrecompGemm => (16 * problem.depth()).next_multiple_of(512),
             Method::Gemm => problem.depth() * problem.groups * h * w * problem.data.bytes(),
             Method::Fft => 8 * (images + 4 * problem.w.count()),
-            Method::FftTiling => 4 * (images + 4 * problem.w.count()),
-            Method::Winograd => 64 * problem.w.dims[0] * problem.w.dims[1],
             Method::WinogradNonfused => 64 * problem.w.dims[0] * problem.w.dims[1] + 4 * n.min(8) * images / n,
         }
     }
-
-    /// The math type that it uses when it may use that of the problem.
-    fn math(self, problem: &Problem) -> i32 {
-        match (self, problem.data, problem.rounding) {
-            (Method::ImplicitGemm | Method::ImplicitPrecompGemm, _, Rounding::Tf32 | Rounding::F16) => problem.math,
-            (Method::ImplicitPrecompGemm | Method::WinogradNonfused, Data::F16 | Data::Bf16, _)
-                if problem.math != 3 =>
-            {
-                1
-            }
-            (_, Data::F32 | Data::F64, _) => 3,
-            _ => {
-                if problem.math == 3 {
-                    3
-                } else {
-                    0
-                }
-            }
-        }
-    }
 }
 
-/// The workspace that an algorithm needs, and whether it is deterministic.
-#[derive(Clone, Copy, Debug)]
-pub struct Requirements {
-    pub memory: usize,
-    pub deterministic: bool,
-}
-
-/// The requirements of an algorithm for a problem. `None` if there is no algorithm of this number, `Some(None)` if it does
-/// not support the problem.
-pub fn requirements(problem: &Problem, algorithm: u32, arch: u32) -> Option<Option<Requirements>> {
-    let (_, method, atomic) = rows(problem.direction).iter().find(|(number, ..)| *number == algorithm)?;
-    Some(
-        method
-            .supports(problem, arch)
-            .then(|| Requirements { memory: method.workspace(problem), deterministic: !atomic }),
-    )
-}
-
-/// Every algorithm of the direction, those that support the problem first.
-pub fn choices(problem: &Problem, arch: u32) -> Vec<Choice> {
-    let mut all: Vec<Choice> = rows(problem.direction)
-        .iter()
-        .map(|&(algorithm, method, atomic)| {
-            let supported = method.supports(problem, arch);
-            Choice {
-                algorithm,
-                status: if supported { DnnStatus::SUCCESS } else { DnnStatus::NOT_SUPPORTED }.0,
-                time: -1.0,
-                memory: if supported { method.workspace(problem) } else { 0 },
-                determinism: u32::from(!atomic),
-                math: method.math(problem),
-                reserved: [0; 3],
-            }
-        })
-        .collect();
-    all.sort_by_key(|choice| choice.status != 0);
-    all
-}
-
-/// What the simulator was asked to answer to a call: `create`, `heuristic`, `search`, or a direction, whose algorithms are
-/// told apart.
-pub fn refused(faults: &Faults, call: &str, algorithm: u32) -> Option<DnnStatus> {
-    Refused::find(&faults.no_convolutions, call, algorithm, DnnStatus::NOT_SUPPORTED.0).map(DnnStatus)
+/// What the simulator was asked to answer to a call: `create`, `heuristic`, `plan`, or a direction, whose engines are told
+/// apart.
+pub fn refused(faults: &Faults, call: &str, engine: u32) -> Option<DnnStatus> {
+    Refused::find(&faults.no_convolutions, call, engine, DnnStatus::NOT_SUPPORTED.0).map(DnnStatus)
 }

@@ -1,17 +1,16 @@
 //! cuDNN: its descriptors, its rules, and its convolutions, computed in `f64` on the host as work of a stream.
+pub mod attributes;
 pub mod calls;
 pub mod compute;
-pub mod descriptor;
 pub mod heuristic;
 pub mod problem;
 pub mod work;
 
 use std::collections::HashMap;
 
-use descriptor::Descriptor;
+use attributes::Record;
 
-/// A `cudnnStatus_t`. Each class of them has more special ones in newer functions; those that are simulated answer, as
-/// far as it can be seen without a GPU, with the plain one.
+/// A `cudnnStatus_t`.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DnnStatus(pub u32);
@@ -21,8 +20,12 @@ impl DnnStatus {
     pub const SUCCESS: DnnStatus = DnnStatus(0);
     pub const NOT_INITIALIZED: DnnStatus = DnnStatus(1001);
     pub const BAD_PARAM: DnnStatus = DnnStatus(2000);
+    pub const NULL_POINTER: DnnStatus = DnnStatus(2002);
+    pub const MISALIGNED_POINTER: DnnStatus = DnnStatus(2003);
+    pub const NOT_FINALIZED: DnnStatus = DnnStatus(2004);
+    pub const BAD_ATTRIBUTE_TYPE: DnnStatus = DnnStatus(2010);
     pub const NOT_SUPPORTED: DnnStatus = DnnStatus(3000);
-    /// Of a candidate that needs more memory aside than there is.
+    /// Of a kind of descriptors that there is not.
     pub const ALLOC_FAILED: DnnStatus = DnnStatus(4003);
     /// The library finds no memory for itself.
     pub const DEVICE_ALLOCATION_FAILED: DnnStatus = DnnStatus(4004);
@@ -57,7 +60,7 @@ pub unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Refusal> {
 pub struct Dnn {
     /// Handles of `cudnnCreate`, with the stream that each works in.
     pub handles: HashMap<usize, usize>,
-    pub descriptors: HashMap<usize, Descriptor>,
+    pub descriptors: HashMap<usize, Record>,
     /// Why the last call that failed did.
     pub last_error: String,
 }

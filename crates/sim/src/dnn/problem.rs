@@ -1,12 +1,10 @@
-//! A convolution as its descriptors describe it, and the library's rules for what is valid.
-//!
-//! The rules are those of NVIDIA's documentation of cuDNN 9 (the tables of `cudnnConvolutionForward` and its like).
-//! Where it leaves open whether something is supported, it is refused: a program has to have a way without it.
-use super::descriptor::{self, Activation, Convolution, Filter, Tensor};
+//! What descriptors describe together, checked when they are finalized: tensors, convolutions, operations, graphs. A graph
+//! that an engine could compute is a problem; the others are valid, and no engine takes them.
+use super::attributes::{Kind, Record};
 use super::{Refusal, bad, unsupported};
-use crate::blas::problem::{Data, Rounding};
+use crate::blas::problem::Data;
 
-/// Which of the three computations. Numbers of algorithms are each direction's own.
+/// Which of the three computations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     Forward,
@@ -17,6 +15,10 @@ pub enum Direction {
 /// An image or a filter as it lies in memory: extents and steps in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
+    /// Its number, by which a variant pack gives it an address.
+    pub uid: i64,
+    /// That address is a multiple of so many bytes.
+    pub alignment: u64,
     pub dims: [usize; 4],
     pub steps: [usize; 4],
     /// Whether the channels come last, and the other way round; both if only one of the extents is not 1.
@@ -24,17 +26,25 @@ pub struct Image {
     pub first: bool,
 }
 
+/// The sort of elements that a number of the library means (`cudnnDataType_t`).
+pub fn data_of(number: i64) -> Option<Data> {
+    Some(match number {
+        0 => Data::F32,
+        1 => Data::F64,
+        2 => Data::F16,
+        9 => Data::Bf16,
+        _ => return None,
+    })
+}
+
 impl Image {
     fn strides([_, c, h, w]: [usize; 4], last: bool) -> [usize; 4] {
         if last { [h * w * c, 1, w * c, c] } else { [c * h * w, h * w, w, 1] }
     }
 
-    fn tensor(tensor: &Tensor) -> Result<Image, Refusal> {
-        if tensor.strides.iter().any(|&stride| stride < 0) {
-            return Err(unsupported("a negative stride"));
-        }
-        let (Ok(dims), Ok(steps)) = (<[i32; 4]>::try_from(&tensor.dims[..]), <[i32; 4]>::try_from(&tensor.strides[..]))
-        else {
+    fn new(tensor: &Record) -> Result<Image, Refusal> {
+        let four = |attribute| <[i64; 4]>::try_from(tensor.numbers(attribute));
+        let (Ok(dims), Ok(steps)) = (four(902), four(903)) else {
             return Err(unsupported("the simulator has convolutions of two axes only"));
         };
         let (dims, steps) = (dims.map(|dim| dim as usize), steps.map(|step| step as usize));
@@ -46,20 +56,12 @@ impl Image {
         if !first && !last {
             return Err(unsupported("a tensor that is not dense as NCHW or NHWC"));
         }
-        Ok(Image { dims, steps: Image::strides(dims, !first), last, first })
-    }
-
-    fn filter(filter: &Filter) -> Result<Image, Refusal> {
-        let Ok(dims) = <[i32; 4]>::try_from(&filter.dims[..]) else {
-            return Err(unsupported("the simulator has convolutions of two axes only"));
-        };
-        let dims = dims.map(|dim| dim as usize);
         let count = dims.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
         if count.is_none_or(|count| count > i32::MAX as usize) {
-            return Err(unsupported("a filter of 2^31 elements or more"));
+            return Err(unsupported("a tensor of 2^31 elements or more"));
         }
-        let last = filter.format == 1;
-        Ok(Image { dims, steps: Image::strides(dims, last), last, first: !last })
+        let (uid, alignment) = (tensor.number(906, 0), tensor.number(900, 1) as u64);
+        Ok(Image { uid, alignment, dims, steps: Image::strides(dims, !first), last, first })
     }
 
     pub fn count(&self) -> usize {
@@ -68,89 +70,275 @@ impl Image {
 }
 
 /// A convolution without its addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     pub direction: Direction,
     pub data: Data,
     pub x: Image,
     pub w: Image,
     pub y: Image,
+    /// What is added to each channel, and ReLU behind it.
+    pub bias: Option<Image>,
     pub padding: [usize; 2],
     pub stride: [usize; 2],
     pub dilation: [usize; 2],
     pub groups: usize,
     /// The filter is mirrored: `CUDNN_CONVOLUTION`.
     pub mirrored: bool,
-    /// `cudnnMathType_t`
-    pub math: i32,
-    /// What the math type does to factors.
-    pub rounding: Rounding,
+    pub alpha: f64,
+    pub beta: f64,
 }
 
-fn data_of(number: i32) -> Option<Data> {
-    Some(match number {
-        0 => Data::F32,
-        1 => Data::F64,
-        2 => Data::F16,
-        9 => Data::Bf16,
+/// What is wrong with a tensor.
+fn tensor(tensor: &Record) -> Result<(), Refusal> {
+    let (dims, strides) = (tensor.numbers(902), tensor.numbers(903));
+    if dims.is_empty() || dims.len() != strides.len() {
+        return Err(bad("a tensor has as many extents as strides, and one at least"));
+    }
+    if dims.iter().chain(strides).any(|&value| value < 0) {
+        return Err(bad("an extent or a stride is negative"));
+    }
+    let bytes = match tensor.number(901, 0) {
+        0 | 4 => 4,
+        1 | 10 => 8,
+        2 | 9 => 2,
+        3 | 6 | 11..=13 => 1,
+        _ => return Err(unsupported("elements of a type that tensors do not have")),
+    };
+    let alignment = tensor.number(900, 1);
+    if alignment <= 0 || alignment % bytes != 0 {
+        return Err(bad("the alignment is no multiple of the elements' bytes"));
+    }
+    Ok(())
+}
+
+/// What is wrong with how a filter moves.
+fn convolution(of: &Record) -> Result<(), Refusal> {
+    let axes = usize::try_from(of.number(106, -1)).unwrap_or(0);
+    let [dilation, stride] = [of.numbers(102), of.numbers(103)];
+    if axes == 0 || dilation.len() != axes || stride.len() != axes {
+        return Err(bad("not as many dilations or strides as there are axes"));
+    }
+    let paddings = [of.numbers(104), of.numbers(105)];
+    if paddings.iter().any(|padding| !padding.is_empty() && padding.len() != axes) {
+        return Err(bad("not as many paddings as there are axes"));
+    }
+    let wrong =
+        dilation.iter().chain(stride).any(|&step| step < 1) || paddings.iter().copied().flatten().any(|&p| p < 0);
+    if wrong { Err(bad("padding is not negative; strides and dilations are positive")) } else { Ok(()) }
+}
+
+/// The attributes of x, w, y, the rule, alpha and beta of an operation, if it is a convolution.
+fn convolution_attributes(kind: Kind) -> Option<(Direction, [u32; 6])> {
+    Some(match kind {
+        Kind::Forward => (Direction::Forward, [704, 703, 705, 702, 700, 701]),
+        Kind::BackwardData => (Direction::Data, [710, 709, 711, 708, 706, 707]),
+        Kind::BackwardFilter => (Direction::Filter, [716, 715, 717, 714, 712, 713]),
         _ => return None,
     })
 }
 
-/// What the math type does to factors of this type on this architecture.
-fn rounding(data: Data, math: i32, arch: u32) -> Rounding {
-    match (data, math) {
-        (Data::F32, 0 | 1) if arch >= 80 => Rounding::Tf32,
-        (Data::F32, 2) => Rounding::F16,
-        _ => Rounding::None,
+/// Whether elements of a tensor lie in one place, apart from those of an axis that does not move.
+fn overlaps(tensor: &Record) -> bool {
+    let (dims, strides) = (tensor.numbers(902), tensor.numbers(903));
+    let mut axes: Vec<_> = strides.iter().zip(dims).filter(|(stride, dim)| **dim > 1 && **stride > 0).collect();
+    axes.sort_unstable();
+    let mut reach = 1;
+    axes.into_iter().any(|(stride, dim)| {
+        let over = *stride < reach;
+        reach += (dim - 1) * stride;
+        over
+    })
+}
+
+/// Whether a tensor reaches as far as it has elements.
+fn is_packed(tensor: &Record) -> bool {
+    let axes = || tensor.numbers(902).iter().zip(tensor.numbers(903));
+    axes().map(|(dim, stride)| (dim - 1) * stride).sum::<i64>() + 1 == axes().map(|(dim, _)| dim).product()
+}
+
+/// What is wrong with a convolution of tensors.
+fn operation(of: &Record, [x, w, y, rule]: [u32; 4]) -> Result<(), Refusal> {
+    let rule = of.part(rule)?;
+    if overlaps(of.part(x)?) || overlaps(of.part(y)?) || !is_packed(of.part(w)?) {
+        return Err(bad("elements of an image lie in one place, or those of the filter with gaps"));
+    }
+    let [x, w, y] = [of.part(x)?, of.part(w)?, of.part(y)?].map(|tensor| tensor.numbers(902));
+    let [pre, post] = [rule.numbers(105), rule.numbers(104)];
+    let axes = rule.numbers(103).len();
+    if [x, w, y].iter().any(|dims| dims.len() != axes + 2) {
+        return Err(bad("a tensor has two dimensions more than there are axes"));
+    }
+    if [x, w, y].iter().any(|dims| dims.contains(&0)) {
+        return Err(bad("an extent is 0"));
+    }
+    if y[0] != x[0] || y[1] != w[0] || x[1] % w[1] != 0 || w[0] % (x[1] / w[1]) != 0 {
+        return Err(bad("the images' batches or channels do not fit the filter's"));
+    }
+    let at = |values: &[i64], axis: usize| values.get(axis).copied().unwrap_or(0);
+    for axis in 0..axes {
+        let reach = (w[axis + 2] - 1) * rule.numbers(102)[axis] + 1;
+        let room = x[axis + 2] + at(pre, axis) + at(post, axis) - reach;
+        if room < 0 || room / rule.numbers(103)[axis] + 1 != y[axis + 2] {
+            return Err(bad("the output has other extents than the convolution gives"));
+        }
+    }
+    Ok(())
+}
+
+/// Operands that do not spread to the output are found by the engines only.
+fn pointwise(of: &Record) -> Result<(), Refusal> {
+    let rank = of.part(753)?.numbers(902).len();
+    // Modes of two operands come first in the enum.
+    let two = of.parts(750).first().is_none_or(|rule| rule.number(0, 0) < 10);
+    if of.part(751)?.numbers(902).len() != rank || two && of.part(752)?.numbers(902).len() != rank {
+        return Err(bad("operands and output differ in their dimensions"));
+    }
+    Ok(())
+}
+
+/// The tensors that an operation reads, and the one that it writes; `None` of those without a number.
+fn ends(operation: &Record) -> Result<(Vec<Option<i64>>, Option<i64>), Refusal> {
+    let uid = |attribute| operation.part(attribute).map(|tensor| tensor.numbers(906).first().copied());
+    Ok(match convolution_attributes(operation.kind) {
+        Some((Direction::Forward, [x, w, y, ..])) => (vec![uid(x)?, uid(w)?], uid(y)?),
+        Some((Direction::Data, [x, w, y, ..])) => (vec![uid(w)?, uid(y)?], uid(x)?),
+        Some((Direction::Filter, [x, w, y, ..])) => (vec![uid(x)?, uid(y)?], uid(w)?),
+        None => (std::iter::once(uid(751)?).chain(uid(752).ok()).collect(), uid(753)?),
+    })
+}
+
+/// What is wrong with a graph: each tensor is written once, and before it is read.
+fn graph(graph: &Record) -> Result<(), Refusal> {
+    let mut written = Vec::new();
+    for operation in graph.parts(801) {
+        let (reads, target) = ends(operation)?;
+        if target.is_some() && (written.contains(&target) || reads.contains(&target)) {
+            return Err(bad("the operations make no graph without cycles"));
+        }
+        written.push(target);
+    }
+    if written.is_empty() { Err(bad("a graph of nothing")) } else { Ok(()) }
+}
+
+/// What a descriptor is checked for when it is finalized, by itself.
+pub fn check(record: &Record) -> Result<(), Refusal> {
+    match record.kind {
+        Kind::Tensor => tensor(record),
+        Kind::Convolution => convolution(record),
+        Kind::PointwiseOperation => pointwise(record),
+        Kind::Graph => graph(record),
+        Kind::VariantPack if record.numbers(1000).len() != record.numbers(1001).len() => {
+            Err(bad("not as many pointers as unique numbers"))
+        }
+        Kind::DeviceProperties if record.numbers(2702).is_empty() => Err(bad("nothing describes the device")),
+        kind => match convolution_attributes(kind) {
+            Some((_, [x, w, y, rule, ..])) => operation(record, [x, w, y, rule]),
+            None => Ok(()),
+        },
     }
 }
 
 impl Problem {
-    pub fn new(
-        direction: Direction,
-        [x, y]: [&Tensor; 2],
-        w: &Filter,
-        convolution: &Convolution,
-        arch: u32,
-    ) -> Result<Problem, Refusal> {
-        let Some(moves) = &convolution.moves else { return Err(bad("the convolution is not set")) };
-        let (output, told) = descriptor::output(x, w, convolution, x.dims.len());
-        told?;
-        if output != y.dims {
-            return Err(bad("the output has other extents than the convolution gives"));
-        }
-        if w.dims[0] % convolution.groups != 0 {
-            return Err(bad("the groups do not divide the filter's outputs"));
-        }
-        let (Some(data), true) = (data_of(x.data), x.data == w.data && x.data == y.data) else {
+    /// The problem that a graph is, by the patterns that the library has engines for.
+    pub fn new(graph: &Record, arch: u32) -> Result<Problem, Refusal> {
+        let operations = graph.parts(801);
+        let [convolution, behind @ ..] = operations else { return Err(unsupported("a graph of nothing")) };
+        let Some((direction, [x, w, y, rule, alpha, beta])) = convolution_attributes(convolution.kind) else {
+            return Err(unsupported("a graph that does not begin with a convolution"));
+        };
+        let [x, w, mut y, rule] =
+            [convolution.part(x)?, convolution.part(w)?, convolution.part(y)?, convolution.part(rule)?]
+                .map(std::sync::Arc::as_ref);
+        let number = x.number(901, 0);
+        let compute = i64::from(number == 1);
+        let beta = convolution.float(beta, 0.0);
+        let bias = match behind {
+            [] => None,
+            _ if beta != 0.0 => {
+                return Err(unsupported("operations behind a convolution that is added to what is there"));
+            }
+            [add, relu] if direction == Direction::Forward => {
+                let (bias, end) = Problem::bias_relu([y, w], [add, relu], compute)?;
+                y = end;
+                Some(bias)
+            }
+            _ => return Err(unsupported("no pattern that the simulator has engines for")),
+        };
+        let tensors = [Some(x), Some(w), Some(y), bias];
+        let tensors: Vec<_> = tensors.into_iter().flatten().collect();
+        let Some(data) = data_of(number).filter(|_| tensors.iter().all(|one| one.number(901, 0) == number)) else {
             return Err(unsupported("no combination of types in the library's tables"));
         };
-        match (data, moves.compute) {
-            (Data::F64, 1) | (Data::F32 | Data::F16, 0) => {}
-            (Data::Bf16, 0) if arch >= 80 => {}
-            (Data::Bf16, 0) => return Err(unsupported("bfloat16 needs compute capability 8.0")),
-            _ => return Err(unsupported("a type of sums that does not belong to the elements")),
+        if tensors.iter().any(|tensor| tensor.number(907, 0) != 0) {
+            return Err(unsupported("an operand or the result has no memory"));
         }
-        let (x, y, w) = (Image::tensor(x)?, Image::tensor(y)?, Image::filter(w)?);
-        if w.last && !(x.last && y.last) {
+        if rule.number(100, 0) != compute {
+            return Err(unsupported("a type of sums that does not belong to the elements"));
+        }
+        if data == Data::Bf16 && arch < 80 {
+            return Err(unsupported("bfloat16 needs compute capability 8.0"));
+        }
+        let bias = bias.map(Image::new).transpose()?;
+        let (x, w, y) = (Image::new(x)?, Image::new(w)?, Image::new(y)?);
+        if w.last && !w.first && !(x.last && y.last) {
             return Err(unsupported("a filter in NHWC with images in NCHW"));
         }
-        let pair = |values: &[i32]| [values[0] as usize, values[1] as usize];
+        let pair = |attribute, default: usize| {
+            let [h, w] = [0, 1].map(|axis| rule.numbers(attribute).get(axis).map_or(default, |value| *value as usize));
+            [h, w]
+        };
         Ok(Problem {
             direction,
             data,
             x,
             w,
             y,
-            padding: pair(&moves.padding),
-            stride: pair(&moves.stride),
-            dilation: pair(&moves.dilation),
-            groups: convolution.groups as usize,
-            mirrored: moves.mode == 0,
-            math: convolution.math,
-            rounding: rounding(data, convolution.math, arch),
+            bias,
+            padding: pair(105, 0),
+            stride: pair(103, 1),
+            dilation: pair(102, 1),
+            groups: x.dims[1] / w.dims[1],
+            mirrored: rule.number(101, 0) == 0,
+            alpha: convolution.float(alpha, 1.0),
+            beta,
         })
+    }
+
+    /// The bias that is added to a convolution's result, and the output of the ReLU behind that.
+    fn bias_relu<'a>(
+        [sum, w]: [&Record; 2],
+        [add, relu]: [&'a Record; 2],
+        compute: i64,
+    ) -> Result<(&'a Record, &'a Record), Refusal> {
+        let is = |operation: &Record, mode: i64| {
+            let rule = operation.parts(750).first();
+            let fits = |rule: &&std::sync::Arc<Record>| {
+                // ReLU as it is by default makes 0 of what is not a number.
+                rule.number(0, 0) == mode && rule.number(1, 0) == compute && rule.number(2, 0) == 0
+            };
+            operation.kind == Kind::PointwiseOperation && rule.is_some_and(|rule| fits(&rule))
+        };
+        if !is(add, 0) || !is(relu, 100) {
+            return Err(unsupported("behind a convolution: nothing, or a bias and ReLU"));
+        }
+        let [bias, biased] = [add.part(752)?, add.part(753)?];
+        let [from, out] = [relu.part(751)?, relu.part(753)?];
+        let joined =
+            add.part(751)?.number(906, 0) == sum.number(906, 0) && biased.number(906, 0) == from.number(906, 0);
+        let between = |tensor: &Record| {
+            tensor.number(907, 0) != 0 && tensor.number(901, 0) == compute && !tensor.numbers(906).is_empty()
+        };
+        if !joined || !between(sum) || !between(biased) || bias.numbers(906).is_empty() {
+            return Err(unsupported("operations that are not joined by tensors without memory, in the type of sums"));
+        }
+        if [sum, biased].iter().any(|between| between.numbers(902) != out.numbers(902)) {
+            return Err(unsupported("operations of different extents"));
+        }
+        if bias.numbers(902) != [1, w.numbers(902)[0], 1, 1] || bias.numbers(903)[1] != 1 && bias.numbers(902)[1] != 1 {
+            return Err(unsupported("a bias that is not a dense [1, channels, 1, 1]"));
+        }
+        Ok((bias, out))
     }
 
     /// What is written.
@@ -170,35 +358,5 @@ impl Problem {
     /// Factors in each sum.
     pub fn depth(&self) -> usize {
         self.w.dims[1..].iter().product()
-    }
-}
-
-/// The library's rules for what comes behind a fused convolution. Says whether there is a ReLU.
-pub fn fused(
-    problem: &Problem,
-    algorithm: u32,
-    bias: &Tensor,
-    activation: Activation,
-    z: [&Tensor; 2],
-) -> Result<bool, Refusal> {
-    let [z, y] = z;
-    if (z.data, &z.dims, &z.strides) != (y.data, &y.dims, &y.strides) {
-        return Err(unsupported("the image that is added is not described as the output is"));
-    }
-    if activation.nan != 0 {
-        return Err(unsupported("an activation that propagates NaN"));
-    }
-    let channels = problem.y.dims[1];
-    if bias.dims.len() != 4 || bias.dims[1] as usize != channels || [0, 2, 3].iter().any(|&dim| bias.dims[dim] != 1) {
-        return Err(unsupported("a bias that is not of shape [1, channels, 1, 1]"));
-    }
-    if bias.strides[1] != 1 || bias.data != y.data {
-        return Err(unsupported("a bias with gaps, or of another type than the output"));
-    }
-    match activation.mode {
-        1 => Ok(true),
-        5 if algorithm == 1 => Ok(false),
-        5 => Err(unsupported("the identity goes with IMPLICIT_PRECOMP_GEMM only")),
-        _ => Err(unsupported("an activation that is neither ReLU nor the identity")),
     }
 }

@@ -1,34 +1,23 @@
 //! A convolution queued in a stream: its addresses, the ranges that it reads and writes, the rules for overlap.
-use super::heuristic::Requirements;
 use super::problem::{Direction, Image, Problem};
-use super::{Refusal, bad};
+use super::{DnnStatus, Refusal, bad};
+use crate::blas::problem::Rounding;
 use crate::engine::Range;
-
-/// What a fused convolution adds and does behind it.
-#[derive(Clone, Copy, Debug)]
-pub struct Fused {
-    pub bias: u64,
-    pub z: u64,
-    /// The factor of `z`.
-    pub scale: f64,
-    pub relu: bool,
-}
 
 /// A convolution with its addresses.
 pub struct Convolution {
     pub problem: Problem,
+    pub rounding: Rounding,
     pub x: u64,
     pub w: u64,
     pub y: u64,
-    pub alpha: f64,
-    pub beta: f64,
+    /// Of a fused one.
+    pub bias: u64,
     pub workspace: u64,
+    /// As many as the engine needs.
     pub workspace_bytes: usize,
-    pub fused: Option<Fused>,
-    /// Of an algorithm whose result may differ each time: the seed of the difference.
+    /// Of an engine whose result may differ each time: the seed of the difference.
     pub wavers: Option<u64>,
-    /// A search: what it leaves in the output is not the result.
-    pub search: bool,
 }
 
 /// `bytes` of 0 are no range.
@@ -59,21 +48,23 @@ impl Convolution {
     }
 
     /// The library's rules for addresses.
-    pub fn check(&self, requirements: Requirements) -> Result<(), Refusal> {
-        let mut addresses = vec![self.x, self.w, self.y];
-        if let Some(fused) = &self.fused {
-            addresses.extend([fused.bias, fused.z]);
+    pub fn check(&self) -> Result<(), Refusal> {
+        let problem = &self.problem;
+        let bias = problem.bias.iter().map(|bias| (self.bias, bias));
+        for (address, image) in
+            [(self.x, &problem.x), (self.w, &problem.w), (self.y, &problem.y)].into_iter().chain(bias)
+        {
+            if address == 0 {
+                return Err(Refusal(DnnStatus::NULL_POINTER, "an operand is at a null pointer"));
+            }
+            if !address.is_multiple_of(image.alignment.max(problem.data.bytes() as u64)) {
+                return Err(Refusal(
+                    DnnStatus::MISALIGNED_POINTER,
+                    "an operand is less aligned than its descriptor says",
+                ));
+            }
         }
-        if addresses.contains(&0) {
-            return Err(bad("an operand is at a null pointer"));
-        }
-        if addresses.iter().any(|address| !address.is_multiple_of(self.problem.data.bytes() as u64)) {
-            return Err(bad("an operand is not aligned as its elements are"));
-        }
-        if requirements.memory > self.workspace_bytes {
-            return Err(bad("the workspace is smaller than the algorithm needs"));
-        }
-        if requirements.memory > 0 && (self.workspace == 0 || !self.workspace.is_multiple_of(16)) {
+        if self.workspace_bytes > 0 && (self.workspace == 0 || !self.workspace.is_multiple_of(16)) {
             return Err(bad("the workspace is at a null pointer, or not at a multiple of 16 bytes"));
         }
         Ok(())
@@ -91,12 +82,8 @@ impl Convolution {
         if self.workspace != 0 && reads.iter().chain([&target]).any(|&operand| meet(operand, aside)) {
             return Some("the workspace lies over an operand");
         }
-        let fused = self.fused.as_ref()?;
-        if meet((fused.bias, self.problem.y.dims[1] * self.problem.data.bytes()), target) {
-            return Some("the output lies over the bias");
-        }
-        (fused.z != target.0 && meet((fused.z, target.1), target))
-            .then_some("the output lies over the image that is added without being the same")
+        let bias = self.problem.bias.as_ref()?;
+        meet((self.bias, self.bytes(bias)), target).then_some("the output lies over the bias")
     }
 
     /// What it reads and writes.
@@ -104,14 +91,11 @@ impl Convolution {
         let ([a, b], target) = self.operands();
         let mut reads: Vec<Range> = [a, b].into_iter().filter_map(|(at, bytes)| range(at, bytes)).collect();
         let mut writes: Vec<Range> = range(target.0, target.1).into_iter().collect();
-        if self.beta != 0.0 {
+        if self.problem.beta != 0.0 {
             reads.extend(&writes);
         }
-        if let Some(fused) = &self.fused {
-            reads.extend(range(fused.bias, self.problem.y.dims[1] * self.problem.data.bytes()));
-            if fused.scale != 0.0 {
-                reads.extend(range(fused.z, target.1));
-            }
+        if let Some(bias) = &self.problem.bias {
+            reads.extend(range(self.bias, self.bytes(bias)));
         }
         if self.workspace != 0 {
             writes.extend(range(self.workspace, self.workspace_bytes));

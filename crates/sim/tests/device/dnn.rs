@@ -1,14 +1,16 @@
 //! cuDNN: what it computes, what it refuses, and planted faults beside their correct twins.
-use std::ptr::null;
-
 use kiln_sim::api::context::cuCtxSynchronize;
 use kiln_sim::api::dnn::*;
 use kiln_sim::api::memory::cuMemFree_v2;
 use kiln_sim::api::stream::cuStreamWaitEvent;
-use kiln_sim::{Choice, DnnStatus, Faults, Kind, Order, Profile, Refused, Status};
+use kiln_sim::types::*;
+use kiln_sim::{DnnStatus, Faults, Kind, Order, Profile, Refused, Status};
 
 use crate::common::ok;
 use crate::convolution::*;
+
+/// `CUDNN_HEUR_MODE_A` and `CUDNN_HEUR_MODE_FALLBACK`.
+const MODES: [i32; 2] = [3, 2];
 
 #[test]
 fn every_direction_in_every_order() {
@@ -17,8 +19,8 @@ fn every_direction_in_every_order() {
             for (mode, last, [alpha, beta]) in
                 [(1, false, [1.0, 0.0]), (1, true, [2.0, 1.0]), (0, false, [0.5, -1.0]), (0, true, [1.0, 0.0])]
             {
-                for algorithm in [0, 1] {
-                    let call = Call { direction, mode, last, alpha, beta, algorithm, ..SMALL };
+                for engine in [0, 1, 10] {
+                    let call = Call { direction, mode, last, alpha, beta, engine, ..SMALL };
                     let made = call.clone().make(Profile { order, ..Profile::default() });
                     done(made.run());
                     close(&made.output(), &call.want(), &call);
@@ -30,131 +32,86 @@ fn every_direction_in_every_order() {
 }
 
 #[test]
-fn fused_with_bias_and_activation() {
+fn fused_with_bias_and_relu() {
     let bias = [1.0f32, -20.0, 3.0, 30.0, 0.0, f32::NAN];
-    for (mode, nan) in [(1, false), (5, true)] {
-        let made = SMALL.made();
-        let at = made.program.upload(&bias);
-        done(made.fused(at, mode, 0));
-        let got = made.output();
-        for (i, (got, sum)) in got.iter().zip(SMALL.want()).enumerate() {
-            let value = sum + bias[i / 9 % 6];
-            // ReLU makes 0 of what is not a number; the identity keeps it.
-            let want = if mode == 1 { value.max(0.0) } else { value };
-            assert!(*got == want || (nan && got.is_nan() && want.is_nan()), "element {i} is {got}, not {want}");
+    for last in [false, true] {
+        let mut made = Call { behind: Some(100), last, ..SMALL }.made();
+        made.at[3] = made.program.upload(&bias);
+        done(made.run());
+        for (i, (got, sum)) in made.output().iter().zip(Call { last, ..SMALL }.want()).enumerate() {
+            let channel = if last { i % 6 } else { i / 9 % 6 };
+            // ReLU makes 0 of what is not a number.
+            assert_eq!(*got, (sum + bias[channel]).max(0.0), "element {i}");
         }
         made.program.silent();
     }
-    let refuse = |call: Call, mode, nan, words: &str| {
-        let made = call.made();
-        let at = made.program.upload(&bias);
-        assert_eq!(made.fused(at, mode, nan), DnnStatus::NOT_SUPPORTED);
-        made.because(words);
-    };
-    refuse(SMALL, 1, 1, "propagates NaN");
-    refuse(SMALL, 2, 0, "neither ReLU nor the identity");
-    refuse(Call { algorithm: 0, ..SMALL }, 5, 0, "IMPLICIT_PRECOMP_GEMM");
-}
-
-#[test]
-fn heuristics_tell_what_each_algorithm_asks_and_promises() {
-    let plain = Call { w: [6, 4, 3, 3], y: [2, 6, 5, 6], moves: [[1; 2]; 3], groups: 1, ..SMALL };
-    for direction in [Forward, Data, Filter] {
-        for arch in [75, 80, 90] {
-            let made = Call { direction, math: 0, ..plain.clone() }.make(Profile { arch, ..Profile::default() });
-            let all = made.choices();
-            let taken = all.iter().filter(|choice| choice.status == 0).count();
-            assert!(taken >= 4 && all[..taken].iter().all(|choice| choice.status == 0), "{all:#?}");
-            let wavering: Vec<u32> =
-                all.iter().filter(|choice| choice.determinism == 0).map(|choice| choice.algorithm).collect();
-            assert_eq!(
-                wavering,
-                match direction {
-                    Forward => vec![],
-                    Data => vec![0],
-                    Filter => vec![0, 3],
-                }
-            );
-            // TensorFloat-32 is of Ampere; Winograd in one piece ends with it.
-            assert_eq!(all.iter().any(|choice| choice.status == 0 && choice.math == 0), arch >= 80);
-            let winograd = match direction {
-                Forward => 6,
-                Data => 4,
-                Filter => 99,
-            };
-            let has = all.iter().any(|choice| choice.algorithm == winograd && choice.status == 0);
-            assert_eq!(has, arch < 90 && direction != Filter);
-        }
-        // Math that is exact stays so.
-        assert!(Call { direction, ..plain.clone() }.made().choices().iter().all(|choice| choice.math == 3));
-        // Of a strided, dilated convolution in groups, only products are left.
-        let made = Call { direction, ..SMALL }.made();
-        let all = made.choices();
-        assert!(all.iter().filter(|choice| choice.status == 0).all(|choice| [0, 1, 3].contains(&choice.algorithm)));
-        assert!(all.iter().any(|choice| choice.status == 3000) && all.iter().any(|choice| choice.memory > 0));
+    // Behind the bias tanh, or the identity.
+    for mode in [101, 21] {
+        let (made, status) = Call { behind: Some(mode), ..SMALL }.begin(Profile::default());
+        assert_eq!(status, DnnStatus::NOT_SUPPORTED);
+        assert!(MODES.iter().all(|&mode| made.proposed(mode).is_empty()));
+        made.because("nothing, or a bias and ReLU");
     }
 }
 
 #[test]
-fn a_search_tells_what_fits_and_destroys_the_output() {
-    let made = SMALL.made();
-    let mut found = [Choice::default(); 10];
-    let mut returned = 0;
-    let mut search = |made: &Made, bytes: usize| {
-        let ([dx, dw, dy, conv], [x, w, y], aside) = (made.descs, made.at, made.workspace.0);
-        // SAFETY: there is room for ten.
-        done(unsafe {
-            cudnnFindConvolutionForwardAlgorithmEx(
-                made.handle,
-                dx,
-                x,
-                dw,
-                w,
-                conv,
-                dy,
-                y,
-                10,
-                &raw mut returned,
-                found.as_mut_ptr(),
-                aside,
-                bytes,
-            )
-        });
-        found[..returned as usize].to_vec()
-    };
-    let all = search(&made, 1 << 20);
-    assert!(all[0].status == 0 && all[1].status == 0 && all[0].time > 0.0 && all[0].time < all[1].time, "{all:?}");
-    assert!(made.output().iter().all(|value| value.is_nan()), "nothing is promised of what a search leaves");
-    let without = search(&made, 0);
-    assert!(without.iter().any(|choice| choice.algorithm == 1 && choice.status == DnnStatus::ALLOC_FAILED.0));
-    made.program.silent();
+fn heuristics_tell_what_each_engine_promises() {
+    let plain = Call { w: [6, 4, 3, 3], y: [2, 6, 5, 6], moves: [[1; 2]; 3], ..SMALL };
+    for direction in [Forward, Data, Filter] {
+        for arch in [75, 80, 90] {
+            let made = Call { direction, ..plain.clone() }.make(Profile { arch, ..Profile::default() });
+            let [fast, fallback] = MODES.map(|mode| made.proposed(mode));
+            let with = |note: i32| -> Vec<i64> {
+                fast.iter().filter(|(_, notes, _)| notes.contains(&note)).map(|(index, ..)| *index).collect()
+            };
+            // Tensor cores round to TensorFloat-32 since Ampere. Gradients may be added in any order.
+            assert_eq!(with(0), if arch >= 80 { vec![8, 9] } else { vec![9] }, "{direction:?} {arch}");
+            assert_eq!(with(4), if direction == Forward { vec![] } else { vec![2] });
+            assert_eq!((with(5), with(3)), (vec![7], vec![4]));
+            assert!(fast.iter().all(|(_, _, behavior)| behavior.is_empty()));
+            assert_eq!(
+                fallback,
+                [(1, vec![], vec![]), (0, vec![], vec![]), (10, vec![], vec![0])].map(|(index, a, b)| (index, a, b))
+            );
+            made.program.silent();
+        }
+        // Of a strided, dilated convolution in groups, only products are left.
+        let made = Call { direction, ..SMALL }.made();
+        let fast: Vec<i64> = made.proposed(3).iter().map(|(index, ..)| *index).collect();
+        assert!(!fast.contains(&7) && !fast.contains(&4) && !fast.contains(&3), "{fast:?}");
+    }
 }
 
 #[test]
 fn faults_on_request() {
-    let faults = Faults {
-        no_convolutions: ["forward:1", "fused", "data"].into_iter().filter_map(Refused::read).collect(),
+    let read = |list: &[&str]| Faults {
+        no_convolutions: list.iter().filter_map(|entry| Refused::read(entry)).collect(),
         ..Faults::default()
     };
-    let profile = Profile { faults, ..Profile::default() };
-    for (direction, algorithm, status) in [(Forward, 1, 3000), (Forward, 0, 0), (Data, 1, 3000), (Filter, 1, 0)] {
-        let made = Call { direction, algorithm, ..SMALL }.make(profile.clone());
+    let profile = Profile { faults: read(&["forward:1", "fused", "data"]), ..Profile::default() };
+    for (direction, engine, status) in [(Forward, 1, 3000), (Forward, 0, 0), (Data, 1, 3000), (Filter, 1, 0)] {
+        let made = Call { direction, engine, ..SMALL }.make(profile.clone());
         // The heuristic knows nothing of it.
-        assert!(made.choices().iter().any(|choice| choice.algorithm == algorithm && choice.status == 0));
-        assert_eq!(made.run().0, status, "{direction:?} {algorithm}");
+        assert!(made.proposed(2).iter().any(|(index, ..)| *index == engine));
+        assert_eq!(made.run().0, status, "{direction:?} {engine}");
     }
-    let made = Call { algorithm: 0, ..SMALL }.make(profile);
-    let bias = made.program.upload(&[0.0f32; 6]);
-    assert_eq!(made.fused(bias, 1, 0), DnnStatus::NOT_SUPPORTED);
+    let made = Call { engine: 0, behind: Some(100), ..SMALL }.make(profile);
+    assert_eq!(made.run(), DnnStatus::NOT_SUPPORTED);
     drop(made);
     // Of any status, with the library's words about it.
-    let no_convolutions = ["forward=3008", "search=3009"].into_iter().filter_map(Refused::read).collect();
-    let made = SMALL.make(Profile { faults: Faults { no_convolutions, ..Faults::default() }, ..Profile::default() });
+    let made = SMALL.make(Profile { faults: read(&["forward=3008"]), ..Profile::default() });
     assert_eq!(made.run().0, 3008);
     let mut text = [1u8; 64];
     // SAFETY: there is room for as many bytes.
     unsafe { cudnnGetLastErrorString(text.as_mut_ptr().cast(), text.len()) };
     assert!(text.starts_with(b"the simulator was asked to refuse it\0"), "{text:?}");
+    drop(made);
+    // Nothing in NHWC.
+    let profile = Profile { faults: read(&["nhwc"]), ..Profile::default() };
+    for (last, any) in [(true, false), (false, true)] {
+        let made = Call { last, ..SMALL }.make(profile.clone());
+        assert_eq!(!made.proposed(3).is_empty(), any);
+    }
 }
 
 #[test]
@@ -189,6 +146,12 @@ fn libraries_are_of_one_version_of_cuda() {
     }
 }
 
+/// A tensor of the output's extents, and what became of the operation with it.
+fn with_output(y: usize) -> DnnStatus {
+    let of = |uid, dims| done_with(tensor(uid, dims, steps(dims, false), 0, 4));
+    finalize(SMALL.operation([of(1, SMALL.x), of(2, SMALL.w), y]))
+}
+
 #[test]
 fn what_the_library_refuses() {
     use DnnStatus as S;
@@ -197,36 +160,37 @@ fn what_the_library_refuses() {
         change(&mut made);
         made
     };
-    with(|made| made.at[0] = 0).refused(S::BAD_PARAM, "null pointer");
-    with(|made| made.at[2] += 2).refused(S::BAD_PARAM, "not aligned");
-    with(|made| made.workspace = (0, 0)).refused(S::BAD_PARAM, "smaller than the algorithm needs");
-    with(|made| made.workspace.0 = 0).refused(S::BAD_PARAM, "workspace is at a null pointer");
-    with(|made| made.call.algorithm = 9).refused(S::BAD_PARAM, "no such algorithm");
-    with(|made| made.call.algorithm = 7).refused(S::NOT_SUPPORTED, "does not take");
-    let describe = |data: i32, dims: [i32; 4], strides: [i32; 4]| {
-        let made = SMALL.made();
-        // SAFETY: four numbers each.
-        done(unsafe { cudnnSetTensorNdDescriptor(made.descs[2], data, 4, dims.as_ptr(), strides.as_ptr()) });
-        made
-    };
-    let (y, dense) = (SMALL.y, steps(SMALL.y, false));
-    describe(0, [2, 6, 3, 4], steps([2, 6, 3, 4], false)).refused(S::BAD_PARAM, "other extents");
-    describe(2, y, dense).refused(S::NOT_SUPPORTED, "combination of types");
-    describe(0, y, [108, 9, 3, 1]).refused(S::NOT_SUPPORTED, "not dense");
-    describe(0, y, [54, 9, 3, -1]).refused(S::NOT_SUPPORTED, "negative stride");
-    let made = Call { last: true, ..SMALL }.made();
-    // SAFETY: four numbers.
-    done(unsafe { cudnnSetTensorNdDescriptor(made.descs[2], 0, 4, y.as_ptr(), dense.as_ptr()) });
-    made.refused(S::NOT_SUPPORTED, "a filter in NHWC with images in NCHW");
-    drop(made);
+    with(|made| made.at[0] = 0).refused(S::NULL_POINTER, "null pointer");
+    with(|made| made.at[2] += 2).refused(S::MISALIGNED_POINTER, "less aligned");
+    with(|made| made.workspace = 0).refused(S::BAD_PARAM, "workspace is at a null pointer");
+    with(|made| made.uids[1] = 7).refused(S::BAD_PARAM, "no address, or two");
+    with(|made| made.uids[1] = 1).refused(S::BAD_PARAM, "no address, or two");
+    for (engine, why) in [(5, "does not take"), (7, "does not take")] {
+        let (made, status) = Call { engine, ..SMALL }.begin(Profile::default());
+        assert_eq!(status, S::NOT_SUPPORTED);
+        made.because(why);
+    }
     let made = SMALL.made();
-    // SAFETY: null is looked for.
-    let status = unsafe {
-        let ([dx, dw, dy, conv], [x, w, y], (aside, bytes)) = (made.descs, made.at, made.workspace);
-        cudnnConvolutionForward(made.handle, null(), dx, x, dw, w, conv, 1, aside, bytes, null(), dy, y)
-    };
-    assert_eq!(status, S::BAD_PARAM);
-    made.because("factor");
+    let dense = |dims| steps(dims, false);
+    let (y, short) = (SMALL.y, [2, 6, 3, 4]);
+    assert_eq!(with_output(done_with(tensor(3, y, dense(y), 0, 4))), S::SUCCESS);
+    assert_eq!(with_output(done_with(tensor(3, short, dense(short), 0, 4))), S::BAD_PARAM);
+    made.because("other extents");
+    // Not finalized.
+    assert_eq!(with_output(tensor(3, y, dense(y), 0, 4)), S::BAD_PARAM);
+    made.because("was not finalized");
+    // What is valid, and no engine takes.
+    for (tensor, why) in
+        [(tensor(3, y, dense(y), 2, 4), "combination of types"), (tensor(3, y, [108, 9, 3, 1], 0, 4), "not dense")]
+    {
+        let of = |uid, dims| done_with(self::tensor(uid, dims, dense(dims), 0, 4));
+        let operation = done_with(SMALL.operation([of(1, SMALL.x), of(2, SMALL.w), done_with(tensor)]));
+        let graph = create(15);
+        done(set(graph, 801, DESCRIPTOR, &[operation]));
+        let graph = done_with(graph);
+        assert!(MODES.iter().all(|&mode| proposed(graph, mode).is_empty()), "{why}");
+        made.because(why);
+    }
     made.program.silent();
 }
 
@@ -246,67 +210,90 @@ fn wrong(meant: Call, planted: Call) {
 #[test]
 fn wrong_moves_and_mirrored_filters_show_in_the_values() {
     // Padding and dilation that give the same extents.
-    let meant = Call { groups: 1, w: [6, 4, 3, 3], y: [2, 6, 5, 6], moves: [[1, 1], [1, 1], [1, 1]], ..SMALL };
+    let meant = Call { w: [6, 4, 3, 3], y: [2, 6, 5, 6], moves: [[1, 1], [1, 1], [1, 1]], ..SMALL };
     wrong(meant.clone(), Call { moves: [[2, 2], [1, 1], [2, 2]], ..meant.clone() });
     wrong(meant.clone(), Call { mode: 0, ..meant.clone() });
     wrong(meant.clone(), Call { beta: 1.0, ..meant.clone() });
+    // The strides of the other order.
+    wrong(meant.clone(), Call { last: true, ..meant.clone() });
     // A stride of the other axis.
     let square = Call { x: [2, 4, 5, 5], y: [2, 6, 3, 3], moves: [[1, 1], [2, 2], [1, 1]], ..meant };
     wrong(square.clone(), Call { moves: [[0, 0], [1, 1], [1, 1]], ..square });
 }
 
 #[test]
-fn missing_groups_and_exchanged_extents_are_refused() {
+fn a_number_that_is_bound_to_another_pointer_shows_in_the_values() {
+    let square = Call { x: [2, 6, 3, 3], w: [6, 6, 1, 1], y: [2, 6, 3, 3], moves: [[0, 0], [1, 1], [1, 1]], ..SMALL };
+    for exchanged in [false, true] {
+        let mut made = Call { direction: Filter, ..square.clone() }.made();
+        if exchanged {
+            made.uids.swap(0, 2);
+        }
+        done(made.run());
+        let right = made.output() == Call { direction: Filter, ..square.clone() }.want();
+        assert_eq!(right, !exchanged);
+    }
+}
+
+#[test]
+fn extents_that_do_not_fit_are_refused() {
     let refused = |change: fn(&mut Call), status| {
         let made = SMALL.made();
         let mut call = SMALL;
         change(&mut call);
-        // SAFETY: as many numbers as are said.
-        unsafe {
-            done(cudnnSetFilterNdDescriptor(made.descs[1], 0, 0, 4, call.w.as_ptr()));
-            done(cudnnSetConvolutionGroupCount(made.descs[3], call.groups));
-        }
-        assert_eq!(made.run(), status, "{call:?}");
+        let of = |uid, dims| done_with(tensor(uid, dims, steps(dims, false), 0, 4));
+        let operation = call.operation([of(1, call.x), of(2, call.w), of(3, call.y)]);
+        assert_eq!(finalize(operation), status, "{call:?}");
         made.program.silent();
     };
     refused(|_| {}, DnnStatus::SUCCESS);
-    refused(|call| call.groups = 1, DnnStatus::BAD_PARAM);
     refused(|call| call.w.swap(0, 1), DnnStatus::BAD_PARAM);
     refused(|call| call.w.swap(2, 3), DnnStatus::BAD_PARAM);
-    refused(|call| call.w[1] *= 2, DnnStatus::BAD_PARAM);
+    refused(|call| call.w[1] = 3, DnnStatus::BAD_PARAM);
+    refused(|call| call.y[0] = 1, DnnStatus::BAD_PARAM);
+    refused(|call| call.w[0] = 5, DnnStatus::BAD_PARAM);
 }
 
 #[test]
 fn descriptors_after_their_end() {
-    for (destroys, twice) in [(true, false), (false, false), (true, true)] {
-        let made = SMALL.made();
-        let before = made.program.session.counts().descriptors;
-        // SAFETY: the handle is one, or was.
-        unsafe {
-            if destroys {
-                done(cudnnDestroyFilterDescriptor(made.descs[1]));
-                assert_eq!(made.program.session.counts().descriptors, before - 1);
-            }
-            if twice {
-                assert_eq!(cudnnDestroyFilterDescriptor(made.descs[1]), DnnStatus::BAD_PARAM);
-            }
-        }
-        if twice {
-            made.program
-                .found(Kind::Descriptor, &["`cudnnDestroyFilterDescriptor`", "no filter descriptor (any more)"]);
-        } else if destroys {
-            assert_eq!(made.run(), DnnStatus::BAD_PARAM);
-            made.program.found(Kind::Descriptor, &["`cudnnConvolutionForward`", "no filter descriptor (any more)"]);
-        } else {
-            done(made.run());
-            made.program.silent();
-        }
-    }
     let made = SMALL.made();
-    // SAFETY: the handle is one.
-    done(unsafe { cudnnDestroy(made.handle) });
-    assert_eq!(made.run(), DnnStatus::BAD_PARAM);
-    made.program.found(Kind::Descriptor, &["no handle of cuDNN"]);
+    let before = made.program.session.counts().descriptors;
+    // SAFETY: the handles are descriptors, or were.
+    unsafe {
+        // A plan keeps what it needs of its configuration.
+        done(cudnnBackendDestroyDescriptor(made.config));
+        assert_eq!(made.program.session.counts().descriptors, before - 1);
+        done(made.run());
+        made.program.silent();
+        assert_eq!(cudnnBackendDestroyDescriptor(made.config), DnnStatus::BAD_PARAM);
+        made.program.found(Kind::Descriptor, &["`cudnnBackendDestroyDescriptor`", "no descriptor of cuDNN (any more)"]);
+        drop(made);
+        let made = SMALL.made();
+        done(cudnnBackendDestroyDescriptor(made.plan));
+        assert_eq!(made.run(), DnnStatus::BAD_PARAM);
+        made.program.found(Kind::Descriptor, &["`cudnnBackendExecute`", "no descriptor of cuDNN (any more)"]);
+        drop(made);
+        let made = SMALL.made();
+        done(cudnnDestroy(made.handle));
+        assert_eq!(made.run(), DnnStatus::BAD_PARAM);
+        made.program.found(Kind::Descriptor, &["no handle of cuDNN"]);
+    }
+}
+
+#[test]
+fn a_plan_of_another_handle_or_a_descriptor_of_another_kind() {
+    let made = SMALL.made();
+    let mut other = 0;
+    // SAFETY: it writes the handle.
+    done(unsafe { cudnnCreate(&raw mut other) });
+    done(made.run());
+    assert_eq!(made.run_by(other), DnnStatus::BAD_PARAM);
+    made.program.found(Kind::Descriptor, &["the plan was made for another handle"]);
+    drop(made);
+    let made = SMALL.made();
+    let graph = create(15);
+    assert_eq!(set(graph, 801, DESCRIPTOR, &[made.config]), DnnStatus::BAD_PARAM);
+    made.program.found(Kind::Descriptor, &["is given a engine configuration for attribute 801"]);
 }
 
 #[test]
@@ -333,7 +320,7 @@ fn an_image_that_another_stream_writes() {
         if waits {
             made.program.silent();
         } else {
-            made.program.found(Kind::Unordered, &["t_fill_f32", "cudnnConvolutionForward", "nothing orders"]);
+            made.program.found(Kind::Unordered, &["t_fill_f32", "cudnnBackendExecute", "nothing orders"]);
         }
     }
 }
@@ -343,11 +330,11 @@ fn a_workspace_that_is_freed_early_or_lies_over_an_operand() {
     let made = SMALL.made();
     done(made.run());
     // SAFETY: it is an allocation.
-    ok(unsafe { cuMemFree_v2(made.workspace.0) });
-    made.program.found(Kind::FreeInUse, &["cudnnConvolutionForward"]);
+    ok(unsafe { cuMemFree_v2(made.workspace) });
+    made.program.found(Kind::FreeInUse, &["cudnnBackendExecute"]);
     drop(made);
     let mut made = SMALL.made();
-    made.workspace.0 = made.at[0];
+    made.workspace = made.at[0];
     done(made.run());
     made.program.found(Kind::Overlap, &["the workspace lies over an operand"]);
     drop(made);
@@ -357,54 +344,50 @@ fn a_workspace_that_is_freed_early_or_lies_over_an_operand() {
     made.program.found(Kind::Overlap, &["the output lies over an operand"]);
 }
 
-/// An algorithm overwrites the workspace that it asked for, all of it and no more, whatever the program says it has.
+/// An engine overwrites the workspace that its plan asks for, all of it and no more.
 #[test]
-fn the_workspace_that_an_algorithm_asked_for_is_what_it_uses() {
+fn the_workspace_that_a_plan_asks_for_is_what_it_uses() {
     for direction in [Forward, Data, Filter] {
         let mut made = Call { direction, ..SMALL }.made();
-        let needed = made.choices().iter().find(|choice| choice.algorithm == 1).unwrap().memory;
+        let needed = made.needed();
         assert!(needed > 0);
-        made.workspace = (made.program.upload(&vec![7u8; needed + 64]), needed + 64);
+        made.workspace = made.program.upload(&vec![7u8; needed + 64]);
         done(made.run());
-        let after: Vec<u8> = made.program.download(made.workspace.0, needed + 64);
+        let after: Vec<u8> = made.program.download(made.workspace, needed + 64);
         assert!(after[..needed].iter().all(|&byte| byte == 0xff) && after[needed..] == [7; 64], "{direction:?}");
         made.program.silent();
-        // One byte less than was asked for, whatever is said.
-        made.workspace = (made.program.alloc(needed - 1), needed + 64);
+        // One byte less than was asked for.
+        made.workspace = made.program.alloc(needed - 1);
         done(made.run());
         // SAFETY: it takes nothing.
         assert_eq!(unsafe { cuCtxSynchronize() }, Status::ILLEGAL_ADDRESS);
         let place = format!("byte 0 to {needed} of an allocation of {} bytes", needed - 1);
-        made.program.found(Kind::IllegalAddress, &["cudnnConvolution", &place]);
+        made.program.found(Kind::IllegalAddress, &["cudnnBackendExecute", &place]);
     }
 }
 
-/// So do the algorithms that a search tries.
 #[test]
-fn a_search_uses_what_its_algorithms_ask_for() {
-    let made = SMALL.made();
-    let most = made.choices().iter().filter(|choice| choice.status == 0).map(|choice| choice.memory).max().unwrap();
-    let ([dx, dw, dy, conv], [x, w, y]) = (made.descs, made.at);
-    let (aside, mut found, mut returned) = (made.program.upload(&vec![7u8; most + 64]), [Choice::default(); 10], 0);
-    // SAFETY: there is room for ten answers; addresses are the device's.
-    done(unsafe {
-        let (to, count) = (found.as_mut_ptr(), &raw mut returned);
-        cudnnFindConvolutionForwardAlgorithmEx(made.handle, dx, x, dw, w, conv, dy, y, 10, count, to, aside, most + 64)
-    });
-    let after: Vec<u8> = made.program.download(aside, most + 64);
-    assert!(after[..most].iter().all(|&byte| byte == 0xff) && after[most..] == [7; 64]);
-    made.program.silent();
-}
-
-#[test]
-fn algorithms_that_add_in_any_order_waver_in_the_last_bits() {
-    for (algorithm, wavers) in [(0, true), (1, false), (3, true)] {
-        let made = Call { direction: Filter, algorithm, ..SMALL }.made();
+fn engines_that_add_in_any_order_waver_in_the_last_bits() {
+    for (engine, wavers) in [(2, true), (1, false), (0, false)] {
+        let made = Call { direction: Filter, engine, ..SMALL }.made();
         let mut results: Vec<Vec<f32>> = Vec::new();
         for _ in 0..6 {
             done(made.run());
             results.push(made.output());
         }
-        assert_eq!(results.windows(2).any(|pair| pair[0] != pair[1]), wavers, "algorithm {algorithm}");
+        assert_eq!(results.windows(2).any(|pair| pair[0] != pair[1]), wavers, "engine {engine}");
+    }
+}
+
+#[test]
+fn tensor_cores_round_factors_of_f32() {
+    // More bits than TensorFloat-32 has.
+    for (engine, exact) in [(1, true), (8, false)] {
+        let mut made = Call { engine, ..SMALL }.made();
+        let fine: Vec<f32> = numbers(1, count(SMALL.x)).iter().map(|value| value * (1.0 + 1.0 / 4096.0)).collect();
+        made.at[0] = made.program.upload(&fine);
+        done(made.run());
+        let want: Vec<f32> = SMALL.want().iter().map(|value| value * (1.0 + 1.0 / 4096.0)).collect();
+        assert_eq!(made.output() == want, exact, "engine {engine}");
     }
 }

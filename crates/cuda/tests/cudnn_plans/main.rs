@@ -1,0 +1,191 @@
+//! NVIDIA's own cuDNN is asked, on a machine without a GPU, whether it has a plan for each convolution that Kiln would run
+//! on devices that are described to it: the code that builds Kiln's graphs, against the library from PyPI
+//! (`pip install nvidia-cudnn-cu13 nvidia-cublas nvidia-cuda-nvrtc`), looked for as at run time.
+//!
+//! What it chooses is in `table.txt`, so that another version, or another graph, shows as a difference. With
+//! `KILN_UPDATE_PLANS=1` the table is written anew. Without the library the test says that it was skipped, and with another
+//! version than the table's what has no plan, unless `KILN_REQUIRE_CUDNN` is set, which makes both a failure.
+#![cfg(target_os = "linux")]
+
+mod devices;
+mod networks;
+mod stub;
+
+use std::{collections::BTreeMap, env, fmt::Write, fs, path::Path, thread};
+
+use devices::DEVICES;
+use kiln_backend::DType;
+use kiln_cuda::convolution_plans::{DescribedDevice, Direction, Format, Problem};
+use networks::Layer;
+
+/// What the table has rows of.
+fn networks() -> Vec<(String, Vec<Layer>)> {
+    let mut all = vec![("LeNet, 64".to_string(), networks::lenet(64))];
+    all.extend([1, 8, 64, 256].map(|batch| (format!("VGG16, {batch}"), networks::vgg16(batch))));
+    all.push(("ResNet-18, 32".into(), networks::resnet18(32)));
+    all.push(("ResNet-50, 32".into(), networks::resnet50(32)));
+    all.push(("MobileNetV2, 32".into(), networks::mobilenet_v2(32)));
+    all.push(("odd shapes".into(), networks::odd()));
+    all
+}
+
+/// Name, dtype, whether factors may be rounded to TensorFloat-32.
+const PRECISIONS: [(&str, DType, bool); 5] = [
+    ("f32", DType::F32, false),
+    ("tf32", DType::F32, true),
+    ("f16", DType::F16, false),
+    ("bf16", DType::BF16, false),
+    ("f64", DType::F64, false),
+];
+
+const LEGEND: &str = "\
+The first engine that can be finalized for each convolution of a network, by their number, with the notes that it has, and
+the most memory that one of them takes aside. T: tensor cores, D: rounds its inputs, R: adds in reduced precision, F: FFT,
+N: adds in any order, W: Winograd.
+";
+
+const DIRECTIONS: [(&str, Direction); 4] = [
+    ("forward", Direction::Forward),
+    ("forward+bias+relu", Direction::ForwardBiasRelu),
+    ("grad_input", Direction::GradInput),
+    ("grad_weight", Direction::GradWeight),
+];
+
+const FORMATS: [(&str, Format); 2] = [("nchw", Format::ChannelsFirst), ("nhwc", Format::ChannelsLast)];
+
+fn problem(layer: &Layer, direction: Direction, (dtype, tf32): (DType, bool), format: Format) -> Problem {
+    Problem {
+        direction,
+        dtype,
+        tf32,
+        deterministic: false,
+        benchmark: false,
+        accumulate: false,
+        alignment: 16,
+        format,
+        x: layer.x,
+        w: layer.w,
+        y: layer.y(),
+        rule: layer.rule,
+    }
+}
+
+/// What is chosen for the layers of a row: engines, the most frequent first, and the largest workspace.
+#[derive(Default)]
+struct Cell {
+    engines: BTreeMap<String, usize>,
+    workspace: usize,
+}
+
+impl Cell {
+    fn text(&self) -> String {
+        let mut engines: Vec<_> = self.engines.iter().collect();
+        engines.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let mut text = String::new();
+        for (engine, count) in engines {
+            let _ = write!(text, "{count}×{engine}, ");
+        }
+        let _ = match self.workspace {
+            bytes if bytes < 1 << 20 => write!(text, "{} KiB", bytes.div_ceil(1 << 10)),
+            bytes => write!(text, "{} MiB", bytes.div_ceil(1 << 20)),
+        };
+        text
+    }
+}
+
+/// Rows by number, with what they are, of one device; and what it has no plan for.
+type Rows = (Vec<(String, Cell)>, Vec<String>);
+
+fn rows(device: &DescribedDevice, key: &str) -> Rows {
+    let (mut rows, mut missing) = (Vec::new(), Vec::new());
+    let mut asked = |problem: &Problem| {
+        let planned = device.plans(problem, false).unwrap_or_else(|error| panic!("{key}: {problem:?}: {error}"));
+        if planned.first.is_none() {
+            missing.push(format!("{key}: {problem:?}: {}", planned.reason));
+        }
+        planned.first
+    };
+    for (name, layers) in networks() {
+        for (precision, dtype, tf32) in PRECISIONS {
+            for (direction_name, direction) in DIRECTIONS {
+                for (format_name, format) in FORMATS {
+                    let mut cell = Cell::default();
+                    for layer in &layers {
+                        let whole = problem(layer, direction, (dtype, tf32), format);
+                        if let Some((engine, workspace)) = asked(&whole) {
+                            *cell.engines.entry(engine).or_default() += 1;
+                            cell.workspace = cell.workspace.max(workspace);
+                        }
+                    }
+                    rows.push((format!("{name} | {direction_name} | {precision} {format_name}"), cell));
+                }
+            }
+        }
+    }
+    // What must be there as well: the least alignment, the same bits each time, a sum over a batch that is cut.
+    for layer in networks::odd().iter().chain(&networks::lenet(64)).chain(&networks::vgg16(8)) {
+        for ((_, dtype, tf32), (_, format)) in PRECISIONS.iter().flat_map(|one| FORMATS.map(|format| (one, format))) {
+            for (_, direction) in DIRECTIONS {
+                let whole = problem(layer, direction, (*dtype, *tf32), format);
+                asked(&Problem { alignment: dtype.size() as u8, ..whole });
+                asked(&Problem { deterministic: true, ..whole });
+            }
+            let whole = problem(layer, Direction::GradWeight, (*dtype, *tf32), format);
+            asked(&Problem { accumulate: true, ..whole });
+        }
+    }
+    (rows, missing)
+}
+
+#[test]
+fn every_convolution_has_a_plan() {
+    stub::load();
+    let devices: Result<Vec<DescribedDevice>, String> =
+        DEVICES.iter().map(|device| DescribedDevice::new(&device.json())).collect();
+    let devices = match devices {
+        Ok(devices) => devices,
+        Err(reason) => {
+            assert!(env::var_os("KILN_REQUIRE_CUDNN").is_none(), "cuDNN is required: {reason}");
+            eprintln!("skipped: {reason}");
+            return;
+        }
+    };
+    let all: Vec<Rows> = thread::scope(|scope| {
+        let running: Vec<_> = DEVICES.iter().zip(&devices).map(|(of, on)| scope.spawn(|| rows(on, of.key))).collect();
+        running.into_iter().map(|device| device.join().unwrap()).collect()
+    });
+    let version = devices[0].version();
+    let mut table = format!("cuDNN {version}\n\n{LEGEND}\n");
+    for number in 0..all[0].0.len() {
+        let _ = writeln!(table, "{}", all[0].0[number].0);
+        // Devices that choose alike share a line.
+        let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+        for (device, (rows, _)) in DEVICES.iter().zip(&all) {
+            let text = rows[number].1.text();
+            match lines.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, keys)) => keys.push(device.key),
+                None => lines.push((text, vec![device.key])),
+            }
+        }
+        for (text, keys) in lines {
+            let _ = writeln!(table, "    {}: {text}", keys.join(" "));
+        }
+    }
+    let missing: Vec<&String> = all.iter().flat_map(|(_, missing)| missing).collect();
+    let _ = writeln!(table, "\nWithout a plan: {}", missing.len());
+    missing.iter().for_each(|line| _ = writeln!(table, "    {line}"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cudnn_plans/table.txt");
+    if env::var_os("KILN_UPDATE_PLANS").is_some() {
+        fs::write(&path, &table).unwrap();
+    }
+    let known = fs::read_to_string(&path).unwrap();
+    if known.lines().next() != table.lines().next() {
+        eprintln!("{} is of another version than {version}; without a plan: {missing:#?}", path.display());
+        assert!(missing.is_empty() || env::var_os("KILN_REQUIRE_CUDNN").is_none());
+        return;
+    }
+    for (i, (line, was)) in table.lines().zip(known.lines()).enumerate() {
+        assert_eq!(line, was, "line {} of {}; KILN_UPDATE_PLANS=1 writes it anew", i + 1, path.display());
+    }
+    assert_eq!(table.lines().count(), known.lines().count());
+}

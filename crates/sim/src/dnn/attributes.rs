@@ -1,0 +1,262 @@
+//! Descriptors as the library keeps them: what they are given is noted, and checked when they are finalized. What is refused
+//! when, and with which status, was compared with cuDNN 9.26 (`tests/dnn_headers.rs`).
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{DnnStatus, Refusal, bad};
+
+/// The type of an attribute's values (`cudnnBackendAttributeType_t`).
+#[allow(missing_docs, reason = "the library's names for its types")]
+pub mod types {
+    pub const HANDLE: u32 = 0;
+    pub const DATA_TYPE: u32 = 1;
+    pub const BOOLEAN: u32 = 2;
+    pub const INT64: u32 = 3;
+    pub const FLOAT: u32 = 4;
+    pub const DOUBLE: u32 = 5;
+    pub const POINTER: u32 = 6;
+    pub const CONVOLUTION_MODE: u32 = 7;
+    pub const HEURISTIC_MODE: u32 = 8;
+    pub const NAN_PROPAGATION: u32 = 10;
+    pub const NUMERICAL_NOTE: u32 = 11;
+    pub const POINTWISE_MODE: u32 = 14;
+    pub const DESCRIPTOR: u32 = 15;
+    pub const BEHAVIOR_NOTE: u32 = 19;
+    pub const CHAR: u32 = 24;
+
+    /// Bytes of a value.
+    pub fn bytes(kind: u32) -> usize {
+        match kind {
+            HANDLE | INT64 | DOUBLE | POINTER | DESCRIPTOR => 8,
+            BOOLEAN | CHAR => 1,
+            _ => 4,
+        }
+    }
+}
+
+/// An attribute: its name in the headers behind `CUDNN_ATTR_`, its number, the type of its values, how many there may be,
+/// and whether the library makes them.
+pub type Attribute = (&'static str, u32, u32, usize, bool);
+
+macro_rules! kinds {
+    ($($(#[$meta:meta])* $kind:ident = $number:literal $name:literal $title:literal [
+        $($attribute:ident = $attribute_number:literal $kind_of_values:ident $most:literal $($made:ident)?,)*
+    ])*) => {
+        /// What a descriptor describes (`cudnnBackendDescriptorType_t`).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Kind {
+            $($(#[$meta])* $kind = $number,)*
+        }
+
+        /// Every kind, with its name in the headers behind `CUDNN_BACKEND_`, and its attributes.
+        pub const KINDS: &[(Kind, &str, &[Attribute])] = &[$(
+            (Kind::$kind, $name, &[
+                $((stringify!($attribute), $attribute_number, types::$kind_of_values, $most, made!($($made)?)),)*
+            ]),
+        )*];
+
+        impl Kind {
+            /// For messages.
+            pub fn title(self) -> &'static str {
+                match self {
+                    $(Kind::$kind => $title,)*
+                }
+            }
+        }
+    };
+}
+
+macro_rules! made {
+    () => {
+        false
+    };
+    (made) => {
+        true
+    };
+}
+
+kinds! {
+    Pointwise = 0 "POINTWISE_DESCRIPTOR" "pointwise descriptor" [
+        POINTWISE_MODE = 0 POINTWISE_MODE 1,
+        POINTWISE_MATH_PREC = 1 DATA_TYPE 1,
+        POINTWISE_NAN_PROPAGATION = 2 NAN_PROPAGATION 1,
+    ]
+    Convolution = 1 "CONVOLUTION_DESCRIPTOR" "convolution descriptor" [
+        CONVOLUTION_COMP_TYPE = 100 DATA_TYPE 1,
+        CONVOLUTION_CONV_MODE = 101 CONVOLUTION_MODE 1,
+        CONVOLUTION_DILATIONS = 102 INT64 8,
+        CONVOLUTION_FILTER_STRIDES = 103 INT64 8,
+        CONVOLUTION_POST_PADDINGS = 104 INT64 8,
+        CONVOLUTION_PRE_PADDINGS = 105 INT64 8,
+        CONVOLUTION_SPATIAL_DIMS = 106 INT64 1,
+    ]
+    Engine = 2 "ENGINE_DESCRIPTOR" "engine descriptor" [
+        ENGINE_OPERATION_GRAPH = 1300 DESCRIPTOR 1,
+        ENGINE_GLOBAL_INDEX = 1301 INT64 1,
+        ENGINE_NUMERICAL_NOTE = 1303 NUMERICAL_NOTE 16 made,
+        ENGINE_BEHAVIOR_NOTE = 1305 BEHAVIOR_NOTE 16 made,
+        ENGINE_DEVICEPROP = 1307 DESCRIPTOR 1,
+    ]
+    EngineConfig = 3 "ENGINECFG_DESCRIPTOR" "engine configuration" [
+        ENGINECFG_ENGINE = 300 DESCRIPTOR 1,
+    ]
+    Heuristic = 4 "ENGINEHEUR_DESCRIPTOR" "heuristic descriptor" [
+        ENGINEHEUR_MODE = 200 HEURISTIC_MODE 1,
+        ENGINEHEUR_OPERATION_GRAPH = 201 DESCRIPTOR 1,
+        ENGINEHEUR_RESULTS = 202 DESCRIPTOR 64 made,
+        ENGINEHEUR_DEVICEPROP = 204 DESCRIPTOR 1,
+    ]
+    Plan = 5 "EXECUTION_PLAN_DESCRIPTOR" "execution plan" [
+        EXECUTION_PLAN_HANDLE = 400 HANDLE 1,
+        EXECUTION_PLAN_ENGINE_CONFIG = 401 DESCRIPTOR 1,
+        EXECUTION_PLAN_WORKSPACE_SIZE = 402 INT64 1 made,
+        EXECUTION_PLAN_DEVICEPROP = 407 DESCRIPTOR 1,
+    ]
+    Forward = 10 "OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR" "convolution operation" [
+        OPERATION_CONVOLUTION_FORWARD_ALPHA = 700 FLOAT 1,
+        OPERATION_CONVOLUTION_FORWARD_BETA = 701 FLOAT 1,
+        OPERATION_CONVOLUTION_FORWARD_CONV_DESC = 702 DESCRIPTOR 1,
+        OPERATION_CONVOLUTION_FORWARD_W = 703 DESCRIPTOR 1,
+        OPERATION_CONVOLUTION_FORWARD_X = 704 DESCRIPTOR 1,
+        OPERATION_CONVOLUTION_FORWARD_Y = 705 DESCRIPTOR 1,
+    ]
+    BackwardFilter = 11 "OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR" "convolution operation" [
+        OPERATION_CONVOLUTION_BWD_FILTER_ALPHA = 712 FLOAT 1,
+        OPERATION_CONVOLUTION_BWD_FILTER_BETA = 713 FLOAT 1,
+        OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC = 714 DESCRIPTOR 1,
+        OPERATION_CONVOLUTION_BWD_FILTER_DW = 715 DESCRIPTOR 1,
+        OPERATION_CONVOLUTION_BWD_FILTER_X = 716 DESCRIPTOR 1,
+        OPERATION_CONVOLUTION_BWD_FILTER_DY = 717 DESCRIPTOR 1,
+    ]
+    BackwardData = 12 "OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR" "convolution operation" [
+        OPERATION_CONVOLUTION_BWD_DATA_ALPHA = 706 FLOAT 1,
+        OPERATION_CONVOLUTION_BWD_DATA_BETA = 707 FLOAT 1,
+        OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC = 708 DESCRIPTOR 1,
+        OPERATION_CONVOLUTION_BWD_DATA_W = 709 DESCRIPTOR 1,
+        OPERATION_CONVOLUTION_BWD_DATA_DX = 710 DESCRIPTOR 1,
+        OPERATION_CONVOLUTION_BWD_DATA_DY = 711 DESCRIPTOR 1,
+    ]
+    PointwiseOperation = 13 "OPERATION_POINTWISE_DESCRIPTOR" "pointwise operation" [
+        OPERATION_POINTWISE_PW_DESCRIPTOR = 750 DESCRIPTOR 1,
+        OPERATION_POINTWISE_XDESC = 751 DESCRIPTOR 1,
+        OPERATION_POINTWISE_BDESC = 752 DESCRIPTOR 1,
+        OPERATION_POINTWISE_YDESC = 753 DESCRIPTOR 1,
+    ]
+    Graph = 15 "OPERATIONGRAPH_DESCRIPTOR" "operation graph" [
+        OPERATIONGRAPH_HANDLE = 800 HANDLE 1,
+        OPERATIONGRAPH_OPS = 801 DESCRIPTOR 64,
+        OPERATIONGRAPH_ENGINE_GLOBAL_COUNT = 802 INT64 1 made,
+    ]
+    VariantPack = 16 "VARIANT_PACK_DESCRIPTOR" "variant pack" [
+        VARIANT_PACK_UNIQUE_IDS = 1000 INT64 64,
+        VARIANT_PACK_DATA_POINTERS = 1001 POINTER 64,
+        VARIANT_PACK_WORKSPACE = 1003 POINTER 1,
+    ]
+    Tensor = 17 "TENSOR_DESCRIPTOR" "tensor descriptor" [
+        TENSOR_BYTE_ALIGNMENT = 900 INT64 1,
+        TENSOR_DATA_TYPE = 901 DATA_TYPE 1,
+        TENSOR_DIMENSIONS = 902 INT64 8,
+        TENSOR_STRIDES = 903 INT64 8,
+        TENSOR_UNIQUE_ID = 906 INT64 1,
+        TENSOR_IS_VIRTUAL = 907 BOOLEAN 1,
+    ]
+    DeviceProperties = 38 "DEVICEPROP_DESCRIPTOR" "device properties" [
+        DEVICEPROP_JSON_REPRESENTATION = 2702 CHAR 65536,
+    ]
+}
+
+/// A descriptor: numbers (floats as the bits of an `f64`) and other descriptors as they were when it was given them.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub kind: Kind,
+    pub finalized: bool,
+    numbers: BTreeMap<u32, Vec<i64>>,
+    parts: BTreeMap<u32, Vec<Arc<Record>>>,
+}
+
+impl Record {
+    pub fn new(kind: Kind) -> Record {
+        Record { kind, finalized: false, numbers: BTreeMap::new(), parts: BTreeMap::new() }
+    }
+
+    /// Of the kind with this number.
+    pub fn of(number: u32) -> Option<Record> {
+        KINDS.iter().find(|(kind, ..)| *kind as u32 == number).map(|(kind, ..)| Record::new(*kind))
+    }
+
+    fn row(&self, attribute: u32) -> Option<&'static Attribute> {
+        let (_, _, attributes) = KINDS.iter().find(|(kind, ..)| *kind == self.kind)?;
+        attributes.iter().find(|(_, number, ..)| *number == attribute)
+    }
+
+    /// Whether the attribute may be given so many values of this type, and which it then has.
+    pub fn check_set(&self, attribute: u32, kind: u32, count: i64) -> Result<usize, Refusal> {
+        if self.finalized {
+            return Err(bad("the descriptor has been finalized"));
+        }
+        let Some(&(_, _, own, most, false)) = self.row(attribute) else {
+            return Err(bad("the descriptor has no such attribute, or the library makes it"));
+        };
+        if kind != own && !(own == types::FLOAT && kind == types::DOUBLE) {
+            let status = match (own, self.kind) {
+                (types::FLOAT, Kind::BackwardData) => DnnStatus::NOT_SUPPORTED,
+                (types::FLOAT, _) => DnnStatus::BAD_PARAM,
+                _ => DnnStatus::BAD_ATTRIBUTE_TYPE,
+            };
+            return Err(Refusal(status, "the attribute's values are of another type"));
+        }
+        match usize::try_from(count) {
+            Ok(count) if (1..=most).contains(&count) => Ok(count),
+            _ => Err(bad("more or fewer values than the attribute takes")),
+        }
+    }
+
+    /// How many values of the attribute can be had, with room for so many.
+    pub fn check_get(&self, attribute: u32, kind: u32, room: i64) -> Result<usize, Refusal> {
+        if !self.finalized {
+            return Err(Refusal(DnnStatus::NOT_INITIALIZED, "the descriptor has not been finalized"));
+        }
+        let Some(&(_, _, own, most, _)) = self.row(attribute) else {
+            return Err(bad("the descriptor has no such attribute"));
+        };
+        if kind != own {
+            return Err(Refusal(DnnStatus::BAD_ATTRIBUTE_TYPE, "the attribute's values are of another type"));
+        }
+        let there = self.numbers(attribute).len() + self.parts(attribute).len();
+        match usize::try_from(room) {
+            Ok(room) if most > 1 || room == 1 => Ok(there.min(room)),
+            _ => Err(bad("no room for the values, or more than there are")),
+        }
+    }
+
+    pub fn put(&mut self, attribute: u32, values: Vec<i64>) {
+        self.numbers.insert(attribute, values);
+    }
+
+    pub fn put_parts(&mut self, attribute: u32, parts: Vec<Arc<Record>>) {
+        self.parts.insert(attribute, parts);
+    }
+
+    pub fn numbers(&self, attribute: u32) -> &[i64] {
+        self.numbers.get(&attribute).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn number(&self, attribute: u32, default: i64) -> i64 {
+        self.numbers(attribute).first().copied().unwrap_or(default)
+    }
+
+    pub fn float(&self, attribute: u32, default: f64) -> f64 {
+        self.numbers(attribute).first().map_or(default, |bits| f64::from_bits(*bits as u64))
+    }
+
+    pub fn parts(&self, attribute: u32) -> &[Arc<Record>] {
+        self.parts.get(&attribute).map_or(&[], Vec::as_slice)
+    }
+
+    /// A part that is there and was finalized before it was set.
+    pub fn part(&self, attribute: u32) -> Result<&Arc<Record>, Refusal> {
+        let part = self.parts(attribute).first().filter(|part| part.finalized);
+        part.ok_or(bad("a descriptor is missing, or was not finalized"))
+    }
+}
