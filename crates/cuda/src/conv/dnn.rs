@@ -73,9 +73,13 @@ unsafe impl Send for Dnn {}
 // SAFETY: as above.
 unsafe impl Sync for Dnn {}
 
-/// Whether the library itself found no memory.
-fn lacks_memory<T>(result: &Result<T, Failed>) -> bool {
-    result.as_ref().is_err_and(|failed| Failure::of(failed.code) == Failure::OutOfMemory)
+/// Whether a call failed for want of memory, or may have.
+fn lacks_memory<T>(memory: &DeviceMemory, result: &Result<T, Failed>) -> bool {
+    result.as_ref().is_err_and(|failed| match Failure::of(failed.code) {
+        Failure::OutOfMemory => true,
+        Failure::Other => memory.may_lack_memory(),
+        Failure::Unsupported | Failure::Environment => false,
+    })
 }
 
 impl Dnn {
@@ -91,13 +95,17 @@ impl Dnn {
             // SAFETY: writes the handle.
             check(library, "cudnnCreate", unsafe { (library.create)(&raw mut handle) })
         };
-        let created = memory.with_room(create, lacks_memory);
+        let created = memory.with_room(create, |made| lacks_memory(memory, made));
         let workspace_limit = total_memory / WORKSPACE_SHARE;
         let dnn = Dnn { library, memory, handle, workspace_limit, entries: Mutex::default() };
         // SAFETY: a stream of the current context, which lives as long as the process.
         let set = || check(library, "cudnnSetStream", unsafe { (library.set_stream)(handle, stream.raw().cast()) });
         created.and_then(|()| set()).map_err(|failed| dnn.error("this device", failed))?;
         Ok(dnn)
+    }
+
+    fn with_room<T>(&self, call: impl FnMut() -> Result<T, Failed>) -> Result<T, Failed> {
+        self.memory.with_room(call, |result| lacks_memory(self.memory, result))
     }
 
     fn error(&self, problem: &str, failed: Failed) -> Error {
@@ -226,7 +234,7 @@ impl Dnn {
             let workspace = memory.as_ref().map_or(0, |(address, _)| *address);
             // SAFETY: by this function's contract.
             let queue = || unsafe { self.queue(problem, &entry.plans[i], at, workspace) };
-            match self.memory.with_room(queue, lacks_memory) {
+            match self.with_room(queue) {
                 Ok(()) => return stream.queued(name).map(|()| true),
                 Err(failed) => {
                     entry.plans.remove(i);
@@ -266,7 +274,7 @@ impl Dnn {
     fn make_plan(&self, stream: &Stream, problem: &Problem, entry: &mut Entry) -> Result<bool> {
         while let Some(candidate) = entry.rest.pop_front() {
             let plan = || candidate.plan(self.library, Target::Handle(self.handle));
-            match self.memory.with_room(plan, lacks_memory) {
+            match self.with_room(plan) {
                 // The last resort may take what it wants.
                 Ok(plan) if plan.workspace <= self.workspace_limit || entry.rest.is_empty() => {
                     entry.plans.push(plan);
@@ -292,7 +300,7 @@ impl Dnn {
     ) -> Result<Entry> {
         let mut entry = Entry::default();
         let ask = || candidates(self.library, Target::Handle(self.handle), problem);
-        match self.memory.with_room(ask, lacks_memory) {
+        match self.with_room(ask) {
             Ok(found) => {
                 entry.reason = found.reason;
                 // Nobody who did not ask for a search waits for a compiler.
