@@ -9,7 +9,7 @@ torch.manual_seed(0)
 REDUCTIONS = ["none", "mean", "sum"]
 s = Suite("losses", {op: getattr(F, op) for op in [
     "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "nll_loss", "cross_entropy",
+    "binary_cross_entropy_with_logits", "nll_loss", "cross_entropy", "triplet_margin_loss",
 ]}, no_grad=["weight", "pos_weight"])
 
 
@@ -33,6 +33,15 @@ for op in ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"]:
 each("mse_loss", {"broadcast": ([randn(3, 4), randn(3, 1)], {})}, ["mean"])
 each("smooth_l1_loss", {"beta": (TIED, {"beta": 0.5})})
 each("huber_loss", {"delta": (TIED, {"delta": 2.0})})
+
+# Of the third input the test has no gradient.
+THREE = [randn(4, 3), randn(4, 3), randn(4, 3)]
+each("triplet_margin_loss", {
+    "": (THREE, {}),
+    "swap": (THREE, {"swap": True, "margin": 0.3}),
+    "norm": (THREE, {"p": 1.0}),
+    "1d": ([randn(5), randn(5), randn(5)], {}),
+})
 
 # --- Binary --------------------------------------------------------------------------------------
 

@@ -6,7 +6,11 @@
 use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 
-use crate::{BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss};
+use crate::{
+    BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, L1Loss, MSELoss,
+    MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss, NLLLoss, PoissonNLLLoss, SmoothL1Loss,
+    SoftMarginLoss,
+};
 
 macro_rules! losses {
     ($($(#[$doc:meta])* $name:ident $module:ident;)*) => {$(
@@ -31,4 +35,24 @@ losses! {
     cross_entropy CrossEntropyLoss;
     /// The mean binary cross-entropy of logits and targets in `[0, 1]`.
     binary_cross_entropy_with_logits BCEWithLogitsLoss;
+    /// The mean binary cross-entropy of probabilities and targets in `[0, 1]`.
+    binary_cross_entropy BCELoss;
+    /// The mean of the absolute error, which is a square below 1.
+    smooth_l1_loss SmoothL1Loss;
+    /// The mean of half the squared error, which is a line above 1.
+    huber_loss HuberLoss;
+    /// The mean of `target * (log(target) - input)`.
+    kl_div KLDivLoss;
+    /// The mean negative log-likelihood of counts, of logarithms of expected counts.
+    poisson_nll_loss PoissonNLLLoss;
+    /// The mean of `log(1 + exp(-target * input))`.
+    soft_margin_loss SoftMarginLoss;
+    /// The mean of distances that are to be small, or larger than 1.
+    hinge_embedding_loss HingeEmbeddingLoss;
+    /// The mean of how much other classes' scores come closer to the target's than 1.
+    multi_margin_loss MultiMarginLoss;
+    /// The mean of how much other classes' scores come closer to those of a sample's classes than 1.
+    multilabel_margin_loss MultiLabelMarginLoss;
+    /// The mean of binary cross-entropy of logits, of classes and samples.
+    multilabel_soft_margin_loss MultiLabelSoftMarginLoss;
 }

@@ -1,9 +1,22 @@
-//! Losses: modules of two inputs. Each forward and backward pass is one primitive.
+//! Losses: modules of two inputs or more. Each forward and backward pass of the ones here is one primitive; the others are
+//! written in tensor operations.
+
+mod composed;
+mod elementwise;
+mod margin;
 
 use kiln_derive::located;
 use kiln_tensor::{ClassLoss, ClassLossInput, PointwiseLossKind, Reduction, Result, Tensor};
 
 use crate::{Buffer, Module};
+
+pub use elementwise::{
+    BCELoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,
+};
+pub use margin::{
+    CosineEmbeddingLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss,
+    TripletMarginLoss,
+};
 
 /// The class index that PyTorch ignores unless told otherwise.
 const IGNORE_INDEX: i64 = -100;

@@ -1,6 +1,10 @@
 //! Losses.
 
-use kiln_nn::{BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss};
+use kiln_nn::{
+    BCELoss, BCEWithLogitsLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss,
+    KLDivLoss, L1Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss,
+    NLLLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,
+};
 use kiln_tensor::{Reduction, Tensor};
 
 use crate::case::{Case, Miss, Row, Run};
@@ -40,6 +44,46 @@ macro_rules! loss_rows {
 }
 
 pub const ROWS: &[Row] = loss_rows! {
+    BCELoss |case, x, y| weighted!(case, BCELoss::new().reduction(reduction(case))).forward(&x, &y);
+    CosineEmbeddingLoss |case, x, y| {
+        let loss = CosineEmbeddingLoss::new().reduction(reduction(case)).margin(case.float("margin", 0.0));
+        loss.forward(&x, &y, &case.x(2)?)
+    };
+    GaussianNLLLoss |case, x, y| {
+        let loss = GaussianNLLLoss::new().reduction(reduction(case)).full(case.flag("full", false));
+        loss.eps(case.float("eps", 1e-6)).forward(&x, &y, &case.x(2)?)
+    };
+    HingeEmbeddingLoss |case, x, y| {
+        HingeEmbeddingLoss::new().reduction(reduction(case)).margin(case.float("margin", 1.0)).forward(&x, &y)
+    };
+    HuberLoss |case, x, y| {
+        HuberLoss::new().reduction(reduction(case)).delta(case.float("delta", 1.0)).forward(&x, &y)
+    };
+    KLDivLoss |case, x, y| {
+        let batch_mean = case.option("reduction") == Some("batchmean");
+        let loss = KLDivLoss::new().reduction(reduction(case)).batch_mean(batch_mean);
+        loss.log_target(case.flag("log_target", false)).forward(&x, &y)
+    };
+    MarginRankingLoss |case, x, y| {
+        let loss = MarginRankingLoss::new().reduction(reduction(case)).margin(case.float("margin", 0.0));
+        loss.forward(&x, &y, &case.x(2)?)
+    };
+    MultiLabelMarginLoss |case, x, y| MultiLabelMarginLoss::new().reduction(reduction(case)).forward(&x, &y);
+    MultiLabelSoftMarginLoss |case, x, y| {
+        weighted!(case, MultiLabelSoftMarginLoss::new().reduction(reduction(case))).forward(&x, &y)
+    };
+    MultiMarginLoss |case, x, y| {
+        let loss = MultiMarginLoss::new().reduction(reduction(case)).p(case.int("p", 1) as u32);
+        weighted!(case, loss.margin(case.float("margin", 1.0))).forward(&x, &y)
+    };
+    PoissonNLLLoss |case, x, y| {
+        let loss = PoissonNLLLoss::new().reduction(reduction(case)).log_input(case.flag("log_input", true));
+        loss.full(case.flag("full", false)).eps(case.float("eps", 1e-8)).forward(&x, &y)
+    };
+    SmoothL1Loss |case, x, y| {
+        SmoothL1Loss::new().reduction(reduction(case)).beta(case.float("beta", 1.0)).forward(&x, &y)
+    };
+    SoftMarginLoss |case, x, y| SoftMarginLoss::new().reduction(reduction(case)).forward(&x, &y);
     BCEWithLogitsLoss |case, x, y| {
         weighted!(case, BCEWithLogitsLoss::new().reduction(reduction(case))).forward(&x, &y)
     };

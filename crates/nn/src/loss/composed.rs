@@ -1,0 +1,85 @@
+//! What losses that are written in tensor operations share: their structs, and how elements are combined.
+
+use kiln_tensor::{Error, Reduction, Result, Tensor};
+
+/// Structs of losses with a reduction and settings, each with PyTorch's name and default.
+macro_rules! composed {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $([$weight:ident $weight_doc:literal])? {
+            $($field:ident: $ty:ty = $default:expr, $field_doc:literal;)*
+        }
+    )*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Module)]
+        pub struct $name {
+            $($weight: Option<Buffer>,)?
+            reduction: Reduction,
+            $($field: $ty,)*
+        }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name { $($weight: None,)? reduction: Reduction::Mean, $($field: $default,)* }
+            }
+        }
+
+        #[located(site)]
+        impl $name {
+            /// With PyTorch's defaults.
+            #[must_use]
+            pub fn new() -> $name {
+                $name::default()
+            }
+
+            /// How elements are combined: [`Reduction::Mean`] by default.
+            #[must_use]
+            pub fn reduction(mut self, reduction: Reduction) -> $name {
+                self.reduction = reduction;
+                self
+            }
+
+            $(
+                #[doc = $weight_doc]
+                #[must_use]
+                pub fn $weight(self, $weight: Tensor) -> $name {
+                    $name { $weight: Some(Buffer::new($weight)), ..self }
+                }
+            )?
+
+            $(
+                #[doc = $field_doc]
+                #[must_use]
+                pub fn $field(self, $field: $ty) -> $name {
+                    $name { $field, ..self }
+                }
+            )*
+        }
+    )*};
+}
+pub(super) use composed;
+
+/// The losses of elements or samples as one number, or as they are.
+pub(super) fn reduced(losses: Tensor, reduction: Reduction) -> Result<Tensor> {
+    match reduction {
+        Reduction::None => Ok(losses),
+        Reduction::Mean => losses.mean(()),
+        Reduction::Sum => losses.sum(()),
+    }
+}
+
+/// Refuses a target of another shape: broadcast, it would be a mistake that nobody sees.
+pub(super) fn same_shape(op: &'static str, input: &Tensor, target: &Tensor) -> Result<()> {
+    if input.shape() == target.shape() {
+        return Ok(());
+    }
+    Err(Error::shapes(op, input.shape(), target.shape(), "the target has the input's shape"))
+}
+
+/// `x * log(y)`, 0 where `x` is 0.
+pub(super) fn x_log_y(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let zero = x.eq(0.0)?;
+    // A one in place of what is not looked at, whose gradient is no NaN.
+    let y = zero.where_cond(1.0, y)?;
+    zero.where_cond(0.0, &x.mul(&y.log()?)?)
+}
