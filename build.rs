@@ -28,6 +28,12 @@ use places::{Environment, Place, Wanted};
 #[path = "src/libs/places.rs"]
 mod places;
 
+// The table of dtypes, whose names are those of kernels.
+#[macro_use]
+#[rustfmt::skip]
+#[path = "kernels/dtype_table.cuh"]
+mod dtype_table;
+
 type Result<T> = std::result::Result<T, String>;
 
 fn main() {
@@ -208,9 +214,13 @@ fn size_of(compiled: &str, declared: &str) -> Option<usize> {
 
 // ---- generated code ----
 
-/// The order of `Family`'s columns in launch.rs.
-const COLUMNS: [&str; 12] =
-    ["f32", "f64", "f16", "bf16", "i64", "i32", "u8", "bool", "bits8", "bits16", "bits32", "bits64"];
+macro_rules! columns {
+    (() $($kind:ident($variant:ident, $name:ident, $($rest:tt)*))*) => {
+        &[$(stringify!($name),)* "bits8", "bits16", "bits32", "bits64"]
+    };
+}
+/// The order of `Family`'s columns in launch.rs: the dtypes, then the sizes of those that are only moved.
+const COLUMNS: &[&str] = dtype_table!(columns);
 
 fn generate(families: &[Family], entries: &[Entry], Compiled { images, toolkit, .. }: &Compiled) -> String {
     let mut text = "/// Every kernel; none in a build without kernels.\npub static ENTRIES: &[Entry] = &[\n".to_owned();
@@ -253,7 +263,7 @@ fn generate(families: &[Family], entries: &[Entry], Compiled { images, toolkit, 
             ),
         );
         // Operation -> the entry of each column.
-        let mut ops: BTreeMap<&str, [Option<usize>; 12]> = BTreeMap::new();
+        let mut ops: BTreeMap<&str, [Option<usize>; COLUMNS.len()]> = BTreeMap::new();
         let mut sizes: &[usize] = &[];
         for (entry, made) in entries.iter().enumerate().filter(|(_, entry)| entry.family == number) {
             let column = COLUMNS.iter().position(|column| *column == made.dtype);

@@ -8,7 +8,7 @@ FAMILY(binary_rhs, Grid<4> grid, address grad, address a, address b, address out
 // Names of functions are those of real.cuh here.
 namespace real {
 
-#define DEFINE(name, side, cost, dtype, T, gradient)                                                   \
+#define DEFINE(dtype, T, name, side, cost, gradient)                                                   \
     KERNEL binary_##side##_##name##_##dtype(BY_VALUE Grid<4> grid, const T* grad, const T* left,       \
                                             const T* right, T* out, uint64_t x, uint64_t y) {          \
         typedef Compute<T> R;                                                                          \
@@ -16,14 +16,9 @@ namespace real {
         map3<cost>(grid, tensor(grad), operand(left, x), operand(right, y), out,                       \
                    [=](R g, R a, R b) -> R { return gradient; });                                      \
     }
-#define EACH(name, side, cost, gradient)         \
-    DEFINE(name, side, cost, f32, f32, gradient) \
-    DEFINE(name, side, cost, f64, f64, gradient) \
-    DEFINE(name, side, cost, f16, f16, gradient) \
-    DEFINE(name, side, cost, bf16, bf16, gradient)
 #define BINARY(variant, name, doc, cost, value, ints, node, grad_cost, lhs_gradient, rhs_gradient) \
-    EACH(name, lhs, grad_cost, lhs_gradient)                                                       \
-    EACH(name, rhs, grad_cost, rhs_gradient)
+    FOR_FLOAT(DEFINE, name, lhs, grad_cost, lhs_gradient)                                          \
+    FOR_FLOAT(DEFINE, name, rhs, grad_cost, rhs_gradient)
 #define COMPARISON(variant, name, doc, value)
 #define BITWISE(variant, name, doc, value)
 #include "binary_table.cuh"

@@ -107,12 +107,54 @@ __device__ inline T store(Compute<T> value) {
     return Element<T>::store(value);
 }
 
-// Calls X(name, type) for each dtype of a group.
-#define FOR_FLOAT(X) X(f32, f32) X(f64, f64) X(f16, f16) X(bf16, bf16)
-#define FOR_HALF(X) X(f16, f16) X(bf16, bf16)
-#define FOR_INT(X) X(i64, i64) X(i32, i32) X(u8, u8)
-#define FOR_ALL(X) FOR_FLOAT(X) FOR_INT(X) X(bool, truth)
+// Calls X(name, type, …) for each dtype of a group, with what else it is given.
+#define FOR_DIRECT(X, ...) X(f32, f32, ##__VA_ARGS__) X(f64, f64, ##__VA_ARGS__)
+#define FOR_HALF(X, ...) X(f16, f16, ##__VA_ARGS__) X(bf16, bf16, ##__VA_ARGS__)
+#define FOR_INT(X, ...) X(i64, i64, ##__VA_ARGS__) X(i32, i32, ##__VA_ARGS__) X(u8, u8, ##__VA_ARGS__)
+#define FOR_FLOAT(X, ...) FOR_DIRECT(X, ##__VA_ARGS__) FOR_HALF(X, ##__VA_ARGS__)
+#define FOR_ALL(X, ...) FOR_FLOAT(X, ##__VA_ARGS__) FOR_INT(X, ##__VA_ARGS__) X(bool, truth, ##__VA_ARGS__)
 #define FOR_BITS(X) X(bits8, bits8) X(bits16, bits16) X(bits32, bits32) X(bits64, bits64)
+
+// The names and sizes are those of the table of dtypes, in its order.
+namespace dtypes {
+struct Row {
+    const char* name;
+    uint64_t size;
+};
+#define FLOAT(variant, name, torch, size, ...) {#name, size},
+#define HALF(variant, name, torch, size, ...) {#name, size},
+#define INT(variant, name, torch, size, ...) {#name, size},
+#define BOOL(variant, name, torch, size, ...) {#name, size},
+constexpr Row TABLE[] = {
+#include "dtype_table.cuh"
+};
+#undef FLOAT
+#undef HALF
+#undef INT
+#undef BOOL
+#define ROW(name, T) {#name, sizeof(T)},
+constexpr Row TYPES[] = {FOR_ALL(ROW)};
+#undef ROW
+constexpr bool same_name(const char* a, const char* b) {
+    while (*a && *a == *b) ++a, ++b;
+    return *a == *b;
+}
+constexpr bool same_rows() {
+    if (sizeof(TABLE) != sizeof(TYPES)) return false;
+    for (uint64_t i = 0; i < sizeof(TABLE) / sizeof(Row); ++i)
+        if (TABLE[i].size != TYPES[i].size || !same_name(TABLE[i].name, TYPES[i].name)) return false;
+    return true;
+}
+static_assert(same_rows(), "FOR_ALL has the dtypes of dtype_table.cuh");
+}  // namespace dtypes
+
+// The least and the largest number of an integer type.
+template <typename I>
+struct Bounds {
+    static constexpr bool SIGNED = I(-1) < I(0);
+    static constexpr I LOW = SIGNED ? (I)((uint64_t)1 << (8 * sizeof(I) - 1)) : I(0);
+    static constexpr I HIGH = (I)~LOW;
+};
 
 // The value of a `Number`: 64 bits of an f64 for floats, of an i64 for the others.
 template <typename C>

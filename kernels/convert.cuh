@@ -22,24 +22,18 @@ __device__ inline I saturate(R x, R low, R high, I lowest, I highest) {
     return (I)x;
 }
 
-// convert<T>(value): what, when stored as T, is the number converted to T.
+// convert<T>(value): what, when stored as T, is the number converted to T. Here for integers.
 template <typename T>
-struct To;
-
-#define TO_INT(T, from)                                                                                    \
-    template <>                                                                                            \
-    struct To<T> {                                                                                         \
-        static __device__ T of(f32 x) { return saturate<T, f32>(x, (f32)LOW, (f32)HIGH, LOW, HIGH); }      \
-        static __device__ T of(f64 x) { return saturate<T, f64>(x, (f64)LOW, (f64)HIGH, LOW, HIGH); }      \
-        static __device__ T of(i64 x) { return (T)x; }                                                     \
-        static __device__ T of(i32 x) { return (T)x; }                                                     \
-        static __device__ T of(u8 x) { return (T)x; }                                                      \
-        static constexpr T LOW = from;                                                                     \
-        static constexpr T HIGH = (T) ~LOW;                                                                \
+struct To {
+    static constexpr T LOW = Bounds<T>::LOW;
+    static constexpr T HIGH = Bounds<T>::HIGH;
+    static __device__ T of(f32 x) { return saturate<T, f32>(x, (f32)LOW, (f32)HIGH, LOW, HIGH); }
+    static __device__ T of(f64 x) { return saturate<T, f64>(x, (f64)LOW, (f64)HIGH, LOW, HIGH); }
+    template <typename I>
+    static __device__ T of(I x) {
+        return (T)x;
     }
-TO_INT(i64, INT64_MIN);
-TO_INT(i32, INT32_MIN);
-TO_INT(u8, 0);
+};
 
 template <>
 struct To<f32> {
@@ -60,9 +54,11 @@ struct To<f64> {
 struct ToHalf {
     static __device__ f32 of(f32 x) { return x; }
     static __device__ f32 of(f64 x) { return round_to_odd(x); }
-    static __device__ f32 of(i64 x) { return round_to_odd((f64)x); }
-    static __device__ f32 of(i32 x) { return round_to_odd((f64)x); }
-    static __device__ f32 of(u8 x) { return (f32)x; }
+    // f32 holds what has at most 16 bits.
+    template <typename I>
+    static __device__ f32 of(I x) {
+        return sizeof(I) <= 2 ? (f32)x : round_to_odd((f64)x);
+    }
 };
 template <>
 struct To<f16> : ToHalf {};

@@ -58,17 +58,18 @@ __device__ inline void scatter(const Scatter& p, const int64_t* index, Status* s
     }
 FOR_BITS(SCATTER_SET)
 
-template <typename C>
-__device__ inline C plus(C a, C b) {
+// Integers wrap.
+template <typename I>
+__device__ inline I plus(I a, I b) {
+    return (I)((uint64_t)a + (uint64_t)b);
+}
+template <>
+__device__ inline f32 plus(f32 a, f32 b) {
     return a + b;
 }
 template <>
-__device__ inline i64 plus(i64 a, i64 b) {
-    return (i64)((uint64_t)a + (uint64_t)b);
-}
-template <>
-__device__ inline i32 plus(i32 a, i32 b) {
-    return (i32)((uint32_t)a + (uint32_t)b);
+__device__ inline f64 plus(f64 a, f64 b) {
+    return a + b;
 }
 
 #define SCATTER_ADD(name, T)                                                                                    \

@@ -41,7 +41,7 @@ __device__ inline void pointwise(const Grid<5>& grid, const T* input, const T* t
     }
 }
 
-#define DEFINE(op, value, slope, name, T)                                                                           \
+#define DEFINE(name, T, op, value, slope)                                                                           \
     KERNEL pointwise_loss_##op##_##name(BY_VALUE Grid<5> grid, const T* input, const T* target, const T* weight,    \
                                         const T* pos_weight, T* out, Sums* partial, uint32_t reduction) {           \
         typedef Compute<T> R;                                                                                       \
@@ -60,11 +60,7 @@ __device__ inline void pointwise(const Grid<5>& grid, const T* input, const T* t
             out[at.at[5]] = store<T>(slope);                                                                        \
         }                                                                                                           \
     }
-#define LOSS(op, value, slope)                   \
-    DEFINE(op, value, slope, f32, f32)           \
-    DEFINE(op, value, slope, f64, f64)           \
-    DEFINE(op, value, slope, f16, f16)           \
-    DEFINE(op, value, slope, bf16, bf16)
+#define LOSS(op, value, slope) FOR_FLOAT(DEFINE, op, value, slope)
 
 // -w (p t log(sigmoid(x)) + (1 - t) log(1 - sigmoid(x))); the argument of the exponential is never positive.
 template <typename R>

@@ -43,18 +43,20 @@ struct Prod {
 };
 
 template <typename C>
-struct Limits;
-#define LIMITS(C, low, high)                                     \
-    template <>                                                  \
-    struct Limits<C> {                                           \
-        static __device__ C lowest() { return low; }             \
-        static __device__ C highest() { return high; }           \
-    }
-LIMITS(f32, -INFINITY, INFINITY);
-LIMITS(f64, -(f64)INFINITY, (f64)INFINITY);
-LIMITS(i64, INT64_MIN, INT64_MAX);
-LIMITS(i32, INT32_MIN, INT32_MAX);
-LIMITS(u8, 0, UINT8_MAX);
+struct Limits {
+    static __device__ C lowest() { return Bounds<C>::LOW; }
+    static __device__ C highest() { return Bounds<C>::HIGH; }
+};
+template <>
+struct Limits<f32> {
+    static __device__ f32 lowest() { return -INFINITY; }
+    static __device__ f32 highest() { return INFINITY; }
+};
+template <>
+struct Limits<f64> {
+    static __device__ f64 lowest() { return -(f64)INFINITY; }
+    static __device__ f64 highest() { return (f64)INFINITY; }
+};
 
 // NaN wins.
 template <typename C>

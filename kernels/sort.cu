@@ -31,9 +31,10 @@ __device__ inline uint64_t key_of(f64 v) {
     return bits >> 63 ? ~bits : bits | (1ull << 63);
 }
 __device__ inline uint64_t key_of(f32 v) { return key_of((f64)v); }
-__device__ inline uint64_t key_of(i64 v) { return (uint64_t)v ^ (1ull << 63); }
-__device__ inline uint64_t key_of(i32 v) { return key_of((i64)v); }
-__device__ inline uint64_t key_of(u8 v) { return v; }
+template <typename I>
+__device__ inline uint64_t key_of(I v) {
+    return Bounds<I>::SIGNED ? (uint64_t)(i64)v ^ (1ull << 63) : (uint64_t)v;
+}
 
 // Bitonic, 512 threads. Places past the end hold entries that sort behind all others.
 template <typename T>

@@ -12,15 +12,12 @@ namespace real {
 #define SAVED_output(T) tensor(saved)
 #define SAVED_nothing(T) Input<T>{nullptr, R(0)}
 
-#define DEFINE(name, kind, cost, dtype, T, gradient)                                                   \
+#define DEFINE(dtype, T, name, kind, cost, gradient)                                                   \
     KERNEL unary_grad_##name##_##dtype(BY_VALUE Grid<3> grid, const T* grad, const T* saved, T* out) { \
         typedef Compute<T> R;                                                                          \
         map2<cost>(grid, tensor(grad), SAVED_##kind(T), out, [](R g, R s) -> R { return gradient; });  \
     }
 #define UNARY(variant, name, doc, cost, value, ints, node, saved, grad_cost, gradient) \
-    DEFINE(name, saved, grad_cost, f32, f32, gradient)                                 \
-    DEFINE(name, saved, grad_cost, f64, f64, gradient)                                 \
-    DEFINE(name, saved, grad_cost, f16, f16, gradient)                                 \
-    DEFINE(name, saved, grad_cost, bf16, bf16, gradient)
+    FOR_FLOAT(DEFINE, name, saved, grad_cost, gradient)
 #include "unary_table.cuh"
 }  // namespace real

@@ -2,54 +2,85 @@
 
 use std::fmt;
 
-use half::{bf16, f16};
-
 use crate::{HostVec, Result, Scalar};
 
-/// The type of a tensor's elements. Names and meaning are PyTorch's
-/// (<https://docs.pytorch.org/docs/stable/tensor_attributes.html>).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// 32-bit IEEE float, the default.
-    F32,
-    /// 64-bit IEEE float.
-    F64,
-    /// 16-bit IEEE float. Arithmetic is done in `f32` and rounded once.
-    F16,
-    /// bfloat16: the upper half of an `f32`. Arithmetic is done in `f32` and rounded once.
-    BF16,
-    /// 64-bit signed integer, the type of indices and class labels.
-    I64,
-    /// 32-bit signed integer.
-    I32,
-    /// 8-bit unsigned integer.
-    U8,
-    /// Truth value, one byte (0 or 1) an element.
-    Bool,
+macro_rules! dtype_enum {
+    (() $($kind:ident($variant:ident, $name:ident, $torch:ident, $size:literal, $rank:literal, $doc:literal))*) => {
+        /// The type of a tensor's elements. Names and meaning are PyTorch's
+        /// (<https://docs.pytorch.org/docs/stable/tensor_attributes.html>). Made from [`dtype_table!`](crate::dtype_table).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum DType { $(#[doc = $doc] $variant,)* }
+
+        impl DType {
+            /// All element types, in the order of the table.
+            pub const ALL: [DType; [$(DType::$variant),*].len()] = [$(DType::$variant),*];
+
+            /// The number of its row in the table.
+            #[must_use]
+            pub const fn row(self) -> usize {
+                self as usize
+            }
+
+            /// Size of one element in bytes.
+            #[must_use]
+            pub const fn size(self) -> usize {
+                match self { $(DType::$variant => $size,)* }
+            }
+
+            /// Its name: that of the Rust type.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(DType::$variant => stringify!($name),)* }
+            }
+
+            /// PyTorch's name, e.g. `float32`, without the `torch.` in front.
+            #[must_use]
+            pub const fn torch_name(self) -> &'static str {
+                match self { $(DType::$variant => stringify!($torch),)* }
+            }
+
+            /// Whether it is one of the floating-point types.
+            #[must_use]
+            pub const fn is_float(self) -> bool {
+                match self { $(DType::$variant => is_float!($kind),)* }
+            }
+
+            /// Whether it is one of the integer types (not `bool`).
+            #[must_use]
+            pub const fn is_int(self) -> bool {
+                match self { $(DType::$variant => is_int!($kind),)* }
+            }
+
+            const fn rank(self) -> usize {
+                match self { $(DType::$variant => $rank,)* }
+            }
+        }
+    };
 }
 
+macro_rules! is_float {
+    (FLOAT) => {
+        true
+    };
+    (HALF) => {
+        true
+    };
+    ($other:ident) => {
+        false
+    };
+}
+
+macro_rules! is_int {
+    (INT) => {
+        true
+    };
+    ($other:ident) => {
+        false
+    };
+}
+crate::dtype_table!(dtype_enum);
+
 impl DType {
-    /// All element types.
-    pub const ALL: [DType; 8] =
-        [DType::F32, DType::F64, DType::F16, DType::BF16, DType::I64, DType::I32, DType::U8, DType::Bool];
-
-    /// Size of one element in bytes.
-    #[must_use]
-    pub const fn size(self) -> usize {
-        match self {
-            DType::F64 | DType::I64 => 8,
-            DType::F32 | DType::I32 => 4,
-            DType::F16 | DType::BF16 => 2,
-            DType::U8 | DType::Bool => 1,
-        }
-    }
-
-    /// Whether it is one of the four floating-point types.
-    #[must_use]
-    pub const fn is_float(self) -> bool {
-        matches!(self, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
-    }
-
     /// The type that floats of this one are computed and summed in: `f32` for half precision, else itself.
     #[must_use]
     pub const fn accumulator(self) -> DType {
@@ -59,62 +90,23 @@ impl DType {
         }
     }
 
-    /// Whether it is `i64`, `i32` or `u8` (not `bool`).
-    #[must_use]
-    pub const fn is_int(self) -> bool {
-        matches!(self, DType::I64 | DType::I32 | DType::U8)
-    }
-
     /// The smallest dtype that both can be converted to, PyTorch's `promote_types`: floats before integers before `bool`,
     /// and the wider one of a kind. `f16` and `bf16` meet in `f32`.
     #[must_use]
     pub const fn promote(self, other: DType) -> DType {
-        const fn rank(dtype: DType) -> usize {
-            match dtype {
-                DType::Bool => 0,
-                DType::U8 => 1,
-                DType::I32 => 2,
-                DType::I64 => 3,
-                DType::F16 | DType::BF16 => 4,
-                DType::F32 => 5,
-                DType::F64 => 6,
-            }
-        }
-        match (self, other) {
-            (DType::F16, DType::BF16) | (DType::BF16, DType::F16) => DType::F32,
-            _ if rank(self) < rank(other) => other,
-            _ => self,
-        }
-    }
-
-    /// PyTorch's name, e.g. `float32`, without the `torch.` in front.
-    #[must_use]
-    pub const fn torch_name(self) -> &'static str {
-        match self {
-            DType::F32 => "float32",
-            DType::F64 => "float64",
-            DType::F16 => "float16",
-            DType::BF16 => "bfloat16",
-            DType::I64 => "int64",
-            DType::I32 => "int32",
-            DType::U8 => "uint8",
-            DType::Bool => "bool",
+        if self.row() != other.row() && self.rank() == other.rank() {
+            DType::F32
+        } else if self.rank() < other.rank() {
+            other
+        } else {
+            self
         }
     }
 }
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            DType::F32 => "f32",
-            DType::F64 => "f64",
-            DType::F16 => "f16",
-            DType::BF16 => "bf16",
-            DType::I64 => "i64",
-            DType::I32 => "i32",
-            DType::U8 => "u8",
-            DType::Bool => "bool",
-        })
+        f.pad(self.name())
     }
 }
 
@@ -122,8 +114,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A Rust type that can be an element of a tensor. Sealed: implemented for `f32`, `f64`, `f16`, `bf16`,
-/// `i64`, `i32`, `u8` and `bool`.
+/// A Rust type that can be an element of a tensor. Sealed: implemented for those of
+/// [`dtype_table!`](crate::dtype_table).
 pub trait Element:
     sealed::Sealed
     + bytemuck::NoUninit
@@ -175,12 +167,12 @@ macro_rules! read_vec {
 }
 
 macro_rules! element {
-    ($($ty:ty, $dtype:ident, |$v:ident| $to:expr, |$s:ident| $from:expr;)*) => {$(
+    (|$v:ident| $to:expr, |$s:ident| $from:expr; $($ty:ty, $dtype:ident;)*) => {$(
         impl sealed::Sealed for $ty {}
         impl Element for $ty {
             const DTYPE: DType = DType::$dtype;
             fn to_scalar(self) -> Scalar { let $v = self; $to }
-            fn from_scalar($s: Scalar) -> Self { $from }
+            fn from_scalar($s: Scalar) -> Self { $from as Self }
             fn into_host(values: Vec<Self>) -> HostVec { HostVec::$dtype(values) }
             fn read_vec(len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Vec<Self>> {
                 read_vec!($dtype, len, read)
@@ -189,33 +181,66 @@ macro_rules! element {
     )*};
 }
 
-element! {
-    f32, F32, |v| Scalar::Float(f64::from(v)), |s| s.to_f64() as f32;
-    f64, F64, |v| Scalar::Float(v), |s| s.to_f64();
-    f16, F16, |v| Scalar::Float(v.to_f64()), |s| f16::from_f64(s.to_f64());
-    bf16, BF16, |v| Scalar::Float(v.to_f64()), |s| bf16::from_f64(s.to_f64());
-    i64, I64, |v| Scalar::Int(v), |s| s.to_i64();
-    i32, I32, |v| Scalar::Int(i64::from(v)), |s| s.to_i64() as i32;
-    u8, U8, |v| Scalar::Int(i64::from(v)), |s| s.to_i64() as u8;
-    bool, Bool, |v| Scalar::Bool(v), |s| s.to_bool();
+macro_rules! elements {
+    (()
+        $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        element! { |v| Scalar::Float(v.into()), |s| s.to_f64(); $($f, $float;)* }
+        $(element! { |v| Scalar::Float(v.to_f64()), |s| half::$h::from_f64(s.to_f64()); half::$h, $half; })*
+        element! { |v| Scalar::Int(v.into()), |s| s.to_i64(); $($i, $int;)* }
+        element! { |v| Scalar::Bool(v), |s| s.to_bool(); bool, Bool; }
+    };
+}
+crate::dtype_table!(elements);
+
+/// Hands the Rust types of all dtypes to the macro `$expand`: `$expand!(f32 f64 …)`.
+#[macro_export]
+macro_rules! for_each_element {
+    ($($expand:ident)::+) => {
+        $crate::dtype_table!($crate::element_rows, $($expand)::+);
+    };
+}
+
+/// The list of [`for_each_element!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! element_rows {
+    (($($expand:ident)::+)
+        $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        $($expand)::+!($($f)* $($crate::half::$h)* $($i)* bool);
+    };
 }
 
 /// Runs `$body` with the name `$T` standing for the Rust type of a [`DType`].
 #[macro_export]
 macro_rules! dispatch_dtype {
     ($dtype:expr, $T:ident => $body:expr) => {
-        $crate::dispatch_dtype!(@arms $dtype, $T => $body;
-            F32 f32, F64 f64, F16 $crate::half::f16, BF16 $crate::half::bf16, I64 i64, I32 i32, U8 u8, Bool bool)
+        $crate::dtype_table!($crate::dispatch_rows, $dtype, $T, $body)
     };
-    (@arms $dtype:expr, $T:ident => $body:expr; $($variant:ident $ty:ty),*) => {
-        $crate::dispatch_dtype!(@one $dtype, $T, { $body }; $($variant $ty),*)
-    };
-    (@one $dtype:expr, $T:ident, $body:block; $($variant:ident $ty:ty),*) => {
+}
+
+/// The arms of [`dispatch_dtype!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! dispatch_rows {
+    (($dtype:expr, $T:ident, $body:expr)
+        $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
         match $dtype {
-            $($crate::DType::$variant => {
-                type $T = $ty;
-                $body
-            })*
+            $($crate::DType::$float => { type $T = $f; $body })*
+            $($crate::DType::$half => { type $T = $crate::half::$h; $body })*
+            $($crate::DType::$int => { type $T = $i; $body })*
+            $crate::DType::Bool => { type $T = bool; $body }
         }
     };
 }

@@ -1,36 +1,37 @@
 //! Host memory of any element type, on its way into or out of a device.
 
-use half::{bf16, f16};
-
 use crate::{DType, Element};
 
-/// A vector of one of the element types: what a backend adopts when a tensor is made from host data.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)] // one variant an element type
-pub enum HostVec {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    F16(Vec<f16>),
-    BF16(Vec<bf16>),
-    I64(Vec<i64>),
-    I32(Vec<i32>),
-    U8(Vec<u8>),
-    Bool(Vec<bool>),
+macro_rules! host_vec {
+    (()
+        $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        /// A vector of one of the element types: what a backend adopts when a tensor is made from host data.
+        #[derive(Clone, Debug)]
+        #[allow(missing_docs)] // one variant an element type
+        pub enum HostVec {
+            $($float(Vec<$f>),)*
+            $($half(Vec<half::$h>),)*
+            $($int(Vec<$i>),)*
+            Bool(Vec<bool>),
+        }
+    };
 }
+crate::dtype_table!(host_vec);
 
 /// Runs `$body` with `$v` bound to the vector inside, whatever its type.
 macro_rules! each {
     ($host:expr, $v:ident => $body:expr) => {
-        match $host {
-            HostVec::F32($v) => $body,
-            HostVec::F64($v) => $body,
-            HostVec::F16($v) => $body,
-            HostVec::BF16($v) => $body,
-            HostVec::I64($v) => $body,
-            HostVec::I32($v) => $body,
-            HostVec::U8($v) => $body,
-            HostVec::Bool($v) => $body,
-        }
+        crate::dtype_table!(each_row, $host, $v, $body)
+    };
+}
+
+macro_rules! each_row {
+    (($host:expr, $v:ident, $body:expr) $($kind:ident($variant:ident, $($rest:tt)*))*) => {
+        match $host { $(HostVec::$variant($v) => $body,)* }
     };
 }
 

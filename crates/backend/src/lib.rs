@@ -13,6 +13,8 @@ mod backend;
 mod binary_table;
 mod contract;
 mod dtype;
+#[cfg_attr(rustfmt, rustfmt::skip)]
+mod dtype_table;
 mod error;
 mod host;
 mod layout;

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use half::{bf16, f16};
-
 /// One number with its kind. `2` is an integer and `2.0` a float, as in Python, so that `x + 2` keeps an
 /// integer tensor an integer tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,22 +63,24 @@ impl fmt::Display for Scalar {
 }
 
 macro_rules! from {
-    ($($ty:ty => $variant:ident($convert:expr);)*) => {$(
+    ($variant:ident, |$v:ident| $convert:expr; $($ty:ty)*) => {$(
         impl From<$ty> for Scalar {
-            fn from(v: $ty) -> Self { Scalar::$variant($convert(v)) }
+            fn from($v: $ty) -> Self { Scalar::$variant($convert) }
         }
     )*};
 }
 
-from! {
-    f64 => Float(|v| v);
-    f32 => Float(f64::from);
-    f16 => Float(f16::to_f64);
-    bf16 => Float(bf16::to_f64);
-    i64 => Int(|v| v);
-    i32 => Int(i64::from);
-    u8 => Int(i64::from);
-    u32 => Int(i64::from);
-    usize => Int(|v| v as i64);
-    bool => Bool(|v| v);
+macro_rules! from_elements {
+    (()
+        $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        from! { Float, |v| v.into(); $($f)* $(half::$h)* }
+        from! { Int, |v| v.into(); $($i)* u32 }
+        from! { Int, |v| v as i64; usize }
+        from! { Bool, |v| v; bool }
+    };
 }
+crate::dtype_table!(from_elements);

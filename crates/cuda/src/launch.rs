@@ -217,39 +217,32 @@ impl<Kinds> Kernel<Kinds> {
     }
 }
 
+/// One for each dtype, and one for each size of those that are only moved.
+const COLUMNS: usize = DType::ALL.len() + 4;
+
 /// The kernels of a family: one for each operation and dtype that it has.
 #[derive(Debug)]
 pub struct Family<Kinds> {
     /// Sorted by the operation.
-    rows: &'static [(&'static str, [u16; 12])],
+    rows: &'static [(&'static str, [u16; COLUMNS])],
     kinds: PhantomData<fn(Kinds)>,
 }
 
 impl<Kinds> Family<Kinds> {
-    const fn new(rows: &'static [(&'static str, [u16; 12])]) -> Self {
+    const fn new(rows: &'static [(&'static str, [u16; COLUMNS])]) -> Self {
         Family { rows, kinds: PhantomData }
     }
 
     /// The kernel of an operation for a dtype; `None` if there is none.
     #[must_use]
     pub fn get(&self, op: &str, dtype: DType) -> Option<Kernel<Kinds>> {
-        let column = match dtype {
-            DType::F32 => 0,
-            DType::F64 => 1,
-            DType::F16 => 2,
-            DType::BF16 => 3,
-            DType::I64 => 4,
-            DType::I32 => 5,
-            DType::U8 => 6,
-            DType::Bool => 7,
-        };
-        self.find(op, column)
+        self.find(op, dtype.row())
     }
 
     /// The kernel of an operation that only moves elements of a dtype's size.
     #[must_use]
     pub fn bits(&self, op: &str, dtype: DType) -> Option<Kernel<Kinds>> {
-        self.find(op, 8 + dtype.size().trailing_zeros() as usize)
+        self.find(op, DType::ALL.len() + dtype.size().trailing_zeros() as usize)
     }
 
     fn find(&self, op: &str, column: usize) -> Option<Kernel<Kinds>> {

@@ -5,7 +5,6 @@ use std::{
     hash::Hash,
 };
 
-use half::{bf16, f16};
 use kiln_tensor::{Device, Error, Result, Tensor};
 
 use crate::transforms::Image;
@@ -85,7 +84,7 @@ macro_rules! number {
         }
     )*};
 }
-number!(f32 f64 f16 bf16 i64 i32 u8 bool);
+kiln_tensor::for_each_element!(number);
 
 macro_rules! as_i64 {
     ($($ty:ty)*) => {$(

@@ -17,21 +17,9 @@ use crate::{budget::Budget, source::out_of_memory, tensor_file::TensorInfo};
 /// The name that the format keeps for text about the file.
 pub(crate) const METADATA: &str = "__metadata__";
 
-/// The format's names of Kiln's element types.
-const DTYPES: &[(DType, &str)] = &[
-    (DType::F32, "F32"),
-    (DType::F64, "F64"),
-    (DType::F16, "F16"),
-    (DType::BF16, "BF16"),
-    (DType::I64, "I64"),
-    (DType::I32, "I32"),
-    (DType::U8, "U8"),
-    (DType::Bool, "BOOL"),
-];
-
-/// The format's name of an element type.
-pub(crate) fn name_of(dtype: DType) -> &'static str {
-    DTYPES.iter().find(|(known, _)| *known == dtype).map_or("", |(_, name)| name)
+/// The format's name of an element type: Kiln's in capitals.
+pub(crate) fn name_of(dtype: DType) -> String {
+    dtype.name().to_uppercase()
 }
 
 /// One tensor as the header describes it, to be written.
@@ -206,8 +194,8 @@ impl<'de> Deserialize<'de> for DtypeName {
             }
 
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<DtypeName, E> {
-                let known = DTYPES.iter().find(|(_, known)| *known == name);
-                Ok(DtypeName(known.map(|&(dtype, _)| dtype).ok_or_else(|| name.chars().take(20).collect())))
+                let known = DType::ALL.into_iter().find(|&dtype| name_of(dtype) == name);
+                Ok(DtypeName(known.ok_or_else(|| name.chars().take(20).collect())))
             }
         }
         deserializer.deserialize_str(Reader)

@@ -65,11 +65,7 @@ impl<'a> Header<'a> {
         let mut describe = |tensor: &Tensor| {
             let start = end;
             end += tensor.numel() * tensor.dtype().size();
-            Description {
-                dtype: name_of(tensor.dtype()).into(),
-                shape: tensor.dims().to_vec(),
-                data_offsets: (start, end),
-            }
+            Description { dtype: name_of(tensor.dtype()), shape: tensor.dims().to_vec(), data_offsets: (start, end) }
         };
         let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor, describe(tensor))).collect();
         let mut metadata = metadata.clone();

@@ -24,6 +24,8 @@ pub use autograd::{enable_grad, no_grad, no_grad_guard};
 pub use creation::ExtentList;
 pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state, take_random_seed};
 pub use device::Device;
+#[doc(hidden)]
+pub use kiln_backend::for_each_element;
 pub use kiln_backend::{
     ClassLoss, ClassLossInput, Conv2d, DType, Dim, Dims, Element, Error, ErrorKind, FailedLayer, FailedSample,
     Float32Precision, MAX_RANK, MemoryStats, OptimRule, PointwiseLossKind, PoolDivisor, Reduction, Result, Scalar,

@@ -21,8 +21,8 @@ pub(crate) trait Int: Number {
 }
 
 macro_rules! int {
-    ($($t:ty, $module:ident;)*) => {$(
-        mod $module {
+    ($($t:ident)*) => {$(
+        mod $t {
             use super::*;
             // The same loop compiled for wider registers; LLVM does the rest.
             #[cfg(target_arch = "x86_64")]
@@ -47,9 +47,9 @@ macro_rules! int {
                 #[cfg(target_arch = "x86_64")]
                 match level() {
                     // SAFETY: forwarded, and the CPU has the instructions.
-                    Level::Avx512 => return unsafe { $module::avx512(p, rows, lanes) },
+                    Level::Avx512 => return unsafe { $t::avx512(p, rows, lanes) },
                     // SAFETY: as above.
-                    Level::Avx2 => return unsafe { $module::avx2(p, rows, lanes) },
+                    Level::Avx2 => return unsafe { $t::avx2(p, rows, lanes) },
                     Level::Generic => {}
                 }
                 // SAFETY: forwarded.
@@ -58,7 +58,18 @@ macro_rules! int {
         }
     )*};
 }
-int! { i64, for_i64; i32, for_i32; u8, for_u8; }
+
+macro_rules! int_rows {
+    (()
+        $(FLOAT($($float_rest:tt)*))*
+        $(HALF($($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        int!($($i)*);
+    };
+}
+kiln_backend::dtype_table!(int_rows);
 
 /// # Safety
 /// As for `blocked::part`.

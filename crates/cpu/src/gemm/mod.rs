@@ -89,8 +89,8 @@ pub(crate) struct Gemm<'a, T> {
 
 /// An element type that can be multiplied.
 ///
-/// `f32` and `f64` are computed as they are; `f16` and `bf16` are summed in `f32` and rounded once at the end; `i64`, `i32`
-/// and `u8` wrap around.
+/// `f32` and `f64` are computed as they are; `f16` and `bf16` are summed in `f32` and rounded once at the end; integers wrap
+/// around.
 pub(crate) trait GemmElem: Copy + Send + Sync + 'static {
     /// Computes a batch of products.
     ///
@@ -123,7 +123,18 @@ macro_rules! ints {
         }
     )*};
 }
-ints!(i64, i32, u8);
+
+macro_rules! int_rows {
+    (()
+        $(FLOAT($($float_rest:tt)*))*
+        $(HALF($($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        ints!($($i),*);
+    };
+}
+kiln_backend::dtype_table!(int_rows);
 
 impl<T: GemmElem> Gemm<'_, T> {
     /// Computes the product, in parallel on rayon's current thread pool where that pays.

@@ -27,10 +27,19 @@ number! {
     f64: 0.0, a b a + b;
     f16: f16::ZERO, a b f16::from_f32(a.to_f32() + b.to_f32());
     bf16: bf16::ZERO, a b bf16::from_f32(a.to_f32() + b.to_f32());
-    i64: 0, a b a.wrapping_add(b);
-    i32: 0, a b a.wrapping_add(b);
-    u8: 0, a b a.wrapping_add(b);
 }
+
+macro_rules! int_rows {
+    (()
+        $(FLOAT($($float_rest:tt)*))*
+        $(HALF($($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        number! { $($i: 0, a b a.wrapping_add(b);)* }
+    };
+}
+kiln_backend::dtype_table!(int_rows);
 
 /// A type the tile kernels compute with.
 pub(crate) trait Float: Number {}

@@ -1,7 +1,5 @@
 //! Conversion of numbers to element types, as Rust's `as` does it.
 
-use half::{bf16, f16};
-
 use crate::{
     engine::simd::multiversion,
     numeric::{
@@ -27,16 +25,17 @@ macro_rules! destination {
     )*};
 }
 
-destination! {
-    f32 => f32;
-    f64 => f64;
-    f16 => f32_odd;
-    bf16 => f32_odd;
-    i64 => i64;
-    i32 => i32;
-    u8 => u8;
-    Truth => truth;
+macro_rules! destinations {
+    (()
+        $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        destination! { $($f => $f;)* $(half::$h => f32_odd;)* $($i => $i;)* Truth => truth; }
+    };
 }
+kiln_backend::dtype_table!(destinations);
 
 multiversion! {
     /// Converts a slice.
@@ -49,6 +48,8 @@ multiversion! {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
 
     #[test]

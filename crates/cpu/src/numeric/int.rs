@@ -34,7 +34,7 @@ pub(crate) trait Int:
 }
 
 macro_rules! int {
-    ($($ty:ident |$x:ident| abs $abs:expr, sign $sign:expr;)*) => {$(
+    ($($ty:ident)*) => {$(
         impl Int for $ty {
             const ZERO: $ty = 0;
             #[inline(always)]
@@ -58,17 +58,17 @@ macro_rules! int {
                 self.wrapping_neg()
             }
             #[inline(always)]
+            #[allow(unused_comparisons)] // for unsigned types
             fn abs(self) -> $ty {
-                let $x = self;
-                $abs
+                if self < 0 { self.wrapping_neg() } else { self }
             }
             #[inline(always)]
+            #[allow(unused_comparisons)] // for unsigned types
             fn sign(self) -> $ty {
-                let $x = self;
-                $sign
+                <$ty>::from(self > 0).wrapping_sub(<$ty>::from(self < 0))
             }
             #[inline(always)]
-            #[allow(unused_comparisons)] // for u8
+            #[allow(unused_comparisons)] // for unsigned types
             fn pow(self, exponent: $ty) -> Option<$ty> {
                 if exponent < 0 {
                     return None;
@@ -84,7 +84,7 @@ macro_rules! int {
                 Some(result)
             }
             #[inline(always)]
-            #[allow(unused_comparisons)] // for u8
+            #[allow(unused_comparisons)] // for unsigned types
             fn remainder(self, divisor: $ty) -> Option<$ty> {
                 if divisor == 0 {
                     return None;
@@ -98,7 +98,7 @@ macro_rules! int {
                 (divisor != 0).then(|| self.wrapping_rem(divisor))
             }
             #[inline(always)]
-            #[allow(unused_comparisons)] // for u8
+            #[allow(unused_comparisons)] // for unsigned types
             fn floor_divide(self, divisor: $ty) -> Option<$ty> {
                 let below = self.fmod(divisor)? != 0 && (self < 0) != (divisor < 0);
                 Some(self.wrapping_div(divisor) - <$ty>::from(below))
@@ -112,7 +112,7 @@ macro_rules! int {
                 u32::try_from(by).ok().and_then(|by| self.checked_shl(by)).unwrap_or(0)
             }
             #[inline(always)]
-            #[allow(unused_comparisons)] // for u8
+            #[allow(unused_comparisons)] // for unsigned types
             fn shift_right(self, by: $ty) -> $ty {
                 let signs = if self < 0 { !0 } else { 0 };
                 u32::try_from(by).ok().and_then(|by| self.checked_shr(by)).unwrap_or(signs)
@@ -121,11 +121,17 @@ macro_rules! int {
     )*};
 }
 
-int! {
-    i64 |x| abs x.wrapping_abs(), sign x.signum();
-    i32 |x| abs x.wrapping_abs(), sign x.signum();
-    u8 |x| abs x, sign u8::from(x > 0);
+macro_rules! int_rows {
+    (()
+        $(FLOAT($($float_rest:tt)*))*
+        $(HALF($($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        int!($($i)*);
+    };
 }
+kiln_backend::dtype_table!(int_rows);
 
 /// The functions that formulas of the tables use (kernels/integer.cuh has the same).
 pub(crate) mod functions {

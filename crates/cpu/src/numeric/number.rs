@@ -1,25 +1,44 @@
-//! Numbers of a computing type, and conversion among these.
+//! Numbers of the computing types, which become any other as Rust's `as` does it.
 
-/// A number of a computing type, which can become any other.
-pub(crate) trait Number: Copy + PartialOrd {
-    /// No number is below.
-    const LOWEST: Self;
-    /// No number is above.
-    const HIGHEST: Self;
-    fn f32(self) -> f32;
-    /// As `f32`, but what is not exact is rounded to the neighbor whose last bit is 1: rounding the result
-    /// again, to half precision, gives what a single rounding would (Boldo & Melquiond, "When double rounding
-    /// is odd", 2005).
-    fn f32_odd(self) -> f32;
-    fn f64(self) -> f64;
-    fn i64(self) -> i64;
-    fn i32(self) -> i32;
-    fn u8(self) -> u8;
-    fn truth(self) -> u8;
+/// Defines the trait with a method for each integer type, and implements it for the computing types.
+macro_rules! numbers {
+    (()
+        $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        /// A number of a computing type, which can become any other.
+        pub(crate) trait Number: Copy + PartialOrd {
+            /// No number is below.
+            const LOWEST: Self;
+            /// No number is above.
+            const HIGHEST: Self;
+            fn f32(self) -> f32;
+            /// As `f32`, but what is not exact is rounded to the neighbor whose last bit is 1: rounding the result
+            /// again, to half precision, gives what a single rounding would (Boldo & Melquiond, "When double rounding
+            /// is odd", 2005).
+            fn f32_odd(self) -> f32;
+            fn f64(self) -> f64;
+            $(fn $i(self) -> $i;)*
+            fn truth(self) -> u8;
+        }
+
+        number!([$($i)*] f32 NEG_INFINITY INFINITY |x| x);
+        number!([$($i)*] f64 NEG_INFINITY INFINITY |x| round_to_odd(x));
+        integers!([$($i)*] $($i)*);
+    };
+}
+
+macro_rules! integers {
+    ($ints:tt $($i:ident)*) => {
+        // `f32` holds what has at most 16 bits.
+        $(number!($ints $i MIN MAX |x| if size_of::<$i>() <= 2 { x as f32 } else { round_to_odd(x as f64) });)*
+    };
 }
 
 macro_rules! number {
-    ($($ty:ident $low:ident $high:ident |$x:ident| $odd:expr;)*) => {$(
+    ([$($i:ident)*] $ty:ident $low:ident $high:ident |$x:ident| $odd:expr) => {
         impl Number for $ty {
             const LOWEST: $ty = $ty::$low;
             const HIGHEST: $ty = $ty::$high;
@@ -36,33 +55,20 @@ macro_rules! number {
             fn f64(self) -> f64 {
                 self as f64
             }
-            #[inline(always)]
-            fn i64(self) -> i64 {
-                self as i64
-            }
-            #[inline(always)]
-            fn i32(self) -> i32 {
-                self as i32
-            }
-            #[inline(always)]
-            fn u8(self) -> u8 {
-                self as u8
-            }
+            $(
+                #[inline(always)]
+                fn $i(self) -> $i {
+                    self as $i
+                }
+            )*
             #[inline(always)]
             fn truth(self) -> u8 {
                 u8::from(self != 0 as $ty)
             }
         }
-    )*};
+    };
 }
-
-number! {
-    f32 NEG_INFINITY INFINITY |x| x;
-    f64 NEG_INFINITY INFINITY |x| round_to_odd(x);
-    i64 MIN MAX |x| round_to_odd(x as f64);
-    i32 MIN MAX |x| round_to_odd(f64::from(x));
-    u8 MIN MAX |x| f32::from(x);
-}
+kiln_backend::dtype_table!(numbers);
 
 #[inline(always)]
 fn round_to_odd(x: f64) -> f32 {

@@ -48,8 +48,23 @@ pub(crate) trait Stored: Pod + Send + Sync {
     }
 }
 
+macro_rules! bits {
+    (1) => {
+        u8
+    };
+    (2) => {
+        u16
+    };
+    (4) => {
+        u32
+    };
+    (8) => {
+        u64
+    };
+}
+
 macro_rules! direct {
-    ($($ty:ty as $bits:ty),*) => {$(
+    ($($ty:ty as $bits:ty,)*) => {$(
         impl Stored for $ty {
             const DTYPE: DType = <$ty as Element>::DTYPE;
             const DIRECT: bool = true;
@@ -69,7 +84,18 @@ macro_rules! direct {
         }
     )*};
 }
-direct!(f32 as u32, f64 as u64, i64 as u64, i32 as u32, u8 as u8);
+
+macro_rules! direct_rows {
+    (()
+        $(FLOAT($float:ident, $f:ident, $float_name:ident, $float_size:tt, $($float_rest:tt)*))*
+        $(HALF($($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $int_name:ident, $int_size:tt, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        direct!($($f as bits!($float_size),)* $($i as bits!($int_size),)*);
+    };
+}
+kiln_backend::dtype_table!(direct_rows);
 
 impl Stored for Truth {
     const DTYPE: DType = DType::Bool;

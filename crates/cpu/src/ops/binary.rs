@@ -13,7 +13,7 @@ use crate::{
     },
     memory::view::{Input, Source, Target},
     numeric::{
-        dispatch::{dispatch, for_all, for_float, for_int},
+        dispatch::{for_all, for_bits, for_float, for_int},
         int::Int,
         real::{Float, Real},
         stored::{Stored, Truth},
@@ -24,13 +24,6 @@ use crate::{
 /// How many elements are worth a task.
 fn grain(is_costly: bool) -> usize {
     if is_costly { GRAIN / 8 } else { GRAIN }
-}
-
-/// `for_int!` with the truth values.
-macro_rules! for_bits {
-    ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
-        dispatch!($dtype, $T => $body, [I64 i64, I32 i32, U8 u8, Bool Truth] other => Err(unsupported($op, other)))
-    };
 }
 
 fn operand_dtype(op: BinaryOp, a: Operand, b: Operand) -> Result<DType> {
@@ -56,11 +49,11 @@ impl BinaryBackend for CpuBackend {
                 map2(op.name(), GRAIN, &a, &b, &mut out, compare_of::<<T as Stored>::Compute>(op))
             })
         } else if op.is_bitwise() {
-            for_bits!(op, dtype, T => {
+            for_bits!(dtype, T => {
                 let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
                 let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
                 map2(op.name(), GRAIN, &a, &b, &mut Target::<T>::new(op.name(), out)?, kernel)
-            })
+            }, other => Err(unsupported(op, other)))
         } else if dtype.is_int() {
             for_int!(op.name(), dtype, T => ints::<T>(op, a, b, out))
         } else {
@@ -78,14 +71,14 @@ impl BinaryBackend for CpuBackend {
             return update1(op.name(), GRAIN, &b, &mut Target::<Truth>::new(op.name(), out)?, compare_of::<u8>(op));
         }
         if op.is_bitwise() {
-            return for_bits!(op, dtype, T => {
+            return for_bits!(dtype, T => {
                 let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
                 let b = Input::<T>::new(op.name(), b)?;
                 update1(op.name(), GRAIN, &b, &mut Target::<T>::new(op.name(), out)?, kernel)
-            });
+            }, other => Err(unsupported(op, other)));
         }
         match dtype {
-            DType::I64 | DType::I32 | DType::U8 => for_int!(op.name(), dtype, T => {
+            dtype if dtype.is_int() => for_int!(op.name(), dtype, T => {
                 let kernel = int_of::<T>(op).ok_or_else(|| unsupported(op, dtype))?;
                 let b = Input::<T>::new(op.name(), b)?;
                 let defined = AtomicBool::new(true);

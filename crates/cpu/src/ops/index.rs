@@ -13,7 +13,6 @@ mod wide;
 
 use std::ops::Range;
 
-use half::{bf16, f16};
 use kiln_backend::{
     Checked, Error, GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, MAX_RANK, Operand, Result, ScatterArgs,
     ScatterMode, ViewMut, index_axis, index_vector_strides,
@@ -24,7 +23,7 @@ use crate::{
     engine::{iter::Walk, par, simd::multiversion},
     memory::view::{Source, Target},
     numeric::{
-        dispatch::{dispatch, for_all},
+        dispatch::{for_all, for_direct, for_half},
         stored::Stored,
     },
 };
@@ -170,17 +169,17 @@ unsafe fn add_grid(
     out: ViewMut,
     size: usize,
 ) -> Result<()> {
-    dispatch!(out.dtype(), T => {
+    for_direct!(out.dtype(), T => {
         let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
         // SAFETY: the caller's promise.
         unsafe { scatter_grid::<T, Add>(grid, index, x.ptr(), out.ptr(), size) };
         Ok(())
-    }, [F32 f32, F64 f64, I64 i64, I32 i32, U8 u8] half => dispatch!(half, T => {
+    }, half => for_half!(half, T => {
         let (x, out) = (Values::<T>::new(op, x)?, Target::<T>::new(op, out)?);
         // SAFETY: as above.
         unsafe { wide::add_grid::<T>(grid, index, x.ptr(), out.ptr(), size) };
         Ok(())
-    }, [F16 f16, BF16 bf16] other => Err(Error::dtype(op, other, "truth values cannot be added"))))
+    }, other => Err(Error::dtype(op, other, "truth values cannot be added"))))
 }
 
 /// Moves from `far` to `near`.

@@ -1,30 +1,23 @@
 //! `matmul`: from checked views to calls of the matrix product in [`gemm`](crate::gemm).
 
-use kiln_backend::{Checked, DType, Error, Layout, MatmulArgs, MatmulBackend, MatmulPlan, Result};
+use kiln_backend::{Checked, Error, Layout, MatmulArgs, MatmulBackend, MatmulPlan, Result};
 
 use crate::{
     CpuBackend,
     engine::iter::Walk,
     gemm::{Epilogue, Gemm, GemmElem, Matrix},
     memory::view::{Source, Target},
-    numeric::stored::Stored,
+    numeric::{dispatch::for_number, stored::Stored},
 };
 
 const OP: &str = "matmul";
 
 impl MatmulBackend for CpuBackend {
     fn matmul(&self, args: Checked<MatmulArgs>) -> Result<()> {
-        let args = args.into_inner();
-        match args.a.dtype() {
-            DType::F32 => batched::<f32>(args),
-            DType::F64 => batched::<f64>(args),
-            DType::F16 => batched::<half::f16>(args),
-            DType::BF16 => batched::<half::bf16>(args),
-            DType::I64 => batched::<i64>(args),
-            DType::I32 => batched::<i32>(args),
-            DType::U8 => batched::<u8>(args),
-            DType::Bool => Err(Error::dtype(OP, DType::Bool, "truth values cannot be multiplied")),
-        }
+        for_number!(
+            args.a.dtype(), T => batched::<T>(args.into_inner()),
+            other => Err(Error::dtype(OP, other, "truth values cannot be multiplied"))
+        )
     }
 }
 
@@ -54,7 +47,7 @@ fn batched<T: Stored + GemmElem>(MatmulArgs { a, b, out }: MatmulArgs) -> Result
 
 #[cfg(test)]
 pub(super) mod tests {
-    use kiln_backend::Arguments;
+    use kiln_backend::{Arguments, DType};
 
     use super::*;
     use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts, shape};

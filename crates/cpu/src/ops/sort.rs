@@ -51,9 +51,6 @@ ordered! {
     f32, true, |v| float_key(v);
     f16, true, |v| float_key(v.load());
     bf16, true, |v| float_key(v.load());
-    i64, false, |v| v as u64 ^ (1 << 63);
-    i32, true, |v| u64::from(v as u32 ^ (1 << 31));
-    u8, true, |v| u64::from(v);
     Truth, true, |v| u64::from(v.load());
     f64, false, |v| {
         // Adding 0 turns -0 into 0.
@@ -62,6 +59,25 @@ ordered! {
         if v.is_nan() { u64::MAX } else { key }
     };
 }
+
+macro_rules! ordered_ints {
+    (()
+        $(FLOAT($($float_rest:tt)*))*
+        $(HALF($($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {$(
+        impl Ordered for $i {
+            const NARROW: bool = size_of::<$i>() <= 4;
+            #[inline(always)]
+            fn key(self) -> u64 {
+                // The distance from the lowest number.
+                i64::from(self).wrapping_sub(i64::from($i::MIN)) as u64
+            }
+        }
+    )*};
+}
+kiln_backend::dtype_table!(ordered_ints);
 
 #[inline(always)]
 fn float_key(v: f32) -> u64 {

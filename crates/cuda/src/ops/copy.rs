@@ -2,7 +2,7 @@
 
 use kiln_backend::{CopyBackend, Result, View, ViewMut};
 
-use super::launch::{Tag, dtype_name, launch};
+use super::launch::{Tag, launch};
 use crate::{
     device::{CudaBackend, Device},
     params::Grid,
@@ -29,7 +29,7 @@ impl Device {
         if from == to {
             launch!(self, COPY, "same", Tag::bits(to), blocks, grid, x.address, out.address)
         } else {
-            launch!(self, CAST, dtype_name(from), Tag::of(to), blocks, grid, x.address, out.address)
+            launch!(self, CAST, from.name(), Tag::of(to), blocks, grid, x.address, out.address)
         }
     }
 }

@@ -35,20 +35,6 @@ impl Tag {
     }
 }
 
-/// The name of a dtype in the names of kernels.
-pub(crate) fn dtype_name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "f32",
-        DType::F64 => "f64",
-        DType::F16 => "f16",
-        DType::BF16 => "bf16",
-        DType::I64 => "i64",
-        DType::I32 => "i32",
-        DType::U8 => "u8",
-        DType::Bool => "bool",
-    }
-}
-
 /// A number of blocks means blocks of the usual size.
 impl From<u32> for Config {
     fn from(blocks: u32) -> Config {

@@ -20,16 +20,9 @@ pub(crate) fn rounded_number(dtype: DType, value: Scalar) -> u64 {
 
 /// A number converted to a dtype, as its elements lie in memory.
 pub(crate) fn pattern(dtype: DType, value: Scalar) -> u64 {
-    match dtype {
-        DType::F32 => f32::from_scalar(value).to_bits().into(),
-        DType::F64 => f64::from_scalar(value).to_bits(),
-        DType::F16 => f16::from_scalar(value).to_bits().into(),
-        DType::BF16 => bf16::from_scalar(value).to_bits().into(),
-        DType::I64 => i64::from_scalar(value) as u64,
-        DType::I32 => i32::from_scalar(value) as u32 as u64,
-        DType::U8 => u8::from_scalar(value).into(),
-        DType::Bool => bool::from_scalar(value).into(),
-    }
+    let mut bits = [0; 8];
+    dispatch_dtype!(dtype, T => bits[..dtype.size()].copy_from_slice(bytemuck::bytes_of(&T::from_scalar(value))));
+    u64::from_le_bytes(bits)
 }
 
 /// The largest value of a float dtype that is below a bound.

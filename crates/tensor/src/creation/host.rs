@@ -28,7 +28,7 @@ macro_rules! number {
         }
     )*};
 }
-number!(f32 f64 half::f16 half::bf16 i64 i32 u8 bool);
+kiln_backend::for_each_element!(number);
 
 impl<T: Nested> Nested for [T] {
     type Element = T::Element;

@@ -1,6 +1,5 @@
 //! The second operand of `x.add(…)`: a tensor or a number.
 
-use half::{bf16, f16};
 use kiln_backend::{Operand, Scalar};
 
 use crate::{Tensor, storage::Reading};
@@ -55,7 +54,8 @@ macro_rules! number {
         }
     )*};
 }
-number!(Scalar f32 f64 f16 bf16 i64 i32 u8 u32 usize bool);
+kiln_backend::for_each_element!(number);
+number!(Scalar u32 usize);
 
 /// An operand that is locked for reading, as the backend wants it.
 pub(crate) enum Locked<'a> {

@@ -1,0 +1,1 @@
+../crates/backend/src/dtype_table.rs
