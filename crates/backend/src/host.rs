@@ -18,6 +18,19 @@ macro_rules! host_vec {
             $($int(Vec<$i>),)*
             Bool(Vec<bool>),
         }
+
+        impl HostVec {
+            /// The elements as bytes in native order, to write to; `None` for truth values, which not every byte is.
+            #[must_use]
+            pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+                match self {
+                    $(HostVec::$float(v) => Some(bytemuck::cast_slice_mut(v)),)*
+                    $(HostVec::$half(v) => Some(bytemuck::cast_slice_mut(v)),)*
+                    $(HostVec::$int(v) => Some(bytemuck::cast_slice_mut(v)),)*
+                    HostVec::Bool(_) => None,
+                }
+            }
+        }
     };
 }
 crate::dtype_table!(host_vec);

@@ -71,17 +71,8 @@ impl CpuBuffer {
             // SAFETY: as in `bytes`, and borrowed exclusively with `self`.
             Memory::Pooled(block) => unsafe { std::slice::from_raw_parts_mut(block.ptr().as_ptr(), bytes) },
             Memory::Pinned(memory) => &mut memory.bytes_mut()[..bytes],
-            Memory::Adopted(data) => match data {
-                HostVec::F32(v) => bytemuck::cast_slice_mut(v),
-                HostVec::F64(v) => bytemuck::cast_slice_mut(v),
-                HostVec::F16(v) => bytemuck::cast_slice_mut(v),
-                HostVec::BF16(v) => bytemuck::cast_slice_mut(v),
-                HostVec::I64(v) => bytemuck::cast_slice_mut(v),
-                HostVec::I32(v) => bytemuck::cast_slice_mut(v),
-                HostVec::U8(v) => v,
-                // `adopt` makes none of these.
-                HostVec::Bool(_) => &mut [],
-            },
+            // `adopt` makes none of truth values, which alone give no bytes.
+            Memory::Adopted(data) => data.bytes_mut().unwrap_or_default(),
         }
     }
 }

@@ -450,10 +450,19 @@ macro_rules! plus {
 plus! {
     f32, |a, b| a + b;
     f64, |a, b| a + b;
-    i64, |a, b| a.wrapping_add(b);
-    i32, |a, b| a.wrapping_add(b);
-    u8, |a, b| a.wrapping_add(b);
 }
+
+macro_rules! plus_of_ints {
+    (()
+        $(FLOAT($($float_rest:tt)*))*
+        $(HALF($($half_rest:tt)*))*
+        $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        plus! { $($i, |a, b| a.wrapping_add(b);)* }
+    };
+}
+kiln_backend::dtype_table!(plus_of_ints);
 
 #[cfg(test)]
 mod tests;
