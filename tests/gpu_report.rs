@@ -6,7 +6,7 @@
 mod checkout;
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
