@@ -34,7 +34,10 @@ fn main() -> ExitCode {
         }
         None => compile(&driver),
     }
-    std::fs::copy(&driver, folder.path().join("libcublasLt.so.12")).expect("a second copy");
+    // A cuDNN that the machine has, of either version, asks for cuBLASLt of its own.
+    for name in ["libcublasLt.so.12", "libcublasLt.so.13"] {
+        std::fs::copy(&driver, folder.path().join(name)).expect("another copy");
+    }
     let inside = Command::new(env::current_exe().expect("this program"))
         .args(env::args_os().skip(1))
         .env("KILN_CUDA_PATH", folder.path())

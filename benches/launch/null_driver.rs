@@ -58,7 +58,7 @@ macro_rules! numbers {
 }
 
 numbers! {
-    cuDriverGetVersion: c_int = 12080;
+    cuDriverGetVersion: c_int = 13000;
     cuDeviceGetCount: c_int = 1;
     cuDeviceGet: c_int = 0;
     // Of every attribute: a compute capability of 9.9 runs all PTX.
