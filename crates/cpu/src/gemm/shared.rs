@@ -18,8 +18,12 @@ use super::{
 
 /// Multiply-adds from which a second meeting of the threads is cheap.
 const WORTH: usize = 30_000_000;
-/// Rows of a part, in tile rows: enough that fetching the packed lanes into this core's cache is a small share.
+/// Fewest rows of a part, in tile rows: enough that fetching the packed lanes into this core's cache is a small share.
 const TILE_ROWS: usize = 4;
+/// Most rows of a part, and parts per thread that there should be. Every part fetches all packed lanes, which with few rows
+/// takes as long as their products; with few parts threads wait for the last one.
+const MAX_ROWS: usize = 128;
+const PARTS: usize = 4;
 /// Most elements packed at a time.
 pub(crate) const ROOM: usize = 4 << 20;
 
@@ -56,7 +60,9 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
             let run = blocked::block_size(lanes, lanes.div_ceil(2 * threads), panel);
             let runs = lanes.div_ceil(run);
             let packs = runs * p.k.div_ceil(kb);
-            let rows = blocked::block_size(p.rows, TILE_ROWS * kern.mr, 1);
+            let fewest = TILE_ROWS * kern.mr;
+            let most = (p.rows / (PARTS * threads)).clamp(fewest, MAX_ROWS.max(fewest));
+            let rows = blocked::block_size(p.rows, most, kern.mr);
             // One hand-over for both: tasks are taken in order, so whoever waits for the packing waits for tasks that
             // other threads are in the midst of.
             let done = AtomicUsize::new(0);
