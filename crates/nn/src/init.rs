@@ -135,7 +135,7 @@ pub fn calculate_gain(nonlinearity: Nonlinearity) -> f64 {
 }
 
 /// The numbers of inputs of one output and of outputs of one input, for a weight `[out, in, …]`; the
-/// dimensions behind are a convolution's kernel.
+/// dimensions after these are a convolution's kernel.
 ///
 /// # Errors
 /// The tensor has fewer than 2 dimensions.

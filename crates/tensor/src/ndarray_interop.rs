@@ -1,4 +1,4 @@
-//! Interop with the `ndarray` crate (0.17, re-exported as `kiln::ndarray`), behind the feature `ndarray`. Arrays become tensors,
+//! Interop with the `ndarray` crate (0.17, re-exported as `kiln::ndarray`), with the feature `ndarray`. Arrays become tensors,
 //! and tensors on the CPU are viewed as arrays, without copying: they share memory, as PyTorch and NumPy do.
 
 use std::{fmt, marker::PhantomData};

@@ -1,4 +1,4 @@
-//! The memory behind tensors: one buffer, shared by a tensor and its views.
+//! The memory of tensors: one buffer, shared by a tensor and its views.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,4 @@
-//! The [`Tensor`] handle: what it is made of, and how it is looked at. Operations are in [`ops`](crate::ops).
+//! The [`Tensor`] handle: its parts, and its shape, dtype, device and the like. Operations are in [`ops`](crate::ops).
 
 use std::sync::{
     Arc,
@@ -158,7 +158,7 @@ impl Tensor {
         Arc::as_ptr(&self.0) as usize
     }
 
-    /// Whether both look at the same memory.
+    /// Whether both share the same memory.
     #[must_use]
     pub fn shares_memory(&self, other: &Tensor) -> bool {
         Arc::ptr_eq(&self.0.storage, &other.0.storage)

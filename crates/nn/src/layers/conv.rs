@@ -18,7 +18,7 @@ pub enum Padding {
     Around(Pair),
     /// On each side: left, right, top, bottom.
     Sides([usize; 4]),
-    /// As many as keep the size; for strides of 1. An odd one goes behind.
+    /// As many as keep the size; for strides of 1. An odd one is added at the end.
     Same,
 }
 

@@ -1,4 +1,4 @@
-//! Layers one after another.
+//! [`Sequential`]: a chain of layers.
 
 use std::{collections::HashSet, fmt};
 
@@ -13,7 +13,7 @@ use crate::{
     summary::is_observed,
 };
 
-/// Layers one after another, each fed with the output of the one before. They are named by position
+/// A chain of layers, each applied to the output of the previous one. They are named by position
 /// (`0`, `1`, …) unless they are given names.
 ///
 /// ```
@@ -85,7 +85,7 @@ impl Sequential {
         self.children.push((self.children.len().to_string(), module));
     }
 
-    /// Puts another layer in place of number `index`, e.g. a new head, and gives back the old one.
+    /// Replaces layer number `index`, e.g. by a new head, and returns the old one.
     ///
     /// # Errors
     /// There is no such layer.

@@ -76,7 +76,7 @@ plain! {
     [T: Send + Sync + ?Sized] PhantomData<T>;
 }
 
-/// There, or as if the field were not there.
+/// The field, if it is `Some`; else no field.
 impl<T: Field> Field for Option<T> {
     const KIND: FieldKind = T::KIND;
     fn visit_field<'a>(&'a self, name: &str, each: &mut dyn FnMut(&str, Part<'a>)) {

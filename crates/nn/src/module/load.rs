@@ -59,7 +59,7 @@ fn shared_prefix<'a>(unexpected: &'a [String], own: &StateDict) -> Option<&'a st
     prefixes.take(8).find(fits)
 }
 
-/// Hints cost time for each pair of names, and nobody reads more.
+/// Hints cost time for each pair of names, and more would not be read.
 const HINTS: usize = 20;
 const CANDIDATES: usize = 1000;
 
@@ -74,7 +74,7 @@ fn with_hints(names: &[String], others: &[String]) -> String {
 }
 
 /// The name with the fewest edits, if they are at most a third of the letters; or one that only has another
-/// prefix (as `module.` or `model.` in front of every name).
+/// prefix (as `module.` or `model.` before every name).
 fn nearest<'a>(name: &str, others: &'a [String]) -> Option<&'a String> {
     let has_suffix = |other: &&String| other.ends_with(&format!(".{name}")) || name.ends_with(&format!(".{other}"));
     let near = || {

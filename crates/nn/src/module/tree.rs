@@ -55,7 +55,7 @@ pub trait ModuleTree: AsTree + Send + Sync {
         String::new()
     }
 
-    /// What a file says of it; its tensors are handed to `at`. See [`saved`](crate::saved).
+    /// Its description in a file; its tensors are passed to `at`. See [`saved`](crate::saved).
     ///
     /// # Errors
     /// It cannot be saved: `#[module(save)]` is missing, here or in a layer below.

@@ -73,10 +73,10 @@ const GROWTH_INTERVAL: i64 = 2000;
 #[located(site)]
 impl<O: Optimizer> MixedPrecision<O> {
     /// An optimizer for these parameters of a model, which `make` makes for their `f32` copies. Parameters in `f32` or `f64`
-    /// are handed to it as they are.
+    /// are passed to it unchanged.
     ///
     /// # Errors
-    /// A parameter is not of floats, memory runs out, or what `make` says.
+    /// A parameter is not of floats, memory runs out, or `make` fails.
     pub fn new(
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         make: impl FnOnce(Vec<(String, Tensor)>) -> Result<O>,

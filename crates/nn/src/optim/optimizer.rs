@@ -28,7 +28,7 @@ pub trait Optimizer {
     /// [`MixedPrecision`](super::MixedPrecision) these are the `f32` copies, which have gradients after [`unscale_`](Optimizer::unscale_).
     fn parameters(&self) -> Vec<Tensor>;
 
-    /// Brings gradients into the form in which they can be clipped or looked at: for loops that take any optimizer,
+    /// Brings gradients into the form in which they can be clipped or inspected: for loops that take any optimizer,
     /// because [`MixedPrecision`](super::MixedPrecision) needs it. The others have nothing to do.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ pub trait Optimizer {
     }
 
     /// The optimizer's name, hyper-parameters, step counts and moments as tensors by name: saved and loaded like a module's, a
-    /// run goes on as if it had never stopped. They share memory with the optimizer:
+    /// run continues exactly as without the interruption. They share memory with the optimizer:
     /// [`copy`](kiln_tensor::Tensor::copy) what must not change with it.
     ///
     /// # Errors

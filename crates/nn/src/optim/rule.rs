@@ -280,7 +280,7 @@ impl State {
     }
 }
 
-/// A parameter in a step, for [`UpdateRule::update`]. Half precision is handed over in `f32`, and rounded afterwards.
+/// A parameter in a step, for [`UpdateRule::update`]. Half precision is passed in `f32`, and rounded afterwards.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
     /// The parameter, to be changed in place.

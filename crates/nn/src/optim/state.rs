@@ -46,7 +46,7 @@ pub(super) fn save(name: &str, groups: &dyn Groups) -> Result<StateDict> {
     Ok(out)
 }
 
-/// What a state dict says of a group.
+/// The part of a state dict that belongs to a group.
 struct Loaded {
     rule: Box<dyn DynRule>,
     initial_lr: Option<f64>,

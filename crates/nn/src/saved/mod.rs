@@ -42,7 +42,7 @@ use crate::{Module, ModuleTree};
     note = "`#[module(skip)]` leaves a field out; it is made by `Default` again"
 )]
 pub trait Saved: Sized {
-    /// What a file says of it. Tensors are handed to `at`.
+    /// Its description in a file. Tensors are passed to `at`.
     ///
     /// # Errors
     /// There is a layer in it that cannot be saved.
@@ -51,7 +51,7 @@ pub trait Saved: Sized {
     /// Makes it again.
     ///
     /// # Errors
-    /// The file says something else, or names a layer that is not known; the message has its path.
+    /// The file holds something else, or names a layer that is not known; the message has its path.
     fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Self>;
 }
 

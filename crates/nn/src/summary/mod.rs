@@ -68,7 +68,7 @@ impl Summary {
     }
 }
 
-/// Runs zeros of this shape (with the batch in front) through a model in evaluation mode, and lists what ran. For other
+/// Runs zeros of this shape (batch dimension first) through a model in evaluation mode, and lists what ran. For other
 /// inputs there is [`summary_of`].
 ///
 /// ```

@@ -6,7 +6,7 @@ use kiln_backend::{BinaryOp, Result};
 
 use crate::Tensor;
 
-/// Adds a gradient to a tensor's `grad`. The first one is moved there if nobody else can see it.
+/// Adds a gradient to a tensor's `grad`. The first one is moved there if there is no other handle of it.
 pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
     let existing = leaf.0.meta.lock().grad.clone();
     if let Some(sum) = existing {
@@ -27,7 +27,7 @@ pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
     previous.map_or(Ok(()), |sum| sum.assign(BinaryOp::Add, &own))
 }
 
-/// Adds to a gradient on its way, in place if nobody else looks at it.
+/// Adds to a gradient that is still being propagated, in place if there is no other handle of it.
 pub(crate) fn add_to(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
     if is_exclusive(sum) {
         return sum.assign(BinaryOp::Add, grad);

@@ -40,7 +40,7 @@ use crate::Tensor;
 /// # }
 /// ```
 pub trait Function: Send + Sync + 'static {
-    /// The name; the graph shows it with `Backward` behind it.
+    /// The name; the graph shows it with `Backward` appended.
     fn name(&self) -> &str;
 
     /// Computes the output. Nothing inside is recorded. What `backward` needs is

@@ -2,9 +2,9 @@
 //!
 //! The product that computes the gradient of a layer's input can, if that input is the output of a ReLU, multiply by ReLU's
 //! mask in its epilogue, and sum the result for the bias before that ReLU (cuBLASLt's DRELU_BGRAD). On the tape these are two
-//! nodes, and what is handed from one to the other is then no longer the gradient of the tensor between them. So it is done
-//! only where nobody can tell: the next layer is the only consumer of ReLU's output, no gradient has arrived for it yet, and
-//! no hook, no `retain_grad` and no target of `autograd::grad` asks for it (`Node::fused_relu_below`).
+//! nodes, and what is passed from one to the other is then no longer the gradient of the tensor between them. So it is done
+//! only where that cannot be observed: the next layer is the only consumer of ReLU's output, no gradient has arrived for it yet, and
+//! no hook, no `retain_grad` and no target of `autograd::grad` requests it (`Node::fused_relu_below`).
 
 use std::{cell::OnceCell, sync::Arc};
 

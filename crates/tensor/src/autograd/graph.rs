@@ -10,7 +10,7 @@ use std::{
 use super::node::Edge;
 use crate::Tensor;
 
-/// A recorded operation, or the `AccumulateGrad` that stands at a leaf: what PyTorch's `grad_fn` shows.
+/// A recorded operation, or the `AccumulateGrad` of a leaf: what PyTorch's `grad_fn` shows.
 #[derive(Clone)]
 pub struct GradFn(Edge);
 
@@ -78,7 +78,7 @@ impl Tensor {
     }
 }
 
-/// The graph behind a tensor as an indented tree, newest first. What was printed before is named again
+/// The graph of a tensor as an indented tree, newest first. What was printed before is named again
 /// with `(above)` and not repeated.
 #[must_use]
 pub fn graph_text(tensor: &Tensor) -> String {
@@ -97,7 +97,7 @@ pub fn graph_text(tensor: &Tensor) -> String {
     out
 }
 
-/// The graph behind a tensor in Graphviz' DOT language: `dot -Tsvg graph.dot`.
+/// The graph of a tensor in Graphviz' DOT language: `dot -Tsvg graph.dot`.
 #[must_use]
 pub fn graph_dot(tensor: &Tensor) -> String {
     let mut out = String::from("digraph autograd {\n  rankdir=BT;\n  node [shape=box, fontname=monospace];\n");

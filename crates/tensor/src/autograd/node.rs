@@ -54,7 +54,7 @@ enum Saved {
     /// Shared, so that passes in several threads can run the rule at once, and none of them holds the lock
     /// while user code runs.
     Kept(Arc<[SavedTensor]>),
-    /// Given up by a backward pass that was not told to retain it.
+    /// Freed by a backward pass without `retain_graph`.
     Freed,
 }
 
@@ -90,9 +90,9 @@ impl Node {
         if let Saved::Kept(saved) = &*self.saved.lock() { Some(saved.clone()) } else { None }
     }
 
-    /// The ReLU of the node that the gradient of the first input goes to, if that node ends in one and the gradient between
-    /// the two is nobody else's concern. `awaited` says of an edge whether something has arrived there already, or its
-    /// gradient is asked for.
+    /// The ReLU of the node that the gradient of the first input goes to, if that node ends in one and nothing else
+    /// uses the gradient between the two. `awaited` tells of an edge whether a gradient has arrived there already, or is
+    /// requested.
     pub fn fused_relu_below(&self, awaited: impl Fn(&Edge, &Node) -> bool) -> Option<FusedReluBackward> {
         let Some(Some(edge @ Edge::Node { node: below, output: 0 })) = self.edges.first() else { return None };
         let epilogue = below.relu.lock().clone()?;

@@ -76,7 +76,7 @@ pub(crate) fn as_strided_node(view: &Tensor, base: &Tensor, edge: Edge) -> Arc<N
     )
 }
 
-/// The node of a base that was changed through a view: outside the view the gradient goes on to the base as
+/// The node of a base that was changed through a view: outside the view the gradient flows on to the base as
 /// it was, inside to the operation that wrote there.
 pub(crate) fn copy_slices_node(view: &Tensor, base: &Tensor, base_edge: Option<Edge>, written: Edge) -> Arc<Node> {
     let (view_layout, base_layout) = (*view.layout(), *base.layout());

@@ -1,4 +1,4 @@
-//! Writing down what a function of tensors does: for exporters.
+//! Traces: the operations that a function of tensors performs, for exporters.
 //!
 //! A trace is made where the tape is: every operation that can be recorded is noted, whether its inputs require
 //! gradients or not, with what [`Tensor::described`] adds about it. Operations without a gradient and constructors note
@@ -28,7 +28,7 @@ pub struct Step {
     pub output: Tensor,
     /// The version of the result's memory: another one now means that it was changed in place.
     pub version: u32,
-    /// What else it is told, by name.
+    /// Its other arguments, by name.
     pub attributes: Vec<(&'static str, Attribute)>,
 }
 

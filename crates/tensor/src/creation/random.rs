@@ -1,4 +1,4 @@
-//! Random tensors, and the generator behind them.
+//! Random tensors, and their generator.
 
 use kiln_backend::{Arguments, DType, Distribution, Error, RandomArgs, RandomState, Result, Shape};
 use kiln_derive::located;
@@ -16,7 +16,7 @@ pub fn manual_seed(seed: u64) {
     *GENERATOR.lock() = RandomState { seed, offset: 0 };
 }
 
-/// Where the generator stands: save it to go on later as if never stopped.
+/// The generator's state: a run that saves and restores it draws the numbers that it would have drawn.
 #[must_use]
 pub fn random_state() -> (u64, u64) {
     let state = GENERATOR.lock();

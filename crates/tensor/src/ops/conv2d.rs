@@ -214,7 +214,7 @@ impl Tensor {
         }))
     }
 
-    /// From the gradient of a convolution's output to that of its input, which lies as `layout` says.
+    /// The gradient of a convolution with respect to its input, in the memory layout `layout`, from that of its output.
     fn conv2d_to_input(&self, weight: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
         let (g, k) = (self.read(), weight.read());
         Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
@@ -222,7 +222,7 @@ impl Tensor {
         })
     }
 
-    /// From the gradient of a convolution's output to that of its weight.
+    /// The gradient of a convolution with respect to its weight, from that of its output.
     fn conv2d_to_weight(&self, x: &Tensor, rule: &Conv2d, shape: Shape) -> Result<Tensor> {
         let (g, x) = (self.read(), x.read());
         Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {

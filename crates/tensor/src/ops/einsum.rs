@@ -13,11 +13,11 @@ type Labels = SmallVec<[char; MAX_RANK]>;
 
 #[located]
 impl Tensor {
-    /// The sum of products that `equation` says: `"ij,jk->ik"` is the matrix product, `"bij,bjk->bik"` the
+    /// The sum of products that `equation` describes: `"ij,jk->ik"` is the matrix product, `"bij,bjk->bik"` the
     /// batched one, `"ii->i"` the diagonal, `"ij->"` the sum. Each operand has a letter (case matters) for each
     /// dimension; equal letters are multiplied with each other, letters not on the right are summed over.
     /// `...` stands for further dimensions, which broadcast. Without `->` the letters that appear once are
-    /// the result's, in alphabetical order, behind those of `...`. Operands are contracted from left to right,
+    /// the result's, in alphabetical order, after those of `...`. Operands are contracted from left to right,
     /// by matrix products.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ struct Equation<'a> {
     text: &'a str,
     inputs: SmallVec<[Labels; 4]>,
     output: Labels,
-    /// The extent behind each letter.
+    /// The extent of each letter.
     extents: SmallVec<[(char, usize); 16]>,
 }
 

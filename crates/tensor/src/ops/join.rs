@@ -11,7 +11,7 @@ use crate::{Tensor, autograd::record};
 
 #[located]
 impl Tensor {
-    /// The tensors one behind the other along a dimension they have: `Tensor::cat(&[&a, &b], 0)`. All other
+    /// Concatenates tensors along an existing dimension: `Tensor::cat(&[&a, &b], 0)`. All other
     /// extents must be equal. As in PyTorch, tensors of shape `[0]` are left out whatever the rank of the
     /// others is. Of different dtypes the result has the one that holds them all: floats before integers, the wider
     /// first, `f32` for `f16` with `bf16`.
@@ -23,8 +23,8 @@ impl Tensor {
         cat(&tensors, dim.number())
     }
 
-    /// Tensors of one shape one behind the other along a new dimension `dim` (at most their rank; -1 is
-    /// behind the last). Different dtypes become one as in [`cat`](Tensor::cat).
+    /// Concatenates tensors of one shape along a new dimension `dim` (at most their rank; -1 appends
+    /// it). Different dtypes become one as in [`cat`](Tensor::cat).
     ///
     /// # Errors
     /// There are no tensors; shapes or devices differ; the position is out of range.

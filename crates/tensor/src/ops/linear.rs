@@ -1,4 +1,4 @@
-//! Linear layers, alone or with the ReLU behind them.
+//! Linear layers, alone or fused with a following ReLU.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Tensor {
     /// [`linear`](Tensor::linear) followed by ReLU, in one primitive.
     ///
     /// On CUDA the ReLU is cuBLASLt's, which makes 0 of NaN where [`relu`](Tensor::relu) leaves NaN: a network that has
-    /// diverged may show it only behind its last linear layer.
+    /// diverged may show it only after its last linear layer.
     ///
     /// # Errors
     /// As [`linear`](Tensor::linear).
@@ -138,7 +138,7 @@ fn gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
     Ok(grads)
 }
 
-/// The gradient of the input and of the ReLU that made it, and of the bias in front of that, in one primitive.
+/// The gradient of the input through the ReLU that it is the output of, and of the bias before that ReLU, in one primitive.
 fn through_relu(relu: &FusedReluBackward, grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let bias = relu.bias.then(|| Tensor::empty(weight.dims()[1], (grad.dtype(), grad.device()))).transpose()?;
     let out = {

@@ -264,7 +264,7 @@ impl Tensor {
     }
 }
 
-/// For exporters: what a normalization is told, and which of scale and shift are among its inputs.
+/// For exporters: the arguments of a normalization, and which of scale and shift are among its inputs.
 fn scaled(eps: f64, weight: Option<&Tensor>, bias: Option<&Tensor>) -> [(&'static str, Attribute); 3] {
     [("eps", eps.into()), ("weight", weight.is_some().into()), ("bias", bias.is_some().into())]
 }

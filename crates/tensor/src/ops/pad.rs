@@ -23,12 +23,12 @@ pub enum PadMode {
     Circular,
 }
 
-/// Amounts in front and behind, for each dimension.
+/// The padding before and after, for each dimension.
 type Amounts = SmallVec<[[i64; 2]; MAX_RANK]>;
 
 #[located]
 impl Tensor {
-    /// With elements added around: `amounts` are those in front and behind of the last dimension, then of the one before
+    /// Pads a tensor: `amounts` are the elements added before and after the last dimension, then the one before
     /// it, and so on, in PyTorch's order: `[left, right, top, bottom]`. Negative amounts take elements away.
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pad.html>)
     ///
@@ -119,7 +119,7 @@ impl Tensor {
     }
 }
 
-/// For exporters: all amounts in front, then all behind.
+/// For exporters: all amounts before, then all after.
 fn onnx_order(amounts: &[[i64; 2]]) -> Vec<i64> {
     [0, 1].into_iter().flat_map(|side| amounts.iter().map(move |pair| pair[side])).collect()
 }

@@ -56,7 +56,7 @@ impl Tensor {
     }
 
     /// The elements moved by `shifts` along the dimensions `dims`, as many of each; those pushed over the end
-    /// come back in front: `x.roll(1, 0)`, `x.roll([1, -2], [0, 1])`. For `dims` of `()` the elements in
+    /// come back at the start: `x.roll(1, 0)`, `x.roll([1, -2], [0, 1])`. For `dims` of `()` the elements in
     /// row-major order move, whatever the shape. A copy.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl Tensor {
     }
 
     /// The whole tensor several times along each dimension: `repeats` counts for each dimension, and may name
-    /// more dimensions than the tensor has (in front). A copy.
+    /// more dimensions than the tensor has (prepended). A copy.
     ///
     /// # Errors
     /// `repeats` has fewer numbers than the tensor has dimensions, or the result is too large.
@@ -205,7 +205,7 @@ impl Tensor {
     }
 }
 
-/// The number of elements before a dimension, in it, and behind it.
+/// The number of elements before a dimension, in it, and after it.
 fn around(shape: &Shape, dim: usize) -> [usize; 3] {
     [shape[..dim].iter().product(), shape[dim], shape[dim + 1..].iter().product()]
 }

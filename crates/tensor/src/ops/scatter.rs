@@ -234,7 +234,7 @@ fn scaled(op: &'static str, tensor: &Tensor, alpha: Scalar) -> Result<Tensor> {
     tensor.mul(alpha)
 }
 
-/// `tensor`, or a copy if it looks at the memory that is about to be written.
+/// `tensor`, or a copy if it shares the memory that is about to be written.
 fn unshared(tensor: &Tensor, target: &Tensor) -> Result<Tensor> {
     if tensor.shares_memory(target) { crate::no_grad(|| tensor.copy()) } else { Ok(tensor.clone()) }
 }

@@ -183,7 +183,7 @@ impl Tensor {
         Ok(self.view_through(name, layout, move |ctx| ctx.grad()?.reshape(shape))?.described("reshape", || []))
     }
 
-    /// With a new dimension of extent 1 at position `dim` (at most the rank; -1 is behind the last).
+    /// With a new dimension of extent 1 at position `dim` (at most the rank; -1 appends it).
     ///
     /// # Errors
     /// The position is out of range, or there are 8 dimensions already.
@@ -194,7 +194,7 @@ impl Tensor {
         Ok(out.described("reshape", || []))
     }
 
-    /// The view that repeats extents of 1 up to `shape`; new dimensions come in front, and -1 keeps an
+    /// The view that repeats extents of 1 up to `shape`; new dimensions are prepended, and -1 keeps an
     /// extent.
     ///
     /// # Errors
@@ -274,7 +274,7 @@ impl Tensor {
     /// The dimensions `start..=end` merged into one.
     ///
     /// # Errors
-    /// A dimension is out of range, or `start` is behind `end`.
+    /// A dimension is out of range, or `start` is after `end`.
     pub fn flatten(&self, start: impl Dim, end: impl Dim) -> Result<Tensor> {
         let (start, end) = (start.resolve("flatten", self.rank())?, end.resolve("flatten", self.rank())?);
         if start > end {

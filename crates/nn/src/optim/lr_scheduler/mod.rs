@@ -1,7 +1,7 @@
 //! Learning-rate schedulers
 //! (<https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate>).
 //!
-//! A rule ([`StepLR`], [`CosineAnnealingLR`], …) says how the rate goes on; an [`LrScheduler`] applies it to an
+//! A rule ([`StepLR`], [`CosineAnnealingLR`], …) computes the rate of each step; an [`LrScheduler`] applies it to an
 //! optimizer, once an epoch or once a batch. Several schedulers can act on one optimizer: each multiplies
 //! the rate that it finds.
 //!
@@ -49,7 +49,7 @@ pub use rules::{
 };
 pub use swa_lr::SWALR;
 
-/// How a learning rate goes on from step to step.
+/// How a learning rate changes from step to step.
 pub trait LrRule: Send + Sync {
     /// Whether the settings make sense.
     ///

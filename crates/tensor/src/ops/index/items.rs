@@ -16,7 +16,7 @@ pub enum At {
     Slice {
         /// The first index.
         start: Option<i64>,
-        /// The index behind the last.
+        /// One past the last index.
         end: Option<i64>,
         /// Every how manyth.
         step: usize,
@@ -118,7 +118,7 @@ fn slice(start: Option<i64>, end: Option<i64>) -> At {
     At::Slice { start, end, step: 1 }
 }
 
-/// The end of a range whose last index is `last`: behind -1 there is no number for it.
+/// The end of a range whose last index is `last`: after -1 there is no number for it.
 fn behind(last: i64) -> Option<i64> {
     if last == -1 { None } else { Some(last.saturating_add(1)) }
 }
