@@ -304,7 +304,8 @@ fn a_state_that_does_not_fit_changes_nothing() {
 #[test]
 fn the_state_of_another_optimizer_is_refused() {
     let params = [leaf(2)];
-    let make: [(&str, fn(&[Tensor]) -> Box<dyn Optimizer>); 6] = [
+    type Make = fn(&[Tensor]) -> Box<dyn Optimizer>;
+    let make: [(&str, Make); 6] = [
         ("SGD", |params| Box::new(SGD::new(params, 0.1).unwrap())),
         ("Adam", |params| Box::new(Adam::new(params, 0.1).unwrap())),
         ("AdamW", |params| Box::new(AdamW::new(params, 0.1).unwrap())),
