@@ -15,13 +15,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 BATCH, CLASSES = 4, 10
 
 # Printed, and their state dicts compared by name and shape.
-LISTED = ["alexnet", "resnet18", "resnet50", "resnext50_32x4d"]
+LISTED = ["alexnet", "mobilenet_v2", "resnet18", "resnet50", "resnext50_32x4d"]
 # The others of a family, which differ in numbers only: how many tensors and elements their state dicts have.
 COUNTED = [
     "resnet34", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2",
 ]
 # One image of full size in evaluation mode.
-FULL_SIZE = ["alexnet", "resnet18", "resnet50"]
+FULL_SIZE = ["alexnet", "mobilenet_v2", "resnet18", "resnet50"]
 
 
 def fill_all(model):
@@ -84,6 +84,8 @@ if __name__ == "__main__":
     out["steps"] = {
         name: step(ResNet(num_classes=CLASSES, **options), 64) for name, options in SHORT.items()
     }
+    narrow = torchvision.models.MobileNetV2(num_classes=CLASSES, width_mult=0.3, dropout=0.0)
+    out["steps"]["mobilenet_v2"] = step(narrow, 64)
     with open(os.path.join(HERE, "models.json"), "w") as file:
         json.dump(out, file)
         file.write("\n")

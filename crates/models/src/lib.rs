@@ -3,18 +3,22 @@
 #![forbid(unsafe_code)]
 
 mod alexnet;
+mod conv_norm_activation;
 mod imagenet;
 mod lenet;
 mod mlp;
+mod mobilenet_v2;
 mod resnet;
 mod vgg;
 
 use kiln_nn::saved::Registry;
 
 pub use alexnet::AlexNet;
+pub use conv_norm_activation::Conv2dNormActivation;
 pub use imagenet::IMAGENET_CLASSES;
 pub use lenet::LeNet;
 pub use mlp::Mlp;
+pub use mobilenet_v2::{InvertedResidual, MobileNetV2, MobileNetV2Options};
 pub use resnet::{
     BasicBlock, Bottleneck, ResNet, ResNetBlock, ResNetOptions, resnet18, resnet34, resnet50, resnet101, resnet152,
     resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2, wide_resnet101_2,
@@ -28,7 +32,10 @@ pub fn registry() -> Registry {
         .with::<AlexNet>()
         .with::<BasicBlock>()
         .with::<Bottleneck>()
+        .with::<Conv2dNormActivation>()
+        .with::<InvertedResidual>()
         .with::<LeNet>()
+        .with::<MobileNetV2>()
         .with::<Mlp>()
         .with::<ResNet>()
         .with::<Vgg>()

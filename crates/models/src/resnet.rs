@@ -2,10 +2,11 @@
 
 use kiln_derive::located;
 use kiln_nn::{
-    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Conv2dOptions, Linear, MaxPool2d, Module, ReLU, Sequential,
-    init::{self, FanMode, Nonlinearity},
+    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Conv2dOptions, Linear, MaxPool2d, Module, ReLU, Sequential, init,
 };
 use kiln_tensor::{Error, Result, Tensor};
+
+use crate::conv_norm_activation::convolution;
 
 /// The residual blocks that a [`ResNet`] is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,12 +107,6 @@ fn conv3x3(inputs: usize, outputs: usize, g: Geometry, stride: usize) -> Result<
 
 fn conv1x1(inputs: usize, outputs: usize, stride: usize) -> Result<Conv2d> {
     convolution(inputs, outputs, 1, Conv2dOptions::default().stride(stride))
-}
-
-fn convolution(inputs: usize, outputs: usize, kernel: usize, options: Conv2dOptions) -> Result<Conv2d> {
-    let conv = Conv2d::with_options(inputs, outputs, kernel, options.bias(false))?;
-    init::kaiming_normal_(&conv.weight, FanMode::FanOut, Nonlinearity::ReLU)?;
-    Ok(conv)
 }
 
 /// Where the shape changes, the shortcut is a 1×1 convolution with a normalization.

@@ -5,8 +5,8 @@ mod common;
 
 use common::{assert_logits, assert_step, fill, golden, images};
 use kiln_models::{
-    AlexNet, ResNet, ResNetBlock, ResNetOptions, resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d,
-    resnext101_32x8d, resnext101_64x4d, wide_resnet50_2, wide_resnet101_2,
+    AlexNet, MobileNetV2, MobileNetV2Options, ResNet, ResNetBlock, ResNetOptions, resnet18, resnet34, resnet50,
+    resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2, wide_resnet101_2,
 };
 use kiln_nn::{Module, ModuleTree};
 use kiln_tensor::{DType, Device, Result, Tensor, no_grad_guard};
@@ -39,6 +39,24 @@ fn assert_full_size(name: &str, model: &impl Module) -> Result<()> {
 #[test]
 fn alexnet_is_torchvisions() -> Result<()> {
     assert_full_size("alexnet", &AlexNet::new(1000, 0.5)?)
+}
+
+#[test]
+fn mobilenet_v2_is_torchvisions() -> Result<()> {
+    assert_full_size("mobilenet_v2", &MobileNetV2::new(MobileNetV2Options::default())?)
+}
+
+/// Channels are rounded to multiples of 8 as torchvision rounds them.
+#[test]
+fn one_step_of_a_narrow_mobilenet_v2_is_torchvisions() -> Result<()> {
+    let options = MobileNetV2Options::default().num_classes(10).width_mult(0.3).dropout(0.0);
+    let model = MobileNetV2::new(options)?;
+    fill(&model, GAIN)?;
+    let model = model.to_dtype(DType::F64)?;
+    let golden = &golden("models.json")["steps"]["mobilenet_v2"];
+    assert_step(&model, &images(4, 64)?.to_dtype(DType::F64)?, golden, 1e-7)?;
+    assert!(MobileNetV2::new(options.width_mult(0.0)).is_err());
+    Ok(())
 }
 
 #[test]

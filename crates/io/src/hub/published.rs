@@ -1,7 +1,7 @@
 //! The weights that torchvision publishes, and a function for each network that has some.
 
 use kiln_derive::located;
-use kiln_models::{AlexNet, ResNet, ResNetOptions, Vgg, VggOptions};
+use kiln_models::{AlexNet, MobileNetV2, MobileNetV2Options, ResNet, ResNetOptions, Vgg, VggOptions};
 use kiln_tensor::Result;
 
 use super::{Hub, Weights};
@@ -26,6 +26,8 @@ impl File {
 
 pub(super) const FILES: &[File] = &[
     File { net: "alexnet", weights: Weights::ImageNet1k, stem: "alexnet-owt", sha256: "7be5be79" },
+    File { net: "mobilenet_v2", weights: Weights::ImageNet1k, stem: "mobilenet_v2", sha256: "b0353104" },
+    File { net: "mobilenet_v2", weights: Weights::ImageNet1kV2, stem: "mobilenet_v2", sha256: "7ebf99e0" },
     File { net: "resnet18", weights: Weights::ImageNet1k, stem: "resnet18", sha256: "f37072fd" },
     File { net: "resnet34", weights: Weights::ImageNet1k, stem: "resnet34", sha256: "b627a593" },
     File { net: "resnet50", weights: Weights::ImageNet1k, stem: "resnet50", sha256: "0676ba61" },
@@ -87,6 +89,7 @@ macro_rules! networks {
 }
 networks! {
     alexnet AlexNet AlexNet::new(1000, 0.5), "AlexNet";
+    mobilenet_v2 MobileNetV2 MobileNetV2::new(MobileNetV2Options::default()), "MobileNetV2";
     resnet18 ResNet kiln_models::resnet18(ResNetOptions::default()), "ResNet-18";
     resnet34 ResNet kiln_models::resnet34(ResNetOptions::default()), "ResNet-34";
     resnet50 ResNet kiln_models::resnet50(ResNetOptions::default()), "ResNet-50";

@@ -1,0 +1,132 @@
+//! MobileNetV2.
+
+use kiln_derive::located;
+use kiln_nn::{BatchNorm2d, Conv2dOptions, Dropout, Linear, Module, Sequential, init};
+use kiln_tensor::{Error, Result, Tensor};
+
+use crate::conv_norm_activation::{Conv2dNormActivation, convolution};
+
+/// The blocks of each stage: expansion, channels, blocks, stride of the first one.
+const STAGES: [(usize, usize, usize, usize); 7] =
+    [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
+
+/// What a [`MobileNetV2`] is to be.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct MobileNetV2Options {
+    num_classes: usize,
+    width_mult: f64,
+    dropout: f64,
+}
+
+impl Default for MobileNetV2Options {
+    fn default() -> Self {
+        MobileNetV2Options { num_classes: 1000, width_mult: 1.0, dropout: 0.2 }
+    }
+}
+
+impl MobileNetV2Options {
+    /// The number of classes; at first ImageNet's 1000.
+    pub fn num_classes(self, num_classes: usize) -> Self {
+        MobileNetV2Options { num_classes, ..self }
+    }
+
+    /// A factor for the numbers of channels.
+    pub fn width_mult(self, width_mult: f64) -> Self {
+        MobileNetV2Options { width_mult, ..self }
+    }
+
+    /// The probability of dropout before the classifier; at first 0.2.
+    pub fn dropout(self, dropout: f64) -> Self {
+        MobileNetV2Options { dropout, ..self }
+    }
+}
+
+/// The nearest multiple of 8, at least 8 and at least nine tenths of `channels`.
+fn rounded(channels: f64) -> usize {
+    let nearest = (((channels + 4.0) / 8.0).floor() * 8.0).max(8.0);
+    (if nearest < 0.9 * channels { nearest + 8.0 } else { nearest }) as usize
+}
+
+/// A 1×1 convolution to more channels, a 3×3 one in each channel by itself, and a 1×1 one to fewer without an activation; where
+/// the shape stays, the input is added.
+#[derive(Debug, Module)]
+#[module(save)]
+pub struct InvertedResidual {
+    conv: Sequential,
+    use_res_connect: bool,
+}
+
+impl InvertedResidual {
+    fn new(inputs: usize, outputs: usize, stride: usize, expansion: usize) -> Result<InvertedResidual> {
+        let hidden = inputs * expansion;
+        let mut conv = Sequential::new();
+        if expansion != 1 {
+            conv.push(Conv2dNormActivation::new(inputs, hidden, 1, 1, 1)?);
+        }
+        conv.push(Conv2dNormActivation::new(hidden, hidden, 3, stride, hidden)?);
+        conv.push(convolution(hidden, outputs, 1, Conv2dOptions::default())?);
+        conv.push(BatchNorm2d::new(outputs)?);
+        Ok(InvertedResidual { conv, use_res_connect: stride == 1 && inputs == outputs })
+    }
+}
+
+#[located(site)]
+impl Module for InvertedResidual {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.conv.forward(x)?;
+        if self.use_res_connect { x.add(&y) } else { Ok(y) }
+    }
+}
+
+/// The network of inverted residuals of Sandler, Howard, Zhu, Zhmoginov & Chen (2018), with torchvision's structure and parameter
+/// names (<https://docs.pytorch.org/vision/stable/models/mobilenetv2.html>), so that its checkpoints load. Images are
+/// `[N, 3, H, W]`; ImageNet's are 224×224.
+#[derive(Debug, Module)]
+#[module(save)]
+pub struct MobileNetV2 {
+    /// A convolution, the inverted residuals, a convolution.
+    pub features: Sequential,
+    /// Dropout and a linear layer.
+    pub classifier: Sequential,
+}
+
+#[located(site)]
+impl MobileNetV2 {
+    /// The network.
+    ///
+    /// # Errors
+    /// The factor is not in `(0, 64]`, the dropout is no probability, or memory runs out.
+    pub fn new(options: MobileNetV2Options) -> Result<MobileNetV2> {
+        let MobileNetV2Options { num_classes, width_mult, dropout } = options;
+        if !(width_mult > 0.0 && width_mult <= 64.0) {
+            return Err(Error::argument("MobileNetV2", format!("the factor {width_mult} is not in (0, 64]")));
+        }
+        let mut channels = rounded(32.0 * width_mult);
+        let mut features = Sequential::new().add(Conv2dNormActivation::new(3, channels, 3, 2, 1)?);
+        for (expansion, width, blocks, stride) in STAGES {
+            let outputs = rounded(width as f64 * width_mult);
+            for i in 0..blocks {
+                features.push(InvertedResidual::new(channels, outputs, if i == 0 { stride } else { 1 }, expansion)?);
+                channels = outputs;
+            }
+        }
+        let last = rounded(1280.0 * width_mult.max(1.0));
+        features.push(Conv2dNormActivation::new(channels, last, 1, 1, 1)?);
+        let linear = Linear::new(last, num_classes)?;
+        init::normal_(&linear.weight, 0.0, 0.01)?;
+        if let Some(bias) = &linear.bias {
+            init::zeros_(bias)?;
+        }
+        Ok(MobileNetV2 { features, classifier: Sequential::new().add(Dropout::new(dropout)?).add(linear) })
+    }
+}
+
+#[located(site)]
+impl Module for MobileNetV2 {
+    /// `[N, 3, H, W]` to `[N, classes]` of logits.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.features.forward(x)?.adaptive_avg_pool2d([Some(1), Some(1)])?;
+        self.classifier.forward(&x.flatten(1, -1)?)
+    }
+}
