@@ -175,7 +175,7 @@ fn entries_of(families: &[Family], files: &[(String, String)]) -> Result<Vec<Ent
         for text in ptx.split(".entry ").skip(1) {
             let (name, rest) = text.split_once('(').ok_or("an entry without parameters in the PTX")?;
             let (parameters, _) = rest.split_once(')').ok_or("an entry without an end of its parameters in the PTX")?;
-            let unknown = || format!("{}.cu: the entry {name} has no FAMILY line, or no op and dtype", stem);
+            let unknown = || format!("{stem}.cu: the entry {name} has no FAMILY line, or no op and dtype");
             let of_family =
                 |family: &Family| (family.file == *stem).then(|| name.strip_prefix(&family.name)?.strip_prefix('_'))?;
             // The longest name: `unary_grad` rather than `unary`.
@@ -188,8 +188,7 @@ fn entries_of(families: &[Family], files: &[(String, String)]) -> Result<Vec<Ent
             if compiled.len() != declared.len() || sizes.contains(&None) {
                 let family = &families[family].name;
                 return Err(format!(
-                    "{}.cu: {name} takes {compiled:?}, but FAMILY({family}, …) declares {declared:?}",
-                    stem
+                    "{stem}.cu: {name} takes {compiled:?}, but FAMILY({family}, …) declares {declared:?}"
                 ));
             }
             let sizes = sizes.into_iter().flatten().collect();

@@ -97,7 +97,7 @@ fn measure() {
         b.iter(|| on.copy(turned, out.view_mut()));
     });
     group.bench_function("sum of rows", |b| {
-        b.iter(|| on.reduce(ReduceArgs { op: ReduceOp::Sum, x: x.view(), out: sum.view_mut() }.checked()?))
+        b.iter(|| on.reduce(ReduceArgs { op: ReduceOp::Sum, x: x.view(), out: sum.view_mut() }.checked()?));
     });
     group.bench_function("linear with bias and relu", |b| {
         b.iter(|| {

@@ -37,15 +37,18 @@ pub(crate) struct Kernels {
     choice: Choice,
     /// A handle for each of [`ENTRIES`]; null until it is first used.
     handles: Box<[AtomicPtr<CUfunc_st>]>,
-    /// The files by their names, in order. A file's lock is held while it is loaded, which takes long where the driver
-    /// compiles it; other files are loaded meanwhile.
-    files: Box<[(&'static str, Mutex<Option<Loaded>>)]>,
+    /// The files by their names, in order.
+    files: Box<[(&'static str, File)]>,
     /// What the driver said of SASS that it should run.
     refused: OnceLock<String>,
     /// Nanoseconds that threads have waited for the driver's compiler.
     compiling: AtomicU64,
     told: AtomicBool,
 }
+
+/// A file of kernels. The lock is held while it is loaded, which takes long where the driver compiles it; other files are
+/// loaded meanwhile.
+type File = Mutex<Option<Loaded>>;
 
 /// A loaded module, which is never unloaded.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +96,7 @@ impl Kernels {
         Ok(Kernels {
             choice,
             handles,
-            files: files.into_iter().map(|file| (file, Mutex::default())).collect(),
+            files: files.into_iter().map(|file| (file, File::default())).collect(),
             refused: OnceLock::new(),
             compiling: AtomicU64::new(0),
             told: AtomicBool::new(false),

@@ -303,7 +303,7 @@ fn libraries_and_functions_that_are_missing_are_named() {
         ("999", "(999)|modprobe nvidia_uvm"),
     ] {
         child("child_finds_no_device", &[("KILN_SIM_INIT", code), ("EXPECT", expect)]);
-        let expect = expect.split('|').last().unwrap_or_default();
+        let expect = expect.rsplit('|').next().unwrap_or_default();
         child("child_reports", &[("KILN_SIM_INIT", code), ("EXPECT", &format!("missing: driver: |{expect}"))]);
     }
     let products = |what: &str, expect: &str| {
