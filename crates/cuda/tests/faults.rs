@@ -639,8 +639,6 @@ fn algorithms_that_refuse_when_they_are_tried_are_replaced() {
         "fused=2000",
         "fused=4000",
         "forward:1=5000,data:2=4000,filter:2=2000",
-        // Nothing with the channels last.
-        "nhwc",
     ] {
         for benchmark in ["", "1"] {
             child("child_convolves", &[("KILN_SIM_NO_CONVOLUTIONS", refused), ("BENCHMARK", benchmark)]);
@@ -660,6 +658,41 @@ fn child_convolves() {
         assert!(out.iter().all(|&value| near(value, 19.0)), "{out:?}");
         assert!(near(to_x[0], 4.0) && near(to_x[12], 36.0) && near(to_x.iter().sum(), 1296.0), "{to_x:?}");
         assert!(to_w.iter().all(|&value| near(value, 18.0)), "{to_w:?}");
+    }
+}
+
+/// What the library has nothing for with the channels last is computed with the channels first, on copies.
+#[test]
+fn channels_that_come_last_are_copied_where_nothing_takes_them() {
+    for refused in ["", "nhwc"] {
+        child("child_convolves_channels_last", &[("KILN_SIM_NO_CONVOLUTIONS", refused)]);
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_convolves_channels_last() {
+    let (on, rule) = (device(), Conv2d::default());
+    let last = |[n, c, h, w]: [usize; 4]| dense(&[n, h, w, c]).permute(&[0, 3, 1, 2]);
+    let (lx, lw, ly) = (last([2, 2, 5, 5]), last([4, 2, 3, 3]), last([2, 4, 3, 3]));
+    let numbers = |n: usize| on.adopt(HostVec::F32((0..n).map(|i| (i % 7) as f32).collect())).unwrap();
+    let (image, filter, mut out) = (numbers(100), numbers(72), on.alloc(DType::F32, 72).unwrap());
+    let view = |buffer, layout| View { buffer, layout };
+    let (x, w) = (view(&*image, &lx), view(&*filter, &lw));
+    for _ in 0..2 {
+        let out = ViewMut { buffer: &mut *out, layout: &ly };
+        on.conv2d(Conv2dArgs { rule, x, w, bias: None, relu: false, out }.checked().unwrap()).unwrap();
+    }
+    let got = values(on, &*out).unwrap();
+    let at = |layout: &Layout, index: [usize; 4]| -> f32 {
+        let steps = layout.strides().iter().zip(index);
+        (steps.map(|(step, i)| *step as usize * i).sum::<usize>() % 7) as f32
+    };
+    for (i, got) in got.iter().enumerate() {
+        let [n, row, col, o] = [i / 36, i / 12 % 3, i / 4 % 3, i % 4];
+        let taps = (0..2).flat_map(|c| (0..9).map(move |tap| (c, tap / 3, tap % 3)));
+        let want: f32 = taps.map(|(c, y, x)| at(&lx, [n, c, row + y, col + x]) * at(&lw, [o, c, y, x])).sum();
+        assert!((got - want).abs() <= 1e-4 * want, "element {i} is {got}, not {want}");
     }
 }
 

@@ -181,11 +181,13 @@ impl Dnn {
             }
             return Ok(Outcome::NoPlan(reason));
         }
-        // Whatever it was, the next call asks anew.
-        entries.remove(problem);
         match failure {
+            // So is that there is nothing at all.
             None | Some(Failure::Unsupported) => Ok(Outcome::NoPlan(reason)),
-            Some(_) => Err(reason),
+            Some(_) => {
+                entries.remove(problem);
+                Err(reason)
+            }
         }
     }
 
