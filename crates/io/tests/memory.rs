@@ -242,7 +242,8 @@ fn the_caller_sets_the_limit() {
     let index = folder.path().join("index.json");
     let names: String = (0..2_000).map(|i| format!(r#","{i}":"run.ckpt""#)).collect();
     fs::write(&index, format!(r#"{{"weight_map":{{{}}}}}"#, &names[1..])).unwrap();
-    let readers: [(&str, &dyn Fn(usize) -> kiln_tensor::Result<()>); 6] = [
+    type Limited<'a> = (&'static str, &'a dyn Fn(usize) -> kiln_tensor::Result<()>);
+    let readers: [Limited<'_>; 6] = [
         ("Checkpoint::load", &|limit| Checkpoint::load(&run, options(limit)).map(drop)),
         ("TensorFile::open_with", &|limit| TensorFile::open_with(&tensors, options(limit)).map(drop)),
         ("TensorFile::state_dict", &|limit| {
