@@ -23,7 +23,7 @@ impl Tensor {
     /// # Errors
     /// The shapes do not fit, or dtypes or devices differ.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.linear_impl(weight, bias, false)
+        self.linear_layer(weight, bias, false)
     }
 
     /// [`linear`](Tensor::linear) followed by ReLU, in one primitive.
@@ -34,10 +34,10 @@ impl Tensor {
     /// # Errors
     /// As [`linear`](Tensor::linear).
     pub fn linear_relu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.linear_impl(weight, bias, true).map_err(|error| error.of_op("linear_relu"))
+        self.linear_layer(weight, bias, true).map_err(|error| error.of_op("linear_relu"))
     }
 
-    fn linear_impl(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+    fn linear_layer(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
         const OP: &str = "linear";
         check::floats(OP, self)?;
         check::same_kind(OP, self, &[weight])?;
@@ -64,7 +64,7 @@ impl Tensor {
             dims[..self.rank()].copy_from_slice(self.dims());
             dims[self.rank() - 1] = n;
             let rows = self.dims()[..self.rank() - 1].iter().product::<usize>();
-            return self.reshape([rows, k])?.linear_impl(weight, bias, relu)?.reshape(&dims[..self.rank()]);
+            return self.reshape([rows, k])?.linear_layer(weight, bias, relu)?.reshape(&dims[..self.rank()]);
         }
         let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
         let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
@@ -90,7 +90,7 @@ impl Tensor {
             return Err(Error::shapes(OP, weight.shape(), bias.shape(), "the bias of one feature is a scalar"));
         }
         let bias = bias.map(|bias| bias.reshape([1])).transpose()?;
-        let out = self.linear_impl(&weight.unsqueeze(0)?, bias.as_ref(), relu)?;
+        let out = self.linear_layer(&weight.unsqueeze(0)?, bias.as_ref(), relu)?;
         out.squeeze(-1)
     }
 }

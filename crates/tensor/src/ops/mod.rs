@@ -3,6 +3,7 @@
 
 mod activation;
 mod add_alpha;
+mod arg_reduce;
 mod attention;
 mod binary;
 mod cast;
@@ -14,7 +15,6 @@ mod draw;
 mod dropout;
 mod einsum;
 mod embedding;
-mod extreme;
 mod gather;
 mod images;
 mod index;

@@ -133,39 +133,39 @@ macro_rules! pair {
 
 pair! {
     /// Sum; integers and `bool` give `i64`.
-    sum sum_keepdim () sum_impl;
+    sum sum_keepdim () sum_over;
     /// Sum in another dtype, PyTorch's `sum(dims, dtype=dtype)`: elements are converted before they are added.
-    sum_dtype sum_dtype_keepdim (dtype: DType) sum_dtype_impl;
+    sum_dtype sum_dtype_keepdim (dtype: DType) sum_dtype_over;
     /// Arithmetic mean of floats.
-    mean mean_keepdim () mean_impl;
+    mean mean_keepdim () mean_over;
     /// Arithmetic mean in a float dtype, PyTorch's `mean(dims, dtype=dtype)`: elements, which may be integers, are converted
     /// before they are added.
-    mean_dtype mean_dtype_keepdim (dtype: DType) mean_dtype_impl;
+    mean_dtype mean_dtype_keepdim (dtype: DType) mean_dtype_over;
     /// Product; integers and `bool` give `i64`.
-    prod prod_keepdim () prod_impl;
+    prod prod_keepdim () prod_over;
     /// Product in another dtype, PyTorch's `prod(dims, dtype=dtype)`: elements are converted before they are multiplied.
-    prod_dtype prod_dtype_keepdim (dtype: DType) prod_dtype_impl;
+    prod_dtype prod_dtype_keepdim (dtype: DType) prod_dtype_over;
     /// The largest value, NaN if there is one; equal ones share the gradient evenly. Where it stands, too,
     /// gives [`max_dim`](Tensor::max_dim).
-    max max_keepdim () max_impl;
+    max max_keepdim () max_over;
     /// The smallest value, NaN if there is one; equal ones share the gradient evenly. Where it stands, too,
     /// gives [`min_dim`](Tensor::min_dim).
-    min min_keepdim () min_impl;
+    min min_keepdim () min_over;
     /// The largest value; equal ones share the gradient evenly.
-    amax amax_keepdim () amax_impl;
+    amax amax_keepdim () amax_over;
     /// The smallest value; equal ones share the gradient evenly.
-    amin amin_keepdim () amin_impl;
+    amin amin_keepdim () amin_over;
     /// Whether any element is not zero. Unlike for sums, an empty list of dimensions names none.
-    any any_keepdim () any_impl;
+    any any_keepdim () any_over;
     /// Whether all elements are not zero. Unlike for sums, an empty list of dimensions names none.
-    all all_keepdim () all_impl;
+    all all_keepdim () all_over;
     /// Variance, divided by `n - correction`. `()` is PyTorch's default, Bessel's correction of 1; `true` and `false`
     /// stand for PyTorch's `unbiased`.
-    var var_keepdim (correction: impl Into<Correction>) var_impl;
+    var var_keepdim (correction: impl Into<Correction>) var_over;
     /// Standard deviation: the square root of [`var`](Tensor::var).
-    std std_keepdim (correction: impl Into<Correction>) std_impl;
+    std std_keepdim (correction: impl Into<Correction>) std_over;
     /// `log(sum(exp(x)))` without overflow; of integers and `bool` in `f32`.
-    logsumexp logsumexp_keepdim () logsumexp_impl;
+    logsumexp logsumexp_keepdim () logsumexp_over;
 }
 
 #[located]
@@ -182,7 +182,7 @@ impl Tensor {
         }
     }
 
-    fn sum_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn sum_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let node = if plan.whole { "SumBackward0" } else { "SumBackward1" };
         let (own, kept) = (*self.shape(), plan.kept);
@@ -192,7 +192,7 @@ impl Tensor {
         Ok(plan.described(out, "sum"))
     }
 
-    fn mean_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn mean_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         check::floats(name, self)?;
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let node = if plan.whole { "MeanBackward0" } else { "MeanBackward1" };
@@ -207,44 +207,44 @@ impl Tensor {
     }
 
     // Integers wrap around as they would in the dtype that is asked for.
-    fn sum_dtype_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
-        self.to_dtype(dtype)?.sum_impl(name, dims, keepdim)?.to_dtype(dtype)
+    fn sum_dtype_over(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
+        self.to_dtype(dtype)?.sum_over(name, dims, keepdim)?.to_dtype(dtype)
     }
 
-    fn mean_dtype_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
+    fn mean_dtype_over(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
         if !dtype.is_float() {
             return Err(Error::dtype(name, dtype, "a mean is a float"));
         }
-        self.to_dtype(dtype)?.mean_impl(name, dims, keepdim)
+        self.to_dtype(dtype)?.mean_over(name, dims, keepdim)
     }
 
-    fn prod_dtype_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
-        self.to_dtype(dtype)?.prod_impl(name, dims, keepdim)?.to_dtype(dtype)
+    fn prod_dtype_over(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
+        self.to_dtype(dtype)?.prod_over(name, dims, keepdim)?.to_dtype(dtype)
     }
 
-    fn any_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn any_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         let plan = Plan::listed(name, self, &dims, keepdim)?;
         Ok(plan.noted(self.reduce(ReduceOp::Any, &plan)?, self, "any"))
     }
 
-    fn all_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn all_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         let plan = Plan::listed(name, self, &dims, keepdim)?;
         Ok(plan.noted(self.reduce(ReduceOp::All, &plan)?, self, "all"))
     }
 
-    fn max_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn max_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         self.extreme(name, "MaxBackward1", ReduceOp::Max, &dims, keepdim)
     }
 
-    fn min_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn min_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         self.extreme(name, "MinBackward1", ReduceOp::Min, &dims, keepdim)
     }
 
-    fn amax_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn amax_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         self.extreme(name, "AmaxBackward0", ReduceOp::Max, &dims, keepdim)
     }
 
-    fn amin_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn amin_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         self.extreme(name, "AminBackward0", ReduceOp::Min, &dims, keepdim)
     }
 
@@ -271,7 +271,7 @@ impl Tensor {
         Ok(plan.described(out, if op == ReduceOp::Max { "amax" } else { "amin" }))
     }
 
-    fn prod_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn prod_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let node = if plan.whole { "ProdBackward0" } else { "ProdBackward1" };
         let (kept, mask) = (plan.kept, plan.mask);
@@ -284,7 +284,7 @@ impl Tensor {
         Ok(plan.described(out, "prod"))
     }
 
-    fn var_impl(
+    fn var_over(
         &self,
         name: &'static str,
         dims: impl Dims,
@@ -306,7 +306,7 @@ impl Tensor {
         Ok(plan.described_spread(out, "var", correction))
     }
 
-    fn std_impl(
+    fn std_over(
         &self,
         name: &'static str,
         dims: impl Dims,
@@ -331,9 +331,9 @@ impl Tensor {
         Ok(plan.described_spread(out, "std", correction))
     }
 
-    fn logsumexp_impl(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn logsumexp_over(&self, name: &'static str, dims: impl Dims, keepdim: bool) -> Result<Tensor> {
         if !self.dtype().is_float() {
-            return self.to_dtype(DType::F32)?.logsumexp_impl(name, dims, keepdim);
+            return self.to_dtype(DType::F32)?.logsumexp_over(name, dims, keepdim);
         }
         let plan = Plan::new(name, self, &dims, keepdim)?;
         let (out, kept) = (self.reduce(ReduceOp::LogSumExp, &plan)?, plan.kept);

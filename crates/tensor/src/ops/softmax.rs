@@ -16,7 +16,7 @@ impl Tensor {
     /// # Errors
     /// The tensor is not of floats, or the dimension is out of range.
     pub fn softmax(&self, dim: impl Dim) -> Result<Tensor> {
-        self.softmax_impl("softmax", "SoftmaxBackward0", dim, false)
+        self.softmax_along("softmax", "SoftmaxBackward0", dim, false)
     }
 
     /// The logarithm of [`softmax`](Tensor::softmax), computed without taking a logarithm of 0.
@@ -24,7 +24,7 @@ impl Tensor {
     /// # Errors
     /// The tensor is not of floats, or the dimension is out of range.
     pub fn log_softmax(&self, dim: impl Dim) -> Result<Tensor> {
-        self.softmax_impl("log_softmax", "LogSoftmaxBackward0", dim, true)
+        self.softmax_along("log_softmax", "LogSoftmaxBackward0", dim, true)
     }
 
     /// The [`softmax`](Tensor::softmax) of `-x`.
@@ -36,11 +36,11 @@ impl Tensor {
         self.neg()?.softmax(dim)
     }
 
-    fn softmax_impl(&self, op: &'static str, node: &'static str, dim: impl Dim, log: bool) -> Result<Tensor> {
+    fn softmax_along(&self, op: &'static str, node: &'static str, dim: impl Dim, log: bool) -> Result<Tensor> {
         check::floats(op, self)?;
         let dim = dim.resolve(op, self.rank())?;
         if self.rank() == 0 {
-            return self.reshape([1])?.softmax_impl(op, node, 0, log)?.reshape(());
+            return self.reshape([1])?.softmax_along(op, node, 0, log)?.reshape(());
         }
         let reading = self.read();
         let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {

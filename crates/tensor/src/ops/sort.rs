@@ -3,7 +3,7 @@
 use kiln_backend::{Arguments, Backend, DType, Dim, Error, MAX_RANK, Result, Shape, SortArgs, View, ViewMut};
 use kiln_derive::located;
 
-use super::{check, extreme::without, gather::lifted, reduce::shared_among};
+use super::{arg_reduce::without, check, gather::lifted, reduce::shared_among};
 use crate::{
     Tensor,
     autograd::{one, record},

@@ -21,7 +21,7 @@ impl Tensor {
     /// The tensor is not of floats, a dimension is out of range or named twice, or an infinite norm of nothing
     /// is asked for.
     pub fn norm(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
-        self.norm_impl("norm", p.into(), &dims, false)
+        self.norm_over("norm", p.into(), &dims, false)
     }
 
     /// [`norm`](Tensor::norm) that keeps the dimensions with extent 1.
@@ -29,10 +29,10 @@ impl Tensor {
     /// # Errors
     /// As [`norm`](Tensor::norm).
     pub fn norm_keepdim(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
-        self.norm_impl("norm_keepdim", p.into(), &dims, true)
+        self.norm_over("norm_keepdim", p.into(), &dims, true)
     }
 
-    fn norm_impl(&self, op: &'static str, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
+    fn norm_over(&self, op: &'static str, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
         check::floats(op, self)?;
         if p.is_nan() {
             return Err(Error::argument(op, "p must not be NaN"));
