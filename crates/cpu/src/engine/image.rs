@@ -60,6 +60,38 @@ impl<T: Copy> Image<T> {
         Rows { count, len, row_stride, stride }
     }
 
+    /// Copies the plane of a channel of an image.
+    ///
+    /// # Safety
+    /// The plane is readable, and `to` writable for all of it.
+    pub(crate) unsafe fn gather_plane(&self, n: usize, c: usize, to: *mut T) {
+        let first = self.ptr.offset(self.at(n, c, 0, 0));
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.is_flat() {
+                first.gather(self.step(), self.area(), to);
+            } else {
+                first.gather_rows(self.rows([self.h, self.w], [1, 1]), to, self.w);
+            }
+        }
+    }
+
+    /// Stores the plane of a channel of an image.
+    ///
+    /// # Safety
+    /// The plane is writable, nobody else accesses it, and `from` is readable for all of it.
+    pub(crate) unsafe fn scatter_plane(&self, n: usize, c: usize, from: *const T) {
+        let first = self.ptr.offset(self.at(n, c, 0, 0));
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.is_flat() {
+                first.scatter(from, self.step(), self.area());
+            } else {
+                first.scatter_rows(self.rows([self.h, self.w], [1, 1]), from, self.w);
+            }
+        }
+    }
+
     /// The channels from `first` on.
     pub(crate) fn channels(&self, first: usize, count: usize) -> Self {
         Image { ptr: self.ptr.offset(first as isize * self.strides[1]), c: count, ..*self }

@@ -65,11 +65,8 @@ fn forward<T: Compute>(
         let mut done = true;
         for g in 0..rule.groups {
             let filter = |o: usize, c: usize, taps: &mut [T; 9]| {
-                for (tap, value) in taps.iter_mut().enumerate() {
-                    let at = filters.at(g * e.group_out + o, c, tap / 3, tap % 3);
-                    // SAFETY: an element of the filters.
-                    *value = unsafe { filters.ptr.offset(at).load() };
-                }
+                // SAFETY: one of the filters, which are 3×3.
+                unsafe { filters.gather_plane(g * e.group_out + o, c, taps.as_mut_ptr()) };
             };
             let shift = shift.as_ref().map(|shift| &shift[g * e.group_out..]);
             let (from, to) = (from.channels(g * e.group_in, e.group_in), to.channels(g * e.group_out, e.group_out));
@@ -128,11 +125,9 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
         for g in 0..rule.groups {
             // The kernels turned by half a circle, from output to input channels.
             let filter = |c: usize, o: usize, taps: &mut [T; 9]| {
-                for (tap, value) in taps.iter_mut().enumerate() {
-                    let at = filters.at(g * e.group_out + o, c, 2 - tap / 3, 2 - tap % 3);
-                    // SAFETY: an element of the filters.
-                    *value = unsafe { filters.ptr.offset(at).load() };
-                }
+                // SAFETY: one of the filters, which are 3×3.
+                unsafe { filters.gather_plane(g * e.group_out + o, c, taps.as_mut_ptr()) };
+                taps.reverse();
             };
             let (from, to) = (from.channels(g * e.group_out, e.group_out), to.channels(g * e.group_in, e.group_in));
             let padding = rule.padding.map(|padding| 2 - padding);
@@ -182,11 +177,8 @@ fn grad_weight<T: Compute>(rule: &Conv2d, grad: Erased<T>, x: Erased<T>, out: Er
         let mut done = true;
         for g in 0..rule.groups {
             let store = |o: usize, c: usize, taps: &[T; 9]| {
-                for (tap, &value) in taps.iter().enumerate() {
-                    let at = to.at(g * e.group_out + o, c, tap / 3, tap % 3);
-                    // SAFETY: an element of the output; each is stored once.
-                    unsafe { to.ptr.offset(at).store(value) };
-                }
+                // SAFETY: a filter's gradient, 3×3; each is stored once.
+                unsafe { to.scatter_plane(g * e.group_out + o, c, taps.as_ptr()) };
             };
             let (from, seen) = (from.channels(g * e.group_out, e.group_out), seen.channels(g * e.group_in, e.group_in));
             // SAFETY: the views were checked, and their extents fit together.
