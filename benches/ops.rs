@@ -68,27 +68,27 @@ impl Work {
 
 /// What settings change of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Depends {
+enum Sensitivity {
     /// Nothing: it is measured in `f32`.
-    OnNothing,
+    None,
     /// What it computes in, and, of images, their memory format.
-    OnPrecision,
+    Precision,
     /// The search for an algorithm as well.
-    OnAll,
+    Algorithm,
 }
 
-impl Depends {
+impl Sensitivity {
     /// The settings to measure.
     fn settings(self, device: Device) -> anyhow::Result<Vec<Settings>> {
         let plain = Settings { precision: Precision::F32, benchmark: false };
         let mut settings = Settings::asked(device)?;
         match self {
-            Depends::OnNothing => settings = vec![plain],
-            Depends::OnPrecision => {
+            Sensitivity::None => settings = vec![plain],
+            Sensitivity::Precision => {
                 settings.iter_mut().for_each(|settings| settings.benchmark = false);
                 settings.dedup();
             }
-            Depends::OnAll => {}
+            Sensitivity::Algorithm => {}
         }
         Ok(settings)
     }
@@ -120,14 +120,14 @@ impl Bench {
         devices: &[Device],
         group: &str,
         case: &str,
-        depends: Depends,
+        sensitivity: Sensitivity,
         work: Work,
         make: impl Fn(Device, Settings) -> kiln::Result<Run>,
     ) -> anyhow::Result<()> {
         if self.once {
             // Products and convolutions are the libraries'.
-            for &device in devices.iter().filter(|device| device.is_cuda() && depends != Depends::OnAll) {
-                for settings in depends.settings(device)? {
+            for &device in devices.iter().filter(|device| device.is_cuda() && sensitivity != Sensitivity::Algorithm) {
+                for settings in sensitivity.settings(device)? {
                     make(device, settings)?()?;
                 }
                 device.synchronize()?;
@@ -140,14 +140,14 @@ impl Bench {
             // A GPU's clock is steadier, and it has more to measure.
             let (warm_up, measured) = if device.is_cuda() { (100, 500) } else { (300, 2000) };
             benches.warm_up_time(Duration::from_millis(warm_up)).measurement_time(Duration::from_millis(measured));
-            for settings in depends.settings(device)? {
+            for settings in sensitivity.settings(device)? {
                 settings.apply();
                 benches.throughput(match work.flops {
                     0 => Throughput::Bytes(work.bytes(settings) as u64),
                     flops => Throughput::Elements(flops as u64), // operations on floats
                 });
-                let function = match depends {
-                    Depends::OnNothing => devices::name(device).to_owned(),
+                let function = match sensitivity {
+                    Sensitivity::None => devices::name(device).to_owned(),
                     _ => format!("{} ({settings})", devices::name(device)),
                 };
                 let seconds = Cell::new(None); // nothing if the case is not asked for
@@ -172,7 +172,7 @@ impl Bench {
             let numbers = rows * inputs + inputs * outputs + rows * outputs;
             let work = Work { flops: 2 * rows * inputs * outputs, numbers, ..Work::default() };
             let case = format!("{rows}x{inputs}x{outputs}");
-            self.case(&devices::all(), "linear", &case, Depends::OnPrecision, work, |device, settings| {
+            self.case(&devices::all(), "linear", &case, Sensitivity::Precision, work, |device, settings| {
                 let options = (settings.dtype(), device);
                 let (x, w) = (Tensor::randn([rows, inputs], options)?, Tensor::randn([outputs, inputs], options)?);
                 Ok(Box::new(move || x.linear(&w, None).map(drop)))
@@ -198,7 +198,7 @@ impl Bench {
                 Ok([x, settings.images(&Tensor::randn([o, c, 3, 3], device)?)?])
             };
             let case = format!("{batch}x {c}→{o} at {edge}²");
-            self.case(&[device], "conv2d", &case, Depends::OnAll, work, |device, settings| {
+            self.case(&[device], "conv2d", &case, Sensitivity::Algorithm, work, |device, settings| {
                 let [x, w] = operands(device, settings)?;
                 Ok(Box::new(move || x.conv2d(&w, None, &rule).map(drop)))
             })?;
@@ -206,7 +206,7 @@ impl Bench {
                 if (c, input) == (3, 0) {
                     continue; // nobody needs that of photographs
                 }
-                self.case(&[device], group, &case, Depends::OnAll, work, |device, settings| {
+                self.case(&[device], group, &case, Sensitivity::Algorithm, work, |device, settings| {
                     let operands = operands(device, settings)?;
                     operands[input].set_requires_grad(true)?;
                     gradient(operands[0].conv2d(&operands[1], None, &rule)?, operands[input].clone())
@@ -224,13 +224,13 @@ impl Bench {
             move |device, settings: Settings| settings.images(&Tensor::randn([batch, 64, edge, edge], device)?);
         let case = format!("{batch}x 64 at {edge}²");
         let work = Work::moves(numbers + numbers / 4);
-        self.case(&[device], "max_pool2d", &case, Depends::OnPrecision, work, |device, settings| {
+        self.case(&[device], "max_pool2d", &case, Sensitivity::Precision, work, |device, settings| {
             let x = images(device, settings)?;
             Ok(Box::new(move || x.max_pool2d(&windows).map(drop)))
         })?;
         // Also where each maximum was.
         let work = Work { others: size_of::<i64>() * numbers / 4, ..work };
-        self.case(&[device], "max_pool2d gradient", &case, Depends::OnPrecision, work, |device, settings| {
+        self.case(&[device], "max_pool2d gradient", &case, Sensitivity::Precision, work, |device, settings| {
             let x = images(device, settings)?.requires_grad_(true)?;
             gradient(x.max_pool2d(&windows)?, x)
         })
@@ -242,7 +242,7 @@ impl Bench {
             let case = format!("{batch}x{classes}");
             let numbers = batch * classes;
             let both = Work::moves(2 * numbers);
-            self.case(&devices::all(), "softmax", &case, Depends::OnNothing, both, |device, _| {
+            self.case(&devices::all(), "softmax", &case, Sensitivity::None, both, |device, _| {
                 let x = Tensor::randn([batch, classes], device)?;
                 Ok(Box::new(move || x.softmax(1).map(drop)))
             })?;
@@ -253,14 +253,14 @@ impl Bench {
                 &devices::all(),
                 "cross-entropy",
                 &case,
-                Depends::OnNothing,
+                Sensitivity::None,
                 Work::moves(numbers),
                 |device, _| {
                     let ((x, y), loss_fn) = (operands(device)?, CrossEntropyLoss::new());
                     Ok(Box::new(move || loss_fn.forward(&x, &y).map(drop)))
                 },
             )?;
-            self.case(&devices::all(), "cross-entropy gradient", &case, Depends::OnNothing, both, |device, _| {
+            self.case(&devices::all(), "cross-entropy gradient", &case, Sensitivity::None, both, |device, _| {
                 let (x, y) = operands(device)?;
                 let x = x.requires_grad_(true)?;
                 gradient(CrossEntropyLoss::new().forward(&x, &y)?, x)
@@ -274,7 +274,7 @@ impl Bench {
         let numbers = 8 * 64 * 224 * 224 / self.shrink / self.shrink;
         let case = format!("{numbers}");
         let mut case = |group, moved, make: fn(Tensor, Tensor) -> Run| {
-            self.case(&devices::all(), group, &case, Depends::OnNothing, Work::moves(moved), |device, _| {
+            self.case(&devices::all(), group, &case, Sensitivity::None, Work::moves(moved), |device, _| {
                 let rows = [numbers / 64, 64];
                 Ok(make(Tensor::randn(rows, device)?, Tensor::randn(rows, device)?))
             })
@@ -299,15 +299,15 @@ impl Bench {
         };
         let work = |moved| Work::moves(moved * edge * edge);
         let case = format!("{edge}x{edge}");
-        self.case(&devices::all(), "SGD", &case, Depends::OnNothing, work(3), |device, _| {
+        self.case(&devices::all(), "SGD", &case, Sensitivity::None, work(3), |device, _| {
             let mut sgd = SGD::new(vec![parameter(device)?], 1e-3)?;
             Ok(Box::new(move || sgd.step()))
         })?;
-        self.case(&devices::all(), "SGD with momentum", &case, Depends::OnNothing, work(5), |device, _| {
+        self.case(&devices::all(), "SGD with momentum", &case, Sensitivity::None, work(5), |device, _| {
             let mut sgd = SGD::new(vec![parameter(device)?], SGDOptions::new(1e-3).momentum(0.9))?;
             Ok(Box::new(move || sgd.step()))
         })?;
-        self.case(&devices::all(), "Adam", &case, Depends::OnNothing, work(7), |device, _| {
+        self.case(&devices::all(), "Adam", &case, Sensitivity::None, work(7), |device, _| {
             let mut adam = Adam::new(vec![parameter(device)?], 1e-3)?;
             Ok(Box::new(move || adam.step()))
         })
