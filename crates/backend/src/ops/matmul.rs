@@ -22,7 +22,7 @@ pub struct MatmulPlan {
 }
 
 impl MatmulPlan {
-    /// A product for each position of the leading dimensions of layouts that fit together ([`check_matmul`]).
+    /// A product for each position of the leading dimensions of layouts that fit together (`check_matmul`).
     #[must_use]
     pub fn new(a: &Layout, b: &Layout, out: &Layout) -> MatmulPlan {
         // The last dimension, or the one before it.

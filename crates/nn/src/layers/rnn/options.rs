@@ -6,7 +6,7 @@ use super::step::RNNNonlinearity;
 #[cfg(doc)]
 use crate::{LSTM, RNN};
 
-/// What an [`RNN`], [`LSTM`] or [`GRU`] is to be, besides its sizes.
+/// What an `RNN`, `LSTM` or `GRU` is to be, besides its sizes.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct RNNOptions {
