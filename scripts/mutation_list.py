@@ -242,8 +242,8 @@ MUTATIONS = [
     Mutation(
         "relu_gradient_at_zero", "the gradient of ReLU at 0 is 1",
         "kernels/relu_bias_grad.cu",
-        "load(y[part.at[0] + places[k].at[0]]) <= R(0)",
-        "load(y[part.at[0] + places[k].at[0]]) < R(0)",
+        "if (v[k] <= R(0))",
+        "if (v[k] < R(0))",
         ["relu"],
     ),
     Mutation(
