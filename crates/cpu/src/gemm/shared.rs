@@ -63,8 +63,8 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
             let fewest = TILE_ROWS * kern.mr;
             let most = (p.rows / (PARTS * threads)).clamp(fewest, MAX_ROWS.max(fewest));
             // Equal parts, as many for every thread: with a few large ones a single one more is a tenth of the time.
-            let parts = p.rows.div_ceil(most).max(1).next_multiple_of(threads);
-            let rows = p.rows.div_ceil(parts);
+            let parts = p.rows.div_ceil(most).next_multiple_of(threads);
+            let rows = p.rows.div_ceil(parts.max(1)).max(1);
             // One hand-over for both: tasks are taken in order, so whoever waits for the packing waits for tasks that
             // other threads are in the midst of.
             let done = AtomicUsize::new(0);
