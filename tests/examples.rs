@@ -164,8 +164,8 @@ fn resumed_runs_purge_the_steps_that_they_repeat() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     let mlp = |args: &[&str]| drop(mlp(&[&["--batch-size", "500"], args].concat()));
-    let programs: [(&str, &dyn Fn(&[&str]), &str, i64); 2] =
-        [("mlp", &mlp, "loss/train", 12), ("vgg16", &vgg16, "loss/test", 1)];
+    type Program<'a> = (&'a str, &'a dyn Fn(&[&str]), &'a str, i64);
+    let programs: [Program<'_>; 2] = [("mlp", &mlp, "loss/train", 12), ("vgg16", &vgg16, "loss/test", 1)];
     for (name, program, tag, steps) in programs {
         let (whole, parts) = (path(&format!("{name} whole")), path(&format!("{name} parts")));
         let (checkpoint, old) = (path(&format!("{name}.ckpt")), path(&format!("{name}.old")));
