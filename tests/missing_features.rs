@@ -15,7 +15,10 @@
     feature = "vis"
 )))]
 
-use std::path::{Path, PathBuf};
+#[path = "support/checkout.rs"]
+mod checkout;
+
+use std::path::PathBuf;
 
 use kiln::{
     ErrorKind, Result, cuda,
@@ -29,7 +32,7 @@ use kiln::{
 };
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    checkout::path("tests/golden").join(name)
 }
 
 /// The message of the error, which names the feature.

@@ -2,6 +2,9 @@
 
 #![cfg(feature = "images")]
 
+#[path = "../../../tests/support/checkout.rs"]
+mod checkout;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     fs,
@@ -71,7 +74,7 @@ static ALLOCATOR: Bounded = Bounded;
 
 /// The files of `tests/golden/make_large_images.py`, and formats that do not pack.
 fn files() -> Vec<(String, Vec<u8>)> {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/large_images"));
+    let folder = checkout::path("tests/golden/large_images");
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
     let mut files: Vec<_> = paths.map(|path| (name(&path), fs::read(path).unwrap())).collect();

@@ -7,11 +7,13 @@
 //! version than the table's what has no plan, unless `KILN_REQUIRE_CUDNN` is set, which makes both a failure.
 #![cfg(target_os = "linux")]
 
+#[path = "../../../../tests/support/checkout.rs"]
+mod checkout;
 mod devices;
 mod networks;
 mod stub;
 
-use std::{collections::BTreeMap, env, fmt::Write, fs, path::Path, thread};
+use std::{collections::BTreeMap, env, fmt::Write, fs, thread};
 
 use devices::DEVICES;
 use kiln_backend::DType;
@@ -174,7 +176,7 @@ fn every_convolution_has_a_plan() {
     let missing: Vec<&String> = all.iter().flat_map(|(_, missing)| missing).collect();
     let _ = writeln!(table, "\nWithout a plan: {}", missing.len());
     missing.iter().for_each(|line| _ = writeln!(table, "    {line}"));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cudnn_plans/table.txt");
+    let path = checkout::path("crates/cuda/tests/cudnn_plans/table.txt");
     if env::var_os("KILN_UPDATE_PLANS").is_some() {
         fs::write(&path, &table).unwrap();
     }
