@@ -1,0 +1,241 @@
+//! What the rows of the table compute.
+
+use kiln_backend::{DType::*, *};
+
+use super::TEAMS;
+use crate::support::*;
+
+/// A result from operands that lie densely, for kernels that take 16 bytes at a time, and with gaps.
+pub fn both_ways(on: &dyn Backend, make: impl Fn(&dyn Backend, Lie) -> Result<Tensor>) -> Result<Vec<Tensor>> {
+    [Lie::Dense, Lie::Sliced].into_iter().map(|lie| make(on, lie)).collect()
+}
+
+/// Numbers whose sums are exact: 0 and 1.
+pub fn ones(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
+    let layout = Layout::contiguous(Shape::new(dims).unwrap());
+    let values: Vec<f64> = (0..layout.numel()).map(|i| f64::from(u8::from(i % 257 == 3))).collect();
+    Tensor { buffer: on.adopt(host(dtype, &values)).unwrap(), layout }
+}
+
+pub fn drawn<const N: usize>(on: &dyn Backend, dtype: DType, n: usize, all: [Distribution; N]) -> Result<Vec<Tensor>> {
+    all.into_iter()
+        .map(|distribution| {
+            let mut out = target(on, dtype, &[n], Lie::Dense);
+            on.random(
+                RandomArgs { distribution, state: RandomState { seed: 42, offset: 5 }, out: out.view_mut() }
+                    .checked()?,
+            )?;
+            Ok(out)
+        })
+        .collect()
+}
+
+pub fn binary_grad(on: &dyn Backend, dtype: DType, n: usize, side: SideOf) -> Result<Vec<Tensor>> {
+    let mut made = Vec::new();
+    for op in [BinaryOp::Mul, BinaryOp::Div] {
+        made.extend(both_ways(on, |on, lie| {
+            let g = tensor(on, dtype, &[n, 1], lie, 1);
+            let (a, b) = (tensor(on, dtype, &[n, 1], Lie::Dense, 2), positive(on, dtype, &[n, 1]));
+            let mut out = target(on, dtype, &[n, 1], Lie::Dense);
+            on.binary_grad(op, side, g.view(), Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            Ok(out)
+        })?);
+    }
+    Ok(made)
+}
+
+/// Numbers from 1 to 3.
+pub fn positive(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
+    let layout = Layout::contiguous(Shape::new(dims).unwrap());
+    let values: Vec<f64> = numbers(layout.numel(), 3).into_iter().map(|v| v.abs() + 1.0).collect();
+    Tensor { buffer: on.adopt(host(dtype, &values)).unwrap(), layout }
+}
+
+pub fn sorted(on: &dyn Backend, dtype: DType, dims: [usize; 2]) -> Result<Vec<Tensor>> {
+    let (mut values, mut order) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
+    on.sort(
+        SortArgs {
+            x: tensor(on, dtype, &dims, Lie::Dense, 1).view(),
+            dim: 1,
+            descending: true,
+            values: values.view_mut(),
+            indices: order.view_mut(),
+        }
+        .checked()?,
+    )?;
+    Ok(vec![values, order])
+}
+
+/// Into lines that several threads share (few lines), and that one thread has (many).
+pub fn scattered(on: &dyn Backend, dtype: DType, n: usize, mode: ScatterMode) -> Result<Vec<Tensor>> {
+    let mut made = Vec::new();
+    for (dims, size) in [([20, n], 9), ([40, 2], n)] {
+        let (x, each) = (tensor(on, dtype, &dims, Lie::Dense, 1), index(on, &dims, size));
+        let mut out = tensor(on, dtype, &[size, dims[1]], Lie::Dense, 2);
+        on.scatter(
+            ScatterArgs { mode, x: Operand::Tensor(x.view()), dim: 0, index: each.view(), out: out.view_mut() }
+                .checked()?,
+        )?;
+        made.push(out);
+    }
+    Ok(made)
+}
+
+pub const PAIRS: Pool2d = Pool2d::Window { kernel: [2, 2], stride: [2, 2], padding: [0, 0], dilation: [1, 1] };
+
+pub fn max_pooled(on: &dyn Backend, dtype: DType, n: usize) -> Result<[Tensor; 2]> {
+    let dims = [1, 2, n / 2, 2];
+    let (mut out, mut at) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
+    let x = tensor(on, dtype, &[1, 2, n, 4], Lie::Dense, 1);
+    on.max_pool2d(
+        MaxPool2dArgs { pool: PAIRS, x: x.view(), out: out.view_mut(), indices: Some(at.view_mut()) }.checked()?,
+    )?;
+    Ok([out, at])
+}
+
+/// Rows and channels, of a few elements each; and three channels that many teams share.
+pub fn normalized(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Result<Vec<Tensor>> {
+    let wide = if dtype == F64 { F64 } else { F32 };
+    let mut made = Vec::new();
+    for dims in [[n, 8, 1, 1], [8, n, 1, 1], [40, 3, 10, 11]] {
+        if dims[1] == 3 && n > 2 * TEAMS {
+            continue;
+        }
+        let layers: &[bool] = if dims[2] == 1 { &[true, false] } else { &[false] };
+        for &rows in layers {
+            let view = if rows { &dims[..2] } else { &dims[..] };
+            let (x, mut out) = (tensor(on, dtype, view, Lie::Dense, 1), target(on, dtype, view, Lie::Dense));
+            let [mut mean, mut inv_std] = [0, 1].map(|_| target(on, wide, &[dims[usize::from(!rows)]], Lie::Dense));
+            let affine = Affine::default();
+            if rows {
+                on.layer_norm(
+                    LayerNormArgs {
+                        eps: 0.1,
+                        x: x.view(),
+                        affine,
+                        out: out.view_mut(),
+                        mean: mean.view_mut(),
+                        inv_std: inv_std.view_mut(),
+                    }
+                    .checked()?,
+                )?;
+            } else {
+                on.batch_norm(
+                    BatchNormArgs {
+                        eps: 0.1,
+                        x: x.view(),
+                        affine,
+                        running: None,
+                        out: out.view_mut(),
+                        mean: mean.view_mut(),
+                        inv_std: inv_std.view_mut(),
+                    }
+                    .checked()?,
+                )?;
+            }
+            if !backward {
+                made.extend([out, mean, inv_std]);
+                continue;
+            }
+            let (grad, mut dx) = (tensor(on, dtype, view, Lie::Dense, 2), target(on, dtype, view, Lie::Dense));
+            let grads = NormGrads { input: Some(dx.view_mut()), weight: None, bias: None };
+            if rows {
+                on.layer_norm_grad(
+                    LayerNormGradArgs {
+                        grad: grad.view(),
+                        x: x.view(),
+                        weight: None,
+                        mean: mean.view(),
+                        inv_std: inv_std.view(),
+                        grads,
+                    }
+                    .checked()?,
+                )?;
+            } else {
+                on.batch_norm_grad(
+                    BatchNormGradArgs {
+                        training: true,
+                        grad: grad.view(),
+                        x: x.view(),
+                        weight: None,
+                        mean: mean.view(),
+                        inv_std: inv_std.view(),
+                        grads,
+                    }
+                    .checked()?,
+                )?;
+            }
+            made.push(dx);
+        }
+    }
+    Ok(made)
+}
+
+pub fn class_losses(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Result<Vec<Tensor>> {
+    let wide = if dtype == F64 { F64 } else { F32 };
+    let mut made = Vec::new();
+    for reduction in [Reduction::None, Reduction::Mean] {
+        let rule = ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: -100, label_smoothing: 0.0 };
+        let (x, labels) = (tensor(on, dtype, &[n, 5, 1], Lie::Dense, 1), index(on, &[n, 1], 5));
+        let dims: &[usize] = if reduction == Reduction::None { &[n, 1] } else { &[] };
+        let (mut loss, mut lse) = (target(on, dtype, dims, Lie::Dense), target(on, wide, &[n, 1], Lie::Dense));
+        let mut total = target(on, wide, &[], Lie::Dense);
+        let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
+        on.class_loss(
+            ClassLossArgs {
+                operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
+                loss: to,
+                lse: kept,
+                total: sum,
+            }
+            .checked()?,
+        )?;
+        if !backward {
+            made.extend([loss, lse]);
+            continue;
+        }
+        let (g, mut dx) = (tensor(on, dtype, dims, Lie::Dense, 7), target(on, dtype, &[n, 5, 1], Lie::Dense));
+        let (l, t) = (lse.view(), total.view());
+        on.class_loss_grad(
+            ClassLossGradArgs {
+                operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
+                grad: g.view(),
+                lse: l,
+                total: t,
+                out: dx.view_mut(),
+            }
+            .checked()?,
+        )?;
+        made.push(dx);
+    }
+    Ok(made)
+}
+
+pub fn squares<'a>(reduction: Reduction, x: &'a Tensor, t: &'a Tensor) -> PointwiseLoss<'a> {
+    let kind = PointwiseLossKind::Mse;
+    PointwiseLoss { kind, reduction, input: x.view(), target: t.view(), weight: None, pos_weight: None }
+}
+
+/// `cummax` or `cummin` of lines of less than, of exactly and of more than what a block takes at a time, with NaN in some.
+pub fn running_extremes(
+    on: &dyn Backend,
+    dtype: DType,
+    n: usize,
+    run: impl Fn(&dyn Backend, View, usize, ViewMut, ViewMut) -> Result<()>,
+) -> Result<Vec<Tensor>> {
+    let mut made = Vec::new();
+    for length in [255, 256, 257, 600] {
+        for (dims, dim) in [([n, length], 1), ([length, n], 0)] {
+            let mut x = tensor(on, dtype, &dims, Lie::Turned, 1);
+            if dtype.is_float() && length == 600 {
+                let some = x.layout.slice(dim, 300, 500, 48);
+                on.fill(Scalar::Float(f64::NAN), ViewMut { buffer: &mut *x.buffer, layout: &some })?;
+            }
+            let mut values = target(on, dtype, &dims, Lie::Dense);
+            let mut places = target(on, I64, &dims, Lie::Sliced);
+            run(on, x.view(), dim, values.view_mut(), places.view_mut())?;
+            made.extend([values, places]);
+        }
+    }
+    Ok(made)
+}
