@@ -64,7 +64,8 @@ pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
     "hardtanh" "uint8*" "output": "PyTorch wraps the bound -1 around to 255";
     "softmin" "uint8*" "output": "PyTorch negates bytes before it converts them";
     "softsign" "*" "gradient": "at infinity the limit, 0; PyTorch's two steps give NaN";
-    "scaled_dot_product_attention" "float*" "": SCORES;
+    "scaled_dot_product_attention" "float32*" "element": SCORES;
+    "scaled_dot_product_attention" "float16*" "gradient": SCORES;
     "scaled_dot_product_attention" "bfloat16*" "gradient": SCORES;
     "elu" "*" "gradient": "at NaN, PyTorch's gradient is NaN in whole vectors and the incoming one in what is left over; here NaN";
 };
