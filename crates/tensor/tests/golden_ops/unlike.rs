@@ -54,6 +54,7 @@ pub const UNLIKE_SAMPLES: &[Unlike] = unlike! {
     "scatter" "*" "reduce": "deprecated in PyTorch, but for `add`, which is scatter_add";
     "*" "*" "truth values cannot be added": "counting truth values by index needs integers; PyTorch ors them";
     "*" "*" "dtype complex": "there are no complex numbers";
+    "celu" "float64*" "gradient": "PyTorch takes alpha as f32 has it";
     "celu" "*" "gradient": VECTORS;
     "hardshrink" "*" "gradient": VECTORS;
     "hardtanh" "*" "gradient": VECTORS;
