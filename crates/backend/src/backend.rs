@@ -1,4 +1,4 @@
-//! The [`Backend`] trait: what a device can do.
+//! The [`Backend`] trait: the primitives that a device implements.
 
 use std::{any::Any, fmt};
 
@@ -9,7 +9,7 @@ use crate::{
     ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend, UnaryBackend, WhereCondBackend,
 };
 
-/// A piece of a device's memory that holds elements of one type.
+/// A piece of a device's memory that holds elements of one dtype.
 pub trait Buffer: Any + Send + Sync + fmt::Debug {
     /// The element type.
     fn dtype(&self) -> DType;
@@ -19,25 +19,26 @@ pub trait Buffer: Any + Send + Sync + fmt::Debug {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// The contents as bytes, if they are host memory.
+    /// The contents as bytes, if the buffer is host memory.
     fn host_bytes(&self) -> Option<&[u8]> {
         None
     }
-    /// Whether they are host memory that a device reads directly ([`MemoryBackend::pinned`](crate::MemoryBackend::pinned)).
+    /// Whether the buffer is host memory that a device reads directly
+    /// ([`MemoryBackend::pinned`](crate::MemoryBackend::pinned)).
     fn is_pinned(&self) -> bool {
         false
     }
-    /// The contents as bytes to write to, if they are host memory. For `bool` only 0 and 1 may be written.
+    /// The contents as bytes to write to, if the buffer is host memory. For `bool` only 0 and 1 may be written.
     fn host_bytes_mut(&mut self) -> Option<&mut [u8]> {
         None
     }
-    /// For the backend that made it.
+    /// For downcasting by the backend that made the buffer.
     fn as_any(&self) -> &dyn Any;
-    /// For the backend that made it.
+    /// For downcasting by the backend that made the buffer.
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
-/// A tensor to read: a buffer seen through a layout.
+/// A tensor to read: a buffer and a layout over it.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// The memory.
@@ -54,7 +55,7 @@ impl View<'_> {
     }
 }
 
-/// A tensor to write. No two indices of the layout lie at one place.
+/// A tensor to write. No two indices of the layout map to the same element of the buffer.
 #[derive(Debug)]
 pub struct ViewMut<'a> {
     /// The memory.
@@ -70,21 +71,21 @@ impl ViewMut<'_> {
         self.buffer.dtype()
     }
 
-    /// The tensor, to read.
+    /// The tensor as a view to read.
     #[must_use]
     pub fn as_view(&self) -> View<'_> {
         View { buffer: &*self.buffer, layout: self.layout }
     }
 
-    /// The same tensor, for a shorter time.
+    /// The same tensor, borrowed for a shorter time.
     #[must_use]
     pub fn reborrow(&mut self) -> ViewMut<'_> {
         ViewMut { buffer: &mut *self.buffer, layout: self.layout }
     }
 }
 
-/// An operand of an element-wise operation: a tensor, or one number. A number is converted to the type that the tensor
-/// is computed in, `f32` for half precision; only comparisons and the choice of `where` round it to the tensor's dtype.
+/// An operand of an element-wise operation: a tensor or a number. A number is converted to the type that the tensor is
+/// computed in, `f32` for half precision; only comparisons and `where` round it to the tensor's dtype.
 #[derive(Clone, Copy, Debug)]
 pub enum Operand<'a> {
     /// A tensor, broadcast by its strides.
@@ -93,15 +94,15 @@ pub enum Operand<'a> {
     Scalar(Scalar),
 }
 
-/// Host memory that something else than the CPU backend made and takes back.
+/// Host memory owned by something other than the CPU backend, which takes it back when it is dropped.
 pub trait HostMemory: Send + Sync + fmt::Debug {
-    /// All of it, aligned to 64 bytes.
+    /// The whole memory, aligned to 64 bytes.
     fn bytes(&self) -> &[u8];
-    /// To write to.
+    /// The whole memory, to write to.
     fn bytes_mut(&mut self) -> &mut [u8];
 }
 
-/// The primitives of one device. Object-safe: tensors call it through `&'static dyn Backend`.
+/// The primitives of one device. Object-safe: tensors call them through `&'static dyn Backend`.
 ///
 /// # Contract
 /// The caller (`kiln-tensor`) has checked shapes, dtypes and devices, has broadcast operands to the output's

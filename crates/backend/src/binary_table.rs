@@ -1,6 +1,7 @@
-//! The element-wise functions of two operands, each a tensor or a number: **one row is one operation, on every device**.
+//! The element-wise operations of two operands, each a tensor or a number: **one row is one operation, on every
+//! device**.
 //!
-//! Two compilers read this file, as they read the table of functions of one tensor (unary_table.rs says how):
+//! Two compilers read this file, as they do the table of unary operations (unary_table.rs explains how):
 //!
 //! ```text
 //! BINARY(Variant, method, "documentation",
@@ -10,15 +11,15 @@
 //! BITWISE(Variant, method, "documentation", value)
 //! ```
 //!
-//! - `BINARY`: formulas in `a`, `b` and, for the gradients, the incoming gradient `g`. Where the formula of integers is
+//! - `BINARY`: formulas in `a`, `b` and, for the gradients, the incoming gradient `g`. Where a formula over integers is
 //!   not defined for all operands, its function takes `status`, to which it reports them. A `pow` whose exponent is a
-//!   number rather than a tensor goes without logarithms where it can.
-//! - `COMPARISON`: of elements of any dtype; gives truth values. (`a > b` is `b < a`.)
-//! - `BITWISE`: of integers and truth values.
+//!   number rather than a tensor avoids logarithms where it can.
+//! - `COMPARISON`: takes elements of any dtype and returns truth values. (`a > b` is `b < a`.)
+//! - `BITWISE`: takes integers and truth values.
 //!
-//! Division of integers is not here: `kiln-tensor` converts them to floats.
+//! Division of integers is not in the table: `kiln-tensor` converts them to floats.
 
-/// Hands the names that the formulas use, `(R a b g status)`, and all rows of the table to the macro `$expand`.
+/// Passes the names that the formulas use, `(R a b g status)`, and all rows of the table to the macro `$expand`.
 // \
 #[macro_export] macro_rules! binary_table { ($expand:path) => { $expand! { (R a b g status)
 
@@ -68,11 +69,11 @@ COMPARISON(Ne, ne, "Whether `a != b`.", a != b)
 COMPARISON(Lt, lt, "Whether `a < b`.", a < b)
 COMPARISON(Le, le, "Whether `a <= b`.", a <= b)
 
-BITWISE(And, bitwise_and, "The bits that `a` and `b` have, of integers or truth values.", a & b)
-BITWISE(Or, bitwise_or, "The bits that `a` or `b` has, of integers or truth values.", a | b)
-BITWISE(Xor, bitwise_xor, "The bits that either `a` or `b` has, of integers or truth values.", a ^ b)
-BITWISE(ShiftLeft, bitwise_left_shift, "The bits of integers, moved up by `b`; 0 where `b` is negative or no less than their number.", shift_left(a, b))
-BITWISE(ShiftRight, bitwise_right_shift, "The bits of integers, moved down by `b`, below copies of the sign; only these where `b` is negative or no less than their number.", shift_right(a, b))
+BITWISE(And, bitwise_and, "Bitwise AND of integers or truth values.", a & b)
+BITWISE(Or, bitwise_or, "Bitwise OR of integers or truth values.", a | b)
+BITWISE(Xor, bitwise_xor, "Bitwise XOR of integers or truth values.", a ^ b)
+BITWISE(ShiftLeft, bitwise_left_shift, "`a << b` of integers; 0 where `b` is negative or at least the number of bits.", shift_left(a, b))
+BITWISE(ShiftRight, bitwise_right_shift, "`a >> b` of integers, filling with the sign bit; all sign bits where `b` is negative or at least the number of bits.", shift_right(a, b))
 
 // \
 }}}

@@ -1,10 +1,10 @@
-//! The contract of the primitives, which is checked here and nowhere else: [`Checked`] arguments, and the checks that many of
+//! The contracts of the primitives, checked here and nowhere else: [`Checked`] arguments, and the checks that many of
 //! them share.
 //!
-//! The arguments of a primitive are a struct, whose [`check`](Arguments::check) stands beside it in
-//! [`ops`](crate::ops). A backend takes [`Checked`] arguments, which nothing but that check makes, so its `unsafe` code may
-//! rely on shapes, dtypes and numbers. What only a backend can know it checks itself: that memory is its own, that layouts stay
-//! inside it and outputs do not overlap themselves, and values in memory (indices, labels).
+//! The arguments of a primitive are a struct, whose [`check`](Arguments::check) is defined beside it in
+//! [`ops`](crate::ops). A backend takes [`Checked`] arguments, which only that check can make, so its `unsafe` code may
+//! rely on shapes, dtypes and numbers. A backend itself checks what only it can know: that memory is its own, that
+//! layouts stay inside it, that outputs do not overlap themselves, and values in memory (indices, labels).
 
 use std::ops::Deref;
 
@@ -12,13 +12,13 @@ use crate::{DType, Error, Layout, Result};
 
 /// The arguments of a primitive.
 pub trait Arguments: Sized {
-    /// Checks what operands must have in common, and the range of numbers.
+    /// Checks what the operands must have in common, and the ranges of numbers.
     ///
     /// # Errors
-    /// They break the contract.
+    /// If they break the contract.
     fn check(&self) -> Result<()>;
 
-    /// The arguments as a backend takes them.
+    /// Checks the arguments and wraps them as a backend takes them.
     ///
     /// # Errors
     /// As [`check`](Arguments::check).
@@ -33,7 +33,7 @@ pub trait Arguments: Sized {
 pub struct Checked<A>(pub(crate) A);
 
 impl<A> Checked<A> {
-    /// The arguments, to be taken apart.
+    /// The arguments, unwrapped.
     #[must_use]
     pub fn into_inner(self) -> A {
         self.0
@@ -48,18 +48,18 @@ impl<A> Deref for Checked<A> {
     }
 }
 
-/// Checks that `dim` is a dimension. A scalar is a line of one element, along dimension 0.
+/// Checks that `dim` is a dimension of `layout`. A scalar counts as a line of one element along dimension 0.
 ///
 /// # Errors
-/// It is not.
+/// If it is not.
 pub fn has_dim(op: &'static str, layout: &Layout, dim: usize) -> Result<()> {
     if dim < layout.rank().max(1) { Ok(()) } else { Err(Error::dim(op, dim as i64, layout.rank())) }
 }
 
-/// Checks that all layouts have one shape.
+/// Checks that all layouts have the same shape.
 ///
 /// # Errors
-/// Two differ.
+/// If two differ.
 pub fn same_shape(op: &'static str, layouts: &[&Layout]) -> Result<()> {
     match layouts.windows(2).find(|pair| pair[0].shape() != pair[1].shape()) {
         None => Ok(()),
@@ -70,15 +70,15 @@ pub fn same_shape(op: &'static str, layouts: &[&Layout]) -> Result<()> {
 /// Checks that an operand has the dtype `expected`.
 ///
 /// # Errors
-/// It has another.
+/// If it has another.
 pub fn has_dtype(op: &'static str, expected: DType, dtype: DType) -> Result<()> {
     if dtype == expected { Ok(()) } else { Err(Error::dtypes(op, expected, dtype)) }
 }
 
-/// Checks that an operand is of floats.
+/// Checks that an operand's dtype is floating-point.
 ///
 /// # Errors
-/// It is not.
+/// If it is not.
 pub fn is_float(op: &'static str, dtype: DType) -> Result<()> {
     if dtype.is_float() { Ok(()) } else { Err(Error::dtype(op, dtype, "it takes floating-point tensors")) }
 }
@@ -86,7 +86,7 @@ pub fn is_float(op: &'static str, dtype: DType) -> Result<()> {
 /// Checks that `layout` has the extents `dims`; `what` names the operand.
 ///
 /// # Errors
-/// It has others.
+/// If it has other extents.
 pub fn has_shape(op: &'static str, what: &str, layout: &Layout, dims: &[usize]) -> Result<()> {
     if layout.dims() == dims {
         Ok(())

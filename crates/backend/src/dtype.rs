@@ -15,7 +15,7 @@ macro_rules! dtype_enum {
             /// All element types, in the order of the table.
             pub const ALL: [DType; [$(DType::$variant),*].len()] = [$(DType::$variant),*];
 
-            /// The number of its row in the table.
+            /// Its row number in the table.
             #[must_use]
             pub const fn row(self) -> usize {
                 self as usize
@@ -27,13 +27,13 @@ macro_rules! dtype_enum {
                 match self { $(DType::$variant => $size,)* }
             }
 
-            /// Its name: that of the Rust type.
+            /// The name: that of the Rust type.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(DType::$variant => stringify!($name),)* }
             }
 
-            /// PyTorch's name, e.g. `float32`, without the `torch.` in front.
+            /// PyTorch's name without `torch.`, e.g. `float32`.
             #[must_use]
             pub const fn torch_name(self) -> &'static str {
                 match self { $(DType::$variant => stringify!($torch),)* }
@@ -81,7 +81,8 @@ macro_rules! is_int {
 crate::dtype_table!(dtype_enum);
 
 impl DType {
-    /// The type that floats of this one are computed and summed in: `f32` for half precision, else itself.
+    /// The type in which elements of this dtype are computed and summed: `f32` for half precision, else the dtype
+    /// itself.
     #[must_use]
     pub const fn accumulator(self) -> DType {
         match self {
@@ -90,8 +91,8 @@ impl DType {
         }
     }
 
-    /// The smallest dtype that both can be converted to, PyTorch's `promote_types`: floats before integers before `bool`,
-    /// and the wider one of a kind. `f16` and `bf16` meet in `f32`.
+    /// The smallest dtype that both can be converted to, PyTorch's `promote_types`: floats win over integers, integers
+    /// over `bool`, and the wider dtype over the narrower one of its kind. `f16` and `bf16` promote to `f32`.
     #[must_use]
     pub const fn promote(self, other: DType) -> DType {
         if self.row() != other.row() && self.rank() == other.rank() {
@@ -135,14 +136,14 @@ pub trait Element:
     fn from_scalar(value: Scalar) -> Self;
     /// Wraps a vector without copying it.
     fn into_host(values: Vec<Self>) -> HostVec;
-    /// A vector of `len` elements whose bytes `read` writes. For `bool` any byte but 0 becomes `true`.
+    /// Makes a vector of `len` elements, whose bytes `read` writes. For `bool` any byte but 0 becomes `true`.
     ///
     /// # Errors
     /// What `read` returns, or [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory).
     fn read_vec(len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Vec<Self>>;
 }
 
-/// Memory that is zeroed by the system where it can be, or an error if there is none.
+/// Zeroed memory, lazily from the system where possible, or an error if there is not enough.
 fn zeros<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>> {
     bytemuck::allocation::try_zeroed_vec(len).map_err(|()| {
         let requested = len.saturating_mul(size_of::<T>());
@@ -196,7 +197,7 @@ macro_rules! elements {
 }
 crate::dtype_table!(elements);
 
-/// Hands the Rust types of all dtypes to the macro `$expand`: `$expand!(f32 f64 …)`.
+/// Passes the Rust types of all dtypes to the macro `$expand`: `$expand!(f32 f64 …)`.
 #[macro_export]
 macro_rules! for_each_element {
     ($($expand:ident)::+) => {

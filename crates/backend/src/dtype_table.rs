@@ -1,6 +1,6 @@
-//! The element types: **one row is one dtype**. From it come the enum, sizes, names, promotion, the traits of the Rust
-//! type, the host's vectors, the CPU's dispatch, conversions and loops over integers, and the columns of the tables of CUDA
-//! kernels.
+//! The element types: **one row is one dtype**. It generates the enum, sizes, names, promotion, the traits of the Rust
+//! type, the host's vectors, the CPU's dispatch, conversions and loops over integers, and the columns of the tables of
+//! CUDA kernels.
 //!
 //! Rust reads this file as this module, the build script of kiln-cuda and C++ read it through kernels/dtype_table.cuh, a
 //! link to it, as `unary_table.rs` explains. The C++ type behind a name, and its group, are in kernels/common.cuh.
@@ -9,12 +9,12 @@
 //! KIND(Variant, name, torch name, bytes, rank, "documentation")
 //! ```
 //!
-//! - The kind is `FLOAT` or `INT` for what is computed as it is stored, `HALF` for floats that are computed as `f32`,
-//!   `BOOL` for truth values. Rows of a kind stand together, in this order.
-//! - `name` is that of the Rust type (of the crate `half` for `HALF`), of the dtype in messages, and of its kernels.
-//! - `rank` orders what two dtypes promote to. Two of one rank (`f16` and `bf16`) meet in `f32`.
+//! - The kind is `FLOAT` or `INT` for types that are computed as they are stored, `HALF` for floats that are computed
+//!   as `f32`, `BOOL` for truth values. Rows of a kind are consecutive, in this order.
+//! - `name` is that of the Rust type (from the crate `half` for `HALF`); messages and kernels use it too.
+//! - `rank` decides which of two dtypes they promote to. Two of equal rank (`f16` and `bf16`) promote to `f32`.
 
-/// Hands all rows of the table to the macro `$expand`, after what else it is to be given, in parentheses.
+/// Passes all rows of the table to the macro `$expand`, after further arguments for it, in parentheses.
 // \
 #[macro_export] macro_rules! dtype_table { ($($expand:ident)::+ $(, $($more:tt)*)?) => { $($expand)::+! { ($($($more)*)?)
 

@@ -1,4 +1,4 @@
-//! The one error type of Kiln.
+//! Kiln's error type: what failed, with which shapes and dtypes, and on which line of the user's program.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -27,9 +27,10 @@ pub struct Error(Box<Details>);
 
 struct Details {
     kind: ErrorKind,
-    /// The line that called the outermost function of Kiln that the error has left so far.
+    /// The line that called the outermost Kiln function that the error has left so far.
     location: Option<&'static Location<'static>>,
-    /// Whether the message names the public function that failed, so that a caller of it inside Kiln puts its own name.
+    /// Whether the message names the public function that failed, so that a public function that called it can put its
+    /// own name.
     names_function: bool,
     layer: Option<FailedLayer>,
     sample: Option<FailedSample>,
@@ -39,7 +40,7 @@ struct Details {
 /// The sample of a dataset that could not be read or transformed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FailedSample {
-    /// Its number and the name of its dataset, if they are known.
+    /// Its index and the name of its dataset, if they are known.
     pub of: Option<(usize, String)>,
     /// The transform that failed, if one did.
     pub transform: Option<String>,
@@ -62,11 +63,11 @@ impl fmt::Display for FailedSample {
 /// The layer of a model in which an error arose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedLayer {
-    /// Its path in the model, as in names of parameters (`features.3`); empty if it is not known.
+    /// Its path in the model, as in parameter names (`features.3`); empty if unknown.
     pub path: String,
-    /// Whether the path begins at the model, or at a container in it whose own path is not known.
+    /// Whether the path begins at the model, or at a container whose own path is not known.
     pub is_whole_path: bool,
-    /// What it prints as: `Conv2d(1, 6, kernel_size=(5, 5), stride=(1, 1))`.
+    /// How the layer prints: `Conv2d(1, 6, kernel_size=(5, 5), stride=(1, 1))`.
     pub description: String,
 }
 
@@ -109,7 +110,7 @@ pub enum ErrorKind {
     Unsupported { op: &'static str, device: String, reason: String },
     #[error("device {device} is not available: {reason}")]
     DeviceUnavailable { device: String, reason: String },
-    /// `requested` is 0 if it was not asked for by Kiln: a library or a driver needs memory of its own.
+    /// `requested` is 0 if Kiln did not make the request: a library or a driver needs memory of its own.
     #[error("out of memory on {device}: {}{detail}", asked_for(*requested))]
     OutOfMemory { device: String, requested: usize, detail: String },
     #[error("{}: {source}", path.display())]
@@ -123,14 +124,14 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// The case and its details.
+    /// The kind of error, with its details.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
 
-    /// The line of the program that called Kiln, if the error has left a function that notes it. Where a module of the
-    /// program failed inside a container of Kiln, it is the line in that module.
+    /// The line of the program that called Kiln, if the error has left a function that records it. If a module of the
+    /// program failed inside a Kiln container, it is the line in that module.
     #[must_use]
     pub fn location(&self) -> Option<&'static Location<'static>> {
         self.0.location
@@ -147,9 +148,9 @@ impl Error {
         &self.0.backtrace
     }
 
-    /// The error on its way out of a public function (`#[located]`), which `caller` called. `file` is where the function
-    /// is, so that lines of Kiln itself give way to those outside. If `operation` fails because a public function that it
-    /// is made of failed, the message names `operation`.
+    /// Called as the error leaves a public function (`#[located]`), which `caller` called. `file` is where the function
+    /// is defined, so that lines outside Kiln replace lines inside it. If `operation` failed because a public function
+    /// that it calls failed, the message names `operation`.
     #[doc(hidden)]
     #[must_use]
     pub fn called_from(
@@ -175,8 +176,8 @@ impl Error {
         self
     }
 
-    /// The error of an operation that was done on another view of the user's tensor: where it names the view's shape, it
-    /// names that of the tensor.
+    /// For operations that run on another view of the user's tensor: where the error names the view's shape, it now
+    /// names the tensor's.
     #[doc(hidden)]
     #[must_use]
     pub fn with_shape(mut self, view: &Shape, tensor: &Shape) -> Error {
@@ -191,7 +192,7 @@ impl Error {
         self
     }
 
-    /// The error on its way out of a layer: notes it, unless a layer inside it is noted.
+    /// Called as the error leaves a layer: records the layer, unless one inside it is recorded already.
     #[doc(hidden)]
     #[must_use]
     pub fn in_layer(mut self, layer: impl FnOnce() -> FailedLayer) -> Error {
@@ -199,8 +200,8 @@ impl Error {
         self
     }
 
-    /// The error on its way out of a container of layers, whose own path is `container` if known: completes the path of
-    /// the layer that is noted.
+    /// Called as the error leaves a container of layers: completes the path of the recorded layer. `container` is the
+    /// container's own path, if known.
     #[doc(hidden)]
     #[must_use]
     pub fn in_container(mut self, child: &str, container: Option<&str>) -> Error {
@@ -212,13 +213,13 @@ impl Error {
         self
     }
 
-    /// The sample of a dataset that failed, if one did. The message names it, too.
+    /// The sample of a dataset that failed, if one did. The message names it as well.
     #[must_use]
     pub fn sample(&self) -> Option<&FailedSample> {
         self.0.sample.as_ref()
     }
 
-    /// The error on its way out of a dataset: notes the sample, unless one of a dataset inside it is noted.
+    /// Called as the error leaves a dataset: records the sample, unless that of an inner dataset is recorded already.
     #[doc(hidden)]
     #[must_use]
     pub fn in_sample(mut self, index: usize, dataset: impl FnOnce() -> String) -> Error {
@@ -226,7 +227,7 @@ impl Error {
         self
     }
 
-    /// The error on its way out of a transform: notes its name, unless that of a transform inside it is noted.
+    /// Called as the error leaves a transform: records its name, unless that of an inner transform is recorded already.
     #[doc(hidden)]
     #[must_use]
     pub fn in_transform(mut self, transform: impl FnOnce() -> String) -> Error {
@@ -234,7 +235,8 @@ impl Error {
         self
     }
 
-    /// The same error of another operation: the one that the user called, where a primitive of another name does its work.
+    /// The same error with another operation's name: the one that the user called, where a primitive of another name
+    /// does its work.
     #[must_use]
     pub fn of_op(mut self, name: &'static str) -> Error {
         self.0.kind.set_operation(name);
@@ -247,13 +249,13 @@ impl Error {
         ErrorKind::Broadcast { op, lhs: *lhs, rhs: *rhs }.into()
     }
 
-    /// Two shapes that do not fit together; `expected` says the rule.
+    /// Two shapes that do not fit together; `expected` states the rule.
     #[must_use]
     pub fn shapes(op: &'static str, lhs: &Shape, rhs: &Shape, expected: impl Into<String>) -> Error {
         ErrorKind::ShapeMismatch { op, lhs: *lhs, rhs: *rhs, expected: expected.into() }.into()
     }
 
-    /// A shape that the operation does not take; `expected` says which it takes.
+    /// A shape that the operation does not take; `expected` states which it takes.
     #[must_use]
     pub fn shape(op: &'static str, expected: impl Into<String>, got: &Shape) -> Error {
         ErrorKind::Shape { op, expected: expected.into(), got: *got }.into()
@@ -277,7 +279,7 @@ impl Error {
         ErrorKind::DTypeMismatch { op, lhs, rhs }.into()
     }
 
-    /// An element type that the operation does not take; `expected` says which it takes.
+    /// A dtype that the operation does not take; `expected` states which it takes.
     #[must_use]
     pub fn dtype(op: &'static str, dtype: DType, expected: impl Into<String>) -> Error {
         ErrorKind::DType { op, dtype, expected: expected.into() }.into()
@@ -289,7 +291,7 @@ impl Error {
         ErrorKind::DeviceMismatch { op, lhs: lhs.to_string(), rhs: rhs.to_string() }.into()
     }
 
-    /// An operation that a device has no implementation of, or lacks a library for.
+    /// An operation that a device does not implement, or lacks a library for.
     #[must_use]
     pub fn unsupported(op: &'static str, device: impl fmt::Display, reason: impl Into<String>) -> Error {
         ErrorKind::Unsupported { op, device: device.to_string(), reason: reason.into() }.into()
@@ -307,13 +309,13 @@ impl Error {
         ErrorKind::Autograd { op: op.into(), message: message.into() }.into()
     }
 
-    /// A failure of the operating system on a file.
+    /// An operating-system error on a file.
     #[must_use]
     pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Error {
         ErrorKind::Io { path: path.into(), source }.into()
     }
 
-    /// A file whose contents are not what they should be.
+    /// A file with invalid contents.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>, message: impl Into<String>) -> Error {
         ErrorKind::File { path: path.into(), message: message.into() }.into()
@@ -327,7 +329,7 @@ impl Error {
 }
 
 impl ErrorKind {
-    /// The name of the operation, in the cases that have one.
+    /// The name of the operation, for the kinds that have one.
     fn operation(&self) -> Option<&str> {
         match self {
             ErrorKind::Broadcast { op, .. }
@@ -363,12 +365,12 @@ impl ErrorKind {
     }
 }
 
-/// The begin of the text of an [`ErrorKind::OutOfMemory`].
+/// The start of the message of [`ErrorKind::OutOfMemory`].
 fn asked_for(requested: usize) -> String {
-    if requested == 0 { String::new() } else { format!("{requested} bytes asked for; ") }
+    if requested == 0 { String::new() } else { format!("{requested} bytes requested; ") }
 }
 
-/// Whether two source files belong to one library: they are below the same `src` folder.
+/// Whether two source files belong to the same crate: they are below the same `src` folder.
 fn same_crate(a: &str, b: &str) -> bool {
     fn root(file: &str) -> Option<&str> {
         ["/src/", "\\src\\"].iter().filter_map(|src| file.rfind(src)).max().map(|at| &file[..at])
@@ -412,8 +414,8 @@ impl fmt::Debug for Error {
     }
 }
 
-/// The text of a line of the program, where its source is at hand. Paths are relative to the workspace's root, which is the
-/// current folder, the package that Cargo runs, or above one of these.
+/// The text of a source line of the program, if the file can be read. Paths are relative to the workspace's root, which
+/// is the current folder, the folder of the package that Cargo runs, or a parent of one of these.
 fn source_line(location: &Location<'_>) -> Option<String> {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let folders: Vec<PathBuf> = [std::env::current_dir().ok(), package].into_iter().flatten().collect();

@@ -1,4 +1,4 @@
-//! Host memory of any element type, on its way into or out of a device.
+//! `HostVec`: host memory of any element type, on its way to or from a device.
 
 use crate::{DType, Element};
 
@@ -20,7 +20,7 @@ macro_rules! host_vec {
         }
 
         impl HostVec {
-            /// The elements as bytes in native order, to write to; `None` for truth values, which not every byte is.
+            /// The elements as writable bytes in native order; `None` for `bool`, for which not every byte is valid.
             #[must_use]
             pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
                 match self {

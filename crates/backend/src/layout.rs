@@ -1,12 +1,12 @@
-//! How a tensor's elements lie in its buffer.
+//! Layouts: shape, strides and offset of a tensor's elements in its buffer.
 
 use crate::{Error, MAX_RANK, Result, Shape};
 
-/// Shape, strides and offset, all in elements: element `[i, j, …]` lies at
+/// Shape, strides and offset, all in elements: element `[i, j, …]` is at
 /// `offset + i * strides[0] + j * strides[1] + …`. Views (transposes, slices, broadcasts) are other layouts
 /// over the same buffer.
 ///
-/// Strides of tensors are never negative; a layout that is only read from (`flip`) may have negative ones.
+/// Strides of tensors are never negative; a layout that is only read through (`flip`) may have negative ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
     shape: Shape,
@@ -15,7 +15,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The row-major layout that starts at the front of its buffer.
+    /// The row-major layout that starts at the beginning of its buffer.
     #[must_use]
     pub fn contiguous(shape: Shape) -> Layout {
         let mut strides = [0; MAX_RANK];
@@ -27,10 +27,10 @@ impl Layout {
         Layout { shape, strides, offset: 0 }
     }
 
-    /// A layout with given strides. Whoever uses it must check it against the buffer ([`span`](Self::span)).
+    /// A layout with the given strides. The caller must check it against the buffer ([`span`](Self::span)).
     ///
     /// # Errors
-    /// As many strides as dimensions are needed.
+    /// If the number of strides is not the number of dimensions.
     pub fn strided(shape: Shape, strides: &[isize], offset: usize) -> Result<Layout> {
         if strides.len() != shape.rank() {
             return Err(Error::argument("as_strided", format!("{} strides for shape {shape}", strides.len())));
@@ -52,7 +52,7 @@ impl Layout {
         self.shape.dims()
     }
 
-    /// Distance in elements between neighbours along each dimension.
+    /// Distance in elements between neighbors along each dimension.
     #[must_use]
     pub fn strides(&self) -> &[isize] {
         &self.strides[..self.rank()]
@@ -76,7 +76,7 @@ impl Layout {
         self.shape.numel()
     }
 
-    /// Whether the elements lie in row-major order without gaps (the offset may be anything).
+    /// Whether the elements are in row-major order without gaps, at any offset.
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
         let mut next = 1;
@@ -95,8 +95,8 @@ impl Layout {
         true
     }
 
-    /// Whether two indices may lie at the same place, as in a broadcast view. Conservative for exotic
-    /// strides: it may say `true` for a layout without overlap, never `false` for one with.
+    /// Whether two indices may map to the same element, as in a broadcast view. Conservative for exotic strides: it may
+    /// return `true` for a layout without overlap, never `false` for one with overlap.
     #[must_use]
     pub fn may_overlap(&self) -> bool {
         if self.numel() == 0 {
@@ -118,9 +118,8 @@ impl Layout {
         false
     }
 
-    /// The range of buffer positions that the elements lie in, `None` if it would begin before the buffer.
-    /// Empty layouts give an empty range. A backend checks it against the buffer's length before it touches
-    /// memory.
+    /// The range of buffer positions that the elements span, `None` if it would begin before the buffer. Empty layouts
+    /// give an empty range. A backend checks it against the buffer's length before it accesses memory.
     #[must_use]
     pub fn span(&self) -> Option<std::ops::Range<usize>> {
         if self.numel() == 0 {
@@ -164,7 +163,7 @@ impl Layout {
         dims[dim] = end.saturating_sub(start).div_ceil(step);
         out.shape = Shape::from_valid(&dims[..self.rank()]);
         if out.shape[dim] > 1 {
-            // Then the step is below the extent. The stride of a single element is free.
+            // Here the step is below the extent. (A dimension of one element may have any stride.)
             out.strides[dim] *= step as isize;
         }
         if out.numel() > 0 {
@@ -179,7 +178,7 @@ impl Layout {
         self.slice(dim, index, index + 1, 1).squeeze(dim)
     }
 
-    /// Without dimension `dim`, whose extent is 1.
+    /// Removes dimension `dim`, whose extent is 1.
     #[must_use]
     pub fn squeeze(&self, dim: usize) -> Layout {
         let mut order: [usize; MAX_RANK] = std::array::from_fn(|i| i);
@@ -187,10 +186,10 @@ impl Layout {
         self.permute(&order[..self.rank() - 1])
     }
 
-    /// With a new dimension of extent 1 in front of `dim` (`dim <= rank`).
+    /// Inserts a dimension of extent 1 before dimension `dim` (`dim <= rank`).
     ///
     /// # Errors
-    /// The tensor has [`MAX_RANK`] dimensions already.
+    /// If the tensor already has [`MAX_RANK`] dimensions.
     pub fn unsqueeze(&self, dim: usize) -> Result<Layout> {
         let rank = self.rank();
         if rank == MAX_RANK {
@@ -202,16 +201,16 @@ impl Layout {
         dims[dim] = 1;
         let mut out = *self;
         out.strides[dim..=rank].rotate_right(1);
-        // The stride of a single element is free; this choice keeps a contiguous layout's strides tidy.
+        // A dimension of one element may have any stride; this one keeps the strides of a contiguous layout regular.
         out.strides[dim] = if dim < rank { self.strides[dim] * self.shape[dim].max(1) as isize } else { 1 };
         out.shape = Shape::from_valid(&dims[..=rank]);
         Ok(out)
     }
 
-    /// Broadcast to `shape` with stride 0 along the repeated dimensions.
+    /// Broadcasts to `shape`, with stride 0 along the repeated dimensions.
     ///
     /// # Errors
-    /// The shape is not one that this one broadcasts to.
+    /// If this shape does not broadcast to `shape`.
     pub fn expand(&self, op: &'static str, shape: &Shape) -> Result<Layout> {
         if *shape == self.shape {
             return Ok(*self);
@@ -230,15 +229,15 @@ impl Layout {
         Ok(out)
     }
 
-    /// The same elements in the same order under another shape, if strides can express it; `None` if a copy
-    /// is needed. The number of elements must be equal.
+    /// The same elements in the same order under another shape with equally many elements, if strides can express it;
+    /// `None` if a copy is needed.
     #[must_use]
     pub fn reshape(&self, shape: &Shape) -> Option<Layout> {
         if self.is_contiguous() {
             return Some(Layout { offset: self.offset, ..Layout::contiguous(*shape) });
         }
-        // Greedy match of groups of old dimensions with groups of new ones of equal product; within a group
-        // of old dimensions memory must be regular. (`numel` is not 0: an empty layout is contiguous.)
+        // Greedily matches groups of old dimensions with groups of new ones of equal product; memory must be regular
+        // within each group of old dimensions. (`numel` is not 0: an empty layout is contiguous.)
         let mut out = Layout { shape: *shape, strides: [1; MAX_RANK], offset: self.offset };
         let (mut old, mut new) = (0, 0);
         while old < self.rank() && new < shape.rank() {
@@ -271,7 +270,7 @@ impl Layout {
         Some(out)
     }
 
-    /// Reverses dimension `dim`. The result has a negative stride and is for reading only.
+    /// Reverses dimension `dim`. The result has a negative stride and may only be read through.
     #[must_use]
     pub fn flip(&self, dim: usize) -> Layout {
         let mut out = *self;
@@ -320,7 +319,7 @@ mod tests {
         let narrow = x.slice(0, 0, 1, 1).slice(2, 0, 2, 1);
         assert_eq!(narrow.reshape(&shape(&[3, 1, 2])).unwrap().strides(), &[4, 2, 1]);
         assert_eq!(contiguous(&[0, 3]).reshape(&shape(&[3, 0, 5])).unwrap().dims(), &[3, 0, 5]);
-        // Without elements everything is contiguous, whatever the strides are.
+        // Without elements, any strides are contiguous.
         let empty = contiguous(&[3, 0]).transpose(0, 1);
         assert!(empty.is_contiguous() && empty.reshape(&shape(&[2, 0])).is_some());
         let expanded = contiguous(&[1, 3]).expand("t", &shape(&[2, 3])).unwrap();

@@ -1,5 +1,5 @@
-//! What every Kiln backend and every caller of one agrees on: element types, shapes, memory layouts,
-//! the descriptors of operations, the [`Backend`] trait and the error type.
+//! What Kiln's backends and their callers share: element types, shapes, memory layouts, the descriptors of operations,
+//! the [`Backend`] trait and the error type.
 //!
 //! There is no arithmetic on tensors here and no `unsafe`. The crate depends on nothing else of Kiln;
 //! `kiln-cpu` and `kiln-cuda` implement [`Backend`], `kiln-tensor` calls it.

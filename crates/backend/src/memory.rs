@@ -1,4 +1,4 @@
-//! How much memory a device's tensors use.
+//! Statistics of a device's memory.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use std::fmt;
 pub struct MemoryStats {
     /// In use by tensors now.
     pub allocated: usize,
-    /// The most that was in use at one time since the last reset.
+    /// The largest `allocated` since the last reset.
     pub peak_allocated: usize,
-    /// Held from the system, free cached blocks included.
+    /// Obtained from the system, including free cached blocks.
     pub reserved: usize,
-    /// How often memory was asked of the system.
+    /// How many times memory was requested from the system.
     pub system_allocations: u64,
 }
 
@@ -20,13 +20,13 @@ impl fmt::Display for MemoryStats {
         let MemoryStats { allocated, peak_allocated, reserved, system_allocations } = *self;
         let [allocated, peak, reserved] = [allocated, peak_allocated, reserved].map(Bytes);
         writeln!(f, "in use by tensors   {allocated}")?;
-        writeln!(f, "at most so far      {peak}")?;
+        writeln!(f, "peak so far         {peak}")?;
         writeln!(f, "held from system    {reserved}")?;
-        write!(f, "asked of system     {system_allocations} times")
+        write!(f, "system allocations  {system_allocations}")
     }
 }
 
-/// A number of bytes as people read it, e.g. `1.50 GiB`.
+/// A number of bytes that prints in readable units, e.g. `1.50 GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub usize);
 
@@ -47,8 +47,8 @@ mod tests {
     #[test]
     fn people_can_read_it() {
         let stats = MemoryStats { allocated: 0, peak_allocated: 3 << 29, reserved: 20 << 20, system_allocations: 7 };
-        let text = "in use by tensors   0 bytes\nat most so far      1.50 GiB\nheld from system    20.00 MiB\n\
-                    asked of system     7 times";
+        let text = "in use by tensors   0 bytes\npeak so far         1.50 GiB\nheld from system    20.00 MiB\n\
+                    system allocations  7";
         assert_eq!(stats.to_string(), text);
         assert_eq!(Bytes(1536).to_string(), "1.50 KiB");
     }

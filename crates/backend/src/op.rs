@@ -1,17 +1,17 @@
-//! Descriptors of operations, as they are handed to a [`Backend`](crate::Backend).
+//! Descriptors of operations, as they are passed to a [`Backend`](crate::Backend).
 
-/// Which tensor the gradient of an element-wise function reads.
+/// Which tensor the gradient of a unary operation reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Saved {
-    /// The function's input.
+    /// The operation's input.
     Input,
-    /// Its output.
+    /// The operation's output.
     Output,
-    /// None.
+    /// Neither.
     Nothing,
 }
 
-/// What an element-wise function does with integers.
+/// What a unary operation does with integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integers {
     /// It maps them to integers.
@@ -61,7 +61,7 @@ macro_rules! unary_enum {
         $cost:ident, $value:expr, $ints:ident $(($int:expr))?,
         $node:literal, $saved:ident, $grad_cost:ident, $gradient:expr
     ))*) => {
-        /// An element-wise function of one tensor. Made from [`unary_table!`](crate::unary_table).
+        /// An element-wise operation of one tensor. Made from [`unary_table!`](crate::unary_table).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum UnaryOp { $(#[doc = $doc] $variant,)* }
 
@@ -87,19 +87,19 @@ macro_rules! unary_enum {
                 match self { $(UnaryOp::$variant => saved!($saved),)* }
             }
 
-            /// What it does with integers.
+            /// What the operation does with integers.
             #[must_use]
             pub fn integers(self) -> Integers {
                 match self { $(UnaryOp::$variant => integers!($ints),)* }
             }
 
-            /// Whether the arithmetic of the value takes longer than reading and writing memory.
+            /// Whether computing the value takes longer than reading and writing memory.
             #[must_use]
             pub fn is_costly(self) -> bool {
                 match self { $(UnaryOp::$variant => is_costly!($cost),)* }
             }
 
-            /// Whether the arithmetic of the gradient takes longer than reading and writing memory.
+            /// Whether computing the gradient takes longer than reading and writing memory.
             #[must_use]
             pub fn has_costly_gradient(self) -> bool {
                 match self { $(UnaryOp::$variant => is_costly!($grad_cost),)* }
@@ -119,7 +119,7 @@ macro_rules! binary_enum {
      $(COMPARISON($compared:ident, $compare:ident, $compare_doc:literal, $($compare_row:tt)*))*
      $(BITWISE($combined:ident, $combine:ident, $combine_doc:literal, $($combine_row:tt)*))*
     ) => {
-        /// An element-wise function of two operands. Made from [`binary_table!`](crate::binary_table).
+        /// An element-wise operation of two operands. Made from [`binary_table!`](crate::binary_table).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum BinaryOp {
             $(#[doc = $doc] $variant,)*
@@ -134,9 +134,9 @@ macro_rules! binary_enum {
         impl BinaryOp {
             /// Those with a gradient, in the order of the table.
             pub const ARITHMETIC: &'static [BinaryOp] = &[$(BinaryOp::$variant,)*];
-            /// Those that give truth values.
+            /// The comparisons, which return truth values.
             pub const COMPARISONS: &'static [BinaryOp] = &[$(BinaryOp::$compared,)* BinaryOp::Gt, BinaryOp::Ge];
-            /// Those of the bits of integers and of truth values.
+            /// The bitwise operations, on integers and truth values.
             pub const BITWISE: &'static [BinaryOp] = &[$(BinaryOp::$combined,)*];
 
             /// The name of the tensor's method.
@@ -166,7 +166,7 @@ macro_rules! binary_enum {
                 BinaryOp::COMPARISONS.contains(&self)
             }
 
-            /// Whether it combines the bits of integers or truth values.
+            /// Whether it is a bitwise operation.
             #[must_use]
             pub fn is_bitwise(self) -> bool {
                 BinaryOp::BITWISE.contains(&self)
@@ -181,7 +181,7 @@ macro_rules! binary_enum {
                 }
             }
 
-            /// Whether the arithmetic of the value takes longer than reading and writing memory.
+            /// Whether computing the value takes longer than reading and writing memory.
             #[must_use]
             pub fn is_costly(self) -> bool {
                 match self {
@@ -190,7 +190,7 @@ macro_rules! binary_enum {
                 }
             }
 
-            /// Whether the arithmetic of the gradients takes longer than reading and writing memory.
+            /// Whether computing the gradients takes longer than reading and writing memory.
             #[must_use]
             pub fn has_costly_gradient(self) -> bool {
                 match self {

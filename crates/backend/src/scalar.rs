@@ -1,9 +1,9 @@
-//! A single number of any element type, as it is passed to operations.
+//! A single number of any dtype, as it is passed to operations.
 
 use std::fmt;
 
-/// One number with its kind. `2` is an integer and `2.0` a float, as in Python, so that `x + 2` keeps an
-/// integer tensor an integer tensor.
+/// A number that knows its kind. `2` is an integer and `2.0` a float, as in Python, so that `x + 2` keeps an integer
+/// tensor an integer tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
     /// A floating-point number.

@@ -1,4 +1,4 @@
-//! What a program sets, for the whole process, about how devices compute.
+//! Process-wide settings for how devices compute: `f32` precision, determinism, cuDNN benchmarking.
 
 use std::{
     cell::Cell,
@@ -12,7 +12,7 @@ pub enum Float32Precision {
     /// IEEE `f32` throughout: the default.
     #[default]
     Highest,
-    /// TensorFloat-32 where the device has it (NVIDIA GPUs from Ampere on): factors are rounded to 10 bits of mantissa,
+    /// TensorFloat-32 where the device has it (NVIDIA GPUs from Ampere on): factors are rounded to 10 mantissa bits,
     /// sums are kept in `f32`. Several times faster there; elsewhere the same as `Highest`.
     High,
 }
@@ -32,19 +32,20 @@ pub fn set_float32_matmul_precision(precision: Float32Precision) {
     ALLOWS_TF32.store(precision == Float32Precision::High, Ordering::Relaxed);
 }
 
-/// What [`set_float32_matmul_precision`] set; always [`High`](Float32Precision::High) inside [`with_tf32`].
+/// The precision that [`set_float32_matmul_precision`] set; always [`High`](Float32Precision::High) inside
+/// [`with_tf32`].
 #[must_use]
 pub fn float32_matmul_precision() -> Float32Precision {
     let allowed = ALLOWS_TF32.load(Ordering::Relaxed) || WITH_TF32.get();
     if allowed { Float32Precision::High } else { Float32Precision::Highest }
 }
 
-/// Runs `f`, in which products and convolutions of `f32` tensors may use TF32 whatever the program has set: for factors that
-/// come from half precision. TF32 holds every `f16` and `bf16` exactly, so nothing is rounded, and the sums are the same
-/// ones in `f32`.
+/// Runs `f` with TF32 allowed for products and convolutions of `f32` tensors, whatever the program has set. For factors
+/// converted from half precision: TF32 represents every `f16` and `bf16` exactly, so nothing is rounded, and sums stay
+/// in `f32`.
 #[doc(hidden)]
 pub fn with_tf32<T>(f: impl FnOnce() -> T) -> T {
-    /// Restores the setting, also when `f` panics.
+    /// Restores the setting, even if `f` panics.
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -55,27 +56,27 @@ pub fn with_tf32<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Whether only algorithms are used that give the same bits in each run
-/// (<https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html>). Kiln's own kernels always
-/// do, on every device; this is about the gradients of convolutions by cuDNN, whose fastest algorithms may not.
+/// Sets whether to use only algorithms that give the same bits in every run
+/// (<https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html>). Kiln's own kernels
+/// always do, on every device; the setting affects cuDNN's convolution gradients, whose fastest algorithms may not.
 pub fn use_deterministic_algorithms(deterministic: bool) {
     DETERMINISTIC.store(deterministic, Ordering::Relaxed);
 }
 
-/// What [`use_deterministic_algorithms`] set; `false` at first.
+/// The value that [`use_deterministic_algorithms`] set; initially `false`.
 #[must_use]
 pub fn are_deterministic_algorithms_enabled() -> bool {
     DETERMINISTIC.load(Ordering::Relaxed)
 }
 
-/// Whether cuDNN times its algorithms the first time that it meets a convolution, instead of asking its heuristic: the
-/// first step takes longer, later ones may be faster. For sizes that do not change
+/// Sets whether cuDNN times its algorithms when it first meets a convolution, instead of using its heuristic: the first
+/// step takes longer, later ones may be faster. Meant for sizes that do not change
 /// (<https://docs.pytorch.org/docs/stable/backends.html#torch.backends.cudnn.torch.backends.cudnn.benchmark>).
 pub fn set_convolution_benchmark(benchmark: bool) {
     BENCHMARK.store(benchmark, Ordering::Relaxed);
 }
 
-/// What [`set_convolution_benchmark`] set; `false` at first.
+/// The value that [`set_convolution_benchmark`] set; initially `false`.
 #[must_use]
 pub fn convolution_benchmark() -> bool {
     BENCHMARK.load(Ordering::Relaxed)

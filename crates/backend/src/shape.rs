@@ -1,4 +1,4 @@
-//! Shapes, and the dimensions that a caller names in them.
+//! Shapes, and the ways in which a caller names dimensions.
 
 use std::{fmt, ops::Deref};
 
@@ -19,16 +19,16 @@ impl Shape {
     /// The shape of a scalar: no dimensions, one element.
     pub const SCALAR: Shape = Shape { dims: [0; MAX_RANK], rank: 0 };
 
-    /// A shape with these extents.
+    /// A shape with the given extents.
     ///
     /// # Errors
-    /// More than [`MAX_RANK`] dimensions, or a number of elements over `isize::MAX`.
+    /// More than [`MAX_RANK`] dimensions, or more than `isize::MAX` elements.
     pub fn new(dims: &[usize]) -> Result<Shape> {
         if dims.len() > MAX_RANK {
             return Err(Error::argument("shape", format!("{dims:?} has more than {MAX_RANK} dimensions")));
         }
-        // Zero extents are left out of the product: strides are computed from the others and must not
-        // overflow either.
+        // Zero extents are left out of the product: strides are products of the other extents and must not overflow
+        // either.
         let elements = dims.iter().filter(|&&d| d > 0).try_fold(1usize, |n, &d| n.checked_mul(d));
         if elements.is_none_or(|n| n > isize::MAX as usize / 8) {
             return Err(Error::argument("shape", format!("{dims:?} has more elements than memory can address")));
@@ -36,7 +36,7 @@ impl Shape {
         Ok(Self::from_valid(dims))
     }
 
-    /// For extents that come from shapes already checked and only shrink or repeat 1s.
+    /// For extents derived from a checked shape by shrinking them or repeating extents of 1.
     pub(crate) fn from_valid(dims: &[usize]) -> Shape {
         let mut out = Shape::SCALAR;
         out.rank = dims.len() as u8;
@@ -128,7 +128,7 @@ impl<const N: usize> PartialEq<[usize; N]> for Shape {
 
 /// One dimension as a caller names it: `0` is the first, `-1` the last.
 pub trait Dim: Copy {
-    /// The number as it was given; one that is too large becomes one that no tensor has.
+    /// The number as given; one that is too large becomes one that no tensor has.
     fn number(self) -> i64;
 
     /// The index in `0..rank`. A scalar accepts 0 and -1, as in PyTorch.
@@ -155,12 +155,12 @@ macro_rules! dim {
 }
 dim!(i32 i64 isize usize);
 
-/// No, one or several dimensions: `()` (all of them), `1`, `-1`, `[0, 2]`, `&[0, 2][..]`.
+/// Zero or more dimensions: `()` (all of them), `1`, `-1`, `[0, 2]`, `&[0, 2][..]`.
 pub trait Dims {
-    /// The dimensions as they were given.
+    /// The dimensions as given.
     fn list(&self) -> DimList;
 
-    /// A mask with a `true` for each dimension that is named. `()` and an empty list name all of them, as in PyTorch's
+    /// A mask with `true` for each dimension named. `()` and an empty list name all of them, as in PyTorch's
     /// reductions.
     ///
     /// # Errors
@@ -178,26 +178,26 @@ pub trait Dims {
         if self.is_empty_list() { Ok([false; MAX_RANK]) } else { self.resolve(op, rank) }
     }
 
-    /// Whether no dimension is named, which stands for all.
+    /// Whether no dimension is named, which means all of them.
     fn names_none(&self) -> bool {
         self.list().count == 0
     }
 
-    /// Whether this is a list without dimensions.
+    /// Whether this is an empty list.
     fn is_empty_list(&self) -> bool {
         let list = self.list();
         list.count == 0 && !list.is_all
     }
 }
 
-/// What a [`Dims`] is, whatever its type.
+/// The dimensions that any [`Dims`] names.
 #[derive(Clone, Copy, Debug)]
 pub struct DimList {
-    /// The first of them.
+    /// The dimensions; only the first `count` are meaningful.
     dims: [i64; MAX_RANK],
-    /// How many were given, which may be more than any tensor has.
+    /// How many were given, possibly more than any tensor has.
     count: usize,
-    /// Whether it was `()`.
+    /// Whether `()` was given.
     is_all: bool,
 }
 
@@ -215,7 +215,7 @@ impl DimList {
             return Ok(mask);
         }
         let Some(dims) = self.dims.get(..self.count) else {
-            return Err(Error::argument(op, format!("{} dimensions are named; tensors have at most 8", self.count)));
+            return Err(Error::argument(op, format!("{} dimensions given; tensors have at most 8", self.count)));
         };
         for &dim in dims {
             let dim = resolve_number(dim, op, rank)?;

@@ -1,4 +1,4 @@
-//! Operands for tests of contracts: a dtype and a layout, without memory.
+//! Operands for tests of the contracts: a dtype and a layout, without memory.
 
 use std::any::Any;
 

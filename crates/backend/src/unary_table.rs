@@ -1,8 +1,8 @@
-//! The element-wise functions of one tensor: **one row is one operation, on every device**.
+//! The element-wise operations of one tensor: **one row is one operation, on every device**.
 //!
-//! Two compilers read this file: Rust as this module, and C++ through kernels/unary_table.cuh, a link to it. They see
-//! the same rows. Lines for Rust alone follow a comment that ends in a backslash: C++ continues the comment on the next
-//! line, Rust does not.
+//! Two compilers read this file: Rust as this module, and C++ as kernels/unary_table.cuh, a symbolic link to it. They
+//! see the same rows. Lines for Rust alone follow a comment that ends in a backslash: C++ continues the comment on the
+//! next line, Rust does not.
 //!
 //! ```text
 //! UNARY(Variant, method, "documentation",
@@ -10,17 +10,17 @@
 //!       "grad_fn name", saved, cost, gradient)
 //! ```
 //!
-//! - `value` is a formula in `x`, of type `R`: `f32` (also for half precision) or `f64`. Constants are `R(0.5)`, the
-//!   conditional is `select(condition, a, b)`, the functions are those of `functions` in kiln-cpu's real.rs and of
+//! - `value` is a formula in `x`, of type `R`: `f32` (also for half precision) or `f64`. A constant is written
+//!   `R(0.5)`, a conditional `select(condition, a, b)`; functions are those of `functions` in kiln-cpu's real.rs and of
 //!   kernels/real.cuh.
-//! - `integers` is what the function does with integers, on which arithmetic wraps: `ints(formula)` in `x` with the
+//! - `integers` is what the operation does with integers, whose arithmetic wraps: `ints(formula)` in `x` with the
 //!   functions of kiln-cpu's int.rs and of kernels/integer.cuh, `ints_unchanged`, or `floats_only`.
-//! - `gradient` is a formula in `g`, the incoming gradient, and `s`, which is the `input`, the `output` or `nothing`,
-//!   as `saved` says: the tape keeps nothing else.
-//! - The two costs, of the value and of the gradient, are `CHEAP` where memory is slower than the arithmetic, else
-//!   `COSTLY`: a GPU thread then takes one element at a time, and the CPU gives threads fewer elements each.
+//! - `gradient` is a formula in `g`, the incoming gradient, and `s`, which is the operation's `input`, its `output` or
+//!   `nothing`, as `saved` says: the tape keeps nothing else.
+//! - The two costs, of the value and of the gradient, are `CHEAP` if memory access dominates, else `COSTLY`: a GPU
+//!   thread then takes one element at a time, and the CPU gives each thread fewer elements.
 
-/// Hands the names that the formulas use, `(R x g s)`, and all rows of the table to the macro `$expand`.
+/// Passes the names that the formulas use, `(R x g s)`, and all rows of the table to the macro `$expand`.
 // \
 #[macro_export] macro_rules! unary_table { ($expand:path) => { $expand! { (R x g s)
 
@@ -51,7 +51,7 @@ UNARY(Exp, exp, "`e^x`.",
 UNARY(Exp2, exp2, "`2^x`.",
       COSTLY, exp2(x), floats_only,
       "Exp2Backward0", output, CHEAP, g * s * R(LN_2))
-UNARY(Expm1, expm1, "`e^x - 1`, exact near 0.",
+UNARY(Expm1, expm1, "`e^x - 1`, accurate near 0.",
       COSTLY, expm1(x), floats_only,
       "Expm1Backward0", output, CHEAP, g * (s + R(1.0)))
 UNARY(Log, log, "Natural logarithm; NaN below 0, `-inf` at 0.",
@@ -63,11 +63,11 @@ UNARY(Log2, log2, "Logarithm to base 2.",
 UNARY(Log10, log10, "Logarithm to base 10.",
       COSTLY, log10(x), floats_only,
       "Log10Backward0", input, COSTLY, g / (s * R(LN_10)))
-UNARY(Log1p, log1p, "`log(1 + x)`, exact near 0.",
+UNARY(Log1p, log1p, "`log(1 + x)`, accurate near 0.",
       COSTLY, log1p(x), floats_only,
       "Log1PBackward0", input, CHEAP, g / (s + R(1.0)))
-// CUDA's library looks up bits of pi for huge angles and keeps a few dozen bytes of them in local memory, in the
-// kernels of sin, cos and tan only. Ordinary angles do not touch it.
+// CUDA's library looks up bits of pi for huge angles, which takes a few dozen bytes of local memory in the kernels of
+// sin, cos and tan. Ordinary angles do not access it.
 UNARY(Sin, sin, "Sine of an angle in radians.",
       COSTLY, sin(x), floats_only,
       "SinBackward0", input, COSTLY, g * cos(s))

@@ -4,8 +4,8 @@ use crate::{
     Arguments, Checked, DType, Error, MAX_RANK, Result, View, ViewMut, has_dim, has_dtype, has_shape, same_shape,
 };
 
-/// A reduction of one dimension to the position of one element. NaN counts as the largest for `Max` and as
-/// the smallest for `Min`; of equal elements the first is taken.
+/// Which element's position a reduction of one dimension returns. NaN counts as the largest for `Max` and as the
+/// smallest for `Min`; of equal elements the first is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArgReduceOp {
     /// The position of the largest element.
@@ -28,13 +28,13 @@ impl ArgReduceOp {
 /// Arguments of [`arg_reduce`](ArgReduceBackend::arg_reduce).
 #[derive(Debug)]
 pub struct ArgReduceArgs<'a> {
-    /// What is looked for.
+    /// Whether to find the largest or the smallest element.
     pub op: ArgReduceOp,
-    /// Where it is looked for.
+    /// The tensor to search.
     pub x: View<'a>,
-    /// The dimension that is reduced.
+    /// The dimension to reduce.
     pub dim: usize,
-    /// Receives the elements, in the shape of `x` with extent 1 along `dim`.
+    /// Receives the elements found, in the shape of `x` with extent 1 along `dim`.
     pub values: Option<ViewMut<'a>>,
     /// Receives their positions (`i64`), in the same shape.
     pub indices: ViewMut<'a>,
@@ -62,9 +62,9 @@ impl Arguments for ArgReduceArgs<'_> {
     }
 }
 
-/// Reductions of a dimension to a position.
+/// Reductions of a dimension to the position of one element.
 pub trait ArgReduceBackend {
-    /// Reduces a dimension to the position of an element, and the element itself if it is asked for.
+    /// Finds the position of an extreme element along a dimension, and the element itself if `values` is given.
     fn arg_reduce(&self, args: Checked<ArgReduceArgs>) -> Result<()>;
 }
 

@@ -2,10 +2,10 @@
 
 use crate::{Arguments, Checked, DType, Error, Result, View, ViewMut, has_dtype, has_shape, is_float, same_shape};
 
-/// How the losses of single elements become the result.
+/// How the losses of single elements are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Reduction {
-    /// Not at all: the result has one value an element (or sample).
+    /// Not at all: the result has one value per element (or sample).
     None,
     /// Their mean; weighted where the loss has class weights.
     #[default]
@@ -15,7 +15,7 @@ pub enum Reduction {
 }
 
 impl Reduction {
-    /// PyTorch's name of it.
+    /// PyTorch's name for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,12 +44,12 @@ pub enum ClassLossInput {
 pub struct ClassLoss {
     /// What the input holds.
     pub input: ClassLossInput,
-    /// How samples are combined. `Mean` of index targets divides by the sum of the weights of the targets
-    /// that count, of probability targets by `N * S`.
+    /// How samples are combined. For index targets, `Mean` divides by the sum of the weights of the targets not
+    /// ignored; for probability targets, by `N * S`.
     pub reduction: Reduction,
-    /// A target that does not count; index targets only.
+    /// The label that is ignored; index targets only.
     pub ignore_index: i64,
-    /// In `[0, 1]`: the share of the target that is spread evenly over all classes; logits only.
+    /// The share of the target, in `[0, 1]`, that is spread evenly over all classes; logits only.
     pub label_smoothing: f64,
 }
 
@@ -64,7 +64,7 @@ impl ClassLoss {
     }
 }
 
-/// What a loss over classes and its gradient read.
+/// The operands that a class loss and its gradient read.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassLossOperands<'a> {
     /// Which loss.
@@ -73,11 +73,11 @@ pub struct ClassLossOperands<'a> {
     pub x: View<'a>,
     /// Class indices `[N, S]` of `i64`, or probabilities `[N, C, S]` of the dtype of `x`.
     pub target: View<'a>,
-    /// One factor a class, `[C]`.
+    /// One factor per class, `[C]`.
     pub weight: Option<View<'a>>,
 }
 
-/// Extents of the operands of a loss over classes.
+/// Extents of the operands of a class loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassLossExtents {
     /// `N` of `[N, C, S]`.
@@ -98,7 +98,8 @@ impl ClassLossOperands<'_> {
         ClassLossExtents { samples, classes, positions, labels: !self.target.dtype().is_float() }
     }
 
-    /// Checks the operands, and what depends on the reduction: the loss (or its gradient), and what is kept for the gradient.
+    /// Checks the operands and the tensors that depend on the reduction: the loss (or its gradient), and the statistics
+    /// saved for the gradient.
     fn check(&self, loss: View, lse: View, total: View) -> Result<()> {
         let ClassLossOperands { rule, x, target, weight } = self;
         let (op, dtype) = (rule.name(), x.dtype());
@@ -119,7 +120,7 @@ impl ClassLossOperands<'_> {
         }
         if let Some(weight) = weight {
             has_dtype(op, dtype, weight.dtype())?;
-            has_shape(op, "a weight a class", weight.layout, &[classes])?;
+            has_shape(op, "a weight per class", weight.layout, &[classes])?;
         }
         has_dtype(op, dtype, loss.dtype())?;
         has_dtype(op, dtype.accumulator(), lse.dtype())?;
@@ -133,11 +134,11 @@ impl ClassLossOperands<'_> {
 /// Arguments of [`class_loss`](ClassLossBackend::class_loss).
 #[derive(Debug)]
 pub struct ClassLossArgs<'a> {
-    /// What is read.
+    /// The operands that are read.
     pub operands: ClassLossOperands<'a>,
     /// The loss: a scalar, or `[N, S]` without reduction.
     pub loss: ViewMut<'a>,
-    /// Receives what the gradient needs of each row, `[N, S]` of the [accumulator](DType::accumulator) type.
+    /// Receives a statistic of each row for the gradient, `[N, S]` of the [accumulator](DType::accumulator) type.
     pub lse: ViewMut<'a>,
     /// Receives the divisor of the mean, a scalar of the accumulator type.
     pub total: ViewMut<'a>,
@@ -146,15 +147,15 @@ pub struct ClassLossArgs<'a> {
 /// Arguments of [`class_loss_grad`](ClassLossBackend::class_loss_grad).
 #[derive(Debug)]
 pub struct ClassLossGradArgs<'a> {
-    /// What the loss read.
+    /// The operands of the loss.
     pub operands: ClassLossOperands<'a>,
     /// The gradient of the loss, in its shape.
     pub grad: View<'a>,
-    /// As [`class_loss`](ClassLossBackend::class_loss) made it.
+    /// As written by [`class_loss`](ClassLossBackend::class_loss).
     pub lse: View<'a>,
-    /// As [`class_loss`](ClassLossBackend::class_loss) made it.
+    /// As written by [`class_loss`](ClassLossBackend::class_loss).
     pub total: View<'a>,
-    /// The gradient of `x`, in its shape.
+    /// Receives the gradient of `x`, in its shape.
     pub out: ViewMut<'a>,
 }
 
@@ -173,9 +174,9 @@ impl Arguments for ClassLossGradArgs<'_> {
     }
 }
 
-/// Losses over classes, fused with their softmax.
+/// Class losses, fused with their softmax.
 pub trait ClassLossBackend {
-    /// The loss. A class outside `0..C` that is not ignored is an error.
+    /// The loss. A label outside `0..C` that is not ignored is an error.
     fn class_loss(&self, args: Checked<ClassLossArgs>) -> Result<()>;
     /// Its gradient with respect to `x`.
     fn class_loss_grad(&self, args: Checked<ClassLossGradArgs>) -> Result<()>;

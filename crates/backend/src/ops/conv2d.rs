@@ -2,17 +2,17 @@
 
 use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype, has_shape, is_float};
 
-/// A two-dimensional convolution (cross-correlation, as deep learning calls it): how the kernel moves. Pairs are
-/// height first. Padding is of zeros and the same on both sides; other kinds are an operation before this one.
+/// A two-dimensional convolution (cross-correlation, as deep learning calls it): how the kernel moves. Pairs are height
+/// first. Padding is with zeros and the same on both sides; other kinds of padding are a separate operation beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2d {
-    /// Steps of the kernel; at least 1.
+    /// Distance between neighboring positions of the kernel; at least 1.
     pub stride: [usize; 2],
     /// Rows and columns of zeros on each side.
     pub padding: [usize; 2],
-    /// Distance of the kernel's taps; at least 1.
+    /// Distance between neighboring taps of the kernel; at least 1.
     pub dilation: [usize; 2],
-    /// The channels are cut into this many groups that do not see each other; it divides the channels on both sides.
+    /// Number of groups that the channels are divided into, each convolved on its own; it divides both channel counts.
     pub groups: usize,
 }
 
@@ -35,9 +35,9 @@ impl Conv2d {
         Some([along(0)?, along(1)?])
     }
 
-    /// Height and width of the transposed convolution's result:
-    /// `(input - 1) stride - 2 padding + dilation (kernel - 1) + extra + 1`. `None` if it is not positive, or as in
-    /// [`output`](Conv2d::output).
+    /// Height and width of the transposed convolution's output:
+    /// `(input - 1) stride - 2 padding + dilation (kernel - 1) + extra + 1`. `None` if it is not positive, or where
+    /// [`output`](Conv2d::output) is `None`.
     #[must_use]
     pub fn transposed_output(&self, input: [usize; 2], kernel: [usize; 2], extra: [usize; 2]) -> Option<[usize; 2]> {
         let along = |axis: usize| {
@@ -54,9 +54,9 @@ impl Conv2d {
 pub struct Conv2dExtents {
     /// Height and width of the kernel.
     pub kernel: [usize; 2],
-    /// Channels of a group of the input.
+    /// Input channels per group.
     pub group_in: usize,
-    /// Channels of a group of the output.
+    /// Output channels per group.
     pub group_out: usize,
 }
 
@@ -68,8 +68,8 @@ impl Conv2d {
         Conv2dExtents { kernel: [kh, kw], group_in, group_out: o / self.groups.max(1) }
     }
 
-    /// Checks that an input `[N, C, H, W]`, a weight `[O, C / groups, kh, kw]` and an output `[N, O, H', W']` fit together,
-    /// in any of the three directions, and that positions of taps are signed numbers without overflow.
+    /// Checks that an input `[N, C, H, W]`, a weight `[O, C / groups, kh, kw]` and an output `[N, O, H', W']` fit
+    /// together, in any of the three directions, and that the positions of taps do not overflow.
     fn check(&self, op: &'static str, x: (&Layout, DType), w: (&Layout, DType), y: (&Layout, DType)) -> Result<()> {
         is_float(op, x.1)?;
         has_dtype(op, x.1, w.1)?;
@@ -80,17 +80,27 @@ impl Conv2d {
         };
         let groups = self.groups;
         if groups == 0 || o % groups != 0 || c % groups != 0 || c / groups != group_in {
-            return Err(Error::shapes(op, x.shape(), w.shape(), format!("channels in {groups} groups")));
+            return Err(Error::shapes(
+                op,
+                x.shape(),
+                w.shape(),
+                format!("a weight [O, C / groups, kh, kw] for {groups} groups"),
+            ));
         }
         if yn != n || yo != o || self.output([h, wide], [kh, kw]) != Some([yh, yw]) {
-            return Err(Error::shapes(op, x.shape(), y.shape(), format!("a kernel [{kh}, {kw}] with {self:?}")));
+            return Err(Error::shapes(
+                op,
+                x.shape(),
+                y.shape(),
+                format!("the sizes before and after a kernel [{kh}, {kw}] with {self:?}"),
+            ));
         }
         let far = |axis: usize, extent: usize, k: usize| {
             let reach = extent.checked_mul(self.stride[axis])?.checked_add(k.checked_mul(self.dilation[axis])?)?;
             reach.checked_add(self.padding[axis]).filter(|&reach| reach < isize::MAX as usize / 2)
         };
         if far(0, h.max(yh), kh).and(far(1, wide.max(yw), kw)).is_none() {
-            return Err(Error::argument(op, format!("{self:?} reaches too far")));
+            return Err(Error::argument(op, format!("{self:?} has taps too far apart to address")));
         }
         Ok(())
     }
@@ -107,7 +117,7 @@ pub struct Conv2dArgs<'a> {
     pub w: View<'a>,
     /// The bias, `[O]`.
     pub bias: Option<View<'a>>,
-    /// Whether ReLU comes after it.
+    /// Whether to apply ReLU to the result.
     pub relu: bool,
     /// The result, `[N, O, H', W']` of [`Conv2d::output`]'s size.
     pub out: ViewMut<'a>,
@@ -122,7 +132,7 @@ pub struct Conv2dGradInputArgs<'a> {
     pub grad: View<'a>,
     /// The weight, `[O, C / groups, kh, kw]`.
     pub w: View<'a>,
-    /// The gradient of the images, `[N, C, H, W]` of any size that `rule` maps to `grad`'s.
+    /// Receives the gradient of the images, `[N, C, H, W]` of any size that `rule` maps to `grad`'s.
     pub out: ViewMut<'a>,
 }
 
@@ -135,7 +145,7 @@ pub struct Conv2dGradWeightArgs<'a> {
     pub grad: View<'a>,
     /// The images, `[N, C, H, W]`.
     pub x: View<'a>,
-    /// The gradient of the weight, `[O, C / groups, kh, kw]`.
+    /// Receives the gradient of the weight, `[O, C / groups, kh, kw]`.
     pub out: ViewMut<'a>,
 }
 
@@ -166,7 +176,7 @@ impl Arguments for Conv2dGradWeightArgs<'_> {
     }
 }
 
-/// From the first tap of a kernel to the end of the last.
+/// The extent that a dilated kernel spans: from its first tap to the end of its last.
 pub(super) fn reach(kernel: usize, dilation: usize) -> Option<usize> {
     if dilation == 0 {
         return None;

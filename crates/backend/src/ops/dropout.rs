@@ -1,15 +1,15 @@
-//! Dropout from a seed.
+//! Dropout by a seed.
 
 use crate::{Arguments, Checked, Error, RandomState, Result, View, ViewMut, has_dtype, is_float, same_shape};
 
 /// Arguments of [`dropout`](DropoutBackend::dropout).
 #[derive(Debug)]
 pub struct DropoutArgs<'a> {
-    /// The probability of 0, in `[0, 1)`.
+    /// The probability that an element becomes 0, in `[0, 1)`.
     pub p: f64,
-    /// Where the draws begin in the stream.
+    /// Where the random numbers start in the stream.
     pub state: RandomState,
-    /// What is thinned out.
+    /// The input.
     pub x: View<'a>,
     /// The result, in the shape of `x`.
     pub out: ViewMut<'a>,
@@ -31,9 +31,9 @@ impl Arguments for DropoutArgs<'_> {
 
 /// Dropout.
 pub trait DropoutBackend {
-    /// Zero with probability `p`, else `x * (1 / (1 - p))`, the factor rounded to the computing type. Element `n` is kept if
-    /// its 32-bit word is at least [`bernoulli_threshold`](crate::bernoulli_threshold). The gradient is the same function
-    /// of the incoming gradient.
+    /// Zero with probability `p`, else `x * (1 / (1 - p))`, the factor rounded to the compute type. Element `n` is kept
+    /// if its 32-bit random word is at least [`bernoulli_threshold`](crate::bernoulli_threshold). The gradient is the
+    /// same function of the incoming gradient.
     fn dropout(&self, args: Checked<DropoutArgs>) -> Result<()>;
 }
 

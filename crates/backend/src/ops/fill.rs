@@ -7,7 +7,7 @@ use crate::{Result, Scalar, ViewMut};
 pub struct Arange {
     /// The first element.
     pub start: Scalar,
-    /// The difference of neighbors.
+    /// The difference between neighboring elements.
     pub step: Scalar,
 }
 

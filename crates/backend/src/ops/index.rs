@@ -4,7 +4,7 @@ use crate::{
     Arguments, Checked, DType, Error, Layout, MAX_RANK, Operand, Result, View, ViewMut, has_dim, has_dtype, same_shape,
 };
 
-/// What `scatter` does with the elements that it meets.
+/// What `scatter` does with the elements at the indexed positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScatterMode {
     /// Overwrites. With repeated indices the last one in row-major order wins.
@@ -24,13 +24,13 @@ impl ScatterMode {
     }
 }
 
-/// Extent and stride of a dimension, or of the one element of a scalar.
+/// Extent and stride of a dimension; for a scalar, those of a dimension of one element.
 #[must_use]
 pub fn index_axis(layout: &Layout, dim: usize) -> (usize, isize) {
     if layout.rank() == 0 { (1, 0) } else { (layout.dims()[dim], layout.strides()[dim]) }
 }
 
-/// The strides of an index vector as those of an index of `x`'s rank: its own along `dim`, 0 in the other dimensions.
+/// The strides that broadcast an index vector to `x`'s rank: its own along `dim`, 0 in the other dimensions.
 #[must_use]
 pub fn index_vector_strides(dim: usize, index: &Layout) -> [isize; MAX_RANK] {
     let mut strides = [0; MAX_RANK];
@@ -38,7 +38,7 @@ pub fn index_vector_strides(dim: usize, index: &Layout) -> [isize; MAX_RANK] {
     strides
 }
 
-/// Checks the shapes of `index_select` and `index_add`: the slices `[…, index[i], …]` of `whole` along `dim` are
+/// Checks the shapes of `index_select` and `index_add`: slices `[…, index[i], …]` of `whole` along `dim` are slices
 /// `[…, i, …]` of `slices`.
 fn check_index_vector(op: &'static str, slices: &Layout, whole: &Layout, dim: usize, index: &Layout) -> Result<()> {
     has_dim(op, whole, dim)?;
@@ -48,14 +48,10 @@ fn check_index_vector(op: &'static str, slices: &Layout, whole: &Layout, dim: us
     let fits = slices.rank() == whole.rank()
         && (0..whole.rank()).all(|d| slices.dims()[d] == if d == dim { index.numel() } else { whole.dims()[d] })
         && (whole.rank() > 0 || index.numel() == 1);
-    if fits {
-        Ok(())
-    } else {
-        Err(Error::shapes(op, slices.shape(), whole.shape(), "all but the indexed extent must be equal"))
-    }
+    if fits { Ok(()) } else { Err(Error::shapes(op, slices.shape(), whole.shape(), "all other extents must be equal")) }
 }
 
-/// Checks that an index of `gather` or `scatter` is nowhere larger than the tensor, except along `free`.
+/// Checks that an index of `gather` or `scatter` is no larger than the tensor in any dimension, except along `free`.
 fn check_index(op: &'static str, index: &Layout, tensor: &Layout, free: Option<usize>) -> Result<()> {
     let fits = index.rank() == tensor.rank()
         && index.dims().iter().zip(tensor.dims()).enumerate().all(|(d, (i, n))| i <= n || Some(d) == free);
@@ -63,8 +59,8 @@ fn check_index(op: &'static str, index: &Layout, tensor: &Layout, free: Option<u
         return Ok(());
     }
     let rule = match free {
-        Some(dim) => format!("the index must be nowhere larger than the tensor, except along dimension {dim}"),
-        None => "the index must be nowhere larger than the tensor".into(),
+        Some(dim) => format!("the index must not be larger than the tensor in any dimension but {dim}"),
+        None => "the index must not be larger than the tensor in any dimension".into(),
     };
     Err(Error::shapes(op, index.shape(), tensor.shape(), rule))
 }
@@ -72,54 +68,54 @@ fn check_index(op: &'static str, index: &Layout, tensor: &Layout, free: Option<u
 /// Arguments of [`index_select`](IndexBackend::index_select).
 #[derive(Debug)]
 pub struct IndexSelectArgs<'a> {
-    /// Where slices are taken from.
+    /// The tensor to select slices from.
     pub x: View<'a>,
     /// The dimension that is indexed.
     pub dim: usize,
     /// The indices of the slices, a vector or a scalar of `i64`.
     pub index: View<'a>,
-    /// The slices: the shape of `x`, with as many along `dim` as there are indices.
+    /// Receives the slices: the shape of `x`, with one per index along `dim`.
     pub out: ViewMut<'a>,
 }
 
 /// Arguments of [`index_add`](IndexBackend::index_add).
 #[derive(Debug)]
 pub struct IndexAddArgs<'a> {
-    /// The slices: the shape of `out`, with as many along `dim` as there are indices.
+    /// The slices to add: the shape of `out`, with one per index along `dim`.
     pub x: View<'a>,
     /// The dimension that is indexed.
     pub dim: usize,
     /// The indices that the slices are added at, a vector or a scalar of `i64`.
     pub index: View<'a>,
-    /// What is added to.
+    /// The tensor that the slices are added to.
     pub out: ViewMut<'a>,
 }
 
 /// Arguments of [`gather`](IndexBackend::gather).
 #[derive(Debug)]
 pub struct GatherArgs<'a> {
-    /// Where elements are taken from.
+    /// The tensor to take elements from.
     pub x: View<'a>,
     /// The dimension that is indexed.
     pub dim: usize,
-    /// An index (`i64`) for each element, nowhere larger than `x` except along `dim`.
+    /// An index (`i64`) for each element of `out`; no larger than `x` in any dimension but `dim`.
     pub index: View<'a>,
-    /// The elements, in the shape of `index`.
+    /// Receives the elements, in the shape of `index`.
     pub out: ViewMut<'a>,
 }
 
 /// Arguments of [`scatter`](IndexBackend::scatter).
 #[derive(Debug)]
 pub struct ScatterArgs<'a> {
-    /// What becomes of the elements that are met.
+    /// Whether elements are overwritten or added to.
     pub mode: ScatterMode,
-    /// The elements; as large as `index` or larger.
+    /// The elements to scatter; at least as large as `index` in every dimension.
     pub x: Operand<'a>,
     /// The dimension that is indexed.
     pub dim: usize,
-    /// An index (`i64`) for each element, nowhere larger than `out` except along `dim`.
+    /// An index (`i64`) for each element; no larger than `out` in any dimension but `dim`.
     pub index: View<'a>,
-    /// What is written to.
+    /// The tensor that is written or added to.
     pub out: ViewMut<'a>,
 }
 

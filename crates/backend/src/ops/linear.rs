@@ -11,13 +11,13 @@ use crate::{
 /// Arguments of [`linear`](LinearBackend::linear).
 #[derive(Debug)]
 pub struct LinearArgs<'a> {
-    /// The rows, `[M, K]`.
+    /// The input, `[M, K]`.
     pub x: View<'a>,
     /// The weight, `[N, K]`.
     pub w: View<'a>,
     /// The bias, `[N]`.
     pub bias: Option<View<'a>>,
-    /// Whether ReLU comes after it.
+    /// Whether to apply ReLU to the result.
     pub relu: bool,
     /// The result, `[M, N]`.
     pub out: ViewMut<'a>,
@@ -28,11 +28,11 @@ pub struct LinearArgs<'a> {
 pub struct LinearGradArgs<'a> {
     /// The gradient of the result, `[M, N]`.
     pub grad: View<'a>,
-    /// The rows, `[M, K]`.
+    /// The input, `[M, K]`.
     pub x: View<'a>,
-    /// The gradient of the weight, `[N, K]`.
+    /// Receives the gradient of the weight, `[N, K]`.
     pub weight: ViewMut<'a>,
-    /// The gradient of the bias, `[N]`.
+    /// Receives the gradient of the bias, `[N]`.
     pub bias: ViewMut<'a>,
 }
 
@@ -45,16 +45,16 @@ pub struct LinearReluGradArgs<'a> {
     pub w: View<'a>,
     /// Its input, the output `[M, K]` of the previous layer's ReLU.
     pub y: View<'a>,
-    /// What the device kept of that ReLU.
+    /// The mask that the device kept of that ReLU.
     pub mask: Option<&'a ReluMask>,
-    /// The gradient of what that ReLU read, `[M, K]`.
+    /// Receives the gradient of that ReLU's input, `[M, K]`.
     pub out: ViewMut<'a>,
-    /// The gradient of the previous layer's bias, `[K]`.
+    /// Receives the gradient of the previous layer's bias, `[K]`.
     pub bias: Option<ViewMut<'a>>,
 }
 
 impl Checked<LinearReluGradArgs<'_>> {
-    /// The same arguments, for a shorter time.
+    /// The same arguments, borrowed for a shorter time.
     #[must_use]
     pub fn reborrow(&mut self) -> Checked<LinearReluGradArgs<'_>> {
         let LinearReluGradArgs { grad, w, y, mask, out, bias } = &mut self.0;
@@ -125,7 +125,7 @@ fn has_rank_2(op: &'static str, layout: &Layout) -> Result<()> {
     if layout.rank() == 2 { Ok(()) } else { Err(Error::shape(op, "a matrix", layout.shape())) }
 }
 
-/// Which elements a ReLU let through, in a form that only the device that made it knows.
+/// Which elements a ReLU let through, in a form that only the device that made it can read.
 pub struct ReluMask(Box<dyn Any + Send + Sync>);
 
 impl ReluMask {
@@ -147,12 +147,11 @@ impl fmt::Debug for ReluMask {
     }
 }
 
-/// Linear layers: a product with what comes right after or before it.
+/// Linear layers: matrix products fused with the operations right after or before them.
 pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + MemoryBackend {
-    /// `out = x · wᵀ + bias`, then ReLU if asked.
+    /// `out = x · wᵀ + bias`, then ReLU if `relu` is set.
     fn linear(&self, args: Checked<LinearArgs>) -> Result<()>;
-    /// The gradients of a linear layer's parameters from its incoming one: `weight = gradᵀ · x`, and `bias` the sum of
-    /// `grad`'s rows.
+    /// The gradients of a linear layer's parameters: `weight = gradᵀ · x`, and `bias` the sum of `grad`'s rows.
     fn linear_grad(&self, args: Checked<LinearGradArgs>) -> Result<()> {
         let LinearGradArgs { grad, x, weight, bias } = args.into_inner();
         let turned = grad.layout.transpose(0, 1);
@@ -160,23 +159,24 @@ pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + M
         let row = bias.layout.unsqueeze(0)?;
         self.reduce(ReduceArgs { op: ReduceOp::Sum, x: grad, out: ViewMut { layout: &row, ..bias } }.checked()?)
     }
-    /// [`linear`](LinearBackend::linear) with ReLU (whatever `relu` says), whose gradient will be asked for: the device may
-    /// keep which elements ReLU let through, for [`linear_relu_grad`](LinearBackend::linear_relu_grad).
+    /// [`linear`](LinearBackend::linear) with ReLU (whatever `relu` is), for a caller that will ask for the gradient:
+    /// the device may return a mask of the elements that ReLU let through, for
+    /// [`linear_relu_grad`](LinearBackend::linear_relu_grad).
     fn linear_relu(&self, args: Checked<LinearArgs>) -> Result<Option<ReluMask>> {
         self.linear(Checked(LinearArgs { relu: true, ..args.into_inner() }))?;
         Ok(None)
     }
-    /// Backward through a linear layer and the ReLU (and bias) of the previous one, whose output `y` was its input:
-    /// `out = grad · w` where `y` is above 0 and 0 elsewhere, and `bias` the sum of `out`'s rows.
+    /// Backward through a linear layer and through the ReLU (and bias) of the previous layer, whose output `y` is its
+    /// input: `out = grad · w` where `y` is above 0 and 0 elsewhere, and `bias` the sum of `out`'s rows.
     fn linear_relu_grad(&self, args: Checked<LinearReluGradArgs>) -> Result<()> {
         linear_relu_grad_in_parts(self, args)
     }
 }
 
-/// [`linear_relu_grad`](LinearBackend::linear_relu_grad) as a product, and ReLU's gradient after it.
+/// [`linear_relu_grad`](LinearBackend::linear_relu_grad) in two steps: a product, and then ReLU's gradient.
 ///
 /// # Errors
-/// Those of the device.
+/// The device's errors.
 pub fn linear_relu_grad_in_parts<B: LinearBackend + ?Sized>(on: &B, args: Checked<LinearReluGradArgs>) -> Result<()> {
     let LinearReluGradArgs { grad, w, y, out, bias, .. } = args.into_inner();
     let layout = Layout::contiguous(*out.layout.shape());

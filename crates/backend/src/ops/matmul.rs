@@ -1,17 +1,17 @@
-//! Products of matrices, and of batches of them.
+//! Matrix products and batched matrix products.
 
 use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype};
 
 /// A batch of products `out = a · b` of matrices: `a` is `M` by `K`, `b` `K` by `N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatmulPlan {
-    /// The batch: the first so many dimensions of the operands.
+    /// The number of leading dimensions that form the batch.
     pub batch_dims: usize,
-    /// Rows of a product.
+    /// Rows of `a` and `out`.
     pub m: usize,
-    /// Columns of a product.
+    /// Columns of `b` and `out`.
     pub n: usize,
-    /// Terms of a sum.
+    /// Columns of `a` and rows of `b`, over which products are summed.
     pub k: usize,
     /// Strides of `a`: from row to row, from column to column.
     pub a: [isize; 2],
@@ -22,7 +22,7 @@ pub struct MatmulPlan {
 }
 
 impl MatmulPlan {
-    /// A product for each position of the leading dimensions of layouts that fit together (`check_matmul`).
+    /// One product for each position in the leading dimensions of layouts that fit together (`check_matmul`).
     #[must_use]
     pub fn new(a: &Layout, b: &Layout, out: &Layout) -> MatmulPlan {
         // The last dimension, or the one before it.
@@ -40,8 +40,8 @@ impl MatmulPlan {
         }
     }
 
-    /// The same products as fewer and larger ones: where matrices of the batch share `b`, and the rows of `a` and `out` go
-    /// on at equal distances from one to the next, they are one product of all their rows.
+    /// The same products as fewer, larger ones. Where the matrices of a batch dimension share `b`, and the rows of `a`
+    /// and `out` are evenly spaced across it, they become one product of all their rows.
     #[must_use]
     pub fn folded(mut self, a: &Layout, b: &Layout, out: &Layout) -> MatmulPlan {
         while let Some(last) = self.batch_dims.checked_sub(1) {
@@ -66,7 +66,7 @@ impl MatmulPlan {
 /// Checks that shapes are `[…, M, K]`, `[…, K, N]` and `[…, M, N]` with the same leading extents.
 ///
 /// # Errors
-/// They are not.
+/// If they are not.
 pub(super) fn check_matmul(op: &'static str, a: &Layout, b: &Layout, out: &Layout) -> Result<()> {
     let Some(lead) = out.rank().checked_sub(2) else {
         return Err(Error::shape(op, "matrices", out.shape()));
@@ -104,10 +104,10 @@ impl Arguments for MatmulArgs<'_> {
     }
 }
 
-/// Products of matrices.
+/// Matrix products.
 pub trait MatmulBackend {
-    /// `out = a · b` over the last two dimensions; the leading ones (as many in each, `a` and `b` broadcast by strides) are
-    /// a batch. Floats accumulate in at least `f32`; integers wrap.
+    /// `out = a · b` over the last two dimensions. The leading ones (as many in each operand; `a` and `b` broadcast by
+    /// strides) are a batch. Floats accumulate in at least `f32`; integers wrap.
     fn matmul(&self, args: Checked<MatmulArgs>) -> Result<()>;
 }
 
@@ -131,10 +131,10 @@ mod tests {
         assert_eq!((plan.batch_dims, plan.m, plan.n, plan.k), (2, 3, 6, 4));
         let folded = plan.folded(&a, &shared, &out);
         assert_eq!((folded.batch_dims, folded.m, folded.a, folded.out), (0, 30, [4, 1], [6, 1]));
-        // A matrix for each of the five: their rows stay apart.
+        // A matrix for each of the five: their rows cannot be merged.
         let own = expanded(&[5, 1, 4, 6], &[5, 2, 4, 6]);
         assert_eq!(plan.folded(&a, &own, &out).batch_dims, 1);
-        // Vectors in a batch become a matrix, whatever their distance.
+        // A batch of vectors becomes a matrix, whatever the distance between them.
         let vectors = Layout::strided(Shape::new(&[7, 1, 4]).unwrap(), &[100, 4, 1], 0).unwrap();
         let (weights, out) = (expanded(&[1, 4, 6], &[7, 4, 6]), layout(&[7, 1, 6]));
         let folded = MatmulPlan::new(&vectors, &weights, &out).folded(&vectors, &weights, &out);

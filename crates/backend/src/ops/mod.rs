@@ -1,5 +1,5 @@
-//! The primitives, a file for each family: its descriptors, and the trait that a backend implements in a file of the
-//! same name.
+//! The primitives, one file per family: the descriptors of its operations, and the trait that each backend implements
+//! in a file of the same name.
 
 mod arg_reduce;
 mod binary;

@@ -2,35 +2,35 @@
 
 use crate::{Arguments, Checked, Error, Result, View, ViewMut, has_dtype, has_shape, is_float, same_shape};
 
-/// Scale and shift of a normalization: one number a channel (or a column), of the input's dtype.
+/// Scale and shift of a normalization: one number per channel (or column), of the input's dtype.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Affine<'a> {
-    /// The scale; 1 if there is none.
+    /// The scale; 1 if not given.
     pub weight: Option<View<'a>>,
-    /// The shift; 0 if there is none.
+    /// The shift; 0 if not given.
     pub bias: Option<View<'a>>,
 }
 
-/// Where the gradients of a normalization go; those left out are not computed.
+/// Receivers of a normalization's gradients; those left out are not computed.
 #[derive(Debug, Default)]
 pub struct NormGrads<'a> {
-    /// Of the input, in its shape.
+    /// The gradient of the input, in its shape.
     pub input: Option<ViewMut<'a>>,
-    /// Of the scale.
+    /// The gradient of the scale.
     pub weight: Option<ViewMut<'a>>,
-    /// Of the shift.
+    /// The gradient of the shift.
     pub bias: Option<ViewMut<'a>>,
 }
 
-/// The running statistics that a training step of batch normalization moves, one number a channel, of the
+/// The running statistics that a training step of batch normalization updates, one number per channel, of the
 /// [accumulator](crate::DType::accumulator) type: `running = (1 - momentum) * running + momentum * batch`.
 #[derive(Debug)]
 pub struct RunningStats<'a> {
     /// The mean.
     pub mean: ViewMut<'a>,
-    /// The variance; it is moved towards the unbiased one (divisor `n - 1`).
+    /// The variance; it is updated with the unbiased variance of the batch (divisor `n - 1`).
     pub var: ViewMut<'a>,
-    /// How far it moves.
+    /// The weight of the new batch.
     pub momentum: f64,
 }
 
@@ -41,9 +41,9 @@ pub struct BatchNormArgs<'a> {
     pub x: View<'a>,
     /// Scale and shift, `[C]`.
     pub affine: Affine<'a>,
-    /// The running statistics, `[C]`, which are moved.
+    /// The running statistics, `[C]`, which are updated.
     pub running: Option<RunningStats<'a>>,
-    /// What is added to the variance.
+    /// The number added to the variance.
     pub eps: f64,
     /// The normalized images, in the shape of `x`.
     pub out: ViewMut<'a>,
@@ -64,7 +64,7 @@ pub struct BatchNormEvalArgs<'a> {
     pub mean: View<'a>,
     /// The variance of each channel, as `mean`.
     pub var: View<'a>,
-    /// What is added to the variance.
+    /// The number added to the variance.
     pub eps: f64,
     /// The normalized images, in the shape of `x`.
     pub out: ViewMut<'a>,
@@ -73,7 +73,7 @@ pub struct BatchNormEvalArgs<'a> {
 /// Arguments of [`batch_norm_grad`](BatchNormBackend::batch_norm_grad).
 #[derive(Debug)]
 pub struct BatchNormGradArgs<'a> {
-    /// Whether the statistics depend on the input; else they are constants.
+    /// Whether the statistics depend on the input; otherwise they are constants.
     pub training: bool,
     /// The gradient of the normalized images.
     pub grad: View<'a>,
@@ -85,7 +85,7 @@ pub struct BatchNormGradArgs<'a> {
     pub mean: View<'a>,
     /// `1 / sqrt(variance + eps)` of each channel, as `mean`.
     pub inv_std: View<'a>,
-    /// Where the gradients go; those of scale and shift are `[C]`.
+    /// Receivers of the gradients; those of scale and shift are `[C]`.
     pub grads: NormGrads<'a>,
 }
 
@@ -96,7 +96,7 @@ pub struct LayerNormArgs<'a> {
     pub x: View<'a>,
     /// Scale and shift, `[N]`.
     pub affine: Affine<'a>,
-    /// What is added to the variance.
+    /// The number added to the variance.
     pub eps: f64,
     /// The normalized rows, in the shape of `x`.
     pub out: ViewMut<'a>,
@@ -119,7 +119,7 @@ pub struct LayerNormGradArgs<'a> {
     pub mean: View<'a>,
     /// `1 / sqrt(variance + eps)` of each row, as `mean`.
     pub inv_std: View<'a>,
-    /// Where the gradients go; those of scale and shift are `[N]`.
+    /// Receivers of the gradients; those of scale and shift are `[N]`.
     pub grads: NormGrads<'a>,
 }
 
@@ -171,13 +171,13 @@ impl Arguments for LayerNormGradArgs<'_> {
     }
 }
 
-/// What the operands of a normalization are compared with.
+/// The dtype and sizes that a normalization's operands are checked against.
 struct NormCheck<'a> {
     op: &'static str,
     x: View<'a>,
-    /// Groups of elements that are normalized together.
+    /// Number of groups of elements that are normalized together.
     groups: usize,
-    /// Numbers of a scale or shift.
+    /// Number of elements in a scale or shift.
     affine: usize,
 }
 
@@ -227,9 +227,9 @@ impl<'a> NormCheck<'a> {
 
 /// Batch normalization.
 pub trait BatchNormBackend {
-    /// Batch normalization while training: each channel of the images (any strides) minus its mean, times
-    /// `1 / sqrt(biased variance + eps)`, then scaled and shifted. Keeps what the gradient needs, and moves the running
-    /// statistics.
+    /// Batch normalization while training: each channel of the images (any strides) minus its mean, times `1 /
+    /// sqrt(biased variance + eps)`, then scaled and shifted. Writes the statistics that the gradient needs, and
+    /// updates the running ones.
     fn batch_norm(&self, args: Checked<BatchNormArgs>) -> Result<()>;
     /// Batch normalization with given statistics.
     fn batch_norm_eval(&self, args: Checked<BatchNormEvalArgs>) -> Result<()>;

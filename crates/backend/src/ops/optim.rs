@@ -8,7 +8,7 @@ use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs)] // hyper-parameters are named as in PyTorch
 pub enum OptimRule {
-    /// State: momentum buffer, if `momentum != 0`. In step 1 the buffer becomes the gradient.
+    /// State: momentum buffer, if `momentum != 0`. The first step sets the buffer to the gradient.
     Sgd { momentum: f64, dampening: f64, nesterov: bool, weight_decay: f64, maximize: bool },
     /// State: first moment, second moment, and the largest second moment if `amsgrad`. `decoupled` makes it
     /// AdamW.
@@ -20,7 +20,7 @@ pub enum OptimRule {
 }
 
 impl OptimRule {
-    /// How many state tensors, each of the parameter's shape, the rule keeps for one parameter.
+    /// How many state tensors, each of the parameter's shape, the rule keeps per parameter.
     #[must_use]
     pub fn states(&self) -> usize {
         match *self {
@@ -32,7 +32,7 @@ impl OptimRule {
     }
 }
 
-/// One parameter in an optimizer step. All views but the last are contiguous and of one dtype and shape.
+/// One parameter in an optimizer step. All views but `count` are contiguous, of the same dtype and shape.
 #[derive(Debug)]
 pub struct OptimSlot<'a> {
     /// The parameter, updated in place.
@@ -41,7 +41,7 @@ pub struct OptimSlot<'a> {
     pub grad: View<'a>,
     /// [`OptimRule::states`] state tensors, updated in place.
     pub states: Vec<ViewMut<'a>>,
-    /// How many steps this parameter has had: one `i64`, which the step raises by 1.
+    /// How many steps this parameter has had: one `i64`, which the step increments.
     pub count: ViewMut<'a>,
 }
 
@@ -66,7 +66,7 @@ impl Arguments for OptimArgs<'_> {
             is_float(OP, param.dtype())?;
             is_number(DType::I64, count.as_view())?;
             if states.len() != self.rule.states() {
-                let message = format!("{} states are needed, {} were given", self.rule.states(), states.len());
+                let message = format!("{} state tensors are needed, {} were given", self.rule.states(), states.len());
                 return Err(Error::argument(OP, message));
             }
             is_dense(param.layout)?;

@@ -27,7 +27,7 @@ impl PointwiseLossKind {
     }
 }
 
-/// An element-wise loss with its operands. All views have one shape (broadcast by strides).
+/// An element-wise loss with its operands. All views have the same shape (broadcast by strides).
 #[derive(Clone, Copy, Debug)]
 pub struct PointwiseLoss<'a> {
     /// Which loss.
@@ -38,14 +38,14 @@ pub struct PointwiseLoss<'a> {
     pub input: View<'a>,
     /// The targets, of the same dtype.
     pub target: View<'a>,
-    /// A factor an element, for [`PointwiseLossKind::BceWithLogits`].
+    /// A factor per element, for [`PointwiseLossKind::BceWithLogits`].
     pub weight: Option<View<'a>>,
     /// The weight of positive targets, for [`PointwiseLossKind::BceWithLogits`].
     pub pos_weight: Option<View<'a>>,
 }
 
 impl<'a> PointwiseLoss<'a> {
-    /// The factors of the elements and of positive targets, for the kind that has them.
+    /// The weights of elements and of positive targets, for the kind that has them.
     #[must_use]
     pub fn weights(&self) -> [Option<View<'a>>; 2] {
         match self.kind {
@@ -54,7 +54,7 @@ impl<'a> PointwiseLoss<'a> {
         }
     }
 
-    /// Checks that all operands have one shape, and that `loss` (or its gradient) has the shape of the result.
+    /// Checks that all operands have the same shape, and that `loss` (or its gradient) has the shape of the result.
     fn check(&self, loss: View) -> Result<()> {
         let (op, dtype) = (self.kind.name(), self.input.dtype());
         is_float(op, dtype)?;
@@ -71,7 +71,7 @@ impl<'a> PointwiseLoss<'a> {
 /// Arguments of [`pointwise_loss`](PointwiseLossBackend::pointwise_loss).
 #[derive(Debug)]
 pub struct PointwiseLossArgs<'a> {
-    /// The loss and what it reads.
+    /// The loss and its operands.
     pub loss: PointwiseLoss<'a>,
     /// The result: a scalar, or of the input's shape without reduction.
     pub out: ViewMut<'a>,
@@ -80,11 +80,11 @@ pub struct PointwiseLossArgs<'a> {
 /// Arguments of [`pointwise_loss_grad`](PointwiseLossBackend::pointwise_loss_grad).
 #[derive(Debug)]
 pub struct PointwiseLossGradArgs<'a> {
-    /// The loss and what it read.
+    /// The loss and its operands.
     pub loss: PointwiseLoss<'a>,
     /// The gradient of the result, in its shape.
     pub grad: View<'a>,
-    /// The gradient of the input, in its shape.
+    /// Receives the gradient of the input, in its shape.
     pub out: ViewMut<'a>,
 }
 

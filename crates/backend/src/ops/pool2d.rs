@@ -8,27 +8,27 @@ use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has
 /// The windows of a two-dimensional pooling. Pairs are height first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pool2d {
-    /// Windows of one size: number `o` has its taps at `o * stride - padding + i * dilation` for `i < kernel`, and
-    /// those outside of the input do not count. (`ceil_mode` only gives more of them.)
+    /// Windows of one size: window `o` has its taps at `o * stride - padding + i * dilation` for `i < kernel`; taps
+    /// outside the input are skipped. (`ceil_mode` only adds windows.)
     Window {
-        /// Taps.
+        /// Number of taps.
         kernel: [usize; 2],
-        /// Distance of neighboring windows; at least 1.
+        /// Distance between neighboring windows; at least 1.
         stride: [usize; 2],
         /// How far the first window begins before the input.
         padding: [usize; 2],
-        /// Distance of taps; 1 for averages.
+        /// Distance between neighboring taps; 1 for averages.
         dilation: [usize; 2],
     },
-    /// As many windows as the output has elements, which cover the input: number `o` is
-    /// `floor(o * input / output)..ceil((o + 1) * input / output)`.
+    /// As many windows as the output has elements; they cover the input. Window `o` is `floor(o * input /
+    /// output)..ceil((o + 1) * input / output)`.
     Adaptive,
 }
 
 impl Pool2d {
-    /// Height and width of the result of [`Pool2d::Window`], by PyTorch's rule: `ceil_mode` rounds up, but no window may
-    /// begin behind the input and its left padding. `None` if the kernel does not fit into the padded input, a stride,
-    /// dilation or kernel extent is 0, or the windows are adaptive.
+    /// Height and width of the output of [`Pool2d::Window`], by PyTorch's rule: `ceil_mode` rounds up, but no window
+    /// may begin past the input and its left padding. `None` if the kernel does not fit into the padded input, if a
+    /// stride, dilation or kernel extent is 0, or if the windows are adaptive.
     #[must_use]
     pub fn output(&self, input: [usize; 2], ceil_mode: bool) -> Option<[usize; 2]> {
         let Pool2d::Window { kernel, stride, padding, dilation } = *self else { return None };
@@ -44,8 +44,8 @@ impl Pool2d {
         Some([along(0)?, along(1)?])
     }
 
-    /// Where window `o` of `output` along `axis` lies in the input, before it is clipped: the first tap, the end, and
-    /// the distance of taps.
+    /// Where window `o` of `output` along `axis` lies in the input, before clipping: from the first tap to the end of
+    /// the last, and the distance between taps.
     #[must_use]
     pub fn window(&self, axis: usize, o: usize, input: usize, output: usize) -> (Range<isize>, usize) {
         match *self {
@@ -54,7 +54,7 @@ impl Pool2d {
                 (start..start + ((kernel[axis] - 1) * dilation[axis] + 1) as isize, dilation[axis])
             }
             Pool2d::Adaptive => {
-                // In 128 bits: products of two extents need not fit into a word.
+                // In 128 bits, since a product of two extents may overflow 64.
                 let at = |o: usize| o as u128 * input as u128;
                 let output = output.max(1) as u128;
                 ((at(o) / output) as isize..at(o + 1).div_ceil(output) as isize, 1)
@@ -63,11 +63,11 @@ impl Pool2d {
     }
 }
 
-/// Places in the input stay below this, whatever a window asks for.
+/// Upper bound on positions in the input, whatever a window's parameters are.
 const FARTHEST: usize = 1 << 60;
 
 impl Pool2d {
-    /// Checks images `[N, C, H, W]` before and after pooling, and that every place that a window names is a number.
+    /// Checks images `[N, C, H, W]` before and after pooling, and that the positions of windows do not overflow.
     fn check(
         &self,
         op: &'static str,
@@ -77,14 +77,14 @@ impl Pool2d {
         is_float(op, dtype)?;
         has_dtype(op, dtype, other)?;
         let misfit = || {
-            let expected = format!("images [N, C, H, W] before and after pooling, and windows of {self:?}");
+            let expected = format!("images [N, C, H, W] before and after pooling must match windows of {self:?}");
             Error::shapes(op, before.shape(), after.shape(), expected)
         };
         let (&[n, c, h, w], &[n_after, c_after, h_after, w_after]) = (before.dims(), after.dims()) else {
             return Err(misfit());
         };
         let possible = self.is_possible(0, h, h_after) && self.is_possible(1, w, w_after);
-        // Every adaptive window has an element, so the input must have one.
+        // Every adaptive window has an element, so the input must not be empty.
         let covered = *self != Pool2d::Adaptive || before.numel() > 0 || after.numel() == 0;
         if [n, c] == [n_after, c_after] && possible && covered { Ok(()) } else { Err(misfit()) }
     }
@@ -104,15 +104,15 @@ impl Pool2d {
     }
 }
 
-/// What an average is divided by.
+/// The divisor of an average.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PoolDivisor {
-    /// The elements of the window, with those in the padding on either side, but not those that `ceil_mode` adds behind
-    /// it: `count_include_pad`.
+    /// The number of elements in the window, counting padding (`count_include_pad`) but not what `ceil_mode` adds past
+    /// it.
     WithPadding,
-    /// The elements of the window that are inside the input.
+    /// The number of elements of the window that are inside the input.
     Inside,
-    /// This number; not 0.
+    /// A given number; not 0.
     Fixed(i64),
 }
 
@@ -125,7 +125,7 @@ pub struct MaxPool2dArgs<'a> {
     pub x: View<'a>,
     /// The largest element of each window, `[N, C, H', W']`.
     pub out: ViewMut<'a>,
-    /// Its position in the plane, `row * W + column` (`i64`), in the shape of `out`.
+    /// Receives the element's position in the plane, `row * W + column` (`i64`), in the shape of `out`.
     pub indices: Option<ViewMut<'a>>,
 }
 
@@ -136,9 +136,9 @@ pub struct MaxPool2dGradArgs<'a> {
     pub pool: Pool2d,
     /// The gradient of the result, `[N, C, H', W']`.
     pub grad: View<'a>,
-    /// The positions that [`max_pool2d`](Pool2dBackend::max_pool2d) gave, in the shape of `grad`.
+    /// The positions that [`max_pool2d`](Pool2dBackend::max_pool2d) wrote, in the shape of `grad`.
     pub indices: View<'a>,
-    /// The gradient of the images, `[N, C, H, W]`.
+    /// Receives the gradient of the images, `[N, C, H, W]`.
     pub out: ViewMut<'a>,
 }
 
@@ -164,7 +164,7 @@ pub struct AvgPool2dGradArgs<'a> {
     pub divisor: PoolDivisor,
     /// The gradient of the result, `[N, C, H', W']`.
     pub grad: View<'a>,
-    /// The gradient of the images, `[N, C, H, W]`.
+    /// Receives the gradient of the images, `[N, C, H, W]`.
     pub out: ViewMut<'a>,
 }
 
@@ -212,21 +212,22 @@ fn check_average(op: &'static str, pool: &Pool2d, divisor: PoolDivisor) -> Resul
     if dense && divisor != PoolDivisor::Fixed(0) {
         return Ok(());
     }
-    let message = format!("windows are not dilated and the divisor is not 0, but {pool:?}, {divisor:?}");
+    let message = format!("average pooling takes no dilation and no divisor of 0, got {pool:?} and {divisor:?}");
     Err(Error::argument(op, message))
 }
 
 /// Max and average pooling. Images are `[N, C, H, W]` with any strides, channels-last ones included.
 pub trait Pool2dBackend {
-    /// The largest element of each window; NaN counts as larger. Its position is, of equal elements, that of the first in
-    /// row-major order, of NaNs that of the last. A window with no tap inside the input gives `-inf` and position -1.
+    /// The largest element of each window; NaN counts as the largest. Of equal elements, the position is that of the
+    /// first in row-major order; of NaNs, that of the last. A window with no tap inside the input gives `-inf` and
+    /// position -1.
     fn max_pool2d(&self, args: Checked<MaxPool2dArgs>) -> Result<()>;
-    /// Its gradient: each element of `out` is the sum of `grad` over the windows that chose it, added
-    /// in row-major order of the windows. A position outside the plane is an error, but -1 is skipped.
+    /// The gradient of `max_pool2d`: each element of `out` is the sum of `grad` over the windows that chose it, added
+    /// in row-major order of the windows. A position outside the plane is an error, except -1, which is skipped.
     fn max_pool2d_grad(&self, args: Checked<MaxPool2dGradArgs>) -> Result<()>;
     /// The sum of each window, divided; a window with no element inside the input gives 0.
     fn avg_pool2d(&self, args: Checked<AvgPool2dArgs>) -> Result<()>;
-    /// Its gradient.
+    /// The gradient of `avg_pool2d`.
     fn avg_pool2d_grad(&self, args: Checked<AvgPool2dGradArgs>) -> Result<()>;
 }
 

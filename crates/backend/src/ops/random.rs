@@ -1,22 +1,22 @@
-//! Random numbers.
+//! Random numbers from a counter-based generator (Philox).
 
 use crate::{Arguments, Checked, DType, Error, Result, ViewMut, is_float};
 
 /// A distribution to draw from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distribution {
-    /// Reals in `[low, high)`: `low + u * (high - low)`, where `u` is the fraction made of the draw's top bits,
-    /// as many as the dtype's significand has (24 for `f32`, 53, 11, 8); a result that rounds to `high` or above
-    /// becomes the number below it.
+    /// Reals in `[low, high)`: `low + u * (high - low)`, where `u` is the fraction made of the draw's top bits, as many
+    /// as the dtype's significand has (24 for `f32`, 53 for `f64`, 11 for `f16`, 8 for `bf16`). A result that rounds to
+    /// `high` or above becomes the largest number below it.
     Uniform {
         /// The smallest value.
         low: f64,
-        /// The bound that is not reached.
+        /// The exclusive upper bound.
         high: f64,
     },
-    /// The normal distribution (Box & Muller, 1958). Elements `2 i` and `2 i + 1` are `mean + std * r cos(2 pi b)`
-    /// and `mean + std * r sin(2 pi b)` with `r = sqrt(-2 ln a)`: `a = (k + 1) / 2^24` where `k` is the top 24
-    /// bits of the first's draw (53 of 64 for `f64`), and `b = k / 2^24` with those of the second's. Half
+    /// The normal distribution (Box & Muller, 1958). Elements `2 i` and `2 i + 1` are `mean + std * r cos(2 pi b)` and
+    /// `mean + std * r sin(2 pi b)` with `r = sqrt(-2 ln a)`. Here `a = (k + 1) / 2^24`, where `k` is the top 24 bits
+    /// of the first element's draw (the top 53 of 64 for `f64`), and `b = k / 2^24` with those of the second's. Half
     /// precision is computed as `f32`. `normal.rs` of the CPU backend spells out the functions.
     Normal {
         /// Mean.
@@ -33,14 +33,14 @@ pub enum Distribution {
     Integers {
         /// The smallest value.
         low: i64,
-        /// The bound that is not reached.
+        /// The exclusive upper bound.
         high: i64,
     },
 }
 
-/// A position in the Philox-4x32-10 stream (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-/// 2011). Counter block `offset + i` yields four 32-bit words; every backend maps element number and block
-/// alike, so one seed gives the same numbers on every device.
+/// A position in the Philox-4x32-10 stream (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+/// Counter block `offset + i` yields four 32-bit words. Every backend maps elements to blocks in the same way, so one
+/// seed gives the same numbers on every device.
 ///
 /// Elements are numbered in row-major order of the output's shape. A 32-bit draw (`f32`, half precision,
 /// Bernoulli, dropout) uses word `n % 4` of block `n / 4`; a 64-bit draw (`f64`, integers) uses words
@@ -54,7 +54,7 @@ pub struct RandomState {
 }
 
 impl RandomState {
-    /// How many counter blocks `numel` draws use, with `words` 32-bit words (1 or 2) a draw.
+    /// How many counter blocks `numel` draws use, with `words` 32-bit words (1 or 2) per draw.
     #[must_use]
     pub fn blocks(numel: usize, words: usize) -> u64 {
         (numel as u64).div_ceil(4 / words as u64)
@@ -84,7 +84,8 @@ impl Distribution {
     }
 }
 
-/// How many of the `2^32` words of a draw stand for an event of probability `p`: those below this number.
+/// The number of values of a 32-bit draw, out of `2^32`, that stand for an event of probability `p`: those below the
+/// result.
 #[must_use]
 pub fn bernoulli_threshold(p: f64) -> u64 {
     (p * 4_294_967_296.0).ceil() as u64
@@ -93,9 +94,9 @@ pub fn bernoulli_threshold(p: f64) -> u64 {
 /// Arguments of [`random`](RandomBackend::random).
 #[derive(Debug)]
 pub struct RandomArgs<'a> {
-    /// What is drawn from.
+    /// The distribution to draw from.
     pub distribution: Distribution,
-    /// Where the draws begin in the stream.
+    /// Where the random numbers start in the stream.
     pub state: RandomState,
     /// Receives the numbers.
     pub out: ViewMut<'a>,
@@ -124,7 +125,7 @@ impl Arguments for RandomArgs<'_> {
 
 /// Draws random numbers.
 pub trait RandomBackend {
-    /// Random numbers; [`RandomState`] says which.
+    /// Writes random numbers, as [`RandomState`] and [`Distribution`] define them.
     fn random(&self, args: Checked<RandomArgs>) -> Result<()>;
 }
 

@@ -5,26 +5,26 @@ use crate::{Arguments, Checked, DType, Error, Result, View, ViewMut, has_dtype, 
 /// A reduction of some dimensions to one value each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ReduceOp {
-    /// Sum; 0 of nothing. Integers and `bool` are summed as `i64`, half precision as `f32`.
+    /// Sum; 0 without elements. Integers and `bool` are summed as `i64`, half precision as `f32`.
     Sum,
-    /// Arithmetic mean of floats; NaN of nothing.
+    /// Arithmetic mean of floats; NaN without elements.
     Mean,
-    /// Product; 1 of nothing. Integers as `i64`.
+    /// Product; 1 without elements. Integers as `i64`.
     Prod,
-    /// Largest value; NaN if there is one. Not of nothing.
+    /// Largest value; NaN if there is one. An error without elements.
     Max,
-    /// Smallest value; NaN if there is one. Not of nothing.
+    /// Smallest value; NaN if there is one. An error without elements.
     Min,
-    /// Whether any is nonzero, as `bool`.
+    /// Whether any element is nonzero, as `bool`.
     Any,
-    /// Whether all are nonzero, as `bool`.
+    /// Whether all elements are nonzero, as `bool`.
     All,
     /// Variance with the divisor `max(n - correction, 0)`, in two passes.
     Var {
         /// Bessel's correction is 1.
         correction: f64,
     },
-    /// `log(sum(exp(x)))` without overflow; `-inf` of nothing.
+    /// `log(sum(exp(x)))` without overflow; `-inf` without elements.
     LogSumExp,
 }
 
@@ -59,11 +59,12 @@ impl ReduceOp {
 /// Arguments of [`reduce`](ReduceBackend::reduce).
 #[derive(Debug)]
 pub struct ReduceArgs<'a> {
-    /// What is computed.
+    /// The reduction.
     pub op: ReduceOp,
-    /// What is reduced.
+    /// The tensor to reduce.
     pub x: View<'a>,
-    /// The result, of [`result_dtype`](ReduceOp::result_dtype) and the rank of `x`, with its extents or 1.
+    /// Receives the result, of dtype [`result_dtype`](ReduceOp::result_dtype) and the rank of `x`; each extent is that
+    /// of `x`, or 1 if the dimension is reduced.
     pub out: ViewMut<'a>,
 }
 
@@ -81,7 +82,7 @@ impl Arguments for ReduceArgs<'_> {
             let expected = "the extents must be equal, or 1 in the output";
             return Err(Error::shapes(name, x.shape(), out.shape(), expected));
         }
-        // An element must be there where one is picked.
+        // A maximum or minimum needs at least one element.
         if matches!(op, ReduceOp::Max | ReduceOp::Min) && out.numel() > 0 && x.numel() == 0 {
             return Err(Error::shape(name, "at least one element to reduce", x.shape()));
         }
@@ -89,9 +90,9 @@ impl Arguments for ReduceArgs<'_> {
     }
 }
 
-/// Reductions of dimensions to one value each.
+/// Reductions over dimensions.
 pub trait ReduceBackend {
-    /// Reduces the dimensions in which `out` has extent 1 and `x` may have more.
+    /// Reduces over the dimensions in which `out` has extent 1 and `x` may have more.
     fn reduce(&self, args: Checked<ReduceArgs>) -> Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! The gradient through ReLU to a bias.
+//! The gradient of a bias followed by ReLU.
 
 use crate::{
     Arguments, Checked, Error, ReduceArgs, ReduceBackend, ReduceOp, Result, UnaryBackend, UnaryOp, View, ViewMut,

@@ -5,24 +5,24 @@ use crate::{Arguments, Checked, DType, Result, View, ViewMut, has_dim, has_dtype
 /// Arguments of [`cumsum`](ScanBackend::cumsum).
 #[derive(Debug)]
 pub struct CumsumArgs<'a> {
-    /// What is summed.
+    /// The tensor to scan.
     pub x: View<'a>,
-    /// The dimension along which it is.
+    /// The dimension to scan along.
     pub dim: usize,
-    /// The running sums, in the shape of `x`; `i64` for integers and `bool`, else its dtype.
+    /// Receives the running sums, in the shape of `x`; `i64` for integers and `bool`, else the dtype of `x`.
     pub out: ViewMut<'a>,
 }
 
 /// Arguments of [`cummax`](ScanBackend::cummax) and [`cummin`](ScanBackend::cummin).
 #[derive(Debug)]
 pub struct CumExtremeArgs<'a> {
-    /// What is scanned.
+    /// The tensor to scan.
     pub x: View<'a>,
-    /// The dimension along which it is.
+    /// The dimension to scan along.
     pub dim: usize,
-    /// The extreme so far, in the shape of `x`.
+    /// Receives the extreme so far, in the shape of `x`.
     pub values: ViewMut<'a>,
-    /// Its position (`i64`), in the same shape.
+    /// Receives its position (`i64`), in the same shape.
     pub indices: ViewMut<'a>,
 }
 
@@ -51,10 +51,10 @@ impl Arguments for CumExtremeArgs<'_> {
 pub trait ScanBackend {
     /// Running sums.
     fn cumsum(&self, args: Checked<CumsumArgs>) -> Result<()>;
-    /// The largest element so far, and its position. Of equal elements it is the last; from the first NaN on it is the last
-    /// NaN.
+    /// The largest element so far, and its position. Of equal elements, the position of the last; after a NaN, that of
+    /// the last NaN.
     fn cummax(&self, args: Checked<CumExtremeArgs>) -> Result<()>;
-    /// The smallest element so far, as [`cummax`](ScanBackend::cummax).
+    /// The smallest element so far; otherwise as [`cummax`](ScanBackend::cummax).
     fn cummin(&self, args: Checked<CumExtremeArgs>) -> Result<()>;
 }
 

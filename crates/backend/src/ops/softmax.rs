@@ -1,4 +1,4 @@
-//! Softmax and its logarithm.
+//! Softmax and log-softmax.
 
 use crate::{Arguments, Checked, Result, View, ViewMut, has_dim, has_dtype, is_float, same_shape};
 
@@ -9,7 +9,7 @@ pub struct SoftmaxArgs<'a> {
     pub x: View<'a>,
     /// The dimension along which they are normalized.
     pub dim: usize,
-    /// Whether the logarithm is wanted.
+    /// Whether to compute log-softmax.
     pub log: bool,
     /// The result, in the shape of `x`.
     pub out: ViewMut<'a>,
@@ -24,9 +24,9 @@ pub struct SoftmaxGradArgs<'a> {
     pub y: View<'a>,
     /// The dimension along which it is normalized.
     pub dim: usize,
-    /// Whether it is the logarithm.
+    /// Whether `y` is a log-softmax.
     pub log: bool,
-    /// The gradient of the logits, in the shape of `y`.
+    /// Receives the gradient of the logits, in the shape of `y`.
     pub out: ViewMut<'a>,
 }
 
@@ -61,9 +61,9 @@ impl Arguments for SoftmaxGradArgs<'_> {
 
 /// Softmax and log-softmax.
 pub trait SoftmaxBackend {
-    /// Softmax along a dimension, or its logarithm.
+    /// Softmax or log-softmax along a dimension.
     fn softmax(&self, args: Checked<SoftmaxArgs>) -> Result<()>;
-    /// The gradient of [`softmax`](SoftmaxBackend::softmax) from its output.
+    /// The gradient of [`softmax`](SoftmaxBackend::softmax), computed from its output.
     fn softmax_grad(&self, args: Checked<SoftmaxGradArgs>) -> Result<()>;
 }
 

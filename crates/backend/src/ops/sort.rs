@@ -5,15 +5,15 @@ use crate::{Arguments, Checked, DType, Error, Result, View, ViewMut, has_dim, ha
 /// Arguments of [`sort`](SortBackend::sort).
 #[derive(Debug)]
 pub struct SortArgs<'a> {
-    /// What is sorted.
+    /// The tensor to sort.
     pub x: View<'a>,
-    /// The dimension along which it is.
+    /// The dimension to sort along.
     pub dim: usize,
-    /// Whether the largest element comes first.
+    /// Whether to sort from the largest element to the smallest.
     pub descending: bool,
-    /// The sorted elements, in the shape of `x`.
+    /// Receives the sorted elements, in the shape of `x`.
     pub values: ViewMut<'a>,
-    /// Their positions in `x` (`i64`), in the same shape.
+    /// Receives their positions in `x` (`i64`), in the same shape.
     pub indices: ViewMut<'a>,
 }
 
@@ -22,11 +22,11 @@ pub struct SortArgs<'a> {
 pub struct SearchsortedArgs<'a> {
     /// Sorted sequences, `[…, n]`.
     pub sorted: View<'a>,
-    /// What is looked for in each, `[…, m]`.
+    /// The values to search for in each sequence, `[…, m]`.
     pub values: View<'a>,
-    /// Whether equal elements are counted.
+    /// Whether elements equal to the value are counted.
     pub right: bool,
-    /// The counts (`i64`), in the shape of `values`.
+    /// Receives the counts (`i64`), in the shape of `values`.
     pub out: ViewMut<'a>,
 }
 
@@ -61,9 +61,9 @@ impl Arguments for SearchsortedArgs<'_> {
 
 /// Sorting and binary search.
 pub trait SortBackend {
-    /// A stable sort along a dimension, NaN as the largest.
+    /// A stable sort along a dimension; NaN is the largest.
     fn sort(&self, args: Checked<SortArgs>) -> Result<()>;
-    /// For each value the number of elements of its sequence that are below it (`right`: not above it).
+    /// For each value, counts the elements of its sequence that are less than it (with `right`: less or equal).
     fn searchsorted(&self, args: Checked<SearchsortedArgs>) -> Result<()>;
 }
 

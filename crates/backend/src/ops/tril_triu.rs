@@ -5,13 +5,13 @@ use crate::{Arguments, Checked, Error, Result, View, ViewMut, has_dtype, same_sh
 /// Arguments of [`tril_triu`](TrilTriuBackend::tril_triu).
 #[derive(Debug)]
 pub struct TrilTriuArgs<'a> {
-    /// Whether the upper triangle is kept, not the lower one.
+    /// Whether to keep the upper triangle rather than the lower one.
     pub upper: bool,
-    /// The diagonal that belongs to the triangle; 0 is the main one, and larger ones are above it.
+    /// The diagonal that bounds the triangle, inclusive; 0 is the main one, positive ones are above it.
     pub diagonal: i64,
     /// The matrices, in the last two dimensions.
     pub x: View<'a>,
-    /// The result, in the shape of `x`.
+    /// Receives the result, in the shape of `x`.
     pub out: ViewMut<'a>,
 }
 

@@ -1,12 +1,12 @@
-//! Element-wise functions of one tensor, and their gradients.
+//! Element-wise operations of one tensor, and their gradients.
 
 use crate::{Result, UnaryOp, View, ViewMut};
 
-/// Element-wise functions of one tensor.
+/// Element-wise operations of one tensor.
 pub trait UnaryBackend {
-    /// Floats; `Neg`, `Abs`, `Sign`, `Square`, `Relu` and the roundings also of integers.
+    /// Computes floats; for integers, only the operations that [`UnaryOp::integers`] lists as computed or unchanged.
     fn unary(&self, op: UnaryOp, x: View, out: ViewMut) -> Result<()>;
-    /// The gradient of `op` from the incoming gradient and what the table says is saved (`None` for
+    /// The gradient of `op`, from the incoming gradient and the tensor that [`UnaryOp::saved`] names (`None` for
     /// nothing).
     fn unary_grad(&self, op: UnaryOp, grad: View, saved: Option<View>, out: ViewMut) -> Result<()>;
 }

@@ -1,4 +1,4 @@
-//! Element-wise choice between two operands.
+//! `where_cond`: element-wise choice between two operands.
 
 use crate::{Operand, Result, View, ViewMut};
 
