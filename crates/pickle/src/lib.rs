@@ -54,6 +54,6 @@ pub enum Error {
     Malformed { at: usize, what: String },
     #[error("reading the pickle takes more than {limit} bytes of memory")]
     MemoryLimit { limit: usize },
-    #[error("out of memory: {bytes} bytes asked for")]
+    #[error("out of memory: {bytes} bytes requested")]
     OutOfMemory { bytes: usize },
 }

@@ -1,4 +1,4 @@
-//! Positions of the largest and smallest elements along a dimension.
+//! `argmax` and `argmin`: positions of the largest and smallest elements along a dimension.
 
 use kiln_backend::{ArgReduceArgs, ArgReduceBackend, ArgReduceOp, Checked, Result};
 
@@ -68,7 +68,7 @@ impl<T: Stored> Search<'_, T> {
         }
     }
 
-    /// One line after the other.
+    /// Reduces one line after another.
     fn lines(&self) {
         let n = self.lines.n;
         par::ranges(self.lines.count(), par::row_grain(n), |range| {
@@ -99,7 +99,7 @@ impl<T: Stored> Search<'_, T> {
         found.unwrap_or((bytemuck::Zeroable::zeroed(), 0))
     }
 
-    /// Lines that lie side by side, together.
+    /// Reduces adjacent lines together.
     fn columns(&self) {
         let Lines { outer, n, inner, .. } = self.lines;
         let width = inner.min(TILE);

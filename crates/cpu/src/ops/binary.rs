@@ -1,4 +1,4 @@
-//! Element-wise functions of two operands, their gradients and their in-place form.
+//! Element-wise binary operations, their gradients and their in-place forms.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +21,7 @@ use crate::{
     ops::binary_kernels::{backward_of, bitwise_of, compare_of, forward_of, int_of, power},
 };
 
-/// How many elements are worth a task.
+/// The fewest elements that are worth a task of their own.
 fn grain(is_costly: bool) -> usize {
     if is_costly { GRAIN / 8 } else { GRAIN }
 }
@@ -134,7 +134,7 @@ fn all_defined(op: BinaryOp, defined: &AtomicBool) -> Result<()> {
     if defined.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let message = if op == BinaryOp::Pow { "integers to negative powers are no integers" } else { "division by zero" };
+    let message = if op == BinaryOp::Pow { "integers to negative powers are not integers" } else { "division by zero" };
     Err(Error::argument(op.name(), message))
 }
 
@@ -186,7 +186,7 @@ mod tests {
                 let check = |x: Operand, y: Operand, want: Vec<f64>| {
                     let mut out = Tensor::empty(dtype, &[n]);
                     CpuBackend.binary(op, x, y, out.view_mut()).unwrap();
-                    // It jumps where `a / b` is rounded to an integer.
+                    // The result jumps where `a / b` is rounded to an integer.
                     if op != BinaryOp::TruncDivide || dtype == DType::F64 {
                         assert_close(&out.values(), &want, dtype, 8.0, op.name());
                     }
@@ -324,7 +324,7 @@ mod tests {
         }
     }
 
-    /// A number is not rounded to half precision before it is used, but compared as an element would be.
+    /// Scalar operands beyond half precision: arithmetic does not round them before use, comparisons do.
     #[test]
     fn numbers_beyond_half_precision() {
         let x = Tensor::new(DType::F16, &[2], &[0.001, 2.0]);

@@ -1,4 +1,4 @@
-//! The loops of the binary operations, over contiguous slices of the computing type.
+//! The loops of the binary operations, over contiguous slices of the compute type.
 
 use kiln_backend::{BinaryOp, SideOf};
 
@@ -11,15 +11,15 @@ use crate::{
 pub(crate) type Kernel<T, O = T> = fn(&[T], &[T], &mut [O]);
 /// A loop over the incoming gradient and two operands.
 pub(crate) type GradKernel<T> = fn(&[T], &[T], &[T], &mut [T]);
-/// A loop over integers that says whether every result is defined.
+/// A loop over integers that returns whether every result is defined.
 pub(crate) type IntKernel<T> = fn(&[T], &[T], &mut [T]) -> bool;
 
-/// What can be compared: every computing type.
+/// Types that can be compared: every compute type.
 pub(crate) trait Compare: Copy + PartialOrd {}
 impl<T: Copy + PartialOrd> Compare for T {}
 
-/// `multiversion!` where arithmetic is cheap. What is costly here calls functions of C's library (pow, atan2, fmod) or
-/// divides integers, for which there is no vector code.
+/// `multiversion!` for cheap operations only. Costly ones call the C library (pow, atan2, fmod) or divide integers,
+/// which does not vectorize.
 macro_rules! versions {
     (CHEAP $($function:tt)*) => {
         multiversion! { $($function)* }
@@ -91,7 +91,7 @@ mod floats {
 }
 pub(crate) use floats::{backward_of, forward_of};
 
-/// The loops over integers, truth values, and those that compare.
+/// The loops over integers and truth values, and the comparisons.
 mod integers {
     use super::{BinaryOp, Compare, Int, IntKernel, Kernel, multiversion};
     use crate::numeric::int::functions::*;
@@ -128,7 +128,7 @@ mod integers {
                 }
             }
 
-            /// The loop of a comparison (anything else is taken for `Ge`).
+            /// The loop of a comparison (any other operation is treated as `Ge`).
             pub(crate) fn compare_of<T: Compare>(op: BinaryOp) -> Kernel<T, u8> {
                 multiversion! {$(
                     fn $compare[T: Compare](a: &[T], b: &[T], out: &mut [u8]), avx512 if [false] {
@@ -144,7 +144,7 @@ mod integers {
                 }
             }
 
-            /// The loop of an operation on bits; `None` for the others.
+            /// The loop of a bitwise operation; `None` for the others.
             pub(crate) fn bitwise_of<T: Int>(op: BinaryOp) -> Option<Kernel<T>> {
                 match op {
                     $(BinaryOp::$combined => {

@@ -1,11 +1,11 @@
-//! `class_loss`: cross-entropy and negative log-likelihood, fused to one pass over memory each way.
+//! `class_loss`: cross-entropy and negative log-likelihood, fused into one pass over memory per direction.
 //!
-//! The input is `[N, C, S]`: `N * S` rows of `C` classes. Rows are brought into tiles of the computing type
-//! ([`tile`]) and are worked on there ([`rows`]), so the arithmetic is written once for all layouts and dtypes.
+//! The input is `[N, C, S]`: `N * S` rows of `C` classes. Rows are loaded into tiles of the compute type ([`tile`]) and
+//! processed there ([`rows`]), so the arithmetic is written once for all layouts and dtypes.
 //!
-//! What is kept for the gradient is not the logarithm of the sum of exponentials itself but its distance to
-//! the row's largest logit, which the gradient finds again on its way. With logits around 1e4 the sum of the
-//! two would have lost three of the seven digits of `f32`.
+//! The forward pass saves the difference between a row's log-sum-exp and its largest logit, and the backward pass finds
+//! that largest logit again. At logits around 1e4, saving the log-sum-exp itself would lose three of the seven digits
+//! of `f32`.
 
 mod backward;
 mod forward;
@@ -29,7 +29,7 @@ use tile::{Part, Planes, Tile};
 /// An exponential costs about this many additions.
 const COST: usize = 4;
 
-/// What the rows are compared with.
+/// The target that rows are compared with.
 enum Truth<'a, T> {
     /// Class numbers, `[N, S]`.
     Labels(Source<'a, i64>),
@@ -70,7 +70,7 @@ impl<'a, T: Stored<Compute: Real>> Problem<'a, T> {
         Ok(Problem { rule, x, truth, terms: Terms { form, weights, smoothing } })
     }
 
-    /// The labels of a part's rows, `None` for those that do not count.
+    /// The labels of a part's rows; `None` for ignored ones.
     ///
     /// # Safety
     /// The walk is that of the labels, and the part's rows are below its length.
@@ -84,8 +84,7 @@ impl<'a, T: Stored<Compute: Real>> Problem<'a, T> {
         out
     }
 
-    /// How many rows a block has. Sums are formed block by block, so this must not depend on the number of
-    /// threads.
+    /// Rows per block. Sums are accumulated block by block, so this must not depend on the number of threads.
     fn block(&self) -> usize {
         (par::GRAIN / COST / self.x.classes.max(1)).max(1).next_multiple_of(if self.terms.form == Form::Rows {
             LANES

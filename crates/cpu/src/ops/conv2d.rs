@@ -123,7 +123,7 @@ fn grad_input<T: Compute>(rule: &Conv2d, grad: Erased<T>, w: Erased<T>, out: Era
     if winograd::suits(rule, w.layout(), out.layout()) && e.group_in >= winograd::CHANNELS {
         let mut done = true;
         for g in 0..rule.groups {
-            // The kernels turned by half a circle, from output to input channels.
+            // The kernels rotated by 180°, with input and output channels exchanged.
             let filter = |c: usize, o: usize, taps: &mut [T; 9]| {
                 // SAFETY: one of the filters, which are 3×3.
                 unsafe { filters.gather_plane(g * e.group_out + o, c, taps.as_mut_ptr()) };

@@ -1,4 +1,4 @@
-//! Copies and conversions.
+//! Copies between layouts and conversions between dtypes.
 
 use bytemuck::Pod;
 use kiln_backend::{CopyBackend, Result, View, ViewMut, same_shape};
@@ -40,7 +40,8 @@ struct Loop {
     to: isize,
 }
 
-/// The dimensions of both, the output's smallest step last, merged where both are regular.
+/// The loops over both tensors, the output's smallest stride innermost; dimensions are merged where both layouts allow
+/// it.
 fn nest<T>(x: &Source<T>, out: &Target<T>) -> Vec<Loop> {
     let order = memory_order(out.layout());
     let mut loops: Vec<Loop> = Vec::with_capacity(order.len());
@@ -58,7 +59,7 @@ fn nest<T>(x: &Source<T>, out: &Target<T>) -> Vec<Loop> {
     loops
 }
 
-/// Copies between tensors of one shape and type.
+/// Copies between tensors of the same shape and type.
 fn move_elements<T: Pod + Send + Sync>(x: &Source<T>, out: &mut Target<T>) {
     if out.numel() == 0 {
         return;
@@ -99,10 +100,10 @@ fn move_elements<T: Pod + Send + Sync>(x: &Source<T>, out: &mut Target<T>) {
     });
 }
 
-/// Edge of the squares of a blocked transpose: 32 lines of the cache at most on either side.
+/// Side of a block of the blocked transpose: it touches at most 32 cache lines of either tensor.
 const BLOCK: usize = 32;
 
-/// A matrix to copy, with the steps of its two dimensions in either memory.
+/// A matrix to copy, with the strides of its two dimensions in the source and in the output.
 struct Block {
     rows: usize,
     columns: usize,
@@ -175,7 +176,7 @@ unsafe fn transpose<T: Pod>(from: *const T, from_step: isize, to: *mut T, to_ste
     }
 }
 
-/// Edge of the squares that are transposed in registers.
+/// Side of the squares that are transposed in registers.
 const EDGE: usize = 4;
 
 #[cfg(test)]

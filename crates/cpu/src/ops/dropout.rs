@@ -1,4 +1,4 @@
-//! Dropout.
+//! Dropout: zeroes random elements and scales up the others.
 
 use kiln_backend::{Checked, DropoutArgs, DropoutBackend, Result, bernoulli_threshold};
 

@@ -37,7 +37,7 @@ fn check_indices(op: &'static str, index: &Source<i64>, dim: usize, size: usize)
     if let Some(all) = index.slice() {
         return par::try_ranges(all.len(), par::GRAIN, |range| {
             let part = &all[range];
-            // Without a way out, the first loop is vector code.
+            // Without an early exit, the first loop vectorizes.
             if part.iter().fold(false, |any, &i| any | outside(i)) {
                 return part.iter().find(|&&i| outside(i)).map_or(Ok(()), |&i| error(i));
             }
@@ -390,7 +390,7 @@ unsafe impl<T: Sync> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Shared<T> {}
 
-/// What becomes of an element that something is scattered to.
+/// How a scattered value is combined with the element at its destination.
 trait Combine<T> {
     fn one(from: T, to: T) -> T;
     fn row(from: &[T], to: &mut [T]);

@@ -24,7 +24,7 @@ impl MemoryBackend for CpuBackend {
         let bytes = src.host_bytes().ok_or_else(|| Error::devices("download", "cpu", "another device"))?;
         let source = start.checked_mul(src.dtype().size()).and_then(|at| bytes.get(at..)?.get(..dst.len()));
         let Some(source) = source else {
-            let message = format!("{} bytes from element {start} on are asked of {src:?}", dst.len());
+            let message = format!("cannot read {} bytes from element {start} on of {src:?}", dst.len());
             return Err(Error::argument("download", message));
         };
         dst.copy_from_slice(source);

@@ -1,4 +1,4 @@
-//! The operations: a file for each family of the [`Backend`](kiln_backend::Backend) trait, of the same name as in
+//! The CPU's operations: one file per family of the [`Backend`](kiln_backend::Backend) trait, named as in
 //! `kiln-backend`, `kiln-cuda` and `kernels/`.
 
 mod arg_reduce;

@@ -1,4 +1,4 @@
-//! `optimizer_step`: the update rules ([`rules`]), each fused to one pass over memory.
+//! `optimizer_step`: the update rules ([`rules`]), each fused into one pass over memory.
 //!
 //! A group often has many small parameters (biases, norms), so all of them share one parallel region that is
 //! cut by elements, not by tensors.
@@ -25,16 +25,16 @@ use rules::{Adagrad, Adam, Gradient, RmsProp, Sgd, Update};
 
 const OP: &str = "optimizer_step";
 
-/// An element of a step costs about this many additions.
+/// The update of one element costs about this many additions.
 const COST: usize = 4;
 
 /// Elements that are updated together.
 const TILE: usize = 32;
 
-/// Elements of half precision that are brought to `f32` together.
+/// Elements of half precision that are converted to `f32` together.
 const STAGE: usize = 512;
 
-/// Most states that a rule has.
+/// The most states that any rule has.
 const MOST_STATES: usize = 3;
 
 /// One parameter's step, ready to run on any range of its elements.
@@ -44,10 +44,10 @@ impl OptimBackend for CpuBackend {
     fn optimizer_step(&self, args: Checked<OptimArgs>) -> Result<()> {
         let OptimArgs { rule, lr, mut slots } = args.into_inner();
         let lr = number::<f64>(lr)?;
-        // What the counts will be.
+        // The step counts after this step.
         let counted = |slot: &OptimSlot| number::<i64>(slot.count.as_view()).map(|count| count.saturating_add(1));
         let counts: Vec<i64> = slots.iter().map(counted).collect::<Result<_>>()?;
-        // Where each job ends when all elements of the group are numbered through.
+        // Each job with the end of its elements when all elements of the group are numbered consecutively.
         let mut jobs: Vec<(usize, Job)> = Vec::with_capacity(slots.len());
         let mut total = 0;
         for (slot, &count) in slots.iter_mut().zip(&counts) {
@@ -77,7 +77,7 @@ impl OptimBackend for CpuBackend {
     }
 }
 
-/// The one number of a tensor.
+/// The value of a one-element tensor.
 fn number<T: Stored>(view: View) -> Result<T> {
     // SAFETY: the one element of a checked view.
     Ok(unsafe { Source::<T>::new(OP, view)?.ptr().read() })
@@ -86,7 +86,7 @@ fn number<T: Stored>(view: View) -> Result<T> {
 /// Updates some elements: the parameter, its gradient and its states, one slice each.
 type Step<C> = Box<dyn Fn(&mut [C], &[C], &mut [&mut [C]]) + Sync>;
 
-/// A rule with its scalars, which are computed in `f64` as Python does.
+/// A rule with its scalars, which are computed in `f64`, as in Python.
 fn step_of<C: Real>(rule: &OptimRule, lr: f64, count: i64) -> Step<C> {
     let step = count as f64;
     match *rule {
@@ -142,7 +142,7 @@ fn job<'a, T: Stored<Compute: Real>>(
             step(bytemuck::cast_slice_mut(param), bytemuck::cast_slice(grad), &mut states[..count]);
             return;
         }
-        // Half precision, by way of tiles of what it is computed in.
+        // Half precision goes through tiles of the compute type.
         let zero = T::Compute::of(0.0);
         let mut tiles = [[zero; STAGE]; 2 + MOST_STATES];
         for range in steps(range, STAGE) {
@@ -168,7 +168,7 @@ struct Memory<'a, T> {
 }
 
 impl<T: Stored> Memory<'_, T> {
-    /// The elements of a range; nothing for states that the rule has not.
+    /// The elements of a range; empty slices for states that the rule does not have.
     ///
     /// # Safety
     /// The range is inside `0..numel`, and no two overlapping ranges are in use at a time.
@@ -211,8 +211,8 @@ multiversion! {
             }
             start += TILE;
         }
-        // The rest, filled up with zeros. In one loop with the whole tiles their sizes would not be known, and copies would be
-        // calls that take longer than the update.
+        // The remainder, padded with zeros. If the loop over whole tiles handled it, tile sizes would not be known at
+        // compile time, and copies would become calls that take longer than the update.
         let rest = param.len() - whole;
         if rest > 0 {
             let (mut p, mut g, mut s) = ([zero; TILE], [zero; TILE], [[zero; TILE]; N]);
@@ -230,8 +230,8 @@ multiversion! {
     }
 }
 
-/// Updates a tile. Its size is fixed and its arrays are known not to overlap, so that all of it becomes vector code in
-/// registers.
+/// Updates a tile. Its size is fixed and its arrays are known not to overlap, so the compiler keeps it in registers and
+/// vectorizes all of it.
 #[inline(always)]
 fn apply_tile<C: Real, U: Update<C, N>, const N: usize>(
     gradient: &Gradient<C>,

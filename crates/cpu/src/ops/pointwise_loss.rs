@@ -301,7 +301,7 @@ mod tests {
         let layout = if reduction == Reduction::None { out } else { Layout::contiguous(shape(&[])) };
         let mut got = Tensor::with_layout(dtype, layout, &[]);
         pointwise_loss(rule, got.view_mut()).unwrap();
-        // The reference adds one by one, which is what loses digits in f64.
+        // The reference adds one by one, which loses digits even in f64.
         assert_close(&got.values(), &want, dtype, 64.0 + n as f64 / 4.0, &what);
 
         let count = shape(dims).numel();
@@ -356,7 +356,7 @@ mod tests {
         for reduction in REDUCTIONS {
             check(PointwiseLossKind::BceWithLogits, reduction, [&x, &t, &t, &t], false, out);
         }
-        // Equal elements have no slope.
+        // Equal elements have gradient 0.
         let mut grad = Tensor::empty(DType::F32, &[7]);
         let rule = loss(PointwiseLossKind::L1, Reduction::Sum, [&t, &t, &t, &t], false);
         pointwise_loss_grad(rule, Tensor::new(DType::F32, &[], &[3.0]).view(), grad.view_mut()).unwrap();

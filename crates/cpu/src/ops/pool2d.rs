@@ -1,8 +1,8 @@
-//! Two-dimensional pooling: the largest element or the average of windows, and their gradients.
+//! Two-dimensional max and average pooling, and their gradients.
 //!
-//! Forward, a line of windows is computed at a time, tap by tap: along a row of the output, or along the channels where
-//! those lie side by side (channels-last images) or windows differ in size. Backward, a plane at a time is added up in
-//! working memory, in row-major order of the windows.
+//! Forward, a line of windows is computed at a time, tap by tap: along a row of the output, or along the channels in
+//! channels-last images and where windows differ in size. Backward, one plane at a time is accumulated in working
+//! memory, in row-major order of the windows.
 
 use kiln_backend::{
     AvgPool2dArgs, AvgPool2dGradArgs, Checked, Error, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d, Pool2dBackend,
@@ -150,7 +150,7 @@ fn gradient_of_average<T: Real>(pool: &Pool2d, divisor: PoolDivisor, grad: Erase
     })
 }
 
-/// The elements of a window inside the input along one axis, and its size as the divisor counts it.
+/// The part of a window that is inside the input along one axis, and the window's size as the divisor counts it.
 fn window(
     pool: &Pool2d,
     divisor: PoolDivisor,
@@ -178,7 +178,7 @@ fn divided_by(divisor: PoolDivisor, tall: usize, wide: usize) -> f64 {
     }
 }
 
-/// Whether all windows are inside of row-major images.
+/// Whether the images are row-major and every window lies inside the input.
 fn whole<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>) -> bool {
     let Pool2d::Window { kernel, stride, padding, dilation } = *pool else { return false };
     let inside = |axis: usize, input: usize, output: usize| {
@@ -188,7 +188,7 @@ fn whole<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>) -> bool {
     row_major && padding == [0, 0] && inside(0, from.h, to.h) && inside(1, from.w, to.w)
 }
 
-/// The largest of windows that are all inside, a plane at a time.
+/// Max pooling, a plane at a time, where every window lies inside the input.
 ///
 /// # Safety
 /// The images are readable and writable and belong together, and [`whole`] is true of them.
@@ -241,12 +241,12 @@ struct Line<'a> {
     columns: &'a [std::ops::Range<usize>],
 }
 
-/// Computes a line of windows, with vectors to use.
+/// Computes a line of windows, with scratch vectors.
 type LineBody<'a, T> = dyn Fn(&Line<'_>, &mut [Vec<T>; 2], &mut Vec<i64>) + Sync + 'a;
-/// Adds up the plane of an image and a channel, with a row to use.
+/// Accumulates the plane of one image and channel, with a scratch row.
 type PlaneBody<'a, T> = dyn Fn(usize, usize, &mut [T], &mut [T]) -> Result<()> + Sync + 'a;
 
-/// Calls `body` for lines that cover the output, in parallel. The vectors are there to be reused.
+/// Calls `body` for lines that cover the output, in parallel. The scratch vectors are reused from line to line.
 fn lines<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, body: &LineBody<'_, T>) {
     let along_channels = *pool == Pool2d::Adaptive || (from.strides[1] == 1 && from.c > 1);
     let count = to.n * to.h * if along_channels { to.w } else { to.c };
@@ -290,8 +290,9 @@ fn lines<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, body: &LineBody
 }
 
 impl Line<'_> {
-    /// Calls `body` with the part of the line that a tap gives something to, what it gives, and the position of the
-    /// first in its plane with the step from one to the next; for every tap in row-major order.
+    /// For every tap, in row-major order, calls `body` with the windows of the line in which the tap is inside the
+    /// input, the inputs that it reads, the position of the first of these in its plane, and the step between
+    /// positions.
     fn taps<T: Real>(
         &self,
         from: &Image<T>,
@@ -340,8 +341,8 @@ impl Line<'_> {
     }
 }
 
-/// Calls `body` with a row to use and a plane of zeros for every image and channel, in parallel, and stores the planes. A
-/// plane that lies in the output as it is added up is that of the output itself.
+/// Calls `body` with a scratch row and a plane of zeros for every image and channel, in parallel, and stores the
+/// planes. A plane without gaps in the output is accumulated in place.
 fn sum_planes<T: Real>(from: &Image<T>, to: &Image<T>, body: &PlaneBody<'_, T>) -> Result<()> {
     if to.n * to.c * to.area() == 0 {
         return Ok(());
@@ -372,7 +373,7 @@ fn sum_planes<T: Real>(from: &Image<T>, to: &Image<T>, body: &PlaneBody<'_, T>) 
 multiversion! {
     fn larger[T: Real](seen: &[T], position: i64, step: i64, best: &mut [T], at: &mut [i64]), avx512 if [size_of::<T>() == 4] {
         for (i, ((&seen, best), at)) in seen.iter().zip(best).zip(at).enumerate() {
-            // Not equal to itself: NaN, of which the last stays.
+            // Only NaN is not equal to itself; the last NaN wins.
             #[allow(clippy::eq_op)]
             let take = seen > *best || seen != seen || *at < 0;
             *best = if take { seen } else { *best };
@@ -380,7 +381,7 @@ multiversion! {
         }
     }
 
-    // Positions are those in `starts`, `offset` on.
+    // Positions are those in `starts`, plus `offset`.
     fn larger_at[T: Real](seen: &[T], starts: &[i64], offset: i64, best: &mut [T], at: &mut [i64]), avx512 if [size_of::<T>() == 4] {
         for (((&seen, &start), best), at) in seen.iter().zip(starts).zip(best).zip(at) {
             #[allow(clippy::eq_op)]

@@ -1,4 +1,4 @@
-//! Random numbers by position: element `n` depends on the seed, the offset and `n` only.
+//! Fills tensors with random numbers by position: element `n` depends only on the seed, the offset and `n`.
 
 use std::ops::Range;
 

@@ -55,7 +55,7 @@ impl ReduceBackend for CpuBackend {
                     Ok(())
                 })
             }
-            // Any is the largest of truth values, all the smallest (of nothing: a nonzero number, so true).
+            // `any` is the maximum of truth values, `all` the minimum (of no elements: a nonzero number, so true).
             ReduceOp::Any | ReduceOp::All => for_all!(dtype, T => {
                 let (x, out) = (Source::<T>::new(name, x)?, Target::<Truth>::new(name, out)?);
                 converted::<T, Truth>(&x, |x| if op == ReduceOp::Any {
@@ -69,14 +69,14 @@ impl ReduceBackend for CpuBackend {
     }
 }
 
-/// Hands the elements to `run` as they are computed.
+/// Calls `run` with the elements in their compute type.
 fn loaded<T: Stored>(x: &Source<T>, run: impl FnOnce(&Operand<T::Compute>)) {
     // SAFETY: `fold` reads with walks that it makes of this layout's dimensions.
     let reader = |walk| -> Box<dyn Elements<T::Compute> + '_> { Box::new(unsafe { Reader::over(x, walk) }) };
     run(&Operand { layout: x.layout(), reader: &reader });
 }
 
-/// Hands the elements to `run` converted to `O`.
+/// Calls `run` with the elements converted to `O`.
 fn converted<T: Stored, O: Destination>(x: &Source<T>, run: impl FnOnce(&Operand<O::Compute>)) {
     let reader = |walk| -> Box<dyn Elements<O::Compute> + '_> {
         // SAFETY: as in `loaded`.
@@ -88,7 +88,7 @@ fn converted<T: Stored, O: Destination>(x: &Source<T>, run: impl FnOnce(&Operand
 
 fn floats<C: Real, T: Stored<Compute = C>>(op: ReduceOp, x: &Operand<C>, out: &Target<T>) {
     let layout = out.layout();
-    // How many elements each result is made of.
+    // The number of elements that each result is made of.
     let extents = x.layout.dims().iter().zip(layout.dims());
     let n: usize = extents.map(|(&n, &m)| if m == 1 { n } else { 1 }).product();
     let count = C::from_usize(n);

@@ -1,4 +1,4 @@
-//! The gradient through ReLU to a bias: the two passes of the trait's default, of which neither is worth fusing here.
+//! `relu_bias_grad`: the two passes of the trait's default, which are not worth fusing on a CPU.
 
 use kiln_backend::ReluBiasGradBackend;
 

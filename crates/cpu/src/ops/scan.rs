@@ -15,8 +15,8 @@ use crate::{
     numeric::{convert::Destination, dispatch::for_all, number::Number, stored::Stored},
 };
 
-/// What is added up: `f64` for floats (so that the error does not grow with the position), wrapping `i64` for
-/// integers.
+/// The type of the running sum: `f64` for floats (so that the error does not grow with the position), wrapping `i64`
+/// for integers.
 trait Total: Number + Default + Send + Sync {
     fn plus(self, x: impl Number) -> Self;
 }

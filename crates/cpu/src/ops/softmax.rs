@@ -21,9 +21,9 @@ use crate::{
     ops::reduce::{Exponentials, Largest, Sum},
 };
 
-/// A task of this many elements is large enough: an exponential costs as much as several additions.
+/// Minimum number of elements in a task: an exponential costs as much as several additions.
 const WORK: usize = GRAIN / 4;
-/// Elements of a block of lines side by side: it stays in the second-level cache.
+/// Elements of a block of adjacent lines, which stays in the L2 cache.
 const BLOCK: usize = 16 * 1024;
 
 impl SoftmaxBackend for CpuBackend {
@@ -113,7 +113,7 @@ fn apply<T: Float, const N: usize>(
     });
 }
 
-/// Adds up what `part` makes of the pieces of a line.
+/// Sums `part` over the pieces of a line.
 fn total<T: Real>(n: usize, mut part: impl FnMut(std::ops::Range<usize>) -> T) -> T {
     if n <= LEAF {
         return part(0..n);

@@ -1,8 +1,8 @@
 //! `sort` and `searchsorted`.
 //!
-//! Both order elements by an integer key. For sorting, the key and the position in the line are packed into
-//! one integer: then no two entries are equal, and any sort gives the stable order. Short lines are sorted by
-//! comparison, long ones digit by digit.
+//! Both order elements by an integer key. For sorting, the key and the position in the line are packed into one
+//! integer, so that no two entries are equal and any sort is stable. Short lines are sorted by comparison, long ones by
+//! radix sort.
 
 use half::{bf16, f16};
 use kiln_backend::{Checked, Layout, Result, SearchsortedArgs, SortArgs, SortBackend};
@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// A line of at least this many elements is worth sorting with several threads, if there are so many of them
-/// that sorting by comparison catches up with sorting by digits.
+/// Lines of at least this many elements are sorted by several threads, where there are enough threads for a parallel
+/// comparison sort to overtake a radix sort.
 const PARALLEL_LINE: usize = 64 * 1024;
 const MANY_THREADS: usize = 8;
 
-/// Counting digits pays off from about this many elements on.
+/// Radix sort pays off from about this many elements on.
 const LONG_LINE: usize = 512;
 
 /// Sorting costs about this many additions an element.
@@ -89,7 +89,7 @@ fn float_key(v: f32) -> u64 {
 
 /// A key and a position, ordered by the key first.
 trait Entry: Copy + Default + Ord + Send {
-    /// Number of digits of the key, of a byte each.
+    /// Number of one-byte digits in the key.
     const DIGITS: usize;
     fn new(key: u64, position: usize) -> Self;
     fn position(self) -> usize;

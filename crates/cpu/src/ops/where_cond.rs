@@ -1,4 +1,4 @@
-//! Choice between two operands by a condition.
+//! `where_cond`: chooses between two operands by a condition.
 
 use kiln_backend::{Operand, Result, View, ViewMut, WhereCondBackend};
 

@@ -1,4 +1,4 @@
-//! From the gradient of the loss to that of the input.
+//! `class_loss` backward: from the gradient of the loss to that of the input.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::{
 
 /// What the backward pass reads for each row, and where it writes.
 struct Slopes<'a, T: Stored> {
-    /// The gradient of the loss: one a row, or one for all.
+    /// The gradient of the loss: one per row, or one for all.
     grad: Source<'a, T>,
     grad_layout: Layout,
     /// What the reduction multiplies it by.
@@ -128,7 +128,7 @@ multiversion! {
         let Terms { form, weights, smoothing } = terms;
         let zero = R::of(0.0);
         probabilities(tile, *form, spread);
-        // What goes to the label, to the probabilities, and to the weights of all classes.
+        // The coefficients of the label, of the probabilities, and of the weights of all classes.
         let (mut own, mut push, mut share) = ([zero; LANES], [zero; LANES], [zero; LANES]);
         for (i, label) in labels.iter().enumerate() {
             if let Some(label) = *label {

@@ -1,4 +1,4 @@
-//! From logits (or log-probabilities) to losses.
+//! `class_loss` forward: from logits (or log-probabilities) to losses.
 
 use std::ops::Range;
 
@@ -17,12 +17,12 @@ use crate::{
 
 /// Where the forward pass puts its results.
 struct Outputs<'a, T: Stored> {
-    /// One loss a row, or nothing if they are reduced.
+    /// One loss per row, or nothing if they are reduced.
     losses: Option<Rows<'a, T>>,
     spread: Rows<'a, T::Compute>,
 }
 
-/// A target of one value a row.
+/// A target of one value per row.
 struct Rows<'a, T> {
     target: Target<'a, T>,
     walk: Walk,
@@ -76,7 +76,7 @@ pub(super) fn forward<T: Stored<Compute: Real>>(args: ClassLossArgs) -> Result<(
     Ok(())
 }
 
-/// Computes the losses of a range of rows; their sum and the sum of the weights of the labels that count.
+/// Computes the losses of a range of rows. Returns their sum, and the sum of the weights of labels not ignored.
 fn forward_rows<T: Stored<Compute: Real>>(
     problem: &Problem<T>,
     outputs: &Outputs<T>,

@@ -1,9 +1,9 @@
-//! The arithmetic of the losses, on tiles of logits.
+//! The arithmetic of the class losses, on tiles of logits.
 //!
-//! A tile is a list of groups of [`LANES`] numbers. It holds either one row, 16 classes in a group (filled up
-//! with what does not count), or 16 rows, one class in a group; so that both many classes and many positions
-//! make vector code of the same loops. They differ only in where a sum over the classes ends ([`Form`]). A
-//! number for each row is a group too; for one row, its lanes are equal.
+//! A tile is a list of groups of [`LANES`] numbers. It holds either one row, with 16 classes per group (padded with
+//! neutral values), or 16 rows, with one class per group. The same loops therefore vectorize for many classes and for
+//! many positions; they differ only in where a sum over the classes ends ([`Form`]). A per-row number is a group too;
+//! for a single row, all its lanes are equal.
 //!
 //! With `m` the largest logit and `spread = ln(sum(exp(x - m)))`, the logarithm of a probability is
 //! `(x - m) - spread`. Both differences are small where they matter, so nothing is lost at large logits. A NaN,
@@ -23,7 +23,7 @@ pub(super) type Group<R> = [R; LANES];
 /// Lanes are added up in `f64` after this many groups, to keep rounding errors of long rows small.
 const BLOCK: usize = 128;
 
-/// What the lanes of a tile are.
+/// What the lanes of a tile hold.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Form {
     /// Classes of one row.
@@ -36,7 +36,7 @@ pub(super) enum Form {
 pub(super) struct Weights<R> {
     values: Vec<R>,
     sum: R,
-    /// In the form of a tile; 0 beyond the last class.
+    /// Laid out as a tile; 0 beyond the last class.
     pub(super) tile: Vec<Group<R>>,
 }
 
@@ -205,7 +205,7 @@ pub(super) fn logarithm<R: Real>(sums: Group<R>, form: Form) -> Group<R> {
     }
 }
 
-/// Turns target probabilities into what the logarithms are multiplied by: smoothed and weighted.
+/// Turns target probabilities into the factors of the log-probabilities: smoothed and weighted.
 #[inline(always)]
 pub(super) fn coefficients<R: Real>(target: &mut [Group<R>], weights: &Weights<R>, smoothing: &Smoothing<R>) {
     for (target, weights) in target.iter_mut().zip(&weights.tile) {

@@ -147,7 +147,7 @@ fn check(rule: &ClassLoss, x: &Tensor, target: &Tensor, weight: Option<&Tensor>,
         .collect();
     let got: Vec<f64> = rows(&got.values(), dims).concat();
     for (i, (g, w)) in got.iter().zip(&want).enumerate() {
-        // A slope is a difference of two numbers up to the weight (at most 2) in size.
+        // A gradient is the difference of two numbers no larger than the weight (at most 2).
         let bound = 16.0 * epsilon(dtype) * (w.abs() + incoming[i / c.max(1) % incoming.len()].abs() * scale.abs());
         assert!((g - w).abs() <= bound, "{what}, element {i}: got {g}, expected {w}");
     }

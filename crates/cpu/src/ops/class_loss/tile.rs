@@ -1,4 +1,4 @@
-//! Rows of classes, brought from any layout into groups of the computing type and back.
+//! Loads rows of classes from any layout into tiles of the compute type, and stores them back.
 
 use std::ops::Range;
 
@@ -54,7 +54,7 @@ impl<T: Stored> Planes<*const T> {
         unsafe { self.ptr.offset(self.offset(part, class, i)).read() }.load()
     }
 
-    /// How to lay out tiles so that neighbours in memory stay neighbours.
+    /// Which form keeps elements that are adjacent in memory adjacent in the tile.
     pub(super) fn form(&self) -> Form {
         let [_, class, position] = self.strides.map(isize::unsigned_abs);
         if self.positions > 1 && position < class { Form::Rows } else { Form::Row }
@@ -100,8 +100,8 @@ impl<P> Planes<P> {
         part.sample as isize * n + class as isize * c + (part.start + i) as isize * s
     }
 
-    /// Visits the elements of a part in the order of a tile, as `run(position in the tile, offset, length)`:
-    /// runs of neighbours in memory.
+    /// Visits the elements of a part in tile order, as runs that are contiguous in memory: `run(position in the tile,
+    /// offset, length)`.
     #[inline(always)]
     fn runs(&self, part: &Part, form: Form, mut run: impl FnMut(usize, isize, usize)) {
         let [_, c, s] = self.strides;

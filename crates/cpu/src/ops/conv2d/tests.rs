@@ -77,12 +77,13 @@ fn cases() -> Vec<Case> {
         case([1, 1, 20, 20], 5, [5, 5], rule([1, 1], [0, 0], [1, 1], 1)),
         case([2, 2, 3, 3], 2, [2, 2], rule([3, 3], [4, 5], [3, 2], 1)),
         case([1, 2, 1, 40], 2, [1, 7], rule([1, 2], [0, 3], [1, 1], 1)),
-        // For kernels that read images where they lie: several images and tiles of channels, a tall image in parts, the last
-        // of which is lower, and dilation.
+        // For kernels that read images in place: several images and tiles of channels, a tall image in parts of which
+        // the last is shorter, and dilation.
         case([5, 3, 14, 13], 15, [5, 4], rule([1, 1], [1, 0], [1, 1], 1)),
         case([2, 2, 70, 40], 9, [3, 5], rule([1, 1], [1, 2], [1, 1], 1)),
         case([3, 4, 12, 15], 10, [3, 3], rule([1, 1], [2, 1], [2, 2], 2)),
-        // Some pixels are seen by taps in the padding alone, which lie behind the only column of the output.
+        // Every tap of the only output column lies in the padding: a tap that reached a pixel would belong to a column
+        // past it.
         case([2, 2, 3, 2], 3, [2, 2], rule([1, 2], [0, 3], [1, 7], 1)),
         case([2, 2, 2, 3], 3, [2, 2], rule([2, 1], [3, 0], [7, 1], 1)),
         case([0, 2, 4, 4], 2, [3, 3], plain),
@@ -143,7 +144,8 @@ fn all_three_directions_in_every_layout_and_dtype() {
     }
 }
 
-/// Kernels of 3×3, which take another way from a certain size on: all paddings, ragged tiles and channels, groups, layouts.
+/// 3×3 kernels, which use Winograd's algorithm from a certain size on: all paddings, ragged tiles and channels, groups,
+/// layouts.
 #[test]
 fn winograd_is_the_same_convolution() {
     for (x, o, padding, groups) in [

@@ -7,8 +7,8 @@ pub(super) const INDEX: usize = 0;
 pub(super) const NEAR: usize = 1;
 pub(super) const FAR: usize = 2;
 
-/// A grid in three parts: the dimension that is indexed, the dimensions after it as far as one stride an
-/// operand spans them (*columns*: the innermost loop), and all others (*outer*).
+/// A grid in three parts: the indexed dimension; the dimensions after it that one stride per operand can span
+/// (*columns*, the innermost loop); and all others (*outer*).
 pub(super) struct Grid {
     outer: [Walk; 3],
     /// The extent along the indexed dimension.

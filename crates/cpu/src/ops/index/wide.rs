@@ -1,4 +1,4 @@
-//! `index_add` and `scatter_add` of half precision: sums are added up in `f32` and rounded once.
+//! `index_add` and `scatter_add` in half precision: sums are accumulated in `f32` and rounded once.
 //!
 //! Adding in `f16` or `bf16` loses terms: 2048 + 1 is 2048. Each part of the scatter therefore goes over its indices
 //! three times: elements that will be added to are loaded into an `f32` buffer, the sums are formed there, and stored.
@@ -11,7 +11,7 @@ use crate::{
     numeric::stored::Stored,
 };
 
-/// Elements of the buffer that a part aims at: 1 MiB.
+/// Target size of a part's buffer, in elements: 1 MiB.
 const BUFFER: usize = 1 << 18;
 /// The fewest and the most columns that are added up together.
 const COLUMNS: (usize, usize) = (32, 512);

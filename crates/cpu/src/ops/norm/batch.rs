@@ -22,7 +22,7 @@ use crate::{
 
 const OP: &str = "batch_norm";
 
-/// Channels that a task takes together where they lie side by side: a cache line of them.
+/// Channels that one task takes together where they are adjacent in memory: a cache line of them.
 const TOGETHER: usize = 16;
 
 /// Calls `body` with groups of channels, in parallel.
@@ -36,8 +36,8 @@ fn channels<T: Real>(x: &Image<T>, body: impl Fn(Range<usize>) + Sync) {
     });
 }
 
-/// Calls `body` with each piece of each channel: a channel, an image, the first row and column, and the number of
-/// pixels, which lie `step` apart. Pieces of one channel come in order.
+/// Calls `body` with each piece of each channel: the channel, the image, the row and column where the piece starts, and
+/// its number of pixels. Pieces of one channel come in order.
 fn pieces<T: Real>(x: &Image<T>, cs: Range<usize>, mut body: impl FnMut(usize, usize, usize, usize, usize)) {
     // Planes that are one run are cut like one long row.
     let (rows, len) = if x.is_flat() { (1, x.area()) } else { (x.h, x.w) };
@@ -52,13 +52,13 @@ fn pieces<T: Real>(x: &Image<T>, cs: Range<usize>, mut body: impl FnMut(usize, u
     }
 }
 
-/// Where a piece begins, and the step.
+/// The offset of a piece's first element, and the step between its elements.
 fn place<T: Real>(x: &Image<T>, n: usize, c: usize, y: usize, start: usize) -> (isize, isize) {
     let step = if x.is_flat() { x.step() } else { x.strides[3] };
     (x.at(n, c, y, 0) + start as isize * step, step)
 }
 
-/// The same pieces of an image that may be laid out otherwise.
+/// Reads a piece of an image that may have another layout than the one that was cut into pieces.
 ///
 /// # Safety
 /// The piece is in the image, and `line` is writable for `len` elements.
@@ -77,7 +77,7 @@ unsafe fn read<T: Real>(x: &Image<T>, [n, c, y, start, len]: [usize; 5], flat: b
     }
 }
 
-/// As [`read`], the other way.
+/// Writes a piece: the counterpart of [`read`].
 ///
 /// # Safety
 /// The piece is in the image, and nobody else accesses it.
@@ -141,8 +141,8 @@ impl BatchNormBackend for CpuBackend {
     }
 }
 
-/// Normalizes by the statistics of the batch, which go to `stats` (the mean and the inverse of the standard deviation), and
-/// moves the running ones (mean and variance).
+/// Normalizes by the statistics of the batch, writes them to `stats` (the mean and the inverse standard deviation), and
+/// updates the running ones (mean and variance).
 fn by_batch<T: Real>(
     eps: f64,
     x: Erased<T>,
@@ -205,7 +205,7 @@ fn gradient<T: Real>(
     let c = from.c;
     let weight = vector(weight, c, 1.0);
     let (mean, inv_std) = (vector(Some(mean), c, 0.0), vector(Some(inv_std), c, 1.0));
-    // Of each channel: the sums of the gradient, and of the gradient times the distance from the mean.
+    // For each channel: the sum of the gradient, and that of the gradient times the distance from the mean.
     let mut sums = vec![[0f64; 2]; c];
     let shared = Shared::new(&mut sums);
     channels(&from, |cs| {

@@ -15,7 +15,7 @@ use crate::{
     numeric::{dispatch::for_float, real::Real, stored::Stored},
 };
 
-/// Rows whose gradients of scale and shift are added up by one task: fixed, so that the order of sums is.
+/// Rows whose scale and shift gradients one task adds up. Fixed, so that the order of summation is fixed too.
 const ROWS: usize = 64;
 
 /// The extents of a checked matrix.

@@ -1,7 +1,7 @@
 //! Normalization of channels (batch normalization) and of rows (layer normalization).
 //!
-//! Values go through short lines that stay in the first-level cache. Means and squared distances of lines are merged in
-//! `f64` (Chan, Golub and LeVeque, 1979), so that one pass over memory is enough and loses nothing; lines are cut the
+//! Values are processed in short lines that stay in the L1 cache. Their means and squared deviations are merged in
+//! `f64` (Chan, Golub and LeVeque, 1979), so one pass over memory is enough and loses no accuracy. Lines are cut the
 //! same way whatever the number of threads.
 
 mod batch;
@@ -20,10 +20,10 @@ use crate::{
     numeric::{real::Real, stored::Stored},
 };
 
-/// Most elements of a line.
+/// Maximum number of elements in a line.
 const LINE: usize = 1024;
 
-/// Number, mean and sum of squared distances of some values.
+/// Count, mean and sum of squared deviations of some values.
 #[derive(Clone, Copy, Default)]
 struct Moments {
     n: f64,
@@ -32,12 +32,12 @@ struct Moments {
 }
 
 impl Moments {
-    /// Adds those of a line of at least one value.
+    /// Merges in the moments of a line of at least one value.
     fn add<T: Real>(&mut self, line: &[T]) {
         let n = line.len() as f64;
         let mean = sum(line) / T::of(n);
         let (off, squares) = deviations(line, mean);
-        // The rounded mean is off by a little.
+        // Corrects for the rounding of `mean`.
         let (mean, squares) = (mean.to_f64() + off.to_f64() / n, squares.to_f64() - off.to_f64() * off.to_f64() / n);
         let (total, delta) = (self.n + n, mean - self.mean);
         self.mean += delta * n / total;
@@ -45,13 +45,13 @@ impl Moments {
         self.n = total;
     }
 
-    /// The variance with divisor `n`; NaN of nothing.
+    /// The variance with divisor `n`; NaN without values.
     fn variance(&self) -> f64 {
         self.squares.max(0.0) / self.n
     }
 }
 
-/// The numbers of a vector of `n`, or `default` if there is none.
+/// The `n` elements of a vector, or `n` times `default` if there is none.
 fn vector<T: Real>(tensor: Option<Erased<T>>, n: usize, default: f64) -> Vec<T> {
     let mut out = vec![T::of(default); n];
     if let Some(tensor) = tensor {
@@ -91,7 +91,7 @@ fn optional<'a, S: Stored>(op: &'static str, view: Option<View<'a>>) -> Result<O
     view.map(|view| Source::<S>::new(op, view).map(Source::erased)).transpose()
 }
 
-/// Lanes that sums are computed in.
+/// Independent partial sums, one per lane.
 const LANES: usize = 32;
 
 /// The sum of the lanes, in pairs.

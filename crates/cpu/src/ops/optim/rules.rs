@@ -1,9 +1,9 @@
-//! What the optimizers do to one element. The formulas follow PyTorch's single-tensor implementations
+//! The update rules of the optimizers for one element. The formulas follow PyTorch's single-tensor implementations
 //! (`torch/optim/*.py`) operation by operation.
 
 use crate::numeric::real::Real;
 
-/// The gradient that a rule sees.
+/// How a rule's gradient is made from the stored one: negated to maximize, with weight decay added.
 pub(super) struct Gradient<R> {
     sign: R,
     weight_decay: R,
@@ -24,7 +24,7 @@ impl<R: Real> Gradient<R> {
     }
 }
 
-/// A rule with its scalars, and `N` states an element.
+/// A rule with its scalars, and `N` states per element.
 pub(super) trait Update<R, const N: usize>: Sync {
     /// The new parameter; `states` are updated in place.
     fn update(&self, param: R, grad: R, states: &mut [R; N]) -> R;
@@ -71,7 +71,7 @@ pub(super) struct Adam<R> {
     /// `1 - beta2`
     weight2: R,
     eps: R,
-    /// What decoupled weight decay leaves of the parameter.
+    /// The factor by which decoupled weight decay multiplies the parameter.
     shrink: R,
     /// The learning rate over the first bias correction.
     step_size: R,

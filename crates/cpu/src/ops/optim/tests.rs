@@ -15,8 +15,8 @@ const ADAM: OptimRule = OptimRule::Adam {
     maximize: false,
 };
 
-/// Rules with a learning rate and where three steps of the gradients in `steps` lead `torch.optim` from
-/// `[1, -2, 0.5, 3]` (computed in float64).
+/// Rules with a learning rate, and the parameters that `torch.optim` reaches from `[1, -2, 0.5, 3]` in three steps with
+/// the gradients of [`gradient`] (computed in float64).
 fn cases() -> Vec<(OptimRule, f64, [f64; 4])> {
     let rms = |weight_decay, momentum, centered, alpha, maximize| OptimRule::RmsProp {
         alpha,
@@ -126,8 +126,7 @@ fn three_steps_lead_where_pytorch_goes() {
     }
 }
 
-/// Elements must be updated alike wherever they lie: in one tensor or many, at its end or inside, whichever
-/// thread it is.
+/// Elements must be updated alike wherever they lie: in one tensor or many, at its end or inside, on any thread.
 #[test]
 fn a_group_is_updated_as_its_elements_would_be_alone() {
     let sizes = [3usize, 0, 70_000, 1, 300, 20_001, 256];

@@ -22,7 +22,7 @@ fn cases() -> Vec<([usize; 4], Pool2d, [usize; 2])> {
         ([1, 2, 7, 5], windows([3, 2], [2, 3], [1, 1], [1, 1]), [4, 2]),
         ([2, 2, 6, 9], windows([2, 3], [1, 2], [0, 1], [2, 1]), [4, 5]),
         ([1, 3, 5, 5], windows([3, 3], [2, 2], [1, 1], [1, 1]), [3, 3]),
-        // One more window than fits, as `ceil_mode` gives.
+        // One window more than fits, as with `ceil_mode`.
         ([1, 2, 6, 6], windows([3, 3], [2, 2], [0, 0], [1, 1]), [3, 3]),
         ([2, 17, 7, 6], Pool2d::Adaptive, [3, 4]),
         ([1, 2, 2, 2], Pool2d::Adaptive, [3, 5]),
@@ -31,8 +31,8 @@ fn cases() -> Vec<([usize; 4], Pool2d, [usize; 2])> {
     ]
 }
 
-/// Calls `f` with the position of each output and those of what it sees in its plane, and the counts of elements that
-/// a window has with and without padding.
+/// Calls `f` with the position of each output, the positions in the plane that its window reads, and the numbers of
+/// elements in the window with and without padding.
 fn each(x: [usize; 4], pool: &Pool2d, [oh, ow]: [usize; 2], mut f: impl FnMut(usize, usize, &[usize], usize, usize)) {
     for plane in 0..x[0] * x[1] {
         for (oy, ox) in (0..oh).flat_map(|y| (0..ow).map(move |x| (y, x))) {
