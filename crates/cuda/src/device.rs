@@ -295,7 +295,7 @@ fn status_error(writers: &[(u32, &'static str)], code: u32, value: i64, bound: i
     let size = usize::try_from(bound).unwrap_or(0);
     match code {
         Status::CLASS => Error::index(op, value, size, format!("the classes{also}")),
-        Status::EXPONENT => Error::argument(op, format!("integers to negative powers are no integers{also}")),
+        Status::EXPONENT => Error::argument(op, format!("integers to negative powers are not integers{also}")),
         Status::DIVISOR => Error::argument(op, format!("division by zero{also}")),
         _ => Error::index(op, value, size, format!("the indexed dimension{also}")),
     }

@@ -1,4 +1,4 @@
-//! Reductions of a dimension to the position of one element.
+//! `argmax` and `argmin`: positions of the largest and smallest elements along a dimension.
 
 use kiln_backend::{ArgReduceArgs, ArgReduceBackend, ArgReduceOp, Checked, Result};
 

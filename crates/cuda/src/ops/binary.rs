@@ -1,4 +1,4 @@
-//! Element-wise functions of two operands, and their gradients.
+//! Element-wise binary operations, and their gradients.
 
 use kiln_backend::{BinaryBackend, BinaryOp, DType, Error, Operand, Result, Scalar, SideOf, View, ViewMut};
 

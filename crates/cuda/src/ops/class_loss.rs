@@ -15,7 +15,7 @@ use crate::{
     view::{Access, Tensor},
 };
 
-/// The operands that both directions of a loss over classes share.
+/// The operands that the loss and its gradient share.
 struct ClassProblem<'a> {
     x: Tensor<'a>,
     target: Tensor<'a>,
@@ -52,7 +52,7 @@ impl<'a> ClassProblem<'a> {
             share: smoothing / classes.max(1) as f64,
             logits: u32::from(logits),
             reduction: code(rule.reduction),
-            // Neighboring positions are neighbors in memory where there are any: then threads run across rows.
+            // Where neighboring positions are adjacent in memory, threads run across rows.
             lanes: Lanes::new(
                 classes as u64,
                 (samples * positions) as u64,
@@ -75,7 +75,7 @@ impl<'a> ClassProblem<'a> {
     }
 }
 
-/// The strides of a layout of `N` dimensions; 0 for each that it lacks.
+/// The strides of a layout, padded with 0 to `N` dimensions.
 fn strides<const N: usize>(layout: &Layout) -> [i64; N] {
     std::array::from_fn(|dim| layout.strides().get(dim).map_or(0, |&stride| stride as i64))
 }

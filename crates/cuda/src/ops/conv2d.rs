@@ -15,7 +15,7 @@ use crate::{
     view::{Access, Tensor},
 };
 
-/// The operands of a convolution: the image that goes into the layer, the filter, the image that comes out.
+/// The operands of a convolution: the layer's input images, the filter, the output images.
 struct Operands<'a> {
     op: &'static str,
     rule: Conv2d,
@@ -24,7 +24,7 @@ struct Operands<'a> {
     y: Tensor<'a>,
 }
 
-/// An operand as cuDNN takes it: itself, or a dense copy in memory of its own.
+/// An operand as cuDNN gets it: in place, or as a dense copy.
 struct Taken {
     address: u64,
     copy: Option<(Block, Layout)>,
@@ -100,8 +100,8 @@ impl Device {
         }
     }
 
-    /// Runs the library over operands that have elements, or returns `false` if it has nothing that is fused.
-    /// Where it has nothing with the channels last, the operands are copied.
+    /// Runs cuDNN on operands that have elements. Returns `false` if it has no plan for a fused convolution. Where it
+    /// has no channels-last plan for another one, the operands are copied to channels-first.
     fn convolve(&'static self, direction: Direction, operands: &Operands, bias: u64) -> Result<bool> {
         let Operands { x, w, y, .. } = operands;
         let (format, copies) = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
@@ -120,7 +120,7 @@ impl Device {
         }
     }
 
-    /// The same in one order, with those operands copied that do not lie in it.
+    /// [`convolve`](Self::convolve) in one memory order; operands that are not in that order are copied.
     fn convolve_as(
         &'static self,
         direction: Direction,
@@ -189,7 +189,7 @@ impl Device {
         Ok(Outcome::Queued)
     }
 
-    /// An operand in this order, copied if it is to be; `filled` says whether its values count.
+    /// An operand in this memory order, copied if `copied` says so; `filled` says whether its values are read.
     fn dense(&'static self, tensor: &Tensor, format: Format, copied: bool, filled: bool) -> Result<Taken> {
         if !copied {
             return Ok(Taken { address: tensor.address, copy: None });

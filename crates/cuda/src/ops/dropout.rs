@@ -1,4 +1,4 @@
-//! Dropout from a seed.
+//! Dropout: zeroes random elements and scales up the others.
 
 use kiln_backend::{Checked, DropoutArgs, DropoutBackend, RandomState, Result, bernoulli_threshold};
 

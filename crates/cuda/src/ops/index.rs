@@ -1,4 +1,5 @@
-//! Indexing. Indices are read by kernels only; one that is out of range is reported when the device is next waited for.
+//! `index_select`, `index_add`, `gather` and `scatter`. Only kernels read indices, so an index out of range is reported
+//! when the host next waits for the device.
 
 use kiln_backend::{
     Checked, DType, GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, Layout, MAX_RANK, Operand, Result,
@@ -15,9 +16,9 @@ use crate::{
     view::{Access, Tensor},
 };
 
-/// Threads that keep a device busy; a scatter with fewer lines shares each among several threads.
+/// Threads that keep a device busy; a scatter with fewer lines divides each among several threads.
 const BUSY: u64 = 4096;
-/// Sums of half precision that are formed at a time, in `f32`: memory of 128 MiB, or of a line if that is longer.
+/// Sums of half precision that are accumulated at a time, in `f32`: 128 MiB of memory, or one line if that is longer.
 const SUMS: u64 = 1 << 25;
 /// The most threads that share a line, each of which reads all its indices.
 const MAX_PARTS: u64 = 256;
@@ -72,7 +73,7 @@ impl IndexBackend for CudaBackend {
     }
 }
 
-/// What a scatter walks over: extents, the dimension that is indexed, and an index for each position.
+/// The positions that a scatter visits: extents, the indexed dimension, and an index for each position.
 #[derive(Clone, Copy)]
 struct Positions<'a> {
     dims: &'a [usize],
@@ -81,7 +82,7 @@ struct Positions<'a> {
 }
 
 impl Device {
-    /// Moves to the positions of `out`.
+    /// Gathers: copies from the indexed positions of `x` to `out`.
     fn take(&self, op: &'static str, x: Tensor, dim: usize, index: Place, out: Tensor) -> Result<()> {
         let (size, stride) = index_axis(x.layout, dim);
         let still = with_stride(x.layout, dim, 0);
@@ -95,7 +96,7 @@ impl Device {
         launch!(self, GATHER, "take", tag, blocks, params, index.address, out.address, x.address, status)
     }
 
-    /// Moves from positions to `out`.
+    /// Scatters: writes or adds each position's element to `out`.
     fn put(
         &'static self,
         op: &'static str,
@@ -118,7 +119,7 @@ impl Device {
         let (blocks, status) = (params::blocks(lines.numel * parts), self.status(Status::SCATTER, op));
         let params = Scatter { lines, n, strides, size, parts };
         let x = x.map_or(0, |place| place.address);
-        // A single term is added and rounded in one.
+        // A single term needs no `f32` buffer: it is added and rounded once.
         if mode == ScatterMode::Add && matches!(out.dtype, DType::F16 | DType::BF16) && n > 1 {
             let together = (SUMS / size).clamp(1, lines.numel);
             let sums = self.scratch((together * size) as usize * size_of::<f32>())?;

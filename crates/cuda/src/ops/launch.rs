@@ -1,10 +1,10 @@
-//! How the primitives start kernels: found by family, operation and dtype, with typed arguments.
+//! Starts kernels for the primitives: found by family, operation and dtype, with typed arguments.
 
 use kiln_backend::{DType, Error, Result};
 
 use crate::launch::{Config, Family, Kernel};
 
-/// What distinguishes the kernels of one operation.
+/// What tells the kernels of one operation apart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tag {
     /// The dtype.
@@ -35,7 +35,7 @@ impl Tag {
     }
 }
 
-/// A number of blocks means blocks of the usual size.
+/// A bare number of blocks means blocks of the usual size.
 impl From<u32> for Config {
     fn from(blocks: u32) -> Config {
         Config::linear(blocks)
@@ -44,10 +44,10 @@ impl From<u32> for Config {
 
 /// `launch!(device, FAMILY, op, tag, config, arguments…)`: queues the kernel `family_op_tag`.
 ///
-/// It is sound if the arguments are addresses from [`Tensor`](crate::view::Tensor)s (which are in bounds, and may be
-/// written if made from a `ViewMut`), null where the kernels' README allows it, or memory from
-/// [`scratch`](crate::Device::scratch) of the size that the README says, and if the grid describes the shape that
-/// all of them have been checked to have. All primitives keep to that.
+/// This is sound if each argument is an address from a [`Tensor`](crate::view::Tensor) (which is in bounds, and may be
+/// written if it was made from a `ViewMut`), null where the kernels' README allows it, or memory from
+/// [`scratch`](crate::Device::scratch) of the size that the README gives, and if the grid describes the shape that all
+/// of them were checked to have. All primitives keep to that.
 macro_rules! launch {
     ($device:expr, $family:ident, $op:expr, $tag:expr, $config:expr, $($argument:expr),+ $(,)?) => {{
         let kernel = $tag.find(&$crate::launch::$family, $op)?;

@@ -1,5 +1,5 @@
-//! Linear layers: products of cuBLASLt whose epilogues do bias and ReLU, forwards and backwards, and kernels of ours
-//! where it offers none.
+//! `linear` and its gradients: cuBLASLt products whose epilogues add the bias and apply ReLU, and kernels of our own
+//! for epilogues that it lacks.
 
 use kiln_backend::{
     Checked, Error, Layout, LinearArgs, LinearBackend, LinearGradArgs, LinearReluGradArgs, MatmulPlan, ReluMask,
@@ -29,7 +29,7 @@ struct Linear<'a> {
     w: Tensor<'a>,
     bias: Option<Tensor<'a>>,
     out: Tensor<'a>,
-    /// The bias as a matrix of `out`'s shape.
+    /// The layout that broadcasts the bias to `out`'s shape.
     spread: Option<Layout>,
     extents: Extents,
 }
@@ -47,7 +47,7 @@ impl<'a> Linear<'a> {
         Ok(Linear { x, w, bias, out, spread, extents: Extents { m, n, k } })
     }
 
-    /// What the library is asked for, if it can take the operands as they lie.
+    /// The product to ask the library for, if it can take the operands in place.
     fn product(&self) -> Option<Product> {
         // The library adds a dense bias along the rows of what it computes, which are the columns of `out`.
         let dense = self.bias.as_ref().is_none_or(|bias| self.extents.n == 1 || bias.layout.strides()[0] == 1);
@@ -111,7 +111,7 @@ impl LinearBackend for CudaBackend {
 }
 
 impl Device {
-    /// One call of the library, or `false` if it has nothing for these operands.
+    /// Computes the gradient in one library call; returns `false` if the library has no algorithm for these operands.
     fn linear_relu_grad(&'static self, args: Checked<LinearReluGradArgs>, mask: &ReluMask) -> Result<bool> {
         let access = Access { device: self, op: "linear_relu_grad" };
         let LinearReluGradArgs { grad, w, out, bias, .. } = args.into_inner();
@@ -133,7 +133,7 @@ impl Device {
         }
     }
 
-    /// Whether the mask was written.
+    /// Returns whether the mask was written.
     fn run_linear(&'static self, layer: &Linear, relu: bool, mask: Option<&Mask>) -> Result<bool> {
         let Linear { x, w, bias, out, spread, extents } = layer;
         if out.layout.numel() == 0 {
@@ -173,7 +173,7 @@ impl Device {
         Ok(false)
     }
 
-    /// What the epilogue of the library would have done.
+    /// Adds the bias and applies ReLU, as the library's epilogue would have done.
     pub(super) fn add_bias(&self, bias: Option<Tensor>, relu: bool, out: Tensor) -> Result<()> {
         if bias.is_none() && !relu {
             return Ok(());
@@ -186,23 +186,23 @@ impl Device {
     }
 }
 
-/// cuBLASLt's mask of a ReLU: a bit for each element of an output.
+/// cuBLASLt's ReLU mask: one bit for each element of an output.
 struct Mask {
     /// Rows and columns of the output.
     dims: [usize; 2],
-    /// The number of the device.
+    /// The index of the device.
     device: usize,
     block: Block,
 }
 
 impl Mask {
     fn new(device: &'static Device, dims: [usize; 2]) -> Result<Mask> {
-        // A row of ours is a column of the library's.
+        // cuBLASLt is column-major: our rows are its columns.
         let block = device.scratch(mask_len(dims[1], dims[0]))?;
         Ok(Mask { dims, device: device.index(), block })
     }
 
-    /// The mask, if it is of an output like `out` on this device.
+    /// The mask, if it belongs to an output of `out`'s shape on this device.
     fn of<'a>(device: &Device, mask: &'a ReluMask, out: &Tensor) -> Result<&'a Mask> {
         const OP: &str = "linear_relu_grad";
         let found = mask.get::<Mask>().filter(|mask| mask.device == device.index());
@@ -210,7 +210,7 @@ impl Mask {
         if out.layout.dims() == mask.dims {
             Ok(mask)
         } else {
-            Err(Error::shape(OP, format!("the mask of an output {:?}", mask.dims), out.layout.shape()))
+            Err(Error::shape(OP, format!("an output of shape {:?}, as its ReLU mask", mask.dims), out.layout.shape()))
         }
     }
 }

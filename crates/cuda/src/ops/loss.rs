@@ -1,4 +1,4 @@
-//! What the losses share: how their sums are divided over blocks, and finished.
+//! Code shared by the losses: how sums are divided over blocks, and finished.
 
 use kiln_backend::{Reduction, Result};
 
@@ -10,10 +10,11 @@ use crate::{
 
 /// Bytes of a block's partial sums: the loss and the divisor, as `f64`.
 pub(super) const PARTIAL: usize = 16;
-/// Threads' worth of work that one block does alone, so that a small loss is one launch.
+/// Up to this many threads' worth of work, one block does all of it, so that a small loss is one launch.
 const ALONE: u64 = 16 * params::THREADS as u64;
 
-/// Blocks for a loss of so many threads. Depends on the shape only, and with it the order of additions.
+/// The number of blocks for a loss of `threads` threads. It depends on the shape only, and so does the order of
+/// additions.
 pub(super) fn blocks(threads: u64) -> u32 {
     if threads <= ALONE { 1 } else { params::blocks(threads) }
 }
@@ -27,7 +28,7 @@ pub(super) fn code(reduction: Reduction) -> u32 {
 }
 
 impl Device {
-    /// From the partial sums of blocks to the loss. The memory of the sums may be given away when this returns.
+    /// Reduces the partial sums of blocks to the loss. The memory of the sums may be freed when this returns.
     pub(super) fn finish_loss(
         &self,
         tag: Tag,

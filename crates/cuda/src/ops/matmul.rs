@@ -1,4 +1,4 @@
-//! `matmul`: products of floats by cuBLASLt, of integers by a kernel of ours.
+//! `matmul`: float products by cuBLASLt, integer products by a kernel of our own.
 
 use kiln_backend::{
     Checked, DType, Float32Precision, Layout, MatmulArgs, MatmulBackend, MatmulPlan, Result, float32_matmul_precision,
@@ -17,12 +17,13 @@ use crate::{
     view::{Access, Tensor},
 };
 
-/// The steps of the matrices of a layout.
+/// The strides of a layout's matrices.
 pub(super) fn steps(layout: &Layout, lead: usize) -> Steps {
     [layout.strides()[lead], layout.strides()[lead + 1]]
 }
 
-/// Addresses of a product in the caller's terms; null where its epilogue has no use for one.
+/// The addresses of a product's operands, in the caller's row-major terms; null for those that its epilogue does not
+/// use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Places {
     pub(super) a: u64,
@@ -38,7 +39,7 @@ impl Places {
     }
 }
 
-/// A dense tensor of the same shape in memory of its own.
+/// A dense copy of a tensor.
 struct Dense {
     layout: Layout,
     memory: Block,
@@ -140,7 +141,7 @@ impl Device {
         }
     }
 
-    /// One call of the library, or `false` if it has nothing for the epilogue.
+    /// Computes a product in one library call; returns `false` if the library has no algorithm for the epilogue.
     pub(super) fn product(
         &'static self,
         dtype: DType,

@@ -19,11 +19,14 @@ impl MemoryBackend for CudaBackend {
 
     fn import(&self, dtype: DType, bytes: &[u8]) -> Result<Box<dyn Buffer>> {
         if dtype == DType::Bool {
-            // Kernels rely on 0 and 1.
+            // Kernels rely on every `bool` being 0 or 1.
             return self.adopt(HostVec::Bool(bytes.iter().map(|&byte| byte != 0).collect()));
         }
         if !bytes.len().is_multiple_of(dtype.size()) {
-            return Err(Error::argument("import", format!("{} bytes are no whole number of {dtype}", bytes.len())));
+            return Err(Error::argument(
+                "import",
+                format!("{} bytes are not a whole number of {dtype} elements", bytes.len()),
+            ));
         }
         Ok(Box::new(self.0.upload(dtype, bytes)?))
     }
@@ -37,7 +40,7 @@ impl MemoryBackend for CudaBackend {
         let (size, len) = (src.dtype().size(), src.len());
         let end = start.checked_mul(size).and_then(|at| at.checked_add(dst.len()));
         if end.is_none_or(|end| end > len * size) {
-            let message = format!("{} bytes from element {start} on are asked of {src:?}", dst.len());
+            let message = format!("cannot read {} bytes from element {start} on of {src:?}", dst.len());
             return Err(Error::argument(OP, message));
         }
         // SAFETY: the range was checked to lie in the buffer.

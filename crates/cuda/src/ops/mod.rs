@@ -1,5 +1,5 @@
-//! The primitives: a file for each family of the [`Backend`] trait, of the same name as in `kiln-backend` and `kiln-cpu`.
-//! Each checks its operands, makes the parameters of its kernels, and queues them.
+//! CUDA's operations: one file per family of the [`Backend`] trait, named as in `kiln-backend` and `kiln-cpu`. Each
+//! operation checks its operands, builds its kernels' parameters, and queues the kernels.
 
 mod arg_reduce;
 mod binary;

@@ -1,4 +1,4 @@
-//! Batch and layer normalization, and their gradients: what needs sums over groups of elements.
+//! Batch and layer normalization, and their gradients.
 
 use kiln_backend::{
     BatchNormArgs, BatchNormBackend, BatchNormEvalArgs, BatchNormGradArgs, Checked, DType, LayerNormArgs,
@@ -13,11 +13,11 @@ use crate::{
     view::{Access, Tensor},
 };
 
-/// Numbers of a partial result: count, mean and squares; the two sums of a gradient.
+/// Numbers in a partial result: count, mean and squared deviations, or the two sums of a gradient.
 const MOMENTS: usize = 3;
 const SUMS: usize = 2;
 
-/// The address and the stride of a vector that may be left out.
+/// The address and the stride of an optional vector.
 pub(super) fn parts(vector: Option<&Tensor>) -> (u64, i64) {
     vector.map_or((0, 0), |v| (v.address, v.layout.strides()[0] as i64))
 }
@@ -28,7 +28,7 @@ struct Forward<'a> {
     out: Tensor<'a>,
     weight: Option<Tensor<'a>>,
     bias: Option<Tensor<'a>>,
-    /// The mean and the inverse standard deviation, which are written; or the mean and the variance, if they are given.
+    /// The mean and the inverse standard deviation, to write; or the mean and the variance, if they are given.
     stats: [Tensor<'a>; 2],
     running: Option<([Tensor<'a>; 2], f64)>,
     eps: f64,
@@ -144,7 +144,7 @@ impl LayerNormBackend for CudaBackend {
 }
 
 impl Device {
-    /// Memory for what the first of two stages leaves to the second.
+    /// Memory for the results that the first of two stages passes to the second.
     pub(super) fn parts_of_groups(&'static self, groups: &Groups, numbers: usize, dtype: DType) -> Result<Block> {
         self.scratch(groups.partials() as usize * numbers * dtype.accumulator().size())
     }

@@ -1,4 +1,5 @@
-//! Optimizer steps: one launch for all parameters of a dtype (of up to 71, which VGG19 with batch-norm has 70 of; a group with more takes several).
+//! Optimizer steps: one launch for up to 71 parameters of a dtype (VGG19 with batch norm has 70); larger groups take
+//! several launches.
 
 use kiln_backend::{Checked, DType, OptimArgs, OptimBackend, OptimRule, OptimSlot, Result};
 
@@ -51,7 +52,7 @@ impl Device {
         let new = || Optim::new(rule, lr, self.generator.address);
         let mut step = new();
         for slot in slots.iter().filter(|slot| slot.param.dtype() == dtype) {
-            // Written to by the kernel: each is borrowed exclusively by its slot.
+            // The kernel writes these; each is borrowed exclusively by its slot.
             let mut states = [0; 3];
             for (to, state) in states.iter_mut().zip(&slot.states) {
                 *to = access.read(state.as_view())?.address;

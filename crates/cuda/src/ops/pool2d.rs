@@ -1,4 +1,4 @@
-//! Pooling of images: the largest element or the average of windows, and their gradients.
+//! Two-dimensional max and average pooling, and their gradients.
 
 use kiln_backend::{
     AvgPool2dArgs, AvgPool2dGradArgs, Checked, Layout, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d, Pool2dBackend,
@@ -88,7 +88,7 @@ impl Pool2dBackend for CudaBackend {
             return Ok(());
         }
         if images.is_mean(&pool, divisor) {
-            // Shared by many threads: there may be fewer planes than a GPU has.
+            // A reduction divides each plane among many threads: there may be fewer planes than the GPU has threads.
             return device.reduce_checked("mean", images.before, images.after, 0.0);
         }
         let (tag, blocks) = (Tag::of(images.after.dtype), params::blocks(params.numel));

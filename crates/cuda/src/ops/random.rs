@@ -1,4 +1,4 @@
-//! Random numbers from the device's generator.
+//! Fills tensors with random numbers from the device's generator.
 
 use kiln_backend::{
     Checked, DType, Distribution, RandomArgs, RandomBackend, RandomState, Result, Scalar, bernoulli_threshold,

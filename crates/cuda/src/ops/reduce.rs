@@ -1,4 +1,4 @@
-//! Reductions of dimensions to one value each, in one launch or two.
+//! Reductions over dimensions, in one launch or two.
 
 use kiln_backend::{Checked, ReduceArgs, ReduceBackend, ReduceOp, Result};
 
@@ -29,7 +29,7 @@ impl Device {
         if row.numel() == 0 { Ok(()) } else { self.reduce_checked("sum", x, Tensor { layout: &row, ..out }, 0.0) }
     }
 
-    /// A reduction of floats, or of what else the operation is defined for, to an output of the right shape and dtype.
+    /// A reduction over any dtype that the operation is defined for, to an output of the right shape and dtype.
     pub(super) fn reduce_checked(
         &'static self,
         name: &'static str,
@@ -48,7 +48,7 @@ impl Device {
         Ok(())
     }
 
-    /// Memory for what a reduction in two stages leaves between them.
+    /// Memory for the results that a reduction passes from its first stage to its second.
     pub(super) fn partials(&'static self, plan: &Reduce) -> Result<crate::memory::Block> {
         let bytes = if plan.stage == Reduce::FIRST { plan.partials() as usize * Reduce::PARTIAL } else { 0 };
         self.scratch(bytes)

@@ -1,4 +1,4 @@
-//! The gradient through ReLU and the sums of it for the bias, in one pass.
+//! `relu_bias_grad`: the gradient through ReLU, and its sums for the bias, in one pass.
 
 use kiln_backend::{Checked, ReluBiasGradArgs, ReluBiasGradBackend, Result};
 
@@ -12,7 +12,7 @@ use crate::{
     view::Access,
 };
 
-/// Numbers of a partial result: the sum of a bias.
+/// Numbers in a partial result: one sum.
 const SUM: usize = 1;
 
 impl ReluBiasGradBackend for CudaBackend {

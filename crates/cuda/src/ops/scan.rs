@@ -1,4 +1,4 @@
-//! Scans along a dimension: a block takes a line.
+//! Scans along a dimension (`cumsum`, `cummax`, `cummin`): one block per line.
 
 use kiln_backend::{Checked, CumExtremeArgs, CumsumArgs, Result, ScanBackend};
 

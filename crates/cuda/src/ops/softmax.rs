@@ -1,4 +1,4 @@
-//! Softmax and its logarithm, and their gradients.
+//! Softmax and log-softmax, and their gradients.
 
 use kiln_backend::{Checked, Result, SoftmaxArgs, SoftmaxBackend, SoftmaxGradArgs, softmax_name};
 

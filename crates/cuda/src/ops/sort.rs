@@ -1,4 +1,4 @@
-//! Sorting and binary search.
+//! `sort` and `searchsorted`.
 
 use kiln_backend::{Checked, DType, MAX_RANK, Result, SearchsortedArgs, SortArgs, SortBackend};
 

@@ -1,4 +1,4 @@
-//! Lower and upper triangles of matrices.
+//! `tril` and `triu`: lower and upper triangles of matrices.
 
 use kiln_backend::{Checked, Result, TrilTriuArgs, TrilTriuBackend};
 

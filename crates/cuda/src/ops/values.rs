@@ -1,15 +1,15 @@
-//! Numbers and names on their way to kernels.
+//! Converts scalars to the 64 bits that kernels take as arguments.
 
 use half::{bf16, f16};
 use kiln_backend::{DType, Element, Scalar, dispatch_dtype};
 
-/// A number to compute with, in the 64 bits that kernels take: those of an `f64` for floats, of an `i64` for the other
-/// dtypes. It is converted to what the dtype is computed in, `f32` for half precision.
+/// A number to compute with: the bits of an `f64` for float dtypes, of an `i64` for the others. The kernel converts it
+/// to the dtype's compute type, `f32` for half precision.
 pub(crate) fn number(dtype: DType, value: Scalar) -> u64 {
     rounded_number(dtype.accumulator(), value)
 }
 
-/// A number rounded to a dtype, in the bits that [`number`] has.
+/// A number rounded to a dtype, encoded as [`number`] does.
 pub(crate) fn rounded_number(dtype: DType, value: Scalar) -> u64 {
     match dispatch_dtype!(dtype, T => T::from_scalar(value).to_scalar()) {
         Scalar::Float(v) => v.to_bits(),
@@ -18,7 +18,7 @@ pub(crate) fn rounded_number(dtype: DType, value: Scalar) -> u64 {
     }
 }
 
-/// A number converted to a dtype, as its elements lie in memory.
+/// A number converted to a dtype, as the bits of an element in memory.
 pub(crate) fn pattern(dtype: DType, value: Scalar) -> u64 {
     let mut bits = [0; 8];
     dispatch_dtype!(dtype, T => bits[..dtype.size()].copy_from_slice(bytemuck::bytes_of(&T::from_scalar(value))));

@@ -1,4 +1,4 @@
-//! Element-wise choice between two operands.
+//! `where_cond`: chooses between two operands by a condition.
 
 use kiln_backend::{DType, Operand, Result, View, ViewMut, WhereCondBackend};
 
