@@ -1,4 +1,4 @@
-//! What kernels take by value: the mirrors of `kernels/params.cuh`, and how they are made from layouts.
+//! The structs that kernels take by value: mirrors of `kernels/params.cuh`, and how they are built from layouts.
 
 mod grid;
 mod plan;
@@ -8,18 +8,18 @@ mod step;
 pub use grid::{Place, blocks, limited_blocks, with_block_limit};
 pub use step::Addresses;
 
-/// Threads of a block, where the kernels' README says nothing else.
+/// Threads of a block, unless the kernels' README says otherwise.
 pub const THREADS: u32 = 256;
-/// Dimensions of a grid.
+/// Maximum number of dimensions of a grid.
 pub const MAX_DIMS: usize = 8;
-/// Parameters of one launch of an optimizer step.
+/// Maximum number of parameters in one launch of an optimizer step.
 pub const OPTIM_SLOTS: usize = 71;
-/// Elements of a parameter that a block updates.
+/// Elements of a parameter that one block updates.
 pub const OPTIM_BLOCK: u64 = 4096;
 /// Elements of a tile of `sort_tile`.
 pub const SORT_TILE: u64 = 1024;
 
-/// Declares a struct that a kernel takes by value, and checks its size and the places of its fields.
+/// Declares a struct that a kernel takes by value, and checks its size and the offsets of its fields.
 macro_rules! by_value {
     ($($(#[$meta:meta])* $name:ident$(<$N:ident>)?: $size:expr => {
         $($(#[$field_meta:meta])* $field:ident: $ty:ty = $offset:expr,)*
@@ -32,7 +32,7 @@ macro_rules! by_value {
         }
 
         impl$(<const $N: usize>)? $name$(<$N>)? {
-            /// Asserts that C++ lays the fields out alike.
+            /// Asserts that the fields have the same offsets in C++.
             pub(crate) const LAYOUT: () = {
                 assert!(size_of::<Self>() == $size && align_of::<Self>() <= 8);
                 $(assert!(std::mem::offset_of!(Self, $field) == $offset);)*
@@ -42,18 +42,18 @@ macro_rules! by_value {
 }
 
 by_value! {
-    /// A number to divide by, with what replaces the division.
+    /// A divisor, with the constants that replace the division by a multiplication.
     Dim: 24 => {
         /// The extent.
         extent: u64 = 0,
-        /// The factor for numbers below 2^63.
+        /// The multiplier for numbers below 2^63.
         wide: u64 = 8,
-        /// The factor for numbers below 2^31.
+        /// The multiplier for numbers below 2^31.
         multiplier: u32 = 16,
-        /// The shift of both.
+        /// The shift for both.
         shift: u32 = 20,
     }
-    /// Positions numbered in row-major order, and where they lie in each of `N` operands.
+    /// Positions numbered in row-major order, and their offsets in each of `N` operands.
     Grid<N>: 208 + 64 * N => {
         /// Number of positions.
         numel: u64 = 0,
@@ -70,18 +70,18 @@ by_value! {
     Lanes: 8 => {
         /// A line has `2^log2` threads.
         log2: u32 = 0,
-        /// Whether neighboring threads are in neighboring lines (1), not in one (0).
+        /// Whether neighboring threads work on neighboring lines (1) or within one line (0).
         across: u32 = 4,
     }
     /// Lines of elements along one dimension.
     Lines<N>: 208 + 64 * N + 8 + 8 * N + 8 => {
         /// Numbers the lines.
         lines: Grid<N> = 0,
-        /// Elements of a line.
+        /// Elements per line.
         n: u64 = 208 + 64 * N,
         /// Strides along the line.
         strides: [i64; N] = 216 + 64 * N,
-        /// Threads of a line.
+        /// Threads per line.
         lanes: Lanes = 216 + 72 * N,
     }
     /// A reduction.
@@ -90,37 +90,37 @@ by_value! {
         outer: Grid<3> = 0,
         /// Numbers the elements of one result.
         inner: Grid<1> = 400,
-        /// How many results there are.
+        /// Number of results.
         results: Dim = 672,
         /// Elements of a result that one team takes.
         chunk: u64 = 696,
-        /// Teams of a result.
+        /// Teams per result.
         splits: u64 = 704,
-        /// Threads of a team.
+        /// Threads per team.
         lanes: Lanes = 712,
         /// One of the constants `WHOLE`, `FIRST`, `SECOND`.
         stage: u32 = 720,
         /// Padding.
         unused: u32 = 724,
-        /// Of the variance.
+        /// Bessel's correction, for the variance.
         correction: f64 = 728,
     }
-    /// The state of the random generator, in device memory, which moves on from step to step.
+    /// The state of the random generator, in device memory, which advances from step to step.
     GeneratorState: 24 => {
         /// The key of the random numbers.
         seed: u64 = 0,
         /// The counter block from which positions are counted.
         offset: u64 = 8,
-        /// Blocks of a launch that have arrived at its end.
+        /// Blocks of a launch that have reached its end.
         arrived: u32 = 16,
         /// Padding.
         unused: u32 = 20,
     }
     /// A position in the Philox stream.
     RandomState: 24 => {
-        /// The key; not used with a base.
+        /// The key; unused if there is a base.
         seed: u64 = 0,
-        /// The first counter block; with a base, how far behind it.
+        /// The first counter block; with a base, the distance from the base's block.
         offset: u64 = 8,
         /// Null, or the address of a [`GeneratorState`].
         base: u64 = 16,
@@ -133,7 +133,7 @@ by_value! {
         columns: u64 = 8,
         /// The diagonal, 0 for the main one.
         diagonal: i64 = 16,
-        /// Whether what is above the diagonal is kept.
+        /// Whether to keep the elements above the diagonal.
         upper: u32 = 24,
         /// Padding.
         unused: u32 = 28,
@@ -142,11 +142,11 @@ by_value! {
     Scatter: 448 => {
         /// Numbers the lines along the dimension.
         lines: Grid<3> = 0,
-        /// Indices of a line.
+        /// Indices per line.
         n: u64 = 400,
         /// Strides along the dimension.
         strides: [i64; 3] = 408,
-        /// The extent of `out` along it.
+        /// The extent of `out` along the dimension.
         size: u64 = 432,
         /// Threads that share a line: a power of two.
         parts: u64 = 440,
@@ -157,7 +157,7 @@ by_value! {
         grid: Grid<3> = 0,
         /// The extent of `x` along the dimension.
         size: u64 = 400,
-        /// Its stride there.
+        /// The stride of `x` along the dimension.
         stride: i64 = 408,
     }
     /// Search; operands: the sorted sequence, values, `out`.
@@ -166,7 +166,7 @@ by_value! {
         grid: Grid<3> = 0,
         /// Length of the sequence.
         n: u64 = 400,
-        /// Its stride.
+        /// The stride of the sequence.
         stride: i64 = 408,
         /// Whether equal elements are counted.
         right: u32 = 416,
@@ -177,11 +177,11 @@ by_value! {
     Sort: 440 => {
         /// Numbers the lines.
         lines: Grid<3> = 0,
-        /// Elements of a line.
+        /// Elements per line.
         n: u64 = 400,
-        /// Strides along it.
+        /// Strides along a line.
         strides: [i64; 3] = 408,
-        /// Whether the largest comes first.
+        /// Whether to sort from the largest element to the smallest.
         descending: u32 = 432,
         /// Padding.
         unused: u32 = 436,
@@ -194,7 +194,7 @@ by_value! {
         m: u64 = 400,
         /// Columns of the product.
         n: u64 = 408,
-        /// Terms of each sum.
+        /// Columns of `a`, over which products are summed.
         k: u64 = 416,
         /// Strides of `a`: row, column.
         a: [i64; 2] = 424,
@@ -209,24 +209,24 @@ by_value! {
         input: Dim = 0,
         /// Extent of the output.
         output: Dim = 24,
-        /// Distance of windows.
+        /// Distance between windows.
         stride: Dim = 48,
-        /// Distance of taps.
+        /// Distance between taps.
         dilation: Dim = 72,
-        /// Taps; 0 for adaptive windows.
+        /// Number of taps; 0 for adaptive windows.
         kernel: i64 = 96,
         /// How far the first window begins before the input.
         padding: i64 = 104,
     }
-    /// A pooling of images, both directions; what is numbered is the result.
+    /// A pooling of images, forward or backward; positions are numbered in the result.
     Pool: 416 => {
         /// Number of positions.
         numel: u64 = 0,
         /// [`Grid::WIDE`], and the constants of this type.
         flags: u32 = 8,
-        /// With the padding, inside, fixed: 0, 1, 2.
+        /// The divisor: 0 with padding, 1 inside the image only, 2 fixed.
         divisor: u32 = 12,
-        /// The last three extents of the result in the order of memory, the last one first.
+        /// The last three extents of the result in memory order, innermost first.
         dims: [Dim; 3] = 16,
         /// Height and width.
         axes: [PoolAxis; 2] = 88,
@@ -243,15 +243,15 @@ by_value! {
     Groups: 480 => {
         /// Numbers the elements of a group.
         inner: Grid<3> = 0,
-        /// How many groups there are.
+        /// Number of groups.
         count: Dim = 400,
-        /// From a group to the next.
+        /// Strides from one group to the next.
         strides: [i64; 3] = 424,
         /// Elements of a group that one team takes.
         chunk: u64 = 448,
-        /// Teams of a group.
+        /// Teams per group.
         splits: u64 = 456,
-        /// Threads of a team.
+        /// Threads per team.
         lanes: Lanes = 464,
         /// One of the constants of [`Reduce`], or [`Groups::GIVEN`].
         stage: u32 = 472,
@@ -260,21 +260,21 @@ by_value! {
     }
     /// A normalization, or its gradient.
     Norm: 552 => {
-        /// What is normalized.
+        /// The groups that are normalized.
         groups: Groups = 0,
-        /// Strides of weight, bias, mean, `inv_std` or variance, running mean and variance; backwards of weight, the
-        /// gradient of the bias, mean, `inv_std`, the gradient of the weight.
+        /// Strides of the weight, bias, mean, `inv_std` or variance, running mean and running variance; backward, of
+        /// the weight, the bias's gradient, mean, `inv_std`, and the weight's gradient.
         vectors: [i64; 6] = 480,
-        /// Added to variances.
+        /// The number added to variances.
         eps: f64 = 528,
-        /// How far running statistics move.
+        /// The weight of the new batch in the running statistics.
         momentum: f64 = 536,
         /// The constants of this type.
         flags: u32 = 544,
         /// Padding.
         unused: u32 = 548,
     }
-    /// A loss over classes.
+    /// A class loss.
     ClassLoss: 192 => {
         /// N of `[N, C, S]`.
         samples: u64 = 0,
@@ -284,70 +284,70 @@ by_value! {
         positions: Dim = 16,
         /// Strides of the input.
         x: [i64; 3] = 40,
-        /// Strides of the target; for labels the middle one is not used.
+        /// Strides of the target; for labels the middle one is unused.
         target: [i64; 3] = 64,
         /// Strides of the input's gradient.
         out: [i64; 3] = 88,
-        /// Strides of the losses of rows, or of their gradient; 0 for a scalar.
+        /// Strides of the per-row losses, or of their gradient; 0 for a scalar.
         loss: [i64; 2] = 112,
-        /// Strides of what is kept for the gradient.
+        /// Strides of the row statistics that are saved for the gradient.
         lse: [i64; 2] = 128,
         /// Stride of the weights.
         weight: i64 = 144,
-        /// A label that does not count.
+        /// The label that is ignored.
         ignore_index: i64 = 152,
-        /// What smoothing leaves of the target.
+        /// The share of the target that label smoothing leaves to the label.
         kept: f64 = 160,
-        /// What it gives to every class.
+        /// The share of the target that every class gets.
         share: f64 = 168,
         /// Whether the input holds logits.
         logits: u32 = 176,
-        /// None, mean, sum: 0, 1, 2.
+        /// The reduction: 0 none, 1 mean, 2 sum.
         reduction: u32 = 180,
-        /// Threads of a row.
+        /// Threads per row.
         lanes: Lanes = 184,
     }
-    /// From partial sums of a loss to the result.
+    /// Reduces the partial sums of a loss to the result.
     LossFinish: 24 => {
         /// Number of partial sums.
         blocks: u64 = 0,
-        /// The divisor of the mean; 0 for the sum of the weights.
+        /// The divisor of the mean; 0 to divide by the sum of the weights.
         count: f64 = 8,
-        /// None, mean, sum: 0, 1, 2.
+        /// The reduction: 0 none, 1 mean, 2 sum.
         reduction: u32 = 16,
         /// Padding.
         unused: u32 = 20,
     }
     /// One parameter of an optimizer step.
     OptimSlot: 56 => {
-        /// Its address.
+        /// The parameter's address.
         param: u64 = 0,
-        /// That of its gradient.
+        /// The gradient's address.
         grad: u64 = 8,
-        /// Those of its states.
+        /// The states' addresses.
         states: [u64; 3] = 16,
-        /// The address of the number of its steps.
+        /// The address of the step count.
         count: u64 = 40,
-        /// The first of its blocks.
+        /// The parameter's first block.
         first_block: u32 = 48,
-        /// How many elements the last of them has.
+        /// The number of elements in the parameter's last block.
         tail: u32 = 52,
     }
     /// An optimizer step of up to [`OPTIM_SLOTS`] parameters.
     Optim: 4064 => {
         /// The address of the learning rate.
         lr: u64 = 0,
-        /// That of the device's [`GeneratorState`].
+        /// The address of the device's [`GeneratorState`].
         progress: u64 = 8,
-        /// Counter blocks of random numbers that the step has drawn.
+        /// Counter blocks of random numbers that were drawn in the step.
         drawn: u64 = 16,
-        /// The rule's numbers.
+        /// The rule's hyper-parameters.
         scalars: [f64; 6] = 24,
-        /// The rule's switches.
+        /// The rule's flags.
         flags: u32 = 72,
-        /// How many slots are used.
+        /// Number of slots used.
         slots: u32 = 76,
-        /// How many blocks they have.
+        /// Number of blocks of all slots.
         blocks: u32 = 80,
         /// Padding.
         unused: u32 = 84,
@@ -362,7 +362,7 @@ by_value! {
         unused: u32 = 4,
         /// The offending value.
         value: i64 = 8,
-        /// What it had to stay below.
+        /// The exclusive bound of the value.
         bound: i64 = 16,
     }
 }
@@ -372,7 +372,7 @@ impl Status {
     pub const INDEX: u32 = 1;
     /// An index outside `0..bound`, of `scatter` or `index_add`.
     pub const SCATTER: u32 = 2;
-    /// A class outside `0..bound`.
+    /// A class label outside `0..bound`.
     pub const CLASS: u32 = 3;
     /// An integer to a negative power.
     pub const EXPONENT: u32 = 4;

@@ -1,13 +1,12 @@
-//! Random streams of transforms. Inside a loader they are keyed by seed, epoch, batch and draw index, so augmentations do not
-//! depend on the number of workers, and a sample that comes twice in an epoch gets different ones.
-//!
-//! One thread makes a batch from beginning to end, so the draw index is a thread-local counter.
+//! Random streams of transforms. Inside a loader they are keyed by seed, epoch, batch and draw index, so augmentations
+//! do not depend on the number of workers, and a sample that occurs twice in an epoch is augmented differently.
+//! One thread makes all of a batch, so the draw index is a thread-local counter.
 
 use std::cell::Cell;
 
 use crate::{Epoch, RandomStream};
 
-/// Purposes from here on belong to batches; samplers use those below.
+/// Purposes from this number on belong to batches; samplers use smaller ones.
 const FIRST_BATCH: u64 = 1 << 32;
 
 #[derive(Clone, Copy)]
@@ -21,7 +20,7 @@ thread_local! {
     static CURRENT_BATCH: Cell<Option<BatchKey>> = const { Cell::new(None) };
 }
 
-/// Restores the outer batch, also after a panic.
+/// Restores the outer batch's key, also after a panic.
 struct Restore(Option<BatchKey>);
 impl Drop for Restore {
     fn drop(&mut self) {
@@ -36,7 +35,7 @@ pub(crate) fn in_batch<T>(epoch: Epoch, batch: usize, make: impl FnOnce() -> T) 
     make()
 }
 
-/// The random stream for one application of a transform. Outside a loader it follows the generator that
+/// The random stream for one application of a transform. Outside a loader it comes from the generator that
 /// [`manual_seed`](kiln_tensor::manual_seed) seeds.
 pub(crate) fn stream() -> RandomStream {
     match CURRENT_BATCH.get() {
@@ -64,14 +63,14 @@ mod tests {
         assert_eq!(in_batch(epoch, batch, words), first);
         assert_ne!(in_batch(epoch, batch + 1, words), first);
         assert_ne!(in_batch(Epoch::new(1, 3), batch, words), first);
-        // A loader within a transform does not disturb the outer one.
+        // A loader inside a transform does not disturb the outer one.
         let nested = in_batch(epoch, batch, || (stream().next_u64(), in_batch(epoch, 9, words), stream().next_u64()));
         assert_eq!([nested.0, nested.2], first);
     }
 
     #[test]
     fn outside_of_loaders_the_seed_of_tensors_counts() {
-        // Other tests of this process random, too; so only what cannot be disturbed is checked.
+        // Other tests of this process draw from the generator as well, so this checks only what they cannot disturb.
         assert_ne!(stream().next_u64(), stream().next_u64());
     }
 }

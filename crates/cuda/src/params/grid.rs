@@ -1,11 +1,11 @@
-//! `Grid`: a shape with the strides of each operand, its dimensions coalesced and its divisions made multiplications;
-//! and how many blocks a launch has.
+//! `Grid`: a shape with the strides of each operand, its dimensions coalesced and its divisions replaced by
+//! multiplications; and the number of blocks in a launch.
 
 use std::cell::Cell;
 
 use super::{Dim, Grid, MAX_DIMS, THREADS};
 
-/// Where an operand lies: its address and its strides, one for each dimension of the shape.
+/// Where an operand is in memory: its address, and its strides, one for each dimension of the shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// The address of the element with index 0 everywhere.
@@ -14,7 +14,7 @@ pub struct Place<'a> {
     pub strides: &'a [isize],
 }
 
-/// More blocks than this do not make a kernel faster, they only take turns.
+/// More blocks than this would not run at the same time, so they make no kernel faster.
 const MAX_BLOCKS: u64 = 8192;
 
 thread_local! {
@@ -22,10 +22,10 @@ thread_local! {
     static BLOCK_LIMIT: Cell<u64> = const { Cell::new(u64::MAX) };
 }
 
-/// Runs `body`, whose launches from this thread have at most `limit` blocks along each axis over which their kernels
-/// loop. So tests see the second turn of a kernel's loop with a few hundred elements instead of millions.
+/// Runs `body`; its launches from this thread have at most `limit` blocks along each axis over which their kernels
+/// loop. This lets tests reach the second iteration of a kernel's loop with a few hundred elements instead of millions.
 pub fn with_block_limit<R>(limit: u32, body: impl FnOnce() -> R) -> R {
-    /// Sets the limit back when it is dropped, which is also where `body` panics.
+    /// Resets the limit when it is dropped, also if `body` panics.
     struct Restore(u64);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -36,13 +36,14 @@ pub fn with_block_limit<R>(limit: u32, body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// Blocks along an axis of which a kernel needs `wanted` (at least one, and at most `max`) and loops over the rest.
+/// The number of blocks along an axis on which a kernel wants `wanted` blocks: at least one and at most `max`. The
+/// kernel loops over the rest.
 #[must_use]
 pub fn limited_blocks(wanted: u64, max: u64) -> u32 {
     wanted.clamp(1, max.min(BLOCK_LIMIT.get()).min(i32::MAX as u64)) as u32
 }
 
-/// How many blocks of [`THREADS`] threads for `threads` threads (at least one; kernels loop over the rest).
+/// The number of blocks of [`THREADS`] threads for `threads` threads: at least one. Kernels loop over the rest.
 #[must_use]
 pub fn blocks(threads: u64) -> u32 {
     limited_blocks(threads.div_ceil(u64::from(THREADS)), MAX_BLOCKS)
@@ -56,13 +57,13 @@ impl Dim {
     #[must_use]
     pub fn new(extent: u64) -> Dim {
         if extent == 0 || extent > 1 << 62 {
-            // Of no elements, or more than any memory holds: never divided by.
+            // No elements, or more than any memory holds: never a divisor.
             return Dim { extent, wide: 0, multiplier: 0, shift: 0 };
         }
         let shift = extent.next_power_of_two().trailing_zeros();
         let above = (1u64 << shift) - extent;
         let wide = ((u128::from(above) << 64) / u128::from(extent) + 1) as u64;
-        // Not used where the extent is too large for 32 bits.
+        // Unused if the extent is too large for 32 bits.
         let multiplier = ((u128::from(above) << 32) / u128::from(extent) + 1) as u32;
         Dim { extent, wide, multiplier, shift }
     }
@@ -71,10 +72,10 @@ impl Dim {
 impl<const N: usize> Grid<N> {
     /// Positions are numbered with 64 bits.
     pub const WIDE: u32 = 1;
-    /// One dimension, stride 1 of every operand that is there, addresses that are multiples of 16.
+    /// One dimension, stride 1 for every operand present, addresses that are multiples of 16.
     pub const VECTOR: u32 = 2;
 
-    /// A grid over `shape`; an operand that is not there (a number, or null) is `None`.
+    /// A grid over `shape`; an absent operand (a number, or null) is `None`.
     #[must_use]
     pub fn new(shape: &[usize], operands: [Option<Place>; N]) -> Grid<N> {
         let mut grid = Grid { numel: 1, rank: 0, flags: 0, dims: [Dim::ONE; MAX_DIMS], strides: [[0; MAX_DIMS]; N] };
@@ -85,12 +86,13 @@ impl<const N: usize> Grid<N> {
             }
             let strides = operands.map(|place| place.map_or(0, |p| p.strides.get(dim).map_or(0, |&s| s as i64)));
             let last = (grid.rank as usize).wrapping_sub(1);
-            // One step of the dimension before is a whole turn of this one, for every operand.
+            // The dimensions merge if the outer stride equals the inner extent times the inner stride, for every
+            // operand.
             let joins = grid.rank > 0 && (0..N).all(|k| grid.strides[k][last] == strides[k] * extent as i64);
             let to = if joins { last } else { grid.rank as usize };
             let joined = if joins { grid.dims[last].extent * extent as u64 } else { extent as u64 };
             if to == MAX_DIMS {
-                // Tensors have at most `MAX_DIMS` dimensions.
+                // Cannot happen: tensors have at most `MAX_DIMS` dimensions.
                 break;
             }
             grid.dims[to].extent = joined;
@@ -114,7 +116,7 @@ impl<const N: usize> Grid<N> {
         grid
     }
 
-    /// Blocks for a kernel whose largest elements have `size` bytes.
+    /// The number of blocks for a kernel whose largest elements have `size` bytes.
     #[must_use]
     pub fn blocks(&self, size: usize) -> u32 {
         let at_once = if self.flags & Self::VECTOR == 0 { 1 } else { 16 / size.clamp(1, 16) as u64 };

@@ -1,35 +1,35 @@
-//! Launch plans of reductions, scans and normalization: how lines are shared out among threads and blocks. Plans depend on
-//! shapes and strides only, so the order in which numbers are added, and with it every bit of the result, is the same on
-//! every device.
+//! Launch plans of reductions, scans and normalization: how lines are divided among threads and blocks. Plans depend on
+//! shapes and strides only, so the order of additions, and with it every bit of the result, is the same on every
+//! device.
 
 use super::{Dim, Grid, Groups, Lanes, Lines, MAX_DIMS, Norm, Place, Reduce, THREADS, blocks};
 
-/// Elements that one thread folds before it is worth sharing them with another block.
+/// Elements that one thread reduces before sharing them with another block pays off.
 const SERIAL: u64 = 64;
-/// The same where every element is also written: there it is memory that a thread alone waits for.
+/// The same where every element is also written, since a single thread then waits for memory longer.
 const SERIAL_WRITES: u64 = 16;
 /// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: u64 = 512;
 
 impl Lanes {
-    /// Threads for a line of `n` elements among `m` lines.
+    /// How many threads take a line of `n` elements among `m` lines.
     #[must_use]
     pub fn new(n: u64, m: u64, across: bool) -> Lanes {
         let threads = u64::from(THREADS);
-        // A warp must find neighbors in the direction in which memory runs.
+        // A warp must find neighbors in the direction in which memory is contiguous.
         let most = if across { threads / m.next_power_of_two().min(32) } else { threads };
         let lanes = n.div_ceil(2).next_power_of_two().min(most);
         Lanes { log2: lanes.trailing_zeros(), across: u32::from(across) }
     }
 
-    /// Threads of a line.
+    /// Threads per line.
     #[must_use]
     pub fn count(self) -> u64 {
         1 << self.log2
     }
 }
 
-/// Whether lines with these strides lie across memory: the smallest step is between lines, not along one.
+/// Whether lines with these strides run across memory: the smallest stride is between lines, not along one.
 fn lies_across(along: &[isize], between: &[isize]) -> bool {
     let smallest = |strides: &[isize]| strides.iter().map(|s| s.unsigned_abs()).filter(|&s| s > 0).min();
     match (smallest(along), smallest(between)) {
@@ -38,7 +38,7 @@ fn lies_across(along: &[isize], between: &[isize]) -> bool {
     }
 }
 
-/// `values` at the places where `keep` holds.
+/// The elements of `values` whose index `keep` accepts.
 fn pick<T: Copy + Default>(values: &[T], keep: impl Fn(usize) -> bool) -> ([T; MAX_DIMS], usize) {
     let (mut out, mut count) = ([T::default(); MAX_DIMS], 0);
     for (dim, &value) in values.iter().enumerate().take(MAX_DIMS) {
@@ -50,7 +50,7 @@ fn pick<T: Copy + Default>(values: &[T], keep: impl Fn(usize) -> bool) -> ([T; M
     (out, count)
 }
 
-/// A grid of the dimensions in which `keep` holds.
+/// A grid of the dimensions that `keep` accepts.
 fn part<const N: usize>(dims: &[usize], operands: [Option<Place>; N], keep: impl Fn(usize) -> bool) -> Grid<N> {
     let (shape, rank) = pick(dims, &keep);
     let strides = operands.map(|place| place.map(|p| (p.address, pick(p.strides, &keep).0)));
@@ -83,8 +83,8 @@ impl<const N: usize> Lines<N> {
     }
 }
 
-/// How `n` elements of each of `m` results are shared out where a thread shall have `serial` of them or more: threads of
-/// a team, elements of a team, teams of a result.
+/// How to divide the `n` elements of each of `m` results so that a thread has at least `serial` of them. Returns the
+/// threads per team, the elements per team, and the teams per result.
 fn share(n: u64, m: u64, across: bool, serial: u64) -> (Lanes, u64, u64) {
     let lanes = Lanes::new(n, m, across);
     let teams = (ENOUGH_BLOCKS * u64::from(THREADS)).div_ceil(m.saturating_mul(lanes.count()).max(1));
@@ -93,11 +93,12 @@ fn share(n: u64, m: u64, across: bool, serial: u64) -> (Lanes, u64, u64) {
 }
 
 impl Groups {
-    /// Nothing is to be added up.
+    /// There is nothing to reduce.
     pub const GIVEN: u32 = 3;
 
-    /// The groups along `dim` of a tensor: channels, rows, columns. Operands are `x`, whose memory decides about the
-    /// order, the result, and the incoming gradient. In two stages if [`stage`](Self::stage) is [`Reduce::FIRST`].
+    /// The groups along `dim` of a tensor: channels, rows, columns. The operands are `x`, whose strides determine the
+    /// order, the result, and the incoming gradient. There are two stages if [`stage`](Self::stage) is
+    /// [`Reduce::FIRST`].
     #[must_use]
     pub fn new(dims: &[usize], dim: usize, operands: [Option<Place>; 3]) -> Groups {
         let x = operands[0].map_or(&[][..], |place| place.strides);
@@ -116,7 +117,7 @@ impl Groups {
         Groups { inner, count: Dim::new(m), strides, chunk, splits, lanes, stage, unused: 0 }
     }
 
-    /// The groups where nothing is to be added up.
+    /// The groups where there is nothing to reduce.
     #[must_use]
     pub fn given(&self) -> Groups {
         Groups { stage: Self::GIVEN, ..*self }
@@ -128,13 +129,13 @@ impl Groups {
         Groups { stage: Reduce::SECOND, ..*self }
     }
 
-    /// Partial results between the stages; none if there is one stage.
+    /// Number of partial results between the stages; 0 if there is one stage.
     #[must_use]
     pub fn partials(&self) -> u64 {
         if self.stage == Reduce::FIRST { self.count.extent * self.splits } else { 0 }
     }
 
-    /// Blocks where each team of each group has something to do.
+    /// The number of blocks that gives every team of every group work.
     #[must_use]
     pub fn blocks(&self) -> u32 {
         blocks(self.count.extent.saturating_mul(self.splits).saturating_mul(self.lanes.count()))
@@ -142,9 +143,9 @@ impl Groups {
 }
 
 impl Norm {
-    /// Scale and shift are those of an element's place in its group.
+    /// Scale and shift are indexed by an element's position in its group.
     pub const AFFINE_INSIDE: u32 = 1;
-    /// The statistics are those of an element's place in its group.
+    /// The statistics are indexed by an element's position in its group.
     pub const STATS_INSIDE: u32 = 2;
     /// The statistics are constants.
     pub const CONSTANT: u32 = 4;
@@ -160,15 +161,15 @@ impl Reduce {
     /// Bytes of a partial result of any operation.
     pub const PARTIAL: usize = 24;
 
-    /// Reduces the dimensions of `x` that have extent 1 in the output; `to` are the outputs. In two stages if
-    /// [`stage`](Self::stage) is [`FIRST`](Self::FIRST); then [`second`](Self::second) has the other.
+    /// Reduces the dimensions of `x` that have extent 1 in the output; `to` are the outputs. There are two stages if
+    /// [`stage`](Self::stage) is [`FIRST`](Self::FIRST); [`second`](Self::second) is then the other.
     #[must_use]
     pub fn new(x_dims: &[usize], out_dims: &[usize], x: Place, to: [Option<Place>; 2], correction: f64) -> Reduce {
         let reduced = |d: usize| x_dims[d] != 1 && out_dims.get(d).is_none_or(|&m| m == 1);
         let outer = part(x_dims, [Some(x), to[0], to[1]], |d| !reduced(d));
         let (along, rank) = pick(x.strides, reduced);
         let (between, kept) = pick(x.strides, |d| !reduced(d) && x_dims[d] != 1);
-        // Any order will do; that of memory is fastest. (One dimension, as `arg_reduce` has, stays as it is.)
+        // Any order will do, and memory order is fastest. (A single dimension, as in `arg_reduce`, stays as it is.)
         let (shape, _) = pick(x_dims, reduced);
         let mut order: [usize; MAX_DIMS] = std::array::from_fn(|i| i);
         order[..rank].sort_by_key(|&i| std::cmp::Reverse(along[i].unsigned_abs()));
@@ -186,13 +187,13 @@ impl Reduce {
         Reduce { lanes: Lanes::new(self.splits, self.outer.numel, false), stage: Self::SECOND, ..*self }
     }
 
-    /// Partial results between the stages.
+    /// Number of partial results between the stages.
     #[must_use]
     pub fn partials(&self) -> u64 {
         self.outer.numel * self.splits
     }
 
-    /// Blocks of this stage.
+    /// The number of blocks of this stage.
     #[must_use]
     pub fn blocks(&self) -> u32 {
         let teams = if self.stage == Self::SECOND { self.outer.numel } else { self.partials() };
@@ -244,7 +245,7 @@ mod tests {
         assert_eq!((pixels.inner.rank, pixels.strides, pixels.lanes.across), (2, [1, 0, 196], 1));
         assert_eq!((pixels.stage, pixels.partials()), (Reduce::FIRST, 32 * pixels.splits));
         assert!(pixels.chunk * pixels.splits >= 12_544 && (pixels.splits - 1) * pixels.chunk < 12_544);
-        // Neither the order of the dimensions nor that of the groups is that of memory.
+        // The order of the dimensions differs from memory order, and so does that of the groups.
         let turned = Groups::new(&[3, 5, 2, 7], 1, [Some(place(&[1, 3, 105, 15])), None, Some(place(&[70, 14, 7, 1]))]);
         assert_eq!((turned.inner.rank, turned.inner.dims[0].extent, turned.inner.dims[1].extent), (2, 14, 3));
         assert_eq!((&turned.inner.strides[0][..2], &turned.inner.strides[2][..2]), (&[15, 1][..], &[1, 70][..]));

@@ -4,11 +4,11 @@ use kiln_backend::{Pool2d, PoolDivisor};
 
 use super::{Dim, Grid, Pool, PoolAxis};
 
-/// Below this numbers are divided in 32 bits.
+/// Numbers below this are divided in 32 bits.
 const NEAR: usize = 1 << 31;
 
 impl PoolAxis {
-    /// The axis, and whether its numbers are all [`NEAR`]. The contract bounds them all.
+    /// The axis, and whether all its numbers are below [`NEAR`]. The contract bounds them.
     fn new(pool: &Pool2d, axis: usize, input: usize, output: usize) -> (PoolAxis, bool) {
         let (kernel, stride, padding, dilation, places) = match *pool {
             Pool2d::Window { kernel, stride, padding, dilation } => {
@@ -27,13 +27,13 @@ impl PoolAxis {
 }
 
 impl Pool {
-    /// Neighbors in memory are neighboring channels.
+    /// Adjacent elements in memory are adjacent channels.
     pub const CHANNELS_LAST: u32 = 2;
     /// Some number along an axis may be 2^31 or more.
     pub const WIDE_WINDOWS: u32 = 4;
 
-    /// A pooling, within the contract, of images of `input` extents to `output` extents (`[N, C, H, W]`). What is numbered
-    /// is the output, or `backward` the input, in the order of its `strides`.
+    /// A pooling, checked by its contract, of images of extents `input` to extents `output` (`[N, C, H, W]`). Positions
+    /// are numbered in the output, or in the input if `backward`, in the order of `strides`.
     #[must_use]
     pub fn new(pool: &Pool2d, [input, output]: [[usize; 4]; 2], backward: bool, strides: [i64; 4]) -> Pool {
         let axis = |axis| PoolAxis::new(pool, axis, input[axis + 2], output[axis + 2]);
@@ -58,7 +58,7 @@ impl Pool {
         }
     }
 
-    /// For an average.
+    /// The same pooling with the divisor of an average.
     #[must_use]
     pub fn divided(self, divisor: PoolDivisor) -> Pool {
         let (divisor, fixed) = match divisor {

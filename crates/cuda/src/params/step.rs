@@ -14,7 +14,7 @@ fn flags<const N: usize>(all: [(bool, u32); N]) -> u32 {
     all.into_iter().filter(|(on, _)| *on).fold(0, |sum, (_, flag)| sum | flag)
 }
 
-/// Where what belongs to a parameter lies.
+/// The addresses of a parameter and its tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// The parameter.
@@ -23,12 +23,13 @@ pub struct Addresses {
     pub grad: u64,
     /// Its states, in the order of [`OptimRule`].
     pub states: [u64; 3],
-    /// The number of its steps.
+    /// The step count.
     pub count: u64,
 }
 
 impl Optim {
-    /// A step of `rule` without parameters, with the addresses of the learning rate and of the device's progress.
+    /// A step of `rule` with no parameters yet, with the addresses of the learning rate and of the device's generator
+    /// state.
     #[must_use]
     pub fn new(rule: &OptimRule, lr: u64, progress: u64) -> Optim {
         let (scalars, flags) = match *rule {
@@ -52,7 +53,7 @@ impl Optim {
         Optim { lr, progress, drawn: 0, scalars, flags, slots: 0, blocks: 0, unused: 0, slot: [none; OPTIM_SLOTS] }
     }
 
-    /// Appends a parameter of `numel` elements, or says that there is no room.
+    /// Appends a parameter of `numel` elements; returns `false` if there is no room.
     pub fn push(&mut self, Addresses { param, grad, states, count }: Addresses, numel: u64) -> bool {
         let (used, first_block) = (self.slots as usize, self.blocks);
         let blocks = numel.div_ceil(OPTIM_BLOCK);

@@ -5,10 +5,10 @@ use kiln_tensor::{Error, Result};
 use super::Sampler;
 use crate::Epoch;
 
-/// The random stream that shuffles use.
+/// The purpose of the random streams that shuffle.
 const PURPOSE: u64 = 0;
 
-/// Samples in random order, a new one in each pass: PyTorch's `RandomSampler`.
+/// Samples in a random order that changes from pass to pass: PyTorch's `RandomSampler`.
 ///
 /// ```
 /// use kiln_data::{Epoch, RandomSampler, Sampler};
@@ -33,14 +33,14 @@ impl RandomSampler {
         RandomSampler { samples: len, draws: len, replacement: false }
     }
 
-    /// Whether to draw with replacement, so that a sample may come twice.
+    /// Whether to draw with replacement, so that a sample may occur more than once.
     #[must_use]
     pub fn replacement(self, replacement: bool) -> RandomSampler {
         RandomSampler { replacement, ..self }
     }
 
-    /// The number of samples in a pass, instead of all. Without replacement, a pass of more than all samples continues with
-    /// another permutation.
+    /// Sets the number of samples in a pass; by default it is all of them. Without replacement, a pass longer than that
+    /// continues with another permutation.
     #[must_use]
     pub fn num_samples(self, draws: usize) -> RandomSampler {
         RandomSampler { draws, ..self }
@@ -54,7 +54,10 @@ impl Sampler for RandomSampler {
 
     fn indices(&self, epoch: Epoch) -> Result<Vec<usize>> {
         if self.samples == 0 && self.draws > 0 {
-            return Err(Error::argument("RandomSampler", format!("cannot draw {} samples of none", self.draws)));
+            return Err(Error::argument(
+                "RandomSampler",
+                format!("cannot draw {} samples from an empty dataset", self.draws),
+            ));
         }
         let mut stream = epoch.stream(PURPOSE);
         if self.replacement {
@@ -69,7 +72,7 @@ impl Sampler for RandomSampler {
     }
 }
 
-/// The samples at given indices in random order, a new one in each pass: PyTorch's `SubsetRandomSampler`.
+/// The samples at given indices, in a random order that changes from pass to pass: PyTorch's `SubsetRandomSampler`.
 #[derive(Clone, Debug)]
 pub struct SubsetRandomSampler {
     indices: Vec<usize>,

@@ -1,4 +1,4 @@
-//! `RandomResizedCrop`, the augmentation with which ImageNet networks are trained.
+//! `RandomResizedCrop`, the standard augmentation for training on ImageNet.
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result};
@@ -19,13 +19,13 @@ pub struct RandomResizedCrop {
 
 #[located(site)]
 impl RandomResizedCrop {
-    /// Resizes to `height` rows of `width` columns, from regions of 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3.
+    /// Resizes regions of 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3 to `height` rows of `width` columns.
     #[must_use]
     pub fn new(height: usize, width: usize) -> RandomResizedCrop {
         RandomResizedCrop { resize: Resize::new(height, width), scale: (0.08, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) }
     }
 
-    /// As many rows as columns.
+    /// The same with equally many rows and columns.
     #[must_use]
     pub fn square(side: usize) -> RandomResizedCrop {
         RandomResizedCrop::new(side, side)
@@ -34,7 +34,7 @@ impl RandomResizedCrop {
     /// The range of the region's area, as a fraction of the image.
     ///
     /// # Errors
-    /// They are not positive numbers in order.
+    /// Unless `0 < low <= high`.
     pub fn scale(self, low: f64, high: f64) -> Result<RandomResizedCrop> {
         Ok(RandomResizedCrop { scale: range(OP, "scale", low, high)?, ..self })
     }
@@ -42,7 +42,7 @@ impl RandomResizedCrop {
     /// The range of the aspect ratio, width divided by height.
     ///
     /// # Errors
-    /// They are not positive numbers in order.
+    /// Unless `0 < low <= high`.
     pub fn ratio(self, low: f64, high: f64) -> Result<RandomResizedCrop> {
         Ok(RandomResizedCrop { ratio: range(OP, "ratio", low, high)?, ..self })
     }
@@ -53,8 +53,8 @@ impl RandomResizedCrop {
         RandomResizedCrop { resize: self.resize.interpolation(interpolation), ..self }
     }
 
-    /// Draws the region's top, left, height and width. After ten tries that do not fit, it is the largest central region of an
-    /// allowed aspect ratio.
+    /// Draws the region's top, left, height and width. After ten attempts that do not fit, it is the largest central
+    /// region of an allowed aspect ratio.
     fn draw(&self, (height, width): (usize, usize), stream: &mut RandomStream) -> (usize, usize, usize, usize) {
         let area = height as f64 * width as f64;
         for _ in 0..10 {
@@ -112,14 +112,14 @@ mod tests {
             area += share / 4000.0;
             wide += usize::from(aspect > 1.0);
         }
-        // Tries that do not fit are rare here and concern large parts of extreme aspect.
+        // Attempts that do not fit are rare here; they are large regions of extreme aspect ratio.
         assert!((0.44..0.51).contains(&area), "{area}");
         assert!((1900..2500).contains(&wide), "{wide}");
     }
 
     #[test]
     fn no_part_fits() {
-        // Nothing of an aspect of 3/4 to 4/3 and 90 % of the area is in so long a picture.
+        // No region with an aspect ratio of 3/4 to 4/3 and 90 % of the area fits into so elongated an image.
         let crop = RandomResizedCrop::square(4).scale(0.9, 1.0).unwrap();
         let mut stream = Epoch::new(3, 0).stream(1 << 40);
         assert_eq!(crop.draw((30, 300), &mut stream), (0, 130, 30, 40));

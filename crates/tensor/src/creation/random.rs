@@ -1,4 +1,4 @@
-//! Random tensors, and their generator.
+//! Random tensors: `rand`, `randn`, `randint`, `randperm`, and the generator behind them.
 
 use kiln_backend::{Arguments, DType, Distribution, Error, RandomArgs, RandomState, Result, Shape};
 use kiln_derive::located;
@@ -7,36 +7,36 @@ use parking_lot::Mutex;
 use super::{Extents, TensorOptions};
 use crate::Tensor;
 
-/// One generator for all devices: the numbers do not depend on where they are made.
+/// One generator for all devices, so that the numbers do not depend on the device.
 static GENERATOR: Mutex<RandomState> = Mutex::new(RandomState { seed: 0x4b69_6c6e, offset: 0 });
 
-/// Starts the generator's stream number `seed` from its beginning. Without it every run begins with the
-/// same fixed seed, so runs repeat by default (unlike PyTorch's).
+/// Seeds the generator and restarts its stream. Without it every run starts from the same fixed seed, so runs repeat by
+/// default (unlike PyTorch's).
 pub fn manual_seed(seed: u64) {
     *GENERATOR.lock() = RandomState { seed, offset: 0 };
 }
 
-/// The generator's state: a run that saves and restores it draws the numbers that it would have drawn.
+/// The generator's state. A run that saves and restores it draws the same numbers as an uninterrupted one.
 #[must_use]
 pub fn random_state() -> (u64, u64) {
     let state = GENERATOR.lock();
     (state.seed, state.offset)
 }
 
-/// Puts the generator where [`random_state`] found it.
+/// Restores the generator to a state from [`random_state`].
 pub fn set_random_state((seed, offset): (u64, u64)) {
     *GENERATOR.lock() = RandomState { seed, offset };
 }
 
-/// Takes one block out of the stream, as the seed of random numbers that are made elsewhere: `(seed, offset)`, never the
-/// same twice, and repeated after the same [`manual_seed`].
+/// Takes one block out of the stream, as the seed of random numbers that are drawn elsewhere: `(seed, offset)`. It
+/// never repeats, except after the same [`manual_seed`].
 #[must_use]
 pub fn take_random_seed() -> (u64, u64) {
     let state = take(1, 1);
     (state.seed, state.offset)
 }
 
-/// Takes the next `numel` draws of `words` 32-bit words each out of the stream.
+/// Takes the next `numel` draws of `words` 32-bit words each from the stream.
 pub(crate) fn take(numel: usize, words: usize) -> RandomState {
     let mut state = GENERATOR.lock();
     let taken = *state;
@@ -51,7 +51,7 @@ impl Tensor {
         let dtype = options.dtype_or(DType::F32);
         let integers = matches!(distribution, Distribution::Integers { .. } | Distribution::Bernoulli { .. });
         if !integers && !dtype.is_float() {
-            return Err(Error::dtype(op, dtype, "floats are drawn"));
+            return Err(Error::dtype(op, dtype, "it draws floating-point numbers"));
         }
         let state = take(shape.numel(), distribution.words(dtype));
         Tensor::compute(device, dtype, shape, |backend, out| {
@@ -61,10 +61,10 @@ impl Tensor {
         .requires_grad_(requires_grad)
     }
 
-    /// Numbers drawn evenly from `[0, 1)`.
+    /// Numbers drawn uniformly from `[0, 1)`.
     ///
     /// # Errors
-    /// The dtype is not a float, or the device is not available.
+    /// If the dtype is not floating-point, or the device is not available.
     pub fn rand(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
         let uniform = Distribution::Uniform { low: 0.0, high: 1.0 };
         Self::random("rand", shape.to_shape("rand")?, uniform, options.into())
@@ -73,16 +73,16 @@ impl Tensor {
     /// Numbers drawn from the standard normal distribution.
     ///
     /// # Errors
-    /// The dtype is not a float, or the device is not available.
+    /// If the dtype is not floating-point, or the device is not available.
     pub fn randn(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
         let normal = Distribution::Normal { mean: 0.0, std: 1.0 };
         Self::random("randn", shape.to_shape("randn")?, normal, options.into())
     }
 
-    /// Integers drawn evenly from `low..high`; `i64` unless the options name a dtype.
+    /// Integers drawn uniformly from `low..high`; `i64` unless the options name a dtype.
     ///
     /// # Errors
-    /// The range is empty, or the device is not available.
+    /// If the range is empty, or the device is not available.
     pub fn randint(low: i64, high: i64, shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
         let options: TensorOptions = options.into();
         let options = options.dtype(options.dtype_or(DType::I64));
@@ -95,12 +95,12 @@ impl Tensor {
     /// The numbers `0..n` in random order, as `i64`.
     ///
     /// # Errors
-    /// The device is not available.
+    /// If the device is not available.
     pub fn randperm(n: usize, options: impl Into<TensorOptions>) -> Result<Tensor> {
         let options: TensorOptions = options.into();
         let options = options.dtype(DType::I64);
         let full = Distribution::Integers { low: i64::MIN, high: i64::MAX };
-        // Sorting random keys: ties (1 in 2^64 a pair) keep their order, which costs nothing noticeable.
+        // Sorts random keys. Equal keys (1 in 2^64 per pair) keep their order, a negligible bias.
         let keys = Self::random("randperm", Shape::new(&[n])?, full, options)?;
         Ok(keys.sort(0, false)?.1)
     }
@@ -109,7 +109,7 @@ impl Tensor {
     /// `Tensor::rand(x.shape(), x.options().dtype(…))`.
     ///
     /// # Errors
-    /// The dtype is not a float.
+    /// If the dtype is not floating-point.
     pub fn rand_like(&self) -> Result<Tensor> {
         Tensor::rand(self.shape(), self.options())
     }
@@ -117,7 +117,7 @@ impl Tensor {
     /// [`randn`](Tensor::randn) with this tensor's shape, dtype and device.
     ///
     /// # Errors
-    /// The dtype is not a float.
+    /// If the dtype is not floating-point.
     pub fn randn_like(&self) -> Result<Tensor> {
         Tensor::randn(self.shape(), self.options())
     }
@@ -125,7 +125,7 @@ impl Tensor {
     /// [`randint`](Tensor::randint) with this tensor's shape, dtype and device.
     ///
     /// # Errors
-    /// The range is empty.
+    /// If the range is empty.
     pub fn randint_like(&self, low: i64, high: i64) -> Result<Tensor> {
         if low >= high {
             return Err(Error::argument("randint_like", format!("the range {low}..{high} is empty")));
@@ -133,25 +133,25 @@ impl Tensor {
         Self::random("randint_like", *self.shape(), Distribution::Integers { low, high }, self.options())
     }
 
-    /// Fills it with numbers drawn evenly from `[low, high)`, in place.
+    /// Fills the tensor in place with numbers drawn uniformly from `[low, high)`.
     ///
     /// # Errors
-    /// The dtype is not a float, or it is a leaf that requires gradients while recording is on.
+    /// If the dtype is not floating-point, or the tensor is a leaf that requires gradients while recording is on.
     pub fn uniform_(&self, low: f64, high: f64) -> Result<()> {
         self.random_("uniform_", Distribution::Uniform { low, high })
     }
 
-    /// Fills it with numbers drawn from a normal distribution, in place.
+    /// Fills the tensor in place with numbers drawn from a normal distribution.
     ///
     /// # Errors
-    /// The dtype is not a float, or it is a leaf that requires gradients while recording is on.
+    /// If the dtype is not floating-point, or the tensor is a leaf that requires gradients while recording is on.
     pub fn normal_(&self, mean: f64, std: f64) -> Result<()> {
         self.random_("normal_", Distribution::Normal { mean, std })
     }
 
     fn random_(&self, op: &'static str, distribution: Distribution) -> Result<()> {
         if !self.dtype().is_float() {
-            return Err(Error::dtype(op, self.dtype(), "floats are drawn"));
+            return Err(Error::dtype(op, self.dtype(), "it draws floating-point numbers"));
         }
         let state = take(self.numel(), distribution.words(self.dtype()));
         self.overwrite(op, |backend, out| backend.random(RandomArgs { distribution, state, out }.checked()?))

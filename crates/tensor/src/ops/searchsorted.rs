@@ -1,4 +1,4 @@
-//! Searching in sorted values.
+//! `searchsorted`: binary search in sorted tensors.
 
 use kiln_backend::{Arguments, DType, Error, Result, SearchsortedArgs};
 use kiln_derive::located;
@@ -8,26 +8,26 @@ use crate::Tensor;
 
 #[located]
 impl Tensor {
-    /// [`searchsorted`](Tensor::searchsorted) in a tensor that is not sorted, but whose sorted order is known: `sorter` is
-    /// what [`argsort`](Tensor::argsort) gives for its last dimension.
+    /// [`searchsorted`](Tensor::searchsorted) in a tensor that is not sorted but whose sorted order is known: `sorter`
+    /// is what [`argsort`](Tensor::argsort) returns for its last dimension.
     ///
     /// # Errors
-    /// As [`searchsorted`](Tensor::searchsorted); or `sorter` has another shape, is not of integers, or holds an index
-    /// that is out of range.
+    /// Those of [`searchsorted`](Tensor::searchsorted); or if `sorter` has another shape, is not of integers, or holds
+    /// an index out of range.
     pub fn searchsorted_with(&self, sorter: &Tensor, values: impl Into<Rhs>, right: bool) -> Result<Tensor> {
         const OP: &str = "searchsorted_with";
         if sorter.shape() != self.shape() {
-            return Err(Error::shapes(OP, self.shape(), sorter.shape(), "the sorter has the tensor's shape"));
+            return Err(Error::shapes(OP, self.shape(), sorter.shape(), "the sorter must have the tensor's shape"));
         }
         crate::no_grad(|| self.detach().gather(-1, sorter))?.searchsorted(values, right)
     }
 
-    /// For each of `values` the place in this tensor's sorted last dimension where it would go: the number of
-    /// elements below it (`right`: not above it), as `i64`. A sorted vector takes values of any shape;
-    /// otherwise all dimensions but the last are equal.
+    /// For each of `values`, the position in this tensor's sorted last dimension at which to insert it: the number of
+    /// elements less than it (with `right`: less or equal), as `i64`. Values of any shape may be searched for in a
+    /// sorted vector; otherwise all dimensions but the last must be equal.
     ///
     /// # Errors
-    /// The tensor is a scalar, the shapes do not fit, or dtypes or devices differ.
+    /// If the tensor is a scalar, the shapes do not fit, or dtypes or devices differ.
     pub fn searchsorted(&self, values: impl Into<Rhs>, right: bool) -> Result<Tensor> {
         const OP: &str = "searchsorted";
         let values = match values.into() {

@@ -1,4 +1,4 @@
-//! Sorting, and what follows from it.
+//! Sorting and selection: `sort`, `argsort`, `topk`, `kthvalue`, `median`.
 
 use kiln_backend::{Arguments, Backend, DType, Dim, Error, MAX_RANK, Result, Shape, SortArgs, View, ViewMut};
 use kiln_derive::located;
@@ -11,31 +11,31 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// The elements in order along a dimension, and where they stood (`i64`). Stable; NaN is the largest.
-    /// The gradient goes back through the values.
+    /// The elements sorted along a dimension, and their original positions (`i64`). Stable; NaN is the largest.
+    /// Gradients flow through the values.
     ///
     /// # Errors
-    /// The dimension is out of range.
+    /// If the dimension is out of range.
     pub fn sort(&self, dim: impl Dim, descending: bool) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("sort", self.rank())?;
         let (values, indices) = self.sorted(dim, descending)?;
         self.picked("SortBackward0", dim, values, indices, *self.shape())
     }
 
-    /// Where the elements stand that [`sort`](Tensor::sort) gives.
+    /// The original positions of the elements that [`sort`](Tensor::sort) returns.
     ///
     /// # Errors
-    /// The dimension is out of range.
+    /// If the dimension is out of range.
     pub fn argsort(&self, dim: impl Dim, descending: bool) -> Result<Tensor> {
         let dim = dim.resolve("argsort", self.rank())?;
         Ok(self.sorted(dim, descending)?.1)
     }
 
-    /// The `k` largest (or smallest) elements along a dimension in falling (rising) order, and where they
-    /// stand (`i64`). NaN is the largest.
+    /// The `k` largest (or smallest) elements along a dimension in descending (ascending) order, and their positions
+    /// (`i64`). NaN is the largest.
     ///
     /// # Errors
-    /// The dimension is out of range, or has fewer elements.
+    /// If the dimension is out of range, or has fewer than `k` elements.
     pub fn topk(&self, k: usize, dim: impl Dim, largest: bool) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("topk", self.rank())?;
         let extent = self.dims().get(dim).copied().unwrap_or(1);
@@ -50,16 +50,16 @@ impl Tensor {
         if self.rank() == 0 {
             return Err(Error::argument("topk", "k is 0, but a scalar has one element"));
         }
-        // Copies, so that the memory of the rest is free again.
+        // Copied, so that the rest of the memory can be freed.
         let cut = |t: Tensor| if k == extent { Ok(t) } else { t.narrow(dim, 0, k)?.copy() };
         self.picked("TopkBackward0", dim, cut(values)?, cut(indices)?, self.shape().with_dim(dim, k)?)
     }
 
-    /// The `k`-th smallest element along a dimension (1 is the smallest), which is dropped, and where it
-    /// stands (`i64`). NaN is the largest.
+    /// The `k`-th smallest element along a dimension (1 is the smallest), and its position (`i64`); the dimension is
+    /// dropped. NaN is the largest.
     ///
     /// # Errors
-    /// The dimension is out of range, or has no `k`-th element.
+    /// If the dimension is out of range, or has no `k`-th element.
     pub fn kthvalue(&self, k: usize, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         self.kth("kthvalue", k, dim, false)
     }
@@ -82,11 +82,11 @@ impl Tensor {
         self.order_statistic("KthvalueBackward0", dim, k - 1, false, keepdim)
     }
 
-    /// The median along a dimension, which is dropped, and where it stands (`i64`). As in PyTorch the lower
-    /// of the two in the middle, and NaN if there is one.
+    /// The median along a dimension, and its position (`i64`); the dimension is dropped. As in PyTorch, the lower of
+    /// the two middle elements, and NaN if there is one.
     ///
     /// # Errors
-    /// The dimension is out of range or empty.
+    /// If the dimension is out of range or empty.
     pub fn median(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         self.median_along("median", dim, false)
     }
@@ -109,11 +109,11 @@ impl Tensor {
         self.order_statistic("MedianBackward1", dim, middle, self.dtype().is_float(), keepdim)
     }
 
-    /// The median of all elements: the lower of the two in the middle, and NaN if there is one. Equal elements share
-    /// the gradient evenly. PyTorch's `median()` without a dimension; of no elements it is NaN.
+    /// The median of all elements: the lower of the two middle elements, and NaN if there is one. Equal elements share
+    /// the gradient evenly. PyTorch's `median()` without a dimension; NaN without elements.
     ///
     /// # Errors
-    /// There are no elements, and integers have no NaN.
+    /// If there are no elements and the dtype is an integer, which has no NaN.
     pub fn median_all(&self) -> Result<Tensor> {
         const OP: &str = "median_all";
         if self.numel() == 0 {
@@ -129,7 +129,7 @@ impl Tensor {
         })
     }
 
-    /// Element `at` of the sorted elements; with `or_nan` the last of them if it is NaN.
+    /// Element `at` in sorted order; with `or_nan`, the last one instead if it is NaN.
     fn order_statistic(
         &self,
         node: &'static str,
@@ -163,8 +163,8 @@ impl Tensor {
         Ok((values.noted("sort", &[self], attributes), indices.noted("argsort", &[self], attributes)))
     }
 
-    /// What a primitive writes that has elements and their positions (`i64`) as its results, both of this tensor's shape. A
-    /// scalar is a vector of one element to it. Without history.
+    /// The results of a primitive that writes elements and their positions (`i64`), both in this tensor's shape. A
+    /// scalar is passed as a vector of one element. Not recorded on the tape.
     pub(super) fn values_and_indices(
         &self,
         run: impl FnOnce(&'static dyn Backend, View<'_>, ViewMut<'_>, ViewMut<'_>) -> Result<()>,
@@ -181,8 +181,8 @@ impl Tensor {
         Ok((values.with_shape(*self.shape()), indices.with_shape(*self.shape())))
     }
 
-    /// Records that `values` are the elements at `indices` (each at most once) along `dim`. Both get the
-    /// shape `shape`, of as many elements.
+    /// Records that `values` are the elements at `indices` (each at most once) along `dim`. Both are reshaped to
+    /// `shape`, which has as many elements.
     pub(super) fn picked(
         &self,
         node: &'static str,

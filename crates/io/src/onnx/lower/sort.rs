@@ -1,4 +1,4 @@
-//! Lowering of sorting, argmax and argmin.
+//! ONNX export of `sort`, `argsort`, `argmax` and `argmin`.
 
 use kiln_tensor::{DType, Result};
 
@@ -12,7 +12,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
         "argmax" | "argmin" => {
             let from = o.input_dtype(0);
             let wide = match from {
-                // Exact up to 2^53: ONNX Runtime looks for no i64.
+                // Exact up to 2^53: ONNX Runtime has no `ArgMax` of i64.
                 DType::I64 => DType::F64,
                 DType::Bool | DType::U8 => DType::I32,
                 other => other,
@@ -26,13 +26,13 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
             let wide = if matches!(from, DType::Bool | DType::U8 | DType::I32) { DType::I64 } else { from };
             let x = o.cast(graph, o.name(0)?, from, wide);
             let count = o.extent(graph, 0, dim as usize)?;
-            // All of them in order; of equal ones the first comes first.
+            // All elements in order; of equal ones, the first comes first.
             let attributes = vec![int("axis", dim), int("largest", o.int("descending")?), int("sorted", 1)];
             let outputs = graph.node_with_outputs("TopK", &[&x, &count], attributes, 2);
             match (&outputs[..], o.op) {
                 ([values, _], "sort") => Ok(Some(o.cast(graph, values, wide, from))),
                 ([_, indices], _) => Ok(Some(indices.clone())),
-                _ => Err(o.wrong("it has not two results")),
+                _ => Err(o.wrong("it does not have two results")),
             }
         }
         _ => Ok(None),
