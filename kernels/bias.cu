@@ -1,4 +1,4 @@
-// Bias and ReLU after a matrix product, in place: for products that cuBLASLt offers no such epilogue for.
+// Bias and ReLU after a matrix product, in place: for products for which cuBLASLt has no such epilogue.
 #include "map.cuh"
 
 // `add relu` of float.

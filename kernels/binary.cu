@@ -1,4 +1,5 @@
-// Element-wise functions of two operands, each a tensor or a number: a kernel for each row of binary_table.cuh and dtype.
+// Element-wise operations of two operands, each a tensor or a number: a kernel for each row of binary_table.cuh and
+// dtype.
 #include "table.cuh"
 
 // The rows of the table: `BINARY` of float, and of int where the row has `ints(...)`; `BITWISE` of int and bool;
@@ -14,7 +15,7 @@ FAMILY(binary, Grid<3> grid, address a, address b, address out, Number x, Number
                    [=](R a, R b) -> Compute<O> { return (Compute<O>)(value); });                             \
     }
 
-// Names of functions are those of real.cuh here.
+// In this namespace function names refer to real.cuh.
 namespace real {
 // From and to one dtype.
 #define ARITHMETIC(dtype, T, name, cost, before, value) DEFINE(dtype, T, name, cost, T, before, value)
@@ -29,7 +30,7 @@ namespace real {
 #undef BITWISE
 }  // namespace real
 
-// Here those of integer.cuh.
+// In this namespace they refer to integer.cuh.
 namespace integer {
 #define INTEGER_ROW(name, cost, value) FOR_INT(ARITHMETIC, name, cost, , value)
 #define BINARY(variant, name, doc, cost, value, ints, ...) INTEGERS(name, cost, ints)

@@ -1,11 +1,11 @@
-// Gradients of the functions of two operands: a kernel for each row of binary_table.cuh, operand and float dtype.
+// Gradients of the operations of two operands: a kernel for each row of binary_table.cuh, operand and float dtype.
 #include "table.cuh"
 
 // Gradients of the `BINARY` rows for a (`lhs`) and for b (`rhs`), of float. A null operand is the number x or y.
 FAMILY(binary_lhs, Grid<4> grid, address grad, address a, address b, address out, Number x, Number y);
 FAMILY(binary_rhs, Grid<4> grid, address grad, address a, address b, address out, Number x, Number y);
 
-// Names of functions are those of real.cuh here.
+// In this namespace function names refer to real.cuh.
 namespace real {
 
 #define DEFINE(dtype, T, name, side, cost, gradient)                                                   \

@@ -1,9 +1,9 @@
-// Cross-entropy and negative log-likelihood, forward and backward, one launch each. A team of threads takes a row of
+// Cross-entropy and negative log-likelihood, forward and backward, one launch each. One team of threads per row of
 // classes.
 //
 // With m the largest logit and spread = ln(sum(exp(x - m))), the logarithm of a probability is (x - m) - spread. The
-// spread is what is kept for the gradient (as `lse`): with logits around 1e4, m + spread would lose three of the
-// seven digits of f32. A NaN or an infinite logit makes the row NaN, as in PyTorch.
+// spread is saved for the gradient (as `lse`): with logits around 1e4, m + spread would lose three of the seven digits
+// of f32. A NaN or an infinite logit makes the row NaN, as in PyTorch.
 #include "loss.cuh"
 #include "real.cuh"
 
@@ -19,7 +19,7 @@ FAMILY(loss_finish, LossFinish shape, address partial, address loss, address tot
 constexpr bool LABELS = true;
 constexpr bool PROBS = false;
 
-// The lanes' part of what a row's loss is made of.
+// A lane's partial sums for the loss of a row.
 template <typename R>
 struct Row {
     R exps;   // sum of exponentials of the distances from the largest logit
@@ -32,7 +32,7 @@ __device__ inline Row<R> add_rows(Row<R> a, Row<R> b) {
     return Row<R>{a.exps + b.exps, a.dot + b.dot, a.mass + b.mass};
 }
 
-// A row of the input [N, C, S] with what belongs to it.
+// A row of the input [N, C, S] with its operands.
 template <typename T, bool Labels>
 struct Problem {
     typedef Compute<T> R;
@@ -50,7 +50,7 @@ struct Problem {
     }
     __device__ int64_t label() const { return static_cast<const int64_t*>(target)[target_at(0)]; }
     __device__ R weight_of(uint64_t c) const { return weight ? load(weight[(int64_t)c * p.weight]) : R(1); }
-    // What the logarithm of class c's probability is multiplied by; for labels, only what smoothing gives to all.
+    // The factor of the log-probability of class c; for labels, only the share that smoothing gives to every class.
     __device__ R coefficient(uint64_t c) const {
         if (Labels) return weight_of(c);
         R t = load(static_cast<const T*>(target)[target_at(c)]);
@@ -61,7 +61,7 @@ struct Problem {
         if (counts) {
             for (uint64_t c = team.lane; c < p.classes; c += team.size) {
                 R v = logit(c);
-                // NaN does not count here: it shows in the sum of exponentials.
+                // NaN is skipped here: it shows in the sum of exponentials.
                 best = v > best ? v : best;
             }
         }
@@ -69,7 +69,7 @@ struct Problem {
     }
 };
 
-// Whether a row counts; a label that is out of range is reported and does not.
+// Whether a row's label is in range and not ignored; a label out of range is reported.
 __device__ inline bool label_counts(int64_t label, const ClassLoss& p, Status* status) {
     if (label == p.ignore_index) return false;
     if ((uint64_t)label < p.classes) return true;
@@ -168,7 +168,7 @@ __device__ inline void class_loss_grad(const ClassLoss& p, const T* grad, const 
                 mass = fold_team(team, shared, own, [](R a, R b) { return a + b; });
             }
         }
-        // What goes to the label, to the probabilities, and to the coefficients of all classes.
+        // The coefficients of the label, of the probabilities, and of the weights of all classes.
         R own = Labels && counts ? g * problem.weight_of((uint64_t)label) : R(0), push = own, share = R(0);
         if (!Labels) {
             push = mass * g;

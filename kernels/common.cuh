@@ -1,4 +1,4 @@
-// What every kernel uses: element types, the mapping of positions to offsets, and error reports (`Status`).
+// Used by every kernel: element types, the mapping of positions to offsets, and error reports (`Status`).
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -7,17 +7,17 @@
 
 #include "params.cuh"
 
-// Declares a family: entries `family_op_dtype`, which take these parameters. The build script makes the typed launch from
-// this, and a build with nvcc compares it with what the compiler made of the kernels. A parameter is a struct of
+// Declares a family: kernels `family_op_dtype`, which take these parameters. The build script generates the typed
+// launch from this, and a build with nvcc checks it against the compiled kernels. A parameter is a struct of
 // params.cuh, an `address`, a `Number`, or `u64 i64 u32 f64`.
 #define FAMILY(name, ...) static_assert(true, #name)
 
-// A parameter struct. Read where it lies: a copy that is indexed at run time would go to local memory.
+// A parameter struct. It is read in place: a copy that is indexed at run time would go to local memory.
 #define BY_VALUE const __grid_constant__
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(256)
-// One that gets registers as if so many blocks had to fit a processor: on its own ptxas may rather spill a few bytes
-// than let fewer than eight fit.
+// A kernel whose registers are allocated as if this many blocks had to fit a multiprocessor. By default ptxas may spill
+// a few bytes rather than let fewer than eight fit.
 #define KERNEL_OF(blocks) extern "C" __global__ void __launch_bounds__(256, blocks)
 
 // ---- element types as they lie in memory; `Compute` is what they are computed in ----
@@ -78,7 +78,7 @@ struct Element<bf16> {
     static __device__ f32 load(bf16 value) { return bit_cast<f32>((uint32_t)value.bits << 16); }
     static __device__ bf16 store(f32 value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-        // Without an instruction for it, arithmetic without branches is shorter than the header's conversion.
+        // bf16 has no conversion instruction here; this branch-free arithmetic is shorter than the header's conversion.
         uint32_t bits = bit_cast<uint32_t>(value), rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
         return bf16{(uint16_t)(value != value ? (bits >> 16) | 0x40 : rounded)};
 #else
@@ -107,7 +107,7 @@ __device__ inline T store(Compute<T> value) {
     return Element<T>::store(value);
 }
 
-// Calls X(name, type, …) for each dtype of a group, with what else it is given.
+// Calls X(name, type, …) for each dtype of a group, with any further arguments.
 #define FOR_DIRECT(X, ...) X(f32, f32, ##__VA_ARGS__) X(f64, f64, ##__VA_ARGS__)
 #define FOR_HALF(X, ...) X(f16, f16, ##__VA_ARGS__) X(bf16, bf16, ##__VA_ARGS__)
 #define FOR_INT(X, ...) X(i64, i64, ##__VA_ARGS__) X(i32, i32, ##__VA_ARGS__) X(u8, u8, ##__VA_ARGS__)
@@ -115,7 +115,7 @@ __device__ inline T store(Compute<T> value) {
 #define FOR_ALL(X, ...) FOR_FLOAT(X, ##__VA_ARGS__) FOR_INT(X, ##__VA_ARGS__) X(bool, truth, ##__VA_ARGS__)
 #define FOR_BITS(X) X(bits8, bits8) X(bits16, bits16) X(bits32, bits32) X(bits64, bits64)
 
-// The names and sizes are those of the table of dtypes, in its order.
+// Checks that names and sizes are those of the table of dtypes, in its order.
 namespace dtypes {
 struct Row {
     const char* name;
@@ -148,7 +148,7 @@ constexpr bool same_rows() {
 static_assert(same_rows(), "FOR_ALL has the dtypes of dtype_table.cuh");
 }  // namespace dtypes
 
-// The least and the largest number of an integer type.
+// The smallest and the largest value of an integer type.
 template <typename I>
 struct Bounds {
     static constexpr bool SIGNED = I(-1) < I(0);
@@ -180,7 +180,7 @@ __device__ inline uint64_t divide(uint64_t n, const Dim& by, bool wide) {
     return (__umulhi((uint32_t)n, by.multiplier) + (uint32_t)n) >> by.shift;
 }
 
-// Where a position lies in each operand.
+// A position's offset in each operand.
 template <int N>
 struct Offsets {
     int64_t at[N];
@@ -208,7 +208,7 @@ __device__ inline Offsets<N> locate(const Grid<N>& grid, uint64_t position) {
 
 // ---- status records ----
 
-// Keeps the first report. The host reads it when it next waits for the device.
+// Keeps the first report. The host reads it the next time that it waits for the device.
 __device__ inline void report(Status* status, uint32_t code, int64_t value, int64_t bound) {
     if (atomicCAS(&status->code, 0u, code) == 0u) {
         status->value = value;

@@ -2,14 +2,14 @@
 #pragma once
 #include "common.cuh"
 
-// What is not exact is rounded to the neighbor whose last bit is 1: rounding the result again, to half precision,
-// gives what a single rounding would (Boldo & Melquiond, "When double rounding is odd", 2005).
+// Inexact values are rounded to the neighbor whose last bit is 1 (round to odd): rounding the result again, to half
+// precision, then equals a single rounding (Boldo & Melquiond, "When double rounding is odd", 2005).
 __device__ inline f32 round_to_odd(f64 x) {
     f32 nearest = (f32)x;
     f64 back = (f64)nearest;
     if (back == x || x != x) return nearest;
     uint32_t bits = bit_cast<uint32_t>(nearest);
-    // Towards zero first: one step back where rounding increased the magnitude.
+    // First rounds towards zero: one step back if rounding increased the magnitude.
     if (fabs(back) > fabs(x)) bits -= 1;
     return bit_cast<f32>(bits | 1);
 }
@@ -22,7 +22,7 @@ __device__ inline I saturate(R x, R low, R high, I lowest, I highest) {
     return (I)x;
 }
 
-// convert<T>(value): what, when stored as T, is the number converted to T. Here for integers.
+// convert<T>(value): the value that, when stored as T, is the number converted to T. This overload is for integers.
 template <typename T>
 struct To {
     static constexpr T LOW = Bounds<T>::LOW;
@@ -54,7 +54,7 @@ struct To<f64> {
 struct ToHalf {
     static __device__ f32 of(f32 x) { return x; }
     static __device__ f32 of(f64 x) { return round_to_odd(x); }
-    // f32 holds what has at most 16 bits.
+    // f32 represents integers of at most 16 bits exactly.
     template <typename I>
     static __device__ f32 of(I x) {
         return sizeof(I) <= 2 ? (f32)x : round_to_odd((f64)x);

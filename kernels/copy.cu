@@ -4,7 +4,7 @@
 
 // `same` of bits8 16 32 64.
 FAMILY(copy, Grid<2> grid, address x, address out);
-// The operation is the dtype converted from, the dtype that converted to: all pairs that differ.
+// The operation is the source dtype, the dtype is the target: all pairs that differ.
 FAMILY(cast, Grid<2> grid, address x, address out);
 
 #define COPY(name, T)                                                              \

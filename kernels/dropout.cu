@@ -1,10 +1,11 @@
-// Dropout from a seed: no mask is stored, the gradient is the same function.
+// Dropout by a seed: no mask is stored, and the gradient is the same function.
 #include "philox.cuh"
 
 // `apply` of float.
 FAMILY(dropout, Grid<2> grid, address x, address out, RandomState state, u64 threshold, f64 scale);
 
-// A thread takes the four elements of a counter block. Below the threshold an element is dropped, NaN too.
+// A thread takes the four elements of a counter block. An element whose word is below the threshold is dropped, even
+// NaN.
 #define DROPOUT(name, T)                                                                                        \
     KERNEL dropout_apply_##name(BY_VALUE Grid<2> grid, const T* x, T* out, BY_VALUE RandomState given,          \
                                 uint64_t threshold, f64 scale) {                                                \

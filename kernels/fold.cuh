@@ -3,7 +3,7 @@
 #pragma once
 #include "common.cuh"
 
-// A thread of a block of 256 that is shared by teams of 2^log2 lanes.
+// A thread's place in a block of 256 that is divided into teams of 2^log2 lanes.
 struct Team {
     uint32_t size;   // lanes
     uint32_t lane;
@@ -25,7 +25,7 @@ __device__ inline Team team_of(Lanes lanes) {
     return team;
 }
 
-// The fold of all lanes' values, for every lane. All threads of the block must call it.
+// Merges all lanes' values, and returns the result to every lane. All threads of the block must call it.
 template <typename A, typename Merge>
 __device__ inline A fold_team(const Team& team, A* shared, A value, Merge merge) {
     A* row = shared + team.index * team.size;
@@ -36,11 +36,11 @@ __device__ inline A fold_team(const Team& team, A* shared, A value, Merge merge)
         __syncthreads();
     }
     A result = row[0];
-    // The next fold writes here again.
+    // The next call writes to the same shared memory.
     __syncthreads();
     return result;
 }
 
-// Elements that a thread folds before it merges them into the rest: rounding errors of sums grow with the square root
-// of both counts instead of their product.
+// Elements that a thread reduces before it merges them into its total: the rounding error of a sum then grows with the
+// square root of both counts instead of their product.
 constexpr int BATCH = 32;

@@ -1,19 +1,19 @@
-// Channels, rows or columns as groups of elements, each of which one or several teams of threads work on.
+// Channels, rows or columns as groups of elements, each processed by one or several teams of threads.
 #pragma once
 #include "fold.cuh"
 
-// Elements that a thread reads before it uses any, so that it waits for memory once for all of them; as many as there
+// Elements that a thread loads before it uses any, so that it waits for memory once for all of them; as many as there
 // are registers for.
 template <typename T>
 constexpr int AT_ONCE = sizeof(T) == 8 ? 2 : 4;
 
-// The part of a group that a team works on.
+// The part of a group that a team processes.
 struct Part {
     uint64_t group, split;
-    // Elements, from `begin` to before `end`; none where there is no group left.
+    // Elements `begin..end`; empty if there is no group left.
     uint64_t begin, end;
     bool busy;
-    // Where the group begins in each operand.
+    // The offset of the group's first element in each operand.
     int64_t at[3];
 };
 
@@ -22,7 +22,7 @@ __device__ inline uint64_t parts_of(const Groups& p) { return p.count.extent * p
 __device__ inline Part part_of(const Groups& p, uint64_t task) {
     Part part;
     part.busy = task < parts_of(p);
-    // Neighboring teams have neighboring groups.
+    // Neighboring teams take neighboring groups.
     part.split = part.busy ? divide(task, p.count, true) : 0;
     part.group = part.busy ? task - part.split * p.count.extent : 0;
     part.begin = part.split * p.chunk;
@@ -33,8 +33,8 @@ __device__ inline Part part_of(const Groups& p, uint64_t task) {
     return part;
 }
 
-// Calls `each(first, count, places)` for the elements of a part that a thread has: the k-th of up to AT_ONCE<T> is number
-// first + k * team.size of the group.
+// Calls `each(first, count, places)` for the elements of a part that belong to a thread: the k-th of up to AT_ONCE<T>
+// is element first + k * team.size of the group.
 template <typename T, typename Each>
 __device__ inline void walk(const Groups& p, const Team& team, const Part& part, Each each) {
 #pragma unroll 1

@@ -1,5 +1,5 @@
 // gather (and index_select), scatter and scatter_add (and index_add). An index out of range is reported, and its
-// element left alone.
+// element is skipped.
 #include "common.cuh"
 
 // `take` of bits8 16 32 64. Also `index_select`, whose index has stride 0 in the other dimensions.
@@ -7,7 +7,7 @@ FAMILY(gather, Gather shape, address index, address out, address x, address stat
 // `set` of bits8 16 32 64, `add` of float and int. Also `index_add`. Where x is null, it is `number`: bits for `set`,
 // a Number for `add`.
 FAMILY(scatter, Scatter shape, address index, address x, address out, u64 number, address status);
-// `add` of f16 and bf16 with sums in f32, where an element may get more than one term: lines `first..first + count`.
+// `add` of f16 and bf16 with sums in f32, where several terms may go to one element: lines `first..first + count`.
 // `sums` are `Scatter::size * count` f32.
 FAMILY(scatter_half, Scatter shape, u64 first, u64 count, address index, address x, address out, address sums,
        Number number, address status);
@@ -26,17 +26,17 @@ FAMILY(scatter_half, Scatter shape, u64 first, u64 count, address index, address
     }
 FOR_BITS(GATHER)
 
-// Positions that reach the same element differ only in their place along the dimension, and one thread takes them in
-// that order: the result does not depend on timing. Several threads share a line by the element that they write to,
-// each reading all of its indices.
+// Positions that write to the same element differ only in their index along the dimension, and one thread takes them in
+// that order, so the result does not depend on timing. When several threads share a line, each reads all of its indices
+// and takes those of the elements that it owns.
 template <typename F>
 __device__ inline void scatter(const Scatter& p, const int64_t* index, Status* status, F write) {
     uint64_t tasks = p.lines.numel * p.parts;
     for (uint64_t task = thread_index(); task < tasks; task += thread_count()) {
-        // Neighboring threads have neighboring lines.
+        // Neighboring threads take neighboring lines.
         uint64_t part = task / p.lines.numel;
         Offsets<3> at = locate(p.lines, task - part * p.lines.numel);
-        // Not unrolled: the branches of several turns need more predicates than there are.
+        // Not unrolled: the branches of several iterations need more predicate registers than there are.
 #pragma unroll 1
         for (uint64_t i = 0; i < p.n; ++i) {
             int64_t to = index[at.at[0] + (int64_t)i * p.strides[0]];
@@ -83,9 +83,9 @@ __device__ inline f64 plus(f64 a, f64 b) {
 FOR_FLOAT(SCATTER_ADD)
 FOR_INT(SCATTER_ADD)
 
-// Adding in half precision loses terms (2048 + 1 is 2048), so the sums are formed in f32 and rounded once. `sums` has a
-// place for each element along the dimension of `count` lines, of which `first` is the first; those of neighboring
-// lines lie side by side. A thread loads the elements that it will add to, adds, and stores them.
+// Adding in half precision loses terms (2048 + 1 is 2048), so sums are accumulated in f32 and rounded once. `sums` has
+// a slot for each element along the dimension, for `count` lines from `first` on; the slots of neighboring lines are
+// adjacent. A thread loads the elements that it will add to, adds, and stores them.
 template <typename T>
 __device__ inline void scatter_half(const Scatter& p, uint64_t first, uint64_t count, const int64_t* index, const T* x,
                                     T* out, f32* sums, f32 constant, Status* status) {

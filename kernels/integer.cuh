@@ -65,7 +65,7 @@ __device__ inline I trunc_divide(I a, I b, Status* status) {
         report(status, STATUS_DIVISOR, (int64_t)a, 0);
         return 0;
     }
-    // The most negative number by -1 overflows.
+    // The smallest number divided by -1 overflows.
     return b == I(-1) && I(-1) < I(0) ? neg(a) : (I)(a / b);
 }
 
@@ -90,13 +90,13 @@ __device__ inline I floor_divide(I a, I b, Status* status) {
     return below ? (I)(quotient - I(1)) : quotient;
 }
 
-// The bits moved up; 0 by a negative number or by the number of bits or more.
+// Shifts left; 0 if b is negative or at least the number of bits.
 template <typename I>
 __device__ inline I shift_left(I a, I by) {
     return by < I(0) || by >= I(8 * sizeof(I)) ? I(0) : (I)((uint64_t)a << by);
 }
 
-// The bits moved down, below copies of the sign; only these by a negative number or by the number of bits or more.
+// Shifts right and fills with the sign bit; all sign bits if b is negative or at least the number of bits.
 template <typename I>
 __device__ inline I shift_right(I a, I by) {
     if (by < I(0) || by >= I(8 * sizeof(I))) return a < I(0) ? I(-1) : I(0);

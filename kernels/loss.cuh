@@ -1,4 +1,4 @@
-// The sum over a block of the losses of its threads, in f64 and in a fixed order, and the reduced loss that follows.
+// Sums the losses of a block's threads, in f64 and in a fixed order, and finishes the reduced loss.
 #pragma once
 #include "fold.cuh"
 
@@ -14,7 +14,7 @@ __device__ inline Sums fold_block(Sums value) {
     return fold_team(Team{256, threadIdx.x, 0, 1}, shared, value, add_sums);
 }
 
-// Writes the result of a reduced loss.
+// Writes the reduced loss.
 template <typename T>
 __device__ inline void finish_loss(Sums sums, f64 count, uint32_t reduction, T* loss, Compute<T>* total) {
     f64 divisor = count > 0 ? count : sums.weight;

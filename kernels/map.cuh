@@ -3,7 +3,7 @@
 #pragma once
 #include "common.cuh"
 
-// Several elements, read or written at once.
+// Several elements that are read or written at once.
 template <int Bytes>
 struct Words;
 template <>
@@ -45,7 +45,7 @@ __device__ inline void write_pack(T* to, const Pack<T, V>& pack) {
     *reinterpret_cast<typename Words<sizeof(T) * V>::Type*>(to) = pack.words;
 }
 
-// An operand that is a tensor.
+// A tensor operand.
 template <typename T>
 struct Tensor {
     typedef T Stored;
@@ -53,7 +53,7 @@ struct Tensor {
 
     __device__ Compute<T> at(int64_t offset) const { return load(from[offset]); }
 
-    // V elements from position i on, of neighbors in memory.
+    // V contiguous elements from position i on.
     template <int V>
     __device__ void pack(uint64_t i, Compute<T> (&out)[V]) const {
         Pack<T, V> pack = read_pack<T, V>(from + i);
@@ -62,7 +62,7 @@ struct Tensor {
     }
 };
 
-// An operand that is a tensor, or a number where the pointer is null.
+// A tensor operand, or a number if the pointer is null.
 template <typename T>
 struct Input {
     typedef T Stored;
@@ -92,8 +92,9 @@ __device__ inline Input<T> operand(const T* from, uint64_t number) {
     return Input<T>{from, Number<Compute<T>>::value(number)};
 }
 
-// How many elements of up to `size` bytes are taken at once: 16 bytes of the widest operand, and no more than `most`,
-// because the function is compiled once for each. Slow functions pass 1: single coalesced accesses keep up with them.
+// How many elements of up to `size` bytes are processed at once: 16 bytes of the widest operand, and no more than
+// `most`, because the function is compiled once for each. Slow functions pass 1: single coalesced accesses keep up with
+// them.
 constexpr int ALL = 16;
 constexpr int FEW = 4;
 constexpr int ONE = 1;

@@ -1,4 +1,4 @@
-// Products of integer matrices, which wrap. Tiles of 16 x 16 pass through shared memory.
+// Products of integer matrices, with wrapping arithmetic. Tiles of 16 x 16 pass through shared memory.
 #include "common.cuh"
 
 // `tiled` of int. Blocks of 16 x 16, grid (n / 16, m / 16, batch) rounded up.

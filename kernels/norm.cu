@@ -1,5 +1,5 @@
-// Batch and layer normalization: statistics of groups of elements, and what follows from them. Where a group is large
-// several teams share it: a first launch leaves their parts, and each team of the second adds them up, in one order.
+// Batch and layer normalization: statistics of groups of elements, and normalization by them. Several teams share a
+// large group: a first launch writes their partial results, and each team of the second merges these, in a fixed order.
 #include "groups.cuh"
 #include "real.cuh"
 
@@ -20,8 +20,9 @@ constexpr int RUNNING_MEAN = 4;
 constexpr int RUNNING_VAR = 5;
 constexpr int WEIGHT_GRAD = 4;
 
-// Count, mean and squared distances from it, of a few elements exactly and merged as by Chan, Golub & LeVeque, "Updating
-// formulae and a pairwise algorithm for computing sample variances", 1979: no large squares are ever subtracted.
+// Count, mean and sum of squared deviations. Exact for a few elements, then merged as by Chan, Golub & LeVeque,
+// "Updating formulae and a pairwise algorithm for computing sample variances", 1979, so that no large squares are ever
+// subtracted.
 template <typename R>
 struct Moments {
     R count, mean, squares;
@@ -142,7 +143,7 @@ __device__ inline Sums<R> add(Sums<R> a, Sums<R> b) {
     return Sums<R>{a.grad + b.grad, a.product + b.product};
 }
 
-// An element's gradient (with the scale, where that is the element's own) and its normalized input.
+// An element's gradient (times the scale, where the scale is indexed by element) and its normalized input.
 template <typename T>
 struct Pairs {
     typedef Compute<T> R;
@@ -184,7 +185,7 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
     Team team = team_of(groups.lanes);
     uint64_t tasks = parts_of(groups), step = (uint64_t)gridDim.x * team.teams;
     bool inside = p.flags & NORM_AFFINE_INSIDE;
-    // For the sums alone one team a group will do.
+    // For the sums alone, one team per group is enough.
     if (groups.stage == REDUCE_SECOND && !out) tasks = groups.count.extent;
     for (uint64_t first = (uint64_t)blockIdx.x * team.teams; first < tasks; first += step) {
         Part part = part_of(groups, first + team.index);
@@ -231,7 +232,7 @@ __device__ inline void norm_grad(const Norm& p, const T* grad, const T* x, const
             pairs.read(part, team, i, count, places, g, z);
 #pragma unroll
             for (int k = 0; k < AT_ONCE<T>; ++k) {
-                // The statistics depend on the input: what g has in common with a constant and with z is taken out.
+                // The statistics depend on the input: the components of g along a constant and along z are removed.
                 R projected = p.flags & NORM_CONSTANT ? g[k] : (g[k] - mean_grad) - z[k] * mean_product;
                 if (k < count) out[part.at[1] + places[k].at[1]] = store<T>(projected * factor);
             }

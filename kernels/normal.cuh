@@ -1,5 +1,5 @@
-// Normally distributed numbers (Box & Muller, 1958), the CPU's bits: normal.rs and math.rs of the CPU backend line by
-// line, in operations that are rounded once each. (Therefore --fmad=false matters here.)
+// Normally distributed numbers (Box & Muller, 1958), bit for bit those of the CPU: normal.rs and math.rs of the CPU
+// backend line by line, with every operation rounded once. (This is why --fmad=false matters here.)
 #pragma once
 #include "philox.cuh"
 
@@ -15,7 +15,7 @@ struct BoxMuller<f32> {
     static __device__ f32 second(const Block& b, int pair) {
         return (f32)(int32_t)(b.words[2 * pair + 1] >> 8) * (1.0f / (1 << 24));
     }
-    // Of a number in (0, 1] that is not subnormal.
+    // The logarithm of a number in (0, 1] that is not subnormal.
     static __device__ f32 log(f32 x) {
         uint32_t bits = bit_cast<uint32_t>(x) - 0x3F3504F3u;
         f32 e = (f32)((int32_t)bits >> 23);
@@ -33,7 +33,7 @@ struct BoxMuller<f32> {
         f32 tail = f * square * p + e * -2.1219444e-4f - 0.5f * square;
         return (f + tail) + e * (355.0f / 512.0f);
     }
-    // Of an angle from -pi / 4 to pi / 4.
+    // Sine and cosine of an angle in [-pi / 4, pi / 4].
     static __device__ void sin_cos(f32 x, f32& sin, f32& cos) {
         f32 z = x * x;
         f32 s = ((z * (1.0f / 362880.0f) - 1.0f / 5040.0f) * z + 1.0f / 120.0f) * z - 1.0f / 6.0f;
@@ -86,7 +86,7 @@ __device__ inline void normal_pair(const Block& block, int pair, R (&out)[2]) {
     typedef BoxMuller<R> B;
     R radius = B::sqrt(R(-2) * B::log(B::first(block, pair)));
     R b = B::second(block, pair);
-    // The nearest quarter of a turn, and the exact rest of at most an eighth either way.
+    // The nearest quarter turn, and the exact remainder of at most an eighth of a turn either way.
     R quarter = B::floor(b * R(4) + R(0.5));
     R sin, cos;
     B::sin_cos((b - quarter * R(0.25)) * R(6.283185307179586), sin, cos);

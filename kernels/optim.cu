@@ -13,8 +13,8 @@ __device__ inline R lerp(R from, R to, R weight) {
     return weight < R(0.5) ? from + weight * difference : to - difference * (R(1) - weight);
 }
 
-// Each rule: the numbers that a step depends on, from the learning rate and the number `n` of the parameter's steps, this
-// one included; and the new parameter from the old one, the gradient and up to three states. `decay` is the scalar that
+// The rules. Each computes its step's constants from the learning rate and `n`, the parameter's step count including
+// this step; and the new parameter from the old one, the gradient and up to three states. `decay` is the scalar that
 // holds the weight decay.
 template <typename R>
 struct Sgd {  // momentum, 1 - dampening, weight decay
@@ -96,7 +96,8 @@ struct Adagrad {  // eps, weight decay, decay of the learning rate
     static __device__ int states(const Optim&) { return 1; }
 };
 
-// Counts the step, once all blocks have read the counts: the last one to arrive does it. All threads of a block call it.
+// Counts the step, once all blocks have read the counts: the last block to arrive does it. All threads of a block call
+// it.
 __device__ inline void move_on(const Optim& p) {
     __shared__ bool last;
     if (threadIdx.x == 0) {
@@ -116,7 +117,7 @@ template <typename T, typename Rule>
 __device__ inline void optimize(const Optim& p) {
     typedef Compute<T> R;
     __shared__ f64 rates[3];
-    // The last slot that begins at this block or before it.
+    // Finds the last slot that begins at this block or before it.
     int low = 0, high = (int)p.slots - 1;
     while (low < high) {
         int middle = (low + high + 1) / 2;
@@ -127,7 +128,7 @@ __device__ inline void optimize(const Optim& p) {
         }
     }
     const OptimSlot& slot = p.slot[low];
-    // In f64, as Python computes them, and once a block.
+    // In f64, as in Python, and once per block.
     if (threadIdx.x == 0) {
         rates[1] = rates[2] = 0.0;
         Rule::rates(p, *p.lr, (f64)(int64_t)(atomicAdd(slot.count, 0ull) + 1), rates);

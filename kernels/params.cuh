@@ -7,9 +7,9 @@
 
 constexpr int MAX_DIMS = 8;
 
-// A number to divide by: `n / extent` is `(high(n * multiplier) + n) >> shift`, where `high` is the upper half of the
-// product; in 32 bits for n below 2^31, with `wide` in 64 bits for n below 2^63. The hardware has no division of
-// integers, and that of 64 bits is a call, for which registers are spilled.
+// A divisor: `n / extent` is `(high(n * multiplier) + n) >> shift`, where `high` is the upper half of the product; in
+// 32 bits for n below 2^31, and with `wide` in 64 bits for n below 2^63. GPUs have no integer division instruction, and
+// the 64-bit division is a call that spills registers.
 struct Dim {
     uint64_t extent;
     uint64_t wide;
@@ -19,11 +19,11 @@ struct Dim {
 
 // Positions are numbered with 64 bits; without this flag there are fewer than 2^31.
 constexpr uint32_t WIDE = 1;
-// There is one dimension, every operand that is there has stride 1, and every pointer is a multiple of 16 bytes.
+// There is one dimension, every operand present has stride 1, and every pointer is a multiple of 16 bytes.
 constexpr uint32_t VECTOR = 2;
 
-// The positions of a tensor of `rank` dimensions (at least 1), numbered in row-major order, and where they lie in
-// each of N operands: strides in elements, in the order of the kernel's pointers.
+// The positions of a tensor of `rank` dimensions (at least 1), numbered in row-major order, and their offsets in each
+// of N operands: strides in elements, in the order of the kernel's pointers.
 template <int N>
 struct Grid {
     uint64_t numel;
@@ -37,7 +37,7 @@ struct Grid {
 struct Lanes {
     // A line has 2^log2 threads; a block has 256.
     uint32_t log2;
-    // 0: neighboring threads are neighbors in a line; 1: they are in neighboring lines.
+    // 0: neighboring threads take neighboring elements of a line; 1: they take neighboring lines.
     uint32_t across;
 };
 
@@ -54,16 +54,16 @@ struct Lines {
 struct Reduce {
     Grid<3> outer;
     Grid<1> inner;
-    // How many results there are.
+    // Number of results.
     Dim results;
-    // Elements of a result that one team of lanes takes, and how many teams a result has.
+    // Elements of a result that one team of lanes takes, and the number of teams per result.
     uint64_t chunk;
     uint64_t splits;
     Lanes lanes;
     // REDUCE_WHOLE: x to results; REDUCE_FIRST: x to `splits` partial results each; REDUCE_SECOND: these to results.
     uint32_t stage;
     uint32_t unused;
-    // Of the variance.
+    // Bessel's correction, for the variance.
     double correction;
 };
 
@@ -71,25 +71,26 @@ constexpr uint32_t REDUCE_WHOLE = 0;
 constexpr uint32_t REDUCE_FIRST = 1;
 constexpr uint32_t REDUCE_SECOND = 2;
 
-// The state of the random generator, in device memory, so that a step's launches are the same each time. The last launch of an
-// optimizer's step moves it on.
+// The state of the random generator, in device memory, so that a step's launches are the same each time. The last
+// launch of an optimizer's step advances it.
 struct GeneratorState {
-    // Where random numbers are drawn: the key, and a counter block.
+    // The position to draw from: the key, and a counter block.
     uint64_t seed;
     uint64_t offset;
-    // How many blocks of a launch have read what its last block changes; 0 between launches.
+    // How many blocks of a launch have read what its last block will change; 0 between launches.
     uint32_t arrived;
     uint32_t unused;
 };
 
-// A position in the Philox stream: blocks behind the one that `base` points to, or, if it is null, seed and offset.
+// A position in the Philox stream: `offset` blocks after `base`'s position; if `base` is null, `seed` and `offset`
+// themselves.
 struct RandomState {
     uint64_t seed;
     uint64_t offset;
     const GeneratorState* base;
 };
 
-// Matrices of `rows` by `columns`; `upper` keeps what is on or above the diagonal, else on or below it.
+// Matrices of `rows` by `columns`; `upper` keeps the elements on or above the diagonal, else those on or below it.
 struct Triangle {
     uint64_t rows;
     uint64_t columns;
@@ -109,7 +110,7 @@ struct Scatter {
     uint64_t parts;
 };
 
-// Gather: the grid's operands are index, out, x; x's stride along dim is 0 in the grid and stands here.
+// Gather: the grid's operands are index, out, x; x's stride along dim is 0 in the grid and is given here.
 struct Gather {
     Grid<3> grid;
     uint64_t size;
@@ -121,7 +122,7 @@ struct Search {
     Grid<3> grid;
     uint64_t n;
     int64_t stride;
-    // 0: how many are below the value; 1: not above it.
+    // 0: counts the elements less than the value; 1: less or equal.
     uint32_t right;
     uint32_t unused;
 };
@@ -142,28 +143,28 @@ struct Matmul {
     int64_t a[2], b[2], out[2];
 };
 
-// A tensor as groups of elements, all of one size: the channels of images, or the rows or columns of a matrix. What
-// belongs to a group is added up by teams of threads, in one stage or two as in `Reduce`.
+// A tensor as groups of equally many elements: the channels of images, or the rows or columns of a matrix. Teams of
+// threads reduce each group, in one stage or two as in `Reduce`.
 struct Groups {
     // Numbers the elements of a group; operands: x, the result, the incoming gradient.
     Grid<3> inner;
     Dim count;
-    // From a group to the next, of each operand.
+    // Strides from one group to the next, for each operand.
     int64_t strides[3];
-    // Elements of a group that one team takes, and how many teams a group has.
+    // Elements of a group that one team takes, and the number of teams per group.
     uint64_t chunk;
     uint64_t splits;
     Lanes lanes;
-    // REDUCE_WHOLE, REDUCE_FIRST, REDUCE_SECOND, or GROUPS_GIVEN: nothing is to be added up.
+    // REDUCE_WHOLE, REDUCE_FIRST, REDUCE_SECOND, or GROUPS_GIVEN: there is nothing to reduce.
     uint32_t stage;
     uint32_t unused;
 };
 
 constexpr uint32_t GROUPS_GIVEN = 3;
 
-// Scale and shift are those of the element's place in its group, not of the group.
+// Scale and shift are indexed by the element's position in its group, not by group.
 constexpr uint32_t NORM_AFFINE_INSIDE = 1;
-// The statistics are those of the element's place in its group (and the groups are the columns of layer_norm).
+// The statistics are indexed by the element's position in its group (and the groups are the columns of layer_norm).
 constexpr uint32_t NORM_STATS_INSIDE = 2;
 // The statistics are constants.
 constexpr uint32_t NORM_CONSTANT = 4;
@@ -171,17 +172,17 @@ constexpr uint32_t NORM_CONSTANT = 4;
 // A normalization, or its gradient.
 struct Norm {
     Groups groups;
-    // Strides of weight, bias, mean, inv_std (or var), and of the running mean and variance; backwards of weight, the
-    // gradient of the bias, mean, inv_std, and the gradient of the weight.
+    // Strides of the weight, bias, mean, inv_std (or var), running mean and running variance; backward, of the weight,
+    // the bias's gradient, mean, inv_std, and the weight's gradient.
     int64_t vectors[6];
     double eps, momentum;
     uint32_t flags;
     uint32_t unused;
 };
 
-// One axis of a pooling: window o has its taps at `o * stride - padding + i * dilation` for i < kernel, and those
-// outside of the input do not count. Without a kernel (0) windows are adaptive: they begin at
-// `floor(o * input / output)` and end at `ceil((o + 1) * input / output)`.
+// One axis of a pooling: window o has its taps at `o * stride - padding + i * dilation` for i < kernel; taps outside
+// the input are skipped. Windows with kernel 0 are adaptive: they begin at `floor(o * input / output)` and end at
+// `ceil((o + 1) * input / output)`.
 struct PoolAxis {
     Dim input, output;
     Dim stride, dilation;
@@ -195,18 +196,18 @@ constexpr uint32_t POOL_WITH_PADDING = 0;
 constexpr uint32_t POOL_INSIDE = 1;
 constexpr uint32_t POOL_FIXED = 2;
 
-// A pooling of images [N, C, H, W], both directions. What is numbered is the result.
+// A pooling of images [N, C, H, W], forward or backward; positions are numbered in the result.
 struct Pool {
     uint64_t numel;
     // WIDE; POOL_CHANNELS_LAST: numbered as [N, H, W, C]; POOL_WIDE_WINDOWS.
     uint32_t flags;
-    // What an average is divided by, one of the constants above.
+    // The divisor of an average, one of the constants above.
     uint32_t divisor;
-    // The last three extents in that order, the last one first.
+    // The last three extents in memory order, innermost first.
     Dim dims[3];
     // Height and width.
     PoolAxis axes[2];
-    // Strides of the input or its gradient, of the output or its gradient, of the positions of maxima.
+    // Strides of the input or its gradient, of the output or its gradient, and of the positions of maxima.
     int64_t input[4], output[4], indices[4];
     int64_t fixed;
 };
@@ -215,8 +216,8 @@ constexpr uint32_t REDUCTION_NONE = 0;
 constexpr uint32_t REDUCTION_MEAN = 1;
 constexpr uint32_t REDUCTION_SUM = 2;
 
-// The losses over classes. Strides are those of [N, C, S], of [N, S] for labels (the middle one is not used), rows
-// and the gradient of the loss.
+// The class losses. Strides are those of [N, C, S], of [N, S] for labels (the middle one is unused), of rows, and of
+// the gradient of the loss.
 struct ClassLoss {
     uint64_t samples, classes;
     Dim positions;
@@ -224,18 +225,18 @@ struct ClassLoss {
     int64_t loss[2], lse[2];
     int64_t weight;
     int64_t ignore_index;
-    // What smoothing leaves of the target, and what every class gets; 1 and 0 without.
+    // The shares of the target that smoothing leaves to the label and gives to every class; 1 and 0 without smoothing.
     double kept, share;
-    // 1: x holds logits; 0: logarithms of probabilities.
+    // 1: x holds logits; 0: log-probabilities.
     uint32_t logits;
     uint32_t reduction;
     Lanes lanes;
 };
 
-// From the partial sums of a loss (pairs of the loss and the divisor of the mean) to the result.
+// Reduces the partial sums of a loss (pairs of the loss and the divisor of the mean) to the result.
 struct LossFinish {
     uint64_t blocks;
-    // The divisor of the mean where it is not the sum of weights; 0 where it is.
+    // The divisor of the mean; 0 to divide by the sum of the weights.
     double count;
     uint32_t reduction;
     uint32_t unused;
@@ -246,10 +247,10 @@ struct OptimSlot {
     void* param;
     const void* grad;
     void* states[3];
-    // How many steps it has had.
+    // The step count.
     unsigned long long* count;
-    // The first of its blocks, each of OPTIM_BLOCK elements, up to the next slot's; and how many elements the last of
-    // them has.
+    // The slot's first block, of OPTIM_BLOCK elements each; the next slot's first block ends it. And the number of
+    // elements in its last block.
     uint32_t first_block;
     uint32_t tail;
 };
@@ -262,9 +263,9 @@ constexpr uint32_t OPTIM_MOMENTUM = 4;
 constexpr uint32_t OPTIM_AMSGRAD = 8;
 constexpr uint32_t OPTIM_CENTERED = 16;
 
-// A step of up to OPTIM_SLOTS parameters in one launch. The pointers come by value: gradients have new addresses in
-// every step, so a table in device memory would have to be uploaded each time. 4 KiB is what all drivers take. What
-// changes by itself from step to step, the counts, is in device memory, as is the learning rate.
+// A step of up to OPTIM_SLOTS parameters in one launch. The pointers are passed by value: gradients have new addresses
+// in every step, so a table in device memory would have to be uploaded each time. All drivers accept 4 KiB of
+// parameters. The step counts, which change from step to step, are in device memory, as is the learning rate.
 struct Optim {
     const double* lr;
     GeneratorState* progress;
@@ -278,9 +279,9 @@ struct Optim {
     OptimSlot slot[OPTIM_SLOTS];
 };
 
-// What a kernel reports when it meets a value that only it sees. The first record stays.
+// What a kernel reports when it meets an invalid value in memory. The first report is kept.
 struct Status {
-    // 0: nothing happened; else one of the codes below.
+    // 0: no error; else one of the codes below.
     uint32_t code;
     uint32_t unused;
     int64_t value;

@@ -7,7 +7,7 @@ struct Block {
     uint32_t words[4];
 };
 
-// The position itself.
+// The position as a seed and an offset.
 __device__ inline RandomState absolute(const RandomState& state) {
     const GeneratorState* base = state.base;
     if (!base) return state;

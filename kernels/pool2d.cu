@@ -1,6 +1,6 @@
-// Two-dimensional pooling of images [N, C, H, W] with any strides. A thread takes an element of the result: of the
-// pooled image forward, of the input's gradient backward, where it gathers what windows give to it. So the gradients
-// are the same each time, and memory is never added to.
+// Two-dimensional pooling of images [N, C, H, W] with any strides. A thread takes one element of the result: of the
+// pooled image forward; of the input's gradient backward, where it gathers the contributions of all windows. So no
+// atomics are needed, and gradients are the same in every run.
 #include "common.cuh"
 
 // `largest` of float. `indices` (i64) may be null.
@@ -30,12 +30,12 @@ __device__ inline Pixel pixel(const Pool& p, uint64_t position) {
         index[d] = (int64_t)(position - rest * p.dims[d].extent);
         position = rest;
     }
-    // Numbered as memory runs, so that neighboring threads have neighboring elements.
+    // Numbered in memory order, so that neighboring threads access neighboring elements.
     if (p.flags & POOL_CHANNELS_LAST) return Pixel{(int64_t)position, index[0], index[2], index[1]};
     return Pixel{(int64_t)position, index[2], index[1], index[0]};
 }
 
-// A window along one axis: its taps inside the input, and how many it has with those in the padding.
+// A window along one axis: its taps inside the input, and its size including padding.
 struct Window {
     int64_t start, end, step, size;
 
@@ -54,13 +54,13 @@ __device__ inline Window window(const Pool& p, int d, int64_t o) {
     }
     int64_t step = (int64_t)axis.dilation.extent, start = o * (int64_t)axis.stride.extent - axis.padding;
     int64_t end = start + (axis.kernel - 1) * step + 1, last = input + axis.padding;
-    // Counted for averages, whose taps are neighbors.
+    // Only used for averages, whose taps are adjacent.
     int64_t size = (end < last ? end : last) - start;
     if (start < 0) start += (int64_t)divide((uint64_t)(step - 1 - start), axis.dilation, wide) * step;
     return Window{start, end < input ? end : input, step, size};
 }
 
-// The windows that may have a tap at `i`: from `first` to before `end`. (With a dilation some have none.)
+// The windows that may have a tap at `i`, `first..end`. (With dilation some have none.)
 struct Windows {
     int64_t first, end;
 };
@@ -132,7 +132,7 @@ __device__ inline void max_pool_grad(const Pool& p, const T* grad, const int64_t
     }
 }
 
-// What the sum of a window is divided by.
+// The divisor of a window's sum.
 template <typename R>
 __device__ inline R divisor(const Pool& p, const Window& rows, const Window& columns) {
     if (p.divisor == POOL_FIXED) return (R)p.fixed;

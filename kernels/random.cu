@@ -1,4 +1,4 @@
-// Random numbers by position: element n depends on the seed, the offset and n only, and is the CPU's.
+// Random numbers by position: element n depends only on the seed, the offset and n, and equals the CPU's.
 #include "convert.cuh"
 #include "normal.cuh"
 #include "philox.cuh"
@@ -9,7 +9,7 @@ FAMILY(random, Grid<1> grid, address out, RandomState state, f64 a, f64 b, f64 c
 // `bernoulli` of all: a = 0, b = threshold. `integers` of all: a = low, b = high - low.
 FAMILY(draw, Grid<1> grid, address out, RandomState state, u64 a, u64 b);
 
-// How many bits of a draw a uniform number has: as many as the significand holds.
+// How many bits of a draw make a uniform number: as many as the significand holds.
 template <typename T>
 struct Significand;
 template <>
@@ -25,7 +25,7 @@ struct Significand<bf16> {
     static constexpr int bits = 8;
 };
 
-// The numbers that a block gives: four, or two of 64 bits.
+// The numbers that a block yields: four, or two of 64 bits.
 template <typename T>
 struct Uniform {
     static constexpr int count = 4;
@@ -80,7 +80,7 @@ FOR_FLOAT(UNIFORM)
     }
 FOR_FLOAT(NORMAL)
 
-// 1 where the word is below the threshold.
+// 1 if the word is below the threshold.
 #define BERNOULLI(name, T)                                                                                      \
     KERNEL draw_bernoulli_##name(BY_VALUE Grid<1> grid, T* out, BY_VALUE RandomState given, uint64_t,           \
                                  uint64_t threshold) {                                                          \

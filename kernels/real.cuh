@@ -12,7 +12,7 @@ constexpr f64 LN_10 = 2.302585092994046;
 constexpr f64 FRAC_1_SQRT_2 = 0.7071067811865476;
 constexpr f64 FRAC_2_SQRT_PI = 1.1283791670955126;
 constexpr f64 FRAC_1_SQRT_2PI = 0.3989422804014327;
-// Of SELU: the slope above 0, and that times alpha.
+// SELU's scale, and the scale times alpha.
 constexpr f64 SELU_SCALE = 1.0507009873554805;
 constexpr f64 SELU_SLOPE = 1.7580993408473766;
 
@@ -88,7 +88,7 @@ __device__ inline R remainder(R a, R b) {
     return rest != R(0) && (rest < R(0)) != (b < R(0)) ? rest + b : rest;
 }
 
-// Python's //: the quotient of what the remainder leaves.
+// Python's //: the quotient that goes with the remainder.
 template <typename R>
 __device__ inline R floor_divide(R a, R b) {
     if (b == R(0)) return a / b;
@@ -117,7 +117,8 @@ __device__ inline R gelu_tanh_slope(R x) {
     return R(0.5) * (R(1) + t) + R(0.5) * x * (R(1) - t * t) * inner_slope;
 }
 
-// Powers whose exponent may be a number, the same for all elements: the usual ones need no logarithm, as on the CPU.
+// Powers whose exponent may be a number, the same for all elements: the common exponents need no logarithm, as on the
+// CPU.
 template <typename R>
 struct Power {
     bool number;

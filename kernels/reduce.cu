@@ -1,11 +1,11 @@
-// Reductions to one value: sums, products, extrema, truth, variance, log-sum-exp.
+// Reductions: sums, products, extrema, any and all, variance, log-sum-exp.
 #include "real.cuh"
 #include "reduce.cuh"
 
 // `sum prod max min any all` of all, `mean var logsumexp` of float. Blocks: `Reduce::blocks`. `partial` may be null.
 FAMILY(reduce, Reduce plan, address x, address partial, address out);
 
-// Floats are added up in what they are computed in, everything else in wrapping 64 bits.
+// Floats are accumulated in their compute type, everything else in wrapping 64 bits.
 template <typename C>
 struct Wide {
     typedef uint64_t Type;
@@ -95,7 +95,7 @@ struct All {
     static __device__ A result(A a, const Reduce&) { return a; }
 };
 
-// Count, mean and squared distances from it, in one pass (Welford, 1962; merged as by Chan, Golub & LeVeque, 1979).
+// Count, mean and sum of squared deviations, in one pass (Welford, 1962; merged as by Chan, Golub & LeVeque, 1979).
 template <typename C>
 struct Var {
     struct A {
@@ -129,7 +129,7 @@ struct LogSumExp {
     static __device__ A step(A a, C x, int64_t) { return merge(a, A{x, C(1)}); }
     static __device__ A merge(A a, A b) {
         C largest = real::maximum(a.largest, b.largest);
-        // Where the largest is infinite, or NaN, so is the result: the difference must not be taken.
+        // An infinite or NaN largest element is the result itself: its difference from itself would be NaN.
         C center = real::abs(largest) == (C)INFINITY ? C(0) : largest;
         return A{largest, scaled(a, center) + scaled(b, center)};
     }

@@ -12,11 +12,11 @@ __device__ inline void reduce(const Reduce& p, const T* x, typename Op::A* parti
     Team team = team_of(p.lanes);
     bool second = p.stage == REDUCE_SECOND;
     uint64_t splits = second ? 1 : p.splits, tasks = p.outer.numel * splits;
-    // Blocks go on together, so that all threads meet at the barriers.
+    // All threads of a block stay in the loop equally long, so that all of them reach the barriers.
     for (uint64_t start = (uint64_t)blockIdx.x * team.teams; start < tasks; start += (uint64_t)gridDim.x * team.teams) {
         uint64_t task = start + team.index;
         bool busy = task < tasks;
-        // Neighboring teams have neighboring results: across memory, these are what neighbors in memory belong to.
+        // Neighboring teams take neighboring results: across memory, neighboring elements belong to these.
         uint64_t split = divide(task, p.results, true), result = task - split * p.outer.numel;
         A total = Op::none();
         Offsets<3> place;

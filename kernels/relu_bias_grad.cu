@@ -16,7 +16,7 @@ __device__ inline void relu_bias_grad(const Groups& p, const T* grad, const T* y
     uint64_t tasks = second ? p.count.extent : parts_of(p), step = (uint64_t)gridDim.x * team.teams;
     for (uint64_t first = (uint64_t)blockIdx.x * team.teams; first < tasks; first += step) {
         uint64_t task = first + team.index;
-        // The second stage has one team a group; one behind the last sees the parts of some group again.
+        // The second stage has one team per group; a team past the last reads the partial results of some group again.
         bool busy = task < tasks;
         Part part = part_of(p, task);
         R sum = R(0);
@@ -33,7 +33,7 @@ __device__ inline void relu_bias_grad(const Groups& p, const T* grad, const T* y
                 }
 #pragma unroll
                 for (int k = 0; k < AT_ONCE<T>; ++k) {
-                    // As the gradient of ReLU alone: nothing where the output is 0.
+                    // As in the gradient of ReLU alone: 0 where the output is 0.
                     if (v[k] <= R(0)) g[k] = R(0);
                     if (k < count) out[part.at[1] + places[k].at[1]] = store<T>(g[k]);
                     batch += g[k];

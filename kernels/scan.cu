@@ -1,11 +1,11 @@
 // Scans along lines: cumsum, cummax, cummin. A block takes a line, 256 elements at a time (Hillis & Steele, 1986), and
-// carries the result of the elements before them. Sums are formed in f64 for floats, so that the error does not grow
-// with the position, and in wrapping 64 bits for the others.
+// carries over the result of the elements before them. Sums are formed in f64 for floats, so that the error does not
+// grow with the position, and in wrapping 64 bits for the other dtypes.
 #include "convert.cuh"
 
-// `sum` of all. One block a line.
+// `sum` of all. One block per line.
 FAMILY(cumsum, Lines<2> lines, address x, address out);
-// `max` and `min` of all. One block a line.
+// `max` and `min` of all. One block per line.
 FAMILY(cummax, Lines<3> lines, address x, address values, address indices);
 FAMILY(cummin, Lines<3> lines, address x, address values, address indices);
 
@@ -62,14 +62,14 @@ FOR_FLOAT(FLOATS)
 FOR_INT(WHOLE)
 WHOLE(bool, truth)
 
-// The best element so far and its position; -1 where there is none. Of equal elements it is the later one, and NaN is
-// better than all numbers.
+// The best element so far and its position; -1 if there is none. Of equal elements it is the later one; NaN beats all
+// numbers.
 template <typename C, bool Largest>
 struct Best {
     C value;
     int64_t index;
 
-    // `later` is from behind.
+    // Merges two partial results; `later` covers the elements after `earlier`.
     __device__ static Best of(Best earlier, Best later) {
         if (later.index < 0) return earlier;
         if (earlier.index < 0 || later.value != later.value) return later;

@@ -1,5 +1,5 @@
-// Softmax along one dimension, its logarithm, and their gradients. A team of threads takes a line; it reads it again
-// for each of its passes, from the cache.
+// Softmax and log-softmax along one dimension, and their gradients. A team of threads takes a line and reads it once
+// per pass, from the cache after the first.
 #include "fold.cuh"
 #include "real.cuh"
 
@@ -7,7 +7,7 @@
 FAMILY(softmax, Lines<2> lines, address x, address out);
 FAMILY(softmax_grad, Lines<3> lines, address grad, address y, address out);
 
-// Folds `f` of the elements of a line.
+// Reduces `f` over the elements of a line.
 template <typename R, typename F, typename Merge>
 __device__ inline R fold_line(const Team& team, R* shared, uint64_t n, R none, F f, Merge merge) {
     R total = none;
@@ -27,7 +27,7 @@ __device__ inline void softmax(const Lines<2>& p, const T* x, T* out) {
     uint64_t count = p.lines.numel, step = (uint64_t)gridDim.x * team.teams;
     for (uint64_t first = (uint64_t)blockIdx.x * team.teams; first < count; first += step) {
         uint64_t line = first + team.index;
-        // A team without a line goes along with one of no elements, for the barriers.
+        // A team without a line takes part with no elements, since all threads must reach the barriers.
         uint64_t n = line < count ? p.n : 0;
         Offsets<2> at = locate(p.lines, line < count ? line : 0);
         const T* from = x + at.at[0];

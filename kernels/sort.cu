@@ -1,11 +1,11 @@
 // Stable sort along a dimension of any length (bitonic tiles, then a merge sort), and searchsorted.
 //
-// Elements become integer keys that compare as they do, with NaN last and the two zeros equal; with its position beside
-// it no two entries are equal, so every sort gives the stable order. Blocks sort tiles, then runs are merged in pairs
-// until one is left: each element finds its place by a binary search in the other run.
+// Elements become integer keys that compare as they do, with NaN last and the two zeros equal. With its position
+// appended, no two entries are equal, so every sort is stable. Blocks sort tiles, then runs are merged in pairs until
+// one is left: each element finds its place by a binary search in the other run.
 #include "common.cuh"
 
-// `keys` of all: sorts tiles of 1024 elements into entries. One block a tile, 512 threads.
+// `keys` of all: sorts tiles of 1024 elements into entries. One block per tile, 512 threads.
 FAMILY(sort_tile, Sort sort, address x, address entries);
 // `runs` of bits64: merges runs of `run` entries in pairs.
 FAMILY(sort_merge, u64 lines, u64 n, u64 run, address from, address to);
@@ -36,7 +36,7 @@ __device__ inline uint64_t key_of(I v) {
     return Bounds<I>::SIGNED ? (uint64_t)(i64)v ^ (1ull << 63) : (uint64_t)v;
 }
 
-// Bitonic, 512 threads. Places past the end hold entries that sort behind all others.
+// Bitonic sort by 512 threads. Slots past the end hold entries that sort after all others.
 template <typename T>
 __device__ inline void sort_tile(const Sort& p, const T* x, Entry* entries) {
     __shared__ Entry shared[TILE];
@@ -85,7 +85,7 @@ FOR_ALL(SORT_TILE)
 KERNEL sort_merge_runs_bits64(uint64_t lines, uint64_t n, uint64_t run, const Entry* from, Entry* to) {
     for (uint64_t i = thread_index(); i < lines * n; i += thread_count()) {
         uint64_t line = i / n, place = i - line * n, own = place / run;
-        // The run beside this one, which may be short or not there.
+        // The run to merge with, which may be short or missing.
         uint64_t other = own ^ 1, start = other * run, end = start + run;
         if (start > n) start = n;
         if (end > n) end = n;

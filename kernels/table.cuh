@@ -4,7 +4,7 @@
 #include "map.cuh"
 #include "real.cuh"
 
-// Elements at once, by the cost.
+// Number of elements processed at once, by cost.
 #define CHEAP FEW
 #define COSTLY ONE
 

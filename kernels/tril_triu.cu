@@ -1,4 +1,4 @@
-// tril and triu: one triangle of each matrix, zeros in the other.
+// tril and triu: keep one triangle of each matrix and zero the other.
 #include "map.cuh"
 
 // `keep` of bits8 16 32 64.

@@ -1,4 +1,4 @@
-// Element-wise functions of one tensor: a kernel for each row of unary_table.cuh and dtype.
+// Element-wise operations of one tensor: a kernel for each row of unary_table.cuh and dtype.
 #include "table.cuh"
 
 // The rows of the table: of float, and of int where the row has `ints(...)` (`ints_unchanged` are copies).
@@ -10,7 +10,7 @@ FAMILY(unary, Grid<2> grid, address x, address out);
         map1<cost>(grid, tensor(in), out, [](R x) -> R { return value; });   \
     }
 
-// Names of functions are those of real.cuh here.
+// In this namespace function names refer to real.cuh.
 namespace real {
 #define UNARY(variant, name, doc, cost, value, ints, node, saved, grad_cost, gradient) \
     FOR_FLOAT(DEFINE, name, cost, value)
@@ -18,7 +18,7 @@ namespace real {
 #undef UNARY
 }  // namespace real
 
-// Here those of integer.cuh.
+// In this namespace they refer to integer.cuh.
 namespace integer {
 #define INTEGER_ROW(name, cost, value) FOR_INT(DEFINE, name, cost, value)
 #define UNARY(variant, name, doc, cost, value, ints, ...) INTEGERS(name, cost, ints)

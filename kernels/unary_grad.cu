@@ -1,13 +1,13 @@
-// Gradients of the functions of one tensor: a kernel for each row of unary_table.cuh and float dtype.
+// Gradients of the operations of one tensor: a kernel for each row of unary_table.cuh and float dtype.
 #include "table.cuh"
 
 // The rows of the table, of float. `saved` is null where a row saves nothing.
 FAMILY(unary_grad, Grid<3> grid, address grad, address saved, address out);
 
-// Names of functions are those of real.cuh here.
+// In this namespace function names refer to real.cuh.
 namespace real {
 
-// Where the gradient reads nothing but the incoming one, `saved` may be null.
+// If the gradient reads only the incoming one, `saved` may be null.
 #define SAVED_input(T) tensor(saved)
 #define SAVED_output(T) tensor(saved)
 #define SAVED_nothing(T) Input<T>{nullptr, R(0)}

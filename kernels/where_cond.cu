@@ -1,4 +1,4 @@
-// where_cond: a where the condition holds, else b.
+// where_cond: a where the condition is true, else b.
 #include "map.cuh"
 
 // `choose` of bits8 16 32 64. A null operand is the element with the bits x or y.
