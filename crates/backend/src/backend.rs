@@ -3,10 +3,15 @@
 use std::{any::Any, fmt};
 
 use crate::{
-    ArgReduceBackend, BatchNormBackend, BinaryBackend, ClassLossBackend, Conv2dBackend, CopyBackend, DType,
-    DropoutBackend, FillBackend, IndexBackend, LayerNormBackend, Layout, LinearBackend, MatmulBackend, MemoryBackend,
-    OptimBackend, PointwiseLossBackend, Pool2dBackend, RandomBackend, ReduceBackend, ReluBiasGradBackend, Scalar,
-    ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend, UnaryBackend, WhereCondBackend,
+    dtype::DType,
+    layout::Layout,
+    ops::{
+        ArgReduceBackend, BatchNormBackend, BinaryBackend, ClassLossBackend, Conv2dBackend, CopyBackend,
+        DropoutBackend, FillBackend, IndexBackend, LayerNormBackend, LinearBackend, MatmulBackend, MemoryBackend,
+        OptimBackend, PointwiseLossBackend, Pool2dBackend, RandomBackend, ReduceBackend, ReluBiasGradBackend,
+        ScanBackend, SoftmaxBackend, SortBackend, TrilTriuBackend, UnaryBackend, WhereCondBackend,
+    },
+    scalar::Scalar,
 };
 
 /// A piece of a device's memory that holds elements of one dtype.

@@ -8,7 +8,11 @@
 
 use std::ops::Deref;
 
-use crate::{DType, Error, Layout, Result};
+use crate::{
+    dtype::DType,
+    error::{Error, Result},
+    layout::Layout,
+};
 
 /// The arguments of a primitive.
 pub trait Arguments: Sized {
@@ -98,7 +102,7 @@ pub fn has_shape(op: &'static str, what: &str, layout: &Layout, dims: &[usize]) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Shape;
+    use crate::shape::Shape;
 
     #[test]
     fn layouts_are_compared() {

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use crate::{HostVec, Result, Scalar};
+use crate::{
+    error::{ErrorKind, Result},
+    host::HostVec,
+    scalar::Scalar,
+};
 
 macro_rules! dtype_enum {
     (() $($kind:ident($variant:ident, $name:ident, $torch:ident, $size:literal, $rank:literal, $doc:literal))*) => {
@@ -139,7 +143,7 @@ pub trait Element:
     /// Makes a vector of `len` elements, whose bytes `read` writes. For `bool` any byte but 0 becomes `true`.
     ///
     /// # Errors
-    /// What `read` returns, or [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory).
+    /// What `read` returns, or [`ErrorKind::OutOfMemory`](ErrorKind::OutOfMemory).
     fn read_vec(len: usize, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Vec<Self>>;
 }
 
@@ -148,7 +152,7 @@ fn zeros<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>> {
     bytemuck::allocation::try_zeroed_vec(len).map_err(|()| {
         let requested = len.saturating_mul(size_of::<T>());
         let detail = "the allocator has no such block".to_owned();
-        crate::ErrorKind::OutOfMemory { device: "cpu".into(), requested, detail }.into()
+        ErrorKind::OutOfMemory { device: "cpu".into(), requested, detail }.into()
     })
 }
 

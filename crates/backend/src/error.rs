@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use crate::{DType, Shape};
+use crate::{dtype::DType, shape::Shape};
 
 /// `Result` with Kiln's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

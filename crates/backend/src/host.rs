@@ -1,6 +1,6 @@
 //! `HostVec`: host memory of any element type, on its way to or from a device.
 
-use crate::{DType, Element};
+use crate::dtype::{DType, Element};
 
 macro_rules! host_vec {
     (()

@@ -1,6 +1,9 @@
 //! Layouts: shape, strides and offset of a tensor's elements in its buffer.
 
-use crate::{Error, MAX_RANK, Result, Shape};
+use crate::{
+    error::{Error, Result},
+    shape::{MAX_RANK, Shape},
+};
 
 /// Shape, strides and offset, all in elements: element `[i, j, …]` is at
 /// `offset + i * strides[0] + j * strides[1] + …`. Views (transposes, slices, broadcasts) are other layouts

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Deref};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The largest number of dimensions that a tensor can have.
 pub const MAX_RANK: usize = 8;

@@ -2,7 +2,12 @@
 
 use std::any::Any;
 
-use crate::{Buffer, DType, Layout, Shape, View, ViewMut};
+use crate::{
+    backend::{Buffer, View, ViewMut},
+    dtype::DType,
+    layout::Layout,
+    shape::Shape,
+};
 
 /// A buffer that has a dtype and nothing else.
 #[derive(Clone, Copy, Debug)]

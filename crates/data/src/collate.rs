@@ -7,7 +7,7 @@ use std::{
 
 use kiln_tensor::{Device, Error, Result, Tensor};
 
-use crate::transforms::Image;
+use crate::image::Image;
 
 /// Samples that can be collated into a batch, by the rules of PyTorch's `default_collate`:
 ///

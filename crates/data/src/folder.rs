@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use walkdir::WalkDir;
 
 use crate::{
-    Dataset,
-    transforms::{Image, ImageLimits},
+    dataset::Dataset,
+    image::{Image, ImageLimits},
 };
 
 const OP: &str = "ImageFolder";

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-use crate::{Epoch, RandomStream};
+use crate::epoch::{Epoch, RandomStream};
 
 /// Purposes from this number on belong to batches; samplers use smaller ones.
 const FIRST_BATCH: u64 = 1 << 32;

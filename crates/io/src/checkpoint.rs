@@ -7,7 +7,11 @@ use kiln_tensor::{Error, Result, StateDict, random_state, set_random_state};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{LoadOptions, TensorFile, save::Metadata, save_with_metadata};
+use crate::{
+    load::LoadOptions,
+    save::{Metadata, save_with_metadata},
+    tensor_file::TensorFile,
+};
 
 /// The state of a training run. A run that loads it goes on bit for bit as if it had never stopped.
 ///

@@ -6,11 +6,12 @@ use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor};
 
 #[cfg(feature = "pth")]
-use crate::PthFile;
+use crate::pth::PthFile;
 use crate::{
-    ShardedFile, TensorFile,
     format::Format,
+    sharded::ShardedFile,
     source::{Source, out_of_memory},
+    tensor_file::TensorFile,
 };
 
 /// How tensors are loaded. Converts from a [`Device`].

@@ -10,7 +10,12 @@ use kiln_nn::{
 use kiln_tensor::{Error, Result, StateDict};
 use serde_json::{Value, json};
 
-use crate::{LoadOptions, Metadata, TensorFile, save_with_metadata, source::Source};
+use crate::{
+    load::LoadOptions,
+    save::{Metadata, save_with_metadata},
+    source::Source,
+    tensor_file::TensorFile,
+};
 
 /// The version of the layout that this Kiln writes, and the newest that it reads.
 const VERSION: u64 = 1;

@@ -15,10 +15,10 @@ use serde::{
 };
 
 use crate::{
-    LoadOptions, TensorFile,
     budget::Budget,
-    load::{self, Names},
+    load::{self, LoadOptions, Names},
     source::Source,
+    tensor_file::TensorFile,
 };
 
 /// The index of a model that lies in several safetensors files, as `model.safetensors.index.json` of the Hugging

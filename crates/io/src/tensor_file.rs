@@ -7,11 +7,10 @@ use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Shape, StateDict, Tensor};
 
 use crate::{
-    LoadOptions,
     budget::{self, Budget},
     checksum::Checksum,
     header::Header,
-    load,
+    load::{self, LoadOptions},
     source::Source,
 };
 

@@ -42,7 +42,6 @@ mod parameter;
 pub mod saved;
 mod summary;
 
-pub use kiln_derive::Module;
 #[doc(no_inline)]
 pub use kiln_tensor::StateDict;
 pub use layers::*;

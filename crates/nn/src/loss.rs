@@ -8,7 +8,7 @@ mod margin;
 use kiln_derive::located;
 use kiln_tensor::{ClassLoss, ClassLossInput, PointwiseLossKind, Reduction, Result, Tensor};
 
-use crate::{Buffer, Module};
+use crate::{module::Module, parameter::Buffer};
 
 pub use elementwise::{
     BCELoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, PoissonNLLLoss, SmoothL1Loss, SoftMarginLoss,

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 use crate::{
-    Error, Id, Node, Object, Pickle, Result,
+    error::{Error, Result},
     memo::Memo,
     meter::Meter,
     opcode::Opcode,
     read::Reader,
     text::{lossy_utf8, number, quoted, raw_unicode},
-    value::twos_complement,
+    value::{Id, Node, Object, Pickle, twos_complement},
 };
 
 /// The memory that [`load`] may take for a pickle of this many bytes: ten times as much, and 64 MiB.

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::{Error, Id, Result, meter::Meter};
+use crate::{
+    error::{Error, Result},
+    meter::Meter,
+    value::Id,
+};
 
 /// What an entry of the sparse part takes, table and all.
 const SPARSE_ENTRY: usize = 64;

@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How far ahead of small allocations the machine's memory is looked for.
 const STEP: usize = 1 << 20;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::Value;
+use crate::value::Value;
 
 /// The classes and functions that pickles of NumPy's arrays and scalars name, for `allowed` of
 /// [`load`](crate::load). NumPy 2 calls its `core` `_core`.

@@ -1,6 +1,6 @@
 //! The bytes of a pickle, read one argument at a time.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 
 use kiln_backend::{DType, Element, Layout, MAX_RANK, Result, Scalar, Shape, dispatch_dtype};
 
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// Tensors with more elements are summarized.
 const THRESHOLD: usize = 1000;

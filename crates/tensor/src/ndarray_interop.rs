@@ -8,8 +8,9 @@ use kiln_backend::{Element, Error, Layout, Result, Shape};
 use kiln_derive::located;
 
 use crate::{
-    Device, Tensor,
+    device::Device,
     storage::{Reading, Storage, Writing, lock_for_update},
+    tensor::Tensor,
 };
 
 #[located]

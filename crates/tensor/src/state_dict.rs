@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// Tensors by name, in the order in which they were put in, as PyTorch's `state_dict()`.
 ///

@@ -8,7 +8,7 @@ use std::sync::{
 use kiln_backend::{Backend, Buffer, DType, Layout, Result, View, ViewMut};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::{Device, autograd::note_storage};
+use crate::{autograd::note_storage, device::Device};
 
 /// One buffer on one device. The lock makes in-place operations safe from any thread; the version counts
 /// them, so that autograd notices when a tensor that it saved has changed.

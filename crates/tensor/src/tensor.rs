@@ -10,8 +10,8 @@ use kiln_derive::located;
 use parking_lot::Mutex;
 
 use crate::{
-    Device,
     autograd::{Meta, grad_enabled},
+    device::Device,
     storage::{Reading, Storage, compute},
 };
 

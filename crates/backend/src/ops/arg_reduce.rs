@@ -1,7 +1,11 @@
 //! Positions of the largest and smallest elements: `argmax`, `argmin`, and `max`, `min` along a dimension.
 
 use crate::{
-    Arguments, Checked, DType, Error, MAX_RANK, Result, View, ViewMut, has_dim, has_dtype, has_shape, same_shape,
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dim, has_dtype, has_shape, same_shape},
+    dtype::DType,
+    error::{Error, Result},
+    shape::MAX_RANK,
 };
 
 /// Which element's position a reduction of one dimension returns. NaN counts as the largest for `Max` and as the

@@ -1,6 +1,10 @@
 //! Element-wise operations of two operands, and their gradients.
 
-use crate::{BinaryOp, Operand, Result, SideOf, View, ViewMut};
+use crate::{
+    backend::{Operand, View, ViewMut},
+    error::Result,
+    op::{BinaryOp, SideOf},
+};
 
 /// Element-wise operations of two operands.
 pub trait BinaryBackend {

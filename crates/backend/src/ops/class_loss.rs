@@ -1,6 +1,11 @@
 //! Cross-entropy and negative log-likelihood over classes.
 
-use crate::{Arguments, Checked, DType, Error, Result, View, ViewMut, has_dtype, has_shape, is_float, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
+    dtype::DType,
+    error::{Error, Result},
+};
 
 /// How the losses of single elements are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -185,7 +190,10 @@ pub trait ClassLossBackend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Memory, layout};
+    use crate::{
+        layout::Layout,
+        testing::{Memory, layout},
+    };
 
     #[test]
     fn operands_are_checked() {
@@ -193,7 +201,7 @@ mod tests {
         let logits = ClassLoss { input, reduction, ignore_index, label_smoothing };
         let (half, long, single) = (Memory(DType::F16), Memory(DType::I64), Memory(DType::F32));
         let (x, rows, scalar) = (layout(&[2, 3, 4]), layout(&[2, 4]), layout(&[]));
-        let check = |rule, target: View, weight: Option<View>, loss: &crate::Layout| {
+        let check = |rule, target: View, weight: Option<View>, loss: &Layout| {
             let operands = ClassLossOperands { rule, x: half.view(&x), target, weight };
             let (mut to, mut lse, mut total) = (half, single, single);
             let (loss_out, lse_out, total_out) = (to.view_mut(loss), lse.view_mut(&rows), total.view_mut(&scalar));

@@ -1,6 +1,12 @@
 //! Two-dimensional convolution and its gradients.
 
-use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype, has_shape, is_float};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, has_shape, is_float},
+    dtype::DType,
+    error::{Error, Result},
+    layout::Layout,
+};
 
 /// A two-dimensional convolution (cross-correlation, as deep learning calls it): how the kernel moves. Pairs are height
 /// first. Padding is with zeros and the same on both sides; other kinds of padding are a separate operation beforehand.

@@ -1,6 +1,9 @@
 //! Copies between layouts and dtypes.
 
-use crate::{Result, View, ViewMut};
+use crate::{
+    backend::{View, ViewMut},
+    error::Result,
+};
 
 /// Copies and casts.
 pub trait CopyBackend {

@@ -1,6 +1,11 @@
 //! Dropout by a seed.
 
-use crate::{Arguments, Checked, Error, RandomState, Result, View, ViewMut, has_dtype, is_float, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, is_float, same_shape},
+    error::{Error, Result},
+    ops::random::RandomState,
+};
 
 /// Arguments of [`dropout`](DropoutBackend::dropout).
 #[derive(Debug)]
@@ -41,7 +46,7 @@ pub trait DropoutBackend {
 mod tests {
     use super::*;
     use crate::{
-        DType,
+        dtype::DType,
         testing::{Memory, layout},
     };
 

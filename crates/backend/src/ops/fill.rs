@@ -1,6 +1,6 @@
 //! Filling with one value or an arithmetic sequence.
 
-use crate::{Result, Scalar, ViewMut};
+use crate::{backend::ViewMut, error::Result, scalar::Scalar};
 
 /// An arithmetic sequence: element `i` is `start + i * step`.
 #[derive(Clone, Copy, Debug, PartialEq)]

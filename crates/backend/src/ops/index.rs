@@ -1,7 +1,12 @@
 //! Indexing by tensors: `index_select`, `index_add`, `gather`, `scatter`.
 
 use crate::{
-    Arguments, Checked, DType, Error, Layout, MAX_RANK, Operand, Result, View, ViewMut, has_dim, has_dtype, same_shape,
+    backend::{Operand, View, ViewMut},
+    contract::{Arguments, Checked, has_dim, has_dtype, same_shape},
+    dtype::DType,
+    error::{Error, Result},
+    layout::Layout,
+    shape::MAX_RANK,
 };
 
 /// What `scatter` does with the elements at the indexed positions.

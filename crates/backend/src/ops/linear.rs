@@ -4,8 +4,17 @@ use std::{any::Any, fmt};
 
 use super::matmul::check_matmul;
 use crate::{
-    Arguments, Checked, Error, Layout, MatmulArgs, MatmulBackend, MemoryBackend, ReduceArgs, ReduceBackend, ReduceOp,
-    ReluBiasGradArgs, ReluBiasGradBackend, Result, UnaryOp, View, ViewMut, has_dtype, has_shape, is_float, same_shape,
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
+    error::{Error, Result},
+    layout::Layout,
+    op::UnaryOp,
+    ops::{
+        matmul::{MatmulArgs, MatmulBackend},
+        memory::MemoryBackend,
+        reduce::{ReduceArgs, ReduceBackend, ReduceOp},
+        relu_bias_grad::{ReluBiasGradArgs, ReluBiasGradBackend},
+    },
 };
 
 /// Arguments of [`linear`](LinearBackend::linear).
@@ -193,7 +202,7 @@ pub fn linear_relu_grad_in_parts<B: LinearBackend + ?Sized>(on: &B, args: Checke
 mod tests {
     use super::*;
     use crate::{
-        DType,
+        dtype::DType,
         testing::{Memory, layout},
     };
 

@@ -1,6 +1,12 @@
 //! Matrix products and batched matrix products.
 
-use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype},
+    dtype::DType,
+    error::{Error, Result},
+    layout::Layout,
+};
 
 /// A batch of products `out = a · b` of matrices: `a` is `M` by `K`, `b` `K` by `N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +121,7 @@ pub trait MatmulBackend {
 mod tests {
     use super::*;
     use crate::{
-        Shape,
+        shape::Shape,
         testing::{Memory, layout},
     };
 

@@ -2,7 +2,14 @@
 
 use std::fmt;
 
-use crate::{Buffer, DType, Element, Error, HostMemory, HostVec, MemoryStats, Result, dispatch_dtype};
+use crate::{
+    backend::{Buffer, HostMemory},
+    dispatch_dtype,
+    dtype::{DType, Element},
+    error::{Error, Result},
+    host::HostVec,
+    memory::MemoryStats,
+};
 
 /// Allocates memory, and copies between the host and the device.
 pub trait MemoryBackend: Send + Sync + fmt::Debug {

@@ -1,6 +1,10 @@
 //! Batch and layer normalization, and their gradients.
 
-use crate::{Arguments, Checked, Error, Result, View, ViewMut, has_dtype, has_shape, is_float, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
+    error::{Error, Result},
+};
 
 /// Scale and shift of a normalization: one number per channel (or column), of the input's dtype.
 #[derive(Clone, Copy, Debug, Default)]
@@ -249,7 +253,8 @@ pub trait LayerNormBackend {
 mod tests {
     use super::*;
     use crate::{
-        DType, Layout,
+        dtype::DType,
+        layout::Layout,
         testing::{Memory, layout},
     };
 

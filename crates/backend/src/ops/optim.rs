@@ -1,6 +1,12 @@
 //! Optimizer steps over all parameters of a group.
 
-use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype, is_float, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, is_float, same_shape},
+    dtype::DType,
+    error::{Error, Result},
+    layout::Layout,
+};
 
 /// The update rule of an optimizer, as PyTorch's page of the same name defines it
 /// (<https://docs.pytorch.org/docs/stable/optim.html>). `maximize` negates the gradient, and

@@ -1,6 +1,11 @@
 //! Element-wise losses: mean squared error, L1, binary cross-entropy with logits.
 
-use crate::{Arguments, Checked, Reduction, Result, View, ViewMut, has_dtype, has_shape, is_float, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
+    error::Result,
+    ops::class_loss::Reduction,
+};
 
 /// Element-wise losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +120,7 @@ pub trait PointwiseLossBackend {
 mod tests {
     use super::*;
     use crate::{
-        DType,
+        dtype::DType,
         testing::{Memory, layout},
     };
 

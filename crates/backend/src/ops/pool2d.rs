@@ -3,7 +3,13 @@
 use std::ops::Range;
 
 use super::conv2d::reach;
-use crate::{Arguments, Checked, DType, Error, Layout, Result, View, ViewMut, has_dtype, is_float, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, is_float, same_shape},
+    dtype::DType,
+    error::{Error, Result},
+    layout::Layout,
+};
 
 /// The windows of a two-dimensional pooling. Pairs are height first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

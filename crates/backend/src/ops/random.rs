@@ -1,6 +1,11 @@
 //! Random numbers from a counter-based generator (Philox).
 
-use crate::{Arguments, Checked, DType, Error, Result, ViewMut, is_float};
+use crate::{
+    backend::ViewMut,
+    contract::{Arguments, Checked, is_float},
+    dtype::DType,
+    error::{Error, Result},
+};
 
 /// A distribution to draw from.
 #[derive(Clone, Copy, Debug, PartialEq)]

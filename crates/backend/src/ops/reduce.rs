@@ -1,6 +1,11 @@
 //! Reductions: sum, mean, product, extremes, `any`, `all`, variance, `logsumexp`.
 
-use crate::{Arguments, Checked, DType, Error, Result, View, ViewMut, has_dtype, is_float};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, is_float},
+    dtype::DType,
+    error::{Error, Result},
+};
 
 /// A reduction of some dimensions to one value each.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,8 +1,14 @@
 //! The gradient of a bias followed by ReLU.
 
 use crate::{
-    Arguments, Checked, Error, ReduceArgs, ReduceBackend, ReduceOp, Result, UnaryBackend, UnaryOp, View, ViewMut,
-    has_dtype, has_shape, is_float, same_shape,
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
+    error::{Error, Result},
+    op::UnaryOp,
+    ops::{
+        reduce::{ReduceArgs, ReduceBackend, ReduceOp},
+        unary::UnaryBackend,
+    },
 };
 
 /// Arguments of [`relu_bias_grad`](ReluBiasGradBackend::relu_bias_grad).

@@ -1,6 +1,11 @@
 //! Scans along a dimension: `cumsum`, `cummax`, `cummin`.
 
-use crate::{Arguments, Checked, DType, Result, View, ViewMut, has_dim, has_dtype, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dim, has_dtype, same_shape},
+    dtype::DType,
+    error::Result,
+};
 
 /// Arguments of [`cumsum`](ScanBackend::cumsum).
 #[derive(Debug)]

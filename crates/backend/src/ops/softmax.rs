@@ -1,6 +1,10 @@
 //! Softmax and log-softmax.
 
-use crate::{Arguments, Checked, Result, View, ViewMut, has_dim, has_dtype, is_float, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dim, has_dtype, is_float, same_shape},
+    error::Result,
+};
 
 /// Arguments of [`softmax`](SoftmaxBackend::softmax).
 #[derive(Debug)]
@@ -71,7 +75,7 @@ pub trait SoftmaxBackend {
 mod tests {
     use super::*;
     use crate::{
-        DType,
+        dtype::DType,
         testing::{Memory, layout},
     };
 

@@ -1,6 +1,11 @@
 //! Sorting and binary search: `sort`, `searchsorted`.
 
-use crate::{Arguments, Checked, DType, Error, Result, View, ViewMut, has_dim, has_dtype, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dim, has_dtype, same_shape},
+    dtype::DType,
+    error::{Error, Result},
+};
 
 /// Arguments of [`sort`](SortBackend::sort).
 #[derive(Debug)]

@@ -1,6 +1,10 @@
 //! Lower and upper triangles of matrices.
 
-use crate::{Arguments, Checked, Error, Result, View, ViewMut, has_dtype, same_shape};
+use crate::{
+    backend::{View, ViewMut},
+    contract::{Arguments, Checked, has_dtype, same_shape},
+    error::{Error, Result},
+};
 
 /// Arguments of [`tril_triu`](TrilTriuBackend::tril_triu).
 #[derive(Debug)]
@@ -46,7 +50,7 @@ pub trait TrilTriuBackend {
 mod tests {
     use super::*;
     use crate::{
-        DType,
+        dtype::DType,
         testing::{Memory, layout},
     };
 

@@ -1,6 +1,10 @@
 //! Element-wise operations of one tensor, and their gradients.
 
-use crate::{Result, UnaryOp, View, ViewMut};
+use crate::{
+    backend::{View, ViewMut},
+    error::Result,
+    op::UnaryOp,
+};
 
 /// Element-wise operations of one tensor.
 pub trait UnaryBackend {

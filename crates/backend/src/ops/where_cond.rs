@@ -1,6 +1,9 @@
 //! `where_cond`: element-wise choice between two operands.
 
-use crate::{Operand, Result, View, ViewMut};
+use crate::{
+    backend::{Operand, View, ViewMut},
+    error::Result,
+};
 
 /// Chooses between two operands.
 pub trait WhereCondBackend {

@@ -3,7 +3,7 @@
 use kiln_backend::{ArgReduceArgs, ArgReduceBackend, ArgReduceOp, Checked, Result};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         lines::Lines,
         par::{self, GRAIN},

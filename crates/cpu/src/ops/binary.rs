@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_backend::{BinaryBackend, BinaryOp, DType, Error, Operand, Result, SideOf, View, ViewMut};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         elementwise::{map2, map3, update1},
         par::GRAIN,

@@ -18,7 +18,7 @@ use kiln_backend::{
 };
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{iter::Walk, par},
     memory::view::Source,
     numeric::{dispatch::for_float, real::Real, stored::Stored},

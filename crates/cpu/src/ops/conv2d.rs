@@ -4,8 +4,8 @@
 use kiln_backend::{Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputArgs, Conv2dGradWeightArgs, Result};
 
 use crate::{
-    CpuBackend,
     conv::{compute::Compute, convolve, grad_weight, taps::Taps, weights::Weights, winograd},
+    device::CpuBackend,
     engine::image::Image,
     gemm::kernels,
     memory::{

@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use kiln_backend::{CopyBackend, Result, View, ViewMut, same_shape};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         elementwise::cast,
         iter::{Walk, memory_order},

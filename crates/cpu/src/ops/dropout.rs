@@ -3,7 +3,7 @@
 use kiln_backend::{Checked, DropoutArgs, DropoutBackend, Result, bernoulli_threshold};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         par::{self, GRAIN},
         reader::Reader,

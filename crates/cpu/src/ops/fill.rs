@@ -3,7 +3,7 @@
 use kiln_backend::{Arange, FillBackend, Result, Scalar, ViewMut};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         elementwise::map1,
         par::{self, GRAIN},

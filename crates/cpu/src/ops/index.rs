@@ -19,7 +19,7 @@ use kiln_backend::{
 };
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{iter::Walk, par, simd::multiversion},
     memory::view::{Source, Target},
     numeric::{

@@ -3,7 +3,7 @@
 use kiln_backend::{Checked, Layout, LinearArgs, LinearBackend, Result};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::iter::Walk,
     gemm::{Epilogue, Gemm, GemmElem, Matrix},
     memory::view::{Source, Target},

@@ -3,7 +3,7 @@
 use kiln_backend::{Checked, Error, Layout, MatmulArgs, MatmulBackend, MatmulPlan, Result};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::iter::Walk,
     gemm::{Epilogue, Gemm, GemmElem, Matrix},
     memory::view::{Source, Target},

@@ -3,7 +3,7 @@
 use kiln_backend::{Buffer, DType, Error, HostMemory, HostVec, MemoryBackend, MemoryStats, Result};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     memory::{allocator, buffer::CpuBuffer},
 };
 

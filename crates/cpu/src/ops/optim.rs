@@ -12,7 +12,7 @@ use kiln_backend::{
 };
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         par,
         simd::multiversion,

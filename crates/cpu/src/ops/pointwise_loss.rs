@@ -7,7 +7,7 @@ use kiln_backend::{
 };
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         par,
         reader::Reader,

@@ -10,7 +10,7 @@ use kiln_backend::{
 };
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         image::Image,
         par::{self, GRAIN},

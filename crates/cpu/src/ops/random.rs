@@ -8,7 +8,7 @@ use kiln_backend::{
 };
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         par,
         simd::multiversion,

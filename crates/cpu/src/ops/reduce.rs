@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use kiln_backend::{Checked, ReduceArgs, ReduceBackend, ReduceOp, Result};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         fold::{Fold, Operand, fold},
         par::{self, GRAIN},

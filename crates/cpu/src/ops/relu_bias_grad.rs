@@ -2,6 +2,6 @@
 
 use kiln_backend::ReluBiasGradBackend;
 
-use crate::CpuBackend;
+use crate::device::CpuBackend;
 
 impl ReluBiasGradBackend for CpuBackend {}

@@ -3,7 +3,7 @@
 use kiln_backend::{Checked, CumExtremeArgs, CumsumArgs, Result, ScanBackend};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         lines::Lines,
         par::{self, GRAIN},

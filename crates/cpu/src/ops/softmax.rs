@@ -3,7 +3,7 @@
 use kiln_backend::{Checked, Result, SoftmaxArgs, SoftmaxBackend, SoftmaxGradArgs, softmax_name};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         fold::{Cascade, LEAF, leaf},
         lines::Lines,

@@ -9,7 +9,7 @@ use kiln_backend::{Checked, Layout, Result, SearchsortedArgs, SortArgs, SortBack
 use rayon::slice::ParallelSliceMut;
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{iter::Walk, par},
     memory::view::{Source, Target},
     numeric::{

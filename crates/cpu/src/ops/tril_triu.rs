@@ -3,7 +3,7 @@
 use kiln_backend::{Checked, Result, TrilTriuArgs, TrilTriuBackend};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         par::{self, row_grain},
         reader::Reader,

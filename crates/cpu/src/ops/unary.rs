@@ -3,7 +3,7 @@
 use kiln_backend::{Error, Integers, Result, Saved, UnaryBackend, UnaryOp, View, ViewMut};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         elementwise::{map1, map2},
         par::GRAIN,

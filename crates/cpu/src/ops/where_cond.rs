@@ -3,7 +3,7 @@
 use kiln_backend::{Operand, Result, View, ViewMut, WhereCondBackend};
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{elementwise::map3, par::GRAIN, simd::multiversion},
     memory::view::{Input, Source, Target},
     numeric::{

@@ -11,7 +11,7 @@ use std::{
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 
-use crate::{Dataset, transforms::Image};
+use crate::{dataset::Dataset, image::Image};
 
 /// Height and width of an image.
 const SIDE: usize = 32;

@@ -13,7 +13,7 @@ pub use map::{DatasetExt, Map, WithTargetTransform, WithTransform};
 pub use subset::{Split, Subset, random_split};
 pub use tensors::{TensorDataset, TensorTuple};
 
-use crate::Collate;
+use crate::collate::Collate;
 
 /// A collection of samples with indices: PyTorch's map-style `Dataset`. Loaders read it from several threads at once.
 ///

@@ -6,7 +6,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::{Dataset, out_of_range};
-use crate::{Collate, Epoch};
+use crate::{collate::Collate, epoch::Epoch};
 
 /// Some samples of a dataset, in a given order: PyTorch's `Subset`.
 #[derive(Clone, Debug)]

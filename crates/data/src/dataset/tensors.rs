@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 
 use super::Dataset;
-use crate::Collate;
+use crate::collate::Collate;
 
 /// One or several tensors: a tensor, a tuple of up to six, or a vector. A batch of them has the same type, with one more
 /// dimension.

@@ -10,7 +10,11 @@ use super::{
     Collator, DataLoader, DefaultCollate, Fetch, FnCollate, MapBatches, OnDevice, Parts, state::Cursor,
     worker_pool::WorkerPool,
 };
-use crate::{BatchSampler, Batches, Dataset, RandomSampler, Sampler, SequentialSampler, ToDevice};
+use crate::{
+    dataset::Dataset,
+    sampler::{BatchSampler, Batches, RandomSampler, Sampler, SequentialSampler},
+    to_device::ToDevice,
+};
 
 const OP: &str = "DataLoader";
 

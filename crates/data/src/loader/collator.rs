@@ -2,7 +2,11 @@
 
 use kiln_tensor::{Device, Result};
 
-use crate::{Collate, Dataset, ToDevice, dataset::samples};
+use crate::{
+    collate::Collate,
+    dataset::{Dataset, samples},
+    to_device::ToDevice,
+};
 
 /// Makes batches from a dataset's samples; [`DefaultCollate`] by default.
 pub trait Collator<D: Dataset>: Send + Sync {

@@ -10,7 +10,7 @@ use super::{
     state::Cursor,
     workers::{Plan, Workers, make},
 };
-use crate::Epoch;
+use crate::epoch::Epoch;
 
 /// An iterator over the batches of one epoch. It ends after an error. Dropping it stops its workers and waits for the batches
 /// that they are making.

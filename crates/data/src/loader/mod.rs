@@ -21,7 +21,7 @@ use state::Cursor;
 pub use state::LoaderState;
 use worker_pool::WorkerPool;
 
-use crate::{BatchSampler, Collate, Dataset};
+use crate::{collate::Collate, dataset::Dataset, sampler::BatchSampler};
 
 /// A batch of any type. Threads, channels and the order of batches are compiled once, and not again for each type of batch in
 /// each program.

@@ -19,7 +19,7 @@ use super::{
     AnyBatch, Fetch,
     worker_pool::{WorkerPool, WorkerThread},
 };
-use crate::{Epoch, dataset::take_panicked_sample, random};
+use crate::{dataset::take_panicked_sample, epoch::Epoch, random};
 
 /// The indices of the samples of each batch of an epoch.
 pub(super) struct Plan {

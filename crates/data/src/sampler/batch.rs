@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
-use crate::Epoch;
+use crate::epoch::Epoch;
 
 /// The batches of each pass over the data. Like a [`Sampler`], it must be a function of the [`Epoch`] alone. Implement it for
 /// custom batches, e.g. of texts of similar length.
@@ -71,7 +71,7 @@ impl<S: Sampler> BatchSampler for Batches<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SequentialSampler;
+    use crate::sampler::SequentialSampler;
 
     #[test]
     fn last_batch() -> Result<()> {

@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
-use crate::Epoch;
+use crate::epoch::Epoch;
 
 /// The random stream that shuffles use: that of [`RandomSampler`](super::RandomSampler), so that all processes together read
 /// what one alone would.
@@ -74,7 +74,7 @@ impl Sampler for DistributedSampler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RandomSampler;
+    use crate::sampler::random::RandomSampler;
 
     fn shares(len: usize, world: usize, change: impl Fn(DistributedSampler) -> DistributedSampler) -> Vec<Vec<usize>> {
         let share = |rank| {

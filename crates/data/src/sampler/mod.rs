@@ -11,7 +11,7 @@ use kiln_tensor::Result;
 pub use random::{RandomSampler, SubsetRandomSampler};
 pub use weighted::WeightedRandomSampler;
 
-use crate::Epoch;
+use crate::epoch::Epoch;
 
 /// The order of samples in each pass over the data. It must be a function of the [`Epoch`] alone (draw from [`Epoch::stream`]), so
 /// that runs repeat, and a loader can resume in the middle of an epoch.

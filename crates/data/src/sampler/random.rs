@@ -3,7 +3,7 @@
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
-use crate::Epoch;
+use crate::epoch::Epoch;
 
 /// The purpose of the random streams that shuffle.
 const PURPOSE: u64 = 0;

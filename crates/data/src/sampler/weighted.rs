@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::Sampler;
-use crate::Epoch;
+use crate::epoch::Epoch;
 
 /// The random stream that weighted draws use.
 const PURPOSE: u64 = 1;

@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
 
 use super::{ImageOps, Transform};
-use crate::{RandomStream, random};
+use crate::{epoch::RandomStream, random};
 
 const OP: &str = "RandomErasing";
 
@@ -150,7 +150,7 @@ pub(super) fn range(op: &'static str, what: &str, low: f64, high: f64) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Epoch;
+    use crate::epoch::Epoch;
 
     #[test]
     fn rectangles_are_inside_and_spread_as_asked() -> Result<()> {

@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 
 use super::{Image, ImageOps, Interpolation, Resize, Transform, crop::center_offset, erase::range};
-use crate::{RandomStream, random};
+use crate::{epoch::RandomStream, random};
 
 const OP: &str = "RandomResizedCrop";
 
@@ -97,7 +97,7 @@ impl Transform<Image> for RandomResizedCrop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Epoch;
+    use crate::epoch::Epoch;
 
     #[test]
     fn parts_are_inside_and_spread_as_asked() {

@@ -10,8 +10,8 @@ use super::{
     view::View,
 };
 use crate::{
-    LoadOptions,
     budget::{self, Budget},
+    load::LoadOptions,
     source::Source,
 };
 

@@ -4,7 +4,10 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 
 use super::pair::python_float;
-use crate::{Module, Parameter, Training};
+use crate::{
+    module::Module,
+    parameter::{Parameter, Training},
+};
 
 /// `max(x, 0)`, element by element.
 #[derive(Clone, Copy, Debug, Default, Module)]

@@ -3,7 +3,12 @@
 use kiln_derive::located;
 use kiln_tensor::{AttentionOptions, DType, Error, Result, Tensor, TensorOptions};
 
-use crate::{Module, Parameter, Training, init};
+use crate::{
+    init,
+    layers::linear::{Linear, LinearOptions},
+    module::Module,
+    parameter::{Parameter, Training},
+};
 
 /// What a [`MultiheadAttention`] is to be, besides its sizes.
 #[derive(Clone, Copy, Debug)]
@@ -186,8 +191,7 @@ impl MultiheadAttention {
         let (kdim, vdim) = (kdim.unwrap_or(embed_dim), vdim.unwrap_or(embed_dim));
         let together = kdim == embed_dim && vdim == embed_dim;
         let apart = |columns: usize| (!together).then(|| xavier(embed_dim, columns)).transpose();
-        let weight =
-            crate::Linear::with_options(embed_dim, embed_dim, crate::LinearOptions::default().tensor(tensor))?.weight;
+        let weight = Linear::with_options(embed_dim, embed_dim, LinearOptions::default().tensor(tensor))?.weight;
         Ok(MultiheadAttention {
             in_proj_weight: together.then(|| xavier(3 * embed_dim, embed_dim)).transpose()?,
             q_proj_weight: apart(embed_dim)?,

@@ -4,10 +4,13 @@ use kiln_derive::located;
 use kiln_tensor::{Conv2d as Rule, Error, PadMode, Result, Shape, Tensor, TensorOptions};
 
 use super::pair::{Pair, pair};
+use serde_json::Value;
+
 use crate::{
-    Module, Parameter, Training,
     init::{self, FanMode, Nonlinearity},
-    saved::{Describing, Restoring, Saved, SavedName, Value},
+    module::Module,
+    parameter::{Parameter, Training},
+    saved::{Describing, Restoring, Saved, SavedName},
     saved_choice,
 };
 

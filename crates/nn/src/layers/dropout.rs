@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 
-use crate::{Module, Training};
+use crate::{module::Module, parameter::Training};
 
 /// Layers that drop with a probability.
 macro_rules! dropouts {

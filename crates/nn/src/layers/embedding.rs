@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions, no_grad};
 
-use crate::{Module, Parameter, init};
+use crate::{init, module::Module, parameter::Parameter};
 
 /// Gives the row of a table for each number: numbers (`i64`) of any shape to `[…, embedding_dim]`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html>).

@@ -4,8 +4,9 @@ use kiln_derive::located;
 use kiln_tensor::{Result, Tensor, TensorOptions};
 
 use crate::{
-    Module, Parameter, Training,
     init::{self, FanMode, Nonlinearity},
+    module::Module,
+    parameter::{Parameter, Training},
 };
 
 /// What a [`Linear`] is to be, besides its size.

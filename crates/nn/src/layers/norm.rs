@@ -6,7 +6,10 @@ use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
 
 use super::pair::{python_bool, python_float};
-use crate::{Buffer, Module, Parameter, Training};
+use crate::{
+    module::Module,
+    parameter::{Buffer, Parameter, Training},
+};
 
 /// What a [`BatchNorm1d`] or [`BatchNorm2d`] is to be, besides its channels.
 #[derive(Clone, Copy, Debug)]

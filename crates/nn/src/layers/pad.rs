@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, PadMode, Result, Tensor};
 
 use super::pair::python_float;
-use crate::Module;
+use crate::module::Module;
 
 /// How many elements are added on each side: one number for all sides, or a list that starts with the last dimension, `[left,
 /// right, top, bottom, front, back]`. Negative numbers take elements away.

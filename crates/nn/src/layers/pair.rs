@@ -4,7 +4,9 @@ use std::fmt;
 
 use kiln_tensor::Result;
 
-use crate::saved::{Describing, Restoring, Saved, Value};
+use serde_json::Value;
+
+use crate::saved::{Describing, Restoring, Saved};
 
 /// One number for height and width, or a number each: `3`, `(3, 2)`, `[3, 2]`. It prints as it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +173,7 @@ mod tests {
     use kiln_tensor::{Device, Tensor};
 
     use super::*;
-    use crate::{AdaptiveAvgPool2d, Module};
+    use crate::{layers::pool::AdaptiveAvgPool2d, module::Module};
 
     #[test]
     fn none_keeps_an_extent() -> Result<()> {

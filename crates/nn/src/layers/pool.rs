@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, PoolDivisor, Pooling, Result, Tensor};
 
 use super::pair::{AdaptiveSize, Pair, python_bool};
-use crate::Module;
+use crate::module::Module;
 
 /// The largest element of each window of images
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html>).

@@ -4,12 +4,12 @@ use std::{collections::HashSet, fmt};
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    Field, FieldKind, Module, ModuleTree, Part, PartMut, Training,
-    module::failed_in_container,
-    saved::{Describing, Restoring, Saved, SavedName, Value},
+    module::{Field, FieldKind, Module, ModuleTree, Part, PartMut, failed_in_container},
+    parameter::Training,
+    saved::{Describing, Restoring, Saved, SavedName},
     summary::is_observed,
 };
 

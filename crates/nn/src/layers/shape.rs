@@ -3,7 +3,7 @@
 use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 
-use crate::Module;
+use crate::module::Module;
 
 /// Joins dimensions `start_dim` to `end_dim`, both included, into one. By default all but the first, the
 /// batch: `[N, 1, 28, 28]` to `[N, 784]`.

@@ -4,7 +4,15 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 
 use super::attention::{AttentionMasks, MultiheadAttention, MultiheadAttentionOptions};
-use crate::{Dropout, LayerNorm, Linear, LinearOptions, Module, saved_choice};
+use crate::{
+    layers::{
+        dropout::Dropout,
+        linear::{Linear, LinearOptions},
+        norm::LayerNorm,
+    },
+    module::{Module, ModuleTree},
+    saved_choice,
+};
 
 /// The activation between the linear layers of a transformer's layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -398,7 +406,7 @@ impl Transformer {
         let encoder = TransformerEncoder::new(d_model, nhead, num_encoder_layers, true, options)?;
         let decoder = TransformerDecoder::new(d_model, nhead, num_decoder_layers, true, options)?;
         let transformer = Transformer { encoder, decoder, d_model };
-        for parameter in crate::ModuleTree::parameters(&transformer) {
+        for parameter in ModuleTree::parameters(&transformer) {
             if parameter.rank() > 1 {
                 crate::init::xavier_uniform_(&parameter, 1.0)?;
             }

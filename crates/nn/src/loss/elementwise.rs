@@ -9,7 +9,7 @@ use kiln_tensor::{
 };
 
 use super::composed::{composed, reduced, same_shape, x_log_y};
-use crate::{Buffer, Module};
+use crate::{module::Module, parameter::Buffer};
 
 composed! {
     /// Binary cross-entropy of probabilities: `-(target * log(input) + (1 - target) * log(1 - input))`, where logarithms are at

@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{DType, Error, Reduction, Result, Tensor};
 
 use super::composed::{composed, reduced, same_shape};
-use crate::{Buffer, Module};
+use crate::{module::Module, parameter::Buffer};
 
 composed! {
     /// How much the first input fails to be above the second by the margin, where the target is 1, or below, where it is -1

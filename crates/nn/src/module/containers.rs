@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use kiln_tensor::Result;
 
 use super::{Field, FieldKind, ModuleTree, Part, PartMut};
-use crate::saved::{Describing, Value};
+use serde_json::Value;
+
+use crate::saved::Describing;
 
 const fn name_of_list(kind: FieldKind) -> &'static str {
     match kind {

@@ -5,7 +5,7 @@ use std::{marker::PhantomData, path::PathBuf, time::Duration};
 use kiln_tensor::{DType, Device, Reduction, Scalar, Shape};
 
 use super::tree::{Part, PartMut};
-use crate::{Buffer, Parameter, Training};
+use crate::parameter::{Buffer, Parameter, Training};
 
 /// What a type of field holds; of a container, what its elements hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod tree;
 
 pub(crate) use failure::{failed_in, failed_in_container};
 pub use field::{Field, FieldKind};
+pub use kiln_derive::Module;
 pub use load::LoadReport;
 pub(crate) use tree::walk;
 pub use tree::{ModuleTree, Part, PartMut};

@@ -6,9 +6,11 @@ use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor, no_grad};
 
 use super::load::{self, LoadReport};
+use serde_json::Value;
+
 use crate::{
-    Buffer, Parameter, Training,
-    saved::{Describing, Value},
+    parameter::{Buffer, Parameter, Training},
+    saved::Describing,
 };
 
 /// One thing that a module is made of.

@@ -3,7 +3,11 @@
 use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
 
-use crate::{Buffer, Field, Module, ModuleTree, layers::cumulative_statistics};
+use crate::{
+    layers::cumulative_statistics,
+    module::{Field, Module, ModuleTree},
+    parameter::Buffer,
+};
 
 /// How an [`AveragedModel`] averages.
 pub enum Average {

@@ -6,7 +6,10 @@ use kiln_tensor::{DType, PoolDivisor, Result, Tensor};
 use serde_json::json;
 
 use super::{Describing, Restoring, Saved, Value};
-use crate::{Buffer, Module, Parameter, Training};
+use crate::{
+    module::Module,
+    parameter::{Buffer, Parameter, Training},
+};
 
 macro_rules! by_serde {
     ($($ty:ty)*) => {$(

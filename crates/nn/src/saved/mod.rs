@@ -31,9 +31,9 @@ pub use serde_json::{Map, Value};
 
 use kiln_tensor::{Result, StateDict};
 
+use crate::module::{Module, ModuleTree};
 #[cfg(doc)]
-use crate::{Buffer, Parameter, Training};
-use crate::{Module, ModuleTree};
+use crate::parameter::{Buffer, Parameter, Training};
 
 /// A field of a module, or a module, that can be written to a file and made again from it. See [`saved`](self).
 #[diagnostic::on_unimplemented(

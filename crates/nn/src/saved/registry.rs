@@ -6,14 +6,17 @@ use kiln_tensor::Result;
 
 use super::{Restoring, SavedName, Value};
 use crate::{
-    AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, CELU, CircularPad1d, CircularPad2d,
-    CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, Conv2d, ConvTranspose2d, Dropout, Dropout2d, ELU,
-    Embedding, Flatten, GELU, GLU, GRU, GRUCell, GroupNorm, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, Identity,
-    LSTM, LSTMCell, LayerNorm, LeakyReLU, Linear, LogSigmoid, LogSoftmax, MaxPool2d, Mish, Module, MultiheadAttention,
-    PReLU, RNN, RNNCell, RReLU, ReLU, ReLU6, ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d,
-    ReplicationPad2d, ReplicationPad3d, SELU, Sequential, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus,
-    Softshrink, Softsign, Tanh, Tanhshrink, Threshold, TransformerEncoder, TransformerEncoderLayer, ZeroPad1d,
-    ZeroPad2d, ZeroPad3d,
+    layers::{
+        AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, BatchNorm1d, BatchNorm2d, CELU, CircularPad1d, CircularPad2d,
+        CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, Conv2d, ConvTranspose2d, Dropout, Dropout2d, ELU,
+        Embedding, Flatten, GELU, GLU, GRU, GRUCell, GroupNorm, Hardshrink, Hardsigmoid, Hardswish, Hardtanh, Identity,
+        LSTM, LSTMCell, LayerNorm, LeakyReLU, Linear, LogSigmoid, LogSoftmax, MaxPool2d, Mish, MultiheadAttention,
+        PReLU, RNN, RNNCell, RReLU, ReLU, ReLU6, ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d,
+        ReplicationPad2d, ReplicationPad3d, SELU, Sequential, SiLU, Sigmoid, Softmax, Softmax2d, Softmin, Softplus,
+        Softshrink, Softsign, Tanh, Tanhshrink, Threshold, TransformerEncoder, TransformerEncoderLayer, ZeroPad1d,
+        ZeroPad2d, ZeroPad3d,
+    },
+    module::Module,
 };
 
 /// The types of modules that a file may name, each with what makes one.

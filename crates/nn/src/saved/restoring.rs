@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use kiln_tensor::{Error, Result, StateDict, Tensor};
 
 use super::{Map, Registry, Saved, Value};
-use crate::Module;
+use crate::module::Module;
 
 /// Where a walk through a model is: names with dots between them.
 #[derive(Default)]

@@ -12,7 +12,10 @@ use kiln_tensor::{
     no_grad,
 };
 
-use crate::{Module, ModuleTree, Part, Training, module::walk};
+use crate::{
+    module::{Module, ModuleTree, Part, walk},
+    parameter::Training,
+};
 use cost::multiply_adds;
 use observe::{Run, observe};
 

@@ -4,7 +4,7 @@ use std::{cell::RefCell, ops::Range};
 
 use kiln_tensor::{Result, Shape, Tensor, autograd::traced_steps};
 
-use crate::ModuleTree;
+use crate::module::ModuleTree;
 
 /// A layer's run.
 pub(crate) struct Run {

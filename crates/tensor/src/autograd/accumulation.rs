@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kiln_backend::{BinaryOp, Result};
 
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// Adds a gradient to a tensor's `grad`. The first one is moved there if there is no other handle of it.
 pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {

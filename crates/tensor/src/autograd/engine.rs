@@ -18,7 +18,7 @@ use super::{
     node::{Edge, Node},
     rule::Arrived,
 };
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// How a backward pass is done.
 #[derive(Clone, Copy, Debug, Default)]

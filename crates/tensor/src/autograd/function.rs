@@ -10,7 +10,7 @@ use super::{
     record::record_node,
     rule::Ctx,
 };
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// An operation with a gradient of its own, as `torch.autograd.Function`. Both passes are written with
 /// tensor operations, so it runs on every device; [`apply`] calls it.

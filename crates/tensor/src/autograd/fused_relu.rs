@@ -10,7 +10,7 @@ use std::{cell::OnceCell, sync::Arc};
 
 use kiln_backend::ReluMask;
 
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// The ReLU that ends a node's operation, if its gradient can be fused into the consumer's backward pass.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use super::{
     engine::{BackwardOptions, grad_with},
     mode::{enable_grad, no_grad},
 };
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 const OP: &str = "gradcheck";
 

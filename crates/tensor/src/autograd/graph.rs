@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::node::Edge;
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// A recorded operation, or the `AccumulateGrad` of a leaf: what PyTorch's `grad_fn` shows.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use kiln_backend::{Error, Result};
 use parking_lot::Mutex;
 
 use super::accumulation::accumulate;
-use crate::{Tensor, tensor::Inner};
+use crate::tensor::{Inner, Tensor};
 
 type HookFn = Arc<dyn Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync>;
 

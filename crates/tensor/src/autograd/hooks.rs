@@ -12,7 +12,7 @@ use super::{
     hook::{Action, Hook, OutputHook},
     node::{Edge, Node},
 };
-use crate::{Tensor, tensor::Inner};
+use crate::tensor::{Inner, Tensor};
 
 enum Place {
     Leaf(Weak<Inner>),

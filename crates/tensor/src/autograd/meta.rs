@@ -11,7 +11,7 @@ use super::{
     node::{Edge, Node},
     record::as_strided_node,
 };
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// Behind the tensor's lock.
 #[derive(Default)]

@@ -18,7 +18,7 @@ use super::{
     rule::{Arrived, Ctx, Grads, Rule},
     saved::SavedTensor,
 };
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// Where an input came from: what its gradient flows to.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use super::{
     saved::SavedTensor,
     trace::note,
 };
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// Appends the operation that made `out` from `inputs`, if recording is on and one of them requires
 /// gradients. `saved` is what the rule will ask for by number (`out` may be among it). The rule returns one

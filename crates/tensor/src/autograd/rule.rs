@@ -7,7 +7,7 @@ use super::{
     fused_relu::{FusedReluBackward, ReluBackwardDone},
     saved::SavedTensor,
 };
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// Gradients of a node's inputs, in their order; `None` where there is none.
 pub(crate) type Grads = SmallVec<[Option<Tensor>; 3]>;

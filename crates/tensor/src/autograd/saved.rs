@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kiln_backend::{Layout, Shape};
 
-use crate::{Tensor, storage::Storage};
+use crate::{storage::Storage, tensor::Tensor};
 
 /// The data of a tensor without its history (so that a node never owns its own output's history, nor a
 /// chain of older nodes), and the version that it had.

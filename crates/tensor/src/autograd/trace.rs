@@ -9,7 +9,7 @@ use std::{borrow::Cow, cell::RefCell, collections::HashSet, sync::Arc};
 use kiln_backend::{Result, Scalar};
 use kiln_derive::located;
 
-use crate::{Tensor, storage::Storage};
+use crate::{storage::Storage, tensor::Tensor};
 
 thread_local! {
     static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
@@ -219,7 +219,7 @@ impl Tensor {
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
-    use crate::Device;
+    use crate::device::Device;
 
     #[test]
     fn operations_are_noted_with_their_arguments() -> Result<()> {

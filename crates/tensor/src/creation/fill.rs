@@ -4,7 +4,7 @@ use kiln_backend::{Arange, DType, Error, Result, Scalar, Shape, ViewMut};
 use kiln_derive::located;
 
 use super::{Extents, TensorOptions};
-use crate::{Rhs, Tensor};
+use crate::{ops::Rhs, tensor::Tensor};
 
 macro_rules! constant {
     ($($(#[$doc:meta])* $name:ident, $like:ident, $value:expr;)*) => {

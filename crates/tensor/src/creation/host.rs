@@ -4,7 +4,7 @@ use kiln_backend::{DType, Element, Error, HostVec, Layout, Result, Scalar, Shape
 use kiln_derive::located;
 
 use super::Extents;
-use crate::{Device, Tensor, autograd, storage::Storage};
+use crate::{autograd, device::Device, storage::Storage, tensor::Tensor};
 
 /// Numbers, and arrays, vectors and slices of them, nested to any depth: what [`Tensor::new`] takes.
 pub trait Nested {

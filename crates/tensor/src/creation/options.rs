@@ -2,7 +2,7 @@
 
 use kiln_backend::DType;
 
-use crate::Device;
+use crate::device::Device;
 
 /// Dtype, device and whether gradients are wanted. Converts from a [`Device`] (then `f32`), a [`DType`]
 /// (then on the CPU), or both: `Tensor::zeros([2, 3], (DType::F64, device))`.

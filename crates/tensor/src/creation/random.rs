@@ -5,7 +5,7 @@ use kiln_derive::located;
 use parking_lot::Mutex;
 
 use super::{Extents, TensorOptions};
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// One generator for all devices, so that the numbers do not depend on the device.
 static GENERATOR: Mutex<RandomState> = Mutex::new(RandomState { seed: 0x4b69_6c6e, offset: 0 });

@@ -5,8 +5,8 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 #[located]
@@ -217,7 +217,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     #[test]
     fn below_zero_they_bend() -> Result<()> {

@@ -9,7 +9,7 @@ use super::{
     promotion::narrowed,
     rhs::Rhs,
 };
-use crate::{Tensor, autograd::record};
+use crate::{autograd::record, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -127,7 +127,8 @@ fn with_alpha(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs, alpha: Scalar,
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{DType, Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::{DType, Result};
 
     #[test]
     fn a_multiple_is_added_in_place() -> Result<()> {

@@ -4,7 +4,7 @@ use kiln_backend::{ArgReduceArgs, ArgReduceOp, Arguments, DType, Dim, Error, Res
 use kiln_derive::located;
 
 use super::{gather::lifted, one_or_all::OneOrAll};
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 macro_rules! extremes {
     ($($name:ident $keepdim:ident $arg:ident $arg_keepdim:ident $op:ident $node:literal $what:literal;)*) => {
@@ -121,7 +121,8 @@ pub(super) fn without(shape: &Shape, dim: usize) -> Result<Shape> {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     fn x() -> Result<Tensor> {
         Tensor::new(&[[1f32, 3., 3.], [3., 1., 2.]], Device::Cpu)?.requires_grad_(true)

@@ -8,9 +8,10 @@ use smallvec::{SmallVec, smallvec};
 
 use super::check;
 use crate::{
-    Device, Tensor,
-    autograd::{is_tracing, record},
-    creation, no_grad,
+    autograd::{is_tracing, no_grad, record},
+    creation,
+    device::Device,
+    tensor::Tensor,
 };
 
 /// The largest block of scores that is held at a time, in elements: about what the processor's caches hold, and on a GPU enough

@@ -11,7 +11,7 @@ use super::{
     promotion::{narrowed, result_type},
     rhs::Rhs,
 };
-use crate::{Tensor, autograd::record};
+use crate::{autograd::record, tensor::Tensor};
 
 macro_rules! methods {
     ($names:tt

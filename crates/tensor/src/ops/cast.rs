@@ -4,9 +4,10 @@ use kiln_backend::{DType, Element, Error, HostVec, Result, dispatch_dtype};
 use kiln_derive::located;
 
 use crate::{
-    Device, Tensor,
     autograd::{one, record},
+    device::Device,
     storage::Storage,
+    tensor::Tensor,
 };
 
 #[located]

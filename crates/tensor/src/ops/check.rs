@@ -2,7 +2,7 @@
 
 use kiln_backend::{DType, Error, Result};
 
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// All tensors are on one device.
 pub(crate) fn same_device(op: &'static str, first: &Tensor, others: &[&Tensor]) -> Result<()> {
@@ -52,15 +52,15 @@ pub(crate) fn mask(op: &'static str, tensor: &Tensor) -> Result<()> {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use kiln_backend::{ErrorKind, Layout};
+    use kiln_backend::{ErrorKind, Layout, Result, Shape};
 
-    use crate::{Device, Result, Tensor, storage::Storage};
+    use crate::{device::Device, storage::Storage, tensor::Tensor};
 
     /// A tensor that claims to be on a GPU, since a machine without one must see these errors too.
     fn elsewhere() -> Result<Tensor> {
         let backend = Device::Cpu.backend()?;
         let buffer = backend.adopt(kiln_backend::HostVec::F32(vec![1.0, 2.0]))?;
-        let layout = Layout::contiguous(crate::Shape::new(&[2])?);
+        let layout = Layout::contiguous(Shape::new(&[2])?);
         Ok(Tensor::from_storage(Storage::new(Device::Cuda(0), backend, buffer), layout))
     }
 

@@ -6,8 +6,8 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{promotion::result_type, rhs::Rhs};
 use crate::{
-    Tensor,
     autograd::{Ctx, one, record},
+    tensor::Tensor,
 };
 
 #[located]
@@ -161,7 +161,8 @@ fn share_of_high(ctx: &Ctx<'_>) -> Result<[Tensor; 2]> {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     fn gradients(tensors: &[&Tensor], y: &Tensor) -> Result<Vec<Vec<f32>>> {
         tensors.iter().for_each(|t| t.zero_grad());

@@ -8,8 +8,8 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 /// How input and target lie as `[N, C, S]` and `[N, S]`: `S` counts the positions of one sample.

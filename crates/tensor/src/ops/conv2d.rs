@@ -12,8 +12,8 @@ use super::{
     pad::PadMode,
 };
 use crate::{
-    Tensor,
     autograd::{Grads, record},
+    tensor::Tensor,
 };
 
 #[located]

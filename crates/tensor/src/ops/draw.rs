@@ -5,9 +5,9 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
-    Tensor,
     autograd::{one, record},
     creation::take,
+    tensor::Tensor,
 };
 
 #[located]
@@ -89,7 +89,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{DType, Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::{DType, Result};
 
     #[test]
     fn bernoulli_follows_its_probabilities() -> Result<()> {

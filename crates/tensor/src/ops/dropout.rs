@@ -5,9 +5,9 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
-    Tensor,
     autograd::{one, record},
     creation,
+    tensor::Tensor,
 };
 
 #[located]

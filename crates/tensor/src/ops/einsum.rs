@@ -2,12 +2,12 @@
 
 use std::borrow::Borrow;
 
-use kiln_backend::{Error, MAX_RANK, Result};
+use kiln_backend::{DType, Error, MAX_RANK, Result};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::check;
-use crate::{DType, Tensor};
+use crate::tensor::Tensor;
 
 type Labels = SmallVec<[char; MAX_RANK]>;
 
@@ -245,7 +245,8 @@ impl Term {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     fn ramp(dims: &[usize]) -> Result<Tensor> {
         Tensor::arange(1., 1 + dims.iter().product::<usize>(), Device::Cpu)?.reshape(dims)

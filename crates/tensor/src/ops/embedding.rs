@@ -6,9 +6,8 @@ use smallvec::SmallVec;
 
 use super::check;
 use crate::{
-    Tensor,
-    autograd::{one, record},
-    no_grad,
+    autograd::{no_grad, one, record},
+    tensor::Tensor,
 };
 
 #[located]

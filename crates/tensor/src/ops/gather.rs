@@ -5,8 +5,8 @@ use kiln_derive::located;
 
 use super::{check, one_or_all::OneOrAll};
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 #[located]
@@ -148,7 +148,8 @@ pub(super) fn check_fits(op: &'static str, index: &Shape, shape: &Shape, free: O
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::{DType, Result};
 
     fn x() -> Result<Tensor> {
         Tensor::arange(0., 6., Device::Cpu)?.reshape([2, 3])?.requires_grad_(true)
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [2., 1., 1., 0., 0., 0.]);
         let s = Tensor::new(3f32, Device::Cpu)?;
         assert_eq!(s.gather(0, &Tensor::new(&[0i64, 0], Device::Cpu)?)?.to_vec::<f32>()?, [3., 3.]);
-        assert!(x.gather(1, &Tensor::zeros([3, 1], crate::DType::I64)?).is_err());
+        assert!(x.gather(1, &Tensor::zeros([3, 1], DType::I64)?).is_err());
         let index = Tensor::new(&[[1i64], [0]], Device::Cpu)?;
         assert_eq!(x.take_along_dim(&index, 1)?.to_vec::<f32>()?, [1., 3.]);
         Ok(())

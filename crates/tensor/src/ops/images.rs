@@ -5,8 +5,9 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
-    Device, Tensor,
+    device::Device,
     storage::{Writing, compute},
+    tensor::Tensor,
 };
 
 /// Calls `f` with images `[N, C, H, W]` of floats. One image `[C, H, W]` is made a batch of one and gives one; errors show

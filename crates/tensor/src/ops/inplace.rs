@@ -13,9 +13,9 @@ use super::{
     rhs::Rhs,
 };
 use crate::{
-    Tensor,
     autograd::{Edge, grad_enabled, record},
     storage::lock_for_update,
+    tensor::Tensor,
 };
 
 macro_rules! arithmetic {

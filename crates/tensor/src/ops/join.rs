@@ -7,7 +7,7 @@ use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::check;
-use crate::{Tensor, autograd::record};
+use crate::{autograd::record, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -132,7 +132,8 @@ fn write_parts(
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     fn ramp(dims: &[usize]) -> Result<Tensor> {
         Tensor::arange(0., dims.iter().product::<usize>(), Device::Cpu)?.reshape(dims)

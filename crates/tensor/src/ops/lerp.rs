@@ -5,7 +5,7 @@ use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::{check, rhs::Rhs};
-use crate::{Tensor, autograd::record};
+use crate::{autograd::record, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -70,7 +70,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     #[test]
     fn lerp_goes_part_of_the_way() -> Result<()> {

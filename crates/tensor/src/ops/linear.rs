@@ -10,8 +10,8 @@ use smallvec::smallvec;
 
 use super::{check, matmul::product};
 use crate::{
-    Tensor,
     autograd::{Ctx, FusedReluBackward, Grads, ReluEpilogue, is_recorded, record_node},
+    tensor::Tensor,
 };
 
 #[located]

@@ -6,8 +6,8 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{check, rhs::Rhs};
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 #[located]
@@ -134,7 +134,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     #[test]
     fn masked_select_and_its_gradient() -> Result<()> {

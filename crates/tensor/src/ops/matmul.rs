@@ -6,8 +6,8 @@ use smallvec::smallvec;
 
 use super::check;
 use crate::{
-    Tensor,
     autograd::{Grads, record},
+    tensor::Tensor,
 };
 
 #[located]

@@ -12,10 +12,9 @@ use super::{
     images::{image_layout, writing},
 };
 use crate::{
-    Tensor,
-    autograd::{Attribute, Ctx, Grads, grad_enabled, record},
-    no_grad,
+    autograd::{Attribute, Ctx, Grads, grad_enabled, no_grad, record},
     storage::{Reading, Writing},
+    tensor::Tensor,
 };
 
 /// The running statistics of a batch normalization, one number a channel each, changed in place while training.

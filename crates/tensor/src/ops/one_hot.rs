@@ -5,7 +5,7 @@ use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::check;
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 #[located]
 impl Tensor {
@@ -44,7 +44,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     #[test]
     fn classes_are_counted_or_given() -> Result<()> {

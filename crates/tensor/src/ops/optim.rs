@@ -7,7 +7,7 @@ use kiln_derive::located;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::check;
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 const OP: &str = "optimizer_step";
 

@@ -5,9 +5,8 @@ use kiln_derive::located;
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
-    Tensor,
-    autograd::{one, record},
-    no_grad,
+    autograd::{no_grad, one, record},
+    tensor::Tensor,
 };
 
 /// What is put around a tensor.
@@ -153,7 +152,7 @@ fn sources(extent: usize, [before, behind]: [i64; 2], mode: PadMode) -> Option<V
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
-    use crate::Device;
+    use crate::device::Device;
 
     #[test]
     fn elements_around() -> Result<()> {

@@ -9,9 +9,9 @@ use smallvec::smallvec;
 
 use super::check;
 use crate::{
-    Tensor,
     autograd::{Ctx, record},
     storage::Reading,
+    tensor::Tensor,
 };
 
 #[located]

@@ -8,8 +8,8 @@ use kiln_derive::located;
 
 use super::images::{batched, image_layout, writing};
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 /// The windows of a pooling: their size, and how they move. Pairs are height first.

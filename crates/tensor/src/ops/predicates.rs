@@ -4,7 +4,7 @@ use kiln_backend::{DType, Result};
 use kiln_derive::located;
 
 use super::{check, rhs::Rhs};
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 #[located]
 impl Tensor {
@@ -156,7 +156,8 @@ impl Rhs {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::{DType, Result};
 
     #[test]
     fn special_values() -> Result<()> {
@@ -178,7 +179,7 @@ mod tests {
         let y = Tensor::new(&[1.000_001f32, f32::INFINITY], Device::Cpu)?;
         assert!(x.allclose(&y, 1e-5, 1e-8)? && !x.allclose(&y, 0., 0.)? && !x.equal(&y)?);
         assert!(!y.allclose(&Tensor::new(&[1f32, 5.], Device::Cpu)?, 1e-5, 1e-8)?);
-        assert!(x.equal(&x)? && !x.equal(&x.reshape([2, 1])?)? && x.equal(&x.to_dtype(crate::DType::F64)?)?);
+        assert!(x.equal(&x)? && !x.equal(&x.reshape([2, 1])?)? && x.equal(&x.to_dtype(DType::F64)?)?);
         assert!(Tensor::zeros([0], Device::Cpu)?.equal(&Tensor::zeros([0], Device::Cpu)?)?);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use kiln_backend::{Error, Result};
 use kiln_derive::located;
 
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 #[located]
 impl Tensor {
@@ -44,7 +44,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     #[test]
     fn products_of_vectors() -> Result<()> {

@@ -4,7 +4,7 @@
 use kiln_backend::{DType, Error, Result, Scalar};
 
 use super::rhs::Rhs;
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// The dtype of a result of these operands. Tensors with dimensions decide; tensors without dimensions and, last, numbers
 /// count only if they are of a higher kind: `bool`, then integers, then floats.
@@ -67,7 +67,7 @@ impl Tensor {
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
-    use crate::Device;
+    use crate::device::Device;
 
     const OPERANDS: [&str; 3] = ["float", "int", "bool"];
 

@@ -6,7 +6,7 @@ use kiln_backend::{Dim, Error, MAX_RANK, Result};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
-use crate::{Tensor, creation::Extents};
+use crate::{creation::Extents, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -109,7 +109,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     #[test]
     fn views_by_their_names() -> Result<()> {

@@ -5,8 +5,8 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 /// Which dimensions are reduced, and the shapes before, in between and after.

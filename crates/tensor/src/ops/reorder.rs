@@ -6,9 +6,9 @@ use smallvec::SmallVec;
 
 use super::{gather::check_list, one_or_all::OneOrAll};
 use crate::{
-    Tensor,
     autograd::{one, record},
     creation::Extents,
+    tensor::Tensor,
 };
 
 /// How often [`Tensor::repeat_interleave`] repeats: each element as often, or each index of a dimension its own number
@@ -212,7 +212,8 @@ fn around(shape: &Shape, dim: usize) -> [usize; 3] {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     fn x() -> Result<Tensor> {
         Tensor::arange(0., 6., Device::Cpu)?.reshape([2, 3])?.requires_grad_(true)

@@ -2,7 +2,7 @@
 
 use kiln_backend::{Operand, Scalar};
 
-use crate::{Tensor, storage::Reading};
+use crate::{storage::Reading, tensor::Tensor};
 
 /// A tensor or a number. Made by `Into`, so that `x.add(&y)`, `x.add(2)` and `x.add(0.5)` all work.
 #[derive(Clone, Debug)]

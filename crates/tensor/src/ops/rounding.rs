@@ -5,8 +5,8 @@ use kiln_derive::located;
 
 use super::{check, rhs::Rhs};
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 /// PyTorch's `rounding_mode` of `div`.

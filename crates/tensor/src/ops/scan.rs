@@ -5,8 +5,8 @@ use kiln_derive::located;
 
 use super::gather::lifted;
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 #[located]
@@ -95,7 +95,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     #[test]
     fn gradients_go_to_the_last_of_equal_extremes() -> Result<()> {

@@ -1,7 +1,7 @@
 //! Writing by index tensors: `scatter`, `scatter_add`, `index_add`, in place and not.
 
 use kiln_backend::{
-    Arguments, BinaryOp, Dim, Error, IndexAddArgs, Operand, Result, Scalar, ScatterArgs, ScatterMode, Shape,
+    Arguments, BinaryOp, DType, Dim, Error, IndexAddArgs, Operand, Result, Scalar, ScatterArgs, ScatterMode, Shape,
 };
 use kiln_derive::located;
 use smallvec::smallvec;
@@ -11,7 +11,7 @@ use super::{
     gather::{check_fits, check_list, lifted},
     rhs::Rhs,
 };
-use crate::{DType, Tensor, autograd::record, storage::lock_for_update};
+use crate::{autograd::record, storage::lock_for_update, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -266,7 +266,8 @@ fn pad_to(shape: &Shape, grad: &Tensor) -> Result<Tensor> {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{DType, Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::{DType, Result};
 
     #[test]
     fn a_one_hot_vector() -> Result<()> {

@@ -4,7 +4,7 @@ use kiln_backend::{Arguments, DType, Error, Result, SearchsortedArgs};
 use kiln_derive::located;
 
 use super::{check, rhs::Rhs};
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 #[located]
 impl Tensor {
@@ -59,7 +59,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     #[test]
     fn places_left_and_right() -> Result<()> {

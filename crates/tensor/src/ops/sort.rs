@@ -5,8 +5,8 @@ use kiln_derive::located;
 
 use super::{arg_reduce::without, check, gather::lifted, reduce::shared_among};
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 #[located]
@@ -204,7 +204,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     #[test]
     fn sort_and_topk_send_gradients_back() -> Result<()> {

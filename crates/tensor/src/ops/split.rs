@@ -3,7 +3,7 @@
 use kiln_backend::{Dim, Error, Result};
 use kiln_derive::located;
 
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// How [`Tensor::split`] cuts: one size for all parts (the last may be smaller), or a list of sizes.
 pub trait SplitSizes {
@@ -121,7 +121,8 @@ impl Tensor {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     fn dims(parts: &[Tensor]) -> Vec<Vec<usize>> {
         parts.iter().map(|t| t.dims().to_vec()).collect()

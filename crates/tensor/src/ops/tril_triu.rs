@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::view::place;
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 #[located]
@@ -135,7 +135,8 @@ fn diagonal_layout(layout: &Layout, offset: i64, dim1: usize, dim2: usize) -> Re
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     fn x() -> Result<Tensor> {
         Tensor::arange(1., 7., Device::Cpu)?.reshape([2, 3])?.requires_grad_(true)

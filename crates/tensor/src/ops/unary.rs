@@ -5,8 +5,8 @@ use kiln_derive::located;
 
 use super::images::image_layout;
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 macro_rules! methods {

@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::{check, reduce::shared_among};
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 #[located]
@@ -103,7 +103,8 @@ fn gradient(x: &Tensor, norm: &Tensor, grad: &Tensor, p: f64) -> Result<Tensor> 
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     fn value_and_gradient(values: &[f32], p: f64) -> Result<(f32, Vec<f32>)> {
         let x = Tensor::new(values, Device::Cpu)?.requires_grad_(true)?;

@@ -6,9 +6,9 @@ use kiln_derive::located;
 use smallvec::SmallVec;
 
 use crate::{
-    Tensor,
     autograd::{Ctx, one, record},
     creation::Extents,
+    tensor::Tensor,
 };
 
 #[located]

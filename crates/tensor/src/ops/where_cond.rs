@@ -5,7 +5,7 @@ use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::{check, promotion::result_type, rhs::Rhs};
-use crate::{Tensor, autograd::record};
+use crate::{autograd::record, tensor::Tensor};
 
 #[located]
 impl Tensor {

@@ -8,7 +8,7 @@ use kiln_backend::{
 
 use super::{Gradients, LINE, Moments, backward, normalize, optional, products, update, vector};
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::{
         image::Image,
         par::{self, GRAIN, Shared},

@@ -6,7 +6,7 @@ use super::{
     Gradients, LINE, Moments, add, add_products, backward, multiply, normalize, optional, products, update, vector,
 };
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     engine::par::{self, GRAIN},
     memory::{
         erased::Erased,

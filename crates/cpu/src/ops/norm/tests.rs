@@ -4,7 +4,7 @@ use kiln_backend::{
 };
 
 use crate::{
-    CpuBackend,
+    device::CpuBackend,
     testing::{Tensor, assert_close, layouts, numbers, read_layouts},
 };
 

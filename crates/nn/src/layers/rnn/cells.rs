@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 
 use super::step::{Extents, RNNNonlinearity, Recurrence, State, Weights};
-use crate::{Module, Parameter};
+use crate::{module::Module, parameter::Parameter};
 
 /// `x` and the states of a sample as a batch of one; whether they were a sample.
 fn batched(op: &'static str, x: &Tensor, inputs: usize, states: &mut [Tensor]) -> Result<(Tensor, bool)> {

@@ -6,9 +6,11 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 
 use super::{options::RNNOptions, stack::Stack, step::Recurrence};
+use serde_json::Value;
+
 use crate::{
-    Field, FieldKind, Module, ModuleTree, Part, PartMut,
-    saved::{Describing, Restoring, Saved, SavedName, Value},
+    module::{Field, FieldKind, Module, ModuleTree, Part, PartMut},
+    saved::{Describing, Restoring, Saved, SavedName},
 };
 
 macro_rules! layers {

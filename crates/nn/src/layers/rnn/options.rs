@@ -4,7 +4,7 @@ use kiln_tensor::TensorOptions;
 
 use super::step::RNNNonlinearity;
 #[cfg(doc)]
-use crate::{LSTM, RNN};
+use crate::layers::rnn::layers::{LSTM, RNN};
 
 /// What an `RNN`, `LSTM` or `GRU` is to be, besides its sizes.
 #[derive(Clone, Copy, Debug)]

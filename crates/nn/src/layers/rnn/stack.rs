@@ -6,9 +6,12 @@ use super::{
     options::RNNOptions,
     step::{Extents, RNNNonlinearity, Recurrence, State, Weights},
 };
+use serde_json::Value;
+
 use crate::{
-    Parameter, Part, PartMut, Training,
-    saved::{Describing, Restoring, Saved, Value},
+    module::{Part, PartMut},
+    parameter::{Parameter, Training},
+    saved::{Describing, Restoring, Saved},
 };
 
 /// What the three layers have in common.

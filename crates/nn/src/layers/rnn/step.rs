@@ -2,7 +2,7 @@
 
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 
-use crate::{Parameter, init, saved_choice};
+use crate::{init, parameter::Parameter, saved_choice};
 
 /// The activation of an [`RNN`](crate::RNN).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

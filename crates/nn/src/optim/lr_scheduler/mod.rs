@@ -31,13 +31,12 @@ mod rules;
 mod swa_lr;
 
 use kiln_derive::located;
-use kiln_tensor::{Device, Error, Result, Tensor};
+use kiln_tensor::{Device, Error, Result, StateDict, Tensor};
 
 use super::{
     optimizer::{GroupRates, Optimizer},
     state::{Source, scalar},
 };
-use crate::StateDict;
 
 pub use combined::{ChainedScheduler, SequentialLR};
 pub use cyclic::{CosineAnnealingWarmRestarts, CyclicLR, CyclicMode};

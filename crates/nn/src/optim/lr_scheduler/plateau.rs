@@ -1,13 +1,10 @@
 //! A rate that falls when a metric no longer improves.
 
 use kiln_derive::located;
-use kiln_tensor::{Error, Result};
+use kiln_tensor::{Error, Result, StateDict};
 
 use super::{require, scalar};
-use crate::{
-    StateDict,
-    optim::{optimizer::Optimizer, state::Source},
-};
+use crate::optim::{optimizer::Optimizer, state::Source};
 
 /// Which way a metric improves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::ops::{Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToIncl
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 /// One item of an index, made from what [`Tensor::i`] lists.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use kiln_backend::{DType, Error, ErrorKind, MAX_RANK, Result, Shape};
 use smallvec::SmallVec;
 
 use crate::{
-    Tensor,
     autograd::{one, record},
+    tensor::Tensor,
 };
 
 /// Where a mask is true, one list of positions for each of its dimensions. `dims` are the extents it stands
@@ -103,7 +103,8 @@ fn explain(error: Error, x: &Tensor, lists: &[(usize, Tensor)]) -> Error {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::{device::Device, tensor::Tensor};
+    use kiln_backend::Result;
 
     fn list(values: &[i64]) -> Result<Tensor> {
         Tensor::new(values, Device::Cpu)

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 pub use items::{At, Ellipsis, IndexItem, Indexer, NewAxis, step};
 
 use super::rhs::Rhs;
-use crate::{Tensor, autograd};
+use crate::{autograd, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -220,7 +220,7 @@ impl Tensor {
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
-    use crate::Device;
+    use crate::device::Device;
 
     fn x() -> Result<Tensor> {
         Tensor::arange(0, 24, Device::Cpu)?.reshape([2, 3, 4])
