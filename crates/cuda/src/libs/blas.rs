@@ -92,7 +92,7 @@ impl CublasLt {
     pub(crate) fn open(majors: &[u32]) -> Result<CublasLt, String> {
         // A file without a version in its name may be of any.
         let check = |open: &Open| match version(open) {
-            Some(version) if is_unversioned(&open.path) && !majors.contains(&(version / 10_000)) => {
+            Some(version) if is_unversioned(open.path()) && !majors.contains(&(version / 10_000)) => {
                 Err(format!("it is of CUDA {}", release(version, 10_000)))
             }
             _ => Ok(()),

@@ -7,9 +7,9 @@ use std::{
 };
 
 use cudarc::cudnn::sys::{self, cudaStream_t, cudnnBackendDescriptor_t, cudnnHandle_t, cudnnStatus_t};
-use libloading::Library;
+use kiln_dylib::{Library, Open, nvidia_files, reason};
 
-use super::{Open, functions, loaded, reason, release, search};
+use super::{functions, release, search};
 use crate::error::CudaError;
 
 functions! {
@@ -113,7 +113,7 @@ impl Cudnn {
             let status = if said.is_empty() { status } else { format!("{status}; the library says: {said}") };
             return CudaError::Library { device, call, problem: problem.into(), status };
         }
-        let mut files = loaded::nvidia_files();
+        let mut files = nvidia_files();
         files.push(self.file());
         files.sort_unstable();
         files.dedup();

@@ -1,25 +1,8 @@
-//! The search for one of NVIDIA's shared libraries through all places, and the error when it is not found.
+//! NVIDIA's shared libraries: the names that each goes by, and how a user gets it.
 
-use std::{
-    env::consts::OS,
-    path::{Path, PathBuf},
-};
+use std::env::consts::OS;
 
-use super::places::{Environment, Place, Source, Wanted, dangling, places};
-
-/// One of the libraries, with the file names that it goes by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Spec {
-    /// As NVIDIA calls it, for messages.
-    pub(crate) title: &'static str,
-    /// How a user gets it.
-    pub(crate) fix: String,
-    /// The oldest version that has all that Kiln calls.
-    pub(crate) needs: &'static str,
-    /// The preferred version first; the unversioned name, which may be any version, is the last.
-    pub(crate) names: Vec<String>,
-    pub(crate) wanted: Wanted,
-}
+use kiln_dylib::{Spec, Wanted};
 
 pub(crate) fn driver() -> Spec {
     let names: &[&str] = if OS == "windows" { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
@@ -88,72 +71,18 @@ pub(crate) fn cudnn(major: u32) -> Spec {
     }
 }
 
-/// Opens the first library of `spec` that `open` takes, and says under which name. Every place is asked for each name
-/// before the next name is tried: the version counts for more than the place, except that what the user names for Kiln
-/// comes first.
-///
-/// # Errors
-/// The text of an error: the names, the places, why files that are there were not taken, the fix.
-pub(crate) fn find<H>(
-    spec: &Spec,
-    environment: &Environment,
-    open: impl Fn(&Path) -> Result<H, String>,
-) -> Result<(H, PathBuf), String> {
-    let places = places(spec.wanted, environment);
-    let is_own = |place: &&Place| matches!(place, Place::Folder(_, Source::Roots("KILN_CUDA_PATH")));
-    let own = places.iter().take_while(is_own).count();
-    let mut refused: Vec<String> = Vec::new();
-    for group in [&places[..own], &places[own..]] {
-        for name in &spec.names {
-            for place in group {
-                let path = match place {
-                    Place::Loader => PathBuf::from(name),
-                    Place::Folder(folder, _) => folder.join(name),
-                };
-                if *place != Place::Loader && !path.is_file() {
-                    continue;
-                }
-                match open(&path) {
-                    Ok(handle) => return Ok((handle, path)),
-                    // That the loader finds none is the rule.
-                    Err(reason) if *place == Place::Loader && is_absent(name, &reason) => {}
-                    Err(reason) => refused.push(format!("{} is not taken: {reason}", path.display())),
-                }
-            }
-        }
-    }
-    let mut listed: Vec<String> = Vec::new();
-    for place in &places {
-        listed.push(match place {
-            Place::Loader => Source::Loader.to_string(),
-            Place::Folder(folder, source) => format!("{} ({source})", folder.display()),
-        });
-    }
-    listed.extend(dangling(spec.wanted, environment).iter().map(|set| format!("{set}, which has no such folder")));
-    let mut text = format!(
-        "{} was not found under the names {}; sought in {}",
-        spec.title,
-        spec.names.join(", "),
-        listed.join(", ")
-    );
-    for line in refused {
-        text.push_str(&format!("; {line}"));
-    }
-    text.push_str(&format!(". To fix it, {}", spec.fix));
-    Err(text)
-}
-
-/// Whether the loader says that there is no file of this name, rather than that one is there and does not load.
-fn is_absent(name: &str, reason: &str) -> bool {
-    OS != "linux" || reason.starts_with(&format!("{name}: cannot open shared object file: No such file"))
-}
-
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
-    use std::{ffi::OsString, fs};
+    use std::{
+        ffi::OsString,
+        fs,
+        path::{Path, PathBuf},
+    };
 
-    use super::{super::places::ORDER, *};
+    use kiln_dylib::{Environment, ORDER, Place, find, places};
+
+    use super::*;
 
     fn touch(path: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

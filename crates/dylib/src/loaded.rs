@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 /// File names of NVIDIA's libraries begin with one of these.
-const PREFIXES: [&str; 5] = ["libcuda.so", "libcublas", "libcudnn", "libnvrtc", "libkiln_sim"];
+const PREFIXES: [&str; 6] = ["libcuda.so", "libcublas", "libcudnn", "libnvrtc", "libnccl", "libkiln_sim"];
 
 /// A mapped file with the addresses that it covers.
 struct Mapping {
@@ -28,12 +28,12 @@ fn mapping(line: &str) -> Option<Mapping> {
 }
 
 /// The file that holds the code at an address.
-pub(crate) fn file_of(address: usize) -> Option<PathBuf> {
+pub fn file_of(address: usize) -> Option<PathBuf> {
     mappings().into_iter().find(|mapping| (mapping.begin..mapping.end).contains(&address)).map(|mapping| mapping.file)
 }
 
 /// All files of NVIDIA's libraries that are loaded, whoever loaded them.
-pub(crate) fn nvidia_files() -> Vec<PathBuf> {
+pub fn nvidia_files() -> Vec<PathBuf> {
     let of_nvidia = |file: &PathBuf| {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         PREFIXES.iter().any(|prefix| name.starts_with(prefix))
