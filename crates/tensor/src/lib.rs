@@ -42,4 +42,6 @@ pub use ops::{
     PadMode, Pooling, Repeats, Rhs, RoundingMode, Running, SplitSizes, optimizer_step, step,
 };
 pub use state_dict::StateDict;
+#[doc(hidden)]
+pub use storage::RawMemory;
 pub use tensor::Tensor;

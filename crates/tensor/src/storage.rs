@@ -113,6 +113,33 @@ pub(crate) fn lock_for_update<'a, const N: usize>(
     (Writing { guard, layout: target.1 }, readings)
 }
 
+/// The memory of a tensor, for the libraries of communication.
+#[doc(hidden)]
+pub struct RawMemory<'a> {
+    /// May be replaced by another of its dtype and length: where a library that failed may still write into it.
+    pub buffer: &'a mut Box<dyn Buffer>,
+    /// Where the tensor's elements lie in it.
+    pub layout: &'a Layout,
+    /// Of its device.
+    pub backend: &'static dyn Backend,
+}
+
+impl crate::Tensor {
+    /// Calls `f` with the memory of this tensor, which nobody else reads or writes meanwhile.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    #[doc(hidden)]
+    pub fn with_raw_memory<R>(&self, f: impl FnOnce(RawMemory<'_>) -> Result<R>) -> Result<R> {
+        let storage = &self.0.storage;
+        let mut guard = storage.write();
+        let done = f(RawMemory { buffer: &mut guard, layout: self.layout(), backend: storage.backend });
+        drop(guard);
+        storage.bump_version();
+        done
+    }
+}
+
 /// Memory of a new tensor, filled by one call of a backend.
 pub(crate) fn compute(
     device: Device,

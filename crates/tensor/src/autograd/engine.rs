@@ -16,6 +16,7 @@ use super::{
     hook::{run_hooks, run_output_hooks},
     mode::GradModeGuard,
     node::{Edge, Node},
+    post_accumulate::BackwardPass,
     rule::Arrived,
 };
 use crate::tensor::Tensor;
@@ -143,6 +144,8 @@ struct Pass {
     /// Sums for leaves whose gradient is wanted whole at the end: targets, and those with hooks.
     leaves: Vec<(Tensor, Tensor)>,
     roots: Vec<(Edge, Tensor)>,
+    /// If leaves have hooks that wait for whole gradients.
+    hooked: Option<BackwardPass>,
 }
 
 impl Pass {
@@ -177,7 +180,7 @@ impl Pass {
         };
         let _guard = GradModeGuard::new(false);
         let roots = roots.iter().map(start).collect::<Result<_>>()?;
-        Ok(Pass { queue: BinaryHeap::new(), pending: HashMap::new(), leaves: Vec::new(), roots })
+        Ok(Pass { queue: BinaryHeap::new(), pending: HashMap::new(), leaves: Vec::new(), roots, hooked: None })
     }
 
     /// With `targets`, gradients are collected for them and nothing is added to leaves.
@@ -185,6 +188,9 @@ impl Pass {
         let _guard = GradModeGuard::new(false);
         let useful = targets.map(|targets| nodes_leading_to(targets, &self.roots));
         let mut found = vec![None; targets.map_or(0, <[Target]>::len)];
+        if targets.is_none() {
+            self.hooked = BackwardPass::begin(self.roots.iter().map(|(edge, _)| edge));
+        }
         for (edge, grad) in std::mem::take(&mut self.roots) {
             self.deliver(&edge, grad, None, targets)?;
         }
@@ -232,7 +238,10 @@ impl Pass {
             let hooks = leaf.0.meta.lock().hooks.clone();
             let grad = run_hooks(&hooks, sum)?;
             match targets {
-                None => accumulate(&leaf, grad)?,
+                None => {
+                    accumulate(&leaf, grad)?;
+                    self.hooked.iter().try_for_each(|pass| pass.accumulated_whole(&leaf))?;
+                }
                 Some(targets) => {
                     let this = Target::Leaf(Arc::as_ptr(&leaf.0) as usize);
                     for (_, found) in targets.iter().zip(&mut found).filter(|(target, _)| **target == this) {
@@ -240,6 +249,9 @@ impl Pass {
                     }
                 }
             }
+        }
+        if let Some(pass) = self.hooked {
+            pass.finish()?;
         }
         Ok(found)
     }
@@ -262,7 +274,8 @@ impl Pass {
                     None => !leaf.0.meta.lock().hooks.is_empty(),
                 };
                 if !wanted {
-                    return accumulate(leaf, grad);
+                    accumulate(leaf, grad)?;
+                    return self.hooked.iter().try_for_each(|pass| pass.accumulated(leaf));
                 }
                 match self.leaves.iter_mut().find(|(seen, _)| seen.is_same(leaf)) {
                     Some((_, sum)) => add_to(sum, &grad)?,

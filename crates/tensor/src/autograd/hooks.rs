@@ -11,6 +11,7 @@ use kiln_derive::located;
 use super::{
     hook::{Action, Hook, OutputHook},
     node::{Edge, Node},
+    post_accumulate::{self, BackwardPass, PostHook},
 };
 use crate::tensor::{Inner, Tensor};
 
@@ -31,7 +32,9 @@ impl HookHandle {
         match self.place {
             Place::Leaf(tensor) => {
                 if let Some(tensor) = tensor.upgrade() {
-                    tensor.meta.lock().hooks.retain(|hook| hook.id != self.id);
+                    let mut meta = tensor.meta.lock();
+                    meta.hooks.retain(|hook| hook.id != self.id);
+                    meta.post_accumulate.retain(|hook| hook.id != self.id);
                 }
             }
             Place::Node(node) => {
@@ -70,6 +73,29 @@ impl Tensor {
             }
         };
         Ok(HookHandle { id, place })
+    }
+
+    /// Calls `hook` in every backward pass that adds to this leaf's [`grad`](Tensor::grad), after the last gradient of the
+    /// pass is added and while the pass goes on
+    /// (<https://docs.pytorch.org/docs/stable/generated/torch.Tensor.register_post_accumulate_grad_hook.html>). It may
+    /// replace the gradient with [`set_grad`](Tensor::set_grad). An error ends the pass.
+    ///
+    /// # Errors
+    /// The tensor is not a leaf, or requires no gradients.
+    pub fn register_post_accumulate_grad_hook(
+        &self,
+        hook: impl Fn(&Tensor, &BackwardPass) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<HookHandle> {
+        const OP: &str = "register_post_accumulate_grad_hook";
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        match self.edge() {
+            None => Err(Error::autograd(OP, "the tensor requires no gradients")),
+            Some(Edge::Node { .. }) => Err(Error::autograd(OP, "the tensor is the result of an operation, not a leaf")),
+            Some(Edge::Leaf(leaf)) => {
+                post_accumulate::register(&leaf, PostHook { id, run: Arc::new(hook) });
+                Ok(HookHandle { id, place: Place::Leaf(Arc::downgrade(&leaf.0)) })
+            }
+        }
     }
 
     /// Keeps this tensor's gradient in [`grad`](Tensor::grad) although it is not a leaf. Nothing to do for

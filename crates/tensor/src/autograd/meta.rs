@@ -9,6 +9,7 @@ use super::{
     hook::Hooks,
     hooks::move_kept,
     node::{Edge, Node},
+    post_accumulate::PostHook,
     record::as_strided_node,
 };
 use crate::tensor::Tensor;
@@ -24,6 +25,8 @@ pub(crate) struct Meta {
     pub version: u32,
     pub grad: Option<Tensor>,
     pub hooks: Hooks,
+    /// Called when a pass has added its last gradient; most tensors have none.
+    pub post_accumulate: Vec<PostHook>,
 }
 
 #[located(site)]

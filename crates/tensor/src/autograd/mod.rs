@@ -18,6 +18,7 @@ mod hooks;
 mod meta;
 mod mode;
 mod node;
+mod post_accumulate;
 mod record;
 mod rule;
 mod saved;
@@ -29,6 +30,7 @@ pub use gradcheck::{GradcheckOptions, gradcheck, gradcheck_with};
 pub use graph::{GradFn, graph_dot, graph_text};
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_grad, no_grad_guard};
+pub use post_accumulate::BackwardPass;
 pub use trace::{Attribute, Step, Trace, trace, trace_with_reads, traced_steps};
 
 pub(crate) use fused_relu::{FusedReluBackward, ReluEpilogue};
