@@ -1,9 +1,9 @@
 //! The build script of `crates/cuda`, which reaches this file and `kernels/` through symbolic links.
 //!
-//! With the feature `kernels` it compiles `kernels/*.cu` ([`images`]): SASS for each architecture of `CUDA_COMPUTE_CAP` (a
-//! list as `80,90`), PTX of the lowest. Without it, or with `KILN_CUDA_STUB=1`, nothing is embedded and no nvcc is needed.
-//! Either way the typed launches are generated from the `FAMILY(…)` lines of the `.cu` files, which a full build compares
-//! with the entries that the compiler made.
+//! With the feature `kernels` it compiles `kernels/*.cu` ([`images`]): SASS for each architecture of `CUDA_COMPUTE_CAP`
+//! (a list such as `80,90`), and PTX for the lowest. Without it, or with `KILN_CUDA_STUB=1`, nothing is embedded and no
+//! nvcc is needed. Either way the typed launches are generated from the `FAMILY(…)` lines of the `.cu` files, which a
+//! full build checks against the compiled kernels.
 
 #![cfg_attr(not(feature = "kernels"), allow(dead_code))] // what finds nvcc
 
@@ -21,14 +21,14 @@ use std::{
 
 use places::{Environment, Place, Wanted};
 
-// The order of the places at run time; libraries are none of this script's business.
-// (It is formatted with its crate: from the folder that this file is linked to, its path leads nowhere.)
+// The search order for libraries at run time, used here to find nvcc. (It is formatted with its crate: the path is
+// wrong as seen from the folder that this file is linked to.)
 #[allow(dead_code)]
 #[rustfmt::skip]
 #[path = "src/libs/places.rs"]
 mod places;
 
-// The table of dtypes, whose names are those of kernels.
+// The table of dtypes, whose names appear in kernel names.
 #[macro_use]
 #[rustfmt::skip]
 #[path = "kernels/dtype_table.cuh"]
@@ -38,7 +38,7 @@ type Result<T> = std::result::Result<T, String>;
 
 fn main() {
     if let Err(message) = run() {
-        // `cargo::error` would need a newer cargo than the crate does.
+        // `cargo::error` would need a newer cargo than the crate requires.
         eprintln!("\n{message}\n");
         std::process::exit(1);
     }
@@ -70,17 +70,17 @@ fn run() -> Result<()> {
 /// The compiled kernels.
 #[derive(Default)]
 struct Compiled {
-    /// By file, and there SASS before PTX.
+    /// Ordered by file, and SASS before PTX.
     images: Vec<Image>,
-    /// The PTX of each file, by the file's name without its ending.
+    /// The PTX of each file, with the file's stem.
     ptx: Vec<(String, String)>,
-    /// The release of CUDA that the assembler is from, as drivers write theirs: 12080 for 12.8.
+    /// The CUDA release of the assembler, in the driver's encoding: 12080 for 12.8.
     toolkit: u32,
 }
 
 /// One compiled file for one architecture.
 struct Image {
-    /// The `.cu` file without its ending.
+    /// The stem of the `.cu` file.
     stem: String,
     capability: u32,
     sass: bool,
@@ -92,7 +92,7 @@ struct Image {
 #[cfg(feature = "kernels")]
 fn compile(kernels: &Path, out: &Path) -> Result<Compiled> {
     let nvcc = find_nvcc()?;
-    // For the tests, which run the assembler beside it.
+    // For tests, which run the assembler from the same folder.
     println!("cargo::rustc-env=KILN_NVCC={}", nvcc.display());
     images::compile_all(&nvcc, kernels, out)
 }
@@ -102,7 +102,7 @@ fn compile(_kernels: &Path, _out: &Path) -> Result<Compiled> {
     Ok(Compiled::default())
 }
 
-/// The compiler: the file that `NVCC` names, or the one in the first of the places that libraries are sought in at run time.
+/// The compiler: the file that `NVCC` names, or the first one on the search path for libraries.
 fn find_nvcc() -> Result<PathBuf> {
     let name = format!("nvcc{}", env::consts::EXE_SUFFIX);
     if let Some(nvcc) = env::var_os("NVCC") {
@@ -120,7 +120,7 @@ fn find_nvcc() -> Result<PathBuf> {
     }
     sought.extend(places::dangling(Wanted::Compiler, &Environment::process()));
     Err(format!(
-        "The feature `kernels` of kiln-cuda needs nvcc, NVIDIA's compiler, to build. It was sought as NVCC and in {}. \
+        "The feature `kernels` of kiln-cuda needs nvcc, NVIDIA's compiler, to build. Searched: NVCC and {}. \
          Install the CUDA toolkit (12.3 or later), or\n  pip install nvidia-cuda-nvcc nvidia-cuda-crt nvidia-cuda-runtime \
          nvidia-nvvm nvidia-cuda-cccl\nand a C++ compiler. To only type-check, set KILN_CUDA_STUB=1: such a build opens \
          no device.",
@@ -132,16 +132,16 @@ fn find_nvcc() -> Result<PathBuf> {
 
 /// A `FAMILY(name, type name, …);` line of a `.cu` file.
 struct Family {
-    /// The file, without its ending.
+    /// The stem of its file.
     file: String,
     name: String,
     /// The types of the parameters: a struct of params.cuh, `address`, `Number`, or a number.
     parameters: Vec<String>,
 }
 
-/// A kernel that the compiler made: `family_op_dtype`.
+/// A compiled kernel: `family_op_dtype`.
 struct Entry {
-    /// The number of its family.
+    /// The index of its family.
     family: usize,
     op: String,
     dtype: String,
@@ -165,10 +165,10 @@ fn families_of(kernels: &Path) -> Result<Vec<Family>> {
     Ok(families)
 }
 
-/// The kernels in the PTX of each file.
+/// Finds the kernels in the PTX of each file.
 ///
 /// # Errors
-/// A kernel belongs to no family, or takes other parameters than its family declares.
+/// If a kernel belongs to no family, or takes other parameters than its family declares.
 fn entries_of(families: &[Family], files: &[(String, String)]) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for (stem, ptx) in files {
@@ -178,7 +178,7 @@ fn entries_of(families: &[Family], files: &[(String, String)]) -> Result<Vec<Ent
             let unknown = || format!("{stem}.cu: the entry {name} has no FAMILY line, or no op and dtype");
             let of_family =
                 |family: &Family| (family.file == *stem).then(|| name.strip_prefix(&family.name)?.strip_prefix('_'))?;
-            // The longest name: `unary_grad` rather than `unary`.
+            // The longest match: `unary_grad` rather than `unary`.
             let found = families.iter().enumerate().filter_map(|(i, family)| Some((i, of_family(family)?)));
             let (family, rest) = found.max_by_key(|(i, _)| families[*i].name.len()).ok_or_else(unknown)?;
             let (op, dtype) = rest.rsplit_once('_').ok_or_else(unknown)?;
@@ -199,8 +199,8 @@ fn entries_of(families: &[Family], files: &[(String, String)]) -> Result<Vec<Ent
     Ok(entries)
 }
 
-/// The size of a parameter in the PTX, if it can be of the declared type. That of a struct is compared by the generated
-/// code, which knows the structs.
+/// The size of a parameter in the PTX, if that can be of the declared type. The sizes of structs are checked by the
+/// generated code, which knows the structs.
 fn size_of(compiled: &str, declared: &str) -> Option<usize> {
     let is = |kind: &str| compiled.contains(&format!(".{kind} "));
     match declared {
@@ -218,7 +218,7 @@ macro_rules! columns {
         &[$(stringify!($name),)* "bits8", "bits16", "bits32", "bits64"]
     };
 }
-/// The order of `Family`'s columns in launch.rs: the dtypes, then the sizes of those that are only moved.
+/// The order of `Family`'s columns in launch.rs: the dtypes, then the sizes for operations that only move elements.
 const COLUMNS: &[&str] = dtype_table!(columns);
 
 fn generate(families: &[Family], entries: &[Entry], Compiled { images, toolkit, .. }: &Compiled) -> String {
@@ -312,7 +312,7 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Writes a file, unless it has these contents already.
+/// Writes a file, unless it already has these contents.
 fn write(path: &Path, contents: &str) -> Result<()> {
     if fs::read_to_string(path).is_ok_and(|old| old == contents) {
         return Ok(());

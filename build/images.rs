@@ -1,7 +1,7 @@
-//! Compiles every `.cu` file to its images: SASS for each architecture of a list, and PTX of the lowest for all later ones.
+//! Compiles every `.cu` file to images: SASS for each listed architecture, and PTX of the lowest for all later ones.
 //!
-//! nvcc's front end runs once a file, to PTX of the lowest architecture; ptxas makes the SASS of every architecture from
-//! this one text. Images are compressed by deflate.
+//! nvcc's front end runs once per file, to PTX of the lowest architecture; ptxas assembles this PTX for every
+//! architecture. Images are compressed with deflate.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -21,16 +21,17 @@ use std::{
 
 use crate::{Compiled, Image, Result, has_extension, read, sorted_files, write};
 
-/// No contraction to fused multiply-adds: the CPU backend has none, and results should agree. Comparisons of unsigned
-/// numbers with 0 come from templates that serve signed ones too.
+/// No contraction to fused multiply-adds: the CPU backend has none, and results should agree. Diagnostic 186 (comparing
+/// unsigned numbers with 0) comes from templates that also serve signed types.
 const FLAGS: [&str; 5] = ["-ptx", "-O3", "-std=c++17", "--fmad=false", "-diag-suppress=186"];
-/// What `CUDA_COMPUTE_CAP` is if it is not set: A100, RTX 30 and A10, RTX 40 and L4, H100, B200, RTX 50. A device of the
-/// same major version and a later minor one (B300, GB10) runs the SASS of the earlier.
+/// The default of `CUDA_COMPUTE_CAP`: A100, RTX 30 and A10, RTX 40 and L4, H100, B200, RTX 50. A device of the same
+/// major version and a later minor one (B300, GB10) runs the SASS of the earlier one.
 const DEFAULT_CAPABILITIES: &str = "80,86,89,90,100,120";
-/// PTX versions to write in place of the compiler's, which drivers older than it refuse: the lowest for an architecture.
+/// PTX versions to write in place of the compiler's, which older drivers refuse: the lowest version that supports each
+/// architecture.
 const LOWEST_PTX: [(u32, &str); 4] = [(80, "7.0"), (86, "7.1"), (90, "7.8"), (100, "8.6")];
 
-/// Compiles all files of a folder into `out`, on as many processors as cargo's job server gives.
+/// Compiles all files of a folder into `out`, with as many threads as cargo's job server allows.
 pub fn compile_all(nvcc: &Path, kernels: &Path, out: &Path) -> Result<Compiled> {
     let tools = Tools::new(nvcc)?;
     let capabilities = tools.capabilities()?;
@@ -46,7 +47,7 @@ pub fn compile_all(nvcc: &Path, kernels: &Path, out: &Path) -> Result<Compiled> 
         let text = tools.ptx(source, &out.join(format!("{}.{lowest}.ptx", stem(source))), lowest, headers.clone())?;
         Ok((stem(source), text))
     })?;
-    // The longest first, so that none of them is left alone in the end.
+    // The longest jobs first, so that none of them is left to run alone at the end.
     let mut jobs: Vec<(&str, &str, u32)> =
         ptx.iter().flat_map(|(stem, text)| capabilities.iter().map(move |&c| (&**stem, &**text, c))).collect();
     jobs.sort_by_key(|(_, text, _)| std::cmp::Reverse(text.len()));
@@ -69,7 +70,7 @@ struct Tools {
     nvcc: PathBuf,
     ptxas: PathBuf,
     toolkit: u32,
-    /// Changes with the tools.
+    /// Hash of the tools, to detect when they change.
     stamp: DefaultHasher,
 }
 
@@ -79,7 +80,7 @@ impl Tools {
         let ptxas = if beside.is_file() { beside } else { "ptxas".into() };
         let version = run(Command::new(&ptxas).arg("--version"))?;
         let toolkit = release(&version).ok_or_else(|| {
-            format!("{} --version does not say of which release of CUDA it is:\n{version}", ptxas.display())
+            format!("cannot find the CUDA release in the output of {} --version:\n{version}", ptxas.display())
         })?;
         let mut stamp = DefaultHasher::new();
         (nvcc, &version, FLAGS, LOWEST_PTX).hash(&mut stamp);
@@ -87,7 +88,8 @@ impl Tools {
         Ok(Tools { nvcc: nvcc.to_owned(), ptxas, toolkit, stamp })
     }
 
-    /// The architectures of `CUDA_COMPUTE_CAP` in ascending order; without it the default ones that the assembler knows.
+    /// The architectures of `CUDA_COMPUTE_CAP` in ascending order; by default those of the default list that the
+    /// assembler supports.
     fn capabilities(&self) -> Result<Vec<u32>> {
         let list = env::var("CUDA_COMPUTE_CAP").ok().filter(|list| !list.trim().is_empty());
         let mut capabilities = parse_capabilities(list.as_deref().unwrap_or(DEFAULT_CAPABILITIES))?;
@@ -96,7 +98,7 @@ impl Tools {
         let unknown: Vec<u32> = capabilities.iter().copied().filter(|capability| !known(capability)).collect();
         if !unknown.is_empty() {
             let (major, minor) = (self.toolkit / 1000, self.toolkit % 1000 / 10);
-            let text = format!("{} of CUDA {major}.{minor} knows no {unknown:?}", self.ptxas.display());
+            let text = format!("{} of CUDA {major}.{minor} does not support {unknown:?}", self.ptxas.display());
             if list.is_some() {
                 return Err(format!("CUDA_COMPUTE_CAP: {text}"));
             }
@@ -106,7 +108,7 @@ impl Tools {
         if capabilities.is_empty() { Err("CUDA_COMPUTE_CAP names no architecture".into()) } else { Ok(capabilities) }
     }
 
-    /// The PTX of a file; compiled anew if the file, a header or a tool has changed.
+    /// The PTX of a file; compiled again if the file, a header or a tool has changed.
     fn ptx(&self, source: &Path, ptx: &Path, capability: u32, mut stamp: DefaultHasher) -> Result<String> {
         (self.stamp.finish(), read(source)?).hash(&mut stamp);
         let stamp = format!("{:x}", stamp.finish());
@@ -125,8 +127,8 @@ impl Tools {
         Ok(text)
     }
 
-    /// Assembles PTX into a compressed file, unless that was made of the same text by the same tool. The length of the
-    /// SASS.
+    /// Assembles PTX into a compressed file, unless the file was made of the same PTX by the same tool. Returns the
+    /// length of the SASS.
     fn sass(&self, ptx: &str, compressed: &Path, capability: u32) -> Result<usize> {
         let mut stamp = self.stamp.clone();
         (ptx, capability).hash(&mut stamp);
@@ -142,7 +144,7 @@ impl Tools {
         let bytes = fs::read(&cubin).map_err(|e| format!("{}: {e}", cubin.display()))?;
         write_bytes(compressed, &deflate(&bytes)?)?;
         for file in [&text, &cubin] {
-            // They take room, no more.
+            // Leftover files only take space.
             let _ = fs::remove_file(file);
         }
         write(&stamp_file, &format!("{stamp}{}", bytes.len()))?;
@@ -150,12 +152,14 @@ impl Tools {
     }
 }
 
-/// `80,8.6` and the like, in ascending order.
+/// Parses `80,8.6` and the like, in ascending order.
 fn parse_capabilities(list: &str) -> Result<Vec<u32>> {
     let mut capabilities = Vec::new();
     for part in list.split([',', ';', ' ']).map(str::trim).filter(|part| !part.is_empty()) {
         let number = part.replace('.', "").parse().map_err(|_| {
-            format!("CUDA_COMPUTE_CAP={list}: {part:?} is not a compute capability; 80,90 or 8.0,9.0 would be a list")
+            format!(
+                "CUDA_COMPUTE_CAP={list}: {part:?} is not a compute capability; write a list such as 80,90 or 8.0,9.0"
+            )
         })?;
         capabilities.push(number);
     }
@@ -172,7 +176,7 @@ fn release(version: &str) -> Option<u32> {
     Some(major.parse::<u32>().ok()? * 1000 + minor.parse::<u32>().ok()? * 10)
 }
 
-/// PTX with the lowest `.version` that knows the architecture, and without comments.
+/// Replaces the `.version` of PTX by the lowest one that supports the architecture, and drops comments.
 fn lower_version(ptx: &str, capability: u32) -> String {
     let lowest = LOWEST_PTX.iter().find(|(below, _)| capability <= *below).map(|(_, version)| *version);
     let mut text = String::with_capacity(ptx.len());
@@ -187,7 +191,7 @@ fn lower_version(ptx: &str, capability: u32) -> String {
     text
 }
 
-/// What a command prints, if it succeeds.
+/// Runs a command and returns what it prints, or an error if it fails.
 fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|e| format!("{program} does not start: {e}"))?;
@@ -208,8 +212,8 @@ fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Runs jobs on this thread, which cargo has counted, and on one more for each token that its job server gives
-/// meanwhile. The results are in the order of the jobs; failures are told together.
+/// Runs jobs on this thread, for which cargo has already granted a token, and on one more thread per token that the job
+/// server grants meanwhile. The results are in the order of the jobs; failures are reported together.
 fn parallel<T: Sync, R: Send>(jobs: &[T], run: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
     let threads = thread::available_parallelism().map_or(2, usize::from).min(jobs.len());
     let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -219,10 +223,11 @@ fn parallel<T: Sync, R: Send>(jobs: &[T], run: impl Fn(&T) -> Result<R> + Sync) 
             results.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
         }
     };
-    // SAFETY: cargo hands the job server's descriptors to build scripts, and nothing else here opens any before this.
+    // SAFETY: cargo passes the job server's descriptors to build scripts, and nothing here opens descriptors before
+    // this.
     let server = unsafe { jobserver::Client::from_env() };
     let (give, tokens) = mpsc::channel();
-    // Without a server (a build script that is run by hand) every thread may run.
+    // Without a job server (the build script was run by hand) the number of threads is not limited.
     let helper = server.and_then(|server| server.into_helper_thread(move |token| drop(give.send(token))).ok());
     if let Some(helper) = &helper {
         (1..threads).for_each(|_| helper.request_token());
@@ -236,7 +241,7 @@ fn parallel<T: Sync, R: Send>(jobs: &[T], run: impl Fn(&T) -> Result<R> + Sync) 
                     let token = tokens.lock().unwrap_or_else(|e| e.into_inner()).recv_timeout(wait);
                     match token {
                         Err(RecvTimeoutError::Timeout) => {}
-                        // Given back when the work is done.
+                        // The token is returned when the work is done.
                         Ok(_token) => work(),
                         Err(RecvTimeoutError::Disconnected) => work(),
                     }

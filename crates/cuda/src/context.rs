@@ -1,4 +1,4 @@
-//! One device's context, which every thread makes its own before it calls the driver.
+//! One device's context, which every thread makes current before it calls the driver.
 
 use std::{
     cell::Cell,
@@ -14,7 +14,7 @@ use crate::{error::CudaError, libs::Driver};
 pub(crate) const OUT_OF_MEMORY: u32 = 2;
 
 thread_local! {
-    /// The context that this thread has set last, as a number.
+    /// The context that this thread made current last, as a number.
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -32,7 +32,7 @@ unsafe impl Send for Context {}
 // SAFETY: as above.
 unsafe impl Sync for Context {}
 
-/// What is known of a device.
+/// Properties of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// Its name, e.g. `NVIDIA H100 80GB HBM3`.
@@ -43,7 +43,7 @@ pub struct DeviceInfo {
     pub total_memory: usize,
     /// Its streaming multiprocessors.
     pub multiprocessors: u32,
-    /// The version of CUDA that the driver serves, e.g. 12080 for 12.8.
+    /// The CUDA version that the driver supports, e.g. 12080 for 12.8.
     pub driver_version: i32,
 }
 
@@ -55,7 +55,7 @@ impl Context {
     /// Opens a device.
     ///
     /// # Errors
-    /// There is no device of this number, or the driver cannot use it.
+    /// If there is no such device, or the driver cannot use it.
     pub(crate) fn open(driver: &'static Driver, index: usize) -> Result<Context> {
         let fail = |call: &str, code| unavailable(index, format!("{call}: {}", driver.describe(code)));
         let count = device_count(driver).map_err(|code| fail("cuDeviceGetCount", code))?;
@@ -80,8 +80,8 @@ impl Context {
         Ok(context)
     }
 
-    /// Makes the context the calling thread's. Costs a comparison if it is already. (Another library that changes
-    /// the thread's context must change it back, as libraries do.)
+    /// Makes the context current on the calling thread; costs a comparison if it already is. (A library that changes
+    /// the thread's context must restore it, as libraries do.)
     pub(crate) fn bind(&self) -> Result<()> {
         if CURRENT.get() == self.raw as usize {
             return Ok(());
@@ -92,32 +92,32 @@ impl Context {
         Ok(())
     }
 
-    /// From a status code to an error that names the call.
+    /// Turns a status code into an error that names the call.
     pub(crate) fn check(&self, call: &'static str, code: u32) -> Result<()> {
         check(self.driver, self.index, call, code)
     }
 
-    /// That the driver found no memory for what it does by itself: loading a module, or a kernel that is launched for the
-    /// first time.
+    /// The error for when the driver finds no memory for what it loads by itself: a module, or a kernel at its first
+    /// launch.
     pub(crate) fn lacks_memory(&self, what: &str) -> Error {
-        let detail = format!("{what} does not load: {}", self.driver.describe(OUT_OF_MEMORY));
+        let detail = format!("cannot load {what}: {}", self.driver.describe(OUT_OF_MEMORY));
         ErrorKind::OutOfMemory { device: format!("cuda:{}", self.index), requested: 0, detail }.into()
     }
 
     /// # Errors
-    /// A call fails.
+    /// If a call fails.
     pub(crate) fn info(&self) -> Result<DeviceInfo> {
         DeviceInfo::read(self.driver, self.index, self.device)
     }
 }
 
 impl DeviceInfo {
-    /// What the driver says of the device with this number, which need not be open.
+    /// The properties of the device with this index, which need not be open.
     ///
     /// # Errors
-    /// There is none, or a call fails.
+    /// If there is no such device, or a call fails.
     pub(crate) fn of(driver: &Driver, index: usize) -> Result<DeviceInfo> {
-        let ordinal = c_int::try_from(index).map_err(|_| unavailable(index, "there is no device of this number"))?;
+        let ordinal = c_int::try_from(index).map_err(|_| unavailable(index, "there is no device with this index"))?;
         let mut device = 0;
         // SAFETY: the driver is initialized; writes one number.
         check(driver, index, "cuDeviceGet", unsafe { (driver.device_get)(&raw mut device, ordinal) })?;
@@ -156,7 +156,7 @@ impl DeviceInfo {
     }
 }
 
-/// From a status code to an error that names the call.
+/// Turns a status code into an error that names the call.
 fn check(driver: &Driver, device: usize, call: &'static str, code: u32) -> Result<()> {
     match code {
         0 => Ok(()),
@@ -164,7 +164,7 @@ fn check(driver: &Driver, device: usize, call: &'static str, code: u32) -> Resul
     }
 }
 
-/// How many devices the driver sees, or its status.
+/// How many devices the driver sees, or its error status.
 pub(crate) fn device_count(driver: &Driver) -> Result<usize, u32> {
     let mut count = 0;
     // SAFETY: writes one integer.

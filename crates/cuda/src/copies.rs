@@ -1,14 +1,14 @@
-//! Copies from the host on a stream of their own, so that the next batch travels while the device computes.
+//! Copies from the host on a stream of their own, so that the next batch is uploaded while the device computes.
 //!
-//! The compute stream waits for a copy when the memory that it arrives in is first used ([`Arrival`]), so that what is queued
-//! for the batch before may still run; the copy waits for the last work that used the memory which it overwrites. That is
-//! why this memory is not handed out by the allocator's rule, under which a freed block may be in use still by work that is
-//! queued: a copy would have to wait for all of it. Instead, memory that copies arrived in is kept here with an event that
-//! marks its last use, and used for the next copies of its size. After a few batches a training loop has what it needs, and
-//! its copies wait for nothing but the batch before last.
+//! The compute stream waits for a copy when its destination is first used ([`Arrival`]), so work queued for the
+//! previous batch still runs; the copy waits for the last work that used the memory that it overwrites. Therefore the
+//! memory cannot come from the allocator, whose freed blocks may still be in use by queued work: a copy would have to
+//! wait for all of it. Instead, destinations of copies are kept here, each with an event that marks its last use, and
+//! are reused for later copies of the same size. After a few batches a training loop has all it needs, and its copies
+//! wait for nothing but the batch before last.
 //!
-//! Threads share all of this. No lock is held while bytes are copied or waited for, so a batch is dropped, by the thread
-//! that computes, without waiting for one that a worker uploads.
+//! Threads share all of this. No lock is held while bytes are copied or waited for, so the computing thread can drop a
+//! batch while a worker uploads another.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,47 +23,46 @@ use crate::{
     stream::Stream,
 };
 
-/// Smaller copies stay on the compute stream: they take no time worth hiding.
+/// Smaller copies stay on the compute stream: they are too short to be worth hiding.
 pub(crate) const MIN_COPY_STREAM_BYTES: usize = 64 << 10;
-/// Pieces of idle memory that are kept: images and labels of a few batches.
+/// Maximum number of idle blocks kept: images and labels of a few batches.
 const MAX_IDLE: usize = 8;
-/// An event that is only waited for.
+/// An event without timing, only to be waited for.
 const NO_TIMING: u32 = 2;
 
-/// The stream of copies with the memory that they arrive in.
+/// The copy stream, with the memory that its copies go to.
 pub(crate) struct Copies {
     stream: Stream,
     uploads: Uploads,
     idle: Mutex<Vec<Idle>>,
-    /// Events that mark nothing now.
+    /// Events that are not in use.
     spare: Mutex<Vec<Event>>,
 }
 
 /// Memory that no tensor owns any more.
 struct Idle {
     allocation: Allocation,
-    /// Recorded on the compute stream behind the last work that used it, if any did.
+    /// Recorded on the compute stream after the last work that used it, if any did.
     unused: Option<Event>,
-    /// Recorded behind the copy into it, if the compute stream has not waited for that.
+    /// Recorded after the copy into it, if the compute stream has not waited for that.
     copied: Option<Event>,
 }
 
 /// The end of a copy into memory, for which the compute stream waits before the first work that uses it.
 pub(crate) struct Arrival {
     copied: Event,
-    /// Whether it waits.
+    /// Whether the compute stream waits already.
     awaited: AtomicBool,
 }
 
 impl Arrival {
-    /// Makes the work that is queued from now on wait for the copy. Costs a comparison if it does already.
+    /// Makes work queued from now on wait for the copy. Costs a comparison if it already does.
     pub(crate) fn wait(&self, compute: &Stream) -> Result<()> {
         if self.awaited.load(Ordering::Acquire) {
             return Ok(());
         }
         compute.context.bind()?;
-        // Threads that come here together wait twice, which does no harm.
-        // SAFETY: an event of the context, which is current.
+        // Threads that race here wait twice, which does no harm. SAFETY: an event of the context, which is current.
         unsafe { wait(compute, self.copied)? };
         self.awaited.store(true, Ordering::Release);
         Ok(())
@@ -90,7 +89,7 @@ impl Event {
     }
 }
 
-/// Marks what is queued on the stream now.
+/// Records the event on the stream, after everything queued so far.
 fn record(stream: &Stream, event: Event) -> Result<()> {
     stream.context.bind()?;
     // SAFETY: stream and event of the current context.
@@ -120,8 +119,9 @@ impl Copies {
         self.spare.lock().extend(events.into_iter().flatten());
     }
 
-    /// Queues a copy of `bytes` into memory of its own, which work that is queued after [`Arrival::wait`] may use. The bytes
-    /// are not read after the return: they have been copied aside, or, if they are page-locked (`direct`), have arrived.
+    /// Queues a copy of `bytes` into memory of its own, which work that is queued after [`Arrival::wait`] may use. The
+    /// bytes are not read after the return: they have been staged, or, if they are page-locked (`direct`), have
+    /// arrived.
     pub(crate) fn send(
         &self,
         compute: &Stream,
@@ -129,7 +129,7 @@ impl Copies {
         bytes: &[u8],
         direct: bool,
     ) -> Result<(Allocation, Arrival)> {
-        // Made before anything is queued, so that nothing can fail between a copy and what marks its end.
+        // Created before anything is queued, so that nothing can fail between a copy and the event that marks its end.
         let copied = self.event()?;
         let (allocation, used) = match self.memory(compute, allocator, bytes.len()) {
             Ok(memory) => memory,
@@ -144,8 +144,8 @@ impl Copies {
             self.keep([unused]);
         }
         if let Err(error) = sent {
-            // A copy may be under way all the same, from bytes that are the caller's again and into memory that the next
-            // owner writes. Where even waiting fails the context is lost, and with it what was queued.
+            // The copy may be under way all the same, from bytes that the caller owns again and into memory that the
+            // next owner writes. If even waiting fails, the context is lost, and with it all that was queued.
             let _ = self.stream.synchronize();
             self.keep([Some(copied)]);
             allocator.lock().free(allocation);
@@ -158,7 +158,7 @@ impl Copies {
     /// Queues the copy between a wait for the last use of the memory and an event that marks its end.
     ///
     /// # Safety
-    /// `to` is the address of as many bytes, which nobody but the work that is queued uses.
+    /// `to` is the address of as many bytes, which only the queued work uses.
     unsafe fn copy(
         &self,
         compute: &Stream,
@@ -177,12 +177,13 @@ impl Copies {
             Used::Until(None) => {}
             Used::ByAnyone => {
                 record(compute, copied)?;
-                // SAFETY: as above. The wait is for what the event marks now; it may be recorded anew at once.
+                // SAFETY: as above. The wait is for the event's current record; the event may be recorded again at
+                // once.
                 unsafe { wait(stream, copied)? };
             }
         }
-        // SAFETY: by this function's contract; the copy stream waits for the last use. Bytes that the device reads itself
-        // are borrowed until it has, which is waited for here or by the caller.
+        // SAFETY: by this function's contract; the copy stream waits for the last use. Bytes that the device reads
+        // directly stay borrowed until it has read them, which this function or its caller waits for.
         unsafe {
             if direct {
                 stream.upload(to, bytes.as_ptr().cast(), bytes.len())?;
@@ -198,16 +199,17 @@ impl Copies {
         Ok(())
     }
 
-    /// Memory for a copy, and what may still use it.
+    /// Memory for a copy, and the work that may still use it.
     fn memory(&self, compute: &Stream, allocator: &DeviceAllocator, bytes: usize) -> Result<(Allocation, Used)> {
-        // The oldest that fits: its last use is the likeliest to be over. None that is twice as large as need be.
+        // The oldest that fits, since its last use is the likeliest to be over. None that is more than twice as large
+        // as needed.
         let fits = |idle: &Idle| idle.allocation.size >= bytes && idle.allocation.size / 2 <= bytes;
         let found = {
             let mut idle = self.idle.lock();
             idle.iter().position(fits).map(|i| idle.remove(i))
         };
         if let Some(Idle { allocation, unused, copied }) = found {
-            // The next copy is on the same stream as the one that this marks.
+            // Needs no wait: the next copy is on the same stream as the one that this marks.
             self.keep([copied]);
             allocator.lock().take_up(&allocation);
             return Ok((allocation, Used::Until(unused)));
@@ -221,7 +223,8 @@ impl Copies {
         .map(|allocation| (allocation, Used::ByAnyone))
     }
 
-    /// Takes back what [`send`](Copies::send) gave, after the last work that uses it has been queued on the compute stream.
+    /// Takes back memory from [`send`](Copies::send), after the last work that uses it was queued on the compute
+    /// stream.
     pub(crate) fn release(
         &self,
         compute: &Stream,
@@ -229,7 +232,7 @@ impl Copies {
         allocation: Allocation,
         Arrival { copied, awaited }: Arrival,
     ) {
-        // What the compute stream has not waited for, no work of it has used.
+        // If the compute stream has not waited for the copy, none of its work has used the memory.
         let mut idle = Idle { allocation, unused: None, copied: (!awaited.into_inner()).then_some(copied) };
         if idle.copied.is_none() {
             self.keep([Some(copied)]);
@@ -237,7 +240,7 @@ impl Copies {
         let mut kept = allocator.lock().caching();
         if kept && idle.copied.is_none() {
             let marked = self.event().and_then(|unused| {
-                // One that could not be recorded is not used again: the context is lost.
+                // If the event cannot be recorded, the context is lost, and the memory is not used again.
                 record(compute, unused).map(|()| unused)
             });
             kept = marked.is_ok();
@@ -257,20 +260,20 @@ impl Copies {
         }
     }
 
-    /// Gives idle memory to the allocator, whose blocks are used in the order of the compute stream.
+    /// Passes idle memory to the allocator, whose blocks are ordered by the compute stream.
     fn free(&self, compute: &Stream, allocator: &DeviceAllocator, Idle { allocation, unused, copied }: Idle) {
         if let Some(copied) = copied
             && compute.context.bind().is_ok()
         {
-            // Where this fails the context is lost, and nothing is written to the memory any more.
-            // SAFETY: an event of the current context.
+            // If this fails the context is lost, and nothing writes to the memory any more. SAFETY: an event of the
+            // current context.
             let _ = unsafe { wait(compute, copied) };
         }
         self.keep([unused, copied]);
         allocator.lock().free_aside(allocation);
     }
 
-    /// Gives everything that is idle to the allocator, and says whether there was something.
+    /// Passes all idle memory to the allocator, and returns whether there was any.
     pub(crate) fn give_back(&self, compute: &Stream, allocator: &DeviceAllocator) -> bool {
         let idle = std::mem::take(&mut *self.idle.lock());
         let some = !idle.is_empty();
@@ -281,11 +284,11 @@ impl Copies {
     }
 }
 
-/// What memory for a copy was used by before.
+/// What may still use the memory for a copy.
 #[derive(Clone, Copy)]
 enum Used {
-    /// By work of the compute stream up to this event, if by any; it is not the allocator's.
+    /// Work of the compute stream up to this event, or nothing; the memory is not the allocator's.
     Until(Option<Event>),
-    /// By work that may be queued on the compute stream still.
+    /// Any work that is queued on the compute stream.
     ByAnyone,
 }

@@ -25,14 +25,14 @@ use crate::{
 pub struct CudaBackend(pub(crate) &'static Device);
 
 impl CudaBackend {
-    /// The number that the driver gives it.
+    /// The index that the driver gives it.
     #[must_use]
     pub fn index(&self) -> usize {
         self.0.index()
     }
 
-    /// Which image of Kiln's kernels the device loads, as a text for reports: SASS of its architecture, or PTX that the
-    /// driver compiles, and then why, where the driver keeps what it has compiled, and how to avoid it.
+    /// Which image of Kiln's kernels the device loads, as text for reports: SASS of its architecture, or PTX that the
+    /// driver compiles, in which case the text says why, where the driver caches the result, and how to avoid it.
     #[must_use]
     pub fn kernel_image(&self) -> String {
         self.0.kernels.describe()
@@ -51,7 +51,7 @@ impl fmt::Debug for CudaBackend {
     }
 }
 
-/// What there is of a device.
+/// The state of an open device.
 pub(crate) struct Device {
     info: DeviceInfo,
     pub(crate) stream: &'static Stream,
@@ -69,12 +69,12 @@ pub(crate) struct Device {
     making: Mutex<()>,
 }
 
-/// The device's record of values that only kernels see.
+/// The device's record of invalid values that kernels found in memory.
 struct StatusRecord {
     address: u64,
-    /// Holds the memory at that address, and the generator's behind it.
+    /// Owns the memory at that address, and that of the generator after it.
     _memory: Block,
-    /// Operations that may have written it since it was last read, with the code that each writes.
+    /// Operations that may have written it since it was last read, each with the status code that it writes.
     writers: Mutex<Vec<(u32, &'static str)>>,
 }
 
@@ -83,13 +83,13 @@ const MAX_DEVICES: usize = 64;
 
 static DEVICES: [OnceLock<CudaBackend>; MAX_DEVICES] = [const { OnceLock::new() }; MAX_DEVICES];
 
-/// The driver, which is looked for once.
+/// The driver, which is searched for once.
 pub(crate) fn driver() -> Result<&'static Driver, &'static str> {
     static DRIVER: OnceLock<Result<Driver, String>> = OnceLock::new();
     DRIVER.get_or_init(Driver::open).as_ref().map_err(String::as_str)
 }
 
-/// The GPU with this number, opened when it is first asked for.
+/// The GPU with this index, opened at the first call.
 ///
 /// # Errors
 /// [`ErrorKind::DeviceUnavailable`](kiln_backend::ErrorKind::DeviceUnavailable) with the reason: no driver, no such
@@ -106,12 +106,12 @@ pub fn backend(index: usize) -> Result<&'static CudaBackend> {
     if let Some(open) = device.get() {
         return Ok(open);
     }
-    // Buffers refer to their device from anywhere, so it is never dropped.
+    // Buffers on any thread refer to their device, so it is never dropped.
     let opened: &'static Device = Box::leak(Box::new(Device::open(index)?));
     Ok(device.get_or_init(|| CudaBackend(opened)))
 }
 
-/// The device with this number if it has been opened.
+/// The device with this index, if it has been opened.
 pub(crate) fn opened(index: usize) -> Option<&'static CudaBackend> {
     DEVICES.get(index)?.get()
 }
@@ -133,7 +133,7 @@ impl Device {
         // They live as long as the process, as their device does.
         let stream: &'static Stream = Box::leak(Box::new(Stream::new(context)?));
         let memory: &'static DeviceMemory = Box::leak(Box::new(DeviceMemory::new(stream)?));
-        // One piece of memory for both records.
+        // One allocation for both records.
         const RECORDS: usize = size_of::<Status>() + size_of::<GeneratorState>();
         let records = memory.block(RECORDS)?;
         let record = records.address();
@@ -160,7 +160,7 @@ impl Device {
         self.stream.context.index
     }
 
-    /// Queues the kernel with this number.
+    /// Queues the kernel with this index.
     ///
     /// # Safety
     /// As for [`Stream::launch`].
@@ -205,12 +205,12 @@ impl Device {
         Ok(self.convolutions.get_or_init(|| made))
     }
 
-    /// What the kernels of this device are loaded from, for the report.
+    /// What the device's kernels are loaded from, for the report.
     pub(crate) fn loaded_kernels(&self) -> String {
         format!("{}: {}", self.kernels.loaded(), self.kernels.describe())
     }
 
-    /// The address of the status record, for a kernel of `op` that may report `code`.
+    /// The address of the status record, for a kernel of `op` that may report the status `code`.
     pub(crate) fn status(&self, code: u32, op: &'static str) -> u64 {
         let mut writers = self.status.writers.lock();
         if !writers.contains(&(code, op)) {
@@ -219,12 +219,12 @@ impl Device {
         self.status.address
     }
 
-    /// Memory that only the work queued next uses; drop it as soon as that is queued.
+    /// Scratch memory for the work that is queued next; drop it as soon as that is queued.
     pub(crate) fn scratch(&'static self, bytes: usize) -> Result<Block> {
         self.memory.block(bytes)
     }
 
-    /// A whole number of elements, given as bytes.
+    /// Uploads a whole number of elements, given as bytes.
     pub(crate) fn upload(&'static self, dtype: DType, bytes: &[u8]) -> Result<CudaBuffer> {
         let len = bytes.len() / dtype.size();
         let bytes = &bytes[..len * dtype.size()];
@@ -249,7 +249,8 @@ impl Device {
         unsafe { self.uploads.send(self.stream, bytes, to) }
     }
 
-    /// Waits, reads `bytes` from the device (an address that the caller has checked), and reports what kernels found.
+    /// Waits for the device, reads `bytes` from it (the caller has checked the address), and returns any error that
+    /// kernels reported.
     ///
     /// # Safety
     /// `from` is the address of as many bytes as are read.
@@ -277,7 +278,7 @@ fn is_out_of_memory(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::OutOfMemory { .. })
 }
 
-/// Code, value and bound of a [`Status`] as it lies in memory.
+/// Code, value and bound of a [`Status`] in memory.
 fn status_fields(bytes: &[u8; size_of::<Status>()]) -> (u32, i64, i64) {
     let mut fields = [0u64; 3];
     for (field, bytes) in fields.iter_mut().zip(bytes.chunks_exact(8)) {
@@ -286,12 +287,12 @@ fn status_fields(bytes: &[u8; size_of::<Status>()]) -> (u32, i64, i64) {
     (fields[0] as u32, fields[1] as i64, fields[2] as i64)
 }
 
-/// The typed error of a record. Of several operations that may have written it, all are named.
+/// The typed error for a status record. If several operations may have written it, it names all of them.
 fn status_error(writers: &[(u32, &'static str)], code: u32, value: i64, bound: i64) -> Error {
     let mut names = writers.iter().filter(|(writes, _)| *writes == code).map(|&(_, op)| op);
     let op = names.next().unwrap_or("kernel");
     let others: Vec<&str> = names.collect();
-    let also = if others.is_empty() { String::new() } else { format!(" (or it was in {})", others.join(", ")) };
+    let also = if others.is_empty() { String::new() } else { format!(" (or it was {})", others.join(", ")) };
     let size = usize::try_from(bound).unwrap_or(0);
     match code {
         Status::CLASS => Error::index(op, value, size, format!("the classes{also}")),
@@ -324,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_a_device_has_an_error_and_no_panic() {
-        // On a machine with devices there is none of this number.
+        // No machine has this many devices.
         let error = backend(MAX_DEVICES - 1).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::DeviceUnavailable { .. }), "{error}");
         assert!(backend(usize::MAX).is_err());

@@ -1,4 +1,4 @@
-//! What the driver and the libraries report, as errors that say what was being done.
+//! Errors of the driver and the libraries, with what was being done when they occurred.
 
 use std::{fmt, path::PathBuf};
 
@@ -9,19 +9,19 @@ use kiln_backend::Error;
 #[non_exhaustive]
 #[allow(missing_docs)] // the fields are what the messages say
 pub enum CudaError {
-    /// A call of the driver.
+    /// A failed call of the driver.
     Driver { device: usize, call: &'static str, status: String },
-    /// A kernel that was not started.
+    /// A kernel that could not be launched.
     Launch { device: usize, kernel: &'static str, grid: [u32; 3], block: [u32; 3], status: String },
-    /// Work that was started earlier and failed. `operations` are the last ones, the newest at the end.
+    /// Work that was queued earlier and failed. `operations` are the last ones, newest last.
     Asynchronous { device: usize, operations: Vec<&'static str>, exact: bool, status: String },
-    /// A call of cuBLASLt or cuDNN. `problem` says with what.
+    /// A failed call of cuBLASLt or cuDNN, and the problem that it was called for.
     Library { device: usize, call: &'static str, problem: String, status: String },
-    /// A library that cannot work here, whatever it is asked for: it does not fit the driver, the device or the libraries
-    /// that it opens by itself. `said` are its own words, if it has any, `files` those of NVIDIA's libraries that are
+    /// A library that cannot work on this system, whatever it is called for: it does not fit the driver, the device or
+    /// the libraries that it opens itself. `said` is its own message, if any; `files` are NVIDIA's libraries that are
     /// loaded.
     Environment { device: usize, call: &'static str, status: String, said: String, files: Vec<PathBuf>, fix: String },
-    /// A kernel's module that the driver does not take. `advice` is what a user can do about it.
+    /// A module of kernels that the driver does not accept. `advice` is what the user can do about it.
     Module { device: usize, module: String, status: String, advice: String, log: String },
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for CudaError {
                 write!(f, "cuda:{device}: {call} failed for {problem}: {status}")
             }
             CudaError::Environment { device, call, status, said, files, fix } => {
-                write!(f, "cuda:{device}: {call} failed for want of a fitting environment: {status}")?;
+                write!(f, "cuda:{device}: {call} failed because of the installed environment: {status}")?;
                 if !said.is_empty() {
                     write!(f, "; the library says: {said}")?;
                 }
@@ -105,7 +105,7 @@ mod tests {
         };
         assert_eq!(
             environment.to_string(),
-            "cuda:0: cudnnCreate failed for want of a fitting environment: \
+            "cuda:0: cudnnCreate failed because of the installed environment: \
              CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDART (3006); the library says: cudart 11. Loaded are \
              /a/libcudnn.so.9, /b/libcublasLt.so.12. To fix it, reinstall"
         );

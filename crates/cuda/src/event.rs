@@ -23,7 +23,7 @@ impl Event {
     /// An event that marks nothing yet.
     ///
     /// # Errors
-    /// The driver fails.
+    /// If the driver fails.
     pub fn new(device: &CudaBackend) -> Result<Event> {
         let device = device.0;
         let context = &device.stream.context;
@@ -34,10 +34,10 @@ impl Event {
         Ok(Event { device, raw })
     }
 
-    /// Marks the moment at which the device has done all that is queued now.
+    /// Marks the moment at which the device will have done all work queued so far.
     ///
     /// # Errors
-    /// The driver fails.
+    /// If the driver fails.
     pub fn record(&self) -> Result<()> {
         let context = &self.device.stream.context;
         context.bind()?;
@@ -46,10 +46,9 @@ impl Event {
         context.check("cuEventRecord", code)
     }
 
-    /// The milliseconds from this moment to a later one of the same device, which it waits for.
-    ///
+    /// The milliseconds from this event to a later one of the same device; waits for the later one.
     /// # Errors
-    /// One of them was not recorded, or they are of different devices; or work before them failed.
+    /// If one of them was not recorded, they are of different devices, or work before them failed.
     pub fn elapsed_time(&self, end: &Event) -> Result<f32> {
         let context = &self.device.stream.context;
         context.bind()?;
@@ -68,8 +67,8 @@ impl Drop for Event {
     fn drop(&mut self) {
         let context = &self.device.stream.context;
         if context.bind().is_ok() {
-            // SAFETY: nobody uses it after this. An event that was recorded and not reached is given back when it is. If
-            // that fails, the device has failed, which the next call says.
+            // SAFETY: nobody uses it after this. The driver frees an event that was recorded but not yet reached once
+            // it is reached. A failure here means that the device has failed, which the next call reports.
             unsafe { (context.driver.event_destroy)(self.raw) };
         }
     }

@@ -1,15 +1,15 @@
-//! What was done in another way than the first, for the report: a product without its epilogue, a convolution that is not
-//! fused, a call that was made again. Results are the same; the time is not.
+//! Fallbacks taken by this process, for the report: a product without a fused epilogue, a convolution that is not
+//! fused, a call that was repeated. Results are the same; only the time differs.
 
 use parking_lot::Mutex;
 
-/// Different ones that are kept.
+/// Maximum number of distinct notes.
 const MAX_NOTES: usize = 64;
 
 /// A fallback and how often it was taken.
 static NOTES: Mutex<Vec<(String, u64)>> = Mutex::new(Vec::new());
 
-/// Counts a fallback. The text says which device, and what was done instead of what, and why.
+/// Counts a fallback. The text names the device, what was done instead of what, and why.
 pub(crate) fn note(text: String) {
     let mut notes = NOTES.lock();
     if let Some((_, count)) = notes.iter_mut().find(|(known, _)| *known == text) {
@@ -19,7 +19,7 @@ pub(crate) fn note(text: String) {
     }
 }
 
-/// All of them, in the order of their first time.
+/// All notes, in the order of their first occurrence.
 pub(crate) fn notes() -> Vec<(String, u64)> {
     NOTES.lock().clone()
 }

@@ -1,9 +1,9 @@
-//! The position of the random number generator in device memory, relative to which kernels draw.
+//! The random number generator's position in device memory, relative to which kernels draw.
 //!
-//! A kernel that draws is told a position relative to one in device memory ([`GeneratorState`]), which the step of an
-//! optimizer moves to where the step has left the generator. So the launches of a training step are the same each time,
-//! as a step that is captured once and launched often needs them. The arithmetic wraps: whoever draws when, the
-//! numbers are those of the position that the caller has named.
+//! A kernel that draws gets a position relative to one in device memory ([`GeneratorState`]), which the optimizer's
+//! step advances to where the step has left the generator. So the launches of a training step are the same each time,
+//! as is needed to capture a step once and launch it often. The arithmetic wraps: whatever the order of draws, the
+//! numbers are those of the position that the caller named.
 
 use kiln_backend::{RandomState, Result};
 use parking_lot::Mutex;
@@ -17,23 +17,23 @@ pub(crate) struct Generator {
     positions: Mutex<Positions>,
 }
 
-/// Locked while a launch that goes by them is queued, so that device memory changes in the same order.
+/// Locked while a launch that depends on them is queued, so that device memory changes in the same order.
 #[derive(Debug)]
 struct Positions {
-    /// What device memory holds, once all that is queued is done.
+    /// What device memory will hold once all queued work is done.
     base: RandomState,
-    /// Behind the last numbers that were drawn.
+    /// The position after the last numbers that were drawn.
     next: RandomState,
 }
 
 impl Generator {
-    /// The memory is filled with zeros.
+    /// The memory must be zeroed.
     pub(crate) fn new(address: u64) -> Generator {
         let start = RandomState { seed: 0, offset: 0 };
         Generator { address, positions: Mutex::new(Positions { base: start, next: start }) }
     }
 
-    /// Queues a kernel that draws `blocks` counter blocks from `state` on.
+    /// Queues a kernel that draws `blocks` counter blocks starting at `state`.
     pub(crate) fn draw(
         &self,
         state: RandomState,
@@ -42,7 +42,7 @@ impl Generator {
     ) -> Result<()> {
         let mut positions = self.positions.lock();
         let RandomState { seed, offset } = state;
-        // Another key comes to the device with the next step.
+        // A new seed reaches the device with the next optimizer step.
         launch(if seed == positions.base.seed {
             let offset = offset.wrapping_sub(positions.base.offset);
             params::RandomState { seed: 0, offset, base: self.address }
@@ -53,7 +53,8 @@ impl Generator {
         Ok(())
     }
 
-    /// Queues the kernels of an optimizer's step, the first of which moves the position on by as much as it is told.
+    /// Queues the kernels of an optimizer's step, the first of which advances the position by the amount that it is
+    /// given.
     pub(crate) fn step(
         &self,
         stream: &Stream,
@@ -64,7 +65,7 @@ impl Generator {
         let Positions { base, next } = &mut *positions;
         if base.seed != next.seed {
             let bytes = [next.seed.to_ne_bytes(), next.offset.to_ne_bytes()].concat();
-            // SAFETY: the two numbers that the memory at this address begins with.
+            // SAFETY: the memory at this address begins with these two numbers.
             unsafe { uploads.send(stream, &bytes, self.address)? };
             *base = *next;
         }
@@ -72,19 +73,19 @@ impl Generator {
     }
 }
 
-/// How far a step has to move the position on.
+/// How far a step has to advance the position.
 pub(crate) struct Drawn<'a> {
     base: &'a mut RandomState,
     next: &'a RandomState,
 }
 
 impl Drawn<'_> {
-    /// In counter blocks.
+    /// The distance in counter blocks.
     pub(crate) fn blocks(&self) -> u64 {
         self.next.offset.wrapping_sub(self.base.offset)
     }
 
-    /// A kernel that does it has been queued.
+    /// Call when a kernel that advances the position has been queued.
     pub(crate) fn counted(&mut self) {
         *self.base = *self.next;
     }

@@ -1,9 +1,10 @@
-//! Which compiled image of the kernels a device loads: SASS of its own architecture, else PTX, which the driver compiles.
+//! Chooses the compiled image of the kernels that a device loads: SASS of its own architecture, else PTX, which the
+//! driver compiles.
 //!
-//! SASS for X.y runs on every device X.z with z ≥ y, but for Jetson's, which run only their own. It also needs a driver of
-//! the same major release of CUDA as the assembler, or a later one: within a major release older drivers load newer SASS
-//! (NVIDIA's "minor version compatibility"), across them they refuse it. PTX runs on all later architectures and, because
-//! the build lowers its version, on all drivers that know its architecture.
+//! SASS for X.y runs on every device X.z with z ≥ y, except that Jetson's devices run only their own. It also needs a
+//! driver of the same major CUDA release as the assembler, or a later one: older drivers load newer SASS within a major
+//! release (NVIDIA's "minor version compatibility") but refuse it across major releases. PTX runs on all later
+//! architectures and, because the build lowers its version, on all drivers that support its architecture.
 
 use std::{env, fmt, fs, path::PathBuf, process};
 
@@ -12,28 +13,28 @@ use crate::{
     libs::release,
 };
 
-/// Devices of Jetson and the like, whose SASS is not that of others of the same major version.
+/// Jetson and similar devices, which cannot run the SASS of other devices of the same major version.
 const INTEGRATED: [u32; 5] = [72, 87, 88, 101, 110];
 
 /// The images for a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// The architecture of the SASS; if there is none, why.
+    /// The architecture of the SASS, or why there is none.
     pub(crate) sass: Result<u32, NoSass>,
     /// The architecture of the PTX.
     pub(crate) ptx: Option<u32>,
-    /// The device's, 90 for 9.0.
+    /// The device's compute capability, 90 for 9.0.
     capability: u32,
-    /// Those that the build has SASS for.
+    /// The architectures that the build has SASS for.
     built: Vec<u32>,
 }
 
-/// Why a device does not run the SASS of this build.
+/// Why a device cannot run this build's SASS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoSass {
     /// There is none for its architecture.
     Architecture,
-    /// The driver is of an earlier major release of CUDA than the assembler; both as in 12080.
+    /// The driver is of an earlier major CUDA release than the assembler; both encoded as 12080.
     Driver { driver: u32, toolkit: u32 },
 }
 
@@ -42,11 +43,11 @@ fn runs(device: u32, sass: u32) -> bool {
     sass == device || (sass / 10 == device / 10 && sass < device && !integrated(sass) && !integrated(device))
 }
 
-/// The images for a device of this capability (90 for 9.0) under this driver, of those that a build has, whose SASS was
+/// Chooses among the build's images for a device of this capability (90 for 9.0) under this driver. The SASS was
 /// assembled by CUDA `toolkit`.
 ///
 /// # Errors
-/// The reason why there are none.
+/// The reason, if there are none.
 pub(crate) fn choose(images: &[Image], toolkit: u32, capability: u32, driver: i32) -> Result<Choice, String> {
     let of = |code| images.iter().filter(move |image| image.code == code).map(|image| image.capability);
     let mut built: Vec<u32> = of(Code::Sass).collect();
@@ -83,7 +84,7 @@ fn dotted(capability: u32) -> String {
     format!("{}.{}", capability / 10, capability % 10)
 }
 
-/// `CUDA_COMPUTE_CAP=…` for a build that has SASS for one more architecture.
+/// `CUDA_COMPUTE_CAP=…` for a build that also has SASS for `capability`.
 fn setting(built: &[u32], capability: u32) -> String {
     let mut list = built.to_vec();
     list.push(capability);
@@ -94,7 +95,7 @@ fn setting(built: &[u32], capability: u32) -> String {
 }
 
 impl Choice {
-    /// Why there is no SASS for the device, and what would change that; nothing if there is.
+    /// Why there is no SASS for the device, and how to get it; empty if there is.
     pub(crate) fn why_not_sass(&self) -> String {
         match self.sass {
             Ok(_) => String::new(),
@@ -113,7 +114,7 @@ impl Choice {
         }
     }
 
-    /// What a user can do about an image that the driver refuses with this code.
+    /// What the user can do about an image that the driver refuses with this code.
     pub(crate) fn advice(&self, code: u32) -> String {
         let why = self.why_not_sass();
         match code {
@@ -140,10 +141,10 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Where the driver keeps what it has compiled.
+/// The folder in which the driver caches compiled kernels.
 ///
 /// # Errors
-/// The reason why it keeps nothing.
+/// The reason, if it caches nothing.
 pub(crate) fn jit_cache() -> Result<PathBuf, String> {
     if env::var("CUDA_CACHE_DISABLE").is_ok_and(|value| value == "1") {
         return Err("CUDA_CACHE_DISABLE=1 turns the driver's cache off".into());
@@ -155,10 +156,10 @@ pub(crate) fn jit_cache() -> Result<PathBuf, String> {
         of("HOME").map(|folder| folder.join(".nv").join("ComputeCache"))
     };
     let folder = of("CUDA_CACHE_PATH").or(home).ok_or("neither CUDA_CACHE_PATH nor HOME is set")?;
-    // The driver makes the folder, too.
+    // The driver would create the folder as well.
     let trial = folder.join(format!("kiln-{}", process::id()));
     let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&trial, []));
-    // It may be there even so.
+    // A leftover file does no harm.
     let _ = fs::remove_file(&trial);
     match written {
         Ok(()) => Ok(folder),
@@ -166,7 +167,7 @@ pub(crate) fn jit_cache() -> Result<PathBuf, String> {
     }
 }
 
-/// What to say to a user who waits for the driver's compiler.
+/// The message for a user who waits for the driver's compiler.
 pub(crate) fn jit_note(choice: &Choice) -> String {
     let kept = match jit_cache() {
         Ok(folder) => format!("The driver keeps what it has compiled in {}", folder.display()),
@@ -190,7 +191,7 @@ mod tests {
         sass.chain(ptx.iter().map(|capability| image(Code::Ptx, capability))).collect()
     }
 
-    /// What is loaded by a build with the default list, of CUDA 13.5.
+    /// What a build with the default architectures loads, assembled by CUDA 13.5.
     fn default(capability: u32, driver: i32) -> Result<u32, NoSass> {
         let choice = choose(&images(&[80, 86, 89, 90, 100, 120], &[80]), 13050, capability, driver).unwrap();
         assert_eq!(choice.ptx, Some(80));
@@ -203,7 +204,7 @@ mod tests {
             assert_eq!(default(capability, 13000), Ok(sass));
         }
         assert_eq!(default(121, 13000), Ok(120));
-        // Newer than all, between two majors, and Jetson's.
+        // Newer than all of them, between two majors, and a Jetson.
         for capability in [87, 110, 130] {
             assert_eq!(default(capability, 13000), Err(NoSass::Architecture));
         }

@@ -1,4 +1,4 @@
-//! Typed launches: a wrong number or size of arguments does not compile.
+//! Typed kernel launches: a wrong number or size of arguments does not compile.
 //!
 //! The build script generates one [`Family`] for each `FAMILY(…)` line of `kernels/*.cu`. A family finds a
 //! [`Kernel`] by operation and dtype, without allocating; the kernel takes a tuple of arguments, each of the size that
@@ -10,46 +10,46 @@ use kiln_backend::DType;
 
 use crate::params;
 
-/// One entry of the kernels.
+/// One compiled kernel.
 #[derive(Debug)]
 pub struct Entry {
     /// Its name.
     pub name: &'static str,
-    /// The file, without its ending, and so the [`Image`]s, that it is in.
+    /// The stem of its file, and so of the [`Image`]s that contain it.
     pub file: &'static str,
     /// The sizes of its parameters in bytes.
     pub sizes: &'static [usize],
 }
 
-/// What an image holds.
+/// The format of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// Machine code, for devices of one major version: those of its architecture, and later ones.
+    /// Machine code, for devices of the same major version as its architecture and no lower minor version.
     Sass,
-    /// Text that the driver compiles, for devices of its architecture and all later ones.
+    /// Assembly text that the driver compiles, for devices of its architecture and all later ones.
     Ptx,
 }
 
 /// One file of kernels, compiled for one architecture.
 #[derive(Debug)]
 pub struct Image {
-    /// The file, without its ending.
+    /// The stem of the file.
     pub file: &'static str,
-    /// Machine code or text.
+    /// The format.
     pub code: Code,
     /// The compute capability, 75 for 7.5.
     pub capability: u32,
-    /// The bytes before compression.
+    /// The length before compression, in bytes.
     pub len: usize,
-    /// Its bytes, compressed by deflate.
+    /// The contents, compressed with deflate.
     pub compressed: &'static [u8],
 }
 
 impl Image {
-    /// What the driver takes: an ELF file, or text with a zero at its end.
+    /// The image as the driver takes it: an ELF file, or text that ends with a zero.
     ///
     /// # Errors
-    /// The program's copy is damaged.
+    /// If the program's copy is damaged.
     pub fn bytes(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(self.len + 1);
         inflate(self.compressed, &mut bytes)?;
@@ -68,7 +68,7 @@ fn inflate(compressed: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
     io::Read::read_to_end(&mut flate2::read::DeflateDecoder::new(compressed), into).map(|_| ())
 }
 
-/// No image is ever there.
+/// Without kernels there are no images to inflate.
 #[cfg(not(feature = "kernels"))]
 fn inflate(_compressed: &[u8], _into: &mut Vec<u8>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
@@ -83,7 +83,7 @@ pub struct Arg32;
 /// A parameter of type `double`.
 #[derive(Debug)]
 pub struct ArgF64;
-/// A struct of so many bytes.
+/// A struct of this many bytes.
 #[derive(Debug)]
 pub struct ArgBytes<const SIZE: usize>;
 
@@ -94,9 +94,9 @@ include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 /// Something that a kernel can take by value.
 ///
 /// # Safety
-/// `Kind` has the size and alignment of `Self`, and every bit pattern that `Self` can hold is what the kernel expects.
+/// `Kind` has the size and alignment of `Self`, and the kernel accepts every bit pattern that `Self` can hold.
 pub unsafe trait Argument {
-    /// What it is to a kernel.
+    /// The kernel parameter that it is passed to.
     type Kind;
 }
 
@@ -111,7 +111,7 @@ macro_rules! arguments {
 
 macro_rules! structs {
     ($($ty:ty)*) => {$(
-        // SAFETY: params.rs asserts that C++ lays the struct out alike.
+        // SAFETY: params.rs asserts that the struct has the same layout in C++.
         unsafe impl Argument for $ty {
             type Kind = ArgBytes<{ size_of::<$ty>() }>;
         }
@@ -162,12 +162,12 @@ tuples! {
     A B C D E F G H I J;
 }
 
-/// How many threads run.
+/// The shape of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Blocks.
+    /// Number of blocks.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block.
     pub block: [u32; 3],
 }
 
@@ -195,7 +195,7 @@ impl<Kinds> Clone for Kernel<Kinds> {
 impl<Kinds> Copy for Kernel<Kinds> {}
 
 impl<Kinds> Kernel<Kinds> {
-    /// Its number in [`ENTRIES`], for a table of function handles.
+    /// Its index in [`ENTRIES`], for a table of function handles.
     #[must_use]
     pub fn number(self) -> usize {
         usize::from(self.number)
@@ -207,7 +207,7 @@ impl<Kinds> Kernel<Kinds> {
         ENTRIES[self.number()].name
     }
 
-    /// Calls `launch` with the number of the kernel and pointers to the arguments.
+    /// Calls `launch` with the kernel's index and pointers to the arguments.
     pub fn launch<R>(
         self,
         mut arguments: impl Arguments<Kinds>,
@@ -217,13 +217,13 @@ impl<Kinds> Kernel<Kinds> {
     }
 }
 
-/// One for each dtype, and one for each size of those that are only moved.
+/// One column for each dtype, and one for each element size, for kernels that only move elements.
 const COLUMNS: usize = DType::ALL.len() + 4;
 
 /// The kernels of a family: one for each operation and dtype that it has.
 #[derive(Debug)]
 pub struct Family<Kinds> {
-    /// Sorted by the operation.
+    /// Sorted by operation.
     rows: &'static [(&'static str, [u16; COLUMNS])],
     kinds: PhantomData<fn(Kinds)>,
 }
@@ -239,7 +239,7 @@ impl<Kinds> Family<Kinds> {
         self.find(op, dtype.row())
     }
 
-    /// The kernel of an operation that only moves elements of a dtype's size.
+    /// The kernel of an operation that only moves elements, for a dtype's size.
     #[must_use]
     pub fn bits(&self, op: &str, dtype: DType) -> Option<Kernel<Kinds>> {
         self.find(op, DType::ALL.len() + dtype.size().trailing_zeros() as usize)
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn every_op_of_the_tables_has_its_kernels() {
         if IMAGES.is_empty() {
-            // A build without kernels does not know the rows of the tables.
+            // A build without kernels has no rows to check.
             return;
         }
         for &op in UnaryOp::ALL {

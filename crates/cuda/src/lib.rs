@@ -1,14 +1,16 @@
-//! The CUDA backend of Kiln: every primitive of [`Backend`](kiln_backend::Backend) on an NVIDIA GPU.
+//! Kiln's CUDA backend: every primitive of [`Backend`](kiln_backend::Backend) on an NVIDIA GPU.
 //!
-//! - `libs` finds the driver, cuBLASLt, cuDNN and NVRTC at run time; `context` and `stream` wrap the driver's.
-//! - `memory` is a device's memory: the caching allocator (`alloc`), batches that arrive beside the compute stream
-//!   (`copies`), and the buffers of tensors. Host memory is staged in `pinned`; `page_locked` is for tensors of the CPU.
-//! - `images` chooses between the compiled images of `kernels/`, and `modules` loads them; `launch` and `params` mirror their signatures and structs.
-//! - `gemm` plans products for cuBLASLt, `conv` convolutions for cuDNN.
-//! - `report` says what there is of all this and what is missing, and which `fallbacks` were taken.
-//! - `device` holds all of it, and `ops` implements the primitives, a file for each family.
+//! - `libs` finds the driver, cuBLASLt, cuDNN and NVRTC at run time; `context` and `stream` wrap the driver's objects.
+//! - `memory` is a device's memory: the caching allocator (`alloc`), copies of batches on a stream of their own
+//!   (`copies`), and the buffers of tensors. Copies from ordinary host memory are staged in `pinned`; `page_locked` is
+//!   for pinned CPU tensors.
+//! - `images` chooses among the compiled images of `kernels/`, and `modules` loads them; `launch` and `params` mirror
+//!   their signatures and structs.
+//! - `gemm` plans matrix products for cuBLASLt, `conv` convolutions for cuDNN.
+//! - `report` lists all of this, what is missing, and which `fallbacks` were taken.
+//! - `device` owns all of it, and `ops` implements the primitives, one file per family.
 //!
-//! Nothing waits for the device but downloads and synchronization; errors that only kernels see come out there.
+//! Only downloads and synchronization wait for the device; errors that kernels detect are returned there.
 
 mod alloc;
 mod context;
@@ -34,7 +36,7 @@ mod report;
 mod stream;
 mod view;
 
-/// Plans for devices that are described, for the tests against the real cuDNN.
+/// Convolution plans for described devices, for the tests against the real cuDNN.
 #[doc(hidden)]
 pub mod convolution_plans {
     pub use crate::conv::{

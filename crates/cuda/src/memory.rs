@@ -1,4 +1,4 @@
-//! A device's memory: the allocator, the copies from the host that arrive beside it, and the buffers that tensors own.
+//! A device's memory: the allocator, the memory of copies from the host, and the buffers that tensors own.
 
 use std::{any::Any, env, fmt};
 
@@ -12,16 +12,16 @@ use crate::{
     stream::Stream,
 };
 
-/// Where a device's blocks come from and go to. It lives as long as the process.
+/// The source of a device's blocks. It lives as long as the process.
 pub(crate) struct DeviceMemory {
     stream: &'static Stream,
     allocator: DeviceAllocator,
-    /// Never called by who holds `allocator`.
+    /// Must not be called while `allocator` is locked.
     copies: Copies,
 }
 
 impl DeviceMemory {
-    /// Caches freed memory, unless `KILN_CUDA_NO_MEMORY_CACHING` asks for one allocation of the driver for each block.
+    /// Caches freed memory, unless `KILN_CUDA_NO_MEMORY_CACHING` requests one allocation of the driver per block.
     pub(crate) fn new(stream: &'static Stream) -> Result<DeviceMemory> {
         let uncached =
             env::var_os("KILN_CUDA_NO_MEMORY_CACHING").is_some_and(|value| value != "0" && !value.is_empty());
@@ -30,12 +30,12 @@ impl DeviceMemory {
         Ok(DeviceMemory { stream, allocator: Mutex::new(allocator), copies: Copies::new(stream.context)? })
     }
 
-    /// The number of its device.
+    /// The index of the device.
     pub(crate) fn device_index(&self) -> usize {
         self.stream.context.index
     }
 
-    /// A block of at least `bytes` bytes. If memory runs out, what copies could arrive in is given up.
+    /// A block of at least `bytes` bytes. If memory runs out, the memory kept for copies is given up.
     pub(crate) fn block(&'static self, bytes: usize) -> Result<Block> {
         if bytes == 0 {
             return Ok(Block { memory: self, allocation: None, arrival: None });
@@ -53,21 +53,21 @@ impl DeviceMemory {
         Ok(Block { memory: self, allocation: Some(allocation), arrival: None })
     }
 
-    /// A block in which a copy of `bytes` arrives: [`Copies::send`].
+    /// A block that receives a copy of `bytes`: [`Copies::send`].
     pub(crate) fn send(&'static self, bytes: &[u8], direct: bool) -> Result<Block> {
         let (allocation, arrival) = self.copies.send(self.stream, &self.allocator, bytes, direct)?;
         Ok(Block { memory: self, allocation: Some(allocation), arrival: Some(arrival) })
     }
 
-    /// Gives the driver what no tensor uses.
+    /// Returns all memory that no tensor uses to the driver.
     pub(crate) fn empty_cache(&self) {
         self.copies.give_back(self.stream, &self.allocator);
         self.allocator.lock().empty_cache();
     }
 
-    /// Calls into a library or the driver, which may need memory of its own: kernels are loaded when they are first used.
-    /// If it says that there is none, while most of the device's memory may be in this cache, the cache is emptied and
-    /// the call is made once more.
+    /// Calls into a library or the driver, which may need memory of its own: kernels are loaded when they are first
+    /// used. If the call finds none, possibly because this cache holds most of the device's memory, the cache is
+    /// emptied and the call is repeated once.
     pub(crate) fn with_room<T>(&self, mut call: impl FnMut() -> T, lacks_memory: impl Fn(&T) -> bool) -> T {
         let result = call();
         if !lacks_memory(&result) {
@@ -77,32 +77,33 @@ impl DeviceMemory {
         let result = call();
         if !lacks_memory(&result) {
             fallbacks::note(format!(
-                "cuda:{}: a library or the driver found no memory for itself until Kiln's cache was emptied",
+                "cuda:{}: a library or the driver ran out of memory until Kiln's cache was emptied",
                 self.device_index()
             ));
         }
         result
     }
 
-    /// Whether a library that fails for no clear reason may have found no memory: the device has next to none left, while
-    /// the cache holds some. Libraries do not always say so: where a kernel that is loaded at its first use finds no room,
-    /// cuBLASLt and cuDNN answer that they were not initialized, that the execution failed, or that something internal did.
+    /// Whether a library that failed for no clear reason may have run out of memory: the device has next to none left,
+    /// while the cache holds some. Libraries do not always report this: if there is no room for a kernel that is loaded
+    /// at its first use, cuBLASLt and cuDNN report that they were not initialized, that the execution failed, or an
+    /// internal error.
     pub(crate) fn may_lack_memory(&self) -> bool {
-        /// What a library may need at once: the code of some large kernels.
+        /// Memory that a library may need at once: the code of some large kernels.
         const MIN_FREE: usize = 256 << 20;
         let allocator = self.allocator.lock();
         let stats = allocator.stats();
         stats.reserved > stats.allocated && allocator.free_on_device().is_some_and(|free| free < MIN_FREE)
     }
 
-    /// That something besides Kiln's tensors found no memory, after [`with_room`](Self::with_room).
+    /// The error when a library or the driver ran out of memory even after [`with_room`](Self::with_room).
     pub(crate) fn out_of_memory(&self, call: &str, status: &str) -> Error {
         let detail =
-            format!("{call} needs memory of its own and answered {status}; {}", self.allocator.lock().figures());
+            format!("{call} needs memory of its own and returned {status}; {}", self.allocator.lock().figures());
         ErrorKind::OutOfMemory { device: format!("cuda:{}", self.device_index()), requested: 0, detail }.into()
     }
 
-    /// An error of the driver's memory, with who has how much.
+    /// Adds to an out-of-memory error of the driver who uses how much.
     pub(crate) fn with_figures(&self, error: Error) -> Error {
         match error.kind() {
             ErrorKind::OutOfMemory { device, requested, detail } => {
@@ -122,17 +123,17 @@ impl DeviceMemory {
     }
 }
 
-/// A block of device memory that goes back where it came from when it is dropped.
+/// A block of device memory that is returned to its source when it is dropped.
 pub(crate) struct Block {
     memory: &'static DeviceMemory,
-    /// `None` for no bytes; always there otherwise, until the block is dropped.
+    /// `None` for zero bytes; otherwise always present until the block is dropped.
     allocation: Option<Allocation>,
-    /// The copy from the host that arrives in it, if one does.
+    /// The copy from the host into it, if there is one.
     arrival: Option<Arrival>,
 }
 
 impl Block {
-    /// The address of the first byte; 0 for no bytes.
+    /// The address of the first byte; 0 for zero bytes.
     pub(crate) fn address(&self) -> u64 {
         self.allocation.as_ref().map_or(0, |allocation| allocation.address)
     }
@@ -144,7 +145,7 @@ impl Drop for Block {
         let Some(allocation) = self.allocation.take() else { return };
         match self.arrival.take() {
             Some(arrival) => copies.release(stream, allocator, allocation, arrival),
-            // Kernels that are queued may use it still; whoever gets it next is queued behind them.
+            // Queued kernels may still use it; the next owner's work is queued after them.
             None => allocator.lock().free(allocation),
         }
     }
@@ -159,17 +160,17 @@ pub(crate) struct CudaBuffer {
 
 impl CudaBuffer {
     pub(crate) fn new(memory: &'static DeviceMemory, dtype: DType, len: usize) -> Result<CudaBuffer> {
-        // A product that overflows asks for more than there is, and the allocator says so.
+        // If the product overflows, it saturates to more than there is, and the allocator returns the error.
         let block = memory.block(len.saturating_mul(dtype.size()))?;
         Ok(CudaBuffer { dtype, len, block })
     }
 
-    /// `block` has as many bytes at least.
+    /// `block` has at least as many bytes.
     pub(crate) fn from_block(dtype: DType, len: usize, block: Block) -> CudaBuffer {
         CudaBuffer { dtype, len, block }
     }
 
-    /// The address of the first element, for work that is queued from now on: it waits for what arrives there.
+    /// The address of the first element, for work queued from now on, which waits for a copy into the buffer.
     pub(crate) fn address(&self) -> Result<u64> {
         if let Some(arrival) = &self.block.arrival {
             arrival.wait(self.block.memory.stream)?;
@@ -177,7 +178,7 @@ impl CudaBuffer {
         Ok(self.block.address())
     }
 
-    /// The number of the device whose memory it is.
+    /// The index of the device that the memory belongs to.
     pub(crate) fn device_index(&self) -> usize {
         self.block.memory.device_index()
     }

@@ -1,5 +1,5 @@
-//! Loading of the embedded kernels: a file's image when one of its kernels is first needed, files beside each other, and
-//! the handle of each kernel.
+//! Loads the embedded kernels: a file's image when one of its kernels is first needed, several files in parallel if
+//! need be, and the handle of each kernel.
 
 use std::{
     ffi::{CStr, CString, c_void},
@@ -24,11 +24,11 @@ use crate::{
     stream::Kernel,
 };
 
-/// Bytes for what the driver's compiler has to say.
+/// Bytes for messages of the driver's compiler.
 const LOG: usize = 4096;
-/// Who waits longer than this for the driver's compiler is told why.
+/// After waiting this long for the driver's compiler, the user is told why.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What a driver says of SASS that it does not run: INVALID_IMAGE, NO_BINARY_FOR_GPU, INVALID_PTX,
+/// The driver's codes for SASS that it does not run: INVALID_IMAGE, NO_BINARY_FOR_GPU, INVALID_PTX,
 /// UNSUPPORTED_PTX_VERSION.
 const REFUSED: [u32; 4] = [200, 209, 218, 222];
 
@@ -37,17 +37,17 @@ pub(crate) struct Kernels {
     choice: Choice,
     /// A handle for each of [`ENTRIES`]; null until it is first used.
     handles: Box<[AtomicPtr<CUfunc_st>]>,
-    /// The files by their names, in order.
+    /// The files, sorted by name.
     files: Box<[(&'static str, File)]>,
-    /// What the driver said of SASS that it should run.
+    /// The driver's message about SASS that it should have run.
     refused: OnceLock<String>,
     /// Nanoseconds that threads have waited for the driver's compiler.
     compiling: AtomicU64,
     told: AtomicBool,
 }
 
-/// A file of kernels. The lock is held while it is loaded, which takes long where the driver compiles it; other files are
-/// loaded meanwhile.
+/// A file of kernels. The lock is held while the file is loaded, which takes long if the driver has to compile it;
+/// other files can be loaded meanwhile.
 type File = Mutex<Option<Loaded>>;
 
 /// A loaded module, which is never unloaded.
@@ -57,19 +57,20 @@ struct Loaded(*mut CUmod_st);
 // SAFETY: a handle that any thread may use.
 unsafe impl Send for Loaded {}
 
-/// An image that the driver does not take.
+/// An image that the driver refuses.
 struct Refusal {
     code: u32,
-    /// What its compiler said.
+    /// The output of the driver's compiler.
     log: String,
 }
 
-/// What a device of this capability loads under this driver, for the report; the error is the reason why there is nothing.
+/// What a device of this capability loads under this driver, for the report; the error is the reason if there is
+/// nothing.
 pub(crate) fn describe(compute_capability: (u32, u32), driver: i32) -> Result<String, String> {
     Ok(Kernels::new(compute_capability, driver)?.describe())
 }
 
-/// The images that are built in, for the report.
+/// The embedded images, for the report.
 pub(crate) fn built_in() -> String {
     let of = |code| {
         let mut built: Vec<u32> = IMAGES.iter().filter(|image| image.code == code).map(|i| i.capability).collect();
@@ -86,7 +87,7 @@ pub(crate) fn built_in() -> String {
 
 impl Kernels {
     /// # Errors
-    /// The reason why there are no kernels for this device.
+    /// The reason, if there are no kernels for this device.
     pub(crate) fn new((major, minor): (u32, u32), driver: i32) -> Result<Kernels, String> {
         let choice = images::choose(IMAGES, TOOLKIT, 10 * major + minor, driver)?;
         let handles = ENTRIES.iter().map(|_| AtomicPtr::default()).collect();
@@ -103,7 +104,7 @@ impl Kernels {
         })
     }
 
-    /// What is loaded on this device, why that is not SASS, and what would help.
+    /// What is loaded on this device, why it is not SASS, and how to change that.
     pub(crate) fn describe(&self) -> String {
         match (self.refused.get(), self.choice.sass) {
             (Some(status), _) => {
@@ -117,7 +118,7 @@ impl Kernels {
         }
     }
 
-    /// The kernel with this number in [`ENTRIES`].
+    /// The kernel with this index in [`ENTRIES`].
     pub(crate) fn get(&self, context: &Context, number: usize) -> Result<Kernel> {
         let (handle, name) = (&self.handles[number], ENTRIES[number].name);
         let known = handle.load(Ordering::Acquire);
@@ -140,7 +141,7 @@ impl Kernels {
 
     /// How many files are loaded, for the report.
     pub(crate) fn loaded(&self) -> String {
-        // Not counted is one that is being loaded.
+        // A file that is just being loaded is not counted.
         let loaded = self.files.iter().filter(|(_, file)| file.try_lock().is_some_and(|file| file.is_some()));
         format!("{} loaded so far", loaded.count())
     }
@@ -159,7 +160,7 @@ impl Kernels {
         Ok(module)
     }
 
-    /// Loads the SASS of a file, or its PTX where there is none that the driver takes.
+    /// Loads the SASS of a file, or its PTX if there is no SASS that the driver accepts.
     fn load(&self, context: &Context, file: &str) -> Result<Loaded, Refusal> {
         let of = |code, capability| {
             IMAGES.iter().find(|image| (image.file, image.code, image.capability) == (file, code, capability))
@@ -170,7 +171,7 @@ impl Kernels {
         if let Some(image) = sass {
             match load(context, image) {
                 Err(refusal) if REFUSED.contains(&refusal.code) && ptx.is_some() => {
-                    // Once is enough: the other files are loaded as PTX at once.
+                    // After the first refusal, the other files are loaded as PTX at once.
                     self.refused.get_or_init(|| context.driver.describe(refusal.code));
                 }
                 result => return result,
@@ -183,7 +184,7 @@ impl Kernels {
         Ok(module)
     }
 
-    /// Says once, on the standard error, why a program starts slowly.
+    /// Prints once, to standard error, why the program starts slowly.
     fn waited(&self, context: &Context, time: Duration) {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let all = self.compiling.fetch_add(time, Ordering::Relaxed).saturating_add(time);
@@ -206,10 +207,11 @@ fn load(context: &Context, image: &Image) -> Result<Loaded, Refusal> {
     let bytes = image.bytes().map_err(|error| Refusal { code: 200, log: error.to_string() })?;
     let mut log = [0u8; LOG];
     let mut names = [CUjit_option::CU_JIT_ERROR_LOG_BUFFER, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
-    // The size goes where a pointer would.
+    // The driver takes the size in place of a pointer.
     let mut values = [log.as_mut_ptr().cast::<c_void>(), ptr::without_provenance_mut(LOG)];
     let mut raw = ptr::null_mut();
-    // SAFETY: an ELF file, which says how long it is, or text that ends with a zero; the log has as many bytes as is said.
+    // SAFETY: an ELF file, which contains its length, or text that ends with a zero; the log has the given number of
+    // bytes.
     let code = unsafe {
         (context.driver.module_load_data)(
             &raw mut raw,

@@ -1,6 +1,6 @@
-//! Page-locked host memory that CPU tensors can lie in (`pin_memory`), so that the device reads them directly.
+//! Page-locked host memory for CPU tensors (`pin_memory`), which the device reads directly.
 //!
-//! The driver takes long to lock pages, so memory that is given back is kept for the next batch of its size.
+//! Locking pages takes the driver long, so freed memory is kept for the next batch of its size.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,7 +12,7 @@ use crate::{context::Context, pinned::Pinned};
 
 /// Sizes are multiples of a page.
 const PAGE: usize = 4096;
-/// Pieces that are kept while nobody uses them.
+/// Maximum number of unused blocks that are kept.
 const MAX_FREE: usize = 16;
 
 /// The page-locked memory of a device.
@@ -25,14 +25,14 @@ pub(crate) struct Pages {
 #[derive(Debug, Default)]
 struct Pieces {
     free: Vec<Pinned>,
-    /// The sizes of all pieces by their addresses.
+    /// The sizes of all blocks by address.
     all: BTreeMap<usize, usize>,
 }
 
-/// One piece. It goes back when it is dropped.
+/// A block of page-locked memory, returned when it is dropped.
 pub(crate) struct PageLocked {
     pages: &'static Pages,
-    /// Always there until the drop.
+    /// Always present until the drop.
     memory: Option<Pinned>,
 }
 
@@ -41,7 +41,7 @@ impl Pages {
         Pages { context, pieces: Mutex::default() }
     }
 
-    /// Whether these bytes lie in one of the pieces.
+    /// Whether these bytes lie in one of the blocks.
     pub(crate) fn hold(&self, bytes: &[u8]) -> bool {
         let start = bytes.as_ptr() as usize;
         let pieces = self.pieces.lock();
@@ -49,9 +49,9 @@ impl Pages {
         piece.is_some_and(|(address, size)| start + bytes.len() <= address + size)
     }
 
-    /// A piece of at least `bytes` bytes. Pages are locked and unlocked while others look pieces up.
+    /// A block of at least `bytes` bytes. Pages are locked and unlocked while other threads may look up blocks.
     pub(crate) fn pin(&'static self, bytes: usize) -> Result<PageLocked> {
-        // The smallest that fits, and none that is twice as large as need be.
+        // The smallest that fits, and none that is more than twice as large as needed.
         let len = |memory: &Pinned| memory.bytes().len();
         let fits = |(_, memory): &(usize, &Pinned)| len(memory) >= bytes && len(memory) / 2 <= bytes.max(PAGE);
         let found = {
@@ -80,7 +80,7 @@ impl Drop for PageLocked {
             if pieces.free.len() < MAX_FREE {
                 return pieces.free.push(memory);
             }
-            // Before it is anyone else's.
+            // Removed before the memory can become anyone else's.
             pieces.all.remove(&(memory.bytes().as_ptr() as usize));
         }
         memory.free(&self.pages.context);

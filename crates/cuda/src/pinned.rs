@@ -1,9 +1,9 @@
-//! Staging buffers in pinned host memory, through which uploads and downloads of ordinary memory go.
+//! Staging buffers in pinned host memory, through which copies between the device and ordinary memory go.
 //!
-//! A copy from ordinary memory would be read by the driver at its own time, or make the caller wait. So uploads are
+//! With ordinary memory, the driver would either read it at some later time or make the caller wait. So uploads are
 //! first copied into one of a few pinned chunks, which the device reads while the host goes on; the caller's memory is
-//! free at once. Threads share the chunks: each takes one, waits until the device has read it, fills it, queues its copy and
-//! puts it back, with no lock held meanwhile.
+//! free at once. Threads share the chunks: each takes one, waits until the device has read it, fills it, queues its
+//! copy and puts it back, with no lock held meanwhile.
 
 use std::{collections::VecDeque, ffi::c_void};
 
@@ -15,15 +15,15 @@ use crate::{context::Context, stream::Stream};
 
 /// Bytes of a chunk for large copies: enough to reach the bus's full speed.
 const CHUNK: usize = 4 << 20;
-/// Bytes behind the chunk for downloads, for a record.
+/// Bytes after the download chunk, for a record.
 const ROOM: usize = 64;
 /// `CUDA_ERROR_NOT_READY`
 const NOT_READY: u32 = 600;
-/// An event that is only waited for.
+/// An event without timing, only to be waited for.
 const NO_TIMING: u32 = 2;
 
 /// Page-locked memory, readable and writable by the host and owned like a `Box<[u8]>`. It lives as long as the process,
-/// as its device does, unless it is freed.
+/// as its device does, unless [`free`](Self::free) is called.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     memory: *mut u8,
@@ -58,44 +58,44 @@ impl Pinned {
         unsafe { std::slice::from_raw_parts_mut(self.memory, self.len) }
     }
 
-    /// Unlocks and frees it. Copies from it must be done.
+    /// Unlocks and frees the memory. Copies from it must be done.
     pub(crate) fn free(self, context: &Context) {
         if context.bind().is_ok() {
-            // SAFETY: made by `new` in this context, and nobody has it any more. A failure is that of earlier work, which
-            // the next call reports too.
+            // SAFETY: made by `new` in this context, and nothing else refers to it. A failure is that of earlier work,
+            // which the next call reports too.
             unsafe { (context.driver.mem_free_host)(self.memory.cast()) };
         }
     }
 }
 
-/// A chunk on its way to the device.
+/// A chunk, and the event that marks the end of its copy.
 #[derive(Debug)]
 struct Slot {
     memory: Pinned,
-    /// Recorded behind the last copy from it.
+    /// Recorded after the last copy from the chunk.
     done: CUevent,
 }
 
 // SAFETY: an event may be used from any thread.
 unsafe impl Send for Slot {}
 
-/// The chunks for uploads, made when they are first needed and used in turn.
+/// The chunks for uploads, made when they are first needed and used in rotation.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     slots: Mutex<Slots>,
-    /// A slot has been put back, or could not be made.
+    /// Signaled when a slot has been put back, or could not be made.
     changed: Condvar,
     /// Bytes of a chunk.
     chunk: usize,
-    /// Chunks that are on their way at one time; this is how far the host may run ahead of the device.
+    /// Maximum number of chunks, which limits how far the host may run ahead of the device.
     most: usize,
 }
 
 #[derive(Debug, Default)]
 struct Slots {
-    /// Those that no thread fills, in the order in which their copies were queued.
+    /// The slots that no thread is filling, in the order in which their copies were queued.
     free: VecDeque<Slot>,
-    /// How many there are.
+    /// How many exist.
     made: usize,
 }
 
@@ -130,7 +130,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// A chunk that no other thread fills; one that is new, or the one whose copy was queued first.
+    /// A chunk that no other thread is filling: a new one, or the one whose copy was queued first.
     fn take(&self, context: &Context) -> Result<Slot> {
         {
             let mut slots = self.slots.lock();
@@ -161,7 +161,7 @@ impl Slot {
         Ok(Slot { memory, done })
     }
 
-    /// Waits until the device has read what the chunk held before.
+    /// Waits until the device has read the previous contents of the chunk.
     fn wait(&self, context: &Context) -> Result<()> {
         context.bind()?;
         // SAFETY: an event of this context.
@@ -174,7 +174,7 @@ impl Slot {
     }
 }
 
-/// Copies `part` into a chunk when that may be written, and queues the copy to the device.
+/// Copies `part` into a chunk once that may be written, and queues the copy to the device.
 ///
 /// # Safety
 /// The part is no longer than the chunk, and `to` the address of as many bytes that may be written once the work queued
@@ -182,14 +182,14 @@ impl Slot {
 unsafe fn fill(slot: &Slot, stream: &Stream, part: &[u8], to: u64) -> Result<()> {
     let context = &stream.context;
     slot.wait(context)?;
-    // SAFETY: the device has read what the slot held before, and this thread has it to itself; the rest is this function's
-    // contract.
+    // SAFETY: the device has read the previous contents of the slot, which this thread owns; the rest is this
+    // function's contract.
     unsafe {
         std::ptr::copy_nonoverlapping(part.as_ptr(), slot.memory.memory, part.len());
         stream.upload(to, slot.memory.memory.cast(), part.len())?;
         let code = (context.driver.event_record)(slot.done, stream.raw());
         if let Err(error) = context.check("cuEventRecord", code) {
-            // Nothing says when the chunk may be written again, so the copy is waited for.
+            // Nothing marks when the chunk may be written again, so wait for the copy.
             let _ = stream.synchronize();
             return Err(error);
         }
@@ -197,21 +197,21 @@ unsafe fn fill(slot: &Slot, stream: &Stream, part: &[u8], to: u64) -> Result<()>
     Ok(())
 }
 
-/// The way back: one chunk, and behind it room for a record that comes with the data.
+/// The download direction: one chunk, and after it room for a record that is downloaded together with the data.
 #[derive(Debug, Default)]
 pub(crate) struct Downloads {
     chunk: Option<Pinned>,
 }
 
-/// A record of the device that is read with the next download: its address, and its bytes.
+/// A record of the device that is read with the next download: its address and its bytes.
 pub(crate) type Record<const N: usize> = (u64, [u8; N]);
 
 impl Downloads {
-    /// Waits for the work queued before, and copies from the device. One wait brings the data (if they fit a chunk)
-    /// and the record.
+    /// Waits for the work queued before, and copies from the device. A single wait covers the data (if they fit a
+    /// chunk) and the record.
     ///
     /// # Safety
-    /// `from` is the address of as many bytes as `bytes` has, and the record's of as many as it has.
+    /// `from` is the address of `bytes.len()` bytes, and the record's address is that of `N` bytes.
     pub(crate) unsafe fn receive<const N: usize>(
         &mut self,
         stream: &Stream,
@@ -225,7 +225,7 @@ impl Downloads {
             None => self.chunk.insert(Pinned::new(&stream.context, CHUNK + ROOM)?).memory,
         };
         if let Some((address, _)) = &record {
-            // SAFETY: there is room for the record behind the chunk.
+            // SAFETY: there is room for the record after the chunk.
             unsafe { stream.download(memory.add(CHUNK).cast(), *address, N)? };
         }
         if bytes.is_empty() {
@@ -241,7 +241,7 @@ impl Downloads {
             }
         }
         if let Some((_, bytes)) = &mut record {
-            // SAFETY: the record has arrived behind the chunk: its copy was queued before the last wait.
+            // SAFETY: the record has arrived after the chunk: its copy was queued before the last wait.
             unsafe { std::ptr::copy_nonoverlapping(memory.add(CHUNK), bytes.as_mut_ptr(), N) };
         }
         Ok(())

@@ -1,19 +1,19 @@
-//! How many plans of products, and of convolutions, a device keeps. A program with more shapes than that starts anew.
+//! Limits how many plans of products, and of convolutions, a device caches. When a cache is full, it is cleared.
 
 use std::cell::Cell;
 
-/// Enough for any network; a plan has some kilobytes.
+/// Enough for any network; a plan takes some kilobytes.
 const MAX_PLANS: usize = 4096;
 
 thread_local! {
-    /// What [`with_plan_limit`] has set.
+    /// The limit that [`with_plan_limit`] has set.
     static PLAN_LIMIT: Cell<usize> = const { Cell::new(MAX_PLANS) };
 }
 
-/// Runs `body`, whose calls from this thread begin with an empty cache if there are `limit` plans or more. So tests see
-/// a cache that is full without thousands of shapes, for each of which a library's heuristic may take milliseconds.
+/// Runs `body`, whose calls from this thread clear a cache that has `limit` plans or more. This lets tests fill a cache
+/// without thousands of shapes, for each of which a library's heuristic may take milliseconds.
 pub fn with_plan_limit<R>(limit: usize, body: impl FnOnce() -> R) -> R {
-    /// Sets the limit back when it is dropped, which is also where `body` panics.
+    /// Resets the limit when it is dropped, also if `body` panics.
     struct Restore(usize);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -24,7 +24,7 @@ pub fn with_plan_limit<R>(limit: usize, body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// Plans that are kept.
+/// The maximum number of cached plans.
 pub(crate) fn max_plans() -> usize {
     PLAN_LIMIT.get()
 }

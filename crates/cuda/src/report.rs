@@ -1,4 +1,5 @@
-//! A report of what CUDA has here: driver, devices, libraries, kernels, what is missing, which fallbacks were taken.
+//! A report of the CUDA installation: driver, devices, libraries, kernels, what is missing, and which fallbacks were
+//! taken.
 
 use std::{
     fmt::{Display, Write as _},
@@ -15,8 +16,9 @@ use crate::{
     modules,
 };
 
-/// What is used of the driver, of each GPU, of cuBLASLt, cuDNN and NVRTC, and of the kernels; what is missing, with where it
-/// was sought and how to mend it; and which fallbacks this process has taken. It opens no device, and works without one.
+/// Describes the driver, each GPU, cuBLASLt, cuDNN and NVRTC, and the kernels that Kiln uses; what is missing, with
+/// where it was searched for and how to fix it; and which fallbacks this process has taken. It opens no device, and
+/// works without one.
 #[must_use]
 pub fn report() -> String {
     let mut lines = Lines::default();
@@ -41,7 +43,7 @@ pub fn report() -> String {
             Ok(found) => lines.libraries(found),
             Err(reason) => lines.missing("libraries", reason),
         },
-        // Those that there are, so that only the driver is wanted afterwards.
+        // With the available libraries listed, only the driver is missing.
         Err(_) => match Libraries::open(None) {
             Ok(found) => lines.libraries(&found),
             Err(reason) => lines.missing("libraries", &reason),
@@ -129,7 +131,7 @@ impl Lines {
     }
 }
 
-/// A version that a library may not tell.
+/// A version that a library may not report.
 fn known(version: Option<u32>, unit: u32) -> String {
     version.map_or_else(|| "an unknown version".into(), |version| release(version, unit))
 }
@@ -138,7 +140,7 @@ fn packed(version: i32, unit: u32) -> String {
     known(u32::try_from(version).ok(), unit)
 }
 
-/// The version of the display driver (580.65.06), which is another than that of the CUDA that it serves.
+/// The version of the display driver (580.65.06), as opposed to that of the CUDA it supports.
 fn display_driver() -> Option<String> {
     let text = fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     text.lines().next().map(|line| line.trim_start_matches("NVRM version:").trim().to_string())
@@ -155,7 +157,7 @@ mod tests {
         for what in ["driver", "kernels"] {
             assert!(text.lines().any(|line| line.starts_with(what)), "{what} is not in:\n{text}");
         }
-        // Without a driver, too, it says which libraries there are, or where they were sought.
+        // Even without a driver, the report names the libraries, or where they were searched for.
         let has_libraries =
             ["cuBLASLt", "cuDNN", "NVRTC"].iter().all(|what| text.lines().any(|line| line.starts_with(what)));
         assert!(has_libraries || text.contains("missing: libraries: "), "{text}");

@@ -1,4 +1,4 @@
-//! The compute stream of a device: everything that runs there is queued on it, in order.
+//! The compute stream of a device, on which all its work is queued in order.
 
 use std::{collections::VecDeque, ffi::c_void};
 
@@ -11,18 +11,18 @@ use crate::{
     error::CudaError,
 };
 
-/// Does not wait for, nor hold up, the process-wide default stream.
+/// Neither waits for nor blocks the process-wide default stream.
 const NON_BLOCKING: u32 = 1;
-/// How many operations an error names.
+/// How many operations an error names at most.
 const REMEMBERED: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) context: Context,
     raw: CUstream,
-    /// Wait for each operation before the next.
+    /// Wait for each operation before queuing the next.
     blocking: bool,
-    /// What was queued last and not yet seen to be done.
+    /// The last operations queued that are not known to be done.
     recent: Mutex<VecDeque<&'static str>>,
 }
 
@@ -54,7 +54,7 @@ impl Stream {
         self.raw
     }
 
-    /// Notes that `operation` has been queued, and waits for it if that is asked for.
+    /// Records that `operation` has been queued, and waits for it if `blocking` is set.
     pub(crate) fn queued(&self, operation: &'static str) -> Result<()> {
         {
             let mut recent = self.recent.lock();
@@ -69,8 +69,8 @@ impl Stream {
     /// Queues a kernel.
     ///
     /// # Safety
-    /// `params` are pointers to values of the types that the kernel takes, in order, and the memory that these
-    /// point to holds what the kernel reads and writes, as far as work before it on the stream has made it.
+    /// `params` are pointers to values of the types that the kernel takes, in order, and the memory that these point to
+    /// holds what the kernel reads and writes once earlier work on the stream is done.
     pub(crate) unsafe fn launch(
         &self,
         kernel: Kernel,
@@ -97,7 +97,7 @@ impl Stream {
             )
         };
         if code == OUT_OF_MEMORY {
-            // The driver loads a kernel when it is first launched.
+            // The driver loads a kernel at its first launch.
             return Err(self.context.lacks_memory(kernel.name));
         }
         if code != 0 {
@@ -107,8 +107,8 @@ impl Stream {
         self.queued(kernel.name)
     }
 
-    /// An error if work that was queued earlier has failed, after which the context is of no use any more; waits for
-    /// nothing. Who sees a call fail learns from it whether the call is to blame.
+    /// Returns an error if earlier work has failed, after which the context is unusable; does not wait. After a failed
+    /// call, this tells whether that call is to blame.
     pub(crate) fn check_health(&self) -> Result<()> {
         const NOT_READY: u32 = 600;
         self.context.bind()?;
@@ -125,10 +125,10 @@ impl Stream {
         CudaError::Asynchronous { device: self.context.index, operations, exact, status }.into()
     }
 
-    /// Waits until everything queued is done.
+    /// Waits until all queued work is done.
     ///
     /// # Errors
-    /// An operation queued earlier failed. The context is of no use any more then.
+    /// If work queued earlier has failed. The context is unusable then.
     pub(crate) fn synchronize(&self) -> Result<()> {
         self.wait(false)
     }
@@ -170,7 +170,7 @@ impl Stream {
         self.queued("download")
     }
 
-    /// Queues the filling of memory with a byte.
+    /// Queues filling memory with a byte.
     ///
     /// # Safety
     /// `to` is writable for `bytes` bytes (not 0).
@@ -183,7 +183,7 @@ impl Stream {
     }
 }
 
-/// Two events on a stream, and the time between them as the device measures it.
+/// Two events on a stream, and the time between them by the device's clock.
 pub(crate) struct Timer<'a> {
     stream: &'a Stream,
     events: [CUevent; 2],
@@ -202,7 +202,7 @@ impl<'a> Timer<'a> {
     pub(crate) fn new(stream: &'a Stream) -> Result<Timer<'a>> {
         let mut timer = Timer { stream, events: [std::ptr::null_mut(); 2] };
         for event in &mut timer.events {
-            // SAFETY: writes the handle. No flags: it takes the time.
+            // SAFETY: writes the handle. No flags: with timing.
             let code = unsafe { (stream.context.driver.event_create)(event, 0) };
             stream.context.check("cuEventCreate", code)?;
         }
@@ -219,7 +219,7 @@ impl<'a> Timer<'a> {
         self.record(self.events[0])
     }
 
-    /// The milliseconds since the start, when they are over.
+    /// Waits for the end, and returns the milliseconds since the start.
     pub(crate) fn stop(&self) -> Result<f32> {
         let [start, end] = self.events;
         self.record(end)?;

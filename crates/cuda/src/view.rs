@@ -1,19 +1,19 @@
-//! Checks of operands: a view of the backend's contract becomes an address whose whole extent is inside its buffer.
+//! Checks operands: turns a view of the backend's contract into an address whose whole extent is inside its buffer.
 //!
-//! Kernels read and write through plain addresses. That is sound because of what is checked here, once an operand:
-//! the buffer belongs to the device, the layout's span lies inside it, and no two indices of an output lie at one
-//! place. That no output overlaps an input needs no check: an output borrows its buffer exclusively.
+//! Kernels read and write through plain addresses. That is sound because of what is checked here, once per operand:
+//! that the buffer belongs to the device, that the layout's span lies inside it, and that no two indices of an output
+//! map to the same element. That no output overlaps an input needs no check: an output borrows its buffer exclusively.
 
 use kiln_backend::{DType, Error, Layout, Result, View, ViewMut};
 
 use crate::{device::Device, memory::CudaBuffer, params::Place};
 
-/// A tensor that a kernel may read, and write if it comes from a [`ViewMut`].
+/// A tensor that a kernel may read, and may write if it was made from a [`ViewMut`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tensor<'a> {
     pub(crate) dtype: DType,
     pub(crate) layout: &'a Layout,
-    /// Of the element with index 0 everywhere.
+    /// The address of the element with index 0 everywhere.
     pub(crate) address: u64,
 }
 
@@ -34,12 +34,12 @@ impl Access<'_> {
         Tensor::write(self.device, self.op, view)
     }
 
-    /// An operand that may be left out.
+    /// An optional operand.
     pub(crate) fn read_if<'a>(&self, view: Option<View<'a>>) -> Result<Option<Tensor<'a>>> {
         view.map(|view| self.read(view)).transpose()
     }
 
-    /// A result that may be left out.
+    /// An optional result.
     pub(crate) fn write_if<'a>(&self, view: Option<ViewMut<'a>>) -> Result<Option<Tensor<'a>>> {
         view.map(|view| self.write(view)).transpose()
     }
@@ -73,13 +73,13 @@ impl<'a> Tensor<'a> {
     }
 
     /// # Errors
-    /// The dtype is another one.
+    /// If the dtype is another one.
     pub(crate) fn of(self, op: &'static str, dtype: DType) -> Result<Tensor<'a>> {
         if self.dtype == dtype { Ok(self) } else { Err(Error::dtypes(op, dtype, self.dtype)) }
     }
 
     /// # Errors
-    /// The shape is another one.
+    /// If the shape is another one.
     pub(crate) fn shaped(self, op: &'static str, like: &Layout) -> Result<Tensor<'a>> {
         if self.layout.shape() == like.shape() {
             Ok(self)
@@ -88,19 +88,19 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// For a kernel's grid.
+    /// Its place in memory, for a kernel's grid.
     pub(crate) fn place(&self) -> Place<'a> {
         Place { address: self.address, strides: self.layout.strides() }
     }
 }
 
-/// Checks that a layout stays inside a buffer of `len` elements and returns its offset (0 for a layout of no
-/// elements, whose offset means nothing).
+/// Checks that a layout stays inside a buffer of `len` elements, and returns its offset (0 for a layout without
+/// elements, whose offset has no meaning).
 fn checked_offset(op: &'static str, layout: &Layout, len: usize) -> Result<usize> {
     match layout.span() {
         Some(span) if span.is_empty() => Ok(0),
         Some(span) if span.end <= len => Ok(layout.offset()),
-        _ => Err(Error::argument(op, format!("{layout:?} reaches outside of its buffer of {len} elements"))),
+        _ => Err(Error::argument(op, format!("{layout:?} extends beyond its buffer of {len} elements"))),
     }
 }
 

@@ -151,7 +151,7 @@ fn checked_offset(op: &'static str, layout: &Layout, len: usize) -> Result<usize
     match layout.span() {
         Some(span) if span.is_empty() => Ok(0),
         Some(span) if span.end <= len => Ok(layout.offset()),
-        _ => Err(Error::argument(op, format!("{layout:?} reaches outside of its buffer of {len} elements"))),
+        _ => Err(Error::argument(op, format!("{layout:?} extends beyond its buffer of {len} elements"))),
     }
 }
 

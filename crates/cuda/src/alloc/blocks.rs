@@ -1,13 +1,13 @@
-//! The caching allocator's blocks: free lists by size with best fit, splitting, and joining of free neighbors.
+//! The caching allocator's blocks: free lists by size with best fit, splitting, and merging of free neighbors.
 
 use std::collections::BTreeSet;
 
 use super::Class;
 
-/// A block's place in [`Blocks`].
+/// A block's index in [`Blocks`].
 pub(super) type Id = u32;
 
-/// A piece of a segment. The blocks of a segment form a chain in the order of their addresses.
+/// A piece of a segment. The blocks of a segment form a chain in address order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     pub(super) address: u64,
@@ -21,11 +21,11 @@ pub(super) struct Block {
 /// All blocks of a device.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    /// `None` where a block has been joined to another; such a place is used again.
+    /// `None` where a block was merged into another; the slot is reused.
     blocks: Vec<Option<Block>>,
     vacant: Vec<Id>,
-    /// Free blocks by size and then address, so that the first that is large enough fits best and, of several,
-    /// lies lowest.
+    /// Free blocks by size and then address, so that the first one that is large enough is the best fit and, among
+    /// several, has the lowest address.
     small: BTreeSet<(usize, u64, Id)>,
     large: BTreeSet<(usize, u64, Id)>,
 }
@@ -39,7 +39,7 @@ impl Blocks {
     }
 
     fn get(&mut self, id: Id) -> &mut Block {
-        // Ids are handed out by `insert` only and die with their block, whose chain and list forget them.
+        // Only `insert` makes ids, and they die with their block: the chain and the free list drop them.
         self.blocks[id as usize].as_mut().expect("the id of a block that exists")
     }
 
@@ -89,8 +89,7 @@ impl Blocks {
         id
     }
 
-    /// Puts a free block to use for `size` bytes. What is left behind them becomes a free block if it has at least
-    /// `least_rest` bytes.
+    /// Takes a free block for `size` bytes. The remainder becomes a free block if it has at least `least_rest` bytes.
     pub(super) fn take(&mut self, id: Id, size: usize, least_rest: usize) -> Block {
         self.unlist(id);
         let block = *self.get(id);
@@ -115,7 +114,7 @@ impl Blocks {
         *block
     }
 
-    /// Makes a block free and joins it with free neighbors.
+    /// Frees a block and merges it with free neighbors.
     pub(super) fn release(&mut self, id: Id) {
         let block = self.get(id);
         block.free = true;
@@ -133,7 +132,7 @@ impl Blocks {
         self.list(first);
     }
 
-    /// Joins a block and the one behind it.
+    /// Merges a block with the one after it.
     fn absorb_next(&mut self, id: Id) {
         let Some(next) = self.get(id).next else { return };
         let next = self.remove(next);
@@ -145,7 +144,7 @@ impl Blocks {
         }
     }
 
-    /// Forgets every segment that is one free block, and returns their addresses and sizes.
+    /// Removes every segment that is one free block, and returns their addresses and sizes.
     pub(super) fn remove_free_segments(&mut self) -> Vec<(u64, usize)> {
         let listed: Vec<Id> = self.small.iter().chain(&self.large).map(|&(_, _, id)| id).collect();
         let mut segments = Vec::new();
@@ -160,7 +159,7 @@ impl Blocks {
         segments
     }
 
-    /// Every block, in no order.
+    /// Every block, in no particular order.
     #[cfg(test)]
     pub(super) fn all(&self) -> impl Iterator<Item = &Block> {
         self.blocks.iter().flatten()

@@ -11,7 +11,7 @@ use crate::{context::OUT_OF_MEMORY, stream::Stream};
 pub(crate) struct DriverMemory(pub(crate) &'static Stream);
 
 impl DriverMemory {
-    /// The address of a new allocation, or `None` if there is no memory for it.
+    /// The address of a new allocation, or `None` if the driver is out of memory.
     fn checked(&self, call: &'static str, code: u32, address: u64) -> Result<Option<u64>> {
         match code {
             OUT_OF_MEMORY => Ok(None),
@@ -32,8 +32,8 @@ impl Source for DriverMemory {
     fn give(&mut self, address: u64) {
         let context = self.0.context;
         if context.bind().is_ok() {
-            // Errors here are those of earlier work, which the next call reports too.
-            // SAFETY: a segment that no block refers to any more, and no queued work either once the device is idle.
+            // Errors here are those of earlier work, which the next call reports too. SAFETY: no block refers to the
+            // segment any more, nor does any queued work once the device is idle.
             unsafe {
                 (context.driver.ctx_synchronize)();
                 (context.driver.mem_free)(address);
@@ -52,8 +52,8 @@ impl Source for DriverMemory {
     fn give_in_order(&mut self, address: u64) {
         let context = self.0.context;
         if context.bind().is_ok() {
-            // Errors here are those of earlier work, which the next call reports too.
-            // SAFETY: an allocation that only work uses that is queued on this stream.
+            // Errors here are those of earlier work, which the next call reports too. SAFETY: only work queued on this
+            // stream uses the allocation.
             unsafe { (context.driver.mem_free_async)(address, self.0.raw()) };
         }
     }

@@ -1,15 +1,16 @@
-//! The caching allocator: device memory is asked of the driver in segments, cut into blocks, and kept.
+//! The caching allocator: device memory is requested from the driver in segments, split into blocks, and cached.
 //!
-//! With `KILN_CUDA_NO_MEMORY_CACHING=1` ([`Allocator::uncached`]) nothing is cut or kept: each block is an allocation of
-//! the driver, of exactly the bytes that were asked for, and goes back when it is freed. Tools that know the driver's
-//! allocations (the simulator, NVIDIA's compute-sanitizer) then see every access that leaves its tensor or workspace.
+//! With `KILN_CUDA_NO_MEMORY_CACHING=1` ([`Allocator::uncached`]) nothing is split or cached: each block is an
+//! allocation of the driver, of exactly the requested size, and is returned when it is freed. Tools that track the
+//! driver's allocations (the simulator, NVIDIA's compute-sanitizer) then see every access outside of a tensor or
+//! workspace.
 //!
-//! Asking the driver costs microseconds to milliseconds, and giving back waits for all work. A training step asks
-//! for the same sizes again and again, so freed blocks are kept and the best fitting one is handed out: after the
-//! first step the driver is not asked any more.
+//! An allocation by the driver takes microseconds to milliseconds, and freeing waits for all work. A training step
+//! requests the same sizes again and again, so freed blocks are kept and the best fit is reused: after the first step
+//! there are no more calls to the driver.
 //!
-//! Blocks are ordered by one stream: a block that is freed while kernels still use it may be handed out at once,
-//! because what its next owner does is queued behind them. Nothing here waits for the device.
+//! Blocks are ordered by one stream: a block that is freed while kernels still use it may be reused at once, because
+//! the next owner's work is queued after them. Nothing here waits for the device.
 
 mod blocks;
 mod driver;
@@ -24,23 +25,24 @@ use parking_lot::Mutex;
 /// The allocator of a device, which all threads share.
 pub(crate) type DeviceAllocator = Mutex<Allocator<DriverMemory>>;
 
-/// Where segments come from.
+/// The source of segments.
 pub(crate) trait Source {
-    /// Memory of `bytes` bytes (not 0), aligned to at least 256 as the driver's is, or `None` if there is not as much.
+    /// Allocates `bytes` bytes (not 0), aligned to at least 256 as the driver's are; `None` if there is not enough
+    /// memory.
     ///
     /// # Errors
     /// A failure that freeing memory does not cure.
     fn take(&mut self, bytes: usize) -> Result<Option<u64>>;
-    /// Gives a segment back. The memory may still be in use by queued work, which it waits for.
+    /// Returns a segment to the source. Queued work may still use the memory; this waits for it.
     fn give(&mut self, address: u64);
-    /// Memory of exactly `bytes` bytes for the work that is queued from now on, or `None` if there is not as much.
+    /// Allocates exactly `bytes` bytes for work queued from now on; `None` if there is not enough memory.
     ///
     /// # Errors
     /// As for [`take`](Self::take).
     fn take_in_order(&mut self, bytes: usize) -> Result<Option<u64>>;
-    /// Gives such memory back behind the work that is queued, without waiting for it.
+    /// Frees such memory in stream order, without waiting for the queued work.
     fn give_in_order(&mut self, address: u64);
-    /// Free and total memory as the system sees it, if it says so.
+    /// Free and total memory according to the system, if it reports them.
     fn system(&self) -> Option<(usize, usize)>;
     /// The device's name for errors.
     fn device(&self) -> String;
@@ -48,7 +50,7 @@ pub(crate) trait Source {
 
 /// Sizes are multiples of this, and so are the addresses within a segment.
 pub(crate) const ROUND: usize = 512;
-/// Requests up to this share small segments, so that they do not nibble at the large ones.
+/// Requests up to this size share small segments, so that they do not fragment the large ones.
 const SMALL: usize = 1 << 20;
 const SMALL_SEGMENT: usize = 2 << 20;
 /// Large requests below this share segments of this size.
@@ -77,7 +79,7 @@ impl Class {
         }
     }
 
-    /// The smallest rest that is worth a block of its own.
+    /// The smallest remainder that becomes a block of its own.
     fn least_rest(self) -> usize {
         match self {
             Class::Small => ROUND,
@@ -86,11 +88,11 @@ impl Class {
     }
 }
 
-/// A block in use. Hand it back with [`Allocator::free`].
+/// A block in use. Return it with [`Allocator::free`].
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub(crate) address: u64,
-    /// What the block has, which may be more than was asked for.
+    /// The size of the block, which may be larger than was requested.
     pub(crate) size: usize,
     /// `None` without caching.
     id: Option<Id>,
@@ -108,7 +110,8 @@ impl<S: Source> Allocator<S> {
         Allocator { source, caching: true, blocks: Blocks::default(), stats: MemoryStats::default() }
     }
 
-    /// One allocation of the source for each block, in the order of the stream: for tools that look for wild accesses.
+    /// An allocator that makes one allocation of the source per block, in stream order: for tools that detect invalid
+    /// accesses.
     pub(crate) fn uncached(source: S) -> Allocator<S> {
         Allocator { caching: false, ..Allocator::new(source) }
     }
@@ -118,10 +121,10 @@ impl<S: Source> Allocator<S> {
         self.caching
     }
 
-    /// Memory for at least `bytes` bytes (not 0).
+    /// Allocates at least `bytes` bytes (not 0).
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] with the figures, after all cached memory was given back in vain.
+    /// [`ErrorKind::OutOfMemory`] with the memory figures, if returning all cached memory was not enough.
     pub(crate) fn alloc(&mut self, bytes: usize) -> Result<Allocation> {
         if !self.caching {
             let address = self.source.take_in_order(bytes)?.ok_or_else(|| self.out_of_memory(bytes))?;
@@ -143,7 +146,7 @@ impl<S: Source> Allocator<S> {
         Ok(Allocation { address: taken.address, size: taken.size, id: Some(id) })
     }
 
-    /// Takes a block back; its neighbors that are free become one with it.
+    /// Frees a block and merges it with free neighbors.
     pub(crate) fn free(&mut self, allocation: Allocation) {
         self.set_aside(&allocation);
         self.free_aside(allocation);
@@ -154,12 +157,12 @@ impl<S: Source> Allocator<S> {
         self.stats.peak_allocated = self.stats.peak_allocated.max(self.stats.allocated);
     }
 
-    /// No tensor uses this block for now, but it is kept apart, and does not count as in use.
+    /// Sets a block aside: no tensor uses it for now, but it is not free for others, and does not count as in use.
     pub(crate) fn set_aside(&mut self, allocation: &Allocation) {
         self.stats.allocated -= allocation.size;
     }
 
-    /// A tensor uses a block again that was set aside.
+    /// A tensor uses a block that was set aside.
     pub(crate) fn take_up(&mut self, allocation: &Allocation) {
         self.count(allocation.size);
     }
@@ -175,7 +178,8 @@ impl<S: Source> Allocator<S> {
         }
     }
 
-    /// A new segment: as large as the class has it, else after giving back what is cached, else as small as will do.
+    /// A new segment: of the class's size, else of that size after returning cached memory, else of the smallest
+    /// sufficient size.
     fn grow(&mut self, class: Class, size: usize) -> Result<Option<Id>> {
         let whole = class.segment(size);
         for (attempt, bytes) in [whole, whole, size.next_multiple_of(LARGE_ROUND)].into_iter().enumerate() {
@@ -191,7 +195,7 @@ impl<S: Source> Allocator<S> {
         Ok(None)
     }
 
-    /// Gives every segment back that is free as a whole, and says how many bytes that were.
+    /// Gives every entirely free segment back to the source, and returns the number of bytes given back.
     fn give_back(&mut self) -> usize {
         let mut given = 0;
         for (address, size) in self.blocks.remove_free_segments() {
@@ -206,7 +210,7 @@ impl<S: Source> Allocator<S> {
         self.give_back();
     }
 
-    /// Bytes that nobody has, as the system sees it, if it says so.
+    /// Free bytes on the device according to the system, if it reports them.
     pub(crate) fn free_on_device(&self) -> Option<usize> {
         Some(self.source.system()?.0)
     }
@@ -223,12 +227,12 @@ impl<S: Source> Allocator<S> {
         ErrorKind::OutOfMemory { device: self.source.device(), requested: bytes, detail: self.figures() }.into()
     }
 
-    /// Who has how much, and what can be done, for an error of memory.
+    /// Who uses how much memory, and what can be done, for an out-of-memory error.
     pub(crate) fn figures(&self) -> String {
         let MemoryStats { allocated, reserved, peak_allocated, .. } = self.stats;
         let system = match self.source.system() {
             Some((free, total)) => format!("the device has {} of {} free", Bytes(free), Bytes(total)),
-            None => "the device does not say how much it has free".into(),
+            None => "the device does not report how much is free".into(),
         };
         format!(
             "{} are in use by tensors (at most {} so far), {} are held in all, the largest free block of which has {}, \

@@ -1,4 +1,4 @@
-//! Tests of the allocator, on a source of addresses without memory.
+//! Tests of the allocator, with a source of addresses that have no memory behind them.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use super::*;
 /// The driver's guarantee about the address of a segment.
 const ALIGN: u64 = 256;
 
-/// A device of a given size, whose segments never touch, so that a block that leaves its segment is noticed.
+/// A device of a given size, whose segments never touch, so that a block that leaves its segment is detected.
 struct Fake {
     capacity: usize,
     used: usize,
     next: u64,
     segments: BTreeMap<u64, usize>,
-    /// What was asked for, in order, with whether it was granted.
+    /// The requests in order, and whether each was granted.
     asked: Vec<(usize, bool)>,
 }
 
@@ -101,10 +101,10 @@ fn the_best_fit_is_taken_and_neighbors_join() {
     }
     let (x, y) = (a.alloc(1000).unwrap(), a.alloc(1025).unwrap());
     assert_eq!((x.address, y.address), (hole_1024, hole_2048));
-    // The last 512 bytes of the hole of 2048 go to the next one that they fit, before the hole of 4096.
+    // The last 512 bytes of the hole of 2048 go to the next request that they fit, before the hole of 4096.
     let z = a.alloc(512).unwrap();
     assert_eq!(z.address, hole_2048 + 1536);
-    // Freeing the block between the first hole and the second joins the three.
+    // Freeing the block between the first hole and the second merges the three.
     a.free(y);
     a.free(z);
     a.free(blocks[1].take().unwrap());
@@ -165,7 +165,7 @@ fn what_is_set_aside_does_not_count_as_in_use() {
     assert_eq!(a.stats().reserved, 0);
 }
 
-/// Each block is an allocation of its own, as large as what was asked for, and gone when it is freed.
+/// Each block is an allocation of its own, of exactly the requested size, and gone when it is freed.
 #[test]
 fn without_caching_the_source_sees_every_block() {
     let mut a = Allocator::uncached(Fake::new(100 * MIB));
@@ -197,7 +197,7 @@ fn the_peak_starts_anew() {
     assert_eq!((a.stats().allocated, a.stats().peak_allocated), (0, 1024));
 }
 
-/// What must be true between any two calls.
+/// Invariants between any two calls.
 fn check(a: &Allocator<Fake>, live: &[(Allocation, usize)]) {
     // Blocks tile their segments: nothing overlaps, nothing is lost, no two free neighbors.
     let blocks: BTreeMap<u64, &blocks::Block> = a.blocks.all().map(|block| (block.address, block)).collect();
@@ -215,7 +215,7 @@ fn check(a: &Allocator<Fake>, live: &[(Allocation, usize)]) {
         assert_eq!(at, start + size as u64);
     }
     assert_eq!(counted, blocks.len());
-    // What is in use is what was handed out, large enough, each once.
+    // Blocks in use are those that were handed out, large enough, each once.
     let used: BTreeMap<u64, usize> = blocks.values().filter(|b| !b.free).map(|b| (b.address, b.size)).collect();
     assert_eq!(used.len(), live.len());
     for (allocation, bytes) in live {
@@ -265,7 +265,7 @@ proptest! {
                         Err(error) => {
                             let out_of_memory = matches!(error.kind(), ErrorKind::OutOfMemory { .. });
                             prop_assert!(out_of_memory && fit.is_none());
-                            // All that was cached has been given back.
+                            // All cached memory has been returned.
                             let wasted = a.blocks.all().any(|b| b.free && b.previous.is_none() && b.next.is_none());
                             prop_assert!(!wasted);
                         }

@@ -1,4 +1,4 @@
-//! Plans for a device that is described and need not be there: cuDNN 9.8 and later builds them without a GPU.
+//! Convolution plans for a device that is described and need not exist: cuDNN 9.8 and later makes them without a GPU.
 
 use super::{
     descriptor::{Descriptor, Kind, attribute},
@@ -7,33 +7,33 @@ use super::{
 };
 use crate::libs::Cudnn;
 
-/// A device as cuDNN describes it to itself.
+/// A device, as cuDNN describes devices.
 #[allow(missing_debug_implementations, reason = "an address")]
 pub struct DescribedDevice {
     library: &'static Cudnn,
     properties: Descriptor,
 }
 
-/// What the library has for a problem.
+/// The plans that the library has for a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
-    /// How many candidates the heuristics propose that fit.
+    /// How many fitting candidates the heuristics propose.
     pub candidates: usize,
     /// How many of them are compiled at run time.
     pub compiled: usize,
-    /// The first that can be finalized and is not compiled, as its engine with notes, and its workspace.
+    /// The first one that can be finalized without compilation: its engine with notes, and its workspace.
     pub first: Option<(String, usize)>,
-    /// How many do not finalize, of all that are not compiled.
+    /// How many of those that need no compilation cannot be finalized.
     pub refused: usize,
-    /// Why there is nothing (more), in the library's words.
+    /// Why there is nothing, or nothing more, in the library's words.
     pub reason: String,
 }
 
 impl DescribedDevice {
-    /// The device of this description, a JSON text of its properties.
+    /// A device of this description, a JSON text of its properties.
     ///
     /// # Errors
-    /// There is no cuDNN, or it does not take the description.
+    /// If there is no cuDNN, or it does not accept the description.
     pub fn new(json: &str) -> Result<DescribedDevice, String> {
         let library: &'static Cudnn = Box::leak(Box::new(Cudnn::open(13)?));
         let mut text = json.as_bytes().to_vec();
@@ -44,18 +44,18 @@ impl DescribedDevice {
         Ok(DescribedDevice { library, properties })
     }
 
-    /// The library's version, as in 9.26.0.
+    /// The library's version, e.g. 9.26.0.
     #[must_use]
     pub fn version(&self) -> String {
         let version = self.library.version().unwrap_or(0);
         format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
     }
 
-    /// Asks for the plans of a problem as a device that is there would, and finalizes all that are not compiled if `all` is
-    /// set, else those up to the first that can be.
+    /// Asks for the plans of a problem, as for a real device, and finalizes those that need no compilation: all of them
+    /// if `all` is set, else those up to the first success.
     ///
     /// # Errors
-    /// A call failed in another way than by being unsupported.
+    /// If a call fails for another reason than that something is unsupported.
     pub fn plans(&self, problem: &Problem, all: bool) -> Result<Planned, String> {
         let target = Target::Described(&self.properties);
         let Candidates { list, reason } =

@@ -1,4 +1,4 @@
-//! The descriptors of cuDNN's graph API: made, given attributes and finalized, and destroyed when they are dropped.
+//! The descriptors of cuDNN's graph API: created, given attributes and finalized, and destroyed when they are dropped.
 //! Numbers are those of `cudnn_graph.h`.
 
 use std::{
@@ -10,7 +10,7 @@ use cudarc::cudnn::sys::{cudnnBackendDescriptor_t, cudnnHandle_t};
 
 use crate::libs::{Cudnn, dnn_status_name as status_name};
 
-/// A call that did not succeed: the function, its status, and what the library says of it.
+/// A failed call: the function, its status, and the library's message.
 #[derive(Clone, Debug)]
 pub(crate) struct Failed {
     pub(crate) call: &'static str,
@@ -25,7 +25,7 @@ impl fmt::Display for Failed {
     }
 }
 
-/// From a status to a result.
+/// Turns a status into a result.
 pub(crate) fn check(library: &Cudnn, call: &'static str, code: u32) -> Result<(), Failed> {
     if code == 0 { Ok(()) } else { Err(Failed { call, code, said: library.last_error() }) }
 }
@@ -95,7 +95,7 @@ pub(crate) mod attribute {
 /// A value of an attribute, with the number of its type (`cudnnBackendAttributeType_t`).
 ///
 /// # Safety
-/// It is laid out as the library's type of that number.
+/// The type has the layout of the library's type of that number.
 pub(crate) unsafe trait Value: Copy {
     const TYPE: c_uint;
 }
@@ -159,16 +159,17 @@ values! {
     u8 = 24;
 }
 
-/// Of descriptors, whose handles are pointers like others.
+/// The type number of descriptors, whose handles are ordinary pointers.
 const DESCRIPTOR: c_uint = 15;
 
-/// A descriptor that is ours to destroy. What it is given of others it keeps for itself, so they may go before it.
+/// A descriptor that we own. It keeps its own copies of other descriptors that it is given, so those may be destroyed
+/// first.
 pub(crate) struct Descriptor {
     library: &'static Cudnn,
     raw: cudnnBackendDescriptor_t,
 }
 
-// SAFETY: the library's descriptors belong to no thread; `&Descriptor` only hands out the address.
+// SAFETY: the library's descriptors are not tied to a thread; `&Descriptor` only exposes the address.
 unsafe impl Send for Descriptor {}
 // SAFETY: as above.
 unsafe impl Sync for Descriptor {}
@@ -216,7 +217,7 @@ impl Descriptor {
         Ok(self)
     }
 
-    /// How many values were written to `to`, which has room for `count`.
+    /// Returns how many values were written to `to`, which has room for `count`.
     fn fetch(&self, name: u32, kind: c_uint, count: usize, to: *mut c_void) -> Result<usize, Failed> {
         let mut returned = 0;
         // SAFETY: the caller has room for as many values of this type.
@@ -231,7 +232,7 @@ impl Descriptor {
         Ok(&room[..count])
     }
 
-    /// How many descriptors an attribute has, at most.
+    /// How many descriptors an attribute can have.
     pub(crate) fn count(&self, name: u32) -> Result<usize, Failed> {
         let mut count = 0;
         // SAFETY: nothing but the number is written.
@@ -247,7 +248,7 @@ impl Descriptor {
         Ok(value[0])
     }
 
-    /// Descriptors of this kind, at most `most`, that the library makes copies of its own in.
+    /// At most `most` descriptors of this kind, into which the library copies its own.
     pub(crate) fn descriptors(&self, name: u32, kind: Kind, most: usize) -> Result<Vec<Descriptor>, Failed> {
         let mut all = Vec::with_capacity(most);
         for _ in 0..most {

@@ -1,4 +1,4 @@
-//! Convolutions by cuDNN on one device: plans are chosen once for each problem, kept, and executed.
+//! Convolutions by cuDNN on one device: plans are chosen once per problem, cached, and executed.
 
 use std::{collections::VecDeque, ffi::c_void, ptr};
 
@@ -21,8 +21,8 @@ use crate::{
     stream::{Stream, Timer},
 };
 
-/// The addresses of a call: the image that goes into the layer, its filter, the image that comes out, the bias. Which
-/// of them is written depends on the direction.
+/// The addresses of a call: the layer's input images, the filter, the output images, the bias. Which of them is written
+/// depends on the direction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addresses {
     pub(crate) x: u64,
@@ -31,29 +31,29 @@ pub(crate) struct Addresses {
     pub(crate) bias: u64,
 }
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Queued,
-    /// The library has nothing for the problem, and this is why.
+    /// The library has no plan for the problem, for this reason.
     NoPlan(Error),
 }
 
 /// How many plans `convolution_benchmark` times.
 const MAX_TIMED: usize = 8;
-/// A plan may take this part of the device's memory aside, if there is one that takes less.
+/// The limit on a plan's workspace, as a fraction of the device's memory, unless no plan takes less.
 const WORKSPACE_SHARE: usize = 4;
 
-/// What there is for a problem, best first: plans, and behind them candidates that none was made of yet.
+/// The plans for a problem, best first, and the candidates that no plan has been made of yet.
 #[derive(Default)]
 struct Entry {
     plans: Vec<Plan>,
     rest: VecDeque<Candidate>,
-    /// What was the matter with the last one that could not be used.
+    /// Why the last one that could not be used could not.
     reason: Option<Failed>,
-    /// That there is nothing has been told.
+    /// Whether the lack of a plan has been noted in the report.
     noted: bool,
-    /// Candidates were dropped after a plan had worked: they take memory, and can be asked for again.
+    /// Whether candidates were dropped after a plan had worked: they take memory, and can be requested again.
     is_trimmed: bool,
 }
 
@@ -62,18 +62,18 @@ pub(crate) struct Dnn {
     library: &'static Cudnn,
     memory: &'static DeviceMemory,
     handle: cudnnHandle_t,
-    /// The most bytes that a plan takes aside, if there is one that takes less.
+    /// The limit on a plan's workspace in bytes, unless no plan takes less.
     workspace_limit: usize,
-    /// Held during a call too: a handle serves one thread at a time.
+    /// Also held during a call: a handle serves one thread at a time.
     entries: Mutex<FxHashMap<Problem, Entry>>,
 }
 
-// SAFETY: handle and descriptors may be used from any thread; the mutex sees to it that one at a time does.
+// SAFETY: handle and descriptors may be used from any thread, one at a time, which the mutex ensures.
 unsafe impl Send for Dnn {}
 // SAFETY: as above.
 unsafe impl Sync for Dnn {}
 
-/// Whether a call failed for want of memory, or may have.
+/// Whether a call failed, or may have failed, because the library had no memory.
 fn lacks_memory<T>(memory: &DeviceMemory, result: &Result<T, Failed>) -> bool {
     result.as_ref().is_err_and(|failed| match Failure::of(failed.code) {
         Failure::OutOfMemory => true,
@@ -83,7 +83,7 @@ fn lacks_memory<T>(memory: &DeviceMemory, result: &Result<T, Failed>) -> bool {
 }
 
 impl Dnn {
-    /// A handle whose work goes to `stream`, whose context must be the current one, on a device with so much memory.
+    /// A handle whose work goes to `stream`, whose context must be current, on a device with this much memory.
     pub(crate) fn new(
         library: &'static Cudnn,
         stream: &Stream,
@@ -117,12 +117,12 @@ impl Dnn {
         }
     }
 
-    /// Queues a convolution, or says that the library has none. `aside` provides memory that may be used again as soon
+    /// Queues a convolution, or reports that the library has none. `aside` provides memory that may be reused as soon
     /// as the call has been queued.
     ///
     /// # Safety
-    /// The addresses are those of tensors as `problem` describes them, in memory that work queued before has made, and
-    /// `aside` returns addresses of as many bytes as it is asked for.
+    /// The addresses are those of tensors as `problem` describes them, in memory that work queued before has written,
+    /// and `aside` returns addresses of as many bytes as it is asked for.
     pub(crate) unsafe fn run<W>(
         &self,
         stream: &Stream,
@@ -151,7 +151,7 @@ impl Dnn {
             }
         }
         if queued.is_err() {
-            // The next call asks anew.
+            // The next call requests plans again.
             entries.remove(problem);
             return queued.map(|_| Outcome::Queued);
         }
@@ -175,14 +175,14 @@ impl Dnn {
                     "cuda:{device}: a convolution, its bias and its ReLU by separate calls: {reason}"
                 ));
             }
-            // That nothing is fused is remembered; memory may be found the next time.
+            // That no fused plan exists is remembered; a lack of memory is not, since the next call may find some.
             if failure == Some(Failure::OutOfMemory) {
                 entries.remove(problem);
             }
             return Ok(Outcome::NoPlan(reason));
         }
         match failure {
-            // So is that there is nothing at all.
+            // The lack of any plan is remembered too.
             None | Some(Failure::Unsupported) => Ok(Outcome::NoPlan(reason)),
             Some(_) => {
                 entries.remove(problem);
@@ -191,14 +191,14 @@ impl Dnn {
         }
     }
 
-    /// That the library has nothing, and what it says of the last that it declined.
+    /// The error when the library has no plan, with what it said of the last candidate that it declined.
     fn nothing(&self, problem: &Problem, failed: Option<Failed>) -> Error {
         let why = failed.map_or_else(|| "its heuristics propose no engine that may be used".into(), |f| f.to_string());
         let reason = format!("cuDNN has no plan for {problem:?}: {why}");
         Error::unsupported(operation_name(problem.direction), format!("cuda:{}", self.memory.device_index()), reason)
     }
 
-    /// Queues the best plan that there is memory for and that the library does not refuse, or returns `false`.
+    /// Queues the best plan that there is memory for and that the library accepts; returns `false` if there is none.
     ///
     /// # Safety
     /// As for [`run`](Dnn::run).
@@ -212,13 +212,13 @@ impl Dnn {
     ) -> Result<bool> {
         let name = operation_name(problem.direction);
         let (mut i, mut no_memory) = (0, None);
-        // Of the plans that there was no memory for, what the least one wanted.
+        // The smallest workspace among the plans that there was no memory for.
         let mut least = usize::MAX;
         while i < entry.plans.len() || self.make_plan(stream, problem, entry)? {
             let bytes = entry.plans[i].workspace;
             let memory = match bytes {
                 0 => Ok(None),
-                // Another may do with less; the next call may find more.
+                // Another plan may need less; the next call may find more memory.
                 _ if bytes >= least => {
                     i += 1;
                     continue;
@@ -260,8 +260,8 @@ impl Dnn {
         unsafe { plan.execute(self.library, self.handle, &uids[..count], &addresses[..count], workspace) }
     }
 
-    /// Notes why something cannot be used. What no other plan could mend is an error at once: that the installation does
-    /// not work, or that work which was queued earlier has failed.
+    /// Records why a plan cannot be used. Failures that no other plan could avoid are returned at once: a broken
+    /// installation, or an earlier failure on the stream.
     fn note(&self, stream: &Stream, problem: &Problem, entry: &mut Entry, failed: Failed) -> Result<()> {
         match Failure::of(failed.code) {
             Failure::Environment => return Err(self.error(&format!("{problem:?}"), failed)),
@@ -272,12 +272,12 @@ impl Dnn {
         Ok(())
     }
 
-    /// Adds the next plan, or returns `false` if there is none.
+    /// Makes the next plan; returns `false` if there is none.
     fn make_plan(&self, stream: &Stream, problem: &Problem, entry: &mut Entry) -> Result<bool> {
         while let Some(candidate) = entry.rest.pop_front() {
             let plan = || candidate.plan(self.library, Target::Handle(self.handle));
             match self.with_room(plan) {
-                // The last resort may take what it wants.
+                // The last candidate may take as much workspace as it needs.
                 Ok(plan) if plan.workspace <= self.workspace_limit || entry.rest.is_empty() => {
                     entry.plans.push(plan);
                     return Ok(true);
@@ -289,7 +289,7 @@ impl Dnn {
         Ok(false)
     }
 
-    /// What the heuristics propose, the best of it timed if that is asked for.
+    /// The heuristics' proposals for a problem, with the best of them timed if that is requested.
     ///
     /// # Safety
     /// As for [`run`](Dnn::run).
@@ -305,13 +305,13 @@ impl Dnn {
         match self.with_room(ask) {
             Ok(found) => {
                 entry.reason = found.reason;
-                // Nobody who did not ask for a search waits for a compiler.
+                // Compilation takes seconds, so it is only for users who asked for a search.
                 let usable = |candidate: &Candidate| problem.benchmark || !candidate.engine.is_compiled_at_run_time();
                 entry.rest = found.list.into_iter().filter(usable).collect();
             }
             Err(failed) => self.note(stream, problem, &mut entry, failed)?,
         }
-        // Timing writes results: not over one that is added to.
+        // Timing writes the result, so it is skipped for a result that is added to.
         if problem.benchmark && !problem.accumulate {
             while entry.plans.len() < MAX_TIMED && self.make_plan(stream, problem, &mut entry)? {}
             let mut timed = Vec::new();
@@ -328,7 +328,7 @@ impl Dnn {
         Ok(entry)
     }
 
-    /// How many milliseconds a plan takes, the second time; infinitely many where there is no memory for it.
+    /// How many milliseconds a plan's second run takes; infinity if there is no memory for it.
     ///
     /// # Safety
     /// As for [`run`](Dnn::run).
@@ -358,7 +358,7 @@ impl Dnn {
     }
 }
 
-/// The operation as the user calls it.
+/// The operation's name, as the user called it.
 pub(crate) fn operation_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Forward | Direction::ForwardBiasRelu => "conv2d",

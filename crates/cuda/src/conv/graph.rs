@@ -1,4 +1,5 @@
-//! A convolution as an operation graph of cuDNN: tensors by unique numbers, the convolution, and what is fused with it.
+//! A convolution as a cuDNN operation graph: tensors with unique ids, the convolution, and the operations fused with
+//! it.
 
 use cudarc::cudnn::sys::cudnnHandle_t;
 use kiln_backend::DType;
@@ -9,21 +10,21 @@ use super::{
 };
 use crate::libs::Cudnn;
 
-/// The unique numbers of the tensors that have memory. A variant pack binds them to addresses.
+/// The unique ids of tensors in memory. A variant pack binds them to addresses.
 pub(crate) mod uid {
     pub(crate) const X: i64 = 1;
     pub(crate) const W: i64 = 2;
     pub(crate) const Y: i64 = 3;
     pub(crate) const BIAS: i64 = 4;
-    /// Of tensors between two operations, which have none.
+    /// The ids of tensors between two operations, which are not in memory.
     pub(super) const SUM: i64 = 10;
     pub(super) const BIASED: i64 = 11;
 }
 
-/// The alignment of tensors that have no memory.
+/// The alignment of tensors that are not in memory.
 const VIRTUAL_ALIGNMENT: i64 = 16;
 
-/// The numbers of a direction's operation: its kind, and the attributes of x, w, y, the rule, alpha and beta.
+/// The constants of a direction's operation: its kind, and the attributes of x, w, y, the rule, alpha and beta.
 fn operation(direction: Direction) -> (Kind, [u32; 6]) {
     match direction {
         Direction::Forward | Direction::ForwardBiasRelu => (Kind::ConvolutionForward, [704, 703, 705, 702, 700, 701]),
@@ -41,7 +42,7 @@ fn data_type(dtype: DType) -> DataType {
     }
 }
 
-/// Extents and steps as the library counts them.
+/// Extents and strides in the library's integer type.
 fn wide(values: [usize; 4]) -> [i64; 4] {
     values.map(|value| i64::try_from(value).unwrap_or(i64::MAX))
 }
@@ -49,7 +50,7 @@ fn wide(values: [usize; 4]) -> [i64; 4] {
 struct Builder<'a> {
     library: &'static Cudnn,
     problem: &'a Problem,
-    /// The type of sums, and of what lies between two operations: at least `f32`.
+    /// The type of sums and of intermediate tensors: at least `f32`.
     compute: DataType,
 }
 
@@ -63,13 +64,13 @@ impl Builder<'_> {
             .set(attribute::TENSOR_BYTE_ALIGNMENT, &[alignment])
     }
 
-    /// A dense tensor in the problem's order.
+    /// A dense tensor in the problem's memory order.
     fn tensor(&self, uid: i64, dims: [usize; 4]) -> Result<Descriptor, Failed> {
         let alignment = i64::from(self.problem.alignment);
         self.described(uid, dims, data_type(self.problem.dtype), alignment)?.finalize()
     }
 
-    /// What one operation hands to the next.
+    /// An intermediate tensor between two operations.
     fn between(&self, uid: i64, dims: [usize; 4]) -> Result<Descriptor, Failed> {
         let tensor = self.described(uid, dims, self.compute, VIRTUAL_ALIGNMENT)?;
         tensor.set(attribute::TENSOR_IS_VIRTUAL, &[true])?.finalize()
@@ -104,7 +105,7 @@ impl Builder<'_> {
         }
     }
 
-    /// An operation of each element of `x`, with the one of `b` that belongs to it.
+    /// An element-wise operation on `x` and the matching elements of `b`.
     fn pointwise(
         &self,
         mode: PointwiseMode,
@@ -127,7 +128,7 @@ impl Builder<'_> {
     }
 }
 
-/// The graph of a problem, for the device of `handle`, or without one for a device that is described.
+/// The graph of a problem for the device of `handle`, or without a handle for a described device.
 pub(crate) fn operation_graph(
     library: &'static Cudnn,
     handle: Option<cudnnHandle_t>,

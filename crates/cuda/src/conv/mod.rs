@@ -1,5 +1,6 @@
-//! Convolutions by cuDNN's graph API: from layouts to what the library takes (`problem`), from there to an operation graph
-//! (`graph`) and its plans (`plan`), and the plans of a device (`dnn`). `descriptor` wraps the library's.
+//! Convolutions by cuDNN's graph API: from layouts to problems that the library takes (`problem`), to an operation
+//! graph (`graph`), to its plans (`plan`), and the cached plans of a device (`dnn`). `descriptor` wraps the library's
+//! descriptors.
 
 pub(crate) mod described;
 mod descriptor;

@@ -1,4 +1,4 @@
-//! cuDNN's plans for a problem: what its heuristics propose, which of that may be used, and how it is executed.
+//! cuDNN's plans for a problem: the heuristics' proposals, which of them may be used, and how they are executed.
 
 use std::{ffi::c_void, fmt};
 
@@ -12,16 +12,16 @@ use super::{
 };
 use crate::libs::{Cudnn, Failure};
 
-/// What plans are made for.
+/// The device that plans are made for.
 #[derive(Clone, Copy)]
 pub(crate) enum Target<'a> {
     /// The device of a handle.
     Handle(cudnnHandle_t),
-    /// One that is described (`CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR`) and need not be there.
+    /// A described device (`CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR`), which need not exist.
     Described(&'a Descriptor),
 }
 
-/// What the library says of an engine: its number among those of the graph, and its notes.
+/// An engine as the library describes it: its index among those of the graph, and its notes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Engine {
     pub(crate) index: i64,
@@ -29,7 +29,7 @@ pub(crate) struct Engine {
     pub(crate) behavior: Vec<BehaviorNote>,
 }
 
-/// The most notes that an engine has: more than there are.
+/// More notes than any engine has.
 const MAX_NOTES: usize = 32;
 
 impl Engine {
@@ -55,7 +55,7 @@ impl Engine {
         self.behavior.contains(&BehaviorNote::RUNTIME_COMPILATION)
     }
 
-    /// Whether its results are what `problem` asks for.
+    /// Whether its results have the precision and determinism that `problem` requires.
     pub(crate) fn fits(&self, problem: &Problem) -> bool {
         // Tensor cores round factors of `f32` to TensorFloat-32, and some engines round them to half precision.
         let keeps_factors = problem.dtype != DType::F32
@@ -65,8 +65,8 @@ impl Engine {
 }
 
 impl fmt::Display for Engine {
-    /// `eng3`, and what is notable in capitals: `T`ensor cores, `D`own-converted inputs, sums of `R`educed precision, `F`FT,
-    /// `N`ondeterministic, `W`inograd, `C`ompiled at run time.
+    /// `eng3`, and its notes as capital letters: `T`ensor cores, `D`own-converted inputs, sums of `R`educed precision,
+    /// `F`FT, `N`ondeterministic, `W`inograd, `C`ompiled at run time.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "eng{}", self.index)?;
         let letters = self.numerical.iter().filter_map(|note| "TDRFNW".chars().nth(note.0 as usize));
@@ -81,18 +81,18 @@ pub(crate) struct Candidate {
     pub(crate) engine: Engine,
 }
 
-/// What the heuristics propose for a problem and fits it, best first.
+/// The heuristics' proposals that fit a problem, best first.
 pub(crate) struct Candidates {
     pub(crate) list: Vec<Candidate>,
-    /// Why there is nothing (more), in the library's words.
+    /// Why there is nothing, or nothing more, in the library's words.
     pub(crate) reason: Option<Failed>,
 }
 
-/// Asks heuristic A, and then for the engines that take almost everything. Of those that A proposes the ones that add in
-/// reduced precision come last.
+/// Asks heuristic A, and then for the fallback engines, which support almost every problem. Among A's proposals,
+/// engines that accumulate in reduced precision come last.
 ///
 /// # Errors
-/// The installation does not work. That the library has nothing for the problem is none.
+/// If the installation does not work. If the library merely has nothing for the problem, the list is empty.
 pub(crate) fn candidates(library: &'static Cudnn, target: Target, problem: &Problem) -> Result<Candidates, Failed> {
     let mut found = Candidates { list: Vec::new(), reason: None };
     let handle = match target {
@@ -147,7 +147,7 @@ fn proposals(
 pub(crate) struct Plan {
     desc: Descriptor,
     pub(crate) engine: Engine,
-    /// Bytes of memory that it needs besides its operands.
+    /// Bytes of workspace that it needs.
     pub(crate) workspace: usize,
 }
 
@@ -166,11 +166,11 @@ impl Candidate {
 }
 
 impl Plan {
-    /// Queues it in the handle's stream, on tensors of these unique numbers at these addresses.
+    /// Queues the plan on the handle's stream, for tensors of these unique ids at these addresses.
     ///
     /// # Safety
-    /// The addresses are those of tensors as the graph describes them, and `workspace` of as many bytes as the plan needs,
-    /// all in memory that work queued before has made.
+    /// The addresses are those of tensors as the graph describes them, and `workspace` is that of as many bytes as the
+    /// plan needs, all in memory that work queued before has written.
     pub(crate) unsafe fn execute(
         &self,
         library: &'static Cudnn,

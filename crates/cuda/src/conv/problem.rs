@@ -1,5 +1,5 @@
-//! The cache key of a convolution, and the layouts that cuDNN takes: dense images and filters, all of them with the
-//! channels first or all with the channels last.
+//! The cache key of a convolution, and the layouts that cuDNN takes: dense images and filters, either all
+//! channels-first or all channels-last.
 
 use kiln_backend::{Conv2d, DType, Layout};
 
@@ -13,7 +13,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The steps of a dense tensor of these extents.
+    /// The strides of a dense tensor of these extents.
     pub(crate) fn strides(self, [_, c, h, w]: [usize; 4]) -> [usize; 4] {
         match self {
             Format::ChannelsFirst => [c * h * w, h * w, w, 1],
@@ -21,16 +21,15 @@ impl Format {
         }
     }
 
-    /// Whether a tensor lies densely in this order. The step of an extent of 1 is free.
+    /// Whether a tensor is dense in this order. A dimension of extent 1 may have any stride.
     pub(crate) fn fits(self, layout: &Layout) -> bool {
         let Ok(dims) = <[usize; 4]>::try_from(layout.dims()) else { return false };
         let strides = self.strides(dims);
         (0..4).all(|dim| dims[dim] == 1 || layout.strides()[dim] == strides[dim] as isize)
     }
 
-    /// The order that makes the fewest copies of these operands, and which of them it copies. With as many copies
-    /// either way, the order of the first operand counts. The library has no convolutions of `f64` with the channels
-    /// last.
+    /// The order that needs the fewest copies of these operands, and which of them it copies. On a tie, the order of
+    /// the first operand decides. cuDNN has no channels-last convolutions of `f64`.
     pub(crate) fn of<const N: usize>(dtype: DType, operands: [&Layout; N]) -> (Format, [bool; N]) {
         let copies = |format: Format| operands.map(|layout| !format.fits(layout));
         let (first, last) = (copies(Format::ChannelsFirst), copies(Format::ChannelsLast));
@@ -47,7 +46,7 @@ impl Format {
     }
 }
 
-/// Which of the three computations.
+/// Which computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// The convolution itself.
@@ -63,46 +62,46 @@ pub enum Direction {
 /// Everything that the choice of a plan depends on. Images are `[N, C, H, W]`, filters `[O, C / groups, kh, kw]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
-    /// What is computed.
+    /// The computation.
     pub direction: Direction,
-    /// Of all operands.
+    /// The dtype of all operands.
     pub dtype: DType,
-    /// Factors of `f32` may be rounded to TensorFloat-32.
+    /// Whether factors of `f32` may be rounded to TensorFloat-32.
     pub tf32: bool,
-    /// Only engines that give the same bits each time.
+    /// Whether to use only engines that give the same bits each time.
     pub deterministic: bool,
-    /// Plans are timed before one is chosen.
+    /// Whether to time plans before one is chosen.
     pub benchmark: bool,
-    /// The result is added to what is there.
+    /// Whether the result is added to the output.
     pub accumulate: bool,
-    /// All addresses are multiples of so many bytes, a power of two.
+    /// All addresses are multiples of this many bytes, a power of two.
     pub alignment: u8,
-    /// Of all operands.
+    /// The memory order of all operands.
     pub format: Format,
     /// Extents of the input, or of its gradient.
     pub x: [usize; 4],
-    /// Of the filter.
+    /// Extents of the filter.
     pub w: [usize; 4],
-    /// Of the output.
+    /// Extents of the output.
     pub y: [usize; 4],
     /// How the filter moves.
     pub rule: Conv2d,
 }
 
-/// Engines that count in 32 bits take no tensors of more elements than that.
+/// Engines that count in 32 bits take no larger tensors.
 const MAX_ELEMENTS: usize = i32::MAX as usize;
 
-/// The most that engines make use of.
+/// The largest alignment that engines exploit.
 const MAX_ALIGNMENT: u64 = 16;
 
-/// The largest power of two, up to what engines make use of, that divides all addresses.
+/// The largest power of two, up to [`MAX_ALIGNMENT`], that divides all addresses.
 pub(crate) fn alignment<const N: usize>(addresses: [u64; N]) -> u8 {
     let bits = addresses.iter().fold(MAX_ALIGNMENT, |all, address| all | address);
     1 << bits.trailing_zeros()
 }
 
 impl Problem {
-    /// How many images one call may take; 0 if not even one.
+    /// How many images one call may take; 0 if it cannot take even one.
     pub(crate) fn images_a_call(&self) -> usize {
         let image = |dims: [usize; 4]| dims[1..].iter().product::<usize>().max(1);
         MAX_ELEMENTS / image(self.x).max(image(self.y))
@@ -138,14 +137,14 @@ mod tests {
         assert_eq!(Format::of(DType::F32, [&first.flip(3), &filter_last]), (Format::ChannelsLast, [true, false]));
         assert_eq!(Format::of(DType::F32, [&first, &filter_last, &last]), (Format::ChannelsLast, [true, false, false]));
         assert_eq!(Format::of(DType::F64, [&last, &filter_last]), (Format::ChannelsFirst, [true, true]));
-        // One channel is in both orders at once.
+        // With one channel, both orders are the same.
         let grey = layout([2, 1, 5, 4], FIRST);
         assert_eq!(
             Format::of(DType::F32, [&grey, &layout([6, 1, 3, 3], LAST)]),
             (Format::ChannelsFirst, [false, false])
         );
         assert_eq!(Format::of(DType::F32, [&grey, &filter_last]), (Format::ChannelsLast, [false, false]));
-        // A slice of the batch is dense, one of the channels is not.
+        // A slice of the batch is dense, a slice of the channels is not.
         assert_eq!(Format::of(DType::F32, [&first.slice(0, 1, 2, 1)]), (Format::ChannelsFirst, [false]));
         assert_eq!(Format::of(DType::F32, [&first.slice(1, 0, 2, 1)]), (Format::ChannelsFirst, [true]));
     }

@@ -1,4 +1,4 @@
-//! Matrix products by cuBLASLt: descriptors, layouts and the heuristic's algorithms are made once for each problem and
+//! Matrix products by cuBLASLt: descriptors, layouts and the heuristic's algorithms are made once per problem and
 //! cached.
 
 use std::{
@@ -27,7 +27,7 @@ use crate::{
     stream::Stream,
 };
 
-/// Applied to the product by the library, before it is written.
+/// What the library applies to the product before it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Epilogue {
     None,
@@ -37,21 +37,21 @@ pub(crate) enum Epilogue {
     Relu,
     /// The bias and then `max(x, 0)`.
     BiasRelu,
-    /// `max(x, 0)`, and a mask of what was above 0.
+    /// `max(x, 0)`, and a mask of the elements above 0.
     ReluMask,
-    /// The bias, `max(x, 0)`, and a mask of what was above 0.
+    /// The bias, `max(x, 0)`, and a mask of the elements above 0.
     BiasReluMask,
-    /// Zero where the mask says that ReLU gave 0.
+    /// Zeroes the elements that the mask says ReLU zeroed.
     ReluGrad,
-    /// As `ReluGrad`, and writes the sums of the rows of `D`, to where a bias would be read.
+    /// As `ReluGrad`, and also writes the sums of the rows of `D` to the address of the bias.
     ReluBiasGrad,
-    /// Writes, to where a bias would be read, the sums of the second operand over what the product sums over: one for
+    /// Writes to the address of the bias the sums of the second operand over the product's summed dimension: one for
     /// each column of `D`.
     BiasGrad,
 }
 
 impl Epilogue {
-    /// The library's name for it, whether it has a vector (the bias or its gradient), and whether a mask.
+    /// The library's constant, whether it has a vector (the bias or its gradient), and whether it has a mask.
     fn parts(self) -> (LtEpilogue, bool, bool) {
         match self {
             Epilogue::None => (LtEpilogue::CUBLASLT_EPILOGUE_DEFAULT, false, false),
@@ -67,13 +67,13 @@ impl Epilogue {
     }
 }
 
-/// A mask has a bit for each element of `D`. From one column to the next there are this many bits: the least that the
-/// library takes. In which order the bits of a column lie is its own affair.
+/// A mask has one bit for each element of `D`. Its columns are this many bits apart, the least that the library
+/// accepts. The order of bits within a column is internal to the library.
 fn mask_step(rows: usize) -> usize {
     rows.next_multiple_of(128)
 }
 
-/// Bytes of the mask of a `D` with so many rows and columns.
+/// Bytes of the mask of a `D` with this many rows and columns.
 pub(crate) fn mask_len(rows: usize, columns: usize) -> usize {
     mask_step(rows) / 8 * columns
 }
@@ -82,15 +82,15 @@ pub(crate) fn mask_len(rows: usize, columns: usize) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) dtype: DType,
-    /// Factors of `f32` may be rounded to TensorFloat-32.
+    /// Whether factors of `f32` may be rounded to TensorFloat-32.
     pub(crate) tf32: bool,
     pub(crate) product: Product,
     pub(crate) epilogue: Epilogue,
-    /// How many products, and the steps between them of `first`, `second` and the output, in elements.
+    /// The number of products, and the strides between them of `first`, `second` and the output, in elements.
     pub(crate) batch: usize,
     pub(crate) steps: [i64; 3],
-    /// The powers of two, up to 256, that the addresses of `first`, `second`, the output, the bias and the mask are
-    /// multiples of.
+    /// The largest powers of two, up to 256, that divide the addresses of `first`, `second`, the output, the bias and
+    /// the mask.
     pub(crate) alignment: [u32; 5],
 }
 
@@ -107,16 +107,16 @@ pub(crate) struct Addresses {
 impl Addresses {
     /// For [`Key::alignment`].
     pub(crate) fn alignment(&self) -> [u32; 5] {
-        // What is null counts as fully aligned.
+        // A null address counts as fully aligned.
         [self.first, self.second, self.out, self.bias, self.mask].map(|address| 1 << address.trailing_zeros().min(8))
     }
 }
 
-/// Most that an algorithm may use aside; what NVIDIA recommends for Hopper.
+/// Maximum workspace of an algorithm; NVIDIA's recommendation for Hopper.
 const MAX_WORKSPACE: u64 = 32 << 20;
 /// How many of the heuristic's candidates are tried.
 const CANDIDATES: usize = 8;
-/// Partial sums of a product may be combined in the type that it is computed in, and in no smaller one.
+/// Partial sums of a product may be reduced in its compute type, but in no smaller one.
 static REDUCTION_IN_COMPUTE_TYPE: u32 = 2;
 /// `CUBLAS_OP_T`
 const TRANSPOSE: i32 = 1;
@@ -127,7 +127,7 @@ const INTERNAL_ERROR: u32 = 14;
 const NOT_INITIALIZED: u32 = 1;
 const EXECUTION_FAILED: u32 = 13;
 
-/// Whether a call failed for want of memory, or may have.
+/// Whether a call failed, or may have failed, because the library had no memory.
 fn lacks_memory(memory: &DeviceMemory, code: u32) -> bool {
     match code {
         ALLOC_FAILED => true,
@@ -136,16 +136,16 @@ fn lacks_memory(memory: &DeviceMemory, code: u32) -> bool {
     }
 }
 
-/// What is made once a problem.
+/// What is made once per problem.
 struct Plan {
     desc: cublasLtMatmulDesc_t,
     layouts: [cublasLtMatrixLayout_t; 3],
-    /// The candidates that are left, best first, with the workspace of each. Empty where the library has nothing for the
+    /// The remaining candidates, best first, with the workspace of each. Empty if the library has nothing for the
     /// epilogue.
     algorithms: Vec<(cublasLtMatmulAlgo_t, usize)>,
-    /// What the library answered to the last candidate that it refused.
+    /// The library's status for the last candidate that it refused.
     refused: u32,
-    /// Whether those without a workspace have been asked for, because there was no memory for one.
+    /// Whether candidates without a workspace have been requested, because there was no memory for one.
     asked_without_workspace: bool,
 }
 
@@ -154,11 +154,11 @@ pub(crate) struct Lt {
     library: &'static CublasLt,
     memory: &'static DeviceMemory,
     handle: cublasLtHandle_t,
-    /// Held during a call too, because a call writes the addresses of its bias and mask into the plan's descriptor.
+    /// Also held during a call, because a call writes the addresses of its bias and mask into the plan's descriptor.
     plans: Mutex<FxHashMap<Key, Plan>>,
 }
 
-// SAFETY: handle and descriptors may be used from any thread; the mutex sees to it that one at a time does.
+// SAFETY: handle and descriptors may be used from any thread, one at a time, which the mutex ensures.
 unsafe impl Send for Lt {}
 // SAFETY: as above.
 unsafe impl Sync for Lt {}
@@ -198,14 +198,14 @@ impl Lt {
         ));
     }
 
-    /// Queues a product, or says that the library has none for this epilogue.
+    /// Queues a product; returns `false` if the library has none for this epilogue.
     ///
-    /// Candidates of the heuristic are only that: one that the library refuses when it is tried is dropped from the plan,
-    /// and the next one is tried. One whose workspace finds no memory stays in the plan and is passed over.
+    /// The heuristic's candidates may still be refused when they are called: such a candidate is dropped from the plan,
+    /// and the next one is tried. A candidate whose workspace cannot be allocated stays in the plan and is skipped.
     ///
     /// # Safety
     /// The addresses are those of matrices and vectors as `key` describes them, in memory that work queued before has
-    /// made.
+    /// written.
     pub(crate) unsafe fn run(&self, stream: &Stream, key: &Key, at: Addresses) -> Result<bool> {
         stream.context.bind()?;
         let mut plans = self.plans.lock();
@@ -235,7 +235,7 @@ impl Lt {
                 stream.queued("cublasLtMatmul")?;
                 return Ok(true);
             }
-            // Every call fails once work that was queued earlier has.
+            // After work that was queued earlier has failed, every call fails.
             stream.check_health()?;
             if !matches!(code, NOT_SUPPORTED | INVALID_VALUE | ARCH_MISMATCH | INTERNAL_ERROR) {
                 return Err(self.failed("cublasLtMatmul", &format!("{key:?}"), code));
@@ -243,14 +243,14 @@ impl Lt {
             plan.refused = code;
             plan.algorithms.remove(i);
         }
-        // None is left: an epilogue is done by a kernel of ours, a product by nothing else.
+        // No candidate is left: a kernel of ours can replace an epilogue, but not a product.
         match lacking {
             Some(error) if key.epilogue == Epilogue::None => Err(error),
             None if key.epilogue == Epilogue::None => {
-                Err(self.failed("cublasLtMatmul", &format!("{key:?}, by any of its algorithms"), plan.refused))
+                Err(self.failed("cublasLtMatmul", &format!("{key:?}, with any algorithm"), plan.refused))
             }
             Some(_) => {
-                self.note(key, "there is no memory for a workspace");
+                self.note(key, "no memory for a workspace");
                 Ok(false)
             }
             None => {
@@ -260,8 +260,8 @@ impl Lt {
         }
     }
 
-    /// The next candidate whose workspace is smaller than that of the `i`-th; the library is asked for those without one if
-    /// it has listed none.
+    /// The next candidate whose workspace is smaller than that of the `i`-th; if the library has listed none without a
+    /// workspace, it is asked for those.
     fn next_smaller(&self, key: &Key, plan: &mut Plan, i: usize) -> Result<Option<usize>> {
         let bytes = plan.algorithms[i].1;
         let next = |plan: &Plan| (i..plan.algorithms.len()).find(|&j| plan.algorithms[j].1 < bytes);
@@ -321,7 +321,7 @@ impl Lt {
         self.check("cublasLtMatmulDescSetAttribute", key, code)
     }
 
-    /// Where the epilogue finds what it reads or writes besides matrices.
+    /// Sets the addresses of what the epilogue reads or writes besides matrices.
     fn set_places(&self, key: &Key, desc: cublasLtMatmulDesc_t, at: Addresses) -> Result<()> {
         let (_, bias, mask) = key.epilogue.parts();
         if bias {
@@ -388,7 +388,8 @@ impl Lt {
         Ok(())
     }
 
-    /// The heuristic's candidates that need at most `workspace` bytes aside, best first; none is no error.
+    /// The heuristic's candidates that need at most `workspace` bytes of workspace, best first; an empty list is not an
+    /// error.
     fn candidates(&self, key: &Key, plan: &Plan, workspace: u64) -> Result<Vec<(cublasLtMatmulAlgo_t, usize)>> {
         let mut preference = ptr::null_mut();
         // SAFETY: writes the handle.
@@ -473,7 +474,7 @@ impl Lt {
             )
         };
         let code = self.memory.with_room(ask, |&code| lacks_memory(self.memory, code));
-        // Without its epilogue the product is asked for again; if it was not that, then the status comes back.
+        // If a product with an epilogue is refused, it is tried without; a status for other reasons then comes back.
         if code == NOT_SUPPORTED || (code == INVALID_VALUE && key.epilogue != Epilogue::None) {
             return Ok(Vec::new());
         }
@@ -481,8 +482,8 @@ impl Lt {
         let returned = usize::try_from(returned).unwrap_or(0).min(CANDIDATES);
         let usable = results[..returned].iter().filter_map(|result| {
             let result = result.as_ptr();
-            // SAFETY: zeroed, then written by the library. The state is read as a number, because its enum may not
-            // know every code.
+            // SAFETY: zeroed, then written by the library. The state is read as a number, because the enum may not have
+            // every code.
             unsafe {
                 let state = (&raw const (*result).state).cast::<u32>().read();
                 (state == 0).then(|| ((*result).algo, (*result).workspaceSize))

@@ -1,11 +1,11 @@
 //! Strided row-major products as column-major GEMMs with leading dimensions, which is what cuBLASLt takes.
 //!
-//! A row-major matrix is its transpose in column-major order, so `C = A B` is computed as `Cᵀ = Bᵀ Aᵀ`: operands
-//! swap, nothing is copied. Any operand whose rows or columns are dense will do, and so will a transposed output.
+//! A row-major matrix is its transpose in column-major order, so `C = A B` is computed as `Cᵀ = Bᵀ Aᵀ`: operands swap,
+//! nothing is copied. Any operand with dense rows or dense columns can be used, and so can a transposed output.
 
 use kiln_backend::{Layout, MAX_RANK};
 
-/// A matrix as it is stored: column-major, `rows` dense elements a column, columns `ld` elements apart.
+/// A matrix as it is stored: column-major, with `rows` contiguous elements per column, and columns `ld` elements apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Matrix {
     pub(crate) rows: usize,
@@ -16,7 +16,7 @@ pub(crate) struct Matrix {
 }
 
 impl Matrix {
-    /// A `p` by `k` operand with steps `sp` and `sk`, if one of them is dense.
+    /// A `p` by `k` operand with strides `sp` and `sk`, if one of them is 1.
     fn stored(p: usize, k: usize, sp: isize, sk: isize) -> Option<Matrix> {
         let dense = |rows, cols, across: isize, along: isize, transposed| {
             let ld = leading(rows, cols, across, along)?;
@@ -26,8 +26,8 @@ impl Matrix {
     }
 }
 
-/// The leading dimension of a column-major matrix with steps `across` a column and `along` the columns. The step of
-/// an extent of 1 is free.
+/// The leading dimension of a column-major matrix with stride `across` within a column and stride `along` between
+/// columns. A dimension of extent 1 may have any stride.
 fn leading(rows: usize, cols: usize, across: isize, along: isize) -> Option<usize> {
     if rows > 1 && across != 1 {
         return None;
@@ -47,11 +47,11 @@ pub(crate) struct Product {
     pub(crate) first: Matrix,
     pub(crate) second: Matrix,
     pub(crate) ld: usize,
-    /// Whether `first` is the caller's `b` (and `second` its `a`), which is so unless the output is transposed.
+    /// Whether `first` is the caller's `b` (and `second` its `a`), which is the case unless the output is transposed.
     pub(crate) swapped: bool,
 }
 
-/// The operands that the library cannot take as they lie, and that need a dense copy.
+/// The operands that the library cannot take in place, and that need a dense copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unfit {
     pub(crate) a: bool,
@@ -67,14 +67,14 @@ pub(crate) struct Extents {
     pub(crate) k: usize,
 }
 
-/// Steps of a row-major matrix: from row to row, from column to column.
+/// Strides of a row-major matrix: from row to row, from column to column.
 pub(crate) type Steps = [isize; 2];
 
 impl Product {
     /// No extent is 0.
     ///
     /// # Errors
-    /// What has to be copied first.
+    /// The operands that must be copied first.
     pub(crate) fn new(Extents { m, n, k }: Extents, a: Steps, b: Steps, out: Steps) -> Result<Product, Unfit> {
         // Transposed, `b` is `n` by `k` and `a` is `k` by `m`.
         let (from_b, from_a) = (Matrix::stored(n, k, b[1], b[0]), Matrix::stored(k, m, a[1], a[0]));
@@ -88,31 +88,31 @@ impl Product {
         let Some(ld) = leading(m, n, out[0], out[1]) else { return Err(unfit(true)) };
         match (Matrix::stored(m, k, a[0], a[1]), Matrix::stored(k, n, b[0], b[1])) {
             (Some(first), Some(second)) => Ok(Product { p: m, q: n, k, first, second, ld, swapped: false }),
-            // What is dense is so either way round.
+            // A dense operand is dense either way.
             _ => Err(unfit(false)),
         }
     }
 }
 
-/// A batch of products: how many, and the steps of `a`, `b` and the output from one to the next.
+/// A batch of products: their number, and the strides of `a`, `b` and the output from one to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) count: usize,
     pub(crate) steps: [isize; 3],
 }
 
-/// The most that one call takes.
+/// The largest batch that one call takes.
 const MAX_BATCH: usize = 65_535;
 
-/// Leading dimensions made into few calls of many products each.
+/// Leading dimensions divided into few calls of many products each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Batches {
-    /// From the outermost to the innermost, which is the batch of a call; none has one product only.
+    /// From the outermost to the innermost, which is the batch of a call; empty for a single product.
     dims: Vec<Batch>,
 }
 
 impl Batches {
-    /// The dimensions before the last `lead..` of three layouts with the same leading extents.
+    /// The dimensions before `lead` of three layouts with the same leading extents.
     pub(crate) fn new(lead: usize, layouts: [&Layout; 3]) -> Batches {
         let mut dims: Vec<Batch> = Vec::with_capacity(MAX_RANK);
         for dim in 0..lead {
@@ -131,7 +131,7 @@ impl Batches {
         Batches { dims }
     }
 
-    /// Calls `product` for each call of the library with the offsets of the first product and the batch.
+    /// Calls `product` for each library call, with the offsets of its first product and its batch.
     pub(crate) fn for_each<E>(&self, mut product: impl FnMut([isize; 3], Batch) -> Result<(), E>) -> Result<(), E> {
         let one = Batch { count: 1, steps: [0; 3] };
         let (inner, outer) = self.dims.split_last().map_or((one, &[][..]), |(inner, outer)| (*inner, outer));
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    /// What the library computes, by its definition, on memory of integers.
+    /// The library's result by its definition, on integers in memory.
     fn run(product: &Product, first: &dyn Fn(usize) -> i64, second: &dyn Fn(usize) -> i64) -> Vec<(usize, i64)> {
         let at = |matrix: &Matrix, row: usize, col: usize| {
             let (row, col) = if matrix.transposed { (col, row) } else { (row, col) };
@@ -180,7 +180,7 @@ mod tests {
         out
     }
 
-    /// Dense in one direction with a gap, dense in neither, or broadcast.
+    /// Dense in one dimension with a gap, dense in neither, or broadcast.
     fn steps(rows: usize, cols: usize) -> impl Strategy<Value = Steps> {
         let (rows, cols) = (rows as isize, cols as isize);
         prop_oneof![
@@ -225,7 +225,7 @@ mod tests {
                 }
                 Err(unfit) => {
                     prop_assert!(unfit.a || unfit.b || unfit.out);
-                    // With dense copies of what does not fit it always works.
+                    // With dense copies of the operands that do not fit, it always works.
                     let dense = |unfit: bool, steps, cols: usize| if unfit { [cols as isize, 1] } else { steps };
                     let again = Product::new(extents, dense(unfit.a, a, k), dense(unfit.b, b, n), dense(unfit.out, out, n));
                     prop_assert!(again.is_ok());
@@ -261,7 +261,7 @@ mod tests {
         };
         let all = run([&dense, &dense, &dense]);
         assert_eq!(all, [([0; 3], Batch { count: 12, steps: [4; 3] })]);
-        // `b` is shared along the first dimension: a call for each of its three indices.
+        // `b` is shared along the first dimension: one call for each of its three indices.
         let shared = Layout::strided(shape, &[0, 0, 4, 2, 1], 0).unwrap();
         let some = run([&dense, &shared, &dense]);
         assert_eq!(some.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [[0, 0, 0], [16, 0, 16], [32, 0, 32]]);

@@ -13,7 +13,7 @@ use super::{functions, release, search};
 use crate::error::CudaError;
 
 functions! {
-    /// cuDNN. One a process; a handle a device.
+    /// cuDNN. One per process; one handle per device.
     Cudnn: cudnnStatus_t as c_uint, sys;
     create = cudnnCreate(handle: *mut cudnnHandle_t);
     set_stream = cudnnSetStream(handle: cudnnHandle_t, stream: cudaStream_t);
@@ -24,7 +24,7 @@ functions! {
         plan: cudnnBackendDescriptor_t,
         pack: cudnnBackendDescriptor_t,
     );
-    // Kinds of descriptors, names and types of attributes are numbers here: some are newer than the bindings.
+    // Descriptor kinds, attribute names and types are plain numbers here: some are newer than the bindings.
     [unchecked] create_descriptor = cudnnBackendCreateDescriptor(kind: c_uint, desc: *mut cudnnBackendDescriptor_t);
     [unchecked] set_attribute = cudnnBackendSetAttribute(
         desc: cudnnBackendDescriptor_t,
@@ -43,32 +43,32 @@ functions! {
     );
 }
 
-/// cuDNN's own libraries, which the one that is linked opens by itself. It ends the process when it is asked for its
-/// version and the first is missing, so this is opened beforehand.
+/// cuDNN's first sub-library, which the linked one opens itself. If it is missing, asking for the version ends the
+/// process, so it is opened beforehand.
 const GRAPH: &str = if cfg!(windows) { "cudnn_graph64_9.dll" } else { "libcudnn_graph.so.9" };
 
 impl Cudnn {
-    /// Finds and opens the library. `served` is the major version of CUDA that the driver serves.
+    /// Finds and opens the library. `served` is the major CUDA version that the driver supports.
     ///
     /// # Errors
-    /// The reason why there is none.
+    /// The reason, if there is none.
     pub(crate) fn open(served: u32) -> Result<Cudnn, String> {
         Cudnn::resolve(Open::new(&search::cudnn(served), is_whole)?)
     }
 
-    /// As 92600 for 9.26.0.
+    /// The version, 92600 for 9.26.0.
     pub(crate) fn version(&self) -> Option<u32> {
-        // SAFETY: a function of this kind; `is_whole` has seen to what it needs.
+        // SAFETY: a function of this type; `is_whole` has checked that its dependencies are there.
         u32::try_from(unsafe { self.open.number("cudnnGetVersion") }?).ok()
     }
 
-    /// The version of CUDA that it was built for, as 13040 for 13.4.
+    /// The CUDA version that it was built for, 13040 for 13.4.
     pub(crate) fn cuda_version(&self) -> Option<u32> {
         // SAFETY: as above.
         u32::try_from(unsafe { self.open.number("cudnnGetCudartVersion") }?).ok()
     }
 
-    /// The major version of CUDA that it was built for.
+    /// The major CUDA version that it was built for.
     pub(crate) fn cuda_major(&self) -> Option<u32> {
         self.cuda_version().map(|version| version / 1000)
     }
@@ -78,29 +78,29 @@ impl Cudnn {
         self.open.file("cudnnCreate")
     }
 
-    /// Its file and what it was built for, for messages.
+    /// Its file and the CUDA version that it was built for, for messages.
     pub(crate) fn described(&self) -> String {
         let built =
             self.cuda_major().map_or_else(|| "an unknown version of CUDA".into(), |major| format!("CUDA {major}"));
         format!("cuDNN {} is for {built}", self.file().display())
     }
 
-    /// What the library says of the last failure on this thread beyond its status; empty if it says nothing.
+    /// The library's message about the last failure on this thread, beyond the status; empty if there is none.
     pub(crate) fn last_error(&self) -> String {
         let mut text = [0u8; 1024];
-        // SAFETY: the type of the function, which writes text of at most as many bytes as are said.
+        // SAFETY: the type of the function, which writes at most the given number of bytes.
         unsafe {
             let get: Option<unsafe extern "C" fn(*mut c_char, usize)> = self.open.get("cudnnGetLastErrorString");
             let Some(get) = get else { return String::new() };
             get(text.as_mut_ptr().cast(), text.len());
         }
-        // What is longer than the buffer may not end with a zero.
+        // A message longer than the buffer may not end with a zero.
         let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
         String::from_utf8_lossy(&text[..end]).trim().to_string()
     }
 
-    /// A failed call as an error: of the environment with what was loaded and how to mend it, else with its problem.
-    /// `said` is its [`last_error`](Cudnn::last_error), which the next call takes away.
+    /// The error of a failed call: if it is of the environment, with the loaded libraries and a fix, else with the
+    /// problem. `said` is the [`last_error`](Cudnn::last_error), which the next call overwrites.
     pub(crate) fn error(
         &self,
         device: usize,
@@ -120,7 +120,7 @@ impl Cudnn {
         CudaError::Environment { device, call, status, said, files, fix: self.fix(code) }
     }
 
-    /// What to do about a status of the environment.
+    /// How to fix a status of the environment.
     fn fix(&self, code: u32) -> String {
         let major = self.cuda_major().unwrap_or(13);
         let ending = if major >= 13 { String::new() } else { format!("-cu{major}") };
@@ -137,23 +137,25 @@ impl Cudnn {
                 "install what this cuDNN opens at run time, cuBLASLt and NVRTC of CUDA {major} ({together}), or set \
                  KILN_CUDA_PATH to the folders that hold them"
             ),
-            _ => "install cuDNN anew: all of its libraries (libcudnn_*) of one version in one folder, and no others on the \
+            _ => {
+                "reinstall cuDNN: all of its libraries (libcudnn_*) of one version in one folder, and no others on the \
                   loader's path"
-                .into(),
+                    .into()
+            }
         }
     }
 }
 
-/// Whether cuDNN's own libraries are there. What is opened here stays, for the library opens it as well.
+/// Checks that cuDNN's sub-libraries are there. What is opened here stays open, since the library opens it as well.
 fn is_whole(open: &Open) -> Result<(), String> {
     let beside = open.file("cudnnCreate").with_file_name(GRAPH);
     let name = if beside.is_file() { &beside } else { Path::new(GRAPH) };
     // SAFETY: NVIDIA's libraries have no initializers with requirements on the caller.
     let graph = unsafe { Library::new(name) }
         .map_err(|error| format!("{GRAPH}, a part of it, does not load: {}", reason(&error)))?;
-    // It may not be unloaded: its descriptors and the library's own handle of it live on.
+    // It must not be unloaded: its descriptors and the library's own handle to it live on.
     std::mem::forget(graph);
-    // SAFETY: a function of this kind; all that it needs is there.
+    // SAFETY: a function of this type; all that it needs is there.
     match unsafe { open.number("cudnnGetVersion") } {
         Some(version) if version < OLDEST => Err(format!("it is {version}, and {OLDEST} or newer is needed")),
         _ => Ok(()),
@@ -172,14 +174,15 @@ const SUBLIBRARY_VERSION_MISMATCH: u32 = 1002;
 const SUBLIBRARY_LOADING_FAILED: u32 = 1008;
 const DEVICE_ALLOCATION_FAILED: u32 = 4004;
 
-/// What a status other than success means to the caller.
+/// What an unsuccessful status means to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The library cannot do this problem in this way, and may in another.
+    /// The library does not support the problem in this way; it may in another.
     Unsupported,
-    /// Library, driver and device do not fit: no other way will do, and the user has to mend the installation.
+    /// Library, driver and device do not fit together: nothing else will work, and the user has to fix the
+    /// installation.
     Environment,
-    /// The library found no memory for itself on the device.
+    /// The library found no device memory for itself.
     OutOfMemory,
     Other,
 }
@@ -197,9 +200,9 @@ impl Failure {
     }
 }
 
-/// Name of a status code of cuDNN
-/// (<https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-graph-library.html#cudnnstatus-t>). Of a code that
-/// is newer than this list, its class.
+/// The name of a cuDNN status code
+/// (<https://docs.nvidia.com/deeplearning/cudnn/backend/latest/api/cudnn-graph-library.html#cudnnstatus-t>); for a code
+/// newer than this list, its class.
 pub(crate) fn status_name(code: u32) -> &'static str {
     match NAMES.iter().find(|(known, _)| *known == code) {
         Some((_, name)) => name,
@@ -284,7 +287,7 @@ mod tests {
         assert!(status_name(3999).contains("NOT_SUPPORTED") && status_name(7).contains("does not know"));
     }
 
-    /// Where the real library is installed.
+    /// Runs where the real library is installed.
     #[test]
     fn names_are_the_librarys() {
         let Ok(library) = Cudnn::open(13) else { return };
@@ -297,11 +300,11 @@ mod tests {
         for code in 0..6000 {
             let known = NAMES.iter().find(|(known, _)| *known == code).map(|(_, name)| *name);
             let theirs = Some(name(code)).filter(|name| name != "CUDNN_UNKNOWN_STATUS");
-            // An older one lacks some, a newer one has more.
+            // An older library lacks some, a newer one has more.
             assert!(known.is_none() || theirs.is_none() || known == theirs.as_deref(), "{code}: {known:?}, {theirs:?}");
             assert!(!newest || known.is_none() || theirs.is_some(), "{code}: {known:?}");
         }
-        // It says why a handle cannot be made here, if it cannot.
+        // If a handle cannot be made here, the library says why.
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes the handle.
         let code = unsafe { (library.create)(&raw mut handle) };

@@ -13,7 +13,7 @@ use cudarc::driver::sys::{
 use super::{Open, functions, search};
 
 functions! {
-    /// The driver. One a process.
+    /// The driver. One per process.
     Driver: CUresult as c_uint, sys;
     init = cuInit(flags: c_uint);
     driver_get_version = cuDriverGetVersion(version: *mut c_int);
@@ -74,10 +74,10 @@ impl Driver {
     /// Finds, opens and initializes the driver.
     ///
     /// # Errors
-    /// The reason why there is none, or none that works.
+    /// The reason, if there is none, or none that works.
     pub(crate) fn open() -> Result<Driver, String> {
         let driver = Driver::resolve(Open::new(&search::driver(), |_| Ok(()))?)?;
-        // SAFETY: has no requirements; everything else needs it to be called first.
+        // SAFETY: has no requirements; it must precede every other call.
         match unsafe { (driver.init)(0) } {
             0 => Ok(driver),
             code => Err(format!(
@@ -89,7 +89,7 @@ impl Driver {
         }
     }
 
-    /// The version of CUDA that the driver serves, e.g. 12080.
+    /// The CUDA version that the driver supports, e.g. 12080.
     pub(crate) fn version(&self) -> i32 {
         let mut version = 0;
         // SAFETY: writes one integer. It cannot fail with a valid pointer; 0 would count as old.
@@ -118,7 +118,7 @@ impl Driver {
     }
 }
 
-/// What to do about a driver that does not start.
+/// How to fix a driver that does not start.
 fn advice(code: u32) -> &'static str {
     match code {
         34 => "take the toolkit's `stubs` off LD_LIBRARY_PATH: they are for linking, and no driver",

@@ -1,6 +1,7 @@
-//! Libraries of one major version of CUDA. Those of CUDA 12 and of CUDA 13 have other file names and do not work together,
-//! but cuDNN has the same name for both: it says which it was built for (`cudnnGetCudartVersion`), and its engines open
-//! cuBLASLt and NVRTC of that version by name. So it is loaded first, and decides which of these are loaded.
+//! Loads libraries of one major CUDA version. Those of CUDA 12 and 13 have different file names and do not work
+//! together, but cuDNN has the same name for both. It reports which version it was built for (`cudnnGetCudartVersion`),
+//! and its engines open cuBLASLt and NVRTC of that version by name. So cuDNN is loaded first, and decides which of the
+//! others are loaded.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 
 use super::{CublasLt, Cudnn, Driver, Open, search};
 
-/// What there is of each library, or the reason why it is missing. A program that needs none of them runs without.
+/// Each library, or the reason why it is missing. A program that needs none of them runs without.
 #[derive(Debug)]
 pub(crate) struct Libraries {
     pub(crate) cublas_lt: Result<CublasLt, String>,
@@ -17,31 +18,31 @@ pub(crate) struct Libraries {
     pub(crate) nvrtc: Result<Nvrtc, String>,
 }
 
-/// NVRTC, which is loaded for cuDNN and not called.
+/// NVRTC, which is loaded for cuDNN and not called by Kiln.
 #[derive(Debug)]
 pub(crate) struct Nvrtc {
     pub(crate) file: PathBuf,
-    /// As (13, 2).
+    /// The version, e.g. (13, 2).
     pub(crate) version: (i32, i32),
     _open: Open,
 }
 
-/// The libraries that fit the driver, which are looked for once.
+/// The libraries that fit the driver, searched for once.
 ///
 /// # Errors
-/// Those that there are cannot work together: the paths of both, and what to do.
+/// If the installed ones cannot work together: the paths of both, and what to do.
 pub(crate) fn libraries(driver: &Driver) -> Result<&'static Libraries, &'static str> {
     static LIBRARIES: OnceLock<Result<Libraries, String>> = OnceLock::new();
     LIBRARIES.get_or_init(|| Libraries::open(Some(driver))).as_ref().map_err(String::as_str)
 }
 
 impl Libraries {
-    /// Without a driver, whatever there is: for a report.
+    /// Opens the libraries; without a driver, any version, for a report.
     ///
     /// # Errors
     /// As for [`libraries`].
     pub(crate) fn open(driver: Option<&Driver>) -> Result<Libraries, String> {
-        // The newest that is known, if nothing says otherwise.
+        // Without a driver, the newest known version.
         let served = driver.map_or(13, |driver| u32::try_from(driver.version() / 1000).unwrap_or(0)).max(12);
         let cudnn = Cudnn::open(served);
         let built_for = cudnn.as_ref().ok().and_then(Cudnn::cuda_major);
@@ -51,7 +52,7 @@ impl Libraries {
         let majors: Vec<u32> = built_for.map_or_else(|| (12..=served).rev().collect(), |major| vec![major]);
         let cublas_lt = CublasLt::open(&majors);
         if cublas_lt.is_err() {
-            // One of another version is no use, and the reason why there seems to be none.
+            // A library of another version cannot be used, which is the reason why there seems to be none.
             let others: Vec<u32> = (12..=served.max(13)).rev().filter(|major| !majors.contains(major)).collect();
             if let Ok(other) = CublasLt::open(&others) {
                 let major = other.cuda_major().unwrap_or(0);
@@ -70,7 +71,7 @@ impl Libraries {
     }
 }
 
-/// Whether a driver serves libraries of this major version of CUDA: those of its own and of older ones.
+/// Checks that a driver supports libraries of this major CUDA version: its own and older ones.
 fn serves(driver: &Driver, described: &str, major: u32) -> Result<(), String> {
     let version = u32::try_from(driver.version()).unwrap_or(0);
     if major <= version / 1000 {
@@ -90,7 +91,7 @@ fn too_new(described: &str, major: u32, driver: u32, file: &Path) -> String {
     )
 }
 
-/// Two libraries that cannot be used in one process.
+/// The error for two libraries that cannot be used in one process.
 fn impossible(cudnn: &str, cublas_lt: &str, major: u32) -> String {
     let cublas = if major >= 13 { "nvidia-cublas".to_string() } else { format!("nvidia-cublas-cu{major}") };
     format!(
@@ -113,7 +114,7 @@ impl Nvrtc {
         };
         let check = |open: &Open| match version(open) {
             Some((found, minor)) if u32::try_from(found) != Ok(major) => {
-                Err(format!("it is of CUDA {found}.{minor}, and CUDA {major} is needed"))
+                Err(format!("it is for CUDA {found}.{minor}, and CUDA {major} is needed"))
             }
             Some(_) => Ok(()),
             None => Err("it has no nvrtcVersion".into()),
@@ -123,7 +124,7 @@ impl Nvrtc {
     }
 }
 
-/// A version as NVIDIA packs it into a number, in words: 13040 is 13.4 with a unit of 1000, 130401 is 13.4.1 with one of
+/// Formats a version that NVIDIA packs into a number: 13040 is 13.4 with a unit of 1000, 130401 is 13.4.1 with one of
 /// 10,000.
 pub(crate) fn release(version: u32, unit: u32) -> String {
     let (major, rest) = (version / unit, version % unit);
@@ -156,7 +157,7 @@ mod tests {
         }
     }
 
-    /// Where the real libraries are installed, they belong together.
+    /// Where the real libraries are installed, they are of one version.
     #[test]
     fn what_is_installed_is_of_one_version() {
         let found = Libraries::open(None).unwrap();
