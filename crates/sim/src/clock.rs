@@ -1,11 +1,11 @@
 //! Vector clocks over streams: which operations happened before a given one.
 use crate::stream_id::StreamId;
 
-/// Per stream, the number of its latest operation that came before.
+/// Per stream, the number of its latest operation that happened before.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Clock(Vec<(StreamId, u64)>);
 
-/// An operation: its stream, and its number in it, from 1.
+/// An operation: its stream, and its number within the stream, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     pub stream: StreamId,
@@ -13,7 +13,7 @@ pub struct Moment {
 }
 
 impl Clock {
-    /// Whether the operation at `moment` came before.
+    /// Whether the operation at `moment` happened before.
     pub fn covers(&self, moment: Moment) -> bool {
         self.0.iter().any(|&(stream, number)| stream == moment.stream && number >= moment.number)
     }
@@ -26,7 +26,7 @@ impl Clock {
         }
     }
 
-    /// Adds everything that `other` knows.
+    /// Adds all operations that `other` covers.
     pub fn join(&mut self, other: &Clock) {
         for &(stream, number) in &other.0 {
             self.advance(Moment { stream, number });

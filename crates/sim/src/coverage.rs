@@ -23,14 +23,14 @@ fn declared() -> BTreeSet<String> {
         .collect()
 }
 
-/// The texts of a list in a report: `"kernels": ["one", "two"]`, on a line of its own.
+/// The strings of a list in a report: `"kernels": ["one", "two"]`, on a line of its own.
 fn list<'a>(report: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let start = format!("\"{name}\": [");
     let line = report.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default();
     line.trim_end_matches([',', ']']).split(", ").map(|text| text.trim_matches('"'))
 }
 
-/// Prints what none of the reports in a folder names, and counts it.
+/// Prints the kernels and functions that no report in a folder mentions, and counts them.
 pub fn missing(reports: &Path) -> io::Result<usize> {
     let (mut kernels, mut functions) = (BTreeSet::from_iter(kiln_sim::kernel_names()), declared());
     if kernels.is_empty() || functions.is_empty() {

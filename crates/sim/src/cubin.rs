@@ -1,5 +1,5 @@
-//! A parser for what a driver reads in a cubin, an ELF file of machine code: architecture, release of CUDA, kernels with
-//! their parameters.
+//! A parser for the parts of a cubin (an ELF file of machine code) that a driver reads: architecture, CUDA release,
+//! kernels with their parameters.
 use std::collections::HashMap;
 use std::ffi::c_void;
 
@@ -8,14 +8,14 @@ use crate::ptx::Entry;
 /// An ELF file for a GPU.
 #[derive(Debug)]
 pub struct Cubin {
-    /// As in 90 for `sm_90`.
+    /// The architecture, 90 for `sm_90`.
     pub arch: u32,
-    /// The release of CUDA that made it, as in 135 for 13.5.
+    /// The CUDA release that made it, 135 for 13.5.
     pub toolkit: u32,
     pub entries: HashMap<String, Entry>,
 }
 
-/// No cubin, or a damaged one.
+/// Not a cubin, or a damaged one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invalid;
 
@@ -27,14 +27,14 @@ const SEGMENT: usize = 56;
 const MACHINE: u16 = 190;
 /// `SHT_NOBITS`
 const NO_BITS: u32 = 8;
-/// Shared memory that the hardware keeps of each block from sm_90 on, which sections count.
+/// Shared memory that the hardware reserves per block from sm_90 on, which section sizes include.
 const RESERVED_SHARED: u32 = 1024;
 
 /// Attributes of `.nv.info`.
 const KERNEL_PARAMETER: u8 = 0x17;
 const MAX_THREADS: u8 = 0x05;
 const CUDA_VERSION: u8 = 0x37;
-/// The form of an attribute that has a size and so many bytes; all others have four bytes.
+/// The format of an attribute with a size field and that many bytes; all others have four bytes.
 const SIZED: u8 = 0x04;
 
 fn number<const N: usize>(bytes: &[u8], at: usize) -> Result<u64, Invalid> {
@@ -46,16 +46,16 @@ fn place(bytes: &[u8], at: usize) -> Result<usize, Invalid> {
     usize::try_from(number::<8>(bytes, at)?).ok().filter(|place| *place < 1 << 30).ok_or(Invalid)
 }
 
-/// Whether an image for the driver is an ELF file rather than text.
+/// Whether an image is an ELF file rather than text.
 ///
 /// # Safety
-/// There is text with a zero at its end, or an ELF file.
+/// `image` is zero-terminated text, or an ELF file.
 pub unsafe fn is_elf(image: *const c_void) -> bool {
     // SAFETY: the caller's promise; text may end before the fourth byte, and then differs there.
     (0..MAGIC.len()).all(|i| unsafe { image.cast::<u8>().add(i).read() } == MAGIC[i])
 }
 
-/// The bytes of an ELF file, which says itself how long it is.
+/// The bytes of an ELF file, whose header contains its length.
 ///
 /// # Safety
 /// [`is_elf`], and the file is whole.
@@ -84,7 +84,7 @@ pub fn parse(file: &[u8]) -> Result<Cubin, Invalid> {
     if file.get(..4) != Some(MAGIC) || number::<2>(file, 18)? as u16 != MACHINE {
         return Err(Invalid);
     }
-    // The release 8 of the format has the architecture one byte further.
+    // Version 8 of the format has the architecture one byte further on.
     let flags = number::<4>(file, 48)? as u32;
     let arch = if file[8] >= 8 { flags >> 8 & 0xff } else { flags & 0xff };
     let (sections, count) = (place(file, 40)?, number::<2>(file, 60)? as usize);
@@ -109,7 +109,7 @@ pub fn parse(file: &[u8]) -> Result<Cubin, Invalid> {
         let mut parameters = Vec::new();
         for (attribute, value) in attributes(info)? {
             match attribute {
-                // Symbol, number, offset; flags, whose upper bits are the size.
+                // Symbol, index, offset; flags, whose upper bits are the size.
                 KERNEL_PARAMETER => parameters.push((number::<2>(value, 4)?, (number::<4>(value, 8)? >> 18) as u32)),
                 MAX_THREADS => {
                     let threads = (0..3).map(|i| number::<4>(value, 4 * i)).product::<Result<u64, Invalid>>()?;
@@ -131,7 +131,7 @@ pub fn parse(file: &[u8]) -> Result<Cubin, Invalid> {
     Ok(Cubin { arch, toolkit, entries })
 }
 
-/// The attributes that have more than two bytes.
+/// The attributes with more than two bytes.
 fn attributes(info: &[u8]) -> Result<Vec<(u8, &[u8])>, Invalid> {
     let (mut found, mut at) = (Vec::new(), 0);
     while at < info.len() {

@@ -1,5 +1,5 @@
-//! Functions that take their time (`KILN_SIM_DELAY`), so that what a program does meanwhile can be told: the device itself
-//! answers one call after the other.
+//! Slow functions (`KILN_SIM_DELAY`), to test what a program does meanwhile: the device itself handles one call at a
+//! time.
 use std::collections::BTreeMap;
 use std::env;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 /// Functions with their milliseconds, as in `cuModuleLoadDataEx:300,cuEventSynchronize:50`.
 static DELAYS: OnceLock<Vec<(String, u64)>> = OnceLock::new();
-/// Of each such function, how many calls there are now, and how many there were at most.
+/// For each slow function, the number of concurrent calls now and the maximum so far.
 static CALLS: Mutex<BTreeMap<&'static str, (u32, u32)>> = Mutex::new(BTreeMap::new());
 
 /// A call that has begun.
 pub struct Call(Option<&'static str>);
 
-/// Waits if this function is one that takes its time. Nothing of the device may be locked.
+/// Waits if this function is a slow one. Nothing of the device may be locked.
 pub fn enter(name: &'static str) -> Call {
     let delays = DELAYS.get_or_init(|| parse(&env::var("KILN_SIM_DELAY").unwrap_or_default()));
     let Some((_, milliseconds)) = delays.iter().find(|(delayed, _)| delayed == name) else { return Call(None) };
@@ -37,7 +37,7 @@ fn count(name: &'static str, change: impl FnOnce(u32, u32) -> (u32, u32)) {
     *entry = change(entry.0, entry.1);
 }
 
-/// `function: calls at one time`, of each function that takes its time.
+/// `function: maximum of concurrent calls` for each slow function.
 pub fn together() -> Vec<String> {
     let calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
     calls.iter().map(|(name, (_, most))| format!("{name}: {most}")).collect()

@@ -1,11 +1,11 @@
-//! Bindings of the engine that runs kernels, which is in C++ (`csrc/engine.h`).
+//! Bindings to the engine that runs kernels, which is written in C++ (`csrc/engine.h`).
 use std::env;
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::sync::OnceLock;
 
 use crate::report::Kind;
 
-/// A kernel that was compiled for this machine.
+/// A kernel compiled for the host.
 #[repr(C)]
 pub struct Kernel {
     name: *const c_char,
@@ -21,7 +21,7 @@ struct Table {
     first: *const *const Kernel,
 }
 
-/// Addresses from `begin` up to `end`.
+/// Addresses `begin..end`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -67,13 +67,13 @@ struct RawOutcome {
     fault_count: usize,
 }
 
-/// Declares the engine's interface: the functions that are linked in, and pointers to those of whichever engine is used.
+/// Declares the engine's interface: the linked functions, and pointers to those of the engine in use.
 macro_rules! interface {
     ($($field:ident: $name:ident($($argument:ident: $kind:ty),*) $(-> $out:ty)?;)*) => {
         mod linked {
             use super::*;
             unsafe extern "C" {
-                // An array that a null pointer ends.
+                // A null-terminated array.
                 pub static sim_tables: [*const Table; 1];
                 pub static sim_table_count: usize;
                 pub static sim_framework_table_count: usize;
@@ -81,12 +81,12 @@ macro_rules! interface {
             }
         }
 
-        /// An engine: kernels, and what runs them.
+        /// An engine: kernels, and the functions that run them.
         struct Engine {
             tables: *const *const Table,
             table_count: usize,
             framework_table_count: usize,
-            /// Whether it tells what launches have touched.
+            /// Whether it reports which memory launches accessed.
             records: bool,
             $($field: unsafe extern "C" fn($($kind),*) $(-> $out)?,)*
         }
@@ -104,10 +104,10 @@ macro_rules! interface {
                 }
             }
 
-            /// One that was built to run with a sanitizer's library.
+            /// Loads an engine that was built for a sanitizer's library.
             fn load(path: &OsStr) -> Result<Self, libloading::Error> {
-                // SAFETY: the runner has built it from the same sources as the one that is linked in, so that its
-                // names are of the same types; it is never unloaded.
+                // SAFETY: the runner built it from the same sources as the linked one, so its symbols have the same
+                // types; it is never unloaded.
                 unsafe {
                     let library = Box::leak(Box::new(libloading::Library::new(path)?));
                     Ok(Engine {
@@ -133,12 +133,12 @@ interface! {
     take_watch_hits: sim_take_watch_hits(addresses: *mut u64, capacity: usize) -> usize;
 }
 
-// SAFETY: the pointer is to constants, and the functions are called by who holds the world's lock.
+// SAFETY: the pointer is to constants, and the functions are called with the world's lock held.
 unsafe impl Send for Engine {}
 // SAFETY: as above.
 unsafe impl Sync for Engine {}
 
-/// The engine that this process uses: the one that is linked in, or the one that `KILN_SIM_ENGINE` names.
+/// The engine of this process: the linked one, or the one that `KILN_SIM_ENGINE` names.
 fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| match env::var_os(ENGINE_PATH) {
@@ -150,10 +150,10 @@ fn engine() -> &'static Engine {
     })
 }
 
-/// Names the library of an engine to use.
+/// The environment variable with the path of the engine's library.
 pub const ENGINE_PATH: &str = "KILN_SIM_ENGINE";
 
-/// Whether launches tell what they have touched. Under a sanitizer's library they do not.
+/// Whether launches report which memory they accessed. Under a sanitizer they do not.
 pub fn records() -> bool {
     engine().records
 }
@@ -162,14 +162,14 @@ pub fn records() -> bool {
 unsafe impl Sync for Kernel {}
 
 impl Kernel {
-    /// The kernel of this name.
+    /// The kernel with this name.
     pub fn find(name: &str) -> Option<&'static Kernel> {
         Kernel::of(engine().table_count).find(|kernel| kernel.name().to_bytes() == name.as_bytes())
     }
 
-    /// Those of the first tables.
+    /// The kernels of the first `tables` tables.
     fn of(tables: usize) -> impl Iterator<Item = &'static Kernel> {
-        // SAFETY: `build.rs` writes as many tables as it counts, whose pointers are to constants of the program, as are
+        // SAFETY: `build.rs` writes as many tables as it counts; their pointers are to constants of the program, as are
         // those from each kernel to the next.
         unsafe {
             let tables = std::slice::from_raw_parts(engine().tables, tables);
@@ -180,11 +180,11 @@ impl Kernel {
     }
 
     fn name(&self) -> &'static CStr {
-        // SAFETY: the tables' names are constants that a zero ends.
+        // SAFETY: the tables' names are zero-terminated constants.
         unsafe { CStr::from_ptr(self.name) }
     }
 
-    /// The bytes of each parameter.
+    /// The size of each parameter in bytes.
     pub fn sizes(&self) -> &[u32] {
         // SAFETY: the table has `count` sizes and one more.
         unsafe { std::slice::from_raw_parts(self.sizes, self.count as usize) }
@@ -197,12 +197,12 @@ impl Kernel {
     }
 }
 
-/// The names of the framework's kernels that this build has.
+/// The names of the framework's kernels in this build.
 pub fn kernel_names() -> Vec<String> {
     Kernel::of(engine().framework_table_count).map(|kernel| kernel.name().to_string_lossy().into_owned()).collect()
 }
 
-/// Something that went wrong in a kernel.
+/// An error in a kernel.
 pub struct Fault {
     pub kind: Kind,
     pub fatal: bool,
@@ -220,7 +220,7 @@ pub struct Outcome {
     pub faults: Vec<Fault>,
 }
 
-/// Runs a launch to its end.
+/// Runs a launch to completion.
 ///
 /// # Safety
 /// `launch.arguments` points to a value of the right size for each parameter, and `live` and `foreign` to sorted ranges.
@@ -237,7 +237,7 @@ pub unsafe fn run(launch: &Launch) -> Outcome {
     };
     // SAFETY: the caller's promise. The engine is used by one thread at a time: the world's lock is held.
     unsafe { (engine().run)(launch, &raw mut raw) };
-    // SAFETY: the engine hands out arrays of these lengths, which live until the next launch.
+    // SAFETY: the engine returns arrays of these lengths, which live until the next launch.
     let (reads, writes, first_reads, faults) = unsafe {
         (
             copied(raw.reads, raw.read_count),
@@ -286,7 +286,7 @@ fn kind(raw: u32) -> Kind {
     }
 }
 
-/// What may be done with memory.
+/// Permitted accesses to memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i32)]
 pub enum Access {
@@ -301,7 +301,7 @@ pub fn reserve(bytes: usize) -> u64 {
     unsafe { (engine().reserve)(bytes) }
 }
 
-/// Sets what may be done with whole pages of the arena.
+/// Sets the permitted accesses to whole pages of the arena.
 ///
 /// # Safety
 /// The pages are the arena's, and no reference into them is in use.
@@ -310,7 +310,7 @@ pub unsafe fn protect(address: u64, bytes: usize, access: Access) -> bool {
     unsafe { (engine().protect)(address, bytes, access as i32) == 0 }
 }
 
-/// Gives pages of the arena back; touching them is an error from now on.
+/// Releases pages of the arena; accessing them is an error from now on.
 ///
 /// # Safety
 /// As [`protect`].
@@ -319,13 +319,13 @@ pub unsafe fn discard(address: u64, bytes: usize) {
     unsafe { (engine().discard)(address, bytes) }
 }
 
-/// Tells a sanitizer that the bytes behind an allocation are nobody's.
+/// Tells a sanitizer that the bytes after an allocation must not be accessed.
 pub fn forbid(address: u64, bytes: usize) {
-    // SAFETY: it changes what the sanitizer knows of these addresses, and no memory.
+    // SAFETY: it changes what the sanitizer knows of these addresses, but no memory.
     unsafe { (engine().forbid)(address, bytes) }
 }
 
-/// Lets the host do only `access` with pages of pinned memory, and logs the first attempt at more.
+/// Restricts the host to `access` on pages of pinned memory, and logs the first violation.
 ///
 /// # Safety
 /// As [`protect`].
@@ -334,7 +334,7 @@ pub unsafe fn watch(address: u64, bytes: usize, access: Access) {
     unsafe { (engine().watch)(address, bytes, access as i32) }
 }
 
-/// Where the host touched watched memory since the last call.
+/// The addresses at which the host accessed watched memory since the last call.
 pub fn watch_hits() -> Vec<u64> {
     let mut hits = [0u64; 64];
     // SAFETY: the array has room for what is announced.

@@ -19,19 +19,20 @@ struct Segment {
     readers: Vec<Touch>,
 }
 
-/// Two operations that nothing orders.
+/// Two operations that are not ordered.
 pub struct Conflict {
     pub at: u64,
     pub earlier: Touch,
     pub earlier_wrote: bool,
 }
 
-/// Disjoint segments by their first byte. Bytes whose every user is known to have finished are in none.
+/// Disjoint segments by their first byte. Bytes are in no segment if all their users are known to have finished.
 #[derive(Default)]
 pub struct History(BTreeMap<u64, Segment>);
 
 impl History {
-    /// Notes an access by `touch`, before which happened what `clock` covers, and tells the first conflict.
+    /// Records an access by `touch`, which happened after everything that `clock` covers, and returns the first
+    /// conflict.
     pub fn access(&mut self, range: Range, write: bool, touch: &Touch, clock: &Clock) -> Option<Conflict> {
         self.split(range.begin);
         self.split(range.end);
@@ -73,7 +74,7 @@ impl History {
         conflict
     }
 
-    /// Forgets the users of a range, because it is no longer the memory that it was.
+    /// Forgets the users of a range, because the memory was freed or replaced.
     pub fn forget(&mut self, range: Range) {
         self.split(range.begin);
         self.split(range.end);
@@ -83,7 +84,7 @@ impl History {
         }
     }
 
-    /// Forgets operations that everything to come is ordered behind: all of `clocks` cover them.
+    /// Forgets operations that all future operations are ordered after: those that all of `clocks` cover.
     pub fn settle(&mut self, clocks: &[&Clock]) {
         let settled = |touch: &Touch| clocks.iter().all(|clock| clock.covers(touch.moment));
         self.0.retain(|_, segment| {

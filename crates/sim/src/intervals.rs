@@ -3,12 +3,12 @@ use std::collections::BTreeMap;
 
 use crate::engine::Range;
 
-/// Disjoint ranges that do not touch: their ends by their beginnings.
+/// Disjoint, non-adjacent ranges: a map from their begin to their end.
 #[derive(Debug, Default)]
 pub struct Intervals(BTreeMap<u64, u64>);
 
 impl Intervals {
-    /// Adds all of a range.
+    /// Adds a range.
     pub fn insert(&mut self, range: Range) {
         let Range { mut begin, mut end } = range;
         if let Some((&before, &reach)) = self.0.range(..=begin).next_back()
@@ -24,7 +24,7 @@ impl Intervals {
         self.0.insert(begin, end);
     }
 
-    /// Takes all of a range out.
+    /// Removes a range.
     pub fn remove(&mut self, range: Range) {
         for edge in [range.begin, range.end] {
             if let Some((&before, reach)) = self.0.range_mut(..edge).next_back()

@@ -1,26 +1,26 @@
-//! Leak detection: memory that is still allocated at the end, with the backtrace of who asked for it.
+//! Leak detection: memory that is still allocated at the end, with the backtrace of its allocation.
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
 
 use crate::memory::{Home, Memory};
 use crate::report::{Kind, Report};
 
-/// Functions that say nothing of a program: those of Rust's own libraries.
+/// Functions of Rust's own libraries, which say nothing about a program.
 const LIBRARIES: [&str; 3] = ["std::", "core::", "__rust"];
-/// How many of its callers an allocation is told with.
+/// How many callers of an allocation are reported.
 const CALLERS: usize = 5;
 
-/// Where live allocations were asked for.
+/// Where live allocations were made.
 #[derive(Default)]
 pub struct Sites(BTreeMap<u64, Backtrace>);
 
 impl Sites {
-    /// Notes who asks for memory now.
+    /// Records the backtrace of an allocation.
     pub fn note(&mut self, address: u64) {
         self.0.insert(address, Backtrace::force_capture());
     }
 
-    /// Names everything that was noted and is still there.
+    /// Reports everything that was recorded and is still allocated.
     pub fn report(&self, memory: &Memory, report: &mut Report) {
         for (address, backtrace) in &self.0 {
             let Some(allocation) = memory.starting(*address) else { continue };
@@ -29,7 +29,7 @@ impl Sites {
                 Home::Pinned => "pinned",
             };
             let text = format!(
-                "{} bytes of {home} memory at {address:#x} are never given back; allocated by {}",
+                "{} bytes of {home} memory at {address:#x} are never freed; allocated by {}",
                 allocation.bytes,
                 callers(&backtrace.to_string())
             );
@@ -38,9 +38,9 @@ impl Sites {
     }
 }
 
-/// The first functions of a backtrace that are the program's own, which stand as `12: name` on lines of their own. What
-/// is compiled into a function of ours may stand there without our crate's name, so everything before the last of ours is
-/// left out.
+/// The first functions of a backtrace that belong to the program; each is on a line of its own, as `12: name`.
+/// Functions that were inlined into one of ours may appear without our crate's name, so everything before the last of
+/// ours is left out.
 fn callers(backtrace: &str) -> String {
     let names = backtrace.lines().filter_map(|line| {
         let (number, name) = line.trim_start().split_once(": ")?;

@@ -1,5 +1,5 @@
-//! A simulated CUDA device: a shared library that stands in for the driver, so that the CUDA backend runs, and is
-//! checked, on machines without a GPU. `docs/simulator.md` says what it proves and what it cannot.
+//! A simulated CUDA device: a shared library that replaces the driver, so that the CUDA backend runs, and is checked,
+//! on machines without a GPU. `docs/simulator.md` says what this proves and what it cannot.
 //!
 //! Without the feature `device` there is nothing here: the device needs a C++ compiler.
 #[cfg(feature = "device")]

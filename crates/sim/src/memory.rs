@@ -1,16 +1,16 @@
-//! Device memory and pinned host memory: pages of one reserved span of addresses, none of which is used twice, so
-//! that a stale pointer never finds new data.
+//! Device memory and pinned host memory: pages of one reserved address range. No address is used twice, so a stale
+//! pointer never finds new data.
 use std::collections::BTreeMap;
 
 use crate::engine::{self, Access, Range};
 
 const PAGE: u64 = 4096;
-/// Addresses that are reserved; memory is only taken when it is allocated.
+/// Sizes of the reserved address range, to try in order; memory is only taken when it is allocated.
 const SPANS: [usize; 3] = [1 << 42, 1 << 38, 1 << 36];
-/// What fresh memory holds: NaN in every float type, -1 in the integers.
+/// Fills fresh memory: NaN in every float type, -1 in the integers.
 const POISON: u8 = 0xff;
 
-/// What an allocation is.
+/// The kind of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {
     Device,
@@ -22,7 +22,7 @@ pub struct Allocation {
     pub begin: u64,
     pub bytes: usize,
     pub home: Home,
-    /// The device whose memory it is, or for which pinned memory was asked for.
+    /// The device whose memory it is, or for which pinned memory was allocated.
     pub device: usize,
 }
 
@@ -31,7 +31,7 @@ impl Allocation {
         self.begin + self.bytes as u64
     }
 
-    /// Whether kernels and libraries on a device may use it.
+    /// Whether kernels and libraries on a device may access it.
     pub fn is_for(&self, device: usize) -> bool {
         self.home == Home::Pinned || self.device == device
     }
@@ -47,7 +47,7 @@ pub struct Memory {
     end: u64,
     live: BTreeMap<u64, Allocation>,
     capacity: usize,
-    /// Of each device, as far as they were used.
+    /// Bytes used on each device.
     used: BTreeMap<usize, usize>,
 }
 
@@ -62,32 +62,32 @@ impl Memory {
         Memory { next, end: next + size, live: BTreeMap::new(), capacity, used: BTreeMap::new() }
     }
 
-    /// Forgets all of a device, gives the memory back, and says what it was; addresses go on where they were.
+    /// Frees everything on a device and returns what it was; addresses are not reused.
     pub fn reset(&mut self, device: usize) -> Vec<Allocation> {
         let all: Vec<u64> = self.live.values().filter(|one| one.device == device).map(|one| one.begin).collect();
         let all = all.into_iter().filter_map(|address| self.free(address)).collect();
-        // What is left had no address.
+        // What is left has no address.
         self.used.remove(&device);
         all
     }
 
-    /// Changes the bytes of each device.
+    /// Sets the memory of each device in bytes.
     pub fn set_capacity(&mut self, capacity: usize) {
         self.capacity = capacity;
     }
 
-    /// Fresh memory, poisoned; `None` if there is no room for it.
+    /// Fresh, poisoned memory; `None` if there is no room for it.
     pub fn allocate(&mut self, bytes: usize, home: Home, device: usize) -> Option<u64> {
         let allocation = Allocation { begin: self.next, bytes, home, device };
         let span = (bytes as u64).checked_next_multiple_of(PAGE)?;
         if home == Home::Device && bytes > self.capacity - self.used(device) {
             return None;
         }
-        // A page that is never used lies behind each allocation.
+        // Each allocation is followed by a page that is never used.
         if span.checked_add(PAGE)? > self.end - self.next {
             return None;
         }
-        // SAFETY: these pages have never been handed out; after they are made writable they can be written.
+        // SAFETY: these pages have never been handed out, and may be written once they are made writable.
         unsafe {
             if !engine::protect(self.next, span as usize, Access::Write) {
                 return None;
@@ -103,7 +103,8 @@ impl Memory {
         Some(allocation.begin)
     }
 
-    /// Takes bytes of a device's memory that have no address, for as long as its context lives; `false` if there is no room.
+    /// Takes bytes of a device's memory that have no address, for as long as its context lives; `false` if there is no
+    /// room.
     pub fn reserve(&mut self, bytes: usize, device: usize) -> bool {
         let fits = bytes <= self.capacity - self.used(device);
         if fits {
@@ -112,7 +113,7 @@ impl Memory {
         fits
     }
 
-    /// Frees the allocation that begins at `address`, and says what it was.
+    /// Frees the allocation that begins at `address`, and returns it.
     pub fn free(&mut self, address: u64) -> Option<Allocation> {
         let allocation = self.live.remove(&address)?;
         // SAFETY: whole pages that only this allocation used; no reference to device memory outlives a call.
@@ -128,20 +129,20 @@ impl Memory {
         self.live.get(&address).copied()
     }
 
-    /// The live allocation that holds all of `bytes` bytes at `address`.
+    /// The live allocation that contains all of `bytes` bytes at `address`.
     pub fn find(&self, address: u64, bytes: usize) -> Option<Allocation> {
         let (_, allocation) = self.live.range(..=address).next_back()?;
         let end = address.checked_add(bytes as u64)?;
         (end <= allocation.end()).then_some(*allocation)
     }
 
-    /// The live allocation that holds the byte at `address`, or ends a little before it.
+    /// The live allocation that contains the byte at `address`, or ends a little before it.
     pub fn before(&self, address: u64) -> Option<Allocation> {
         let (_, allocation) = self.live.range(..=address).next_back()?;
         (address < allocation.end() + (1 << 16)).then_some(*allocation)
     }
 
-    /// Everything that kernels of a device may touch, and everything else, each in ascending order.
+    /// The ranges that kernels of a device may access, and all other ranges, each in ascending order.
     pub fn ranges(&self, device: usize) -> (Vec<Range>, Vec<Range>) {
         let (own, foreign): (Vec<_>, Vec<_>) = self.live.values().partition(|allocation| allocation.is_for(device));
         let range = |allocation: &Allocation| Range { begin: allocation.begin, end: allocation.end() };
@@ -164,8 +165,8 @@ impl Memory {
     }
 }
 
-/// The whole pages that a copy to or from pinned memory keeps busy. Pages that it shares with its neighbors in a
-/// larger allocation stay out, because these are nobody's business.
+/// The whole pages that a copy to or from pinned memory occupies. Pages that it shares with other parts of a larger
+/// allocation are left out, since the host may use those.
 pub fn busy_pages(allocation: &Allocation, begin: u64, bytes: usize) -> Option<(u64, usize)> {
     let end = begin + bytes as u64;
     let first = if begin == allocation.begin { begin } else { begin.next_multiple_of(PAGE) };

@@ -1,4 +1,4 @@
-//! Loaded modules, SASS or PTX, whose functions are found among the kernels that were compiled for the host.
+//! Loaded modules, SASS or PTX, whose functions are looked up among the kernels that were compiled for the host.
 use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,14 +10,14 @@ use crate::ptx::{self, Entry};
 use crate::report::{Kind, Report};
 use crate::status::Status;
 
-/// A loaded module; its functions are known by handle.
+/// A loaded module; its functions are identified by handle.
 pub struct Module {
     pub device: usize,
     /// `SASS for sm_90`
     pub image: String,
     entries: HashMap<String, Entry>,
-    /// As the attributes of functions tell them: the version of the PTX that it was made of, and the architecture of the
-    /// machine code.
+    /// As attributes of functions report them: the version of the PTX that the module was made of, and the architecture
+    /// of the machine code.
     ptx_version: u32,
     binary_version: u32,
     functions: HashMap<String, usize>,
@@ -28,15 +28,15 @@ pub struct Function {
     pub name: String,
     pub entry: Entry,
     pub kernel: &'static Kernel,
-    /// Dynamic shared memory that a launch may ask for.
+    /// Dynamic shared memory that a launch may request.
     pub dynamic_limit: u32,
     pub module: usize,
     pub ptx_version: u32,
     pub binary_version: u32,
 }
 
-/// Reads machine code for a device as the driver of `profile` would: code of the same major architecture and no later
-/// minor one, assembled by no later major release of CUDA than the driver's.
+/// Reads machine code for a device as the driver of `profile` would: code for the same major architecture and no later
+/// minor one, assembled by a CUDA release whose major version is no later than the driver's.
 pub fn load_cubin(file: &[u8], profile: &Profile, device: usize) -> Result<Module, Status> {
     let cubin = cubin::parse(file).map_err(|cubin::Invalid| Status::INVALID_IMAGE)?;
     if profile.no_sass || cubin.toolkit / 10 > profile.driver.unsigned_abs() / 1000 {
@@ -50,7 +50,7 @@ pub fn load_cubin(file: &[u8], profile: &Profile, device: usize) -> Result<Modul
     Ok(Module { device, image, entries, ptx_version: version, binary_version: version, functions })
 }
 
-/// Reads a module's text for a device as the driver of `profile` would, whose compiler keeps what it has made in a folder.
+/// Reads PTX for a device as the driver of `profile` would, whose compiler caches its results in a folder.
 pub fn load_ptx(text: &str, profile: &Profile, device: usize, report: &mut Report) -> Result<Module, Status> {
     match profile.jit {
         Jit::Works => {}
@@ -76,7 +76,7 @@ pub fn load_ptx(text: &str, profile: &Profile, device: usize, report: &mut Repor
     } else {
         report.counts.compiled += 1;
         if let (Some(folder), Some(kept)) = (&profile.jit_cache, &kept) {
-            // Where nothing can be written, the driver says nothing, and compiles again the next time.
+            // If the folder cannot be written, the driver reports nothing, and compiles again the next time.
             let _ = fs::create_dir_all(folder).and_then(|()| fs::write(kept, []));
         }
     }
@@ -91,12 +91,12 @@ pub fn load_ptx(text: &str, profile: &Profile, device: usize, report: &mut Repor
 }
 
 impl Module {
-    /// The handle of the function of this name, if it was asked for before.
+    /// The handle of the function with this name, if it was requested before.
     pub fn known(&self, name: &str) -> Option<usize> {
         self.functions.get(name).copied()
     }
 
-    /// Looks a function up: in the image, and in what was compiled for this machine.
+    /// Looks a function up in the image, and among the kernels compiled for the host.
     pub fn find(&mut self, name: &str, module: usize, handle: usize, report: &mut Report) -> Result<Function, Status> {
         let entry = self.entries.get(name).ok_or(Status::NOT_FOUND)?;
         let Some(kernel) = Kernel::find(name) else {

@@ -2,10 +2,10 @@
 use std::env;
 use std::path::PathBuf;
 
-/// More devices than a machine has.
+/// More devices than any machine has.
 const MAX_DEVICES: usize = 16;
 
-/// In which order threads, blocks and streams are taken up where CUDA leaves it open.
+/// The order in which threads, blocks and streams run where CUDA leaves it open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// Ascending, in the order of submission.
@@ -13,62 +13,62 @@ pub enum Order {
     Forward,
     /// Descending.
     Reversed,
-    /// By the seed.
+    /// Random, by the seed.
     Random,
 }
 
-/// The driver's compiler for PTX.
+/// The state of the driver's compiler for PTX.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Jit {
     /// It compiles.
     #[default]
     Works,
-    /// The library that it is in is not there.
+    /// Its library is missing.
     Missing,
-    /// The user has turned it off.
+    /// The user has disabled it.
     Disabled,
 }
 
-/// What the simulated device is.
+/// The properties of the simulated device.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// Compute capability, as in 90 for `sm_90`.
+    /// Compute capability, 90 for `sm_90`.
     pub arch: u32,
-    /// What `cuDriverGetVersion` answers, as in 13000.
+    /// The result of `cuDriverGetVersion`, e.g. 13000.
     pub driver: i32,
-    /// The major version of CUDA that cuBLASLt, cuDNN and NVRTC say they are for; 0 for the driver's.
+    /// The major CUDA version that cuBLASLt, cuDNN and NVRTC report; 0 for the driver's.
     pub cuda: i32,
-    /// Bytes of device memory that the driver takes for each module, and each library for itself when it is first used.
+    /// Bytes of device memory that the driver takes for each module, and each library for itself at its first use.
     pub lazy_memory: usize,
-    /// What cuBLASLt answers if there is no room for it, a `cublasStatus_t`.
+    /// What cuBLASLt returns if there is no room for it, a `cublasStatus_t`.
     pub lazy_status: u32,
-    /// The newest PTX that the driver's compiler reads, if it is not that of the driver's release.
+    /// The newest PTX version that the driver's compiler reads, if it is not that of the driver's release.
     pub newest_ptx: Option<u32>,
-    /// What becomes of PTX.
+    /// The state of the PTX compiler.
     pub jit: Jit,
-    /// Where the driver's compiler keeps what it has made: `CUDA_CACHE_PATH`, and nowhere without it.
+    /// Where the driver's compiler caches its results: `CUDA_CACHE_PATH`; nowhere if that is not set.
     pub jit_cache: Option<PathBuf>,
-    /// Whether the driver takes no machine code, as one that is older than the assembler.
+    /// Whether the driver refuses machine code, as one older than the assembler does.
     pub no_sass: bool,
-    /// How many devices there are, all alike.
+    /// Number of devices, all alike.
     pub devices: usize,
     /// Bytes of memory of each device.
     pub memory: usize,
     /// Whether there are memory pools (`cuMemAllocAsync`).
     pub pools: bool,
-    /// Where CUDA leaves the order open.
+    /// The order where CUDA leaves it open.
     pub order: Order,
-    /// Of the random order.
+    /// The seed of the random order.
     pub seed: u64,
-    /// Whether races through global memory, inside a launch, are looked for, which takes time and memory.
+    /// Whether to detect races through global memory within a launch, which takes time and memory.
     pub races: bool,
-    /// Whether memory that is held at the end is a mistake, which is told with the place where it was allocated.
+    /// Whether memory held at the end is reported as a mistake, with the place where it was allocated.
     pub leaks: bool,
-    /// What fails on purpose.
+    /// Faults to inject.
     pub faults: Faults,
 }
 
-/// The `n`-th of something, from 1; 0 for none.
+/// The `n`-th event of a kind, from 1; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Nth {
     at: u64,
@@ -76,40 +76,40 @@ pub struct Nth {
 }
 
 impl Nth {
-    /// The one with this number.
+    /// The `at`-th one.
     #[must_use]
     pub fn new(at: u64) -> Nth {
         Nth { at, seen: 0 }
     }
 
-    /// Counts one, and says whether it is the one.
+    /// Counts an event, and returns whether it is the one that fails.
     pub fn fails(&mut self) -> bool {
         self.seen += 1;
         self.seen == self.at
     }
 }
 
-/// Failures that a program has to live with.
+/// Failures that a program has to cope with.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// What `cuInit` answers.
+    /// The result of `cuInit`.
     pub init: i32,
-    /// The allocation of device memory that finds none.
+    /// The allocation of device memory that fails.
     pub allocation: Nth,
     /// The launch, of a kernel or a product, that fails.
     pub launch: Nth,
-    /// The kernel that fails when it has run, as one that uses an illegal address.
+    /// The kernel that fails after it has run, like one that accessed an illegal address.
     pub kernel: Nth,
     /// The `cuEventRecord` that fails.
     pub record: Nth,
-    /// Epilogues (`cublasLtEpilogue_t`) for which the heuristic offers nothing; negative, for which it calls the call
-    /// invalid.
+    /// Epilogues (`cublasLtEpilogue_t`) for which the heuristic offers nothing; negative ones, for which it returns an
+    /// invalid-value error.
     pub no_epilogues: Vec<i64>,
-    /// How many candidates cuBLASLt's heuristic offers at most; 0 for as many as it has.
+    /// Maximum number of candidates of cuBLASLt's heuristic; 0 for all.
     pub most_candidates: usize,
-    /// Products that are refused when they are tried, by epilogue (`cublasLtEpilogue_t`).
+    /// Products that are refused when they are executed, by epilogue (`cublasLtEpilogue_t`).
     pub no_products: Vec<Refused>,
-    /// Calls of cuDNN that are refused: `create`, `heuristic` and `search`, and convolutions when they are tried,
+    /// Calls of cuDNN that are refused: `create`, `heuristic` and `search`, and the execution of convolutions,
     /// `forward`, `fused`, `data` and `filter`.
     pub no_convolutions: Vec<Refused>,
 }
@@ -117,16 +117,16 @@ pub struct Faults {
 /// A call of a library that is refused: `what[:which][=status]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// What is called, or `any`.
+    /// The kind of call, or `any`.
     what: String,
-    /// The algorithm that is called; without one, each of them.
+    /// The algorithm that is refused; all of them if `None`.
     which: Option<u32>,
-    /// What the library answers, if it is not that it does not support this.
+    /// The status that the library returns, if not that this is unsupported.
     status: Option<u32>,
 }
 
 impl Refused {
-    /// A list with commas. What is no entry is told and ignored.
+    /// A comma-separated list. Invalid entries are reported and ignored.
     fn list(name: &str) -> Vec<Refused> {
         let text = env::var(name).unwrap_or_default();
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
@@ -147,14 +147,14 @@ impl Refused {
         let (what, which) = call.split_once(':').map_or((call, None), |(what, which)| (what, Some(which)));
         let number = |text: Option<&str>| text.map(|text| text.trim().parse().ok());
         let (which, status) = (number(which), number(status));
-        // A number that is there is one.
+        // A number that is present but cannot be parsed.
         if which == Some(None) || status == Some(None) || what.is_empty() {
             return None;
         }
         Some(Refused { what: what.to_string(), which: which.flatten(), status: status.flatten() })
     }
 
-    /// The status of the first entry that a call falls under, with `unsupported` where none is given.
+    /// The status of the first entry that matches a call; `unsupported` if the entry names none.
     #[must_use]
     pub fn find(list: &[Refused], what: &str, which: u32, unsupported: u32) -> Option<u32> {
         let falls = |one: &&Refused| {
@@ -260,19 +260,19 @@ impl Profile {
         profile
     }
 
-    /// What `cuDeviceGetName` answers.
+    /// The result of `cuDeviceGetName`.
     pub fn name(&self) -> String {
         format!("Simulated CUDA device (sm_{})", self.arch)
     }
 
-    /// The version of CUDA that the libraries are for, as in 13000.
+    /// The CUDA version of the libraries, e.g. 13000.
     pub fn libraries(&self) -> i32 {
         if self.cuda > 0 { 1000 * self.cuda } else { self.driver / 1000 * 1000 }
     }
 
-    /// The newest PTX that the driver's compiler reads, as in 85 for 8.5.
+    /// The newest PTX version that the driver's compiler reads, 85 for 8.5.
     pub fn ptx(&self) -> u32 {
-        // The driver's release, and the PTX version that came with it.
+        // CUDA releases, and the PTX version of each.
         const RELEASES: [(i32, u32); 13] = [
             (11040, 74),
             (11050, 75),
@@ -316,23 +316,23 @@ impl Profile {
         }
     }
 
-    /// Threads that a multiprocessor holds.
+    /// Threads that can be resident on a multiprocessor.
     pub fn resident_threads(&self) -> i32 {
         if self.arch == 75 { 1024 } else { 2048 }
     }
 
-    /// The value of a `CUdevice_attribute`, if there is one of that number here.
+    /// The value of a `CUdevice_attribute`, if it is simulated.
     pub fn attribute(&self, attribute: i32) -> Option<i32> {
         // The numbers are those of `CUdevice_attribute`.
         Some(match attribute {
-            // Threads of a block: in all, along x and y, along z; shared memory that the driver keeps of each block.
+            // Threads per block: in total, along x and y, along z; shared memory that the driver reserves per block.
             1..=3 | 111 => 1024,
             4 => 64,
             // Blocks of a grid along x; the pitch of copies.
             5 | 11 => i32::MAX,
             6 | 7 => 65535,
             8 => SHARED_PER_BLOCK as i32,
-            // Constant memory; registers of a block and of a multiprocessor.
+            // Constant memory; registers per block and per multiprocessor.
             9 | 12 | 82 => 65536,
             10 => 32,
             // Clock of the processors and of the memory in kHz, the memory's width in bits.
@@ -340,8 +340,8 @@ impl Profile {
             36 => 2_000_000,
             37 => 384,
             14 => 512,
-            // Copies beside kernels, mapped host memory, concurrent kernels, a PCI bus, unified addresses, stream
-            // priorities.
+            // Copies concurrent with kernels, mapped host memory, concurrent kernels, a PCI bus, unified addresses,
+            // stream priorities.
             15 | 19 | 31 | 33 | 41 | 78 => 1,
             16 => self.processors(),
             // Time limit, integrated, compute mode, ECC, PCI, managed memory, cooperative launches.
@@ -366,14 +366,14 @@ impl Profile {
     }
 }
 
-/// Shared memory of a block without opting in to more.
+/// Shared memory per block without opting in to more.
 pub const SHARED_PER_BLOCK: usize = 48 << 10;
 
 fn read<T: std::str::FromStr>(name: &str, into: &mut T) {
     if let Ok(text) = env::var(name) {
         match text.trim().parse() {
             Ok(value) => *into = value,
-            Err(_) => eprintln!("simulated device: {name}={text} is no number that fits, and is ignored"),
+            Err(_) => eprintln!("simulated device: {name}={text} is not a valid number, and is ignored"),
         }
     }
 }

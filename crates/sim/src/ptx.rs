@@ -1,12 +1,12 @@
-//! A parser for the directives of PTX that a driver checks: version, target, entries and their parameters.
+//! A parser for the PTX directives that a driver checks: version, target, entries and their parameters.
 use std::collections::HashMap;
 
-/// A module's text.
+/// A parsed module.
 #[derive(Debug)]
 pub struct Ptx {
-    /// As in 78 for 7.8.
+    /// The PTX version, 78 for 7.8.
     pub version: u32,
-    /// As in 80 for `sm_80`.
+    /// The target, 80 for `sm_80`.
     pub target: u32,
     pub entries: HashMap<String, Entry>,
 }
@@ -18,20 +18,20 @@ pub struct Entry {
     pub parameters: Vec<u32>,
     /// Threads that `__launch_bounds__` allows.
     pub max_threads: Option<u32>,
-    /// Bytes of shared memory that it always has.
+    /// Bytes of static shared memory.
     pub shared: u32,
 }
 
 /// Why a text is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error {
-    /// No PTX at all.
+    /// Not PTX at all.
     NotPtx,
-    /// PTX that no compiler would take.
+    /// PTX that no compiler would accept.
     Invalid,
 }
 
-/// Reads a module.
+/// Parses a module.
 pub fn parse(text: &str) -> Result<Ptx, Error> {
     let text = without_comments(text);
     let version = directive(&text, ".version").ok_or(Error::NotPtx)?;
@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Result<Ptx, Error> {
     let digits: String = target.trim_start_matches("sm_").chars().take_while(char::is_ascii_digit).collect();
     let target = number(&digits)?;
     let mut entries = HashMap::new();
-    // Shared variables outside kernels belong to those that name them.
+    // Shared variables outside kernels belong to the kernels that use them.
     let first = text.find(".entry").unwrap_or(text.len());
     let mut globals = shared_variables(&text[..first]);
     let mut rest = &text[first..];
@@ -75,12 +75,12 @@ fn without_comments(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// The word behind `name`.
+/// The word after `name`.
 fn directive<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.split_once(name)?.1.split([' ', '\t', '\n', ',']).find(|word| !word.is_empty())
 }
 
-/// `256, 1, 1` up to the end of the line.
+/// The product of `256, 1, 1`, up to the end of the line.
 fn product(text: &str) -> Option<u32> {
     let line = text.lines().next()?;
     line.split(',').map(|word| word.trim().parse::<u32>().ok()).try_fold(1u32, |all, one| all.checked_mul(one?))
@@ -97,12 +97,12 @@ fn width(kind: &str) -> Option<u32> {
     }
 }
 
-/// `.param .u64 name, .param .align 8 .b8 name[40]`
+/// Parses `.param .u64 name, .param .align 8 .b8 name[40]`.
 fn parameters(text: &str) -> Result<Vec<u32>, Error> {
     text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(|one| size(one).ok_or(Error::Invalid)).collect()
 }
 
-/// Bytes of `.b8 name[40]`, with whatever stands before.
+/// Bytes of `.b8 name[40]`, after any other words.
 fn size(declaration: &str) -> Option<u32> {
     let kind = declaration.split_whitespace().find(|word| width(word).is_some())?;
     let count = match declaration.split_once('[') {
@@ -112,7 +112,7 @@ fn size(declaration: &str) -> Option<u32> {
     width(kind)?.checked_mul(count)
 }
 
-/// Names and sizes of shared variables. One of unknown size (`extern`) has none of its own.
+/// Names and sizes of shared variables. `extern` ones, of unknown size, count as 0.
 fn shared_variables(text: &str) -> Vec<(String, u32)> {
     text.split(';')
         .filter_map(|statement| {

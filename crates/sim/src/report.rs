@@ -1,4 +1,4 @@
-//! Reports of a run: findings (mistakes, with their place), and counts of what a program asked of the driver.
+//! Reports of a run: findings (mistakes, with their place), and counts of what a program requested of the driver.
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,7 +7,7 @@ use std::{env, fs, process};
 
 use crate::delays;
 
-/// The kinds of mistakes that the device finds.
+/// The kinds of mistakes that the device detects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// An access outside every live allocation.
@@ -16,9 +16,9 @@ pub enum Kind {
     Misaligned,
     /// A barrier that not all threads of a block reach.
     DivergentBarrier,
-    /// A warp operation whose mask is not the lanes that arrive.
+    /// A warp operation whose mask differs from the lanes that arrive.
     WarpMask,
-    /// Two accesses to shared memory with no barrier between.
+    /// Two accesses to shared memory without a barrier between them.
     SharedRace,
     /// An access outside every shared variable.
     SharedBounds,
@@ -26,32 +26,32 @@ pub enum Kind {
     Trap,
     /// More shared memory than the launch may use.
     SharedSize,
-    /// A read of shared memory that nobody has written.
+    /// A read of uninitialized shared memory.
     SharedUninitialized,
-    /// A read of device memory that nobody has written.
+    /// A read of uninitialized device memory.
     Uninitialized,
-    /// Two accesses to global memory by threads of one launch that nothing orders.
+    /// Two unordered accesses to global memory by threads of one launch.
     GlobalRace,
-    /// What C++ does not define.
+    /// Undefined behavior of C++.
     Undefined,
-    /// Two operations on the same bytes with nothing that orders them.
+    /// Two unordered operations on the same bytes.
     Unordered,
-    /// Memory that is given back while queued work still uses it.
+    /// Memory that is freed while queued work still uses it.
     FreeInUse,
     /// The host touched pinned memory that a copy was still using.
     HostTooEarly,
-    /// A descriptor that was destroyed, or never was one of its sort.
+    /// A descriptor that was destroyed, or never was one of its kind.
     Descriptor,
-    /// A product whose output lies over what it reads, or over itself.
+    /// A product whose output overlaps its operands or itself.
     Overlap,
-    /// Memory that is never given back.
+    /// Memory that is never freed.
     Leak,
-    /// A kernel whose parameters in the PTX are not those of the simulator's build.
+    /// A kernel whose parameters in the PTX differ from those in the simulator's build.
     Signature,
 }
 
 impl Kind {
-    /// The words for it in reports.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Kind::IllegalAddress => "illegal address",
@@ -80,7 +80,7 @@ impl Kind {
 /// One mistake.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// What sort of mistake.
+    /// The kind of mistake.
     pub kind: Kind,
     /// Where, and what exactly.
     pub text: String,
@@ -94,7 +94,7 @@ impl fmt::Display for Finding {
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident $label:literal),* $(,)?) => {
-        /// How often a program asked for what.
+        /// How often a program made each kind of request.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
@@ -106,7 +106,7 @@ macro_rules! counts {
                 vec![$(($label, self.$name)),*]
             }
 
-            /// What has been added since.
+            /// The difference from earlier counts.
             fn since(&self, before: &Counts) -> Counts {
                 Counts { $($name: self.$name.saturating_sub(before.$name)),* }
             }
@@ -125,7 +125,7 @@ counts! {
     launches "launches",
     /// Products of cuBLASLt, and convolutions of cuDNN.
     products "library calls",
-    /// Copies, of any direction.
+    /// Copies in any direction.
     copies "copies",
     /// Bytes copied from the host.
     to_device "bytes to device",
@@ -135,7 +135,7 @@ counts! {
     fills "fills",
     /// Calls that waited for an event.
     event_waits "event waits",
-    /// Calls that waited for all that a stream, or the device, had to do.
+    /// Calls that waited for a whole stream or device.
     synchronizations "synchronizations",
     /// Allocations of device memory.
     allocations "device allocations",
@@ -143,26 +143,26 @@ counts! {
     pinned "pinned allocations",
     /// Modules that were loaded.
     modules "modules",
-    /// PTX that the driver's compiler compiled.
+    /// PTX modules that the driver's compiler compiled.
     compiled "modules compiled",
-    /// PTX that it had compiled before, and kept.
+    /// PTX modules that it found in its cache.
     cached "modules from the cache",
     /// Bytes of device memory that are allocated now.
     live "device bytes held",
-    /// Descriptors of cuBLASLt and cuDNN that nobody has destroyed.
+    /// Descriptors of cuBLASLt and cuDNN that are not destroyed.
     descriptors "descriptors held",
 }
 
 /// What happened between `cuProfilerStart` and `cuProfilerStop`.
 #[derive(Clone, Debug, Default)]
 pub struct Window {
-    /// How often what was asked for.
+    /// The counts within the window.
     pub counts: Counts,
-    /// What was queued, in order: kernels by their names, everything else by the function that queued it.
+    /// What was queued, in order: kernels by name, everything else by the function that queued it.
     pub operations: Vec<String>,
-    /// What ran, in order, by the same names.
+    /// What was executed, in order, by the same names.
     pub executed: Vec<String>,
-    /// Of each launch of a kernel, a number that its arguments make: the same ones make the same number.
+    /// For each kernel launch, a hash of its arguments.
     pub arguments: Vec<u64>,
 }
 
@@ -177,55 +177,55 @@ pub struct Report {
     pub functions: BTreeSet<&'static str>,
     /// What modules were loaded from: `SASS for sm_90`.
     pub images: BTreeSet<String>,
-    /// What cuBLASLt and cuDNN refused, with the reason. No mistake: programs ask, and have other ways.
+    /// What cuBLASLt and cuDNN refused, with the reason. Not mistakes: programs ask, and have fallbacks.
     pub refusals: BTreeSet<String>,
-    /// Those that are closed.
+    /// The closed windows.
     pub windows: Vec<Window>,
-    /// The one that is open, with the counts as they were when it was opened.
+    /// The open window, with the counts at its opening.
     open: Option<Window>,
 }
 
 impl Report {
-    /// Notes a mistake once.
+    /// Records a mistake once.
     pub fn find(&mut self, kind: Kind, text: String) {
         if !self.findings.iter().any(|seen| seen.kind == kind && seen.text == text) {
             self.findings.push(Finding { kind, text });
         }
     }
 
-    /// Notes that a function was called.
+    /// Records that a function was called.
     pub fn called(&mut self, name: &'static str) {
         self.functions.insert(name);
     }
 
-    /// Notes that a kernel runs.
+    /// Records that a kernel runs.
     pub fn kernel(&mut self, name: &str) {
         if !self.kernels.contains(name) {
             self.kernels.insert(name.to_string());
         }
     }
 
-    /// Notes that a module was loaded from such an image.
+    /// Records that a module was loaded from this image.
     pub fn loaded(&mut self, image: &str) {
         self.counts.modules += 1;
         self.images.insert(image.to_string());
     }
 
-    /// Notes that something was queued.
+    /// Records that something was queued.
     pub fn queued(&mut self, name: &str) {
         if let Some(open) = &mut self.open {
             open.operations.push(name.to_string());
         }
     }
 
-    /// Notes that something has run.
+    /// Records that something was executed.
     pub fn executed(&mut self, name: &str) {
         if let Some(open) = &mut self.open {
             open.executed.push(name.to_string());
         }
     }
 
-    /// Notes what a kernel was launched with.
+    /// Records the arguments of a kernel launch.
     pub fn launched(&mut self, arguments: &[u128]) {
         if let Some(open) = &mut self.open {
             let mut hasher = DefaultHasher::new();
@@ -234,12 +234,12 @@ impl Report {
         }
     }
 
-    /// Begins to keep account of what is asked for.
+    /// Opens a window.
     pub fn open_window(&mut self) {
         self.open = Some(Window { counts: self.counts, ..Window::default() });
     }
 
-    /// Ends the account, and leaves it where the reports go, as `<process>-<number>.json`.
+    /// Closes the window, and writes it to the folder of reports as `<process>-<number>.json`.
     pub fn close_window(&mut self) {
         let Some(mut window) = self.open.take() else { return };
         window.counts = self.counts.since(&window.counts);
@@ -332,8 +332,8 @@ fn folder() -> Option<std::ffi::OsString> {
     env::var_os("KILN_SIM_REPORT").filter(|folder| !folder.is_empty())
 }
 
-/// Lets the process call `write` at its end if it is to leave a report in the folder that `KILN_SIM_REPORT` names, as
-/// `cargo sim` has it.
+/// Registers `write` to run at the end of the process, if a report is to be left in the folder that `KILN_SIM_REPORT`
+/// names, as under `cargo sim`.
 pub fn at_exit(write: extern "C" fn()) {
     if folder().is_some() {
         // SAFETY: the function takes nothing, unwinds nowhere, and is there until the process ends.

@@ -1,4 +1,4 @@
-//! Puts the simulated device in the place of NVIDIA's libraries, runs a command, and reports.
+//! `cargo sim`: puts the simulated device in the place of NVIDIA's libraries, runs a command, and reports.
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
@@ -7,8 +7,8 @@ use std::{env, fs, io};
 use crate::coverage;
 use crate::sanitize::Sanitizer;
 
-/// Every name under which loaders look for what the simulator stands in for. The unversioned names come first in
-/// some of them, so that without these a real library would win.
+/// Every name under which loaders look for the libraries that the simulator replaces. Some loaders try the unversioned
+/// names first, so without those a real library would win.
 const NAMES: [&str; 11] = [
     "libcuda.so",
     "libcuda.so.1",
@@ -17,17 +17,17 @@ const NAMES: [&str; 11] = [
     "libcublasLt.so.13",
     "libcudnn.so",
     "libcudnn.so.9",
-    // The part of cuDNN that knows its version.
+    // The sub-library of cuDNN that reports its version.
     "libcudnn_graph.so.9",
     "libnvrtc.so",
     "libnvrtc.so.12",
     "libnvrtc.so.13",
 ];
 
-/// Words that are commands of cargo: `cargo sim test` means `cargo test` on the simulator.
+/// Words that are cargo commands: `cargo sim test` means `cargo test` on the simulator.
 const OF_CARGO: [&str; 4] = ["test", "run", "bench", "nextest"];
 
-/// Names of libraries, or of functions, that are not there, with commas.
+/// The variable with a comma-separated list of libraries or functions to leave out.
 const WITHOUT: &str = "KILN_SIM_WITHOUT";
 
 pub fn main() -> ExitCode {
@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
     match run(&words, coverage, sanitizer.as_ref().map(|words| words[1].as_os_str())) {
         Ok((status, findings)) => {
             let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-            // A program that succeeds with mistakes that the device has seen has not succeeded.
+            // A program that succeeds although the device has found mistakes counts as failed.
             if code == 0 && findings > 0 { ExitCode::FAILURE } else { ExitCode::from(code) }
         }
         Err(error) => {
@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
 fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Result<(ExitStatus, usize)> {
     let own = env::current_exe()?;
     let home = own.parent().ok_or_else(|| io::Error::other("the runner has no folder"))?;
-    // Cargo puts the library of a program that it runs here, and not beside the program.
+    // Cargo puts the library here for a program that it runs, and not beside the program.
     let library = home.join("deps").join("libkiln_sim.so");
     if !library.exists() {
         return Err(io::Error::other(format!("{} is not there: start the runner with cargo", library.display())));
@@ -88,17 +88,17 @@ fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Res
         Command::new(&words[0])
     };
     let mut path = vec![libraries];
-    // Started by a program on the simulator, it takes the place of what that one has.
+    // When a program on the simulator starts another `cargo sim`, the inner simulator takes precedence.
     let inherited = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     path.extend(env::split_paths(&inherited).filter(|path| *path != default));
     command.args(&words[1..]);
     command.env("LD_LIBRARY_PATH", env::join_paths(path).map_err(io::Error::other)?);
     command.env("KILN_SIM_REPORT", &reports);
-    // For tests that run a part of themselves on a device with a fault.
+    // For tests that run a part of themselves on a faulty device.
     command.env("KILN_SIM_RUNNER", &own);
     command.env_remove(WITHOUT);
-    // What cargo tells this program about its package. Build scripts that read it would run again under a cargo that is
-    // started from here; tests that are started from here find their files by it.
+    // Cargo's variables about this package. A cargo started from here would rerun build scripts that read them; but
+    // tests started from here find their files by them.
     for name in env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|_| cargo) {
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR" {
             command.env_remove(name);
@@ -119,7 +119,7 @@ fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Res
     Ok((status, findings))
 }
 
-/// What was executed counts for the run that this one is a part of.
+/// What this run executed counts for the outer run that it is a part of.
 fn hand_on(reports: &Path, outer: &Path) -> io::Result<()> {
     for entry in fs::read_dir(reports)? {
         let path = entry?.path();
@@ -130,7 +130,7 @@ fn hand_on(reports: &Path, outer: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the libraries into a folder, but for those, and with all functions but those, that `without` names.
+/// Puts the libraries into a folder, except the libraries and functions that `without` names.
 fn offer(library: &Path, folder: &Path, without: &[&str]) -> io::Result<()> {
     let functions: Vec<&str> = without.iter().copied().filter(|name| !name.starts_with("lib")).collect();
     let mut target = library.to_path_buf();
@@ -142,7 +142,7 @@ fn offer(library: &Path, folder: &Path, without: &[&str]) -> io::Result<()> {
     }
     for name in NAMES {
         let path = folder.join(name);
-        // One file, or a library under all its names.
+        // A single file, or a library under all its names.
         let is_left_out = |left_out: &&str| match left_out.contains(".so") {
             true => name == *left_out,
             false => left_out.starts_with("lib") && name.starts_with(left_out),
@@ -154,7 +154,7 @@ fn offer(library: &Path, folder: &Path, without: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-/// Changes the name of a function in a library, so that nobody finds it.
+/// Renames a function in a library, so that it cannot be found.
 fn forget(image: &mut [u8], name: &str) -> io::Result<()> {
     let text = [b"\0", name.as_bytes(), b"\0"].concat();
     let places: Vec<usize> =
@@ -166,7 +166,7 @@ fn forget(image: &mut [u8], name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A link that is there, whatever was there before, at every moment: other runs may use it.
+/// Creates or replaces a link atomically, since other runs may use it.
 fn link(target: &Path, name: &Path) -> io::Result<()> {
     if fs::read_link(name).is_ok_and(|old| old == target) {
         return Ok(());
@@ -176,7 +176,7 @@ fn link(target: &Path, name: &Path) -> io::Result<()> {
     fs::rename(&fresh, name)
 }
 
-/// Prints what each process has left, and counts the findings.
+/// Prints the reports of all processes, and counts the findings.
 fn report(folder: &Path) -> io::Result<usize> {
     let mut files: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
@@ -189,7 +189,7 @@ fn report(folder: &Path) -> io::Result<usize> {
         eprint!("{text}");
     }
     match (files.is_empty(), findings) {
-        (true, _) => eprintln!("simulated device: nobody has used it"),
+        (true, _) => eprintln!("simulated device: it was not used"),
         (false, 0) => eprintln!("simulated device: no findings"),
         (false, count) => eprintln!("simulated device: {count} findings"),
     }

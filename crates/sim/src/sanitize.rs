@@ -1,5 +1,5 @@
-//! Builds of the kernels for the sanitizers' libraries: `cargo sim --sanitize address …`, or `thread`. The engine and the
-//! kernels' rewritten texts are those of the simulator's build; what differs is what the compiler puts into them.
+//! Builds of the kernels for sanitizers: `cargo sim --sanitize address …`, or `thread`. The engine and the kernels'
+//! rewritten sources are those of the simulator's build; only the instrumentation differs.
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,16 +10,16 @@ use std::{env, fs, io, thread};
 const OUT: &str = env!("OUT_DIR");
 const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/csrc");
 const COMPILER: &str = env!("KILN_SIM_CXX");
-/// As the simulator's own build has them.
+/// As in the simulator's own build.
 const ENGINE_LANGUAGE: &str = "-std=c++20";
 const KERNEL_LANGUAGE: &str = "-std=c++17";
 const SHARED: [&str; 5] = ["-fPIC", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-stack-protector"];
 
-/// A sanitizer, or two that go together.
+/// A sanitizer, or two that are used together.
 pub struct Sanitizer {
     name: &'static str,
     define: &'static str,
-    /// What the kernels are compiled with; `None` if they are in the simulator's own build.
+    /// The flags to compile the kernels with; `None` to use the simulator's own build.
     kernels: Option<&'static [&'static str]>,
     libraries: &'static [&'static str],
     options: &'static [(&'static str, &'static str)],
@@ -29,11 +29,11 @@ const SANITIZERS: [Sanitizer; 2] = [
     Sanitizer {
         name: "address",
         define: "-DKILN_SIM_ADDRESS",
-        // Without optimization: what is compiled for each type of elements would take minutes with it.
+        // Without optimization, with which the instantiations for each element type would take minutes to compile.
         kernels: Some(&["-g1", "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize=vptr"]),
         libraries: &["libasan.so", "libubsan.so"],
         options: &[
-            // Rust's programs hold memory to their end.
+            // Rust programs hold memory until they end.
             ("ASAN_OPTIONS", "detect_leaks=0:detect_stack_use_after_return=0:allow_user_segv_handler=1"),
             ("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1"),
         ],
@@ -44,7 +44,7 @@ const SANITIZERS: [Sanitizer; 2] = [
         // Our own hooks are called by the same instrumentation.
         kernels: None,
         libraries: &["libtsan.so", "libubsan.so"],
-        // Only kernels are compiled for it, and only they are asked about.
+        // Only the kernels are instrumented, and only they are checked.
         options: &[("TSAN_OPTIONS", "ignore_noninstrumented_modules=1:report_thread_leaks=0:exitcode=66")],
     },
 ];
@@ -56,12 +56,12 @@ impl Sanitizer {
         })
     }
 
-    /// Makes a command run its program on a build for this sanitizer.
+    /// Makes a command run its program with a build for this sanitizer.
     pub fn apply(&self, command: &mut Command, cargo: bool) -> io::Result<()> {
         command.env(kiln_sim::ENGINE_PATH, self.build()?).envs(self.options.iter().copied());
         let preload = self.libraries.iter().map(|name| library(name)).collect::<io::Result<Vec<_>>>()?.join(":");
         if cargo {
-            // For the program alone: the compiler that cargo runs would be none the better for it.
+            // For the program alone, not for the compiler that cargo runs.
             let triple = env!("KILN_SIM_TARGET").replace('-', "_").to_uppercase();
             command.env(format!("CARGO_TARGET_{triple}_RUNNER"), format!("env LD_PRELOAD={preload}"));
         } else {
@@ -70,7 +70,7 @@ impl Sanitizer {
         Ok(())
     }
 
-    /// The library of an engine with the kernels, which is built if it is not there or not of today.
+    /// The engine's library with the kernels, which is built if it is missing or out of date.
     fn build(&self) -> io::Result<PathBuf> {
         let folder = Path::new(OUT).join(self.name);
         fs::create_dir_all(&folder)?;
@@ -81,7 +81,7 @@ impl Sanitizer {
         for entry in fs::read_dir(ENGINE)? {
             sources.push(entry?.path());
         }
-        // What the flags are is in the runner.
+        // The flags are part of the runner, so a new runner means a rebuild.
         sources.push(env::current_exe()?);
         let made = fs::metadata(&target).and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut newest = made;
@@ -95,7 +95,7 @@ impl Sanitizer {
             None => texts.iter().map(|text| text.with_extension("o")).collect(),
             Some(flags) => compile(&texts, flags, &folder)?,
         };
-        // Linked aside and renamed: others may be running on what is there.
+        // Linked under another name and renamed: others may be running the existing one.
         let fresh = folder.join(format!("{}.so", std::process::id()));
         let mut link = Command::new(COMPILER);
         link.arg(ENGINE_LANGUAGE)
@@ -111,14 +111,14 @@ impl Sanitizer {
     }
 }
 
-/// The kernels' texts, as the build has rewritten them.
+/// The kernels' sources, as the build has rewritten them.
 fn kernels() -> io::Result<Vec<PathBuf>> {
     let registry = fs::read_to_string(Path::new(OUT).join("registry.cpp"))?;
     let names = registry.lines().filter_map(|line| line.trim().strip_prefix('&')?.strip_suffix(','));
     Ok(names.map(|name| Path::new(OUT).join(format!("{name}.cpp"))).collect())
 }
 
-/// Compiles each text to an object in `folder`, as many at a time as there are processors.
+/// Compiles each source to an object in `folder`, as many at a time as there are processors.
 fn compile(texts: &[PathBuf], flags: &[&str], folder: &Path) -> io::Result<Vec<PathBuf>> {
     let object = |text: &Path| folder.join(text.file_name().unwrap_or_default()).with_extension("o");
     let queue = Mutex::new(texts.iter());
@@ -143,7 +143,7 @@ fn compile(texts: &[PathBuf], flags: &[&str], folder: &Path) -> io::Result<Vec<P
     Ok(texts.iter().map(|text| object(text)).collect())
 }
 
-/// Where the compiler keeps a sanitizer's library.
+/// The path of a sanitizer's library, from the compiler.
 fn library(name: &str) -> io::Result<String> {
     let output = Command::new(COMPILER).arg(format!("-print-file-name={name}")).output()?;
     let path = String::from_utf8_lossy(&output.stdout).trim().to_string();

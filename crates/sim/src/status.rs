@@ -1,4 +1,4 @@
-//! The driver's error codes, with their names and texts.
+//! The driver's error codes, with their names and messages.
 use std::ffi::CStr;
 
 /// A `CUresult`.
@@ -8,7 +8,7 @@ pub struct Status(pub i32);
 
 macro_rules! codes {
     ($($name:ident $code:literal $long:literal $text:literal;)*) => {
-        /// The codes that the simulator knows, with the driver's names for them.
+        /// The codes that the simulator supports, with the driver's names.
         pub fn error_codes() -> Vec<(i32, &'static str)> {
             vec![$(($code, $long)),*]
         }
@@ -17,7 +17,7 @@ macro_rules! codes {
         impl Status {
             $(pub const $name: Status = Status($code);)*
 
-            /// Name and text of a code.
+            /// Name and message of a code.
             pub fn texts(self) -> Option<(&'static CStr, &'static CStr)> {
                 match self.0 {
                     $($code => Some((
@@ -57,7 +57,7 @@ codes! {
     NOT_SUPPORTED 801 "CUDA_ERROR_NOT_SUPPORTED" "operation not supported";
 }
 
-/// Text that ends with its only zero.
+/// Zero-terminated text without other zeros.
 fn constant(text: &'static [u8]) -> &'static CStr {
     CStr::from_bytes_with_nul(text).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! Streams: queues of operations, which run as late as possible and in any order that events and the default stream's rule
-//! allow.
+//! Streams: queues of operations, which run as late as possible and in any order that events and the default stream's
+//! rules allow.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use crate::profile::Order;
 use crate::stream_id::{StreamId, is_legacy, legacy};
 use crate::work::Work;
 
-/// Something that a stream will do.
+/// An operation queued in a stream.
 pub struct Operation {
     pub moment: Moment,
     /// What happens before it.
@@ -32,13 +32,13 @@ pub struct Stream {
     queue: VecDeque<Operation>,
 }
 
-/// An event: the moment that it was recorded at, and what had happened by then.
+/// An event: the moment at which it was recorded, and what had happened by then.
 #[derive(Default)]
 pub struct Event {
     pub device: usize,
     pub recorded: Option<(Moment, Clock)>,
     pub timing: bool,
-    /// When it ran, in operations of the whole device.
+    /// When it ran, counted in operations of the whole device.
     pub ran_at: Option<u64>,
 }
 
@@ -70,7 +70,7 @@ impl Streams {
         self.streams.insert(id, Stream { device, blocking, priority, submitted: 0, done: 0, clock, queue });
     }
 
-    /// Removes what a device has but its default stream, which is empty from now on.
+    /// Removes everything of a device except its default stream, which becomes empty.
     pub fn reset(&mut self, device: usize) {
         self.abandon(device);
         self.streams.retain(|id, stream| stream.device != device || is_legacy(*id));
@@ -99,7 +99,7 @@ impl Streams {
         Moment { stream: id, number: self.streams.get(&id).map_or(0, |stream| stream.submitted) }
     }
 
-    /// What will have happened once everything in a stream has.
+    /// The clock after everything in a stream has run.
     pub fn clock(&self, id: StreamId) -> Clock {
         self.streams.get(&id).map(|stream| stream.clock.clone()).unwrap_or_default()
     }
@@ -113,13 +113,13 @@ impl Streams {
         self.streams.values().flat_map(|stream| &stream.queue)
     }
 
-    /// What everything that has not run yet has behind it: the host's knowledge, and that of each stream's next one.
+    /// What every future operation is ordered after: the host's clock, and that of each stream's next operation.
     pub fn frontier(&self) -> Vec<&Clock> {
         let heads = self.streams.values().filter_map(|stream| Some(&stream.queue.front()?.clock));
         heads.chain([&self.host]).collect()
     }
 
-    /// Queues an operation, behind what is in its stream, what the host has waited for, and `after`.
+    /// Queues an operation after what is in its stream, what the host has waited for, and `after`.
     pub fn submit(&mut self, id: StreamId, name: &str, after: Option<&(Moment, Clock)>, work: Work) -> Moment {
         let blocking = self.streams.get(&id).is_some_and(|stream| stream.blocking);
         let device = self.device(id);
@@ -154,7 +154,7 @@ impl Streams {
         moment
     }
 
-    /// Takes an operation that may run now and that `target` waits for; in random order also any other.
+    /// Takes an operation that may run now and that `target` waits for; in random order also any other one.
     pub fn take(&mut self, target: Moment, order: Order) -> Option<Operation> {
         let ready = |stream: &Stream| {
             stream.queue.front().is_some_and(|head| head.needs.iter().all(|moment| self.is_done(*moment)))
@@ -179,7 +179,7 @@ impl Streams {
         self.streams.get_mut(&id)?.queue.pop_front()
     }
 
-    /// Streams with something in them that has to run before `target` is done.
+    /// Streams with operations that have to run before `target` is done.
     fn needed(&self, target: Moment) -> BTreeSet<StreamId> {
         let mut reached: BTreeMap<StreamId, u64> = BTreeMap::new();
         let mut open = vec![target];
@@ -199,7 +199,7 @@ impl Streams {
         reached.into_keys().collect()
     }
 
-    /// Notes that an operation has run.
+    /// Marks an operation as run.
     pub fn finish(&mut self, moment: Moment) {
         self.executed += 1;
         if let Some(stream) = self.streams.get_mut(&moment.stream) {
@@ -207,7 +207,7 @@ impl Streams {
         }
     }
 
-    /// Drops everything that waits on a device, because it has failed.
+    /// Drops everything pending on a device, because it has failed.
     pub fn abandon(&mut self, device: usize) {
         for stream in self.streams.values_mut().filter(|stream| stream.device == device) {
             stream.queue.clear();

@@ -1,12 +1,12 @@
 //! Identifiers of streams: handles, and small numbers for the default streams.
 
-/// A stream's handle, or a small number for a stream that is always there.
+/// A stream's handle, or a small number for a stream that always exists.
 pub type StreamId = usize;
 
-/// Handles are larger.
+/// Handles are larger than the numbers of default streams.
 pub const FIRST_HANDLE: StreamId = 1 << 16;
 
-/// The default stream of a device, which orders itself against all its streams that are not non-blocking.
+/// The default stream of a device, which synchronizes with all its streams that are not non-blocking.
 pub fn legacy(device: usize) -> StreamId {
     4 * device
 }

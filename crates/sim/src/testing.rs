@@ -7,11 +7,11 @@ use crate::world::{self, CURRENT};
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// A device of one's own until it is dropped: others of the process wait for their turn.
+/// Exclusive use of the device until it is dropped: other tests of the process wait.
 pub struct Session(#[expect(dead_code, reason = "held, not read")] MutexGuard<'static, ()>);
 
 impl Session {
-    /// A device as `profile` describes it, on which nothing has happened.
+    /// A fresh device as `profile` describes it.
     pub fn new(profile: Profile) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         world::with(|world| world.renew(profile));
@@ -43,7 +43,7 @@ impl Session {
         })
     }
 
-    /// What happened between `cuProfilerStart` and `cuProfilerStop`, each time.
+    /// What happened between each pair of `cuProfilerStart` and `cuProfilerStop`.
     pub fn windows(&self) -> Vec<Window> {
         world::with(|world| world.report.windows.clone())
     }

@@ -8,9 +8,9 @@ use crate::profile::{Order, Profile};
 pub enum Place {
     /// Device memory, or pinned host memory.
     Arena(u64),
-    /// Ordinary memory of the host, which is there until the call returns.
+    /// Ordinary host memory, which is valid until the call returns.
     Pageable(usize),
-    /// What ordinary memory held when the copy was asked for.
+    /// The contents of ordinary memory at the time of the call.
     Staged(Vec<u8>),
 }
 
@@ -27,7 +27,7 @@ pub struct KernelWork {
 
 /// The work of an operation.
 pub enum Work {
-    /// A place in the queue: an event, or a wait for one.
+    /// A marker: an event, or a wait for one.
     Mark(Option<usize>),
     Kernel(Box<KernelWork>),
     /// A product of cuBLASLt.
@@ -53,7 +53,7 @@ pub enum Work {
     },
 }
 
-/// A range of addresses as an operation names it.
+/// The range of an operation's operand.
 fn range(begin: u64, bytes: usize) -> Vec<Range> {
     if bytes == 0 { Vec::new() } else { vec![Range { begin, end: begin + bytes as u64 }] }
 }
@@ -68,7 +68,7 @@ impl Place {
 }
 
 impl Work {
-    /// The ranges that copies, fills and products read and write; kernels tell after they have run.
+    /// The ranges that copies, fills and products read and write; those of kernels are only known after they have run.
     pub fn ranges(&self) -> (Vec<Range>, Vec<Range>) {
         match self {
             Work::Copy { from, to, bytes } => (from.reads(*bytes), to.reads(*bytes)),
@@ -81,7 +81,7 @@ impl Work {
         }
     }
 
-    /// Whether it may use what lies from `begin` to `end`, as far as can be told before it runs.
+    /// Whether it may access `begin..end`, as far as is known before it runs.
     pub fn uses(&self, begin: u64, end: u64) -> bool {
         match self {
             Work::Kernel(work) => work.pointers().any(|pointer| (begin..end).contains(&pointer)),
@@ -112,7 +112,7 @@ impl KernelWork {
         packed
     }
 
-    /// Where each parameter begins in the packed ones.
+    /// The offset of each parameter in the packed arguments.
     fn offsets(&self) -> impl Iterator<Item = usize> + '_ {
         self.kernel.sizes().iter().scan(0, |next, size| {
             let at = *next;
@@ -121,7 +121,7 @@ impl KernelWork {
         })
     }
 
-    /// The values of the parameters that are pointers.
+    /// The values of the pointer parameters.
     pub fn pointers(&self) -> impl Iterator<Item = u64> + '_ {
         self.offsets()
             .zip(self.kernel.pointers())
@@ -129,7 +129,7 @@ impl KernelWork {
             .map(|(at, _)| self.arguments[at] as u64)
     }
 
-    /// Runs it, with the memory that it may use and that of other devices.
+    /// Runs it, with the memory that it may access and that of other devices.
     pub fn run(&mut self, [live, foreign]: [&[Range]; 2], profile: &Profile, seed: u64) -> Outcome {
         let offsets: Vec<usize> = self.offsets().collect();
         let base = self.arguments.as_mut_ptr();
@@ -178,7 +178,7 @@ pub unsafe fn copy(from: &Place, to: &Place, bytes: usize) {
     unsafe { std::ptr::copy(source, target, bytes) }
 }
 
-/// Repeats a pattern of 1, 2 or 4 bytes.
+/// Fills memory with a pattern of 1, 2 or 4 bytes.
 ///
 /// # Safety
 /// `bytes` bytes may be written at `to`, and are a multiple of `width`.

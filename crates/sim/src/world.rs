@@ -1,4 +1,4 @@
-//! The state of the simulated driver and its devices, one for a process, and the execution of queued operations.
+//! The state of the simulated driver and its devices, one per process, and the execution of queued operations.
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::stream::{Event, Operation, Streams};
 use crate::stream_id::StreamId;
 use crate::work::{self, Work};
 
-/// The handle of the first device's primary context; there are no others than these.
+/// The handle of the first device's primary context; only primary contexts exist.
 const CONTEXT: usize = 0x0c7c_0de0;
 const CONTEXT_STEP: usize = 16;
 
@@ -33,10 +33,11 @@ fn device_of(context: usize) -> Option<usize> {
     let offset = context.checked_sub(CONTEXT)?;
     offset.is_multiple_of(CONTEXT_STEP).then_some(offset / CONTEXT_STEP)
 }
-/// A program that never waits would queue without end; beyond this the oldest work runs.
+/// Limit of queued operations; beyond it the oldest work runs, since a program that never waits would queue without
+/// end.
 const QUEUE: usize = 4096;
 
-/// Pinned memory that an operation uses, until the host has waited for it.
+/// Pinned memory that an operation uses, until the host has waited for the operation.
 struct Use {
     begin: u64,
     bytes: usize,
@@ -45,7 +46,7 @@ struct Use {
     text: String,
 }
 
-/// Everything there is.
+/// The state of the driver and all devices.
 pub struct World {
     pub profile: Profile,
     pub memory: Memory,
@@ -55,55 +56,55 @@ pub struct World {
     pub functions: HashMap<usize, Function>,
     pub blas: Blas,
     pub dnn: Dnn,
-    /// What has been loaded at its first use and has taken memory for it, on which device.
+    /// What has been loaded at its first use and has taken memory for it, by device.
     lazy: BTreeSet<(usize, String)>,
     pub report: Report,
     pub initialized: bool,
-    /// The device whose context is the calling thread's.
+    /// The device whose context is current on the calling thread.
     pub device: usize,
-    /// How often each device's context is held.
+    /// The retain count of each device's context.
     pub retained: Vec<u32>,
     pub flags: u32,
     pub limits: HashMap<i32, usize>,
     pub pool_threshold: u64,
     /// The error that every call in a device's context returns from now on.
     sticky: Vec<Option<Status>>,
-    /// Who asked for the memory that is there, if that is wanted.
+    /// Where live memory was allocated, if leaks are reported.
     pub sites: Sites,
     history: History,
-    /// Bytes of device memory that something has written since they were allocated.
+    /// Bytes of device memory that have been written since they were allocated.
     written: Intervals,
     uses: Vec<Use>,
     watched: Vec<(u64, usize)>,
     next_handle: usize,
 }
 
-// SAFETY: the raw pointers in queued work are addresses of memory that is valid in any thread, and the reference
-// counts are only touched under the lock.
+// SAFETY: the raw pointers in queued work are addresses of memory that is valid in any thread, and the reference counts
+// are only accessed with the lock held.
 unsafe impl Send for World {}
 
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
 thread_local! {
-    /// The contexts that the thread has made current, the latest last.
+    /// The stack of contexts that the thread has made current.
     pub static CURRENT: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `body` on the device, which is made from the environment at the first call.
+/// Runs `body` on the simulated driver, which is created from the environment at the first call.
 pub fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
     let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
     let world = world.get_or_insert_with(|| {
         report::at_exit(write_report);
         World::new(Profile::from_env())
     });
-    // The main thread's are gone when the report is written.
+    // The main thread's stack no longer exists when the report is written.
     let current = CURRENT.try_with(|stack| stack.borrow().last().copied());
     let current = current.ok().flatten().unwrap_or(0);
     world.device = world.context_of(current).unwrap_or(0);
     body(world)
 }
 
-/// The end of the process.
+/// Writes the report at the end of the process.
 extern "C" fn write_report() {
     with(|world| {
         world.end();
@@ -140,7 +141,7 @@ impl World {
         }
     }
 
-    /// A new device in the place of the old one, of which only the addresses stay used.
+    /// Replaces the device by a fresh one; addresses are not reused.
     pub fn renew(&mut self, profile: Profile) {
         (0..self.profile.devices).for_each(|device| self.reset(device));
         self.memory.set_capacity(profile.memory);
@@ -156,7 +157,7 @@ impl World {
         self.profile = profile;
     }
 
-    /// What the end of a device's context means: everything in it goes.
+    /// Destroys a device's context, with everything in it.
     pub fn reset(&mut self, device: usize) {
         self.unwatch();
         let streams = self.streams.ids(device);
@@ -175,7 +176,7 @@ impl World {
         self.watch();
     }
 
-    /// A device's number, if there is one of this number.
+    /// The index for a device ordinal, if there is such a device.
     pub fn ordinal(&self, ordinal: i32) -> Result<usize, Status> {
         usize::try_from(ordinal).ok().filter(|one| *one < self.profile.devices).ok_or(Status::INVALID_DEVICE)
     }
@@ -191,7 +192,7 @@ impl World {
         self.report.counts.descriptors = (self.blas.records.len() + self.dnn.descriptors.len()) as u64;
     }
 
-    /// Whether there is memory for what the driver or a library loads when it is first used; it is taken once, and kept.
+    /// Whether there is memory for what the driver or a library loads at its first use; it is taken once, and kept.
     pub fn lazy_memory(&mut self, what: &str) -> bool {
         let key = (self.device, what.to_string());
         if self.profile.lazy_memory == 0 || self.lazy.contains(&key) {
@@ -204,7 +205,7 @@ impl World {
         fits
     }
 
-    /// A handle that nothing else has.
+    /// A fresh handle.
     pub fn handle(&mut self) -> usize {
         self.next_handle += 16;
         self.next_handle
@@ -247,7 +248,7 @@ impl World {
         }
     }
 
-    /// Runs what has to run before `moment` is done.
+    /// Runs everything that has to run before `moment` is done.
     pub fn run_until(&mut self, moment: Moment) {
         while !self.streams.is_done(moment) {
             let Some(operation) = self.streams.take(moment, self.profile.order) else { return };
@@ -262,7 +263,7 @@ impl World {
         }
     }
 
-    /// Waits for everything in a stream, so that the host knows of it.
+    /// Waits for everything in a stream, so that the host knows that it is done.
     pub fn wait_stream(&mut self, stream: StreamId) -> Result<(), Status> {
         self.run_until(self.streams.tail(stream));
         let clock = self.streams.clock(stream);
@@ -278,7 +279,7 @@ impl World {
         self.healthy()
     }
 
-    /// The host knows now that all that `clock` covers has happened.
+    /// Records that the host knows everything that `clock` covers to have happened.
     pub fn learn(&mut self, clock: &Clock) {
         self.streams.host.join(clock);
         self.history.settle(&self.streams.frontier());
@@ -334,10 +335,10 @@ impl World {
         self.watch();
     }
 
-    /// What is no kernel.
+    /// Executes an operation other than a kernel.
     fn perform(&mut self, name: &str, work: &mut Work, device: usize) {
         let (reads, writes) = work.ranges();
-        // Copies go from device to device; whoever computes has the memory of one.
+        // Copies may cross devices; computations may only use the memory of one.
         let computes = matches!(work, Work::Product(_) | Work::Convolution(_));
         let usable = |range: &&Range| {
             let found = self.memory.find(range.begin, (range.end - range.begin) as usize);
@@ -360,7 +361,7 @@ impl World {
             return;
         }
         match work {
-            // SAFETY: the ranges in the arena are live, and nobody else touches it while the lock is held; pageable
+            // SAFETY: the ranges in the arena are live, and nothing else accesses it while the lock is held; pageable
             // memory is used before the call that names it returns.
             Work::Copy { from, to, bytes } => unsafe { work::copy(from, to, *bytes) },
             // SAFETY: as above.
@@ -380,14 +381,14 @@ impl World {
                     event.ran_at = Some(now);
                 }
             }
-            // SAFETY: the program promised that the function takes this pointer. It may call nothing of ours, which
+            // SAFETY: the program promised that the function takes this pointer. It must not call the driver, which
             // CUDA forbids too.
             Work::Call { function, data } => unsafe { function(*data as *mut std::ffi::c_void) },
             Work::Mark(None) | Work::Allocate(_) | Work::Kernel(_) => {}
         }
     }
 
-    /// Looks for earlier operations on the same bytes that nothing puts before this one.
+    /// Reports earlier operations on the same bytes that are not ordered before this one.
     fn compare(&mut self, operation: &Operation, reads: &[Range], writes: &[Range]) {
         let touch = Touch { moment: operation.moment, name: operation.name.clone() };
         for (ranges, write) in [(reads, false), (writes, true)] {
@@ -410,7 +411,7 @@ impl World {
         }
     }
 
-    /// Looks for reads of device memory that nobody has written.
+    /// Reports reads of device memory that was never written.
     fn look_for_unwritten(&mut self, name: &str, reads: &[Range]) {
         if !engine::records() {
             return;
@@ -428,20 +429,20 @@ impl World {
         }
     }
 
-    /// The end, as far as it concerns memory: what is held is a mistake, if that is wanted.
+    /// The end of the process: memory that is still held is a mistake, if leaks are reported.
     pub fn end(&mut self) {
         self.collect_hits();
         self.sites.report(&self.memory, &mut self.report);
         self.count_held();
     }
 
-    /// A range is no longer the memory that it was.
+    /// Forgets everything recorded about a range that was freed.
     fn forget(&mut self, range: Range) {
         self.history.forget(range);
         self.written.remove(range);
     }
 
-    /// Gives memory back at once, which on the device waits for all that runs: nothing may rely on that.
+    /// Frees memory at once. On the device this waits for all running work, but programs must not rely on that.
     pub fn free(&mut self, address: u64) -> Result<(), Status> {
         let allocation = self.memory.starting(address).ok_or(Status::INVALID_VALUE)?;
         let (begin, end) = (allocation.begin, allocation.end());
@@ -459,7 +460,7 @@ impl World {
         Ok(())
     }
 
-    /// Lets host access to pinned memory that is in use fault.
+    /// Makes host accesses to pinned memory that is in use fault.
     fn watch(&mut self) {
         self.unwatch();
         self.uses.sort_by_key(|one| (one.begin, std::cmp::Reverse(one.bytes)));
@@ -488,14 +489,14 @@ impl World {
         self.collect_hits();
     }
 
-    /// Turns what the host touched too early into findings.
+    /// Turns early host accesses into findings.
     pub fn collect_hits(&mut self) {
         for hit in engine::watch_hits() {
             let Some(at) = self.uses.iter().position(|one| hit >= one.begin && hit < one.begin + one.bytes as u64)
             else {
                 continue;
             };
-            // Said once: the pages are open from here on.
+            // Reported once: from here on the pages are accessible.
             let one = self.uses.remove(at);
             let text = format!("the host touches pinned memory at {hit:#x} before it has waited for {}", one.text);
             self.report.find(Kind::HostTooEarly, text);

@@ -28,14 +28,14 @@ unsafe fn put<T>(out: *mut T, value: T) -> Result<(), BlasStatus> {
 }
 
 impl World {
-    /// Says why the library would refuse something, since the library does not.
+    /// Reports why the library would refuse something, since the library does not.
     fn refuse(&mut self, name: &str, Refusal(status, why): Refusal) -> BlasStatus {
         self.report.refusals.insert(format!("{name} returned {status:?}: {why}"));
         status
     }
 
-    /// A descriptor of this sort. A null one is refused; one that was destroyed is a mistake that the library does
-    /// not notice.
+    /// A descriptor of this sort. A null one is refused; using one that was destroyed is a mistake that the library
+    /// does not notice.
     fn record(&mut self, name: &str, sort: Sort, handle: usize) -> Result<&mut Record, BlasStatus> {
         let fits = self.blas.records.get(&handle).is_some_and(|record| record.kind == sort);
         if !fits && handle != 0 {
@@ -54,7 +54,7 @@ impl World {
     }
 
     fn destroy(&mut self, name: &str, sort: Sort, handle: usize) -> Result<(), BlasStatus> {
-        // The library takes a null descriptor for one that is destroyed.
+        // The library accepts a null descriptor for destruction.
         if handle != 0 {
             self.record(name, sort, handle)?;
             self.blas.records.remove(&handle);
@@ -129,7 +129,7 @@ macro_rules! library {
             pub unsafe extern "C" fn $name($($argument: $kind),*) -> BlasStatus {
                 call(|$world: &mut World| {
                     $world.report.called(stringify!($name));
-                    // SAFETY: the pointers are what the library's manual asks of a caller; null is looked for.
+                    // SAFETY: the pointers are what the library's manual requires of a caller; null is checked for.
                     #[allow(unused_unsafe, reason = "not every function has pointers")]
                     unsafe { $body }
                 })

@@ -1,4 +1,4 @@
-//! The driver's functions of contexts: the primary ones, and which one a thread has current.
+//! The driver's functions for contexts: the primary ones, and which one is current on a thread.
 use super::{driver, put};
 use crate::status::Status;
 use crate::world::{self, CURRENT};
@@ -94,7 +94,7 @@ driver! {
     }
 
     Context fn cuCtxGetLimit(world, out: *mut usize, limit: i32) {
-        // Stack, printf buffer, heap: what the real driver starts with.
+        // Stack, printf buffer, heap: the real driver's defaults.
         let standard = match limit {
             0 => 1024,
             1 => 1 << 20,

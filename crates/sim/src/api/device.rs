@@ -1,4 +1,4 @@
-//! The driver's functions of initialization, devices and their attributes.
+//! The driver's functions for initialization, devices and their attributes.
 use std::ffi::c_char;
 
 use super::{driver, put};

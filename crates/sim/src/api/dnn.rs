@@ -6,7 +6,7 @@ use crate::world::{self, CURRENT, World};
 
 use super::stream::known;
 
-/// The version that is simulated, as `cudnnGetVersion` tells it: 9.1, the oldest that the framework takes.
+/// The simulated version, as `cudnnGetVersion` returns it: 9.1, the oldest that the framework accepts.
 const VERSION: usize = 90_100;
 
 fn call(name: &'static str, body: impl FnOnce(&mut World) -> Result<(), Refusal>) -> DnnStatus {
@@ -34,7 +34,7 @@ macro_rules! library {
                 call(stringify!($name), |$world: &mut World| {
                     #[allow(dead_code, reason = "not every function has a use for its name")]
                     const NAME: &str = stringify!($name);
-                    // SAFETY: the pointers are what the library's manual asks of a caller; null is looked for.
+                    // SAFETY: the pointers are what the library's manual requires of a caller; null is checked for.
                     #[allow(unused_unsafe, reason = "not every function has pointers")]
                     unsafe { $body }
                 })
@@ -120,7 +120,7 @@ pub extern "C" fn cudnnGetCudartVersion() -> usize {
 /// `cudnnGetLastErrorString` of cuDNN.
 ///
 /// # Safety
-/// There is room for as many bytes as are said.
+/// There is room for as many bytes as `room` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cudnnGetLastErrorString(message: *mut c_char, room: usize) {
     let text = world::with(|world| std::mem::take(&mut world.dnn.last_error));

@@ -1,4 +1,4 @@
-//! The driver's functions of events.
+//! The driver's functions for events.
 use super::stream::own;
 use super::{driver, put};
 use crate::status::Status;
@@ -16,7 +16,7 @@ fn elapsed(world: &World, start: usize, end: usize) -> Result<f32, Status> {
         return Err(Status::INVALID_HANDLE);
     }
     match (start.ran_at, end.ran_at) {
-        // The clock of the simulator: a microsecond an operation.
+        // The simulator's clock: one microsecond per operation.
         (Some(start), Some(end)) => Ok((end as f32 - start as f32) / 1000.0),
         _ => Err(Status::NOT_READY),
     }
@@ -24,7 +24,7 @@ fn elapsed(world: &World, start: usize, end: usize) -> Result<f32, Status> {
 
 driver! {
     Context fn cuEventCreate(world, out: *mut usize, flags: u32) {
-        // Blocking synchronization 1, no timing 2, between processes 4, which needs 2 and is not simulated.
+        // Flags: blocking synchronization 1, no timing 2, interprocess 4, which requires 2 and is not simulated.
         if flags & !3 != 0 {
             return Err(Status::INVALID_VALUE);
         }

@@ -1,4 +1,4 @@
-//! The driver's functions of kernel launches and occupancy.
+//! The driver's functions for kernel launches and occupancy.
 use std::ffi::c_void;
 
 use super::stream::own;
@@ -7,7 +7,7 @@ use crate::status::Status;
 use crate::work::{KernelWork, Work};
 use crate::world::World;
 
-/// Blocks of `threads` threads and `dynamic` bytes that fit on a multiprocessor.
+/// How many blocks of `threads` threads and `dynamic` bytes of shared memory fit on a multiprocessor.
 fn resident(world: &World, handle: usize, threads: i32, dynamic: usize) -> Result<i32, Status> {
     let function = world.functions.get(&handle).ok_or(Status::INVALID_HANDLE)?;
     if threads <= 0 {
@@ -19,16 +19,17 @@ fn resident(world: &World, handle: usize, threads: i32, dynamic: usize) -> Resul
         return Ok(0);
     }
     let by_threads = profile.resident_threads() / (threads as u32).next_multiple_of(32) as i32;
-    // 32 registers a thread, of 65536.
+    // 32 registers per thread, of 65536.
     let by_registers = 65536 / (32 * (threads as u32).next_multiple_of(32) as i32);
-    // The driver keeps a kilobyte for each block.
+    // The driver reserves one kilobyte per block.
     let shared = dynamic + function.entry.shared as usize + 1024;
     let by_shared = ((profile.shared_opt_in() + 1024) / shared) as i32;
     let slots = profile.attribute(106).unwrap_or(16);
     Ok(by_threads.min(by_registers).min(by_shared).min(slots))
 }
 
-/// The largest block that fills a multiprocessor best, and the blocks that fill the device with it.
+/// The block size that fills a multiprocessor best (the largest on a tie), and the number of such blocks that fill the
+/// device.
 fn best(world: &World, handle: usize, dynamic: usize, limit: i32) -> Result<(i32, i32), Status> {
     let function = world.functions.get(&handle).ok_or(Status::INVALID_HANDLE)?;
     let most = function.entry.max_threads.unwrap_or(1024) as i32;
@@ -69,7 +70,7 @@ driver! {
             return Err(Status::INVALID_VALUE);
         }
         if !extra.is_null() {
-            // Arguments as one buffer: the simulator knows no sizes to split it by that the caller had to keep.
+            // Arguments in one buffer: not simulated.
             return Err(Status::NOT_SUPPORTED);
         }
         let sizes = function.kernel.sizes();
@@ -91,7 +92,7 @@ driver! {
             arguments: KernelWork::pack(function.kernel, parameters.cast_const().cast()),
         };
         let name = function.name.clone();
-        // A kernel is loaded when it is first launched.
+        // A kernel is loaded at its first launch.
         if !world.lazy_memory(&name) {
             return Err(Status::OUT_OF_MEMORY);
         }
@@ -123,7 +124,7 @@ driver! {
         world, grid: *mut i32, block: *mut i32, handle: usize,
         size: Option<unsafe extern "C" fn(i32) -> usize>, dynamic: usize, limit: i32
     ) {
-        // A function of the block size would be called here under the lock, which it must not need.
+        // A callback for the block size is called here with the lock held, so it must not call the driver.
         let dynamic = size.map_or(dynamic, |size| size(limit.max(32)));
         let (blocks, threads) = best(world, handle, dynamic, limit)?;
         put(grid, blocks)?;

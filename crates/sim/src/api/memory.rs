@@ -1,4 +1,4 @@
-//! The driver's functions of allocations: device memory, memory pools, pinned host memory.
+//! The driver's functions for allocations: device memory, memory pools, pinned host memory.
 use super::stream::known;
 use super::{driver, put};
 use crate::memory::Home;
@@ -34,11 +34,11 @@ fn pool(world: &World, pool: usize) -> Result<(), Status> {
     if !world.profile.pools {
         return Err(Status::NOT_SUPPORTED);
     }
-    // Those of other devices need rights of access that nobody gives here.
+    // Pools of other devices would need access rights, which are not simulated.
     if pool == pool_of(world.device) { Ok(()) } else { Err(Status::INVALID_VALUE) }
 }
 
-/// Stream-ordered allocation: the memory is there when the stream gets to it.
+/// Stream-ordered allocation: the memory is available when the stream reaches it.
 fn allocate_in(world: &mut World, bytes: usize, stream: usize) -> Result<u64, Status> {
     let stream = known(world, stream)?;
     let address = allocate(world, bytes)?;

@@ -22,7 +22,7 @@ use crate::delays;
 use crate::status::Status;
 use crate::world::{self, CURRENT, World};
 
-/// What has to be there before a function does anything.
+/// What a function requires before it does anything.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     Nothing,
@@ -30,7 +30,7 @@ enum Need {
     Context,
 }
 
-/// The common beginning and end of every function.
+/// The common prologue and epilogue of every function.
 fn call(name: &'static str, need: Need, body: impl FnOnce(&mut World) -> Result<(), Status>) -> Status {
     let _call = delays::enter(name);
     world::with(|world| {
@@ -54,7 +54,7 @@ fn call(name: &'static str, need: Need, body: impl FnOnce(&mut World) -> Result<
     })
 }
 
-/// Writes an answer where the caller wants it.
+/// Writes a result where the caller wants it.
 ///
 /// # Safety
 /// `out` is null or may be written.
@@ -67,14 +67,14 @@ unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Status> {
     Ok(())
 }
 
-/// Defines functions of the driver: what each needs, its arguments, and what it does with the world.
+/// Defines functions of the driver: what each requires, its arguments, and what it does with the world.
 macro_rules! driver {
     ($($need:ident fn $name:ident($world:ident $(, $argument:ident: $kind:ty)*) $body:block)*) => {$(
         #[doc = concat!("`", stringify!($name), "` of the driver API.")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) -> $crate::status::Status {
             $crate::api::call(stringify!($name), $crate::api::Need::$need, |$world: &mut $crate::world::World| {
-                // SAFETY: the pointers are what the driver's manual asks of a caller; null is looked for.
+                // SAFETY: the pointers are what the driver's manual requires of a caller; null is checked for.
                 #[allow(unused_unsafe, reason = "not every function has pointers")]
                 unsafe { $body }
             })

@@ -1,4 +1,4 @@
-//! The driver's functions of modules, kernels and their attributes.
+//! The driver's functions for modules, kernels and their attributes.
 use std::ffi::{CStr, c_char, c_void};
 
 use super::{driver, put};
@@ -11,7 +11,7 @@ fn text(pointer: *const c_char) -> Result<String, Status> {
     if pointer.is_null() {
         return Err(Status::INVALID_VALUE);
     }
-    // SAFETY: the driver asks its caller for text that a zero ends.
+    // SAFETY: the driver requires zero-terminated text of its caller.
     let text = unsafe { CStr::from_ptr(pointer) };
     text.to_str().map(str::to_string).map_err(|_| Status::INVALID_IMAGE)
 }
@@ -20,7 +20,7 @@ fn load(world: &mut World, out: *mut usize, image: *const c_char) -> Result<(), 
     if image.is_null() {
         return Err(Status::INVALID_VALUE);
     }
-    // SAFETY: the driver asks its caller for text that a zero ends, or a whole ELF file.
+    // SAFETY: the driver requires zero-terminated text, or a whole ELF file, of its caller.
     let module = unsafe {
         if cubin::is_elf(image.cast()) {
             let file = cubin::bytes(image.cast()).map_err(|cubin::Invalid| Status::INVALID_IMAGE)?;
@@ -81,7 +81,7 @@ driver! {
             1 => function.entry.shared as i32,
             // Constant memory, local memory, caching of loads.
             2 | 3 | 7 => 0,
-            // Registers, as a compiler would have them.
+            // Registers: a typical number.
             4 => 32,
             5 => function.ptx_version as i32,
             6 => function.binary_version as i32,

@@ -1,4 +1,4 @@
-//! What of NVRTC is asked for by a program that does not compile with it.
+//! The part of NVRTC that a program uses that does not compile with it.
 use std::ffi::c_int;
 
 use crate::world;

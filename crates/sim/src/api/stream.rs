@@ -1,4 +1,4 @@
-//! The driver's functions of streams.
+//! The driver's functions for streams.
 use std::ffi::c_void;
 
 use super::{driver, put};
@@ -7,8 +7,8 @@ use crate::stream_id::{FIRST_HANDLE, StreamId, legacy, per_thread};
 use crate::work::Work;
 use crate::world::{self, World};
 
-/// The stream that a handle means: null and 1 are the legacy default stream of the thread's device, 2 is the thread's
-/// own, for which the simulator has one ordinary stream a device.
+/// The stream for a handle: null and 1 are the legacy default stream of the thread's device, 2 is the per-thread
+/// default stream, for which the simulator has one ordinary stream per device.
 pub fn known(world: &mut World, handle: usize) -> Result<StreamId, Status> {
     match handle {
         0 | 1 => Ok(legacy(world.device)),
@@ -24,7 +24,7 @@ pub fn known(world: &mut World, handle: usize) -> Result<StreamId, Status> {
     }
 }
 
-/// [`known`], for work that only a stream of the thread's device takes: launches and records of events.
+/// [`known`], for work that must go to a stream of the thread's device: launches and event records.
 pub fn own(world: &mut World, handle: usize) -> Result<StreamId, Status> {
     let stream = known(world, handle)?;
     if world.streams.device(stream) == world.device { Ok(stream) } else { Err(Status::INVALID_HANDLE) }
@@ -54,7 +54,7 @@ driver! {
         if stream < FIRST_HANDLE || world.streams.get(stream).is_none() {
             return Err(Status::INVALID_HANDLE);
         }
-        // What is queued still runs; the host learns nothing of it.
+        // What is queued still runs; the host does not wait for it.
         world.run_until(world.streams.tail(stream));
         world.streams.remove(stream);
         Ok(())
@@ -72,7 +72,7 @@ driver! {
         if world.streams.is_done(tail) {
             return world.wait_stream(stream);
         }
-        // A program that polls gets there, one operation at a time.
+        // A program that polls makes progress, one operation at a time.
         world.nudge(tail);
         world.healthy()?;
         Err(Status::NOT_READY)
@@ -104,7 +104,7 @@ driver! {
             return Err(Status::INVALID_VALUE);
         }
         let recorded = world.events.get(&event).ok_or(Status::INVALID_HANDLE)?.recorded.clone();
-        // Waiting for an event that was never recorded is no wait.
+        // Waiting for an event that was never recorded is a no-op.
         if let Some(recorded) = recorded {
             world.submit(stream, "cuStreamWaitEvent", Some(&recorded), Work::Mark(None));
         }

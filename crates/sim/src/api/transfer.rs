@@ -1,4 +1,4 @@
-//! The driver's functions of copies and fills.
+//! The driver's functions for copies and fills.
 use super::driver;
 use super::stream::known;
 use crate::memory::Home;
@@ -9,12 +9,12 @@ use crate::world::World;
 /// The handle of the default stream.
 const LEGACY: usize = 0;
 
-/// All of a range has to be one live allocation.
+/// The whole range must lie in one live allocation.
 fn device(world: &World, address: u64, bytes: usize) -> Result<Place, Status> {
     world.memory.find(address, bytes).map(|_| Place::Arena(address)).ok_or(Status::INVALID_VALUE)
 }
 
-/// Pinned memory is known by its address, everything else is ordinary.
+/// Pinned memory is recognized by its address; all other memory is pageable.
 fn host(world: &World, address: usize, bytes: usize) -> Result<Place, Status> {
     if address == 0 {
         return Err(Status::INVALID_VALUE);
@@ -25,12 +25,12 @@ fn host(world: &World, address: usize, bytes: usize) -> Result<Place, Status> {
     Ok(Place::Pageable(address))
 }
 
-/// Whether memory of the host is ordinary memory, which copies treat with more care.
+/// Whether memory is pageable host memory, for which copies have stricter rules.
 fn pageable(place: &Place) -> bool {
     matches!(place, Place::Pageable(_))
 }
 
-/// Queues a copy; with `wait` the call returns when it is done.
+/// Queues a copy; with `wait`, the call returns when it is done.
 fn copy(
     world: &mut World,
     name: &str,
@@ -40,7 +40,7 @@ fn copy(
 ) -> Result<(), Status> {
     let stream = known(world, stream)?;
     world.report.counts.copies += 1;
-    // Ordinary memory of the host is read before the call returns, or written before it returns.
+    // Pageable host memory is read, or written, before the call returns.
     let into_host = pageable(&to);
     let from = match from {
         Place::Pageable(address) => {
@@ -90,7 +90,8 @@ driver! {
             return Ok(());
         }
         let sides = (host(world, from, bytes)?, device(world, to, bytes)?, bytes);
-        // From ordinary memory the call may return once the data is staged; from pinned memory it is done.
+        // From pageable memory the call may return once the data is staged; from pinned memory it returns when the copy
+        // is done.
         let wait = !pageable(&sides.0);
         copy(world, "cuMemcpyHtoD", sides, LEGACY, wait)
     }

@@ -1,5 +1,5 @@
-//! Descriptors as the library keeps them: attributes by number, each of its own size and with its own default. Any
-//! value is taken when it is set, as the library does; what is wrong with it shows when it is used.
+//! Descriptors as the library keeps them: attributes by number, each with its size and default. As in the library,
+//! setting accepts any value, and errors show when the descriptor is used.
 use std::collections::BTreeMap;
 
 use super::BlasStatus;
@@ -15,7 +15,7 @@ pub enum Kind {
     Preference,
 }
 
-/// An attribute of the library's headers: name, number, bytes, default.
+/// An attribute from the library's headers: name, number, bytes, default.
 pub type Attribute = (&'static str, i32, usize, i64);
 
 macro_rules! attributes {
@@ -26,7 +26,7 @@ macro_rules! attributes {
 }
 
 attributes! {
-    /// Of operations.
+    /// The attributes of operations.
     OPERATION: "CUBLASLT_MATMUL_DESC_" {
         COMPUTE_TYPE = 0, 4, 0;
         SCALE_TYPE = 1, 4, 0;
@@ -54,7 +54,7 @@ attributes! {
         FAST_ACCUM = 25, 1, 0;
         BIAS_DATA_TYPE = 26, 4, -1;
     }
-    /// Of matrix layouts.
+    /// The attributes of matrix layouts.
     LAYOUT: "CUBLASLT_MATRIX_LAYOUT_" {
         TYPE = 0, 4, 0;
         ORDER = 1, 4, 0;
@@ -65,7 +65,7 @@ attributes! {
         STRIDED_BATCH_OFFSET = 6, 8, 0;
         PLANE_OFFSET = 7, 8, 0;
     }
-    /// Of preferences.
+    /// The attributes of preferences.
     PREFERENCE: "CUBLASLT_MATMUL_PREF_" {
         SEARCH_MODE = 0, 4, 0;
         MAX_WORKSPACE_BYTES = 1, 8, 0;
@@ -80,7 +80,7 @@ attributes! {
 }
 
 impl Kind {
-    /// The attributes that it has.
+    /// The attributes of this kind.
     #[must_use]
     pub fn table(self) -> &'static [Attribute] {
         match self {
@@ -90,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// For messages.
+    /// The name in messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -105,7 +105,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Record {
     pub kind: Kind,
-    /// What has been set, the rest is as the table says.
+    /// The values that have been set; the others are the table's defaults.
     values: BTreeMap<i32, i64>,
 }
 
@@ -118,7 +118,7 @@ impl Record {
         self.kind.table().iter().find(|(_, number, ..)| *number == attribute)
     }
 
-    /// How many bytes the attribute has.
+    /// The size of an attribute in bytes.
     pub fn bytes(&self, attribute: i32) -> Option<usize> {
         self.row(attribute).map(|(_, _, bytes, _)| *bytes)
     }
@@ -129,7 +129,7 @@ impl Record {
         self.values.get(&attribute).copied().unwrap_or(default)
     }
 
-    /// Takes a value of as many bytes as are given.
+    /// Sets an attribute to a value of as many bytes as are given.
     pub fn set(&mut self, attribute: i32, value: &[u8]) -> Result<(), BlasStatus> {
         if self.bytes(attribute) != Some(value.len()) {
             return Err(BlasStatus::INVALID_VALUE);
@@ -141,7 +141,7 @@ impl Record {
         Ok(())
     }
 
-    /// For values that the library writes itself.
+    /// Sets a value that the library writes itself.
     pub fn put(&mut self, attribute: i32, value: i64) {
         self.values.insert(attribute, value);
     }

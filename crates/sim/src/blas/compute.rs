@@ -1,4 +1,4 @@
-//! Runs a product: sums in `f64`, the epilogue, and one rounding to the output's type.
+//! Computes a product: sums in `f64`, the epilogue, and one rounding to the output's type.
 use half::{bf16, f16};
 
 use super::kernel;
@@ -8,7 +8,8 @@ use super::work::{Product, Scalar};
 /// # Safety
 /// The element at `address` can be read.
 unsafe fn load(data: Data, address: u64) -> f64 {
-    // SAFETY: the caller's promise. The library asks for alignment and is checked for it, so this need not.
+    // SAFETY: the caller's promise. The library requires alignment, which is checked elsewhere, so unaligned access is
+    // used here.
     unsafe {
         match data {
             Data::F32 => (address as *const f32).read_unaligned().into(),
@@ -38,12 +39,12 @@ pub fn rounded(rounding: Rounding, value: f64) -> f64 {
         Rounding::F16 => f16::from_f64(value).to_f64(),
         Rounding::Bf16 => bf16::from_f64(value).to_f64(),
         Rounding::Tf32 if value.is_finite() => {
-            // Ten bits of the fraction, ties to even.
+            // Ten fraction bits, ties to even.
             let bits = (value as f32).to_bits();
             let up = 0xfff + (bits >> 13 & 1);
             f32::from_bits(bits.wrapping_add(up) & !0x1fff).into()
         }
-        // Infinities and what is no number stay what they are.
+        // Infinities and NaN stay what they are.
         Rounding::Tf32 | Rounding::None => value,
     }
 }
@@ -51,10 +52,10 @@ pub fn rounded(rounding: Rounding, value: f64) -> f64 {
 /// Computes what `product` describes.
 ///
 /// # Safety
-/// Everything in [`Product::ranges`] is live, and nobody else touches it.
+/// Everything in [`Product::ranges`] is live, and nothing else accesses it.
 pub unsafe fn run(product: &Product) {
     let problem = &product.problem;
-    // The memory aside has no meaning to a program; what it held is gone.
+    // The contents of the workspace are meaningless to a program, so they are overwritten.
     if product.workspace_bytes > 0 {
         // SAFETY: it is one of the ranges.
         unsafe { std::ptr::write_bytes(product.workspace as *mut u8, 0xff, product.workspace_bytes) };
@@ -71,7 +72,7 @@ pub unsafe fn run(product: &Product) {
     }
 }
 
-/// Where an element of one matrix of the batch lies.
+/// The address of an element in one matrix of the batch.
 fn place(address: u64, matrix: &Matrix, batch: i64) -> impl Fn(usize, usize) -> u64 + '_ {
     let bytes = matrix.data.bytes();
     let (down, right) = matrix.steps();
@@ -114,7 +115,7 @@ unsafe fn one(product: &Product, batch: i64, alpha: f64, beta: f64) {
                 let byte = (mask + ((col * problem.aux_ld + row) / 8) as u64) as *mut u8;
                 let bit = 1u8 << (row % 8);
                 if epilogue.relu {
-                    // As the library has it: what is not a number becomes 0.
+                    // As in the library, NaN becomes 0.
                     let positive = value > 0.0;
                     value = if positive { value } else { 0.0 };
                     if epilogue.aux {

@@ -1,27 +1,27 @@
-//! What the heuristic offers. Its candidates differ in what a program has to respect: the alignment of addresses and
-//! the workspace.
+//! The heuristic's candidates. They differ in what a program has to respect: the alignment of addresses and the
+//! workspace.
 use super::attributes::Record;
 use super::problem::Problem;
 
-/// An algorithm, as it lies in the 64 bytes of a `cublasLtMatmulAlgo_t`.
+/// An algorithm, as stored in the 64 bytes of a `cublasLtMatmulAlgo_t`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Algorithm {
-    /// Tells it from 64 bytes of anything else.
+    /// Distinguishes it from 64 arbitrary bytes.
     magic: u64,
-    /// Bytes that every address is a multiple of.
+    /// The number of bytes that every address must be a multiple of.
     pub alignment: u64,
-    /// Bytes that it needs aside.
+    /// Bytes of workspace.
     pub workspace: u64,
     /// Bits of `cublasLtReductionScheme_t`.
     pub reduction: u64,
-    /// Which of the candidates it is, from 0.
+    /// Its index among the candidates.
     rank: u64,
     unused: [u64; 3],
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"kiln-sim");
-/// Partial sums in the type of the computation.
+/// Partial sums in the compute type.
 const REDUCTION_COMPUTE: u64 = 2;
 
 impl Algorithm {
@@ -29,12 +29,12 @@ impl Algorithm {
         Algorithm { magic: MAGIC, alignment, workspace, reduction, rank: 0, unused: [0; 3] }
     }
 
-    /// Its place among what the heuristic has offered.
+    /// Its index among the heuristic's candidates.
     pub fn rank(&self) -> u64 {
         self.rank
     }
 
-    /// What a call without an algorithm uses: it takes every problem.
+    /// The algorithm of a call that names none: it takes every problem.
     pub fn plain(problem: &Problem) -> Algorithm {
         Algorithm::new(problem.d.data.bytes() as u64, 0, 0)
     }
@@ -45,23 +45,23 @@ impl Algorithm {
     }
 }
 
-/// The result of a candidate, as `cublasLtMatmulHeuristicResult_t` lies in memory.
+/// A candidate, laid out as `cublasLtMatmulHeuristicResult_t`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
-    /// To hand to `cublasLtMatmul`.
+    /// To pass to `cublasLtMatmul`.
     pub algorithm: Algorithm,
-    /// Bytes that it needs aside.
+    /// Bytes of workspace.
     pub workspace: usize,
-    /// A `cublasStatus_t`; the rest holds only if it is 0.
+    /// A `cublasStatus_t`; the other fields are valid only if it is 0.
     pub state: u32,
     /// How well it fills the device.
     pub waves: f32,
-    /// Of the library.
+    /// Reserved by the library.
     pub reserved: [i32; 4],
 }
 
-/// Everything that fits a preference, best first.
+/// All candidates that fit a preference, best first.
 pub fn candidates(problem: &Problem, preference: &Record) -> Vec<Candidate> {
     let most = preference.get(1) as u64;
     let reductions = preference.get(3) as u64;
@@ -73,7 +73,7 @@ pub fn candidates(problem: &Problem, preference: &Record) -> Vec<Candidate> {
     let extras = [(problem.epilogue.uses_bias(), bias), (problem.epilogue.aux, aux)];
     let used = extras.into_iter().filter(|(used, _)| *used).map(|(_, alignment)| alignment);
     let alignment = alignments.chain(used).min().unwrap_or(256);
-    // Long sums are split: one partial result for each quarter of k.
+    // Long sums are split: one partial result per quarter of k.
     let partial = (problem.m * problem.n * problem.batch * 4 * 4) as u64;
     let element = problem.d.data.bytes() as u64;
     [

@@ -1,10 +1,10 @@
 //! The GEMM micro-kernel in `f64`: packed panels, and tiles of 8 by 4.
 
-/// Rows and columns of the output that are summed at once.
+/// Rows and columns of a tile of the output.
 pub const TILE: [usize; 2] = [8, 4];
 
-/// A matrix in slices of so many lines, each slice with the lines side by side along `k`; the last one is filled up
-/// with zeros.
+/// Packs a matrix into slices of `width` lines, each slice with its lines interleaved along `k`; the last slice is
+/// padded with zeros.
 fn pack(lines: usize, k: usize, width: usize, at: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let mut packed = vec![0.0; lines.div_ceil(width) * width * k];
     for (slice, panel) in packed.chunks_exact_mut(width * k).enumerate() {
@@ -18,7 +18,7 @@ fn pack(lines: usize, k: usize, width: usize, at: impl Fn(usize, usize) -> f64) 
     packed
 }
 
-/// One tile. `a` and `b` are slices of lines side by side along the sum.
+/// Computes one tile. `a` and `b` are slices whose lines are interleaved along the sum.
 #[inline(always)]
 fn tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
     let mut sums = [[0.0; TILE[0]]; TILE[1]];
@@ -32,14 +32,14 @@ fn tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
     sums
 }
 
-/// [`tile`] with the processor's wide vectors.
+/// [`tile`], compiled for the processor's wide vectors.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn wide_tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
     tile(a, b)
 }
 
-/// One tile, of lines that lie side by side along the sum: 8 of `a`, 4 of `b`.
+/// One tile of interleaved lines: 8 of `a`, 4 of `b`.
 pub fn best_tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
@@ -49,7 +49,7 @@ pub fn best_tile(a: &[f64], b: &[f64]) -> [[f64; TILE[0]]; TILE[1]] {
     tile(a, b)
 }
 
-/// `a · b` with `m` rows, `n` columns and sums over `k`, column after column.
+/// `a · b` with `m` rows, `n` columns and sums over `k`, in column-major order.
 pub fn product([m, n, k]: [usize; 3], a: impl Fn(usize, usize) -> f64, b: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let left = pack(m, k, TILE[0], a);
     let right = pack(n, k, TILE[1], |col, i| b(i, col));

@@ -25,7 +25,7 @@ impl BlasStatus {
     pub const NOT_SUPPORTED: BlasStatus = BlasStatus(15);
 }
 
-/// What a process has made in cuBLASLt. Descriptors live in the host's memory: the end of a context leaves them.
+/// What a process has created in cuBLASLt. Descriptors live in host memory, so they outlive contexts.
 #[derive(Default)]
 pub struct Blas {
     /// Handles of `cublasLtCreate`.

@@ -1,11 +1,11 @@
 //! A product as its descriptor and four layouts describe it, and the library's rules for what is valid.
 //!
 //! The rules are those of NVIDIA's documentation of `cublasLtMatmul` and of the comments in `cublasLt.h`. Where these
-//! leave open whether something is supported, it is refused: a program has to have a way without it.
+//! leave open whether something is supported, it is refused, so that programs have to have a fallback.
 use super::BlasStatus;
 use super::attributes::Record;
 
-/// A `cudaDataType` that matrices may have here.
+/// A `cudaDataType` of matrices that is simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
     F32,
@@ -34,7 +34,7 @@ impl Data {
     }
 }
 
-/// To what operands are rounded before they are multiplied.
+/// What operands are rounded to before they are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
     None,
@@ -43,7 +43,7 @@ pub enum Rounding {
     Bf16,
 }
 
-/// A matrix as it lies in memory.
+/// A matrix in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix {
     pub data: Data,
@@ -51,7 +51,7 @@ pub struct Matrix {
     pub cols: usize,
     pub ld: usize,
     pub row_major: bool,
-    /// From one matrix of a batch to the next, in elements.
+    /// Elements from one matrix of a batch to the next.
     pub step: i64,
     pub transposed: bool,
 }
@@ -90,12 +90,12 @@ impl Matrix {
         Ok((Matrix { data, rows, cols, ld, row_major, step: number(6), transposed }, batch))
     }
 
-    /// Extents of what the product takes.
+    /// The extents of the operand after transposition.
     fn shape(&self) -> (usize, usize) {
         if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) }
     }
 
-    /// Steps in elements from row to row and from column to column of what the product takes.
+    /// The operand's strides in elements after transposition: from row to row, from column to column.
     pub fn steps(&self) -> (usize, usize) {
         if self.row_major != self.transposed { (self.ld, 1) } else { (1, self.ld) }
     }
@@ -107,10 +107,10 @@ pub struct Epilogue {
     pub relu: bool,
     /// Adds a vector.
     pub bias: bool,
-    /// A mask is written by ReLU, or read by its gradient.
+    /// ReLU writes a mask, or its gradient reads one.
     pub aux: bool,
     pub relu_gradient: bool,
-    /// What the gradient of the bias is summed of, if it is asked for.
+    /// Which operand the gradient of the bias is a sum of, if it is requested.
     pub bias_gradient: Option<BiasGradient>,
 }
 
@@ -146,7 +146,7 @@ impl Epilogue {
     }
 }
 
-/// A status with its reason, which the library does not tell (but the simulator's report does).
+/// A status with its reason, which the library does not report (but the simulator's report does).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal(pub BlasStatus, pub &'static str);
 
@@ -160,7 +160,7 @@ fn unsupported<T>(why: &'static str) -> Result<T, Refusal> {
     Err(Refusal(BlasStatus::NOT_SUPPORTED, why))
 }
 
-/// A product that the library can do: `D = epilogue(alpha · op(A) · op(B) + beta · C)`.
+/// A product that the library can compute: `D = epilogue(alpha · op(A) · op(B) + beta · C)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub m: usize,
@@ -174,7 +174,7 @@ pub struct Problem {
     pub scale: Data,
     pub rounding: Rounding,
     pub epilogue: Epilogue,
-    /// Alpha and beta lie in device memory.
+    /// Alpha and beta are in device memory.
     pub scalars_on_device: bool,
     pub bias: u64,
     pub bias_step: i64,

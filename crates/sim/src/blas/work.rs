@@ -1,10 +1,10 @@
-//! A product queued in a stream: its addresses, the ranges that it reads and writes, the rules for overlap.
+//! A product queued in a stream: its addresses, the ranges that it reads and writes, and the rules for overlap.
 use super::BlasStatus;
 use super::heuristic::Algorithm;
 use super::problem::{BiasGradient, Matrix, Problem, Refusal};
 use crate::engine::Range;
 
-/// Alpha or beta: a value, or where it will be.
+/// Alpha or beta: a value, or the address of one.
 #[derive(Clone, Copy, Debug)]
 pub enum Scalar {
     Value(f64),
@@ -24,7 +24,7 @@ pub struct Product {
     pub workspace_bytes: usize,
 }
 
-/// Adds a range, to the last one if it continues it.
+/// Adds a range, merging it with the last one if they are adjacent.
 fn push(ranges: &mut Vec<Range>, begin: u64, bytes: usize) {
     let end = begin + bytes as u64;
     match ranges.last_mut() {
@@ -59,12 +59,12 @@ impl Product {
         Ok(())
     }
 
-    /// Whether C is read: with a beta of 0 it is not.
+    /// Whether C is read: not if beta is 0.
     pub fn reads_c(&self) -> bool {
         !matches!(self.beta, Scalar::Value(0.0))
     }
 
-    /// Why what it computes is not defined, if it is not.
+    /// Why the result is undefined, if it is.
     pub fn conflict(&self) -> Option<&'static str> {
         let problem = &self.problem;
         let [a, b, c, d] = [(self.a, &problem.a), (self.b, &problem.b), (self.c, &problem.c), (self.d, &problem.d)]
@@ -73,7 +73,7 @@ impl Product {
             let mut all: Vec<(u64, u64, bool)> = left.iter().map(|range| (range.begin, range.end, false)).collect();
             all.extend(right.iter().map(|range| (range.begin, range.end, true)));
             all.sort_unstable();
-            // Where the matrices reach to that began before.
+            // The ends so far of the matrices that began before.
             let mut ends = [0; 2];
             all.into_iter().any(|(begin, end, side)| {
                 let own = &mut ends[usize::from(side)];
@@ -95,12 +95,12 @@ impl Product {
         (!apart || bytes != due as u64).then_some("the matrices of D overlap each other")
     }
 
-    /// The bytes of a matrix of each batch.
+    /// The bytes of each matrix of a batch.
     fn ranges_of(&self, address: u64, matrix: &Matrix) -> Vec<Range> {
         let bytes = matrix.data.bytes();
         let (lines, length) = if matrix.row_major { (matrix.rows, matrix.cols) } else { (matrix.cols, matrix.rows) };
         let mut ranges = Vec::new();
-        // A matrix that a whole batch shares is read once.
+        // A matrix that the whole batch shares is read once.
         let batches = if matrix.step == 0 { 1 } else { self.problem.batch };
         for batch in 0..batches {
             let begin = address.wrapping_add_signed(matrix.step * (batch * bytes) as i64);
@@ -137,7 +137,7 @@ impl Product {
         ranges
     }
 
-    /// What it reads and writes.
+    /// The ranges that it reads, and those that it writes.
     pub fn ranges(&self) -> (Vec<Range>, Vec<Range>) {
         let (problem, epilogue) = (&self.problem, &self.problem.epilogue);
         let mut reads = self.ranges_of(self.a, &problem.a);

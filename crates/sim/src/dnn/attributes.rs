@@ -1,5 +1,5 @@
-//! Descriptors as the library keeps them: what they are given is noted, and checked when they are finalized. What is refused
-//! when, and with which status, was compared with cuDNN 9.26 (`tests/dnn_headers.rs`).
+//! Descriptors as the library keeps them: attributes are stored when they are set, and checked when the descriptor is
+//! finalized. What is refused when, and with which status, was compared with cuDNN 9.26 (`tests/dnn_headers.rs`).
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ pub mod types {
     }
 }
 
-/// An attribute: its name in the headers behind `CUDNN_ATTR_`, its number, the type of its values, how many there may be,
-/// and whether the library makes them.
+/// An attribute: its name in the headers without `CUDNN_ATTR_`, its number, the type of its values, the maximum number
+/// of values, and whether the library sets it.
 pub type Attribute = (&'static str, u32, u32, usize, bool);
 
 macro_rules! kinds {
@@ -49,7 +49,7 @@ macro_rules! kinds {
             $($(#[$meta])* $kind = $number,)*
         }
 
-        /// Every kind, with its name in the headers behind `CUDNN_BACKEND_`, and its attributes.
+        /// Every kind, with its name in the headers without `CUDNN_BACKEND_`, and its attributes.
         pub const KINDS: &[(Kind, &str, &[Attribute])] = &[$(
             (Kind::$kind, $name, &[
                 $((stringify!($attribute), $attribute_number, types::$kind_of_values, $most, made!($($made)?)),)*
@@ -57,7 +57,7 @@ macro_rules! kinds {
         )*];
 
         impl Kind {
-            /// For messages.
+            /// The name in messages.
             pub fn title(self) -> &'static str {
                 match self {
                     $(Kind::$kind => $title,)*
@@ -166,7 +166,7 @@ kinds! {
     ]
 }
 
-/// A descriptor: numbers (floats as the bits of an `f64`) and other descriptors as they were when it was given them.
+/// A descriptor: numbers (floats as the bits of an `f64`), and other descriptors in the state in which they were set.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub kind: Kind,
@@ -180,7 +180,7 @@ impl Record {
         Record { kind, finalized: false, numbers: BTreeMap::new(), parts: BTreeMap::new() }
     }
 
-    /// Of the kind with this number.
+    /// A new descriptor of the kind with this number.
     pub fn of(number: u32) -> Option<Record> {
         KINDS.iter().find(|(kind, ..)| *kind as u32 == number).map(|(kind, ..)| Record::new(*kind))
     }
@@ -190,7 +190,8 @@ impl Record {
         attributes.iter().find(|(_, number, ..)| *number == attribute)
     }
 
-    /// Whether the attribute may be given so many values of this type, and which it then has.
+    /// Checks whether this many values of this type may be set, and returns the number of values that the attribute
+    /// will have.
     pub fn check_set(&self, attribute: u32, kind: u32, count: i64) -> Result<usize, Refusal> {
         if self.finalized {
             return Err(bad("the descriptor has been finalized"));
@@ -212,7 +213,8 @@ impl Record {
         }
     }
 
-    /// How many values of the attribute can be had, with room for so many.
+    /// Checks whether the attribute can be read into room for this many values, and returns how many values it will
+    /// return.
     pub fn check_get(&self, attribute: u32, kind: u32, room: i64) -> Result<usize, Refusal> {
         if !self.finalized {
             return Err(Refusal(DnnStatus::NOT_INITIALIZED, "the descriptor has not been finalized"));
@@ -254,7 +256,7 @@ impl Record {
         self.parts.get(&attribute).map_or(&[], Vec::as_slice)
     }
 
-    /// A part that is there and was finalized before it was set.
+    /// A descriptor in this attribute that is set and was finalized before it was set.
     pub fn part(&self, attribute: u32) -> Result<&Arc<Record>, Refusal> {
         let part = self.parts(attribute).first().filter(|part| part.finalized);
         part.ok_or(bad("a descriptor is missing, or was not finalized"))

@@ -1,5 +1,5 @@
-//! What the functions of cuDNN's graph API do: descriptors and their attributes, what is made of them when they are finalized,
-//! and the execution of plans.
+//! What the functions of cuDNN's graph API do: descriptors and their attributes, finalization, and the execution of
+//! plans.
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::work::Work;
 use crate::world::World;
 
 impl World {
-    /// A descriptor. A null one is refused; one that was destroyed is a mistake that the library does not notice.
+    /// A descriptor. A null one is refused; using one that was destroyed is a mistake that the library does not notice.
     fn descriptor(&mut self, name: &str, handle: usize) -> Result<&mut Record, Refusal> {
         if handle == 0 {
             return Err(Refusal(DnnStatus::NULL_POINTER, "a descriptor at a null pointer"));
@@ -26,7 +26,7 @@ impl World {
         self.dnn.descriptors.get_mut(&handle).ok_or(bad("no descriptor (any more)"))
     }
 
-    /// One of this kind that has been finalized.
+    /// A finalized descriptor of this kind.
     fn finalized(&mut self, name: &str, kind: Kind, handle: usize) -> Result<Record, Refusal> {
         let record = self.descriptor(name, handle)?;
         if record.kind != kind || !record.finalized {
@@ -53,7 +53,7 @@ impl World {
     }
 
     /// # Safety
-    /// `values` is null or has so many of this type.
+    /// `values` is null or has this many values of this type.
     pub unsafe fn set_attribute(
         &mut self,
         name: &str,
@@ -84,7 +84,7 @@ impl World {
         }
         let mut parts = Vec::with_capacity(count);
         for part in values {
-            // The library takes a null descriptor for one that is missing.
+            // The library accepts a null descriptor, as a missing one.
             if part != 0 {
                 let part = self.descriptor(name, part as usize)?.clone();
                 if !part.finalized && attribute == 801 {
@@ -98,7 +98,7 @@ impl World {
         Ok(())
     }
 
-    /// The library takes the caller's word for what kind a descriptor is of, and fails in some way if it is another.
+    /// The library trusts the caller about a descriptor's kind, and fails in some way if it is another.
     fn check_parts(&mut self, name: &str, attribute: u32, parts: &[Arc<Record>]) -> Result<(), Refusal> {
         let operations = [Kind::Forward, Kind::BackwardData, Kind::BackwardFilter, Kind::PointwiseOperation];
         let kinds: &[Kind] = match attribute {
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// # Safety
-    /// `values` is null or has room for so many of this type, `count` is null or can be written.
+    /// `values` is null or has room for this many values of this type, `count` is null or can be written.
     pub unsafe fn get_attribute(
         &mut self,
         name: &str,
@@ -206,7 +206,7 @@ impl World {
         Ok(())
     }
 
-    /// What a heuristic proposes; nothing if no engine takes the graph.
+    /// The heuristic's proposals; empty if no engine takes the graph.
     fn propose(&mut self, record: &mut Record) -> Result<(), Refusal> {
         let graph = record.part(201)?.clone();
         self.asked_to_refuse("heuristic", 0)?;
@@ -255,7 +255,7 @@ impl World {
         Err(bad("no handle"))
     }
 
-    /// The refusal of a call that the simulator was asked to refuse.
+    /// The refusal of a call, if the simulator was asked to refuse it.
     pub fn asked_to_refuse(&self, call: &str, engine: u32) -> Result<(), Refusal> {
         match heuristic::refused(&self.profile.faults, call, engine) {
             Some(status) => Err(Refusal(status, "the simulator was asked to refuse it")),

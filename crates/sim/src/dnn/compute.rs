@@ -1,4 +1,4 @@
-//! Runs a convolution: as products over blocks of pixels, with sums in `f64` and one rounding to the output's type.
+//! Computes a convolution as products over blocks of pixels, with sums in `f64` and one rounding to the output's type.
 use half::{bf16, f16};
 
 use super::problem::{Direction, Image, Problem};
@@ -7,16 +7,16 @@ use crate::blas::compute::rounded;
 use crate::blas::kernel::{TILE, best_tile};
 use crate::blas::problem::{Data, Rounding};
 
-/// Lines of a tile: pixels, or columns of a filter's gradient.
+/// Lines of a tile: pixels, or columns of a filter gradient.
 const PIXELS: usize = TILE[0];
-/// And channels.
+/// Channels of a tile.
 const CHANNELS: usize = TILE[1];
-/// Pixels that a filter's gradient is summed over at a time.
+/// Pixels that a filter gradient is summed over at a time.
 const BLOCK: usize = 128;
-/// A place that is padding.
+/// An offset that stands for padding.
 const OUTSIDE: usize = usize::MAX;
 
-/// The numbers of a tensor.
+/// The values of a tensor.
 ///
 /// # Safety
 /// `count` elements of this type, aligned, can be read at `address`.
@@ -66,10 +66,10 @@ unsafe fn write<T>(to: *mut T, values: &[f64], convert: impl Fn(f64) -> T) {
 /// Computes what `convolution` describes.
 ///
 /// # Safety
-/// Everything in [`Convolution::ranges`] is live, and nobody else touches it.
+/// Everything in [`Convolution::ranges`] is live, and nothing else accesses it.
 pub unsafe fn run(convolution: &Convolution) {
     let problem = &convolution.problem;
-    // The memory aside has no meaning to a program; what it held is gone.
+    // The contents of the workspace are meaningless to a program, so they are overwritten.
     if convolution.workspace != 0 {
         // SAFETY: it is one of the ranges.
         unsafe { std::ptr::write_bytes(convolution.workspace as *mut u8, 0xff, convolution.workspace_bytes) };
@@ -104,7 +104,7 @@ pub unsafe fn run(convolution: &Convolution) {
             let bias = load(problem.data, convolution.bias, bias.count());
             let channel = target.steps[1];
             for (i, value) in out.iter_mut().enumerate() {
-                // What is not a number becomes 0: the library is told not to propagate it.
+                // NaN becomes 0, since the library is told not to propagate it.
                 *value = (*value + bias[i / channel % bias.len()]).max(0.0);
             }
         }
@@ -112,7 +112,7 @@ pub unsafe fn run(convolution: &Convolution) {
     }
 }
 
-/// What an order of additions that nobody determines does to the last bits.
+/// Perturbs the last bits, as an undetermined order of additions would.
 fn waver(values: &mut [f64], data: Data, seed: u64) {
     let width = if data == Data::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
     let mut state = seed | 1;
@@ -124,7 +124,7 @@ fn waver(values: &mut [f64], data: Data, seed: u64) {
     }
 }
 
-/// Where a tap of the filter lies in its memory.
+/// A tap's row and column, and its offset in the filter's memory.
 fn tap(problem: &Problem, number: usize) -> ([usize; 2], usize) {
     let [_, _, kh, kw] = problem.w.dims;
     let place = [number / kw, number % kw];
@@ -132,13 +132,13 @@ fn tap(problem: &Problem, number: usize) -> ([usize; 2], usize) {
     (place, i * problem.w.steps[2] + j * problem.w.steps[3])
 }
 
-/// A pixel's number as image, row and column.
+/// The image, row and column of a pixel number.
 fn pixel(image: &Image, number: usize) -> [usize; 3] {
     let [_, _, h, w] = image.dims;
     [number / (h * w), number / w % h, number % w]
 }
 
-/// Where the input pixel lies that a tap of an output pixel takes.
+/// The offset of the input pixel that a tap of an output pixel reads.
 fn source(problem: &Problem, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize {
     let along = |axis: usize, at: usize| {
         let place = (at * problem.stride[axis] + tap[axis] * problem.dilation[axis]).checked_sub(problem.padding[axis]);
@@ -151,7 +151,7 @@ fn source(problem: &Problem, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usiz
     }
 }
 
-/// Where the output pixel lies that takes an input pixel by a tap.
+/// The offset of the output pixel that reads an input pixel by this tap.
 fn taker(problem: &Problem, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize {
     let along = |axis: usize, at: usize| {
         let place = (at + problem.padding[axis]).checked_sub(tap[axis] * problem.dilation[axis])?;
@@ -165,7 +165,7 @@ fn taker(problem: &Problem, [n, row, col]: [usize; 3], tap: [usize; 2]) -> usize
     }
 }
 
-/// The output, or the gradient of the input: each pixel of the target takes pixels of the other image.
+/// The output, or the gradient of the input: each pixel of the target sums over pixels of the other image.
 fn gather(problem: &Problem, from: &[f64], w: &[f64]) -> Vec<f64> {
     let forward = problem.direction == Direction::Forward;
     let (target, origin) = if forward { (&problem.y, &problem.x) } else { (&problem.x, &problem.y) };

@@ -1,5 +1,5 @@
-//! The engines of each direction: which problems each takes, the workspace that it needs, and its notes. What a program has
-//! to respect differs between them; what they compute does not.
+//! The engines of each direction: the problems that each takes, its workspace, and its notes. They differ in what a
+//! program has to respect, not in what they compute.
 use super::problem::{Direction, Problem};
 use crate::blas::problem::{Data, Rounding};
 use crate::profile::{Faults, Refused};
@@ -9,7 +9,7 @@ use super::DnnStatus;
 /// How an engine computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
-    /// A GEMM whose factors are gathered from the image as they are needed.
+    /// A GEMM whose factors are gathered from the image as needed.
     ImplicitGemm,
     /// The same, with a table of their offsets in the workspace.
     ImplicitPrecompGemm,
@@ -19,7 +19,7 @@ enum Method {
     WinogradNonfused,
 }
 
-/// An engine of a graph: its number, its method, and its notes.
+/// An engine of a graph: its index, its method, and its notes.
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub index: u32,
@@ -40,11 +40,11 @@ const RUNTIME_COMPILATION: i64 = 0;
 
 /// `CUDNN_HEUR_MODE_FALLBACK`
 const FALLBACK: i64 = 2;
-/// As many engines as a graph has numbers for.
+/// Number of engines of a graph.
 pub const ENGINES: i64 = 12;
 
 impl Engine {
-    /// All that take the problem, best first.
+    /// All engines that take the problem, best first.
     pub fn all(problem: &Problem, arch: u32) -> Vec<Engine> {
         use Method::*;
         let half = matches!(problem.data, Data::F16 | Data::Bf16);
@@ -77,7 +77,7 @@ impl Engine {
         engines.filter(|engine| engine.method.supports(problem)).collect()
     }
 
-    /// What a heuristic proposes: those that are fast where they can be used, or those that can be used almost everywhere.
+    /// The heuristic's proposals: by mode, the fast engines, or those that take almost every problem.
     pub fn proposed(problem: &Problem, arch: u32, mode: i64) -> Vec<Engine> {
         let mut all = Engine::all(problem, arch);
         let everywhere = |engine: &Engine| matches!(engine.index, 0 | 1 | 10);
@@ -85,12 +85,12 @@ impl Engine {
         all
     }
 
-    /// Bytes of the workspace that it needs.
+    /// Bytes of workspace.
     pub fn workspace(&self, problem: &Problem) -> usize {
         self.method.workspace(problem)
     }
 
-    /// What it does to factors.
+    /// How it rounds factors.
     pub fn rounding(&self, problem: &Problem) -> Rounding {
         match problem.data {
             Data::F32 if self.numerical.contains(&DOWN_CONVERT_INPUTS) => Rounding::F16,
@@ -134,8 +134,8 @@ impl Method {
     }
 }
 
-/// What the simulator was asked to answer to a call: `create`, `heuristic`, `plan`, or a direction, whose engines are told
-/// apart.
+/// The status that the simulator was asked to return for a call: `create`, `heuristic`, `plan`, or a direction, whose
+/// engines are numbered.
 pub fn refused(faults: &Faults, call: &str, engine: u32) -> Option<DnnStatus> {
     Refused::find(&faults.no_convolutions, call, engine, DnnStatus::NOT_SUPPORTED.0).map(DnnStatus)
 }

@@ -25,9 +25,9 @@ impl DnnStatus {
     pub const NOT_FINALIZED: DnnStatus = DnnStatus(2004);
     pub const BAD_ATTRIBUTE_TYPE: DnnStatus = DnnStatus(2010);
     pub const NOT_SUPPORTED: DnnStatus = DnnStatus(3000);
-    /// Of a kind of descriptors that there is not.
+    /// For a descriptor kind that does not exist.
     pub const ALLOC_FAILED: DnnStatus = DnnStatus(4003);
-    /// The library finds no memory for itself.
+    /// The library found no device memory for itself.
     pub const DEVICE_ALLOCATION_FAILED: DnnStatus = DnnStatus(4004);
     pub const EXECUTION_FAILED: DnnStatus = DnnStatus(5000);
 }
@@ -55,12 +55,12 @@ pub unsafe fn put<T>(out: *mut T, value: T) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What a process has made in cuDNN. Descriptors live in the host's memory: the end of a context leaves them.
+/// What a process has created in cuDNN. Descriptors live in host memory, so they outlive contexts.
 #[derive(Default)]
 pub struct Dnn {
-    /// Handles of `cudnnCreate`, with the stream that each works in.
+    /// Handles of `cudnnCreate`, with the stream of each.
     pub handles: HashMap<usize, usize>,
     pub descriptors: HashMap<usize, Record>,
-    /// Why the last call that failed did.
+    /// The reason for the last failure.
     pub last_error: String,
 }

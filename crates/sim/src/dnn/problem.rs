@@ -1,5 +1,5 @@
-//! What descriptors describe together, checked when they are finalized: tensors, convolutions, operations, graphs. A graph
-//! that an engine could compute is a problem; the others are valid, and no engine takes them.
+//! The combined meaning of descriptors, checked when they are finalized: tensors, convolutions, operations, graphs. A
+//! graph that an engine could compute is a problem; other graphs are valid, but no engine takes them.
 use super::attributes::{Kind, Record};
 use super::{Refusal, bad, unsupported};
 use crate::blas::problem::Data;
@@ -12,21 +12,21 @@ pub enum Direction {
     Filter,
 }
 
-/// An image or a filter as it lies in memory: extents and steps in elements.
+/// An image or a filter in memory: extents and strides in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// Its number, by which a variant pack gives it an address.
+    /// Its id, by which a variant pack gives it an address.
     pub uid: i64,
-    /// That address is a multiple of so many bytes.
+    /// The number of bytes that the address is a multiple of.
     pub alignment: u64,
     pub dims: [usize; 4],
     pub steps: [usize; 4],
-    /// Whether the channels come last, and the other way round; both if only one of the extents is not 1.
+    /// Whether it is channels-last, and whether it is channels-first; both if only one extent is not 1.
     pub last: bool,
     pub first: bool,
 }
 
-/// The sort of elements that a number of the library means (`cudnnDataType_t`).
+/// The element type for a number of the library (`cudnnDataType_t`).
 pub fn data_of(number: i64) -> Option<Data> {
     Some(match number {
         0 => Data::F32,
@@ -77,7 +77,7 @@ pub struct Problem {
     pub x: Image,
     pub w: Image,
     pub y: Image,
-    /// What is added to each channel, and ReLU behind it.
+    /// The vector added to each channel, followed by ReLU.
     pub bias: Option<Image>,
     pub padding: [usize; 2],
     pub stride: [usize; 2],
@@ -89,7 +89,7 @@ pub struct Problem {
     pub beta: f64,
 }
 
-/// What is wrong with a tensor.
+/// Checks a tensor.
 fn tensor(tensor: &Record) -> Result<(), Refusal> {
     let (dims, strides) = (tensor.numbers(902), tensor.numbers(903));
     if dims.is_empty() || dims.len() != strides.len() {
@@ -112,7 +112,7 @@ fn tensor(tensor: &Record) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What is wrong with how a filter moves.
+/// Checks how a filter moves.
 fn convolution(of: &Record) -> Result<(), Refusal> {
     let axes = usize::try_from(of.number(106, -1)).unwrap_or(0);
     let [dilation, stride] = [of.numbers(102), of.numbers(103)];
@@ -138,7 +138,7 @@ fn convolution_attributes(kind: Kind) -> Option<(Direction, [u32; 6])> {
     })
 }
 
-/// Whether elements of a tensor lie in one place, apart from those of an axis that does not move.
+/// Whether elements of a tensor share memory, other than along an axis of stride 0.
 fn overlaps(tensor: &Record) -> bool {
     let (dims, strides) = (tensor.numbers(902), tensor.numbers(903));
     let mut axes: Vec<_> = strides.iter().zip(dims).filter(|(stride, dim)| **dim > 1 && **stride > 0).collect();
@@ -151,13 +151,13 @@ fn overlaps(tensor: &Record) -> bool {
     })
 }
 
-/// Whether a tensor reaches as far as it has elements.
+/// Whether a tensor spans exactly as many elements as it has.
 fn is_packed(tensor: &Record) -> bool {
     let axes = || tensor.numbers(902).iter().zip(tensor.numbers(903));
     axes().map(|(dim, stride)| (dim - 1) * stride).sum::<i64>() + 1 == axes().map(|(dim, _)| dim).product()
 }
 
-/// What is wrong with a convolution of tensors.
+/// Checks a convolution of tensors.
 fn operation(of: &Record, [x, w, y, rule]: [u32; 4]) -> Result<(), Refusal> {
     let rule = of.part(rule)?;
     if overlaps(of.part(x)?) || overlaps(of.part(y)?) || !is_packed(of.part(w)?) {
@@ -186,7 +186,7 @@ fn operation(of: &Record, [x, w, y, rule]: [u32; 4]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Operands that do not spread to the output are found by the engines only.
+/// Operands that do not broadcast to the output are only refused by the engines.
 fn pointwise(of: &Record) -> Result<(), Refusal> {
     let rank = of.part(753)?.numbers(902).len();
     // Modes of two operands come first in the enum.
@@ -197,7 +197,7 @@ fn pointwise(of: &Record) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The tensors that an operation reads, and the one that it writes; `None` of those without a number.
+/// The ids of the tensors that an operation reads, and of the one that it writes; `None` for tensors without an id.
 fn ends(operation: &Record) -> Result<(Vec<Option<i64>>, Option<i64>), Refusal> {
     let uid = |attribute| operation.part(attribute).map(|tensor| tensor.numbers(906).first().copied());
     Ok(match convolution_attributes(operation.kind) {
@@ -208,7 +208,7 @@ fn ends(operation: &Record) -> Result<(Vec<Option<i64>>, Option<i64>), Refusal> 
     })
 }
 
-/// What is wrong with a graph: each tensor is written once, and before it is read.
+/// Checks a graph: each tensor is written once, and before it is read.
 fn graph(graph: &Record) -> Result<(), Refusal> {
     let mut written = Vec::new();
     for operation in graph.parts(801) {
@@ -221,7 +221,7 @@ fn graph(graph: &Record) -> Result<(), Refusal> {
     if written.is_empty() { Err(bad("a graph of nothing")) } else { Ok(()) }
 }
 
-/// What a descriptor is checked for when it is finalized, by itself.
+/// Checks a single descriptor when it is finalized.
 pub fn check(record: &Record) -> Result<(), Refusal> {
     match record.kind {
         Kind::Tensor => tensor(record),
@@ -240,7 +240,7 @@ pub fn check(record: &Record) -> Result<(), Refusal> {
 }
 
 impl Problem {
-    /// The problem that a graph is, by the patterns that the library has engines for.
+    /// The problem of a graph, by the patterns that the library has engines for.
     pub fn new(graph: &Record, arch: u32) -> Result<Problem, Refusal> {
         let operations = graph.parts(801);
         let [convolution, behind @ ..] = operations else { return Err(unsupported("a graph of nothing")) };
@@ -305,7 +305,7 @@ impl Problem {
         })
     }
 
-    /// The bias that is added to a convolution's result, and the output of the ReLU behind that.
+    /// The bias that is added to a convolution's result, and the output of the ReLU after that.
     fn bias_relu<'a>(
         [sum, w]: [&Record; 2],
         [add, relu]: [&'a Record; 2],
@@ -314,7 +314,7 @@ impl Problem {
         let is = |operation: &Record, mode: i64| {
             let rule = operation.parts(750).first();
             let fits = |rule: &&std::sync::Arc<Record>| {
-                // ReLU as it is by default makes 0 of what is not a number.
+                // ReLU's default turns NaN into 0.
                 rule.number(0, 0) == mode && rule.number(1, 0) == compute && rule.number(2, 0) == 0
             };
             operation.kind == Kind::PointwiseOperation && rule.is_some_and(|rule| fits(&rule))
@@ -341,7 +341,7 @@ impl Problem {
         Ok((bias, out))
     }
 
-    /// What is written.
+    /// The tensor that is written.
     pub fn target(&self) -> &Image {
         match self.direction {
             Direction::Forward => &self.y,
@@ -350,12 +350,12 @@ impl Problem {
         }
     }
 
-    /// Whether a filter or an image is in NHWC and in nothing else.
+    /// Whether a filter or an image is unambiguously in NHWC.
     pub fn channels_last(&self) -> bool {
         [self.x, self.w, self.y].iter().any(|image| !image.first)
     }
 
-    /// Factors in each sum.
+    /// Number of factors in each sum.
     pub fn depth(&self) -> usize {
         self.w.dims[1..].iter().product()
     }

@@ -1,4 +1,4 @@
-//! A convolution queued in a stream: its addresses, the ranges that it reads and writes, the rules for overlap.
+//! A convolution queued in a stream: its addresses, the ranges that it reads and writes, and the rules for overlap.
 use super::problem::{Direction, Image, Problem};
 use super::{DnnStatus, Refusal, bad};
 use crate::blas::problem::Rounding;
@@ -11,16 +11,16 @@ pub struct Convolution {
     pub x: u64,
     pub w: u64,
     pub y: u64,
-    /// Of a fused one.
+    /// The bias of a fused convolution.
     pub bias: u64,
     pub workspace: u64,
-    /// As many as the engine needs.
+    /// The size that the engine needs.
     pub workspace_bytes: usize,
-    /// Of an engine whose result may differ each time: the seed of the difference.
+    /// For an engine whose result may vary from run to run: the seed of the variation.
     pub wavers: Option<u64>,
 }
 
-/// `bytes` of 0 are no range.
+/// A range of `bytes` bytes, if not 0.
 fn range(begin: u64, bytes: usize) -> Option<Range> {
     (bytes > 0).then(|| Range { begin, end: begin + bytes as u64 })
 }
@@ -30,7 +30,7 @@ impl Convolution {
         image.count() * self.problem.data.bytes()
     }
 
-    /// Addresses of what is read, and of what is written, with their bytes.
+    /// Addresses and sizes of the operands that are read, and of the one that is written.
     fn operands(&self) -> ([(u64, usize); 2], (u64, usize)) {
         let problem = &self.problem;
         let [x, w, y] =
@@ -42,7 +42,7 @@ impl Convolution {
         }
     }
 
-    /// Where the output lies.
+    /// The address of the output.
     pub fn target(&self) -> u64 {
         self.operands().1.0
     }
@@ -70,7 +70,7 @@ impl Convolution {
         Ok(())
     }
 
-    /// Why what it computes is not defined, if it is not.
+    /// Why the result is undefined, if it is.
     pub fn conflict(&self) -> Option<&'static str> {
         let (reads, target) = self.operands();
         let meet =
@@ -86,7 +86,7 @@ impl Convolution {
         meet((self.bias, self.bytes(bias)), target).then_some("the output lies over the bias")
     }
 
-    /// What it reads and writes.
+    /// The ranges that it reads, and those that it writes.
     pub fn ranges(&self) -> (Vec<Range>, Vec<Range>) {
         let ([a, b], target) = self.operands();
         let mut reads: Vec<Range> = [a, b].into_iter().filter_map(|(at, bytes)| range(at, bytes)).collect();
