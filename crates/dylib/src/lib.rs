@@ -1,8 +1,8 @@
-//! Shared libraries that Kiln finds and opens at run time, so that a program built once runs with or without them: NVIDIA's
-//! and MPI.
+//! Finds and opens shared libraries (NVIDIA's and MPI) at run time, so that a program built once runs with or without
+//! them.
 //!
-//! `places` is the order of the folders, `search` goes through it, `loaded` tells which files came of it. A library that is
-//! missing, or too old, is an error that names what was tried and the fix.
+//! `places` lists the folders in order, `search` goes through them, and `loaded` finds the files that were loaded. A
+//! library that is missing, or too old, is an error that names what was tried and the fix.
 
 mod loaded;
 mod places;
@@ -15,26 +15,26 @@ pub use loaded::{file_of, nvidia_files};
 pub use places::{Environment, ORDER, Place, Source, Wanted, dangling, places};
 pub use search::{Spec, find};
 
-/// An open library and the file that it is.
+/// An open library and its file.
 #[derive(Debug)]
 pub struct Open {
     library: Library,
-    /// What the loader was asked for: a path, or a bare name.
+    /// The path or bare name that the loader was given.
     path: PathBuf,
     title: &'static str,
     needs: &'static str,
 }
 
-/// The loader's own words.
+/// The loader's message.
 pub fn reason(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 impl Open {
-    /// Finds and opens the first library that fits `spec` and that `check` finds nothing wrong with.
+    /// Finds and opens the first library that matches `spec` and that `check` accepts.
     ///
     /// # Errors
-    /// The text that [`find`] makes.
+    /// The message that [`find`] makes.
     pub fn new(spec: &Spec, check: impl Fn(&Open) -> Result<(), String>) -> Result<Open, String> {
         let open = |path: &Path| {
             // SAFETY: the libraries that Kiln knows have no initializers with requirements on the caller.
@@ -45,7 +45,7 @@ impl Open {
         Ok(find(spec, &Environment::process(), open)?.0)
     }
 
-    /// The function, or its name on the list of those that are missing.
+    /// Looks up a function; if it is missing, adds its name to the list of missing ones.
     ///
     /// # Safety
     /// `F` is the type of the function of that name.
@@ -67,17 +67,17 @@ impl Open {
         unsafe { self.library.get::<F>(name.as_bytes()) }.ok().map(|symbol| *symbol)
     }
 
-    /// The answer of a function that takes nothing and returns a number: a version.
+    /// Calls a function that takes nothing and returns a number: a version.
     ///
     /// # Safety
-    /// There is no such function, or it is of this kind.
+    /// There is no such function, or it is of this type.
     pub unsafe fn number(&self, name: &str) -> Option<usize> {
         // SAFETY: by this function's own contract.
         unsafe { self.get::<unsafe extern "C" fn() -> usize>(name).map(|function| function()) }
     }
 
-    /// The file that was loaded: the one that was asked for, or where the code of one of its functions lies if the loader
-    /// was asked for a name.
+    /// The file that was loaded: the path that was requested or, if the loader was given a bare name, the file that
+    /// contains the code of `function`.
     pub fn file(&self, function: &str) -> PathBuf {
         if self.path.is_absolute() {
             return self.path.clone();
@@ -87,12 +87,12 @@ impl Open {
         address.and_then(|address| file_of(address as usize)).unwrap_or_else(|| self.path.clone())
     }
 
-    /// What the loader was asked for: a path, or a bare name.
+    /// The path or bare name that the loader was given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The text of an error that names all the symbols that are missing.
+    /// The error message that names all missing symbols.
     pub fn lacks(&self, missing: &[&str]) -> String {
         format!(
             "{} was loaded as {}, which lacks {}: it is too old for Kiln, which needs {} or newer",

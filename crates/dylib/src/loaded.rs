@@ -1,8 +1,8 @@
-//! Which files the process has loaded its libraries from, as the kernel tells.
+//! Finds the files from which the process has loaded its libraries, as listed by the kernel.
 
 use std::{fs, path::PathBuf};
 
-/// File names of NVIDIA's libraries begin with one of these.
+/// Prefixes of the file names of NVIDIA's libraries.
 const PREFIXES: [&str; 6] = ["libcuda.so", "libcublas", "libcudnn", "libnvrtc", "libnccl", "libkiln_sim"];
 
 /// A mapped file with the addresses that it covers.
@@ -12,13 +12,13 @@ struct Mapping {
     file: PathBuf,
 }
 
-/// The mapped files. None where the system does not list them (other than Linux).
+/// The mapped files; empty where the system does not list them (anywhere but Linux).
 fn mappings() -> Vec<Mapping> {
     let text = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     text.lines().filter_map(mapping).collect()
 }
 
-/// `7f00-7f10 r-xp 00000000 08:01 1234   /usr/lib/libx.so`
+/// Parses a line such as `7f00-7f10 r-xp 00000000 08:01 1234   /usr/lib/libx.so`.
 fn mapping(line: &str) -> Option<Mapping> {
     let (begin, rest) = line.split_once('-')?;
     let (end, rest) = rest.split_once(' ')?;
@@ -32,7 +32,7 @@ pub fn file_of(address: usize) -> Option<PathBuf> {
     mappings().into_iter().find(|mapping| (mapping.begin..mapping.end).contains(&address)).map(|mapping| mapping.file)
 }
 
-/// All files of NVIDIA's libraries that are loaded, whoever loaded them.
+/// The files of all NVIDIA libraries that are loaded, whoever loaded them.
 pub fn nvidia_files() -> Vec<PathBuf> {
     let of_nvidia = |file: &PathBuf| {
         let name = file.file_name().unwrap_or_default().to_string_lossy();

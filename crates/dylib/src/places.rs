@@ -1,5 +1,6 @@
-//! Where libraries and nvcc are looked for, in one order: at run time by `search`, at build time by the build script of
-//! `kiln-cuda`, which includes this file. So it uses nothing but `std`. `docs/gpu.md` has the order as a table.
+//! The search path for libraries and nvcc, in one order for both: `search` uses it at run time, and the build script of
+//! `kiln-cuda`, which includes this file, at build time. So it uses nothing but `std`. `docs/gpu.md` has the order as a
+//! table.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is looked for, which decides the folders that count.
+/// What is searched for, which decides the folders that are relevant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// `libcuda`, which comes with the display driver.
@@ -24,14 +25,14 @@ pub enum Wanted {
     Mpi,
 }
 
-/// What of the process's environment the search reads; tests hand in their own.
+/// The parts of the process's environment that the search reads; tests pass their own.
 pub struct Environment<'a> {
     /// The value of a variable.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
 }
 
 impl Environment<'static> {
-    /// This process's.
+    /// The environment of this process.
     pub fn process() -> Environment<'static> {
         Environment { variable: &|name| std::env::var_os(name) }
     }
@@ -45,28 +46,28 @@ impl Environment<'_> {
     }
 }
 
-/// Who says that a folder is to be looked in.
+/// Where a folder of the search path comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A variable that names roots of installations, or folders of libraries themselves.
+    /// A variable that names roots of installations, or folders of libraries.
     Roots(&'static str),
-    /// `LD_LIBRARY_PATH`: folders. The loader would find them as well, but behind what it was built with.
+    /// `LD_LIBRARY_PATH`: folders. The loader would find them as well, but only after its built-in paths.
     LibraryPath,
     /// `VIRTUAL_ENV`: NVIDIA's wheels in a virtual environment of Python.
     VirtualEnv,
     /// `CONDA_PREFIX`: conda's own packages, and wheels in its Python.
     Conda,
-    /// Wherever the system's loader looks by itself; `PATH` for nvcc.
+    /// The loader's default search; `PATH` for nvcc.
     Loader,
     /// NVIDIA's wheels of the `python3` that is first on `PATH`.
     PythonOnPath,
     /// NVIDIA's wheels that `pip install --user` has installed.
     UserSite,
-    /// Folders that installers use.
+    /// Default folders of installers.
     Usual,
 }
 
-/// The order of the search for what is NVIDIA's.
+/// The search order for NVIDIA's libraries and nvcc.
 pub const ORDER: [Source; 12] = [
     Source::Roots("KILN_CUDA_PATH"),
     Source::LibraryPath,
@@ -82,7 +83,7 @@ pub const ORDER: [Source; 12] = [
     Source::Usual,
 ];
 
-/// The order of the search for MPI.
+/// The search order for MPI.
 const MPI_ORDER: [Source; 10] = [
     Source::Roots("KILN_MPI_PATH"),
     Source::LibraryPath,
@@ -102,16 +103,16 @@ const LIBRARY_FOLDERS: &[&str] =
 /// Folders below a root that hold programs.
 const PROGRAM_FOLDERS: &[&str] = &["bin"];
 
-/// A place to look in.
+/// A place to search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// [`Source::Loader`].
     Loader,
-    /// A folder that exists, and who says that it is to be looked in.
+    /// An existing folder, and where it comes from.
     Folder(PathBuf, Source),
 }
 
-/// Who is asked for what is wanted, in the order of preference.
+/// The sources for `wanted`, in order of preference.
 fn order(wanted: Wanted) -> Vec<Source> {
     match wanted {
         Wanted::Mpi => MPI_ORDER.to_vec(),
@@ -119,7 +120,7 @@ fn order(wanted: Wanted) -> Vec<Source> {
     }
 }
 
-/// All places for what is wanted that exist, in the order of preference.
+/// All existing places for `wanted`, in order of preference.
 pub fn places(wanted: Wanted, environment: &Environment) -> Vec<Place> {
     let mut seen = BTreeSet::new();
     let mut places = Vec::new();
@@ -135,7 +136,7 @@ pub fn places(wanted: Wanted, environment: &Environment) -> Vec<Place> {
     places
 }
 
-/// The variables that this search reads and that name nothing that exists, for an error: `CUDA_HOME=/opt/cuda`.
+/// The variables that this search reads and that name no existing folder, for an error: `CUDA_HOME=/opt/cuda`.
 pub fn dangling(wanted: Wanted, environment: &Environment) -> Vec<String> {
     let of = |source: Source| match source {
         Source::Roots(name) => Some((source, name)),
@@ -150,7 +151,7 @@ pub fn dangling(wanted: Wanted, environment: &Environment) -> Vec<String> {
 }
 
 impl Source {
-    /// Whether it is the variable by which users name a folder for Kiln alone, which comes before all else.
+    /// Whether it is the variable that names folders for Kiln alone, which comes before all others.
     pub fn is_own(self) -> bool {
         matches!(self, Source::Roots("KILN_CUDA_PATH" | "KILN_MPI_PATH"))
     }
@@ -164,7 +165,7 @@ impl Source {
         }
     }
 
-    /// The folders that may hold what is wanted, whether they exist or not.
+    /// The folders that may hold `wanted`, whether they exist or not.
     fn folders(self, wanted: Wanted, environment: &Environment) -> Vec<PathBuf> {
         let below = if wanted == Wanted::Compiler { PROGRAM_FOLDERS } else { LIBRARY_FOLDERS };
         let root = |root: PathBuf| -> Vec<PathBuf> {
@@ -174,7 +175,7 @@ impl Source {
         match self {
             Source::Roots(name) => {
                 let named = environment.paths(name).into_iter();
-                // The folder of all wheels has a folder for each, which are roots themselves.
+                // NVIDIA's folder of wheels has one folder per wheel, each a root itself.
                 let wheels = |path: &Path| if path.ends_with("nvidia") { folders_in(path) } else { Vec::new() };
                 named.flat_map(|path| [wheels(&path), vec![path]].concat()).flat_map(root).collect()
             }
@@ -208,7 +209,7 @@ impl Source {
     }
 }
 
-/// As errors and reports name it.
+/// Its name in errors and reports.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -242,8 +243,8 @@ fn usual_folders(wanted: Wanted) -> Vec<PathBuf> {
     roots.iter().flat_map(|root| below.iter().map(move |folder| root.join(folder))).collect()
 }
 
-/// The roots of the Python installations that the `python3` on `PATH` may be: the folder above the one it is in, the same
-/// of the file that it links to, and all of a version manager whose launcher it is.
+/// The roots of the Python installations that the `python3` on `PATH` may belong to: the parent of its folder, the same
+/// for the file that it links to, and, if it is the launcher of a version manager, all of that manager's versions.
 fn python_prefixes(environment: &Environment) -> Vec<PathBuf> {
     let name = if OS == "windows" { "python.exe" } else { "python3" };
     let found = environment.paths("PATH").into_iter().map(|folder| folder.join(name)).find(|file| file.is_file());
@@ -251,11 +252,11 @@ fn python_prefixes(environment: &Environment) -> Vec<PathBuf> {
     let mut prefixes = Vec::new();
     for file in [Some(python.clone()), fs::canonicalize(&python).ok()].into_iter().flatten() {
         let Some(folder) = file.parent() else { continue };
-        // On Windows it lies in the root itself.
+        // On Windows it is in the root itself.
         let prefix = if OS == "windows" { Some(folder) } else { folder.parent() };
         let Some(prefix) = prefix.map(Path::to_path_buf) else { continue };
         if folder.file_name().is_some_and(|name| name == "shims") {
-            // pyenv, and mise.
+            // For pyenv and mise.
             prefixes.extend(folders_in(&prefix.join("versions")));
             prefixes.extend(folders_in(&prefix.join("installs/python")));
         }
@@ -264,8 +265,9 @@ fn python_prefixes(environment: &Environment) -> Vec<PathBuf> {
     prefixes
 }
 
-/// The folders of wheels in the Python installation at `root`. Of NVIDIA's, one level of folders is listed, so the wheels'
-/// layout (`nvidia/cu13/lib`, `nvidia/cublas/lib`, `bin` on Windows) may change. Those of MPI put libraries beside Python's.
+/// The folders of wheels in the Python installation at `root`. For NVIDIA's, one level of folders is listed rather than
+/// assumed, since their layout varies (`nvidia/cu13/lib`, `nvidia/cublas/lib`, `bin` on Windows). MPI's wheels put
+/// libraries beside Python's.
 fn wheels(root: &Path, wanted: Wanted) -> Vec<PathBuf> {
     if wanted == Wanted::Mpi {
         return vec![root.join("lib"), root.join("Library/bin")];
@@ -286,8 +288,8 @@ fn wheels(root: &Path, wanted: Wanted) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The folders in a folder, newest name first (`cu13` before `cu12`, `python3.12` before `python3.11`, `cuda-12.10` before
-/// `cuda-12.9`).
+/// The folders in a folder, newest version first (`cu13` before `cu12`, `python3.12` before `python3.11`, `cuda-12.10`
+/// before `cuda-12.9`).
 fn folders_in(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| p.is_dir()).collect();
@@ -295,7 +297,7 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Orders names by the numbers in them: a part is its text and the number behind it.
+/// Sorts names by the numbers in them: each part is a text and the number after it.
 fn natural_key(path: &Path) -> Vec<(String, u64)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut key: Vec<(String, u64)> = Vec::new();

@@ -1,4 +1,4 @@
-//! The search for a shared library through all places, and the error when it is not found.
+//! Searches all places for a shared library, and makes the error message if it is not found.
 
 use std::{
     env::consts::OS,
@@ -7,27 +7,27 @@ use std::{
 
 use crate::places::{Environment, Place, Source, Wanted, dangling, places};
 
-/// One of the libraries, with the file names that it goes by.
+/// A library, and the file names that it may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// What its maker calls it, for messages.
+    /// The vendor's name for it, for messages.
     pub title: &'static str,
-    /// How a user gets it.
+    /// How to install it.
     pub fix: String,
-    /// The oldest version that has all that Kiln calls.
+    /// The oldest version that has all functions that Kiln calls.
     pub needs: &'static str,
-    /// The preferred version first; the unversioned name, which may be any version, is the last.
+    /// The preferred version first; the unversioned name, which may be any version, last.
     pub names: Vec<String>,
-    /// Which decides the folders that count.
+    /// Decides the folders that are relevant.
     pub wanted: Wanted,
 }
 
-/// Opens the first library of `spec` that `open` takes, and says under which name. Every place is asked for each name
-/// before the next name is tried: the version counts for more than the place, except that what the user names for Kiln
-/// comes first.
+/// Opens the first library of `spec` that `open` accepts, and returns the name under which it was found. Every place is
+/// searched for each name before the next name is tried: the version counts for more than the place, except that a
+/// place named in Kiln's own variable comes first.
 ///
 /// # Errors
-/// The text of an error: the names, the places, why files that are there were not taken, the fix.
+/// The message: the names, the places, why existing files were rejected, and the fix.
 pub fn find<H>(
     spec: &Spec,
     environment: &Environment,
@@ -49,7 +49,7 @@ pub fn find<H>(
                 }
                 match open(&path) {
                     Ok(handle) => return Ok((handle, path)),
-                    // That the loader finds none is the rule.
+                    // That the loader finds none is normal.
                     Err(reason) if *place == Place::Loader && is_absent(name, &reason) => {}
                     Err(reason) => refused.push(format!("{} is not taken: {reason}", path.display())),
                 }
@@ -65,7 +65,7 @@ pub fn find<H>(
     }
     listed.extend(dangling(spec.wanted, environment).iter().map(|set| format!("{set}, which has no such folder")));
     let mut text = format!(
-        "{} was not found under the names {}; sought in {}",
+        "{} was not found under the names {}; searched {}",
         spec.title,
         spec.names.join(", "),
         listed.join(", ")
@@ -77,7 +77,7 @@ pub fn find<H>(
     Err(text)
 }
 
-/// Whether the loader says that there is no file of this name, rather than that one is there and does not load.
+/// Whether the loader's message means that no file has this name, rather than that one exists and cannot be loaded.
 fn is_absent(name: &str, reason: &str) -> bool {
     OS != "linux" || reason.starts_with(&format!("{name}: cannot open shared object file: No such file"))
 }
@@ -104,7 +104,7 @@ mod tests {
         fs::write(path, "").unwrap();
     }
 
-    /// MPI is not sought where NVIDIA's libraries are, and a wheel of it lies beside Python's own libraries.
+    /// MPI has search places of its own, other than NVIDIA's; its wheel puts libraries beside Python's own.
     #[test]
     fn mpi_is_sought_in_its_own_places() {
         let dir = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use cudarc::cublaslt::sys::{
 use super::{Open, functions, release, search};
 
 functions! {
-    /// cuBLASLt. One a process; a handle a device.
+    /// cuBLASLt. One per process; one handle per device.
     CublasLt: cublasStatus_t as c_uint, sys;
     create = cublasLtCreate(handle: *mut cublasLtHandle_t);
     desc_create = cublasLtMatmulDescCreate(
@@ -85,27 +85,28 @@ functions! {
 }
 
 impl CublasLt {
-    /// Finds and opens the library of one of these major versions of CUDA, the preferred one first.
+    /// Finds and opens the library of one of these major CUDA versions, the preferred one first.
     ///
     /// # Errors
-    /// The reason why there is none.
+    /// The reason, if there is none.
     pub(crate) fn open(majors: &[u32]) -> Result<CublasLt, String> {
-        // A file without a version in its name may be of any.
+        // A file without a version in its name may be of any version.
         let check = |open: &Open| match version(open) {
             Some(version) if is_unversioned(open.path()) && !majors.contains(&(version / 10_000)) => {
-                Err(format!("it is of CUDA {}", release(version, 10_000)))
+                Err(format!("it is for CUDA {}", release(version, 10_000)))
             }
             _ => Ok(()),
         };
         CublasLt::resolve(Open::new(&search::cublas_lt(majors), check)?)
     }
 
-    /// As 130401 for 13.4.1.
+    /// The version, 130401 for 13.4.1.
     pub(crate) fn version(&self) -> Option<u32> {
         version(&self.open)
     }
 
-    /// The major version of CUDA that it is of: what its name says, which is how others find it, else what it says.
+    /// The major CUDA version that it is for: that in its file name, by which other libraries find it, else the one it
+    /// reports.
     pub(crate) fn cuda_major(&self) -> Option<u32> {
         let file = self.file();
         let named = file.extension().and_then(|extension| extension.to_str()?.parse().ok());
@@ -119,7 +120,7 @@ impl CublasLt {
 }
 
 fn version(open: &Open) -> Option<u32> {
-    // SAFETY: a function of this kind.
+    // SAFETY: a function of this type.
     u32::try_from(unsafe { open.number("cublasLtGetVersion") }?).ok()
 }
 

@@ -1,11 +1,11 @@
 //! The driver, cuBLASLt, cuDNN and NVRTC, found and opened at run time.
 //!
-//! The functions are held in tables of pointers of our own ([`functions!`]), with the types of cudarc's `sys`
-//! modules. cudarc's own loaders are never called: they panic when a library or a symbol is missing, and know
-//! neither the folders of Python wheels nor names of a later major version (`libcublasLt.so.13`).
+//! The functions are held in our own tables of pointers ([`functions!`]), with the types of cudarc's `sys` modules.
+//! cudarc's own loaders are never called: they panic when a library or a symbol is missing, and know neither the
+//! folders of Python wheels nor the names of a later major version (`libcublasLt.so.13`).
 //!
-//! `search` has the names of the libraries, which `kiln-dylib` finds and opens; `libraries` sees to it that all are of one
-//! major version of CUDA.
+//! `search` names the libraries, which `kiln-dylib` finds and opens; `libraries` ensures that all are of one major CUDA
+//! version.
 
 mod blas;
 mod dnn;
@@ -19,10 +19,10 @@ pub(crate) use driver::Driver;
 use kiln_dylib::Open;
 pub(crate) use libraries::{Libraries, libraries, release};
 
-/// Declares a table of C functions, a field each, and how to fill it from a library. That the arguments are
-/// those of cudarc's bindings is checked by the compiler. Status codes are plain numbers: a code that is newer
-/// than the bindings would not be a valid value of their enums. (For that reason functions that take one are
-/// listed as `unchecked`, and so are those that take a code of another kind that the library hands out.)
+/// Declares a table of C functions, one field each, and how to fill it from a library. The compiler checks the
+/// arguments against cudarc's bindings. Status codes are plain numbers: a code that is newer than the bindings would
+/// not be a valid value of their enums. (For that reason functions that take a status code, or another code that the
+/// library returns, are listed as `unchecked`.)
 macro_rules! functions {
     ($(#[$meta:meta])* $table:ident: $status:ty as $raw:ty, $sys:path;
      $($field:ident = $symbol:ident($($arg:ident: $ty:ty),* $(,)?);)*
@@ -45,13 +45,13 @@ macro_rules! functions {
             fn resolve(open: kiln_dylib::Open) -> Result<$table, String> {
                 let mut missing = Vec::new();
                 $(
-                    // SAFETY: the type is that of the library's header, which cudarc's bindings are made of.
+                    // SAFETY: the type is that of the library's header, which cudarc's bindings are generated from.
                     let $field = unsafe {
                         open.symbol::<unsafe extern "C" fn($($ty),*) -> $raw>(stringify!($symbol), &mut missing)
                     };
                 )*
                 $(
-                    // SAFETY: as above, with a number in place of the enum of status codes.
+                    // SAFETY: as above, with a number instead of the enum of status codes.
                     let $loose = unsafe {
                         open.symbol::<unsafe extern "C" fn($($loose_ty),*) -> $raw>(
                             stringify!($loose_symbol),
@@ -59,7 +59,7 @@ macro_rules! functions {
                         )
                     };
                 )*
-                // One that is missing has been noted, so the table is made of all or not at all.
+                // A missing function has been noted, so the table is filled completely or not made at all.
                 let table = (|| Some(($($field?,)* $($loose?,)*)))();
                 match table {
                     Some(($($field,)* $($loose,)*)) => Ok($table { $($field,)* $($loose,)* open }),

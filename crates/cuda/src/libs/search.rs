@@ -1,4 +1,4 @@
-//! NVIDIA's shared libraries: the names that each goes by, and how a user gets it.
+//! NVIDIA's shared libraries: their file names, and how to install them.
 
 use std::env::consts::OS;
 
@@ -17,12 +17,12 @@ pub(crate) fn driver() -> Spec {
     }
 }
 
-/// `-cu12` in the names of wheels for CUDA 12; those for CUDA 13 have no such ending.
+/// `-cu12` in the names of wheels for CUDA 12; those for CUDA 13 have no such suffix.
 fn ending(major: u32) -> String {
     if major >= 13 { String::new() } else { format!("-cu{major}") }
 }
 
-/// cuBLASLt of one of these major versions of CUDA, the preferred one first.
+/// cuBLASLt of one of these major CUDA versions, the preferred one first.
 pub(crate) fn cublas_lt(majors: &[u32]) -> Spec {
     let preferred = majors.first().copied().unwrap_or(12);
     Spec {
@@ -38,7 +38,7 @@ pub(crate) fn cublas_lt(majors: &[u32]) -> Spec {
     }
 }
 
-/// NVRTC of a major version of CUDA.
+/// NVRTC of a major CUDA version.
 pub(crate) fn nvrtc(major: u32) -> Spec {
     Spec {
         title: "NVRTC",
@@ -56,7 +56,7 @@ fn of_majors(majors: &[u32], windows: impl Fn(&u32) -> String, linux: &str) -> V
     majors.iter().map(|major| format!("{linux}.{major}")).chain([linux.into()]).collect()
 }
 
-/// cuDNN 9, for a driver that serves this major version of CUDA.
+/// cuDNN 9, for a driver that supports this major CUDA version.
 pub(crate) fn cudnn(major: u32) -> Spec {
     let names: &[&str] = if OS == "windows" { &["cudnn64_9.dll"] } else { &["libcudnn.so.9", "libcudnn.so"] };
     Spec {
@@ -105,7 +105,7 @@ mod tests {
         Err(format!("{}: cannot open shared object file: No such file or directory", path.display()))
     }
 
-    /// A machine on which each source of the table has a cuDNN of its own: the order is that of the table.
+    /// A machine on which each source of the table has its own cuDNN: the search order is that of the table.
     #[test]
     fn places_are_asked_in_the_order_of_the_table() {
         let dir = tempfile::tempdir().unwrap();
@@ -130,7 +130,7 @@ mod tests {
             variables.push((name, value.clone().into_os_string()));
         }
         let spec = cudnn(13);
-        // The loader's own find comes behind what is named, and before what is only there.
+        // What the loader finds comes after what the user names, and before what merely exists.
         let loader = expected.iter().position(|(name, ..)| *name == "PATH").unwrap();
         for (i, (name, _, file)) in expected.iter().enumerate() {
             assert_eq!(&search(&variables[i..], &spec, &absent).unwrap(), file, "{name}");
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(search(&all, &spec, &absent).unwrap(), own.join("lib64/libcublasLt.so"));
         assert_eq!(search(&all[1..], &spec, &absent).unwrap(), wheel);
         assert_eq!(search(&all[1..], &cublas_lt(&[12]), &absent).unwrap(), home.join("lib64/libcublasLt.so.12"));
-        // What is refused is passed over, and named only if nothing else is found.
+        // A rejected library is skipped, and named only if nothing else is found.
         let no_wheels = |path: &Path| if path == wheel { Err("it is of CUDA 13".into()) } else { absent(path) };
         assert_eq!(search(&all[1..], &spec, &no_wheels).unwrap(), home.join("lib64/libcublasLt.so.12"));
     }
@@ -186,7 +186,7 @@ mod tests {
         ];
         let broken = |path: &Path| match path.is_absolute() {
             true => Err("wrong ELF class".to_string()),
-            // Found by the loader, with something wrong about it.
+            // Found by the loader, but broken.
             false if path.ends_with("libcublasLt.so.12") => {
                 Err("libcublasLt.so.12: version GLIBC_2.99 not found".into())
             }
@@ -215,7 +215,7 @@ mod tests {
         assert!(text.contains("pip install nvidia-cudnn-cu12"), "{text}");
     }
 
-    /// nvcc is looked for in the same order, in the folders of programs.
+    /// nvcc is searched for in the same order, in program folders.
     #[test]
     fn the_compiler_is_sought_in_the_order_of_the_libraries() {
         let dir = tempfile::tempdir().unwrap();
@@ -276,10 +276,11 @@ mod tests {
         assert!(found.starts_with(manager.join("versions/3.13.2")), "{}", found.display());
     }
 
-    /// The documentation has the table as the code has it.
+    /// The documentation's table is that of the code.
     #[test]
     fn the_documentation_has_the_order() {
-        // In a package of the crate alone there is none, nor where the test was not built.
+        // In a package of the crate alone there is no documentation, nor is there where the tests were moved after the
+        // build.
         let Some(package) = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from) else { return };
         let Ok(text) = fs::read_to_string(package.join("../../docs/gpu.md")) else { return };
         let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).collect();
