@@ -7,6 +7,8 @@ pub mod api;
 #[cfg(feature = "device")]
 mod blas;
 #[cfg(feature = "device")]
+mod capture;
+#[cfg(feature = "device")]
 mod clock;
 #[cfg(feature = "device")]
 mod cubin;
@@ -16,6 +18,8 @@ mod delays;
 mod dnn;
 #[cfg(feature = "device")]
 mod engine;
+#[cfg(feature = "device")]
+mod graph;
 #[cfg(feature = "device")]
 mod history;
 #[cfg(feature = "device")]

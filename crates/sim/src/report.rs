@@ -44,6 +44,8 @@ pub enum Kind {
     Descriptor,
     /// A product whose output overlaps its operands or itself.
     Overlap,
+    /// A graph that uses memory which has been freed since it was captured.
+    StaleGraph,
     /// Memory that is never freed.
     Leak,
     /// A kernel whose parameters in the PTX differ from those in the simulator's build.
@@ -71,6 +73,7 @@ impl Kind {
             Kind::HostTooEarly => "host access too early",
             Kind::Descriptor => "wrong descriptor",
             Kind::Overlap => "overlapping matrices",
+            Kind::StaleGraph => "stale graph",
             Kind::Leak => "leak",
             Kind::Signature => "signature",
         }
@@ -121,8 +124,14 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Kernels launched.
+    /// Kernels launched, those in graphs not counted.
     launches "launches",
+    /// Graphs launched.
+    graph_launches "graph launches",
+    /// Changes of a graph that was instantiated.
+    graph_updates "graph updates",
+    /// Operations that were captured instead of queued.
+    captured "operations captured",
     /// Products of cuBLASLt, and convolutions of cuDNN.
     products "library calls",
     /// Copies in any direction.
@@ -149,7 +158,7 @@ counts! {
     cached "modules from the cache",
     /// Bytes of device memory that are allocated now.
     live "device bytes held",
-    /// Descriptors of cuBLASLt and cuDNN that are not destroyed.
+    /// Descriptors of cuBLASLt and cuDNN, and graphs, that nobody has destroyed.
     descriptors "descriptors held",
 }
 

@@ -5,6 +5,7 @@ use crate::engine::{self, Kernel, Launch, Outcome, Range};
 use crate::profile::{Order, Profile};
 
 /// Where a copy reads or writes.
+#[derive(Clone)]
 pub enum Place {
     /// Device memory, or pinned host memory.
     Arena(u64),
@@ -15,6 +16,7 @@ pub enum Place {
 }
 
 /// A kernel launch, with a copy of its arguments.
+#[derive(Clone)]
 pub struct KernelWork {
     pub kernel: &'static Kernel,
     pub grid: [u32; 3],
@@ -26,6 +28,7 @@ pub struct KernelWork {
 }
 
 /// The work of an operation.
+#[derive(Clone)]
 pub enum Work {
     /// A marker: an event, or a wait for one.
     Mark(Option<usize>),
@@ -127,6 +130,11 @@ impl KernelWork {
             .zip(self.kernel.pointers())
             .filter(|(_, pointer)| *pointer)
             .map(|(at, _)| self.arguments[at] as u64)
+    }
+
+    /// All words of the arguments that could be addresses: structs may have some in them.
+    pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        self.arguments.iter().flat_map(|&word| [word as u64, (word >> 64) as u64])
     }
 
     /// Runs it, with the memory that it may access and that of other devices.

@@ -4,9 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use crate::blas::Blas;
+use crate::capture::Captures;
 use crate::clock::{Clock, Moment};
 use crate::dnn::Dnn;
 use crate::engine::{self, Access, Range};
+use crate::graph::Graphs;
 use crate::history::{History, Touch};
 use crate::intervals::Intervals;
 use crate::leaks::Sites;
@@ -56,6 +58,8 @@ pub struct World {
     pub functions: HashMap<usize, Function>,
     pub blas: Blas,
     pub dnn: Dnn,
+    pub captures: Captures,
+    pub graphs: Graphs,
     /// What has been loaded at its first use and has taken memory for it, by device.
     lazy: BTreeSet<(usize, String)>,
     pub report: Report,
@@ -126,6 +130,8 @@ impl World {
             functions: HashMap::new(),
             blas: Blas::default(),
             dnn: Dnn::default(),
+            captures: Captures::default(),
+            graphs: Graphs::default(),
             lazy: BTreeSet::new(),
             report: Report::default(),
             initialized: false,
@@ -148,6 +154,8 @@ impl World {
         self.report = Report::default();
         self.blas = Blas::default();
         self.dnn = Dnn::default();
+        self.captures = Captures::default();
+        self.graphs = Graphs::default();
         self.initialized = false;
         self.retained = vec![0; profile.devices];
         self.sticky = vec![None; profile.devices];
@@ -163,6 +171,8 @@ impl World {
         let streams = self.streams.ids(device);
         self.uses.retain(|one| !streams.contains(&one.moment.stream));
         self.streams.reset(device);
+        self.captures.reset(device);
+        self.graphs.reset(device);
         self.lazy.retain(|(of, _)| *of != device);
         for allocation in self.memory.reset(device) {
             self.forget(Range { begin: allocation.begin, end: allocation.end() });
@@ -189,7 +199,8 @@ impl World {
     /// Counts what the program holds now.
     pub fn count_held(&mut self) {
         self.report.counts.live = self.memory.used_in_all() as u64;
-        self.report.counts.descriptors = (self.blas.records.len() + self.dnn.descriptors.len()) as u64;
+        self.report.counts.descriptors =
+            (self.blas.records.len() + self.dnn.descriptors.len() + self.graphs.held()) as u64;
     }
 
     /// Whether there is memory for what the driver or a library loads at its first use; it is taken once, and kept.
@@ -211,11 +222,21 @@ impl World {
         self.next_handle
     }
 
-    /// Queues work in a stream.
+    /// Queues work in a stream, or adds it to the graph that the stream is captured into.
     pub fn submit(&mut self, stream: StreamId, name: &str, after: Option<&(Moment, Clock)>, work: Work) -> Moment {
+        if self.captures.add(stream, name, &work, self.next_handle + 16) {
+            self.next_handle += 16;
+            self.report.counts.captured += 1;
+            return Moment { stream, number: 0 };
+        }
         if !matches!(work, Work::Mark(_)) {
             self.report.queued(name);
         }
+        self.enqueue(stream, name, after, work)
+    }
+
+    /// Queues work in a stream that is not captured.
+    pub fn enqueue(&mut self, stream: StreamId, name: &str, after: Option<&(Moment, Clock)>, work: Work) -> Moment {
         if let Work::Copy { from, to, bytes } = &work {
             let pinned = |place: &work::Place| match place {
                 work::Place::Arena(address) => Some(*address),

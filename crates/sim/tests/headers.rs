@@ -10,6 +10,7 @@ use std::ptr::null_mut;
 use std::{env, fs};
 
 use kiln_sim::api::blas as sim;
+use kiln_sim::api::graph::{Memcpy3d, UpdateResult};
 use kiln_sim::{Algorithm, Candidate, Descriptor, LAYOUT, OPERATION, PREFERENCE};
 use libloading::Library;
 
@@ -84,7 +85,13 @@ const ATTRIBUTES: [(&str, i32); 22] = [
 ];
 
 /// Names of the library's enums with the numbers that the simulator has for them.
-const NUMBERS: [(&str, i64); 43] = [
+const NUMBERS: [(&str, i64); 49] = [
+    ("CU_STREAM_CAPTURE_MODE_THREAD_LOCAL", 1),
+    ("CU_STREAM_CAPTURE_MODE_RELAXED", 2),
+    ("CU_STREAM_CAPTURE_STATUS_INVALIDATED", 2),
+    ("CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED", 2),
+    ("CU_GRAPH_EXEC_UPDATE_ERROR_NODE_TYPE_CHANGED", 3),
+    ("CU_MEMORYTYPE_DEVICE", 2),
     ("CUBLAS_STATUS_SUCCESS", 0),
     ("CUBLAS_STATUS_NOT_INITIALIZED", 1),
     ("CUBLAS_STATUS_ALLOC_FAILED", 3),
@@ -156,6 +163,18 @@ fn numbers_and_layouts_are_those_of_the_headers() {
         ("wavesCount", std::mem::offset_of!(Candidate, waves)),
     ] {
         hold(format!("offsetof(cublasLtMatmulHeuristicResult_t, {field}) == {offset}"));
+    }
+    hold(format!("sizeof(CUDA_MEMCPY3D) == {}", size_of::<Memcpy3d>()));
+    hold(format!("sizeof(CUgraphExecUpdateResultInfo) == {}", size_of::<UpdateResult>()));
+    for (field, offset) in [
+        ("srcMemoryType", std::mem::offset_of!(Memcpy3d, src_type)),
+        ("srcDevice", std::mem::offset_of!(Memcpy3d, src_device)),
+        ("dstXInBytes", std::mem::offset_of!(Memcpy3d, dst_x)),
+        ("dstMemoryType", std::mem::offset_of!(Memcpy3d, dst_type)),
+        ("dstDevice", std::mem::offset_of!(Memcpy3d, dst_device)),
+        ("WidthInBytes", std::mem::offset_of!(Memcpy3d, width)),
+    ] {
+        hold(format!("offsetof(CUDA_MEMCPY3D, {field}) == {offset}"));
     }
     text += "int main(void) { return 0; }\n";
     let include = format!("-I{}", wheels.join("include").display());

@@ -312,7 +312,10 @@ library! {
         if faults.launch.fails() {
             return Err(BlasStatus::EXECUTION_FAILED);
         }
-        world.report.counts.products += 1;
+        world.taking(stream).map_err(|_| BlasStatus::EXECUTION_FAILED)?;
+        if !world.captures.has(stream) {
+            world.report.counts.products += 1;
+        }
         world.submit(stream, NAME, None, Work::Product(Box::new(product)));
         Ok(())
     }

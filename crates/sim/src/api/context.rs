@@ -85,6 +85,8 @@ driver! {
 
     Context fn cuCtxSynchronize(world) {
         world.report.counts.synchronizations += 1;
+        world.none_captured(world.device)?;
+        world.potentially_unsafe()?;
         world.wait_all(world.device)
     }
 

@@ -1,6 +1,7 @@
 //! The driver's functions for events.
 use super::stream::own;
 use super::{driver, put};
+use crate::clock::{Clock, Moment};
 use crate::status::Status;
 use crate::stream::Event;
 use crate::work::Work;
@@ -10,8 +11,22 @@ fn event(world: &World, event: usize) -> Result<&Event, Status> {
     world.events.get(&event).ok_or(Status::INVALID_HANDLE)
 }
 
+/// An event that may be waited for: one that was recorded in a capture marks nothing that happens.
+fn waitable(world: &mut World, handle: usize) -> Result<Option<(Moment, Clock)>, Status> {
+    let event = event(world, handle)?;
+    if event.captured.is_some() {
+        return Err(Status::CAPTURED_EVENT);
+    }
+    let recorded = event.recorded.clone();
+    world.potentially_unsafe()?;
+    Ok(recorded)
+}
+
 fn elapsed(world: &World, start: usize, end: usize) -> Result<f32, Status> {
     let (start, end) = (event(world, start)?, event(world, end)?);
+    if start.captured.is_some() || end.captured.is_some() {
+        return Err(Status::CAPTURED_EVENT);
+    }
     if !start.timing || !end.timing || start.recorded.is_none() || end.recorded.is_none() {
         return Err(Status::INVALID_HANDLE);
     }
@@ -46,9 +61,17 @@ driver! {
         if world.profile.faults.record.fails() {
             return Err(Status::LAUNCH_OUT_OF_RESOURCES);
         }
+        world.taking(stream)?;
+        if let Some(mark) = world.captures.mark(stream) {
+            if let Some(event) = world.events.get_mut(&handle) {
+                (event.captured, event.recorded, event.ran_at) = (Some(mark), None, None);
+            }
+            return Ok(());
+        }
         let moment = world.submit(stream, "cuEventRecord", None, Work::Mark(Some(handle)));
         let clock = world.streams.clock(stream);
         if let Some(event) = world.events.get_mut(&handle) {
+            event.captured = None;
             event.recorded = Some((moment, clock));
             event.ran_at = None;
         }
@@ -57,7 +80,7 @@ driver! {
 
     Context fn cuEventSynchronize(world, handle: usize) {
         world.report.counts.event_waits += 1;
-        if let Some((moment, clock)) = event(world, handle)?.recorded.clone() {
+        if let Some((moment, clock)) = waitable(world, handle)? {
             world.run_until(moment);
             world.learn(&clock);
         }
@@ -65,7 +88,7 @@ driver! {
     }
 
     Context fn cuEventQuery(world, handle: usize) {
-        let Some((moment, clock)) = event(world, handle)?.recorded.clone() else { return Ok(()) };
+        let Some((moment, clock)) = waitable(world, handle)? else { return Ok(()) };
         if world.streams.is_done(moment) {
             world.learn(&clock);
             return world.healthy();

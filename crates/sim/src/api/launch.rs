@@ -50,6 +50,7 @@ driver! {
         dynamic: u32, stream: usize, parameters: *mut *mut c_void, extra: *mut *mut c_void
     ) {
         let stream = own(world, stream)?;
+        world.taking(stream)?;
         let function = world.functions.get(&handle).ok_or(Status::INVALID_HANDLE)?;
         if world.modules.get(&function.module).is_none_or(|module| module.device != world.device) {
             return Err(Status::INVALID_HANDLE);
@@ -99,8 +100,10 @@ driver! {
         if world.profile.faults.launch.fails() {
             return Err(Status::LAUNCH_OUT_OF_RESOURCES);
         }
-        world.report.counts.launches += 1;
-        world.report.launched(&work.arguments);
+        if !world.captures.has(stream) {
+            world.report.counts.launches += 1;
+            world.report.launched(&work.arguments);
+        }
         world.submit(stream, &name, None, Work::Kernel(Box::new(work)));
         Ok(())
     }

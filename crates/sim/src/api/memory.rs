@@ -3,6 +3,7 @@ use super::stream::known;
 use super::{driver, put};
 use crate::memory::Home;
 use crate::status::Status;
+use crate::stream_id::StreamId;
 use crate::work::Work;
 use crate::world::World;
 
@@ -38,9 +39,15 @@ fn pool(world: &World, pool: usize) -> Result<(), Status> {
     if pool == pool_of(world.device) { Ok(()) } else { Err(Status::INVALID_VALUE) }
 }
 
+/// Nodes that allocate and free memory are not simulated.
+fn no_node(world: &mut World, stream: StreamId) -> Result<(), Status> {
+    world.not_captured(stream).map_err(|_| Status::NOT_SUPPORTED)
+}
+
 /// Stream-ordered allocation: the memory is available when the stream reaches it.
 fn allocate_in(world: &mut World, bytes: usize, stream: usize) -> Result<u64, Status> {
     let stream = known(world, stream)?;
+    no_node(world, stream)?;
     let address = allocate(world, bytes)?;
     world.submit(stream, "cuMemAllocAsync", None, Work::Allocate(address));
     Ok(address)
@@ -51,6 +58,7 @@ driver! {
         if out.is_null() {
             return Err(Status::INVALID_VALUE);
         }
+        world.potentially_unsafe()?;
         put(out, allocate(world, bytes)?)
     }
 
@@ -58,6 +66,7 @@ driver! {
         if address == 0 {
             return Ok(());
         }
+        world.potentially_unsafe()?;
         match world.memory.starting(address) {
             Some(allocation) if allocation.home == Home::Device => world.free(address),
             _ => Err(Status::INVALID_VALUE),
@@ -96,6 +105,7 @@ driver! {
     Context fn cuMemFreeAsync(world, address: u64, stream: usize) {
         pool(world, pool_of(world.device))?;
         let stream = known(world, stream)?;
+        no_node(world, stream)?;
         if world.memory.starting(address).is_none_or(|allocation| allocation.home != Home::Device) {
             return Err(Status::INVALID_VALUE);
         }
@@ -139,6 +149,7 @@ driver! {
         if out.is_null() || bytes == 0 || flags & !7 != 0 {
             return Err(Status::INVALID_VALUE);
         }
+        world.potentially_unsafe()?;
         world.report.counts.pinned += 1;
         put(out, take(world, bytes, Home::Pinned)?)
     }
@@ -147,11 +158,13 @@ driver! {
         if out.is_null() || bytes == 0 {
             return Err(Status::INVALID_VALUE);
         }
+        world.potentially_unsafe()?;
         world.report.counts.pinned += 1;
         put(out, take(world, bytes, Home::Pinned)?)
     }
 
     Context fn cuMemFreeHost(world, address: u64) {
+        world.potentially_unsafe()?;
         match world.memory.starting(address) {
             Some(allocation) if allocation.home == Home::Pinned => world.free(address),
             _ => Err(Status::INVALID_VALUE),

@@ -11,6 +11,7 @@ pub mod device;
 pub mod dnn;
 pub mod error;
 pub mod event;
+pub mod graph;
 pub mod launch;
 pub mod memory;
 pub mod module;

@@ -20,6 +20,7 @@ fn load(world: &mut World, out: *mut usize, image: *const c_char) -> Result<(), 
     if image.is_null() {
         return Err(Status::INVALID_VALUE);
     }
+    world.potentially_unsafe()?;
     // SAFETY: the driver requires zero-terminated text, or a whole ELF file, of its caller.
     let module = unsafe {
         if cubin::is_elf(image.cast()) {

@@ -11,7 +11,7 @@ use crate::world::{self, World};
 /// default stream, for which the simulator has one ordinary stream per device.
 pub fn known(world: &mut World, handle: usize) -> Result<StreamId, Status> {
     match handle {
-        0 | 1 => Ok(legacy(world.device)),
+        0 | 1 => world.legacy_is_usable(world.device).map(|()| legacy(world.device)),
         2 => {
             let own = per_thread(world.device);
             if world.streams.get(own).is_none() {
@@ -54,6 +54,7 @@ driver! {
         if stream < FIRST_HANDLE || world.streams.get(stream).is_none() {
             return Err(Status::INVALID_HANDLE);
         }
+        world.not_captured(stream)?;
         // What is queued still runs; the host does not wait for it.
         world.run_until(world.streams.tail(stream));
         world.streams.remove(stream);
@@ -63,11 +64,15 @@ driver! {
     Context fn cuStreamSynchronize(world, stream: usize) {
         world.report.counts.synchronizations += 1;
         let stream = known(world, stream)?;
+        world.not_captured(stream)?;
+        world.potentially_unsafe()?;
         world.wait_stream(stream)
     }
 
     Context fn cuStreamQuery(world, stream: usize) {
         let stream = known(world, stream)?;
+        world.not_captured(stream)?;
+        world.potentially_unsafe()?;
         let tail = world.streams.tail(stream);
         if world.streams.is_done(tail) {
             return world.wait_stream(stream);
@@ -93,15 +98,14 @@ driver! {
         put(out, world::context(world.streams.device(stream)))
     }
 
-    Context fn cuStreamIsCapturing(world, stream: usize, out: *mut i32) {
-        known(world, stream)?;
-        put(out, 0)
-    }
-
     Context fn cuStreamWaitEvent(world, stream: usize, event: usize, flags: u32) {
         let stream = known(world, stream)?;
         if flags > 1 {
             return Err(Status::INVALID_VALUE);
+        }
+        world.taking(stream)?;
+        if world.wait_in_capture(stream, event)? {
+            return Ok(());
         }
         let recorded = world.events.get(&event).ok_or(Status::INVALID_HANDLE)?.recorded.clone();
         // Waiting for an event that was never recorded is a no-op.
@@ -114,6 +118,7 @@ driver! {
     Context fn cuLaunchHostFunc(world, stream: usize, function: Option<unsafe extern "C" fn(*mut c_void)>, data: usize) {
         let stream = known(world, stream)?;
         let function = function.ok_or(Status::INVALID_VALUE)?;
+        world.taking(stream)?;
         world.submit(stream, "cuLaunchHostFunc", None, Work::Call { function, data });
         Ok(())
     }

@@ -39,6 +39,19 @@ fn copy(
     wait: bool,
 ) -> Result<(), Status> {
     let stream = known(world, stream)?;
+    if wait {
+        world.potentially_unsafe()?;
+    }
+    world.taking(stream)?;
+    let captured = world.captures.has(stream);
+    if captured && (pageable(&from) || pageable(&to)) {
+        // A graph would read, or write, this memory whenever it is launched.
+        return world.not_captured(stream);
+    }
+    if captured {
+        world.submit(stream, name, None, Work::Copy { from, to, bytes });
+        return Ok(());
+    }
     world.report.counts.copies += 1;
     // Pageable host memory is read, or written, before the call returns.
     let into_host = pageable(&to);
@@ -79,7 +92,10 @@ fn fill(world: &mut World, to: u64, (pattern, width): (u32, usize), count: usize
         return Ok(());
     }
     device(world, to, bytes)?;
-    world.report.counts.fills += 1;
+    world.taking(stream)?;
+    if !world.captures.has(stream) {
+        world.report.counts.fills += 1;
+    }
     world.submit(stream, "cuMemset", None, Work::Fill { to, pattern: pattern.to_le_bytes(), width, bytes });
     Ok(())
 }

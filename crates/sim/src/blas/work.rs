@@ -12,6 +12,7 @@ pub enum Scalar {
 }
 
 /// A product with its addresses.
+#[derive(Clone)]
 pub struct Product {
     pub problem: Problem,
     pub a: u64,

@@ -311,7 +311,11 @@ impl World {
         if self.profile.faults.launch.fails() {
             return Err(Refusal(DnnStatus::EXECUTION_FAILED, "the simulator was asked to let a launch fail"));
         }
-        self.report.counts.products += 1;
+        self.taking(stream)
+            .map_err(|_| Refusal(DnnStatus::EXECUTION_FAILED, "the capture of the handle's stream has failed"))?;
+        if !self.captures.has(stream) {
+            self.report.counts.products += 1;
+        }
         self.submit(stream, name, None, Work::Convolution(Box::new(run)));
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::blas::problem::Rounding;
 use crate::engine::Range;
 
 /// A convolution with its addresses.
+#[derive(Clone)]
 pub struct Convolution {
     pub problem: Problem,
     pub rounding: Rounding,

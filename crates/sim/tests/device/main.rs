@@ -1,12 +1,14 @@
 //! The simulated device, called as a program calls the driver.
 mod blas;
 mod blas_faults;
+mod capture;
 mod common;
 mod convolution;
 mod devices;
 mod dnn;
 mod driver;
 mod faults;
+mod graphs;
 mod kernels;
 mod positions;
 mod products;
