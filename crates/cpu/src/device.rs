@@ -1,4 +1,4 @@
-//! The CPU as a device.
+//! The CPU as a device of tensors.
 
 #[cfg(doc)]
 use kiln_backend::ErrorKind;
@@ -12,11 +12,11 @@ pub struct CpuBackend;
 
 /// The one CPU.
 ///
-/// Kernels use the best instructions that it has, or those of the level that the environment variable `KILN_CPU` names
-/// (`generic`, `avx2`, `avx512`), which is read once.
+/// Kernels use the best instruction set that the CPU supports, or the one that the environment variable `KILN_CPU`
+/// names (`generic`, `avx2`, `avx512`), which is read once.
 ///
 /// # Errors
-/// [`ErrorKind::DeviceUnavailable`]: `KILN_CPU` names no level, or one that this CPU lacks.
+/// [`ErrorKind::DeviceUnavailable`] if `KILN_CPU` names no such level, or one that this CPU lacks.
 pub fn backend() -> Result<&'static CpuBackend> {
     level::check()?;
     Ok(&CpuBackend)

@@ -1,10 +1,10 @@
-//! The CPU backend of Kiln: every primitive of `Backend` in native Rust, parallel with rayon, vectorized
-//! for the CPU that it runs on.
+//! Kiln's CPU backend: every primitive of `Backend` in native Rust, parallel with rayon, vectorized for the CPU that it
+//! runs on.
 //!
-//! `ops` has a file for each family of operations. What they share: `memory` owns buffers and turns the contract's untyped
-//! views into checked typed pointers, `numeric` goes from a dtype to a Rust type, `engine` walks strided layouts, splits
-//! work over threads and compiles loops for several instruction sets, `gemm` multiplies matrices, and `conv` convolves
-//! with it.
+//! `ops` has one file per family of operations. They share: `memory`, which owns buffers and turns the contract's
+//! untyped views into checked typed pointers; `numeric`, which maps dtypes to Rust types; `engine`, which walks strided
+//! layouts, divides work among threads and compiles loops for several instruction sets; `gemm`, which multiplies
+//! matrices; and `conv`, which convolves with it.
 
 mod conv;
 mod device;

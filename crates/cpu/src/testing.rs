@@ -1,4 +1,4 @@
-//! What the modules' tests share: small tensors of any dtype in any layout, as `f64` values.
+//! Helpers for the modules' tests: small tensors of any dtype in any layout, with `f64` values.
 
 use kiln_backend::{Buffer, DType, Layout, MAX_RANK, Operand, Shape, View, ViewMut};
 
@@ -46,8 +46,8 @@ pub(crate) fn positions(layout: &Layout) -> Vec<usize> {
 }
 
 impl Tensor {
-    /// A tensor in a given layout; places of the buffer that it does not use hold 77. Elements that share a
-    /// place hold the last of their values.
+    /// A tensor in a given layout; elements of the buffer that it does not use are 77. If several indices share an
+    /// element, it holds the last of their values.
     pub(crate) fn with_layout(dtype: DType, layout: Layout, values: &[f64]) -> Tensor {
         let len = layout.span().unwrap().end + 2;
         let mut buffer = CpuBuffer::new(dtype, len).unwrap();
@@ -84,14 +84,14 @@ impl Tensor {
         positions(&self.layout).into_iter().map(|at| read(&self.buffer, at)).collect()
     }
 
-    /// Everything in the buffer, to see that nothing else was touched and to compare bits.
+    /// The whole buffer, to check that nothing else was written and to compare bits.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.buffer.bytes()
     }
 }
 
-/// Layouts of this shape to write to: contiguous, with dimensions in reversed memory order, and cut out of a
-/// larger tensor with an offset.
+/// Layouts of this shape for writing: contiguous, with dimensions in reversed memory order, and cut out of a larger
+/// tensor with an offset.
 pub(crate) fn layouts(dims: &[usize]) -> Vec<Layout> {
     let rank = dims.len();
     let mut out = vec![Layout::contiguous(shape(dims))];
@@ -112,8 +112,8 @@ pub(crate) fn layouts(dims: &[usize]) -> Vec<Layout> {
     out
 }
 
-/// Layouts of this shape to read from: those to write to, and reversed and repeated ones. A test must compare
-/// with [`Tensor::values`], because repeated elements are equal.
+/// Layouts of this shape for reading: those for writing, and reversed and repeated ones. A test must compare with
+/// [`Tensor::values`], because repeated elements are equal.
 pub(crate) fn read_layouts(dims: &[usize]) -> Vec<Layout> {
     let mut out = layouts(dims);
     let base = Layout::contiguous(shape(dims));
@@ -154,8 +154,8 @@ pub(crate) fn epsilon(dtype: DType) -> f64 {
     }
 }
 
-/// Asserts that values are equal up to `ulps` of the dtype's precision, relative to their size (and to 0.1
-/// near zero). NaN equals NaN, and what is too large for the dtype infinity.
+/// Asserts that values are equal up to `ulps` of the dtype's precision, relative to their size (and to 0.1 near zero).
+/// NaN equals NaN, and a value too large for the dtype equals infinity.
 #[track_caller]
 pub(crate) fn assert_close(got: &[f64], want: &[f64], dtype: DType, ulps: f64, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");

@@ -1,4 +1,4 @@
-//! The types that convolutions are computed in, and which of them Winograd's algorithm is for.
+//! The types that convolutions are computed in, and which of them Winograd's algorithm supports.
 
 use kiln_backend::Result;
 
@@ -10,8 +10,8 @@ type Filter<'a, T> = &'a (dyn Fn(usize, usize, &mut [T; 9]) + Sync);
 /// Receives the 3×3 gradient of an output and an input channel.
 type Store<'a, T> = &'a (dyn Fn(usize, usize, &[T; 9]) + Sync);
 
-/// A computing type: `f32` or `f64`. Winograd's algorithm is for `f32` only; for `f64` its functions return `false` and do
-/// nothing.
+/// A compute type: `f32` or `f64`. Winograd's algorithm supports only `f32`; for `f64` its functions return `false` and
+/// do nothing.
 pub(crate) trait Compute: Real + source::Float + source::Source<Self> {
     /// # Safety
     /// As `winograd::forward`.

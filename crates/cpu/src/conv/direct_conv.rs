@@ -1,5 +1,5 @@
-//! Direct convolution, for few output channels: packing an im2col matrix would take longer than the products. The kernels
-//! read a zero-padded copy of the image instead, in which every tap is a constant offset.
+//! Direct convolution, for few output channels, where packing an im2col matrix would take longer than the products. The
+//! kernels instead read a zero-padded copy of the image, in which every tap is a constant offset.
 
 use kiln_backend::Result;
 
@@ -14,16 +14,16 @@ use crate::{
     memory::allocator::Scratch,
 };
 
-/// With more output channels, packing pays.
+/// With more output channels, packing pays off.
 const MAX_OUTPUT_CHANNELS: usize = 64;
-/// Most output pixels computed at a time, unless one row has more.
+/// Maximum number of output pixels computed at a time, unless one row has more.
 const MAX_LANES: usize = 1024;
-/// Most elements of the padded input at a time: half of a second-level cache.
+/// Maximum number of elements of the padded input at a time: half of an L2 cache.
 const MAX_INPUT: usize = 1 << 16;
 /// Multiply-adds below which waking another thread costs more than it saves.
 const SERIAL: usize = 600_000;
 
-/// How many rows of the output to compute at a time; `None` if direct convolution does not pay.
+/// How many rows of the output to compute at a time; `None` if direct convolution does not pay off.
 pub(super) fn rows_at_once<T>(
     padded: &PaddedInput,
     channels: usize,
@@ -54,7 +54,7 @@ pub(super) unsafe fn direct_conv<T: Compute>(
 ) -> Result<()> {
     let steps = x.c * padded.offsets.len();
     let panel = 2 * kern.lanes;
-    // The weights of one tile of output channels after the other, each k-major; then the biases.
+    // The weights of each tile of output channels in turn, k-major; then the biases.
     let mut packed = Scratch::<T>::new((steps + 1) * weights.rows)?;
     let (packed, biases) = packed.values().split_at_mut(steps * weights.rows);
     let mut tiles = Vec::new();
@@ -86,12 +86,12 @@ pub(super) unsafe fn direct_conv<T: Compute>(
         let rows = tall.min(out.h - y);
         let lanes = padded.lanes(rows);
         let ld = lanes.next_multiple_of(panel);
-        // The last vectors reach past the last element.
+        // The last vectors extend past the last element.
         let inputs = x.c * plane + panel;
         with_scratch::<T, _>(inputs + weights.rows * ld, |start| {
-            // SAFETY: the scratch has room for the padded input and for every row with its last vectors. A vector begins at
-            // most at the last lane and reaches at most `panel` elements past the input, which are 0. Images and output are
-            // the caller's promise, of which this is its own part.
+            // SAFETY: the scratch has room for the padded input and for every row with its last vectors. A vector
+            // begins at most at the last lane and extends at most `panel` elements past the input, which are 0. For
+            // images and output the caller's promise holds, of which this is a part.
             unsafe {
                 std::slice::from_raw_parts_mut(start.add(inputs - panel), panel).fill(T::of(0.0));
                 for c in 0..x.c {

@@ -1,8 +1,8 @@
 //! Convolution backward with respect to the weight, as a GEMM over blocks of pixels.
 //!
-//! The product is `grad [O, pixels] · im2col [K, pixels]ᵀ`. It is divided among threads by input channels, and where there
-//! are few of them also into a fixed number of pixel ranges, whose sums are added in order. The division depends on shapes
-//! alone, so results do not depend on the number of threads.
+//! The product is `grad [O, pixels] · im2col [K, pixels]ᵀ`. It is divided among threads by input channels and, if there
+//! are few of them, also into a fixed number of pixel ranges, whose sums are added in order. The division depends only
+//! on shapes, so results do not depend on the number of threads.
 
 use std::ops::Range;
 
@@ -24,18 +24,18 @@ use crate::{
     memory::allocator::Scratch,
 };
 
-/// Number of tasks to aim at.
+/// Target number of tasks.
 const TASKS: usize = 8;
-/// Multiply-adds below which one task does it all.
+/// Below this many multiply-adds, one task does it all.
 const SERIAL: usize = 600_000;
 /// Pixels per block.
 const PIXELS: usize = 512;
-/// Most output channels, and most pixels of a padded plane, for [`add_images`].
+/// Maximum number of output channels, and of pixels in a padded plane, for [`add_images`].
 const MAX_ROWS: usize = 64;
 const MAX_PLANE: usize = 4096;
 
-/// Computes one group's gradient and passes it to `store` by rows: the number of the output channel, and
-/// `[input channels * taps]`.
+/// Computes one group's gradient and passes it to `store` row by row: the index of the output channel, and `[input
+/// channels * taps]`.
 ///
 /// # Safety
 /// The images are readable, there are as many in `grad` as in `x`, and `taps` are those of the forward convolution.
@@ -224,7 +224,7 @@ unsafe fn add_images<T: Compute>(
                 }
                 for row in 0..grad.c {
                     let to = stage.add((row * n + i) * area);
-                    // One fill: the gaps are a few elements a row.
+                    // A single fill, since the gaps are only a few elements per row.
                     std::slice::from_raw_parts_mut(to, area).fill(T::of(0.0));
                     let from = grad.ptr.offset(grad.at(image, row, 0, 0));
                     from.gather_rows(grad.rows([grad.h, grad.w], [1, 1]), to, padded.width);

@@ -1,4 +1,5 @@
-//! Convolution as an implicit GEMM: a matrix product whose right factor, the im2col matrix, exists only block by block.
+//! Convolution as an implicit GEMM: a matrix product whose right operand, the im2col matrix, exists only block by
+//! block.
 //!
 //! The product is `weights [rows, K] · im2col [K, pixels]` with `K = channels * taps`. The inputs that a block of pixels
 //! reads are written straight into the panels that the matrix kernels read, one block of `K` at a time: a few hundred
@@ -16,7 +17,7 @@ use crate::{
     gemm::{blocked, kernel::Kernel, pack::PackedLanes, parallel, problem::GemmProblem, scratch::with_scratch},
 };
 
-/// Multiply-adds below which waking another thread costs more than it saves.
+/// Below this many multiply-adds, waking another thread costs more than it saves.
 const SERIAL: usize = 600_000;
 /// Images with fewer output pixels are computed several at a time.
 const SMALL_IMAGE: usize = 128;
@@ -55,7 +56,7 @@ pub(super) unsafe fn implicit_gemm<T: Compute>(
     let blocks = per_span * (pixels / span);
     let work = pixels.saturating_mul(weights.rows).saturating_mul(weights.columns);
     let threads = if work < SERIAL { 1 } else { rayon::current_num_threads() };
-    // With few blocks the rows are divided among threads too, which repeats the packing, but splits no sum.
+    // With few blocks the rows are divided among threads too, which repeats the packing but splits no sum.
     let most = (weights.rows / (2 * kern.mr)).max(1);
     let parts = if blocks >= 2 * threads || threads == 1 { 1 } else { (2 * threads).div_ceil(blocks).min(most) };
     parallel::for_each(blocks * parts, threads, &|i| {

@@ -6,8 +6,8 @@
 //! * `winograd`: 3×3 kernels with a quarter of the multiplications, in `f32`
 //! * `grad_weight`: the gradient with respect to the weight
 //!
-//! The gradient with respect to the input is a convolution of the output's gradient: for each of the `stride`² residue
-//! classes of input pixels one with its own taps.
+//! The gradient with respect to the input is a convolution of the output's gradient: one with its own taps for each of
+//! the `stride`² residue classes of input pixels.
 
 pub(crate) mod compute;
 mod direct_conv;
@@ -23,8 +23,8 @@ use kiln_backend::Result;
 use self::{compute::Compute, padded_input::PaddedInput, taps::Taps, weights::Weights};
 use crate::{engine::image::Image, gemm::kernel::Kernel};
 
-/// Convolves the channels of one group: every pixel of `out` is the weighted sum of the input pixels that it reads through
-/// the taps, plus the bias, and then ReLU if `relu`.
+/// Convolves the channels of one group: every pixel of `out` is the weighted sum of the input pixels that it reads
+/// through the taps, plus the bias, followed by ReLU if `relu` is set.
 ///
 /// # Safety
 /// The images are readable and writable, `out`'s elements are distinct and in no other image, and there are as many images

@@ -1,7 +1,7 @@
 //! A zero-padded copy of an image in which every tap is a constant offset from the output index.
 //!
-//! Its rows are as wide as the taps reach, so wider than the output's. Kernels run over whole rows: they compute the surplus
-//! columns too, and those are discarded.
+//! Its rows include all columns that taps reach, so they are wider than the output's. Kernels process whole rows; the
+//! results in the surplus columns are discarded.
 
 use super::taps::Taps;
 use crate::{engine::image::Image, numeric::real::Real};
@@ -10,19 +10,19 @@ use crate::{engine::image::Image, numeric::real::Real};
 pub(super) struct PaddedInput {
     /// The first row and column that output pixel (0, 0) reads, relative to the image.
     origin: [isize; 2],
-    /// Rows that one row of the output reads, less one.
+    /// Number of input rows that one output row reads, minus 1.
     halo: usize,
     /// Length of a row.
     pub width: usize,
     /// Columns of the output.
     columns: usize,
-    /// For each tap the distance from an output index to the element that it reads.
+    /// For each tap, the distance from an output index to the element that it reads.
     pub offsets: Vec<usize>,
 }
 
 impl PaddedInput {
-    /// For output rows of `columns` pixels. `None` if the copy does not pay: with strides or dilation between neighboring
-    /// outputs, with a single tap, and if more than a third of the columns would be surplus.
+    /// For output rows of `columns` pixels. `None` if the copy does not pay off: with strides, or dilation between
+    /// neighboring outputs, with a single tap, or if more than a third of the columns would be surplus.
     pub(super) fn new(taps: &Taps, columns: usize) -> Option<PaddedInput> {
         if taps.step != [1, 1] || taps.len() < 2 {
             return None;
@@ -54,7 +54,7 @@ impl PaddedInput {
         (rows + self.halo) * self.width
     }
 
-    /// Whether copying the input of `rows` of `all` output rows at a time copies few of its rows twice.
+    /// Whether copying the input for `rows` of `all` output rows at a time copies few rows twice.
     pub(super) fn is_tall(&self, rows: usize, all: usize) -> bool {
         rows == all || rows >= 2 * self.halo
     }
@@ -87,7 +87,7 @@ impl PaddedInput {
         // SAFETY: the rows of `to`; rows and columns inside the image, by the caller's promise for the rest.
         unsafe {
             if (left, right, top, bottom) != (0, self.width, 0, all) {
-                // One fill: edges are a few elements a row.
+                // A single fill, since the edges are only a few elements per row.
                 std::slice::from_raw_parts_mut(to, all * self.width).fill(T::of(0.0));
             }
             if left < right && top < bottom {

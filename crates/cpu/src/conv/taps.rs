@@ -16,7 +16,7 @@ pub(crate) struct Taps {
     pub kernel_taps: Vec<usize>,
 }
 
-/// Where the inputs of a [`PixelRun`] of output pixels begin, before a tap's offset is added.
+/// The start of the inputs of a [`PixelRun`] of output pixels, before a tap's offset is added.
 #[derive(Clone, Copy)]
 pub(crate) struct InputRun {
     /// Offset in memory of the first pixel, in channel 0.
@@ -59,7 +59,7 @@ impl Taps {
         self.offsets.len()
     }
 
-    /// Where the inputs of the output pixels in `runs` begin.
+    /// The starts of the inputs of the output pixels in `runs`.
     pub(crate) fn input_runs<P: Copy>(&self, image: &Image<P>, runs: &[PixelRun]) -> Vec<InputRun> {
         let place = |run: &PixelRun| {
             let (y, x) = (run.y * self.step[0], run.x * self.step[1]);

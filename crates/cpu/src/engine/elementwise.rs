@@ -1,4 +1,4 @@
-//! Element-wise loops over operands in any layout: `map1` to `map3`, their in-place form, and conversion.
+//! Element-wise loops over operands in any layout: `map1` to `map3`, their in-place forms, and conversion.
 
 use kiln_backend::{Layout, MAX_RANK, Result, same_shape};
 
@@ -14,7 +14,7 @@ use crate::{
     numeric::{convert::Destination, stored::Stored},
 };
 
-/// Checks the operands' shapes against the output's, and says in which order to visit the dimensions.
+/// Checks the operands' shapes against the output's, and returns the order in which to visit the dimensions.
 fn plan<'a>(
     op: &'static str,
     out: &'a Layout,
@@ -91,7 +91,7 @@ pub(crate) fn cast<X: Stored, O: Destination>(
     Ok(())
 }
 
-/// Not generic in what is read: it would be compiled for every pair of types.
+/// Not generic in the type that is read, or it would be compiled for every pair of types.
 fn pull<'a, O: Stored>(
     grain: usize,
     reader: &(dyn Fn() -> Box<dyn Elements<O::Compute> + 'a> + Sync),

@@ -1,4 +1,4 @@
-//! The reduction engine: folds a tensor's reduced dimensions, for any element type and layout.
+//! The reduction engine: folds the reduced dimensions of a tensor, for any element type and layout.
 //!
 //! The order of operations is fixed by shape and layout alone: leaves of up to `LEAF` elements are folded in
 //! `LANES` interleaved lanes, and everything above them as a balanced binary tree. So results do not depend
@@ -14,34 +14,34 @@ use crate::engine::{
     tile::{TILE, steps},
 };
 
-/// Elements folded at a time into one value.
+/// Elements that are folded into one value at a time.
 pub(crate) const LEAF: usize = 1024;
 /// Independent lanes of a leaf: four vectors of eight `f32`.
 const LANES: usize = 32;
-/// Elements of one reduction that are a unit of work for a thread.
+/// Elements of one reduction that make a unit of work for a thread.
 const BLOCK: usize = 32 * LEAF;
-/// Rows of a column fold that are added up before they are added to the rest.
+/// Rows of a column fold that are added up before they are added to the total.
 const ROWS: usize = 32;
-/// Narrow matrices are folded several rows side by side, up to this width.
+/// Narrow matrices, up to this width, are folded several rows side by side.
 const NARROW: usize = 128;
 
 /// An associative operation on numbers.
 pub(crate) trait Fold {
-    /// What is folded, and the running result.
+    /// The type of the elements and of the running result.
     type Item: bytemuck::Pod + Send + Sync;
-    /// The result of nothing.
+    /// The result for no elements.
     fn identity() -> Self::Item;
-    /// Takes in one element. `center` belongs to the result (a mean, a maximum); folds that were given no
-    /// centers ignore it.
+    /// Folds in one element. `center` belongs to the result (a mean, a maximum); folds without centers ignore it.
     fn step(acc: Self::Item, x: Self::Item, center: Self::Item) -> Self::Item;
     /// Combines two results.
     fn merge(a: Self::Item, b: Self::Item) -> Self::Item;
 }
 
-/// Folds rows of so many elements, with a center each if there are any, to one result each.
+/// Folds rows of a given number of elements, with a center for each row if there are any, to one result per row.
 type ShortRows<T> = fn(&[T], usize, Option<&[T]>, &mut [T]);
 
-/// The loops of a fold, through which the engine works: it is compiled once for each type of items, not for each fold.
+/// The loops of a fold. The engine calls them through pointers, so that it is compiled once per item type, not once per
+/// fold.
 struct Kernels<T> {
     identity: T,
     merge: fn(T, T) -> T,
@@ -100,14 +100,14 @@ multiversion! {
         }
     }
 
-    /// Takes one row into a row of results.
+    /// Folds one row into a row of results.
     fn row[F: Fold]::[F](acc: &mut [F::Item], x: &[F::Item], centers: &[F::Item]), avx512 if [size_of::<F::Item>() == 4] {
         for ((acc, &x), &center) in acc.iter_mut().zip(x).zip(centers) {
             *acc = F::step(*acc, x, center);
         }
     }
 
-    /// Takes four rows into a row of results: one pass over the results instead of four.
+    /// Folds four rows into a row of results: one pass over the results instead of four.
     fn four_rows[F: Fold]::[F](acc: &mut [F::Item], x: [&[F::Item]; 4], centers: &[F::Item]), avx512 if [size_of::<F::Item>() == 4] {
         let rows = acc.iter_mut().zip(x[0]).zip(x[1]).zip(x[2]).zip(x[3]).zip(centers);
         for (((((acc, &a), &b), &c), &d), &center) in rows {
@@ -123,7 +123,7 @@ multiversion! {
     }
 }
 
-/// Combines results in order as a balanced tree: level `k` holds the result of `2^k` pushes.
+/// Merges results in order as a balanced tree: level `k` holds the result of `2^k` pushes.
 pub(crate) struct Cascade<A> {
     levels: [A; 64],
     count: u64,
@@ -149,15 +149,15 @@ impl<A: Copy> Cascade<A> {
     }
 }
 
-/// What is folded: a layout, and a way to read what a loop nest made of its dimensions visits. Each task
-/// makes a reader of its own.
+/// The operand of a fold: a layout, and a function that makes a reader for a loop nest over its dimensions. Each task
+/// makes its own reader.
 pub(crate) struct Operand<'a, C> {
     pub(crate) layout: &'a Layout,
     pub(crate) reader: &'a (dyn Fn(Walk) -> Box<dyn Elements<C> + 'a> + Sync),
 }
 
-/// Folds the dimensions of `x` that have extent 1 in `out` (which has its rank and otherwise its extents).
-/// The results come in `out`'s row-major order; `centers`, if given, holds one value for each.
+/// Folds the dimensions of `x` that have extent 1 in `out` (which has the rank of `x` and otherwise its extents). The
+/// results are in `out`'s row-major order; `centers`, if given, has one value per result.
 pub(crate) fn fold<F: Fold>(x: &Operand<F::Item>, out: &Layout, centers: Option<&[F::Item]>) -> Vec<F::Item> {
     fold_by(&Kernels::of::<F>(), x, out, centers)
 }
@@ -178,7 +178,7 @@ fn fold_by<T: bytemuck::Pod + Send + Sync>(
             rank += 1;
         }
         if reduce {
-            // Any order will do; that of memory is fastest.
+            // Any order will do, and memory order is fastest.
             dims[..rank].sort_by_key(|&dim| std::cmp::Reverse(layout.strides()[dim].unsigned_abs()));
         }
         (0..rank).map(move |i| (layout.dims()[dims[i]], layout.strides()[dims[i]]))
@@ -198,17 +198,17 @@ fn fold_by<T: bytemuck::Pod + Send + Sync>(
 struct Problem<'a, 'x, T> {
     fold: &'a Kernels<T>,
     x: &'a Operand<'x, T>,
-    /// Of all elements: results outermost for `rows`, reduced elements outermost for `columns`.
+    /// Visits all elements: results outermost for `rows`, reduced elements outermost for `columns`.
     walk: Walk,
     /// Number of results.
     m: usize,
-    /// Number of elements of each.
+    /// Number of elements per result.
     n: usize,
     centers: Option<&'a [T]>,
 }
 
 impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
-    /// For reduced elements that are neighbors in memory.
+    /// For reduced elements that are adjacent in memory.
     fn rows(&self) -> Vec<T> {
         let blocks = self.n.div_ceil(BLOCK);
         let mut partial = vec![self.fold.identity; self.m * blocks];
@@ -219,7 +219,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
             let results = unsafe { shared.part(units.clone()) };
             let mut reader = (self.x.reader)(self.walk);
             if self.n < LANES {
-                // (One block: units are results.) Many rows at a time, as `leaf` would fold each.
+                // (One block: units are results.) Folds many rows at a time, each as `leaf` would.
                 for (rows, results) in steps(units, TILE / self.n).zip(results.chunks_mut(TILE / self.n)) {
                     let centers = self.centers.map(|c| &c[rows.clone()]);
                     let x = reader.get(rows.start * self.n..rows.end * self.n);
@@ -263,10 +263,10 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
         cascade.finish(merge).unwrap_or(self.fold.identity)
     }
 
-    /// For results that are neighbors in memory: rows of elements are folded into rows of results.
+    /// For results that are adjacent in memory: folds rows of elements into rows of results.
     fn columns(&self) -> Vec<T> {
         let (m, n) = (self.m, self.n);
-        // `fused` rows of a narrow matrix are taken as one.
+        // `fused` rows of a narrow matrix are treated as one.
         let fused = if m <= NARROW { (TILE / 2 / m).clamp(1, n) } else { 1 };
         let width = if fused > 1 { m } else { m.min(TILE) };
         let tiles = m.div_ceil(width);
@@ -290,7 +290,7 @@ impl<T: bytemuck::Pod + Send + Sync> Problem<'_, '_, T> {
                 }
             }
         });
-        // A tree over the blocks.
+        // Merges the blocks as a tree.
         let mut distance = 1;
         while distance < blocks {
             for block in (0..blocks - distance).step_by(2 * distance) {

@@ -19,13 +19,13 @@ impl<T> Clone for Image<T> {
 }
 impl<T> Copy for Image<T> {}
 
-// SAFETY: a description of memory; whoever dereferences the pointer argues for that.
+// SAFETY: it only describes memory; code that dereferences the pointer must justify it.
 unsafe impl<T: Send> Send for Image<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for Image<T> {}
 
 impl<T: Copy> Image<T> {
-    /// The images of a tensor of 4 dimensions. One that it lacks is of extent 1.
+    /// The images of a 4-dimensional tensor. Missing dimensions have extent 1.
     pub(crate) fn new(tensor: &Erased<T>) -> Image<T> {
         let layout = tensor.layout();
         let [n, c, h, w] = [0, 1, 2, 3].map(|dim| layout.dims().get(dim).map_or(1, |&extent| extent));
@@ -33,28 +33,28 @@ impl<T: Copy> Image<T> {
         Image { ptr: tensor.ptr(), n, c, h, w, strides }
     }
 
-    /// Pixels of one channel of one image.
+    /// Number of pixels per channel of an image.
     pub(crate) fn area(&self) -> usize {
         self.h * self.w
     }
 
-    /// Whether the pixels of a plane are one run of equal steps, [`step`](Image::step) apart.
+    /// Whether the pixels of a plane are evenly spaced, [`step`](Image::step) apart.
     pub(crate) fn is_flat(&self) -> bool {
         self.h == 1 || self.strides[2] == self.strides[3] * self.w as isize
     }
 
-    /// Distance of neighboring pixels of a plane that [`is_flat`](Image::is_flat).
+    /// Distance between neighboring pixels of a plane that [`is_flat`](Image::is_flat).
     pub(crate) fn step(&self) -> isize {
         if self.w == 1 { self.strides[2] } else { self.strides[3] }
     }
 
-    /// Where an element lies, relative to the pointer.
+    /// The offset of an element from the pointer.
     pub(crate) fn at(&self, n: usize, c: usize, y: usize, x: usize) -> isize {
         let [sn, sc, sh, sw] = self.strides;
         n as isize * sn + c as isize * sc + y as isize * sh + x as isize * sw
     }
 
-    /// `count` rows of `len` pixels of a plane, every `step`-th of them.
+    /// `count` rows of `len` pixels of a plane, taking every `step`-th row and column.
     pub(crate) fn rows(&self, [count, len]: [usize; 2], step: [usize; 2]) -> Rows {
         let (row_stride, stride) = (self.strides[2] * step[0] as isize, self.strides[3] * step[1] as isize);
         Rows { count, len, row_stride, stride }
@@ -92,12 +92,12 @@ impl<T: Copy> Image<T> {
         }
     }
 
-    /// The channels from `first` on.
+    /// The `count` channels starting at `first`.
     pub(crate) fn channels(&self, first: usize, count: usize) -> Self {
         Image { ptr: self.ptr.offset(first as isize * self.strides[1]), c: count, ..*self }
     }
 
-    /// Every `step`-th row and column from `first` on, which lie inside.
+    /// Every `step`-th row and column starting at `first`, which must be inside.
     pub(crate) fn every(&self, first: [usize; 2], step: [usize; 2]) -> Self {
         let [sn, sc, sh, sw] = self.strides;
         Image {
@@ -110,7 +110,7 @@ impl<T: Copy> Image<T> {
     }
 }
 
-/// A row of pixels of one image: what a range of pixels, counted through all images, is cut into.
+/// A run of pixels in one row of one image; a range of pixels, numbered across all images, is cut into these.
 #[derive(Clone, Copy)]
 pub(crate) struct PixelRun {
     pub n: usize,
@@ -119,7 +119,7 @@ pub(crate) struct PixelRun {
     pub len: usize,
 }
 
-/// Cuts the pixels `range` (number `(n * h + y) * w + x`) into rows.
+/// Cuts the pixels `range`, numbered `(n * h + y) * w + x`, into rows.
 pub(crate) fn pixel_runs(h: usize, w: usize, range: std::ops::Range<usize>) -> Vec<PixelRun> {
     let mut out = Vec::new();
     let mut at = range.start;

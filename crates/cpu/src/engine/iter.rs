@@ -1,12 +1,11 @@
-//! Walking over the elements of a strided layout.
+//! Loop nests over strided layouts.
 
 use std::ops::Range;
 
 use kiln_backend::{Layout, MAX_RANK};
 
-/// The loop nest of one layout: its dimensions with those of extent 1 dropped and neighbors merged where
-/// memory is regular across them. Positions count elements in row-major order; offsets are relative to the
-/// layout's first element.
+/// The loop nest of one layout: its dimensions, without those of extent 1, and merged where memory is regular across
+/// neighbors. Positions count elements in row-major order; offsets are relative to the layout's first element.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk {
     rank: usize,
@@ -20,8 +19,8 @@ impl Walk {
         Walk::of(layout.dims().iter().copied().zip(layout.strides().iter().copied()))
     }
 
-    /// The loop nest of all dimensions but `dim`: it visits where the lines along `dim` begin. A scalar, which
-    /// has no dimension to leave out, is one line.
+    /// The loop nest of all dimensions but `dim`: it visits the starts of the lines along `dim`. A scalar, which has no
+    /// dimension to leave out, is one line.
     pub(crate) fn across(layout: &Layout, dim: usize) -> Walk {
         let all = layout.dims().iter().copied().zip(layout.strides().iter().copied());
         Walk::of(all.enumerate().filter(|&(d, _)| d != dim).map(|(_, pair)| pair))
@@ -41,7 +40,7 @@ impl Walk {
                 walk.rank += 1;
             }
         }
-        // A single element is a row of one.
+        // A single element is a row of one element.
         walk.rank = walk.rank.max(1);
         walk
     }
@@ -51,7 +50,7 @@ impl Walk {
         self.dims[..self.rank].iter().product()
     }
 
-    /// Whether positions are offsets.
+    /// Whether positions equal offsets.
     pub(crate) fn is_contiguous(&self) -> bool {
         self.rank == 1 && self.strides[0] == 1
     }
@@ -72,7 +71,7 @@ impl Walk {
         offset + rest as isize * self.strides[0]
     }
 
-    /// How many elements from a position on lie one after the other; `None` if the last loop's step is not 1.
+    /// How many elements are contiguous from a position on; `None` if the innermost stride is not 1.
     #[inline]
     pub(crate) fn run_from(&self, position: usize) -> Option<usize> {
         let last = self.rank - 1;
@@ -81,7 +80,7 @@ impl Walk {
         (self.strides[last] == 1).then(|| extent.saturating_sub(done))
     }
 
-    /// Visits the positions of `range` (inside `0..len()`) as `row(offset, stride, len)`: runs with one stride.
+    /// Visits the positions of `range` (inside `0..len()`) as `row(offset, stride, len)`, in runs of constant stride.
     #[inline]
     pub(crate) fn rows(&self, range: Range<usize>, mut row: impl FnMut(isize, isize, usize)) {
         let mut left = range.len();
@@ -131,8 +130,8 @@ impl Walk {
     }
 }
 
-/// The order of dimensions in which `out` is visited with the smallest steps last. An element-wise operation
-/// may visit in any order, and one that follows the output's memory writes whole cache lines.
+/// The order of dimensions in which the smallest strides of `out` come last. An element-wise operation may visit
+/// elements in any order, and one that follows the output's memory writes whole cache lines.
 pub(crate) fn memory_order(out: &Layout) -> [usize; MAX_RANK] {
     let mut order: [usize; MAX_RANK] = std::array::from_fn(|i| i);
     if !out.is_contiguous() {

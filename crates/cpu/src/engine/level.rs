@@ -1,14 +1,15 @@
-//! The instruction set that kernels are chosen for: the best that the CPU has, or what `KILN_CPU` names.
+//! The instruction set that kernels are chosen for: the best one that the CPU supports, or the one that `KILN_CPU`
+//! names.
 
 use std::{ffi::OsStr, sync::OnceLock};
 
 use kiln_backend::{ErrorKind, Result};
 
-/// An instruction set that loops and kernels are compiled for. Each includes the ones before it.
+/// An instruction set that loops and kernels are compiled for. Each level includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // others have one level
 pub(crate) enum Level {
-    /// What the crate is built for.
+    /// The target features that the crate is built with.
     Generic,
     /// AVX2 with FMA.
     Avx2,
@@ -43,11 +44,11 @@ impl Level {
         Level::Generic
     }
 
-    /// The level that the variable's value asks for, on a CPU whose best is `best`.
+    /// The level that the variable's value requests, on a CPU whose best is `best`.
     fn choose(value: Option<&OsStr>, best: Level) -> Result<Level, String> {
         let Some(value) = value else { return Ok(best) };
         let Some(level) = Level::ALL.into_iter().find(|level| value == level.name()) else {
-            return Err(format!("{VARIABLE}={} is none of generic, avx2, avx512", value.display()));
+            return Err(format!("{VARIABLE}={} is not one of generic, avx2, avx512", value.display()));
         };
         if level > best {
             let (level, best) = (level.name(), best.name());
@@ -70,12 +71,12 @@ fn chosen() -> &'static Result<Level, String> {
 pub(crate) fn level() -> Level {
     match chosen() {
         Ok(level) => *level,
-        // Nobody gets here through `backend`, which reports the error; this level runs everywhere.
+        // Callers come through `backend`, which reports the error; this level runs everywhere.
         Err(_) => Level::Generic,
     }
 }
 
-/// Whether `KILN_CPU`, if it is set, names a level that this CPU has.
+/// Checks that `KILN_CPU`, if it is set, names a level that this CPU has.
 pub(crate) fn check() -> Result<()> {
     match chosen() {
         Ok(_) => Ok(()),
@@ -97,14 +98,17 @@ mod tests {
             }
             assert_eq!(choose("generic", best), Ok(Level::Generic));
             for unknown in ["", "AVX2", "sse", "avx512 "] {
-                assert_eq!(choose(unknown, best), Err(format!("KILN_CPU={unknown} is none of generic, avx2, avx512")));
+                assert_eq!(
+                    choose(unknown, best),
+                    Err(format!("KILN_CPU={unknown} is not one of generic, avx2, avx512"))
+                );
             }
         }
         let absent = "KILN_CPU=avx512 asks for instructions that this CPU lacks; its best level is avx2";
         assert_eq!(choose("avx512", Level::Avx2), Err(absent.to_owned()));
     }
 
-    /// What the tests of this crate run at is what the environment asks for.
+    /// The tests of this crate run at the level that the environment requests.
     #[test]
     fn level_is_the_one_asked_for() {
         check().unwrap();

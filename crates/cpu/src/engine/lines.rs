@@ -1,8 +1,8 @@
-//! How operations along one dimension (softmax, running sums, positions of extrema) go through memory.
+//! How operations along one dimension (softmax, running sums, positions of extrema) traverse memory.
 
 use kiln_backend::{Layout, MAX_RANK};
 
-/// From this many neighbors on, lines that lie side by side are processed together.
+/// From this many neighbors on, adjacent lines are processed together.
 const SIDE_BY_SIDE: usize = 16;
 
 /// The lines of a tensor along one dimension.
@@ -14,7 +14,7 @@ pub(crate) struct Lines {
     pub(crate) n: usize,
     /// Product of the extents after the dimension.
     pub(crate) inner: usize,
-    /// The order of dimensions that brings this one to the end.
+    /// The order of dimensions that puts this one last.
     order: [usize; MAX_RANK],
     rank: usize,
 }
@@ -43,7 +43,7 @@ impl Lines {
         self.outer * self.inner
     }
 
-    /// Whether to go through the tensor row by row, with the lines as columns, instead of line by line.
+    /// Whether to traverse the tensor row by row, with the lines as columns, instead of line by line.
     pub(crate) fn side_by_side(&self) -> bool {
         self.inner >= SIDE_BY_SIDE
     }

@@ -1,5 +1,5 @@
-//! What carries the loops of operations: walks over strided layouts (`iter`, `lines`, `image`), the element-wise engine
-//! (`elementwise`, on `reader`, `writer` and `tile`), reductions in a fixed order (`fold`), work split over threads
+//! The loops of the operations: walks over strided layouts (`iter`, `lines`, `image`), the element-wise engine
+//! (`elementwise`, on `reader`, `writer` and `tile`), reductions in a fixed order (`fold`), work divided among threads
 //! (`par`), loops compiled for several instruction sets (`simd`), and the choice among these (`level`).
 
 pub(crate) mod elementwise;

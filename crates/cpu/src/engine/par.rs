@@ -1,21 +1,21 @@
-//! Parallel loops. The split never shows in a result: tasks write disjoint elements, and reductions add
-//! blocks of a fixed size in a fixed order (see `reduce`).
+//! Parallel loops. How work is divided never affects a result: tasks write disjoint elements, and reductions add blocks
+//! of a fixed size in a fixed order (see `fold`).
 
 use std::{marker::PhantomData, ops::Range};
 
 use kiln_backend::Result;
 use rayon::prelude::*;
 
-/// How many elements of cheap work (an addition) are worth a task of their own: about ten microseconds.
+/// Minimum number of elements of cheap work (an addition) in a task: about ten microseconds.
 pub(crate) const GRAIN: usize = 32 * 1024;
 
-/// Tasks begin at multiples of this, so that two of them do not write to one cache line of a contiguous
-/// output (64 elements of a byte each).
+/// Tasks begin at multiples of this, so that no two write to the same cache line of a contiguous output (64 elements of
+/// one byte).
 const ALIGNMENT: usize = 64;
 
 /// Runs `body` on ranges that cover `0..n`, in parallel if there is more than `grain` to do.
 pub(crate) fn ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
-    // Not generic from here on: rayon's machinery, and `body` where it is called, would be compiled for every loop.
+    // Not generic from here on, or rayon's machinery would be compiled for every loop, together with `body`.
     each_range(n, grain, &body);
 }
 
@@ -27,7 +27,7 @@ fn each_range(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
         }
         return;
     }
-    // A few tasks a thread even out their speeds.
+    // Several tasks per thread even out differences in speed.
     let tasks = n.div_ceil(grain).min(rayon::current_num_threads() * 4);
     let mut size = n.div_ceil(tasks);
     if size >= ALIGNMENT {
@@ -36,7 +36,7 @@ fn each_range(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) + Sync)) {
     (0..n.div_ceil(size)).into_par_iter().for_each(|task| body(task * size..n.min((task + 1) * size)));
 }
 
-/// [`ranges`] for a body that can fail: the error of the first range that has one.
+/// [`ranges`] for a body that can fail: returns the error of the first range that has one.
 pub(crate) fn try_ranges(n: usize, grain: usize, body: impl Fn(Range<usize>) -> Result<()> + Sync) -> Result<()> {
     try_each_range(n, grain, &body)
 }
@@ -55,9 +55,9 @@ fn try_each_range(n: usize, grain: usize, body: &(dyn Fn(Range<usize>) -> Result
     first.into_inner().map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// Runs `body` on blocks of `block` elements that cover `0..n`, in parallel, and returns its results in the
-/// order of the blocks: partial sums of the same elements whatever the number of threads. `state` makes what
-/// a task reuses from block to block.
+/// Runs `body` on blocks of `block` elements that cover `0..n`, in parallel, and returns its results in block order:
+/// partial sums of the same elements whatever the number of threads. `state` makes scratch data that a task reuses from
+/// block to block.
 pub(crate) fn blocks<S, R: Send>(
     n: usize,
     block: usize,
@@ -80,19 +80,19 @@ pub(crate) fn blocks<S, R: Send>(
     results
 }
 
-/// The grain for rows of `row` elements each, when the work is counted in rows.
+/// The grain, counted in rows, for rows of `row` elements.
 pub(crate) fn row_grain(row: usize) -> usize {
     (GRAIN / row.max(1)).max(1)
 }
 
-/// A slice that tasks write disjoint parts of.
+/// A slice of which tasks write disjoint parts.
 pub(crate) struct Shared<'a, T> {
     ptr: *mut T,
     len: usize,
     memory: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it hands out parts of a `&mut [T]` to threads, which its user keeps disjoint.
+// SAFETY: it gives threads parts of a `&mut [T]`, which its user keeps disjoint.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
@@ -100,7 +100,7 @@ impl<'a, T> Shared<'a, T> {
         Shared { ptr: slice.as_mut_ptr(), len: slice.len(), memory: PhantomData }
     }
 
-    /// Where the slice begins, for parts that are not ranges.
+    /// The start of the slice, for parts that are not ranges.
     pub(crate) fn start(&self) -> *mut T {
         self.ptr
     }

@@ -1,4 +1,4 @@
-//! Reading operands as contiguous slices of the computing type.
+//! Reads operands as contiguous slices of the compute type.
 
 use std::{marker::PhantomData, ops::Range};
 
@@ -16,11 +16,11 @@ use crate::{
 
 #[derive(Clone, Copy, PartialEq)]
 enum Path {
-    /// Memory is what the kernel wants.
+    /// The kernel reads the memory itself.
     Direct,
-    /// The tile holds one number throughout.
+    /// The tile holds the same number throughout.
     Constant,
-    /// Through the tile.
+    /// Elements are copied through the tile.
     Staged,
 }
 
@@ -36,7 +36,7 @@ impl Path {
     }
 }
 
-/// Hands out an operand's elements as contiguous slices.
+/// Provides an operand's elements as contiguous slices.
 pub(crate) struct Reader<'a, T: Stored> {
     ptr: *const T,
     walk: Walk,
@@ -48,7 +48,7 @@ pub(crate) struct Reader<'a, T: Stored> {
 }
 
 impl<'a, T: Stored> Reader<'a, T> {
-    /// For the operand with its dimensions in the order `order`.
+    /// Reads the operand with its dimensions in the order `order`.
     #[inline(always)]
     pub(crate) fn ordered(input: &'a Input<'_, T>, order: Option<&[usize]>) -> Reader<'a, T> {
         let (ptr, walk, number) = match input {
@@ -65,7 +65,7 @@ impl<'a, T: Stored> Reader<'a, T> {
         Reader { ptr, walk, path, number, tile: Tile::new(), memory: PhantomData }
     }
 
-    /// For the elements of a source that `walk` visits.
+    /// Reads the elements of a source that `walk` visits.
     ///
     /// # Safety
     /// The walk visits elements of the source's layout only.
@@ -75,28 +75,28 @@ impl<'a, T: Stored> Reader<'a, T> {
         Reader { ptr: source.ptr(), walk, path, number: None, tile: Tile::new(), memory: PhantomData }
     }
 
-    /// For the operand in row-major order.
+    /// Reads the operand in row-major order.
     #[inline(always)]
     pub(crate) fn new(input: &'a Input<'_, T>) -> Reader<'a, T> {
         Reader::ordered(input, None)
     }
 
-    /// The elements at positions `range` in place, if they are of the computing type and contiguous.
+    /// The elements at positions `range` without a copy, if they have the compute type and are contiguous.
     #[inline]
     pub(crate) fn memory(&self, range: Range<usize>) -> Option<&'a [T::Compute]> {
         let run = self.walk.run_from(range.start)?;
         if !T::DIRECT || run < range.len() || range.end > self.walk.len() {
             return None;
         }
-        // SAFETY: the positions are inside the walk, whose elements lie inside the buffer, and one after the
-        // other; `DIRECT` says that `Compute` is `T`.
+        // SAFETY: the positions are inside the walk, whose elements lie inside the buffer and are contiguous; `DIRECT`
+        // says that `Compute` is `T`.
         unsafe {
             let first = self.ptr.offset(self.walk.offset(range.start)).cast::<T::Compute>();
             Some(std::slice::from_raw_parts(first, range.len()))
         }
     }
 
-    /// The elements at positions `range`, any number of them, through `scratch` if need be.
+    /// The elements at positions `range`, any number of them, by way of `scratch` if necessary.
     pub(crate) fn line<'s>(&'s mut self, range: Range<usize>, scratch: &'s mut Vec<T::Compute>) -> &'s [T::Compute] {
         if let Some(memory) = self.memory(range.clone()) {
             return memory;
@@ -111,12 +111,12 @@ impl<'a, T: Stored> Reader<'a, T> {
         scratch
     }
 
-    /// Whether [`get`](Reader::get) takes more than `TILE` elements at a time.
+    /// Whether [`get`](Reader::get) accepts more than `TILE` elements at a time.
     pub(crate) fn is_direct(&self) -> bool {
         self.path == Path::Direct
     }
 
-    /// The elements at positions `range` (at most `TILE` of them unless it is direct).
+    /// The elements at positions `range` (at most `TILE` of them unless [`is_direct`](Reader::is_direct)).
     #[inline(never)] // it is long, and every operation would get a copy
     pub(crate) fn get(&mut self, range: Range<usize>) -> &[T::Compute] {
         let n = range.len();
@@ -152,10 +152,10 @@ impl<'a, T: Stored> Reader<'a, T> {
     }
 }
 
-/// Elements in the type that they are computed in, whatever they are stored as: what engines that would
-/// be compiled too often for every stored type read from.
+/// A source of elements in their compute type, however they are stored, for engines that are not compiled for every
+/// stored type.
 pub(crate) trait Elements<C> {
-    /// The elements at positions `range`, if they can be had without a copy.
+    /// The elements at positions `range`, if available without a copy.
     fn memory(&self, range: Range<usize>) -> Option<&[C]>;
     /// The elements at positions `range`, at most `TILE`.
     fn get(&mut self, range: Range<usize>) -> &[C];

@@ -3,9 +3,9 @@
 //!
 //! Rust never fuses a multiplication with an addition on its own, so all versions give the same bits.
 
-/// Defines functions whose body is compiled for several instruction sets. What the body calls must be
-/// `#[inline(always)]` to be compiled with it; a closure that is passed in is not. Generics stand in brackets,
-/// and their names once more after `::` where the arguments do not determine them. `, avx512 if [condition]`, a constant,
+/// Defines functions whose body is compiled for several instruction sets. Functions that the body calls must be
+/// `#[inline(always)]` to be compiled with it; a closure that is passed in is not. Generics are in brackets, and their
+/// names are repeated after `::` if the arguments do not determine them. `, avx512 if [condition]`, with a constant,
 /// leaves that version out where it is not worth its compile time: for types that training does not compute in.
 macro_rules! multiversion {
     ($(

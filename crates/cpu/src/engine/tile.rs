@@ -1,23 +1,23 @@
-//! Tiles: the stack buffers through which operands reach the element-wise loops, and conversions between what is stored and
-//! what is computed with.
+//! Tiles: the stack buffers through which operands reach the element-wise loops, and conversions between stored types
+//! and compute types.
 //!
-//! Kernels take only contiguous slices of the type that they compute in. An operand that is one already is handed over as it
-//! is; any other (strided, broadcast, half precision, a single number) is brought into a tile on the stack first
+//! Kernels take only contiguous slices of their compute type. An operand that is one already is passed as it is; any
+//! other (strided, broadcast, half precision, a single number) is first copied to a tile on the stack
 //! ([`reader`](super::reader)), and outputs likewise ([`writer`](super::writer)). So an operation is compiled once per
-//! computing type whatever the layouts, always vectorized, and the detour costs a pass over the first-level cache.
+//! compute type whatever the layouts, always vectorized, and the extra copy only costs a pass over the L1 cache.
 
 use std::{mem::MaybeUninit, ops::Range};
 
 use super::simd::multiversion;
 use crate::numeric::stored::Stored;
 
-/// Elements of a tile: four tiles of `f32` (operands and output) take 8 KiB of the first-level cache.
+/// Elements of a tile: four tiles of `f32` (operands and output) take 8 KiB of the L1 cache.
 pub(crate) const TILE: usize = 512;
 
-/// Runs at least this long are converted by vector code.
+/// Runs at least this long are converted by vectorized code.
 const LONG_RUN: usize = 16;
 
-/// A stack buffer of up to `TILE` numbers, initialized as far as it was ever asked for.
+/// A stack buffer of up to `TILE` numbers, initialized as far as it has been used.
 pub(super) struct Tile<C> {
     data: [MaybeUninit<C>; TILE],
     pub(super) ready: usize,
@@ -59,7 +59,7 @@ pub(super) unsafe fn load_row<T: Stored>(from: *const T, stride: isize, to: &mut
     }
 }
 
-/// Converts what is stored to what it is computed in.
+/// Converts from the stored type to the compute type.
 #[inline]
 pub(crate) fn load<T: Stored>(from: &[T], to: &mut [T::Compute]) {
     if from.len() < LONG_RUN {
@@ -69,7 +69,7 @@ pub(crate) fn load<T: Stored>(from: &[T], to: &mut [T::Compute]) {
     }
 }
 
-/// Rounds what was computed to what is stored.
+/// Rounds from the compute type to the stored type.
 #[inline]
 pub(crate) fn store<T: Stored>(from: &[T::Compute], to: &mut [T]) {
     if from.len() < LONG_RUN {

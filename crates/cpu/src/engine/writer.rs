@@ -1,4 +1,4 @@
-//! Writing outputs from contiguous slices of the computing type.
+//! Writes outputs from contiguous slices of the compute type.
 
 use std::{marker::PhantomData, ops::Range};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{memory::view::Target, numeric::stored::Stored};
 
-/// Takes an output's elements as contiguous slices.
+/// Accepts an output's elements as contiguous slices.
 pub(crate) struct Writer<'a, T: Stored> {
     ptr: *mut T,
     walk: Walk,
@@ -18,8 +18,7 @@ pub(crate) struct Writer<'a, T: Stored> {
 }
 
 impl<'a, T: Stored> Writer<'a, T> {
-    /// For the output with its dimensions in the order `order`. Callers uphold what
-    /// [`new`](Writer::new) asks for.
+    /// Writes the output with its dimensions in the order `order`. Callers uphold the contract of [`new`](Writer::new).
     #[inline(always)]
     pub(super) fn ordered(target: &'a Target<'_, T>, order: Option<&[usize]>) -> Writer<'a, T> {
         let layout = target.layout();
@@ -28,17 +27,17 @@ impl<'a, T: Stored> Writer<'a, T> {
         Writer { ptr: target.ptr(), walk, direct, tile: Tile::new(), memory: PhantomData }
     }
 
-    /// For the output in row-major order.
+    /// Writes the output in row-major order.
     ///
     /// # Safety
-    /// Sinks of one target that are alive together are used for disjoint positions only, and nothing else
-    /// accesses the target while they are.
+    /// Writers of one target that exist at the same time are used for disjoint positions only, and nothing else
+    /// accesses the target while they exist.
     #[inline(always)]
     pub(crate) unsafe fn new(target: &'a Target<'_, T>) -> Writer<'a, T> {
         Writer::ordered(target, None)
     }
 
-    /// For the output with its dimensions in the order `order`.
+    /// Writes the output with its dimensions in the order `order`.
     ///
     /// # Safety
     /// As for [`new`](Writer::new).
@@ -47,13 +46,13 @@ impl<'a, T: Stored> Writer<'a, T> {
         Writer::ordered(target, Some(order))
     }
 
-    /// Whether it takes more than `TILE` elements at a time.
+    /// Whether it accepts more than `TILE` elements at a time.
     pub(crate) fn is_direct(&self) -> bool {
         self.direct
     }
 
-    /// Lets `fill` write the elements at positions `range` (at most `TILE` of them unless it is direct). What
-    /// it finds in the slice means nothing.
+    /// Lets `fill` write the elements at positions `range` (at most `TILE` of them unless it is direct). The slice's
+    /// previous contents are unspecified.
     #[inline]
     pub(crate) fn put(&mut self, range: Range<usize>, fill: impl FnOnce(&mut [T::Compute])) {
         fill(self.slot(range.clone()));
@@ -62,7 +61,7 @@ impl<'a, T: Stored> Writer<'a, T> {
         }
     }
 
-    /// Where the elements at positions `range` are to be written.
+    /// The slice to write the elements at positions `range` to.
     #[inline]
     fn slot(&mut self, range: Range<usize>) -> &mut [T::Compute] {
         let n = range.len();
@@ -75,7 +74,7 @@ impl<'a, T: Stored> Writer<'a, T> {
         self.tile.take(n)
     }
 
-    /// Brings what was written to the tile to its place.
+    /// Copies the contents of the tile to the output.
     #[inline(never)] // it is long, and every operation would get a copy
     fn commit(&mut self, range: Range<usize>) {
         let (mut done, ptr) = (0, self.ptr);
@@ -105,7 +104,7 @@ impl<'a, T: Stored> Writer<'a, T> {
         }
     }
 
-    /// The present values of the elements at positions `range` (at most `TILE` of them), copied to `old`.
+    /// The current values of the elements at positions `range` (at most `TILE` of them), copied to `old`.
     #[inline]
     pub(super) fn read<'t>(&self, range: Range<usize>, old: &'t mut Tile<T::Compute>) -> &'t [T::Compute] {
         assert!(range.end <= self.walk.len(), "positions of the output");

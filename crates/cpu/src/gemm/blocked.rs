@@ -1,8 +1,9 @@
-//! The blocked product of floats: cutting it into blocks, and the walk over tiles. [`pack`](super::pack) packs the blocks.
+//! Blocked floating-point products: cutting a product into blocks, and the walk over tiles. [`pack`](super::pack) packs
+//! the blocks.
 //!
-//! Loop order: block of lanes (`nc`), block of `k` (`kc`), tile row, tile. The packed block of B stays in L2, and the packed
-//! rows of one tile row (about 20 KB) in L1. The rows are packed again for every block of lanes, which costs well under 1 %;
-//! in return there is no large packed copy of A, and no point where threads would have to wait for each other.
+//! Loop order: block of lanes (`nc`), block of `k` (`kc`), tile row, tile. The packed block of B stays in L2, and the
+//! packed rows of one tile row (about 20 KB) in L1. The rows are packed again for every block of lanes, which costs
+//! well under 1 %; in return there is no large packed copy of A, and threads never have to wait for each other.
 
 use super::{
     kernel::{Kernel, TileArgs, TransposedTile},
@@ -13,8 +14,8 @@ use super::{
     source::{Float, Source},
 };
 
-/// Size of the scratch tile for results that cannot be stored straight to C: at least `mr` rows rounded up to whole vectors,
-/// and two vectors wide, for every kernel.
+/// Size of the scratch tile for results that cannot be stored directly to C: at least `mr` rows rounded up to whole
+/// vectors, and two vectors wide, for every kernel.
 const TILE_ROWS: usize = 16;
 const TILE_LANES: usize = 32;
 /// Steps of `k` per block of a product that is nearly matrix times vector.
@@ -23,8 +24,8 @@ const GEMV_STEPS: usize = 16;
 /// itself.
 const LANES_AHEAD: isize = 256;
 const STEPS_AHEAD: isize = 12;
-/// Tile rows that are packed together where rows are not contiguous along `k`: their elements come a few from each cache
-/// line, and this uses more of every line.
+/// Tile rows that are packed together if rows are not contiguous along `k`: each cache line holds a few elements of
+/// neighboring rows, and this uses more of every line.
 const GROUP: usize = 4;
 /// Above this many tile rows, packing B is too small a share to be worth fusing with the first tile row, and reading B
 /// along its rows (as separate packing does) is kinder to the TLB.
@@ -38,8 +39,8 @@ pub(crate) fn block_size(n: usize, most: usize, unit: usize) -> usize {
 /// Steps of `k` per block; a function of the shape alone, so that sums do not depend on how the work is split.
 pub(crate) fn k_block<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> usize {
     if p.rows <= 4 && p.b_lane == 1 {
-        // Close to a matrix-vector product: bound by reading B, and that should happen in long runs along its rows instead
-        // of a few lanes from each of hundreds of rows.
+        // Close to a matrix-vector product: limited by reading B, which is fastest in long runs along its rows rather
+        // than a few lanes from each of hundreds of rows.
         return GEMV_STEPS;
     }
     block_size(p.k, kern.kc, 8).min(kern.kc)
@@ -111,7 +112,7 @@ pub(crate) unsafe fn part<S: Source<T>, T: Float>(
     })
 }
 
-/// C and the bias in the computing type: those of the problem, or scratch.
+/// C and the bias in the compute type: those of the problem, or scratch.
 #[derive(Clone, Copy)]
 struct Output<T> {
     c: *mut T,
@@ -124,7 +125,7 @@ struct Output<T> {
 struct Plan {
     /// Lanes of a tile.
     width: usize,
-    /// Rows of a tile, and how many tile rows that makes.
+    /// Rows of a tile, and the resulting number of tile rows.
     height: usize,
     tile_rows: usize,
     /// Tile rows whose A is packed together.
@@ -132,9 +133,9 @@ struct Plan {
     /// Steps of `k` and lanes of a block.
     k_block: usize,
     lane_block: usize,
-    /// There is one tile row, so every lane is used once: whole panels are read where they are.
+    /// There is one tile row, so every lane is used once: whole panels are read in place.
     in_place: bool,
-    /// The first tile row packs whole panels on the way.
+    /// The first tile row packs whole panels as it reads them.
     fuse: bool,
 }
 
@@ -146,7 +147,7 @@ impl Plan {
         let tile_rows = p.rows.div_ceil(height);
         let direct = S::SAME && p.b_lane == 1 && !is_packed;
         let in_place = direct && tile_rows == 1;
-        // Where nothing is packed, only C has to stay near.
+        // If nothing is packed, only C has to stay in cache.
         let most = if in_place { 4096 } else { kern.nc };
         Plan {
             width,
@@ -203,7 +204,7 @@ struct Block<'a, S, T> {
     lanes: usize,
     k0: usize,
     steps: usize,
-    /// Room for packed rows, for packed lanes (or the lanes, if they were packed before), and for a tile.
+    /// Room for packed rows, for packed lanes (or the lanes, if they were already packed), and for a tile.
     a: *mut T,
     b: *mut T,
     tile: *mut T,
@@ -211,14 +212,14 @@ struct Block<'a, S, T> {
 
 impl<S: Source<T>, T: Float> Block<'_, S, T> {
     /// # Safety
-    /// As for [`blocks`]; `packs`: the lanes are not packed yet.
+    /// As for [`blocks`]; `packs` means that the lanes are not packed yet.
     unsafe fn run(&self, packs: bool) {
         let Block { p, kern, plan, .. } = *self;
         // SAFETY: every index stays within the extents of `p` or of the region that it belongs to.
         unsafe {
             let b = p.b.wrapping_offset(self.k0 as isize * p.b_k + self.lane0 as isize * p.b_lane);
             // Whole panels may be left to the first tile row; a ragged one is always packed here, because vector loads
-            // would run over the end of B.
+            // would read past the end of B.
             let unpacked = if plan.in_place || plan.fuse { self.lanes / plan.width * plan.width } else { 0 };
             if packs && unpacked < self.lanes {
                 let src = b.offset(unpacked as isize * p.b_lane);
@@ -253,7 +254,7 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
         let rows = plan.height.min(p.rows - first);
         let last = self.k0 + steps == p.k;
         let width = plan.width;
-        // The next rows come from far away; fetch them during these tiles.
+        // The next rows are not in cache yet; fetch them during these tiles.
         let next = (first + rows, p.rows.min(first + rows + plan.height));
         let mut ahead = RowPrefetch::new(p, next, (self.k0, steps), self.lanes.div_ceil(width));
         for lane in (0..self.lanes).step_by(width) {
@@ -284,7 +285,7 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
                 relu: p.relu && last,
             };
             if lane < unpacked {
-                // S is T: `Plan` asks for it.
+                // S is T: `Plan` requires it.
                 args.b = b.wrapping_add(lane).cast();
                 args.b_rs = p.b_k;
                 args.b_ahead = if steps <= GEMV_STEPS { LANES_AHEAD } else { STEPS_AHEAD * p.b_k };
@@ -303,8 +304,8 @@ impl<S: Source<T>, T: Float> Block<'_, S, T> {
         }
     }
 
-    /// Computes a tile whose lanes are not contiguous in C, or whose bias is one per row, in the scratch tile, and stores it
-    /// from there.
+    /// Computes a tile in the scratch tile and stores it from there, if its lanes are not contiguous in C or its bias
+    /// is one per row.
     ///
     /// # Safety
     /// As for the tile kernel, but for the strides of C, which are those of the output.

@@ -1,4 +1,4 @@
-//! Dot products, for products of matrices whose elements both lie contiguous along `k`, one of them with few rows or columns:
+//! Matrix products as dot products, if both operands are contiguous along `k` and one of them has few rows or columns:
 //! packing either side would cost more than it saves.
 
 use super::{
@@ -7,7 +7,7 @@ use super::{
     source::Float,
 };
 
-/// Most rows or columns of the smaller side.
+/// Maximum number of rows or columns of the smaller side.
 const FEW: usize = 16;
 
 /// Whether a product is better computed as dot products.

@@ -13,7 +13,7 @@ const STEPS: usize = 128;
 /// An integer with wrapping product.
 pub(crate) trait Int: Number {
     fn times(self, other: Self) -> Self;
-    /// Computes a part of the product with the best instruction set there is.
+    /// Computes a part of the product with the best available instruction set.
     ///
     /// # Safety
     /// As for `blocked::part`.
@@ -24,7 +24,7 @@ macro_rules! int {
     ($($t:ident)*) => {$(
         mod $t {
             use super::*;
-            // The same loop compiled for wider registers; LLVM does the rest.
+            // The same loop compiled for wider registers; LLVM vectorizes it.
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
             pub(super) unsafe fn avx512(p: &GemmProblem<$t>, rows: (usize, usize), lanes: (usize, usize)) {
@@ -80,7 +80,7 @@ unsafe fn blocks<T: Int>(p: &GemmProblem<T>, rows: (usize, usize), lanes: (usize
             let nl = LANES.min(lanes.1 - j0);
             for k0 in (0..p.k).step_by(STEPS) {
                 let nk = STEPS.min(p.k - k0);
-                // The epilogue belongs to the last block, C's old value to the first.
+                // The epilogue goes with the last block, C's old value with the first.
                 let last = k0 + nk == p.k;
                 let q = GemmProblem {
                     load_c: p.load_c || k0 > 0,
@@ -111,7 +111,7 @@ unsafe fn blocks<T: Int>(p: &GemmProblem<T>, rows: (usize, usize), lanes: (usize
                             let n = (nk - k).min(4);
                             let at = |u: usize| if u < n { *a.offset((k + u) as isize * p.a_k) } else { T::ZERO };
                             let x = [at(0), at(1), at(2), at(3)];
-                            // A row past the end is multiplied by zero: any row will do.
+                            // Rows past the end are multiplied by zero, so any row will do.
                             let row = |u: usize| &*block.add((k + u.min(n - 1)) * LANES).cast::<[T; LANES]>();
                             let b = [row(0), row(1), row(2), row(3)];
                             for j in 0..LANES {

@@ -1,5 +1,5 @@
-//! What the blocked product and the convolutions call: the kernels of one element type on one instruction set, and their
-//! arguments. [`kernels`](super::kernels) has the instances.
+//! The interface of the register kernels for the blocked product and the convolutions: the kernels of one element type
+//! on one instruction set, and their arguments. [`kernels`](super::kernels) has the instances.
 
 /// Arguments of the tile kernel, which computes a `rows x (vectors * L)` tile of C in registers (`L` lanes a vector).
 pub(crate) struct TileArgs<T> {
@@ -7,7 +7,7 @@ pub(crate) struct TileArgs<T> {
     pub k: usize,
     /// Rows of the tile, `1..=height`.
     pub rows: usize,
-    /// Rows that are computed, one of [`Kernel::heights`]: those from `rows` on are not stored.
+    /// Rows that are computed, one of [`Kernel::heights`]; those from `rows` on are not stored.
     pub height: usize,
     /// Vectors per row of the tile, 1 or 2.
     pub vectors: usize,
@@ -20,14 +20,14 @@ pub(crate) struct TileArgs<T> {
     pub b_rs: isize,
     /// How many elements ahead B is prefetched.
     pub b_ahead: isize,
-    /// If not null, B is also copied here, `vectors * L` elements per step: it is packed on the way, for the tiles below
-    /// this one. There is code for that if [`Kernel::copies`], for two vectors and more than half of `Kernel::mr` rows.
+    /// If not null, B is also copied here, `vectors * L` elements per step, which packs it for the tiles below this
+    /// one. Supported only if [`Kernel::copies`], for two vectors and more than half of `Kernel::mr` rows.
     pub b_copy: *mut T,
     /// Tile of C; lanes are contiguous, rows `c_rs` apart, the first `cols` lanes are stored.
     pub c: *mut T,
     pub c_rs: isize,
     pub cols: usize,
-    /// Add to what is in C, or overwrite it.
+    /// Whether to add to the contents of C or overwrite them.
     pub load_c: bool,
     /// Null, or a value to add per lane (`cols` readable elements).
     pub bias: *const T,
@@ -81,15 +81,15 @@ pub(crate) struct DotArgs<T> {
     pub out: [[T; 4]; 4],
 }
 
-/// Arguments of the direct convolution kernel: a tile of output channels by pixels, from a padded input that is read where
-/// it lies. Step `k` (a channel and a tap) of all pixels begins at `b + offsets[k]`.
+/// Arguments of the direct convolution kernel: a tile of output channels by pixels, from a padded input that is read in
+/// place. Step `k` (a channel and a tap) of all pixels begins at `b + offsets[k]`.
 pub(crate) struct DirectConvArgs<T> {
     pub k: usize,
     /// Output channels, one of [`Kernel::direct_rows`].
     pub rows: usize,
     /// Packed weights: element (row, k) at `k * rows + row`.
     pub a: *const T,
-    /// Two vectors are readable from every step on.
+    /// Two vectors must be readable at every step.
     pub b: *const T,
     pub offsets: *const usize,
     /// Two vectors of every row are written, rows `c_rs` apart.
@@ -102,31 +102,31 @@ pub(crate) struct DirectConvArgs<T> {
 
 /// Code and block sizes for one element type on one instruction set.
 pub(crate) struct Kernel<T> {
-    /// For messages of the tests.
+    /// Used in messages of tests.
     #[cfg_attr(not(test), allow(dead_code))]
     pub name: &'static str,
-    /// Most rows of a tile: the last of `heights`.
+    /// Maximum number of rows in a tile: the last of `heights`.
     pub mr: usize,
-    /// Numbers of rows that there is tile code for, ascending from 1.
+    /// Numbers of rows for which tile code exists, ascending from 1.
     pub heights: &'static [usize],
     /// Lanes of a vector; a tile is two vectors wide.
     pub lanes: usize,
-    /// Most steps of `k` per block: the packed rows of a tile (`mr x kc`) take about two thirds of L1.
+    /// Maximum steps of `k` per block: the packed rows of a tile (`mr x kc`) take about two thirds of L1.
     pub kc: usize,
-    /// Row stride of packed rows that are not k-major: a little more than `kc` and an odd multiple of a cache line or two,
-    /// so that rows do not fall into the same L1 sets.
+    /// Row stride of packed rows that are not k-major: slightly more than `kc`, and an odd multiple of one or two cache
+    /// lines, so that rows do not map to the same L1 sets.
     pub lda: usize,
-    /// Most lanes per block: the packed lanes (`kc x nc`) take about half of L2.
+    /// Maximum lanes per block: the packed lanes (`kc x nc`) take about half of L2.
     pub nc: usize,
     /// Whether there is tile code for rows that are not k-major.
     pub row_major: bool,
-    /// Whether there is tile code that packs B on the way.
+    /// Whether there is tile code that packs B as it reads it.
     pub copies: bool,
     pub tile: unsafe fn(&TileArgs<T>),
     pub store_transposed: unsafe fn(&TransposedTile<T>),
     pub pack_lanes: unsafe fn(&PackArgs<T>),
     pub dots: unsafe fn(&mut DotArgs<T>),
-    /// Numbers of output channels that there is direct convolution code for, most first; the last is 1.
+    /// Numbers of output channels for which direct convolution code exists, largest first; the last is 1.
     pub direct_rows: &'static [usize],
     pub direct_conv: unsafe fn(&DirectConvArgs<T>),
 }

@@ -1,8 +1,8 @@
-//! The instances of the register kernels: which exist for which instruction set and element type, and the choice at run
+//! The instances of the register kernels: which exist for each instruction set and element type, and the choice at run
 //! time.
 //!
-//! `f32` is what training spends its time on, so it has all variants. The others make do with fewer: a tile of 9 rows of
-//! `f64` is computed as one of 14, and the portable kernels, for CPUs without AVX2, know one packing.
+//! `f32` dominates training, so it has all variants. The others have fewer: a tile of 9 rows of `f64` is computed as
+//! one of 14, and the portable kernels, for CPUs without AVX2, support one packing.
 
 use core::any::TypeId;
 
@@ -84,7 +84,7 @@ macro_rules! kernel {
                     }
                 }
             }
-            /// Blocks with an edge of `TWO`, where there is code for them.
+            /// Blocks with a side of `TWO`, if there is code for them.
             $(#[$attr])*
             unsafe fn two_dots<const TWO: usize>(d: &mut DotArgs<$t>, rows: usize, cols: usize) {
                 // SAFETY: forwarded from the caller.
@@ -141,7 +141,7 @@ kernel!(plain_f32, "portable", Plain<f32, 4>, f32,
 kernel!(plain_f64, "portable", Plain<f64, 2>, f64,
     lda 264, kc 256, nc 96, heights [1 2 4], most 4, row_major false, copies false, few_dots true, direct [4 1]);
 
-/// The kernels of this process' level and of those below it, best first.
+/// The kernels of this process's level and of those below it, best first.
 pub(crate) fn available<T: 'static>() -> Vec<&'static Kernel<T>> {
     let mut all: Vec<&'static dyn core::any::Any> = Vec::new();
     #[cfg(target_arch = "x86_64")]
@@ -161,7 +161,7 @@ pub(crate) fn available<T: 'static>() -> Vec<&'static Kernel<T>> {
     all.into_iter().filter_map(|k| k.downcast_ref::<Kernel<T>>()).collect()
 }
 
-/// The kernel of this process' level.
+/// The kernel of this process's level.
 pub(crate) fn best<T: 'static>() -> &'static Kernel<T> {
     // There is a portable kernel for both float types, so the list is never empty.
     available::<T>()[0]

@@ -6,9 +6,9 @@
 //!
 //! * `problem`: a product in the orientation in which it is computed
 //! * `blocked`, `pack`: blocking and the walk over tiles; packing the blocks
-//! * `kernel`, `kernels`: what a kernel is, and the instances for each instruction set
+//! * `kernel`, `kernels`: the kernels' interface, and the instances for each instruction set
 //! * `tile`, `unpacked`, `simd`: the register kernels, written once for all instruction sets
-//! * `dots`: products in which nothing is worth packing because one side is tiny
+//! * `dots`: products in which packing does not pay off because one side is tiny
 //! * `ints`: integers
 //! * `split`, `shared`, `parallel`: dividing products among threads
 //!

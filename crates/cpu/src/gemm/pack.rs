@@ -6,7 +6,7 @@ use super::{
     source::{Float, Source},
 };
 
-/// Lanes that were packed before, by [`pack_lanes`]: every block of `k` whole, one after the other.
+/// Lanes that [`pack_lanes`] packed beforehand: whole blocks of `k`, one after the other.
 #[derive(Clone, Copy)]
 pub(crate) struct PackedLanes<T> {
     pub start: *mut T,
@@ -14,11 +14,11 @@ pub(crate) struct PackedLanes<T> {
     pub width: usize,
 }
 
-// SAFETY: a description of memory; whoever dereferences the pointer argues for that.
+// SAFETY: it only describes memory; code that dereferences the pointer must justify it.
 unsafe impl<T: Sync> Sync for PackedLanes<T> {}
 
 impl<T> PackedLanes<T> {
-    /// Where the panel of lane `lane` begins, in the block of `nk` steps that starts at step `k0`.
+    /// The start of the panel of lane `lane`, in the block of `nk` steps that starts at step `k0`.
     pub fn at(&self, k0: usize, lane: usize, nk: usize) -> *mut T {
         self.start.wrapping_add(k0 * self.width + lane * nk)
     }
@@ -90,7 +90,7 @@ pub(crate) unsafe fn pack_lanes<S: Source<T>, T: Float>(
     }
 }
 
-/// Whether tile kernels read packed rows k-major: where they are not contiguous along `k`, or there is no code for others.
+/// Whether tile kernels read packed rows k-major: if they are not contiguous along `k`, or there is no code for others.
 pub(super) fn is_kmajor<T>(kern: &Kernel<T>, k_stride: isize) -> bool {
     k_stride != 1 || !kern.row_major
 }

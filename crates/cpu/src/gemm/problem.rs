@@ -18,7 +18,7 @@ pub struct GemmProblem<S> {
     pub c: *mut S,
     pub c_row: isize,
     pub c_lane: isize,
-    /// Add to what is in C, or overwrite it.
+    /// Whether to add to the contents of C or overwrite them.
     pub load_c: bool,
     /// Null, or a value to add per lane, or with `bias_on_rows` per row.
     pub bias: *const S,
@@ -30,11 +30,11 @@ pub struct GemmProblem<S> {
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {
     pub count: usize,
-    /// Where the matrices A, B and C of product `i` begin, relative to the first pointers.
+    /// The offsets of the matrices A, B and C of product `i` from the first ones.
     pub offsets: &'a (dyn Fn(usize) -> [isize; 3] + Sync),
 }
 
-// SAFETY: a description of memory; whoever dereferences the pointers argues for that.
+// SAFETY: it only describes memory; code that dereferences the pointers must justify it.
 unsafe impl<S: Sync + Send> Send for GemmProblem<S> {}
 // SAFETY: as above.
 unsafe impl<S: Sync + Send> Sync for GemmProblem<S> {}

@@ -42,8 +42,8 @@ thread_local! {
     static FREE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f` with room for `len` elements of `T`, uninitialized, aligned to a page. Nested calls get different buffers. In
-/// builds with debug assertions they are full of NaN, and what follows them is watched.
+/// Calls `f` with room for `len` elements of `T`, uninitialized and page-aligned. Nested calls get different buffers.
+/// In builds with debug assertions they are filled with NaN, and writes past their end are detected.
 pub(crate) fn with_scratch<T: Copy, R>(len: usize, f: impl FnOnce(*mut T) -> R) -> R {
     let used = len.saturating_mul(size_of::<T>());
     let buffer = take(used);
@@ -52,12 +52,12 @@ pub(crate) fn with_scratch<T: Copy, R>(len: usize, f: impl FnOnce(*mut T) -> R) 
     result
 }
 
-/// A buffer of at least `used` bytes. It is this call's alone: a nested one, even from another task that rayon runs on this
-/// thread meanwhile, finds other buffers or makes one.
+/// A buffer of at least `used` bytes, exclusive to this call: a nested call, even from another task that rayon runs on
+/// this thread meanwhile, takes or makes another one.
 fn take(used: usize) -> Buffer {
     let size = guarded(used);
     let kept = FREE.with_borrow_mut(|free| {
-        // The smallest that fits; if none fits, one too small is given up for it.
+        // The smallest that fits; if none fits, one that is too small is freed in exchange.
         let fit = (0..free.len()).filter(|&i| free[i].size >= size).min_by_key(|&i| free[i].size);
         if fit.is_none() && free.len() >= 4 {
             free.pop();
@@ -70,7 +70,7 @@ fn take(used: usize) -> Buffer {
     buffer
 }
 
-/// Keeps a buffer of which `used` bytes were asked for.
+/// Keeps a buffer for reuse, of which `used` bytes were requested.
 fn give_back(buffer: Buffer, used: usize) {
     // SAFETY: `take` filled the bytes, and whoever had the buffer is done with it.
     let untouched = unsafe { guard_is_intact(buffer.start, used, guarded(used)) };

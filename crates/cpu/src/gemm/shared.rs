@@ -1,8 +1,8 @@
-//! Large products with many rows: the lane side is packed once, by all threads together, and rows are handed out.
+//! Large products with many rows: all threads together pack the lane side once, and then take parts of the rows.
 //!
 //! Cutting such a product into a grid instead (see `split`) packs every lane once per part of the rows, so there have
 //! to be few parts, and the thread that gets the last one keeps the others waiting. Here parts are small and cost
-//! nothing extra. The price is one more meeting of the threads, which smaller products would feel.
+//! nothing extra. The price is one more synchronization of the threads, which smaller products would notice.
 
 use core::sync::atomic::{AtomicUsize, Ordering::*};
 
@@ -16,18 +16,18 @@ use super::{
     source::{Float, Source},
 };
 
-/// Multiply-adds from which a second meeting of the threads is cheap.
+/// Multiply-adds from which a second synchronization of the threads is cheap.
 const WORTH: usize = 30_000_000;
-/// Fewest rows of a part, in tile rows: enough that fetching the packed lanes into this core's cache is a small share.
+/// Minimum rows of a part, in tile rows: enough to make fetching the packed lanes into this core's cache a small share.
 const TILE_ROWS: usize = 4;
-/// Most rows of a part, and parts per thread that there should be. Every part fetches all packed lanes, which with few rows
-/// takes as long as their products; with few parts threads wait for the last one.
+/// Maximum rows of a part, and the target number of parts per thread. Every part fetches all packed lanes, which with
+/// few rows takes as long as their products; with few parts threads wait for the last one.
 const MAX_ROWS: usize = 128;
 const PARTS: usize = 4;
-/// Most elements packed at a time.
+/// Maximum number of elements packed at a time.
 pub(crate) const ROOM: usize = 4 << 20;
 
-/// Counts one more when it is dropped, also by a panic: nobody may wait for ever.
+/// Increments the counter when dropped, also by a panic, so that no thread waits forever.
 struct Count<'a>(&'a AtomicUsize);
 impl Drop for Count<'_> {
     fn drop(&mut self) {
@@ -35,7 +35,7 @@ impl Drop for Count<'_> {
     }
 }
 
-/// Whether a product is large enough, and has rows enough for several parts per thread.
+/// Whether a product is large enough, with rows enough for several parts per thread.
 pub(crate) fn suits<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> bool {
     let threads = rayon::current_num_threads();
     threads > 1
@@ -62,11 +62,12 @@ pub(crate) unsafe fn product<S: Source<T>, T: Float>(p: &GemmProblem<S>, kern: &
             let packs = runs * p.k.div_ceil(kb);
             let fewest = TILE_ROWS * kern.mr;
             let most = (p.rows / (PARTS * threads)).clamp(fewest, MAX_ROWS.max(fewest));
-            // Equal parts, as many for every thread: with a few large ones a single one more is a tenth of the time.
+            // Equal parts, the same number for every thread: with a few large parts, a single extra one is a tenth of
+            // the time.
             let parts = p.rows.div_ceil(most).next_multiple_of(threads);
             let rows = p.rows.div_ceil(parts.max(1)).max(1);
-            // One hand-over for both: tasks are taken in order, so whoever waits for the packing waits for tasks that
-            // other threads are in the midst of.
+            // One queue for both: tasks are taken in order, so a thread that waits for the packing waits only for tasks
+            // that other threads are already running.
             let done = AtomicUsize::new(0);
             parallel::for_each(packs + p.rows.div_ceil(rows), threads, &|i| {
                 if i < packs {

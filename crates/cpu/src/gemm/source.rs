@@ -1,4 +1,4 @@
-//! Which types are stored in memory, and which are computed with.
+//! The element types of products: how they are stored, and what they are computed in.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -46,7 +46,7 @@ pub(crate) trait Float: Number {}
 impl Float for f32 {}
 impl Float for f64 {}
 
-/// A stored type `Self` that is computed with as `T`.
+/// A stored type `Self` that is computed in `T`.
 pub(crate) trait Source<T>: Number {
     /// `Self` is `T`, so packing may read and results may be written without conversion.
     const SAME: bool;

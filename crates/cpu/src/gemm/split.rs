@@ -7,11 +7,11 @@ use super::{blocked, dots, ints, parallel, shared};
 
 /// Multiply-adds below which waking another thread costs more than it saves.
 const SERIAL: usize = 600_000;
-/// Multiply-adds per part: enough to make the hand-over of a part negligible, and several
-/// parts per thread, because cores are rarely equally free.
+/// Multiply-adds per part: enough to make handing out a part negligible, with several parts per thread, since cores are
+/// rarely equally loaded.
 const PART: usize = 4_000_000;
 
-/// Smallest sizes of a part, and what its lanes are counted in.
+/// Minimum sizes of a part, and the vector size that its lanes are counted in.
 struct Unit {
     rows: usize,
     lanes: usize,
@@ -22,7 +22,7 @@ struct Unit {
 struct Grid {
     row_parts: usize,
     lane_parts: usize,
-    /// Vectors of lanes, and lanes of a vector.
+    /// Number of vectors of lanes, and lanes per vector.
     vectors: usize,
     vector: usize,
 }
@@ -30,8 +30,8 @@ struct Grid {
 impl Grid {
     /// Cuts a product into about `want` parts.
     fn new<S>(p: &GemmProblem<S>, want: usize, unit: &Unit) -> Grid {
-        // Every row is packed once per part of its lanes, every lane once per part of its rows: of the grids that have
-        // enough parts, the one that packs least. Rows count double, because they are gathered a few at a time.
+        // Every row is packed once per part of the lanes, and every lane once per part of the rows: of the grids with
+        // enough parts, choose the one that packs least. Rows count double, because they are gathered a few at a time.
         let (most_rows, most_lanes) = ((p.rows / unit.rows).max(1), (p.lanes / unit.lanes).max(1));
         let grid = |lane_parts: usize| (want.div_ceil(lane_parts).min(most_rows), lane_parts);
         let (row_parts, lane_parts) = (1..=want.min(most_lanes))
@@ -76,7 +76,8 @@ fn run<S: Copy + Send + Sync>(
     });
 }
 
-/// Estimated cycles of a product in this orientation. Rough, but it only has to rank the two.
+/// Estimated cycles of a product in this orientation. It only has to rank the two orientations, so a rough estimate is
+/// enough.
 fn cost<S, T>(p: &GemmProblem<S>, kern: &Kernel<T>) -> f64 {
     let (r, l, k) = (p.rows as f64, p.lanes as f64, p.k as f64);
     let vectors = (l / kern.lanes as f64).ceil();
@@ -139,7 +140,7 @@ pub(crate) unsafe fn floats<S: Source<T>, T: Float>(p: GemmProblem<S>, batch: Ba
         unsafe {
             let q = p.nth(&batch, i);
             let q = if swap { q.swapped() } else { q };
-            // Half floats need room for a part in f32: take it in pieces that fit the cache.
+            // Half-precision output needs room for a part in f32, so it is taken in pieces that fit the cache.
             let (nr, nl) = if S::SAME { (usize::MAX, usize::MAX) } else { (512, 256) };
             let mut l = lanes.0;
             while l < lanes.1 {

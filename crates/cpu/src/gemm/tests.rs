@@ -1,4 +1,4 @@
-//! Every kernel against a plain f64 reference.
+//! Tests of every kernel against a plain f64 reference.
 
 use super::kernel::Kernel;
 use super::kernels;
@@ -21,7 +21,7 @@ trait Elem: Number {
     /// From a small integer between -8 and 8 (a quarter of it, for floats).
     fn make(i: i64) -> Self;
     fn value(self) -> f64;
-    /// Relative precision of storage. Sums of this data are exact in the computing type.
+    /// Relative precision of storage. Sums of this data are exact in the compute type.
     const EPS: f64;
     /// The reference result in this type's arithmetic.
     fn wrap(x: f64) -> f64 {
@@ -58,7 +58,7 @@ impl Elem for u8 {
     }
 }
 
-/// Memory of a `rows x cols` matrix with some layout, and where its first element is.
+/// Memory of a `rows x cols` matrix in some layout, and the position of its first element.
 struct Mat<T> {
     data: Vec<T>,
     start: usize,
@@ -315,7 +315,7 @@ fn integers_wrap() {
 }
 
 fn nan_and_infinity_for<T: Float + Source<T>>(kern: &Kernel<T>, make: fn(f64) -> T, bits: fn(T) -> f64) {
-    // Zero times infinity is NaN, and a ReLU does not hide it.
+    // Zero times infinity is NaN, and ReLU does not hide it.
     for (m, n, k) in [(1, 1, 20), (20, 40, 30), (5, 3, 1), (70, 20, 450)] {
         let mut a = vec![make(0.0); m * k];
         let mut b = vec![make(1.0); k * n];

@@ -1,5 +1,5 @@
-//! The register kernels: a tile of C, and moving lanes and finished tiles. Generic over [`Simd`] registers;
-//! [`kernels`](super::kernels) compiles them for each instruction set.
+//! The register kernels: computing a tile of C, packing lanes, and storing finished tiles. Generic over [`Simd`]
+//! registers; [`kernels`](super::kernels) compiles them for each instruction set.
 //!
 //! The tile kernel loads, for every step of `k`, one or two vectors of a row of B and multiplies them with one broadcast
 //! element of each row of A. With 14 rows and two AVX-512 vectors that is 28 accumulators, 28 FMAs and only 16 loads per
@@ -12,8 +12,8 @@ use super::{
     simd::{Simd, unroll},
 };
 
-/// The tile kernel, for `MR` = `height` rows and `NV` = `vectors`. `KM`: A is k-major. `COPY`: B is written to `b_copy` on
-/// the way, which packs it for the following tiles at almost no cost. `finish` is [`finish_tile`] for `V`.
+/// The tile kernel, for `MR` = `height` rows and `NV` = `vectors`. `KM`: A is k-major. `COPY`: B is also written to
+/// `b_copy`, which packs it for the following tiles at almost no cost. `finish` is [`finish_tile`] for `V`.
 ///
 /// # Safety
 /// As documented at [`TileArgs`], and `V`'s instruction set must be available.
@@ -34,8 +34,8 @@ pub(super) unsafe fn tile<
         let mut acc = [[V::zero(); NV]; MR];
         let (mut a, mut b, mut copy) = (m.a, m.b, m.b_copy);
         let (step_a, row_a) = if KM { (MR, 1) } else { (1, LDA) };
-        // The tile of C is needed at the end; fetching it now hides the way to memory. With few steps there is nothing to
-        // hide behind.
+        // The tile of C is needed at the end; prefetching it now hides the memory latency. With few steps there is
+        // nothing to hide it behind.
         if m.k >= 32 {
             for i in 0..m.rows {
                 let c = m.c.wrapping_offset(i as isize * m.c_rs);
@@ -47,7 +47,8 @@ pub(super) unsafe fn tile<
             }
         }
         // Not unrolled: a step has enough independent products, and the code of all variants together would be several
-        // times as large. The second vector is written out, as an inner loop would have to be unrolled again everywhere.
+        // times as large. The second vector is written out, since an inner loop would again have to be unrolled
+        // everywhere.
         for _ in 0..m.k {
             let ahead = b.wrapping_offset(m.b_ahead);
             let b0 = V::load(b);
@@ -71,7 +72,7 @@ pub(super) unsafe fn tile<
             b = b.offset(m.b_rs);
             a = a.add(step_a);
         }
-        // Unrolled are only the two ends that most tiles have.
+        // Only the two most common endings are unrolled.
         let whole = m.rows == MR && m.cols >= NV * V::L && m.bias.is_null() && !m.relu;
         if whole && m.load_c {
             unroll!(i < MR, rows, {
@@ -90,15 +91,15 @@ pub(super) unsafe fn tile<
                 }
             });
         } else {
-            // A copy: were the address of the products themselves known elsewhere, they would not stay in registers.
+            // A copy: if the address of the accumulators themselves escaped, they would not stay in registers.
             let products = acc;
             finish(m, products.as_ptr().cast());
         }
     }
 }
 
-/// Stores a tile that adds a bias, applies ReLU, or has fewer rows or lanes than were computed: the products of row `i` are
-/// the `vectors` vectors from `products + i * vectors` on.
+/// Stores a tile that adds a bias, applies ReLU, or has fewer rows or lanes than were computed. The products of row `i`
+/// are the `vectors` vectors starting at `products + i * vectors`.
 ///
 /// # Safety
 /// As documented at [`TileArgs`], and `V`'s instruction set must be available.

@@ -1,4 +1,4 @@
-//! The register kernels that read both sides where they lie: blocks of dot products, and direct convolution.
+//! The register kernels that read both operands in place: blocks of dot products, and direct convolution.
 
 use super::{
     kernel::{DirectConvArgs, DotArgs},

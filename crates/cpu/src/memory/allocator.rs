@@ -1,7 +1,7 @@
-//! A process-wide cache of memory blocks.
+//! The CPU's caching allocator: a process-wide cache of memory blocks.
 //!
-//! Training allocates the same sizes in every step. Asking the system each time costs page faults that are
-//! dearer than most element-wise operations, so freed blocks are kept by size class and handed out again.
+//! Training allocates the same sizes in every step. Memory fresh from the system costs page faults that are more
+//! expensive than most element-wise operations, so freed blocks are kept by size class and reused.
 
 use std::{
     alloc::{self, Layout},
@@ -13,24 +13,24 @@ use bytemuck::Pod;
 use kiln_backend::{ErrorKind, MemoryStats, Result};
 use parking_lot::Mutex;
 
-/// Where blocks begin: a cache line, and the widest vector register.
+/// Alignment of blocks: a cache line, and the widest vector register.
 pub(crate) const ALIGN: usize = 64;
-/// Size classes are multiples of this up to `LINEAR_END`, then eight to each doubling (at most 12.5% waste).
+/// Size classes are multiples of this up to `LINEAR_END`, then eight per doubling (at most 12.5% waste).
 const STEP: usize = 512;
 const LINEAR_END: usize = 4096;
 const LINEAR_CLASSES: usize = LINEAR_END / STEP;
 const PER_DOUBLING: usize = 8;
-/// Cached memory below this is never given back on its own.
+/// Cached memory below this is only returned to the system on request.
 const RETAIN: usize = 64 << 20;
-/// The system's allocator gives zeroed pages for free only at its own alignment; blocks are moved up to
-/// `ALIGN` inside an allocation that is this much larger.
+/// The system's allocator gives zeroed pages for free only at its own alignment; blocks are aligned to `ALIGN` within
+/// an allocation that is this much larger.
 const SYSTEM_ALIGN: usize = 16;
 
 /// A block of one size class, initialized (zero when fresh from the system, old contents when recycled) and aligned to
 /// [`ALIGN`]. Dropping it returns it to the cache.
 pub(crate) struct Block {
     ptr: NonNull<u8>,
-    /// The size of its class; 0 for the block of no bytes, which has no memory.
+    /// The size of its class; 0 for the empty block, which has no memory.
     size: usize,
 }
 
@@ -66,23 +66,24 @@ impl Block {
         self.ptr
     }
 
-    /// Fills the block, in builds with debug assertions.
+    /// Poisons the block, in builds with debug assertions.
     pub(crate) fn poison(&mut self) {
         // SAFETY: the block has `size` bytes, and is borrowed exclusively.
         unsafe { poison(self.ptr.as_ptr(), self.size) }
     }
 
-    /// Whether nobody has written past the first `used` bytes of a block that was [poisoned](Block::poison).
+    /// Whether nothing was written past the first `used` bytes of a block that was [poisoned](Block::poison).
     pub(crate) fn guard_is_intact(&self, used: usize) -> bool {
         // SAFETY: the block has `size` bytes, all initialized, and is borrowed.
         used <= self.size && unsafe { guard_is_intact(self.ptr.as_ptr(), used, self.size) }
     }
 }
 
-/// In builds with debug assertions, working memory and a guard zone after it are filled with this byte, which makes NaN of
-/// every float: code that reads uninitialized memory computes NaN, and code that writes past the end changes the guard.
+/// In builds with debug assertions, working memory and a guard zone after it are filled with this byte, which makes
+/// every float NaN: code that reads uninitialized memory computes NaN, and code that writes past the end changes the
+/// guard.
 const POISON: u8 = 0xff;
-/// Least size of the guard zone.
+/// Minimum size of the guard zone.
 const GUARD: usize = 256;
 
 /// Fills working memory and its guard zone, in builds with debug assertions.
@@ -175,7 +176,7 @@ struct Cache {
     allocated: usize,
     cached: usize,
     peak: usize,
-    /// Like `peak`, but only `empty_cache` lowers it: the measure of how much is worth caching.
+    /// Like `peak`, but only `empty_cache` lowers it: it measures how much is worth caching.
     high_water: usize,
     system_allocations: u64,
 }
@@ -194,14 +195,14 @@ impl Cache {
         self.high_water = self.high_water.max(self.allocated);
     }
 
-    /// With what is in use, a quarter more than was ever in use at once. The sizes of a training step peak at different
-    /// times, and without room for that, each step would give blocks back that the next one asks for again (VGG16: 87
-    /// of them, which the system has to clear).
+    /// Together with the memory in use, up to a quarter more than was ever in use at once. The sizes of a training step
+    /// peak at different times; without this margin, each step would return blocks to the system that the next one
+    /// requests again (87 of them in VGG16, which the system has to clear).
     fn worth_caching(&self) -> usize {
         (self.high_water + self.high_water / 4).max(RETAIN).saturating_sub(self.allocated)
     }
 
-    /// Removes free blocks until at most `limit` bytes are cached: as few as possible, and no larger ones than need be.
+    /// Removes free blocks until at most `limit` bytes are cached: as few as possible, and no larger ones than needed.
     fn trim(&mut self, limit: usize) -> Vec<(Free, usize)> {
         let mut removed = Vec::new();
         while let Some(excess) = self.cached.checked_sub(limit).filter(|&excess| excess > 0) {
@@ -243,13 +244,13 @@ fn class_size(class: usize) -> usize {
     base + base / PER_DOUBLING * (eighth + 1)
 }
 
-/// Room for a block of `size` bytes wherever the allocation begins, with a word in front of the block that
-/// holds the distance back.
+/// Room for a block of `size` bytes at any base address, with a word before the block that holds the distance to the
+/// base.
 fn system_layout(size: usize) -> Option<Layout> {
     Layout::from_size_align(size.checked_add(ALIGN)?, SYSTEM_ALIGN).ok()
 }
 
-/// A block from the system, counted as allocated. If the system refuses, cached blocks are given back first.
+/// A block from the system, counted as allocated. If the system refuses, cached blocks are returned to it first.
 fn fresh(size: usize) -> Option<NonNull<u8>> {
     let ptr = system_alloc(size).or_else(|| {
         empty_cache();
@@ -259,8 +260,8 @@ fn fresh(size: usize) -> Option<NonNull<u8>> {
         let mut cache = CACHE.lock();
         cache.system_allocations += 1;
         cache.occupy(size);
-        // What is cached did not fit this request. Without a bound, a program whose sizes keep changing
-        // would cache blocks of every size that it ever used.
+        // The cached blocks did not fit this request. Without a bound, a program whose sizes keep changing would cache
+        // blocks of every size that it ever used.
         let limit = cache.worth_caching();
         cache.trim(limit)
     };
@@ -274,8 +275,8 @@ fn system_alloc(size: usize) -> Option<NonNull<u8>> {
     let base = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
     // The base is aligned to SYSTEM_ALIGN, so the distance is a multiple of it from 16 to 64.
     let distance = ALIGN - base.addr().get() % ALIGN;
-    // SAFETY: SYSTEM_ALIGN <= distance <= ALIGN, and the layout has ALIGN bytes more than `size`; the word in
-    // front of the block is inside the allocation, and aligned because the block is.
+    // SAFETY: SYSTEM_ALIGN <= distance <= ALIGN, and the layout has ALIGN bytes more than `size`; the word before the
+    // block is inside the allocation, and aligned because the block is.
     unsafe {
         let block = base.add(distance);
         block.cast::<usize>().sub(1).write(distance);
@@ -283,12 +284,12 @@ fn system_alloc(size: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// Gives blocks back to the system; outside the lock, because unmapping memory takes long.
+/// Returns blocks to the system; outside the lock, because unmapping memory takes long.
 fn release(blocks: Vec<(Free, usize)>) {
     for (Free(ptr), size) in blocks {
         let Some(layout) = system_layout(size) else { continue };
-        // SAFETY: `system_alloc` made the block from this layout and left the distance to the start of the
-        // allocation in the word in front of it; nobody else holds the block.
+        // SAFETY: `system_alloc` made the block from this layout and left the distance to the start of the allocation
+        // in the word before it; nobody else owns the block.
         unsafe {
             let distance = ptr.cast::<usize>().sub(1).read();
             alloc::dealloc(ptr.sub(distance).as_ptr(), layout);

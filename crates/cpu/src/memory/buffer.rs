@@ -6,7 +6,7 @@ use kiln_backend::{Buffer, DType, Error, HostMemory, HostVec, Result};
 
 use crate::memory::allocator::{self, Block};
 
-/// Memory of one tensor storage. All of it is initialized at all times.
+/// Memory of one tensor storage. All of it is always initialized.
 pub(crate) struct CpuBuffer {
     dtype: DType,
     len: usize,
@@ -15,16 +15,16 @@ pub(crate) struct CpuBuffer {
 
 enum Memory {
     Pooled(Block),
-    /// Never `HostVec::Bool`: kernels write truth values as bytes, so they are held as bytes.
+    /// Never `HostVec::Bool`: kernels write truth values as bytes, so they are stored as bytes.
     Adopted(HostVec),
     /// Has at least the bytes of the elements, aligned for them.
     Pinned(Box<dyn HostMemory>),
 }
 
 impl CpuBuffer {
-    /// `len` elements with whatever the memory held before (NaN, in builds with debug assertions).
+    /// `len` elements with unspecified contents (NaN, in builds with debug assertions).
     pub(crate) fn new(dtype: DType, len: usize) -> Result<CpuBuffer> {
-        // A product that overflows asks for more than there is, and the allocator says so.
+        // If the product overflows, it saturates to more than there is, and the allocator returns the error.
         let mut block = Block::new(len.saturating_mul(dtype.size()))?;
         block.poison();
         Ok(CpuBuffer { dtype, len, memory: Memory::Pooled(block) })
@@ -41,7 +41,7 @@ impl CpuBuffer {
         CpuBuffer { dtype, len, memory: Memory::Adopted(data) }
     }
 
-    /// Memory that a device pinned. For `bool` its bytes are 0 and 1.
+    /// Wraps memory that a device pinned. For `bool` its bytes must be 0 and 1.
     pub(crate) fn wrap(dtype: DType, len: usize, memory: Box<dyn HostMemory>) -> Result<CpuBuffer> {
         let bytes = memory.bytes();
         let is_aligned = bytes.as_ptr().align_offset(dtype.size()) == 0;
@@ -71,7 +71,7 @@ impl CpuBuffer {
             // SAFETY: as in `bytes`, and borrowed exclusively with `self`.
             Memory::Pooled(block) => unsafe { std::slice::from_raw_parts_mut(block.ptr().as_ptr(), bytes) },
             Memory::Pinned(memory) => &mut memory.bytes_mut()[..bytes],
-            // `adopt` makes none of truth values, which alone give no bytes.
+            // Only `HostVec::Bool` has no bytes, and `adopt` stores none.
             Memory::Adopted(data) => data.bytes_mut().unwrap_or_default(),
         }
     }
@@ -84,7 +84,7 @@ impl Drop for CpuBuffer {
             Memory::Adopted(_) => allocator::note_released(bytes),
             Memory::Pooled(block) => {
                 let fine = block.guard_is_intact(bytes) || std::thread::panicking();
-                debug_assert!(fine, "a write behind a tensor of {} elements of {}", self.len, self.dtype);
+                debug_assert!(fine, "a write past the end of a tensor of {} elements of {}", self.len, self.dtype);
             }
             Memory::Pinned(_) => {}
         }

@@ -1,5 +1,6 @@
-//! Views without their element type: code that works on them is compiled once for each computing type, not for each stored
-//! one. `f32` and `f64` are accessed as they are; half precision is converted by functions that the view carries.
+//! Views without their element type, so that code that works on them is compiled once per compute type rather than once
+//! per stored type. `f32` and `f64` are accessed directly; half precision is converted by functions that the view
+//! carries.
 
 use std::marker::PhantomData;
 
@@ -8,17 +9,17 @@ use kiln_backend::Layout;
 use super::view::{Source, Target};
 use crate::numeric::stored::Stored;
 
-/// How elements of some type become numbers of the computing type `T`, and back.
+/// Converts elements of some type to numbers of the compute type `T`, and back.
 struct Conversion<T> {
     /// Size of an element.
     size: isize,
-    /// Converts so many elements, so far apart, to neighbors.
+    /// Converts this many elements with this stride to contiguous numbers.
     gather: unsafe fn(*const u8, isize, usize, *mut T),
-    /// Converts so many neighbors to elements so far apart.
+    /// Converts this many contiguous numbers to elements with this stride.
     scatter: unsafe fn(*const T, *mut u8, isize, usize),
 }
 
-/// Where an element lies that is computed with as `T`.
+/// A pointer to an element whose compute type is `T`.
 pub(crate) struct ErasedPtr<T: 'static> {
     ptr: *mut u8,
     /// `None`: the element is a `T`.
@@ -46,7 +47,7 @@ impl<T: Copy> ErasedPtr<T> {
         ErasedPtr { ptr: self.ptr.wrapping_offset(by * size), ..self }
     }
 
-    /// The element in memory, if it is a `T`.
+    /// The element's address, if it is stored as a `T`.
     #[inline(always)]
     pub(crate) fn direct(self) -> Option<*mut T> {
         if self.conversion.is_none() { Some(self.ptr.cast()) } else { None }
@@ -99,7 +100,7 @@ impl<T: Copy> ErasedPtr<T> {
             if step == 1 {
                 copy_row(from, to, n);
             } else if step == 2 {
-                // A constant step becomes vector code.
+                // A constant step lets the compiler vectorize.
                 for i in 0..n {
                     *to.add(i) = *from.add(2 * i);
                 }
@@ -136,7 +137,7 @@ impl<T: Copy> ErasedPtr<T> {
     }
 }
 
-/// Rows of elements in memory: how many, of how many elements, and the distances of rows and of elements in a row.
+/// Rows of elements in memory: their number, their length, and the strides of rows and of elements in a row.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows {
     pub(crate) count: usize,
@@ -146,8 +147,8 @@ pub(crate) struct Rows {
 }
 
 impl<T: Copy> ErasedPtr<T> {
-    /// [`gather`](ErasedPtr::gather) of rows, to rows that begin `width` numbers apart. Rows of small images are so short
-    /// that what is decided for each would cost as much as the copies.
+    /// [`gather`](ErasedPtr::gather) of rows, to rows that begin `width` numbers apart. Rows of small images are so
+    /// short that the dispatch would cost as much as the copies if it were done per row.
     ///
     /// # Safety
     /// The elements are readable, and `to` is writable for the rows.
@@ -166,7 +167,7 @@ impl<T: Copy> ErasedPtr<T> {
                     for row in 0..count {
                         let (from, to) =
                             (from.wrapping_offset(row as isize * row_stride), to.wrapping_add(row * width));
-                        // A constant step becomes vector code.
+                        // A constant step lets the compiler vectorize.
                         for i in 0..len {
                             *to.add(i) = *from.add(2 * i);
                         }
@@ -259,7 +260,7 @@ unsafe fn copy_row<T: Copy>(from: *const T, to: *mut T, n: usize) {
     }
 }
 
-/// A checked tensor that is computed with as `T`: a [`Source`] or [`Target`] without its element type.
+/// A checked tensor whose compute type is `T`: a [`Source`] or [`Target`] without its element type.
 pub(crate) struct Erased<'a, T: 'static> {
     ptr: ErasedPtr<T>,
     layout: &'a Layout,
@@ -273,8 +274,8 @@ impl<T> Clone for Erased<'_, T> {
 }
 impl<T> Copy for Erased<'_, T> {}
 
-// SAFETY: it stands for a borrow of a tensor; threads that share one to write through write disjoint elements, which is for
-// the (unsafe) code that does so to uphold.
+// SAFETY: it represents a borrow of a tensor; threads that share one for writing write disjoint elements, which the
+// (unsafe) code that does so must uphold.
 unsafe impl<T: Send> Send for Erased<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for Erased<'_, T> {}

@@ -1,9 +1,9 @@
-//! From the untyped views of the backend's contract to typed pointers that are known to be in bounds.
+//! Turns the untyped views of the backend's contract into typed pointers that are known to be in bounds.
 //!
-//! The loops of this crate index memory through raw pointers. They are sound because of what is checked
-//! here, once an operand: the buffer is host memory of the type's dtype, the layout's span lies inside it,
-//! and no two indices of an output lie at one place. That no output overlaps an input needs no check: an
-//! output borrows its buffer exclusively.
+//! The loops of this crate index memory through raw pointers. That is sound because of what is checked here, once per
+//! operand: that the buffer is host memory of the type's dtype, that the layout's span lies inside it, and that no two
+//! indices of an output map to the same element. That no output overlaps an input needs no check: an output borrows its
+//! buffer exclusively.
 
 use std::marker::PhantomData;
 
@@ -19,7 +19,7 @@ pub(crate) struct Source<'a, T> {
     memory: PhantomData<&'a [T]>,
 }
 
-// SAFETY: it stands for a `&'a [T]` with a layout.
+// SAFETY: it represents a `&'a [T]` with a layout.
 unsafe impl<T: Sync> Send for Source<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Source<'_, T> {}
@@ -38,12 +38,12 @@ impl<'a, T: Stored> Source<'a, T> {
         Ok(Source { ptr, layout: view.layout, memory: PhantomData })
     }
 
-    /// The same tensor with elements that are the bits of its own.
+    /// The same tensor with its elements reinterpreted as bits.
     pub(crate) fn bits(self) -> Source<'a, T::Bits> {
         Source { ptr: self.ptr.cast(), layout: self.layout, memory: PhantomData }
     }
 
-    /// The elements, if they lie in row-major order without gaps.
+    /// The elements, if they are in row-major order without gaps.
     pub(crate) fn slice(&self) -> Option<&'a [T]> {
         // SAFETY: a contiguous layout describes the `numel` positions from `ptr` on, which `new` checked.
         self.layout.is_contiguous().then(|| unsafe { std::slice::from_raw_parts(self.ptr, self.numel()) })
@@ -66,15 +66,15 @@ impl<'a, T> Source<'a, T> {
     }
 }
 
-/// A tensor to write, of elements `T`; no two indices lie at one place.
+/// A tensor to write, of elements `T`; no two indices map to the same element.
 pub(crate) struct Target<'a, T> {
     ptr: *mut T,
     layout: &'a Layout,
     memory: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for a `&'a mut [T]` with a layout. Threads that share one write disjoint elements, which
-// is for the (unsafe) code that writes through `ptr` to uphold.
+// SAFETY: it represents a `&'a mut [T]` with a layout. Threads that share one write disjoint elements, which the
+// (unsafe) code that writes through `ptr` must uphold.
 unsafe impl<T: Send> Send for Target<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for Target<'_, T> {}
@@ -98,7 +98,7 @@ impl<'a, T: Stored> Target<'a, T> {
         Ok(Target { ptr, layout, memory: PhantomData })
     }
 
-    /// The same tensor with elements that are the bits of its own.
+    /// The same tensor with its elements reinterpreted as bits.
     pub(crate) fn bits(self) -> Target<'a, T::Bits> {
         Target { ptr: self.ptr.cast(), layout: self.layout, memory: PhantomData }
     }
@@ -128,7 +128,7 @@ pub(crate) enum Input<'a, T: Stored> {
 }
 
 impl<'a, T: Stored> Input<'a, T> {
-    /// An operand to compute with: numbers are not rounded to half precision.
+    /// An operand for arithmetic: numbers are not rounded to half precision.
     pub(crate) fn new(op: &'static str, operand: Operand<'a>) -> Result<Input<'a, T>> {
         Ok(match operand {
             Operand::Tensor(view) => Input::Tensor(Source::new(op, view)?),
@@ -136,7 +136,7 @@ impl<'a, T: Stored> Input<'a, T> {
         })
     }
 
-    /// An operand to compare or to choose: numbers are rounded as elements are.
+    /// An operand for comparison or selection: numbers are rounded as elements are.
     pub(crate) fn rounded(op: &'static str, operand: Operand<'a>) -> Result<Input<'a, T>> {
         Ok(match operand {
             Operand::Tensor(view) => Input::Tensor(Source::new(op, view)?),
@@ -145,8 +145,8 @@ impl<'a, T: Stored> Input<'a, T> {
     }
 }
 
-/// Checks that a layout stays inside a buffer of `len` elements and returns its offset (0 for a layout of no
-/// elements, whose offset means nothing).
+/// Checks that a layout stays inside a buffer of `len` elements, and returns its offset (0 for a layout without
+/// elements, whose offset has no meaning).
 fn checked_offset(op: &'static str, layout: &Layout, len: usize) -> Result<usize> {
     match layout.span() {
         Some(span) if span.is_empty() => Ok(0),

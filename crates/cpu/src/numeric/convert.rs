@@ -1,4 +1,4 @@
-//! Conversion of numbers to element types, as Rust's `as` does it.
+//! Conversion of numbers to element types, with the semantics of Rust's `as`.
 
 use crate::{
     engine::simd::multiversion,
@@ -10,7 +10,7 @@ use crate::{
 
 /// An element type that numbers are converted to.
 pub(crate) trait Destination: Stored {
-    /// What, when stored, is the number converted to this type.
+    /// The value that, when stored, is the number converted to this type.
     fn convert(value: impl Number) -> Self::Compute;
 }
 
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn half_precision_is_rounded_once() {
-        // Around the middle of two neighbors, nearer than an `f32` can tell.
+        // Around the midpoint of two neighbors, closer than an `f32` can resolve.
         for step in [2f64.powi(-10), 2f64.powi(-7)] {
             for (low, tie) in [(1.0, 1.0), (1.0 + step, 1.0 + 2.0 * step)] {
                 for (nudge, want) in [(-1e-12, low), (0.0, tie), (1e-12, low + step)] {

@@ -1,6 +1,6 @@
-//! From a run-time [`DType`](kiln_backend::DType) to the Rust type behind it.
+//! Dispatch from a run-time [`DType`](kiln_backend::DType) to the Rust type behind it.
 //!
-//! Each `for_…!` evaluates `$body` with the type alias `$T`, and what follows for dtypes outside its group:
+//! Each `for_…!` evaluates `$body` with the type alias `$T`, and returns an error for dtypes outside its group:
 //! `for_float!("softmax", x.dtype(), T => softmax::<T>(x, out))`. The groups are made of the kinds of
 //! [`dtype_table!`](kiln_backend::dtype_table).
 
@@ -33,7 +33,7 @@ macro_rules! for_int {
     };
 }
 
-/// The types whose bits are combined: integers and truth values.
+/// The types of bitwise operations: integers and truth values.
 macro_rules! for_bits {
     ($dtype:expr, $T:ident => $body:expr, $other:ident => $rest:expr) => {
         ::kiln_backend::dtype_table!(
@@ -42,7 +42,7 @@ macro_rules! for_bits {
     };
 }
 
-/// The types of numbers: all but truth values.
+/// The numeric types: all but truth values.
 macro_rules! for_number {
     ($dtype:expr, $T:ident => $body:expr, $other:ident => $rest:expr) => {
         ::kiln_backend::dtype_table!(
@@ -51,7 +51,7 @@ macro_rules! for_number {
     };
 }
 
-/// The types of numbers that are computed as they are stored.
+/// The numeric types that are computed as they are stored.
 macro_rules! for_direct {
     ($dtype:expr, $T:ident => $body:expr, $other:ident => $rest:expr) => {
         ::kiln_backend::dtype_table!(
@@ -67,7 +67,7 @@ macro_rules! for_all {
     };
 }
 
-/// Hands the variants and types of the table, kind by kind, to the macro of a group.
+/// Passes the variants and types of the table, kind by kind, to the macro of a group.
 macro_rules! kinds {
     (($group:ident, $call:tt $($other:tt)*)
         $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
@@ -80,7 +80,7 @@ macro_rules! kinds {
     };
 }
 
-/// The kinds that make a group.
+/// The kinds that form a group.
 macro_rules! group {
     (floats $call:tt [$($f:tt)*] [$($h:tt)*] $i:tt $b:tt $($other:tt)*) => {
         $crate::numeric::dispatch::dispatch!($call [$($f)* $($h)*] $($other)*)

@@ -5,7 +5,7 @@ use std::ops::{BitAnd, BitOr, BitXor};
 
 use crate::numeric::stored::Stored;
 
-/// What integer kernels use.
+/// The operations of integer kernels.
 pub(crate) trait Int:
     Stored<Compute = Self> + Ord + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self>
 {
@@ -17,7 +17,7 @@ pub(crate) trait Int:
     fn neg(self) -> Self;
     fn abs(self) -> Self;
     fn sign(self) -> Self;
-    /// By repeated squaring; `None` for a negative exponent.
+    /// Power by repeated squaring; `None` for a negative exponent.
     fn pow(self, exponent: Self) -> Option<Self>;
     /// Python's `%`: the sign is that of the divisor; `None` for a divisor of 0.
     fn remainder(self, divisor: Self) -> Option<Self>;
@@ -27,9 +27,9 @@ pub(crate) trait Int:
     fn floor_divide(self, divisor: Self) -> Option<Self>;
     /// The quotient, rounded towards 0; `None` for a divisor of 0.
     fn trunc_divide(self, divisor: Self) -> Option<Self>;
-    /// The bits moved up; 0 by a negative number or by the number of bits or more.
+    /// Shifts left; 0 if `by` is negative or at least the number of bits.
     fn shift_left(self, by: Self) -> Self;
-    /// The bits moved down, below copies of the sign; only these by a negative number or by the number of bits or more.
+    /// Shifts right and fills with the sign bit; all sign bits if `by` is negative or at least the number of bits.
     fn shift_right(self, by: Self) -> Self;
 }
 
@@ -89,7 +89,7 @@ macro_rules! int {
                 if divisor == 0 {
                     return None;
                 }
-                // Wrapping, because the most negative number by -1 overflows (its remainder is 0).
+                // Wrapping, because the smallest number divided by -1 overflows (its remainder is 0).
                 let rest = self.wrapping_rem(divisor);
                 Some(if rest != 0 && (rest < 0) != (divisor < 0) { rest + divisor } else { rest })
             }
@@ -159,7 +159,7 @@ pub(crate) mod functions {
         shift_right(a, b) => shift_right;
     }
 
-    /// Functions that are not defined for all operands: 0, and `undefined` is set, where they are not.
+    /// Functions that are not defined for all operands: where undefined, they return 0 and set `undefined`.
     macro_rules! partial {
         ($($name:ident)*) => {$(
             #[inline(always)]

@@ -1,11 +1,11 @@
-//! Transcendental functions of `f32` that compile to vector code: no branches, no tables, no calls.
+//! Transcendental functions of `f32` that vectorize: no branches, no tables, no calls.
 //!
-//! Accuracy is within 2 units in the last place (tested against `f64`). They use additions, multiplications,
-//! divisions and bit patterns only, never a fused multiply-add, so that every instruction set gives the same
-//! bits. The polynomials are minimax fits made for these ranges; the range reductions are those of Cody and
-//! Waite, "Software Manual for the Elementary Functions" (1980).
+//! Accuracy is within 2 units in the last place (tested against `f64`). They use only additions, multiplications,
+//! divisions and bit patterns, never a fused multiply-add, so that every instruction set gives the same bits. The
+//! polynomials are minimax fits for these ranges; the range reductions are those of Cody and Waite, "Software Manual
+//! for the Elementary Functions" (1980).
 
-/// `ln 2` in two parts, of which the first has so few bits that small multiples of it are exact.
+/// `ln 2` in two parts, the first with so few bits that small multiples of it are exact.
 const LN2_HIGH: f32 = 355.0 / 512.0;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
@@ -21,7 +21,7 @@ fn polynomial<const N: usize>(x: f32, c: [f32; N]) -> f32 {
 
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Outside of these bounds the result is infinity or zero, as it is at them. (NaN passes.)
+    // Beyond these bounds the result is infinity or zero, as it is at them. (NaN passes.)
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
     // e^x = 2^k e^r with k = round(x / ln 2): adding 1.5 * 2^23 leaves k in the low bits of the sum.
@@ -77,7 +77,7 @@ pub(crate) fn ln(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn ln_1p(x: f32) -> f32 {
     let u = 1.0 + x;
-    // What the sum lost, to first order.
+    // The rounding error of the sum, to first order.
     let lost = (x - (u - 1.0)) / u;
     let lost = if u > 0.0 && u < f32::INFINITY { lost } else { 0.0 };
     // -0.0 is its own logarithm here.

@@ -1,6 +1,6 @@
-//! Numbers: how element types are stored and computed in (`stored`), converted (`number`, `convert`) and found from a dtype
-//! (`dispatch`), functions of reals and integers (`real`, `int`, `math`), and random bits and normal deviates (`philox`,
-//! `normal`).
+//! Numbers: how element types are stored and computed in (`stored`), converted (`number`, `convert`) and dispatched by
+//! dtype (`dispatch`), functions of reals and integers (`real`, `int`, `math`), and random bits and normal deviates
+//! (`philox`, `normal`).
 
 pub(crate) mod convert;
 pub(crate) mod dispatch;

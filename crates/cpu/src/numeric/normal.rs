@@ -1,20 +1,20 @@
-//! Normally distributed numbers (Box & Muller, 1958), the same bits on every device.
+//! Normally distributed numbers (Box & Muller, 1958), with the same bits on every device.
 //!
 //! Two uniform draws `a` and `b` give two normal ones: `r cos(2 pi b)` and `r sin(2 pi b)` with
 //! `r = sqrt(-2 ln a)`. In 32 bits the draws are consecutive words of a block (words 0 and 1 give elements 0
 //! and 1, words 2 and 3 elements 2 and 3); in 64 bits they are the two halves of a block. `a` is in `(0, 1]`
 //! and `b` in `[0, 1)`, both with as many bits as the significand.
 //!
-//! The logarithm, sine and cosine are written out here (and in [`math`]) in additions, multiplications,
-//! divisions and square roots, each rounded once and none fused, so another device that follows them line by
-//! line gets the same numbers.
+//! The logarithm, sine and cosine are written out here (and in [`math`]) in additions, multiplications, divisions and
+//! square roots, each rounded once and none fused, so that another device gets the same numbers by following them line
+//! by line.
 
 use crate::{
     engine::simd::multiversion,
     numeric::{math, real::Real},
 };
 
-/// The loop that turns blocks into normal numbers: four a block of `f32`, two of `f64`.
+/// The loop that turns blocks into normal numbers: four per block for `f32`, two for `f64`.
 pub(crate) fn kernel<T: BoxMuller>(mean: f64, std: f64) -> impl Fn(&[[u32; 4]], &mut [T]) + Sync {
     let (mean, std) = (T::of(mean), T::of(std));
     move |blocks, out| normals(blocks, mean, std, out)
@@ -22,13 +22,13 @@ pub(crate) fn kernel<T: BoxMuller>(mean: f64, std: f64) -> impl Fn(&[[u32; 4]], 
 
 /// A type with the pieces of the transform.
 pub(crate) trait BoxMuller: Real {
-    /// Pairs of uniform draws that a block gives.
+    /// Pairs of uniform draws per block.
     const PAIRS: usize;
     /// Draw `a` in `(0, 1]` and draw `b` in `[0, 1)` of a pair.
     fn uniform(block: &[u32; 4], pair: usize) -> (Self, Self);
     /// The natural logarithm of a number in `(0, 1]`.
     fn log(self) -> Self;
-    /// Sine and cosine of an angle from -pi / 4 to pi / 4.
+    /// Sine and cosine of an angle in [-pi / 4, pi / 4].
     fn sin_cos_octant(self) -> (Self, Self);
 }
 
@@ -71,7 +71,7 @@ impl BoxMuller for f64 {
     #[inline(always)]
     fn log(self) -> f64 {
         const SQRT_HALF: u64 = 0x3FE6_A09E_667F_3BCD;
-        // `ln 2` in two parts, of which the first has 33 bits, so that its small multiples are exact.
+        // `ln 2` in two parts, the first with 33 bits, so that its small multiples are exact.
         const LN2_HIGH: f64 = 0.693_147_180_369_123_8;
         const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
         // self = 2^e m with m between sqrt(1/2) and sqrt(2); ln m = 2 artanh(s) with s = (m - 1) / (m + 1).
@@ -101,10 +101,10 @@ impl BoxMuller for f64 {
     }
 }
 
-/// Cosine and sine of a full turn's fraction `b` in `[0, 1)`.
+/// Cosine and sine of the fraction `b`, in `[0, 1)`, of a full turn.
 #[inline(always)]
 fn turn<T: BoxMuller>(b: T) -> (T, T) {
-    // The nearest quarter, and the exact rest of at most an eighth either way.
+    // The nearest quarter turn, and the exact remainder of at most an eighth of a turn either way.
     let quarter = (b * T::of(4.0) + T::of(0.5)).floor();
     let (sin, cos) = ((b - quarter * T::of(0.25)) * T::of(std::f64::consts::TAU)).sin_cos_octant();
     let (zero, one, two, three) = (T::of(0.0), T::of(1.0), T::of(2.0), T::of(3.0));
@@ -170,7 +170,7 @@ mod tests {
         let moment = |k: i32| z.iter().map(|v| v.powi(k)).sum::<f64>() / n as f64;
         assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.01, "{} {}", moment(1), moment(2));
         assert!(moment(3).abs() < 0.03 && (moment(4) - 3.0).abs() < 0.06, "{} {}", moment(3), moment(4));
-        // Neighbours, which come from one pair, are uncorrelated.
+        // Neighbors, which come from one pair, are uncorrelated.
         let product = z.chunks(2).map(|p| p[0] * p[1]).sum::<f64>() / (n / 2) as f64;
         assert!(product.abs() < 0.01, "{product}");
     }

@@ -1,6 +1,6 @@
-//! Numbers of the computing types, which become any other as Rust's `as` does it.
+//! Numbers of the compute types, and their conversion to any other type with the semantics of Rust's `as`.
 
-/// Defines the trait with a method for each integer type, and implements it for the computing types.
+/// Defines the trait with a method for each integer type, and implements it for the compute types.
 macro_rules! numbers {
     (()
         $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
@@ -8,16 +8,16 @@ macro_rules! numbers {
         $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
         BOOL($($bool_rest:tt)*)
     ) => {
-        /// A number of a computing type, which can become any other.
+        /// A number of a compute type, which can be converted to any other.
         pub(crate) trait Number: Copy + PartialOrd {
-            /// No number is below.
+            /// The smallest value.
             const LOWEST: Self;
-            /// No number is above.
+            /// The largest value.
             const HIGHEST: Self;
             fn f32(self) -> f32;
-            /// As `f32`, but what is not exact is rounded to the neighbor whose last bit is 1: rounding the result
-            /// again, to half precision, gives what a single rounding would (Boldo & Melquiond, "When double rounding
-            /// is odd", 2005).
+            /// As `f32`, but rounded to odd: inexact values go to the neighbor whose last bit is 1. Rounding the result
+            /// again, to half precision, then equals a single rounding (Boldo & Melquiond, "When double rounding is
+            /// odd", 2005).
             fn f32_odd(self) -> f32;
             fn f64(self) -> f64;
             $(fn $i(self) -> $i;)*
@@ -32,7 +32,7 @@ macro_rules! numbers {
 
 macro_rules! integers {
     ($ints:tt $($i:ident)*) => {
-        // `f32` holds what has at most 16 bits.
+        // `f32` represents integers of at most 16 bits exactly.
         $(number!($ints $i MIN MAX |x| if size_of::<$i>() <= 2 { x as f32 } else { round_to_odd(x as f64) });)*
     };
 }
@@ -75,7 +75,7 @@ fn round_to_odd(x: f64) -> f32 {
     let nearest = x as f32;
     let back = f64::from(nearest);
     let bits = nearest.to_bits();
-    // Towards zero first: one step back where rounding increased the magnitude.
+    // First rounds towards zero: one step back if rounding increased the magnitude.
     let truncated = if back.abs() > x.abs() { bits.wrapping_sub(1) } else { bits };
     let exact = back == x || x.is_nan();
     f32::from_bits(if exact { bits } else { truncated | 1 })

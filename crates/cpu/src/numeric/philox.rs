@@ -8,10 +8,10 @@ use crate::engine::simd::multiversion;
 const ROUNDS: usize = 10;
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-/// Blocks computed side by side, for vector code.
+/// Blocks computed side by side, so that the loop vectorizes.
 const LANES: usize = 16;
 
-/// `LANES` blocks: the words of their counters on the way in, the random words on the way out.
+/// `LANES` blocks: the words of their counters as input, the random words as output.
 type Lanes = [[u32; LANES]; 4];
 
 #[inline(always)]
@@ -33,7 +33,7 @@ fn rounds(mut counter: Lanes, mut key: [u32; 2]) -> Lanes {
 }
 
 multiversion! {
-    /// The words of consecutive counter blocks from `state.offset + first` on, four a block.
+    /// The words of consecutive counter blocks from `state.offset + first` on, four per block.
     pub(crate) fn words(state: RandomState, first: u64, out: &mut [[u32; 4]]) {
         let key = [state.seed as u32, (state.seed >> 32) as u32];
         let mut block = state.offset.wrapping_add(first);

@@ -9,9 +9,9 @@ use crate::numeric::{math, number::Number, stored::Stored};
 pub(crate) trait Float: Stored<Compute: Real> {}
 impl<T: Stored<Compute: Real>> Float for T {}
 
-/// What kernels compute with. Methods are named as those of Rust's floats; code must be generic over `Real`, or the
-/// inherent methods would be called instead. All are `inline(always)` so that they are compiled for the instruction set
-/// of the loop that calls them.
+/// The types that kernels compute in. Methods are named like those of Rust's floats; code must be generic over `Real`,
+/// or the inherent methods would be called instead. All are `inline(always)`, so that they are compiled for the
+/// instruction set of the loop that calls them.
 pub(crate) trait Real:
     Stored<Compute = Self>
     + Number
@@ -105,7 +105,7 @@ pub(crate) trait Real:
         if rest != zero && (rest < zero) != (divisor < zero) { rest + divisor } else { rest }
     }
 
-    /// Python's `//`: the quotient of what the remainder leaves.
+    /// Python's `//`: the quotient that goes with the remainder.
     #[inline(always)]
     fn floor_divide(self, divisor: Self) -> Self {
         let (zero, one) = (Self::of(0.0), Self::of(1.0));
@@ -139,14 +139,13 @@ pub(crate) trait Real:
     }
 }
 
-/// The functions and constants that formulas of the tables use, under the names that C has for them (kernels/real.cuh
-/// has the same).
+/// The functions and constants that the tables' formulas use, under their C names (kernels/real.cuh has the same).
 pub(crate) mod functions {
     use super::Real;
 
     pub(crate) use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10};
     pub(crate) const FRAC_1_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
-    /// Of SELU: the slope above 0, and that times alpha.
+    /// SELU's scale, and the scale times alpha.
     pub(crate) const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
     pub(crate) const SELU_SLOPE: f64 = 1.758_099_340_847_376_6;
 

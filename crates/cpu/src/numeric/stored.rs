@@ -1,4 +1,4 @@
-//! Element types as they lie in memory, and the types that they are computed in.
+//! The element types as they are stored, and the types that they are computed in.
 
 use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
@@ -12,15 +12,15 @@ use crate::numeric::number::Number;
 #[repr(transparent)]
 pub(crate) struct Truth(pub(crate) u8);
 
-/// An element type as it lies in memory.
+/// An element type as it is stored.
 pub(crate) trait Stored: Pod + Send + Sync {
     /// The matching run-time type.
     const DTYPE: DType;
-    /// Whether memory can be used as it is: `Compute` is `Self`.
+    /// Whether memory can be used directly: `Compute` is `Self`.
     const DIRECT: bool;
-    /// What it is computed in: `f32` for half precision, a byte of 0 or 1 for truth values.
+    /// The compute type: `f32` for half precision, a byte of 0 or 1 for truth values.
     type Compute: Pod + Number + Send + Sync;
-    /// The unsigned integer of its size, as which elements are moved: code that does not look at values is compiled for
+    /// The unsigned integer of the same size, as which elements are moved: code that ignores values is compiled for
     /// four sizes instead of eight types.
     type Bits: Pod + Send + Sync;
     fn load(self) -> Self::Compute;
@@ -28,7 +28,7 @@ pub(crate) trait Stored: Pod + Send + Sync {
     fn store(value: Self::Compute) -> Self;
     /// Converts as Rust's `as` does.
     fn from_scalar(value: Scalar) -> Self;
-    /// A number to compute with: not rounded to what is stored.
+    /// A number for arithmetic: not rounded to the stored type.
     fn number(value: Scalar) -> Self::Compute {
         Self::from_scalar(value).load()
     }
@@ -140,8 +140,8 @@ impl Stored for bf16 {
     }
 }
 
-/// `half` decides at run time whether the CPU converts in hardware: fine for slices, slow for single elements,
-/// which are converted by plain arithmetic. Both round alike.
+/// `half` decides at run time whether the CPU converts in hardware: fine for slices, but slow for single elements,
+/// which are therefore converted by plain arithmetic. Both round alike.
 impl Stored for f16 {
     const DTYPE: DType = DType::F16;
     const DIRECT: bool = false;

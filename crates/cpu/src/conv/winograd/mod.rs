@@ -1,10 +1,10 @@
-//! Convolutions with kernels of 3×3 and stride 1 by Winograd's algorithm F(4×4, 3×3): a quarter of the multiplications.
+//! Convolution with 3×3 kernels and stride 1 by Winograd's F(4×4, 3×3): a quarter of the multiplications.
 //!
-//! A block of tiles at a time: the tiles of the input are transformed, each of the 36 points is a product of matrices
-//! `[tiles, C] · [C, O]`, and the results are transformed back. The three steps meet between blocks, so that the
-//! transformed weights are read once for each block, by all threads together. The gradient of the input is the same with
-//! turned kernels; that of the weight sums products over tiles. In `f32` the error is about ten times that of the plain
-//! sum, some 1e-5 of the largest element; `f64` is not computed this way.
+//! Works on a block of tiles at a time: transforms the tiles of the input, computes a matrix product `[tiles, C] · [C,
+//! O]` for each of the 36 points, and transforms the results back. Threads synchronize between these steps and between
+//! blocks, so that the transformed weights are read once per block, by all threads together. The gradient of the input
+//! is the same with rotated kernels; that of the weight sums products over tiles. In `f32` the error is about ten times
+//! that of the plain sum, some 1e-5 of the largest element; `f64` is not computed this way.
 
 mod tile_rows;
 mod transforms;
@@ -26,14 +26,14 @@ use crate::{
 /// Outputs of a tile along one axis, and the inputs that they read.
 const TILE: usize = 4;
 const INPUT_TILE: usize = 6;
-/// Fewest channels on either side, and fewest tiles: below, the transforms cost more than they save.
+/// Minimum number of channels on either side, and of tiles: below it, the transforms cost more than they save.
 pub(crate) const CHANNELS: usize = 16;
 const FEWEST_TILES: usize = 48;
-/// Numbers of transformed inputs and outputs that a block should have, and its fewest and most tiles.
+/// Target size of a block in transformed inputs and outputs, and its minimum and maximum number of tiles.
 const BLOCK: usize = 1_500_000;
 const TILES: (usize, usize) = (128, 512);
 
-/// Whether a convolution is computed this way; `x` is its input, `y` its output, with the channels of a group.
+/// Whether to compute a convolution this way; `x` is its input, `y` its output, with the channels of a group.
 pub(crate) fn suits(rule: &Conv2d, w: &Layout, y: &Layout) -> bool {
     let (&[o, c, kh, kw], &[n, _, h, wide]) = (w.dims(), y.dims()) else { return false };
     let plain =
@@ -66,7 +66,7 @@ impl<'a> Problem<'a> {
         self.x.n * self.tiles[0] * self.tiles[1]
     }
 
-    /// Tiles of a block, for so many channels on both sides together.
+    /// Tiles per block, for this many input and output channels together.
     fn block(&self, channels: usize) -> usize {
         let tiles = (BLOCK / (POINTS * channels)).clamp(TILES.0, TILES.1);
         blocked::block_size(self.count(), tiles, 1)
@@ -118,12 +118,12 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// Channels, rounded up to whole vectors.
+/// The number of channels, rounded up to whole vectors.
 fn padded(channels: usize, lanes: usize) -> usize {
     channels.next_multiple_of(lanes)
 }
 
-/// Computes one group. `filter` gives the nine taps of an output and an input channel, in the order of the kernel.
+/// Computes one group. `filter` returns the nine taps of an output and an input channel, in kernel order.
 ///
 /// # Safety
 /// The images are readable and writable, as many, `out`'s elements are distinct and in no other image, and its size is the
@@ -147,7 +147,7 @@ pub(crate) unsafe fn forward(
     let (u, v, m) = (Shared::new(u.values()), Shared::new(v.values()), Shared::new(m.values()));
     let threads = rayon::current_num_threads();
     let kb = blocked::block_size(c, kern.kc, 8).min(kern.kc);
-    // Weights, in the panels that the matrix kernels read.
+    // Packs the weights into the panels that the matrix kernels read.
     parallel::for_each(op / lanes, threads, &|group| {
         let o0 = group * lanes;
         let panel = o0 / (2 * lanes) * (2 * lanes);
@@ -183,7 +183,7 @@ pub(crate) unsafe fn forward(
         let parts = tile_rows(p.tiles, start..start + tiles);
         // SAFETY: the caller's promise; the steps follow each other, and tasks of one write different places.
         unsafe { p.input(&parts, block, cp, &v) };
-        // Each point is divided further where there are few tiles for many channels.
+        // Points are divided further if there are few tiles for many channels.
         let halves = if tiles >= 8 * kern.mr { 2 } else { 1 };
         parallel::for_each(POINTS * halves, threads, &|i| {
             let (point, half) = (i / halves, i % halves);
@@ -216,7 +216,7 @@ pub(crate) unsafe fn forward(
         parallel::for_each(parts.len() * groups, threads, &|i| {
             let (part, o0) = (&parts[i / groups], i % groups * lanes);
             let pixels = part.len * TILE;
-            // Whole blocks of vectors are read when rows are turned.
+            // Transposing rows reads whole blocks of vectors.
             with_scratch::<f32, _>((TILE * pixels + lanes) * lanes, |pixels_buffer| {
                 // SAFETY: the pixels_buffer has room for all pixels; tasks write different pixels and channels.
                 unsafe {
@@ -248,7 +248,7 @@ pub(crate) unsafe fn forward(
     Ok(())
 }
 
-/// Computes one group's gradient of the weight, and hands the nine taps of each output and input channel to `store`.
+/// Computes one group's gradient of the weight, and passes the nine taps of each output and input channel to `store`.
 ///
 /// # Safety
 /// The images are readable, as many, and `grad` has the size of the convolution's output.

@@ -1,5 +1,5 @@
-//! Rows of tiles, and copies between images in any layout and pixels with a vector of channels each, which the transforms
-//! take.
+//! Rows of tiles, and copies between images in any layout and the transforms' format: pixels with a vector of channels
+//! each.
 
 use crate::{
     engine::image::Image,
@@ -9,18 +9,18 @@ use crate::{
 /// A row of tiles of one image.
 pub(super) struct TileRow {
     pub n: usize,
-    /// Numbers of the tiles' row and of the first tile in it.
+    /// The index of the row of tiles, and of the first tile in it.
     pub y: usize,
     pub x: usize,
     pub len: usize,
-    /// Which tile of the block the first is.
+    /// The index in the block of the first tile.
     pub at: usize,
 }
 
-/// Most tiles of a segment, so that a pixels_buffer stays in the second-level cache.
+/// Maximum number of tiles in a segment, so that its pixel buffer stays in the L2 cache.
 const MOST: usize = 32;
 
-/// Cuts the tiles `range`, counted through all images, into rows.
+/// Cuts the tiles `range`, numbered across all images, into rows.
 pub(super) fn tile_rows(tiles: [usize; 2], range: std::ops::Range<usize>) -> Vec<TileRow> {
     let (per, mut out, mut at) = (tiles[0] * tiles[1], Vec::new(), range.start);
     while at < range.end {
@@ -32,8 +32,8 @@ pub(super) fn tile_rows(tiles: [usize; 2], range: std::ops::Range<usize>) -> Vec
     out
 }
 
-/// Copies `pixels` pixels from `(y, x)` on to `to`, a vector of the channels from `c` on for each; 0 where there is no
-/// pixel or no channel.
+/// Copies `pixels` pixels starting at `(y, x)` to `to`: for each, a vector of the channels starting at `c`; 0 where
+/// there is no pixel or no channel.
 ///
 /// # Safety
 /// The image is readable, and `to` writable for `pixels` vectors.
@@ -84,7 +84,7 @@ pub(super) unsafe fn load_pixels(
     }
 }
 
-/// Copies vectors of channels to pixels: the other way of [`read`].
+/// Copies vectors of channels back to pixels: the inverse of [`load_pixels`].
 ///
 /// # Safety
 /// The pixels are in the image, and nobody else accesses these channels of them; `from` is readable for `pixels` vectors

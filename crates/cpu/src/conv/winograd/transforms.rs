@@ -38,7 +38,7 @@ unsafe fn scaled<V: Simd<T = f32>>(f: f32, a: V) -> V {
     unsafe { number::<V>(f).fma(a, V::zero()) }
 }
 
-/// Six pixels to six points.
+/// Transforms six pixels to six points.
 #[inline(always)]
 unsafe fn input<V: Simd<T = f32>>(d: [V; 6]) -> [V; 6] {
     // SAFETY: as above.
@@ -56,7 +56,7 @@ unsafe fn input<V: Simd<T = f32>>(d: [V; 6]) -> [V; 6] {
     }
 }
 
-/// Three taps to six points.
+/// Transforms three taps to six points.
 #[inline(always)]
 unsafe fn filter<V: Simd<T = f32>>(g: [V; 3]) -> [V; 6] {
     // SAFETY: as above.
@@ -74,7 +74,7 @@ unsafe fn filter<V: Simd<T = f32>>(g: [V; 3]) -> [V; 6] {
     }
 }
 
-/// Six points to four pixels.
+/// Transforms six points to four pixels.
 #[inline(always)]
 unsafe fn output<V: Simd<T = f32>>(m: [V; 6]) -> [V; 4] {
     // SAFETY: as above.
@@ -144,13 +144,13 @@ unsafe fn square<V: Simd<T = f32>, const I: usize, const O: usize>(
 
 type Plain = unsafe fn(Grid<*const f32>, Grid<*mut f32>);
 
-/// All transforms for one instruction set, of vectors of as many channels as the matrix kernels' lanes.
+/// All transforms for one instruction set, on vectors of as many channels as the matrix kernels have lanes.
 pub(super) struct Transforms {
     pub input: Plain,
     pub filter: Plain,
     pub gradient: Plain,
     pub taps: Plain,
-    /// With a vector that is added, and whether ReLU follows.
+    /// Takes a vector to add, and whether ReLU follows.
     pub output: unsafe fn(Grid<*const f32>, Grid<*mut f32>, *const f32, bool),
 }
 
@@ -197,7 +197,7 @@ transforms!(#[target_feature(enable = "avx512f,avx512dq")] avx512 F32x16);
 transforms!(#[target_feature(enable = "avx2,fma")] avx2 F32x8);
 transforms!(portable crate::gemm::simd::plain::Plain<f32, 4>);
 
-/// The transforms that go with a matrix kernel of so many lanes: for instructions that the CPU has if it has the kernel's.
+/// The transforms for a matrix kernel with this many lanes: their instructions are available if the kernel's are.
 pub(super) fn transforms(lanes: usize) -> &'static Transforms {
     match lanes {
         #[cfg(target_arch = "x86_64")]

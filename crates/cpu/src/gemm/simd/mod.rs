@@ -1,4 +1,4 @@
-//! The one abstraction over vector instruction sets that every kernel is written against.
+//! The one abstraction over vector instruction sets that all register kernels are written against.
 //!
 //! A [`Simd`] type is a register of `L` lanes. The methods are `inline(always)` and carry no `target_feature` of their own:
 //! they are meant to be inlined into a function that does (see [`kernels`](super::kernels)), which is the only way to write
@@ -43,8 +43,8 @@ pub(crate) trait Simd: Copy {
 }
 
 /// Repeats `$body` with `$i` = 0, 1, ... while `$i < $n`, as straight-line code. A plain loop over the accumulators is
-/// not reliably unrolled before LLVM decides what lives in registers. `rows` makes 14 copies, `few` 4: the copies
-/// that are not needed vanish, but late, and loops within loops multiply, so `few` serves wherever it suffices.
+/// not reliably unrolled before LLVM decides what to keep in registers. `rows` makes 14 copies, `few` 4: superfluous
+/// copies are eliminated, but late, and nested loops multiply them, so use `few` where it suffices.
 macro_rules! unroll {
     ($i:ident < $n:expr, rows, $body:block) => {
         unroll!(@ $i $n, 14, $body; 0 1 2 3 4 5 6 7 8 9 10 11 12 13)

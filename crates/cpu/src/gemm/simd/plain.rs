@@ -1,9 +1,9 @@
-//! Registers for CPUs without AVX2: arrays that LLVM turns into what the target always has.
+//! Portable registers for CPUs without AVX2: arrays that LLVM maps to the target's baseline vectors.
 
 use super::Simd;
 
-/// The fallback register: four (f32) or two (f64) plain lanes that LLVM turns into whatever
-/// the compilation target always has (SSE2, NEON, ...).
+/// The fallback register: four (f32) or two (f64) plain lanes that LLVM maps to the vectors of the compilation target
+/// (SSE2, NEON, ...).
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<T, const N: usize>([T; N]);
 
