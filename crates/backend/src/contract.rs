@@ -25,7 +25,7 @@ pub trait Arguments: Sized {
     /// Checks the arguments and wraps them as a backend takes them.
     ///
     /// # Errors
-    /// As [`check`](Arguments::check).
+    /// Those of [`check`](Arguments::check).
     fn checked(self) -> Result<Checked<Self>> {
         self.check()?;
         Ok(Checked(self))

@@ -22,7 +22,7 @@ impl Shape {
     /// A shape with the given extents.
     ///
     /// # Errors
-    /// More than [`MAX_RANK`] dimensions, or more than `isize::MAX` elements.
+    /// If more than [`MAX_RANK`] dimensions, or more than `isize::MAX` elements.
     pub fn new(dims: &[usize]) -> Result<Shape> {
         if dims.len() > MAX_RANK {
             return Err(Error::argument("shape", format!("{dims:?} has more than {MAX_RANK} dimensions")));
@@ -65,7 +65,7 @@ impl Shape {
     /// This shape with dimension `dim` replaced.
     ///
     /// # Errors
-    /// The new shape has too many elements.
+    /// If the new shape has too many elements.
     pub fn with_dim(&self, dim: usize, extent: usize) -> Result<Shape> {
         let mut dims = self.dims;
         dims[dim] = extent;
@@ -164,7 +164,7 @@ pub trait Dims {
     /// reductions.
     ///
     /// # Errors
-    /// A dimension out of range, or one named twice.
+    /// If a dimension out of range, or one named twice.
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
         self.list().mask(op, rank)
     }
@@ -173,7 +173,7 @@ pub trait Dims {
     /// `all`; `()` names all of them.
     ///
     /// # Errors
-    /// As [`resolve`](Dims::resolve).
+    /// Those of [`resolve`](Dims::resolve).
     fn resolve_listed(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
         if self.is_empty_list() { Ok([false; MAX_RANK]) } else { self.resolve(op, rank) }
     }

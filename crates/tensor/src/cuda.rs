@@ -1,8 +1,8 @@
-//! What CUDA has on this machine.
+//! The report of the machine's CUDA installation.
 
-/// What is used of the driver, of each GPU, of cuBLASLt, cuDNN and NVRTC (with version and file), and of the kernels that are
-/// built in; what is missing, with where it was sought and how to mend it; and which fallbacks this process has taken. It
-/// opens no device, and works without a GPU, a driver, or the crate feature `cuda`. Each line is for people to read.
+/// Describes the driver, each GPU, cuBLASLt, cuDNN and NVRTC (with version and file), and the built-in kernels; what is
+/// missing, with where it was searched for and how to fix it; and which fallbacks this process has taken. It opens no
+/// device, and works without a GPU, a driver, or the crate feature `cuda`. The text is meant for people to read.
 #[must_use]
 pub fn report() -> String {
     crate::device::cuda_report()

@@ -1,26 +1,26 @@
-//! Where a tensor lives, and which backend serves it. The only file that knows which backends are built in.
+//! Devices: where a tensor lives, and which backend serves it. The only file that knows which backends are built in.
 
 use std::{fmt, str::FromStr};
 
 use kiln_backend::{Backend, Error, ErrorKind, MemoryStats, Result};
 use kiln_derive::located;
 
-/// A place for tensors: the CPU, or the n-th CUDA GPU.
+/// A device for tensors: the CPU, or the n-th CUDA GPU.
 ///
-/// Code that names a device compiles in every build; a backend that is not built in, or not usable on this
-/// machine, is an error when it is asked for.
+/// Code that names a device compiles in every build; a backend that is not built in, or not usable on this machine, is
+/// an error when it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Device {
     /// The CPU, with the crate feature `cpu` (on by default).
     #[default]
     Cpu,
-    /// A CUDA GPU by number, with the crate feature `cuda`. [`Device::cuda`] checks that it is usable.
+    /// A CUDA GPU by index, with the crate feature `cuda`. [`Device::cuda`] checks that it is usable.
     Cuda(usize),
 }
 
 #[located(site)]
 impl Device {
-    /// The CUDA GPU with this number.
+    /// The CUDA GPU with this index.
     ///
     /// # Errors
     /// [`ErrorKind::DeviceUnavailable`] with the reason: the crate was built without a CUDA backend, the machine has no such
@@ -46,7 +46,7 @@ impl Device {
     /// Waits until all work queued on the device is done. Operations do not wait; reading values does.
     ///
     /// # Errors
-    /// The device is not available, or work queued earlier failed.
+    /// If the device is not available, or work queued earlier failed.
     pub fn synchronize(self) -> Result<()> {
         self.backend()?.synchronize()
     }
@@ -54,24 +54,24 @@ impl Device {
     /// The memory that tensors use on the device, in bytes.
     ///
     /// # Errors
-    /// The device is not available.
+    /// If the device is not available.
     pub fn memory_stats(self) -> Result<MemoryStats> {
         Ok(self.backend()?.memory_stats())
     }
 
-    /// Starts a new measurement of peak memory.
+    /// Resets the measurement of peak memory.
     ///
     /// # Errors
-    /// The device is not available.
+    /// If the device is not available.
     pub fn reset_peak_memory(self) -> Result<()> {
         self.backend()?.reset_peak_memory();
         Ok(())
     }
 
-    /// Gives cached free memory back to the system.
+    /// Returns cached free memory to the system.
     ///
     /// # Errors
-    /// The device is not available.
+    /// If the device is not available.
     pub fn empty_cache(self) -> Result<()> {
         self.backend()?.empty_cache();
         Ok(())
@@ -121,7 +121,7 @@ impl FromStr for Device {
             None if name == "cpu" => Ok(Device::Cpu),
             None if name == "cuda" => Ok(Device::Cuda(0)),
             Some(("cuda", index)) if index.parse::<usize>().is_ok() => Ok(Device::Cuda(index.parse().unwrap_or(0))),
-            _ => Err(Error::argument("device", format!("{name:?} is none of \"cpu\", \"cuda\", \"cuda:N\""))),
+            _ => Err(Error::argument("device", format!("{name:?} is not one of \"cpu\", \"cuda\", \"cuda:N\""))),
         }
     }
 }

@@ -1,9 +1,8 @@
-//! Printing tensors as PyTorch does (its `torch/_tensor_str.py` sets the rules).
+//! Prints tensors as PyTorch does (following the rules of its `torch/_tensor_str.py`).
 //!
-//! `{}` prints the values; of tensors with over 1000 elements only the first and last three of each
-//! dimension are fetched from the device and printed. `{:?}` prints one short line without values: it
-//! appears in the `{:?}` of whole models and in messages of failed assertions, where it must neither wait
-//! for a device nor fill the screen.
+//! `{}` prints the values; of tensors with over 1000 elements only the first and last three of each dimension are
+//! fetched from the device and printed. `{:?}` prints one short line without values: it appears in the `{:?}` of whole
+//! models and in failed assertions, where it must neither wait for a device nor fill the screen.
 
 use std::fmt::{self, Write as _};
 
@@ -62,7 +61,7 @@ impl fmt::Debug for Tensor {
 }
 
 impl Tensor {
-    /// What is printed of its place in the graph.
+    /// The suffixes about its place in the graph.
     fn history(&self) -> Option<String> {
         match self.grad_fn() {
             Some(node) => Some(format!("grad_fn={node:?}")),
@@ -71,10 +70,10 @@ impl Tensor {
     }
 }
 
-/// Closes the parenthesis, with the suffixes on the last line where they fit.
+/// Closes the parenthesis, with the suffixes on the last line if they fit.
 fn join_suffixes(values: String, suffixes: &[String]) -> String {
     let mut out = PREFIX.to_owned() + &values;
-    // PyTorch's count: two columns more than there are.
+    // PyTorch counts two columns more than there are.
     let mut line = out.len() - out.rfind('\n').map_or(0, |at| at + 1) + 2;
     for suffix in suffixes {
         if line + suffix.len() + 2 > LINE_WIDTH {
@@ -92,7 +91,7 @@ fn join_suffixes(values: String, suffixes: &[String]) -> String {
 struct Shown {
     values: Vec<Scalar>,
     shape: Shape,
-    /// For each dimension whether its middle is left out.
+    /// For each dimension, whether its middle is left out.
     folded: [bool; MAX_RANK],
     format: Format,
 }
@@ -174,7 +173,7 @@ fn corners(tensor: &Tensor, folded: &[bool; MAX_RANK]) -> Result<Tensor> {
     Ok(out)
 }
 
-/// How elements are written: all alike, so that columns align.
+/// The format of all elements, the same for all so that columns align.
 struct Format {
     style: Style,
     width: usize,
@@ -195,7 +194,7 @@ enum Style {
 impl Format {
     fn of(values: &[Scalar]) -> Format {
         let is_float = values.first().is_some_and(|value| value.is_float());
-        // Zeros, NaN and infinities decide nothing about floats, not even the width.
+        // Zeros, NaN and infinities do not affect the format of floats, not even the width.
         let deciding = |value: &&Scalar| match value {
             Scalar::Float(v) => v.is_finite() && *v != 0.0,
             _ => true,
@@ -211,7 +210,7 @@ impl Format {
 }
 
 impl Style {
-    /// The style for floats, of which only the finite ones that are not 0 are given.
+    /// The style for floats, given only those that are finite and not 0.
     fn of(values: impl Iterator<Item = f64>) -> Style {
         let (mut whole, mut least, mut most) = (true, f64::INFINITY, 0.0f64);
         for value in values {

@@ -32,7 +32,8 @@ pub use kiln_backend::{
     Shape, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
     set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms,
 };
-/// The version of the `ndarray` crate whose arrays [`Tensor::from_ndarray`] takes, 0.17: use it from here, and versions agree.
+/// The version of the `ndarray` crate whose arrays [`Tensor::from_ndarray`] takes, 0.17: use this re-export, so that
+/// versions agree.
 #[cfg(feature = "ndarray")]
 pub use ndarray;
 #[cfg(feature = "ndarray")]

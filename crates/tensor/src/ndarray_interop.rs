@@ -15,8 +15,9 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// A tensor that takes over an array: on the CPU without copying it, whatever the order of its dimensions in memory (the
-    /// tensor gets the array's strides). Only an array with reversed axes is copied, because tensors have no negative strides.
+    /// A tensor that takes ownership of an array: on the CPU without copying it, whatever the order of its dimensions
+    /// in memory (the tensor gets the array's strides). Only an array with reversed axes is copied, because tensors
+    /// have no negative strides.
     ///
     /// ```
     /// use kiln_tensor::{Device, Tensor, ndarray::array};
@@ -27,7 +28,7 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// The array has more than 8 dimensions, or the device is not available.
+    /// If the array has more than 8 dimensions, or the device is not available.
     pub fn from_ndarray<T: Element, D: Dimension>(array: Array<T, D>, device: impl Into<Device>) -> Result<Tensor> {
         let shape = Shape::new(array.shape())?;
         let array = if array.strides().iter().any(|&stride| stride < 0) {
@@ -53,7 +54,7 @@ impl Tensor {
     /// the tensor on the same thread.
     ///
     /// # Errors
-    /// `T` is not the element type, or the tensor is not contiguous or not on the CPU.
+    /// If `T` is not the element type, or the tensor is not contiguous or not on the CPU.
     pub fn as_ndarray<T: Element>(&self) -> Result<NdarrayGuard<'_, T>> {
         check::<T>(OP, self)?;
         let reading = self.read();
@@ -62,15 +63,15 @@ impl Tensor {
         Ok(NdarrayGuard { reading, element: PhantomData })
     }
 
-    /// A mutable view of the tensor's memory as an array: `tensor.as_ndarray_mut::<f32>()?.view_mut()`. It counts as an in-place
-    /// change: what autograd saved of this memory is stale afterwards.
+    /// A mutable view of the tensor's memory as an array: `tensor.as_ndarray_mut::<f32>()?.view_mut()`. It counts as an
+    /// in-place change: tensors that autograd saved of this memory become stale.
     ///
     /// While the guard lives the tensor is locked, also for reading. Drop the guard before you use the tensor on the same
     /// thread.
     ///
     /// # Errors
-    /// As [`as_ndarray`](Tensor::as_ndarray). Or the tensor requires gradients and recording is on: changes made
-    /// through an array cannot be recorded.
+    /// Those of [`as_ndarray`](Tensor::as_ndarray); or if the tensor requires gradients while recording is on, since
+    /// changes through an array cannot be recorded.
     pub fn as_ndarray_mut<T: Element>(&self) -> Result<NdarrayGuardMut<'_, T>> {
         const OP: &str = "as_ndarray_mut";
         check::<T>(OP, self)?;
@@ -86,7 +87,7 @@ impl Tensor {
     /// A copy of the values as an array. Waits for the device.
     ///
     /// # Errors
-    /// `T` is not the element type, or work queued earlier failed.
+    /// If `T` is not the element type, or work queued earlier failed.
     pub fn to_ndarray<T: Element>(&self) -> Result<ArrayD<T>> {
         ArrayD::from_shape_vec(IxDyn(self.dims()), self.to_vec::<T>()?).map_err(misshapen)
     }
@@ -127,7 +128,8 @@ impl<T: Element> NdarrayGuardMut<'_, T> {
     }
 }
 
-/// Raises the version when the guard is dropped, so that what autograd saved while it lived is stale, too.
+/// Increments the version when the guard is dropped, so that tensors which autograd saved while it lived become stale
+/// as well.
 impl<T> Drop for NdarrayGuardMut<'_, T> {
     fn drop(&mut self) {
         self.storage.bump_version();
@@ -150,7 +152,7 @@ const OP: &str = "as_ndarray";
 
 fn check<T: Element>(op: &'static str, tensor: &Tensor) -> Result<()> {
     if tensor.dtype() != T::DTYPE {
-        let expected = format!("an array of {} was asked for; convert with `to_dtype`", T::DTYPE);
+        let expected = format!("an array of {} was requested; convert with `to_dtype`", T::DTYPE);
         return Err(Error::dtype(op, tensor.dtype(), expected));
     }
     if !tensor.is_contiguous() {
@@ -159,7 +161,7 @@ fn check<T: Element>(op: &'static str, tensor: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// The elements of a contiguous layout, as bytes of the buffer.
+/// The bytes of the buffer that hold the elements of a contiguous layout.
 fn place<T>(layout: &Layout) -> std::ops::Range<usize> {
     let size = size_of::<T>();
     let start = if layout.numel() == 0 { 0 } else { layout.offset() };
@@ -168,13 +170,15 @@ fn place<T>(layout: &Layout) -> std::ops::Range<usize> {
 
 fn window<'a, T: Element>(op: &'static str, bytes: Option<&'a [u8]>, layout: &Layout) -> Result<&'a [T]> {
     let bytes = bytes.ok_or_else(|| not_on_host(op))?;
-    let bytes = bytes.get(place::<T>(layout)).ok_or_else(|| Error::argument(op, "the view leaves its memory"))?;
+    let bytes =
+        bytes.get(place::<T>(layout)).ok_or_else(|| Error::argument(op, "the view extends beyond its memory"))?;
     bytemuck::checked::try_cast_slice(bytes).map_err(|error| Error::argument(op, error.to_string()))
 }
 
 fn window_mut<'a, T: Element>(bytes: Option<&'a mut [u8]>, layout: &Layout) -> Result<&'a mut [T]> {
     let bytes = bytes.ok_or_else(|| not_on_host(OP))?;
-    let bytes = bytes.get_mut(place::<T>(layout)).ok_or_else(|| Error::argument(OP, "the view leaves its memory"))?;
+    let bytes =
+        bytes.get_mut(place::<T>(layout)).ok_or_else(|| Error::argument(OP, "the view extends beyond its memory"))?;
     bytemuck::checked::try_cast_slice_mut(bytes).map_err(|error| Error::argument(OP, error.to_string()))
 }
 

@@ -1,9 +1,10 @@
-//! The table of all public operations: what each takes, how its gradient is recorded, whether it works in
-//! place. The gradient checks and the tests with random calls go through it and fail for an operation that they lack.
+//! The table of all public operations: the dtypes that each takes, how its gradient is recorded, and whether it works
+//! in place. The gradient checks and the random-call tests iterate over it and fail for an operation that they do not
+//! cover.
 
 use kiln_backend::{BinaryOp, UnaryOp, binary_table, unary_table};
 
-/// Which element types an operation takes.
+/// The dtypes that an operation takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
     /// All of them.
@@ -12,7 +13,7 @@ pub enum Takes {
     Numbers,
     /// Floats.
     Floats,
-    /// `i64`: class numbers.
+    /// `i64`: class labels.
     Indices,
     /// `bool` and integers.
     Bits,
@@ -23,11 +24,11 @@ pub enum Takes {
 /// How the gradient of an operation is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gradient {
-    /// By a node of this name; where PyTorch has several for one operation, the most common.
+    /// By a node of this name; if PyTorch has several for one operation, the most common.
     Node(&'static str),
-    /// By the nodes of the operations that it is made of.
+    /// By the nodes of the operations that it is composed of.
     Composed,
-    /// The result has no gradient: it is of integers or truth values, or not a tensor.
+    /// The result has no gradient: it is an integer, a truth value, or not a tensor.
     None,
 }
 
@@ -36,7 +37,7 @@ pub enum Gradient {
 pub struct OpInfo {
     /// The method of [`Tensor`](crate::Tensor).
     pub name: &'static str,
-    /// The element types of its (first) operand.
+    /// The dtypes of its (first) operand.
     pub takes: Takes,
     /// Its gradient.
     pub gradient: Gradient,
@@ -46,7 +47,7 @@ pub struct OpInfo {
 
 impl OpInfo {
     const fn new(name: &'static str, takes: Takes, gradient: Gradient) -> OpInfo {
-        // By PyTorch's convention the name says it.
+        // By PyTorch's convention, in-place operations end in an underscore.
         let bytes = name.as_bytes();
         OpInfo { name, takes, gradient, in_place: bytes[bytes.len() - 1] == b'_' }
     }
@@ -58,7 +59,7 @@ impl OpInfo {
     }
 }
 
-/// A link to the method in the documentation, whose build fails if there is none of this name.
+/// A link to the method, so that building the documentation fails if there is none of this name.
 macro_rules! link {
     ($name:ident) => {
         concat!("[`", stringify!($name), "`](crate::Tensor::", stringify!($name), ")")
@@ -93,7 +94,7 @@ binary_table!(binary_ops);
 
 macro_rules! ops {
     ($($takes:ident { $($name:ident $gradient:tt)* })*) => {
-        /// Those that are not rows of the tables of element-wise operations:
+        /// Operations that are not rows of the tables of element-wise operations:
         $($(#[doc = link!($name)])*)*
         pub const OTHERS: &[OpInfo] =
             &[$($(OpInfo::new(stringify!($name), Takes::$takes, ops!(@ $gradient)),)*)*];
@@ -103,9 +104,9 @@ macro_rules! ops {
     (@ $node:literal) => { Gradient::Node($node) };
 }
 
-/// Calls a macro with the operations that are not rows of `unary_table!` and `binary_table!`, by what they take, each with
-/// its gradient: `-` for none, `+` for those of the operations it is made of, or the name of its node. Tests make one test
-/// of each.
+/// Calls a macro with the operations that are not rows of `unary_table!` and `binary_table!`, grouped by the dtypes
+/// they take, each with its gradient: `-` for none, `+` for the gradients of the operations that it is composed of, or
+/// the name of its node. Suites generate one test for each.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! structured_operations {
@@ -143,10 +144,10 @@ macro_rules! structured_operations {
                 // Sums.
                 sum "SumBackward1" sum_keepdim "SumBackward1" prod "ProdBackward1" prod_keepdim "ProdBackward1"
                 cumsum "CumsumBackward0" cummax "CummaxBackward0" cummin "CumminBackward0" trace "TraceBackward0"
-                // Questions.
+                // Predicates.
                 any - any_keepdim - all - all_keepdim - logical_and - logical_or - logical_xor - logical_not -
                 isnan - isinf - isfinite - isclose - isclose_equal_nan - allclose - allclose_equal_nan - equal -
-                // In place. (The gradient is that of the values written.)
+                // In-place operations. (The gradient is that of the values written.)
                 t_ "TBackward0" copy_ "CopyBackwards" fill_ "FillBackward2" zero_ "ZeroBackward0"
                 bernoulli_ "BernoulliBackward2" masked_fill_ "MaskedFillBackward0" scatter_ "ScatterBackward0"
                 scatter_add_ "ScatterAddBackward0" index_add_ "IndexAddBackward0" index_put_ + i_assign +

@@ -10,8 +10,8 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::{autograd::note_storage, device::Device};
 
-/// One buffer on one device. The lock makes in-place operations safe from any thread; the version counts
-/// them, so that autograd notices when a tensor that it saved has changed.
+/// One buffer on one device. The lock makes in-place operations safe from any thread; the version counts them, so that
+/// autograd notices when a saved tensor has changed.
 #[derive(Debug)]
 pub(crate) struct Storage {
     pub device: Device,
@@ -39,7 +39,7 @@ impl Storage {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Recursive, so that one thread may read a storage twice (`x + x`) while another waits to write it.
+    /// Recursive, so that a thread may read a storage twice (`x + x`) while another waits to write it.
     pub fn read(&self) -> RwLockReadGuard<'_, Box<dyn Buffer>> {
         self.buffer.read_recursive()
     }
@@ -50,7 +50,7 @@ impl Storage {
 }
 
 impl Storage {
-    /// Without waiting; for whoever locks several storages at once.
+    /// Does not wait; for code that locks several storages at once.
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Box<dyn Buffer>>> {
         self.buffer.try_read_recursive()
     }
@@ -90,8 +90,8 @@ impl Writing<'_> {
     }
 }
 
-/// Locks `target` for writing and `sources` (none of which is `target`) for reading, in the order of their
-/// addresses: two threads that do `a += b` and `b += a` never wait for each other in a circle.
+/// Locks `target` for writing and `sources` (none of which is `target`) for reading, in address order, so that two
+/// threads that run `a += b` and `b += a` never deadlock.
 pub(crate) fn lock_for_update<'a, const N: usize>(
     target: (&'a Storage, &'a Layout),
     sources: [Option<(&'a Storage, &'a Layout)>; N],
@@ -113,19 +113,19 @@ pub(crate) fn lock_for_update<'a, const N: usize>(
     (Writing { guard, layout: target.1 }, readings)
 }
 
-/// The memory of a tensor, for the libraries of communication.
+/// The memory of a tensor, for communication libraries.
 #[doc(hidden)]
 pub struct RawMemory<'a> {
-    /// May be replaced by another of its dtype and length: where a library that failed may still write into it.
+    /// May be replaced by another buffer of its dtype and length, if a library that failed may still write to it.
     pub buffer: &'a mut Box<dyn Buffer>,
-    /// Where the tensor's elements lie in it.
+    /// The layout of the tensor's elements in the buffer.
     pub layout: &'a Layout,
-    /// Of its device.
+    /// The backend of its device.
     pub backend: &'static dyn Backend,
 }
 
 impl crate::Tensor {
-    /// Calls `f` with the memory of this tensor, which nobody else reads or writes meanwhile.
+    /// Calls `f` with the memory of this tensor, which nothing else reads or writes meanwhile.
     ///
     /// # Errors
     /// Those of `f`.
@@ -140,7 +140,7 @@ impl crate::Tensor {
     }
 }
 
-/// Memory of a new tensor, filled by one call of a backend.
+/// The memory of a new tensor, filled by one backend call.
 pub(crate) fn compute(
     device: Device,
     dtype: DType,

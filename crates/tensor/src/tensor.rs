@@ -1,4 +1,5 @@
-//! The [`Tensor`] handle: its parts, and its shape, dtype, device and the like. Operations are in [`ops`](crate::ops).
+//! The [`Tensor`] handle: its parts, and its properties such as shape, dtype and device. Operations are in
+//! [`ops`](crate::ops).
 
 use std::sync::{
     Arc,
@@ -15,13 +16,13 @@ use crate::{
     storage::{Reading, Storage, compute},
 };
 
-/// A multi-dimensional array of one element type on one device, with its place in the autograd graph.
+/// A multi-dimensional array of one dtype on one device, with its place in the autograd graph.
 ///
-/// Cloning makes another handle of the same tensor (as assignment does in Python);
-/// [`copy`](Tensor::copy) makes a new one. Views share memory with their base, and a change through one
-/// handle or view shows in all. A tensor may be used from any thread.
+/// Cloning makes another handle to the same tensor (as assignment does in Python); [`copy`](Tensor::copy) makes a new
+/// tensor. Views share memory with their base, and a change through one handle or view shows in all others. A tensor
+/// may be used from any thread.
 ///
-/// Dimensions are numbered from 0, or from -1 backwards.
+/// Dimensions are numbered from 0, or backwards from -1.
 #[derive(Clone)]
 pub struct Tensor(pub(crate) Arc<Inner>);
 
@@ -30,7 +31,7 @@ pub(crate) struct Inner {
     pub layout: Layout,
     /// The tensor that this one is a view of (never itself a view), for in-place changes through the view.
     pub view_of: Option<Base>,
-    /// Whether `meta` holds a history or a wish for gradients: lets the hot path skip the lock.
+    /// Whether `meta` holds a history or `requires_grad`: lets the hot path skip the lock.
     pub tracked: AtomicBool,
     pub meta: Mutex<Meta>,
 }
@@ -65,7 +66,7 @@ impl Tensor {
         Ok(Self::from_storage(compute(device, dtype, &layout, write)?, layout))
     }
 
-    /// The same memory through another layout, without history. `ops::view` adds the history.
+    /// The same memory through another layout, not recorded on the tape; `ops::view` records it.
     pub(crate) fn alias(&self, layout: Layout) -> Tensor {
         let base = match &self.0.view_of {
             Some(base) => Base { tensor: base.tensor.clone(), untraced: base.untraced || !grad_enabled() },
@@ -74,8 +75,8 @@ impl Tensor {
         Self::assemble(self.0.storage.clone(), layout, Some(base))
     }
 
-    /// A tensor that shares this one's memory but not its history: no gradient flows through it. A change
-    /// of one shows in the other.
+    /// A tensor that shares this one's memory but not its history: no gradient flows through it. A change of either
+    /// shows in the other.
     #[must_use]
     pub fn detach(&self) -> Tensor {
         Self::from_storage(self.0.storage.clone(), self.0.layout).noted("identity", &[self], || [])
@@ -104,7 +105,7 @@ impl Tensor {
     /// The extent of one dimension.
     ///
     /// # Errors
-    /// The tensor has no such dimension.
+    /// If the tensor has no such dimension.
     pub fn size(&self, dim: impl kiln_backend::Dim) -> Result<usize> {
         let dim = dim.resolve("size", self.rank())?;
         self.dims().get(dim).copied().ok_or_else(|| Error::dim("size", dim as i64, 0))
@@ -134,25 +135,25 @@ impl Tensor {
         self.0.storage.dtype
     }
 
-    /// Where it lives.
+    /// The device it is on.
     #[must_use]
     pub fn device(&self) -> Device {
         self.0.storage.device
     }
 
-    /// Whether its elements lie in row-major order without gaps.
+    /// Whether its elements are in row-major order without gaps.
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
         self.0.layout.is_contiguous()
     }
 
-    /// Whether both are handles of one tensor.
+    /// Whether both are handles to the same tensor.
     #[must_use]
     pub fn is_same(&self, other: &Tensor) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// A number that all handles of this tensor have, and no other tensor has as long as one of them lives.
+    /// A number that all handles to this tensor share, and that no other tensor has as long as one of them lives.
     #[must_use]
     pub fn id(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
@@ -164,7 +165,7 @@ impl Tensor {
         Arc::ptr_eq(&self.0.storage, &other.0.storage)
     }
 
-    /// How often its memory was changed in place.
+    /// How many times its memory was changed in place.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.0.storage.version()
@@ -174,10 +175,10 @@ impl Tensor {
         self.0.tracked.load(Ordering::Acquire)
     }
 
-    /// A scalar's extents.
+    /// Checks that this is a scalar.
     ///
     /// # Errors
-    /// It has dimensions.
+    /// If it has dimensions.
     pub fn dims0(&self) -> Result<()> {
         self.exact_dims("dims0").map(|[]| ())
     }
@@ -185,7 +186,7 @@ impl Tensor {
     /// The extent of a vector.
     ///
     /// # Errors
-    /// It has not exactly 1 dimension.
+    /// If it is not 1-D.
     pub fn dims1(&self) -> Result<usize> {
         self.exact_dims("dims1").map(|[a]| a)
     }
@@ -193,23 +194,23 @@ impl Tensor {
     /// The extents of a matrix.
     ///
     /// # Errors
-    /// It has not exactly 2 dimensions.
+    /// If it is not 2-D.
     pub fn dims2(&self) -> Result<(usize, usize)> {
         self.exact_dims("dims2").map(|[a, b]| (a, b))
     }
 
-    /// The extents of a tensor with 3 dimensions.
+    /// The extents of a 3-D tensor.
     ///
     /// # Errors
-    /// It has not exactly 3 dimensions.
+    /// If it is not 3-D.
     pub fn dims3(&self) -> Result<(usize, usize, usize)> {
         self.exact_dims("dims3").map(|[a, b, c]| (a, b, c))
     }
 
-    /// The extents of a tensor with 4 dimensions: `let (n, c, h, w) = x.dims4()?;`.
+    /// The extents of a 4-D tensor: `let (n, c, h, w) = x.dims4()?;`.
     ///
     /// # Errors
-    /// It has not exactly 4 dimensions.
+    /// If it is not 4-D.
     pub fn dims4(&self) -> Result<(usize, usize, usize, usize)> {
         self.exact_dims("dims4").map(|[a, b, c, d]| (a, b, c, d))
     }

@@ -165,7 +165,7 @@ fn what_is_close() -> Result<()> {
     let x = floats(&[1., f32::NAN])?;
     assert_eq!(x.isclose(&x, 0., 0.)?.to_vec::<bool>()?, [true, false]);
     assert!(x.allclose_equal_nan(&x, 0., 0.)? && !x.allclose(&x, 0., 0.)?);
-    assert_eq!(text(x.isclose(&x, -1., 0.)), "isclose: tolerances are at least 0, but rtol is -1 and atol 0");
+    assert_eq!(text(x.isclose(&x, -1., 0.)), "isclose: tolerances must be at least 0, got rtol -1 and atol 0");
     assert!(x.allclose(&x, 0., f64::NAN).is_err());
     Ok(())
 }

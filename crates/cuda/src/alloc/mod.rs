@@ -38,7 +38,7 @@ pub(crate) trait Source {
     /// Allocates exactly `bytes` bytes for work queued from now on; `None` if there is not enough memory.
     ///
     /// # Errors
-    /// As for [`take`](Self::take).
+    /// Those of [`take`](Self::take).
     fn take_in_order(&mut self, bytes: usize) -> Result<Option<u64>>;
     /// Frees such memory in stream order, without waiting for the queued work.
     fn give_in_order(&mut self, address: u64);

@@ -74,7 +74,7 @@ impl Product {
     /// No extent is 0.
     ///
     /// # Errors
-    /// The operands that must be copied first.
+    /// If the operands that must be copied first.
     pub(crate) fn new(Extents { m, n, k }: Extents, a: Steps, b: Steps, out: Steps) -> Result<Product, Unfit> {
         // Transposed, `b` is `n` by `k` and `a` is `k` by `m`.
         let (from_b, from_a) = (Matrix::stored(n, k, b[1], b[0]), Matrix::stored(k, m, a[1], a[0]));

@@ -40,7 +40,7 @@ impl Libraries {
     /// Opens the libraries; without a driver, any version, for a report.
     ///
     /// # Errors
-    /// As for [`libraries`].
+    /// Those of [`libraries`].
     pub(crate) fn open(driver: Option<&Driver>) -> Result<Libraries, String> {
         // Without a driver, the newest known version.
         let served = driver.map_or(13, |driver| u32::try_from(driver.version() / 1000).unwrap_or(0)).max(12);

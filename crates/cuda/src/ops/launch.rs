@@ -25,7 +25,7 @@ impl Tag {
     /// The kernel of a family.
     ///
     /// # Errors
-    /// The operation is not defined for the dtype.
+    /// If the operation is not defined for the dtype.
     pub(crate) fn find<K>(self, family: &Family<K>, op: &'static str) -> Result<Kernel<K>> {
         let (found, dtype) = match self {
             Tag::Of(dtype) => (family.get(op, dtype), dtype),

@@ -1,4 +1,4 @@
-//! Accumulation of gradients: those that arrive at one place are added up.
+//! Accumulation of gradients: those that arrive at the same tensor are added up.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use kiln_backend::{BinaryOp, Result};
 
 use crate::tensor::Tensor;
 
-/// Adds a gradient to a tensor's `grad`. The first one is moved there if there is no other handle of it.
+/// Adds a gradient to a tensor's `grad`. The first one is moved there if there is no other handle to it.
 pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
     let existing = leaf.0.meta.lock().grad.clone();
     if let Some(sum) = existing {
@@ -16,7 +16,7 @@ pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
     let previous = {
         let mut meta = leaf.0.meta.lock();
         match &meta.grad {
-            // Another thread's backward pass was first.
+            // Another thread's backward pass came first.
             Some(sum) => Some(sum.clone()),
             None => {
                 meta.grad = Some(own.clone());
@@ -27,7 +27,7 @@ pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
     previous.map_or(Ok(()), |sum| sum.assign(BinaryOp::Add, &own))
 }
 
-/// Adds to a gradient that is still being propagated, in place if there is no other handle of it.
+/// Adds to a gradient that is still being propagated, in place if there is no other handle to it.
 pub(crate) fn add_to(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
     if is_exclusive(sum) {
         return sum.assign(BinaryOp::Add, grad);
@@ -36,7 +36,7 @@ pub(crate) fn add_to(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Whether this handle is the only one of its memory, and covers all of it in row-major order.
+/// Whether this handle is the only one to its memory, and covers all of it in row-major order.
 fn is_exclusive(tensor: &Tensor) -> bool {
     Arc::strong_count(&tensor.0) == 1
         && Arc::strong_count(&tensor.0.storage) == 1

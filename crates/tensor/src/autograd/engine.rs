@@ -1,4 +1,4 @@
-//! The backward pass.
+//! The backward pass: walks the tape from the newest node to the oldest, and runs the gradient rules.
 
 use std::{
     cmp::Ordering,
@@ -21,21 +21,21 @@ use super::{
 };
 use crate::tensor::Tensor;
 
-/// How a backward pass is done.
+/// Options of a backward pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BackwardOptions {
-    /// Keep what the graph saved, so that it can be walked again.
+    /// Keep the tensors that the graph saved, so that it can be walked again.
     pub retain_graph: bool,
 }
 
 #[located(site)]
 impl Tensor {
-    /// Computes the gradients of this one-element tensor with respect to all leaves that it was made from,
-    /// adds them to their [`grad`](Tensor::grad), and frees what the graph saved.
+    /// Computes the gradients of this one-element tensor with respect to all leaves that it was made from, adds them to
+    /// their [`grad`](Tensor::grad), and frees the tensors that the graph saved.
     ///
     /// # Errors
-    /// The tensor has more than one element (see [`backward_with`](Tensor::backward_with)) or requires no
-    /// gradients, the graph was walked before, or a saved tensor was changed in place.
+    /// If the tensor has more than one element (see [`backward_with`](Tensor::backward_with)) or requires no gradients,
+    /// the graph was walked before, or a saved tensor was changed in place.
     pub fn backward(&self) -> Result<()> {
         backward(&[(self.clone(), None)], BackwardOptions::default())
     }
@@ -43,26 +43,26 @@ impl Tensor {
     /// [`backward`](Tensor::backward) that can be repeated on the same graph.
     ///
     /// # Errors
-    /// As [`backward`](Tensor::backward).
+    /// Those of [`backward`](Tensor::backward).
     pub fn backward_retain_graph(&self) -> Result<()> {
         backward(&[(self.clone(), None)], BackwardOptions { retain_graph: true })
     }
 
-    /// The vector-Jacobian product: `cotangent`, of this tensor's shape, is the gradient to begin with, as
-    /// in PyTorch's `backward(gradient, retain_graph)`.
+    /// The vector-Jacobian product: starts with the gradient `cotangent`, of this tensor's shape, as PyTorch's
+    /// `backward(gradient, retain_graph)`.
     ///
     /// # Errors
-    /// As [`backward`](Tensor::backward), or the cotangent has another shape, dtype or device.
+    /// Those of [`backward`](Tensor::backward); or if the cotangent has another shape, dtype or device.
     pub fn backward_with(&self, cotangent: &Tensor, options: BackwardOptions) -> Result<()> {
         backward(&[(self.clone(), Some(cotangent.clone()))], options)
     }
 }
 
-/// A backward pass from several tensors at once, each with the gradient to begin with (`None`: 1, for a
-/// tensor with one element).
+/// A backward pass from several tensors at once, each with a gradient to start with (`None`: 1, for a tensor with one
+/// element).
 ///
 /// # Errors
-/// As [`Tensor::backward`].
+/// Those of [`Tensor::backward`].
 #[located(site)]
 pub fn backward(roots: &[(Tensor, Option<Tensor>)], options: BackwardOptions) -> Result<()> {
     Pass::new("backward", roots)?.run(options, None).map(drop)
@@ -72,7 +72,7 @@ pub fn backward(roots: &[(Tensor, Option<Tensor>)], options: BackwardOptions) ->
 /// touching any tensor's [`grad`](Tensor::grad); PyTorch's `torch.autograd.grad`.
 ///
 /// # Errors
-/// As [`Tensor::backward`], or an input requires no gradient or is not part of the graph.
+/// Those of [`Tensor::backward`]; or if an input requires no gradient or is not part of the graph.
 #[located(site)]
 pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let roots: Vec<_> = outputs.iter().map(|&t| (t.clone(), None)).collect();
@@ -84,7 +84,7 @@ pub fn grad(outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
 /// [`grad`] with cotangents and options; `None` for inputs that the outputs do not depend on.
 ///
 /// # Errors
-/// As [`grad`].
+/// Those of [`grad`].
 #[located(site)]
 pub fn grad_with(
     roots: &[(Tensor, Option<Tensor>)],
@@ -100,7 +100,7 @@ pub fn grad_with(
     Pass::new("grad", roots)?.run(options, Some(&targets))
 }
 
-/// What an edge points to, for comparing.
+/// What an edge points to, for comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Target {
     Leaf(usize),
@@ -116,7 +116,7 @@ impl Target {
     }
 }
 
-/// A node that waits for its turn, newest first.
+/// A node that is ready to run; ordered newest first.
 struct Ready(Arc<Node>);
 
 impl Ord for Ready {
@@ -139,12 +139,12 @@ impl Eq for Ready {}
 /// One walk over the graph.
 struct Pass {
     queue: BinaryHeap<Ready>,
-    /// What has arrived for nodes in the queue, by the node's number.
+    /// The gradients that have arrived for nodes in the queue, by the node's number.
     pending: HashMap<u64, Arrived>,
-    /// Sums for leaves whose gradient is wanted whole at the end: targets, and those with hooks.
+    /// Sums for leaves whose gradient is needed whole at the end: targets, and those with hooks.
     leaves: Vec<(Tensor, Tensor)>,
     roots: Vec<(Edge, Tensor)>,
-    /// If leaves have hooks that wait for whole gradients.
+    /// Set if leaves have hooks that wait for whole gradients.
     hooked: Option<BackwardPass>,
 }
 
@@ -165,7 +165,7 @@ impl Pass {
                     return Err(Error::shape(op, expected, root.shape()));
                 }
                 Some(grad) if grad.shape() != root.shape() => {
-                    let expected = "a cotangent has the shape of the tensor";
+                    let expected = "the cotangent must have the shape of the tensor";
                     return Err(Error::shapes(op, root.shape(), grad.shape(), expected));
                 }
                 Some(grad) if grad.dtype() != root.dtype() => {
@@ -196,7 +196,7 @@ impl Pass {
         }
         while let Some(Ready(node)) = self.queue.pop() {
             let Some(mut arrived) = self.pending.remove(&node.sequence) else { continue };
-            // What has gone through ReLU already is no gradient of an output, and nobody has asked for that.
+            // A gradient that has already gone through ReLU is not that of an output, and nobody has asked for it.
             let outputs = if arrived.relu_done.is_some() { &mut [] } else { &mut arrived.grads[..] };
             for (output, slot) in outputs.iter_mut().enumerate() {
                 if let Some(grad) = slot.take() {
@@ -226,7 +226,7 @@ impl Pass {
             drop(arrived);
             let mut done = fused_relu.and_then(FusedReluBackward::into_done);
             for (i, grad) in results.into_iter().enumerate() {
-                // It is the first input's.
+                // It belongs to the first input.
                 let done = done.take();
                 if let (true, Some(grad), Some(edge)) = (needs[i], grad, &node.edges[i]) {
                     check_kind(&node, i, edge, &grad)?;
@@ -256,7 +256,7 @@ impl Pass {
         Ok(found)
     }
 
-    /// Hands a gradient to what it flows to, which may have gone through that node's ReLU already.
+    /// Delivers a gradient to the end of an edge; it may already have gone through that node's ReLU.
     fn deliver(
         &mut self,
         edge: &Edge,
@@ -264,7 +264,7 @@ impl Pass {
         relu_done: Option<ReluBackwardDone>,
         targets: Option<&[Target]>,
     ) -> Result<()> {
-        // A view holds its base; gradients need none, and without it may turn out to own their memory.
+        // A view keeps its base alive. Gradients need none, and without it they may turn out to own their memory.
         let grad = if grad.0.view_of.is_some() { grad.detach() } else { grad };
         match edge {
             Edge::Leaf(leaf) => {
@@ -298,7 +298,7 @@ impl Pass {
     }
 }
 
-/// A rule's gradient must fit the input that it is for.
+/// Checks that a rule's gradient has the dtype, device and shape of its input.
 fn check_kind(node: &Node, input: usize, edge: &Edge, grad: &Tensor) -> Result<()> {
     if let Edge::Leaf(tensor) = edge
         && (grad.dtype() != tensor.dtype() || grad.device() != tensor.device())
@@ -319,7 +319,7 @@ fn check_kind(node: &Node, input: usize, edge: &Edge, grad: &Tensor) -> Result<(
     Err(Error::autograd(node.name(), format!("the gradient for input {input} has shape {got}, the input has {want}")))
 }
 
-/// The numbers of the nodes from which an edge path leads to one of the targets.
+/// The numbers of the nodes from which a path leads to one of the targets.
 fn nodes_leading_to(targets: &[Target], roots: &[(Edge, Tensor)]) -> HashSet<u64> {
     let mut reachable: HashMap<u64, Arc<Node>> = HashMap::new();
     let mut stack: Vec<Arc<Node>> = Vec::new();

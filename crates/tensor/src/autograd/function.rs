@@ -1,4 +1,4 @@
-//! Operations written by the user, with their own gradient.
+//! Custom operations: written by the user, with their own gradient.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::tensor::Tensor;
 
-/// An operation with a gradient of its own, as `torch.autograd.Function`. Both passes are written with
-/// tensor operations, so it runs on every device; [`apply`] calls it.
+/// An operation with a custom gradient, like `torch.autograd.Function`. Both passes are written with tensor operations,
+/// so it runs on every device; [`apply`] calls it.
 ///
 /// ```
 /// use kiln_tensor::{Device, Result, Tensor, autograd::{BackwardCtx, Function, FunctionCtx, apply}};
@@ -43,46 +43,46 @@ pub trait Function: Send + Sync + 'static {
     /// The name; the graph shows it with `Backward` appended.
     fn name(&self) -> &str;
 
-    /// Computes the output. Nothing inside is recorded. What `backward` needs is
+    /// Computes the output. Nothing inside is recorded. [Save](FunctionCtx::save) what `backward` needs.
     /// [saved](FunctionCtx::save).
     ///
     /// # Errors
-    /// Whatever goes wrong.
+    /// Any error of the computation.
     fn forward(&self, ctx: &mut FunctionCtx, inputs: &[Tensor]) -> Result<Tensor>;
 
-    /// The gradient of every input (`None` where there is none) from the gradient of the output.
+    /// The gradient of every input (`None` where there is none), from the gradient of the output.
     ///
     /// # Errors
-    /// Whatever goes wrong.
+    /// Any error of the computation.
     fn backward(&self, ctx: &BackwardCtx, grad: &Tensor) -> Result<Vec<Option<Tensor>>>;
 }
 
-/// What [`Function::forward`] can do besides computing.
+/// The context of [`Function::forward`], which saves tensors for the backward pass.
 #[derive(Default)]
 pub struct FunctionCtx {
     saved: Vec<Tensor>,
 }
 
 impl FunctionCtx {
-    /// Keeps a tensor for the backward pass, where [`BackwardCtx::saved`] gives it by its number.
+    /// Saves a tensor for the backward pass, where [`BackwardCtx::saved`] returns it by its index.
     pub fn save(&mut self, tensor: &Tensor) {
         self.saved.push(tensor.clone());
     }
 }
 
-/// What [`Function::backward`] can ask for.
+/// The context of [`Function::backward`]: saved tensors, and which gradients are needed.
 pub struct BackwardCtx<'a>(&'a Ctx<'a>);
 
 impl BackwardCtx<'_> {
-    /// The tensor that was saved as number `i`.
+    /// The saved tensor with index `i`.
     ///
     /// # Errors
-    /// There is none, or it was changed in place since.
+    /// If there is none, or it was changed in place since.
     pub fn saved(&self, i: usize) -> Result<Tensor> {
         self.0.saved(i)
     }
 
-    /// Whether the gradient of input `i` is wanted; it may be `None` otherwise.
+    /// Whether the gradient of input `i` is needed; otherwise it may be `None`.
     #[must_use]
     pub fn needs(&self, i: usize) -> bool {
         self.0.needs(i)
@@ -92,8 +92,7 @@ impl BackwardCtx<'_> {
 /// Calls a [`Function`] and records it.
 ///
 /// # Errors
-/// What its `forward` returns, or the output has a history that `forward` did not record.
-#[located(site)]
+/// Those of `forward`; or if the output has a history that `forward` did not record.
 pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
     let mut ctx = FunctionCtx::default();
     let owned: Vec<Tensor> = inputs.iter().map(|t| t.detach()).collect();
@@ -105,8 +104,8 @@ pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
         let message = "`forward` returned a tensor that has a history of its own; return a new one";
         return Err(Error::autograd(function.name(), message));
     }
-    // A tensor of its own, also where `forward` returned an input or a view of one. Such a view may not be
-    // changed in place while recording, for the input's history would not know.
+    // A separate tensor, even where `forward` returned an input or a view of one. Such a view must not be changed in
+    // place while recording, since the input's history would not include the change.
     let out = match inputs.iter().find(|input| input.shares_memory(&out)) {
         Some(input) => no_grad(|| input.alias(*out.layout())),
         None => out.detach(),

@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 /// The ReLU that ends a node's operation, if its gradient can be fused into the consumer's backward pass.
 #[derive(Clone)]
 pub(crate) struct ReluEpilogue {
-    /// Which of the tensors that the node saved is ReLU's output.
+    /// The index of ReLU's output among the tensors that the node saved.
     pub output: usize,
     /// The elements that ReLU let through, in the device's own form.
     pub mask: Arc<ReluMask>,
@@ -23,7 +23,7 @@ pub(crate) struct ReluEpilogue {
     pub bias: bool,
 }
 
-/// What a rule needs to compute the gradient with respect to the input of the previous node's ReLU.
+/// What a rule needs in order to compute the gradient with respect to the input of the previous node's ReLU.
 pub(crate) struct FusedReluBackward {
     pub output: Tensor,
     pub mask: Arc<ReluMask>,
@@ -31,7 +31,7 @@ pub(crate) struct FusedReluBackward {
     done: OnceCell<ReluBackwardDone>,
 }
 
-/// The gradient that a node gets has gone through its ReLU already.
+/// Set if the gradient that a node receives has already gone through its ReLU.
 pub(crate) struct ReluBackwardDone {
     /// The gradient of the bias, if there is one.
     pub bias: Option<Tensor>,
@@ -42,13 +42,13 @@ impl FusedReluBackward {
         FusedReluBackward { output, mask: epilogue.mask, bias: epilogue.bias, done: OnceCell::new() }
     }
 
-    /// The rule's gradient for its first input is that of ReLU's input.
+    /// Tells that the rule's gradient for its first input is that of ReLU's input.
     pub fn finish(&self, bias: Option<Tensor>) {
-        // A rule does it once; only the first call counts.
+        // A rule does this once; later calls are ignored.
         let _ = self.done.set(ReluBackwardDone { bias });
     }
 
-    /// What the rule has done, if it has.
+    /// What the rule has reported, if anything.
     pub fn into_done(self) -> Option<ReluBackwardDone> {
         self.done.into_inner()
     }

@@ -1,4 +1,4 @@
-//! Comparing gradients with finite differences.
+//! Gradient checking: compares gradients with finite differences.
 
 use kiln_backend::{DType, Error, Result};
 use kiln_derive::located;
@@ -11,14 +11,14 @@ use crate::tensor::Tensor;
 
 const OP: &str = "gradcheck";
 
-/// How close gradients must be. The defaults are PyTorch's.
+/// Tolerances of a gradient check. The defaults are PyTorch's.
 #[derive(Clone, Copy, Debug)]
 pub struct GradcheckOptions {
-    /// How far each element is moved to either side.
+    /// How far each element is moved in either direction.
     pub eps: f64,
-    /// The absolute difference that is allowed.
+    /// The permitted absolute difference.
     pub atol: f64,
-    /// The difference that is allowed relative to the numerical gradient.
+    /// The permitted difference relative to the numerical gradient.
     pub rtol: f64,
 }
 
@@ -31,10 +31,9 @@ impl Default for GradcheckOptions {
 /// Compares every gradient of `f` with the central difference `(f(x + eps) - f(x - eps)) / 2 eps`, as
 /// PyTorch's `torch.autograd.gradcheck`. Use it to test a [`Function`](super::Function) of your own.
 ///
-/// The inputs are `f64` (differences of `f32` say nothing); those that require gradients are checked, or
-/// all if none does. `f` must be smooth near the inputs and give the same result for the same values. It
-/// is called with the inputs as they lie in memory for the gradients, and with contiguous copies for the
-/// differences, so that a mistake with strides shows, too.
+/// The inputs must be `f64` (differences in `f32` are too inaccurate); those that require gradients are checked, or all
+/// if none does. `f` must be smooth near the inputs and deterministic. It is called with the inputs as they are laid
+/// out for the gradients, and with contiguous copies for the differences, so that mistakes with strides show as well.
 ///
 /// ```
 /// use kiln_tensor::{DType, Tensor, autograd::gradcheck};
@@ -45,8 +44,8 @@ impl Default for GradcheckOptions {
 /// ```
 ///
 /// # Errors
-/// A gradient is not the slope: the message names the input, the element and both numbers. Or an input is
-/// not `f64`, or the result does not depend on any of them, or `f` fails.
+/// If a gradient differs from the slope: the message names the input, the element and both numbers. Or if an input is
+/// not `f64`, the result does not depend on any input, or `f` fails.
 #[located(site)]
 pub fn gradcheck(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<()> {
     gradcheck_with(f, inputs, GradcheckOptions::default())
@@ -55,7 +54,7 @@ pub fn gradcheck(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) ->
 /// [`gradcheck`] with other tolerances.
 ///
 /// # Errors
-/// As [`gradcheck`].
+/// Those of [`gradcheck`].
 #[located(site)]
 pub fn gradcheck_with(
     f: impl Fn(&[Tensor]) -> Result<Tensor>,
@@ -108,10 +107,10 @@ pub fn gradcheck_with(
     Ok(())
 }
 
-/// For each input, output element and input element the slope.
+/// The slope for each input, output element and input element.
 fn jacobian(output: &Tensor, inputs: &[&Tensor]) -> Result<Vec<Vec<Vec<f64>>>> {
     let mut rows = vec![Vec::new(); inputs.len()];
-    // An empty output has no slopes, but its backward pass must run all the same.
+    // An empty output has no slopes, but its backward pass must still run.
     for out in 0..output.numel().max(1) {
         let mut cotangent = vec![0.0; output.numel()];
         if let Some(element) = cotangent.get_mut(out) {
@@ -127,17 +126,18 @@ fn jacobian(output: &Tensor, inputs: &[&Tensor]) -> Result<Vec<Vec<Vec<f64>>>> {
     Ok(rows)
 }
 
-/// The result for the inputs as they lie, and for contiguous copies.
+/// Compares the results for the inputs as they are laid out, and for contiguous copies.
 fn check_values(strided: &Tensor, contiguous: &Tensor) -> Result<()> {
     if strided.shape() != contiguous.shape() {
-        let expected = "the result's shape depends on how the inputs lie in memory";
+        let expected = "the result's shape depends on the memory layout of the inputs";
         return Err(Error::shapes(OP, strided.shape(), contiguous.shape(), expected));
     }
     let pairs = strided.to_vec::<f64>()?.into_iter().zip(contiguous.to_vec::<f64>()?);
     for (i, (a, b)) in pairs.enumerate() {
         let close = a == b || (a - b).abs() <= 1e-9 * b.abs().max(1.0) || a.is_nan() && b.is_nan();
         if !close {
-            let message = format!("output element {i} is {a} for the inputs as they lie in memory, {b} for copies");
+            let message =
+                format!("output element {i} is {a} for the inputs as they are laid out, {b} for contiguous copies");
             return Err(Error::autograd(OP, message));
         }
     }

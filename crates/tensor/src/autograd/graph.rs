@@ -1,4 +1,4 @@
-//! Looking at the graph.
+//! Inspecting and printing the autograd graph.
 
 use kiln_derive::located;
 use std::{
@@ -10,7 +10,7 @@ use std::{
 use super::node::Edge;
 use crate::tensor::Tensor;
 
-/// A recorded operation, or the `AccumulateGrad` of a leaf: what PyTorch's `grad_fn` shows.
+/// A recorded operation, or a leaf's `AccumulateGrad`: what PyTorch's `grad_fn` shows.
 #[derive(Clone)]
 pub struct GradFn(Edge);
 
@@ -24,7 +24,7 @@ impl GradFn {
         }
     }
 
-    /// Where its inputs came from, `None` for inputs that require no gradients.
+    /// The operations that made its inputs; `None` for inputs that require no gradients.
     #[must_use]
     pub fn next_functions(&self) -> Vec<Option<GradFn>> {
         match &self.0 {
@@ -33,7 +33,7 @@ impl GradFn {
         }
     }
 
-    /// The leaf in which an `AccumulateGrad` keeps gradients.
+    /// The leaf in which an `AccumulateGrad` stores gradients.
     #[must_use]
     pub fn variable(&self) -> Option<Tensor> {
         match &self.0 {
@@ -42,8 +42,8 @@ impl GradFn {
         }
     }
 
-    /// Tells operations apart: the same for the same operation, however it was reached. Another one may get the number when
-    /// this one is gone.
+    /// Identifies the operation: the same for the same operation, however it was reached. The id may be reused once the
+    /// operation is gone.
     #[must_use]
     pub fn id(&self) -> usize {
         match &self.0 {
@@ -78,8 +78,8 @@ impl Tensor {
     }
 }
 
-/// The graph of a tensor as an indented tree, newest first. What was printed before is named again
-/// with `(above)` and not repeated.
+/// The graph of a tensor as an indented tree, newest first. Operations that were already printed are marked `(above)`
+/// and not expanded again.
 #[must_use]
 pub fn graph_text(tensor: &Tensor) -> String {
     let mut out = String::new();
@@ -88,7 +88,7 @@ pub fn graph_text(tensor: &Tensor) -> String {
     while let Some((depth, at)) = stack.pop() {
         let new = seen.insert(at.id());
         let above = if new { "" } else { " (above)" };
-        // Deep chains stay readable (and small): the indentation stops growing.
+        // Deep chains stay readable (and the text small): the indentation stops growing.
         let _ = writeln!(out, "{:indent$}{}{above}", "", at.label(), indent = 2 * depth.min(40));
         if new {
             stack.extend(at.next_functions().into_iter().rev().flatten().map(|next| (depth + 1, next)));

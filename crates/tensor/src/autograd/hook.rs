@@ -1,4 +1,4 @@
-//! Hooks: functions that are called with gradients as they arrive, and gradients that are kept for tensors that are no leaves.
+//! Hooks, which are called with gradients as they arrive, and gradients that are kept for non-leaf tensors.
 
 use std::sync::{Arc, Weak};
 
@@ -19,7 +19,7 @@ pub(crate) struct Hook {
 
 pub(crate) type Hooks = Vec<Hook>;
 
-/// What is to happen with the gradient of one output of a node.
+/// An action on the gradient of one output of a node.
 #[derive(Clone)]
 pub(crate) struct OutputHook {
     pub output: usize,
@@ -29,11 +29,11 @@ pub(crate) struct OutputHook {
 #[derive(Clone)]
 pub(crate) enum Action {
     Call(Hook),
-    /// `retain_grad`: keep it in this tensor.
+    /// `retain_grad`: store the gradient in this tensor.
     Keep(Weak<Inner>),
 }
 
-/// Runs hooks on a gradient, in the order in which they were registered.
+/// Runs hooks on a gradient, in the order of their registration.
 pub(crate) fn run_hooks(hooks: &[Hook], mut grad: Tensor) -> Result<Tensor> {
     for hook in hooks {
         if let Some(replacement) = (hook.run)(&grad)? {
@@ -49,7 +49,7 @@ pub(crate) fn run_hooks(hooks: &[Hook], mut grad: Tensor) -> Result<Tensor> {
     Ok(grad)
 }
 
-/// Runs what is registered for output `output` of a node.
+/// Runs the actions registered for output `output` of a node.
 pub(crate) fn run_output_hooks(hooks: &Mutex<Vec<OutputHook>>, output: usize, mut grad: Tensor) -> Result<Tensor> {
     let actions: Vec<Action> = {
         let hooks = hooks.lock();
@@ -63,7 +63,7 @@ pub(crate) fn run_output_hooks(hooks: &Mutex<Vec<OutputHook>>, output: usize, mu
             grad = run_hooks(std::slice::from_ref(hook), grad)?;
         }
     }
-    // What is kept is what flows on, whenever it was asked for.
+    // What is kept is what flows on, whenever `retain_grad` was called.
     for action in actions {
         if let Action::Keep(tensor) = action
             && let Some(tensor) = tensor.upgrade()

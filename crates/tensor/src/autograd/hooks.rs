@@ -1,4 +1,4 @@
-//! Registering hooks and `retain_grad`.
+//! Registering hooks, and `retain_grad`.
 
 use std::sync::{
     Arc, Weak,
@@ -20,14 +20,14 @@ enum Place {
     Node(Weak<Node>),
 }
 
-/// Takes a hook away again with [`remove`](HookHandle::remove); dropping the handle leaves the hook in place.
+/// A registered hook. [`remove`](HookHandle::remove) removes it; dropping the handle leaves it in place.
 pub struct HookHandle {
     id: u64,
     place: Place,
 }
 
 impl HookHandle {
-    /// Takes the hook away.
+    /// Removes the hook.
     pub fn remove(self) {
         match self.place {
             Place::Leaf(tensor) => {
@@ -50,11 +50,11 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 #[located(site)]
 impl Tensor {
-    /// Calls `hook` with every gradient that arrives at this tensor in a backward pass. What it returns takes
-    /// the gradient's place; `None` leaves it.
+    /// Calls `hook` with every gradient that arrives at this tensor in a backward pass. The gradient that it returns
+    /// replaces the original; `None` leaves it.
     ///
     /// # Errors
-    /// The tensor requires no gradients.
+    /// If the tensor requires no gradients.
     pub fn register_hook(
         &self,
         hook: impl Fn(&Tensor) -> Result<Option<Tensor>> + Send + Sync + 'static,
@@ -81,7 +81,7 @@ impl Tensor {
     /// replace the gradient with [`set_grad`](Tensor::set_grad). An error ends the pass.
     ///
     /// # Errors
-    /// The tensor is not a leaf, or requires no gradients.
+    /// If the tensor is not a leaf, or requires no gradients.
     pub fn register_post_accumulate_grad_hook(
         &self,
         hook: impl Fn(&Tensor, &BackwardPass) -> Result<()> + Send + Sync + 'static,
@@ -98,11 +98,11 @@ impl Tensor {
         }
     }
 
-    /// Keeps this tensor's gradient in [`grad`](Tensor::grad) although it is not a leaf. Nothing to do for
+    /// Keeps this tensor's gradient in [`grad`](Tensor::grad) although it is not a leaf. Does nothing for a leaf.
     /// a leaf.
     ///
     /// # Errors
-    /// The tensor requires no gradients.
+    /// If the tensor requires no gradients.
     pub fn retain_grad(&self) -> Result<()> {
         match self.edge() {
             None => Err(Error::autograd("retain_grad", "the tensor requires no gradients")),
@@ -120,7 +120,7 @@ impl Tensor {
     }
 }
 
-/// When an in-place operation gives a tensor a new history, its wish to keep the gradient moves along.
+/// When an in-place operation gives a tensor a new history, `retain_grad` moves along.
 pub(crate) fn move_kept(tensor: &Arc<Inner>, from: &Node, to: &Node, output: usize) {
     let kept = |hook: &OutputHook| matches!(&hook.action, Action::Keep(t) if t.as_ptr() == Arc::as_ptr(tensor));
     let mut hooks = from.hooks.lock();

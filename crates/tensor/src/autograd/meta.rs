@@ -1,4 +1,4 @@
-//! The autograd side of one tensor.
+//! The autograd state of a tensor.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -14,12 +14,12 @@ use super::{
 };
 use crate::tensor::Tensor;
 
-/// Behind the tensor's lock.
+/// Protected by the tensor's lock.
 #[derive(Default)]
 pub(crate) struct Meta {
     /// Set by the user on a leaf.
     pub requires_grad: bool,
-    /// The node and its output that made the tensor; `None` for a leaf.
+    /// The node that made the tensor, and which output it is; `None` for a leaf.
     pub grad_fn: Option<(Arc<Node>, usize)>,
     /// For a view: the version of the memory that `grad_fn` belongs to.
     pub version: u32,
@@ -31,7 +31,7 @@ pub(crate) struct Meta {
 
 #[located(site)]
 impl Tensor {
-    /// Whether gradients flow to it: it was asked for, or it was made from a tensor for which it was.
+    /// Whether gradients flow to it: it was requested, or the tensor was made from one for which it was.
     #[must_use]
     pub fn requires_grad(&self) -> bool {
         if let Some(base) = &self.0.view_of {
@@ -40,16 +40,15 @@ impl Tensor {
         self.is_tracked()
     }
 
-    /// Whether it was made by the user rather than by a recorded operation. Gradients are kept in leaves.
+    /// Whether it was made by the user rather than by a recorded operation. Gradients are accumulated in leaves.
     #[must_use]
     pub fn is_leaf(&self) -> bool {
         !matches!(self.edge(), Some(Edge::Node { .. }))
     }
 
-    /// Asks for (or declines) gradients of this leaf, in place; gives the tensor back for chaining.
-    ///
+    /// Sets whether gradients of this leaf are computed, in place; returns the tensor for chaining.
     /// # Errors
-    /// The tensor is not of floats, or not a leaf.
+    /// If the tensor is not floating-point, or not a leaf.
     pub fn requires_grad_(self, requires_grad: bool) -> Result<Tensor> {
         self.set_requires_grad(requires_grad)?;
         Ok(self)
@@ -58,7 +57,7 @@ impl Tensor {
     /// [`requires_grad_`](Tensor::requires_grad_) on a borrowed tensor.
     ///
     /// # Errors
-    /// The tensor is not of floats, or not a leaf.
+    /// If the tensor is not floating-point, or not a leaf.
     pub fn set_requires_grad(&self, requires_grad: bool) -> Result<()> {
         if requires_grad && !self.dtype().is_float() {
             return Err(Error::dtype("requires_grad_", self.dtype(), "only floats can require gradients"));
@@ -75,8 +74,8 @@ impl Tensor {
         Ok(())
     }
 
-    /// The gradient that backward passes have added up: `None` before the first one, and for tensors that
-    /// keep none. It is the tensor itself, not a copy.
+    /// The gradient that backward passes have accumulated: `None` before the first one, and for tensors that keep none.
+    /// It is a handle, not a copy.
     #[must_use]
     pub fn grad(&self) -> Option<Tensor> {
         self.0.meta.lock().grad.clone()
@@ -85,7 +84,7 @@ impl Tensor {
     /// Replaces the gradient.
     ///
     /// # Errors
-    /// Its shape, dtype or device is not the tensor's.
+    /// If its shape, dtype or device is not the tensor's.
     pub fn set_grad(&self, grad: Option<Tensor>) -> Result<()> {
         if let Some(grad) = &grad {
             if grad.shape() != self.shape() {
@@ -103,12 +102,12 @@ impl Tensor {
         Ok(())
     }
 
-    /// Forgets the gradient: `grad()` is `None` again, as after PyTorch's `zero_grad(set_to_none=True)`.
+    /// Clears the gradient: `grad()` is `None` again, as after PyTorch's `zero_grad(set_to_none=True)`.
     pub fn zero_grad(&self) {
         let _old = self.0.meta.lock().grad.take();
     }
 
-    /// Where a gradient for this tensor flows to; `None` if it needs none.
+    /// Where a gradient of this tensor flows to; `None` if it needs none.
     pub(crate) fn edge(&self) -> Option<Edge> {
         if let Some(base) = &self.0.view_of {
             self.refresh_view(&base.tensor, base.untraced);
@@ -123,8 +122,8 @@ impl Tensor {
         }
     }
 
-    /// If the memory was changed in place since the view's history was written, the view's values come from
-    /// the base as it is now.
+    /// If the memory was changed in place since the view's history was recorded, derives the history from the base as
+    /// it is now.
     fn refresh_view(&self, base: &Tensor, untraced: bool) {
         let version = self.version();
         if untraced || self.0.meta.lock().version == version {

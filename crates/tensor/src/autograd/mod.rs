@@ -1,8 +1,8 @@
-//! The tape: which operations made a tensor, and how gradients flow back through them.
+//! Autograd: a tape that records which operations made a tensor, and how gradients flow back through them.
 //!
-//! While recording is on, an operation with an operand that requires gradients makes a `Node`
-//! that knows its rule, what it saved, and where its inputs came from. [`backward`] walks the nodes from the
-//! newest to the oldest and calls the same backend primitives as the forward pass.
+//! While recording is on, an operation with an operand that requires gradients makes a `Node`, which holds its gradient
+//! rule, the tensors that it saved, and edges to its inputs. [`backward`] walks the nodes from the newest to the oldest
+//! and calls the same backend primitives as the forward pass.
 //!
 //! Follows <https://docs.pytorch.org/docs/stable/notes/autograd.html>. Not supported: gradients of gradients
 //! (`create_graph`), forward mode.

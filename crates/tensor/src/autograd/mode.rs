@@ -1,4 +1,4 @@
-//! Whether operations are recorded: a switch of each thread.
+//! Gradient mode: a per-thread switch for whether operations are recorded.
 
 use std::{cell::Cell, marker::PhantomData};
 
@@ -6,7 +6,7 @@ thread_local! {
     static ENABLED: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Whether operations of this thread are recorded (they are at first).
+/// Whether operations of this thread are recorded (initially they are).
 #[must_use]
 pub fn is_grad_enabled() -> bool {
     ENABLED.get()
@@ -14,7 +14,7 @@ pub fn is_grad_enabled() -> bool {
 
 pub use is_grad_enabled as grad_enabled;
 
-/// Restores the switch when it is dropped. Stays on its thread.
+/// Restores the switch when it is dropped. Cannot be sent to another thread.
 #[must_use = "recording is switched back when the guard is dropped"]
 #[derive(Debug)]
 pub struct GradModeGuard {
@@ -34,7 +34,7 @@ impl Drop for GradModeGuard {
     }
 }
 
-/// Records nothing on this thread while the guard lives: `let _guard = no_grad_guard();`.
+/// Turns off recording on this thread while the guard lives: `let _guard = no_grad_guard();`.
 pub fn no_grad_guard() -> GradModeGuard {
     GradModeGuard::new(false)
 }

@@ -1,4 +1,4 @@
-//! One recorded operation.
+//! A node of the tape: one recorded operation.
 
 use std::{
     borrow::Cow,
@@ -20,20 +20,20 @@ use super::{
 };
 use crate::tensor::Tensor;
 
-/// Where an input came from: what its gradient flows to.
+/// Where an input came from, and so where its gradient flows to.
 #[derive(Clone)]
 pub(crate) enum Edge {
-    /// A tensor that the user made: its gradient is kept in it.
+    /// A tensor that the user made: its gradient is accumulated in it.
     Leaf(Tensor),
     /// Output number `output` of another operation.
     Node { node: Arc<Node>, output: usize },
 }
 
-/// One recorded operation: a rule, what it saved, and the edges to where its inputs came from.
+/// One recorded operation: its rule, the tensors that it saved, and the edges to its inputs.
 pub(crate) struct Node {
     name: Cow<'static, str>,
-    /// Nodes are numbered as they are made, so an operation's number is above those of its inputs: walking
-    /// in falling order visits every node after all of its consumers.
+    /// Nodes are numbered in order of creation, so an operation's number is above those of its inputs: visiting nodes
+    /// in descending order reaches every node after all of its consumers.
     pub sequence: u64,
     pub edges: SmallVec<[Option<Edge>; 3]>,
     /// The shape of each output.
@@ -41,18 +41,18 @@ pub(crate) struct Node {
     saved: Mutex<Saved>,
     rule: Rule,
     pub hooks: Mutex<Vec<OutputHook>>,
-    /// How many edges lead here.
+    /// How many edges lead to this node.
     pub consumers: AtomicU32,
-    /// If its operation ends in a ReLU whose gradient the consumer can compute. Freed with `saved`.
+    /// Set if the operation ends in a ReLU whose gradient the consumer can compute. Freed together with `saved`.
     relu: Mutex<Option<ReluEpilogue>>,
 }
 
-/// What a node keeps for its rule.
+/// What a node saved for its rule.
 enum Saved {
     /// The rule reads no tensors: it can run any number of times.
     Nothing,
-    /// Shared, so that passes in several threads can run the rule at once, and none of them holds the lock
-    /// while user code runs.
+    /// Shared, so that passes in several threads can run the rule at once, and none of them holds the lock while user
+    /// code runs.
     Kept(Arc<[SavedTensor]>),
     /// Freed by a backward pass without `retain_graph`.
     Freed,
@@ -85,14 +85,14 @@ impl Node {
         &self.name
     }
 
-    /// What it saved, if that is anything and still there.
+    /// The saved tensors, if there are any that are not freed.
     pub fn kept(&self) -> Option<Arc<[SavedTensor]>> {
         if let Saved::Kept(saved) = &*self.saved.lock() { Some(saved.clone()) } else { None }
     }
 
     /// The ReLU of the node that the gradient of the first input goes to, if that node ends in one and nothing else
-    /// uses the gradient between the two. `awaited` tells of an edge whether a gradient has arrived there already, or is
-    /// requested.
+    /// uses the gradient between the two. `awaited` tells for an edge whether a gradient has already arrived there, or
+    /// is requested.
     pub fn fused_relu_below(&self, awaited: impl Fn(&Edge, &Node) -> bool) -> Option<FusedReluBackward> {
         let Some(Some(edge @ Edge::Node { node: below, output: 0 })) = self.edges.first() else { return None };
         let epilogue = below.relu.lock().clone()?;
@@ -100,12 +100,12 @@ impl Node {
         if !alone || !below.hooks.lock().is_empty() || awaited(edge, below) {
             return None;
         }
-        // If it is freed or was changed, the node's own rule reports it.
+        // If the output is freed or was changed, the node's own rule reports it.
         let output = below.kept()?.get(epilogue.output)?.unchanged()?;
         Some(FusedReluBackward::new(epilogue, output))
     }
 
-    /// Runs the rule. Unless the graph is `retain`ed, what was saved is freed: a second run is then an error, except for
+    /// Runs the rule. Unless `retain` is set, the saved tensors are freed: a second run is then an error, except for
     /// nodes that save nothing.
     pub fn run(
         &self,

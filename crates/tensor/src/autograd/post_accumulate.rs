@@ -1,7 +1,7 @@
-//! Hooks that run when a leaf's gradient is complete: PyTorch's `register_post_accumulate_grad_hook`.
+//! Post-accumulate hooks, which run when a leaf's gradient is complete: PyTorch's `register_post_accumulate_grad_hook`.
 //!
-//! A leaf that several operations read gets a gradient from each. A pass counts the edges to leaves that have such hooks
-//! before it begins, so a hook runs as soon as the last gradient is added, while the pass goes on.
+//! A leaf that several operations read gets a gradient from each. Before a pass begins, it counts the edges to leaves
+//! that have such hooks, so that a hook runs as soon as the last gradient is added, while the pass goes on.
 
 use std::{
     cell::RefCell,
@@ -26,14 +26,14 @@ pub(crate) struct PostHook {
     pub run: PostHookFn,
 }
 
-/// Whether a hook was ever registered: no other program pays for the count.
+/// Whether a hook was ever registered: programs without hooks do not pay for the counting.
 static IN_USE: AtomicBool = AtomicBool::new(false);
 static NEXT_PASS: AtomicU64 = AtomicU64::new(0);
 
-/// What a hook of [`Tensor::register_post_accumulate_grad_hook`] is told of the backward pass that calls it.
+/// The backward pass that calls a hook of [`Tensor::register_post_accumulate_grad_hook`].
 pub struct BackwardPass {
     id: u64,
-    /// The leaves with hooks that the pass can reach, and how many gradients each has yet to get.
+    /// The leaves with hooks that the pass can reach, and how many gradients each still expects.
     leaves: RefCell<HashMap<usize, Expected>>,
     at_end: RefCell<Vec<AtEnd>>,
 }
@@ -43,32 +43,32 @@ type AtEnd = Box<dyn FnOnce() -> Result<()>>;
 struct Expected {
     leaf: Tensor,
     left: usize,
-    /// The place in the order in which leaves were found.
+    /// The leaf's index in the order in which leaves were found.
     number: usize,
-    /// Whether a gradient has come.
+    /// Whether a gradient has arrived.
     begun: bool,
 }
 
 impl BackwardPass {
-    /// A number that no other pass of the process has.
+    /// A number that is unique among the passes of the process.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whether the graph leads to this leaf, which has such a hook: whether the pass can bring it a gradient.
+    /// Whether the pass can bring a gradient to this leaf: whether the graph leads to it and it has such a hook.
     #[must_use]
     pub fn reaches(&self, leaf: &Tensor) -> bool {
         self.leaves.borrow().contains_key(&leaf.id())
     }
 
-    /// Calls `f` when all gradients of this pass are added up, before `backward` returns; not if the pass fails. What `f`
-    /// returns is what `backward` does.
+    /// Calls `f` when all gradients of this pass are accumulated, before `backward` returns; not if the pass fails. An
+    /// error of `f` becomes that of `backward`.
     pub fn at_end(&self, f: impl FnOnce() -> Result<()> + 'static) {
         self.at_end.borrow_mut().push(Box::new(f));
     }
 
-    /// Counts the gradients that leaves with hooks will get; `None` if no leaf has any.
+    /// Counts the gradients that leaves with hooks will get; `None` if no leaf has hooks.
     pub(super) fn begin<'a>(roots: impl Iterator<Item = &'a Edge>) -> Option<BackwardPass> {
         if !IN_USE.load(Ordering::Relaxed) {
             return None;
@@ -97,7 +97,7 @@ impl BackwardPass {
         Some(BackwardPass { id, leaves: RefCell::new(leaves), at_end: RefCell::default() })
     }
 
-    /// A gradient was added to a leaf; calls its hooks if it was the last one.
+    /// Call when a gradient was added to a leaf; calls its hooks if it was the last one.
     pub(super) fn accumulated(&self, leaf: &Tensor) -> Result<()> {
         {
             let mut leaves = self.leaves.borrow_mut();
@@ -111,7 +111,7 @@ impl BackwardPass {
         self.call_hooks(leaf)
     }
 
-    /// All gradients that a leaf gets have been added at once.
+    /// Call when all gradients of a leaf have been added at once.
     pub(super) fn accumulated_whole(&self, leaf: &Tensor) -> Result<()> {
         if let Some(expected) = self.leaves.borrow_mut().get_mut(&leaf.id()) {
             (expected.begun, expected.left) = (true, 0);
@@ -119,7 +119,7 @@ impl BackwardPass {
         self.call_hooks(leaf)
     }
 
-    /// The pass is over. Rules may hand on fewer gradients than there are edges: hooks of such leaves run now.
+    /// Ends the pass. Rules may return fewer gradients than there are edges: the hooks of such leaves run now.
     pub(super) fn finish(self) -> Result<()> {
         let mut rest: Vec<_> = {
             let mut leaves = self.leaves.borrow_mut();
@@ -137,7 +137,7 @@ impl BackwardPass {
     }
 }
 
-/// Puts a hook into a leaf.
+/// Registers a hook of a leaf.
 pub(super) fn register(leaf: &Tensor, hook: PostHook) {
     leaf.0.meta.lock().post_accumulate.push(hook);
     IN_USE.store(true, Ordering::Relaxed);

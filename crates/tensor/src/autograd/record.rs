@@ -1,4 +1,4 @@
-//! Writing an operation onto the tape.
+//! Recording operations on the tape.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -15,9 +15,9 @@ use super::{
 };
 use crate::tensor::Tensor;
 
-/// Appends the operation that made `out` from `inputs`, if recording is on and one of them requires
-/// gradients. `saved` is what the rule will ask for by number (`out` may be among it). The rule returns one
-/// gradient an input.
+/// Appends the operation that made `out` from `inputs`, if recording is on and one of them requires gradients. `saved`
+/// are the tensors that the rule will request by index (`out` may be among them). The rule returns one gradient per
+/// input.
 pub(crate) fn record(
     out: Tensor,
     name: &'static str,
@@ -28,12 +28,12 @@ pub(crate) fn record(
     record_node(out, Cow::Borrowed(name), inputs, saved, None, rule)
 }
 
-/// Whether [`record`] will keep an operation with these inputs.
+/// Whether [`record`] will record an operation with these inputs.
 pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
     grad_enabled() && inputs.iter().any(|t| t.requires_grad())
 }
 
-/// [`record`] for a name that is made at run time, or a node that ends in a ReLU.
+/// [`record`] with a name that is made at run time, or for a node that ends in a ReLU.
 pub(crate) fn record_node(
     out: Tensor,
     name: Cow<'static, str>,
@@ -53,14 +53,14 @@ pub(crate) fn record_node(
     Ok(out)
 }
 
-/// The node that explains a view by its base alone: the view's elements, wherever they lie in the base.
-/// Used once the base or another view of it was changed in place.
+/// A node that derives a view from its base alone, as the view's elements at their positions in the base. Used once the
+/// base or another view of it was changed in place.
 pub(crate) fn as_strided_node(view: &Tensor, base: &Tensor, edge: Edge) -> Arc<Node> {
     let (view_layout, base_layout) = (*view.layout(), *base.layout());
     let rule = move |ctx: &Ctx<'_>| {
         let grad = ctx.grad()?;
         let spread = spread_out(&base_layout, &grad)?;
-        // A broadcast view reads one element many times: those gradients add up.
+        // A broadcast view reads an element many times: those gradients add up.
         let (layout, grad) = fold_broadcast(&view_layout, grad)?;
         let slot = spread.alias(relative(&layout, &base_layout)?);
         slot.copy_(&grad)?;
@@ -76,8 +76,8 @@ pub(crate) fn as_strided_node(view: &Tensor, base: &Tensor, edge: Edge) -> Arc<N
     )
 }
 
-/// The node of a base that was changed through a view: outside the view the gradient flows on to the base as
-/// it was, inside to the operation that wrote there.
+/// The node of a base that was changed through a view: outside the view the gradient flows on to the old base, inside
+/// it to the operation that wrote there.
 pub(crate) fn copy_slices_node(view: &Tensor, base: &Tensor, base_edge: Option<Edge>, written: Edge) -> Arc<Node> {
     let (view_layout, base_layout) = (*view.layout(), *base.layout());
     let rule = move |ctx: &Ctx<'_>| {
@@ -99,20 +99,20 @@ pub(crate) fn copy_slices_node(view: &Tensor, base: &Tensor, base_edge: Option<E
     )
 }
 
-/// A zeroed tensor with the geometry of `base`, of `like`'s dtype and device.
+/// A zeroed tensor with the layout of `base`, and the dtype and device of `like`.
 fn spread_out(base: &Layout, like: &Tensor) -> Result<Tensor> {
     let span = base.span().unwrap_or(0..0);
     let memory = Tensor::zeros(&[span.len()][..], like.device())?.to_dtype(like.dtype())?;
     Ok(memory.alias(relative(base, base)?))
 }
 
-/// `layout` in memory that begins where `base`'s first element lies.
+/// `layout`, relative to memory that begins at `base`'s first element.
 fn relative(layout: &Layout, base: &Layout) -> Result<Layout> {
     let start = base.span().unwrap_or(0..0).start;
     Layout::strided(*layout.shape(), layout.strides(), layout.offset().saturating_sub(start))
 }
 
-/// Sums the gradient over the broadcast dimensions of `layout`, and gives the layout without them.
+/// Sums the gradient over the broadcast dimensions of `layout`, and returns the layout without them.
 fn fold_broadcast(layout: &Layout, grad: Tensor) -> Result<(Layout, Tensor)> {
     let repeated: SmallVec<[usize; MAX_RANK]> =
         (0..layout.rank()).filter(|&d| layout.strides()[d] == 0 && layout.dims()[d] > 1).collect();

@@ -1,4 +1,4 @@
-//! Gradient rules: what a rule is given, and what it returns.
+//! Gradient rules: what a rule receives, and what it returns.
 
 use kiln_backend::{Error, Result};
 use smallvec::{SmallVec, smallvec};
@@ -9,31 +9,31 @@ use super::{
 };
 use crate::tensor::Tensor;
 
-/// Gradients of a node's inputs, in their order; `None` where there is none.
+/// Gradients of a node's inputs, in order; `None` where there is none.
 pub(crate) type Grads = SmallVec<[Option<Tensor>; 3]>;
 
-/// The gradient of an operation's only input.
+/// The gradient of an operation with a single input.
 pub(crate) fn one(grad: Tensor) -> Grads {
     smallvec![Some(grad)]
 }
 
-/// What has arrived for a node in a pass.
+/// The gradients that have arrived for a node in a pass.
 pub(crate) struct Arrived {
     /// The gradient of each output.
     pub grads: SmallVec<[Option<Tensor>; 1]>,
-    /// If the gradient of the only output has gone through the node's ReLU already.
+    /// Set if the gradient of the only output has already gone through the node's ReLU.
     pub relu_done: Option<ReluBackwardDone>,
 }
 
-/// What a rule sees when it runs: the incoming gradient, the saved tensors, and which gradients are wanted.
+/// The context of a rule: the incoming gradient, the saved tensors, and which gradients are needed.
 pub(crate) struct Ctx<'a> {
     /// The node's name.
     pub name: &'a str,
     pub arrived: &'a Arrived,
     pub saved: &'a [SavedTensor],
-    /// For each input whether its gradient is wanted.
+    /// For each input, whether its gradient is needed.
     pub needs: &'a [bool],
-    /// If the first input is the output of a ReLU, whose gradient this rule may compute as well.
+    /// Set if the first input is the output of a ReLU whose gradient this rule may compute as well.
     pub fused_relu: Option<&'a FusedReluBackward>,
 }
 
@@ -46,7 +46,7 @@ impl Ctx<'_> {
         }
     }
 
-    /// Saved tensor `i`, if nobody changed it since.
+    /// Saved tensor `i`, if it was not changed since.
     pub fn saved(&self, i: usize) -> Result<Tensor> {
         let Some(saved) = self.saved.get(i) else {
             return Err(Error::autograd(self.name, format!("has no saved tensor {i}")));
@@ -62,21 +62,21 @@ impl Ctx<'_> {
         })
     }
 
-    /// If [`grad`](Ctx::grad) is that of the input of this node's ReLU already: what was computed with it.
+    /// If [`grad`](Ctx::grad) is already that of the input of this node's ReLU: what was computed along with it.
     pub fn relu_done(&self) -> Option<&ReluBackwardDone> {
         self.arrived.relu_done.as_ref()
     }
 
-    /// Whether the gradient of input `i` is wanted.
+    /// Whether the gradient of input `i` is needed.
     pub fn needs(&self, i: usize) -> bool {
         self.needs.get(i).copied().unwrap_or(false)
     }
 
-    /// Calls `f` only if the gradient of input `i` is wanted.
+    /// Calls `f` only if the gradient of input `i` is needed.
     pub fn when(&self, i: usize, f: impl FnOnce() -> Result<Tensor>) -> Result<Option<Tensor>> {
         if self.needs(i) { f().map(Some) } else { Ok(None) }
     }
 }
 
-/// A rule: from the gradients of the outputs to those of the inputs, in the order of the inputs.
+/// A gradient rule: from the gradients of the outputs to those of the inputs, in input order.
 pub(crate) type Rule = Box<dyn Fn(&Ctx<'_>) -> Result<Grads> + Send + Sync>;

@@ -6,8 +6,8 @@ use kiln_backend::{Layout, Shape};
 
 use crate::{storage::Storage, tensor::Tensor};
 
-/// The data of a tensor without its history (so that a node never owns its own output's history, nor a
-/// chain of older nodes), and the version that it had.
+/// The data of a tensor without its history (so that a node never owns its own output's history, nor a chain of older
+/// nodes), and the version at which it was saved.
 pub(crate) struct SavedTensor {
     storage: Arc<Storage>,
     layout: Layout,
@@ -25,12 +25,12 @@ impl SavedTensor {
         self.layout.shape()
     }
 
-    /// The version of its memory now, and the one that it was saved at.
+    /// The current version of its memory, and the one at which it was saved.
     pub fn versions(&self) -> (u32, u32) {
         (self.storage.version(), self.version)
     }
 
-    /// The tensor, if nobody changed it since.
+    /// The tensor, if it was not changed since.
     pub fn unchanged(&self) -> Option<Tensor> {
         (self.storage.version() == self.version).then(|| Tensor::from_storage(self.storage.clone(), self.layout))
     }

@@ -1,8 +1,8 @@
-//! Traces: the operations that a function of tensors performs, for exporters.
+//! Tracing: lists the operations that a function of tensors performs, for exporters.
 //!
-//! A trace is made where the tape is: every operation that can be recorded is noted, whether its inputs require
-//! gradients or not, with what [`Tensor::described`] adds about it. Operations without a gradient and constructors note
-//! themselves ([`Tensor::noted`]).
+//! Operations are traced at the point where the tape records them, whether their inputs require gradients or not, with
+//! what [`Tensor::described`] adds about them. Operations without a gradient and constructors trace themselves
+//! ([`Tensor::noted`]).
 
 use std::{borrow::Cow, cell::RefCell, collections::HashSet, sync::Arc};
 
@@ -18,21 +18,21 @@ thread_local! {
 /// One operation of a [`Trace`].
 #[derive(Clone)]
 pub struct Step {
-    /// What it is to an exporter, e.g. `softmax`; `None` if the operation does not say.
+    /// The operation for an exporter, e.g. `softmax`; `None` if the operation does not describe itself.
     pub op: Option<&'static str>,
     /// The name of its node on the tape.
     pub node: Cow<'static, str>,
-    /// Its operands that are tensors, in the order of the node's inputs.
+    /// Its tensor operands, in the order of the node's inputs.
     pub inputs: Vec<Tensor>,
     /// Its result.
     pub output: Tensor,
-    /// The version of the result's memory: another one now means that it was changed in place.
+    /// The version of the result's memory; if it differs later, the result was changed in place.
     pub version: u32,
     /// Its other arguments, by name.
     pub attributes: Vec<(&'static str, Attribute)>,
 }
 
-/// An argument of an operation that is no tensor.
+/// An argument of an operation that is not a tensor.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // each is what its name says
 pub enum Attribute {
@@ -60,11 +60,11 @@ attribute! {
     Scalar: |v| if v.is_float() { Attribute::Float(v.to_f64()) } else { Attribute::Int(v.to_i64()) };
 }
 
-/// What a function did.
+/// The operations that a function performed.
 #[derive(Default)]
 pub struct Trace {
     steps: Vec<Step>,
-    /// The memory of all tensors made meanwhile, held so that no address comes again.
+    /// The memory of all tensors made meanwhile, kept alive so that no address is reused.
     made: Vec<Arc<Storage>>,
     addresses: HashSet<usize>,
     /// Whether values may be read, which hides from the trace what is done with them.
@@ -72,14 +72,14 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The operations in their order.
+    /// The operations in order.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// Whether the tensor's memory was made while the function ran. If no step has such a tensor as its output, it
-    /// came from outside Kiln's operations, or its values are not set (`empty`).
+    /// Whether the tensor's memory was allocated while the function ran. If no step has such a tensor as its output, it
+    /// came from outside Kiln's operations, or its values are unset (`empty`).
     #[must_use]
     pub fn made(&self, tensor: &Tensor) -> bool {
         self.addresses.contains(&(Arc::as_ptr(&tensor.0.storage) as usize))
@@ -87,7 +87,7 @@ impl Trace {
 }
 
 impl Trace {
-    /// Of each step the bytes of memory that it made: none for views and for changes in place.
+    /// For each step, the bytes of memory that it allocated: 0 for views and in-place changes.
     #[must_use]
     pub fn allocated(&self) -> Vec<usize> {
         let mut seen = HashSet::new();
@@ -107,36 +107,36 @@ impl std::fmt::Debug for Trace {
     }
 }
 
-/// Runs `f` and writes down the operations of this thread. While it runs, reading values
-/// ([`to_vec`](Tensor::to_vec), [`item`](Tensor::item)) of what it computes is an error: what was done next
-/// would hold for these values only. Every tensor that is made keeps its memory until the trace is dropped.
+/// Runs `f` and lists the operations of this thread. Meanwhile it is an error to read values
+/// ([`to_vec`](Tensor::to_vec), [`item`](Tensor::item)) that `f` computes, since what is done with them would hold for
+/// these values only. Every tensor that is made keeps its memory until the trace is dropped.
 ///
-/// A trace inside a trace is the inner one's alone.
+/// Operations in a nested trace belong to the inner one only.
 ///
 /// # Errors
-/// What `f` returns.
+/// Those of `f`.
 #[located(site)]
 pub fn trace<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
     run(Trace::default(), f)
 }
 
-/// As [`trace`], but values may be read: for counting what was done this time, not for exporting it.
+/// As [`trace`], but values may be read: for counting operations, not for exporting them.
 ///
 /// # Errors
-/// What `f` returns.
+/// Those of `f`.
 #[located(site)]
 pub fn trace_with_reads<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
     run(Trace { reads: true, ..Trace::default() }, f)
 }
 
-/// The number of steps of the trace that is being made on this thread, if one is.
+/// The number of steps so far in this thread's trace, if there is one.
 #[must_use]
 pub fn traced_steps() -> Option<usize> {
     TRACE.with_borrow(|trace| trace.as_ref().map(|trace| trace.steps.len()))
 }
 
 fn run<T>(trace: Trace, f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
-    /// Puts the outer trace back, also when `f` panics.
+    /// Restores the outer trace, also when `f` panics.
     struct Restore(Option<Trace>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -158,12 +158,12 @@ fn with(f: impl FnOnce(&mut Trace)) {
     });
 }
 
-/// Whether a trace is made on this thread.
+/// Whether this thread is tracing.
 pub(crate) fn is_tracing() -> bool {
     TRACE.with_borrow(Option::is_some)
 }
 
-/// Notes an operation.
+/// Adds an operation to the trace.
 pub(crate) fn note(node: Cow<'static, str>, inputs: &[&Tensor], output: &Tensor) {
     with(|trace| {
         let inputs = inputs.iter().map(|&t| t.clone()).collect();
@@ -172,7 +172,7 @@ pub(crate) fn note(node: Cow<'static, str>, inputs: &[&Tensor], output: &Tensor)
     });
 }
 
-/// Notes new memory.
+/// Adds new memory to the trace.
 pub(crate) fn note_storage(storage: &Arc<Storage>) {
     with(|trace| {
         trace.made.push(storage.clone());
@@ -180,15 +180,14 @@ pub(crate) fn note_storage(storage: &Arc<Storage>) {
     });
 }
 
-/// Whether reading the tensor's values now would hide them from the trace that is being made.
+/// Whether reading the tensor's values now would hide them from the trace.
 pub(crate) fn hides(tensor: &Tensor) -> bool {
     TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| !trace.reads && trace.made(tensor)))
 }
 
 #[located(site)]
 impl Tensor {
-    /// Says what the operation that has just made this tensor is to an exporter. `attributes` is called only
-    /// while a trace is made.
+    /// Describes to exporters the operation that has just made this tensor. `attributes` is called only while tracing.
     pub(crate) fn described<const N: usize>(
         self,
         op: &'static str,
@@ -203,8 +202,8 @@ impl Tensor {
         self
     }
 
-    /// [`described`](Tensor::described) for an operation that the tape has not noted, or not with all its operands:
-    /// running statistics, for one, get no gradient.
+    /// [`described`](Tensor::described) for an operation that the tape has not recorded, or not with all its operands:
+    /// for example, running statistics get no gradient.
     pub(crate) fn noted<const N: usize>(
         self,
         op: &'static str,
@@ -231,7 +230,7 @@ mod tests {
         })?;
         let ops: Vec<_> = trace.steps().iter().map(|s| s.op.unwrap()).collect();
         assert_eq!(ops, ["constant", "linear", "softmax", "sub"]);
-        assert!(trace.steps()[0].output.is_same(&x), "what a constructor made");
+        assert!(trace.steps()[0].output.is_same(&x), "the result of a constructor");
         let steps = &trace.steps()[1..];
         assert_eq!(steps[0].attributes, [("relu", Attribute::Int(1))]);
         assert_eq!(steps[1].attributes, [("dim", Attribute::Int(1))]);

@@ -1,44 +1,44 @@
-//! Shapes as callers write them.
+//! Shape arguments: the forms in which callers write shapes.
 
 use kiln_backend::{Error, MAX_RANK, Result, Shape};
 
-/// A shape as an argument: `[2, 3]`, `(2, 3)`, `5`, `()`, a slice, or a [`Shape`]. In `reshape` and `view`
-/// one extent may be -1: it is worked out from the others. In `expand` -1 keeps an extent.
+/// A shape as an argument: `[2, 3]`, `(2, 3)`, `5`, `()`, a slice, or a [`Shape`]. In `reshape` and `view` one extent
+/// may be -1 and is inferred from the others. In `expand`, -1 keeps an extent.
 pub trait Extents {
-    /// The extents, as they are.
+    /// The extents as given.
     fn list(&self) -> ExtentList;
 
     /// The extents and how many there are.
     ///
     /// # Errors
-    /// There are more than 8.
+    /// If there are more than 8.
     fn extents(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
         self.list().checked(op)
     }
 
-    /// As a shape.
+    /// Converts to a shape.
     ///
     /// # Errors
-    /// One is negative, or there are too many elements.
+    /// If one is negative, or there are too many elements.
     fn to_shape(&self, op: &'static str) -> Result<Shape> {
         self.list().shape(op)
     }
 
-    /// As a shape of as many elements as `from` has, of which one extent may be -1.
+    /// Converts to a shape with as many elements as `from`; one extent may be -1.
     ///
     /// # Errors
-    /// The number of elements cannot be that.
+    /// If the number of elements cannot match.
     fn to_shape_of(&self, op: &'static str, from: &Shape) -> Result<Shape> {
         self.list().shape_of(op, from)
     }
 }
 
-/// What an [`Extents`] is, whatever its type.
+/// The extents of any [`Extents`].
 #[derive(Clone, Copy, Debug)]
 pub struct ExtentList {
-    /// The first of them.
+    /// The extents; only the first `count` are meaningful.
     extents: [i64; MAX_RANK],
-    /// How many were given, which may be more than any tensor has.
+    /// How many were given, possibly more than any tensor has.
     count: usize,
 }
 
@@ -51,7 +51,10 @@ impl ExtentList {
 
     fn checked(&self, op: &'static str) -> Result<([i64; MAX_RANK], usize)> {
         if self.count > MAX_RANK {
-            return Err(Error::argument(op, format!("{} dimensions are more than {MAX_RANK}", self.count)));
+            return Err(Error::argument(
+                op,
+                format!("{} dimensions given; tensors have at most {MAX_RANK}", self.count),
+            ));
         }
         Ok((self.extents, self.count))
     }
@@ -60,7 +63,7 @@ impl ExtentList {
         let (extents, rank) = self.checked(op)?;
         let mut dims = [0; MAX_RANK];
         for (dim, &extent) in dims.iter_mut().zip(&extents[..rank]) {
-            let message = || Error::argument(op, format!("{extent} in {:?} is no extent", &extents[..rank]));
+            let message = || Error::argument(op, format!("{extent} in {:?} is not a valid extent", &extents[..rank]));
             *dim = usize::try_from(extent).map_err(|_| message())?;
         }
         Shape::new(&dims[..rank])
@@ -92,9 +95,9 @@ impl ExtentList {
     }
 }
 
-/// An integer that can be an extent.
+/// An integer type for extents.
 pub trait Extent: Copy {
-    /// The value; too large ones become one that no memory holds.
+    /// The value; one that is too large becomes one that no memory holds.
     fn value(self) -> i64;
 }
 

@@ -1,4 +1,4 @@
-//! Tensors of constants and arithmetic sequences.
+//! Tensors of constants and arithmetic sequences: `zeros`, `ones`, `full`, `empty`, `eye`, `arange`, `linspace`.
 
 use kiln_backend::{Arange, DType, Error, Result, Scalar, Shape, ViewMut};
 use kiln_derive::located;
@@ -13,7 +13,7 @@ macro_rules! constant {
             $(#[$doc])*
             ///
             /// # Errors
-            /// The shape is too large, or the device is not available.
+            /// If the shape is too large, or the device is not available.
             pub fn $name(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
                 Self::filled(shape.to_shape(stringify!($name))?, Scalar::Int($value), options.into())
             }
@@ -21,7 +21,7 @@ macro_rules! constant {
             #[doc = concat!("[`", stringify!($name), "`](Tensor::", stringify!($name), ") with this tensor's shape, dtype and device.")]
             ///
             /// # Errors
-            /// Memory runs out.
+            /// If memory runs out.
             pub fn $like(&self) -> Result<Tensor> {
                 Self::filled(*self.shape(), Scalar::Int($value), self.options())
             }
@@ -38,7 +38,8 @@ constant! {
 
 #[located]
 impl Tensor {
-    /// The dtype and device of this tensor, to make others like it: `Tensor::rand(x.shape(), x.options().dtype(DType::F64))`.
+    /// The dtype and device of this tensor, to make similar ones: `Tensor::rand(x.shape(),
+    /// x.options().dtype(DType::F64))`.
     pub fn options(&self) -> TensorOptions {
         TensorOptions::new().dtype(self.dtype()).device(self.device())
     }
@@ -50,11 +51,11 @@ impl Tensor {
             .requires_grad_(requires_grad)
     }
 
-    /// A tensor with one value everywhere. As with the other constructors the dtype is `f32` unless the
-    /// options say otherwise.
+    /// A tensor filled with one value. As with the other constructors, the dtype is `f32` unless the options say
+    /// otherwise.
     ///
     /// # Errors
-    /// The shape is too large, or the device is not available.
+    /// If the shape is too large, or the device is not available.
     pub fn full(shape: impl Extents, value: impl Into<Scalar>, options: impl Into<TensorOptions>) -> Result<Tensor> {
         Self::filled(shape.to_shape("full")?, value.into(), options.into())
     }
@@ -62,18 +63,18 @@ impl Tensor {
     /// [`full`](Tensor::full) with this tensor's shape, dtype and device.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn full_like(&self, value: impl Into<Scalar>) -> Result<Tensor> {
         Self::filled(*self.shape(), value.into(), self.options())
     }
 
-    /// A tensor whose values are not set: anything may be in it.
+    /// A tensor with unspecified contents.
     ///
     /// # Errors
-    /// The shape is too large, or the device is not available.
+    /// If the shape is too large, or the device is not available.
     pub fn empty(shape: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
         let (shape, options): (_, TensorOptions) = (shape.to_shape("empty")?, options.into());
-        // Recycled memory may hold any byte; a `bool` must be 0 or 1.
+        // Recycled memory may hold any byte, but a `bool` must be 0 or 1.
         let dtype = options.dtype_or(DType::F32);
         if dtype == DType::Bool {
             return Self::filled(shape, Scalar::Bool(false), options);
@@ -84,7 +85,7 @@ impl Tensor {
     /// [`empty`](Tensor::empty) with this tensor's shape, dtype and device.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn empty_like(&self) -> Result<Tensor> {
         Tensor::empty(self.shape(), self.options())
     }
@@ -93,14 +94,14 @@ impl Tensor {
     /// rows and 5 columns (`torch.eye(4, 5)`).
     ///
     /// # Errors
-    /// There are more than two extents, it is too large, or the device is not available.
+    /// If there are more than two extents, it is too large, or the device is not available.
     pub fn eye(extents: impl Extents, options: impl Into<TensorOptions>) -> Result<Tensor> {
         let options: TensorOptions = options.into();
         let shape = extents.to_shape("eye")?;
         let (rows, columns) = match *shape.dims() {
             [n] => (n, n),
             [rows, columns] => (rows, columns),
-            _ => return Err(Error::argument("eye", format!("{shape} is not the shape of a matrix"))),
+            _ => return Err(Error::argument("eye", format!("{shape} is not a matrix shape"))),
         };
         let out = Self::filled(Shape::new(&[rows, columns])?, Scalar::Int(0), options.requires_grad(false))?;
         let diagonal = kiln_backend::Layout::strided(Shape::new(&[rows.min(columns)])?, &[columns as isize + 1], 0)?;
@@ -108,12 +109,12 @@ impl Tensor {
         out.noted("constant", &[], || []).requires_grad_(options.requires_grad)
     }
 
-    /// The numbers from `start` up to (not including) `end` in steps of `step`. The dtype is `i64` if all
-    /// three are integers, else `f32`, unless the options name one. As in PyTorch, of a dtype of integers start and step
-    /// are cut to integers, while all three numbers as they are say how many elements there are.
+    /// The numbers from `start` up to (but not including) `end` in steps of `step`. The dtype is `i64` if all three are
+    /// integers, else `f32`, unless the options name one. As in PyTorch, for an integer dtype start and step are
+    /// truncated to integers, but the number of elements is computed from the original three numbers.
     ///
     /// # Errors
-    /// The step is 0 or leads away from `end`, a bound is not finite, or the device is not available.
+    /// If the step is 0 or leads away from `end`, a bound is not finite, or the device is not available.
     pub fn arange_step(
         start: impl Into<Scalar>,
         end: impl Into<Scalar>,
@@ -140,17 +141,17 @@ impl Tensor {
             usize::try_from((distance + step - step.signum()) / step).unwrap_or(usize::MAX)
         };
         let range = match options.dtype_or(DType::F32) {
-            DType::Bool => return refuse("bool counts nothing"),
+            DType::Bool => return refuse("the dtype must not be bool"),
             dtype if dtype.is_float() => Arange { start, step },
             _ => Arange { start: Scalar::Int(start.to_i64()), step: Scalar::Int(step.to_i64()) },
         };
         Self::sequence(len, range, options)
     }
 
-    /// The numbers from `start` up to (not including) `end`.
+    /// The numbers from `start` up to (but not including) `end`.
     ///
     /// # Errors
-    /// As [`arange_step`](Tensor::arange_step).
+    /// Those of [`arange_step`](Tensor::arange_step).
     pub fn arange(
         start: impl Into<Scalar>,
         end: impl Into<Scalar>,
@@ -159,11 +160,11 @@ impl Tensor {
         Self::arange_step(start, end, 1, options)
     }
 
-    /// `steps` numbers from `start` to `end`, both included, at even distances. Each bound is a number or a tensor with one
-    /// element. As in PyTorch, of a dtype of integers the bounds and the numbers in between are cut to integers.
+    /// `steps` evenly spaced numbers from `start` to `end`, both included. Each bound is a number or a tensor with one
+    /// element. As in PyTorch, for an integer dtype the bounds and the numbers in between are truncated to integers.
     ///
     /// # Errors
-    /// A bound is a tensor with more or fewer elements, or the device is not available.
+    /// If a bound is a tensor with more or fewer elements, or the device is not available.
     pub fn linspace(
         start: impl Into<Rhs>,
         end: impl Into<Rhs>,
@@ -183,7 +184,7 @@ impl Tensor {
             return exact.trunc()?.to_dtype(dtype)?.requires_grad_(options.requires_grad);
         }
         let step = if steps > 1 { (end - start) / (steps - 1) as f64 } else { 0.0 };
-        // Each half counts from its own end, so that both bounds are exact and what is symmetric stays so.
+        // Each half counts from its own end, so that both bounds are exact and symmetric ranges stay symmetric.
         let half = if steps > 1 { steps / 2 } else { steps };
         let out = Tensor::compute(options.device, dtype, Shape::new(&[steps])?, |backend, out| {
             let halves = [

@@ -1,4 +1,4 @@
-//! Tensors from host data, and values back to the host.
+//! Creating tensors from host data, and reading values back to the host.
 
 use kiln_backend::{DType, Element, Error, HostVec, Layout, Result, Scalar, Shape, dispatch_dtype};
 use kiln_derive::located;
@@ -10,10 +10,10 @@ use crate::{autograd, device::Device, storage::Storage, tensor::Tensor};
 pub trait Nested {
     /// The type of the numbers.
     type Element: Element;
-    /// Appends the extents of the nesting to `dims`; `first` tells whether to expect or to compare.
+    /// Appends the extents of the nesting to `dims`, or compares them with those from other rows.
     ///
     /// # Errors
-    /// Rows have different lengths.
+    /// If rows have different lengths.
     fn measure(&self, dims: &mut Vec<usize>, depth: usize) -> Result<()>;
     /// Appends the numbers in row-major order.
     fn collect(&self, out: &mut Vec<Self::Element>);
@@ -80,8 +80,8 @@ impl<T: Nested + ?Sized> Nested for &T {
 
 #[located]
 impl Tensor {
-    /// A tensor of nested data; the dtype is that of the numbers (a Rust literal like `1.0` is `f64` unless
-    /// something says otherwise: write `1.0f32`).
+    /// A tensor from nested data; the dtype is that of the numbers (a Rust literal like `1.0` is `f64` unless the
+    /// context decides otherwise: write `1.0f32`).
     ///
     /// ```
     /// # use kiln_tensor::{Device, Tensor};
@@ -91,7 +91,7 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// Rows have different lengths, there are more than 8 dimensions, or the device is not available.
+    /// If rows have different lengths, there are more than 8 dimensions, or the device is not available.
     pub fn new<N: Nested>(data: N, device: impl Into<Device>) -> Result<Tensor> {
         let (mut dims, mut values) = (Vec::new(), Vec::new());
         data.measure(&mut dims, 0)?;
@@ -99,10 +99,10 @@ impl Tensor {
         Self::from_vec(values, dims, device)
     }
 
-    /// A tensor that takes over a vector, without copying it on the CPU.
+    /// A tensor that takes ownership of a vector, without copying it on the CPU.
     ///
     /// # Errors
-    /// The number of values is not that of the shape, or the device is not available.
+    /// If the number of values does not match the shape, or the device is not available.
     pub fn from_vec<T: Element>(values: Vec<T>, shape: impl Extents, device: impl Into<Device>) -> Result<Tensor> {
         let shape = shape.to_shape("from_vec")?;
         Self::from_host("from_vec", T::into_host(values), shape, device.into())
@@ -111,16 +111,16 @@ impl Tensor {
     /// A tensor with a copy of a slice.
     ///
     /// # Errors
-    /// As [`from_vec`](Tensor::from_vec).
+    /// Those of [`from_vec`](Tensor::from_vec).
     pub fn from_slice<T: Element>(values: &[T], shape: impl Extents, device: impl Into<Device>) -> Result<Tensor> {
         Self::from_vec(values.to_vec(), shape, device)
     }
 
-    /// A tensor of elements given as bytes in native order, as a file or another library holds them: one copy,
-    /// to where the elements are wanted. For `bool` any byte but 0 is `true`.
+    /// A tensor from bytes in native order, as in a file or another library, with a single copy. For `bool` any byte
+    /// but 0 is `true`.
     ///
     /// # Errors
-    /// The number of bytes is not that of the shape, the device is not available, or memory runs out.
+    /// If the number of bytes does not match the shape, the device is not available, or memory runs out.
     pub fn from_bytes(bytes: &[u8], dtype: DType, shape: impl Extents, device: impl Into<Device>) -> Result<Tensor> {
         let shape = shape.to_shape("from_bytes")?;
         if shape.numel().checked_mul(dtype.size()) != Some(bytes.len()) {
@@ -145,7 +145,7 @@ impl Tensor {
     /// The values in row-major order. Waits for the device.
     ///
     /// # Errors
-    /// `T` is not the tensor's element type, or work queued earlier failed.
+    /// If `T` is not the tensor's element type, or work queued earlier failed.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         match self.readable(T::DTYPE)? {
             None => Ok(Vec::new()),
@@ -153,7 +153,7 @@ impl Tensor {
         }
     }
 
-    /// This tensor in row-major order, for reading values of `dtype`; `None` if it has none.
+    /// This tensor in row-major order, for reading values of `dtype`; `None` if it has no values.
     fn readable(&self, dtype: DType) -> Result<Option<Tensor>> {
         if self.dtype() != dtype {
             let expected = format!("`to_vec::<{dtype}>` reads {dtype}; convert with `to_dtype`");
@@ -178,8 +178,8 @@ impl Tensor {
     /// The value of a tensor with one element, as type `T`. Floats may be rounded to `T`. Waits for the device.
     ///
     /// # Errors
-    /// The tensor has not exactly one element; `T` does not hold the value (a fraction as an integer, 300 as `u8`, 1e5 as
-    /// `f16`); or work queued earlier failed.
+    /// If the tensor does not have exactly one element; `T` cannot represent the value (a fraction as an integer, 300
+    /// as `u8`, 1e5 as `f16`); or work queued earlier failed.
     pub fn item<T: Element>(&self) -> Result<T> {
         let value = self.first_scalar()?;
         let converted = T::from_scalar(value);
@@ -187,7 +187,7 @@ impl Tensor {
         Ok(converted)
     }
 
-    /// Refuses a conversion of this tensor's `value` that loses it.
+    /// Refuses a conversion of this tensor's `value` that would lose it.
     fn check_conversion(&self, value: Scalar, converted: Scalar, to: DType) -> Result<()> {
         let kept = match (value, converted) {
             (Scalar::Float(from), Scalar::Float(to)) => to.is_finite() || !from.is_finite(),

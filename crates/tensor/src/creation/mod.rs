@@ -1,4 +1,4 @@
-//! Making tensors from nothing and from host data.
+//! Creating tensors: constants, sequences, random numbers, and host data.
 
 mod extents;
 mod fill;

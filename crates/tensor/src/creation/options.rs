@@ -1,15 +1,15 @@
-//! What a new tensor is to be, besides its shape.
+//! Options for new tensors: dtype, device, and whether they require gradients.
 
 use kiln_backend::DType;
 
 use crate::device::Device;
 
-/// Dtype, device and whether gradients are wanted. Converts from a [`Device`] (then `f32`), a [`DType`]
-/// (then on the CPU), or both: `Tensor::zeros([2, 3], (DType::F64, device))`.
+/// Dtype, device, and whether gradients are required. Converts from a [`Device`] (then `f32`), a [`DType`] (then on the
+/// CPU), or both: `Tensor::zeros([2, 3], (DType::F64, device))`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct TensorOptions {
-    /// `None`: what the constructor makes by default, `f32` for most.
+    /// `None`: the constructor's default, which is `f32` for most.
     pub(crate) dtype: Option<DType>,
     pub(crate) device: Device,
     pub(crate) requires_grad: bool,
@@ -22,7 +22,7 @@ impl Default for TensorOptions {
 }
 
 impl TensorOptions {
-    /// On the CPU, without gradients, of the constructor's default dtype: `f32` for most, `i64` for integers.
+    /// On the CPU, without gradients, with the constructor's default dtype: `f32` for most, `i64` for integers.
     pub fn new() -> TensorOptions {
         TensorOptions::default()
     }
@@ -31,17 +31,17 @@ impl TensorOptions {
         self.dtype.unwrap_or(default)
     }
 
-    /// With this element type.
+    /// Sets the dtype.
     pub fn dtype(self, dtype: DType) -> TensorOptions {
         TensorOptions { dtype: Some(dtype), ..self }
     }
 
-    /// On this device.
+    /// Sets the device.
     pub fn device(self, device: impl Into<Device>) -> TensorOptions {
         TensorOptions { device: device.into(), ..self }
     }
 
-    /// As a leaf that gradients flow to.
+    /// Sets whether the tensor is a leaf that requires gradients.
     pub fn requires_grad(self, requires_grad: bool) -> TensorOptions {
         TensorOptions { requires_grad, ..self }
     }

@@ -1,4 +1,4 @@
-//! Activation functions with a parameter. (Those without are in the op table.)
+//! Activation functions with parameters. (Those without are in the table of unary operations.)
 
 use kiln_backend::{DType, Dim, Error, Result, Shape};
 use kiln_derive::located;
@@ -14,7 +14,7 @@ impl Tensor {
     /// `x` where it is positive, `slope * x` elsewhere (PyTorch's default slope is 0.01).
     ///
     /// # Errors
-    /// The tensor is not of floats.
+    /// If the tensor is not floating-point.
     pub fn leaky_relu(&self, slope: f64) -> Result<Tensor> {
         check::floats("leaky_relu", self)?;
         let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.mul(slope)?))?;
@@ -29,23 +29,23 @@ impl Tensor {
     /// 1).
     ///
     /// # Errors
-    /// The tensor is not of floats.
+    /// If the tensor is not floating-point.
     pub fn elu(&self, alpha: f64) -> Result<Tensor> {
         check::floats("elu", self)?;
         let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.expm1()?.mul(alpha)?))?;
         let out = record(out, "EluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
-            // Of NaN the slope is NaN.
+            // The gradient at NaN is NaN.
             Ok(one(x.gt(0)?.where_cond(&grad, &x.exp()?.mul(alpha)?.mul(&grad)?)?))
         })?;
         Ok(out.described("elu", || [("alpha", alpha.into())]))
     }
 
     /// `log(1 + exp(beta * x)) / beta`, and `x` itself where `beta * x` is above the threshold: PyTorch's
-    /// `softplus(beta, threshold)`, of which [`softplus`](Tensor::softplus) is the case `beta = 1`.
+    /// `softplus(beta, threshold)`. [`softplus`](Tensor::softplus) is the case `beta = 1`.
     ///
     /// # Errors
-    /// The tensor is not of floats.
+    /// If the tensor is not floating-point.
     pub fn softplus_beta(&self, beta: f64, threshold: f64) -> Result<Tensor> {
         check::floats("softplus_beta", self)?;
         let dtype = self.dtype();
@@ -65,7 +65,7 @@ impl Tensor {
     /// (Barron, 2017).
     ///
     /// # Errors
-    /// The tensor is not of floats, or alpha is 0.
+    /// If the tensor is not floating-point, or alpha is 0.
     pub fn celu(&self, alpha: f64) -> Result<Tensor> {
         check::floats("celu", self)?;
         if alpha == 0.0 {
@@ -79,7 +79,7 @@ impl Tensor {
         record(out, "CeluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?.widened()?);
             let bent = grad.widened()?.mul(&x.div(alpha)?.exp()?)?.to_dtype(dtype)?;
-            // At NaN the gradient passes.
+            // NaN passes the gradient unchanged.
             Ok(one(x.le(0)?.where_cond(&bent, &grad)?))
         })
     }
@@ -87,7 +87,7 @@ impl Tensor {
     /// `min` below `min`, `max` above `max`, else `x` (PyTorch's defaults are -1 and 1); the gradient at the bounds is 0.
     ///
     /// # Errors
-    /// The tensor is of `bool`, or `min` is above `max`.
+    /// If the tensor is `bool`, or `min` is above `max`.
     pub fn hardtanh(&self, min: f64, max: f64) -> Result<Tensor> {
         if self.dtype() == DType::Bool {
             return Err(Error::dtype("hardtanh", DType::Bool, "it takes numbers; convert with `to_dtype`"));
@@ -102,24 +102,24 @@ impl Tensor {
                 Ok(one(ctx.grad()?.masked_fill(&x.le(min)?.logical_or(&x.ge(max)?)?, 0)?))
             });
         }
-        // The bounds become integers, too, toward 0, as in PyTorch.
+        // The bounds are truncated to integers as well, as in PyTorch.
         self.clamp(min as i64, max as i64)
     }
 
     /// 0 where `|x|` is at most `lambda`, else `x` (PyTorch's default is 0.5).
     ///
     /// # Errors
-    /// The tensor is not of floats.
+    /// If the tensor is not floating-point.
     pub fn hardshrink(&self, lambda: f64) -> Result<Tensor> {
         check::floats("hardshrink", self)?;
         let out = crate::no_grad(|| self.masked_fill(&self.abs()?.le(lambda)?, 0))?;
         self.record_shrink(out, "HardshrinkBackward0", lambda)
     }
 
-    /// `x` moved toward 0 by `lambda`, and 0 where `|x|` is at most `lambda` (PyTorch's default is 0.5).
+    /// `x` moved toward 0 by `lambda`; 0 where `|x|` is at most `lambda` (PyTorch's default is 0.5).
     ///
     /// # Errors
-    /// The tensor is not of floats, or `lambda` is negative.
+    /// If the tensor is not floating-point, or `lambda` is negative.
     pub fn softshrink(&self, lambda: f64) -> Result<Tensor> {
         check::floats("softshrink", self)?;
         if lambda.is_nan() || lambda < 0.0 {
@@ -134,17 +134,17 @@ impl Tensor {
         self.record_shrink(out, "SoftshrinkBackward0", lambda)
     }
 
-    /// The gradient passes where `|x|` is above `lambda`.
+    /// Records a shrink function, whose gradient passes where `|x|` is above `lambda`.
     fn record_shrink(&self, out: Tensor, node: &'static str, lambda: f64) -> Result<Tensor> {
         record(out, node, &[self], &[self], move |ctx| {
             Ok(one(ctx.grad()?.masked_fill(&ctx.saved(0)?.abs()?.le(lambda)?, 0)?))
         })
     }
 
-    /// `value` where `x` is at most `threshold`, else `x`. Of integers both numbers are rounded toward 0.
+    /// `value` where `x` is at most `threshold`, else `x`. For integers both numbers are truncated.
     ///
     /// # Errors
-    /// The tensor is of `bool`.
+    /// If the tensor is `bool`.
     pub fn threshold(&self, threshold: f64, value: f64) -> Result<Tensor> {
         if self.dtype() == DType::Bool {
             return Err(Error::dtype("threshold", DType::Bool, "it takes numbers; convert with `to_dtype`"));
@@ -161,7 +161,7 @@ impl Tensor {
     /// The gated linear unit (Dauphin et al., 2016): the first half along a dimension times the sigmoid of the second.
     ///
     /// # Errors
-    /// The tensor is not of floats or has no dimensions, the dimension is out of range, or its extent is odd.
+    /// If the tensor is not floating-point or has no dimensions, the dimension is out of range, or its extent is odd.
     pub fn glu(&self, dim: impl Dim) -> Result<Tensor> {
         check::floats("glu", self)?;
         let dim = dim.resolve("glu", self.rank())?;
@@ -173,11 +173,11 @@ impl Tensor {
         value.widened()?.mul(&gate.widened()?.sigmoid()?)?.to_dtype(self.dtype())
     }
 
-    /// `x` where it is positive, `weight * x` elsewhere (He et al., 2015): a [`leaky_relu`](Tensor::leaky_relu) whose slope is
-    /// learned. The weight has one element, or one for each index of dimension 1 (of `[N, C, …]`).
+    /// `x` where it is positive, `weight * x` elsewhere (He et al., 2015): a [`leaky_relu`](Tensor::leaky_relu) with a
+    /// learned slope. The weight has one element, or one for each index of dimension 1 (of `[N, C, …]`).
     ///
     /// # Errors
-    /// The tensor is not of floats, the weight's size is another, or dtypes or devices differ.
+    /// If the tensor is not floating-point, the weight has another size, or dtypes or devices differ.
     pub fn prelu(&self, weight: &Tensor) -> Result<Tensor> {
         check::floats("prelu", self)?;
         check::same_kind("prelu", self, &[weight])?;
@@ -192,12 +192,12 @@ impl Tensor {
         self.gt(0)?.where_cond(self, &self.mul(&weight.reshape(broadcast)?)?)
     }
 
-    /// While training, where `x` is not positive it is multiplied by a number drawn between `lower` and `upper`, for each
-    /// element (Xu et al., 2015; PyTorch's defaults are 1/8 and 1/3); otherwise a [`leaky_relu`](Tensor::leaky_relu) with the
-    /// mean slope.
+    /// While training, multiplies each element of `x` that is not positive by a number drawn between `lower` and
+    /// `upper` (Xu et al., 2015; PyTorch's defaults are 1/8 and 1/3); otherwise a [`leaky_relu`](Tensor::leaky_relu)
+    /// with the mean slope.
     ///
     /// # Errors
-    /// The tensor is not of floats, or `lower` is above `upper`.
+    /// If the tensor is not floating-point, or `lower` is above `upper`.
     pub fn rrelu(&self, lower: f64, upper: f64, training: bool) -> Result<Tensor> {
         check::floats("rrelu", self)?;
         if lower.is_nan() || upper.is_nan() || lower > upper {
@@ -248,7 +248,7 @@ mod tests {
         Ok(())
     }
 
-    /// One slope for all, or one a channel; other numbers of slopes are errors.
+    /// One slope for all, or one per channel; other numbers of slopes are errors.
     #[test]
     fn prelu_has_a_slope_a_channel() -> Result<()> {
         let x = Tensor::new(&[[[-1f32], [-2.]], [[3.], [-4.]]], Device::Cpu)?;

@@ -1,4 +1,4 @@
-//! Addition and subtraction of a multiple: PyTorch's `alpha` of `add`, `sub` and `rsub`.
+//! Addition and subtraction of a multiple: `add`, `sub` and `rsub` with PyTorch's `alpha`.
 
 use kiln_backend::{BinaryOp, DType, Error, Result, Scalar};
 use kiln_derive::located;
@@ -16,7 +16,8 @@ impl Tensor {
     /// `self + alpha * other`, PyTorch's `add(other, alpha=alpha)`: rounded once in half precision.
     ///
     /// # Errors
-    /// As [`add`](Tensor::add); or `alpha` is a float and the operands are not, or it is a truth value and they are not.
+    /// Those of [`add`](Tensor::add); or if `alpha` is a float and the operands are not, or it is a truth value and
+    /// they are not.
     pub fn add_alpha(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<Tensor> {
         with_alpha("add_alpha", BinaryOp::Add, &self.into(), &other.into(), alpha.into(), "AddBackward0")
     }
@@ -24,7 +25,7 @@ impl Tensor {
     /// `self - alpha * other`, PyTorch's `sub(other, alpha=alpha)`: rounded once in half precision.
     ///
     /// # Errors
-    /// As [`add_alpha`](Tensor::add_alpha), and truth values have no difference.
+    /// Those of [`add_alpha`](Tensor::add_alpha); or if the operands are truth values.
     pub fn sub_alpha(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<Tensor> {
         with_alpha("sub_alpha", BinaryOp::Sub, &self.into(), &other.into(), alpha.into(), "SubBackward0")
     }
@@ -32,7 +33,7 @@ impl Tensor {
     /// `other - self`.
     ///
     /// # Errors
-    /// As [`sub`](Tensor::sub).
+    /// Those of [`sub`](Tensor::sub).
     pub fn rsub(&self, other: impl Into<Rhs>) -> Result<Tensor> {
         let other: Rhs = other.into();
         let node = if other.tensor().is_some() { "RsubBackward0" } else { "RsubBackward1" };
@@ -42,7 +43,7 @@ impl Tensor {
     /// `other - alpha * self`, PyTorch's `rsub(other, alpha=alpha)`: rounded once in half precision.
     ///
     /// # Errors
-    /// As [`sub_alpha`](Tensor::sub_alpha).
+    /// Those of [`sub_alpha`](Tensor::sub_alpha).
     pub fn rsub_alpha(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<Tensor> {
         let other: Rhs = other.into();
         let node = if other.tensor().is_some() { "RsubBackward0" } else { "RsubBackward1" };
@@ -52,7 +53,7 @@ impl Tensor {
     /// `self += alpha * other`, in place.
     ///
     /// # Errors
-    /// As [`add_`](Tensor::add_) and [`add_alpha`](Tensor::add_alpha).
+    /// Those of [`add_`](Tensor::add_) and [`add_alpha`](Tensor::add_alpha).
     pub fn add_alpha_(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<()> {
         let other: Rhs = other.into();
         self.records_change("add_alpha_", other.tensor())?;
@@ -62,7 +63,7 @@ impl Tensor {
     /// `self -= alpha * other`, in place.
     ///
     /// # Errors
-    /// As [`sub_`](Tensor::sub_) and [`sub_alpha`](Tensor::sub_alpha).
+    /// Those of [`sub_`](Tensor::sub_) and [`sub_alpha`](Tensor::sub_alpha).
     pub fn sub_alpha_(&self, other: impl Into<Rhs>, alpha: impl Into<Scalar>) -> Result<()> {
         let other: Rhs = other.into();
         self.records_change("sub_alpha_", other.tensor())?;
@@ -89,10 +90,10 @@ fn with_alpha(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs, alpha: Scalar,
     };
     match alpha {
         Scalar::Float(_) if !dtype.is_float() => {
-            return Err(Error::dtype(name, dtype, "an `alpha` that is a float takes floats"));
+            return Err(Error::dtype(name, dtype, "a floating-point `alpha` needs floating-point operands"));
         }
         Scalar::Bool(_) if dtype != DType::Bool => {
-            return Err(Error::dtype(name, dtype, "an `alpha` that is a truth value takes truth values"));
+            return Err(Error::dtype(name, dtype, "a bool `alpha` needs bool operands"));
         }
         _ => {}
     }

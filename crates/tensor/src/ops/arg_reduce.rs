@@ -1,4 +1,5 @@
-//! Where the largest or the smallest element stands. (`max`, `min`, `amax`, `amin` are reductions.)
+//! Positions of the largest and smallest elements: `argmax`, `argmin`, `max_dim`, `min_dim`. (`max`, `min`, `amax`,
+//! `amin` are reductions.)
 
 use kiln_backend::{ArgReduceArgs, ArgReduceOp, Arguments, DType, Dim, Error, Result, Shape};
 use kiln_derive::located;
@@ -10,12 +11,12 @@ macro_rules! extremes {
     ($($name:ident $keepdim:ident $arg:ident $arg_keepdim:ident $op:ident $node:literal $what:literal;)*) => {
         #[located]
         impl Tensor {$(
-            #[doc = concat!("The ", $what, " element along a dimension, which is dropped, and where it stands (`i64`).")]
-            /// Of equal ones it is the first; NaN is the result if there is one. The gradient goes to the place
+            #[doc = concat!("The ", $what, " element along a dimension, which is dropped, and its position (`i64`).")]
+            /// Of equal ones, it is the first; NaN is the result if there is one. The gradient goes to the position
             /// returned. PyTorch's `max(dim)` and `min(dim)`.
             ///
             /// # Errors
-            /// The dimension is out of range, or empty.
+            /// If the dimension is out of range, or empty.
             pub fn $name(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
                 self.extreme_along(stringify!($name), $node, dim, ArgReduceOp::$op, false)
             }
@@ -23,17 +24,17 @@ macro_rules! extremes {
             #[doc = concat!("[`", stringify!($name), "`](Tensor::", stringify!($name), ") that keeps the dimension with extent 1.")]
             ///
             /// # Errors
-            /// The dimension is out of range, or empty.
+            /// If the dimension is out of range, or empty.
             pub fn $keepdim(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
                 self.extreme_along(stringify!($keepdim), $node, dim, ArgReduceOp::$op, true)
             }
 
-            #[doc = concat!("Where the ", $what, " element stands (`i64`; the first of equal ones, the first NaN if")]
+            #[doc = concat!("The position of the ", $what, " element (`i64`; the first of equal ones, the first NaN if")]
             /// there is one): along a dimension, which is dropped, or for `()` in the tensor's elements in row-major
             /// order.
             ///
             /// # Errors
-            /// The dimension is out of range, or there are no elements to choose from.
+            /// If the dimension is out of range, or there are no elements to choose from.
             pub fn $arg(&self, dim: impl OneOrAll) -> Result<Tensor> {
                 self.arg_extreme(stringify!($arg), dim.dim(), ArgReduceOp::$op, false)
             }
@@ -41,7 +42,7 @@ macro_rules! extremes {
             #[doc = concat!("[`", stringify!($arg), "`](Tensor::", stringify!($arg), ") that keeps the dimensions with extent 1.")]
             ///
             /// # Errors
-            /// The dimension is out of range, or there are no elements to choose from.
+            /// If the dimension is out of range, or there are no elements to choose from.
             pub fn $arg_keepdim(&self, dim: impl OneOrAll) -> Result<Tensor> {
                 self.arg_extreme(stringify!($arg_keepdim), dim.dim(), ArgReduceOp::$op, true)
             }
@@ -81,7 +82,7 @@ impl Tensor {
         Ok(indices.with_shape(shape))
     }
 
-    /// Values and indices with the dimension kept, without history.
+    /// Values and indices with the dimension kept, not recorded on the tape.
     fn arg_reduced(&self, op: &'static str, dim: usize, arg: ArgReduceOp) -> Result<(Tensor, Tensor)> {
         let (reading, layout) = (self.read(), lifted(self.layout())?);
         let kept = layout.shape().with_dim(dim, 1)?;
@@ -112,7 +113,7 @@ impl Tensor {
     }
 }
 
-/// The shape without a dimension; a scalar's as it is.
+/// The shape without one dimension; a scalar's shape is unchanged.
 pub(super) fn without(shape: &Shape, dim: usize) -> Result<Shape> {
     let kept: smallvec::SmallVec<[usize; 8]> =
         shape.iter().enumerate().filter(|&(d, _)| d != dim).map(|(_, &extent)| extent).collect();

@@ -1,4 +1,4 @@
-//! Scaled dot-product attention, a block of the score matrix at a time.
+//! Scaled dot-product attention, computed one block of the score matrix at a time.
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ use crate::{
     tensor::Tensor,
 };
 
-/// The largest block of scores that is held at a time, in elements: about what the processor's caches hold, and on a GPU enough
-/// for all its multiprocessors.
+/// The largest block of scores that is held at a time, in elements: about what the processor's caches hold; on a GPU,
+/// enough for all its multiprocessors.
 fn block_elements(device: Device) -> usize {
     if device == Device::Cpu { 1 << 20 } else { 1 << 24 }
 }
 
-/// How [`Tensor::scaled_dot_product_attention`] computes, besides its operands.
+/// Options of [`Tensor::scaled_dot_product_attention`].
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct AttentionOptions<'a> {
@@ -32,29 +32,29 @@ pub struct AttentionOptions<'a> {
 }
 
 impl<'a> AttentionOptions<'a> {
-    /// A mask that broadcasts to `[…, L, S]`: truth values, `true` where a key takes part, or numbers that are added to the
+    /// A mask that broadcasts to `[…, L, S]`: bool, `true` where a key takes part, or numbers that are added to the
     /// scores.
     pub fn mask(self, mask: impl Into<Option<&'a Tensor>>) -> Self {
         AttentionOptions { mask: mask.into(), ..self }
     }
 
-    /// Whether query `i` sees the keys up to `i` only.
+    /// Whether query `i` only attends to keys up to `i`.
     pub fn is_causal(self, is_causal: bool) -> Self {
         AttentionOptions { is_causal, ..self }
     }
 
-    /// The probability of dropout of the weights; the caller passes 0 in evaluation.
+    /// The dropout probability of the weights; the caller passes 0 in evaluation.
     pub fn dropout(self, dropout: f64) -> Self {
         AttentionOptions { dropout, ..self }
     }
 
-    /// What the products are scaled by; `1 / sqrt(E)`, unless this is called.
+    /// The factor of the scores; `1 / sqrt(E)` by default.
     pub fn scale(self, scale: impl Into<Option<f64>>) -> Self {
         AttentionOptions { scale: scale.into(), ..self }
     }
 
-    /// Whether the heads (dimension -3) of keys and values are fewer and each serve a group of query heads (Ainslie et al.,
-    /// 2023).
+    /// Whether keys and values have fewer heads (dimension -3), each of which serves a group of query heads (Ainslie et
+    /// al., 2023).
     pub fn enable_gqa(self, enable_gqa: bool) -> Self {
         AttentionOptions { enable_gqa, ..self }
     }
@@ -62,17 +62,18 @@ impl<'a> AttentionOptions<'a> {
 
 #[located]
 impl Tensor {
-    /// `softmax(scale * self · keyᵀ + mask) · value` (Vaswani et al., 2017), for queries `[…, L, E]`, keys `[…, S, E]` and values
-    /// `[…, S, V]`, whose leading dimensions broadcast. A query that no key takes part for gives 0.
+    /// `softmax(scale * self · keyᵀ + mask) · value` (Vaswani et al., 2017), for queries `[…, L, E]`, keys `[…, S, E]`
+    /// and values `[…, S, V]`, whose leading dimensions broadcast. A query for which no key takes part gives 0.
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html>)
     ///
-    /// The whole score matrix is never held: forward and backward pass go through it in blocks of rows, and the backward pass
-    /// computes them again (as Dao et al., 2022, do). A mask that itself wants a gradient, and a trace for an exporter, take
-    /// the plain operations instead. Half precision is computed in `f32` on the CPU, and rounded once.
+    /// The whole score matrix is never held: the forward and backward passes process it in blocks of rows, and the
+    /// backward pass recomputes them (as in Dao et al., 2022). If the mask requires gradients, or a trace is made for
+    /// an exporter, the plain operations are used instead. On the CPU, half precision is computed in `f32` and rounded
+    /// once.
     ///
     /// # Errors
-    /// The operands are not of one float dtype on one device, their shapes do not fit, there are a mask and `is_causal`, or the
-    /// dropout is no probability.
+    /// If the operands are not of one floating-point dtype on one device, their shapes do not fit, both a mask and
+    /// `is_causal` are given, or the dropout is not a probability.
     pub fn scaled_dot_product_attention(
         &self,
         key: &Tensor,
@@ -87,7 +88,7 @@ impl Tensor {
             return Err(Error::argument(OP, format!("the probability {dropout} is outside [0, 1]")));
         }
         if is_causal && mask.is_some() {
-            return Err(Error::argument(OP, "there is a mask and `is_causal`; add the triangle to the mask"));
+            return Err(Error::argument(OP, "a mask and `is_causal` exclude each other; add the triangle to the mask"));
         }
         let (key, value) = if enable_gqa { (&self.grouped(key)?, &self.grouped(value)?) } else { (key, value) };
         let shapes = Extents::new(OP, self, key, value)?;
@@ -107,7 +108,7 @@ impl Tensor {
         out.reshape(&dims[..])
     }
 
-    /// Heads of keys or values repeated for the heads of the queries.
+    /// Repeats heads of keys or values to match the heads of the queries.
     fn grouped(&self, key: &Tensor) -> Result<Tensor> {
         const OP: &str = "scaled_dot_product_attention";
         if self.rank() < 3 || key.rank() < 3 {
@@ -121,7 +122,7 @@ impl Tensor {
     }
 }
 
-/// The extents, with all leading dimensions taken together into a batch and heads.
+/// The extents, with all leading dimensions merged into a batch and heads.
 #[derive(Clone, Debug)]
 struct Extents {
     /// The leading dimensions of the result.
@@ -156,7 +157,7 @@ impl Extents {
         Ok(Extents { batch, samples, heads, queries, keys, features, values })
     }
 
-    /// An operand `[samples, heads, rows, …]`; broadcast dimensions are views where that is possible.
+    /// An operand as `[samples, heads, rows, …]`; broadcast dimensions are views where possible.
     fn four(&self, t: &Tensor, rows: usize) -> Result<Tensor> {
         let last = t.dims()[t.rank() - 1];
         let mut dims = self.batch.clone();
@@ -169,8 +170,8 @@ impl Extents {
         ])
     }
 
-    /// The mask with four dimensions that broadcast to `[samples, heads, queries, keys]`. It is not expanded: a mask of queries
-    /// and keys alone stays small.
+    /// The mask with four dimensions that broadcast to `[samples, heads, queries, keys]`. It is not expanded, so a mask
+    /// over queries and keys alone stays small.
     fn mask(&self, op: &'static str, q: &Tensor, mask: &Tensor) -> Result<Tensor> {
         check::same_device(op, q, &[mask])?;
         if mask.dtype() != DType::Bool {
@@ -188,7 +189,7 @@ impl Extents {
         if dims.len() == 4 {
             return Ok(mask);
         }
-        // Of several leading dimensions that become one none may be broadcast.
+        // Leading dimensions can only be merged if none of them is broadcast.
         let (rows, columns) = (dims[dims.len() - 2], dims[dims.len() - 1]);
         let mut leading: SmallVec<[i64; MAX_RANK]> = self.batch.iter().map(|&n| n as i64).collect();
         leading.extend([rows as i64, columns as i64]);
@@ -196,7 +197,7 @@ impl Extents {
     }
 }
 
-/// A part of the scores: samples, heads, queries; and the keys that these see.
+/// A block of the scores: samples, heads, queries, and the keys that these attend to.
 #[derive(Clone, Debug)]
 struct Block {
     samples: Range<usize>,
@@ -232,7 +233,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// By operations on whole tensors.
+    /// Computes attention by operations on whole tensors.
     fn plain(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let Extents { queries, keys, .. } = self.extents;
         let dtype = q.dtype();
@@ -263,14 +264,14 @@ impl Plan {
         weights.dropout(self.dropout, true)?.matmul(v)?.to_dtype(dtype)
     }
 
-    /// The blocks, from the first to the last, each of at most so many scores, or of one row.
+    /// The blocks, in order, each of at most `budget` scores, or of one row.
     fn blocks(&self, budget: usize) -> Vec<Block> {
         let Extents { samples, heads, queries, keys, .. } = self.extents;
         let parts = |n: usize, each: usize| {
             let at_once = (budget / each.max(1)).clamp(1, n.max(1));
             (0..n).step_by(at_once).map(move |i| i..(i + at_once).min(n)).collect::<Vec<_>>()
         };
-        // Causal rows are cut finer, since a block computes all keys up to its last row.
+        // Causal rows are cut more finely, since a block computes all keys up to its last row.
         let longest = if self.is_causal { queries.div_ceil(4).max(64) } else { queries };
         let rows = (budget / keys.max(1)).clamp(1, longest.max(1));
         let mut blocks = Vec::new();
@@ -287,7 +288,7 @@ impl Plan {
         blocks
     }
 
-    /// Block by block, with a node of its own on the tape.
+    /// Computes attention block by block, with a single node on the tape.
     fn blocked(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<Tensor>, blocks: Vec<Block>) -> Result<Tensor> {
         let Extents { samples, heads, queries, values, .. } = self.extents;
         let masked = mask.as_ref().map(Mask::new).transpose()?;
@@ -322,11 +323,11 @@ impl Plan {
         computed(q)?.mul(self.scale)
     }
 
-    /// The softmax of a block of scores.
+    /// The softmax weights of a block.
     fn weights(&self, block: &Block, scaled_q: &Tensor, k: &Tensor, mask: Option<&Mask>) -> Result<Tensor> {
         let scores = scaled_q.matmul(&computed(&block.keys_of(k)?)?.transpose(-2, -1)?)?;
         if self.is_causal {
-            // The square on the diagonal; to its left all keys take part.
+            // The square on the diagonal; all keys to its left take part.
             let (first, rows) = (block.queries.start, block.queries.len());
             if first < block.keys {
                 let columns = block.keys - first;
@@ -355,7 +356,7 @@ impl Plan {
         grad: &Tensor,
         (blocks, draws): (&[Block], &[Option<RandomState>]),
     ) -> Result<[Tensor; 3]> {
-        // Sums over blocks are rounded once.
+        // Sums over blocks are rounded once, at the end.
         let wide = |t: &Tensor| Tensor::zeros(*t.shape(), (t.dtype().accumulator(), t.device()));
         let (dq, dk, dv) = (q.empty_like()?, wide(k)?, wide(v)?);
         let grad = mask.map_or(Ok(grad.clone()), |mask| mask.revived(grad))?;
@@ -374,15 +375,15 @@ impl Plan {
     }
 }
 
-/// What is computed with: half precision in `f32` on the CPU; a GPU's matrix units take it as it is.
+/// The operand in the type to compute in: half precision in `f32` on the CPU, but unchanged for a GPU's tensor cores.
 fn computed(t: &Tensor) -> Result<Tensor> {
     if t.device() == Device::Cpu { t.widened() } else { Ok(t.clone()) }
 }
 
-/// A mask, and the queries for which no key takes part. Dimensions may be 1 and broadcast.
+/// A mask, and the queries for which no key takes part ("dead"). Dimensions may be 1 and broadcast.
 struct Mask {
-    /// `true` where a key does not take part, or what is added to the scores. Of dead queries all keys take part: their outputs
-    /// are zeroed.
+    /// `true` where a key does not take part, or the numbers to add to the scores. For dead queries all keys take part:
+    /// their outputs are zeroed afterwards.
     values: Tensor,
     /// `[…, queries, 1]`.
     dead: Tensor,
@@ -412,7 +413,7 @@ impl Mask {
         }
     }
 
-    /// Outputs or gradients with those of dead queries zeroed.
+    /// Zeroes the outputs or gradients of dead queries.
     fn revived(&self, t: &Tensor) -> Result<Tensor> {
         t.masked_fill(&self.dead, 0)
     }

@@ -1,4 +1,4 @@
-//! Element-wise functions of two operands, made from the op table, comparisons, and Rust's operators.
+//! Element-wise operations of two operands, generated from the table; comparisons; Rust's operators.
 
 use std::ops;
 
@@ -23,11 +23,11 @@ macro_rules! methods {
         impl Tensor {$(
             #[doc = $doc]
             ///
-            /// Element-wise, of tensors that broadcast, or of a tensor and a number. Operands of different dtypes are
-            /// brought to one by PyTorch's rules.
+            /// Element-wise, on tensors that broadcast, or a tensor and a number. Operands of different dtypes are
+            /// promoted by PyTorch's rules.
             ///
             /// # Errors
-            /// Shapes do not broadcast, devices differ, or the operation does not take the dtype.
+            /// If shapes do not broadcast, devices differ, or the operation does not take the dtype.
             pub fn $method(&self, other: impl Into<Rhs>) -> Result<Tensor> {
                 arithmetic(BinaryOp::$variant, &self.into(), &other.into())
             }
@@ -48,11 +48,11 @@ macro_rules! without_gradient {
         impl Tensor {$(
             #[doc = $doc]
             ///
-            /// Element-wise, of tensors that broadcast, or of a tensor and a number. Operands of different dtypes are
-            /// brought to one by PyTorch's rules. The result has no gradient.
+            /// Element-wise, on tensors that broadcast, or a tensor and a number. Operands of different dtypes are
+            /// promoted by PyTorch's rules. The result has no gradient.
             ///
             /// # Errors
-            /// Shapes do not broadcast, devices differ, or the operation does not take the dtype.
+            /// If shapes do not broadcast, devices differ, or the operation does not take the dtype.
             pub fn $method(&self, other: impl Into<Rhs>) -> Result<Tensor> {
                 without_gradient(stringify!($method), BinaryOp::$variant, &self.into(), &other.into())
             }
@@ -61,11 +61,11 @@ macro_rules! without_gradient {
 }
 binary_table!(methods);
 
-/// PyTorch has other nodes for some operations with a number, and names them so.
+/// The node's name, as in PyTorch, which has other nodes for some operations with a number.
 fn node_name_of(op: BinaryOp, a: &Rhs, b: &Rhs) -> &'static str {
     match (op, a.tensor(), b.tensor()) {
         (BinaryOp::Sub, None, _) => "RsubBackward1",
-        // There it is the reciprocal times the number.
+        // PyTorch computes it as the reciprocal times the number.
         (BinaryOp::Div, None, _) => "MulBackward0",
         (BinaryOp::Pow, Some(_), Some(_)) => "PowBackward1",
         (BinaryOp::Pow, None, _) => "PowBackward2",
@@ -75,8 +75,8 @@ fn node_name_of(op: BinaryOp, a: &Rhs, b: &Rhs) -> &'static str {
     }
 }
 
-/// Brings both operands to the dtype that the operation is done in. Truth values have some operations by other names, so
-/// the operation that is returned may be another one.
+/// Promotes both operands to the dtype to compute in. For truth values some operations are others by name (a sum is an
+/// OR), so the operation returned may differ.
 pub(super) fn promote(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<(BinaryOp, Rhs, Rhs)> {
     let common = match (a, b) {
         (Rhs::Tensor(x), Rhs::Tensor(y)) => {
@@ -99,7 +99,7 @@ pub(super) fn promote(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Res
             let expected = "truth values are subtracted by `logical_xor`, or inverted by `logical_not`";
             return Err(Error::dtype(name, DType::Bool, expected));
         }
-        // A number between two integers compares right as a float.
+        // A number between two integers is compared correctly as a float.
         _ if op.is_comparison() && common.is_float() && !tensors().any(|tensor| tensor.dtype().is_float()) => {
             DType::F64
         }
@@ -108,7 +108,7 @@ pub(super) fn promote(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Res
             let op = match (op, b) {
                 (BinaryOp::Add | BinaryOp::Maximum, _) => BinaryOp::Or,
                 (BinaryOp::Mul | BinaryOp::Minimum, _) => BinaryOp::And,
-                // The power of true is the element, that of false is true.
+                // A nonzero exponent gives the element, an exponent of 0 gives true.
                 (BinaryOp::Pow, Rhs::Scalar(exponent)) => {
                     return Ok((BinaryOp::Or, a.clone(), Rhs::from(!exponent.to_bool())));
                 }
@@ -138,7 +138,7 @@ fn launch(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> 
     Tensor::compute(tensor.device(), dtype, shape, |backend, out| backend.binary(op, a.operand(), b.operand(), out))
 }
 
-/// A comparison, or an operation on bits.
+/// A comparison or a bitwise operation.
 fn without_gradient(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
     let (op, a, b) = promote(name, op, a, b)?;
     let out = launch(name, op, &a, &b)?;
@@ -154,14 +154,14 @@ fn arithmetic(op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
     arithmetic_as(op.name(), op, a, b)
 }
 
-/// The operation for a method of another name, which errors give.
+/// The operation under another method's name, which errors give.
 pub(super) fn arithmetic_as(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> {
     if let Some(dtype) = narrowed(a, b) {
         return arithmetic_as(name, op, &a.to_dtype(DType::F32)?, &b.to_dtype(DType::F32)?)?.to_dtype(dtype);
     }
     let (op, a, b) = promote(name, op, a, b)?;
     let out = launch(name, op, &a, &b)?;
-    // The node's inputs are the operands that are tensors, and so is what it saves.
+    // The node's inputs, and the tensors that it saves, are the operands that are tensors.
     let inputs: smallvec::SmallVec<[&Tensor; 2]> = [a.tensor(), b.tensor()].into_iter().flatten().collect();
     let linear = matches!(op, BinaryOp::Add | BinaryOp::Sub);
     let saved: &[&Tensor] = if linear { &[] } else { &inputs };
@@ -184,7 +184,7 @@ pub(super) fn arithmetic_as(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) 
                     };
                     let (a, b) = (operand(0)?, operand(1)?);
                     if shape != *grad.shape() && grad.dtype().size() == 2 && op != BinaryOp::Mul {
-                        // What is summed over a broadcast is rounded once, after the sum.
+                        // A sum over a broadcast is rounded once, after the sum.
                         let widened = |operand: Rhs| match operand {
                             Rhs::Tensor(tensor) => tensor.widened().map(Rhs::Tensor),
                             number @ Rhs::Scalar(_) => Ok(number),
@@ -219,13 +219,13 @@ impl Tensor {
     /// `base^self`: a power whose exponent is this tensor, PyTorch's `pow(base, self)`.
     ///
     /// # Errors
-    /// As [`pow`](Tensor::pow).
+    /// Those of [`pow`](Tensor::pow).
     pub fn rpow(&self, base: impl Into<Rhs>) -> Result<Tensor> {
         arithmetic_as("rpow", BinaryOp::Pow, &base.into(), &self.into())
     }
 }
 
-/// `number - tensor` and the like.
+/// `number - tensor` and similar.
 pub(crate) fn scalar_first(op: BinaryOp, a: Scalar, b: &Tensor) -> Result<Tensor> {
     arithmetic(op, &Rhs::Scalar(a), &b.into())
 }

@@ -1,4 +1,4 @@
-//! Copies: of the values, to another dtype, to another device, into row-major order.
+//! Copies and conversions: `copy`, `contiguous`, `to_dtype`, `to_device`, `pin_memory`.
 
 use kiln_backend::{DType, Element, Error, HostVec, Result, dispatch_dtype};
 use kiln_derive::located;
@@ -12,29 +12,29 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// A new tensor with the same values in row-major order, PyTorch's `clone()` (in Rust that name makes
-    /// another handle). Gradients flow through it.
+    /// A new tensor with the same values in row-major order, PyTorch's `clone()` (in Rust, `clone` makes another
+    /// handle). Gradients flow through it.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn copy(&self) -> Result<Tensor> {
         let out = record(self.converted(self.dtype())?, "CloneBackward0", &[self], &[], |ctx| Ok(one(ctx.grad()?)))?;
         Ok(out.described("identity", || []))
     }
 
-    /// This tensor if its elements lie in row-major order, else a [`copy`](Tensor::copy).
+    /// This tensor if its elements are in row-major order, else a [`copy`](Tensor::copy).
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn contiguous(&self) -> Result<Tensor> {
         if self.is_contiguous() { Ok(self.clone()) } else { self.copy() }
     }
 
-    /// The values as another dtype, converted as Rust's `as` does (nonzero is `true`, floats are truncated
-    /// to integers); this tensor if it has the dtype already.
+    /// The values as another dtype, converted as Rust's `as` does (nonzero is `true`, floats are truncated to
+    /// integers); this tensor if it already has the dtype.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());
@@ -48,16 +48,16 @@ impl Tensor {
         Ok(out.described("cast", || []))
     }
 
-    /// The values in the dtype that operations compute in: `f32` for half precision, else this tensor. Rules of gradients
-    /// that take several steps use it to round once.
+    /// The values in their compute type: `f32` for half precision, else this tensor. Gradient rules with several steps
+    /// use it to round once.
     pub(crate) fn widened(&self) -> Result<Tensor> {
         if matches!(self.dtype(), DType::F16 | DType::BF16) { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
     }
 
-    /// A copy on another device; this tensor if it is there already.
+    /// A copy on another device; this tensor if it is already there.
     ///
     /// # Errors
-    /// The device is not available, or memory runs out.
+    /// If the device is not available, or memory runs out.
     pub fn to_device(&self, device: impl Into<Device>) -> Result<Tensor> {
         let device: Device = device.into();
         if device == self.device() {
@@ -74,15 +74,18 @@ impl Tensor {
         Ok(out.described("identity", || []))
     }
 
-    /// A copy in page-locked memory of the host, which CUDA devices read directly: moving it to one skips a copy. Without
-    /// history.
+    /// A copy in page-locked host memory, which CUDA devices read directly, so that moving it to one skips a copy. Not
+    /// recorded on the tape.
     ///
     /// # Errors
-    /// The tensor is not on the CPU, there is no CUDA device, or memory runs out.
+    /// If the tensor is not on the CPU, there is no CUDA device, or memory runs out.
     pub fn pin_memory(&self) -> Result<Tensor> {
         const OP: &str = "pin_memory";
         if self.device() != Device::Cpu {
-            return Err(Error::argument(OP, format!("only tensors of the CPU are pinned, not of {}", self.device())));
+            return Err(Error::argument(
+                OP,
+                format!("only CPU tensors can be pinned, not tensors on {}", self.device()),
+            ));
         }
         let (own, cuda) = (Device::Cpu.backend()?, Device::cuda(0)?.backend()?);
         let source = crate::no_grad(|| self.contiguous())?;
@@ -96,7 +99,7 @@ impl Tensor {
         Ok(Tensor::from_storage(storage, kiln_backend::Layout::contiguous(*self.shape())))
     }
 
-    /// Whether the tensor lies in page-locked memory.
+    /// Whether the tensor is in page-locked memory.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         self.read().view().buffer.is_pinned()
@@ -107,7 +110,7 @@ impl Tensor {
         let reading = self.read();
         let (start, size) = (reading.layout.offset(), self.dtype().size());
         let bytes = reading.view().buffer.host_bytes()?;
-        // Of no elements the offset means nothing.
+        // Without elements the offset has no meaning.
         let range = if self.numel() == 0 { 0..0 } else { start * size..(start + self.numel()) * size };
         bytes.get(range).map(f)
     }

@@ -1,10 +1,10 @@
-//! Checks that many operations share.
+//! Checks of operands that many operations share.
 
 use kiln_backend::{DType, Error, Result};
 
 use crate::tensor::Tensor;
 
-/// All tensors are on one device.
+/// Checks that all tensors are on one device.
 pub(crate) fn same_device(op: &'static str, first: &Tensor, others: &[&Tensor]) -> Result<()> {
     others.iter().try_for_each(|other| {
         if other.device() == first.device() {
@@ -14,7 +14,7 @@ pub(crate) fn same_device(op: &'static str, first: &Tensor, others: &[&Tensor]) 
     })
 }
 
-/// All tensors are on one device and of one dtype.
+/// Checks that all tensors have the same device and dtype.
 pub(crate) fn same_kind(op: &'static str, first: &Tensor, others: &[&Tensor]) -> Result<()> {
     same_device(op, first, others)?;
     others.iter().try_for_each(|other| {
@@ -25,7 +25,7 @@ pub(crate) fn same_kind(op: &'static str, first: &Tensor, others: &[&Tensor]) ->
     })
 }
 
-/// The tensor is of floats.
+/// Checks that the tensor is floating-point.
 pub(crate) fn floats(op: &'static str, tensor: &Tensor) -> Result<()> {
     if tensor.dtype().is_float() {
         return Ok(());
@@ -33,7 +33,7 @@ pub(crate) fn floats(op: &'static str, tensor: &Tensor) -> Result<()> {
     Err(Error::dtype(op, tensor.dtype(), "it takes floats; convert with `to_dtype`"))
 }
 
-/// The tensor's elements as indices or labels: integers, as `i64`.
+/// The tensor's elements as `i64` indices or labels; they must be integers.
 pub(crate) fn indices(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
     match tensor.dtype() {
         DType::I64 => Ok(tensor.clone()),
@@ -42,7 +42,7 @@ pub(crate) fn indices(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// The tensor is a mask.
+/// Checks that the tensor is a mask.
 pub(crate) fn mask(op: &'static str, tensor: &Tensor) -> Result<()> {
     if tensor.dtype() == DType::Bool {
         return Ok(());
@@ -56,7 +56,7 @@ mod tests {
 
     use crate::{device::Device, storage::Storage, tensor::Tensor};
 
-    /// A tensor that claims to be on a GPU, since a machine without one must see these errors too.
+    /// A tensor that claims to be on a GPU, so that machines without one can test these errors too.
     fn elsewhere() -> Result<Tensor> {
         let backend = Device::Cpu.backend()?;
         let buffer = backend.adopt(kiln_backend::HostVec::F32(vec![1.0, 2.0]))?;

@@ -1,4 +1,4 @@
-//! Limiting values to an interval.
+//! Clamping values to an interval: `clamp`, `clamp_min`, `clamp_max`.
 
 use kiln_backend::{DType, Result};
 use kiln_derive::located;
@@ -12,15 +12,15 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// `min` where the element is below it, `max` where it is above; `max` also where the bounds cross. Each
-    /// bound is a number or a tensor; all broadcast. NaN stays NaN. Where the bounds are of another dtype, the result has
-    /// the one that PyTorch promotes to.
+    /// `min` where the element is below it, `max` where it is above; also `max` where the bounds cross. Each bound is a
+    /// number or a tensor; all broadcast. NaN stays NaN. If the bounds have another dtype, the result has the one that
+    /// PyTorch promotes to.
     ///
-    /// As in PyTorch the gradient is 0 at a bound that is a number (and at NaN, then); between tensors it goes
-    /// to the one whose value was taken, and two equal ones share it.
+    /// As in PyTorch, with numeric bounds the gradient is 0 at a bound and at NaN; with tensor bounds it goes to the
+    /// one whose value was taken, and equal ones share it.
     ///
     /// # Errors
-    /// Shapes do not broadcast, or devices differ.
+    /// If shapes do not broadcast, or devices differ.
     pub fn clamp(&self, min: impl Into<Rhs>, max: impl Into<Rhs>) -> Result<Tensor> {
         let (min, max): (Rhs, Rhs) = (min.into(), max.into());
         match (&min, &max) {
@@ -39,7 +39,7 @@ impl Tensor {
     /// [`clamp`](Tensor::clamp) without an upper bound.
     ///
     /// # Errors
-    /// As [`clamp`](Tensor::clamp).
+    /// Those of [`clamp`](Tensor::clamp).
     pub fn clamp_min(&self, min: impl Into<Rhs>) -> Result<Tensor> {
         let min = min.into();
         match &min {
@@ -57,7 +57,7 @@ impl Tensor {
     /// [`clamp`](Tensor::clamp) without a lower bound.
     ///
     /// # Errors
-    /// As [`clamp`](Tensor::clamp).
+    /// Those of [`clamp`](Tensor::clamp).
     pub fn clamp_max(&self, max: impl Into<Rhs>) -> Result<Tensor> {
         let max = max.into();
         match &max {
@@ -75,17 +75,17 @@ impl Tensor {
     /// [`clamp`](Tensor::clamp) in place.
     ///
     /// # Errors
-    /// As [`clamp`](Tensor::clamp); the result does not fit into this tensor; or it is a leaf that requires
+    /// Those of [`clamp`](Tensor::clamp); or if the result does not fit into this tensor; or it is a leaf that requires
     /// gradients while recording is on.
     pub fn clamp_(&self, min: impl Into<Rhs>, max: impl Into<Rhs>) -> Result<()> {
         let (min, max): (Rhs, Rhs) = (min.into(), max.into());
         let recorded = self.records_change("clamp_", min.tensor().or(max.tensor()))?;
-        // The gradient reads the values from before.
+        // The gradient reads the old values.
         let new = if recorded { self.copy()?.clamp(min, max)? } else { self.clamp(min, max)? };
         self.replace_by("clamp_", &self.cast_in_place("clamp_", &new)?)
     }
 
-    /// Records a clamp between numbers, whose gradient passes where `inside`.
+    /// Records a clamp between numbers, whose gradient passes where `inside` is true.
     fn record_clamp(
         &self,
         out: Tensor,
@@ -96,7 +96,7 @@ impl Tensor {
         })
     }
 
-    /// The clamp by one tensor: `maximum` or `minimum` under another name.
+    /// Clamping by one tensor: `maximum` or `minimum` under another name.
     fn clamp_beyond(&self, bound: &Tensor, is_upper: bool) -> Result<Tensor> {
         let out = crate::no_grad(|| if is_upper { self.minimum(bound) } else { self.maximum(bound) })?;
         let shapes = [*self.shape(), *bound.shape()];
@@ -104,7 +104,7 @@ impl Tensor {
             let (grad, x, bound) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
             let tie = x.eq(&bound)?;
             let (below, above) = (x.lt(&bound)?, x.gt(&bound)?);
-            // At NaN neither loses, and both get the whole gradient.
+            // At NaN both get the whole gradient.
             let lost = if is_upper { [&above, &below] } else { [&below, &above] };
             let share = |lost: &Tensor, shape| {
                 let whole = grad.masked_fill(&lost.logical_or(&tie)?, 0)?;
@@ -138,7 +138,7 @@ impl Tensor {
     }
 }
 
-/// Where the element itself was taken: everywhere inside the bounds, and at NaN; half of it at one bound.
+/// The share of the gradient that goes to the element: all of it inside the bounds and at NaN, half of it at one bound.
 fn share_of_x(ctx: &Ctx<'_>) -> Result<[Tensor; 2]> {
     let (x, low, high) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?);
     let outside = x.lt(&low)?.logical_or(&x.gt(&high)?)?;
@@ -152,7 +152,7 @@ fn share_of_low(ctx: &Ctx<'_>) -> Result<[Tensor; 2]> {
     Ok([x.lt(&low)?.logical_and(&low.le(&high)?)?, x.eq(&low)?.logical_and(&low.lt(&high)?)?])
 }
 
-/// Crossed bounds give the upper one, whatever the element is.
+/// The share that goes to the upper bound. Crossed bounds give the upper one, whatever the element is.
 fn share_of_high(ctx: &Ctx<'_>) -> Result<[Tensor; 2]> {
     let (x, low, high) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?);
     let above = x.gt(&high)?.logical_and(&low.le(&high)?)?;

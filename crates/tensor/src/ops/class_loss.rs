@@ -1,4 +1,4 @@
-//! Cross-entropy and negative log-likelihood over classes: one fused primitive each way.
+//! Cross-entropy and negative log-likelihood over classes: one fused primitive per direction.
 
 use kiln_backend::{
     Arguments, ClassLoss, ClassLossArgs, ClassLossGradArgs, ClassLossInput, ClassLossOperands, DType, Error, Layout,
@@ -12,29 +12,28 @@ use crate::{
     tensor::Tensor,
 };
 
-/// How input and target lie as `[N, C, S]` and `[N, S]`: `S` counts the positions of one sample.
+/// The extents of input and target as `[N, C, S]` and `[N, S]`, where `S` is the number of positions per sample.
 struct Sizes {
     flat: Shape,
     samples: Shape,
-    /// The target's shape, which is the unreduced loss's.
+    /// The shape of the target, and of the unreduced loss.
     out: Shape,
 }
 
-/// What targets without a dimension of classes have to be.
+/// The requirement on targets without a class dimension.
 const INDICES: &str = "class indices are i64; convert with `to_dtype(DType::I64)`";
 
 #[located]
 impl Tensor {
-    /// The loss of this tensor of scores over classes, `[N, C]`, `[N, C, d1, …]` or `[C]`, against
-    /// `target`: class indices (`i64`, the same shape without `C`) or, for logits, probabilities (the same
-    /// shape and dtype). `weight` has one factor a class. The result is a scalar, or of the shape without `C`
-    /// if nothing is reduced.
+    /// The loss of this tensor of scores over classes, `[N, C]`, `[N, C, d1, …]` or `[C]`, against `target`: class
+    /// indices (`i64`, the same shape without `C`) or, for logits, probabilities (the same shape and dtype). `weight`
+    /// has one factor per class. The result is a scalar or, if nothing is reduced, has the input's shape without `C`.
     ///
     /// `kiln::nn` wraps this as `CrossEntropyLoss` and `NLLLoss`.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit, a class is out of range, or the weight or (for indices) the
-    /// target requires gradients.
+    /// If shapes, dtypes or devices do not fit, a class is out of range, or the weight or (for indices) the target
+    /// requires gradients.
     pub fn class_loss(&self, target: &Tensor, weight: Option<&Tensor>, rule: &ClassLoss) -> Result<Tensor> {
         let op = match rule.input {
             ClassLossInput::Logits => "cross_entropy",
@@ -115,7 +114,7 @@ impl Tensor {
         let (n, classes, rest) =
             if dims.len() == 1 { (1, dims[0], &dims[..0]) } else { (dims[0], dims[1], &dims[2..]) };
         let positions = rest.iter().product();
-        // The scores' shape without the classes.
+        // The scores' shape without the class dimension.
         let class_dim = dims.len().min(2) - 1;
         let without = [&dims[..class_dim], &dims[class_dim + 1..]].concat();
         let out = Shape::new(&without)?;
@@ -124,12 +123,12 @@ impl Tensor {
                 return Err(Error::dtype(op, target.dtype(), INDICES));
             }
             if *target.shape() == out {
-                // What labels have that were read as floats.
+                // A sign that labels were read as floats.
                 return Err(Error::dtype(op, target.dtype(), INDICES));
             }
             check::same_kind(op, self, &[target])?;
             if target.shape() != self.shape() {
-                let expected = "probabilities as targets have the shape of the scores";
+                let expected = "probabilities as targets must have the shape of the scores";
                 return Err(Error::shapes(op, self.shape(), target.shape(), expected));
             }
         } else {
@@ -141,7 +140,7 @@ impl Tensor {
                     op,
                     self.shape(),
                     target.shape(),
-                    format!("class indices have the shape {out}"),
+                    format!("class indices must have the shape {out}"),
                 ));
             }
         }
@@ -154,18 +153,18 @@ impl Tensor {
         if let Some(weight) = weight {
             check::same_kind(op, self, &[weight])?;
             if *weight.shape() != [classes] {
-                let expected = format!("the weight has one factor for each of the {classes} classes");
+                let expected = format!("the weight must have one factor for each of the {classes} classes");
                 return Err(Error::shapes(op, self.shape(), weight.shape(), expected));
             }
             if weight.requires_grad() {
-                return Err(Error::autograd(op, "the weight requires gradients, for which there is no rule"));
+                return Err(Error::autograd(op, "gradients of the weight are not supported"));
             }
         }
         let (flat, samples) = (Shape::new(&[n, classes, positions])?, Shape::new(&[n, positions])?);
         Ok(Sizes { flat, samples, out })
     }
 
-    /// Cross-entropy against probabilities that require gradients themselves, from differentiable pieces.
+    /// Cross-entropy against probabilities that require gradients, composed of differentiable operations.
     fn soft_class_loss(&self, target: &Tensor, weight: Option<&Tensor>, rule: &ClassLoss) -> Result<Tensor> {
         if self.dtype().size() == 2 {
             // Half precision is rounded once, at the end.

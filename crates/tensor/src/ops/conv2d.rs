@@ -1,4 +1,4 @@
-//! Two-dimensional convolution and its transpose.
+//! Two-dimensional convolution and transposed convolution.
 
 use kiln_backend::{
     Arguments, Conv2d, Conv2dArgs, Conv2dGradInputArgs, Conv2dGradWeightArgs, Error, Layout, Result, Shape, with_tf32,
@@ -18,23 +18,23 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// The convolution of images `[N, C, H, W]` (or one image `[C, H, W]`) with a weight `[O, C / groups, kh, kw]`, plus
-    /// a bias `[O]`: `[N, O, H', W']` with `H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1`
-    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv2d.html>). Images in channels-last memory
-    /// give such images.
+    /// Convolves images `[N, C, H, W]` (or one image `[C, H, W]`) with a weight `[O, C / groups, kh, kw]` and adds a
+    /// bias `[O]`: the result is `[N, O, H', W']` with `H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) +
+    /// 1` (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv2d.html>). Channels-last images give
+    /// channels-last images.
     ///
     /// # Errors
-    /// The shapes do not fit together, the kernel is larger than the padded image, or dtypes or devices differ.
+    /// If the shapes do not fit together, the kernel is larger than the padded image, or dtypes or devices differ.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
         self.conv2d_then(weight, bias, rule, false)
     }
 
     /// [`conv2d`](Tensor::conv2d) followed by ReLU, in one primitive.
     ///
-    /// On CUDA with a bias the ReLU is cuDNN's, which makes 0 of NaN where [`relu`](Tensor::relu) leaves NaN.
+    /// On CUDA with a bias, ReLU is cuDNN's, which turns NaN into 0, while [`relu`](Tensor::relu) keeps NaN.
     ///
     /// # Errors
-    /// As [`conv2d`](Tensor::conv2d).
+    /// Those of [`conv2d`](Tensor::conv2d).
     pub fn conv2d_relu(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
         self.conv2d_then(weight, bias, rule, true).map_err(|error| error.of_op("conv2d_relu"))
     }
@@ -48,7 +48,7 @@ impl Tensor {
                 let groups = rule.groups;
                 let mut expected = format!("a weight [O, C / groups, kh, kw] for C = {c} channels in {groups} groups");
                 if self.rank() == 3 && c_group == 1 && groups == 1 {
-                    // A batch of gray images looks like one image with many channels.
+                    // A batch of grayscale images looks like one image with many channels.
                     expected += "; a batch of images with one channel is [N, 1, H, W] (`unsqueeze(1)`)";
                 }
                 return Err(Error::shapes(OP, x.shape(), weight.shape(), expected));
@@ -57,7 +57,7 @@ impl Tensor {
         })
     }
 
-    /// Of checked operands.
+    /// The convolution of checked operands.
     fn conv2d_of_batch(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, relu: bool) -> Result<Tensor> {
         const OP: &str = "conv2d";
         let rule = *rule;
@@ -111,13 +111,13 @@ impl Tensor {
         }))
     }
 
-    /// The transposed convolution: what [`conv2d`](Tensor::conv2d)'s gradient with respect to its input does, as an
-    /// operation of its own. The images are `[N, C, H, W]` (or one `[C, H, W]`), the weight `[C, O / groups, kh, kw]`, the
-    /// result `[N, O, H', W']` with `H' = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1`
+    /// The transposed convolution: the gradient of [`conv2d`](Tensor::conv2d) with respect to its input, as an
+    /// operation of its own. The images are `[N, C, H, W]` (or one `[C, H, W]`), the weight `[C, O / groups, kh, kw]`,
+    /// the result `[N, O, H', W']` with `H' = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1`
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv_transpose2d.html>).
     ///
     /// # Errors
-    /// The shapes do not fit together, the result would be empty, `output_padding` is below neither the stride nor the
+    /// If the shapes do not fit together, the result would be empty, `output_padding` is not below the stride or the
     /// dilation, or dtypes or devices differ.
     pub fn conv_transpose2d(
         &self,
@@ -160,12 +160,12 @@ impl Tensor {
         let shape = Shape::new(&[n, o, size[0], size[1]])?;
         let more = [0, 1].map(|axis| output_padding[axis] / rule.stride[axis]);
         if more != [0; 2] {
-            // The result is that of an image with so many more rows and columns of zeros.
+            // The result is that for an image with this many more rows and columns of zeros.
             let rest = [0, 1].map(|axis| output_padding[axis] % rule.stride[axis]);
             let larger = self.pad(&[0, more[1] as i64, 0, more[0] as i64], PadMode::Constant(0.0))?;
             return larger.conv_transpose2d_of_batch(weight, bias, &rule, rest);
         }
-        // The convolution maps this size to the image's.
+        // Whether the convolution maps this size to the image's.
         if rule.output(size, [kh, kw]) != Some([h, w]) {
             return Err(not_there());
         }
@@ -214,7 +214,8 @@ impl Tensor {
         }))
     }
 
-    /// The gradient of a convolution with respect to its input, in the memory layout `layout`, from that of its output.
+    /// The gradient of a convolution with respect to its input, in the memory layout `layout`, from the gradient of its
+    /// output.
     fn conv2d_to_input(&self, weight: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
         let (g, k) = (self.read(), weight.read());
         Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
@@ -222,7 +223,7 @@ impl Tensor {
         })
     }
 
-    /// The gradient of a convolution with respect to its weight, from that of its output.
+    /// The gradient of a convolution with respect to its weight, from the gradient of its output.
     fn conv2d_to_weight(&self, x: &Tensor, rule: &Conv2d, shape: Shape) -> Result<Tensor> {
         let (g, x) = (self.read(), x.read());
         Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {

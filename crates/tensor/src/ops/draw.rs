@@ -1,4 +1,5 @@
-//! Random draws whose probabilities are tensors. (Random tensors of a given shape are made in `creation`.)
+//! Random draws whose probabilities are given by tensors: `bernoulli`, `multinomial`. (Random tensors of a given shape
+//! are made in `creation`.)
 
 use kiln_backend::{Arguments, DType, Distribution, Error, RandomArgs, Result};
 use kiln_derive::located;
@@ -12,14 +13,14 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// 1 with the probability that the element is, else 0. The gradient is 0.
+    /// 1 with a probability equal to the element, else 0. The gradient is 0.
     ///
     /// # Errors
-    /// The tensor is not of floats.
+    /// If the tensor is not floating-point.
     pub fn bernoulli(&self) -> Result<Tensor> {
         check::floats("bernoulli", self)?;
         let out = crate::no_grad(|| {
-            // Drawn in at least 24 bits: half precision would miss small probabilities.
+            // Drawn with at least 24 bits: half precision would miss small probabilities.
             let wide = self.dtype().accumulator();
             let draws = Tensor::rand(self.shape(), self.options().dtype(wide))?;
             draws.lt(self.to_dtype(wide)?)?.to_dtype(self.dtype())
@@ -31,10 +32,10 @@ impl Tensor {
     /// Sets each element to 1 with probability `p`, else to 0, in place. Any dtype.
     ///
     /// # Errors
-    /// `p` is not in `0..=1`, or the tensor is a leaf that requires gradients while recording is on.
+    /// If `p` is not in `0..=1`, or the tensor is a leaf that requires gradients while recording is on.
     pub fn bernoulli_(&self, p: f64) -> Result<()> {
         if !(0.0..=1.0).contains(&p) {
-            return Err(Error::argument("bernoulli_", format!("{p} is no probability")));
+            return Err(Error::argument("bernoulli_", format!("{p} is not a probability")));
         }
         let distribution = Distribution::Bernoulli { p };
         let state = take(self.numel(), distribution.words(self.dtype()));
@@ -46,8 +47,8 @@ impl Tensor {
     /// device to check the weights.
     ///
     /// # Errors
-    /// The tensor is not a vector or matrix of floats; a weight is negative or not finite; a row has no
-    /// positive weight, or without replacement fewer than `count`; or `count` is 0.
+    /// If the tensor is not a floating-point vector or matrix; a weight is negative or not finite; a row has no
+    /// positive weight or, without replacement, fewer than `count`; or `count` is 0.
     pub fn multinomial(&self, count: usize, replacement: bool) -> Result<Tensor> {
         const OP: &str = "multinomial";
         check::floats(OP, self)?;
@@ -80,7 +81,7 @@ impl Tensor {
                 // Rounding may push a draw up to the total.
                 return sums.searchsorted(&draws, true)?.clamp_max(n - 1);
             }
-            // Of exponential clocks with these rates the first `count` to ring (Efraimidis & Spirakis, 2006).
+            // The first `count` of exponential clocks with these rates to ring (Efraimidis & Spirakis, 2006).
             let clocks = Tensor::rand(self.shape(), options)?.neg()?.log1p()?.neg()?.div(&weights)?;
             Ok(clocks.topk(count, -1, false)?.1)
         })

@@ -1,4 +1,4 @@
-//! Dropout.
+//! Dropout: zeroes random elements while training.
 
 use kiln_backend::{Arguments, DropoutArgs, Error, RandomState, Result};
 use kiln_derive::located;
@@ -12,11 +12,11 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// While training, sets elements to 0 with probability `p` and divides the others by `1 - p`
-    /// (Srivastava et al., 2014); otherwise this tensor. No mask is kept: the backward pass draws it again.
+    /// While training, sets elements to 0 with probability `p` and divides the others by `1 - p` (Srivastava et al.,
+    /// 2014); otherwise returns this tensor. No mask is stored: the backward pass draws it again.
     ///
     /// # Errors
-    /// `p` is outside `[0, 1]`, or the tensor is not of floats.
+    /// If `p` is outside `[0, 1]`, or the tensor is not floating-point.
     pub fn dropout(&self, p: f64, training: bool) -> Result<Tensor> {
         const OP: &str = "dropout";
         if !(0.0..=1.0).contains(&p) {
@@ -36,7 +36,7 @@ impl Tensor {
         Ok(out.described(OP, || []))
     }
 
-    /// Dropout by the draws from `state` on; its gradient is the same function of the incoming one.
+    /// Dropout with the random numbers from `state` on; its gradient is the same function of the incoming gradient.
     pub(super) fn dropped(&self, p: f64, state: RandomState) -> Result<Tensor> {
         let reading = self.read();
         Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {

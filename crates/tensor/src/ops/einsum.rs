@@ -1,4 +1,4 @@
-//! Sums of products in Einstein's notation.
+//! `einsum`: sums of products in Einstein notation.
 
 use std::borrow::Borrow;
 
@@ -13,15 +13,16 @@ type Labels = SmallVec<[char; MAX_RANK]>;
 
 #[located]
 impl Tensor {
-    /// The sum of products that `equation` describes: `"ij,jk->ik"` is the matrix product, `"bij,bjk->bik"` the
-    /// batched one, `"ii->i"` the diagonal, `"ij->"` the sum. Each operand has a letter (case matters) for each
+    /// The sum of products that `equation` describes: `"ij,jk->ik"` is the matrix product, `"bij,bjk->bik"` the batched
+    /// one, `"ii->i"` the diagonal, `"ij->"` the sum. Each operand has a letter (case-sensitive) for each dimension;
+    /// dimensions with equal letters are multiplied elementwise, and letters not on the right are summed over.
     /// dimension; equal letters are multiplied with each other, letters not on the right are summed over.
-    /// `...` stands for further dimensions, which broadcast. Without `->` the letters that appear once are
-    /// the result's, in alphabetical order, after those of `...`. Operands are contracted from left to right,
-    /// by matrix products.
+    /// `...` stands for further dimensions, which broadcast. Without `->`, the result has the dimensions of `...` and
+    /// then the letters that appear once, in alphabetical order. Operands are contracted from left to right, by matrix
+    /// products.
     ///
     /// # Errors
-    /// The equation cannot be read or does not fit the operands, or dtypes or devices differ.
+    /// If the equation cannot be parsed or does not fit the operands, or dtypes or devices differ.
     pub fn einsum(equation: &str, operands: &[impl Borrow<Tensor>]) -> Result<Tensor> {
         let operands: SmallVec<[&Tensor; 4]> = operands.iter().map(Borrow::borrow).collect();
         let terms = Equation::parse(equation, &operands)?;
@@ -29,7 +30,7 @@ impl Tensor {
     }
 }
 
-/// An equation whose letters are known to fit the operands. The dimensions of `...` have digits as letters.
+/// An equation whose letters fit the operands. The dimensions of `...` have digits as letters.
 struct Equation<'a> {
     text: &'a str,
     inputs: SmallVec<[Labels; 4]>,
@@ -61,7 +62,7 @@ impl<'a> Equation<'a> {
         }
         let mut equation =
             Equation { text, inputs: SmallVec::new(), output: SmallVec::new(), extents: SmallVec::new() };
-        // How many dimensions `...` stands for, at most.
+        // The largest number of dimensions that `...` stands for.
         let mut widest = None;
         for (term, operand) in inputs.iter().zip(operands) {
             let letters = term.replace("...", "").chars().count();
@@ -106,7 +107,7 @@ impl<'a> Equation<'a> {
             match c {
                 '\u{0}' => labels.extend(dots.chars()),
                 c if c.is_ascii_alphabetic() => labels.push(c),
-                c => return Err(Self::refuse(text, &format!("{c:?} in term {term:?} is no letter"))),
+                c => return Err(Self::refuse(text, &format!("{c:?} in term {term:?} is not a letter"))),
             }
         }
         Ok(labels)
@@ -162,7 +163,7 @@ struct Term {
 }
 
 impl Term {
-    /// Where a letter stands twice, the diagonal; and extents of 1 broadcast to what the letter means.
+    /// Takes the diagonal where a letter repeats; extents of 1 broadcast to the letter's extent.
     fn without_repeats(mut self, equation: &Equation) -> Result<Term> {
         let dims: SmallVec<[usize; MAX_RANK]> = self.labels.iter().map(|&c| equation.extent(c)).collect();
         if self.tensor.dims() != &dims[..] {
@@ -185,7 +186,7 @@ impl Term {
         Ok(self)
     }
 
-    /// The sum over the letters that `gone` names.
+    /// Sums over the letters that `gone` accepts.
     fn sum_over(mut self, gone: impl Fn(char) -> bool) -> Result<Term> {
         let dims: SmallVec<[usize; MAX_RANK]> = (0..self.labels.len()).filter(|&dim| gone(self.labels[dim])).collect();
         if !dims.is_empty() {
@@ -196,14 +197,14 @@ impl Term {
         Ok(self)
     }
 
-    /// The tensor with its dimensions in the order of `labels`, which are those of this term.
+    /// The tensor with its dimensions in the order of `labels`, a permutation of this term's letters.
     fn ordered(&self, labels: &[char]) -> Result<Tensor> {
         let order: SmallVec<[usize; MAX_RANK]> =
             labels.iter().filter_map(|&c| self.labels.iter().position(|&own| own == c)).collect();
         self.tensor.permute(order)
     }
 
-    /// The product, summed over the letters of both that are not needed `later`.
+    /// The product, summed over the letters of either term that are not needed `later`.
     fn times(self, other: Term, equation: &Equation, later: impl Fn(char) -> bool) -> Result<Term> {
         let (a_labels, b_labels) = (self.labels.clone(), other.labels.clone());
         let a = self.sum_over(|c| !b_labels.contains(&c) && !later(c))?;

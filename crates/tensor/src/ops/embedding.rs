@@ -1,4 +1,4 @@
-//! Looking rows up in a table.
+//! `embedding`: looks up rows of a table.
 
 use kiln_backend::{Arguments, Error, IndexSelectArgs, MAX_RANK, Result, Shape};
 use kiln_derive::located;
@@ -12,11 +12,11 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// The rows of this table `[rows, width]` with the numbers `indices` (integers, of any shape): `[…, width]`. Row
-    /// `padding` gets no gradient.
+    /// The rows of this table `[rows, width]` at `indices` (integers, of any shape): `[…, width]`. Row `padding` gets
+    /// no gradient.
     ///
     /// # Errors
-    /// This is no matrix of floats, a number is out of range, or the numbers are not integers.
+    /// If this is not a floating-point matrix, an index is out of range, or the indices are not integers.
     pub fn embedding(&self, indices: &Tensor, padding: Option<usize>) -> Result<Tensor> {
         const OP: &str = "embedding";
         check::floats(OP, self)?;

@@ -1,4 +1,4 @@
-//! Reading by index tensors: `index_select`, `gather`.
+//! Reading by index tensors: `index_select`, `gather`, `take_along_dim`.
 
 use kiln_backend::{Arguments, Dim, Error, GatherArgs, IndexSelectArgs, Layout, Result, Shape};
 use kiln_derive::located;
@@ -11,12 +11,12 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// The slices of a dimension with the numbers in `index`, a vector (or scalar) of integers; the dimension
-    /// gets the index's extent. Numbers may repeat; negative ones are an error, as in PyTorch (the indexing
-    /// form [`i`](Tensor::i) takes them). Of a scalar, the only slice is itself.
+    /// The slices of a dimension at the positions in `index`, a vector (or scalar) of integers; the dimension gets the
+    /// index's extent. Indices may repeat; negative ones are an error, as in PyTorch (but [`i`](Tensor::i) accepts
+    /// them). A scalar has one slice, itself.
     ///
     /// # Errors
-    /// The dimension or an index is out of range, or the index is not of integers or has more than 1 dimension.
+    /// If the dimension or an index is out of range, or the index is not of integers or has more than 1 dimension.
     pub fn index_select(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
         self.index_select_as("index_select", "IndexSelectBackward0", dim, index)
     }
@@ -52,12 +52,12 @@ impl Tensor {
         Ok(out.noted("index_select", &[self, index], || [("dim", dim.into())]))
     }
 
-    /// One element for each element of `index` (integers): `out[i, j] = x[index[i, j], j]` for dimension 0,
-    /// `x[i, index[i, j]]` for dimension 1, and so on. The result has the index's shape, which has this
-    /// tensor's rank and no larger extent except in dimension `dim`.
+    /// Takes one element for each element of `index` (integers): `out[i, j] = x[index[i, j], j]` for dimension 0, `x[i,
+    /// index[i, j]]` for dimension 1, and so on. The result has the shape of the index, which has this tensor's rank
+    /// and no larger extents except in dimension `dim`.
     ///
     /// # Errors
-    /// The dimension or an index is out of range, the shapes do not fit, or the index is not of integers.
+    /// If the dimension or an index is out of range, the shapes do not fit, or the index is not of integers.
     pub fn gather(&self, dim: impl Dim, index: &Tensor) -> Result<Tensor> {
         self.gather_as("gather", dim.resolve("gather", self.rank())?, index)
     }
@@ -85,12 +85,12 @@ impl Tensor {
         Ok(out.noted("gather", &[self, index], || [("dim", dim.into())]))
     }
 
-    /// [`gather`](Tensor::gather) whose index broadcasts with this tensor in the other dimensions, e.g. with
-    /// what [`argsort`](Tensor::argsort) or [`argmax_keepdim`](Tensor::argmax_keepdim) gives. Negative indices
-    /// count from the end. For a `dim` of `()` both are taken as vectors, in row-major order.
+    /// [`gather`](Tensor::gather) with an index that broadcasts with this tensor in the other dimensions, e.g. the
+    /// result of [`argsort`](Tensor::argsort) or [`argmax_keepdim`](Tensor::argmax_keepdim). Negative indices count
+    /// from the end. If `dim` is `()`, both are flattened in row-major order.
     ///
     /// # Errors
-    /// The dimension or an index is out of range, or the shapes do not broadcast.
+    /// If the dimension or an index is out of range, or the shapes do not broadcast.
     pub fn take_along_dim(&self, index: &Tensor, dim: impl OneOrAll) -> Result<Tensor> {
         const OP: &str = "take_along_dim";
         let Some(dim) = dim.dim() else {
@@ -108,7 +108,7 @@ impl Tensor {
         self.expand(shape.with_dim(dim, own)?)?.gather_as(OP, dim, &from_front.expand(shape.with_dim(dim, places)?)?)
     }
 
-    /// The memory of a new contiguous tensor under another shape, without history.
+    /// The memory of a new contiguous tensor under another shape, not recorded on the tape.
     pub(super) fn with_shape(&self, shape: Shape) -> Tensor {
         if *self.shape() == shape {
             return self.clone();
@@ -122,7 +122,7 @@ pub(super) fn lifted(layout: &Layout) -> Result<Layout> {
     if layout.rank() == 0 { layout.unsqueeze(0) } else { Ok(*layout) }
 }
 
-/// `index` as a list of positions.
+/// `index` as a list of positions; it must have at most 1 dimension.
 pub(super) fn check_list(op: &'static str, x: &Tensor, index: &Tensor) -> Result<Tensor> {
     let index = check::indices(op, index)?;
     check::same_device(op, x, &[&index])?;
@@ -132,15 +132,16 @@ pub(super) fn check_list(op: &'static str, x: &Tensor, index: &Tensor) -> Result
     Ok(index)
 }
 
-/// `index` has the rank of `shape` (a scalar counts as a vector) and no larger extent, but in `free`.
+/// Checks that `index` has the rank of `shape` (a scalar counts as a vector) and no larger extent, except in dimension
+/// `free`.
 pub(super) fn check_fits(op: &'static str, index: &Shape, shape: &Shape, free: Option<usize>) -> Result<()> {
     let at = |s: &Shape, d: usize| s.get(d).copied().unwrap_or(1);
     let rank = index.rank().max(1);
     let too_large = |d: usize| Some(d) != free && at(index, d) > at(shape, d);
-    // An index without elements fits everything, as in PyTorch.
+    // An index without elements always fits, as in PyTorch.
     if index.numel() > 0 && (rank != shape.rank().max(1) || (0..rank).any(too_large)) {
         let but = free.map_or_else(String::new, |dim| format!(", except in dimension {dim}"));
-        let expected = format!("the index (second) has the same rank and no larger extent{but}");
+        let expected = format!("the index (second) must have the same rank and no larger extent{but}");
         return Err(Error::shapes(op, shape, index, expected));
     }
     Ok(())

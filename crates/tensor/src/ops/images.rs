@@ -1,4 +1,4 @@
-//! What operations on images share: checks, and the order of their elements in memory.
+//! Helpers of image operations: batching of single images, and memory formats.
 
 use kiln_backend::{Backend, DType, Error, Layout, Result, Shape, ViewMut};
 use kiln_derive::located;
@@ -10,8 +10,8 @@ use crate::{
     tensor::Tensor,
 };
 
-/// Calls `f` with images `[N, C, H, W]` of floats. One image `[C, H, W]` is made a batch of one and gives one; errors show
-/// the shape that it has.
+/// Calls `f` with floating-point images `[N, C, H, W]`. A single image `[C, H, W]` becomes a batch of one and gives a
+/// single image; errors show its own shape.
 pub(crate) fn batched(op: &'static str, x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     check::floats(op, x)?;
     match x.rank() {
@@ -22,7 +22,7 @@ pub(crate) fn batched(op: &'static str, x: &Tensor, f: impl FnOnce(&Tensor) -> R
         }
         2 => Err(Error::shape(
             op,
-            "images [N, C, H, W] or [C, H, W]; a gray image [H, W] is made one by `unsqueeze(0)`",
+            "images [N, C, H, W] or [C, H, W]; make one of a grayscale image [H, W] with `unsqueeze(0)`",
             x.shape(),
         )),
         _ => Err(Error::shape(op, "images [N, C, H, W] or [C, H, W]", x.shape())),
@@ -36,7 +36,7 @@ fn channels_last(shape: Shape) -> Layout {
     Layout::contiguous(Shape::new(&stored).unwrap_or(shape)).permute(&[0, 3, 1, 2])
 }
 
-/// How a result of the shape of images lies in memory: as `x` does, if that is channels-last, else row-major.
+/// The memory layout of a result of image operations: channels-last if `x` is, else row-major.
 pub(crate) fn image_layout(x: &Tensor, shape: Shape) -> Layout {
     if shape.rank() == 4 && x.is_channels_last() { channels_last(shape) } else { Layout::contiguous(shape) }
 }
@@ -48,7 +48,7 @@ pub(crate) fn writing(t: &Tensor) -> Writing<'_> {
 
 #[located]
 impl Tensor {
-    /// Whether these are images `[N, C, H, W]` in channels-last memory (the order N, H, W, C), PyTorch's
+    /// Whether these are images `[N, C, H, W]` in channels-last memory (in the order N, H, W, C), PyTorch's
     /// `is_contiguous(memory_format=torch.channels_last)`, and not in row-major order as well.
     #[must_use]
     pub fn is_channels_last(&self) -> bool {
@@ -56,11 +56,11 @@ impl Tensor {
     }
 
     /// The same images `[N, C, H, W]` in channels-last memory: PyTorch's
-    /// `contiguous(memory_format=torch.channels_last)`. Convolutions, pooling, normalization and element-wise functions of
-    /// such images give such images. A view if they lie so already.
+    /// `contiguous(memory_format=torch.channels_last)`. Convolutions, pooling, normalization and element-wise
+    /// operations preserve this format. A view if they are in it already.
     ///
     /// # Errors
-    /// The tensor has not 4 dimensions.
+    /// If the tensor is not 4-D.
     pub fn channels_last(&self) -> Result<Tensor> {
         if self.rank() != 4 {
             return Err(Error::shape("channels_last", "images [N, C, H, W]", self.shape()));
@@ -68,7 +68,7 @@ impl Tensor {
         self.permute([0, 2, 3, 1])?.contiguous()?.permute([0, 3, 1, 2])
     }
 
-    /// A new tensor with this layout, which fills its memory; one backend call writes it.
+    /// A new tensor with this layout, which covers its memory; one backend call writes it.
     pub(crate) fn compute_in(
         device: Device,
         dtype: DType,

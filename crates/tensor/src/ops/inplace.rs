@@ -1,8 +1,7 @@
-//! Operations that change a tensor's memory.
+//! In-place operations, which change a tensor's memory.
 //!
-//! Rules of autograd, as in PyTorch: while recording is on, a leaf that requires gradients (or a view of
-//! one) must not be changed. Other tensors may be: the change becomes part of their history, and that of
-//! the base if the tensor is a view.
+//! Autograd's rules are PyTorch's: while recording is on, a leaf that requires gradients (or a view of one) must not be
+//! changed. Other tensors may be: the change becomes part of their history, and of the base's if the tensor is a view.
 
 use kiln_backend::{Backend, BinaryOp, DType, Error, Result, Scalar, ViewMut};
 use kiln_derive::located;
@@ -25,8 +24,9 @@ macro_rules! arithmetic {
             #[doc = $doc]
             ///
             /// # Errors
-            /// The other operand does not broadcast to this tensor's shape, devices differ, the result is of a dtype that
-            /// does not go into this tensor (a float into integers), the tensor is a broadcast view, or it is a leaf that requires gradients while recording is on.
+            /// If the other operand does not broadcast to this tensor's shape, devices differ, the result is of a dtype
+            /// that does not go into this tensor (a float into integers), the tensor is a broadcast view, or it is a
+            /// leaf that requires gradients while recording is on.
             pub fn $method(&self, other: impl Into<Rhs>) -> Result<()> {
                 let other: Rhs = other.into();
                 if self.records_change(stringify!($method), other.tensor())? {
@@ -51,11 +51,11 @@ arithmetic! {
 
 #[located]
 impl Tensor {
-    /// Copies the values of `source`, which broadcasts to this tensor's shape, into this tensor's memory;
-    /// converts dtype and moves between devices.
+    /// Copies the values of `source`, which broadcasts to this tensor's shape, into this tensor's memory; converts the
+    /// dtype and moves between devices.
     ///
     /// # Errors
-    /// The shapes do not fit, the tensor is a broadcast view, or it is a leaf that requires gradients while
+    /// If the shapes do not fit, the tensor is a broadcast view, or it is a leaf that requires gradients while
     /// recording is on.
     pub fn copy_(&self, source: &Tensor) -> Result<()> {
         source.layout().expand("copy_", self.shape())?;
@@ -74,7 +74,7 @@ impl Tensor {
     /// Sets every element to `value`, in place.
     ///
     /// # Errors
-    /// The tensor is a broadcast view, or a leaf that requires gradients while recording is on.
+    /// If the tensor is a broadcast view, or a leaf that requires gradients while recording is on.
     pub fn fill_(&self, value: impl Into<Scalar>) -> Result<()> {
         let value = value.into();
         self.overwrite("fill_", |backend, out| backend.fill(value, out))
@@ -83,12 +83,12 @@ impl Tensor {
     /// Sets every element to 0, in place.
     ///
     /// # Errors
-    /// The tensor is a broadcast view, or a leaf that requires gradients while recording is on.
+    /// If the tensor is a broadcast view, or a leaf that requires gradients while recording is on.
     pub fn zero_(&self) -> Result<()> {
         self.overwrite("zero_", |backend, out| backend.fill(Scalar::Int(0), out))
     }
 
-    /// An in-place operation after which the old values do not matter.
+    /// An in-place operation that does not depend on the old values.
     pub(crate) fn overwrite(
         &self,
         op: &'static str,
@@ -100,7 +100,7 @@ impl Tensor {
         drop(writing);
         self.0.storage.bump_version();
         if recorded {
-            // The old values' gradient is 0, but it exists.
+            // The gradient of the old values is 0, but it exists.
             let node = match op {
                 "zero_" => "ZeroBackward0",
                 "uniform_" => "UniformBackward0",
@@ -120,7 +120,7 @@ impl Tensor {
         if self.layout().may_overlap() {
             return Err(Error::shape(
                 op,
-                "a tensor whose elements have a place each, not a broadcast view",
+                "a tensor whose elements do not share memory, not a broadcast view",
                 self.shape(),
             ));
         }
@@ -151,10 +151,15 @@ impl Tensor {
         Ok(true)
     }
 
-    /// Makes this tensor's values and history those of `new`, which has its shape and dtype.
+    /// Replaces this tensor's values and history by those of `new`, which has its shape and dtype.
     pub(crate) fn replace_by(&self, op: &'static str, new: &Tensor) -> Result<()> {
         if new.shape() != self.shape() {
-            return Err(Error::shapes(op, self.shape(), new.shape(), "the result must fit into the tensor changed"));
+            return Err(Error::shapes(
+                op,
+                self.shape(),
+                new.shape(),
+                "the result must have the shape of the tensor that is changed",
+            ));
         }
         if new.dtype() != self.dtype() {
             return Err(Error::dtypes(op, self.dtype(), new.dtype()));
@@ -173,12 +178,12 @@ impl Tensor {
                 let base = &base.tensor;
                 let slices = crate::autograd::copy_slices_node(self, base, base.edge(), Edge::Node { node, output });
                 base.set_history(slices, 0);
-                // This view's own history is renewed from the base when it is asked for.
+                // This view's own history is derived anew from the base when it is needed.
             }
         }
     }
 
-    /// Copies values without history.
+    /// Copies values, not recorded on the tape.
     fn write_values(&self, op: &'static str, source: &Tensor) -> Result<()> {
         let moved;
         let source = if source.device() != self.device() || source.shares_memory(self) {
@@ -200,7 +205,7 @@ impl Tensor {
         Ok(())
     }
 
-    /// `self = op(self, other)` without history, for gradients and optimizers.
+    /// `self = op(self, other)`, not recorded on the tape, for gradients and optimizers.
     pub(crate) fn assign(&self, op: BinaryOp, other: &Tensor) -> Result<()> {
         self.assign_as(op.name(), op, &other.into())
     }
@@ -216,7 +221,7 @@ impl Tensor {
             let new = crate::no_grad(|| arithmetic_as(name, op, &self.into(), other))?;
             return self.write_values(name, &self.cast_in_place(name, &new)?);
         }
-        // Truth values have some operations by other names.
+        // For truth values some operations are others by name.
         let (op, ..) = promote(name, op, &self.into(), other)?;
         let storage = &self.0.storage;
         match other {

@@ -11,23 +11,22 @@ use crate::{autograd::record, tensor::Tensor};
 
 #[located]
 impl Tensor {
-    /// Concatenates tensors along an existing dimension: `Tensor::cat(&[&a, &b], 0)`. All other
-    /// extents must be equal. As in PyTorch, tensors of shape `[0]` are left out whatever the rank of the
-    /// others is. Of different dtypes the result has the one that holds them all: floats before integers, the wider
-    /// first, `f32` for `f16` with `bf16`.
+    /// Concatenates tensors along an existing dimension: `Tensor::cat(&[&a, &b], 0)`. All other extents must be equal.
+    /// As in PyTorch, tensors of shape `[0]` are ignored whatever the rank of the others is. Different dtypes are
+    /// promoted to one that holds them all: floats over integers, wider over narrower, `f32` for `f16` with `bf16`.
     ///
     /// # Errors
-    /// There are no tensors, or scalars among them; shapes or devices differ; the dimension is out of range.
+    /// If there are no tensors, or scalars among them; shapes or devices differ; the dimension is out of range.
     pub fn cat(tensors: &[impl Borrow<Tensor>], dim: impl Dim) -> Result<Tensor> {
         let tensors: SmallVec<[&Tensor; 8]> = tensors.iter().map(Borrow::borrow).collect();
         cat(&tensors, dim.number())
     }
 
-    /// Concatenates tensors of one shape along a new dimension `dim` (at most their rank; -1 appends
-    /// it). Different dtypes become one as in [`cat`](Tensor::cat).
+    /// Concatenates tensors of the same shape along a new dimension `dim` (at most their rank; -1 appends it). Dtypes
+    /// are promoted as in [`cat`](Tensor::cat).
     ///
     /// # Errors
-    /// There are no tensors; shapes or devices differ; the position is out of range.
+    /// If there are no tensors; shapes or devices differ; the position is out of range.
     pub fn stack(tensors: &[impl Borrow<Tensor>], dim: impl Dim) -> Result<Tensor> {
         let tensors: SmallVec<[&Tensor; 8]> = tensors.iter().map(Borrow::borrow).collect();
         stack(&tensors, dim.number())
@@ -45,7 +44,7 @@ fn cat(tensors: &[&Tensor], dim: i64) -> Result<Tensor> {
     let first = all.iter().copied().find(|t| !is_blank(t)).unwrap_or(any);
     let dim = first.real_dim(OP, dim)?;
     let mut extent = 0;
-    // Where each tensor begins; one left out takes no place.
+    // The start of each tensor; an ignored one takes no space.
     let mut starts: SmallVec<[Option<usize>; 8]> = SmallVec::new();
     for tensor in &all {
         let differs = |d: usize| d != dim && tensor.dims()[d] != first.dims()[d];
@@ -100,7 +99,7 @@ fn stack(tensors: &[&Tensor], dim: i64) -> Result<Tensor> {
     Ok(out.described(OP, || [("dim", dim.into())]))
 }
 
-/// The tensors, which are on one device, in the dtype that holds them all.
+/// The tensors, which must be on one device, promoted to a common dtype.
 fn of_one_dtype(op: &'static str, tensors: &[&Tensor]) -> Result<SmallVec<[Tensor; 8]>> {
     let Some((first, rest)) = tensors.split_first() else { return Ok(SmallVec::new()) };
     let dtype = rest.iter().fold(first.dtype(), |dtype, tensor| dtype.promote(tensor.dtype()));
@@ -111,8 +110,8 @@ fn of_one_dtype(op: &'static str, tensors: &[&Tensor]) -> Result<SmallVec<[Tenso
     tensors.iter().map(|tensor| convert(tensor)).collect()
 }
 
-/// A new tensor of `shape` into which each tensor is copied: `part` gives the place in the new tensor's
-/// layout and the layout to read.
+/// A new tensor of `shape` into which each tensor is copied: `part` returns the destination in the new tensor's layout,
+/// and the layout to read.
 fn write_parts(
     tensors: &[&Tensor],
     shape: Shape,

@@ -9,10 +9,10 @@ use crate::{autograd::record, tensor::Tensor};
 
 #[located]
 impl Tensor {
-    /// `self + weight * (end - self)`: on the way from this tensor to another. The weight is a number or a tensor.
+    /// `self + weight * (end - self)`: interpolates from this tensor to `end`. The weight is a number or a tensor.
     ///
     /// # Errors
-    /// The shapes do not broadcast, dtypes or devices differ, or the tensors are not of floats.
+    /// If the shapes do not broadcast, dtypes or devices differ, or the tensors are not floating-point.
     pub fn lerp(&self, end: &Tensor, weight: impl Into<Rhs>) -> Result<Tensor> {
         check::floats("lerp", self)?;
         check::same_kind("lerp", self, &[end])?;
@@ -29,7 +29,7 @@ impl Tensor {
         let out = crate::no_grad(|| {
             let (start, end) = (self.widened()?, end.widened()?);
             let way = end.sub(&start)?;
-            // From the nearer end, so that a weight of 1 gives `end` itself.
+            // Computed from the nearer end, so that a weight of 1 gives `end` itself.
             let out =
                 if weight.abs() < 0.5 { start.add_alpha(&way, weight) } else { end.sub_alpha(&way, 1.0 - weight) };
             out?.to_dtype(self.dtype())

@@ -1,4 +1,4 @@
-//! Linear layers, alone or fused with a following ReLU.
+//! `linear`: a linear layer, alone or fused with a following ReLU.
 
 use std::sync::Arc;
 
@@ -16,23 +16,23 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// `self · weightᵀ + bias` over the last dimension: `self` is `[…, K]`, `weight` `[N, K]`, `bias` `[N]`,
-    /// the result `[…, N]`. One fused primitive. As in PyTorch, `weight` may be a vector `[K]`, which stands for one output
-    /// feature whose dimension is dropped; `bias` is then a scalar.
+    /// `self · weightᵀ + bias` over the last dimension: `self` is `[…, K]`, `weight` `[N, K]`, `bias` `[N]`, the result
+    /// `[…, N]`. One fused primitive. As in PyTorch, `weight` may be a vector `[K]`, for a single output feature whose
+    /// dimension is dropped; `bias` is then a scalar.
     ///
     /// # Errors
-    /// The shapes do not fit, or dtypes or devices differ.
+    /// If the shapes do not fit, or dtypes or devices differ.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         self.linear_layer(weight, bias, false)
     }
 
     /// [`linear`](Tensor::linear) followed by ReLU, in one primitive.
     ///
-    /// On CUDA the ReLU is cuBLASLt's, which makes 0 of NaN where [`relu`](Tensor::relu) leaves NaN: a network that has
+    /// On CUDA, ReLU is cuBLASLt's, which turns NaN into 0, while [`relu`](Tensor::relu) keeps NaN: a network that has
     /// diverged may show it only after its last linear layer.
     ///
     /// # Errors
-    /// As [`linear`](Tensor::linear).
+    /// Those of [`linear`](Tensor::linear).
     pub fn linear_relu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         self.linear_layer(weight, bias, true).map_err(|error| error.of_op("linear_relu"))
     }
@@ -55,7 +55,7 @@ impl Tensor {
         if let Some(bias) = bias {
             check::same_kind(OP, self, &[bias])?;
             if *bias.shape() != [n] {
-                let expected = format!("the bias has the shape [{n}] of the out features");
+                let expected = format!("the bias must have shape [{n}], one element for each output feature");
                 return Err(Error::shapes(OP, weight.shape(), bias.shape(), expected));
             }
         }
@@ -74,7 +74,7 @@ impl Tensor {
             (false, Some(_)) => "AddmmBackward0",
             (false, None) => "MmBackward0",
         };
-        // Each operand's gradient reads the other; ReLU's reads the output.
+        // The gradient of each operand reads the other operand; that of ReLU reads the output.
         let saved = [self, weight, &out];
         let saved = &saved[..2 + usize::from(relu)];
         let of_bias = bias.is_some_and(Tensor::requires_grad);
@@ -83,7 +83,7 @@ impl Tensor {
         Ok(result.described("linear", || [("relu", relu.into())]))
     }
 
-    /// One output feature, whose dimension is dropped.
+    /// A single output feature, whose dimension is dropped.
     fn linear_by_vector(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
         const OP: &str = "linear";
         if let Some(bias) = bias.filter(|bias| bias.rank() != 0) {
@@ -95,7 +95,7 @@ impl Tensor {
     }
 }
 
-/// The output of checked matrices, and what the device has kept of ReLU for the backward pass.
+/// The output for checked matrices, and the mask of ReLU if the device kept one for the backward pass.
 fn forward(
     x: &Tensor,
     weight: &Tensor,
@@ -138,7 +138,8 @@ fn gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
     Ok(grads)
 }
 
-/// The gradient of the input through the ReLU that it is the output of, and of the bias before that ReLU, in one primitive.
+/// The gradient of the input, through the ReLU that produced it, and the gradient of the bias before that ReLU, in one
+/// primitive.
 fn through_relu(relu: &FusedReluBackward, grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let bias = relu.bias.then(|| Tensor::empty(weight.dims()[1], (grad.dtype(), grad.device()))).transpose()?;
     let out = {

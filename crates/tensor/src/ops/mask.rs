@@ -1,4 +1,4 @@
-//! Choosing elements by a mask.
+//! Selecting elements by a mask: `masked_fill`, `masked_select`, `nonzero`.
 
 use kiln_backend::{DType, Error, Result, Scalar, Shape};
 use kiln_derive::located;
@@ -12,11 +12,11 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// `value`, a number or a tensor without dimensions, where `mask` (`bool`) is true, this tensor elsewhere. Mask
-    /// and tensor broadcast.
+    /// `value`, a number or a tensor without dimensions, where `mask` (`bool`) is true; this tensor elsewhere. Mask and
+    /// tensor broadcast.
     ///
     /// # Errors
-    /// The mask is not `bool`, the shapes do not broadcast, the value has dimensions, or devices differ.
+    /// If the mask is not `bool`, the shapes do not broadcast, the value has dimensions, or devices differ.
     pub fn masked_fill(&self, mask: &Tensor, value: impl Into<Rhs>) -> Result<Tensor> {
         self.masked_fill_as("masked_fill", mask, value.into())
     }
@@ -28,7 +28,7 @@ impl Tensor {
         let own = *self.shape();
         match value {
             Rhs::Scalar(number) => {
-                // It becomes what the tensor holds, whatever it is.
+                // The value is converted to the tensor's dtype, whatever its own.
                 let number = match self.dtype() {
                     DType::Bool => Scalar::Bool(number.to_bool()),
                     dtype if dtype.is_int() => Scalar::Int(number.to_i64()),
@@ -60,8 +60,8 @@ impl Tensor {
     /// [`masked_fill`](Tensor::masked_fill) in place.
     ///
     /// # Errors
-    /// As [`masked_fill`](Tensor::masked_fill), the mask does not broadcast to this shape, or the tensor is a leaf
-    /// that requires gradients while recording is on.
+    /// Those of [`masked_fill`](Tensor::masked_fill); or if the mask does not broadcast to this shape, or the tensor is
+    /// a leaf that requires gradients while recording is on.
     pub fn masked_fill_(&self, mask: &Tensor, value: impl Into<Rhs>) -> Result<()> {
         const OP: &str = "masked_fill_";
         let value: Rhs = value.into();
@@ -76,11 +76,11 @@ impl Tensor {
         mask.where_cond(self, if self.dtype() == DType::Bool { Scalar::Bool(false) } else { Scalar::Int(0) })
     }
 
-    /// The elements where `mask` (`bool`) is true, as a vector in row-major order. Mask and tensor broadcast.
-    /// How many there are is known only to the device: this waits for it.
+    /// The elements where `mask` (`bool`) is true, as a vector in row-major order. Mask and tensor broadcast. Waits for
+    /// the device, which alone knows how many there are.
     ///
     /// # Errors
-    /// The mask is not `bool`, the shapes do not broadcast, or the devices differ.
+    /// If the mask is not `bool`, the shapes do not broadcast, or the devices differ.
     pub fn masked_select(&self, mask: &Tensor) -> Result<Tensor> {
         const OP: &str = "masked_select";
         check::mask(OP, mask)?;
@@ -97,12 +97,11 @@ impl Tensor {
         })
     }
 
-    /// The indices of the elements that are not zero, in row-major order: an `i64` matrix with a row for each
-    /// element and a column for each dimension. How many there are is known only to the device: this waits
-    /// for it.
+    /// The indices of the nonzero elements, in row-major order: an `i64` matrix with a row for each element and a
+    /// column for each dimension. Waits for the device, which alone knows how many there are.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn nonzero(&self) -> Result<Tensor> {
         let mut rest = self.ne(0)?.true_positions("nonzero")?;
         let mut columns: SmallVec<[Tensor; 8]> = SmallVec::new();
@@ -118,14 +117,14 @@ impl Tensor {
         Tensor::stack(&columns, 1)
     }
 
-    /// The numbers of the true elements of this mask in row-major order. Waits for the device.
+    /// The positions of the true elements of this mask, in row-major order. Waits for the device.
     pub(super) fn true_positions(&self, op: &'static str) -> Result<Tensor> {
         check::mask(op, self)?;
         let options = self.options().dtype(DType::I64);
         if self.numel() == 0 {
             return Tensor::zeros([0], options);
         }
-        // How many are true up to and with each element: the k-th true element is the first with k.
+        // Counts the true elements up to and including each element: the k-th true element is the first with count k.
         let counts = self.flatten_all()?.cumsum(0)?;
         let total = counts.narrow(0, self.numel() - 1, 1)?.item::<i64>()?;
         counts.searchsorted(&Tensor::arange(1, total + 1, options)?, false)

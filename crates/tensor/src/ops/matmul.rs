@@ -1,4 +1,4 @@
-//! Matrix products.
+//! Matrix products: `matmul`, `mm`, `bmm`.
 
 use kiln_backend::{Arguments, DType, Error, MAX_RANK, MatmulArgs, Result, Shape};
 use kiln_derive::located;
@@ -12,13 +12,12 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// The matrix product, by the rules of PyTorch's `torch.matmul`: of two vectors the dot product (a
-    /// scalar), of a matrix and a vector a vector, of tensors with more dimensions the products of their
-    /// last two, where the leading dimensions are a batch and broadcast.
+    /// The matrix product, by the rules of PyTorch's `torch.matmul`: for two vectors the dot product (a scalar), for a
+    /// matrix and a vector a vector, for tensors with more dimensions the products over their last two, where the
+    /// leading dimensions are a batch and broadcast.
     ///
     /// # Errors
-    /// The inner extents differ, the batches do not broadcast, an operand is a scalar, or dtypes or devices
-    /// differ.
+    /// If the inner extents differ, the batches do not broadcast, an operand is a scalar, or dtypes or devices differ.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self, other);
         check_operands(a, b)?;
@@ -51,7 +50,7 @@ impl Tensor {
     /// The product of two matrices.
     ///
     /// # Errors
-    /// An operand has not 2 dimensions, or as [`matmul`](Tensor::matmul).
+    /// If either operand is not 2-D, or on any error of [`matmul`](Tensor::matmul).
     pub fn mm(&self, other: &Tensor) -> Result<Tensor> {
         for tensor in [self, other] {
             if tensor.rank() != 2 {
@@ -64,7 +63,7 @@ impl Tensor {
     /// The products of two batches of matrices, `[B, M, K]` and `[B, K, N]`. Nothing broadcasts.
     ///
     /// # Errors
-    /// An operand has not 3 dimensions, the batches differ, or as [`matmul`](Tensor::matmul).
+    /// If either operand is not 3-D, if the batches differ, or on any error of [`matmul`](Tensor::matmul).
     pub fn bmm(&self, other: &Tensor) -> Result<Tensor> {
         for tensor in [self, other] {
             if tensor.rank() != 3 {
@@ -78,7 +77,7 @@ impl Tensor {
     }
 }
 
-/// For exporters: NumPy's rules of ranks are those of ONNX.
+/// For exporters: ONNX has NumPy's rules for ranks.
 fn described(out: Tensor) -> Tensor {
     out.described("matmul", || [])
 }
@@ -100,7 +99,7 @@ fn check_operands(a: &Tensor, b: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// The product of checked operands with at least 2 dimensions, without history.
+/// The product of checked operands with at least 2 dimensions, not recorded on the tape.
 pub(super) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     const OP: &str = "matmul";
     let ((m, k), (_, n)) = (matrix(a), matrix(b));
@@ -141,8 +140,8 @@ fn product_gradients(ctx: &crate::autograd::Ctx<'_>) -> Result<Grads> {
     ])
 }
 
-/// The product of `a` and `b`, summed over the leading dimensions that were broadcast to get them from `shape`. These
-/// become part of the inner dimension, so that the sum is formed where the product is, and rounded once.
+/// The product of `a` and `b`, summed over the leading dimensions that were broadcast from `shape`. These become part
+/// of the inner dimension, so that the product itself forms the sum and rounds once.
 fn summed_product(a: &Tensor, b: &Tensor, shape: &Shape) -> Result<Tensor> {
     let rank = a.rank().max(b.rank());
     let extent = |dims: &[usize], dim: usize| (dim + dims.len()).checked_sub(rank).map_or(1, |at| dims[at]);
@@ -151,7 +150,7 @@ fn summed_product(a: &Tensor, b: &Tensor, shape: &Shape) -> Result<Tensor> {
     if summed.is_empty() {
         return product(a, b)?.reshape(shape);
     }
-    // `[kept…, outer, summed…, inner]` with the last ones as one dimension.
+    // `[kept…, outer, summed…, inner]`, with the last ones merged into one dimension.
     let folded = |x: &Tensor, inner: usize, outer: usize| {
         let dims: Vec<usize> = (0..rank).map(|dim| extent(x.dims(), dim)).collect();
         let order: Vec<usize> = [&kept[..], &[outer], &summed, &[inner]].concat();

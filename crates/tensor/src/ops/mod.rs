@@ -1,4 +1,4 @@
-//! The operations. An element-wise one is a row of a table (`kiln_backend::unary_table!`,
+//! The operations of `Tensor`. An element-wise operation is a row of a table (`kiln_backend::unary_table!`,
 //! `binary_table!`); a structured one has a file here with its docs, shape rule, forward call and gradient.
 
 mod activation;

@@ -17,7 +17,7 @@ use crate::{
     tensor::Tensor,
 };
 
-/// The running statistics of a batch normalization, one number a channel each, changed in place while training.
+/// The running statistics of a batch normalization, one number per channel each, updated in place while training.
 #[derive(Clone, Copy, Debug)]
 pub struct Running<'a> {
     /// The mean.
@@ -28,16 +28,16 @@ pub struct Running<'a> {
 
 #[located]
 impl Tensor {
-    /// Normalizes each channel of `[N, C, …]`: minus its mean, divided by `sqrt(variance + eps)`, then scaled by `weight`
-    /// and shifted by `bias` (`[C]`, 1 and 0 if there are none)
+    /// Normalizes each channel of `[N, C, …]`: subtracts its mean, divides by `sqrt(variance + eps)`, then scales by
+    /// `weight` and shifts by `bias` (`[C]`; 1 and 0 if not given)
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.batch_norm.html>).
     ///
-    /// While `training`, or without running statistics, mean and variance are those of the batch, and the running ones,
-    /// if there are any, move toward them by the share `momentum`; else the running ones are used.
+    /// With `training`, or without running statistics, mean and variance are those of the batch, and the running ones,
+    /// if given, are updated with weight `momentum`; otherwise the running ones are used.
     ///
     /// # Errors
-    /// The tensor is not of floats or has not 2 to 5 dimensions, a vector is not `[C]`, there is one value a channel to
-    /// take statistics of, or dtypes or devices differ.
+    /// If the tensor is not floating-point or not 2-D to 5-D, a vector is not `[C]`, there is only one value per
+    /// channel to compute statistics from, or dtypes or devices differ.
     pub fn batch_norm(
         &self,
         weight: Option<&Tensor>,
@@ -63,7 +63,7 @@ impl Tensor {
                 }
             }
         }
-        // The kernels know images only.
+        // The kernels only take 4-D images.
         let images = match self.rank() {
             4 => self.clone(),
             _ => self.reshape([self.dims()[0], c, 1, self.dims()[2..].iter().product()])?,
@@ -72,7 +72,7 @@ impl Tensor {
             Some(running) if !training => images.normalized_by(weight, bias, running, eps),
             _ => {
                 if c > 0 && self.numel() == c {
-                    let expected = "more than one value a channel while training";
+                    let expected = "more than one value per channel while training";
                     return Err(Error::shape(OP, expected, self.shape()));
                 }
                 let moved = running.filter(|_| training && self.numel() > 0);
@@ -91,7 +91,7 @@ impl Tensor {
     ) -> Result<Tensor> {
         let stats = self.dtype().accumulator();
         let inputs = inputs(self, weight, bias);
-        // A later training step moves the running statistics, perhaps before the backward pass.
+        // A later training step updates the running statistics, perhaps before the backward pass.
         let keep = grad_enabled() && inputs.iter().any(|t| t.requires_grad());
         let own = |t: &Tensor| no_grad(|| if keep { t.to_dtype(stats)?.copy() } else { t.to_dtype(stats) });
         let (mean, var) = (own(running.mean)?, own(running.var)?);
@@ -122,7 +122,7 @@ impl Tensor {
         eps: f64,
     ) -> Result<Tensor> {
         let (stats, inputs) = (self.dtype().accumulator(), inputs(self, weight, bias));
-        // Statistics of another dtype, or that share memory, are moved as copies.
+        // Statistics of another dtype, or that share memory, are updated as copies.
         let apart = |t: &Tensor, other: &Tensor| {
             t.dtype() == stats
                 && !t.layout().may_overlap()
@@ -145,7 +145,7 @@ impl Tensor {
             let (x, affine, mean, inv_std) = (operands.x.view(), operands.affine(), m.view(), i.view());
             let args = BatchNormArgs { x, affine, running: None, eps, out, mean, inv_std };
             let Some([mean, var]) = &moved else { return backend.batch_norm(args.checked()?) };
-            // In the order of their addresses, so that two threads never wait for each other in a circle.
+            // Locked in address order, so that two threads never deadlock.
             let address = |t: &Tensor| std::ptr::from_ref(&*t.0.storage) as usize;
             let (mut rm, mut rv);
             if address(mean) < address(var) {
@@ -169,13 +169,13 @@ impl Tensor {
         })
     }
 
-    /// Normalizes the last dimensions, which have the extents `shape`, together: minus their mean, divided by
-    /// `sqrt(variance + eps)`, then scaled and shifted element by element by `weight` and `bias` of that shape
+    /// Normalizes the last dimensions, which have the extents `shape`, together: subtracts their mean, divides by
+    /// `sqrt(variance + eps)`, then scales and shifts element by element by `weight` and `bias` of that shape
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.layer_norm.html>).
     ///
     /// # Errors
-    /// The tensor is not of floats, does not end with these extents, or there are none; or a vector has another shape,
-    /// dtype or device.
+    /// If the tensor is not floating-point or does not end with these extents, no extents are given, or a vector has
+    /// another shape, dtype or device.
     pub fn layer_norm(
         &self,
         shape: &[usize],
@@ -219,13 +219,13 @@ impl Tensor {
         Ok(out.described("layer_norm", || scaled(eps, weight, bias)))
     }
 
-    /// Normalizes the channels of `[N, C, …]` in `groups` of equally many, each group of each sample by its own mean and
-    /// variance; `weight` and `bias` are `[C]`
+    /// Normalizes the channels of `[N, C, …]` in `groups` groups of equal size, each group of each sample by its own
+    /// mean and variance; `weight` and `bias` are `[C]`
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.group_norm.html>).
     ///
     /// # Errors
-    /// The tensor is not of floats or has fewer than 2 dimensions, there are no channels, the groups do not divide them or have one value only, or a vector is
-    /// not `[C]` or of another dtype or device.
+    /// If the tensor is not floating-point or has fewer than 2 dimensions, there are no channels, the groups do not
+    /// divide them or contain only one value, or a vector is not `[C]` or has another dtype or device.
     pub fn group_norm(
         &self,
         groups: usize,
@@ -268,7 +268,7 @@ fn scaled(eps: f64, weight: Option<&Tensor>, bias: Option<&Tensor>) -> [(&'stati
     [("eps", eps.into()), ("weight", weight.is_some().into()), ("bias", bias.is_some().into())]
 }
 
-/// Scale and shift have one number a channel.
+/// Checks that scale and shift have one number per channel.
 fn vectors(op: &'static str, x: &Tensor, c: usize, affine: &[Option<&Tensor>]) -> Result<()> {
     affine.iter().flatten().try_for_each(|vector| {
         check::same_kind(op, x, &[vector])?;
@@ -283,7 +283,7 @@ fn inputs<'a>(x: &'a Tensor, weight: Option<&'a Tensor>, bias: Option<&'a Tensor
     [Some(x), weight, bias].into_iter().flatten().collect()
 }
 
-/// Memory for one number a channel or row.
+/// A new vector with one number per channel or row.
 fn vector(like: &Tensor, dtype: DType, n: usize) -> Result<Tensor> {
     Tensor::compute(like.device(), dtype, Shape::new(&[n])?, |_, _| Ok(()))
 }
@@ -305,7 +305,7 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// What the gradients of a normalization read besides the input.
+/// The tensors that the gradients of a normalization read besides the input.
 struct Saved<'a> {
     weight: Option<&'a Tensor>,
     stats: [&'a Tensor; 2],
@@ -341,14 +341,14 @@ impl Saved<'_> {
     }
 }
 
-/// What is normalized.
+/// The kind of normalization.
 #[derive(Clone, Copy)]
 enum Norm {
     Channels { training: bool },
     Rows,
 }
 
-/// The gradients of input, scale and shift that are wanted.
+/// The gradients of input, scale and shift, as needed.
 fn gradients(
     ctx: &Ctx<'_>,
     x: &Tensor,

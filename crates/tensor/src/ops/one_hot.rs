@@ -9,13 +9,12 @@ use crate::tensor::Tensor;
 
 #[located]
 impl Tensor {
-    /// For each class number (`i64`) a vector of `num_classes` zeros with a 1 at the class: the shape gets
-    /// one more dimension at the end; the result is `i64`. `-1` takes the largest class present plus 1, for
-    /// which it waits for the device.
+    /// For each class label (`i64`), a vector of `num_classes` zeros with a 1 at the class: the shape gets one more
+    /// dimension at the end; the result is `i64`. `-1` means the largest label present plus 1, for which it waits for
+    /// the device.
     ///
     /// # Errors
-    /// The tensor is not `i64`, a class is not in `0..num_classes`, or the classes of nothing are to be
-    /// counted.
+    /// If the tensor is not `i64`, a label is not in `0..num_classes`, or `num_classes` is -1 and there are no labels.
     pub fn one_hot(&self, num_classes: i64) -> Result<Tensor> {
         const OP: &str = "one_hot";
         check::indices(OP, self)?;
@@ -24,10 +23,10 @@ impl Tensor {
                 return Err(Error::shape(OP, "labels to count the classes of, or their number", self.shape()));
             }
             -1 => self.amax(())?.item::<i64>()?.saturating_add(1).max(0) as usize,
-            // Without classes there is room for no label.
+            // With 0 classes no label is valid.
             0 if self.numel() > 0 => return Err(Error::argument(OP, "the number of classes must be positive")),
             n => usize::try_from(n)
-                .map_err(|_| Error::argument(OP, format!("{n} is no number of classes; -1 counts them")))?,
+                .map_err(|_| Error::argument(OP, format!("{n} is not a number of classes; -1 counts them")))?,
         };
         let mut dims: SmallVec<[usize; 8]> = self.dims().into();
         dims.push(classes);

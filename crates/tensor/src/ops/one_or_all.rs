@@ -1,7 +1,7 @@
-//! An argument that is one dimension, or the whole tensor.
+//! `OneOrAll`: an argument that is one dimension, or the whole tensor.
 
-/// What [`argmax`](crate::Tensor::argmax) and [`argmin`](crate::Tensor::argmin) look through: `()` is the whole tensor, a number one
-/// dimension.
+/// Where [`argmax`](crate::Tensor::argmax) and [`argmin`](crate::Tensor::argmin) search: `()` is the whole tensor, a
+/// number one dimension.
 pub trait OneOrAll {
     /// The dimension, as the user wrote it; `None` for all.
     fn dim(&self) -> Option<i64>;

@@ -1,4 +1,4 @@
-//! The step of an optimizer, for all parameters of a group in one primitive.
+//! `optimizer_step`: an optimizer's step for all parameters of a group, in one primitive.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 
 const OP: &str = "optimizer_step";
 
-/// A parameter with what an optimizer step needs.
+/// A parameter with the tensors that an optimizer step needs.
 #[derive(Clone, Copy, Debug)]
 pub struct OptimTensors<'a> {
     /// The parameter, changed in place (autograd's rules for leaves do not apply: this is the update).
@@ -20,24 +20,24 @@ pub struct OptimTensors<'a> {
     pub grad: &'a Tensor,
     /// [`OptimRule::states`] tensors of its shape and dtype, changed in place.
     pub states: &'a [Tensor],
-    /// How many steps it has had: one `i64` on its device, to which the step adds 1.
+    /// How many steps it has had: one `i64` on its device, which the step increments.
     pub count: &'a Tensor,
 }
 
 impl<'a> OptimTensors<'a> {
-    /// What a step writes.
+    /// The tensors that a step writes.
     fn written(&self) -> impl Iterator<Item = &'a Tensor> + use<'a> {
         [self.param, self.count].into_iter().chain(self.states)
     }
 }
 
-/// Updates all parameters by one rule with the learning rate `lr`, one `f64` on their device.
+/// Updates all parameters by one rule with the learning rate `lr`, a tensor of one `f64` on their device.
 ///
-/// Whatever changes from step to step (the learning rate, the counts) is in the device's memory, so that a GPU gets the
-/// same launches each time.
+/// All values that change from step to step (the learning rate, the counts) are in device memory, so that a GPU gets
+/// the same launches each time.
 ///
 /// # Errors
-/// A gradient or state does not have its parameter's shape, dtype and device, a count or the learning rate is not as
+/// If a gradient or state does not have its parameter's shape, dtype and device, a count or the learning rate is not as
 /// described, or parameters are on different devices. Nothing has been changed then.
 #[located(site)]
 pub fn optimizer_step(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>]) -> Result<()> {
@@ -59,8 +59,8 @@ pub fn optimizer_step(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>])
             }
         }
     }
-    // Memory is locked for the whole step, so each piece may be written by one parameter only; others wait
-    // for a later call.
+    // Memory is locked for the whole step, so each storage may be written by one parameter only; others wait for a
+    // later call.
     let (mut now, mut later, mut taken) = (Vec::new(), Vec::new(), HashSet::new());
     for slot in slots {
         let own: HashSet<usize> = slot.written().map(address).collect();
@@ -110,8 +110,8 @@ enum Guard<'a> {
     Write(RwLockWriteGuard<'a, Memory>),
 }
 
-/// Locks all or none: while it waits for one it holds no other, so that a thread that reads two parameters
-/// (in whatever order) and this one never wait for each other.
+/// Locks all or none: while it waits for one lock it holds no other, so it cannot deadlock with a thread that reads two
+/// parameters in any order.
 fn lock_all<'a>(wanted: &[(&'a Tensor, bool)]) -> Vec<Guard<'a>> {
     loop {
         let try_lock = |&(tensor, write): &(&'a Tensor, bool)| {
@@ -134,7 +134,7 @@ fn step_distinct(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>], writ
         crate::no_grad(|| if written.contains(&address(slot.grad)) { slot.grad.copy() } else { slot.grad.contiguous() })
     };
     let grads: Vec<Tensor> = slots.iter().map(own).collect::<Result<_>>()?;
-    // A learning rate that is also written to could not be locked.
+    // A learning rate in memory that is also written could not be locked.
     let lr = if written.contains(&address(lr)) { crate::no_grad(|| lr.copy())? } else { lr.clone() };
     let mut wanted: Vec<(&Tensor, bool)> = Vec::with_capacity(slots.len() * 4 + 1);
     wanted.push((&lr, false));

@@ -1,4 +1,4 @@
-//! Padding: elements around a tensor.
+//! `pad`: adds elements around a tensor.
 
 use kiln_backend::{DType, Error, MAX_RANK, Result, Shape};
 use kiln_derive::located;
@@ -9,16 +9,16 @@ use crate::{
     tensor::Tensor,
 };
 
-/// What is put around a tensor.
+/// The elements that are added around a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PadMode {
     /// One number.
     Constant(f64),
-    /// The elements mirrored at the edge, which is not repeated: `c b | a b c | b a`.
+    /// The elements mirrored at the edge, without repeating the edge: `c b | a b c | b a`.
     Reflect,
     /// The outermost element: `a a | a b c | c c`.
     Replicate,
-    /// The elements from the other side: `b c | a b c | a b`.
+    /// The elements from the opposite side: `b c | a b c | a b`.
     Circular,
 }
 
@@ -27,13 +27,13 @@ type Amounts = SmallVec<[[i64; 2]; MAX_RANK]>;
 
 #[located]
 impl Tensor {
-    /// Pads a tensor: `amounts` are the elements added before and after the last dimension, then the one before
-    /// it, and so on, in PyTorch's order: `[left, right, top, bottom]`. Negative amounts take elements away.
+    /// Pads a tensor: `amounts` are the numbers of elements to add before and after the last dimension, then the one
+    /// before it, and so on, in PyTorch's order: `[left, right, top, bottom]`. Negative amounts remove elements.
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pad.html>)
     ///
     /// # Errors
-    /// There is an odd number of amounts or more than two a dimension, more is taken away than there is, or more is
-    /// mirrored or repeated than there is.
+    /// If the number of amounts is odd or above two per dimension, or more elements are removed, mirrored or repeated
+    /// than there are.
     pub fn pad(&self, amounts: &[i64], mode: PadMode) -> Result<Tensor> {
         const OP: &str = "pad";
         if !amounts.len().is_multiple_of(2) || amounts.len() > 2 * self.rank() {
@@ -84,14 +84,14 @@ impl Tensor {
         }
     }
 
-    /// Constant padding, without history.
+    /// Constant padding, not recorded on the tape.
     fn padded(&self, amounts: &[[i64; 2]], value: f64) -> Result<Tensor> {
         let mut dims: SmallVec<[usize; MAX_RANK]> = self.dims().into();
         let mut kept = self.clone();
         for (dim, &[before, behind]) in amounts.iter().enumerate() {
             let extent = dims[dim] as i64;
             let size = extent.checked_add(before).and_then(|size| size.checked_add(behind)).filter(|&size| size >= 0);
-            // Where what is kept begins and ends.
+            // The range of elements that is kept.
             let taken = |amount: i64| amount.saturating_neg().clamp(0, extent);
             let (start, end) = (taken(before), extent - taken(behind));
             let Some(size) = size.filter(|_| start <= end) else {
@@ -110,7 +110,7 @@ impl Tensor {
         let mut slot = out.clone();
         for (dim, &[before, _]) in amounts.iter().enumerate() {
             let count = kept.dims()[dim];
-            // Of nothing, the place means nothing; it may lie behind the end.
+            // Without elements, the position has no meaning and may be past the end.
             slot = slot.narrow(dim, if count == 0 { 0 } else { before.max(0) as usize }, count)?;
         }
         slot.copy_(&kept)?;
@@ -123,19 +123,19 @@ fn onnx_order(amounts: &[[i64; 2]]) -> Vec<i64> {
     [0, 1].into_iter().flat_map(|side| amounts.iter().map(move |pair| pair[side])).collect()
 }
 
-/// Which elements of a dimension are where after padding; `None` if there are too few. Where one side takes elements away,
-/// circular padding continues with what is left.
+/// The source index of each element of a padded dimension; `None` if there are too few. If one side removes elements,
+/// circular padding continues with those that are left.
 fn sources(extent: usize, [before, behind]: [i64; 2], mode: PadMode) -> Option<Vec<i64>> {
     let n = i64::try_from(extent).ok()?;
     let most = match mode {
         PadMode::Constant(_) => return None,
         PadMode::Reflect => n - 1,
-        // PyTorch goes around at most once.
+        // PyTorch wraps around at most once.
         PadMode::Circular => n.checked_add(before.min(0))?.checked_add(behind.min(0))?,
         PadMode::Replicate => i64::MAX,
     };
     let size = n.checked_add(before)?.checked_add(behind)?;
-    // Without an upper bound a wrong number would fill memory with indices.
+    // Without an upper bound, a wrong number would fill memory with indices.
     let circular_in_nothing = mode == PadMode::Circular && most < 1;
     if before > most || behind > most || size < 0 || n == 0 || circular_in_nothing || size > i64::from(u32::MAX) {
         return None;

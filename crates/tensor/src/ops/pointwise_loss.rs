@@ -1,4 +1,4 @@
-//! Mean squared error, absolute error and binary cross-entropy: one fused primitive each way.
+//! Mean squared error, absolute error and binary cross-entropy: one fused primitive per direction.
 
 use kiln_backend::{
     Arguments, Error, Layout, PointwiseLoss, PointwiseLossArgs, PointwiseLossGradArgs, PointwiseLossKind, Reduction,
@@ -23,7 +23,7 @@ impl Tensor {
     /// `kiln::nn` wraps this as `MSELoss`, `L1Loss` and `BCEWithLogitsLoss`.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit, or a weight requires gradients.
+    /// If shapes, dtypes or devices do not fit, or a weight requires gradients.
     pub fn pointwise_loss(
         &self,
         kind: PointwiseLossKind,
@@ -51,7 +51,7 @@ impl Tensor {
             check::same_kind(op, self, &[weight])?;
             weight.layout().expand(op, self.shape())?;
             if weight.requires_grad() {
-                return Err(Error::autograd(op, "a weight requires gradients, for which there is no rule"));
+                return Err(Error::autograd(op, "gradients of the weights are not supported"));
             }
         }
         let (shape, is_weighted, has_positive) = (*self.shape(), weight.is_some(), pos_weight.is_some());
@@ -89,7 +89,7 @@ impl Tensor {
             };
             let target_grad = match (&input_grad, ctx.needs(1)) {
                 (_, false) => None,
-                // These depend on the difference alone.
+                // These losses depend on the difference alone.
                 (Some(input), true) if kind != PointwiseLossKind::BceWithLogits => Some(input.neg()?),
                 _ => Some(bce_target_gradient(ctx, &grad, reduction, is_weighted, has_positive)?),
             };
@@ -98,7 +98,7 @@ impl Tensor {
     }
 }
 
-/// The tensors of a loss, locked and broadcast: input, target, then the weights that there are.
+/// The tensors of a loss, locked and broadcast: input, target, then the weights, if any.
 struct Operands<'a> {
     locked: Vec<(Reading<'a>, Layout)>,
 }
@@ -128,8 +128,8 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// The slope of binary cross-entropy in the target: `-x`, or with a weight `p` of positive targets
-/// `p · softplus(-x) - softplus(x)`.
+/// The derivative of binary cross-entropy with respect to the target: `-x`, or with a weight `p` of positive targets `p
+/// · softplus(-x) - softplus(x)`.
 fn bce_target_gradient(
     ctx: &Ctx<'_>,
     grad: &Tensor,

@@ -1,4 +1,4 @@
-//! Pooling of images: the largest element or the average of windows.
+//! Max and average pooling of images, also adaptive.
 
 use kiln_backend::{
     Arguments, AvgPool2dArgs, AvgPool2dGradArgs, Backend, DType, Error, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d,
@@ -24,23 +24,23 @@ pub struct Pooling {
 }
 
 impl Pooling {
-    /// Windows of this size side by side.
+    /// Adjacent windows of this size.
     pub fn new(kernel: [usize; 2]) -> Pooling {
         Pooling { kernel, stride: kernel, padding: [0; 2], dilation: [1; 2], ceil_mode: false }
     }
 
-    /// The distance of neighboring windows; at first their size.
+    /// The distance between neighboring windows; by default their size.
     pub fn stride(self, stride: [usize; 2]) -> Pooling {
         Pooling { stride, ..self }
     }
 
-    /// How far windows reach over the edges; at most half of their size. What is there does not count as a maximum, and
+    /// How far windows extend over the edges; at most half of their size. Padding never counts as a maximum, and counts
     /// as 0 in an average.
     pub fn padding(self, padding: [usize; 2]) -> Pooling {
         Pooling { padding, ..self }
     }
 
-    /// The distance of a window's elements; not for averages.
+    /// The distance between a window's elements; not for averages.
     pub fn dilation(self, dilation: [usize; 2]) -> Pooling {
         Pooling { dilation, ..self }
     }
@@ -58,12 +58,15 @@ impl Pooling {
             if kernel[axis] == 0 || stride[axis] == 0 || dilation[axis] == 0 {
                 return Err(Error::argument(
                     op,
-                    format!("extents, strides and dilations are at least 1, but {self:?}"),
+                    format!("extents, strides and dilations must be at least 1, got {self:?}"),
                 ));
             }
             let reach = (kernel[axis] - 1).saturating_mul(dilation[axis]).saturating_add(1);
             if padding[axis] > reach / 2 {
-                return Err(Error::argument(op, format!("the padding is at most half of the window, but {self:?}")));
+                return Err(Error::argument(
+                    op,
+                    format!("the padding must be at most half of the window, got {self:?}"),
+                ));
             }
         }
         let pool = Pool2d::Window { kernel, stride, padding, dilation };
@@ -73,7 +76,7 @@ impl Pooling {
     }
 }
 
-/// The pixels that an adaptive pooling makes: `[height, width]`, one number for both, or `None` for as many as there are.
+/// The output size of adaptive pooling: `[height, width]`, one number for both, or `None` to keep an extent.
 pub trait OutputSize {
     /// Height and width.
     fn output_size(&self) -> [Option<usize>; 2];
@@ -97,7 +100,7 @@ impl OutputSize for [Option<usize>; 2] {
     }
 }
 
-/// The result's pixels for images that have some.
+/// The output size for images that have pixels.
 fn adaptive_size(op: &'static str, x: &Tensor, size: &impl OutputSize) -> Result<[usize; 2]> {
     let (_, _, h, w) = x.dims4()?;
     if h * w == 0 {
@@ -113,7 +116,7 @@ impl Tensor {
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html>).
     ///
     /// # Errors
-    /// The windows do not fit into the images, or those are not of floats.
+    /// If the windows do not fit into the images, or those are not floating-point.
     pub fn max_pool2d(&self, pooling: &Pooling) -> Result<Tensor> {
         const OP: &str = "max_pool2d";
         batched(OP, self, |x| {
@@ -125,7 +128,7 @@ impl Tensor {
     /// [`max_pool2d`](Tensor::max_pool2d), and the position `row * W + column` of each maximum in its plane (`i64`).
     ///
     /// # Errors
-    /// As [`max_pool2d`](Tensor::max_pool2d).
+    /// Those of [`max_pool2d`](Tensor::max_pool2d).
     pub fn max_pool2d_with_indices(&self, pooling: &Pooling) -> Result<(Tensor, Tensor)> {
         const OP: &str = "max_pool2d_with_indices";
         self.with_indices(OP, |x| {
@@ -138,11 +141,13 @@ impl Tensor {
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html>).
     ///
     /// # Errors
-    /// The windows do not fit into the images or are dilated, the divisor is 0, or the images are not of floats.
+    /// If the windows do not fit into the images or are dilated, the divisor is 0, or the images are not
+    /// floating-point.
     pub fn avg_pool2d(&self, pooling: &Pooling, divisor: PoolDivisor) -> Result<Tensor> {
         const OP: &str = "avg_pool2d";
         if pooling.dilation != [1; 2] || divisor == PoolDivisor::Fixed(0) {
-            let message = format!("windows are not dilated and the divisor is not 0, but {pooling:?}, {divisor:?}");
+            let message =
+                format!("average pooling takes no dilation and no divisor of 0, got {pooling:?} and {divisor:?}");
             return Err(Error::argument(OP, message));
         }
         batched(OP, self, |x| {
@@ -151,12 +156,12 @@ impl Tensor {
         })
     }
 
-    /// Averages of windows that cover the images and are as many as the result's pixels `[height, width]`; `None` keeps an
-    /// extent, and one number is both
+    /// Averages over as many windows as the result `[height, width]` has pixels, which together cover the images;
+    /// `None` keeps an extent, and one number is both
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html>).
     ///
     /// # Errors
-    /// The images have no pixels, or are not `[N, C, H, W]` or `[C, H, W]` of floats.
+    /// If the images have no pixels, or are not `[N, C, H, W]` or `[C, H, W]` of floats.
     pub fn adaptive_avg_pool2d(&self, size: impl OutputSize) -> Result<Tensor> {
         const OP: &str = "adaptive_avg_pool2d";
         batched(OP, self, |x| {
@@ -165,10 +170,10 @@ impl Tensor {
         })
     }
 
-    /// The largest elements of such windows.
+    /// The largest elements of the windows of [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
     ///
     /// # Errors
-    /// As [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
+    /// Those of [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
     pub fn adaptive_max_pool2d(&self, size: impl OutputSize) -> Result<Tensor> {
         const OP: &str = "adaptive_max_pool2d";
         batched(OP, self, |x| {
@@ -180,7 +185,7 @@ impl Tensor {
     /// [`adaptive_max_pool2d`](Tensor::adaptive_max_pool2d), and the position of each maximum in its plane (`i64`).
     ///
     /// # Errors
-    /// As [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
+    /// Those of [`adaptive_avg_pool2d`](Tensor::adaptive_avg_pool2d).
     pub fn adaptive_max_pool2d_with_indices(&self, size: impl OutputSize) -> Result<(Tensor, Tensor)> {
         const OP: &str = "adaptive_max_pool2d_with_indices";
         self.with_indices(OP, |x| {
@@ -189,7 +194,7 @@ impl Tensor {
         })
     }
 
-    /// Calls `f`, which gives positions as well, with images `[N, C, H, W]`.
+    /// Calls `f`, which also returns positions, with images `[N, C, H, W]`.
     fn with_indices(
         &self,
         op: &'static str,
@@ -204,7 +209,7 @@ impl Tensor {
         Ok((values, if self.rank() == 3 { positions?.squeeze(0)? } else { positions? }))
     }
 
-    /// The maxima, and their positions if they are wanted or the gradient needs them.
+    /// The maxima, and their positions if requested or needed for the gradient.
     fn max_pooled(
         &self,
         node: &'static str,
@@ -224,7 +229,7 @@ impl Tensor {
             backend.max_pool2d(MaxPool2dArgs { pool, x, out, indices }.checked()?)
         })?;
         drop(reading);
-        // Without a gradient the tape does not hear of it.
+        // Without a gradient, nothing is recorded.
         let values = described(values, self, ["max_pool2d", "adaptive_max_pool2d"], pool, PoolDivisor::WithPadding);
         let names = ["max_pool2d_with_indices", "adaptive_max_pool2d_with_indices"];
         let indices = indices.map(|indices| described(indices, self, names, pool, PoolDivisor::WithPadding));
@@ -260,12 +265,12 @@ impl Tensor {
     }
 }
 
-/// For exporters: a pooling of `x`.
+/// For exporters: describes a pooling of `x`.
 fn described(out: Tensor, x: &Tensor, [op, adaptive]: [&'static str; 2], pool: Pool2d, divisor: PoolDivisor) -> Tensor {
     let Pool2d::Window { kernel, stride, padding, dilation } = pool else {
         return out.noted(adaptive, &[x], || []);
     };
-    // Only the result's size tells that it was rounded up.
+    // Only the result's size shows that it was rounded up.
     let size = |t: &Tensor| t.dims4().map_or([0; 2], |(_, _, h, w)| [h, w]);
     let ceil_mode = pool.output(size(x), false) != Some(size(&out));
     out.noted(op, &[x], || {

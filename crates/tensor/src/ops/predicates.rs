@@ -1,4 +1,4 @@
-//! Questions about elements, and about two tensors as a whole.
+//! Predicates on elements, and comparisons of whole tensors.
 
 use kiln_backend::{DType, Result};
 use kiln_derive::located;
@@ -11,7 +11,7 @@ impl Tensor {
     /// Whether the element is NaN.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn isnan(&self) -> Result<Tensor> {
         self.ne(self)
     }
@@ -19,7 +19,7 @@ impl Tensor {
     /// Whether the element is infinite.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn isinf(&self) -> Result<Tensor> {
         let x = self.detach();
         if self.dtype().is_float() { x.abs()?.eq(f64::INFINITY) } else { x.ne(&x) }
@@ -28,73 +28,73 @@ impl Tensor {
     /// Whether the element is neither infinite nor NaN.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn isfinite(&self) -> Result<Tensor> {
         let x = self.detach();
         if self.dtype().is_float() { x.abs()?.lt(f64::INFINITY) } else { x.eq(&x) }
     }
 
-    /// Whether the element is zero.
+    /// Whether the element is zero (NaN is not).
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn logical_not(&self) -> Result<Tensor> {
         self.eq(false)
     }
 
-    /// Whether the elements of both are not zero (NaN is not), element-wise; the dtypes may differ.
+    /// Whether the elements of both are nonzero (NaN is), element-wise; the dtypes may differ.
     ///
     /// # Errors
-    /// The shapes do not broadcast, or the devices differ.
+    /// If the shapes do not broadcast, or the devices differ.
     pub fn logical_and(&self, other: impl Into<Rhs>) -> Result<Tensor> {
         let other: Rhs = other.into();
         self.truth()?.bitwise_and(other.truth()?)
     }
 
-    /// Whether the element of either is not zero (NaN is not), element-wise; the dtypes may differ.
+    /// Whether the element of either is nonzero (NaN is), element-wise; the dtypes may differ.
     ///
     /// # Errors
-    /// The shapes do not broadcast, or the devices differ.
+    /// If the shapes do not broadcast, or the devices differ.
     pub fn logical_or(&self, other: impl Into<Rhs>) -> Result<Tensor> {
         let other: Rhs = other.into();
         self.truth()?.bitwise_or(other.truth()?)
     }
 
-    /// Whether the element of one and not of the other is zero (NaN is not), element-wise; the dtypes may differ.
+    /// Whether exactly one of the elements is nonzero (NaN is), element-wise; the dtypes may differ.
     ///
     /// # Errors
-    /// The shapes do not broadcast, or the devices differ.
+    /// If the shapes do not broadcast, or the devices differ.
     pub fn logical_xor(&self, other: impl Into<Rhs>) -> Result<Tensor> {
         let other: Rhs = other.into();
         self.truth()?.bitwise_xor(other.truth()?)
     }
 
-    /// The bits that are not set, of integers; whether it is `false`, of truth values.
+    /// Inverts the bits of integers; negates truth values.
     ///
     /// # Errors
-    /// The tensor is of floats, or memory runs out.
+    /// If the tensor is of floats, or memory runs out.
     pub fn bitwise_not(&self) -> Result<Tensor> {
         if self.dtype() == DType::Bool { self.logical_not() } else { self.bitwise_xor(-1) }
     }
 
-    /// Whether the element is not zero.
+    /// Whether the element is nonzero.
     fn truth(&self) -> Result<Tensor> {
         if self.dtype() == DType::Bool { Ok(self.clone()) } else { self.ne(0) }
     }
 
-    /// Whether `|self - other| <= atol + rtol * |other|`, element-wise; infinities are close to themselves,
-    /// NaN to nothing. PyTorch's defaults are `1e-5` and `1e-8`.
+    /// Whether `|self - other| <= atol + rtol * |other|`, element-wise; infinities are close to themselves, NaN to
+    /// nothing. PyTorch's defaults are `rtol` 1e-5 and `atol` 1e-8.
     ///
     /// # Errors
-    /// A tolerance is negative or NaN, the shapes do not broadcast, or dtypes or devices differ.
+    /// If a tolerance is negative or NaN, the shapes do not broadcast, or dtypes or devices differ.
     pub fn isclose(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<Tensor> {
         self.close("isclose", other, rtol, atol, false)
     }
 
-    /// [`isclose`](Tensor::isclose) to which NaN is close to NaN.
+    /// [`isclose`](Tensor::isclose) that treats NaN as close to NaN.
     ///
     /// # Errors
-    /// As [`isclose`](Tensor::isclose).
+    /// Those of [`isclose`](Tensor::isclose).
     pub fn isclose_equal_nan(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<Tensor> {
         self.close("isclose_equal_nan", other, rtol, atol, true)
     }
@@ -102,9 +102,9 @@ impl Tensor {
     fn close(&self, op: &'static str, other: &Tensor, rtol: f64, atol: f64, equal_nan: bool) -> Result<Tensor> {
         check::same_kind(op, self, &[other])?;
         kiln_backend::Shape::broadcast(op, self.shape(), other.shape())?;
-        // NaN is no tolerance either.
+        // NaN is not a tolerance either.
         if [rtol, atol].iter().any(|tolerance| tolerance.is_nan() || *tolerance < 0.0) {
-            let message = format!("tolerances are at least 0, but rtol is {rtol} and atol {atol}");
+            let message = format!("tolerances must be at least 0, got rtol {rtol} and atol {atol}");
             return Err(kiln_backend::Error::argument(op, message));
         }
         crate::no_grad(|| {
@@ -121,23 +121,23 @@ impl Tensor {
     /// Whether all elements are [close](Tensor::isclose). Waits for the device.
     ///
     /// # Errors
-    /// As [`isclose`](Tensor::isclose).
+    /// Those of [`isclose`](Tensor::isclose).
     pub fn allclose(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<bool> {
         self.close("allclose", other, rtol, atol, false)?.all(())?.item()
     }
 
-    /// [`allclose`](Tensor::allclose) to which NaN is close to NaN.
+    /// [`allclose`](Tensor::allclose) that treats NaN as close to NaN.
     ///
     /// # Errors
-    /// As [`isclose`](Tensor::isclose).
+    /// Those of [`isclose`](Tensor::isclose).
     pub fn allclose_equal_nan(&self, other: &Tensor, rtol: f64, atol: f64) -> Result<bool> {
         self.close("allclose_equal_nan", other, rtol, atol, true)?.all(())?.item()
     }
 
-    /// Whether both have the same shape and equal elements, of whatever dtypes (NaN equals nothing). Waits for the device.
+    /// Whether both have the same shape and equal elements, of any dtypes (NaN equals nothing). Waits for the device.
     ///
     /// # Errors
-    /// Devices differ.
+    /// If devices differ.
     pub fn equal(&self, other: &Tensor) -> Result<bool> {
         check::same_device("equal", self, &[other])?;
         Ok(self.shape() == other.shape() && self.eq(other)?.all(())?.item()?)
@@ -145,7 +145,7 @@ impl Tensor {
 }
 
 impl Rhs {
-    /// Whether it is not zero.
+    /// Whether it is nonzero.
     fn truth(&self) -> Result<Rhs> {
         Ok(match self {
             Rhs::Tensor(t) => Rhs::Tensor(t.truth()?),

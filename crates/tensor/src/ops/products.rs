@@ -1,4 +1,4 @@
-//! Products of vectors. (Products of matrices are in `matmul`.)
+//! Vector products: `dot`, `mv`, `outer`. (Matrix products are in `matmul`.)
 
 use kiln_backend::{Error, Result};
 use kiln_derive::located;
@@ -10,7 +10,7 @@ impl Tensor {
     /// The dot product of two vectors, a scalar.
     ///
     /// # Errors
-    /// They are not two vectors of one length, or dtypes or devices differ.
+    /// If they are not two vectors of the same length, or dtypes or devices differ.
     pub fn dot(&self, other: &Tensor) -> Result<Tensor> {
         if self.rank() != 1 || self.shape() != other.shape() {
             return Err(Error::shapes("dot", self.shape(), other.shape(), "they must be vectors of one length"));
@@ -21,19 +21,19 @@ impl Tensor {
     /// The product of this matrix and a vector.
     ///
     /// # Errors
-    /// They are not a matrix and a vector of its width, or dtypes or devices differ.
+    /// If they are not a matrix and a vector as long as its rows, or dtypes or devices differ.
     pub fn mv(&self, vector: &Tensor) -> Result<Tensor> {
         if self.rank() != 2 || vector.rank() != 1 || self.dims()[1] != vector.dims()[0] {
-            let expected = "they must be a matrix and a vector of its width";
+            let expected = "they must be a matrix and a vector as long as its rows";
             return Err(Error::shapes("mv", self.shape(), vector.shape(), expected));
         }
         self.matmul(vector)
     }
 
-    /// The matrix of the products of each element of this vector with each of another.
+    /// The outer product: the matrix of products of each element of this vector with each of another.
     ///
     /// # Errors
-    /// They are not two vectors, or dtypes or devices differ.
+    /// If they are not two vectors, or dtypes or devices differ.
     pub fn outer(&self, other: &Tensor) -> Result<Tensor> {
         if self.rank() != 1 || other.rank() != 1 {
             return Err(Error::shapes("outer", self.shape(), other.shape(), "they must be vectors"));

@@ -1,4 +1,4 @@
-//! Type promotion: which dtype operands of several dtypes are brought to, PyTorch's `result_type`
+//! Type promotion: the common dtype of operands of several dtypes, PyTorch's `result_type`
 //! (<https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc>).
 
 use kiln_backend::{DType, Error, Result, Scalar};
@@ -6,8 +6,8 @@ use kiln_backend::{DType, Error, Result, Scalar};
 use super::rhs::Rhs;
 use crate::tensor::Tensor;
 
-/// The dtype of a result of these operands. Tensors with dimensions decide; tensors without dimensions and, last, numbers
-/// count only if they are of a higher kind: `bool`, then integers, then floats.
+/// The dtype of a result of these operands. Tensors with dimensions decide; tensors without dimensions, and then
+/// numbers, count only if they are of a higher kind: integers over `bool`, floats over integers.
 pub(crate) fn result_type(operands: &[&Rhs]) -> DType {
     let (mut dimensional, mut scalar, mut number) = (None, None, None);
     for operand in operands {
@@ -23,15 +23,15 @@ pub(crate) fn result_type(operands: &[&Rhs]) -> DType {
     combined(dimensional, combined(scalar, number)).unwrap_or(DType::F32)
 }
 
-/// What counts more, unless what counts less is of a higher kind.
+/// The dtype with priority, unless the other one is of a higher kind.
 fn combined(higher: Option<DType>, lower: Option<DType>) -> Option<DType> {
     let (Some(high), Some(low)) = (higher, lower) else { return higher.or(lower) };
     let is_higher_kind = low.is_float() && !high.is_float() || high == DType::Bool;
     Some(if is_higher_kind { high.promote(low) } else { high })
 }
 
-/// Half precision that meets a tensor of another dtype without dimensions: the dtype of the result, which is computed in
-/// `f32`, as with a number, so that the scalar is not rounded first.
+/// For half precision that meets a tensor of another dtype without dimensions: the dtype of the result. It is computed
+/// in `f32`, as with a number, so that the scalar is not rounded first.
 pub(super) fn narrowed(a: &Rhs, b: &Rhs) -> Option<DType> {
     let (Rhs::Tensor(x), Rhs::Tensor(y)) = (a, b) else { return None };
     if x.dtype() == y.dtype() || x.rank().min(y.rank()) > 0 {
@@ -42,7 +42,7 @@ pub(super) fn narrowed(a: &Rhs, b: &Rhs) -> Option<DType> {
 }
 
 impl Rhs {
-    /// A tensor in this dtype; numbers stay as they are.
+    /// Converts a tensor to this dtype; numbers stay as they are.
     pub(super) fn to_dtype(&self, dtype: DType) -> Result<Rhs> {
         match self {
             Rhs::Tensor(tensor) if tensor.dtype() != dtype => tensor.to_dtype(dtype).map(Rhs::Tensor),
@@ -52,8 +52,8 @@ impl Rhs {
 }
 
 impl Tensor {
-    /// The result of an in-place operation in this tensor's dtype: floats are not cast to integers, and neither to truth
-    /// values (PyTorch's `can_cast`).
+    /// Converts the result of an in-place operation to this tensor's dtype: floats are not cast to integers, nor floats
+    /// or integers to truth values (PyTorch's `can_cast`).
     pub(super) fn cast_in_place(&self, op: &'static str, result: &Tensor) -> Result<Tensor> {
         let (from, to) = (result.dtype(), self.dtype());
         if from.is_float() && !to.is_float() || from != DType::Bool && to == DType::Bool {
@@ -92,7 +92,7 @@ mod tests {
         serde_json::from_str(include_str!("../../../../tests/golden/promotion.json")).unwrap()
     }
 
-    /// Every pair of operands, in `add`, `eq`, `where_cond`, and, of tensors, `cat`.
+    /// Tests every pair of operands in `add`, `eq`, `where_cond` and, for tensors, `cat`.
     #[test]
     fn every_pair_of_operands_gives_pytorchs_dtype() -> Result<()> {
         let golden = golden();
@@ -146,7 +146,7 @@ mod tests {
         Ok(())
     }
 
-    /// In place, what can be cast back is.
+    /// In place, results are cast back if that is permitted.
     #[test]
     fn in_place_results_are_cast_as_pytorch_casts() -> Result<()> {
         let golden = golden();
@@ -184,7 +184,7 @@ mod tests {
         Ok(())
     }
 
-    /// A scalar tensor enters half precision as a number does: not rounded, and not infinite.
+    /// A scalar tensor combines with half precision as a number does: not rounded, and not infinite.
     #[test]
     fn scalar_tensors_are_not_rounded_to_half_precision() -> Result<()> {
         let h = Tensor::full(2, 0.001, (DType::F16, Device::Cpu))?;

@@ -1,4 +1,4 @@
-//! Names that PyTorch has for common views.
+//! Common views under PyTorch's names: `swapaxes`, `mt`, `movedim`, `unflatten`, `broadcast_to`, `meshgrid`.
 
 use std::borrow::Borrow;
 
@@ -10,18 +10,18 @@ use crate::{creation::Extents, tensor::Tensor};
 
 #[located]
 impl Tensor {
-    /// [`transpose`](Tensor::transpose) by its NumPy name.
+    /// [`transpose`](Tensor::transpose) under its NumPy name.
     ///
     /// # Errors
-    /// A dimension is out of range.
+    /// If a dimension is out of range.
     pub fn swapaxes(&self, a: impl Dim, b: impl Dim) -> Result<Tensor> {
         self.transpose(a, b)
     }
 
-    /// The view with each matrix (the last two dimensions) transposed, PyTorch's `x.mT`.
+    /// The view with each matrix (over the last two dimensions) transposed, PyTorch's `x.mT`.
     ///
     /// # Errors
-    /// The tensor has fewer than 2 dimensions.
+    /// If the tensor has fewer than 2 dimensions.
     pub fn mt(&self) -> Result<Tensor> {
         if self.rank() < 2 {
             return Err(Error::shape("mt", "at least 2 dimensions", self.shape()));
@@ -29,11 +29,11 @@ impl Tensor {
         self.transpose(-2, -1)
     }
 
-    /// The view with the dimensions `from` moved to the positions `to`; the others keep their order: `x.movedim(0, -1)`,
-    /// `x.movedim([0, 1], [1, 0])`.
+    /// The view with the dimensions `from` moved to the positions `to`; the others keep their order: `x.movedim(0,
+    /// -1)`, `x.movedim([0, 1], [1, 0])`.
     ///
     /// # Errors
-    /// A dimension is out of range or named twice, or there are not as many positions as dimensions.
+    /// If a dimension is out of range or named twice, or the numbers of dimensions and positions differ.
     pub fn movedim(&self, from: impl Extents, to: impl Extents) -> Result<Tensor> {
         const OP: &str = "movedim";
         let ((from, count), (to, places)) = (from.extents(OP)?, to.extents(OP)?);
@@ -50,35 +50,35 @@ impl Tensor {
         }
         let mut others = (0..self.rank()).filter(|&dim| !placed[dim]);
         for place in order[..self.rank()].iter_mut().filter(|place| **place == MAX_RANK) {
-            // There are as many places left as dimensions.
+            // There are as many positions left as dimensions.
             *place = others.next().unwrap_or(*place);
         }
         self.permute(&order[..self.rank()])
     }
 
-    /// The view with one dimension cut into several, of which one extent may be -1.
+    /// The view with one dimension split into several; one of their extents may be -1.
     ///
     /// # Errors
-    /// The dimension is out of range, or its extent is not the product of those.
+    /// If the dimension is out of range, or its extent is not the product of `extents`.
     pub fn unflatten(&self, dim: impl Dim, extents: impl Extents) -> Result<Tensor> {
         let dim = self.real_dim("unflatten", dim)?;
         let part = extents.to_shape_of("unflatten", &kiln_backend::Shape::new(&[self.dims()[dim]])?)?;
         self.reshape([&self.dims()[..dim], &part[..], &self.dims()[dim + 1..]].concat())
     }
 
-    /// [`expand`](Tensor::expand) by its NumPy name.
+    /// [`expand`](Tensor::expand) under its NumPy name.
     ///
     /// # Errors
-    /// As [`expand`](Tensor::expand).
+    /// Those of [`expand`](Tensor::expand).
     pub fn broadcast_to(&self, shape: impl Extents) -> Result<Tensor> {
         self.expand(shape)
     }
 
-    /// Coordinates on a grid: for vectors `x` and `y` the views of shape `[len(x), len(y)]` whose elements are
-    /// `x[i]` and `y[j]` (PyTorch's `indexing="ij"`), and so on for more. A scalar counts as a vector.
+    /// Coordinates on a grid: for vectors `x` and `y`, the views of shape `[len(x), len(y)]` whose elements are `x[i]`
+    /// and `y[j]` (PyTorch's `indexing="ij"`), and so on for more vectors. A scalar counts as a vector.
     ///
     /// # Errors
-    /// There are more than 8 vectors, or one has more dimensions.
+    /// If there are more than 8 vectors, or one has more dimensions.
     pub fn meshgrid(vectors: &[impl Borrow<Tensor>]) -> Result<Vec<Tensor>> {
         let dims: SmallVec<[usize; MAX_RANK]> = vectors.iter().map(|v| v.borrow().numel()).collect();
         let grid = kiln_backend::Shape::new(&dims)?;
@@ -93,11 +93,11 @@ impl Tensor {
         vectors.iter().map(Borrow::borrow).enumerate().map(spread).collect()
     }
 
-    /// [`meshgrid`](Tensor::meshgrid) with the first two dimensions exchanged, as plots have them: for `x` and `y` views of
+    /// [`meshgrid`](Tensor::meshgrid) with the first two dimensions exchanged, as in plots: for `x` and `y`, views of
     /// shape `[len(y), len(x)]` (PyTorch's `indexing="xy"`).
     ///
     /// # Errors
-    /// As [`meshgrid`](Tensor::meshgrid).
+    /// Those of [`meshgrid`](Tensor::meshgrid).
     pub fn meshgrid_xy(vectors: &[impl Borrow<Tensor>]) -> Result<Vec<Tensor>> {
         let grids = Tensor::meshgrid(vectors)?;
         if grids.len() < 2 {

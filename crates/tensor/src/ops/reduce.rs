@@ -1,4 +1,4 @@
-//! Reductions of dimensions to one value each.
+//! Reductions over dimensions: sums, means, products, extrema, `any`, `all`, variance, `logsumexp`.
 
 use kiln_backend::{Arguments, DType, Dims, Error, MAX_RANK, ReduceArgs, ReduceOp, Result, Shape};
 use kiln_derive::located;
@@ -9,16 +9,16 @@ use crate::{
     tensor::Tensor,
 };
 
-/// Which dimensions are reduced, and the shapes before, in between and after.
+/// Which dimensions are reduced, and the resulting shapes.
 struct Plan {
     mask: [bool; MAX_RANK],
     /// The input's shape with 1 for every reduced dimension.
     kept: Shape,
     /// The result's shape.
     out: Shape,
-    /// How many elements become one.
+    /// How many elements are reduced to one.
     count: usize,
-    /// Whether the caller named no dimension, which means all: PyTorch has nodes of their own for that.
+    /// Whether the caller named no dimension, which means all of them: PyTorch has separate nodes for that.
     whole: bool,
 }
 
@@ -27,7 +27,7 @@ impl Plan {
         Plan::of(dims.resolve(op, x.rank())?, x, dims.names_none(), keepdim)
     }
 
-    /// With `()` all dimensions, with an empty list none.
+    /// As [`Plan::new`], except that an empty list reduces no dimension; `()` still reduces all of them.
     fn listed(op: &'static str, x: &Tensor, dims: &impl Dims, keepdim: bool) -> Result<Plan> {
         Plan::of(dims.resolve_listed(op, x.rank())?, x, dims.names_none(), keepdim)
     }
@@ -54,14 +54,14 @@ impl Plan {
         })
     }
 
-    /// For exporters: by the shape with all dimensions, and the result's.
+    /// For exporters: described by the shape with all dimensions, and the result's.
     fn described(&self, out: Tensor, op: &'static str) -> Tensor {
         let dims = || (0..self.kept.rank()).filter(|&dim| self.mask[dim]).collect::<Vec<_>>();
         let keepdim = self.out == self.kept;
         out.described(op, || [("dims", (&dims()[..]).into()), ("keepdim", keepdim.into())])
     }
 
-    /// [`described`](Plan::described) with the number that is taken from the count of elements.
+    /// [`described`](Plan::described) with the correction that is subtracted from the count of elements.
     fn described_spread(&self, out: Tensor, op: &'static str, correction: f64) -> Tensor {
         let dims = || (0..self.kept.rank()).filter(|&dim| self.mask[dim]).collect::<Vec<_>>();
         let keepdim = self.out == self.kept;
@@ -70,14 +70,14 @@ impl Plan {
         })
     }
 
-    /// [`described`](Plan::described) for a reduction that no tape records.
+    /// [`described`](Plan::described) for a reduction that the tape does not record.
     fn noted(&self, out: Tensor, x: &Tensor, op: &'static str) -> Tensor {
         self.described(out.noted(op, &[x], || []), op)
     }
 }
 
-/// What [`var`](Tensor::var) and [`std`](Tensor::std) take off the number of elements before they divide by it: a number,
-/// `()` for PyTorch's default of 1, or `true` and `false` for 1 and 0.
+/// The number that [`var`](Tensor::var) and [`std`](Tensor::std) subtract from the number of elements before dividing
+/// by it: a number, `()` for PyTorch's default of 1, or `true` and `false` for 1 and 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Correction(pub f64);
 
@@ -111,11 +111,11 @@ macro_rules! pair {
         impl Tensor {$(
             $(#[$doc])*
             ///
-            /// `dims` is `()` for all dimensions, one dimension, or an array of them; they are dropped. As in PyTorch, an
-            /// empty array stands for all.
+            /// `dims` is `()` for all dimensions, one dimension, or an array of them; they are dropped. As in PyTorch,
+            /// an empty array means all dimensions.
             ///
             /// # Errors
-            /// A dimension is out of range or named twice, or the dtype is not supported.
+            /// If a dimension is out of range or named twice, or the dtype is not supported.
             pub fn $name(&self, dims: impl Dims $(, $arg: $ty)*) -> Result<Tensor> {
                 self.$body(stringify!($name), dims, false $(, $arg)*)
             }
@@ -123,7 +123,7 @@ macro_rules! pair {
             #[doc = concat!("[`", stringify!($name), "`](Tensor::", stringify!($name), ") that keeps the dimensions with extent 1.")]
             ///
             /// # Errors
-            /// A dimension is out of range or named twice, or the dtype is not supported.
+            /// If a dimension is out of range or named twice, or the dtype is not supported.
             pub fn $keepdim(&self, dims: impl Dims $(, $arg: $ty)*) -> Result<Tensor> {
                 self.$body(stringify!($keepdim), dims, true $(, $arg)*)
             }
@@ -138,33 +138,33 @@ pair! {
     sum_dtype sum_dtype_keepdim (dtype: DType) sum_dtype_over;
     /// Arithmetic mean of floats.
     mean mean_keepdim () mean_over;
-    /// Arithmetic mean in a float dtype, PyTorch's `mean(dims, dtype=dtype)`: elements, which may be integers, are converted
-    /// before they are added.
+    /// Arithmetic mean in a floating-point dtype, PyTorch's `mean(dims, dtype=dtype)`: elements, which may be integers,
+    /// are converted before they are added.
     mean_dtype mean_dtype_keepdim (dtype: DType) mean_dtype_over;
     /// Product; integers and `bool` give `i64`.
     prod prod_keepdim () prod_over;
     /// Product in another dtype, PyTorch's `prod(dims, dtype=dtype)`: elements are converted before they are multiplied.
     prod_dtype prod_dtype_keepdim (dtype: DType) prod_dtype_over;
-    /// The largest value, NaN if there is one; equal ones share the gradient evenly. Where it stands, too,
-    /// gives [`max_dim`](Tensor::max_dim).
+    /// The largest value, NaN if there is one; equal values share the gradient evenly. [`max_dim`](Tensor::max_dim)
+    /// returns the position as well.
     max max_keepdim () max_over;
-    /// The smallest value, NaN if there is one; equal ones share the gradient evenly. Where it stands, too,
-    /// gives [`min_dim`](Tensor::min_dim).
+    /// The smallest value, NaN if there is one; equal values share the gradient evenly. [`min_dim`](Tensor::min_dim)
+    /// returns the position as well.
     min min_keepdim () min_over;
-    /// The largest value; equal ones share the gradient evenly.
+    /// The largest value; equal values share the gradient evenly.
     amax amax_keepdim () amax_over;
-    /// The smallest value; equal ones share the gradient evenly.
+    /// The smallest value; equal values share the gradient evenly.
     amin amin_keepdim () amin_over;
-    /// Whether any element is not zero. Unlike for sums, an empty list of dimensions names none.
+    /// Whether any element is nonzero. Unlike for sums, an empty list of dimensions names none.
     any any_keepdim () any_over;
-    /// Whether all elements are not zero. Unlike for sums, an empty list of dimensions names none.
+    /// Whether all elements are nonzero. Unlike for sums, an empty list of dimensions names none.
     all all_keepdim () all_over;
-    /// Variance, divided by `n - correction`. `()` is PyTorch's default, Bessel's correction of 1; `true` and `false`
-    /// stand for PyTorch's `unbiased`.
+    /// Variance, with the divisor `n - correction`. `()` is PyTorch's default, Bessel's correction of 1; `true` and
+    /// `false` stand for PyTorch's `unbiased`.
     var var_keepdim (correction: impl Into<Correction>) var_over;
     /// Standard deviation: the square root of [`var`](Tensor::var).
     std std_keepdim (correction: impl Into<Correction>) std_over;
-    /// `log(sum(exp(x)))` without overflow; of integers and `bool` in `f32`.
+    /// `log(sum(exp(x)))` without overflow; integers and `bool` give `f32`.
     logsumexp logsumexp_keepdim () logsumexp_over;
 }
 
@@ -199,21 +199,21 @@ impl Tensor {
         let (own, kept, count) = (*self.shape(), plan.kept, plan.count as f64);
         let out = record(self.reduce(ReduceOp::Mean, &plan)?, node, &[self], &[], move |ctx| {
             let grad = ctx.grad()?;
-            // Half precision has no number for a large count.
+            // Half precision cannot represent a large count.
             let share = grad.widened()?.div(count)?.to_dtype(grad.dtype())?;
             Ok(one(share.reshape(kept)?.expand(own)?))
         })?;
         Ok(plan.described(out, "mean"))
     }
 
-    // Integers wrap around as they would in the dtype that is asked for.
+    // Integers wrap as they would in the requested dtype.
     fn sum_dtype_over(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
         self.to_dtype(dtype)?.sum_over(name, dims, keepdim)?.to_dtype(dtype)
     }
 
     fn mean_dtype_over(&self, name: &'static str, dims: impl Dims, keepdim: bool, dtype: DType) -> Result<Tensor> {
         if !dtype.is_float() {
-            return Err(Error::dtype(name, dtype, "a mean is a float"));
+            return Err(Error::dtype(name, dtype, "a mean needs a floating-point dtype"));
         }
         self.to_dtype(dtype)?.mean_over(name, dims, keepdim)
     }
@@ -324,7 +324,7 @@ impl Tensor {
         let out = record(out.detach(), "StdBackward0", &[self], &[self, &std], move |ctx| {
             let (x, std, grad) = (ctx.saved(0)?.widened()?, ctx.saved(1)?.reshape(kept)?.widened()?, ctx.grad()?);
             let centered = x.sub(&x.mean_keepdim(&dims_of(&mask, rank)[..])?)?;
-            // Where the deviation is 0 the slope is taken as 0, as PyTorch does.
+            // Where the deviation is 0 the slope is taken to be 0, as in PyTorch.
             let slope = grad.reshape(kept)?.widened()?.div(&std.mul(divisor)?)?;
             Ok(one(centered.mul(&slope.keep_where(&std.ne(0.0)?)?)?.to_dtype(grad.dtype())?))
         })?;
@@ -345,8 +345,8 @@ impl Tensor {
     }
 }
 
-/// The gradient `grad` of a reduction (with its dimensions kept) in equal shares at the places of `hits`, 0 elsewhere. The
-/// places are counted in a type that does not round the count: in f16 it would soon be infinite.
+/// Distributes the gradient `grad` of a reduction (with its dimensions kept) in equal shares over the positions in
+/// `hits`, 0 elsewhere. The hits are counted in a type that does not round the count: in f16 it would soon be infinite.
 pub(super) fn shared_among(hits: &Tensor, grad: &Tensor) -> Result<Tensor> {
     let dims: smallvec::SmallVec<[usize; MAX_RANK]> =
         (0..hits.rank()).filter(|&dim| grad.dims()[dim] != hits.dims()[dim]).collect();
@@ -357,12 +357,12 @@ pub(super) fn shared_among(hits: &Tensor, grad: &Tensor) -> Result<Tensor> {
     hits.where_cond(&share, 0)
 }
 
-/// The dimensions that a mask names.
+/// The dimensions that a mask selects.
 fn dims_of(mask: &[bool; MAX_RANK], rank: usize) -> smallvec::SmallVec<[usize; MAX_RANK]> {
     (0..rank).filter(|&dim| mask[dim]).collect()
 }
 
-/// For every element the product of the other elements of its group, also where some are 0.
+/// For every element, the product of the other elements of its group, also where some are 0.
 fn product_of_others(x: &Tensor, mask: &[bool; MAX_RANK]) -> Result<Tensor> {
     let dims = dims_of(mask, x.rank());
     let is_zero = x.eq(0)?;

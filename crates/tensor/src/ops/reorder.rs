@@ -1,4 +1,4 @@
-//! Elements in another order, or repeated: `flip`, `roll`, `repeat`, `repeat_interleave`.
+//! Reordering and repeating elements: `flip`, `roll`, `repeat`, `repeat_interleave`.
 
 use kiln_backend::{Dims, Error, MAX_RANK, Result, Shape, ViewMut};
 use kiln_derive::located;
@@ -11,11 +11,11 @@ use crate::{
     tensor::Tensor,
 };
 
-/// How often [`Tensor::repeat_interleave`] repeats: each element as often, or each index of a dimension its own number
-/// of times.
+/// How often [`Tensor::repeat_interleave`] repeats: all elements equally often, or each index of a dimension its own
+/// number of times.
 #[derive(Clone, Debug)]
 pub enum Repeats {
-    /// Each element so many times.
+    /// Each element this many times.
     All(i64),
     /// The number of times for each index of the dimension.
     Each(Tensor),
@@ -41,7 +41,7 @@ impl Tensor {
     /// The elements in reverse order along one or several dimensions (`()`: all, an empty list: none). A copy.
     ///
     /// # Errors
-    /// A dimension is out of range or named twice.
+    /// If a dimension is out of range or named twice.
     pub fn flip(&self, dims: impl Dims) -> Result<Tensor> {
         let mask = dims.resolve_listed("flip", self.rank())?;
         let named: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| mask[dim]).collect();
@@ -55,12 +55,12 @@ impl Tensor {
         Ok(out.described("flip", || [("dims", (&dims[..]).into())]))
     }
 
-    /// The elements moved by `shifts` along the dimensions `dims`, as many of each; those pushed over the end
-    /// come back at the start: `x.roll(1, 0)`, `x.roll([1, -2], [0, 1])`. For `dims` of `()` the elements in
-    /// row-major order move, whatever the shape. A copy.
+    /// The elements moved by `shifts` along the dimensions `dims`, one shift per dimension; elements pushed past the
+    /// end come back at the start: `x.roll(1, 0)`, `x.roll([1, -2], [0, 1])`. If `dims` is `()`, the elements are moved
+    /// in row-major order, whatever the shape. A copy.
     ///
     /// # Errors
-    /// A dimension is out of range, or there are not as many shifts as dimensions.
+    /// If a dimension is out of range, or there are not as many shifts as dimensions.
     pub fn roll(&self, shifts: impl Extents, dims: impl Extents) -> Result<Tensor> {
         let ((shifts, count), (dims, dim_count)) = (shifts.extents("roll")?, dims.extents("roll")?);
         let (shifts, dims) = (&shifts[..count], &dims[..dim_count]);
@@ -91,7 +91,7 @@ impl Tensor {
             if x.numel() == 0 {
                 break;
             }
-            // i64::MIN saturates in the gradient, but is a multiple of nothing a memory can hold.
+            // i64::MIN saturates in the gradient, but no extent in memory divides it.
             let by = by.rem_euclid(extent as i64) as usize;
             let (own, reading) = (*x.layout(), x.read());
             let rolled = Tensor::compute(x.device(), x.dtype(), *x.shape(), |backend, out| {
@@ -105,16 +105,16 @@ impl Tensor {
             drop(reading);
             x = rolled;
         }
-        // Also what was not rolled is a copy.
+        // The result is a copy even if nothing was rolled.
         let x = if x.shares_memory(self) { x.copy()? } else { x };
         Ok(x.with_shape(*self.shape()))
     }
 
-    /// The whole tensor several times along each dimension: `repeats` counts for each dimension, and may name
-    /// more dimensions than the tensor has (prepended). A copy.
+    /// The whole tensor repeated along each dimension: `repeats` has a count for each dimension, and may have more
+    /// counts than the tensor has dimensions (which are prepended). A copy.
     ///
     /// # Errors
-    /// `repeats` has fewer numbers than the tensor has dimensions, or the result is too large.
+    /// If `repeats` has fewer numbers than the tensor has dimensions, or the result is too large.
     pub fn repeat(&self, repeats: impl Extents) -> Result<Tensor> {
         let (counts, rank) = repeats.extents("repeat")?;
         let counts = counts[..rank].to_shape("repeat")?;
@@ -147,20 +147,20 @@ impl Tensor {
         Ok(out.described("repeat", || [("counts", times.into())]))
     }
 
-    /// Each element several times in a row along a dimension; for a `dim` of `()` in the tensor's elements as a
-    /// vector, in row-major order. `repeats` is one count, or a tensor of integers with a count for each index of
-    /// the dimension; with a tensor this waits for the device. A copy.
+    /// Each element repeated in place along a dimension; if `dim` is `()`, the flattened tensor's elements in row-major
+    /// order. `repeats` is one count, or an integer tensor with a count for each index of the dimension; with a tensor
+    /// this waits for the device. A copy.
     ///
     /// # Errors
-    /// The dimension is out of range, a count is negative, the tensor is not a vector of as many counts as the
-    /// dimension has indices (or of one), or the result is too large.
+    /// If the dimension is out of range, a count is negative, the tensor of counts is not a vector as long as the
+    /// dimension (or of one element), or the result is too large.
     pub fn repeat_interleave(&self, repeats: impl Into<Repeats>, dim: impl OneOrAll) -> Result<Tensor> {
         const OP: &str = "repeat_interleave";
         let Some(dim) = dim.dim() else { return self.flatten_all()?.repeat_interleave(repeats, 0) };
         let dim = self.real_dim(OP, dim)?;
         let counts = match repeats.into() {
             Repeats::All(count) => {
-                let negative = || Error::argument(OP, format!("{count} is no number of repeats"));
+                let negative = || Error::argument(OP, format!("{count} is not a number of repeats"));
                 return self.repeated(OP, dim, usize::try_from(count).map_err(|_| negative())?, false);
             }
             Repeats::Each(counts) => check_list(OP, self, &counts)?,
@@ -178,7 +178,7 @@ impl Tensor {
             if counts.amin(())?.item::<i64>()? < 0 {
                 return Err(Error::argument(OP, "a number of repeats is negative"));
             }
-            // Up to how many elements of the result each index reaches: element k is of the first that reaches past k.
+            // The result's end of each index: element k belongs to the first index that ends after k.
             let reach = counts.cumsum(0)?;
             let total = reach.narrow(0, extent - 1, 1)?.item::<i64>()?;
             reach.searchsorted(&Tensor::arange(0, total, reach.options())?, true)
@@ -186,8 +186,8 @@ impl Tensor {
         self.index_select_as(OP, "IndexSelectBackward0", dim, &positions)
     }
 
-    /// A dimension `count` times: the whole of it, or each element in a row. Three dimensions and the new
-    /// one suffice for the copy, whatever the rank.
+    /// A dimension repeated `count` times: as a whole, or each element in place. The copy only needs three dimensions
+    /// and the new one, whatever the rank.
     fn repeated(&self, op: &'static str, dim: usize, count: usize, whole: bool) -> Result<Tensor> {
         let [before, extent, after] = around(self.shape(), dim);
         let total = extent.checked_mul(count).ok_or_else(|| {

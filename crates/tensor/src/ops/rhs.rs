@@ -1,15 +1,15 @@
-//! The second operand of `x.add(…)`: a tensor or a number.
+//! `Rhs`: the second operand of `x.add(…)`, a tensor or a number.
 
 use kiln_backend::{Operand, Scalar};
 
 use crate::{storage::Reading, tensor::Tensor};
 
-/// A tensor or a number. Made by `Into`, so that `x.add(&y)`, `x.add(2)` and `x.add(0.5)` all work.
+/// A tensor or a number. Converted by `Into`, so that `x.add(&y)`, `x.add(2)` and `x.add(0.5)` all work.
 #[derive(Clone, Debug)]
 pub enum Rhs {
     /// A tensor; its shape broadcasts with the other operand's.
     Tensor(Tensor),
-    /// A number; it takes the dtype of the other operand, but a float makes an integer tensor `f32`.
+    /// A number; it takes the dtype of the other operand, except that a float turns an integer tensor into `f32`.
     Scalar(Scalar),
 }
 
@@ -57,7 +57,7 @@ macro_rules! number {
 kiln_backend::for_each_element!(number);
 number!(Scalar u32 usize);
 
-/// An operand that is locked for reading, as the backend wants it.
+/// An operand that is locked for reading, as the backend takes it.
 pub(crate) enum Locked<'a> {
     Tensor(Reading<'a>, kiln_backend::Layout),
     Scalar(Scalar),
@@ -73,7 +73,7 @@ impl Locked<'_> {
 }
 
 impl Rhs {
-    /// Locks it, broadcast to `shape`.
+    /// Locks the operand, broadcast to `shape`.
     pub(crate) fn lock(&self, op: &'static str, shape: &kiln_backend::Shape) -> kiln_backend::Result<Locked<'_>> {
         Ok(match self {
             Rhs::Tensor(t) => Locked::Tensor(t.read(), t.layout().expand(op, shape)?),

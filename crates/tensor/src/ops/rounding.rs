@@ -1,4 +1,4 @@
-//! Division that rounds its quotient, and rounding to decimal places.
+//! `div_rounding`, and rounding to decimal places.
 
 use kiln_backend::Result;
 use kiln_derive::located;
@@ -24,7 +24,7 @@ impl Tensor {
     /// [`trunc_divide`](Tensor::trunc_divide) or [`floor_divide`](Tensor::floor_divide) with one.
     ///
     /// # Errors
-    /// Shapes do not broadcast, devices differ, or integers are divided by 0.
+    /// If shapes do not broadcast, devices differ, or integers are divided by 0.
     pub fn div_rounding(&self, other: impl Into<Rhs>, mode: Option<RoundingMode>) -> Result<Tensor> {
         match mode {
             None => self.div(other),
@@ -33,11 +33,11 @@ impl Tensor {
         }
     }
 
-    /// Rounds to so many decimal places, halves to even, PyTorch's `round(decimals=decimals)`; with a negative number, to
-    /// tens, hundreds and so on. The gradient is 0.
+    /// Rounds to this many decimal places, halves to even, PyTorch's `round(decimals=decimals)`; with a negative
+    /// number, to tens, hundreds and so on. The gradient is 0.
     ///
     /// # Errors
-    /// The tensor is not of floats.
+    /// If the tensor is not floating-point.
     pub fn round_decimals(&self, decimals: i32) -> Result<Tensor> {
         check::floats("round_decimals", self)?;
         let scale = 10f64.powi(decimals.saturating_abs());

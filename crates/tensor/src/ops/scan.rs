@@ -1,4 +1,4 @@
-//! Scans along a dimension: running sums and running extremes.
+//! Scans along a dimension: running sums and extremes (`cumsum`, `cummax`, `cummin`).
 
 use kiln_backend::{Arguments, CumExtremeArgs, CumsumArgs, DType, Dim, Error, Result};
 use kiln_derive::located;
@@ -11,10 +11,11 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// For each element the sum of those up to and with it along a dimension; integers and `bool` give `i64`.
+    /// For each element, the sum of the elements up to and including it along a dimension; integers and `bool` give
+    /// `i64`.
     ///
     /// # Errors
-    /// The dimension is out of range.
+    /// If the dimension is out of range.
     pub fn cumsum(&self, dim: impl Dim) -> Result<Tensor> {
         self.cumsum_along(dim.resolve("cumsum", self.rank())?)
     }
@@ -23,7 +24,7 @@ impl Tensor {
     /// are added.
     ///
     /// # Errors
-    /// The dimension is out of range, or the dtype is `bool`.
+    /// If the dimension is out of range, or the dtype is `bool`.
     pub fn cumsum_dtype(&self, dim: impl Dim, dtype: DType) -> Result<Tensor> {
         const OP: &str = "cumsum_dtype";
         let dim = dim.resolve(OP, self.rank())?;
@@ -42,17 +43,18 @@ impl Tensor {
         let is_scalar = self.rank() == 0;
         let out = record(out.with_shape(*self.shape()), "CumsumBackward0", &[self], &[], move |ctx| {
             let grad = ctx.grad()?;
-            // Each element is part of its own sum and of those behind it.
+            // Each element is part of its own sum and of those after it.
             Ok(one(if is_scalar { grad } else { grad.flip(dim)?.cumsum(dim)?.flip(dim)? }))
         })?;
         Ok(out.described("cumsum", || [("dim", dim.into())]))
     }
 
-    /// For each element the largest of those up to and with it along a dimension, and where that stands (`i64`). Of equal
-    /// ones it is the last; from the first NaN on it is the last NaN. The gradient goes to the places returned.
+    /// For each element, the largest of the elements up to and including it along a dimension, and its position
+    /// (`i64`). Of equal ones, it is the last; after a NaN, it is the last NaN. The gradient goes to the positions
+    /// returned.
     ///
     /// # Errors
-    /// The dimension is out of range.
+    /// If the dimension is out of range.
     pub fn cummax(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("cummax", self.rank())?;
         let found = self.values_and_indices(|backend, x, values, at| {
@@ -61,11 +63,11 @@ impl Tensor {
         self.running("cummax", "CummaxBackward0", dim, found)
     }
 
-    /// For each element the smallest of those up to and with it along a dimension, and where that stands, as
+    /// For each element, the smallest of the elements up to and including it along a dimension, and its position, as
     /// [`cummax`](Tensor::cummax).
     ///
     /// # Errors
-    /// The dimension is out of range.
+    /// If the dimension is out of range.
     pub fn cummin(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("cummin", self.rank())?;
         let found = self.values_and_indices(|backend, x, values, at| {

@@ -1,4 +1,4 @@
-//! Writing by index tensors: `scatter`, `scatter_add`, `index_add`, in place and not.
+//! Writing by index tensors: `scatter`, `scatter_add`, `index_add`, and their in-place forms.
 
 use kiln_backend::{
     Arguments, BinaryOp, DType, Dim, Error, IndexAddArgs, Operand, Result, Scalar, ScatterArgs, ScatterMode, Shape,
@@ -15,14 +15,14 @@ use crate::{autograd::record, storage::lock_for_update, tensor::Tensor};
 
 #[located]
 impl Tensor {
-    /// A copy in which the elements that `index` (integers) names are those of `src`, a tensor or a number:
-    /// `out[index[i, j], j] = src[i, j]` for dimension 0, `out[i, index[i, j]] = src[i, j]` for dimension 1,
-    /// and so on, over the shape of `index`. It has this tensor's rank, and its extents are not larger than
-    /// those of `src`, nor than this tensor's except in dimension `dim`. Where an index repeats, the last
-    /// element in row-major order stays.
+    /// A copy in which the elements that `index` (integers) selects are replaced by those of `src`, a tensor or a
+    /// number: `out[index[i, j], j] = src[i, j]` for dimension 0, `out[i, index[i, j]] = src[i, j]` for dimension 1,
+    /// and so on, over the shape of `index`. The index has this tensor's rank; its extents are no larger than those of
+    /// `src`, nor than this tensor's except in dimension `dim`. Where an index repeats, the last element in row-major
+    /// order wins.
     ///
     /// # Errors
-    /// The dimension or an index is out of range, the shapes do not fit, the index is not of integers, or dtypes or
+    /// If the dimension or an index is out of range, the shapes do not fit, the index is not of integers, or dtypes or
     /// devices differ.
     pub fn scatter(&self, dim: impl Dim, index: &Tensor, src: impl Into<Rhs>) -> Result<Tensor> {
         let src = src.into();
@@ -57,7 +57,7 @@ impl Tensor {
     /// [`scatter`](Tensor::scatter) in place: `zeros(10).scatter_(0, &label, 1)` is a one-hot vector.
     ///
     /// # Errors
-    /// As [`scatter`](Tensor::scatter), or the tensor is a leaf that requires gradients while recording is on.
+    /// Those of [`scatter`](Tensor::scatter); or if the tensor is a leaf that requires gradients while recording is on.
     pub fn scatter_(&self, dim: impl Dim, index: &Tensor, src: impl Into<Rhs>) -> Result<()> {
         let src = src.into();
         let (dim, index) = self.check_scatter("scatter_", dim, index, &src)?;
@@ -68,11 +68,11 @@ impl Tensor {
         self.write_scatter("scatter_", ScatterMode::Set, dim, index, &src)
     }
 
-    /// A copy in which the elements of `src` are added where `index` says, as
-    /// [`scatter`](Tensor::scatter) writes them. Repeated indices add up, in row-major order.
+    /// A copy to which the elements of `src` are added at the positions where [`scatter`](Tensor::scatter) would write
+    /// them. Repeated indices add up, in row-major order.
     ///
     /// # Errors
-    /// As [`scatter`](Tensor::scatter).
+    /// Those of [`scatter`](Tensor::scatter).
     pub fn scatter_add(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
         let (dim, index) = self.check_scatter("scatter_add", dim, index, &src.into())?;
         let index = &index;
@@ -90,7 +90,7 @@ impl Tensor {
     /// [`scatter_add`](Tensor::scatter_add) in place.
     ///
     /// # Errors
-    /// As [`scatter`](Tensor::scatter), or the tensor is a leaf that requires gradients while recording is on.
+    /// Those of [`scatter`](Tensor::scatter); or if the tensor is a leaf that requires gradients while recording is on.
     pub fn scatter_add_(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<()> {
         let (dim, index) = self.check_scatter("scatter_add_", dim, index, &src.into())?;
         let index = &index;
@@ -100,12 +100,12 @@ impl Tensor {
         self.write_scatter("scatter_add_", ScatterMode::Add, dim, index, &src.into())
     }
 
-    /// A copy in which slice `i` of `source` along `dim` is added to slice `index[i]`. `index` is a vector of
-    /// integers; repeated indices add up, in order.
+    /// A copy in which slice `i` of `source` along `dim` is added to slice `index[i]`. `index` is a vector of integers;
+    /// repeated indices add up, in order.
     ///
     /// # Errors
-    /// The dimension or an index is out of range; the shapes do not fit (`source` has this tensor's, but in
-    /// `dim` the index's extent); dtypes or devices differ.
+    /// If the dimension or an index is out of range; the shapes do not fit (`source` has this tensor's, but in `dim`
+    /// the index's extent); or dtypes or devices differ.
     pub fn index_add(&self, dim: impl Dim, index: &Tensor, source: &Tensor) -> Result<Tensor> {
         let (dim, index) = self.check_index_add("index_add", dim, index, source)?;
         let index = &index;
@@ -122,7 +122,7 @@ impl Tensor {
     /// [`index_add`](Tensor::index_add) of `alpha` times `source`.
     ///
     /// # Errors
-    /// As [`index_add`](Tensor::index_add), or a float is to scale integers.
+    /// Those of [`index_add`](Tensor::index_add); or if `alpha` is a float and the tensors are integers.
     pub fn index_add_alpha(
         &self,
         dim: impl Dim,
@@ -136,7 +136,7 @@ impl Tensor {
     /// [`index_add`](Tensor::index_add) in place.
     ///
     /// # Errors
-    /// As [`index_add`](Tensor::index_add), or the tensor is a leaf that requires gradients while recording is
+    /// Those of [`index_add`](Tensor::index_add); or if the tensor is a leaf that requires gradients while recording is
     /// on.
     pub fn index_add_(&self, dim: impl Dim, index: &Tensor, source: &Tensor) -> Result<()> {
         let (dim, index) = self.check_index_add("index_add_", dim, index, source)?;
@@ -147,7 +147,7 @@ impl Tensor {
         self.write_index_add("index_add_", dim, index, source)
     }
 
-    /// The dimension, and the index as `i64`.
+    /// Checks the arguments, and returns the dimension and the index as `i64`.
     fn check_scatter(&self, op: &'static str, dim: impl Dim, index: &Tensor, src: &Rhs) -> Result<(usize, Tensor)> {
         let dim = dim.resolve(op, self.rank())?;
         let index = check::indices(op, index)?;
@@ -160,7 +160,7 @@ impl Tensor {
         Ok((dim, index))
     }
 
-    /// The dimension, and the index as `i64`.
+    /// Checks the arguments, and returns the dimension and the index as `i64`.
     fn check_index_add(
         &self,
         op: &'static str,
@@ -210,7 +210,7 @@ impl Tensor {
 
     fn write_index_add(&self, op: &'static str, dim: usize, index: &Tensor, source: &Tensor) -> Result<()> {
         let (index, source) = (unshared(index, self)?, unshared(source, self)?);
-        // A scalar has one place.
+        // A scalar is treated as a vector of one element.
         let (target, places, from) = (lifted(self.layout())?, lifted(index.layout())?, lifted(source.layout())?);
         let (mut writing, readings) = lock_for_update(
             (&self.0.storage, &target),
@@ -229,7 +229,7 @@ impl Tensor {
 /// `alpha` times the tensor, which keeps its dtype.
 fn scaled(op: &'static str, tensor: &Tensor, alpha: Scalar) -> Result<Tensor> {
     if alpha.is_float() && !tensor.dtype().is_float() {
-        return Err(Error::dtype(op, tensor.dtype(), "a float scales floats only"));
+        return Err(Error::dtype(op, tensor.dtype(), "a floating-point `alpha` needs floating-point tensors"));
     }
     tensor.mul(alpha)
 }
@@ -239,14 +239,15 @@ fn unshared(tensor: &Tensor, target: &Tensor) -> Result<Tensor> {
     if tensor.shares_memory(target) { crate::no_grad(|| tensor.copy()) } else { Ok(tensor.clone()) }
 }
 
-/// For each element of `index` whether what it wrote stayed: of those with the same place, the last.
+/// For each element of `index`, whether the value that it wrote remained: of those with the same target, the last
+/// one's.
 fn last_writers(shape: &Shape, dim: usize, index: &Tensor) -> Result<Tensor> {
     let options = index.options().dtype(DType::I64);
     let numbers = Tensor::arange(0, index.numel(), options)?.reshape(index.shape())?;
     Tensor::zeros(shape, options)?.scatter(dim, index, &numbers)?.gather(dim, index)?.eq(&numbers)
 }
 
-/// `grad` in the front corner of zeros of `shape`.
+/// `grad` placed at the start of zeros of `shape`.
 fn pad_to(shape: &Shape, grad: &Tensor) -> Result<Tensor> {
     if grad.shape() == shape {
         return Ok(grad.clone());

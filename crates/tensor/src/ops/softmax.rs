@@ -1,4 +1,4 @@
-//! Softmax and its logarithm.
+//! Softmax, log-softmax and softmin.
 
 use kiln_backend::{Arguments, Dim, Result, SoftmaxArgs, SoftmaxGradArgs};
 use kiln_derive::located;
@@ -14,7 +14,7 @@ impl Tensor {
     /// `exp(x) / sum(exp(x))` along a dimension, without overflow.
     ///
     /// # Errors
-    /// The tensor is not of floats, or the dimension is out of range.
+    /// If the tensor is not floating-point, or the dimension is out of range.
     pub fn softmax(&self, dim: impl Dim) -> Result<Tensor> {
         self.softmax_along("softmax", "SoftmaxBackward0", dim, false)
     }
@@ -22,7 +22,7 @@ impl Tensor {
     /// The logarithm of [`softmax`](Tensor::softmax), computed without taking a logarithm of 0.
     ///
     /// # Errors
-    /// The tensor is not of floats, or the dimension is out of range.
+    /// If the tensor is not floating-point, or the dimension is out of range.
     pub fn log_softmax(&self, dim: impl Dim) -> Result<Tensor> {
         self.softmax_along("log_softmax", "LogSoftmaxBackward0", dim, true)
     }
@@ -30,7 +30,7 @@ impl Tensor {
     /// The [`softmax`](Tensor::softmax) of `-x`.
     ///
     /// # Errors
-    /// The tensor is not of floats, or the dimension is out of range.
+    /// If the tensor is not floating-point, or the dimension is out of range.
     pub fn softmin(&self, dim: impl Dim) -> Result<Tensor> {
         check::floats("softmin", self)?;
         self.neg()?.softmax(dim)
@@ -53,7 +53,7 @@ impl Tensor {
         Ok(y.described(op, || [("dim", dim.into())]))
     }
 
-    /// The gradient of what softmax or its logarithm read, from its output, which this is.
+    /// The gradient of the input of softmax or log-softmax, computed from this tensor, its output.
     pub(super) fn softmax_grad(&self, grad: &Tensor, dim: usize, log: bool) -> Result<Tensor> {
         let (g, y) = (grad.read(), self.read());
         Tensor::compute(grad.device(), grad.dtype(), *grad.shape(), |backend, out| {

@@ -67,7 +67,7 @@ impl Tensor {
     /// [`kthvalue`](Tensor::kthvalue) that keeps the dimension with extent 1.
     ///
     /// # Errors
-    /// As [`kthvalue`](Tensor::kthvalue).
+    /// Those of [`kthvalue`](Tensor::kthvalue).
     pub fn kthvalue_keepdim(&self, k: usize, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         self.kth("kthvalue_keepdim", k, dim, true)
     }
@@ -94,7 +94,7 @@ impl Tensor {
     /// [`median`](Tensor::median) that keeps the dimension with extent 1.
     ///
     /// # Errors
-    /// As [`median`](Tensor::median).
+    /// Those of [`median`](Tensor::median).
     pub fn median_keepdim(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         self.median_along("median_keepdim", dim, true)
     }

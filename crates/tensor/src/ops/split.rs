@@ -1,16 +1,16 @@
-//! Cutting a tensor into views along a dimension.
+//! Splitting a tensor into views along a dimension: `split`, `chunk`, `unbind`.
 
 use kiln_backend::{Dim, Error, Result};
 use kiln_derive::located;
 
 use crate::tensor::Tensor;
 
-/// How [`Tensor::split`] cuts: one size for all parts (the last may be smaller), or a list of sizes.
+/// How [`Tensor::split`] splits: one size for all parts (the last may be smaller), or a list of sizes.
 pub trait SplitSizes {
     /// The sizes of the parts of an extent.
     ///
     /// # Errors
-    /// The sizes do not add up to the extent, or the size is 0.
+    /// If the sizes do not add up to the extent, or the size is 0.
     fn sizes(&self, extent: usize) -> Result<Vec<usize>>;
 
     /// Whether this is a list.
@@ -22,7 +22,7 @@ impl SplitSizes for usize {
         if *self == 0 && extent > 0 {
             return Err(Error::argument("split", "the size of the parts must not be 0"));
         }
-        // Nothing is split into one part that is empty.
+        // An empty extent is split into one empty part.
         let count = if extent == 0 { 1 } else { extent.div_ceil(*self) };
         Ok((0..count).map(|i| (*self).min(extent - i * *self)).collect())
     }
@@ -73,23 +73,22 @@ impl<T: SplitSizes + ?Sized> SplitSizes for &T {
 
 #[located]
 impl Tensor {
-    /// Views of parts along a dimension: of `x.split(2, dim)` each has the extent 2 (the last what is left),
-    /// of `x.split([1, 2], dim)` the extents listed.
+    /// Views of parts along a dimension: with `x.split(2, dim)` each has extent 2 (the last may be smaller), with
+    /// `x.split([1, 2], dim)` the listed extents.
     ///
     /// # Errors
-    /// The dimension is out of range, the size is 0, or the sizes do not add up to the extent.
+    /// If the dimension is out of range, the size is 0, or the sizes do not add up to the extent.
     pub fn split(&self, sizes: impl SplitSizes, dim: impl Dim) -> Result<Vec<Tensor>> {
         let dim = self.real_dim("split", dim)?;
         let name = if sizes.is_list() { "SplitWithSizesBackward0" } else { "SplitBackward0" };
         self.parts(name, &sizes.sizes(self.dims()[dim])?, dim)
     }
 
-    /// At most `chunks` views of equal extent along a dimension; the last is smaller if the extent is no
-    /// multiple of it. As in PyTorch there may be fewer chunks than asked for: an extent of 5 in 4 chunks
-    /// gives 2, 2 and 1.
+    /// At most `chunks` views of equal extent along a dimension; the last may be smaller. As in PyTorch there may be
+    /// fewer chunks than requested: an extent of 5 in 4 chunks gives 2, 2 and 1.
     ///
     /// # Errors
-    /// The dimension is out of range, or `chunks` is 0.
+    /// If the dimension is out of range, or `chunks` is 0.
     pub fn chunk(&self, chunks: usize, dim: impl Dim) -> Result<Vec<Tensor>> {
         let dim = self.real_dim("chunk", dim)?;
         if chunks == 0 {
@@ -103,7 +102,7 @@ impl Tensor {
     /// The views at each index of a dimension, which is dropped.
     ///
     /// # Errors
-    /// The dimension is out of range.
+    /// If the dimension is out of range.
     pub fn unbind(&self, dim: impl Dim) -> Result<Vec<Tensor>> {
         let dim = self.real_dim("unbind", dim)?;
         (0..self.dims()[dim]).map(|i| self.select_view("UnbindBackward0", dim, i)).collect()

@@ -1,4 +1,4 @@
-//! Triangles and diagonals of matrices.
+//! Triangles and diagonals of matrices: `tril`, `triu`, `diagonal`, `diag`, `trace`.
 
 use kiln_backend::{Arguments, Dim, Error, Layout, Result, Shape, TrilTriuArgs};
 use kiln_derive::located;
@@ -12,20 +12,20 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// The lower triangle of each matrix (the last two dimensions), zeros elsewhere: elements with `column -
-    /// row <= diagonal` stay.
+    /// The lower triangle of each matrix (over the last two dimensions), zeros elsewhere: elements with `column - row
+    /// <= diagonal` stay.
     ///
     /// # Errors
-    /// The tensor has fewer than 2 dimensions.
+    /// If the tensor has fewer than 2 dimensions.
     pub fn tril(&self, diagonal: i64) -> Result<Tensor> {
         self.tril_triu("tril", "TrilBackward0", false, diagonal)
     }
 
-    /// The upper triangle of each matrix (the last two dimensions), zeros elsewhere: elements with `column -
-    /// row >= diagonal` stay.
+    /// The upper triangle of each matrix (over the last two dimensions), zeros elsewhere: elements with `column - row
+    /// >= diagonal` stay.
     ///
     /// # Errors
-    /// The tensor has fewer than 2 dimensions.
+    /// If the tensor has fewer than 2 dimensions.
     pub fn triu(&self, diagonal: i64) -> Result<Tensor> {
         self.tril_triu("triu", "TriuBackward0", true, diagonal)
     }
@@ -43,11 +43,11 @@ impl Tensor {
         Ok(out.described(op, || [("diagonal", diagonal.into())]))
     }
 
-    /// The view of the diagonal of the matrices that two dimensions make, `offset` columns to the right of
-    /// the main one (negative: rows below). The two dimensions go, the diagonal becomes the last one.
+    /// The view of the diagonal of the matrices that two dimensions form, `offset` columns to the right of the main one
+    /// (negative: rows below). The two dimensions are dropped, and the diagonal becomes the last one.
     ///
     /// # Errors
-    /// A dimension is out of range, or both are the same.
+    /// If a dimension is out of range, or both are the same.
     pub fn diagonal(&self, offset: i64, dim1: impl Dim, dim2: impl Dim) -> Result<Tensor> {
         const OP: &str = "diagonal";
         let (dim1, dim2) = (self.real_dim(OP, dim1)?, self.real_dim(OP, dim2)?);
@@ -57,18 +57,18 @@ impl Tensor {
         let shape = *self.shape();
         let layout = diagonal_layout(self.layout(), offset, dim1, dim2)?;
         let out = self.view_through("DiagonalBackward0", layout, move |ctx| {
-            // A contiguous layout of the tensor's own shape has the diagonal's layout too.
+            // The diagonal of a contiguous tensor of the same shape, for the gradient.
             let contiguous = diagonal_layout(&Layout::contiguous(shape), offset, dim1, dim2)?;
             place(&shape, &ctx.grad()?, |_| contiguous)
         })?;
         Ok(out.described(OP, || [("offset", offset.into()), ("dim1", dim1.into()), ("dim2", dim2.into())]))
     }
 
-    /// Of a vector the square matrix with it on the diagonal `offset` columns to the right of the main one
-    /// (negative: rows below), of a matrix that diagonal. A copy.
+    /// For a vector, the square matrix with it on the diagonal `offset` columns to the right of the main one (negative:
+    /// rows below); for a matrix, that diagonal. A copy.
     ///
     /// # Errors
-    /// The tensor has not 1 or 2 dimensions, or the matrix is too large.
+    /// If the tensor is not 1-D or 2-D, or the matrix is too large.
     pub fn diag(&self, offset: i64) -> Result<Tensor> {
         match *self.dims() {
             [len] => {
@@ -100,7 +100,7 @@ impl Tensor {
     /// The sum of a matrix's diagonal; integers and `bool` give `i64`.
     ///
     /// # Errors
-    /// The tensor has not 2 dimensions.
+    /// If the tensor is not 2-D.
     pub fn trace(&self) -> Result<Tensor> {
         if self.rank() != 2 {
             return Err(Error::shape("trace", "a matrix", self.shape()));
@@ -114,7 +114,7 @@ impl Tensor {
     }
 }
 
-/// The layout of a diagonal: the two dimensions go, a last one steps through both at once.
+/// The layout of a diagonal: the two dimensions are dropped, and a new last one steps through both at once.
 fn diagonal_layout(layout: &Layout, offset: i64, dim1: usize, dim2: usize) -> Result<Layout> {
     let shift = usize::try_from(offset.unsigned_abs()).unwrap_or(usize::MAX);
     let (down, right) = if offset < 0 { (shift, 0) } else { (0, shift) };
@@ -122,7 +122,7 @@ fn diagonal_layout(layout: &Layout, offset: i64, dim1: usize, dim2: usize) -> Re
     let len = rows.min(columns);
     let others = || (0..layout.rank()).filter(|&dim| dim != dim1 && dim != dim2);
     let mut start = layout.offset() as isize;
-    // Where there are no elements there may be no memory to step into.
+    // Without elements there may be no memory to step into.
     if len > 0 && others().all(|dim| layout.dims()[dim] > 0) {
         start += down as isize * layout.strides()[dim1] + right as isize * layout.strides()[dim2];
     }

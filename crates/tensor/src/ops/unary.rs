@@ -1,4 +1,4 @@
-//! Element-wise functions of one tensor, made from the op table.
+//! Element-wise operations of one tensor, generated from the table.
 
 use kiln_backend::{Arguments, DType, Error, Integers, ReluBiasGradArgs, Result, Saved, UnaryOp, ViewMut, unary_table};
 use kiln_derive::located;
@@ -15,10 +15,10 @@ macro_rules! methods {
         impl Tensor {$(
             #[doc = $doc]
             ///
-            /// Element-wise. Integers and truth values become `f32` where the result is not an integer.
+            /// Element-wise. Integers and truth values are converted to `f32` if the result is not an integer.
             ///
             /// # Errors
-            /// The tensor is of `bool`, which PyTorch's operation does not take, or memory runs out.
+            /// If the tensor is `bool`, which PyTorch's operation does not take, or memory runs out.
             pub fn $method(&self) -> Result<Tensor> {
                 self.unary(UnaryOp::$variant)
             }
@@ -75,7 +75,7 @@ impl Tensor {
         Ok(out.described(op.name(), || []))
     }
 
-    /// The gradient of ReLU where this tensor is the incoming one and `output` what ReLU gave.
+    /// The gradient of ReLU: this tensor is the incoming gradient, `output` is ReLU's output.
     pub(crate) fn relu_gradient(&self, output: &Tensor) -> Result<Tensor> {
         let (g, y) = (self.read(), output.read());
         Tensor::compute_in(self.device(), self.dtype(), image_layout(self, *self.shape()), |backend, out| {
@@ -83,8 +83,8 @@ impl Tensor {
         })
     }
 
-    /// [`relu_gradient`](Tensor::relu_gradient) of a layer whose bias belongs to dimension `dim`, and the gradient of the
-    /// bias, in one primitive.
+    /// [`relu_gradient`](Tensor::relu_gradient) for a layer whose bias belongs to dimension `dim`, and the gradient of
+    /// that bias, in one primitive.
     pub(crate) fn relu_bias_gradient(&self, output: &Tensor, dim: usize) -> Result<(Tensor, Tensor)> {
         let bias = Tensor::empty(output.dims()[dim], (self.dtype(), self.device()))?;
         let (g, y) = (self.read(), output.read());

@@ -1,4 +1,4 @@
-//! Vector norms.
+//! `norm`: vector norms.
 
 use kiln_backend::{Dims, Error, MAX_RANK, Result};
 use kiln_derive::located;
@@ -12,14 +12,13 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// The `p`-norm of the elements as a vector, over `()` all dimensions, one, or several: the square root of
-    /// the sum of squares for 2, the sum of absolute values for 1, the largest of them for `f64::INFINITY`
-    /// (the smallest for minus infinity), the number of elements that are not 0 for 0. The gradient where the
-    /// norm is 0 is 0.
+    /// The vector `p`-norm over all dimensions (`()`), one, or several: for 2 the square root of the sum of squares,
+    /// for 1 the sum of absolute values, for `f64::INFINITY` the largest of them (for minus infinity the smallest), for
+    /// 0 the number of nonzero elements. Where the norm is 0, its gradient is 0.
     ///
     /// # Errors
-    /// The tensor is not of floats, a dimension is out of range or named twice, or an infinite norm of nothing
-    /// is asked for.
+    /// If the tensor is not floating-point, a dimension is out of range or named twice, or an infinite norm of no
+    /// elements is requested.
     pub fn norm(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
         self.norm_over("norm", p.into(), &dims, false)
     }
@@ -27,7 +26,7 @@ impl Tensor {
     /// [`norm`](Tensor::norm) that keeps the dimensions with extent 1.
     ///
     /// # Errors
-    /// As [`norm`](Tensor::norm).
+    /// Those of [`norm`](Tensor::norm).
     pub fn norm_keepdim(&self, p: impl Into<f64>, dims: impl Dims) -> Result<Tensor> {
         self.norm_over("norm_keepdim", p.into(), &dims, true)
     }
@@ -39,7 +38,7 @@ impl Tensor {
         }
         let mask = dims.resolve(op, self.rank())?;
         let dims: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| mask[dim]).collect();
-        // Half precision overflows where squares are summed.
+        // Half precision would overflow when squares are summed.
         let exact = crate::no_grad(|| norm_of(&self.detach().widened()?, p, &dims)).map_err(|error| error.of_op(op))?;
         let kept = crate::no_grad(|| exact.to_dtype(self.dtype()))?;
         let shape: SmallVec<[usize; MAX_RANK]> =
@@ -77,7 +76,7 @@ fn norm_of(x: &Tensor, p: f64, dims: &[usize]) -> Result<Tensor> {
     }
 }
 
-/// PyTorch's formulas (`norm_backward`), which avoid a 0 in a divisor where they can; what remains is masked.
+/// PyTorch's formulas (`norm_backward`), which avoid divisors of 0 where they can; the remaining ones are masked.
 fn gradient(x: &Tensor, norm: &Tensor, grad: &Tensor, p: f64) -> Result<Tensor> {
     if p == 0.0 {
         return x.zeros_like();

@@ -1,5 +1,5 @@
-//! Views: other layouts over the same memory. No element is copied, except by `reshape` where strides
-//! cannot express the new shape.
+//! Views: other layouts over the same memory. No element is copied, except by `reshape` if strides cannot express the
+//! new shape.
 
 use kiln_backend::{Dim, Dims, Error, Layout, MAX_RANK, Result, Shape};
 use kiln_derive::located;
@@ -13,7 +13,7 @@ use crate::{
 
 #[located]
 impl Tensor {
-    /// A view through `layout`, whose gradient `rule` carries back to this tensor's shape.
+    /// A view through `layout`; the gradient rule `rule` maps back to this tensor's shape.
     pub(super) fn view_through(
         &self,
         name: &'static str,
@@ -26,7 +26,7 @@ impl Tensor {
     /// The view with two dimensions exchanged.
     ///
     /// # Errors
-    /// A dimension is out of range.
+    /// If a dimension is out of range.
     pub fn transpose(&self, a: impl Dim, b: impl Dim) -> Result<Tensor> {
         let (a, b) = (a.resolve("transpose", self.rank())?, b.resolve("transpose", self.rank())?);
         if self.rank() == 0 {
@@ -39,10 +39,10 @@ impl Tensor {
         Ok(out.described("permute", || [("order", (&order[..]).into())]))
     }
 
-    /// The transpose of a matrix; a vector or scalar as it is.
+    /// The transpose of a matrix; vectors and scalars are returned unchanged.
     ///
     /// # Errors
-    /// The tensor has more than 2 dimensions.
+    /// If the tensor has more than 2 dimensions.
     pub fn t(&self) -> Result<Tensor> {
         match self.rank() {
             0 | 1 => {
@@ -56,21 +56,21 @@ impl Tensor {
         }
     }
 
-    /// Makes this handle the transpose of the matrix. Other handles of the tensor keep their shape (in
-    /// PyTorch, where `t_` changes the one object, they see it).
+    /// Makes this handle the transpose of the matrix. Other handles to the tensor keep their shape (in PyTorch, `t_`
+    /// changes the one object, so they would see it).
     ///
     /// # Errors
-    /// The tensor has more than 2 dimensions, or is a leaf that requires gradients while recording is on.
+    /// If the tensor has more than 2 dimensions, or is a leaf that requires gradients while recording is on.
     pub fn t_(&mut self) -> Result<()> {
         self.records_change("t_", None)?;
         *self = self.t()?;
         Ok(())
     }
 
-    /// The view with the dimensions in this order.
+    /// The view with its dimensions in this order.
     ///
     /// # Errors
-    /// `order` does not name every dimension once.
+    /// If `order` does not name every dimension once.
     pub fn permute<D: Dim>(&self, order: impl AsRef<[D]>) -> Result<Tensor> {
         let rank = self.rank();
         let order: SmallVec<[usize; MAX_RANK]> =
@@ -93,7 +93,7 @@ impl Tensor {
     /// The elements `start..start + len` of a dimension.
     ///
     /// # Errors
-    /// The dimension or the range is out of range.
+    /// If the dimension or the range is out of range.
     pub fn narrow(&self, dim: impl Dim, start: usize, len: usize) -> Result<Tensor> {
         let dim = self.real_dim("narrow", dim)?;
         let extent = self.dims()[dim];
@@ -105,11 +105,11 @@ impl Tensor {
         self.slice_view("SliceBackward0", dim, start, start + len, 1)
     }
 
-    /// Every `step`-th of the elements `start..end` of a dimension. As in Python, negative bounds count
-    /// from the end, and bounds outside are cut to the extent.
+    /// Every `step`-th of the elements `start..end` of a dimension. As in Python, negative bounds count from the end,
+    /// and bounds out of range are clipped.
     ///
     /// # Errors
-    /// The dimension is out of range, or the step is 0.
+    /// If the dimension is out of range, or the step is 0.
     pub fn slice(&self, dim: impl Dim, start: i64, end: i64, step: usize) -> Result<Tensor> {
         let dim = self.real_dim("slice", dim)?;
         if step == 0 {
@@ -134,18 +134,17 @@ impl Tensor {
         let out = self.view_through(name, self.layout().slice(dim, start, end, step), move |ctx| {
             place(&shape, &ctx.grad()?, |layout| layout.slice(dim, start, end, step))
         })?;
-        // A slice to the end is one whatever the extent is.
+        // For exporters, a slice to the end stays one whatever the extent is.
         let end = if end == shape[dim] { i64::MAX } else { end as i64 };
         Ok(out.described("slice", || {
             [("dim", dim.into()), ("start", start.into()), ("end", end.into()), ("step", step.into())]
         }))
     }
 
-    /// The elements with this index along a dimension, which is dropped. Negative indices count from the
-    /// end.
+    /// The elements at one index of a dimension, which is dropped. Negative indices count from the end.
     ///
     /// # Errors
-    /// The dimension or the index is out of range.
+    /// If the dimension or the index is out of range.
     pub fn select(&self, dim: impl Dim, index: i64) -> Result<Tensor> {
         let dim = self.real_dim("select", dim)?;
         let extent = self.dims()[dim];
@@ -164,10 +163,10 @@ impl Tensor {
         Ok(out.described("select", || [("dim", dim.into()), ("index", at.into())]))
     }
 
-    /// Without the dimensions of extent 1 among `dims` (`()`: among all, an empty list: none); others named are left.
-    ///
+    /// Removes the dimensions of extent 1 among `dims` (`()`: among all, an empty list: none); other dimensions named
+    /// are kept.
     /// # Errors
-    /// A dimension is out of range.
+    /// If a dimension is out of range.
     pub fn squeeze(&self, dims: impl Dims) -> Result<Tensor> {
         let mask = dims.resolve_listed("squeeze", self.rank())?;
         let shape = *self.shape();
@@ -183,10 +182,10 @@ impl Tensor {
         Ok(self.view_through(name, layout, move |ctx| ctx.grad()?.reshape(shape))?.described("reshape", || []))
     }
 
-    /// With a new dimension of extent 1 at position `dim` (at most the rank; -1 appends it).
+    /// Inserts a dimension of extent 1 at position `dim` (at most the rank; -1 appends it).
     ///
     /// # Errors
-    /// The position is out of range, or there are 8 dimensions already.
+    /// If the position is out of range, or there are already 8 dimensions.
     pub fn unsqueeze(&self, dim: impl Dim) -> Result<Tensor> {
         let dim = dim.resolve("unsqueeze", self.rank() + 1)?;
         let layout = self.layout().unsqueeze(dim)?;
@@ -194,11 +193,10 @@ impl Tensor {
         Ok(out.described("reshape", || []))
     }
 
-    /// The view that repeats extents of 1 up to `shape`; new dimensions are prepended, and -1 keeps an
-    /// extent.
+    /// The view that broadcasts extents of 1 to `shape`; new dimensions are prepended, and -1 keeps an extent.
     ///
     /// # Errors
-    /// The shape is not one that this one broadcasts to.
+    /// If this shape does not broadcast to `shape`.
     pub fn expand(&self, shape: impl Extents) -> Result<Tensor> {
         let (mut extents, rank) = shape.extents("expand")?;
         let lead = rank.checked_sub(self.rank());
@@ -219,16 +217,16 @@ impl Tensor {
     /// [`expand`](Tensor::expand) to another tensor's shape.
     ///
     /// # Errors
-    /// As [`expand`](Tensor::expand).
+    /// Those of [`expand`](Tensor::expand).
     pub fn expand_as(&self, other: &Tensor) -> Result<Tensor> {
         self.expand(other.shape())
     }
 
-    /// The same elements in the same order under another shape, of which one extent may be -1. A view where
-    /// strides can express it, else a copy.
+    /// The same elements in the same order under another shape; one extent may be -1. A view if strides can express it,
+    /// else a copy.
     ///
     /// # Errors
-    /// The number of elements differs.
+    /// If the number of elements differs.
     pub fn reshape(&self, shape: impl Extents) -> Result<Tensor> {
         let shape = shape.to_shape_of("reshape", self.shape())?;
         match self.layout().reshape(&shape) {
@@ -243,7 +241,7 @@ impl Tensor {
     /// [`reshape`](Tensor::reshape) that never copies.
     ///
     /// # Errors
-    /// The number of elements differs, or only a copy has the shape.
+    /// If the number of elements differs, or the shape would need a copy.
     pub fn view(&self, shape: impl Extents) -> Result<Tensor> {
         self.viewed("view", &shape)
     }
@@ -261,7 +259,7 @@ impl Tensor {
     /// [`view`](Tensor::view) with another tensor's shape.
     ///
     /// # Errors
-    /// As [`view`](Tensor::view).
+    /// Those of [`view`](Tensor::view).
     pub fn view_as(&self, other: &Tensor) -> Result<Tensor> {
         self.viewed("view_as", other.shape())
     }
@@ -274,11 +272,11 @@ impl Tensor {
     /// The dimensions `start..=end` merged into one.
     ///
     /// # Errors
-    /// A dimension is out of range, or `start` is after `end`.
+    /// If a dimension is out of range, or `start` is after `end`.
     pub fn flatten(&self, start: impl Dim, end: impl Dim) -> Result<Tensor> {
         let (start, end) = (start.resolve("flatten", self.rank())?, end.resolve("flatten", self.rank())?);
         if start > end {
-            return Err(Error::argument("flatten", format!("dimension {start} is behind {end}")));
+            return Err(Error::argument("flatten", format!("dimension {start} is after {end}")));
         }
         if self.rank() == 0 {
             return self.reshape([1]);
@@ -293,16 +291,15 @@ impl Tensor {
         self.reshape(&merged[..])
     }
 
-    /// All elements in one dimension.
+    /// The tensor flattened to one dimension.
     ///
     /// # Errors
-    /// Memory runs out (if a copy is needed).
+    /// If memory runs out (when a copy is needed).
     pub fn flatten_all(&self) -> Result<Tensor> {
         self.reshape([self.numel()])
     }
 
-    /// Sums over the dimensions that were broadcast to get this shape from `shape`: the gradient of a
-    /// broadcast.
+    /// Sums over the dimensions that were broadcast to reach this shape from `shape`: the gradient of a broadcast.
     pub(crate) fn sum_to(&self, shape: &Shape) -> Result<Tensor> {
         if self.shape() == shape {
             return Ok(self.clone());
@@ -316,7 +313,7 @@ impl Tensor {
         summed.reshape(shape)
     }
 
-    /// A dimension that exists: a scalar has none.
+    /// A dimension that exists; unlike elsewhere, a scalar has none.
     pub(crate) fn real_dim(&self, op: &'static str, dim: impl Dim) -> Result<usize> {
         if self.rank() == 0 {
             return Err(Error::shape(op, "a tensor with dimensions", self.shape()));
@@ -325,7 +322,7 @@ impl Tensor {
     }
 }
 
-/// Zeros of `shape` with `grad` written where `part` of a contiguous layout lies: the gradient of a slice.
+/// Zeros of `shape` with `grad` written to `part` of a contiguous layout: the gradient of a slice.
 pub(super) fn place(shape: &Shape, grad: &Tensor, part: impl Fn(&Layout) -> Layout) -> Result<Tensor> {
     let out = Tensor::zeros(shape, grad.options())?;
     out.alias(part(out.layout())).copy_(grad)?;

@@ -1,4 +1,4 @@
-//! Choosing between two operands by a mask.
+//! `where_cond`: chooses between two operands by a mask.
 
 use kiln_backend::{DType, Error, Result, Scalar, Shape};
 use kiln_derive::located;
@@ -9,11 +9,10 @@ use crate::{autograd::record, tensor::Tensor};
 
 #[located]
 impl Tensor {
-    /// `a` where this `bool` tensor is true, `b` elsewhere: PyTorch's `torch.where(self, a, b)`. All three
-    /// broadcast; `a` and `b` may be numbers. Different dtypes of `a` and `b` are brought to one by PyTorch's rules.
-    ///
+    /// `a` where this `bool` tensor is true, `b` elsewhere: PyTorch's `torch.where(self, a, b)`. All three broadcast;
+    /// `a` and `b` may be numbers. Different dtypes of `a` and `b` are promoted by PyTorch's rules.
     /// # Errors
-    /// This tensor is not `bool`, the shapes do not broadcast, or devices differ.
+    /// If this tensor is not `bool`, the shapes do not broadcast, or devices differ.
     pub fn where_cond(&self, a: impl Into<Rhs>, b: impl Into<Rhs>) -> Result<Tensor> {
         const OP: &str = "where_cond";
         let (a, b) = (a.into(), b.into());

@@ -1,4 +1,4 @@
-//! Blocks against whole matrices, dropout, broadcasting, errors.
+//! Tests of attention: blocks against whole matrices, dropout, broadcasting, errors.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn parts(leaves: &[Tensor; 3], out: &Tensor) -> Result<Vec<Vec<f64>>> {
     Ok(all)
 }
 
-/// Blocks of every size and the plain operations give the same outputs and gradients.
+/// Blocks of every size give the same outputs and gradients as the plain operations.
 #[test]
 fn blocks_are_the_whole() -> Result<()> {
     let leaves = qkv([&[2, 3, 37, 5], &[2, 3, 41, 5], &[2, 3, 41, 4]])?;
@@ -52,7 +52,7 @@ fn blocks_are_the_whole() -> Result<()> {
     Ok(())
 }
 
-/// The backward pass draws the same elements again: the output is linear in the values, with the weights for slopes.
+/// The backward pass drops the same elements: the output is linear in the values, with the weights as slopes.
 #[test]
 fn dropout_is_the_same_on_the_way_back() -> Result<()> {
     let leaves = qkv([&[1, 2, 16, 4], &[1, 2, 16, 4], &[1, 2, 16, 3]])?;

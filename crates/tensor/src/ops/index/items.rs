@@ -1,4 +1,4 @@
-//! What can stand between the brackets of `x[…]`.
+//! The items of an index: what can be written between the brackets of `x[…]`.
 
 use std::ops::{Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
@@ -6,27 +6,27 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::tensor::Tensor;
 
-/// One item of an index, made from what [`Tensor::i`] lists.
+/// One item of an index, made from the arguments of [`Tensor::i`].
 #[derive(Clone, Debug)]
 pub enum At {
     /// One index; the dimension is dropped. Negative ones count from the end.
     Select(i64),
-    /// A range; the dimension stays. Bounds as in Python: negative ones count from the end, and those
-    /// outside are cut to the extent.
+    /// A range; the dimension stays. Bounds work as in Python: negative ones count from the end, and those out of range
+    /// are clipped.
     Slice {
         /// The first index.
         start: Option<i64>,
         /// One past the last index.
         end: Option<i64>,
-        /// Every how manyth.
+        /// The step between selected indices.
         step: usize,
     },
     /// A new dimension of extent 1.
     NewAxis,
-    /// As many whole dimensions as the other items leave.
+    /// As many whole dimensions as the other items leave over.
     Ellipsis,
-    /// The indices in an `i64` tensor, whose dimensions take the place of the one indexed; or a `bool` mask
-    /// for as many dimensions as it has.
+    /// The indices in an integer tensor, whose dimensions replace the indexed one; or a `bool` mask over as many
+    /// dimensions as it has.
     List(Tensor),
 }
 
@@ -34,12 +34,12 @@ pub enum At {
 #[derive(Clone, Copy, Debug)]
 pub struct NewAxis;
 
-/// As many whole dimensions as the other items leave, Python's `...`: `x.i((Ellipsis, 0))` is `x[..., 0]`.
-/// (Rust's `..` is Python's `:`, one whole dimension.)
+/// As many whole dimensions as the other items leave over, Python's `...`: `x.i((Ellipsis, 0))` is `x[..., 0]`. (Rust's
+/// `..` is Python's `:`, one whole dimension.)
 #[derive(Clone, Copy, Debug)]
 pub struct Ellipsis;
 
-/// Every `by`-th of a range: `x.i(step(1..9, 2))` is `x[1:9:2]`, `step(.., 2)` is `::2`.
+/// Every `by`-th index of a range: `x.i(step(1..9, 2))` is `x[1:9:2]`, `step(.., 2)` is `::2`.
 pub fn step(range: impl IndexItem, by: usize) -> At {
     match range.at() {
         At::Slice { start, end, step } => At::Slice { start, end, step: step.saturating_mul(by) },
@@ -54,7 +54,7 @@ pub trait IndexItem {
     fn at(&self) -> At;
 }
 
-/// What [`Tensor::i`] takes: one item, a tuple of up to 8, or a slice of [`At`].
+/// The argument of [`Tensor::i`]: one item, a tuple of up to 8, or a slice of [`At`].
 pub trait Indexer {
     /// The items in order.
     fn items(&self) -> SmallVec<[At; 4]>;
@@ -118,7 +118,7 @@ fn slice(start: Option<i64>, end: Option<i64>) -> At {
     At::Slice { start, end, step: 1 }
 }
 
-/// The end of a range whose last index is `last`: after -1 there is no number for it.
+/// The end of a range whose last index is `last`; `None` after -1, which has no successor that counts from the end.
 fn behind(last: i64) -> Option<i64> {
     if last == -1 { None } else { Some(last.saturating_add(1)) }
 }
@@ -147,7 +147,7 @@ macro_rules! integer {
 }
 integer!(i32 i64 isize usize);
 
-/// Too large ones become one that is out of range of every tensor.
+/// The value; one that is too large becomes one that is out of range for every tensor.
 fn number(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }

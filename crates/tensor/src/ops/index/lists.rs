@@ -1,4 +1,4 @@
-//! Index tensors and masks in an index (PyTorch's "advanced indexing").
+//! Index tensors and masks in an index ("advanced indexing").
 
 use kiln_backend::{DType, Error, ErrorKind, MAX_RANK, Result, Shape};
 use smallvec::SmallVec;
@@ -8,8 +8,8 @@ use crate::{
     tensor::Tensor,
 };
 
-/// Where a mask is true, one list of positions for each of its dimensions. `dims` are the extents it stands
-/// for, the first of which is dimension `own` of the tensor.
+/// The positions where a mask is true, one list for each of its dimensions. `dims` are the extents that it covers, the
+/// first of which is dimension `own` of the tensor.
 pub(super) fn mask_lists(mask: &Tensor, dims: &[usize], own: usize) -> Result<Vec<Tensor>> {
     if mask.rank() == 0 {
         return Err(Error::shape("i", "a mask with dimensions", mask.shape()));
@@ -21,7 +21,7 @@ pub(super) fn mask_lists(mask: &Tensor, dims: &[usize], own: usize) -> Result<Ve
     mask.nonzero()?.unbind(1)
 }
 
-/// The elements of `x` at the index lists, each for one of its dimensions (rising).
+/// The elements of `x` at the index lists, each for one of its dimensions, in ascending order.
 pub(super) fn read(x: &Tensor, lists: &[(usize, Tensor)]) -> Result<Tensor> {
     let Some(((first, _), (last, _))) = lists.first().zip(lists.last()) else { return Ok(x.clone()) };
     let mut shape = Shape::SCALAR;
@@ -33,7 +33,7 @@ pub(super) fn read(x: &Tensor, lists: &[(usize, Tensor)]) -> Result<Tensor> {
         }
         shape = Shape::broadcast("i", &shape, list.shape())?;
     }
-    // The indexed dimensions next to each other: where they are, or in front if others stand between them.
+    // The result's indexed dimensions: in place if they are adjacent, first if others are between them.
     let indexed = |dim: usize| lists.iter().any(|(d, _)| *d == dim);
     let adjacent = last - first + 1 == lists.len();
     let front = if adjacent { *first } else { 0 };
@@ -65,7 +65,7 @@ pub(super) fn read(x: &Tensor, lists: &[(usize, Tensor)]) -> Result<Tensor> {
     })
 }
 
-/// One list of positions in the indexed dimensions taken as one. An index out of range gives -1.
+/// A single list of positions in the indexed dimensions, merged into one. An index out of range gives -1.
 fn positions(x: &Tensor, lists: &[(usize, Tensor)], shape: &Shape) -> Result<Tensor> {
     let mut all: Option<(Tensor, Tensor)> = None;
     for (dim, list) in lists {
@@ -85,12 +85,12 @@ fn positions(x: &Tensor, lists: &[(usize, Tensor)], shape: &Shape) -> Result<Ten
     valid.where_cond(&list, -1)?.flatten_all()
 }
 
-/// The error of `index_select` in the words of the index.
+/// Restates an error of `index_select` in terms of the index.
 fn explain(error: Error, x: &Tensor, lists: &[(usize, Tensor)]) -> Error {
     match (error.kind(), lists) {
         (ErrorKind::IndexOutOfRange { index, .. }, [(dim, _)]) => {
             let extent = x.dims()[*dim];
-            // Negative ones were counted from the end.
+            // Negative ones had been counted from the end.
             let index = if *index < 0 { index.saturating_sub(extent as i64) } else { *index };
             Error::index("i", index, extent, format!("dimension {dim}"))
         }

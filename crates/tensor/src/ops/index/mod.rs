@@ -1,4 +1,4 @@
-//! The indexing form: Python's `x[…]` as `x.i(…)`.
+//! The indexing method: Python's `x[…]` as `x.i(…)`.
 
 mod items;
 mod lists;
@@ -14,9 +14,8 @@ use crate::{autograd, tensor::Tensor};
 
 #[located]
 impl Tensor {
-    /// The part of the tensor that an index names, as Python's `x[…]`: integers, ranges, [`step`],
-    /// [`Ellipsis`], [`NewAxis`], index tensors and masks, alone or in a tuple. Dimensions not named stay
-    /// whole.
+    /// The part of the tensor that an index selects, as Python's `x[…]`: integers, ranges, [`step`], [`Ellipsis`],
+    /// [`NewAxis`], index tensors and masks, alone or in a tuple. Dimensions not mentioned stay whole.
     ///
     /// | PyTorch | Kiln |
     /// |---|---|
@@ -29,11 +28,11 @@ impl Tensor {
     /// | `x[rows]`, `x[mask]` | `x.i(&rows)`, `x.i(&mask)` |
     /// | `x[:, 1] = 0` | `x.i((.., 1))?.fill_(0)`, `x.i_assign((.., 1), 0)` |
     ///
-    /// The result is a view, so that a change of it changes the tensor, unless the index contains a tensor:
-    /// that copies. An index tensor is `i64` or `i32` (negative numbers count from the end); its dimensions take the
-    /// place of the one indexed. Several broadcast and are read together; if whole dimensions stand between
-    /// them, their dimensions come first. A mask is `bool`, has the extents of the dimensions it stands for,
-    /// and selects vectors of elements, for which it waits for the device.
+    /// The result is a view, so that changing it changes the tensor, unless the index contains a tensor: that copies.
+    /// An index tensor is `i64` or `i32` (negative numbers count from the end); its dimensions replace the indexed one.
+    /// Several index tensors broadcast and are read together; if whole dimensions are between them, their dimensions
+    /// come first. A mask is `bool`, has the extents of the dimensions it covers, and selects vectors of elements, for
+    /// which it waits for the device.
     ///
     /// ```
     /// # use kiln_tensor::{Device, Tensor};
@@ -47,34 +46,34 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// There are more items than dimensions, an index is out of range, a step is 0, or an index tensor is
-    /// of another dtype than `i64`, `i32` and `bool` or does not fit.
+    /// If there are more items than dimensions, an index is out of range, a step is 0, or an index tensor has another
+    /// dtype than `i64`, `i32` and `bool` or does not fit.
     pub fn i(&self, index: impl Indexer) -> Result<Tensor> {
         self.index(&index.items())
     }
 
-    /// Sets the part of the tensor that an index names (see [`i`](Tensor::i)) to a number, or to the values
-    /// of a tensor that broadcasts to it: Python's `x[…] = value`, also for index tensors and masks.
+    /// Sets the part of the tensor that an index selects (see [`i`](Tensor::i)) to a number, or to the values of a
+    /// tensor that broadcasts to it: Python's `x[…] = value`, also with index tensors and masks.
     ///
     /// # Errors
-    /// As [`i`](Tensor::i); the value does not fit; or the tensor is a leaf that requires gradients while
+    /// Those of [`i`](Tensor::i); or if the value does not fit, or the tensor is a leaf that requires gradients while
     /// recording is on.
     pub fn i_assign(&self, index: impl Indexer, value: impl Into<Rhs>) -> Result<()> {
         self.put("i_assign", &index.items(), value.into(), false)
     }
 
-    /// A copy with the part that an index names (see [`i`](Tensor::i)) set to a number, or to the values of a tensor that
-    /// broadcasts to it; with `accumulate`, they are added, as often as the index names an element.
+    /// A copy with the part that an index selects (see [`i`](Tensor::i)) set to a number, or to the values of a tensor
+    /// that broadcasts to it; with `accumulate`, they are added, as often as an element is selected.
     ///
     /// # Errors
-    /// As [`i`](Tensor::i), or the value does not fit.
+    /// Those of [`i`](Tensor::i); or if the value does not fit.
     pub fn index_put(&self, index: impl Indexer, value: impl Into<Rhs>, accumulate: bool) -> Result<Tensor> {
         let (out, items, value): (_, _, Rhs) = (self.copy()?, index.items(), value.into());
         out.put("index_put", &items, value.clone(), accumulate)?;
         if !autograd::is_tracing() {
             return Ok(out);
         }
-        // For exporters: which elements of the tensor as a vector become which values.
+        // For exporters: the positions that are set in the flattened tensor, and their values.
         let numbers = Tensor::arange(0, self.numel(), self.options().dtype(DType::I64))?.reshape(self.shape())?;
         let part = numbers.index(&items)?;
         let values = match value {
@@ -88,7 +87,8 @@ impl Tensor {
     /// [`index_put`](Tensor::index_put) in place.
     ///
     /// # Errors
-    /// As [`index_put`](Tensor::index_put), or the tensor is a leaf that requires gradients while recording is on.
+    /// Those of [`index_put`](Tensor::index_put); or if the tensor is a leaf that requires gradients while recording is
+    /// on.
     pub fn index_put_(&self, index: impl Indexer, value: impl Into<Rhs>, accumulate: bool) -> Result<()> {
         self.put("index_put_", &index.items(), value.into(), accumulate)
     }
@@ -105,7 +105,7 @@ impl Tensor {
                 Rhs::Tensor(value) => part.copy_(&value),
             };
         }
-        // The same index of the elements' numbers says which elements are meant.
+        // The same index applied to the elements' positions gives the positions that are set.
         let numbers = Tensor::arange(0, self.numel(), self.options().dtype(DType::I64))?.reshape(self.shape())?;
         let part = numbers.index(items)?;
         let value = match value {
@@ -185,7 +185,7 @@ impl Tensor {
         Ok(self.view_through(name, *self.layout(), |ctx| ctx.grad())?.described("identity", || []))
     }
 
-    /// The items with whole dimensions in place of the ellipsis. Checks their number.
+    /// Replaces the ellipsis by whole dimensions, and checks the number of items.
     fn expand_ellipsis(&self, items: &[At]) -> Result<SmallVec<[At; 8]>> {
         let taken: usize = items
             .iter()
