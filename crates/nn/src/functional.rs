@@ -1,7 +1,6 @@
-//! Losses as functions, with their default options: the modules of the same names
-//! ([`CrossEntropyLoss`], …) have the options.
-//! What PyTorch has in `torch.nn.functional` besides are methods of [`Tensor`]: `x.relu()`,
-//! `x.softmax(1)`, `x.linear(&weight, Some(&bias))`, `x.dropout(p, training)`.
+//! Losses as functions, with their default options; the modules of the same names ([`CrossEntropyLoss`], …) have the
+//! options. The other functions of `torch.nn.functional` are methods of [`Tensor`]: `x.relu()`, `x.softmax(1)`,
+//! `x.linear(&weight, Some(&bias))`, `x.dropout(p, training)`.
 
 use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
@@ -31,7 +30,7 @@ losses! {
     mse_loss MSELoss;
     /// The mean of `|input - target|`.
     l1_loss L1Loss;
-    /// The mean of `-input[target]`, for logarithms of probabilities and class indices.
+    /// The mean of `-input[target]`, for log-probabilities and class indices.
     nll_loss NLLLoss;
     /// The mean cross-entropy of logits and class indices (or probabilities).
     cross_entropy CrossEntropyLoss;
@@ -39,22 +38,23 @@ losses! {
     binary_cross_entropy_with_logits BCEWithLogitsLoss;
     /// The mean binary cross-entropy of probabilities and targets in `[0, 1]`.
     binary_cross_entropy BCELoss;
-    /// The mean of the absolute error, which is a square below 1.
+    /// The mean absolute error, quadratic below 1.
     smooth_l1_loss SmoothL1Loss;
-    /// The mean of half the squared error, which is a line above 1.
+    /// The mean of half the squared error, linear above 1.
     huber_loss HuberLoss;
     /// The mean of `target * (log(target) - input)`.
     kl_div KLDivLoss;
-    /// The mean negative log-likelihood of counts, of logarithms of expected counts.
+    /// The mean negative log-likelihood of counts under a Poisson distribution, from the logarithms of the expected
+    /// counts.
     poisson_nll_loss PoissonNLLLoss;
     /// The mean of `log(1 + exp(-target * input))`.
     soft_margin_loss SoftMarginLoss;
-    /// The mean of distances that are to be small, or larger than 1.
+    /// The mean of distances: small for similar pairs, larger than the margin 1 for others.
     hinge_embedding_loss HingeEmbeddingLoss;
-    /// The mean of how much other classes' scores come closer to the target's than 1.
+    /// The mean of the amounts by which other classes' scores come within 1 of the target's.
     multi_margin_loss MultiMarginLoss;
-    /// The mean of how much other classes' scores come closer to those of a sample's classes than 1.
+    /// The mean of the amounts by which other classes' scores come within 1 of those of a sample's classes.
     multilabel_margin_loss MultiLabelMarginLoss;
-    /// The mean of binary cross-entropy of logits, of classes and samples.
+    /// The mean binary cross-entropy of logits, over classes and samples.
     multilabel_soft_margin_loss MultiLabelSoftMarginLoss;
 }

@@ -1,4 +1,4 @@
-//! Filling tensors before training, in place and unrecorded
+//! Initialization: fills tensors before training, in place and unrecorded
 //! (<https://docs.pytorch.org/docs/stable/nn.init.html>).
 //!
 //! ```
@@ -13,32 +13,32 @@
 use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Tensor, no_grad};
 
-/// Numbers drawn evenly from `[low, high)`.
+/// Fills with numbers drawn uniformly from `[low, high)`.
 ///
 /// # Errors
-/// The tensor is not of floats.
+/// If the tensor is not floating-point.
 #[located(site)]
 pub fn uniform_(tensor: &Tensor, low: f64, high: f64) -> Result<()> {
     no_grad(|| tensor.uniform_(low, high))
 }
 
-/// Numbers drawn from a normal distribution.
+/// Fills with numbers drawn from a normal distribution.
 ///
 /// # Errors
-/// The tensor is not of floats.
+/// If the tensor is not floating-point.
 #[located(site)]
 pub fn normal_(tensor: &Tensor, mean: f64, std: f64) -> Result<()> {
     no_grad(|| tensor.normal_(mean, std))
 }
 
-/// Numbers drawn from a normal distribution, drawn again while they are outside `[low, high]`.
+/// Fills with numbers drawn from a normal distribution; numbers outside `[low, high]` are redrawn.
 ///
 /// # Errors
-/// The tensor is not of floats, or fewer than about a tenth of the numbers would lie inside.
+/// If the tensor is not floating-point, or fewer than about a tenth of the numbers would be inside.
 #[located(site)]
 pub fn trunc_normal_(tensor: &Tensor, mean: f64, std: f64, low: f64, high: f64) -> Result<()> {
-    /// With a tenth of the numbers inside, one of 10^9 is still outside after so many rounds in one case of
-    /// a million.
+    /// With a tenth of the numbers inside, the chance that any of 10^9 numbers is still outside after this many rounds
+    /// is one in a million.
     const ROUNDS: usize = 330;
     no_grad(|| {
         tensor.normal_(mean, std)?;
@@ -50,42 +50,42 @@ pub fn trunc_normal_(tensor: &Tensor, mean: f64, std: f64, low: f64, high: f64) 
             let again = tensor.randn_like()?.mul(std)?.add(mean)?;
             tensor.copy_(&inside.to_dtype(DType::Bool)?.where_cond(tensor, &again)?)?;
         }
-        let message = format!("too few numbers of mean {mean} and deviation {std} lie in [{low}, {high}]");
+        let message = format!("too few numbers with mean {mean} and standard deviation {std} are in [{low}, {high}]");
         Err(Error::argument("trunc_normal_", message))
     })
 }
 
-/// One value everywhere.
+/// Fills with one value.
 ///
 /// # Errors
-/// The tensor is a broadcast view.
+/// If the tensor is a broadcast view.
 #[located(site)]
 pub fn constant_(tensor: &Tensor, value: f64) -> Result<()> {
     no_grad(|| tensor.fill_(value))
 }
 
-/// Zeros.
+/// Fills with zeros.
 ///
 /// # Errors
-/// The tensor is a broadcast view.
+/// If the tensor is a broadcast view.
 #[located(site)]
 pub fn zeros_(tensor: &Tensor) -> Result<()> {
     constant_(tensor, 0.0)
 }
 
-/// Ones.
+/// Fills with ones.
 ///
 /// # Errors
-/// The tensor is a broadcast view.
+/// If the tensor is a broadcast view.
 #[located(site)]
 pub fn ones_(tensor: &Tensor) -> Result<()> {
     constant_(tensor, 1.0)
 }
 
-/// The identity matrix: ones on the diagonal, zeros elsewhere.
+/// Fills with the identity matrix: ones on the diagonal, zeros elsewhere.
 ///
 /// # Errors
-/// The tensor is not a matrix.
+/// If the tensor is not a matrix.
 #[located(site)]
 pub fn eye_(tensor: &Tensor) -> Result<()> {
     let (rows, columns) = tensor.dims2()?;
@@ -95,7 +95,7 @@ pub fn eye_(tensor: &Tensor) -> Result<()> {
     })
 }
 
-/// Which side of a layer keeps its variance.
+/// Whether a layer preserves the variance of activations or of gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FanMode {
     /// The activations, in the forward pass.
@@ -105,10 +105,10 @@ pub enum FanMode {
     FanOut,
 }
 
-/// What follows a layer, for [`calculate_gain`].
+/// The nonlinearity after a layer, for [`calculate_gain`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Nonlinearity {
-    /// Nothing, or a convolution.
+    /// None, or a convolution.
     Linear,
     /// The logistic function.
     Sigmoid,
@@ -122,7 +122,7 @@ pub enum Nonlinearity {
     SELU,
 }
 
-/// The factor that makes up for what a nonlinearity does to the standard deviation.
+/// The factor that compensates for a nonlinearity's effect on the standard deviation.
 #[must_use]
 pub fn calculate_gain(nonlinearity: Nonlinearity) -> f64 {
     match nonlinearity {
@@ -134,11 +134,11 @@ pub fn calculate_gain(nonlinearity: Nonlinearity) -> f64 {
     }
 }
 
-/// The numbers of inputs of one output and of outputs of one input, for a weight `[out, in, …]`; the
-/// dimensions after these are a convolution's kernel.
+/// The number of inputs per output and of outputs per input, for a weight `[out, in, …]`; further dimensions are a
+/// convolution's kernel.
 ///
 /// # Errors
-/// The tensor has fewer than 2 dimensions.
+/// If the tensor has fewer than 2 dimensions.
 #[located(site)]
 pub fn calculate_fan_in_and_fan_out(tensor: &Tensor) -> Result<(usize, usize)> {
     match tensor.dims() {
@@ -150,11 +150,11 @@ pub fn calculate_fan_in_and_fan_out(tensor: &Tensor) -> Result<(usize, usize)> {
     }
 }
 
-/// Numbers drawn evenly so that a layer keeps the variance of activations and gradients
-/// (Glorot & Bengio, 2010).
+/// Fills with uniform numbers such that a layer preserves the variance of activations and gradients (Glorot & Bengio,
+/// 2010).
 ///
 /// # Errors
-/// The tensor has fewer than 2 dimensions or is not of floats.
+/// If the tensor has fewer than 2 dimensions or is not floating-point.
 #[located(site)]
 pub fn xavier_uniform_(tensor: &Tensor, gain: f64) -> Result<()> {
     let bound = 3f64.sqrt() * xavier_std(tensor, gain)?;
@@ -164,16 +164,16 @@ pub fn xavier_uniform_(tensor: &Tensor, gain: f64) -> Result<()> {
 /// [`xavier_uniform_`] with a normal distribution.
 ///
 /// # Errors
-/// The tensor has fewer than 2 dimensions or is not of floats.
+/// If the tensor has fewer than 2 dimensions or is not floating-point.
 #[located(site)]
 pub fn xavier_normal_(tensor: &Tensor, gain: f64) -> Result<()> {
     normal_(tensor, 0.0, xavier_std(tensor, gain)?)
 }
 
-/// Numbers drawn evenly so that a layer before a rectifier keeps the variance (He et al., 2015).
+/// Fills with uniform numbers such that a layer before a rectifier preserves the variance (He et al., 2015).
 ///
 /// # Errors
-/// The tensor has fewer than 2 dimensions or is not of floats.
+/// If the tensor has fewer than 2 dimensions or is not floating-point.
 #[located(site)]
 pub fn kaiming_uniform_(tensor: &Tensor, mode: FanMode, nonlinearity: Nonlinearity) -> Result<()> {
     let bound = 3f64.sqrt() * kaiming_std(tensor, mode, nonlinearity)?;
@@ -183,7 +183,7 @@ pub fn kaiming_uniform_(tensor: &Tensor, mode: FanMode, nonlinearity: Nonlineari
 /// [`kaiming_uniform_`] with a normal distribution.
 ///
 /// # Errors
-/// The tensor has fewer than 2 dimensions or is not of floats.
+/// If the tensor has fewer than 2 dimensions or is not floating-point.
 #[located(site)]
 pub fn kaiming_normal_(tensor: &Tensor, mode: FanMode, nonlinearity: Nonlinearity) -> Result<()> {
     normal_(tensor, 0.0, kaiming_std(tensor, mode, nonlinearity)?)

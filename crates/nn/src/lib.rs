@@ -5,8 +5,8 @@
 //! - Layers: [`Linear`], [`Conv2d`], [`MaxPool2d`], [`BatchNorm2d`], [`ReLU`], [`Dropout`], [`Sequential`], …
 //! - [`summary`]: a table of a model's layers with shapes, parameters, multiply-adds and memory.
 //! - Losses, as modules ([`CrossEntropyLoss`], …) and as functions ([`functional`]).
-//! - [`init`]: filling parameters.
-//! - [`saved`]: whole models in files.
+//! - [`init`]: initialization of parameters.
+//! - [`saved`]: saving and restoring whole models.
 //! - [`optim`]: optimizers, learning-rate schedulers, gradient clipping.
 //!
 //! ```

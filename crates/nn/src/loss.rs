@@ -1,5 +1,5 @@
-//! Losses: modules of two inputs or more. Each forward and backward pass of the ones here is one primitive; the others are
-//! written in tensor operations.
+//! Loss modules, with two or more inputs. The losses in this file are one primitive per direction; the others are
+//! composed of tensor operations.
 
 mod composed;
 mod elementwise;
@@ -46,7 +46,7 @@ macro_rules! pointwise {
             /// The loss: a scalar, or of the input's shape without reduction. `target` has the input's shape.
             ///
             /// # Errors
-            /// Shapes, dtypes or devices differ.
+            /// If shapes, dtypes or devices differ.
             pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
                 input.pointwise_loss(PointwiseLossKind::$kind, target, None, None, self.reduction)
             }
@@ -65,8 +65,8 @@ pointwise! {
 /// Negative log-likelihood: `-weight[target] * input[target]`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.NLLLoss.html>).
 ///
-/// The input holds logarithms of probabilities, `[N, C]`, `[N, C, d1, …]` or `[C]`; the target class indices
-/// (`i64`), of the same shape without `C`. The mean divides by the sum of the weights of the targets.
+/// The input holds log-probabilities, `[N, C]`, `[N, C, d1, …]` or `[C]`; the target class indices (`i64`), of the same
+/// shape without `C`. The mean divides by the sum of the targets' weights.
 #[derive(Debug, Module)]
 pub struct NLLLoss {
     weight: Option<Buffer>,
@@ -122,7 +122,7 @@ macro_rules! class_options {
                 $name { weight: Some(Buffer::new(weight)), ..self }
             }
 
-            /// A class index whose samples do not count: -100 by default.
+            /// A class index that is ignored: -100 by default.
             #[must_use]
             pub fn ignore_index(self, ignore_index: i64) -> $name {
                 $name { ignore_index, ..self }
@@ -134,10 +134,10 @@ macro_rules! class_options {
                 $name { reduction, ..self }
             }
 
-            /// The loss: a scalar, or one value a sample without reduction.
+            /// The loss: a scalar, or one value per sample without reduction.
             ///
             /// # Errors
-            /// Shapes, dtypes or devices do not fit, or a class index is out of range.
+            /// If shapes, dtypes or devices do not fit, or a class index is out of range.
             pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
                 let rule = ClassLoss {
                     input: ClassLossInput::$input,
@@ -204,7 +204,7 @@ impl BCEWithLogitsLoss {
     /// The loss: a scalar, or of the input's shape without reduction.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let (weight, pos_weight) = (self.weight.as_deref(), self.pos_weight.as_deref());
         input.pointwise_loss(PointwiseLossKind::BceWithLogits, target, weight, pos_weight, self.reduction)

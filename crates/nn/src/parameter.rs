@@ -12,20 +12,20 @@ use std::{
 use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 
-/// A tensor that is trained: it requires gradients, and is found by
-/// [`parameters`](crate::ModuleTree::parameters) when it is a field of a module. It dereferences to its
+/// A tensor that is trained: it requires gradients, and [`parameters`](crate::ModuleTree::parameters) finds it when it
+/// is a field of a module. It dereferences to its [`Tensor`].
 /// [`Tensor`].
 ///
-/// A clone is another handle of the same tensor, so two modules can share one (weight tying).
+/// A clone is another handle to the same tensor, so two modules can share one (weight tying).
 #[derive(Clone, Debug)]
 pub struct Parameter(Tensor);
 
 #[located(site)]
 impl Parameter {
-    /// Makes a parameter of a tensor's values, without its history.
+    /// Makes a parameter with a tensor's values, without its history.
     ///
     /// # Errors
-    /// The tensor is not of floats.
+    /// If the tensor is not floating-point.
     pub fn new(tensor: Tensor) -> Result<Parameter> {
         let tensor = if tensor.is_leaf() { tensor } else { tensor.detach() };
         Ok(Parameter(tensor.requires_grad_(true)?))
@@ -35,7 +35,7 @@ impl Parameter {
         self.0 = tensor;
     }
 
-    /// Another handle of a parameter's tensor, frozen or not.
+    /// Another handle to a parameter's tensor, frozen or not.
     pub(crate) fn tied(tensor: Tensor) -> Result<Parameter> {
         if tensor.requires_grad() { Ok(Parameter(tensor)) } else { Parameter::frozen(tensor) }
     }
@@ -54,8 +54,8 @@ impl Deref for Parameter {
     }
 }
 
-/// A tensor that is part of a module's state but not trained, such as a running mean. It dereferences to
-/// its [`Tensor`], whose in-place operations change it.
+/// A tensor that is part of a module's state but not trained, such as a running mean. It dereferences to its
+/// [`Tensor`], which in-place operations change.
 #[derive(Clone, Debug)]
 pub struct Buffer {
     tensor: Tensor,
@@ -69,8 +69,7 @@ impl Buffer {
         Buffer { tensor: tensor.detach(), persistent: true }
     }
 
-    /// A buffer that moves with the module but is not in its state dict, as with PyTorch's
-    /// `persistent=False`.
+    /// A buffer that moves with the module but is not in its state dict, like PyTorch's `persistent=False`.
     #[must_use]
     pub fn non_persistent(tensor: Tensor) -> Buffer {
         Buffer { persistent: false, ..Buffer::new(tensor) }
@@ -86,7 +85,7 @@ impl Buffer {
         self.tensor = tensor;
     }
 
-    /// Another handle of a buffer's tensor.
+    /// Another handle to a buffer's tensor.
     pub(crate) fn tied(tensor: Tensor) -> Buffer {
         Buffer { tensor, persistent: true }
     }
@@ -99,9 +98,8 @@ impl Deref for Buffer {
     }
 }
 
-/// Whether a module is being trained: on at first, switched by [`train`](crate::ModuleTree::train) and
-/// [`eval`](crate::ModuleTree::eval). A module that computes something else while training has a field of
-/// this type.
+/// Whether a module is being trained: initially on, switched by [`train`](crate::ModuleTree::train) and
+/// [`eval`](crate::ModuleTree::eval). A module that behaves differently while training has a field of this type.
 ///
 /// It also remembers the path of its module, which errors name.
 pub struct Training {
@@ -116,12 +114,12 @@ impl Training {
         self.is_on.load(Ordering::Relaxed)
     }
 
-    /// Switches it.
+    /// Sets whether the module is being trained.
     pub fn set(&self, training: bool) {
         self.is_on.store(training, Ordering::Relaxed);
     }
 
-    /// The path of the module in the model, once something has gone over all modules (as
+    /// The path of the module in the model, once something has visited all modules (as
     /// [`named_parameters`](crate::ModuleTree::named_parameters) does).
     pub(crate) fn module_path(&self) -> Option<String> {
         self.path().as_deref().map(str::to_owned)
@@ -131,7 +129,8 @@ impl Training {
         self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the path of its module. A walk that began at a part of the model finds shorter ones, which do not count.
+    /// Records the path of its module. A walk that starts at a part of the model finds shorter paths, which are
+    /// ignored.
     pub(crate) fn note_module_path(&self, path: &str) {
         let mut noted = self.path();
         if noted.as_ref().is_none_or(|noted| noted.len() < path.len()) {

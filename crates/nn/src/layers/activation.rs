@@ -1,4 +1,4 @@
-//! Activations: element-wise functions, and softmax.
+//! Activation layers: element-wise functions, softmax, GLU.
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
@@ -23,7 +23,7 @@ impl ReLU {
         ReLU::default()
     }
 
-    /// Prints `inplace=True`, as the layers of PyTorch's models do. It computes the same: the input is not
+    /// A layer that prints `inplace=True`, as the layers of PyTorch's models do. It computes the same: the input is not
     /// overwritten.
     #[must_use]
     pub fn inplace() -> ReLU {
@@ -46,7 +46,7 @@ impl Module for ReLU {
     }
 }
 
-/// Layers without settings, each one function of its input.
+/// Layers without settings that apply one function.
 macro_rules! functions {
     ($($(#[$doc:meta])* $name:ident $method:ident;)*) => {$(
         $(#[$doc])*
@@ -88,7 +88,7 @@ functions! {
     Tanhshrink tanhshrink;
 }
 
-/// What a layer prints that would overwrite its input in PyTorch.
+/// The text of a layer that would overwrite its input in PyTorch.
 fn inplace_repr(numbers: String, inplace: bool) -> String {
     match (numbers.is_empty(), inplace) {
         (_, false) => numbers,
@@ -97,7 +97,7 @@ fn inplace_repr(numbers: String, inplace: bool) -> String {
     }
 }
 
-/// Layers with numbers for settings, `label = default`, each one function of its input. A label of `""` is not printed.
+/// Layers with numeric settings, `label = default`, that apply one function. A label of `""` is not printed.
 macro_rules! functions_of_numbers {
     ($(
         $(#[$doc:meta])*
@@ -118,13 +118,13 @@ macro_rules! functions_of_numbers {
         }
 
         impl $name {
-            /// The layer with these settings; `default()` has PyTorch's.
+            /// A layer with these settings; `default()` has PyTorch's.
             #[must_use]
             pub fn new($($number: f64),*) -> $name {
                 $name { $($number,)* inplace: false }
             }
 
-            /// Prints `inplace=True`. It computes the same: the input is not overwritten.
+            /// Makes it print `inplace=True`. It computes the same: the input is not overwritten.
             #[must_use]
             pub fn inplace(mut self) -> $name {
                 self.inplace = true;
@@ -177,29 +177,29 @@ functions_of_numbers! {
     Softshrink(lambda "" = 0.5) |x, layer| x.softshrink(layer.lambda);
 }
 
-/// `x` where it is positive, else `weight * x` with a slope that is learned, one for all elements or one for each channel of
+/// `x` where it is positive, else `weight * x` with learned slopes, one for all elements or one for each channel of
 /// `[N, C, …]` (He et al., 2015).
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]
 pub struct PReLU {
-    /// `[num_parameters]`; at first 0.25.
+    /// The slopes, `[num_parameters]`; initially 0.25.
     pub weight: Parameter,
 }
 
 #[located(site)]
 impl PReLU {
-    /// A layer with one slope (`num_parameters` is 1), or one for each of so many channels.
+    /// A layer with one slope (`num_parameters` is 1), or one per channel.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn new(num_parameters: usize) -> Result<PReLU> {
         PReLU::with_options(num_parameters, 0.25, TensorOptions::new())
     }
 
-    /// A layer whose slopes start with this value, of this dtype and on this device.
+    /// A layer whose slopes have this initial value, dtype and device.
     ///
     /// # Errors
-    /// The dtype is not a float, the device is not available, or memory runs out.
+    /// If the dtype is not floating-point, the device is not available, or memory runs out.
     pub fn with_options(num_parameters: usize, init: f64, options: impl Into<TensorOptions>) -> Result<PReLU> {
         Ok(PReLU { weight: Parameter::new(Tensor::full(num_parameters, init, options.into())?)? })
     }
@@ -216,8 +216,8 @@ impl Module for PReLU {
     }
 }
 
-/// While training, `x` where it is positive, else `x` times a number drawn between `lower` and `upper` for each element (Xu et
-/// al., 2015); in evaluation mode a [`LeakyReLU`] with their mean.
+/// While training, `x` where it is positive, else `x` times a number drawn between `lower` and `upper` for each element
+/// (Xu et al., 2015); in evaluation mode, a [`LeakyReLU`] with their mean.
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]
 pub struct RReLU {
@@ -233,7 +233,7 @@ impl Default for RReLU {
 }
 
 impl RReLU {
-    /// The layer with these bounds; `default()` has PyTorch's, 1/8 and 1/3.
+    /// A layer with these bounds; `default()` has PyTorch's, 1/8 and 1/3.
     #[must_use]
     pub fn new(lower: f64, upper: f64) -> RReLU {
         RReLU { lower, upper, training: Training::default() }
@@ -283,7 +283,7 @@ impl Module for GELU {
     }
 }
 
-/// Layers along one dimension.
+/// Layers that act along one dimension.
 macro_rules! along_a_dimension {
     ($($(#[$doc:meta])* $name:ident $method:ident;)*) => {$(
         $(#[$doc])*
@@ -295,7 +295,7 @@ macro_rules! along_a_dimension {
 
         #[located(site)]
         impl $name {
-            /// The layer along dimension `dim`; -1 is the last.
+            /// A layer along dimension `dim`; -1 is the last.
             #[must_use]
             pub fn new(dim: i64) -> $name {
                 $name { dim }

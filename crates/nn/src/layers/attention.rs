@@ -1,4 +1,4 @@
-//! Multi-head attention.
+//! `MultiheadAttention`: multi-head attention.
 
 use kiln_derive::located;
 use kiln_tensor::{AttentionOptions, DType, Error, Result, Tensor, TensorOptions};
@@ -10,7 +10,7 @@ use crate::{
     parameter::{Parameter, Training},
 };
 
-/// What a [`MultiheadAttention`] is to be, besides its sizes.
+/// Options of [`MultiheadAttention`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct MultiheadAttentionOptions {
@@ -40,7 +40,7 @@ impl Default for MultiheadAttentionOptions {
 }
 
 impl MultiheadAttentionOptions {
-    /// The probability of dropout of the weights while training; at first 0.
+    /// The dropout probability of the weights while training; 0 by default.
     pub fn dropout(self, dropout: f64) -> Self {
         MultiheadAttentionOptions { dropout, ..self }
     }
@@ -60,24 +60,25 @@ impl MultiheadAttentionOptions {
         MultiheadAttentionOptions { add_zero_attn: add, ..self }
     }
 
-    /// Features of the keys and of the values, where they are not those of the queries.
+    /// The number of features of the keys and of the values, if they differ from those of the queries.
     pub fn kdim_vdim(self, kdim: usize, vdim: usize) -> Self {
         MultiheadAttentionOptions { kdim: Some(kdim), vdim: Some(vdim), ..self }
     }
 
-    /// Whether sequences are `[N, L, features]`; at first `[L, N, features]`.
+    /// Whether sequences are `[N, L, features]`; by default they are `[L, N, features]`.
     pub fn batch_first(self, batch_first: bool) -> Self {
         MultiheadAttentionOptions { batch_first, ..self }
     }
 
-    /// Made with this dtype and on this device.
+    /// Sets the dtype and device.
     pub fn tensor(self, options: impl Into<TensorOptions>) -> Self {
         MultiheadAttentionOptions { tensor: options.into(), ..self }
     }
 }
 
-/// Which keys a query does not see. Masks are of truth values, `true` where a key is **left out** (the opposite of
-/// [`scaled_dot_product_attention`](Tensor::scaled_dot_product_attention), as in PyTorch), or numbers that are added to the scores.
+/// Which keys a query must not attend to. Masks are bool, with `true` where a key is **excluded** (the opposite of
+/// [`scaled_dot_product_attention`](Tensor::scaled_dot_product_attention), as in PyTorch), or numbers that are added to
+/// the scores.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct AttentionMasks<'a> {
@@ -87,28 +88,28 @@ pub struct AttentionMasks<'a> {
 }
 
 impl<'a> AttentionMasks<'a> {
-    /// All keys are seen.
+    /// No masks: every query attends to all keys.
     pub fn none() -> Self {
         AttentionMasks::default()
     }
 
-    /// A mask of the keys of each sample, `[N, S]`, or `[S]` without a batch: PyTorch's `key_padding_mask`.
+    /// A mask over the keys of each sample, `[N, S]`, or `[S]` without a batch: PyTorch's `key_padding_mask`.
     pub fn key_padding(self, mask: impl Into<Option<&'a Tensor>>) -> Self {
         AttentionMasks { key_padding: mask.into(), ..self }
     }
 
-    /// A mask for each query and key, `[L, S]` or `[N * heads, L, S]`: PyTorch's `attn_mask`.
+    /// A mask over each query and key, `[L, S]` or `[N * heads, L, S]`: PyTorch's `attn_mask`.
     pub fn attention(self, mask: impl Into<Option<&'a Tensor>>) -> Self {
         AttentionMasks { attention: mask.into(), ..self }
     }
 
-    /// Whether query `i` sees the keys up to `i` only, besides the masks.
+    /// Whether query `i` only attends to keys up to `i`, in addition to the masks.
     pub fn is_causal(self, is_causal: bool) -> Self {
         AttentionMasks { is_causal, ..self }
     }
 }
 
-/// A linear layer; it prints as PyTorch's of this name.
+/// A linear layer that prints as PyTorch's of this name.
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]
 struct NonDynamicallyQuantizableLinear {
@@ -149,10 +150,10 @@ pub struct MultiheadAttention {
 
 #[located(site)]
 impl MultiheadAttention {
-    /// So many heads of `embed_dim / num_heads` features, with biases.
+    /// Attention with `num_heads` heads of `embed_dim / num_heads` features, with biases.
     ///
     /// # Errors
-    /// The heads do not divide the features, or memory runs out.
+    /// If the heads do not divide the features, or memory runs out.
     pub fn new(embed_dim: usize, num_heads: usize) -> Result<MultiheadAttention> {
         MultiheadAttention::with_options(embed_dim, num_heads, MultiheadAttentionOptions::default())
     }
@@ -160,8 +161,8 @@ impl MultiheadAttention {
     /// A layer with options.
     ///
     /// # Errors
-    /// As [`new`](MultiheadAttention::new), or the dropout is no probability, the dtype is not a float, or the device is not
-    /// available.
+    /// Those of [`new`](MultiheadAttention::new); or if the dropout is not a probability, the dtype is not
+    /// floating-point, or the device is not available.
     pub fn with_options(
         embed_dim: usize,
         num_heads: usize,
@@ -210,21 +211,21 @@ impl MultiheadAttention {
         })
     }
 
-    /// What the queries `[L, N, embed_dim]` take from the values `[S, N, vdim]` of the keys `[S, N, kdim]`.
+    /// Attends with queries `[L, N, embed_dim]` to keys `[S, N, kdim]` and values `[S, N, vdim]`.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor, masks: AttentionMasks<'_>) -> Result<Tensor> {
         let heads = self.heads(query, key, value)?;
         let (out, _) = self.attended(heads, masks, false)?;
         Ok(out)
     }
 
-    /// [`attend`](MultiheadAttention::attend), and the weights that it took: `[N, L, S]`, their mean over the heads, or
-    /// `[N, heads, L, S]` if not `average`. They are held as a whole, so this takes more memory.
+    /// [`attend`](MultiheadAttention::attend), also returning the attention weights: `[N, L, S]`, their mean over the
+    /// heads, or `[N, heads, L, S]` if `average` is `false`. The whole weight matrix is held in memory.
     ///
     /// # Errors
-    /// As [`attend`](MultiheadAttention::attend).
+    /// Those of [`attend`](MultiheadAttention::attend).
     pub fn attend_with_weights(
         &self,
         query: &Tensor,
@@ -241,7 +242,7 @@ impl MultiheadAttention {
         Ok((out, if single { weights.squeeze(0)? } else { weights }))
     }
 
-    /// The projections, cut into heads.
+    /// The projections, divided into heads.
     fn heads(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Heads> {
         const OP: &str = "MultiheadAttention";
         let single = query.rank() == 2;
@@ -251,7 +252,7 @@ impl MultiheadAttention {
                 return Err(Error::shape(OP, format!("{batch} or [L, features], all alike"), tensor.shape()));
             }
         }
-        // Samples first.
+        // Moves the batch dimension first.
         let first = |t: &Tensor| match (single, self.batch_first) {
             (true, _) => t.unsqueeze(0),
             (false, true) => Ok(t.clone()),
@@ -287,7 +288,7 @@ impl MultiheadAttention {
         Ok(Heads { q: cut(q)?, k: cut(k)?, v: cut(v)?, keys: key.dims()[1], single })
     }
 
-    /// The masks as numbers to be added, `[N or 1, heads or 1, L or 1, S]`.
+    /// The masks combined, as numbers to add to the scores, `[N or 1, heads or 1, L or 1, S]`.
     fn bias(&self, heads: &Heads, masks: AttentionMasks<'_>) -> Result<Option<Tensor>> {
         const OP: &str = "MultiheadAttention";
         let (n, l, s) = (heads.q.dims()[0], heads.q.dims()[2], heads.keys);
@@ -331,12 +332,12 @@ impl MultiheadAttention {
                 None => above,
             });
         }
-        // What was appended is always seen.
+        // Appended keys are never masked.
         let appended = (heads.k.dims()[2] - s) as i64;
         total.map(|total| total.pad(&[0, appended], kiln_tensor::PadMode::Constant(0.0))).transpose()
     }
 
-    /// The outputs, and the weights `[N, heads, L, S]` if they are wanted.
+    /// The outputs, and the weights `[N, heads, L, S]` if requested.
     fn attended(
         &self,
         heads: Heads,
@@ -372,9 +373,9 @@ struct Heads {
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    /// Keys that were given, without those that were appended.
+    /// The number of given keys, without the appended ones.
     keys: usize,
-    /// Whether there was no batch.
+    /// Whether the input had no batch dimension.
     single: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Convolution layers.
+//! Convolution layers: `Conv2d` and `ConvTranspose2d`.
 
 use kiln_derive::located;
 use kiln_tensor::{Conv2d as Rule, Error, PadMode, Result, Shape, Tensor, TensorOptions};
@@ -14,18 +14,18 @@ use crate::{
     saved_choice,
 };
 
-/// Rows and columns that are added around images.
+/// Padding around images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
-    /// As many on both sides: rows, columns.
+    /// The same on opposite sides: rows, columns.
     Around(Pair),
     /// On each side: left, right, top, bottom.
     Sides([usize; 4]),
-    /// As many as keep the size; for strides of 1. An odd one is added at the end.
+    /// As much as preserves the size, for strides of 1. An odd row or column is added at the end.
     Same,
 }
 
-/// `"same"`, a pair, or four sides.
+/// Saved as `"same"`, a pair, or four sides.
 impl Saved for Padding {
     fn save(&self, at: &mut Describing) -> Result<Value> {
         match self {
@@ -56,7 +56,7 @@ impl From<[usize; 4]> for Padding {
     }
 }
 
-/// What is in the rows and columns around images.
+/// The values of the padding around images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PaddingMode {
     /// Zeros.
@@ -64,9 +64,9 @@ pub enum PaddingMode {
     Zeros,
     /// The image, mirrored at its edge.
     Reflect,
-    /// The edge.
+    /// The edge, repeated.
     Replicate,
-    /// The image's other side.
+    /// The opposite side of the image.
     Circular,
 }
 
@@ -92,7 +92,7 @@ impl PaddingMode {
     }
 }
 
-/// What a [`Conv2d`] or [`ConvTranspose2d`] is to be, besides its channels and kernel.
+/// Options of [`Conv2d`] and [`ConvTranspose2d`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Conv2dOptions {
@@ -106,7 +106,7 @@ pub struct Conv2dOptions {
     tensor: TensorOptions,
 }
 
-/// What is left of the options in a layer: dtype and device are those of its tensors.
+/// The part of the options that a layer keeps; dtype and device are those of its tensors.
 impl Saved for Conv2dOptions {
     fn save(&self, at: &mut Describing) -> Result<Value> {
         let fields = [
@@ -157,48 +157,48 @@ impl Default for Conv2dOptions {
 }
 
 impl Conv2dOptions {
-    /// Steps of the kernel.
+    /// The stride.
     pub fn stride(self, stride: impl Into<Pair>) -> Self {
         Conv2dOptions { stride: stride.into(), ..self }
     }
 
-    /// Rows and columns around the images.
+    /// The padding around the images.
     pub fn padding(self, padding: impl Into<Padding>) -> Self {
         Conv2dOptions { padding: padding.into(), ..self }
     }
 
-    /// Rows and columns that the result of a [`ConvTranspose2d`] has more, at the bottom and the right; below the
+    /// Rows and columns to add to the result of a [`ConvTranspose2d`], at the bottom and the right; must be below the
     /// stride or the dilation.
     pub fn output_padding(self, output_padding: impl Into<Pair>) -> Self {
         Conv2dOptions { output_padding: output_padding.into(), ..self }
     }
 
-    /// Distance of the kernel's taps.
+    /// The distance between the kernel's taps.
     pub fn dilation(self, dilation: impl Into<Pair>) -> Self {
         Conv2dOptions { dilation: dilation.into(), ..self }
     }
 
-    /// The channels are cut into this many groups that do not see each other.
+    /// The number of groups that the channels are divided into, each convolved on its own.
     pub fn groups(self, groups: usize) -> Self {
         Conv2dOptions { groups, ..self }
     }
 
-    /// With or without a bias.
+    /// Whether to add a bias.
     pub fn bias(self, bias: bool) -> Self {
         Conv2dOptions { bias, ..self }
     }
 
-    /// What is in the rows and columns around the images.
+    /// The values of the padding.
     pub fn padding_mode(self, padding_mode: PaddingMode) -> Self {
         Conv2dOptions { padding_mode, ..self }
     }
 
-    /// Made with this dtype and on this device.
+    /// Sets the dtype and device.
     pub fn tensor(self, options: impl Into<TensorOptions>) -> Self {
         Conv2dOptions { tensor: options.into(), ..self }
     }
 
-    /// Weight `[first, second / groups, kernel]` and bias, drawn as PyTorch draws them.
+    /// The weight `[first, second / groups, kernel]` and the bias, initialized as in PyTorch.
     fn parameters(
         &self,
         layer: &'static str,
@@ -217,7 +217,7 @@ impl Conv2dOptions {
         }
         let shape = Shape::new(&[first, second / groups, kernel[0], kernel[1]])?;
         let weight = Tensor::empty(shape.dims(), self.tensor)?;
-        // As PyTorch: `a = √5` makes the bound 1/√fan_in.
+        // As in PyTorch: `a = √5` makes the bound 1/√fan_in.
         init::kaiming_uniform_(&weight, FanMode::FanIn, Nonlinearity::LeakyReLU(5f64.sqrt()))?;
         let fan_in = shape.dims()[1..].iter().product::<usize>();
         let bias = if self.bias {
@@ -231,7 +231,7 @@ impl Conv2dOptions {
         Ok((Parameter::new(weight)?, bias))
     }
 
-    /// As PyTorch prints it.
+    /// The text that PyTorch prints.
     fn describe(&self, channels: [usize; 2], kernel: [usize; 2], bias: bool) -> String {
         let [first, second] = channels;
         let mut text = format!("{first}, {second}, kernel_size={}, stride={}", pair(kernel), pair(self.stride.get()));
@@ -273,7 +273,8 @@ fn kernel(weight: &Tensor) -> [usize; 2] {
 /// A two-dimensional convolution: images `[N, in, H, W]` to `[N, out, H', W']`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html>).
 ///
-/// `weight` is `[out, in / groups, kh, kw]` and `bias` `[out]`, both drawn evenly from `±1/√(in / groups · kh · kw)`.
+/// `weight` is `[out, in / groups, kh, kw]` and `bias` `[out]`, both drawn uniformly from `±1/√(in / groups · kh ·
+/// kw)`.
 ///
 /// ```
 /// use kiln_nn::{Conv2d, Conv2dOptions, Module};
@@ -302,7 +303,7 @@ impl Conv2d {
     /// A layer with stride 1, no padding and a bias.
     ///
     /// # Errors
-    /// The kernel is empty, or memory runs out.
+    /// If the kernel is empty, or memory runs out.
     pub fn new(in_channels: usize, out_channels: usize, kernel_size: impl Into<Pair>) -> Result<Conv2d> {
         Conv2d::with_options(in_channels, out_channels, kernel_size, Conv2dOptions::default())
     }
@@ -310,8 +311,8 @@ impl Conv2d {
     /// A layer with options.
     ///
     /// # Errors
-    /// The groups do not divide the channels, kernel, stride or dilation is 0, `Padding::Same` is asked for with a
-    /// stride, or an option is one of transposed convolutions.
+    /// If the groups do not divide the channels, kernel, stride or dilation is 0, `Padding::Same` is combined with a
+    /// stride, or an option is only for transposed convolutions.
     pub fn with_options(
         in_channels: usize,
         out_channels: usize,
@@ -320,23 +321,23 @@ impl Conv2d {
     ) -> Result<Conv2d> {
         const LAYER: &str = "Conv2d";
         if options.padding == Padding::Same && options.stride.get() != [1; 2] {
-            return Err(Error::argument(LAYER, "padding that keeps the size needs a stride of 1"));
+            return Err(Error::argument(LAYER, "padding that preserves the size needs a stride of 1"));
         }
         if options.output_padding.get() != [0; 2] {
-            return Err(Error::argument(LAYER, "output padding is of transposed convolutions"));
+            return Err(Error::argument(LAYER, "output padding is only for transposed convolutions"));
         }
         let kernel = kernel_size.into().get();
         let (weight, bias) = options.parameters(LAYER, [out_channels, in_channels], kernel, out_channels)?;
         Ok(Conv2d { weight, bias, options, training: Training::default() })
     }
 
-    /// The number of channels that it takes.
+    /// The number of input channels.
     #[must_use]
     pub fn in_channels(&self) -> usize {
         self.weight.dims().get(1).map_or(0, |c| c * self.options.groups)
     }
 
-    /// The number of channels that it gives.
+    /// The number of output channels.
     #[must_use]
     pub fn out_channels(&self) -> usize {
         self.weight.dims().first().copied().unwrap_or(0)
@@ -348,7 +349,7 @@ impl Conv2d {
         kernel(&self.weight)
     }
 
-    /// Stride, padding, dilation and groups, if the padding is of zeros and the same on opposite sides.
+    /// Stride, padding, dilation and groups; `None` unless the padding is zeros and the same on opposite sides.
     #[must_use]
     pub fn rule(&self) -> Option<Rule> {
         let [left, right, top, bottom] = self.sides();
@@ -356,7 +357,7 @@ impl Conv2d {
         plain.then(|| self.options.rule([top, left]))
     }
 
-    /// Left, right, top, bottom.
+    /// The padding: left, right, top, bottom.
     fn sides(&self) -> [usize; 4] {
         match self.options.padding {
             Padding::Sides(sides) => sides,
@@ -411,7 +412,8 @@ impl Module for Conv2d {
 /// A two-dimensional transposed convolution, which makes images larger
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose2d.html>).
 ///
-/// `weight` is `[in, out / groups, kh, kw]` and `bias` `[out]`, both drawn evenly from `±1/√(out / groups · kh · kw)`.
+/// `weight` is `[in, out / groups, kh, kw]` and `bias` `[out]`, both drawn uniformly from `±1/√(out / groups · kh ·
+/// kw)`.
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]
 pub struct ConvTranspose2d {
@@ -430,7 +432,7 @@ impl ConvTranspose2d {
     /// A layer with stride 1, no padding and a bias.
     ///
     /// # Errors
-    /// The kernel is empty, or memory runs out.
+    /// If the kernel is empty, or memory runs out.
     pub fn new(in_channels: usize, out_channels: usize, kernel_size: impl Into<Pair>) -> Result<ConvTranspose2d> {
         ConvTranspose2d::with_options(in_channels, out_channels, kernel_size, Conv2dOptions::default())
     }
@@ -438,7 +440,7 @@ impl ConvTranspose2d {
     /// A layer with options.
     ///
     /// # Errors
-    /// The groups do not divide the channels, kernel, stride or dilation is 0, or the padding is not of zeros and the
+    /// If the groups do not divide the channels, kernel, stride or dilation is 0, or the padding is not zeros and the
     /// same on opposite sides.
     pub fn with_options(
         in_channels: usize,
@@ -449,7 +451,7 @@ impl ConvTranspose2d {
         const LAYER: &str = "ConvTranspose2d";
         let padding = match options.padding {
             Padding::Around(padding) if options.padding_mode == PaddingMode::Zeros => padding.get(),
-            _ => return Err(Error::argument(LAYER, "its padding is of zeros and the same on opposite sides")),
+            _ => return Err(Error::argument(LAYER, "its padding must be zeros and the same on opposite sides")),
         };
         let kernel = kernel_size.into().get();
         let (weight, bias) = options.parameters(LAYER, [in_channels, out_channels], kernel, out_channels)?;

@@ -1,11 +1,11 @@
-//! Dropout.
+//! Dropout layers.
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
 
 use crate::{module::Module, parameter::Training};
 
-/// Layers that drop with a probability.
+/// Layers that drop elements or channels with a probability.
 macro_rules! dropouts {
     ($($(#[$doc:meta])* $name:ident |$x:ident, $p:ident, $training:ident| $run:expr;)*) => {$(
         $(#[$doc])*
@@ -19,10 +19,10 @@ macro_rules! dropouts {
 
         #[located(site)]
         impl $name {
-            /// The layer; PyTorch's default is `p = 0.5`.
+            /// A layer that drops with probability `p`; PyTorch's default is 0.5.
             ///
             /// # Errors
-            /// `p` is outside `[0, 1]`.
+            /// If `p` is outside `[0, 1]`.
             pub fn new(p: f64) -> Result<$name> {
                 if !(0.0..=1.0).contains(&p) {
                     let message = format!("the probability {p} is outside [0, 1]");
@@ -31,7 +31,7 @@ macro_rules! dropouts {
                 Ok($name { p, inplace: false, training: Training::default() })
             }
 
-            /// Prints `inplace=True`. It computes the same: the input is not overwritten.
+            /// Makes it print `inplace=True`. It computes the same: the input is not overwritten.
             #[must_use]
             pub fn inplace(self) -> $name {
                 $name { inplace: true, ..self }
@@ -53,11 +53,11 @@ macro_rules! dropouts {
     )*};
 }
 dropouts! {
-    /// While training, sets elements to 0 with probability `p` and divides the others by `1 - p`
-    /// (Srivastava et al., 2014); in evaluation mode its input.
+    /// While training, sets elements to 0 with probability `p` and divides the others by `1 - p` (Srivastava et al.,
+    /// 2014); in evaluation mode, returns its input.
     Dropout |x, p, training| x.dropout(p, training);
     /// While training, sets whole channels of `[N, C, …]` to 0 with probability `p` and divides the others by `1 - p`
-    /// (Tompson et al., 2015); in evaluation mode its input.
+    /// (Tompson et al., 2015); in evaluation mode, returns its input.
     Dropout2d |x, p, training| {
         if x.rank() < 2 {
             return Err(Error::shape("Dropout2d", "[N, C, …]", x.shape()));

@@ -1,11 +1,11 @@
-//! A table of vectors.
+//! `Embedding`: a table of vectors, looked up by index.
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions, no_grad};
 
 use crate::{init, module::Module, parameter::Parameter};
 
-/// Gives the row of a table for each number: numbers (`i64`) of any shape to `[…, embedding_dim]`
+/// Looks up the row of a table for each index: indices (`i64`) of any shape give `[…, embedding_dim]`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html>).
 ///
 /// `weight` is `[num_embeddings, embedding_dim]`, drawn from the standard normal distribution; row `padding_idx` is zero
@@ -23,7 +23,7 @@ impl Embedding {
     /// A table of `f32` on the CPU, without a padding row.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn new(num_embeddings: usize, embedding_dim: usize) -> Result<Embedding> {
         Embedding::with_options(num_embeddings, embedding_dim, None, TensorOptions::new())
     }
@@ -31,7 +31,8 @@ impl Embedding {
     /// A table with options.
     ///
     /// # Errors
-    /// The padding row is not in the table, the dtype is not a float, the device is not available, or memory runs out.
+    /// If the padding row is not in the table, the dtype is not floating-point, the device is not available, or memory
+    /// runs out.
     pub fn with_options(
         num_embeddings: usize,
         embedding_dim: usize,

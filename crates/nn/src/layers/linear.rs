@@ -1,4 +1,4 @@
-//! The fully connected layer.
+//! `Linear`: the fully connected layer.
 
 use kiln_derive::located;
 use kiln_tensor::{Result, Tensor, TensorOptions};
@@ -9,7 +9,7 @@ use crate::{
     parameter::{Parameter, Training},
 };
 
-/// What a [`Linear`] is to be, besides its size.
+/// Options of [`Linear`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct LinearOptions {
@@ -24,12 +24,12 @@ impl Default for LinearOptions {
 }
 
 impl LinearOptions {
-    /// With or without a bias.
+    /// Whether to add a bias.
     pub fn bias(self, bias: bool) -> LinearOptions {
         LinearOptions { bias, ..self }
     }
 
-    /// Made with this dtype and on this device.
+    /// Sets the dtype and device.
     pub fn tensor(self, options: impl Into<TensorOptions>) -> LinearOptions {
         LinearOptions { tensor: options.into(), ..self }
     }
@@ -37,8 +37,7 @@ impl LinearOptions {
 
 /// `y = x · weightᵀ + bias` over the last dimension: `[…, in_features]` to `[…, out_features]`.
 ///
-/// `weight` is `[out_features, in_features]` and `bias` `[out_features]`, both drawn evenly from
-/// `±1/√in_features`
+/// `weight` is `[out_features, in_features]` and `bias` `[out_features]`, both drawn uniformly from `±1/√in_features`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html>).
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]
@@ -52,10 +51,10 @@ pub struct Linear {
 
 #[located(site)]
 impl Linear {
-    /// A layer with a bias, of `f32` on the CPU; [`to`](crate::ModuleTree::to) moves it.
+    /// A layer with a bias, in `f32` on the CPU; [`to`](crate::ModuleTree::to) moves it.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn new(in_features: usize, out_features: usize) -> Result<Linear> {
         Linear::with_options(in_features, out_features, LinearOptions::default())
     }
@@ -63,10 +62,10 @@ impl Linear {
     /// A layer with options.
     ///
     /// # Errors
-    /// The dtype is not a float, the device is not available, or memory runs out.
+    /// If the dtype is not floating-point, the device is not available, or memory runs out.
     pub fn with_options(in_features: usize, out_features: usize, options: LinearOptions) -> Result<Linear> {
         let weight = Tensor::empty([out_features, in_features], options.tensor)?;
-        // As PyTorch: `a = √5` makes the bound 1/√fan_in.
+        // As in PyTorch: `a = √5` makes the bound 1/√fan_in.
         init::kaiming_uniform_(&weight, FanMode::FanIn, Nonlinearity::LeakyReLU(5f64.sqrt()))?;
         let bias = if options.bias {
             let bound = if in_features > 0 { 1.0 / (in_features as f64).sqrt() } else { 0.0 };

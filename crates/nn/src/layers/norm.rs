@@ -1,4 +1,4 @@
-//! Normalization layers.
+//! Normalization layers: batch, layer and group normalization.
 
 use std::cell::Cell;
 
@@ -11,7 +11,7 @@ use crate::{
     parameter::{Buffer, Parameter, Training},
 };
 
-/// What a [`BatchNorm1d`] or [`BatchNorm2d`] is to be, besides its channels.
+/// Options of [`BatchNorm1d`] and [`BatchNorm2d`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct BatchNormOptions {
@@ -31,39 +31,38 @@ impl Default for BatchNormOptions {
 }
 
 impl BatchNormOptions {
-    /// What is added to the variance.
+    /// The number added to the variance.
     pub fn eps(self, eps: f64) -> Self {
         BatchNormOptions { eps, ..self }
     }
 
-    /// The share by which running statistics move toward a batch's; `None`: they are the average of all batches.
+    /// The weight of each batch in the running statistics; `None` makes them the average of all batches.
     pub fn momentum(self, momentum: Option<f64>) -> Self {
         BatchNormOptions { momentum, ..self }
     }
 
-    /// With or without scale and shift.
+    /// Whether to scale and shift.
     pub fn affine(self, affine: bool) -> Self {
         BatchNormOptions { affine, ..self }
     }
 
-    /// With or without the shift, where there is a scale.
+    /// Whether to shift, if there is a scale.
     pub fn bias(self, bias: bool) -> Self {
         BatchNormOptions { bias, ..self }
     }
 
-    /// With or without running statistics; without, every batch is normalized by its own.
+    /// Whether to keep running statistics; without them, every batch is normalized by its own.
     pub fn track_running_stats(self, track: bool) -> Self {
         BatchNormOptions { track_running_stats: track, ..self }
     }
 
-    /// Made with this dtype and on this device.
+    /// Sets the dtype and device.
     pub fn tensor(self, options: impl Into<TensorOptions>) -> Self {
         BatchNormOptions { tensor: options.into(), ..self }
     }
 }
 
-/// Normalizes, and moves running statistics so that they are the average of all `count` batches. The count stays on the
-/// device.
+/// Normalizes, and updates the running statistics to the average of all `count` batches. The count stays on the device.
 fn averaged(
     running: Running<'_>,
     count: &Tensor,
@@ -87,14 +86,15 @@ thread_local! {
     static CUMULATIVE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether running statistics are means over all batches, whatever the momentum of a layer is.
+/// Whether running statistics are averages over all batches, whatever the momentum of a layer is.
 fn is_cumulative() -> bool {
     CUMULATIVE.with(Cell::get)
 }
 
-/// Calls `f`, in which running statistics of batch normalization are means over all batches, as with a momentum of `None`.
+/// Calls `f` with the running statistics of batch normalization averaged over all batches, as with a momentum of
+/// `None`.
 pub(crate) fn cumulative_statistics<T>(f: impl FnOnce() -> T) -> T {
-    /// Puts back what was, also after a panic.
+    /// Restores the old setting, also after a panic.
     struct Reset(bool);
     impl Drop for Reset {
         fn drop(&mut self) {
@@ -105,13 +105,13 @@ pub(crate) fn cumulative_statistics<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Batch normalizations, which differ in the ranks that they take.
+/// Batch normalization layers, which differ in the ranks that they accept.
 macro_rules! batch_norms {
     ($($(#[$doc:meta])* $name:ident $takes:literal $($rank:literal)|+;)*) => {$(
         $(#[$doc])*
         ///
-        /// In training mode by the mean and variance of the batch, toward which running statistics move; in evaluation
-        /// mode by the running statistics. Then scale (at first 1) and shift (0).
+        /// In training mode it normalizes by the mean and variance of the batch and updates the running statistics; in
+        /// evaluation mode, by the running statistics. Then it scales (initially by 1) and shifts (initially by 0).
         #[derive(Debug, Module)]
         #[module(save, extra_repr = "describe")]
         pub struct $name {
@@ -119,9 +119,9 @@ macro_rules! batch_norms {
             pub weight: Option<Parameter>,
             /// The shift.
             pub bias: Option<Parameter>,
-            /// At first 0.
+            /// The running mean, initially 0.
             pub running_mean: Option<Buffer>,
-            /// At first 1.
+            /// The running variance, initially 1.
             pub running_var: Option<Buffer>,
             /// The number of batches so far (`i64`).
             pub num_batches_tracked: Option<Buffer>,
@@ -136,7 +136,7 @@ macro_rules! batch_norms {
             /// A layer for this many channels.
             ///
             /// # Errors
-            /// Memory runs out.
+            /// If memory runs out.
             pub fn new(num_features: usize) -> Result<$name> {
                 $name::with_options(num_features, BatchNormOptions::default())
             }
@@ -144,7 +144,7 @@ macro_rules! batch_norms {
             /// A layer with options.
             ///
             /// # Errors
-            /// The dtype is not a float, the device is not available, or memory runs out.
+            /// If the dtype is not floating-point, the device is not available, or memory runs out.
             pub fn with_options(num_features: usize, options: BatchNormOptions) -> Result<$name> {
                 let BatchNormOptions { eps, momentum, affine, bias, track_running_stats, tensor } = options;
                 let parameter = |value: f64| Parameter::new(Tensor::full(num_features, value, tensor)?);
@@ -214,9 +214,9 @@ batch_norms! {
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]
 pub struct LayerNorm {
-    /// The scale, at first 1.
+    /// The scale, initially 1.
     pub weight: Option<Parameter>,
-    /// The shift, at first 0.
+    /// The shift, initially 0.
     pub bias: Option<Parameter>,
     #[module(skip, save)]
     normalized_shape: Vec<usize>,
@@ -228,7 +228,7 @@ impl LayerNorm {
     /// A layer for tensors that end with these extents, with scale and shift and `eps` of 1e-5.
     ///
     /// # Errors
-    /// There are no extents, or memory runs out.
+    /// If there are no extents, or memory runs out.
     pub fn new(normalized_shape: &[usize]) -> Result<LayerNorm> {
         LayerNorm::with_options(normalized_shape, 1e-5, true, true, TensorOptions::new())
     }
@@ -236,7 +236,7 @@ impl LayerNorm {
     /// A layer with another `eps`, with or without scale (`elementwise_affine`) and shift.
     ///
     /// # Errors
-    /// As [`new`](LayerNorm::new), or the dtype is not a float, or the device is not available.
+    /// Those of [`new`](LayerNorm::new); or if the dtype is not floating-point, or the device is not available.
     pub fn with_options(
         normalized_shape: &[usize],
         eps: f64,
@@ -278,9 +278,9 @@ impl Module for LayerNorm {
 #[derive(Debug, Module)]
 #[module(save, extra_repr = "describe")]
 pub struct GroupNorm {
-    /// The scale, at first 1.
+    /// The scale, initially 1.
     pub weight: Option<Parameter>,
-    /// The shift, at first 0.
+    /// The shift, initially 0.
     pub bias: Option<Parameter>,
     num_groups: usize,
     num_channels: usize,
@@ -292,7 +292,7 @@ impl GroupNorm {
     /// A layer with scale and shift and `eps` of 1e-5.
     ///
     /// # Errors
-    /// The groups do not divide the channels, or memory runs out.
+    /// If the groups do not divide the channels, or memory runs out.
     pub fn new(num_groups: usize, num_channels: usize) -> Result<GroupNorm> {
         GroupNorm::with_options(num_groups, num_channels, 1e-5, true, TensorOptions::new())
     }
@@ -300,7 +300,7 @@ impl GroupNorm {
     /// A layer with another `eps`, with or without scale and shift.
     ///
     /// # Errors
-    /// As [`new`](GroupNorm::new), or the dtype is not a float, or the device is not available.
+    /// Those of [`new`](GroupNorm::new); or if the dtype is not floating-point, or the device is not available.
     pub fn with_options(
         num_groups: usize,
         num_channels: usize,

@@ -6,8 +6,8 @@ use kiln_tensor::{Error, PadMode, Result, Tensor};
 use super::pair::python_float;
 use crate::module::Module;
 
-/// How many elements are added on each side: one number for all sides, or a list that starts with the last dimension, `[left,
-/// right, top, bottom, front, back]`. Negative numbers take elements away.
+/// How many elements to add on each side: one number for all sides, or a list that starts with the last dimension,
+/// `[left, right, top, bottom, front, back]`. Negative numbers remove elements.
 pub trait PadAmounts<const N: usize> {
     /// A number for each side.
     fn amounts(self) -> [i64; N];
@@ -25,13 +25,13 @@ impl<const N: usize> PadAmounts<N> for [i64; N] {
     }
 }
 
-/// As a Python tuple.
+/// Formats as a Python tuple.
 fn tuple(amounts: &[i64]) -> String {
     let amounts: Vec<String> = amounts.iter().map(ToString::to_string).collect();
     format!("({})", amounts.join(", "))
 }
 
-/// Pads the last dimensions, as many as there are pairs, of a sample or a batch of samples with channels.
+/// Pads the last dimensions, one per pair of amounts, of a sample or a batch of samples with channels.
 fn pad(layer: &'static str, x: &Tensor, amounts: &[i64], mode: PadMode) -> Result<Tensor> {
     let spatial = amounts.len() / 2;
     if x.rank() != spatial + 1 && x.rank() != spatial + 2 {
@@ -43,7 +43,7 @@ fn pad(layer: &'static str, x: &Tensor, amounts: &[i64], mode: PadMode) -> Resul
 
 macro_rules! pads {
     ($($mode:ident $what:literal $($name:ident $sides:literal)*;)*) => {$($(
-        #[doc = concat!("Adds elements around the last dimensions: ", $what, ".")]
+        #[doc = concat!("Pads the last dimensions with ", $what, ".")]
         ///
         #[doc = concat!("(<https://docs.pytorch.org/docs/stable/generated/torch.nn.", stringify!($name), ".html>)")]
         #[derive(Clone, Copy, Debug, Module)]
@@ -54,7 +54,7 @@ macro_rules! pads {
         }
 
         impl $name {
-            /// The layer that adds so many elements on each side.
+            /// A layer that adds this many elements on each side.
             #[must_use]
             pub fn new(padding: impl PadAmounts<$sides>) -> $name {
                 $name { padding: padding.amounts() }
@@ -77,14 +77,14 @@ macro_rules! pads {
 }
 pads! {
     Zero "zeros" ZeroPad1d 2 ZeroPad2d 4 ZeroPad3d 6;
-    Reflect "what is mirrored at the edge, without the edge itself" ReflectionPad1d 2 ReflectionPad2d 4 ReflectionPad3d 6;
+    Reflect "elements mirrored at the edge, without repeating the edge" ReflectionPad1d 2 ReflectionPad2d 4 ReflectionPad3d 6;
     Replicate "copies of the edge" ReplicationPad1d 2 ReplicationPad2d 4 ReplicationPad3d 6;
-    Circular "those of the other side" CircularPad1d 2 CircularPad2d 4 CircularPad3d 6;
+    Circular "elements of the opposite side" CircularPad1d 2 CircularPad2d 4 CircularPad3d 6;
 }
 
 macro_rules! constant_pads {
     ($($name:ident $sides:literal)*) => {$(
-        /// Adds elements of one value around the last dimensions.
+        /// Pads the last dimensions with one value.
         ///
         #[doc = concat!("(<https://docs.pytorch.org/docs/stable/generated/torch.nn.", stringify!($name), ".html>)")]
         #[derive(Clone, Copy, Debug, Module)]
@@ -96,7 +96,7 @@ macro_rules! constant_pads {
         }
 
         impl $name {
-            /// The layer that adds so many elements of this value on each side.
+            /// A layer that adds this many elements of this value on each side.
             #[must_use]
             pub fn new(padding: impl PadAmounts<$sides>, value: f64) -> $name {
                 $name { padding: padding.amounts(), value }

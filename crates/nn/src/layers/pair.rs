@@ -1,4 +1,4 @@
-//! Settings for height and width, and how Python prints them.
+//! Settings for height and width, and their format as in Python.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::saved::{Describing, Restoring, Saved};
 
-/// One number for height and width, or a number each: `3`, `(3, 2)`, `[3, 2]`. It prints as it was given.
+/// One number for both height and width, or one for each: `3`, `(3, 2)`, `[3, 2]`. It prints as it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pair {
     /// The same for both.
@@ -28,7 +28,7 @@ impl Pair {
     }
 }
 
-/// As it was given: a number, or a list of two.
+/// Saved as it was given: a number, or a list of two.
 impl Saved for Pair {
     fn save(&self, at: &mut Describing) -> Result<Value> {
         match self {
@@ -73,7 +73,7 @@ impl fmt::Display for Pair {
     }
 }
 
-/// The image that an adaptive pooling gives: one number for height and width, or a number each; `None` keeps the input's
+/// The output size of adaptive pooling: one number for both height and width, or one for each; `None` keeps the input's
 /// extent: `7`, `(7, 7)`, `(None, Some(7))`. It prints as it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdaptiveSize {
@@ -94,7 +94,7 @@ impl AdaptiveSize {
     }
 }
 
-/// As it was given: a number or null, or a list of two.
+/// Saved as it was given: a number or null, or a list of two.
 impl Saved for AdaptiveSize {
     fn save(&self, at: &mut Describing) -> Result<Value> {
         match self {
@@ -142,17 +142,17 @@ impl fmt::Display for AdaptiveSize {
     }
 }
 
-/// Two numbers as Python prints a pair.
+/// Formats two numbers as a Python tuple.
 pub(super) fn pair([a, b]: [usize; 2]) -> String {
     format!("({a}, {b})")
 }
 
-/// A truth value as Python prints it.
+/// Formats a truth value as Python does.
 pub(super) fn python_bool(value: bool) -> &'static str {
     if value { "True" } else { "False" }
 }
 
-/// A float as Python prints it: `0.1`, `1.0`, `1e-05`.
+/// Formats a float as Python does: `0.1`, `1.0`, `1e-05`.
 pub(super) fn python_float(value: f64) -> String {
     let plain = value == 0.0 || !value.is_finite() || (1e-4..1e16).contains(&value.abs());
     if plain {

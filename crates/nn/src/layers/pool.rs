@@ -1,4 +1,4 @@
-//! Pooling layers.
+//! Pooling layers: max and average pooling, also adaptive.
 
 use kiln_derive::located;
 use kiln_tensor::{Error, PoolDivisor, Pooling, Result, Tensor};
@@ -24,7 +24,7 @@ pub struct MaxPool2d {
 
 #[located(site)]
 impl MaxPool2d {
-    /// Windows of this size side by side.
+    /// Adjacent windows of this size.
     #[must_use]
     pub fn new(kernel_size: impl Into<Pair>) -> MaxPool2d {
         let kernel_size = kernel_size.into();
@@ -32,19 +32,19 @@ impl MaxPool2d {
         MaxPool2d { kernel_size, stride: kernel_size, padding, dilation, ceil_mode: false }
     }
 
-    /// With another distance of neighboring windows.
+    /// The distance between neighboring windows.
     #[must_use]
     pub fn stride(self, stride: impl Into<Pair>) -> MaxPool2d {
         MaxPool2d { stride: stride.into(), ..self }
     }
 
-    /// With windows that reach over the edges, by at most half of their size.
+    /// How far windows extend over the edges, at most half of their size.
     #[must_use]
     pub fn padding(self, padding: impl Into<Pair>) -> MaxPool2d {
         MaxPool2d { padding: padding.into(), ..self }
     }
 
-    /// With windows whose elements are this far apart.
+    /// The distance between a window's elements.
     #[must_use]
     pub fn dilation(self, dilation: impl Into<Pair>) -> MaxPool2d {
         MaxPool2d { dilation: dilation.into(), ..self }
@@ -68,7 +68,7 @@ impl MaxPool2d {
     /// The maxima and their positions `row * W + column` in their planes, PyTorch's `return_indices=True`.
     ///
     /// # Errors
-    /// As [`Tensor::max_pool2d`].
+    /// Those of [`Tensor::max_pool2d`].
     pub fn forward_with_indices(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         x.max_pool2d_with_indices(&self.windows())
     }
@@ -105,7 +105,7 @@ pub struct AvgPool2d {
 
 #[located(site)]
 impl AvgPool2d {
-    /// Windows of this size side by side.
+    /// Adjacent windows of this size.
     #[must_use]
     pub fn new(kernel_size: impl Into<Pair>) -> AvgPool2d {
         let kernel_size = kernel_size.into();
@@ -113,13 +113,13 @@ impl AvgPool2d {
         AvgPool2d { kernel_size, stride: kernel_size, padding: Pair::Both(0), ceil_mode: false, divisor }
     }
 
-    /// With another distance of neighboring windows.
+    /// The distance between neighboring windows.
     #[must_use]
     pub fn stride(self, stride: impl Into<Pair>) -> AvgPool2d {
         AvgPool2d { stride: stride.into(), ..self }
     }
 
-    /// With windows that reach over the edges, by at most half of their size; what is there counts as 0.
+    /// How far windows extend over the edges, at most half of their size; padding counts as 0.
     #[must_use]
     pub fn padding(self, padding: impl Into<Pair>) -> AvgPool2d {
         AvgPool2d { padding: padding.into(), ..self }
@@ -131,16 +131,16 @@ impl AvgPool2d {
         AvgPool2d { ceil_mode, ..self }
     }
 
-    /// Whether elements in the padding count for the divisor; they do at first.
+    /// Whether elements in the padding count in the divisor; by default they do.
     #[must_use]
     pub fn count_include_pad(self, count: bool) -> AvgPool2d {
         AvgPool2d { divisor: if count { PoolDivisor::WithPadding } else { PoolDivisor::Inside }, ..self }
     }
 
-    /// Divides by this number instead.
+    /// Divides by this number instead of the number of elements.
     ///
     /// # Errors
-    /// It is 0.
+    /// If it is 0.
     pub fn divisor_override(self, divisor: i64) -> Result<AvgPool2d> {
         if divisor == 0 {
             return Err(Error::argument("AvgPool2d", "the divisor is 0"));
@@ -164,7 +164,7 @@ impl Module for AvgPool2d {
     }
 }
 
-/// Layers that give images of one size.
+/// Layers that give images of a fixed size.
 macro_rules! adaptive {
     ($($(#[$doc:meta])* $name:ident $method:ident;)*) => {$(
         $(#[$doc])*
@@ -177,13 +177,13 @@ macro_rules! adaptive {
 
         #[located(site)]
         impl $name {
-            /// The layer that gives images of this height and width; `None` keeps the input's.
+            /// A layer that gives images of this height and width; `None` keeps the input's.
             #[must_use]
             pub fn new(output_size: impl Into<AdaptiveSize>) -> $name {
                 $name { output_size: output_size.into() }
             }
 
-            /// Height and width of the images that it gives; `None` is the input's.
+            /// Height and width of the output; `None` is the input's.
             #[must_use]
             pub fn output_size(&self) -> [Option<usize>; 2] {
                 self.output_size.get()
@@ -203,10 +203,10 @@ macro_rules! adaptive {
     )*};
 }
 adaptive! {
-    /// Averages of windows that cover the images, however large those are
+    /// Averages over windows that cover the images, whatever their size
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html>).
     AdaptiveAvgPool2d adaptive_avg_pool2d;
-    /// Maxima of windows that cover the images, however large those are
+    /// Maxima over windows that cover the images, whatever their size
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveMaxPool2d.html>).
     AdaptiveMaxPool2d adaptive_max_pool2d;
 }

@@ -13,8 +13,8 @@ use crate::{
     summary::is_observed,
 };
 
-/// A chain of layers, each applied to the output of the previous one. They are named by position
-/// (`0`, `1`, …) unless they are given names.
+/// A chain of layers, each applied to the output of the previous one. Layers are named by position (`0`, `1`, …) unless
+/// they are given names.
 ///
 /// ```
 /// use kiln_nn::{Linear, Module, ReLU, Sequential, seq};
@@ -27,7 +27,8 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A layer that is followed by [`ReLU`](crate::ReLU) is run by [`Module::forward_relu`]: for
+/// A layer followed by [`ReLU`](crate::ReLU) is run by [`Module::forward_relu`], which is a single primitive for
+/// [`Linear`](crate::Linear).
 /// [`Linear`](crate::Linear) that is one primitive.
 #[derive(Default)]
 pub struct Sequential {
@@ -35,7 +36,7 @@ pub struct Sequential {
     training: Training,
 }
 
-/// A [`Sequential`](crate::Sequential) of these layers.
+/// Makes a [`Sequential`](crate::Sequential) of these layers.
 #[macro_export]
 macro_rules! seq {
     ($($module:expr),* $(,)?) => {
@@ -45,13 +46,13 @@ macro_rules! seq {
 
 #[located(site)]
 impl Sequential {
-    /// No layers yet; alone it gives its input.
+    /// An empty chain, which returns its input.
     #[must_use]
     pub fn new() -> Sequential {
         Sequential::default()
     }
 
-    /// With one more layer, named by its position.
+    /// Appends a layer, named by its position, and returns the chain.
     #[must_use]
     #[allow(clippy::should_implement_trait)] // not a sum
     pub fn add(mut self, module: impl Module + 'static) -> Sequential {
@@ -59,18 +60,18 @@ impl Sequential {
         self
     }
 
-    /// With one more layer of this name.
+    /// Appends a layer with this name, and returns the chain.
     ///
     /// # Errors
-    /// The name is empty, has a dot in it, or is taken.
+    /// If the name is empty, contains a dot, or is taken.
     pub fn add_named(mut self, name: impl Into<String>, module: impl Module + 'static) -> Result<Sequential> {
         let name = name.into();
         if name.is_empty() || name.contains('.') {
-            let message = format!("\"{name}\" is no name for a layer: it must not be empty nor have a dot in it");
+            let message = format!("\"{name}\" is not a valid layer name: it must not be empty or contain a dot");
             return Err(Error::argument("Sequential::add_named", message));
         }
         if self.children.iter().any(|(taken, _)| *taken == name) {
-            return Err(Error::argument("Sequential::add_named", format!("there is a layer \"{name}\" already")));
+            return Err(Error::argument("Sequential::add_named", format!("there is already a layer \"{name}\"")));
         }
         self.children.push((name, Box::new(module)));
         Ok(self)
@@ -85,10 +86,10 @@ impl Sequential {
         self.children.push((self.children.len().to_string(), module));
     }
 
-    /// Replaces layer number `index`, e.g. by a new head, and returns the old one.
+    /// Replaces the layer at `index`, e.g. by a new head, and returns the old one.
     ///
     /// # Errors
-    /// There is no such layer.
+    /// If there is no such layer.
     pub fn replace(&mut self, index: usize, module: impl Module + 'static) -> Result<Box<dyn Module>> {
         let len = self.children.len();
         match self.children.get_mut(index) {
@@ -109,7 +110,7 @@ impl Sequential {
         self.children.is_empty()
     }
 
-    /// Layer number `index`.
+    /// The layer at `index`.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&dyn Module> {
         self.children.get(index).map(|(_, module)| &**module)
@@ -183,7 +184,7 @@ impl Saved for Sequential {
             let pair = pair.as_array().map(Vec::as_slice);
             let Some([Value::String(name), layer]) = pair else { return Err(at.wrong("a layer has no name")) };
             if name.is_empty() || name.contains('.') || !names.insert(name) {
-                return Err(at.wrong(format!("{name:?} is no name for a layer, or two have it")));
+                return Err(at.wrong(format!("{name:?} is not a valid layer name, or occurs twice")));
             }
             children.push((name.clone(), at.inside(name, |at| at.any(layer))?));
         }

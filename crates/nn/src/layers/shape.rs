@@ -1,12 +1,12 @@
-//! Layers that compute nothing.
+//! Layers that only reshape or pass on their input: `Flatten`, `Identity`.
 
 use kiln_derive::located;
 use kiln_tensor::{Result, Tensor};
 
 use crate::module::Module;
 
-/// Joins dimensions `start_dim` to `end_dim`, both included, into one. By default all but the first, the
-/// batch: `[N, 1, 28, 28]` to `[N, 784]`.
+/// Merges dimensions `start_dim` to `end_dim`, both included. By default all but the first, the batch: `[N, 1, 28, 28]`
+/// to `[N, 784]`.
 #[derive(Clone, Copy, Debug, Module)]
 #[module(save, extra_repr = "describe")]
 pub struct Flatten {
@@ -22,13 +22,13 @@ impl Default for Flatten {
 
 #[located(site)]
 impl Flatten {
-    /// All dimensions but the first.
+    /// Merges all dimensions but the first.
     #[must_use]
     pub fn new() -> Flatten {
         Flatten::default()
     }
 
-    /// Dimensions `start_dim` to `end_dim`; -1 is the last.
+    /// Merges dimensions `start_dim` to `end_dim`; -1 is the last.
     #[must_use]
     pub fn dims(start_dim: i64, end_dim: i64) -> Flatten {
         Flatten { start_dim, end_dim }
@@ -46,7 +46,7 @@ impl Module for Flatten {
     }
 }
 
-/// Its input. Takes the place of a layer that is not wanted.
+/// Returns its input. Takes the place of a layer that is not needed.
 #[derive(Clone, Copy, Debug, Default, Module)]
 #[module(save)]
 pub struct Identity;

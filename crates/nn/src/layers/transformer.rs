@@ -1,4 +1,4 @@
-//! Transformers: layers of the encoder and the decoder, both as stacks, and the whole.
+//! Transformers: encoder and decoder layers, stacks of them, and the whole model.
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
@@ -14,7 +14,7 @@ use crate::{
     saved_choice,
 };
 
-/// The activation between the linear layers of a transformer's layer.
+/// The activation between the linear layers of a transformer layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransformerActivation {
     /// ReLU.
@@ -26,7 +26,7 @@ pub enum TransformerActivation {
 
 saved_choice!(TransformerActivation { ReLU "relu", GELU "gelu" });
 
-/// What the layers of a transformer are to be, besides the features and heads.
+/// Options of the layers of a transformer.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct TransformerOptions {
@@ -56,12 +56,12 @@ impl Default for TransformerOptions {
 }
 
 impl TransformerOptions {
-    /// Features between the two linear layers; at first 2048.
+    /// The number of features between the two linear layers; 2048 by default.
     pub fn dim_feedforward(self, dim_feedforward: usize) -> Self {
         TransformerOptions { dim_feedforward, ..self }
     }
 
-    /// The probability of dropout; at first 0.1.
+    /// The dropout probability; 0.1 by default.
     pub fn dropout(self, dropout: f64) -> Self {
         TransformerOptions { dropout, ..self }
     }
@@ -71,27 +71,27 @@ impl TransformerOptions {
         TransformerOptions { activation, ..self }
     }
 
-    /// What is added to the variance in normalizations.
+    /// The number added to the variance in normalizations.
     pub fn layer_norm_eps(self, layer_norm_eps: f64) -> Self {
         TransformerOptions { layer_norm_eps, ..self }
     }
 
-    /// Whether sequences are `[N, L, features]`; at first `[L, N, features]`.
+    /// Whether sequences are `[N, L, features]`; by default they are `[L, N, features]`.
     pub fn batch_first(self, batch_first: bool) -> Self {
         TransformerOptions { batch_first, ..self }
     }
 
-    /// Whether normalizations come before attention and linear layers, not after the sum (Xiong et al., 2020).
+    /// Whether normalizations come before attention and linear layers rather than after the sum (Xiong et al., 2020).
     pub fn norm_first(self, norm_first: bool) -> Self {
         TransformerOptions { norm_first, ..self }
     }
 
-    /// With or without biases, in linear layers and normalizations.
+    /// Whether linear layers and normalizations have biases.
     pub fn bias(self, bias: bool) -> Self {
         TransformerOptions { bias, ..self }
     }
 
-    /// Made with this dtype and on this device.
+    /// Sets the dtype and device.
     pub fn tensor(self, options: impl Into<TensorOptions>) -> Self {
         TransformerOptions { tensor: options.into(), ..self }
     }
@@ -110,8 +110,9 @@ impl TransformerOptions {
     }
 }
 
-/// A layer of a transformer's encoder: self-attention and two linear layers, each with a shortcut and a normalization (Vaswani
-/// et al., 2017; <https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerEncoderLayer.html>).
+/// A transformer encoder layer: self-attention and two linear layers, each with a residual connection and a
+/// normalization (Vaswani et al., 2017;
+/// <https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerEncoderLayer.html>).
 #[derive(Debug, Module)]
 #[module(save)]
 pub struct TransformerEncoderLayer {
@@ -157,8 +158,8 @@ impl TransformerEncoderLayer {
     /// A layer for sequences of `d_model` features, with `nhead` heads.
     ///
     /// # Errors
-    /// The heads do not divide the features, the dropout is no probability, the dtype is not a float, the device is not
-    /// available, or memory runs out.
+    /// If the heads do not divide the features, the dropout is not a probability, the dtype is not floating-point, the
+    /// device is not available, or memory runs out.
     pub fn new(d_model: usize, nhead: usize, options: TransformerOptions) -> Result<TransformerEncoderLayer> {
         let dropout = || Dropout::new(options.dropout);
         Ok(TransformerEncoderLayer {
@@ -178,7 +179,7 @@ impl TransformerEncoderLayer {
     /// The output for a source with masks.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward_masked(&self, src: &Tensor, masks: AttentionMasks<'_>) -> Result<Tensor> {
         let x = shortcut(src, &self.norm1, self.norm_first, |x| {
             self.dropout1.forward(&self.self_attn.attend(x, x, x, masks)?)
@@ -197,8 +198,8 @@ impl Module for TransformerEncoderLayer {
     }
 }
 
-/// A layer of a transformer's decoder: self-attention, attention to the encoder's output, and two linear layers, each with a
-/// shortcut and a normalization (Vaswani et al., 2017;
+/// A transformer decoder layer: self-attention, attention to the encoder's output, and two linear layers, each with a
+/// residual connection and a normalization (Vaswani et al., 2017;
 /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerDecoderLayer.html>).
 #[derive(Debug, Module)]
 #[module(save)]
@@ -223,7 +224,7 @@ impl TransformerDecoderLayer {
     /// A layer for sequences of `d_model` features, with `nhead` heads.
     ///
     /// # Errors
-    /// As [`TransformerEncoderLayer::new`].
+    /// Those of [`TransformerEncoderLayer::new`].
     pub fn new(d_model: usize, nhead: usize, options: TransformerOptions) -> Result<TransformerDecoderLayer> {
         let dropout = || Dropout::new(options.dropout);
         Ok(TransformerDecoderLayer {
@@ -243,10 +244,10 @@ impl TransformerDecoderLayer {
         })
     }
 
-    /// The output for a target and the encoder's output, with masks of the target and of the memory.
+    /// The output for a target and the encoder's output ("memory"), with masks for both.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward_masked(
         &self,
         tgt: &Tensor,
@@ -266,22 +267,23 @@ impl TransformerDecoderLayer {
     }
 }
 
-/// Encoder layers one after another (<https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerEncoder.html>).
+/// A stack of encoder layers (<https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerEncoder.html>).
 #[derive(Debug, Module)]
 #[module(save)]
 pub struct TransformerEncoder {
     /// The layers.
     pub layers: Vec<TransformerEncoderLayer>,
-    /// After the last layer.
+    /// The normalization after the last layer.
     pub norm: Option<LayerNorm>,
 }
 
 #[located(site)]
 impl TransformerEncoder {
-    /// So many layers, each drawn on its own (PyTorch copies one); with a normalization after them, if wanted.
+    /// A stack of `num_layers` layers, each initialized separately (PyTorch copies one), with an optional normalization
+    /// at the end.
     ///
     /// # Errors
-    /// As [`TransformerEncoderLayer::new`].
+    /// Those of [`TransformerEncoderLayer::new`].
     pub fn new(
         d_model: usize,
         nhead: usize,
@@ -299,7 +301,7 @@ impl TransformerEncoder {
     /// The output for a source with masks.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward_masked(&self, src: &Tensor, masks: AttentionMasks<'_>) -> Result<Tensor> {
         let mut x = src.clone();
         for layer in &self.layers {
@@ -317,22 +319,23 @@ impl Module for TransformerEncoder {
     }
 }
 
-/// Decoder layers one after another (<https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerDecoder.html>).
+/// A stack of decoder layers (<https://docs.pytorch.org/docs/stable/generated/torch.nn.TransformerDecoder.html>).
 #[derive(Debug, Module)]
 #[module(save)]
 pub struct TransformerDecoder {
     /// The layers.
     pub layers: Vec<TransformerDecoderLayer>,
-    /// After the last layer.
+    /// The normalization after the last layer.
     pub norm: Option<LayerNorm>,
 }
 
 #[located(site)]
 impl TransformerDecoder {
-    /// So many layers, each drawn on its own (PyTorch copies one); with a normalization after them, if wanted.
+    /// A stack of `num_layers` layers, each initialized separately (PyTorch copies one), with an optional normalization
+    /// at the end.
     ///
     /// # Errors
-    /// As [`TransformerEncoderLayer::new`].
+    /// Those of [`TransformerEncoderLayer::new`].
     pub fn new(
         d_model: usize,
         nhead: usize,
@@ -349,7 +352,7 @@ impl TransformerDecoder {
 
     /// The output for a target and the encoder's output, with masks of the target and of the memory.
     ///
-    /// # Errors
+    /// The output for a target and the encoder's output, with masks for both.
     /// Shapes, dtypes or devices do not fit.
     pub fn forward_masked(
         &self,
@@ -371,31 +374,31 @@ impl TransformerDecoder {
 #[derive(Debug, Module)]
 #[module(save)]
 pub struct Transformer {
-    /// Reads the source.
+    /// The encoder, which reads the source.
     pub encoder: TransformerEncoder,
-    /// Reads the target and the encoder's output.
+    /// The decoder, which reads the target and the encoder's output.
     pub decoder: TransformerDecoder,
     d_model: usize,
 }
 
-/// The masks of a [`Transformer`]: of the source, of the target, and of the encoder's output.
+/// The masks of a [`Transformer`]: for the source, the target, and the encoder's output.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TransformerMasks<'a> {
-    /// Among the source.
+    /// For self-attention in the source.
     pub src: AttentionMasks<'a>,
-    /// Among the target.
+    /// For self-attention in the target.
     pub tgt: AttentionMasks<'a>,
-    /// From the target to the encoder's output.
+    /// For attention from the target to the encoder's output.
     pub memory: AttentionMasks<'a>,
 }
 
 #[located(site)]
 impl Transformer {
-    /// So many layers of encoder and decoder, each with a normalization at its end (PyTorch's defaults are `d_model` 512, 8
-    /// heads, 6 and 6 layers).
+    /// An encoder and a decoder with this many layers, each with a normalization at its end (PyTorch's defaults are
+    /// `d_model` 512, 8 heads, 6 and 6 layers).
     ///
     /// # Errors
-    /// As [`TransformerEncoderLayer::new`].
+    /// Those of [`TransformerEncoderLayer::new`].
     pub fn new(
         d_model: usize,
         nhead: usize,
@@ -417,7 +420,7 @@ impl Transformer {
     /// The decoder's output for a source and a target.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward_masked(&self, src: &Tensor, tgt: &Tensor, masks: TransformerMasks<'_>) -> Result<Tensor> {
         for x in [src, tgt] {
             if x.dims().last() != Some(&self.d_model) {

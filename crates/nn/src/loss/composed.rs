@@ -1,8 +1,8 @@
-//! What losses that are written in tensor operations share: their structs, and how elements are combined.
+//! Common parts of the losses that are composed of tensor operations: their structs, and reduction.
 
 use kiln_tensor::{Error, Reduction, Result, Tensor};
 
-/// Structs of losses with a reduction and settings, each with PyTorch's name and default.
+/// Loss structs with a reduction and settings, each with PyTorch's name and default.
 macro_rules! composed {
     ($(
         $(#[$doc:meta])*
@@ -26,7 +26,7 @@ macro_rules! composed {
 
         #[located(site)]
         impl $name {
-            /// With PyTorch's defaults.
+            /// A loss with PyTorch's defaults.
             #[must_use]
             pub fn new() -> $name {
                 $name::default()
@@ -59,7 +59,7 @@ macro_rules! composed {
 }
 pub(super) use composed;
 
-/// The losses of elements or samples as one number, or as they are.
+/// Applies the reduction to the losses of elements or samples.
 pub(super) fn reduced(losses: Tensor, reduction: Reduction) -> Result<Tensor> {
     match reduction {
         Reduction::None => Ok(losses),
@@ -68,18 +68,18 @@ pub(super) fn reduced(losses: Tensor, reduction: Reduction) -> Result<Tensor> {
     }
 }
 
-/// Refuses a target of another shape: broadcast, it would be a mistake that nobody sees.
+/// Refuses a target of another shape: broadcasting it would hide a mistake.
 pub(super) fn same_shape(op: &'static str, input: &Tensor, target: &Tensor) -> Result<()> {
     if input.shape() == target.shape() {
         return Ok(());
     }
-    Err(Error::shapes(op, input.shape(), target.shape(), "the target has the input's shape"))
+    Err(Error::shapes(op, input.shape(), target.shape(), "the target must have the input's shape"))
 }
 
 /// `x * log(y)`, 0 where `x` is 0.
 pub(super) fn x_log_y(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let zero = x.eq(0.0)?;
-    // A one in place of what is not looked at, whose gradient is no NaN.
+    // Ignored elements are replaced by one, so that their gradient is not NaN.
     let y = zero.where_cond(1.0, y)?;
     zero.where_cond(0.0, &x.mul(&y.log()?)?)
 }

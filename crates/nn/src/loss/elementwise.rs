@@ -1,4 +1,4 @@
-//! Losses of single elements, in tensor operations.
+//! Element-wise losses, composed of tensor operations.
 
 use std::f64::consts::PI;
 
@@ -12,50 +12,50 @@ use super::composed::{composed, reduced, same_shape, x_log_y};
 use crate::{module::Module, parameter::Buffer};
 
 composed! {
-    /// Binary cross-entropy of probabilities: `-(target * log(input) + (1 - target) * log(1 - input))`, where logarithms are at
-    /// least -100 (<https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html>). Of logits
+    /// Binary cross-entropy of probabilities: `-(target * log(input) + (1 - target) * log(1 - input))`, with logarithms
+    /// clamped to at least -100 (<https://docs.pytorch.org/docs/stable/generated/torch.nn.BCELoss.html>). For logits,
     /// [`BCEWithLogitsLoss`](crate::BCEWithLogitsLoss) is more precise.
     BCELoss [weight "A factor for each element; broadcasts to the input's shape."] {}
 
-    /// The absolute error, but half its square by `beta` where it is less than `beta`
+    /// The absolute error where it is at least `beta`, half its square divided by `beta` below
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html>).
     SmoothL1Loss {
-        beta: f64 = 1.0, "Where the square becomes a line: 1 by default; 0 is the absolute error.";
+        beta: f64 = 1.0, "The error at which the loss becomes linear: 1 by default; 0 gives the absolute error.";
     }
 
-    /// Half the squared error, but a line where the error is more than `delta`
+    /// Half the squared error, linear where the error is above `delta`
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html>).
     HuberLoss {
-        delta: f64 = 1.0, "Where the square becomes a line: 1 by default.";
+        delta: f64 = 1.0, "The error at which the loss becomes linear: 1 by default.";
     }
 
-    /// Kullback and Leibler's divergence `target * (log(target) - input)` of logarithms of probabilities
+    /// The Kullback-Leibler divergence `target * (log(target) - input)`, for an input of log-probabilities
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.KLDivLoss.html>).
     KLDivLoss {
-        batch_mean: bool = false, "Whether the result is the sum by the number of samples, which is the divergence: `reduction=\"batchmean\"` of PyTorch.";
-        log_target: bool = false, "Whether the target holds logarithms as well.";
+        batch_mean: bool = false, "Whether the result is the sum divided by the number of samples, which is the true divergence: PyTorch's `reduction=\"batchmean\"`.";
+        log_target: bool = false, "Whether the target holds log-probabilities as well.";
     }
 
-    /// The negative log-likelihood of counts that have Poisson's distribution
+    /// The negative log-likelihood of counts under a Poisson distribution
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.PoissonNLLLoss.html>).
     PoissonNLLLoss {
-        log_input: bool = true, "Whether the input is the logarithm of the expected count: so by default.";
+        log_input: bool = true, "Whether the input is the logarithm of the expected count: true by default.";
         full: bool = false, "Whether Stirling's approximation of the constant term is added.";
-        eps: f64 = 1e-8, "Added to what the logarithm is taken of: 1e-8 by default.";
+        eps: f64 = 1e-8, "Added to the argument of the logarithm: 1e-8 by default.";
     }
 
-    /// The negative log-likelihood of values that have a normal distribution
+    /// The negative log-likelihood of values under a normal distribution
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.GaussianNLLLoss.html>).
     GaussianNLLLoss {
         full: bool = false, "Whether the constant term is added.";
         eps: f64 = 1e-6, "The smallest variance: 1e-6 by default.";
     }
 
-    /// `log(1 + exp(-target * input))` of targets 1 and -1
+    /// `log(1 + exp(-target * input))` for targets 1 and -1
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.SoftMarginLoss.html>).
     SoftMarginLoss {}
 
-    /// The input where the target is 1, and how much it is below the margin where the target is -1
+    /// The input where the target is 1, and the amount by which it is below the margin where the target is -1
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.HingeEmbeddingLoss.html>).
     HingeEmbeddingLoss {
         margin: f64 = 1.0, "The margin: 1 by default.";
@@ -64,10 +64,10 @@ composed! {
 
 #[located(site)]
 impl BCELoss {
-    /// The loss of probabilities and targets in `[0, 1]`.
+    /// The loss for probabilities and targets in `[0, 1]`.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices differ.
+    /// If shapes, dtypes or devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         same_shape("BCELoss", input, target)?;
         let dtype = input.dtype();
@@ -84,10 +84,10 @@ impl BCELoss {
     }
 }
 
-/// The least product of the two probabilities that the gradient is divided by: PyTorch's, in `f32` for every dtype.
+/// The smallest product of the two probabilities that the gradient is divided by: PyTorch's, in `f32` for every dtype.
 const SMALLEST: f32 = 1e-12;
 
-/// Binary cross-entropy of elements, whose gradient is finite at probabilities of 0 and 1, as PyTorch's.
+/// Element-wise binary cross-entropy, whose gradient is finite at probabilities of 0 and 1, as PyTorch's is.
 struct BinaryCrossEntropy;
 
 fn one_minus(x: &Tensor) -> Result<Tensor> {
@@ -119,7 +119,7 @@ impl Function for BinaryCrossEntropy {
     }
 }
 
-/// `error²/(2 * bend)` up to `bend`, then the line that goes on from there, for errors that are not negative.
+/// `error²/(2 * bend)` up to `bend`, and its tangent line above, for nonnegative errors.
 fn bent(error: &Tensor, bend: f64) -> Result<Tensor> {
     let near = error.clamp_max(bend)?;
     near.square()?.mul(0.5 / bend)?.add(&error.sub(&near)?)
@@ -130,7 +130,7 @@ impl SmoothL1Loss {
     /// The loss; the target has the input's shape.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices differ, or `beta` is negative.
+    /// If shapes, dtypes or devices differ, or `beta` is negative.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         same_shape("SmoothL1Loss", input, target)?;
         if self.beta < 0.0 || self.beta.is_nan() {
@@ -146,7 +146,7 @@ impl HuberLoss {
     /// The loss; the target has the input's shape.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices differ, or `delta` is not positive.
+    /// If shapes, dtypes or devices differ, or `delta` is not positive.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         same_shape("HuberLoss", input, target)?;
         if self.delta <= 0.0 || self.delta.is_nan() {
@@ -158,10 +158,10 @@ impl HuberLoss {
 
 #[located(site)]
 impl KLDivLoss {
-    /// The loss of logarithms of probabilities, and the probabilities that they should be of.
+    /// The loss for log-probabilities and target probabilities.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices differ.
+    /// If shapes, dtypes or devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         same_shape("KLDivLoss", input, target)?;
         let losses = if self.log_target {
@@ -179,10 +179,10 @@ impl KLDivLoss {
 
 #[located(site)]
 impl PoissonNLLLoss {
-    /// The loss of expected counts, or of their logarithms, and counts.
+    /// The loss for expected counts, or their logarithms, and counts.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let mut losses = if self.log_input {
             input.exp()?.sub(&target.mul(input)?)?
@@ -201,16 +201,16 @@ impl PoissonNLLLoss {
 
 #[located(site)]
 impl GaussianNLLLoss {
-    /// The loss of expected values, values, and variances: of the input's shape, or one for all of one dimension.
-    /// It waits for the device, to refuse negative variances.
+    /// The loss for expected values, values, and variances (of the input's shape, or one for a whole dimension). Waits
+    /// for the device, in order to refuse negative variances.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit, or a variance is negative.
+    /// If shapes, dtypes or devices do not fit, or a variance is negative.
     pub fn forward(&self, input: &Tensor, target: &Tensor, var: &Tensor) -> Result<Tensor> {
         const OP: &str = "GaussianNLLLoss";
         let (dims, own) = (input.dims(), var.dims());
         let without_last = dims.split_last().map(|(_, rest)| rest);
-        // Of one dimension it may have one for all.
+        // The last dimension may share one variance.
         let shared = || {
             own.len() == dims.len() && {
                 let mut other = dims.iter().zip(own).filter(|(dim, own)| dim != own);
@@ -222,13 +222,13 @@ impl GaussianNLLLoss {
         } else if without_last == Some(own) {
             var.unsqueeze(-1)?
         } else {
-            let expected = "variances of the input's shape, or one for all of one dimension";
+            let expected = "variances of the input's shape, or one for a whole dimension";
             return Err(Error::shapes(OP, input.shape(), var.shape(), expected));
         };
         if var.lt(0.0)?.any(())?.item::<bool>()? {
             return Err(Error::argument(OP, "a variance is negative"));
         }
-        // The gradient of a variance that is too small is that of the smallest.
+        // A variance that is too small gets the gradient of the smallest allowed one.
         let raised = var.detach().clamp_min(self.eps)?.sub(&var.detach())?;
         let var = var.add(&raised)?;
         let mut losses = input.sub(target)?.square()?.div(&var)?.add(&var.log()?)?.mul(0.5)?;
@@ -244,7 +244,7 @@ impl SoftMarginLoss {
     /// The loss; the target has the input's shape.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices differ.
+    /// If shapes, dtypes or devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         same_shape("SoftMarginLoss", input, target)?;
         reduced(target.mul(input)?.log_sigmoid()?.neg()?, self.reduction)
@@ -253,10 +253,10 @@ impl SoftMarginLoss {
 
 #[located(site)]
 impl HingeEmbeddingLoss {
-    /// The loss of distances and targets 1 (alike) and -1.
+    /// The loss for distances and targets 1 (similar) and -1 (dissimilar).
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         let below = input.neg()?.add(self.margin)?.clamp_min(0.0)?;
         let apart = target.ne(1.0)?.where_cond(&below, 0.0)?;

@@ -1,4 +1,4 @@
-//! Losses of margins between scores, distances and embeddings, in tensor operations.
+//! Margin losses on scores, distances and embeddings, composed of tensor operations.
 
 use kiln_derive::located;
 use kiln_tensor::{DType, Error, Reduction, Result, Tensor};
@@ -7,49 +7,49 @@ use super::composed::{composed, reduced, same_shape};
 use crate::{module::Module, parameter::Buffer};
 
 composed! {
-    /// How much the first input fails to be above the second by the margin, where the target is 1, or below, where it is -1
-    /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html>).
+    /// The amount by which the first input fails to be above the second by the margin (where the target is 1) or below
+    /// it (where it is -1) (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html>).
     MarginRankingLoss {
         margin: f64 = 0.0, "The margin: 0 by default.";
     }
 
-    /// `1 - cos` of two vectors where the target is 1, and how much `cos` is above the margin where it is -1
+    /// `1 - cos` of two vectors where the target is 1, and the amount by which `cos` is above the margin where it is -1
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html>).
     CosineEmbeddingLoss {
         margin: f64 = 0.0, "The margin: 0 by default.";
     }
 
-    /// How much the distance to what is alike fails to be below that to what is not, by the margin
+    /// The amount by which the distance to the positive sample fails to be below that to the negative one by the margin
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.TripletMarginLoss.html>).
     TripletMarginLoss {
         margin: f64 = 1.0, "The margin: 1 by default.";
         p: f64 = 2.0, "The norm of the distance: 2 by default.";
         eps: f64 = 1e-6, "Added to each difference: 1e-6 by default.";
-        swap: bool = false, "Whether the distance of the other two counts, if it is less (Balntas et al., 2016).";
+        swap: bool = false, "Whether to use the distance between positive and negative if it is smaller (Balntas et al., 2016).";
     }
 
-    /// How much other classes' scores come closer to the target's than the margin
+    /// The amounts by which other classes' scores come within the margin of the target's
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiMarginLoss.html>).
     MultiMarginLoss [weight "A factor for each class, of shape `[C]`."] {
         p: u32 = 1, "The power: 1, by default, or 2.";
         margin: f64 = 1.0, "The margin: 1 by default.";
     }
 
-    /// How much other classes' scores come closer to those of a sample's classes than 1
+    /// The amounts by which other classes' scores come within 1 of those of a sample's classes
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiLabelMarginLoss.html>).
     MultiLabelMarginLoss {}
 
-    /// The mean over classes of binary cross-entropy of logits
+    /// The mean over classes of the binary cross-entropy of logits
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiLabelSoftMarginLoss.html>).
     MultiLabelSoftMarginLoss [weight "A factor for each class, of shape `[C]`."] {}
 }
 
 #[located(site)]
 impl MarginRankingLoss {
-    /// The loss of two scores and targets 1 and -1, all of one shape.
+    /// The loss for two scores and targets 1 and -1, all of the same shape.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
         same_shape("MarginRankingLoss", input1, input2)?;
         let ahead = input1.sub(input2)?.mul(target)?;
@@ -59,15 +59,15 @@ impl MarginRankingLoss {
 
 #[located(site)]
 impl CosineEmbeddingLoss {
-    /// The loss of vectors `[N, D]` or `[D]`, and targets 1 (alike) and -1, `[N]` or one.
+    /// The loss for vectors `[N, D]` or `[D]`, and targets 1 (similar) and -1 (dissimilar), `[N]` or a single one.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
         const OP: &str = "CosineEmbeddingLoss";
         same_shape(OP, input1, input2)?;
         if !matches!(input1.rank(), 1 | 2) || target.rank() + 1 != input1.rank() {
-            let expected = "vectors [N, D] and targets [N], or one of both";
+            let expected = "vectors [N, D] and targets [N], or one vector [D] and one target";
             return Err(Error::shapes(OP, input1.shape(), target.shape(), expected));
         }
         const EPS: f64 = 1e-12;
@@ -82,15 +82,15 @@ impl CosineEmbeddingLoss {
 
 #[located(site)]
 impl TripletMarginLoss {
-    /// The loss of three lots of vectors `[N, D]` or `[D]`: an anchor, what is like it, and what is not.
+    /// The loss for vectors `[N, D]` or `[D]`: an anchor, a positive (similar) and a negative (dissimilar) sample.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
         const OP: &str = "TripletMarginLoss";
         if anchor.rank() != positive.rank() || anchor.rank() != negative.rank() {
             let other = if anchor.rank() == positive.rank() { negative } else { positive };
-            return Err(Error::shapes(OP, anchor.shape(), other.shape(), "as many dimensions each"));
+            return Err(Error::shapes(OP, anchor.shape(), other.shape(), "they must have equally many dimensions"));
         }
         let distance = |a: &Tensor, b: &Tensor| a.sub(b)?.add(self.eps)?.norm(self.p, -1);
         let near = distance(anchor, positive)?;
@@ -102,7 +102,7 @@ impl TripletMarginLoss {
     }
 }
 
-/// Scores as `[N, C]`, and whether they were one sample's.
+/// Scores as `[N, C]`, and whether they were those of a single sample.
 fn as_batch(op: &'static str, input: &Tensor) -> Result<(Tensor, bool)> {
     match input.rank() {
         1 => Ok((input.unsqueeze(0)?, true)),
@@ -111,7 +111,7 @@ fn as_batch(op: &'static str, input: &Tensor) -> Result<(Tensor, bool)> {
     }
 }
 
-/// Losses of samples combined; of one sample without a batch a scalar.
+/// Reduces the losses of samples; for a single sample without a batch, the loss is a scalar.
 fn of_samples(losses: Tensor, single: bool, reduction: Reduction) -> Result<Tensor> {
     let losses = if single { losses.squeeze(0)? } else { losses };
     reduced(losses, reduction)
@@ -119,10 +119,10 @@ fn of_samples(losses: Tensor, single: bool, reduction: Reduction) -> Result<Tens
 
 #[located(site)]
 impl MultiMarginLoss {
-    /// The loss of scores `[N, C]` or `[C]` and class indices (`i64`), `[N]` or one.
+    /// The loss for scores `[N, C]` or `[C]` and class indices (`i64`), `[N]` or a single one.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit, a class index is out of range, or `p` is neither 1 nor 2.
+    /// If shapes, dtypes or devices do not fit, a class index is out of range, or `p` is neither 1 nor 2.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         const OP: &str = "MultiMarginLoss";
         if !matches!(self.p, 1 | 2) {
@@ -150,23 +150,23 @@ impl MultiMarginLoss {
 
 #[located(site)]
 impl MultiLabelMarginLoss {
-    /// The loss of scores `[N, C]` or `[C]` and class indices (`i64`) of that shape: a sample's classes, then -1.
+    /// The loss for scores `[N, C]` or `[C]` and class indices (`i64`) of the same shape: a sample's classes, then -1.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit, or a class index is out of range.
+    /// If shapes, dtypes or devices do not fit, or a class index is out of range.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         const OP: &str = "MultiLabelMarginLoss";
         same_shape(OP, input, target)?;
         let (scores, single) = as_batch(OP, input)?;
         let (target, _) = as_batch(OP, target)?;
         let classes = scores.size(1)?;
-        // What follows the first -1 does not count.
+        // Indices after the first -1 are ignored.
         let counts = target.lt(0)?.to_dtype(DType::I64)?.cumsum(1)?.eq(0)?;
         let index = counts.where_cond(&target, 0i64)?;
         let marks = scores.zeros_like()?.detach().scatter_add(1, &index, &counts.to_dtype(scores.dtype())?)?;
         let is_other = marks.eq(0.0)?;
         let own = scores.gather(1, &index)?;
-        // Each of a sample's classes against each other class.
+        // Compares each of a sample's classes with each other class.
         let closer = scores.unsqueeze(1)?.sub(&own.unsqueeze(2)?)?.add(1.0)?.clamp_min(0.0)?;
         let pairs = counts.unsqueeze(2)?.logical_and(&is_other.unsqueeze(1)?)?;
         let losses = pairs.where_cond(&closer, 0.0)?.sum([1, 2])?.div(classes as f64)?;
@@ -176,10 +176,10 @@ impl MultiLabelMarginLoss {
 
 #[located(site)]
 impl MultiLabelSoftMarginLoss {
-    /// The loss of logits `[N, C]` or `[C]` and targets in `[0, 1]` of that shape.
+    /// The loss for logits `[N, C]` or `[C]` and targets in `[0, 1]` of the same shape.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices differ.
+    /// If shapes, dtypes or devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
         same_shape("MultiLabelSoftMarginLoss", input, target)?;
         let yes = target.mul(&input.log_sigmoid()?)?;

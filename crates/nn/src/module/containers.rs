@@ -18,7 +18,7 @@ const fn name_of_list(kind: FieldKind) -> &'static str {
     }
 }
 
-/// A container is a module of its own unless its elements are plain configuration.
+/// A container counts as a module unless its elements are plain configuration.
 macro_rules! field_of_elements {
     ([$($generics:tt)*] $ty:ty, $kind:expr) => {
         impl<$($generics)*> Field for $ty {
@@ -109,7 +109,7 @@ impl<T: Field> ModuleTree for BTreeMap<String, T> {
 }
 field_of_elements!([T: Field] BTreeMap<String, T>, T::KIND);
 
-/// Transparent: the module inside, which may be a `dyn Module`.
+/// Transparent: forwards to the module inside, which may be a `dyn Module`.
 impl<M: ModuleTree + ?Sized> ModuleTree for Box<M> {
     fn type_name(&self) -> &str {
         (**self).type_name()

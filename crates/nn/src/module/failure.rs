@@ -1,10 +1,10 @@
-//! Which layer an error comes from.
+//! Adds to an error the layer that it comes from.
 
 use kiln_tensor::{Error, FailedLayer};
 
 use super::{ModuleTree, Part};
 
-/// The error, on its way out of a layer's `forward`.
+/// Called as the error leaves a layer's `forward`.
 pub(crate) fn failed_in<M: ModuleTree + ?Sized>(layer: &M, error: Error) -> Error {
     error.in_layer(|| {
         let path = path_of(layer);
@@ -12,7 +12,7 @@ pub(crate) fn failed_in<M: ModuleTree + ?Sized>(layer: &M, error: Error) -> Erro
     })
 }
 
-/// The error, on its way out of a container whose layer `child` failed.
+/// Called as the error leaves a container whose layer `child` failed.
 pub(crate) fn failed_in_container<C: ModuleTree, M: ModuleTree + ?Sized>(
     container: &C,
     name: &str,
@@ -22,7 +22,7 @@ pub(crate) fn failed_in_container<C: ModuleTree, M: ModuleTree + ?Sized>(
     failed_in(child, error).in_container(name, path_of(container).as_deref())
 }
 
-/// The path in the model, of modules with a training switch, which notes it.
+/// The module's path in the model, if the module has a training switch, which records it.
 fn path_of<M: ModuleTree + ?Sized>(module: &M) -> Option<String> {
     let mut path = None;
     module.visit(&mut |_, part| {
@@ -33,7 +33,7 @@ fn path_of<M: ModuleTree + ?Sized>(module: &M) -> Option<String> {
     path
 }
 
-/// The first line of what it prints as.
+/// The first line of its printed form.
 fn description<M: ModuleTree + ?Sized>(module: &M) -> String {
     let text = module.repr();
     match text.split_once('\n') {

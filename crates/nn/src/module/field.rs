@@ -1,4 +1,4 @@
-//! What may be a field of a module.
+//! `Field`: the types that a module's fields may have.
 
 use std::{marker::PhantomData, path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use kiln_tensor::{DType, Device, Reduction, Scalar, Shape};
 use super::tree::{Part, PartMut};
 use crate::parameter::{Buffer, Parameter, Training};
 
-/// What a type of field holds; of a container, what its elements hold.
+/// What a type of field holds; for a container, what its elements hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
     /// Nothing that belongs to the module's state.
@@ -20,8 +20,7 @@ pub enum FieldKind {
     Module,
 }
 
-/// A type that may be a field of a struct with `#[derive(Module)]`; see [`Module`](crate::Module) for which
-/// those are.
+/// A type that may be a field of a struct with `#[derive(Module)]`; [`Module`](crate::Module) lists them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a field of a module",
     label = "neither a module, `Parameter` or `Buffer`, nor plain configuration",
@@ -32,10 +31,10 @@ pub trait Field: Send + Sync {
     /// What it holds.
     const KIND: FieldKind;
 
-    /// Calls `each` with the part that a field named `name` is, if it is one.
+    /// Calls `each` with the field named `name`, if it is part of the module's state.
     fn visit_field<'a>(&'a self, name: &str, each: &mut dyn FnMut(&str, Part<'a>));
 
-    /// [`visit_field`](Field::visit_field) for changing.
+    /// [`visit_field`](Field::visit_field) with mutable access.
     fn visit_field_mut<'a>(&'a mut self, name: &str, each: &mut dyn FnMut(&str, PartMut<'a>));
 }
 
@@ -76,7 +75,7 @@ plain! {
     [T: Send + Sync + ?Sized] PhantomData<T>;
 }
 
-/// The field, if it is `Some`; else no field.
+/// Visits the value if it is `Some`.
 impl<T: Field> Field for Option<T> {
     const KIND: FieldKind = T::KIND;
     fn visit_field<'a>(&'a self, name: &str, each: &mut dyn FnMut(&str, Part<'a>)) {

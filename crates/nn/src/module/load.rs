@@ -2,12 +2,12 @@
 
 use kiln_tensor::{ErrorKind, Result, StateDict, Tensor, no_grad};
 
-/// What a [`load_state_dict`](crate::ModuleTree::load_state_dict) that was not strict left out.
+/// What a non-strict [`load_state_dict`](crate::ModuleTree::load_state_dict) left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Names in the module for which there was no tensor: these kept their values.
+    /// Names in the module without a tensor in the state dict: these kept their values.
     pub missing_keys: Vec<String>,
-    /// Names that the module does not have: these were not used.
+    /// Names that the module does not have: these were ignored.
     pub unexpected_keys: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn load(module: &str, own: &StateDict, given: &StateDict, strict: boo
         }
     }
     if problems.is_empty() {
-        // The targets are detached handles, so this is no change of a leaf that requires gradients.
+        // The targets are detached handles, so this does not change a leaf that requires gradients.
         no_grad(|| pairs.iter().try_for_each(|(_, target, source)| target.copy_(source)))?;
         return Ok(report);
     }
@@ -46,8 +46,8 @@ pub(super) fn load(module: &str, own: &StateDict, given: &StateDict, strict: boo
     Err(ErrorKind::StateDict { missing, unexpected, message }.into())
 }
 
-/// The prefix, up to a dot, that all unexpected names have and without which the module has one of them: what a wrapper
-/// around the module has put before them.
+/// A prefix, up to a dot, that all unexpected names share and without which one of them is a name in the module: what a
+/// wrapper around the module has prepended.
 fn shared_prefix<'a>(unexpected: &'a [String], own: &StateDict) -> Option<&'a str> {
     let first = unexpected.first()?;
     let prefixes = first.match_indices('.').map(|(dot, _)| &first[..=dot]);
@@ -59,11 +59,11 @@ fn shared_prefix<'a>(unexpected: &'a [String], own: &StateDict) -> Option<&'a st
     prefixes.take(8).find(fits)
 }
 
-/// Hints cost time for each pair of names, and more would not be read.
+/// Maximum number of hints: they cost time for each pair of names, and nobody would read more.
 const HINTS: usize = 20;
 const CANDIDATES: usize = 1000;
 
-/// The names, each with the nearest of `others` if one is near.
+/// The names, each with the closest of `others` if one is close.
 fn with_hints(names: &[String], others: &[String]) -> String {
     let others = &others[..others.len().min(CANDIDATES)];
     let show = |(i, name): (usize, &String)| match (i < HINTS).then(|| nearest(name, others)).flatten() {
@@ -73,8 +73,8 @@ fn with_hints(names: &[String], others: &[String]) -> String {
     names.iter().enumerate().map(show).collect::<Vec<_>>().join(", ")
 }
 
-/// The name with the fewest edits, if they are at most a third of the letters; or one that only has another
-/// prefix (as `module.` or `model.` before every name).
+/// The name with the smallest edit distance, if that is at most a third of the letters; or one that only has another
+/// prefix (such as `module.` or `model.` before every name).
 fn nearest<'a>(name: &str, others: &'a [String]) -> Option<&'a String> {
     let has_suffix = |other: &&String| other.ends_with(&format!(".{name}")) || name.ends_with(&format!(".{other}"));
     let near = || {

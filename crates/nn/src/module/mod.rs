@@ -1,4 +1,4 @@
-//! Modules: what they are made of ([`ModuleTree`]) and what they compute ([`Module`]).
+//! Modules: their parts ([`ModuleTree`]) and their computation ([`Module`]).
 
 mod containers;
 mod failure;
@@ -76,7 +76,7 @@ use kiln_tensor::{Result, Tensor};
 /// }
 /// ```
 ///
-/// A module with several inputs derives the same and has a `forward` method of its own instead of this trait.
+/// A module with several inputs derives the same and has its own `forward` method instead of this trait.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a module",
     label = "it has no `forward`",
@@ -86,14 +86,14 @@ pub trait Module: ModuleTree {
     /// Computes the output for a batch.
     ///
     /// # Errors
-    /// The input's shape, dtype or device is not what the module takes.
+    /// If the module does not accept the input's shape, dtype or device.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
     /// [`forward`](Module::forward) followed by ReLU. Layers that can do both in one primitive override it;
     /// [`Sequential`](crate::Sequential) calls it.
     ///
     /// # Errors
-    /// As [`forward`](Module::forward).
+    /// Those of [`forward`](Module::forward).
     fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
         self.forward(x)?.relu()
     }

@@ -37,7 +37,7 @@ fn repr(module: &dyn ModuleTree) -> String {
     out
 }
 
-/// One text a child; with `fold`, neighbors with equal text become `(0-2): 3 x …`.
+/// One text per child; with `fold`, neighbors with equal text are merged to `(0-2): 3 x …`.
 fn child_lines(children: &[(String, String)], fold: bool) -> Vec<String> {
     let same = |a: &(String, String), b: &(String, String)| fold && a.1 == b.1;
     let line = |run: &[(String, String)]| match run {

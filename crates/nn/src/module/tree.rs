@@ -1,4 +1,4 @@
-//! What a module is made of, and everything that follows from it.
+//! `ModuleTree`: the parts of a module, and the operations on them (state dict, training mode, moving between devices).
 
 use std::ops::Deref;
 
@@ -13,7 +13,7 @@ use crate::{
     saved::Describing,
 };
 
-/// One thing that a module is made of.
+/// A part of a module.
 #[derive(Clone, Copy)]
 #[allow(missing_docs)] // each is what its type says
 pub enum Part<'a> {
@@ -23,7 +23,7 @@ pub enum Part<'a> {
     Module(&'a dyn ModuleTree),
 }
 
-/// [`Part`] for changing.
+/// A part of a module, with mutable access.
 #[allow(missing_docs)]
 pub enum PartMut<'a> {
     Parameter(&'a mut Parameter),
@@ -32,7 +32,7 @@ pub enum PartMut<'a> {
     Module(&'a mut dyn ModuleTree),
 }
 
-/// The parts of a module, which `#[derive(Module)]` lists, and what can be done with them.
+/// The parts of a module, which `#[derive(Module)]` lists, and the operations on them.
 ///
 /// Names are paths as in PyTorch: `linear_relu_stack.0.weight`. A module's own parameters come before those
 /// of its children, and both in the order of the fields.
@@ -43,31 +43,31 @@ pub enum PartMut<'a> {
 )]
 #[located(site)]
 pub trait ModuleTree: AsTree + Send + Sync {
-    /// The name that is printed.
+    /// The type name to print.
     fn type_name(&self) -> &str;
 
-    /// Calls `each` with the name of every field that is part of the module's state.
+    /// Calls `each` with the name and value of every field that is part of the module's state.
     fn visit<'a>(&'a self, each: &mut dyn FnMut(&str, Part<'a>));
 
-    /// [`visit`](ModuleTree::visit) for changing.
+    /// [`visit`](ModuleTree::visit) with mutable access.
     fn visit_mut<'a>(&'a mut self, each: &mut dyn FnMut(&str, PartMut<'a>));
 
-    /// What is printed between the parentheses, before the children.
+    /// The text to print between the parentheses, before the children.
     fn extra_repr(&self) -> String {
         String::new()
     }
 
-    /// Its description in a file; its tensors are passed to `at`. See [`saved`](crate::saved).
+    /// Its architecture as data for a file; its tensors are passed to `at`. See [`saved`](crate::saved).
     ///
     /// # Errors
-    /// It cannot be saved: `#[module(save)]` is missing, here or in a layer below.
+    /// If it cannot be saved because `#[module(save)]` is missing, here or in a layer below.
     #[doc(hidden)]
     fn architecture(&self, at: &mut Describing) -> Result<Value> {
         Err(at
             .wrong(format!("a layer of type {} cannot be saved; its struct needs `#[module(save)]`", self.type_name())))
     }
 
-    /// Whether it prints as a list: equal neighbors as one line.
+    /// Whether it prints as a list, with equal neighbors merged into one line.
     #[doc(hidden)]
     fn folds_equal_children(&self) -> bool {
         false
@@ -78,12 +78,12 @@ pub trait ModuleTree: AsTree + Send + Sync {
         self.as_tree().to_string()
     }
 
-    /// All parameters with their names. One that is shared appears once, under its first name.
+    /// All parameters with their names. A shared parameter appears once, under its first name.
     fn named_parameters(&self) -> Vec<(String, Tensor)> {
         distinct(self.as_tree(), |part| if let Part::Parameter(p) = part { Some(p) } else { None })
     }
 
-    /// All parameters, each once: what an optimizer takes.
+    /// All parameters, each once, as an optimizer takes them.
     fn parameters(&self) -> Vec<Tensor> {
         without_names(self.named_parameters())
     }
@@ -109,28 +109,28 @@ pub trait ModuleTree: AsTree + Send + Sync {
     }
 
     /// Parameters and persistent buffers by name, without history. They share memory with the module:
-    /// [`copy`](Tensor::copy) what must not change with it.
+    /// [`copy`](Tensor::copy) those that must not change with it.
     fn state_dict(&self) -> StateDict {
         state_dict(self.as_tree())
     }
 
-    /// Copies values from `state` into the parameters and buffers of the same names, converting dtype and
-    /// device. Nothing is changed if it fails.
+    /// Copies values from `state` into the parameters and buffers of the same names, converting dtype and device. If it
+    /// fails, nothing is changed.
     ///
     /// # Errors
-    /// A shape differs; or, if `strict`, a name is missing or unexpected. The message lists all of them,
-    /// each with the nearest name on the other side.
+    /// If a shape differs; or, if `strict`, a name is missing or unexpected. The message lists all of them, each with
+    /// the closest name on the other side.
     fn load_state_dict(&self, state: &StateDict, strict: bool) -> Result<LoadReport> {
         load::load(self.type_name(), &self.state_dict(), state, strict)
     }
 
-    /// Puts this module and all below it into training mode, in which they are at first.
+    /// Puts this module and all below it into training mode, which is the initial mode.
     fn train(&self) {
         self.set_training(true);
     }
 
-    /// Puts this module and all below it into evaluation mode: dropout passes everything, batch-norm uses
-    /// its running statistics.
+    /// Puts this module and all below it into evaluation mode: dropout passes everything, batch norm uses its running
+    /// statistics.
     fn eval(&self) {
         self.set_training(false);
     }
@@ -140,53 +140,53 @@ pub trait ModuleTree: AsTree + Send + Sync {
         set_training(self.as_tree(), training);
     }
 
-    /// The mode of this module, or of the first one below it that has a switch. (Built-in layers with
-    /// parameters, containers and layers that differ between the modes do.)
+    /// The mode of this module, or of the first one below it that has a switch. (Built-in layers with parameters,
+    /// containers, and layers that differ between the modes have one.)
     fn is_training(&self) -> bool {
         is_training(self.as_tree())
     }
 
-    /// The number of trained values: of all parameters, each counted once.
+    /// The number of trainable values: of all parameters, each counted once.
     fn num_parameters(&self) -> usize {
         num_parameters(self.as_tree())
     }
 
-    /// Forgets the gradients of all parameters.
+    /// Clears the gradients of all parameters.
     fn zero_grad(&self) {
         zero_grad(self.as_tree());
     }
 
-    /// Freezes all parameters (`false`) or trains them (`true`). Operations on frozen parameters alone
-    /// record nothing and keep nothing for a backward pass.
+    /// Freezes all parameters (`false`) or trains them (`true`). Operations on frozen parameters alone record nothing
+    /// and save nothing for a backward pass.
     ///
     /// # Errors
-    /// None for parameters made by [`Parameter::new`](crate::Parameter::new).
+    /// None, for parameters made by [`Parameter::new`](crate::Parameter::new).
     fn requires_grad_(&self, requires_grad: bool) -> Result<()> {
         set_requires_grad(self.as_tree(), requires_grad)
     }
 
-    /// Moves parameters, their gradients and buffers to a device. Make optimizers afterwards: one made
-    /// before holds the old tensors, and fails in its next step.
+    /// Moves parameters, their gradients and buffers to a device. Create optimizers afterwards: an existing optimizer
+    /// holds the old tensors, and fails in its next step.
     ///
     /// # Errors
-    /// The device is not available, or memory runs out. Some tensors may have been moved then.
+    /// If the device is not available, or memory runs out. Some tensors may have been moved then.
     fn to_device_(&mut self, device: Device) -> Result<()> {
         to_device(self.as_tree_mut(), device)
     }
 
-    /// Converts parameters, their gradients and buffers of floats to another float type; other buffers
-    /// stay. Make optimizers afterwards.
+    /// Converts floating-point parameters, their gradients and buffers to another floating-point type; other buffers
+    /// keep theirs. Create optimizers afterwards.
     ///
     /// # Errors
-    /// `dtype` is not a float, or memory runs out.
+    /// If `dtype` is not floating-point, or memory runs out.
     fn to_dtype_(&mut self, dtype: DType) -> Result<()> {
         to_dtype(self.as_tree_mut(), dtype)
     }
 
-    /// [`to_device_`](ModuleTree::to_device_) on a module just made: `let model = Net::new()?.to(device)?;`.
+    /// [`to_device_`](ModuleTree::to_device_) for a module that was just made: `let model = Net::new()?.to(device)?;`.
     ///
     /// # Errors
-    /// As [`to_device_`](ModuleTree::to_device_).
+    /// Those of [`to_device_`](ModuleTree::to_device_).
     fn to(mut self, device: impl Into<Device>) -> Result<Self>
     where
         Self: Sized,
@@ -195,10 +195,10 @@ pub trait ModuleTree: AsTree + Send + Sync {
         Ok(self)
     }
 
-    /// [`to_dtype_`](ModuleTree::to_dtype_) on a module just made.
+    /// [`to_dtype_`](ModuleTree::to_dtype_) for a module that was just made.
     ///
     /// # Errors
-    /// As [`to_dtype_`](ModuleTree::to_dtype_).
+    /// Those of [`to_dtype_`](ModuleTree::to_dtype_).
     fn to_dtype(mut self, dtype: DType) -> Result<Self>
     where
         Self: Sized,
@@ -207,21 +207,21 @@ pub trait ModuleTree: AsTree + Send + Sync {
         Ok(self)
     }
 
-    /// Where it is in memory: a box is where its module is.
+    /// Its address in memory; for a box, that of the module inside.
     #[doc(hidden)]
     fn address(&self) -> usize {
         std::ptr::from_ref(self).cast::<()>() as usize
     }
 
-    /// Replaces every parameter and buffer by what `f` makes of it. Shared ones stay shared.
+    /// Replaces every parameter and buffer by the result of `f`. Shared ones stay shared.
     #[doc(hidden)]
     fn map_tensors(&mut self, f: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
         map_parts(self.as_tree_mut(), f, &mut Vec::new())
     }
 }
 
-/// A module as an object, whatever its type: the methods of [`ModuleTree`] are one line each, and what they do is compiled
-/// once, here, and not again for every type of module in every program.
+/// A module as an object, whatever its type: the methods of [`ModuleTree`] are one line each, so that their code is
+/// compiled once, here, rather than for every module type in every program.
 #[doc(hidden)]
 pub trait AsTree {
     fn as_tree(&self) -> &dyn ModuleTree;
@@ -238,7 +238,7 @@ impl<M: ModuleTree> AsTree for M {
     }
 }
 
-/// The tensors that `choose` takes, each under the first of its names.
+/// The tensors that `choose` accepts, each under the first of its names.
 fn distinct<'a, T: Deref<Target = Tensor> + 'a>(
     module: &'a dyn ModuleTree,
     choose: fn(Part<'a>) -> Option<&'a T>,
@@ -331,13 +331,13 @@ fn to_device(module: &mut dyn ModuleTree, device: Device) -> Result<()> {
 
 fn to_dtype(module: &mut dyn ModuleTree, dtype: DType) -> Result<()> {
     if !dtype.is_float() {
-        return Err(Error::dtype("to_dtype_", dtype, "parameters are floats"));
+        return Err(Error::dtype("to_dtype_", dtype, "parameters must be floating-point"));
     }
     module.map_tensors(&|t| if t.dtype().is_float() { t.to_dtype(dtype) } else { Ok(t.clone()) })
 }
 
-/// Calls `see` with the path of every part below `module`: of each module its parameters, its buffers, its
-/// switch, then its children.
+/// Calls `see` with the path of every part below `module`: for each module its parameters, its buffers, its switch, and
+/// then its children.
 pub(crate) fn walk<'a>(module: &'a dyn ModuleTree, prefix: &str, see: &mut dyn FnMut(&str, Part<'a>)) {
     let mut parts: Vec<(String, Part<'a>)> = Vec::new();
     module.visit(&mut |name, part| parts.push((join(prefix, name), part)));
@@ -381,7 +381,8 @@ fn map_parts(
     result
 }
 
-/// What `old` becomes: with its wish for gradients and its gradient. `done` remembers, for shared tensors.
+/// The replacement of `old`, with its `requires_grad` and its gradient. `done` remembers replacements, for shared
+/// tensors.
 fn mapped(old: &Tensor, f: &dyn Fn(&Tensor) -> Result<Tensor>, done: &mut Vec<(Tensor, Tensor)>) -> Result<Tensor> {
     if let Some((_, new)) = done.iter().find(|(seen, _)| seen.is_same(old)) {
         return Ok(new.clone());
@@ -391,7 +392,7 @@ fn mapped(old: &Tensor, f: &dyn Fn(&Tensor) -> Result<Tensor>, done: &mut Vec<(T
         new.set_requires_grad(old.requires_grad())?;
         if let Some(grad) = old.grad() {
             new.set_grad(Some(no_grad(|| f(&grad))?))?;
-            // It moves: an optimizer that still holds the old tensor is to find nothing there, and say so.
+            // The gradient moves: an optimizer that still holds the old tensor must find none there, and report it.
             old.set_grad(None)?;
         }
     }

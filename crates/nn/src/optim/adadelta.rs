@@ -1,4 +1,4 @@
-//! Adadelta.
+//! The Adadelta optimizer.
 
 use kiln_tensor::{Error, Result};
 
@@ -10,10 +10,10 @@ pub type Adadelta = Optim<AdadeltaOptions>;
 crate::hyperparameters! {
     "Adadelta" AdadeltaOptions, lr = 1.0,
     {
-        rho: f64 = 0.9, "How much of the mean squares each step keeps: 0.9 by default.";
-        eps: f64 = 1e-6, "Added to the mean squares below their roots: 1e-6 by default.";
+        rho: f64 = 0.9, "The decay rate of the mean squares: 0.9 by default.";
+        eps: f64 = 1e-6, "Added to the mean squares before taking their roots: 1e-6 by default.";
         weight_decay: f64 = 0.0, "L2 penalty: 0 by default.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 

@@ -1,25 +1,25 @@
-//! Adafactor.
+//! The Adafactor optimizer.
 
 use kiln_tensor::{DType, Error, Result, Shape, Tensor};
 
 use super::{Hyperparameters, Optim, State, Update, UpdateRule, non_negative};
 
-/// Adafactor: second moments as outer products of two vectors (Shazeer & Stern, 2018;
+/// Adafactor, which stores second moments as outer products of two vectors (Shazeer & Stern, 2018;
 /// <https://docs.pytorch.org/docs/stable/generated/torch.optim.Adafactor.html>).
 pub type Adafactor = Optim<AdafactorOptions>;
 
 crate::hyperparameters! {
     "Adafactor" AdafactorOptions, lr = 1e-2,
     {
-        beta2_decay: f64 = -0.8, "The power of the step that says how much of the second moment is new: -0.8 by default.";
-        eps: optional_pair = (None, 1e-3), "The smallest second moment is the first one's square, by default that of the dtype's epsilon; the second one, 1e-3 by default, is the smallest scale of a parameter.";
+        beta2_decay: f64 = -0.8, "The weight of the new second moment is the step number to this power: -0.8 by default.";
+        eps: optional_pair = (None, 1e-3), "The first number is the square root of the smallest second moment, by default the dtype's epsilon; the second one, 1e-3 by default, is the smallest scale of a parameter.";
         d: f64 = 1.0, "The largest root mean square of an update: 1 by default.";
-        weight_decay: f64 = 0.0, "The share of the parameter, times the learning rate, that is taken away in each step: 0 by default.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        weight_decay: f64 = 0.0, "Decoupled weight decay, times the learning rate: 0 by default.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 
-/// The distance from 1 to the next number.
+/// The machine epsilon: the distance from 1 to the next number.
 fn epsilon(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => f64::EPSILON,
@@ -29,7 +29,7 @@ fn epsilon(dtype: DType) -> f64 {
     }
 }
 
-/// The root of the mean square, 0 of nothing.
+/// The root mean square; 0 without elements.
 fn root_mean_square(x: &Tensor) -> Result<Tensor> {
     x.norm(2.0, ())?.div((x.numel().max(1) as f64).sqrt())
 }

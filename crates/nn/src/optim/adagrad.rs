@@ -1,4 +1,4 @@
-//! Adagrad.
+//! The Adagrad optimizer.
 
 use kiln_tensor::{OptimRule, Result};
 
@@ -12,9 +12,9 @@ crate::hyperparameters! {
     {
         lr_decay: f64 = 0.0, "The learning rate is divided by `1 + (steps - 1) * lr_decay`: 0 by default.";
         weight_decay: f64 = 0.0, "L2 penalty: 0 by default.";
-        initial_accumulator_value: f64 = 0.0, "What the sum of squares begins with: 0 by default.";
+        initial_accumulator_value: f64 = 0.0, "The initial value of the sum of squares: 0 by default.";
         eps: f64 = 1e-10, "Added to the divisor: 1e-10 by default.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 

@@ -1,4 +1,4 @@
-//! Adam, and AdamW, which differ in where weight decay enters.
+//! The optimizers Adam and AdamW, which differ in how they apply weight decay.
 
 use kiln_tensor::{OptimRule, Result};
 
@@ -16,11 +16,11 @@ macro_rules! adam {
         crate::hyperparameters! {
             $optimizer $name, lr = 1e-3,
             {
-                betas: pair = (0.9, 0.999), "How much of the first and second moment each step keeps: `(0.9, 0.999)` by default.";
+                betas: pair = (0.9, 0.999), "The decay rates of the first and second moments: `(0.9, 0.999)` by default.";
                 eps: f64 = 1e-8, "Added to the divisor: 1e-8 by default.";
                 weight_decay: f64 = $decay, $decay_doc;
                 amsgrad: bool = false, "Whether to divide by the largest second moment so far (Reddi et al., 2018); off by default.";
-                maximize: bool = false, "Whether to climb instead of descending.";
+                maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
             }
         }
 
@@ -73,4 +73,4 @@ macro_rules! adam {
     };
 }
 adam!("Adam" AdamOptions decoupled: false, 0.0 "L2 penalty: 0 by default.");
-adam!("AdamW" AdamWOptions decoupled: true, 1e-2 "The share of the parameter, times the learning rate, that is taken away in each step: 0.01 by default.");
+adam!("AdamW" AdamWOptions decoupled: true, 1e-2 "Decoupled weight decay, times the learning rate: 0.01 by default.");

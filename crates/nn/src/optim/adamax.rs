@@ -1,4 +1,4 @@
-//! Adamax.
+//! The Adamax optimizer.
 
 use kiln_tensor::Result;
 
@@ -11,10 +11,10 @@ pub type Adamax = Optim<AdamaxOptions>;
 crate::hyperparameters! {
     "Adamax" AdamaxOptions, lr = 2e-3,
     {
-        betas: pair = (0.9, 0.999), "How much of the first moment and of the largest gradient each step keeps: `(0.9, 0.999)` by default.";
+        betas: pair = (0.9, 0.999), "The decay rates of the first moment and of the largest gradient: `(0.9, 0.999)` by default.";
         eps: f64 = 1e-8, "Added to the magnitude of the gradient: 1e-8 by default.";
         weight_decay: f64 = 0.0, "L2 penalty: 0 by default.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 

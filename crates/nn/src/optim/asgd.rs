@@ -1,4 +1,4 @@
-//! ASGD.
+//! The ASGD optimizer: averaged stochastic gradient descent.
 
 use kiln_tensor::{Result, Tensor};
 
@@ -11,11 +11,11 @@ pub type ASGD = Optim<ASGDOptions>;
 crate::hyperparameters! {
     "ASGD" ASGDOptions, lr = 1e-2,
     {
-        lambd: f64 = 1e-4, "How fast parameters and the learning rate decay: 1e-4 by default.";
-        alpha: f64 = 0.75, "The power with which the learning rate decays: 0.75 by default.";
+        lambd: f64 = 1e-4, "The decay of parameters and of the learning rate: 1e-4 by default.";
+        alpha: f64 = 0.75, "The exponent of the learning rate's decay: 0.75 by default.";
         t0: f64 = 1e6, "The step after which parameters are averaged: 1e6 by default.";
         weight_decay: f64 = 0.0, "L2 penalty: 0 by default.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 
@@ -37,7 +37,7 @@ impl UpdateRule for ASGDOptions {
         let [eta, mu, average] = at.states else { return Ok(()) };
         at.param.mul_(&at.number(&eta.mul(-self.lambd)?.add(1.0)?)?)?;
         at.param.sub_(&grad.mul(&at.number(eta)?)?)?;
-        // Until averaging begins, the average is the parameter, to the last bit.
+        // Until averaging begins, the average equals the parameter, to the last bit.
         let moved = average.add(&at.param.sub(average)?.mul(&at.number(mu)?)?)?;
         average.copy_(&mu.eq(1.0)?.where_cond(at.param, &moved)?)?;
         let decay = |rate: &Tensor| rate.mul(self.lambd)?.mul(at.step)?.add(1.0)?.pow(self.alpha);

@@ -1,20 +1,20 @@
-//! Gradient clipping.
+//! Gradient clipping, by norm and by value.
 
 use std::borrow::Borrow;
 
 use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Tensor, no_grad};
 
-/// Scales the gradients of `parameters` together so that their norm is at most `max_norm`, and gives the norm
-/// that they had: that of all gradients as one vector. `norm_type` is 2 for the Euclidean norm, 1, any
-/// other `p > 0`, or `f64::INFINITY` for the largest absolute value
+/// Scales the gradients of `parameters` together so that their norm is at most `max_norm`, and returns their original
+/// norm: that of all gradients as one vector. `norm_type` is 2 for the Euclidean norm, 1, any other `p > 0`, or
+/// `f64::INFINITY` for the largest absolute value
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html>).
 ///
-/// Nothing waits for the device: read the norm with `item()` when it is wanted. Half-precision gradients are
-/// added up in `f32`. A norm that is NaN or infinite makes gradients NaN or zero; check it to skip the step.
+/// Does not wait for the device: read the norm with `item()` when it is needed. Half-precision gradients are summed in
+/// `f32`. A NaN or infinite norm makes gradients NaN or zero; check for it in order to skip the step.
 ///
 /// # Errors
-/// `max_norm` or `norm_type` is not positive, or a gradient is not of floats.
+/// If `max_norm` or `norm_type` is not positive, or a gradient is not floating-point.
 #[located(site)]
 pub fn clip_grad_norm_<T: Borrow<Tensor>>(
     parameters: impl IntoIterator<Item = T>,
@@ -22,7 +22,7 @@ pub fn clip_grad_norm_<T: Borrow<Tensor>>(
     norm_type: f64,
 ) -> Result<Tensor> {
     const OP: &str = "clip_grad_norm_";
-    // Positive, which NaN is not.
+    // Positive also means not NaN.
     for (what, value) in [("max_norm", max_norm), ("norm_type", norm_type)] {
         if value.is_nan() || value <= 0.0 {
             return Err(Error::argument(OP, format!("{what} {value} is not positive")));
@@ -31,7 +31,7 @@ pub fn clip_grad_norm_<T: Borrow<Tensor>>(
     let grads = gradients(parameters);
     no_grad(|| {
         let Some(total) = total_norm(&grads, norm_type)? else { return Tensor::zeros((), kiln_tensor::Device::Cpu) };
-        // Without a branch on the device's value: a factor of 1 leaves the gradients as they are.
+        // Without a branch on a value on the device: a factor of 1 leaves the gradients unchanged.
         let factor = total.add(1e-6)?.reciprocal()?.mul(max_norm)?.minimum(1.0)?;
         for grad in &grads {
             grad.mul_(&factor.to_device(grad.device())?.to_dtype(grad.dtype())?)?;
@@ -40,11 +40,11 @@ pub fn clip_grad_norm_<T: Borrow<Tensor>>(
     })
 }
 
-/// Limits each value of the gradients of `parameters` to `-clip_value..=clip_value`
+/// Clamps each value of the gradients of `parameters` to `-clip_value..=clip_value`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html>).
 ///
 /// # Errors
-/// `clip_value` is negative or NaN, or a gradient is not of floats.
+/// If `clip_value` is negative or NaN, or a gradient is not floating-point.
 #[located(site)]
 pub fn clip_grad_value_<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>, clip_value: f64) -> Result<()> {
     if clip_value.is_nan() || clip_value < 0.0 {
@@ -53,7 +53,7 @@ pub fn clip_grad_value_<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = 
     no_grad(|| gradients(parameters).iter().try_for_each(|g| g.copy_(&g.minimum(clip_value)?.maximum(-clip_value)?)))
 }
 
-/// The gradients that there are, each once.
+/// The existing gradients, each once.
 fn gradients<T: Borrow<Tensor>>(parameters: impl IntoIterator<Item = T>) -> Vec<Tensor> {
     let mut grads: Vec<Tensor> = Vec::new();
     for grad in parameters.into_iter().filter_map(|p| p.borrow().grad()) {

@@ -1,4 +1,5 @@
-//! The optimizer itself: one primitive a group and step, or the rule's tensor operations one parameter after the other.
+//! `Optim`, the optimizer for any rule: one primitive per group and step, or the rule's tensor operations for one
+//! parameter after another.
 
 use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, OptimTensors, Result, StateDict, Tensor, no_grad, optimizer_step};
@@ -10,11 +11,11 @@ use super::{
     state,
 };
 
-/// An optimizer with the [`UpdateRule`] of its options: [`SGD`](super::SGD), [`Adam`](super::Adam) and the like, or one
-/// of your own.
+/// An optimizer with the [`UpdateRule`] of its options: [`SGD`](super::SGD), [`Adam`](super::Adam) and others, or a
+/// custom one.
 ///
-/// It holds handles of the parameters, so make it after the model was moved to its device. State is kept on
-/// the device of each parameter, in its dtype.
+/// It holds handles to the parameters, so create it after the model was moved to its device. State is kept on the
+/// device of each parameter, in its dtype.
 #[derive(Debug)]
 pub struct Optim<O> {
     groups: Vec<ParamGroup<O>>,
@@ -24,22 +25,22 @@ pub struct Optim<O> {
 
 #[located(site)]
 impl<O: UpdateRule> Optim<O> {
-    /// An optimizer of one group. `options` may be the learning rate alone. A parameter that is given twice
-    /// is taken once.
+    /// An optimizer with one group. `options` may be the learning rate alone. A parameter that is given twice is used
+    /// once.
     ///
     /// # Errors
-    /// There are no parameters, one is no leaf or not of floats, two have one name, or a hyper-parameter is
-    /// invalid.
+    /// If there are no parameters, one is not a leaf or not floating-point, two have the same name, or a
+    /// hyper-parameter is invalid.
     pub fn new<P: Into<Param>>(params: impl IntoIterator<Item = P>, options: impl Into<O>) -> Result<Optim<O>> {
         let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true };
         optimizer.add_group(&mut params.into_iter().map(Into::into), options.into())?;
         Ok(optimizer)
     }
 
-    /// An optimizer of several groups, each of parameters and options.
+    /// An optimizer with several groups, each of parameters and options.
     ///
     /// # Errors
-    /// As [`new`](Optim::new), or there is no group, or a parameter is in two groups.
+    /// Those of [`new`](Optim::new); or if there is no group, or a parameter is in two groups.
     pub fn with_groups<P: Into<Param>, I: IntoIterator<Item = P>>(
         groups: impl IntoIterator<Item = (I, O)>,
     ) -> Result<Optim<O>> {
@@ -53,10 +54,10 @@ impl<O: UpdateRule> Optim<O> {
         Ok(optimizer)
     }
 
-    /// Adds a group, e.g. of layers that begin to be trained.
+    /// Adds a group, e.g. of layers whose training begins.
     ///
     /// # Errors
-    /// As [`new`](Optim::new), or a parameter is in another group already.
+    /// Those of [`new`](Optim::new); or if a parameter is already in another group.
     pub fn add_param_group<P: Into<Param>>(
         &mut self,
         params: impl IntoIterator<Item = P>,
@@ -71,8 +72,8 @@ impl<O: UpdateRule> Optim<O> {
         Ok(())
     }
 
-    /// Whether a step is one fused primitive of the device for each group, where the rule has one: on at first, as with
-    /// PyTorch's `fused=True`. Without it the rule is computed by tensor operations, one parameter after the other.
+    /// Whether a step uses the device's fused primitive for each group, if the rule has one: on by default, like
+    /// PyTorch's `fused=True`. Otherwise the rule is computed with tensor operations, one parameter after another.
     #[must_use]
     pub fn fused(self, fused: bool) -> Optim<O> {
         Optim { fused, ..self }
@@ -84,7 +85,7 @@ impl<O: UpdateRule> Optim<O> {
         &self.groups
     }
 
-    /// The groups, to change their options.
+    /// The groups, for changing their options.
     pub fn param_groups_mut(&mut self) -> &mut [ParamGroup<O>] {
         &mut self.groups
     }
@@ -144,7 +145,7 @@ fn step(groups: &mut dyn Groups, fused: bool, unused: &mut Vec<String>) -> Resul
                 None => {}
             }
         }
-        // A group is one call, unless its parameters are spread over devices.
+        // A group is one call, unless its parameters are on several devices.
         ready.sort_by_key(|(device, ..)| device_number(*device));
         for on_one_device in ready.chunk_by(|a, b| a.0 == b.0) {
             let lr = members.rate_on(on_one_device[0].0, rule.lr())?;
@@ -185,7 +186,7 @@ fn no_gradients(groups: &dyn Groups) -> Error {
     )
 }
 
-/// A step by tensor operations: in `f32` for parameters of half precision, as fused primitives compute.
+/// A step by tensor operations: in `f32` for half-precision parameters, as the fused primitives compute.
 fn update(rule: &dyn DynRule, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()> {
     let OptimTensors { param, grad, states, count } = *slot;
     count.add_(1)?;
@@ -194,7 +195,7 @@ fn update(rule: &dyn DynRule, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()
     if !matches!(dtype, DType::F16 | DType::BF16) {
         return rule.update(&Update { param, grad, states, dtype, lr, step: &step });
     }
-    // Numbers are in `f64` already.
+    // Scalar states are in `f64` already.
     let wide =
         |tensor: &Tensor| if tensor.dtype() == DType::F64 { Ok(tensor.clone()) } else { tensor.to_dtype(DType::F32) };
     let (param, grad, states) = (wide(param)?, wide(grad)?, states.iter().map(wide).collect::<Result<Vec<_>>>()?);

@@ -6,9 +6,9 @@ use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
 
 use super::rule::{DynRule, UpdateRule};
 
-/// A parameter as an optimizer takes it: a tensor, or a name and a tensor (then the name is used in the
-/// state dict and in messages). [`parameters`](crate::ModuleTree::parameters) and
-/// [`named_parameters`](crate::ModuleTree::named_parameters) of a module give these.
+/// A parameter for an optimizer: a tensor, or a name and a tensor (the name is then used in the state dict and in
+/// messages). A module's [`parameters`](crate::ModuleTree::parameters) and
+/// [`named_parameters`](crate::ModuleTree::named_parameters) return these.
 #[derive(Clone, Debug)]
 pub struct Param {
     name: Option<String>,
@@ -49,17 +49,17 @@ impl<S: Into<String>> From<(S, &Tensor)> for Param {
 /// One parameter with its state.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Its name, or its number among all parameters.
+    /// Its name, or its index among all parameters.
     pub name: String,
     pub param: Tensor,
-    /// The number of its steps so far, an `i64` on its device; made in its first step.
+    /// The number of its steps so far, an `i64` on its device; created in its first step.
     pub step: Option<Tensor>,
-    /// Made in its first step.
+    /// The states; created in its first step.
     pub states: Vec<Tensor>,
 }
 
 impl Slot {
-    /// Makes the state tensors if there are none; they may also come and go with a momentum that is set later.
+    /// Creates missing state tensors; which ones exist may change with a momentum that is set later.
     pub fn prepare(&mut self, rule: &dyn DynRule) -> Result<()> {
         let wanted = rule.states_of(self.param.shape());
         let zero = || Tensor::zeros((), (DType::I64, self.param.device()));
@@ -70,7 +70,7 @@ impl Slot {
             return Ok(());
         }
         if !self.states.is_empty() && !wanted.is_empty() {
-            let message = format!("parameter {} was optimized with other options, which kept another state", self.name);
+            let message = format!("parameter {} was optimized with other options, which have other states", self.name);
             return Err(Error::argument(rule.name(), message));
         }
         let states = wanted.iter().map(|state| state.tensor(&self.param)).collect::<Result<_>>()?;
@@ -86,32 +86,32 @@ struct Rate {
     tensor: Tensor,
 }
 
-/// Parameters with hyper-parameters of their own.
+/// Parameters with their own hyper-parameters.
 #[derive(Debug)]
 pub struct ParamGroup<O> {
-    /// The hyper-parameters; a change counts from the next step.
+    /// The hyper-parameters; changes take effect in the next step.
     pub options: O,
     pub(super) members: Members,
 }
 
 impl<O> ParamGroup<O> {
-    /// The parameters with their names (or numbers).
+    /// The parameters with their names (or indices).
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.members.slots.iter().map(|slot| (slot.name.as_str(), &slot.param))
     }
 }
 
-/// What a [`ParamGroup`] has besides its hyper-parameters.
+/// The parts of a [`ParamGroup`] other than its hyper-parameters.
 #[derive(Debug)]
 pub(super) struct Members {
     pub initial_lr: Option<f64>,
     pub slots: Vec<Slot>,
-    /// One for each device that parameters are on; made in the first step.
+    /// One per device that parameters are on; created in the first step.
     rates: Vec<Rate>,
 }
 
 impl Members {
-    /// A group of these parameters, beside the `others` of the optimizer. One that is given twice is taken once.
+    /// A group of these parameters, in addition to the `others` of the optimizer. One that is given twice is used once.
     pub fn new(rule: &dyn DynRule, params: &mut dyn Iterator<Item = Param>, others: &dyn Groups) -> Result<Members> {
         rule.validate()?;
         let optimizer = rule.name();
@@ -126,14 +126,14 @@ impl Members {
                 continue;
             }
             if others().any(|slot| slot.param.is_same(&param)) {
-                return refuse(format!("parameter {name} is in another group already"));
+                return refuse(format!("parameter {name} is already in another group"));
             }
             if !param.is_leaf() {
                 let message = format!("parameter {name} is the result of an operation; only leaves can be optimized");
                 return refuse(message);
             }
             if !param.dtype().is_float() {
-                return Err(Error::dtype(optimizer, param.dtype(), "parameters are floats"));
+                return Err(Error::dtype(optimizer, param.dtype(), "parameters must be floating-point"));
             }
             rule.accept(&name, &param)?;
             if !names.insert(name.clone()) {
@@ -147,7 +147,7 @@ impl Members {
         Ok(Members { initial_lr: None, slots, rates: Vec::new() })
     }
 
-    /// The learning rate in the memory of a device. It is written there when it has changed, and stays at its place.
+    /// The learning rate in device memory. It is written when it has changed, always to the same address.
     pub fn rate_on(&mut self, device: Device, lr: f64) -> Result<Tensor> {
         if let Some(rate) = self.rates.iter_mut().find(|rate| rate.tensor.device() == device) {
             if rate.lr.to_bits() != lr.to_bits() {
@@ -162,7 +162,7 @@ impl Members {
     }
 }
 
-/// The groups of an optimizer, whatever its rule: what an optimizer does with them is compiled once, and not again for each
+/// The groups of an optimizer, whatever its rule, so that the optimizer's code is compiled once rather than for each
 /// rule in each program.
 pub(super) trait Groups {
     fn len(&self) -> usize;

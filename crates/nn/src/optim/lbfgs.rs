@@ -1,4 +1,4 @@
-//! L-BFGS: quasi-Newton steps from a few gradients.
+//! The L-BFGS optimizer: quasi-Newton steps from a short history of gradients.
 
 mod line_search;
 
@@ -16,23 +16,23 @@ use line_search::{Point, strong_wolfe};
 crate::hyperparameters! {
     "LBFGS" LBFGSOptions, lr = 1.0,
     {
-        max_iter: usize = 20, "The largest number of iterations of a step: 20 by default.";
-        max_eval: usize = 0, "The largest number of evaluations of the loss in a step; 0, the default, is 5/4 of `max_iter`.";
-        tolerance_grad: f64 = 1e-7, "A step ends where no gradient is larger: 1e-7 by default.";
-        tolerance_change: f64 = 1e-9, "A step ends where neither loss nor parameters change by more: 1e-9 by default.";
+        max_iter: usize = 20, "The maximum number of iterations per step: 20 by default.";
+        max_eval: usize = 0, "The maximum number of evaluations of the loss per step; 0, the default, is 5/4 of `max_iter`.";
+        tolerance_grad: f64 = 1e-7, "A step ends when no gradient is larger than this: 1e-7 by default.";
+        tolerance_change: f64 = 1e-9, "A step ends when neither the loss nor the parameters change by more than this: 1e-9 by default.";
         history_size: usize = 100, "How many changes of the gradient are kept: 100 by default.";
-        line_search_fn: LineSearch = LineSearch::None, "How the length of an iteration is found.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        line_search_fn: LineSearch = LineSearch::None, "How the step length of an iteration is found.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 
-/// How [`LBFGS`] finds the length of an iteration.
+/// How [`LBFGS`] finds the step length of an iteration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LineSearch {
-    /// It is the learning rate.
+    /// No search: it is the learning rate.
     #[default]
     None,
-    /// By evaluations of the loss, until the strong Wolfe conditions hold.
+    /// By evaluating the loss until the strong Wolfe conditions hold.
     StrongWolfe,
 }
 
@@ -69,8 +69,8 @@ impl LBFGSOptions {
 
 const OP: &str = "LBFGS";
 
-/// L-BFGS (Liu & Nocedal, 1989; <https://docs.pytorch.org/docs/stable/generated/torch.optim.LBFGS.html>), for losses that can be
-/// evaluated again and again without noise. All parameters are one group, of one dtype on one device.
+/// L-BFGS (Liu & Nocedal, 1989; <https://docs.pytorch.org/docs/stable/generated/torch.optim.LBFGS.html>), for losses
+/// that can be evaluated repeatedly without noise. All parameters are one group, with the same dtype and device.
 ///
 /// ```
 /// use kiln_nn::optim::{LBFGS, LBFGSOptions, LineSearch, Optimizer};
@@ -92,7 +92,7 @@ const OP: &str = "LBFGS";
 /// ```
 #[derive(Debug)]
 pub struct LBFGS {
-    /// The hyper-parameters; a change counts from the next step.
+    /// The hyper-parameters; changes take effect in the next step.
     pub options: LBFGSOptions,
     initial_lr: Option<f64>,
     params: Vec<(String, Tensor)>,
@@ -100,12 +100,12 @@ pub struct LBFGS {
     state: History,
 }
 
-/// What is known from earlier iterations.
+/// The state from earlier iterations.
 #[derive(Clone, Debug, Default)]
 struct History {
     func_evals: i64,
     n_iter: i64,
-    /// The latest direction, how far it was followed, and the gradient and loss before that.
+    /// The latest direction, the step length along it, and the gradient and loss before that.
     latest: Option<Latest>,
     /// Changes of the gradient and of the parameters, and the inverse of their products, oldest first.
     changes: VecDeque<Change>,
@@ -138,12 +138,12 @@ fn largest(x: &Tensor) -> Result<f64> {
 
 #[located(site)]
 impl LBFGS {
-    /// An optimizer of these parameters. `options` may be the learning rate alone. A parameter that is given twice is taken
-    /// once.
+    /// An optimizer of these parameters. `options` may be the learning rate alone. A parameter that is given twice is
+    /// used once.
     ///
     /// # Errors
-    /// There are no parameters, one is no leaf or not of floats, they differ in dtype or device, two have one name, or a
-    /// hyper-parameter is invalid.
+    /// If there are no parameters, one is not a leaf or not floating-point, they differ in dtype or device, two have
+    /// the same name, or a hyper-parameter is invalid.
     pub fn new<P: Into<Param>>(params: impl IntoIterator<Item = P>, options: impl Into<LBFGSOptions>) -> Result<LBFGS> {
         let options = options.into();
         options.validate()?;
@@ -159,7 +159,7 @@ impl LBFGS {
                 return refuse(format!("parameter {name} is the result of an operation; only leaves can be optimized"));
             }
             if !param.dtype().is_float() {
-                return Err(Error::dtype(OP, param.dtype(), "parameters are floats"));
+                return Err(Error::dtype(OP, param.dtype(), "parameters must be floating-point"));
             }
             if taken.iter().any(|(other, _)| *other == name) {
                 return refuse(format!("two parameters have the name {name}; give them others, or none"));
@@ -184,11 +184,11 @@ impl LBFGS {
         Ok(LBFGS { options, initial_lr: None, params: taken, unused: Vec::new(), state: History::default() })
     }
 
-    /// A step: up to [`max_iter`](LBFGSOptions::max_iter) iterations. `closure` forgets the gradients, computes the loss and
-    /// its gradients, and returns it; it is called several times. Returns the first loss.
+    /// A step: up to [`max_iter`](LBFGSOptions::max_iter) iterations. `closure` clears the gradients, computes the loss
+    /// and its gradients, and returns the loss; it is called several times. Returns the first loss.
     ///
     /// # Errors
-    /// Those of the closure; the loss is not one number; or no parameter has a gradient.
+    /// Those of the closure; or if the loss is not a single number, or no parameter has a gradient.
     pub fn step(&mut self, closure: &mut dyn FnMut() -> Result<Tensor>) -> Result<Tensor> {
         no_grad(|| self.iterate(closure))
     }
@@ -200,7 +200,7 @@ impl LBFGS {
         let first_loss = enable_grad(&mut *closure)?;
         self.unused = self.without_gradients();
         if self.unused.len() == self.params.len() {
-            let message = "none of the parameters has a gradient: the closure calls `backward` on the loss";
+            let message = "none of the parameters has a gradient: the closure must call `backward` on the loss";
             return Err(Error::autograd("LBFGS::step".to_owned(), message.to_owned()));
         }
         let mut at = Point { loss: self.value_of(&first_loss)?, gradient: self.flat_gradient()? };
@@ -223,7 +223,7 @@ impl LBFGS {
                 let (d, prev_flat_grad) = (direction.clone(), before.gradient.clone());
                 state.latest = Some(Latest { d, t, prev_flat_grad, prev_loss: before.loss });
             };
-            // No way down.
+            // Not a descent direction.
             if slope > -options.tolerance_change {
                 remember(&mut state, t);
                 break;
@@ -248,7 +248,7 @@ impl LBFGS {
                 }
                 LineSearch::None => {
                     self.move_by(t, &direction)?;
-                    // After the last one the loss is not needed.
+                    // After the last iteration the loss is not needed.
                     if iteration != options.max_iter {
                         let loss = enable_grad(&mut *closure)?;
                         at = Point { loss: self.value_of(&loss)?, gradient: self.flat_gradient()? };
@@ -289,7 +289,7 @@ impl LBFGS {
             state.h_diag = ys / dot(&y, &y)?;
             state.changes.push_back(Change { gradient: y, step: s, ro: 1.0 / ys });
         }
-        // The two loops of the algorithm: back through the changes, and forth.
+        // The algorithm's two-loop recursion over the changes.
         let q = gradient.neg()?;
         let mut alphas = Vec::with_capacity(state.changes.len());
         for change in state.changes.iter().rev() {
@@ -305,7 +305,7 @@ impl LBFGS {
         Ok(q)
     }
 
-    /// The loss, negated if it is maximized.
+    /// The loss, negated when maximizing.
     fn value_of(&self, loss: &Tensor) -> Result<f64> {
         let value = loss.item::<f64>()?;
         Ok(if self.options.maximize { -value } else { value })
@@ -315,7 +315,7 @@ impl LBFGS {
         self.params.iter().filter(|(_, param)| param.grad().is_none()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// All gradients one after the other, negated if the objective is maximized; zeros where there is none.
+    /// All gradients concatenated, negated when maximizing; zeros where there is none.
     fn flat_gradient(&self) -> Result<Tensor> {
         let flat = |(_, param): &(String, Tensor)| match param.grad() {
             Some(grad) => grad.detach().reshape([param.numel()]),
@@ -338,7 +338,7 @@ impl LBFGS {
 
 #[located(site)]
 impl Optimizer for LBFGS {
-    /// Fails: [`LBFGS::step`] takes a closure.
+    /// Always fails: [`LBFGS::step`] takes a closure.
     fn step(&mut self) -> Result<()> {
         Err(Error::argument(OP, "a step evaluates the loss several times: call `LBFGS::step` with a closure"))
     }

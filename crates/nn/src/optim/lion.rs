@@ -1,19 +1,19 @@
-//! Lion.
+//! The Lion optimizer.
 
 use kiln_tensor::Result;
 
 use super::{Hyperparameters, Optim, State, Update, UpdateRule, non_negative, rule::keep, shares};
 
-/// Lion: the sign of a momentum (Chen et al., 2023; <https://arxiv.org/abs/2302.06675>). PyTorch has none; names are those of
-/// its Adam.
+/// Lion: steps by the sign of a momentum (Chen et al., 2023; <https://arxiv.org/abs/2302.06675>). PyTorch does not have
+/// it; names follow its Adam.
 pub type Lion = Optim<LionOptions>;
 
 crate::hyperparameters! {
     "Lion" LionOptions, lr = 1e-4,
     {
-        betas: pair = (0.9, 0.99), "How much of the momentum enters the step, and how much of it is kept: `(0.9, 0.99)` by default.";
-        weight_decay: f64 = 0.0, "The share of the parameter, times the learning rate, that is taken away in each step: 0 by default.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        betas: pair = (0.9, 0.99), "The weight of the momentum in the step, and its decay rate: `(0.9, 0.99)` by default.";
+        weight_decay: f64 = 0.0, "Decoupled weight decay, times the learning rate: 0 by default.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 

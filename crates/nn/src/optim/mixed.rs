@@ -1,4 +1,4 @@
-//! Training in half precision.
+//! Mixed-precision training: `f32` copies of half-precision parameters, and loss scaling.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,17 +11,18 @@ use super::{
     state,
 };
 
-/// The optimizer of a model in half precision: it keeps the parameters in `f32`, where steps add up that half precision would
-/// round away, and puts them rounded into the model after each step (Micikevicius et al., "Mixed precision training", 2018).
+/// The optimizer of a half-precision model: it keeps the parameters in `f32`, which accumulates steps that half
+/// precision would round away, and writes them rounded into the model after each step (Micikevicius et al., "Mixed
+/// precision training", 2018).
 ///
-/// Gradients in `f16` vanish below 6e-8. A model of that type has its loss multiplied by a scale in
-/// [`backward`](Optimizer::backward), and its gradients divided by it in [`step`](Optimizer::step), by the rule of PyTorch's
-/// `torch.amp.GradScaler`: from 65536, half of it when a gradient is not finite (the parameters stay as they are then),
-/// twice after 2000 steps without. To see whether gradients are finite, each step waits for the device; in `bf16`, which has
-/// the range of `f32`, nothing does.
+/// Gradients in `f16` vanish below 6e-8. For a model of that type, the loss is multiplied by a scale in
+/// [`backward`](Optimizer::backward), and the gradients are divided by it in [`step`](Optimizer::step), by the rule of
+/// PyTorch's `torch.amp.GradScaler`: the scale starts at 65536, is halved when a gradient is not finite (the step is
+/// then skipped), and is doubled after 2000 steps without that. To check whether gradients are finite, each step waits
+/// for the device. In `bf16`, which has the range of `f32`, none of this is done.
 ///
-/// The model's gradients are scaled, so they are not what to clip: after [`unscale_`](Optimizer::unscale_) the gradients of
-/// the optimizer's own [`parameters`](Optimizer::parameters) are.
+/// The model's gradients are scaled, so do not clip them: after [`unscale_`](Optimizer::unscale_), clip the gradients
+/// of the optimizer's own [`parameters`](Optimizer::parameters).
 ///
 /// ```
 /// use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
@@ -46,11 +47,11 @@ pub struct MixedPrecision<O> {
     optimizer: O,
     parameters: Vec<Pair>,
     scale: Option<Scale>,
-    /// Whether the gradients of this step are with the wide parameters already.
+    /// Whether the gradients of this step have been moved to the `f32` parameters already.
     unscaled: AtomicBool,
 }
 
-/// A parameter of the model, and what the optimizer changes: the same tensor, if it is wide enough itself.
+/// A parameter of the model, and the one that the optimizer updates: the same tensor, if it is wide enough itself.
 #[derive(Debug)]
 struct Pair {
     name: String,
@@ -58,7 +59,7 @@ struct Pair {
     wide: Tensor,
 }
 
-/// What the loss is multiplied by.
+/// The scale of the loss.
 #[derive(Clone, Copy, Debug)]
 struct Scale {
     factor: f64,
@@ -72,11 +73,11 @@ const GROWTH_INTERVAL: i64 = 2000;
 
 #[located(site)]
 impl<O: Optimizer> MixedPrecision<O> {
-    /// An optimizer for these parameters of a model, which `make` makes for their `f32` copies. Parameters in `f32` or `f64`
-    /// are passed to it unchanged.
+    /// An optimizer for these parameters of a model; `make` creates the inner optimizer for their `f32` copies.
+    /// Parameters in `f32` or `f64` are passed to it unchanged.
     ///
     /// # Errors
-    /// A parameter is not of floats, memory runs out, or `make` fails.
+    /// If a parameter is not floating-point, memory runs out, or `make` fails.
     pub fn new(
         parameters: impl IntoIterator<Item = (String, Tensor)>,
         make: impl FnOnce(Vec<(String, Tensor)>) -> Result<O>,
@@ -90,7 +91,7 @@ impl<O: Optimizer> MixedPrecision<O> {
                     wide
                 }
                 dtype if dtype.is_float() => narrow.clone(),
-                dtype => return Err(Error::dtype("MixedPrecision", dtype, "parameters are floats")),
+                dtype => return Err(Error::dtype("MixedPrecision", dtype, "parameters must be floating-point")),
             };
             pairs.push(Pair { name, narrow, wide });
         }
@@ -105,17 +106,17 @@ impl<O: Optimizer> MixedPrecision<O> {
         &self.optimizer
     }
 
-    /// What the loss is multiplied by now: 1 unless there are parameters in `f16`.
+    /// The current scale of the loss: 1 unless there are parameters in `f16`.
     pub fn loss_scale(&self) -> f64 {
         self.scale.map_or(1.0, |scale| scale.factor)
     }
 
-    /// The pairs of two tensors.
+    /// The pairs of two different tensors.
     fn halves(&self) -> impl Iterator<Item = &Pair> {
         self.parameters.iter().filter(|pair| !pair.wide.is_same(&pair.narrow))
     }
 
-    /// Gradients from the model to the wide parameters, divided by the scale.
+    /// Moves gradients from the model to the `f32` parameters, divided by the scale.
     fn take_gradients(&self) -> Result<()> {
         for Pair { narrow, wide, .. } in &self.parameters {
             let grad = match narrow.grad() {
@@ -167,7 +168,7 @@ impl<O: Optimizer> Optimizer for MixedPrecision<O> {
         if self.scale.is_some() { loss.mul(self.loss_scale())?.backward() } else { loss.backward() }
     }
 
-    /// Hands the gradients to the `f32` parameters, divided by the scale; the next step takes them from there.
+    /// Moves the gradients to the `f32` parameters, divided by the scale; the next step uses those.
     fn unscale_(&mut self) -> Result<()> {
         if !self.unscaled.load(Ordering::Relaxed) {
             no_grad(|| self.take_gradients())?;
@@ -198,7 +199,7 @@ impl<O: Optimizer> Optimizer for MixedPrecision<O> {
         self.optimizer.set_rates(rates)
     }
 
-    /// The inner optimizer's state, `wide.<parameter>`, and of `f16` `loss_scale` and `loss_scale_steps`.
+    /// The inner optimizer's state, `wide.<parameter>`, and for `f16` `loss_scale` and `loss_scale_steps`.
     fn state_dict(&self) -> Result<StateDict> {
         let mut out = self.optimizer.state_dict()?;
         out.extend(self.halves().map(|pair| (format!("wide.{}", pair.name), pair.wide.detach())));

@@ -22,7 +22,7 @@
 //! # }
 //! ```
 //!
-//! An optimizer of your own is an [`UpdateRule`].
+//! A custom optimizer is an [`UpdateRule`].
 
 mod clip;
 mod engine;
@@ -47,7 +47,7 @@ pub use optimizer::{GroupRates, Optimizer};
 pub use rule::{Choice, Extent, Hyperparameters, State, Update, UpdateRule, Value, finite, non_negative, shares};
 pub use swa::{Average, AverageFn, AveragedModel, update_bn};
 
-/// The optimizers, a file each.
+/// The optimizers, one file each.
 macro_rules! optimizers {
     ($($file:ident::{$($name:ident),*};)*) => {$(
         mod $file;

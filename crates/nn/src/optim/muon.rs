@@ -1,23 +1,23 @@
-//! Muon.
+//! The Muon optimizer.
 
 use kiln_tensor::{DType, Error, Result, Tensor};
 
 use super::{Choice, Hyperparameters, Optim, State, Update, UpdateRule, finite, non_negative};
 
-/// Muon: a momentum that is made orthogonal by Newton and Schulz's iteration (Jordan et al., 2024;
-/// <https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html>). It is for the matrices of hidden layers; biases,
-/// embeddings and heads are for [`AdamW`](super::AdamW) or the like.
+/// Muon: a momentum that is orthogonalized by a Newton-Schulz iteration (Jordan et al., 2024;
+/// <https://docs.pytorch.org/docs/stable/generated/torch.optim.Muon.html>). It is for the matrices of hidden layers;
+/// use [`AdamW`](super::AdamW) or similar for biases, embeddings and heads.
 pub type Muon = Optim<MuonOptions>;
 
-/// How the learning rate depends on the sides of a matrix: `adjust_lr_fn` of PyTorch.
+/// How the learning rate depends on a matrix's shape: PyTorch's `adjust_lr_fn`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AdjustLr {
-    /// The root of outputs by inputs, if it is above 1.
+    /// The square root of outputs divided by inputs, if above 1.
     #[default]
     Original,
-    /// 0.2 times the root of the larger side: steps are then as large as AdamW's.
+    /// 0.2 times the square root of the larger side: steps are then as large as AdamW's.
     MatchRmsAdamw,
-    /// The root of outputs by inputs.
+    /// The square root of outputs divided by inputs.
     SpectralUnclamped,
 }
 
@@ -53,18 +53,18 @@ impl AdjustLr {
 crate::hyperparameters! {
     "Muon" MuonOptions, lr = 1e-3,
     {
-        weight_decay: f64 = 0.1, "The share of the parameter, times the learning rate, that is taken away in each step: 0.1 by default.";
-        momentum: f64 = 0.95, "The share of the momentum that the next step keeps: 0.95 by default.";
-        nesterov: bool = true, "Whether to look ahead by the momentum (Nesterov); on by default.";
+        weight_decay: f64 = 0.1, "Decoupled weight decay, times the learning rate: 0.1 by default.";
+        momentum: f64 = 0.95, "The decay rate of the momentum: 0.95 by default.";
+        nesterov: bool = true, "Whether to use Nesterov momentum; on by default.";
         ns_coefficients: triple = (3.4445, -4.775, 2.0315), "The coefficients of the iteration's polynomial.";
-        eps: f64 = 1e-7, "The smallest norm that is divided by: 1e-7 by default.";
+        eps: f64 = 1e-7, "The smallest norm to divide by: 1e-7 by default.";
         ns_steps: usize = 5, "The number of iterations: 5 by default.";
-        adjust_lr_fn: AdjustLr = AdjustLr::Original, "How the learning rate depends on the sides of a matrix.";
+        adjust_lr_fn: AdjustLr = AdjustLr::Original, "How the learning rate depends on a matrix's shape.";
     }
 }
 
 impl MuonOptions {
-    /// A matrix with the directions of this one and singular values of about 1, in `bf16`.
+    /// A matrix with the same singular vectors and singular values of about 1, in `bf16`.
     fn orthogonalized(&self, matrix: &Tensor) -> Result<Tensor> {
         let (a, b, c) = self.ns_coefficients;
         let (rows, columns) = matrix.dims2()?;
@@ -106,7 +106,7 @@ impl UpdateRule for MuonOptions {
         if param.rank() == 2 {
             return Ok(());
         }
-        let expected = format!("Muon is for matrices; parameter {name} is for another optimizer, as AdamW: it has");
+        let expected = format!("Muon is for matrices; use another optimizer, such as AdamW, for parameter {name}, which has");
         Err(Error::shape(Self::NAME, expected, param.shape()))
     }
 

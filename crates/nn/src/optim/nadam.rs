@@ -1,22 +1,22 @@
-//! NAdam.
+//! The NAdam optimizer.
 
 use kiln_tensor::{Result, Tensor};
 
 use super::{Hyperparameters, Optim, State, Update, UpdateRule, non_negative, rule::keep, shares};
 
-/// NAdam: Adam with Nesterov's momentum (Dozat, 2016;
+/// NAdam: Adam with Nesterov momentum (Dozat, 2016;
 /// <https://docs.pytorch.org/docs/stable/generated/torch.optim.NAdam.html>).
 pub type NAdam = Optim<NAdamOptions>;
 
 crate::hyperparameters! {
     "NAdam" NAdamOptions, lr = 2e-3,
     {
-        betas: pair = (0.9, 0.999), "How much of the first and second moment each step keeps: `(0.9, 0.999)` by default.";
+        betas: pair = (0.9, 0.999), "The decay rates of the first and second moments: `(0.9, 0.999)` by default.";
         eps: f64 = 1e-8, "Added to the divisor: 1e-8 by default.";
         weight_decay: f64 = 0.0, "L2 penalty, or the decoupled decay: 0 by default.";
-        momentum_decay: f64 = 4e-3, "How fast the momentum comes to `betas.0`: 4e-3 by default.";
-        decoupled_weight_decay: bool = false, "Whether weight decay is taken from the parameter, as in AdamW, instead of an L2 penalty.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        momentum_decay: f64 = 4e-3, "How fast the momentum approaches `betas.0`: 4e-3 by default.";
+        decoupled_weight_decay: bool = false, "Whether weight decay is decoupled, as in AdamW, instead of an L2 penalty.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 
@@ -40,7 +40,7 @@ impl UpdateRule for NAdamOptions {
         }
         let grad = at.gradient(if self.decoupled_weight_decay { 0.0 } else { weight_decay }, self.maximize)?;
         let [product, mean, square] = at.states else { return Ok(()) };
-        // The momentum of this step and of the next.
+        // The momentum of this step and of the next one.
         let momentum = |step: Tensor| {
             let decay = step.full_like(0.96)?.pow(&step.mul(momentum_decay)?)?;
             decay.mul(-0.5)?.add(1.0)?.mul(beta1)

@@ -1,4 +1,4 @@
-//! RAdam.
+//! The RAdam optimizer.
 
 use kiln_tensor::Result;
 
@@ -10,11 +10,11 @@ pub type RAdam = Optim<RAdamOptions>;
 crate::hyperparameters! {
     "RAdam" RAdamOptions, lr = 1e-3,
     {
-        betas: pair = (0.9, 0.999), "How much of the first and second moment each step keeps: `(0.9, 0.999)` by default.";
+        betas: pair = (0.9, 0.999), "The decay rates of the first and second moments: `(0.9, 0.999)` by default.";
         eps: f64 = 1e-8, "Added to the divisor: 1e-8 by default.";
         weight_decay: f64 = 0.0, "L2 penalty, or the decoupled decay: 0 by default.";
-        decoupled_weight_decay: bool = false, "Whether weight decay is taken from the parameter, as in AdamW, instead of an L2 penalty.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        decoupled_weight_decay: bool = false, "Whether weight decay is decoupled, as in AdamW, instead of an L2 penalty.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 
@@ -42,8 +42,8 @@ impl UpdateRule for RAdamOptions {
         let correction1 = at.power_of_step(beta1)?.neg()?.add(1.0)?;
         let power = at.power_of_step(beta2)?;
         let correction2 = power.neg()?.add(1.0)?;
-        // The length of the simple moving average that the second moment is like: where it is short, its variance is too
-        // large to be divided by.
+        // The length of the simple moving average that the second moment approximates: while it is short, the variance
+        // of the second moment is too large to divide by it.
         let longest = 2.0 / (1.0 - beta2) - 1.0;
         let length = at.step.mul(&power)?.mul(-2.0)?.div(&correction2)?.add(longest)?;
         let rectified = length.sub(4.0)?.mul(&length.sub(2.0)?)?.mul(longest)?;

@@ -1,4 +1,4 @@
-//! RMSprop.
+//! The RMSprop optimizer.
 
 use kiln_tensor::{OptimRule, Result};
 
@@ -10,12 +10,12 @@ pub type RMSprop = Optim<RMSpropOptions>;
 crate::hyperparameters! {
     "RMSprop" RMSpropOptions, lr = 1e-2,
     {
-        alpha: f64 = 0.99, "How much of the mean square each step keeps: 0.99 by default.";
+        alpha: f64 = 0.99, "The decay rate of the mean square: 0.99 by default.";
         eps: f64 = 1e-8, "Added to the divisor: 1e-8 by default.";
         weight_decay: f64 = 0.0, "L2 penalty: 0 by default.";
-        momentum: f64 = 0.0, "The share of the last update that the next one keeps: 0 by default.";
-        centered: bool = false, "Whether to divide by the deviation instead of the mean square (Graves, 2013).";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        momentum: f64 = 0.0, "The momentum factor: 0 by default.";
+        centered: bool = false, "Whether to divide by the standard deviation instead of the root mean square (Graves, 2013).";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 

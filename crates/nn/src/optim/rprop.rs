@@ -1,4 +1,4 @@
-//! Rprop.
+//! The Rprop optimizer.
 
 use kiln_tensor::{Error, Result};
 
@@ -11,9 +11,9 @@ pub type Rprop = Optim<RpropOptions>;
 crate::hyperparameters! {
     "Rprop" RpropOptions, lr = 1e-2,
     {
-        etas: pair = (0.5, 1.2), "By how much a step shrinks where the gradient turns, and grows elsewhere: `(0.5, 1.2)` by default.";
-        step_sizes: pair = (1e-6, 50.0), "The smallest and the largest step: `(1e-6, 50)` by default.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        etas: pair = (0.5, 1.2), "The factors by which a step shrinks where the gradient changes sign, and grows elsewhere: `(0.5, 1.2)` by default.";
+        step_sizes: pair = (1e-6, 50.0), "The smallest and largest step: `(1e-6, 50)` by default.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 
@@ -26,7 +26,7 @@ impl UpdateRule for RpropOptions {
         non_negative(Self::NAME, "learning rate", self.lr)?;
         let (minus, plus) = self.etas;
         if !(0.0 < minus && minus < 1.0 && 1.0 < plus && plus.is_finite()) {
-            let message = format!("etas ({minus}, {plus}) are invalid: they must be in (0, 1) and above 1");
+            let message = format!("etas ({minus}, {plus}) are invalid: the first must be in (0, 1) and the second above 1");
             return Err(Error::argument(Self::NAME, message));
         }
         let (least, most) = self.step_sizes;
@@ -45,7 +45,7 @@ impl UpdateRule for RpropOptions {
         let grown = agrees.where_cond(&sizes.mul(self.etas.1)?, sizes)?;
         let changed = turns.where_cond(&sizes.mul(self.etas.0)?, &grown)?;
         sizes.copy_(&changed.clamp(self.step_sizes.0, self.step_sizes.1)?)?;
-        // Where the gradient turns, nothing is done in this step.
+        // Where the gradient changes sign, this step does nothing.
         let grad = grad.masked_fill(&turns, 0.0)?;
         at.param.sub_(&grad.sign()?.mul(sizes)?)?;
         previous.copy_(&grad)

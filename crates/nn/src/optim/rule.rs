@@ -1,4 +1,4 @@
-//! What makes an optimizer: hyper-parameters ([`hyperparameters!`](crate::hyperparameters)) and an update rule
+//! The parts of an optimizer: hyper-parameters ([`hyperparameters!`](crate::hyperparameters)) and an update rule
 //! ([`UpdateRule`]), both in one file.
 
 use std::{any::Any, fmt::Debug};
@@ -13,20 +13,20 @@ pub trait Hyperparameters: Copy + Debug + Send + Sync + 'static {
     /// The learning rate.
     fn lr_mut(&mut self) -> &mut f64;
 
-    /// Calls `each` with the name and place of every hyper-parameter.
+    /// Calls `each` with the name and a reference to every hyper-parameter.
     ///
     /// # Errors
-    /// What `each` returns.
+    /// Those of `each`.
     fn each(&mut self, each: &mut dyn FnMut(&'static str, Value<'_>) -> Result<()>) -> Result<()>;
 }
 
-/// The place of a hyper-parameter.
+/// A reference to a hyper-parameter.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Value<'a> {
     Number(&'a mut f64),
     Pair(&'a mut (f64, f64)),
-    /// The first of which may be left to the rule.
+    /// A pair whose first number may be left to the rule.
     OptionalPair(&'a mut (Option<f64>, f64)),
     Triple(&'a mut (f64, f64, f64)),
     Count(&'a mut usize),
@@ -34,20 +34,20 @@ pub enum Value<'a> {
     Choice(&'a mut dyn Choice),
 }
 
-/// A hyper-parameter that is one of several names, as PyTorch's strings.
+/// A hyper-parameter that is one of several named values, like PyTorch's strings.
 pub trait Choice: Debug {
     /// The name.
     fn name(&self) -> &'static str;
 
-    /// Takes the value of this name; `false` if there is none.
+    /// Sets the value with this name; returns `false` if there is none.
     fn set(&mut self, name: &str) -> bool;
 }
 
-/// How an optimizer changes a parameter: the one thing to write for a new one.
+/// How an optimizer updates a parameter: the only thing to write for a new optimizer.
 ///
-/// [`update`](UpdateRule::update) is written in tensor operations, so it runs on every device and in every float type. A
-/// rule that the devices have as a fused primitive names it ([`fused`](UpdateRule::fused)), and a step of a whole
-/// parameter group is then one call of it. This is Lion (Chen et al., 2023) in a program of one's own:
+/// [`update`](UpdateRule::update) is written with tensor operations, so it runs on every device and in every
+/// floating-point dtype. If the devices have the rule as a fused primitive, [`fused`](UpdateRule::fused) names it, and
+/// a step of a whole parameter group is a single call. This is Lion (Chen et al., 2023) in a user's program:
 ///
 /// ```
 /// use kiln_nn::optim::{Hyperparameters, Optim, Optimizer, State, Update, UpdateRule, non_negative};
@@ -91,35 +91,36 @@ pub trait Choice: Debug {
 /// # }
 /// ```
 pub trait UpdateRule: Hyperparameters {
-    /// The state tensors that the rule keeps of each parameter, under PyTorch's names.
+    /// The state tensors that the rule keeps for each parameter, under PyTorch's names.
     fn states(&self) -> Vec<State>;
 
-    /// The state tensors of a parameter of this shape, if they depend on it: else [`states`](UpdateRule::states).
+    /// The state tensors of a parameter of this shape, if they depend on it; by default,
+    /// [`states`](UpdateRule::states).
     fn states_of(&self, _param: &Shape) -> Vec<State> {
         self.states()
     }
 
-    /// Whether all values make sense.
+    /// Checks the hyper-parameters.
     ///
     /// # Errors
-    /// One does not; the message names it.
+    /// If one is invalid; the message names it.
     fn validate(&self) -> Result<()>;
 
-    /// Whether the rule is for such a parameter. Any float tensor, if it does not say.
+    /// Checks whether the rule supports this parameter; by default, any floating-point tensor.
     ///
     /// # Errors
-    /// It is not; the message names the parameter.
+    /// If it does not; the message names the parameter.
     fn accept(&self, _name: &str, _param: &Tensor) -> Result<()> {
         Ok(())
     }
 
-    /// Changes a parameter and its states in place. No gradients are recorded.
+    /// Updates a parameter and its states in place. Nothing is recorded on the tape.
     ///
     /// # Errors
     /// Those of the operations.
     fn update(&self, at: &Update<'_>) -> Result<()>;
 
-    /// The same rule as a primitive of the devices, if they have it.
+    /// The same rule as a primitive of the devices, if they have one.
     fn fused(&self) -> Option<OptimRule> {
         None
     }
@@ -130,8 +131,8 @@ pub trait UpdateRule: Hyperparameters {
     }
 }
 
-/// An [`UpdateRule`] as an object: what an optimizer does with it is compiled once, here, and not again for each rule in each
-/// program.
+/// An [`UpdateRule`] as an object, so that the optimizer's code is compiled once, here, rather than for each rule in
+/// each program.
 pub(super) trait DynRule: Any {
     fn name(&self) -> &'static str;
     fn lr(&self) -> f64;
@@ -140,7 +141,7 @@ pub(super) trait DynRule: Any {
     fn momentum_mut(&mut self) -> Option<&mut f64>;
     /// A copy.
     fn boxed(&self) -> Box<dyn DynRule>;
-    /// Takes over the hyper-parameters of a rule of the same type.
+    /// Copies the hyper-parameters of a rule of the same type.
     fn assign(&mut self, from: &dyn DynRule);
     fn each(&mut self, each: &mut dyn FnMut(&'static str, Value<'_>) -> Result<()>) -> Result<()>;
     fn states_of(&self, param: &Shape) -> Vec<State>;
@@ -213,49 +214,49 @@ impl<O: UpdateRule> DynRule for O {
 pub struct State {
     /// Its name in the state dict.
     pub name: &'static str,
-    /// What it is filled with before the first step.
+    /// Its initial value.
     pub initial: f64,
     /// Its shape.
     pub extent: Extent,
 }
 
-/// The shape of a state, from that of its parameter.
+/// The shape of a state, relative to its parameter's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// The parameter's.
     Param,
     /// One number, in `f64`.
     Scalar,
-    /// The parameter's, with this dimension, counted from the last, of size 1.
+    /// The parameter's, with this dimension, counted from the last, of extent 1.
     Reduced(usize),
 }
 
 impl State {
-    /// One of the parameter's shape that begins with this value.
+    /// A state of the parameter's shape with this initial value.
     #[must_use]
     pub fn full(name: &'static str, initial: f64) -> State {
         State { name, initial, extent: Extent::Param }
     }
 
-    /// One of the parameter's shape that begins with zeros.
+    /// A state of the parameter's shape, initially zeros.
     #[must_use]
     pub fn zeros(name: &'static str) -> State {
         State::full(name, 0.0)
     }
 
-    /// One number, in `f64`, that begins with this value.
+    /// A single `f64` with this initial value.
     #[must_use]
     pub fn scalar(name: &'static str, initial: f64) -> State {
         State { name, initial, extent: Extent::Scalar }
     }
 
-    /// One of a parameter's shape with a dimension, counted from the last, of size 1, that begins with zeros.
+    /// A state of the parameter's shape with one dimension, counted from the last, of extent 1, initially zeros.
     #[must_use]
     pub fn reduced(name: &'static str, from_last: usize) -> State {
         State { name, initial: 0.0, extent: Extent::Reduced(from_last) }
     }
 
-    /// The shape for a parameter.
+    /// Its shape for a parameter.
     pub(super) fn shape(&self, param: &Shape) -> Result<Shape> {
         match self.extent {
             Extent::Param => Ok(*param),
@@ -269,47 +270,48 @@ impl State {
         }
     }
 
-    /// The dtype for a parameter.
+    /// Its dtype for a parameter.
     pub(super) fn dtype(&self, param: DType) -> DType {
         if self.extent == Extent::Scalar { DType::F64 } else { param }
     }
 
-    /// The tensor before the first step: contiguous, whatever the parameter's strides are.
+    /// The initial tensor: contiguous, whatever the parameter's strides are.
     pub(super) fn tensor(&self, param: &Tensor) -> Result<Tensor> {
         Tensor::full(self.shape(param.shape())?, self.initial, (self.dtype(param.dtype()), param.device()))
     }
 }
 
-/// A parameter in a step, for [`UpdateRule::update`]. Half precision is passed in `f32`, and rounded afterwards.
+/// A parameter in a step, for [`UpdateRule::update`]. Half-precision parameters are passed in `f32`, and rounded
+/// afterwards.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
-    /// The parameter, to be changed in place.
+    /// The parameter, to update in place.
     pub param: &'a Tensor,
     /// Its gradient, of its shape and dtype.
     pub grad: &'a Tensor,
-    /// Its [`UpdateRule::states`] in order, to be changed in place: numbers in `f64`, others in its dtype.
+    /// Its [`UpdateRule::states`] in order, to update in place: scalars in `f64`, others in its dtype.
     pub states: &'a [Tensor],
-    /// The dtype in which the parameter is kept, which is another than its own here if it is of half precision.
+    /// The dtype in which the parameter is stored, which differs from its dtype here if it is half precision.
     pub dtype: DType,
     /// The learning rate: one `f64` on the parameter's device, where it may change between steps.
     pub lr: &'a Tensor,
-    /// The number of this step, 1 in the first: one `f64` on the parameter's device.
+    /// The number of this step, starting at 1: one `f64` on the parameter's device.
     pub step: &'a Tensor,
 }
 
 impl Update<'_> {
-    /// One number, computed in `f64`, in the parameter's dtype.
+    /// A scalar that was computed in `f64`, in the parameter's dtype.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn number(&self, number: &Tensor) -> Result<Tensor> {
         number.to_dtype(self.param.dtype())
     }
 
-    /// Takes the decoupled decay from the parameter: its share `weight_decay`, times the learning rate.
+    /// Applies decoupled weight decay to the parameter, times the learning rate.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn decay(&self, weight_decay: f64) -> Result<()> {
         // Without decay an infinite parameter must not become NaN.
         if weight_decay == 0.0 {
@@ -321,15 +323,15 @@ impl Update<'_> {
     /// `base` to the power of [`step`](Update::step), in `f64`.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn power_of_step(&self, base: f64) -> Result<Tensor> {
         self.step.full_like(base)?.pow(self.step)
     }
 
-    /// The gradient as most rules see it: negated if the objective is maximized, with an L2 penalty.
+    /// The gradient as most rules use it: negated when maximizing, with an L2 penalty.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn gradient(&self, weight_decay: f64, maximize: bool) -> Result<Tensor> {
         let grad = if maximize { self.grad.neg()? } else { self.grad.clone() };
         // Without decay an infinite parameter must not make the gradient NaN.
@@ -337,7 +339,7 @@ impl Update<'_> {
     }
 }
 
-/// `average = weight * average + (1 - weight) * value`, as the averages of the rules are kept.
+/// `average = weight * average + (1 - weight) * value`, the moving average of the rules.
 pub(super) fn keep(average: &Tensor, weight: f64, value: &Tensor) -> Result<()> {
     average.mul_(weight)?;
     average.add_(&value.mul(1.0 - weight)?)
@@ -347,26 +349,26 @@ fn invalid(op: &'static str, what: &str, value: impl Debug, expected: &str) -> E
     Error::argument(op, format!("{what} {value:?} is invalid: it must be {expected}"))
 }
 
-/// Refuses a hyper-parameter that is negative or not finite.
+/// Checks that a hyper-parameter is finite and not negative.
 ///
 /// # Errors
-/// It is.
+/// If it is not.
 pub fn non_negative(op: &'static str, what: &str, value: f64) -> Result<()> {
     if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(invalid(op, what, value, "finite and not negative")) }
 }
 
-/// Refuses a hyper-parameter that is not finite.
+/// Checks that a hyper-parameter is finite.
 ///
 /// # Errors
-/// It is not.
+/// If it is not.
 pub fn finite(op: &'static str, what: &str, value: f64) -> Result<()> {
     if value.is_finite() { Ok(()) } else { Err(invalid(op, what, value, "finite")) }
 }
 
-/// Refuses shares that an average keeps outside `0 <= beta < 1`.
+/// Checks that decay rates are in `0 <= beta < 1`.
 ///
 /// # Errors
-/// One is outside.
+/// If one is not.
 pub fn shares(op: &'static str, what: &str, (a, b): (f64, f64)) -> Result<()> {
     if [a, b].iter().all(|share| (0.0..1.0).contains(share)) {
         return Ok(());
@@ -374,17 +376,17 @@ pub fn shares(op: &'static str, what: &str, (a, b): (f64, f64)) -> Result<()> {
     Err(invalid(op, what, (a, b), "in [0, 1)"))
 }
 
-/// Declares the hyper-parameters of an optimizer: a struct with PyTorch's names and defaults and with a method for each,
-/// and its [`Hyperparameters`](crate::optim::Hyperparameters). Each is an `f64`, a `usize`, a `bool`, a `pair` or `triple`
-/// of `f64`, an `optional_pair`, whose first number may be `None`, or a type that is a [`Choice`](crate::optim::Choice).
-/// [`UpdateRule`](crate::optim::UpdateRule) has an example.
+/// Declares the hyper-parameters of an optimizer: a struct with PyTorch's names and defaults and a method for each, and
+/// its implementation of [`Hyperparameters`](crate::optim::Hyperparameters). Each is an `f64`, a `usize`, a `bool`, a
+/// `pair` or `triple` of `f64`, an `optional_pair`, whose first number may be `None`, or a type that implements
+/// [`Choice`](crate::optim::Choice). [`UpdateRule`](crate::optim::UpdateRule) has an example.
 #[macro_export]
 macro_rules! hyperparameters {
     (
         $optimizer:literal $name:ident, lr = $lr:expr,
         { $($field:ident: $ty:ident = $default:expr, $doc:literal;)* }
     ) => {
-        #[doc = concat!("The hyper-parameters of ", $optimizer, ". A number alone, as the learning rate, converts.")]
+        #[doc = concat!("The hyper-parameters of ", $optimizer, ". Converts from a learning rate alone.")]
         #[derive(Clone, Copy, Debug, PartialEq)]
         pub struct $name {
             /// The learning rate.
@@ -405,13 +407,13 @@ macro_rules! hyperparameters {
         }
 
         impl $name {
-            /// This learning rate, and the defaults for the rest.
+            /// This learning rate, with the defaults for the rest.
             #[must_use]
             pub fn new(lr: f64) -> Self {
                 lr.into()
             }
 
-            /// With this learning rate.
+            /// Sets the learning rate.
             #[must_use]
             pub fn lr(self, lr: f64) -> Self {
                 Self { lr, ..self }

@@ -1,21 +1,21 @@
-//! Stochastic gradient descent.
+//! The SGD optimizer: stochastic gradient descent, with optional momentum.
 
 use kiln_tensor::{Error, OptimRule, Result};
 
 use super::{Hyperparameters, Optim, State, Update, UpdateRule, finite, non_negative};
 
-/// Stochastic gradient descent, with momentum if asked for
+/// Stochastic gradient descent, with optional momentum
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html>).
 pub type SGD = Optim<SGDOptions>;
 
 crate::hyperparameters! {
     "SGD" SGDOptions, lr = 1e-3,
     {
-        momentum: f64 = 0.0, "The share of the last update that the next one keeps: 0 by default.";
-        dampening: f64 = 0.0, "The share of the gradient that does not enter the momentum: 0 by default.";
-        nesterov: bool = false, "Whether to look ahead by the momentum (Nesterov); off by default.";
+        momentum: f64 = 0.0, "The momentum factor: 0 by default.";
+        dampening: f64 = 0.0, "The fraction of the gradient that does not enter the momentum: 0 by default.";
+        nesterov: bool = false, "Whether to use Nesterov momentum; off by default.";
         weight_decay: f64 = 0.0, "L2 penalty: 0 by default.";
-        maximize: bool = false, "Whether to climb instead of descending.";
+        maximize: bool = false, "Whether to maximize the objective instead of minimizing it.";
     }
 }
 
@@ -38,7 +38,7 @@ impl UpdateRule for SGDOptions {
     fn update(&self, at: &Update<'_>) -> Result<()> {
         let mut change = at.gradient(self.weight_decay, self.maximize)?;
         if let [buffer] = at.states {
-            // The first gradient enters whole.
+            // The first gradient enters undampened.
             let kept = buffer.mul(self.momentum)?.add(&change.mul(1.0 - self.dampening)?)?;
             buffer.copy_(&at.step.eq(1.0)?.where_cond(&change, &kept)?)?;
             change = if self.nesterov { change.add(&buffer.mul(self.momentum)?)? } else { buffer.clone() };

@@ -1,4 +1,4 @@
-//! The state of optimizers and schedulers as tensors by name.
+//! The state dicts of optimizers: saving and loading their state as tensors by name.
 //!
 //! `name` is the optimizer's name as bytes, `param_groups.0.lr` and the like are hyper-parameters (`f64`, `bool`),
 //! `state.<parameter>.step` step counts (`i64`), `state.<parameter>.exp_avg` and the like state tensors under PyTorch's
@@ -21,7 +21,7 @@ pub(super) fn save(name: &str, groups: &dyn Groups) -> Result<StateDict> {
                 Value::Flag(v) => scalar(*v)?,
                 Value::Count(v) => scalar(*v as i64)?,
                 Value::Pair((a, b)) => Tensor::from_vec(vec![*a, *b], 2, Device::Cpu)?,
-                // What is left to the rule is not a number.
+                // NaN marks a number that is left to the rule.
                 Value::OptionalPair((a, b)) => Tensor::from_vec(vec![a.unwrap_or(f64::NAN), *b], 2, Device::Cpu)?,
                 Value::Triple((a, b, c)) => Tensor::from_vec(vec![*a, *b, *c], 3, Device::Cpu)?,
                 Value::Choice(v) => Tensor::from_slice(v.name().as_bytes(), v.name().len(), Device::Cpu)?,
@@ -46,22 +46,22 @@ pub(super) fn save(name: &str, groups: &dyn Groups) -> Result<StateDict> {
     Ok(out)
 }
 
-/// The part of a state dict that belongs to a group.
+/// The part of a state dict that belongs to one group.
 struct Loaded {
     rule: Box<dyn DynRule>,
     initial_lr: Option<f64>,
-    /// Of each parameter the count of its steps, and its states.
+    /// For each parameter, its step count and its states.
     slots: Vec<(Option<Tensor>, Vec<Tensor>)>,
 }
 
 pub(super) fn load(name: &'static str, groups: &mut dyn Groups, state: &StateDict) -> Result<()> {
     let mut source = Source::new(name, state);
-    // PyTorch's states do not say whose they are.
+    // PyTorch's states do not name their optimizer.
     if state.contains_key("name") {
         let saved: Vec<u8> = source.vector("name", None)?.unwrap_or_default();
         if saved != name.as_bytes() {
             let saved = String::from_utf8_lossy(&saved);
-            let message = format!("load_state_dict: the state is that of {saved}, which cannot go on as {name}");
+            let message = format!("load_state_dict: the state is that of {saved} and cannot be loaded into {name}");
             return Err(Error::argument(name, message));
         }
     }
@@ -96,7 +96,7 @@ pub(super) fn load(name: &'static str, groups: &mut dyn Groups, state: &StateDic
                     if let Some(choice) = choice.map(|choice| String::from_utf8_lossy(&choice).into_owned())
                         && !v.set(&choice)
                     {
-                        return Err(Error::argument(name, format!("{key} {choice:?} is none that is known")));
+                        return Err(Error::argument(name, format!("{key} {choice:?} is not a known value")));
                     }
                 }
             }
@@ -124,8 +124,8 @@ pub(super) fn load(name: &'static str, groups: &mut dyn Groups, state: &StateDic
     Ok(())
 }
 
-/// Copies, so that the caller's tensors do not change with the next step. The state of a parameter with a name may also be
-/// under its position among all, as PyTorch's optimizers number theirs.
+/// Copies the state, so that the caller's tensors do not change with the next step. The state of a named parameter may
+/// also be under its index among all parameters, as PyTorch's optimizers number theirs.
 fn load_slot(
     source: &mut Source<'_>,
     slot: &Slot,
@@ -165,7 +165,7 @@ pub(super) fn scalar<T: Element>(value: T) -> Result<Tensor> {
     Tensor::from_vec(vec![value], (), Device::Cpu)
 }
 
-/// A state dict from which names are taken one by one.
+/// A state dict from which entries are taken one by one.
 pub(super) struct Source<'a> {
     owner: &'static str,
     state: &'a StateDict,
@@ -178,7 +178,7 @@ impl<'a> Source<'a> {
         Source { owner, state, taken: std::collections::HashSet::new(), missing: Vec::new() }
     }
 
-    /// The tensor of this name; a missing one is remembered.
+    /// The tensor of this name; a missing name is remembered.
     pub fn tensor(&mut self, key: &str) -> Option<&'a Tensor> {
         let found = self.state.get(key);
         if found.is_some() {
@@ -189,7 +189,7 @@ impl<'a> Source<'a> {
         found
     }
 
-    /// The one value of this name.
+    /// The single value of this name.
     pub fn value<T: Element + Copy>(&mut self, key: &str) -> Result<Option<T>> {
         Ok(self.vector(key, Some(1))?.and_then(|values| values.first().copied()))
     }
@@ -210,7 +210,7 @@ impl<'a> Source<'a> {
         no_grad(|| tensor.to_dtype(T::DTYPE))?.to_vec().map(Some)
     }
 
-    /// Complains if a name was missing, or was not asked for.
+    /// Returns an error if a name was missing, or was not taken.
     pub fn finish(self) -> Result<()> {
         let Source { owner, state, taken, missing } = self;
         let unexpected: Vec<String> = state.keys().filter(|key| !taken.contains(*key)).cloned().collect();

@@ -1,4 +1,4 @@
-//! Averages of weights: exponential (EMA), and stochastic weight averaging (SWA).
+//! Weight averaging: exponential moving averages (EMA), and stochastic weight averaging (SWA).
 
 use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
@@ -11,11 +11,12 @@ use crate::{
 
 /// How an [`AveragedModel`] averages.
 pub enum Average {
-    /// The mean of all: stochastic weight averaging (Izmailov et al., 2018).
+    /// The mean of all updates: stochastic weight averaging (Izmailov et al., 2018).
     Mean,
-    /// An exponential moving average, of which each update keeps this share: PyTorch's `get_ema_multi_avg_fn(decay)`.
+    /// An exponential moving average with this decay rate: PyTorch's `get_ema_multi_avg_fn(decay)`.
     Exponential(f64),
-    /// What this makes of the average, the model's tensor, and the number of updates so far, which is at least 1.
+    /// The result of this function of the average, the model's tensor, and the number of updates so far, which is at
+    /// least 1.
     Custom(AverageFn),
 }
 
@@ -32,7 +33,7 @@ impl std::fmt::Debug for Average {
     }
 }
 
-/// A model whose parameters are averages of those of another one, which is trained
+/// A model whose parameters are averages of those of another model, which is being trained
 /// (<https://docs.pytorch.org/docs/stable/optim.html#weight-averaging-swa-and-ema>).
 ///
 /// ```
@@ -69,11 +70,11 @@ const OP: &str = "AveragedModel";
 
 #[located(site)]
 impl<M: ModuleTree> AveragedModel<M> {
-    /// An average that is kept in `module`, a second model of the same kind: PyTorch copies the model instead. Its values are
-    /// overwritten by the first update.
+    /// An average that is kept in `module`, a second model of the same kind (PyTorch copies the model instead). Its
+    /// values are overwritten by the first update.
     ///
     /// # Errors
-    /// The share of an exponential average is not in [0, 1].
+    /// If the decay of an exponential average is not in [0, 1].
     pub fn new(module: M, average: Average) -> Result<AveragedModel<M>> {
         if let Average::Exponential(decay) = average
             && !(0.0..=1.0).contains(&decay)
@@ -84,8 +85,8 @@ impl<M: ModuleTree> AveragedModel<M> {
         Ok(AveragedModel { n_averaged, module, use_buffers: false, average })
     }
 
-    /// Whether buffers, such as the statistics of batch normalization, are averaged as well. Without it they are the model's
-    /// as of the latest update; see [`update_bn`].
+    /// Whether buffers, such as the statistics of batch normalization, are averaged as well. Otherwise they are copied
+    /// from the model at the latest update; see [`update_bn`].
     #[must_use]
     pub fn use_buffers(self, use_buffers: bool) -> AveragedModel<M> {
         AveragedModel { use_buffers, ..self }
@@ -97,18 +98,18 @@ impl<M: ModuleTree> AveragedModel<M> {
         &self.module
     }
 
-    /// The number of updates.
+    /// The number of updates so far.
     ///
     /// # Errors
-    /// The count cannot be read from its device.
+    /// If the count cannot be read from its device.
     pub fn n_averaged(&self) -> Result<u64> {
         Ok(self.n_averaged.item::<i64>()? as u64)
     }
 
-    /// Takes the parameters of the model into the averages. The first time they become the averages.
+    /// Updates the averages with the parameters of the model. The first update copies them.
     ///
     /// # Errors
-    /// The model has other parameters or buffers. Nothing has been changed then.
+    /// If the model has other parameters or buffers. Nothing has been changed then.
     pub fn update_parameters<T: ModuleTree + ?Sized>(&self, model: &T) -> Result<()> {
         let pairs = |own: Vec<(String, Tensor)>, others: Vec<(String, Tensor)>| {
             let fits = |(own, other): (&(String, Tensor), &(String, Tensor))| own.1.shape() == other.1.shape();
@@ -119,7 +120,7 @@ impl<M: ModuleTree> AveragedModel<M> {
                         .collect::<Vec<_>>()
                         .join(", ")
                 };
-                let message = format!("the model has {}, the averaged one {}", list(&others), list(&own));
+                let message = format!("the model has {}, the averaged model has {}", list(&others), list(&own));
                 return Err(Error::argument(OP, message));
             }
             Ok(own.into_iter().zip(others).map(|((_, own), (_, other))| (own, other)).collect::<Vec<_>>())
@@ -155,7 +156,7 @@ impl<M: ModuleTree> AveragedModel<M> {
         if average.dtype().is_float() {
             return average.lerp(value, weight);
         }
-        // Counts.
+        // Integer tensors, such as counts.
         let [average64, value64] = [average, value].map(|tensor| tensor.to_dtype(DType::F64));
         average64?.mul(1.0 - weight)?.add(&value64?.mul(weight)?)?.to_dtype(average.dtype())
     }
@@ -168,8 +169,8 @@ impl<M: Module + Field> Module for AveragedModel<M> {
     }
 }
 
-/// Computes the statistics of all batch normalization in a model anew, as the mean over these batches of inputs: after weights
-/// were averaged, those of training are of no use. Nothing happens if there is none.
+/// Recomputes the statistics of all batch normalization layers in a model, as the mean over these batches of inputs:
+/// after averaging weights, those from training no longer match. Does nothing if there are no such layers.
 ///
 /// ```no_run
 /// # use kiln_nn::{Linear, Module, ModuleTree, optim::{Average, AveragedModel, update_bn}};
@@ -181,7 +182,7 @@ impl<M: Module + Field> Module for AveragedModel<M> {
 /// ```
 ///
 /// # Errors
-/// A batch is an error, or the model refuses one. The mode of the model is what it was.
+/// If a batch is an error, or the model refuses one. The mode of the model is restored.
 #[located(site)]
 pub fn update_bn<M: Module + ?Sized>(batches: impl IntoIterator<Item = Result<Tensor>>, model: &M) -> Result<()> {
     update_statistics(&mut batches.into_iter(), &|x| model.forward(x).map(drop), &ModulesOf::new(model), &|training| {
@@ -189,9 +190,9 @@ pub fn update_bn<M: Module + ?Sized>(batches: impl IntoIterator<Item = Result<Te
     })
 }
 
-/// The statistics of batch normalization in a model, and its mode.
+/// The batch normalization statistics of a model, and its mode.
 struct ModulesOf {
-    /// Mean, variance and count of each.
+    /// Mean, variance and count of each layer.
     statistics: Vec<[Tensor; 3]>,
     training: bool,
 }

@@ -1,4 +1,4 @@
-//! What may be a field of a module that is saved.
+//! `Saved` for field types: how parameters, buffers, containers and plain values are written and restored.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -29,7 +29,7 @@ macro_rules! floats {
     ($($ty:ty)*) => {$(
         impl Saved for $ty {
             fn save(&self, _: &mut Describing) -> Result<Value> {
-                // JSON has no such numbers.
+                // JSON cannot represent numbers that are not finite.
                 Ok(if self.is_finite() { json!(self) } else { json!(self.to_string().to_lowercase()) })
             }
             fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<$ty> {
@@ -38,7 +38,7 @@ macro_rules! floats {
                         "inf" => Ok(<$ty>::INFINITY),
                         "-inf" => Ok(<$ty>::NEG_INFINITY),
                         "nan" => Ok(<$ty>::NAN),
-                        _ => Err(at.wrong(format!("{text:?} is no number"))),
+                        _ => Err(at.wrong(format!("{text:?} is not a number"))),
                     },
                     _ => serde_json::from_value(value.clone()).map_err(|e| at.wrong(e)),
                 }
@@ -55,11 +55,12 @@ impl Saved for DType {
 
     fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<DType> {
         let found = DType::ALL.into_iter().find(|dtype| value == dtype.torch_name());
-        found.ok_or_else(|| at.wrong(format!("{value} is no dtype")))
+        found.ok_or_else(|| at.wrong(format!("{value} is not a dtype")))
     }
 }
 
-/// Makes a choice without fields plain configuration of a module ([`Field`](crate::Field)) that is saved by names.
+/// Makes an enum without fields plain configuration of a module ([`Field`](crate::Field)) that is saved by its
+/// variants' names.
 ///
 /// ```
 /// # use kiln_nn::saved_choice;
@@ -87,14 +88,14 @@ macro_rules! saved_choice {
             ) -> ::std::result::Result<$ty, $crate::saved::Error> {
                 match value.as_str() {
                     $(Some($name) => Ok(<$ty>::$variant),)*
-                    _ => Err(at.wrong(format!("{value} is none of {}", [$($name),*].join(", ")))),
+                    _ => Err(at.wrong(format!("{value} is not one of {}", [$($name),*].join(", ")))),
                 }
             }
         }
     };
 }
 
-/// `true` for `count_include_pad`, `false` without it, or the divisor.
+/// Saved as `true` for `count_include_pad`, `false` without it, or the divisor.
 impl Saved for PoolDivisor {
     fn save(&self, _: &mut Describing) -> Result<Value> {
         Ok(match self {
@@ -125,7 +126,7 @@ impl Saved for Training {
     }
 }
 
-/// `{name: value}`, or where the tensor was before.
+/// `{name: value}`, or the path of the same tensor seen earlier.
 fn save_tensor(tensor: &Tensor, name: &str, value: bool, at: &mut Describing) -> Value {
     match at.tensor(tensor) {
         Some(path) => json!({ "same": path }),
@@ -147,7 +148,7 @@ impl Saved for Parameter {
             return Parameter::tied(at.same(path)?);
         }
         let requires_grad = value.get("requires_grad").and_then(Value::as_bool);
-        let requires_grad = requires_grad.ok_or_else(|| at.wrong("no parameter is there"))?;
+        let requires_grad = requires_grad.ok_or_else(|| at.wrong("expected a parameter"))?;
         let parameter = Parameter::new(at.tensor()?).map_err(|e| at.wrong(e))?;
         parameter.set_requires_grad(requires_grad)?;
         at.made(&parameter);
@@ -165,7 +166,7 @@ impl Saved for Buffer {
             return Ok(Buffer::tied(at.same(path)?));
         }
         let persistent = value.get("persistent").and_then(Value::as_bool);
-        let persistent = persistent.ok_or_else(|| at.wrong("no buffer is there"))?;
+        let persistent = persistent.ok_or_else(|| at.wrong("expected a buffer"))?;
         let tensor = at.tensor()?;
         let buffer = if persistent { Buffer::new(tensor) } else { Buffer::non_persistent(tensor) };
         at.made(&buffer);
@@ -189,7 +190,7 @@ fn save_all<'t, T: Saved + 't>(items: impl IntoIterator<Item = &'t T>, at: &mut 
 }
 
 fn list<'v>(value: &'v Value, at: &Restoring<'_>) -> Result<&'v [Value]> {
-    value.as_array().map(Vec::as_slice).ok_or_else(|| at.wrong("no list is there"))
+    value.as_array().map(Vec::as_slice).ok_or_else(|| at.wrong("expected a list"))
 }
 
 impl<T: Saved> Saved for Vec<T> {
@@ -211,7 +212,7 @@ impl<T: Saved, const N: usize> Saved for [T; N] {
     fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<[T; N]> {
         let items = Vec::restore(value, at)?;
         let count = items.len();
-        items.try_into().map_err(|_| at.wrong(format!("{count} elements are there, and {N} are wanted")))
+        items.try_into().map_err(|_| at.wrong(format!("expected {N} elements, found {count}")))
     }
 }
 
@@ -244,7 +245,7 @@ impl<T: Saved> Saved for BTreeMap<String, T> {
     }
 
     fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<BTreeMap<String, T>> {
-        let items = value.as_object().ok_or_else(|| at.wrong("no object is there"))?;
+        let items = value.as_object().ok_or_else(|| at.wrong("expected an object"))?;
         let restore = |(name, item): (&String, &Value)| Ok((name.clone(), at.inside(name, |at| T::restore(item, at))?));
         items.iter().map(restore).collect()
     }

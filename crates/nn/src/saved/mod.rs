@@ -1,11 +1,11 @@
-//! Whole models in files: the architecture as data, from which the model is made again without the program that
-//! made it first. It is what PyTorch does with `torch.save(model)`, without a pickle.
+//! Saving whole models: the architecture as data, from which the model is restored without the program that created it.
+//! This corresponds to PyTorch's `torch.save(model)`, without a pickle.
 //!
-//! `#[derive(Module)]` with `#[module(save)]` makes a struct [`Saved`]: what is written are its fields, by the names
-//! that they have in the state dict. So the struct itself is the one place that says how a layer is described. A type
-//! with a layout of its own ([`Sequential`](crate::Sequential)) implements [`Saved`] by hand.
+//! `#[derive(Module)]` with `#[module(save)]` implements [`Saved`] for a struct: its fields are written under the names
+//! that they have in the state dict, so the struct itself is the only description of the layer's format. A type with
+//! its own format ([`Sequential`](crate::Sequential)) implements [`Saved`] by hand.
 //!
-//! In a file a module is a JSON object with one key, its type's name, over an object of its fields:
+//! In a file, a module is a JSON object with its type's name as the only key, and an object of its fields as the value:
 //!
 //! | field | in the file |
 //! | --- | --- |
@@ -17,8 +17,8 @@
 //! | `Option`, `Vec`, arrays, tuples, `BTreeMap` | `null` or the value, lists, objects |
 //! | numbers, `bool`, strings | themselves; numbers that are not finite as `"inf"`, `"-inf"`, `"nan"` |
 //!
-//! A type that is not in the [`Registry`], a field too many or too few, and a tensor too many or too few are errors
-//! that name it. Values are checked where they are used, as those that a program gives.
+//! An unknown type (not in the [`Registry`]), a missing or superfluous field, and a missing or superfluous tensor are
+//! errors that name it. Values are checked where they are used, like values from a program.
 
 mod fields;
 mod registry;
@@ -35,7 +35,7 @@ use crate::module::{Module, ModuleTree};
 #[cfg(doc)]
 use crate::parameter::{Buffer, Parameter, Training};
 
-/// A field of a module, or a module, that can be written to a file and made again from it. See [`saved`](self).
+/// A module, or a field of one, that can be written to a file and restored from it. See [`saved`](self).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved in a file",
     note = "for a struct of layers derive `Module` with `#[module(save)]`",
@@ -45,42 +45,42 @@ pub trait Saved: Sized {
     /// Its description in a file. Tensors are passed to `at`.
     ///
     /// # Errors
-    /// There is a layer in it that cannot be saved.
+    /// If a layer in it cannot be saved.
     fn save(&self, at: &mut Describing) -> Result<Value>;
 
-    /// Makes it again.
+    /// Restores it.
     ///
     /// # Errors
-    /// The file holds something else, or names a layer that is not known; the message has its path.
+    /// If the file holds something else, or names an unknown layer; the message has its path.
     fn restore(value: &Value, at: &mut Restoring<'_>) -> Result<Self>;
 }
 
-/// A struct that has a name of its own in files; one that is also a [`Module`] can be in a [`Registry`].
+/// A struct that has a name in files; one that is also a [`Module`] can be in a [`Registry`].
 pub trait SavedName: Saved {
     /// The name.
     const TYPE: &'static str;
 }
 
-/// The architecture of a model, and its tensors by their paths: those of the state dict, and buffers that are not in it.
+/// The architecture of a model, and its tensors by path: those of the state dict, and buffers that are not in it.
 ///
 /// # Errors
-/// A layer cannot be saved; the message has its path and type.
+/// If a layer cannot be saved; the message has its path and type.
 pub fn describe<M: ModuleTree + ?Sized>(model: &M) -> Result<(Value, StateDict)> {
     let mut at = Describing::default();
     let architecture = model.architecture(&mut at)?;
     Ok((architecture, at.into_tensors()))
 }
 
-/// Makes a model of its architecture and its tensors, which it takes over.
+/// Restores a model from its architecture and its tensors, which it takes over.
 ///
 /// # Errors
-/// The architecture names a type that is not in the registry, or does not say what a type needs; a tensor is missing
-/// or left over.
+/// If the architecture names a type that is not in the registry, or lacks something that a type needs; or if a tensor
+/// is missing or left over.
 pub fn restore(architecture: &Value, tensors: &StateDict, registry: &Registry) -> Result<Box<dyn Module>> {
     let mut at = Restoring::new(tensors, registry);
     let model = at.any(architecture)?;
     match at.unused() {
         None => Ok(model),
-        Some(name) => Err(Error::argument("restore", format!("no layer has the tensor {name:?}"))),
+        Some(name) => Err(Error::argument("restore", format!("no layer uses the tensor {name:?}"))),
     }
 }

@@ -1,4 +1,4 @@
-//! Which types a file may name.
+//! `Registry`: the types of modules that a file may name.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::{
     module::Module,
 };
 
-/// The types of modules that a file may name, each with what makes one.
+/// The types of modules that a file may name, each with its constructor.
 ///
 /// ```
 /// use kiln_nn::{Linear, Module, saved::Registry};
@@ -71,7 +71,7 @@ impl Registry {
         }
     }
 
-    /// With one more type. Of two with one name the last counts.
+    /// Adds a type. If two types have the same name, the last one counts.
     #[must_use]
     pub fn with<M: SavedName + Module + 'static>(mut self) -> Registry {
         self.makers.insert(M::TYPE, make::<M>);

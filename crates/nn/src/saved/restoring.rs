@@ -1,4 +1,4 @@
-//! On the way into a file and back.
+//! Writing a model's description to a file, and restoring a model from it: the state of the walk in either direction.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use kiln_tensor::{Error, Result, StateDict, Tensor};
 use super::{Map, Registry, Saved, Value};
 use crate::module::Module;
 
-/// Where a walk through a model is: names with dots between them.
+/// The current path in a walk through a model: names with dots between them.
 #[derive(Default)]
 struct Path(Vec<String>);
 
@@ -22,7 +22,7 @@ impl Path {
     }
 }
 
-/// Takes up the tensors of a model that is being described.
+/// Collects the tensors of a model that is being described.
 #[derive(Default)]
 pub struct Describing {
     path: Path,
@@ -33,12 +33,12 @@ impl Describing {
     /// Describes a part under its name.
     ///
     /// # Errors
-    /// As [`Saved::save`].
+    /// Those of [`Saved::save`].
     pub fn field<T: Saved>(&mut self, name: &str, part: &T) -> Result<Value> {
         self.inside(name, |at| part.save(at))
     }
 
-    /// Runs `f` with a name more in the path.
+    /// Runs `f` with one more name in the path.
     fn inside<T>(&mut self, name: &str, f: impl FnOnce(&mut Describing) -> Result<T>) -> Result<T> {
         self.path.0.push(name.to_owned());
         let result = f(self);
@@ -46,13 +46,13 @@ impl Describing {
         result
     }
 
-    /// A module: its type's name over its fields.
+    /// A module: its type's name, and its fields.
     #[must_use]
     pub fn module(&self, name: &str, fields: Map<String, Value>) -> Value {
         Value::Object([(name.to_owned(), Value::Object(fields))].into_iter().collect())
     }
 
-    /// Takes up a tensor under the present path; the path of an earlier one, if it is the same.
+    /// Adds a tensor under the current path; returns the path of the first occurrence if the tensor was seen before.
     pub fn tensor(&mut self, tensor: &Tensor) -> Option<&str> {
         let same = self.tensors.iter().position(|(_, seen)| seen.is_same(tensor));
         if same.is_none() {
@@ -61,7 +61,7 @@ impl Describing {
         same.and_then(|i| self.tensors.get_index(i)).map(|(name, _)| name.as_str())
     }
 
-    /// An error that names the present path.
+    /// An error that names the current path.
     pub fn wrong(&self, why: impl std::fmt::Display) -> Error {
         self.path.wrong("save", why)
     }
@@ -71,13 +71,13 @@ impl Describing {
     }
 }
 
-/// What a model is made from: the tensors and the registry.
+/// The source of a model: the tensors and the registry.
 pub struct Restoring<'a> {
     path: Path,
     tensors: &'a StateDict,
     registry: &'a Registry,
     used: HashSet<String>,
-    /// Parameters and buffers that have been made, for others that are the same.
+    /// Parameters and buffers that have been made, for later ones that are the same.
     made: HashMap<String, Tensor>,
 }
 
@@ -86,10 +86,10 @@ impl<'a> Restoring<'a> {
         Restoring { path: Path::default(), tensors, registry, used: HashSet::new(), made: HashMap::new() }
     }
 
-    /// Runs `f` with a name more in the path.
+    /// Runs `f` with one more name in the path.
     ///
     /// # Errors
-    /// What `f` returns.
+    /// Those of `f`.
     pub fn inside<T>(&mut self, name: &str, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.path.0.push(name.to_owned());
         let result = f(self);
@@ -100,48 +100,50 @@ impl<'a> Restoring<'a> {
     /// The fields of a module of this type.
     ///
     /// # Errors
-    /// The value is something else.
+    /// If the value is something else.
     pub fn module<'v>(&self, name: &'static str, value: &'v Value) -> Result<Fields<'v>> {
         let (found, fields) = self.type_of(value)?;
         if found != name {
-            return Err(self.wrong(format!("a {name} is wanted, and a {found:?} is there")));
+            return Err(self.wrong(format!("expected a {name}, found a {found:?}")));
         }
-        let Value::Object(fields) = fields else { return Err(self.wrong(format!("the fields of {name} are none"))) };
+        let Value::Object(fields) = fields else {
+            return Err(self.wrong(format!("the fields of {name} are not an object")));
+        };
         Ok(Fields { of: name, fields, taken: HashSet::new() })
     }
 
     fn type_of<'v>(&self, value: &'v Value) -> Result<(&'v str, &'v Value)> {
         let object = value.as_object().filter(|object| object.len() == 1);
         let only = object.and_then(|object| object.iter().next());
-        only.map(|(name, fields)| (name.as_str(), fields)).ok_or_else(|| self.wrong("no module is there"))
+        only.map(|(name, fields)| (name.as_str(), fields)).ok_or_else(|| self.wrong("expected a module"))
     }
 
-    /// A module of any type that the registry has.
+    /// A module of any type in the registry.
     ///
     /// # Errors
-    /// It has no such type, or as [`Saved::restore`].
+    /// Those of [`Saved::restore`]; or if the registry does not have its type.
     pub fn any(&mut self, value: &Value) -> Result<Box<dyn Module>> {
         let (name, _) = self.type_of(value)?;
         let maker = self.registry.maker(name).ok_or_else(|| {
             let known: Vec<_> = self.registry.types().collect();
-            let hint = "a type of your own is added by `Registry::with`";
+            let hint = "add a custom type with `Registry::with`";
             self.wrong(format!("the layer {name:?} is not known; {hint}; known are {}", known.join(", ")))
         })?;
         maker(value, self)
     }
 
-    /// The tensor of the present path.
+    /// The tensor at the current path.
     ///
     /// # Errors
-    /// There is none.
+    /// If there is none.
     pub fn tensor(&mut self) -> Result<Tensor> {
         let path = self.path.text();
-        let tensor = self.tensors.get(&path).ok_or_else(|| self.wrong("its tensor is not there"))?;
+        let tensor = self.tensors.get(&path).ok_or_else(|| self.wrong("its tensor is missing"))?;
         self.used.insert(path);
         Ok(tensor.clone())
     }
 
-    /// Keeps what was made at the present path, for [`same`](Restoring::same).
+    /// Remembers what was made at the current path, for [`same`](Restoring::same).
     pub fn made(&mut self, tensor: &Tensor) {
         self.made.insert(self.path.text(), tensor.clone());
     }
@@ -149,20 +151,20 @@ impl<'a> Restoring<'a> {
     /// The parameter or buffer that was made at a path.
     ///
     /// # Errors
-    /// None was.
+    /// If none was.
     pub fn same(&self, path: &str) -> Result<Tensor> {
         self.made
             .get(path)
             .cloned()
-            .ok_or_else(|| self.wrong(format!("it is said to be {path:?}, which is not there yet")))
+            .ok_or_else(|| self.wrong(format!("it refers to {path:?}, which has not been restored yet")))
     }
 
-    /// A tensor that nothing has asked for.
+    /// A tensor that nothing has used.
     pub(super) fn unused(&self) -> Option<&str> {
         self.tensors.keys().map(String::as_str).find(|name| !self.used.contains(*name))
     }
 
-    /// An error that names the present path.
+    /// An error that names the current path.
     pub fn wrong(&self, why: impl std::fmt::Display) -> Error {
         self.path.wrong("restore", why)
     }
@@ -176,36 +178,36 @@ pub struct Fields<'v> {
 }
 
 impl<'v> Fields<'v> {
-    /// Makes one field.
+    /// Restores one field.
     ///
     /// # Errors
-    /// It is not there, or as [`Saved::restore`].
+    /// Those of [`Saved::restore`]; or if the field is missing.
     pub fn take<T: Saved>(&mut self, name: &str, at: &mut Restoring<'_>) -> Result<T> {
-        let missing = || at.wrong(format!("{} has no field {name:?} there", self.of));
+        let missing = || at.wrong(format!("{} has no field {name:?} in the file", self.of));
         let value = self.fields.get(name).ok_or_else(missing)?;
         self.taken.insert(name.to_owned());
         at.inside(name, |at| T::restore(value, at))
     }
 
-    /// The elements of a field that is a list, to be made by hand.
+    /// The elements of a field that is a list, to restore by hand.
     ///
     /// # Errors
-    /// It is not there, or no list.
+    /// If it is missing, or not a list.
     pub fn list(&mut self, name: &str, at: &Restoring<'_>) -> Result<&'v [Value]> {
         let list = self.fields.get(name).and_then(Value::as_array);
         self.taken.insert(name.to_owned());
-        list.map(Vec::as_slice).ok_or_else(|| at.wrong(format!("{} has no list {name:?} there", self.of)))
+        list.map(Vec::as_slice).ok_or_else(|| at.wrong(format!("{} has no list {name:?} in the file", self.of)))
     }
 
-    /// Makes sure that all fields were taken.
+    /// Checks that all fields were taken.
     ///
     /// # Errors
-    /// One was not: the file is from another version of the type.
+    /// If one was not: the file is from another version of the type.
     pub fn finish(self, at: &Restoring<'_>) -> Result<()> {
         match self.fields.keys().find(|name| !self.taken.contains(name.as_str())) {
             None => Ok(()),
             Some(name) => {
-                Err(at.wrong(format!("{} has a field {name:?} there, which this version does not know", self.of)))
+                Err(at.wrong(format!("{} has a field {name:?} in the file that this version does not know", self.of)))
             }
         }
     }

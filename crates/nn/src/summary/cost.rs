@@ -2,8 +2,8 @@
 
 use kiln_tensor::{Tensor, autograd::Step};
 
-/// Multiplications, each with an addition, of operations that consist of such: products and convolutions. Others count as
-/// none, as in other tools of the kind.
+/// The number of multiplications, each with an addition, in products and convolutions. Other operations count as 0, as
+/// in other tools of this kind.
 pub(crate) fn multiply_adds(step: &Step) -> u64 {
     let [first, second, ..] = &step.inputs[..] else { return 0 };
     let numel = |tensor: &Tensor| tensor.numel() as u64;
@@ -18,7 +18,7 @@ pub(crate) fn multiply_adds(step: &Step) -> u64 {
     }
 }
 
-/// Elements for each index of the first dimension.
+/// The number of elements per index of the first dimension.
 fn per_first(weight: &Tensor) -> u64 {
     weight.dims().iter().skip(1).map(|&extent| extent as u64).product()
 }

@@ -1,4 +1,4 @@
-//! A table of what a model does: its layers and operations, counted from a trace.
+//! `summary`: a table of a model's layers and operations, counted from a trace.
 
 mod cost;
 mod observe;
@@ -28,17 +28,17 @@ pub struct SummaryRow {
     pub name: String,
     /// The layer's type, or the operation.
     pub kind: String,
-    /// The shape of what it gives.
+    /// The shape of the output.
     pub output: Shape,
-    /// Numbers that it has as parameters; 0 where they were counted in an earlier row.
+    /// The number of parameter values; 0 if they were counted in an earlier row.
     pub parameters: usize,
-    /// Multiplications, each with an addition, in products and convolutions.
+    /// The number of multiplications, each with an addition, in products and convolutions.
     pub multiply_adds: u64,
-    /// Bytes of the memory that its operations made: none for views.
+    /// The bytes that its operations allocated: 0 for views.
     pub bytes: usize,
 }
 
-/// What [`summary`] found. It prints as a table.
+/// The result of [`summary`]. It prints as a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     rows: Vec<SummaryRow>,
@@ -52,27 +52,27 @@ impl Summary {
         &self.rows
     }
 
-    /// Numbers that the model has as parameters, each counted once, whether they were used or not.
+    /// The number of the model's parameter values, each counted once, whether they were used or not.
     #[must_use]
     pub fn parameters(&self) -> usize {
         self.parameters
     }
 
-    /// Multiplications, each with an addition, of a forward pass.
+    /// The number of multiplications, each with an addition, in a forward pass.
     #[must_use]
     pub fn multiply_adds(&self) -> u64 {
         self.rows.iter().map(|row| row.multiply_adds).sum()
     }
 
-    /// Bytes of what all operations made.
+    /// The bytes that all operations allocated.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.rows.iter().map(|row| row.bytes).sum()
     }
 }
 
-/// Runs zeros of this shape (batch dimension first) through a model in evaluation mode, and lists what ran. For other
-/// inputs there is [`summary_of`].
+/// Runs zeros of this shape (batch dimension first) through a model in evaluation mode, and lists what ran. Use
+/// [`summary_of`] for other inputs.
 ///
 /// ```
 /// use kiln_nn::{Conv2d, Linear, ReLU, seq, summary};
@@ -86,7 +86,7 @@ impl Summary {
 /// ```
 ///
 /// # Errors
-/// The model does not take such an input.
+/// If the model does not accept this input.
 #[located(site)]
 pub fn summary(model: &dyn Module, input_shape: impl Extents) -> Result<Summary> {
     let options = model.parameters().first().map_or_else(TensorOptions::new, |parameter| parameter.options());
@@ -94,7 +94,7 @@ pub fn summary(model: &dyn Module, input_shape: impl Extents) -> Result<Summary>
     summary_of(model, || model.forward(&input))
 }
 
-/// Lists what a forward pass of a model does, in evaluation mode: any derived model, with any inputs.
+/// Lists what a forward pass of a model does, in evaluation mode: for any module, with any inputs.
 ///
 /// ```
 /// use kiln_nn::{Embedding, Linear, Module, ModuleTree, summary_of};
@@ -126,7 +126,7 @@ pub fn summary(model: &dyn Module, input_shape: impl Extents) -> Result<Summary>
 /// ```
 ///
 /// # Errors
-/// What `forward` returns.
+/// Those of `forward`.
 #[located(site)]
 pub fn summary_of<M: ModuleTree + ?Sized, T>(model: &M, forward: impl FnOnce() -> Result<T>) -> Result<Summary> {
     let mut switches: Vec<(&Training, bool)> = Vec::new();
@@ -138,7 +138,7 @@ pub fn summary_of<M: ModuleTree + ?Sized, T>(model: &M, forward: impl FnOnce() -
     Ok(Summary { rows: rows(&trace, &runs, &mut Paths::of(model.as_tree())), parameters: model.num_parameters() })
 }
 
-/// The layers' runs, and between them the operations that are part of none.
+/// The runs of layers, and between them the operations that belong to none.
 fn rows(trace: &Trace, runs: &[Run], paths: &mut Paths) -> Vec<SummaryRow> {
     let (steps, allocated) = (trace.steps(), trace.allocated());
     let mut rows = Vec::new();
@@ -155,8 +155,8 @@ fn rows(trace: &Trace, runs: &[Run], paths: &mut Paths) -> Vec<SummaryRow> {
         }
     };
     for run in runs {
-        // A layer that is made of layers has told of them before it. One that ran in a trace of its own, inside this one, counts
-        // steps that are not here.
+        // The parts of a composite layer have been reported before it. A layer that ran in a nested trace counts steps
+        // that are not here.
         let end = run.steps.end.min(steps.len());
         operations(&mut rows, done..run.steps.start.min(end));
         let own = run.steps.start.max(done).min(end)..end;
@@ -175,7 +175,7 @@ fn rows(trace: &Trace, runs: &[Run], paths: &mut Paths) -> Vec<SummaryRow> {
     rows
 }
 
-/// The paths of all modules by where they are. Layers without fields may be at one place: these take turns.
+/// The paths of all modules by address. Layers without fields may share an address: these take turns.
 #[derive(Default)]
 struct Paths(HashMap<(usize, String), (Vec<String>, usize)>);
 
@@ -200,7 +200,7 @@ impl Paths {
     }
 }
 
-/// All training switches of a module, and how they stand.
+/// All training switches of a module, with their values.
 fn collect<'a>(module: &'a (impl ModuleTree + ?Sized), to: &mut Vec<(&'a Training, bool)>) {
     module.visit(&mut |_, part| match part {
         Part::Training(switch) => to.push((switch, switch.is_on())),
@@ -209,7 +209,7 @@ fn collect<'a>(module: &'a (impl ModuleTree + ?Sized), to: &mut Vec<(&'a Trainin
     });
 }
 
-/// With a comma between thousands.
+/// Formats with commas between thousands.
 fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! Notes which layers run while a summary is made.
+//! Records which layers run while a summary is made.
 
 use std::{cell::RefCell, ops::Range};
 
@@ -6,13 +6,13 @@ use kiln_tensor::{Result, Shape, Tensor, autograd::traced_steps};
 
 use crate::module::ModuleTree;
 
-/// A layer's run.
+/// The run of a layer.
 pub(crate) struct Run {
-    /// Where the layer is in memory, and its type: layers without fields may share an address.
+    /// The layer's address and type: layers without fields may share an address.
     pub layer: (usize, String),
     pub parameters: usize,
     pub output: Shape,
-    /// Its operations in the trace.
+    /// The range of its operations in the trace.
     pub steps: Range<usize>,
 }
 
@@ -20,9 +20,9 @@ thread_local! {
     static RUNS: RefCell<Option<Vec<Run>>> = const { RefCell::new(None) };
 }
 
-/// Runs `f` and notes the layers of Kiln that run on this thread, in the order in which they end.
+/// Runs `f` and records the layers of Kiln that run on this thread, in the order in which they end.
 pub(crate) fn observe<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Run>)> {
-    /// Puts the outer notes back, also when `f` panics.
+    /// Restores the outer record, also when `f` panics.
     struct Restore(Option<Vec<Run>>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -36,17 +36,17 @@ pub(crate) fn observe<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Run>)>
     Ok((result?, runs))
 }
 
-/// Whether layers are noted: containers then run one layer after the other, and fuse none.
+/// Whether layers are being recorded: containers then run layers one by one, and fuse none.
 pub(crate) fn is_observed() -> bool {
     RUNS.with_borrow(Option::is_some)
 }
 
-/// A layer begins; what it gives to [`ran`].
+/// Call when a layer begins; pass the result to [`ran`].
 pub(crate) fn begins() -> Option<usize> {
     if is_observed() { traced_steps() } else { None }
 }
 
-/// A layer that began at `begin` gave `output`.
+/// Records that a layer that began at `begin` returned `output`.
 pub(crate) fn ran<M: ModuleTree + ?Sized>(layer: &M, begin: Option<usize>, output: &Tensor) {
     let (Some(begin), Some(end)) = (begin, traced_steps()) else { return };
     let run = Run {

@@ -93,6 +93,7 @@ impl BackwardCtx<'_> {
 ///
 /// # Errors
 /// Those of `forward`; or if the output has a history that `forward` did not record.
+#[located(site)]
 pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
     let mut ctx = FunctionCtx::default();
     let owned: Vec<Tensor> = inputs.iter().map(|t| t.detach()).collect();

@@ -1,4 +1,4 @@
-//! Cells: one step of a recurrent layer as a module.
+//! Recurrent cells: one step of a recurrent layer as a module.
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
@@ -6,7 +6,7 @@ use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 use super::step::{Extents, RNNNonlinearity, Recurrence, State, Weights};
 use crate::{module::Module, parameter::Parameter};
 
-/// `x` and the states of a sample as a batch of one; whether they were a sample.
+/// Turns `x` and the states of a single sample into a batch of one; returns whether it was a single sample.
 fn batched(op: &'static str, x: &Tensor, inputs: usize, states: &mut [Tensor]) -> Result<(Tensor, bool)> {
     if !matches!(x.rank(), 1 | 2) || x.dims().last() != Some(&inputs) {
         return Err(Error::shape(op, format!("[N, {inputs}] or [{inputs}]"), x.shape()));
@@ -34,13 +34,13 @@ macro_rules! cells {
         #[derive(Debug, Module)]
         #[module(save, extra_repr = "describe")]
         pub struct $name {
-            /// Of the input, a block of rows for each gate.
+            /// The weight of the input, with a block of rows per gate.
             pub weight_ih: Parameter,
-            /// Of the hidden state.
+            /// The weight of the hidden state.
             pub weight_hh: Parameter,
-            /// Added to the input's product.
+            /// The bias added to the input's product.
             pub bias_ih: Option<Parameter>,
-            /// Added to the hidden state's product.
+            /// The bias added to the hidden state's product.
             pub bias_hh: Option<Parameter>,
             input_size: usize,
             hidden_size: usize,
@@ -52,7 +52,7 @@ macro_rules! cells {
             /// A cell with biases.
             ///
             /// # Errors
-            /// Memory runs out.
+            /// If memory runs out.
             pub fn new(input_size: usize, hidden_size: usize) -> Result<$name> {
                 $name::with_options(input_size, hidden_size, true, TensorOptions::new())
             }
@@ -60,7 +60,7 @@ macro_rules! cells {
             /// A cell with or without biases, of this dtype and on this device.
             ///
             /// # Errors
-            /// The dtype is not a float, the device is not available, or memory runs out.
+            /// If the dtype is not floating-point, the device is not available, or memory runs out.
             pub fn with_options(
                 input_size: usize,
                 hidden_size: usize,
@@ -119,7 +119,7 @@ macro_rules! cells {
     )*};
 }
 cells! {
-    /// One step of Elman's network: `h' = tanh(W_ih x + b_ih + W_hh h + b_hh)`, or with ReLU in place of tanh.
+    /// One step of an Elman network: `h' = tanh(W_ih x + b_ih + W_hh h + b_hh)`, or with ReLU instead of tanh.
     RNNCell { nonlinearity: RNNNonlinearity } |cell| Recurrence::Rnn(cell.nonlinearity);
     /// One step of a long short-term memory (Hochreiter & Schmidhuber, 1997).
     LSTMCell |_cell| Recurrence::Lstm;
@@ -139,7 +139,7 @@ impl GRUCell {
 
 #[located(site)]
 impl RNNCell {
-    /// With this activation.
+    /// The activation.
     #[must_use]
     pub fn nonlinearity(self, nonlinearity: RNNNonlinearity) -> RNNCell {
         RNNCell { nonlinearity, ..self }
@@ -150,11 +150,11 @@ macro_rules! hidden_only {
     ($($name:ident)*) => {$(
         #[located(site)]
         impl $name {
-            /// The hidden state after the step, from `[N, inputs]` and the state before, `[N, hidden]` (zeros, if there is
-            /// none); or from one sample, without `N`.
+            /// The hidden state after the step, from `[N, inputs]` and the previous state `[N, hidden]` (zeros, if not
+            /// given); or from one sample, without `N`.
             ///
             /// # Errors
-            /// Shapes, dtypes or devices do not fit.
+            /// If shapes, dtypes or devices do not fit.
             pub fn forward_with_state(&self, x: &Tensor, h: Option<&Tensor>) -> Result<Tensor> {
                 Ok(self.advance(x, h.into_iter().cloned().collect())?.swap_remove(0))
             }
@@ -162,7 +162,7 @@ macro_rules! hidden_only {
 
         #[located(module)]
         impl Module for $name {
-            /// From a hidden state of zeros.
+            /// Starts from a hidden state of zeros.
             fn forward(&self, x: &Tensor) -> Result<Tensor> {
                 self.forward_with_state(x, None)
             }
@@ -173,11 +173,11 @@ hidden_only!(RNNCell GRUCell);
 
 #[located(site)]
 impl LSTMCell {
-    /// The hidden and the cell state after the step, from `[N, inputs]` and the states before, `[N, hidden]` each (zeros, if
-    /// there are none); or from one sample, without `N`.
+    /// The hidden and cell states after the step, from `[N, inputs]` and the previous states, `[N, hidden]` each
+    /// (zeros, if not given); or from one sample, without `N`.
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit.
+    /// If shapes, dtypes or devices do not fit.
     pub fn forward_with_state(&self, x: &Tensor, states: Option<(&Tensor, &Tensor)>) -> Result<(Tensor, Tensor)> {
         let states = states.map_or_else(Vec::new, |(h, c)| vec![h.clone(), c.clone()]);
         let mut states = self.advance(x, states)?;
@@ -188,7 +188,7 @@ impl LSTMCell {
 
 #[located(module)]
 impl Module for LSTMCell {
-    /// The hidden state, from states of zeros.
+    /// The hidden state, starting from states of zeros.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.forward_with_state(x, None)?.0)
     }

@@ -1,4 +1,4 @@
-//! The layers `RNN`, `LSTM` and `GRU`.
+//! The recurrent layers `RNN`, `LSTM` and `GRU`.
 
 use std::fmt;
 
@@ -28,10 +28,10 @@ macro_rules! layers {
 
         #[located(site)]
         impl $name {
-            /// One layer, forward, with biases.
+            /// A single forward layer with biases.
             ///
             /// # Errors
-            /// The hidden size is 0, or memory runs out.
+            /// If the hidden size is 0, or memory runs out.
             pub fn new(input_size: usize, hidden_size: usize) -> Result<$name> {
                 $name::with_options(input_size, hidden_size, RNNOptions::default())
             }
@@ -39,8 +39,9 @@ macro_rules! layers {
             /// Layers with options.
             ///
             /// # Errors
-            /// A size or the number of layers is 0, the dropout is no probability, the projection is not of an LSTM or not
-            /// below the hidden size, the dtype is not a float, the device is not available, or memory runs out.
+            /// If a size or the number of layers is 0, the dropout is not a probability, a projection is requested of a
+            /// layer other than an LSTM or is not smaller than the hidden size, the dtype is not floating-point, the
+            /// device is not available, or memory runs out.
             pub fn with_options(input_size: usize, hidden_size: usize, options: RNNOptions) -> Result<$name> {
                 let $nonlinearity = options.nonlinearity;
                 Ok($name { stack: Stack::new(stringify!($name), $recurrence, input_size, hidden_size, options)? })
@@ -49,7 +50,7 @@ macro_rules! layers {
 
         #[located(module)]
         impl Module for $name {
-            /// The outputs of the last layer, `[L, N, directions * hidden_size]`, from states of zeros.
+            /// The outputs of the last layer, `[L, N, directions * hidden_size]`, starting from states of zeros.
             fn forward(&self, x: &Tensor) -> Result<Tensor> {
                 Ok(self.stack.forward(x, None, None)?.0)
             }
@@ -104,7 +105,7 @@ macro_rules! layers {
     )*};
 }
 layers! {
-    /// Elman's recurrent network: `h' = tanh(W_ih x + b_ih + W_hh h + b_hh)`, or with ReLU.
+    /// An Elman network: `h' = tanh(W_ih x + b_ih + W_hh h + b_hh)`, or with ReLU.
     RNN |nonlinearity| Recurrence::Rnn(nonlinearity);
     /// Long short-term memory (Hochreiter & Schmidhuber, 1997).
     LSTM |_| Recurrence::Lstm;
@@ -116,10 +117,11 @@ macro_rules! hidden_only {
     ($($name:ident)*) => {$(
         #[located(site)]
         impl $name {
-            /// The outputs of the last layer and the last hidden states, from first hidden states (zeros, if there are none).
+            /// The outputs of the last layer and the final hidden states, from initial hidden states (zeros, if not
+            /// given).
             ///
             /// # Errors
-            /// Shapes, dtypes or devices do not fit, or the sequence is empty.
+            /// If shapes, dtypes or devices do not fit, or the sequence is empty.
             pub fn forward_with_state(&self, x: &Tensor, h: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
                 let (output, h, _) = self.stack.forward(x, h, None)?;
                 Ok((output, h))
@@ -131,10 +133,10 @@ hidden_only!(RNN GRU);
 
 #[located(site)]
 impl LSTM {
-    /// The outputs of the last layer, and the last hidden and cell states, from first ones (zeros, if there are none).
+    /// The outputs of the last layer, and the final hidden and cell states, from initial ones (zeros, if not given).
     ///
     /// # Errors
-    /// Shapes, dtypes or devices do not fit, or the sequence is empty.
+    /// If shapes, dtypes or devices do not fit, or the sequence is empty.
     pub fn forward_with_state(
         &self,
         x: &Tensor,

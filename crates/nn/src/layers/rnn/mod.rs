@@ -1,7 +1,7 @@
 //! Recurrent layers: Elman's RNN, LSTM and GRU, and their cells.
 //!
-//! The products of all inputs are one product ahead of the steps; a step adds the product of its hidden state and applies the
-//! gates.
+//! The products with all inputs are computed as one product before the first step; each step adds the product with its
+//! hidden state and applies the gates.
 
 mod cells;
 mod layers;

@@ -6,7 +6,7 @@ use super::step::RNNNonlinearity;
 #[cfg(doc)]
 use crate::layers::rnn::layers::{LSTM, RNN};
 
-/// What an `RNN`, `LSTM` or `GRU` is to be, besides its sizes.
+/// Options of `RNN`, `LSTM` and `GRU`.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct RNNOptions {
@@ -36,22 +36,22 @@ impl Default for RNNOptions {
 }
 
 impl RNNOptions {
-    /// Layers on top of each other; at first 1.
+    /// The number of stacked layers; 1 by default.
     pub fn num_layers(self, num_layers: usize) -> Self {
         RNNOptions { num_layers, ..self }
     }
 
-    /// With or without biases.
+    /// Whether to add biases.
     pub fn bias(self, bias: bool) -> Self {
         RNNOptions { bias, ..self }
     }
 
-    /// Whether sequences are `[N, L, features]`; at first `[L, N, features]`. States are not concerned.
+    /// Whether sequences are `[N, L, features]`; by default they are `[L, N, features]`. Does not apply to states.
     pub fn batch_first(self, batch_first: bool) -> Self {
         RNNOptions { batch_first, ..self }
     }
 
-    /// The probability of dropout between layers while training; at first 0.
+    /// The probability of dropout between layers while training; 0 by default.
     pub fn dropout(self, dropout: f64) -> Self {
         RNNOptions { dropout, ..self }
     }
@@ -61,7 +61,7 @@ impl RNNOptions {
         RNNOptions { bidirectional, ..self }
     }
 
-    /// The size that an [`LSTM`] projects its hidden state to; 0 for none (Sak, Senior & Beaufays, 2014).
+    /// The size that an [`LSTM`] projects its hidden state to; 0 for no projection (Sak, Senior & Beaufays, 2014).
     pub fn proj_size(self, proj_size: usize) -> Self {
         RNNOptions { proj_size, ..self }
     }
@@ -71,7 +71,7 @@ impl RNNOptions {
         RNNOptions { nonlinearity, ..self }
     }
 
-    /// Made with this dtype and on this device.
+    /// Sets the dtype and device.
     pub fn tensor(self, options: impl Into<TensorOptions>) -> Self {
         RNNOptions { tensor: options.into(), ..self }
     }

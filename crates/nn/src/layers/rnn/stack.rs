@@ -1,4 +1,4 @@
-//! Recurrent layers on top of each other, in one or both directions, over whole sequences.
+//! Stacked recurrent layers, in one or both directions, over whole sequences.
 
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
 
@@ -14,7 +14,7 @@ use crate::{
     saved::{Describing, Restoring, Saved},
 };
 
-/// What the three layers have in common.
+/// The common part of the three layers.
 #[derive(Debug)]
 pub(super) struct Stack {
     name: &'static str,
@@ -22,7 +22,7 @@ pub(super) struct Stack {
     input_size: usize,
     hidden_size: usize,
     options: RNNOptions,
-    /// A layer's directions follow each other.
+    /// The directions of a layer are consecutive.
     weights: Vec<Weights>,
     training: Training,
 }
@@ -44,7 +44,9 @@ impl Stack {
         }
         if options.proj_size > 0 && (recurrence != Recurrence::Lstm || options.proj_size >= hidden_size) {
             let size = options.proj_size;
-            return wrong(format!("the projection to {size} is of LSTMs, to less than the hidden size {hidden_size}"));
+            return wrong(format!(
+                "a projection to {size} needs an LSTM and must be below the hidden size {hidden_size}"
+            ));
         }
         let mut stack = Stack {
             name,
@@ -70,7 +72,7 @@ impl Stack {
         1 + usize::from(self.options.bidirectional)
     }
 
-    /// Features that one direction gives.
+    /// Number of output features per direction.
     fn output_size(&self) -> usize {
         if self.options.proj_size > 0 { self.options.proj_size } else { self.hidden_size }
     }
@@ -109,7 +111,7 @@ impl Stack {
         each("training", PartMut::Training(&mut self.training));
     }
 
-    /// `_l1_reverse` for the second direction of the second layer.
+    /// The suffix of parameter names: `_l1_reverse` for the second direction of the second layer.
     fn suffix(&self, i: usize) -> String {
         let reverse = if i % self.directions() == 1 { "_reverse" } else { "" };
         format!("_l{}{reverse}", i / self.directions())
@@ -132,7 +134,8 @@ impl Stack {
         text
     }
 
-    /// A state `[layers * directions, N, features]`, checked and cut into one for each; zeros, if there is none.
+    /// A state `[layers * directions, N, features]`, checked and split into one per layer and direction; zeros, if not
+    /// given.
     fn states(&self, given: Option<&Tensor>, x: &Tensor, single: bool, features: usize) -> Result<Vec<Tensor>> {
         let (count, n) = (self.weights.len(), x.dims()[1]);
         let Some(given) = given else {
@@ -147,7 +150,7 @@ impl Stack {
         (0..count).map(|i| given.select(0, i as i64)).collect()
     }
 
-    /// The outputs of the last layer, and the last states of all.
+    /// The outputs of the last layer, and the final states of all layers.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -206,7 +209,7 @@ impl Stack {
         Ok((output, h, c))
     }
 
-    /// One layer in one direction: the hidden states of all steps, in the order of the sequence, and the last state.
+    /// Runs one layer in one direction: the hidden states of all steps, in sequence order, and the final state.
     fn direction(&self, weights: &Weights, x: &Tensor, state: State, backward: bool) -> Result<(Tensor, State)> {
         let steps = x.dims()[0];
         let of_inputs = weights.of_inputs(x)?.unbind(0)?;

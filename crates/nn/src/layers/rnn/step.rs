@@ -16,7 +16,7 @@ pub enum RNNNonlinearity {
 
 saved_choice!(RNNNonlinearity { Tanh "tanh", ReLU "relu" });
 
-/// Which recurrence.
+/// The kind of recurrence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recurrence {
     Rnn(RNNNonlinearity),
@@ -25,7 +25,7 @@ pub(super) enum Recurrence {
 }
 
 impl Recurrence {
-    /// How often the hidden size the rows of its weights are.
+    /// The number of gates: its weights have this many times the hidden size rows.
     pub fn gates(self) -> usize {
         match self {
             Recurrence::Rnn(_) => 1,
@@ -44,24 +44,24 @@ pub(super) struct Weights {
     pub weight_hh: Parameter,
     /// `[gates * hidden]`, both or neither.
     pub bias: Option<[Parameter; 2]>,
-    /// `[projection, hidden]`, of an LSTM that projects its hidden state.
+    /// `[projection, hidden]`, for an LSTM that projects its hidden state.
     pub weight_hr: Option<Parameter>,
 }
 
 /// The extents of a [`Weights`].
 #[derive(Clone, Copy)]
 pub(super) struct Extents {
-    /// How often the hidden size the rows are.
+    /// The number of gates.
     pub gates: usize,
     pub inputs: usize,
     pub hidden: usize,
-    /// 0 for none.
+    /// The projection's size; 0 for none.
     pub projection: usize,
     pub bias: bool,
 }
 
 impl Weights {
-    /// Drawn between `± 1 / sqrt(hidden)`, as PyTorch draws them.
+    /// Parameters drawn uniformly from `± 1 / sqrt(hidden)`, as in PyTorch.
     pub fn new(e: Extents, options: TensorOptions) -> Result<Weights> {
         let bound = if e.hidden == 0 { 0.0 } else { 1.0 / (e.hidden as f64).sqrt() };
         let drawn = |dims: &[usize]| {
@@ -79,12 +79,12 @@ impl Weights {
         })
     }
 
-    /// The inputs' part of the gates, `[…, inputs]` to `[…, gates * hidden]`: for all steps at once.
+    /// The inputs' contribution to the gates, `[…, inputs]` to `[…, gates * hidden]`, for all steps at once.
     pub fn of_inputs(&self, x: &Tensor) -> Result<Tensor> {
         x.linear(&self.weight_ih, self.bias.as_ref().map(|[ih, _]| &**ih))
     }
 
-    /// The states after a step from the inputs' part of the gates and the states before it.
+    /// The states after a step, from the inputs' contribution to the gates and the previous states.
     pub fn step(&self, recurrence: Recurrence, of_inputs: &Tensor, state: &State) -> Result<State> {
         let h = &state.h;
         let of_hidden = h.linear(&self.weight_hh, self.bias.as_ref().map(|[_, hh]| &**hh))?;
@@ -132,7 +132,7 @@ fn three(chunks: &[Tensor]) -> Result<[&Tensor; 3]> {
     }
 }
 
-/// The hidden state, and of an LSTM the cell state.
+/// The hidden state and, for an LSTM, the cell state.
 #[derive(Clone)]
 pub(super) struct State {
     pub h: Tensor,

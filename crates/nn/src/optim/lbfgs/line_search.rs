@@ -2,21 +2,21 @@
 
 use kiln_tensor::{Result, Tensor};
 
-/// The loss and its gradient somewhere.
+/// The loss and its gradient at a point.
 #[derive(Clone, Debug)]
 pub(super) struct Point {
     pub loss: f64,
     pub gradient: Tensor,
 }
 
-/// What a search finds.
+/// The result of a search.
 pub(super) struct Found {
     pub point: Point,
     pub t: f64,
     pub evaluations: usize,
 }
 
-/// A place on the line.
+/// A point on the line.
 #[derive(Clone)]
 struct Place {
     t: f64,
@@ -25,12 +25,12 @@ struct Place {
     slope: f64,
 }
 
-/// The share of the decrease that the slope promises, which there must be.
+/// The required decrease, as a fraction of the decrease that the slope predicts.
 const DECREASE: f64 = 1e-4;
-/// The share of the slope that may be left.
+/// The fraction of the initial slope that may remain.
 const CURVATURE: f64 = 0.9;
 
-/// The minimum of the cubic through two places, between two bounds.
+/// The minimum of the cubic through two points, between two bounds.
 fn cubic_minimum(a: &Place, b: &Place, bounds: Option<(f64, f64)>) -> f64 {
     let (least, most) = bounds.unwrap_or(if a.t <= b.t { (a.t, b.t) } else { (b.t, a.t) });
     let d1 = a.slope + b.slope - 3.0 * (a.point.loss - b.point.loss) / (a.t - b.t);
@@ -47,8 +47,8 @@ fn cubic_minimum(a: &Place, b: &Place, bounds: Option<(f64, f64)>) -> f64 {
     minimum.max(least).min(most)
 }
 
-/// Looks for a length that fulfils the conditions, from `t` on, by at most `most` evaluations after the first. `width` is the
-/// largest element of the direction, `slope` the derivative at the start.
+/// Searches for a length that satisfies the conditions, starting at `t`, with at most `most` evaluations after the
+/// first. `width` is the largest element of the direction, `slope` the derivative at the start.
 pub(super) fn strong_wolfe(
     evaluate: &mut dyn FnMut(f64) -> Result<(Point, f64)>,
     t: f64,
@@ -63,7 +63,7 @@ pub(super) fn strong_wolfe(
     let too_high = |place: &Place| place.point.loss > start.loss + DECREASE * place.t * slope;
     let flat = |place: &Place| place.slope.abs() <= -CURVATURE * slope;
 
-    // Goes on until the minimum lies between two places.
+    // Extends the interval until the minimum is between two points.
     let mut previous = zero.clone();
     let mut new = at(t)?;
     let (mut evaluations, mut iterations) = (1, 0);
@@ -88,7 +88,7 @@ pub(super) fn strong_wolfe(
     }
     let mut bracket = bracket.unwrap_or([zero, new]);
 
-    // Narrows that down.
+    // Narrows the interval down.
     let order = |bracket: &[Place; 2]| if bracket[0].point.loss <= bracket[1].point.loss { (0, 1) } else { (1, 0) };
     let (mut low, mut high) = order(&bracket);
     let mut stuck = false;
@@ -98,7 +98,7 @@ pub(super) fn strong_wolfe(
             break;
         }
         let mut t = cubic_minimum(&bracket[0], &bracket[1], None);
-        // Twice close to an end, or at one: a tenth away from it instead.
+        // Twice close to an end, or at one: take a point a tenth of the interval away from it instead.
         let margin = 0.1 * (largest - least);
         if (largest - t).min(t - least) < margin {
             if stuck || t >= largest || t <= least {

@@ -1,22 +1,22 @@
-//! Rules made of other rules: one after another, or all at once.
+//! Combined rules: one after another, or all at once.
 
 use kiln_tensor::Result;
 
 use super::{LinearLR, LrRule, require};
 
-/// Rules one after another: number `i + 1` begins, with its step 0, at milestone `i`.
+/// Rules one after another: rule `i + 1` starts, with its step 0, at milestone `i`.
 pub struct SequentialLR {
     rules: Vec<Box<dyn LrRule>>,
     milestones: Vec<u64>,
 }
 
 impl SequentialLR {
-    /// Begins with this rule.
+    /// Starts with this rule.
     pub fn new(rule: impl LrRule + 'static) -> SequentialLR {
         SequentialLR { rules: vec![Box::new(rule)], milestones: Vec::new() }
     }
 
-    /// Goes on with this rule from step number `milestone`.
+    /// Continues with this rule from step `milestone` on.
     #[must_use]
     pub fn then(mut self, milestone: u64, rule: impl LrRule + 'static) -> SequentialLR {
         self.rules.push(Box::new(rule));
@@ -24,12 +24,12 @@ impl SequentialLR {
         self
     }
 
-    /// `steps` steps from `start_factor` times the rate up to the rate, then `rule`.
+    /// A linear warm-up over `steps` steps, from `start_factor` times the rate to the rate, and then `rule`.
     pub fn warmup(steps: u64, start_factor: f64, rule: impl LrRule + 'static) -> SequentialLR {
         SequentialLR::new(LinearLR::new(steps).start_factor(start_factor)).then(steps, rule)
     }
 
-    /// The rule that holds at `epoch`, and when it began.
+    /// The rule that is active at `epoch`, and the step at which it started.
     fn current(&self, epoch: u64) -> (&dyn LrRule, u64) {
         let index = self.milestones.partition_point(|&m| m <= epoch);
         let begin = if index > 0 { self.milestones[index - 1] } else { 0 };
@@ -40,7 +40,7 @@ impl SequentialLR {
 impl LrRule for SequentialLR {
     fn validate(&self) -> Result<()> {
         self.rules.iter().try_for_each(|rule| rule.validate())?;
-        require(self.milestones.is_sorted(), "SequentialLR", "the milestones must not fall")
+        require(self.milestones.is_sorted(), "SequentialLR", "the milestones must not decrease")
     }
     fn next(&self, epoch: u64, base: f64, lr: f64) -> Result<f64> {
         let (rule, begin) = self.current(epoch);
@@ -56,18 +56,18 @@ impl LrRule for SequentialLR {
     }
 }
 
-/// All rules in every step, each on the rate that the one before has left: `ChainedScheduler` of PyTorch.
+/// Applies all rules in every step, each to the rate that the previous one returned: PyTorch's `ChainedScheduler`.
 pub struct ChainedScheduler {
     rules: Vec<Box<dyn LrRule>>,
 }
 
 impl ChainedScheduler {
-    /// Begins with this rule.
+    /// Starts with this rule.
     pub fn new(rule: impl LrRule + 'static) -> ChainedScheduler {
         ChainedScheduler { rules: vec![Box::new(rule)] }
     }
 
-    /// And then this one.
+    /// Adds this rule.
     #[must_use]
     pub fn and(mut self, rule: impl LrRule + 'static) -> ChainedScheduler {
         self.rules.push(Box::new(rule));
@@ -83,7 +83,7 @@ impl LrRule for ChainedScheduler {
         self.rules.iter().try_fold(lr, |lr, rule| rule.next(epoch, base, lr))
     }
     fn at(&self, epoch: u64, base: f64) -> Result<f64> {
-        // Rules that multiply have no closed form together with others.
+        // Rules that multiply have no closed form in combination with others.
         (0..=epoch).try_fold(base, |lr, epoch| self.next(epoch, base, lr))
     }
     fn momentum(&self, epoch: u64) -> Result<Option<f64>> {

@@ -1,4 +1,4 @@
-//! Rates that come back: triangles, and cosine waves that begin anew.
+//! Cyclic rules: triangular cycles, and cosine annealing with restarts.
 
 use std::{f64::consts::PI, fmt, sync::Arc};
 
@@ -6,8 +6,8 @@ use kiln_tensor::Result;
 
 use super::{LrRule, require};
 
-/// Half a cosine wave from the initial rate to `eta_min`, again and again (Loshchilov & Hutter, 2017): the first over `t_0`
-/// steps, each other one over `t_mult` times as many as the one before.
+/// Cosine annealing from the initial rate to `eta_min` with warm restarts (Loshchilov & Hutter, 2017): the first cycle
+/// takes `t_0` steps, each later one `t_mult` times as many as the previous one.
 #[derive(Clone, Copy, Debug)]
 pub struct CosineAnnealingWarmRestarts {
     t_0: u64,
@@ -16,19 +16,19 @@ pub struct CosineAnnealingWarmRestarts {
 }
 
 impl CosineAnnealingWarmRestarts {
-    /// Down to 0 in `t_0` steps, each time.
+    /// Anneals to 0 in `t_0` steps, and restarts.
     #[must_use]
     pub fn new(t_0: u64) -> CosineAnnealingWarmRestarts {
         CosineAnnealingWarmRestarts { t_0, t_mult: 1, eta_min: 0.0 }
     }
 
-    /// By how much each wave is longer than the one before.
+    /// The factor by which each cycle is longer than the previous one.
     #[must_use]
     pub fn t_mult(self, t_mult: u64) -> CosineAnnealingWarmRestarts {
         CosineAnnealingWarmRestarts { t_mult, ..self }
     }
 
-    /// Down to this rate.
+    /// Sets the lowest rate.
     #[must_use]
     pub fn eta_min(self, eta_min: f64) -> CosineAnnealingWarmRestarts {
         CosineAnnealingWarmRestarts { eta_min, ..self }
@@ -58,16 +58,16 @@ impl LrRule for CosineAnnealingWarmRestarts {
     }
 }
 
-/// How the peaks of a [`CyclicLR`] change.
+/// How the peaks of a [`CyclicLR`] change from cycle to cycle.
 #[derive(Clone)]
 pub enum CyclicMode {
-    /// They do not.
+    /// They stay the same.
     Triangular,
-    /// Each is half as high as the one before.
+    /// Each is half as high as the previous one.
     Triangular2,
     /// The height is multiplied by this factor in every step.
     ExpRange(f64),
-    /// The height is this function of the number of the cycle, from 1.
+    /// The height is this function of the cycle's number, from 1.
     PerCycle(Arc<dyn Fn(f64) -> f64 + Send + Sync>),
     /// The height is this function of the number of steps.
     PerStep(Arc<dyn Fn(f64) -> f64 + Send + Sync>),
@@ -85,8 +85,8 @@ impl fmt::Debug for CyclicMode {
     }
 }
 
-/// Up from `base_lr` to `max_lr` and down again, evenly, again and again (Smith, 2017), the momentum the other way round. Meant
-/// for a step every batch. The optimizer's own rate is not used.
+/// Moves the rate linearly between `base_lr` and `max_lr`, up and down in cycles (Smith, 2017), and the momentum in the
+/// opposite direction. Meant to be stepped after every batch. The optimizer's own rate is not used.
 #[derive(Clone, Debug)]
 pub struct CyclicLR {
     base_lr: f64,
@@ -94,19 +94,19 @@ pub struct CyclicLR {
     step_size_up: u64,
     step_size_down: Option<u64>,
     mode: CyclicMode,
-    /// Base and maximum.
+    /// Minimum and maximum.
     momentum: Option<(f64, f64)>,
 }
 
 impl CyclicLR {
-    /// With PyTorch's defaults: 2,000 steps up and as many down, peaks of one height, momentum between 0.8 and 0.9.
+    /// With PyTorch's defaults: 2,000 steps up and as many down, constant peaks, momentum between 0.8 and 0.9.
     #[must_use]
     pub fn new(base_lr: f64, max_lr: f64) -> CyclicLR {
         let mode = CyclicMode::Triangular;
         CyclicLR { base_lr, max_lr, step_size_up: 2000, step_size_down: None, mode, momentum: Some((0.8, 0.9)) }
     }
 
-    /// The number of steps up, and down, if nothing else is said.
+    /// The number of steps up; also down, unless [`step_size_down`](CyclicLR::step_size_down) is set.
     #[must_use]
     pub fn step_size_up(self, step_size_up: u64) -> CyclicLR {
         CyclicLR { step_size_up, ..self }
@@ -118,19 +118,19 @@ impl CyclicLR {
         CyclicLR { step_size_down: Some(step_size_down), ..self }
     }
 
-    /// How the peaks change: `mode`, `gamma`, `scale_fn` and `scale_mode` of PyTorch.
+    /// How the peaks change: PyTorch's `mode`, `gamma`, `scale_fn` and `scale_mode`.
     #[must_use]
     pub fn mode(self, mode: CyclicMode) -> CyclicLR {
         CyclicLR { mode, ..self }
     }
 
-    /// Between which values the momentum (Adam's `beta1`) goes: `(base, max)`. `None` leaves it alone.
+    /// The range of the momentum (Adam's `beta1`): `(base, max)`. `None` leaves it unchanged.
     #[must_use]
     pub fn momentum(self, momentum: Option<(f64, f64)>) -> CyclicLR {
         CyclicLR { momentum, ..self }
     }
 
-    /// How far up, from 0 to 1 in the first cycle.
+    /// The position in the cycle, from 0 at the bottom to 1 at the first cycle's peak.
     fn height(&self, epoch: u64) -> f64 {
         let up = self.step_size_up as f64;
         let total = up + self.step_size_down.map_or(up, |down| down as f64);

@@ -2,8 +2,8 @@
 //! (<https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate>).
 //!
 //! A rule ([`StepLR`], [`CosineAnnealingLR`], …) computes the rate of each step; an [`LrScheduler`] applies it to an
-//! optimizer, once an epoch or once a batch. Several schedulers can act on one optimizer: each multiplies
-//! the rate that it finds.
+//! optimizer, once per epoch or per batch. Several schedulers can act on one optimizer: each multiplies the rate that
+//! it finds.
 //!
 //! ```
 //! use kiln_nn::{Linear, ModuleTree, optim::{Optimizer, SGD}};
@@ -50,31 +50,31 @@ pub use swa_lr::SWALR;
 
 /// How a learning rate changes from step to step.
 pub trait LrRule: Send + Sync {
-    /// Whether the settings make sense.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// One does not; the message names it.
+    /// If a setting is invalid; the message names it.
     fn validate(&self) -> Result<()> {
         Ok(())
     }
 
-    /// The rate after `epoch` steps, from the rate `lr` before the last of them and the initial rate `base`.
-    /// For `epoch` 0, what `lr` becomes before the first step.
+    /// The rate after `epoch` steps, from the rate `lr` before the last of them and the initial rate `base`. For
+    /// `epoch` 0, the rate that replaces `lr` before the first step.
     ///
     /// # Errors
-    /// The schedule has ended.
+    /// If the schedule has ended.
     fn next(&self, epoch: u64, base: f64, lr: f64) -> Result<f64>;
 
-    /// The rate after `epoch` steps from the initial rate alone.
+    /// The rate after `epoch` steps, from the initial rate alone.
     ///
     /// # Errors
-    /// The schedule has ended.
+    /// If the schedule has ended.
     fn at(&self, epoch: u64, base: f64) -> Result<f64>;
 
-    /// The momentum after `epoch` steps, for rules that change it too.
+    /// The momentum after `epoch` steps, for rules that change it as well.
     ///
     /// # Errors
-    /// The schedule has ended.
+    /// If the schedule has ended.
     fn momentum(&self, _epoch: u64) -> Result<Option<f64>> {
         Ok(None)
     }
@@ -92,11 +92,11 @@ const OP: &str = "LrScheduler";
 
 #[located(site)]
 impl LrScheduler {
-    /// A scheduler before its first step; it may change the optimizer's rate at once, for a warm-up. Load
-    /// the state of a saved optimizer afterwards.
+    /// A scheduler before its first step; it may change the optimizer's rate at once, for a warm-up. Load a saved
+    /// optimizer's state afterwards.
     ///
     /// # Errors
-    /// A setting of the rule is invalid, or the rule changes the momentum and the optimizer has none.
+    /// If a setting of the rule is invalid, or the rule changes the momentum and the optimizer has none.
     pub fn new(optimizer: &mut dyn Optimizer, rule: impl LrRule + 'static) -> Result<LrScheduler> {
         rule.validate()?;
         let base_lrs = optimizer.rates().iter().map(|group| group.initial_lr.unwrap_or(group.lr)).collect();
@@ -105,11 +105,11 @@ impl LrScheduler {
         Ok(scheduler)
     }
 
-    /// Goes one step on; call it after the optimizer's step.
+    /// Advances by one step; call it after the optimizer's step.
     ///
     /// # Errors
-    /// The schedule has ended ([`OneCycleLR`]), or the optimizer has another number of groups than the one
-    /// that the scheduler was made for.
+    /// If the schedule has ended ([`OneCycleLR`]), or the optimizer has another number of groups than the one that the
+    /// scheduler was created for.
     pub fn step(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
         self.epoch += 1;
         self.apply(optimizer).inspect_err(|_| self.epoch -= 1)
@@ -118,7 +118,7 @@ impl LrScheduler {
     fn apply(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
         let mut rates = optimizer.rates();
         if rates.len() != self.base_lrs.len() {
-            let message = format!("{} parameter groups, there were {}", rates.len(), self.base_lrs.len());
+            let message = format!("{} parameter groups, expected {}", rates.len(), self.base_lrs.len());
             return Err(Error::argument(OP, message));
         }
         let momentum = self.rule.momentum(self.epoch)?;
@@ -137,22 +137,22 @@ impl LrScheduler {
         Ok(())
     }
 
-    /// The rates that it set last, one a group.
+    /// The rates that it set last, one per group.
     #[must_use]
     pub fn last_lr(&self) -> &[f64] {
         &self.last_lrs
     }
 
-    /// The number of its steps.
+    /// The number of its steps so far.
     #[must_use]
     pub fn last_epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Where it stands, as tensors by name. The rule's settings are not in it.
+    /// Its state, as tensors by name. The rule's settings are not included.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn state_dict(&self) -> Result<StateDict> {
         let rates = |lrs: &[f64]| Tensor::from_slice(lrs, lrs.len(), Device::Cpu);
         Ok(StateDict::from([
@@ -162,11 +162,11 @@ impl LrScheduler {
         ]))
     }
 
-    /// Goes on from where [`state_dict`](LrScheduler::state_dict) was taken. The optimizer's own state holds
-    /// the current rates: load that too.
+    /// Resumes from the point at which [`state_dict`](LrScheduler::state_dict) was called. The optimizer's own state
+    /// holds the current rates: load that as well.
     ///
     /// # Errors
-    /// A name is missing or unexpected, or the number of groups differs.
+    /// If a name is missing or unexpected, or the number of groups differs.
     pub fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
         let mut source = Source::new(OP, state);
         let epoch: Option<i64> = source.value("last_epoch")?;
@@ -188,7 +188,7 @@ impl std::fmt::Debug for LrScheduler {
     }
 }
 
-/// Refuses a setting unless `valid`.
+/// Returns an error about a setting unless `valid`.
 fn require(valid: bool, rule: &'static str, message: impl Into<String>) -> Result<()> {
     if valid { Ok(()) } else { Err(Error::argument(rule, message)) }
 }

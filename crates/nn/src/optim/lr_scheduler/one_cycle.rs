@@ -6,33 +6,33 @@ use kiln_tensor::{Error, Result};
 
 use super::{LrRule, require};
 
-/// How a value goes from one end of a phase to the other.
+/// The shape of a phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Anneal {
-    /// Along half a cosine wave.
+    /// Half a cosine wave.
     #[default]
     Cos,
-    /// Evenly.
+    /// A straight line.
     Linear,
 }
 
-/// One cycle over the whole training (Smith & Topin, 2018): the rate goes up from `max_lr / div_factor` to
-/// `max_lr` and down to a tiny one, the momentum the other way round. Meant for a step every batch. The
-/// optimizer's own rate is not used.
+/// One cycle over the whole training (Smith & Topin, 2018): the rate rises from `max_lr / div_factor` to `max_lr` and
+/// then falls to a tiny one, while the momentum moves in the opposite direction. Meant to be stepped after every batch.
+/// The optimizer's own rate is not used.
 #[derive(Clone, Copy, Debug)]
 pub struct OneCycleLR {
     max_lr: f64,
     total_steps: u64,
     pct_start: f64,
     anneal: Anneal,
-    /// Base and maximum.
+    /// Minimum and maximum.
     momentum: Option<(f64, f64)>,
     div_factor: f64,
     final_div_factor: f64,
     three_phase: bool,
 }
 
-/// From and to, for rate and momentum, and the step at which it ends.
+/// The start and end values of rate and momentum, and the step at which the phase ends.
 struct Phase {
     end: f64,
     lr: (f64, f64),
@@ -56,7 +56,7 @@ impl OneCycleLR {
         }
     }
 
-    /// The share of the steps in which the rate goes up.
+    /// The fraction of the steps in which the rate rises.
     #[must_use]
     pub fn pct_start(self, pct_start: f64) -> OneCycleLR {
         OneCycleLR { pct_start, ..self }
@@ -68,7 +68,7 @@ impl OneCycleLR {
         OneCycleLR { anneal, ..self }
     }
 
-    /// Between which values the momentum (Adam's `beta1`) goes: `(base, max)`. `None` leaves it alone.
+    /// The range of the momentum (Adam's `beta1`): `(base, max)`. `None` leaves it unchanged.
     #[must_use]
     pub fn momentum(self, momentum: Option<(f64, f64)>) -> OneCycleLR {
         OneCycleLR { momentum, ..self }
@@ -80,13 +80,13 @@ impl OneCycleLR {
         OneCycleLR { div_factor, ..self }
     }
 
-    /// The last rate is the first one divided by this.
+    /// The last rate is the first one divided by this factor.
     #[must_use]
     pub fn final_div_factor(self, final_div_factor: f64) -> OneCycleLR {
         OneCycleLR { final_div_factor, ..self }
     }
 
-    /// Whether the rate comes down as fast as it went up, and then fades in a third phase.
+    /// Whether the rate falls as fast as it rose, and then fades out in a third phase.
     #[must_use]
     pub fn three_phase(self, three_phase: bool) -> OneCycleLR {
         OneCycleLR { three_phase, ..self }
@@ -107,10 +107,10 @@ impl OneCycleLR {
         }
     }
 
-    /// The value of the pair that `pick` takes of a phase, after `epoch` steps.
+    /// The value, after `epoch` steps, between the two that `pick` selects from a phase.
     fn value(&self, epoch: u64, pick: impl Fn(&Phase) -> (f64, f64)) -> Result<f64> {
         if epoch > self.total_steps {
-            let message = format!("step {epoch} of a cycle of {}", self.total_steps);
+            let message = format!("step {epoch} is past the end of a cycle of {} steps", self.total_steps);
             return Err(Error::argument("OneCycleLR", message));
         }
         let (phases, step) = (self.phases(), epoch as f64);

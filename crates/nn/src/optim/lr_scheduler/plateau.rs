@@ -1,4 +1,4 @@
-//! A rate that falls when a metric no longer improves.
+//! `ReduceLROnPlateau`: lowers the rate when a metric stops improving.
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, StateDict};
@@ -6,7 +6,7 @@ use kiln_tensor::{Error, Result, StateDict};
 use super::{require, scalar};
 use crate::optim::{optimizer::Optimizer, state::Source};
 
-/// Which way a metric improves.
+/// The direction in which a metric improves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PlateauMode {
     /// Lower is better, as for a loss.
@@ -16,13 +16,13 @@ pub enum PlateauMode {
     Max,
 }
 
-/// What the threshold of an improvement is measured by.
+/// How the threshold of an improvement is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ThresholdMode {
-    /// A share of the best value.
+    /// Relative to the best value.
     #[default]
     Rel,
-    /// A difference.
+    /// As an absolute difference.
     Abs,
 }
 
@@ -98,20 +98,20 @@ impl ReduceLROnPlateau {
     }
 
     setters! {
-        mode: PlateauMode, "Which way the metric improves: [`PlateauMode::Min`] by default.";
-        factor: f64, "What rates are multiplied by: 0.1 by default.";
-        patience: u64, "How many steps without improvement are borne: 10 by default.";
-        threshold: f64, "What counts as an improvement: 1e-4 by default.";
-        threshold_mode: ThresholdMode, "What the threshold is measured by: [`ThresholdMode::Rel`] by default.";
-        cooldown: u64, "How many steps after a cut are not counted: 0 by default.";
+        mode: PlateauMode, "The direction in which the metric improves: [`PlateauMode::Min`] by default.";
+        factor: f64, "The factor of a reduction: 0.1 by default.";
+        patience: u64, "How many steps without improvement are tolerated: 10 by default.";
+        threshold: f64, "The smallest change that counts as an improvement: 1e-4 by default.";
+        threshold_mode: ThresholdMode, "How the threshold is measured: [`ThresholdMode::Rel`] by default.";
+        cooldown: u64, "How many steps after a reduction are not counted: 0 by default.";
         min_lr: f64, "The lowest rate: 0 by default.";
-        eps: f64, "A smaller cut is not made: 1e-8 by default.";
+        eps: f64, "Smaller reductions are not made: 1e-8 by default.";
     }
 
-    /// Takes note of the metric, and cuts the rates if it is time.
+    /// Records the metric, and reduces the rates if it is time.
     ///
     /// # Errors
-    /// A setting is invalid.
+    /// If a setting is invalid.
     pub fn step(&mut self, metric: f64, optimizer: &mut dyn Optimizer) -> Result<()> {
         require(self.factor < 1.0, OP, "the factor must be below 1")?;
         let worst = if self.mode == PlateauMode::Min { f64::INFINITY } else { f64::NEG_INFINITY };
@@ -154,10 +154,10 @@ impl ReduceLROnPlateau {
         self.state.best
     }
 
-    /// Where it stands, as tensors by name. The settings are not in it.
+    /// Its state, as tensors by name. The settings are not included.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn state_dict(&self) -> Result<StateDict> {
         let State { best, bad, cooling, epoch } = self.state;
         let mut out = StateDict::new();
@@ -170,10 +170,10 @@ impl ReduceLROnPlateau {
         Ok(out)
     }
 
-    /// Goes on from where [`state_dict`](ReduceLROnPlateau::state_dict) was taken.
+    /// Resumes from the point at which [`state_dict`](ReduceLROnPlateau::state_dict) was called.
     ///
     /// # Errors
-    /// A name is missing or unexpected.
+    /// If a name is missing or unexpected.
     pub fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
         let mut source = Source::new(OP, state);
         let mut count = |name: &str| -> Result<u64> {

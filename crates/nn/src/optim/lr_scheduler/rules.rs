@@ -1,5 +1,5 @@
-//! The rules that are functions of the step alone. `next` is PyTorch's recursive form (so that rates have
-//! the same last bits and schedulers can be chained), `at` its closed form.
+//! Rules that depend on the step number alone. `next` is PyTorch's recursive form (so that rates match to the last bit
+//! and schedulers can be chained), `at` its closed form.
 
 use std::f64::consts::PI;
 
@@ -15,13 +15,13 @@ pub struct StepLR {
 }
 
 impl StepLR {
-    /// With `gamma` 0.1.
+    /// Starts with `gamma` 0.1.
     #[must_use]
     pub fn new(step_size: u64) -> StepLR {
         StepLR { step_size, gamma: 0.1 }
     }
 
-    /// With this factor.
+    /// Sets the factor.
     #[must_use]
     pub fn gamma(self, gamma: f64) -> StepLR {
         StepLR { gamma, ..self }
@@ -48,13 +48,13 @@ pub struct MultiStepLR {
 }
 
 impl MultiStepLR {
-    /// With `gamma` 0.1. A milestone that is named twice counts twice.
+    /// Starts with `gamma` 0.1. A milestone that is listed twice counts twice.
     #[must_use]
     pub fn new(milestones: impl Into<Vec<u64>>) -> MultiStepLR {
         MultiStepLR { milestones: milestones.into(), gamma: 0.1 }
     }
 
-    /// With this factor.
+    /// Sets the factor.
     #[must_use]
     pub fn gamma(self, gamma: f64) -> MultiStepLR {
         MultiStepLR { gamma, ..self }
@@ -97,7 +97,7 @@ impl LrRule for ExponentialLR {
     }
 }
 
-/// A factor for the first `total_iters` steps.
+/// Multiplies the rate by a constant factor for the first `total_iters` steps.
 #[derive(Clone, Copy, Debug)]
 pub struct ConstantLR {
     factor: f64,
@@ -105,7 +105,7 @@ pub struct ConstantLR {
 }
 
 impl ConstantLR {
-    /// The factor and for how many steps it holds.
+    /// The factor, and the number of steps for which it applies.
     #[must_use]
     pub fn new(factor: f64, total_iters: u64) -> ConstantLR {
         ConstantLR { factor, total_iters }
@@ -128,7 +128,7 @@ impl LrRule for ConstantLR {
     }
 }
 
-/// A factor that goes evenly from `start_factor` to `end_factor` over `total_iters` steps: a warm-up.
+/// A factor that changes linearly from `start_factor` to `end_factor` over `total_iters` steps: a warm-up.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearLR {
     start_factor: f64,
@@ -143,13 +143,13 @@ impl LinearLR {
         LinearLR { start_factor: 1.0 / 3.0, end_factor: 1.0, total_iters }
     }
 
-    /// From this factor.
+    /// Sets the first factor.
     #[must_use]
     pub fn start_factor(self, start_factor: f64) -> LinearLR {
         LinearLR { start_factor, ..self }
     }
 
-    /// To this factor.
+    /// Sets the last factor.
     #[must_use]
     pub fn end_factor(self, end_factor: f64) -> LinearLR {
         LinearLR { end_factor, ..self }
@@ -180,8 +180,7 @@ impl LrRule for LinearLR {
     }
 }
 
-/// Half a cosine wave from the initial rate to `eta_min` over `t_max` steps (Loshchilov & Hutter, 2017), then
-/// up again.
+/// Cosine annealing from the initial rate to `eta_min` over `t_max` steps (Loshchilov & Hutter, 2017), then up again.
 #[derive(Clone, Copy, Debug)]
 pub struct CosineAnnealingLR {
     t_max: u64,
@@ -189,13 +188,13 @@ pub struct CosineAnnealingLR {
 }
 
 impl CosineAnnealingLR {
-    /// Down to 0 in `t_max` steps.
+    /// Anneals to 0 in `t_max` steps.
     #[must_use]
     pub fn new(t_max: u64) -> CosineAnnealingLR {
         CosineAnnealingLR { t_max, eta_min: 0.0 }
     }
 
-    /// Down to this rate.
+    /// Sets the lowest rate.
     #[must_use]
     pub fn eta_min(self, eta_min: f64) -> CosineAnnealingLR {
         CosineAnnealingLR { eta_min, ..self }
@@ -214,7 +213,7 @@ impl LrRule for CosineAnnealingLR {
         if epoch == 0 {
             return Ok(lr);
         }
-        // Just past a low point, where the height before was 0.
+        // Just past a low point, where the previous height was 0.
         if epoch > self.t_max && (epoch - 1 - self.t_max).is_multiple_of(2 * self.t_max) {
             return Ok(lr + (base - self.eta_min) * (1.0 - (PI / self.t_max as f64).cos()) / 2.0);
         }
@@ -225,7 +224,7 @@ impl LrRule for CosineAnnealingLR {
     }
 }
 
-/// The initial rate times a function of the number of steps.
+/// The initial rate times a function of the step number.
 pub struct LambdaLR<F>(F);
 
 impl<F: Fn(u64) -> f64 + Send + Sync> LambdaLR<F> {
@@ -244,7 +243,7 @@ impl<F: Fn(u64) -> f64 + Send + Sync> LrRule for LambdaLR<F> {
     }
 }
 
-/// The rate before the step times a function of the number of steps.
+/// The previous rate times a function of the step number.
 pub struct MultiplicativeLR<F>(F);
 
 impl<F: Fn(u64) -> f64 + Send + Sync> MultiplicativeLR<F> {
@@ -263,7 +262,7 @@ impl<F: Fn(u64) -> f64 + Send + Sync> LrRule for MultiplicativeLR<F> {
     }
 }
 
-/// Down to 0 over `total_iters` steps, as a power of the share that is left.
+/// Decays to 0 over `total_iters` steps, as a power of the fraction of steps that is left.
 #[derive(Clone, Copy, Debug)]
 pub struct PolynomialLR {
     total_iters: u64,
@@ -271,13 +270,13 @@ pub struct PolynomialLR {
 }
 
 impl PolynomialLR {
-    /// Evenly, which is a power of 1.
+    /// Linear decay: the power is 1.
     #[must_use]
     pub fn new(total_iters: u64) -> PolynomialLR {
         PolynomialLR { total_iters, power: 1.0 }
     }
 
-    /// With this power.
+    /// Sets the power.
     #[must_use]
     pub fn power(self, power: f64) -> PolynomialLR {
         PolynomialLR { power, ..self }

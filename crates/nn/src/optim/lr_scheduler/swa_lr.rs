@@ -1,4 +1,4 @@
-//! The learning rate of stochastic weight averaging.
+//! `SWALR`: the learning rate of stochastic weight averaging.
 
 use std::f64::consts::PI;
 
@@ -6,8 +6,8 @@ use kiln_tensor::Result;
 
 use super::{Anneal, LrRule, require};
 
-/// From the optimizer's rate to `swa_lr` over some steps, and there it stays (Izmailov et al., 2018): for runs whose weights are
-/// averaged by an [`AveragedModel`](crate::optim::AveragedModel).
+/// Anneals from the optimizer's rate to `swa_lr` over some steps, and stays there (Izmailov et al., 2018): for runs
+/// whose weights are averaged by an [`AveragedModel`](crate::optim::AveragedModel).
 #[derive(Clone, Copy, Debug)]
 pub struct SWALR {
     swa_lr: f64,
@@ -16,25 +16,25 @@ pub struct SWALR {
 }
 
 impl SWALR {
-    /// Over 10 steps, along half a cosine wave.
+    /// Anneals over 10 steps, along half a cosine wave.
     #[must_use]
     pub fn new(swa_lr: f64) -> SWALR {
         SWALR { swa_lr, anneal_epochs: 10, anneal: Anneal::Cos }
     }
 
-    /// Over so many steps; 0 is at once, in the first step.
+    /// The number of annealing steps; with 0 the first step sets `swa_lr`.
     #[must_use]
     pub fn anneal_epochs(self, anneal_epochs: u64) -> SWALR {
         SWALR { anneal_epochs, ..self }
     }
 
-    /// The shape of the way.
+    /// The shape of the annealing.
     #[must_use]
     pub fn anneal_strategy(self, anneal: Anneal) -> SWALR {
         SWALR { anneal, ..self }
     }
 
-    /// How much of the way is behind, from 0 to 1, after `step` steps; `before` the first there is nothing.
+    /// The fraction of the annealing that is done after `step` steps, from 0 to 1; 0 before the first step.
     fn share(&self, step: f64) -> f64 {
         let share = (step / self.anneal_epochs.max(1) as f64).clamp(0.0, 1.0);
         match self.anneal {
@@ -43,7 +43,7 @@ impl SWALR {
         }
     }
 
-    /// PyTorch's count of steps: a way of no steps is behind at once.
+    /// PyTorch's step count: annealing over 0 steps is done at once.
     fn count(&self, epoch: u64) -> f64 {
         if self.anneal_epochs == 0 { epoch.max(1) as f64 } else { epoch as f64 }
     }
@@ -56,7 +56,7 @@ impl LrRule for SWALR {
     fn next(&self, epoch: u64, _: f64, lr: f64) -> Result<f64> {
         let step = self.count(epoch);
         let (before, now) = (self.share(step - 1.0), self.share(step));
-        // The rate at the beginning of the way, from that before this step.
+        // The rate at the start of the annealing, computed from that before this step.
         let start = if before == 1.0 { self.swa_lr } else { (lr - before * self.swa_lr) / (1.0 - before) };
         Ok(self.swa_lr * now + start * (1.0 - now))
     }
