@@ -1,4 +1,4 @@
-//! `Collate`: from samples to batches, PyTorch's `default_collate`.
+//! `Collate`: makes a batch from samples, like PyTorch's `default_collate`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -43,7 +43,7 @@ pub trait Collate: Sized {
     /// Collates samples, in their order.
     ///
     /// # Errors
-    /// They do not fit together, e.g. their tensors have different shapes.
+    /// If they do not fit together, e.g. their tensors have different shapes.
     fn collate(samples: Vec<Self>) -> Result<Self::Batch>;
 }
 

@@ -22,14 +22,14 @@ impl Epoch {
         Epoch { seed, number }
     }
 
-    /// The random stream of this pass for one purpose. Streams of different purposes are independent. Kiln's own samplers use
-    /// purposes below 2^32.
+    /// The random stream of this pass for one purpose. Streams of different purposes are independent. Purposes below
+    /// 2^32 are reserved for Kiln's samplers.
     #[must_use]
     pub fn stream(self, purpose: u64) -> RandomStream {
         self.numbered_stream(purpose, 0)
     }
 
-    /// One of many streams for one purpose, told apart by ChaCha's nonce.
+    /// One of many streams for one purpose, distinguished by ChaCha's nonce.
     pub(crate) fn numbered_stream(self, purpose: u64, number: u64) -> RandomStream {
         let mut key = [0; 32];
         for (bytes, word) in key.chunks_exact_mut(8).zip([self.seed, self.number, purpose, TAG]) {
@@ -43,9 +43,9 @@ impl Epoch {
 
 const TAG: u64 = u64::from_le_bytes(*b"kilndata");
 
-/// A stream of random numbers: the 64-bit words of ChaCha8 with the key `seed ‖ epoch ‖ purpose ‖ "kilndata"` (little-endian) and
-/// a nonce that is 0 except for transforms. The words, and everything drawn from them here, are part of the crate's contract:
-/// they stay the same on every platform and in every later version.
+/// A stream of random numbers: the 64-bit words of ChaCha8 with the key `seed ‖ epoch ‖ purpose ‖ "kilndata"`
+/// (little-endian) and a nonce that is 0 except for transforms. The words, and everything drawn from them here, are
+/// part of the crate's contract: they stay the same on every platform and in every later version.
 #[derive(Clone, Debug)]
 pub struct RandomStream(ChaCha8Rng);
 
@@ -84,7 +84,7 @@ impl RandomStream {
         self.uniform() < p
     }
 
-    /// A number from the standard normal distribution (Box-Muller, the cosine of each pair).
+    /// A number from the standard normal distribution (Box-Muller, using the cosine of each pair).
     pub fn normal(&mut self) -> f64 {
         let (radius, angle) = ((-2.0 * (1.0 - self.uniform()).ln()).sqrt(), std::f64::consts::TAU * self.uniform());
         radius * angle.cos()
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn values_are_stable() {
-        // These numbers are promised to users who resume runs with a later version: never update them.
+        // Users who resume runs with a later version rely on these numbers: never update them.
         assert_eq!(Epoch::new(0, 0).stream(0).permutation(10), PERMUTATION);
         let mut stream = Epoch::new(42, 3).stream(1);
         assert_eq!([stream.next_u64(), stream.next_u64()], WORDS);

@@ -17,15 +17,15 @@ use crate::{
 };
 
 const OP: &str = "ImageFolder";
-/// The extensions of files that are taken for images: torchvision's.
+/// The extensions of image files: torchvision's.
 const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
 
 /// Images in folders that are named by their classes, as torchvision's `ImageFolder`: `root/dog/1.jpg`,
 /// `root/cat/more/2.png`. Classes are numbered in the order of their names, and so are the images of a class.
 ///
-/// A sample is an [`Image`] (three channels, as torchvision's loader makes them) and its class, `i64`. A file that is not a
-/// whole image is an error that names it, unless [`skip_corrupt`](ImageFolder::skip_corrupt) was asked for. So is a link to
-/// nothing, if its name is that of an image.
+/// A sample is an [`Image`] (three channels, as from torchvision's loader) and its class, `i64`. A file that is not a
+/// complete image is an error that names it, unless [`skip_corrupt`](ImageFolder::skip_corrupt) is set. So is a
+/// dangling link whose name is that of an image.
 ///
 /// ```
 /// use kiln_data::{Dataset, ImageFolder, transforms::Image};
@@ -47,16 +47,16 @@ pub struct ImageFolder {
     samples: Vec<(PathBuf, i64)>,
     limits: ImageLimits,
     skip_corrupt: bool,
-    /// What is wrong with the samples that were found to be corrupt.
+    /// The error of each sample that was found to be corrupt.
     corrupt: Mutex<BTreeMap<usize, String>>,
 }
 
 #[located(site)]
 impl ImageFolder {
-    /// The images below `root`. Only names are read now.
+    /// The images below `root`. Only file names are read now.
     ///
     /// # Errors
-    /// The folder cannot be read, has no subfolders, or a class has no images.
+    /// If the folder cannot be read, has no subfolders, or a class has no images.
     pub fn new(root: impl AsRef<Path>) -> Result<ImageFolder> {
         let root = root.as_ref();
         let mut classes = Vec::new();
@@ -100,21 +100,21 @@ impl ImageFolder {
         })
     }
 
-    /// Other bounds on the size of an image than [`ImageLimits::default`].
+    /// Sets other bounds on the size of an image than [`ImageLimits::default`].
     #[must_use]
     pub fn limits(self, limits: ImageLimits) -> ImageFolder {
         ImageFolder { limits, ..self }
     }
 
-    /// Whether an image that cannot be read is skipped instead of being an error: the next one that can be read takes its
-    /// place, so that batches stay full and are the same for every number of workers.
-    /// [`corrupt`](ImageFolder::corrupt) lists the files that were skipped.
+    /// Whether to skip an image that cannot be read, instead of returning an error: the next readable image takes its
+    /// place, so that batches stay full and are the same for every number of workers. [`corrupt`](ImageFolder::corrupt)
+    /// lists the skipped files.
     #[must_use]
     pub fn skip_corrupt(self, skip: bool) -> ImageFolder {
         ImageFolder { skip_corrupt: skip, ..self }
     }
 
-    /// The files that could not be read as images so far, each once, with what is wrong with it.
+    /// The files so far that could not be read as images, each once, with the reason.
     #[must_use]
     pub fn corrupt(&self) -> Vec<(PathBuf, String)> {
         let corrupt = self.corrupt.lock();
@@ -133,7 +133,7 @@ impl ImageFolder {
         &self.samples
     }
 
-    /// The sample itself, or the first readable one after it.
+    /// The sample itself, or the next readable one after it.
     fn readable(&self, index: usize) -> Result<(Image, i64)> {
         for step in 0..self.samples.len() {
             let index = (index + step) % self.samples.len();
@@ -143,7 +143,7 @@ impl ImageFolder {
             let (path, label) = &self.samples[index];
             match Image::open_rgb(path, self.limits) {
                 Ok(image) => return Ok((image, *label)),
-                // That says nothing about the file.
+                // Running out of memory says nothing about the file.
                 Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => return Err(error),
                 Err(error) => self.corrupt.lock().insert(index, error.to_string()),
             };
@@ -157,7 +157,7 @@ fn is_image(path: &Path) -> bool {
     EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// The link that points to nothing, if that is the error.
+/// The dangling link, if that is the error.
 fn dangling_link(error: &walkdir::Error) -> Option<PathBuf> {
     let path = error.path()?;
     let missing = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);

@@ -1,10 +1,10 @@
-//! Memory that files ask for: reserved so that its lack is an error, never the end of the program.
+//! Memory for reading files, reserved so that running out of it is an error rather than the end of the program.
 
 use std::{fs::File, io::Read, path::Path};
 
 use kiln_tensor::{Error, ErrorKind, Result};
 
-/// The error of a file for which the machine has not the memory.
+/// The error for a file that the machine does not have the memory for.
 pub(crate) fn out_of_memory(requested: u64, path: &Path) -> Error {
     let requested = usize::try_from(requested).unwrap_or(usize::MAX);
     let detail = format!("to read {}", path.display());

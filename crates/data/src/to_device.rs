@@ -1,22 +1,22 @@
-//! `ToDevice`: moving whole batches to a device.
+//! `ToDevice`: moves whole batches to a device.
 
 use std::collections::{BTreeMap, HashMap};
 
 use kiln_tensor::{Device, Result, Tensor};
 
-/// Batches whose tensors can be moved to a device: tensors, and tuples, vectors and maps of them. Text stays
-/// where it is. A user's own batch type implements it field by field.
+/// Batches whose tensors can be moved to a device: tensors, and tuples, vectors and maps of them. Text stays unchanged.
+/// A user's own batch type implements it field by field.
 pub trait ToDevice: Sized {
     /// The same batch with its tensors on `device`.
     ///
     /// # Errors
-    /// The device is not available, or memory runs out.
+    /// If the device is not available, or memory runs out.
     fn to_device(self, device: Device) -> Result<Self>;
 
     /// The same batch with its tensors in page-locked memory ([`Tensor::pin_memory`]). By default it is unchanged.
     ///
     /// # Errors
-    /// A tensor is not on the CPU, there is no CUDA device, or memory runs out.
+    /// If a tensor is not on the CPU, there is no CUDA device, or memory runs out.
     fn pin_memory(self) -> Result<Self> {
         Ok(self)
     }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-/// Where programs keep data of the user: `$XDG_DATA_HOME`, which is `~/.local/share` if it is not set, `~/Library/Application
+/// Where programs store user data: `$XDG_DATA_HOME`, or `~/.local/share` if it is not set, `~/Library/Application
 /// Support` on macOS, `%APPDATA%` on Windows.
 pub(crate) fn data_dir() -> Option<PathBuf> {
-    // A path that is not absolute is to be ignored (XDG Base Directory Specification).
+    // Relative paths must be ignored (XDG Base Directory Specification).
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = std::env::home_dir().filter(|path| path.is_absolute());
     if cfg!(windows) {

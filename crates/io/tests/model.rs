@@ -259,21 +259,21 @@ fn architectures_that_lie_are_refused() {
     let linear = r#"{"Linear":{"weight":{"requires_grad":true},"bias":null,"training":true}}"#;
     write(&path, linear, &["weight"]);
     assert!(load_model(&path, Device::Cpu).is_ok());
-    refused(linear, &[], "weight: its tensor is not there");
+    refused(linear, &[], "weight: its tensor is missing");
     refused(linear, &["weight", "extra"], "\"extra\"");
-    refused("null", &[], "no module is there");
-    refused(r#"{"Linear":{},"ReLU":{}}"#, &[], "no module is there");
+    refused("null", &[], "expected a module");
+    refused(r#"{"Linear":{},"ReLU":{}}"#, &[], "expected a module");
     refused(r#"{"Conv9d":{}}"#, &[], "\"Conv9d\" is not known");
     refused(r#"{"Linear":[]}"#, &[], "are none");
     refused(r#"{"Linear":{"weight":{"requires_grad":true}}}"#, &["weight"], "no field \"bias\"");
     refused(r#"{"Flatten":{"start_dim":1,"end_dim":-1,"more":2}}"#, &[], "\"more\"");
     refused(r#"{"Flatten":{"start_dim":1e99,"end_dim":-1}}"#, &[], "start_dim");
     refused(r#"{"Flatten":{"start_dim":"x","end_dim":-1}}"#, &[], "start_dim");
-    refused(r#"{"Sequential":{"training":true,"layers":[["a.b",{"Tanh":{}}]]}}"#, &[], "no name for a layer");
-    refused(r#"{"Sequential":{"training":true,"layers":[["a",{"Tanh":{}}],["a",{"Tanh":{}}]]}}"#, &[], "two have it");
+    refused(r#"{"Sequential":{"training":true,"layers":[["a.b",{"Tanh":{}}]]}}"#, &[], "not a valid layer name");
+    refused(r#"{"Sequential":{"training":true,"layers":[["a",{"Tanh":{}}],["a",{"Tanh":{}}]]}}"#, &[], "occurs twice");
     refused(r#"{"Sequential":{"training":true,"layers":[{"Tanh":{}}]}}"#, &[], "has no name");
     let tied = r#"{"Linear":{"weight":{"same":"bias"},"bias":null,"training":true}}"#;
-    refused(tied, &[], "not there yet");
+    refused(tied, &[], "has not been restored yet");
     refused(&format!("{}{}{}", r#"{"A":"#.repeat(200), "1", "}".repeat(200)), &[], "not JSON");
 
     // Values are checked where they are used.

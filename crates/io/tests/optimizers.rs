@@ -145,10 +145,10 @@ fn what_is_no_state_of_these_optimizers_is_an_error() -> Result<()> {
     // PyTorch's Adam and AdamW keep the same tensors, and differ in what they do with them.
     let mut adamw = AdamW::new(model.parameters(), 0.1)?;
     let message = adamw.load_state_dict(&file.optimizer_state(Device::Cpu)?).unwrap_err().to_string();
-    assert!(message.contains("that of Adam, which cannot go on as AdamW"), "{message}");
+    assert!(message.contains("that of Adam and cannot be loaded into AdamW"), "{message}");
     let of_adamw = PthFile::open(golden("adamw.pth"))?.optimizer_state(Device::Cpu)?;
     let message = Adam::new(model.parameters(), 0.1)?.load_state_dict(&of_adamw).unwrap_err().to_string();
-    assert!(message.contains("that of AdamW, which cannot go on as Adam"), "{message}");
+    assert!(message.contains("that of AdamW and cannot be loaded into Adam"), "{message}");
     let mut sgd = SGD::new(model.parameters(), 0.1)?;
     let before: StateDict = sgd.state_dict()?;
     assert!(sgd.load_state_dict(&file.optimizer_state(Device::Cpu)?).is_err(), "it is Adam's");

@@ -1,4 +1,4 @@
-//! CIFAR-10 and CIFAR-100: 32×32 color images, in Python's or binary batches.
+//! CIFAR-10 and CIFAR-100: 32×32 color images, read from Python or binary batches.
 
 mod read;
 
@@ -17,7 +17,7 @@ use crate::{dataset::Dataset, image::Image};
 const SIDE: usize = 32;
 /// Bytes of one channel of an image.
 const PLANE: usize = SIDE * SIDE;
-/// Bytes of an image: all its reds, all its greens, all its blues.
+/// Bytes of an image: the red plane, then green, then blue.
 const PIXELS: usize = 3 * PLANE;
 
 /// A data set of the CIFAR family in memory: [`CIFAR10`] or [`CIFAR100`] (Krizhevsky, "Learning multiple layers of features
@@ -53,11 +53,11 @@ pub trait CifarKind: Send + Sync + 'static {
     const NAME: &'static str;
     /// The classes' names in the order of their labels.
     const CLASSES: &'static [&'static str];
-    /// The folder of Python's batches, and in it the files of the training and of the test images.
+    /// The folder of the Python batches, and in it the files of the training and of the test images.
     const PYTHON: (&'static str, [&'static [&'static str]; 2]);
-    /// The same of the binary batches.
+    /// The same for the binary batches.
     const BINARY: (&'static str, [&'static [&'static str]; 2]);
-    /// The key of the labels in Python's batches.
+    /// The key of the labels in the Python batches.
     const LABELS: &'static str;
     /// Number of label bytes before an image in binary batches. The last of them is the label that is used.
     const LABEL_BYTES: usize;
@@ -134,16 +134,16 @@ impl<K: CifarKind> CifarBuilder<K> {
         self
     }
 
-    /// Reads the data set, unpacked from either of its archives (`cifar-10-python.tar.gz`, `cifar-10-binary.tar.gz`; or of
-    /// CIFAR-100), below the given root; or else below `$KILN_DATA`, if that is set; or else below the user's data directory
-    /// (`~/.local/share/kiln` on Linux). Python's batches are read as data: nothing in them is run.
+    /// Reads the data set, unpacked from either of its archives (`cifar-10-python.tar.gz`, `cifar-10-binary.tar.gz`; or
+    /// of CIFAR-100), below the given root; or else below `$KILN_DATA`, if that is set; or else below the user's data
+    /// directory (`~/.local/share/kiln` on Linux). The Python batches are read as data: no code in them is run.
     ///
     /// # Errors
-    /// The data set is not found (the error says where it was searched), a batch is missing, or a file is damaged (the error names
-    /// it).
+    /// If the data set is not found (the error says where it was searched), a batch is missing, or a file is damaged
+    /// (the error names it).
     pub fn load(self) -> Result<CifarLike<K>> {
         let environment = env::var_os("KILN_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
-        // A folder that is named is the only one.
+        // If the user names a folder, only that is searched.
         let (source, root) = match (self.root, environment) {
             (Some(root), _) => ("the root", Some(root)),
             (None, Some(root)) => ("KILN_DATA", Some(root)),
@@ -200,7 +200,7 @@ impl<K: CifarKind> CifarLike<K> {
     /// All images as one tensor, `u8` of shape `[n, 3, 32, 32]`.
     ///
     /// # Errors
-    /// The CPU backend is not built in.
+    /// If the CPU backend is not built in.
     pub fn data(&self) -> Result<Tensor> {
         Tensor::from_slice(&self.images, [self.labels.len(), 3, SIDE, SIDE], Device::Cpu)
     }
@@ -236,7 +236,7 @@ impl<K: CifarKind> Dataset for CifarLike<K> {
         Ok((Image::new(SIDE, SIDE, 3, pixels)?, i64::from(self.labels[index])))
     }
 
-    /// Images `u8` `[n, 3, 32, 32]`, labels `i64` `[n]`.
+    /// A batch of images, `u8` `[n, 3, 32, 32]`, and labels, `i64` `[n]`.
     fn get_batch(&self, indices: &[usize]) -> Result<(Tensor, Tensor)> {
         let n = indices.len();
         let (mut pixels, mut labels) = (Vec::with_capacity(n * PIXELS), Vec::with_capacity(n));

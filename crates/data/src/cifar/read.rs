@@ -8,7 +8,7 @@ use kiln_tensor::{Error, Result};
 use super::{CifarKind, PIXELS};
 use crate::memory::{out_of_memory, read_file, reserve};
 
-/// The largest batch that is read: five times the largest of the family, CIFAR-100's training images.
+/// The largest batch that is accepted: five times the largest of the family, CIFAR-100's training images.
 const MAX_BYTES: u64 = 5 * 50_000 * (PIXELS as u64 + 100);
 
 /// Pixels and labels of all files, concatenated.
@@ -34,7 +34,7 @@ pub(super) fn batches<K: CifarKind>(folder: &Path, files: &[&str], python: bool)
     Ok((images, labels))
 }
 
-/// Records of one or two labels and the pixels.
+/// Reads records of one or two labels and the pixels.
 fn binary<K: CifarKind>(path: &Path, bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()> {
     let record = K::LABEL_BYTES + PIXELS;
     if !bytes.len().is_multiple_of(record) {
@@ -54,7 +54,7 @@ fn binary<K: CifarKind>(path: &Path, bytes: &[u8], images: &mut Vec<u8>, labels:
     Ok(())
 }
 
-/// A dict of a list of labels and an array of pixels.
+/// Reads a dict with a list of labels and an array of pixels.
 fn pickled<K: CifarKind>(path: &Path, bytes: &[u8], images: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()> {
     let wrong = |message: String| Error::file(path, message);
     let allowed = |module: &str, name: &str| NUMPY.contains(&(module, name));
@@ -68,7 +68,7 @@ fn pickled<K: CifarKind>(path: &Path, bytes: &[u8], images: &mut Vec<u8>, labels
     let n = list.len();
     reserve(labels, n, path)?;
     for label in list {
-        let label = label.int().ok_or_else(|| wrong("a label is no number".into()))?;
+        let label = label.int().ok_or_else(|| wrong("a label is not a number".into()))?;
         let outside = |_| wrong(format!("label {label}; there are {} classes", K::CLASSES.len()));
         labels.push(u8::try_from(label).map_err(outside)?);
     }
@@ -77,7 +77,7 @@ fn pickled<K: CifarKind>(path: &Path, bytes: &[u8], images: &mut Vec<u8>, labels
     if array.dtype != "u1" || array.shape != [n, PIXELS] || array.fortran {
         let (dtype, shape) = (array.dtype, array.shape);
         let message =
-            format!("its \"data\" is {dtype} of shape {shape:?}; u1 of [{n}, {PIXELS}], by rows, is expected");
+            format!("its \"data\" is {dtype} of shape {shape:?}, expected row-major u1 of shape [{n}, {PIXELS}]");
         return Err(wrong(message));
     }
     reserve(images, array.bytes.len(), path)?;

@@ -19,7 +19,7 @@ impl<D: Dataset> ConcatDataset<D> {
     /// Concatenates datasets.
     ///
     /// # Errors
-    /// The total number of samples overflows `usize`.
+    /// If the total number of samples overflows `usize`.
     pub fn new(parts: impl IntoIterator<Item = D>) -> Result<ConcatDataset<D>> {
         let parts: Vec<D> = parts.into_iter().collect();
         let mut end = 0usize;

@@ -15,8 +15,8 @@ pub trait DatasetExt: Dataset + Sized {
         Map { dataset: self, f }
     }
 
-    /// Applies a transform to the input of each `(input, target)` sample: the `transform` argument of torchvision's datasets. A
-    /// function is a [`Transform`], too, but its argument needs a type: `|image: Tensor| …`.
+    /// Applies a transform to the input of each `(input, target)` sample: the `transform` argument of torchvision's
+    /// datasets. A function is a [`Transform`] as well, but its argument needs a type: `|image: Tensor| …`.
     fn transform<X, Y, T>(self, transform: T) -> WithTransform<Self, T>
     where
         Self: Dataset<Item = (X, Y)>,
@@ -37,7 +37,7 @@ pub trait DatasetExt: Dataset + Sized {
     /// The samples at these indices.
     ///
     /// # Errors
-    /// An index is out of range.
+    /// If an index is out of range.
     fn subset(self, indices: impl Into<Vec<usize>>) -> Result<Subset<Self>> {
         Subset::new(self, indices)
     }

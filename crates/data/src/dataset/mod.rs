@@ -52,14 +52,14 @@ pub trait Dataset: Send + Sync {
     /// The sample at `index`, from 0.
     ///
     /// # Errors
-    /// `index` is out of range, or the sample cannot be read.
+    /// If `index` is out of range, or the sample cannot be read.
     fn get(&self, index: usize) -> Result<Self::Item>;
 
-    /// The samples at these indices as a batch. By default these are [`get`](Dataset::get) and
+    /// The samples at these indices as a batch. The default uses [`get`](Dataset::get) and
     /// [`collate`](Collate::collate); a dataset that holds its samples in one block can gather them faster.
     ///
     /// # Errors
-    /// A sample cannot be read, or the samples do not fit together.
+    /// If a sample cannot be read, or the samples do not fit together.
     fn get_batch(&self, indices: &[usize]) -> Result<<Self::Item as Collate>::Batch>
     where
         Self::Item: Collate,
@@ -75,7 +75,7 @@ pub trait Dataset: Send + Sync {
     /// Checks that `index` is in range.
     ///
     /// # Errors
-    /// It is not: [`ErrorKind::IndexOutOfRange`](kiln_tensor::ErrorKind::IndexOutOfRange).
+    /// [`ErrorKind::IndexOutOfRange`](kiln_tensor::ErrorKind::IndexOutOfRange) if it is not.
     fn check(&self, index: usize) -> Result<()> {
         check_index(index, self.len())
     }
@@ -99,8 +99,8 @@ thread_local! {
     static CURRENT_SAMPLE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Notes which sample this thread is making, for the message of a panic, after which the note stays. Restores the previous note
-/// when dropped, because datasets may read other datasets.
+/// Records which sample this thread is making, for the message of a panic; a panic leaves the record in place. Restores
+/// the previous record when dropped, because datasets may read other datasets.
 struct CurrentSample(Option<usize>);
 
 impl CurrentSample {
@@ -164,7 +164,8 @@ pointer! {
     impl<D> for Arc<D>;
 }
 
-/// Samples in memory, as a dataset. (`Vec` itself is none, because its own `get` would clash with [`Dataset::get`].)
+/// Samples in memory, as a dataset. (`Vec` itself does not implement it, since its own `get` would clash with
+/// [`Dataset::get`].)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Samples<T>(pub Vec<T>);
 

@@ -20,7 +20,7 @@ impl<D: Dataset> Subset<D> {
     /// The samples at these indices.
     ///
     /// # Errors
-    /// An index is out of range.
+    /// If an index is out of range.
     pub fn new(dataset: D, indices: impl Into<Vec<usize>>) -> Result<Subset<D>> {
         let indices = indices.into();
         indices.iter().try_for_each(|&index| dataset.check(index))?;
@@ -76,13 +76,13 @@ pub trait Split {
     /// The number of samples in each part of a dataset of `len`.
     ///
     /// # Errors
-    /// The parts do not add up.
+    /// If the parts do not add up.
     fn lengths(&self, len: usize) -> Result<Vec<usize>>;
 
     /// Puts the parts into this type.
     ///
     /// # Errors
-    /// The number of parts is wrong.
+    /// If the number of parts is wrong.
     fn pack<T>(parts: Vec<T>) -> Result<Self::Parts<T>>;
 }
 
@@ -107,7 +107,7 @@ impl Share for f64 {
         if !valid || (shares.iter().sum::<f64>() - 1.0).abs() > 1e-6 {
             return Err(Error::argument("random_split", format!("fractions {shares:?} do not add up to 1")));
         }
-        // As PyTorch: rounded down, then the samples left over one each to the first parts.
+        // As in PyTorch: rounded down, then the remaining samples go one each to the first parts.
         let mut lengths: Vec<usize> = shares.iter().map(|share| (share * len as f64).floor() as usize).collect();
         let given: usize = lengths.iter().sum();
         let Some(left) = len.checked_sub(given) else {
@@ -143,7 +143,7 @@ macro_rules! split {
 }
 split!(usize f64);
 
-/// The random stream that splits use.
+/// The purpose of the random streams of splits.
 const PURPOSE: u64 = 2;
 
 /// Divides a dataset at random into disjoint parts: PyTorch's `random_split`. The same seed gives the same parts.
@@ -157,7 +157,7 @@ const PURPOSE: u64 = 2;
 /// ```
 ///
 /// # Errors
-/// The lengths do not add up to the dataset's, or the fractions do not add up to 1.
+/// If the lengths do not add up to the dataset's, or the fractions do not add up to 1.
 #[allow(clippy::needless_pass_by_value)] // an array or a vector, written in the call
 #[located(site)]
 pub fn random_split<D: Dataset, S: Split>(dataset: D, parts: S, seed: u64) -> Result<S::Parts<Subset<Arc<D>>>> {

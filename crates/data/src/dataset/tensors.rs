@@ -15,7 +15,7 @@ pub trait TensorTuple: Clone + Send + Sync + Collate<Batch = Self> {
     /// The same structure with `f` applied to each tensor.
     ///
     /// # Errors
-    /// `f` fails.
+    /// If `f` fails.
     fn try_map(&self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self>;
 }
 
@@ -83,7 +83,7 @@ impl<T: TensorTuple> TensorDataset<T> {
     /// A dataset of tensors with the same first extent.
     ///
     /// # Errors
-    /// There is no tensor, a tensor is 0-D, or their first extents differ.
+    /// If there is no tensor, a tensor is 0-D, or their first extents differ.
     pub fn new(tensors: T) -> Result<TensorDataset<T>> {
         const OP: &str = "TensorDataset";
         let mut all = tensors.tensors().into_iter();

@@ -1,5 +1,5 @@
-//! How large an image a file may hold: bounds that are checked before memory is reserved, and the memory that decoders, which
-//! end the program where they get none, are known to find.
+//! Limits on the size of an image file's contents: bounds that are checked before memory is reserved, and reservations
+//! of the memory that decoders need, since they abort the program when an allocation fails.
 
 #[cfg(feature = "images")]
 use std::{
@@ -9,18 +9,18 @@ use std::{
 
 /// Bounds on decoding an image, so that a small file cannot claim the machine's memory.
 ///
-/// By default an image has at most 178,956,970 pixels (beyond that Pillow refuses, too), and decoding it needs at most
-/// 64 MiB plus 1,100 times the length of its file, which is more than deflate, JPEG and LZW expand real images to. A file that
-/// needs more is an error that says how much.
+/// By default an image has at most 178,956,970 pixels (beyond which Pillow refuses as well), and decoding it needs at
+/// most 64 MiB plus 1,100 times the length of its file, which is more than deflate, JPEG and LZW expand real images to.
+/// A file that needs more is an error that says how much.
 ///
-/// # Memory that runs out
+/// # When memory runs out
 ///
-/// What decoding needs beyond the pixels is asked for in advance, because the decoders of other crates end the program if an
-/// allocation fails: tables and buffers of at most 1 MiB, rows, and what a format keeps of the whole image (the coefficients of
-/// a progressive JPEG). Threads that decode at the same time ask for the sum. So memory that runs out is
-/// [`OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory). Two things remain: other parts of the program may take, while an image
-/// is being decoded, what was found for it; and a lossless WebP that was made to have more than 64 bytes of Huffman tables per
-/// byte of the file may find no memory for them.
+/// The memory that decoding needs in addition to the pixels is reserved in advance, because the decoders of other
+/// crates abort the program if an allocation fails: tables and buffers of at most 1 MiB, rows, and what a format keeps
+/// of the whole image (the coefficients of a progressive JPEG). Threads that decode at the same time reserve the sum.
+/// So running out of memory is an [`OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory) error. Two gaps remain: other
+/// parts of the program may take the reserved memory while an image is being decoded; and a lossless WebP that was
+/// crafted to have more than 64 bytes of Huffman tables per byte of the file may find no memory for them.
 ///
 /// ```no_run
 /// use kiln_data::transforms::{Image, ImageLimits};
@@ -36,10 +36,10 @@ pub struct ImageLimits {
 
 /// Twice Pillow's `MAX_IMAGE_PIXELS`: where its `DecompressionBombError` begins.
 const MAX_PIXELS: u64 = 178_956_970;
-/// What any file may take to decode.
+/// The memory that any file may take to decode.
 #[cfg(feature = "images")]
 const FREE_BYTES: u64 = 64 << 20;
-/// A little over deflate's best ratio, 1032 (<https://zlib.net/zlib_tech.html>).
+/// Slightly more than deflate's best ratio, 1032 (<https://zlib.net/zlib_tech.html>).
 #[cfg(feature = "images")]
 const MAX_EXPANSION: u64 = 1100;
 
@@ -50,20 +50,20 @@ impl Default for ImageLimits {
 }
 
 impl ImageLimits {
-    /// No bounds but those of the machine. For files that you made yourself.
+    /// No bounds but those of the machine. Only for trusted files.
     #[must_use]
     pub fn unlimited() -> ImageLimits {
         ImageLimits { pixels: u64::MAX, memory: Some(u64::MAX) }
     }
 
-    /// Another bound on the number of pixels.
+    /// Sets another bound on the number of pixels.
     #[must_use]
     pub fn pixels(self, pixels: u64) -> ImageLimits {
         ImageLimits { pixels, ..self }
     }
 
-    /// A fixed budget in bytes for decoding one image, instead of one that grows with the file: the image and what its decoder
-    /// needs besides, without the file itself.
+    /// A fixed budget in bytes for decoding one image, instead of one that grows with the file: the image and the
+    /// decoder's own memory, without the file itself.
     #[must_use]
     pub fn memory(self, bytes: u64) -> ImageLimits {
         ImageLimits { memory: Some(bytes), ..self }
@@ -88,9 +88,9 @@ pub(super) struct Budget {
 /// Why an image cannot be decoded.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The file is damaged, or of a kind that is not read.
+    /// The file is damaged, or of an unsupported kind.
     File(String),
-    /// The machine has not that many bytes.
+    /// The machine does not have this many bytes.
     #[cfg_attr(not(feature = "images"), expect(dead_code, reason = "nothing is decoded"))]
     Memory(u64),
 }
@@ -110,8 +110,9 @@ impl From<&str> for Failure {
 
 #[cfg(feature = "images")]
 impl Budget {
-    /// Checks that an image of this size, whose decoding holds `per_pixel` bytes a pixel and `extra` more at once, is within
-    /// the bounds, and that the machine has the memory now. It counts as taken until the result is dropped.
+    /// Checks that an image of this size, whose decoding holds `per_pixel` bytes per pixel and `extra` more at once, is
+    /// within the bounds, and that the machine has the memory now. The memory counts as taken until the result is
+    /// dropped.
     pub fn admit(self, width: u64, height: u64, per_pixel: u64, extra: u64) -> Result<Reservation, Failure> {
         if width == 0 || height == 0 {
             return Err(format!("its header declares an empty image, {height}×{width}").into());
@@ -142,14 +143,14 @@ impl Budget {
     }
 }
 
-/// Memory that a decoder will allocate by itself. The machine had it when it was reserved, and other threads' decoders do not
-/// reserve the same.
+/// Memory that a decoder will allocate. The machine had it when it was reserved, and other threads' decoders do not
+/// reserve the same memory.
 #[cfg(feature = "images")]
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Reservation(usize);
 
-/// What decoders keep in tables, buffers and headers whatever the size of the image.
+/// The size of decoders' tables, buffers and headers, whatever the size of the image.
 #[cfg(feature = "images")]
 const WORKING_BYTES: u64 = 1 << 20;
 /// The sum of all reservations.
@@ -158,7 +159,7 @@ static RESERVED: AtomicUsize = AtomicUsize::new(0);
 
 #[cfg(feature = "images")]
 impl Reservation {
-    /// Reserves this many bytes and the decoder's own.
+    /// Reserves this many bytes and [`WORKING_BYTES`].
     pub fn new(bytes: u64) -> Result<Reservation, Failure> {
         let bytes = bytes.saturating_add(WORKING_BYTES);
         let failed = Failure::Memory(bytes);
@@ -167,7 +168,7 @@ impl Reservation {
         let reservation = Reservation(bytes);
         let mut memory = Vec::<u8>::new();
         let found = memory.try_reserve_exact(before.saturating_add(bytes)).is_ok();
-        // An allocation that nothing uses may be compiled to nothing.
+        // The compiler may remove an allocation that nothing uses.
         black_box(&mut memory);
         if found { Ok(reservation) } else { Err(failed) }
     }
@@ -188,7 +189,7 @@ pub(super) fn zeros(len: usize) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// An empty vector that takes `len` elements without growing.
+/// An empty vector with room for `len` elements.
 #[cfg(feature = "images")]
 pub(super) fn room<T>(len: usize) -> Result<Vec<T>, Failure> {
     let mut elements = Vec::new();

@@ -1,4 +1,4 @@
-//! Images in memory: 8-bit gray or RGB pixels, and how they are read from and written to files.
+//! 8-bit gray or RGB images in memory, and their files.
 
 #[cfg(feature = "images")]
 mod decode;
@@ -24,10 +24,10 @@ pub struct Image {
 
 #[located(site)]
 impl Image {
-    /// An image of these pixels, row by row, with the channels of a pixel side by side.
+    /// An image with these pixels, row by row, with the channels of a pixel adjacent.
     ///
     /// # Errors
-    /// `channels` is not 1 or 3, or there are not `height * width * channels` bytes.
+    /// If `channels` is not 1 or 3, or there are not `height * width * channels` bytes.
     pub fn new(height: usize, width: usize, channels: usize, pixels: Vec<u8>) -> Result<Image> {
         let wanted = height.checked_mul(width).and_then(|area| area.checked_mul(channels));
         if !matches!(channels, 1 | 3) || wanted != Some(pixels.len()) {

@@ -12,17 +12,18 @@ use crate::memory::{out_of_memory, read_file};
 
 #[located(site)]
 impl Image {
-    /// Reads an image file: JPEG, PNG, BMP, GIF (its first frame), TIFF, WebP or PNM (PBM, PGM, PPM, PAM). The format is told by
-    /// the contents, not by the name.
+    /// Reads an image file: JPEG, PNG, BMP, GIF (its first frame), TIFF, WebP or PNM (PBM, PGM, PPM, PAM). The format
+    /// is recognized by the contents, not by the name.
     ///
-    /// Gray images stay gray; everything else becomes RGB as PIL's `convert("RGB")` makes it: palettes are looked up, alpha
-    /// is dropped, CMYK is converted, and of 16-bit colors the upper byte is taken. Gray values of 16 bits, 32 bits and floats
-    /// are **clipped** to 0 to 255, as PIL does: scale such files yourself. The orientation that a camera notes is not
-    /// applied. Bytes of a JPEG may differ from PIL's by a few, because decoders round differently.
+    /// Gray images stay gray; everything else becomes RGB as in PIL's `convert("RGB")`: palettes are looked up, alpha
+    /// is dropped, CMYK is converted, and 16-bit colors are reduced to their upper byte. Gray values of 16 bits, 32
+    /// bits and floats are **clipped** to 0 to 255, as in PIL: scale such files yourself. The orientation tag of a
+    /// camera is not applied. Bytes of a JPEG may differ from PIL's by a few, because decoders round differently.
     ///
     /// # Errors
-    /// The file cannot be read, is not an image, is cut short, damaged, or larger than [`ImageLimits::default`] allows; the
-    /// error names it. [`OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory) if the machine has not the memory.
+    /// If the file cannot be read, is not an image, is truncated, damaged, or larger than [`ImageLimits::default`]
+    /// allows; the error names it. [`OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory) if the machine does not have
+    /// the memory.
     pub fn open(path: impl AsRef<Path>) -> Result<Image> {
         Image::open_with(path, ImageLimits::default())
     }
@@ -30,7 +31,7 @@ impl Image {
     /// [`open`](Image::open) with other bounds on the size of the image.
     ///
     /// # Errors
-    /// As [`open`](Image::open).
+    /// Those of [`open`](Image::open).
     pub fn open_with(path: impl AsRef<Path>, limits: ImageLimits) -> Result<Image> {
         let path = path.as_ref();
         let bytes = read_file(path)?;
@@ -46,7 +47,7 @@ impl Image {
         let image = Image::open_with(path, limits)?;
         let mut pixels = Vec::new();
         if image.channels() == 1 {
-            // Here, because `to_rgb` cannot say that memory has run out.
+            // Reserved here, since `to_rgb` cannot report that memory has run out.
             crate::memory::reserve(&mut pixels, 3 * image.pixels().len(), path)?;
         }
         Ok(image.into_rgb(pixels))
@@ -55,7 +56,7 @@ impl Image {
     /// As [`open`](Image::open), from the bytes of a file.
     ///
     /// # Errors
-    /// As [`open`](Image::open).
+    /// Those of [`open`](Image::open).
     pub fn decode(bytes: &[u8]) -> Result<Image> {
         Image::decode_with(bytes, ImageLimits::default())
     }
@@ -63,7 +64,7 @@ impl Image {
     /// [`decode`](Image::decode) with other bounds on the size of the image.
     ///
     /// # Errors
-    /// As [`open`](Image::open).
+    /// Those of [`open`](Image::open).
     pub fn decode_with(bytes: &[u8], limits: ImageLimits) -> Result<Image> {
         decode(bytes, limits).map_err(|failure| match failure {
             Failure::File(message) => Error::argument("Image::decode", message),

@@ -55,7 +55,7 @@ impl<D: Dataset> DataLoaderBuilder<D, DefaultCollate> {
         DataLoaderBuilder { dataset, collator: DefaultCollate, options }
     }
 
-    /// A function from a batch's samples to the batch, PyTorch's `collate_fn`, instead of
+    /// Sets a function that makes a batch from its samples, PyTorch's `collate_fn`, instead of
     /// [`Collate`](crate::Collate).
     pub fn collate<F, B>(self, f: F) -> DataLoaderBuilder<D, FnCollate<F>>
     where
@@ -97,7 +97,8 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
         self.with(|options| options.batch_sampler = Some(Box::new(sampler)))
     }
 
-    /// Number of threads that make batches ahead of time. With 0, the default, batches are made when they are asked for.
+    /// Number of threads that make batches ahead of time. With 0, the default, batches are made when they are
+    /// requested.
     pub fn num_workers(self, workers: usize) -> Self {
         self.with(|options| options.num_workers = workers)
     }
@@ -108,8 +109,8 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
         self.with(|options| options.prefetch = batches)
     }
 
-    /// Whether the worker threads stay alive from epoch to epoch, PyTorch's `persistent_workers`; `false` by default. It saves
-    /// starting them, and keeps their thread-local caches warm.
+    /// Whether the worker threads stay alive between epochs, PyTorch's `persistent_workers`; `false` by default. It
+    /// saves starting them, and keeps their thread-local caches warm.
     pub fn persistent_workers(self, persistent: bool) -> Self {
         self.with(|options| options.persistent = persistent)
     }
@@ -154,7 +155,7 @@ impl<D: Dataset, C: Collator<D>> DataLoaderBuilder<D, C> {
     /// Builds the loader.
     ///
     /// # Errors
-    /// `batch_size` or `prefetch` is 0, or options exclude each other.
+    /// If `batch_size` or `prefetch` is 0, or options exclude each other.
     pub fn build(self) -> Result<DataLoader<C::Batch>>
     where
         D: 'static,
@@ -173,7 +174,7 @@ impl Options {
         let pool = Arc::new(WorkerPool::new(self.persistent));
         let (num_workers, prefetch, seed) = (self.num_workers, self.prefetch, self.seed);
         if prefetch == 0 {
-            return Err(Error::argument(OP, "prefetch is 0; at least 1 is expected"));
+            return Err(Error::argument(OP, "prefetch must be at least 1"));
         }
         let (batches, batch_size) = self.batches(samples)?;
         let cursor = Arc::new(Mutex::new(Cursor::new(seed)));

@@ -16,7 +16,7 @@ pub trait Collator<D: Dataset>: Send + Sync {
     /// The batch of the samples at these indices.
     ///
     /// # Errors
-    /// A sample cannot be read, or the samples do not fit together.
+    /// If a sample cannot be read, or the samples do not fit together.
     fn batch(&self, dataset: &D, indices: &[usize]) -> Result<Self::Batch>;
 }
 

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::epoch::Epoch;
 
-/// An iterator over the batches of one epoch. It ends after an error. Dropping it stops its workers and waits for the batches
-/// that they are making.
+/// An iterator over the batches of one epoch. It ends after an error. Dropping it stops its workers and waits for the
+/// batches that they are making.
 #[must_use]
 pub struct LoaderIter<B> {
     pass: Pass,
@@ -53,7 +53,7 @@ impl<B> fmt::Debug for LoaderIter<B> {
     }
 }
 
-/// One pass over the data, whatever its batches are.
+/// One pass over the data, for batches of any type.
 struct Pass {
     source: Source,
     position: usize,
@@ -63,10 +63,10 @@ struct Pass {
 }
 
 enum Source {
-    /// Batches are made when they are asked for.
+    /// Batches are made when they are requested.
     Inline(Fetch, Arc<Plan>),
     Workers(Workers),
-    /// The epoch could not be begun: the error is its only item.
+    /// The epoch could not be started: the error is its only item.
     Failed(Error),
     Finished,
 }

@@ -23,8 +23,8 @@ use worker_pool::WorkerPool;
 
 use crate::{collate::Collate, dataset::Dataset, sampler::BatchSampler};
 
-/// A batch of any type. Threads, channels and the order of batches are compiled once, and not again for each type of batch in
-/// each program.
+/// A batch of any type, so that the code for threads, channels and ordering is compiled once, rather than for each
+/// batch type in each program.
 type AnyBatch = Box<dyn Any + Send>;
 
 /// Makes the batch of these samples.
@@ -52,7 +52,7 @@ pub struct DataLoader<B = (Tensor, Tensor)> {
     batch: PhantomData<fn() -> B>,
 }
 
-/// A loader, whatever its batches are.
+/// A loader for batches of any type.
 struct Parts {
     fetch: Fetch,
     batches: Box<dyn BatchSampler>,
@@ -76,7 +76,7 @@ impl<B> DataLoader<B> {
     /// A loader of batches of `batch_size` samples in the dataset's order. The last batch may be smaller.
     ///
     /// # Errors
-    /// `batch_size` is 0.
+    /// If `batch_size` is 0.
     pub fn new<D>(dataset: D, batch_size: usize) -> Result<DataLoader<B>>
     where
         D: Dataset + 'static,
@@ -110,8 +110,8 @@ impl<B> DataLoader<B> {
         self.parts.batch_size
     }
 
-    /// Starts the next epoch, counted from 0. After [`set_state`](DataLoader::set_state) it continues the interrupted epoch. An
-    /// error of the sampler is the first item.
+    /// Starts the next epoch, counted from 0. After [`set_state`](DataLoader::set_state) it continues the interrupted
+    /// epoch. An error of the sampler is the first item.
     pub fn iter(&self) -> LoaderIter<B>
     where
         B: Send + 'static,
@@ -138,7 +138,7 @@ impl<B> DataLoader<B> {
         Progress::new(self.iter())
     }
 
-    /// Sets the number of the next epoch. Epochs count up by themselves; this is for loops that begin elsewhere.
+    /// Sets the number of the next epoch. Epochs are counted automatically; this is for loops that start elsewhere.
     pub fn set_epoch(&self, epoch: u64) {
         self.parts.cursor.lock().jump(epoch, 0);
     }
@@ -149,11 +149,11 @@ impl<B> DataLoader<B> {
         self.parts.cursor.lock().state(self.len())
     }
 
-    /// Continues where [`state`](DataLoader::state) was taken: the next iterator returns the batches that would have come next,
-    /// bit for bit. The state's seed replaces the loader's.
+    /// Continues from the point at which [`state`](DataLoader::state) was taken: the next iterator returns the batches
+    /// that would have come next, bit for bit. The state's seed replaces the loader's.
     ///
     /// # Errors
-    /// The state is from the middle of an epoch with another number of batches.
+    /// If the state is from the middle of an epoch with another number of batches.
     pub fn set_state(&self, state: LoaderState) -> Result<()> {
         state.check(self.len())?;
         let mut cursor = self.parts.cursor.lock();

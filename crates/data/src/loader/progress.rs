@@ -1,4 +1,4 @@
-//! Progress bars: how far a pass over the data has come.
+//! Progress bars for loops over data.
 
 use std::{
     fmt,
@@ -8,12 +8,12 @@ use std::{
 
 /// Characters of the bar itself.
 const WIDTH: usize = 30;
-/// Between two drawings: often enough to look alive, too rarely to cost anything.
+/// Interval between redraws: often enough to look alive, too rarely to cost anything.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// An iterator over batches, or over anything, that draws a bar on standard error with the number of steps, the rate and
-/// the remaining time. It draws nothing where that is no terminal. [`DataLoader::progress`](crate::DataLoader::progress)
-/// makes one.
+/// An iterator over batches, or over anything, that draws a bar on standard error with the number of steps, the rate
+/// and the remaining time. It draws nothing if standard error is not a terminal.
+/// [`DataLoader::progress`](crate::DataLoader::progress) makes one.
 #[derive(Debug)]
 #[must_use]
 pub struct Progress<I> {
@@ -22,7 +22,7 @@ pub struct Progress<I> {
     position: u64,
     start: Instant,
     terminal: bool,
-    /// When the bar that is on the screen was drawn.
+    /// When the visible bar was drawn.
     drawn: Option<Instant>,
 }
 
@@ -70,7 +70,7 @@ impl<I> Progress<I> {
         }
     }
 
-    /// The line, `elapsed` after the start.
+    /// The text of the bar, `elapsed` after the start.
     fn bar(&self, elapsed: Duration) -> String {
         let share = self.position as f64 / self.len.max(1) as f64;
         let filled = ((share * WIDTH as f64) as usize).min(WIDTH);
@@ -93,13 +93,13 @@ fn clock(seconds: f64) -> String {
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes:02}:{seconds:02}") }
 }
 
-/// Puts the bar on the terminal's line, over the one that is there. A terminal that cannot be written is of no interest.
+/// Draws the bar over the current line of the terminal. Errors of the terminal are ignored.
 fn show(bar: &str) {
     let mut out = io::stderr().lock();
     let _ = write!(out, "\r\x1b[2K{bar}").and_then(|()| out.flush());
 }
 
-/// Empties the terminal's line.
+/// Clears the terminal's line.
 fn erase() {
     show("");
 }
@@ -146,7 +146,7 @@ mod tests {
         progress.position = 188;
         let whole = "=".repeat(30);
         assert_eq!(progress.bar(Duration::from_secs(3760)), format!("{whole}   188/188 [1:02:40 < 00:00, 0.1/s]"));
-        // More steps than the iterator said it has, and none.
+        // More steps than the iterator announced, and none.
         progress.position = 200;
         assert!(progress.bar(Duration::from_secs(1)).starts_with(&whole));
         assert!(Progress::new(Vec::<()>::new()).bar(Duration::ZERO).contains(" 0/0 ["));

@@ -13,7 +13,7 @@ pub struct LoaderState {
     pub epoch: u64,
     /// The index of the next batch in its epoch.
     pub position: usize,
-    /// Number of batches in an epoch, to notice that the batch size or the dataset has changed.
+    /// Number of batches in an epoch, to detect that the batch size or the dataset has changed.
     pub batches: usize,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Cursor {
     pub seed: u64,
     epoch: u64,
     position: usize,
-    /// Number of batches that the epoch really has, known once it has begun.
+    /// The actual number of batches in the epoch, known once it has started.
     end: Option<usize>,
     /// Whether an iterator has begun this epoch. The next iterator then begins the next epoch.
     begun: bool,
@@ -77,7 +77,7 @@ impl Cursor {
     }
 
     pub fn state(&self, batches: usize) -> LoaderState {
-        // After the last batch comes the next epoch, not an empty rest of this one.
+        // After the last batch comes the next epoch, not the empty remainder of this one.
         let over = self.end.is_some_and(|end| self.position >= end);
         let (epoch, position) = if over { (self.epoch.saturating_add(1), 0) } else { (self.epoch, self.position) };
         LoaderState { seed: self.seed, epoch, position, batches }

@@ -40,7 +40,7 @@ impl WorkerPool {
         }
     }
 
-    /// Takes back threads that have done their jobs.
+    /// Takes back threads that have finished their jobs.
     pub fn release(&self, workers: Vec<WorkerThread>) {
         if self.persistent {
             self.idle.lock().extend(workers);
@@ -62,7 +62,7 @@ impl WorkerThread {
 impl Drop for WorkerThread {
     fn drop(&mut self) {
         self.jobs = None;
-        // A panic can only come from dropping a batch that nobody wants any more.
+        // A panic can only come from dropping a batch that is no longer needed.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }

@@ -1,7 +1,8 @@
 //! Prefetching: worker threads that make the batches of an epoch ahead of time.
 //!
-//! Worker `w` of `n` makes batches `w`, `w + n`, `w + 2n` … and sends them through a channel of its own; the consumer receives
-//! from the channels in turn. So the order needs no bookkeeping, and the channels' capacity bounds how many batches wait.
+//! Worker `w` of `n` makes batches `w`, `w + n`, `w + 2n` … and sends them through its own channel; the consumer
+//! receives from the channels in turn. So the order needs no bookkeeping, and the channels' capacity bounds how many
+//! batches wait.
 
 use std::{
     any::Any,
@@ -21,18 +22,18 @@ use super::{
 };
 use crate::{dataset::take_panicked_sample, epoch::Epoch, random};
 
-/// The indices of the samples of each batch of an epoch.
+/// The sample indices of each batch of an epoch.
 pub(super) struct Plan {
     pub epoch: Epoch,
     pub batches: Vec<Vec<usize>>,
 }
 
-/// Makes batch number `position`. A panic of the dataset, a transform or the collate function becomes an error, so that the
-/// outcome is the same with and without workers, and a consumer never waits forever.
+/// Makes the batch at `position`. A panic in the dataset, a transform or the collate function becomes an error, so that
+/// the outcome is the same with and without workers, and a consumer never waits forever.
 pub(super) fn make(fetch: &Fetch, plan: &Plan, position: usize) -> Result<AnyBatch> {
     let indices = plan.batches.get(position).map_or(&[][..], Vec::as_slice);
-    // Gradient recording and random state belong to a thread, so they would depend on the number of workers: recording is off,
-    // and each batch has random streams of its own.
+    // Gradient recording and random state are per thread, so they would depend on the number of workers: recording is
+    // off, and each batch has its own random streams.
     let batch = || random::in_batch(plan.epoch, position, || no_grad(|| fetch(indices)));
     let batch = catch_unwind(AssertUnwindSafe(batch));
     batch.unwrap_or_else(|panic| {
@@ -70,14 +71,14 @@ impl Workers {
         let stop = Arc::new(AtomicBool::new(false));
         let mut workers = Workers { receivers: Vec::new(), threads: Vec::new(), pool: pool.clone(), start, stop, done };
         for worker in 0..count.min(plan.batches.len().saturating_sub(start)) {
-            // One batch is with the worker while the others wait in the channel.
+            // One batch is in the worker while the others wait in the channel.
             let (sender, receiver) = bounded(prefetch.saturating_sub(1));
             let job = (fetch.clone(), plan.clone(), workers.stop.clone(), sender, working.clone());
             let thread = pool.submit(Box::new(move || {
                 let (fetch, plan, stop, sender, working) = job;
                 run(&fetch, &plan, start + worker, count, &sender, &stop);
                 drop((fetch, plan, sender));
-                // Only now is it done: it holds nothing of the loader's any more.
+                // Only now is the worker done: it no longer holds anything of the loader's.
                 drop(working);
             }))?;
             workers.receivers.push(receiver);
@@ -102,7 +103,7 @@ fn run(fetch: &Fetch, plan: &Plan, first: usize, step: usize, out: &Sender<Resul
 }
 
 impl Workers {
-    /// Batch number `position`. Positions must be asked for in order.
+    /// The batch at `position`. Positions must be requested in order.
     pub fn receive(&self, position: usize) -> Result<AnyBatch> {
         let gone = || Error::other(format!("DataLoader: the worker thread that makes batch {position} has ended"));
         let worker = (position - self.start).checked_rem(self.receivers.len()).ok_or_else(gone)?;

@@ -1,4 +1,4 @@
-//! Download of the files of a split.
+//! Downloads the files of a split.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Search for the files of a data set: the folder that the program names, `$KILN_DATA`, the user's, the system's.
+//! Searches for the files of a data set: in the folder that the program names, `$KILN_DATA`, the user's, the system's.
 
 use std::{
     env, fmt,
@@ -65,8 +65,8 @@ impl SearchPath {
         }
     }
 
-    /// The folders in their order. A folder that the program or the environment names is the only one: what is in another place
-    /// is not what was asked for.
+    /// The folders in order. If the program or the environment names one, only that is searched: a data set in another
+    /// place is not the one that was requested.
     pub fn folders(&self, kind: &Facts) -> Vec<(Origin, PathBuf)> {
         if let Some(root) = &self.given {
             let mut folders = named(kind, root);
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(search.find(&Facts::of::<Fashion>(), false), None);
         put(&at("user/FashionMNIST/raw"), "");
         assert_eq!(found(&search), Some((Origin::User, at("user/FashionMNIST/raw"))));
-        // A wrong folder is never replaced by what is elsewhere.
+        // A wrong folder is never replaced by another place.
         search.environment = Some(at("env"));
         assert_eq!(found(&search), None);
         let error = search.not_found(&Facts::of::<Fashion>(), true).to_string();

@@ -1,4 +1,4 @@
-//! Reader of IDX files, the format of MNIST and its family, compressed with gzip or not.
+//! Reader for IDX files, the format of MNIST and its family, gzip-compressed or not.
 //!
 //! A file is four bytes (two zeros, the element type, the number of dimensions), the extents as big-endian
 //! 32-bit numbers, and the elements in row-major order. Only unsigned bytes, type 8, are read: no image data
@@ -25,32 +25,32 @@ pub struct Idx {
     pub data: Vec<u8>,
 }
 
-/// The most elements that are read: three times those of EMNIST, the largest of the family.
+/// Maximum number of elements that are read: three times those of EMNIST, the largest of the family.
 const MAX_ELEMENTS: u64 = 2 << 30;
-/// A packed file may unpack to this, and to so many times its length: twice what MNIST's family packs to.
+/// A compressed file may decompress to this plus a multiple of its length: twice what the files of MNIST's family need.
 const FREE_BYTES: u64 = 64 << 20;
 const MAX_EXPANSION: u64 = 10;
-/// What is reserved before anything has been read, besides the same multiple of the file; beyond it memory grows with the data
-/// that really come.
+/// Reserved before anything has been read, in addition to the same multiple of the file; beyond it memory grows with
+/// the data that actually arrive.
 const RESERVE: u64 = 16 << 20;
 const UNSIGNED_BYTE: u8 = 8;
 
-/// Reads an IDX file. Whether it is packed shows in its first bytes, not in its name. A packed one may unpack to 64 MiB plus ten
-/// times its length; [`read_with_limit`] allows more.
+/// Reads an IDX file. Whether it is compressed is recognized by its first bytes, not by its name. A compressed file may
+/// decompress to 64 MiB plus ten times its length; [`read_with_limit`] allows more.
 ///
 /// # Errors
-/// The file cannot be read ([`ErrorKind::Io`](kiln_tensor::ErrorKind::Io)), or it is not an IDX file of
-/// unsigned bytes, is cut short, damaged, or longer than its header says
-/// ([`ErrorKind::File`](kiln_tensor::ErrorKind::File)). Memory runs out.
+/// If the file cannot be read ([`ErrorKind::Io`](kiln_tensor::ErrorKind::Io)), or it is not an IDX file of unsigned
+/// bytes, is cut short, damaged, or longer than its header says ([`ErrorKind::File`](kiln_tensor::ErrorKind::File)).
+/// Memory runs out.
 #[located(site)]
 pub fn read(path: impl AsRef<Path>) -> Result<Idx> {
     open(path.as_ref(), None)
 }
 
-/// As [`read`], of a file with at most `bytes` elements.
+/// As [`read`], for a file with at most `bytes` elements.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 #[located(site)]
 pub fn read_with_limit(path: impl AsRef<Path>, bytes: u64) -> Result<Idx> {
     open(path.as_ref(), Some(bytes))
@@ -62,10 +62,10 @@ fn open(path: &Path, limit: Option<u64>) -> Result<Idx> {
     parse(path, BufReader::with_capacity(1 << 16, file), len, limit)
 }
 
-/// Reads the contents of an IDX file that are in memory; `path` is for error messages.
+/// Reads the contents of an IDX file from memory; `path` is for error messages.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 #[located(site)]
 pub fn decode(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Idx> {
     parse(path.as_ref(), bytes, bytes.len() as u64, None)
@@ -89,8 +89,8 @@ fn parse(path: &Path, mut input: impl BufRead, len: u64, limit: Option<u64>) -> 
     }
 }
 
-/// `most` is how many elements can come at all, or may: a header that promises more is refused before anything is reserved for
-/// it.
+/// `most` is how many elements the file can hold or may hold: a header that declares more is refused before anything is
+/// reserved for it.
 fn parse_plain(path: &Path, input: &mut dyn Read, most: u64, reserve: u64) -> Result<Idx> {
     let [zero, also_zero, kind, rank] = word(path, input)?;
     if (zero, also_zero) != (0, 0) {
@@ -128,7 +128,7 @@ fn elements(path: &Path, input: &mut dyn Read, declared: u64, reserve: u64) -> R
         let message = format!("cut short: {} of the {declared} bytes that its header declares", data.len());
         return Err(Error::file(path, message));
     }
-    // Reading on to the end also makes gzip compare its checksum.
+    // Reading on to the end also makes gzip verify its checksum.
     if input.take(1).read_to_end(&mut Vec::new()).map_err(|error| failed(path, error))? > 0 {
         return Err(Error::file(path, format!("goes on after the {declared} bytes that its header declares")));
     }
@@ -144,7 +144,7 @@ fn word(path: &Path, input: &mut dyn Read) -> Result<[u8; 4]> {
     Ok(bytes)
 }
 
-/// The decoder reports damage as I/O errors too; those of the operating system have a number.
+/// The decoder reports damage as I/O errors as well; those of the operating system have a number.
 fn failed(path: &Path, error: io::Error) -> Error {
     match (error.raw_os_error(), error.kind()) {
         (Some(_), _) => Error::io(path, error),

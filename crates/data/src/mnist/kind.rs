@@ -1,6 +1,6 @@
 //! `MnistKind`: the data sets of the MNIST family, with their classes, sizes, addresses and checksums.
 
-/// Describes one data set of the MNIST family. Implement it to read one that is not here (QMNIST, EMNIST's digits …) as
+/// Describes one data set of the MNIST family. Implement it to read another one (QMNIST, EMNIST's digits …) as
 /// `MnistLike<YourKind>`.
 pub trait MnistKind: Send + Sync + 'static {
     /// Its name, which is also that of its folder, as in torchvision: `FashionMNIST`.
@@ -9,17 +9,18 @@ pub trait MnistKind: Send + Sync + 'static {
     const CLASSES: &'static [&'static str];
     /// Number of training and of test images.
     const COUNTS: [usize; 2];
-    /// Where to download it from: URLs of folders, tried in turn. If empty, it cannot be downloaded.
+    /// The URLs of folders to download from, tried in turn. If empty, it cannot be downloaded.
     const MIRRORS: &'static [&'static str];
     /// SHA-256 of the uncompressed files: training images and labels, test images and labels.
     const SHA256: [[&'static str; 2]; 2];
-    /// The folder of the system's package of it.
+    /// The folder of the system's package for it.
     const SYSTEM_FOLDER: Option<&'static str> = None;
     /// The folder of a subset that comes with the program.
     const BUNDLED_FOLDER: Option<&'static str> = None;
 }
 
-/// What a [`MnistKind`] says, as a value: searching and reading are compiled once, and not again for each kind.
+/// The contents of a [`MnistKind`] as a value, so that searching and reading are compiled once rather than for each
+/// kind.
 pub(super) struct Facts {
     pub name: &'static str,
     pub classes: &'static [&'static str],

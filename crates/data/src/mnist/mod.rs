@@ -1,4 +1,4 @@
-//! MNIST and its family: 28×28 gray images in IDX files.
+//! MNIST and its family: 28×28 gray images, read from IDX files.
 
 #[cfg(feature = "download")]
 mod download;
@@ -58,7 +58,7 @@ pub type MNIST = MnistLike<Digits>;
 /// arXiv:1812.01718). It is read from its four files, but not downloaded, because no checksums of it are published.
 pub type KMNIST = MnistLike<Kuzushiji>;
 
-/// One split of a data set, of whatever kind.
+/// One split of a data set of any kind.
 struct Split {
     /// Row-major `[n, 28, 28]`.
     images: Vec<u8>,
@@ -97,7 +97,7 @@ impl<K: MnistKind> MnistBuilder<K> {
         self
     }
 
-    /// Whether to download what is not on the machine (the bundled subset does not count), to `root/<name>/raw`,
+    /// Whether to download files that are not on the machine (the bundled subset does not count), to `root/<name>/raw`,
     /// `$KILN_DATA/<name>/raw` or the user's data directory. Needs the crate feature `download`.
     pub fn download(mut self, download: bool) -> Self {
         self.options.download = download;
@@ -116,14 +116,14 @@ impl<K: MnistKind> MnistBuilder<K> {
         self
     }
 
-    /// Reads the data set from the given root; or else from `$KILN_DATA`, if that is set; or else from the first of these that
-    /// has it: the user's data directory (`~/.local/share/kiln` on Linux), the system's package
-    /// (`/usr/share/datasets/fashion-mnist`), and the subset that comes with Kiln (Fashion-MNIST only). Files may be packed by
-    /// gzip, and in subfolders named as torchvision does (`FashionMNIST/raw`).
+    /// Reads the data set from the given root; or else from `$KILN_DATA`, if that is set; or else from the first of
+    /// these that has it: the user's data directory (`~/.local/share/kiln` on Linux), the system's package
+    /// (`/usr/share/datasets/fashion-mnist`), and the subset that comes with Kiln (Fashion-MNIST only). Files may be
+    /// compressed with gzip, and be in subfolders named as torchvision names them (`FashionMNIST/raw`).
     ///
     /// # Errors
-    /// The data set is not found (the error says where it was searched), cannot be downloaded, or a file is damaged (the error
-    /// names it).
+    /// If the data set is not found (the error says where it was searched), cannot be downloaded, or a file is damaged
+    /// (the error names it).
     pub fn load(self) -> Result<MnistLike<K>> {
         Ok(MnistLike { split: self.options.load(&const { Facts::of::<K>() })?, kind: PhantomData })
     }
@@ -194,7 +194,7 @@ impl<K: MnistKind> MnistLike<K> {
     /// All images as one tensor, `u8` of shape `[n, 28, 28]`: torchvision's `data`.
     ///
     /// # Errors
-    /// The CPU backend is not built in.
+    /// If the CPU backend is not built in.
     pub fn data(&self) -> Result<Tensor> {
         Tensor::from_slice(&self.split.images, [self.split.labels.len(), SIDE, SIDE], Device::Cpu)
     }
@@ -202,7 +202,7 @@ impl<K: MnistKind> MnistLike<K> {
     /// All labels as one tensor, `i64` of shape `[n]`: torchvision's `targets`.
     ///
     /// # Errors
-    /// The CPU backend is not built in.
+    /// If the CPU backend is not built in.
     pub fn targets(&self) -> Result<Tensor> {
         Tensor::from_vec(
             self.split.labels.iter().map(|&label| i64::from(label)).collect(),
@@ -294,7 +294,7 @@ impl<K: MnistKind> Dataset for MnistLike<K> {
         self.split.get(index)
     }
 
-    /// Images `f32` `[n, 1, 28, 28]`, labels `i64` `[n]`.
+    /// A batch of images, `f32` `[n, 1, 28, 28]`, and labels, `i64` `[n]`.
     fn get_batch(&self, indices: &[usize]) -> Result<(Tensor, Tensor)> {
         self.split.get_batch(indices)
     }

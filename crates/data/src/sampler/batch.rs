@@ -20,7 +20,7 @@ pub trait BatchSampler: Send + Sync {
     /// The indices of the samples of each batch of this pass.
     ///
     /// # Errors
-    /// The sampler's own.
+    /// If the sampler's own.
     fn batches(&self, epoch: Epoch) -> Result<Vec<Vec<usize>>>;
 }
 
@@ -33,7 +33,7 @@ impl<S: BatchSampler + ?Sized> BatchSampler for Box<S> {
     }
 }
 
-/// A sampler's order cut into batches of one size: PyTorch's `BatchSampler`.
+/// A sampler's order, cut into batches of one size: PyTorch's `BatchSampler`.
 #[derive(Clone, Copy, Debug)]
 pub struct Batches<S> {
     sampler: S,
@@ -46,10 +46,10 @@ impl<S: Sampler> Batches<S> {
     /// Batches of `batch_size`. A smaller one at the end is dropped if `drop_last`.
     ///
     /// # Errors
-    /// `batch_size` is 0.
+    /// If `batch_size` is 0.
     pub fn new(sampler: S, batch_size: usize, drop_last: bool) -> Result<Batches<S>> {
         if batch_size == 0 {
-            return Err(Error::argument("DataLoader", "batch_size is 0; at least 1 is expected"));
+            return Err(Error::argument("DataLoader", "batch_size must be at least 1"));
         }
         Ok(Batches { sampler, batch_size, drop_last })
     }

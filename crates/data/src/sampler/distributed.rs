@@ -6,14 +6,14 @@ use kiln_tensor::{Error, Result};
 use super::Sampler;
 use crate::epoch::Epoch;
 
-/// The random stream that shuffles use: that of [`RandomSampler`](super::RandomSampler), so that all processes together read
-/// what one alone would.
+/// The purpose of the random streams that shuffle: that of [`RandomSampler`](super::RandomSampler), so that all
+/// processes together read what a single one would.
 const PURPOSE: u64 = 0;
 
-/// The samples of one of several processes that train together: PyTorch's `DistributedSampler`. Process `rank` reads samples
-/// `rank`, `rank + world_size`, … of the common order. All processes need the same seed and epoch, which their loaders have if
-/// they are built alike. To make the shares equal, the first samples of the order come twice, or with
-/// [`drop_last`](DistributedSampler::drop_last) the last ones are dropped.
+/// The share of samples of one of several processes that train together: PyTorch's `DistributedSampler`. Process `rank`
+/// reads samples `rank`, `rank + world_size`, … of the common order. All processes need the same seed and epoch, which
+/// their loaders have if they are built alike. To make the shares equal, the first samples of the order are repeated,
+/// or with [`drop_last`](DistributedSampler::drop_last) the last ones are dropped.
 ///
 /// ```
 /// use kiln_data::{DistributedSampler, Epoch, Sampler};
@@ -36,10 +36,10 @@ impl DistributedSampler {
     /// The share of process `rank` of `world_size` in the samples `0..len`, shuffled in each epoch.
     ///
     /// # Errors
-    /// `rank` is not less than `world_size`.
+    /// If `rank` is not less than `world_size`.
     pub fn new(len: usize, rank: usize, world_size: usize) -> Result<DistributedSampler> {
         if rank >= world_size {
-            let message = format!("rank {rank} of a world of {world_size}; ranks count from 0");
+            let message = format!("rank {rank} is out of range for a world size of {world_size}");
             return Err(Error::argument("DistributedSampler", message));
         }
         Ok(DistributedSampler { samples: len, rank, world_size, shuffle: true, drop_last: false })
@@ -66,7 +66,7 @@ impl Sampler for DistributedSampler {
     fn indices(&self, epoch: Epoch) -> Result<Vec<usize>> {
         let order =
             if self.shuffle { epoch.stream(PURPOSE).permutation(self.samples) } else { (0..self.samples).collect() };
-        // The order is not empty where it is indexed: of no samples, every share is empty.
+        // Without samples every share is empty, so this never indexes an empty order.
         Ok((0..self.len()).map(|i| order[(self.rank + i * self.world_size) % self.samples]).collect())
     }
 }
@@ -86,7 +86,7 @@ mod tests {
         (0..world).map(share).collect()
     }
 
-    // What torch.utils.data.DistributedSampler gives with shuffle=False.
+    // The results of torch.utils.data.DistributedSampler with shuffle=False.
     #[test]
     fn as_pytorch() {
         let plain = |sampler: DistributedSampler| sampler.shuffle(false);
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(shares(7, 3, plain), [[0, 3, 6], [1, 4, 0], [2, 5, 1]]);
         assert_eq!(shares(7, 3, dropping), [[0, 3], [1, 4], [2, 5]]);
         assert_eq!(shares(6, 3, plain), shares(6, 3, dropping));
-        // More processes than samples: the order is repeated as often as needed.
+        // With more processes than samples, the order is repeated as often as needed.
         assert_eq!(shares(2, 5, plain), [[0], [1], [0], [1], [0]]);
         assert!(shares(2, 5, dropping).concat().is_empty() && shares(0, 2, plain).concat().is_empty());
         assert!(DistributedSampler::new(5, 2, 2).is_err() && DistributedSampler::new(5, 0, 0).is_err());

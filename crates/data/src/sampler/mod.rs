@@ -27,7 +27,7 @@ pub trait Sampler: Send + Sync {
     /// The indices of the samples of this pass, in order.
     ///
     /// # Errors
-    /// The sampler's own.
+    /// If the sampler's own.
     fn indices(&self, epoch: Epoch) -> Result<Vec<usize>>;
 }
 

@@ -6,12 +6,12 @@ use kiln_tensor::{Error, Result};
 use super::Sampler;
 use crate::epoch::Epoch;
 
-/// The random stream that weighted draws use.
+/// The purpose of the random streams of weighted draws.
 const PURPOSE: u64 = 1;
 const OP: &str = "WeightedRandomSampler";
 
 /// Draws sample `i` with a probability proportional to `weights[i]`: PyTorch's `WeightedRandomSampler`. With weights of
-/// 1 / (size of the sample's class), every class comes equally often.
+/// 1 / (size of the sample's class), every class is drawn equally often.
 #[derive(Clone, Debug)]
 pub struct WeightedRandomSampler {
     weights: Vec<f64>,
@@ -21,14 +21,17 @@ pub struct WeightedRandomSampler {
 
 #[located(site)]
 impl WeightedRandomSampler {
-    /// `num_samples` draws a pass, with replacement.
+    /// `num_samples` draws per pass, with replacement.
     ///
     /// # Errors
-    /// A weight is negative or not finite, or none is positive though samples are to be drawn.
+    /// If a weight is negative or not finite, or none is positive though samples are to be drawn.
     pub fn new(weights: impl Into<Vec<f64>>, num_samples: usize) -> Result<WeightedRandomSampler> {
         let weights = weights.into();
         if let Some((index, weight)) = weights.iter().enumerate().find(|(_, w)| !w.is_finite() || **w < 0.0) {
-            return Err(Error::argument(OP, format!("weight {index} is {weight}; finite ones from 0 are expected")));
+            return Err(Error::argument(
+                OP,
+                format!("weight {index} is {weight}; weights must be finite and not negative"),
+            ));
         }
         let sum: f64 = weights.iter().sum();
         if !sum.is_finite() || (sum <= 0.0 && num_samples > 0) {
@@ -37,10 +40,10 @@ impl WeightedRandomSampler {
         Ok(WeightedRandomSampler { weights, draws: num_samples, replacement: true })
     }
 
-    /// The same draws without replacement: no sample comes twice in a pass.
+    /// The same draws without replacement: no sample is drawn twice in a pass.
     ///
     /// # Errors
-    /// There are fewer samples of positive weight than draws.
+    /// If there are fewer samples of positive weight than draws.
     pub fn without_replacement(self) -> Result<WeightedRandomSampler> {
         let candidates = self.weights.iter().filter(|w| **w > 0.0).count();
         if candidates < self.draws {
@@ -61,7 +64,7 @@ impl WeightedRandomSampler {
                 sum
             })
             .collect();
-        // Rounding may put a draw at the sum itself; then it is the last sample with a positive weight.
+        // Rounding may push a draw to the sum itself; then it is the last sample with a positive weight.
         let last = self.weights.iter().rposition(|w| *w > 0.0).unwrap_or(0);
         let mut draw = || {
             let at = stream.uniform() * sum;

@@ -1,5 +1,5 @@
-//! Brightness, contrast, saturation, hue and gray of images (Pillow's arithmetic in bytes) and of tensors (torchvision's in
-//! floats).
+//! Brightness, contrast, saturation, hue and grayscale conversion, for images (Pillow's arithmetic in bytes) and
+//! tensors (torchvision's in floats).
 
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::image::Image;
 
-/// A change of color and its factor.
+/// A color adjustment and its factor.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Adjust {
     Brightness(f64),
@@ -28,10 +28,10 @@ impl Adjust {
             Adjust::Saturation(v) => ("adjust_saturation", v, v >= 0.0 && v.is_finite(), "a number from 0"),
             Adjust::Hue(v) => ("adjust_hue", v, (-0.5..=0.5).contains(&v), "a number from -0.5 to 0.5"),
         };
-        if fits { Ok(()) } else { Err(Error::argument(op, format!("the factor is {factor}; {wanted} is expected"))) }
+        if fits { Ok(()) } else { Err(Error::argument(op, format!("the factor is {factor}, expected {wanted}"))) }
     }
 
-    /// The change of an image, in bytes, as Pillow's `ImageEnhance`.
+    /// The adjustment of an image, in bytes, as in Pillow's `ImageEnhance`.
     pub fn image(self, image: Image) -> Result<Image> {
         self.check()?;
         let (height, width, channels) = (image.height(), image.width(), image.channels());
@@ -64,7 +64,7 @@ impl Adjust {
         Image::new(height, width, channels, pixels)
     }
 
-    /// The change of a tensor, in floats, as torchvision's.
+    /// The adjustment of a tensor, in floats, as in torchvision.
     pub fn tensor(self, x: &Tensor) -> Result<Tensor> {
         self.check()?;
         let mut planes = Planes::of("ColorJitter", x)?;
@@ -87,7 +87,7 @@ impl Adjust {
     }
 }
 
-/// Pillow's gray of a color (ITU-R 601-2), in fixed-point numbers with 16 fractional bits.
+/// Pillow's luma of a color (ITU-R 601-2), in fixed-point numbers with 16 fractional bits.
 pub(super) fn luma([r, g, b]: [u8; 3]) -> u8 {
     ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
 }
@@ -98,7 +98,7 @@ fn blend(zero: u8, byte: u8, factor: f64) -> u8 {
     (zero + factor as f32 * (byte - zero)) as u8
 }
 
-/// The gray of each pixel of an image of three planes; truncated to integers if it holds bytes.
+/// The luma of each pixel of an image of three planes; truncated to integers if it holds bytes.
 fn luminance(image: &[f32], bytes: bool) -> Vec<f32> {
     let (r, rest) = image.split_at(image.len() / 3);
     let (g, b) = rest.split_at(r.len());
@@ -118,7 +118,7 @@ fn blend_all(values: &mut [f32], zeros: &[f32], factor: f64) {
     }
 }
 
-/// An image in shades of gray.
+/// Converts an image to grayscale.
 pub(super) fn gray_image(image: Image, channels: usize) -> Result<Image> {
     check_channels(channels)?;
     let gray = if image.channels() == 3 {
@@ -130,7 +130,7 @@ pub(super) fn gray_image(image: Image, channels: usize) -> Result<Image> {
     Ok(if channels == 3 { gray.to_rgb() } else { gray })
 }
 
-/// A tensor of images in shades of gray.
+/// Converts a tensor of images to grayscale.
 pub(super) fn gray_tensor(x: &Tensor, channels: usize) -> Result<Tensor> {
     check_channels(channels)?;
     let planes = Planes::of("Grayscale", x)?;
@@ -152,10 +152,10 @@ pub(super) fn gray_tensor(x: &Tensor, channels: usize) -> Result<Tensor> {
     gray.expand(&dims[..])?.contiguous()
 }
 
-/// Checks the number of channels of a gray image.
+/// Checks the number of channels of a grayscale image.
 pub(super) fn check_channels(channels: usize) -> Result<()> {
     match channels {
         1 | 3 => Ok(()),
-        _ => Err(Error::argument("Grayscale", format!("{channels} channels; 1 or 3 are expected"))),
+        _ => Err(Error::argument("Grayscale", format!("{channels} channels, expected 1 or 3"))),
     }
 }

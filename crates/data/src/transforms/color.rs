@@ -6,8 +6,8 @@ use kiln_tensor::{Error, Result};
 use super::{ImageOps, Transform, adjust::check_channels};
 use crate::random;
 
-/// Changes brightness, contrast, saturation and hue by random factors, in random order: torchvision's `ColorJitter`. Each change is
-/// off until it is given a range.
+/// Adjusts brightness, contrast, saturation and hue by random factors, in random order: torchvision's `ColorJitter`.
+/// Each adjustment is off until it is given a range.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ColorJitter {
     brightness: Option<(f64, f64)>,
@@ -21,10 +21,10 @@ macro_rules! range {
         $(#[$doc])*
         ///
         /// # Errors
-        /// `by` is not finite or negative.
+        /// If `by` is not finite, or negative.
         pub fn $name(self, by: f64) -> Result<ColorJitter> {
             if !(by >= 0.0 && by.is_finite()) {
-                return Err(Error::argument("ColorJitter", format!("{} {by}; a number from 0 is expected", stringify!($name))));
+                return Err(Error::argument("ColorJitter", format!("{} {by} must be finite and not negative", stringify!($name))));
             }
             self.$between((1.0 - by).max(0.0), 1.0 + by)
         }
@@ -32,7 +32,7 @@ macro_rules! range {
         #[doc = concat!("[`", stringify!($name), "`](ColorJitter::", stringify!($name), ") by a factor between `low` and `high`.")]
         ///
         /// # Errors
-        /// The bounds are not finite, in order and at least 0.
+        /// Unless the bounds are finite, in order and at least 0.
         pub fn $between(self, low: f64, high: f64) -> Result<ColorJitter> {
             Ok(ColorJitter { $name: Some(ordered(stringify!($name), low, high, 0.0, f64::MAX)?), ..self })
         }
@@ -48,7 +48,7 @@ fn ordered(what: &str, low: f64, high: f64, least: f64, most: f64) -> Result<(f6
 
 #[located(site)]
 impl ColorJitter {
-    /// Without any change.
+    /// A transform without any adjustment.
     #[must_use]
     pub fn new() -> ColorJitter {
         ColorJitter::default()
@@ -66,7 +66,7 @@ impl ColorJitter {
     /// Shifts the hue by a fraction of the color wheel between `-by` and `by`.
     ///
     /// # Errors
-    /// `by` is not between 0 and 0.5.
+    /// If `by` is not between 0 and 0.5.
     pub fn hue(self, by: f64) -> Result<ColorJitter> {
         self.hue_between(-by, by)
     }
@@ -74,7 +74,7 @@ impl ColorJitter {
     /// [`hue`](ColorJitter::hue) by a fraction between `low` and `high`.
     ///
     /// # Errors
-    /// The bounds are not in order between -0.5 and 0.5.
+    /// Unless the bounds are in order, between -0.5 and 0.5.
     pub fn hue_between(self, low: f64, high: f64) -> Result<ColorJitter> {
         Ok(ColorJitter { hue: Some(ordered("hue", low, high, -0.5, 0.5)?), ..self })
     }
@@ -100,7 +100,7 @@ impl<P: ImageOps> Transform<P> for ColorJitter {
     }
 }
 
-/// Converts to shades of gray: torchvision's `Grayscale`.
+/// Converts to grayscale: torchvision's `Grayscale`.
 #[derive(Clone, Copy, Debug)]
 pub struct Grayscale {
     channels: usize,
@@ -108,10 +108,10 @@ pub struct Grayscale {
 
 #[located(site)]
 impl Grayscale {
-    /// To 1 channel, or to 3 equal ones.
+    /// Converts to 1 channel, or to 3 equal ones.
     ///
     /// # Errors
-    /// `channels` is not 1 or 3.
+    /// If `channels` is not 1 or 3.
     pub fn new(channels: usize) -> Result<Grayscale> {
         check_channels(channels)?;
         Ok(Grayscale { channels })

@@ -5,8 +5,8 @@ use kiln_tensor::{DType, Device, Error, Result, Tensor};
 
 use super::{Image, Transform};
 
-/// `byte / 255`, correctly rounded, without a division: 1/255 is a sum of two floats, and the product of the first with a byte is
-/// exact. The loop over an image is vectorized.
+/// `byte / 255`, correctly rounded, without a division: 1/255 is a sum of two floats, and the product of the first with
+/// a byte is exact. This lets the loop over an image vectorize.
 pub(crate) fn unit(byte: u8) -> f32 {
     const HIGH: f32 = f32::from_bits((1.0f32 / 255.0).to_bits() & !0xff);
     const LOW: f32 = (1.0 / 255.0 - HIGH as f64) as f32;
@@ -77,11 +77,12 @@ impl Normalize {
     /// One mean and one standard deviation for each channel.
     ///
     /// # Errors
-    /// The numbers of means and of deviations differ or are 0, or a deviation is 0.
+    /// If the numbers of means and of deviations differ or are 0, or a deviation is 0.
     pub fn new(mean: impl Into<Vec<f64>>, std: impl Into<Vec<f64>>) -> Result<Normalize> {
         let (mean, std) = (mean.into(), std.into());
         if mean.is_empty() || mean.len() != std.len() || std.contains(&0.0) {
-            let message = format!("means {mean:?} and standard deviations {std:?}: as many are needed, none of them 0");
+            let message =
+                format!("means {mean:?} and standard deviations {std:?} must be equally many, and no deviation 0");
             return Err(Error::argument("Normalize", message));
         }
         Ok(Normalize { mean, std })
@@ -109,7 +110,7 @@ impl Transform<Tensor> for Normalize {
             return Err(Error::dtype(
                 "Normalize",
                 x.dtype(),
-                "floats are normalized; convert bytes with `ToTensor` first",
+                "it takes floating-point tensors; convert bytes with `ToTensor` first",
             ));
         }
         let channels = self.mean.len();

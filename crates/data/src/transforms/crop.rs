@@ -13,13 +13,13 @@ pub struct CenterCrop {
 }
 
 impl CenterCrop {
-    /// `height` rows of `width` columns.
+    /// Crops `height` rows of `width` columns.
     #[must_use]
     pub fn new(height: usize, width: usize) -> CenterCrop {
         CenterCrop { height, width }
     }
 
-    /// As many rows as columns.
+    /// Crops equally many rows and columns.
     #[must_use]
     pub fn square(side: usize) -> CenterCrop {
         CenterCrop::new(side, side)
@@ -42,7 +42,7 @@ impl<P: ImageOps> Transform<P> for CenterCrop {
     }
 }
 
-/// Where the middle `part` of `all` begins. Halves are rounded to even, as Python's `round` does.
+/// The start of the middle `part` of `all`. Halves are rounded to even, as in Python's `round`.
 pub(super) fn center_offset(all: usize, part: usize) -> usize {
     ((all - part) as f64 / 2.0).round_ties_even() as usize
 }
@@ -61,7 +61,7 @@ impl Pad {
         Pad { margin, fill: 0.0 }
     }
 
-    /// The value of the margin, instead of 0: 0 to 255 for images, the value itself for tensors.
+    /// The value of the margin, 0 by default: 0 to 255 for images, the value itself for tensors.
     #[must_use]
     pub fn fill(self, fill: f64) -> Pad {
         Pad { fill, ..self }
@@ -93,19 +93,19 @@ pub struct RandomCrop {
 }
 
 impl RandomCrop {
-    /// `height` rows of `width` columns.
+    /// Crops `height` rows of `width` columns.
     #[must_use]
     pub fn new(height: usize, width: usize) -> RandomCrop {
         RandomCrop { height, width, padding: None, pad_if_needed: false }
     }
 
-    /// A margin that is added before cropping.
+    /// Sets a margin that is added before cropping.
     #[must_use]
     pub fn padding(self, margin: Pad) -> RandomCrop {
         RandomCrop { padding: Some(margin), ..self }
     }
 
-    /// Whether an image that is too small is padded with zeros, on both sides, instead of being an error.
+    /// Whether an image that is too small is padded with zeros, on both sides, rather than an error.
     #[must_use]
     pub fn pad_if_needed(self, pad: bool) -> RandomCrop {
         RandomCrop { pad_if_needed: pad, ..self }

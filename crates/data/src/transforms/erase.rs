@@ -1,4 +1,4 @@
-//! `RandomErasing` and `erase`: rectangles of an image overwritten.
+//! `RandomErasing` and `erase`: overwriting rectangles of an image.
 
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, Tensor};
@@ -28,10 +28,10 @@ enum Value {
 
 #[located(site)]
 impl RandomErasing {
-    /// With probability `p`.
+    /// Erases with probability `p`.
     ///
     /// # Errors
-    /// `p` is not a probability.
+    /// If `p` is not a probability.
     pub fn new(p: f64) -> Result<RandomErasing> {
         if (0.0..=1.0).contains(&p) {
             Ok(RandomErasing { p, ..RandomErasing::default() })
@@ -43,7 +43,7 @@ impl RandomErasing {
     /// The range of the rectangle's area, as a fraction of the image.
     ///
     /// # Errors
-    /// They are not in order between 0 and 1.
+    /// Unless they are in order, between 0 and 1.
     pub fn scale(self, low: f64, high: f64) -> Result<RandomErasing> {
         if !(0.0 <= low && low <= high && high <= 1.0) {
             return Err(Error::argument(OP, format!("{low} to {high} is not a range of fractions")));
@@ -54,7 +54,7 @@ impl RandomErasing {
     /// The range of the aspect ratio, height divided by width.
     ///
     /// # Errors
-    /// They are not positive numbers in order.
+    /// Unless they are positive and in order.
     pub fn ratio(self, low: f64, high: f64) -> Result<RandomErasing> {
         Ok(RandomErasing { ratio: range(OP, "ratio", low, high)?, ..self })
     }
@@ -62,7 +62,7 @@ impl RandomErasing {
     /// The value to write: one for all channels, or one for each.
     ///
     /// # Errors
-    /// `value` is empty.
+    /// If `value` is empty.
     pub fn value(self, value: impl Into<Vec<f64>>) -> Result<RandomErasing> {
         let value = value.into();
         if value.is_empty() {
@@ -77,7 +77,8 @@ impl RandomErasing {
         RandomErasing { value: Value::Random, ..self }
     }
 
-    /// Draws the rectangle's top, left, height and width. `None` if ten tries did not fit: the image stays as it is.
+    /// Draws the rectangle's top, left, height and width. `None` if ten attempts did not fit: the image stays
+    /// unchanged.
     fn draw(&self, (height, width): (usize, usize), stream: &mut RandomStream) -> Option<[usize; 4]> {
         let area = height as f64 * width as f64;
         for _ in 0..10 {
@@ -130,7 +131,7 @@ impl Transform<Tensor> for RandomErasing {
 /// A copy of `x`, `[…, height, width]`, in which `value` is broadcast to the `rows` × `columns` from (`top`, `left`).
 ///
 /// # Errors
-/// The rectangle is not inside, or `value` does not broadcast to it.
+/// If the rectangle is not inside, or `value` does not broadcast to it.
 #[located(site)]
 pub fn erase(x: &Tensor, top: usize, left: usize, rows: usize, columns: usize, value: &Tensor) -> Result<Tensor> {
     let out = x.detach().copy()?;

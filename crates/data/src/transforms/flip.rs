@@ -14,10 +14,10 @@ macro_rules! flip {
         }
 
         impl $name {
-            /// With probability `p`.
+            /// Flips with probability `p`.
             ///
             /// # Errors
-            /// `p` is not a probability.
+            /// If `p` is not a probability.
             pub fn new(p: f64) -> Result<$name> {
                 if (0.0..=1.0).contains(&p) {
                     Ok($name { p })

@@ -1,6 +1,7 @@
-//! RGB to HSV and back, for changes of hue: in bytes with Pillow's rounding, and in floats with torchvision's formulas.
+//! RGB to HSV and back, for hue adjustments: in bytes with Pillow's rounding, and in floats with torchvision's
+//! formulas.
 
-/// Hue, saturation and value as Pillow's mode `HSV` has them: a hue of 255 is a whole turn.
+/// Hue, saturation and value as in Pillow's mode `HSV`: a hue of 255 is a full turn.
 pub(super) fn hsv_of_rgb_bytes([r, g, b]: [u8; 3]) -> [u8; 3] {
     let (max, min) = (r.max(g).max(b), r.min(g).min(b));
     if max == min {

@@ -10,74 +10,74 @@ use super::{
 };
 use crate::image::Image;
 
-/// Operations that transforms are made of, on an [`Image`] (with Pillow's rounding) and on a tensor whose last two dimensions are
-/// height and width (with torchvision's arithmetic).
+/// The operations that transforms are composed of, on an [`Image`] (with Pillow's rounding) and on a tensor whose last
+/// two dimensions are height and width (with torchvision's arithmetic).
 pub trait ImageOps: Sized {
     /// Height and width.
     ///
     /// # Errors
-    /// A tensor has fewer than two dimensions.
+    /// If a tensor has fewer than two dimensions.
     fn extent(&self) -> Result<(usize, usize)>;
 
     /// The region of `height` rows from `top` and `width` columns from `left`.
     ///
     /// # Errors
-    /// The region is not inside.
+    /// If the region is not inside.
     fn crop(self, top: usize, left: usize, height: usize, width: usize) -> Result<Self>;
 
     /// Adds margins at the left, top, right and bottom, filled with `fill`: 0 to 255 for images, the value itself for tensors.
     ///
     /// # Errors
-    /// The result is too large, or `fill` is not in the range of a byte.
+    /// If the result is too large, or `fill` is not in the range of a byte.
     fn pad(self, margin: [usize; 4], fill: f64) -> Result<Self>;
 
     /// Mirrors left and right.
     ///
     /// # Errors
-    /// As [`extent`](ImageOps::extent).
+    /// Those of [`extent`](ImageOps::extent).
     fn flip_horizontal(self) -> Result<Self>;
 
     /// Mirrors top and bottom.
     ///
     /// # Errors
-    /// As [`extent`](ImageOps::extent).
+    /// Those of [`extent`](ImageOps::extent).
     fn flip_vertical(self) -> Result<Self>;
 
     /// Rotates by `angle` degrees counterclockwise. Images follow Pillow, and tensors torchvision's `grid_sample`, which differ at
     /// borders.
     ///
     /// # Errors
-    /// The angle is not finite, the result is too large, or the fill value is not in the range of a byte.
+    /// If the angle is not finite, the result is too large, or the fill value is not in the range of a byte.
     fn rotate(self, angle: f64, how: &Rotation) -> Result<Self>;
 
     /// Multiplies the brightness: a factor of 0 is black, 1 changes nothing.
     ///
     /// # Errors
-    /// The factor is negative, or a tensor has neither 1 nor 3 channels.
+    /// If the factor is negative, or a tensor has neither 1 nor 3 channels.
     fn adjust_brightness(self, factor: f64) -> Result<Self>;
 
     /// Multiplies the distance to the mean gray: a factor of 0 is uniform gray, 1 changes nothing.
     ///
     /// # Errors
-    /// As [`adjust_brightness`](ImageOps::adjust_brightness).
+    /// Those of [`adjust_brightness`](ImageOps::adjust_brightness).
     fn adjust_contrast(self, factor: f64) -> Result<Self>;
 
     /// Multiplies the distance to each pixel's gray: a factor of 0 is a gray image, 1 changes nothing.
     ///
     /// # Errors
-    /// As [`adjust_brightness`](ImageOps::adjust_brightness).
+    /// Those of [`adjust_brightness`](ImageOps::adjust_brightness).
     fn adjust_saturation(self, factor: f64) -> Result<Self>;
 
     /// Shifts the hue by a fraction of the color wheel, from -0.5 to 0.5.
     ///
     /// # Errors
-    /// The fraction is out of range, or a tensor has neither 1 nor 3 channels.
+    /// If the fraction is out of range, or a tensor has neither 1 nor 3 channels.
     fn adjust_hue(self, fraction: f64) -> Result<Self>;
 
     /// Converts to gray, with 1 channel or 3 equal ones.
     ///
     /// # Errors
-    /// `channels` is not 1 or 3, or a tensor has neither 1 nor 3 channels.
+    /// If `channels` is not 1 or 3, or a tensor has neither 1 nor 3 channels.
     fn to_grayscale(self, channels: usize) -> Result<Self>;
 }
 

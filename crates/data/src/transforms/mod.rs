@@ -1,7 +1,7 @@
 //! Transforms of samples, with the names and the results of `torchvision.transforms`.
 //!
-//! [`DatasetExt::transform`](crate::DatasetExt::transform) applies a transform when a sample is read, on the loader's worker
-//! threads; [`Transform::apply`] applies it to one value. Several in turn are a tuple:
+//! [`DatasetExt::transform`](crate::DatasetExt::transform) applies a transform when a sample is read, on the loader's
+//! worker threads; [`Transform::apply`] applies it to one value. A sequence of transforms is a tuple:
 //!
 //! ```
 //! use kiln_data::transforms::{CenterCrop, Compose, Image, Normalize, Resize, ToTensor, Transform};
@@ -19,10 +19,11 @@
 //!
 //! [`Resize`] and [`RandomResizedCrop`] need the feature `images`, as does [`Image::open`]; the others are in every build.
 //!
-//! A function from a sample to a `Result` is a transform, too; [`Lambda`] is torchvision's name for it.
+//! A function from a sample to a `Result` is a transform as well; [`Lambda`] is torchvision's name for it.
 //!
-//! Random transforms draw new parameters for each sample. In a loader these depend only on its seed, the epoch and the batch, so
-//! an epoch repeats bit for bit with any number of workers; elsewhere they follow [`manual_seed`](kiln_tensor::manual_seed).
+//! Random transforms draw new parameters for each sample. In a loader these depend only on its seed, the epoch and the
+//! batch, so an epoch repeats bit for bit with any number of workers; elsewhere they follow
+//! [`manual_seed`](kiln_tensor::manual_seed).
 
 mod adjust;
 mod color;
@@ -72,7 +73,7 @@ pub trait Transform<X>: Send + Sync {
     /// Applies the transform.
     ///
     /// # Errors
-    /// The transform cannot be applied to `x`.
+    /// If the transform cannot be applied to `x`.
     fn apply(&self, x: X) -> Result<Self::Output>;
 }
 
@@ -86,7 +87,8 @@ where
     }
 }
 
-/// Transforms one after the other, up to twelve: `Compose((first, second, third))`. A tuple without `Compose` is the same.
+/// Transforms applied one after another, up to twelve: `Compose((first, second, third))`. A tuple without `Compose` is
+/// equivalent.
 #[derive(Clone, Copy, Debug)]
 pub struct Compose<T>(pub T);
 
@@ -97,7 +99,7 @@ impl<X, T: Transform<X>> Transform<X> for Compose<T> {
     }
 }
 
-/// A function as a transform: torchvision's `Lambda`. A function is a transform without it, too.
+/// A function as a transform: torchvision's `Lambda`. A function is also a transform by itself.
 ///
 /// ```
 /// use kiln_data::{Dataset, DatasetExt, Samples, transforms::Lambda};
@@ -136,12 +138,12 @@ where
     }
 }
 
-/// Applies a transform. Errors name it: of several in turn, the one that failed.
+/// Applies a transform. Errors name it; in a sequence, the one that failed.
 pub(crate) fn transformed<X, T: Transform<X>>(transform: &T, x: X) -> Result<T::Output> {
     transform.apply(x).map_err(|error| error.in_transform(short_type_name::<T>))
 }
 
-/// Each line adds one to the transforms before it.
+/// Each line adds one transform to those before it.
 macro_rules! tuples {
     ($first:ident; $($more:ident)*) => { tuples!(@ $first; $first; ; $($more)*); };
     (@ $head:ident; $last:ident; $($done:ident < $before:ident)*; ) => { tuples!(# $head; $last; $($done < $before)*); };

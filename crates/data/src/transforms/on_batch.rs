@@ -13,23 +13,23 @@ pub trait BatchTransform: Send + Sync {
     /// The random parameters of one sample.
     type Plan;
 
-    /// Draws the parameters of the next sample, of height and width `extent`, exactly as [`Transform::apply`] would, and updates
-    /// `extent` to the size of the result.
+    /// Draws the parameters of the next sample, of height and width `extent`, exactly as [`Transform::apply`] would,
+    /// and updates `extent` to the size of the result.
     ///
     /// # Errors
-    /// The transform cannot be applied to such an image.
+    /// If the transform cannot be applied to such an image.
     fn plan(&self, extent: &mut (usize, usize)) -> Result<Self::Plan>;
 
     /// Transforms all samples, each with its parameters.
     ///
     /// # Errors
-    /// As [`Transform::apply`].
+    /// Those of [`Transform::apply`].
     fn apply(&self, batch: Tensor, plans: Vec<Self::Plan>) -> Result<Tensor>;
 }
 
-/// Transforms of a batch `[n, channels, height, width]` on its device. The results are those of the same transforms applied to
-/// each sample; in a loader, too, where they draw the same random numbers. So the preparation of images moves from the workers to
-/// the GPU, and bytes are uploaded instead of floats.
+/// Transforms of a batch `[n, channels, height, width]` on its device. The results are those of the same transforms
+/// applied to each sample, including in a loader, where they draw the same random numbers. So the preparation of images
+/// moves from the workers to the GPU, and bytes are uploaded instead of floats.
 ///
 /// ```
 /// use kiln_data::{DataLoader, Samples, transforms::{Image, Normalize, OnBatch, RandomCrop, RandomHorizontalFlip, ToTensor, Transform}};
@@ -78,13 +78,13 @@ impl BatchTransform for RandomCrop {
 
     fn apply(&self, batch: Tensor, plans: Vec<(usize, usize)>) -> Result<Tensor> {
         let (batch, (rows, columns)) = (self.padded(batch)?, self.size());
-        // Rows first, and then columns as the rows of the transposed batch: two copies, whatever the number of samples.
+        // First rows, and then columns as the rows of the transposed batch: two copies, whatever the number of samples.
         let transposed = select_rows(&batch, rows, plans.iter().map(|offset| offset.0))?.transpose(-1, -2)?;
         select_rows(&transposed, columns, plans.iter().map(|offset| offset.1))?.transpose(-1, -2)?.contiguous()
     }
 }
 
-/// `count` rows of each sample, from the sample's own first row.
+/// `count` rows of each sample, starting at the sample's own first row.
 fn select_rows(batch: &Tensor, count: usize, firsts: impl ExactSizeIterator<Item = usize>) -> Result<Tensor> {
     let (n, channels, height, width) = batch.dims4()?;
     let mut rows = Vec::with_capacity(n * channels * count);

@@ -72,7 +72,7 @@ pub(super) fn flip_vertical(image: &Image) -> Result<Image> {
     Image::new(height, width, channels, pixels)
 }
 
-/// Rows become columns.
+/// Exchanges rows and columns.
 pub(super) fn transpose(image: &Image) -> Result<Image> {
     let (height, width, channels) = (image.height(), image.width(), image.channels());
     let mut pixels = Vec::with_capacity(image.pixels().len());

@@ -1,4 +1,4 @@
-//! Host copies of image tensors, for color changes, which mix channels.
+//! Host copies of image tensors, for color adjustments, which mix channels.
 
 use kiln_tensor::{DType, Device, Error, Result, Tensor};
 
@@ -40,13 +40,13 @@ impl Planes {
         self.values.chunks_exact(self.image.max(1))
     }
 
-    /// Applies a change to all values.
+    /// Applies a function to all values.
     pub fn change_all(&mut self, change: impl FnOnce(&mut [f32])) {
         change(&mut self.values);
         self.clamp();
     }
 
-    /// Applies a change to each image. The function is told whether values are integers.
+    /// Applies a function to each image; its second argument tells whether values are integers.
     pub fn change_images(&mut self, change: impl Fn(&mut [f32], bool)) {
         let bytes = self.are_bytes();
         self.values.chunks_exact_mut(self.image.max(1)).for_each(|image| change(image, bytes));

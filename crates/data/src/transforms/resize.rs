@@ -1,4 +1,4 @@
-//! `Resize`, as Pillow resizes.
+//! `Resize`, with Pillow's results.
 
 use std::cell::RefCell;
 
@@ -32,13 +32,13 @@ enum Size {
 }
 
 impl Resize {
-    /// To `height` rows of `width` columns, whatever the aspect ratio becomes.
+    /// Resizes to `height` rows of `width` columns, whatever the aspect ratio becomes.
     #[must_use]
     pub fn new(height: usize, width: usize) -> Resize {
         Resize { size: Size::Exact(height, width), interpolation: Interpolation::Bilinear, antialias: true }
     }
 
-    /// So that the shorter side has this length, with the same aspect ratio: torchvision's `Resize(256)`.
+    /// Resizes so that the shorter side has this length, keeping the aspect ratio: torchvision's `Resize(256)`.
     #[must_use]
     pub fn shorter(side: usize) -> Resize {
         Resize { size: Size::Shorter(side), ..Resize::new(0, 0) }
@@ -60,14 +60,14 @@ impl Resize {
     fn target(&self, (height, width): (usize, usize)) -> (usize, usize) {
         match self.size {
             Size::Exact(height, width) => (height, width),
-            // Rounded down, as torchvision does.
+            // Rounded down, as in torchvision.
             Size::Shorter(side) if height <= width => (side, side.saturating_mul(width) / height),
             Size::Shorter(side) => (side.saturating_mul(height) / width, side),
         }
     }
 
-    /// Filters one direction and then the other, rounding to bytes in between. The order matters for the rounding: as in Pillow
-    /// 13, first comes the one that leaves fewer pixels for the second.
+    /// Filters one direction and then the other, rounding to bytes in between. The order affects the rounding: as in
+    /// Pillow 13, the first is the one that leaves fewer pixels for the second.
     fn filtered(&self, image: Image, filter: FilterType, (rows, columns): (usize, usize)) -> Result<Image> {
         let (source_height, source_width, channels) = (image.height(), image.width(), image.channels());
         let refuse = |reason: String| {
@@ -86,9 +86,9 @@ impl Resize {
     }
 }
 
-/// Pixels resized to another width and height. The resizer's generic functions are compiled in this crate, hundreds of times for
-/// each type of pixels and of images: so there are as few types as possible, and the source is of the mutable type that the
-/// result and the resizer's own buffers have.
+/// Resizes pixels to another width and height. The resizer's generic functions are compiled in this crate, hundreds of
+/// times for each type of pixels and of images, so as few types as possible are used: the source has the mutable type
+/// of the result and of the resizer's own buffers.
 fn scale<P: PixelTrait>(
     algorithm: ResizeAlg,
     mut pixels: Vec<u8>,
@@ -105,15 +105,15 @@ fn scale<P: PixelTrait>(
     Ok(out)
 }
 
-/// The old pixels in which the centers of `to` new pixels lie. Positions are accumulated step by step, as in Pillow, so that
-/// centers on the border of two pixels fall to the same side.
+/// The old pixels that contain the centers of `to` new pixels. Positions are accumulated step by step, as in Pillow, so
+/// that centers on the border of two pixels fall to the same side.
 fn centers(from: usize, to: usize) -> Vec<usize> {
     let step = from as f64 / to as f64;
     let sums = std::iter::successors(Some(step * 0.5), |center| Some(center + step));
     sums.take(to).map(|center| (center as usize).min(from - 1)).collect()
 }
 
-/// Nearest-pixel interpolation: each new pixel is the old one in which its center lies.
+/// Nearest-pixel interpolation: each new pixel is the old one that contains its center.
 fn nearest(image: &Image, (rows, columns): (usize, usize)) -> Result<Image> {
     let channels = image.channels();
     let across = centers(image.width(), columns);
@@ -136,7 +136,7 @@ impl Transform<Image> for Resize {
         if target == size {
             return Ok(image);
         }
-        // A bound on the result and on the image between the two passes. Running out of memory there would abort the program.
+        // Bounds the result and the image between the two passes: running out of memory there would abort the program.
         let (rows, columns) = (target.0.max(size.0), target.1.max(size.1));
         let most = rows.checked_mul(columns).and_then(|area| area.checked_mul(image.channels()));
         let holds = most.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());

@@ -15,18 +15,18 @@ pub struct RandomRotation {
 
 #[located(site)]
 impl RandomRotation {
-    /// By up to `degrees` in either direction: torchvision's `RandomRotation(30)`.
+    /// Rotates by up to `degrees` in either direction: torchvision's `RandomRotation(30)`.
     ///
     /// # Errors
-    /// `degrees` is negative or not finite.
+    /// If `degrees` is negative or not finite.
     pub fn new(degrees: f64) -> Result<RandomRotation> {
         RandomRotation::range(-degrees, degrees)
     }
 
-    /// By an angle between two, counterclockwise.
+    /// Rotates by an angle between two, counterclockwise.
     ///
     /// # Errors
-    /// They are not finite and in order.
+    /// Unless they are finite and in order.
     pub fn range(low: f64, high: f64) -> Result<RandomRotation> {
         if low.is_finite() && high.is_finite() && low <= high {
             return Ok(RandomRotation { degrees: (low, high), options: Rotation::new() });
@@ -34,7 +34,7 @@ impl RandomRotation {
         Err(Error::argument("RandomRotation", format!("{low} to {high} is not a range of angles")))
     }
 
-    /// Interpolation, size, fill value and center.
+    /// Sets interpolation, size, fill value and center.
     #[must_use]
     pub fn with(self, options: Rotation) -> RandomRotation {
         RandomRotation { options, ..self }

@@ -57,7 +57,7 @@ impl Default for Rotation {
     }
 }
 
-/// The number of rows and columns of the result, if there is memory for it.
+/// The number of rows and columns of the result, or an error if there is no memory for it.
 fn result_size(rows: f64, columns: f64, channels: usize) -> Result<(usize, usize)> {
     let (rows, columns) = (rows as usize, columns as usize);
     let len = rows.checked_mul(columns).and_then(|area| area.checked_mul(channels));
@@ -75,7 +75,7 @@ fn check(angle: f64, how: &Rotation) -> Result<()> {
     Err(Error::argument(OP, format!("angle {angle} and center {center:?} must be finite")))
 }
 
-/// As Pillow: `[a, b, c, d, e, f]` takes a pixel `(x, y)` of the result to `(ax + by + c, dx + ey + f)`.
+/// As in Pillow: `[a, b, c, d, e, f]` maps a pixel `(x, y)` of the result to `(ax + by + c, dx + ey + f)`.
 pub(super) fn image(image: &Image, angle: f64, how: &Rotation) -> Result<Image> {
     check(angle, how)?;
     if !(0.0..=255.0).contains(&how.fill) {
@@ -112,7 +112,7 @@ pub(super) fn image(image: &Image, angle: f64, how: &Rotation) -> Result<Image> 
     let mut pixels = vec![how.fill as u8; rows * columns * channels];
     let mut targets = pixels.chunks_exact_mut(channels);
     if how.interpolation == Interpolation::Nearest {
-        // In fixed-point numbers with 16 fractional bits, as Pillow, so that pixel borders fall to the same side.
+        // In fixed-point numbers with 16 fractional bits, as in Pillow, so that pixel borders fall to the same side.
         let fixed = |v: f64| (v * 65536.0 + 0.5).floor() as i64;
         let [a16, b16, d16, e16] = [a, b, d, e].map(fixed);
         let (mut x0, mut y0) = (fixed(c + a * 0.5 + b * 0.5), fixed(f + d * 0.5 + e * 0.5));
@@ -143,7 +143,7 @@ pub(super) fn image(image: &Image, angle: f64, how: &Rotation) -> Result<Image> 
     Image::new(rows, columns, channels, pixels)
 }
 
-/// The interpolated value at a place. Beyond the border, the nearest pixels are repeated.
+/// The interpolated value at a position. Beyond the border, the nearest pixels are repeated.
 fn sample(image: &Image, (x, y): (f64, f64), interpolation: Interpolation, target: &mut [u8]) {
     let (left, top) = (x.floor(), y.floor());
     let (dx, dy) = (x - left, y - top);
@@ -170,8 +170,8 @@ fn cubic([v1, v2, v3, v4]: [f64; 4], d: f64) -> f64 {
     v2 + d * (v3 - v1 + d * (2.0 * (v1 - v2) + v3 - v4 + d * (v2 - v1 - v3 + v4)))
 }
 
-/// As torchvision's for tensors: coordinates are computed in `f32` relative to the center, and bilinear interpolation blends with
-/// the fill value at the border.
+/// As in torchvision for tensors: coordinates are computed in `f32` relative to the center, and bilinear interpolation
+/// blends with the fill value at the border.
 pub(super) fn tensor(x: &Tensor, angle: f64, how: &Rotation) -> Result<Tensor> {
     check(angle, how)?;
     let [.., height, width] = *x.dims() else {

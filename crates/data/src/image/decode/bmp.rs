@@ -1,4 +1,4 @@
-//! BMP: 1 to 32 bits a pixel, with palettes, bit fields and run lengths.
+//! BMP decoding: 1 to 32 bits per pixel, with palettes, bit fields and run-length encoding.
 
 use super::{
     super::limits::{Budget, Failure, zeros},
@@ -17,10 +17,10 @@ struct Header {
     top_down: bool,
     bits: usize,
     compression: u32,
-    /// Where red, green and blue are in a pixel of 16 or 32 bits.
+    /// The masks of red, green and blue in a pixel of 16 or 32 bits.
     masks: [u32; 3],
     palette: Vec<[u8; 3]>,
-    /// Where the pixels begin.
+    /// The offset of the pixels.
     offset: usize,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
         budget.admit(width as u64, height as u64, 3, if run_lengths { (width * height) as u64 } else { 0 })?;
     let data = bytes.get(header.offset..).ok_or(CUT)?;
     let mut pixels = zeros(width * height * 3)?;
-    // Rows are stored from the bottom up, unless the height is negative.
+    // Rows are stored bottom-up, unless the height is negative.
     let place = |row: usize| (if header.top_down { row } else { height - 1 - row }) * width * 3;
     if run_lengths {
         let indices = runs(data, width, height, header.compression == RLE4)?;
@@ -53,7 +53,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
         }
         return image(height, width, 3, pixels);
     }
-    // The last row may lack the bytes that would make its length a multiple of 4.
+    // The last row may lack its padding to a multiple of 4 bytes.
     let used = (width * header.bits).div_ceil(8);
     let stride = used.next_multiple_of(4);
     let channel = channels(header.masks);
@@ -84,7 +84,7 @@ fn header(bytes: &[u8]) -> Result<Header, Failure> {
     let offset = u32_at(bytes, 10)? as usize;
     let size = u32_at(bytes, 14)?;
     let (width, height, bits, compression, colors) = match size {
-        // OS/2's first version.
+        // The first OS/2 version.
         12 => (i64::from(u16_at(bytes, 18)?), i64::from(u16_at(bytes, 20)?), u16_at(bytes, 24)?, 0, 0),
         40 | 52 | 56 | 64 | 108 | 124 => (
             i64::from(u32_at(bytes, 18)? as i32),
@@ -93,7 +93,7 @@ fn header(bytes: &[u8]) -> Result<Header, Failure> {
             u32_at(bytes, 30)?,
             u32_at(bytes, 46)?,
         ),
-        size => return Err(format!("a BMP with a header of {size} bytes, which is no known version").into()),
+        size => return Err(format!("a BMP with a header of {size} bytes, which is not a known version").into()),
     };
     let bits = usize::from(bits);
     let fits = match compression {
@@ -104,13 +104,15 @@ fn header(bytes: &[u8]) -> Result<Header, Failure> {
         _ => false,
     };
     if !fits {
-        return Err(format!("a BMP of {bits} bits a pixel with compression {compression}, which is not read").into());
+        return Err(
+            format!("a BMP of {bits} bits per pixel with compression {compression}, which is not supported").into()
+        );
     }
     if width <= 0 || height == 0 {
         return Err(format!("its header declares an empty image, {height}×{width}").into());
     }
     let masks = match (compression, bits) {
-        // Bit fields are in the header, or follow its first version: at the same place.
+        // Bit fields are in the header or, in its first version, follow it: at the same offset.
         (BIT_FIELDS | ALPHA_BIT_FIELDS, _) => [u32_at(bytes, 54)?, u32_at(bytes, 58)?, u32_at(bytes, 62)?],
         (_, 16) => [0x7c00, 0x03e0, 0x001f],
         _ => [0x00ff_0000, 0x0000_ff00, 0x0000_00ff],
@@ -122,7 +124,7 @@ fn header(bytes: &[u8]) -> Result<Header, Failure> {
         let count = if colors == 0 { most } else { most.min(colors as usize) };
         let start = 14 + size as usize;
         let entries = bytes.get(start..).unwrap_or_default();
-        // A palette that the pixels overlap is shorter than it says.
+        // A palette that the pixels overlap is shorter than declared.
         let entries = &entries[..entries.len().min(count * stride).min(offset.saturating_sub(start))];
         palette.extend(entries.chunks_exact(stride).map(|p| [p[2], p[1], p[0]]));
     }
@@ -159,12 +161,12 @@ impl Channel {
     }
 }
 
-/// The indices of an image of run lengths, rows from the bottom up. What is skipped is 0.
+/// The indices of a run-length encoded image, rows bottom-up. Skipped pixels are 0.
 fn runs(data: &[u8], width: usize, height: usize, nibbles: bool) -> Result<Vec<u8>, Failure> {
     let mut indices = zeros(width * height)?;
     let (mut x, mut y, mut at) = (0usize, 0usize, 0usize);
     let mut put = |x: &mut usize, y: usize, index: u8| {
-        // What goes beyond a row is dropped.
+        // Pixels past the end of a row are dropped.
         if *x < width && y < height {
             indices[y * width + *x] = index;
         }
@@ -200,7 +202,7 @@ fn runs(data: &[u8], width: usize, height: usize, nibbles: bool) -> Result<Vec<u
             }
             (len, value) => (0..usize::from(len)).for_each(|i| put(&mut x, y, nibble(value, i))),
         }
-        // All rows are there: the end code may be missing.
+        // Once all rows are complete, the end code may be missing.
         if y >= height || (y + 1 == height && x >= width) {
             break;
         }

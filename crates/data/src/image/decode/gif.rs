@@ -1,4 +1,4 @@
-//! GIF: the first frame.
+//! GIF decoding: the first frame.
 
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
@@ -21,7 +21,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let frame = decoder.next_frame_info().map_err(failed)?.ok_or("the GIF has no frame")?;
     let (left, top) = (usize::from(frame.left), usize::from(frame.top));
     let (columns, rows, transparent) = (usize::from(frame.width), usize::from(frame.height), frame.transparent);
-    // A frame that sticks out makes the image larger, as in Pillow.
+    // A frame that extends beyond the screen makes the image larger, as in Pillow.
     let (width, height) = (screen.0.max(left + columns), screen.1.max(top + rows));
     let _reservation = budget.admit(width as u64, height as u64, 3, (columns * rows) as u64)?;
     let mut indices = zeros(columns * rows)?;

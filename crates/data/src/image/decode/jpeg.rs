@@ -1,7 +1,7 @@
-//! JPEG, baseline and progressive.
+//! JPEG decoding, baseline and progressive.
 //!
-//! The decoder fills in gray where data end early, as browsers do. So the markers are walked first: a file without an end
-//! marker is cut, as for Pillow ("image file is truncated").
+//! The decoder fills in gray where data end early, as browsers do. So the markers are checked first: a file without an
+//! end marker is an error, as in Pillow ("image file is truncated").
 
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
@@ -20,7 +20,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     decoder.decode_headers().map_err(failed)?;
     let space = match decoder.input_colorspace() {
         Some(ColorSpace::Luma) => ColorSpace::Luma,
-        // As they are stored: they are converted below.
+        // As stored; converted below.
         Some(inks @ (ColorSpace::CMYK | ColorSpace::YCCK)) => inks,
         _ => ColorSpace::RGB,
     };
@@ -30,7 +30,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     decoder.decode_into(&mut pixels).map_err(failed)?;
     match space {
         ColorSpace::Luma => image(height, width, 1, pixels),
-        // Adobe's files hold the complements of inks, and so does Pillow take all of them.
+        // Adobe's files store the complements of inks, and Pillow treats all CMYK files that way.
         ColorSpace::CMYK => image(height, width, 3, rgb_of_four(pixels, |inks| rgb_of_cmyk(inks.map(|ink| 255 - ink)))),
         // The complements of cyan, magenta and yellow as YCbCr.
         ColorSpace::YCCK => {
@@ -51,26 +51,26 @@ fn rgb_of_ycbcr([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb].map(|value| value.round() as u8)
 }
 
-/// What the headers of frame and first scan say.
+/// What the headers of the frame and the first scan declare.
 struct Frame {
     width: u64,
     height: u64,
     components: u64,
     /// The largest sampling factors.
     sampling: (u64, u64),
-    /// Whether the coefficients of the whole image are kept until the last scan: in progressive files, and where a scan has
-    /// only some of the components.
+    /// Whether the coefficients of the whole image are kept until the last scan: in progressive files, and if a scan
+    /// has only some of the components.
     keeps_coefficients: bool,
 }
 
 impl Frame {
-    /// The bytes that decoding holds besides pixels.
+    /// The bytes that decoding needs in addition to the pixels.
     fn extra(&self) -> u64 {
         let Frame { width, height, components, sampling: (across, down), keeps_coefficients } = *self;
         // Blocks of 8×8 samples of 16 bits, in units of up to 4×4 blocks.
         let padded = |side: u64| side.next_multiple_of(32);
         let coefficients = if keeps_coefficients { padded(width) * padded(height) * components * 2 } else { 0 };
-        // Rows of a component before and after they are scaled up to the image's size, which takes rows besides.
+        // Rows of a component before and after upsampling to the image's size, which needs extra rows.
         let rows = 10 * down + 17 * across * down + down * across * down + 8;
         coefficients + padded(width) * components * rows * 2
     }
@@ -87,7 +87,7 @@ fn frame(bytes: &[u8]) -> Result<Frame, Failure> {
                 frame.keeps_coefficients |= first_scan.is_some_and(|count| count < frame.components);
                 return Ok(frame);
             }
-            // Restarts, and what else has no length.
+            // Restart markers, and others without a length.
             0x01 | 0xd0..=0xd8 => {}
             marker => {
                 let segment = bytes.get(at..).unwrap_or_default();
@@ -118,7 +118,7 @@ fn frame(bytes: &[u8]) -> Result<Frame, Failure> {
     }
 }
 
-/// The next marker from `at` on, which is moved behind it. Entropy-coded data have none: there 0xff is followed by 0.
+/// The next marker from `at` on; `at` is moved past it. Entropy-coded data contain none: there 0xff is followed by 0.
 fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     loop {
         *at += bytes.get(*at..)?.iter().position(|&byte| byte == 0xff)?;

@@ -1,4 +1,4 @@
-//! Image files to 8-bit gray or RGB pixels, as Pillow's `convert` makes them. A file that is cut is an error.
+//! Decodes image files to 8-bit gray or RGB pixels, as Pillow's `convert` does. A truncated file is an error.
 
 mod bmp;
 mod gif;
@@ -15,7 +15,7 @@ use super::{
 
 pub(super) fn decode(bytes: &[u8], limits: ImageLimits) -> Result<Image, Failure> {
     let budget = limits.budget(bytes.len());
-    // What reading a header takes.
+    // The memory for reading a header.
     let _reservation = Reservation::new(0)?;
     match bytes {
         [] => Err("it is empty".into()),
@@ -27,13 +27,13 @@ pub(super) fn decode(bytes: &[u8], limits: ImageLimits) -> Result<Image, Failure
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => tiff::decode(bytes, budget),
         [b'P', b'1'..=b'7', ..] => pnm::decode(bytes, budget),
         _ => {
-            Err("it is not an image that can be read (JPEG, PNG, BMP, GIF, TIFF, WebP or PNM), by its first bytes"
+            Err("its first bytes are not those of a supported image format (JPEG, PNG, BMP, GIF, TIFF, WebP or PNM)"
                 .into())
         }
     }
 }
 
-/// An image of these pixels. The decoder has already compared the number of bytes with the size.
+/// An image with these pixels. The decoder has already compared the number of bytes with the size.
 fn image(height: usize, width: usize, channels: usize, pixels: Vec<u8>) -> Result<Image, Failure> {
     Image::new(height, width, channels, pixels).map_err(|error| Failure::File(error.to_string()))
 }
@@ -49,7 +49,7 @@ fn keep_channels(mut pixels: Vec<u8>, stride: usize, kept: usize) -> Vec<u8> {
     pixels
 }
 
-/// Makes RGB of every four bytes, in place.
+/// Converts every four bytes to RGB, in place.
 fn rgb_of_four(mut pixels: Vec<u8>, rgb: impl Fn([u8; 4]) -> [u8; 3]) -> Vec<u8> {
     for pixel in pixels.chunks_exact_mut(4) {
         let color = rgb([pixel[0], pixel[1], pixel[2], pixel[3]]);
@@ -58,7 +58,7 @@ fn rgb_of_four(mut pixels: Vec<u8>, rgb: impl Fn([u8; 4]) -> [u8; 3]) -> Vec<u8>
     keep_channels(pixels, 4, 3)
 }
 
-/// Pillow's RGB of inks, each 0 to 255.
+/// Pillow's conversion of inks, each 0 to 255, to RGB.
 fn rgb_of_cmyk([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     let paper = 255 - u32::from(k);
     // x / 255, rounded.
@@ -66,7 +66,7 @@ fn rgb_of_cmyk([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     [c, m, y].map(|ink| (paper - divided(u32::from(ink) * paper)) as u8)
 }
 
-/// Samples of 1, 2, 4 or 8 bits in rows that begin at whole bytes.
+/// Unpacks samples of 1, 2, 4 or 8 bits from rows that begin at whole bytes.
 fn unpack_bits(row: &[u8], bits: usize, width: usize) -> impl Iterator<Item = u8> {
     let per_byte = 8 / bits;
     let mask = (0xffu16 >> (8 - bits)) as u8;

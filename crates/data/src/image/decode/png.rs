@@ -1,4 +1,4 @@
-//! PNG, also interlaced. Chunks that do not change pixels (profiles, texts) are skipped unread.
+//! PNG decoding, including interlaced files. Chunks that do not affect pixels (profiles, texts) are skipped.
 
 use std::io::Cursor;
 
@@ -22,7 +22,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
-    // Palettes are looked up, and samples of less than 8 bits are scaled to 8.
+    // Looks palettes up, and scales samples of less than 8 bits to 8.
     decoder.set_transformations(Transformations::EXPAND);
     let header = decoder.read_header_info().map_err(failed)?;
     let (width, height) = (header.width, header.height);
@@ -32,7 +32,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let wide = depth == BitDepth::Sixteen;
     let stride = color.samples() * if wide { 2 } else { 1 };
     drop(reservation);
-    // Unpacked rows wait in a buffer that grows by doubling: at most ten, or all, or 256 KiB.
+    // Unpacked rows are held in a buffer that grows by doubling: at most ten rows, or all, or 256 KiB.
     let rows = u64::from(height.min(10)) * u64::from(width) * stride as u64;
     let _reservation = budget.admit(width.into(), height.into(), stride as u64, 3 * rows + (1 << 19))?;
     let mut pixels = zeros(reader.output_buffer_size().ok_or("its size exceeds this machine's addresses")?)?;

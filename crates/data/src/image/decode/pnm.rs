@@ -1,4 +1,4 @@
-//! PNM: PBM, PGM and PPM, as text and binary, and PAM.
+//! PNM decoding: PBM, PGM and PPM, as text and binary, and PAM.
 
 use super::{
     super::limits::{Budget, Failure, room},
@@ -7,11 +7,11 @@ use super::{
 
 const CUT: &str = "the PNM is cut short";
 
-/// What a header says.
+/// The contents of a header.
 struct Header {
     width: usize,
     height: usize,
-    /// Samples of a pixel, of which the first `kept` are color.
+    /// Samples per pixel, the first `kept` of which are color.
     samples: usize,
     kept: usize,
     /// The value of white.
@@ -33,12 +33,12 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     let header = if bytes[1] == b'7' { pam(&mut input)? } else { pnm(bytes[1], &mut input)? };
     let Header { width, height, samples, kept, max, kind } = header;
     if !(1..=65535).contains(&max) {
-        return Err(format!("a PNM whose largest value is {max}; 1 to 65535 are expected").into());
+        return Err(format!("a PNM with a largest value of {max}, expected 1 to 65535").into());
     }
     let _reservation = budget.admit(width as u64, height as u64, kept as u64, 0)?;
     let count = width * height * samples;
     let per_sample = if max > 255 { 2 } else { 1 };
-    // Refused before memory is reserved: fewer bytes than samples, or than bits.
+    // Refused before memory is reserved: the file has fewer bytes than samples, or fewer bits.
     let needed = match kind {
         Kind::Binary => (count as u64) * per_sample as u64,
         Kind::PackedBits => (width.div_ceil(8) * height) as u64,
@@ -83,8 +83,8 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     image(height, width, kept, pixels)
 }
 
-/// A value of at most `max` in 8 bits, as Pillow: colors are scaled, and so is gray of up to 8 bits; gray of 16 bits is scaled
-/// to 65535 and clipped to 255.
+/// Converts a value of at most `max` to 8 bits, as Pillow does: colors are scaled, and so is gray of up to 8 bits; gray
+/// of 16 bits is scaled to 65535 and clipped to 255.
 fn eight_bits(value: u32, max: u32, channels: usize) -> u8 {
     let white = if channels == 1 && max > 255 { 65535 } else { 255 };
     let scaled = if max == white {
@@ -104,13 +104,13 @@ fn pnm(digit: u8, input: &mut Input) -> Result<Header, Failure> {
         _ => (Kind::Binary, false),
     };
     let max = if bits { 1 } else { input.number()? };
-    // One white space, and the samples follow.
+    // A single white space precedes the samples.
     input.at += 1;
     let channels = if matches!(digit, b'3' | b'6') { 3 } else { 1 };
     Ok(Header { width, height, samples: channels, kept: channels, max, kind })
 }
 
-/// Lines of a name and a value, up to ENDHDR.
+/// Parses lines of a name and a value, up to ENDHDR.
 fn pam(input: &mut Input) -> Result<Header, Failure> {
     let (mut width, mut height, mut samples, mut max) = (0, 0, 0, 0);
     loop {
@@ -130,7 +130,7 @@ fn pam(input: &mut Input) -> Result<Header, Failure> {
         }
     }
     if !(1..=4).contains(&samples) {
-        return Err(format!("a PAM file with {samples} samples a pixel; 1 to 4 are read").into());
+        return Err(format!("a PAM file with {samples} samples per pixel, expected 1 to 4").into());
     }
     Ok(Header { width, height, samples, kept: if samples > 2 { 3 } else { 1 }, max, kind: Kind::Binary })
 }

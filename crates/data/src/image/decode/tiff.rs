@@ -1,4 +1,4 @@
-//! TIFF: the first image, in strips or tiles.
+//! TIFF decoding: the first image, in strips or tiles.
 
 use std::io::Cursor;
 
@@ -13,7 +13,7 @@ use super::{
     Image, image, keep_channels, rgb_of_cmyk, rgb_of_four, unpack_bits,
 };
 
-/// The tag of packing by JPEG.
+/// The value of the compression tag for JPEG.
 const JPEG: u16 = 7;
 
 pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
@@ -23,25 +23,25 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
             "decoding the TIFF takes more than {} bytes (`ImageLimits::memory` allows more)",
             budget.bytes()
         )),
-        error => Failure::File(format!("damaged TIFF, or of a kind that is not read: {error}")),
+        error => Failure::File(format!("damaged or unsupported TIFF: {error}")),
     };
     let directory = Directory::first(bytes);
-    // The decoder keeps the values of tags in up to three forms while it reads them, of at most 48 bytes in all.
+    // While reading tags, the decoder keeps their values in up to three forms, of at most 48 bytes in all.
     let tags = directory.values() * 48;
     let reservation = Reservation::new(tags)?;
-    // The decoder knows no palettes, so their indices are read as gray.
+    // The decoder does not support palettes, so indices are read as gray.
     let indices = palette_as_gray(&directory)?;
     let mut decoder = Decoder::new(Cursor::new(indices.as_deref().unwrap_or(bytes))).map_err(failed)?;
     let (width, height) = decoder.dimensions().map_err(failed)?;
     let color = decoder.colortype().map_err(failed)?;
-    // A strip or tile may be larger than the image, and is unpacked as a whole.
+    // A strip or tile may be larger than the image, and is decompressed as a whole.
     let (tile_width, tile_height) = decoder.chunk_dimensions();
     let per_pixel = (u64::from(color.num_samples()) * u64::from(color.bit_depth())).div_ceil(8);
     let tile = u64::from(tile_width).saturating_mul(tile_height.into()).saturating_mul(per_pixel);
-    // Samples, and pixels made of them; samples that lie in planes are brought together first.
+    // The samples, and the pixels made from them; planar samples are first interleaved.
     let planes = decoder.find_tag_unsigned::<u16>(Tag::PlanarConfiguration).map_err(failed)? == Some(2);
     let per_pixel = per_pixel * if planes { 2 } else { 1 } + 3;
-    // Of a packed JPEG there are a copy that grows by doubling, the coefficients, and the samples before they are copied.
+    // For JPEG compression: a copy that grows by doubling, the coefficients, and the samples before they are copied.
     let is_jpeg = decoder.find_tag_unsigned::<u16>(Tag::Compression).map_err(failed)? == Some(JPEG);
     let strip = if is_jpeg { tile.saturating_mul(4).saturating_add(3 * bytes.len() as u64) } else { tile };
     drop(reservation);
@@ -65,7 +65,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     if layout.planes > 1 {
         samples = interleaved(samples, layout.planes)?;
     }
-    let unread = || Failure::File(format!("a TIFF of {color:?}, which is not read"));
+    let unread = || Failure::File(format!("a TIFF of {color:?}, which is not supported"));
     let rgb = |pixels| image(height, width, 3, pixels);
     if let Some(map) = palette {
         return match (color, samples) {
@@ -73,7 +73,7 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
             (ColorType::Gray(bits @ (1 | 2 | 4)), DecodingResult::U8(values)) => {
                 rgb(looked_up(area, unpacked(&values, bits, width)?, bits, &map)?)
             }
-            _ => Err(format!("a TIFF with a palette of {} bits, which is not read", color.bit_depth()).into()),
+            _ => Err(format!("a TIFF with a palette of {} bits, which is not supported", color.bit_depth()).into()),
         };
     }
     match (color, samples) {
@@ -103,7 +103,7 @@ fn unpacked(values: &[u8], bits: u8, width: usize) -> Result<impl Iterator<Item 
     Ok(values.chunks_exact(row).flat_map(move |row| unpack_bits(row, bits, width)))
 }
 
-/// The colors of a map that holds all reds, all greens and all blues, 16 bits each.
+/// Looks colors up in a map that holds all reds, then all greens, then all blues, 16 bits each.
 fn looked_up(area: usize, indices: impl Iterator<Item = u8>, bits: u8, map: &[u16]) -> Result<Vec<u8>, Failure> {
     let count = 1usize << bits;
     let entry = |at: usize| map.get(at).map_or(0, |value| (value >> 8) as u8);
@@ -111,12 +111,12 @@ fn looked_up(area: usize, indices: impl Iterator<Item = u8>, bits: u8, map: &[u1
     collected(3 * area, colors)
 }
 
-/// Gray values clipped to bytes, without their fraction: Pillow's modes `I;16`, `I` and `F` as `L`.
+/// Gray values clipped to bytes, without their fractions: Pillow's conversion of modes `I;16`, `I` and `F` to `L`.
 fn clipped(values: &DecodingResult) -> Result<Option<Vec<u8>>, Failure> {
     fn each<T: Copy>(values: &[T], byte: impl Fn(T) -> u8) -> Result<Option<Vec<u8>>, Failure> {
         collected(values.len(), values.iter().map(|&value| byte(value))).map(Some)
     }
-    // `as` clips floats, and makes 0 of what is not a number.
+    // `as` clips floats, and turns NaN into 0.
     let byte = |value: i64| value.clamp(0, 255) as u8;
     match values {
         DecodingResult::U16(values) => each(values, |value| value.min(255) as u8),
@@ -138,7 +138,7 @@ fn upper(values: DecodingResult) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
-/// Pixels from planes, one after the other, of one channel each.
+/// Interleaves planes of one channel each.
 fn interleaved(samples: DecodingResult, planes: usize) -> Result<DecodingResult, Failure> {
     fn of<T: Copy>(values: &[T], planes: usize) -> Result<Vec<T>, Failure> {
         let plane = values.len() / planes;
@@ -148,7 +148,7 @@ fn interleaved(samples: DecodingResult, planes: usize) -> Result<DecodingResult,
     match samples {
         DecodingResult::U8(values) => Ok(DecodingResult::U8(of(&values, planes)?)),
         DecodingResult::U16(values) => Ok(DecodingResult::U16(of(&values, planes)?)),
-        _ => Err("a TIFF of planes of more than 16 bits, which is not read".into()),
+        _ => Err("a TIFF of planes of more than 16 bits, which is not supported".into()),
     }
 }
 
@@ -156,9 +156,9 @@ fn interleaved(samples: DecodingResult, planes: usize) -> Result<DecodingResult,
 struct Directory<'a> {
     bytes: &'a [u8],
     little: bool,
-    /// The bytes of a count or an offset: 8 in a BigTIFF.
+    /// The size of a count or an offset in bytes: 8 in a BigTIFF.
     word: usize,
-    /// Where the entries begin, and how many there are.
+    /// The start and the number of the entries.
     start: usize,
     count: usize,
 }
@@ -181,7 +181,7 @@ impl<'a> Directory<'a> {
         4 + 2 * self.word
     }
 
-    /// Where each entry is: a tag and a type of two bytes each, a count of values, and the values or their offset.
+    /// The offset of each entry: a tag and a type of two bytes each, a count of values, and the values or their offset.
     fn entries(&self) -> impl Iterator<Item = usize> {
         let (start, len) = (self.start, self.entry_len());
         (0..self.count).map(move |entry| start + entry * len)
@@ -193,10 +193,10 @@ impl<'a> Directory<'a> {
         Some(if self.little { bytes.iter().rev().fold(0, join) } else { bytes.iter().fold(0, join) })
     }
 
-    /// How many values all tags have.
+    /// The number of values of all tags.
     fn values(&self) -> u64 {
         let counts = self.entries().map(|entry| self.number(entry + 4, self.word).unwrap_or(0));
-        // What is more than the file is long is refused.
+        // More values than the file has bytes are refused.
         counts.fold(0, u64::saturating_add).min(self.bytes.len() as u64)
     }
 }

@@ -1,4 +1,4 @@
-//! WebP, lossy and lossless; of an animation the first frame.
+//! WebP decoding, lossy and lossless; for animations, the first frame.
 
 use std::io::Cursor;
 
@@ -24,8 +24,8 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     decoder.set_memory_limit(budget.bytes());
     let (width, height) = decoder.dimensions();
     let channels = if decoder.has_alpha() { 4 } else { 3 };
-    // Besides the result there is the frame: planes with margins, or four channels. Alpha is unpacked to four channels and
-    // one. An animation has a canvas, too.
+    // In addition to the result there is the frame: planes with margins, or four channels. Alpha is decompressed to
+    // four channels and one. An animation also has a canvas.
     let besides = 4 + if decoder.has_alpha() { 5 } else { 0 } + if decoder.is_animated() { 8 } else { 0 };
     let margins = 64 * (u64::from(width) + u64::from(height));
     drop(reservation);
@@ -37,17 +37,18 @@ pub(super) fn decode(bytes: &[u8], budget: Budget) -> Result<Image, Failure> {
     image(height as usize, width as usize, 3, pixels)
 }
 
-/// Checks the sizes of all frames in these chunks against the budget: the decoder reserves memory for what a frame declares,
-/// before it compares that with the size of the image. Returns what the decoder may keep besides the pixels of a frame.
+/// Checks the sizes of all frames in these chunks against the budget: the decoder reserves memory for the declared size
+/// of a frame before it compares that with the size of the image. Returns the bytes that the decoder may need in
+/// addition to the pixels of a frame.
 fn check_frames(mut chunks: &[u8], budget: Budget) -> Result<u64, Failure> {
-    /// The length of a part of a lossy image has 24 bits, and as much is reserved before it is read.
+    /// The length of a part of a lossy image has 24 bits, and that much is reserved before it is read.
     const MAX_PART: u64 = 1 << 24;
-    /// Huffman tables of a lossless image, for a byte of the file: 20 in those of other programs.
+    /// Bytes of Huffman tables per byte of a lossless file: up to 20 in files of common programs.
     const MAX_TABLES: u64 = 64;
     let mut most = 0;
     while let Some((&[a, b, c, d, s0, s1, s2, s3], rest)) = chunks.split_first_chunk() {
         let len = u32::from_le_bytes([s0, s1, s2, s3]) as usize;
-        // The chunks of a frame of an animation are looked at as if they followed its header.
+        // The chunks of an animation frame are checked as if they followed its header.
         let len = if &[a, b, c, d] == b"ANMF" { 16 } else { len };
         let data = &rest[..len.min(rest.len())];
         let packed = data.len() as u64;

@@ -1,8 +1,8 @@
-//! Encoding as baseline JPEG (ITU-T T.81), quality 75, without subsampling of colors.
+//! JPEG encoding (baseline, ITU-T T.81), quality 75, without chroma subsampling.
 
 use super::super::Image;
 
-/// In which order the coefficients of a block are written: from low to high frequencies.
+/// The order in which the coefficients of a block are written: from low to high frequencies.
 #[rustfmt::skip]
 const ZIGZAG: [usize; 64] = [
      0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,  6,  7, 14, 21, 28,
@@ -17,10 +17,10 @@ const QUANTIZATION: [[u32; 64]; 2] = [
     [17, 18, 18, 24, 21, 24, 47, 26, 26, 47, 99, 66, 56, 66, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99,
      99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99],
 ];
-/// Percent of these tables: half, which is quality 75.
+/// The scale of these tables in percent: 50 is quality 75.
 const SCALE: u32 = 50;
 
-/// A Huffman code: how many words have 1, 2, … 16 bits, and their symbols in order.
+/// A Huffman code: how many code words have 1, 2, … 16 bits, and their symbols in order.
 struct Code {
     counts: [u8; 16],
     symbols: &'static [u8],
@@ -28,7 +28,7 @@ struct Code {
 
 const CATEGORIES: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
-/// The standard's typical codes (tables K.3 to K.6): the first coefficient, and the others, of luma; the same of chroma.
+/// The standard's typical codes (tables K.3 to K.6): for luma the DC and AC coefficients, and the same for chroma.
 const CODES: [[Code; 2]; 2] = [
     [
         Code { counts: [0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0], symbols: CATEGORIES },
@@ -59,7 +59,7 @@ const CODES: [[Code; 2]; 2] = [
 ];
 
 impl Code {
-    /// The word of each symbol, and its number of bits.
+    /// The code word of each symbol, and its number of bits.
     fn words(&self) -> Vec<(u32, u32)> {
         let mut words = vec![(0, 0); 256];
         let (mut word, mut symbols) = (0, self.symbols.iter());
@@ -126,7 +126,7 @@ fn segment(out: &mut Vec<u8>, marker: u8, data: &[u8]) {
     out.extend(data);
 }
 
-/// One channel of a block in YCbCr around 0; beyond the border the last pixels are repeated.
+/// One channel of a block in YCbCr, centered at 0; beyond the border the last pixels are repeated.
 fn samples(image: &Image, top: usize, left: usize, channel: usize) -> [f32; 64] {
     std::array::from_fn(|i| {
         let (y, x) = ((top + i / 8).min(image.height() - 1), (left + i % 8).min(image.width() - 1));
@@ -145,7 +145,7 @@ fn samples(image: &Image, top: usize, left: usize, channel: usize) -> [f32; 64] 
     })
 }
 
-/// The discrete cosine transform of a block, first of its rows, then of its columns.
+/// The discrete cosine transform of a block, first along its rows, then along its columns.
 fn transformed(block: &[f32; 64]) -> [f32; 64] {
     use std::f32::consts::{FRAC_1_SQRT_2, PI};
     let basis: [[f32; 8]; 8] = std::array::from_fn(|u| {
@@ -177,7 +177,7 @@ impl BitWriter {
         self.pending &= (1 << self.count) - 1;
     }
 
-    /// A symbol, whose lower half says how many bits of `level` follow.
+    /// Writes a symbol, whose lower half is the number of bits of `level` that follow.
     fn level(&mut self, words: &[(u32, u32)], zeros: u32, level: i32) {
         let bits = 32 - level.unsigned_abs().leading_zeros();
         let (word, len) = words[(zeros << 4 | bits) as usize];
@@ -207,7 +207,7 @@ impl BitWriter {
         }
     }
 
-    /// The rest of the last byte is ones; the end marker follows.
+    /// Pads the last byte with ones, and adds the end marker.
     fn finish(mut self) -> Vec<u8> {
         self.put(0x7f, 7);
         self.out.extend([0xff, 0xd9]);

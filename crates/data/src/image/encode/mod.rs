@@ -1,4 +1,4 @@
-//! Images to files, in the format that the file's name ends in.
+//! Writes images to files, in the format of the file's extension.
 
 #[cfg(feature = "images")]
 mod jpeg;
@@ -13,13 +13,13 @@ use super::Image;
 
 #[located(site)]
 impl Image {
-    /// Writes the image to a file, in the format that the file's name ends in: `png`, and with the feature `images` also
-    /// `jpg`, `bmp`, `gif`, `tif`, `webp`, `ppm`, `pgm`. JPEG (quality 75) loses a little, GIF has 256 colors; the others keep
-    /// every pixel.
+    /// Writes the image to a file, in the format of the file's extension: `png`, and with the feature `images` also
+    /// `jpg`, `bmp`, `gif`, `tif`, `webp`, `ppm`, `pgm`. JPEG (quality 75) is lossy, GIF has 256 colors; the others
+    /// preserve every pixel.
     ///
     /// # Errors
-    /// The image has no pixels or is too large for the format, the ending is not known, or the file cannot be written; the error
-    /// names it.
+    /// If the image has no pixels or is too large for the format, the extension is unknown, or the file cannot be
+    /// written; the error names it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
@@ -30,7 +30,7 @@ impl Image {
     /// The bytes of a PNG file.
     ///
     /// # Errors
-    /// The image has no pixels.
+    /// If the image has no pixels.
     pub fn encode_png(&self) -> Result<Vec<u8>> {
         png::encode(self).map_err(|message| Error::argument("Image::encode_png", message))
     }
@@ -57,20 +57,20 @@ impl Image {
             "webp" => others::webp(self),
             "ppm" | "pgm" | "pnm" => Ok(others::pnm(self)),
             _ => Err(format!(
-                "{ending:?} is not a format that images are written in; png, jpg, bmp, gif, tif, webp, ppm and pgm are"
+                "cannot write images as {ending:?}; the formats are png, jpg, bmp, gif, tif, webp, ppm and pgm"
             )),
         }
     }
 }
 
-/// Formats that are simple, or that their decoders' crates also write.
+/// Simple formats, and formats that their decoders' crates also write.
 #[cfg(feature = "images")]
 mod others {
     use std::{borrow::Cow, io::Cursor};
 
     use super::Image;
 
-    /// 24 bits a pixel, or 8 with a palette of grays; rows from the bottom up.
+    /// 24 bits per pixel, or 8 with a gray palette; rows bottom-up.
     pub fn bmp(image: &Image) -> Result<Vec<u8>, String> {
         let too_large = || format!("{image:?} is too large for a BMP file");
         let stride = (image.width() * image.channels()).next_multiple_of(4);
@@ -101,7 +101,7 @@ mod others {
     pub fn gif(image: &Image) -> Result<Vec<u8>, String> {
         let side = |n: usize| u16::try_from(n).map_err(|_| format!("{image:?} is too large for a GIF file"));
         let (width, height) = (side(image.width())?, side(image.height())?);
-        // Gray images have the palette of the file: Pillow reads one of a frame as black if it is all grays in order.
+        // Gray images use the global palette: Pillow reads a frame's own palette as black if it is all grays in order.
         let (mut frame, palette) = if image.channels() == 3 {
             (::gif::Frame::from_rgb(width, height, image.pixels()), Vec::new())
         } else {

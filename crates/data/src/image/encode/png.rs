@@ -1,4 +1,4 @@
-//! Encoding images as PNG (<https://www.w3.org/TR/png-3/>).
+//! PNG encoding (<https://www.w3.org/TR/png-3/>).
 
 use std::io::Write;
 
@@ -7,14 +7,14 @@ use flate2::{Compression, write::ZlibEncoder};
 use super::super::Image;
 
 const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
-/// Bytes of compressed data in a chunk.
+/// Bytes of compressed data per chunk.
 const CHUNK: usize = 1 << 20;
-/// The filter types of a line: each byte minus its neighbor to the left, above, the mean of both, or the one of three that
-/// is nearest to their gradient.
+/// The filter types of a line: each byte minus its neighbor to the left, above, the mean of both, or the Paeth
+/// predictor: the one of three neighbors that is closest to their gradient.
 const FILTERS: [Filter; 5] =
     [|_, _, _| 0, |left, _, _| left, |_, above, _| above, |left, above, _| left.midpoint(above), paeth];
 
-/// The prediction of a byte from the ones to its left, above it, and to the left of that.
+/// Predicts a byte from those to its left, above it, and above left.
 type Filter = fn(u8, u8, u8) -> u8;
 
 fn paeth(left: u8, above: u8, corner: u8) -> u8 {
@@ -29,7 +29,7 @@ fn paeth(left: u8, above: u8, corner: u8) -> u8 {
     }
 }
 
-/// The file. Each line has the filter that leaves the smallest sum of absolute differences.
+/// The file. Each line uses the filter with the smallest sum of absolute differences.
 pub(super) fn encode(image: &Image) -> Result<Vec<u8>, String> {
     let side = |n: usize| u32::try_from(n).ok().filter(|&n| n > 0 && n <= i32::MAX as u32);
     let (Some(width), Some(height)) = (side(image.width()), side(image.height())) else {
@@ -39,7 +39,7 @@ pub(super) fn encode(image: &Image) -> Result<Vec<u8>, String> {
     let mut file = SIGNATURE.to_vec();
     let [mut header, size] = [Vec::new(), [width.to_be_bytes(), height.to_be_bytes()].concat()];
     header.extend_from_slice(&size);
-    // 8 bits, then compression, filters and interlacing as there are no others.
+    // 8 bits, then the only defined compression and filter methods, and no interlacing.
     header.extend_from_slice(&[8, color_type, 0, 0, 0]);
     chunk(&mut file, *b"IHDR", &header);
     for part in compressed(image).map_err(|error| error.to_string())?.chunks(CHUNK) {
@@ -59,7 +59,7 @@ fn chunk(file: &mut Vec<u8>, name: [u8; 4], data: &[u8]) {
     file.extend_from_slice(&sum.to_be_bytes());
 }
 
-/// The filtered lines, each after the number of its filter, in a zlib stream.
+/// The filtered lines, each preceded by its filter type, in a zlib stream.
 fn compressed(image: &Image) -> std::io::Result<Vec<u8>> {
     let (len, step) = (image.width() * image.channels(), image.channels());
     let mut out = ZlibEncoder::new(Vec::new(), Compression::default());
@@ -88,7 +88,7 @@ fn compressed(image: &Image) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// Pixels of which no line suits the same filter as the next.
+    /// Pixels for which consecutive lines favor different filters.
     fn pattern(height: usize, width: usize, channels: usize) -> Image {
         let pixel = |i: usize| {
             let (y, x) = (i / (width * channels), i % (width * channels));
