@@ -371,7 +371,7 @@ impl Bench {
 /// The way back from `y` to `x` alone, again and again.
 fn gradient(y: Tensor, x: Tensor) -> kiln::Result<Run> {
     let root = [(y.clone(), Some(Tensor::ones(y.dims(), (y.dtype(), y.device()))?))];
-    Ok(Box::new(move || grad_with(&root, &[&x], BackwardOptions { retain_graph: true }).map(drop)))
+    Ok(Box::new(move || grad_with(&root, &[&x], BackwardOptions::retain_graph()).map(drop)))
 }
 
 fn main() -> anyhow::Result<()> {

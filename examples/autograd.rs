@@ -53,7 +53,7 @@ fn main() -> kiln::Result<()> {
     let inp = Tensor::eye(5, device)?.requires_grad_(true)?;
     let out = inp.add(1)?.pow(2)?;
     println!("{}", name_of(&out));
-    let retain = autograd::BackwardOptions { retain_graph: true };
+    let retain = autograd::BackwardOptions::retain_graph();
     out.backward_with(&inp.ones_like()?, retain)?;
     println!("First call\n{}", shown(inp.grad()));
     out.backward_with(&inp.ones_like()?, retain)?;

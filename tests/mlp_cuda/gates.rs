@@ -11,7 +11,7 @@ use crate::{
     support::{TURN, device},
 };
 
-const RETAIN: BackwardOptions = BackwardOptions { retain_graph: true };
+const RETAIN: BackwardOptions = BackwardOptions::retain_graph();
 
 /// Three layers of a network, and what goes in.
 struct Net {

@@ -1,5 +1,6 @@
-//! Procedural macros: `#[derive(Module)]` of `kiln-nn`, where it is documented, and `#[located]`, by which Kiln's own
-//! crates say where in the user's program an error came from.
+//! Procedural macros: `#[derive(Module)]` of `kiln-nn`, where it is documented; `#[located]`, by which Kiln's own crates say
+//! where in the user's program an error came from; and `tensor_formula!`, by which the formulas of the tables of element-wise
+//! operations become operations on tensors.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +8,7 @@ mod attributes;
 mod erased;
 mod expand;
 mod externs;
+mod formula;
 mod located;
 mod tokens;
 
@@ -31,4 +33,12 @@ pub fn located(arguments: proc_macro::TokenStream, item: proc_macro::TokenStream
     located::expand(&arguments.into(), item.into())
         .unwrap_or_else(|message| quote::quote!(::core::compile_error!(#message);))
         .into()
+}
+
+/// For `kiln-tensor`: a formula of the tables of element-wise operations, as calls of functions on tensors that are in scope
+/// (`mul`, `select`, `exp`, …), each of which may fail.
+#[proc_macro]
+pub fn tensor_formula(formula: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let formula = syn::parse_macro_input!(formula as syn::Expr);
+    formula::expand(&formula).unwrap_or_else(syn::Error::into_compile_error).into()
 }

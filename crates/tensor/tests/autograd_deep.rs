@@ -41,7 +41,7 @@ fn a_chain_of_diamonds_is_walked_once_a_node() {
     on_small_stack(|| {
         let x = scalar();
         let y = chain(&x, |y| y.sub(y)?.add(y));
-        let grads = autograd::grad_with(&[(y.clone(), None)], &[&x], BackwardOptions { retain_graph: true }).unwrap();
+        let grads = autograd::grad_with(&[(y.clone(), None)], &[&x], BackwardOptions::retain_graph()).unwrap();
         assert_eq!(floats(grads[0].as_ref().unwrap()), [1.0]);
         y.backward().unwrap();
         assert_eq!(floats(&x.grad().unwrap()), [1.0]);

@@ -15,7 +15,7 @@ use kiln_tensor::{
 };
 use parking_lot::Mutex;
 
-const RETAIN: BackwardOptions = BackwardOptions { retain_graph: true };
+const RETAIN: BackwardOptions = BackwardOptions::retain_graph();
 
 fn leaf(values: &[f64]) -> Tensor {
     Tensor::from_slice(values, values.len(), Device::Cpu).unwrap().requires_grad_(true).unwrap()

@@ -11,7 +11,7 @@ use kiln_tensor::{
 };
 use serde_json::Value;
 
-const RETAIN: BackwardOptions = BackwardOptions { retain_graph: true };
+const RETAIN: BackwardOptions = BackwardOptions::retain_graph();
 
 fn tutorial(key: &str) -> Value {
     golden::json("autograd.json")["tutorial"][key].clone()

@@ -4,12 +4,17 @@ use std::sync::Arc;
 
 use kiln_backend::{BinaryOp, Result};
 
+use super::mode::grad_enabled;
 use crate::tensor::Tensor;
 
-/// Adds a gradient to a tensor's `grad`. The first one is moved there if there is no other handle to it.
+/// Adds a gradient to a tensor's `grad`: in place, unless the pass is recorded (`create_graph`). The first one is moved
+/// there if there is no other handle to it.
 pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
     let existing = leaf.0.meta.lock().grad.clone();
     if let Some(sum) = existing {
+        if grad_enabled() {
+            return leaf.set_grad(Some(sum.add(&grad)?));
+        }
         return sum.assign(BinaryOp::Add, &grad);
     }
     let own = if is_exclusive(&grad) { grad } else { grad.copy()? };
@@ -27,9 +32,9 @@ pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
     previous.map_or(Ok(()), |sum| sum.assign(BinaryOp::Add, &own))
 }
 
-/// Adds to a gradient that is still being propagated, in place if there is no other handle to it.
+/// Adds to a gradient that is still being propagated, in place if there is no other handle to it and nothing is recorded.
 pub(crate) fn add_to(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
-    if is_exclusive(sum) {
+    if !grad_enabled() && is_exclusive(sum) {
         return sum.assign(BinaryOp::Add, grad);
     }
     *sum = sum.add(grad)?;

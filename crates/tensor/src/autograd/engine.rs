@@ -26,6 +26,29 @@ use crate::tensor::Tensor;
 pub struct BackwardOptions {
     /// Keep the tensors that the graph saved, so that it can be walked again.
     pub retain_graph: bool,
+    /// Record the backward pass itself, so that gradients of the gradients can be computed; the graph is kept as well.
+    ///
+    /// A leaf's [`grad`](Tensor::grad) then has a history that leads back to the leaf, and the two keep each other alive
+    /// until [`zero_grad`](Tensor::zero_grad). [`grad_with`] leaves no such circle.
+    pub create_graph: bool,
+}
+
+impl BackwardOptions {
+    /// With [`retain_graph`](BackwardOptions::retain_graph).
+    #[must_use]
+    pub const fn retain_graph() -> BackwardOptions {
+        BackwardOptions { retain_graph: true, create_graph: false }
+    }
+
+    /// With [`create_graph`](BackwardOptions::create_graph).
+    #[must_use]
+    pub const fn create_graph() -> BackwardOptions {
+        BackwardOptions { retain_graph: true, create_graph: true }
+    }
+
+    pub(crate) fn retains_graph(self) -> bool {
+        self.retain_graph || self.create_graph
+    }
 }
 
 #[located(site)]
@@ -45,7 +68,7 @@ impl Tensor {
     /// # Errors
     /// Those of [`backward`](Tensor::backward).
     pub fn backward_retain_graph(&self) -> Result<()> {
-        backward(&[(self.clone(), None)], BackwardOptions { retain_graph: true })
+        backward(&[(self.clone(), None)], BackwardOptions::retain_graph())
     }
 
     /// The vector-Jacobian product: starts with the gradient `cotangent`, of this tensor's shape, as PyTorch's
@@ -65,7 +88,7 @@ impl Tensor {
 /// Those of [`Tensor::backward`].
 #[located(site)]
 pub fn backward(roots: &[(Tensor, Option<Tensor>)], options: BackwardOptions) -> Result<()> {
-    Pass::new("backward", roots)?.run(options, None).map(drop)
+    Pass::new("backward", roots, options)?.run(None).map(drop)
 }
 
 /// The sum of the gradients of `outputs` (one element each) with respect to each of `inputs`, without
@@ -97,7 +120,7 @@ pub fn grad_with(
             t.edge().map(|e| Target::of(&e)).ok_or_else(|| Error::autograd("grad", "an input requires no gradients"))
         })
         .collect::<Result<_>>()?;
-    Pass::new("grad", roots)?.run(options, Some(&targets))
+    Pass::new("grad", roots, options)?.run(Some(&targets))
 }
 
 /// What an edge points to, for comparison.
@@ -146,16 +169,17 @@ struct Pass {
     roots: Vec<(Edge, Tensor)>,
     /// Set if leaves have hooks that wait for whole gradients.
     hooked: Option<BackwardPass>,
+    options: BackwardOptions,
 }
 
 impl Pass {
-    fn new(op: &'static str, roots: &[(Tensor, Option<Tensor>)]) -> Result<Pass> {
+    fn new(op: &'static str, roots: &[(Tensor, Option<Tensor>)], options: BackwardOptions) -> Result<Pass> {
         let start = |(root, cotangent): &(Tensor, Option<Tensor>)| {
             let Some(edge) = root.edge() else {
                 return Err(Error::autograd(
                     op,
                     "the tensor requires no gradients, nor does anything it was made from (gradients themselves require \
-                     none: a second derivative needs `create_graph`, which Kiln does not have yet)",
+                     none, unless the pass that computed them had `create_graph`)",
                 ));
             };
             let grad = match cotangent {
@@ -174,18 +198,21 @@ impl Pass {
                 Some(grad) if grad.device() != root.device() => {
                     return Err(Error::devices(op, root.device(), grad.device()));
                 }
+                Some(grad) if options.create_graph => grad.clone(),
                 Some(grad) => grad.detach(),
             };
             Ok((edge, grad))
         };
-        let _guard = GradModeGuard::new(false);
+        let _guard = GradModeGuard::new(options.create_graph);
         let roots = roots.iter().map(start).collect::<Result<_>>()?;
-        Ok(Pass { queue: BinaryHeap::new(), pending: HashMap::new(), leaves: Vec::new(), roots, hooked: None })
+        let (pending, leaves) = (HashMap::new(), Vec::new());
+        Ok(Pass { queue: BinaryHeap::new(), pending, leaves, roots, hooked: None, options })
     }
 
     /// With `targets`, gradients are collected for them and nothing is added to leaves.
-    fn run(mut self, options: BackwardOptions, targets: Option<&[Target]>) -> Result<Vec<Option<Tensor>>> {
-        let _guard = GradModeGuard::new(false);
+    fn run(mut self, targets: Option<&[Target]>) -> Result<Vec<Option<Tensor>>> {
+        let options = self.options;
+        let _guard = GradModeGuard::new(options.create_graph);
         let useful = targets.map(|targets| nodes_leading_to(targets, &self.roots));
         let mut found = vec![None; targets.map_or(0, <[Target]>::len)];
         if targets.is_none() {
@@ -220,9 +247,13 @@ impl Pass {
                 continue;
             }
             let asked = |edge: &Edge| targets.unwrap_or_default().contains(&Target::of(edge));
-            let fused_relu =
-                node.fused_relu_below(|edge, below| self.pending.contains_key(&below.sequence) || asked(edge));
-            let results = node.run(&arrived, &needs, fused_relu.as_ref(), options.retain_graph)?;
+            // The fused kernels leave no trace on the tape.
+            let fused_relu = if options.create_graph {
+                None
+            } else {
+                node.fused_relu_below(|edge, below| self.pending.contains_key(&below.sequence) || asked(edge))
+            };
+            let results = node.run(&arrived, &needs, fused_relu.as_ref(), options)?;
             drop(arrived);
             let mut done = fused_relu.and_then(FusedReluBackward::into_done);
             for (i, grad) in results.into_iter().enumerate() {
@@ -265,7 +296,8 @@ impl Pass {
         targets: Option<&[Target]>,
     ) -> Result<()> {
         // A view keeps its base alive. Gradients need none, and without it they may turn out to own their memory.
-        let grad = if grad.0.view_of.is_some() { grad.detach() } else { grad };
+        let has_history = self.options.create_graph && grad.requires_grad();
+        let grad = if grad.0.view_of.is_some() && !has_history { grad.detach() } else { grad };
         match edge {
             Edge::Leaf(leaf) => {
                 let wanted = match targets {

@@ -52,6 +52,9 @@ pub trait Function: Send + Sync + 'static {
 
     /// The gradient of every input (`None` where there is none), from the gradient of the output.
     ///
+    /// With [`create_graph`](super::BackwardOptions::create_graph) its operations are recorded, and what was saved has its
+    /// history if it is an input or the output.
+    ///
     /// # Errors
     /// Any error of the computation.
     fn backward(&self, ctx: &BackwardCtx, grad: &Tensor) -> Result<Vec<Option<Tensor>>>;
@@ -77,7 +80,9 @@ impl BackwardCtx<'_> {
     /// The saved tensor with index `i`.
     ///
     /// # Errors
-    /// If there is none, or it was changed in place since.
+    /// If there is none, it was changed in place since, or gradients of gradients are wanted
+    /// ([`create_graph`](super::BackwardOptions::create_graph)) and it is of floats and neither an input nor the output, so
+    /// that its history is not known: save inputs, and compute from them again.
     pub fn saved(&self, i: usize) -> Result<Tensor> {
         self.0.saved(i)
     }
@@ -111,7 +116,9 @@ pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
         Some(input) => no_grad(|| input.alias(*out.layout())),
         None => out.detach(),
     };
-    let saved: Vec<&Tensor> = ctx.saved.iter().collect();
+    // An input that was saved is the caller's tensor, with its history.
+    let as_input = |tensor: &Tensor| owned.iter().position(|own| own.is_same(tensor));
+    let saved: Vec<&Tensor> = ctx.saved.iter().map(|t| as_input(t).map_or(t, |i| inputs[i])).collect();
     let (name, function) = (Cow::Owned(format!("{}Backward", function.name())), Arc::new(function));
     record_node(out, name, inputs, &saved, None, move |ctx| {
         Ok(function.backward(&BackwardCtx(ctx), &ctx.grad()?)?.into_iter().collect())

@@ -107,6 +107,60 @@ pub fn gradcheck_with(
     Ok(())
 }
 
+/// [`gradcheck`] of the gradients of `f`, by the inputs and by the gradient of its result: PyTorch's
+/// `torch.autograd.gradgradcheck`. The gradient of the result is drawn.
+///
+/// # Errors
+/// As [`gradcheck`], or `f` has an operation whose gradient has none.
+#[located(site)]
+pub fn gradgradcheck(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<()> {
+    gradgradcheck_with(f, inputs, GradcheckOptions::default())
+}
+
+/// [`gradgradcheck`] with other tolerances.
+///
+/// # Errors
+/// As [`gradgradcheck`].
+#[located(site)]
+pub fn gradgradcheck_with(
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
+    inputs: &[&Tensor],
+    options: GradcheckOptions,
+) -> Result<()> {
+    let all = !inputs.iter().any(|input| input.requires_grad());
+    let checked: Vec<usize> = (0..inputs.len()).filter(|&i| all || inputs[i].requires_grad()).collect();
+    let sample = no_grad(|| f(&inputs.iter().map(|t| t.detach()).collect::<Vec<_>>()))?;
+    // Not one of the usual numbers, so that no gradient is right by chance.
+    let cotangent: Vec<f64> = (0..sample.numel()).map(|i| 0.25 + (1.7 * i as f64 + 0.3).sin()).collect();
+    let cotangent = Tensor::from_vec(cotangent, *sample.shape(), sample.device())?.requires_grad_(true)?;
+    let owned: Vec<Tensor> =
+        (0..inputs.len()).map(|i| inputs[i].detach().requires_grad_(checked.contains(&i))).collect::<Result<_>>()?;
+    let mut arguments: Vec<&Tensor> = owned.iter().collect();
+    arguments.push(&cotangent);
+    // All gradients in one row.
+    let gradients = |arguments: &[Tensor]| {
+        enable_grad(|| {
+            let (cotangent, inputs) =
+                arguments.split_last().ok_or_else(|| Error::argument(OP, "there are no inputs"))?;
+            let as_variable = |(i, t): (usize, &Tensor)| {
+                if t.requires_grad() || !checked.contains(&i) { Ok(t.clone()) } else { t.detach().requires_grad_(true) }
+            };
+            let inputs: Vec<Tensor> = inputs.iter().enumerate().map(as_variable).collect::<Result<_>>()?;
+            let wanted: Vec<&Tensor> = checked.iter().map(|&i| &inputs[i]).collect();
+            let output = f(&inputs)?;
+            let found = grad_with(&[(output, Some(cotangent.clone()))], &wanted, BackwardOptions::create_graph())?;
+            // A gradient of zero depends on nothing; the sum makes it depend on the gradient of the result.
+            let nothing = cotangent.mul(0)?.sum(())?;
+            let mut rows = Vec::new();
+            for (grad, input) in found.into_iter().zip(&wanted) {
+                rows.push(grad.map_or_else(|| input.zeros_like(), Ok)?.flatten_all()?.add(&nothing)?);
+            }
+            Tensor::cat(&rows, 0)
+        })
+    };
+    gradcheck_with(gradients, &arguments, options)
+}
+
 /// The slope for each input, output element and input element.
 fn jacobian(output: &Tensor, inputs: &[&Tensor]) -> Result<Vec<Vec<Vec<f64>>>> {
     let mut rows = vec![Vec::new(); inputs.len()];
@@ -117,7 +171,7 @@ fn jacobian(output: &Tensor, inputs: &[&Tensor]) -> Result<Vec<Vec<Vec<f64>>>> {
             *element = 1.0;
         }
         let cotangent = Tensor::from_vec(cotangent, *output.shape(), output.device())?;
-        let options = BackwardOptions { retain_graph: true };
+        let options = BackwardOptions::retain_graph();
         let grads = grad_with(&[(output.clone(), Some(cotangent))], inputs, options)?;
         for ((rows, grad), input) in rows.iter_mut().zip(grads).zip(inputs) {
             rows.push(grad.map_or_else(|| Ok(vec![0.0; input.numel()]), |grad| grad.to_vec::<f64>())?);

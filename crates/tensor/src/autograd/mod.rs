@@ -4,12 +4,15 @@
 //! rule, the tensors that it saved, and edges to its inputs. [`backward`] walks the nodes from the newest to the oldest
 //! and calls the same backend primitives as the forward pass.
 //!
-//! Follows <https://docs.pytorch.org/docs/stable/notes/autograd.html>. Not supported: gradients of gradients
-//! (`create_graph`), forward mode.
+//! With [`create_graph`](BackwardOptions::create_graph) the backward pass is recorded itself, for gradients of gradients:
+//! rules then use operations on tensors, not primitives. Follows
+//! <https://docs.pytorch.org/docs/stable/notes/autograd.html>. Not supported: forward mode.
 
 mod accumulation;
+mod composed;
 mod engine;
 mod function;
+mod functional;
 mod fused_relu;
 mod gradcheck;
 mod graph;
@@ -26,13 +29,15 @@ mod trace;
 
 pub use engine::{BackwardOptions, backward, grad, grad_with};
 pub use function::{BackwardCtx, Function, FunctionCtx, apply};
-pub use gradcheck::{GradcheckOptions, gradcheck, gradcheck_with};
+pub use functional::{hessian, hvp, jacobian, jvp, vjp};
+pub use gradcheck::{GradcheckOptions, gradcheck, gradcheck_with, gradgradcheck, gradgradcheck_with};
 pub use graph::{GradFn, graph_dot, graph_text};
 pub use hooks::HookHandle;
 pub use mode::{GradModeGuard, enable_grad, grad_enabled, is_grad_enabled, no_grad, no_grad_guard};
 pub use post_accumulate::BackwardPass;
 pub use trace::{Attribute, Step, Trace, trace, trace_with_reads, traced_steps};
 
+pub(crate) use composed::record_gradient;
 pub(crate) use fused_relu::{FusedReluBackward, ReluEpilogue};
 pub(crate) use meta::Meta;
 pub(crate) use node::Edge;

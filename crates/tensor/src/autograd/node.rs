@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{
+    engine::BackwardOptions,
     fused_relu::{FusedReluBackward, ReluEpilogue},
     hook::OutputHook,
     rule::{Arrived, Ctx, Grads, Rule},
@@ -105,14 +106,14 @@ impl Node {
         Some(FusedReluBackward::new(epilogue, output))
     }
 
-    /// Runs the rule. Unless `retain` is set, the saved tensors are freed: a second run is then an error, except for
+    /// Runs the rule. Unless the graph is retained, what was saved is freed: a second run is then an error, except for
     /// nodes that save nothing.
     pub fn run(
-        &self,
+        self: &Arc<Self>,
         arrived: &Arrived,
         needs: &[bool],
         fused_relu: Option<&FusedReluBackward>,
-        retain: bool,
+        options: BackwardOptions,
     ) -> Result<Grads> {
         let kept = match &*self.saved.lock() {
             Saved::Nothing => None,
@@ -126,8 +127,9 @@ impl Node {
             }
         };
         let saved = kept.as_deref().unwrap_or_default();
-        let result = (self.rule)(&Ctx { name: self.name(), arrived, saved, needs, fused_relu })?;
-        if !retain && kept.is_some() {
+        let BackwardOptions { create_graph, .. } = options;
+        let result = (self.rule)(&Ctx { node: self, arrived, saved, needs, create_graph, fused_relu })?;
+        if !options.retains_graph() && kept.is_some() {
             *self.saved.lock() = Saved::Freed;
             *self.relu.lock() = None;
         }

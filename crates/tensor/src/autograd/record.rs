@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use kiln_backend::{Layout, MAX_RANK, Result, Shape};
+use kiln_backend::{DType, Layout, MAX_RANK, Result, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use super::{
     fused_relu::ReluEpilogue,
-    mode::grad_enabled,
+    mode::{grad_enabled, no_grad},
     node::{Edge, Node},
     rule::{Ctx, Grads, one},
     saved::SavedTensor,
@@ -47,7 +47,7 @@ pub(crate) fn record_node(
         return Ok(out);
     }
     let edges = inputs.iter().map(|t| t.edge()).collect();
-    let saved = saved.iter().map(|t| SavedTensor::new(t)).collect();
+    let saved = saved.iter().map(|t| SavedTensor::new(t, inputs, &out)).collect();
     let node = Node::new(name, edges, smallvec![*out.shape()], saved, relu, Box::new(rule));
     out.set_history(node, 0);
     Ok(out)
@@ -59,6 +59,11 @@ pub(crate) fn as_strided_node(view: &Tensor, base: &Tensor, edge: Edge) -> Arc<N
     let (view_layout, base_layout) = (*view.layout(), *base.layout());
     let rule = move |ctx: &Ctx<'_>| {
         let grad = ctx.grad()?;
+        if ctx.create_graph {
+            let positions = positions(&view_layout, &base_layout, &grad)?;
+            let sum = Tensor::zeros([base_layout.numel()], grad.options())?;
+            return Ok(one(sum.index_add(0, &positions, &grad.flatten_all()?)?.reshape(base_layout.shape())?));
+        }
         let spread = spread_out(&base_layout, &grad)?;
         // A broadcast view reads an element many times: those gradients add up.
         let (layout, grad) = fold_broadcast(&view_layout, grad)?;
@@ -82,6 +87,12 @@ pub(crate) fn copy_slices_node(view: &Tensor, base: &Tensor, base_edge: Option<E
     let (view_layout, base_layout) = (*view.layout(), *base.layout());
     let rule = move |ctx: &Ctx<'_>| {
         let grad = ctx.grad()?;
+        if ctx.create_graph {
+            let (positions, flat) = (positions(&view_layout, &base_layout, &grad)?, grad.flatten_all()?);
+            let outside = flat.scatter(0, &positions, 0)?.reshape(base_layout.shape())?;
+            let inside = flat.index_select(0, &positions)?.reshape(view_layout.shape())?;
+            return Ok(smallvec![Some(outside), Some(inside)]);
+        }
         let spread = spread_out(&base_layout, &grad)?;
         spread.copy_(&grad)?;
         let slot = spread.alias(relative(&view_layout, &base_layout)?);
@@ -97,6 +108,17 @@ pub(crate) fn copy_slices_node(view: &Tensor, base: &Tensor, base_edge: Option<E
         None,
         Box::new(rule),
     )
+}
+
+/// For each element of a view, in row-major order, its number among the elements of the base. For gradients that are
+/// recorded: what is written through an alias, as below, is not.
+fn positions(view: &Layout, base: &Layout, like: &Tensor) -> Result<Tensor> {
+    no_grad(|| {
+        let numbers = Tensor::arange(0, base.numel(), (DType::I64, like.device()))?;
+        let spread = spread_out(base, &numbers)?;
+        spread.copy_(&numbers.reshape(base.shape())?)?;
+        spread.alias(relative(view, base)?).copy()?.flatten_all()
+    })
 }
 
 /// A zeroed tensor with the layout of `base`, and the dtype and device of `like`.

@@ -3,8 +3,11 @@
 use kiln_backend::{Error, Result};
 use smallvec::{SmallVec, smallvec};
 
+use std::sync::Arc;
+
 use super::{
     fused_relu::{FusedReluBackward, ReluBackwardDone},
+    node::Node,
     saved::SavedTensor,
 };
 use crate::tensor::Tensor;
@@ -27,12 +30,14 @@ pub(crate) struct Arrived {
 
 /// The context of a rule: the incoming gradient, the saved tensors, and which gradients are needed.
 pub(crate) struct Ctx<'a> {
-    /// The node's name.
-    pub name: &'a str,
+    pub node: &'a Arc<Node>,
     pub arrived: &'a Arrived,
     pub saved: &'a [SavedTensor],
     /// For each input, whether its gradient is needed.
     pub needs: &'a [bool],
+    /// Whether the rule's own operations are recorded, for gradients of gradients. What it calls then must be operations
+    /// on tensors; primitives of a backend, which leave no trace on the tape, are for the other case.
+    pub create_graph: bool,
     /// Set if the first input is the output of a ReLU whose gradient this rule may compute as well.
     pub fused_relu: Option<&'a FusedReluBackward>,
 }
@@ -42,24 +47,40 @@ impl Ctx<'_> {
     pub fn grad(&self) -> Result<Tensor> {
         match self.arrived.grads.first() {
             Some(Some(grad)) => Ok(grad.clone()),
-            _ => Err(Error::autograd(self.name, "no gradient arrived for its output")),
+            _ => Err(Error::autograd(self.node.name(), "no gradient arrived for its output")),
         }
     }
 
     /// Saved tensor `i`, if it was not changed since.
     pub fn saved(&self, i: usize) -> Result<Tensor> {
+        let name = self.node.name();
         let Some(saved) = self.saved.get(i) else {
-            return Err(Error::autograd(self.name, format!("has no saved tensor {i}")));
+            return Err(Error::autograd(name, format!("has no saved tensor {i}")));
         };
-        saved.unchanged().ok_or_else(|| {
+        let tensor = saved.unchanged().ok_or_else(|| {
             let (now, then) = saved.versions();
             let message = format!(
                 "a tensor of shape {} that its gradient needs was changed by an in-place operation: it is at version {now}, \
                  version {then} was expected; change a `copy()` instead",
                 saved.shape()
             );
-            Error::autograd(self.name, message)
+            Error::autograd(name, message)
+        })?;
+        if !self.create_graph {
+            return Ok(tensor);
+        }
+        saved.with_history(tensor, self.node).ok_or_else(|| {
+            let message = format!(
+                "its gradient has no gradient (`create_graph`): it reads saved tensor {i}, which is neither an input nor the \
+                 output, so how it depends on the inputs is not known"
+            );
+            Error::autograd(name, message)
         })
+    }
+
+    /// Saved tensor `i`, which does not depend on the inputs: gradients of gradients stop there.
+    pub fn constant(&self, i: usize) -> Result<Tensor> {
+        Ctx { create_graph: false, ..*self }.saved(i)
     }
 
     /// If [`grad`](Ctx::grad) is already that of the input of this node's ReLU: what was computed along with it.

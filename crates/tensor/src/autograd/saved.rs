@@ -4,7 +4,19 @@ use std::sync::Arc;
 
 use kiln_backend::{Layout, Shape};
 
+use super::node::{Edge, Node};
 use crate::{storage::Storage, tensor::Tensor};
+
+/// What a saved tensor is to the operation, from which its history follows without being stored a second time.
+#[derive(Clone, Copy)]
+enum Role {
+    /// The input of this number.
+    Input(usize),
+    /// The (first) output.
+    Output,
+    /// Something else, which the gradient rule takes as a constant.
+    Other,
+}
 
 /// The data of a tensor without its history (so that a node never owns its own output's history, nor a chain of older
 /// nodes), and the version at which it was saved.
@@ -12,13 +24,22 @@ pub(crate) struct SavedTensor {
     storage: Arc<Storage>,
     layout: Layout,
     version: u32,
+    role: Role,
 }
 
 impl SavedTensor {
-    pub fn new(tensor: &Tensor) -> SavedTensor {
+    /// `tensor`, which an operation that made `out` from `inputs` saves.
+    pub fn new(tensor: &Tensor, inputs: &[&Tensor], out: &Tensor) -> SavedTensor {
         let storage = tensor.0.storage.clone();
         let version = storage.version();
-        SavedTensor { storage, layout: *tensor.layout(), version }
+        // `out` may be another handle of the saved tensor's memory.
+        let is_output = || out.shares_memory(tensor) && out.layout() == tensor.layout();
+        let role = match inputs.iter().position(|input| input.is_same(tensor)) {
+            Some(input) => Role::Input(input),
+            None if is_output() => Role::Output,
+            None => Role::Other,
+        };
+        SavedTensor { storage, layout: *tensor.layout(), version, role }
     }
 
     pub fn shape(&self) -> &Shape {
@@ -33,5 +54,21 @@ impl SavedTensor {
     /// The tensor, if it was not changed since.
     pub fn unchanged(&self) -> Option<Tensor> {
         (self.storage.version() == self.version).then(|| Tensor::from_storage(self.storage.clone(), self.layout))
+    }
+
+    /// `tensor`, which is [`unchanged`](SavedTensor::unchanged), with the history that it had when `node` saved it. `None` if
+    /// gradients would have to flow to it and its history is not known.
+    pub fn with_history(&self, tensor: Tensor, node: &Arc<Node>) -> Option<Tensor> {
+        let edge = match self.role {
+            Role::Input(input) => node.edges.get(input)?.clone(),
+            Role::Output => Some(Edge::Node { node: node.clone(), output: 0 }),
+            Role::Other => return (!tensor.dtype().is_float()).then_some(tensor),
+        };
+        match edge {
+            None => {}
+            Some(Edge::Leaf(leaf)) => return Some(leaf),
+            Some(Edge::Node { node, output }) => tensor.set_history(node, output),
+        }
+        Some(tensor)
     }
 }

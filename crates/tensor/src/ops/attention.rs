@@ -290,28 +290,40 @@ impl Plan {
 
     /// Computes attention block by block, with a single node on the tape.
     fn blocked(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<Tensor>, blocks: Vec<Block>) -> Result<Tensor> {
-        let Extents { samples, heads, queries, values, .. } = self.extents;
         let masked = mask.as_ref().map(Mask::new).transpose()?;
         let draws: Vec<Option<RandomState>> = blocks.iter().map(|block| self.draws(block)).collect();
-        let out = no_grad(|| {
-            let out = Tensor::empty([samples, heads, queries, values], q.options())?;
-            for (block, draws) in blocks.iter().zip(&draws) {
-                let weights = self.weights(block, &self.scaled(&block.queries_of(q)?)?, k, masked.as_ref())?;
-                let weights = self.thinned(&weights, *draws)?;
-                block.queries_of(&out)?.copy_(&weights.matmul(&computed(&block.keys_of(v)?)?)?)?;
-            }
-            masked.as_ref().map_or(Ok(out.clone()), |mask| mask.revived(&out))
-        })?;
+        let out = no_grad(|| self.forward([q, k, v], masked.as_ref(), (&blocks, &draws)))?;
         let plan = self.clone();
         let mut saved: SmallVec<[&Tensor; 4]> = smallvec![q, k, v];
         saved.extend(mask.as_ref());
         let is_masked = mask.is_some();
         record(out, "ScaledDotProductFlashAttentionForCpuBackward0", &[q, k, v], &saved, move |ctx| {
             let (q, k, v) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?);
-            let mask = if is_masked { Some(Mask::new(&ctx.saved(3)?)?) } else { None };
+            let mask = if is_masked { Some(Mask::new(&ctx.constant(3)?)?) } else { None };
+            if ctx.create_graph {
+                return ctx.composed(&[q, k, v], |inputs| {
+                    plan.forward([&inputs[0], &inputs[1], &inputs[2]], mask.as_ref(), (&blocks, &draws))
+                });
+            }
             let [dq, dk, dv] = plan.gradients([&q, &k, &v], mask.as_ref(), &ctx.grad()?, (&blocks, &draws))?;
             Ok(smallvec![Some(dq), Some(dk), Some(dv)])
         })
+    }
+
+    fn forward(
+        &self,
+        [q, k, v]: [&Tensor; 3],
+        mask: Option<&Mask>,
+        (blocks, draws): (&[Block], &[Option<RandomState>]),
+    ) -> Result<Tensor> {
+        let Extents { samples, heads, queries, values, .. } = self.extents;
+        let out = Tensor::empty([samples, heads, queries, values], q.options())?;
+        for (block, draws) in blocks.iter().zip(draws) {
+            let weights = self.weights(block, &self.scaled(&block.queries_of(q)?)?, k, mask)?;
+            let weights = self.thinned(&weights, *draws)?;
+            block.queries_of(&out)?.copy_(&weights.matmul(&computed(&block.keys_of(v)?)?)?)?;
+        }
+        mask.map_or(Ok(out.clone()), |mask| mask.revived(&out))
     }
 
     fn draws(&self, block: &Block) -> Option<RandomState> {
@@ -343,7 +355,7 @@ impl Plan {
 
     fn thinned(&self, weights: &Tensor, draws: Option<RandomState>) -> Result<Tensor> {
         match draws {
-            Some(state) => weights.dropped(self.dropout, state),
+            Some(state) => weights.dropped_again(self.dropout, state),
             None if self.dropout == 1.0 => weights.mul(0),
             None => Ok(weights.clone()),
         }

@@ -7,7 +7,7 @@ use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::{
-    check,
+    check, formula,
     promotion::{narrowed, result_type},
     rhs::Rhs,
 };
@@ -183,13 +183,13 @@ pub(super) fn arithmetic_as(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) 
                         None => ctx.saved(tensors.next().unwrap_or(0)).map(Rhs::Tensor),
                     };
                     let (a, b) = (operand(0)?, operand(1)?);
+                    if ctx.create_graph {
+                        let full = formula::binary_gradient(op, side, &grad, &a, &b)?;
+                        return full.sum_to(&shape)?.to_dtype(grad.dtype());
+                    }
                     if shape != *grad.shape() && grad.dtype().size() == 2 && op != BinaryOp::Mul {
                         // A sum over a broadcast is rounded once, after the sum.
-                        let widened = |operand: Rhs| match operand {
-                            Rhs::Tensor(tensor) => tensor.widened().map(Rhs::Tensor),
-                            number @ Rhs::Scalar(_) => Ok(number),
-                        };
-                        let full = side_gradient(op, side, &grad.widened()?, &widened(a)?, &widened(b)?)?;
+                        let full = side_gradient(op, side, &grad.widened()?, &a.widened()?, &b.widened()?)?;
                         return full.sum_to(&shape)?.to_dtype(grad.dtype());
                     }
                     side_gradient(op, side, &grad, &a, &b)?

@@ -41,7 +41,8 @@ impl Tensor {
         };
         let sizes = self.class_sizes(op, target, weight, rule)?;
         if target.requires_grad() {
-            return self.soft_class_loss(target, weight, rule);
+            let losses = written_out(&self.reshape(sizes.flat)?, &target.reshape(sizes.flat)?, weight, rule)?;
+            return if rule.reduction == Reduction::None { losses.reshape(sizes.out) } else { Ok(losses) };
         }
         let x = crate::no_grad(|| self.reshape(sizes.flat))?;
         let soft = target.dtype().is_float();
@@ -80,12 +81,20 @@ impl Tensor {
                 ("label_smoothing", rule.label_smoothing.into()),
             ]
         });
-        let with_weight = [&x, &flat_target, &lse, &total, weight.unwrap_or(&total)];
-        let saved = if weight.is_some() { &with_weight[..] } else { &with_weight[..4] };
+        // The scores as they were given, for gradients of gradients: `x` may be a copy of them.
+        let with_weight = [&x, &flat_target, &lse, &total, self, weight.unwrap_or(&total)];
+        let saved = if weight.is_some() { &with_weight[..] } else { &with_weight[..5] };
         record(loss, name, &[self], saved, move |ctx| {
-            let (grad, x, target) = (ctx.grad()?.reshape(loss_shape)?, ctx.saved(0)?, ctx.saved(1)?);
-            let (lse, total) = (ctx.saved(2)?, ctx.saved(3)?);
-            let weight = if ctx.saved.len() == 5 { Some(ctx.saved(4)?) } else { None };
+            let target = ctx.constant(1)?;
+            let weight = if ctx.saved.len() == 6 { Some(ctx.constant(5)?) } else { None };
+            if ctx.create_graph {
+                return ctx.composed(&[ctx.saved(4)?], |scores| {
+                    let losses = written_out(&scores[0].reshape(sizes.flat)?, &target, weight.as_ref(), &rule)?;
+                    losses.reshape(shape)
+                });
+            }
+            let grad = ctx.grad()?.reshape(loss_shape)?;
+            let (x, lse, total) = (ctx.saved(0)?, ctx.saved(2)?, ctx.saved(3)?);
             let (g, t, w) = (grad.read(), target.read(), weight.as_ref().map(Tensor::read));
             let (l, d, input) = (lse.read(), total.read(), x.read());
             let gradient = Tensor::compute(x.device(), x.dtype(), *x.shape(), |backend, out| {
@@ -163,30 +172,40 @@ impl Tensor {
         let (flat, samples) = (Shape::new(&[n, classes, positions])?, Shape::new(&[n, positions])?);
         Ok(Sizes { flat, samples, out })
     }
+}
 
-    /// Cross-entropy against probabilities that require gradients, composed of differentiable operations.
-    fn soft_class_loss(&self, target: &Tensor, weight: Option<&Tensor>, rule: &ClassLoss) -> Result<Tensor> {
-        if self.dtype().size() == 2 {
-            // Half precision is rounded once, at the end.
-            let weight = weight.map(Tensor::widened).transpose()?;
-            let loss = self.widened()?.soft_class_loss(&target.widened()?, weight.as_ref(), rule)?;
-            return loss.to_dtype(self.dtype());
-        }
-        let dim = self.rank().min(2) - 1;
-        let classes = self.dims()[dim];
-        let smooth = rule.label_smoothing;
-        let target = target.mul(1.0 - smooth)?.add(smooth / classes as f64)?;
-        let mut terms = self.log_softmax(dim)?.mul(&target)?;
-        if let Some(weight) = weight {
-            let mut shape = vec![1; self.rank()];
-            shape[dim] = classes;
-            terms = terms.mul(&weight.reshape(shape)?)?;
-        }
-        let losses = terms.sum(dim)?.neg()?;
-        match rule.reduction {
+/// The loss of scores `[N, C, S]` from operations that have gradients of gradients, and a gradient for probabilities as
+/// targets (`[N, C, S]`; labels are `[N, S]`). `[N, S]`, or a scalar if the rule reduces.
+fn written_out(x: &Tensor, target: &Tensor, weight: Option<&Tensor>, rule: &ClassLoss) -> Result<Tensor> {
+    if x.dtype().size() == 2 {
+        // Half precision is rounded once, at the end.
+        let weight = weight.map(Tensor::widened).transpose()?;
+        return written_out(&x.widened()?, &target.widened()?, weight.as_ref(), rule)?.to_dtype(x.dtype());
+    }
+    let classes = x.dims()[1];
+    let (kept, share) = (1.0 - rule.label_smoothing, rule.label_smoothing / classes as f64);
+    let log_probs = if rule.input == ClassLossInput::Logits { x.log_softmax(1)? } else { x.clone() };
+    let weighted = |t: &Tensor| weight.map_or(Ok(t.clone()), |weight| t.mul(&weight.reshape([1, classes, 1])?));
+    if target.dtype().is_float() {
+        let losses = weighted(&log_probs.mul(&target.mul(kept)?.add(share)?)?)?.sum(1)?.neg()?;
+        return match rule.reduction {
             Reduction::None => Ok(losses),
             Reduction::Sum => losses.sum(()),
             Reduction::Mean => losses.mean(()),
-        }
+        };
+    }
+    let ignored = target.eq(rule.ignore_index)?;
+    let labels = target.masked_fill(&ignored, 0)?;
+    let weights = weighted(&Tensor::ones([1, classes, 1], x.options())?)?.expand(x.shape())?;
+    let weights = weights.gather(1, &labels.unsqueeze(1)?)?.squeeze(1)?.masked_fill(&ignored, 0)?;
+    let mut losses = log_probs.gather(1, &labels.unsqueeze(1)?)?.squeeze(1)?.mul(&weights)?.mul(-kept)?;
+    if rule.label_smoothing != 0.0 {
+        losses = losses.sub(&weighted(&log_probs)?.sum(1)?.mul(share)?)?;
+    }
+    let losses = losses.masked_fill(&ignored, 0)?;
+    match rule.reduction {
+        Reduction::None => Ok(losses),
+        Reduction::Sum => losses.sum(()),
+        Reduction::Mean => losses.sum(())?.div(&weights.sum(())?),
     }
 }

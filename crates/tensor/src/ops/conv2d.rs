@@ -12,9 +12,12 @@ use super::{
     pad::PadMode,
 };
 use crate::{
-    autograd::{Grads, record},
+    autograd::{Grads, record, record_gradient},
     tensor::Tensor,
 };
+
+/// The node of the gradients of a convolution.
+const NODE: &str = "ConvolutionBackwardBackward0";
 
 #[located]
 impl Tensor {
@@ -83,7 +86,9 @@ impl Tensor {
         let saved: &[&Tensor] = if relu { &[self, weight, &out] } else { &[self, weight] };
         let result = record(result, name, inputs, saved, move |ctx| {
             let (mut grad, mut of_bias) = (ctx.grad()?, None);
-            if let (true, [_, _, true]) = (relu, ctx.needs) {
+            if relu && ctx.create_graph {
+                grad = grad.masked_fill(&ctx.constant(2)?.le(0)?, 0)?;
+            } else if let (true, [_, _, true]) = (relu, ctx.needs) {
                 let (masked, sums) = grad.relu_bias_gradient(&ctx.saved(2)?, 1)?;
                 (grad, of_bias) = (masked, Some(sums));
             } else if relu {
@@ -91,8 +96,8 @@ impl Tensor {
             }
             let (x, weight) = (ctx.saved(0)?, ctx.saved(1)?);
             let mut grads: Grads = smallvec![
-                ctx.when(0, || grad.conv2d_to_input(&weight, &rule, image_layout(&x, *x.shape())))?,
-                ctx.when(1, || grad.conv2d_to_weight(&x, &rule, *weight.shape()))?
+                ctx.when(0, || grad.conv2d_input_gradient(&weight, &rule, image_layout(&x, *x.shape())))?,
+                ctx.when(1, || grad.conv2d_weight_gradient(&x, &rule, *weight.shape()))?
             ];
             if ctx.needs.len() == 3 {
                 grads.push(if of_bias.is_some() { of_bias } else { ctx.when(2, || grad.sum([0, 2, 3]))? });
@@ -188,15 +193,10 @@ impl Tensor {
         let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
         let out = record(out, "ConvolutionBackward0", inputs, &[self, weight], move |ctx| {
             let (grad, x, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
-            let to_input = || {
-                let (g, k, layout) = (grad.read(), weight.read(), image_layout(&x, *x.shape()));
-                Tensor::compute_in(grad.device(), grad.dtype(), layout, |backend, out| {
-                    backend
-                        .conv2d(Conv2dArgs { rule, x: g.view(), w: k.view(), bias: None, relu: false, out }.checked()?)
-                })
-            };
-            let mut grads: Grads =
-                smallvec![ctx.when(0, to_input)?, ctx.when(1, || x.conv2d_to_weight(&grad, &rule, *weight.shape()))?];
+            let mut grads: Grads = smallvec![
+                ctx.when(0, || grad.convolved(&weight, &rule, image_layout(&x, *x.shape())))?,
+                ctx.when(1, || x.conv2d_weight_gradient(&grad, &rule, *weight.shape()))?
+            ];
             if ctx.needs.len() == 3 {
                 grads.push(ctx.when(2, || grad.sum([0, 2, 3]))?);
             }
@@ -229,6 +229,50 @@ impl Tensor {
         Tensor::compute(self.device(), self.dtype(), shape, |backend, out| {
             backend
                 .conv2d_grad_weight(Conv2dGradWeightArgs { rule: *rule, grad: g.view(), x: x.view(), out }.checked()?)
+        })
+    }
+
+    // A convolution is linear in the image and in the weight, so its gradients are each other's gradients: below, each of the
+    // three is recorded in terms of the other two where the backward pass is recorded.
+
+    /// The convolution with `weight` alone, for gradients.
+    fn convolved(&self, weight: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
+        let (x, k) = (self.read(), weight.read());
+        let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
+            let (x, w) = (x.view(), k.view());
+            backend.conv2d(Conv2dArgs { rule: *rule, x, w, bias: None, relu: false, out }.checked()?)
+        })?;
+        let rule = *rule;
+        record_gradient(out, NODE, &[self, weight], &[self, weight], move |ctx| {
+            let (grad, x, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            Ok(smallvec![
+                ctx.when(0, || grad.conv2d_input_gradient(&weight, &rule, image_layout(&x, *x.shape())))?,
+                ctx.when(1, || grad.conv2d_weight_gradient(&x, &rule, *weight.shape()))?
+            ])
+        })
+    }
+
+    /// The gradient of the image `[…, H, W]` that `layout` describes, where this tensor is that of the convolution's output.
+    fn conv2d_input_gradient(&self, weight: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
+        let (out, rule) = (self.conv2d_to_input(weight, rule, layout)?, *rule);
+        record_gradient(out, NODE, &[self, weight], &[self, weight], move |ctx| {
+            let (of_image, grad, weight) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            Ok(smallvec![
+                ctx.when(0, || of_image.convolved(&weight, &rule, image_layout(&grad, *grad.shape())))?,
+                ctx.when(1, || grad.conv2d_weight_gradient(&of_image, &rule, *weight.shape()))?
+            ])
+        })
+    }
+
+    /// The gradient of the weight, of `shape`, where this tensor is that of the output of the convolution of `x`.
+    fn conv2d_weight_gradient(&self, x: &Tensor, rule: &Conv2d, shape: Shape) -> Result<Tensor> {
+        let (out, rule) = (self.conv2d_to_weight(x, rule, shape)?, *rule);
+        record_gradient(out, NODE, &[self, x], &[self, x], move |ctx| {
+            let (of_weight, grad, x) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+            Ok(smallvec![
+                ctx.when(0, || x.convolved(&of_weight, &rule, image_layout(&grad, *grad.shape())))?,
+                ctx.when(1, || grad.conv2d_input_gradient(&of_weight, &rule, image_layout(&x, *x.shape())))?
+            ])
         })
     }
 }

@@ -5,7 +5,7 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
-    autograd::{one, record},
+    autograd::{one, record, record_gradient},
     creation,
     tensor::Tensor,
 };
@@ -31,9 +31,16 @@ impl Tensor {
         }
         let state = creation::take(self.numel(), 1);
         let out = record(self.dropped(p, state)?, "NativeDropoutBackward0", &[self], &[], move |ctx| {
-            Ok(one(ctx.grad()?.dropped(p, state)?))
+            Ok(one(ctx.grad()?.dropped_again(p, state)?))
         })?;
         Ok(out.described(OP, || []))
+    }
+
+    /// [`dropped`](Tensor::dropped) for a gradient, which is recorded where the pass is: the same mask each way.
+    pub(super) fn dropped_again(&self, p: f64, state: RandomState) -> Result<Tensor> {
+        record_gradient(self.dropped(p, state)?, "NativeDropoutBackwardBackward0", &[self], &[], move |ctx| {
+            Ok(one(ctx.grad()?.dropped_again(p, state)?))
+        })
     }
 
     /// Dropout with the random numbers from `state` on; its gradient is the same function of the incoming gradient.

@@ -118,6 +118,9 @@ fn forward(
 }
 
 fn gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
+    if ctx.create_graph {
+        return recorded_gradients(ctx, relu);
+    }
     let mut grad = ctx.grad()?;
     if relu && ctx.relu_done().is_none() {
         grad = grad.relu_gradient(&ctx.saved(2)?)?;
@@ -134,6 +137,20 @@ fn gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
     let mut grads: Grads = smallvec![of_input, ctx.when(1, || product(&grad.t()?, &ctx.saved(0)?))?];
     if ctx.needs.len() == 3 {
         grads.push(ctx.when(2, || bias_grad.map_or_else(|| grad.sum(0), Ok))?);
+    }
+    Ok(grads)
+}
+
+/// [`gradients`] by operations that are recorded.
+fn recorded_gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
+    let mut grad = ctx.grad()?;
+    if relu {
+        grad = grad.masked_fill(&ctx.constant(2)?.le(0)?, 0)?;
+    }
+    let mut grads: Grads =
+        smallvec![ctx.when(0, || grad.matmul(&ctx.saved(1)?))?, ctx.when(1, || grad.t()?.matmul(&ctx.saved(0)?))?];
+    if ctx.needs.len() == 3 {
+        grads.push(ctx.when(2, || grad.sum(0))?);
     }
     Ok(grads)
 }

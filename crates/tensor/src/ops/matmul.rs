@@ -134,9 +134,12 @@ fn matrix(t: &Tensor) -> (usize, usize) {
 
 fn product_gradients(ctx: &crate::autograd::Ctx<'_>) -> Result<Grads> {
     let (grad, a, b) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
+    let product = |a: &Tensor, b: &Tensor, shape: &Shape| {
+        if ctx.create_graph { a.matmul(b)?.sum_to(shape) } else { summed_product(a, b, shape) }
+    };
     Ok(smallvec![
-        ctx.when(0, || summed_product(&grad, &b.transpose(-1, -2)?, a.shape()))?,
-        ctx.when(1, || summed_product(&a.transpose(-1, -2)?, &grad, b.shape()))?
+        ctx.when(0, || product(&grad, &b.transpose(-1, -2)?, a.shape()))?,
+        ctx.when(1, || product(&a.transpose(-1, -2)?, &grad, b.shape()))?
     ])
 }
 

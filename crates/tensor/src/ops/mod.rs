@@ -15,6 +15,7 @@ mod draw;
 mod dropout;
 mod einsum;
 mod embedding;
+mod formula;
 mod gather;
 mod images;
 mod index;

@@ -104,10 +104,7 @@ impl Tensor {
         })?;
         drop((operands, m, v));
         let saved = Saved { weight, stats: [&mean, &var] };
-        let out =
-            saved.record(out, "NativeBatchNormBackward0", self, &inputs, move |ctx, x, weight, [mean, var]| {
-                gradients(ctx, x, weight, Norm::Channels { training: false }, mean, &var.add(eps)?.rsqrt()?)
-            })?;
+        let out = saved.record(out, "NativeBatchNormBackward0", self, &inputs, Norm::ByRunning { eps })?;
         let all: SmallVec<[&Tensor; 5]> =
             [Some(self), Some(running.mean), Some(running.var), weight, bias].into_iter().flatten().collect();
         Ok(out.noted("batch_norm", &all, || scaled(eps, weight, bias)))
@@ -164,9 +161,7 @@ impl Tensor {
             }
         }
         let saved = Saved { weight, stats: [&mean, &inv_std] };
-        saved.record(out, "NativeBatchNormBackward0", self, &inputs, |ctx, x, weight, [mean, inv_std]| {
-            gradients(ctx, x, weight, Norm::Channels { training: true }, mean, inv_std)
-        })
+        saved.record(out, "NativeBatchNormBackward0", self, &inputs, Norm::ByBatch { eps })
     }
 
     /// Normalizes the last dimensions, which have the extents `shape`, together: subtracts their mean, divides by
@@ -213,9 +208,7 @@ impl Tensor {
         })?;
         drop(operands);
         let saved = Saved { weight, stats: [&mean, &inv_std] };
-        let out = saved.record(out, "NativeLayerNormBackward0", self, &inputs, |ctx, x, weight, [mean, inv_std]| {
-            gradients(ctx, x, weight, Norm::Rows, mean, inv_std)
-        })?;
+        let out = saved.record(out, "NativeLayerNormBackward0", self, &inputs, Norm::Rows { eps })?;
         Ok(out.described("layer_norm", || scaled(eps, weight, bias)))
     }
 
@@ -308,27 +301,24 @@ impl<'a> Operands<'a> {
 /// The tensors that the gradients of a normalization read besides the input.
 struct Saved<'a> {
     weight: Option<&'a Tensor>,
+    /// The mean, and `1 / sqrt(variance + eps)`; or running mean and variance.
     stats: [&'a Tensor; 2],
 }
 
 impl Saved<'_> {
-    fn record(
-        &self,
-        out: Tensor,
-        name: &'static str,
-        x: &Tensor,
-        inputs: &[&Tensor],
-        rule: impl Fn(&Ctx<'_>, &Tensor, Option<&Tensor>, [&Tensor; 2]) -> Result<[Option<Tensor>; 3]>
-        + Send
-        + Sync
-        + 'static,
-    ) -> Result<Tensor> {
+    fn record(&self, out: Tensor, name: &'static str, x: &Tensor, inputs: &[&Tensor], norm: Norm) -> Result<Tensor> {
         let all: SmallVec<[&Tensor; 4]> =
             [Some(x), Some(self.stats[0]), Some(self.stats[1]), self.weight].into_iter().flatten().collect();
         let (scaled, count) = (self.weight.is_some(), inputs.len());
         record(out, name, inputs, &all, move |ctx| {
             let weight = if scaled { Some(ctx.saved(3)?) } else { None };
-            let [x, weight_grad, bias] = rule(ctx, &ctx.saved(0)?, weight.as_ref(), [&ctx.saved(1)?, &ctx.saved(2)?])?;
+            let x = ctx.saved(0)?;
+            if ctx.create_graph {
+                return recorded_gradients(ctx, x, weight, norm);
+            }
+            let (mean, stat) = (ctx.saved(1)?, ctx.saved(2)?);
+            let inv_std = if let Norm::ByRunning { eps } = norm { stat.add(eps)?.rsqrt()? } else { stat };
+            let [x, weight_grad, bias] = gradients(ctx, &x, weight.as_ref(), norm, &mean, &inv_std)?;
             let mut grads: Grads = smallvec![x];
             if scaled {
                 grads.push(weight_grad);
@@ -341,11 +331,54 @@ impl Saved<'_> {
     }
 }
 
-/// The kind of normalization.
+/// What is normalized, and by which statistics.
 #[derive(Clone, Copy)]
 enum Norm {
-    Channels { training: bool },
-    Rows,
+    /// Channels of images, by those of the batch.
+    ByBatch { eps: f64 },
+    /// Channels of images, by running ones, which are constants.
+    ByRunning { eps: f64 },
+    /// Rows of a matrix, each by its own.
+    Rows { eps: f64 },
+}
+
+/// The gradients by operations that are recorded: those of the normalization written out.
+fn recorded_gradients(ctx: &Ctx<'_>, x: Tensor, weight: Option<Tensor>, norm: Norm) -> Result<Grads> {
+    let scaled = weight.is_some();
+    let inputs: SmallVec<[Tensor; 2]> = [Some(x), weight].into_iter().flatten().collect();
+    let mut grads = ctx.composed(&inputs, |inputs| {
+        let (x, dtype) = (inputs[0].widened()?, inputs[0].dtype());
+        let spread = |t: &Tensor| match norm {
+            Norm::Rows { .. } => t.unsqueeze(0),
+            _ => t.reshape([1, t.numel(), 1, 1]),
+        };
+        let average = |t: &Tensor| match norm {
+            Norm::Rows { .. } => t.mean_keepdim(1),
+            _ => t.mean_keepdim([0, 2, 3]),
+        };
+        let (centered, var, eps) = match norm {
+            Norm::ByRunning { eps } => (x.sub(&spread(&ctx.constant(1)?)?)?, spread(&ctx.constant(2)?)?, eps),
+            Norm::ByBatch { eps } | Norm::Rows { eps } => {
+                let centered = x.sub(&average(&x)?)?;
+                let var = average(&centered.square()?)?;
+                (centered, var, eps)
+            }
+        };
+        let mut out = centered.mul(&var.add(eps)?.rsqrt()?)?;
+        if scaled {
+            out = out.mul(&spread(&inputs[1].widened()?)?)?;
+        }
+        out.to_dtype(dtype)
+    })?;
+    if grads.len() < ctx.needs.len() {
+        // The shift.
+        let grad = ctx.grad()?;
+        grads.push(ctx.when(grads.len(), || match norm {
+            Norm::Rows { .. } => grad.sum(0),
+            _ => grad.sum([0, 2, 3]),
+        })?);
+    }
+    Ok(grads)
 }
 
 /// The gradients of input, scale and shift, as needed.
@@ -370,10 +403,13 @@ fn gradients(
         let (grad, x, weight) = (g.view(), xr.view(), w.as_ref().map(Reading::view));
         let (mean, inv_std) = (m.view(), i.view());
         match norm {
-            Norm::Channels { training } => backend
-                .batch_norm_grad(BatchNormGradArgs { training, grad, x, weight, mean, inv_std, grads }.checked()?),
-            Norm::Rows => {
+            Norm::Rows { .. } => {
                 backend.layer_norm_grad(LayerNormGradArgs { grad, x, weight, mean, inv_std, grads }.checked()?)
+            }
+            Norm::ByBatch { .. } | Norm::ByRunning { .. } => {
+                let training = matches!(norm, Norm::ByBatch { .. });
+                let args = BatchNormGradArgs { training, grad, x, weight, mean, inv_std, grads };
+                backend.batch_norm_grad(args.checked()?)
             }
         }
     };

@@ -51,7 +51,12 @@ impl Tensor {
                 let pads = onnx_order(&all);
                 let out = record(out, "ConstantPadNdBackward0", &[self], &[], move |ctx| {
                     let back: Amounts = all.iter().map(|[a, b]| [-a, -b]).collect();
-                    Ok(one(ctx.grad()?.padded(&back, 0.0)?))
+                    let grad = ctx.grad()?;
+                    if ctx.create_graph {
+                        let amounts: SmallVec<[i64; 2 * MAX_RANK]> = back.iter().rev().flatten().copied().collect();
+                        return Ok(one(grad.pad(&amounts, PadMode::Constant(0.0))?));
+                    }
+                    Ok(one(grad.padded(&back, 0.0)?))
                 })?;
                 Ok(out
                     .described("pad", || [("pads", pads.into()), ("mode", "constant".into()), ("value", value.into())]))

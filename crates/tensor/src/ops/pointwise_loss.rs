@@ -72,6 +72,13 @@ impl Tensor {
             ]
         });
         record(loss, name, &[self, target], &tensors, move |ctx| {
+            if ctx.create_graph {
+                let weight = is_weighted.then(|| ctx.constant(2)).transpose()?;
+                let pos_weight = has_positive.then(|| ctx.constant(2 + usize::from(is_weighted))).transpose()?;
+                return ctx.composed(&[ctx.saved(0)?, ctx.saved(1)?], |operands| {
+                    written_out(kind, operands, weight.as_ref(), pos_weight.as_ref(), reduction)
+                });
+            }
             let grad = ctx.grad()?;
             let saved: Vec<Tensor> = (0..ctx.saved.len()).map(|i| ctx.saved(i)).collect::<Result<_>>()?;
             let tensors: Vec<&Tensor> = saved.iter().collect();
@@ -98,7 +105,39 @@ impl Tensor {
     }
 }
 
-/// The tensors of a loss, locked and broadcast: input, target, then the weights, if any.
+/// The loss of input and target from operations that have gradients of gradients.
+fn written_out(
+    kind: PointwiseLossKind,
+    operands: &[Tensor],
+    weight: Option<&Tensor>,
+    pos_weight: Option<&Tensor>,
+    reduction: Reduction,
+) -> Result<Tensor> {
+    let (x, y, dtype) = (operands[0].widened()?, operands[1].widened()?, operands[0].dtype());
+    let mut losses = match kind {
+        PointwiseLossKind::Mse => x.sub(&y)?.square()?,
+        PointwiseLossKind::L1 => x.sub(&y)?.abs()?,
+        // `(1 - y) x + (1 + (p - 1) y) softplus(-x)`
+        PointwiseLossKind::BceWithLogits => {
+            let mut positive = x.neg()?.softplus()?;
+            if let Some(p) = pos_weight {
+                positive = positive.mul(&p.widened()?.sub(1)?.mul(&y)?.add(1)?)?;
+            }
+            y.rsub(1)?.mul(&x)?.add(&positive)?
+        }
+    };
+    if let Some(weight) = weight {
+        losses = losses.mul(&weight.widened()?)?;
+    }
+    match reduction {
+        Reduction::None => Ok(losses),
+        Reduction::Sum => losses.sum(()),
+        Reduction::Mean => losses.mean(()),
+    }?
+    .to_dtype(dtype)
+}
+
+/// The tensors of a loss, locked and broadcast: input, target, then the weights that there are.
 struct Operands<'a> {
     locked: Vec<(Reading<'a>, Layout)>,
 }

@@ -1,14 +1,14 @@
 //! Max and average pooling of images, also adaptive.
 
 use kiln_backend::{
-    Arguments, AvgPool2dArgs, AvgPool2dGradArgs, Backend, DType, Error, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d,
-    PoolDivisor, Result, Shape, ViewMut,
+    Arguments, AvgPool2dArgs, AvgPool2dGradArgs, Backend, DType, Error, Layout, MaxPool2dArgs, MaxPool2dGradArgs,
+    Pool2d, PoolDivisor, Result, Shape, ViewMut,
 };
 use kiln_derive::located;
 
 use super::images::{batched, image_layout, writing};
 use crate::{
-    autograd::{one, record},
+    autograd::{one, record, record_gradient},
     tensor::Tensor,
 };
 
@@ -236,13 +236,22 @@ impl Tensor {
         let Some(indices) = indices else { return Ok((values, None)) };
         let to = image_layout(self, *self.shape());
         let values = record(values, node, &[self], &[&indices], move |ctx| {
-            let (grad, indices) = (ctx.grad()?, ctx.saved(0)?);
-            let (g, i) = (grad.read(), indices.read());
-            Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), to, |backend, out| {
-                backend.max_pool2d_grad(MaxPool2dGradArgs { pool, grad: g.view(), indices: i.view(), out }.checked()?)
-            })?))
+            Ok(one(ctx.grad()?.max_unpooled(&ctx.saved(0)?, pool, to)?))
         })?;
         Ok((values, Some(indices)))
+    }
+
+    /// The gradient of the image that `to` describes, where this tensor is that of its maxima at `indices`.
+    fn max_unpooled(&self, indices: &Tensor, pool: Pool2d, to: Layout) -> Result<Tensor> {
+        let (g, i) = (self.read(), indices.read());
+        let out = Tensor::compute_in(self.device(), self.dtype(), to, |backend, out| {
+            backend.max_pool2d_grad(MaxPool2dGradArgs { pool, grad: g.view(), indices: i.view(), out }.checked()?)
+        })?;
+        record_gradient(out, "MaxPool2DWithIndicesBackwardBackward0", &[self], &[indices], move |ctx| {
+            let (grad, indices) = (ctx.grad()?, ctx.saved(0)?);
+            let planes = |t: &Tensor| t.reshape([t.dims()[0], t.dims()[1], t.dims()[2] * t.dims()[3]]);
+            Ok(one(planes(&grad)?.gather(2, &planes(&indices)?)?.reshape(indices.shape())?))
+        })
     }
 
     fn averaged(&self, node: &'static str, pool: Pool2d, divisor: PoolDivisor, size: [usize; 2]) -> Result<Tensor> {
@@ -254,14 +263,23 @@ impl Tensor {
         })?;
         drop(reading);
         let to = image_layout(self, *self.shape());
-        let out = record(out, node, &[self], &[], move |ctx| {
-            let grad = ctx.grad()?;
-            let g = grad.read();
-            Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), to, |backend, out| {
-                backend.avg_pool2d_grad(AvgPool2dGradArgs { pool, divisor, grad: g.view(), out }.checked()?)
-            })?))
-        })?;
+        let out =
+            record(out, node, &[self], &[], move |ctx| Ok(one(ctx.grad()?.avg_unpooled(node, pool, divisor, to)?)))?;
         Ok(described(out, self, ["avg_pool2d", "adaptive_avg_pool2d"], pool, divisor))
+    }
+
+    /// The gradient of the image that `to` describes, where this tensor is that of its averages. It is linear, and so the
+    /// averages are its gradient.
+    fn avg_unpooled(&self, node: &'static str, pool: Pool2d, divisor: PoolDivisor, to: Layout) -> Result<Tensor> {
+        let g = self.read();
+        let out = Tensor::compute_in(self.device(), self.dtype(), to, |backend, out| {
+            backend.avg_pool2d_grad(AvgPool2dGradArgs { pool, divisor, grad: g.view(), out }.checked()?)
+        })?;
+        drop(g);
+        let (_, _, h, w) = self.dims4()?;
+        record_gradient(out, "AvgPool2DBackwardBackward0", &[self], &[], move |ctx| {
+            Ok(one(ctx.grad()?.averaged(node, pool, divisor, [h, w])?))
+        })
     }
 }
 

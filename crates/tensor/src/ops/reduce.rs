@@ -278,7 +278,8 @@ impl Tensor {
         let out = record(self.reduce(ReduceOp::Prod, &plan)?, node, &[self], &[self], move |ctx| {
             // Half precision is rounded once, at the end.
             let (x, grad) = (ctx.saved(0)?.widened()?, ctx.grad()?);
-            let others = product_of_others(&x, &mask)?;
+            let others =
+                if ctx.create_graph { smooth_product_of_others(&x, &mask)? } else { product_of_others(&x, &mask)? };
             Ok(one(grad.reshape(kept)?.expand(x.shape())?.widened()?.mul(&others)?.to_dtype(grad.dtype())?))
         })?;
         Ok(plan.described(out, "prod"))
@@ -322,7 +323,12 @@ impl Tensor {
         let std = crate::no_grad(|| self.detach().widened()?.reduce(ReduceOp::Var { correction }, &plan)?.sqrt())?;
         let out = crate::no_grad(|| std.to_dtype(self.dtype()))?;
         let out = record(out.detach(), "StdBackward0", &[self], &[self, &std], move |ctx| {
-            let (x, std, grad) = (ctx.saved(0)?.widened()?, ctx.saved(1)?.reshape(kept)?.widened()?, ctx.grad()?);
+            let (x, grad) = (ctx.saved(0)?.widened()?, ctx.grad()?);
+            let std = if ctx.create_graph {
+                x.var_keepdim(&dims_of(&mask, rank)[..], correction)?.sqrt()?
+            } else {
+                ctx.saved(1)?.reshape(kept)?.widened()?
+            };
             let centered = x.sub(&x.mean_keepdim(&dims_of(&mask, rank)[..])?)?;
             // Where the deviation is 0 the slope is taken to be 0, as in PyTorch.
             let slope = grad.reshape(kept)?.widened()?.div(&std.mul(divisor)?)?;
@@ -362,7 +368,37 @@ fn dims_of(mask: &[bool; MAX_RANK], rank: usize) -> smallvec::SmallVec<[usize; M
     (0..rank).filter(|&dim| mask[dim]).collect()
 }
 
-/// For every element, the product of the other elements of its group, also where some are 0.
+/// [`product_of_others`] by operations whose own gradients are right where elements are 0 as well: the product of the
+/// elements before each, times that of those after it, both by `log2(n)` rounds of products with what is twice as far away.
+fn smooth_product_of_others(x: &Tensor, mask: &[bool; MAX_RANK]) -> Result<Tensor> {
+    let reduced = dims_of(mask, x.rank());
+    if reduced.is_empty() || x.numel() == 0 {
+        return x.ones_like();
+    }
+    let mut order: smallvec::SmallVec<[usize; MAX_RANK]> = (0..x.rank()).filter(|&dim| !mask[dim]).collect();
+    order.extend(reduced.iter().copied());
+    let permuted = x.permute(&order[..])?;
+    let n: usize = reduced.iter().map(|&dim| x.dims()[dim]).product();
+    let rows = permuted.reshape([x.numel() / n, n])?;
+    // The product of all elements before each.
+    let before = |rows: &Tensor| -> Result<Tensor> {
+        let ones = |count: usize| Tensor::ones([rows.dims()[0], count], rows.options());
+        let delayed = |t: &Tensor, by: usize| Tensor::cat(&[&ones(by)?, &t.narrow(1, 0, n - by)?], 1);
+        let mut product = delayed(rows, 1)?;
+        let mut reach = 1;
+        while reach < n {
+            product = product.mul(&delayed(&product, reach)?)?;
+            reach *= 2;
+        }
+        Ok(product)
+    };
+    let after = before(&rows.flip(1)?)?.flip(1)?;
+    let mut inverse: smallvec::SmallVec<[usize; MAX_RANK]> = smallvec::SmallVec::from_elem(0, order.len());
+    order.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
+    before(&rows)?.mul(&after)?.reshape(permuted.shape())?.permute(&inverse[..])
+}
+
+/// For every element the product of the other elements of its group, also where some are 0.
 fn product_of_others(x: &Tensor, mask: &[bool; MAX_RANK]) -> Result<Tensor> {
     let dims = dims_of(mask, x.rank());
     let is_zero = x.eq(0)?;

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{gather::check_list, one_or_all::OneOrAll};
 use crate::{
-    autograd::{one, record},
+    autograd::{one, record, record_gradient},
     creation::Extents,
     tensor::Tensor,
 };
@@ -76,12 +76,17 @@ impl Tensor {
         };
         let out = crate::no_grad(|| self.rolled(flat, &dims))?;
         let (rolled, by): (Vec<usize>, Vec<i64>) = dims.iter().copied().unzip();
-        let out = record(out, "RollBackward0", &[self], &[], move |ctx| {
-            let back: SmallVec<[(usize, i64); MAX_RANK]> =
-                dims.iter().rev().map(|&(dim, by)| (dim, by.saturating_neg())).collect();
-            Ok(one(ctx.grad()?.rolled(flat, &back)?))
-        })?;
+        let out =
+            record(out, "RollBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.rolled_back(flat, &dims)?)))?;
         Ok(out.described("roll", || [("dims", (&rolled[..]).into()), ("shifts", by.into()), ("flat", flat.into())]))
+    }
+
+    /// A gradient moved by as much the other way, which is recorded where the pass is.
+    fn rolled_back(&self, flat: bool, dims: &[(usize, i64)]) -> Result<Tensor> {
+        let back: SmallVec<[(usize, i64); MAX_RANK]> =
+            dims.iter().rev().map(|&(dim, by)| (dim, by.saturating_neg())).collect();
+        let out = crate::no_grad(|| self.rolled(flat, &back))?;
+        record_gradient(out, "RollBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.rolled_back(flat, &back)?)))
     }
 
     fn rolled(&self, flat: bool, dims: &[(usize, i64)]) -> Result<Tensor> {

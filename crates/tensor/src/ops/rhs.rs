@@ -21,6 +21,14 @@ impl Rhs {
         }
     }
 
+    /// A tensor of half precision in `f32`; what is something else as it is.
+    pub(crate) fn widened(&self) -> kiln_backend::Result<Rhs> {
+        match self {
+            Rhs::Tensor(tensor) => tensor.widened().map(Rhs::Tensor),
+            number @ Rhs::Scalar(_) => Ok(number.clone()),
+        }
+    }
+
     pub(crate) fn scalar(&self) -> Option<Scalar> {
         match self {
             Rhs::Tensor(_) => None,
@@ -32,6 +40,12 @@ impl Rhs {
 impl From<&Tensor> for Rhs {
     fn from(tensor: &Tensor) -> Rhs {
         Rhs::Tensor(tensor.clone())
+    }
+}
+
+impl From<&Rhs> for Rhs {
+    fn from(operand: &Rhs) -> Rhs {
+        operand.clone()
     }
 }
 

@@ -48,7 +48,18 @@ impl Tensor {
         })?;
         drop(reading);
         let y = record(out.clone(), node, &[self], &[&out], move |ctx| {
-            Ok(one(ctx.saved(0)?.softmax_grad(&ctx.grad()?, dim, log)?))
+            let (grad, y) = (ctx.grad()?, ctx.saved(0)?);
+            if !ctx.create_graph {
+                return Ok(one(y.softmax_grad(&grad, dim, log)?));
+            }
+            // Half precision is rounded once, at the end.
+            let (wide, y) = (grad.widened()?, y.widened()?);
+            let of_x = if log {
+                wide.sub(&y.exp()?.mul(&wide.sum_keepdim(dim)?)?)?
+            } else {
+                y.mul(&wide.sub(&wide.mul(&y)?.sum_keepdim(dim)?)?)?
+            };
+            Ok(one(of_x.to_dtype(grad.dtype())?))
         })?;
         Ok(y.described(op, || [("dim", dim.into())]))
     }

@@ -3,7 +3,7 @@
 use kiln_backend::{Arguments, DType, Error, Integers, ReluBiasGradArgs, Result, Saved, UnaryOp, ViewMut, unary_table};
 use kiln_derive::located;
 
-use super::images::image_layout;
+use super::{formula, images::image_layout};
 use crate::{
     autograd::{one, record},
     tensor::Tensor,
@@ -66,6 +66,9 @@ impl Tensor {
         let out = record(result, op.node_name(), &[self], saved, move |ctx| {
             let grad = ctx.grad()?;
             let saved = if op.saved() == Saved::Nothing { None } else { Some(ctx.saved(0)?) };
+            if ctx.create_graph {
+                return Ok(one(formula::unary_gradient(op, &grad, saved.as_ref())?));
+            }
             let (g, s) = (grad.read(), saved.as_ref().map(Tensor::read));
             let layout = image_layout(&grad, *grad.shape());
             Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), layout, |backend, out| {

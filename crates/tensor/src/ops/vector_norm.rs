@@ -46,7 +46,9 @@ impl Tensor {
         let (kept_shape, shape) = (*kept.shape(), kiln_backend::Shape::new(&shape)?);
         let out = kept.with_shape(shape);
         record(out, "LinalgVectorNormBackward0", &[self], &[self, &exact], move |ctx| {
-            let (x, norm) = (ctx.saved(0)?, ctx.saved(1)?.reshape(kept_shape)?);
+            let x = ctx.saved(0)?;
+            let norm =
+                if ctx.create_graph { norm_of(&x.widened()?, p, &dims)? } else { ctx.saved(1)?.reshape(kept_shape)? };
             let grad = ctx.grad()?.reshape(kept_shape)?;
             let of_x = gradient(&x.widened()?, &norm, &grad.widened()?, p)?;
             Ok(one(of_x.to_dtype(grad.dtype())?))

@@ -42,7 +42,12 @@ impl Tensor {
                 grads.push(ctx.when(input, || {
                     let value = Rhs::from(&grad);
                     let (a, b) = if is_a { (&value, &zero) } else { (&zero, &value) };
-                    condition.choose(a, b, grad.shape(), grad.dtype())?.sum_to(&shape)
+                    let chosen = if ctx.create_graph {
+                        condition.where_cond(a, b)?
+                    } else {
+                        condition.choose(a, b, grad.shape(), grad.dtype())?
+                    };
+                    chosen.sum_to(&shape)
                 })?);
             }
             Ok(grads)

@@ -58,7 +58,7 @@ fn problem(op: &str, call: Call, seed: u64) -> Option<String> {
         for result in results {
             assert!(result.to_string().starts_with("tensor("));
             if result.requires_grad() {
-                result.backward_with(&result.ones_like()?, BackwardOptions { retain_graph: true })?;
+                result.backward_with(&result.ones_like()?, BackwardOptions::retain_graph())?;
             }
         }
         Ok::<_, kiln_tensor::Error>(())

@@ -1,0 +1,221 @@
+//! Derivatives of functions of tensors: Jacobians, Hessians and products with them, as `torch.autograd.functional`
+//! (<https://docs.pytorch.org/docs/stable/autograd.html#functional-higher-level-api>).
+//!
+//! The functions are called with tensors that share the inputs' memory and require gradients, and nothing is added to the
+//! [`grad`](Tensor::grad) of any tensor that they read. The results are recorded if recording is on and the inputs have a
+//! history or require gradients themselves, as PyTorch's are with `create_graph=True`; call them in [`no_grad`](super::no_grad)
+//! otherwise.
+
+use kiln_backend::{Error, Result};
+use kiln_derive::located;
+
+use super::{
+    engine::{BackwardOptions, grad_with},
+    mode::enable_grad,
+    record::{is_recorded, record},
+    rule::one,
+};
+use crate::tensor::Tensor;
+
+/// A call of a function with inputs to differentiate by.
+struct Call {
+    inputs: Vec<Tensor>,
+    output: Tensor,
+    /// Whether the results are to be recorded.
+    recorded: bool,
+}
+
+impl Call {
+    fn new(op: &'static str, f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<Call> {
+        let recorded = is_recorded(inputs);
+        if let Some(input) = inputs.iter().find(|input| !input.dtype().is_float()) {
+            return Err(Error::dtype(op, input.dtype(), "derivatives are by tensors of floats"));
+        }
+        enable_grad(|| {
+            let inputs = inputs.iter().map(|input| variable(input, recorded)).collect::<Result<Vec<_>>>()?;
+            let output = f(&inputs)?;
+            Ok(Call { inputs, output, recorded })
+        })
+    }
+
+    /// The gradients by all inputs, zeros where the output does not depend on one.
+    fn gradients(&self, cotangent: Option<&Tensor>, options: BackwardOptions) -> Result<Vec<Tensor>> {
+        gradients(&self.output, cotangent, &self.inputs.iter().collect::<Vec<_>>(), options)
+    }
+
+    fn options(&self) -> BackwardOptions {
+        if self.recorded { BackwardOptions::create_graph() } else { BackwardOptions::retain_graph() }
+    }
+
+    fn scalar_output(&self, op: &'static str) -> Result<()> {
+        if self.output.numel() == 1 {
+            return Ok(());
+        }
+        Err(Error::shape(op, "a function whose result has one element", self.output.shape()))
+    }
+}
+
+/// The input as something to differentiate by, with or without its history.
+fn variable(input: &Tensor, recorded: bool) -> Result<Tensor> {
+    if recorded && input.requires_grad() {
+        return record(input.detach(), "AliasBackward0", &[input], &[], |ctx| Ok(one(ctx.grad()?)));
+    }
+    input.detach().requires_grad_(true)
+}
+
+fn gradients(
+    output: &Tensor,
+    cotangent: Option<&Tensor>,
+    inputs: &[&Tensor],
+    options: BackwardOptions,
+) -> Result<Vec<Tensor>> {
+    if !output.requires_grad() {
+        return inputs.iter().map(|input| input.zeros_like()).collect();
+    }
+    let found = grad_with(&[(output.clone(), cotangent.cloned())], inputs, options)?;
+    found.into_iter().zip(inputs).map(|(grad, input)| grad.map_or_else(|| input.zeros_like(), Ok)).collect()
+}
+
+/// The vector-Jacobian product: the result of `f`, and for each input the gradient of `sum(v * f(inputs))`. `v` has the
+/// result's shape; `None` stands for 1 if the result has one element. PyTorch's `autograd.functional.vjp`.
+///
+/// ```
+/// use kiln_tensor::{Device, Tensor, autograd::vjp};
+///
+/// let x = Tensor::new(&[1f32, 2.], Device::Cpu)?;
+/// let (y, grads) = vjp(|x| x[0].square(), &[&x], Some(&x))?;
+/// assert_eq!((y.to_vec::<f32>()?, grads[0].to_vec::<f32>()?), (vec![1., 4.], vec![2., 8.]));
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+///
+/// # Errors
+/// An input is not of floats, `f` fails, or `v` is not of the result's shape, dtype and device.
+#[located(site)]
+pub fn vjp(
+    f: impl FnOnce(&[Tensor]) -> Result<Tensor>,
+    inputs: &[&Tensor],
+    v: Option<&Tensor>,
+) -> Result<(Tensor, Vec<Tensor>)> {
+    let call = Call::new("vjp", f, inputs)?;
+    let grads = call.gradients(v, call.options())?;
+    Ok((if call.recorded { call.output } else { call.output.detach() }, grads))
+}
+
+/// The Jacobian-vector product: the result of `f`, and its derivative along `v`, which has a tensor of each input's shape.
+/// By the double-backward trick (two backward passes), as PyTorch's `autograd.functional.jvp`.
+///
+/// # Errors
+/// An input is not of floats, `f` fails or uses an operation whose gradient has none, or `v` does not fit the inputs.
+#[located(site)]
+pub fn jvp(f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor], v: &[&Tensor]) -> Result<(Tensor, Tensor)> {
+    fits("jvp", inputs, v)?;
+    let call = Call::new("jvp", f, inputs)?;
+    let out = if call.recorded { call.output.clone() } else { call.output.detach() };
+    // `uᵀJ` is linear in u: its own vector-Jacobian product with v is Jv.
+    let u = call.output.detach().zeros_like()?.requires_grad_(true)?;
+    let products = call.gradients(Some(&u), BackwardOptions::create_graph())?;
+    let along = enable_grad(|| sum_of_products(&products, v))?;
+    let derivative = gradients(&along, None, &[&u], call.options())?.swap_remove(0);
+    Ok((out, derivative))
+}
+
+/// The Jacobian: for each input the derivative of every element of the result of `f` by every element of the input, of the
+/// result's shape followed by the input's. One backward pass an element of the result. PyTorch's
+/// `autograd.functional.jacobian`.
+///
+/// # Errors
+/// An input is not of floats, `f` fails, or the two shapes have more than 8 dimensions together.
+#[located(site)]
+pub fn jacobian(f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let call = Call::new("jacobian", f, inputs)?;
+    rows(&call.output, &call.inputs.iter().collect::<Vec<_>>(), call.options())
+}
+
+/// The Hessian of a function whose result has one element: `[i][j]` is the derivative of the gradient by input `i` with
+/// respect to input `j`, of the shape of input `i` followed by that of input `j`. PyTorch's `autograd.functional.hessian`.
+///
+/// ```
+/// use kiln_tensor::{Device, Tensor, autograd::hessian};
+///
+/// let x = Tensor::new(&[1f32, 2.], Device::Cpu)?;
+/// let h = hessian(|x| x[0].pow(3)?.sum(()), &[&x])?;
+/// assert_eq!(h[0][0].to_vec::<f32>()?, [6., 0., 0., 12.]);
+/// # Ok::<(), kiln_tensor::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`jacobian`], or the result has more than one element, or `f` uses an operation whose gradient has none.
+#[located(site)]
+pub fn hessian(f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<Vec<Vec<Tensor>>> {
+    let call = Call::new("hessian", f, inputs)?;
+    call.scalar_output("hessian")?;
+    let slopes = call.gradients(None, BackwardOptions::create_graph())?;
+    let inputs: Vec<&Tensor> = call.inputs.iter().collect();
+    slopes.iter().map(|slope| rows(slope, &inputs, call.options())).collect()
+}
+
+/// The Hessian-vector product of a function whose result has one element: that result, and for each input the derivative of
+/// the gradient along `v`, which has a tensor of each input's shape. Two backward passes; the Hessian is never made.
+/// PyTorch's `autograd.functional.vhp` (and, the Hessian being symmetric, `hvp`).
+///
+/// # Errors
+/// As [`hessian`], or `v` does not fit the inputs.
+#[located(site)]
+pub fn hvp(
+    f: impl FnOnce(&[Tensor]) -> Result<Tensor>,
+    inputs: &[&Tensor],
+    v: &[&Tensor],
+) -> Result<(Tensor, Vec<Tensor>)> {
+    fits("hvp", inputs, v)?;
+    let call = Call::new("hvp", f, inputs)?;
+    call.scalar_output("hvp")?;
+    let slopes = call.gradients(None, BackwardOptions::create_graph())?;
+    let along = enable_grad(|| sum_of_products(&slopes, v))?;
+    let products = gradients(&along, None, &call.inputs.iter().collect::<Vec<_>>(), call.options())?;
+    Ok((if call.recorded { call.output } else { call.output.detach() }, products))
+}
+
+fn fits(op: &'static str, inputs: &[&Tensor], v: &[&Tensor]) -> Result<()> {
+    if inputs.len() != v.len() {
+        return Err(Error::argument(op, format!("{} vectors for {} inputs", v.len(), inputs.len())));
+    }
+    for (input, v) in inputs.iter().zip(v) {
+        if input.shape() != v.shape() {
+            return Err(Error::shapes(op, input.shape(), v.shape(), "a vector has the shape of its input"));
+        }
+    }
+    Ok(())
+}
+
+fn sum_of_products(slopes: &[Tensor], v: &[&Tensor]) -> Result<Tensor> {
+    let mut sum: Option<Tensor> = None;
+    for (slope, v) in slopes.iter().zip(v) {
+        let product = slope.mul(v)?.sum(())?;
+        sum = Some(match sum {
+            Some(sum) => sum.add(&product)?,
+            None => product,
+        });
+    }
+    sum.ok_or_else(|| Error::argument("hvp", "there are no inputs"))
+}
+
+/// The gradients of each element of `output`, stacked.
+fn rows(output: &Tensor, inputs: &[&Tensor], options: BackwardOptions) -> Result<Vec<Tensor>> {
+    let n = output.numel();
+    let mut found: Vec<Vec<Tensor>> = vec![Vec::with_capacity(n); inputs.len()];
+    for element in 0..n {
+        let cotangent = Tensor::zeros([n], output.options())?;
+        cotangent.narrow(0, element, 1)?.fill_(1)?;
+        let grads = gradients(output, Some(&cotangent.reshape(output.shape())?), inputs, options)?;
+        found.iter_mut().zip(grads).for_each(|(rows, grad)| rows.push(grad));
+    }
+    let stacked = |(rows, input): (Vec<Tensor>, &&Tensor)| {
+        let dims: Vec<usize> = output.dims().iter().chain(input.dims()).copied().collect();
+        if rows.is_empty() {
+            Tensor::zeros(&dims[..], input.options())
+        } else {
+            Tensor::stack(&rows, 0)?.reshape(&dims[..])
+        }
+    };
+    found.into_iter().zip(inputs).map(stacked).collect()
+}
