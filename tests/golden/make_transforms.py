@@ -19,9 +19,9 @@ for old in OUT.iterdir():
     old.unlink()
 
 photo = Image.fromarray(data.astronaut()[20:140, 150:310])  # 120 rows of 160 columns
-grey = photo.convert("L")
+gray = photo.convert("L")
 photo.save(OUT / "photo.png", optimize=True)
-grey.save(OUT / "grey.png", optimize=True)
+gray.save(OUT / "gray.png", optimize=True)
 photo.save(OUT / "photo.jpg", quality=90)
 Image.open(OUT / "photo.jpg").save(OUT / "decoded.png", optimize=True)
 
@@ -34,7 +34,7 @@ for mode in ["nearest", "bilinear", "bicubic"]:
     for size in [(40, 50), (33, 120), (150, 170)]:
         save(f"resize_{mode}_{size[0]}x{size[1]}", T.Resize(size, getattr(Mode, mode.upper()))(photo))
     save(f"resize_{mode}_shorter_37", T.Resize(37, getattr(Mode, mode.upper()))(photo))
-save("grey_bilinear_40x50", T.Resize((40, 50))(grey))
+save("gray_bilinear_40x50", T.Resize((40, 50))(gray))
 # Without antialias, which torchvision has for tensors only.
 plain = T.Resize((40, 50), antialias=False)(F.pil_to_tensor(photo))
 save("plain_bilinear_40x50", F.to_pil_image(plain))
@@ -58,7 +58,7 @@ for mode in ["nearest", "bilinear", "bicubic"]:
 for angle in [90, 180, 270]:
     save(f"rotate_nearest_{angle}", F.rotate(part, angle))
     save(f"rotate_nearest_{angle}_expand", F.rotate(part, angle, expand=True))
-save("rotate_grey", F.rotate(part.convert("L"), 33, Mode.BILINEAR, fill=[200]))
+save("rotate_gray", F.rotate(part.convert("L"), 33, Mode.BILINEAR, fill=[200]))
 for factor in [0, 0.4, 1.7]:
     save(f"brightness_{factor}", F.adjust_brightness(part, factor))
     save(f"contrast_{factor}", F.adjust_contrast(part, factor))
@@ -79,7 +79,7 @@ cases = {
     "rotate_center": F.rotate(x, 15, Mode.BILINEAR, center=[3, 4], fill=[1.0] * 3),
     "brightness": F.adjust_brightness(x, 1.7),
     "contrast": F.adjust_contrast(x, 1.7),
-    "contrast_grey": F.adjust_contrast(x[:1], 0.4),
+    "contrast_gray": F.adjust_contrast(x[:1], 0.4),
     "saturation": F.adjust_saturation(x, 1.7),
     "hue": F.adjust_hue(x, -0.13),
     "grayscale": F.rgb_to_grayscale(x),

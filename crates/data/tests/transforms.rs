@@ -51,7 +51,7 @@ fn files_are_decoded() -> Result<()> {
     assert_close(&got, "decoded.png", 4);
     let apart: u32 = got.pixels().iter().zip(want.pixels()).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
     assert!(f64::from(apart) < 0.5 * got.pixels().len() as f64, "{apart}");
-    let gray = Image::open(path("grey.png"))?;
+    let gray = Image::open(path("gray.png"))?;
     assert_eq!(gray.channels(), 1);
     let rgb = gray.clone().to_rgb();
     assert!(rgb.channels() == 3 && rgb.pixels().chunks(3).zip(gray.pixels()).all(|(p, g)| p == [*g; 3]));
@@ -91,7 +91,7 @@ fn resizing_is_pillows() -> Result<()> {
             1,
         );
     }
-    assert_close(&Resize::new(40, 50).apply(Image::open(path("grey.png"))?)?, "grey_bilinear_40x50.png", 1);
+    assert_close(&Resize::new(40, 50).apply(Image::open(path("gray.png"))?)?, "gray_bilinear_40x50.png", 1);
     assert_close(&Resize::new(40, 50).antialias(false).apply(photo())?, "plain_bilinear_40x50.png", 1);
     assert_eq!(Resize::new(120, 160).apply(photo())?, photo());
     assert!(Resize::new(0, 5).apply(photo()).is_err());
@@ -252,7 +252,7 @@ fn turning_is_pillows() -> Result<()> {
     }
     let gray = part().to_grayscale(1)?;
     let how = Rotation::new().interpolation(Interpolation::Bilinear).fill(200.0);
-    assert_close(&gray.rotate(33.0, &how)?, "rotate_grey.png", 1);
+    assert_close(&gray.rotate(33.0, &how)?, "rotate_gray.png", 1);
     assert_eq!(part().rotate(360.0, &how)?, part());
 
     for (angle, how) in [(f64::NAN, how), (1.0, how.fill(256.0)), (1.0, how.center(f64::INFINITY, 0.0))] {
@@ -315,7 +315,7 @@ fn tensors_are_changed_as_torchvisions() -> Result<()> {
         ("rotate_center", x.clone().rotate(15.0, &bilinear.center(3.0, 4.0).fill(1.0))?),
         ("brightness", x.clone().adjust_brightness(1.7)?),
         ("contrast", x.clone().adjust_contrast(1.7)?),
-        ("contrast_grey", x.narrow(0, 0, 1)?.adjust_contrast(0.4)?),
+        ("contrast_gray", x.narrow(0, 0, 1)?.adjust_contrast(0.4)?),
         ("saturation", x.clone().adjust_saturation(1.7)?),
         ("hue", x.clone().adjust_hue(-0.13)?),
         ("grayscale", x.clone().to_grayscale(1)?),

@@ -138,12 +138,12 @@ mod tests {
         assert_eq!(Format::of(DType::F32, [&first, &filter_last, &last]), (Format::ChannelsLast, [true, false, false]));
         assert_eq!(Format::of(DType::F64, [&last, &filter_last]), (Format::ChannelsFirst, [true, true]));
         // With one channel, both orders are the same.
-        let grey = layout([2, 1, 5, 4], FIRST);
+        let gray = layout([2, 1, 5, 4], FIRST);
         assert_eq!(
-            Format::of(DType::F32, [&grey, &layout([6, 1, 3, 3], LAST)]),
+            Format::of(DType::F32, [&gray, &layout([6, 1, 3, 3], LAST)]),
             (Format::ChannelsFirst, [false, false])
         );
-        assert_eq!(Format::of(DType::F32, [&grey, &filter_last]), (Format::ChannelsLast, [false, false]));
+        assert_eq!(Format::of(DType::F32, [&gray, &filter_last]), (Format::ChannelsLast, [false, false]));
         // A slice of the batch is dense, a slice of the channels is not.
         assert_eq!(Format::of(DType::F32, [&first.slice(0, 1, 2, 1)]), (Format::ChannelsFirst, [false]));
         assert_eq!(Format::of(DType::F32, [&first.slice(1, 0, 2, 1)]), (Format::ChannelsFirst, [true]));

@@ -175,7 +175,7 @@ impl<R: bytemuck::Pod> Tile<R> {
     pub(super) unsafe fn load<T: Stored<Compute = R>>(&mut self, from: &Planes<*const T>, part: &Part) {
         let tile = self.data.as_flattened_mut();
         from.runs(part, self.form, |at, offset, len| {
-            // SAFETY: neighbours in the checked layout.
+            // SAFETY: neighbors in the checked layout.
             let from = unsafe { std::slice::from_raw_parts(from.ptr.offset(offset), len) };
             load(from, &mut tile[at..at + len]);
         });
@@ -188,7 +188,7 @@ impl<R: bytemuck::Pod> Tile<R> {
     pub(super) unsafe fn store<T: Stored<Compute = R>>(&self, to: &Planes<*mut T>, part: &Part) {
         let tile = self.data.as_flattened();
         to.runs(part, self.form, |at, offset, len| {
-            // SAFETY: neighbours in the checked layout, which nobody else accesses.
+            // SAFETY: neighbors in the checked layout, which nobody else accesses.
             let to = unsafe { std::slice::from_raw_parts_mut(to.ptr.offset(offset), len) };
             store(&tile[at..at + len], to);
         });
