@@ -17,7 +17,7 @@ use std::{
 use kiln_tensor::{Error, Result};
 
 use crate::{
-    load::LoadOptions,
+    load_options::LoadOptions,
     source::{Source, out_of_memory},
 };
 

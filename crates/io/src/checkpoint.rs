@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    load::LoadOptions,
+    load_options::LoadOptions,
     save::{Metadata, save_with_metadata},
     tensor_file::TensorFile,
 };

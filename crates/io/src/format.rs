@@ -3,7 +3,7 @@
 
 use kiln_tensor::{Error, Result};
 
-use crate::{source::Source, tensor_file};
+use crate::{header::has_header, source::Source};
 
 /// The formats that [`load`](crate::load) reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Format {
         if is_legacy(&start) {
             return Ok(Format::Legacy);
         }
-        if tensor_file::has_header(&start, source.len()) {
+        if has_header(&start, source.len()) {
             return Ok(Format::Safetensors);
         }
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();

@@ -2,7 +2,7 @@
 //! (<https://huggingface.co/docs/safetensors>), read entry by entry, so that its memory is counted and no name is there
 //! twice.
 
-use std::{cell::RefCell, collections::HashMap, fmt};
+use std::{cell::RefCell, collections::HashMap, fmt, ops::Range};
 
 use indexmap::{IndexMap, map::Entry};
 use kiln_backend::MAX_RANK;
@@ -12,7 +12,10 @@ use serde::{
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::{budget::Budget, source::out_of_memory, tensor_file::TensorInfo};
+use crate::{budget::Budget, source::out_of_memory};
+
+/// Longer headers are refused, as by every reader of the format.
+const MAX_HEADER: u64 = 100_000_000;
 
 /// The name that the format keeps for text about the file.
 pub(crate) const METADATA: &str = "__metadata__";
@@ -29,6 +32,17 @@ pub(crate) struct Description {
     pub shape: Vec<usize>,
     /// Where its values begin and end, counted from the end of the header.
     pub data_offsets: (usize, usize),
+}
+
+/// Dtype and shape of a tensor in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The element type.
+    pub dtype: DType,
+    /// The extents.
+    pub shape: Shape,
+    /// Where its values are, counted from the end of the header.
+    pub(crate) bytes: Range<usize>,
 }
 
 /// What a header says.
@@ -70,6 +84,25 @@ impl Header {
         }
         Ok(header)
     }
+}
+
+/// The length of the JSON text at the start of a file of `len` bytes, from its first eight.
+pub(crate) fn header_length(start: &[u8], len: usize) -> Result<usize, String> {
+    let Some((length, _)) = start.split_first_chunk::<8>() else {
+        return Err(format!("not a safetensors file: it has only {len} bytes"));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER {
+        return Err(format!("not a safetensors file: it starts with a header length of {length} bytes"));
+    }
+    let held = len - 8;
+    let cut = || format!("its header of {length} bytes is cut off after {held}");
+    usize::try_from(length).ok().filter(|&length| length <= held).ok_or_else(cut)
+}
+
+/// Whether a file of `len` bytes that begins so has a header of this format.
+pub(crate) fn has_header(start: &[u8], len: usize) -> bool {
+    header_length(start, len).is_ok_and(|length| length > 0) && start.get(8) == Some(&b'{')
 }
 
 struct HeaderReader<'b> {

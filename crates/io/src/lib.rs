@@ -29,7 +29,9 @@ mod format;
 mod header;
 pub mod hub;
 mod load;
+mod load_options;
 mod model;
+mod names;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 #[cfg(feature = "pth")]
@@ -44,10 +46,12 @@ mod user_dir;
 compile_error!("safetensors files are little-endian, and kiln-io copies their bytes as they are");
 
 pub use checkpoint::Checkpoint;
-pub use load::{LoadOptions, load};
+pub use header::TensorInfo;
+pub use load::load;
+pub use load_options::LoadOptions;
 pub use model::{load_model, load_model_with, registry, save_model};
 #[cfg(feature = "pth")]
 pub use pth::{PthDict, PthFile, PthObject, PthTensor, PthValue};
 pub use save::{Metadata, save, save_with_metadata};
 pub use sharded::ShardedFile;
-pub use tensor_file::{TensorFile, TensorInfo};
+pub use tensor_file::TensorFile;

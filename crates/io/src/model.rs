@@ -11,7 +11,7 @@ use kiln_tensor::{Error, Result, StateDict};
 use serde_json::{Value, json};
 
 use crate::{
-    load::LoadOptions,
+    load_options::LoadOptions,
     save::{Metadata, save_with_metadata},
     source::Source,
     tensor_file::TensorFile,

@@ -16,7 +16,8 @@ use serde::{
 
 use crate::{
     budget::Budget,
-    load::{self, LoadOptions, Names},
+    load_options::LoadOptions,
+    names::{Names, insert},
     source::Source,
     tensor_file::TensorFile,
 };
@@ -100,7 +101,7 @@ impl ShardedFile {
             let shard = TensorFile::read(Source::open(&path)?, &options)?;
             shard.verify()?;
             for name in names {
-                load::insert(&mut found, name.clone(), shard.tensor(name, as_named.clone())?, &path)?;
+                insert(&mut found, name.clone(), shard.tensor(name, as_named.clone())?, &path)?;
             }
         }
         let mut state = Names::new(&self.path, &options);

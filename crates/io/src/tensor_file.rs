@@ -1,21 +1,19 @@
 //! Reading safetensors files.
 
-use std::{collections::HashMap, ops::Range, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use indexmap::IndexMap;
 use kiln_derive::located;
-use kiln_tensor::{DType, Error, Result, Shape, StateDict, Tensor};
+use kiln_tensor::{Error, Result, StateDict, Tensor};
 
 use crate::{
     budget::{self, Budget},
     checksum::Checksum,
-    header::Header,
-    load::{self, LoadOptions},
+    header::{Header, TensorInfo, header_length},
+    load_options::LoadOptions,
+    names::Names,
     source::Source,
 };
-
-/// Longer headers are refused, as by every reader of the format.
-const MAX_HEADER: u64 = 100_000_000;
 
 /// An open safetensors file, to look at before loading, or to load single tensors from: what is not asked for is not
 /// read.
@@ -30,17 +28,6 @@ pub struct TensorFile {
     /// In the order of the values in the file.
     tensors: IndexMap<String, TensorInfo>,
     budget: Budget,
-}
-
-/// Dtype and shape of a tensor in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// The element type.
-    pub dtype: DType,
-    /// The extents.
-    pub shape: Shape,
-    /// Where its values are, counted from the end of the header.
-    pub(crate) bytes: Range<usize>,
 }
 
 #[located(site)]
@@ -117,7 +104,7 @@ impl TensorFile {
         options.needs_no_key(self.path())?;
         let mut budget = self.budget.clone();
         let mut sum = self.checksum();
-        let mut state = load::Names::new(self.path(), &options);
+        let mut state = Names::new(self.path(), &options);
         for (name, info) in &self.tensors {
             budget.spend(budget::TENSOR + name.len() + options.size_of(info.dtype, info.shape.numel()))?;
             let tensor = self.read_tensor(info, &options, |bytes| {
@@ -194,23 +181,4 @@ impl std::fmt::Debug for TensorFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TensorFile").field("path", &self.path()).field("tensors", &self.tensors).finish_non_exhaustive()
     }
-}
-
-/// The length of the JSON text at the start of a file of `len` bytes, from its first eight.
-fn header_length(start: &[u8], len: usize) -> Result<usize, String> {
-    let Some((length, _)) = start.split_first_chunk::<8>() else {
-        return Err(format!("not a safetensors file: it has only {len} bytes"));
-    };
-    let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER {
-        return Err(format!("not a safetensors file: it starts with a header length of {length} bytes"));
-    }
-    let held = len - 8;
-    let cut = || format!("its header of {length} bytes is cut off after {held}");
-    usize::try_from(length).ok().filter(|&length| length <= held).ok_or_else(cut)
-}
-
-/// Whether a file of `len` bytes that begins so has a header of this format.
-pub(crate) fn has_header(start: &[u8], len: usize) -> bool {
-    header_length(start, len).is_ok_and(|length| length > 0) && start.get(8) == Some(&b'{')
 }

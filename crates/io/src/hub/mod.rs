@@ -22,7 +22,7 @@ use kiln_derive::located;
 use kiln_nn::ModuleTree;
 use kiln_tensor::{Device, Error, Result, StateDict};
 
-use crate::load::{LoadOptions, load};
+use crate::{load::load, load_options::LoadOptions};
 use published::FILES;
 
 mod published;

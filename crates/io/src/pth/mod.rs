@@ -18,12 +18,7 @@ use kiln_tensor::{Error, Result, StateDict, Tensor};
 pub use value::{PthDict, PthObject, PthTensor, PthValue};
 
 use self::{archive::Archive, read::Reading};
-use crate::{
-    budget::Budget,
-    format::Format,
-    load::{LoadOptions, Names},
-    source::Source,
-};
+use crate::{budget::Budget, format::Format, load_options::LoadOptions, names::Names, source::Source};
 
 /// An open `.pth` or `.pt` file, as `torch.save` writes it: the zip format of PyTorch 1.6 and later, or the one
 /// before, with any protocol of pickles, also those of Python 2. Storages that are not asked for are not read.

@@ -4,7 +4,7 @@ use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, StateDict, Tensor};
 
 use super::{PthFile, PthTensor, PthValue, read::Reading};
-use crate::load::{LoadOptions, insert};
+use crate::{load_options::LoadOptions, names::insert};
 
 /// Where checkpoints keep the optimizer's state, the most telling first.
 const USUAL_KEYS: [&str; 6] =

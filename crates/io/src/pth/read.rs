@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     budget::{self, Budget},
-    load::LoadOptions,
+    load_options::LoadOptions,
     source::Source,
 };
 

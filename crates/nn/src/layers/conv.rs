@@ -2,9 +2,9 @@
 
 use kiln_derive::located;
 use kiln_tensor::{Conv2d as Rule, Error, PadMode, Result, Shape, Tensor, TensorOptions};
+use serde_json::Value;
 
 use super::pair::{Pair, pair};
-use serde_json::Value;
 
 use crate::{
     init::{self, FanMode, Nonlinearity},

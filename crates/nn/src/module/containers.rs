@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use kiln_tensor::Result;
+use serde_json::Value;
 
 use super::{Field, FieldKind, ModuleTree, Part, PartMut};
-use serde_json::Value;
 
 use crate::saved::Describing;
 

@@ -4,9 +4,9 @@ use std::ops::Deref;
 
 use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, StateDict, Tensor, no_grad};
+use serde_json::Value;
 
 use super::load::{self, LoadReport};
-use serde_json::Value;
 
 use crate::{
     parameter::{Buffer, Parameter, Training},

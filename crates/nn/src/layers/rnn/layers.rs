@@ -4,9 +4,9 @@ use std::fmt;
 
 use kiln_derive::located;
 use kiln_tensor::{Error, Result, Tensor};
+use serde_json::Value;
 
 use super::{options::RNNOptions, stack::Stack, step::Recurrence};
-use serde_json::Value;
 
 use crate::{
     module::{Field, FieldKind, Module, ModuleTree, Part, PartMut},

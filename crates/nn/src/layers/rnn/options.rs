@@ -3,8 +3,6 @@
 use kiln_tensor::TensorOptions;
 
 use super::step::RNNNonlinearity;
-#[cfg(doc)]
-use crate::layers::rnn::layers::{LSTM, RNN};
 
 /// Options of `RNN`, `LSTM` and `GRU`.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +59,13 @@ impl RNNOptions {
         RNNOptions { bidirectional, ..self }
     }
 
-    /// The size that an [`LSTM`] projects its hidden state to; 0 for no projection (Sak, Senior & Beaufays, 2014).
+    /// The size that an [`LSTM`](crate::LSTM) projects its hidden state to; 0 for no projection (Sak, Senior & Beaufays,
+    /// 2014).
     pub fn proj_size(self, proj_size: usize) -> Self {
         RNNOptions { proj_size, ..self }
     }
 
-    /// The activation of an [`RNN`].
+    /// The activation of an [`RNN`](crate::RNN).
     pub fn nonlinearity(self, nonlinearity: RNNNonlinearity) -> Self {
         RNNOptions { nonlinearity, ..self }
     }

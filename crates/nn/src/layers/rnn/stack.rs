@@ -1,12 +1,12 @@
 //! Stacked recurrent layers, in one or both directions, over whole sequences.
 
 use kiln_tensor::{Error, Result, Tensor, TensorOptions};
+use serde_json::Value;
 
 use super::{
     options::RNNOptions,
     step::{Extents, RNNNonlinearity, Recurrence, State, Weights},
 };
-use serde_json::Value;
 
 use crate::{
     module::{Part, PartMut},
