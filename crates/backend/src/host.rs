@@ -1,6 +1,6 @@
 //! `HostVec`: host memory of any element type, on its way to or from a device.
 
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 
 macro_rules! host_vec {
     (()
@@ -48,14 +48,17 @@ macro_rules! each_row {
     };
 }
 
+macro_rules! dtype_of {
+    (($host:expr) $($kind:ident($variant:ident, $($rest:tt)*))*) => {
+        match $host { $(HostVec::$variant(_) => DType::$variant,)* }
+    };
+}
+
 impl HostVec {
     /// The element type.
     #[must_use]
     pub fn dtype(&self) -> DType {
-        fn of<T: Element>(_: &[T]) -> DType {
-            T::DTYPE
-        }
-        each!(self, v => of(v))
+        crate::dtype_table!(dtype_of, self)
     }
 
     /// Number of elements.

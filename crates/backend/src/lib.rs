@@ -12,9 +12,11 @@ mod backend;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod binary_table;
 mod contract;
+mod dims;
 mod dtype;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod dtype_table;
+mod element;
 mod error;
 mod host;
 mod layout;
@@ -33,7 +35,9 @@ pub use half;
 
 pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
 pub use contract::{Arguments, Checked, has_dim, has_dtype, has_shape, is_float, same_shape};
-pub use dtype::{DType, Element};
+pub use dims::{Dim, DimList, Dims};
+pub use dtype::DType;
+pub use element::Element;
 pub use error::{Error, ErrorKind, FailedLayer, FailedSample, Result};
 pub use host::HostVec;
 pub use layout::Layout;
@@ -45,4 +49,4 @@ pub use settings::{
     Float32Precision, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
     set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms, with_tf32,
 };
-pub use shape::{Dim, DimList, Dims, MAX_RANK, Shape};
+pub use shape::{MAX_RANK, Shape};

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::{
     backend::{Buffer, HostMemory},
     dispatch_dtype,
-    dtype::{DType, Element},
+    dtype::DType,
+    element::Element,
     error::{Error, Result},
     host::HostVec,
     memory::MemoryStats,
