@@ -13,7 +13,7 @@ use super::{
 use crate::{
     device::{CudaBackend, Device},
     gemm::{
-        lt::{Epilogue, mask_len},
+        epilogue::{Epilogue, mask_len},
         problem::{Batch, Extents, Product},
     },
     memory::Block,

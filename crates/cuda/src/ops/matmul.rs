@@ -8,7 +8,8 @@ use super::launch::{Tag, launch};
 use crate::{
     device::{CudaBackend, Device},
     gemm::{
-        lt::{Addresses, Epilogue, Key},
+        epilogue::Epilogue,
+        lt::{Addresses, Key},
         problem::{Batch, Batches, Extents, Product, Steps},
     },
     launch::Config,
