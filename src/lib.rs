@@ -30,6 +30,7 @@
 //! | `cpu` | yes | the CPU backend; without it, no tensor can be made on [`Device::Cpu`] |
 //! | `cuda` | no | the CUDA backend: it needs nvcc to build, and a driver, cuBLASLt and, for convolutions, cuDNN 9.1 to run; compared with the CPU's on a simulated device, it has run on no GPU yet |
 //! | `vis` | yes | grids of labeled images and curves of training runs ([`vis`]) |
+//! | `distributed` | no | data parallel training in several processes ([`distributed`]): it needs an MPI library with the standard ABI to run in more than one |
 //! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
 //! | `ndarray` | no | tensors from arrays of `ndarray` 0.17 (re-exported as `kiln::ndarray`) and views of them, without copying |
@@ -47,6 +48,9 @@ pub use kiln_tensor::*;
 
 #[doc(inline)]
 pub use kiln_data as data;
+#[cfg(feature = "distributed")]
+#[doc(inline)]
+pub use kiln_distributed as distributed;
 #[doc(inline)]
 pub use kiln_io as io;
 #[doc(inline)]

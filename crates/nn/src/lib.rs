@@ -47,5 +47,5 @@ pub use kiln_tensor::StateDict;
 pub use layers::*;
 pub use loss::*;
 pub use module::{Field, FieldKind, LoadReport, Module, ModuleTree, Part, PartMut};
-pub use parameter::{Buffer, Parameter, Training};
+pub use parameter::{BatchNormalizer, Buffer, Parameter, Training};
 pub use summary::{Summary, SummaryRow, summary, summary_of};

@@ -4,17 +4,16 @@ use std::{
     fmt,
     ops::Deref,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use kiln_derive::located;
-use kiln_tensor::{Result, Tensor};
+use kiln_tensor::{Result, Running, Tensor};
 
 /// A tensor that is trained: it requires gradients, and [`parameters`](crate::ModuleTree::parameters) finds it when it
 /// is a field of a module. It dereferences to its [`Tensor`].
-/// [`Tensor`].
 ///
 /// A clone is another handle to the same tensor, so two modules can share one (weight tying).
 #[derive(Clone, Debug)]
@@ -101,10 +100,29 @@ impl Deref for Buffer {
 /// Whether a module is being trained: initially on, switched by [`train`](crate::ModuleTree::train) and
 /// [`eval`](crate::ModuleTree::eval). A module that behaves differently while training has a field of this type.
 ///
-/// It also remembers the path of its module, which errors name.
+/// It also remembers the path of its module, which errors name, and how layers of batch normalization compute.
 pub struct Training {
     is_on: AtomicBool,
     path: Mutex<Option<Box<str>>>,
+    batch_normalizer: Mutex<Option<Arc<dyn BatchNormalizer>>>,
+}
+
+/// Batch normalization while training by other statistics than those of the batch at hand: by those of several processes'
+/// batches.
+pub trait BatchNormalizer: Send + Sync {
+    /// What [`Tensor::batch_norm`] does with `training`.
+    ///
+    /// # Errors
+    /// As that, and what else goes wrong.
+    fn batch_norm(
+        &self,
+        x: &Tensor,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        running: Option<Running<'_>>,
+        momentum: f64,
+        eps: f64,
+    ) -> Result<Tensor>;
 }
 
 impl Training {
@@ -117,6 +135,15 @@ impl Training {
     /// Sets whether the module is being trained.
     pub fn set(&self, training: bool) {
         self.is_on.store(training, Ordering::Relaxed);
+    }
+
+    /// How a layer of batch normalization computes while training, if not by its own batch. Other modules do not ask.
+    pub fn set_batch_normalizer(&self, normalizer: Option<Arc<dyn BatchNormalizer>>) {
+        *self.batch_normalizer.lock().unwrap_or_else(PoisonError::into_inner) = normalizer;
+    }
+
+    pub(crate) fn batch_normalizer(&self) -> Option<Arc<dyn BatchNormalizer>> {
+        self.batch_normalizer.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The path of the module in the model, once something has visited all modules (as
@@ -141,7 +168,7 @@ impl Training {
 
 impl Default for Training {
     fn default() -> Self {
-        Training { is_on: AtomicBool::new(true), path: Mutex::new(None) }
+        Training { is_on: AtomicBool::new(true), path: Mutex::new(None), batch_normalizer: Mutex::new(None) }
     }
 }
 

@@ -186,8 +186,10 @@ macro_rules! batch_norms {
                 let training = self.training.is_on();
                 let running = running.map(|(mean, var)| Running { mean, var });
                 let (weight, bias) = (self.weight.as_deref(), self.bias.as_deref());
-                let normalize = |running: Option<Running<'_>>, momentum: f64| {
-                    x.batch_norm(weight, bias, running, training, momentum, self.eps)
+                let other = if training { self.training.batch_normalizer() } else { None };
+                let normalize = |running: Option<Running<'_>>, momentum: f64| match &other {
+                    None => x.batch_norm(weight, bias, running, training, momentum, self.eps),
+                    Some(other) => other.batch_norm(x, weight, bias, running, momentum, self.eps),
                 };
                 if let (true, Some(count)) = (training, &self.num_batches_tracked) {
                     no_grad(|| count.add_(1))?;

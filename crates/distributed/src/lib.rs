@@ -1,0 +1,51 @@
+//! Data parallel training in several processes, with PyTorch's names.
+//!
+//! - [`init_process_group`] joins the processes that `mpiexec`, Slurm or `torchrun` has started; a program that was started
+//!   alone is a group of one.
+//! - [`ProcessGroup`]: broadcast, all-reduce, all-gather, reduce-scatter and barrier, on tensors.
+//! - [`DistributedDataParallel`] averages the gradients of a model over the group while the backward pass goes on.
+//! - [`convert_sync_batchnorm`]: batch normalization by the statistics of all processes' batches.
+//!
+//! ```
+//! use kiln_distributed::{DistributedDataParallel, init_process_group};
+//! use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss, optim::{Optimizer, SGD}};
+//! use kiln_tensor::{Result, Tensor};
+//!
+//! fn main() -> Result<()> {
+//!     let group = init_process_group()?;
+//!     let device = group.device();
+//!     let model = Linear::new(4, 1)?.to(device)?;
+//!     let _ddp = DistributedDataParallel::new(&model, &group)?;
+//!     let mut optimizer = SGD::new(model.named_parameters(), 0.1)?;
+//!
+//!     // Each process has a share of the batch.
+//!     let (x, y) = (Tensor::randn([8, 4], device)?, Tensor::zeros([8, 1], device)?);
+//!     let loss = mse_loss(&model.forward(&x)?, &y)?;
+//!     optimizer.zero_grad();
+//!     loss.backward()?; // gradients are those of the whole batch
+//!     optimizer.step()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `docs/distributed.md` says how to start it on one machine, on several, with Slurm and on Kubernetes, and what limits its
+//! speed.
+
+mod collective;
+mod ddp;
+mod error;
+mod group;
+mod launch;
+mod mpi;
+mod rendezvous;
+mod single;
+mod sync_batch_norm;
+
+pub use collective::{Collective, CollectiveKind, ReduceOp};
+pub use ddp::{DdpOptions, DistributedDataParallel, StepReport};
+pub use error::DistributedError;
+pub use group::{Pending, ProcessGroup, Work};
+pub use launch::{Launch, Launcher};
+pub use rendezvous::{Engine, GroupOptions, init_process_group, init_process_group_with};
+pub use single::SingleProcess;
+pub use sync_batch_norm::{SyncBatchNorm, convert_sync_batchnorm};

@@ -1,0 +1,188 @@
+//! The engine on MPI. A thread of its own makes all calls, in the order in which collectives are begun, so that they go on
+//! beside the backward pass and a library that serves one thread is enough.
+
+mod communicator;
+mod library;
+mod notes;
+mod worker;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use kiln_derive::located;
+use kiln_tensor::{Device, Error, Result};
+use parking_lot::Mutex;
+use worker::{Job, Worker};
+
+use crate::{Collective, DistributedError, Pending, ProcessGroup, Work};
+
+/// What the threads of a group share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// Why the group is of no more use.
+    failed: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// The first reason stays.
+    fn fail(&self, reason: &str) {
+        self.failed.lock().get_or_insert_with(|| reason.to_owned());
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failed.lock().clone()
+    }
+}
+
+/// Where this process stands.
+#[derive(Clone, Debug)]
+struct Placement {
+    rank: usize,
+    size: usize,
+    local_rank: usize,
+    local_size: usize,
+    library: String,
+}
+
+/// The processes that `mpiexec` has started. When the last handle is dropped, the rank leaves: it waits for the others, and
+/// ends MPI.
+pub(crate) struct Mpi {
+    placement: Placement,
+    shared: Arc<Shared>,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Mpi {
+    /// Starts MPI.
+    ///
+    /// # Errors
+    /// [`DistributedError::Unavailable`].
+    pub(crate) fn start(timeout: Duration, debug: bool) -> Result<Mpi, DistributedError> {
+        let shared = Arc::new(Shared::default());
+        let (tell, told) = channel();
+        let (jobs, queue) = channel();
+        let theirs = shared.clone();
+        let unavailable = |reason: String| DistributedError::Unavailable { engine: "MPI", reason };
+        let body = move || match Worker::start(theirs, timeout, debug) {
+            Ok(worker) => {
+                if tell.send(Ok(worker.placement())).is_ok() {
+                    worker.run(&queue);
+                }
+            }
+            Err(reason) => drop(tell.send(Err(reason))),
+        };
+        let thread = Builder::new().name("kiln-mpi".into()).spawn(body);
+        let thread = thread.map_err(|error| unavailable(format!("no thread can be started: {error}")))?;
+        let placement = told.recv().map_err(|_| unavailable("its thread has ended".into()))?.map_err(unavailable)?;
+        Ok(Mpi { placement, shared, jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// The number of processes on this machine.
+    pub(crate) fn local_size(&self) -> usize {
+        self.placement.local_size
+    }
+}
+
+impl fmt::Debug for Mpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Placement { rank, size, library, .. } = &self.placement;
+        write!(f, "rank {rank} of {size} on {library}")
+    }
+}
+
+#[located(site)]
+impl ProcessGroup for Mpi {
+    fn rank(&self) -> usize {
+        self.placement.rank
+    }
+
+    fn size(&self) -> usize {
+        self.placement.size
+    }
+
+    fn local_rank(&self) -> usize {
+        self.placement.local_rank
+    }
+
+    fn engine(&self) -> &'static str {
+        "MPI"
+    }
+
+    fn start(&self, call: Collective) -> Result<Work> {
+        call.check(self.size())?;
+        let (rank, size) = (self.rank(), self.size());
+        if let Some(reason) = self.shared.failure() {
+            let collective = call.to_string();
+            return Err(DistributedError::Aborted { rank, size, collective, reason }.into());
+        }
+        let (done, result) = channel();
+        let ended = || {
+            let (collective, reason) = ("a collective".into(), "its thread has ended".into());
+            DistributedError::Aborted { rank, size, collective, reason }
+        };
+        let jobs = self.jobs.as_ref().ok_or_else(ended)?;
+        jobs.send(Job { call, done }).map_err(|_| ended())?;
+        Ok(Work::new(Begun { result, arrived: None }))
+    }
+
+    fn abort(&self, reason: &str) {
+        self.shared.fail(reason);
+    }
+
+    /// MPI moves memory of the host: tensors of a GPU are copied there and back.
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+}
+
+impl Drop for Mpi {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.fail("a thread of it panicked");
+        }
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// A collective in the queue of the thread.
+struct Begun {
+    result: Receiver<Result<(), Error>>,
+    arrived: Option<Result<(), Error>>,
+}
+
+impl Begun {
+    fn ended() -> Error {
+        Error::argument("wait", "the thread of MPI has ended before the collective was done")
+    }
+}
+
+impl Pending for Begun {
+    fn is_completed(&mut self) -> bool {
+        if self.arrived.is_none() {
+            self.arrived = match self.result.try_recv() {
+                Ok(result) => Some(result),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => Some(Err(Begun::ended())),
+            };
+        }
+        self.arrived.is_some()
+    }
+
+    fn wait(self: Box<Self>) -> Result<()> {
+        match self.arrived {
+            Some(result) => result,
+            None => self.result.recv().unwrap_or_else(|_| Err(Begun::ended())),
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The thread that communicates: collectives one after the other, notes in between, and the end.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
+
+use super::{
+    Placement, Shared,
+    communicator::{Communicator, Request},
+    notes::{Kind, Note},
+};
+use crate::{Collective, CollectiveKind, DistributedError, ReduceOp};
+
+/// A collective to be done.
+pub(super) struct Job {
+    pub(super) call: Collective,
+    pub(super) done: Sender<Result<(), Error>>,
+}
+
+/// How often a thread that waits looks at notes and at the clock.
+const LOOK: Duration = Duration::from_millis(2);
+/// How often a thread without work looks at notes.
+const IDLE: Duration = Duration::from_millis(20);
+/// How long the others have to say what they are doing.
+const ANSWER: Duration = Duration::from_secs(2);
+/// A call of the library that takes longer has moved data, and there may be more at once.
+const MOVED: Duration = Duration::from_micros(3);
+/// How long a thread polls before it sleeps in between.
+const SPIN: Duration = Duration::from_micros(30);
+const SLEEP: Duration = Duration::from_micros(50);
+
+/// What another rank has said.
+#[derive(Clone, Debug, Default)]
+struct Peer {
+    /// How many collectives it had begun when it left.
+    left: Option<u64>,
+    failed: Option<String>,
+    /// Its answer to the last question.
+    status: Option<String>,
+}
+
+pub(super) struct Worker {
+    mpi: Communicator,
+    shared: Arc<Shared>,
+    timeout: Duration,
+    debug: bool,
+    /// How many collectives were begun.
+    calls: u64,
+    /// The one under way.
+    now: Option<String>,
+    peers: Vec<Peer>,
+    /// Whether the others have been told of the failure.
+    told: bool,
+}
+
+impl Worker {
+    pub(super) fn start(shared: Arc<Shared>, timeout: Duration, debug: bool) -> Result<Worker, String> {
+        let mpi = Communicator::start()?;
+        let peers = vec![Peer::default(); mpi.size];
+        Ok(Worker { mpi, shared, timeout, debug, calls: 0, now: None, peers, told: false })
+    }
+
+    pub(super) fn placement(&self) -> Placement {
+        let Communicator { rank, size, local_rank, local_size, .. } = self.mpi;
+        Placement { rank, size, local_rank, local_size, library: self.mpi.version() }
+    }
+
+    /// Works until the group is dropped.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            match jobs.recv_timeout(IDLE) {
+                Ok(Job { call, done }) => {
+                    let result = self.perform(&call);
+                    drop(call);
+                    if let Err(error) = &result {
+                        self.shared.fail(&error.to_string());
+                    }
+                    // Whoever began it may have stopped waiting.
+                    let _ = done.send(result);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.read_notes();
+            self.tell_of_failure();
+        }
+        self.leave();
+    }
+
+    // ---- collectives ----
+
+    fn perform(&mut self, call: &Collective) -> Result<()> {
+        if let Some(reason) = self.shared.failure() {
+            let (rank, size, collective) = (self.mpi.rank, self.mpi.size, call.to_string());
+            return Err(DistributedError::Aborted { rank, size, collective, reason }.into());
+        }
+        self.calls += 1;
+        self.now = Some(call.to_string());
+        let done = if self.debug { self.compare(call) } else { Ok(()) };
+        let done = done.and_then(|()| no_grad(|| self.dispatch(call)));
+        self.now = None;
+        done
+    }
+
+    /// Brings the tensors into a form that MPI knows.
+    fn dispatch(&mut self, call: &Collective) -> Result<()> {
+        let (size, kind) = (self.mpi.size, call.kind);
+        let Some(output) = &call.output else { return self.transfer(call, None, None, 0) };
+        if output.numel() == 0 && call.input.as_ref().is_none_or(|input| input.numel() == 0) {
+            // The ranks still wait for each other, so that a late one is noticed here as elsewhere.
+            return self.transfer(&Collective { kind: CollectiveKind::Barrier, ..call.clone() }, None, None, 0);
+        }
+        let (dtype, by) = (output.dtype(), kind.reduces_by());
+        if let (Some(op @ (ReduceOp::Min | ReduceOp::Max)), true) = (by, dtype.is_float()) {
+            return self.extremes(call, op);
+        }
+        // Half precision is added up in `f32`; what is only moved is moved as it is.
+        let wide = if by.is_some() && matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype };
+        let host = |tensor: &Tensor| tensor.to_device(Device::Cpu)?.to_dtype(wide)?.contiguous();
+        let input = call.input.as_ref().map(host).transpose()?;
+        let reads_output = call.input.is_none();
+        let is_usable = output.device() == Device::Cpu && output.dtype() == wide && output.is_contiguous();
+        // Two tensors of one memory cannot be locked both.
+        let shares = input.as_ref().is_some_and(|input| input.shares_memory(output));
+        let staged = match (is_usable, reads_output) {
+            (true, _) if !shares => output.clone(),
+            (_, true) => host(output)?,
+            _ => Tensor::zeros(output.shape(), Device::Cpu)?.to_dtype(wide)?,
+        };
+        let count = match kind {
+            CollectiveKind::AllGather => staged.numel() / size,
+            _ => staged.numel(),
+        };
+        self.transfer(call, input.as_ref(), Some(&staged), count)?;
+        if by == Some(ReduceOp::Mean) {
+            staged.div_(size as f64)?;
+        }
+        if staged.is_same(output) { Ok(()) } else { output.copy_(&staged) }
+    }
+
+    /// Minimum and maximum of floats, which MPI leaves open for NaN: gathered, and then taken here.
+    fn extremes(&mut self, call: &Collective, op: ReduceOp) -> Result<()> {
+        let (size, rank) = (self.mpi.size, self.mpi.rank);
+        let Some(output) = &call.output else { return Ok(()) };
+        let source = call.input.as_ref().unwrap_or(output);
+        let source = source.to_device(Device::Cpu)?.contiguous()?.reshape(source.numel())?;
+        let all = Tensor::zeros([size, source.numel()], (source.dtype(), Device::Cpu))?;
+        let gather = Collective { kind: CollectiveKind::AllGather, ..call.clone() };
+        self.transfer(&gather, Some(&source), Some(&all), source.numel())?;
+        let part = all.narrow(1, if call.input.is_some() { rank * output.numel() } else { 0 }, output.numel())?;
+        let extreme = if op == ReduceOp::Min { part.amin(0)? } else { part.amax(0)? };
+        output.copy_(&extreme.reshape(output.shape())?)
+    }
+
+    /// Calls MPI on contiguous tensors of the CPU, and waits.
+    fn transfer(
+        &mut self,
+        call: &Collective,
+        input: Option<&Tensor>,
+        output: Option<&Tensor>,
+        count: usize,
+    ) -> Result<()> {
+        let Some(output) = output else {
+            // SAFETY: a barrier has no memory.
+            let request = unsafe {
+                self.mpi.begin(CollectiveKind::Barrier, DType::U8, std::ptr::null(), std::ptr::null_mut(), 0)
+            };
+            return self.finish(request, call).map_err(|(error, _)| error.into());
+        };
+        let dtype = output.dtype();
+        let mut outcome = Ok(());
+        let mut run = |this: &mut Worker, input: *const u8, output: *mut u8| {
+            // SAFETY: both are locked for this thread until the request is done, or are never freed nor used again (`lend`).
+            let request = unsafe { this.mpi.begin(call.kind, dtype, input, output, count) };
+            let done = this.finish(request, call);
+            let abandoned = matches!(done, Err((_, true)));
+            outcome = done.map_err(|(error, _)| error.into());
+            abandoned
+        };
+        match input {
+            None => lend(output, |output| run(self, std::ptr::null(), output))?,
+            Some(input) => {
+                let mut inner = Ok(());
+                lend(input, |input| {
+                    let mut abandoned = false;
+                    inner = lend(output, |output| {
+                        abandoned = run(self, input, output);
+                        abandoned
+                    });
+                    abandoned
+                })?;
+                inner?;
+            }
+        }
+        outcome
+    }
+
+    /// Waits for a request. The error comes with whether MPI may still use the memory.
+    fn finish(&mut self, request: Result<Request, String>, call: &Collective) -> Result<(), (DistributedError, bool)> {
+        let library = |this: &Worker, reason: String| DistributedError::Library {
+            rank: this.mpi.rank,
+            size: this.mpi.size,
+            collective: call.to_string(),
+            reason,
+        };
+        let mut request = request.map_err(|reason| (library(self, reason), false))?;
+        let started = Instant::now();
+        let (mut looked, mut moved) = (started, started);
+        loop {
+            let before = Instant::now();
+            match self.mpi.test(&mut request) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(reason) => return Err((library(self, reason), true)),
+            }
+            let now = Instant::now();
+            if now - before > MOVED {
+                moved = now;
+            }
+            if now - looked > LOOK {
+                looked = now;
+                self.read_notes();
+                if let Some(error) = self.hindrance(call) {
+                    return Err((error, true));
+                }
+                if now - started > self.timeout {
+                    return Err((self.timed_out(call), true));
+                }
+            }
+            if now - moved > SPIN { thread::sleep(SLEEP) } else { thread::yield_now() }
+        }
+    }
+
+    /// Why the call that is under way will never be done.
+    fn hindrance(&self, call: &Collective) -> Option<DistributedError> {
+        let (rank, size) = (self.mpi.rank, self.mpi.size);
+        let peer = |reason| DistributedError::Peer { rank, size, collective: call.to_string(), reason };
+        for (other, state) in self.peers.iter().enumerate() {
+            if let Some(reason) = &state.failed {
+                return Some(peer(format!("rank {other} has failed: {reason}")));
+            }
+            if let Some(calls) = state.left.filter(|calls| *calls < self.calls) {
+                return Some(peer(format!(
+                    "rank {other} has left the group after {calls} collectives, and this is number {}",
+                    self.calls
+                )));
+            }
+        }
+        let collective = call.to_string();
+        self.shared.failure().map(|reason| DistributedError::Aborted { rank, size, collective, reason })
+    }
+
+    /// The error of a call that took too long, with what the others say that they are doing.
+    fn timed_out(&mut self, call: &Collective) -> DistributedError {
+        let (rank, size) = (self.mpi.rank, self.mpi.size);
+        self.peers.iter_mut().for_each(|peer| peer.status = None);
+        self.send_all(Kind::Query, "");
+        let asked = Instant::now();
+        let others = || (0..size).filter(move |other| *other != rank);
+        while asked.elapsed() < ANSWER && others().any(|other| self.peers[other].status.is_none()) {
+            thread::sleep(LOOK);
+            self.read_notes();
+        }
+        let mut text = String::new();
+        for other in others() {
+            let said = match &self.peers[other].status {
+                Some(status) => status.clone(),
+                None => "does not answer: it is dead, or stopped".into(),
+            };
+            text.push_str(&format!("; rank {other} {said}"));
+        }
+        let collective = format!("call {}, {call},", self.calls);
+        DistributedError::Timeout { rank, size, collective, timeout: self.timeout, others: text }
+    }
+
+    /// Compares the call with those of the other ranks, before anything is sent by it.
+    fn compare(&mut self, call: &Collective) -> Result<()> {
+        const LENGTH: usize = 256;
+        let mut own = call.signature().into_bytes();
+        own.truncate(LENGTH);
+        own.resize(LENGTH, 0);
+        let own = Tensor::from_bytes(&own, DType::U8, LENGTH, Device::Cpu)?;
+        let all = Tensor::zeros([self.mpi.size, LENGTH], (DType::U8, Device::Cpu))?;
+        let check = Collective { kind: CollectiveKind::AllGather, ..call.clone() };
+        self.transfer(&check, Some(&own), Some(&all), LENGTH)?;
+        let all = all.to_vec::<u8>()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+        let calls: Vec<String> = all.chunks_exact(LENGTH).map(text).collect();
+        if calls.iter().all(|other| *other == calls[0]) {
+            return Ok(());
+        }
+        let listed: Vec<String> = calls.iter().enumerate().map(|(rank, call)| format!("rank {rank} {call}")).collect();
+        let (rank, size) = (self.mpi.rank, self.mpi.size);
+        let calls = format!("as call {}, {}; here it is {call}", self.calls, listed.join(", "));
+        Err(DistributedError::Mismatch { rank, size, calls }.into())
+    }
+
+    // ---- notes ----
+
+    fn send_all(&self, kind: Kind, text: &str) {
+        let note = Note { kind, calls: self.calls, text: text.to_owned() };
+        (0..self.mpi.size)
+            .filter(|rank| *rank != self.mpi.rank)
+            .for_each(|rank| self.mpi.send_note(rank, note.bytes()));
+    }
+
+    fn read_notes(&mut self) {
+        while let Some((from, bytes)) = self.mpi.next_note() {
+            let Some(Note { kind, calls, text }) = Note::read(&bytes) else { continue };
+            let peer = &mut self.peers[from];
+            match kind {
+                Kind::Left => peer.left = Some(calls),
+                Kind::Failed => peer.failed = Some(text),
+                Kind::Status => peer.status = Some(text),
+                Kind::Query => {
+                    let text = match &self.now {
+                        Some(call) => format!("waits in call {}, {call}", self.calls),
+                        None => format!("has made {} calls and is busy with something else", self.calls),
+                    };
+                    self.mpi.send_note(from, Note { kind: Kind::Status, calls: self.calls, text }.bytes());
+                }
+            }
+        }
+        if self.shared.failure().is_none() {
+            let failed = self.peers.iter().enumerate().find_map(|(rank, peer)| Some((rank, peer.failed.as_ref()?)));
+            if let Some((rank, reason)) = failed {
+                self.shared.fail(&format!("rank {rank} has failed: {reason}"));
+            }
+        }
+    }
+
+    fn tell_of_failure(&mut self) {
+        if let (false, Some(reason)) = (self.told, self.shared.failure()) {
+            self.told = true;
+            self.send_all(Kind::Failed, &reason);
+        }
+    }
+
+    // ---- the end ----
+
+    /// Ends this rank's part. Others may still wait for a collective that this one will never call: they are told. MPI is
+    /// ended when all have left; after a failure it is not, so that whoever started the processes ends them all.
+    fn leave(mut self) {
+        self.tell_of_failure();
+        self.send_all(Kind::Left, "");
+        let started = Instant::now();
+        loop {
+            self.read_notes();
+            self.tell_of_failure();
+            let failed = self.shared.failure().is_some();
+            let mut others = self.peers.iter().enumerate().filter(|(rank, _)| *rank != self.mpi.rank);
+            let gone = others.all(|(_, peer)| peer.left.is_some() || (failed && peer.failed.is_some()));
+            if gone && !failed {
+                return self.mpi.finalize();
+            }
+            // The others should be able to say what has happened to them. Those that still work are waited for as long as it
+            // takes: if this process ended, they would be ended as well.
+            if failed && (gone || started.elapsed() > ANSWER) {
+                return;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Calls `f` with the memory of a contiguous tensor of the CPU, which nobody else touches meanwhile. If `f` says that MPI may
+/// still use it, it is never freed, and the tensor gets other memory.
+fn lend(tensor: &Tensor, f: impl FnOnce(*mut u8) -> bool) -> Result<()> {
+    tensor.with_raw_memory(|memory| {
+        let (dtype, len) = (memory.buffer.dtype(), memory.buffer.len());
+        let (start, count) = (memory.layout.offset() * dtype.size(), memory.layout.numel() * dtype.size());
+        let bytes = memory.buffer.host_bytes_mut().and_then(|bytes| bytes.get_mut(start..start + count));
+        let Some(bytes) = bytes else {
+            return Err(Error::argument("all_reduce", "the tensor's memory is not that of the host"));
+        };
+        if f(bytes.as_mut_ptr()) {
+            let other = memory.backend.alloc(dtype, len).or_else(|_| memory.backend.alloc(dtype, 0))?;
+            Box::leak(std::mem::replace(memory.buffer, other));
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,149 @@
+//! Joining the group of processes that a launcher has started.
+
+use std::{
+    env,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use kiln_derive::located;
+use kiln_tensor::{Error, Result};
+use parking_lot::Mutex;
+
+use crate::{DistributedError, Launch, Launcher, ProcessGroup, SingleProcess, mpi::Mpi};
+
+/// What a group communicates through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Engine {
+    /// What fits the way in which the program was started.
+    #[default]
+    Auto,
+    /// MPI, between processes that `mpiexec` has started.
+    Mpi,
+}
+
+/// How a group is made.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct GroupOptions {
+    engine: Engine,
+    timeout: Duration,
+    debug: bool,
+}
+
+/// PyTorch's for NCCL.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        GroupOptions { engine: Engine::Auto, timeout: TIMEOUT, debug: false }
+    }
+}
+
+impl GroupOptions {
+    /// The defaults: 10 minutes, without comparison of calls. The variables `KILN_DISTRIBUTED_TIMEOUT` (seconds) and
+    /// `KILN_DISTRIBUTED_DEBUG` (`1`), which must be set alike for all ranks, change them.
+    ///
+    /// # Errors
+    /// A variable has another value.
+    pub fn from_env() -> Result<GroupOptions> {
+        let mut options = GroupOptions::default();
+        if let Ok(text) = env::var("KILN_DISTRIBUTED_TIMEOUT") {
+            let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            let seconds = seconds.filter(|seconds| !seconds.is_zero());
+            options.timeout = seconds.ok_or_else(|| {
+                DistributedError::Rendezvous(format!("KILN_DISTRIBUTED_TIMEOUT={text} is no number of seconds"))
+            })?;
+        }
+        match env::var("KILN_DISTRIBUTED_DEBUG").as_deref() {
+            Err(_) | Ok("" | "0") => {}
+            Ok("1") => options.debug = true,
+            Ok(text) => {
+                let text = format!("KILN_DISTRIBUTED_DEBUG={text} is neither 0 nor 1");
+                return Err(DistributedError::Rendezvous(text).into());
+            }
+        }
+        Ok(options)
+    }
+
+    /// With this engine.
+    pub fn engine(self, engine: Engine) -> Self {
+        GroupOptions { engine, ..self }
+    }
+
+    /// How long a collective may take, waiting for late ranks included, before it is an error.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        GroupOptions { timeout, ..self }
+    }
+
+    /// Compares the calls of all ranks before each collective, so that different ones are an error at once instead of one
+    /// after the timeout. It takes another round trip a collective, on all ranks or none.
+    pub fn debug(self, debug: bool) -> Self {
+        GroupOptions { debug, ..self }
+    }
+}
+
+/// Joins the processes that `mpiexec`, Slurm or `torchrun` has started, with the options
+/// [of the environment](GroupOptions::from_env); alone, a group of one.
+///
+/// The CPU's threads are shared among the processes of a machine, unless `RAYON_NUM_THREADS` says how many each has: call it
+/// before the first tensor is computed. Keep the group until the program ends: when its last handle is dropped, the process
+/// waits for the others to do the same.
+///
+/// # Errors
+/// [`DistributedError`]: the variables of the launcher are incomplete, or MPI is missing or does not start. Other ranks that
+/// do not come are an error of the first collective, after the timeout.
+#[located(site)]
+pub fn init_process_group() -> Result<Arc<dyn ProcessGroup>> {
+    init_process_group_with(GroupOptions::from_env()?)
+}
+
+/// [`init_process_group`] with options.
+///
+/// # Errors
+/// As [`init_process_group`].
+#[located(site)]
+pub fn init_process_group_with(options: GroupOptions) -> Result<Arc<dyn ProcessGroup>> {
+    let launch = Launch::from_env()?;
+    let wanted = match (options.engine, launch.launcher, launch.size) {
+        (Engine::Auto, Launcher::Alone, _) | (Engine::Auto, Launcher::Torchrun | Launcher::Slurm, 1) => {
+            return Ok(Arc::new(SingleProcess::new()));
+        }
+        (Engine::Auto | Engine::Mpi, ..) => Engine::Mpi,
+    };
+    debug_assert_eq!(wanted, Engine::Mpi);
+    share_threads(launch.local_size);
+    mpi_group(&launch, options)
+}
+
+/// MPI is started once a process: later calls get the same group.
+fn mpi_group(launch: &Launch, options: GroupOptions) -> Result<Arc<dyn ProcessGroup>> {
+    static GROUP: Mutex<Option<Weak<Mpi>>> = Mutex::new(None);
+    let mut group = GROUP.lock();
+    if let Some(group) = group.as_ref().and_then(Weak::upgrade) {
+        return Ok(group);
+    }
+    let mpi = Mpi::start(options.timeout, options.debug)?;
+    if mpi.size() == 1 && launch.size > 1 {
+        return Err(Error::from(DistributedError::Rendezvous(format!(
+            "{launcher} has started {size} processes, and MPI ({mpi:?}) knows of this one alone. CPU processes communicate \
+             by MPI, whose own launcher starts them: `mpiexec -n {size} program`, of the same installation, or with Slurm \
+             `srun --mpi=pmi2 program`",
+            launcher = launch.launcher,
+            size = launch.size,
+        ))));
+    }
+    share_threads(Some(mpi.local_size()));
+    let mpi = Arc::new(mpi);
+    *group = Some(Arc::downgrade(&mpi));
+    Ok(mpi)
+}
+
+/// Gives each process of a machine its share of the processors. Without effect where threads have been started already.
+fn share_threads(local_size: Option<usize>) {
+    let (Some(processes), true) = (local_size, env::var_os("RAYON_NUM_THREADS").is_none()) else { return };
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = (processors / processes.max(1)).max(1);
+    let _started_before = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}

@@ -1,0 +1,137 @@
+//! Collectives, compared with what one process computes of all ranks' values.
+
+use std::sync::Arc;
+
+use kiln_distributed::{Collective, ProcessGroup, ReduceOp};
+use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
+
+use crate::common::{self, bits};
+
+#[test]
+fn collectives_compute_what_one_process_would() {
+    for ranks in [2, 3] {
+        common::succeeds(ranks, "collectives");
+    }
+    common::succeeds_with(4, "collectives", &[("KILN_DISTRIBUTED_DEBUG", "1")]);
+}
+
+#[test]
+fn sums_texts_and_errors_go_to_all_ranks() {
+    common::succeeds(2, "helpers");
+}
+
+/// The values of one rank, which all ranks can compute.
+fn of_rank(rank: usize, shape: &[usize], dtype: DType) -> Result<Tensor> {
+    let count: usize = shape.iter().product();
+    let number = |i: usize| ((i * 7 + rank * 5) % 23) as f64 / if dtype.is_float() { 8.0 } else { 1.0 };
+    let values: Vec<f64> = (0..count).map(|i| if dtype.is_float() { number(i) - 1.0 } else { number(i) }).collect();
+    Tensor::from_vec(values, shape, Device::Cpu)?.to_dtype(dtype)
+}
+
+fn combined(parts: &[Tensor], op: ReduceOp, dtype: DType) -> Result<Tensor> {
+    // These sums are exact in every dtype.
+    let all = Tensor::stack(parts, 0)?.to_dtype(if dtype.is_float() { DType::F64 } else { DType::I64 })?;
+    match op {
+        ReduceOp::Sum => all.sum(0),
+        ReduceOp::Mean => all.sum(0)?.div(parts.len() as f64),
+        ReduceOp::Min => all.amin(0),
+        _ => all.amax(0),
+    }?
+    .to_dtype(dtype)
+}
+
+const DTYPES: [DType; 7] = [DType::F32, DType::F64, DType::F16, DType::BF16, DType::I64, DType::I32, DType::U8];
+
+pub fn all_of_them(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let (rank, size) = (group.rank(), group.size());
+    assert_eq!((group.engine(), group.local_rank(), group.device()), ("MPI", rank, Device::Cpu));
+    for dtype in DTYPES {
+        for shape in [&[][..], &[5], &[3, 0], &[4, 3, 2], &[300, 30]] {
+            let parts = (0..size).map(|rank| of_rank(rank, shape, dtype)).collect::<Result<Vec<_>>>()?;
+            for op in [ReduceOp::Sum, ReduceOp::Mean, ReduceOp::Min, ReduceOp::Max] {
+                let x = parts[rank].copy()?;
+                if op == ReduceOp::Mean && !dtype.is_float() {
+                    assert!(group.all_reduce(&x, op).is_err());
+                    continue;
+                }
+                let version = x.version();
+                group.all_reduce(&x, op)?;
+                assert_eq!(bits(&x)?, bits(&combined(&parts, op, dtype)?)?, "{op} of {dtype} {shape:?}");
+                assert!(x.version() > version || x.numel() == 0);
+                // Through a view with gaps, in another order of memory.
+                if shape.len() == 3 {
+                    let base = Tensor::zeros([2, 6, 4], (dtype, Device::Cpu))?;
+                    let view = base.transpose(0, 2)?.narrow(1, 1, 3)?;
+                    view.copy_(&parts[rank])?;
+                    group.all_reduce(&view, op)?;
+                    assert_eq!(bits(&view.contiguous()?)?, bits(&combined(&parts, op, dtype)?)?);
+                    assert_eq!(base.narrow(1, 4, 2)?.to_dtype(DType::F64)?.abs()?.sum(())?.item::<f64>()?, 0.0);
+                }
+                // A rank's part of the combination.
+                let whole = Tensor::cat(&vec![x.unsqueeze(0)?; size], 0)?;
+                let rows = (0..size).map(|i| of_rank(rank + i, shape, dtype)).collect::<Result<Vec<_>>>()?;
+                whole.copy_(&Tensor::stack(&rows, 0)?)?;
+                let mine = Tensor::zeros(shape, (dtype, Device::Cpu))?;
+                group.reduce_scatter(&mine, &whole, op)?;
+                let theirs = (0..size).map(|other| of_rank(other + rank, shape, dtype)).collect::<Result<Vec<_>>>()?;
+                assert_eq!(bits(&mine)?, bits(&combined(&theirs, op, dtype)?)?, "{op} of {dtype} {shape:?}");
+            }
+            for root in 0..size {
+                let x = parts[rank].copy()?;
+                group.broadcast(&x, root)?;
+                assert_eq!(bits(&x)?, bits(&parts[root])?);
+            }
+            let all = Tensor::stack(&parts, 0)?.zeros_like()?;
+            group.all_gather(&all, &parts[rank])?;
+            assert_eq!(bits(&all)?, bits(&Tensor::stack(&parts, 0)?)?);
+            // Out of a part of the output itself.
+            if !shape.contains(&0) {
+                all.fill_(9)?;
+                all.select(0, rank as i64)?.copy_(&parts[rank])?;
+                group.all_gather(&all, &all.select(0, rank as i64)?)?;
+                assert_eq!(bits(&all)?, bits(&Tensor::stack(&parts, 0)?)?);
+            }
+        }
+    }
+    let flags = Tensor::new([rank == 1, true, false], Device::Cpu)?;
+    group.broadcast(&flags, 1)?;
+    assert_eq!(flags.to_vec::<bool>()?, [true, true, false]);
+    assert!(group.all_reduce(&flags, ReduceOp::Sum).is_err() && group.broadcast(&flags, size).is_err());
+    // NaN goes to all, wherever it is.
+    for op in [ReduceOp::Sum, ReduceOp::Min, ReduceOp::Max] {
+        let x = Tensor::new([1.0f32, if rank == size - 1 { f32::NAN } else { 0.0 }], Device::Cpu)?;
+        group.all_reduce(&x, op)?;
+        assert!(x.to_vec::<f32>()?[1].is_nan(), "{op}");
+    }
+    // Half precision is added up in `f32`: 2048 + 1 + 1 … is not 2048.
+    let x = Tensor::new(if rank == 0 { 2048.0 } else { 2.0f32 }, Device::Cpu)?.to_dtype(DType::F16)?;
+    group.all_reduce(&x, ReduceOp::Sum)?;
+    assert_eq!(x.to_dtype(DType::F32)?.item::<f32>()?, 2048.0 + 2.0 * (size - 1) as f32);
+    // Many at once, waited for in another order.
+    let tensors = (0..20).map(|i| Tensor::full([i * 1000 + 1], 1.0, Device::Cpu)).collect::<Result<Vec<_>>>()?;
+    let begun = tensors.iter().map(|t| group.all_reduce_async(t, ReduceOp::Sum)).collect::<Result<Vec<_>>>()?;
+    begun.into_iter().rev().try_for_each(|work| work.wait())?;
+    assert!(tensors.iter().all(|t| t.amin(()).and_then(|x| x.item::<f32>()).is_ok_and(|x| x == size as f32)));
+    let parameter = Tensor::full([3], rank as f64, Device::Cpu)?.requires_grad_(true)?;
+    no_grad(|| group.broadcast(&parameter, size - 1))?;
+    assert_eq!(parameter.to_vec::<f32>()?, vec![(size - 1) as f32; 3]);
+    let mut work = group.start(Collective::barrier())?;
+    while !work.is_completed() {
+        std::thread::yield_now();
+    }
+    work.wait()?;
+    group.barrier()
+}
+
+pub fn helpers(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let rank = group.rank();
+    assert_eq!(group.sums(&[rank as f64 + 1.0, 0.5])?, [3.0, 1.0]);
+    assert_eq!(group.on_main(|| Ok(rank))?, (rank == 0).then_some(0));
+    let error = group.on_main(|| Err::<(), _>(Error::argument("save", "no space ä"))).unwrap_err().to_string();
+    let expected = if rank == 0 { "save: no space ä" } else { "on_main: rank 0 failed: save: no space ä" };
+    assert_eq!(error, expected);
+    // The group goes on: no rank has missed anything.
+    let second = kiln_distributed::init_process_group()?;
+    assert!(Arc::ptr_eq(&second, group));
+    second.barrier()
+}

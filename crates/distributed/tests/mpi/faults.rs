@@ -1,0 +1,231 @@
+//! What goes wrong on one rank ends all of them, soon, and with an error that says what happened.
+
+use std::{
+    io,
+    process::Command,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use kiln_distributed::{Collective, DistributedDataParallel, DistributedError, ProcessGroup, ReduceOp};
+use kiln_io::Checkpoint;
+use kiln_nn::{Linear, Module, ModuleTree, functional::mse_loss};
+use kiln_tensor::{Device, Error, ErrorKind, Result, Tensor};
+
+use crate::common;
+
+const QUICK: [(&str, &str); 1] = [("KILN_DISTRIBUTED_TIMEOUT", "1.5")];
+/// Long enough to wait for the others' answers as well.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_rank_that_is_late_is_waited_for() {
+    common::succeeds(2, "late");
+}
+
+#[test]
+fn a_rank_that_is_too_late_is_named() {
+    let words = [
+        "rank 0 of 2: call 2, all_reduce (sum) of f32[3] (the sum of everything), was not done within 1.5 s",
+        "rank 1 has made 1 calls and is busy with something else",
+    ];
+    let Some(ended) = common::fails(2, "too_late", &QUICK, &words) else { return };
+    assert!(ended.time < SOON, "{:?}", ended.time);
+}
+
+#[test]
+fn a_rank_that_is_killed_ends_all() {
+    // `mpiexec` ends the others itself.
+    for phase in ["start", "forward", "backward", "step", "save"] {
+        let variables = [QUICK[0], ("KILN_PHASE", phase)];
+        let Some(ended) = common::fails(2, "killed", &variables, &["EXIT CODE: 9"]) else { return };
+        assert!(ended.time < SOON, "{phase}: {:?}", ended.time);
+    }
+}
+
+/// What `mpiexec` does not see: a rank that does nothing any more, as on a machine that is gone.
+#[test]
+fn a_rank_that_is_stopped_is_named() {
+    for phase in ["forward", "backward"] {
+        let variables = [QUICK[0], ("KILN_PHASE", phase), ("KILN_SIGNAL", "-STOP")];
+        let words = [
+            "ENDED WITH rank 0 of 2: call ",
+            "all_reduce (mean) of f32[32] (bucket 0: the gradients of bias to weight), was not done within 1.5 s",
+            "rank 1 does not answer: it is dead, or stopped",
+        ];
+        let Some(ended) = common::fails(2, "killed", &variables, &words) else { return };
+        assert!(ended.time < SOON, "{phase}: {:?}", ended.time);
+    }
+}
+
+#[test]
+fn a_rank_with_another_model_is_noticed_before_the_first_step() {
+    let words =
+        ["DistributedDataParallel of different models: rank 0 and rank 1 have weight: f32[2, 4] and weight: f32[3, 4]"];
+    common::fails(2, "other_model", &[], &words);
+}
+
+#[test]
+fn different_calls_are_compared_in_debug_mode() {
+    let words = [
+        "ranks call different collectives: as call 2, rank 0 all_reduce (sum) of f32[4], rank 1 all_reduce (sum) of f32[5]",
+        "here it is all_reduce (sum) of f32[5] (x)",
+    ];
+    common::fails(2, "other_shape", &[("KILN_DISTRIBUTED_DEBUG", "1")], &words);
+}
+
+#[test]
+fn a_rank_that_ends_early_is_an_error_of_those_that_go_on() {
+    let words =
+        ["ENDED WITH rank 0 of 2: broadcast from rank 1 of f32[2] cannot be done: rank 1 has left the group after 3"];
+    let Some(ended) = common::fails(2, "left", &[], &words) else { return };
+    assert!(ended.time < SOON, "{:?}", ended.time);
+}
+
+#[test]
+fn a_full_disk_on_rank_0_is_an_error_on_all() {
+    let words = ["ENDED WITH on_main: rank 0 failed: ", "No space left on device"];
+    common::fails(2, "full_disk", &[], &words);
+}
+
+#[test]
+fn an_interrupt_ends_all_ranks() {
+    let Some(run) = common::start(2, "endless", &[]) else { return };
+    thread::sleep(Duration::from_secs(3));
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    let ended = run.end();
+    assert!(!ended.success && ended.time < SOON, "{:?}: {}", ended.time, ended.text);
+}
+
+#[test]
+fn a_launcher_without_mpi_is_an_error_that_says_how_to_start() {
+    // As `torchrun --no-python` starts a process.
+    let variables = [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "localhost")];
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["rank", "--exact", "--ignored", "--nocapture"]).env("KILN_SCENARIO", "late").envs(variables);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    // One of the two, as the library is there or not.
+    assert!(
+        !output.status.success() && (text.contains("mpiexec -n 2") || text.contains("pip install mpich")),
+        "{text}"
+    );
+}
+
+fn vector(length: usize) -> Result<Tensor> {
+    Tensor::ones([length], Device::Cpu)
+}
+
+pub fn late(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    if group.rank() == 1 {
+        thread::sleep(Duration::from_secs(2));
+    }
+    let started = Instant::now();
+    let x = vector(3)?;
+    group.all_reduce(&x, ReduceOp::Sum)?;
+    assert_eq!(x.to_vec::<f32>()?, [2.0; 3]);
+    assert_eq!(started.elapsed() > Duration::from_secs(1), group.rank() == 0);
+    Ok(())
+}
+
+pub fn too_late(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    group.barrier()?;
+    if group.rank() == 1 {
+        thread::sleep(Duration::from_secs(6));
+    }
+    let x = vector(3)?;
+    let call = Collective::all_reduce(&x, ReduceOp::Sum).named("the sum of everything");
+    let error = group.start(call).and_then(|work| work.wait()).unwrap_err();
+    // The tensor can be used, and later calls fail at once.
+    assert_eq!(x.numel(), x.add(1)?.to_vec::<f32>()?.len());
+    assert!(group.barrier().is_err());
+    let ErrorKind::Other(inner) = error.kind() else { return Err(error) };
+    let typed = inner.downcast_ref::<DistributedError>();
+    if group.rank() == 0 {
+        assert!(matches!(typed, Some(DistributedError::Timeout { rank: 0, size: 2, .. })), "{error}");
+    }
+    Err(error)
+}
+
+fn kill() {
+    let signal = std::env::var("KILN_SIGNAL").unwrap_or_else(|_| "-9".into());
+    let _ = Command::new("kill").args([&signal, &std::process::id().to_string()]).status();
+    thread::sleep(Duration::from_secs(60));
+}
+
+pub fn killed(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let phase = std::env::var("KILN_PHASE").unwrap();
+    let dies = |now: &str, step: usize| {
+        if phase == now && group.rank() == 1 && step == 2 {
+            kill();
+        }
+    };
+    dies("start", 2);
+    let model = Linear::new(4, 2)?;
+    let _ddp = DistributedDataParallel::new(&model, group)?;
+    let place = phase == "backward" && group.rank() == 1;
+    for step in 0..5 {
+        dies("forward", step);
+        let x = Tensor::randn([3, 4], Device::Cpu)?.requires_grad_(true)?;
+        let loss = mse_loss(&model.forward(&x)?, &Tensor::zeros([3, 2], Device::Cpu)?)?;
+        if place && step == 2 {
+            loss.register_hook(|_| {
+                kill();
+                Ok(None)
+            })?;
+        }
+        model.zero_grad();
+        loss.backward()?;
+        dies("step", step);
+        group.on_main(|| {
+            dies("save", step);
+            Ok(())
+        })?;
+        if phase == "save" && step == 2 && group.rank() == 1 {
+            kill();
+        }
+    }
+    group.barrier()
+}
+
+pub fn other_model(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let model = Linear::new(4, 2 + group.rank())?;
+    DistributedDataParallel::new(&model, group).map(drop)
+}
+
+pub fn other_shape(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    group.barrier()?;
+    let x = vector(4 + group.rank())?;
+    group.start(Collective::all_reduce(&x, ReduceOp::Sum).named("x"))?.wait()
+}
+
+pub fn left(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let x = vector(2)?;
+    for _ in 0..3 {
+        group.broadcast(&x, 0)?;
+    }
+    if group.rank() == 1 {
+        return Ok(());
+    }
+    group.broadcast(&x, 1)
+}
+
+pub fn full_disk(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let model = Linear::new(4, 2)?;
+    group.on_main(|| {
+        // A real file that has no room, and what `save` makes of it.
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").map_err(Error::other)?;
+        let checkpoint = Checkpoint { model: model.state_dict(), ..Checkpoint::now() };
+        assert_eq!(checkpoint.model.len(), 2);
+        io::Write::write_all(&mut io::BufWriter::with_capacity(0, full), &[0; 100]).map_err(Error::other)
+    })?;
+    Ok(())
+}
+
+pub fn endless(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    loop {
+        group.barrier()?;
+        thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,380 @@
+//! Training with `DistributedDataParallel`, compared with one process that has the whole batch.
+
+use std::{path::PathBuf, sync::Arc};
+
+use kiln_data::{DataLoader, DistributedSampler, LoaderState, TensorDataset};
+use kiln_distributed::{DdpOptions, DistributedDataParallel, ProcessGroup};
+use kiln_io::Checkpoint;
+use kiln_nn::{
+    BatchNorm1d, Dropout, Linear, Module, ModuleTree, ReLU, Sequential,
+    functional::{cross_entropy, mse_loss},
+    optim::{Adam, MixedPrecision, Optimizer, SGD, SGDOptions, clip_grad_norm_},
+    seq,
+};
+use kiln_tensor::{DType, Device, Result, Tensor, manual_seed};
+
+use crate::common::{self, assert_same_on_all_ranks, bits};
+
+#[test]
+fn parameters_stay_equal_bit_for_bit() {
+    common::succeeds(2, "bit_equal");
+    common::succeeds(4, "bit_equal");
+}
+
+#[test]
+fn two_halves_of_a_batch_are_the_batch() {
+    common::succeeds(2, "as_one_process");
+}
+
+#[test]
+fn gradients_accumulate_and_are_clipped() {
+    common::succeeds(2, "accumulation");
+}
+
+#[test]
+fn unused_and_frozen_parameters() {
+    common::succeeds_with(2, "unused", &[("KILN_DISTRIBUTED_DEBUG", "1")]);
+}
+
+#[test]
+fn averages_begin_during_the_backward_pass() {
+    common::succeeds(2, "overlap");
+}
+
+#[test]
+fn ranks_decide_alike_about_scaled_steps() {
+    common::succeeds(2, "mixed_precision");
+}
+
+/// A run of two ranks that is stopped after an epoch goes on as if it had not been, and other numbers of ranks go on from
+/// its checkpoint.
+#[test]
+fn any_number_of_ranks_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let run = |ranks: usize, from: &str, epochs: &str, to: &str| {
+        let variables = [("KILN_FROM", &*at(from)), ("KILN_EPOCHS", epochs), ("KILN_TO", &*at(to))];
+        common::succeeds_with(ranks, "other_ranks_resume", &variables);
+    };
+    run(2, "none", "2", "whole");
+    if !PathBuf::from(at("whole")).exists() {
+        return;
+    }
+    run(2, "none", "1", "half");
+    run(2, "half", "2", "resumed");
+    let parameters = |name: &str| Checkpoint::load(at(name), Device::Cpu).unwrap().model;
+    for ((name, a), (_, b)) in parameters("whole").iter().zip(&parameters("resumed")) {
+        assert_eq!(bits(a).unwrap(), bits(b).unwrap(), "{name}");
+    }
+    run(3, "half", "2", "more");
+    run(1, "half", "2", "one");
+    assert_eq!(Checkpoint::load(at("more"), Device::Cpu).unwrap().epoch, 2);
+}
+
+fn network(dtype: DType) -> Result<Sequential> {
+    let stack = seq![Linear::new(20, 32)?, ReLU::new(), Linear::new(32, 32)?, ReLU::new(), Linear::new(32, 5)?];
+    stack.to_dtype(dtype)
+}
+
+fn data(rows: usize, dtype: DType) -> Result<(Tensor, Tensor)> {
+    Ok((Tensor::randn([rows, 20], (dtype, Device::Cpu))?, Tensor::randint(0, 5, [rows], Device::Cpu)?))
+}
+
+pub fn bit_equal(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let rank = group.rank();
+    // Another model on each rank at first.
+    manual_seed(rank as u64);
+    let model = seq![network(DType::F32)?, BatchNorm1d::new(5)?, Dropout::new(0.1)?];
+    let ddp =
+        DistributedDataParallel::with_options(&model, group, DdpOptions::default().bucket_bytes(1 << 10, 4 << 10))?;
+    let mut optimizer = Adam::new(model.named_parameters(), 1e-2)?;
+    manual_seed(100);
+    let (x, y) = data(301, DType::F32)?;
+    // 301 samples are no multiple of the ranks: shares are equal all the same, or ranks would wait for ever.
+    let sampler = DistributedSampler::new(301, rank, group.size())?;
+    let loader = DataLoader::builder(TensorDataset::new(vec![x, y])?).batch_size(8).sampler(sampler).build()?;
+    manual_seed(rank as u64);
+    let (mut steps, mut losses) = (0, Vec::new());
+    while steps < 100 {
+        for batch in &loader {
+            let batch = batch?;
+            let loss = cross_entropy(&model.forward(&batch[0])?, &batch[1])?;
+            optimizer.zero_grad();
+            loss.backward()?;
+            optimizer.step()?;
+            losses.push(loss.item::<f32>()?);
+            steps += 1;
+        }
+    }
+    assert!(losses.iter().all(|loss| loss.is_finite()));
+    for (name, tensor) in model.named_parameters().iter().chain(&model.named_buffers()) {
+        assert!(!name.is_empty());
+        assert_same_on_all_ranks(tensor, group)?;
+    }
+    // Ranks saw different samples, or this would be no test.
+    let all = group.sums(&[f64::from(losses[0])])?[0] / group.size() as f64;
+    assert!((all - f64::from(losses[0])).abs() > 1e-6);
+    drop(ddp);
+    // Without it gradients are the rank's own.
+    let (x, y) = (Tensor::full([4, 20], rank as f64, Device::Cpu)?, Tensor::zeros([4], (DType::I64, Device::Cpu))?);
+    model.eval();
+    model.zero_grad();
+    cross_entropy(&model.forward(&x)?, &y)?.backward()?;
+    let own = model.parameters()[0].grad().unwrap();
+    let sums = group.sums(&own.to_dtype(DType::F64)?.reshape(own.numel())?.to_vec::<f64>()?)?;
+    assert!(sums.iter().zip(own.to_vec::<f32>()?).any(|(sum, own)| (sum - 2.0 * f64::from(own)).abs() > 1e-3));
+    Ok(())
+}
+
+pub fn as_one_process(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    for optimizer in ["sgd", "adam"] {
+        manual_seed(1);
+        let one = network(DType::F64)?;
+        let shared = network(DType::F64)?;
+        shared.load_state_dict(&one.state_dict(), true)?;
+        let _ddp = DistributedDataParallel::new(&shared, group)?;
+        let new = |model: &Sequential| -> Result<Box<dyn Optimizer>> {
+            Ok(match optimizer {
+                "sgd" => Box::new(SGD::new(model.named_parameters(), SGDOptions::new(0.1).momentum(0.9))?),
+                _ => Box::new(Adam::new(model.named_parameters(), 1e-3)?),
+            })
+        };
+        let mut optimizers = [new(&one)?, new(&shared)?];
+        for _ in 0..40 {
+            let (x, y) = data(64, DType::F64)?;
+            let start = 32 * group.rank();
+            let mine = (x.narrow(0, start, 32)?, y.narrow(0, start, 32)?);
+            let mut losses = Vec::new();
+            for ((model, (x, y)), optimizer) in [(&one, (x, y)), (&shared, mine)].into_iter().zip(&mut optimizers) {
+                let loss = cross_entropy(&model.forward(&x)?, &y)?;
+                optimizer.zero_grad();
+                loss.backward()?;
+                optimizer.step()?;
+                losses.push(loss.item::<f64>()?);
+            }
+            let mean = group.sums(&losses[1..])?[0] / 2.0;
+            assert!((mean - losses[0]).abs() < 1e-12, "{mean} and {}", losses[0]);
+        }
+        for ((name, a), (_, b)) in one.named_parameters().iter().zip(&shared.named_parameters()) {
+            let difference = a.detach().sub(&b.detach())?.abs()?.amax(())?.item::<f64>()?;
+            assert!(difference < 1e-12, "{name} by {optimizer}: {difference}");
+        }
+    }
+    Ok(())
+}
+
+pub fn accumulation(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    manual_seed(2);
+    let (one, shared) = (network(DType::F64)?, network(DType::F64)?);
+    shared.load_state_dict(&one.state_dict(), true)?;
+    let ddp =
+        DistributedDataParallel::with_options(&shared, group, DdpOptions::default().bucket_bytes(8 << 10, 8 << 10))?;
+    for round in 0..3 {
+        let (x, y) = data(32, DType::F64)?;
+        let part = |i: usize| Ok::<_, kiln_tensor::Error>((x.narrow(0, 8 * i, 8)?, y.narrow(0, 8 * i, 8)?));
+        let loss = |model: &Sequential, (x, y): (Tensor, Tensor)| cross_entropy(&model.forward(&x)?, &y);
+        one.zero_grad();
+        loss(&one, (x.clone(), y.clone()))?.mul(2.0)?.backward()?;
+        shared.zero_grad();
+        // Two batches a rank, of which the second averages the sum of both.
+        ddp.no_sync(|| loss(&shared, part(2 * group.rank())?)?.backward())?;
+        let kept: Vec<Tensor> = shared.parameters().iter().map(|p| p.grad().unwrap()).collect();
+        loss(&shared, part(2 * group.rank() + 1)?)?.backward()?;
+        for ((a, b), kept) in one.parameters().iter().zip(shared.parameters()).zip(kept) {
+            let (a, b) = (a.grad().unwrap(), b.grad().unwrap());
+            assert!(b.is_same(&kept), "gradients stay in their bucket");
+            let difference = a.sub(&b)?.abs()?.amax(())?.item::<f64>()?;
+            assert!(difference < 1e-14, "round {round}: {difference}");
+        }
+        // Gradients of several parameters are views of one bucket: there is no second copy.
+        let grads: Vec<Tensor> = shared.parameters().iter().map(|p| p.grad().unwrap()).collect();
+        assert!(grads.iter().any(|a| grads.iter().any(|b| !a.is_same(b) && a.shares_memory(b))));
+        let bytes: usize = grads.iter().map(|grad| grad.numel() * 8).sum();
+        let report = ddp.last_step();
+        assert!(report.buckets == 2 && (bytes..bytes + 6 * 64).contains(&report.bytes), "{report:?}");
+        let norms = [&one, &shared].map(|model| clip_grad_norm_(model.parameters(), 0.01, 2.0)?.item::<f64>());
+        let [a, b] = norms.map(Result::unwrap);
+        assert!((a - b).abs() < 1e-14 && a > 0.01);
+        let clipped = clip_grad_norm_(shared.parameters(), 1.0, 2.0)?.item::<f64>()?;
+        assert!((clipped - 0.01).abs() < 1e-6);
+    }
+    // Without `zero_grad` in between the next average is added, as in one process.
+    let before = shared.parameters()[0].grad().unwrap().copy()?;
+    let (x, y) = data(8, DType::F64)?;
+    cross_entropy(&shared.forward(&x)?, &y)?.backward()?;
+    let after = shared.parameters()[0].grad().unwrap();
+    one.zero_grad();
+    cross_entropy(&one.forward(&x)?, &y)?.backward()?;
+    let own = one.parameters()[0].grad().unwrap();
+    assert!(after.sub(&before)?.sub(&own)?.abs()?.amax(())?.item::<f64>()? < 1e-14);
+    Ok(())
+}
+
+/// Two ways through a network, and a layer that is used by both.
+#[derive(kiln_nn::Module)]
+struct Branches {
+    shared: Linear,
+    left: Linear,
+    right: Linear,
+    never: Linear,
+}
+
+impl Branches {
+    fn new() -> Result<Branches> {
+        let linear = || Linear::new(4, 4)?.to_dtype(DType::F64);
+        Ok(Branches { shared: linear()?, left: linear()?, right: linear()?, never: linear()? })
+    }
+
+    fn through(&self, left: bool, x: &Tensor) -> Result<Tensor> {
+        let x = self.shared.forward(x)?;
+        let x = if left { self.left.forward(&x)? } else { self.right.forward(&x)? };
+        self.shared.forward(&x)?.square()?.mean(())
+    }
+}
+
+pub fn unused(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    manual_seed(3);
+    let x = Tensor::randn([6, 4], DType::F64)?;
+    let grads = |left: bool| {
+        let model = Branches::new()?;
+        model.through(left, &x)?.backward()?;
+        Ok::<_, kiln_tensor::Error>(model.parameters().iter().map(Tensor::grad).collect::<Vec<_>>())
+    };
+    let state = |seed| {
+        manual_seed(seed);
+        Branches::new()
+    };
+    manual_seed(9);
+    let left = grads(true)?;
+    manual_seed(9);
+    let right = grads(false)?;
+    // Ranks go different ways; what nobody uses has no gradient.
+    let model = state(9)?;
+    let ddp = DistributedDataParallel::with_options(
+        &model,
+        group,
+        DdpOptions::default().find_unused(true).bucket_bytes(1, 1),
+    )?;
+    for _ in 0..2 {
+        model.through(group.rank() == 0, &x)?.backward()?;
+        for (i, parameter) in model.parameters().iter().enumerate() {
+            match (&left[i], &right[i]) {
+                (None, None) => assert!(parameter.grad().is_none(), "{i}"),
+                (a, b) => {
+                    let zero = parameter.detach().zeros_like()?;
+                    let mean = a.as_ref().unwrap_or(&zero).add(b.as_ref().unwrap_or(&zero))?.div(2.0)?;
+                    let difference = parameter.grad().unwrap().sub(&mean)?.abs()?.amax(())?.item::<f64>()?;
+                    assert!(difference < 1e-14, "{i}: {difference}");
+                }
+            }
+        }
+        model.zero_grad();
+    }
+    drop(ddp);
+    // Frozen parameters are none of its business.
+    let model = state(9)?;
+    model.never.requires_grad_(false)?;
+    model.right.requires_grad_(false)?;
+    let _ddp = DistributedDataParallel::new(&model, group)?;
+    for _ in 0..2 {
+        model.through(true, &x)?.backward()?;
+        let grad = model.shared.weight.grad().unwrap();
+        assert!(grad.sub(left[0].as_ref().unwrap())?.abs()?.amax(())?.item::<f64>()? < 1e-14);
+        model.zero_grad();
+    }
+    // An error lists them, on all ranks, and the group is given up.
+    let model = state(9)?;
+    let _ddp = DistributedDataParallel::new(&model, group)?;
+    let error = model.through(true, &x)?.backward().unwrap_err().to_string();
+    if group.rank() == 0 || !error.contains("failed") {
+        for word in ["right.weight, right.bias, never.weight, never.bias", "find_unused", "of 2"] {
+            assert!(error.contains(word), "{word:?} is not in {error:?}");
+        }
+    }
+    // What is left fails the group, so ranks must not leave it as if nothing were wrong.
+    println!("PLAYED");
+    std::process::exit(0);
+}
+
+pub fn overlap(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let layers = (0..8).map(|_| Linear::new(64, 64)).collect::<Result<Vec<_>>>()?;
+    let model = layers.into_iter().fold(seq![], |model, layer| model.add(layer));
+    // A layer a bucket.
+    let ddp =
+        DistributedDataParallel::with_options(&model, group, DdpOptions::default().bucket_bytes(1 << 14, 1 << 14))?;
+    for _ in 0..3 {
+        model.zero_grad();
+        model.forward(&Tensor::randn([4, 64], Device::Cpu)?)?.square()?.mean(())?.backward()?;
+        let report = ddp.last_step();
+        assert_eq!((report.buckets, report.begun_early), (8, 7));
+    }
+    for parameter in model.parameters() {
+        assert_same_on_all_ranks(&parameter.grad().unwrap(), group)?;
+    }
+    Ok(())
+}
+
+pub fn mixed_precision(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    manual_seed(4);
+    let model = Linear::new(4, 1)?.to_dtype(DType::F16)?;
+    let _ddp = DistributedDataParallel::new(&model, group)?;
+    let mut optimizer = MixedPrecision::new(model.named_parameters(), |wide| SGD::new(wide, 1e-3))?;
+    let mut skipped = Vec::new();
+    for step in 0..6 {
+        let x = Tensor::ones([2, 4], Device::Cpu)?.mul(if step == 3 && group.rank() == 1 { 60000.0 } else { 1.0 })?;
+        let before = bits(&model.weight.detach())?;
+        let out = model.forward(&x.to_dtype(DType::F16)?)?.to_dtype(DType::F32)?;
+        let loss = mse_loss(&out, &Tensor::zeros([2, 1], Device::Cpu)?)?;
+        optimizer.zero_grad();
+        optimizer.backward(&loss)?;
+        optimizer.step()?;
+        skipped.push(before == bits(&model.weight.detach())?);
+        let scales = group.sums(&[optimizer.loss_scale()])?[0];
+        assert_eq!(scales, 2.0 * optimizer.loss_scale());
+        assert_same_on_all_ranks(&model.weight.detach(), group)?;
+    }
+    // One rank's overflow is that of all.
+    assert!(skipped[3], "{skipped:?}");
+    Ok(())
+}
+
+pub fn checkpoint(group: &Arc<dyn ProcessGroup>) -> Result<()> {
+    let variable = |name: &str| std::env::var(name).unwrap();
+    let (from, to, epochs) =
+        (variable("KILN_FROM"), variable("KILN_TO"), variable("KILN_EPOCHS").parse::<u64>().unwrap());
+    manual_seed(6);
+    let (x, y) = data(96, DType::F32)?;
+    let model = seq![network(DType::F32)?, BatchNorm1d::new(5)?];
+    let sampler = DistributedSampler::new(96, group.rank(), group.size())?;
+    let loader = DataLoader::builder(TensorDataset::new(vec![x, y])?).batch_size(8).sampler(sampler).build()?;
+    let mut optimizer = Adam::new(model.named_parameters(), 1e-2)?;
+    let mut done = 0;
+    if PathBuf::from(&from).exists() {
+        let checkpoint = Checkpoint::load(&from, Device::Cpu)?;
+        model.load_state_dict(&checkpoint.model, true)?;
+        optimizer.load_state_dict(&checkpoint.optimizer)?;
+        loader.set_state(checkpoint.get::<LoaderState>("loader")?)?;
+        checkpoint.restore_random_state();
+        done = checkpoint.epoch;
+    }
+    let _ddp = DistributedDataParallel::new(&model, group)?;
+    for epoch in done..epochs {
+        for batch in &loader {
+            let batch = batch?;
+            optimizer.zero_grad();
+            cross_entropy(&model.forward(&batch[0])?, &batch[1])?.backward()?;
+            optimizer.step()?;
+        }
+        group.on_main(|| {
+            let mut checkpoint = Checkpoint {
+                model: model.state_dict(),
+                optimizer: optimizer.state_dict()?,
+                epoch: epoch + 1,
+                ..Checkpoint::now()
+            };
+            checkpoint.put("loader", &loader.state())?;
+            checkpoint.save(&to)
+        })?;
+    }
+    Ok(())
+}
