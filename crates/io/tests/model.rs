@@ -264,7 +264,7 @@ fn architectures_that_lie_are_refused() {
     refused("null", &[], "expected a module");
     refused(r#"{"Linear":{},"ReLU":{}}"#, &[], "expected a module");
     refused(r#"{"Conv9d":{}}"#, &[], "\"Conv9d\" is not known");
-    refused(r#"{"Linear":[]}"#, &[], "are none");
+    refused(r#"{"Linear":[]}"#, &[], "are not an object");
     refused(r#"{"Linear":{"weight":{"requires_grad":true}}}"#, &["weight"], "no field \"bias\"");
     refused(r#"{"Flatten":{"start_dim":1,"end_dim":-1,"more":2}}"#, &[], "\"more\"");
     refused(r#"{"Flatten":{"start_dim":1e99,"end_dim":-1}}"#, &[], "start_dim");

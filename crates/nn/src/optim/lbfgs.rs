@@ -413,7 +413,7 @@ impl Optimizer for LBFGS {
         let name: Vec<u8> = source.vector("name", None)?.unwrap_or_default();
         if name != OP.as_bytes() {
             let name = String::from_utf8_lossy(&name);
-            let message = format!("load_state_dict: the state is that of {name}, which cannot go on as {OP}");
+            let message = format!("load_state_dict: the state is that of {name} and cannot be loaded into {OP}");
             return Err(Error::argument(OP, message));
         }
         let mut options = self.options;
