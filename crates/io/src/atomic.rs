@@ -1,4 +1,4 @@
-//! Atomic writes: a file is written aside and renamed when it is whole.
+//! Atomic writes: a file is written under a temporary name and renamed when it is complete.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -10,33 +10,34 @@ use std::{
 
 use kiln_tensor::{Error, Result};
 
-/// The end of the names of files that are being written.
+/// Suffix of the names of files that are being written.
 const SUFFIX: &str = ".tmp";
-/// How many bytes of a file's name the temporary name repeats, for who looks into the folder. File systems allow 255.
+/// How many bytes of a file's name the temporary name repeats, for readers of the folder. File systems allow 255.
 const SHOWN: usize = 120;
-/// How often another name is tried for a temporary file: one that is taken, or whose file another write removes at once.
+/// How many temporary names are tried: one may be taken, or another write may remove its file at once.
 const MAX_ATTEMPTS: usize = 100;
-/// How many symbolic links are followed to a file.
+/// How many symbolic links are followed.
 const MAX_LINKS: usize = 40;
 
-/// Writes a file so that whoever reads `path`, at any time and after any crash, finds the old contents or
+/// Writes a file so that whoever reads `path`, at any time and after any crash, finds either the old contents or
 /// all of the new ones.
 ///
-/// `fill` writes to a new file in the same folder, which goes to the disk and is then renamed. A process that is killed
-/// meanwhile leaves that file behind (`.NAME.….tmp`); the next write of the same file removes it. An existing file
-/// keeps its permissions, and a symbolic link keeps pointing to the file that is replaced, or made if it is not there.
+/// `fill` writes to a new file in the same folder, which is flushed to the disk and then renamed. If the process is
+/// killed meanwhile, that file stays behind (`.NAME.….tmp`); the next write of the same file removes it. An existing
+/// file keeps its permissions. If `path` is a symbolic link, the file that it points to is replaced or created, and the
+/// link stays.
 ///
 /// # Errors
-/// What `fill` returns, or [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) with the path; the old file is then
-/// as it was. [`ErrorKind::File`](kiln_tensor::ErrorKind::File): there is something that is no regular file, such as a
-/// folder, a device or a FIFO, which is never replaced.
+/// Errors of `fill`; [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) with the path if the file cannot be written;
+/// [`ErrorKind::File`](kiln_tensor::ErrorKind::File) if `path` is not a regular file but a folder, a device or a FIFO,
+/// which is never replaced. The old file is then unchanged.
 pub fn write(path: impl AsRef<Path>, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let mut fill = Some(fill);
-    // It is called once.
+    // `write_with` calls it once.
     write_with(path.as_ref(), &mut |file| fill.take().map_or(Ok(()), |fill| fill(file)))
 }
 
-/// [`write()`], compiled once for all that is written.
+/// [`write()`], compiled once for all closures.
 fn write_with(path: &Path, fill: &mut dyn FnMut(&mut File) -> Result<()>) -> Result<()> {
     let failed = |e: io::Error| Error::io(path, e);
     let target = real_path(path).map_err(failed)?;
@@ -46,7 +47,7 @@ fn write_with(path: &Path, fill: &mut dyn FnMut(&mut File) -> Result<()>) -> Res
     };
     let existing = match fs::metadata(&target) {
         Ok(found) if !found.is_file() => {
-            let what = if found.is_dir() { "a folder" } else { "no regular file, but a device, FIFO or socket" };
+            let what = if found.is_dir() { "a folder" } else { "not a regular file but a device, FIFO or socket" };
             return Err(Error::file(path, format!("it is {what}; a file cannot be saved in its place")));
         }
         Ok(found) => Some(found.permissions()),
@@ -66,14 +67,14 @@ fn write_with(path: &Path, fill: &mut dyn FnMut(&mut File) -> Result<()>) -> Res
     sync_folder(folder).map_err(failed)
 }
 
-/// The file to replace or make: what symbolic links point to, else the path itself.
+/// The file to replace or create: the target of symbolic links, else the path itself.
 fn real_path(path: &Path) -> io::Result<PathBuf> {
     let mut at = path.to_owned();
     for _ in 0..MAX_LINKS {
         match fs::symlink_metadata(&at) {
             Ok(found) if found.file_type().is_symlink() => {
                 let target = fs::read_link(&at)?;
-                // Relative links start at the folder that they are in.
+                // A relative link starts at the folder that it is in.
                 at = at.parent().unwrap_or(Path::new("")).join(target);
             }
             _ => return Ok(at),
@@ -82,7 +83,7 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links, or links that point to each other"))
 }
 
-/// How the names of temporary files for a file begin: its own name, or as much of it as fits, and a sum of all of it.
+/// How the names of temporary files for a file begin: as much of its name as fits, and a hash of all of it.
 fn temporary_prefix(name: &OsStr) -> OsString {
     let bytes = name.as_encoded_bytes();
     let mut prefix = OsString::from(".");
@@ -100,17 +101,17 @@ fn temporary_prefix(name: &OsStr) -> OsString {
 /// A file that is removed unless it gets its final name.
 struct Temporary {
     file: File,
-    /// `None` when it has its final name.
+    /// `None` once it has its final name.
     path: Option<PathBuf>,
 }
 
 impl Temporary {
-    /// A new file with a lock, which tells other writes of the same target that this one is going on. Some network file
-    /// systems have no locks; what is left there stays.
+    /// Creates a new file and locks it, which tells other writes of the same target that this one is in progress.
+    /// Some network file systems have no locks; leftovers stay there.
     fn new(folder: &Path, prefix: &OsStr) -> io::Result<Temporary> {
         for _ in 0..MAX_ATTEMPTS {
             let mut name = prefix.to_owned();
-            // Each hasher has other keys.
+            // Each hasher has different keys.
             name.push(format!("{:016x}{SUFFIX}", RandomState::new().hash_one(std::process::id())));
             let path = folder.join(name);
             let file = match File::create_new(&path) {
@@ -127,7 +128,7 @@ impl Temporary {
         Err(io::ErrorKind::ResourceBusy.into())
     }
 
-    /// Gives it its final name, in place of a file that has it.
+    /// Gives it its final name, replacing any file of that name.
     fn persist(mut self, target: &Path) -> io::Result<()> {
         if let Some(path) = &self.path {
             fs::rename(path, target)?;
@@ -146,13 +147,14 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes what earlier writes of the same file left when their process was killed. Who still writes holds a lock.
+/// Removes the leftovers of earlier writes of the same file whose process was killed. A write in progress holds a
+/// lock.
 fn remove_leftovers(folder: &Path, prefix: &OsStr) {
     let is_ours = |name: &OsStr| {
         let name = name.as_encoded_bytes();
         name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(SUFFIX.as_bytes())
     };
-    // What cannot be read or removed stays: it is in nobody's way.
+    // What cannot be read or removed stays: it does no harm.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if !is_ours(&entry.file_name()) || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
             continue;
@@ -165,7 +167,7 @@ fn remove_leftovers(folder: &Path, prefix: &OsStr) {
     }
 }
 
-/// Makes the rename last: on Unix it is in the folder, which goes to the disk by itself.
+/// Makes the rename durable: on Unix it is an entry of the folder, which is flushed to the disk separately.
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {

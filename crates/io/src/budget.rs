@@ -1,8 +1,8 @@
-//! The memory that loading one file may take. Files can be small and name large things: they get an error instead of the
-//! machine's memory.
+//! The memory budget of loading one file. A small file can declare large contents; it gets an error instead of all
+//! the machine's memory.
 //!
-//! Allocations whose size a file decides fail with an error. Small ones (names, nodes of maps, handles of tensors) cannot, so
-//! the memory for them is looked for ahead of them, a megabyte at a time.
+//! Allocations whose size the file decides can fail with an error. Small ones (names, map nodes, tensor handles)
+//! cannot, so memory for them is probed in advance, a megabyte at a time.
 
 #[cfg(feature = "pth")]
 use std::{
@@ -21,58 +21,58 @@ use crate::{
     source::{Source, out_of_memory},
 };
 
-/// What a tensor without elements takes: handle, storage and layout.
+/// Bytes of a tensor without elements: handle, storage and layout.
 pub(crate) const TENSOR: usize = 512;
-/// What an entry of a map or list takes besides its contents.
+/// Bytes of an entry of a map or list besides its contents.
 const ENTRY: usize = 64;
-/// What a JSON value takes when it is parsed without a type.
+/// Bytes of a JSON value that is parsed without a type.
 const JSON_VALUE: usize = 128;
 
-/// How far ahead of small allocations the machine's memory is looked for.
+/// How far ahead of small allocations the machine's memory is probed.
 const STEP: usize = 1 << 20;
 
-/// Counts memory against the limit of one file.
+/// Counts allocated memory against the limit of one file.
 #[derive(Debug)]
 pub(crate) struct Budget {
     path: PathBuf,
     limit: usize,
     left: usize,
-    /// What the machine was found to have for allocations that come.
+    /// Bytes found to be available that have not been allocated yet.
     ahead: usize,
 }
 
 impl Clone for Budget {
     fn clone(&self) -> Budget {
-        // What was found may be taken by the time the copy is used.
+        // The memory that was found may be taken by the time the copy is used.
         Budget { path: self.path.clone(), ahead: 0, ..*self }
     }
 }
 
 impl Budget {
-    /// The limit that the options set, or ten times the file's length and 64 MiB.
+    /// A budget with the limit that the options set, or ten times the file's length plus 64 MiB.
     pub fn new(source: &Source, options: &LoadOptions) -> Budget {
         let default = source.len().saturating_mul(10).saturating_add(64 << 20);
         let limit = options.limit().unwrap_or(default);
         Budget { path: source.path().to_owned(), limit, left: limit, ahead: 0 }
     }
 
-    /// What is left.
+    /// The bytes left.
     #[cfg(feature = "pth")]
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// The error that says how to get more.
+    /// The error for a file that exceeds the limit; it says how to raise it.
     pub fn exceeded(&self) -> Error {
         let Budget { limit, .. } = self;
         let message = format!(
-            "loading it takes more than {limit} bytes of memory: it is made to do harm, or needs a larger \
+            "loading it takes more than {limit} bytes of memory: it is malicious, or needs a larger \
              `LoadOptions::memory_limit`"
         );
         Error::file(&self.path, message)
     }
 
-    /// Counts memory that is about to be allocated, and makes sure that the machine has it.
+    /// Counts memory that is about to be allocated, and makes sure that the machine has it available.
     pub fn spend(&mut self, bytes: usize) -> Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| self.exceeded())?;
         self.look_for(bytes)?;
@@ -80,7 +80,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Makes sure that the machine has memory for what is allocated without being counted, or will be.
+    /// Makes sure that the machine has this much memory available, without counting it.
     pub fn look_for(&mut self, bytes: usize) -> Result<()> {
         if bytes <= self.ahead {
             return Ok(());
@@ -88,13 +88,13 @@ impl Budget {
         let wanted = bytes.saturating_add(STEP.min(self.left));
         let mut memory = Vec::<u8>::new();
         memory.try_reserve_exact(wanted).map_err(|_| out_of_memory(&self.path, bytes))?;
-        // An allocation that nothing uses may be compiled to nothing.
+        // The compiler may remove an allocation that nothing uses.
         black_box(&mut memory);
         self.ahead = wanted;
         Ok(())
     }
 
-    /// Inserts into a map that cannot end the program by growing.
+    /// Inserts into a map; growing it can fail without aborting the program.
     #[cfg(feature = "pth")]
     pub fn insert<K: Eq + Hash, V>(&self, map: &mut HashMap<K, V>, key: K, value: V) -> Result<Option<V>> {
         map.try_reserve(1).map_err(|_| self.no_room::<(K, V)>(map.len()))?;
@@ -109,7 +109,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Pushes to a vector that cannot end the program by growing.
+    /// Pushes to a vector; growing it can fail without aborting the program.
     pub fn push<T>(&self, vec: &mut Vec<T>, value: T) -> Result<()> {
         vec.try_reserve(1).map_err(|_| self.no_room::<T>(vec.len()))?;
         vec.push(value);
@@ -130,7 +130,7 @@ impl Budget {
         self.spend(bytes.saturating_add(ENTRY))
     }
 
-    /// Counts what parsing a JSON text into values of any type may take.
+    /// Counts the most that parsing a JSON text into values of any type may take.
     pub fn json(&mut self, text: &[u8]) -> Result<()> {
         let values = text.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{' | b':')).count();
         self.spend(values.saturating_mul(JSON_VALUE).saturating_add(text.len()))

@@ -13,7 +13,7 @@ use crate::{
     tensor_file::TensorFile,
 };
 
-/// The state of a training run. A run that loads it goes on bit for bit as if it had never stopped.
+/// The state of a training run. A run that loads it continues bit for bit as if it had never stopped.
 ///
 /// ```
 /// # use kiln_tensor::{Device, StateDict, Tensor};
@@ -47,19 +47,19 @@ pub struct Checkpoint {
     pub extra: StateDict,
     /// Number of finished epochs.
     pub epoch: u64,
-    /// Where the generator of random numbers stands, as [`random_state`] tells.
+    /// The position of the random number generator, as [`random_state`] returns it.
     pub random_state: (u64, u64),
     /// Anything else, as JSON: the data loader's position, options of the run, best accuracy, notes. See
     /// [`put`](Checkpoint::put).
     pub metadata: Map<String, Value>,
 }
 
-/// The version of the layout that this Kiln writes, and the newest that it reads.
+/// The version of the layout that this Kiln writes; it reads no newer one.
 const VERSION: u64 = 1;
 /// The metadata key of [`State`].
 const KEY: &str = "kiln.checkpoint";
 
-/// What is not tensors.
+/// Everything but the tensors.
 #[derive(Serialize, Deserialize)]
 struct State {
     version: u64,
@@ -70,16 +70,16 @@ struct State {
 
 #[located(site)]
 impl Checkpoint {
-    /// A checkpoint with the present state of the random generator and nothing else.
+    /// A checkpoint with the current state of the random number generator and nothing else.
     #[must_use]
     pub fn now() -> Checkpoint {
         Checkpoint { random_state: random_state(), ..Checkpoint::default() }
     }
 
-    /// Writes it to a file, atomically.
+    /// Writes the checkpoint to a file, atomically.
     ///
     /// # Errors
-    /// The file cannot be written, or a tensor cannot be read from its device.
+    /// If the file cannot be written, or a tensor cannot be read from its device.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.save_file(path.as_ref())
     }
@@ -100,11 +100,12 @@ impl Checkpoint {
         save_with_metadata(path, &tensors, &Metadata::from([(KEY.into(), state)]))
     }
 
-    /// Reads a checkpoint, its tensors to the options' device, within their [memory limit](LoadOptions::memory_limit).
+    /// Reads a checkpoint and places its tensors on the options' device, within their [memory
+    /// limit](LoadOptions::memory_limit).
     ///
     /// # Errors
-    /// With the path: the file cannot be read, is damaged, takes more memory than the limit, is not a checkpoint, or was
-    /// written by a newer version of Kiln. Memory runs out. Options are set that would change tensors.
+    /// With the path: if the file cannot be read, is damaged, takes more memory than the limit, is not a checkpoint, or
+    /// was written by a newer version of Kiln. If memory runs out. If options are set that would change tensors.
     pub fn load(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<Checkpoint> {
         Checkpoint::load_file(path.as_ref(), options.into())
     }
@@ -117,7 +118,7 @@ impl Checkpoint {
         let text = text.ok_or_else(|| wrong("it holds tensors, but is not a training checkpoint".into()))?;
         file.check_json(text)?;
         let state: Value = serde_json::from_str(text).map_err(|e| wrong(format!("its {KEY:?} is not JSON: {e}")))?;
-        // Before the rest, whose layout may be another in another version.
+        // Before the rest, whose layout depends on the version.
         match state.get("version").and_then(Value::as_u64) {
             Some(VERSION) => {}
             Some(version) => {
@@ -141,7 +142,7 @@ impl Checkpoint {
     /// Keeps a value under a name, e.g. the data loader's state.
     ///
     /// # Errors
-    /// It cannot be written as JSON.
+    /// If it cannot be written as JSON.
     pub fn put<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<()> {
         let wrong = |e| Error::argument("checkpoint", format!("{name:?} cannot be written as JSON: {e}"));
         self.metadata.insert(name.to_owned(), serde_json::to_value(value).map_err(wrong)?);
@@ -151,14 +152,14 @@ impl Checkpoint {
     /// A value that was [`put`](Checkpoint::put).
     ///
     /// # Errors
-    /// There is none of this name, or it is of another type.
+    /// If there is no value of this name, or it has another type.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         let wrong = |why: String| Error::argument("checkpoint", format!("{name:?} {why}"));
         let value = self.metadata.get(name).ok_or_else(|| wrong("is not in the checkpoint".into()))?;
-        T::deserialize(value).map_err(|e| wrong(format!("is something else: {e}")))
+        T::deserialize(value).map_err(|e| wrong(format!("has another type: {e}")))
     }
 
-    /// Puts the generator of random numbers where it stood. Do it last: making a model draws numbers too.
+    /// Restores the state of the random number generator. Do it last: creating a model draws random numbers too.
     pub fn restore_random_state(&self) {
         set_random_state(self.random_state);
     }

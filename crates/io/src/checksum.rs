@@ -1,18 +1,18 @@
-//! The checksum that Kiln puts into the metadata of its files. The safetensors format has none: without it
-//! a flipped bit among the values would go unnoticed.
+//! The checksum that Kiln puts into the metadata of its files. The safetensors format has none: without it a
+//! flipped bit among the values would go unnoticed.
 
 use std::collections::HashMap;
 
 /// The metadata key that holds the checksum, as 8 hexadecimal digits.
 pub(crate) const KEY: &str = "kiln.crc32";
 
-/// A sum over named pieces that does not depend on their order, so that another program may write the same
-/// tensors and metadata in an order of its own.
+/// A checksum over named pieces that does not depend on their order, so that another program may reorder the
+/// tensors and metadata of a file.
 #[derive(Default)]
 pub(crate) struct Checksum(u32);
 
 impl Checksum {
-    /// The sum over the metadata, except for the checksum in it.
+    /// The checksum of the metadata, excluding the entry of the checksum itself.
     pub fn of_metadata<'a>(metadata: impl IntoIterator<Item = (&'a String, &'a String)>) -> Checksum {
         let mut sum = Checksum::default();
         for (key, value) in metadata {
@@ -35,7 +35,7 @@ impl Checksum {
         format!("{:08x}", self.0)
     }
 
-    /// The checksum that the metadata states, if Kiln wrote it.
+    /// The checksum stated in the metadata, if Kiln wrote the file.
     pub fn stated(metadata: &HashMap<String, String>) -> Option<&str> {
         metadata.get(KEY).map(String::as_str)
     }

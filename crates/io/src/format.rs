@@ -1,5 +1,5 @@
-//! Which format a file has, told by its first bytes, and what to do about those that hold no weights or that Kiln does
-//! not read.
+//! Recognizes the format of a file by its first bytes, and says what to do about files that hold no weights or that
+//! Kiln does not read.
 
 use kiln_tensor::{Error, Result};
 
@@ -11,22 +11,22 @@ pub(crate) enum Format {
     Safetensors,
     /// The JSON index of several safetensors files.
     Index,
-    /// `torch.save` since PyTorch 1.6: a zip archive. Other zip archives are told apart by what is in them.
+    /// `torch.save` since PyTorch 1.6: a zip archive. The contents distinguish it from other zip archives.
     Zip,
-    /// `torch.save` before that: pickles, then the values.
+    /// `torch.save` before PyTorch 1.6: pickles, then the values.
     Legacy,
 }
 
-/// How much of a file is looked at.
+/// How many bytes of a file are examined.
 const START: usize = 512;
 
-/// Beginnings of files that are often taken for weights: what each is, and what to do about it.
+/// First bytes of files that are often taken for weights: what each is, and what to do about it.
 const OTHERS: &[(&[u8], &str)] = &[
-    (b"version https://git-lfs", "the placeholder of Git LFS, whose file was not fetched (`git lfs pull`)"),
-    (b"\x1f\x8b", "a file packed by gzip; unpack it first"),
-    (b"BZh", "a file packed by bzip2; unpack it first"),
-    (b"\xfd7zXZ\0", "a file packed by xz; unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "a file packed by zstd; unpack it first"),
+    (b"version https://git-lfs", "a Git LFS pointer, whose file was not fetched (`git lfs pull`)"),
+    (b"\x1f\x8b", "a gzip-compressed file; decompress it first"),
+    (b"BZh", "a bzip2-compressed file; decompress it first"),
+    (b"\xfd7zXZ\0", "an xz-compressed file; decompress it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd-compressed file; decompress it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it first"),
     (
         b"\x93NUMPY",
@@ -40,7 +40,7 @@ const OTHERS: &[(&[u8], &str)] = &[
 ];
 
 impl Format {
-    /// The format of a file; an error that names its own if it is none of these.
+    /// The format of a file; if it has another one, an error that names it.
     pub fn of(source: &Source) -> Result<Format> {
         let start = source.prefix(START)?;
         if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
@@ -59,9 +59,9 @@ impl Format {
         match other(&start, text) {
             Some(what) => {
                 let known = "a safetensors file, the index of several, or a file of torch.save";
-                Err(Error::file(source.path(), format!("it looks like {what}; not like {known}")))
+                Err(Error::file(source.path(), format!("it looks like {what}, not {known}")))
             }
-            // It is told what is wrong with it as a safetensors file.
+            // Reading it as a safetensors file says what is wrong with it.
             None => Ok(Format::Safetensors),
         }
     }
@@ -72,7 +72,7 @@ fn other(start: &[u8], text: &[u8]) -> Option<&'static str> {
         return Some(what);
     }
     if start.get(257..262) == Some(b"ustar") {
-        return Some("a tar archive; unpack it first (PyTorch before 0.1.10 saved such: save it anew from there)");
+        return Some("a tar archive; unpack it, or save it anew with PyTorch if a PyTorch before 0.1.10 wrote it");
     }
     let tag = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
     if [&b"<!doctype"[..], b"<html", b"<head", b"<?xml", b"<error"].into_iter().any(tag) {
@@ -86,13 +86,14 @@ fn other(start: &[u8], text: &[u8]) -> Option<&'static str> {
     if matches!(start, [0x80, 2..=5, ..]) {
         return Some("a Python pickle; save tensors with torch.save(state_dict, path)");
     }
-    // Lengths of headers end in zeros, so no safetensors file begins like text.
+    // A safetensors file starts with a header length whose last bytes are zero, so it never starts like text.
     let is_text = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~' | 0x80..);
     let is_utf8 = std::str::from_utf8(start).map_or_else(|e| e.error_len().is_none(), |_| true);
     (start.len() >= 8 && is_utf8 && start.iter().all(is_text)).then_some("text")
 }
 
-/// Whether a file begins as the older format of `torch.save`: with the pickle of a certain number, in any protocol.
+/// Whether a file begins like the older format of `torch.save`: with the pickle of its magic number, in any
+/// protocol.
 fn is_legacy(start: &[u8]) -> bool {
     const MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
     const IN_DIGITS: &[u8] = b"L119547037146038801333356L";

@@ -1,6 +1,6 @@
-//! The header of a safetensors file: JSON that says dtype, shape and place of every tensor
-//! (<https://huggingface.co/docs/safetensors>), read entry by entry, so that its memory is counted and no name is there
-//! twice.
+//! The header of a safetensors file: JSON with the dtype, shape and data offsets of every tensor
+//! (<https://huggingface.co/docs/safetensors>). It is parsed entry by entry, so that memory is counted and duplicate
+//! names are found.
 
 use std::{cell::RefCell, collections::HashMap, fmt, ops::Range};
 
@@ -14,18 +14,18 @@ use serde::{
 
 use crate::{budget::Budget, source::out_of_memory};
 
-/// Longer headers are refused, as by every reader of the format.
+/// Longer headers are refused, as by all readers of the format.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The name that the format keeps for text about the file.
+/// The name that the format reserves for metadata about the file.
 pub(crate) const METADATA: &str = "__metadata__";
 
-/// The format's name of an element type: Kiln's in capitals.
+/// The format's name of an element type: Kiln's name in capitals.
 pub(crate) fn name_of(dtype: DType) -> String {
     dtype.name().to_uppercase()
 }
 
-/// One tensor as the header describes it, to be written.
+/// The header entry of a tensor that is written.
 #[derive(Debug, Serialize)]
 pub(crate) struct Description {
     pub dtype: String,
@@ -41,11 +41,11 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// The extents.
     pub shape: Shape,
-    /// Where its values are, counted from the end of the header.
+    /// The range of its values, counted from the end of the header.
     pub(crate) bytes: Range<usize>,
 }
 
-/// What a header says.
+/// A parsed header.
 #[derive(Default)]
 pub(crate) struct Header {
     pub metadata: HashMap<String, String>,
@@ -54,10 +54,10 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Reads the JSON text of a file that has `values` bytes of values.
+    /// Parses the JSON text of the header of a file with `values` bytes of values.
     pub fn parse(text: &[u8], values: usize, budget: &mut Budget) -> Result<Header> {
         let path = budget.path().to_owned();
-        // A string with escapes is put together in a buffer that grows by doubling.
+        // The parser assembles a string with escapes in a buffer that grows by doubling.
         budget.look_for(if text.contains(&b'\\') { text.len().saturating_mul(3) } else { 0 })?;
         let wrong = |message: String| Error::file(&path, message);
         let reader = HeaderReader { budget: RefCell::new(budget), exceeded: RefCell::new(None) };
@@ -86,7 +86,7 @@ impl Header {
     }
 }
 
-/// The length of the JSON text at the start of a file of `len` bytes, from its first eight.
+/// The length of the JSON text at the start of a file of `len` bytes, from its first eight bytes.
 pub(crate) fn header_length(start: &[u8], len: usize) -> Result<usize, String> {
     let Some((length, _)) = start.split_first_chunk::<8>() else {
         return Err(format!("not a safetensors file: it has only {len} bytes"));
@@ -100,19 +100,19 @@ pub(crate) fn header_length(start: &[u8], len: usize) -> Result<usize, String> {
     usize::try_from(length).ok().filter(|&length| length <= held).ok_or_else(cut)
 }
 
-/// Whether a file of `len` bytes that begins so has a header of this format.
+/// Whether a file of `len` bytes with this start has a header of the safetensors format.
 pub(crate) fn has_header(start: &[u8], len: usize) -> bool {
     header_length(start, len).is_ok_and(|length| length > 0) && start.get(8) == Some(&b'{')
 }
 
 struct HeaderReader<'b> {
     budget: RefCell<&'b mut Budget>,
-    /// The error of the budget, which JSON errors cannot carry.
+    /// An error of the budget, which JSON errors cannot carry.
     exceeded: RefCell<Option<Error>>,
 }
 
 impl HeaderReader<'_> {
-    /// Remembers an error that JSON errors cannot carry.
+    /// Keeps an error that JSON errors cannot carry, and stops the parser.
     fn fail<E: serde::de::Error>(&self, error: Error) -> E {
         let message = E::custom(&error);
         self.exceeded.replace(Some(error));
@@ -149,18 +149,18 @@ impl<'de> Visitor<'de> for &HeaderReader<'_> {
         while let Some(name) = map.next_key_seed(Text(self))? {
             if name == METADATA {
                 if std::mem::replace(&mut has_metadata, true) {
-                    return Err(A::Error::custom(format!("{METADATA:?} is there twice")));
+                    return Err(A::Error::custom(format!("{METADATA:?} appears twice")));
                 }
                 header.metadata = map.next_value_seed(MetadataReader(self))?;
                 continue;
             }
-            // The entry is there twice while the map grows.
+            // While the map grows, the old and the new table exist.
             let bytes = 3 * size_of::<(String, TensorInfo)>();
             self.entry(bytes + 2 * name.len())?;
             header.tensors.try_reserve(1).map_err(|_| self.no_room(bytes * header.tensors.len()))?;
             match header.tensors.entry(name) {
                 Entry::Occupied(entry) => {
-                    return Err(A::Error::custom(format!("tensor {:?} is there twice", short(entry.key()))));
+                    return Err(A::Error::custom(format!("tensor {:?} appears twice", short(entry.key()))));
                 }
                 Entry::Vacant(entry) => {
                     let info = tensor_info(entry.key(), map.next_value()?).map_err(A::Error::custom)?;
@@ -172,13 +172,13 @@ impl<'de> Visitor<'de> for &HeaderReader<'_> {
     }
 }
 
-/// A name may be as long as the file; a message is not.
+/// The beginning of a name for a message: a name may be as long as the file.
 fn short(name: &str) -> &str {
     let end = name.char_indices().nth(200).map_or(name.len(), |(at, _)| at);
     &name[..end]
 }
 
-/// A string, whose memory is counted.
+/// A string whose memory is counted.
 struct Text<'a, 'b>(&'a HeaderReader<'b>);
 
 impl<'de> DeserializeSeed<'de> for Text<'_, '_> {
@@ -205,7 +205,7 @@ impl Visitor<'_> for Text<'_, '_> {
     }
 }
 
-/// One tensor as it is read.
+/// The header entry of a tensor as it is parsed.
 #[derive(Deserialize)]
 struct TensorEntry {
     dtype: DtypeName,
@@ -213,7 +213,7 @@ struct TensorEntry {
     data_offsets: (usize, usize),
 }
 
-/// The element type, or the beginning of a name that is none.
+/// The element type, or the beginning of an unknown name.
 struct DtypeName(Result<DType, String>);
 
 impl<'de> Deserialize<'de> for DtypeName {
@@ -235,7 +235,7 @@ impl<'de> Deserialize<'de> for DtypeName {
     }
 }
 
-/// The extents of a tensor, or what is wrong with them. No more are kept than there may be.
+/// The extents of a tensor, or what is wrong with them. No more extents are kept than the maximal rank.
 struct Extents(Result<Shape, String>);
 
 impl<'de> Deserialize<'de> for Extents {
@@ -299,7 +299,7 @@ impl<'de> Visitor<'de> for MetadataReader<'_, '_> {
         while let Some(key) = map.next_key_seed(Text(reader))? {
             if out.contains_key(&key) {
                 map.next_value::<IgnoredAny>()?;
-                return Err(A::Error::custom(format!("{:?} is there twice in {METADATA:?}", short(&key))));
+                return Err(A::Error::custom(format!("{:?} appears twice in {METADATA:?}", short(&key))));
             }
             let value = map.next_value_seed(Text(reader))?;
             let bytes = 3 * size_of::<(String, String)>();

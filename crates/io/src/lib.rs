@@ -15,8 +15,9 @@
 //! [`PthFile`] and loading files of PyTorch need the feature `pth`, [`onnx`] needs `onnx`, and the feature `download` lets
 //! [`hub`] fetch weights.
 //!
-//! A file is written aside and renamed when it is whole, so that whoever stops the program at any moment
-//! finds the old file or the new one ([`atomic`]). A damaged file is an error that names it.
+//! A file is written under a temporary name and renamed when it is complete: a program that is stopped at any
+//! moment leaves either the old file or the new one ([`atomic`]). For a damaged file, loading returns an error that
+//! names it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Loading named tensors from a file of any known format.
+//! Loading named tensors from a file of any supported format.
 
 use std::path::Path;
 
@@ -9,16 +9,16 @@ use kiln_tensor::{Result, StateDict};
 use crate::pth::PthFile;
 use crate::{format::Format, load_options::LoadOptions, sharded::ShardedFile, source::Source, tensor_file::TensorFile};
 
-/// Loads named tensors from a file, whatever it is called. Its contents tell which format it has:
+/// Loads named tensors from a file of any name. The contents determine its format:
 ///
 /// - a safetensors file, of Kiln ([`save`](crate::save), [`save_model`](crate::save_model)) or of another program
 ///   ([`TensorFile`]);
 /// - the index of a model in several safetensors files, `model.safetensors.index.json` ([`ShardedFile`]);
 /// - a file of PyTorch's `torch.save`, `.pth` or `.pt`, of either format ([`PthFile`]), with the feature `pth`.
 ///
-/// Each tensor goes from the file to the device by itself, so that a model larger than the host's memory can be loaded.
-/// A checksum is compared where the file has one. Batch normalization that was saved before it counted batches gets
-/// `num_batches_tracked` 0, as in PyTorch, so that the state dict loads strictly.
+/// Each tensor goes from the file to the device by itself, so that a model larger than the host's memory can be
+/// loaded. A checksum is verified where the file has one. Batch normalization layers that were saved without
+/// `num_batches_tracked` get the value 0, as in PyTorch, so that the state dict loads strictly.
 ///
 /// ```
 /// # use kiln_tensor::{DType, Device, StateDict, Tensor};
@@ -34,17 +34,18 @@ use crate::{format::Format, load_options::LoadOptions, sharded::ShardedFile, sou
 ///
 /// # Files that change
 ///
-/// Files are read, not mapped, so that no change of a file can end the process. Who replaces a file by renaming, as Kiln
-/// does, disturbs nobody. If another program overwrites or cuts the file while it is being loaded, that is an error: by
-/// the checksum where there is one, else by the file's length and time of change. What remains: a file without a checksum
-/// that is overwritten within one tick of the file system's clock after it was opened (a few milliseconds on Linux) may
-/// give a mixture of old and new values.
+/// Files are read, not memory-mapped, so that no change of a file can kill the process. Replacing a file by renaming,
+/// as Kiln does, disturbs no reader. If another program overwrites or truncates the file while it is being loaded, that
+/// is an error: detected by the checksum where there is one, else by the file's length and modification time. One case
+/// remains: a file without a checksum that is overwritten within one tick of the file system's clock after it was
+/// opened (a few milliseconds on Linux) may give a mixture of old and new values.
 ///
 /// # Errors
-/// [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) or [`ErrorKind::File`](kiln_tensor::ErrorKind::File), both
-/// with the path: the file cannot be read, is of no known format, is damaged, takes more memory than
-/// [`LoadOptions::memory_limit`] allows, or holds a tensor that Kiln cannot represent.
-/// [`ErrorKind::OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory): memory runs out. Or the device is not available.
+/// [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) or [`ErrorKind::File`](kiln_tensor::ErrorKind::File), both with the
+/// path, if the file cannot be read, has no known format, is damaged, takes more memory than
+/// [`LoadOptions::memory_limit`] allows, or holds a tensor that Kiln cannot represent;
+/// [`ErrorKind::OutOfMemory`](kiln_tensor::ErrorKind::OutOfMemory) if memory runs out; or if the device is not
+/// available.
 #[located(site)]
 pub fn load(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<StateDict> {
     load_file(path.as_ref(), options.into())

@@ -16,39 +16,41 @@ pub struct LoadOptions {
 }
 
 impl Default for LoadOptions {
-    /// To the CPU, as they are.
+    /// To the CPU, in the dtypes of the file.
     fn default() -> LoadOptions {
         LoadOptions::new(Device::Cpu)
     }
 }
 
 impl LoadOptions {
-    /// To this device, as they are.
+    /// To this device, in the dtypes of the file.
     pub fn new(device: impl Into<Device>) -> LoadOptions {
         let device = device.into();
         LoadOptions { device, dtype: None, keys: Vec::new(), prefix: String::new(), memory_limit: None }
     }
 
-    /// Tensors of floats become this dtype, one by one as they are loaded; others stay as they are.
+    /// Converts floating-point tensors to this dtype, one by one as they are loaded; others keep theirs.
     pub fn dtype(self, dtype: DType) -> LoadOptions {
         LoadOptions { dtype: Some(dtype), ..self }
     }
 
-    /// In a file of `torch.save`, the dict under this key; called again, the one under that key inside it.
-    /// Without it the dict is found as [`PthFile::state_dict`](crate::PthFile::state_dict) says. Other formats have no dicts in dicts.
+    /// In a file of `torch.save`, loads the dict under this key; called again, the one under that key inside it.
+    /// Without a key the dict is found as [`PthFile::state_dict`](crate::PthFile::state_dict) says. Other formats have no
+    /// nested dicts.
     pub fn key(mut self, key: impl Into<String>) -> LoadOptions {
         self.keys.push(key.into());
         self
     }
 
-    /// Names lose this prefix where they have it: `strip_prefix("module.")` for what `DistributedDataParallel` saved,
-    /// `"_orig_mod."` for `torch.compile`, `"model."` for Lightning.
+    /// Removes this prefix from the names that have it: `strip_prefix("module.")` for a file saved from
+    /// `DistributedDataParallel`, `"_orig_mod."` from `torch.compile`, `"model."` from Lightning.
     pub fn strip_prefix(self, prefix: impl Into<String>) -> LoadOptions {
         LoadOptions { prefix: prefix.into(), ..self }
     }
 
-    /// The most memory that loading one file may take, in bytes, tensors included. Files that need more are an error:
-    /// a small file can be made to name a lot. Without it the limit is ten times the file's length and 64 MiB.
+    /// The most memory that loading one file may take, in bytes, tensors included. A file that needs more is an
+    /// error: a small malicious file can declare huge contents. By default the limit is ten times the file's length
+    /// plus 64 MiB.
     pub fn memory_limit(self, bytes: usize) -> LoadOptions {
         LoadOptions { memory_limit: Some(bytes), ..self }
     }
@@ -66,11 +68,11 @@ impl LoadOptions {
         self.memory_limit
     }
 
-    /// The bytes of a tensor when it is loaded.
+    /// The peak bytes of loading a tensor.
     pub(crate) fn size_of(&self, dtype: DType, numel: usize) -> usize {
         let loaded = numel.saturating_mul(dtype.size());
         match self.dtype {
-            // Both are there while one becomes the other.
+            // Both exist during the conversion.
             Some(other) if dtype.is_float() && other != dtype => {
                 loaded.saturating_add(numel.saturating_mul(other.size()))
             }
@@ -85,7 +87,7 @@ impl LoadOptions {
         }
     }
 
-    /// An error if options are set that say how tensors change, for a file that is loaded as it is.
+    /// Returns an error if options are set that would change tensors, for a file that is loaded unchanged.
     pub(crate) fn changes_nothing(&self, op: &'static str) -> Result<()> {
         let set = [("dtype", self.dtype.is_some()), ("strip_prefix", !self.prefix.is_empty())];
         match set.into_iter().find(|(_, is_set)| *is_set) {
@@ -96,13 +98,14 @@ impl LoadOptions {
         }
     }
 
-    /// An error if keys were named for a file that has none.
+    /// Returns an error if keys are set for a file of a format without nested dicts.
     pub(crate) fn needs_no_key(&self, path: &Path) -> Result<()> {
         match &self.keys[..] {
             [] => Ok(()),
-            keys => {
-                Err(Error::file(path, format!("it is no file of torch.save, so there are no dicts {keys:?} in it")))
-            }
+            keys => Err(Error::file(
+                path,
+                format!("it is not a torch.save file, so it has no dict under the keys {keys:?}"),
+            )),
         }
     }
 }

@@ -17,16 +17,16 @@ use crate::{
     tensor_file::TensorFile,
 };
 
-/// The version of the layout that this Kiln writes, and the newest that it reads.
+/// The version of the layout that this Kiln writes; it reads no newer one.
 const VERSION: u64 = 1;
 /// The metadata key of the architecture.
 const KEY: &str = "kiln.model";
 
-/// Saves a model with its architecture, so that it can be loaded without the program that made it: PyTorch's
-/// `torch.save(model, path)`. Layers are saved with all their settings, frozen parameters as frozen, tied ones as
-/// tied, and each module in the mode that it is in.
+/// Saves a model with its architecture, so that it can be loaded without the program that created it: PyTorch's
+/// `torch.save(model, path)`. All settings of layers are saved, and also which parameters are frozen or tied, and the
+/// mode of each module.
 ///
-/// A struct of one's own needs `#[module(save)]`, and whoever loads it says so with [`load_model_with`].
+/// A user's own struct needs `#[module(save)]`, and is loaded with [`load_model_with`].
 ///
 /// ```
 /// # fn main() -> kiln_tensor::Result<()> {
@@ -47,12 +47,12 @@ const KEY: &str = "kiln.model";
 /// # The file
 ///
 /// It is a safetensors file as [`save`](crate::save) writes it, whose tensors have the names of the state dict (so
-/// that [`load`](crate::load) gives the state dict), and in whose metadata the key `kiln.model` has a JSON text:
-/// `{"version": 1, "kiln": "0.1.0", "architecture": …}`. [`kiln_nn::saved`] describes the architecture. There is
-/// nothing in it that could be run.
+/// that [`load`](crate::load) returns the state dict), and whose metadata has a JSON text under the key `kiln.model`:
+/// `{"version": 1, "kiln": "0.1.0", "architecture": …}`. [`kiln_nn::saved`] describes the architecture. Nothing in it
+/// is executable.
 ///
 /// # Errors
-/// A layer cannot be saved (the message has its path and type), or the file cannot be written.
+/// If a layer cannot be saved (the message has its path and type), or the file cannot be written.
 #[located(site)]
 pub fn save_model<M: ModuleTree + ?Sized>(path: impl AsRef<Path>, model: &M) -> Result<()> {
     let (architecture, tensors) = saved::describe(model)?;
@@ -67,17 +67,17 @@ fn save_described(path: &Path, architecture: Value, tensors: &StateDict) -> Resu
 /// Loads a model that [`save_model`] saved, made of Kiln's layers and models.
 ///
 /// # Errors
-/// With the path: the file cannot be read, is damaged, was written by a newer version of Kiln, has no architecture in
-/// it, or names a type that is not known; or the device is not available.
+/// With the path: if the file cannot be read, is damaged, was written by a newer version of Kiln, holds no
+/// architecture, or names an unknown type; or if the device is not available.
 #[located(site)]
 pub fn load_model(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<Box<dyn Module>> {
     load_model_with(path, options, &registry())
 }
 
-/// [`load_model`] with types of one's own: `&kiln_io::registry().with::<Net>()`.
+/// [`load_model`] with a user's own types: `&kiln_io::registry().with::<Net>()`.
 ///
 /// # Errors
-/// As [`load_model`].
+/// Those of [`load_model`].
 #[located(site)]
 pub fn load_model_with(
     path: impl AsRef<Path>,
@@ -91,11 +91,11 @@ fn load_file(path: &Path, options: LoadOptions, registry: &Registry) -> Result<B
     let file = TensorFile::read(Source::open(path)?, &options)?;
     let wrong = |message: String| Error::file(path, message);
     let text = file.metadata().get(KEY).ok_or_else(|| {
-        wrong("it holds tensors, but no architecture: make the model, and load them with `io::load`".into())
+        wrong("it holds tensors, but no architecture: create the model, and load them with `io::load`".into())
     })?;
     file.check_json(text)?;
     let text: Value = serde_json::from_str(text).map_err(|e| wrong(format!("its {KEY:?} is not JSON: {e}")))?;
-    // Before the rest, whose layout may be another in another version.
+    // Before the rest, whose layout depends on the version.
     match text.get("version").and_then(Value::as_u64) {
         Some(VERSION) => {}
         Some(version) => return Err(wrong(format!("model version {version}; this Kiln reads version {VERSION}"))),

@@ -1,4 +1,4 @@
-//! The state dict that a file becomes, and the names of its tensors.
+//! Builds the state dict of a file, with the names of its tensors converted as the options say.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use kiln_tensor::{Error, Result, StateDict, Tensor};
 
 use crate::{load_options::LoadOptions, source::out_of_memory};
 
-/// Inserts into a state dict that cannot end the program by growing.
+/// Inserts into a state dict; growing it can fail without aborting the program.
 pub(crate) fn insert(state: &mut StateDict, name: String, tensor: Tensor, path: &Path) -> Result<Option<Tensor>> {
     let bytes = (state.len() + 1) * size_of::<(String, Tensor)>();
     state.try_reserve(1).map_err(|_| out_of_memory(path, bytes))?;
     Ok(state.insert(name, tensor))
 }
 
-/// The state dict that a file becomes, under the names that the options make of the file's.
+/// The state dict under construction, with the names in the file converted as the options say.
 pub(crate) struct Names<'a> {
     path: &'a Path,
     options: &'a LoadOptions,
@@ -27,7 +27,7 @@ impl<'a> Names<'a> {
         Names { path, options, state: StateDict::new() }
     }
 
-    /// Adds a tensor under its name in the file.
+    /// Adds a tensor by its name in the file.
     pub fn insert(&mut self, name: &str, tensor: Tensor) -> Result<()> {
         let prefix = &self.options.prefix;
         let stripped = name.strip_prefix(prefix.as_str()).unwrap_or(name);
@@ -38,9 +38,9 @@ impl<'a> Names<'a> {
         Ok(())
     }
 
-    /// Gives batch normalization without a count of batches the count 0, as PyTorch does when it loads what layers
-    /// before version 2 saved (before PyTorch 0.4.1, that is). `version` tells the version of the layer with a path, if
-    /// the file does.
+    /// Adds the count 0 to batch normalization layers without a count of batches, as PyTorch does for layers of
+    /// versions before 2 (saved before PyTorch 0.4.1). `version` returns the version of the layer with a path, if the
+    /// file states it.
     pub fn count_batches(&mut self, version: impl Fn(&str) -> Option<i64>) -> Result<()> {
         let is_old = |layer: &str| {
             let is_layer = layer.is_empty() || layer.ends_with('.');
@@ -56,7 +56,7 @@ impl<'a> Names<'a> {
         let mut out = StateDict::new();
         for (name, tensor) in &self.state {
             insert(&mut out, name.clone(), tensor.clone(), self.path)?;
-            // Where PyTorch has it.
+            // Where PyTorch puts it.
             if let Some(layer) = name.strip_suffix("running_var").filter(|layer| is_old(layer)) {
                 let count = Tensor::from_vec(vec![0i64], (), self.options.device())?;
                 insert(&mut out, format!("{layer}num_batches_tracked"), count, self.path)?;

@@ -18,26 +18,26 @@ use crate::{
     header::{Description, METADATA, name_of},
 };
 
-/// Text by key in the header of a file. Keys that start with `kiln.` belong to Kiln.
+/// Text entries of a file's header, by key. Keys that start with `kiln.` are reserved for Kiln.
 pub type Metadata = BTreeMap<String, String>;
 
-/// Saves named tensors as a safetensors file, atomically: whatever stops the program, the file at `path` is
-/// the old one or the new one.
+/// Saves named tensors as a safetensors file, atomically: if the program is stopped at any time, the file at `path` is
+/// either the old one or the new one.
 ///
-/// The tensors are in the file in the order of the state dict, except that those with larger elements come
-/// first, which keeps all of them aligned.
+/// The tensors are written in the order of the state dict, except that those with larger elements come first, which
+/// keeps all of them aligned.
 ///
 /// # Errors
-/// The file cannot be written, or a tensor cannot be read from its device.
+/// If the file cannot be written, or a tensor cannot be read from its device.
 #[located(site)]
 pub fn save(path: impl AsRef<Path>, state: &StateDict) -> Result<()> {
     save_with_metadata(path, state, &Metadata::new())
 }
 
-/// [`save`] with text to go into the file's header.
+/// [`save`] with text entries in the file's header.
 ///
 /// # Errors
-/// As [`save`]; or a tensor has the name `__metadata__`, which the format needs for itself.
+/// Those of [`save`]; or if a tensor has the name `__metadata__`, which the format reserves.
 #[located(site)]
 pub fn save_with_metadata(path: impl AsRef<Path>, state: &StateDict, metadata: &Metadata) -> Result<()> {
     save_file(path.as_ref(), state, metadata)
@@ -51,7 +51,7 @@ fn save_file(path: &Path, state: &StateDict, metadata: &Metadata) -> Result<()> 
     atomic::write(path, |file| header.write(file, path))
 }
 
-/// What stands before the values, and the order of the values.
+/// The header of the file, and the order of the values.
 struct Header<'a> {
     metadata: Metadata,
     tensors: Vec<(&'a String, &'a Tensor, Description)>,
@@ -69,7 +69,7 @@ impl<'a> Header<'a> {
         };
         let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor, describe(tensor))).collect();
         let mut metadata = metadata.clone();
-        // Holds the place: the checksum is known when all values have been written.
+        // A placeholder: the checksum is known once all values have been written.
         metadata.insert(checksum::KEY.into(), Checksum::default().text());
         Header { metadata, tensors }
     }
@@ -91,7 +91,7 @@ impl<'a> Header<'a> {
         file.write_all(&self.bytes().map_err(failed)?).map_err(failed)
     }
 
-    /// The length of the JSON text and the text, with spaces at its end so that the values are aligned.
+    /// The length of the JSON text, then the text, padded with spaces so that the values are aligned.
     fn bytes(&self) -> io::Result<Vec<u8>> {
         let mut text = serde_json::to_vec(self)?;
         text.resize(text.len().next_multiple_of(8), b' ');

@@ -1,4 +1,4 @@
-//! Models in several safetensors files, found by their JSON index.
+//! Loads models stored in several safetensors files, which are found by a JSON index.
 
 use std::{
     collections::BTreeMap,
@@ -22,12 +22,12 @@ use crate::{
     tensor_file::TensorFile,
 };
 
-/// The index of a model that lies in several safetensors files, as `model.safetensors.index.json` of the Hugging
-/// Face hub: a JSON object whose `weight_map` says for each tensor in which file beside the index it is.
+/// The index of a model stored in several safetensors files, such as `model.safetensors.index.json` of the Hugging Face
+/// hub: a JSON object whose `weight_map` says for each tensor which file beside the index it is in.
 #[derive(Clone, Debug)]
 pub struct ShardedFile {
     path: PathBuf,
-    /// The tensors of each file.
+    /// The names of the tensors in each file.
     shards: BTreeMap<String, Vec<String>>,
     /// In the order of the index.
     names: Vec<String>,
@@ -35,18 +35,18 @@ pub struct ShardedFile {
 
 #[located(site)]
 impl ShardedFile {
-    /// Opens an index; the files that it names are not looked at.
+    /// Opens an index. The files that it names are not opened.
     ///
     /// # Errors
-    /// With the path: the file cannot be read, is no index, or names a file that does not lie beside it.
+    /// With the path: if the file cannot be read, is not an index, or names a file that is not beside it.
     pub fn open(path: impl AsRef<Path>) -> Result<ShardedFile> {
         ShardedFile::open_with(path, LoadOptions::default())
     }
 
-    /// [`open`](ShardedFile::open) within [`LoadOptions::memory_limit`]; other options play no part.
+    /// [`open`](ShardedFile::open) within [`LoadOptions::memory_limit`]; other options are ignored.
     ///
     /// # Errors
-    /// As [`open`](ShardedFile::open), or the limit does not suffice.
+    /// Those of [`open`](ShardedFile::open); or if the index needs more memory than the limit.
     pub fn open_with(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<ShardedFile> {
         ShardedFile::read(&Source::open(path.as_ref())?, &options.into())
     }
@@ -57,7 +57,7 @@ impl ShardedFile {
         let text = source.prefix(source.len())?;
         // Names are kept twice: in the order of the index, and by file.
         budget.json(&text)?;
-        // A string with escapes is put together in a buffer that grows by doubling.
+        // The parser assembles a string with escapes in a buffer that grows by doubling.
         budget.look_for(if text.contains(&b'\\') { text.len().saturating_mul(3) } else { 0 })?;
         let wrong = |message: String| Error::file(path, message);
         let index: Index =
@@ -65,9 +65,9 @@ impl ShardedFile {
         let mut out = ShardedFile { path: path.to_owned(), shards: BTreeMap::new(), names: Vec::new() };
         for (name, file) in index.weight_map.0 {
             let mut parts = Path::new(&file).components();
-            // The index may come from anywhere, so it must not point anywhere.
+            // The index may come from anywhere, so it must not point outside its own folder.
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-                return Err(wrong(format!("{name:?} is said to be in {file:?}, which is no file beside the index")));
+                return Err(wrong(format!("{name:?} is said to be in {file:?}, which is not a file beside the index")));
             }
             budget.entry(2 * size_of::<(String, Vec<String>)>() + name.len())?;
             budget.push(out.shards.entry(file).or_default(), name.clone())?;
@@ -89,8 +89,8 @@ impl ShardedFile {
     /// Loads all tensors that the index names.
     ///
     /// # Errors
-    /// With the path of the file that is wrong: it cannot be read, is damaged, or lacks a tensor; or the device is
-    /// not available.
+    /// With the path of the file at fault: if it cannot be read, is damaged, or lacks a tensor; or if the device is not
+    /// available.
     pub fn state_dict(&self, options: impl Into<LoadOptions>) -> Result<StateDict> {
         let options = options.into();
         options.needs_no_key(&self.path)?;
@@ -115,7 +115,7 @@ impl ShardedFile {
     }
 }
 
-/// The part of the file that says anything to Kiln.
+/// The part of the index that Kiln reads.
 #[derive(Deserialize)]
 struct Index {
     weight_map: WeightMap,
@@ -138,7 +138,7 @@ impl<'de> Deserialize<'de> for WeightMap {
                 let mut out = IndexMap::new();
                 while let Some((name, file)) = map.next_entry::<String, String>()? {
                     if out.contains_key(&name) {
-                        return Err(A::Error::custom(format!("tensor {name:?} is there twice")));
+                        return Err(A::Error::custom(format!("tensor {name:?} appears twice")));
                     }
                     out.try_reserve(1).map_err(|_| A::Error::custom("out of memory"))?;
                     out.insert(name, file);

@@ -1,5 +1,5 @@
-//! Reading a file by position. Bytes are copied out of it, never mapped: a mapping of a file that another process cuts
-//! short ends the process that reads it (`SIGBUS`).
+//! Reads a file by position. Bytes are copied, never memory-mapped: if another process truncates a mapped file, reading
+//! the mapping kills the process (`SIGBUS`).
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Opens a file. What is no regular file is refused before it is opened, since opening a FIFO waits for a writer.
+    /// Opens a file. Anything but a regular file is refused before opening, since opening a FIFO waits for a writer.
     pub fn open(path: &Path) -> Result<Source> {
         let failed = |e: io::Error| Error::io(path, e);
         let check = |kind: &fs::Metadata| {
@@ -34,17 +34,17 @@ impl Source {
         Ok(Source { path: path.to_owned(), file, len, modified: found.modified().ok() })
     }
 
-    /// The path, as it was given.
+    /// The path it was opened with.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The length when it was opened.
+    /// The length in bytes when it was opened.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Fills `out` with what the file has from byte `at` on.
+    /// Fills `out` with the bytes from offset `at` on.
     pub fn read_into(&self, at: usize, out: &mut [u8]) -> Result<()> {
         read_exact_at(&self.file, at as u64, out).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof if at.checked_add(out.len()).is_some_and(|end| end <= self.len) => {
@@ -55,7 +55,7 @@ impl Source {
         })
     }
 
-    /// `len` bytes from byte `at` on.
+    /// `len` bytes from offset `at` on.
     pub fn read(&self, at: usize, len: usize) -> Result<Vec<u8>> {
         if at.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Error::file(&self.path, "it is cut off"));
@@ -71,7 +71,7 @@ impl Source {
         self.read(0, len.min(self.len))
     }
 
-    /// A tensor whose elements `fill` writes, straight into the memory that the tensor keeps if it is on the CPU.
+    /// Creates a tensor whose elements `fill` writes; on the CPU, directly into the tensor's memory.
     pub fn tensor(
         &self,
         dtype: DType,
@@ -82,8 +82,8 @@ impl Source {
         dispatch_dtype!(dtype, T => Tensor::from_vec(T::read_vec(shape.numel(), fill)?, shape, device))
     }
 
-    /// An error if another program has written to the file since it was opened. A change within one tick of the file
-    /// system's clock goes unnoticed.
+    /// Returns an error if another program has written to the file since it was opened. A change within one tick of the
+    /// file system's clock goes unnoticed.
     pub fn check_unchanged(&self) -> Result<()> {
         let now = self.file.metadata().map_err(|e| Error::io(&self.path, e))?;
         let same = now.len() == self.len as u64 && now.modified().ok() == self.modified;
@@ -94,13 +94,13 @@ impl Source {
         Error::file(&self.path, "another program changed it while it was being read")
     }
 
-    /// An allocation of this many bytes failed.
+    /// The error for a failed allocation of this many bytes.
     pub fn out_of_memory(&self, bytes: usize) -> Error {
         out_of_memory(&self.path, bytes)
     }
 }
 
-/// An allocation of this many bytes failed while the file was read.
+/// The error for an allocation of this many bytes that failed while the file was being read.
 pub(crate) fn out_of_memory(path: &Path, bytes: usize) -> Error {
     let detail = format!("while {} was read", path.display());
     ErrorKind::OutOfMemory { device: "cpu".into(), requested: bytes, detail }.into()

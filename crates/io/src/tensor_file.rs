@@ -15,14 +15,14 @@ use crate::{
     source::Source,
 };
 
-/// An open safetensors file, to look at before loading, or to load single tensors from: what is not asked for is not
+/// An open safetensors file, for inspecting it before loading, or for loading single tensors: only what is requested is
 /// read.
 ///
-/// A file that another program overwrites or cuts short while it is open is an error when it is read (see
-/// [`load`](crate::load)). Files that are replaced by renaming, as Kiln does, stay what they were.
+/// If another program overwrites or truncates the file while it is open, reading it is an error (see
+/// [`load`](crate::load)). If the file is replaced by renaming, as Kiln does, the old contents are read.
 pub struct TensorFile {
     source: Source,
-    /// Where the values start.
+    /// Offset of the first value.
     data: usize,
     metadata: HashMap<String, String>,
     /// In the order of the values in the file.
@@ -35,16 +35,16 @@ impl TensorFile {
     /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// As [`load`](crate::load). The values are not looked at.
+    /// Those of [`load`](crate::load), except that the values are not read.
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
         TensorFile::open_with(path, LoadOptions::default())
     }
 
-    /// [`open`](TensorFile::open) within [`LoadOptions::memory_limit`], which holds for what is loaded from the file, too;
-    /// other options play no part.
+    /// [`open`](TensorFile::open) within [`LoadOptions::memory_limit`], which also applies to tensors loaded from the
+    /// file; other options are ignored.
     ///
     /// # Errors
-    /// As [`open`](TensorFile::open), or the limit does not suffice.
+    /// Those of [`open`](TensorFile::open); or if the header needs more memory than the limit.
     pub fn open_with(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<TensorFile> {
         TensorFile::read(Source::open(path.as_ref())?, &options.into())
     }
@@ -61,13 +61,13 @@ impl TensorFile {
         Ok(TensorFile { source, data, metadata, tensors, budget })
     }
 
-    /// The file's path, as it was opened.
+    /// The path that the file was opened with.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.source.path()
     }
 
-    /// The text in the file's header.
+    /// The text entries of the file's header.
     #[must_use]
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.metadata
@@ -81,7 +81,8 @@ impl TensorFile {
     /// Loads one tensor.
     ///
     /// # Errors
-    /// There is none of this name, another program changed the file, memory runs out, or the device is not available.
+    /// If there is no tensor of this name, another program changed the file, memory runs out, or the device is not
+    /// available.
     pub fn tensor(&self, name: &str, options: impl Into<LoadOptions>) -> Result<Tensor> {
         let options = options.into();
         options.needs_no_key(self.path())?;
@@ -94,11 +95,11 @@ impl TensorFile {
         Ok(tensor)
     }
 
-    /// Loads all tensors. If Kiln wrote the file, its checksum is compared.
+    /// Loads all tensors. If Kiln wrote the file, its checksum is verified.
     ///
     /// # Errors
-    /// The contents do not match the checksum, another program changed the file, memory runs out, or the device is not
-    /// available.
+    /// If the contents do not match the checksum, another program changed the file, memory runs out, or the device is
+    /// not available.
     pub fn state_dict(&self, options: impl Into<LoadOptions>) -> Result<StateDict> {
         let options = options.into();
         options.needs_no_key(self.path())?;
@@ -116,30 +117,30 @@ impl TensorFile {
         }
         self.check(sum)?;
         self.source.check_unchanged()?;
-        // A state dict of Kiln says all that its model has.
+        // A state dict written by Kiln is complete.
         if Checksum::stated(&self.metadata).is_none() {
             state.count_batches(|_| None)?;
         }
         Ok(state.finish())
     }
 
-    /// An error if parsing a JSON text of the metadata may take more memory than the limit, or than there is.
+    /// Returns an error if parsing a JSON text of the metadata may exceed the memory limit, or the available memory.
     pub(crate) fn check_json(&self, text: &str) -> Result<()> {
         self.budget.clone().json(text.as_bytes())
     }
 
-    /// Makes sure that there is memory for another dict of all tensors.
+    /// Makes sure that there is memory for another map of all tensors.
     pub(crate) fn check_names(&self) -> Result<()> {
         let mut budget = self.budget.clone();
         let name = |name: &String| 4 * size_of::<(String, Tensor)>() + name.len() + 32;
         budget.look_for(self.tensors.keys().map(name).sum())
     }
 
-    /// Compares the contents with the checksum that Kiln puts into its files; reads the whole file. A file
-    /// without one passes.
+    /// Reads the whole file and compares the contents with the checksum that Kiln puts into its files. A file without
+    /// one passes.
     ///
     /// # Errors
-    /// They differ, or the file cannot be read.
+    /// If they differ, or the file cannot be read.
     pub fn verify(&self) -> Result<()> {
         let Some(mut sum) = self.checksum() else { return Ok(()) };
         for (name, info) in &self.tensors {
@@ -148,7 +149,7 @@ impl TensorFile {
         self.check(Some(sum))
     }
 
-    /// The sum to begin with, if Kiln wrote the file.
+    /// The checksum of the metadata, to start with; `None` if Kiln did not write the file.
     fn checksum(&self) -> Option<Checksum> {
         Checksum::stated(&self.metadata).map(|_| Checksum::of_metadata(&self.metadata))
     }
@@ -166,7 +167,7 @@ impl TensorFile {
         Err(Error::file(self.path(), message))
     }
 
-    /// From the file to the device, past `look`, which sees the bytes.
+    /// Reads a tensor's values to the device, and calls `look` with the bytes on the way.
     fn read_tensor(&self, info: &TensorInfo, options: &LoadOptions, look: impl FnOnce(&[u8])) -> Result<Tensor> {
         let tensor = self.source.tensor(info.dtype, info.shape, options.device(), |out| {
             self.source.read_into(self.data + info.bytes.start, out)?;

@@ -75,12 +75,12 @@ fn headers_that_lie_are_refused() {
     check(&with_header(&two("[0,4]", "[0,4]"), 4), "overlap");
     check(&with_header(&two("[0,4]", "[8,12]"), 12), "gap");
 
-    // A name that is there twice: which of the two is meant?
+    // A name that appears twice: which of the two is meant?
     let twice =
         r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
-    check(&with_header(twice, 2), "\"a\" is there twice");
-    check(&with_header(r#"{"__metadata__":{"a":"1"},"__metadata__":{"a":"2"}}"#, 0), "there twice");
-    check(&with_header(r#"{"__metadata__":{"a":"1","a":"2"}}"#, 0), "\"a\" is there twice");
+    check(&with_header(twice, 2), "\"a\" appears twice");
+    check(&with_header(r#"{"__metadata__":{"a":"1"},"__metadata__":{"a":"2"}}"#, 0), "appears twice");
+    check(&with_header(r#"{"__metadata__":{"a":"1","a":"2"}}"#, 0), "\"a\" appears twice");
 
     // Tensors whose lengths add up to more than 2^64: the sum wraps around to what the file holds.
     let huge = (1u64 << 61) - 1;

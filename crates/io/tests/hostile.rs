@@ -400,7 +400,7 @@ fn an_index_points_to_files_beside_it_only() {
     assert_eq!(state["b"].to_vec::<f32>().unwrap(), [2.0; 6]);
     for bad in ["../part-1", "/etc/passwd", "", ".", "..", "x/part-1"] {
         let message = index(bad).unwrap_err();
-        assert!(message.contains("no file beside"), "{bad:?}: {message}");
+        assert!(message.contains("not a file beside"), "{bad:?}: {message}");
     }
     assert!(index("part-2").unwrap_err().contains("part-2"));
     fs::write(&path, r#"{"weight_map":{"c":"part-1"}}"#).unwrap();

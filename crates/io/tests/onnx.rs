@@ -141,7 +141,7 @@ fn what_would_be_another_function_is_refused() -> Result<()> {
     refused(|_, x| Tensor::from_vec(x.to_vec::<f32>()?, x.shape(), Device::Cpu), "to_vec: it reads values");
     refused(
         |_, x| x.to_dtype(DType::I64)?.bitwise_and(3)?.to_dtype(DType::F32),
-        "bitwise_and: of the bits of integers",
+        "bitwise_and: bitwise operations on integers",
     );
     refused(|_, x| x.add(&Tensor::empty(4, Device::Cpu)?), "`empty`");
     refused(

@@ -1,4 +1,4 @@
-//! Networks with published weights, as `torch.hub` and `torchvision.models` give them.
+//! Networks with published weights, as `torch.hub` and `torchvision.models` provide them.
 //!
 //! ```no_run
 //! use kiln_io::hub::{self, Weights};
@@ -6,12 +6,13 @@
 //! # Ok::<(), kiln_tensor::Error>(())
 //! ```
 //!
-//! The file is looked for in `$KILN_HUB`, in the user's cache directory (`~/.cache/kiln/hub` on Linux), and where PyTorch
-//! keeps it (`$TORCH_HOME/hub/checkpoints`, `~/.cache/torch/hub/checkpoints`). If it is nowhere, it is downloaded from the
-//! official address, with the feature `download`; else the error says what to put where. A download's SHA-256 is compared with
-//! the whole sum where that is publicly known (VGG16 and VGG19, with and without batch normalization). Of the others
-//! torchvision publishes the first eight digits alone, as part of the file's name, and these are compared, as PyTorch does with
-//! `check_hash=True`: that finds damage, but not a file that somebody made to have the same eight digits.
+//! The file is looked for in `$KILN_HUB`, in the user's cache directory (`~/.cache/kiln/hub` on Linux), and where
+//! PyTorch keeps it (`$TORCH_HOME/hub/checkpoints`, `~/.cache/torch/hub/checkpoints`). If it is in none of them, it is
+//! downloaded from the official address, with the feature `download`; without the feature, the error says which file to
+//! put where. A download's SHA-256 is compared with the full hash where that is publicly known (VGG16 and VGG19, with
+//! and without batch normalization). Of the others, torchvision publishes only the first eight hexadecimal digits, as
+//! part of the file's name, and these are compared, as PyTorch does with `check_hash=True`: that detects damage, but
+//! not a file that somebody crafted to have the same eight digits.
 
 use std::{
     env,
@@ -29,18 +30,18 @@ mod published;
 
 pub use published::*;
 
-/// Which published weights.
+/// Which published weights to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
     /// Trained on ImageNet with 1000 classes: torchvision's `IMAGENET1K_V1`.
     ImageNet1k,
-    /// Trained on the same with torchvision's newer recipe: `IMAGENET1K_V2`.
+    /// Trained on the same data with torchvision's newer recipe: `IMAGENET1K_V2`.
     ImageNet1kV2,
 }
 
 /// Where torchvision's weights are.
 const OFFICIAL: &str = "https://download.pytorch.org/models";
-/// More than any of them has: a bound on what a server can make us store.
+/// More than any of the files has, in bytes: a bound on what a server can make us store.
 #[cfg(feature = "download")]
 const MOST: u64 = 1 << 30;
 
@@ -48,7 +49,7 @@ const MOST: u64 = 1 << 30;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Hub {
-    /// The first is where downloads go.
+    /// The first one is where downloads go.
     folders: Vec<PathBuf>,
     mirrors: Vec<String>,
     download: bool,
@@ -62,7 +63,7 @@ impl Default for Hub {
 
 #[located(site)]
 impl Hub {
-    /// The usual folders and the official address.
+    /// The default folders and the official address.
     pub fn new() -> Hub {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = crate::user_dir::cache_dir();
@@ -72,30 +73,31 @@ impl Hub {
         Hub { folders, mirrors: vec![OFFICIAL.into()], download: true }
     }
 
-    /// Only this folder.
+    /// Searches only this folder.
     pub fn folder(self, folder: impl Into<PathBuf>) -> Hub {
         Hub { folders: vec![folder.into()], ..self }
     }
 
-    /// Other addresses instead of the official one: of folders with files of the official names.
+    /// Downloads from these addresses instead of the official one; each is a folder with files of the official
+    /// names.
     pub fn mirrors<S: Into<String>>(self, mirrors: impl IntoIterator<Item = S>) -> Hub {
         Hub { mirrors: mirrors.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// Whether what is in no folder is downloaded (it is, unless this is called, if Kiln was built with the feature).
+    /// Whether a file that is in no folder is downloaded (by default it is, if Kiln was built with the feature).
     pub fn download(self, download: bool) -> Hub {
         Hub { download, ..self }
     }
 
-    /// The path of a file with an official name like `vgg16-397923af.pth`, downloaded if need be.
+    /// The path of a file with an official name such as `vgg16-397923af.pth`, downloaded if need be.
     ///
     /// # Errors
-    /// It is in none of the folders, and cannot or may not be downloaded.
+    /// If it is in none of the folders, and cannot or may not be downloaded.
     pub fn file(&self, name: &str) -> Result<PathBuf> {
         let plain = Path::new(name).file_name().is_some_and(|file| file == name);
         let digits = name.rsplit_once('-').and_then(|(_, rest)| rest.split_once('.')).map_or("", |(digits, _)| digits);
         if !plain || digits.len() < 8 || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            let message = format!("{name:?} is no name of published weights, which is like vgg16-397923af.pth");
+            let message = format!("{name:?} is not a file name of published weights, such as vgg16-397923af.pth");
             return Err(Error::argument("hub", message));
         }
         match self.folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()) {
@@ -139,15 +141,15 @@ impl Hub {
         Error::argument("hub", message)
     }
 
-    /// The tensors of such a file.
+    /// The tensors of a file with an official name.
     ///
     /// # Errors
-    /// As [`file`](Hub::file) and [`load`].
+    /// Those of [`file`](Hub::file) and [`load`].
     pub fn state_dict(&self, name: &str, options: impl Into<LoadOptions>) -> Result<StateDict> {
         load(self.file(name)?, options)
     }
 
-    /// A network with published weights, in evaluation mode: `net` is its name in torchvision, `make` makes it.
+    /// A network with published weights, in evaluation mode: `net` is its name in torchvision, `make` creates it.
     ///
     /// ```no_run
     /// use kiln_io::hub::{Hub, Weights};
@@ -158,7 +160,7 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// There are no such weights of this network, or as [`state_dict`](Hub::state_dict) and `make`.
+    /// If there are no such weights of this network; or those of [`state_dict`](Hub::state_dict) and `make`.
     pub fn pretrained<M: ModuleTree>(
         &self,
         net: &str,
@@ -168,7 +170,7 @@ impl Hub {
         let published = FILES.iter().find(|file| (file.net, file.weights) == (net, weights));
         let file = published
             .ok_or_else(|| Error::argument("hub", format!("no weights {weights:?} of {net:?} are published")))?;
-        // The file first: making a model that cannot be filled takes seconds.
+        // The file first: creating a model that cannot be filled would waste seconds.
         let state = self.state_dict(&file.name(), Device::Cpu)?;
         let model = make()?;
         model.load_state_dict(&state, true)?;

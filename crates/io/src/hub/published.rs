@@ -1,4 +1,4 @@
-//! The weights that torchvision publishes, and a function for each network that has some.
+//! The weights that torchvision publishes, and a function for each network that has published weights.
 
 use kiln_derive::located;
 use kiln_models::{AlexNet, MobileNetV2, MobileNetV2Options, ResNet, ResNetOptions, Vgg, VggOptions};
@@ -11,9 +11,10 @@ pub(super) struct File {
     /// torchvision's name of the network.
     pub net: &'static str,
     pub weights: Weights,
-    /// The file's name, without digits.
+    /// The file's name, without the digits of the hash.
     stem: &'static str,
-    /// The SHA-256 of the file, or as much of it as is publicly known. The first eight digits are part of the file's name.
+    /// The SHA-256 of the file, or as much of it as is publicly known. Its first eight digits are part of the
+    /// file's name.
     pub sha256: &'static str,
 }
 
@@ -80,7 +81,7 @@ macro_rules! networks {
         #[doc = concat!($title, ", torchvision's `", stringify!($name), "`, with published weights, in evaluation mode.")]
         ///
         /// # Errors
-        /// There are no such weights, they are not on this machine and cannot be downloaded, or the file is damaged.
+        /// If there are no such weights, they are not on this machine and cannot be downloaded, or the file is damaged.
         #[located(site)]
         pub fn $name(weights: Weights) -> Result<$model> {
             Hub::new().pretrained(stringify!($name), weights, || $make)
@@ -114,7 +115,7 @@ networks! {
 mod tests {
     use super::*;
 
-    /// Digits are part of names, and no network has two files of one kind.
+    /// Digits are part of names, and no network has two files for the same weights.
     #[test]
     fn the_list_is_sound() {
         for (i, file) in FILES.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Building the ONNX graph of a model from traces of two runs with different batch sizes.
+//! Builds the ONNX graph of a model from traces of two runs with different batch sizes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::save::to_host;
 
-/// What a model did with one batch size.
+/// The trace of a run with one batch size.
 pub(super) struct Run {
     pub inputs: Vec<Tensor>,
     pub outputs: Vec<Tensor>,
@@ -25,17 +25,17 @@ fn wrong(message: impl Into<String>) -> Error {
     Error::argument("onnx::export", message)
 }
 
-/// The same tensor in two runs, told apart from others by its address.
+/// Identifies a tensor by its address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key(usize);
 
-/// Handles of one tensor have one key, as long as one of them lives; those of the traces do.
+/// Handles of one tensor have the same key as long as one of them lives; the traces keep theirs.
 fn key(tensor: &Tensor) -> Key {
     Key(tensor.id())
 }
 
-/// The steps that made the tensors of a run: of several with one output (an operation made of others) the last that
-/// says what it is.
+/// The index of the step that produced each tensor of a run. If several steps have the same output (an operation
+/// composed of others), the last one that names an operation.
 fn producers(run: &Run) -> HashMap<Key, usize> {
     let mut out: HashMap<Key, usize> = HashMap::new();
     for (i, step) in run.trace.steps().iter().enumerate() {
@@ -47,7 +47,7 @@ fn producers(run: &Run) -> HashMap<Key, usize> {
     out
 }
 
-/// The steps that the outputs depend on, in their order.
+/// The steps that the outputs depend on, in order.
 fn needed(run: &Run, producers: &HashMap<Key, usize>) -> Vec<usize> {
     let inputs: HashSet<Key> = run.inputs.iter().map(key).collect();
     let mut stack: Vec<&Tensor> = run.outputs.iter().collect();
@@ -65,7 +65,7 @@ fn needed(run: &Run, producers: &HashMap<Key, usize>) -> Vec<usize> {
     found
 }
 
-/// The graph of two runs of one model with different batch sizes, or with itself for a fixed one.
+/// The graph of a model, from two runs with different batch sizes, or from the same run twice for a fixed batch size.
 pub(super) fn graph_of(
     first: &Run,
     second: &Run,
@@ -77,7 +77,7 @@ pub(super) fn graph_of(
     let (steps, twins) = (needed(first, &made), needed(second, &made_second));
     let same = |(&a, &b): (&usize, &usize)| name_of(&first.trace.steps()[a]) == name_of(&second.trace.steps()[b]);
     if steps.len() != twins.len() || !steps.iter().zip(&twins).all(same) {
-        return Err(wrong("the model does something else for another batch size; export with `dynamic_batch(false)`"));
+        return Err(wrong("the operations depend on the batch size; export with `dynamic_batch(false)`"));
     }
     let batch = match (&first.inputs[..], &second.inputs[..]) {
         ([a, ..], [b, ..]) => match (a.dims(), b.dims()) {
@@ -87,7 +87,7 @@ pub(super) fn graph_of(
         _ => None,
     };
     let mut builder = Builder { run: first, parameters, batch, graph: Graph::default(), values: HashMap::new() };
-    // Outputs and inputs have the names that they are given.
+    // Inputs and outputs keep the names that the options give.
     let taken: Vec<String> = input_names.iter().chain(output_names).map(|name| builder.graph.name(name)).collect();
     if !taken.iter().eq(input_names.iter().chain(output_names)) {
         return Err(wrong(format!("inputs {input_names:?} and outputs {output_names:?} need different names")));
@@ -106,7 +106,7 @@ pub(super) fn graph_of(
         let value = builder.value(a)?;
         let name = &output_names[i];
         let last = steps.last().is_some_and(|&last| first.trace.steps()[last].output.is_same(a));
-        // The last node writes the output itself, unless that is an output already.
+        // The last node writes to the output's name, unless its value is an output already.
         if !(last && first.outputs.len() == 1 && builder.graph.rename_last(&value, name)) {
             let copy = builder.graph.node("Identity", &[&value], Vec::new());
             builder.graph.rename_last(&copy, name);
@@ -126,7 +126,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// The name of a tensor's value: of an input, of what a step made, or of a constant.
+    /// The name of a tensor's value: an input, the output of a step, or a constant.
     fn value(&mut self, tensor: &Tensor) -> Result<String> {
         if let Some(name) = self.values.get(&key(tensor)) {
             return Ok(name.clone());
@@ -171,8 +171,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// A tensor that a constructor made inside `forward`: a constant, or one number as often as the batch size says, or a
-    /// ramp as long as the batch.
+    /// A tensor that a constructor created inside `forward`: a constant, a number broadcast to an extent that depends
+    /// on the batch size, or a ramp over the batch.
     fn constant(&mut self, step: &Step, twin: &Step) -> Result<String> {
         let (a, b) = (&step.output, &twin.output);
         let operation = Operation { op: "a constructor", step, twin, inputs: Vec::new(), batch: self.batch.as_ref() };
@@ -187,7 +187,7 @@ impl Builder<'_> {
         let same = |name: &str| number(name, step).filter(|value| number(name, twin) == Some(*value));
         if a.shape() == b.shape() {
             if to_host(a)?.bytes() != to_host(b)?.bytes() {
-                let message = "a tensor made inside `forward` has other values for another batch size; export with \
+                let message = "a tensor made inside `forward` has values that depend on the batch size; export with \
                                `dynamic_batch(false)`";
                 return Err(wrong(message));
             }
@@ -215,7 +215,7 @@ impl Builder<'_> {
     }
 }
 
-/// What the operation of a step is called: as the exporter knows it, else what its node is named after.
+/// The name of a step's operation: the exporter's name of it, else a name derived from its tape node.
 fn name_of(step: &Step) -> String {
     if let Some(op) = step.op {
         return op.to_owned();

@@ -1,4 +1,4 @@
-//! An ONNX graph while it is built: nodes, constants, and the extents that the batch size leaves open.
+//! An ONNX graph under construction: nodes, constants, and extents that depend on the batch size.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use super::proto::{Attribute, Node, attribute_kind as kind, data_type};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     Fixed(usize),
-    /// Another one for another batch size.
+    /// It depends on the batch size.
     Open,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Port {
     pub extents: Vec<Extent>,
 }
 
-/// Nodes in their order, and the tensors that they read.
+/// Nodes in topological order, and the tensors that they read.
 #[derive(Default)]
 pub(super) struct Graph {
     pub nodes: Vec<Node>,
@@ -32,7 +32,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// The name, with a number if it is taken.
+    /// The wanted name, with a number appended if it is taken.
     pub fn name(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut number = 1;
@@ -43,7 +43,7 @@ impl Graph {
         name
     }
 
-    /// A node with one output, whose name it gives.
+    /// Adds a node with one output, and returns the output's name.
     pub fn node(&mut self, op_type: &str, input: &[&str], attributes: Vec<Attribute>) -> String {
         let output = self.name(&op_type.to_lowercase());
         let name = format!("node_{output}");
@@ -57,7 +57,7 @@ impl Graph {
         output
     }
 
-    /// A node with several outputs, whose names it gives.
+    /// Adds a node with several outputs, and returns their names.
     pub fn node_with_outputs(
         &mut self,
         op_type: &str,
@@ -73,12 +73,12 @@ impl Graph {
         names
     }
 
-    /// A value in another dtype.
+    /// Converts a value to a dtype.
     pub fn cast(&mut self, value: &str, to: DType) -> String {
         self.node("Cast", &[value], vec![int("to", data_type(to).into())])
     }
 
-    /// Elements `start..end` of a dimension in steps.
+    /// Slices elements `start..end` of a dimension with a step.
     pub fn slice(&mut self, value: &str, dim: i64, start: i64, end: i64, step: i64) -> Result<String> {
         let starts = self.ints("starts", vec![start])?;
         let ends = self.ints("ends", vec![end])?;
@@ -87,7 +87,7 @@ impl Graph {
         Ok(self.node("Slice", &[value, &starts, &ends, &axes, &steps], Vec::new()))
     }
 
-    /// Gives the value `old` of the last node another name.
+    /// Renames the value `old`, an output of the last node.
     pub fn rename_last(&mut self, old: &str, new: &str) -> bool {
         match self.nodes.last_mut() {
             Some(node) if node.output == [old] => {
@@ -98,21 +98,21 @@ impl Graph {
         }
     }
 
-    /// A tensor that is part of the model.
+    /// Adds a tensor as a constant of the model.
     pub fn constant(&mut self, wanted: &str, tensor: Tensor) -> String {
         let name = self.name(wanted);
         self.constants.push((name.clone(), tensor));
         name
     }
 
-    /// A list of integers as a tensor, for operators that take their arguments so.
+    /// A list of integers as a constant tensor, for operators that take their arguments as inputs.
     pub fn ints(&mut self, wanted: &str, values: Vec<i64>) -> Result<String> {
         let length = values.len();
         let tensor = Tensor::from_vec(values, [length], Device::Cpu)?;
         Ok(self.constant(wanted, tensor))
     }
 
-    /// A number as a tensor without dimensions.
+    /// A number as a constant tensor without dimensions.
     pub fn scalar(&mut self, wanted: &str, value: Scalar, dtype: DType) -> Result<String> {
         let tensor = match value.is_float() {
             true => Tensor::from_vec(vec![value.to_f64()], (), Device::Cpu)?,
@@ -122,7 +122,7 @@ impl Graph {
     }
 }
 
-/// The extents of a tensor, from those in two runs.
+/// The extents of a tensor, from its two runs.
 pub(super) fn extents(a: &Tensor, b: &Tensor) -> Result<Vec<Extent>> {
     if a.rank() != b.rank() {
         let (a, b) = (a.shape(), b.shape());

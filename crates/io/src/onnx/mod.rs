@@ -1,4 +1,4 @@
-//! Export to ONNX (<https://onnx.ai/onnx/repo-docs/IR.html>), for other programs to run the model.
+//! Export of models to ONNX (<https://onnx.ai/onnx/repo-docs/IR.html>), so that other programs can run them.
 //!
 //! ```
 //! # fn main() -> kiln_tensor::Result<()> {
@@ -16,15 +16,15 @@
 //! # }
 //! ```
 //!
-//! The model is run on zeros, and every operation that the tape can record is written down
-//! ([`autograd::trace`]): so anything can be exported whose operations have a
-//! counterpart here, a user's own `forward` too, with constants that it makes (`arange`, `zeros`, masks). What cannot be
-//! exported is an error that names the operation or its argument, never a file that computes something else: operations that
-//! ONNX does not have (`searchsorted`), random numbers, values read on the way (`item`, `nonzero`, `masked_select`), and
-//! tensors changed in place. As in PyTorch, Rust's own `if`s and loops are run once, and what they did is exported.
+//! The model is run on zeros, and every operation that the tape can record is traced ([`autograd::trace`]). Any model
+//! can be exported whose operations have a counterpart here, including a user's own `forward`, and constants that it
+//! creates (`arange`, `zeros`, masks). Anything else is an error that names the operation or its argument, and never a
+//! file that computes something different: operations that ONNX does not have (`searchsorted`), random numbers, values
+//! read during the run (`item`, `nonzero`, `masked_select`), and tensors changed in place. As in PyTorch, Rust's own
+//! `if`s and loops are run once, and the path taken is exported.
 //!
 //! The batch, the first dimension of every input, is left open: the model is traced with two batch sizes, and the
-//! extents in which the two differ are the open ones.
+//! extents that differ between the two are the open ones.
 
 mod build;
 mod graph;
@@ -44,19 +44,19 @@ use self::build::{Run, graph_of};
 /// The version of the operator set that is written.
 pub const OPSET: i64 = 17;
 
-/// Where the weights go.
+/// Where the weights are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weights {
-    /// Into the file, unless they are more than fits: a Protobuf file ends at 2 GB.
+    /// In the file, unless they are too large for it: a Protobuf file is limited to 2 GB.
     #[default]
     Auto,
-    /// Into the file.
+    /// In the file.
     Inside,
-    /// Into a second file beside it, `NAME.onnx.data`.
+    /// In a second file beside it, `NAME.onnx.data`.
     Beside,
 }
 
-/// How a model is exported.
+/// Options of the export.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Options {
@@ -83,33 +83,32 @@ impl Options {
         Options::default()
     }
 
-    /// The names of the inputs.
+    /// Sets the names of the inputs.
     pub fn inputs<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Options {
         Options { inputs: names.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// The names of the outputs.
+    /// Sets the names of the outputs.
     pub fn outputs<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Options {
         Options { outputs: names.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// Whether the first dimension of the inputs is left open (as it is unless this is called), or has the extents of
-    /// the samples.
+    /// Sets whether the first dimension of the inputs is left open (the default), or has the extent of the samples.
     pub fn dynamic_batch(self, dynamic: bool) -> Options {
         Options { dynamic_batch: dynamic, ..self }
     }
 
-    /// Where the weights go.
+    /// Sets where the weights are stored.
     pub fn weights(self, weights: Weights) -> Options {
         Options { weights, ..self }
     }
 }
 
-/// Writes a model as an ONNX file, with any batch size. Only shape, dtype and device of `sample` matter.
+/// Exports a model to an ONNX file, with any batch size. Only shape, dtype and device of `sample` matter.
 ///
 /// # Errors
-/// The model is in training mode, does not take the sample, or does what cannot be exported; or the file cannot be
-/// written.
+/// If the model is in training mode, does not accept the sample, or does something that cannot be exported; or if the
+/// file cannot be written.
 #[located(site)]
 pub fn export<M: Module + ?Sized>(path: impl AsRef<Path>, model: &M, sample: &Tensor) -> Result<()> {
     export_with(path, model, sample, &Options::new())
@@ -118,7 +117,7 @@ pub fn export<M: Module + ?Sized>(path: impl AsRef<Path>, model: &M, sample: &Te
 /// [`export`] with options.
 ///
 /// # Errors
-/// As [`export`].
+/// Those of [`export`].
 #[located(site)]
 pub fn export_with<M: Module + ?Sized>(
     path: impl AsRef<Path>,
@@ -134,11 +133,10 @@ pub fn export_with<M: Module + ?Sized>(
     export_named(path.as_ref(), trains(model), parameters, &[sample], &forward, options)
 }
 
-/// [`export`] of a module that takes several inputs, or gives several outputs: `forward` calls it. The options name
-/// them all.
+/// [`export`] of a module with several inputs or outputs: `forward` calls it. The options name them all.
 ///
 /// # Errors
-/// As [`export`]; or there are more or fewer inputs or outputs than names.
+/// Those of [`export`]; or if the number of inputs or outputs is not that of their names.
 #[located(site)]
 pub fn export_function<T: ModuleTree>(
     path: impl AsRef<Path>,
@@ -151,7 +149,7 @@ pub fn export_function<T: ModuleTree>(
     export_named(path.as_ref(), trains(model), parameters, samples, &forward, options)
 }
 
-/// Whether any layer is in training mode. A model without a switch computes the same in both.
+/// Whether any layer is in training mode. A module without the switch computes the same in both modes.
 fn trains<T: ModuleTree + ?Sized>(model: &T) -> bool {
     let mut found = false;
     model.visit(&mut |_, part| match part {
@@ -184,13 +182,13 @@ fn export_named(
     let second = if options.dynamic_batch { Some(run(samples, Some(3), forward)?) } else { None };
     if first.outputs.len() != options.outputs.len() {
         let (given, named) = (first.outputs.len(), options.outputs.len());
-        return Err(wrong(format!("the model gives {given} outputs, and {named} are named: {:?}", options.outputs)));
+        return Err(wrong(format!("the model returns {given} outputs, but {named} are named: {:?}", options.outputs)));
     }
     let graph = graph_of(&first, second.as_ref().unwrap_or(&first), &parameters, &options.inputs, &options.outputs)?;
     write::file(path, graph, options.weights)
 }
 
-/// Traces the model on zeros, with another batch size if it is given.
+/// Traces the model on zeros, with another batch size if given.
 fn run(samples: &[&Tensor], batch: Option<usize>, forward: Forward<'_>) -> Result<Run> {
     let _guard = kiln_tensor::no_grad_guard();
     let ((inputs, outputs), trace) = autograd::trace(|| {

@@ -1,4 +1,4 @@
-//! One step of a traced model, as the lowering to ONNX sees it: its arguments, and its shapes for two batch sizes.
+//! One step of a traced model, as it is lowered to ONNX: its arguments, and its shapes for two batch sizes.
 
 use kiln_tensor::{
     DType, Error, Result, Scalar, Tensor,
@@ -7,7 +7,7 @@ use kiln_tensor::{
 
 use super::graph::{Extent, Graph, extents, int};
 
-/// One step of a model, in two runs.
+/// One step of the model, in both runs.
 pub(super) struct Operation<'a> {
     pub op: &'static str,
     pub step: &'a Step,
@@ -19,19 +19,19 @@ pub(super) struct Operation<'a> {
 
 /// The batch size, which the file leaves open.
 pub(super) struct Batch {
-    /// The graph's input that has it as its first extent.
+    /// The graph input whose first extent it is.
     pub input: String,
     /// The batch sizes of the two runs.
     pub sizes: [usize; 2],
 }
 
 impl Operation<'_> {
-    /// An error in the words of who called the operation.
+    /// An error that names the operation.
     pub fn wrong(&self, why: &str) -> Error {
         Error::argument("onnx::export", format!("{}: {why}", self.op))
     }
 
-    /// An argument by its name.
+    /// An argument by name.
     pub fn get(&self, name: &str) -> Option<&Attribute> {
         self.step.attributes.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
@@ -65,7 +65,7 @@ impl Operation<'_> {
         }
     }
 
-    /// An operand that is a number.
+    /// An operand that is a number instead of a tensor.
     pub fn scalar(&self, name: &str) -> Option<Scalar> {
         match self.get(name) {
             Some(Attribute::Int(value)) => Some(Scalar::Int(*value)),
@@ -102,12 +102,12 @@ impl Operation<'_> {
         self.step.output.dtype()
     }
 
-    /// The dtype of input `i`; of what has none, the result's.
+    /// The dtype of input `i`; without such an input, that of the result.
     pub fn input_dtype(&self, i: usize) -> DType {
         self.step.inputs.get(i).map_or(self.dtype(), Tensor::dtype)
     }
 
-    /// A vector of extents in two runs, worked out from the batch size where they depend on it.
+    /// A shape as a vector, from its values in two runs; extents that depend on the batch size are computed from it.
     pub fn shape(&self, graph: &mut Graph, first: &[usize], second: &[usize]) -> Result<String> {
         if first == second {
             return graph.ints("shape", first.iter().map(|&extent| extent as i64).collect());
@@ -133,18 +133,18 @@ impl Operation<'_> {
         Ok(graph.node("Concat", &parts, vec![int("axis", 0)]))
     }
 
-    /// Extent `dim` of input `i` as a vector of one number.
+    /// Extent `dim` of input `i` as a vector with one element.
     pub fn extent(&self, graph: &mut Graph, i: usize, dim: usize) -> Result<String> {
         let [a, b] = self.tensors(i)?;
         self.shape(graph, &a.dims()[dim..=dim], &b.dims()[dim..=dim])
     }
 
-    /// A value in another dtype.
+    /// Converts a value to a dtype.
     pub fn cast(&self, graph: &mut Graph, value: &str, from: DType, to: DType) -> String {
         if from == to { value.to_owned() } else { graph.cast(value, to) }
     }
 
-    /// An operator on a value and a number of the result's dtype.
+    /// Applies a binary operator to a value and a number of the result's dtype.
     pub fn with_number(&self, graph: &mut Graph, operator: &str, value: &str, number: f64) -> Result<String> {
         let number = graph.scalar("number", Scalar::Float(number), self.dtype())?;
         Ok(graph.node(operator, &[value, &number], Vec::new()))

@@ -1,5 +1,5 @@
-//! The messages of an ONNX file that Kiln writes, by hand: field numbers are those of
-//! <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Fields that are not written are left out.
+//! The Protobuf messages of an ONNX file, as far as Kiln writes them; field numbers are those of
+//! <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Fields that are never written are omitted.
 
 use kiln_tensor::DType;
 use prost::Message;

@@ -17,11 +17,11 @@ use super::{
 };
 use crate::{atomic, save::to_host};
 
-/// What a Protobuf file may have for weights, with room for the rest below 2 GB.
+/// The most bytes of weights in a Protobuf file, with room for the rest below 2 GB.
 const MOST_INSIDE: usize = (2 << 30) - (64 << 20);
-/// Smaller tensors stay inside: shapes and numbers are read before any other file is.
+/// Smaller tensors stay inside, since shapes and numbers must be readable without the second file.
 const SMALL: usize = 1024;
-/// Where weights begin in a file of their own.
+/// Alignment of the weights in the second file, in bytes.
 const ALIGNMENT: u64 = 64;
 
 pub(super) fn file(path: &Path, graph: Graph, weights: Weights) -> Result<()> {
@@ -30,8 +30,7 @@ pub(super) fn file(path: &Path, graph: Graph, weights: Weights) -> Result<()> {
         Weights::Beside => true,
         Weights::Auto => total > MOST_INSIDE,
         Weights::Inside if total > MOST_INSIDE => {
-            let message =
-                format!("{total} bytes of weights do not fit into a Protobuf file; `Weights::Beside` takes them");
+            let message = format!("{total} bytes of weights do not fit into a Protobuf file; use `Weights::Beside`");
             return Err(Error::argument("onnx::export", message));
         }
         Weights::Inside => false,
@@ -39,7 +38,7 @@ pub(super) fn file(path: &Path, graph: Graph, weights: Weights) -> Result<()> {
     let initializer = if beside { outside(path, &graph)? } else { inside(&graph)? };
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let model = proto::Model {
-        // The one that came with the operator set.
+        // The version that came with the operator set.
         ir_version: 8,
         producer_name: "kiln".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
@@ -76,7 +75,7 @@ fn inside(graph: &Graph) -> Result<Vec<proto::TensorData>> {
     graph.constants.iter().map(|(name, tensor)| with_values(name, tensor)).collect()
 }
 
-/// Writes large tensors to the second file, and says where they are.
+/// Writes large tensors to the second file, and returns their locations.
 fn outside(path: &Path, graph: &Graph) -> Result<Vec<proto::TensorData>> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(OsString::from(".data"));

@@ -1,4 +1,4 @@
-//! Where the object and the storages lie in a file, in both formats of `torch.save`; other archives are recognized.
+//! Locates the pickled object and the storages in a file of either `torch.save` format; recognizes other archives.
 
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
@@ -15,21 +15,21 @@ use crate::{
     source::{Source, out_of_memory},
 };
 
-/// What a file refers to.
+/// The storages of a file.
 pub(super) struct Archive {
-    /// The storages by their keys.
+    /// The storages by key.
     pub storages: HashMap<String, Storage>,
     pub big_endian: bool,
 }
 
-/// Where a storage lies in the file.
+/// The location of a storage in the file.
 #[derive(Clone, Debug)]
 pub(super) enum Storage {
     Record {
         name: String,
         record: Record,
     },
-    /// In the older format: the bytes themselves.
+    /// In the older format: a range of bytes.
     Bytes {
         start: usize,
         len: usize,
@@ -37,7 +37,7 @@ pub(super) enum Storage {
 }
 
 impl Storage {
-    /// The number of bytes.
+    /// The length in bytes.
     pub fn len(&self) -> usize {
         match self {
             Storage::Record { record, .. } => record.len,
@@ -45,7 +45,7 @@ impl Storage {
         }
     }
 
-    /// Where they begin.
+    /// The offset of the first byte.
     pub fn start(&self, source: &Source) -> Result<usize> {
         match self {
             Storage::Record { name, record } => record.start(name, source),
@@ -53,13 +53,13 @@ impl Storage {
         }
     }
 
-    /// Their checksum, if the file has one.
+    /// The checksum, if the file has one.
     pub fn crc(&self) -> Option<u32> {
         if let Storage::Record { record, .. } = self { record.crc } else { None }
     }
 }
 
-/// Reads the pickle of a file; every class is a value, and nothing is run.
+/// Parses the pickle of a file. Classes become values, and no code is run.
 fn unpickle<'a>(path: &Path, bytes: &'a [u8], budget: &Budget) -> Result<Pickle<'a>, Failure> {
     kiln_pickle::load_within(bytes, &|_, _| true, budget.left()).map_err(|error| match error {
         kiln_pickle::Error::Cut { .. } => Failure::Cut(Error::file(path, error.to_string())),
@@ -69,9 +69,9 @@ fn unpickle<'a>(path: &Path, bytes: &'a [u8], budget: &Budget) -> Result<Pickle<
     })
 }
 
-/// Why the start of a file is not enough.
+/// Why parsing the start of a file failed.
 enum Failure {
-    /// More of the file might help.
+    /// The pickle is cut off: more of the file might help.
     Cut(Error),
     Other(Error),
 }
@@ -92,7 +92,7 @@ impl From<Error> for Failure {
 
 /// What an archive is that `torch.save` did not write, and what to do about it.
 fn other(records: &Records) -> Option<&'static str> {
-    // Archives of PyTorch have a folder at their top.
+    // Archives of PyTorch have a top-level folder.
     let has = |wanted: &str| {
         records.keys().any(|name| name == wanted || name.split_once('/').is_some_and(|(_, n)| n == wanted))
     };
@@ -152,7 +152,7 @@ pub(super) fn zipped(source: &Source, budget: &mut Budget) -> Result<(Archive, P
         Some(b"big") => true,
         Some(other) => {
             let order = String::from_utf8_lossy(&other[..other.len().min(20)]);
-            return Err(Error::file(source.path(), format!("its byte order {order:?} is none")));
+            return Err(Error::file(source.path(), format!("its byte order {order:?} is unknown")));
         }
     };
     let pickle = unpickle(source.path(), &bytes, budget).map_err(Failure::error)?;
@@ -168,11 +168,11 @@ pub(super) fn zipped(source: &Source, budget: &mut Budget) -> Result<(Archive, P
     Ok((Archive { storages, big_endian }, value))
 }
 
-/// How much of a file in the older format is read at first: its pickles lie before the values.
+/// How many bytes of a file in the older format are read at first: its pickles precede the values.
 const FIRST: usize = 1 << 20;
 
-/// The format before PyTorch 1.6: pickles of a magic number, of the version, of the machine, of the object and of the
-/// storages' keys, then the storages.
+/// The format before PyTorch 1.6: pickles of a magic number, the version, the machine, the object and the keys of the
+/// storages, then the storages.
 pub(super) fn legacy(source: &Source, budget: &mut Budget) -> Result<(Archive, PthValue)> {
     let mut len = FIRST;
     loop {
@@ -211,8 +211,9 @@ fn legacy_pickles(source: &Source, start: &[u8], budget: &mut Budget) -> Result<
     let sizes = element_sizes(&object, budget)?;
     let mut storages = HashMap::new();
     for key in keys.root().items().ok_or_else(|| wrong("it has no list of storages"))? {
-        let key = text(key, budget)?.ok_or_else(|| wrong("the key of a storage is no text"))?.into_owned();
-        let size = sizes.get(&key).ok_or_else(|| wrong(&format!("nothing says what storage {key:?} holds")))?;
+        let key = text(key, budget)?.ok_or_else(|| wrong("the key of a storage is not a string"))?.into_owned();
+        let size =
+            sizes.get(&key).ok_or_else(|| wrong(&format!("the object says no element type of storage {key:?}")))?;
         let mut count = [0; 8];
         source.read_into(at, &mut count)?;
         let count = if little { u64::from_le_bytes(count) } else { u64::from_be_bytes(count) };
@@ -229,13 +230,13 @@ fn legacy_pickles(source: &Source, start: &[u8], budget: &mut Budget) -> Result<
     Ok((Archive { storages, big_endian: !little }, value))
 }
 
-/// A string, for which there is memory where it has to be copied.
+/// A string; its memory is counted where it has to be copied.
 fn text<'p>(value: Value<'p>, budget: &mut Budget) -> Result<Option<Cow<'p, str>>> {
     budget.look_for(value.text_size())?;
     Ok(value.text())
 }
 
-/// The size of an element of each storage that the object refers to.
+/// The element size of each storage that the object refers to, in bytes.
 fn element_sizes(object: &Pickle<'_>, budget: &mut Budget) -> Result<HashMap<String, usize>> {
     let mut sizes = HashMap::new();
     for id in object.values().filter_map(Value::persistent) {

@@ -1,20 +1,20 @@
-//! PyTorch's element types: their names, their storages, and what they are to Kiln.
+//! PyTorch's element types: their names, storage classes, and the corresponding Kiln dtypes.
 
 use kiln_tensor::DType;
 
 /// An element type of PyTorch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TorchType {
-    /// Without the `torch.` in front.
+    /// Without the `torch.` prefix.
     pub name: &'static str,
-    /// The class of typed storages, if there is one.
+    /// The class of its typed storages, if there is one.
     storage: &'static str,
-    /// Bytes an element.
+    /// Bytes per element.
     pub size: usize,
 }
 
 impl TorchType {
-    /// Kiln's element type, if it has this one.
+    /// The Kiln dtype, if there is one.
     pub fn dtype(&self) -> Option<DType> {
         DType::ALL.into_iter().find(|dtype| dtype.torch_name() == self.name)
     }
@@ -53,18 +53,18 @@ types! {
     "float8_e5m2fnuz" "" 1;
 }
 
-/// What a typed storage holds.
+/// The element type of a typed storage class.
 pub(super) fn of_storage((module, name): (&str, &str)) -> Option<&'static TorchType> {
     let typed = !name.is_empty() && matches!(module, "torch" | "torch.cuda");
     TYPES.iter().find(|t| typed && t.storage == name)
 }
 
-/// Whether it is a storage of bytes, whose tensors say their type.
+/// Whether a class is an untyped storage (of bytes), whose tensors state their dtype.
 pub(super) fn is_untyped(global: (&str, &str)) -> bool {
     matches!(global, ("torch.storage" | "torch" | "torch.cuda", "UntypedStorage"))
 }
 
-/// `torch.float32` and the like.
+/// The element type of a dtype such as `torch.float32`.
 pub(super) fn of_dtype((module, name): (&str, &str)) -> Option<&'static TorchType> {
     TYPES.iter().find(|t| module == "torch" && t.name == name)
 }

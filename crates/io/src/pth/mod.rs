@@ -20,16 +20,17 @@ pub use value::{PthDict, PthObject, PthTensor, PthValue};
 use self::{archive::Archive, read::Reading};
 use crate::{budget::Budget, format::Format, load_options::LoadOptions, names::Names, source::Source};
 
-/// An open `.pth` or `.pt` file, as `torch.save` writes it: the zip format of PyTorch 1.6 and later, or the one
-/// before, with any protocol of pickles, also those of Python 2. Storages that are not asked for are not read.
+/// An open `.pth` or `.pt` file, as `torch.save` writes it: in the zip format of PyTorch 1.6 and later, or the older
+/// one, with any pickle protocol, including those of Python 2. Storages are read only when a tensor in them is loaded.
 ///
-/// Its pickle is never run. Tensors, parameters, dicts, lists, tuples, sets, strings, numbers and NumPy's scalars are
-/// what they are; objects of other classes are [`PthObject`]s with a class name, which one may look at, and which keep
-/// nobody from the tensors beside them. A whole pickled model is such an object: an error says what to save instead.
+/// The pickle is parsed but never run. Tensors, parameters, dicts, lists, tuples, sets, strings, numbers and NumPy
+/// scalars become values. Objects of other classes become [`PthObject`]s, which have a class name and can be inspected,
+/// and which do not prevent loading the tensors beside them. A whole pickled model is such an object; loading it is an
+/// error that says what to save instead.
 ///
-/// Tensors that lay on a GPU, with strides, or in a part of a storage are loaded as contiguous tensors on the
-/// device that is asked for. Of several tensors that are the same part of one storage (tied weights) the
-/// memory is shared, as it was; tensors that overlap in another way are copied.
+/// Tensors that were on a GPU, had strides, or were part of a storage are loaded as contiguous tensors on the requested
+/// device. Tensors that are the same part of one storage (tied weights) share memory, as before; tensors that overlap
+/// in another way are copied.
 ///
 /// ```no_run
 /// use kiln_io::{LoadOptions, PthFile};
@@ -47,25 +48,25 @@ pub struct PthFile {
     budget: Budget,
 }
 
-/// Where checkpoints keep the model's state dict, the most telling first.
+/// Keys under which checkpoints keep the model's state dict, the most specific first.
 const USUAL_KEYS: [&str; 9] =
     ["state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module"];
 
 #[located(site)]
 impl PthFile {
-    /// Opens a file and reads all of it but the tensors' values.
+    /// Opens a file and reads everything but the tensors' values.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) or [`ErrorKind::File`](kiln_tensor::ErrorKind::File), both
-    /// with the path: the file cannot be read, is damaged, or was not written by `torch.save`.
+    /// [`ErrorKind::Io`](kiln_tensor::ErrorKind::Io) or [`ErrorKind::File`](kiln_tensor::ErrorKind::File), both with
+    /// the path, if the file cannot be read, is damaged, or was not written by `torch.save`.
     pub fn open(path: impl AsRef<Path>) -> Result<PthFile> {
         PthFile::open_with(path, LoadOptions::default())
     }
 
-    /// [`open`](PthFile::open) within [`LoadOptions::memory_limit`]; other options play no part.
+    /// [`open`](PthFile::open) within [`LoadOptions::memory_limit`]; other options are ignored.
     ///
     /// # Errors
-    /// As [`open`](PthFile::open), or the limit does not suffice.
+    /// Those of [`open`](PthFile::open); or if the file needs more memory than the limit.
     pub fn open_with(path: impl AsRef<Path>, options: impl Into<LoadOptions>) -> Result<PthFile> {
         PthFile::read(Source::open(path.as_ref())?, &options.into())
     }
@@ -94,14 +95,14 @@ impl PthFile {
         &self.value
     }
 
-    /// The tensors of a dict in the file: of the one that the options [name](LoadOptions::key), else of the one
-    /// under the first of the usual names (`state_dict`, `model_state_dict`, `model`, …), else of the object
-    /// itself, else of the only dict of tensors in it. Values of that dict that are no tensors are left out.
+    /// The tensors of a dict in the file: of the one that the options [name](LoadOptions::key), else of the one under
+    /// the first of the usual keys that exists (`state_dict`, `model_state_dict`, `model`, …), else of the object
+    /// itself, else of the only dict of tensors in it. Values of that dict that are not tensors are omitted.
     ///
     /// # Errors
-    /// There is no such dict, or it is not clear which; a tensor is of a dtype that Kiln does not have, or does
-    /// not lie inside its storage; its values do not match the checksum that PyTorch wrote; another program changed
-    /// the file; memory runs out; or the device is not available.
+    /// If there is no such dict, or more than one; a tensor has a dtype that Kiln does not have, or does not lie inside
+    /// its storage; its values do not match the checksum that PyTorch wrote; another program changed the file; memory
+    /// runs out; or the device is not available.
     pub fn state_dict(&self, options: impl Into<LoadOptions>) -> Result<StateDict> {
         let options = options.into();
         let dict = self.choose(options.keys())?;
@@ -111,7 +112,7 @@ impl PthFile {
             match (key, value) {
                 (PthValue::Str(name), PthValue::Tensor(tensor)) => state.insert(name, reading.tensor(name, tensor)?)?,
                 (PthValue::Str(name), PthValue::Object(object)) => {
-                    // A tensor of a kind that would be missing.
+                    // A tensor that Kiln cannot load must not be left out silently.
                     if let Some(problem) = &object.problem {
                         return Err(Error::file(self.path(), format!("tensor {name:?} {problem}")));
                     }
@@ -127,7 +128,7 @@ impl PthFile {
     /// Loads one tensor of [`value`](PthFile::value).
     ///
     /// # Errors
-    /// As [`state_dict`](PthFile::state_dict).
+    /// Those of [`state_dict`](PthFile::state_dict).
     pub fn tensor(&self, tensor: &PthTensor, options: impl Into<LoadOptions>) -> Result<Tensor> {
         let loaded = self.reading(&options.into()).tensor("", tensor)?;
         self.source.check_unchanged()?;
@@ -142,11 +143,11 @@ impl PthFile {
         Error::file(self.path(), message)
     }
 
-    /// The value under keys, each inside the one before.
+    /// The value under a sequence of keys, each inside the value of the one before.
     fn under(&self, keys: &[String]) -> Result<&PthValue> {
         let mut at = &self.value;
         for key in keys {
-            let missing = || self.wrong(format!("it has no {key:?} there, but {}", names(at)));
+            let missing = || self.wrong(format!("it has no key {key:?} at that level, but {}", names(at)));
             at = at.get(key).ok_or_else(missing)?;
         }
         Ok(at)
@@ -158,9 +159,9 @@ impl PthFile {
             return match at {
                 _ if has_tensors(&at) => Ok(at),
                 PthValue::Dict(_) => {
-                    Err(self.wrong(format!("what {keys:?} names is a dict without tensors: it has {}", names(at))))
+                    Err(self.wrong(format!("the value under {keys:?} is a dict without tensors: it has {}", names(at))))
                 }
-                _ => Err(self.wrong(format!("what {keys:?} names is no dict{}", hint(at)))),
+                _ => Err(self.wrong(format!("the value under {keys:?} is not a dict{}", hint(at)))),
             };
         }
         if let Some(usual) = USUAL_KEYS.iter().filter_map(|key| at.get(key)).find(has_tensors) {
@@ -192,7 +193,7 @@ impl PthFile {
     }
 }
 
-/// Whether it is a dict with tensors, also such as Kiln does not have.
+/// Whether it is a dict with tensors, including tensors that Kiln cannot load.
 fn has_tensors(value: &&PthValue) -> bool {
     value.pairs().iter().any(|pair| match pair {
         (PthValue::Str(_), PthValue::Tensor(_)) => true,
@@ -201,30 +202,30 @@ fn has_tensors(value: &&PthValue) -> bool {
     })
 }
 
-/// The keys of a dict, for a message.
+/// Lists the keys of a dict for a message.
 fn names(value: &PthValue) -> String {
     let names: Vec<String> = value.entries().take(20).map(|(name, _)| format!("{name:?}")).collect();
     if names.is_empty() { "no keys".into() } else { format!("the keys {}", names.join(", ")) }
 }
 
-/// Whether it is a pickled module of PyTorch.
+/// Whether it is a pickled PyTorch module.
 fn is_model(value: &PthValue) -> bool {
     matches!(value, PthValue::Object(object) if object.state().get("_parameters").is_some())
 }
 
-/// What to do about an object instead of a dict of tensors.
+/// How a message about an object in place of a dict of tensors ends: what to do about it.
 fn hint(value: &PthValue) -> &'static str {
     if is_model(value) {
         ": a whole pickled model, which only the program that made it can load; save what is in it from Python: \
          torch.save(model.state_dict(), path)"
     } else if matches!(value, PthValue::Object(_)) {
-        ", which is never made; save its tensors from Python in a dict: torch.save({\"name\": tensor}, path)"
+        ", which Kiln does not construct; save its tensors from Python in a dict: torch.save({\"name\": tensor}, path)"
     } else {
         ""
     }
 }
 
-/// The version of a layer, as a state dict notes it.
+/// The version of a layer, as stated in the state dict's `_metadata`.
 fn layer_version(dict: &PthValue, layer: &str) -> Option<i64> {
     let PthValue::Dict(dict) = dict else { return None };
     match dict.attributes().get("_metadata")?.get(layer)?.get("version")? {

@@ -1,4 +1,4 @@
-//! Optimizer states of PyTorch, converted to the state dicts of Kiln's optimizers.
+//! Converts optimizer states of PyTorch to state dicts of Kiln's optimizers.
 
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result, StateDict, Tensor};
@@ -6,12 +6,12 @@ use kiln_tensor::{Device, Error, Result, StateDict, Tensor};
 use super::{PthFile, PthTensor, PthValue, read::Reading};
 use crate::{load_options::LoadOptions, names::insert};
 
-/// Where checkpoints keep the optimizer's state, the most telling first.
+/// Keys under which checkpoints keep the optimizer's state, the most specific first.
 const USUAL_KEYS: [&str; 6] =
     ["optimizer_state_dict", "optimizer", "optimizer_state", "optim_state_dict", "optim", "opt"];
 
-/// The hyper-parameters that Kiln's optimizers have. Of the others of a group some say how a step is computed
-/// (`foreach`, `fused`, `capturable`), and programs add some of their own.
+/// The numeric hyperparameters that Kiln's optimizers have. A group has others too: some say how a step is computed
+/// (`foreach`, `fused`, `capturable`), and programs add their own.
 const NUMBERS: [&str; 19] = [
     "lr",
     "momentum",
@@ -35,17 +35,19 @@ const NUMBERS: [&str; 19] = [
 ];
 const COUNTS: [&str; 1] = ["ns_steps"];
 const FLAGS: [&str; 5] = ["nesterov", "maximize", "amsgrad", "centered", "decoupled_weight_decay"];
-/// Names, and which one `None` stands for.
+/// Hyperparameters whose values are names, and the name that `None` stands for.
 const CHOICES: [(&str, &str); 1] = [("adjust_lr_fn", "original")];
 
 #[located(site)]
 impl PthFile {
-    /// The state of an optimizer, as `optimizer.state_dict()` of any of PyTorch's but LBFGS and SparseAdam gives it, for [`load_state_dict`](kiln_nn::optim::Optimizer::load_state_dict) of Kiln's optimizer of the same kind: the run
-    /// goes on as it would in PyTorch. The optimizer must have the same parameters in the same order and the same groups.
+    /// The state of an optimizer, as PyTorch's `optimizer.state_dict()` returns it, in the form that
+    /// [`load_state_dict`](kiln_nn::optim::Optimizer::load_state_dict) of Kiln's optimizer of the same kind takes: the
+    /// run continues as it would in PyTorch. LBFGS and SparseAdam are not supported. The optimizer must have the same
+    /// parameters in the same order and the same groups.
     ///
-    /// The state lies under the keys that the options [name](LoadOptions::key), else under the first of the usual names
-    /// (`optimizer_state_dict`, `optimizer`, …), else it is the object itself. State tensors go to the options' device;
-    /// when they are loaded, the optimizer moves them to its parameters.
+    /// The state is found under the keys that the options [name](LoadOptions::key), else under the first of the usual
+    /// keys that exists (`optimizer_state_dict`, `optimizer`, …), else it is the object itself. State tensors are
+    /// loaded to the options' device; `load_state_dict` moves them to the device of the parameters.
     ///
     /// ```no_run
     /// # use kiln_nn::{Linear, ModuleTree, optim::{Adam, Optimizer}};
@@ -59,7 +61,8 @@ impl PthFile {
     /// ```
     ///
     /// # Errors
-    /// There is no such state, it is another optimizer's (LBFGS, say), or as [`state_dict`](PthFile::state_dict).
+    /// If there is no such state, or it is that of an unsupported optimizer such as LBFGS; or those of
+    /// [`state_dict`](PthFile::state_dict).
     pub fn optimizer_state(&self, options: impl Into<LoadOptions>) -> Result<StateDict> {
         let options = options.into();
         let at = self.under(options.keys())?;
@@ -67,17 +70,18 @@ impl PthFile {
         let usual = USUAL_KEYS.iter().filter_map(|key| at.get(key)).find(is_state);
         let state = Some(at).filter(is_state).or(usual.filter(|_| options.keys().is_empty()));
         let state = state.ok_or_else(|| {
-            self.wrong("it has no state of an optimizer, which is a dict of `state` and `param_groups`".into())
+            self.wrong("it has no state of an optimizer (a dict with `state` and `param_groups`)".into())
         })?;
         let (Some(PthValue::List(groups)), Some(states)) = (state.get("param_groups"), state.get("state")) else {
-            return Err(self.wrong("the groups of its optimizer are no list".into()));
+            return Err(self.wrong("the groups of its optimizer are not a list".into()));
         };
         let mut out = StateDict::new();
         let mut reading = self.reading(&options);
         for (i, group) in groups.iter().enumerate() {
             self.hyper_parameters(i, group, &mut reading, &mut out)?;
         }
-        // PyTorch's AdamW is an Adam with this setting, which NAdam and RAdam have as well, but no `amsgrad`.
+        // PyTorch's AdamW is an Adam with `decoupled_weight_decay`; NAdam and RAdam have this setting too, but no
+        // `amsgrad`.
         let adam = groups.first().filter(|group| group.get("amsgrad").is_some());
         if let Some(PthValue::Bool(decoupled)) = adam.and_then(|group| group.get("decoupled_weight_decay")) {
             let name: &[u8] = if *decoupled { b"AdamW" } else { b"Adam" };
@@ -106,16 +110,16 @@ impl PthFile {
             // A learning rate may be a tensor.
             PthValue::Tensor(tensor) => one_value(reading, name, tensor),
             other => {
-                other.number().ok_or_else(|| self.wrong(format!("{name} of its optimizer is no number: {other:?}")))
+                other.number().ok_or_else(|| self.wrong(format!("{name} of its optimizer is not a number: {other:?}")))
             }
         };
-        // Adam's own setting is which of two optimizers it is.
+        // For Adam this setting chooses between Adam and AdamW, so it is not a hyperparameter.
         let is_adam = group.get("amsgrad").is_some();
         for (name, value) in group.entries() {
             let tensor = match value {
                 PthValue::Tuple(parts) if NUMBERS.contains(&name) && matches!(parts.len(), 2 | 3) => {
                     let part = |part: &PthValue| match part {
-                        // What is left to the optimizer.
+                        // The optimizer uses its default.
                         PthValue::None => Ok(f64::NAN),
                         part => number(name, part),
                     };
@@ -137,7 +141,7 @@ impl PthFile {
             }
             insert(out, format!("param_groups.{i}.{name}"), tensor, self.path())?;
         }
-        // PyTorch before 1.12 or so had not all of them; Muon has none.
+        // Older versions of PyTorch (before about 1.12) did not store it for all optimizers; Muon does not have it.
         let maximize = format!("param_groups.{i}.maximize");
         if !out.contains_key(&maximize) && group.get("ns_steps").is_none() {
             insert(out, maximize, Tensor::from_vec(vec![false], (), Device::Cpu)?, self.path())?;
@@ -152,7 +156,7 @@ impl PthFile {
         reading: &mut Reading<'_>,
         out: &mut StateDict,
     ) -> Result<()> {
-        // SGD counts no steps, but that the momentum has begun says that there was one.
+        // SGD counts no steps, but a momentum buffer means that there has been one.
         let mut step = 1;
         let mut has_tensors = false;
         for (name, value) in state.entries() {
@@ -160,7 +164,7 @@ impl PthFile {
                 ("step", PthValue::Tensor(tensor)) => step = one_value(reading, name, tensor)? as i64,
                 ("step", value) => {
                     let steps =
-                        value.number().ok_or_else(|| self.wrong("a step of its optimizer is no number".into()))?;
+                        value.number().ok_or_else(|| self.wrong("a step of its optimizer is not a number".into()))?;
                     step = steps as i64;
                 }
                 (_, PthValue::Tensor(tensor)) => {
@@ -168,11 +172,11 @@ impl PthFile {
                     insert(out, full.clone(), reading.tensor(&full, tensor)?, self.path())?;
                     has_tensors = true;
                 }
-                // A momentum that has not begun.
+                // A momentum buffer that has not been initialized.
                 (_, PthValue::None) => {}
                 (name, other) => {
                     return Err(self.wrong(format!(
-                        "its optimizer keeps {name:?}, which is {other:?}: it is none that goes on in Kiln, as LBFGS"
+                        "its optimizer keeps {name:?}, which is {other:?}: Kiln cannot load this optimizer, e.g. LBFGS"
                     )));
                 }
             }
@@ -193,7 +197,7 @@ fn one_value(reading: &mut Reading<'_>, name: &str, tensor: &PthTensor) -> Resul
     tensor.item::<f64>()
 }
 
-/// Whether a key of the states is the number of a parameter. Old files have identities of Python objects.
+/// Whether a key of the states is the index of a parameter. In old files they are identities of Python objects.
 fn same_number(key: &PthValue, param: &PthValue) -> bool {
     matches!((key, param), (PthValue::Int(a), PthValue::Int(b)) if a == b)
         || matches!((key, param), (PthValue::Str(a), PthValue::Str(b)) if a == b)

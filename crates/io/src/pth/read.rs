@@ -1,4 +1,4 @@
-//! Loading tensors of a `torch.save` file: each is read from its storage straight into its own memory.
+//! Loads tensors of a `torch.save` file: each is read from its storage straight into its own memory.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,8 +15,8 @@ use crate::{
     source::Source,
 };
 
-/// How much may be read of a file that names one storage in many ways: so many times its length, and what there is memory
-/// for. PyTorch's own files stay at 2.
+/// How many times its length is read of a file in which many tensors are views of one storage; as much as the memory
+/// limit may be read in addition. PyTorch's own files need at most 2.
 const MAX_READS: usize = 64;
 
 /// Loads tensors of one file.
@@ -25,17 +25,17 @@ pub(super) struct Reading<'a> {
     archive: &'a Archive,
     options: &'a LoadOptions,
     budget: Budget,
-    /// What was loaded, for other tensors that are the same part of a storage.
+    /// Loaded tensors, to be shared with others that are the same part of a storage.
     loaded: HashMap<Part<'a>, Tensor>,
-    /// Storages whose checksum was compared.
+    /// Storages whose checksum has been verified.
     verified: HashSet<&'a str>,
-    /// The storage that was read last, if it was read as a whole.
+    /// The storage that was last read as a whole.
     whole: Option<(&'a str, Vec<u8>)>,
-    /// Bytes that may still be read.
+    /// How many more bytes may be read.
     reads: usize,
 }
 
-/// Storage, type, first element, extents and strides.
+/// Storage, dtype, offset, extents and strides.
 type Part<'a> = (&'a str, &'static str, usize, Vec<usize>, Vec<usize>);
 
 impl<'a> Reading<'a> {
@@ -63,9 +63,9 @@ impl<'a> Reading<'a> {
         let shape = Shape::new(&place.dims).map_err(|e| wrong(e.to_string()))?;
         let found = self.archive.storages.get_key_value(place.storage.as_str());
         let (key, storage) =
-            found.ok_or_else(|| wrong(format!("lies in storage {:?}, which is not there", place.storage)))?;
+            found.ok_or_else(|| wrong(format!("lies in storage {:?}, which the file does not have", place.storage)))?;
 
-        // A broadcast dimension is loaded once.
+        // Only one element is loaded of a broadcast dimension.
         let (mut dims, mut strides) = (place.dims.clone(), place.strides.clone());
         for (dim, stride) in dims.iter_mut().zip(&mut strides) {
             if *dim > 1 && *stride == 0 {
@@ -100,7 +100,7 @@ impl<'a> Reading<'a> {
         expanded(loaded, &shape)
     }
 
-    /// Reads a view that was checked.
+    /// Reads the elements of a view that was checked.
     fn fill(&mut self, name: &str, key: &'a str, storage: &Storage, view: &View<'_>, out: &mut [u8]) -> Result<()> {
         let source = self.source;
         let wrong =
@@ -119,7 +119,7 @@ impl<'a> Reading<'a> {
             Ok(())
         };
         match unverified {
-            // The whole storage in its order: read to where it belongs.
+            // The view is the whole storage in its order, so it is read directly into the tensor.
             Some(crc) if view.is_contiguous() && out.len() == storage.len() => {
                 count(out.len())?;
                 source.read_into(start, out)?;

@@ -1,4 +1,4 @@
-//! The functions by which PyTorch's pickles make tensors and parameters of storages.
+//! The functions with which PyTorch's pickles construct tensors and parameters from storages.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use super::{
     value::{Place, PthTensor},
 };
 
-/// Whether a function makes a tensor. Those that Kiln does not know are problems of their tensors only.
+/// Whether a function constructs a tensor. An unknown one is a problem of its tensor only.
 pub(super) fn is_rebuilt((module, name): (&str, &str)) -> bool {
     matches!(module, "torch._utils" | "torch._tensor") && name.starts_with("_rebuild")
 }
 
-/// The tensor that a function would make; else what is wrong with it, to be said after its name.
+/// The tensor that a function would construct; else what is wrong with it, to follow its name in a message.
 pub(super) fn rebuilt(function: (&str, &str), arguments: &[Value<'_>], depth: usize) -> Result<PthTensor, String> {
     if depth > 8 {
-        return Err("is made of itself".into());
+        return Err("contains itself".into());
     }
     match (function.1, arguments) {
         ("_rebuild_tensor" | "_rebuild_tensor_v2", [storage, offset, dims, strides, rest @ ..]) => {
@@ -29,28 +29,28 @@ pub(super) fn rebuilt(function: (&str, &str), arguments: &[Value<'_>], depth: us
             tensor(*storage, [*offset, *dims, *strides], Some(kind), requires_grad.bool().unwrap_or(false))
         }
         ("_rebuild_parameter" | "_rebuild_parameter_with_state", [data, requires_grad, ..]) => {
-            let (inner, arguments) = data.call().ok_or("is a parameter of something else than a tensor")?;
+            let (inner, arguments) = data.call().ok_or("is a parameter of something other than a tensor")?;
             let tensor = rebuilt(inner, &arguments, depth + 1)?;
             Ok(PthTensor { requires_grad: requires_grad.bool().unwrap_or(true), ..tensor })
         }
         ("_rebuild_from_type_v2", [function, _, arguments, ..]) => {
-            let function = function.global().ok_or("is made by nothing")?;
-            let arguments: Vec<Value> = arguments.items().ok_or("is made of nothing")?.collect();
+            let function = function.global().ok_or("is not made by a function")?;
+            let arguments: Vec<Value> = arguments.items().ok_or("is made without arguments")?.collect();
             rebuilt(function, &arguments, depth + 1)
         }
         _ => Err(format!("is made by {}.{}, in a way that Kiln does not know", function.0, function.1)),
     }
 }
 
-/// A tensor of `[offset, dims, strides]` of a storage; `kind` where the storage does not say what it holds.
+/// A tensor of `[offset, dims, strides]` in a storage; `kind` is its dtype where the storage is untyped.
 fn tensor(
     storage: Value<'_>,
     [offset, dims, strides]: [Value<'_>; 3],
     kind: Option<&'static TorchType>,
     requires_grad: bool,
 ) -> Result<PthTensor, String> {
-    const BAD: &str = "has a storage, offset, size or strides that are none";
-    // Shapes of more dimensions are refused when they are loaded; of hostile ones no more is kept.
+    const BAD: &str = "has an invalid storage, offset, size or stride";
+    // A shape with too many dimensions is refused when it is loaded; one with more than 64 is refused here.
     let sizes = |value: Value<'_>| -> Option<Vec<usize>> {
         value.items().filter(|items| items.len() <= 64)?.map(Value::size).collect()
     };

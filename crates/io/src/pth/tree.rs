@@ -1,5 +1,5 @@
-//! Converting a pickle to a `PthValue`. Each object is converted once and shared, so that the result is no larger than the pickle
-//! however often it names a part.
+//! Converts a pickle to a `PthValue`. Each object is converted once and shared, so that the result is no larger than
+//! the pickle, however often it refers to a part.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,20 +16,20 @@ use crate::budget::Budget;
 /// How deeply values may be nested.
 const MAX_DEPTH: usize = 100;
 
-/// The value of a pickle.
+/// Converts the root value of a pickle.
 pub(super) fn tree(root: Value<'_>, budget: &mut Budget) -> Result<PthValue> {
     let mut tree = Tree { budget, done: HashMap::new() };
     let value = tree.convert(root, 0)?.0;
-    // What is remembered meanwhile is dropped.
+    // The converter's memory is freed.
     let entries = tree.done.len() * MEMO;
     tree.budget.give_back(entries);
     Ok(value)
 }
 
-/// What remembering a converted container takes.
+/// Bytes for remembering a converted container.
 const MEMO: usize = 3 * size_of::<(Id, Done)>();
 
-/// A container: while its elements are converted nothing, then the value and how deeply it is nested.
+/// The state of a container: `None` while its elements are being converted, then the value and its depth.
 type Done = Option<(PthValue, usize)>;
 
 struct Tree<'b> {
@@ -37,7 +37,7 @@ struct Tree<'b> {
     done: HashMap<Id, Done>,
 }
 
-/// A value and how deeply it is nested.
+/// A value and the depth of nesting in it.
 type Nested = (PthValue, usize);
 
 impl Tree<'_> {
@@ -63,11 +63,11 @@ impl Tree<'_> {
         Ok((leaf, 0))
     }
 
-    /// Converts what holds other values, once.
+    /// Converts a container, once.
     fn container(&mut self, value: Value<'_>, depth: usize) -> Result<Nested> {
         match self.done.get(&value.id()) {
             Some(Some((done, height))) if depth + height <= MAX_DEPTH => return Ok((done.clone(), *height)),
-            Some(None) => return Ok((PthValue::Other("a value in itself".into()), 0)),
+            Some(None) => return Ok((PthValue::Other("a value that contains itself".into()), 0)),
             None if depth < MAX_DEPTH => {}
             _ => return Ok((PthValue::Other("a value that is nested too deeply".into()), 0)),
         }
@@ -106,7 +106,7 @@ impl Tree<'_> {
         Ok(format!("{module}.{name}"))
     }
 
-    /// A vector for so many elements.
+    /// An empty vector with a capacity for so many elements.
     fn room<T>(&mut self, count: usize) -> Result<Vec<T>> {
         let bytes = count.saturating_mul(size_of::<T>());
         self.budget.entry(bytes)?;
@@ -130,7 +130,7 @@ impl Tree<'_> {
         Ok(out)
     }
 
-    /// The elements of a list, tuple or set.
+    /// Converts the elements of a list, tuple or set.
     fn all(&mut self, value: Value<'_>, depth: usize, height: &mut usize) -> Result<Vec<PthValue>> {
         match value.items() {
             Some(items) => self.each(items, depth, height),
@@ -138,7 +138,7 @@ impl Tree<'_> {
         }
     }
 
-    /// Pairs with each key once.
+    /// Converts key-value pairs and removes duplicate keys.
     fn unique<'p>(
         &mut self,
         pairs: impl ExactSizeIterator<Item = (Value<'p>, Value<'p>)>,
@@ -152,14 +152,14 @@ impl Tree<'_> {
             *height = own.max(*height);
             self.budget.look_for(key.text_size())?;
             let name = key.text();
-            // As in Python, a key that comes again has its place and the new value.
+            // As in Python, a repeated key keeps its position and takes the new value.
             if let Some(slot) = name.as_ref().and_then(|name| places.get(&**name)).and_then(|&place| out.get_mut(place))
             {
                 slot.1 = value;
                 continue;
             }
             let key = match (key.node(), &name) {
-                // A `str` of Python 2, which is what names are there.
+                // A `str` of Python 2, in which names are byte strings.
                 (Node::Bytes(_), Some(name)) => PthValue::Str(self.own(name)?),
                 _ => {
                     let (key, own) = self.convert(key, depth + 1)?;
@@ -185,7 +185,7 @@ impl Tree<'_> {
         self.finish_dict(pairs, value, depth, height)
     }
 
-    /// A dict with the attributes that were set on it.
+    /// Makes a dict from its pairs and from the attributes that were set on it.
     fn finish_dict(
         &mut self,
         pairs: Vec<(PthValue, PthValue)>,
@@ -205,7 +205,7 @@ impl Tree<'_> {
     }
 
     fn object(&mut self, value: Value<'_>, depth: usize, height: &mut usize) -> Result<PthValue> {
-        // What its arguments take, and bytes that are written as text.
+        // Counts the arguments, and the bytes that are converted to text.
         let arguments = value.arguments().map_or(0, |arguments| arguments.len());
         self.budget.look_for(arguments.saturating_mul(size_of::<Value>()).saturating_add(value.bytes_size()))?;
         if let Some(bytes) = value.bytes() {
@@ -222,7 +222,7 @@ impl Tree<'_> {
                 Err(problem) => self.opaque(value, Some(problem), depth, height),
             },
             (("collections", "Counter"), Some(counts)) if counts.pairs().is_some() => self.dict(counts, depth, height),
-            // As Python 2 writes it: made of a list of pairs.
+            // As Python 2 writes it: constructed from a list of pairs.
             (("collections", "OrderedDict"), Some(list)) => {
                 let items = list.items().map(|items| items.len()).unwrap_or_default();
                 let mut pairs = self.room(items)?;
@@ -267,7 +267,7 @@ impl Tree<'_> {
         }
     }
 
-    /// An object of which only its pickle is known.
+    /// An object of an unknown class, described by its pickle.
     fn opaque(
         &mut self,
         value: Value<'_>,
@@ -297,7 +297,7 @@ impl Tree<'_> {
     }
 }
 
-/// A number of NumPy.
+/// A NumPy scalar.
 fn number(value: Value<'_>) -> Option<PthValue> {
     let scalar = value.numpy().filter(|array| array.shape.is_empty())?;
     let mut bytes = scalar.bytes.to_vec();
@@ -320,7 +320,7 @@ fn number(value: Value<'_>) -> Option<PthValue> {
         ("f8", bytes) => PthValue::Float(double(bytes)?),
         ("f4", bytes) => PthValue::Float(single(bytes)?),
         ("f2", bytes) => PthValue::Float(kiln_backend::half::f16::from_le_bytes(bytes.try_into().ok()?).to_f64()),
-        // Of the swapped bytes of a big-endian number the imaginary part comes first.
+        // After the bytes of a big-endian number are swapped, the imaginary part comes first.
         ("c16", bytes) if !scalar.big_endian => PthValue::Complex(double(bytes.get(..8)?)?, double(bytes.get(8..)?)?),
         ("c8", bytes) if !scalar.big_endian => PthValue::Complex(single(bytes.get(..4)?)?, single(bytes.get(4..)?)?),
         ("i1" | "i2" | "i4" | "i8", bytes) => PthValue::Int(signed(bytes)?),

@@ -1,11 +1,11 @@
-//! The saved object as a value: what Python's pickle describes, with nothing run.
+//! The saved object as a value: what Python's pickle describes, without running any code.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
 use super::classes::TorchType;
 
-/// What a file of `torch.save` holds. Parts that the object refers to from several places are shared, so walking down
-/// all ways can take far longer than the file is long.
+/// A value in a `torch.save` file. Parts that the object refers to several times are shared, so traversing all paths
+/// can take far longer than the length of the file suggests.
 #[derive(Clone)]
 #[non_exhaustive]
 #[allow(missing_docs)] // each is what its name says
@@ -30,8 +30,8 @@ pub enum PthValue {
     Tensor(PthTensor),
     /// An object of any other class (`argparse.Namespace`, `pathlib.PosixPath`, an enum, a NumPy array, a model).
     Object(Arc<PthObject>),
-    /// A class, a function, a storage, or an integer of more than 64 bits, by its name in Python; a value that is nested
-    /// too deeply, or in itself.
+    /// A class, a function, a storage, or an integer of more than 64 bits, by its name in Python; or a note on a value
+    /// that is nested too deeply or contains itself.
     Other(String),
 }
 
@@ -42,8 +42,8 @@ impl PthValue {
         self.entries().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
-    /// The values of a dict that have strings as keys; of an object that is filled like a dict these, else its
-    /// attributes.
+    /// The entries of a dict that have strings as keys; of an object that is filled like a dict, these entries; of
+    /// another object, its attributes.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &PthValue)> {
         let pairs = match self {
             PthValue::Dict(dict) => &dict[..],
@@ -55,7 +55,7 @@ impl PthValue {
             .filter_map(|(key, value)| if let PthValue::Str(key) = key { Some((key.as_str(), value)) } else { None })
     }
 
-    /// The pairs of a dict, or of an object that is filled like one: no attributes.
+    /// The pairs of a dict, or of an object that is filled like one; without attributes.
     pub(super) fn pairs(&self) -> &[(PthValue, PthValue)] {
         match self {
             PthValue::Dict(dict) => dict,
@@ -64,7 +64,7 @@ impl PthValue {
         }
     }
 
-    /// The number, if it is one: Python lets them stand for each other.
+    /// The value as a number, if it is an integer, float or bool, which Python converts into each other.
     #[must_use]
     pub fn number(&self) -> Option<f64> {
         match self {
@@ -126,7 +126,7 @@ impl fmt::Debug for PthValue {
     }
 }
 
-/// A dict: its pairs in their order.
+/// A dict: its pairs in order.
 #[derive(Clone, Debug)]
 pub struct PthDict {
     pub(super) pairs: Vec<(PthValue, PthValue)>,
@@ -134,7 +134,7 @@ pub struct PthDict {
 }
 
 impl PthDict {
-    /// The attributes that were set on it: a state dict has `_metadata`, the versions of the layers.
+    /// The attributes that were set on it: a state dict has `_metadata`, the versions of its layers.
     #[must_use]
     pub fn attributes(&self) -> &PthValue {
         &self.attributes
@@ -149,8 +149,8 @@ impl Deref for PthDict {
     }
 }
 
-/// An object of a class that Kiln does not know, as its pickle describes it. It was never made: no code of the class
-/// has run.
+/// An object of a class that Kiln does not know, as its pickle describes it. The object was never constructed: no code
+/// of the class has run.
 #[derive(Clone, Debug)]
 pub struct PthObject {
     pub(super) class: String,
@@ -158,36 +158,36 @@ pub struct PthObject {
     pub(super) state: PthValue,
     pub(super) items: Vec<PthValue>,
     pub(super) pairs: Vec<(PthValue, PthValue)>,
-    /// Why a tensor is none for Kiln.
+    /// Why Kiln cannot load it as a tensor.
     pub(super) problem: Option<String>,
 }
 
 impl PthObject {
-    /// The module and name of its class, or of the function that makes it: `argparse.Namespace`.
+    /// The module and name of its class, or of the function that constructs it: `argparse.Namespace`.
     #[must_use]
     pub fn class(&self) -> &str {
         &self.class
     }
 
-    /// What the class or function would be called with.
+    /// The arguments that the class or function would be called with.
     #[must_use]
     pub fn arguments(&self) -> &[PthValue] {
         &self.arguments
     }
 
-    /// What it would be filled with by `__setstate__`: mostly a dict of its attributes.
+    /// What `__setstate__` would be called with: mostly a dict of its attributes.
     #[must_use]
     pub fn state(&self) -> &PthValue {
         &self.state
     }
 
-    /// What it would be filled with like a list.
+    /// The items that would be appended to it, as to a list.
     #[must_use]
     pub fn items(&self) -> &[PthValue] {
         &self.items
     }
 
-    /// What it would be filled with like a dict.
+    /// The pairs that would be set on it, as on a dict.
     #[must_use]
     pub fn pairs(&self) -> &[(PthValue, PthValue)] {
         &self.pairs
@@ -201,14 +201,14 @@ impl PthObject {
     }
 }
 
-/// A tensor in a file: which elements of which storage it has.
+/// A tensor in a file: its dtype, its shape, and the part of a storage that it is.
 #[derive(Clone, Debug)]
 pub struct PthTensor {
     pub(super) place: Arc<Place>,
     pub(super) requires_grad: bool,
 }
 
-/// Where a tensor lies.
+/// The location of a tensor: part of a storage.
 #[derive(Debug)]
 pub(super) struct Place {
     pub kind: &'static TorchType,

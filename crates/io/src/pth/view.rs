@@ -1,8 +1,8 @@
-//! Strided views of storages: bounds checks, and copying their elements in row-major order.
+//! Strided views of storages: checks their bounds, and copies their elements in row-major order.
 
 use std::ops::Range;
 
-/// A view of a storage: sizes in elements but for `size`, that of one in bytes.
+/// A view of a storage, in units of elements; `size` is the size of one in bytes.
 pub(super) struct View<'a> {
     pub dims: &'a [usize],
     pub strides: &'a [usize],
@@ -11,7 +11,7 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// The number of bytes, if all of them are in a storage of `length` bytes, and none is there twice.
+    /// The number of bytes, if all elements lie in a storage of `length` bytes and none of them twice.
     pub fn check(&self, length: usize) -> Result<usize, String> {
         let numel = self.dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim)).ok_or("is too large")?;
         if numel == 0 {
@@ -31,13 +31,13 @@ impl View<'_> {
         Ok(numel * self.size)
     }
 
-    /// The bytes from the first element to the last, of a view that was checked and has elements.
+    /// The range of bytes from the first element to the last. The view must have been checked and have elements.
     pub fn span(&self) -> Range<usize> {
         let reach: usize = self.dims.iter().zip(self.strides).map(|(dim, stride)| (dim - 1) * stride).sum();
         self.offset * self.size..(self.offset + reach + 1) * self.size
     }
 
-    /// How many of the outer dimensions do not lie one element after the other, and how many elements do.
+    /// The number of outer dimensions that are not contiguous, and the number of contiguous elements inside them.
     fn runs(&self) -> (usize, usize) {
         let (mut run, mut outer) = (1, self.dims.len());
         while outer > 0 && (self.dims[outer - 1] == 1 || self.strides[outer - 1] == run) {
@@ -47,13 +47,13 @@ impl View<'_> {
         (outer, run)
     }
 
-    /// Whether the elements lie one after the other in row-major order.
+    /// Whether the elements are contiguous in row-major order.
     pub fn is_contiguous(&self) -> bool {
         self.runs().0 == 0
     }
 
-    /// Copies the elements in row-major order to `out`, from the bytes of the storage from byte `from` on. The view was
-    /// checked and has elements, all of them among these bytes.
+    /// Copies the elements in row-major order to `out`. `bytes` are those of the storage from byte `from` on. The view
+    /// must have been checked, have elements, and lie within these bytes.
     pub fn gather(&self, bytes: &[u8], from: usize, out: &mut [u8]) {
         let (outer, run) = self.runs();
         let mut index = vec![0; outer];

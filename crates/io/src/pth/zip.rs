@@ -1,5 +1,5 @@
-//! The directory of a zip archive of uncompressed records, which is all that `torch.save` needs of the format
-//! (<https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>): names, places and checksums.
+//! Parses the directory of a zip archive of uncompressed records, which is all of the format that `torch.save` uses
+//! (<https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>): names, offsets and checksums.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use crate::{budget::Budget, source::Source};
 /// One record.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
-    /// Where its header is.
+    /// The offset of its local header.
     header: usize,
-    /// The length in the file.
+    /// The length in bytes.
     pub len: usize,
     /// The checksum of its contents, if the archive states one.
     pub crc: Option<u32>,
-    /// Compression or encryption, by the format's numbers.
+    /// The compression method, by the format's number.
     method: u16,
     encrypted: bool,
 }
@@ -24,12 +24,12 @@ pub(super) struct Record {
 /// The records of an archive by name.
 pub(super) type Records = HashMap<String, Record>;
 
-/// The record at the very end: counts, and where the directory is.
+/// Bytes of the end-of-directory record: counts, and the location of the directory.
 const END: usize = 22;
-/// A comment may follow it.
+/// The most bytes of a comment after it.
 const MAX_COMMENT: usize = u16::MAX as usize;
 
-/// A number of `N` bytes, least byte first.
+/// A little-endian number of `N` bytes.
 fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<usize> {
     let mut wide = [0; 8];
     wide[..N].copy_from_slice(bytes.get(at..at + N)?);
@@ -38,7 +38,7 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<usize> {
 
 /// Reads the directory of an archive.
 pub(super) fn records(source: &Source, budget: &mut Budget) -> Result<Records> {
-    let wrong = |what: &str| Error::file(source.path(), format!("not a whole zip archive: {what}"));
+    let wrong = |what: &str| Error::file(source.path(), format!("not a complete zip archive: {what}"));
     let (count, start, size) =
         directory(source)?.ok_or_else(|| wrong("it is cut off, or something follows its end"))?;
     budget.spend(size)?;
@@ -47,17 +47,17 @@ pub(super) fn records(source: &Source, budget: &mut Budget) -> Result<Records> {
     let mut places = Vec::new();
     let mut at = 0usize;
     for _ in 0..count {
-        // What is no UTF-8 in a name becomes longer.
+        // Replacing invalid UTF-8 makes a name longer.
         budget.look_for(4 * number::<2>(&directory, at.saturating_add(28)).unwrap_or(0))?;
         let (name, record, next) = entry(&directory, at).ok_or_else(|| wrong("its directory is damaged"))?;
         at = next;
-        // The map grows by copying.
+        // Growing the map copies it.
         budget.entry(3 * (size_of::<(String, Record)>() + size_of::<(usize, usize)>()) + name.len())?;
         let end = record.header.checked_add(record.len).filter(|&end| end <= start);
         let end = end.ok_or_else(|| wrong(&format!("record {name:?} is cut off")))?;
         budget.push(&mut places, (record.header, end))?;
         if out.contains_key(&name) {
-            return Err(wrong(&format!("record {name:?} is there twice")));
+            return Err(wrong(&format!("record {name:?} appears twice")));
         }
         budget.insert(&mut out, name, record)?;
     }
@@ -69,7 +69,7 @@ pub(super) fn records(source: &Source, budget: &mut Budget) -> Result<Records> {
     Ok(out)
 }
 
-/// The number of entries of the directory, where it begins, and its length; of the largest archives the 64-bit ones.
+/// The number of entries of the directory, its offset, and its length; from the 64-bit records of very large archives.
 fn directory(source: &Source) -> Result<Option<(usize, usize, usize)>> {
     let tail_len = source.len().min(END + MAX_COMMENT);
     let tail = source.read(source.len() - tail_len, tail_len)?;
@@ -92,7 +92,7 @@ fn directory(source: &Source) -> Result<Option<(usize, usize, usize)>> {
     Ok(found.filter(|(_, start, size)| start.checked_add(*size).is_some_and(|stop| stop <= end)))
 }
 
-/// The entry of the directory at `at`, and where the next one is.
+/// The directory entry at `at`, and the offset of the next one.
 fn entry(directory: &[u8], at: usize) -> Option<(String, Record, usize)> {
     let entry = directory.get(at..).filter(|entry| entry.starts_with(b"PK\x01\x02"))?;
     let [flags, method] = [number::<2>(entry, 8)?, number::<2>(entry, 10)?];
@@ -105,7 +105,7 @@ fn entry(directory: &[u8], at: usize) -> Option<(String, Record, usize)> {
     while let (Some(kind), Some(len)) = (number::<2>(extra, 0), number::<2>(extra, 2)) {
         let field = extra.get(4..4 + len)?;
         if kind == 1 {
-            // The 64-bit numbers of those that do not fit into 32, in this order.
+            // The 64-bit values of the fields that do not fit into 32 bits, in this order.
             let mut wide = 0;
             for narrow in numbers.iter_mut().filter(|narrow| **narrow == u32::MAX as usize) {
                 *narrow = number::<8>(field, wide)?;
@@ -116,16 +116,16 @@ fn entry(directory: &[u8], at: usize) -> Option<(String, Record, usize)> {
     }
     let [size, packed, header] = numbers;
     let encrypted = flags & 1 != 0;
-    // A size that differs is compression, whatever is said.
+    // Two different sizes mean compression, whatever the method says.
     let method = if method == 0 && size != packed { u16::MAX } else { method as u16 };
-    // `torch.serialization.set_crc32_options(False)` writes 0.
+    // `torch.serialization.set_crc32_options(False)` writes 0 instead of a checksum.
     let crc = u32::try_from(crc).ok().filter(|&crc| crc != 0);
     let name = String::from_utf8_lossy(name).into_owned();
     Some((name, Record { header, len: packed, crc, method, encrypted }, at + 46 + name_len + extra_len + comment_len))
 }
 
 impl Record {
-    /// Where the contents begin; an error if they are not there as they are.
+    /// The offset of the contents; an error if they are compressed, encrypted or not where the directory says.
     pub fn start(&self, name: &str, source: &Source) -> Result<usize> {
         let wrong = |what: &str| Error::file(source.path(), format!("record {name:?} of its zip archive {what}"));
         if self.encrypted {

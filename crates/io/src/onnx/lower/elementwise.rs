@@ -7,7 +7,7 @@ use crate::onnx::{
     operation::Operation,
 };
 
-/// Functions that are one operator each, without arguments.
+/// Functions that map to a single operator without attributes.
 const SAME: &[(&str, &str)] = &[
     ("abs", "Abs"),
     ("acos", "Acos"),
@@ -37,7 +37,7 @@ const SAME: &[(&str, &str)] = &[
     ("tanh", "Tanh"),
 ];
 
-/// Operations on two tensors, or a tensor and a number.
+/// Operations on two tensors, or on a tensor and a number.
 const BINARY: &[(&str, &str)] = &[
     ("add", "Add"),
     ("sub", "Sub"),
@@ -66,7 +66,7 @@ fn find(table: &[(&str, &'static str)], op: &str) -> Option<&'static str> {
 pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<String>> {
     if let Some(operator) = find(SAME, o.op) {
         let names: Vec<&str> = o.inputs.iter().map(String::as_str).collect();
-        // Integers go through a function of floats, or of `i32`.
+        // ONNX Runtime lacks these for some integers: they are computed in floats, or in `i32`.
         let narrow = matches!(o.op, "abs" | "neg" | "sign" | "relu") && matches!(o.dtype(), DType::U8);
         if narrow || o.op == "relu" && o.dtype() == DType::I64 {
             let wide = graph.cast(o.name(0)?, if narrow { DType::I32 } else { DType::F64 });
@@ -83,7 +83,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
     }
     if let Some(operator) = find(BITWISE, o.op) {
         if o.input_dtype(0) != DType::Bool {
-            return Err(o.wrong("of the bits of integers it is not in operator set 17; compare first"));
+            return Err(o.wrong("bitwise operations on integers are not in operator set 17; compare first"));
         }
         let [a, b] = operands(graph, o, DType::Bool)?;
         return Ok(Some(graph.node(operator, &[&a, &b], Vec::new())));
@@ -101,7 +101,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
     }
 }
 
-/// Functions of one tensor that are several operators.
+/// Functions of one tensor that are composed of several operators.
 fn composed(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<String>> {
     let Some(x) = o.inputs.first().map(String::as_str) else { return Ok(None) };
     let one = |graph: &mut Graph, operator: &str, x: &str| graph.node(operator, &[x], Vec::new());
@@ -166,7 +166,7 @@ fn composed(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<String>> {
             one(graph, "Neg", &inner)
         }
         "gelu" => {
-            // x/2 (1 + erf(x/√2)); a Gelu operator came with a later operator set.
+            // x/2 (1 + erf(x/√2)); the Gelu operator is in later operator sets only.
             let scaled = o.with_number(graph, "Mul", x, std::f64::consts::FRAC_1_SQRT_2)?;
             let erf = one(graph, "Erf", &scaled);
             half_times(graph, o, x, &erf)?
@@ -197,7 +197,7 @@ fn hardsigmoid(graph: &mut Graph, x: &str) -> String {
     graph.node("HardSigmoid", &[x], vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)])
 }
 
-/// The two operands, numbers as tensors of this dtype.
+/// The two operands; numbers become tensors of this dtype.
 fn operands(graph: &mut Graph, o: &Operation<'_>, dtype: DType) -> Result<[String; 2]> {
     let mut inputs = o.inputs.clone();
     for (side, at) in [("lhs", 0), ("rhs", 1)] {
@@ -206,17 +206,17 @@ fn operands(graph: &mut Graph, o: &Operation<'_>, dtype: DType) -> Result<[Strin
             inputs.insert(at.min(inputs.len()), number);
         }
     }
-    <[String; 2]>::try_from(inputs).map_err(|_| o.wrong("it has not two operands"))
+    <[String; 2]>::try_from(inputs).map_err(|_| o.wrong("it does not have two operands"))
 }
 
-/// Both operands in another dtype.
+/// Both operands, converted to another dtype.
 fn widened(graph: &mut Graph, o: &Operation<'_>, from: DType, to: DType) -> Result<[String; 2]> {
     let [a, b] = operands(graph, o, from)?;
     Ok([o.cast(graph, &a, from, to), o.cast(graph, &b, from, to)])
 }
 
 fn arithmetic(graph: &mut Graph, o: &Operation<'_>, operator: &str) -> Result<String> {
-    // ONNX Runtime has no arithmetic of bytes.
+    // ONNX Runtime has no arithmetic on `u8`.
     let wide = if o.dtype() == DType::U8 { DType::I32 } else { o.dtype() };
     let [a, b] = widened(graph, o, o.dtype(), wide)?;
     let out = graph.node(operator, &[&a, &b], Vec::new());
@@ -235,7 +235,7 @@ fn comparison(graph: &mut Graph, o: &Operation<'_>, operator: &str) -> Result<St
     Ok(if o.op == "ne" { graph.node("Not", &[&out], Vec::new()) } else { out })
 }
 
-/// Python's `%`: of floats `a - b floor(a / b)`.
+/// Python's `%`: `a - b floor(a / b)` for floats.
 fn remainder(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let dtype = o.dtype();
     let [a, b] = operands(graph, o, dtype)?;
@@ -273,7 +273,7 @@ fn quotient(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
         return Ok(graph.node("Mul", &[&size, &sign], Vec::new()));
     }
     let dividend = if rounds_down {
-        // Without the rest, whose sign is the divisor's, the division has none.
+        // Without the remainder, which has the divisor's sign, the division is exact.
         let rest = graph.node("Mod", &[&a, &b], Vec::new());
         graph.node("Sub", &[&a, &rest], Vec::new())
     } else {
@@ -283,7 +283,7 @@ fn quotient(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(o.cast(graph, &out, wide, dtype))
 }
 
-/// The arc tangent of the quotient, turned by half a circle where the divisor is negative.
+/// The arc tangent of the quotient, shifted by π where the divisor is negative.
 fn atan2(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let dtype = o.dtype();
     let [a, b] = operands(graph, o, dtype)?;
@@ -303,10 +303,10 @@ fn atan2(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(graph.node("Where", &[&is_right, &angle, &elsewhere], Vec::new()))
 }
 
-/// Inputs: the condition, and the values that are tensors.
+/// `where_cond`. Inputs: the condition, and the values that are tensors.
 fn choice(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let dtype = o.dtype();
-    // ONNX Runtime chooses between bytes, not between truth values.
+    // ONNX Runtime's `Where` supports `u8`, not bool.
     let wide = if dtype == DType::Bool { DType::U8 } else { dtype };
     let mut values: Vec<String> = o.inputs.iter().skip(1).cloned().collect();
     for (side, at) in [("lhs", 0), ("rhs", 1)] {
@@ -315,7 +315,7 @@ fn choice(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
             values.insert(at.min(values.len()), number);
         }
     }
-    let [a, b] = &values[..] else { return Err(o.wrong("it has not two values")) };
+    let [a, b] = &values[..] else { return Err(o.wrong("it does not have two values")) };
     let (a, b) = (o.cast(graph, a, dtype, wide), o.cast(graph, b, dtype, wide));
     let out = graph.node("Where", &[o.name(0)?, &a, &b], Vec::new());
     Ok(o.cast(graph, &out, wide, dtype))

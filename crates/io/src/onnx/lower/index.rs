@@ -39,7 +39,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
 
 fn scatter(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     if o.input(0)?.is_empty() || o.input(1)?.contains(&Extent::Fixed(0)) {
-        return Err(o.wrong("of tensors without dimensions, or without indices, it is not exported"));
+        return Err(o.wrong("tensors without dimensions and empty indices are not exported"));
     }
     let [a, b] = o.tensors(1)?;
     let shape = o.shape(graph, a.dims(), b.dims())?;
@@ -48,7 +48,7 @@ fn scatter(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
             let number = graph.scalar("number", value, o.dtype())?;
             graph.node("Expand", &[&number, &shape], Vec::new())
         }
-        // As much of it as there are indices.
+        // The part of the source that has the shape of the indices.
         None if o.input(2)? != o.input(1)? => {
             let rank = a.rank();
             let starts = graph.ints("starts", vec![0; rank])?;
@@ -63,7 +63,7 @@ fn scatter(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(graph.node("ScatterElements", &[o.name(0)?, o.name(1)?, &source], attributes))
 }
 
-/// Writes elements of the tensor as a vector. Inputs: the tensor, their numbers, their values.
+/// Writes elements of the flattened tensor. Inputs: the tensor, the elements' indices, their values.
 fn index_put(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let line = graph.ints("shape", vec![-1])?;
     let flat = graph.node("Reshape", &[o.name(0)?, &line], Vec::new());
@@ -76,7 +76,7 @@ fn index_put(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(graph.node("Reshape", &[&written, &shape], Vec::new()))
 }
 
-/// Adds slices: each index is that of all elements of its slice.
+/// Adds slices: each index is repeated for all elements of its slice.
 fn index_add(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let dim = o.int("dim")?;
     let [a, b] = o.tensors(2)?;

@@ -23,7 +23,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
     }
 }
 
-/// The mean or the sum of a loss, or the loss itself.
+/// Reduces a loss to its mean or sum, or returns it unreduced.
 fn reduced(graph: &mut Graph, o: &Operation<'_>, loss: String) -> Result<String> {
     Ok(match o.text("reduction")? {
         "mean" => graph.node("ReduceMean", &[&loss], vec![int("keepdims", 0)]),
@@ -34,13 +34,13 @@ fn reduced(graph: &mut Graph, o: &Operation<'_>, loss: String) -> Result<String>
 
 fn class_loss(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     if o.input_dtype(1) != DType::I64 {
-        return Err(o.wrong("of probabilities as targets it is not exported; ONNX takes class indices"));
+        return Err(o.wrong("targets that are probabilities are not exported; ONNX takes class indices"));
     }
     if o.number("label_smoothing")? != 0.0 {
         return Err(o.wrong("`label_smoothing` is not exported; ONNX has none"));
     }
     if o.input(0)?.len() < 2 {
-        return Err(o.wrong("of a single sample without a batch it is not exported; `unsqueeze(0)` adds one"));
+        return Err(o.wrong("a single sample without a batch dimension is not exported; `unsqueeze(0)` adds one"));
     }
     let names: Vec<&str> = o.inputs.iter().map(String::as_str).collect();
     let operator = if o.op == "cross_entropy" { "SoftmaxCrossEntropyLoss" } else { "NegativeLogLikelihoodLoss" };
@@ -48,7 +48,8 @@ fn class_loss(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(graph.node(operator, &names, attributes))
 }
 
-/// `softplus(x) - x y`, where positive samples count `pos_weight` times: `(1 - y) x + (1 + (p - 1) y) softplus(-x)`.
+/// Binary cross-entropy of logits: `softplus(x) - x y`; with weights of positive samples, `(1 - y) x + (1 + (p - 1) y)
+/// softplus(-x)`.
 fn binary(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let (x, y) = (o.name(0)?, o.name(1)?);
     let one = graph.scalar("number", Scalar::Float(1.0), o.dtype())?;

@@ -1,4 +1,4 @@
-//! From one operation of Kiln to nodes of ONNX (<https://onnx.ai/onnx/operators/>), a file for each family.
+//! Lowers one operation of Kiln to ONNX nodes (<https://onnx.ai/onnx/operators/>); a file for each family.
 
 mod elementwise;
 mod index;
@@ -13,9 +13,9 @@ use kiln_tensor::Result;
 
 use super::{graph::Graph, operation::Operation};
 
-/// Adds the nodes of an operation, and gives the name of its result.
+/// Adds the nodes of an operation, and returns the name of its result.
 pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
-    // In no particular order: each family knows its own names.
+    // The order does not matter: each family recognizes its own names.
     let families = [
         elementwise::lower,
         shape::lower,

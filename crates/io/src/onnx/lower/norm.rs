@@ -20,12 +20,12 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
     }
 }
 
-/// With the ReLU that a layer includes.
+/// Appends the ReLU that a layer includes.
 pub(super) fn with_relu(graph: &mut Graph, o: &Operation<'_>, value: String) -> Result<String> {
     Ok(if o.int("relu")? == 1 { graph.node("Relu", &[&value], Vec::new()) } else { value })
 }
 
-/// Scale and shift of a normalization: those among the inputs from `at` on, or ones and zeros like `like`.
+/// Weight and bias of a normalization: the inputs from `at` on, or ones and zeros of the shape of `like`.
 fn affine(graph: &mut Graph, o: &Operation<'_>, names: &[&str], at: usize, like: &Tensor) -> Result<[String; 2]> {
     let mut given = names.iter().skip(at);
     let mut next = |graph: &mut Graph, name: &str, value: f64| -> Result<String> {
@@ -40,14 +40,14 @@ fn affine(graph: &mut Graph, o: &Operation<'_>, names: &[&str], at: usize, like:
 /// Inputs: x, mean, variance, and weight and bias if it has them.
 fn batch_norm(graph: &mut Graph, o: &Operation<'_>, names: &[&str]) -> Result<String> {
     let ([x, mean, variance, ..], Some(statistics)) = (names, o.step.inputs.get(1)) else {
-        return Err(o.wrong("it has not the running statistics among its inputs"));
+        return Err(o.wrong("the running statistics are not among its inputs"));
     };
     let [weight, bias] = affine(graph, o, names, 3, statistics)?;
     let attributes = vec![float("epsilon", o.number("eps")?)];
     Ok(graph.node("BatchNormalization", &[x, &weight, &bias, mean, variance], attributes))
 }
 
-/// Of rows. Inputs: x, and weight and bias if it has them.
+/// Normalization of rows. Inputs: x, and weight and bias if it has them.
 fn layer_norm(graph: &mut Graph, o: &Operation<'_>, names: &[&str]) -> Result<String> {
     let row = match (o.step.inputs.first(), o.input(0)?[..].last()) {
         (Some(x), Some(Extent::Fixed(width))) => Tensor::zeros([*width], x.options())?,

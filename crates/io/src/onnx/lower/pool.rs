@@ -35,7 +35,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
         "max_pool2d" => max_pool(graph, o, 1).map(|mut outputs| outputs.pop()),
         "max_pool2d_with_indices" => {
             let positions = max_pool(graph, o, 2)?.pop();
-            let positions = positions.ok_or_else(|| o.wrong("it has no positions"))?;
+            let positions = positions.ok_or_else(|| o.wrong("it has no output for positions"))?;
             positions_in_image(graph, o, &positions).map(Some)
         }
         "avg_pool2d" if o.number("divisor")? != 0.0 => divided(graph, o).map(Some),
@@ -50,7 +50,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
             Some(kernel) => {
                 let attributes = vec![ints("kernel_shape", kernel.clone()), ints("strides", kernel)];
                 let outputs = graph.node_with_outputs("MaxPool", &[o.name(0)?], attributes, 2);
-                let positions = outputs.last().ok_or_else(|| o.wrong("it has no positions"))?.clone();
+                let positions = outputs.last().ok_or_else(|| o.wrong("it has no output for positions"))?.clone();
                 positions_in_image(graph, o, &positions).map(Some)
             }
             None => Err(o.wrong("positions are exported only if the input's size is a multiple of the output's")),
@@ -63,7 +63,7 @@ fn both_sides(padding: &[i64]) -> Vec<i64> {
     [padding, padding].concat()
 }
 
-/// What both kinds of pooling have.
+/// The attributes that both kinds of pooling have.
 fn window(o: &Operation<'_>) -> Result<Vec<proto::Attribute>> {
     Ok(vec![
         ints("kernel_shape", o.ints("kernel")?),
@@ -79,7 +79,7 @@ fn max_pool(graph: &mut Graph, o: &Operation<'_>, outputs: usize) -> Result<Vec<
     Ok(graph.node_with_outputs("MaxPool", &[o.name(0)?], attributes, outputs))
 }
 
-/// Height and width of the images, which no batch size changes.
+/// Height and width of the images, which must not depend on the batch size.
 fn image_size(o: &Operation<'_>) -> Result<[usize; 2]> {
     match o.input(0)?[..] {
         [.., Extent::Fixed(height), Extent::Fixed(width)] => Ok([height, width]),
@@ -87,15 +87,15 @@ fn image_size(o: &Operation<'_>) -> Result<[usize; 2]> {
     }
 }
 
-/// ONNX counts positions through the whole batch, PyTorch in each image.
+/// ONNX's positions index the whole batch, PyTorch's index each image.
 fn positions_in_image(graph: &mut Graph, o: &Operation<'_>, positions: &str) -> Result<String> {
     let [height, width] = image_size(o)?;
     let size = graph.scalar("size", Scalar::Int((height * width) as i64), DType::I64)?;
     Ok(graph.node("Mod", &[positions, &size], Vec::new()))
 }
 
-/// Average pooling with a divisor of one's own: of images with all zeros around them that windows reach, the mean times
-/// the size of a window is the sum.
+/// Average pooling with a given divisor. The images are padded with all zeros that windows reach, so that the mean
+/// times the window size is the sum.
 fn divided(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let (kernel, stride, padding) = (o.ints("kernel")?, o.ints("stride")?, o.ints("padding")?);
     let out = match o.output()?[..] {
@@ -119,7 +119,7 @@ fn divided(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     o.with_number(graph, "Mul", &mean, elements as f64 / o.number("divisor")?)
 }
 
-/// Input and output size of an adaptive pooling.
+/// Input and output size of adaptive pooling.
 fn adaptive_sizes(o: &Operation<'_>) -> Result<[[usize; 2]; 2]> {
     match o.output()?[..] {
         [.., Extent::Fixed(height), Extent::Fixed(width)] if height > 0 && width > 0 => {
@@ -129,19 +129,19 @@ fn adaptive_sizes(o: &Operation<'_>) -> Result<[[usize; 2]; 2]> {
     }
 }
 
-/// The window of an adaptive pooling to a size that divides the input's.
+/// The window of adaptive pooling when the output size divides the input size; else `None`.
 fn whole_windows(o: &Operation<'_>) -> Result<Option<Vec<i64>>> {
     let [from, to] = adaptive_sizes(o)?;
     let divides = from.iter().zip(&to).all(|(from, to)| from.is_multiple_of(*to));
     Ok(divides.then(|| from.iter().zip(&to).map(|(from, to)| (from / to) as i64).collect()))
 }
 
-/// Which elements each element of the output is made of, along one dimension.
+/// The range of input elements for each output element, along one dimension.
 fn windows(from: usize, to: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..to).map(move |i| (i * from / to, ((i + 1) * from).div_ceil(to)))
 }
 
-/// An average over windows of several sizes is a product with a matrix on either side.
+/// An average over windows of different sizes: a matrix product on either side of the image.
 fn adaptive_average(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     if let Some(kernel) = whole_windows(o)? {
         return simple(graph, o, "AveragePool", kernel);
@@ -163,7 +163,7 @@ fn adaptive_average(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(graph.node("MatMul", &[&rows, &narrow], Vec::new()))
 }
 
-/// The largest of windows of several sizes: each cut out, first of the rows, then of the columns.
+/// The maximum over windows of different sizes: each is sliced out, first along the rows, then along the columns.
 fn adaptive_max(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     if let Some(kernel) = whole_windows(o)? {
         return simple(graph, o, "MaxPool", kernel);

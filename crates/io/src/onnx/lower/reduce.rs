@@ -25,7 +25,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
     }
 }
 
-/// The operator of a reduction, and the dtype that it is done in.
+/// The ONNX operator of a reduction, and the dtype that it is computed in.
 fn reduction(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let (from, out) = (o.input_dtype(0), o.dtype());
     let bytes = |dtype: DType| matches!(dtype, DType::Bool | DType::U8);
@@ -42,7 +42,7 @@ fn reduction(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let dims = o.ints("dims")?;
     let mut x = o.name(0)?.to_owned();
     if matches!(o.op, "any" | "all") {
-        // What is not 0 is true.
+        // Nonzero values are true.
         x = o.cast(graph, &x, from, DType::Bool);
         x = graph.cast(&x, wide);
     } else {
@@ -52,7 +52,7 @@ fn reduction(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(o.cast(graph, &reduced, wide, out))
 }
 
-/// A reduction of dimensions; of none, which would mean all to ONNX, the value itself.
+/// Reduces dimensions. Without any it returns the value itself, since an empty list means all dimensions in ONNX.
 fn reduce(graph: &mut Graph, operator: &str, x: &str, dims: &[i64], keepdim: i64) -> Result<String> {
     if dims.is_empty() {
         return Ok(graph.node("Identity", &[x], Vec::new()));
@@ -64,7 +64,7 @@ fn reduce(graph: &mut Graph, operator: &str, x: &str, dims: &[i64], keepdim: i64
     Ok(graph.node(operator, &[x], vec![ints("axes", dims), int("keepdims", keepdim)]))
 }
 
-/// Variance and standard deviation: the mean square of the distance from the mean, by a divisor of one's own.
+/// Variance and standard deviation: the sum of squared deviations from the mean, over a given divisor.
 fn spread(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let (x, dims, dtype) = (o.name(0)?.to_owned(), o.ints("dims")?, o.dtype());
     let mean = reduce(graph, "ReduceMean", &x, &dims, 1)?;

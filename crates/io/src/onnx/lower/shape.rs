@@ -1,4 +1,4 @@
-//! Lowering of views, concatenation, padding, flips and rolls, triangles and diagonals.
+//! Lowering of views, concatenation, padding, `flip`, `roll`, triangles and diagonals.
 
 use kiln_tensor::{DType, Device, Result, Scalar, Tensor};
 
@@ -35,7 +35,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
         "pad" if o.text("mode")? == "wrap" => wrap(graph, o)?,
         "pad" => {
             let pads = graph.ints("pads", o.ints("pads")?)?;
-            // ONNX Runtime pads no truth values with a number.
+            // ONNX Runtime does not pad bools with a number.
             let wide = if o.dtype() == DType::Bool { DType::U8 } else { o.dtype() };
             let x = o.cast(graph, o.name(0)?, o.dtype(), wide);
             let value = graph.scalar("value", Scalar::Float(o.number("value")?), wide)?;
@@ -54,7 +54,7 @@ fn reshape(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     if to.contains(&Extent::Fixed(0)) {
         return Err(o.wrong("tensors without elements are not exported"));
     }
-    // One open extent may be worked out from the others; of several, those that stay where they are are copied.
+    // The operator infers one open extent from the others; with several, those that keep their dimension are copied.
     let mut open = to.iter().filter(|&&e| e == Extent::Open).count();
     let mut shape = Vec::new();
     for (i, extent) in to.iter().enumerate() {
@@ -88,7 +88,7 @@ fn expand(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let lead = to.len() - from.len().min(to.len());
     let kept = |(i, extent): (usize, &Extent)| match extent {
         Extent::Fixed(value) => Some(*value as i64),
-        // 1 keeps the extent.
+        // An extent of 1 leaves the input's extent.
         Extent::Open => (i >= lead && from[i - lead] == Extent::Open).then_some(1),
     };
     let shape = match to.iter().enumerate().map(kept).collect::<Option<Vec<i64>>>() {
@@ -107,7 +107,7 @@ fn repeat(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
         x = graph.node("Unsqueeze", &[&x, &dims], Vec::new());
     }
     let counts = graph.ints("counts", counts)?;
-    // ONNX Runtime repeats no halves.
+    // ONNX Runtime's `Tile` does not support 16-bit floats.
     Ok(graph.node("Tile", &[&x, &counts], Vec::new()))
 }
 
@@ -123,7 +123,7 @@ fn flip(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(graph.node("Slice", &[o.name(0)?, &starts, &ends, &axes, &steps], Vec::new()))
 }
 
-/// Along each dimension the end, then the beginning.
+/// `roll`: along each dimension, concatenates the end and the beginning.
 fn roll(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let mut x = o.name(0)?.to_owned();
     let [first, second] = o.tensors(0)?;
@@ -135,7 +135,7 @@ fn roll(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     for (&dim, &shift) in o.ints("dims")?.iter().zip(&o.ints("shifts")?) {
         let extent = |t: &Tensor| if flat { t.numel() } else { t.dims()[dim as usize] };
         let count = o.shape(graph, &[extent(first)], &[extent(second)])?;
-        // Where the elements begin that come first: the shift, whatever its sign, counted from the end.
+        // The index of the first element of the result: the shift, whatever its sign, counted from the end.
         let shift = graph.ints("shift", vec![shift.saturating_neg()])?;
         let cut = graph.node("Mod", &[&shift, &count], Vec::new());
         let (zero, axis) = (graph.ints("starts", vec![0])?, graph.ints("axes", vec![dim])?);
@@ -162,7 +162,7 @@ fn triangle(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(o.cast(graph, &out, wide, o.dtype()))
 }
 
-/// The two dimensions are moved behind the others and taken as one, of which every so many elements are read.
+/// The two dimensions are moved last and flattened; the diagonal is then a strided slice.
 fn diagonal(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let (offset, dim1, dim2) = (o.int("offset")?, o.int("dim1")? as usize, o.int("dim2")? as usize);
     let (from, to) = (o.input(0)?, o.output()?);
@@ -186,7 +186,7 @@ fn diagonal(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(graph.node("Gather", &[&flat, &places], vec![int("axis", -1)]))
 }
 
-/// Each element of the matrix is one of the vector, or the zero that is put behind it.
+/// A matrix with the vector on its diagonal: each element is gathered from the vector, or from the zero appended to it.
 fn diag(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let offset = o.int("offset")?;
     let (Some(Extent::Fixed(len)), Some(Extent::Fixed(size))) =
@@ -209,7 +209,7 @@ fn diag(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     Ok(graph.node("Gather", &[&line, &places], vec![int("axis", 0)]))
 }
 
-/// Circular padding: the end before the beginning, and the beginning behind the end.
+/// Circular padding: prepends the end and appends the beginning.
 fn wrap(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let mut x = o.name(0)?.to_owned();
     let pads = o.ints("pads")?;
@@ -219,7 +219,7 @@ fn wrap(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
             continue;
         }
         let axis = dim as i64;
-        // What a negative amount takes away comes first: the rest goes around.
+        // Negative amounts crop first; the padding then wraps around the rest.
         let whole = x.clone();
         let mut parts = Vec::new();
         if before > 0 {

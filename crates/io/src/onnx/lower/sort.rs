@@ -26,7 +26,7 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
             let wide = if matches!(from, DType::Bool | DType::U8 | DType::I32) { DType::I64 } else { from };
             let x = o.cast(graph, o.name(0)?, from, wide);
             let count = o.extent(graph, 0, dim as usize)?;
-            // All elements in order; of equal ones, the first comes first.
+            // All elements in order; among equal elements, the first comes first.
             let attributes = vec![int("axis", dim), int("largest", o.int("descending")?), int("sorted", 1)];
             let outputs = graph.node_with_outputs("TopK", &[&x, &count], attributes, 2);
             match (&outputs[..], o.op) {
