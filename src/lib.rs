@@ -1,5 +1,5 @@
-//! Kiln: deep learning in Rust. Tensors with automatic differentiation, layers, optimizers, data loaders and
-//! files, with the names and the semantics of PyTorch.
+//! Kiln: deep learning in Rust. Tensors with automatic differentiation, layers, optimizers, data loaders and file
+//! formats, with PyTorch's names and semantics.
 //!
 //! ```
 //! use kiln::{nn::{CrossEntropyLoss, Linear, ReLU, Sequential, seq}, optim::{Optimizer, SGD}, prelude::*};
@@ -19,9 +19,8 @@
 //! # }
 //! ```
 //!
-//! The [`guide`] goes through PyTorch's beginner tutorials. This crate only re-exports others: what is here
-//! at the top is `kiln-tensor`, the modules are `kiln-nn`, `kiln-data`, `kiln-models`,
-//! `kiln-io` and `kiln-vis`.
+//! The [`guide`] goes through PyTorch's beginner tutorials. This crate only re-exports others: its root is
+//! `kiln-tensor`, and its modules are `kiln-nn`, `kiln-data`, `kiln-models`, `kiln-io` and `kiln-vis`.
 //!
 //! # Features
 //!
@@ -65,7 +64,7 @@ pub use kiln_nn::optim;
 #[doc(inline)]
 pub use kiln_vis as vis;
 
-// Its code uses these features.
+// The guide's code uses these features.
 #[cfg(any(not(doctest), all(feature = "images", feature = "onnx", feature = "pth", feature = "tensorboard")))]
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
@@ -80,7 +79,7 @@ pub mod prelude {
     pub use kiln_tensor::{DType, Device, Tensor, manual_seed, no_grad, no_grad_guard};
 }
 
-/// The code of the README is compiled and run with the documentation's.
+/// The README's code is compiled and run with the documentation's.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,28 +1,28 @@
-//! The `#[module(…)]` attributes.
+//! Parses the `#[module(…)]` attributes.
 
 use syn::{Attribute, Error, Ident, LitStr, Path, Result};
 
-/// Those of the struct.
+/// Attributes of the struct.
 #[derive(Default)]
 pub(crate) struct OfStruct {
-    /// What the module prints as.
+    /// The name that the module prints with.
     pub name: Option<LitStr>,
-    /// A method `(&self) -> String` for the text between the parentheses.
+    /// A method `(&self) -> String` that returns the text between the parentheses.
     pub extra_repr: Option<Ident>,
-    /// The name under which it is saved in files, if it is.
+    /// `Some` if the type can be saved in model files: its name there, by default the name of the struct.
     pub save: Option<Option<LitStr>>,
     /// Leaves `Display` to the user.
     pub no_display: bool,
-    /// Where `kiln_nn` is found.
+    /// The path of `kiln_nn`.
     pub krate: Option<Path>,
 }
 
-/// Those of a field.
+/// Attributes of a field.
 #[derive(Default)]
 pub(crate) struct OfField {
-    /// Not a part of the module.
+    /// Whether it is not a part of the module.
     pub skip: bool,
-    /// Saved all the same.
+    /// Whether a skipped field is saved all the same.
     pub save: bool,
     /// The name in the state dict.
     pub name: Option<LitStr>,
@@ -68,7 +68,10 @@ impl OfField {
                 } else if meta.path.is_ident("name") {
                     let name: LitStr = meta.value()?.parse()?;
                     if name.value().is_empty() || name.value().contains('.') {
-                        return Err(Error::new(name.span(), "a name in the state dict is not empty and has no dot"));
+                        return Err(Error::new(
+                            name.span(),
+                            "a name in the state dict must not be empty or contain a dot",
+                        ));
                     }
                     out.name = Some(name);
                 } else {

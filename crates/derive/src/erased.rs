@@ -1,7 +1,9 @@
-//! Methods that take `impl Dim`, `impl Dims`, `impl Extents` or `impl Into<…>` and are compiled once.
+//! Splits methods that take `impl Dim`, `impl Dims`, `impl Extents` or `impl Into<…>`, so that their bodies are
+//! compiled once.
 //!
-//! A generic method is compiled in each program that calls it, with all that its body is made of. So such a method is split:
-//! a generic one of one line converts the arguments, and one for a list of dimensions, an `i64` or a shape has the body.
+//! A generic method is compiled in each program that calls it, with everything in its body. So such a method is split
+//! in two: a generic one-line method converts the arguments, and another one with the body takes a list of dimensions,
+//! an `i64` or a shape.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::{format_ident, quote};
@@ -10,14 +12,14 @@ use crate::tokens::{collect, is_group, is_ident, is_parenthesis, is_punct};
 
 /// A method in two parts.
 pub(crate) struct Erased {
-    /// What stands before the parameters: visibility, `fn`, name.
+    /// The tokens before the parameters: visibility, `fn`, name.
     head: TokenStream,
     name: Ident,
     inner: Ident,
     /// `&self` and the like, if it is a method of a value.
     receiver: Option<TokenStream>,
     parameters: Vec<Parameter>,
-    /// `#[cfg(…)]`, which the inner part needs too.
+    /// `#[cfg(…)]` attributes, which the inner part needs too.
     conditions: TokenStream,
 }
 
@@ -26,13 +28,13 @@ struct Parameter {
     is_mut: bool,
     outer: TokenStream,
     inner: TokenStream,
-    /// From the outer type to the inner one.
+    /// The conversion from the outer type to the inner one.
     argument: TokenStream,
     is_converted: bool,
 }
 
 impl Erased {
-    /// The parts of a method without type parameters of its own; `None` if it has no argument to convert.
+    /// Splits a method without type parameters of its own; `None` if it has no argument to convert.
     pub(crate) fn of(item: &[TokenTree], keyword: usize, parameters: usize) -> Option<Erased> {
         let TokenTree::Ident(name) = item.get(keyword + 1)? else { return None };
         let is_plain = parameters == keyword + 2 && is_parenthesis(&item[parameters]);
@@ -61,7 +63,7 @@ impl Erased {
         Some(Erased { head: collect(head), name: name.clone(), inner, receiver, parameters: list, conditions })
     }
 
-    /// The generic method, which converts the arguments.
+    /// The outer, generic method, which converts the arguments.
     pub(crate) fn outer(&self, attributes: &TokenStream, returned: &TokenStream) -> TokenStream {
         let Erased { head, inner, receiver, .. } = self;
         let receiver_parameter = receiver.iter();
@@ -77,7 +79,7 @@ impl Erased {
         }
     }
 
-    /// Up to the body of the method for converted arguments.
+    /// The inner method, which takes converted arguments, up to its body.
     pub(crate) fn inner_signature(&self, returned: &TokenStream) -> TokenStream {
         let Erased { inner, receiver, conditions, name, .. } = self;
         let receiver = receiver.iter();
@@ -96,7 +98,7 @@ impl Erased {
 }
 
 impl Parameter {
-    /// `name: type`; `None` for `self` and for patterns.
+    /// Parses `name: type`; `None` for `self` and for patterns.
     fn parse(tokens: &[TokenTree]) -> Option<Parameter> {
         let (is_mut, tokens) = match tokens {
             [first, rest @ ..] if is_ident(first, "mut") => (true, rest),
@@ -107,7 +109,7 @@ impl Parameter {
             return None;
         }
         let outer = collect(ty);
-        // A type that a declarative macro hands on is in a group without delimiters.
+        // A type that a declarative macro passes on is in a group without delimiters.
         let flat = flattened(ty);
         let converted = match &flat[..] {
             [imp, TokenTree::Ident(of)] if is_ident(imp, "impl") && of == "Dim" => {
@@ -145,7 +147,7 @@ fn flattened(tokens: &[TokenTree]) -> Vec<TokenTree> {
     out
 }
 
-/// Parameters, between which commas stand that are in no angle brackets.
+/// Splits parameters at the commas that are not inside angle brackets.
 fn split_at_commas(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
     let (mut parts, mut depth, mut after_dash) = (vec![Vec::new()], 0, false);
     for token in tokens {
@@ -165,7 +167,7 @@ fn split_at_commas(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
     parts
 }
 
-/// Whether an attribute's brackets say `cfg(…)`.
+/// Whether the brackets of an attribute contain `cfg(…)`.
 fn names_cfg(token: &TokenTree) -> bool {
     match token {
         TokenTree::Group(group) => group.stream().into_iter().next().is_some_and(|first| is_ident(&first, "cfg")),

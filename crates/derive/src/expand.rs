@@ -1,4 +1,4 @@
-//! From a struct to its implementations.
+//! Expands `#[derive(Module)]`: from a struct to its implementations.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ struct Part<'a> {
     ty: &'a Type,
 }
 
-/// A field that is left alone.
+/// A field that is not a part of the module.
 struct Skipped<'a> {
     member: Member,
     name: String,
@@ -70,7 +70,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let visits = |method: Ident, borrow: TokenStream| -> Vec<TokenStream> {
         let visit = |part: &Part| {
             let Part { member, name, ty } = part;
-            // At the field's type, so that a type that cannot be a field is underlined.
+            // With the span of the field's type, so that the compiler underlines a type that cannot be a field.
             quote_spanned!(ty.span()=> #krate::Field::#method(#borrow self.#member, #name, each);)
         };
         parts.iter().map(visit).collect()
@@ -146,7 +146,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-/// How the struct is written to a file, and made again.
+/// Code that saves the struct in a model file, and restores it.
 fn saved(
     input: &DeriveInput,
     krate: &Path,
@@ -159,7 +159,7 @@ fn saved(
     let name = name.map_or_else(|| ident.unraw().to_string(), |name| name.value());
     let (impl_generics, type_generics, _) = input.generics.split_for_impl();
     let parameters: HashSet<String> = input.generics.type_params().map(|p| p.ident.to_string()).collect();
-    // By their own names: what is left alone has none in the state dict.
+    // By the fields' own names: skipped fields have none in the state dict.
     let kept = skipped.iter().filter(|s| s.saved).map(|s| (&s.member, &s.name, s.ty));
     let fields: Vec<_> = parts.iter().map(|p| (&p.member, &p.name, p.ty)).chain(kept).collect();
     for (_, _, ty) in fields.iter().filter(|(_, _, ty)| mentions(ty, &parameters)) {
@@ -167,7 +167,7 @@ fn saved(
         predicates.push(syn::parse_quote!(#ty: #krate::saved::Saved));
     }
     let save = fields.iter().map(|(member, name, ty)| {
-        // At the field's type, so that a type that cannot be saved is underlined.
+        // With the span of the field's type, so that the compiler underlines a type that cannot be saved.
         quote_spanned!(ty.span()=> fields.insert(::std::string::String::from(#name), at.field(#name, &self.#member)?);)
     });
     let take = fields.iter().map(|(member, name, ty)| quote_spanned!(ty.span()=> #member: fields.take(#name, at)?,));
@@ -207,7 +207,7 @@ fn saved(
     }
 }
 
-/// The struct's own bounds, and what the fields need whose types depend on type parameters.
+/// The struct's own bounds, and bounds for the fields whose types depend on type parameters.
 fn where_clause(input: &DeriveInput, krate: &Path, parts: &[Part], skipped: &[Skipped]) -> Option<WhereClause> {
     let parameters: HashSet<String> = input.generics.type_params().map(|p| p.ident.to_string()).collect();
     let mut clause = input.generics.where_clause.clone();
@@ -238,7 +238,7 @@ fn mentions(ty: &Type, parameters: &HashSet<String>) -> bool {
 /// `kiln_nn` as the caller's crate reaches it: directly, or as `nn` of the facade.
 fn find_crate() -> Result<Path> {
     let renamed = |name: String| Ident::new(&name, Span::call_site());
-    // The library has an `extern crate self`; its own tests and examples have it among their dependencies.
+    // The library has an `extern crate self`; its own tests and examples have it as a dependency.
     if std::env::var("CARGO_CRATE_NAME").is_ok_and(|name| name == "kiln_nn") {
         return Ok(syn::parse_quote!(::kiln_nn));
     }
@@ -263,7 +263,7 @@ fn find_crate() -> Result<Path> {
 mod tests {
     use super::*;
 
-    /// The generated code without spaces, or the error.
+    /// The generated code without spaces, or the error message.
     fn run(source: &str) -> std::result::Result<String, String> {
         let input: DeriveInput = syn::parse_str(source).unwrap();
         expand(&input).map(|t| t.to_string().replace(' ', "")).map_err(|e| e.to_string())
@@ -275,7 +275,7 @@ mod tests {
             ("#[module(crate = \"k\")] enum E { A }", "is for structs"),
             ("#[module(crate = \"k\", nmae = \"x\")] struct S;", "unknown attribute of a module"),
             ("#[module(crate = \"k\")] struct S { #[module(skp)] a: A }", "unknown attribute of a field"),
-            ("#[module(crate = \"k\")] struct S { #[module(name = \"a.b\")] a: A }", "has no dot"),
+            ("#[module(crate = \"k\")] struct S { #[module(name = \"a.b\")] a: A }", "contain a dot"),
             ("#[module(crate = \"k\")] struct S { #[module(name = \"b\")] a: A, b: B }", "two fields"),
             ("#[module(crate = \"k\")] struct S { #[module(skip, name = \"b\")] a: A }", "skipped"),
         ] {

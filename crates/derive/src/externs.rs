@@ -1,20 +1,20 @@
-//! How the crate that is being compiled reaches `kiln-nn`: read from the compiler's own command line, where every dependency
-//! has its name (`--extern name=path`), a renamed one too.
+//! Finds the name by which the crate being compiled refers to `kiln-nn`. It is read from the compiler's command line,
+//! which lists every dependency by name (`--extern name=path`), including renamed ones.
 
 use std::{env, path::Path};
 
-/// The name by which the crate reaches the library `library`, if it is a direct dependency. `None` also where the macro is not
-/// run by the compiler but by an editor.
+/// The name by which the crate refers to the library `library`, if it is a direct dependency. `None` also if an editor
+/// instead of the compiler runs the macro.
 pub fn name_of(library: &str) -> Option<String> {
     find(env::args().flat_map(arguments), library)
 }
 
-/// Whether the macro is run by the compiler: an editor's server has no such arguments.
+/// Whether the compiler runs the macro: an editor's server has no such arguments.
 pub fn is_known() -> bool {
     env::args().flat_map(arguments).any(|argument| argument.starts_with("--extern") || argument == "--crate-name")
 }
 
-/// An argument, or those in the file that it names (`@path`), one a line: so long command lines are passed.
+/// An argument, or those in the file that it names (`@path`), one per line: this is how long command lines are passed.
 fn arguments(argument: String) -> Vec<String> {
     match argument.strip_prefix('@').and_then(|path| std::fs::read_to_string(path).ok()) {
         Some(text) => text.lines().map(str::to_owned).collect(),
@@ -33,7 +33,7 @@ fn find(arguments: impl Iterator<Item = String>, library: &str) -> Option<String
         };
         let Some(value) = value else { continue };
         let (name, path) = value.split_once('=').unwrap_or((&value, ""));
-        // Options such as `noprelude` stand before the name.
+        // Options such as `noprelude` precede the name.
         let name = name.rsplit(':').next().unwrap_or(name);
         if file_of(path) == Some(library) {
             return Some(name.to_owned());
@@ -45,7 +45,7 @@ fn find(arguments: impl Iterator<Item = String>, library: &str) -> Option<String
     direct
 }
 
-/// The name of the library in a file like `libkiln_nn-0123456789abcdef.rlib`.
+/// The name of the library in a file name such as `libkiln_nn-0123456789abcdef.rlib`.
 fn file_of(path: &str) -> Option<&str> {
     let stem = Path::new(path).file_stem()?.to_str()?.strip_prefix("lib")?;
     Some(stem.rsplit_once('-').map_or(stem, |(name, _)| name))
@@ -75,9 +75,9 @@ mod tests {
             "rustc --extern noprelude:torch=/deps/libkiln-8d5fcdc52b608d5f.rlib --extern kiln=/deps/libclay-17.rlib";
         assert_eq!(found(line, "kiln").as_deref(), Some("torch"));
         assert_eq!(found(line, "kiln_nn"), None);
-        // Another crate took the name.
+        // Another crate has the name.
         assert_eq!(found("rustc --extern kiln=/deps/libclay-17.rlib", "kiln"), None);
-        // Build systems that name files otherwise.
+        // Some build systems name files differently.
         assert_eq!(found("rustc --extern kiln=/out/kiln.rlib", "kiln").as_deref(), Some("kiln"));
     }
 }

@@ -1,6 +1,6 @@
-//! Procedural macros: `#[derive(Module)]` of `kiln-nn`, where it is documented; `#[located]`, by which Kiln's own crates say
-//! where in the user's program an error came from; and `tensor_formula!`, by which the formulas of the tables of element-wise
-//! operations become operations on tensors.
+//! Procedural macros: `#[derive(Module)]` of `kiln-nn`, documented there; `#[located]`, with which errors of Kiln's own
+//! crates carry the line of the user's program that they come from; and `tensor_formula!`, with which the formulas of
+//! the tables of element-wise operations become operations on tensors.
 
 #![forbid(unsafe_code)]
 
@@ -19,15 +19,15 @@ pub fn module(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expand::expand(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
-/// For Kiln's own crates: errors that leave the public functions of an impl block or a trait, or a public function, carry the line
-/// of the first caller outside Kiln (`Error::location`).
+/// For Kiln's own crates: makes errors that leave public functions carry the line of the first caller outside Kiln
+/// (`Error::location`). Applies to an impl block, a trait or a single public function.
 ///
-/// - `#[located]` is for operations. If a function fails because another public operation that it is made of failed, the
-///   error names the outer one, which the user called.
-/// - `#[located(site)]` leaves the name of the operation alone.
+/// - `#[located]` is for operations. If an operation fails because another public operation inside it failed, the error
+///   names the outer one, which the user called.
+/// - `#[located(site)]` does not change the name of the operation.
 /// - `#[located(module)]` goes before `impl Module for …`, and adds the layer that failed (`Error::layer`).
 ///
-/// Functions whose result borrows from their arguments, or is an `impl Trait`, are left as they are.
+/// Functions whose result borrows from their arguments, or is an `impl Trait`, are left unchanged.
 #[proc_macro_attribute]
 pub fn located(arguments: proc_macro::TokenStream, item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     located::expand(&arguments.into(), item.into())
@@ -35,8 +35,8 @@ pub fn located(arguments: proc_macro::TokenStream, item: proc_macro::TokenStream
         .into()
 }
 
-/// For `kiln-tensor`: a formula of the tables of element-wise operations, as calls of functions on tensors that are in scope
-/// (`mul`, `select`, `exp`, …), each of which may fail.
+/// For `kiln-tensor`: expands a formula from the tables of element-wise operations to calls of functions on tensors that
+/// are in scope (`mul`, `select`, `exp`, …), each of which may fail.
 #[proc_macro]
 pub fn tensor_formula(formula: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let formula = syn::parse_macro_input!(formula as syn::Expr);

@@ -1,11 +1,11 @@
-//! `#[located]`: an error that leaves a public function carries the line outside Kiln that called it.
+//! Expands `#[located]`: an error that leaves a public function carries the line outside Kiln that called it.
 //!
-//! Each function becomes `#[track_caller]`, and its errors pass through `Error::called_from`; where nothing fails,
-//! nothing is paid. Functions are found by their tokens and their bodies are not parsed, since the macro goes over all
-//! of `kiln-tensor`.
+//! Each function becomes `#[track_caller]`, and its errors pass through `Error::called_from`; this costs nothing unless
+//! there is an error. Functions are found by their tokens and their bodies are not parsed, to save compile time: the
+//! macro processes all of `kiln-tensor`.
 //!
-//! A method whose arguments say `impl Dims` and the like becomes two: one that converts them, and one for the converted
-//! arguments, which has the body ([`erased`](crate::erased)).
+//! A method with arguments such as `impl Dims` is split in two: one that converts them, and one with the body, which
+//! takes the converted arguments ([`erased`](crate::erased)).
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use quote::quote;
@@ -15,14 +15,14 @@ use crate::{
     tokens::{collect, is_group, is_ident, is_parenthesis, is_punct},
 };
 
-/// What happens to an error besides learning where it came from.
+/// What is added to an error besides the line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// It names this function instead of the public one of Kiln that it called and that failed.
+    /// The name of this function, in place of the public one of Kiln that failed inside it.
     Operation,
     /// Nothing.
     Site,
-    /// It learns which layer failed: for `impl Module for …`.
+    /// The layer that failed: for `impl Module for …`.
     Module,
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn expand(arguments: &TokenStream, input: TokenStream) -> Result<Toke
         other => return Err(format!("`#[located]`, `#[located(site)]` or `#[located(module)]`, not `{other}`")),
     };
     let mut tokens: Vec<TokenTree> = input.into_iter().collect();
-    // The functions of a trait are public without saying so.
+    // The functions of a trait are public without `pub`.
     let of_trait = tokens.iter().any(|token| is_ident(token, "for") || is_ident(token, "trait"));
     if !of_trait && !tokens.iter().any(|token| is_ident(token, "impl")) {
         return Ok(wrap_items(tokens, mode, false));
@@ -46,7 +46,7 @@ pub(crate) fn expand(arguments: &TokenStream, input: TokenStream) -> Result<Toke
     Ok(tokens.into_iter().collect())
 }
 
-/// Goes over items, each of which ends with braces (a function's body) or a semicolon.
+/// Wraps items, each of which ends with braces (a function's body) or a semicolon.
 fn wrap_items(tokens: Vec<TokenTree>, mode: Mode, of_trait: bool) -> TokenStream {
     let mut out = TokenStream::new();
     let mut item = Vec::new();
@@ -66,12 +66,12 @@ fn wrap_items(tokens: Vec<TokenTree>, mode: Mode, of_trait: bool) -> TokenStream
     out
 }
 
-/// The item with its errors located; `None` for what is no public function that can fail.
+/// Wraps an item so that its errors are located; `None` unless it is a public function that can fail.
 fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
     let (TokenTree::Group(body), signature) = item.split_last()? else { return None };
     let keyword = signature.iter().position(|token| is_ident(token, "fn"))?;
     let TokenTree::Ident(name) = signature.get(keyword + 1)? else { return None };
-    // `pub(crate)` has a group behind it.
+    // `pub(crate)` is followed by a group.
     let is_public = signature[..keyword].windows(2).any(|pair| is_ident(&pair[0], "pub") && !is_group(&pair[1]))
         || keyword.checked_sub(1).is_some_and(|before| is_ident(&signature[before], "pub"));
     if !(is_public || of_trait) {
@@ -85,7 +85,7 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
     }
     let end = returned.iter().position(|token| is_ident(token, "where")).unwrap_or(returned.len());
     let returned = &returned[..end];
-    // The type's own name, not those of its arguments.
+    // The type's own name, without its generic arguments.
     let path = returned.split(|token| is_punct(token, '<')).next()?;
     if !path.last().is_some_and(|token| is_ident(token, "Result")) || returned.iter().any(is_beyond_closures) {
         return None;
@@ -102,7 +102,7 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
     } else {
         quote!(::core::option::Option::None)
     };
-    // While a summary is made, it hears of each layer that ran.
+    // A summary in progress is told of each layer that runs.
     let (begins, ran) = if mode == Mode::Module {
         (quote!(let begin = crate::summary::begins();), quote!(crate::summary::ran(self, begin, &value);))
     } else {
@@ -138,7 +138,7 @@ fn wrap(item: &[TokenTree], mode: Mode, of_trait: bool) -> Option<TokenStream> {
     })
 }
 
-/// Whether angle brackets are open after these tokens: a parenthesis there belongs to a bound of a type parameter.
+/// Whether angle brackets are open after these tokens: a parenthesis there belongs to the bound of a type parameter.
 fn is_bound(tokens: &[TokenTree]) -> bool {
     let mut depth = 0;
     for (i, token) in tokens.iter().enumerate() {
@@ -152,7 +152,7 @@ fn is_bound(tokens: &[TokenTree]) -> bool {
     depth > 0
 }
 
-/// Types that a closure could not name again: borrows of arguments, and `impl Trait`.
+/// Types that a closure's signature cannot repeat: borrows from arguments, and `impl Trait`.
 fn is_beyond_closures(token: &TokenTree) -> bool {
     match token {
         TokenTree::Ident(ident) => ident == "impl",
@@ -188,7 +188,7 @@ mod tests {
         assert!(out.contains("called_from(caller,::core::file!(),::core::option::Option::Some(\"outer\"))"), "{out}");
     }
 
-    /// Bounds with results of their own are neither parameters nor what the function gives.
+    /// The types in bounds are taken neither for parameters nor for the function's result.
     #[test]
     fn bounds_are_not_taken_for_the_signature() {
         let out = run(

@@ -1,4 +1,4 @@
-//! Questions about tokens that macros ask.
+//! Predicates on tokens.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 

@@ -1,4 +1,4 @@
-//! Downloads over HTTP: resumed after a broken connection, checked against a SHA-256 sum, and moved into place atomically.
+//! Downloads over HTTP: resumed after a broken connection, verified by SHA-256, and moved into place atomically.
 
 #![forbid(unsafe_code)]
 
@@ -60,8 +60,8 @@ impl Download<'_> {
     /// Downloads the file unless it exists; returns its path.
     ///
     /// # Errors
-    /// No URL has the file, or its contents differ; the message names each URL with its reason, and where to put the file by hand.
-    /// Or the file cannot be written.
+    /// If no URL has the file, or its contents differ; the message names each URL with its reason, and where to put the
+    /// file by hand. Also if the file cannot be written.
     pub fn run(&self) -> Result<PathBuf> {
         if let Some(parent) = self.target.parent() {
             fs::create_dir_all(parent).map_err(|error| Error::io(parent, error))?;
@@ -92,7 +92,7 @@ impl Download<'_> {
         self.target.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The file for what has arrived. It stays after a failure, so that the next run resumes from it.
+    /// The file for the bytes received so far. It stays after a failure, so that the next run resumes from it.
     fn part(&self) -> PathBuf {
         self.target.with_file_name(format!("{}.part", self.name()))
     }
@@ -126,11 +126,11 @@ impl Download<'_> {
         let resumed = match response.status().as_u16() {
             200 => false,
             206 if have > 0 && range_start(&response) == Some(have) => true,
-            // Nothing follows what we have: it is the whole file, or not this file at all.
+            // The server has nothing after the bytes already here: they are the whole file, or not this file at all.
             416 if have > 0 => return self.finish(true),
             206 => {
                 self.discard()?;
-                return Err(Failure::Transient("the server sent another range than asked for".into()));
+                return Err(Failure::Transient("the server sent a different range than requested".into()));
             }
             status @ (408 | 425 | 429 | 500..=599) => return Err(Failure::Transient(format!("HTTP status {status}"))),
             status => return Err(Failure::Permanent(format!("HTTP status {status}"))),
@@ -162,7 +162,7 @@ impl Download<'_> {
         }
         if received > room {
             self.discard()?;
-            return Err(Failure::Permanent(format!("the file there is longer than {} bytes", self.most)));
+            return Err(Failure::Permanent(format!("the file is longer than {} bytes", self.most)));
         }
         match expected {
             Some(expected) if received < expected => {
@@ -172,14 +172,14 @@ impl Download<'_> {
         }
     }
 
-    /// Checks what has arrived and moves it into place. Exactly the bytes that were checked are written, because another process
-    /// that downloads the same file may still be writing the part.
+    /// Verifies the download and moves it into place. Exactly the bytes that were verified are written, because another
+    /// process that downloads the same file may still be writing the part.
     fn finish(&self, resumed: bool) -> Result<(), Failure> {
         let part = self.part();
         let bytes = fs::read(&part).map_err(|error| Error::io(&part, error))?;
         if let Err(reason) = self.check(&bytes) {
             self.discard()?;
-            // The beginning may be from another server or another version of the file.
+            // The first part may be from another server or another version of the file.
             return Err(if resumed { Failure::Transient(reason) } else { Failure::Permanent(reason) });
         }
         static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -198,7 +198,7 @@ impl Download<'_> {
         let mut hash = Sha256::new();
         if self.packed {
             let mut unpacked = MultiGzDecoder::new(bytes).take(self.most);
-            io::copy(&mut unpacked, &mut hash).map_err(|error| format!("not a whole gzip file: {error}"))?;
+            io::copy(&mut unpacked, &mut hash).map_err(|error| format!("not a complete gzip file: {error}"))?;
         } else {
             hash.update(bytes);
         }
@@ -223,7 +223,7 @@ fn agent() -> Agent {
         .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
-        // What has arrived by then is kept, and the next attempt resumes from it.
+        // The bytes received so far are kept, and the next attempt resumes from there.
         .timeout_recv_body(Some(Duration::from_secs(600)))
         .build();
     config.into()

@@ -12,7 +12,7 @@ use kiln_tensor::{Result, Tensor};
 pub struct AlexNet {
     /// Convolutions, ReLUs and max-poolings.
     pub features: Sequential,
-    /// To 6×6 pixels, whatever the size of the images.
+    /// Pools to 6×6 pixels, whatever the size of the images.
     pub avgpool: AdaptiveAvgPool2d,
     /// Linear layers with dropout.
     pub classifier: Sequential,
@@ -20,10 +20,10 @@ pub struct AlexNet {
 
 #[located(site)]
 impl AlexNet {
-    /// The network for this many classes; the probability of dropout in its classifier is 0.5 in torchvision.
+    /// A network with this many classes. `dropout` is the dropout probability of its classifier; torchvision's is 0.5.
     ///
     /// # Errors
-    /// The dropout is no probability, or memory runs out.
+    /// If the dropout is not a probability, or memory runs out.
     pub fn new(num_classes: usize, dropout: f64) -> Result<AlexNet> {
         let conv = |inputs, outputs, kernel, stride, padding| {
             Conv2d::with_options(inputs, outputs, kernel, Conv2dOptions::default().stride(stride).padding(padding))
@@ -57,7 +57,7 @@ impl AlexNet {
 
 #[located(site)]
 impl Module for AlexNet {
-    /// `[N, 3, H, W]` to `[N, classes]` of logits.
+    /// Maps `[N, 3, H, W]` to logits `[N, classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.avgpool.forward(&self.features.forward(x)?)?;
         self.classifier.forward(&x.flatten(1, -1)?)

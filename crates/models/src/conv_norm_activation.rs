@@ -7,7 +7,7 @@ use kiln_nn::{
 };
 use kiln_tensor::{Result, Tensor};
 
-/// A convolution without a bias that keeps the size but for its stride, a batch normalization, and [`ReLU6`].
+/// A convolution without bias that preserves the size except for its stride, a batch normalization, and [`ReLU6`].
 #[derive(Debug, Module)]
 #[module(save)]
 pub struct Conv2dNormActivation {
@@ -36,7 +36,7 @@ impl Conv2dNormActivation {
     }
 }
 
-/// A convolution without a bias, drawn as these networks draw it.
+/// A convolution without bias, initialized as in torchvision's networks.
 pub(crate) fn convolution(inputs: usize, outputs: usize, kernel: usize, options: Conv2dOptions) -> Result<Conv2d> {
     let conv = Conv2d::with_options(inputs, outputs, kernel, options.bias(false))?;
     init::kaiming_normal_(&conv.weight, FanMode::FanOut, Nonlinearity::ReLU)?;

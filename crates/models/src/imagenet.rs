@@ -1,7 +1,7 @@
-//! What networks that were trained on ImageNet tell apart.
+//! The names of ImageNet's classes.
 
-/// The names of ImageNet's 1000 classes, in the order of the logits of torchvision's networks: what its
-/// `VGG16_Weights.IMAGENET1K_V1.meta["categories"]` says.
+/// The names of ImageNet's 1000 classes, in the order of the logits of torchvision's networks: the list
+/// `VGG16_Weights.IMAGENET1K_V1.meta["categories"]`.
 ///
 /// ```
 /// use kiln_models::IMAGENET_CLASSES;
@@ -9,7 +9,8 @@
 /// ```
 pub static IMAGENET_CLASSES: [&str; 1000] = lines(include_str!("../assets/imagenet/classes.txt"));
 
-/// The lines of a text, each ended by a newline. Evaluated when this is compiled: another number of lines does not compile.
+/// Splits a text into lines, each ended by a newline. Evaluated at compile time: a different number of lines does not
+/// compile.
 const fn lines<const N: usize>(mut text: &str) -> [&str; N] {
     let mut out = [""; N];
     let mut line = 0;

@@ -4,9 +4,9 @@ use kiln_derive::located;
 use kiln_nn::{Conv2d, Linear, MaxPool2d, Module};
 use kiln_tensor::{Result, Tensor};
 
-/// The convolutional network for digits (LeCun, Bottou, Bengio & Haffner, 1998), as PyTorch's tutorial writes it
-/// (<https://docs.pytorch.org/tutorials/beginner/blitz/neural_networks_tutorial.html>), with its parameter names: two
-/// convolutions of 5×5 with ReLU and max-pooling, then three linear layers. Images are `[N, 1, 32, 32]`.
+/// The convolutional network for handwritten digits (LeCun, Bottou, Bengio & Haffner, 1998) in the form of PyTorch's
+/// tutorial (<https://docs.pytorch.org/tutorials/beginner/blitz/neural_networks_tutorial.html>), with its parameter
+/// names: two 5×5 convolutions with ReLU and max-pooling, then three linear layers. Images are `[N, 1, 32, 32]`.
 ///
 /// ```
 /// use kiln_models::LeNet;
@@ -31,10 +31,10 @@ pub struct LeNet {
 
 #[located(site)]
 impl LeNet {
-    /// The network for this many classes.
+    /// A network with this many classes.
     ///
     /// # Errors
-    /// Memory runs out.
+    /// If memory runs out.
     pub fn new(num_classes: usize) -> Result<LeNet> {
         Ok(LeNet {
             conv1: Conv2d::new(1, 6, 5)?,
@@ -48,7 +48,7 @@ impl LeNet {
 
 #[located(site)]
 impl Module for LeNet {
-    /// `[N, 1, 32, 32]` to `[N, classes]` of logits.
+    /// Maps `[N, 1, 32, 32]` to logits `[N, classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let pool = MaxPool2d::new(2);
         let x = pool.forward(&self.conv1.forward_relu(x)?)?;

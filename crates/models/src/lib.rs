@@ -25,7 +25,7 @@ pub use resnet::{
 };
 pub use vgg::{Vgg, VggDepth, VggOptions, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn};
 
-/// The layers of `kiln-nn` and the models of this crate, for files that hold whole models.
+/// The registry of the layers of `kiln-nn` and the models of this crate, for files that hold whole models.
 #[must_use]
 pub fn registry() -> Registry {
     Registry::new()

@@ -4,9 +4,9 @@ use kiln_derive::located;
 use kiln_nn::{Flatten, Linear, Module, ReLU, Sequential};
 use kiln_tensor::{Error, Result, Tensor};
 
-/// Linear layers with ReLU between them, on samples of any shape flattened: the network of PyTorch's
-/// quickstart tutorial (<https://docs.pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html>), whose
-/// parameter names it has.
+/// Linear layers with ReLU between them, applied to samples of any shape, which are flattened: the network of PyTorch's
+/// quickstart tutorial (<https://docs.pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html>), with its
+/// parameter names.
 ///
 /// ```
 /// use kiln_models::Mlp;
@@ -30,10 +30,10 @@ impl Mlp {
     /// A network with these numbers of features: of the input, of each hidden layer, of the output.
     ///
     /// # Errors
-    /// There are fewer than two numbers, or memory runs out.
+    /// If there are fewer than two numbers, or memory runs out.
     pub fn new(features: &[usize]) -> Result<Mlp> {
         if features.len() < 2 {
-            return Err(Error::argument("Mlp", format!("{features:?} has no input and output")));
+            return Err(Error::argument("Mlp", format!("{features:?} must have at least an input and an output")));
         }
         let mut linear_relu_stack = Sequential::new();
         for (i, pair) in features.windows(2).enumerate() {
@@ -48,7 +48,7 @@ impl Mlp {
 
 #[located(site)]
 impl Module for Mlp {
-    /// `[N, …]` to `[N, classes]` of logits.
+    /// Maps `[N, …]` to logits `[N, classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.linear_relu_stack.forward(&self.flatten.forward(x)?)
     }

@@ -6,11 +6,11 @@ use kiln_tensor::{Error, Result, Tensor};
 
 use crate::conv_norm_activation::{Conv2dNormActivation, convolution};
 
-/// The blocks of each stage: expansion, channels, blocks, stride of the first one.
+/// The blocks of each stage: expansion, channels, number of blocks, stride of the first block.
 const STAGES: [(usize, usize, usize, usize); 7] =
     [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
 
-/// What a [`MobileNetV2`] is to be.
+/// Options of [`MobileNetV2`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct MobileNetV2Options {
@@ -26,17 +26,17 @@ impl Default for MobileNetV2Options {
 }
 
 impl MobileNetV2Options {
-    /// The number of classes; at first ImageNet's 1000.
+    /// Sets the number of classes; by default ImageNet's 1000.
     pub fn num_classes(self, num_classes: usize) -> Self {
         MobileNetV2Options { num_classes, ..self }
     }
 
-    /// A factor for the numbers of channels.
+    /// Sets a factor for the numbers of channels; by default 1.
     pub fn width_mult(self, width_mult: f64) -> Self {
         MobileNetV2Options { width_mult, ..self }
     }
 
-    /// The probability of dropout before the classifier; at first 0.2.
+    /// Sets the dropout probability before the classifier; by default 0.2.
     pub fn dropout(self, dropout: f64) -> Self {
         MobileNetV2Options { dropout, ..self }
     }
@@ -48,8 +48,8 @@ fn rounded(channels: f64) -> usize {
     (if nearest < 0.9 * channels { nearest + 8.0 } else { nearest }) as usize
 }
 
-/// A 1×1 convolution to more channels, a 3×3 one in each channel by itself, and a 1×1 one to fewer without an activation; where
-/// the shape stays, the input is added.
+/// A 1×1 convolution that expands the channels, a depthwise 3×3 convolution, and a 1×1 convolution that projects to
+/// fewer channels without an activation. If the shape is unchanged, the input is added.
 #[derive(Debug, Module)]
 #[module(save)]
 pub struct InvertedResidual {
@@ -93,10 +93,10 @@ pub struct MobileNetV2 {
 
 #[located(site)]
 impl MobileNetV2 {
-    /// The network.
+    /// Creates the network.
     ///
     /// # Errors
-    /// The factor is not in `(0, 64]`, the dropout is no probability, or memory runs out.
+    /// If the factor is not in `(0, 64]`, the dropout is not a probability, or memory runs out.
     pub fn new(options: MobileNetV2Options) -> Result<MobileNetV2> {
         let MobileNetV2Options { num_classes, width_mult, dropout } = options;
         if !(width_mult > 0.0 && width_mult <= 64.0) {
@@ -124,7 +124,7 @@ impl MobileNetV2 {
 
 #[located(site)]
 impl Module for MobileNetV2 {
-    /// `[N, 3, H, W]` to `[N, classes]` of logits.
+    /// Maps `[N, 3, H, W]` to logits `[N, classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.features.forward(x)?.adaptive_avg_pool2d([Some(1), Some(1)])?;
         self.classifier.forward(&x.flatten(1, -1)?)

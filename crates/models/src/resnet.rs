@@ -18,7 +18,7 @@ pub enum ResNetBlock {
 }
 
 impl ResNetBlock {
-    /// Channels that a block gives for each channel of its first convolution's nominal width.
+    /// Output channels of a block per channel of its first convolution at nominal width.
     fn expansion(self) -> usize {
         match self {
             ResNetBlock::Basic => 1,
@@ -27,7 +27,7 @@ impl ResNetBlock {
     }
 }
 
-/// What a [`ResNet`] is to be, besides its blocks.
+/// Options of [`ResNet`], besides its blocks.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct ResNetOptions {
@@ -53,40 +53,40 @@ impl Default for ResNetOptions {
 }
 
 impl ResNetOptions {
-    /// The number of classes; at first ImageNet's 1000.
+    /// Sets the number of classes; by default ImageNet's 1000.
     pub fn num_classes(self, num_classes: usize) -> Self {
         ResNetOptions { num_classes, ..self }
     }
 
-    /// Channels of the images; at first 3.
+    /// Sets the number of channels of the images; by default 3.
     pub fn in_channels(self, in_channels: usize) -> Self {
         ResNetOptions { in_channels, ..self }
     }
 
-    /// Whether the last normalization of each block starts with a scale of 0, so that the block starts as the identity
-    /// (Goyal et al., 2017).
+    /// Sets whether the last normalization of each block is initialized with a scale of 0, so that the block starts as
+    /// the identity (Goyal et al., 2017); by default not.
     pub fn zero_init_residual(self, zero_init_residual: bool) -> Self {
         ResNetOptions { zero_init_residual, ..self }
     }
 
-    /// Groups of the 3×3 convolutions; bottlenecks only.
+    /// Sets the number of groups of the 3×3 convolutions; by default 1. For bottlenecks only.
     pub fn groups(self, groups: usize) -> Self {
         ResNetOptions { groups, ..self }
     }
 
-    /// Channels of a group where the block's nominal width is 64; bottlenecks only.
+    /// Sets the number of channels per group in blocks of nominal width 64; by default 64. For bottlenecks only.
     pub fn width_per_group(self, width_per_group: usize) -> Self {
         ResNetOptions { width_per_group, ..self }
     }
 
-    /// For each of the last three stages whether its convolutions are dilated where they would have strides, so that the
-    /// stage keeps the resolution (for segmentation); bottlenecks only.
+    /// Sets for each of the last three stages whether its convolutions are dilated instead of strided, so that the
+    /// stage keeps the resolution (for segmentation); by default not. For bottlenecks only.
     pub fn replace_stride_with_dilation(self, stages: [bool; 3]) -> Self {
         ResNetOptions { replace_stride_with_dilation: stages, ..self }
     }
 }
 
-/// The geometry of one block.
+/// The shape of one block.
 #[derive(Clone, Copy)]
 struct Geometry {
     /// Channels of its input.
@@ -109,7 +109,7 @@ fn conv1x1(inputs: usize, outputs: usize, stride: usize) -> Result<Conv2d> {
     convolution(inputs, outputs, 1, Conv2dOptions::default().stride(stride))
 }
 
-/// Where the shape changes, the shortcut is a 1×1 convolution with a normalization.
+/// The shortcut: a 1×1 convolution with a normalization if the shape changes, else `None`.
 fn downsample(g: Geometry) -> Result<Option<Sequential>> {
     if g.stride == 1 && g.inputs == g.outputs {
         return Ok(None);
@@ -126,7 +126,7 @@ fn last_norm(channels: usize, zero_init: bool) -> Result<BatchNorm2d> {
     Ok(norm)
 }
 
-/// The input, or what the shortcut makes of it.
+/// The input, or the result of the shortcut.
 fn shortcut(downsample: Option<&Sequential>, x: &Tensor) -> Result<Tensor> {
     downsample.map_or_else(|| Ok(x.clone()), |downsample| downsample.forward(x))
 }
@@ -165,8 +165,8 @@ impl Module for BasicBlock {
     }
 }
 
-/// A residual block of a 1×1 convolution to fewer channels, a 3×3 one, and a 1×1 one to more. The stride is in the 3×3 one, as
-/// in torchvision (the paper has it in the first).
+/// A residual block: a 1×1 convolution to fewer channels, a 3×3 one, and a 1×1 one to more channels. The 3×3
+/// convolution has the stride, as in torchvision (in the paper the first one has it).
 #[derive(Debug, Module)]
 #[module(save)]
 pub struct Bottleneck {
@@ -210,8 +210,8 @@ impl Module for Bottleneck {
 /// torchvision's (<https://docs.pytorch.org/vision/stable/models/resnet.html>), so that its checkpoints load. Images are
 /// `[N, 3, H, W]`, of at least 32×32 pixels; ImageNet's are 224×224.
 ///
-/// Parameters are drawn as torchvision draws them: convolutions by [`init::kaiming_normal_`] for the fan out, normalizations
-/// start as the identity.
+/// Parameters are initialized as in torchvision: convolutions by [`init::kaiming_normal_`] with the fan-out,
+/// normalizations as the identity.
 ///
 /// ```
 /// use kiln_models::{ResNetOptions, resnet18};
@@ -230,13 +230,13 @@ impl Module for Bottleneck {
 #[derive(Debug, Module)]
 #[module(save)]
 pub struct ResNet {
-    /// 7×7 with stride 2.
+    /// A 7×7 convolution with stride 2.
     pub conv1: Conv2d,
     /// Its normalization.
     pub bn1: BatchNorm2d,
-    /// The activation after it.
+    /// Its activation.
     pub relu: ReLU,
-    /// 3×3 with stride 2.
+    /// 3×3 max-pooling with stride 2.
     pub maxpool: MaxPool2d,
     /// Blocks at a quarter of the resolution.
     pub layer1: Sequential,
@@ -254,15 +254,15 @@ pub struct ResNet {
 
 #[located(site)]
 impl ResNet {
-    /// A network with so many of these blocks in each of its four stages.
+    /// A network with this number of blocks in each of its four stages.
     ///
     /// # Errors
-    /// A stage has no blocks, basic blocks are to have groups, another width or dilation, a number of channels is 0, or memory
-    /// runs out.
+    /// If a stage has no blocks, a number of channels is 0, memory runs out, or the options set groups, width or
+    /// dilation for basic blocks.
     pub fn new(block: ResNetBlock, layers: [usize; 4], options: ResNetOptions) -> Result<ResNet> {
         let plain = (options.groups, options.width_per_group) == (1, 64);
         if block == ResNetBlock::Basic && !(plain && options.replace_stride_with_dilation == [false; 3]) {
-            let message = "groups, another width or dilation are for bottlenecks, not for basic blocks";
+            let message = "groups, width and dilation can be set for bottlenecks only, not for basic blocks";
             return Err(Error::argument("ResNet", message.to_owned()));
         }
         if layers.contains(&0) || options.groups == 0 || options.width_per_group == 0 {
@@ -289,13 +289,13 @@ impl ResNet {
     }
 }
 
-/// The stages, made from the first to the last.
+/// Builds the stages in order.
 struct Stages {
     block: ResNetBlock,
     options: ResNetOptions,
-    /// Channels of the last stage's output.
+    /// Output channels of the last stage built.
     channels: usize,
-    /// Dilation of the last stage.
+    /// Dilation of the last stage built.
     dilation: usize,
 }
 
@@ -329,7 +329,7 @@ impl Stages {
 
 #[located(site)]
 impl Module for ResNet {
-    /// `[N, 3, H, W]` to `[N, classes]` of logits.
+    /// Maps `[N, 3, H, W]` to logits `[N, classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.relu.forward(&self.bn1.forward(&self.conv1.forward(x)?)?)?;
         let mut x = self.maxpool.forward(&x)?;
@@ -345,7 +345,7 @@ macro_rules! published {
         #[doc = concat!($title, ", torchvision's `", stringify!($name), "`.")]
         ///
         /// # Errors
-        /// As [`ResNet::new`].
+        /// Those of [`ResNet::new`].
         pub fn $name(options: ResNetOptions) -> Result<ResNet> {
             let options = match ($groups, $width) {
                 (1, 64) => options,

@@ -7,7 +7,7 @@ use kiln_nn::{
 };
 use kiln_tensor::{Error, Result, Tensor};
 
-/// The published depths, by the number of layers with weights.
+/// The published depths: the number of layers with weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VggDepth {
     /// 8 convolutions.
@@ -21,7 +21,7 @@ pub enum VggDepth {
 }
 
 impl VggDepth {
-    /// Convolutions in each of the five blocks, which a max-pooling ends.
+    /// The number of convolutions in each of the five blocks; each block ends with a max-pooling.
     fn blocks(self) -> [usize; 5] {
         match self {
             VggDepth::Vgg11 => [1, 1, 2, 2, 2],
@@ -32,7 +32,7 @@ impl VggDepth {
     }
 }
 
-/// What a [`Vgg`] is to be, besides its depth.
+/// Options of [`Vgg`], besides its depth.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct VggOptions {
@@ -50,27 +50,27 @@ impl Default for VggOptions {
 }
 
 impl VggOptions {
-    /// The number of classes; at first ImageNet's 1000.
+    /// Sets the number of classes; by default ImageNet's 1000.
     pub fn num_classes(self, num_classes: usize) -> Self {
         VggOptions { num_classes, ..self }
     }
 
-    /// Whether a batch normalization follows each convolution.
+    /// Sets whether a batch normalization follows each convolution; by default not.
     pub fn batch_norm(self, batch_norm: bool) -> Self {
         VggOptions { batch_norm, ..self }
     }
 
-    /// The probability of dropout in the classifier; at first 0.5.
+    /// Sets the dropout probability in the classifier; by default 0.5.
     pub fn dropout(self, dropout: f64) -> Self {
         VggOptions { dropout, ..self }
     }
 
-    /// A factor for the numbers of channels and hidden features, to shrink the network.
+    /// Sets a factor for the numbers of channels and hidden features; by default 1.
     pub fn width(self, width: f64) -> Self {
         VggOptions { width, ..self }
     }
 
-    /// Channels of the images; at first 3.
+    /// Sets the number of channels of the images; by default 3.
     pub fn in_channels(self, in_channels: usize) -> Self {
         VggOptions { in_channels, ..self }
     }
@@ -80,7 +80,7 @@ impl VggOptions {
 /// (<https://docs.pytorch.org/vision/stable/models/vgg.html>), so that its checkpoints load. Images are `[N, 3, H, W]`, of
 /// at least 32×32 pixels; ImageNet's are 224×224.
 ///
-/// Parameters are drawn as torchvision draws them: convolutions by [`init::kaiming_normal_`] for the fan out, linear
+/// Parameters are initialized as in torchvision: convolutions by [`init::kaiming_normal_`] with the fan-out, linear
 /// layers from a normal distribution with standard deviation 0.01, biases 0.
 ///
 /// # Fine-tuning
@@ -100,7 +100,7 @@ impl VggOptions {
 pub struct Vgg {
     /// Convolutions, ReLUs and max-poolings.
     pub features: Sequential,
-    /// To 7×7 pixels, whatever the size of the images.
+    /// Pools to 7×7 pixels, whatever the size of the images.
     pub avgpool: AdaptiveAvgPool2d,
     /// Linear layers with dropout.
     pub classifier: Sequential,
@@ -111,7 +111,7 @@ impl Vgg {
     /// A network of this depth.
     ///
     /// # Errors
-    /// The width leaves no channels, the dropout is no probability, or memory runs out.
+    /// If the width leaves no channels, the dropout is not a probability, or memory runs out.
     pub fn new(depth: VggDepth, options: VggOptions) -> Result<Vgg> {
         let scaled = |n: usize| ((n as f64 * options.width).round() as usize).max(1);
         if !(options.width > 0.0 && options.width <= 64.0) {
@@ -158,7 +158,7 @@ impl Vgg {
 
 #[located(site)]
 impl Module for Vgg {
-    /// `[N, 3, H, W]` to `[N, classes]` of logits.
+    /// Maps `[N, 3, H, W]` to logits `[N, classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.avgpool.forward(&self.features.forward(x)?)?;
         self.classifier.forward(&x.flatten(1, -1)?)
@@ -167,18 +167,20 @@ impl Module for Vgg {
 
 macro_rules! depths {
     ($($name:ident $with_norm:ident $depth:ident $text:literal;)*) => {$(
-        #[doc = concat!("VGG with ", $text, " layers with weights, torchvision's `", stringify!($name), "`.")]
+        #[doc = concat!("VGG with ", $text, " weight layers, torchvision's `", stringify!($name), "`.")]
         ///
         /// # Errors
-        /// As [`Vgg::new`].
+        /// Those of [`Vgg::new`].
         pub fn $name(options: VggOptions) -> Result<Vgg> {
             Vgg::new(VggDepth::$depth, options)
         }
 
-        #[doc = concat!("The same with batch normalization, torchvision's `", stringify!($with_norm), "`.")]
+        #[doc = concat!(
+            "VGG with ", $text, " weight layers and batch normalization, torchvision's `", stringify!($with_norm), "`."
+        )]
         ///
         /// # Errors
-        /// As [`Vgg::new`].
+        /// Those of [`Vgg::new`].
         pub fn $with_norm(options: VggOptions) -> Result<Vgg> {
             Vgg::new(VggDepth::$depth, options.batch_norm(true))
         }

@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     #[error("the pickle is cut off at byte {at}")]
     Cut { at: usize },
-    #[error("the pickle has the opcode {code:#04x} at byte {at}, which plain data does not need; it is not followed")]
+    #[error("the pickle has the opcode {code:#04x} at byte {at}, which plain data does not need; it is not executed")]
     Opcode { code: u8, at: usize },
     #[error(
         "the pickle needs the Python class or function {module}.{name} (byte {at}), which is not plain data; nothing is ever run"

@@ -1,9 +1,9 @@
-//! Python's pickles as data: read, never run.
+//! Reads Python's pickles as data, without running them.
 //!
-//! A pickle is a program for a small stack machine that may import and call anything. This reader follows the
-//! program but calls nothing: where Python would import a class or call a function, a [`Node`] says which one
-//! and with what arguments, and only if the caller allows that name. Any other class, and any opcode that
-//! needs what is not in the pickle, is an error that names it. All protocols (0 to 5) are read
+//! A pickle is a program for a small stack machine that may import and call anything. This reader interprets the
+//! program but calls nothing: where Python would import a class or call a function, the result has a [`Node`] with its
+//! name and arguments, and only if the caller allows that name. Any other class, and any opcode that needs something
+//! outside the pickle, is an error that names it. All protocols (0 to 5) are supported
 //! (<https://docs.python.org/3/library/pickletools.html>).
 //!
 //! ```
@@ -15,9 +15,9 @@
 //! # Ok::<(), kiln_pickle::Error>(())
 //! ```
 //!
-//! Hostile bytes give an error. Memory stays within a limit ([`load_within`]; strings are borrowed from the input), an
-//! allocation that fails is an error, and nothing recurses. A pickle can refer to one value from many places and even to
-//! itself: who walks it must bound the walk.
+//! Malicious bytes give an error. Memory stays within a limit ([`load_within`]; strings are borrowed from the input), a
+//! failed allocation is an error, and nothing recurses. A pickle can refer to one value from many places, and values
+//! can contain themselves: a traversal must be bounded by the caller.
 
 #![forbid(unsafe_code)]
 

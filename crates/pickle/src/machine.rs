@@ -1,4 +1,4 @@
-//! The stack machine that a pickle is a program for.
+//! The stack machine that runs a pickle's opcodes.
 
 use std::borrow::Cow;
 
@@ -12,26 +12,26 @@ use crate::{
     value::{Id, Node, Object, Pickle, twos_complement},
 };
 
-/// The memory that [`load`] may take for a pickle of this many bytes: ten times as much, and 64 MiB.
+/// The default memory limit of [`load`] for a pickle of this many bytes: ten times the length plus 64 MiB.
 #[must_use]
 pub fn default_memory_limit(len: usize) -> usize {
     len.saturating_mul(10).saturating_add(64 << 20)
 }
 
 /// Reads the pickle at the start of `bytes`, within [`default_memory_limit`]. `allowed(module, name)` says which
-/// classes and functions may be named in it.
+/// classes and functions the pickle may name.
 ///
 /// # Errors
-/// The pickle is cut or malformed, has an opcode that plain data does not need, names a class that is not
-/// allowed, or takes too much memory.
+/// If the pickle is cut off or malformed, has an opcode that plain data does not need, names a class that is not
+/// allowed, or needs too much memory.
 pub fn load<'a>(bytes: &'a [u8], allowed: &dyn Fn(&str, &str) -> bool) -> Result<Pickle<'a>> {
     load_within(bytes, allowed, default_memory_limit(bytes.len()))
 }
 
-/// [`load`] within a limit of memory, in bytes. What is borrowed from `bytes` does not count.
+/// [`load`] within a memory limit in bytes, which does not count data borrowed from `bytes`.
 ///
 /// # Errors
-/// As [`load`].
+/// Those of [`load`].
 pub fn load_within<'a>(
     bytes: &'a [u8],
     allowed: &dyn Fn(&str, &str) -> bool,
@@ -54,7 +54,7 @@ pub fn load_within<'a>(
     Ok(Pickle { nodes: machine.nodes, root, consumed: machine.reader.at })
 }
 
-/// Values that are one object each in Python, and one node each here: the first ones.
+/// Values that are single objects in Python, and single nodes here: the first ones.
 const CONSTANTS: [Node<'static>; 4] = [Node::None, Node::Bool(false), Node::Bool(true), Node::Tuple(Vec::new())];
 const NONE: Id = Id(0);
 const FALSE: Id = Id(1);
@@ -67,10 +67,10 @@ struct Machine<'a, 'f> {
     meter: Meter,
     nodes: Vec<Node<'a>>,
     stack: Vec<Id>,
-    /// Heights of the stack.
+    /// Stack heights at the marks.
     marks: Vec<usize>,
     memo: Memo,
-    /// Where the opcode is that is executed.
+    /// Position of the current opcode.
     at: usize,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Machine<'a, '_> {
     fn execute(&mut self, opcode: Opcode) -> Result<()> {
         use Opcode as Op;
         match opcode {
-            // They say nothing about the data.
+            // These do not affect the data.
             Op::Stop => Ok(()),
             Op::Proto => self.reader.byte().map(drop),
             Op::Frame => self.reader.take(8).map(drop),
@@ -112,7 +112,7 @@ impl<'a> Machine<'a, '_> {
             Op::Int | Op::Long | Op::BinInt | Op::BinInt1 | Op::BinInt2 | Op::Long1 | Op::Long4 => self.int(opcode),
             Op::Float => {
                 let value = number(self.reader.line()?);
-                let value = self.valid(value, "no float")?;
+                let value = self.valid(value, "an invalid float")?;
                 self.make(Node::Float(value))
             }
             Op::BinFloat => {
@@ -125,9 +125,9 @@ impl<'a> Machine<'a, '_> {
             Op::BinUnicode8 => self.text::<8>(),
             Op::Unicode => {
                 let line = self.reader.line()?;
-                // At most three bytes of UTF-8 for one of Latin-1.
+                // At most three bytes of UTF-8 per byte of input.
                 self.meter.take_box(line.len().saturating_mul(3))?;
-                let text = self.valid(raw_unicode(line), "no text")?;
+                let text = self.valid(raw_unicode(line), "invalid text")?;
                 self.make(Node::Text(Cow::Owned(text)))
             }
             Op::BinString | Op::BinBytes => self.bytes::<4>(),
@@ -136,7 +136,7 @@ impl<'a> Machine<'a, '_> {
             Op::String => {
                 let line = self.reader.line()?;
                 self.meter.take_box(line.len())?;
-                let bytes = self.valid(quoted(line), "no string literal")?;
+                let bytes = self.valid(quoted(line), "an invalid string literal")?;
                 self.make(Node::Bytes(bytes))
             }
 
@@ -186,7 +186,7 @@ impl<'a> Machine<'a, '_> {
             }
             Op::Get | Op::BinGet | Op::LongBinGet => {
                 let key = self.memo_key(opcode)?;
-                let id = self.valid(self.memo.get(key), "it refers to what it has not made")?;
+                let id = self.valid(self.memo.get(key), "it refers to a value that it has not made")?;
                 self.push(id)
             }
         }
@@ -203,9 +203,9 @@ impl<'a> Machine<'a, '_> {
                 b"00" if opcode == Opcode::Int => return self.push(FALSE),
                 b"01" if opcode == Opcode::Int => return self.push(TRUE),
                 line => {
-                    // Of more than 64 bits.
+                    // More than 64 bits.
                     self.meter.take_box(size_of::<i128>())?;
-                    self.valid(decimal(line), "no integer")?
+                    self.valid(decimal(line), "an invalid integer")?
                 }
             },
         };
@@ -216,7 +216,7 @@ impl<'a> Machine<'a, '_> {
         let bytes = self.reader.counted::<N>()?;
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => Cow::Borrowed(text),
-            // Python writes lone surrogates, which file names that are no Unicode have.
+            // Python writes lone surrogates for file names that are not valid Unicode.
             Err(_) => {
                 self.meter.take_box(bytes.len().saturating_mul(3))?;
                 Cow::Owned(lossy_utf8(bytes))
@@ -248,7 +248,7 @@ impl<'a> Machine<'a, '_> {
         self.make(Node::Tuple(items))
     }
 
-    /// The class or function that an opcode names.
+    /// Reads the name of a class or function.
     fn global(&mut self, opcode: Opcode) -> Result<Node<'a>> {
         let (module, name) = match opcode {
             Opcode::StackGlobal => {
@@ -257,7 +257,7 @@ impl<'a> Machine<'a, '_> {
             }
             _ => {
                 let (module, name) = (self.reader.line()?, self.reader.line()?);
-                let utf8 = |bytes| self.valid(std::str::from_utf8(bytes).ok(), "a class whose name is no text");
+                let utf8 = |bytes| self.valid(std::str::from_utf8(bytes).ok(), "a class name that is not text");
                 (Cow::Borrowed(utf8(module)?), Cow::Borrowed(utf8(name)?))
             }
         };
@@ -265,7 +265,7 @@ impl<'a> Machine<'a, '_> {
             self.meter.take_box(size_of::<(Cow<str>, Cow<str>)>())?;
             return Ok(Node::Global(Box::new((module, name))));
         }
-        // A name may be as long as the file; a message is not.
+        // A name may be as long as the file; the message has only its beginning.
         let short = |text: &str| text.chars().take(200).collect();
         Err(Error::Class { module: short(&module), name: short(&name), at: self.at })
     }
@@ -277,11 +277,11 @@ impl<'a> Machine<'a, '_> {
                 self.meter.take_box(text.len())?;
                 Ok(Cow::Owned(text.clone()))
             }
-            _ => Err(self.malformed("a class whose name is no text")),
+            _ => Err(self.malformed("a class name that is not text")),
         }
     }
 
-    /// The opcodes differ in how Python calls; here nothing is called.
+    /// The opcodes differ in how Python calls the function; here the call is only recorded.
     fn call(&mut self, opcode: Opcode) -> Result<()> {
         let mut keywords = None;
         let (callable, arguments) = match opcode {
@@ -309,7 +309,7 @@ impl<'a> Machine<'a, '_> {
         let is = |id: Id| &self.nodes[id.0 as usize];
         let callable_kind = matches!(is(callable), Node::Global(_) | Node::Object(_) | Node::Persistent(_));
         if !callable_kind || !matches!(is(arguments), Node::Tuple(_)) {
-            return Err(self.malformed("a call of something else than a class or function with a tuple"));
+            return Err(self.malformed("a call of something other than a class or function with a tuple"));
         }
         self.meter.take_box(size_of::<Object>())?;
         let object = Object { callable, arguments, keywords, state: None, items: Vec::new(), pairs: Vec::new() };
@@ -320,9 +320,9 @@ impl<'a> Machine<'a, '_> {
         let (state, target) = (self.pop()?, self.top()?);
         match &mut self.nodes[target.0 as usize] {
             Node::Object(object) => object.state = Some(state),
-            // What stands for an object of which nothing else is known.
+            // A placeholder for an object of which nothing else is known.
             Node::Global(_) | Node::Persistent(_) => {}
-            _ => return Err(self.malformed("a state for what has none")),
+            _ => return Err(self.malformed("a state for a value that has none")),
         }
         Ok(())
     }
@@ -346,7 +346,7 @@ impl<'a> Machine<'a, '_> {
             Opcode::LongBinPut | Opcode::LongBinGet => self.reader.array().map(|b| u32::from_le_bytes(b).into()),
             _ => {
                 let key = number(self.reader.line()?);
-                self.valid(key, "no number of a memo")
+                self.valid(key, "an invalid memo index")
             }
         }
     }
@@ -363,7 +363,7 @@ impl<'a> Machine<'a, '_> {
         self.meter.push(&mut self.stack, id)
     }
 
-    /// A new node, which is not on the stack.
+    /// Adds a node without pushing it on the stack.
     fn add(&mut self, node: Node<'a>) -> Result<Id> {
         let id = u32::try_from(self.nodes.len()).map_err(|_| self.malformed("more values than can be numbered"))?;
         self.meter.push(&mut self.nodes, node)?;
@@ -375,7 +375,7 @@ impl<'a> Machine<'a, '_> {
         self.push(id)
     }
 
-    /// Where the part of the stack above the last mark begins: opcodes do not reach below it.
+    /// Start of the part of the stack above the last mark; opcodes do not reach below it.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -420,7 +420,7 @@ impl<'a> Machine<'a, '_> {
         match &mut self.nodes[target.0 as usize] {
             Node::List(items) | Node::Set(items) => self.meter.append(items, new),
             Node::Object(object) => self.meter.append(&mut object.items, new),
-            _ => Err(self.malformed("elements for what takes none")),
+            _ => Err(self.malformed("elements for a value that takes none")),
         }
     }
 
@@ -429,12 +429,12 @@ impl<'a> Machine<'a, '_> {
         match &mut self.nodes[target.0 as usize] {
             Node::Dict(pairs) => self.meter.append(pairs, new),
             Node::Object(object) => self.meter.append(&mut object.pairs, new),
-            _ => Err(self.malformed("keys for what takes none")),
+            _ => Err(self.malformed("keys for a value that takes none")),
         }
     }
 }
 
-/// An integer in decimal digits.
+/// Parses an integer in decimal digits.
 fn decimal(line: &[u8]) -> Option<Node<'static>> {
     if let Some(value) = number::<i64>(line) {
         return Some(Node::Int(value));
@@ -444,6 +444,6 @@ fn decimal(line: &[u8]) -> Option<Node<'static>> {
     }
     let digits = line.strip_suffix(b"L").unwrap_or(line);
     let digits = digits.strip_prefix(b"-").unwrap_or(digits);
-    // Its value is not worked out.
+    // More than 128 bits: the value is not computed.
     (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit)).then_some(Node::BigInt(Cow::Borrowed(&[])))
 }

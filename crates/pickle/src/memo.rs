@@ -1,4 +1,4 @@
-//! The machine's memo: values that the pickle numbers to use again.
+//! The machine's memo: values that the pickle numbers in order to refer to them again.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,12 @@ use crate::{
     value::Id,
 };
 
-/// What an entry of the sparse part takes, table and all.
+/// Bytes of an entry of the sparse part, including the table.
 const SPARSE_ENTRY: usize = 64;
-/// How many numbers the first ones may skip.
+/// How large a gap between indices the vector may have.
 const GAP: usize = 16;
 
-/// Values by number. Python counts from 0 or 1 up, so that nearly all lie in a vector.
+/// Values by index. Python counts up from 0 or 1, so that nearly all of them are in a vector.
 #[derive(Default)]
 pub(crate) struct Memo {
     dense: Vec<Option<Id>>,

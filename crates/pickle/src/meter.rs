@@ -1,22 +1,22 @@
-//! The memory that reading a pickle may take: every allocation whose size the input decides is counted, and fails
-//! with an error instead of ending the process. Boxes and short strings cannot fail, so the memory for them is looked for
-//! ahead of them, a megabyte at a time.
+//! The memory limit of reading a pickle: every allocation whose size the input decides is counted, and fails with an
+//! error instead of aborting the process. Boxes and short strings cannot fail, so memory for them is probed in advance,
+//! a megabyte at a time.
 
 use std::hint::black_box;
 
 use crate::error::{Error, Result};
 
-/// How far ahead of small allocations the machine's memory is looked for.
+/// How far ahead of small allocations the machine's memory is probed.
 const STEP: usize = 1 << 20;
 
-/// What a heap allocation costs besides its contents.
+/// Overhead of a heap allocation in bytes.
 const ALLOCATION: usize = 16;
 
 /// Counts memory against a limit.
 pub(crate) struct Meter {
     limit: usize,
     left: usize,
-    /// What the machine was found to have for boxes that come.
+    /// Bytes found to be available for boxes that have not been allocated yet.
     ahead: usize,
 }
 
@@ -36,7 +36,7 @@ impl Meter {
         self.left += bytes;
     }
 
-    /// Counts a box of this many bytes, and makes sure that the machine has them.
+    /// Counts a box of this many bytes, and makes sure that the machine has them available.
     pub fn take_box(&mut self, bytes: usize) -> Result<()> {
         let bytes = bytes + ALLOCATION;
         self.take(bytes)?;
@@ -44,7 +44,7 @@ impl Meter {
             let wanted = bytes.saturating_add(STEP.min(self.left));
             let mut memory = Vec::<u8>::new();
             memory.try_reserve_exact(wanted).map_err(|_| Error::OutOfMemory { bytes })?;
-            // An allocation that nothing uses may be compiled to nothing.
+            // The compiler may remove an allocation that nothing uses.
             black_box(&mut memory);
             self.ahead = wanted;
         }
@@ -52,14 +52,14 @@ impl Meter {
         Ok(())
     }
 
-    /// Makes room for `more` elements, in steps that double.
+    /// Reserves capacity for `more` elements, doubling it each time.
     pub fn reserve<T>(&mut self, vec: &mut Vec<T>, more: usize) -> Result<()> {
         let (size, old) = (size_of::<T>(), vec.capacity());
         if old - vec.len() >= more {
             return Ok(());
         }
         let new = (vec.len() + more).max(old * 2).max(4);
-        // The old elements are there until they have been moved.
+        // The old allocation exists until the elements have been moved.
         self.take(new * size + ALLOCATION)?;
         vec.try_reserve_exact(new - vec.len()).map_err(|_| Error::OutOfMemory { bytes: new * size })?;
         if old > 0 {
@@ -74,7 +74,7 @@ impl Meter {
         Ok(())
     }
 
-    /// A vector of these elements and no room for more.
+    /// A vector of these elements without spare capacity.
     pub fn collect<T: Copy>(&mut self, values: &[T]) -> Result<Vec<T>> {
         let mut out = Vec::new();
         if !values.is_empty() {
@@ -85,7 +85,7 @@ impl Meter {
         Ok(out)
     }
 
-    /// Adds elements, and frees the vector that they come in.
+    /// Appends elements, and frees the vector that held them.
     pub fn append<T: Copy>(&mut self, vec: &mut Vec<T>, new: Vec<T>) -> Result<()> {
         if vec.capacity() == 0 {
             *vec = new;

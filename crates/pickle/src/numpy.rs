@@ -1,11 +1,11 @@
-//! Arrays and scalars of NumPy.
+//! NumPy arrays and scalars in pickles.
 
 use std::borrow::Cow;
 
 use crate::value::Value;
 
-/// The classes and functions that pickles of NumPy's arrays and scalars name, for `allowed` of
-/// [`load`](crate::load). NumPy 2 calls its `core` `_core`.
+/// The classes and functions that pickles of NumPy arrays and scalars name, for `allowed` of [`load`](crate::load).
+/// NumPy 2 renamed `core` to `_core`.
 pub const NUMPY: &[(&str, &str)] = &[
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
@@ -15,28 +15,28 @@ pub const NUMPY: &[(&str, &str)] = &[
     ("numpy._core.multiarray", "scalar"),
     ("numpy.core.numeric", "_frombuffer"),
     ("numpy._core.numeric", "_frombuffer"),
-    // Bytes in old protocols; no bytes at all.
+    // Old protocols encode bytes as text, and empty bytes as a call of `bytes`.
     ("_codecs", "encode"),
     ("__builtin__", "bytes"),
 ];
 
-/// An array as it lies in the pickle; a scalar is an array without dimensions.
+/// An array as the pickle stores it; a scalar is an array without dimensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumpyArray<'p> {
-    /// The kind and the size of an element in bytes: `u1`, `i8`, `f4`, `b1`.
+    /// The kind and the size in bytes of an element: `u1`, `i8`, `f4`, `b1`.
     pub dtype: Cow<'p, str>,
-    /// Whether the first byte of an element is its highest.
+    /// Whether elements are big-endian.
     pub big_endian: bool,
     /// The extents.
     pub shape: Vec<usize>,
-    /// Whether the first index changes fastest (column-major).
+    /// Whether the layout is column-major (the first index changes fastest).
     pub fortran: bool,
-    /// The elements.
+    /// The bytes of the elements.
     pub bytes: Cow<'p, [u8]>,
 }
 
 impl<'p> Value<'p> {
-    /// The array or scalar that this object is, if it is one, and its bytes are as many as its shape needs.
+    /// The array or scalar that this object is, if it is one and has as many bytes as its shape needs.
     #[must_use]
     pub fn numpy(self) -> Option<NumpyArray<'p>> {
         let ((module, name), arguments) = self.call()?;
@@ -69,7 +69,7 @@ fn array<'p>(shape: Value<'p>, dtype: Value<'p>, fortran: bool, data: Value<'p>)
     Some(NumpyArray { dtype, big_endian, shape, fortran, bytes: data.bytes()? })
 }
 
-/// Kind, size and byte order of a `numpy.dtype`.
+/// Kind and size, and whether the byte order is big-endian, of a `numpy.dtype`.
 fn element(dtype: Value<'_>) -> Option<(Cow<'_, str>, bool)> {
     let (("numpy", "dtype"), arguments) = dtype.call()? else { return None };
     let name = arguments.first()?.text()?;

@@ -10,7 +10,7 @@ macro_rules! opcodes {
         }
 
         impl Opcode {
-            /// The opcode that a byte stands for.
+            /// The opcode with this code.
             pub fn from_byte(code: u8) -> Option<Opcode> {
                 match code {
                     $($code => Some(Opcode::$name),)*
@@ -95,7 +95,7 @@ mod tests {
     fn every_opcode_is_the_byte_that_it_comes_from() {
         let known: Vec<(u8, Opcode)> = (0..=u8::MAX).filter_map(|b| Some((b, Opcode::from_byte(b)?))).collect();
         assert!(known.iter().all(|&(byte, opcode)| opcode as u8 == byte));
-        // Protocol 5 has 68; those that need a registry (EXT1, EXT2, EXT4) or buffers from elsewhere (NEXT_BUFFER,
+        // Protocol 5 has 68; those that need a registry (EXT1, EXT2, EXT4) or external buffers (NEXT_BUFFER,
         // READONLY_BUFFER) are not data.
         assert_eq!(known.len(), 63);
     }

@@ -1,4 +1,4 @@
-//! The bytes of a pickle, read one argument at a time.
+//! A cursor over the bytes of a pickle, which reads one argument at a time.
 
 use crate::error::{Error, Result};
 
@@ -29,15 +29,15 @@ impl<'a> Reader<'a> {
         Ok(self.array::<1>()?[0])
     }
 
-    /// A length of `N` bytes, least first, and as many bytes.
+    /// Reads a little-endian length of `N` bytes, then as many bytes.
     pub fn counted<const N: usize>(&mut self) -> Result<&'a [u8]> {
         let mut wide = [0; 8];
         wide[..N].copy_from_slice(&self.array::<N>()?);
-        // What does not fit is longer than any input.
+        // A length that does not fit is longer than any input.
         self.take(usize::try_from(u64::from_le_bytes(wide)).unwrap_or(usize::MAX))
     }
 
-    /// The text up to the end of the line.
+    /// Reads up to the end of the line.
     pub fn line(&mut self) -> Result<&'a [u8]> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let end = rest.iter().position(|&b| b == b'\n').ok_or(Error::Cut { at: self.bytes.len() })?;

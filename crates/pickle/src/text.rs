@@ -1,4 +1,4 @@
-//! Text and numbers as the opcodes of protocol 0 write them.
+//! Parses text and numbers as the opcodes of protocol 0 write them.
 
 use std::{borrow::Cow, str::Utf8Chunk};
 
@@ -36,10 +36,10 @@ pub(crate) fn quoted(line: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(out))
 }
 
-/// Python's "raw-unicode-escape": Latin-1, where `\u` and four or `\U` and eight hexadecimal digits are a character. A
-/// backslash before anything else stands for itself, and so does what follows it.
+/// Decodes Python's "raw-unicode-escape": Latin-1, in which `\u` and four or `\U` and eight hexadecimal digits stand
+/// for a character. A backslash before anything else stands for itself, and so does the character after it.
 pub(crate) fn raw_unicode(line: &[u8]) -> Option<String> {
-    // At most three bytes of UTF-8 for one of these.
+    // At most three bytes of UTF-8 per byte of input.
     let mut out = String::with_capacity(3 * line.len());
     let mut rest = line;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -57,7 +57,7 @@ pub(crate) fn raw_unicode(line: &[u8]) -> Option<String> {
                 continue;
             }
         };
-        // A surrogate alone is no character.
+        // A lone surrogate is not a character.
         out.push(char::from_u32(hex(&rest[1..], digits)?).unwrap_or(char::REPLACEMENT_CHARACTER));
         rest = &rest[1 + digits..];
     }
@@ -69,13 +69,13 @@ fn hex(bytes: &[u8], digits: usize) -> Option<u32> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// A number in decimal, perhaps with the `L` that ends long ones in Python 2.
+/// Parses a decimal number, perhaps with the suffix `L` of Python 2's long integers.
 pub(crate) fn number<T: std::str::FromStr>(line: &[u8]) -> Option<T> {
     let text = std::str::from_utf8(line).ok()?.trim();
     text.strip_suffix('L').unwrap_or(text).parse().ok()
 }
 
-/// UTF-8 in which anything that is none, such as the surrogates that Python writes, is a replacement character.
+/// Decodes UTF-8; invalid sequences, such as the surrogates that Python writes, become replacement characters.
 pub(crate) fn lossy_utf8(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.utf8_chunks().map(lossy_len).sum());
     for chunk in bytes.utf8_chunks() {
@@ -103,7 +103,7 @@ mod tests {
             assert_eq!(quoted(bad), None, "{bad:?}");
         }
         assert_eq!(raw_unicode(b"a\\u20ac\xe9\\U0001f600\\").unwrap(), "a\u{20ac}\u{e9}\u{1f600}\\");
-        // As Python reads it: the second backslash belongs to the first.
+        // As in Python, the second backslash belongs to the first one.
         assert_eq!(raw_unicode(b"\\\\u0041").unwrap(), "\\\\u0041");
         assert_eq!((raw_unicode(b"\\u20a"), raw_unicode(b"\\ud800").as_deref()), (None, Some("\u{fffd}")));
     }

@@ -1,8 +1,8 @@
-//! What a pickle holds, and how it is looked at.
+//! The values in a pickle, and access to them.
 
 use std::borrow::Cow;
 
-/// Number of a node; the same number is the same Python object.
+/// Index of a node; equal indices are the same Python object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(pub(crate) u32);
 
@@ -13,8 +13,8 @@ pub enum Node<'a> {
     None,
     Bool(bool),
     Int(i64),
-    /// An integer of more than 64 bits, in two's complement, least byte first. Of decimal digits beyond 128 bits there
-    /// are no bytes.
+    /// An integer of more than 64 bits, in little-endian two's complement. Decimal numbers of more than 128 bits have
+    /// no bytes.
     BigInt(Cow<'a, [u8]>),
     Float(f64),
     Text(Cow<'a, str>),
@@ -22,18 +22,18 @@ pub enum Node<'a> {
     Bytes(Cow<'a, [u8]>),
     Tuple(Vec<Id>),
     List(Vec<Id>),
-    /// In the order in which they were put in; of equal keys the last counts.
+    /// In insertion order; of equal keys, the last one counts.
     Dict(Vec<(Id, Id)>),
     Set(Vec<Id>),
     /// A class or function by its module and name.
     Global(Box<(Cow<'a, str>, Cow<'a, str>)>),
-    /// What calling a class or function would make.
+    /// The object that calling a class or function would create.
     Object(Box<Object>),
-    /// An object that is kept outside the pickle, by what names it there.
+    /// An object stored outside the pickle, by the value that identifies it there.
     Persistent(Id),
 }
 
-/// A call that was not made.
+/// A call, which was not executed.
 #[derive(Clone, Debug)]
 pub struct Object {
     /// A [`Node::Global`], or a [`Node::Object`] or [`Node::Persistent`] that stands for a class or function.
@@ -42,11 +42,11 @@ pub struct Object {
     pub arguments: Id,
     /// The keyword arguments, if the call has them.
     pub keywords: Option<Id>,
-    /// What `__setstate__` would get.
+    /// The argument of `__setstate__`.
     pub state: Option<Id>,
-    /// What `append` would get.
+    /// The arguments of `append`.
     pub items: Vec<Id>,
-    /// What `__setitem__` would get.
+    /// The arguments of `__setitem__`.
     pub pairs: Vec<(Id, Id)>,
 }
 
@@ -65,13 +65,13 @@ impl<'a> Pickle<'a> {
         self.value(self.root)
     }
 
-    /// The number of bytes that were read: another pickle may follow.
+    /// The number of bytes read: another pickle may follow.
     #[must_use]
     pub fn consumed(&self) -> usize {
         self.consumed
     }
 
-    /// All objects, in the order in which they were made.
+    /// All objects, in the order of their creation.
     pub fn values(&self) -> impl Iterator<Item = Value<'_>> {
         (0..self.nodes.len()).map(|i| self.value(Id(i as u32)))
     }
@@ -81,12 +81,12 @@ impl<'a> Pickle<'a> {
     }
 
     fn node(&self, id: Id) -> &Node<'a> {
-        // Only the machine makes numbers, and never forgets a node.
+        // Only the machine creates indices, and it never removes a node.
         &self.nodes[id.0 as usize]
     }
 }
 
-/// Functions that make an object of the class that is their first argument.
+/// Functions that create an object of the class that is their first argument.
 const REBUILDERS: &[(&str, &str)] = &[
     ("copyreg", "_reconstructor"),
     ("copy_reg", "_reconstructor"),
@@ -105,7 +105,7 @@ pub struct Value<'p> {
 }
 
 impl<'p> Value<'p> {
-    /// The object's number.
+    /// The object's index.
     #[must_use]
     pub fn id(self) -> Id {
         self.id
@@ -127,13 +127,13 @@ impl<'p> Value<'p> {
         matches!(self.node(), Node::None)
     }
 
-    /// A truth value.
+    /// A bool.
     #[must_use]
     pub fn bool(self) -> Option<bool> {
         if let Node::Bool(value) = self.node() { Some(*value) } else { None }
     }
 
-    /// An integer that fits.
+    /// An integer that fits into an `i64`.
     #[must_use]
     pub fn int(self) -> Option<i64> {
         if let Node::Int(value) = self.node() { Some(*value) } else { None }
@@ -149,7 +149,7 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// An integer that is a size.
+    /// An integer that fits into a `usize`.
     #[must_use]
     pub fn size(self) -> Option<usize> {
         self.int().and_then(|value| value.try_into().ok())
@@ -161,21 +161,21 @@ impl<'p> Value<'p> {
         if let Node::Float(value) = self.node() { Some(*value) } else { None }
     }
 
-    /// The most memory that [`text`](Value::text) takes: nothing where the pickle has the text as it is.
+    /// The most memory that [`text`](Value::text) allocates: 0 where it can borrow from the pickle.
     #[must_use]
     pub fn text_size(self) -> usize {
         match self.node() {
-            // A byte of Latin-1 is at most two of UTF-8.
+            // A byte of Latin-1 is at most two bytes of UTF-8.
             Node::Bytes(bytes) if std::str::from_utf8(bytes).is_err() => 2 * bytes.len(),
             _ => 0,
         }
     }
 
-    /// The most memory that [`bytes`](Value::bytes) takes: nothing where the pickle has the bytes as they are.
+    /// The most memory that [`bytes`](Value::bytes) allocates: 0 where it can borrow from the pickle.
     #[must_use]
     pub fn bytes_size(self) -> usize {
         let mut value = self;
-        // `bytearray(_codecs.encode(text, "latin1"))` at most, each with a list of arguments.
+        // At most `bytearray(_codecs.encode(text, "latin1"))`, with a list of arguments for each call.
         let mut size = 0;
         for _ in 0..3 {
             let Some(mut arguments) = value.arguments() else { break };
@@ -186,7 +186,7 @@ impl<'p> Value<'p> {
         if let Node::Text(text) = value.node() { size + text.len() } else { size }
     }
 
-    /// A string; one of Python 2 as UTF-8, or else as Latin-1.
+    /// A string; a `str` of Python 2 is decoded as UTF-8, or else as Latin-1.
     #[must_use]
     pub fn text(self) -> Option<Cow<'p, str>> {
         match self.node() {
@@ -203,8 +203,8 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// `bytes`, also as Python 3 writes them in old protocols (`_codecs.encode(text, "latin1")`, if that was
-    /// allowed), and `bytearray`.
+    /// `bytes` or `bytearray`, including the form that Python 3 writes in old protocols (`_codecs.encode(text,
+    /// "latin1")`, if that was allowed).
     #[must_use]
     pub fn bytes(self) -> Option<Cow<'p, [u8]>> {
         if let Node::Bytes(bytes) = self.node() {
@@ -240,7 +240,7 @@ impl<'p> Value<'p> {
         }
     }
 
-    /// Keys and values of a dict, or of what is filled like one (`OrderedDict`).
+    /// Keys and values of a dict, or of an object that is filled like one (`OrderedDict`).
     #[must_use]
     pub fn pairs(self) -> Option<impl ExactSizeIterator<Item = (Value<'p>, Value<'p>)> + Clone> {
         let pairs = match self.node() {
@@ -263,31 +263,31 @@ impl<'p> Value<'p> {
         found
     }
 
-    /// Module and name of a class or function.
+    /// Module and name, if it is a class or function.
     #[must_use]
     pub fn global(self) -> Option<(&'p str, &'p str)> {
         if let Node::Global(global) = self.node() { Some((&global.0, &global.1)) } else { None }
     }
 
-    /// The call that would make the object.
+    /// The call that would create the object.
     #[must_use]
     pub fn object(self) -> Option<&'p Object> {
         if let Node::Object(object) = self.node() { Some(object) } else { None }
     }
 
-    /// What is called, by module and name, and its arguments.
+    /// The function that would be called, by module and name, and its arguments.
     #[must_use]
     pub fn call(self) -> Option<((&'p str, &'p str), Vec<Value<'p>>)> {
         let object = self.object()?;
         Some((self.at(object.callable).global()?, self.at(object.arguments).items()?.collect()))
     }
 
-    /// Module and name of the class that an object is of, as far as the pickle tells: of what `copyreg` and NumPy
-    /// rebuild, the class that they are given; else what is called.
+    /// Module and name of the object's class, as far as the pickle states it: for objects rebuilt by `copyreg` and
+    /// NumPy, the class passed to the function; else the function that would be called.
     #[must_use]
     pub fn class(self) -> Option<(&'p str, &'p str)> {
         let mut value = self;
-        // Calls of calls end somewhere, and what hostile pickles nest deeper has no name.
+        // Nested calls end at some depth; deeper ones are malicious and get no name.
         for _ in 0..16 {
             value = match value.node() {
                 Node::Global(global) => return Some((&global.0, &global.1)),
@@ -302,7 +302,8 @@ impl<'p> Value<'p> {
                         _ => callable,
                     }
                 }
-                // `("module", class, file, source)`: how the older format of `torch.save` names classes of modules.
+                // `("module", class, file, source)`: the older format of `torch.save` names classes of modules in this
+                // way.
                 Node::Persistent(id) => value.at(*id).items().and_then(|mut items| items.nth(1))?,
                 _ => return None,
             };
@@ -310,13 +311,13 @@ impl<'p> Value<'p> {
         None
     }
 
-    /// The arguments of the call that would make the object.
+    /// The arguments of the call that would create the object.
     #[must_use]
     pub fn arguments(self) -> Option<impl ExactSizeIterator<Item = Value<'p>> + Clone> {
         self.at(self.object()?.arguments).items()
     }
 
-    /// What `__setstate__` would get.
+    /// The argument of `__setstate__`.
     #[must_use]
     pub fn state(self) -> Option<Value<'p>> {
         Some(self.at(self.object()?.state?))
@@ -328,20 +329,20 @@ impl<'p> Value<'p> {
         self.object().map(|object| object.items.iter().map(move |&i| self.at(i)))
     }
 
-    /// What names an object outside the pickle.
+    /// The value that identifies an object outside the pickle.
     #[must_use]
     pub fn persistent(self) -> Option<Value<'p>> {
         if let Node::Persistent(id) = self.node() { Some(self.at(*id)) } else { None }
     }
 }
 
-/// An integer in two's complement, least byte first; no bytes are 0.
+/// Decodes a little-endian integer in two's complement; no bytes are 0.
 pub(crate) fn twos_complement(bytes: &[u8]) -> Node<'_> {
     let value = wide(bytes).and_then(|value| i64::try_from(value).ok());
     value.map_or(Node::BigInt(Cow::Borrowed(bytes)), Node::Int)
 }
 
-/// The value of an integer in two's complement, if it has at most 128 bits.
+/// The value of a little-endian integer in two's complement, if it has at most 128 bits.
 fn wide(bytes: &[u8]) -> Option<i128> {
     let negative = bytes.last().is_some_and(|&top| top >= 0x80);
     let mut wide = [if negative { 0xff } else { 0 }; 16];

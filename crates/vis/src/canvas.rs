@@ -22,7 +22,8 @@ pub(crate) trait Drawing {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>;
 }
 
-/// Draws a figure to a file: as vectors if its name ends in `.svg`, otherwise as pixels in the format that the extension names.
+/// Draws a figure to a file: as vector graphics if the name ends in `.svg`, otherwise as pixels in the format of the
+/// extension.
 pub(crate) fn save(drawing: &impl Drawing, path: &Path) -> Result<()> {
     // DejaVu Sans from the `dejavu` crate, because the machine may have no fonts.
     register_font(FONT, FontStyle::Normal, dejavu::sans::regular())

@@ -39,11 +39,11 @@ impl Curves {
         Curves { panels: panels.into_iter().collect() }
     }
 
-    /// Writes the figure to a file: `.svg`, `.png`, or another pixel format ([`Image::save`](kiln_data::transforms::Image::save)),
-    /// 600 × 480 pixels for each panel.
+    /// Writes the figure to a file: `.svg`, `.png`, or another pixel format
+    /// ([`Image::save`](kiln_data::transforms::Image::save)), 600 × 480 pixels per panel.
     ///
     /// # Errors
-    /// The extension is not known, or the file cannot be written; the error names it.
+    /// With the path: if the extension is not known, or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.draw_to(path.as_ref())
     }
@@ -126,7 +126,7 @@ impl Panel {
         if low > high {
             return 0.0..1.0;
         }
-        // A single value gets a nonempty range, too.
+        // If all values are equal, the range must still not be empty.
         let room = ((high - low) * room).max(high.abs().max(low.abs()) * 1e-3).max(1e-9);
         low - room..high + room
     }
@@ -183,7 +183,7 @@ impl Panel {
     }
 }
 
-/// Four significant digits.
+/// Formats with four significant digits.
 fn short(value: f64) -> String {
     let digits = 3 - value.abs().max(1e-3).log10().floor() as i32;
     format!("{value:.*}", digits.clamp(0, 6) as usize)

@@ -68,7 +68,7 @@ impl ImageGrid {
     /// Writes the figure to a file, `.png` or another format that its extension names.
     ///
     /// # Errors
-    /// The figure is too large, or the file cannot be written; the error names it.
+    /// With the path: if the figure is too large, or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.draw_to(path.as_ref())
     }
@@ -80,7 +80,7 @@ impl ImageGrid {
         if u64::from(width).saturating_mul(self.columns as u64) > 1 << 16
             || u64::from(height).saturating_mul(rows) > 1 << 16
         {
-            let message = format!("{} images in {} columns make too large a figure", self.cells.len(), self.columns);
+            let message = format!("{} images in {} columns make the figure too large", self.cells.len(), self.columns);
             return Err(Error::file(path, message));
         }
         save(self, path)
@@ -97,7 +97,7 @@ impl ImageGrid {
 /// `[n, channels, height, width]` with values as [`ToImage`] expects; there may be fewer labels than images.
 ///
 /// # Errors
-/// The tensor is not a batch of images, or the file cannot be written.
+/// If the tensor is not a batch of images, or the file cannot be written.
 #[located(site)]
 pub fn save_image_grid(
     images: &Tensor,
@@ -153,7 +153,7 @@ impl Drawing for ImageGrid {
     }
 }
 
-/// Width and height in the figure.
+/// The size of an image in the figure.
 fn fitted((width, height): (usize, usize), side: u32) -> (u32, u32) {
     let longer = width.max(height) as u64;
     if longer == 0 {
@@ -167,7 +167,7 @@ fn fitted((width, height): (usize, usize), side: u32) -> (u32, u32) {
     (scaled(width), scaled(height))
 }
 
-/// The pixel of the image that lies under one of the figure.
+/// The pixel of the image at a position in the figure.
 fn pixel(image: &Image, (x, y): (u32, u32), (w, h): (u32, u32)) -> RGBColor {
     let at = |place: u32, of: u32, len: usize| (u64::from(place) * len as u64 / u64::from(of)) as usize;
     let start = (at(y, h, image.height()) * image.width() + at(x, w, image.width())) * image.channels();

@@ -5,7 +5,7 @@
 
 use prost::Message;
 
-/// What one record of a file holds.
+/// The contents of one record of a file.
 #[derive(Clone, PartialEq, Message)]
 pub struct Event {
     /// Seconds since 1970.
@@ -32,7 +32,7 @@ pub enum What {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct SessionLog {
-    /// [`START`](SessionLog::START): TensorBoard drops what earlier files have from this event's step on.
+    /// [`START`](SessionLog::START): TensorBoard drops the data of earlier files from this event's step on.
     #[prost(int32, tag = "1")]
     pub status: i32,
 }
@@ -112,7 +112,7 @@ pub struct NodeDef {
     pub name: String,
     #[prost(string, tag = "2")]
     pub op: String,
-    /// Names of nodes.
+    /// Names of the input nodes.
     #[prost(string, repeated, tag = "3")]
     pub input: Vec<String>,
     #[prost(string, tag = "4")]

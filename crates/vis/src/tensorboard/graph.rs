@@ -6,7 +6,7 @@ use kiln_tensor::{Error, Result, Tensor, autograd::GradFn};
 
 use super::events::{GraphDef, NodeDef, VersionDef};
 
-/// Nodes refer to those of their inputs, as in TensorFlow's graphs.
+/// Nodes refer to their inputs, as in TensorFlow's graphs.
 pub(super) fn of(tensor: &Tensor) -> Result<GraphDef> {
     let root = tensor.grad_fn().ok_or_else(|| {
         Error::argument("add_graph", "the tensor is not the result of a recorded operation, so it has no graph")

@@ -1,4 +1,4 @@
-//! Histograms with TensorFlow's buckets.
+//! Histograms with TensorFlow's bucket edges.
 
 use kiln_tensor::{DType, Error, Result, Tensor};
 
@@ -24,8 +24,8 @@ pub(super) fn of(values: &Tensor) -> Result<Histogram> {
         // A bucket includes its left edge but not its right one, as in NumPy.
         counts[edges.partition_point(|&edge| edge <= value)] += 1.0;
     }
-    // Only the buckets from the first to the last that is not empty, preceded by an empty one, which gives the first its left edge.
-    // After the last edge is one more bucket.
+    // Only the buckets from the first nonempty one to the last, preceded by an empty one, which gives the first its
+    // left edge. After the last edge there is one more bucket.
     let first = counts.iter().position(|&n| n > 0.0).unwrap_or(0).saturating_sub(1);
     let last = counts.iter().rposition(|&n| n > 0.0).unwrap_or(0);
     let edge = |bucket: usize| edges.get(bucket).copied().unwrap_or(f64::MAX);

@@ -52,13 +52,13 @@ impl SummaryWriter {
     /// Starts an event file in `folder`, which is created if needed. Each run should have a folder of its own.
     ///
     /// # Errors
-    /// The folder or the file cannot be created.
+    /// If the folder or the file cannot be created.
     pub fn new(folder: impl AsRef<Path>) -> Result<SummaryWriter> {
         SummaryWriter::start(folder.as_ref(), None)
     }
 
-    /// As [`new`](SummaryWriter::new), for a run that was resumed: `purge_step` is the first step that it does again, and
-    /// TensorBoard hides what earlier files in `folder` have from there on. PyTorch's `SummaryWriter(folder, purge_step=…)`.
+    /// [`new`](SummaryWriter::new) for a resumed run: `purge_step` is the first step that is repeated, and TensorBoard
+    /// hides the data of earlier files in `folder` from that step on. PyTorch's `SummaryWriter(folder, purge_step=…)`.
     ///
     /// ```
     /// # use kiln_vis::SummaryWriter;
@@ -70,7 +70,7 @@ impl SummaryWriter {
     /// ```
     ///
     /// # Errors
-    /// As [`new`](SummaryWriter::new).
+    /// Those of [`new`](SummaryWriter::new).
     pub fn with_purge_step(folder: impl AsRef<Path>, purge_step: i64) -> Result<SummaryWriter> {
         SummaryWriter::start(folder.as_ref(), Some(purge_step))
     }
@@ -92,7 +92,7 @@ impl SummaryWriter {
         Ok(writer)
     }
 
-    /// The file.
+    /// The path of the event file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -101,7 +101,7 @@ impl SummaryWriter {
     /// Adds a point to the curve `tag`. A slash in the tag groups curves.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// If the file cannot be written.
     pub fn add_scalar(&mut self, tag: &str, value: f64, step: i64) -> Result<()> {
         self.summary(tag, Kind::SimpleValue(value as f32), step)
     }
@@ -109,7 +109,7 @@ impl SummaryWriter {
     /// Adds an image: a tensor as [`ToImage`] expects it.
     ///
     /// # Errors
-    /// The tensor is not an image, or the file cannot be written.
+    /// If the tensor is not an image, or the file cannot be written.
     pub fn add_image(&mut self, tag: &str, image: &Tensor, step: i64) -> Result<()> {
         self.add_picture(tag, &ToImage.apply(image.clone())?, step)
     }
@@ -117,7 +117,7 @@ impl SummaryWriter {
     /// Adds an 8-bit image.
     ///
     /// # Errors
-    /// The image has no pixels, or the file cannot be written.
+    /// If the image has no pixels, or the file cannot be written.
     pub fn add_picture(&mut self, tag: &str, image: &Image, step: i64) -> Result<()> {
         let side = |n: usize| u32::try_from(n).ok().filter(|&n| n > 0 && n <= i32::MAX as u32);
         let (Some(width), Some(height)) = (side(image.width()), side(image.height())) else {
@@ -136,16 +136,16 @@ impl SummaryWriter {
     /// omitted.
     ///
     /// # Errors
-    /// No value is finite, or the file cannot be written.
+    /// If no value is finite, or the file cannot be written.
     pub fn add_histogram(&mut self, tag: &str, values: &Tensor, step: i64) -> Result<()> {
         let histogram = histogram::of(values)?;
         self.summary(tag, Kind::Histo(histogram), step)
     }
 
-    /// Adds the autograd graph of a tensor; of a loss, that of the whole model.
+    /// Adds the autograd graph of a tensor; for a loss, that of the whole model.
     ///
     /// # Errors
-    /// The tensor was not recorded, or the file cannot be written.
+    /// If the tensor was not recorded, or the file cannot be written.
     pub fn add_graph(&mut self, of: &Tensor) -> Result<()> {
         let graph = graph::of(of)?;
         self.write(0, What::GraphDef(graph.encode_to_vec()))
@@ -154,7 +154,7 @@ impl SummaryWriter {
     /// Writes everything that is buffered to the file.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// If the file cannot be written.
     pub fn flush(&mut self) -> Result<()> {
         self.file.flush().map_err(|error| Error::io(&self.path, error))
     }
