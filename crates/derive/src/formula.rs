@@ -1,13 +1,14 @@
-//! `tensor_formula!`: the formulas of the tables of element-wise operations as operations on tensors.
+//! `tensor_formula!`: turns the formulas of the tables of element-wise operations into operations on tensors.
 //!
-//! A formula is an expression of numbers, such as `g * select(s <= R(0.0), R(0.0), exp(s))`. Rust's comparisons cannot give
-//! tensors, so the expression is rewritten: every operator becomes a call, `mul(&g, &select(…)?)?`.
+//! A formula is an expression of numbers, such as `g * select(s <= R(0.0), R(0.0), exp(s))`. Rust's comparison
+//! operators cannot return tensors, so the expression is rewritten: every operator becomes a call, `mul(&g,
+//! &select(…)?)?`.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{BinOp, Expr, UnOp};
 
-/// The function that stands for an operator.
+/// The function that replaces an operator.
 fn function_of(op: &BinOp) -> Option<&'static str> {
     Some(match op {
         BinOp::Add(_) => "add",
@@ -26,7 +27,7 @@ fn function_of(op: &BinOp) -> Option<&'static str> {
 }
 
 pub(crate) fn expand(formula: &Expr) -> syn::Result<TokenStream> {
-    let refuse = || syn::Error::new_spanned(formula, "formulas are made of operators, calls, `R(constant)` and names");
+    let refuse = || syn::Error::new_spanned(formula, "formulas consist of operators, calls, `R(constant)` and names");
     Ok(match formula {
         Expr::Group(group) => expand(&group.expr)?,
         Expr::Paren(paren) => expand(&paren.expr)?,

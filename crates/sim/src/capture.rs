@@ -1,5 +1,5 @@
-//! Stream capture: what streams that are being captured are asked to do becomes the nodes of a graph, under the driver's
-//! rules for what may happen meanwhile.
+//! Stream capture: the operations of streams that are being captured become the nodes of a graph, under the driver's
+//! rules for what may happen during a capture.
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::thread::{self, ThreadId};
@@ -10,7 +10,7 @@ use crate::stream_id::StreamId;
 use crate::work::Work;
 use crate::world::World;
 
-/// How a capture, or a thread, takes calls that are potentially unsafe while there are captures: `CUstreamCaptureMode`.
+/// How a capture, or a thread, treats potentially unsafe calls during captures: `CUstreamCaptureMode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Global,
@@ -34,22 +34,22 @@ thread_local! {
     pub static THREAD_MODE: Cell<Mode> = const { Cell::new(Mode::Global) };
 }
 
-/// A sequence that is being captured.
+/// A capture sequence.
 struct Capture {
     id: u64,
     device: usize,
-    /// Where it began, which is where it has to end.
+    /// The stream in which it began and must end.
     origin: StreamId,
     thread: ThreadId,
     mode: Mode,
     invalid: bool,
     nodes: Vec<Node>,
-    /// The streams that take part, with the nodes that come before the next operation of each.
+    /// The participating streams, each with the nodes that its next operation depends on.
     streams: HashMap<StreamId, Vec<usize>>,
 }
 
 impl Capture {
-    /// Whether everything that was captured comes before the end of the stream that it began in.
+    /// Whether the end of the origin stream depends on every captured node.
     fn is_joined(&self) -> bool {
         let mut before: BTreeSet<usize> = BTreeSet::new();
         let mut open = self.streams.get(&self.origin).cloned().unwrap_or_default();
@@ -58,12 +58,12 @@ impl Capture {
                 open.extend(&self.nodes[node].needs);
             }
         }
-        // A stream that was drawn in and did nothing has nothing to be joined.
+        // A stream that joined the capture without any work needs no join.
         before.len() == self.nodes.len()
     }
 }
 
-/// All sequences that are being captured.
+/// All capture sequences in progress.
 #[derive(Default)]
 pub struct Captures {
     all: Vec<Capture>,
@@ -71,7 +71,7 @@ pub struct Captures {
 }
 
 impl Captures {
-    /// The end of a device's context.
+    /// Removes the captures of a device whose context ends.
     pub fn reset(&mut self, device: usize) {
         self.all.retain(|capture| capture.device != device);
     }
@@ -84,7 +84,7 @@ impl Captures {
         self.all.iter_mut().find(|capture| capture.id == id)
     }
 
-    /// Whether a stream is being captured, into a sequence that may have become invalid.
+    /// Whether a stream is being captured; the sequence may have been invalidated.
     pub fn has(&self, stream: StreamId) -> bool {
         self.all.iter().any(|capture| capture.streams.contains_key(&stream))
     }
@@ -94,12 +94,12 @@ impl Captures {
         self.of(stream).map_or(0, |capture| 1 + i32::from(capture.invalid))
     }
 
-    /// The number of the sequence that a stream is captured into.
+    /// The id of the sequence that captures a stream.
     pub fn id(&mut self, stream: StreamId) -> Option<u64> {
         self.of(stream).map(|capture| capture.id)
     }
 
-    /// Captures an operation with a node of this handle, if its stream is being captured.
+    /// If a stream is being captured, captures an operation as a node with this handle.
     pub fn add(&mut self, stream: StreamId, name: &str, work: &Work, handle: usize) -> bool {
         self.of(stream).is_some_and(|capture| {
             capture.push(stream, name, NodeWork::Queued(work.clone()), handle);
@@ -114,7 +114,7 @@ impl Captures {
         }
     }
 
-    /// What comes before the next operation of a stream that is being captured, for an event.
+    /// The nodes that the next operation of a captured stream depends on, for an event.
     pub fn mark(&mut self, stream: StreamId) -> Option<(u64, Vec<usize>)> {
         self.of(stream).map(|capture| (capture.id, capture.streams.get(&stream).cloned().unwrap_or_default()))
     }
@@ -133,7 +133,7 @@ impl World {
         self.captures.all.iter_mut().filter(|capture| which(capture)).for_each(|capture| capture.invalid = true);
     }
 
-    /// Before an operation goes to a stream: it may not if the sequence that it is captured into is invalid.
+    /// Checks that a stream can take an operation: not if the sequence that captures it has been invalidated.
     pub fn taking(&mut self, stream: StreamId) -> Result<(), Status> {
         match self.captures.status(stream) {
             2 => Err(Status::STREAM_CAPTURE_INVALIDATED),
@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// Before something that a stream cannot do while it is being captured, whatever the mode.
+    /// Checks that a stream is not being captured, for a call that is prohibited during a capture in any mode.
     pub fn not_captured(&mut self, stream: StreamId) -> Result<(), Status> {
         if !self.captures.has(stream) {
             return Ok(());
@@ -150,7 +150,7 @@ impl World {
         Err(Status::STREAM_CAPTURE_UNSUPPORTED)
     }
 
-    /// Before a call that concerns all of a device.
+    /// Checks that no stream of a device is being captured, for a call that concerns the whole device.
     pub fn none_captured(&mut self, device: usize) -> Result<(), Status> {
         if !self.captures.all.iter().any(|capture| capture.device == device) {
             return Ok(());
@@ -159,7 +159,7 @@ impl World {
         Err(Status::STREAM_CAPTURE_UNSUPPORTED)
     }
 
-    /// Before a call that is potentially unsafe while there are captures: one that no stream orders, or that waits.
+    /// Checks that a potentially unsafe call is allowed: one that no stream orders, or that waits.
     pub fn potentially_unsafe(&mut self) -> Result<(), Status> {
         let (mode, thread) = (THREAD_MODE.get(), thread::current().id());
         let conflicts = move |capture: &Capture| match mode {
@@ -175,7 +175,7 @@ impl World {
         Err(Status::STREAM_CAPTURE_UNSUPPORTED)
     }
 
-    /// Before the legacy stream is used: it would wait for every blocking stream.
+    /// Checks that the legacy stream can be used: it would wait for every blocking stream.
     pub fn legacy_is_usable(&self, device: usize) -> Result<(), Status> {
         let blocking = |stream: &StreamId| self.streams.get(*stream).is_some_and(|stream| stream.blocking);
         let implied = self.captures.all.iter().any(|one| one.device == device && one.streams.keys().any(blocking));
@@ -200,7 +200,8 @@ impl World {
         Ok(())
     }
 
-    /// Ends a capture: its nodes. Whoever may end it has ended it, whatever the answer.
+    /// Ends a capture and returns its nodes. If this stream may end it, the capture is over even if an error is
+    /// returned.
     pub fn end_capture(&mut self, stream: StreamId) -> Result<Vec<Node>, Status> {
         let found = self.captures.all.iter().position(|capture| capture.streams.contains_key(&stream));
         let at = found.ok_or(Status::ILLEGAL_STATE)?;
@@ -220,7 +221,7 @@ impl World {
         }
     }
 
-    /// A stream that is or becomes part of a capture waits for an event that was recorded in one; `false` if neither is so.
+    /// Makes a stream wait for an event, if either is part of a capture; `false` if neither is.
     pub fn wait_in_capture(&mut self, stream: StreamId, event: usize) -> Result<bool, Status> {
         let event = self.events.get(&event).ok_or(Status::INVALID_HANDLE)?;
         let (marked, recorded) = (event.captured.clone(), event.recorded.is_some());
@@ -228,7 +229,7 @@ impl World {
             if !self.captures.has(stream) {
                 return Ok(false);
             }
-            // An event that was never recorded is no dependency.
+            // An event that was never recorded adds no dependency.
             if recorded {
                 self.invalidate(|capture| capture.streams.contains_key(&stream));
                 return Err(Status::STREAM_CAPTURE_ISOLATION);

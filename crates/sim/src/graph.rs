@@ -1,6 +1,6 @@
-//! Graphs: nodes with what comes before each, and what is launched of them. A launch queues the nodes' work in as many
-//! streams as the graph has branches, with the addresses and the arguments that the nodes have; what lies at these addresses
-//! is what lies there then.
+//! Graphs: nodes with their dependencies, and executable graphs. A launch queues the nodes' work in as many streams as
+//! the graph has branches, with the addresses and arguments of the nodes; the contents of the memory are those at the
+//! time of the launch.
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ pub struct Node {
     pub handle: usize,
     pub name: Rc<str>,
     pub work: NodeWork,
-    /// Places of nodes that come before it.
+    /// Indices of the nodes that it depends on.
     pub needs: Vec<usize>,
 }
 
@@ -33,15 +33,15 @@ pub struct Graph {
     pub nodes: Vec<Node>,
 }
 
-/// A node of a graph that can be launched.
+/// A node of an executable graph.
 struct Step {
     handle: usize,
     name: Rc<str>,
     work: Work,
     needs: Vec<usize>,
-    /// Its branch, in which it follows one of the nodes that it needs.
+    /// Its branch, in which it follows one of the nodes that it depends on.
     lane: usize,
-    /// The beginnings of the allocations that it uses, with their bytes.
+    /// The allocations that it uses: start address and size in bytes.
     uses: Vec<(u64, usize)>,
 }
 
@@ -59,23 +59,23 @@ pub struct Graphs {
 }
 
 impl Graphs {
-    /// The end of a device's context.
+    /// Removes the graphs of a device whose context ends.
     pub fn reset(&mut self, device: usize) {
         self.graphs.retain(|_, graph| graph.device != device);
         self.execs.retain(|_, exec| exec.device != device);
     }
 
-    /// How many nobody has destroyed.
+    /// The number of graphs that have not been destroyed.
     pub fn held(&self) -> usize {
         self.graphs.len() + self.execs.len()
     }
 }
 
-/// Nodes without graphs inside: what a child begins with needs what the child needs, and who needs the child needs what it
-/// ends with.
+/// Nodes with child graphs inlined: the first nodes of a child depend on what the child depends on, and nodes that
+/// depend on the child depend on its last nodes.
 fn flat(nodes: &[Node]) -> Vec<Node> {
     let mut out: Vec<Node> = Vec::new();
-    // For each node the places in `out` that its end consists of.
+    // For each node, the indices in `out` of its last nodes.
     let mut ends: Vec<Vec<usize>> = Vec::new();
     for node in nodes {
         let mut needs: Vec<usize> = node.needs.iter().flat_map(|need| ends[*need].iter().copied()).collect();
@@ -104,7 +104,7 @@ fn flat(nodes: &[Node]) -> Vec<Node> {
 }
 
 impl World {
-    /// The allocations that work names, as far as can be told before it runs.
+    /// The allocations that an operation names, as far as is known before it runs.
     fn allocations_of(&self, work: &Work) -> Vec<(u64, usize)> {
         let (reads, writes) = work.ranges();
         let mut named: Vec<u64> = reads.iter().chain(&writes).map(|range| range.begin).collect();
@@ -148,7 +148,8 @@ impl World {
         Ok(Exec { device, steps, lanes })
     }
 
-    /// Gives a graph that was instantiated the arguments of another one of the same shape: `CUgraphExecUpdateResult`.
+    /// Updates an executable graph with the arguments of a graph of the same topology; returns a
+    /// `CUgraphExecUpdateResult`.
     pub fn update_exec(&mut self, exec: usize, graph: usize) -> Result<i32, Status> {
         const TOPOLOGY_CHANGED: i32 = 2;
         const NODE_TYPE_CHANGED: i32 = 3;
@@ -175,13 +176,13 @@ impl World {
             return Ok(PARAMETERS_CHANGED);
         }
         for (old, new) in exec.steps.iter_mut().zip(new) {
-            // Nodes are still known by the handles of the graph that was instantiated.
+            // Nodes keep the handles of the graph that was instantiated.
             *old = Step { handle: old.handle, lane: old.lane, ..new };
         }
         Ok(0)
     }
 
-    /// Gives a copy in a graph that was instantiated other addresses.
+    /// Sets the addresses of a copy in an executable graph.
     pub fn set_copy(&mut self, exec: usize, node: usize, work: Work) -> Result<(), Status> {
         let uses = self.allocations_of(&work);
         let exec = self.graphs.execs.get_mut(&exec).ok_or(Status::INVALID_VALUE)?;
@@ -193,7 +194,7 @@ impl World {
         Ok(())
     }
 
-    /// Queues everything that a graph does, behind what is in the stream and before what comes next in it.
+    /// Queues the work of a graph, after the work queued in the stream and before what is queued there next.
     pub fn launch_graph(&mut self, exec: usize, stream: StreamId) -> Result<(), Status> {
         const NAME: &str = "cuGraphLaunch";
         let found = self.graphs.execs.get(&exec).ok_or(Status::INVALID_VALUE)?;

@@ -124,11 +124,11 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Kernels launched, those in graphs not counted.
+    /// Kernels launched, not counting those in graphs.
     launches "launches",
     /// Graphs launched.
     graph_launches "graph launches",
-    /// Changes of a graph that was instantiated.
+    /// Updates of executable graphs.
     graph_updates "graph updates",
     /// Operations that were captured instead of queued.
     captured "operations captured",
@@ -158,7 +158,7 @@ counts! {
     cached "modules from the cache",
     /// Bytes of device memory that are allocated now.
     live "device bytes held",
-    /// Descriptors of cuBLASLt and cuDNN, and graphs, that nobody has destroyed.
+    /// Descriptors of cuBLASLt and cuDNN, and graphs, that have not been destroyed.
     descriptors "descriptors held",
 }
 

@@ -38,7 +38,7 @@ pub struct Event {
     pub device: usize,
     pub recorded: Option<(Moment, Clock)>,
     pub timing: bool,
-    /// If it was recorded in a capture last: which one, and what it marks there.
+    /// If it was last recorded in a capture: the id of the sequence, and the nodes that the event completes with.
     pub captured: Option<(u64, Vec<usize>)>,
     /// When it ran, counted in operations of the whole device.
     pub ran_at: Option<u64>,

@@ -132,7 +132,7 @@ impl KernelWork {
             .map(|(at, _)| self.arguments[at] as u64)
     }
 
-    /// All words of the arguments that could be addresses: structs may have some in them.
+    /// All words of the arguments that could be addresses, including those inside structs.
     pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
         self.arguments.iter().flat_map(|&word| [word as u64, (word >> 64) as u64])
     }

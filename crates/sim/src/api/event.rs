@@ -11,7 +11,7 @@ fn event(world: &World, event: usize) -> Result<&Event, Status> {
     world.events.get(&event).ok_or(Status::INVALID_HANDLE)
 }
 
-/// An event that may be waited for: one that was recorded in a capture marks nothing that happens.
+/// An event that may be waited for: not one recorded in a capture, which never happens outside the graph.
 fn waitable(world: &mut World, handle: usize) -> Result<Option<(Moment, Clock)>, Status> {
     let event = event(world, handle)?;
     if event.captured.is_some() {

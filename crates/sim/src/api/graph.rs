@@ -1,4 +1,4 @@
-//! The driver's functions of stream capture and of graphs.
+//! The driver's functions for stream capture and graphs.
 use std::ffi::c_void;
 
 use super::stream::{known, own};
@@ -10,7 +10,7 @@ use crate::stream_id::is_legacy;
 use crate::work::{Place, Work};
 use crate::world::{self, World};
 
-/// `CUDA_MEMCPY3D`: a copy between places of the host and of devices.
+/// `CUDA_MEMCPY3D`: a copy between memory of the host and of devices.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the driver's names say it")]
@@ -51,7 +51,7 @@ pub struct UpdateResult {
     pub error_from_node: usize,
 }
 
-/// The work of a copy in one dimension.
+/// The work of a one-dimensional copy.
 fn copy(world: &World, params: &Memcpy3d) -> Result<Work, Status> {
     const HOST: u32 = 1;
     const DEVICE: u32 = 2;
@@ -66,7 +66,7 @@ fn copy(world: &World, params: &Memcpy3d) -> Result<Work, Status> {
             DEVICE | UNIFIED => device,
             _ => return Err(Status::INVALID_VALUE),
         };
-        // Ordinary memory of the host is not simulated here: a graph would read it whenever it is launched.
+        // Pageable host memory is not simulated here: a graph would access it at every launch.
         let address = address + x as u64;
         world.memory.find(address, bytes).map(|_| Place::Arena(address)).ok_or(Status::INVALID_VALUE)
     };
@@ -76,10 +76,10 @@ fn copy(world: &World, params: &Memcpy3d) -> Result<Work, Status> {
 }
 
 impl World {
-    /// Adds a node behind others of the same graph.
+    /// Adds a node that depends on other nodes of the same graph.
     ///
     /// # Safety
-    /// There are `count` handles at `before`, or none.
+    /// `before` points to `count` handles, or `count` is 0.
     unsafe fn add_node(
         &mut self,
         out: *mut usize,
@@ -154,7 +154,7 @@ driver! {
         if nodes.is_null() {
             return put(count, graph.nodes.len());
         }
-        // Room beyond the nodes is filled with null, and the count is that of the nodes that were written.
+        // Entries beyond the nodes are filled with null, and the count is set to the number of nodes written.
         for at in 0..count.read() {
             nodes.add(at).write(graph.nodes.get(at).map_or(0, |node| node.handle));
         }
@@ -178,8 +178,8 @@ driver! {
     }
 
     Context fn cuGraphInstantiateWithFlags(world, out: *mut usize, graph: usize, flags: u64) {
-        // Freeing what the graph allocated when it is launched again 1, upload 2, launches by the device 4, priorities of
-        // nodes 8.
+        // The flags: free the graph's allocations at the next launch 1, upload 2, launch from the device 4, priorities
+        // of nodes 8.
         if flags & !15 != 0 {
             return Err(Status::INVALID_VALUE);
         }
@@ -228,12 +228,12 @@ driver! {
     }
 
     Context fn cuGraphExecDestroy(world, exec: usize) {
-        // What is queued of it still runs.
+        // Work of it that is queued still runs.
         world.graphs.execs.remove(&exec).map(|_| ()).ok_or(Status::INVALID_VALUE)
     }
 }
 
-/// A pointer as `CUcontext` that programs of the tests can name.
+/// A pointer that test programs can pass as `CUcontext`.
 pub fn context(device: usize) -> *mut c_void {
     world::context(device) as *mut c_void
 }

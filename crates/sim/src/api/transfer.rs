@@ -45,7 +45,7 @@ fn copy(
     world.taking(stream)?;
     let captured = world.captures.has(stream);
     if captured && (pageable(&from) || pageable(&to)) {
-        // A graph would read, or write, this memory whenever it is launched.
+        // A graph would access this memory at every launch.
         return world.not_captured(stream);
     }
     if captured {

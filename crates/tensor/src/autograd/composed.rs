@@ -1,5 +1,5 @@
-//! Gradients of gradients of fused operations: a fused primitive leaves no trace of its gradient on the tape, so with
-//! `create_graph` the operation is computed again from operations that do.
+//! Gradients of gradients of fused operations: the gradient primitive of a fused operation is not recorded on the tape,
+//! so with `create_graph` the operation is recomputed from operations that are.
 
 use kiln_backend::Result;
 use smallvec::SmallVec;
@@ -12,11 +12,11 @@ use super::{
 use crate::tensor::Tensor;
 
 impl Ctx<'_> {
-    /// The gradients of the node's inputs, recorded. `compute` computes the node's output from them by operations that have
-    /// gradients of gradients.
+    /// The gradients of the node's inputs, recorded. `compute` computes the node's output from the inputs with
+    /// operations that have gradients of gradients.
     pub fn composed(&self, inputs: &[Tensor], compute: impl FnOnce(&[Tensor]) -> Result<Tensor>) -> Result<Grads> {
-        // The inputs' own nodes may have hooks, which are called with the gradients of the whole pass only: the pass below
-        // ends at nodes in front of them.
+        // The inputs' own nodes may have hooks, which must see only the gradients of the whole pass: the pass below
+        // ends at nodes before them.
         let cut = |(i, input): (usize, &Tensor)| {
             if !self.needs(i) {
                 return Ok(input.clone());
@@ -28,7 +28,7 @@ impl Ctx<'_> {
         let wanted: SmallVec<[&Tensor; 4]> =
             inputs.iter().enumerate().filter(|(i, _)| self.needs(*i)).map(|(_, input)| input).collect();
         if !out.requires_grad() {
-            // It has no elements.
+            // The output has no elements.
             return (0..inputs.len()).map(|i| self.when(i, || inputs[i].zeros_like())).collect();
         }
         let mut grads = grad_with(&[(out, Some(self.grad()?))], &wanted, BackwardOptions::create_graph())?.into_iter();
@@ -36,8 +36,8 @@ impl Ctx<'_> {
     }
 }
 
-/// Records how the gradient `out` was made by a primitive from `inputs`, if the pass is recorded. (Unlike operations that
-/// users call, it is not noted in traces.)
+/// Records how a primitive computed the gradient `out` from `inputs`, if the pass is recorded. (Unlike operations that
+/// users call, it does not appear in traces.)
 pub(crate) fn record_gradient(
     out: Tensor,
     name: &'static str,

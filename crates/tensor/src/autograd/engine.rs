@@ -29,7 +29,7 @@ pub struct BackwardOptions {
     /// Record the backward pass itself, so that gradients of the gradients can be computed; the graph is kept as well.
     ///
     /// A leaf's [`grad`](Tensor::grad) then has a history that leads back to the leaf, and the two keep each other alive
-    /// until [`zero_grad`](Tensor::zero_grad). [`grad_with`] leaves no such circle.
+    /// until [`zero_grad`](Tensor::zero_grad). [`grad_with`] creates no such cycle.
     pub create_graph: bool,
 }
 
@@ -247,7 +247,7 @@ impl Pass {
                 continue;
             }
             let asked = |edge: &Edge| targets.unwrap_or_default().contains(&Target::of(edge));
-            // The fused kernels leave no trace on the tape.
+            // The fused kernels are not recorded on the tape.
             let fused_relu = if options.create_graph {
                 None
             } else {

@@ -44,7 +44,6 @@ pub trait Function: Send + Sync + 'static {
     fn name(&self) -> &str;
 
     /// Computes the output. Nothing inside is recorded. [Save](FunctionCtx::save) what `backward` needs.
-    /// [saved](FunctionCtx::save).
     ///
     /// # Errors
     /// Any error of the computation.
@@ -52,7 +51,7 @@ pub trait Function: Send + Sync + 'static {
 
     /// The gradient of every input (`None` where there is none), from the gradient of the output.
     ///
-    /// With [`create_graph`](super::BackwardOptions::create_graph) its operations are recorded, and what was saved has its
+    /// With [`create_graph`](super::BackwardOptions::create_graph) its operations are recorded, and a saved tensor has its
     /// history if it is an input or the output.
     ///
     /// # Errors
@@ -80,9 +79,9 @@ impl BackwardCtx<'_> {
     /// The saved tensor with index `i`.
     ///
     /// # Errors
-    /// If there is none, it was changed in place since, or gradients of gradients are wanted
-    /// ([`create_graph`](super::BackwardOptions::create_graph)) and it is of floats and neither an input nor the output, so
-    /// that its history is not known: save inputs, and compute from them again.
+    /// If there is none; if it was changed in place since; or if the pass computes gradients of gradients
+    /// ([`create_graph`](super::BackwardOptions::create_graph)) and it is a floating-point tensor that is neither an input
+    /// nor the output, so that its history is not known: save inputs, and recompute it from them.
     pub fn saved(&self, i: usize) -> Result<Tensor> {
         self.0.saved(i)
     }
@@ -116,7 +115,7 @@ pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
         Some(input) => no_grad(|| input.alias(*out.layout())),
         None => out.detach(),
     };
-    // An input that was saved is the caller's tensor, with its history.
+    // A saved input is the caller's tensor, with its history.
     let as_input = |tensor: &Tensor| owned.iter().position(|own| own.is_same(tensor));
     let saved: Vec<&Tensor> = ctx.saved.iter().map(|t| as_input(t).map_or(t, |i| inputs[i])).collect();
     let (name, function) = (Cow::Owned(format!("{}Backward", function.name())), Arc::new(function));

@@ -1,10 +1,9 @@
-//! Derivatives of functions of tensors: Jacobians, Hessians and products with them, as `torch.autograd.functional`
-//! (<https://docs.pytorch.org/docs/stable/autograd.html#functional-higher-level-api>).
+//! Derivatives of functions of tensors: Jacobians, Hessians and their products with vectors, as in
+//! `torch.autograd.functional` (<https://docs.pytorch.org/docs/stable/autograd.html#functional-higher-level-api>).
 //!
-//! The functions are called with tensors that share the inputs' memory and require gradients, and nothing is added to the
-//! [`grad`](Tensor::grad) of any tensor that they read. The results are recorded if recording is on and the inputs have a
-//! history or require gradients themselves, as PyTorch's are with `create_graph=True`; call them in [`no_grad`](super::no_grad)
-//! otherwise.
+//! The functions are called with tensors that share the inputs' memory and require gradients, and no tensor's
+//! [`grad`](Tensor::grad) changes. The results are recorded if recording is on and an input has a history or requires
+//! gradients, as with PyTorch's `create_graph=True`; to avoid this, call them in [`no_grad`](super::no_grad).
 
 use kiln_backend::{Error, Result};
 use kiln_derive::located;
@@ -17,11 +16,11 @@ use super::{
 };
 use crate::tensor::Tensor;
 
-/// A call of a function with inputs to differentiate by.
+/// A call of a function with inputs to differentiate with respect to.
 struct Call {
     inputs: Vec<Tensor>,
     output: Tensor,
-    /// Whether the results are to be recorded.
+    /// Whether the results are recorded.
     recorded: bool,
 }
 
@@ -29,7 +28,7 @@ impl Call {
     fn new(op: &'static str, f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<Call> {
         let recorded = is_recorded(inputs);
         if let Some(input) = inputs.iter().find(|input| !input.dtype().is_float()) {
-            return Err(Error::dtype(op, input.dtype(), "derivatives are by tensors of floats"));
+            return Err(Error::dtype(op, input.dtype(), "only floating-point tensors have derivatives"));
         }
         enable_grad(|| {
             let inputs = inputs.iter().map(|input| variable(input, recorded)).collect::<Result<Vec<_>>>()?;
@@ -38,7 +37,7 @@ impl Call {
         })
     }
 
-    /// The gradients by all inputs, zeros where the output does not depend on one.
+    /// The gradients with respect to all inputs; zeros where the output does not depend on an input.
     fn gradients(&self, cotangent: Option<&Tensor>, options: BackwardOptions) -> Result<Vec<Tensor>> {
         gradients(&self.output, cotangent, &self.inputs.iter().collect::<Vec<_>>(), options)
     }
@@ -55,7 +54,7 @@ impl Call {
     }
 }
 
-/// The input as something to differentiate by, with or without its history.
+/// The input as a variable to differentiate with respect to, with or without its history.
 fn variable(input: &Tensor, recorded: bool) -> Result<Tensor> {
     if recorded && input.requires_grad() {
         return record(input.detach(), "AliasBackward0", &[input], &[], |ctx| Ok(one(ctx.grad()?)));
@@ -77,7 +76,7 @@ fn gradients(
 }
 
 /// The vector-Jacobian product: the result of `f`, and for each input the gradient of `sum(v * f(inputs))`. `v` has the
-/// result's shape; `None` stands for 1 if the result has one element. PyTorch's `autograd.functional.vjp`.
+/// shape of the result; `None` stands for 1 if the result has one element. PyTorch's `autograd.functional.vjp`.
 ///
 /// ```
 /// use kiln_tensor::{Device, Tensor, autograd::vjp};
@@ -89,7 +88,7 @@ fn gradients(
 /// ```
 ///
 /// # Errors
-/// An input is not of floats, `f` fails, or `v` is not of the result's shape, dtype and device.
+/// If an input is not floating-point, `f` fails, or `v` does not have the result's shape, dtype and device.
 #[located(site)]
 pub fn vjp(
     f: impl FnOnce(&[Tensor]) -> Result<Tensor>,
@@ -101,11 +100,12 @@ pub fn vjp(
     Ok((if call.recorded { call.output } else { call.output.detach() }, grads))
 }
 
-/// The Jacobian-vector product: the result of `f`, and its derivative along `v`, which has a tensor of each input's shape.
-/// By the double-backward trick (two backward passes), as PyTorch's `autograd.functional.jvp`.
+/// The Jacobian-vector product: the result of `f`, and its derivative along `v`, which has a tensor of each input's
+/// shape. Computed with the double-backward trick (two backward passes), as in PyTorch's `autograd.functional.jvp`.
 ///
 /// # Errors
-/// An input is not of floats, `f` fails or uses an operation whose gradient has none, or `v` does not fit the inputs.
+/// If an input is not floating-point, `f` fails or uses an operation whose gradient is not differentiable, or `v` does
+/// not fit the inputs.
 #[located(site)]
 pub fn jvp(f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor], v: &[&Tensor]) -> Result<(Tensor, Tensor)> {
     fits("jvp", inputs, v)?;
@@ -119,21 +119,21 @@ pub fn jvp(f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor], v: &
     Ok((out, derivative))
 }
 
-/// The Jacobian: for each input the derivative of every element of the result of `f` by every element of the input, of the
-/// result's shape followed by the input's. One backward pass an element of the result. PyTorch's
+/// The Jacobian: for each input, the derivative of every element of the result of `f` with respect to every element of
+/// the input. Its shape is the result's followed by the input's. One backward pass per element of the result. PyTorch's
 /// `autograd.functional.jacobian`.
 ///
 /// # Errors
-/// An input is not of floats, `f` fails, or the two shapes have more than 8 dimensions together.
+/// If an input is not floating-point, `f` fails, or the two shapes together have more than 8 dimensions.
 #[located(site)]
 pub fn jacobian(f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let call = Call::new("jacobian", f, inputs)?;
     rows(&call.output, &call.inputs.iter().collect::<Vec<_>>(), call.options())
 }
 
-/// The Hessian of a function whose result has one element: `[i][j]` is the derivative of the gradient by input `i` with
-/// respect to input `j`, of the shape of input `i` followed by that of input `j`. PyTorch's `autograd.functional.hessian`.
-///
+/// The Hessian of a function whose result has one element: `[i][j]` is the derivative of the gradient of input `i` with
+/// respect to input `j`. Its shape is that of input `i` followed by that of input `j`. PyTorch's
+/// `autograd.functional.hessian`.
 /// ```
 /// use kiln_tensor::{Device, Tensor, autograd::hessian};
 ///
@@ -144,7 +144,8 @@ pub fn jacobian(f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor])
 /// ```
 ///
 /// # Errors
-/// As [`jacobian`], or the result has more than one element, or `f` uses an operation whose gradient has none.
+/// Those of [`jacobian`]; or if the result has more than one element, or `f` uses an operation whose gradient is not
+/// differentiable.
 #[located(site)]
 pub fn hessian(f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<Vec<Vec<Tensor>>> {
     let call = Call::new("hessian", f, inputs)?;
@@ -154,12 +155,12 @@ pub fn hessian(f: impl FnOnce(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) 
     slopes.iter().map(|slope| rows(slope, &inputs, call.options())).collect()
 }
 
-/// The Hessian-vector product of a function whose result has one element: that result, and for each input the derivative of
-/// the gradient along `v`, which has a tensor of each input's shape. Two backward passes; the Hessian is never made.
-/// PyTorch's `autograd.functional.vhp` (and, the Hessian being symmetric, `hvp`).
+/// The Hessian-vector product of a function whose result has one element: that result, and for each input the
+/// derivative of the gradient along `v`, which has a tensor of each input's shape. Two backward passes, without
+/// computing the Hessian. PyTorch's `autograd.functional.vhp` (and `hvp`, since the Hessian is symmetric).
 ///
 /// # Errors
-/// As [`hessian`], or `v` does not fit the inputs.
+/// Those of [`hessian`]; or if `v` does not fit the inputs.
 #[located(site)]
 pub fn hvp(
     f: impl FnOnce(&[Tensor]) -> Result<Tensor>,
@@ -181,7 +182,7 @@ fn fits(op: &'static str, inputs: &[&Tensor], v: &[&Tensor]) -> Result<()> {
     }
     for (input, v) in inputs.iter().zip(v) {
         if input.shape() != v.shape() {
-            return Err(Error::shapes(op, input.shape(), v.shape(), "a vector has the shape of its input"));
+            return Err(Error::shapes(op, input.shape(), v.shape(), "a vector must have the shape of its input"));
         }
     }
     Ok(())

@@ -108,10 +108,10 @@ pub fn gradcheck_with(
 }
 
 /// [`gradcheck`] of the gradients of `f`, by the inputs and by the gradient of its result: PyTorch's
-/// `torch.autograd.gradgradcheck`. The gradient of the result is drawn.
+/// `torch.autograd.gradgradcheck`. The gradient of the result has fixed, irregular values.
 ///
 /// # Errors
-/// As [`gradcheck`], or `f` has an operation whose gradient has none.
+/// Those of [`gradcheck`]; or if `f` has an operation whose gradient is not differentiable.
 #[located(site)]
 pub fn gradgradcheck(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]) -> Result<()> {
     gradgradcheck_with(f, inputs, GradcheckOptions::default())
@@ -120,7 +120,7 @@ pub fn gradgradcheck(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[&Tensor]
 /// [`gradgradcheck`] with other tolerances.
 ///
 /// # Errors
-/// As [`gradgradcheck`].
+/// Those of [`gradgradcheck`].
 #[located(site)]
 pub fn gradgradcheck_with(
     f: impl Fn(&[Tensor]) -> Result<Tensor>,
@@ -130,14 +130,14 @@ pub fn gradgradcheck_with(
     let all = !inputs.iter().any(|input| input.requires_grad());
     let checked: Vec<usize> = (0..inputs.len()).filter(|&i| all || inputs[i].requires_grad()).collect();
     let sample = no_grad(|| f(&inputs.iter().map(|t| t.detach()).collect::<Vec<_>>()))?;
-    // Not one of the usual numbers, so that no gradient is right by chance.
+    // Irregular values, so that no gradient is right by chance.
     let cotangent: Vec<f64> = (0..sample.numel()).map(|i| 0.25 + (1.7 * i as f64 + 0.3).sin()).collect();
     let cotangent = Tensor::from_vec(cotangent, *sample.shape(), sample.device())?.requires_grad_(true)?;
     let owned: Vec<Tensor> =
         (0..inputs.len()).map(|i| inputs[i].detach().requires_grad_(checked.contains(&i))).collect::<Result<_>>()?;
     let mut arguments: Vec<&Tensor> = owned.iter().collect();
     arguments.push(&cotangent);
-    // All gradients in one row.
+    // All gradients in one vector.
     let gradients = |arguments: &[Tensor]| {
         enable_grad(|| {
             let (cotangent, inputs) =
@@ -149,7 +149,7 @@ pub fn gradgradcheck_with(
             let wanted: Vec<&Tensor> = checked.iter().map(|&i| &inputs[i]).collect();
             let output = f(&inputs)?;
             let found = grad_with(&[(output, Some(cotangent.clone()))], &wanted, BackwardOptions::create_graph())?;
-            // A gradient of zero depends on nothing; the sum makes it depend on the gradient of the result.
+            // A gradient that is constantly zero has no history; the sum gives it one.
             let nothing = cotangent.mul(0)?.sum(())?;
             let mut rows = Vec::new();
             for (grad, input) in found.into_iter().zip(&wanted) {

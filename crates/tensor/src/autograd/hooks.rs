@@ -76,7 +76,7 @@ impl Tensor {
     }
 
     /// Calls `hook` in every backward pass that adds to this leaf's [`grad`](Tensor::grad), after the last gradient of the
-    /// pass is added and while the pass goes on
+    /// pass is added and while the pass continues
     /// (<https://docs.pytorch.org/docs/stable/generated/torch.Tensor.register_post_accumulate_grad_hook.html>). It may
     /// replace the gradient with [`set_grad`](Tensor::set_grad). An error ends the pass.
     ///

@@ -4,7 +4,7 @@
 //! rule, the tensors that it saved, and edges to its inputs. [`backward`] walks the nodes from the newest to the oldest
 //! and calls the same backend primitives as the forward pass.
 //!
-//! With [`create_graph`](BackwardOptions::create_graph) the backward pass is recorded itself, for gradients of gradients:
+//! With [`create_graph`](BackwardOptions::create_graph) the backward pass itself is recorded, for gradients of gradients:
 //! rules then use operations on tensors, not primitives. Follows
 //! <https://docs.pytorch.org/docs/stable/notes/autograd.html>. Not supported: forward mode.
 

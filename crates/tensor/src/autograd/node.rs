@@ -106,7 +106,7 @@ impl Node {
         Some(FusedReluBackward::new(epilogue, output))
     }
 
-    /// Runs the rule. Unless the graph is retained, what was saved is freed: a second run is then an error, except for
+    /// Runs the rule. Unless the graph is retained, saved tensors are freed: a second run is then an error, except for
     /// nodes that save nothing.
     pub fn run(
         self: &Arc<Self>,

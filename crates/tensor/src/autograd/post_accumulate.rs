@@ -1,7 +1,7 @@
 //! Post-accumulate hooks, which run when a leaf's gradient is complete: PyTorch's `register_post_accumulate_grad_hook`.
 //!
-//! A leaf that several operations read gets a gradient from each. Before a pass begins, it counts the edges to leaves
-//! that have such hooks, so that a hook runs as soon as the last gradient is added, while the pass goes on.
+//! A leaf used by several operations receives a gradient from each. Before a pass begins, it counts the edges to leaves
+//! with such hooks, so that a hook runs as soon as the last gradient is added, while the pass continues.
 
 use std::{
     cell::RefCell,
@@ -26,14 +26,14 @@ pub(crate) struct PostHook {
     pub run: PostHookFn,
 }
 
-/// Whether a hook was ever registered: programs without hooks do not pay for the counting.
+/// Whether a hook was ever registered: without hooks, programs do not pay for the counting.
 static IN_USE: AtomicBool = AtomicBool::new(false);
 static NEXT_PASS: AtomicU64 = AtomicU64::new(0);
 
 /// The backward pass that calls a hook of [`Tensor::register_post_accumulate_grad_hook`].
 pub struct BackwardPass {
     id: u64,
-    /// The leaves with hooks that the pass can reach, and how many gradients each still expects.
+    /// The leaves with hooks that the pass can reach, and how many more gradients each expects.
     leaves: RefCell<HashMap<usize, Expected>>,
     at_end: RefCell<Vec<AtEnd>>,
 }
@@ -62,13 +62,13 @@ impl BackwardPass {
         self.leaves.borrow().contains_key(&leaf.id())
     }
 
-    /// Calls `f` when all gradients of this pass are accumulated, before `backward` returns; not if the pass fails. An
-    /// error of `f` becomes that of `backward`.
+    /// Calls `f` when all gradients of this pass are accumulated, before `backward` returns; not if the pass fails.
+    /// `backward` returns an error of `f`.
     pub fn at_end(&self, f: impl FnOnce() -> Result<()> + 'static) {
         self.at_end.borrow_mut().push(Box::new(f));
     }
 
-    /// Counts the gradients that leaves with hooks will get; `None` if no leaf has hooks.
+    /// Counts the gradients that leaves with hooks will receive; `None` if no leaf has hooks.
     pub(super) fn begin<'a>(roots: impl Iterator<Item = &'a Edge>) -> Option<BackwardPass> {
         if !IN_USE.load(Ordering::Relaxed) {
             return None;
@@ -97,7 +97,7 @@ impl BackwardPass {
         Some(BackwardPass { id, leaves: RefCell::new(leaves), at_end: RefCell::default() })
     }
 
-    /// Call when a gradient was added to a leaf; calls its hooks if it was the last one.
+    /// Must be called when a gradient was added to a leaf; calls the leaf's hooks if it was the last one.
     pub(super) fn accumulated(&self, leaf: &Tensor) -> Result<()> {
         {
             let mut leaves = self.leaves.borrow_mut();
@@ -111,7 +111,7 @@ impl BackwardPass {
         self.call_hooks(leaf)
     }
 
-    /// Call when all gradients of a leaf have been added at once.
+    /// Must be called when all gradients of a leaf have been added at once.
     pub(super) fn accumulated_whole(&self, leaf: &Tensor) -> Result<()> {
         if let Some(expected) = self.leaves.borrow_mut().get_mut(&leaf.id()) {
             (expected.begun, expected.left) = (true, 0);
@@ -119,7 +119,8 @@ impl BackwardPass {
         self.call_hooks(leaf)
     }
 
-    /// Ends the pass. Rules may return fewer gradients than there are edges: the hooks of such leaves run now.
+    /// Ends the pass. Rules may return fewer gradients than there are edges: the hooks of leaves that miss some run
+    /// now.
     pub(super) fn finish(self) -> Result<()> {
         let mut rest: Vec<_> = {
             let mut leaves = self.leaves.borrow_mut();

@@ -110,8 +110,8 @@ pub(crate) fn copy_slices_node(view: &Tensor, base: &Tensor, base_edge: Option<E
     )
 }
 
-/// For each element of a view, in row-major order, its number among the elements of the base. For gradients that are
-/// recorded: what is written through an alias, as below, is not.
+/// For each element of a view, in row-major order, its index among the elements of the base. For gradients that are
+/// recorded: a write through an alias, as below, would not be.
 fn positions(view: &Layout, base: &Layout, like: &Tensor) -> Result<Tensor> {
     no_grad(|| {
         let numbers = Tensor::arange(0, base.numel(), (DType::I64, like.device()))?;

@@ -35,8 +35,8 @@ pub(crate) struct Ctx<'a> {
     pub saved: &'a [SavedTensor],
     /// For each input, whether its gradient is needed.
     pub needs: &'a [bool],
-    /// Whether the rule's own operations are recorded, for gradients of gradients. What it calls then must be operations
-    /// on tensors; primitives of a backend, which leave no trace on the tape, are for the other case.
+    /// Whether the rule's own operations are recorded, for gradients of gradients. If so, it must call operations on
+    /// tensors; otherwise it may call primitives of a backend, which are not recorded on the tape.
     pub create_graph: bool,
     /// Set if the first input is the output of a ReLU whose gradient this rule may compute as well.
     pub fused_relu: Option<&'a FusedReluBackward>,

@@ -7,14 +7,14 @@ use kiln_backend::{Layout, Shape};
 use super::node::{Edge, Node};
 use crate::{storage::Storage, tensor::Tensor};
 
-/// What a saved tensor is to the operation, from which its history follows without being stored a second time.
+/// The role of a saved tensor in the operation, from which its history follows without being stored twice.
 #[derive(Clone, Copy)]
 enum Role {
-    /// The input of this number.
+    /// The input with this index.
     Input(usize),
     /// The (first) output.
     Output,
-    /// Something else, which the gradient rule takes as a constant.
+    /// Something else, which the gradient rule treats as a constant.
     Other,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct SavedTensor {
 }
 
 impl SavedTensor {
-    /// `tensor`, which an operation that made `out` from `inputs` saves.
+    /// Saves `tensor` for an operation that computed `out` from `inputs`.
     pub fn new(tensor: &Tensor, inputs: &[&Tensor], out: &Tensor) -> SavedTensor {
         let storage = tensor.0.storage.clone();
         let version = storage.version();
@@ -56,8 +56,8 @@ impl SavedTensor {
         (self.storage.version() == self.version).then(|| Tensor::from_storage(self.storage.clone(), self.layout))
     }
 
-    /// `tensor`, which is [`unchanged`](SavedTensor::unchanged), with the history that it had when `node` saved it. `None` if
-    /// gradients would have to flow to it and its history is not known.
+    /// `tensor`, the result of [`unchanged`](SavedTensor::unchanged), with the history that it had when `node` saved it.
+    /// `None` if gradients would have to flow to it and its history is not known.
     pub fn with_history(&self, tensor: Tensor, node: &Arc<Node>) -> Option<Tensor> {
         let edge = match self.role {
             Role::Input(input) => node.edges.get(input)?.clone(),

@@ -81,7 +81,7 @@ impl Tensor {
                 ("label_smoothing", rule.label_smoothing.into()),
             ]
         });
-        // The scores as they were given, for gradients of gradients: `x` may be a copy of them.
+        // The caller's scores, for gradients of gradients: `x` may be a copy of them.
         let with_weight = [&x, &flat_target, &lse, &total, self, weight.unwrap_or(&total)];
         let saved = if weight.is_some() { &with_weight[..] } else { &with_weight[..5] };
         record(loss, name, &[self], saved, move |ctx| {
@@ -174,8 +174,8 @@ impl Tensor {
     }
 }
 
-/// The loss of scores `[N, C, S]` from operations that have gradients of gradients, and a gradient for probabilities as
-/// targets (`[N, C, S]`; labels are `[N, S]`). `[N, S]`, or a scalar if the rule reduces.
+/// The loss of scores `[N, C, S]`, computed with operations that have gradients of gradients; targets that are
+/// probabilities have a gradient too (`[N, C, S]`; labels are `[N, S]`). Returns `[N, S]`, or a scalar if the rule reduces.
 fn written_out(x: &Tensor, target: &Tensor, weight: Option<&Tensor>, rule: &ClassLoss) -> Result<Tensor> {
     if x.dtype().size() == 2 {
         // Half precision is rounded once, at the end.

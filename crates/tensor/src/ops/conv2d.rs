@@ -232,10 +232,10 @@ impl Tensor {
         })
     }
 
-    // A convolution is linear in the image and in the weight, so its gradients are each other's gradients: below, each of the
-    // three is recorded in terms of the other two where the backward pass is recorded.
+    // A convolution is linear in the image and in the weight, so the gradients of the convolution and of its two gradients
+    // are these operations again: below, each of the three is recorded in terms of the other two if the pass is recorded.
 
-    /// The convolution with `weight` alone, for gradients.
+    /// The convolution without a bias, for gradients.
     fn convolved(&self, weight: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
         let (x, k) = (self.read(), weight.read());
         let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
@@ -252,7 +252,7 @@ impl Tensor {
         })
     }
 
-    /// The gradient of the image `[…, H, W]` that `layout` describes, where this tensor is that of the convolution's output.
+    /// The gradient of the image `[…, H, W]` with memory layout `layout`; `self` is the gradient of the output.
     fn conv2d_input_gradient(&self, weight: &Tensor, rule: &Conv2d, layout: Layout) -> Result<Tensor> {
         let (out, rule) = (self.conv2d_to_input(weight, rule, layout)?, *rule);
         record_gradient(out, NODE, &[self, weight], &[self, weight], move |ctx| {
@@ -264,7 +264,7 @@ impl Tensor {
         })
     }
 
-    /// The gradient of the weight, of `shape`, where this tensor is that of the output of the convolution of `x`.
+    /// The gradient of the weight, of shape `shape`; `x` is the image, `self` the gradient of the output.
     fn conv2d_weight_gradient(&self, x: &Tensor, rule: &Conv2d, shape: Shape) -> Result<Tensor> {
         let (out, rule) = (self.conv2d_to_weight(x, rule, shape)?, *rule);
         record_gradient(out, NODE, &[self, x], &[self, x], move |ctx| {

@@ -36,7 +36,7 @@ impl Tensor {
         Ok(out.described(OP, || []))
     }
 
-    /// [`dropped`](Tensor::dropped) for a gradient, which is recorded where the pass is: the same mask each way.
+    /// [`dropped`](Tensor::dropped) of a gradient, recorded if the pass is; its own gradient has the same mask.
     pub(super) fn dropped_again(&self, p: f64, state: RandomState) -> Result<Tensor> {
         record_gradient(self.dropped(p, state)?, "NativeDropoutBackwardBackward0", &[self], &[], move |ctx| {
             Ok(one(ctx.grad()?.dropped_again(p, state)?))

@@ -1,5 +1,5 @@
-//! The gradients of element-wise operations as operations on tensors, which have gradients themselves: what `create_graph`
-//! records in place of the fused primitives. They come from the same rows of the tables as the kernels of all devices.
+//! The gradients of element-wise operations as differentiable operations on tensors: `create_graph` records them in
+//! place of the fused primitives. They come from the same rows of the tables as the kernels of all devices.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10};
 
@@ -11,7 +11,8 @@ use crate::tensor::Tensor;
 
 /// `1 / sqrt(2π)`.
 const FRAC_1_SQRT_2PI: f64 = 0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
-/// The constants of SELU (Klambauer et al., 2017): its slope above 0, and that times its bound below.
+/// The constants of SELU (Klambauer et al., 2017): its slope for positive inputs, and the slope times the bound for
+/// negative ones.
 const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
 const SELU_SLOPE: f64 = 1.758_099_340_847_376_6;
 
@@ -19,7 +20,7 @@ fn number(value: f64) -> Rhs {
     Rhs::Scalar(Scalar::Float(value))
 }
 
-/// An operand as a tensor: a number becomes one without dimensions, like `other`.
+/// An operand as a tensor: a number becomes a tensor without dimensions, of the dtype and device of `other`.
 fn tensor(operand: &Rhs, other: &Rhs) -> Result<Tensor> {
     match (operand, other) {
         (Rhs::Tensor(tensor), _) => Ok(tensor.clone()),
@@ -56,7 +57,7 @@ binary_functions! {
     floor_divide floor_divide;
 }
 
-/// Functions of one operand, in the same way.
+/// Functions of one operand: the method of tensors, and the function of numbers.
 macro_rules! unary_functions {
     ($($name:ident $(|$x:ident| $on_numbers:expr)?;)*) => {$(
         fn $name(x: &Rhs) -> Result<Rhs> {
@@ -91,7 +92,7 @@ fn gelu_tanh_slope(x: &Rhs) -> Result<Rhs> {
     Ok(tensor_formula!(R(0.5) * (R(1.0) + tanh) + R(0.5) * x * (R(1.0) - tanh * tanh) * slope))
 }
 
-/// The gradient that a formula gave, of the shape and dtype of the incoming one.
+/// The gradient computed by a formula, in the shape and dtype of the incoming one.
 fn finish(gradient: &Rhs, grad: &Tensor) -> Result<Tensor> {
     match gradient {
         Rhs::Tensor(gradient) => gradient.to_dtype(grad.dtype()),
@@ -104,8 +105,8 @@ macro_rules! unary_gradients {
      $(UNARY($variant:ident, $method:ident, $doc:literal, $cost:ident, $value:expr, $integers:ident $(($($of:tt)*))?,
              $node:literal, $saved:ident, $gradient_cost:ident, $gradient:expr))*
     ) => {
-        /// The gradient of an element-wise function of one tensor: `grad` is the incoming one, `saved` the input or the
-        /// output, if the function's row asks for either. Half precision is computed in `f32` and rounded once.
+        /// The gradient of an element-wise function of one tensor: `grad` is the incoming gradient, `saved` the input
+        /// or the output, if the function's row uses one of them. Half precision is computed in `f32` and rounded once.
         pub(super) fn unary_gradient(op: UnaryOp, grad: &Tensor, saved: Option<&Tensor>) -> Result<Tensor> {
             let $g = Rhs::Tensor(grad.widened()?);
             #[allow(unused)]
@@ -129,8 +130,8 @@ macro_rules! binary_gradients {
      $(COMPARISON $compared:tt)*
      $(BITWISE $combined:tt)*
     ) => {
-        /// The gradient of an element-wise function of two operands with respect to one of them, before it is summed to its
-        /// shape. Half precision is computed in `f32`, and the result is left in it.
+        /// The gradient of an element-wise function of two operands with respect to one of them, before it is summed to
+        /// its shape. Half precision is computed in `f32`, and the result stays `f32`.
         pub(super) fn binary_gradient(op: BinaryOp, side: SideOf, grad: &Tensor, a: &Rhs, b: &Rhs) -> Result<Tensor> {
             let $g = Rhs::Tensor(grad.widened()?);
             let ($a, $b) = (a.widened()?, b.widened()?);

@@ -141,7 +141,7 @@ fn gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
     Ok(grads)
 }
 
-/// [`gradients`] by operations that are recorded.
+/// [`gradients`], computed with operations that are recorded.
 fn recorded_gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
     let mut grad = ctx.grad()?;
     if relu {

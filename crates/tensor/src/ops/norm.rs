@@ -331,18 +331,18 @@ impl Saved<'_> {
     }
 }
 
-/// What is normalized, and by which statistics.
+/// What is normalized, and with which statistics.
 #[derive(Clone, Copy)]
 enum Norm {
-    /// Channels of images, by those of the batch.
+    /// Channels of images, with those of the batch.
     ByBatch { eps: f64 },
-    /// Channels of images, by running ones, which are constants.
+    /// Channels of images, with running statistics, which are constants.
     ByRunning { eps: f64 },
-    /// Rows of a matrix, each by its own.
+    /// Rows of a matrix, each with its own.
     Rows { eps: f64 },
 }
 
-/// The gradients by operations that are recorded: those of the normalization written out.
+/// The gradients, computed with operations that are recorded: those of the normalization written out.
 fn recorded_gradients(ctx: &Ctx<'_>, x: Tensor, weight: Option<Tensor>, norm: Norm) -> Result<Grads> {
     let scaled = weight.is_some();
     let inputs: SmallVec<[Tensor; 2]> = [Some(x), weight].into_iter().flatten().collect();
@@ -371,7 +371,7 @@ fn recorded_gradients(ctx: &Ctx<'_>, x: Tensor, weight: Option<Tensor>, norm: No
         out.to_dtype(dtype)
     })?;
     if grads.len() < ctx.needs.len() {
-        // The shift.
+        // The gradient of the shift.
         let grad = ctx.grad()?;
         grads.push(ctx.when(grads.len(), || match norm {
             Norm::Rows { .. } => grad.sum(0),

@@ -105,7 +105,7 @@ impl Tensor {
     }
 }
 
-/// The loss of input and target from operations that have gradients of gradients.
+/// The loss of input and target, computed with operations that have gradients of gradients.
 fn written_out(
     kind: PointwiseLossKind,
     operands: &[Tensor],
@@ -137,7 +137,7 @@ fn written_out(
     .to_dtype(dtype)
 }
 
-/// The tensors of a loss, locked and broadcast: input, target, then the weights that there are.
+/// The tensors of a loss, locked and broadcast: input, target, then the weights, if any.
 struct Operands<'a> {
     locked: Vec<(Reading<'a>, Layout)>,
 }

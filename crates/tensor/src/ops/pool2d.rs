@@ -241,7 +241,7 @@ impl Tensor {
         Ok((values, Some(indices)))
     }
 
-    /// The gradient of the image that `to` describes, where this tensor is that of its maxima at `indices`.
+    /// The gradient of the image, with memory layout `to`; `self` is the gradient of its maxima at `indices`.
     fn max_unpooled(&self, indices: &Tensor, pool: Pool2d, to: Layout) -> Result<Tensor> {
         let (g, i) = (self.read(), indices.read());
         let out = Tensor::compute_in(self.device(), self.dtype(), to, |backend, out| {
@@ -268,8 +268,8 @@ impl Tensor {
         Ok(described(out, self, ["avg_pool2d", "adaptive_avg_pool2d"], pool, divisor))
     }
 
-    /// The gradient of the image that `to` describes, where this tensor is that of its averages. It is linear, and so the
-    /// averages are its gradient.
+    /// The gradient of the image, with memory layout `to`; `self` is the gradient of its averages. Average pooling is linear,
+    /// so the gradient of this operation is average pooling again.
     fn avg_unpooled(&self, node: &'static str, pool: Pool2d, divisor: PoolDivisor, to: Layout) -> Result<Tensor> {
         let g = self.read();
         let out = Tensor::compute_in(self.device(), self.dtype(), to, |backend, out| {

@@ -368,8 +368,9 @@ fn dims_of(mask: &[bool; MAX_RANK], rank: usize) -> smallvec::SmallVec<[usize; M
     (0..rank).filter(|&dim| mask[dim]).collect()
 }
 
-/// [`product_of_others`] by operations whose own gradients are right where elements are 0 as well: the product of the
-/// elements before each, times that of those after it, both by `log2(n)` rounds of products with what is twice as far away.
+/// [`product_of_others`], computed with operations whose gradients are also right for elements that are 0: for each
+/// element, the product of all elements before it times the product of those after it, each by a scan of `log2(n)` rounds
+/// in which the distance between factors doubles.
 fn smooth_product_of_others(x: &Tensor, mask: &[bool; MAX_RANK]) -> Result<Tensor> {
     let reduced = dims_of(mask, x.rank());
     if reduced.is_empty() || x.numel() == 0 {
@@ -398,7 +399,7 @@ fn smooth_product_of_others(x: &Tensor, mask: &[bool; MAX_RANK]) -> Result<Tenso
     before(&rows)?.mul(&after)?.reshape(permuted.shape())?.permute(&inverse[..])
 }
 
-/// For every element the product of the other elements of its group, also where some are 0.
+/// For every element, the product of the other elements of its group, even if some are 0.
 fn product_of_others(x: &Tensor, mask: &[bool; MAX_RANK]) -> Result<Tensor> {
     let dims = dims_of(mask, x.rank());
     let is_zero = x.eq(0)?;

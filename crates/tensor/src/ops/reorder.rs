@@ -81,7 +81,7 @@ impl Tensor {
         Ok(out.described("roll", || [("dims", (&rolled[..]).into()), ("shifts", by.into()), ("flat", flat.into())]))
     }
 
-    /// A gradient moved by as much the other way, which is recorded where the pass is.
+    /// A gradient rolled back by the same amount, recorded if the pass is.
     fn rolled_back(&self, flat: bool, dims: &[(usize, i64)]) -> Result<Tensor> {
         let back: SmallVec<[(usize, i64); MAX_RANK]> =
             dims.iter().rev().map(|&(dim, by)| (dim, by.saturating_neg())).collect();

@@ -21,7 +21,7 @@ impl Rhs {
         }
     }
 
-    /// A tensor of half precision in `f32`; what is something else as it is.
+    /// A half-precision tensor converted to `f32`; anything else unchanged.
     pub(crate) fn widened(&self) -> kiln_backend::Result<Rhs> {
         match self {
             Rhs::Tensor(tensor) => tensor.widened().map(Rhs::Tensor),
