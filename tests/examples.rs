@@ -31,7 +31,7 @@ fn example(name: &str) -> PathBuf {
     let profile = tests.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
     if !program.exists() {
-        let build = ["build", "-p", "kiln", "--features", "images,onnx,pth,tensorboard", "--example", name];
+        let build = ["build", "-p", "kiln", "--features", "images,onnx,plans,pth,tensorboard", "--example", name];
         let status = Command::new(env!("CARGO")).args(build).status().unwrap();
         assert!(status.success());
     }
@@ -303,5 +303,46 @@ fn device_info_reports_with_and_without_a_device() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
         assert!(text.contains("cuda:0 ") && text.contains("open: "), "{text}");
+    }
+}
+
+/// With NVIDIA's cuDNN; without it the example says what is missing.
+#[test]
+fn compile_plans_writes_what_the_library_takes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().to_str().unwrap();
+    let lenet = |more: &[&str]| {
+        let args = ["lenet", "--device", "h100,a100", "--batch", "64,7", "--dtype", "f32,bf16"];
+        let output = run("compile_plans", &[&args[..], &["--output", output], more].concat());
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
+    };
+    let (passed, text) = lenet(&[]);
+    if !passed && text.contains("cuDNN was not found") {
+        assert!(env::var_os("KILN_REQUIRE_CUDNN").is_none(), "{text}");
+        assert!(text.contains("pip install nvidia-cudnn"), "{text}");
+        return eprintln!("skipped: {text}");
+    }
+    assert!(passed, "{text}");
+    // Two layers, of which the first has no gradient of its input; dtypes, batches, devices.
+    assert_eq!(text.matches("5 convolutions, 5 plans of cuDNN").count(), 8, "{text}");
+    // The second time each is read, and given to the library.
+    let (passed, text) = lenet(&[]);
+    assert!(passed && text.matches("5 convolutions, 0 plans of cuDNN").count() == 8, "{text}");
+    let (passed, text) = lenet(&["--inference"]);
+    assert!(passed && text.matches("2 convolutions, 0 plans of cuDNN").count() == 8, "{text}");
+    let small =
+        ["resnet18", "--image-size", "32", "--inference", "--layout", "nhwc", "--batch", "8", "--device", "h100"];
+    let text = run("compile_plans", &[&small[..], &["--output", output]].concat()).stdout;
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains(" convolutions, 12 plans of cuDNN") && !text.contains("none: "), "{text}");
+    for (args, expect) in [
+        (["lenet", "--device", "h10", "--batch", "64"], "h10 is neither one of a100, "),
+        (["lenet", "--device", "/", "--batch", "64"], "nor a file"),
+        (["lenet", "--device", "h100", "--batch", "0"], "at least one image"),
+    ] {
+        let output = run("compile_plans", &args);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(expect), "{text}");
     }
 }

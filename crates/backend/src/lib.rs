@@ -30,6 +30,7 @@ mod shape;
 mod testing;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod unary_table;
+mod user_dir;
 
 pub use half;
 
@@ -50,3 +51,4 @@ pub use settings::{
     set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms, with_tf32,
 };
 pub use shape::{MAX_RANK, Shape};
+pub use user_dir::cache_dir;

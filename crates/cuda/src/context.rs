@@ -8,7 +8,7 @@ use std::{
 use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute};
 use kiln_backend::{Error, ErrorKind, Result};
 
-use crate::{error::CudaError, libs::Driver};
+use crate::{error::CudaError, libs::Driver, plan_cache::DeviceKind};
 
 /// `CUDA_ERROR_OUT_OF_MEMORY`
 pub(crate) const OUT_OF_MEMORY: u32 = 2;
@@ -112,6 +112,12 @@ impl Context {
 }
 
 impl DeviceInfo {
+    /// What plans of convolutions depend on.
+    pub(crate) fn kind(&self) -> DeviceKind {
+        let DeviceInfo { name, compute_capability, multiprocessors, .. } = self;
+        DeviceKind { name: name.clone(), compute_capability: *compute_capability, multiprocessors: *multiprocessors }
+    }
+
     /// The properties of the device with this index, which need not be open.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use crate::{
     page_locked::Pages,
     params::{GeneratorState, Status},
     pinned::{Downloads, Record, Uploads},
+    plan_cache::PlanCache,
     stream::Stream,
 };
 
@@ -200,9 +201,14 @@ impl Device {
         self.stream.context.bind()?;
         let made = match self.convolutions.get() {
             Some(made) => return Ok(made),
-            None => Dnn::new(library, self.stream, self.memory, self.info.total_memory)?,
+            None => Dnn::new(library, self.stream, self.memory, &self.info)?,
         };
         Ok(self.convolutions.get_or_init(|| made))
+    }
+
+    /// What became of plans that are kept between processes, if this one convolves and they are.
+    pub(crate) fn kept_plans(&self) -> Option<String> {
+        self.convolutions.get()?.cache.as_ref().map(PlanCache::describe)
     }
 
     /// What the device's kernels are loaded from, for the report.

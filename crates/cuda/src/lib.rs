@@ -6,7 +6,8 @@
 //!   for pinned CPU tensors.
 //! - `images` chooses among the compiled images of `kernels/`, and `modules` loads them; `launch` and `params` mirror
 //!   their signatures and structs.
-//! - `gemm` plans matrix products for cuBLASLt, `conv` convolutions for cuDNN.
+//! - `gemm` plans matrix products for cuBLASLt, `conv` convolutions for cuDNN. `plan_cache` keeps cuDNN's plans for later
+//!   processes, and `described` builds them for devices that are not present.
 //! - `report` lists all of this, what is missing, and which `fallbacks` were taken.
 //! - `device` owns all of it, and `ops` implements the primitives, one file per family.
 //!
@@ -16,6 +17,7 @@ mod alloc;
 mod context;
 mod conv;
 mod copies;
+mod described;
 mod device;
 mod error;
 mod event;
@@ -31,17 +33,19 @@ mod ops;
 mod page_locked;
 pub mod params;
 mod pinned;
+mod plan_cache;
 mod plan_limit;
 mod report;
 mod stream;
 mod view;
 
-/// Convolution plans for described devices, for the tests against the real cuDNN.
+/// Convolution plans for described devices: built ahead of time, and for the tests against the real cuDNN.
 #[doc(hidden)]
 pub mod convolution_plans {
-    pub use crate::conv::{
-        described::{DescribedDevice, Planned},
-        problem::{Direction, Format, Problem},
+    pub use crate::{
+        conv::problem::{Direction, Format, Problem},
+        described::{DescribedDevice, Planned, devices::DEVICES, problems, stub},
+        plan_cache::{DeviceKind, PlanCache},
     };
 }
 

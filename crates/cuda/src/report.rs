@@ -13,7 +13,7 @@ use crate::{
     context::{self, DeviceInfo},
     device, fallbacks,
     libs::{self, Driver, Libraries, release},
-    modules,
+    modules, plan_cache,
 };
 
 /// Describes the driver, each GPU, cuBLASLt, cuDNN and NVRTC, and the kernels that Kiln uses; what is missing, with
@@ -49,6 +49,7 @@ pub fn report() -> String {
             Err(reason) => lines.missing("libraries", &reason),
         },
     }
+    lines.line("plans", format_args!("of convolutions: {}", plan_cache::location()));
     for (text, count) in fallbacks::notes() {
         lines.line("fallback", format_args!("{count} times: {text}"));
     }
@@ -99,6 +100,9 @@ impl Lines {
         }
         if let Some(open) = device::opened(index) {
             self.line("", format_args!("open: kernels {}", open.0.loaded_kernels()));
+            if let Some(text) = open.0.kept_plans() {
+                self.line("", format_args!("open: plans of convolutions: {text}"));
+            }
             let stats = open.0.memory.stats();
             self.line("", format_args!("open: {} in use, {} held", Bytes(stats.allocated), Bytes(stats.reserved)));
         }
@@ -154,7 +158,7 @@ mod tests {
     fn it_has_a_line_for_everything_and_says_what_is_missing() {
         let text = report();
         println!("{text}");
-        for what in ["driver", "kernels"] {
+        for what in ["driver", "kernels", "plans"] {
             assert!(text.lines().any(|line| line.starts_with(what)), "{what} is not in:\n{text}");
         }
         // Even without a driver, the report names the libraries, or where they were searched for.

@@ -41,7 +41,6 @@ mod save;
 mod sharded;
 mod source;
 mod tensor_file;
-mod user_dir;
 
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian, and kiln-io copies their bytes as they are");

@@ -30,6 +30,9 @@ const OF_CARGO: [&str; 4] = ["test", "run", "bench", "nextest"];
 /// The variable with a comma-separated list of libraries or functions to leave out.
 const WITHOUT: &str = "KILN_SIM_WITHOUT";
 
+/// Where the framework keeps plans of convolutions.
+const PLAN_CACHE: &str = "KILN_PLAN_CACHE";
+
 pub fn main() -> ExitCode {
     let mut words: Vec<_> = env::args_os().skip(1).collect();
     let mut option = |name: &str, length: usize| -> Option<Vec<OsString>> {
@@ -94,6 +97,10 @@ fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Res
     command.args(&words[1..]);
     command.env("LD_LIBRARY_PATH", env::join_paths(path).map_err(io::Error::other)?);
     command.env("KILN_SIM_REPORT", &reports);
+    // What an earlier run has found would change what this one calls.
+    if env::var_os(PLAN_CACHE).is_none() {
+        command.env(PLAN_CACHE, "0");
+    }
     // For tests that run a part of themselves on a faulty device.
     command.env("KILN_SIM_RUNNER", &own);
     command.env_remove(WITHOUT);

@@ -4,10 +4,10 @@
 //!
 //! They are looked for in the active Python environment. Without them the tests pass, unless `KILN_REQUIRE_HEADERS` is
 //! set.
-#[path = "../../cuda/tests/cudnn_plans/devices.rs"]
+#[path = "../../cuda/src/described/devices.rs"]
 #[allow(dead_code, reason = "the table of plans has names for them")]
 mod devices;
-#[path = "../../cuda/tests/cudnn_plans/stub.rs"]
+#[path = "../../cuda/src/described/stub.rs"]
 mod stub;
 
 use std::ffi::c_void;
@@ -457,7 +457,7 @@ fn random_graphs_are_answered_as_by_the_real_library() {
     if !library.exists() && env::var_os("KILN_REQUIRE_HEADERS").is_none() {
         return;
     }
-    stub::load();
+    stub::load().unwrap();
     let (own, real) = (Functions::open(&simulator()), Functions::open(&library));
     let described = |of: &Functions| {
         let mut asked = Asked { of, made: Vec::new(), answers: Vec::new(), whole: true, device: 0 };
@@ -500,4 +500,172 @@ fn random_graphs_are_answered_as_by_the_real_library() {
         differences.len(),
         differences[..differences.len().min(40)].join("\n")
     );
+}
+
+/// A plan's text as each library writes it; with a heuristic, the first proposal that can be finalized.
+fn plan_text(asked: &mut Asked, fused: bool, direction: usize) -> Vec<u8> {
+    let graph = plain_graph(asked, fused, direction);
+    for mode in [3, 2] {
+        let heuristic = asked.create(4);
+        asked.set(heuristic, 201, DESCRIPTOR, &[graph]);
+        asked.set(heuristic, 200, HEURISTIC_MODE, &[mode]);
+        asked.set(heuristic, 204, DESCRIPTOR, &[asked.device]);
+        assert!(asked.finalize("a heuristic", heuristic), "{:?}", asked.answers);
+        let mut returned = 0;
+        let mut configs = [(); 8].map(|()| asked.create(3));
+        // SAFETY: there is room for as many.
+        unsafe { (asked.of.get)(heuristic, 202, DESCRIPTOR, 8, &raw mut returned, configs.as_mut_ptr().cast()) };
+        for config in &configs[..returned as usize] {
+            let plan = asked.create(5);
+            asked.set(plan, 401, DESCRIPTOR, &[*config]);
+            asked.set(plan, 407, DESCRIPTOR, &[asked.device]);
+            if asked.finalize("a plan", plan) {
+                return text_of(asked, plan);
+            }
+        }
+    }
+    panic!("no plan: {:?}", asked.answers);
+}
+
+fn text_of(asked: &Asked, plan: usize) -> Vec<u8> {
+    let mut count = 0;
+    // SAFETY: only the length is written, and then as many bytes as there is room for.
+    unsafe {
+        assert_eq!((asked.of.get)(plan, 405, CHAR, 0, &raw mut count, std::ptr::null_mut()), 0);
+        let mut text = vec![0u8; count as usize];
+        assert_eq!((asked.of.get)(plan, 405, CHAR, count, &raw mut count, text.as_mut_ptr().cast()), 0);
+        text.truncate(count as usize);
+        text
+    }
+}
+
+/// A convolution of 2 images, with a bias and ReLU if it is fused.
+fn plain_graph(asked: &mut Asked, fused: bool, direction: usize) -> usize {
+    let tensor = |asked: &mut Asked, uid: i64, dims: [i64; 4], data: i32, is_virtual: bool| {
+        let desc = asked.create(17);
+        let [_, c, h, w] = dims;
+        asked.set(desc, 906, INT64, &[uid]);
+        asked.set(desc, 901, DATA_TYPE, &[data]);
+        asked.set(desc, 902, INT64, &dims);
+        asked.set(desc, 903, INT64, &[h * w * c, 1, w * c, c]);
+        asked.set(desc, 900, INT64, &[16i64]);
+        if is_virtual {
+            asked.set(desc, 907, BOOLEAN, &[true]);
+        }
+        asked.finalize("a tensor", desc);
+        desc
+    };
+    let [x, w, y] = [(1, [2, 16, 9, 8]), (2, [24, 16, 3, 3]), (3, [2, 24, 9, 8])]
+        .map(|(uid, dims)| tensor(asked, uid, dims, 2, false));
+    let rule = asked.create(1);
+    asked.set(rule, 100, DATA_TYPE, &[0i32]);
+    asked.set(rule, 101, CONVOLUTION_MODE, &[1i32]);
+    asked.set(rule, 106, INT64, &[2i64]);
+    [102, 103, 104, 105].iter().for_each(|attribute| asked.set(rule, *attribute, INT64, &[1i64, 1]));
+    asked.finalize("a convolution", rule);
+    let (kind, [to_x, to_w, to_y, to_rule, alpha, beta]) = [
+        (10, [704, 703, 705, 702, 700, 701]),
+        (12, [710, 709, 711, 708, 706, 707]),
+        (11, [716, 715, 717, 714, 712, 713]),
+    ][direction];
+    let between = [10, 11].map(|uid| fused.then(|| tensor(asked, uid, [2, 24, 9, 8], 0, true)));
+    let operation = asked.create(kind);
+    for (attribute, part) in [(to_x, x), (to_w, w), (to_y, between[0].unwrap_or(y)), (to_rule, rule)] {
+        asked.set(operation, attribute, DESCRIPTOR, &[part]);
+    }
+    asked.set(operation, alpha, FLOAT, &[1.0f32]);
+    asked.set(operation, beta, FLOAT, &[0.0f32]);
+    asked.finalize("an operation", operation);
+    let mut operations = vec![operation];
+    if let [Some(sum), Some(biased)] = between {
+        let bias = tensor(asked, 4, [1, 24, 1, 1], 2, false);
+        for (mode, x, b, y) in [(0, sum, Some(bias), biased), (100, biased, None, y)] {
+            let rule = asked.create(0);
+            asked.set(rule, 0, POINTWISE_MODE, &[mode]);
+            asked.set(rule, 1, DATA_TYPE, &[0i32]);
+            asked.finalize("a pointwise rule", rule);
+            let operation = asked.create(13);
+            for (attribute, part) in [(750, Some(rule)), (751, Some(x)), (752, b), (753, Some(y))] {
+                part.into_iter().for_each(|part| asked.set(operation, attribute, DESCRIPTOR, &[part]));
+            }
+            asked.finalize("a pointwise operation", operation);
+            operations.push(operation);
+        }
+    }
+    let graph = asked.create(15);
+    asked.set(graph, 801, DESCRIPTOR, &operations);
+    assert!(asked.finalize("a graph", graph), "{:?}", asked.answers);
+    graph
+}
+
+/// What a library answers to a text as a plan for its device.
+fn status_of(asked: &mut Asked, text: &[u8]) -> u32 {
+    let plan = asked.create(5);
+    asked.set(plan, 407, DESCRIPTOR, &[asked.device]);
+    asked.set(plan, 405, CHAR, text);
+    // SAFETY: a descriptor.
+    unsafe { (asked.of.finalize)(plan) }
+}
+
+#[test]
+fn texts_of_plans_are_taken_as_by_the_real_library() {
+    let Some([dnn, _]) = wheels() else { return };
+    let library = dnn.join("lib/libcudnn.so.9");
+    if !library.exists() && env::var_os("KILN_REQUIRE_HEADERS").is_none() {
+        return;
+    }
+    stub::load().unwrap();
+    let (own, real) = (Functions::open(&simulator()), Functions::open(&library));
+    let open = |of| Asked { of, made: Vec::new(), answers: Vec::new(), whole: true, device: 0 };
+    let described = |asked: &mut Asked, device: usize| {
+        let desc = asked.create(38);
+        asked.set(desc, 2702, CHAR, (devices::DEVICES[device].json() + "\0").as_bytes());
+        assert!(asked.finalize("a device", desc));
+        desc
+    };
+    let mut both = [open(&own), open(&real)];
+    for asked in &mut both {
+        asked.device = described(asked, 3);
+    }
+    for (fused, direction) in [(false, 0), (true, 0), (false, 1), (false, 2)] {
+        let [of_own, of_real] = both.each_mut().map(|asked| plan_text(asked, fused, direction));
+        // The simulator takes what the real library writes. (The other way, engines differ.)
+        let [own, real] = &mut both;
+        assert_eq!(
+            [status_of(own, &of_own), status_of(own, &of_real), status_of(real, &of_real)],
+            [0; 3],
+            "{direction}"
+        );
+        let text = String::from_utf8(of_real.clone()).unwrap();
+        let version = text.split([':', ',']).nth(1).unwrap();
+        let spoilt = [
+            String::new(),
+            "no JSON".into(),
+            "[]".into(),
+            "{}".into(),
+            text[..text.len() / 2].into(),
+            text.replace(version, "91900"),
+            text.replace("\"schemaVersion\":4", "\"schemaVersion\":3"),
+            text.replace("\"multiProcessorCount\":132", "\"multiProcessorCount\":114"),
+            text.replace("\"deviceVer\":900", "\"deviceVer\":800"),
+            text.replace("\"stride\":[1,1]", "\"stride\":[2,2]"),
+            text.replace("[24,16,3,3]", "[24,8,3,3]"),
+            text.replace("engineId", "engine"),
+            text.replace("GPUProfile", "Profile"),
+        ];
+        for text in spoilt {
+            let [got, want] = both.each_mut().map(|asked| status_of(asked, text.as_bytes()));
+            assert!(want != 0 && got == want, "{got}, the real library {want}: {text}");
+        }
+        // A device of another kind.
+        let mut statuses = both.each_mut().map(|asked| {
+            let other = described(asked, 0);
+            let own = std::mem::replace(&mut asked.device, other);
+            let status = status_of(asked, &of_real);
+            asked.device = own;
+            status
+        });
+        statuses.sort_unstable();
+        assert_eq!(statuses, [3007; 2]);
+    }
 }

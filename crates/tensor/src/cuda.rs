@@ -8,6 +8,14 @@ pub fn report() -> String {
     crate::device::cuda_report()
 }
 
+/// Plans of convolutions for devices that need not be there: for `examples/compile_plans.rs`.
+#[cfg(feature = "plans")]
+#[doc(hidden)]
+pub mod plans {
+    pub use kiln_backend::{Conv2dCall, with_conv2d_calls};
+    pub use kiln_cuda::convolution_plans::*;
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -1,5 +1,6 @@
 //! Two-dimensional convolution and its gradients.
 
+use super::conv2d_calls::{Conv2dDirection, note};
 use crate::{
     backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, has_shape, is_float},
@@ -158,11 +159,15 @@ pub struct Conv2dGradWeightArgs<'a> {
 impl Arguments for Conv2dArgs<'_> {
     fn check(&self) -> Result<()> {
         const OP: &str = "conv2d";
-        let Conv2dArgs { rule, x, w, bias, out, .. } = self;
+        let Conv2dArgs { rule, x, w, bias, relu, out } = self;
         rule.check(OP, (x.layout, x.dtype()), (w.layout, w.dtype()), (out.layout, out.dtype()))?;
-        let Some(bias) = bias else { return Ok(()) };
-        has_dtype(OP, x.dtype(), bias.dtype())?;
-        has_shape(OP, "a bias [O]", bias.layout, &w.layout.dims()[..1])
+        if let Some(bias) = bias {
+            has_dtype(OP, x.dtype(), bias.dtype())?;
+            has_shape(OP, "a bias [O]", bias.layout, &w.layout.dims()[..1])?;
+        }
+        let bias_relu = bias.is_some() && *relu;
+        note(Conv2dDirection::Forward, *rule, x.dtype(), [x.layout, w.layout, out.layout], bias_relu);
+        Ok(())
     }
 }
 
@@ -170,7 +175,9 @@ impl Arguments for Conv2dGradInputArgs<'_> {
     fn check(&self) -> Result<()> {
         let Conv2dGradInputArgs { rule, grad, w, out } = self;
         let y = (grad.layout, grad.dtype());
-        rule.check("conv2d_grad_input", (out.layout, out.dtype()), (w.layout, w.dtype()), y)
+        rule.check("conv2d_grad_input", (out.layout, out.dtype()), (w.layout, w.dtype()), y)?;
+        note(Conv2dDirection::GradInput, *rule, w.dtype(), [out.layout, w.layout, grad.layout], false);
+        Ok(())
     }
 }
 
@@ -178,7 +185,9 @@ impl Arguments for Conv2dGradWeightArgs<'_> {
     fn check(&self) -> Result<()> {
         let Conv2dGradWeightArgs { rule, grad, x, out } = self;
         let y = (grad.layout, grad.dtype());
-        rule.check("conv2d_grad_weight", (x.layout, x.dtype()), (out.layout, out.dtype()), y)
+        rule.check("conv2d_grad_weight", (x.layout, x.dtype()), (out.layout, out.dtype()), y)?;
+        note(Conv2dDirection::GradWeight, *rule, x.dtype(), [x.layout, out.layout, grad.layout], false);
+        Ok(())
     }
 }
 

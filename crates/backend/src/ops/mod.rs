@@ -5,6 +5,7 @@ mod arg_reduce;
 mod binary;
 mod class_loss;
 mod conv2d;
+mod conv2d_calls;
 mod copy;
 mod dropout;
 mod fill;
@@ -33,6 +34,7 @@ pub use class_loss::{
     Reduction,
 };
 pub use conv2d::{Conv2d, Conv2dArgs, Conv2dBackend, Conv2dExtents, Conv2dGradInputArgs, Conv2dGradWeightArgs};
+pub use conv2d_calls::{Conv2dCall, Conv2dDirection, with_conv2d_calls};
 pub use copy::CopyBackend;
 pub use dropout::{DropoutArgs, DropoutBackend};
 pub use fill::{Arange, FillBackend};

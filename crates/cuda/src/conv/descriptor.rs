@@ -70,6 +70,7 @@ pub(crate) mod attribute {
     pub(crate) const PLAN_HANDLE: u32 = 400;
     pub(crate) const PLAN_ENGINE_CONFIG: u32 = 401;
     pub(crate) const PLAN_WORKSPACE_SIZE: u32 = 402;
+    pub(crate) const PLAN_JSON: u32 = 405;
     pub(crate) const PLAN_DEVICE_PROPERTIES: u32 = 407;
     pub(crate) const OPERATION_POINTWISE: u32 = 750;
     pub(crate) const OPERATION_POINTWISE_X: u32 = 751;
@@ -232,14 +233,25 @@ impl Descriptor {
         Ok(&room[..count])
     }
 
-    /// How many descriptors an attribute can have.
-    pub(crate) fn count(&self, name: u32) -> Result<usize, Failed> {
+    fn length(&self, name: u32, kind: c_uint) -> Result<usize, Failed> {
         let mut count = 0;
         // SAFETY: nothing but the number is written.
-        let code =
-            unsafe { (self.library.get_attribute)(self.raw, name, DESCRIPTOR, 0, &raw mut count, ptr::null_mut()) };
+        let code = unsafe { (self.library.get_attribute)(self.raw, name, kind, 0, &raw mut count, ptr::null_mut()) };
         check(self.library, "cudnnBackendGetAttribute", code)?;
         Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    /// How many descriptors an attribute has, at most.
+    pub(crate) fn count(&self, name: u32) -> Result<usize, Failed> {
+        self.length(name, DESCRIPTOR)
+    }
+
+    /// An attribute that is text.
+    pub(crate) fn text(&self, name: u32) -> Result<Vec<u8>, Failed> {
+        let mut text = vec![0; self.length(name, u8::TYPE)?];
+        let length = self.get(name, &mut text)?.len();
+        text.truncate(length);
+        Ok(text)
     }
 
     pub(crate) fn number(&self, name: u32) -> Result<i64, Failed> {

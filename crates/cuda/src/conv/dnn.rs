@@ -11,25 +11,17 @@ use super::{
     descriptor::{Failed, check},
     graph::uid,
     plan::{Candidate, Plan, Target, candidates},
-    problem::{Direction, Problem},
+    problem::{Addresses, Direction, Problem},
 };
 use crate::{
+    context::DeviceInfo,
     fallbacks,
     libs::{Cudnn, Failure},
     memory::DeviceMemory,
+    plan_cache::PlanCache,
     plan_limit::max_plans,
     stream::{Stream, Timer},
 };
-
-/// The addresses of a call: the layer's input images, the filter, the output images, the bias. Which of them is written
-/// depends on the direction.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Addresses {
-    pub(crate) x: u64,
-    pub(crate) w: u64,
-    pub(crate) y: u64,
-    pub(crate) bias: u64,
-}
 
 /// The outcome of a call.
 #[derive(Debug)]
@@ -53,8 +45,11 @@ struct Entry {
     reason: Option<Failed>,
     /// Whether the lack of a plan has been noted in the report.
     noted: bool,
-    /// Whether candidates were dropped after a plan had worked: they take memory, and can be requested again.
+    /// Whether candidates were dropped after a plan had worked: they take memory, and can be requested again. So can those
+    /// that a plan from the cache stands for.
     is_trimmed: bool,
+    /// The first plan is in the cache.
+    is_kept: bool,
 }
 
 /// A device's handle with its plans.
@@ -64,6 +59,8 @@ pub(crate) struct Dnn {
     handle: cudnnHandle_t,
     /// The limit on a plan's workspace in bytes, unless no plan takes less.
     workspace_limit: usize,
+    /// Plans of earlier processes, unless the cache is off.
+    pub(crate) cache: Option<PlanCache>,
     /// Also held during a call: a handle serves one thread at a time.
     entries: Mutex<FxHashMap<Problem, Entry>>,
 }
@@ -83,12 +80,12 @@ fn lacks_memory<T>(memory: &DeviceMemory, result: &Result<T, Failed>) -> bool {
 }
 
 impl Dnn {
-    /// A handle whose work goes to `stream`, whose context must be current, on a device with this much memory.
+    /// A handle whose work goes to `stream`, whose context must be current, on this device.
     pub(crate) fn new(
         library: &'static Cudnn,
         stream: &Stream,
         memory: &'static DeviceMemory,
-        total_memory: usize,
+        info: &DeviceInfo,
     ) -> Result<Dnn> {
         let mut handle = ptr::null_mut();
         let create = || {
@@ -96,8 +93,9 @@ impl Dnn {
             check(library, "cudnnCreate", unsafe { (library.create)(&raw mut handle) })
         };
         let created = memory.with_room(create, |made| lacks_memory(memory, made));
-        let workspace_limit = total_memory / WORKSPACE_SHARE;
-        let dnn = Dnn { library, memory, handle, workspace_limit, entries: Mutex::default() };
+        let workspace_limit = info.total_memory / WORKSPACE_SHARE;
+        let cache = library.version().and_then(|version| PlanCache::open(version, &info.kind()));
+        let dnn = Dnn { library, memory, handle, workspace_limit, cache, entries: Mutex::default() };
         // SAFETY: a stream of the current context, which lives as long as the process.
         let set = || check(library, "cudnnSetStream", unsafe { (library.set_stream)(handle, stream.raw().cast()) });
         created.and_then(|()| set()).map_err(|failed| dnn.error("this device", failed))?;
@@ -136,14 +134,17 @@ impl Dnn {
             if entries.len() >= max_plans() {
                 entries.clear();
             }
-            // SAFETY: by this function's contract.
-            let entry = unsafe { self.entry(stream, problem, at, &mut aside)? };
+            let entry = match self.kept(problem) {
+                Some(plan) => Entry { plans: vec![plan], is_trimmed: true, is_kept: true, ..Entry::default() },
+                // SAFETY: by this function's contract.
+                None => unsafe { self.entry(stream, problem, at, &mut aside)? },
+            };
             entries.insert(*problem, entry);
         }
         let Some(entry) = entries.get_mut(problem) else { return Ok(Outcome::NoPlan(self.nothing(problem, None))) };
         // SAFETY: by this function's contract.
         let mut queued = unsafe { self.execute(stream, problem, entry, at, &mut aside) };
-        if entry.is_trimmed && !matches!(queued, Ok(true)) {
+        if entry.is_trimmed && !matches!(queued, Ok(Some(_))) {
             // SAFETY: as above.
             unsafe {
                 *entry = self.entry(stream, problem, at, &mut aside)?;
@@ -155,9 +156,14 @@ impl Dnn {
             entries.remove(problem);
             return queued.map(|_| Outcome::Queued);
         }
-        if matches!(queued, Ok(true)) {
+        if let Ok(Some(used)) = queued {
             entry.is_trimmed |= !entry.rest.is_empty();
             entry.rest = VecDeque::new();
+            // One that had to do for want of memory is not for the next process.
+            if !entry.is_kept && used == 0 {
+                entry.is_kept = true;
+                self.keep(problem, &entry.plans[0]);
+            }
             return Ok(Outcome::Queued);
         }
         let reason = match entry.reason.clone() {
@@ -198,7 +204,24 @@ impl Dnn {
         Error::unsupported(operation_name(problem.direction), format!("cuda:{}", self.memory.device_index()), reason)
     }
 
-    /// Queues the best plan that there is memory for and that the library accepts; returns `false` if there is none.
+    /// The plan of an earlier process, or one that was built ahead of time.
+    fn kept(&self, problem: &Problem) -> Option<Plan> {
+        let cache = self.cache.as_ref()?;
+        let text = cache.read(problem)?;
+        let plan = Plan::from_text(self.library, Target::Handle(self.handle), problem, &text);
+        plan.map_err(|reason| cache.refuse(problem, reason)).ok()
+    }
+
+    fn keep(&self, problem: &Problem, plan: &Plan) {
+        if let Some(cache) = &self.cache
+            && let Ok(text) = plan.text()
+        {
+            cache.write(problem, &text);
+        }
+    }
+
+    /// Queues the best plan that there is memory for and that the library accepts; returns its index, or `None` if there is
+    /// none.
     ///
     /// # Safety
     /// As for [`run`](Dnn::run).
@@ -209,7 +232,7 @@ impl Dnn {
         entry: &mut Entry,
         at: Addresses,
         aside: &mut impl FnMut(usize) -> Result<(u64, W)>,
-    ) -> Result<bool> {
+    ) -> Result<Option<usize>> {
         let name = operation_name(problem.direction);
         let (mut i, mut no_memory) = (0, None);
         // The smallest workspace among the plans that there was no memory for.
@@ -237,7 +260,7 @@ impl Dnn {
             // SAFETY: by this function's contract.
             let queue = || unsafe { self.queue(problem, &entry.plans[i], at, workspace) };
             match self.with_room(queue) {
-                Ok(()) => return stream.queued(name).map(|()| true),
+                Ok(()) => return stream.queued(name).map(|()| Some(i)),
                 Err(failed) => {
                     entry.plans.remove(i);
                     self.note(stream, problem, entry, failed)?;
@@ -246,7 +269,7 @@ impl Dnn {
         }
         match no_memory {
             Some(error) if entry.reason.is_none() || !entry.plans.is_empty() => Err(error),
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 

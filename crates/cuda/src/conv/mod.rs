@@ -2,9 +2,8 @@
 //! graph (`graph`), to its plans (`plan`), and the cached plans of a device (`dnn`). `descriptor` wraps the library's
 //! descriptors.
 
-pub(crate) mod described;
-mod descriptor;
+pub(crate) mod descriptor;
 pub(crate) mod dnn;
 mod graph;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod problem;

@@ -29,15 +29,16 @@ pub(crate) struct Engine {
     pub(crate) behavior: Vec<BehaviorNote>,
 }
 
+/// That the library hands out nothing where something must be.
+const NO_ENGINE: Failed = Failed { call: "cudnnBackendGetAttribute", code: 4000, said: String::new() };
+
 /// More notes than any engine has.
 const MAX_NOTES: usize = 32;
 
 impl Engine {
     fn of(config: &Descriptor) -> Result<Engine, Failed> {
         let engines = config.descriptors(attribute::ENGINE_CONFIG_ENGINE, Kind::Engine, 1)?;
-        let Some(engine) = engines.first() else {
-            return Err(Failed { call: "cudnnBackendGetAttribute", code: 4000, said: "no engine".into() });
-        };
+        let engine = engines.first().ok_or(NO_ENGINE)?;
         let (mut numerical, mut behavior) = ([NumericalNote(0); MAX_NOTES], [BehaviorNote(0); MAX_NOTES]);
         Ok(Engine {
             index: engine.number(attribute::ENGINE_GLOBAL_INDEX)?,
@@ -154,18 +155,55 @@ pub(crate) struct Plan {
 impl Candidate {
     pub(crate) fn plan(&self, library: &'static Cudnn, target: Target) -> Result<Plan, Failed> {
         let plan =
-            Descriptor::new(library, Kind::Plan)?.set_descriptors(attribute::PLAN_ENGINE_CONFIG, &[&self.config])?;
-        let plan = match target {
-            Target::Handle(handle) => plan.set(attribute::PLAN_HANDLE, &[handle])?,
-            Target::Described(device) => plan.set_descriptors(attribute::PLAN_DEVICE_PROPERTIES, &[device])?,
-        };
-        let desc = plan.finalize()?;
-        let workspace = usize::try_from(desc.number(attribute::PLAN_WORKSPACE_SIZE)?).unwrap_or(usize::MAX);
-        Ok(Plan { desc, engine: self.engine.clone(), workspace })
+            Plan::unfinished(library, target)?.set_descriptors(attribute::PLAN_ENGINE_CONFIG, &[&self.config])?;
+        Plan::finished(plan, self.engine.clone())
     }
 }
 
 impl Plan {
+    fn unfinished(library: &'static Cudnn, target: Target) -> Result<Descriptor, Failed> {
+        let plan = Descriptor::new(library, Kind::Plan)?;
+        match target {
+            Target::Handle(handle) => plan.set(attribute::PLAN_HANDLE, &[handle]),
+            Target::Described(device) => plan.set_descriptors(attribute::PLAN_DEVICE_PROPERTIES, &[device]),
+        }
+    }
+
+    fn finished(desc: Descriptor, engine: impl Into<Option<Engine>>) -> Result<Plan, Failed> {
+        let desc = desc.finalize()?;
+        let engine = match engine.into() {
+            Some(engine) => engine,
+            None => {
+                let configs = desc.descriptors(attribute::PLAN_ENGINE_CONFIG, Kind::EngineConfig, 1)?;
+                Engine::of(configs.first().ok_or(NO_ENGINE)?)?
+            }
+        };
+        let workspace = usize::try_from(desc.number(attribute::PLAN_WORKSPACE_SIZE)?).unwrap_or(usize::MAX);
+        Ok(Plan { desc, engine, workspace })
+    }
+
+    /// The plan of this text, which may have come from anywhere.
+    ///
+    /// # Errors
+    /// If the library does not accept it, e.g. because it is of another version or device, or `problem` may not use its engine.
+    pub(crate) fn from_text(
+        library: &'static Cudnn,
+        target: Target,
+        problem: &Problem,
+        text: &[u8],
+    ) -> Result<Plan, String> {
+        let plan = Plan::unfinished(library, target)
+            .and_then(|plan| plan.set(attribute::PLAN_JSON, text))
+            .and_then(|plan| Plan::finished(plan, None))
+            .map_err(|failed| failed.to_string())?;
+        if plan.engine.fits(problem) { Ok(plan) } else { Err(format!("{} rounds or adds otherwise", plan.engine)) }
+    }
+
+    /// The library's text of it, from which it can be made again.
+    pub(crate) fn text(&self) -> Result<Vec<u8>, Failed> {
+        self.desc.text(attribute::PLAN_JSON)
+    }
+
     /// Queues the plan on the handle's stream, for tensors of these unique ids at these addresses.
     ///
     /// # Safety

@@ -1,7 +1,10 @@
 //! The cache key of a convolution, and the layouts that cuDNN takes: dense images and filters, either all
 //! channels-first or all channels-last.
 
-use kiln_backend::{Conv2d, DType, Layout};
+use kiln_backend::{
+    Conv2d, DType, Float32Precision, Layout, are_deterministic_algorithms_enabled, convolution_benchmark,
+    float32_matmul_precision,
+};
 
 /// The order of an image's dimensions in memory. cuDNN calls them NCHW and NHWC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,11 +103,64 @@ pub(crate) fn alignment<const N: usize>(addresses: [u64; N]) -> u8 {
     1 << bits.trailing_zeros()
 }
 
+/// The addresses of a call: the image that goes into the layer, its filter, the image that comes out, the bias. Which
+/// of them is written depends on the direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Addresses {
+    pub(crate) x: u64,
+    pub(crate) w: u64,
+    pub(crate) y: u64,
+    pub(crate) bias: u64,
+}
+
 impl Problem {
+    /// With the settings of the process, and operands `[x, w, y]` of these extents as they are allocated.
+    #[must_use]
+    pub fn new(
+        direction: Direction,
+        dtype: DType,
+        rule: Conv2d,
+        [x, w, y]: [[usize; 4]; 3],
+        format: Format,
+    ) -> Problem {
+        Problem {
+            direction,
+            dtype,
+            tf32: float32_matmul_precision() == Float32Precision::High,
+            deterministic: are_deterministic_algorithms_enabled(),
+            benchmark: convolution_benchmark(),
+            accumulate: false,
+            alignment: alignment([]),
+            format,
+            x,
+            w,
+            y,
+            rule,
+        }
+    }
+
     /// How many images one call may take; 0 if it cannot take even one.
-    pub(crate) fn images_a_call(&self) -> usize {
+    fn images_a_call(&self) -> usize {
         let image = |dims: [usize; 4]| dims[1..].iter().product::<usize>().max(1);
         MAX_ELEMENTS / image(self.x).max(image(self.y))
+    }
+
+    /// The calls that it takes on operands at these addresses, each of so many images as engines can count; `None` if an
+    /// image alone is too large.
+    pub(crate) fn calls(self, at: Addresses) -> Option<impl Iterator<Item = (Problem, Addresses)>> {
+        let (images, at_once) = (self.x[0], self.images_a_call());
+        let image = |dims: [usize; 4]| (dims[1..].iter().product::<usize>() * self.dtype.size()) as u64;
+        let (x_bytes, y_bytes) = (image(self.x), image(self.y));
+        let call = move |first: usize| {
+            let at = Addresses { x: at.x + first as u64 * x_bytes, y: at.y + first as u64 * y_bytes, ..at };
+            let mut call = self;
+            (call.x[0], call.y[0]) = (at_once.min(images - first), at_once.min(images - first));
+            call.alignment = alignment([at.x, at.w, at.y, at.bias]);
+            // A filter's gradient is the sum over all images.
+            call.accumulate = self.direction == Direction::GradWeight && first > 0;
+            (call, at)
+        };
+        (at_once > 0).then(|| (0..images).step_by(at_once).map(call))
     }
 }
 
@@ -151,22 +207,23 @@ mod tests {
 
     #[test]
     fn large_batches_are_cut() {
-        let problem = |x, y| Problem {
-            direction: Direction::Forward,
-            dtype: DType::F32,
-            tf32: false,
-            deterministic: false,
-            benchmark: false,
-            accumulate: false,
-            alignment: 16,
-            format: Format::ChannelsFirst,
-            x,
-            w: [64, 3, 3, 3],
-            y,
-            rule: Conv2d::default(),
+        let problem = |direction, x, y| {
+            Problem::new(direction, DType::F32, Conv2d::default(), [x, [64, 3, 3, 3], y], Format::ChannelsFirst)
         };
-        assert_eq!(problem([1000, 3, 224, 224], [1000, 64, 222, 222]).images_a_call(), 680);
-        assert_eq!(problem([2, 1, 1 << 16, 1 << 16], [2, 64, 1, 1]).images_a_call(), 0);
-        assert_eq!(problem([2, 0, 4, 4], [2, 64, 4, 4]).images_a_call(), (i32::MAX as usize) / 1024);
+        let (x, y) = ([1000, 3, 224, 224], [1000, 64, 222, 222]);
+        let at = Addresses { x: 1 << 40, w: 2 << 40, y: 3 << 40, bias: 0 };
+        let calls: Vec<_> = problem(Direction::GradWeight, x, y).calls(at).unwrap().collect();
+        let [(first, at_first), (second, at_second)] = calls[..] else { panic!("{calls:?}") };
+        assert_eq!((first.x[0], first.y[0], second.x[0], second.y[0]), (680, 680, 320, 320));
+        assert_eq!((first.accumulate, second.accumulate, second.w), (false, true, [64, 3, 3, 3]));
+        assert_eq!((at_first.x, at_first.y, at_first.w), (at.x, at.y, at.w));
+        assert_eq!((at_second.x - at.x, at_second.y - at.y), (680 * 3 * 224 * 224 * 4, 680 * 64 * 222 * 222 * 4));
+        assert!(!problem(Direction::Forward, x, y).calls(at).unwrap().any(|(call, _)| call.accumulate));
+        let huge = [2, 1, 1 << 16, 1 << 16];
+        assert!(problem(Direction::Forward, huge, [2, 64, 1, 1]).calls(at).is_none());
+        // What is at an odd address says so.
+        let (call, _) =
+            problem(Direction::Forward, x, y).calls(Addresses { y: (3 << 40) + 4, ..at }).unwrap().next().unwrap();
+        assert_eq!(call.alignment, 4);
     }
 }

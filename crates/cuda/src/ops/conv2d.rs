@@ -1,14 +1,13 @@
 //! `conv2d` and its gradients, by cuDNN.
 
 use kiln_backend::{
-    Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputArgs, Conv2dGradWeightArgs, Error, Float32Precision,
-    Layout, Result, Shape, are_deterministic_algorithms_enabled, convolution_benchmark, float32_matmul_precision,
+    Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputArgs, Conv2dGradWeightArgs, Error, Layout, Result, Shape,
 };
 
 use crate::{
     conv::{
-        dnn::{Addresses, Outcome},
-        problem::{Direction, Format, Problem, alignment},
+        dnn::Outcome,
+        problem::{Addresses, Direction, Format, Problem},
     },
     device::{CudaBackend, Device},
     memory::Block,
@@ -138,39 +137,13 @@ impl Device {
         for (i, tensor) in [x, w, y].into_iter().enumerate() {
             taken[i] = self.dense(tensor, format, copies[i], i != written)?;
         }
-        let mut problem = Problem {
-            direction,
-            dtype: x.dtype,
-            tf32: float32_matmul_precision() == Float32Precision::High,
-            deterministic: are_deterministic_algorithms_enabled(),
-            benchmark: convolution_benchmark(),
-            accumulate: false,
-            alignment: 0,
-            format,
-            x: Operands::dims(x.layout),
-            w: Operands::dims(w.layout),
-            y: Operands::dims(y.layout),
-            rule: *rule,
-        };
-        let (images, at_once) = (problem.x[0], problem.images_a_call());
-        if at_once == 0 {
+        let dims = [x, w, y].map(|tensor| Operands::dims(tensor.layout));
+        let at = Addresses { x: taken[0].address, w: taken[1].address, y: taken[2].address, bias };
+        let Some(calls) = Problem::new(direction, x.dtype, *rule, dims, format).calls(at) else {
             let reason = "cuDNN takes images of less than 2^31 elements".to_string();
             return Err(Error::unsupported(op, format!("cuda:{}", self.index()), reason));
-        }
-        let image = |dims: [usize; 4]| (dims[1..].iter().product::<usize>() * x.dtype.size()) as u64;
-        let (x_bytes, y_bytes) = (image(problem.x), image(problem.y));
-        for first in (0..images).step_by(at_once) {
-            let count = at_once.min(images - first);
-            (problem.x[0], problem.y[0]) = (count, count);
-            let at = Addresses {
-                x: taken[0].address + first as u64 * x_bytes,
-                w: taken[1].address,
-                y: taken[2].address + first as u64 * y_bytes,
-                bias,
-            };
-            problem.alignment = alignment([at.x, at.w, at.y, at.bias]);
-            // A filter's gradient is the sum over all images.
-            problem.accumulate = direction == Direction::GradWeight && first > 0;
+        };
+        for (problem, at) in calls {
             let aside = |bytes| {
                 let memory = self.scratch(bytes)?;
                 Ok((memory.address(), memory))

@@ -9,15 +9,12 @@
 
 #[path = "../../../../tests/support/checkout.rs"]
 mod checkout;
-mod devices;
 mod networks;
-mod stub;
 
 use std::{collections::BTreeMap, env, fmt::Write, fs, thread};
 
-use devices::DEVICES;
 use kiln_backend::DType;
-use kiln_cuda::convolution_plans::{DescribedDevice, Direction, Format, Problem};
+use kiln_cuda::convolution_plans::{DEVICES, DescribedDevice, Direction, Format, Problem, stub};
 use networks::Layer;
 
 /// What the table has rows of.
@@ -141,7 +138,7 @@ fn rows(device: &DescribedDevice, key: &str) -> Rows {
 
 #[test]
 fn every_convolution_has_a_plan() {
-    stub::load();
+    stub::load().unwrap();
     let devices: Result<Vec<DescribedDevice>, String> =
         DEVICES.iter().map(|device| DescribedDevice::new(&device.json())).collect();
     let devices = match devices {

@@ -108,7 +108,7 @@ fn reports_say_what_there_is_and_what_is_missing() {
         "libcuda",
         "driver     missing|missing: driver: the NVIDIA driver (libcuda) was not found|cuBLASLt   13.0.0",
     );
-    reports("libcublasLt", "cuBLASLt   missing|missing: cuBLASLt: |pip install nvidia-cublas`|cuDNN      9.1.0");
+    reports("libcublasLt", "cuBLASLt   missing|missing: cuBLASLt: |pip install nvidia-cublas`|cuDNN      9.26.0");
     reports("libcudnn,libnvrtc", "missing: cuDNN: |pip install nvidia-cudnn-cu13|missing: NVRTC: |cuBLASLt   13.0.0");
     // Libraries that do not belong together.
     let mixed = [

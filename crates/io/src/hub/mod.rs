@@ -66,7 +66,7 @@ impl Hub {
     /// The default folders and the official address.
     pub fn new() -> Hub {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let cache = crate::user_dir::cache_dir();
+        let cache = kiln_backend::cache_dir();
         let own = variable("KILN_HUB").or_else(|| cache.as_ref().map(|cache| cache.join("kiln").join("hub")));
         let torch = variable("TORCH_HOME").or_else(|| cache.as_ref().map(|cache| cache.join("torch")));
         let folders = own.into_iter().chain(torch.map(|torch| torch.join("hub").join("checkpoints"))).collect();

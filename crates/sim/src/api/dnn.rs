@@ -1,13 +1,11 @@
 //! The functions of cuDNN, under their own names and with the library's own rules.
 use std::ffi::{c_char, c_void};
 
+use crate::dnn::plan_text::VERSION;
 use crate::dnn::{DnnStatus, Refusal, bad, put};
 use crate::world::{self, CURRENT, World};
 
 use super::stream::known;
-
-/// The simulated version, as `cudnnGetVersion` returns it: 9.1, the oldest that the framework accepts.
-const VERSION: usize = 90_100;
 
 fn call(name: &'static str, body: impl FnOnce(&mut World) -> Result<(), Refusal>) -> DnnStatus {
     world::with(|world| {

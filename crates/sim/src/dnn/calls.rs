@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::attributes::{Kind, Record, types};
 use super::heuristic::{self, Engine};
+use super::plan_text;
 use super::problem::{self, Direction, Problem};
 use super::work::Convolution;
 use super::{DnnStatus, Refusal, bad, put, unsupported};
@@ -12,6 +13,20 @@ use crate::api::stream::own;
 use crate::report::Kind as Finding;
 use crate::work::Work;
 use crate::world::World;
+
+/// The configuration of an engine for a graph.
+fn configured(graph: &Arc<Record>, engine: Engine) -> Arc<Record> {
+    let mut of = Record::new(Kind::Engine);
+    of.put_parts(1300, vec![graph.clone()]);
+    of.put(1301, vec![engine.index.into()]);
+    of.put(1303, engine.numerical);
+    of.put(1305, engine.behavior);
+    of.finalized = true;
+    let mut config = Record::new(Kind::EngineConfig);
+    config.put_parts(300, vec![Arc::new(of)]);
+    config.finalized = true;
+    Arc::new(config)
+}
 
 impl World {
     /// A descriptor. A null one is refused; using one that was destroyed is a mistake that the library does not notice.
@@ -196,8 +211,16 @@ impl World {
             }
             Kind::Plan => {
                 self.asked_to_refuse("plan", 0)?;
+                let device = plan_text::device(&record, &self.profile);
+                if !record.numbers(405).is_empty() {
+                    self.asked_to_refuse("text", 0)?;
+                    let (graph, index) = plan_text::read(record.numbers(405), device)?;
+                    record.put_parts(401, vec![self.configuration(&graph, index)?]);
+                }
                 let (problem, engine) = self.engine(record.part(401)?)?;
                 record.put(402, vec![engine.workspace(&problem) as i64]);
+                // Without a text it can be executed all the same.
+                record.put(405, plan_text::write(&record, device).unwrap_or_default());
             }
             _ => {}
         }
@@ -218,20 +241,17 @@ impl World {
         let no_last = heuristic::refused(&self.profile.faults, "nhwc", 0).is_some();
         let problem = problem.ok().filter(|problem| !no_last || !problem.channels_last());
         let proposed = problem.map(|problem| Engine::proposed(&problem, arch, record.number(200, 0)));
-        let config = |engine: Engine| {
-            let mut of = Record::new(Kind::Engine);
-            of.put_parts(1300, vec![graph.clone()]);
-            of.put(1301, vec![engine.index.into()]);
-            of.put(1303, engine.numerical);
-            of.put(1305, engine.behavior);
-            of.finalized = true;
-            let mut config = Record::new(Kind::EngineConfig);
-            config.put_parts(300, vec![Arc::new(of)]);
-            config.finalized = true;
-            Arc::new(config)
-        };
-        record.put_parts(202, proposed.into_iter().flatten().map(config).collect());
+        record.put_parts(202, proposed.into_iter().flatten().map(|engine| configured(&graph, engine)).collect());
         Ok(())
+    }
+
+    /// The configuration that a text names. Of engines that only the real library has, the one that takes every graph.
+    fn configuration(&self, graph: &Arc<Record>, index: i64) -> Result<Arc<Record>, Refusal> {
+        let mut all = Engine::all(&Problem::new(graph, self.profile.arch)?, self.profile.arch);
+        let place = all.iter().position(|engine| i64::from(engine.index) == index);
+        let everywhere = || all.iter().position(|engine| engine.index == 0);
+        let place = place.or_else(everywhere).ok_or(unsupported("no engine takes this graph"))?;
+        Ok(configured(graph, all.swap_remove(place)))
     }
 
     /// The problem and the engine of a configuration.

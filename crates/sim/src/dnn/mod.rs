@@ -3,6 +3,7 @@ pub mod attributes;
 pub mod calls;
 pub mod compute;
 pub mod heuristic;
+pub mod plan_text;
 pub mod problem;
 pub mod work;
 
@@ -19,12 +20,15 @@ pub struct DnnStatus(pub u32);
 impl DnnStatus {
     pub const SUCCESS: DnnStatus = DnnStatus(0);
     pub const NOT_INITIALIZED: DnnStatus = DnnStatus(1001);
+    pub const VERSION_MISMATCH: DnnStatus = DnnStatus(1002);
+    pub const SERIALIZATION_MISMATCH: DnnStatus = DnnStatus(1003);
     pub const BAD_PARAM: DnnStatus = DnnStatus(2000);
     pub const NULL_POINTER: DnnStatus = DnnStatus(2002);
     pub const MISALIGNED_POINTER: DnnStatus = DnnStatus(2003);
     pub const NOT_FINALIZED: DnnStatus = DnnStatus(2004);
     pub const BAD_ATTRIBUTE_TYPE: DnnStatus = DnnStatus(2010);
     pub const NOT_SUPPORTED: DnnStatus = DnnStatus(3000);
+    pub const ARCH_MISMATCH: DnnStatus = DnnStatus(3007);
     /// For a descriptor kind that does not exist.
     pub const ALLOC_FAILED: DnnStatus = DnnStatus(4003);
     /// The library found no device memory for itself.

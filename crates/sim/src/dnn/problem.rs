@@ -129,7 +129,7 @@ fn convolution(of: &Record) -> Result<(), Refusal> {
 }
 
 /// The attributes of x, w, y, the rule, alpha and beta of an operation, if it is a convolution.
-fn convolution_attributes(kind: Kind) -> Option<(Direction, [u32; 6])> {
+pub fn convolution_attributes(kind: Kind) -> Option<(Direction, [u32; 6])> {
     Some(match kind {
         Kind::Forward => (Direction::Forward, [704, 703, 705, 702, 700, 701]),
         Kind::BackwardData => (Direction::Data, [710, 709, 711, 708, 706, 707]),
@@ -154,7 +154,7 @@ fn overlaps(tensor: &Record) -> bool {
 /// Whether a tensor spans exactly as many elements as it has.
 fn is_packed(tensor: &Record) -> bool {
     let axes = || tensor.numbers(902).iter().zip(tensor.numbers(903));
-    axes().map(|(dim, stride)| (dim - 1) * stride).sum::<i64>() + 1 == axes().map(|(dim, _)| dim).product()
+    axes().map(|(dim, stride)| (dim - 1) * stride).sum::<i64>() + 1 == axes().map(|(dim, _)| dim).product::<i64>()
 }
 
 /// Checks a convolution of tensors.

@@ -1,10 +1,12 @@
 //! Devices as cuDNN describes them (`CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION`).
 
-/// One device. What depends on the compute capability only is from the table "Technical Specifications per Compute
+/// One device, by a short name. What depends on the compute capability only is from the table "Technical Specifications per Compute
 /// Capability" of the CUDA C++ Programming Guide; the rest is from NVIDIA's data sheet or white paper of the device.
+#[allow(missing_debug_implementations, missing_docs, reason = "a table")]
 pub struct Device {
-    /// A short name for the table.
+    /// As sm_90 and h100.
     pub key: &'static str,
+    pub alias: &'static str,
     name: &'static str,
     /// As 900 for 9.0.
     version: u32,
@@ -22,10 +24,12 @@ pub struct Device {
     clocks: [u32; 2],
 }
 
+#[allow(missing_docs, reason = "as above")]
 pub const DEVICES: [Device; 6] = [
     // NVIDIA A100 Tensor Core GPU Architecture (white paper, 2020); A100 80GB data sheet.
     Device {
         key: "sm_80",
+        alias: "a100",
         name: "NVIDIA A100-SXM4-80GB",
         version: 800,
         multiprocessors: 108,
@@ -40,6 +44,7 @@ pub const DEVICES: [Device; 6] = [
     // NVIDIA Ampere GA102 GPU Architecture (white paper, 2021), table 2.
     Device {
         key: "sm_86",
+        alias: "rtx3090",
         name: "NVIDIA GeForce RTX 3090",
         version: 860,
         multiprocessors: 82,
@@ -54,6 +59,7 @@ pub const DEVICES: [Device; 6] = [
     // NVIDIA Ada GPU Architecture (white paper, 2023), table 2.
     Device {
         key: "sm_89",
+        alias: "rtx4090",
         name: "NVIDIA GeForce RTX 4090",
         version: 890,
         multiprocessors: 128,
@@ -68,6 +74,7 @@ pub const DEVICES: [Device; 6] = [
     // NVIDIA H100 Tensor Core GPU Architecture (white paper, 2022), table 2.
     Device {
         key: "sm_90",
+        alias: "h100",
         name: "NVIDIA H100 80GB HBM3",
         version: 900,
         multiprocessors: 132,
@@ -82,6 +89,7 @@ pub const DEVICES: [Device; 6] = [
     // NVIDIA Blackwell Architecture Technical Brief (2024); DGX B200 data sheet.
     Device {
         key: "sm_100",
+        alias: "b200",
         name: "NVIDIA B200",
         version: 1000,
         multiprocessors: 148,
@@ -96,6 +104,7 @@ pub const DEVICES: [Device; 6] = [
     // NVIDIA RTX Blackwell GPU Architecture (white paper, 2025), table 2.
     Device {
         key: "sm_120",
+        alias: "rtx5090",
         name: "NVIDIA GeForce RTX 5090",
         version: 1200,
         multiprocessors: 170,

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-/// The folder for files that can be fetched again: `$XDG_CACHE_HOME`, by default `~/.cache`; `~/Library/Caches` on
-/// macOS; `%LOCALAPPDATA%` on Windows.
-pub(crate) fn cache_dir() -> Option<PathBuf> {
+/// The folder for files that can be made or fetched again: `$XDG_CACHE_HOME`, by default `~/.cache`; `~/Library/Caches` on
+/// macOS; `%LOCALAPPDATA%` on Windows. `None` if the user has no home directory.
+#[must_use]
+pub fn cache_dir() -> Option<PathBuf> {
     // A path that is not absolute must be ignored (XDG Base Directory Specification).
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = std::env::home_dir().filter(|path| path.is_absolute());

@@ -1,7 +1,14 @@
 //! A stand-in for the driver's library, which cuDNN's own libraries need to load, where there is none: what they look up
 //! hands out an object, succeeds, or fails. Nothing is executed.
 
-use std::{env, ffi::OsString, fmt::Write, fs, process::Command};
+use std::{
+    env,
+    ffi::OsString,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
@@ -16,15 +23,19 @@ const FAIL: &str = "cuKernelGetAttribute cuFuncGetAttribute cuCtxGetLimit cuTens
     cuLinkComplete cuLinkDestroy cuLibraryLoadFromFile cuOccupancyMaxPotentialClusterSize \
     cuOccupancyMaxActiveBlocksPerMultiprocessor cuDeviceGet cuDeviceGetCount cuDeviceGetAttribute cuInit";
 
-/// Loads a driver for the whole process: the machine's, or else the stand-in.
-pub fn load() {
+/// Loads a driver for the whole process: the machine's, or else the stand-in, which a C compiler makes.
+///
+/// # Errors
+/// If there is neither a driver nor a C compiler.
+pub fn load() -> Result<(), String> {
     let open = |name: OsString| {
         // SAFETY: neither library has initializers with requirements on the caller.
         unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) }
     };
     if let Ok(driver) = open("libcuda.so.1".into()) {
+        // It stays: cuDNN's libraries refer to it.
         std::mem::forget(driver);
-        return;
+        return Ok(());
     }
     let mut text = String::from("#include <stdlib.h>\n");
     for name in MAKERS.split_whitespace() {
@@ -37,12 +48,27 @@ pub fn load() {
     }
     text += "int cuGetErrorString(int code, const char **text) { *text = \"a stand-in\"; return 0; }\n";
     text += "int cuDriverGetVersion(int *version) { *version = 13000; return 0; }\n";
-    let folder = tempfile::tempdir().unwrap();
-    let (source, library) = (folder.path().join("driver.c"), folder.path().join("libcuda.so.1"));
-    fs::write(&source, text).unwrap();
-    let mut command = Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    let folder = env::temp_dir().join(format!("kiln-driver-{}", std::process::id()));
+    let made = fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display())).and_then(|()| {
+        let library = compile(&folder, &text)?;
+        open(library.into_os_string()).map_err(|error| format!("a stand-in for the driver does not load: {error}"))
+    });
+    // It is loaded, or of no use.
+    let _ = fs::remove_dir_all(&folder);
+    made.map(std::mem::forget)
+}
+
+/// A shared library of this source.
+fn compile(folder: &Path, text: &str) -> Result<PathBuf, String> {
+    let (source, library) = (folder.join("driver.c"), folder.join("libcuda.so.1"));
+    fs::write(&source, text).map_err(|error| format!("{}: {error}", source.display()))?;
+    let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(&compiler);
     command.args(["-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o"]).arg(&library).arg(&source);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::mem::forget(open(library.into_os_string()).unwrap());
+    let without = "without a GPU's driver (libcuda.so.1), a C compiler is needed to make a stand-in for it";
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(library),
+        Ok(output) => Err(format!("{without}: {}", String::from_utf8_lossy(&output.stderr))),
+        Err(error) => Err(format!("{without}: {}: {error}", compiler.display())),
+    }
 }

@@ -1,0 +1,119 @@
+//! Which convolutions a program computes, noted while it runs: what plans are built for ahead of time.
+
+use std::cell::RefCell;
+
+use crate::{Conv2d, DType, Layout, Result, Shape};
+
+/// Which of the three computations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Conv2dDirection {
+    /// The convolution itself.
+    Forward,
+    /// The gradient with respect to the input.
+    GradInput,
+    /// The gradient with respect to the weight.
+    GradWeight,
+}
+
+/// A convolution that a backend was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Conv2dCall {
+    /// What is computed.
+    pub direction: Conv2dDirection,
+    /// How the kernel moves.
+    pub rule: Conv2d,
+    /// Of all operands.
+    pub dtype: DType,
+    /// Where the image that goes into the layer lies, its weight, and the image that comes out.
+    pub operands: [Layout; 3],
+    /// It is followed by a bias and ReLU.
+    pub bias_relu: bool,
+}
+
+impl Conv2dCall {
+    /// The same convolution of a batch of another size, and of another dtype.
+    ///
+    /// # Errors
+    /// If the number of elements overflows.
+    pub fn of_batch(&self, batch: usize, dtype: DType) -> Result<Conv2dCall> {
+        let [x, w, y] = &self.operands;
+        let of = |image: &Layout| {
+            let mut dims = image.dims().to_vec();
+            if let Some(first) = dims.first_mut() {
+                *first = batch;
+            }
+            Layout::strided(Shape::new(&dims)?, image.strides(), 0)
+        };
+        Ok(Conv2dCall { dtype, operands: [of(x)?, *w, of(y)?], ..*self })
+    }
+}
+
+thread_local! {
+    static CALLS: RefCell<Option<Vec<Conv2dCall>>> = const { RefCell::new(None) };
+}
+
+/// Runs `body`, and hands back the convolutions that this thread has asked backends for meanwhile, each once. An outer
+/// call does not see those of an inner one.
+pub fn with_conv2d_calls<R>(body: impl FnOnce() -> R) -> (R, Vec<Conv2dCall>) {
+    /// Puts back what there was when it is dropped, which is also where `body` panics.
+    struct Restore(Option<Vec<Conv2dCall>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CALLS.replace(self.0.take());
+        }
+    }
+    let _restore = Restore(CALLS.replace(Some(Vec::new())));
+    let result = body();
+    (result, CALLS.take().unwrap_or_default())
+}
+
+/// Notes a call that was checked, if anybody wants to know.
+pub(super) fn note(direction: Conv2dDirection, rule: Conv2d, dtype: DType, operands: [&Layout; 3], bias_relu: bool) {
+    CALLS.with_borrow_mut(|calls| {
+        let Some(calls) = calls else { return };
+        let call = Conv2dCall { direction, rule, dtype, operands: operands.map(|layout| *layout), bias_relu };
+        if !calls.contains(&call) {
+            calls.push(call);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Arguments, Conv2dArgs, Conv2dGradWeightArgs,
+        testing::{Memory, layout},
+    };
+
+    #[test]
+    fn convolutions_are_noted_once_and_only_where_that_is_asked_for() {
+        let (rule, memory, mut to) = (Conv2d::default(), Memory(DType::F32), Memory(DType::F32));
+        let (x, w, y) = (layout(&[2, 4, 5, 5]), layout(&[6, 4, 3, 3]), layout(&[2, 6, 3, 3]));
+        let mut ask = || {
+            let out = to.view_mut(&y);
+            Conv2dArgs { rule, x: memory.view(&x), w: memory.view(&w), bias: None, relu: true, out }.check().unwrap();
+            let (grad, out) = (memory.view(&y), to.view_mut(&w));
+            Conv2dGradWeightArgs { rule, grad, x: memory.view(&x), out }.check().unwrap();
+            let out = to.view_mut(&x);
+            Conv2dArgs { rule, x: memory.view(&x), w: memory.view(&w), bias: None, relu: true, out }
+                .check()
+                .unwrap_err();
+        };
+        ask();
+        let (((), inner), calls) = with_conv2d_calls(|| {
+            let inner = with_conv2d_calls(&mut ask);
+            ask();
+            ask();
+            inner
+        });
+        assert_eq!(inner, calls);
+        let of = |direction| Conv2dCall { direction, rule, dtype: DType::F32, operands: [x, w, y], bias_relu: false };
+        assert_eq!(calls, [of(Conv2dDirection::Forward), of(Conv2dDirection::GradWeight)]);
+        let larger = calls[0].of_batch(64, DType::F16).unwrap();
+        assert_eq!(larger.operands, [layout(&[64, 4, 5, 5]), w, layout(&[64, 6, 3, 3])]);
+        assert!(calls[0].of_batch(usize::MAX, DType::F16).is_err());
+        assert!(std::panic::catch_unwind(|| with_conv2d_calls(|| panic!())).is_err());
+        ask();
+    }
+}

@@ -1,0 +1,237 @@
+//! Convolution plans for a device that is described and need not exist: cuDNN 9.8 and later makes them without a GPU. Tests ask
+//! NVIDIA's library what it has for each convolution, and plans are built ahead of time (`examples/compile_plans.rs`).
+
+pub mod devices;
+#[cfg_attr(not(target_os = "linux"), path = "no_stub.rs")]
+pub mod stub;
+
+use std::path::Path;
+
+use kiln_backend::{Conv2dCall, Conv2dDirection};
+
+use crate::{
+    conv::{
+        descriptor::{Descriptor, Kind, attribute},
+        plan::{Candidates, Plan, Target, candidates},
+        problem::{Addresses, Direction, Format, Problem},
+    },
+    libs::Cudnn,
+    plan_cache::{DeviceKind, PlanCache},
+};
+
+/// A device, as cuDNN describes devices.
+#[allow(missing_debug_implementations, reason = "an address")]
+pub struct DescribedDevice {
+    library: &'static Cudnn,
+    properties: Descriptor,
+    kind: DeviceKind,
+}
+
+/// The plans that the library has for a problem.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// How many fitting candidates the heuristics propose.
+    pub candidates: usize,
+    /// How many of them are compiled at run time.
+    pub compiled: usize,
+    /// The first one that can be finalized without compilation: its engine with notes, and its workspace.
+    pub first: Option<(String, usize)>,
+    /// How many of those that need no compilation cannot be finalized.
+    pub refused: usize,
+    /// Why there is nothing, or nothing more, in the library's words.
+    pub reason: String,
+}
+
+/// The value of a member of a JSON object that holds no others, which ends with a comma or the object.
+fn member<'a>(json: &'a str, name: &str) -> Result<&'a str, String> {
+    let missing = || format!("the description has no {name}");
+    let (_, rest) = json.split_once(&format!("\"{name}\"")).ok_or_else(missing)?;
+    let rest = rest.trim_start().strip_prefix(':').ok_or_else(missing)?.trim_start();
+    match rest.strip_prefix('"') {
+        Some(text) => text.split_once('"').map(|(text, _)| text).ok_or_else(missing),
+        None => rest.split([',', '}']).next().map(str::trim_end).ok_or_else(missing),
+    }
+}
+
+impl DescribedDevice {
+    /// A device of this description, a JSON text of its properties.
+    ///
+    /// # Errors
+    /// If there is no cuDNN, or it does not accept the description.
+    pub fn new(json: &str) -> Result<DescribedDevice, String> {
+        let number = |name| member(json, name)?.parse::<u32>().map_err(|error| format!("{name}: {error}"));
+        let version = number("deviceVer")?;
+        let kind = DeviceKind {
+            name: member(json, "deviceName")?.into(),
+            compute_capability: (version / 100, version / 10 % 10),
+            multiprocessors: number("multiProcessorCount")?,
+        };
+        let library: &'static Cudnn = Box::leak(Box::new(Cudnn::open(13)?));
+        let mut text = json.as_bytes().to_vec();
+        text.push(0);
+        let properties = Descriptor::new(library, Kind::DeviceProperties)
+            .and_then(|desc| desc.set(attribute::DEVICE_PROPERTIES_JSON, &text)?.finalize())
+            .map_err(|failed| failed.to_string())?;
+        Ok(DescribedDevice { library, properties, kind })
+    }
+
+    /// The library's version, e.g. 9.26.0.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let version = self.library.version().unwrap_or(0);
+        format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
+    }
+
+    /// The cache of a device of this kind, in this folder or where the environment says; `None` if that turns it off.
+    #[must_use]
+    pub fn cache(&self, root: Option<&Path>) -> Option<PlanCache> {
+        let version = self.library.version()?;
+        match root {
+            Some(root) => Some(PlanCache::in_folder(root, version, &self.kind)),
+            None => PlanCache::open(version, &self.kind),
+        }
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target::Described(&self.properties)
+    }
+
+    fn candidates(&self, problem: &Problem) -> Result<Candidates, String> {
+        candidates(self.library, self.target(), problem).map_err(|failed| failed.to_string())
+    }
+
+    /// Asks for the plans of a problem, as for a real device, and finalizes those that need no compilation: all of them
+    /// if `all` is set, else those up to the first success.
+    ///
+    /// # Errors
+    /// If a call fails for another reason than that something is unsupported.
+    pub fn plans(&self, problem: &Problem, all: bool) -> Result<Planned, String> {
+        let Candidates { list, reason } = self.candidates(problem)?;
+        let mut planned = Planned {
+            candidates: list.len(),
+            reason: reason.map(|failed| failed.to_string()).unwrap_or_default(),
+            ..Planned::default()
+        };
+        for candidate in list {
+            if candidate.engine.is_compiled_at_run_time() {
+                planned.compiled += 1;
+                continue;
+            }
+            if planned.first.is_some() && !all {
+                continue;
+            }
+            match candidate.plan(self.library, self.target()) {
+                Ok(Plan { engine, workspace, .. }) => {
+                    planned.first.get_or_insert((engine.to_string(), workspace));
+                }
+                Err(failed) => {
+                    planned.refused += 1;
+                    planned.reason = failed.to_string();
+                }
+            }
+        }
+        Ok(planned)
+    }
+
+    /// Builds the plan that the device would choose, one that is compiled where there is no other, and hands back its text
+    /// and its engine with notes.
+    ///
+    /// # Errors
+    /// If there is none: why, in the library's words.
+    pub fn build(&self, problem: &Problem) -> Result<(Vec<u8>, String), String> {
+        let Candidates { mut list, reason } = self.candidates(problem)?;
+        list.sort_by_key(|candidate| candidate.engine.is_compiled_at_run_time());
+        let mut why = reason.map_or_else(|| "no engine is proposed".into(), |failed| failed.to_string());
+        for candidate in list {
+            let plan = candidate.plan(self.library, self.target());
+            match plan.and_then(|plan: Plan| Ok((plan.text()?, plan.engine.to_string()))) {
+                Ok(built) => return Ok(built),
+                Err(failed) => why = failed.to_string(),
+            }
+        }
+        Err(why)
+    }
+
+    /// The engine, with notes, of a plan of the problem that was written as text.
+    ///
+    /// # Errors
+    /// If the library does not accept the text for this device: why.
+    pub fn accept(&self, problem: &Problem, text: &[u8]) -> Result<String, String> {
+        Plan::from_text(self.library, self.target(), problem, text).map(|plan| plan.engine.to_string())
+    }
+
+    /// Builds the plans of a convolution for the cache, as [`problems`] has its problems: those of the first way that the
+    /// library has plans for. Hands back how many were written, and what there is none for, with the reason.
+    pub fn write_plans(&self, call: &Conv2dCall, cache: &PlanCache) -> (usize, Vec<String>) {
+        let (mut written, mut missing) = (0, Vec::new());
+        for way in problems(call) {
+            let mut whole = true;
+            for problem in way {
+                if cache.read(&problem).is_some_and(|text| self.accept(&problem, &text).is_ok()) {
+                    continue;
+                }
+                match self.build(&problem) {
+                    Ok((text, _)) => {
+                        cache.write(&problem, &text);
+                        written += 1;
+                    }
+                    Err(reason) => {
+                        whole = false;
+                        missing.push(format!("{problem:?}: {reason}"));
+                    }
+                }
+            }
+            if whole {
+                return (written, missing);
+            }
+        }
+        (written, missing)
+    }
+}
+
+/// The problems of a convolution whose operands are allocated whole, as the backend poses them to cuDNN: a list for each way,
+/// in the order in which they are tried.
+#[must_use]
+pub fn problems(call: &Conv2dCall) -> Vec<Vec<Problem>> {
+    let [x, w, y] = &call.operands;
+    if call.operands.iter().any(|layout| layout.numel() == 0) {
+        return Vec::new();
+    }
+    let (format, _) = Format::of(call.dtype, [x, w, y]);
+    let direction = match call.direction {
+        Conv2dDirection::Forward => Direction::Forward,
+        Conv2dDirection::GradInput => Direction::GradInput,
+        Conv2dDirection::GradWeight => Direction::GradWeight,
+    };
+    let dims = [x, w, y].map(|layout| <[usize; 4]>::try_from(layout.dims()).unwrap_or_default());
+    let way = |direction, format| -> Vec<Problem> {
+        let whole = Problem::new(direction, call.dtype, call.rule, dims, format);
+        whole.calls(Addresses::default()).into_iter().flatten().map(|(problem, _)| problem).collect()
+    };
+    let mut ways = Vec::new();
+    if call.bias_relu {
+        ways.push(way(Direction::ForwardBiasRelu, format));
+    }
+    ways.push(way(direction, format));
+    if format == Format::ChannelsLast {
+        ways.push(way(direction, Format::ChannelsFirst));
+    }
+    ways
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_description_must_have_is_found_in_it() {
+        for device in &devices::DEVICES {
+            let json = device.json();
+            assert!(member(&json, "deviceName").unwrap().starts_with("NVIDIA "));
+            assert!(member(&json, "deviceVer").unwrap().parse::<u32>().unwrap() >= 800);
+        }
+        assert!(member(r#"{"deviceVer": 900}"#, "deviceName").unwrap_err().contains("deviceName"));
+        assert_eq!(member(r#"{"deviceVer": 900 }"#, "deviceVer"), Ok("900"));
+        assert!(DescribedDevice::new("{}").err().unwrap().contains("deviceVer"));
+    }
+}

@@ -1,0 +1,274 @@
+//! cuDNN's execution plans, kept from one process to the next: a file a problem, in a folder for each version of the library
+//! and each kind of device. Plans that were built ahead of time, on a machine without a GPU, are the same files.
+//!
+//! The library writes a plan as text, which has the code of engines that are compiled at run time, and reads it in a
+//! millisecond. What a file says is checked by a checksum, by its key (library, device, problem, and the code that made the
+//! graph), and by the library, which refuses plans of other versions and devices. A file that does not pass is replaced, and
+//! a folder that cannot be written is given up; neither is an error.
+
+mod file;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::SystemTime,
+};
+
+use parking_lot::Mutex;
+
+use crate::conv::problem::Problem;
+
+/// Names the folder; 0 or nothing turns the cache off.
+const VARIABLE: &str = "KILN_PLAN_CACHE";
+/// Files of one device. Beyond that the oldest quarter goes.
+const MAX_FILES: usize = 4096;
+/// What the graphs of problems are made by: plans of graphs that were made otherwise are not found.
+const GRAPHS: u64 = file::fnv1a(0, include_bytes!("../conv/graph.rs"));
+
+/// The kind of a device: what plans depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceKind {
+    /// As the driver names it.
+    pub name: String,
+    /// As (9, 0) for sm_90.
+    pub compute_capability: (u32, u32),
+    /// Its streaming multiprocessors.
+    pub multiprocessors: u32,
+}
+
+/// The plans of one device.
+pub struct PlanCache {
+    folder: PathBuf,
+    /// Library, device and graphs, of every key.
+    key: String,
+    max_files: usize,
+    read: AtomicUsize,
+    written: AtomicUsize,
+    /// Files that there are, once they have been counted.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    files: Option<usize>,
+    /// How many files were not taken, and what was the matter with the last.
+    refused: (usize, String),
+    /// Why nothing is written any more.
+    given_up: Option<String>,
+}
+
+/// The folder that the environment names, or the user's; or why there is none.
+fn root() -> Result<PathBuf, String> {
+    match env::var_os(VARIABLE) {
+        Some(value) if value.is_empty() || value == "0" => Err(format!("{VARIABLE} turns it off")),
+        Some(value) => Ok(value.into()),
+        None => match kiln_backend::cache_dir() {
+            Some(cache) => Ok(cache.join("kiln").join("plans")),
+            None => Err(format!("the user has no cache directory, and {VARIABLE} names none")),
+        },
+    }
+}
+
+/// Where plans are kept, for the report.
+pub(crate) fn location() -> String {
+    root().map_or_else(|reason| format!("not kept: {reason}"), |root| format!("kept in {}", root.display()))
+}
+
+impl PlanCache {
+    /// The cache of a device, in the folder that the environment names; `None` if it is off. `version` is the library's.
+    pub(crate) fn open(version: u32, device: &DeviceKind) -> Option<PlanCache> {
+        root().ok().map(|root| PlanCache::in_folder(&root, version, device))
+    }
+
+    /// The same in another folder.
+    #[must_use]
+    pub fn in_folder(root: &Path, version: u32, device: &DeviceKind) -> PlanCache {
+        let DeviceKind { name, compute_capability: (major, minor), multiprocessors } = device;
+        let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let folder = root.join(format!("cudnn-{version}")).join(format!("{plain}-sm{major}{minor}-{multiprocessors}"));
+        let kiln = env!("CARGO_PKG_VERSION");
+        PlanCache {
+            folder,
+            key: format!("Kiln {kiln}, graphs {GRAPHS:016x}, cuDNN {version}, {device:?}, "),
+            max_files: MAX_FILES,
+            read: AtomicUsize::new(0),
+            written: AtomicUsize::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    fn entry(&self, problem: &Problem) -> (PathBuf, String) {
+        let key = format!("{}{problem:?}", self.key);
+        (self.folder.join(format!("{:016x}.plan", file::fnv1a(0, key.as_bytes()))), key)
+    }
+
+    /// The text of a problem's plan, if there is a file of it that can be taken.
+    #[must_use]
+    pub fn read(&self, problem: &Problem) -> Option<Vec<u8>> {
+        let (path, key) = self.entry(problem);
+        match file::read(&path, &key) {
+            Ok(text) => {
+                self.read.fetch_add(usize::from(text.is_some()), Ordering::Relaxed);
+                text
+            }
+            Err(reason) => {
+                self.note(&path, reason);
+                None
+            }
+        }
+    }
+
+    /// Notes that the library did not take what was read.
+    pub(crate) fn refuse(&self, problem: &Problem, reason: String) {
+        self.read.fetch_sub(1, Ordering::Relaxed);
+        self.note(&self.entry(problem).0, reason);
+    }
+
+    fn note(&self, path: &Path, reason: String) {
+        let refused = &mut self.state.lock().refused;
+        *refused = (refused.0 + 1, format!("{}: {reason}", path.display()));
+    }
+
+    /// Keeps a plan. After a failure nothing more is written.
+    pub fn write(&self, problem: &Problem, text: &[u8]) {
+        let mut state = self.state.lock();
+        if state.given_up.is_some() {
+            return;
+        }
+        let (path, key) = self.entry(problem);
+        match self.make_room(&mut state).and_then(|()| file::write(&path, &key, text)) {
+            Ok(()) => _ = self.written.fetch_add(1, Ordering::Relaxed),
+            Err(reason) => state.given_up = Some(reason),
+        }
+    }
+
+    /// Makes the folder, for the user alone, and removes the files that were written first if there are too many.
+    fn make_room(&self, state: &mut State) -> Result<(), String> {
+        if state.files.is_none() {
+            let mut builder = fs::DirBuilder::new();
+            #[cfg(unix)]
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+            builder.recursive(true).create(&self.folder).map_err(|error| error.to_string())?;
+        }
+        if state.files.is_none_or(|files| files >= self.max_files) {
+            let entries = fs::read_dir(&self.folder).map_err(|error| error.to_string())?;
+            let mut files: Vec<(SystemTime, PathBuf)> = entries
+                .flatten()
+                .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+                .collect();
+            if files.len() >= self.max_files {
+                files.sort();
+                // Another process may have removed some.
+                files.drain(..files.len() - self.max_files * 3 / 4).for_each(|(_, path)| _ = fs::remove_file(path));
+            }
+            state.files = Some(files.len());
+        }
+        state.files = state.files.map(|files| files + 1);
+        Ok(())
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Why nothing is written any more.
+    #[must_use]
+    pub fn given_up(&self) -> Option<String> {
+        self.state.lock().given_up.clone()
+    }
+
+    /// How many plans were read and written, and what went wrong.
+    pub(crate) fn describe(&self) -> String {
+        let state = self.state.lock();
+        let mut text =
+            format!("{} read, {} written", self.read.load(Ordering::Relaxed), self.written.load(Ordering::Relaxed));
+        if let (count @ 1.., reason) = &state.refused {
+            text += &format!(", {count} not taken ({reason})");
+        }
+        match &state.given_up {
+            Some(reason) => text + &format!(", no more are written to {}: {reason}", self.folder.display()),
+            None => text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_backend::{Conv2d, DType};
+
+    use super::*;
+    use crate::conv::problem::{Direction, Format};
+
+    fn device() -> DeviceKind {
+        DeviceKind { name: "A device / of 3".into(), compute_capability: (9, 0), multiprocessors: 132 }
+    }
+
+    fn problem(batch: usize) -> Problem {
+        let rule = Conv2d::default();
+        let dims = [[batch, 3, 8, 8], [4, 3, 3, 3], [batch, 4, 6, 6]];
+        Problem::new(Direction::Forward, DType::F32, rule, dims, Format::ChannelsLast)
+    }
+
+    #[test]
+    fn plans_are_found_by_library_device_and_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |version, device: &DeviceKind| PlanCache::in_folder(folder.path(), version, device);
+        let cache = open(92_600, &device());
+        assert_eq!(cache.read(&problem(1)), None);
+        cache.write(&problem(1), b"one");
+        cache.write(&problem(2), b"two");
+        // Another process.
+        let again = open(92_600, &device());
+        assert_eq!(again.read(&problem(1)).unwrap(), b"one");
+        assert_eq!(again.read(&problem(2)).unwrap(), b"two");
+        assert_eq!(again.describe(), "2 read, 0 written");
+        // Names that look alike in a path are others.
+        let others = [(92_601, device()), (92_600, DeviceKind { name: "A device - of 3".into(), ..device() })];
+        for (version, device) in &others {
+            assert_eq!(open(*version, device).read(&problem(1)), None);
+        }
+        assert_eq!(cache.read(&Problem { tf32: !problem(1).tf32, ..problem(1) }), None);
+        // A file under another's name.
+        fs::copy(cache.entry(&problem(1)).0, cache.entry(&problem(2)).0).unwrap();
+        assert_eq!(cache.read(&problem(2)), None);
+        assert!(cache.describe().contains("1 not taken"), "{}", cache.describe());
+        cache.write(&problem(2), b"two");
+        assert_eq!(cache.read(&problem(2)).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        // A file where the folder would be, which stops even those who may write everywhere.
+        fs::write(folder.path().join("cudnn-1"), "").unwrap();
+        let cache = PlanCache::in_folder(folder.path(), 1, &device());
+        (0..2).for_each(|_| cache.write(&problem(1), b"text"));
+        assert_eq!(cache.read(&problem(1)), None);
+        let text = cache.describe();
+        assert!(text.contains("0 written") && text.contains("no more are written"), "{text}");
+    }
+
+    #[test]
+    fn the_number_of_files_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = PlanCache { max_files: 8, ..PlanCache::in_folder(folder.path(), 1, &device()) };
+        for batch in 1..30 {
+            cache.write(&problem(batch), b"text");
+            assert!(fs::read_dir(&cache.folder).unwrap().count() <= 8);
+            assert!(cache.read(&problem(batch)).is_some());
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_folder_is_the_users_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let cache = PlanCache::in_folder(folder.path(), 1, &device());
+        cache.write(&problem(1), b"text");
+        assert_eq!(fs::metadata(&cache.folder).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}
