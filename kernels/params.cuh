@@ -162,6 +162,24 @@ struct Groups {
 
 constexpr uint32_t GROUPS_GIVEN = 3;
 
+// Groups of elements of dense tensors with equal strides, in packs of 16 bytes. Along memory, a group consists of runs of
+// adjacent elements (the pixels of a channel in each image). Across memory, a pack has one element of each of several adjacent
+// groups, which count as one group here.
+struct PackedGroups {
+    Dim count;
+    // Packs in a run; across memory there is a single run.
+    Dim run;
+    // Distance in elements between groups, and between runs.
+    int64_t group_stride, run_stride;
+    // Distance in elements between packs.
+    uint32_t step;
+    // Packs per group, packs per team, teams per group.
+    uint32_t packs, chunk, splits;
+    Lanes lanes;
+    uint32_t stage;
+    uint32_t unused;
+};
+
 // Scale and shift are indexed by the element's position in its group, not by group.
 constexpr uint32_t NORM_AFFINE_INSIDE = 1;
 // The statistics are indexed by the element's position in its group (and the groups are the columns of layer_norm).
@@ -192,6 +210,8 @@ struct PoolAxis {
 constexpr uint32_t POOL_CHANNELS_LAST = 2;
 // Some number along an axis may be 2^31 or more.
 constexpr uint32_t POOL_WIDE_WINDOWS = 4;
+// Positions of maxima are tap numbers in their windows (u8), not positions in the plane (i64).
+constexpr uint32_t POOL_TAPS = 8;
 constexpr uint32_t POOL_WITH_PADDING = 0;
 constexpr uint32_t POOL_INSIDE = 1;
 constexpr uint32_t POOL_FIXED = 2;
@@ -199,7 +219,7 @@ constexpr uint32_t POOL_FIXED = 2;
 // A pooling of images [N, C, H, W], forward or backward; positions are numbered in the result.
 struct Pool {
     uint64_t numel;
-    // WIDE; POOL_CHANNELS_LAST: numbered as [N, H, W, C]; POOL_WIDE_WINDOWS.
+    // WIDE; POOL_CHANNELS_LAST: numbered as [N, H, W, C]; POOL_WIDE_WINDOWS; POOL_TAPS.
     uint32_t flags;
     // The divisor of an average, one of the constants above.
     uint32_t divisor;
@@ -210,6 +230,29 @@ struct Pool {
     // Strides of the input or its gradient, of the output or its gradient, and of the positions of maxima.
     int64_t input[4], output[4], indices[4];
     int64_t fixed;
+};
+
+// Max pooling of dense images with windows of 2×2 or 3×3 pixels and stride 2, forward and backward, in packs of elements.
+struct PackedPool {
+    // Forward, the packs of the output. Backward, the packs of the gradient divided by 2 rows (channels last: by 2×2 pixels),
+    // which one thread computes together.
+    uint32_t packs;
+    // Distance in elements between pixels.
+    uint32_t channels;
+    // The extents by which packs are numbered, the innermost first. Channels last: packs per pixel, columns, rows; otherwise
+    // packs per row, 1, rows.
+    Dim dims[3];
+    int32_t height, width, out_height, out_width;
+    int32_t padding[2];
+};
+
+// The gradient of the mean of each plane of dense images, in packs of elements.
+struct PackedMean {
+    uint32_t packs;
+    // Pixels per plane.
+    uint32_t size;
+    // Channels last: packs per pixel, pixels per plane; otherwise pixels per plane, 1.
+    Dim dims[2];
 };
 
 constexpr uint32_t REDUCTION_NONE = 0;

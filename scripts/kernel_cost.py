@@ -5,9 +5,11 @@ time per element that follows from issue rate and bandwidth on a few GPUs. No GP
     python3 scripts/kernel_cost.py                          # the table of hot kernels below, on all profiles
     python3 scripts/kernel_cost.py 'unary_(relu|exp)_f32'   # kernels whose names match, of those in the table
     python3 scripts/kernel_cost.py --loops max_pool_largest_f32
+    python3 scripts/kernel_cost.py --check                  # compares with scripts/kernel_budgets.txt
+    python3 scripts/kernel_cost.py --write                  # writes that file anew
 
 It needs nvcc with ptxas beside it (NVCC, or PATH) and nvdisasm (`pip install nvidia-cuda-nvdisasm`; NVDISASM, beside nvcc, or
-PATH).
+PATH). With `--built target/debug` it takes the PTX that cargo's last build of the kernels has left there.
 
 How instructions are counted: the main loop is the innermost one that holds the accesses by which elements are counted (see
 HOT). Of the ways through it the one with the most accesses to global memory is taken, and of these the shortest, because
@@ -72,13 +74,17 @@ DEVICES = [
 @dataclass
 class Hot:
     """A kernel on the hot list: what an element is, whether loads or stores of the dtype count elements, those of packs, too
-    (else those of its width alone: others are of indices), how many turns loops inside the main one make for an element (by
-    depth), and the loads of a turn of the deepest."""
+    (else those of its width alone: others are of indices), of packs perhaps those of one size in bytes, how many of these an
+    element has, how many turns loops inside the main one make for an element (by depth), and the loads of a turn of the
+    deepest. `slow` says why issuing its instructions may take more than half of the time that its accesses take."""
 
     name: str
     element: str
     counted: str = "store"
     packs: bool = True
+    size: int = 0
+    each: int = 1
+    slow: str = ""
     taps: list = field(default_factory=list)
     per_tap: int = 1
 
@@ -88,15 +94,20 @@ HOT = [
     Hot(f"unary_relu_{FLOATS}", "output"),
     Hot(f"unary_grad_relu_{FLOATS}", "input's gradient"),
     Hot(f"binary_add_{FLOATS}", "output"),
-    Hot(f"copy_same_bits(16|32)", "element"),
-    Hot(f"relu_bias_grad_masked_{FLOATS}", "input's gradient"),
-    Hot(f"max_pool_largest_{FLOATS}", "output of 2×2 windows", packs=False, taps=[2, 2]),
-    Hot(f"max_pool_grad_gather_{FLOATS}", "input's gradient, in one window", packs=False, taps=[1, 1], per_tap=2),
-    Hot(f"dropout_\\w+_{FLOATS}", "output"),
+    Hot("copy_same_bits(16|32)", "element"),
+    Hot("cast_f32_(f16|bf16)", "element"),
+    Hot("cast_(f16|bf16)_f32", "element"),
+    Hot(f"relu_bias_grad_packed_(along|across)_{FLOATS}", "input's gradient"),
+    Hot(f"max_pool_packed_pixels_[23]_{FLOATS}", "output", size=16),
+    Hot(f"max_pool_packed_rows16_[23]_{FLOATS}", "output", size=8),
+    Hot(f"max_pool_packed_grad_(pixels|rows16)_[23]_{FLOATS}", "input's gradient"),
+    Hot(f"mean_packed_grad_(pixels|planes)_{FLOATS}", "input's gradient"),
+    Hot(f"dropout_apply_{FLOATS}", "output"),
     Hot(f"reduce_sum_{FLOATS}", "input", counted="load"),
-    Hot(f"softmax_\\w+_{FLOATS}", "output"),
-    Hot(f"norm_\\w+_{FLOATS}", "output"),
-    Hot(f"optim_\\w+_{FLOATS}", "parameter"),
+    Hot(f"softmax_packed_(grad_)?(plain|log)_{FLOATS}", "output"),
+    Hot(f"norm_(grad_)?groups_{FLOATS}", "output"),
+    Hot(f"optim_(sgd|adagrad)_{FLOATS}", "parameter", each=2),
+    Hot(f"optim_(adam|rmsprop)_{FLOATS}", "parameter", each=4),
 ]
 
 WIDTHS = {"8": 1, "16": 2, "32": 4, "64": 8, "128": 16}
@@ -308,12 +319,42 @@ def flags():
     return re.findall(r'"([^"]+)"', re.search(r"const FLAGS: [^=]*= \[(.*?)\];", text)[1])
 
 
-def kernels_of(source, devices, tools, folder):
+def is_hot(name):
+    return next((hot for hot in HOT if re.fullmatch(hot.name, name)), None)
+
+
+def hot_entries(ptx):
+    """PTX without the kernels that are not on the list, which would take most of the assembler's time."""
+    parts = re.split(r"(?=^\t?(?:\.visible )?\.entry )", ptx, flags=re.M)
+
+    def kept(part):
+        name = re.match(r"\s*(?:\.visible )?\.entry (\w+)", part)
+        # Behind the last brace of a kernel that goes there may be functions and tables.
+        return part if not name or is_hot(name[1]) else part[part.rindex("\n}") + 2:]
+
+    return "".join(map(kept, parts))
+
+
+def built_ptx(target):
+    """The folder of the newest build of the kernels with PTX for sm_80."""
+    found = sorted(Path(target).glob("build/kiln-cuda-*/out/pool2d.80.ptx"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        sys.exit(f"no build of kiln-cuda in {target} has left PTX for sm_80 (CUDA_COMPUTE_CAP=80,…)")
+    return found[-1].parent
+
+
+def kernels_of(source, devices, tools, folder, built=None):
     """(arch, kernel, registers, shared bytes, threads) of a file."""
     nvcc, ptxas, nvdisasm = tools
     ptx = folder / f"{source.stem}.ptx"
-    run(nvcc, *flags(), "-arch=compute_80", "-o", ptx, source)
-    bounds = dict(re.findall(r"\.entry (\w+)\([^)]*\)\s*\.maxntid (\d+)", ptx.read_text()))
+    if built:
+        text = (built / f"{source.stem}.80.ptx").read_text()
+    else:
+        run(nvcc, *flags(), "-arch=compute_80", "-o", ptx, source)
+        text = ptx.read_text()
+    text = hot_entries(text)
+    ptx.write_text(text)
+    bounds = dict(re.findall(r"\.entry (\w+)\([^)]*\)\s*\.maxntid (\d+)", text))
     for arch in sorted({device.arch for device in devices}):
         cubin = folder / f"{source.stem}.{arch}.cubin"
         told = run(ptxas, f"-arch=sm_{arch}", "-v", "-o", cubin, ptx)
@@ -334,54 +375,145 @@ def row(kernel, hot):
     width = DTYPES[kernel.name.rsplit("_", 1)[1]]
 
     def counts(kind, size):
-        return size // width if kind == hot.counted and size % width == 0 and (hot.packs or size == width) else 0
+        counted = size == (hot.size or size) if hot.packs else size == width
+        return size // width if kind == hot.counted and size % width == 0 and counted else 0
 
     header = kernel.main_loop(counts)
     cost = kernel.turn(header, hot.taps, hot.per_tap) if header is not None else None
     if cost is None:
         return None
-    elements = sum(counts(hot.counted, size) * times for size, times in cost.count(hot.counted).items())
+    elements = sum(counts(hot.counted, size) * times for size, times in cost.count(hot.counted).items()) / hot.each
     return (cost.instructions / elements, cost.bytes() / elements, elements, cost) if elements else None
+
+
+BUDGETS = ROOT / "scripts" / "kernel_budgets.txt"
+# Compilers differ; what is more than this above the table is a change of the kernel.
+SLACK = 1.1
+# The device whose memory a kernel must keep busy: issuing its instructions may take half of the time that its bytes take.
+RULE, SHARE = "H100", 0.5
+
+
+@dataclass
+class Budget:
+    """Of a kernel: instructions per element by architecture, and bytes per element."""
+
+    instructions: dict
+    bytes: float
+
+    def share(self):
+        device = next(device for device in DEVICES if device.name == RULE)
+        return device.issue_picoseconds(self.instructions[device.arch]) / device.memory_picoseconds(self.bytes)
+
+
+def read_budgets():
+    budgets, archs = {}, None
+    for line in BUDGETS.read_text().splitlines():
+        words = line.split()
+        if line.startswith("kernel"):
+            archs = [int(word.removeprefix("sm_")) for word in words if word.startswith("sm_")]
+        elif words and not line.startswith("#"):
+            numbers = [float(word) for word in words[1:len(archs) + 2]]
+            budgets[words[0]] = Budget(dict(zip(archs, numbers)), numbers[-1])
+    return budgets
+
+
+def write_budgets(measured):
+    archs = sorted(next(iter(measured.values())).instructions)
+    heads = "".join(f"{f'sm_{arch}':>8}" for arch in archs)
+    lines = [
+        "# What the hot kernels may cost: instructions and bytes per element of their main loops, as scripts/kernel_cost.py reads",
+        "# them off the machine code (`--check` in CI, `--write` makes this file). What an element is stands in its table HOT. The",
+        f"# last column is the time that issuing takes as a part of what memory takes on an {RULE}: {SHARE} or less, or HOT says why.",
+        f"{'kernel':44}{heads}{'bytes':>8}{'issue/memory':>14}",
+    ]
+    for name, budget in measured.items():
+        numbers = "".join(f"{budget.instructions[arch]:8.1f}" for arch in archs)
+        lines.append(f"{name:44}{numbers}{budget.bytes:8.2f}{budget.share():14.2f}")
+    BUDGETS.write_text("\n".join(lines) + "\n")
+
+
+def faults(measured, budgets):
+    """What is above the table, or missing in it."""
+    for name in sorted({*measured} ^ {*budgets}):
+        yield f"{name} is in {'the kernels' if name in measured else 'the table'} alone"
+    for name in [name for name in measured if name in budgets]:
+        now, then, slow = measured[name], budgets[name], is_hot(name).slow
+        for arch, count in now.instructions.items():
+            if count > then.instructions[arch] * SLACK:
+                yield f"{name} has {count:.1f} instructions per element on sm_{arch}, above {then.instructions[arch]:.1f}"
+        if now.bytes > then.bytes * 1.01:
+            yield f"{name} moves {now.bytes:.2f} bytes per element, above {then.bytes:.2f}"
+        if now.share() > SHARE and not slow:
+            yield f"{name} issues for {now.share():.2f} of its memory's time on an {RULE}, above {SHARE}"
+        if then.share() <= SHARE and slow:
+            yield f"{name} is within {SHARE}: {slow!r} is no longer true"
+
+
+def print_costs(found, loops):
+    print("| kernel | element | device | instructions | loads | stores | bytes | registers | occupancy | issue, ps | memory, ps "
+          "| issue / memory |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for arch, kernel, registers, shared, threads in found:
+        hot = is_hot(kernel.name)
+        if loops:
+            for body in kernel.loops.values():
+                inside = [one for block in body for one in kernel.blocks[block]]
+                accesses = sum(bool(one.access()) for one in inside)
+                print(f"{kernel.name} for sm_{arch}: a loop of {len(inside)} instructions with {accesses} accesses")
+        cost = row(kernel, hot)
+        for device in (device for device in DEVICES if device.arch == arch):
+            if cost is None:
+                print(f"| `{kernel.name}` | {hot.element} | {device.name} | no main loop was found |")
+                continue
+            instructions, moved, elements, turn = cost
+            issue, memory = device.issue_picoseconds(instructions), device.memory_picoseconds(moved)
+
+            def accesses(of):
+                return ", ".join(f"{times / elements:g}×{width}" for width, times in sorted(of.items()) if times)
+
+            occupancy = device.occupancy(registers, shared, threads)
+            print(f"| `{kernel.name}` | {hot.element} | {device.name} | {instructions:.1f} | {accesses(turn.loads)} "
+                  f"| {accesses(turn.stores)} | {moved:.1f} | {registers} | {occupancy:.0%} | {issue:.2f} "
+                  f"| {memory:.2f} | {issue / memory:.2f} |")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", default=".", help="a regular expression that kernels' names match")
     parser.add_argument("--loops", action="store_true", help="print the loops of each kernel, too")
+    parser.add_argument("--built", metavar="TARGET", help="take the PTX of cargo's last build in this folder")
+    parser.add_argument("--check", action="store_true", help="fail if a kernel is above its budget")
+    parser.add_argument("--write", action="store_true", help="write the table of budgets")
     arguments = parser.parse_args()
     nvcc = tool("NVCC", "nvcc")
     tools = nvcc, tool("PTXAS", "ptxas", nvcc), tool("NVDISASM", "nvdisasm", nvcc)
-    families = {hot.name.split("_", 1)[0] for hot in HOT}
-    sources = [path for path in sorted(KERNELS.glob("*.cu"))
-               if any(re.search(rf"\b{family}\w*,", path.read_text()) for family in families)]
-    print("| kernel | element | device | instructions | loads | stores | bytes | registers | occupancy | issue, ps | memory, ps "
-          "| issue / memory |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
+    built = built_ptx(arguments.built) if arguments.built else None
+    # A kernel is in the file that declares its family.
+    def declares_hot(path):
+        families = re.findall(r"^FAMILY\((\w+)", path.read_text(), flags=re.M)
+        return any(re.match(rf"\(?{family}_", hot.name) for family in families for hot in HOT)
+
+    sources = [path for path in sorted(KERNELS.glob("*.cu")) if declares_hot(path)]
+    table = arguments.check or arguments.write
+    devices = [device for device in DEVICES if not table or device.arch in (80, 90, 120)]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda source: list(kernels_of(source, DEVICES, tools, Path(folder))), sources)
-        for arch, kernel, registers, shared, threads in (one for of_file in found for one in of_file):
-            hot = next((hot for hot in HOT if re.fullmatch(hot.name, kernel.name)), None)
-            if hot is None or not re.search(arguments.name, kernel.name):
-                continue
-            if arguments.loops:
-                for body in kernel.loops.values():
-                    inside = [one for block in body for one in kernel.blocks[block]]
-                    accesses = sum(bool(one.access()) for one in inside)
-                    print(f"{kernel.name} for sm_{arch}: a loop of {len(inside)} instructions with {accesses} accesses")
-            cost = row(kernel, hot)
-            for device in (device for device in DEVICES if device.arch == arch):
-                if cost is None:
-                    print(f"| `{kernel.name}` | {hot.element} | {device.name} | no main loop was found |")
-                    continue
-                instructions, moved, elements, turn = cost
-                issue, memory = device.issue_picoseconds(instructions), device.memory_picoseconds(moved)
-
-                def accesses(of):
-                    return ", ".join(f"{times / elements:g}×{width}" for width, times in sorted(of.items()) if times)
-
-                occupancy = device.occupancy(registers, shared, threads)
-                print(f"| `{kernel.name}` | {hot.element} | {device.name} | {instructions:.1f} | {accesses(turn.loads)} "
-                      f"| {accesses(turn.stores)} | {moved:.1f} | {registers} | {occupancy:.0%} | {issue:.2f} "
-                      f"| {memory:.2f} | {issue / memory:.2f} |")
+        jobs = pool.map(lambda source: list(kernels_of(source, devices, tools, Path(folder), built)), sources)
+        found = [one for of_file in jobs for one in of_file if is_hot(one[1].name) and re.search(arguments.name, one[1].name)]
+    if not table:
+        return print_costs(found, arguments.loops)
+    measured, lost = {}, []
+    for arch, kernel, *_ in sorted(found, key=lambda one: one[1].name):
+        cost = row(kernel, is_hot(kernel.name))
+        if cost is None:
+            lost.append(f"no main loop was found in {kernel.name} for sm_{arch}")
+            continue
+        budget = measured.setdefault(kernel.name, Budget({}, 0))
+        budget.instructions[arch], budget.bytes = cost[0], max(budget.bytes, cost[1])
+    if arguments.write and not lost:
+        write_budgets(measured)
+    wrong = lost or list(faults(measured, read_budgets()))
+    if wrong:
+        sys.exit("\n".join([*wrong, "`python3 scripts/kernel_cost.py --write` makes the table anew, where that is right."]))
+    print(f"{len(measured)} kernels are within their budgets")
 
 
 if __name__ == "__main__":

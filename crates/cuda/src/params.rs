@@ -1,11 +1,14 @@
 //! The structs that kernels take by value: mirrors of `kernels/params.cuh`, and how they are built from layouts.
 
 mod grid;
+mod packed_groups;
+mod packed_pool;
 mod plan;
 mod pool;
 mod step;
 
 pub use grid::{Place, blocks, limited_blocks, with_block_limit};
+pub use packed_pool::Images;
 pub use step::Addresses;
 
 /// Threads of a block, unless the kernels' README says otherwise.
@@ -239,6 +242,34 @@ by_value! {
         /// The fixed divisor.
         fixed: i64 = 408,
     }
+    /// A pooling of dense images with windows of 2×2 or 3×3 pixels and stride 2, in packs of elements.
+    PackedPool: 104 => {
+        /// How many packs, or blocks of them, there are.
+        packs: u32 = 0,
+        /// Elements from a pixel to the next.
+        channels: u32 = 4,
+        /// Packs of a pixel, columns, rows; or packs of a row, 1, rows.
+        dims: [Dim; 3] = 8,
+        /// Of the input.
+        height: i32 = 80,
+        /// Of the input.
+        width: i32 = 84,
+        /// Of the output.
+        out_height: i32 = 88,
+        /// Of the output.
+        out_width: i32 = 92,
+        /// Height and width.
+        padding: [i32; 2] = 96,
+    }
+    /// The gradient of the average of each plane of dense images, in packs of elements.
+    PackedMean: 56 => {
+        /// How many packs there are.
+        packs: u32 = 0,
+        /// Pixels of a plane.
+        size: u32 = 4,
+        /// Packs of a pixel, pixels of a plane; or pixels of a plane, 1.
+        dims: [Dim; 2] = 8,
+    }
     /// A tensor as groups of elements; operands: `x`, the result, the incoming gradient.
     Groups: 480 => {
         /// Numbers the elements of a group.
@@ -257,6 +288,31 @@ by_value! {
         stage: u32 = 472,
         /// Padding.
         unused: u32 = 476,
+    }
+    /// The same of dense tensors that all lie alike, in packs of 16 bytes.
+    PackedGroups: 96 => {
+        /// How many groups there are; across memory as many as a pack has elements count as one.
+        count: Dim = 0,
+        /// Packs of a run.
+        run: Dim = 24,
+        /// From a group to the next in elements.
+        group_stride: i64 = 48,
+        /// From a run to the next.
+        run_stride: i64 = 56,
+        /// From a pack to the next.
+        step: u32 = 64,
+        /// Packs of a group.
+        packs: u32 = 68,
+        /// Packs of a group that one team takes.
+        chunk: u32 = 72,
+        /// Teams of a group.
+        splits: u32 = 76,
+        /// Threads of a team.
+        lanes: Lanes = 80,
+        /// `WHOLE` or `FIRST` of [`Reduce`], or [`Groups::GIVEN`].
+        stage: u32 = 88,
+        /// Padding.
+        unused: u32 = 92,
     }
     /// A normalization, or its gradient.
     Norm: 552 => {
@@ -382,7 +438,7 @@ impl Status {
 
 /// Forces the layout checks of every struct.
 const _: () = {
-    let _: [(); 20] = [
+    let _: [(); 23] = [
         Dim::LAYOUT,
         Lanes::LAYOUT,
         Reduce::LAYOUT,
@@ -396,7 +452,10 @@ const _: () = {
         Matmul::LAYOUT,
         PoolAxis::LAYOUT,
         Pool::LAYOUT,
+        PackedPool::LAYOUT,
+        PackedMean::LAYOUT,
         Groups::LAYOUT,
+        PackedGroups::LAYOUT,
         Norm::LAYOUT,
         ClassLoss::LAYOUT,
         LossFinish::LAYOUT,

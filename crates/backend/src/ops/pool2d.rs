@@ -69,6 +69,9 @@ impl Pool2d {
     }
 }
 
+/// What stands for the tap of a window that has none inside the input.
+const NO_TAP: usize = u8::MAX as usize;
+
 /// Upper bound on positions in the input, whatever a window's parameters are.
 const FARTHEST: usize = 1 << 60;
 
@@ -93,6 +96,21 @@ impl Pool2d {
         // Every adaptive window has an element, so the input must not be empty.
         let covered = *self != Pool2d::Adaptive || before.numel() > 0 || after.numel() == 0;
         if [n, c] == [n_after, c_after] && possible && covered { Ok(()) } else { Err(misfit()) }
+    }
+
+    /// The smallest dtype in which a gradient finds maxima again. `u8` holds the number of a tap in its window,
+    /// `i * kernel[1] + j`, or 255 where none is inside the input, for windows of at most 255 taps. Adaptive windows, which
+    /// differ in size, and larger ones need positions in the plane (`i64`).
+    #[must_use]
+    pub fn tap_dtype(&self) -> DType {
+        match *self {
+            Pool2d::Window { kernel: [height, width], .. } if height.saturating_mul(width) <= NO_TAP => DType::U8,
+            _ => DType::I64,
+        }
+    }
+
+    fn check_positions(&self, op: &'static str, dtype: DType) -> Result<()> {
+        if dtype == self.tap_dtype() { Ok(()) } else { has_dtype(op, DType::I64, dtype) }
     }
 
     fn is_possible(&self, axis: usize, input: usize, output: usize) -> bool {
@@ -131,7 +149,8 @@ pub struct MaxPool2dArgs<'a> {
     pub x: View<'a>,
     /// The largest element of each window, `[N, C, H', W']`.
     pub out: ViewMut<'a>,
-    /// Receives the element's position in the plane, `row * W + column` (`i64`), in the shape of `out`.
+    /// Receives the element's position, in the shape of `out`: either in the plane, `row * W + column` (`i64`), or in the
+    /// window, as [`Pool2d::tap_dtype`] describes (`u8`).
     pub indices: Option<ViewMut<'a>>,
 }
 
@@ -142,7 +161,7 @@ pub struct MaxPool2dGradArgs<'a> {
     pub pool: Pool2d,
     /// The gradient of the result, `[N, C, H', W']`.
     pub grad: View<'a>,
-    /// The positions that [`max_pool2d`](Pool2dBackend::max_pool2d) wrote, in the shape of `grad`.
+    /// The positions that [`max_pool2d`](Pool2dBackend::max_pool2d) wrote, of either dtype, in the shape of `grad`.
     pub indices: View<'a>,
     /// Receives the gradient of the images, `[N, C, H, W]`.
     pub out: ViewMut<'a>,
@@ -180,7 +199,7 @@ impl Arguments for MaxPool2dArgs<'_> {
         let MaxPool2dArgs { pool, x, out, indices } = self;
         pool.check(OP, (x.layout, x.dtype()), (out.layout, out.dtype()))?;
         let Some(indices) = indices else { return Ok(()) };
-        has_dtype(OP, DType::I64, indices.dtype())?;
+        pool.check_positions(OP, indices.dtype())?;
         same_shape(OP, &[out.layout, indices.layout])
     }
 }
@@ -190,7 +209,7 @@ impl Arguments for MaxPool2dGradArgs<'_> {
         const OP: &str = "max_pool2d_grad";
         let MaxPool2dGradArgs { pool, grad, indices, out } = self;
         pool.check(OP, (out.layout, out.dtype()), (grad.layout, grad.dtype()))?;
-        has_dtype(OP, DType::I64, indices.dtype())?;
+        pool.check_positions(OP, indices.dtype())?;
         same_shape(OP, &[grad.layout, indices.layout])
     }
 }
@@ -226,10 +245,11 @@ fn check_average(op: &'static str, pool: &Pool2d, divisor: PoolDivisor) -> Resul
 pub trait Pool2dBackend {
     /// The largest element of each window; NaN counts as the largest. Of equal elements, the position is that of the
     /// first in row-major order; of NaNs, that of the last. A window with no tap inside the input gives `-inf` and
-    /// position -1.
+    /// position -1 (tap 255).
     fn max_pool2d(&self, args: Checked<MaxPool2dArgs>) -> Result<()>;
     /// The gradient of `max_pool2d`: each element of `out` is the sum of `grad` over the windows that chose it, added
-    /// in row-major order of the windows. A position outside the plane is an error, except -1, which is skipped.
+    /// in row-major order of the windows. A position outside the plane is an error, except -1, which is skipped. So is a
+    /// tap number that the window does not have, or whose pixel is outside the input.
     fn max_pool2d_grad(&self, args: Checked<MaxPool2dGradArgs>) -> Result<()>;
     /// The sum of each window, divided; a window with no element inside the input gives 0.
     fn avg_pool2d(&self, args: Checked<AvgPool2dArgs>) -> Result<()>;
@@ -284,6 +304,29 @@ mod tests {
 
     fn window(kernel: usize, stride: usize, padding: usize, dilation: usize) -> Pool2d {
         Pool2d::Window { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2], dilation: [dilation; 2] }
+    }
+
+    #[test]
+    fn positions_are_taps_of_small_windows_or_places_in_the_plane() {
+        let (memory, mut to) = (Memory(DType::F32), Memory(DType::F32));
+        let (x, y) = (layout(&[1, 1, 300, 300]), layout(&[1, 1, 2, 2]));
+        let mut allowed = |pool, dtype| {
+            let (mut positions, given) = (Memory(dtype), Memory(dtype));
+            let indices = Some(positions.view_mut(&y));
+            let forward = MaxPool2dArgs { pool, x: memory.view(&x), out: to.view_mut(&y), indices }.check();
+            let (grad, indices) = (memory.view(&y), given.view(&y));
+            let backward = MaxPool2dGradArgs { pool, grad, indices, out: to.view_mut(&x) }.check();
+            assert_eq!(forward.is_ok(), backward.is_ok());
+            forward.is_ok()
+        };
+        let of = |kernel| Pool2d::Window { kernel, stride: [1; 2], padding: [0; 2], dilation: [1; 2] };
+        for (pool, taps) in [(of([2, 2]), true), (of([5, 51]), true), (of([16, 16]), false), (Pool2d::Adaptive, false)]
+        {
+            assert_eq!(pool.tap_dtype(), if taps { DType::U8 } else { DType::I64 }, "{pool:?}");
+            let dtypes = [DType::I64, DType::U8, DType::I32, DType::F32].map(|dtype| allowed(pool, dtype));
+            assert_eq!(dtypes, [true, taps, false, false], "{pool:?}");
+        }
+        assert_eq!(of([usize::MAX; 2]).tap_dtype(), DType::I64);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! memory, in row-major order of the windows.
 
 use kiln_backend::{
-    AvgPool2dArgs, AvgPool2dGradArgs, Checked, Error, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d, Pool2dBackend,
-    PoolDivisor, Result,
+    AvgPool2dArgs, AvgPool2dGradArgs, Checked, DType, Error, MaxPool2dArgs, MaxPool2dGradArgs, Pool2d, Pool2dBackend,
+    PoolDivisor, Result, View, ViewMut,
 };
 
 use crate::{
@@ -27,10 +27,10 @@ impl Pool2dBackend for CpuBackend {
     fn max_pool2d(&self, args: Checked<MaxPool2dArgs>) -> Result<()> {
         const OP: &str = "max_pool2d";
         let MaxPool2dArgs { pool, x, out, indices } = args.into_inner();
-        let indices = indices.map(|indices| Target::<i64>::new(OP, indices)).transpose()?;
+        let indices = indices.map(|indices| Positions::write(OP, indices)).transpose()?;
         for_float!(OP, x.dtype(), S => {
             let (x, out) = (Source::<S>::new(OP, x)?, Target::<S>::new(OP, out)?);
-            largest_of(&pool, x.erased(), out.erased(), indices.map(Target::erased));
+            largest_of(&pool, x.erased(), out.erased(), indices);
             Ok(())
         })
     }
@@ -47,11 +47,11 @@ impl Pool2dBackend for CpuBackend {
 
     fn max_pool2d_grad(&self, args: Checked<MaxPool2dGradArgs>) -> Result<()> {
         const OP: &str = "max_pool2d_grad";
-        let MaxPool2dGradArgs { grad, indices, out, .. } = args.into_inner();
-        let indices = Source::<i64>::new(OP, indices)?.erased();
+        let MaxPool2dGradArgs { pool, grad, indices, out } = args.into_inner();
+        let indices = Positions::read(OP, indices)?;
         for_float!(OP, grad.dtype(), S => {
             let (grad, out) = (Source::<S>::new(OP, grad)?, Target::<S>::new(OP, out)?);
-            gradient_of_largest(grad.erased(), indices, out.erased())
+            gradient_of_largest(&pool, grad.erased(), &indices, out.erased())
         })
     }
 
@@ -65,8 +65,78 @@ impl Pool2dBackend for CpuBackend {
     }
 }
 
-fn largest_of<T: Real>(pool: &Pool2d, x: Erased<T>, out: Erased<T>, indices: Option<Erased<i64>>) {
-    let (from, to, indices) = (Image::new(&x), Image::new(&out), indices.as_ref().map(Image::new));
+/// Which elements were the largest.
+enum Positions {
+    /// Their positions in the plane.
+    Planes(Image<i64>),
+    /// The numbers of taps in their windows.
+    Taps(Image<u8>),
+}
+
+impl Positions {
+    fn write(op: &'static str, view: ViewMut) -> Result<Positions> {
+        Ok(if view.dtype() == DType::U8 {
+            Positions::Taps(Image::new(&Target::<u8>::new(op, view)?.erased()))
+        } else {
+            Positions::Planes(Image::new(&Target::<i64>::new(op, view)?.erased()))
+        })
+    }
+
+    fn read(op: &'static str, view: View) -> Result<Positions> {
+        Ok(if view.dtype() == DType::U8 {
+            Positions::Taps(Image::new(&Source::<u8>::new(op, view)?.erased()))
+        } else {
+            Positions::Planes(Image::new(&Source::<i64>::new(op, view)?.erased()))
+        })
+    }
+
+    fn are_taps(&self) -> bool {
+        matches!(self, Positions::Taps(_))
+    }
+
+    /// Calls `each` with the column and the position in the plane, -1 for none, of what the windows of a row chose.
+    ///
+    /// # Safety
+    /// The row lies inside the layout, which is readable.
+    unsafe fn of_row(
+        &self,
+        [n, c, y]: [usize; 3],
+        taps: &[(isize, isize)],
+        to: [usize; 2],
+        pool: &Pool2d,
+        mut each: impl FnMut(usize, i64) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Positions::Planes(image) => {
+                let first = image.ptr.offset(image.at(n, c, y, 0));
+                // SAFETY: the caller's promise.
+                (0..image.w).try_for_each(|x| each(x, unsafe { first.offset(x as isize * image.strides[3]).load() }))
+            }
+            Positions::Taps(image) => {
+                let (first, top) = (image.ptr.offset(image.at(n, c, y, 0)), pool.window(0, y, to[0], image.h).0.start);
+                (0..image.w).try_for_each(|x| {
+                    // SAFETY: the caller's promise.
+                    let tap: u8 = unsafe { first.offset(x as isize * image.strides[3]).load() };
+                    let Some(&(down, right)) = taps.get(usize::from(tap)) else { return each(x, -1) };
+                    let (row, column) = (top + down, pool.window(1, x, to[1], image.w).0.start + right);
+                    let inside = (0..to[0] as isize).contains(&row) && (0..to[1] as isize).contains(&column);
+                    each(x, if inside { (row * to[1] as isize + column) as i64 } else { -1 })
+                })
+            }
+        }
+    }
+}
+
+/// How far behind a window's beginning each of its taps lies.
+fn offsets_of_taps(pool: &Pool2d) -> Vec<(isize, isize)> {
+    let Pool2d::Window { kernel, dilation, .. } = *pool else { return Vec::new() };
+    let tap = |i: usize| (i / kernel[1] * dilation[0], i % kernel[1] * dilation[1]);
+    (0..kernel[0] * kernel[1]).map(|i| (tap(i).0 as isize, tap(i).1 as isize)).collect()
+}
+
+fn largest_of<T: Real>(pool: &Pool2d, x: Erased<T>, out: Erased<T>, indices: Option<Positions>) {
+    let (from, to) = (Image::new(&x), Image::new(&out));
+    let taps = indices.as_ref().is_some_and(Positions::are_taps);
     if whole(pool, &from, &to) {
         // SAFETY: checked views, of which the outputs are exclusively borrowed.
         unsafe { max_planes(pool, &from, &to, indices.as_ref()) };
@@ -78,14 +148,17 @@ fn largest_of<T: Real>(pool: &Pool2d, x: Erased<T>, out: Erased<T>, indices: Opt
         best.resize(line.len, -T::INFINITY);
         at.clear();
         at.resize(line.len, -1);
-        line.taps(&from, pool, &to, seen, |range, seen, position, step| {
+        line.taps(&from, pool, &to, seen, |range, seen, tap, position, step| {
+            let (position, step) = if taps { (tap as i64, 0) } else { (position, step) };
             larger(seen, position, step, &mut best[range.clone()], &mut at[range]);
         });
         // SAFETY: lines are inside the output and disjoint.
         unsafe {
             line.store(&to, best);
-            if let Some(indices) = &indices {
-                line.store(indices, at);
+            match &indices {
+                Some(Positions::Planes(image)) => line.store(image, at),
+                Some(Positions::Taps(image)) => line.store(image, &numbers(at)),
+                None => {}
             }
         }
     });
@@ -97,7 +170,7 @@ fn average_of<T: Real>(pool: &Pool2d, divisor: PoolDivisor, x: Erased<T>, out: E
         let [sums, seen] = state;
         sums.clear();
         sums.resize(line.len, T::of(0.0));
-        line.taps(&from, pool, &to, seen, |range, seen, _, _| add(seen, &mut sums[range]));
+        line.taps(&from, pool, &to, seen, |range, seen, _, _, _| add(seen, &mut sums[range]));
         let dy = window(pool, divisor, 0, line.y, from.h, to.h);
         for (i, sum) in sums.iter_mut().enumerate() {
             let ox = if line.along_channels { line.x } else { i };
@@ -109,23 +182,29 @@ fn average_of<T: Real>(pool: &Pool2d, divisor: PoolDivisor, x: Erased<T>, out: E
     });
 }
 
-fn gradient_of_largest<T: Real>(grad: Erased<T>, indices: Erased<i64>, out: Erased<T>) -> Result<()> {
+/// Numbers of taps as they are stored; -1 is 255.
+fn numbers(at: &[i64]) -> Vec<u8> {
+    at.iter().map(|&tap| tap as u8).collect()
+}
+
+fn gradient_of_largest<T: Real>(pool: &Pool2d, grad: Erased<T>, chosen: &Positions, out: Erased<T>) -> Result<()> {
     const OP: &str = "max_pool2d_grad";
-    let (to, from, chosen) = (Image::new(&out), Image::new(&grad), Image::new(&indices));
+    let (to, from) = (Image::new(&out), Image::new(&grad));
+    let taps = offsets_of_taps(pool);
     sum_planes(&from, &to, &|n, c, row, plane| {
         for y in 0..from.h {
             // SAFETY: a row of a checked layout.
             unsafe { from.ptr.offset(from.at(n, c, y, 0)).gather(from.strides[3], from.w, row.as_mut_ptr()) };
-            let first = chosen.ptr.offset(chosen.at(n, c, y, 0));
-            for (x, &value) in row.iter().enumerate() {
-                // SAFETY: an element of a checked layout of the same shape.
-                let position = unsafe { first.offset(x as isize * chosen.strides[3]).load() };
+            let add = |x: usize, position: i64| {
                 match usize::try_from(position).ok().and_then(|position| plane.get_mut(position)) {
-                    Some(sum) => *sum = *sum + value,
+                    Some(sum) => *sum = *sum + row[x],
                     None if position == -1 => {}
                     None => return Err(Error::index(OP, position, plane.len(), "the pixels of a plane")),
                 }
-            }
+                Ok(())
+            };
+            // SAFETY: a row of a checked layout of the same shape.
+            unsafe { chosen.of_row([n, c, y], &taps, [to.h, to.w], pool, add)? };
         }
         Ok(())
     })
@@ -192,14 +271,18 @@ fn whole<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>) -> bool {
 ///
 /// # Safety
 /// The images are readable and writable and belong together, and [`whole`] is true of them.
-unsafe fn max_planes<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, indices: Option<&Image<i64>>) {
+unsafe fn max_planes<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, indices: Option<&Positions>) {
     let Pool2d::Window { kernel, stride, dilation, .. } = *pool else { return };
     let area = to.area();
     par::ranges(to.n * to.c, (GRAIN / (area * kernel[0] * kernel[1]).max(1)).max(1), |range| {
         let mut values = [vec![T::of(0.0); area], vec![T::of(0.0); area]];
         let [best, seen] = &mut values;
         let starts = (0..to.h).flat_map(|y| (0..to.w).map(move |x| (y * stride[0] * from.w + x * stride[1]) as i64));
-        let starts: Vec<i64> = if indices.is_some() { starts.collect() } else { Vec::new() };
+        let starts: Vec<i64> = match indices {
+            Some(Positions::Planes(_)) => starts.collect(),
+            Some(Positions::Taps(_)) => vec![0; area],
+            None => Vec::new(),
+        };
         let mut at = vec![0i64; starts.len()];
         for (n, c) in range.map(|i| (i / to.c, i % to.c)) {
             for tap in 0..kernel[0] * kernel[1] {
@@ -208,7 +291,8 @@ unsafe fn max_planes<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, ind
                 let first = from.ptr.offset(from.at(n, c, down, right));
                 // SAFETY: all windows are inside.
                 unsafe { first.gather_rows(from.rows([to.h, to.w], stride), into.as_mut_ptr(), to.w) };
-                let offset = (down * from.w + right) as i64;
+                let taps = matches!(indices, Some(Positions::Taps(_)));
+                let offset = if taps { tap } else { down * from.w + right } as i64;
                 match tap {
                     0 => at.copy_from_slice(&starts),
                     _ if indices.is_some() => larger_at(seen, &starts, offset, best, &mut at),
@@ -219,9 +303,16 @@ unsafe fn max_planes<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, ind
             unsafe {
                 let rows = to.rows([to.h, to.w], [1, 1]);
                 to.ptr.offset(to.at(n, c, 0, 0)).scatter_rows(rows, best.as_ptr(), to.w);
-                if let Some(indices) = indices {
-                    let rows = indices.rows([to.h, to.w], [1, 1]);
-                    indices.ptr.offset(indices.at(n, c, 0, 0)).scatter_rows(rows, at.as_ptr(), to.w);
+                match indices {
+                    Some(Positions::Planes(image)) => {
+                        let rows = image.rows([to.h, to.w], [1, 1]);
+                        image.ptr.offset(image.at(n, c, 0, 0)).scatter_rows(rows, at.as_ptr(), to.w);
+                    }
+                    Some(Positions::Taps(image)) => {
+                        let (rows, at) = (image.rows([to.h, to.w], [1, 1]), numbers(&at));
+                        image.ptr.offset(image.at(n, c, 0, 0)).scatter_rows(rows, at.as_ptr(), to.w);
+                    }
+                    None => {}
                 }
             }
         }
@@ -291,30 +382,31 @@ fn lines<T: Real>(pool: &Pool2d, from: &Image<T>, to: &Image<T>, body: &LineBody
 
 impl Line<'_> {
     /// For every tap, in row-major order, calls `body` with the windows of the line in which the tap is inside the
-    /// input, the inputs that it reads, the position of the first of these in its plane, and the step between
-    /// positions.
+    /// input, the inputs that it reads, the tap's number, the position of the first input in its plane, and the step
+    /// between positions.
     fn taps<T: Real>(
         &self,
         from: &Image<T>,
         pool: &Pool2d,
         to: &Image<T>,
         seen: &mut Vec<T>,
-        mut body: impl FnMut(std::ops::Range<usize>, &[T], i64, i64),
+        mut body: impl FnMut(std::ops::Range<usize>, &[T], usize, i64, i64),
     ) {
         seen.resize(self.len, T::of(0.0));
+        let width = if let Pool2d::Window { kernel, .. } = *pool { kernel[1] } else { 0 };
         let (rows, down) = pool.window(0, self.y, from.h, to.h);
-        for y in rows.step_by(down).filter(|&y| y >= 0 && y < from.h as isize) {
+        for (row, y) in rows.step_by(down).enumerate().filter(|&(_, y)| y >= 0 && y < from.h as isize) {
             let y = y as usize;
             if self.along_channels {
                 let (columns, right) = pool.window(1, self.x, from.w, to.w);
-                for x in columns.step_by(right).filter(|&x| x >= 0 && x < from.w as isize) {
+                for (tap, x) in columns.step_by(right).enumerate().filter(|&(_, x)| x >= 0 && x < from.w as isize) {
                     let x = x as usize;
                     // SAFETY: a pixel of the image, all of its channels.
                     unsafe {
                         let first = from.ptr.offset(from.at(self.n, 0, y, x));
                         first.gather(from.strides[1], self.len, seen.as_mut_ptr());
                     }
-                    body(0..self.len, seen, (y * from.w + x) as i64, 0);
+                    body(0..self.len, seen, row * width + tap, (y * from.w + x) as i64, 0);
                 }
             } else if let Pool2d::Window { stride, padding, dilation, .. } = *pool {
                 for (tap, range) in self.columns.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
@@ -324,7 +416,8 @@ impl Line<'_> {
                         let first = from.ptr.offset(from.at(self.n, self.c, y, x));
                         first.gather(from.strides[3] * stride[1] as isize, range.len(), seen.as_mut_ptr());
                     }
-                    body(range.clone(), &seen[..range.len()], (y * from.w + x) as i64, stride[1] as i64);
+                    let position = (y * from.w + x) as i64;
+                    body(range.clone(), &seen[..range.len()], row * width + tap, position, stride[1] as i64);
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     device::CudaBackend,
-    params::{Groups, Reduce},
+    params::{Groups, PackedGroups, Reduce},
     view::Access,
 };
 
@@ -26,14 +26,22 @@ impl ReluBiasGradBackend for CudaBackend {
             return Ok(());
         }
         let groups = Groups::new(y.layout.dims(), dim, [Some(y.place()), Some(out.place()), Some(grad.place())]);
-        let partial = device.parts_of_groups(&groups, SUM, dtype)?;
         let (to, step) = parts(Some(&bias));
-        let start = |groups: Groups| {
-            let (tag, blocks, partial) = (Tag::of(dtype), groups.blocks(), partial.address());
-            let (grad, y, out) = (grad.address, y.address, out.address);
+        let (tag, grad, y, out) = (Tag::of(dtype), grad.address, y.address, out.address);
+        let start = |groups: Groups, blocks: u32, partial: u64| {
             launch!(device, RELU_BIAS_GRAD, "masked", tag, blocks, groups, grad, y, out, to, step, partial)
         };
-        start(groups)?;
-        if groups.stage == Reduce::FIRST { start(groups.second()) } else { Ok(()) }
+        if let Some((op, packed)) = PackedGroups::new(&groups, &[y, out, grad], dtype.size()) {
+            let partials = packed.partials(groups.count.extent) as usize;
+            let partial = device.scratch(partials * SUM * dtype.accumulator().size())?;
+            let (blocks, parts) = (packed.blocks(), partial.address());
+            launch!(device, RELU_BIAS_GRAD_PACKED, op, tag, blocks, packed, grad, y, out, to, step, parts)?;
+            let second = packed.second(&groups);
+            return if partials > 0 { start(second, second.blocks_of_groups(), parts) } else { Ok(()) };
+        }
+        let partial = device.parts_of_groups(&groups, SUM, dtype)?;
+        start(groups, groups.blocks(), partial.address())?;
+        let second = groups.second();
+        if groups.stage == Reduce::FIRST { start(second, second.blocks_of_groups(), partial.address()) } else { Ok(()) }
     }
 }

@@ -85,7 +85,7 @@ impl<const N: usize> Lines<N> {
 
 /// How to divide the `n` elements of each of `m` results so that a thread has at least `serial` of them. Returns the
 /// threads per team, the elements per team, and the teams per result.
-fn share(n: u64, m: u64, across: bool, serial: u64) -> (Lanes, u64, u64) {
+pub(super) fn share(n: u64, m: u64, across: bool, serial: u64) -> (Lanes, u64, u64) {
     let lanes = Lanes::new(n, m, across);
     let teams = (ENOUGH_BLOCKS * u64::from(THREADS)).div_ceil(m.saturating_mul(lanes.count()).max(1));
     let chunk = n.div_ceil(n.div_ceil(lanes.count() * serial).clamp(1, teams.max(1))).max(1);
@@ -133,6 +133,12 @@ impl Groups {
     #[must_use]
     pub fn partials(&self) -> u64 {
         if self.stage == Reduce::FIRST { self.count.extent * self.splits } else { 0 }
+    }
+
+    /// The number of blocks that gives one team of every group work.
+    #[must_use]
+    pub fn blocks_of_groups(&self) -> u32 {
+        blocks(self.count.extent.saturating_mul(self.lanes.count()))
     }
 
     /// The number of blocks that gives every team of every group work.

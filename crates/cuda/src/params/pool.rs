@@ -31,6 +31,8 @@ impl Pool {
     pub const CHANNELS_LAST: u32 = 2;
     /// Some number along an axis may be 2^31 or more.
     pub const WIDE_WINDOWS: u32 = 4;
+    /// Positions of maxima are numbers of taps.
+    pub const TAPS: u32 = 8;
 
     /// A pooling, checked by its contract, of images of extents `input` to extents `output` (`[N, C, H, W]`). Positions
     /// are numbered in the output, or in the input if `backward`, in the order of `strides`.

@@ -109,6 +109,56 @@ fn binary_grad() {
     }
 }
 
+/// Dense images behind an offset, with elements behind them.
+fn images(on: &dyn Backend, dtype: DType, dims: [usize; 4], pixels: bool, offset: usize, salt: u64) -> Tensor {
+    let [n, c, h, w] = dims;
+    let whole = at(on, dtype, n * c * h * w, offset, salt);
+    let strides =
+        if pixels { [h * w * c, 1, w * c, c] } else { [c * h * w, h * w, w, 1] }.map(|stride| stride as isize);
+    Tensor { layout: Layout::strided(Shape::new(&dims).unwrap(), &strides, offset).unwrap(), ..whole }
+}
+
+#[test]
+fn max_pool2d() {
+    let pool = Pool2d::Window { kernel: [2; 2], stride: [2; 2], padding: [0; 2], dilation: [1; 2] };
+    for dtype in [F32, F16] {
+        for (dims, pixels) in [([2, 8, 4, 6], true), ([1, 2, 5, 16], false)] {
+            let after = [dims[0], dims[1], dims[2] / 2, dims[3] / 2];
+            for [o, p, q, r] in OFFSETS {
+                same_bits(&format!("{dtype} {dims:?} at {o} {p} {q} {r}"), |on| {
+                    let (x, mut out) = (images(on, dtype, dims, pixels, o, 1), images(on, dtype, after, pixels, p, 2));
+                    let mut taps = images(on, U8, after, pixels, q, 3);
+                    let indices = Some(taps.view_mut());
+                    on.max_pool2d(MaxPool2dArgs { pool, x: x.view(), out: out.view_mut(), indices }.checked()?)?;
+                    let mut dx = images(on, dtype, dims, pixels, r, 4);
+                    let (grad, indices) = (out.view(), taps.view());
+                    on.max_pool2d_grad(MaxPool2dGradArgs { pool, grad, indices, out: dx.view_mut() }.checked()?)?;
+                    Ok(vec![out, taps, dx])
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn avg_pool2d_of_planes() {
+    let (pool, divisor) = (Pool2d::Adaptive, PoolDivisor::Inside);
+    for dtype in [F32, F16] {
+        for (dims, pixels) in [([2, 8, 2, 3], true), ([4, 2, 5, 3], false)] {
+            for [o, p, ..] in OFFSETS {
+                same_bits(&format!("{dtype} {dims:?} at {o} {p}"), |on| {
+                    let grad = images(on, dtype, [dims[0], dims[1], 1, 1], pixels, o, 1);
+                    let mut dx = images(on, dtype, dims, pixels, p, 2);
+                    on.avg_pool2d_grad(
+                        AvgPool2dGradArgs { pool, divisor, grad: grad.view(), out: dx.view_mut() }.checked()?,
+                    )?;
+                    Ok(vec![dx])
+                });
+            }
+        }
+    }
+}
+
 #[test]
 fn where_cond() {
     for dtype in WIDTHS {

@@ -52,7 +52,89 @@ fn max_pool2d() {
                         MaxPool2dGradArgs { pool, grad: grad.view(), indices: at.view(), out: dx.view_mut() }
                             .checked()?,
                     )?;
-                    Ok(vec![out, at, alone, dx])
+                    // Without regard to how they are numbered, positions lead to the same gradient.
+                    let mut taps = empty(on, pool.tap_dtype(), after, Order::Planes);
+                    let mut again = empty(on, dtype, after, order);
+                    on.max_pool2d(
+                        MaxPool2dArgs { pool, x: x.view(), out: again.view_mut(), indices: Some(taps.view_mut()) }
+                            .checked()?,
+                    )?;
+                    let mut same = empty(on, dtype, before, order);
+                    on.max_pool2d_grad(
+                        MaxPool2dGradArgs { pool, grad: grad.view(), indices: taps.view(), out: same.view_mut() }
+                            .checked()?,
+                    )?;
+                    Ok(vec![out, at, alone, dx, taps, again, same])
+                });
+            }
+        }
+    }
+}
+
+/// Images that kernels take 16, 8 or 4 bytes at a time, along channels or rows, and some that just miss it.
+#[test]
+fn max_pool2d_in_packs() {
+    for dtype in FLOATS {
+        for (kernel, padding) in [(2, 0), (2, 1), (3, 1), (3, 0)] {
+            let pool = window([kernel; 2], [2; 2], [padding; 2], [1; 2]);
+            for (dims, order) in [
+                ([2, 16, 6, 7], Order::Pixels),
+                ([1, 8, 9, 4], Order::Pixels),
+                ([2, 12, 5, 6], Order::Pixels),
+                ([2, 3, 8, 16], Order::Planes),
+                ([1, 2, 9, 12], Order::Planes),
+                ([2, 2, 4, 6], Order::Planes),
+                ([1, 2, 6, 7], Order::Planes),
+            ] {
+                for ceil in [false, true] {
+                    let [h, w] = pool.output([dims[2], dims[3]], ceil).unwrap();
+                    same(&format!("{pool:?} of {dims:?} {order:?} {dtype}"), |on| {
+                        let after = [dims[0], dims[1], h, w];
+                        let x = wild(on, dtype, dims, order);
+                        let [mut out, mut alone] = [0, 1].map(|_| empty(on, dtype, after, order));
+                        let mut taps = empty(on, DType::U8, after, order);
+                        on.max_pool2d(
+                            MaxPool2dArgs { pool, x: x.view(), out: out.view_mut(), indices: Some(taps.view_mut()) }
+                                .checked()?,
+                        )?;
+                        on.max_pool2d(
+                            MaxPool2dArgs { pool, x: x.view(), out: alone.view_mut(), indices: None }.checked()?,
+                        )?;
+                        let (grad, mut dx) = (image(on, dtype, after, order, 2), image(on, dtype, dims, order, 3));
+                        on.max_pool2d_grad(
+                            MaxPool2dGradArgs { pool, grad: grad.view(), indices: taps.view(), out: dx.view_mut() }
+                                .checked()?,
+                        )?;
+                        Ok(vec![out, taps, alone, dx])
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Averages of whole planes, whose gradients are written in packs where there are some.
+#[test]
+fn avg_pool2d_of_planes() {
+    for dtype in FLOATS {
+        for (dims, order) in [
+            ([2, 16, 3, 5], Order::Pixels),
+            ([2, 12, 3, 5], Order::Pixels),
+            ([2, 16, 7, 7], Order::Planes),
+            ([3, 8, 1, 3], Order::Planes),
+            ([1, 3, 5, 7], Order::Planes),
+            ([2, 8, 4, 4], Order::Odd),
+        ] {
+            for pool in [Pool2d::Adaptive, window([dims[2], dims[3]], [1, 1], [0, 0], [1, 1])] {
+                same(&format!("{pool:?} of {dims:?} {order:?} {dtype}"), |on| {
+                    let (after, divisor) = ([dims[0], dims[1], 1, 1], PoolDivisor::Inside);
+                    let (x, mut out) = (image(on, dtype, dims, order, 1), empty(on, dtype, after, order));
+                    on.avg_pool2d(AvgPool2dArgs { pool, divisor, x: x.view(), out: out.view_mut() }.checked()?)?;
+                    let (grad, mut dx) = (image(on, dtype, after, order, 2), image(on, dtype, dims, order, 3));
+                    on.avg_pool2d_grad(
+                        AvgPool2dGradArgs { pool, divisor, grad: grad.view(), out: dx.view_mut() }.checked()?,
+                    )?;
+                    Ok(vec![out, dx])
                 });
             }
         }

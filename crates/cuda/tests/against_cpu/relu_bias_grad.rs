@@ -52,6 +52,38 @@ fn relu_bias_grad() {
     }
 }
 
+/// Dense tensors that lie alike, which kernels take 16 bytes at a time: planes and rows along memory, channels and columns
+/// across it, in one stage and in two.
+#[test]
+fn relu_bias_grad_in_packs() {
+    for dtype in FLOATS {
+        for (dims, order) in [
+            ([3, 5, 4, 6], Order::Planes),
+            ([2, 3, 64, 72], Order::Planes),
+            ([3, 24, 5, 3], Order::Pixels),
+            ([2, 8, 70, 61], Order::Pixels),
+            ([70, 40, 1, 1], Order::Planes),
+            ([1, 16, 1, 1], Order::Planes),
+        ] {
+            same(&format!("{dims:?} {order:?} {dtype}"), |on| {
+                let (grad, y) = (image(on, dtype, dims, order, 1), wild(on, dtype, dims, order));
+                let (mut out, mut bias) = (empty(on, dtype, dims, order), target(on, dtype, &dims[1..2], Lie::Sliced));
+                on.relu_bias_grad(
+                    ReluBiasGradArgs {
+                        grad: grad.view(),
+                        y: y.view(),
+                        dim: 1,
+                        out: out.view_mut(),
+                        bias: bias.view_mut(),
+                    }
+                    .checked()?,
+                )?;
+                Ok(vec![out, bias])
+            });
+        }
+    }
+}
+
 #[test]
 fn relu_bias_grad_lets_through_what_was_above_0() {
     let Some(device) = device() else { return };

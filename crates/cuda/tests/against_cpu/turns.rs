@@ -60,6 +60,7 @@ const WIDTHS: &[DType] = &[U8, F16, F32, F64];
 const ALL: &[DType] = &DType::ALL;
 const WHOLE: &[DType] = &[I64, I32, U8];
 const HALF: &[DType] = &[F16, BF16];
+const PACKED: [DType; 3] = [F32, F16, BF16];
 
 /// Threads of a block.
 const BLOCK: usize = 256;
@@ -277,6 +278,19 @@ rows! {
         on.max_pool2d_grad(MaxPool2dGradArgs { pool: PAIRS, grad: out.view(), indices: at.view(), out: dx.view_mut() }.checked()?)?;
         Ok(vec![dx])
     };
+    max_pool_packed, BLOCK, &PACKED, |on, dtype, n| Ok(max_packed(on, dtype, n)?.into_iter().map(|[out, _]| out).collect());
+    max_pool_packed_grad, BLOCK, &PACKED, |on, dtype, n| Ok(max_packed(on, dtype, n)?.into_iter().map(|[_, dx]| dx).collect());
+    mean_packed_grad, BLOCK, &PACKED, |on, dtype, n| {
+        let pack = 16 / dtype.size();
+        let mut made = Vec::new();
+        for (dims, channels_last) in [([1, n, 2, pack / 2], false), ([n, 1, 1, pack], true)] {
+            let (grad, mut dx) = (images(on, dtype, [dims[0], 1, 1, dims[3]], true), images(on, dtype, dims, channels_last));
+            let grad = if channels_last { grad } else { tensor(on, dtype, &[1, n, 1, 1], Lie::Dense, 1) };
+            on.avg_pool2d_grad(AvgPool2dGradArgs { pool: Pool2d::Adaptive, divisor: PoolDivisor::Inside, grad: grad.view(), out: dx.view_mut() }.checked()?)?;
+            made.push(dx);
+        }
+        Ok(made)
+    };
     avg_pool, BLOCK, &FLOATS, |on, dtype, n| {
         let (x, mut out) = (tensor(on, dtype, &[1, 2, n, 4], Lie::Dense, 1), target(on, dtype, &[1, 2, n / 2, 2], Lie::Dense));
         on.avg_pool2d(AvgPool2dArgs { pool: PAIRS, divisor: PoolDivisor::Inside, x: x.view(), out: out.view_mut() }.checked()?)?;
@@ -304,6 +318,18 @@ rows! {
             if dims[1] != 3 || dtype == F64 {
                 made.push(sums);
             }
+        }
+        Ok(made)
+    };
+    relu_bias_grad_packed, TEAMS, &PACKED, |on, dtype, n| {
+        let mut made = Vec::new();
+        let pack = 16 / dtype.size();
+        // Groups of two packs each, along memory and across it.
+        for (dims, dim) in [([n, 2 * pack], 0), ([2, n * pack], 1)] {
+            let (grad, y) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
+            let (mut out, mut sums) = (target(on, dtype, &dims, Lie::Dense), target(on, dtype, &[dims[dim]], Lie::Dense));
+            on.relu_bias_grad(ReluBiasGradArgs { grad: grad.view(), y: y.view(), dim, out: out.view_mut(), bias: sums.view_mut() }.checked()?)?;
+            made.extend([out, sums]);
         }
         Ok(made)
     };

@@ -209,7 +209,7 @@ impl Tensor {
         Ok((values, if self.rank() == 3 { positions?.squeeze(0)? } else { positions? }))
     }
 
-    /// The maxima, and their positions if requested or needed for the gradient.
+    /// The maxima, and their positions: in the plane if requested, otherwise in the smallest dtype if the gradient needs them.
     fn max_pooled(
         &self,
         node: &'static str,
@@ -221,7 +221,8 @@ impl Tensor {
         let layout = image_layout(self, Shape::new(&[n, c, size[0], size[1]])?);
         let needed = wanted || crate::autograd::grad_enabled() && self.requires_grad();
         let no_write = |_: &'static dyn Backend, _: ViewMut<'_>| Ok(());
-        let indices = needed.then(|| Tensor::compute_in(self.device(), DType::I64, layout, no_write)).transpose()?;
+        let dtype = if wanted { DType::I64 } else { pool.tap_dtype() };
+        let indices = needed.then(|| Tensor::compute_in(self.device(), dtype, layout, no_write)).transpose()?;
         let reading = self.read();
         let values = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
             let mut indices = indices.as_ref().map(writing);

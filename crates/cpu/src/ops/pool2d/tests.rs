@@ -94,6 +94,21 @@ fn windows_in_every_layout_and_dtype() {
                     let mut back = Tensor::with_layout(dtype, layouts(&xd)[i], &vec![1.0; nx]);
                     max_pool2d_grad(pool, g.view(), indices.view(), back.view_mut()).unwrap();
                     assert_close(&back.values(), &dx, dtype, 8.0, "max gradient");
+                    if let Pool2d::Window { kernel, stride, padding, dilation } = pool {
+                        let mut taps = Tensor::with_layout(DType::U8, to, &vec![9.0; ny]);
+                        max_pool2d(pool, x.view(), out.view_mut(), Some(taps.view_mut())).unwrap();
+                        let place = |(o, tap): (usize, f64)| {
+                            let (tap, (oy, ox)) = (tap as usize, (o / ow % oh, o % ow));
+                            let row = oy * stride[0] + tap / kernel[1] * dilation[0] - padding[0];
+                            (row * xd[3] + ox * stride[1] + tap % kernel[1] * dilation[1] - padding[1]) as f64
+                        };
+                        let places: Vec<f64> = taps.values().into_iter().enumerate().map(place).collect();
+                        assert_eq!((out.values(), places), (y.clone(), indices.values()), "{pool:?} {dtype}");
+                        let same = back.values();
+                        back = Tensor::with_layout(dtype, layouts(&xd)[i], &vec![1.0; nx]);
+                        max_pool2d_grad(pool, g.view(), taps.view(), back.view_mut()).unwrap();
+                        assert_eq!(back.values(), same, "{pool:?} {dtype}");
+                    }
 
                     for &divisor in averages {
                         let (mut y, mut dx) = (vec![0.0; ny], vec![0.0; nx]);
@@ -137,6 +152,17 @@ fn nan_wins_and_empty_windows_are_marked() {
     let mut back = Tensor::empty(DType::F32, &[1, 1, 1, 1]);
     max_pool2d_grad(pool, y.view(), at.view(), back.view_mut()).unwrap();
     assert_eq!(back.values(), [0.0]);
+    let mut tap = Tensor::empty(DType::U8, &[1, 1, 1, 1]);
+    max_pool2d(pool, x.view(), y.view_mut(), Some(tap.view_mut())).unwrap();
+    assert_eq!((y.values()[0], tap.values()[0]), (f64::NEG_INFINITY, 255.0));
+    // None of the window, outside of the input, none at all.
+    for number in [4.0, 0.0, 255.0] {
+        let tap = Tensor::new(DType::U8, &[1, 1, 1, 1], &[number]);
+        let (grad, mut back) =
+            (Tensor::new(DType::F32, &[1, 1, 1, 1], &[2.0]), Tensor::empty(DType::F32, &[1, 1, 1, 1]));
+        max_pool2d_grad(pool, grad.view(), tap.view(), back.view_mut()).unwrap();
+        assert_eq!(back.values(), [0.0], "{number}");
+    }
 }
 
 #[test]

@@ -93,6 +93,42 @@ pub fn max_pooled(on: &dyn Backend, dtype: DType, n: usize) -> Result<[Tensor; 2
     Ok([out, at])
 }
 
+/// Images `[N, C, H, W]`, or with the extents in the order of channels-last memory, `[N, H, W, C]`.
+pub fn images(on: &dyn Backend, dtype: DType, dims: [usize; 4], channels_last: bool) -> Tensor {
+    let made = tensor(on, dtype, &dims, Lie::Dense, 1);
+    if channels_last { Tensor { layout: made.layout.permute(&[0, 3, 1, 2]), ..made } } else { made }
+}
+
+/// Maxima and gradients of `n` packs of each kind of kernel.
+pub fn max_packed(on: &dyn Backend, dtype: DType, n: usize) -> Result<Vec<[Tensor; 2]>> {
+    let mut made = Vec::new();
+    for (kernel, padding) in [(2, 0), (3, 1)] {
+        let pool = Pool2d::Window { kernel: [kernel; 2], stride: [2; 2], padding: [padding; 2], dilation: [1; 2] };
+        for (bytes, channels_last) in [(16, true), (16, false), (8, false), (4, false)] {
+            let pack = bytes / dtype.size();
+            if pack < 2 {
+                continue;
+            }
+            let (x, y) =
+                if channels_last { ([n, 2, 2, pack], [n, 1, 1, pack]) } else { ([n, 1, 2, pack], [n, 1, 1, pack / 2]) };
+            let (x, mut out) = (images(on, dtype, x, channels_last), images(on, dtype, y, channels_last));
+            let (mut taps, mut dx) = (
+                images(on, U8, y, channels_last),
+                images(on, dtype, x.layout.dims().try_into().expect("images"), false),
+            );
+            dx.layout = x.layout;
+            on.max_pool2d(
+                MaxPool2dArgs { pool, x: x.view(), out: out.view_mut(), indices: Some(taps.view_mut()) }.checked()?,
+            )?;
+            on.max_pool2d_grad(
+                MaxPool2dGradArgs { pool, grad: out.view(), indices: taps.view(), out: dx.view_mut() }.checked()?,
+            )?;
+            made.push([out, dx]);
+        }
+    }
+    Ok(made)
+}
+
 /// Rows and channels, of a few elements each; and three channels that many teams share.
 pub fn normalized(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Result<Vec<Tensor>> {
     let wide = if dtype == F64 { F64 } else { F32 };
