@@ -249,7 +249,7 @@ impl Tensor {
             backend.max_pool2d_grad(MaxPool2dGradArgs { pool, grad: g.view(), indices: i.view(), out }.checked()?)
         })?;
         record_gradient(out, "MaxPool2DWithIndicesBackwardBackward0", &[self], &[indices], move |ctx| {
-            let (grad, indices) = (ctx.grad()?, ctx.saved(0)?);
+            let (grad, indices) = (ctx.grad()?, plane_positions(&ctx.saved(0)?, pool, to.dims()[3])?);
             let planes = |t: &Tensor| t.reshape([t.dims()[0], t.dims()[1], t.dims()[2] * t.dims()[3]]);
             Ok(one(planes(&grad)?.gather(2, &planes(&indices)?)?.reshape(indices.shape())?))
         })
@@ -282,6 +282,23 @@ impl Tensor {
             Ok(one(ctx.grad()?.averaged(node, pool, divisor, [h, w])?))
         })
     }
+}
+
+/// Positions of maxima in planes of this width, from those that [`Tensor::max_pooled`] saved.
+fn plane_positions(saved: &Tensor, pool: Pool2d, width: usize) -> Result<Tensor> {
+    let (DType::U8, Pool2d::Window { kernel, stride, padding, dilation }) = (saved.dtype(), pool) else {
+        return Ok(saved.clone());
+    };
+    let (_, _, h, w) = saved.dims4()?;
+    let position = |row: usize, column: usize| (row * width + column) as i64;
+    let tap = |tap: usize| position(tap / kernel[1] * dilation[0], tap % kernel[1] * dilation[1]);
+    let first = |o: usize| position(o / w * stride[0], o % w * stride[1]) - position(padding[0], padding[1]);
+    let taps: Vec<i64> = (0..kernel[0] * kernel[1]).map(tap).collect();
+    let starts: Vec<i64> = (0..h * w).map(first).collect();
+    let (count, device) = (taps.len(), saved.device());
+    let (taps, starts) = (Tensor::from_vec(taps, count, device)?, Tensor::from_vec(starts, [1, 1, h, w], device)?);
+    let chosen = taps.index_select(0, &saved.flatten_all()?.to_dtype(DType::I64)?)?;
+    chosen.reshape(saved.shape())?.add(&starts)
 }
 
 /// For exporters: describes a pooling of `x`.
