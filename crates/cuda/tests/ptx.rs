@@ -159,6 +159,6 @@ fn images_are_small() {
     }
     for ((sass, capability), bytes) in sizes {
         println!("{} for {capability}: {bytes} bytes", if sass { "SASS" } else { "PTX" });
-        assert!(bytes <= MAX_BYTES, "{bytes} bytes for {capability}: docs/architecture.md has a table to update");
+        assert!(bytes <= MAX_BYTES, "{bytes} bytes for {capability}: docs/gpu.md has a table to update");
     }
 }
