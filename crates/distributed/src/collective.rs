@@ -1,20 +1,20 @@
-//! What a collective is: its kind, its tensors, its name in errors, and what it asks of them.
+//! Collectives: their kinds, their tensors, their names in errors, and the checks of their arguments.
 
 use std::fmt;
 
 use kiln_tensor::{DType, Error, Result, Tensor};
 
-/// How an all-reduce or a reduce-scatter combines the ranks' values.
+/// How an all-reduce or a reduce-scatter combines the values of the ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReduceOp {
     /// The sum.
     Sum,
-    /// The sum divided by the number of ranks; floats only.
+    /// The sum divided by the number of ranks; floating-point tensors only.
     Mean,
-    /// The smallest; NaN if one is.
+    /// The minimum; NaN if any value is NaN.
     Min,
-    /// The largest; NaN if one is.
+    /// The maximum; NaN if any value is NaN.
     Max,
 }
 
@@ -33,18 +33,18 @@ impl fmt::Display for ReduceOp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CollectiveKind {
-    /// All ranks get the values of rank `root`.
+    /// All ranks receive the values of rank `root`.
     Broadcast {
-        /// Whose values.
+        /// The rank whose values are sent.
         root: usize,
     },
-    /// All ranks get the combination of all.
+    /// All ranks receive the combination of the values of all ranks.
     AllReduce(ReduceOp),
-    /// All ranks get the values of all, in the order of ranks.
+    /// All ranks receive the values of all ranks, in rank order.
     AllGather,
-    /// Rank `i` gets the combination of the `i`-th parts of all.
+    /// Rank `i` receives the combination of the `i`-th parts of all ranks.
     ReduceScatter(ReduceOp),
-    /// Nobody goes on until all are there.
+    /// No rank continues until all have arrived.
     Barrier,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for CollectiveKind {
 }
 
 impl CollectiveKind {
-    /// The name of the operation in errors of its arguments.
+    /// The name of the operation in errors about its arguments.
     pub(crate) fn op(self) -> &'static str {
         match self {
             CollectiveKind::Broadcast { .. } => "broadcast",
@@ -80,14 +80,14 @@ impl CollectiveKind {
     }
 }
 
-/// A call of a collective: all ranks make the same ones, in the same order.
+/// A call of a collective. All ranks must make the same calls in the same order.
 #[derive(Clone, Debug)]
 pub struct Collective {
-    /// What is done.
+    /// The kind of collective.
     pub kind: CollectiveKind,
-    /// What is read, where it is not what is written.
+    /// The tensor to read, if it is not the one to write.
     pub input: Option<Tensor>,
-    /// What is written; with a broadcast and an all-reduce also read. `None` for a barrier.
+    /// The tensor to write; a broadcast and an all-reduce also read it. `None` for a barrier.
     pub output: Option<Tensor>,
     pub(crate) name: Option<String>,
 }
@@ -109,13 +109,13 @@ impl Collective {
         Collective::new(CollectiveKind::AllReduce(op), None, Some(tensor))
     }
 
-    /// Fills `output`, which has the elements of as many `input`s as there are ranks, with theirs.
+    /// Fills `output` with the `input`s of all ranks; it must have as many elements as all of them.
     #[must_use]
     pub fn all_gather(output: &Tensor, input: &Tensor) -> Collective {
         Collective::new(CollectiveKind::AllGather, Some(input), Some(output))
     }
 
-    /// Fills `output` with the combination of this rank's part of the `input`s.
+    /// Fills `output` with the combination of this rank's part of all ranks' `input`s.
     #[must_use]
     pub fn reduce_scatter(output: &Tensor, input: &Tensor, op: ReduceOp) -> Collective {
         Collective::new(CollectiveKind::ReduceScatter(op), Some(input), Some(output))
@@ -127,13 +127,13 @@ impl Collective {
         Collective::new(CollectiveKind::Barrier, None, None)
     }
 
-    /// The name of the tensor in errors.
+    /// Sets the name of the tensor in errors.
     #[must_use]
     pub fn named(self, name: impl Into<String>) -> Collective {
         Collective { name: Some(name.into()), ..self }
     }
 
-    /// What all ranks must call alike.
+    /// The part of the call that must be equal on all ranks.
     pub(crate) fn signature(&self) -> String {
         let tensor = |tensor: &Tensor| format!("{}{}", tensor.dtype(), tensor.shape());
         let mut text = self.kind.to_string();
@@ -148,7 +148,7 @@ impl Collective {
         text
     }
 
-    /// Refuses what no group of this size can do.
+    /// Refuses calls that no group of this size can perform.
     pub(crate) fn check(&self, size: usize) -> Result<()> {
         let op = self.kind.op();
         if let CollectiveKind::Broadcast { root } = self.kind
@@ -162,7 +162,7 @@ impl Collective {
         if let Some(output) = &self.output {
             let is_repeated = |(&extent, &stride): (&usize, &isize)| extent > 1 && stride == 0;
             if output.dims().iter().zip(output.strides()).any(is_repeated) {
-                let expected = "a tensor whose elements have a place each, not a broadcast view";
+                let expected = "a tensor whose elements do not overlap, not a broadcast view";
                 return Err(Error::shape(op, expected, output.shape()));
             }
         }
@@ -178,7 +178,7 @@ impl Collective {
             _ => (output, input),
         };
         if small.numel().checked_mul(size) != Some(large.numel()) {
-            let expected = format!("one has the elements of {size} of the other, as there are ranks");
+            let expected = format!("one must have {size} times the elements of the other, one part per rank");
             return Err(Error::shapes(op, input.shape(), output.shape(), expected));
         }
         Ok(())
@@ -187,8 +187,10 @@ impl Collective {
 
 fn check_reduction(op: &'static str, by: ReduceOp, dtype: DType) -> Result<()> {
     match by {
-        _ if dtype == DType::Bool => Err(Error::dtype(op, dtype, "numbers are reduced; convert to integers")),
-        ReduceOp::Mean if !dtype.is_float() => Err(Error::dtype(op, dtype, "a mean is of floats; take the sum")),
+        _ if dtype == DType::Bool => Err(Error::dtype(op, dtype, "bools cannot be reduced; convert to integers")),
+        ReduceOp::Mean if !dtype.is_float() => {
+            Err(Error::dtype(op, dtype, "only floating-point tensors have a mean; use the sum"))
+        }
         _ => Ok(()),
     }
 }

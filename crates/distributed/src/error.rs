@@ -1,10 +1,10 @@
-//! What goes wrong between processes.
+//! Errors of process groups.
 
 use std::time::Duration;
 
 use kiln_tensor::Error;
 
-/// An error of a process group, which the [`ErrorKind::Other`](kiln_tensor::ErrorKind::Other) of an [`Error`] holds.
+/// An error of a process group, contained in an [`Error`] of kind [`ErrorKind::Other`](kiln_tensor::ErrorKind::Other).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)] // the fields are what the messages say
@@ -12,13 +12,13 @@ pub enum DistributedError {
     /// A library is missing, too old, or does not start.
     #[error("{engine} is not usable: {reason}")]
     Unavailable { engine: &'static str, reason: String },
-    /// The variables by which launchers tell a process its place are incomplete or contradict each other.
+    /// The environment variables of the launcher are incomplete or contradict each other.
     #[error("the process cannot join a group: {0}")]
     Rendezvous(String),
-    /// A collective was not done in time.
+    /// A collective did not complete in time.
     #[error("rank {rank} of {size}: {collective} was not done within {} s{others}", timeout.as_secs_f64())]
     Timeout { rank: usize, size: usize, collective: String, timeout: Duration, others: String },
-    /// Ranks called different collectives, or the same one with other shapes.
+    /// Ranks called different collectives, or the same one with different shapes.
     #[error("rank {rank} of {size}: ranks call different collectives: {calls}")]
     Mismatch { rank: usize, size: usize, calls: String },
     /// Another rank failed, or left the group.
@@ -27,7 +27,7 @@ pub enum DistributedError {
     /// The library reported an error.
     #[error("rank {rank} of {size}: {collective} failed: {reason}")]
     Library { rank: usize, size: usize, collective: String, reason: String },
-    /// The group was given up, here or by an earlier error.
+    /// The group was aborted, here or by an earlier error.
     #[error("rank {rank} of {size}: {collective} is not done, since the process group has failed: {reason}")]
     Aborted { rank: usize, size: usize, collective: String, reason: String },
 }

@@ -1,4 +1,4 @@
-//! Process groups: the collectives, on tensors.
+//! Process groups: collectives on tensors.
 
 use std::fmt;
 
@@ -10,83 +10,82 @@ use crate::{Collective, ReduceOp};
 /// Processes that work together, each with a rank. All of them call the same collectives in the same order, from any
 /// thread; a collective on one rank waits for the same one on the others, at most for the group's timeout.
 ///
-/// Tensors are changed in place. After an error that concerns other ranks the group is of no more use, and all ranks get an
-/// error.
+/// Tensors are changed in place. After an error that involves other ranks the group cannot be used any more, and all
+/// ranks get an error.
 #[located(site)]
 pub trait ProcessGroup: Send + Sync + fmt::Debug {
-    /// This process's number, from 0.
+    /// This process's rank, from 0.
     fn rank(&self) -> usize;
 
     /// The number of processes.
     fn size(&self) -> usize;
 
-    /// This process's number among those on the same machine.
+    /// This process's rank among those on the same machine.
     fn local_rank(&self) -> usize;
 
-    /// What the group communicates through.
+    /// The library that the group communicates with.
     fn engine(&self) -> &'static str;
 
-    /// The device of this process: the GPU with the number of the [`local_rank`](ProcessGroup::local_rank) if it is usable,
+    /// The device of this process: the GPU whose index is the [`local_rank`](ProcessGroup::local_rank) if it is usable,
     /// else the CPU.
     fn device(&self) -> Device {
         Device::cuda(self.local_rank()).unwrap_or(Device::Cpu)
     }
 
-    /// Begins a collective. Its tensors are left alone until it has been waited for.
+    /// Starts a collective. Its tensors must not be used until it has been waited for.
     ///
     /// # Errors
-    /// The tensors do not fit, or the group has failed.
+    /// If the tensors do not fit, or the group has failed.
     fn start(&self, call: Collective) -> Result<Work>;
 
-    /// Gives the group up: collectives that are under way and later ones are errors with this reason, on all ranks that can
-    /// be told.
+    /// Aborts the group: running and later collectives are errors with this reason, on all ranks that can be reached.
     fn abort(&self, reason: &str);
 
     /// Gives `tensor` the values that it has on rank `root`.
     ///
     /// # Errors
-    /// There is no such rank, another rank calls something else or fails, or it takes longer than the timeout.
+    /// If there is no such rank, another rank calls something else or fails, or the timeout expires.
     fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<()> {
         self.start(Collective::broadcast(tensor, root))?.wait()
     }
 
-    /// Replaces `tensor` by the combination of all ranks' values. Half precision is added up in `f32`.
+    /// Replaces `tensor` by the combination of all ranks' values. Half precision is summed in `f32`.
     ///
     /// # Errors
-    /// As [`broadcast`](ProcessGroup::broadcast), or the dtype has no such combination.
+    /// Those of [`broadcast`](ProcessGroup::broadcast); or if the dtype does not support the combination.
     fn all_reduce(&self, tensor: &Tensor, op: ReduceOp) -> Result<()> {
         self.start(Collective::all_reduce(tensor, op))?.wait()
     }
 
-    /// [`all_reduce`](ProcessGroup::all_reduce) that is only begun, PyTorch's `async_op=True`.
+    /// Starts an [`all_reduce`](ProcessGroup::all_reduce) without waiting for it: PyTorch's `async_op=True`.
     ///
     /// # Errors
-    /// As [`start`](ProcessGroup::start).
+    /// Those of [`start`](ProcessGroup::start).
     fn all_reduce_async(&self, tensor: &Tensor, op: ReduceOp) -> Result<Work> {
         self.start(Collective::all_reduce(tensor, op))
     }
 
-    /// Fills `output` with the `input`s of all ranks, one after the other: PyTorch's `all_gather_into_tensor`.
+    /// Fills `output` with the concatenated `input`s of all ranks: PyTorch's `all_gather_into_tensor`.
     ///
     /// # Errors
-    /// As [`broadcast`](ProcessGroup::broadcast), or the output does not hold as many elements.
+    /// Those of [`broadcast`](ProcessGroup::broadcast); or if the output does not have as many elements.
     fn all_gather(&self, output: &Tensor, input: &Tensor) -> Result<()> {
         self.start(Collective::all_gather(output, input))?.wait()
     }
 
-    /// Fills `output` with the combination of this rank's part of the `input`s, of which rank `i` has the `i`-th: PyTorch's
+    /// Fills `output` with the combination of one part of all ranks' `input`s, rank `i` with the `i`-th part: PyTorch's
     /// `reduce_scatter_tensor`.
     ///
     /// # Errors
-    /// As [`all_reduce`](ProcessGroup::all_reduce), or the input does not have as many elements.
+    /// Those of [`all_reduce`](ProcessGroup::all_reduce); or if the input does not have as many elements.
     fn reduce_scatter(&self, output: &Tensor, input: &Tensor, op: ReduceOp) -> Result<()> {
         self.start(Collective::reduce_scatter(output, input, op))?.wait()
     }
 
-    /// Waits until all ranks are here.
+    /// Waits until all ranks have called it.
     ///
     /// # Errors
-    /// As [`broadcast`](ProcessGroup::broadcast).
+    /// Those of [`broadcast`](ProcessGroup::broadcast).
     fn barrier(&self) -> Result<()> {
         self.start(Collective::barrier())?.wait()
     }
@@ -99,8 +98,8 @@ impl dyn ProcessGroup + '_ {
         self.rank() == 0
     }
 
-    /// Calls `f` on rank 0 alone, and returns on all ranks when it is done: for what is written once, as a checkpoint. If it
-    /// fails, that is an error on all ranks.
+    /// Calls `f` on rank 0 only, and returns on all ranks when it is done: for files that are written once, such as a
+    /// checkpoint. If it fails, all ranks get an error.
     ///
     /// # Errors
     /// That of `f`, which other ranks get as text; those of a collective.
@@ -121,7 +120,7 @@ impl dyn ProcessGroup + '_ {
         }
     }
 
-    /// The sums of numbers over all ranks, in `f64`: for losses and counts of right answers.
+    /// The sums of numbers over all ranks, in `f64`: for losses and counts of correct predictions.
     ///
     /// # Errors
     /// Those of a collective.
@@ -132,7 +131,7 @@ impl dyn ProcessGroup + '_ {
         tensor.to_vec()
     }
 
-    /// Rank 0's text, on all ranks.
+    /// Sends rank 0's text to all ranks.
     fn broadcast_text(&self, text: &str) -> Result<String> {
         let send = |bytes: &[u8], name: &str| {
             let tensor = Tensor::from_bytes(bytes, DType::U8, bytes.len(), self.device())?;
@@ -147,7 +146,7 @@ impl dyn ProcessGroup + '_ {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The texts of all ranks, by rank.
+    /// Gathers the texts of all ranks, in rank order.
     pub(crate) fn gather_texts(&self, text: &str, name: &str) -> Result<Vec<String>> {
         let gather = |bytes: &[u8], name: &str| {
             let input = Tensor::from_bytes(bytes, DType::U8, bytes.len(), self.device())?;
@@ -172,23 +171,23 @@ impl dyn ProcessGroup + '_ {
     }
 }
 
-/// A collective that was begun.
+/// A collective that was started.
 #[must_use = "a collective that nobody waits for may fail unnoticed"]
 pub struct Work(Box<dyn Pending>);
 
-/// What an engine knows of a collective that was begun.
+/// An engine's handle of a collective that was started.
 pub trait Pending: Send {
-    /// Whether it is done or has failed.
+    /// Whether it has completed or failed.
     fn is_completed(&mut self) -> bool;
 
     /// Makes later work of this process wait for it: the host, or the device's queue.
     ///
     /// # Errors
-    /// It failed.
+    /// If it failed.
     fn wait(self: Box<Self>) -> Result<()>;
 }
 
-/// Done when it is begun.
+/// A collective that has completed when it is started.
 struct Done;
 
 impl Pending for Done {
@@ -203,25 +202,25 @@ impl Pending for Done {
 
 #[located(site)]
 impl Work {
-    /// For engines.
+    /// Wraps an engine's handle.
     pub fn new(pending: impl Pending + 'static) -> Work {
         Work(Box::new(pending))
     }
 
-    /// One that is done.
+    /// A collective that has completed.
     pub fn done() -> Work {
         Work::new(Done)
     }
 
-    /// Whether it is done or has failed, without waiting.
+    /// Whether it has completed or failed, without waiting.
     pub fn is_completed(&mut self) -> bool {
         self.0.is_completed()
     }
 
-    /// Waits until the tensors are as the collective leaves them. On a GPU the device's queue waits, not the host.
+    /// Waits until the collective has completed. On a GPU the device's queue waits, not the host.
     ///
     /// # Errors
-    /// The collective failed; the message names rank, collective and tensor.
+    /// If the collective failed; the message names rank, collective and tensor.
     pub fn wait(self) -> Result<()> {
         self.0.wait()
     }

@@ -1,18 +1,19 @@
-//! How this process was started: the variables by which `mpiexec`, `torchrun` and Slurm tell each process its place.
+//! How this process was launched: the environment variables with which `mpiexec`, `torchrun` and Slurm tell each
+//! process its rank.
 
 use std::{env, fmt};
 
 use crate::DistributedError;
 
-/// Who has started the processes.
+/// The launcher of the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Launcher {
-    /// Nobody: there is one process.
+    /// None: there is one process.
     Alone,
-    /// `mpiexec`, or `srun` with a process manager of MPI.
+    /// `mpiexec`, or `srun` with an MPI process manager.
     Mpi,
-    /// `torchrun`, or whoever sets its variables.
+    /// `torchrun`, or another launcher that sets its variables.
     Torchrun,
     /// `srun`.
     Slurm,
@@ -29,35 +30,35 @@ impl fmt::Display for Launcher {
     }
 }
 
-/// The place of this process, as its launcher tells it.
+/// The rank of this process and related values, as the launcher states them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Who tells it.
+    /// The launcher that states them.
     pub launcher: Launcher,
-    /// This process's number, from 0.
+    /// This process's rank, from 0.
     pub rank: usize,
     /// The number of processes.
     pub size: usize,
-    /// This process's number on its machine.
+    /// This process's rank on its machine.
     pub local_rank: usize,
-    /// The number of processes on its machine, if it is told.
+    /// The number of processes on its machine, if stated.
     pub local_size: Option<usize>,
-    /// Where rank 0 can be reached (`MASTER_ADDR`, `MASTER_PORT`), if it is told.
+    /// Where rank 0 can be reached (`MASTER_ADDR`, `MASTER_PORT`), if stated.
     pub master: Option<(String, u16)>,
 }
 
-/// The port that rank 0 is asked at if nobody says another: `torchrun`'s.
+/// The port of rank 0 by default: `torchrun`'s.
 const PORT: u16 = 29500;
 
-/// Variables of process managers of MPI: those of PMI, which MPICH, Intel MPI and Slurm set, of PMIx, and of Open MPI.
+/// Variables of MPI process managers: of PMI (MPICH, Intel MPI and Slurm), PMIx, and Open MPI.
 const MPI_RANKS: [(&str, Option<&str>); 3] =
     [("PMI_RANK", Some("PMI_SIZE")), ("OMPI_COMM_WORLD_RANK", Some("OMPI_COMM_WORLD_SIZE")), ("PMIX_RANK", None)];
 
 impl Launch {
-    /// That of this process.
+    /// Reads the variables of this process.
     ///
     /// # Errors
-    /// A variable is missing beside others, or is no number, or a rank is not below the number of ranks.
+    /// If a variable is missing while others are set, or is not a number, or a rank is not below the number of ranks.
     pub fn from_env() -> Result<Launch, DistributedError> {
         Launch::read(&|name| env::var(name).ok())
     }
@@ -68,7 +69,7 @@ impl Launch {
             let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return Ok(None) };
             match text.trim().parse() {
                 Ok(number) => Ok(Some(number)),
-                Err(_) => Err(DistributedError::Rendezvous(format!("{name}={text} is no number"))),
+                Err(_) => Err(DistributedError::Rendezvous(format!("{name}={text} is not a number"))),
             }
         };
         let master = || -> Result<Option<(String, u16)>, DistributedError> {
@@ -76,7 +77,7 @@ impl Launch {
                 None => PORT,
                 Some(port) => match u16::try_from(port) {
                     Ok(port) => port,
-                    Err(_) => return Err(DistributedError::Rendezvous(format!("MASTER_PORT={port} is no port"))),
+                    Err(_) => return Err(DistributedError::Rendezvous(format!("MASTER_PORT={port} is not a port"))),
                 },
             };
             Ok(variable("MASTER_ADDR").filter(|address| !address.is_empty()).map(|address| (address, port)))
@@ -98,7 +99,7 @@ impl Launch {
                 (number(rank)?.unwrap_or(0), ["MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"]);
             let local_rank = local.into_iter().find_map(|name| number(name).transpose()).unwrap_or(Ok(0))?;
             let local_size = number("MPI_LOCALNRANKS")?;
-            // MPI itself knows; PMIx has no variable for it.
+            // MPI itself knows the size; PMIx has no variable for it.
             let size = size.unwrap_or(rank + 1);
             Launch { launcher: Launcher::Mpi, rank, size, local_rank, local_size, master: master()? }
         } else if let (Some(rank), Some(size), true) =
@@ -122,11 +123,11 @@ impl Launch {
 /// A port that jobs on one machine do not share.
 fn slurm_port(job: Result<Option<usize>, DistributedError>) -> u16 {
     let job = job.ok().flatten().unwrap_or(0);
-    // Below 15,000 of them are used, which are neither privileged nor ephemeral.
+    // The range of 15,000 ports that are neither privileged nor ephemeral.
     u16::try_from(15_000 + job % 15_000).unwrap_or(PORT)
 }
 
-/// The first of a list of hosts as Slurm writes it: `gpu[03-05,9],login` begins with `gpu03`.
+/// The first host of a list in Slurm's format: `gpu[03-05,9],login` begins with `gpu03`.
 fn first_host(list: &str) -> Option<String> {
     let end = list.find([',', '[']).unwrap_or(list.len());
     let (name, rest) = list.split_at(end);
@@ -174,9 +175,9 @@ mod tests {
         let found = read(&slurm).unwrap();
         assert_eq!((found.launcher, found.rank, found.size), (Launcher::Slurm, 2, 4));
         assert_eq!(found.master, Some(("gpu03".to_owned(), 25_001)));
-        // Inside an allocation, without `srun`, a program is alone.
+        // Inside an allocation but without `srun`, a program is alone.
         assert_eq!(read(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]).unwrap().launcher, Launcher::Alone);
-        // `srun --mpi=pmi2` tells more.
+        // `srun --mpi=pmi2` sets more variables.
         let both = [&slurm[..], &[("PMI_RANK", "2"), ("PMI_SIZE", "4")]].concat();
         assert_eq!(read(&both).unwrap().launcher, Launcher::Mpi);
     }

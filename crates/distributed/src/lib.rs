@@ -1,10 +1,10 @@
 //! Data parallel training in several processes, with PyTorch's names.
 //!
-//! - [`init_process_group`] joins the processes that `mpiexec`, Slurm or `torchrun` has started; a program that was started
-//!   alone is a group of one.
+//! - [`init_process_group`] joins the processes that `mpiexec`, Slurm or `torchrun` has launched; a program that was
+//!   launched alone is a group of one.
 //! - [`ProcessGroup`]: broadcast, all-reduce, all-gather, reduce-scatter and barrier, on tensors.
-//! - [`DistributedDataParallel`] averages the gradients of a model over the group while the backward pass goes on.
-//! - [`convert_sync_batchnorm`]: batch normalization by the statistics of all processes' batches.
+//! - [`DistributedDataParallel`] averages the gradients of a model over the group while the backward pass runs.
+//! - [`convert_sync_batchnorm`]: batch normalization with the statistics of all processes' batches.
 //!
 //! ```
 //! use kiln_distributed::{DistributedDataParallel, init_process_group};

@@ -1,4 +1,4 @@
-//! Joining the group of processes that a launcher has started.
+//! Joins the group of processes that a launcher has started.
 
 use std::{
     env,
@@ -12,18 +12,18 @@ use parking_lot::Mutex;
 
 use crate::{DistributedError, Launch, Launcher, ProcessGroup, SingleProcess, mpi::Mpi};
 
-/// What a group communicates through.
+/// The communication library of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Engine {
-    /// What fits the way in which the program was started.
+    /// The one that fits the launcher.
     #[default]
     Auto,
-    /// MPI, between processes that `mpiexec` has started.
+    /// MPI, between processes that `mpiexec` has launched.
     Mpi,
 }
 
-/// How a group is made.
+/// Options of a process group.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct GroupOptions {
@@ -32,7 +32,7 @@ pub struct GroupOptions {
     debug: bool,
 }
 
-/// PyTorch's for NCCL.
+/// PyTorch's timeout for NCCL.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Default for GroupOptions {
@@ -42,18 +42,18 @@ impl Default for GroupOptions {
 }
 
 impl GroupOptions {
-    /// The defaults: 10 minutes, without comparison of calls. The variables `KILN_DISTRIBUTED_TIMEOUT` (seconds) and
-    /// `KILN_DISTRIBUTED_DEBUG` (`1`), which must be set alike for all ranks, change them.
+    /// The defaults: 10 minutes, without comparing calls. The variables `KILN_DISTRIBUTED_TIMEOUT` (seconds) and
+    /// `KILN_DISTRIBUTED_DEBUG` (`1`), which must be the same on all ranks, change them.
     ///
     /// # Errors
-    /// A variable has another value.
+    /// If a variable has an invalid value.
     pub fn from_env() -> Result<GroupOptions> {
         let mut options = GroupOptions::default();
         if let Ok(text) = env::var("KILN_DISTRIBUTED_TIMEOUT") {
             let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
             let seconds = seconds.filter(|seconds| !seconds.is_zero());
             options.timeout = seconds.ok_or_else(|| {
-                DistributedError::Rendezvous(format!("KILN_DISTRIBUTED_TIMEOUT={text} is no number of seconds"))
+                DistributedError::Rendezvous(format!("KILN_DISTRIBUTED_TIMEOUT={text} is not a number of seconds"))
             })?;
         }
         match env::var("KILN_DISTRIBUTED_DEBUG").as_deref() {
@@ -67,33 +67,34 @@ impl GroupOptions {
         Ok(options)
     }
 
-    /// With this engine.
+    /// Sets the engine.
     pub fn engine(self, engine: Engine) -> Self {
         GroupOptions { engine, ..self }
     }
 
-    /// How long a collective may take, waiting for late ranks included, before it is an error.
+    /// Sets how long a collective may take, including the wait for late ranks, before it is an error.
     pub fn timeout(self, timeout: Duration) -> Self {
         GroupOptions { timeout, ..self }
     }
 
-    /// Compares the calls of all ranks before each collective, so that different ones are an error at once instead of one
-    /// after the timeout. It takes another round trip a collective, on all ranks or none.
+    /// Sets whether the calls of all ranks are compared before each collective, so that different ones are an error
+    /// immediately instead of after the timeout. This costs another round trip per collective, and must be the same on
+    /// all ranks.
     pub fn debug(self, debug: bool) -> Self {
         GroupOptions { debug, ..self }
     }
 }
 
-/// Joins the processes that `mpiexec`, Slurm or `torchrun` has started, with the options
-/// [of the environment](GroupOptions::from_env); alone, a group of one.
+/// Joins the processes that `mpiexec`, Slurm or `torchrun` has launched, with the options [of the
+/// environment](GroupOptions::from_env); a process that was launched alone is a group of one.
 ///
-/// The CPU's threads are shared among the processes of a machine, unless `RAYON_NUM_THREADS` says how many each has: call it
-/// before the first tensor is computed. Keep the group until the program ends: when its last handle is dropped, the process
-/// waits for the others to do the same.
+/// The CPU threads of a machine are divided among its processes, unless `RAYON_NUM_THREADS` says how many each has:
+/// call this before the first computation on tensors. Keep the group until the program ends: when its last handle is
+/// dropped, the process waits for the others to do the same.
 ///
 /// # Errors
-/// [`DistributedError`]: the variables of the launcher are incomplete, or MPI is missing or does not start. Other ranks that
-/// do not come are an error of the first collective, after the timeout.
+/// [`DistributedError`] if the variables of the launcher are incomplete, or MPI is missing or does not start. If other
+/// ranks do not join, the first collective is an error after the timeout.
 #[located(site)]
 pub fn init_process_group() -> Result<Arc<dyn ProcessGroup>> {
     init_process_group_with(GroupOptions::from_env()?)
@@ -102,7 +103,7 @@ pub fn init_process_group() -> Result<Arc<dyn ProcessGroup>> {
 /// [`init_process_group`] with options.
 ///
 /// # Errors
-/// As [`init_process_group`].
+/// Those of [`init_process_group`].
 #[located(site)]
 pub fn init_process_group_with(options: GroupOptions) -> Result<Arc<dyn ProcessGroup>> {
     let launch = Launch::from_env()?;
@@ -117,7 +118,7 @@ pub fn init_process_group_with(options: GroupOptions) -> Result<Arc<dyn ProcessG
     mpi_group(&launch, options)
 }
 
-/// MPI is started once a process: later calls get the same group.
+/// MPI is initialized once per process: later calls return the same group.
 fn mpi_group(launch: &Launch, options: GroupOptions) -> Result<Arc<dyn ProcessGroup>> {
     static GROUP: Mutex<Option<Weak<Mpi>>> = Mutex::new(None);
     let mut group = GROUP.lock();
@@ -140,7 +141,7 @@ fn mpi_group(launch: &Launch, options: GroupOptions) -> Result<Arc<dyn ProcessGr
     Ok(mpi)
 }
 
-/// Gives each process of a machine its share of the processors. Without effect where threads have been started already.
+/// Gives each process of a machine its share of the processors. Has no effect if threads have been started already.
 fn share_threads(local_size: Option<usize>) {
     let (Some(processes), true) = (local_size, env::var_os("RAYON_NUM_THREADS").is_none()) else { return };
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

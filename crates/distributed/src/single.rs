@@ -1,18 +1,18 @@
-//! The group of one process: a program that was started alone runs the same code.
+//! The group of one process, so that a program launched alone runs the same code.
 
 use kiln_tensor::{Result, no_grad};
 
 use crate::{Collective, CollectiveKind, DistributedError, ProcessGroup, Work};
 use parking_lot::Mutex;
 
-/// A group of one process, whose collectives change nothing but an output apart from the input.
+/// A group of one process, whose collectives change nothing except to copy an input to a different output.
 #[derive(Debug, Default)]
 pub struct SingleProcess {
     aborted: Mutex<Option<String>>,
 }
 
 impl SingleProcess {
-    /// The group.
+    /// Creates the group.
     #[must_use]
     pub fn new() -> SingleProcess {
         SingleProcess::default()

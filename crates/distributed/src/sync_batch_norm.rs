@@ -1,4 +1,4 @@
-//! Batch normalization by the statistics of all processes' batches.
+//! Batch normalization with the statistics of all processes' batches.
 
 use std::{fmt, sync::Arc};
 
@@ -15,11 +15,12 @@ use crate::{Collective, ProcessGroup, ReduceOp};
 
 const OP: &str = "SyncBatchNorm";
 
-/// Batch normalization over the batches of all ranks while training, PyTorch's `SyncBatchNorm`:
+/// Batch normalization over the batches of all ranks during training, PyTorch's `SyncBatchNorm`:
 /// [`convert_sync_batchnorm`] puts it into the layers of a model.
 ///
-/// Forward, ranks exchange mean, variance and count of their batch; backward, two sums: a collective of `2 C + 1` and one of
-/// `2 C` numbers a layer. Batches may differ in size, also be empty on some ranks. Half precision is normalized in `f32`
+/// In the forward pass, ranks exchange mean, variance and count of their batches; in the backward pass, two sums: per
+/// layer a collective of `2 C + 1` and one of `2 C` numbers. Batches may differ in size, and may be empty on some
+/// ranks. Half precision is normalized in `f32`
 /// (<https://docs.pytorch.org/docs/stable/generated/torch.nn.SyncBatchNorm.html>).
 #[derive(Clone)]
 pub struct SyncBatchNorm {
@@ -32,8 +33,8 @@ impl fmt::Debug for SyncBatchNorm {
     }
 }
 
-/// Makes all layers of batch normalization in a model take their statistics over the batches of all ranks. Parameters, names
-/// and evaluation mode stay as they are. With one process nothing changes.
+/// Makes all batch normalization layers in a model compute their statistics over the batches of all ranks. Parameters,
+/// names and evaluation mode do not change. With one process it has no effect.
 pub fn convert_sync_batchnorm(model: &(impl ModuleTree + ?Sized), group: &Arc<dyn ProcessGroup>) {
     if group.size() == 1 {
         return;
@@ -68,7 +69,7 @@ impl BatchNormalizer for SyncBatchNorm {
         eps: f64,
     ) -> Result<Tensor> {
         if !x.dtype().is_float() {
-            return Err(Error::dtype(OP, x.dtype(), "floats are normalized"));
+            return Err(Error::dtype(OP, x.dtype(), "only floating-point tensors can be normalized"));
         }
         if x.rank() < 2 {
             return Err(Error::shape(OP, "[N, C, …] with at least 2 dimensions", x.shape()));
@@ -76,7 +77,12 @@ impl BatchNormalizer for SyncBatchNorm {
         let channels = x.dims()[1];
         for vector in [weight, bias].into_iter().flatten() {
             if vector.dims() != [channels] {
-                return Err(Error::shapes(OP, x.shape(), vector.shape(), "scale and shift have an element a channel"));
+                return Err(Error::shapes(
+                    OP,
+                    x.shape(),
+                    vector.shape(),
+                    "scale and shift must have one element per channel",
+                ));
             }
         }
         let moved = Arc::new(Mutex::new(None));
@@ -103,33 +109,33 @@ impl BatchNormalizer for SyncBatchNorm {
     }
 }
 
-/// The operation on the tape.
+/// The normalization as an operation on the tape.
 struct Normalize {
     group: Arc<dyn ProcessGroup>,
     eps: f64,
-    /// The dtype of the scale, if there is one, and of the shift.
+    /// The dtypes of the scale, if there is one, and of the shift.
     weight: Option<DType>,
     bias: Option<DType>,
-    /// Where mean and unbiased variance of all batches are put.
+    /// Receives mean and unbiased variance of all batches.
     statistics: Arc<Mutex<Option<[Tensor; 2]>>>,
 }
 
-/// The dtype to compute in.
+/// The compute type.
 fn wide(dtype: DType) -> DType {
     if dtype == DType::F64 { dtype } else { DType::F32 }
 }
 
-/// As `[N, C, L]`, in the dtype to compute in.
+/// Reshaped to `[N, C, L]` and converted to the compute type.
 fn rows(x: &Tensor) -> Result<Tensor> {
     x.to_dtype(wide(x.dtype()))?.reshape([x.dims()[0], x.dims()[1], x.dims()[2..].iter().product()])
 }
 
-/// A number a channel as `[1, C, 1]`.
+/// One number per channel, as `[1, C, 1]`.
 fn column(x: &Tensor) -> Result<Tensor> {
     x.reshape([1, x.numel(), 1])
 }
 
-/// The sum over all but the channels.
+/// The sum over all dimensions but the channels.
 fn per_channel(x: &Tensor) -> Result<Tensor> {
     x.sum([0, 2])
 }
@@ -142,7 +148,8 @@ impl Function for Normalize {
     fn forward(&self, ctx: &mut FunctionCtx, inputs: &[Tensor]) -> Result<Tensor> {
         let x = rows(&inputs[0])?;
         let (c, count) = (x.dims()[1], x.dims()[0] * x.dims()[2]);
-        // Mean and sum of squares about it, here and then of all (Chan et al., 1983): no cancellation.
+        // Mean and sum of squared deviations, of this rank and then of all (Chan et al., 1983): this avoids
+        // cancellation.
         let mean = per_channel(&x)?.div(count.max(1) as f64)?;
         let squares = per_channel(&x.sub(&column(&mean)?)?.square()?)?;
         let own = Tensor::cat(&[mean, squares, Tensor::full(1, count as f64, (x.dtype(), x.device()))?], 0)?;
@@ -150,9 +157,10 @@ impl Function for Normalize {
         self.group.start(Collective::all_gather(&all, &own).named("statistics of SyncBatchNorm"))?.wait()?;
         let (means, squares, counts) = (all.narrow(1, 0, c)?, all.narrow(1, c, c)?, all.narrow(1, 2 * c, 1)?);
         let total = counts.sum(())?;
-        // Ranks with several values a channel need no answer from the others, for which the device would wait.
+        // A rank with several values per channel needs no answer from the others, which would mean waiting for the
+        // device.
         if count < 2 && total.to_dtype(DType::F64)?.item::<f64>()? < 2.0 {
-            let expected = "more than one value a channel on all ranks together while training";
+            let expected = "more than one value per channel on all ranks together while training";
             return Err(Error::shape(OP, expected, inputs[0].shape()));
         }
         let mean = means.mul(&counts)?.sum(0)?.div(&total)?;
@@ -183,7 +191,7 @@ impl Function for Normalize {
         let (x, g) = (rows(&input)?.sub(&column(&mean)?)?, rows(grad)?);
         let c = x.dims()[1];
         let (sum, sum_x) = (per_channel(&g)?, per_channel(&g.mul(&x)?)?);
-        // Parameters' gradients are those of this rank's share, as everywhere.
+        // Gradients of parameters are those of this rank's share, as in other layers.
         let mut grads = vec![None];
         if let Some(dtype) = self.weight {
             grads.push(Some(sum_x.mul(&inv_std)?.to_dtype(dtype)?));

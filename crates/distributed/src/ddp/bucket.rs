@@ -1,26 +1,27 @@
-//! Flat memory for several tensors: buckets of gradients, and broadcasts of many tensors at once.
+//! Flat memory for several tensors: buckets of gradients, and broadcasts of several tensors at once.
 
 use kiln_tensor::{Result, Tensor};
 
 use crate::{Collective, ProcessGroup};
 
-/// Gradients begin at multiples of this many bytes in their bucket, so that kernels that need alignment have it.
+/// Alignment of gradients in their bucket in bytes, for kernels that require it.
 const ALIGNMENT: usize = 64;
 
-/// Gradients that are averaged at once.
+/// Gradients that are averaged together.
 pub(super) struct Bucket {
-    /// All of them, one after the other.
+    /// The concatenated gradients.
     pub(super) flat: Tensor,
-    /// Its parameters, by number.
+    /// The indices of its parameters.
     pub(super) parameters: Vec<usize>,
-    /// What it is called in errors.
+    /// The name in errors.
     pub(super) name: String,
 }
 
-/// Which parameters are averaged together: from the last to the first, as gradients come, each bucket of one dtype and device.
+/// Assigns parameters to buckets: from the last to the first, the order in which gradients arrive, each bucket with one
+/// dtype and device.
 pub(super) fn assign(parameters: &[(String, Tensor)], first: usize, others: usize) -> Vec<Vec<usize>> {
     let mut full: Vec<Vec<usize>> = Vec::new();
-    // One a dtype and device that waits for more.
+    // One unfilled bucket per dtype and device.
     let mut open: Vec<(Vec<usize>, usize)> = Vec::new();
     for (i, (_, tensor)) in parameters.iter().enumerate().rev() {
         let like = |(members, _): &(Vec<usize>, usize)| {
@@ -40,20 +41,20 @@ pub(super) fn assign(parameters: &[(String, Tensor)], first: usize, others: usiz
             full.push(open.swap_remove(at).0);
         }
     }
-    // The rest is full when its last parameter, the one with the lowest number, has its gradient.
+    // An unfilled bucket is complete when its last parameter, the one with the lowest index, has its gradient.
     let mut rest: Vec<Vec<usize>> = open.into_iter().map(|(members, _)| members).collect();
     rest.sort_by_key(|members| std::cmp::Reverse(members.last().copied()));
     full.extend(rest);
     full
 }
 
-/// How many elements a tensor takes in its bucket.
+/// The number of elements that a tensor occupies in its bucket.
 fn padded(tensor: &Tensor) -> usize {
     tensor.numel().next_multiple_of(ALIGNMENT / tensor.dtype().size()).max(1)
 }
 
 impl Bucket {
-    /// Memory for the gradients of these parameters, and the view that each of them gets.
+    /// Allocates the gradients of these parameters, and makes the view for each of them.
     pub(super) fn new(
         number: usize,
         members: Vec<usize>,
@@ -75,8 +76,8 @@ impl Bucket {
     }
 }
 
-/// A view of a vector in the shape of `tensor`, and in its order of memory if that has no gaps: channels-last weights have
-/// channels-last gradients.
+/// A view of a vector in the shape of `tensor`, with the same memory order if that has no gaps: channels-last weights
+/// have channels-last gradients.
 fn view_like(part: &Tensor, tensor: &Tensor) -> Result<Tensor> {
     let mut order: Vec<usize> = (0..tensor.rank()).collect();
     order.sort_by_key(|&d| std::cmp::Reverse((tensor.strides()[d], tensor.dims()[d])));
@@ -90,7 +91,7 @@ fn view_like(part: &Tensor, tensor: &Tensor) -> Result<Tensor> {
     Ok(view.detach())
 }
 
-/// Gives tensors the values of rank 0, those of one dtype and device in one collective.
+/// Gives tensors the values of rank 0, with one collective per dtype and device.
 pub(super) fn broadcast(tensors: Vec<Tensor>, group: &dyn ProcessGroup, name: &str) -> Result<()> {
     let mut rest = tensors;
     while let Some(first) = rest.first() {
@@ -126,11 +127,11 @@ mod tests {
     fn buckets_go_from_the_last_parameter_to_the_first() -> Result<()> {
         let kib = |name: &str, kib: usize| parameter(name, &[kib * 256], DType::F32);
         let parameters = [kib("a", 3), kib("b", 30), kib("c", 3), kib("d", 1), kib("e", 1)];
-        // The first bucket is full with 2 KiB, others with 25.
+        // The first bucket is filled by 2 KiB, others by 25.
         assert_eq!(assign(&parameters, 2048, 25 << 10), [vec![4, 3], vec![2, 1], vec![0]]);
         assert_eq!(assign(&parameters, 1 << 20, 1 << 20), [vec![4, 3, 2, 1, 0]]);
         assert_eq!(assign(&parameters, 1, 1), [[4], [3], [2], [1], [0]]);
-        // Another dtype has buckets of its own; what is full comes first.
+        // Another dtype has its own buckets; full buckets come first.
         let mixed = [kib("a", 1), parameter("h", &[4], DType::F16), kib("b", 1), parameter("i", &[0], DType::F16)];
         assert_eq!(assign(&mixed, 1024, 1024), [vec![2], vec![0], vec![3, 1]]);
         let (bucket, views) = Bucket::new(1, vec![2, 0], &mixed)?;

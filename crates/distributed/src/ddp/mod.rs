@@ -13,7 +13,7 @@ pub use reducer::StepReport;
 
 use crate::{DistributedError, ProcessGroup};
 
-/// How [`DistributedDataParallel`] works.
+/// Options of [`DistributedDataParallel`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct DdpOptions {
@@ -31,21 +31,22 @@ impl Default for DdpOptions {
 }
 
 impl DdpOptions {
-    /// Whether a backward pass may leave parameters out, PyTorch's `find_unused_parameters`; `false` by default, and it is an
-    /// error that lists them. With it, a parameter that no rank uses in a step keeps the gradient that it has, and one that
-    /// some ranks use gets the average, to which the others add 0. It takes another small collective a step.
+    /// Sets whether some parameters may get no gradient in a backward pass, PyTorch's `find_unused_parameters`; `false`
+    /// by default, where this is an error that lists them. If `true`, a parameter that no rank uses in a step keeps its
+    /// current gradient, and one that some ranks use gets the average, to which the other ranks contribute 0. This
+    /// costs one more small collective per step.
     pub fn find_unused(self, find_unused: bool) -> Self {
         DdpOptions { find_unused, ..self }
     }
 
-    /// Whether the model's buffers (running statistics) become rank 0's after each backward pass that averages gradients;
-    /// `true` by default, as in PyTorch, where it happens before the next forward pass.
+    /// Sets whether rank 0's buffers (running statistics) are copied to all ranks after each backward pass that
+    /// averages gradients; `true` by default, as in PyTorch, which does it before the next forward pass.
     pub fn broadcast_buffers(self, broadcast_buffers: bool) -> Self {
         DdpOptions { broadcast_buffers, ..self }
     }
 
-    /// How many bytes of gradients are averaged at once: of the first bucket, which is ready when the backward pass has
-    /// hardly begun, and of the others. 1 MiB and 25 MiB by default, PyTorch's.
+    /// Sets how many bytes of gradients are averaged at once: in the first bucket, which is complete early in the
+    /// backward pass, and in the others. 1 MiB and 25 MiB by default, as in PyTorch.
     pub fn bucket_bytes(self, first: usize, others: usize) -> Self {
         DdpOptions { first_bucket_bytes: first, bucket_bytes: others, ..self }
     }
@@ -53,18 +54,18 @@ impl DdpOptions {
 
 /// Averages the gradients of a model over the processes of a group: PyTorch's `DistributedDataParallel`.
 ///
-/// When it is made, all ranks get the parameters and buffers of rank 0. From then on each `backward` leaves the average of
-/// all ranks' gradients in [`grad`](Tensor::grad), so that equal optimizers make equal steps. Gradients lie in flat buckets,
-/// of which each parameter's `grad` is a view; a bucket's average is begun as soon as its last gradient has come, while the
-/// backward pass goes on.
+/// On construction, all ranks get the parameters and buffers of rank 0. From then on each `backward` leaves the average
+/// of all ranks' gradients in [`grad`](Tensor::grad), so that identical optimizers make identical steps. Gradients are
+/// stored in flat buckets, of which each parameter's `grad` is a view; averaging a bucket begins as soon as its last
+/// gradient has arrived, while the backward pass continues.
 ///
-/// The model is used as before. This holds its parameters as they are now: move the model to its device and dtype first.
-/// Gradients are averaged as long as this lives.
+/// The model itself is used as before. The wrapper refers to its present parameters, so move the model to its device
+/// and dtype first. Gradients are averaged as long as the wrapper lives.
 ///
-/// - The loss of each rank is the mean over its share, and shares are of one size ([`DistributedSampler`] makes them so):
-///   then the average is the gradient of the whole batch.
+/// - If the loss of each rank is the mean over its share, and all shares have the same size ([`DistributedSampler`]
+///   makes them so), the average is the gradient of the whole batch.
 /// - [`no_sync`](DistributedDataParallel::no_sync) accumulates gradients over several batches.
-/// - Gradients are clipped after `backward`, on all ranks alike.
+/// - Clip gradients after `backward`, in the same way on all ranks.
 ///
 /// (Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", 2020;
 /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html>)
@@ -78,11 +79,11 @@ pub struct DistributedDataParallel {
 
 #[located(site)]
 impl DistributedDataParallel {
-    /// Makes the model that of rank 0 on all ranks, and its gradients averages from now on.
+    /// Copies rank 0's parameters and buffers to all ranks, and averages gradients from now on.
     ///
     /// # Errors
-    /// Ranks have different models (the message names the first parameter that differs), nothing is trained, a parameter was
-    /// wrapped before, or a collective fails.
+    /// If ranks have different models (the message names the first parameter that differs), no parameter requires
+    /// gradients, a parameter was wrapped before, or a collective fails.
     pub fn new(model: &(impl ModuleTree + ?Sized), group: &Arc<dyn ProcessGroup>) -> Result<DistributedDataParallel> {
         DistributedDataParallel::with_options(model, group, DdpOptions::default())
     }
@@ -90,7 +91,7 @@ impl DistributedDataParallel {
     /// [`new`](DistributedDataParallel::new) with options.
     ///
     /// # Errors
-    /// As [`new`](DistributedDataParallel::new).
+    /// Those of [`new`](DistributedDataParallel::new).
     pub fn with_options(
         model: &(impl ModuleTree + ?Sized),
         group: &Arc<dyn ProcessGroup>,
@@ -104,27 +105,27 @@ impl DistributedDataParallel {
         made
     }
 
-    /// Calls `f`, whose backward passes add to the gradients of this rank and average nothing; the next backward pass outside
-    /// averages the sums. With one process it changes nothing.
+    /// Calls `f` without averaging: its backward passes add to the gradients of this rank, and the next backward pass
+    /// outside averages the sums. With one process it has no effect.
     pub fn no_sync<T>(&self, f: impl FnOnce() -> T) -> T {
         let _resumed = self.reducer.pause();
         f()
     }
 
-    /// The group.
+    /// The process group.
     pub fn group(&self) -> &Arc<dyn ProcessGroup> {
         &self.reducer.group
     }
 
-    /// Gives all ranks the buffers of rank 0, for a model that is used without a backward pass before it.
+    /// Gives all ranks the buffers of rank 0, for a model that is used without a preceding backward pass.
     ///
     /// # Errors
-    /// A collective fails.
+    /// If a collective fails.
     pub fn sync_buffers(&self) -> Result<()> {
         self.reducer.sync_buffers()
     }
 
-    /// How the latest backward pass that averaged gradients went.
+    /// A report on the latest backward pass that averaged gradients.
     pub fn last_step(&self) -> StepReport {
         self.reducer.report()
     }
@@ -155,7 +156,7 @@ fn make(
     Ok(DistributedDataParallel { reducer, hooks })
 }
 
-/// Sees to it that all ranks have the same model.
+/// Verifies that all ranks have the same model.
 fn compare(parameters: &[(String, Tensor)], buffers: &[(String, Tensor)], group: &Arc<dyn ProcessGroup>) -> Result<()> {
     let line = |(name, tensor): &(String, Tensor)| {
         let frozen = if tensor.requires_grad() { "" } else { ", without gradients" };

@@ -1,4 +1,5 @@
-//! The averages of one model's gradients: which gradients have come, and which buckets are under way.
+//! Averages the gradients of a model: keeps track of which gradients have arrived, and which buckets are being
+//! averaged.
 
 use std::sync::{Arc, Weak};
 
@@ -17,12 +18,12 @@ use crate::{Collective, ProcessGroup, ReduceOp, Work};
 
 const OP: &str = "DistributedDataParallel";
 
-/// How a backward pass that averaged gradients went.
+/// A report on a backward pass that averaged gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
     /// The number of buckets.
     pub buckets: usize,
-    /// How many of them were begun before the last gradient had come.
+    /// How many of them were started before the last gradient had arrived.
     pub begun_early: usize,
     /// The bytes of all buckets.
     pub bytes: usize,
@@ -31,7 +32,7 @@ pub struct StepReport {
 pub(super) struct Reducer {
     pub(super) group: Arc<dyn ProcessGroup>,
     parameters: Vec<(String, Tensor)>,
-    /// The memory of each parameter's gradient.
+    /// The view for each parameter's gradient.
     views: Vec<Tensor>,
     buckets: Vec<Bucket>,
     /// The bucket of each parameter.
@@ -39,25 +40,25 @@ pub(super) struct Reducer {
     buffers: Vec<Tensor>,
     options: DdpOptions,
     pass: Mutex<Pass>,
-    /// How many `no_sync` are active.
+    /// The number of active `no_sync` calls.
     paused: Mutex<usize>,
 }
 
-/// A backward pass.
+/// The state of a backward pass.
 #[derive(Default)]
 struct Pass {
     id: Option<u64>,
-    /// Whether it averages.
+    /// Whether it averages gradients.
     averages: bool,
-    /// Whether each parameter's gradient has come, or is known not to come.
+    /// Whether each parameter's gradient has arrived, or is known not to arrive.
     ready: Vec<bool>,
-    /// Whether it has come.
+    /// Whether it has arrived.
     used: Vec<bool>,
     /// How many gradients each bucket waits for.
     missing: Vec<usize>,
-    /// How many gradients have yet to come in all.
+    /// How many gradients have yet to arrive in total.
     left: usize,
-    /// Buckets are begun in their order, which is the same on all ranks.
+    /// The next bucket to start. The order is the same on all ranks.
     next: usize,
     under_way: Vec<Work>,
     report: StepReport,
@@ -95,10 +96,10 @@ impl Reducer {
         Ok(Reducer { group, parameters, views, buckets, bucket_of, buffers, options, pass, paused })
     }
 
-    /// Registers the hooks that see gradients come.
+    /// Registers hooks that are called when gradients arrive.
     pub(super) fn watch(this: &Arc<Reducer>) -> Result<Vec<HookHandle>> {
         let watch = |(i, (_, tensor)): (usize, &(String, Tensor))| {
-            // The parameter holds the hook, so the hook must not hold the parameter.
+            // The parameter owns the hook, so the hook must not own the parameter.
             let reducer: Weak<Reducer> = Arc::downgrade(this);
             tensor.register_post_accumulate_grad_hook(move |_, pass| match reducer.upgrade() {
                 Some(reducer) => Reducer::arrived(&reducer, i, pass),
@@ -121,11 +122,11 @@ impl Reducer {
         no_grad(|| broadcast(self.buffers.clone(), &*self.group, "buffers"))
     }
 
-    /// A gradient has come.
+    /// Called when a gradient has arrived.
     fn arrived(this: &Arc<Reducer>, i: usize, pass: &BackwardPass) -> Result<()> {
         let done = this.take(this, i, pass);
         if let Err(error) = &done {
-            // The others wait for what will not come from here.
+            // The other ranks wait for collectives that this rank will not call.
             this.group.abort(&error.to_string());
         }
         done
@@ -145,7 +146,7 @@ impl Reducer {
                 done
             });
         }
-        // Into the bucket, if the gradient was made anew: after `zero_grad`, and in the first pass.
+        // Copies the gradient into the bucket if it was newly allocated: after `zero_grad`, and in the first pass.
         let (name, parameter) = &self.parameters[i];
         if let Some(grad) = parameter.grad()
             && !grad.is_same(&self.views[i])
@@ -157,14 +158,14 @@ impl Reducer {
             return Ok(());
         }
         if state.ready[i] {
-            return Err(Error::autograd(OP, format!("the gradient of {name} came twice in one backward pass")));
+            return Err(Error::autograd(OP, format!("the gradient of {name} arrived twice in one backward pass")));
         }
         state.used[i] = true;
         self.mark_ready(state, i);
         self.begin_buckets(state)
     }
 
-    /// The first gradient of a pass has come.
+    /// Called when the first gradient of a pass has arrived.
     fn begin(&self, state: &mut Pass, pass: &BackwardPass) -> Result<()> {
         let count = self.parameters.len();
         let averages = *self.paused.lock() == 0;
@@ -197,7 +198,8 @@ impl Reducer {
         self.begin_buckets(state)
     }
 
-    /// This pass brings the parameter no gradient: what it has from earlier ones, or else 0, enters the average.
+    /// Called for a parameter that gets no gradient in this pass: the average includes its gradient from earlier
+    /// passes, or else 0.
     fn leave_out(&self, state: &mut Pass, i: usize) -> Result<()> {
         match self.parameters[i].1.grad() {
             None => no_grad(|| self.views[i].zero_())?,
@@ -214,7 +216,7 @@ impl Reducer {
         state.missing[self.bucket_of[i]] -= 1;
     }
 
-    /// Begins the averages of the buckets that are full, in their order.
+    /// Starts averaging the buckets that are complete, in order.
     fn begin_buckets(&self, state: &mut Pass) -> Result<()> {
         while let Some(bucket) = self.buckets.get(state.next).filter(|_| state.missing[state.next] == 0) {
             let call = Collective::all_reduce(&bucket.flat, ReduceOp::Mean).named(&bucket.name);
@@ -227,7 +229,7 @@ impl Reducer {
         Ok(())
     }
 
-    /// The pass is over: waits for the averages.
+    /// Called at the end of the pass: waits for the averages.
     fn finish(&self) -> Result<()> {
         let mut state = self.pass.lock();
         let state = &mut *state;
@@ -242,7 +244,7 @@ impl Reducer {
             self.leave_out(state, i)?;
         }
         self.begin_buckets(state)?;
-        // Begun behind the gradients, and waited for after them.
+        // Started after the gradients, and waited for after them.
         let used = self.options.find_unused.then(|| self.count_uses(&state.used)).transpose()?;
         for work in std::mem::take(&mut state.under_way) {
             work.wait()?;
@@ -252,7 +254,7 @@ impl Reducer {
             for ((uses, (_, parameter)), view) in
                 used.to_vec::<i32>()?.into_iter().zip(&self.parameters).zip(&self.views)
             {
-                // A gradient that is only other ranks' is one all the same.
+                // Other ranks have gradients for it, so this rank gets the average too.
                 if uses > 0 && parameter.grad().is_none() {
                     parameter.set_grad(Some(view.clone()))?;
                 }

@@ -1,4 +1,4 @@
-//! MPI's communicators: the calls that the communication thread makes, with codes turned into texts.
+//! MPI communicators: the calls made by the communication thread, with error codes converted to text.
 
 use std::{
     ffi::{c_int, c_void},
@@ -10,7 +10,7 @@ use kiln_tensor::DType;
 use super::library::{self as lib, Count, Handle, Library, Status};
 use crate::{CollectiveKind, ReduceOp};
 
-/// The communicator of collectives, and another for notes between ranks. Stays on the thread that made it.
+/// A communicator for collectives, and another for notes between ranks. Stays on the thread that created it.
 pub(super) struct Communicator {
     library: Library,
     collectives: Handle,
@@ -19,23 +19,23 @@ pub(super) struct Communicator {
     pub(super) size: usize,
     pub(super) local_rank: usize,
     pub(super) local_size: usize,
-    /// Whether MPI was started here, and is to be ended here.
+    /// Whether MPI was initialized here, and must be finalized here.
     started: bool,
     stays_on_its_thread: PhantomData<*const ()>,
 }
 
-/// A call that was begun. Its memory is read and written until [`Communicator::test`] says that it is done.
+/// A call that was started. Its memory is read and written until [`Communicator::test`] says that it has completed.
 pub(super) struct Request(Handle);
 
-/// The longest note, in bytes: short enough that every library sends it at once.
+/// The longest note in bytes: short enough that every library sends it immediately.
 pub(super) const NOTE: usize = 1024;
 const NOTE_TAG: c_int = 1;
 
 impl Communicator {
-    /// Starts MPI, unless the program has.
+    /// Initializes MPI, unless the program has.
     ///
     /// # Errors
-    /// The library is missing or does not start, was ended before, or may not be called from this thread.
+    /// If the library is missing or does not start, was finalized before, or may not be called from this thread.
     pub(super) fn start() -> Result<Communicator, String> {
         let library = Library::open()?;
         let (mut initialized, mut finalized, mut level) = (0, 0, 0);
@@ -118,11 +118,12 @@ impl Communicator {
         if code == 0 { Ok(()) } else { Err(format!("{call} failed: {}", self.library.error_text(code))) }
     }
 
-    /// Begins a collective: `input` is read, `output` written, or both are one (a null `input`). `count` is that of the
-    /// smaller one, in elements.
+    /// Starts a collective: `input` is read and `output` written; if `input` is null, `output` is both. `count` is the
+    /// number of elements of the smaller one.
     ///
     /// # Safety
-    /// The memory is as long as that, of `dtype`, lives, and is touched by nobody else until the request is done.
+    /// The memory has these elements of `dtype`, lives, and is not accessed by anyone else until the request has
+    /// completed.
     pub(super) unsafe fn begin(
         &self,
         kind: CollectiveKind,
@@ -134,7 +135,7 @@ impl Communicator {
         let lib = &self.library;
         let mut request = lib::REQUEST_NULL;
         let elements = Count::try_from(count).map_err(|_| format!("{count} elements"))?;
-        // What is only moved is moved as bytes.
+        // Data that are only moved are moved as bytes.
         let bytes = Count::try_from(count * dtype.size()).map_err(|_| format!("{count} elements"))?;
         let input: *const c_void = if input.is_null() { lib::IN_PLACE } else { input.cast() };
         let output: *mut c_void = output.cast();
@@ -167,7 +168,7 @@ impl Communicator {
         Ok(Request(request))
     }
 
-    /// Whether a request is done; lets the library work on it.
+    /// Whether a request has completed; lets the library make progress on it.
     pub(super) fn test(&self, request: &mut Request) -> Result<bool, String> {
         let (mut done, mut status) = (0, Status::default());
         // SAFETY: a request of this communicator, which the library sets to null when it is done.
@@ -176,24 +177,24 @@ impl Communicator {
         Ok(done != 0)
     }
 
-    /// Sends a note to a rank, which may never read it: nobody waits for it.
+    /// Sends a note to a rank, without waiting for its reception.
     pub(super) fn send_note(&self, to: usize, note: Vec<u8>) {
         let (Ok(to), Ok(length)) = (c_int::try_from(to), c_int::try_from(note.len())) else { return };
         let mut request = lib::REQUEST_NULL;
-        // The library may read it as long as the process lives. Notes are few.
+        // The library may read it as long as the process lives. There are few notes.
         let note = Vec::leak(note);
-        // SAFETY: the memory is never freed nor written again. That a rank is gone is no error here.
+        // SAFETY: the memory is never freed nor written again. It is no error here if the rank has exited.
         unsafe {
             let note: *const c_void = note.as_ptr().cast();
             (self.library.isend)(note, length, lib::BYTE, to, NOTE_TAG, self.notes, &raw mut request);
         }
     }
 
-    /// A note that has come, with its sender.
+    /// A note that has arrived, with its sender.
     pub(super) fn next_note(&self) -> Option<(usize, Vec<u8>)> {
         let (mut there, mut status) = (0, Status::default());
         let mut note = vec![0u8; NOTE];
-        // SAFETY: the memory holds the longest note; a message that was found is received without waiting.
+        // SAFETY: the memory holds the longest note; a message that was probed is received without waiting.
         let code = unsafe {
             let probed = (self.library.iprobe)(lib::ANY_SOURCE, NOTE_TAG, self.notes, &raw mut there, &raw mut status);
             if probed != 0 || there == 0 {
@@ -214,7 +215,7 @@ impl Communicator {
         (code == 0).then_some((from, note))
     }
 
-    /// Ends MPI, if it was started here. All ranks do.
+    /// Finalizes MPI, if it was initialized here. All ranks must call it.
     pub(super) fn finalize(self) {
         if self.started {
             // SAFETY: no request of this process is left, and nothing of MPI is called after it.
@@ -241,7 +242,7 @@ fn datatype(dtype: DType) -> Result<Handle, String> {
 
 fn operation(op: ReduceOp) -> Handle {
     match op {
-        // The worker divides.
+        // The worker divides by the number of ranks.
         ReduceOp::Sum | ReduceOp::Mean => lib::SUM,
         ReduceOp::Min => lib::MIN,
         ReduceOp::Max => lib::MAX,

@@ -1,6 +1,6 @@
-//! The functions of MPI that Kiln calls, by the standard ABI of MPI-5 (<https://www.mpi-forum.org/docs/mpi-5.0/>, chapter
-//! "Application Binary Interface"): handles are pointers with fixed values for what is predefined, so that one binary runs
-//! with any library that has it.
+//! The MPI functions that Kiln calls, through the standard ABI of MPI-5 (<https://www.mpi-forum.org/docs/mpi-5.0/>,
+//! chapter "Application Binary Interface"): handles are pointers, with fixed values for predefined objects, so that one
+//! binary runs with any library that has this ABI.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -35,11 +35,11 @@ pub(super) const INT32: Handle = handle(0x250);
 pub(super) const INT64: Handle = handle(0x258);
 
 pub(super) const ANY_SOURCE: c_int = -1;
-/// Only the thread that has started MPI calls it.
+/// Only the thread that initialized MPI calls it.
 pub(super) const THREAD_FUNNELED: c_int = 1024;
 /// Any thread calls it, one at a time.
 pub(super) const THREAD_SERIALIZED: c_int = 2048;
-/// Of `MPI_Comm_split_type`: processes that can share memory.
+/// Argument of `MPI_Comm_split_type`: processes that can share memory.
 pub(super) const COMM_TYPE_SHARED: c_int = 221;
 pub(super) const MAX_ERROR_STRING: usize = 512;
 pub(super) const MAX_LIBRARY_VERSION_STRING: usize = 8192;
@@ -56,7 +56,7 @@ pub(super) struct Status {
 
 macro_rules! functions {
     ($($field:ident = $symbol:literal($($ty:ty),* $(,)?);)*) => {
-        /// MPI, found and opened.
+        /// MPI's functions, after the library was found and opened.
         pub(super) struct Library {
             $(pub(super) $field: unsafe extern "C" fn($($ty),*) -> c_int,)*
             /// Keeps the code mapped.
@@ -72,7 +72,7 @@ macro_rules! functions {
                         open.symbol::<unsafe extern "C" fn($($ty),*) -> c_int>($symbol, &mut missing)
                     };
                 )*
-                // One that is missing has been noted, so the table is made of all or not at all.
+                // A missing function has been noted, so the table is complete or does not exist.
                 let table = (|| Some(($($field?,)*)))();
                 match table {
                     Some(($($field,)*)) => Ok(Library { $($field,)* open }),
@@ -131,10 +131,10 @@ fn spec() -> Spec {
 }
 
 impl Library {
-    /// Finds and opens it.
+    /// Finds and opens the library.
     ///
     /// # Errors
-    /// The names and places that were tried, and the fix.
+    /// If the names and places that were tried, and the fix.
     pub(super) fn open() -> Result<Library, String> {
         let library = Library::resolve(Open::new(&spec(), |_| Ok(()))?)?;
         let (mut major, mut minor) = (0, 0);
@@ -147,7 +147,7 @@ impl Library {
         Ok(library)
     }
 
-    /// What the library says of itself, in one line.
+    /// The library's description of itself, in one line.
     pub(super) fn version(&self) -> String {
         let mut text = [0u8; MAX_LIBRARY_VERSION_STRING];
         let mut length = 0;
@@ -158,7 +158,7 @@ impl Library {
         first.join(" ")
     }
 
-    /// The library's words for a code.
+    /// The library's text for an error code.
     pub(super) fn error_text(&self, code: c_int) -> String {
         let mut text = [0u8; MAX_ERROR_STRING];
         let mut length = 0;

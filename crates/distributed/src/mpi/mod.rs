@@ -1,5 +1,5 @@
-//! The engine on MPI. A thread of its own makes all calls, in the order in which collectives are begun, so that they go on
-//! beside the backward pass and a library that serves one thread is enough.
+//! The MPI engine. A separate thread makes all calls, in the order in which collectives are started, so that they
+//! overlap the backward pass and a library that supports calls from only one thread is sufficient.
 
 mod communicator;
 mod library;
@@ -26,12 +26,12 @@ use crate::{Collective, DistributedError, Pending, ProcessGroup, Work};
 /// What the threads of a group share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// Why the group is of no more use.
+    /// Why the group cannot be used any more.
     failed: Mutex<Option<String>>,
 }
 
 impl Shared {
-    /// The first reason stays.
+    /// Marks the group as failed; the first reason is kept.
     fn fail(&self, reason: &str) {
         self.failed.lock().get_or_insert_with(|| reason.to_owned());
     }
@@ -41,7 +41,7 @@ impl Shared {
     }
 }
 
-/// Where this process stands.
+/// The rank of this process and the sizes of the group.
 #[derive(Clone, Debug)]
 struct Placement {
     rank: usize,
@@ -51,8 +51,8 @@ struct Placement {
     library: String,
 }
 
-/// The processes that `mpiexec` has started. When the last handle is dropped, the rank leaves: it waits for the others, and
-/// ends MPI.
+/// The processes that `mpiexec` has launched. When the last handle is dropped, the rank leaves: it waits for the
+/// others, and finalizes MPI.
 pub(crate) struct Mpi {
     placement: Placement,
     shared: Arc<Shared>,
@@ -61,7 +61,7 @@ pub(crate) struct Mpi {
 }
 
 impl Mpi {
-    /// Starts MPI.
+    /// Initializes MPI.
     ///
     /// # Errors
     /// [`DistributedError::Unavailable`].
@@ -137,7 +137,7 @@ impl ProcessGroup for Mpi {
         self.shared.fail(reason);
     }
 
-    /// MPI moves memory of the host: tensors of a GPU are copied there and back.
+    /// MPI accesses host memory: tensors of a GPU are copied there and back.
     fn device(&self) -> Device {
         Device::Cpu
     }

@@ -1,24 +1,24 @@
-//! Notes that ranks send each other beside the collectives: that one has failed or left, and what each is doing. They make an
-//! error that names the rank out of what would be a hang.
+//! Notes that ranks send each other beside the collectives: that one has failed or left, and what each is doing. They
+//! turn a hang into an error that names the rank.
 
 use super::communicator::NOTE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The sender has ended its part: no more calls will come.
+    /// The sender has ended its part and makes no more calls.
     Left,
     /// The sender's group has failed; the text says why.
     Failed,
-    /// What are you doing?
+    /// A question: what is the receiver doing?
     Query,
-    /// The answer.
+    /// The answer to a query.
     Status,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) kind: Kind,
-    /// How many collectives the sender has begun.
+    /// How many collectives the sender has started.
     pub(super) calls: u64,
     pub(super) text: String,
 }

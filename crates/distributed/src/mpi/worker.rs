@@ -1,4 +1,5 @@
-//! The thread that communicates: collectives one after the other, notes in between, and the end.
+//! The communication thread: performs collectives one after the other, handles notes in between, and leaves the group
+//! at the end.
 
 use std::{
     sync::{
@@ -18,31 +19,31 @@ use super::{
 };
 use crate::{Collective, CollectiveKind, DistributedError, ReduceOp};
 
-/// A collective to be done.
+/// A collective to perform.
 pub(super) struct Job {
     pub(super) call: Collective,
     pub(super) done: Sender<Result<(), Error>>,
 }
 
-/// How often a thread that waits looks at notes and at the clock.
+/// How often a waiting thread checks for notes and timeouts.
 const LOOK: Duration = Duration::from_millis(2);
-/// How often a thread without work looks at notes.
+/// How often an idle thread checks for notes.
 const IDLE: Duration = Duration::from_millis(20);
-/// How long the others have to say what they are doing.
+/// How long the other ranks have to answer a query.
 const ANSWER: Duration = Duration::from_secs(2);
-/// A call of the library that takes longer has moved data, and there may be more at once.
+/// A library call that takes longer has moved data, and there may be more immediately.
 const MOVED: Duration = Duration::from_micros(3);
-/// How long a thread polls before it sleeps in between.
+/// How long a thread polls before it sleeps between polls.
 const SPIN: Duration = Duration::from_micros(30);
 const SLEEP: Duration = Duration::from_micros(50);
 
-/// What another rank has said.
+/// What is known about another rank.
 #[derive(Clone, Debug, Default)]
 struct Peer {
-    /// How many collectives it had begun when it left.
+    /// How many collectives it had started when it left.
     left: Option<u64>,
     failed: Option<String>,
-    /// Its answer to the last question.
+    /// Its answer to the last query.
     status: Option<String>,
 }
 
@@ -51,9 +52,9 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     timeout: Duration,
     debug: bool,
-    /// How many collectives were begun.
+    /// How many collectives were started.
     calls: u64,
-    /// The one under way.
+    /// The one in progress.
     now: Option<String>,
     peers: Vec<Peer>,
     /// Whether the others have been told of the failure.
@@ -72,7 +73,7 @@ impl Worker {
         Placement { rank, size, local_rank, local_size, library: self.mpi.version() }
     }
 
-    /// Works until the group is dropped.
+    /// Performs collectives until the group is dropped.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             match jobs.recv_timeout(IDLE) {
@@ -82,7 +83,7 @@ impl Worker {
                     if let Err(error) = &result {
                         self.shared.fail(&error.to_string());
                     }
-                    // Whoever began it may have stopped waiting.
+                    // The receiver may have stopped waiting.
                     let _ = done.send(result);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -109,25 +110,25 @@ impl Worker {
         done
     }
 
-    /// Brings the tensors into a form that MPI knows.
+    /// Converts the tensors to a form that MPI supports.
     fn dispatch(&mut self, call: &Collective) -> Result<()> {
         let (size, kind) = (self.mpi.size, call.kind);
         let Some(output) = &call.output else { return self.transfer(call, None, None, 0) };
         if output.numel() == 0 && call.input.as_ref().is_none_or(|input| input.numel() == 0) {
-            // The ranks still wait for each other, so that a late one is noticed here as elsewhere.
+            // The ranks still wait for each other, so that a missing one is noticed as in other collectives.
             return self.transfer(&Collective { kind: CollectiveKind::Barrier, ..call.clone() }, None, None, 0);
         }
         let (dtype, by) = (output.dtype(), kind.reduces_by());
         if let (Some(op @ (ReduceOp::Min | ReduceOp::Max)), true) = (by, dtype.is_float()) {
             return self.extremes(call, op);
         }
-        // Half precision is added up in `f32`; what is only moved is moved as it is.
+        // Half precision is summed in `f32`; data that are only moved are not converted.
         let wide = if by.is_some() && matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype };
         let host = |tensor: &Tensor| tensor.to_device(Device::Cpu)?.to_dtype(wide)?.contiguous();
         let input = call.input.as_ref().map(host).transpose()?;
         let reads_output = call.input.is_none();
         let is_usable = output.device() == Device::Cpu && output.dtype() == wide && output.is_contiguous();
-        // Two tensors of one memory cannot be locked both.
+        // Two tensors that share memory cannot both be locked.
         let shares = input.as_ref().is_some_and(|input| input.shares_memory(output));
         let staged = match (is_usable, reads_output) {
             (true, _) if !shares => output.clone(),
@@ -145,7 +146,8 @@ impl Worker {
         if staged.is_same(output) { Ok(()) } else { output.copy_(&staged) }
     }
 
-    /// Minimum and maximum of floats, which MPI leaves open for NaN: gathered, and then taken here.
+    /// Minimum and maximum of floats, whose result MPI leaves undefined for NaN: the values are gathered, and then
+    /// combined here.
     fn extremes(&mut self, call: &Collective, op: ReduceOp) -> Result<()> {
         let (size, rank) = (self.mpi.size, self.mpi.rank);
         let Some(output) = &call.output else { return Ok(()) };
@@ -159,7 +161,7 @@ impl Worker {
         output.copy_(&extreme.reshape(output.shape())?)
     }
 
-    /// Calls MPI on contiguous tensors of the CPU, and waits.
+    /// Calls MPI on contiguous CPU tensors, and waits.
     fn transfer(
         &mut self,
         call: &Collective,
@@ -202,7 +204,7 @@ impl Worker {
         outcome
     }
 
-    /// Waits for a request. The error comes with whether MPI may still use the memory.
+    /// Waits for a request. An error is returned with whether MPI may still access the memory.
     fn finish(&mut self, request: Result<Request, String>, call: &Collective) -> Result<(), (DistributedError, bool)> {
         let library = |this: &Worker, reason: String| DistributedError::Library {
             rank: this.mpi.rank,
@@ -238,7 +240,7 @@ impl Worker {
         }
     }
 
-    /// Why the call that is under way will never be done.
+    /// Why the call in progress will never complete.
     fn hindrance(&self, call: &Collective) -> Option<DistributedError> {
         let (rank, size) = (self.mpi.rank, self.mpi.size);
         let peer = |reason| DistributedError::Peer { rank, size, collective: call.to_string(), reason };
@@ -257,7 +259,7 @@ impl Worker {
         self.shared.failure().map(|reason| DistributedError::Aborted { rank, size, collective, reason })
     }
 
-    /// The error of a call that took too long, with what the others say that they are doing.
+    /// The error of a call that timed out, with what the others say that they are doing.
     fn timed_out(&mut self, call: &Collective) -> DistributedError {
         let (rank, size) = (self.mpi.rank, self.mpi.size);
         self.peers.iter_mut().for_each(|peer| peer.status = None);
@@ -280,7 +282,7 @@ impl Worker {
         DistributedError::Timeout { rank, size, collective, timeout: self.timeout, others: text }
     }
 
-    /// Compares the call with those of the other ranks, before anything is sent by it.
+    /// Compares the call with those of the other ranks, before it sends anything.
     fn compare(&mut self, call: &Collective) -> Result<()> {
         const LENGTH: usize = 256;
         let mut own = call.signature().into_bytes();
@@ -345,8 +347,8 @@ impl Worker {
 
     // ---- the end ----
 
-    /// Ends this rank's part. Others may still wait for a collective that this one will never call: they are told. MPI is
-    /// ended when all have left; after a failure it is not, so that whoever started the processes ends them all.
+    /// Ends this rank's part. Other ranks may still wait for a collective that this one will never call: they are told.
+    /// MPI is finalized when all have left, but not after a failure, so that the launcher terminates all processes.
     fn leave(mut self) {
         self.tell_of_failure();
         self.send_all(Kind::Left, "");
@@ -360,8 +362,8 @@ impl Worker {
             if gone && !failed {
                 return self.mpi.finalize();
             }
-            // The others should be able to say what has happened to them. Those that still work are waited for as long as it
-            // takes: if this process ended, they would be ended as well.
+            // The others should be able to report what has happened to them. Ranks that are still working are waited
+            // for without limit: if this process exited, the launcher would terminate them too.
             if failed && (gone || started.elapsed() > ANSWER) {
                 return;
             }
@@ -370,15 +372,15 @@ impl Worker {
     }
 }
 
-/// Calls `f` with the memory of a contiguous tensor of the CPU, which nobody else touches meanwhile. If `f` says that MPI may
-/// still use it, it is never freed, and the tensor gets other memory.
+/// Calls `f` with the memory of a contiguous CPU tensor, which is not accessed otherwise meanwhile. If `f` says that
+/// MPI may still access it, the memory is never freed, and the tensor gets new memory.
 fn lend(tensor: &Tensor, f: impl FnOnce(*mut u8) -> bool) -> Result<()> {
     tensor.with_raw_memory(|memory| {
         let (dtype, len) = (memory.buffer.dtype(), memory.buffer.len());
         let (start, count) = (memory.layout.offset() * dtype.size(), memory.layout.numel() * dtype.size());
         let bytes = memory.buffer.host_bytes_mut().and_then(|bytes| bytes.get_mut(start..start + count));
         let Some(bytes) = bytes else {
-            return Err(Error::argument("all_reduce", "the tensor's memory is not that of the host"));
+            return Err(Error::argument("all_reduce", "the tensor is not in host memory"));
         };
         if f(bytes.as_mut_ptr()) {
             let other = memory.backend.alloc(dtype, len).or_else(|_| memory.backend.alloc(dtype, 0))?;

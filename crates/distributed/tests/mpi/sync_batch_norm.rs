@@ -87,6 +87,6 @@ fn uneven(group: &Arc<dyn ProcessGroup>) -> Result<()> {
     }
     assert!(distance(shared.running_var.as_ref().unwrap(), layer.running_var.as_ref().unwrap())? < 1e-12);
     let single = shared.forward(&Tensor::zeros([usize::from(rank == 0), 3], DType::F64)?);
-    assert!(single.unwrap_err().to_string().contains("more than one value a channel"));
+    assert!(single.unwrap_err().to_string().contains("more than one value per channel"));
     Ok(())
 }
