@@ -1,8 +1,9 @@
-//! Loading: photographs decoded, cropped, flipped and normalized by two threads, and shuffled batches of Fashion-MNIST.
+//! Benchmarks of data loading: photographs decoded, cropped, flipped and normalized by two threads, and shuffled
+//! batches of Fashion-MNIST.
 //!
-//! `cargo bench --features images --bench data`; `benches/compare_data.py` sets it beside torchvision. For that it starts this program with
-//! `KILN_BENCH_TURNS=1` and a folder of photographs in `KILN_BENCH_PHOTOS`, which times one pass for each line on standard
-//! input.
+//! `cargo bench --features images --bench data`; `benches/compare_data.py` compares it with torchvision. For that it
+//! starts this program with `KILN_BENCH_TURNS=1` and a folder of photographs in `KILN_BENCH_PHOTOS`, which then times
+//! one pass for each line on standard input.
 
 #![allow(missing_docs)] // criterion's macro makes a public function
 

@@ -1,10 +1,11 @@
-//! Training steps and inference of the MLP, LeNet, VGG16 and ResNet-18, on the CPU and, with the feature `cuda`, on a GPU: in
-//! `f32`, with TensorFloat-32 allowed, in `bf16` with channels-last images, and with cuDNN's search or without (`settings/mod.rs`).
+//! Training steps and inference of the MLP, LeNet, VGG16 and ResNet-18, on the CPU and, with the feature `cuda`, on a
+//! GPU: in `f32`, with TensorFloat-32, in `bf16` with channels-last images, and with cuDNN's benchmark mode on and off
+//! (`settings/mod.rs`).
 //!
-//! `cargo bench --bench models`, with words as `mlp` or `vgg16-train` for some. It ends with a table of times, rates and peak
-//! memory; `KILN_BENCH_MEMORY=1` makes only the memory's, by a few steps each. `benches/peers/compare.py` sets it beside
-//! other frameworks. For that it starts this program with `KILN_BENCH_TURNS=cpu` (or `cuda`), which times what is asked for on
-//! standard input.
+//! `cargo bench --bench models`, with words such as `mlp` or `vgg16-train` to select some. It ends with a table of
+//! times, rates and peak memory; with `KILN_BENCH_MEMORY=1` it only measures memory, with a few steps each.
+//! `benches/peers/compare.py` compares it with other frameworks. For that it starts this program with
+//! `KILN_BENCH_TURNS=cpu` (or `cuda`), which then times the workloads requested on standard input.
 
 mod devices;
 mod settings;

@@ -1,11 +1,11 @@
-//! Single operations on the CPU and, with the feature `cuda`, on a GPU: products of matrices, VGG16's convolutions in all
-//! three directions, pooling, losses, element-wise functions, steps of optimizers. On a GPU products and convolutions are
+//! Single operations on the CPU and, with the feature `cuda`, on a GPU: matrix products, VGG16's convolutions in all
+//! three directions, pooling, losses, element-wise functions, optimizer steps. On a GPU products and convolutions are
 //! measured in each of the settings of `settings/mod.rs`.
 //!
-//! `cargo bench --bench ops`, with a filter such as `-- conv2d`. It ends with a table of the rates and of their share of what
-//! the device reaches at best in the same run: its quickest square product of matrices in the same precision, and its copy
-//! of memory. Operands that fit into caches can exceed the latter. `KILN_BENCH_ONCE=1` runs each operation of our own
-//! kernels once on a GPU, at full size and without measuring, for a profiler.
+//! `cargo bench --bench ops`, with a filter such as `-- conv2d`. It ends with a table of the rates, also as a share of
+//! the peak rates measured in the same run: the fastest square matrix product in the same precision, and the bandwidth
+//! of copying memory. Operands that fit into caches can exceed the latter. `KILN_BENCH_ONCE=1` runs each operation of
+//! our own kernels once on a GPU, at full size and without measuring, for a profiler.
 
 mod devices;
 mod settings;

@@ -1,5 +1,5 @@
-//! What CUDA has on this machine: driver, GPUs, libraries with their versions and files, kernels, and what is missing with its
-//! fix. It runs without a GPU, and in a build without the feature `cuda`.
+//! Prints the state of CUDA on this machine: driver, GPUs, libraries with their versions and files, kernels, and what
+//! is missing and how to fix it. It runs without a GPU, and in a build without the feature `cuda`.
 //!
 //! ```text
 //! cargo run --features cuda --example device_info

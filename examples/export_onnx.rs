@@ -1,5 +1,5 @@
-//! Trains nothing: makes a network, exports it to ONNX, and writes inputs and the outputs that Kiln computes for them, for
-//! `scripts/check_onnx.py` to compare with ONNX Runtime's.
+//! Creates or loads a network, exports it to ONNX, and writes inputs and the outputs that Kiln computes for them, which
+//! `scripts/check_onnx.py` compares with ONNX Runtime's.
 //!
 //! ```sh
 //! cargo run --release --features onnx,pth --example export_onnx -- --network vgg16 --weights vgg16-397923af.pth --output vgg16.onnx

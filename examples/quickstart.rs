@@ -1,5 +1,5 @@
-//! PyTorch's quickstart on one page, without options: data, a model, training, a test after each epoch, saving. `mlp` is the
-//! same with all that a real run needs.
+//! PyTorch's quickstart on one page, without options: data, a model, training, a test after each epoch, saving. `mlp`
+//! is the same with everything that a real run needs.
 //!
 //! ```text
 //! cargo run --release --example quickstart

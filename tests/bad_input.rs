@@ -1,4 +1,4 @@
-//! Wrong input is a typed error that names the operation and what was wrong with it, never a panic.
+//! Invalid input is a typed error that names the operation and what is wrong with it, never a panic.
 
 use kiln::{
     Error, ErrorKind, Result,

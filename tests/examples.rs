@@ -1,4 +1,4 @@
-//! The examples run, print what the tutorials print, and keep their promises.
+//! The examples run, print the tutorials' output, and do what their help says.
 
 #[path = "support/checkout.rs"]
 mod checkout;

@@ -1,5 +1,5 @@
-//! The report of `scripts/gpu/run.sh`, on sections that are planted beside it: what failed is failed in Markdown, in JSON
-//! and in the exit status, and a run that is cut off still tells what it has found.
+//! The report of `scripts/gpu/run.sh`, with planted sections: failures appear in Markdown, in JSON and in the exit
+//! status, and a run that is cut off still reports what it has found.
 #![cfg(target_os = "linux")]
 
 #[path = "support/checkout.rs"]

@@ -1,5 +1,5 @@
-//! Images on a GPU, or on the simulated one: batches are prepared there as on the CPU, and a convolutional network learns
-//! there what it learns on the CPU.
+//! Images on a GPU, or on the simulated one: batches are prepared as on the CPU, and a convolutional network learns
+//! what it learns on the CPU.
 //!
 //! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set.
 #![cfg(all(feature = "cuda", feature = "cpu"))]

@@ -1,4 +1,4 @@
-//! Errors say where: the line of the program, the layer, the operation as the user called it.
+//! Errors carry their location: the line of the program, the layer, the operation that the user called.
 
 use kiln::{
     Error, Result,

@@ -1,11 +1,11 @@
-//! What a build without features answers where a file's contents, or a device's name, ask for one: an error that names the
-//! feature. What does not compile without a feature is named by the compiler.
+//! Errors of a build without features, where a file's contents or a device's name need one: they name the feature. Code
+//! that does not compile without a feature gets its name from the compiler.
 //!
 //! ```text
 //! cargo test -p kiln --no-default-features --test missing_features
 //! ```
 //!
-//! Built with features, as together with the other tests, it is empty.
+//! Built with features, e.g. together with the other tests, it is empty.
 #![cfg(not(any(
     feature = "cpu",
     feature = "cuda",

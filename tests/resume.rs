@@ -1,5 +1,5 @@
-//! Runs that repeat and runs that go on: the same seed gives the same bits, and a run that was stopped and
-//! loaded from its checkpoint gives the bits of one that was not.
+//! Repeated and resumed runs: the same seed gives the same bits, and a run that was stopped and loaded from its
+//! checkpoint gives the bits of one that was not.
 
 use std::path::Path;
 

@@ -1,13 +1,14 @@
 //! VGG16 with parameters from files that PyTorch and Python's safetensors wrote: its logits are torchvision's.
 //!
-//! The files of a narrow one are checked in. Those of full size, with torchvision's own random weights, have 1.7 GB:
+//! The files of a narrow one are in the repository. Those at full size, with torchvision's own random weights, are 1.7
+//! GB:
 //!
 //! ```text
 //! python3 tests/golden/make_vgg16_full.py /tmp/vgg16
 //! KILN_VGG16=/tmp/vgg16 cargo test --release -p kiln-tests --test vgg16_logits -- --ignored --nocapture
 //! ```
 //!
-//! That the full size computes what PyTorch computes is tested by `crates/models/tests/vgg.rs` in every run.
+//! `crates/models/tests/vgg.rs` tests in every run that the full size computes what PyTorch computes.
 
 #[path = "support/checkout.rs"]
 mod checkout;

@@ -1,7 +1,8 @@
-//! What an operation costs on the host before the driver has it: Kiln's checks, the allocator, the parameters. The
-//! driver and cuBLASLt are ones that do nothing, so no GPU is needed.
+//! The host cost of an operation before the driver is called: Kiln's checks, the allocator, the parameters. The driver
+//! and cuBLASLt are stubs that do nothing, so no GPU is needed.
 //!
-//! `cargo bench --features cuda --bench launch`; `KILN_NULL_DRIVER` names that driver where nothing can compile it.
+//! `cargo bench --features cuda --bench launch`; `KILN_NULL_DRIVER` names the stub driver where no compiler is
+//! available.
 
 #[path = "../../tests/support/checkout.rs"]
 mod checkout;

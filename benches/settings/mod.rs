@@ -1,8 +1,8 @@
-//! The settings that a comparison must have alike on both sides: precision, and cuDNN's search for the quickest algorithm.
-//! `peers/pytorch.py` has the same, by the same names.
+//! The settings that must be equal on both sides of a comparison: precision, and cuDNN's benchmark mode.
+//! `peers/pytorch.py` has the same ones under the same names.
 //!
-//! `KILN_BENCH_PRECISION` lists `f32`, `tf32` and `bf16`; `KILN_BENCH_BENCHMARK` lists `off` and `on`. A GPU is measured with
-//! all of them, the CPU in `f32`, if nothing is said.
+//! `KILN_BENCH_PRECISION` lists `f32`, `tf32` and `bf16`; `KILN_BENCH_BENCHMARK` lists `off` and `on`. By default a GPU
+//! is measured with all of them, the CPU in `f32`.
 
 use std::fmt;
 

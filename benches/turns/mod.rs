@@ -1,5 +1,6 @@
-//! Timing on request: a program that is compared with others answers lines on its standard input, so that all of them can
-//! take short turns in one run (`compare.py` in `peers` asks). The other frameworks' programs have this file as well.
+//! Timing on request: a program to be compared answers lines on its standard input, so that several programs can take
+//! short turns in one run (`peers/compare.py` sends the lines). The programs of the other frameworks include this file
+//! too.
 
 use std::{io::BufRead, time::Instant};
 

@@ -1,4 +1,4 @@
-//! A folder of images and a CSV file about them, as the tutorial has them.
+//! Writes a folder of images and a CSV file about them, as in the tutorial.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Passes over a dataset, as the examples of convolutional networks make them.
+//! Passes over a dataset for the examples of convolutional networks.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! MNIST's files, packed or not.
+//! Fuzzes the reader of MNIST's IDX files, compressed or not.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Image files of every format.
+//! Fuzzes the image decoders of every format.
 #![no_main]
 
 use kiln_data::transforms::{Image, ImageLimits};

@@ -1,4 +1,4 @@
-//! `io::load`: safetensors, indexes of shards, and both formats of `torch.save`.
+//! Fuzzes `io::load`: safetensors, indexes of shards, and both formats of `torch.save`.
 #![no_main]
 
 use kiln_tensor::Device;

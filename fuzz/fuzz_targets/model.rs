@@ -1,4 +1,4 @@
-//! Whole models: the architecture is the input, with a few tensors that it may name; what is made of it is run.
+//! Fuzzes whole models: the input is the architecture, with a few tensors that it may name; the resulting model is run.
 #![no_main]
 
 use kiln_io::{Metadata, load_model, save_with_metadata};

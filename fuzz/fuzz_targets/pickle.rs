@@ -1,4 +1,4 @@
-//! Pickles that may name anything.
+//! Fuzzes the pickle reader with every class name allowed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! safetensors files: the header is the input, and behind it lie as many values as it declares, if they are few.
+//! Fuzzes safetensors files: the input is the header, followed by as many values as it declares, if they are few.
 #![no_main]
 
 use kiln_io::TensorFile;

@@ -1,4 +1,5 @@
-//! Numbers in `[-0.5, 0.5)` that every language computes alike, as `make_vgg.py` does: a hash of their positions.
+//! Pseudo-random numbers in `[-0.5, 0.5)` that are the same in every language, as in `make_vgg.py`: a hash of their
+//! indices.
 
 /// The first `n` of the sequence with this number.
 pub fn fractions(n: usize, seed: u32) -> Vec<f32> {

@@ -1,4 +1,5 @@
-//! ReLU's gradient as part of the product above it: used where nobody can tell, and the gradients are the CPU's everywhere.
+//! ReLU's gradient fused into the product of the next layer: used only where this cannot be observed; the gradients
+//! always equal the CPU's.
 
 use kiln::{
     DType,

@@ -1,9 +1,9 @@
 //! The quickstart tutorial's network on a GPU, or on the simulated one: its losses are the CPU's, and a step after
-//! warm-up asks nothing of the driver that it need not.
+//! warm-up makes no unnecessary driver calls.
 //!
-//! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set. What a step asks of the driver is counted by the
-//! simulator (`cargo sim test -p kiln-tests --features cuda --test mlp_cuda`), between the driver's `cuProfilerStart` and
-//! `cuProfilerStop`; on a GPU the same calls mark the step for a profiler.
+//! Without a device it passes, unless `KILN_REQUIRE_DEVICE` is set. The simulator counts a step's driver calls (`cargo
+//! sim test -p kiln-tests --features cuda --test mlp_cuda`) between the driver's `cuProfilerStart` and
+//! `cuProfilerStop`; on a GPU the same calls delimit the step for a profiler.
 #![cfg(all(feature = "cuda", feature = "cpu"))]
 
 #[path = "../support/checkout.rs"]

@@ -1,4 +1,4 @@
-//! Finds the files that tests and benches read (golden values, assets, scripts), wherever the checkout lies.
+//! Finds the files that tests and benches read (golden values, assets, scripts), wherever the checkout is.
 
 use std::{env, path::PathBuf};
 

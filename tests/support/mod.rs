@@ -1,4 +1,4 @@
-//! What the tests on a GPU, real or simulated, have in common.
+//! Helpers for the tests on a GPU, real or simulated.
 
 use std::{env, sync::Mutex};
 

@@ -1,7 +1,7 @@
-//! Batches that arrive on the stream of copies: none is overwritten too early, none is read too soon, memory is used
-//! again, and no thread waits for another's.
+//! Batches that arrive on the copy stream: none is overwritten too early, none is read too early, memory is reused, and
+//! threads do not wait for each other.
 //!
-//! Needs a device, as `against_cpu.rs` does; what happens beside what is told by a simulated one.
+//! Needs a device, as `against_cpu` does; only a simulated one can tell what runs concurrently.
 
 #![cfg(feature = "kernels")]
 

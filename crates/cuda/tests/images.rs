@@ -1,7 +1,7 @@
-//! Which image of the kernels a device loads, and what a program does and says where there is none that fits.
+//! Which image of the kernels a device loads, and what a program does and reports if none fits.
 //!
-//! Devices and drivers are the simulator's (`cargo sim test -p kiln-cuda --features kernels --test images`), which says
-//! what it was given to load.
+//! Devices and drivers are simulated (`cargo sim test -p kiln-cuda --features kernels --test images`); the simulator
+//! reports which images it was given to load.
 #![cfg(feature = "kernels")]
 
 mod child;

@@ -1,9 +1,9 @@
-//! The images of the kernels: PTX that assembles for every architecture that a user may have, without spills, and SASS, of
-//! a bounded size.
+//! The images of the kernels: PTX that assembles without spills for every supported architecture, and SASS of bounded
+//! size.
 //!
-//! Runs the `ptxas` beside the `nvcc` that built the kernels. `KILN_PTXAS` adds others, as a list in the form of `PATH`:
-//! older ones must take the same text for the architectures that they know. All of it takes minutes for an assembler;
-//! `KILN_PTX_ARCHITECTURES`, a list as `80,121`, picks some.
+//! Runs the `ptxas` beside the `nvcc` that built the kernels. `KILN_PTXAS` adds others, as a list in the form of
+//! `PATH`: older ones must accept the same text for the architectures that they support. Each assembler takes minutes
+//! for all of them; `KILN_PTX_ARCHITECTURES`, a list such as `80,121`, selects some.
 #![cfg(feature = "kernels")]
 
 use std::{

@@ -1,5 +1,5 @@
-//! Decoding of image files against Pillow, on a small image in every format and kind (`tests/golden/make_decoders.py`):
-//! whole, cut anywhere, and damaged.
+//! Decoding of image files against Pillow, with a small image in every format and kind
+//! (`tests/golden/make_decoders.py`): complete, truncated anywhere, and damaged.
 
 #![cfg(feature = "images")]
 

@@ -1,4 +1,4 @@
-//! Downloads against a local server that serves, cuts, lies and refuses as told.
+//! Downloads against a local server that serves, truncates, corrupts and refuses on command.
 
 #![cfg(feature = "download")]
 

@@ -1,4 +1,4 @@
-//! `Image::save`: what is written in every format is read back, and read by Pillow.
+//! `Image::save`: files of every format are read back, and read by Pillow.
 
 use std::{path::Path, process::Command};
 

@@ -1,4 +1,4 @@
-//! CIFAR's batches, folders of images, and what happens when their files are damaged.
+//! CIFAR batches, folders of images, and damaged files in them.
 
 #[path = "../../../tests/support/checkout.rs"]
 mod checkout;

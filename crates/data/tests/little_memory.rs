@@ -1,4 +1,5 @@
-//! Memory that runs out while an image is decoded is an error, wherever in the decoder it does: never the end of the process.
+//! Running out of memory while decoding an image is an error, wherever in the decoder it happens, and never aborts the
+//! process.
 
 #![cfg(feature = "images")]
 

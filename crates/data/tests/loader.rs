@@ -1,5 +1,5 @@
-//! The promises of `DataLoader`: one order for every number of workers, errors instead of hangs, bounded
-//! memory, workers that stop, and resuming in the middle of an epoch.
+//! The guarantees of `DataLoader`: the same order for every number of workers, errors instead of hangs, bounded memory,
+//! workers that stop, and resuming in the middle of an epoch.
 
 use std::{
     collections::HashSet,

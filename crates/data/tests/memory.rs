@@ -1,5 +1,5 @@
-//! Files that lie about their size, and bombs, are refused within bounded memory. Every case runs in a process of its own, whose
-//! peak is measured: tests of one process would hide each other's.
+//! Files with wrong sizes and decompression bombs are refused within bounded memory. Every case runs in a separate
+//! process, whose peak memory is measured: in one process, tests would mask each other's peaks.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Reading MNIST-like data sets: what is right, and every way in which files can be wrong.
+//! Reading MNIST-like data sets: valid files, and every way in which files can be wrong.
 
 #[path = "../../../tests/support/checkout.rs"]
 mod checkout;

@@ -1,4 +1,4 @@
-//! Saving is all or nothing, whenever it is interrupted.
+//! Saving is atomic, whenever it is interrupted.
 
 use std::{
     env, fs,

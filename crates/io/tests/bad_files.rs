@@ -1,4 +1,4 @@
-//! Files that are not what they should be: an error that names the file, never a panic, never wrong values.
+//! Invalid files: an error that names the file, never a panic, never wrong values.
 
 use std::{fs, path::Path};
 

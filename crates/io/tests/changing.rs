@@ -1,4 +1,4 @@
-//! Another process cuts or overwrites files while they are loaded: errors or tensors, never a signal.
+//! Another process truncates or overwrites files while they are loaded: errors or tensors, never a signal.
 
 #[path = "../../../tests/support/checkout.rs"]
 mod checkout;

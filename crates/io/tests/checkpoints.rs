@@ -1,5 +1,5 @@
-//! Checkpoints as they are found in the wild (`tests/golden/make_checkpoints.py`): old protocols, Python 2, foreign objects
-//! beside the tensors; and files that hold no state dict, which are told what they are.
+//! Checkpoints found in practice (`tests/golden/make_checkpoints.py`): old protocols, Python 2, objects of other
+//! classes beside the tensors; and files without a state dict, whose errors say what they are.
 
 #[path = "../../../tests/support/checkout.rs"]
 mod checkout;

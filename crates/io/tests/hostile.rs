@@ -1,5 +1,5 @@
-//! Files that somebody made to do harm: an error that names the file, or tensors that were really there; bounded memory,
-//! no panic. The valid files of every format are cut, overwritten and spliced; besides, some are built by hand.
+//! Malicious files: an error that names the file, or only tensors that the file contains; bounded memory, no panic.
+//! Valid files of every format are truncated, overwritten and spliced; others are constructed by hand.
 
 #[path = "../../../tests/support/checkout.rs"]
 mod checkout;

@@ -1,4 +1,4 @@
-//! Published weights: found in a folder, fetched from a server, or an error that says what to put where.
+//! Published weights: found in a folder, downloaded from a server, or an error that says which file to put where.
 
 use std::{fs, path::Path};
 

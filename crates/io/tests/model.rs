@@ -1,4 +1,4 @@
-//! Whole models come back as they were, and files that name anything else are refused.
+//! Whole models are restored exactly, and files that name unknown types are refused.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -1,5 +1,4 @@
-//! What the exporter writes is read back here as Protobuf; whether it computes the same is checked with ONNX Runtime
-//! (`scripts/check_onnx.py`).
+//! Reads exported files back as Protobuf; `scripts/check_onnx.py` checks with ONNX Runtime that they compute the same.
 
 use std::{fs, path::Path};
 

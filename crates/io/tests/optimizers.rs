@@ -1,5 +1,5 @@
-//! Runs that PyTorch began go on: states of its optimizers (`tests/golden/make_checkpoints.py`) load into Kiln's, and the
-//! parameters after more steps are those of PyTorch's continued run.
+//! Continues runs that PyTorch began: states of its optimizers (`tests/golden/make_checkpoints.py`) load into Kiln's,
+//! and the parameters after more steps are those of PyTorch's continued run.
 
 #[path = "../../../tests/support/checkout.rs"]
 mod checkout;

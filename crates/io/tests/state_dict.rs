@@ -1,4 +1,4 @@
-//! What is saved comes back: names, order, shapes, dtypes and every bit.
+//! Saved state dicts are restored exactly: names, order, shapes, dtypes and every bit.
 
 use std::{collections::HashMap, fs};
 

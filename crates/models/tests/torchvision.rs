@@ -1,5 +1,5 @@
-//! The networks of torchvision: printing, names and shapes of their tensors, logits in full size, and a training step of short
-//! ones (`tests/golden/make_models.py`).
+//! Networks against torchvision: how they print, names and shapes of their tensors, logits at full size, and a training
+//! step of small ones (`tests/golden/make_models.py`).
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! VGG against torchvision: printing, names, logits, and one training step.
+//! VGG against torchvision: how it prints, names, logits, and one training step.
 
 mod common;
 

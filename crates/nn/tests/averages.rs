@@ -1,4 +1,4 @@
-//! Averages of weights, and statistics that are computed anew, against PyTorch (`tests/golden/make_averages.py`).
+//! Averages of weights, and statistics recomputed for them, against PyTorch (`tests/golden/make_averages.py`).
 
 mod common;
 

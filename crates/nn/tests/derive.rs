@@ -1,4 +1,4 @@
-//! What `#[derive(Module)]` makes of a user's structs.
+//! The implementations that `#[derive(Module)]` generates for a user's structs.
 
 use std::{collections::BTreeMap, marker::PhantomData};
 

@@ -1,4 +1,4 @@
-//! Initializers against PyTorch: the bound or deviation that each draws with.
+//! Initializers against PyTorch: the bound or standard deviation of each distribution.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! The optimizer of models in half precision.
+//! `MixedPrecision`, the optimizer wrapper for models in half precision.
 
 use kiln_nn::optim::{Adam, MixedPrecision, Optimizer, SGD, SGDOptions, clip_grad_norm_};
 use kiln_tensor::{DType, Device, Result, Tensor};

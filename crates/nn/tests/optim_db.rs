@@ -1,5 +1,6 @@
-//! Every optimizer against PyTorch, with every input of PyTorch's own tests (`optim_db`, by `tests/golden/make_optim_db.py`):
-//! 20 steps, states that are loaded and go on, and hyper-parameters that are refused.
+//! Every optimizer against PyTorch, with every input of PyTorch's own tests (`optim_db`, by
+//! `tests/golden/make_optim_db.py`): 20 steps, states that are loaded and continued, and hyperparameters that are
+//! refused.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Summaries: of any derived model, with any inputs, counted from what ran.
+//! Summaries of any derived model, with any inputs, counted while the model runs.
 
 use kiln_nn::{
     Conv2d, Conv2dOptions, ConvTranspose2d, Embedding, Flatten, LayerNorm, Linear, Module, ModuleTree, Parameter, ReLU,

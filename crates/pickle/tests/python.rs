@@ -1,4 +1,4 @@
-//! Pickles that Python wrote (`tests/golden/make_pth.py`), in every protocol, and what mutations make of them.
+//! Pickles that Python wrote (`tests/golden/make_pth.py`), in every protocol, and mutations of them.
 
 #[path = "../../../tests/support/checkout.rs"]
 mod checkout;

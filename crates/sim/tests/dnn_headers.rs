@@ -1,6 +1,7 @@
 //! The simulated cuDNN against NVIDIA's headers and library, where these are installed (`pip install nvidia-cudnn-cu13
-//! nvidia-cuda-runtime nvidia-cublas nvidia-cuda-nvrtc`): numbers and names, and what both answer to random graphs, valid
-//! ones and others, that no device is needed for: the real library is told of one (`CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR`).
+//! nvidia-cuda-runtime nvidia-cublas nvidia-cuda-nvrtc`): numbers and names, and the results of both for random graphs,
+//! valid and invalid ones, that need no device: the real library gets a description of one
+//! (`CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR`).
 //!
 //! They are looked for in the active Python environment. Without them the tests pass, unless `KILN_REQUIRE_HEADERS` is
 //! set.

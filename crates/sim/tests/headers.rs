@@ -1,8 +1,8 @@
 //! The simulator against NVIDIA's headers and libraries, where these are installed (`pip install nvidia-cuda-runtime
-//! nvidia-cublas`): numbers, layouts, names, and what cuBLASLt answers without a device.
+//! nvidia-cublas`): numbers, layouts, names, and cuBLASLt's results that need no device.
 //!
-//! They are looked for in the Python environment of `python3`. Without them the tests pass, unless `KILN_REQUIRE_HEADERS` is
-//! set.
+//! They are looked for in the Python environment of `python3`. Without them the tests pass, unless
+//! `KILN_REQUIRE_HEADERS` is set.
 use std::ffi::{c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;

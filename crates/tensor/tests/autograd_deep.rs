@@ -1,4 +1,4 @@
-//! Deep graphs on small stacks.
+//! Autograd on deep graphs with small stacks.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Rules of autograd beyond the tutorial: in-place changes, hooks, the user's own functions, errors.
+//! Rules of autograd beyond the tutorial: in-place changes, hooks, custom functions, errors.
 
 mod common;
 

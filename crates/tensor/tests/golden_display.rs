@@ -1,4 +1,4 @@
-//! What tensors print is what PyTorch prints (`tests/golden/display.json`).
+//! Tensors print as in PyTorch (`tests/golden/display.json`).
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! `grad_fn` has the name that it has in PyTorch (`tests/golden/autograd.json`).
+//! Names of `grad_fn` against PyTorch (`tests/golden/autograd.json`).
 
 mod common;
 

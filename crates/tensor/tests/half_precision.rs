@@ -1,5 +1,5 @@
-//! Sums, counts and shares of half precision: computed in `f32` and rounded once, also where half precision has no number
-//! for what is in between (a count of 70,000) or loses terms (2048 + 1 is 2048).
+//! Sums, counts and fractions in half precision: computed in `f32` and rounded once, also where half precision cannot
+//! represent intermediate values (a count of 70,000) or loses terms (2048 + 1 is 2048).
 
 use kiln_tensor::{DType, Device, Result, Tensor, autograd::BackwardOptions};
 

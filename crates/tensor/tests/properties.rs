@@ -1,4 +1,4 @@
-//! Views, reshaping and broadcasting against arithmetic on lists of indices.
+//! Views, reshaping and broadcasting against arithmetic on index lists.
 
 use kiln_tensor::{Device, Tensor};
 use proptest::prelude::*;

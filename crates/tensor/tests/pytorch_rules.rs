@@ -1,5 +1,5 @@
-//! PyTorch's rules at the edges of operations: dtypes of indices, empty lists of dimensions, promotion, shapes that
-//! broadcast both ways, counts in half precision; and errors, which name the method that was called and the shape given.
+//! PyTorch's rules in edge cases: dtypes of indices, empty lists of dimensions, promotion, shapes that broadcast both
+//! ways, counts in half precision; and errors, which name the method that was called and the shape given.
 
 use half::f16;
 use kiln_tensor::{DType, Device, Error, PadMode, Result, Running, Tensor};

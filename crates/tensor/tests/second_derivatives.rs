@@ -1,5 +1,6 @@
-//! Gradients of gradients: what a recorded backward pass does with hooks, accumulation, custom functions and changes in place,
-//! and the derivatives of `autograd::functional` against formulas. (`gradcheck` compares every operation with differences.)
+//! Gradients of gradients: a recorded backward pass with hooks, accumulation, custom functions and in-place changes,
+//! and the derivatives of `autograd::functional` against formulas. (`gradcheck` compares every operation with finite
+//! differences.)
 
 #![cfg(feature = "cpu")]
 

@@ -1,4 +1,4 @@
-//! Gradients where an operation is not smooth: what PyTorch gives at bends, jumps and equal elements.
+//! Gradients where an operation is not differentiable: PyTorch's values at kinks, jumps and ties.
 
 use kiln_tensor::{Device, Result, Tensor};
 

@@ -1,4 +1,4 @@
-//! The workloads in burn, on its backend `flex` or on CUDA; `compare.py` asks for them.
+//! The workloads in burn, with its backend `flex` or on CUDA; started by `compare.py`.
 
 #[path = "../../../turns/mod.rs"]
 mod turns;

@@ -1,4 +1,4 @@
-//! The workloads in candle; `compare.py` asks for them.
+//! The workloads in candle; started by `compare.py`.
 
 #[path = "../../../turns/mod.rs"]
 mod turns;

@@ -1,4 +1,4 @@
-//! Devices as cuDNN describes them (`CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION`).
+//! Device descriptions in cuDNN's format (`CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION`).
 
 /// One device, by a short name. What depends on the compute capability only is from the table "Technical Specifications per Compute
 /// Capability" of the CUDA C++ Programming Guide; the rest is from NVIDIA's data sheet or white paper of the device.

@@ -1,5 +1,5 @@
-//! A stand-in for the driver's library, which cuDNN's own libraries need to load, where there is none: what they look up
-//! hands out an object, succeeds, or fails. Nothing is executed.
+//! A stub of the driver's library for machines without one, which cuDNN's own libraries need in order to load: each
+//! function returns an object, success, or failure. Nothing is executed.
 
 use std::{
     env,

@@ -1,5 +1,5 @@
-//! Kernels that take 16 bytes of each operand at a time, at every offset and length: operands that begin between such packs,
-//! rests behind the last pack, and nothing written beyond the end.
+//! Kernels that access 16 bytes of each operand at a time, at every offset and length: operands that do not begin at a
+//! multiple of 16 bytes, remainders after the last 16 bytes, and no writes beyond the end.
 
 use kiln_backend::{DType::*, *};
 

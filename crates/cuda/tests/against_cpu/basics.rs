@@ -1,4 +1,4 @@
-//! Filling, copying, shapes at the edge, random numbers.
+//! Fills, copies, edge cases of shapes, and random numbers against the CPU.
 
 use kiln_backend::*;
 

@@ -1,4 +1,4 @@
-//! Convolution and its gradients, by cuDNN.
+//! Convolution and its gradients, with cuDNN, against the CPU.
 
 use kiln_backend::*;
 use kiln_cuda::with_plan_limit;

@@ -1,4 +1,4 @@
-//! Images for the tests of convolutions' neighbors: pooling, normalization and the gradients of a bias.
+//! Image tensors for the tests of pooling, normalization and bias gradients.
 
 use kiln_backend::*;
 

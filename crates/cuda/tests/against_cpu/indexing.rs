@@ -1,4 +1,4 @@
-//! Indices.
+//! Indexing operations (gather, scatter, index_select, …) against the CPU.
 
 use kiln_backend::*;
 

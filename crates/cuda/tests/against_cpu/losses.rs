@@ -1,4 +1,4 @@
-//! Losses.
+//! Losses and their gradients against the CPU.
 
 use kiln_backend::*;
 

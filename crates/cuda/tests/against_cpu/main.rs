@@ -1,7 +1,6 @@
 //! Every primitive on the device against the CPU backend, over layouts and dtypes.
 //!
-//! Needs a device: a GPU, or the simulated one. Without any it passes, unless `KILN_REQUIRE_DEVICE` is set, as where it
-//! is run for what it compares.
+//! Needs a device: a GPU, or the simulated one. Without a device the tests pass, unless `KILN_REQUIRE_DEVICE` is set.
 
 #![cfg(feature = "kernels")]
 

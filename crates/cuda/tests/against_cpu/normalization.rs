@@ -1,4 +1,4 @@
-//! Batch and layer normalization.
+//! Batch and layer normalization against the CPU.
 
 use kiln_backend::*;
 

@@ -1,4 +1,5 @@
-//! Element-wise arithmetic at its edges: numbers that half precision cannot hold, exact remainders, divisors of 0.
+//! Edge cases of element-wise arithmetic: numbers that half precision cannot represent, exact remainders, division by
+//! 0.
 
 use kiln_backend::*;
 

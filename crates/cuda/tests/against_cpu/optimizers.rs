@@ -1,4 +1,4 @@
-//! Steps of optimizers.
+//! Optimizer steps against the CPU.
 
 use kiln_backend::*;
 

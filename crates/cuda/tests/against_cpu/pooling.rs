@@ -1,4 +1,4 @@
-//! Max and average pooling.
+//! Max and average pooling against the CPU.
 
 use kiln_backend::*;
 

@@ -1,4 +1,4 @@
-//! Products of matrices.
+//! Matrix products against the CPU.
 
 use kiln_backend::*;
 use kiln_cuda::with_plan_limit;

@@ -1,4 +1,4 @@
-//! Reductions, scans, softmax, sorting and searching.
+//! Reductions, scans, softmax, sorting and searching against the CPU.
 
 use kiln_backend::{
     ArgReduceArgs, Arguments, CumsumArgs, ReduceArgs, ReduceOp as R, SearchsortedArgs, SoftmaxArgs, SoftmaxGradArgs,

@@ -1,5 +1,5 @@
-//! Zeros of both signs, infinities, NaNs and their payloads, numbers at the edge of their types: what is moved keeps every
-//! bit, what is sorted is ordered as the CPU orders it, and what is summed in half precision is rounded once.
+//! Zeros of both signs, infinities, NaNs and their payloads, and extreme numbers of each type: data movement preserves
+//! every bit, sorting gives the CPU's order, and sums in half precision are rounded once.
 
 use kiln_backend::{
     ArgReduceArgs, Arguments, CumsumArgs, DType::*, GatherArgs, IndexSelectArgs, ReduceArgs, ScatterArgs,

@@ -1,4 +1,4 @@
-//! Comparison of sums of products (matrix products, convolutions) with what is known of their errors.
+//! Compares sums of products (matrix products, convolutions) within known error bounds.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! Tensors of a test, and how the device is compared with the CPU.
+//! Test tensors, and the comparison of the device with the CPU.
 
 use kiln_backend::*;
 use parking_lot::RwLock;

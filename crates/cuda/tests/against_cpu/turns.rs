@@ -1,8 +1,8 @@
-//! Every kernel that loops beyond one turn of its grid. A launch has at most 8192 blocks, which cover millions of elements;
-//! [`with_block_limit`] leaves it one block, so that a few hundred do.
+//! Every kernel that loops over its grid, beyond the first iteration. A launch has at most 8192 blocks, which cover
+//! millions of elements; [`with_block_limit`] limits it to one block, so that a few hundred elements suffice.
 //!
-//! The table has a row for each family of kernels: the positions that one block covers in a turn, and a case of `n`
-//! positions.
+//! The table has a row for each family of kernels: the positions that one block covers per iteration, and a case with
+//! `n` positions.
 
 use kiln_backend::*;
 use kiln_cuda::{

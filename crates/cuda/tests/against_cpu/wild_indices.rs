@@ -1,6 +1,6 @@
-//! Indices outside the indexed dimension, in every operation that reads indices: -1 (nothing counts from the end here; who
-//! offers that adds the extent first), `-n - 1`, `n`, and the ends of `i64`. The device reports the index and goes on with
-//! the others; the element of a wild index stays as it was.
+//! Indices outside the indexed dimension, in every operation that reads indices: -1 (backends do not count from the
+//! end; callers that do add the extent first), `-n - 1`, `n`, and the ends of `i64`. The device reports such an index
+//! and processes the others; the element of a bad index is unchanged.
 
 use kiln_backend::*;
 

@@ -1,4 +1,4 @@
-//! Tests that run a part of themselves, an ignored test, in a process of its own on a simulated device with other settings,
+//! Runs a part of a test, itself an ignored test, in a separate process on a simulated device with other settings,
 //! because a process has one device.
 
 use std::{

@@ -1,10 +1,11 @@
-//! NVIDIA's own cuDNN is asked, on a machine without a GPU, whether it has a plan for each convolution that Kiln would run
-//! on devices that are described to it: the code that builds Kiln's graphs, against the library from PyPI
-//! (`pip install nvidia-cudnn-cu13 nvidia-cublas nvidia-cuda-nvrtc`), looked for as at run time.
+//! Asks NVIDIA's own cuDNN, on a machine without a GPU, whether it has a plan for each convolution that Kiln would run
+//! on devices given by their descriptions: the code that builds Kiln's graphs, against the library from PyPI (`pip
+//! install nvidia-cudnn-cu13 nvidia-cublas nvidia-cuda-nvrtc`), which is looked for as at run time.
 //!
-//! What it chooses is in `table.txt`, so that another version, or another graph, shows as a difference. With
-//! `KILN_UPDATE_PLANS=1` the table is written anew. Without the library the test says that it was skipped, and with another
-//! version than the table's what has no plan, unless `KILN_REQUIRE_CUDNN` is set, which makes both a failure.
+//! Its choices are recorded in `table.txt`, so that another version, or another graph, shows as a difference.
+//! `KILN_UPDATE_PLANS=1` rewrites the table. Without the library the test is skipped with a message; with a version
+//! other than the table's it reports the convolutions without a plan. If `KILN_REQUIRE_CUDNN` is set, both are
+//! failures.
 #![cfg(target_os = "linux")]
 
 #[path = "../../../../tests/support/checkout.rs"]

@@ -1,4 +1,4 @@
-//! Libraries and functions of them that are missing or do not fit, and products that cuBLASLt refuses.
+//! Libraries and functions that are missing or incompatible, and products that cuBLASLt refuses.
 
 use std::env;
 

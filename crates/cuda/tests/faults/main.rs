@@ -1,7 +1,7 @@
-//! What happens when the driver or a library fails: a typed error that says what failed, no panic, no memory lost, and
-//! what can go on goes on.
+//! Failures of the driver or a library: each must be a typed error that says what failed, without a panic or a memory
+//! leak, and work that can continue must continue.
 //!
-//! The faults are the simulator's (`cargo sim test -p kiln-cuda --features kernels --test faults`); on a GPU nothing
+//! The simulator injects the faults (`cargo sim test -p kiln-cuda --features kernels --test faults`); on a GPU nothing
 //! fails on demand, and the tests pass without doing anything. Each runs a `child` of this program.
 #![cfg(feature = "kernels")]
 

@@ -1,4 +1,4 @@
-//! Memory that runs out, in the driver and in the libraries, and memory that is not cached.
+//! Running out of memory in the driver and in the libraries, and memory without caching.
 
 use std::env;
 

@@ -1,4 +1,4 @@
-//! Collectives, compared with what one process computes of all ranks' values.
+//! Collectives, compared with the result that one process computes from the values of all ranks.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Starting ranks, and what they share.
+//! Launching ranks, and helpers that they share.
 
 use std::{
     path::PathBuf,

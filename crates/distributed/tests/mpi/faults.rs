@@ -1,4 +1,4 @@
-//! What goes wrong on one rank ends all of them, soon, and with an error that says what happened.
+//! A failure of one rank ends all of them quickly, with an error that says what happened.
 
 use std::{
     io,

@@ -1,6 +1,6 @@
-//! Real processes: each test starts this program again with `mpiexec`, where each rank plays a scenario. Without `mpiexec` of
-//! a library with MPI's standard ABI (`pip install mpich`) they are skipped, with a message; `KILN_REQUIRE_MPI=1` makes that
-//! a failure.
+//! Tests with real processes: each test starts this program again with `mpiexec`, and each rank runs a scenario.
+//! Without `mpiexec` of a library with MPI's standard ABI (`pip install mpich`) they are skipped, with a message;
+//! `KILN_REQUIRE_MPI=1` makes that a failure.
 
 mod collectives;
 mod common;

@@ -1,4 +1,4 @@
-//! A small GPT, written with operations of tensors: the mask and the positions are made in `forward`.
+//! A small GPT written with tensor operations: the mask and the positions are created in `forward`.
 
 use kiln_nn::{Embedding, LayerNorm, Linear, Module};
 use kiln_tensor::{DType, Device, Result, Tensor};

@@ -1,4 +1,4 @@
-//! One function for each operation.
+//! The exported networks: one function for each operation.
 
 use kiln_tensor::{
     ClassLoss, ClassLossInput, DType, Device, PadMode, PointwiseLossKind, Pooling, Reduction, Result, Tensor,

@@ -1,4 +1,4 @@
-//! An allocator that counts, and fails beyond a bound.
+//! An allocator that counts bytes, and fails beyond a limit.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -1,5 +1,5 @@
-//! What loading may take: within ten times the file and 64 MiB, whatever the file says; and memory that runs out is an
-//! error, not the end of the process.
+//! Memory limits of loading: at most ten times the file plus 64 MiB, whatever the file says; and running out of memory
+//! is an error that does not abort the process.
 
 mod counting;
 

@@ -1,4 +1,4 @@
-//! Networks filled by number, and their comparison with what PyTorch computed from the same numbers.
+//! Networks with computed parameters, compared with PyTorch's results for the same parameters.
 
 #![allow(dead_code)] // each test file uses a part
 

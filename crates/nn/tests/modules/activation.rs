@@ -1,4 +1,4 @@
-//! Activations.
+//! Rows of the module tests: activations.
 
 use kiln_nn::{
     CELU, ELU, GELU, GLU, Hardshrink, Hardswish, Hardtanh, LeakyReLU, LogSigmoid, LogSoftmax, Mish, PReLU, ReLU, ReLU6,

@@ -1,4 +1,4 @@
-//! Attention and transformers.
+//! Rows of the module tests: attention and transformers.
 
 use kiln_nn::{
     AttentionMasks, MultiheadAttention, MultiheadAttentionOptions, Transformer, TransformerActivation,

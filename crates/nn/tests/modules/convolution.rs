@@ -1,4 +1,4 @@
-//! Convolution, pooling, normalization.
+//! Rows of the module tests: convolution, pooling, normalization.
 
 use kiln_nn::{
     AdaptiveAvgPool2d, AdaptiveMaxPool2d, AdaptiveSize, AvgPool2d, BatchNorm1d, BatchNorm2d, BatchNormOptions, Conv2d,

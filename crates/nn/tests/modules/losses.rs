@@ -1,4 +1,4 @@
-//! Losses.
+//! Rows of the module tests: losses.
 
 use kiln_nn::{
     BCELoss, BCEWithLogitsLoss, CosineEmbeddingLoss, CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss,

@@ -1,7 +1,7 @@
-//! The modules against PyTorch's own tests of its modules (module_db): printing, names, outputs, gradients of inputs and
-//! parameters, moved buffers. `tests/golden/make_modules.py` makes the samples.
+//! Modules against PyTorch's own module tests (module_db): how they print, names, outputs, gradients of inputs and
+//! parameters, updated buffers. `tests/golden/make_modules.py` generates the samples.
 //!
-//! The samples that are checked in are one of each form. All of them, of all of PyTorch's modules, are counted by
+//! The samples in the repository are one of each form. All samples of all of PyTorch's modules are counted by
 //!
 //! ```text
 //! python3 tests/golden/make_modules.py DIRECTORY

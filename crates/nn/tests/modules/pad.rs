@@ -1,4 +1,4 @@
-//! Padding.
+//! Rows of the module tests: padding.
 
 use kiln_nn::{
     CircularPad1d, CircularPad2d, CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, ReflectionPad1d,

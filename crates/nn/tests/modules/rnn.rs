@@ -1,4 +1,4 @@
-//! Recurrent layers.
+//! Rows of the module tests: recurrent layers.
 
 use kiln_nn::{GRU, GRUCell, LSTM, LSTMCell, RNN, RNNCell, RNNNonlinearity, RNNOptions};
 use kiln_tensor::{Device, Tensor};

@@ -1,4 +1,4 @@
-//! Linear layers and tables.
+//! Rows of the module tests: linear layers and embeddings.
 
 use kiln_nn::{Embedding, Linear, LinearOptions};
 

@@ -1,4 +1,4 @@
-//! cuBLASLt: what it computes, what it offers and what it refuses.
+//! cuBLASLt: its results, its heuristic's candidates, and what it refuses.
 use kiln_sim::api::blas::*;
 use kiln_sim::{BlasStatus, Faults, Kind, Order, Profile, Refused};
 

@@ -1,4 +1,4 @@
-//! Planted faults in the use of cuBLASLt: each is refused or found, and named; its correct twin is silent.
+//! Planted faults in the use of cuBLASLt: each is refused or reported by name; its correct twin is not.
 use kiln_sim::api::blas::*;
 use kiln_sim::api::memory::cuMemFree_v2;
 use kiln_sim::api::stream::cuStreamWaitEvent;

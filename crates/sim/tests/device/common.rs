@@ -1,4 +1,4 @@
-//! A small program on the driver API.
+//! Helpers for small programs that use the driver API.
 use std::ffi::{CStr, CString, c_void};
 use std::ptr::null_mut;
 

@@ -1,4 +1,4 @@
-//! Convolutions of cuDNN as a program asks for them, by its graph API.
+//! Convolutions with cuDNN's graph API, as programs use it.
 use std::ffi::c_void;
 
 use kiln_sim::api::dnn::*;

@@ -1,4 +1,4 @@
-//! Two devices in one process: each has a context, streams, modules and memory of its own.
+//! Two devices in one process: each has its own context, streams, modules and memory.
 use kiln_sim::api::context::{cuCtxGetDevice, cuCtxSetCurrent, cuCtxSynchronize, cuDevicePrimaryCtxRetain};
 use kiln_sim::api::device::{cuDeviceGet, cuDeviceGetCount};
 use kiln_sim::api::event::cuEventRecord;

@@ -1,4 +1,4 @@
-//! cuDNN: what it computes, what it refuses, and planted faults beside their correct twins.
+//! cuDNN: its results, what it refuses, and planted faults beside their correct twins.
 use kiln_sim::api::context::cuCtxSynchronize;
 use kiln_sim::api::dnn::*;
 use kiln_sim::api::memory::cuMemFree_v2;

@@ -1,4 +1,4 @@
-//! The driver's rules.
+//! The driver's rules: which calls it refuses, and with which status.
 use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 

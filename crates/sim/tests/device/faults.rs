@@ -1,4 +1,4 @@
-//! One planted fault a test: found, and named with kernel, block and thread. The correct twins are in `kernels`.
+//! One planted fault per test: reported with kernel, block and thread. The correct twins are in `kernels`.
 use std::ffi::CStr;
 
 use kiln_sim::api::context::cuCtxSynchronize;

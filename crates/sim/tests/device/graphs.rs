@@ -1,5 +1,5 @@
-//! Graphs: what is captured runs when it is launched, with the addresses and arguments of the capture and with what lies in
-//! memory then.
+//! Graphs: captured work runs when the graph is launched, with the addresses and arguments of the capture and the
+//! contents of memory at that time.
 
 use kiln_sim::api::context::cuCtxSynchronize;
 use kiln_sim::api::dnn::cudnnSetStream;

@@ -1,4 +1,4 @@
-//! Kernels compute what they should, in every order, and nothing is found.
+//! Kernels compute correct results in every order, without findings.
 use kiln_sim::api::launch::cuOccupancyMaxActiveBlocksPerMultiprocessor;
 use kiln_sim::{Order, Profile};
 

@@ -1,4 +1,4 @@
-//! The simulated device, called as a program calls the driver.
+//! Tests of the simulated device, called as a program calls the driver.
 mod blas;
 mod blas_faults;
 mod capture;

@@ -1,4 +1,4 @@
-//! Tensors of more than 2^31 elements: where the framework's kernels look for an element, by its number.
+//! Tensors of more than 2^31 elements: the addresses that the framework's kernels compute from an element's index.
 
 use kiln_sim::Profile;
 

@@ -1,4 +1,4 @@
-//! A product as a program asks cuBLASLt for it.
+//! A matrix product with cuBLASLt, as programs call it.
 use std::ffi::c_void;
 use std::ptr::{from_ref, null};
 

@@ -1,4 +1,5 @@
-//! Planted faults under the sanitizers' own libraries, each in a process of its own, beside twins that are silent.
+//! Planted faults under the sanitizers' own libraries, each in a separate process, beside twins that must not be
+//! reported.
 use std::process::Command;
 
 use kiln_sim::Profile;

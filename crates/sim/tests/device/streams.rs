@@ -1,4 +1,4 @@
-//! Streams run late, in any order that nothing forbids, and what is not ordered is named.
+//! Streams run late, in any order that is not forbidden, and unordered accesses are reported.
 use kiln_sim::api::context::cuCtxSynchronize;
 use kiln_sim::api::event::{cuEventRecord, cuEventSynchronize};
 use kiln_sim::api::memory::{cuMemFree_v2, cuMemFreeAsync, cuMemFreeHost};

@@ -1,4 +1,4 @@
-//! The files of `tests/golden`, made by PyTorch. The README there describes them.
+//! Reads the files of `tests/golden`, which PyTorch generated. The README there describes them.
 
 #[path = "../../../../tests/support/checkout.rs"]
 mod checkout;

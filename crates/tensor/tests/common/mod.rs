@@ -1,4 +1,4 @@
-//! Shared by the tests: golden files, and comparing tensors.
+//! Shared by the tests: golden files, and comparison of tensors.
 
 #![allow(dead_code)] // every test file uses its own part of it
 

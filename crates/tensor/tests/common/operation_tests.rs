@@ -1,5 +1,5 @@
-//! Tests made from the tables of operations: one for each, named as the operation, so that
-//! `cargo test -p kiln-tensor cumsum` runs them. Each calls `check_operation` of the test's crate with the name.
+//! Generates a test for each operation of the tables, named after the operation, so that `cargo test -p kiln-tensor
+//! cumsum` runs it. Each calls `check_operation` of the test's crate with the name.
 
 /// For each operation of the tables of element-wise operations.
 #[macro_export]

@@ -1,8 +1,10 @@
-//! Structured operations whose tests are one row each: golden values, gradients against finite differences, random calls.
+//! Structured operations whose tests are one row each: golden values, gradients against finite differences, random
+//! calls.
 //!
 //! A row is a name in `op_table` and, in this order: `golden`, the call of a golden case from its inputs and PyTorch's
-//! keyword arguments; any number of `gradient`, each with shapes of the operands, their values, and a call; `random`, a call
-//! with two tensors and a source of arguments. A test hands the rows to a macro of its own and takes the part that it runs.
+//! keyword arguments; any number of `gradient`, each with shapes of the operands, their values, and a call; `random`, a
+//! call with two tensors and a source of arguments. Each test passes the rows to its own macro, which takes the part
+//! that it runs.
 
 macro_rules! op_rows {
     ($expand:ident) => {

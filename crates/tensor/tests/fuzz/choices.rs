@@ -1,4 +1,4 @@
-//! Arguments at random: mostly small and sensible, sometimes extreme.
+//! Random arguments: mostly small and sensible, sometimes extreme.
 
 use kiln_tensor::{DType, Device, Element, Scalar, Tensor};
 

@@ -1,5 +1,5 @@
-//! Every operation with any operands and arguments: a result, or a typed error that names the operation, never a panic.
-//! And if the forward pass worked, so does the backward pass.
+//! Every operation with random operands and arguments: a result, or a typed error that names the operation, never a
+//! panic. If the forward pass works, so must the backward pass.
 
 #[macro_use]
 #[path = "../common/rows.rs"]

@@ -1,4 +1,4 @@
-//! How each operation is called.
+//! The calls of each operation with random arguments.
 
 use kiln_tensor::{
     At, AttentionOptions, ClassLoss, ClassLossInput, Conv2d, Device, NewAxis, PadMode, PointwiseLossKind, PoolDivisor,

@@ -1,4 +1,4 @@
-//! Element-wise operations, comparisons and conversions.
+//! Golden calls: element-wise operations, comparisons and conversions.
 
 use kiln_tensor::{DType, Device, Result, Rhs, RoundingMode, Scalar, Tensor};
 use serde_json::Value;

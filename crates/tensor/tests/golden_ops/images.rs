@@ -1,4 +1,4 @@
-//! Convolution, pooling, normalization, padding, embedding.
+//! Golden calls: convolution, pooling, normalization, padding, embedding.
 
 use kiln_tensor::{Conv2d, PadMode, PoolDivisor, Pooling, Running, Tensor};
 

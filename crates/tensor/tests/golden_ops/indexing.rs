@@ -1,4 +1,4 @@
-//! Joining, splitting, indexing and rearranging.
+//! Golden calls: joining, splitting, indexing and rearranging.
 
 use kiln_tensor::{At, DType, Device, Result, Rhs, Tensor};
 use serde_json::Value;

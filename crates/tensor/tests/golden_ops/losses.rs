@@ -1,4 +1,4 @@
-//! Losses.
+//! Golden calls: losses.
 
 use kiln_tensor::{ClassLoss, ClassLossInput, PointwiseLossKind, Reduction, Result, Tensor};
 

@@ -1,7 +1,7 @@
-//! Operations against the values and gradients that PyTorch computed. Each operation is a test of its own,
-//! `cargo test -p kiln-tensor cumsum`, over all its cases in `tests/golden`.
+//! Operations against the values and gradients that PyTorch computed. Each operation is a separate test, `cargo test -p
+//! kiln-tensor cumsum`, over all its cases in `tests/golden`.
 //!
-//! All of OpInfo's samples, counted by operation:
+//! To count all of OpInfo's samples by operation:
 //!
 //! ```text
 //! python3 tests/golden/make_opinfo.py /tmp/opinfo

@@ -1,4 +1,4 @@
-//! Reductions, softmax and sorting.
+//! Golden calls: reductions, softmax and sorting.
 
 use kiln_tensor::{AttentionOptions, Correction, Result, Tensor};
 use serde_json::Value;

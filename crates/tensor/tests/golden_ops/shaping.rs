@@ -1,4 +1,4 @@
-//! Views, products and constructors.
+//! Golden calls: views, products and constructors.
 
 use kiln_tensor::{DType, Scalar, Tensor, TensorOptions};
 

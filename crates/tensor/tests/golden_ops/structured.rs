@@ -1,4 +1,4 @@
-//! The golden calls of `common/rows.rs`.
+//! Golden calls of `common/rows.rs`.
 
 macro_rules! golden_rows {
     ($($op:ident {

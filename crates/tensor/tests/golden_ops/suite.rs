@@ -1,4 +1,4 @@
-//! Runs golden cases, which PyTorch computed, through Kiln: values, dtypes, gradients.
+//! Runs the golden cases, which PyTorch computed, in Kiln and compares values, dtypes and gradients.
 
 use std::{collections::BTreeMap, fmt, panic::AssertUnwindSafe, sync::LazyLock};
 

@@ -1,4 +1,4 @@
-//! The written list of what Kiln answers differently from PyTorch, with its reasons.
+//! The list of intended differences from PyTorch, with reasons.
 
 use crate::suite::Unlike;
 

@@ -1,4 +1,4 @@
-//! Element-wise operations.
+//! Gradient checks: element-wise operations.
 
 use kiln_tensor::{Device, Tensor};
 

@@ -1,4 +1,4 @@
-//! Values for the operands, and their memory layouts.
+//! Values and memory layouts of the operands.
 
 use kiln_tensor::{DType, Device, Result, Tensor};
 

@@ -1,5 +1,5 @@
-//! First and second derivatives of every differentiable operation against finite differences, over the memory layouts of its
-//! operands. Each operation of `op_table` is a test of its own, which fails if no line here checks it.
+//! First and second derivatives of every differentiable operation against finite differences, over the memory layouts
+//! of its operands. Each operation of `op_table` is a separate test, which fails if no line here checks it.
 
 #[path = "../common/mod.rs"]
 mod common;

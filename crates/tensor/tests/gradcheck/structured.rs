@@ -1,4 +1,4 @@
-//! Structured operations: views, joining, indexing, reductions, products, losses, changes in place.
+//! Gradient checks: views, joining, indexing, reductions, products, losses, in-place operations.
 
 use kiln_tensor::{
     AttentionOptions, ClassLoss, ClassLossInput, Conv2d, DType, Device, Ellipsis, NewAxis, PadMode, PointwiseLossKind,

@@ -1,4 +1,4 @@
-//! What the rows of the table compute.
+//! The computations of the rows of the table.
 
 use kiln_backend::{DType::*, *};
 
