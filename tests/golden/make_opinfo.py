@@ -379,12 +379,12 @@ class Samples:
             self.put(name, f"in{i}", tensor)
         for i, out in enumerate(outs):
             self.put(name, f"out{i}", out)
-        cotangents = self.gradients(name, "grad", inputs, outs, None)
+        cotangents = self.gradients(name, "grad", inputs, outs, None, op.supports_gradgrad)
         if outs[0].dtype in HALF or any(t.dtype in HALF for t in inputs):
             self.reference(op, name, sample, cotangents)
         return True
 
-    def gradients(self, name, key, inputs, outs, cotangents):
+    def gradients(self, name, key, inputs, outs, cotangents, second=False):
         differentiable = [(i, out) for i, out in enumerate(outs) if out.requires_grad]
         wanted = [(i, value) for i, value in enumerate(inputs) if value.requires_grad]
         if not differentiable or not wanted:
@@ -398,8 +398,9 @@ class Samples:
         # What an operation returns as it is, such as `x.float()` of f32, is a root only under another name.
         roots = [out.view_as(out) for _, out in differentiable]
         given = [c.to(out.dtype) for c, out in zip(cotangents, roots)]
+        second = second and all(out.dtype in (f32, f64) for out in roots)
         try:
-            grads = torch.autograd.grad(roots, [v for _, v in wanted], given, allow_unused=True)
+            grads = torch.autograd.grad(roots, [v for _, v in wanted], given, allow_unused=True, create_graph=second)
         except RuntimeError:  # no derivative, e.g. of `remainder` with respect to its divisor in some forms
             for i, _ in differentiable:
                 self.tensors.pop(f"{name}/cotangent{i}", None)
@@ -407,7 +408,28 @@ class Samples:
         for (i, _), value in zip(wanted, grads):
             if value is not None:
                 self.put(name, f"{key}{i}", value.to_dense() if value.is_sparse else value)
+        if second:
+            self.second_gradients(name, wanted, grads)
         return cotangents
+
+    def second_gradients(self, name, wanted, grads):
+        """The gradients of the sum of products of the gradients with further cotangents."""
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{name} second".encode()))
+        roots = [(i, grad) for (i, _), grad in zip(wanted, grads) if grad is not None and grad.requires_grad]
+        given = [torch.randn(grad.shape, dtype=f64, generator=generator).to(grad.dtype) for _, grad in roots]
+        if not roots:
+            return
+        try:
+            found = torch.autograd.grad([grad for _, grad in roots], [v for _, v in wanted], given, allow_unused=True)
+        except RuntimeError as error:
+            print(f"{name}: second derivatives: {str(error)[:100]}", file=sys.stderr)
+            return
+        if all(value is None for value in found):
+            return
+        for (i, _), cotangent in zip(roots, given):
+            self.put(name, f"second_cotangent{i}", cotangent)
+        for (i, leaf), value in zip(wanted, found):
+            self.put(name, f"second{i}", torch.zeros_like(leaf) if value is None else value)
 
     def reference(self, op, name, sample, cotangents):
         def wide(t):
@@ -475,9 +497,11 @@ def elements(sample):
     return sum(t.numel() for t in tensors_in([sample.input, list(sample.args), dict(sample.kwargs)], []))
 
 
-def every(directory):
+def every(directory, dtypes):
     os.makedirs(directory, exist_ok=True)
     for dtype_name, dtype in DTYPES.items():
+        if dtypes and dtype_name not in dtypes:
+            continue
         for reference in [False, True]:
             if reference and dtype in HALF:
                 continue
@@ -522,4 +546,4 @@ def chosen():
 
 
 if __name__ == "__main__":
-    every(sys.argv[1]) if len(sys.argv) > 1 else chosen()
+    every(sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else chosen()

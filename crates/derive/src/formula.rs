@@ -3,8 +3,14 @@
 //! A formula is an expression of numbers, such as `g * select(s <= R(0.0), R(0.0), exp(s))`. Rust's comparison
 //! operators cannot return tensors, so the expression is rewritten: every operator becomes a call, `mul(&g,
 //! &select(…)?)?`.
+//!
+//! Of `select(c, a, b)`, `a` is computed from operands that are replaced by harmless numbers where `c` is false, and `b` from
+//! operands that are replaced where it is true. Otherwise the gradient of an element that is not selected, 0, would be
+//! multiplied by slopes that are infinite there.
 
-use proc_macro2::TokenStream;
+use std::collections::BTreeSet;
+
+use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
 use syn::{BinOp, Expr, UnOp};
 
@@ -24,6 +30,31 @@ fn function_of(op: &BinOp) -> Option<&'static str> {
         BinOp::Or(_) => "or",
         _ => return None,
     })
+}
+
+/// The variables of a formula: names in lower case.
+fn variables(formula: &Expr, found: &mut BTreeSet<Ident>) {
+    match formula {
+        Expr::Group(group) => variables(&group.expr, found),
+        Expr::Paren(paren) => variables(&paren.expr, found),
+        Expr::Unary(unary) => variables(&unary.expr, found),
+        Expr::Binary(binary) => [&binary.left, &binary.right].iter().for_each(|side| variables(side, found)),
+        Expr::Call(call) => call.args.iter().for_each(|argument| variables(argument, found)),
+        Expr::Path(name) => {
+            let is_variable = |name: &&Ident| name.to_string().starts_with(char::is_lowercase);
+            found.extend(name.path.get_ident().filter(is_variable).cloned());
+        }
+        _ => {}
+    }
+}
+
+/// A branch of a `select`, computed from operands that `keep` has made harmless where it is not chosen.
+fn branch(formula: &Expr, keep: &Ident) -> syn::Result<TokenStream> {
+    let mut names = BTreeSet::new();
+    variables(formula, &mut names);
+    let value = expand(formula)?;
+    let kept = names.iter().map(|name| quote!(let #name = #keep(&condition, &#name)?;));
+    Ok(quote!({ #(#kept)* #value }))
 }
 
 pub(crate) fn expand(formula: &Expr) -> syn::Result<TokenStream> {
@@ -46,6 +77,13 @@ pub(crate) fn expand(formula: &Expr) -> syn::Result<TokenStream> {
             if function.path.is_ident("R") {
                 let constant = &call.args;
                 return Ok(quote!(number(#constant)));
+            }
+            if let (true, [condition, a, b]) =
+                (function.path.is_ident("select"), &call.args.iter().collect::<Vec<_>>()[..])
+            {
+                let condition = expand(condition)?;
+                let (a, b) = (branch(a, &format_ident!("where_true"))?, branch(b, &format_ident!("where_false"))?);
+                return Ok(quote!({ let condition = #condition; select(&condition, &#a, &#b)? }));
             }
             let arguments = call.args.iter().map(expand).collect::<syn::Result<Vec<_>>>()?;
             quote!(#function(#(&#arguments),*)?)

@@ -221,3 +221,22 @@ fn draws_and_choices_are_the_same_both_times() -> Result<()> {
     assert!(second.allclose(&x.mul(12)?.mul(&kept)?, 1e-12, 1e-12)?);
     Ok(())
 }
+
+/// The branch of a function that is not taken has infinite slopes here, which must not meet the gradient of 0.
+#[test]
+fn branches_that_are_not_taken_do_not_overflow() -> Result<()> {
+    let functions: [fn(&Tensor) -> Result<Tensor>; 5] = [
+        |x| x.elu(1.0),
+        |x| x.celu(1.0),
+        |x| x.selu(),
+        |x| x.abs()?.pow(&Tensor::new(&[2f64, 0.], Device::Cpu)?),
+        |x| x.atan2(&Tensor::new(&[1f64, 0.], Device::Cpu)?),
+    ];
+    for (i, f) in functions.iter().enumerate() {
+        let x = leaf(&[1000.0, 0.0]);
+        let first = slope(&f(&x)?.sum(())?, &x)?;
+        let second = values(&grad(&[&first.sum(())?], &[&x])?[0]);
+        assert!(second.iter().all(|value| value.is_finite()), "function {i}: {second:?}");
+    }
+    Ok(())
+}

@@ -5,7 +5,7 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
-    autograd::{one, record},
+    autograd::{Ctx, one, record},
     tensor::Tensor,
 };
 
@@ -36,7 +36,8 @@ impl Tensor {
         let out = record(out, "EluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
             // The gradient at NaN is NaN.
-            Ok(one(x.gt(0)?.where_cond(&grad, &x.exp()?.mul(alpha)?.mul(&grad)?)?))
+            let bent = exponent(ctx, &x, || x.ge(0))?.exp()?.mul(alpha)?.mul(&grad)?;
+            Ok(one(x.gt(0)?.where_cond(&grad, &bent)?))
         })?;
         Ok(out.described("elu", || [("alpha", alpha.into())]))
     }
@@ -78,7 +79,10 @@ impl Tensor {
         })?;
         record(out, "CeluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?.widened()?);
-            let bent = grad.widened()?.mul(&x.div(alpha)?.exp()?)?.to_dtype(dtype)?;
+            let bent = grad
+                .widened()?
+                .mul(&exponent(ctx, &x, || x.lt(0)?.logical_not())?.div(alpha)?.exp()?)?
+                .to_dtype(dtype)?;
             // NaN passes the gradient unchanged.
             Ok(one(x.le(0)?.where_cond(&bent, &grad)?))
         })
@@ -213,6 +217,12 @@ impl Tensor {
         })?;
         self.mul(&slope)
     }
+}
+
+/// The exponent of a function that is exponential below 0 only. If its gradient is to be differentiated, an `unused` exponent
+/// becomes 0: where it overflows, its slope would be infinite, and the product with the gradient there, which is 0, NaN.
+fn exponent(ctx: &Ctx<'_>, x: &Tensor, unused: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    if ctx.create_graph { x.masked_fill(&unused()?, 0) } else { Ok(x.clone()) }
 }
 
 #[cfg(all(test, feature = "cpu"))]

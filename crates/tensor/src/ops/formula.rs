@@ -7,7 +7,7 @@ use kiln_backend::{BinaryOp, Error, Result, Scalar, SideOf, UnaryOp, binary_tabl
 use kiln_derive::tensor_formula;
 
 use super::rhs::Rhs;
-use crate::tensor::Tensor;
+use crate::{autograd::no_grad, tensor::Tensor};
 
 /// `1 / sqrt(2π)`.
 const FRAC_1_SQRT_2PI: f64 = 0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
@@ -15,6 +15,9 @@ const FRAC_1_SQRT_2PI: f64 = 0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
 /// negative ones.
 const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
 const SELU_SLOPE: f64 = 1.758_099_340_847_376_6;
+
+/// Between 0 and 1, and neither.
+const HARMLESS: f64 = 0.5;
 
 fn number(value: f64) -> Rhs {
     Rhs::Scalar(Scalar::Float(value))
@@ -54,7 +57,32 @@ binary_functions! {
     ge ge |a, b| a >= b;
     and logical_and |a, b| a != 0.0 && b != 0.0;
     or logical_or |a, b| a != 0.0 || b != 0.0;
-    floor_divide floor_divide;
+}
+
+/// Steps, which have no slope: constants here, so that no slope of 0 is multiplied by an infinite one.
+fn floor_divide(a: &Rhs, b: &Rhs) -> Result<Rhs> {
+    no_grad(|| tensor(a, b)?.floor_divide(b)).map(Rhs::Tensor)
+}
+
+/// As [`floor_divide`].
+fn trunc(x: &Rhs) -> Result<Rhs> {
+    no_grad(|| tensor(x, x)?.trunc()).map(Rhs::Tensor)
+}
+
+/// The operand, and where the condition is false a number at which all functions here are finite.
+fn where_true(condition: &Rhs, x: &Rhs) -> Result<Rhs> {
+    match (condition, x) {
+        (Rhs::Tensor(condition), Rhs::Tensor(_)) => condition.where_cond(x, HARMLESS).map(Rhs::Tensor),
+        _ => Ok(x.clone()),
+    }
+}
+
+/// The operand, and where the condition is true a number at which all functions here are finite.
+fn where_false(condition: &Rhs, x: &Rhs) -> Result<Rhs> {
+    match (condition, x) {
+        (Rhs::Tensor(condition), Rhs::Tensor(_)) => condition.where_cond(HARMLESS, x).map(Rhs::Tensor),
+        _ => Ok(x.clone()),
+    }
 }
 
 /// Functions of one operand: the method of tensors, and the function of numbers.
@@ -72,7 +100,6 @@ macro_rules! unary_functions {
 unary_functions! {
     neg |x| -x;
     log |x| x.ln();
-    trunc |x| x.trunc();
     abs; sign; sqrt; exp; sin; cos; sinh; cosh; tanh; sigmoid; softplus; erf;
 }
 

@@ -31,6 +31,10 @@ pub struct Case {
     pub cotangents: Vec<Option<Tensor>>,
     /// The gradient of each input; `None` where PyTorch gives none.
     pub grads: Vec<Option<Tensor>>,
+    /// The cotangent of the gradient of each input, and what the gradients of the gradients with these are. `None` where
+    /// there are none.
+    pub second_cotangents: Vec<Option<Tensor>>,
+    pub second_grads: Vec<Option<Tensor>>,
     /// In half precision, the outputs and gradients that PyTorch computes in f64 from the same inputs.
     pub exact_outputs: Vec<Option<Tensor>>,
     pub exact_grads: Vec<Option<Tensor>>,
@@ -45,7 +49,21 @@ impl Case {
         let args = Args::new(case["args"].clone());
         let (inputs, outputs, exact_outputs) = (Vec::new(), Vec::new(), Vec::new());
         let (cotangents, grads, exact_grads) = (Vec::new(), Vec::new(), Vec::new());
-        Case { name, op, args, inputs, outputs, cotangents, grads, exact_outputs, exact_grads, lacks }
+        let (second_cotangents, second_grads) = (Vec::new(), Vec::new());
+        Case {
+            name,
+            op,
+            args,
+            inputs,
+            outputs,
+            cotangents,
+            grads,
+            second_cotangents,
+            second_grads,
+            exact_outputs,
+            exact_grads,
+            lacks,
+        }
     }
 }
 
@@ -81,6 +99,8 @@ pub fn cases(file: &str) -> Vec<Case> {
                 exact_grads: (0..inputs.len()).map(|i| get("ref_grad", i)).collect(),
                 cotangents: (0..outputs.len()).map(|i| get("cotangent", i)).collect(),
                 grads: (0..inputs.len()).map(|i| get("grad", i)).collect(),
+                second_cotangents: (0..inputs.len()).map(|i| get("second_cotangent", i)).collect(),
+                second_grads: (0..inputs.len()).map(|i| get("second", i)).collect(),
                 inputs,
                 outputs,
                 name,

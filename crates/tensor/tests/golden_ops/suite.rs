@@ -238,10 +238,55 @@ fn compare_case(case: &Case, call: Call) -> Result<Option<String>, Miss> {
         .collect();
     let leaves: Vec<&Tensor> = inputs.iter().zip(&wants_grad).filter(|(_, wanted)| **wanted).map(|(t, _)| t).collect();
     let grads = autograd::grad_with(&roots, &leaves, BackwardOptions::default())?;
+    if let Some(difference) = gradient_difference(case, &grads)? {
+        return Ok(Some(difference));
+    }
+    if case.second_grads.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    // Once more, recorded, by operations that are no fused primitives.
+    let outputs = call(&inputs, &case.args)?;
+    let roots: Vec<_> = outputs
+        .into_iter()
+        .zip(&case.cotangents)
+        .filter_map(|(output, cotangent)| cotangent.clone().map(|cotangent| (output, Some(cotangent))))
+        .collect();
+    let grads = autograd::grad_with(&roots, &leaves, BackwardOptions::create_graph())?;
+    if let Some(difference) = gradient_difference(case, &grads)? {
+        return Ok(Some(format!("recorded, {difference}")));
+    }
+    second_difference(case, &leaves, grads)
+}
+
+/// What differs between the gradients of the gradients and PyTorch's.
+fn second_difference(case: &Case, leaves: &[&Tensor], grads: Vec<Option<Tensor>>) -> Result<Option<String>, Miss> {
+    let wanted: Vec<usize> = (0..case.grads.len()).filter(|&i| case.grads[i].is_some()).collect();
+    let roots: Vec<_> = wanted
+        .iter()
+        .zip(grads)
+        .filter_map(|(&i, grad)| Some((grad.filter(Tensor::requires_grad)?, Some(case.second_cotangents[i].clone()?))))
+        .collect();
+    let found = if roots.is_empty() {
+        vec![None; leaves.len()]
+    } else {
+        autograd::grad_with(&roots, leaves, BackwardOptions::default())?
+    };
+    for ((&i, found), leaf) in wanted.iter().zip(found).zip(leaves) {
+        let Some(want) = &case.second_grads[i] else { continue };
+        let found = found.map_or_else(|| leaf.zeros_like(), Ok)?;
+        if let Some(difference) = difference(&found, want, None) {
+            return Ok(Some(format!("second derivative of input {i}: {difference}")));
+        }
+    }
+    Ok(None)
+}
+
+/// What differs between the gradients and PyTorch's.
+fn gradient_difference(case: &Case, grads: &[Option<Tensor>]) -> Result<Option<String>, Miss> {
     let wanted = case.grads.iter().enumerate().filter_map(|(i, want)| Some((i, want.as_ref()?)));
     for ((i, want), got) in wanted.zip(grads) {
         let Some(got) = got else { return Ok(Some(format!("input {i} has no gradient"))) };
-        if let Some(difference) = difference(&got, want, case.exact_grads[i].as_ref()) {
+        if let Some(difference) = difference(got, want, case.exact_grads[i].as_ref()) {
             return Ok(Some(format!("gradient of input {i}: {difference}")));
         }
     }
