@@ -9,7 +9,8 @@ each turn's own ratio: above 1, Kiln is faster. Memory is the most that the proc
 
 With `--cuda` all is measured in f32 with TensorFloat-32 off and on, and in bf16 with channels-last images, and what has
 convolutions with cuDNN's benchmark off and on: both sides have the same settings, and time by CUDA events. `--precision`
-and `--benchmark` choose. candle and burn have only f32.
+and `--benchmark` choose. candle and burn have only f32. `bf16` is a network in bf16 whose optimizer keeps f32 copies of the
+parameters, on both sides; beside it, as `bf16-autocast`, PyTorch runs a network in f32 under `torch.autocast`.
 PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. What is not there
 is left out, and a turn that takes longer than `--limit` is reported as such.
 
@@ -87,6 +88,11 @@ SIDES = {"kiln": kiln, "pytorch": pytorch, "pytorch-compiled": compiled, "candle
 SET = ["kiln", "pytorch", "pytorch-compiled"]
 
 
+def precisions(name, precision):
+    """In which precisions a framework takes part where `precision` is asked for: Kiln's, and what it has besides."""
+    return [precision, "bf16-autocast"] if precision == "bf16" and name.startswith("pytorch") else [precision]
+
+
 def device_memory(pid):
     """MiB that a process holds on GPUs, which with an allocator that keeps what it has is its peak; None if unknown."""
     query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
@@ -150,7 +156,8 @@ def compare(workload, batch, settings, commands, args):
     plain = settings == ("f32", "off")
     lacking = ["candle", "burn"] if workload.startswith("resnet18") else []  # their programs do not have it
     names = [name for name in commands if (plain or name in SET) and name not in lacking]
-    sides = [Side(name, *commands[name], settings, args) for name in names]
+    runs = [(name, (precision, settings[1])) for name in names for precision in precisions(name, settings[0])]
+    sides = [Side(name, *commands[name], settings, args) for name, settings in runs]
     try:
         steps = {}
         for side in sides:  # warms up; the first turn makes the workload

@@ -3,7 +3,9 @@
     pytorch.py cpu|cuda [--compile]
 
 The settings are those of `benches/settings/mod.rs`, from the same variables, and are printed with PyTorch's own on standard
-error: KILN_BENCH_PRECISION is `f32`, `tf32` or `bf16`, KILN_BENCH_BENCHMARK `off` or `on`.
+error: KILN_BENCH_PRECISION is `f32`, `tf32`, `bf16` (`model.to(torch.bfloat16)`, and an optimizer of f32 copies of the
+parameters, as Kiln's `MixedPrecision`) or `bf16-autocast` (parameters in f32, and `torch.autocast`), KILN_BENCH_BENCHMARK `off`
+or `on`.
 """
 
 import os
@@ -16,11 +18,17 @@ from torch import nn
 DEVICE = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cpu")
 COMPILE = "--compile" in sys.argv
 PRECISION = os.environ.get("KILN_BENCH_PRECISION", "f32").split(",")[0]
+PRECISIONS = {
+    "f32": "f32",
+    "tf32": "tf32",
+    "bf16": "bf16 parameters, f32 copies for the optimizer, channels-last",
+    "bf16-autocast": "f32 parameters, autocast to bf16, channels-last",
+}
 BENCHMARK = os.environ.get("KILN_BENCH_BENCHMARK", "off").split(",")[0]
 
 
 def apply_settings():
-    if PRECISION not in ("f32", "tf32", "bf16") or BENCHMARK not in ("off", "on"):
+    if PRECISION not in PRECISIONS or BENCHMARK not in ("off", "on"):
         sys.exit(f"KILN_BENCH_PRECISION={PRECISION}, KILN_BENCH_BENCHMARK={BENCHMARK}: unknown")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     # Products and convolutions alike: PyTorch allows TF32 in convolutions unless it is told not to.
@@ -32,7 +40,7 @@ def apply_settings():
         "CUDA": torch.version.cuda,
         "cuDNN": torch.backends.cudnn.version(),
         "mode": "torch.compile" if COMPILE else "eager",
-        "precision": PRECISION + (", autocast, channels-last" if PRECISION == "bf16" else ""),
+        "precision": PRECISIONS[PRECISION],
         "matmul.allow_tf32": torch.backends.cuda.matmul.allow_tf32,
         "cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
@@ -99,33 +107,60 @@ def workload(name, batch):
     model, image = {"mlp": mlp, "lenet": lenet, "vgg16": vgg16, "resnet18": resnet18}[name.split("-")[0]]()
     model.to(DEVICE)
     x, y = torch.rand(batch, *image, device=DEVICE), torch.randint(0, 10, (batch,), device=DEVICE)
-    training, half = name.endswith("train"), PRECISION == "bf16"
-    if half:
+    training, half, autocast = name.endswith("train"), PRECISION == "bf16", PRECISION == "bf16-autocast"
+    if half or autocast:
         model.to(memory_format=torch.channels_last)
         x = x.to(torch.bfloat16, memory_format=torch.channels_last)
+    if half:
+        model.to(torch.bfloat16)
     if not training:
-        # As Kiln's: parameters in half precision. Training keeps them in f32, and autocast has copies in half precision.
-        model.eval().to(torch.bfloat16 if half else torch.float32)
+        model.eval()
     forward = torch.compile(model) if COMPILE else model
+
+    def logits():
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast):
+            return forward(x)
+
     if not training:
 
         def step():
             with torch.inference_mode():
-                forward(x)
+                logits()
 
         return step
-    loss_fn, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=1e-3)
+    loss_fn = nn.CrossEntropyLoss()
+    make = MixedPrecision if half else torch.optim.SGD
+    optimizer = make(model.parameters(), lr=1e-3)
 
     def step():
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
-            logits = forward(x)
         # In half precision the network, not the loss.
-        loss = loss_fn(logits.float(), y)
+        loss = loss_fn(logits().float(), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     return step
+
+
+class MixedPrecision:
+    """SGD of copies in f32 of parameters in half precision, as Kiln's `optim::MixedPrecision`."""
+
+    def __init__(self, parameters, lr):
+        self.parameters = list(parameters)
+        self.wide = [p.detach().float() for p in self.parameters]
+        for wide in self.wide:
+            wide.grad = torch.empty_like(wide)
+        self.inner = torch.optim.SGD(self.wide, lr=lr)
+
+    def zero_grad(self):
+        for p in self.parameters:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self):
+        torch._foreach_copy_([wide.grad for wide in self.wide], [p.grad for p in self.parameters])
+        self.inner.step()
+        torch._foreach_copy_(self.parameters, self.wide)
 
 
 def wait():

@@ -1,5 +1,5 @@
 //! The settings that must be equal on both sides of a comparison: precision, and cuDNN's benchmark mode.
-//! `peers/pytorch.py` has the same ones under the same names.
+//! `peers/pytorch.py` has the same ones under the same names, and `bf16-autocast` in addition.
 //!
 //! `KILN_BENCH_PRECISION` lists `f32`, `tf32` and `bf16`; `KILN_BENCH_BENCHMARK` lists `off` and `on`. By default a GPU
 //! is measured with all of them, the CPU in `f32`.
@@ -15,7 +15,7 @@ pub enum Precision {
     F32,
     /// `f32`, whose factors may be rounded to TensorFloat-32.
     Tf32,
-    /// `bf16`, images in channels-last memory; training keeps parameters in `f32` besides.
+    /// The network in `bf16`, images in channels-last memory; the optimizer keeps copies of the parameters in `f32`.
     Bf16,
 }
 

@@ -44,6 +44,20 @@ tool() {
     return 1
 }
 
+# Ends a section that cannot do here what it is for, and says why: `skip REASON || return`.
+SKIPPED=77
+skip() {
+    printf '%s\n' "$1"
+    return "$SKIPPED"
+}
+
+# Whether a line of a file has this in it.
+has_line() {
+    local line
+    while IFS= read -r line; do [[ $line != *"$1"* ]] || return 0; done <"$2"
+    return 1
+}
+
 # ---- surroundings ----
 
 # A folder on a local disk: caches on network drives are slow, and may be read-only.
@@ -292,6 +306,7 @@ run_section() {
         status=$? seconds[i]=$((SECONDS - begun))
         case $status in
         0) states[i]=passed codes[i]=0 ;;
+        "$SKIPPED") states[i]=skipped reasons[i]=$(tail -n 1 "$logs/${names[i]}.log" | tr -d '\000-\037\177') ;;
         124)
             states[i]="timed out"
             [ "$limit" = "${limits[i]}" ] || states[i]="cut off" reasons[i]="the minutes for all were over"

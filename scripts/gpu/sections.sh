@@ -120,7 +120,9 @@ section_pytorch() {
         "${compare[@]}" --peers '' --precision f32 --benchmark off --batches 64 --turns 1 mlp-infer
         return
     fi
-    "$KILN_PYTHON" -c 'import torch; assert torch.cuda.is_available(), "PyTorch sees no GPU"' || return
+    local why
+    why=$("$KILN_PYTHON" -c 'import torch; assert torch.cuda.is_available(), "PyTorch sees no GPU"' 2>&1) ||
+        skip "${why##*$'\n'}" || return
     "${compare[@]}" --peers pytorch,pytorch-compiled
 }
 
@@ -132,12 +134,15 @@ section_memory() {
     fi
 }
 
+# The modules of `against_cpu`, those with the products and convolutions of libraries last.
+KERNEL_GROUPS='elementwise reductions indexing losses normalization pooling optimizers relu_bias_grad basics images numbers
+    special_values wild_indices alignment turns convolution products'
+
 # The kernel suite under one of compute-sanitizer's tools, group by group, until the section's time is over.
 sanitize() {
     local group failed=0 sanitizer
     sanitizer=$(tool compute-sanitizer) || return
-    for group in elementwise reductions indexing losses normalization pooling optimizers relu_bias_grad alignment turns \
-        convolution products; do
+    for group in $KERNEL_GROUPS; do
         if [ "$SECONDS" -gt $((KILN_SECTION_SECONDS * 3 / 4)) ]; then
             printf 'not reached: %s\n' "$group"
             continue
@@ -160,17 +165,25 @@ section_racecheck() { sanitize racecheck; }
 section_initcheck() { sanitize initcheck; }
 section_synccheck() { sanitize synccheck; }
 
+# Families of kernels, as `kernels/*.cu` have them.
+HOT_KERNELS='unary|binary|copy|cast|reduce|norm|softmax|class_loss|pointwise_loss|max_pool|avg_pool|bias|dropout|optim|relu_bias_grad'
+
 # Each of our kernels in the bench of operations at full size, once: how long, how many bytes a second, and how much of what
 # the memory can do.
 section_bandwidth() {
-    local ncu metrics=gpu__time_duration.sum,dram__bytes.sum.per_second,dram__throughput.avg.pct_of_peak_sustained_elapsed
+    local ncu csv=$KILN_SCRATCH/ncu.csv log=$KILN_SCRATCH/ncu.log failed=0
+    local metrics=gpu__time_duration.sum,dram__bytes.sum.per_second,dram__throughput.avg.pct_of_peak_sustained_elapsed
     ncu=$(tool ncu) || return
-    local run=("$ncu" --metrics "$metrics" --kernel-name 'regex:^(unary|binary|copy|reduce|norm|softmax|class_loss|max_pool|pool|optim|relu)'
-        --csv --page raw --print-units base "$root/bin/ops")
-    if [ -z "$KILN_PYTHON" ]; then
-        KILN_BENCH_ONCE=1 "${run[@]}"
-        return
+    # Numbers are written as the locale has them.
+    LC_ALL=C KILN_BENCH_ONCE=1 "$ncu" --metrics "$metrics" \
+        --kernel-name "regex:^($HOT_KERNELS)" \
+        --csv --page raw --print-units base --log-file "$csv" "$root/bin/ops" >"$log" 2>&1 || failed=1
+    [ ! -f "$csv" ] || cat "$csv" >>"$log"
+    # Counters are root's on many machines.
+    ! has_line ERR_NVGPUCTRPERM "$log" || skip "ncu may not read the GPU's counters here (ERR_NVGPUCTRPERM)" || return
+    if [ "$failed" = 1 ] || [ -z "$KILN_PYTHON" ]; then
+        cat "$log"
+        return "$failed"
     fi
-    KILN_BENCH_ONCE=1 "${run[@]}" >"$KILN_SCRATCH/ncu.csv" || { cat "$KILN_SCRATCH/ncu.csv"; return 1; }
-    "$KILN_PYTHON" "$root/benches/ncu_table.py" "$KILN_SCRATCH/ncu.csv"
+    "$KILN_PYTHON" "$root/benches/ncu_table.py" "$csv"
 }

@@ -2,7 +2,7 @@
 
 use std::{
     env, fmt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use kiln_tensor::Error;
@@ -61,7 +61,7 @@ impl SearchPath {
             environment: env::var_os("KILN_DATA").filter(|value| !value.is_empty()).map(PathBuf::from),
             user: crate::user_dir::data_dir().map(|dir| dir.join("kiln")),
             system: kind.system_folder.map(PathBuf::from),
-            bundled: kind.bundled_folder.map(PathBuf::from),
+            bundled: kind.bundled_folder.and_then(|folder| bundled(Path::new(folder), &near())),
         }
     }
 
@@ -123,6 +123,28 @@ impl SearchPath {
     }
 }
 
+/// Where to look for what comes with the program: the package, the program, and the current folder.
+fn near() -> Vec<PathBuf> {
+    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    [package, env::current_exe().ok(), env::current_dir().ok()].into_iter().flatten().collect()
+}
+
+/// The folder that [`MnistKind::BUNDLED_FOLDER`](super::MnistKind::BUNDLED_FOLDER) means: itself, or, if it is relative, the
+/// one that is there in a folder above one of `near`.
+fn bundled(folder: &Path, near: &[PathBuf]) -> Option<PathBuf> {
+    let mut plain = PathBuf::new();
+    for part in folder.components() {
+        if part == Component::ParentDir {
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    // Joined to another folder, an absolute one stays as it is.
+    let above = near.iter().flat_map(|place| place.ancestors());
+    above.chain([Path::new("/")]).map(|place| place.join(&plain)).find(|place| place.is_dir())
+}
+
 /// The names of the images' and labels' files.
 pub(super) fn names(train: bool) -> [&'static str; 2] {
     if train {
@@ -162,7 +184,10 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::mnist::kind::{Digits, Fashion};
+    use crate::mnist::{
+        MnistKind as _,
+        kind::{Digits, Fashion},
+    };
 
     fn put(dir: &Path, ending: &str) -> PathBuf {
         fs::create_dir_all(dir).unwrap();
@@ -227,6 +252,27 @@ mod tests {
         let dir = put(temp.path(), "");
         fs::remove_file(dir.join(names(true)[1])).unwrap();
         assert!(SearchPath { given: Some(dir), ..SearchPath::default() }.find(&Facts::of::<Fashion>(), true).is_none());
+    }
+
+    #[test]
+    fn what_comes_with_the_program_is_found_near_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        fs::create_dir_all(at("checkout/crates/data/assets")).unwrap();
+        fs::create_dir_all(at("checkout/target/debug")).unwrap();
+        let source = Path::new("crates/data/src/kind.rs/../../assets");
+        let want = Some(at("checkout/crates/data/assets"));
+        for near in ["checkout", "checkout/crates/data", "checkout/target/debug/program"] {
+            assert_eq!(bundled(source, &[at("elsewhere"), at(near)]), want, "{near}");
+        }
+        assert_eq!(bundled(source, &[at("elsewhere")]), None);
+        // Of a dependency that is no member of the workspace, the compiler has the whole path.
+        assert_eq!(bundled(&at("checkout").join(source), &[]), want);
+        // That of the package, whose sources are here.
+        let folder = bundled(Path::new(Fashion::BUNDLED_FOLDER.unwrap()), &near()).unwrap();
+        assert!(folder.join("train-images-idx3-ubyte.gz").is_file(), "{}", folder.display());
+        // No path of this machine is in the library.
+        assert!(Path::new(Fashion::BUNDLED_FOLDER.unwrap()).is_relative());
     }
 
     #[test]
