@@ -79,7 +79,8 @@ struct Slot {
 // SAFETY: an event may be used from any thread.
 unsafe impl Send for Slot {}
 
-/// The chunks for uploads, made when they are first needed and used in rotation.
+/// The chunks for uploads, used in rotation. A new one is made only while the device has not yet read the existing ones,
+/// so a loop that synchronizes now and then soon allocates none.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     slots: Mutex<Slots>,
@@ -120,9 +121,9 @@ impl Uploads {
     /// `to` is the address of as many bytes that may be written once the work queued before is done.
     pub(crate) unsafe fn send(&self, stream: &Stream, bytes: &[u8], to: u64) -> Result<()> {
         for (i, part) in bytes.chunks(self.chunk).enumerate() {
-            let slot = self.take(&stream.context)?;
+            let (slot, read) = self.take(&stream.context)?;
             // SAFETY: the part is no longer than a chunk. The copy stays inside the destination by this function's contract.
-            let sent = unsafe { fill(&slot, stream, part, to + (i * self.chunk) as u64) };
+            let sent = unsafe { fill(&slot, read, stream, part, to + (i * self.chunk) as u64) };
             self.slots.lock().free.push_back(slot);
             self.changed.notify_one();
             sent?;
@@ -130,22 +131,28 @@ impl Uploads {
         Ok(())
     }
 
-    /// A chunk that no other thread is filling: a new one, or the one whose copy was queued first.
-    fn take(&self, context: &Context) -> Result<Slot> {
-        {
-            let mut slots = self.slots.lock();
-            while slots.made == self.most {
-                if let Some(slot) = slots.free.pop_front() {
-                    return Ok(slot);
-                }
-                self.changed.wait(&mut slots);
+    /// A chunk that no other thread is filling, and whether the device has read its previous contents: the one whose copy
+    /// was queued first if that is done; else a new one; else, at the limit, the first one, whose copy the caller awaits.
+    fn take(&self, context: &Context) -> Result<(Slot, bool)> {
+        context.bind()?;
+        let mut slots = self.slots.lock();
+        loop {
+            let read = slots.free.front().map(|slot| slot.is_read(context)).transpose()?;
+            if read != Some(true) && slots.made < self.most {
+                slots.made += 1;
+                break;
             }
-            slots.made += 1;
+            if let (Some(read), Some(slot)) = (read, slots.free.pop_front()) {
+                return Ok((slot, read));
+            }
+            self.changed.wait(&mut slots);
         }
-        Slot::new(context, self.chunk).inspect_err(|_| {
+        drop(slots);
+        let new = Slot::new(context, self.chunk).inspect_err(|_| {
             self.slots.lock().made -= 1;
             self.changed.notify_one();
-        })
+        })?;
+        Ok((new, true))
     }
 }
 
@@ -161,27 +168,35 @@ impl Slot {
         Ok(Slot { memory, done })
     }
 
+    /// Whether the device has read the previous contents of the chunk. The context is current.
+    fn is_read(&self, context: &Context) -> Result<bool> {
+        // SAFETY: an event of this context.
+        let code = unsafe { (context.driver.event_query)(self.done) };
+        if code == NOT_READY {
+            return Ok(false);
+        }
+        context.check("cuEventQuery", code).map(|()| true)
+    }
+
     /// Waits until the device has read the previous contents of the chunk.
     fn wait(&self, context: &Context) -> Result<()> {
         context.bind()?;
         // SAFETY: an event of this context.
-        let mut code = unsafe { (context.driver.event_query)(self.done) };
-        if code == NOT_READY {
-            // SAFETY: as above.
-            code = unsafe { (context.driver.event_synchronize)(self.done) };
-        }
-        context.check("cuEventSynchronize", code)
+        context.check("cuEventSynchronize", unsafe { (context.driver.event_synchronize)(self.done) })
     }
 }
 
-/// Copies `part` into a chunk once that may be written, and queues the copy to the device.
+/// Copies `part` into a chunk once that may be written (at once if the device has `read` it), and queues the copy to the
+/// device.
 ///
 /// # Safety
 /// The part is no longer than the chunk, and `to` the address of as many bytes that may be written once the work queued
 /// before is done.
-unsafe fn fill(slot: &Slot, stream: &Stream, part: &[u8], to: u64) -> Result<()> {
+unsafe fn fill(slot: &Slot, read: bool, stream: &Stream, part: &[u8], to: u64) -> Result<()> {
     let context = &stream.context;
-    slot.wait(context)?;
+    if !read {
+        slot.wait(context)?;
+    }
     // SAFETY: the device has read the previous contents of the slot, which this thread owns; the rest is this
     // function's contract.
     unsafe {

@@ -265,6 +265,41 @@ fn the_compute_stream_waits_for_a_batch_when_it_is_first_used() {
     assert!(ran.iter().skip(copy).any(|ran| *ran == "unary_square_f32"), "what needs it runs behind: {ran:?}");
 }
 
+#[test]
+fn chunks_that_the_device_has_read_are_used_again() {
+    // Of a loop that waits for its results the first step makes all that it needs; one that runs ahead makes more.
+    for (wait, least, most) in [("1", 3, 3), ("0", 4, 21)] {
+        let Some((_, report)) = child_with_report("child_uploads", &[("WAIT", wait)]) else { return };
+        let made = report.count("pinned allocations");
+        assert!((least..=most).contains(&made), "{made} with WAIT={wait}");
+    }
+}
+
+#[test]
+#[ignore = "a child"]
+fn child_uploads() {
+    let device = kiln_cuda::backend(0).unwrap();
+    let wait = std::env::var("WAIT").unwrap() == "1";
+    let steps = 30;
+    let results: Vec<_> = (0..steps)
+        .map(|step| {
+            // One through a large chunk, one through a small one.
+            let [x, label] = [SIZES[1], 100].map(|size| device.adopt(HostVec::F32(batch(step, size))).unwrap());
+            let result = (add(device, &*x, 1.0), add(device, &*label, 1.0));
+            if wait {
+                device.synchronize().unwrap();
+            }
+            result
+        })
+        .collect();
+    for (step, (x, label)) in results.iter().enumerate() {
+        for (result, size) in [(x, SIZES[1]), (label, 100)] {
+            let want: Vec<f32> = batch(step, size).iter().map(|value| value + 1.0).collect();
+            assert!(values(device, &**result) == want, "step {step}, {size} elements");
+        }
+    }
+}
+
 /// Calls a function of the driver that takes nothing.
 fn profiler(name: &str) {
     // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.
