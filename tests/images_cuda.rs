@@ -22,7 +22,10 @@ use kiln::{
     prelude::*,
 };
 use serde_json::Value;
-use support::{TURN, assert_trained_alike, device};
+use support::{
+    TURN, device,
+    rounding::{Errors, assert_trained_alike},
+};
 
 /// Pictures of noise with their numbers as labels.
 fn pictures(count: usize, height: usize, width: usize) -> kiln::Result<Samples<(Image, i64)>> {
@@ -191,17 +194,35 @@ impl Training {
         CrossEntropyLoss::new().forward(&self.model.forward(&self.x)?, &self.y)
     }
 
-    fn losses(mut self, steps: usize) -> kiln::Result<Vec<f32>> {
-        let mut losses = Vec::new();
+    fn losses(mut self, steps: usize, errors: &Errors) -> kiln::Result<Vec<f64>> {
+        // The gradient of the first layer's filter sums over all pixels of the batch.
+        let (mut losses, pixels) = (Vec::new(), self.x.numel() / 3);
         for _ in 0..steps {
-            let loss = self.forward()?;
             self.optimizer.zero_grad();
-            loss.backward()?;
+            losses.push(errors.during(&self.model.parameters(), &self.x, pixels, || {
+                let loss = self.forward()?;
+                loss.backward()?;
+                Ok(loss.detach())
+            })?);
             self.optimizer.step()?;
-            losses.push(loss.detach());
         }
-        Tensor::stack(&losses, 0)?.to_dtype(DType::F32)?.to_vec()
+        Tensor::stack(&losses, 0)?.to_dtype(DType::F64)?.to_vec()
     }
+}
+
+/// Asserts that losses in `f32` on devices are those of the CPU.
+fn assert_learns_as_on_the_cpu(
+    trainings: &[Vec<f64>],
+    make: Make,
+    channels_last: bool,
+    size: Size,
+) -> kiln::Result<()> {
+    let losses: Vec<Vec<f32>> =
+        trainings.iter().map(|losses| losses.iter().map(|&loss| loss as f32).collect()).collect();
+    let losses: Vec<&[f32]> = losses.iter().map(Vec::as_slice).collect();
+    assert_trained_alike(&losses, |errors| {
+        Training::of(make, Device::Cpu, errors.computed(), channels_last, size)?.losses(losses[0].len(), errors)
+    })
 }
 
 /// A network of given width.
@@ -213,12 +234,8 @@ fn vgg_learns_there_what_it_learns_on_the_cpu() -> kiln::Result<()> {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let makes: [(Make, bool, usize); 2] = [(vgg16, false, 4), (vgg11_bn, true, 4)];
     for (make, channels_last, steps) in makes {
-        let losses = |device, dtype| Training::of(make, device, dtype, channels_last, Size::SMALL)?.losses(steps);
-        let (got, single) = (losses(device, DType::F32)?, losses(Device::Cpu, DType::F32)?);
-        let want: Vec<f64> = losses(Device::Cpu, DType::F64)?.into_iter().map(f64::from).collect();
-        // The deepest layers have 32 channels in; batches of 4 images have 4096 pixels.
-        assert_trained_alike(&got, &single, &want, 4096);
-        assert!(want[steps - 1] < want[0], "it learns: {want:?}");
+        let got = Training::new(make, device, channels_last)?.losses(steps, &Errors::none())?;
+        assert_learns_as_on_the_cpu(&[got], make, channels_last, Size::SMALL)?;
     }
     Ok(())
 }
@@ -229,20 +246,12 @@ fn vgg_learns_there_what_it_learns_on_the_cpu() -> kiln::Result<()> {
 fn vgg16_at_full_width_learns_there_what_it_learns_on_the_cpu() -> kiln::Result<()> {
     let Some(device) = device() else { return Ok(()) };
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let steps = 4;
-    let losses = |device, dtype, channels_last| {
-        let losses = Training::of(vgg16, device, dtype, channels_last, Size::FULL)?.losses(steps)?;
-        println!("{device}, {dtype}, channels-last {channels_last}: {losses:?}");
+    let train = |channels_last| {
+        let losses = Training::of(vgg16, device, DType::F32, channels_last, Size::FULL)?.losses(4, &Errors::none())?;
+        println!("{device}, channels-last {channels_last}: {losses:?}");
         Ok::<_, kiln::Error>(losses)
     };
-    let single = losses(Device::Cpu, DType::F32, false)?;
-    let want: Vec<f64> = losses(Device::Cpu, DType::F64, false)?.into_iter().map(f64::from).collect();
-    for channels_last in [false, true] {
-        // The gradient of the first layer's weight sums over all pixels of the batch.
-        assert_trained_alike(&losses(device, DType::F32, channels_last)?, &single, &want, 4 * 224 * 224);
-    }
-    assert!(want[steps - 1] < want[0], "it learns: {want:?}");
-    Ok(())
+    assert_learns_as_on_the_cpu(&[train(false)?, train(true)?], vgg16, false, Size::FULL)
 }
 
 /// Layers of VGG16 that compute: 13 convolutions with their ReLUs, 5 poolings and the last one, 3 linear layers, the loss.
@@ -294,9 +303,8 @@ fn a_step_of_vgg16_after_warm_up_allocates_nothing_and_launches_little() -> kiln
 
 /// Two devices beside each other: what is trained on each, copies between them, and an operation on both.
 fn uses_both(first: Device, second: Device) -> kiln::Result<()> {
-    let losses = |device| Training::new(vgg11_bn, device, false)?.losses(2);
-    let (one, two) = (losses(first)?, losses(second)?);
-    assert!(one.iter().zip(&two).all(|(one, two)| (one - two).abs() <= 1e-3), "{one:?} and {two:?}");
+    let train = |device| Training::new(vgg11_bn, device, false)?.losses(2, &Errors::none());
+    assert_learns_as_on_the_cpu(&[train(first)?, train(second)?], vgg11_bn, false, Size::SMALL)?;
     let x = Tensor::randn([300, 200], Device::Cpu)?;
     let here = x.to_device(first)?;
     let there = here.mul(2.0)?.to_device(second)?;
