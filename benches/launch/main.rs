@@ -88,14 +88,26 @@ fn measure() {
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("host cost of an operation");
     group.bench_function("allocate and free", |b| b.iter(|| on.alloc(DType::F32, 64 * 512)));
-    group.bench_function("relu", |b| b.iter(|| on.unary(UnaryOp::Relu, x.view(), out.view_mut())));
+    group.bench_function("relu", |b| {
+        b.iter(|| on.unary(UnaryArgs { op: UnaryOp::Relu, x: x.view(), out: out.view_mut() }.checked()?));
+    });
     group.bench_function("add, a row to each", |b| {
         let row = View { buffer: &*bias.buffer, layout: &rows };
-        b.iter(|| on.binary(BinaryOp::Add, Operand::Tensor(x.view()), Operand::Tensor(row), out.view_mut()));
+        b.iter(|| {
+            on.binary(
+                BinaryArgs {
+                    op: BinaryOp::Add,
+                    a: Operand::Tensor(x.view()),
+                    b: Operand::Tensor(row),
+                    out: out.view_mut(),
+                }
+                .checked()?,
+            )
+        });
     });
     group.bench_function("copy of a transposed matrix", |b| {
         let turned = View { buffer: &*turned.buffer, layout: &across };
-        b.iter(|| on.copy(turned, out.view_mut()));
+        b.iter(|| on.copy(CopyArgs { x: turned, out: out.view_mut() }.checked()?));
     });
     group.bench_function("sum of rows", |b| {
         b.iter(|| on.reduce(ReduceArgs { op: ReduceOp::Sum, x: x.view(), out: sum.view_mut() }.checked()?));
@@ -103,7 +115,7 @@ fn measure() {
     group.bench_function("linear with bias and relu", |b| {
         b.iter(|| {
             let (bias, out) = (Some(bias.view()), out.view_mut());
-            on.linear(LinearArgs { x: x.view(), w: w.view(), bias, relu: true, out }.checked()?)
+            on.linear(LinearArgs { x: x.view(), w: w.view(), bias, activation: Activation::Relu, out }.checked()?)
         });
     });
     group.bench_function("linear's gradients", |b| {
@@ -115,11 +127,19 @@ fn measure() {
     group.bench_function("linear with bias, relu and its mask", |b| {
         b.iter(|| {
             let (bias, out) = (Some(bias.view()), out.view_mut());
-            on.linear_relu(LinearArgs { x: x.view(), w: w.view(), bias, relu: true, out }.checked()?)
+            on.linear(
+                LinearArgs { x: x.view(), w: w.view(), bias, activation: Activation::ReluWithMask, out }.checked()?,
+            )
         });
     });
-    let layer = LinearArgs { x: x.view(), w: w.view(), bias: Some(bias.view()), relu: true, out: out.view_mut() };
-    let mask = layer.checked().and_then(|layer| on.linear_relu(layer)).expect("a product");
+    let layer = LinearArgs {
+        x: x.view(),
+        w: w.view(),
+        bias: Some(bias.view()),
+        activation: Activation::ReluWithMask,
+        out: out.view_mut(),
+    };
+    let mask = layer.checked().and_then(|layer| on.linear(layer)).expect("a product");
     group.bench_function("linear's gradient through the previous layer's relu", |b| {
         b.iter(|| {
             let (mask, out, bias) = (mask.as_ref(), out.view_mut(), Some(grad_b.view_mut()));
@@ -168,7 +188,9 @@ fn beside_an_upload(on: &dyn Backend) {
             let batch = on.import(DType::U8, &labels).expect("memory that is not real");
             std::thread::sleep(Duration::from_millis(1));
             let start = Instant::now();
-            on.copy(View { buffer: &*batch, layout: &layout }, out.view_mut()).expect("a driver that does nothing");
+            let x = View { buffer: &*batch, layout: &layout };
+            let copied = CopyArgs { x, out: out.view_mut() }.checked().and_then(|args| on.copy(args));
+            copied.expect("a driver that does nothing");
             times[0].push(start.elapsed());
             std::thread::sleep(Duration::from_millis(1));
             let start = Instant::now();

@@ -1,5 +1,10 @@
 //! Descriptors of operations, as they are passed to a [`Backend`](crate::Backend).
 
+use crate::{
+    dtype::DType,
+    error::{Error, Result},
+};
+
 /// Which tensor the gradient of a unary operation reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Saved {
@@ -179,6 +184,26 @@ macro_rules! binary_enum {
                     $(BinaryOp::$variant => integers!($ints) != Integers::Refused,)*
                     _ => true,
                 }
+            }
+
+            /// Checks that operands of this dtype are computed: any are compared, integers and truth values are combined
+            /// bitwise (truth values are not shifted), and arithmetic is of floats and, where there is a formula, of
+            /// integers.
+            ///
+            /// # Errors
+            /// [`ErrorKind::DType`](crate::ErrorKind::DType) where they are not.
+            pub fn takes(self, dtype: DType) -> Result<()> {
+                let is_shift = matches!(self, BinaryOp::ShiftLeft | BinaryOp::ShiftRight);
+                let expected = match dtype {
+                    _ if self.is_comparison() => return Ok(()),
+                    DType::Bool if is_shift => "it takes integers",
+                    DType::Bool if self.is_bitwise() => return Ok(()),
+                    DType::Bool => "it takes numbers",
+                    dtype if dtype.is_float() && self.is_bitwise() => "it takes integer and bool tensors",
+                    dtype if dtype.is_int() && !self.takes_integers() => "it takes floating-point tensors",
+                    _ => return Ok(()),
+                };
+                Err(Error::dtype(self.name(), dtype, expected))
             }
 
             /// Whether computing the value takes longer than reading and writing memory.

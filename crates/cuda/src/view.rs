@@ -72,22 +72,6 @@ impl<'a> Tensor<'a> {
         Ok(Tensor { dtype, layout, address: buffer.address()? + (offset * dtype.size()) as u64 })
     }
 
-    /// # Errors
-    /// If the dtype is another one.
-    pub(crate) fn of(self, op: &'static str, dtype: DType) -> Result<Tensor<'a>> {
-        if self.dtype == dtype { Ok(self) } else { Err(Error::dtypes(op, dtype, self.dtype)) }
-    }
-
-    /// # Errors
-    /// If the shape is another one.
-    pub(crate) fn shaped(self, op: &'static str, like: &Layout) -> Result<Tensor<'a>> {
-        if self.layout.shape() == like.shape() {
-            Ok(self)
-        } else {
-            Err(Error::shapes(op, self.layout.shape(), like.shape(), "they must be equal"))
-        }
-    }
-
     /// Its place in memory, for a kernel's grid.
     pub(crate) fn place(&self) -> Place<'a> {
         Place { address: self.address, strides: self.layout.strides() }

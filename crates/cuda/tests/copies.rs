@@ -38,7 +38,12 @@ fn add(on: &dyn Backend, x: &dyn Buffer, number: f64) -> Box<dyn Buffer> {
     let layout = Layout::contiguous(Shape::new(&[x.len()]).unwrap());
     let mut out = on.alloc(DType::F32, x.len()).unwrap();
     let (x, to) = (View { buffer: x, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout });
-    on.binary(BinaryOp::Add, Operand::Tensor(x), Operand::Scalar(Scalar::Float(number)), to).unwrap();
+    on.binary(
+        BinaryArgs { op: BinaryOp::Add, a: Operand::Tensor(x), b: Operand::Scalar(Scalar::Float(number)), out: to }
+            .checked()
+            .unwrap(),
+    )
+    .unwrap();
     out
 }
 
@@ -323,7 +328,7 @@ fn child_computes_before_a_batch_arrives() {
     let layout = Layout::contiguous(Shape::new(&[SIZES[0]]).unwrap());
     let mut out = device.alloc(DType::F32, SIZES[0]).unwrap();
     let (from, to) = (View { buffer: &*next, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout });
-    device.unary(UnaryOp::Square, from, to).unwrap();
+    device.unary(UnaryArgs { op: UnaryOp::Square, x: from, out: to }.checked().unwrap()).unwrap();
     let want: Vec<f32> = batch(3, SIZES[0]).iter().map(|value| value * value).collect();
     assert!(values(device, &*out) == want);
     profiler("cuProfilerStop");

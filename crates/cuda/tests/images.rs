@@ -39,10 +39,18 @@ fn compute() -> Result<()> {
     let values = |out: &dyn Buffer| f32::read_vec(100, |bytes| device.download(out, 0, bytes));
     type Op<'a> = (&'a (dyn Fn(ViewMut<'_>) -> Result<()> + Sync), f32);
     let ops: [Op; 4] = [
-        (&|out| device.unary(UnaryOp::Square, view(), out), 1.0),
-        (&|out| device.binary(BinaryOp::Add, Operand::Tensor(view()), Operand::Tensor(view()), out), 2.0),
+        (&|out| device.unary(UnaryArgs { op: UnaryOp::Square, x: view(), out }.checked()?), 1.0),
+        (
+            &|out| {
+                device.binary(
+                    BinaryArgs { op: BinaryOp::Add, a: Operand::Tensor(view()), b: Operand::Tensor(view()), out }
+                        .checked()?,
+                )
+            },
+            2.0,
+        ),
         (&|out| device.fill(Scalar::Float(3.0), out), 3.0),
-        (&|out| device.copy(view(), out), 1.0),
+        (&|out| device.copy(CopyArgs { x: view(), out }.checked()?), 1.0),
     ];
     let results: Vec<Result<()>> = std::thread::scope(|scope| {
         let run = |&(op, want): &Op| {

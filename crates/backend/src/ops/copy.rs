@@ -2,12 +2,28 @@
 
 use crate::{
     backend::{View, ViewMut},
+    contract::{Arguments, Checked, same_shape},
     error::Result,
 };
+
+/// Arguments of [`copy`](CopyBackend::copy).
+#[derive(Debug)]
+pub struct CopyArgs<'a> {
+    /// What is copied.
+    pub x: View<'a>,
+    /// The copy, of any dtype.
+    pub out: ViewMut<'a>,
+}
+
+impl Arguments for CopyArgs<'_> {
+    fn check(&self) -> Result<()> {
+        same_shape("copy", &[self.x.layout, self.out.layout])
+    }
+}
 
 /// Copies and casts.
 pub trait CopyBackend {
     /// Copies elements, converting the dtype as Rust's `as` does (nonzero is `true`, float to integer
     /// saturates).
-    fn copy(&self, x: View, out: ViewMut) -> Result<()>;
+    fn copy(&self, args: Checked<CopyArgs>) -> Result<()>;
 }

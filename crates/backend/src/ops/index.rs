@@ -70,6 +70,20 @@ fn check_index(op: &'static str, index: &Layout, tensor: &Layout, free: Option<u
     Err(Error::shapes(op, index.shape(), tensor.shape(), rule))
 }
 
+/// Checks `index_select` and `index_add`: the dtypes, and the shapes by [`check_index_vector`].
+fn check_slices(op: &'static str, [slices, whole]: [View; 2], dim: usize, index: View) -> Result<()> {
+    has_dtype(op, DType::I64, index.dtype())?;
+    has_dtype(op, whole.dtype(), slices.dtype())?;
+    check_index_vector(op, slices.layout, whole.layout, dim, index.layout)
+}
+
+/// Checks the index of `gather` or `scatter` against the tensor that it points into.
+fn check_elements(op: &'static str, tensor: View, dim: usize, index: View) -> Result<()> {
+    has_dtype(op, DType::I64, index.dtype())?;
+    has_dim(op, tensor.layout, dim)?;
+    check_index(op, index.layout, tensor.layout, Some(dim))
+}
+
 /// Arguments of [`index_select`](IndexBackend::index_select).
 #[derive(Debug)]
 pub struct IndexSelectArgs<'a> {
@@ -126,22 +140,15 @@ pub struct ScatterArgs<'a> {
 
 impl Arguments for IndexSelectArgs<'_> {
     fn check(&self) -> Result<()> {
-        const OP: &str = "index_select";
-        let IndexSelectArgs { x, dim, index, out } = self;
-        has_dtype(OP, DType::I64, index.dtype())?;
-        has_dtype(OP, x.dtype(), out.dtype())?;
-        check_index_vector(OP, out.layout, x.layout, *dim, index.layout)
+        check_slices("index_select", [self.out.as_view(), self.x], self.dim, self.index)
     }
 }
 
 impl Arguments for IndexAddArgs<'_> {
     fn check(&self) -> Result<()> {
         const OP: &str = "index_add";
-        let IndexAddArgs { x, dim, index, out } = self;
-        is_addable(OP, out.dtype())?;
-        has_dtype(OP, DType::I64, index.dtype())?;
-        has_dtype(OP, out.dtype(), x.dtype())?;
-        check_index_vector(OP, x.layout, out.layout, *dim, index.layout)
+        is_addable(OP, self.out.dtype())?;
+        check_slices(OP, [self.x, self.out.as_view()], self.dim, self.index)
     }
 }
 
@@ -149,11 +156,9 @@ impl Arguments for GatherArgs<'_> {
     fn check(&self) -> Result<()> {
         const OP: &str = "gather";
         let GatherArgs { x, dim, index, out } = self;
-        has_dtype(OP, DType::I64, index.dtype())?;
+        check_elements(OP, *x, *dim, *index)?;
         has_dtype(OP, x.dtype(), out.dtype())?;
-        has_dim(OP, x.layout, *dim)?;
-        same_shape(OP, &[index.layout, out.layout])?;
-        check_index(OP, index.layout, x.layout, Some(*dim))
+        same_shape(OP, &[index.layout, out.layout])
     }
 }
 
@@ -164,9 +169,7 @@ impl Arguments for ScatterArgs<'_> {
         if *mode == ScatterMode::Add {
             is_addable(op, out.dtype())?;
         }
-        has_dtype(op, DType::I64, index.dtype())?;
-        has_dim(op, out.layout, *dim)?;
-        check_index(op, index.layout, out.layout, Some(*dim))?;
+        check_elements(op, out.as_view(), *dim, *index)?;
         let Operand::Tensor(x) = x else { return Ok(()) };
         has_dtype(op, out.dtype(), x.dtype())?;
         check_index(op, index.layout, x.layout, None)

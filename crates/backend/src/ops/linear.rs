@@ -14,8 +14,34 @@ use crate::{
         memory::MemoryBackend,
         reduce::{ReduceArgs, ReduceBackend, ReduceOp},
         relu_bias_grad::{ReluBiasGradArgs, ReluBiasGradBackend},
+        unary::UnaryGradArgs,
     },
 };
+
+/// What a linear layer applies to its sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// ReLU.
+    Relu,
+    /// ReLU, for a caller that will ask for the gradient: the device may keep a mask of the elements that ReLU let through.
+    ReluWithMask,
+}
+
+impl Activation {
+    /// ReLU if `relu` is set.
+    #[must_use]
+    pub fn relu(relu: bool) -> Activation {
+        if relu { Activation::Relu } else { Activation::Identity }
+    }
+
+    /// Whether it is ReLU, with or without a mask.
+    #[must_use]
+    pub fn is_relu(self) -> bool {
+        self != Activation::Identity
+    }
+}
 
 /// Arguments of [`linear`](LinearBackend::linear).
 #[derive(Debug)]
@@ -26,8 +52,8 @@ pub struct LinearArgs<'a> {
     pub w: View<'a>,
     /// The bias, `[N]`.
     pub bias: Option<View<'a>>,
-    /// Whether to apply ReLU to the result.
-    pub relu: bool,
+    /// What is applied to the sum.
+    pub activation: Activation,
     /// The result, `[M, N]`.
     pub out: ViewMut<'a>,
 }
@@ -158,8 +184,9 @@ impl fmt::Debug for ReluMask {
 
 /// Linear layers: matrix products fused with the operations right after or before them.
 pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + MemoryBackend {
-    /// `out = x · wᵀ + bias`, then ReLU if `relu` is set.
-    fn linear(&self, args: Checked<LinearArgs>) -> Result<()>;
+    /// `out = activation(x · wᵀ + bias)`. Returns a mask for [`linear_relu_grad`](LinearBackend::linear_relu_grad) if one
+    /// was asked for and the device has written it.
+    fn linear(&self, args: Checked<LinearArgs>) -> Result<Option<ReluMask>>;
     /// The gradients of a linear layer's parameters: `weight = gradᵀ · x`, and `bias` the sum of `grad`'s rows.
     fn linear_grad(&self, args: Checked<LinearGradArgs>) -> Result<()> {
         let LinearGradArgs { grad, x, weight, bias } = args.into_inner();
@@ -167,13 +194,6 @@ pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + M
         self.matmul(MatmulArgs { a: View { layout: &turned, ..grad }, b: x, out: weight }.checked()?)?;
         let row = bias.layout.unsqueeze(0)?;
         self.reduce(ReduceArgs { op: ReduceOp::Sum, x: grad, out: ViewMut { layout: &row, ..bias } }.checked()?)
-    }
-    /// [`linear`](LinearBackend::linear) with ReLU (whatever `relu` is), for a caller that will ask for the gradient:
-    /// the device may return a mask of the elements that ReLU let through, for
-    /// [`linear_relu_grad`](LinearBackend::linear_relu_grad).
-    fn linear_relu(&self, args: Checked<LinearArgs>) -> Result<Option<ReluMask>> {
-        self.linear(Checked(LinearArgs { relu: true, ..args.into_inner() }))?;
-        Ok(None)
     }
     /// Backward through a linear layer and through the ReLU (and bias) of the previous layer, whose output `y` is its
     /// input: `out = grad · w` where `y` is above 0 and 0 elsewhere, and `bias` the sum of `out`'s rows.
@@ -194,7 +214,7 @@ pub fn linear_relu_grad_in_parts<B: LinearBackend + ?Sized>(on: &B, args: Checke
     let whole = View { buffer: &*whole, layout: &layout };
     match bias {
         Some(bias) => on.relu_bias_grad(ReluBiasGradArgs { grad: whole, y, dim: 1, out, bias }.checked()?),
-        None => on.unary_grad(UnaryOp::Relu, whole, Some(y), out),
+        None => on.unary_grad(UnaryGradArgs { op: UnaryOp::Relu, grad: whole, saved: Some(y), out }.checked()?),
     }
 }
 
@@ -213,7 +233,7 @@ mod tests {
             let (x, w, bias, out) = (layout(x), layout(w), layout(bias), layout(out));
             let (mut to, other) = (memory, Memory(dtype));
             let (x, w, bias, out) = (memory.view(&x), other.view(&w), Some(memory.view(&bias)), to.view_mut(&out));
-            LinearArgs { x, w, bias, relu: false, out }.check().is_ok()
+            LinearArgs { x, w, bias, activation: Activation::Identity, out }.check().is_ok()
         };
         assert!(forward(&[2, 3], &[4, 3], &[4], &[2, 4], DType::F32));
         assert!(!forward(&[2, 3], &[4, 3], &[3], &[2, 4], DType::F32));

@@ -28,20 +28,22 @@ mod unary;
 mod where_cond;
 
 pub use arg_reduce::{ArgReduceArgs, ArgReduceBackend, ArgReduceOp};
-pub use binary::BinaryBackend;
+pub use binary::{BinaryArgs, BinaryAssignArgs, BinaryBackend, BinaryGradArgs};
 pub use class_loss::{
     ClassLoss, ClassLossArgs, ClassLossBackend, ClassLossExtents, ClassLossGradArgs, ClassLossInput, ClassLossOperands,
     Reduction,
 };
 pub use conv2d::{Conv2d, Conv2dArgs, Conv2dBackend, Conv2dExtents, Conv2dGradInputArgs, Conv2dGradWeightArgs};
 pub use conv2d_calls::{Conv2dCall, Conv2dDirection, with_conv2d_calls};
-pub use copy::CopyBackend;
+pub use copy::{CopyArgs, CopyBackend};
 pub use dropout::{DropoutArgs, DropoutBackend};
 pub use fill::{Arange, FillBackend};
 pub use index::{
     GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, ScatterArgs, ScatterMode, index_axis, index_vector_strides,
 };
-pub use linear::{LinearArgs, LinearBackend, LinearGradArgs, LinearReluGradArgs, ReluMask, linear_relu_grad_in_parts};
+pub use linear::{
+    Activation, LinearArgs, LinearBackend, LinearGradArgs, LinearReluGradArgs, ReluMask, linear_relu_grad_in_parts,
+};
 pub use matmul::{MatmulArgs, MatmulBackend, MatmulPlan};
 pub use memory::MemoryBackend;
 pub use norm::{
@@ -58,9 +60,9 @@ pub use pool2d::{
 pub use random::{Distribution, RandomArgs, RandomBackend, RandomState, bernoulli_threshold};
 pub use reduce::{ReduceArgs, ReduceBackend, ReduceOp};
 pub use relu_bias_grad::{ReluBiasGradArgs, ReluBiasGradBackend};
-pub use scan::{CumExtremeArgs, CumsumArgs, ScanBackend};
+pub use scan::{CumExtreme, CumExtremeArgs, CumsumArgs, ScanBackend};
 pub use softmax::{SoftmaxArgs, SoftmaxBackend, SoftmaxGradArgs, softmax_name};
 pub use sort::{SearchsortedArgs, SortArgs, SortBackend};
 pub use tril_triu::{TrilTriuArgs, TrilTriuBackend};
-pub use unary::UnaryBackend;
-pub use where_cond::WhereCondBackend;
+pub use unary::{UnaryArgs, UnaryBackend, UnaryGradArgs};
+pub use where_cond::{WhereCondArgs, WhereCondBackend};

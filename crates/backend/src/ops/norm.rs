@@ -130,48 +130,35 @@ pub struct LayerNormGradArgs<'a> {
 impl Arguments for BatchNormArgs<'_> {
     fn check(&self) -> Result<()> {
         let check = NormCheck::images("batch_norm", self.x)?;
-        check.like_input(self.out.as_view())?;
-        check.affine(&[self.affine.weight, self.affine.bias])?;
-        let running = self.running.iter().flat_map(|running| [running.mean.as_view(), running.var.as_view()]);
-        check.stats([self.mean.as_view(), self.inv_std.as_view()].into_iter().chain(running))
+        check.stats(self.running.iter().flat_map(|running| [running.mean.as_view(), running.var.as_view()]))?;
+        check.forward(&self.out, &self.affine, [self.mean.as_view(), self.inv_std.as_view()])
     }
 }
 
 impl Arguments for BatchNormEvalArgs<'_> {
     fn check(&self) -> Result<()> {
-        let check = NormCheck::images("batch_norm", self.x)?;
-        check.like_input(self.out.as_view())?;
-        check.affine(&[self.affine.weight, self.affine.bias])?;
-        check.stats([self.mean, self.var])
+        NormCheck::images("batch_norm", self.x)?.forward(&self.out, &self.affine, [self.mean, self.var])
     }
 }
 
 impl Arguments for BatchNormGradArgs<'_> {
     fn check(&self) -> Result<()> {
         let check = NormCheck::images("batch_norm_grad", self.x)?;
-        check.like_input(self.grad)?;
-        check.stats([self.mean, self.inv_std])?;
-        check.affine(&[self.weight])?;
-        check.grads(&self.grads)
+        check.backward(self.grad, self.weight, [self.mean, self.inv_std], &self.grads)
     }
 }
 
 impl Arguments for LayerNormArgs<'_> {
     fn check(&self) -> Result<()> {
         let check = NormCheck::rows("layer_norm", self.x)?;
-        check.like_input(self.out.as_view())?;
-        check.affine(&[self.affine.weight, self.affine.bias])?;
-        check.stats([self.mean.as_view(), self.inv_std.as_view()])
+        check.forward(&self.out, &self.affine, [self.mean.as_view(), self.inv_std.as_view()])
     }
 }
 
 impl Arguments for LayerNormGradArgs<'_> {
     fn check(&self) -> Result<()> {
         let check = NormCheck::rows("layer_norm_grad", self.x)?;
-        check.like_input(self.grad)?;
-        check.stats([self.mean, self.inv_std])?;
-        check.affine(&[self.weight])?;
-        check.grads(&self.grads)
+        check.backward(self.grad, self.weight, [self.mean, self.inv_std], &self.grads)
     }
 }
 
@@ -221,7 +208,16 @@ impl<'a> NormCheck<'a> {
         })
     }
 
-    fn grads(&self, grads: &NormGrads) -> Result<()> {
+    fn forward(&self, out: &ViewMut, affine: &Affine, stats: [View; 2]) -> Result<()> {
+        self.like_input(out.as_view())?;
+        self.affine(&[affine.weight, affine.bias])?;
+        self.stats(stats)
+    }
+
+    fn backward(&self, grad: View, weight: Option<View>, stats: [View; 2], grads: &NormGrads) -> Result<()> {
+        self.like_input(grad)?;
+        self.stats(stats)?;
+        self.affine(&[weight])?;
         if let Some(input) = &grads.input {
             self.like_input(input.as_view())?;
         }

@@ -7,7 +7,7 @@ use crate::{
     op::UnaryOp,
     ops::{
         reduce::{ReduceArgs, ReduceBackend, ReduceOp},
-        unary::UnaryBackend,
+        unary::{UnaryBackend, UnaryGradArgs},
     },
 };
 
@@ -47,7 +47,7 @@ pub trait ReluBiasGradBackend: UnaryBackend + ReduceBackend {
     /// Backward through a bias and the ReLU after it, in one pass where the device has it.
     fn relu_bias_grad(&self, args: Checked<ReluBiasGradArgs>) -> Result<()> {
         let ReluBiasGradArgs { grad, y, dim, mut out, bias } = args.into_inner();
-        self.unary_grad(UnaryOp::Relu, grad, Some(y), out.reborrow())?;
+        self.unary_grad(UnaryGradArgs { op: UnaryOp::Relu, grad, saved: Some(y), out: out.reborrow() }.checked()?)?;
         let mut row = *bias.layout;
         for at in 0..out.layout.rank() {
             if at != dim {

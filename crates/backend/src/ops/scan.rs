@@ -18,9 +18,31 @@ pub struct CumsumArgs<'a> {
     pub out: ViewMut<'a>,
 }
 
-/// Arguments of [`cummax`](ScanBackend::cummax) and [`cummin`](ScanBackend::cummin).
+/// Which extreme a scan finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CumExtreme {
+    /// The largest element so far.
+    Cummax,
+    /// The smallest element so far.
+    Cummin,
+}
+
+impl CumExtreme {
+    /// The name of the tensor's method.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            CumExtreme::Cummax => "cummax",
+            CumExtreme::Cummin => "cummin",
+        }
+    }
+}
+
+/// Arguments of [`cum_extreme`](ScanBackend::cum_extreme): `cummax` and `cummin`.
 #[derive(Debug)]
 pub struct CumExtremeArgs<'a> {
+    /// Which of the two.
+    pub op: CumExtreme,
     /// The tensor to scan.
     pub x: View<'a>,
     /// The dimension to scan along.
@@ -43,12 +65,12 @@ impl Arguments for CumsumArgs<'_> {
 
 impl Arguments for CumExtremeArgs<'_> {
     fn check(&self) -> Result<()> {
-        const OP: &str = "cummax or cummin";
-        let CumExtremeArgs { x, dim, values, indices } = self;
-        has_dim(OP, x.layout, *dim)?;
-        has_dtype(OP, x.dtype(), values.dtype())?;
-        has_dtype(OP, DType::I64, indices.dtype())?;
-        same_shape(OP, &[x.layout, values.layout, indices.layout])
+        let CumExtremeArgs { op, x, dim, values, indices } = self;
+        let op = op.name();
+        has_dim(op, x.layout, *dim)?;
+        has_dtype(op, x.dtype(), values.dtype())?;
+        has_dtype(op, DType::I64, indices.dtype())?;
+        same_shape(op, &[x.layout, values.layout, indices.layout])
     }
 }
 
@@ -56,11 +78,9 @@ impl Arguments for CumExtremeArgs<'_> {
 pub trait ScanBackend {
     /// Running sums.
     fn cumsum(&self, args: Checked<CumsumArgs>) -> Result<()>;
-    /// The largest element so far, and its position. Of equal elements, the position of the last; after a NaN, that of
-    /// the last NaN.
-    fn cummax(&self, args: Checked<CumExtremeArgs>) -> Result<()>;
-    /// The smallest element so far; otherwise as [`cummax`](ScanBackend::cummax).
-    fn cummin(&self, args: Checked<CumExtremeArgs>) -> Result<()>;
+    /// `cummax` or `cummin`: the extreme so far, and its position. Of equal elements, the position of the last; after a
+    /// NaN, that of the last NaN.
+    fn cum_extreme(&self, args: Checked<CumExtremeArgs>) -> Result<()>;
 }
 
 #[cfg(test)]
@@ -79,10 +99,17 @@ mod tests {
         let extreme = |dim, of_values, of_indices, out| {
             let (mut values, mut indices) = (Memory(of_values), Memory(of_indices));
             let (x, values, indices) = (int.view(&matrix), values.view_mut(&matrix), indices.view_mut(out));
-            CumExtremeArgs { x, dim, values, indices }.check().is_ok()
+            CumExtremeArgs { op: CumExtreme::Cummin, x, dim, values, indices }.check()
         };
-        assert!(extreme(0, DType::I32, DType::I64, &matrix));
-        assert!(!extreme(2, DType::I32, DType::I64, &matrix) && !extreme(0, DType::I64, DType::I64, &matrix));
-        assert!(!extreme(0, DType::I32, DType::I32, &matrix) && !extreme(0, DType::I32, DType::I64, &vector));
+        assert!(extreme(0, DType::I32, DType::I64, &matrix).is_ok());
+        for error in [
+            extreme(2, DType::I32, DType::I64, &matrix),
+            extreme(0, DType::I64, DType::I64, &matrix),
+            extreme(0, DType::I32, DType::I32, &matrix),
+            extreme(0, DType::I32, DType::I64, &vector),
+        ] {
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with("cummin: "), "{error}");
+        }
     }
 }

@@ -1,6 +1,7 @@
-//! Element-wise loops over operands in any layout: `map1` to `map3`, their in-place forms, and conversion.
+//! Element-wise loops over operands in any layout: `map1` to `map3`, their in-place forms, and conversion. The operands
+//! have the shape of the output, as the contracts of the primitives say.
 
-use kiln_backend::{Layout, MAX_RANK, Result, same_shape};
+use kiln_backend::{Layout, MAX_RANK};
 
 use super::{
     iter::memory_order,
@@ -14,16 +15,10 @@ use crate::{
     numeric::{convert::Destination, stored::Stored},
 };
 
-/// Checks the operands' shapes against the output's, and returns the order in which to visit the dimensions.
-fn plan<'a>(
-    op: &'static str,
-    out: &'a Layout,
-    inputs: impl Iterator<Item = Option<&'a Layout>>,
-) -> Result<Option<[usize; MAX_RANK]>> {
-    for input in inputs.flatten() {
-        same_shape(op, &[input, out])?;
-    }
-    Ok((!out.is_contiguous()).then(|| memory_order(out)))
+/// The order in which the dimensions are visited; `None` for that of the indices.
+fn order_of<'a>(out: &'a Layout, inputs: impl IntoIterator<Item = Option<&'a Layout>>) -> Option<[usize; MAX_RANK]> {
+    debug_assert!(inputs.into_iter().flatten().all(|input| input.shape() == out.shape()));
+    (!out.is_contiguous()).then(|| memory_order(out))
 }
 
 impl<T: Stored> Input<'_, T> {
@@ -39,13 +34,12 @@ macro_rules! map {
     ($(#[$meta:meta])* $name:ident, $($X:ident $x:ident),*) => {
         $(#[$meta])*
         pub(crate) fn $name<$($X: Stored,)* O: Stored>(
-            op: &'static str,
             grain: usize,
             $($x: &Input<$X>,)*
             out: &mut Target<O>,
             kernel: impl Fn($(&[$X::Compute],)* &mut [O::Compute]) + Sync,
-        ) -> Result<()> {
-            let order = plan(op, out.layout(), [$($x.layout()),*].into_iter())?;
+        ) {
+            let order = order_of(out.layout(), [$($x.layout()),*]);
             let order = order.as_ref().map(|o| &o[..out.layout().rank()]);
             let out = &*out;
             par::ranges(out.numel(), grain, |range| {
@@ -57,7 +51,6 @@ macro_rules! map {
                     writer.put(range.clone(), |out| kernel($($x.get(range.clone()),)* out));
                 }
             });
-            Ok(())
         }
     };
 }
@@ -76,19 +69,13 @@ map!(
 );
 
 /// `out = O(x)`.
-pub(crate) fn cast<X: Stored, O: Destination>(
-    op: &'static str,
-    grain: usize,
-    x: &Input<X>,
-    out: &mut Target<O>,
-) -> Result<()> {
-    let order = plan(op, out.layout(), [x.layout()].into_iter())?;
+pub(crate) fn cast<X: Stored, O: Destination>(grain: usize, x: &Input<X>, out: &mut Target<O>) {
+    let order = order_of(out.layout(), [x.layout()]);
     let order = order.as_ref().map(|o| &o[..out.layout().rank()]);
     let reader = || -> Box<dyn Elements<O::Compute> + '_> {
         Box::new(Converted::<X, O> { reader: Reader::ordered(x, order), tile: [bytemuck::Zeroable::zeroed(); TILE] })
     };
     pull(grain, &reader, out, order);
-    Ok(())
 }
 
 /// Not generic in the type that is read, or it would be compiled for every pair of types.
@@ -108,13 +95,12 @@ fn pull<'a, O: Stored>(
 
 /// `out = kernel(out, x)`.
 pub(crate) fn update1<X: Stored, O: Stored>(
-    op: &'static str,
     grain: usize,
     x: &Input<X>,
     out: &mut Target<O>,
     kernel: impl Fn(&[O::Compute], &[X::Compute], &mut [O::Compute]) + Sync,
-) -> Result<()> {
-    let order = plan(op, out.layout(), [x.layout()].into_iter())?;
+) {
+    let order = order_of(out.layout(), [x.layout()]);
     let order = order.as_ref().map(|o| &o[..out.layout().rank()]);
     let out = &*out;
     par::ranges(out.numel(), grain, |range| {
@@ -124,5 +110,4 @@ pub(crate) fn update1<X: Stored, O: Stored>(
             writer.put(range.clone(), |new| kernel(old, x.get(range), new));
         }
     });
-    Ok(())
 }

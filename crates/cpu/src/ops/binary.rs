@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kiln_backend::{BinaryBackend, BinaryOp, DType, Error, Operand, Result, SideOf, View, ViewMut};
+use kiln_backend::{
+    BinaryArgs, BinaryAssignArgs, BinaryBackend, BinaryGradArgs, BinaryOp, Checked, DType, Error, Operand, Result,
+    SideOf, ViewMut,
+};
 
 use crate::{
     device::CpuBackend,
@@ -26,34 +29,29 @@ fn grain(is_costly: bool) -> usize {
     if is_costly { GRAIN / 8 } else { GRAIN }
 }
 
-fn operand_dtype(op: BinaryOp, a: Operand, b: Operand) -> Result<DType> {
-    match (a, b) {
-        (Operand::Tensor(view), _) | (_, Operand::Tensor(view)) => Ok(view.dtype()),
-        _ => Err(Error::argument(op.name(), "at least one operand must be a tensor")),
-    }
-}
-
-fn unsupported(op: BinaryOp, dtype: DType) -> Error {
-    let expected = if op.is_bitwise() { "it takes integer and bool tensors" } else { "it takes numbers" };
-    let expected = if dtype.is_int() { "it takes floating-point tensors" } else { expected };
-    Error::dtype(op.name(), dtype, expected)
+/// For loops that the table lacks, which no checked arguments ask for.
+fn missing(op: BinaryOp, dtype: DType) -> Error {
+    Error::dtype(op.name(), dtype, "it has no loop")
 }
 
 impl BinaryBackend for CpuBackend {
-    fn binary(&self, op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
-        let dtype = operand_dtype(op, a, b)?;
+    fn binary(&self, args: Checked<BinaryArgs>) -> Result<()> {
+        let dtype = args.dtype();
+        let BinaryArgs { op, a, b, out } = args.into_inner();
         if op.is_comparison() {
             for_all!(dtype, T => {
                 let (a, b) = (Input::<T>::rounded(op.name(), a)?, Input::<T>::rounded(op.name(), b)?);
                 let mut out = Target::<Truth>::new(op.name(), out)?;
-                map2(op.name(), GRAIN, &a, &b, &mut out, compare_of::<<T as Stored>::Compute>(op))
+                map2(GRAIN, &a, &b, &mut out, compare_of::<<T as Stored>::Compute>(op));
+                Ok(())
             })
         } else if op.is_bitwise() {
             for_bits!(dtype, T => {
-                let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
+                let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| missing(op, dtype))?;
                 let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
-                map2(op.name(), GRAIN, &a, &b, &mut Target::<T>::new(op.name(), out)?, kernel)
-            }, other => Err(unsupported(op, other)))
+                map2(GRAIN, &a, &b, &mut Target::<T>::new(op.name(), out)?, kernel);
+                Ok(())
+            }, other => Err(missing(op, other)))
         } else if dtype.is_int() {
             for_int!(op.name(), dtype, T => ints::<T>(op, a, b, out))
         } else {
@@ -61,25 +59,25 @@ impl BinaryBackend for CpuBackend {
         }
     }
 
-    fn binary_assign(&self, op: BinaryOp, b: Operand, out: ViewMut) -> Result<()> {
+    fn binary_assign(&self, args: Checked<BinaryAssignArgs>) -> Result<()> {
+        let BinaryAssignArgs { op, b, out } = args.into_inner();
         let dtype = out.dtype();
-        if op.is_comparison() && dtype != DType::Bool {
-            return Err(Error::dtype(op.name(), dtype, "comparisons write bool tensors"));
-        }
         if op.is_comparison() {
             let b = Input::<Truth>::new(op.name(), b)?;
-            return update1(op.name(), GRAIN, &b, &mut Target::<Truth>::new(op.name(), out)?, compare_of::<u8>(op));
+            update1(GRAIN, &b, &mut Target::<Truth>::new(op.name(), out)?, compare_of::<u8>(op));
+            return Ok(());
         }
         if op.is_bitwise() {
             return for_bits!(dtype, T => {
-                let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
+                let kernel = bitwise_of::<<T as Stored>::Compute>(op).ok_or_else(|| missing(op, dtype))?;
                 let b = Input::<T>::new(op.name(), b)?;
-                update1(op.name(), GRAIN, &b, &mut Target::<T>::new(op.name(), out)?, kernel)
-            }, other => Err(unsupported(op, other)));
+                update1(GRAIN, &b, &mut Target::<T>::new(op.name(), out)?, kernel);
+                Ok(())
+            }, other => Err(missing(op, other)));
         }
         match dtype {
             dtype if dtype.is_int() => for_int!(op.name(), dtype, T => {
-                let kernel = int_of::<T>(op).ok_or_else(|| unsupported(op, dtype))?;
+                let kernel = int_of::<T>(op).ok_or_else(|| missing(op, dtype))?;
                 let b = Input::<T>::new(op.name(), b)?;
                 let defined = AtomicBool::new(true);
                 let kernel = |old: &[T], b: &[T], new: &mut [T]| {
@@ -87,23 +85,25 @@ impl BinaryBackend for CpuBackend {
                         defined.store(false, Ordering::Relaxed);
                     }
                 };
-                update1(op.name(), GRAIN, &b, &mut Target::<T>::new(op.name(), out)?, kernel)?;
+                update1(GRAIN, &b, &mut Target::<T>::new(op.name(), out)?, kernel);
                 all_defined(op, &defined)
             }),
             _ => for_float!(op.name(), dtype, T => {
                 let b = Input::<T>::new(op.name(), b)?;
                 let mut out = Target::<T>::new(op.name(), out)?;
                 if let (BinaryOp::Pow, Input::Constant(exponent)) = (op, b) {
-                    return update1(op.name(), GRAIN, &b, &mut out, |old, _, new| power(old, exponent, new));
+                    update1(GRAIN, &b, &mut out, |old, _, new| power(old, exponent, new));
+                    return Ok(());
                 }
-                let kernel = forward_of::<<T as Stored>::Compute>(op).ok_or_else(|| unsupported(op, dtype))?;
-                update1(op.name(), grain(op.is_costly()), &b, &mut out, kernel)
+                let kernel = forward_of::<<T as Stored>::Compute>(op).ok_or_else(|| missing(op, dtype))?;
+                update1(grain(op.is_costly()), &b, &mut out, kernel);
+                Ok(())
             }),
         }
     }
 
-    fn binary_grad(&self, op: BinaryOp, side: SideOf, grad: View, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
-        for_float!(op.name(), grad.dtype(), T => gradient::<T>(op, side, grad, a, b, out))
+    fn binary_grad(&self, args: Checked<BinaryGradArgs>) -> Result<()> {
+        for_float!(args.op.name(), args.grad.dtype(), T => gradient::<T>(args.into_inner()))
     }
 }
 
@@ -111,14 +111,16 @@ fn floats<T: Float>(op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Resul
     let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
     let mut out = Target::<T>::new(op.name(), out)?;
     if let (BinaryOp::Pow, Input::Constant(exponent)) = (op, b) {
-        return map2(op.name(), GRAIN, &a, &b, &mut out, |a, _, out| power(a, exponent, out));
+        map2(GRAIN, &a, &b, &mut out, |a, _, out| power(a, exponent, out));
+        return Ok(());
     }
-    let kernel = forward_of::<T::Compute>(op).ok_or_else(|| unsupported(op, T::DTYPE))?;
-    map2(op.name(), grain(op.is_costly()), &a, &b, &mut out, kernel)
+    let kernel = forward_of::<T::Compute>(op).ok_or_else(|| missing(op, T::DTYPE))?;
+    map2(grain(op.is_costly()), &a, &b, &mut out, kernel);
+    Ok(())
 }
 
 fn ints<T: Int>(op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
-    let kernel = int_of::<T>(op).ok_or_else(|| unsupported(op, T::DTYPE))?;
+    let kernel = int_of::<T>(op).ok_or_else(|| missing(op, T::DTYPE))?;
     let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
     let defined = AtomicBool::new(true);
     let kernel = |a: &[T], b: &[T], out: &mut [T]| {
@@ -126,7 +128,7 @@ fn ints<T: Int>(op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()
             defined.store(false, Ordering::Relaxed);
         }
     };
-    map2(op.name(), GRAIN, &a, &b, &mut Target::<T>::new(op.name(), out)?, kernel)?;
+    map2(GRAIN, &a, &b, &mut Target::<T>::new(op.name(), out)?, kernel);
     all_defined(op, &defined)
 }
 
@@ -138,15 +140,18 @@ fn all_defined(op: BinaryOp, defined: &AtomicBool) -> Result<()> {
     Err(Error::argument(op.name(), message))
 }
 
-fn gradient<T: Float>(op: BinaryOp, side: SideOf, grad: View, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+fn gradient<T: Float>(args: BinaryGradArgs) -> Result<()> {
+    let BinaryGradArgs { op, side, grad, a, b, out } = args;
     let grad = Input::Tensor(Source::<T>::new(op.name(), grad)?);
     let (a, b) = (Input::<T>::new(op.name(), a)?, Input::<T>::new(op.name(), b)?);
     let mut out = Target::<T>::new(op.name(), out)?;
     if let (BinaryOp::Pow, SideOf::Lhs, Input::Constant(exponent)) = (op, side, b) {
-        return map2(op.name(), GRAIN, &grad, &a, &mut out, |grad, a, out| power_grad(grad, a, exponent, out));
+        map2(GRAIN, &grad, &a, &mut out, |grad, a, out| power_grad(grad, a, exponent, out));
+        return Ok(());
     }
-    let kernel = backward_of::<T::Compute>(op, side).ok_or_else(|| unsupported(op, T::DTYPE))?;
-    map3(op.name(), grain(op.has_costly_gradient()), &grad, &a, &b, &mut out, kernel)
+    let kernel = backward_of::<T::Compute>(op, side).ok_or_else(|| missing(op, T::DTYPE))?;
+    map3(grain(op.has_costly_gradient()), &grad, &a, &b, &mut out, kernel);
+    Ok(())
 }
 
 /// The table's gradient of `a^b` for one exponent: `g * b * a^(b - 1)`, and 0 for `b = 0`.
@@ -164,7 +169,7 @@ fn power_grad<T: Real>(grad: &[T], a: &[T], exponent: T, out: &mut [T]) {
 
 #[cfg(test)]
 mod tests {
-    use kiln_backend::Scalar;
+    use kiln_backend::{Arguments, Scalar};
 
     use super::*;
     use crate::testing::{SHAPES, Tensor, assert_close, layouts, numbers, read_layouts};
@@ -185,7 +190,7 @@ mod tests {
             for &op in BinaryOp::ARITHMETIC {
                 let check = |x: Operand, y: Operand, want: Vec<f64>| {
                     let mut out = Tensor::empty(dtype, &[n]);
-                    CpuBackend.binary(op, x, y, out.view_mut()).unwrap();
+                    CpuBackend.binary(BinaryArgs { op, a: x, b: y, out: out.view_mut() }.checked().unwrap()).unwrap();
                     // The result jumps where `a / b` is rounded to an integer.
                     if op != BinaryOp::TruncDivide || dtype == DType::F64 {
                         assert_close(&out.values(), &want, dtype, 8.0, op.name());
@@ -197,9 +202,13 @@ mod tests {
                 check(Operand::Scalar(half), b.operand(), bv.iter().map(|&y| reference(op, 1.5, y)).collect());
 
                 let mut out = Tensor::new(dtype, &[n], &av);
-                CpuBackend.binary_assign(op, b.operand(), out.view_mut()).unwrap();
+                CpuBackend
+                    .binary_assign(BinaryAssignArgs { op, b: b.operand(), out: out.view_mut() }.checked().unwrap())
+                    .unwrap();
                 let mut same = Tensor::empty(dtype, &[n]);
-                CpuBackend.binary(op, a.operand(), b.operand(), same.view_mut()).unwrap();
+                CpuBackend
+                    .binary(BinaryArgs { op, a: a.operand(), b: b.operand(), out: same.view_mut() }.checked().unwrap())
+                    .unwrap();
                 assert_eq!(format!("{:?}", out.values()), format!("{:?}", same.values()), "{op:?}");
             }
         }
@@ -219,13 +228,31 @@ mod tests {
                     a.values().iter().zip(b.values()).map(|(x, y)| f64::from(u8::from(*x < y))).collect();
                 for to in layouts(dims) {
                     let mut out = Tensor::with_layout(DType::F32, to, &vec![77.0; to.numel()]);
-                    CpuBackend.binary(BinaryOp::Sub, a.operand(), b.operand(), out.view_mut()).unwrap();
+                    CpuBackend
+                        .binary(
+                            BinaryArgs { op: BinaryOp::Sub, a: a.operand(), b: b.operand(), out: out.view_mut() }
+                                .checked()
+                                .unwrap(),
+                        )
+                        .unwrap();
                     assert_eq!(out.values(), want);
                     let mut out = Tensor::with_layout(DType::F32, to, &a.values());
-                    CpuBackend.binary_assign(BinaryOp::Sub, b.operand(), out.view_mut()).unwrap();
+                    CpuBackend
+                        .binary_assign(
+                            BinaryAssignArgs { op: BinaryOp::Sub, b: b.operand(), out: out.view_mut() }
+                                .checked()
+                                .unwrap(),
+                        )
+                        .unwrap();
                     assert_eq!(out.values(), want);
                     let mut out = Tensor::with_layout(DType::Bool, to, &vec![1.0; to.numel()]);
-                    CpuBackend.binary(BinaryOp::Lt, a.operand(), b.operand(), out.view_mut()).unwrap();
+                    CpuBackend
+                        .binary(
+                            BinaryArgs { op: BinaryOp::Lt, a: a.operand(), b: b.operand(), out: out.view_mut() }
+                                .checked()
+                                .unwrap(),
+                        )
+                        .unwrap();
                     assert_eq!(out.values(), less);
                 }
             }
@@ -245,7 +272,9 @@ mod tests {
                 (BinaryOp::Ge, [0.0, 1.0, 1.0]),
             ] {
                 let mut out = Tensor::empty(DType::Bool, &[3]);
-                CpuBackend.binary(op, a.operand(), b.operand(), out.view_mut()).unwrap();
+                CpuBackend
+                    .binary(BinaryArgs { op, a: a.operand(), b: b.operand(), out: out.view_mut() }.checked().unwrap())
+                    .unwrap();
                 assert_eq!(out.values(), want, "{op:?} {dtype}");
             }
         }
@@ -256,9 +285,16 @@ mod tests {
         let run = |op, dtype, a: f64, b: f64| {
             let (x, y) = (Tensor::new(dtype, &[1], &[a]), Tensor::new(dtype, &[1], &[b]));
             let mut out = Tensor::empty(dtype, &[1]);
-            let result = CpuBackend.binary(op, x.operand(), y.operand(), out.view_mut());
+            let result =
+                CpuBackend.binary(BinaryArgs { op, a: x.operand(), b: y.operand(), out: out.view_mut() }.checked()?);
             let mut in_place = Tensor::new(dtype, &[1], &[a]);
-            assert_eq!(CpuBackend.binary_assign(op, y.operand(), in_place.view_mut()).is_ok(), result.is_ok());
+            assert_eq!(
+                BinaryAssignArgs { op, b: y.operand(), out: in_place.view_mut() }
+                    .checked()
+                    .and_then(|args| CpuBackend.binary_assign(args))
+                    .is_ok(),
+                result.is_ok()
+            );
             if result.is_ok() {
                 assert_eq!(in_place.values(), out.values());
             }
@@ -297,7 +333,12 @@ mod tests {
         assert!(run(BinaryOp::Add, DType::Bool, 1.0, 1.0).is_err());
         assert!(run(BinaryOp::And, DType::F32, 1.0, 1.0).is_err());
         let two = Operand::Scalar(Scalar::Int(2));
-        assert!(CpuBackend.binary(BinaryOp::Add, two, two, Tensor::empty(DType::F32, &[1]).view_mut()).is_err());
+        assert!(
+            BinaryArgs { op: BinaryOp::Add, a: two, b: two, out: Tensor::empty(DType::F32, &[1]).view_mut() }
+                .checked()
+                .and_then(|args| CpuBackend.binary(args))
+                .is_err()
+        );
     }
 
     #[test]
@@ -316,7 +357,13 @@ mod tests {
                     for scalar in [false, true] {
                         let b = if scalar { Operand::Scalar(y.into()) } else { b.operand() };
                         let mut out = Tensor::empty(DType::F64, &[1]);
-                        CpuBackend.binary_grad(op, side, grad.view(), a.operand(), b, out.view_mut()).unwrap();
+                        CpuBackend
+                            .binary_grad(
+                                BinaryGradArgs { op, side, grad: grad.view(), a: a.operand(), b, out: out.view_mut() }
+                                    .checked()
+                                    .unwrap(),
+                            )
+                            .unwrap();
                         assert!((out.values()[0] - want).abs() < 1e-6, "{op:?} {side:?} {:?} {want}", out.values());
                     }
                 }
@@ -330,9 +377,19 @@ mod tests {
         let x = Tensor::new(DType::F16, &[2], &[0.001, 2.0]);
         let run = |op, number: f64| {
             let mut out = Tensor::empty(DType::F16, &[2]);
-            CpuBackend.binary(op, x.operand(), Operand::Scalar(number.into()), out.view_mut()).unwrap();
+            CpuBackend
+                .binary(
+                    BinaryArgs { op, a: x.operand(), b: Operand::Scalar(number.into()), out: out.view_mut() }
+                        .checked()
+                        .unwrap(),
+                )
+                .unwrap();
             let mut same = Tensor::new(DType::F16, &[2], &x.values());
-            CpuBackend.binary_assign(op, Operand::Scalar(number.into()), same.view_mut()).unwrap();
+            CpuBackend
+                .binary_assign(
+                    BinaryAssignArgs { op, b: Operand::Scalar(number.into()), out: same.view_mut() }.checked().unwrap(),
+                )
+                .unwrap();
             assert_eq!(out.values(), same.values());
             out.values()
         };
@@ -344,12 +401,34 @@ mod tests {
         assert_eq!(run(BinaryOp::Minimum, 1e6), x.values());
         let (grad, mut out) = (Tensor::new(DType::F16, &[2], &[1e-4; 2]), Tensor::empty(DType::F16, &[2]));
         let number = Operand::Scalar(65536.0.into());
-        CpuBackend.binary_grad(BinaryOp::Mul, SideOf::Lhs, grad.view(), x.operand(), number, out.view_mut()).unwrap();
+        CpuBackend
+            .binary_grad(
+                BinaryGradArgs {
+                    op: BinaryOp::Mul,
+                    side: SideOf::Lhs,
+                    grad: grad.view(),
+                    a: x.operand(),
+                    b: number,
+                    out: out.view_mut(),
+                }
+                .checked()
+                .unwrap(),
+            )
+            .unwrap();
         assert_eq!(out.values(), [half(grad.values()[0] * 65536.0); 2]);
         let third = Tensor::new(DType::BF16, &[1], &[1.0 / 3.0]);
         let mut equal = Tensor::empty(DType::Bool, &[1]);
         CpuBackend
-            .binary(BinaryOp::Eq, third.operand(), Operand::Scalar((1.0 / 3.0).into()), equal.view_mut())
+            .binary(
+                BinaryArgs {
+                    op: BinaryOp::Eq,
+                    a: third.operand(),
+                    b: Operand::Scalar((1.0 / 3.0).into()),
+                    out: equal.view_mut(),
+                }
+                .checked()
+                .unwrap(),
+            )
             .unwrap();
         assert_eq!(equal.values(), [1.0]);
     }
@@ -359,7 +438,18 @@ mod tests {
         let x = Tensor::new(DType::F64, &[4], &[0.5, 2.0, 3.0, 0.0]);
         for exponent in [0.0, 0.5, 1.0, 2.0, 3.0, -0.5, -1.0, -2.0, 4.0, 1.7] {
             let mut out = Tensor::empty(DType::F64, &[4]);
-            CpuBackend.binary(BinaryOp::Pow, x.operand(), Operand::Scalar(exponent.into()), out.view_mut()).unwrap();
+            CpuBackend
+                .binary(
+                    BinaryArgs {
+                        op: BinaryOp::Pow,
+                        a: x.operand(),
+                        b: Operand::Scalar(exponent.into()),
+                        out: out.view_mut(),
+                    }
+                    .checked()
+                    .unwrap(),
+                )
+                .unwrap();
             let want: Vec<f64> = x.values().iter().map(|v| v.powf(exponent)).collect();
             assert_close(&out.values(), &want, DType::F64, 2.0, "pow");
             let grad = Tensor::new(DType::F64, &[4], &[1.0; 4]);
@@ -367,9 +457,33 @@ mod tests {
             let mut b = Tensor::empty(DType::F64, &[4]);
             let tensor = Tensor::new(DType::F64, &[4], &[exponent; 4]);
             let number = Operand::Scalar(exponent.into());
-            CpuBackend.binary_grad(BinaryOp::Pow, SideOf::Lhs, grad.view(), x.operand(), number, a.view_mut()).unwrap();
             CpuBackend
-                .binary_grad(BinaryOp::Pow, SideOf::Lhs, grad.view(), x.operand(), tensor.operand(), b.view_mut())
+                .binary_grad(
+                    BinaryGradArgs {
+                        op: BinaryOp::Pow,
+                        side: SideOf::Lhs,
+                        grad: grad.view(),
+                        a: x.operand(),
+                        b: number,
+                        out: a.view_mut(),
+                    }
+                    .checked()
+                    .unwrap(),
+                )
+                .unwrap();
+            CpuBackend
+                .binary_grad(
+                    BinaryGradArgs {
+                        op: BinaryOp::Pow,
+                        side: SideOf::Lhs,
+                        grad: grad.view(),
+                        a: x.operand(),
+                        b: tensor.operand(),
+                        out: b.view_mut(),
+                    }
+                    .checked()
+                    .unwrap(),
+                )
                 .unwrap();
             assert_close(&a.values(), &b.values(), DType::F64, 4.0, "pow gradient");
         }

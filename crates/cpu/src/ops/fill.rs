@@ -18,7 +18,8 @@ impl FillBackend for CpuBackend {
     fn fill(&self, value: Scalar, out: ViewMut) -> Result<()> {
         for_all!(out.buffer.dtype(), T => {
             let value = Input::<T>::Constant(<T as Stored>::from_scalar(value).load());
-            map1("fill", GRAIN, &value, &mut Target::<T>::new("fill", out)?, |x, out| out.copy_from_slice(x))
+            map1(GRAIN, &value, &mut Target::<T>::new("fill", out)?, |x, out| out.copy_from_slice(x));
+            Ok(())
         })
     }
 

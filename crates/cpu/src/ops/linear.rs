@@ -1,6 +1,6 @@
 //! `linear`: a matrix product whose epilogue adds the bias and applies ReLU.
 
-use kiln_backend::{Checked, Layout, LinearArgs, LinearBackend, Result};
+use kiln_backend::{Checked, Layout, LinearArgs, LinearBackend, ReluMask, Result};
 
 use crate::{
     device::CpuBackend,
@@ -11,15 +11,16 @@ use crate::{
 };
 
 impl LinearBackend for CpuBackend {
-    fn linear(&self, args: Checked<LinearArgs>) -> Result<()> {
-        for_float!("linear", args.x.dtype(), T => affine::<T>(args.into_inner()))
+    /// Keeps no masks: ReLU's gradient reads the output.
+    fn linear(&self, args: Checked<LinearArgs>) -> Result<Option<ReluMask>> {
+        for_float!("linear", args.x.dtype(), T => affine::<T>(args.into_inner()).map(|()| None))
     }
 }
 
 fn affine<T: Stored + GemmElem>(args: LinearArgs) -> Result<()> {
     const OP: &str = "linear";
     let [m, n, k] = args.extents();
-    let LinearArgs { x, w, bias, relu, out } = args;
+    let LinearArgs { x, w, bias, activation, out } = args;
     let (x, w, out) = (Source::<T>::new(OP, x)?, Source::<T>::new(OP, w)?, Target::<T>::new(OP, out)?);
     let mut gathered = Vec::new();
     let bias: Option<&[T]> = match bias {
@@ -38,7 +39,7 @@ fn affine<T: Stored + GemmElem>(args: LinearArgs) -> Result<()> {
             })
         }
     };
-    let epilogue = match (bias, relu) {
+    let epilogue = match (bias, activation.is_relu()) {
         (None, false) => Epilogue::None,
         (None, true) => Epilogue::Relu,
         (Some(bias), false) => Epilogue::Bias(bias),
@@ -66,7 +67,7 @@ fn affine<T: Stored + GemmElem>(args: LinearArgs) -> Result<()> {
 #[cfg(test)]
 mod tests {
 
-    use kiln_backend::Arguments;
+    use kiln_backend::{Activation, Arguments};
 
     use super::*;
     use crate::{
@@ -91,7 +92,7 @@ mod tests {
                                     x: x.view(),
                                     w: w.view(),
                                     bias: bias.as_ref().map(Tensor::view),
-                                    relu,
+                                    activation: Activation::relu(relu),
                                     out: out.view_mut(),
                                 }
                                 .checked()

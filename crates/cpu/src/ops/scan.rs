@@ -1,6 +1,6 @@
 //! Scans along a dimension: `cumsum`, `cummax`, `cummin`.
 
-use kiln_backend::{Checked, CumExtremeArgs, CumsumArgs, Result, ScanBackend};
+use kiln_backend::{Checked, CumExtreme, CumExtremeArgs, CumsumArgs, Result, ScanBackend};
 
 use crate::{
     device::CpuBackend,
@@ -43,12 +43,11 @@ impl ScanBackend for CpuBackend {
         })
     }
 
-    fn cummax(&self, args: Checked<CumExtremeArgs>) -> Result<()> {
-        for_all!(args.x.dtype(), T => extremes::<T, true>("cummax", args.into_inner()))
-    }
-
-    fn cummin(&self, args: Checked<CumExtremeArgs>) -> Result<()> {
-        for_all!(args.x.dtype(), T => extremes::<T, false>("cummin", args.into_inner()))
+    fn cum_extreme(&self, args: Checked<CumExtremeArgs>) -> Result<()> {
+        for_all!(args.x.dtype(), T => match args.op {
+            CumExtreme::Cummax => extremes::<T, true>(args.into_inner()),
+            CumExtreme::Cummin => extremes::<T, false>(args.into_inner()),
+        })
     }
 }
 
@@ -125,8 +124,9 @@ impl<C: PartialOrd + bytemuck::Zeroable + Copy> Best<C> {
     }
 }
 
-fn extremes<T: Stored, const MAX: bool>(op: &'static str, args: CumExtremeArgs) -> Result<()> {
-    let CumExtremeArgs { x, dim, values, indices } = args;
+fn extremes<T: Stored, const MAX: bool>(args: CumExtremeArgs) -> Result<()> {
+    let CumExtremeArgs { op, x, dim, values, indices } = args;
+    let op = op.name();
     let (x, values, indices) =
         (Source::<T>::new(op, x)?, Target::<T>::new(op, values)?, Target::<i64>::new(op, indices)?);
     let lines = Lines::new(x.layout(), dim);
@@ -267,14 +267,30 @@ mod tests {
             let (to_values, to_indices) = (values.view_mut(), indices.view_mut());
             if max {
                 CpuBackend
-                    .cummax(
-                        CumExtremeArgs { x: x.view(), dim, values: to_values, indices: to_indices }.checked().unwrap(),
+                    .cum_extreme(
+                        CumExtremeArgs {
+                            op: CumExtreme::Cummax,
+                            x: x.view(),
+                            dim,
+                            values: to_values,
+                            indices: to_indices,
+                        }
+                        .checked()
+                        .unwrap(),
                     )
                     .unwrap();
             } else {
                 CpuBackend
-                    .cummin(
-                        CumExtremeArgs { x: x.view(), dim, values: to_values, indices: to_indices }.checked().unwrap(),
+                    .cum_extreme(
+                        CumExtremeArgs {
+                            op: CumExtreme::Cummin,
+                            x: x.view(),
+                            dim,
+                            values: to_values,
+                            indices: to_indices,
+                        }
+                        .checked()
+                        .unwrap(),
                     )
                     .unwrap();
             }

@@ -1,6 +1,6 @@
 //! Element-wise functions of one tensor and their gradients, made from the op table.
 
-use kiln_backend::{Error, Integers, Result, Saved, UnaryBackend, UnaryOp, View, ViewMut};
+use kiln_backend::{Checked, Error, Integers, Result, UnaryArgs, UnaryBackend, UnaryGradArgs, UnaryOp, View, ViewMut};
 
 use crate::{
     device::CpuBackend,
@@ -108,7 +108,8 @@ fn grain(is_costly: bool) -> usize {
 }
 
 impl UnaryBackend for CpuBackend {
-    fn unary(&self, op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
+    fn unary(&self, args: Checked<UnaryArgs>) -> Result<()> {
+        let UnaryArgs { op, x, out } = args.into_inner();
         let dtype = x.dtype();
         if dtype.is_int() {
             return for_int!(op.name(), dtype, T => of_integers::<T>(op, x, out));
@@ -116,16 +117,18 @@ impl UnaryBackend for CpuBackend {
         for_float!(op.name(), dtype, T => of_floats::<T>(op, x, out))
     }
 
-    fn unary_grad(&self, op: UnaryOp, grad: View, saved: Option<View>, out: ViewMut) -> Result<()> {
+    fn unary_grad(&self, args: Checked<UnaryGradArgs>) -> Result<()> {
+        let UnaryGradArgs { op, grad, saved, out } = args.into_inner();
         for_float!(op.name(), grad.dtype(), T => {
             let grad = Input::Tensor(Source::<T>::new(op.name(), grad)?);
             let saved = match saved {
                 Some(saved) => Input::Tensor(Source::<T>::new(op.name(), saved)?),
-                None if op.saved() != Saved::Nothing => return Err(Error::argument(op.name(), "its gradient needs a saved tensor")),
+                // It is not read.
                 None => grad,
             };
             let mut out = Target::<T>::new(op.name(), out)?;
-            map2(op.name(), grain(op.has_costly_gradient()), &grad, &saved, &mut out, floats::backward::<<T as Stored>::Compute>(op))
+            map2(grain(op.has_costly_gradient()), &grad, &saved, &mut out, floats::backward::<<T as Stored>::Compute>(op));
+            Ok(())
         })
     }
 }
@@ -133,7 +136,8 @@ impl UnaryBackend for CpuBackend {
 fn of_floats<T: Float>(op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
     let x = Input::Tensor(Source::<T>::new(op.name(), x)?);
     let mut out = Target::<T>::new(op.name(), out)?;
-    map1(op.name(), grain(op.is_costly()), &x, &mut out, floats::forward::<T::Compute>(op))
+    map1(grain(op.is_costly()), &x, &mut out, floats::forward::<T::Compute>(op));
+    Ok(())
 }
 
 fn of_integers<T: Int>(op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
@@ -144,12 +148,13 @@ fn of_integers<T: Int>(op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
         }
     };
     let x = Input::Tensor(Source::<T>::new(op.name(), x)?);
-    map1(op.name(), GRAIN, &x, &mut Target::<T>::new(op.name(), out)?, kernel)
+    map1(GRAIN, &x, &mut Target::<T>::new(op.name(), out)?, kernel);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use kiln_backend::DType;
+    use kiln_backend::{Arguments, DType, Saved};
 
     use super::*;
     use crate::testing::{SHAPES, Tensor, assert_close, layouts, numbers, read_layouts};
@@ -171,7 +176,7 @@ mod tests {
             let x = Tensor::new(dtype, &[values.len()], &values);
             for &op in UnaryOp::ALL {
                 let mut out = Tensor::empty(dtype, &[values.len()]);
-                CpuBackend.unary(op, x.view(), out.view_mut()).unwrap();
+                CpuBackend.unary(UnaryArgs { op, x: x.view(), out: out.view_mut() }.checked().unwrap()).unwrap();
                 let want: Vec<f64> = x.values().into_iter().map(|v| reference(op, v)).collect();
                 assert_close(&out.values(), &want, dtype, 8.0, op.name());
             }
@@ -205,7 +210,9 @@ mod tests {
                 let want: Vec<f64> = x.values().iter().map(|v| -v).collect();
                 for to in layouts(dims) {
                     let mut out = Tensor::with_layout(DType::F32, to, &vec![77.0; to.numel()]);
-                    CpuBackend.unary(UnaryOp::Neg, x.view(), out.view_mut()).unwrap();
+                    CpuBackend
+                        .unary(UnaryArgs { op: UnaryOp::Neg, x: x.view(), out: out.view_mut() }.checked().unwrap())
+                        .unwrap();
                     assert_eq!(out.values(), want, "{from:?} -> {to:?}");
                     let touched = out.bytes().chunks_exact(4).filter(|b| *b != 77f32.to_ne_bytes()).count();
                     assert!(touched <= to.numel());
@@ -226,7 +233,13 @@ mod tests {
                 for dtype in [DType::F64, DType::F32] {
                     let (grad, saved) = (Tensor::new(dtype, &[1], &[3.0]), Tensor::new(dtype, &[1], &[saved]));
                     let mut out = Tensor::empty(dtype, &[1]);
-                    CpuBackend.unary_grad(op, grad.view(), Some(saved.view()), out.view_mut()).unwrap();
+                    CpuBackend
+                        .unary_grad(
+                            UnaryGradArgs { op, grad: grad.view(), saved: Some(saved.view()), out: out.view_mut() }
+                                .checked()
+                                .unwrap(),
+                        )
+                        .unwrap();
                     let tolerance = if dtype == DType::F64 { 1e-6 } else { 1e-4 };
                     assert!((out.values()[0] - want).abs() < tolerance, "{op:?} at {x}: {:?}, {want}", out.values());
                 }
@@ -234,10 +247,26 @@ mod tests {
         }
         let grad = Tensor::new(DType::F32, &[1], &[3.0]);
         assert!(
-            CpuBackend.unary_grad(UnaryOp::Exp, grad.view(), None, Tensor::empty(DType::F32, &[1]).view_mut()).is_err()
+            UnaryGradArgs {
+                op: UnaryOp::Exp,
+                grad: grad.view(),
+                saved: None,
+                out: Tensor::empty(DType::F32, &[1]).view_mut()
+            }
+            .checked()
+            .and_then(|args| CpuBackend.unary_grad(args))
+            .is_err()
         );
         assert!(
-            CpuBackend.unary_grad(UnaryOp::Neg, grad.view(), None, Tensor::empty(DType::F32, &[1]).view_mut()).is_ok()
+            UnaryGradArgs {
+                op: UnaryOp::Neg,
+                grad: grad.view(),
+                saved: None,
+                out: Tensor::empty(DType::F32, &[1]).view_mut()
+            }
+            .checked()
+            .and_then(|args| CpuBackend.unary_grad(args))
+            .is_ok()
         );
     }
 
@@ -253,13 +282,24 @@ mod tests {
         ] {
             for dtype in [DType::I64, DType::I32] {
                 let mut out = Tensor::empty(dtype, &[1]);
-                CpuBackend.unary(op, Tensor::new(dtype, &[1], &[x]).view(), out.view_mut()).unwrap();
+                CpuBackend
+                    .unary(
+                        UnaryArgs { op, x: Tensor::new(dtype, &[1], &[x]).view(), out: out.view_mut() }
+                            .checked()
+                            .unwrap(),
+                    )
+                    .unwrap();
                 assert_eq!(out.values(), [want], "{op:?}");
             }
         }
         for dtype in [DType::I64, DType::Bool] {
             let x = Tensor::new(dtype, &[1], &[1.0]);
-            assert!(CpuBackend.unary(UnaryOp::Exp, x.view(), Tensor::empty(dtype, &[1]).view_mut()).is_err());
+            assert!(
+                UnaryArgs { op: UnaryOp::Exp, x: x.view(), out: Tensor::empty(dtype, &[1]).view_mut() }
+                    .checked()
+                    .and_then(|args| CpuBackend.unary(args))
+                    .is_err()
+            );
         }
     }
 }

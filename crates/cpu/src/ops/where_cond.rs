@@ -1,6 +1,6 @@
 //! `where_cond`: chooses between two operands by a condition.
 
-use kiln_backend::{Operand, Result, View, ViewMut, WhereCondBackend};
+use kiln_backend::{Checked, Result, WhereCondArgs, WhereCondBackend};
 
 use crate::{
     device::CpuBackend,
@@ -13,12 +13,14 @@ use crate::{
 };
 
 impl WhereCondBackend for CpuBackend {
-    fn where_cond(&self, condition: View, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+    fn where_cond(&self, args: Checked<WhereCondArgs>) -> Result<()> {
         const OP: &str = "where";
+        let WhereCondArgs { condition, a, b, out } = args.into_inner();
         for_all!(out.buffer.dtype(), T => {
             let condition = Input::Tensor(Source::<Truth>::new(OP, condition)?);
             let (a, b) = (Input::<T>::rounded(OP, a)?, Input::<T>::rounded(OP, b)?);
-            map3(OP, GRAIN, &condition, &a, &b, &mut Target::<T>::new(OP, out)?, choose::<<T as Stored>::Compute>)
+            map3(GRAIN, &condition, &a, &b, &mut Target::<T>::new(OP, out)?, choose::<<T as Stored>::Compute>);
+            Ok(())
         })
     }
 }
@@ -34,7 +36,7 @@ multiversion! {
 
 #[cfg(test)]
 mod tests {
-    use kiln_backend::{DType, Scalar};
+    use kiln_backend::{Arguments, DType, Operand, Scalar};
 
     use super::*;
     use crate::testing::{SHAPES, Tensor, layouts, numbers, read_layouts};
@@ -57,7 +59,13 @@ mod tests {
                     for to in layouts(dims) {
                         let mut out = Tensor::with_layout(dtype, to, &vec![1.0; to.numel()]);
                         let b = Operand::Scalar(Scalar::Int(1));
-                        CpuBackend.where_cond(condition.view(), a.operand(), b, out.view_mut()).unwrap();
+                        CpuBackend
+                            .where_cond(
+                                WhereCondArgs { condition: condition.view(), a: a.operand(), b, out: out.view_mut() }
+                                    .checked()
+                                    .unwrap(),
+                            )
+                            .unwrap();
                         assert_eq!(out.values(), want(1.0));
                     }
                 }

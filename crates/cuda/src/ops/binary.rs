@@ -1,6 +1,9 @@
 //! Element-wise binary operations, and their gradients.
 
-use kiln_backend::{BinaryBackend, BinaryOp, DType, Error, Operand, Result, Scalar, SideOf, View, ViewMut};
+use kiln_backend::{
+    BinaryArgs, BinaryAssignArgs, BinaryBackend, BinaryGradArgs, BinaryOp, Checked, DType, Operand, Result, Scalar,
+    SideOf,
+};
 
 use super::{
     launch::{Tag, launch},
@@ -13,44 +16,31 @@ use crate::{
     view::Tensor,
 };
 
-/// The dtype of the operands; at least one is a tensor.
-fn dtype_of(op: &'static str, operands: [&Operand; 2]) -> Result<DType> {
-    let dtype = operands.into_iter().find_map(|operand| match operand {
-        Operand::Tensor(view) => Some(view.dtype()),
-        Operand::Scalar(_) => None,
-    });
-    dtype.ok_or_else(|| Error::argument(op, "at least one operand must be a tensor"))
-}
-
 impl BinaryBackend for CudaBackend {
-    fn binary(&self, op: BinaryOp, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
-        let device = self.0;
+    fn binary(&self, args: Checked<BinaryArgs>) -> Result<()> {
+        let (device, dtype) = (self.0, args.dtype());
+        let BinaryArgs { op, a, b, out } = args.into_inner();
         let name = op.name();
-        let dtype = dtype_of(name, [&a, &b])?;
         let out = Tensor::write(device, name, out)?;
-        let out = out.of(name, if op.is_comparison() { DType::Bool } else { dtype })?;
-        let input = |operand| Input::new(device, name, dtype, operand, &out);
-        device.binary_kernel(op, dtype, input(a)?, input(b)?, out)
+        device.binary_kernel(op, dtype, Input::new(device, name, a)?, Input::new(device, name, b)?, out)
     }
 
-    fn binary_assign(&self, op: BinaryOp, b: Operand, out: ViewMut) -> Result<()> {
+    fn binary_assign(&self, args: Checked<BinaryAssignArgs>) -> Result<()> {
         let device = self.0;
+        let BinaryAssignArgs { op, b, out } = args.into_inner();
         let name = op.name();
         let out = Tensor::write(device, name, out)?;
         let a = Input { place: Some(out.place()), address: out.address, scalar: Scalar::Int(0) };
-        let b = Input::new(device, name, out.dtype, b, &out)?;
-        if op.is_comparison() {
-            out.of(name, DType::Bool)?;
-        }
-        device.binary_kernel(op, out.dtype, a, b, out)
+        device.binary_kernel(op, out.dtype, a, Input::new(device, name, b)?, out)
     }
 
-    fn binary_grad(&self, op: BinaryOp, side: SideOf, grad: View, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+    fn binary_grad(&self, args: Checked<BinaryGradArgs>) -> Result<()> {
         let device = self.0;
+        let BinaryGradArgs { op, side, grad, a, b, out } = args.into_inner();
         let name = op.name();
         let out = Tensor::write(device, name, out)?;
         let dtype = out.dtype;
-        let input = |operand| Input::new(device, name, dtype, operand, &out);
+        let input = |operand| Input::new(device, name, operand);
         let (grad, a, b) = (input(Operand::Tensor(grad))?, input(a)?, input(b)?);
         let grid = Grid::<4>::new(out.layout.dims(), [grad.place, a.place, b.place, Some(out.place())]);
         if grid.numel == 0 {

@@ -1,6 +1,6 @@
 //! Copies between layouts and dtypes.
 
-use kiln_backend::{CopyBackend, Result, View, ViewMut};
+use kiln_backend::{Checked, CopyArgs, CopyBackend, Result};
 
 use super::launch::{Tag, launch};
 use crate::{
@@ -10,10 +10,11 @@ use crate::{
 };
 
 impl CopyBackend for CudaBackend {
-    fn copy(&self, x: View, out: ViewMut) -> Result<()> {
+    fn copy(&self, args: Checked<CopyArgs>) -> Result<()> {
         let device = self.0;
+        let CopyArgs { x, out } = args.into_inner();
         let (x, out) = (Tensor::read(device, "copy", x)?, Tensor::write(device, "copy", out)?);
-        device.copy_tensor(x.shaped("copy", out.layout)?, out)
+        device.copy_tensor(x, out)
     }
 }
 

@@ -2,8 +2,8 @@
 //! for epilogues that it lacks.
 
 use kiln_backend::{
-    Checked, Error, Layout, LinearArgs, LinearBackend, LinearGradArgs, LinearReluGradArgs, MatmulPlan, ReluMask,
-    Result, linear_relu_grad_in_parts,
+    Activation, Checked, Error, Layout, LinearArgs, LinearBackend, LinearGradArgs, LinearReluGradArgs, MatmulPlan,
+    ReluMask, Result, linear_relu_grad_in_parts,
 };
 
 use super::{
@@ -59,9 +59,16 @@ impl<'a> Linear<'a> {
 }
 
 impl LinearBackend for CudaBackend {
-    fn linear(&self, args: Checked<LinearArgs>) -> Result<()> {
-        let (device, relu) = (self.0, args.relu);
-        device.run_linear(&Linear::new(device, args)?, relu, None).map(drop)
+    fn linear(&self, args: Checked<LinearArgs>) -> Result<Option<ReluMask>> {
+        let (device, activation) = (self.0, args.activation);
+        let layer = Linear::new(device, args)?;
+        if activation == Activation::ReluWithMask {
+            let mask = Mask::new(device, [layer.extents.m, layer.extents.n])?;
+            let written = device.run_linear(&layer, true, Some(&mask))?;
+            return Ok(written.then(|| ReluMask::new(mask)));
+        }
+        device.run_linear(&layer, activation.is_relu(), None)?;
+        Ok(None)
     }
 
     fn linear_grad(&self, args: Checked<LinearGradArgs>) -> Result<()> {
@@ -90,14 +97,6 @@ impl LinearBackend for CudaBackend {
             device.products_of(plan, [a, x, out])?;
         }
         device.sum_rows(grad, bias)
-    }
-
-    fn linear_relu(&self, args: Checked<LinearArgs>) -> Result<Option<ReluMask>> {
-        let device = self.0;
-        let layer = Linear::new(device, args)?;
-        let mask = Mask::new(device, [layer.extents.m, layer.extents.n])?;
-        let written = device.run_linear(&layer, true, Some(&mask))?;
-        Ok(written.then(|| ReluMask::new(mask)))
     }
 
     fn linear_relu_grad(&self, mut args: Checked<LinearReluGradArgs>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Operands of element-wise kernels that are a tensor or a number.
 
-use kiln_backend::{DType, Operand, Result, Scalar};
+use kiln_backend::{Operand, Result, Scalar};
 
 use crate::{device::Device, params::Place, view::Tensor};
 
@@ -12,16 +12,10 @@ pub(super) struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    pub(super) fn new(
-        device: &Device,
-        op: &'static str,
-        dtype: DType,
-        operand: Operand<'a>,
-        like: &Tensor,
-    ) -> Result<Input<'a>> {
+    pub(super) fn new(device: &Device, op: &'static str, operand: Operand<'a>) -> Result<Input<'a>> {
         Ok(match operand {
             Operand::Tensor(view) => {
-                let tensor = Tensor::read(device, op, view)?.of(op, dtype)?.shaped(op, like.layout)?;
+                let tensor = Tensor::read(device, op, view)?;
                 Input { place: Some(tensor.place()), address: tensor.address, scalar: Scalar::Int(0) }
             }
             Operand::Scalar(scalar) => Input { place: None, address: 0, scalar },

@@ -1,10 +1,10 @@
 //! Scans along a dimension (`cumsum`, `cummax`, `cummin`): one block per line.
 
-use kiln_backend::{Checked, CumExtremeArgs, CumsumArgs, Result, ScanBackend};
+use kiln_backend::{Checked, CumExtreme, CumExtremeArgs, CumsumArgs, Result, ScanBackend};
 
 use super::launch::{Tag, launch};
 use crate::{
-    device::{CudaBackend, Device},
+    device::CudaBackend,
     params::{self, Lines},
     view::Access,
 };
@@ -23,42 +23,21 @@ impl ScanBackend for CudaBackend {
         launch!(device, CUMSUM, "sum", Tag::of(x.dtype), blocks, lines, x.address, out.address)
     }
 
-    fn cummax(&self, args: Checked<CumExtremeArgs>) -> Result<()> {
-        let Some(scan) = Extremes::new(self.0, "cummax", args)? else { return Ok(()) };
-        let Extremes { tag, blocks, lines, x, values, indices } = scan;
-        launch!(self.0, CUMMAX, "max", tag, blocks, lines, x, values, indices)
-    }
-
-    fn cummin(&self, args: Checked<CumExtremeArgs>) -> Result<()> {
-        let Some(scan) = Extremes::new(self.0, "cummin", args)? else { return Ok(()) };
-        let Extremes { tag, blocks, lines, x, values, indices } = scan;
-        launch!(self.0, CUMMIN, "min", tag, blocks, lines, x, values, indices)
-    }
-}
-
-/// A launch of `cummax` or `cummin`: its operands' lines and addresses.
-struct Extremes {
-    tag: Tag,
-    blocks: u32,
-    lines: Lines<3>,
-    x: u64,
-    values: u64,
-    indices: u64,
-}
-
-impl Extremes {
-    /// `None` if there are no elements.
-    fn new(device: &Device, op: &'static str, args: Checked<CumExtremeArgs>) -> Result<Option<Extremes>> {
-        let access = Access { device, op };
-        let CumExtremeArgs { x, dim, values, indices } = args.into_inner();
+    fn cum_extreme(&self, args: Checked<CumExtremeArgs>) -> Result<()> {
+        let device = self.0;
+        let CumExtremeArgs { op, x, dim, values, indices } = args.into_inner();
+        let access = Access { device, op: op.name() };
         let (x, values, indices) = (access.read(x)?, access.write(values)?, access.write(indices)?);
         if values.layout.numel() == 0 {
-            return Ok(None);
+            return Ok(());
         }
         let places = [Some(x.place()), Some(values.place()), Some(indices.place())];
         let lines = Lines::<3>::new(x.layout.dims(), dim, places);
         let blocks = params::limited_blocks(lines.lines.numel, u64::MAX);
         let (tag, x, values, indices) = (Tag::of(x.dtype), x.address, values.address, indices.address);
-        Ok(Some(Extremes { tag, blocks, lines, x, values, indices }))
+        match op {
+            CumExtreme::Cummax => launch!(device, CUMMAX, "max", tag, blocks, lines, x, values, indices),
+            CumExtreme::Cummin => launch!(device, CUMMIN, "min", tag, blocks, lines, x, values, indices),
+        }
     }
 }

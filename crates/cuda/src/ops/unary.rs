@@ -1,16 +1,20 @@
 //! Element-wise functions of one tensor, and their gradients.
 
-use kiln_backend::{Integers, Result, UnaryBackend, UnaryOp, View, ViewMut};
+use kiln_backend::{Checked, Integers, Result, UnaryArgs, UnaryBackend, UnaryGradArgs};
 
 use super::launch::{Tag, launch};
-use crate::{device::CudaBackend, params::Grid, view::Tensor};
+use crate::{
+    device::CudaBackend,
+    params::Grid,
+    view::{Access, Tensor},
+};
 
 impl UnaryBackend for CudaBackend {
-    fn unary(&self, op: UnaryOp, x: View, out: ViewMut) -> Result<()> {
+    fn unary(&self, args: Checked<UnaryArgs>) -> Result<()> {
         let device = self.0;
+        let UnaryArgs { op, x, out } = args.into_inner();
         let name = op.name();
         let (x, out) = (Tensor::read(device, name, x)?, Tensor::write(device, name, out)?);
-        let (x, out) = (x.shaped(name, out.layout)?, out.of(name, x.dtype)?);
         if x.dtype.is_int() && op.integers() == Integers::Unchanged {
             return device.copy_tensor(x, out);
         }
@@ -21,12 +25,12 @@ impl UnaryBackend for CudaBackend {
         launch!(device, UNARY, name, Tag::of(x.dtype), grid.blocks(x.dtype.size()), grid, x.address, out.address)
     }
 
-    fn unary_grad(&self, op: UnaryOp, grad: View, saved: Option<View>, out: ViewMut) -> Result<()> {
+    fn unary_grad(&self, args: Checked<UnaryGradArgs>) -> Result<()> {
         let device = self.0;
+        let UnaryGradArgs { op, grad, saved, out } = args.into_inner();
         let name = op.name();
-        let out = Tensor::write(device, name, out)?;
-        let read = |view| Tensor::read(device, name, view)?.of(name, out.dtype)?.shaped(name, out.layout);
-        let (grad, saved) = (read(grad)?, saved.map(read).transpose()?);
+        let access = Access { device, op: name };
+        let (out, grad, saved) = (access.write(out)?, access.read(grad)?, access.read_if(saved)?);
         let places = [Some(grad.place()), saved.as_ref().map(Tensor::place), Some(out.place())];
         let grid = Grid::<3>::new(out.layout.dims(), places);
         if grid.numel == 0 {

@@ -1,6 +1,6 @@
 //! `where_cond`: chooses between two operands by a condition.
 
-use kiln_backend::{DType, Operand, Result, View, ViewMut, WhereCondBackend};
+use kiln_backend::{Checked, Result, WhereCondArgs, WhereCondBackend};
 
 use super::{
     launch::{Tag, launch},
@@ -10,13 +10,13 @@ use super::{
 use crate::{device::CudaBackend, params::Grid, view::Tensor};
 
 impl WhereCondBackend for CudaBackend {
-    fn where_cond(&self, condition: View, a: Operand, b: Operand, out: ViewMut) -> Result<()> {
+    fn where_cond(&self, args: Checked<WhereCondArgs>) -> Result<()> {
         let device = self.0;
+        let WhereCondArgs { condition, a, b, out } = args.into_inner();
         const OP: &str = "where";
         let out = Tensor::write(device, OP, out)?;
-        let condition = Tensor::read(device, OP, condition)?.of(OP, DType::Bool)?.shaped(OP, out.layout)?;
-        let input = |operand| Input::new(device, OP, out.dtype, operand, &out);
-        let (a, b) = (input(a)?, input(b)?);
+        let condition = Tensor::read(device, OP, condition)?;
+        let (a, b) = (Input::new(device, OP, a)?, Input::new(device, OP, b)?);
         let places = [Some(condition.place()), a.place, b.place, Some(out.place())];
         let grid = Grid::<4>::new(out.layout.dims(), places);
         if grid.numel == 0 {

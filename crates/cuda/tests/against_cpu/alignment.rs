@@ -47,7 +47,7 @@ fn copy() {
     for dtype in WIDTHS {
         everywhere(&format!("{dtype}"), |on, n, [o, p, ..]| {
             let (x, mut out) = (at(on, dtype, n, o, 1), at(on, dtype, n, p, 2));
-            on.copy(x.view(), out.view_mut())?;
+            on.copy(CopyArgs { x: x.view(), out: out.view_mut() }.checked()?)?;
             Ok(vec![out])
         });
     }
@@ -58,7 +58,7 @@ fn cast() {
     for (from, to) in [(F32, F16), (F16, F32), (U8, F64), (F64, U8), (I64, Bool), (BF16, I32)] {
         everywhere(&format!("{from} {to}"), |on, n, [o, p, ..]| {
             let (x, mut out) = (at(on, from, n, o, 1), at(on, to, n, p, 2));
-            on.copy(x.view(), out.view_mut())?;
+            on.copy(CopyArgs { x: x.view(), out: out.view_mut() }.checked()?)?;
             Ok(vec![out])
         });
     }
@@ -70,8 +70,11 @@ fn unary() {
         everywhere(&format!("{dtype}"), |on, n, [o, p, q, _]| {
             let (x, g) = (at(on, dtype, n, o, 1), at(on, dtype, n, q, 2));
             let [mut out, mut dx] = [3, 4].map(|salt| at(on, dtype, n, p, salt));
-            on.unary(UnaryOp::Neg, x.view(), out.view_mut())?;
-            on.unary_grad(UnaryOp::Square, g.view(), Some(x.view()), dx.view_mut())?;
+            on.unary(UnaryArgs { op: UnaryOp::Neg, x: x.view(), out: out.view_mut() }.checked()?)?;
+            on.unary_grad(
+                UnaryGradArgs { op: UnaryOp::Square, grad: g.view(), saved: Some(x.view()), out: dx.view_mut() }
+                    .checked()?,
+            )?;
             Ok(vec![out, dx])
         });
     }
@@ -85,10 +88,10 @@ fn binary() {
             let (x, y, number) =
                 (Operand::Tensor(a.view()), Operand::Tensor(b.view()), Operand::Scalar(Scalar::Int(2)));
             let [mut sum, mut twice] = [3, 4].map(|salt| at(on, dtype, n, q, salt));
-            on.binary(BinaryOp::Add, x, y, sum.view_mut())?;
-            on.binary(BinaryOp::Mul, number, y, twice.view_mut())?;
+            on.binary(BinaryArgs { op: BinaryOp::Add, a: x, b: y, out: sum.view_mut() }.checked()?)?;
+            on.binary(BinaryArgs { op: BinaryOp::Mul, a: number, b: y, out: twice.view_mut() }.checked()?)?;
             let mut less = at(on, Bool, n, r, 5);
-            on.binary(BinaryOp::Lt, x, y, less.view_mut())?;
+            on.binary(BinaryArgs { op: BinaryOp::Lt, a: x, b: y, out: less.view_mut() }.checked()?)?;
             Ok(vec![sum, twice, less])
         });
     }
@@ -102,7 +105,10 @@ fn binary_grad() {
                 let (g, a, b) = (at(on, dtype, n, o, 1), at(on, dtype, n, p, 2), at(on, dtype, n, q, 3));
                 let mut out = at(on, dtype, n, r, 4);
                 let (x, y) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()));
-                on.binary_grad(BinaryOp::Mul, side, g.view(), x, y, out.view_mut())?;
+                on.binary_grad(
+                    BinaryGradArgs { op: BinaryOp::Mul, side, grad: g.view(), a: x, b: y, out: out.view_mut() }
+                        .checked()?,
+                )?;
                 Ok(vec![out])
             });
         }
@@ -165,7 +171,15 @@ fn where_cond() {
         everywhere(&format!("{dtype}"), |on, n, [o, p, q, r]| {
             let condition = at(on, Bool, n, o, 1);
             let (a, b, mut out) = (at(on, dtype, n, p, 2), at(on, dtype, n, q, 3), at(on, dtype, n, r, 4));
-            on.where_cond(condition.view(), Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            on.where_cond(
+                WhereCondArgs {
+                    condition: condition.view(),
+                    a: Operand::Tensor(a.view()),
+                    b: Operand::Tensor(b.view()),
+                    out: out.view_mut(),
+                }
+                .checked()?,
+            )?;
             Ok(vec![out])
         });
     }

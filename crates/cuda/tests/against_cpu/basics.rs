@@ -24,7 +24,7 @@ fn copy() {
             for to in DType::ALL {
                 same(&format!("{dtype} {lie:?} to {to} {out_lie:?}"), |on| {
                     let (x, mut out) = (tensor(on, dtype, &[3, 5], lie, 1), target(on, to, &[3, 5], out_lie));
-                    on.copy(x.view(), out.view_mut())?;
+                    on.copy(CopyArgs { x: x.view(), out: out.view_mut() }.checked()?)?;
                     Ok(vec![out])
                 });
             }
@@ -57,9 +57,17 @@ fn shapes_at_the_edge() {
             same(&format!("{dtype} {dims:?}"), |on| {
                 let (x, y) = (tensor(on, dtype, dims, Lie::Dense, 1), tensor(on, dtype, dims, Lie::Dense, 2));
                 let [mut copy, mut squared, mut sum] = [0, 1, 2].map(|_| target(on, dtype, dims, Lie::Dense));
-                on.copy(x.view(), copy.view_mut())?;
-                on.unary(UnaryOp::Square, x.view(), squared.view_mut())?;
-                on.binary(BinaryOp::Add, Operand::Tensor(x.view()), Operand::Tensor(y.view()), sum.view_mut())?;
+                on.copy(CopyArgs { x: x.view(), out: copy.view_mut() }.checked()?)?;
+                on.unary(UnaryArgs { op: UnaryOp::Square, x: x.view(), out: squared.view_mut() }.checked()?)?;
+                on.binary(
+                    BinaryArgs {
+                        op: BinaryOp::Add,
+                        a: Operand::Tensor(x.view()),
+                        b: Operand::Tensor(y.view()),
+                        out: sum.view_mut(),
+                    }
+                    .checked()?,
+                )?;
                 let ones = vec![1; dims.len()];
                 let mut total = target(on, dtype, &ones, Lie::Dense);
                 on.reduce(ReduceArgs { op: ReduceOp::Sum, x: x.view(), out: total.view_mut() }.checked()?)?;
@@ -74,7 +82,10 @@ fn shapes_at_the_edge() {
             let (a, b) = (row.layout.expand("t", &shape)?, column.layout.expand("t", &shape)?);
             let (a, b) = (View { buffer: &*row.buffer, layout: &a }, View { buffer: &*column.buffer, layout: &b });
             let mut out = target(on, dtype, &[4, 5], Lie::Turned);
-            on.binary(BinaryOp::Mul, Operand::Tensor(a), Operand::Tensor(b), out.view_mut())?;
+            on.binary(
+                BinaryArgs { op: BinaryOp::Mul, a: Operand::Tensor(a), b: Operand::Tensor(b), out: out.view_mut() }
+                    .checked()?,
+            )?;
             let mut total = target(on, dtype, &[1, 5], Lie::Dense);
             on.reduce(ReduceArgs { op: ReduceOp::Sum, x: b, out: total.view_mut() }.checked()?)?;
             Ok(vec![out, total])

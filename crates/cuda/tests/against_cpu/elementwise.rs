@@ -14,8 +14,10 @@ fn unary(op: UnaryOp) {
             same(&format!("{op:?} {lie:?}"), |on| {
                 let (x, g) = (tensor(on, dtype, &DIMS, lie, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
                 let [mut out, mut grad] = [0, 1].map(|_| target(on, dtype, &DIMS, lie));
-                on.unary(op, x.view(), out.view_mut())?;
-                on.unary_grad(op, g.view(), Some(x.view()), grad.view_mut())?;
+                on.unary(UnaryArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
+                on.unary_grad(
+                    UnaryGradArgs { op, grad: g.view(), saved: Some(x.view()), out: grad.view_mut() }.checked()?,
+                )?;
                 Ok(vec![out, grad])
             });
         }
@@ -25,7 +27,7 @@ fn unary(op: UnaryOp) {
             }
             same(&format!("{op:?} {dtype} {lie:?}"), |on| {
                 let (x, mut out) = (tensor(on, dtype, &DIMS, lie, 1), target(on, dtype, &DIMS, Lie::Dense));
-                on.unary(op, x.view(), out.view_mut())?;
+                on.unary(UnaryArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                 Ok(vec![out])
             });
         }
@@ -51,10 +53,25 @@ fn arithmetic(op: BinaryOp) {
                 let g = tensor(on, dtype, &DIMS, Lie::Turned, 3);
                 let [mut out, mut da, mut db] = [0, 1, 2].map(|_| target(on, dtype, &DIMS, lie));
                 let (x, y) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()));
-                on.binary(op, x, y, out.view_mut())?;
-                on.binary_assign(op, Operand::Scalar(Scalar::Float(1.5)), out.view_mut())?;
-                on.binary_grad(op, SideOf::Lhs, g.view(), x, y, da.view_mut())?;
-                on.binary_grad(op, SideOf::Rhs, g.view(), x, Operand::Scalar(Scalar::Int(2)), db.view_mut())?;
+                on.binary(BinaryArgs { op, a: x, b: y, out: out.view_mut() }.checked()?)?;
+                on.binary_assign(
+                    BinaryAssignArgs { op, b: Operand::Scalar(Scalar::Float(1.5)), out: out.view_mut() }.checked()?,
+                )?;
+                on.binary_grad(
+                    BinaryGradArgs { op, side: SideOf::Lhs, grad: g.view(), a: x, b: y, out: da.view_mut() }
+                        .checked()?,
+                )?;
+                on.binary_grad(
+                    BinaryGradArgs {
+                        op,
+                        side: SideOf::Rhs,
+                        grad: g.view(),
+                        a: x,
+                        b: Operand::Scalar(Scalar::Int(2)),
+                        out: db.view_mut(),
+                    }
+                    .checked()?,
+                )?;
                 Ok(vec![out, da, db])
             });
         }
@@ -66,11 +83,25 @@ fn arithmetic(op: BinaryOp) {
         same(&format!("{op:?} {dtype}"), |on| {
             let (a, mut b) = (tensor(on, dtype, &DIMS, Lie::Turned, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
             // No integer is divided by 0 or taken to a negative power.
-            on.unary(UnaryOp::Square, a.view(), b.view_mut())?;
-            on.binary_assign(BinaryOp::Add, Operand::Scalar(Scalar::Int(1)), b.view_mut())?;
+            on.unary(UnaryArgs { op: UnaryOp::Square, x: a.view(), out: b.view_mut() }.checked()?)?;
+            on.binary_assign(
+                BinaryAssignArgs { op: BinaryOp::Add, b: Operand::Scalar(Scalar::Int(1)), out: b.view_mut() }
+                    .checked()?,
+            )?;
             let [mut out, mut scaled] = [0, 1].map(|_| target(on, dtype, &DIMS, Lie::Sliced));
-            on.binary(op, Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
-            on.binary(op, Operand::Tensor(a.view()), Operand::Scalar(Scalar::Int(3)), scaled.view_mut())?;
+            on.binary(
+                BinaryArgs { op, a: Operand::Tensor(a.view()), b: Operand::Tensor(b.view()), out: out.view_mut() }
+                    .checked()?,
+            )?;
+            on.binary(
+                BinaryArgs {
+                    op,
+                    a: Operand::Tensor(a.view()),
+                    b: Operand::Scalar(Scalar::Int(3)),
+                    out: scaled.view_mut(),
+                }
+                .checked()?,
+            )?;
             Ok(vec![out, scaled])
         });
     }
@@ -86,7 +117,7 @@ fn comparison(op: BinaryOp) {
                 .into_iter()
                 .map(|(x, y)| {
                     let mut out = target(on, DType::Bool, &DIMS, Lie::Dense);
-                    on.binary(op, x, y, out.view_mut())?;
+                    on.binary(BinaryArgs { op, a: x, b: y, out: out.view_mut() }.checked()?)?;
                     Ok(out)
                 })
                 .collect()
@@ -99,7 +130,10 @@ fn bitwise(op: BinaryOp) {
         same(&format!("{op:?} {dtype}"), |on| {
             let (a, b) = (tensor(on, dtype, &DIMS, Lie::Turned, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
             let mut out = target(on, dtype, &DIMS, Lie::Dense);
-            on.binary(op, Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            on.binary(
+                BinaryArgs { op, a: Operand::Tensor(a.view()), b: Operand::Tensor(b.view()), out: out.view_mut() }
+                    .checked()?,
+            )?;
             Ok(vec![out])
         });
     }
@@ -149,7 +183,9 @@ fn where_cond() {
                 .into_iter()
                 .map(|(x, y)| {
                     let mut out = target(on, dtype, &DIMS, Lie::Dense);
-                    on.where_cond(condition.view(), x, y, out.view_mut())?;
+                    on.where_cond(
+                        WhereCondArgs { condition: condition.view(), a: x, b: y, out: out.view_mut() }.checked()?,
+                    )?;
                     Ok(out)
                 })
                 .collect()

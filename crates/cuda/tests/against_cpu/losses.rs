@@ -220,7 +220,7 @@ fn cross_entropy_of_huge_logits() {
                 let (x, weights) = (huge(on, dtype, &dims, 1), tensor(on, dtype, &dims, Lie::Dense, 3));
                 let t = index(on, &dims, 2);
                 let mut truth = target(on, dtype, &dims, Lie::Dense);
-                on.copy(t.view(), truth.view_mut())?;
+                on.copy(CopyArgs { x: t.view(), out: truth.view_mut() }.checked()?)?;
                 let (kind, pos_weight) = (PointwiseLossKind::BceWithLogits, Some(weights.view()));
                 let loss =
                     PointwiseLoss { kind, reduction, input: x.view(), target: truth.view(), weight: None, pos_weight };

@@ -30,11 +30,15 @@ fn numbers_enter_in_the_computing_type() {
                     let x = of_values(on, dtype, &values);
                     let result = if op.is_comparison() { DType::Bool } else { dtype };
                     let [mut right, mut left] = [0, 1].map(|_| of_values(on, result, &[0.0; 9]));
-                    on.binary(op, Operand::Tensor(x.view()), number, right.view_mut())?;
-                    on.binary(op, number, Operand::Tensor(x.view()), left.view_mut())?;
+                    on.binary(
+                        BinaryArgs { op, a: Operand::Tensor(x.view()), b: number, out: right.view_mut() }.checked()?,
+                    )?;
+                    on.binary(
+                        BinaryArgs { op, a: number, b: Operand::Tensor(x.view()), out: left.view_mut() }.checked()?,
+                    )?;
                     let mut changed = of_values(on, dtype, &values);
                     if !op.is_comparison() {
-                        on.binary_assign(op, number, changed.view_mut())?;
+                        on.binary_assign(BinaryAssignArgs { op, b: number, out: changed.view_mut() }.checked()?)?;
                     }
                     Ok(vec![right, left, changed])
                 });
@@ -47,8 +51,14 @@ fn numbers_enter_in_the_computing_type() {
                     );
                     let [mut lhs, mut rhs] = [0, 1].map(|_| of_values(on, dtype, &[0.0; 9]));
                     let x = Operand::Tensor(x.view());
-                    on.binary_grad(op, SideOf::Lhs, g.view(), x, number, lhs.view_mut())?;
-                    on.binary_grad(op, SideOf::Rhs, g.view(), number, x, rhs.view_mut())?;
+                    on.binary_grad(
+                        BinaryGradArgs { op, side: SideOf::Lhs, grad: g.view(), a: x, b: number, out: lhs.view_mut() }
+                            .checked()?,
+                    )?;
+                    on.binary_grad(
+                        BinaryGradArgs { op, side: SideOf::Rhs, grad: g.view(), a: number, b: x, out: rhs.view_mut() }
+                            .checked()?,
+                    )?;
                     Ok(vec![lhs, rhs])
                 });
             }
@@ -70,11 +80,20 @@ fn remainders_are_exact() {
                 let g = of_values(on, dtype, &[3.0; 17]);
                 let [mut out, mut da, mut db, mut zero] = [0; 4].map(|_| of_values(on, dtype, &[0.0; 17]));
                 let (x, y) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()));
-                on.binary(op, x, y, out.view_mut())?;
-                on.binary_grad(op, SideOf::Lhs, g.view(), x, y, da.view_mut())?;
-                on.binary_grad(op, SideOf::Rhs, g.view(), x, y, db.view_mut())?;
+                on.binary(BinaryArgs { op, a: x, b: y, out: out.view_mut() }.checked()?)?;
+                on.binary_grad(
+                    BinaryGradArgs { op, side: SideOf::Lhs, grad: g.view(), a: x, b: y, out: da.view_mut() }
+                        .checked()?,
+                )?;
+                on.binary_grad(
+                    BinaryGradArgs { op, side: SideOf::Rhs, grad: g.view(), a: x, b: y, out: db.view_mut() }
+                        .checked()?,
+                )?;
                 let nothing = Operand::Scalar(Scalar::Int(0));
-                on.binary_grad(op, SideOf::Lhs, g.view(), x, nothing, zero.view_mut())?;
+                on.binary_grad(
+                    BinaryGradArgs { op, side: SideOf::Lhs, grad: g.view(), a: x, b: nothing, out: zero.view_mut() }
+                        .checked()?,
+                )?;
                 Ok(vec![out, da, db, zero])
             });
         }
@@ -88,7 +107,16 @@ fn integers_that_have_no_quotient_are_reported() {
     for op in [BinaryOp::Remainder, BinaryOp::Fmod, BinaryOp::FloorDivide, BinaryOp::TruncDivide] {
         for on in [device as &dyn Backend, kiln_cpu::backend().unwrap()] {
             let (x, mut out) = (of_values(on, DType::I64, &[1.0, 2.0]), of_values(on, DType::I64, &[0.0; 2]));
-            let result = on.binary(op, Operand::Tensor(x.view()), Operand::Scalar(Scalar::Int(0)), out.view_mut());
+            let result = on.binary(
+                BinaryArgs {
+                    op,
+                    a: Operand::Tensor(x.view()),
+                    b: Operand::Scalar(Scalar::Int(0)),
+                    out: out.view_mut(),
+                }
+                .checked()
+                .unwrap(),
+            );
             let error = result.and_then(|()| on.synchronize()).expect_err("divided by 0").to_string();
             assert!(error.contains(op.name()) && error.contains("division by zero"), "{error}");
         }

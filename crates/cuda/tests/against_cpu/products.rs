@@ -47,11 +47,24 @@ fn linear() {
                     let bias = tensor(on, dtype, &[24], lo, 3);
                     let [mut out, mut plain] = [0, 1].map(|_| target(on, dtype, &[8, 24], lo));
                     on.linear(
-                        LinearArgs { x: x.view(), w: w.view(), bias: Some(bias.view()), relu, out: out.view_mut() }
-                            .checked()?,
+                        LinearArgs {
+                            x: x.view(),
+                            w: w.view(),
+                            bias: Some(bias.view()),
+                            activation: Activation::relu(relu),
+                            out: out.view_mut(),
+                        }
+                        .checked()?,
                     )?;
                     on.linear(
-                        LinearArgs { x: x.view(), w: w.view(), bias: None, relu, out: plain.view_mut() }.checked()?,
+                        LinearArgs {
+                            x: x.view(),
+                            w: w.view(),
+                            bias: None,
+                            activation: Activation::relu(relu),
+                            out: plain.view_mut(),
+                        }
+                        .checked()?,
                     )?;
                     Ok(vec![out, plain])
                 });
@@ -81,9 +94,15 @@ fn linear_relu_and_the_gradient_through_it() {
                     let (grad, w) = (of(&[m, n], lie, 4), of(&[n, k], lie, 5));
                     let first = with_bias.then(|| first.view());
                     let mut y = target(on, dtype, &[m, k], Lie::Dense);
-                    let mask = on.linear_relu(
-                        LinearArgs { x: x.view(), w: v.view(), bias: first, relu: true, out: y.view_mut() }
-                            .checked()?,
+                    let mask = on.linear(
+                        LinearArgs {
+                            x: x.view(),
+                            w: v.view(),
+                            bias: first,
+                            activation: Activation::ReluWithMask,
+                            out: y.view_mut(),
+                        }
+                        .checked()?,
                     )?;
                     // The simulated library has masks for all but doubles, and for what lies as it takes it.
                     let simulated = std::env::var_os("KILN_SIM_RUNNER").is_some() && !format!("{on:?}").contains("Cpu");
@@ -124,8 +143,16 @@ fn linear_relu_refuses_masks_of_another_output() {
     let of = |dims: &[usize]| tensor(device, DType::F32, dims, Lie::Dense, 1);
     let (x, w, mut y) = (of(&[4, 8]), of(&[8, 8]), of(&[4, 8]));
     let kept = device
-        .linear_relu(
-            LinearArgs { x: x.view(), w: w.view(), bias: None, relu: true, out: y.view_mut() }.checked().unwrap(),
+        .linear(
+            LinearArgs {
+                x: x.view(),
+                w: w.view(),
+                bias: None,
+                activation: Activation::ReluWithMask,
+                out: y.view_mut(),
+            }
+            .checked()
+            .unwrap(),
         )
         .unwrap();
     if let Some(kept) = &kept {

@@ -149,7 +149,7 @@ fn moves() {
             let mut made = Vec::new();
             for lie in LIES {
                 let mut copy = target(on, dtype, &[19, 4], lie);
-                on.copy(x.view(), copy.view_mut())?;
+                on.copy(CopyArgs { x: x.view(), out: copy.view_mut() }.checked()?)?;
                 made.push(copy);
             }
             let (rows, each) = (index(on, &[30], 19), index(on, &[19, 4], 19));
@@ -171,10 +171,13 @@ fn moves() {
             )?;
             let condition = tensor(on, Bool, &[19, 4], Lie::Dense, 1);
             on.where_cond(
-                condition.view(),
-                Operand::Tensor(x.view()),
-                Operand::Scalar(Scalar::Float(-0.0)),
-                chosen.view_mut(),
+                WhereCondArgs {
+                    condition: condition.view(),
+                    a: Operand::Tensor(x.view()),
+                    b: Operand::Scalar(Scalar::Float(-0.0)),
+                    out: chosen.view_mut(),
+                }
+                .checked()?,
             )?;
             on.tril_triu(TrilTriuArgs { upper: true, diagonal: -2, x: x.view(), out: kept.view_mut() }.checked()?)?;
             made.extend([taken, gathered, set, chosen, kept]);

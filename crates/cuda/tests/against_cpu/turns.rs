@@ -93,13 +93,13 @@ rows! {
     };
     copy, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
         let (x, mut out) = (tensor(on, dtype, &[n, 1], lie, 1), target(on, dtype, &[n, 1], Lie::Dense));
-        on.copy(x.view(), out.view_mut())?;
+        on.copy(CopyArgs { x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(out)
     });
     cast, 4 * BLOCK, ALL, |on, dtype, n| both_ways(on, |on, lie| {
         let to = if dtype == F32 { BF16 } else { F32 };
         let (x, mut out) = (tensor(on, dtype, &[n, 1], lie, 1), target(on, to, &[n, 1], Lie::Dense));
-        on.copy(x.view(), out.view_mut())?;
+        on.copy(CopyArgs { x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(out)
     });
     unary, 4 * BLOCK, &FLOATS, |on, dtype, n| {
@@ -107,7 +107,7 @@ rows! {
         for op in [UnaryOp::Square, UnaryOp::Tanh] {
             made.extend(both_ways(on, |on, lie| {
                 let (x, mut out) = (tensor(on, dtype, &[n, 1], lie, 1), target(on, dtype, &[n, 1], Lie::Dense));
-                on.unary(op, x.view(), out.view_mut())?;
+                on.unary(UnaryArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                 Ok(out)
             })?);
         }
@@ -119,7 +119,7 @@ rows! {
             made.extend(both_ways(on, |on, lie| {
                 let (x, g) = (tensor(on, dtype, &[n, 1], lie, 1), tensor(on, dtype, &[n, 1], Lie::Dense, 2));
                 let mut out = target(on, dtype, &[n, 1], Lie::Dense);
-                on.unary_grad(op, g.view(), Some(x.view()), out.view_mut())?;
+                on.unary_grad(UnaryGradArgs { op, grad: g.view(), saved: Some(x.view()), out: out.view_mut() }.checked()?)?;
                 Ok(out)
             })?);
         }
@@ -133,7 +133,7 @@ rows! {
             made.extend(both_ways(on, |on, lie| {
                 let (a, b) = (tensor(on, dtype, &[n, 1], lie, 1), tensor(on, dtype, &[n, 1], Lie::Dense, 2));
                 let mut out = target(on, if matches!(op, BinaryOp::Eq | BinaryOp::Lt) { Bool } else { dtype }, &[n, 1], Lie::Dense);
-                on.binary(op, Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+                on.binary(BinaryArgs { op, a: Operand::Tensor(a.view()), b: Operand::Tensor(b.view()), out: out.view_mut() }.checked()?)?;
                 Ok(out)
             })?);
         }
@@ -144,7 +144,7 @@ rows! {
     where_cond, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
         let condition = tensor(on, Bool, &[n, 1], Lie::Dense, 1);
         let (a, mut out) = (tensor(on, dtype, &[n, 1], lie, 2), target(on, dtype, &[n, 1], Lie::Dense));
-        on.where_cond(condition.view(), Operand::Tensor(a.view()), Operand::Scalar(Scalar::Int(1)), out.view_mut())?;
+        on.where_cond(WhereCondArgs { condition: condition.view(), a: Operand::Tensor(a.view()), b: Operand::Scalar(Scalar::Int(1)), out: out.view_mut() }.checked()?)?;
         Ok(out)
     });
     dropout, 4 * BLOCK, &FLOATS, |on, dtype, n| {
@@ -204,8 +204,8 @@ rows! {
         }
         Ok(made)
     };
-    cummax, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cummax(CumExtremeArgs { x, dim, values: v, indices: i }.checked()?));
-    cummin, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cummin(CumExtremeArgs { x, dim, values: v, indices: i }.checked()?));
+    cummax, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cum_extreme(CumExtremeArgs { op: CumExtreme::Cummax, x, dim, values: v, indices: i }.checked()?));
+    cummin, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cum_extreme(CumExtremeArgs { op: CumExtreme::Cummin, x, dim, values: v, indices: i }.checked()?));
     softmax, TEAMS, &FLOATS, |on, dtype, n| {
         let mut made = Vec::new();
         for (dims, dim, log) in [([n, 8], 1, false), ([8, n], 0, true)] {
@@ -266,7 +266,7 @@ rows! {
         let (bias, mut made) = (tensor(on, dtype, &[3], Lie::Sliced, 3), Vec::new());
         for relu in [false, true] {
             let mut out = target(on, dtype, &[n, 3], Lie::Dense);
-            on.linear(LinearArgs { x: x.view(), w: w.view(), bias: Some(bias.view()), relu, out: out.view_mut() }.checked()?)?;
+            on.linear(LinearArgs { x: x.view(), w: w.view(), bias: Some(bias.view()), activation: Activation::relu(relu), out: out.view_mut() }.checked()?)?;
             made.push(out);
         }
         Ok(made)

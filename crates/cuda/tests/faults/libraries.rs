@@ -237,7 +237,11 @@ fn child_multiplies() {
         let bias = Some(view(&*b, &lb));
         let to = ViewMut { buffer: &mut *out, layout: &lo };
         device
-            .linear(LinearArgs { x: view(&*x, &lx), w: view(&*w, &lw), bias, relu: true, out: to }.checked().unwrap())
+            .linear(
+                LinearArgs { x: view(&*x, &lx), w: view(&*w, &lw), bias, activation: Activation::Relu, out: to }
+                    .checked()
+                    .unwrap(),
+            )
             .unwrap();
         assert_eq!(values(device, &*out).unwrap(), vec![k as f32 + 1.0; n * n]);
     }

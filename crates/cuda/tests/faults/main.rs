@@ -44,7 +44,7 @@ fn linear(on: &dyn Backend, bias: bool, relu: bool) -> Result<Vec<f32>> {
             x: view(&*x, &lx),
             w: view(&*w, &lw),
             bias,
-            relu,
+            activation: Activation::relu(relu),
             out: ViewMut { buffer: &mut *out, layout: &lo },
         }
         .checked()?,
@@ -58,8 +58,9 @@ fn masked(on: &dyn Backend, bias: bool) -> Result<[Vec<f32>; 2]> {
     let (lx, lv, lb, ly) = (dense(&[8, 16]), dense(&[24, 16]), dense(&[24]), dense(&[8, 24]));
     let view = |buffer, layout| View { buffer, layout };
     let (first, to) = (bias.then(|| view(&*b, &lb)), ViewMut { buffer: &mut *y, layout: &ly });
-    let mask = on.linear_relu(
-        LinearArgs { x: view(&*x, &lx), w: view(&*v, &lv), bias: first, relu: true, out: to }.checked()?,
+    let mask = on.linear(
+        LinearArgs { x: view(&*x, &lx), w: view(&*v, &lv), bias: first, activation: Activation::ReluWithMask, out: to }
+            .checked()?,
     )?;
     let (grad, w, lg) = (ones(on, 8 * 8)?, ones(on, 8 * 24)?, dense(&[8, 8]));
     let (mut out, mut sums, lw) = (on.alloc(DType::F32, 8 * 24)?, ones(on, 24)?, dense(&[8, 24]));
@@ -81,7 +82,14 @@ fn masked(on: &dyn Backend, bias: bool) -> Result<[Vec<f32>; 2]> {
 
 fn square(on: &dyn Backend, x: &dyn Buffer) -> Result<Vec<f32>> {
     let (layout, mut out) = (dense(&[x.len()]), on.alloc(DType::F32, x.len())?);
-    on.unary(UnaryOp::Square, View { buffer: x, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout })?;
+    on.unary(
+        UnaryArgs {
+            op: UnaryOp::Square,
+            x: View { buffer: x, layout: &layout },
+            out: ViewMut { buffer: &mut *out, layout: &layout },
+        }
+        .checked()?,
+    )?;
     values(on, &*out)
 }
 

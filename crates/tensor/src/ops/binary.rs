@@ -2,7 +2,9 @@
 
 use std::ops;
 
-use kiln_backend::{BinaryOp, DType, Error, Result, Scalar, Shape, SideOf, binary_table};
+use kiln_backend::{
+    Arguments, BinaryArgs, BinaryGradArgs, BinaryOp, DType, Error, Result, Scalar, Shape, SideOf, binary_table,
+};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -135,7 +137,9 @@ fn launch(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs) -> Result<Tensor> 
     let Some(tensor) = a.tensor().or(b.tensor()) else { return Err(Error::argument(name, "no tensor")) };
     let dtype = if op.is_comparison() { DType::Bool } else { tensor.dtype() };
     let (a, b) = (a.lock(name, &shape)?, b.lock(name, &shape)?);
-    Tensor::compute(tensor.device(), dtype, shape, |backend, out| backend.binary(op, a.operand(), b.operand(), out))
+    Tensor::compute(tensor.device(), dtype, shape, |backend, out| {
+        backend.binary(BinaryArgs { op, a: a.operand(), b: b.operand(), out }.checked()?)
+    })
 }
 
 /// A comparison or a bitwise operation.
@@ -210,7 +214,7 @@ fn side_gradient(op: BinaryOp, side: SideOf, grad: &Tensor, a: &Rhs, b: &Rhs) ->
     let shape = *grad.shape();
     let (g, a, b) = (grad.read(), a.lock(op.name(), &shape)?, b.lock(op.name(), &shape)?);
     Tensor::compute(grad.device(), grad.dtype(), shape, |backend, out| {
-        backend.binary_grad(op, side, g.view(), a.operand(), b.operand(), out)
+        backend.binary_grad(BinaryGradArgs { op, side, grad: g.view(), a: a.operand(), b: b.operand(), out }.checked()?)
     })
 }
 

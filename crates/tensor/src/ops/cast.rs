@@ -1,6 +1,6 @@
 //! Copies and conversions: `copy`, `contiguous`, `to_dtype`, `to_device`, `pin_memory`.
 
-use kiln_backend::{DType, Element, Error, HostVec, Result, dispatch_dtype};
+use kiln_backend::{Arguments, CopyArgs, DType, Element, Error, HostVec, Result, dispatch_dtype};
 use kiln_derive::located;
 
 use crate::{
@@ -122,6 +122,8 @@ impl Tensor {
 
     fn converted(&self, dtype: DType) -> Result<Tensor> {
         let reading = self.read();
-        Tensor::compute(self.device(), dtype, *self.shape(), |backend, out| backend.copy(reading.view(), out))
+        Tensor::compute(self.device(), dtype, *self.shape(), |backend, out| {
+            backend.copy(CopyArgs { x: reading.view(), out }.checked()?)
+        })
     }
 }

@@ -1,7 +1,8 @@
 //! Two-dimensional convolution and transposed convolution.
 
 use kiln_backend::{
-    Arguments, Conv2d, Conv2dArgs, Conv2dGradInputArgs, Conv2dGradWeightArgs, Error, Layout, Result, Shape, with_tf32,
+    Arguments, Conv2d, Conv2dArgs, Conv2dGradInputArgs, Conv2dGradWeightArgs, CopyArgs, Error, Layout, Result, Shape,
+    with_tf32,
 };
 use kiln_derive::located;
 use smallvec::smallvec;
@@ -186,7 +187,9 @@ impl Tensor {
                 return Ok(out);
             }
             let wide = out.read();
-            Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| backend.copy(wide.view(), out))
+            Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
+                backend.copy(CopyArgs { x: wide.view(), out }.checked()?)
+            })
         })
         .map_err(|error| error.of_op(OP))?;
         let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);

@@ -3,7 +3,7 @@
 //! Autograd's rules are PyTorch's: while recording is on, a leaf that requires gradients (or a view of one) must not be
 //! changed. Other tensors may be: the change becomes part of their history, and of the base's if the tensor is a view.
 
-use kiln_backend::{Backend, BinaryOp, DType, Error, Result, Scalar, ViewMut};
+use kiln_backend::{Arguments, Backend, BinaryAssignArgs, BinaryOp, CopyArgs, DType, Error, Result, Scalar, ViewMut};
 use kiln_derive::located;
 use smallvec::smallvec;
 
@@ -198,7 +198,7 @@ impl Tensor {
         let (mut writing, [reading]) =
             lock_for_update((&self.0.storage, self.layout()), [Some((&*source.0.storage, &layout))]);
         if let Some(reading) = &reading {
-            self.0.storage.backend.copy(reading.view(), writing.view())?;
+            self.0.storage.backend.copy(CopyArgs { x: reading.view(), out: writing.view() }.checked()?)?;
         }
         drop(writing);
         self.0.storage.bump_version();
@@ -232,7 +232,9 @@ impl Tensor {
                     return Err(Error::dtype(name, self.dtype(), "the result would be another kind of number"));
                 }
                 let (mut writing, []) = lock_for_update((storage, self.layout()), []);
-                storage.backend.binary_assign(op, kiln_backend::Operand::Scalar(*value), writing.view())?;
+                storage.backend.binary_assign(
+                    BinaryAssignArgs { op, b: kiln_backend::Operand::Scalar(*value), out: writing.view() }.checked()?,
+                )?;
             }
             Rhs::Tensor(other) => {
                 let own;
@@ -246,7 +248,10 @@ impl Tensor {
                 let (mut writing, [reading]) =
                     lock_for_update((storage, self.layout()), [Some((&*other.0.storage, &layout))]);
                 if let Some(reading) = &reading {
-                    storage.backend.binary_assign(op, kiln_backend::Operand::Tensor(reading.view()), writing.view())?;
+                    storage.backend.binary_assign(
+                        BinaryAssignArgs { op, b: kiln_backend::Operand::Tensor(reading.view()), out: writing.view() }
+                            .checked()?,
+                    )?;
                 }
             }
         }

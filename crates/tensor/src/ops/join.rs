@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 
-use kiln_backend::{Dim, Error, Layout, MAX_RANK, Result, Shape, ViewMut};
+use kiln_backend::{Arguments, CopyArgs, Dim, Error, Layout, MAX_RANK, Result, Shape, ViewMut};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
@@ -122,7 +122,7 @@ fn write_parts(
         for (i, tensor) in tensors.iter().enumerate() {
             if let Some((place, from)) = part(out.layout, i) {
                 let target = ViewMut { buffer: &mut *out.buffer, layout: &place };
-                backend.copy(tensor.read().through(&from), target)?;
+                backend.copy(CopyArgs { x: tensor.read().through(&from), out: target }.checked()?)?;
             }
         }
         Ok(())

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use kiln_backend::{
-    Arguments, Error, LinearArgs, LinearGradArgs, LinearReluGradArgs, MAX_RANK, ReluMask, Result, Shape, ViewMut,
+    Activation, Arguments, Error, LinearArgs, LinearGradArgs, LinearReluGradArgs, MAX_RANK, ReluMask, Result, Shape,
+    ViewMut,
 };
 use kiln_derive::located;
 use smallvec::smallvec;
@@ -108,11 +109,9 @@ fn forward(
     let b = b.as_ref().map(|b| b.view());
     let mut mask = None;
     let out = Tensor::compute(x.device(), x.dtype(), shape, |backend, out| {
-        if relu && recorded {
-            mask = backend.linear_relu(LinearArgs { x: a.view(), w: w.view(), bias: b, relu: true, out }.checked()?)?;
-            return Ok(());
-        }
-        backend.linear(LinearArgs { x: a.view(), w: w.view(), bias: b, relu, out }.checked()?)
+        let activation = if recorded && relu { Activation::ReluWithMask } else { Activation::relu(relu) };
+        mask = backend.linear(LinearArgs { x: a.view(), w: w.view(), bias: b, activation, out }.checked()?)?;
+        Ok(())
     })?;
     Ok((out, mask))
 }

@@ -1,6 +1,6 @@
 //! Reordering and repeating elements: `flip`, `roll`, `repeat`, `repeat_interleave`.
 
-use kiln_backend::{Dims, Error, MAX_RANK, Result, Shape, ViewMut};
+use kiln_backend::{Arguments, CopyArgs, Dims, Error, MAX_RANK, Result, Shape, ViewMut};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
@@ -48,7 +48,7 @@ impl Tensor {
         let layout = named.iter().fold(*self.layout(), |layout, &dim| layout.flip(dim));
         let reading = self.read();
         let out = Tensor::compute(self.device(), self.dtype(), *self.shape(), |backend, out| {
-            backend.copy(reading.through(&layout), out)
+            backend.copy(CopyArgs { x: reading.through(&layout), out }.checked()?)
         })?;
         let dims: SmallVec<[usize; MAX_RANK]> = named.clone();
         let out = record(out, "FlipBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.flip(&named[..])?)))?;
@@ -103,7 +103,9 @@ impl Tensor {
                 for (from, to) in [((0, extent - by), (by, extent)), ((extent - by, extent), (0, by))] {
                     let place = out.layout.slice(dim, to.0, to.1, 1);
                     let target = ViewMut { buffer: &mut *out.buffer, layout: &place };
-                    backend.copy(reading.through(&own.slice(dim, from.0, from.1, 1)), target)?;
+                    backend.copy(
+                        CopyArgs { x: reading.through(&own.slice(dim, from.0, from.1, 1)), out: target }.checked()?,
+                    )?;
                 }
                 Ok(())
             })?;

@@ -1,6 +1,6 @@
 //! Scans along a dimension: running sums and extremes (`cumsum`, `cummax`, `cummin`).
 
-use kiln_backend::{Arguments, CumExtremeArgs, CumsumArgs, DType, Dim, Error, Result};
+use kiln_backend::{Arguments, CumExtreme, CumExtremeArgs, CumsumArgs, DType, Dim, Error, Result};
 use kiln_derive::located;
 
 use super::gather::lifted;
@@ -58,7 +58,7 @@ impl Tensor {
     pub fn cummax(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("cummax", self.rank())?;
         let found = self.values_and_indices(|backend, x, values, at| {
-            backend.cummax(CumExtremeArgs { x, dim, values, indices: at }.checked()?)
+            backend.cum_extreme(CumExtremeArgs { op: CumExtreme::Cummax, x, dim, values, indices: at }.checked()?)
         })?;
         self.running("cummax", "CummaxBackward0", dim, found)
     }
@@ -71,7 +71,7 @@ impl Tensor {
     pub fn cummin(&self, dim: impl Dim) -> Result<(Tensor, Tensor)> {
         let dim = dim.resolve("cummin", self.rank())?;
         let found = self.values_and_indices(|backend, x, values, at| {
-            backend.cummin(CumExtremeArgs { x, dim, values, indices: at }.checked()?)
+            backend.cum_extreme(CumExtremeArgs { op: CumExtreme::Cummin, x, dim, values, indices: at }.checked()?)
         })?;
         self.running("cummin", "CumminBackward0", dim, found)
     }

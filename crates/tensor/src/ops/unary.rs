@@ -1,6 +1,9 @@
 //! Element-wise operations of one tensor, generated from the table.
 
-use kiln_backend::{Arguments, DType, Error, Integers, ReluBiasGradArgs, Result, Saved, UnaryOp, ViewMut, unary_table};
+use kiln_backend::{
+    Arguments, DType, Error, Integers, ReluBiasGradArgs, Result, Saved, UnaryArgs, UnaryGradArgs, UnaryOp, ViewMut,
+    unary_table,
+};
 use kiln_derive::located;
 
 use super::{formula, images::image_layout};
@@ -54,7 +57,7 @@ impl Tensor {
         let reading = self.read();
         let layout = image_layout(self, *self.shape());
         let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
-            backend.unary(op, reading.view(), out)
+            backend.unary(UnaryArgs { op, x: reading.view(), out }.checked()?)
         })?;
         drop(reading);
         let result = out.clone();
@@ -72,7 +75,9 @@ impl Tensor {
             let (g, s) = (grad.read(), saved.as_ref().map(Tensor::read));
             let layout = image_layout(&grad, *grad.shape());
             Ok(one(Tensor::compute_in(grad.device(), grad.dtype(), layout, |backend, out| {
-                backend.unary_grad(op, g.view(), s.as_ref().map(|s| s.view()), out)
+                backend.unary_grad(
+                    UnaryGradArgs { op, grad: g.view(), saved: s.as_ref().map(|s| s.view()), out }.checked()?,
+                )
             })?))
         })?;
         Ok(out.described(op.name(), || []))
@@ -82,7 +87,8 @@ impl Tensor {
     pub(crate) fn relu_gradient(&self, output: &Tensor) -> Result<Tensor> {
         let (g, y) = (self.read(), output.read());
         Tensor::compute_in(self.device(), self.dtype(), image_layout(self, *self.shape()), |backend, out| {
-            backend.unary_grad(UnaryOp::Relu, g.view(), Some(y.view()), out)
+            backend
+                .unary_grad(UnaryGradArgs { op: UnaryOp::Relu, grad: g.view(), saved: Some(y.view()), out }.checked()?)
         })
     }
 

@@ -1,6 +1,6 @@
 //! `where_cond`: chooses between two operands by a mask.
 
-use kiln_backend::{DType, Error, Result, Scalar, Shape};
+use kiln_backend::{Arguments, DType, Error, Result, Scalar, Shape, WhereCondArgs};
 use kiln_derive::located;
 use smallvec::SmallVec;
 
@@ -66,7 +66,10 @@ impl Tensor {
         let (condition, layout) = (self.read(), self.layout().expand("where_cond", shape)?);
         let (a, b) = (a.lock("where_cond", shape)?, b.lock("where_cond", shape)?);
         Tensor::compute(self.device(), dtype, *shape, |backend, out| {
-            backend.where_cond(condition.through(&layout), a.operand(), b.operand(), out)
+            backend.where_cond(
+                WhereCondArgs { condition: condition.through(&layout), a: a.operand(), b: b.operand(), out }
+                    .checked()?,
+            )
         })
     }
 }

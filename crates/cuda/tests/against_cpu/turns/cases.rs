@@ -37,7 +37,17 @@ pub fn binary_grad(on: &dyn Backend, dtype: DType, n: usize, side: SideOf) -> Re
             let g = tensor(on, dtype, &[n, 1], lie, 1);
             let (a, b) = (tensor(on, dtype, &[n, 1], Lie::Dense, 2), positive(on, dtype, &[n, 1]));
             let mut out = target(on, dtype, &[n, 1], Lie::Dense);
-            on.binary_grad(op, side, g.view(), Operand::Tensor(a.view()), Operand::Tensor(b.view()), out.view_mut())?;
+            on.binary_grad(
+                BinaryGradArgs {
+                    op,
+                    side,
+                    grad: g.view(),
+                    a: Operand::Tensor(a.view()),
+                    b: Operand::Tensor(b.view()),
+                    out: out.view_mut(),
+                }
+                .checked()?,
+            )?;
             Ok(out)
         })?);
     }
