@@ -2,8 +2,8 @@
 """Times decoding, RandomResizedCrop(224), flipping and normalizing JPEG photographs in Kiln and in torchvision with Pillow.
 
 Both load the same files with two workers and take turns of one pass each (Kiln, torchvision, Kiln, ...), in processes that
-live throughout, so that whatever else the machine does hits both. The figures are medians over the turns; the last one is
-the median of each turn's own ratio. Needs `pip install torch torchvision scikit-image`, whose photographs it uses.
+stay alive throughout, so that other load on the machine affects both. The figures are medians over the turns; the last one
+is the median of the ratios of the turns. Needs `pip install torch torchvision scikit-image`, whose photographs it uses.
 
     python3 benches/compare_data.py [--images 256] [--turns 9]
 """

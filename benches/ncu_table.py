@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A table of what Nsight Compute measured of each kernel: time, bytes a second, and their share of what the memory can do.
+"""Prints a table of Nsight Compute's measurements of each kernel: time, bytes per second, and their share of the memory's peak.
 
     ncu --csv --page raw --metrics ... --log-file ncu.csv PROGRAM; python3 benches/ncu_table.py ncu.csv
 

@@ -1,4 +1,4 @@
-"""What the scripts that set Kiln beside others share: building its benches, and programs that are timed in turns."""
+"""Shared by the scripts that compare Kiln with others: building its benches, and timing programs in turns."""
 
 import json
 import os

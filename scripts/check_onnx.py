@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Checks files that Kiln exported: `check_onnx.py NAME.onnx…`. Each must be valid for onnx's checker (with shapes
-inferred), and ONNX Runtime must compute from the inputs in NAME.expected.safetensors the outputs there within 1e-4,
-relative to the largest. Several cases in one file have names like `3/input`."""
+"""Checks files that Kiln exported: `check_onnx.py NAME.onnx…`. Each must pass onnx's checker (with shape inference). From the
+inputs in NAME.expected.safetensors, ONNX Runtime must compute the outputs in the same file with an error of at most 1e-4,
+relative to the largest output. Several cases in one file have names like `3/input`."""
 
 import sys
 from pathlib import Path

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes an archive that shows what of Kiln works on a GPU, and how fast, on a machine that has no Rust, no compiler and no
-# network: unpack it there and start `run.sh` (scripts/gpu/run.sh says what it does).
+# Makes an archive that tests and measures Kiln on a GPU, on a machine without Rust, compiler or network: unpack it there
+# and start `run.sh` (see scripts/gpu/run.sh).
 #
 #   scripts/gpu-bundle.sh [ARCHIVE]            for x86-64 Linux with glibc 2.28 or later: optimized, at most 60 MiB
-#   scripts/gpu-bundle.sh --light [ARCHIVE]    of what CI builds for its tests, for this machine's glibc
-#   scripts/gpu-bundle.sh --here FOLDER        optimized, for this machine, in a folder and not packed
+#   scripts/gpu-bundle.sh --light [ARCHIVE]    the programs that CI builds for its tests, for this machine's glibc
+#   scripts/gpu-bundle.sh --here FOLDER        optimized, for this machine, in a folder instead of an archive
 #
-# Needs cargo, nvcc (kernels/README.md) and binutils; the first form also `pip install cargo-zigbuild ziglang`, whose C
-# library is the old one. CUDA_COMPUTE_CAP names the architectures, as for any build.
+# Needs cargo, nvcc (kernels/README.md) and binutils; the first form also `pip install cargo-zigbuild ziglang`, for the old
+# C library. CUDA_COMPUTE_CAP names the architectures, as for any build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 checkout=$PWD

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU and cargo: builds what scripts/gpu-bundle.sh packs for machines without, and runs the
-# same sections here. Needs Rust, a C linker, nvcc (kernels/README.md) and cuBLASLt.
+# Tests and measures Kiln on a machine with an NVIDIA GPU and cargo: builds the programs that scripts/gpu-bundle.sh packs for
+# machines without cargo, and runs the same sections. Needs Rust, a C linker, nvcc (kernels/README.md) and cuBLASLt.
 #
 #   scripts/gpu-check.sh [minutes] [folder for the report]
 set -euo pipefail

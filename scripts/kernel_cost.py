@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the CUDA kernels cost, read off their machine code: instructions and bytes per element, registers, occupancy, and the
+"""Computes the cost of the CUDA kernels from their machine code: instructions and bytes per element, registers, occupancy, and the
 time per element that follows from issue rate and bandwidth on a few GPUs. No GPU is needed.
 
     python3 scripts/kernel_cost.py                          # the table of hot kernels below, on all profiles
@@ -11,11 +11,11 @@ time per element that follows from issue rate and bandwidth on a few GPUs. No GP
 It needs nvcc with ptxas beside it (NVCC, or PATH) and nvdisasm (`pip install nvidia-cuda-nvdisasm`; NVDISASM, beside nvcc, or
 PATH). With `--built target/debug` it takes the PTX that cargo's last build of the kernels has left there.
 
-How instructions are counted: the main loop is the innermost one that holds the accesses by which elements are counted (see
-HOT). Of the ways through it the one with the most accesses to global memory is taken, and of these the shortest, because
-blocks that are skipped are those of odd cases: 64-bit division, the last, incomplete pack. A loop inside the main loop counts
-as often as HOT says; one without accesses (that which finds an element's place in a tensor of any strides) counts once. Bytes
-are those that instructions ask for, whatever caches hold.
+How instructions are counted: the main loop is the innermost one with the memory accesses that define an element (see HOT).
+Of the paths through it, the one with the most accesses to global memory is taken, and of these the shortest, because the
+blocks that it skips are for rare cases: 64-bit division, the last, incomplete pack. A loop inside the main loop counts as
+often as HOT says; one without memory accesses (which computes an element's address in a tensor of any strides) counts once.
+Bytes are those that instructions request, whether or not caches hold them.
 """
 
 import argparse

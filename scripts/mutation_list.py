@@ -1,4 +1,4 @@
-"""The faults that scripts/mutations.py plants. Each is one that somebody could write, or that once passed unseen."""
+"""The faults that scripts/mutations.py plants. Each is a plausible mistake, or one that once went unnoticed."""
 
 from dataclasses import dataclass, field
 

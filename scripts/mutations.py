@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Mutation testing of the CUDA backend: plants faults in kernels and launch code, one at a time, and requires that the
-suite on the simulated device finds each (docs/simulator.md).
+suite on the simulated device detects each (docs/simulator.md).
 
     python3 scripts/mutations.py                 # all of scripts/mutation_list.py
-    python3 scripts/mutations.py cumsum gather   # those whose names hold one of the words
+    python3 scripts/mutations.py cumsum gather   # those whose names contain one of the words
     python3 scripts/mutations.py --list
 
-It works on a copy of the checkout in target/mutations, so the checkout itself stays as it is. A fault is a piece of source
-and what takes its place. A piece that does not occur exactly once is an error: the list has to follow the source. The suites
-first run without a fault and must pass. Each fault must compile, and then make its suite fail: by wrong values, by a finding
-of the simulator, or by not ending.
+It works on a copy of the checkout in target/mutations, so the checkout itself is unchanged. A fault is a piece of source and
+its replacement. A piece that does not occur exactly once is an error: the list has to be kept in step with the source. The
+suites first run without a fault and must pass. Each fault must compile, and then make its suite fail: by wrong values, by a
+finding of the simulator, or by not terminating.
 
 It needs what `cargo sim` needs (a C++ compiler, and nvcc: NVCC names it if it is not on the PATH).
 """

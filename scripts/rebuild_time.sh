@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What a changed line in a user's program costs: CPU seconds of `cargo build --release`, the median of five builds. The program
-# is examples/quickstart.rs in a package of its own, outside the workspace.
+# Measures the rebuild time after changing a line of a user's program: CPU seconds of `cargo build --release`, the median of
+# five builds. The program is examples/quickstart.rs in a separate package, outside the workspace.
 #
 #   scripts/rebuild_time.sh [example] [limit]
 #
-# Another example is measured in the same way, with the dependencies that the examples have. With a limit, it fails above it.
+# Another example is measured in the same way, with the dependencies of the examples. With a limit, a longer time is a failure.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 example=${1:-quickstart}

@@ -2,17 +2,19 @@
 """Times training steps and inference of the MLP, LeNet, VGG16 and ResNet-18 in Kiln, PyTorch (eager and compiled),
 candle and burn.
 
-They take turns of a fraction of a second (Kiln, PyTorch, ..., Kiln, ...), each in a process that lives throughout a
-workload, so that whatever else the machine does hits all. Times are medians over the turns; `Kiln's speed` is the median of
-each turn's own ratio: above 1, Kiln is faster. Memory is the most that the process occupied, its libraries included; with
-`--cuda` the most of the GPU's that its tensors took after the first step, or what it holds there if it does not say.
+They take turns of a fraction of a second (Kiln, PyTorch, ..., Kiln, ...), each in a process that stays alive throughout a
+workload, so that other load on the machine affects all of them. Times are medians over the turns; `Kiln's speed` is the
+median of the ratios of the turns: above 1, Kiln is faster. Memory is the most that the process occupied, including its
+libraries; with `--cuda` the most GPU memory that its tensors occupied after the first step, or what the process holds there
+if it does not report that.
 
-With `--cuda` all is measured in f32 with TensorFloat-32 off and on, and in bf16 with channels-last images, and what has
-convolutions with cuDNN's benchmark off and on: both sides have the same settings, and time by CUDA events. `--precision`
-and `--benchmark` choose. candle and burn have only f32. `bf16` is a network in bf16 whose optimizer keeps f32 copies of the
-parameters, on both sides; beside it, as `bf16-autocast`, PyTorch runs a network in f32 under `torch.autocast`.
-PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. What is not there
-is left out, and a turn that takes longer than `--limit` is reported as such.
+With `--cuda` everything is measured in f32 with TensorFloat-32 off and on, and in bf16 with channels-last images, and
+workloads with convolutions with cuDNN's benchmark off and on. Both sides have the same settings, and are timed with CUDA
+events. `--precision` and `--benchmark` select some. candle and burn run only in f32. `bf16` is a network in bf16 whose
+optimizer keeps f32 copies of the parameters, on both sides; as `bf16-autocast`, PyTorch also runs a network in f32 under
+`torch.autocast`.
+PyTorch needs `pip install torch`; candle and burn are built by cargo, which takes minutes the first time. Frameworks that
+are missing are omitted, and a turn that takes longer than `--limit` is reported as such.
 
     python3 benches/peers/compare.py                                    # everything, half an hour at least
     python3 benches/peers/compare.py --peers pytorch mlp-train lenet-train

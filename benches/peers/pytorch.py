@@ -1,11 +1,11 @@
-"""The workloads in PyTorch; `compare.py` asks for them, by lines as `benches/turns/mod.rs` answers them.
+"""The workloads in PyTorch; started by `compare.py`, which sends the same lines as to `benches/turns/mod.rs`.
 
     pytorch.py cpu|cuda [--compile]
 
-The settings are those of `benches/settings/mod.rs`, from the same variables, and are printed with PyTorch's own on standard
-error: KILN_BENCH_PRECISION is `f32`, `tf32`, `bf16` (`model.to(torch.bfloat16)`, and an optimizer of f32 copies of the
-parameters, as Kiln's `MixedPrecision`) or `bf16-autocast` (parameters in f32, and `torch.autocast`), KILN_BENCH_BENCHMARK `off`
-or `on`.
+The settings are those of `benches/settings/mod.rs`, from the same variables, and are printed to standard error with
+PyTorch's own: KILN_BENCH_PRECISION is `f32`, `tf32`, `bf16` (`model.to(torch.bfloat16)`, and an optimizer with f32 copies of
+the parameters, as Kiln's `MixedPrecision`) or `bf16-autocast` (parameters in f32, and `torch.autocast`),
+KILN_BENCH_BENCHMARK `off` or `on`.
 """
 
 import os

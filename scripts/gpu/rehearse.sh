@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a bundle of scripts/gpu-bundle.sh on the simulated device as it will be run on a GPU's machine: in a folder of its
-# own, with the rights of another user if this one may give them, and with no program on the path but coreutils and Python.
+# Runs a bundle of scripts/gpu-bundle.sh on the simulated device as it will be run on a machine with a GPU: in a separate
+# folder, as another user if this user may switch to one, and with only coreutils and Python on the path.
 #
 #   scripts/gpu/rehearse.sh ARCHIVE KILN-SIM [minutes]     KILN-SIM: the simulator's program, with its library in deps/
 set -euo pipefail

@@ -1,15 +1,15 @@
 #!/bin/bash
-# Shows in one command what of Kiln works on this machine's GPU, and how fast: runs the sections of sections.sh, the most
-# telling first, and writes one report as Markdown and as JSON.
+# Tests and measures Kiln on this machine's GPU in one command: runs the sections of sections.sh, the most informative first,
+# and writes one report as Markdown and as JSON.
 #
-#   ./run.sh [minutes] [folder]      minutes: all that may be taken, 60 if it is not given (a number of seconds as 90s);
-#                                    folder: where kiln-gpu-report.md and .json go, the current one if it is not given
-#   ./run.sh --section NAME          one section, on the terminal
+#   ./run.sh [minutes] [folder]      minutes: the time limit, by default 60 (90s stands for 90 seconds);
+#                                    folder: where kiln-gpu-report.md and .json go, by default the current one
+#   ./run.sh --section NAME          one section, in the terminal
 #   ./run.sh --list
 #
-# Needs bash, coreutils, an NVIDIA driver, and NVIDIA's libraries from a toolkit or from Python's packages (PyTorch brings
-# them). Both files are whole after each section, so a run that is cut off still tells what it has found. Ends with 0 if no
-# section failed.
+# Needs bash, coreutils, an NVIDIA driver, and NVIDIA's libraries from a toolkit or from Python packages (PyTorch installs
+# them). Both files are complete after each section, so a run that is cut off still reports what it has found. The exit
+# status is 0 if no section failed.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 2

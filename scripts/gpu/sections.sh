@@ -1,4 +1,4 @@
-# The sections of run.sh, the most telling first, and the programs that they run.
+# The sections of run.sh, the most informative first, and the programs that they run.
 # shellcheck shell=bash
 
 # Package, kind of target and name of what gpu-bundle.sh builds.

@@ -1,7 +1,7 @@
-"""Writes averages.safetensors: weights that are averaged while they change, and statistics that are computed anew.
+"""Writes averages.safetensors: weights that are averaged while they change, and statistics recomputed for the average.
 
 `model/K/NAME` is the state dict of a small network before the K-th update (from 1), `CASE/K/NAME` that of the average after
-it; `batches/I` are inputs, from which `update_bn/NAME` has the statistics of the last average of weights.
+it; `batches/I` are inputs, from which `update_bn` computes the statistics `update_bn/NAME` of the last average of weights.
 """
 
 import torch

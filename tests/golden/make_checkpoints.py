@@ -1,6 +1,6 @@
-"""Writes pth/checkpoints/: files of torch.save as they are found in the wild (old protocols, Python 2, foreign objects
+"""Writes pth/checkpoints/: files of torch.save as found in practice (old protocols, Python 2, objects of other classes
 beside the tensors, whole models, TorchScript, torch.export), and expected.safetensors with the tensors in them; and
-optim/: PyTorch's optimizers stopped in the middle, with the parameters of the run that went on."""
+optim/: states of PyTorch's optimizers in the middle of a run, with the parameters of the continued run."""
 
 import argparse
 import collections

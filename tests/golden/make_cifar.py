@@ -1,5 +1,5 @@
-"""Writes cifar/: batches of CIFAR's layouts, in both formats, with made-up images. Pixel i of channel c of image k is
-7k + 50c + i modulo 251; the files are packed by nothing, so there are few images.
+"""Writes cifar/: batches of CIFAR's layouts, in both formats, with synthetic images. Pixel i of channel c of image k is
+7k + 50c + i modulo 251. The files are not compressed, so there are few images.
 """
 
 import pathlib

@@ -1,6 +1,6 @@
-"""Writes decoders/: a small image in every format and kind that is read, and what Pillow's convert makes of it.
+"""Writes decoders/: a small image in every format and kind that Kiln reads, and the result of Pillow's convert.
 
-Formats that Pillow reads but does not write are put together here, byte by byte.
+Formats that Pillow reads but does not write are constructed here, byte by byte.
 """
 
 import io

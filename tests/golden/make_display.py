@@ -1,8 +1,8 @@
 """Writes display.json: repr() of tensors (`tensors`) and of modules (`modules`).
 
 A tensor is `data` (flat, row-major; "nan", "inf" and "-inf" are strings) or `arange` (0, 1, 2, ...
-times `scale`, plus `shift`), of `shape` and `dtype`. With `grad_fn`, that is what the tensor's
-repr ends in and the tensor is not a leaf.
+times `scale`, plus `shift`), of `shape` and `dtype`. With `grad_fn`, the tensor is not a leaf,
+and its repr ends with that name.
 """
 
 import torch

@@ -1,7 +1,7 @@
-"""Writes init.json: what the initializers draw from.
+"""Writes init.json: the distributions that the initializers draw from.
 
-`bound` is that of a uniform distribution on [-bound, bound], `std` that of a normal one with mean
-zero. Each was checked here against a large sample of PyTorch's own.
+A uniform distribution is on [-bound, bound]; a normal one has mean zero and standard deviation
+`std`. Each is checked here against a large sample drawn by PyTorch.
 """
 
 import math

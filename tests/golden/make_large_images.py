@@ -1,5 +1,5 @@
-"""Writes large_images/: images whose decoding takes megabytes, in files of a few kilobytes, for tests of what happens where
-memory runs out. They are flat squares, which every format packs well."""
+"""Writes large_images/: images whose decoding takes megabytes, in files of a few kilobytes, for tests of running out of
+memory. They are squares of one color, which every format compresses well."""
 
 import pathlib
 import zlib

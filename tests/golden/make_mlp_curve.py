@@ -7,12 +7,12 @@ layer's weight, its bias, second layer's weight, ...) is, with fan_in that of it
     value = (h / 2**32 - 0.5) * 2 / sqrt(fan_in)      in f64, then rounded to f32
 
 Batch s holds the images s*64 .. s*64+64 of the subset, modulo 6000, with pixels divided by 255
-in f32. A loss is that of the batch before the step. `losses_f64` is the same run with parameters
+in f32. Each loss is that of the batch before the step. `losses_f64` is the same run with parameters
 and pixels widened to f64 at the start.
 
-Rounding differs between implementations, and now and then it puts a ReLU's input on the other side
-of zero: from there on two faithful f32 runs differ by far more than by rounding. `spread` tells how
-far: the largest relative difference from `losses`, step by step, of runs that add in another order
+Rounding differs between implementations, and occasionally puts a ReLU's input on the other side
+of zero: from there on two correct f32 runs differ by far more than by rounding. `spread` is how much:
+the largest relative difference from `losses`, step by step, of runs that add in a different order
 (two threads; the rows of each batch shuffled) or in f64. `spread_f64` is the same for f64 runs.
 """
 

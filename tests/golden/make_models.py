@@ -1,5 +1,5 @@
-"""Writes models.json: torchvision's networks by name, as they print, their names and shapes, the logits of some of them in full
-size, and one training step of short ones: loss, logits, and what can be said of each gradient shortly."""
+"""Writes models.json: torchvision's networks: how they print, names and shapes of their tensors, the logits of some of them at
+full size, and one training step of small ones: loss, logits, and a summary of each gradient."""
 
 import json
 import os

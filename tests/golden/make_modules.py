@@ -1,12 +1,12 @@
 """Writes modules.safetensors: samples of PyTorch's own tests of its modules (module_db) for the modules that Kiln has.
 
-    make_modules.py            the samples that are checked in: of every module each form of its arguments, in f64
+    make_modules.py            the samples in the repository: each form of arguments of every module, in f64
     make_modules.py DIRECTORY  all samples of all modules in `float32.safetensors` and `float64.safetensors`, for the test
                                `module_samples` of kiln-nn
 
 A case has the module's name, the arguments of its constructor, its state dict (`state.<name>`), the inputs of `forward`
-(`in0` …; `in0.1` is the second of a tuple), its named arguments (`arg.<name>`), the outputs, and for cotangents drawn from a
-fixed stream the gradients of the inputs (`grad.in0`) and parameters (`grad.<name>`).
+(`in0` …; `in0.1` is the second of a tuple), its named arguments (`arg.<name>`), the outputs, and, for
+cotangents from a fixed random stream, the gradients of the inputs (`grad.in0`) and parameters (`grad.<name>`).
 """
 
 import collections

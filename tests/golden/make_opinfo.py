@@ -1,6 +1,6 @@
 """Writes opinfo.safetensors: samples of PyTorch's own operator tests (OpInfo) for the operations that Kiln has.
 
-    make_opinfo.py            the samples that are checked in: of every operation each form of its arguments
+    make_opinfo.py            the samples in the repository: each form of arguments of every operation
     make_opinfo.py DIRECTORY  all samples, a file for each dtype, for the test `opinfo_samples` of kiln-tensor:
                               sample_inputs in `<dtype>.safetensors`, reference_inputs (large and extremal values)
                               in `reference_<dtype>.safetensors`

@@ -1,10 +1,10 @@
 """Writes optim_db.safetensors: 20 steps of every optimizer of PyTorch with every input of its own tests (`optim_db`), and the
-hyper-parameters that its tests expect to be refused.
+hyperparameters that its tests expect to be refused.
 
 `gradients/stepK/gradI` are the gradients of all cases, `gradients/paramI` the parameters before the first step: a matrix,
 a vector and a scalar-like tensor of one element; only the matrix for Muon. A case has `stepK/paramI` at some K, and the
-optimizer's state after the tenth step as `state/I/NAME`. LBFGS evaluates its loss anew, so its cases
-minimize a function that the test has, too (`rosenbrock`), in six steps. All in f64.
+optimizer's state after the tenth step as `state/I/NAME`. LBFGS reevaluates its loss, so its cases
+minimize a function that the test also implements (`rosenbrock`), in six steps. All in f64.
 """
 
 import warnings

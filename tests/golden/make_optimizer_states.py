@@ -1,5 +1,5 @@
-"""Writes pth/optimizers/: the optimizers that make_checkpoints.py leaves out, stopped after three steps, and in
-more_expected.safetensors the parameters of the runs that made three more."""
+"""Writes pth/optimizers/: the states after three steps of the optimizers that make_checkpoints.py does not cover, and in
+more_expected.safetensors the parameters after three more steps."""
 
 import os
 

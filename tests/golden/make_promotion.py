@@ -1,5 +1,5 @@
-"""Which dtype comes of two operands: torch.promote_types and torch.result_type of every pair of dtypes, of tensors with and
-without dimensions and of numbers. Writes promotion.json."""
+"""Writes promotion.json: the dtype of the result of two operands, by torch.promote_types and torch.result_type, for every pair
+of dtypes, of tensors with and without dimensions and of numbers."""
 
 import json
 import os

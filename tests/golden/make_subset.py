@@ -1,4 +1,4 @@
-"""Cuts the Fashion-MNIST subset that the repository ships: the first 600 training images and the
+"""Extracts the Fashion-MNIST subset in the repository: the first 600 training images and the
 first 100 test images of each class, in the original order.
 
 Usage: python3 make_subset.py DIRECTORY-OF-THE-FULL-DATA-SET

@@ -1,6 +1,6 @@
-"""Writes transforms/: a photograph, and what torchvision's transforms make of it.
+"""Writes transforms/: a photograph, and the results of torchvision's transforms.
 
-The photograph is a part of NASA's portrait of Eileen Collins (public domain), which scikit-image brings along.
+The photograph is a part of NASA's portrait of Eileen Collins (public domain), which scikit-image includes.
 """
 
 import json

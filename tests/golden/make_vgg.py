@@ -1,6 +1,6 @@
-"""Writes vgg.json: VGG16 of an eighth of the width, one step: loss, logits, and what can be said of each gradient shortly;
-the logits of VGG16 itself; and the printed networks of torchvision. And pth/vgg16_narrow.pth and .safetensors: the parameters
-of a VGG16 of a 64th of the width, an image and its logits. Besides, the names of ImageNet's classes, an asset of `crates/models`."""
+"""Writes vgg.json: one training step of a VGG16 of an eighth of the width: loss, logits, and a summary of each gradient;
+the logits of VGG16 itself; and the printed networks of torchvision. Also pth/vgg16_narrow.pth and .safetensors: the parameters
+of a VGG16 of a 64th of the width, an image and its logits. Also the names of ImageNet's classes, an asset of `crates/models`."""
 
 import json
 import os

@@ -1,6 +1,5 @@
-"""Writes to the folder that is named what `tests/vgg16_logits.rs` reads when it is asked to: torchvision's VGG16 with random
-weights, in both formats of `torch.save` and as safetensors (1.7 GB, so nothing of it is checked in), two images and their
-logits."""
+"""Writes the files for the ignored test of `tests/vgg16_logits.rs` to a given folder: torchvision's VGG16 with random weights,
+in both formats of `torch.save` and as safetensors (1.7 GB, so not in the repository), two images and their logits."""
 
 import os
 import sys

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the cubins of this folder: make.sh NVCC PTXAS_13 PTXAS_12 (the assemblers of CUDA 13 and 12 write different headers).
+# Compiles the cubins of this folder: make.sh NVCC PTXAS_13 PTXAS_12 (the assemblers of CUDA 13 and 12 write different headers).
 set -euo pipefail
 cd "$(dirname "$0")"
 "$1" -ptx -O3 -std=c++17 -arch=compute_80 -o kernels.ptx kernels.cu
