@@ -1,15 +1,15 @@
-//! Builds the execution plans of a model's convolutions ahead of time, for a GPU that need not be there: NVIDIA's cuDNN plans
-//! for a device that is described to it. A machine with such a GPU, the same cuDNN and the same Kiln then starts without asking
-//! its heuristics, and without a compiler.
+//! Builds the execution plans of a model's convolutions ahead of time, for a GPU that need not be present: NVIDIA's
+//! cuDNN plans for a device from its description. A machine with such a GPU, the same cuDNN and the same Kiln then
+//! starts without calling its heuristics, and without a compiler.
 //!
 //! ```text
 //! pip install nvidia-cudnn-cu13 nvidia-cublas nvidia-cuda-nvrtc
 //! cargo run --release --features plans --example compile_plans -- vgg16 --device h100 --batch 256
 //! ```
 //!
-//! Which convolutions there are, the model's own run tells: one training step, or one inference, of an image on the CPU. The
-//! files are where Kiln looks for them (`KILN_PLAN_CACHE`, or `kiln/plans` in the user's cache directory), or in `--output`, and
-//! may be copied to another machine.
+//! The model itself determines the convolutions, by one training step, or one inference, with an image on the CPU. The
+//! files are written where Kiln looks for them (`KILN_PLAN_CACHE`, or `kiln/plans` in the user's cache directory), or
+//! to `--output`, and may be copied to another machine.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, process::ExitCode};
 
@@ -24,7 +24,7 @@ use kiln::{
     set_convolution_benchmark, set_float32_matmul_precision, use_deterministic_algorithms,
 };
 
-/// Builds the execution plans of a model's convolutions for GPUs that need not be there
+/// Builds the execution plans of a model's convolutions for GPUs that need not be present
 #[derive(Parser)]
 #[command(arg_required_else_help = true)]
 struct Args {
@@ -33,28 +33,29 @@ struct Args {
     /// a100, rtx3090, rtx4090, h100, b200, rtx5090, or a file with cuDNN's JSON description of another
     #[arg(long, required = true, value_delimiter = ',')]
     device: Vec<String>,
-    /// Images of a batch
+    /// Images per batch
     #[arg(long, required = true, value_delimiter = ',')]
     batch: Vec<usize>,
-    /// What images and weights of convolutions are
+    /// Dtype of the images and weights of convolutions
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     dtype: Vec<Precision>,
-    /// Where channels are: `nchw`, or `nhwc` for images in channels-last memory
+    /// Memory layout: `nchw`, or `nhwc` for channels-last images
     #[arg(long, value_delimiter = ',', default_value = "nchw")]
     layout: Vec<MemoryFormat>,
-    /// Height and width of the images; 32 for LeNet and 224 for the others if it is not given
+    /// Height and width of the images; by default 32 for LeNet and 224 for the others
     #[arg(long)]
     image_size: Option<usize>,
-    /// Only what evaluation needs
+    /// Only the plans that evaluation needs
     #[arg(long)]
     inference: bool,
-    /// As `use_deterministic_algorithms` has it
+    /// For programs that call `use_deterministic_algorithms`
     #[arg(long)]
     deterministic: bool,
-    /// As `set_convolution_benchmark` has it, without a search: the heuristic's first choice stands for its result
+    /// For programs that call `set_convolution_benchmark`; instead of the result of a search, it uses the heuristic's
+    /// first choice
     #[arg(long)]
     benchmark: bool,
-    /// The folder of the plans, in place of Kiln's
+    /// The folder for the plans, instead of Kiln's
     #[arg(long)]
     output: Option<PathBuf>,
 }
@@ -73,7 +74,7 @@ enum Model {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Precision {
     F32,
-    /// `f32` whose factors may be rounded to TensorFloat-32
+    /// `f32`; factors may be rounded to TensorFloat-32
     Tf32,
     F16,
     Bf16,
@@ -97,7 +98,8 @@ impl Model {
         })
     }
 
-    /// The convolutions of a step with one image, or with two where that is so small that batch norm may see one pixel.
+    /// The convolutions of a step with one image, or with two if the images are so small that batch norm may see only
+    /// one pixel.
     fn calls(self, layout: MemoryFormat, size: Option<usize>, inference: bool) -> kiln::Result<Vec<Conv2dCall>> {
         let (channels, size) = if self == Model::Lenet { (1, size.unwrap_or(32)) } else { (3, size.unwrap_or(224)) };
         let (model, batch) = (self.build()?, if size < 64 { 2 } else { 1 });
@@ -129,7 +131,7 @@ fn description(device: &str) -> Result<String> {
 
 fn run(args: &Args) -> Result<()> {
     if args.batch.contains(&0) {
-        bail!("a batch has at least one image");
+        bail!("a batch must have at least one image");
     }
     let descriptions: Vec<String> = args.device.iter().map(|device| description(device)).collect::<Result<_>>()?;
     stub::load().map_err(|reason| anyhow!(reason))?;
@@ -171,7 +173,7 @@ fn run(args: &Args) -> Result<()> {
                     device.version(),
                     cache.folder().display()
                 );
-                // What there is no plan for Kiln computes in another way.
+                // Without a plan, Kiln computes the convolution in another way.
                 without.iter().for_each(|reason| println!("    none: {reason}"));
             }
         }

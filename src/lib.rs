@@ -34,7 +34,7 @@
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
 //! | `ndarray` | no | tensors from arrays of `ndarray` 0.17 (re-exported as `kiln::ndarray`) and views of them, without copying |
 //! | `onnx` | no | export to ONNX ([`io::onnx`]) |
-//! | `plans` | no | the example `compile_plans`: plans of convolutions for GPUs that need not be there; a part of `cuda` |
+//! | `plans` | no | the example `compile_plans`: convolution plans for GPUs that need not be present; a part of `cuda` |
 //! | `pth` | no | files of PyTorch's `torch.save` ([`io::load`], [`io::PthFile`]) |
 //! | `tensorboard` | no | event files for TensorBoard ([`vis::SummaryWriter`]) |
 //! | `full` | no | all of these but `cuda` and `plans` |

@@ -112,7 +112,7 @@ impl Context {
 }
 
 impl DeviceInfo {
-    /// What plans of convolutions depend on.
+    /// The properties that plans of convolutions depend on.
     pub(crate) fn kind(&self) -> DeviceKind {
         let DeviceInfo { name, compute_capability, multiprocessors, .. } = self;
         DeviceKind { name: name.clone(), compute_capability: *compute_capability, multiprocessors: *multiprocessors }

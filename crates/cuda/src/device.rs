@@ -206,7 +206,7 @@ impl Device {
         Ok(self.convolutions.get_or_init(|| made))
     }
 
-    /// What became of plans that are kept between processes, if this one convolves and they are.
+    /// The state of the cache of convolution plans, if this process convolves and the cache is on.
     pub(crate) fn kept_plans(&self) -> Option<String> {
         self.convolutions.get()?.cache.as_ref().map(PlanCache::describe)
     }

@@ -1,7 +1,9 @@
-//! Plans of convolutions that are kept between processes: found again, replaced where they are of no use, never in the way.
+//! The cache of convolution plans: plans are found by later processes, replaced if they cannot be used, and never cause
+//! an error.
 //!
-//! On the simulated device (`cargo sim test -p kiln-cuda --features kernels --test plan_cache`), each step in a process of its
-//! own; elsewhere the tests pass without doing anything. What a process says of its cache is read from the report.
+//! Runs on the simulated device (`cargo sim test -p kiln-cuda --features kernels --test plan_cache`), each step in a
+//! separate process; elsewhere the tests pass without doing anything. The state of a process's cache is read from its
+//! report.
 #![cfg(all(feature = "kernels", target_os = "linux"))]
 
 mod child;
@@ -17,7 +19,8 @@ use child::child;
 use kiln_backend::*;
 use kiln_cuda::convolution_plans::{DEVICES, DescribedDevice, stub};
 
-/// `relu(conv(x, w) + bias)` of ones and both gradients: with 2 channels in and 4 out, 3×3, of 5×5 pixels. Three problems.
+/// `relu(conv(x, w) + bias)` of ones and both gradients: with 2 input and 4 output channels, 3×3 kernels, 5×5 pixels.
+/// Three problems.
 fn convolutions(on: &dyn Backend) -> [Vec<f32>; 3] {
     let dense = |dims: &[usize]| Layout::contiguous(Shape::new(dims).unwrap());
     let ones = |n: usize| on.adopt(HostVec::F32(vec![1.0; n])).unwrap();
@@ -55,8 +58,8 @@ fn child_convolves() {
     }
 }
 
-/// Lets a process convolve with its plans in this folder and these faults, and looks for these parts, between bars, in its
-/// report.
+/// Runs a process that convolves, with its plans in this folder and these faults, and checks that its report has these
+/// parts, which are separated by bars.
 fn convolve(folder: &Path, settings: &[(&str, &str)], expect: &str) {
     let folder = folder.to_str().unwrap();
     let all: Vec<_> = [("KILN_PLAN_CACHE", folder), ("EXPECT", expect)].iter().chain(settings).copied().collect();
@@ -67,7 +70,7 @@ fn is_simulated() -> bool {
     env::var_os("KILN_SIM_RUNNER").is_some()
 }
 
-/// The files of plans.
+/// The files of the cached plans.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let mut files: Vec<_> = entries(folder).iter().flat_map(|of| entries(of)).flat_map(|of| entries(&of)).collect();
@@ -75,7 +78,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Nothing is asked of the library's heuristics.
+/// The library's heuristics must not be called.
 const NO_HEURISTIC: (&str, &str) = ("KILN_SIM_NO_CONVOLUTIONS", "heuristic=3009");
 
 #[test]
@@ -84,9 +87,9 @@ fn plans_are_found_by_the_next_process() {
         let folder = tempfile::tempdir().unwrap();
         let benchmark = ("BENCHMARK", benchmark);
         convolve(folder.path(), &[benchmark], "plans of convolutions: 0 read, 3 written\n|kept in ");
-        // With what a search has found, too: nothing is timed again.
+        // The result of a search is cached, too: nothing is timed again.
         convolve(folder.path(), &[benchmark, NO_HEURISTIC], "plans of convolutions: 3 read, 0 written\n");
-        // Another device has plans of its own.
+        // Another device has its own plans.
         convolve(folder.path(), &[benchmark, ("KILN_SIM_ARCH", "120")], "plans of convolutions: 0 read, 3 written\n");
         assert!(!is_simulated() || files(folder.path()).len() == 6);
     }
@@ -102,7 +105,7 @@ fn damaged_files_are_replaced() {
     let (paths, read) = (files(folder.path()), |path: &PathBuf| fs::read(path).unwrap());
     let whole: Vec<Vec<u8>> = paths.iter().map(read).collect();
     let [a, b, c] = &paths[..] else { panic!("{paths:?}") };
-    // Cut off, a bit turned, empty; those of each other; a folder, one that never ends, one that is too long.
+    // Truncated, with a flipped bit, empty; swapped; a folder, an endless file, one that is too long.
     fs::write(a, &whole[0][..whole[0].len() / 2]).unwrap();
     let mut turned = whole[1].clone();
     turned[200] ^= 4;
@@ -117,23 +120,23 @@ fn damaged_files_are_replaced() {
     fs::File::options().write(true).open(c).unwrap().set_len(1 << 40).unwrap();
     convolve(folder.path(), &[], "0 read, 3 written, 3 not taken (");
     assert_eq!(paths.iter().map(read).collect::<Vec<_>>(), whole);
-    // In the place of a folder nothing can be written.
+    // Nothing can be written in place of a folder.
     fs::remove_file(a).unwrap();
     fs::create_dir(a).unwrap();
-    convolve(folder.path(), &[], "2 read, 0 written, 1 not taken (|it is no file|no more are written");
+    convolve(folder.path(), &[], "2 read, 0 written, 1 not taken (|it is not a regular file|no more are written");
 }
 
 #[test]
 fn plans_that_the_library_refuses_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
     convolve(folder.path(), &[], "0 read, 3 written");
-    // When they are read, whatever it says.
+    // Refused when they are restored, with any status.
     for refused in ["text", "text=2000", "text=1002", "text=5000"] {
         let refused = ("KILN_SIM_NO_CONVOLUTIONS", refused);
         convolve(folder.path(), &[refused], "0 read, 3 written, 3 not taken (|the simulator was asked to refuse it");
     }
     convolve(folder.path(), &[NO_HEURISTIC], "3 read, 0 written\n");
-    // When they are executed: another is found, and kept in their place.
+    // Refused when they are executed: another plan is found and cached in their place.
     let refused = ("KILN_SIM_NO_CONVOLUTIONS", "forward:1,data:8,data:2=5000,filter:2=4000,fused:1");
     convolve(folder.path(), &[refused], "3 read, ");
     let none = ("KILN_SIM_NO_CONVOLUTIONS", "heuristic=3009,forward:1,data:8,data:2=5000,filter:2=4000,fused:1");
@@ -159,8 +162,8 @@ fn processes_share_a_folder() {
     assert!(!is_simulated() || files(folder.path()).len() == 3, "{:?}", files(folder.path()));
 }
 
-/// The same problems, noted while the CPU computes them, planned by the real library for a device that is described as the
-/// simulated one.
+/// The same problems, recorded while the CPU computes them, planned by the real library for a described device that
+/// equals the simulated one.
 #[test]
 #[ignore = "a child"]
 fn child_builds_plans() {
@@ -174,7 +177,7 @@ fn child_builds_plans() {
     let (_, calls) = with_conv2d_calls(|| convolutions(&kiln_cpu::CpuBackend));
     for call in &calls {
         assert_eq!(device.write_plans(call, &cache), (1, vec![]));
-        // They are there.
+        // They exist already.
         assert_eq!(device.write_plans(call, &cache), (0, vec![]));
     }
     assert_eq!(calls.len(), 3);

@@ -30,7 +30,7 @@ const OF_CARGO: [&str; 4] = ["test", "run", "bench", "nextest"];
 /// The variable with a comma-separated list of libraries or functions to leave out.
 const WITHOUT: &str = "KILN_SIM_WITHOUT";
 
-/// Where the framework keeps plans of convolutions.
+/// The variable for the framework's cache of convolution plans.
 const PLAN_CACHE: &str = "KILN_PLAN_CACHE";
 
 pub fn main() -> ExitCode {
@@ -97,7 +97,7 @@ fn run(words: &[OsString], coverage: bool, sanitizer: Option<&OsStr>) -> io::Res
     command.args(&words[1..]);
     command.env("LD_LIBRARY_PATH", env::join_paths(path).map_err(io::Error::other)?);
     command.env("KILN_SIM_REPORT", &reports);
-    // What an earlier run has found would change what this one calls.
+    // Plans cached by an earlier run would change the calls of this one.
     if env::var_os(PLAN_CACHE).is_none() {
         command.env(PLAN_CACHE, "0");
     }

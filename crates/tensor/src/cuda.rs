@@ -8,7 +8,7 @@ pub fn report() -> String {
     crate::device::cuda_report()
 }
 
-/// Plans of convolutions for devices that need not be there: for `examples/compile_plans.rs`.
+/// Convolution plans for devices that need not be present: for `examples/compile_plans.rs`.
 #[cfg(feature = "plans")]
 #[doc(hidden)]
 pub mod plans {

@@ -1,10 +1,10 @@
-//! Which convolutions a program computes, noted while it runs: what plans are built for ahead of time.
+//! Records the convolutions that a program computes, so that plans can be built for them ahead of time.
 
 use std::cell::RefCell;
 
 use crate::{Conv2d, DType, Layout, Result, Shape};
 
-/// Which of the three computations.
+/// The three computations of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Conv2dDirection {
     /// The convolution itself.
@@ -15,23 +15,23 @@ pub enum Conv2dDirection {
     GradWeight,
 }
 
-/// A convolution that a backend was asked for.
+/// A convolution that a backend was called for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2dCall {
-    /// What is computed.
+    /// The computation.
     pub direction: Conv2dDirection,
-    /// How the kernel moves.
+    /// Stride, padding, dilation and groups.
     pub rule: Conv2d,
-    /// Of all operands.
+    /// The dtype of all operands.
     pub dtype: DType,
-    /// Where the image that goes into the layer lies, its weight, and the image that comes out.
+    /// The layouts of the layer's input, its weight, and its output.
     pub operands: [Layout; 3],
-    /// It is followed by a bias and ReLU.
+    /// Whether it is followed by a bias and ReLU.
     pub bias_relu: bool,
 }
 
 impl Conv2dCall {
-    /// The same convolution of a batch of another size, and of another dtype.
+    /// The same convolution with another batch size and another dtype.
     ///
     /// # Errors
     /// If the number of elements overflows.
@@ -52,10 +52,10 @@ thread_local! {
     static CALLS: RefCell<Option<Vec<Conv2dCall>>> = const { RefCell::new(None) };
 }
 
-/// Runs `body`, and hands back the convolutions that this thread has asked backends for meanwhile, each once. An outer
-/// call does not see those of an inner one.
+/// Runs `body`, and returns the convolutions that this thread called backends for meanwhile, each once. An outer call
+/// does not see those of an inner one.
 pub fn with_conv2d_calls<R>(body: impl FnOnce() -> R) -> (R, Vec<Conv2dCall>) {
-    /// Puts back what there was when it is dropped, which is also where `body` panics.
+    /// Restores the previous list when dropped, including when `body` panics.
     struct Restore(Option<Vec<Conv2dCall>>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -67,7 +67,7 @@ pub fn with_conv2d_calls<R>(body: impl FnOnce() -> R) -> (R, Vec<Conv2dCall>) {
     (result, CALLS.take().unwrap_or_default())
 }
 
-/// Notes a call that was checked, if anybody wants to know.
+/// Records a call after its check, if a recording is active.
 pub(super) fn note(direction: Conv2dDirection, rule: Conv2d, dtype: DType, operands: [&Layout; 3], bias_relu: bool) {
     CALLS.with_borrow_mut(|calls| {
         let Some(calls) = calls else { return };

@@ -241,12 +241,12 @@ impl Descriptor {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
-    /// How many descriptors an attribute has, at most.
+    /// The maximal number of descriptors in an attribute.
     pub(crate) fn count(&self, name: u32) -> Result<usize, Failed> {
         self.length(name, DESCRIPTOR)
     }
 
-    /// An attribute that is text.
+    /// A text attribute.
     pub(crate) fn text(&self, name: u32) -> Result<Vec<u8>, Failed> {
         let mut text = vec![0; self.length(name, u8::TYPE)?];
         let length = self.get(name, &mut text)?.len();

@@ -45,8 +45,8 @@ struct Entry {
     reason: Option<Failed>,
     /// Whether the lack of a plan has been noted in the report.
     noted: bool,
-    /// Whether candidates were dropped after a plan had worked: they take memory, and can be requested again. So can those
-    /// that a plan from the cache stands for.
+    /// Whether candidates were dropped after a plan had worked: they take memory, and can be requested again. Also set if the first plan
+    /// is from the cache and no candidates were requested.
     is_trimmed: bool,
     /// The first plan is in the cache.
     is_kept: bool,
@@ -159,7 +159,7 @@ impl Dnn {
         if let Ok(Some(used)) = queued {
             entry.is_trimmed |= !entry.rest.is_empty();
             entry.rest = VecDeque::new();
-            // One that had to do for want of memory is not for the next process.
+            // A plan chosen only because memory was short is not cached.
             if !entry.is_kept && used == 0 {
                 entry.is_kept = true;
                 self.keep(problem, &entry.plans[0]);
@@ -204,7 +204,7 @@ impl Dnn {
         Error::unsupported(operation_name(problem.direction), format!("cuda:{}", self.memory.device_index()), reason)
     }
 
-    /// The plan of an earlier process, or one that was built ahead of time.
+    /// The cached plan, of an earlier process or built ahead of time.
     fn kept(&self, problem: &Problem) -> Option<Plan> {
         let cache = self.cache.as_ref()?;
         let text = cache.read(problem)?;

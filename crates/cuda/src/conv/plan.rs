@@ -29,7 +29,7 @@ pub(crate) struct Engine {
     pub(crate) behavior: Vec<BehaviorNote>,
 }
 
-/// That the library hands out nothing where something must be.
+/// The library returned nothing where there must be a result.
 const NO_ENGINE: Failed = Failed { call: "cudnnBackendGetAttribute", code: 4000, said: String::new() };
 
 /// More notes than any engine has.
@@ -182,7 +182,7 @@ impl Plan {
         Ok(Plan { desc, engine, workspace })
     }
 
-    /// The plan of this text, which may have come from anywhere.
+    /// Restores a plan from its text, which is not trusted.
     ///
     /// # Errors
     /// If the library does not accept it, e.g. because it is of another version or device, or `problem` may not use its engine.
@@ -199,7 +199,7 @@ impl Plan {
         if plan.engine.fits(problem) { Ok(plan) } else { Err(format!("{} rounds or adds otherwise", plan.engine)) }
     }
 
-    /// The library's text of it, from which it can be made again.
+    /// The library's text of it, from which it can be restored.
     pub(crate) fn text(&self) -> Result<Vec<u8>, Failed> {
         self.desc.text(attribute::PLAN_JSON)
     }

@@ -114,7 +114,7 @@ pub(crate) struct Addresses {
 }
 
 impl Problem {
-    /// With the settings of the process, and operands `[x, w, y]` of these extents as they are allocated.
+    /// A problem with the settings of the process, and operands `[x, w, y]` with the layouts of allocations.
     #[must_use]
     pub fn new(
         direction: Direction,
@@ -145,8 +145,8 @@ impl Problem {
         MAX_ELEMENTS / image(self.x).max(image(self.y))
     }
 
-    /// The calls that it takes on operands at these addresses, each of so many images as engines can count; `None` if an
-    /// image alone is too large.
+    /// The calls that it needs for operands at these addresses, each with at most as many images as engines can index;
+    /// `None` if a single image is too large.
     pub(crate) fn calls(self, at: Addresses) -> Option<impl Iterator<Item = (Problem, Addresses)>> {
         let (images, at_once) = (self.x[0], self.images_a_call());
         let image = |dims: [usize; 4]| (dims[1..].iter().product::<usize>() * self.dtype.size()) as u64;

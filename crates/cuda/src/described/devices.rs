@@ -1,26 +1,27 @@
 //! Device descriptions in cuDNN's format (`CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION`).
 
-/// One device, by a short name. What depends on the compute capability only is from the table "Technical Specifications per Compute
-/// Capability" of the CUDA C++ Programming Guide; the rest is from NVIDIA's data sheet or white paper of the device.
+/// A device, by a short name. Values that depend only on the compute capability are from the table "Technical
+/// Specifications per Compute Capability" of the CUDA C++ Programming Guide; the others are from NVIDIA's data sheet or
+/// white paper of the device.
 #[allow(missing_debug_implementations, missing_docs, reason = "a table")]
 pub struct Device {
-    /// As sm_90 and h100.
+    /// A name such as sm_90 or h100.
     pub key: &'static str,
     pub alias: &'static str,
     name: &'static str,
-    /// As 900 for 9.0.
+    /// The compute capability, e.g. 900 for 9.0.
     version: u32,
     multiprocessors: u32,
-    /// The most shared memory that a block may ask for.
+    /// The most shared memory that a block may use, in bytes.
     shared_memory: u32,
     threads: u32,
     blocks: u32,
-    /// Bytes of the level-2 cache.
+    /// The size of the L2 cache in bytes.
     cache: u32,
     memory: u64,
-    /// Bits.
+    /// Width of the memory bus in bits.
     bus: u32,
-    /// kHz of the multiprocessors and of the memory.
+    /// Clock rates of the multiprocessors and of the memory, in kHz.
     clocks: [u32; 2],
 }
 
@@ -119,7 +120,7 @@ pub const DEVICES: [Device; 6] = [
 ];
 
 impl Device {
-    /// The description. What it says of all is what devices of these capabilities have in common.
+    /// The description. Its fixed values are the same for all devices of these capabilities.
     pub fn json(&self) -> String {
         let Device { name, version, multiprocessors, shared_memory, threads, blocks, cache, memory, bus, .. } = self;
         let [clock, memory_clock] = self.clocks;

@@ -1,5 +1,6 @@
-//! Convolution plans for a device that is described and need not exist: cuDNN 9.8 and later makes them without a GPU. Tests ask
-//! NVIDIA's library what it has for each convolution, and plans are built ahead of time (`examples/compile_plans.rs`).
+//! Convolution plans for a device that is given by a description and need not exist: cuDNN 9.8 and later creates them
+//! without a GPU. Tests ask NVIDIA's library which plans it has for each convolution, and `examples/compile_plans.rs`
+//! builds plans ahead of time.
 
 pub mod devices;
 #[cfg_attr(not(target_os = "linux"), path = "no_stub.rs")]
@@ -19,7 +20,7 @@ use crate::{
     plan_cache::{DeviceKind, PlanCache},
 };
 
-/// A device, as cuDNN describes devices.
+/// A device created from cuDNN's description of it.
 #[allow(missing_debug_implementations, reason = "an address")]
 pub struct DescribedDevice {
     library: &'static Cudnn,
@@ -30,19 +31,19 @@ pub struct DescribedDevice {
 /// The plans that the library has for a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
-    /// How many fitting candidates the heuristics propose.
+    /// The number of usable candidates that the heuristics propose.
     pub candidates: usize,
-    /// How many of them are compiled at run time.
+    /// The number of candidates that are compiled at run time.
     pub compiled: usize,
-    /// The first one that can be finalized without compilation: its engine with notes, and its workspace.
+    /// The first one that can be finalized without compilation: its engine with notes, and its workspace in bytes.
     pub first: Option<(String, usize)>,
-    /// How many of those that need no compilation cannot be finalized.
+    /// The number of candidates that need no compilation but cannot be finalized.
     pub refused: usize,
-    /// Why there is nothing, or nothing more, in the library's words.
+    /// Why there is no plan, or not another one, in the library's words.
     pub reason: String,
 }
 
-/// The value of a member of a JSON object that holds no others, which ends with a comma or the object.
+/// The value of a member of a JSON object without nested objects.
 fn member<'a>(json: &'a str, name: &str) -> Result<&'a str, String> {
     let missing = || format!("the description has no {name}");
     let (_, rest) = json.split_once(&format!("\"{name}\"")).ok_or_else(missing)?;
@@ -54,7 +55,7 @@ fn member<'a>(json: &'a str, name: &str) -> Result<&'a str, String> {
 }
 
 impl DescribedDevice {
-    /// A device of this description, a JSON text of its properties.
+    /// Creates a device from its description, a JSON text of its properties.
     ///
     /// # Errors
     /// If there is no cuDNN, or it does not accept the description.
@@ -82,7 +83,8 @@ impl DescribedDevice {
         format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
     }
 
-    /// The cache of a device of this kind, in this folder or where the environment says; `None` if that turns it off.
+    /// The plan cache of a device of this kind, in this folder or in the one that the environment names; `None` if that
+    /// turns it off.
     #[must_use]
     pub fn cache(&self, root: Option<&Path>) -> Option<PlanCache> {
         let version = self.library.version()?;
@@ -104,7 +106,7 @@ impl DescribedDevice {
     /// if `all` is set, else those up to the first success.
     ///
     /// # Errors
-    /// If a call fails for another reason than that something is unsupported.
+    /// If a call fails for a reason other than that something is unsupported.
     pub fn plans(&self, problem: &Problem, all: bool) -> Result<Planned, String> {
         let Candidates { list, reason } = self.candidates(problem)?;
         let mut planned = Planned {
@@ -133,11 +135,11 @@ impl DescribedDevice {
         Ok(planned)
     }
 
-    /// Builds the plan that the device would choose, one that is compiled where there is no other, and hands back its text
-    /// and its engine with notes.
+    /// Builds the plan that the device would choose, compiling one if there is no other, and returns its text and its
+    /// engine with notes.
     ///
     /// # Errors
-    /// If there is none: why, in the library's words.
+    /// If there is none: the reason, in the library's words.
     pub fn build(&self, problem: &Problem) -> Result<(Vec<u8>, String), String> {
         let Candidates { mut list, reason } = self.candidates(problem)?;
         list.sort_by_key(|candidate| candidate.engine.is_compiled_at_run_time());
@@ -152,16 +154,17 @@ impl DescribedDevice {
         Err(why)
     }
 
-    /// The engine, with notes, of a plan of the problem that was written as text.
+    /// The engine, with notes, of a problem's plan, given as text.
     ///
     /// # Errors
-    /// If the library does not accept the text for this device: why.
+    /// If the library does not accept the text for this device: the reason.
     pub fn accept(&self, problem: &Problem, text: &[u8]) -> Result<String, String> {
         Plan::from_text(self.library, self.target(), problem, text).map(|plan| plan.engine.to_string())
     }
 
-    /// Builds the plans of a convolution for the cache, as [`problems`] has its problems: those of the first way that the
-    /// library has plans for. Hands back how many were written, and what there is none for, with the reason.
+    /// Builds the plans of a convolution for the cache. [`problems`] lists the ways to compute it; the first way for
+    /// which the library has plans is used. Returns how many plans were written, and the problems without a plan, with
+    /// the reason.
     pub fn write_plans(&self, call: &Conv2dCall, cache: &PlanCache) -> (usize, Vec<String>) {
         let (mut written, mut missing) = (0, Vec::new());
         for way in problems(call) {
@@ -189,8 +192,8 @@ impl DescribedDevice {
     }
 }
 
-/// The problems of a convolution whose operands are allocated whole, as the backend poses them to cuDNN: a list for each way,
-/// in the order in which they are tried.
+/// The problems of a convolution on whole allocations, as the backend passes them to cuDNN: one list for each way to
+/// compute it, in the order in which they are tried.
 #[must_use]
 pub fn problems(call: &Conv2dCall) -> Vec<Vec<Problem>> {
     let [x, w, y] = &call.operands;

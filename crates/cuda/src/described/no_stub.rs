@@ -1,4 +1,4 @@
-//! Where there is no stand-in for the driver's library: the systems that cuDNN's own libraries need none to load on.
+//! A placeholder for systems where cuDNN's own libraries load without the driver's library.
 
 /// Does nothing.
 ///

@@ -12,18 +12,18 @@ use std::{
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-/// Functions that hand out an object.
+/// Functions that return an object.
 const MAKERS: &str = "cuLibraryLoadData cuLibraryGetKernel cuKernelGetFunction cuModuleLoadData cuModuleGetFunction";
-/// Functions that just succeed.
+/// Functions that return success.
 const SUCCEED: &str = "cuLibraryUnload cuModuleUnload cuKernelSetAttribute cuFuncSetAttribute cuCtxGetCurrent \
     cuCtxPushCurrent cuCtxPopCurrent";
-/// Functions that fail when they are called.
+/// Functions that return an error.
 const FAIL: &str = "cuKernelGetAttribute cuFuncGetAttribute cuCtxGetLimit cuTensorMapEncodeTiled cuTensorMapEncodeIm2col \
     cuLaunchKernel cuLaunchKernelEx cuLaunchCooperativeKernel cuGetErrorName cuStreamGetCtx cuLinkCreate cuLinkAddData \
     cuLinkComplete cuLinkDestroy cuLibraryLoadFromFile cuOccupancyMaxPotentialClusterSize \
     cuOccupancyMaxActiveBlocksPerMultiprocessor cuDeviceGet cuDeviceGetCount cuDeviceGetAttribute cuInit";
 
-/// Loads a driver for the whole process: the machine's, or else the stand-in, which a C compiler makes.
+/// Loads a driver library for the whole process: the machine's, or else a stub, which is compiled with a C compiler.
 ///
 /// # Errors
 /// If there is neither a driver nor a C compiler.
@@ -33,7 +33,7 @@ pub fn load() -> Result<(), String> {
         unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) }
     };
     if let Ok(driver) = open("libcuda.so.1".into()) {
-        // It stays: cuDNN's libraries refer to it.
+        // It stays loaded: cuDNN's libraries refer to it.
         std::mem::forget(driver);
         return Ok(());
     }
@@ -46,26 +46,26 @@ pub fn load() -> Result<(), String> {
             let _ = writeln!(text, "int {name}(void) {{ return {status}; }}");
         }
     }
-    text += "int cuGetErrorString(int code, const char **text) { *text = \"a stand-in\"; return 0; }\n";
+    text += "int cuGetErrorString(int code, const char **text) { *text = \"a stub\"; return 0; }\n";
     text += "int cuDriverGetVersion(int *version) { *version = 13000; return 0; }\n";
     let folder = env::temp_dir().join(format!("kiln-driver-{}", std::process::id()));
     let made = fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display())).and_then(|()| {
         let library = compile(&folder, &text)?;
-        open(library.into_os_string()).map_err(|error| format!("a stand-in for the driver does not load: {error}"))
+        open(library.into_os_string()).map_err(|error| format!("the stub of the driver does not load: {error}"))
     });
-    // It is loaded, or of no use.
+    // The file is mapped by now, or useless.
     let _ = fs::remove_dir_all(&folder);
     made.map(std::mem::forget)
 }
 
-/// A shared library of this source.
+/// Compiles a shared library from this source.
 fn compile(folder: &Path, text: &str) -> Result<PathBuf, String> {
     let (source, library) = (folder.join("driver.c"), folder.join("libcuda.so.1"));
     fs::write(&source, text).map_err(|error| format!("{}: {error}", source.display()))?;
     let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
     let mut command = Command::new(&compiler);
     command.args(["-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o"]).arg(&library).arg(&source);
-    let without = "without a GPU's driver (libcuda.so.1), a C compiler is needed to make a stand-in for it";
+    let without = "without a GPU's driver (libcuda.so.1), a C compiler is needed to build a stub of it";
     match command.output() {
         Ok(output) if output.status.success() => Ok(library),
         Ok(output) => Err(format!("{without}: {}", String::from_utf8_lossy(&output.stderr))),

@@ -1,4 +1,4 @@
-//! The file of a plan: what it is the plan of, and the library's text of it, under a checksum.
+//! The file of a plan: the key of its problem, and the library's text of the plan, with a checksum.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,14 +7,14 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// The first bytes of such a file; the last of them numbers the format.
+/// The first bytes of the file; the last of them is the version of the format.
 const MAGIC: [u8; 16] = *b"kiln cudnn plan1";
-/// Behind the magic: the checksum of all that follows, and the lengths of key and text.
+/// Bytes of the magic, the checksum of everything after it, and the lengths of key and text.
 const HEADER: usize = MAGIC.len() + 8 + 4 + 4;
-/// A compiled plan has about 100 KB. What is longer than this is none.
+/// A compiled plan has about 100 KB. A longer file than this is not read.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// FNV-1a (Fowler, Noll, Vo), 64 bits: of names, and against files that are damaged. It proves nothing of who wrote them.
+/// The FNV-1a hash (Fowler, Noll, Vo) with 64 bits: for names, and to detect damage. It does not authenticate files.
 pub(super) const fn fnv1a(seed: u64, bytes: &[u8]) -> u64 {
     let (mut hash, mut i) = (0xcbf2_9ce4_8422_2325 ^ seed, 0);
     while i < bytes.len() {
@@ -36,34 +36,34 @@ fn encode(key: &str, text: &[u8]) -> Result<Vec<u8>, String> {
     Ok([&MAGIC[..], &fnv1a(0, &behind).to_le_bytes(), &behind].concat())
 }
 
-/// The text, if the file is whole and that of `key`.
+/// The text, if the file is complete and has this key.
 fn decode(mut bytes: Vec<u8>, key: &str) -> Result<Vec<u8>, String> {
     let fields: [u8; HEADER] = bytes.get(..HEADER).and_then(|head| head.try_into().ok()).ok_or("it is cut off")?;
     let number = |at: usize| fields[at..].iter().take(4).rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
     if fields[..MAGIC.len()] != MAGIC {
-        return Err("it is no file of this format".into());
+        return Err("it is not a file of this format".into());
     }
     let (of_key, of_text) = (number(24), number(28));
     if bytes.len() as u64 != HEADER as u64 + of_key + of_text {
-        return Err("it has another length than it says".into());
+        return Err("its length is not the one that it states".into());
     }
     if number(16) | number(20) << 32 != fnv1a(0, &bytes[HEADER - 8..]) {
-        return Err("its checksum is another".into());
+        return Err("its checksum does not match".into());
     }
     if &bytes[HEADER..HEADER + of_key as usize] != key.as_bytes() {
-        return Err("it is of another problem".into());
+        return Err("it is for another problem".into());
     }
     Ok(bytes.split_off(HEADER + of_key as usize))
 }
 
-/// The plan's text; `None` if there is no such file.
+/// The plan's text; `None` if there is no file.
 pub(super) fn read(path: &Path, key: &str) -> Result<Option<Vec<u8>>, String> {
     let told = |error: std::io::Error| error.to_string();
     match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(told(error)),
-        // Others, as a pipe, might keep the reader waiting.
-        Ok(found) if !found.is_file() => return Err("it is no file".into()),
+        // Reading another kind of file, such as a pipe, might block.
+        Ok(found) if !found.is_file() => return Err("it is not a regular file".into()),
         Ok(found) if found.len() > MAX_BYTES => return Err(format!("it has {} bytes", found.len())),
         Ok(_) => {}
     }
@@ -72,7 +72,7 @@ pub(super) fn read(path: &Path, key: &str) -> Result<Option<Vec<u8>>, String> {
     decode(bytes, key).map(Some)
 }
 
-/// Writes a file aside and renames it, so that whoever reads sees the old one or the new one.
+/// Writes a file under a temporary name and renames it, so that readers see the old one or the new one.
 pub(super) fn write(path: &Path, key: &str, text: &[u8]) -> Result<(), String> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let bytes = encode(key, text)?;
@@ -84,7 +84,7 @@ pub(super) fn write(path: &Path, key: &str, text: &[u8]) -> Result<(), String> {
         .and_then(|mut file| file.write_all(&bytes))
         .and_then(|()| fs::rename(&aside, path));
     written.map_err(|error| {
-        // It may not even be there.
+        // It may not exist.
         let _ = fs::remove_file(&aside);
         error.to_string()
     })
@@ -99,7 +99,7 @@ mod tests {
         let whole = encode("a key", b"the text of a plan").unwrap();
         assert_eq!(decode(whole.clone(), "a key").unwrap(), b"the text of a plan");
         assert!(decode(whole.clone(), "another").unwrap_err().contains("another problem"));
-        // Cut off anywhere, longer, and with any bit turned.
+        // Truncated anywhere, too long, and with any bit flipped.
         for length in 0..whole.len() {
             assert!(decode(whole[..length].to_vec(), "a key").is_err(), "{length} bytes");
         }
@@ -120,8 +120,8 @@ mod tests {
         assert_eq!(read(&path, "a key"), Ok(None));
         write(&path, "a key", b"text").unwrap();
         assert_eq!(read(&path, "a key").unwrap().unwrap(), b"text");
-        assert!(read(folder.path(), "a key").unwrap_err().contains("no file"));
-        // Longer than memory has room for, and a device that never ends.
+        assert!(read(folder.path(), "a key").unwrap_err().contains("not a regular file"));
+        // Larger than memory, and a device without an end.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert!(read(&path, "a key").unwrap_err().contains("1099511627776 bytes"));
         if cfg!(target_os = "linux") {

@@ -1,10 +1,10 @@
-//! cuDNN's execution plans, kept from one process to the next: a file a problem, in a folder for each version of the library
-//! and each kind of device. Plans that were built ahead of time, on a machine without a GPU, are the same files.
+//! A cache of cuDNN's execution plans on disk: one file per problem, in a folder for each version of the library and
+//! each kind of device. Plans that were built ahead of time, on a machine without a GPU, are the same files.
 //!
-//! The library writes a plan as text, which has the code of engines that are compiled at run time, and reads it in a
-//! millisecond. What a file says is checked by a checksum, by its key (library, device, problem, and the code that made the
-//! graph), and by the library, which refuses plans of other versions and devices. A file that does not pass is replaced, and
-//! a folder that cannot be written is given up; neither is an error.
+//! The library serializes a plan to text, which includes the code of engines that are compiled at run time, and
+//! restores it in a millisecond. A file is verified by a checksum, by its key (library, device, problem, and the source
+//! code that creates the graph), and by the library, which refuses plans of other versions and devices. A file that is
+//! refused is replaced, and a folder that is not writable is not used any more; neither is an error.
 
 mod file;
 
@@ -19,46 +19,46 @@ use parking_lot::Mutex;
 
 use crate::conv::problem::Problem;
 
-/// Names the folder; 0 or nothing turns the cache off.
+/// The variable that names the folder; 0 or an empty value turns the cache off.
 const VARIABLE: &str = "KILN_PLAN_CACHE";
-/// Files of one device. Beyond that the oldest quarter goes.
+/// The most files per device. Beyond that the oldest quarter is removed.
 const MAX_FILES: usize = 4096;
-/// What the graphs of problems are made by: plans of graphs that were made otherwise are not found.
+/// A hash of the code that creates the graphs of problems: plans of graphs that were created differently are not found.
 const GRAPHS: u64 = file::fnv1a(0, include_bytes!("../conv/graph.rs"));
 
-/// The kind of a device: what plans depend on.
+/// The properties of a device that plans depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceKind {
-    /// As the driver names it.
+    /// The driver's name of it.
     pub name: String,
-    /// As (9, 0) for sm_90.
+    /// E.g. (9, 0) for sm_90.
     pub compute_capability: (u32, u32),
-    /// Its streaming multiprocessors.
+    /// The number of streaming multiprocessors.
     pub multiprocessors: u32,
 }
 
-/// The plans of one device.
+/// The plan cache of one device.
 pub struct PlanCache {
     folder: PathBuf,
-    /// Library, device and graphs, of every key.
+    /// The part of every key that names library, device and graphs.
     key: String,
     max_files: usize,
     read: AtomicUsize,
     written: AtomicUsize,
-    /// Files that there are, once they have been counted.
+    /// The number of files, once they have been counted.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     files: Option<usize>,
-    /// How many files were not taken, and what was the matter with the last.
+    /// How many files were refused, and the reason for the last one.
     refused: (usize, String),
     /// Why nothing is written any more.
     given_up: Option<String>,
 }
 
-/// The folder that the environment names, or the user's; or why there is none.
+/// The folder that the environment names, or the user's default; or why there is none.
 fn root() -> Result<PathBuf, String> {
     match env::var_os(VARIABLE) {
         Some(value) if value.is_empty() || value == "0" => Err(format!("{VARIABLE} turns it off")),
@@ -70,18 +70,19 @@ fn root() -> Result<PathBuf, String> {
     }
 }
 
-/// Where plans are kept, for the report.
+/// The location of the cache, for the report.
 pub(crate) fn location() -> String {
     root().map_or_else(|reason| format!("not kept: {reason}"), |root| format!("kept in {}", root.display()))
 }
 
 impl PlanCache {
-    /// The cache of a device, in the folder that the environment names; `None` if it is off. `version` is the library's.
+    /// The cache of a device, in the folder that the environment names; `None` if it is off. `version` is the
+    /// library's.
     pub(crate) fn open(version: u32, device: &DeviceKind) -> Option<PlanCache> {
         root().ok().map(|root| PlanCache::in_folder(&root, version, device))
     }
 
-    /// The same in another folder.
+    /// The cache of a device in a given folder.
     #[must_use]
     pub fn in_folder(root: &Path, version: u32, device: &DeviceKind) -> PlanCache {
         let DeviceKind { name, compute_capability: (major, minor), multiprocessors } = device;
@@ -103,7 +104,7 @@ impl PlanCache {
         (self.folder.join(format!("{:016x}.plan", file::fnv1a(0, key.as_bytes()))), key)
     }
 
-    /// The text of a problem's plan, if there is a file of it that can be taken.
+    /// The text of a problem's plan, if there is a valid file for it.
     #[must_use]
     pub fn read(&self, problem: &Problem) -> Option<Vec<u8>> {
         let (path, key) = self.entry(problem);
@@ -119,7 +120,7 @@ impl PlanCache {
         }
     }
 
-    /// Notes that the library did not take what was read.
+    /// Records that the library refused a plan that was read.
     pub(crate) fn refuse(&self, problem: &Problem, reason: String) {
         self.read.fetch_sub(1, Ordering::Relaxed);
         self.note(&self.entry(problem).0, reason);
@@ -130,7 +131,7 @@ impl PlanCache {
         *refused = (refused.0 + 1, format!("{}: {reason}", path.display()));
     }
 
-    /// Keeps a plan. After a failure nothing more is written.
+    /// Stores a plan. After a failure nothing more is written.
     pub fn write(&self, problem: &Problem, text: &[u8]) {
         let mut state = self.state.lock();
         if state.given_up.is_some() {
@@ -143,7 +144,7 @@ impl PlanCache {
         }
     }
 
-    /// Makes the folder, for the user alone, and removes the files that were written first if there are too many.
+    /// Creates the folder, accessible to the user only, and removes the oldest files if there are too many.
     fn make_room(&self, state: &mut State) -> Result<(), String> {
         if state.files.is_none() {
             let mut builder = fs::DirBuilder::new();
@@ -159,7 +160,7 @@ impl PlanCache {
                 .collect();
             if files.len() >= self.max_files {
                 files.sort();
-                // Another process may have removed some.
+                // Another process may have removed some of them.
                 files.drain(..files.len() - self.max_files * 3 / 4).for_each(|(_, path)| _ = fs::remove_file(path));
             }
             state.files = Some(files.len());
@@ -168,7 +169,7 @@ impl PlanCache {
         Ok(())
     }
 
-    /// Where its files are.
+    /// The folder with its files.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -225,13 +226,13 @@ mod tests {
         assert_eq!(again.read(&problem(1)).unwrap(), b"one");
         assert_eq!(again.read(&problem(2)).unwrap(), b"two");
         assert_eq!(again.describe(), "2 read, 0 written");
-        // Names that look alike in a path are others.
+        // Names that have the same form in a path are different devices.
         let others = [(92_601, device()), (92_600, DeviceKind { name: "A device - of 3".into(), ..device() })];
         for (version, device) in &others {
             assert_eq!(open(*version, device).read(&problem(1)), None);
         }
         assert_eq!(cache.read(&Problem { tf32: !problem(1).tf32, ..problem(1) }), None);
-        // A file under another's name.
+        // A file under the name of another.
         fs::copy(cache.entry(&problem(1)).0, cache.entry(&problem(2)).0).unwrap();
         assert_eq!(cache.read(&problem(2)), None);
         assert!(cache.describe().contains("1 not taken"), "{}", cache.describe());
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_given_up() {
         let folder = tempfile::tempdir().unwrap();
-        // A file where the folder would be, which stops even those who may write everywhere.
+        // A file in place of the folder, which cannot be written even with all permissions.
         fs::write(folder.path().join("cudnn-1"), "").unwrap();
         let cache = PlanCache::in_folder(folder.path(), 1, &device());
         (0..2).for_each(|_| cache.write(&problem(1), b"text"));

@@ -219,7 +219,7 @@ impl World {
                 }
                 let (problem, engine) = self.engine(record.part(401)?)?;
                 record.put(402, vec![engine.workspace(&problem) as i64]);
-                // Without a text it can be executed all the same.
+                // A plan without a text can still be executed.
                 record.put(405, plan_text::write(&record, device).unwrap_or_default());
             }
             _ => {}
@@ -245,7 +245,7 @@ impl World {
         Ok(())
     }
 
-    /// The configuration that a text names. Of engines that only the real library has, the one that takes every graph.
+    /// The configuration that a text names. For an engine that only the real library has, the one that supports every graph.
     fn configuration(&self, graph: &Arc<Record>, index: i64) -> Result<Arc<Record>, Refusal> {
         let mut all = Engine::all(&Problem::new(graph, self.profile.arch)?, self.profile.arch);
         let place = all.iter().position(|engine| i64::from(engine.index) == index);

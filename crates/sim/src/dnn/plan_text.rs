@@ -1,5 +1,5 @@
-//! Execution plans as text (`CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION`), in the form of cuDNN 9.26: written for plans that
-//! were made here, and read, whether they were made here or by the real library.
+//! Execution plans as text (`CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION`), in the format of cuDNN 9.26: written for
+//! plans of the simulator, and read from the simulator's or the real library's.
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -9,11 +9,11 @@ use super::problem::{self, convolution_attributes};
 use super::{DnnStatus, Refusal, bad, unsupported};
 use crate::profile::Profile;
 
-/// As `cudnnGetVersion` tells it.
+/// The value that `cudnnGetVersion` returns.
 pub const VERSION: usize = 92_600;
 const SCHEMA: i64 = 4;
 
-/// `cudnnDataType_t`, `cudnnPointwiseMode_t`, `cudnnConvolutionMode_t`
+/// The names of `cudnnDataType_t`, `cudnnPointwiseMode_t` and `cudnnConvolutionMode_t`.
 const DATA_TYPES: &[(&str, i64)] =
     &[("CUDNN_DATA_FLOAT", 0), ("CUDNN_DATA_DOUBLE", 1), ("CUDNN_DATA_HALF", 2), ("CUDNN_DATA_BFLOAT16", 9)];
 const POINTWISE_MODES: &[(&str, i64)] = &[("CUDNN_POINTWISE_ADD", 0), ("CUDNN_POINTWISE_RELU_FWD", 100)];
@@ -43,7 +43,7 @@ fn number_of(names: &[(&'static str, i64)], name: &Value) -> Result<i64, Refusal
     found.map(|(_, number)| *number).ok_or(unsupported("a name that the simulator does not know"))
 }
 
-/// The device of a plan: its compute capability, as 900, and its multiprocessors.
+/// The device of a plan: its compute capability, e.g. 900, and its number of multiprocessors.
 pub fn device(plan: &Record, profile: &Profile) -> (i64, i64) {
     let own = (i64::from(profile.arch) * 10, profile.processors().into());
     let Some(properties) = plan.parts(407).first() else { return own };
@@ -127,7 +127,7 @@ fn integer(of: &Value, name: &str) -> Result<i64, Refusal> {
     member(of, name)?.as_i64().ok_or(bad("no whole number"))
 }
 
-/// A descriptor that is checked as one that a program has finalized.
+/// A descriptor that passed the checks of finalization.
 fn finalized(mut record: Record) -> Result<Arc<Record>, Refusal> {
     problem::check(&record)?;
     record.finalized = true;
@@ -185,7 +185,7 @@ fn node(of: &Value, tensors: &[(&Value, Arc<Record>)]) -> Result<Arc<Record>, Re
     finalized(record)
 }
 
-/// The graph and the number of the engine that a text is the plan of, if it is of this version and this device.
+/// The graph and the engine number of a plan, if its text is for this version and this device.
 pub fn read(text: &[i64], device: (i64, i64)) -> Result<(Arc<Record>, i64), Refusal> {
     let whole = parse(text)?;
     if integer(&whole, "cudnnVersion")? != VERSION as i64 {
