@@ -1,4 +1,4 @@
-//! Compiles the C++ side of the simulated device and every kernel file. Does nothing without the feature `device`.
+//! Compiles the C++ part of the simulated device and every kernel file. Does nothing without the feature `device`.
 #[cfg(feature = "device")]
 #[path = "build/kernels.rs"]
 mod kernels;

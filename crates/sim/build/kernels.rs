@@ -1,14 +1,15 @@
-//! From `.cu` files to one static library: preprocess, rewrite, compile under the hooks of the engine.
+//! Builds one static library from `.cu` files: preprocesses, rewrites, and compiles them with the engine's hooks.
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::{env, fs, thread};
 
 use crate::rewrite::{Kernels, rewrite};
 
-/// The compiler reports every access to memory to the engine (`csrc/memory.cpp` stands in for the sanitizers'
-/// libraries), and computes as the device does: no fused multiply-add, integers wrap, any pointer may be cast. The language
-/// is that of nvcc's command (the last `-std` counts), because a later one brings functions of its own: `std::lerp`.
-/// More optimization would cost minutes: most of the time goes into what is called for each access anyway.
+/// The flags make the compiler report every memory access to the engine (`csrc/memory.cpp` replaces the sanitizers'
+/// libraries), and compute as on the device: no fused multiply-add, integers wrap, any pointer may be cast. The
+/// language is that of nvcc's command (the last `-std` counts), because a later one has functions of the same names:
+/// `std::lerp`. More optimization would cost minutes of build time, while most of the run time is spent in the hooks
+/// anyway.
 const KERNEL_FLAGS: [&str; 10] = [
     KERNEL_LANGUAGE,
     "-Og",
@@ -47,7 +48,7 @@ pub fn build() -> Result<(), String> {
         return Err(errors.join("\n"));
     }
     let mut done = done.into_inner().unwrap_or_default();
-    // The framework's first.
+    // The framework's kernels first.
     done.sort_by(|a, b| (a.test, &a.table).cmp(&(b.test, &b.table)));
     let registry = out.join("registry.cpp");
     write_if_changed(&registry, &registry_text(&done))?;
@@ -61,7 +62,7 @@ pub fn build() -> Result<(), String> {
         library.object(&built.object);
     }
     library.try_compile("kiln_sim_engine").map_err(|error| format!("the engine of the simulated device: {error}"))?;
-    // For builds with the sanitizers' libraries, which the runner makes (`src/sanitize.rs`).
+    // For builds with the sanitizers' libraries, which the runner starts (`src/sanitize.rs`).
     let compiler = base().try_get_compiler().map_err(|error| error.to_string())?;
     println!("cargo::rustc-env=KILN_SIM_CXX={}", compiler.path().display());
     println!("cargo::rustc-env=KILN_SIM_TARGET={}", env::var("TARGET").unwrap_or_default());
@@ -77,11 +78,11 @@ fn base() -> cc::Build {
     build
 }
 
-/// The kernels of this crate's tests, planted faults among them. They are always there, because a second build for
+/// The kernels of this crate's tests, including planted faults. They are always included, because a separate build of
 /// them would cost minutes.
 const TESTS: &str = "tests/kernels";
 
-/// The framework's kernels (those of another checkout, if `KILN_SIM_KERNELS` names its folder), and the tests'.
+/// The framework's kernels (those of another checkout, if `KILN_SIM_KERNELS` names its folder), and the tests' kernels.
 fn sources() -> Result<Vec<PathBuf>, String> {
     println!("cargo::rerun-if-env-changed=KILN_SIM_KERNELS");
     let own = env::var_os("KILN_SIM_KERNELS").map_or_else(|| "../../kernels".into(), PathBuf::from);
@@ -102,7 +103,7 @@ fn sources() -> Result<Vec<PathBuf>, String> {
 
 #[derive(Clone)]
 struct Built {
-    /// Whether it is one of the tests'.
+    /// Whether it belongs to the tests.
     test: bool,
     table: String,
     object: PathBuf,
@@ -112,7 +113,7 @@ fn compile(file: &Path, out: &Path) -> Result<Built, String> {
     let name = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let compiler = base().try_get_compiler().map_err(|error| name(&error))?;
     let mut command = compiler.to_command();
-    // `KILN_SIM` is for code that must know, of which there should be none but twins of inline PTX.
+    // `KILN_SIM` is for code that must differ on the simulator, which should only be substitutes for inline PTX.
     command
         .args([KERNEL_LANGUAGE, "-E", "-x", "c++", "-DKILN_SIM=1", "-Icsrc/include", "-include", "kiln_sim.h"])
         .arg(file);
@@ -135,7 +136,7 @@ fn compile(file: &Path, out: &Path) -> Result<Built, String> {
     if entries == 0 {
         return Err(name(&"no kernel in it"));
     }
-    // The text holds the headers and the flags, so an object of the same text is the same object.
+    // The text includes the headers and the flags, so equal texts give equal objects.
     if write_if_changed(&source, &text)? || !object.exists() {
         let mut command = compiler.to_command();
         command.args(KERNEL_FLAGS).args(["-w", "-c"]).arg(&source).arg("-o").arg(&object);
@@ -159,7 +160,7 @@ fn registry_text(built: &[Built]) -> String {
     )
 }
 
-/// Whether the file had to be written.
+/// Writes a file if its content differs; returns whether it did.
 fn write_if_changed(path: &Path, text: &str) -> Result<bool, String> {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(false);

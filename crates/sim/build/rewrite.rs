@@ -1,7 +1,7 @@
-//! Source rewriting for what no C++ macro can do: `__shared__` declarations become slots of the block's memory, and the
-//! entry points are found. Works on preprocessed text, so that kernels that macros generate are seen as the compiler sees them.
+//! Source rewriting for what C++ macros cannot do: turns `__shared__` declarations into slots of the block's memory,
+//! and finds the kernels. Works on preprocessed text, which includes kernels that macros generate.
 
-/// Text that a C++ compiler takes, and the kernels in it.
+/// Text for a C++ compiler, and the names of the kernels in it.
 pub struct Kernels {
     pub text: String,
     pub entries: usize,
@@ -19,7 +19,7 @@ pub fn rewrite(text: &str) -> Result<Kernels, String> {
                 return Err(format!("a kernel that is not `extern \"C\"` cannot be found by name: {}", head(after)));
             }
             let (name, end) = entry(after)?;
-            // Declared and registered where it stands, because it may stand in a namespace.
+            // Declared and registered here, because it may be in a namespace.
             out.push_str(&format!(
                 "{declaration}; static const ::sim::Register sim_row_{name}(::sim::entry<&{name}>(\"{name}\")); \
                  extern \"C\" {declaration}",
@@ -40,7 +40,7 @@ pub fn rewrite(text: &str) -> Result<Kernels, String> {
     Ok(Kernels { text: out, entries })
 }
 
-/// The first of our two words in `text`.
+/// The first of the two words that are rewritten.
 fn next_word(text: &str) -> Option<(usize, &'static str)> {
     ["__global__", "__shared__"].into_iter().filter_map(|word| Some((text.find(word)?, word))).min()
 }
@@ -49,13 +49,13 @@ fn head(text: &str) -> String {
     text.trim_start().chars().take(60).collect()
 }
 
-/// The name in `void name(…)`, or in `void __attribute__(…) name(…)`, and where the declaration ends.
+/// The name in `void name(…)`, or in `void __attribute__(…) name(…)`, and the end of the declaration.
 fn entry(text: &str) -> Result<(String, usize), String> {
     let missing = || format!("a kernel without a body: {}", head(text));
     let body = text.find('{').ok_or_else(missing)?;
     let close = text[..body].rfind(')').ok_or_else(missing)?;
     let mut depth = 0i32;
-    // The parameters are what the last parenthesis closes.
+    // The last parenthesis closes the parameters.
     let open = text[..=close].char_indices().rev().find(|(_, letter)| {
         depth += match letter {
             ')' => 1,
@@ -70,7 +70,7 @@ fn entry(text: &str) -> Result<(String, usize), String> {
     if plain { Ok((name, close + 1)) } else { Err(format!("no kernel's name in: {}", head(text))) }
 }
 
-/// `alignas(16) float tile[8][32]` to a reference to a slot, or with `dynamic` to a pointer.
+/// Rewrites `alignas(16) float tile[8][32]` to a reference to a slot, or with `dynamic` to a pointer.
 fn declaration(text: &str, dynamic: bool) -> Result<String, String> {
     let mut text = text.trim().to_string();
     let mut alignment = None;
@@ -99,7 +99,7 @@ fn declaration(text: &str, dynamic: bool) -> Result<String, String> {
     Ok(if dynamic {
         format!("auto *const {name} = static_cast<std::add_pointer_t<{kind}>>(::sim::dynamic_shared({alignment}))")
     } else {
-        // The lambda is another one in each place and in each instantiation of a template, and so is its `key`.
+        // The lambda is different in each place and in each instantiation of a template, and so is its `key`.
         format!(
             "auto &{name} = *static_cast<std::add_pointer_t<{kind}{dims}>>(::sim::shared_slot(\
              [] {{ static const char key = 0; return &key; }}(), sizeof({kind}{dims}), {alignment}, \"{name}\"))"

@@ -33,14 +33,14 @@ uint64_t warp(uint32_t operation, uint32_t mask, uint64_t value, int source, Sit
 uint32_t active_mask();
 [[noreturn]] void trap(const char *what, Site site);
 
-// Memory of a `__shared__` variable of the running block; `key` is an address of its own for each declaration and
-// instantiation, because every declaration has storage of its own.
+// Memory of a `__shared__` variable of the running block; `key` is a distinct address for each declaration and
+// instantiation, because each has its own storage.
 void *shared_slot(const void *key, size_t bytes, size_t alignment, const char *name);
 void *dynamic_shared(size_t alignment);
 uint32_t dynamic_shared_bytes();
 uint32_t shared_limit();
 
-// An atomic operation on `bytes` bytes: checked like any access, and no race with other atomic operations.
+// An atomic operation on `bytes` bytes: checked like any access, but never a race with other atomic operations.
 void atomic_access(const volatile void *address, size_t bytes);
 
 }  // namespace sim

@@ -1,5 +1,5 @@
-// Runs a launch: one fiber for each thread, resumed in the order that the seed gives. A fiber that never waits ends on the
-// stack that the next thread starts on, so kernels without barriers cost two stack switches a thread.
+// Runs a launch: one fiber for each thread, resumed in the order that the seed determines. A fiber that never waits
+// ends on the stack that the next thread starts on, so kernels without barriers cost two stack switches per thread.
 #include "engine.h"
 #include "device.h"
 #include "sanitizer.h"
@@ -31,7 +31,7 @@ struct Thread {
     void *stack_pointer;
     int stack;
     Site site;
-    // What the thread brings to a barrier or warp operation, and what it takes away.
+    // Operands of the thread at a barrier or warp operation, and the result.
     uint32_t operation, mask;
     uint64_t value, result;
     int source;
@@ -59,7 +59,7 @@ char *stack_base(int index) { return engine.stacks + size_t(index) * (STACK + GU
 
 bool running = false;
 
-// A hand-written switch: `swapcontext` would make two system calls each time.
+// A hand-written context switch: `swapcontext` would make two system calls each time.
 #if defined(__x86_64__)
 extern "C" void sim_switch(void **save, void *load);
 asm(R"(
@@ -173,7 +173,7 @@ static void record(uint32_t thread, SimFaultKind kind, bool fatal, const char *f
     const Thread &at = engine.threads[thread];
     copy(fault.thread, at.x, at.y, at.z);
     vsnprintf(fault.text, sizeof fault.text, format, arguments);
-    // One of a kind: a broken kernel would otherwise say the same thing for each of its threads.
+    // One fault per kind: a broken kernel would otherwise report the same for each of its threads.
     for (const SimFault &seen : engine.faults)
         if (seen.kind == kind) return;
     engine.faults.push_back(fault);
@@ -202,7 +202,7 @@ void abandon_launch() {
 
 static bool exists(uint32_t thread) { return thread < engine.threads.size(); }
 
-// Completes a warp operation if every lane that its mask names has arrived.
+// Completes a warp operation if all lanes in its mask have arrived.
 static void try_warp(uint32_t thread) {
     const Thread &first = engine.threads[thread];
     const uint32_t base = thread / 32 * 32;
@@ -227,7 +227,8 @@ static void try_warp(uint32_t thread) {
         Thread &to = engine.threads[base + lane];
         if (operation == WARP_SHUFFLE) {
             const uint32_t from = uint32_t(to.source);
-            // Reading from a lane outside the mask is undefined in CUDA: give it the value least likely to pass.
+            // Reading from a lane outside the mask is undefined in CUDA: the result is the value least likely to pass
+            // unnoticed.
             to.result = from < 32 && (mask >> from & 1) ? engine.threads[base + from].value : ~0ull;
             if (!(from < 32 && (mask >> from & 1)))
                 fault_of(base + lane, SIM_WARP_MASK, "%s:%d: shuffle reads lane %u, which mask %#x does not name",
@@ -239,12 +240,12 @@ static void try_warp(uint32_t thread) {
     }
 }
 
-// Nothing that a block's threads do later can be in a race with what they did so far.
+// Nothing that a block's threads do from now on can race with what they did before.
 static void order_block() {
     sanitizer::order(sanitizer::BLOCK, 0, uint32_t(engine.threads.size()), [](uint32_t) { return true; });
 }
 
-// Called when no thread can go on: either a barrier is complete, or somebody waits in vain.
+// Called when no thread can continue: either a barrier is complete, or a thread waits in vain.
 static bool try_barrier() {
     const Thread *first = nullptr;
     uint64_t count = 0;
@@ -326,7 +327,7 @@ static void run_block(const std::vector<uint32_t> &order) {
         }
         if (!moved && !try_barrier()) break;
     }
-    // The next block is other threads in the same places, and in the same shared memory.
+    // The next block has other threads with the same indices, and the same shared memory.
     order_block();
     check_shared_guards();
 }

@@ -5,7 +5,7 @@
 
 extern "C" {
 
-// One entry point, as `build.rs` finds it in a kernel file.
+// One kernel, as `build.rs` finds it in a kernel file.
 struct SimKernel {
     const char *name;
     void (*call)(void **arguments);
@@ -36,7 +36,7 @@ struct SimLaunch {
     uint64_t seed;
     const SimRange *live;
     size_t live_count;
-    // Memory of other devices.
+    // Allocations of other devices.
     const SimRange *foreign;
     size_t foreign_count;
 };
@@ -62,8 +62,8 @@ struct SimFault {
     char text[320];
 };
 
-// What a launch touched in global memory, as sorted disjoint ranges, and what went wrong in it. The arrays live
-// until the next launch.
+// What a launch accessed in global memory, as sorted disjoint ranges, and its faults. The arrays live until the next
+// launch.
 struct SimOutcome {
     const SimRange *reads, *writes;
     const SimRange *first_reads;  // what was read before this launch had written it
@@ -78,18 +78,18 @@ extern const size_t sim_framework_table_count;  // those that are not of the sim
 
 void sim_run(const SimLaunch *launch, SimOutcome *outcome);
 
-// Address space: device memory lives in one reserved span, pinned host memory in another.
+// Address space: device memory is in one reserved span, pinned host memory in another.
 uint64_t sim_reserve(size_t bytes);
 int sim_protect(uint64_t address, size_t bytes, int mode);  // 0 no access, 1 read, 2 read and write
 void sim_discard(uint64_t address, size_t bytes);
-// What lies behind an allocation, which a sanitizer should know.
+// Marks the bytes after an allocation as inaccessible, for the sanitizers.
 void sim_forbid(uint64_t address, size_t bytes);
-// Marks a pinned region as in use by the device: host access to it is logged and let through.
+// Marks a pinned region as in use by the device: host access to it is reported and let through.
 void sim_watch(uint64_t address, size_t bytes, int mode);
 size_t sim_take_watch_hits(uint64_t *addresses, size_t capacity);
 }
 
-// The parts of the kernels' side.
+// The parts of the engine that kernels use.
 namespace sim {
 struct Span {
     uint64_t begin, size;

@@ -1,7 +1,6 @@
 // The memory of the simulated device as kernels see it. Kernels are compiled with `-fsanitize=thread` and
-// `-fsanitize=alignment`, and linked with the hooks below instead of the sanitizers' libraries: each access to memory
-// is checked against the live allocations, recorded for the driver's side, and, in shared memory, checked for
-// accesses that no barrier orders.
+// `-fsanitize=alignment`, and linked with the hooks below instead of the sanitizers' libraries: each memory access is
+// checked against the live allocations, recorded for the driver, and, in shared memory, checked for races.
 #include "engine.h"
 #include "device.h"
 #include "sanitizer.h"
@@ -107,9 +106,9 @@ void shared_check(uint64_t address, uint32_t size, bool write, bool atomic) {
 size_t add_slot(const void *key, size_t bytes, size_t alignment, const char *name) {
     const sanitizer::Own own;
     size_t begin = (shared_used + alignment - 1) / alignment * alignment;
-    // No better aligned than it asks for: code that needs more finds out here and not on a device.
+    // No more aligned than requested: code that needs more fails here instead of on a device.
     if (alignment < 16 && begin % (2 * alignment) == 0) begin += alignment;
-    // AddressSanitizer keeps account of 8 bytes at a time.
+    // AddressSanitizer tracks units of 8 bytes.
     if (sanitizer::PRESENT) begin = (begin + 7) / 8 * 8;
     if (begin + bytes + SLOT_GUARD > SHARED_BYTES) trap("shared memory is larger than any device has", {"shared", 0});
     slots.push_back({key, begin, bytes, name});
@@ -123,7 +122,8 @@ size_t add_slot(const void *key, size_t bytes, size_t alignment, const char *nam
 
 // --- global memory ---
 
-// One bit per byte: which bytes of a page the launch has read and written, and which it has read before it wrote them.
+// Bitmaps with one bit per byte: which bytes of a page the launch has read and written, and which it has read before
+// writing them.
 enum { READ, WRITTEN, READ_FIRST };
 struct Page {
     uint64_t bits[3][64];
@@ -133,7 +133,7 @@ const SimRange *live, *foreign;
 size_t live_count, foreign_count;
 SimRange last_live{1, 0};
 std::unordered_map<uint64_t, Page> pages;
-// The pages that were used last, because a kernel goes through several tensors at once.
+// A cache of recently used pages, because a kernel traverses several tensors at once.
 struct Recent {
     uint64_t index = ~0ull;
     Page *page = nullptr;
@@ -153,7 +153,7 @@ bool find_live(uint64_t begin, uint64_t end) {
 void mark(uint64_t address, uint32_t size, bool write) {
     for (uint64_t at = address, end = address + size; at < end;) {
         const uint64_t index = at >> 12;
-        // Tensors of a size that is a power of two must not all meet in one place.
+        // Tensors whose sizes are powers of two must not all map to the same entry.
         Recent &cached = recent[(index ^ index >> 6 ^ index >> 12) & 63];
         if (cached.index != index) cached = {index, &pages[index]};
         const uint32_t bit = at & 63, count = uint32_t(std::min<uint64_t>(end - at, 64 - bit));
@@ -168,7 +168,7 @@ void mark(uint64_t address, uint32_t size, bool write) {
 
 // --- races through global memory ---
 
-// Who wrote a byte last, and the two latest threads that read it.
+// The last writer of a byte, and the two latest threads that read it.
 struct GlobalByte {
     Accessor writer, reader, earlier_reader;
     uint64_t writer_block = 0, reader_block = 0, earlier_block = 0;
@@ -182,7 +182,7 @@ struct GlobalPage {
 bool watch_races = false;
 std::unordered_map<uint64_t, std::unique_ptr<GlobalPage>> global_shadow;
 
-// Blocks of a launch are in no order at all.
+// Blocks of a launch are unordered.
 bool unordered(const Accessor &before, uint64_t block, const Here &now) {
     if (before.thread == NOBODY) return false;
     return block != now.block || unordered(before, now);
@@ -410,7 +410,7 @@ struct UbsanMismatch {
     unsigned char log_alignment, access;
 };
 
-// The other checks of the compiler, each with the place in the source.
+// The compiler's other checks, each with the location in the source.
 #define KILN_SIM_UNDEFINED(name, what, ...)                                                                        \
     void __ubsan_handle_##name(const UbsanSite *site __VA_OPT__(, ) __VA_ARGS__) {                                 \
         if (sim::running) sim::fault(SIM_UNDEFINED, true, "%s:%u: " what, site->file, site->line);                 \
@@ -418,10 +418,10 @@ struct UbsanMismatch {
 KILN_SIM_UNDEFINED(out_of_bounds, "an index outside an array", uint64_t)
 KILN_SIM_UNDEFINED(shift_out_of_bounds, "a shift by more bits than there are, or by a negative number", uint64_t, uint64_t)
 KILN_SIM_UNDEFINED(divrem_overflow, "a division by zero, or one that overflows", uint64_t, uint64_t)
-KILN_SIM_UNDEFINED(float_cast_overflow, "a number that does not fit the integer that it is made", uint64_t)
-KILN_SIM_UNDEFINED(load_invalid_value, "a truth value or an enum that is none", uint64_t)
-KILN_SIM_UNDEFINED(builtin_unreachable, "code that is said to be out of reach")
-KILN_SIM_UNDEFINED(missing_return, "a function that ends without its value")
+KILN_SIM_UNDEFINED(float_cast_overflow, "a number that does not fit the integer type it is converted to", uint64_t)
+KILN_SIM_UNDEFINED(load_invalid_value, "an invalid bool or enum value", uint64_t)
+KILN_SIM_UNDEFINED(builtin_unreachable, "code that is marked as unreachable")
+KILN_SIM_UNDEFINED(missing_return, "a function that ends without returning its value")
 #undef KILN_SIM_UNDEFINED
 
 void __ubsan_handle_type_mismatch_v1(const UbsanMismatch *data, uint64_t address) {

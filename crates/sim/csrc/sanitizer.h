@@ -1,6 +1,6 @@
-// What GCC's and Clang's sanitizers have to be told, where this code is built a second time to run with their libraries
-// (`src/sanitizer.rs` builds it): which stack is in use, which bytes are nobody's, and what a barrier orders. In the
-// simulator's own library, whose hooks see every access themselves (`memory.cpp`), all this is nothing.
+// Informs GCC's and Clang's sanitizers, when this code is built a second time to run with their libraries (by
+// `src/sanitize.rs`): which stack is in use, which bytes are inaccessible, and what a barrier orders. In the
+// simulator's own library, whose hooks see every access themselves (`memory.cpp`), these functions do nothing.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,10 +10,10 @@
 #include <sanitizer/common_interface_defs.h>
 #elif defined(KILN_SIM_THREAD)
 #include <sanitizer/tsan_interface.h>
-// Not all compilers come with the header that has these two.
+// Not all compilers provide the header that declares these two.
 extern "C" uint32_t __tsan_atomic32_fetch_add(volatile uint32_t *at, uint32_t value, int order);
 extern "C" uint64_t __tsan_atomic64_fetch_add(volatile uint64_t *at, uint64_t value, int order);
-// Accesses between the first and the second are none of the program's.
+// Accesses between the first and the second are ignored: they are not the program's.
 extern "C" void AnnotateIgnoreReadsBegin(const char *file, int line);
 extern "C" void AnnotateIgnoreReadsEnd(const char *file, int line);
 extern "C" void AnnotateIgnoreWritesBegin(const char *file, int line);
@@ -28,7 +28,7 @@ constexpr bool PRESENT = true;
 constexpr bool PRESENT = false;
 #endif
 
-// A thread of a block is a thread to ThreadSanitizer, too, so that its stack cannot be another's.
+// A thread of a block is a fiber of ThreadSanitizer, too, so that their stacks are kept apart.
 #if defined(KILN_SIM_THREAD)
 constexpr bool OWN_STACKS = true;
 #else
@@ -40,7 +40,7 @@ constexpr bool OWN_STACKS = false;
 inline void forbid(const void *at, size_t bytes) { __asan_poison_memory_region(at, bytes); }
 inline void allow(const void *at, size_t bytes) { __asan_unpoison_memory_region(at, bytes); }
 
-// The stack of the host's thread that runs the launch.
+// The stack of the host thread that runs the launch.
 inline const void *host_stack;
 inline size_t host_stack_bytes;
 
@@ -69,7 +69,7 @@ constexpr uint32_t THREADS = 1024;
 constexpr unsigned NO_ORDER = 1;
 inline void *fibers[THREADS];
 inline void *host;
-// What orders: one place for the block, and one for each group of lanes, by the first of them.
+// Addresses for synchronization: one for the block, and one for each group of lanes, at the index of its first lane.
 inline uint64_t places[THREADS + 1];
 constexpr uint32_t BLOCK = THREADS;
 
@@ -77,7 +77,7 @@ inline void begin_launch(uint32_t threads) {
     host = __tsan_get_current_fiber();
     for (uint32_t i = 0; i < threads; ++i) {
         if (!fibers[i]) fibers[i] = __tsan_create_fiber(0);
-        // Launches come one after the other, and the one before may have had fewer threads.
+        // Launches are sequential, and the previous one may have had fewer threads.
         __tsan_switch_to_fiber(fibers[i], NO_ORDER);
         __tsan_acquire(&places[BLOCK]);
     }
@@ -86,7 +86,7 @@ inline void begin_launch(uint32_t threads) {
 inline void before_fiber(uint32_t index, const void *, size_t) { __tsan_switch_to_fiber(fibers[index], NO_ORDER); }
 inline void leave_fiber() { __tsan_switch_to_fiber(host, NO_ORDER); }
 
-// What each thread that `has` names did so far comes before what any of them does from now on.
+// Orders everything that the threads named by `has` did so far before everything that any of them does from now on.
 template <class F>
 inline void order(uint32_t place, uint32_t begin, uint32_t end, F has) {
     for (uint32_t i = begin; i < end; ++i) {
@@ -101,14 +101,14 @@ inline void order(uint32_t place, uint32_t begin, uint32_t end, F has) {
     }
     __tsan_switch_to_fiber(host, NO_ORDER);
 }
-// An atomic operation, as far as it can be in a race with others that are none.
+// An atomic operation, as far as it can race with non-atomic ones.
 inline void atomic(uint64_t address, size_t bytes) {
     constexpr int RELAXED = 0;
     if (bytes == 4) __tsan_atomic32_fetch_add(reinterpret_cast<volatile uint32_t *>(address), 0, RELAXED);
     if (bytes == 8) __tsan_atomic64_fetch_add(reinterpret_cast<volatile uint64_t *>(address), 0, RELAXED);
 }
 
-// While one of these lives, what the simulator does to memory is not the thread's doing.
+// While one of these lives, memory accesses are the simulator's and not the thread's.
 struct Own {
     Own() { AnnotateIgnoreReadsBegin("", 0), AnnotateIgnoreWritesBegin("", 0); }
     ~Own() { AnnotateIgnoreWritesEnd("", 0), AnnotateIgnoreReadsEnd("", 0); }
@@ -127,7 +127,7 @@ struct Own {
 
 #endif
 
-// Marks that a launch leaves, which does not come to its end.
+// Releases the sanitizer state of a launch that is aborted.
 inline void abandon(const void *stacks, size_t bytes) {
 #if defined(KILN_SIM_ADDRESS)
     allow(stacks, bytes);

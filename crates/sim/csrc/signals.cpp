@@ -1,5 +1,5 @@
-// Faults of the host processor: a kernel that follows a pointer into nothing, and a host that touches pinned memory
-// which a copy is still using.
+// Handles faults of the host processor: a kernel that uses an invalid pointer, and a host access to pinned memory that
+// a copy is still using.
 #include "engine.h"
 
 #include <sys/mman.h>
@@ -25,7 +25,7 @@ struct sigaction previous;
 void on_fault(int signal, siginfo_t *info, void *context) {
     const uint64_t address = reinterpret_cast<uint64_t>(info->si_addr);
 #if defined(KILN_SIM_ADDRESS)
-    // AddressSanitizer says where.
+    // AddressSanitizer reports the location.
     if (running) {
         sigaction(signal, &previous, nullptr);
         return;
@@ -43,7 +43,7 @@ void on_fault(int signal, siginfo_t *info, void *context) {
         mprotect(reinterpret_cast<void *>(begin), size, PROT_READ | PROT_WRITE);
         return;
     }
-    // Not ours: the next attempt meets the handler that was there before.
+    // Not ours: the repeated access reaches the previous handler.
     sigaction(signal, &previous, nullptr);
     (void)context;
 }
@@ -73,7 +73,7 @@ extern "C" void sim_watch(uint64_t address, size_t bytes, int mode) {
         }
         if (!chosen && !region.size.load()) chosen = &region;
     }
-    // With every place taken the memory is not watched, which is no error of the program's.
+    // If all entries are taken, the memory is not watched; this is not an error of the program.
     if (!chosen) return;
     if (mode == 2) {
         sim_protect(address, bytes, 2);

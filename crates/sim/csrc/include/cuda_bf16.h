@@ -1,5 +1,5 @@
-// bfloat16 as a storage type. It has no operators here, because for the lowest architecture that the kernels are
-// built for it has none either.
+// bfloat16 as a storage type. It has no operators here, because it has none on the lowest architecture that the kernels
+// are built for either.
 #pragma once
 #include "kiln_sim.h"
 
@@ -11,7 +11,7 @@ inline uint16_t bfloat_from_float(float x) {
     return uint16_t((raw + 0x7fffu + (raw >> 16 & 1)) >> 16);
 }
 
-// Rounded to f32 towards odd first, so that the second rounding is the only one that counts.
+// Rounded to f32 toward odd first, so that only the second rounding counts.
 inline uint16_t bfloat_from_double(double x) {
     float f = float(x);
     if (f == f && double(f) != x) {

@@ -1,5 +1,5 @@
-// Half precision as a storage type: conversions, rounded to nearest even, and the operators, which round the f32
-// result (for one operation that is the correctly rounded one).
+// Half precision as a storage type: conversions, rounded to nearest even, and operators, which round the f32 result
+// (for a single operation this is correctly rounded).
 #pragma once
 #include "kiln_sim.h"
 
@@ -13,18 +13,19 @@ inline float half_to_float(uint16_t h) {
     return sign ? -magnitude : magnitude;
 }
 
-// From f64, which holds every f32: one rounding, whatever the source.
+// From f64, which represents every f32: one rounding for any source.
 inline uint16_t half_from_double(double x) {
     const uint64_t raw = bits<uint64_t>(x);
     const uint16_t sign = uint16_t(raw >> 48 & 0x8000u);
     if (x != x) return 0x7fff;
     const double magnitude = std::fabs(x);
     if (magnitude >= 65520.0) return sign | 0x7c00;
-    // The distance of halves at this magnitude; adding and subtracting 2^52 times it rounds to a multiple of it.
+    // The spacing of half-precision numbers at this magnitude; adding and subtracting 2^52 times it rounds to a
+    // multiple of it.
     const int exponent = magnitude < 0x1p-14 ? -14 : std::ilogb(magnitude);
     const double step = std::ldexp(1.0, exponent - 10);
     const uint32_t steps = uint32_t(std::nearbyint(magnitude / step));
-    // A carry out of the mantissa lands in the exponent, as it should.
+    // A carry out of the mantissa increments the exponent, as it should.
     return uint16_t(sign | (magnitude < 0x1p-14 ? steps : (uint32_t(exponent + 15) << 10) + (steps - 1024)));
 }
 

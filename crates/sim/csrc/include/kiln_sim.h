@@ -1,4 +1,4 @@
-// The header under which `kernels/*.cu` compile with a C++ compiler. `build.rs` runs the preprocessor with it, turns
+// The header with which `kernels/*.cu` compile with a C++ compiler. `build.rs` runs the preprocessor with it, turns
 // `__shared__` declarations into slots of the block's memory, and registers every `extern "C" __global__` function.
 #pragma once
 #include "../device.h"
@@ -34,7 +34,7 @@
 
 namespace sim {
 
-// What the table of a file needs to know of a kernel, from its type.
+// The entry of a kernel in the table of its file, derived from its type.
 template <auto F>
 struct Entry;
 
@@ -51,7 +51,7 @@ struct Entry<F> {
         if constexpr (!std::is_pointer_v<T>) return 0;
         else return std::is_const_v<std::remove_pointer_t<T>> ? 1 : 2;
     }
-    // One element more, because an array of none is no array.
+    // One extra element, because arrays cannot be empty.
     static constexpr uint32_t sizes[] = {sizeof(P)..., 0};
     static constexpr uint8_t kinds[] = {kind<P>()..., 0};
 };
@@ -62,7 +62,7 @@ constexpr SimKernel entry(const char *name) {
     return {name, E::call, E::sizes, E::kinds, uint32_t(sizeof(E::sizes) / sizeof(uint32_t) - 1), nullptr};
 }
 
-// The kernels of this file, which register themselves before the program begins.
+// The kernels of this file, which register themselves during static initialization.
 static const SimKernel *rows = nullptr;
 
 struct Register {

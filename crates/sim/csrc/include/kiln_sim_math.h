@@ -1,4 +1,4 @@
-// Device functions of arithmetic that C++ has under other names, or not at all.
+// Arithmetic functions of the device that C++ has under other names, or not at all.
 #pragma once
 
 namespace sim {
@@ -23,7 +23,7 @@ inline float __uint_as_float(unsigned x) { return sim::bits<float>(x); }
 inline long long __double_as_longlong(double x) { return sim::bits<long long>(x); }
 inline double __longlong_as_double(long long x) { return sim::bits<double>(x); }
 
-// The device's `min` and `max` take any two arithmetic types, and a number beats a NaN.
+// The device's `min` and `max` take any two arithmetic types, and return the number if the other operand is NaN.
 template <class A, class B>
 inline std::common_type_t<A, B> min(A a, B b) {
     using T = std::common_type_t<A, B>;
@@ -63,7 +63,7 @@ inline double __fma_rn(double x, double y, double z) { return std::fma(x, y, z);
 inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
 
 namespace sim {
-// The turns that `x` is past a multiple of 2, so that sines of `pi x` are exact where they should be.
+// The angle of `pi x` with `x` reduced modulo 2, so that sines of `pi x` are exact where they should be.
 template <class T> inline T turn(T x) { return T(3.14159265358979323846264338327950288L) * std::remainder(x, T(2)); }
 }  // namespace sim
 inline float sinpif(float x) { return float(std::sin(sim::turn(double(x)))); }
@@ -99,8 +99,8 @@ inline unsigned __brev(unsigned x) {
     return out;
 }
 
-// A conversion from a float saturates on the device, and NaN becomes 0 (for 64 bits: the lowest); in C++ it is
-// undefined. These are the conversions by name; a plain cast stays the processor's.
+// Conversions from floats saturate on the device, and NaN becomes 0 (for 64 bits: the lowest value); in C++ both are
+// undefined. These are the conversion functions; a plain cast compiles to the processor's conversion.
 namespace sim {
 template <class I, class F>
 inline I saturate(F x) {

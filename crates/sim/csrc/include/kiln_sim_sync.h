@@ -1,7 +1,7 @@
-// Barriers, warp operations, atomics, and where shared memory comes from.
+// Barriers, warp operations, atomics, and dynamic shared memory.
 #pragma once
 
-// A default argument is evaluated where the call stands, so each of these names its caller's line.
+// A default argument is evaluated at the call, so each of these names its caller's line.
 #define KILN_SIM_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #define KILN_SIM_HERE ::sim::Site{file, line}
 
@@ -30,8 +30,8 @@ inline T shuffle(unsigned mask, T value, int source, Site site) {
 }
 }  // namespace sim
 
-// Which lane is read, by the rules of the `shfl.sync` instruction: a segment is `width` lanes, and a lane whose
-// source would be outside its segment keeps its own value.
+// The source lane, by the rules of the `shfl.sync` instruction: a segment is `width` lanes, and a lane whose source
+// would be outside its segment keeps its own value.
 template <class T>
 inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, KILN_SIM_SITE) {
     const int lane = int(::sim::lane_index());
@@ -61,7 +61,7 @@ inline void __trap(KILN_SIM_SITE) { ::sim::trap("trap", KILN_SIM_HERE); }
 #define assert(condition) ((condition) ? void() : ::sim::trap("assertion failed: " #condition, {__FILE__, __LINE__}))
 
 namespace sim {
-// A parameter from which T is not deduced (`std::type_identity`, which C++17 does not have).
+// A parameter type from which T is not deduced (`std::type_identity`, which C++17 does not have).
 template <class T>
 struct TypeIdentity {
     typedef T type;
@@ -69,7 +69,7 @@ struct TypeIdentity {
 template <class T>
 using type_identity_t = typename TypeIdentity<T>::type;
 
-// Blocks run one thread at a time, so an atomic operation is a plain one that the checks know by its name.
+// Blocks run one thread at a time, so an atomic operation is an ordinary one, marked as atomic for the checks.
 template <class T, class F>
 __attribute__((no_sanitize("thread"), noinline)) inline T atomically(T *address, F change) {
     atomic_access(address, sizeof(T));
@@ -79,7 +79,7 @@ __attribute__((no_sanitize("thread"), noinline)) inline T atomically(T *address,
 }
 }  // namespace sim
 
-// As on the device: integers of 32 and 64 bits; floats for those who use them.
+// As on the device: integers of 32 and 64 bits, and floats for functions that support them.
 #define KILN_SIM_ATOMIC(name, expression)                                                        \
     template <class T>                                                                           \
     inline T name(T *address, ::sim::type_identity_t<T> value) {                                   \
@@ -102,7 +102,7 @@ inline T atomicCAS(T *address, ::sim::type_identity_t<T> expected, ::sim::type_i
     return ::sim::atomically(address, [=](T old) { return old == expected ? value : old; });
 }
 
-// Loads that only say something about caches.
+// Loads with cache hints.
 template <class T> inline T __ldg(const T *p) { return *p; }
 template <class T> inline T __ldcs(const T *p) { return *p; }
 template <class T> inline T __ldcg(const T *p) { return *p; }

@@ -1,4 +1,4 @@
-// The constants of the toolkit's header of this name that kernels use.
+// The constants that kernels use from the toolkit's header of this name.
 #pragma once
 #define CUDART_INF_F __builtin_inff()
 #define CUDART_NAN_F __builtin_nanf("")
