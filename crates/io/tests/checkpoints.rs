@@ -100,7 +100,7 @@ fn objects_of_other_classes_are_values_with_a_class_name() {
         // Shortened, with what refers to itself.
         assert!(format!("{file:?}").contains("argparse.Namespace"));
         let message = file.state_dict(LoadOptions::default().key("omega")).unwrap_err().to_string();
-        assert!(message.contains("no dict"), "{message}");
+        assert!(message.contains("is not a dict but an object of class"), "{message}");
     }
 }
 

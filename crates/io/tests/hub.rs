@@ -39,7 +39,7 @@ fn a_file_in_the_folder_is_used_and_a_missing_one_explained() {
     let none = hub.pretrained("resnet18", Weights::ImageNet1kV2, || vgg16_bn(VggOptions::default()));
     assert!(none.unwrap_err().to_string().contains("no weights ImageNet1kV2 of \"resnet18\""));
     for bad in ["../net-01234567.pth", "net.pth", "net-0123.pth", "net-0123456g.pth", ""] {
-        assert!(hub.file(bad).unwrap_err().to_string().contains("no name"), "{bad:?}");
+        assert!(hub.file(bad).unwrap_err().to_string().contains("not a file name"), "{bad:?}");
     }
 }
 

@@ -108,7 +108,7 @@ fn a_checkpoint_is_looked_into() {
         let message = file.state_dict(LoadOptions::new(Device::Cpu).key("emma")).unwrap_err().to_string();
         assert!(message.contains("\"emma\"") && message.contains("\"state_dict\""), "{message}");
         let message = file.state_dict(LoadOptions::new(Device::Cpu).key("epoch")).unwrap_err().to_string();
-        assert!(message.contains("no dict"), "{message}");
+        assert!(message.contains("is not a dict"), "{message}");
     }
     let PthValue::Dict(parameters) = PthFile::open(golden("parameters.pth")).unwrap().value().clone() else { panic!() };
     assert!(parameters.iter().all(|(_, p)| matches!(p, PthValue::Tensor(p) if p.requires_grad())));

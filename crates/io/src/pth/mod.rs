@@ -161,7 +161,12 @@ impl PthFile {
                 PthValue::Dict(_) => {
                     Err(self.wrong(format!("the value under {keys:?} is a dict without tensors: it has {}", names(at))))
                 }
-                _ => Err(self.wrong(format!("the value under {keys:?} is not a dict{}", hint(at)))),
+                PthValue::Object(object) => Err(self.wrong(format!(
+                    "the value under {keys:?} is not a dict but an object of class {}{}",
+                    object.class(),
+                    hint(at)
+                ))),
+                _ => Err(self.wrong(format!("the value under {keys:?} is not a dict"))),
             };
         }
         if let Some(usual) = USUAL_KEYS.iter().filter_map(|key| at.get(key)).find(has_tensors) {
