@@ -111,7 +111,7 @@ fn what_is_not_data_is_named_and_not_run() {
         (b"]Nb.", "state for a value that has none"),
         (b"I1x\n.", "integer"),
         (b"L-\n.", "integer"),
-        (b"c\xff\nx\n.", "no text"),
+        (b"c\xff\nx\n.", "not text"),
     ] {
         let error = refused(bytes).to_string();
         assert!(error.contains(what), "{bytes:?}: {error}");

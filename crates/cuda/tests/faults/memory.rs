@@ -176,7 +176,7 @@ fn child_has_all_memory_in_its_cache() {
     drop(fill(device));
     assert_eq!(linear(device, true, true).unwrap(), [17.0; 8 * 24]);
     let report = kiln_cuda::report();
-    assert!(report.contains("found no memory for itself until Kiln's cache was emptied"), "{report}");
+    assert!(report.contains("ran out of memory until Kiln's cache was emptied"), "{report}");
     let convolved = convolutions(device).unwrap();
     assert!((convolved[0][0] - 19.0).abs() < 1e-4, "{convolved:?}");
 }
