@@ -1,5 +1,6 @@
-// Channels, rows or columns of dense tensors as groups of elements (groups.cuh has all others), 16 bytes at a time: along
-// memory (a pack has neighbors of one group) or across it (a pack has one element of each of neighboring groups).
+// Channels, rows or columns of dense tensors as groups of elements (groups.cuh has the general case), 16 bytes at a
+// time: along memory (a pack has adjacent elements of one group) or across it (a pack has one element of each of
+// several adjacent groups).
 #pragma once
 #include <type_traits>
 
@@ -9,10 +10,10 @@
 // The part of a group, or of as many groups as a pack has elements, that a team works on.
 struct PackedPart {
     uint32_t group, split;
-    // Packs, from `begin` to before `end`; none where there is no group left.
+    // The packs from `begin` to `end` (exclusive); empty if no group is left.
     uint32_t begin, end;
     bool busy;
-    // Where the group begins, in elements.
+    // Offset of the group in elements.
     int64_t at;
 };
 
@@ -21,7 +22,7 @@ __device__ inline uint32_t parts_of(const PackedGroups& p) { return (uint32_t)p.
 __device__ inline PackedPart part_of(const PackedGroups& p, uint32_t task) {
     PackedPart part;
     part.busy = task < parts_of(p);
-    // Neighboring teams have neighboring groups.
+    // Adjacent teams have adjacent groups.
     part.split = part.busy ? (uint32_t)divide(task, p.count, false) : 0;
     part.group = part.busy ? task - part.split * (uint32_t)p.count.extent : 0;
     part.begin = part.split * p.chunk;
@@ -31,7 +32,7 @@ __device__ inline PackedPart part_of(const PackedGroups& p, uint32_t task) {
     return part;
 }
 
-// Packs that a thread reads before it uses any: their places in elements, and their numbers in the group.
+// Packs that a thread reads before it uses any: their offsets in elements, and their indices in the group.
 template <int N>
 struct PackPlaces {
     static constexpr int COUNT = N;
@@ -52,7 +53,7 @@ __device__ inline PackPlaces<N> places_of(const PackedGroups& p, const Team& tea
     return places;
 }
 
-// Calls `each` for the packs of a part that a thread has, several at once and then the rest one by one.
+// Calls `each` for the packs of a part that belong to a thread, first several at once and then the rest one by one.
 template <bool Across, int AtOnce, typename Each>
 __device__ inline void walk_packs(const PackedGroups& p, const Team& team, const PackedPart& part, Each each) {
     uint32_t i = part.begin + team.lane;

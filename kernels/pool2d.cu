@@ -3,7 +3,7 @@
 // atomics are needed, and gradients are the same in every run.
 #include "common.cuh"
 
-// `largest` of float. `indices` may be null: positions in the plane (i64), or with POOL_TAPS numbers of taps (u8).
+// `largest` of float. `indices` may be null: positions in the plane (i64), or with POOL_TAPS tap numbers (u8).
 FAMILY(max_pool, Pool pool, address x, address out, address indices);
 // `gather` of float.
 FAMILY(max_pool_grad, Pool pool, address grad, address indices, address out, address status);
@@ -113,10 +113,10 @@ __device__ inline void max_pool(const Pool& p, const T* x, T* out, void* indices
     }
 }
 
-// The number along one axis of the tap by which window `o` has pixel `i`; `kernel` if it has none.
+// The number, along one axis, of the tap of window `o` at pixel `i`; `kernel` if there is none.
 __device__ inline int64_t tap_at(const Pool& p, int d, int64_t o, int64_t i) {
     const PoolAxis& axis = p.axes[d];
-    // Not before the window, which `windows_at` has named.
+    // Not before the window, since `windows_at` returned it.
     uint64_t into = (uint64_t)(i + axis.padding - o * (int64_t)axis.stride.extent);
     uint64_t tap = divide(into, axis.dilation, p.flags & POOL_WIDE_WINDOWS);
     return tap * axis.dilation.extent == into ? (int64_t)tap : axis.kernel;

@@ -1,16 +1,17 @@
-// Max pooling with windows of 2×2 or 3×3 pixels and stride 2, and the gradient of the average of planes, for dense images:
-// 16 bytes at a time, of neighboring channels (`pixels`, for channels-last images) or along rows (`rows16`; with rows that are
-// no multiple of 16 bytes `rows8` and `rows4`). pool2d.cu has everything else.
+// Max pooling with windows of 2×2 or 3×3 pixels and stride 2, and the gradient of the average of planes, for dense
+// images: 16 bytes at a time, of adjacent channels (`pixels`, for channels-last images) or along rows (`rows16`; for
+// rows that are not multiples of 16 bytes, `rows8` and `rows4`). pool2d.cu has the general case.
 #include "map.cuh"
 
 // `pixels rows16 rows8 rows4`, each `_2` or `_3`, of f32 f16 bf16 (`rows4` not of f32). `taps` (u8) may be null.
 FAMILY(max_pool_packed, PackedPool pool, address x, address out, address taps);
-// The same.
+// As above.
 FAMILY(max_pool_packed_grad, PackedPool pool, address grad, address taps, address out);
 // `pixels planes` of f32 f16 bf16.
 FAMILY(mean_packed_grad, PackedMean mean, address grad, address out);
 
-// Where a pack lies: its number in its pixel, column, row and image; or (without columns) in its row, 0, row and plane.
+// The position of a pack: its index in its pixel, column, row and image; or (without columns) its index in its row, 0,
+// row and plane.
 struct PackAt {
     int pack, column, row, image;
 };
@@ -29,8 +30,8 @@ __device__ inline PackAt pack_at(const PackedPool& p, uint32_t i) {
     return PackAt{number[0], number[1], number[2], (int)rest};
 }
 
-// 0, which ptxas does not know. Numbers of taps that it knew it would choose at the end, and keep the comparisons of all taps
-// until then: half as many instructions again.
+// A 0 that ptxas cannot know. If it knew the tap numbers, it would select them at the end, and keep the comparisons of
+// all taps until then: half as many instructions again.
 __device__ inline uint32_t unknown_zero(uint32_t pack) { return pack >> 31; }
 
 __device__ inline bool below(int i, int n) { return (uint32_t)i < (uint32_t)n; }
@@ -43,13 +44,13 @@ __device__ inline Pack<T, V> all_of(T value) {
     return pack;
 }
 
-// The largest so far of V windows, and which tap it was: the first of equal ones, the last NaN.
+// The maxima so far of V windows, and their taps: of equal elements the first, of NaNs the last.
 template <typename T, int V>
 struct Largest {
     Compute<T> best[V];
     uint32_t tap[V];
 
-    // `tap` is the first that lies inside.
+    // `tap` is the first one inside the image.
     __device__ void start(uint32_t first) {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
@@ -84,7 +85,7 @@ __device__ inline void max_pool_pixels(const PackedPool& p, const T* x, T* out, 
     for (uint32_t i = (uint32_t)thread_index(); i < p.packs; i += (uint32_t)thread_count()) {
         PackAt at = pack_at<true>(p, i);
         int y = 2 * at.row - p.padding[0], column = 2 * at.column - p.padding[1];
-        // May lie before the image: what is outside of it is not read.
+        // May point before the image: taps outside are not read.
         const T* from = x + (int64_t)((at.image * p.height + y) * p.width + column) * p.channels + at.pack * V;
         Pack<T, V> seen[K][K];
 #pragma unroll
@@ -109,8 +110,8 @@ __device__ inline void max_pool_pixels(const PackedPool& p, const T* x, T* out, 
     }
 }
 
-// Packs of `P` elements of input rows, the windows of half as many outputs. Three columns have a padding of 1: theirs begin
-// with the last element of the pack before.
+// Packs of `P` elements of input rows, the windows of half as many outputs. Windows of three columns have a padding of
+// 1 and begin with the last element of the previous pack.
 template <typename T, int K, int P>
 __device__ inline void max_pool_rows(const PackedPool& p, const T* x, T* out, uint8_t* taps) {
     constexpr int V = P / 2;
@@ -146,7 +147,7 @@ __device__ inline void max_pool_rows(const PackedPool& p, const T* x, T* out, ui
     }
 }
 
-// What V windows give to one tap of theirs each. (Windows that are outside have no tap.)
+// The contributions of V windows to one of their taps. (Windows outside have no tap.)
 template <typename T, int V>
 struct Given {
     Pack<T, V> grad;
@@ -163,8 +164,8 @@ struct Given {
     }
 };
 
-// The gradients of 2×2 pixels, which begin where windows do: the one that begins there, and for K = 3 those that begin two
-// pixels before.
+// The gradients of blocks of 2×2 pixels, which begin at windows. They receive from the window that begins there and,
+// for K = 3, from those that begin two pixels before.
 template <typename T, int K>
 __device__ inline void max_pool_grad_pixels(const PackedPool& p, const T* grad, const uint8_t* taps, T* out) {
     constexpr int V = 16 / sizeof(T);
@@ -198,7 +199,7 @@ __device__ inline void max_pool_grad_pixels(const PackedPool& p, const T* grad, 
                 for (int a = 0; a < N; ++a) {
 #pragma unroll
                     for (int b = 0; b < N; ++b) {
-                        // How far into the window the pixel lies.
+                        // The position of the pixel in the window.
                         int down = row + 2 * (N - 1 - a), right = column + 2 * (N - 1 - b);
                         if (down < K && right < K) sum = sum + given[a][b].to(v, down * K + right);
                     }
@@ -210,7 +211,8 @@ __device__ inline void max_pool_grad_pixels(const PackedPool& p, const T* grad, 
     }
 }
 
-// The gradients of P pixels in each of two rows, of which the first is the second of its window for K = 3, as are the columns.
+// The gradients of P pixels in each of two rows. For K = 3 the first row and column of a block are the second of its
+// window.
 template <typename T, int K, int P>
 __device__ inline void max_pool_grad_rows(const PackedPool& p, const T* grad, const uint8_t* taps, T* out) {
     constexpr int V = P / 2;
@@ -254,7 +256,7 @@ __device__ inline void max_pool_grad_rows(const PackedPool& p, const T* grad, co
     }
 }
 
-// Of each plane's average, what a pixel gets.
+// The contribution of a plane's average to each of its pixels.
 template <typename T>
 __device__ inline void mean_grad_pixels(const PackedMean& p, const T* grad, T* out) {
     constexpr int V = 16 / sizeof(T);
@@ -262,7 +264,7 @@ __device__ inline void mean_grad_pixels(const PackedMean& p, const T* grad, T* o
     R size = (R)p.size;
 #pragma unroll 1
     for (uint32_t i = (uint32_t)thread_index(); i < p.packs; i += (uint32_t)thread_count()) {
-        // Packs of a pixel, and pixels of an image.
+        // Packs per pixel, and pixels per image.
         uint32_t pixel = (uint32_t)divide(i, p.dims[0], false), image = (uint32_t)divide(pixel, p.dims[1], false);
         uint32_t pack = i - pixel * (uint32_t)p.dims[0].extent;
         Pack<T, V> of = read_pack<T, V>(grad + ((uint64_t)image * p.dims[0].extent + pack) * V);
@@ -272,7 +274,7 @@ __device__ inline void mean_grad_pixels(const PackedMean& p, const T* grad, T* o
     }
 }
 
-// A pack has pixels of one plane or of two neighbors.
+// A pack has pixels of one plane or of two adjacent ones.
 template <typename T>
 __device__ inline void mean_grad_planes(const PackedMean& p, const T* grad, T* out) {
     constexpr int V = 16 / sizeof(T);
@@ -281,7 +283,7 @@ __device__ inline void mean_grad_planes(const PackedMean& p, const T* grad, T* o
 #pragma unroll 1
     for (uint32_t i = (uint32_t)thread_index(); i < p.packs; i += (uint32_t)thread_count()) {
         uint32_t first = i * V, plane = (uint32_t)divide(first, p.dims[0], false);
-        // How many pixels of the plane are left.
+        // The number of remaining pixels of the plane.
         uint32_t left = (plane + 1) * (uint32_t)p.dims[0].extent - first;
         T share = store<T>(load(grad[plane]) / size), next = share;
         if (left < V) next = store<T>(load(grad[plane + 1]) / size);

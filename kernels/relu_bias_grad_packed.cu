@@ -1,5 +1,5 @@
-// The backward pass of `relu(x + bias)` for dense tensors, 16 bytes at a time. relu_bias_grad.cu has the others, and the second
-// stage of both.
+// The backward pass of `relu(x + bias)` for dense tensors, 16 bytes at a time. relu_bias_grad.cu has the general case,
+// and the second stage of both.
 #include "packed_groups.cuh"
 
 // `along across` of f32 f16 bf16. Blocks: `PackedGroups::blocks`. `partial` may be null.
@@ -11,7 +11,7 @@ __device__ inline void relu_bias_grad_packed(const PackedGroups& p, const T* gra
                                              int64_t stride, Compute<T>* partial) {
     typedef Compute<T> R;
     constexpr int V = 16 / sizeof(T);
-    // Groups of a pack.
+    // Groups per pack.
     constexpr int WIDE = Across ? V : 1;
     __shared__ R shared[256];
     Team team = team_of(p.lanes);
@@ -35,7 +35,7 @@ __device__ inline void relu_bias_grad_packed(const PackedGroups& p, const T* gra
                 R batch = R(0);
 #pragma unroll
                 for (int e = 0; e < V; ++e) {
-                    // As the gradient of ReLU alone: nothing where the output is 0.
+                    // As in the gradient of ReLU alone: 0 where the output is 0.
                     R passed = load(v[k].elements[e]) <= R(0) ? R(0) : load(g[k].elements[e]);
                     g[k].elements[e] = store<T>(passed);
                     if (Across) {

@@ -387,7 +387,7 @@ def row(kernel, hot):
 
 
 BUDGETS = ROOT / "scripts" / "kernel_budgets.txt"
-# Compilers differ; what is more than this above the table is a change of the kernel.
+# Compilers differ; an increase beyond this factor means that the kernel has changed.
 SLACK = 1.1
 # The device whose memory a kernel must keep busy: issuing its instructions may take half of the time that its bytes take.
 RULE, SHARE = "H100", 0.5

@@ -43,7 +43,7 @@ pub trait Dims {
     /// reductions.
     ///
     /// # Errors
-    /// If a dimension out of range, or one named twice.
+    /// If a dimension is out of range or named twice.
     fn resolve(&self, op: &'static str, rank: usize) -> Result<[bool; MAX_RANK]> {
         self.list().mask(op, rank)
     }

@@ -244,11 +244,11 @@ by_value! {
     }
     /// A pooling of dense images with windows of 2×2 or 3×3 pixels and stride 2, in packs of elements.
     PackedPool: 104 => {
-        /// How many packs, or blocks of them, there are.
+        /// The number of packs, or of blocks of packs.
         packs: u32 = 0,
-        /// Elements from a pixel to the next.
+        /// The distance between pixels in elements.
         channels: u32 = 4,
-        /// Packs of a pixel, columns, rows; or packs of a row, 1, rows.
+        /// Packs per pixel, columns, rows; or packs per row, 1, rows.
         dims: [Dim; 3] = 8,
         /// Of the input.
         height: i32 = 80,
@@ -263,11 +263,11 @@ by_value! {
     }
     /// The gradient of the average of each plane of dense images, in packs of elements.
     PackedMean: 56 => {
-        /// How many packs there are.
+        /// The number of packs.
         packs: u32 = 0,
-        /// Pixels of a plane.
+        /// Pixels per plane.
         size: u32 = 4,
-        /// Packs of a pixel, pixels of a plane; or pixels of a plane, 1.
+        /// Packs per pixel, pixels per plane; or pixels per plane, 1.
         dims: [Dim; 2] = 8,
     }
     /// A tensor as groups of elements; operands: `x`, the result, the incoming gradient.
@@ -289,25 +289,25 @@ by_value! {
         /// Padding.
         unused: u32 = 476,
     }
-    /// The same of dense tensors that all lie alike, in packs of 16 bytes.
+    /// The groups of dense tensors with equal layouts, in packs of 16 bytes.
     PackedGroups: 96 => {
-        /// How many groups there are; across memory as many as a pack has elements count as one.
+        /// The number of groups; across memory, as many groups as a pack has elements count as one.
         count: Dim = 0,
-        /// Packs of a run.
+        /// Packs per run.
         run: Dim = 24,
-        /// From a group to the next in elements.
+        /// The distance between groups in elements.
         group_stride: i64 = 48,
-        /// From a run to the next.
+        /// The distance between runs.
         run_stride: i64 = 56,
-        /// From a pack to the next.
+        /// The distance between packs.
         step: u32 = 64,
-        /// Packs of a group.
+        /// Packs per group.
         packs: u32 = 68,
-        /// Packs of a group that one team takes.
+        /// Packs per team.
         chunk: u32 = 72,
-        /// Teams of a group.
+        /// Teams per group.
         splits: u32 = 76,
-        /// Threads of a team.
+        /// Threads per team.
         lanes: Lanes = 80,
         /// `WHOLE` or `FIRST` of [`Reduce`], or [`Groups::GIVEN`].
         stage: u32 = 88,

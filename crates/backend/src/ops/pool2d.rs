@@ -69,7 +69,7 @@ impl Pool2d {
     }
 }
 
-/// What stands for the tap of a window that has none inside the input.
+/// The tap number of a window without a tap inside the input.
 const NO_TAP: usize = u8::MAX as usize;
 
 /// Upper bound on positions in the input, whatever a window's parameters are.
@@ -98,8 +98,8 @@ impl Pool2d {
         if [n, c] == [n_after, c_after] && possible && covered { Ok(()) } else { Err(misfit()) }
     }
 
-    /// The smallest dtype in which a gradient finds maxima again. `u8` holds the number of a tap in its window,
-    /// `i * kernel[1] + j`, or 255 where none is inside the input, for windows of at most 255 taps. Adaptive windows, which
+    /// The smallest dtype that locates maxima for the gradient. `u8` is the number of a tap in its window,
+    /// `i * kernel[1] + j`, or 255 if no tap is inside the input, for windows of at most 255 taps. Adaptive windows, which
     /// differ in size, and larger ones need positions in the plane (`i64`).
     #[must_use]
     pub fn tap_dtype(&self) -> DType {

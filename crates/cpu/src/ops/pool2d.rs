@@ -65,11 +65,11 @@ impl Pool2dBackend for CpuBackend {
     }
 }
 
-/// Which elements were the largest.
+/// The positions of the maxima.
 enum Positions {
-    /// Their positions in the plane.
+    /// Positions in the plane.
     Planes(Image<i64>),
-    /// The numbers of taps in their windows.
+    /// Tap numbers in the windows.
     Taps(Image<u8>),
 }
 
@@ -94,7 +94,7 @@ impl Positions {
         matches!(self, Positions::Taps(_))
     }
 
-    /// Calls `each` with the column and the position in the plane, -1 for none, of what the windows of a row chose.
+    /// Calls `each` with the column of each window of a row and the position of its maximum in the plane, or -1.
     ///
     /// # Safety
     /// The row lies inside the layout, which is readable.
@@ -127,7 +127,7 @@ impl Positions {
     }
 }
 
-/// How far behind a window's beginning each of its taps lies.
+/// The offset of each tap from the beginning of its window.
 fn offsets_of_taps(pool: &Pool2d) -> Vec<(isize, isize)> {
     let Pool2d::Window { kernel, dilation, .. } = *pool else { return Vec::new() };
     let tap = |i: usize| (i / kernel[1] * dilation[0], i % kernel[1] * dilation[1]);
@@ -182,7 +182,7 @@ fn average_of<T: Real>(pool: &Pool2d, divisor: PoolDivisor, x: Erased<T>, out: E
     });
 }
 
-/// Numbers of taps as they are stored; -1 is 255.
+/// Tap numbers as stored; -1 becomes 255.
 fn numbers(at: &[i64]) -> Vec<u8> {
     at.iter().map(|&tap| tap as u8).collect()
 }

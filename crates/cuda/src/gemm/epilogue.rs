@@ -1,8 +1,8 @@
-//! What cuBLASLt applies to a product before it writes it, and the masks of ReLU that it leaves or reads.
+//! The epilogues that cuBLASLt applies to a product before writing it, and the ReLU masks that they write or read.
 
 use cudarc::cublaslt::sys::cublasLtEpilogue_t as LtEpilogue;
 
-/// What the library applies to the product before it is written.
+/// An operation that the library applies to the product before it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Epilogue {
     None,

@@ -27,7 +27,7 @@ fn packed<'a>(t: &Tensor<'a>) -> params::Images<'a> {
 }
 
 impl Pool {
-    /// With positions of maxima.
+    /// Sets the positions of maxima.
     fn positions(self, indices: &Tensor) -> Pool {
         let taps = if indices.dtype == DType::U8 { Pool::TAPS } else { 0 };
         Pool { indices: strides(indices.layout), flags: self.flags | taps, ..self }
@@ -45,7 +45,7 @@ impl Images<'_> {
         Pool { input, output, ..params }
     }
 
-    /// Finds maxima, or (`backward`) hands their gradients on, in packs; `None` if that is not possible.
+    /// Computes max pooling or (`backward`) its gradient in packs; `None` if that is not possible.
     fn max_packed(
         &self,
         device: &'static Device,

@@ -1,15 +1,17 @@
-//! Groups of elements of dense tensors that kernels take 16 bytes at a time: when that is possible, and how they are shared out.
+//! Groups of elements of dense tensors, for kernels that access 16 bytes at a time: whether these kernels apply, and
+//! how the groups are divided among teams.
 
 use super::{Dim, Groups, Lanes, PackedGroups, Reduce, plan::share};
 
-/// Packs that one thread takes before it is worth sharing them with another block.
+/// The least packs per thread for which more blocks share a group.
 const SERIAL_PACKS: u64 = 8;
-/// Bytes of a pack.
+/// Bytes per pack.
 const PACK: u64 = 16;
 
 impl PackedGroups {
-    /// The groups, and the operation of their kernels (`along` or `across` memory), if packs of elements of `size` bytes are
-    /// possible in the operands at these addresses, which are the first of those of `groups` and all lie alike.
+    /// The groups, and the operation of their kernels (`along` or `across` memory), if the operands can be accessed in
+    /// packs of elements of `size` bytes. `addresses` are those of the operands of `groups`, which must all have the
+    /// same layout.
     #[must_use]
     pub fn new(groups: &Groups, addresses: &[u64], size: usize) -> Option<(&'static str, PackedGroups)> {
         let inner = &groups.inner;
@@ -27,7 +29,7 @@ impl PackedGroups {
         let (strides, group_stride, channels) = (&inner.strides[0], groups.strides[0], groups.count.extent);
         let last = rank - 1;
         let (op, count, run, run_stride, group_stride, step) = if rank == 1 && group_stride == 1 && whole(channels) {
-            // Neighbors in memory belong to different groups.
+            // Adjacent elements in memory belong to different groups.
             if !stride(strides[0]) && inner.numel > 1 {
                 return None;
             }
@@ -51,7 +53,7 @@ impl PackedGroups {
         let across = op == "across";
         let packs = if across { inner.numel } else { inner.numel / pack };
         let (lanes, chunk, splits) = share(packs, count, across, SERIAL_PACKS);
-        // Kernels number packs and tasks in 32 bits, and a turn of their loops beyond the last.
+        // Kernels index packs and tasks with 32 bits, including one iteration beyond the end.
         let small = |n: u64| u32::try_from(n).ok().filter(|&n| n < 1 << 30);
         let stage = if splits > 1 { Reduce::FIRST } else { Reduce::WHOLE };
         let packed = PackedGroups {
@@ -71,19 +73,19 @@ impl PackedGroups {
         Some((op, packed))
     }
 
-    /// Partial results between the stages, of `channels` groups; none if there is one stage.
+    /// The number of partial results between the stages for `channels` groups; 0 if there is a single stage.
     #[must_use]
     pub fn partials(&self, channels: u64) -> u64 {
         if self.stage == Reduce::FIRST { channels * u64::from(self.splits) } else { 0 }
     }
 
-    /// Blocks where each team of each group has something to do.
+    /// The number of blocks that gives each team of each group work.
     #[must_use]
     pub fn blocks(&self) -> u32 {
         super::blocks(self.count.extent * u64::from(self.splits) * self.lanes.count())
     }
 
-    /// The second stage, in which one team adds up what the first one left of a group.
+    /// The second stage, in which one team combines the partial results of a group.
     #[must_use]
     pub fn second(&self, groups: &Groups) -> Groups {
         let (splits, channels) = (u64::from(self.splits), groups.count.extent);
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_has_no_packs_is_left_to_other_kernels() {
-        // Planes of 49 pixels, three channels, f64, gaps, nothing.
+        // Planes of 49 pixels, three channels, f64, gaps, no elements.
         assert!(packed(&[32, 64, 7, 7], &[3136, 49, 7, 1], 1, 4).is_none());
         assert!(packed(&[32, 3, 28, 28], &[2352, 1, 84, 3], 1, 4).is_none());
         assert!(packed(&[64, 512], &[512, 1], 1, 8).is_none());

@@ -1,17 +1,18 @@
-//! Which poolings of dense images kernels do in packs of 16 bytes, along channels or along rows, and their parameters.
+//! Pooling of dense images in packs of 16 bytes, along channels or along rows: whether these kernels apply, and their
+//! parameters.
 
 use kiln_backend::{Layout, Pool2d};
 
 use super::{Dim, PackedMean, PackedPool};
 
-/// A tensor of images: its layout, address, and bytes of an element.
+/// An image tensor: its layout, its address, and the size of its elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Images<'a> {
-    /// Of `[N, C, H, W]`.
+    /// The layout of `[N, C, H, W]`.
     pub layout: &'a Layout,
-    /// Of the first element.
+    /// The address of the first element.
     pub address: u64,
-    /// Bytes of an element.
+    /// Bytes per element.
     pub size: usize,
 }
 
@@ -26,7 +27,7 @@ impl Images<'_> {
     }
 }
 
-/// How all of some tensors lie: channels last (`true`) or in planes, without gaps.
+/// The common layout of all tensors: channels last (`true`) or planes, without gaps; else `None`.
 fn dense(all: &[Images]) -> Option<bool> {
     let planes = |images: &Images| images.layout.is_contiguous();
     let pixels = |images: &Images| images.layout.permute(&[0, 2, 3, 1]).is_contiguous();
@@ -36,7 +37,7 @@ fn dense(all: &[Images]) -> Option<bool> {
     all.iter().all(pixels).then_some(true)
 }
 
-/// An extent as kernels number it: below 2^31.
+/// An extent as kernels store it: below 2^31.
 fn small(extent: usize) -> Option<i32> {
     i32::try_from(extent).ok()
 }
@@ -50,8 +51,8 @@ fn dim(extent: usize) -> Dim {
 }
 
 impl PackedPool {
-    /// The largest element of windows, or (`backward`) its gradient: the operation of `max_pool_packed` and its parameters,
-    /// if there are kernels for it. Operands are the images before and after the pooling, and the numbers of taps.
+    /// Max pooling or (`backward`) its gradient: the operation of `max_pool_packed` and its parameters, if there are
+    /// kernels for it. The operands are the images before and after the pooling, and the tap numbers.
     #[must_use]
     pub fn new(
         pool: &Pool2d,
@@ -65,7 +66,7 @@ impl PackedPool {
         };
         let (Some([n, c, h, w]), Some([_, _, out_h, out_w])) = (before.dims(), after.dims()) else { return None };
         let size = before.size;
-        // Every window has a tap inside, which the kernels take for granted.
+        // Every window has a tap inside, as the kernels assume.
         let inside = |axis: usize, input: usize, out: usize| padding[axis] < k && 2 * out < input + padding[axis] + 2;
         if k != wide || !(2..=3).contains(&k) || !inside(0, h, out_h) || !inside(1, w, out_w) || size > 4 {
             return None;
@@ -76,7 +77,7 @@ impl PackedPool {
         }
         let channels_last = dense(&all[..count])?;
         let taps_hold = |elements| taps.is_none_or(|taps| taps.holds_packs_of(elements));
-        // Blocks of the gradient have two rows or columns, and begin where windows do.
+        // Blocks of the gradient have two rows or columns, and begin at windows.
         let blocks = |extent: usize, padding: usize| (extent + padding).div_ceil(2);
         let (op, channels, dims, others) = if channels_last {
             let pack = 16 / size;
@@ -92,7 +93,7 @@ impl PackedPool {
             small(product(&[n, h, w])?)?;
             (["pixels_2", "pixels_3"], c, [c / pack, columns, rows], n)
         } else {
-            // Rows of the output have half as many elements, and windows of three begin with the element before a pack's.
+            // Rows of the output have half as many elements, and windows of three begin one element before a pack.
             if w != 2 * out_w || padding != [k - 2; 2] {
                 return None;
             }
@@ -133,8 +134,8 @@ fn ops_of([two, three]: [&'static str; 2], k: usize) -> &'static str {
 }
 
 impl PackedMean {
-    /// The gradient of images whose planes were averaged, from that of the averages: the operation of `mean_packed_grad` and
-    /// its parameters, if there is a kernel for it.
+    /// The gradient of images whose planes were averaged, from that of the averages: the operation of
+    /// `mean_packed_grad` and its parameters, if there is a kernel for it.
     #[must_use]
     pub fn new(before: Images, after: Images) -> Option<(&'static str, PackedMean)> {
         let [n, c, h, w] = before.dims()?;
@@ -143,7 +144,7 @@ impl PackedMean {
         if before.size > 4 || !(n * c * size).is_multiple_of(pack) || !before.holds_packs_of(pack) {
             return None;
         }
-        // The averages are dense in either order.
+        // The averages may have either layout.
         let averages = dense(&[after])?;
         let (op, dims) = if dense(&[before])? {
             if averages || !c.is_multiple_of(pack) || !after.holds_packs_of(pack) {
@@ -175,7 +176,7 @@ mod tests {
         Pool2d::Window { kernel: [k; 2], stride: [2; 2], padding: [padding; 2], dilation: [1; 2] }
     }
 
-    /// The operation for images of so many bytes an element, at these addresses.
+    /// The operation for images with elements of `size` bytes, at these addresses.
     fn op(pool: &Pool2d, dims: [usize; 4], last: bool, size: usize, at: [u64; 3]) -> Option<&'static str> {
         let Pool2d::Window { kernel: [k, _], padding: [p, _], .. } = *pool else { return None };
         let out = |n: usize| (n + 2 * p - k) / 2 + 1;
@@ -212,13 +213,13 @@ mod tests {
         }
         assert_eq!(op(&three, [2, 3, 112, 112], false, 4, at), Some("rows16_3"));
         assert_eq!(op(&windows(3, 0), [2, 3, 112, 112], false, 4, at), None);
-        // Addresses that packs do not begin at.
+        // Addresses that are not multiples of a pack.
         assert_eq!(op(&two, [2, 64, 14, 14], true, 2, [264, 512, 1024]), None);
         assert_eq!(op(&two, [2, 64, 14, 14], true, 2, [256, 512, 1028]), None);
         assert_eq!(op(&two, [2, 3, 28, 32], false, 4, [256, 512, 1025]), Some("rows8_2"));
         assert_eq!(op(&two, [2, 3, 28, 32], false, 4, [256, 516, 1024]), Some("rows8_2"));
         assert_eq!(op(&windows(4, 1), [2, 64, 14, 14], true, 2, at), None);
-        // A window of the second row would lie behind the input.
+        // A window of the second row would be outside the input.
         let (before, after) = (lay([1, 8, 2, 4], true), lay([1, 8, 2, 2], true));
         let images = |layout| Images { layout, address: 0, size: 4 };
         assert!(PackedPool::new(&two, images(&before), images(&after), None, false).is_none());

@@ -31,7 +31,7 @@ impl Pool {
     pub const CHANNELS_LAST: u32 = 2;
     /// Some number along an axis may be 2^31 or more.
     pub const WIDE_WINDOWS: u32 = 4;
-    /// Positions of maxima are numbers of taps.
+    /// Positions of maxima are tap numbers.
     pub const TAPS: u32 = 8;
 
     /// A pooling, checked by its contract, of images of extents `input` to extents `output` (`[N, C, H, W]`). Positions

@@ -284,7 +284,7 @@ impl Tensor {
     }
 }
 
-/// Positions of maxima in planes of this width, from those that [`Tensor::max_pooled`] saved.
+/// Positions of maxima in planes of this width, converted from those that [`Tensor::max_pooled`] saved.
 fn plane_positions(saved: &Tensor, pool: Pool2d, width: usize) -> Result<Tensor> {
     let (DType::U8, Pool2d::Window { kernel, stride, padding, dilation }) = (saved.dtype(), pool) else {
         return Ok(saved.clone());
