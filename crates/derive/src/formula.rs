@@ -4,9 +4,9 @@
 //! operators cannot return tensors, so the expression is rewritten: every operator becomes a call, `mul(&g,
 //! &select(…)?)?`.
 //!
-//! Of `select(c, a, b)`, `a` is computed from operands that are replaced by harmless numbers where `c` is false, and `b` from
-//! operands that are replaced where it is true. Otherwise the gradient of an element that is not selected, 0, would be
-//! multiplied by slopes that are infinite there.
+//! In `select(c, a, b)`, `a` is computed from operands that are replaced by harmless numbers where `c` is false, and `b`
+//! from operands that are replaced where it is true. Otherwise the zero gradient of an element that is not selected could be
+//! multiplied by an infinite slope, which gives NaN.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ fn variables(formula: &Expr, found: &mut BTreeSet<Ident>) {
     }
 }
 
-/// A branch of a `select`, computed from operands that `keep` has made harmless where it is not chosen.
+/// A branch of a `select`, computed from operands that `keep` replaces where the branch is not selected.
 fn branch(formula: &Expr, keep: &Ident) -> syn::Result<TokenStream> {
     let mut names = BTreeSet::new();
     variables(formula, &mut names);

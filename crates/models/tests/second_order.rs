@@ -1,5 +1,5 @@
-//! What second derivatives are used for, each against central differences in `f64`: a product with LeNet's Hessian, the
-//! gradient penalty of a WGAN's critic (Gulrajani et al., 2017), and a step of MAML (Finn et al., 2017).
+//! Applications of second derivatives against central differences in `f64`: a product with LeNet's Hessian, the gradient
+//! penalty of a WGAN's critic (Gulrajani et al., 2017), and a step of MAML (Finn et al., 2017).
 
 #![cfg(feature = "cpu")]
 
@@ -23,7 +23,7 @@ fn slopes(y: &Tensor, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
     Ok(found.into_iter().map(|grad| grad.expect("every parameter is used")).collect())
 }
 
-/// Directions of the parameters' shapes.
+/// Directions with the shapes of the parameters.
 fn directions(parameters: &[Tensor]) -> Result<Vec<Tensor>> {
     parameters.iter().map(|p| Tensor::randn(p.shape(), DType::F64)).collect()
 }
@@ -61,7 +61,7 @@ fn a_product_with_the_hessian_of_lenet() -> Result<()> {
         dot = dot.add(&slope.mul(v)?.sum(())?)?;
     }
     let products = grad(&[&dot], &parameters.iter().collect::<Vec<_>>())?;
-    // So short a step that no maximum and no sign changes: the gradient jumps where one does.
+    // The step is so short that no maximum and no sign changes, where the gradient is discontinuous.
     let step = 1e-8;
     let (above, below) = (moved(&parameters, &along, step, gradient)?, moved(&parameters, &along, -step, gradient)?);
     for (i, product) in products.iter().enumerate() {

@@ -219,8 +219,8 @@ impl Tensor {
     }
 }
 
-/// The exponent of a function that is exponential below 0 only. If its gradient is to be differentiated, an `unused` exponent
-/// becomes 0: where it overflows, its slope would be infinite, and the product with the gradient there, which is 0, NaN.
+/// The exponent of a function that is exponential only below 0. If its gradient will be differentiated, `unused` exponents
+/// become 0: where one overflows, its slope would be infinite, and the product with the zero gradient there NaN.
 fn exponent(ctx: &Ctx<'_>, x: &Tensor, unused: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     if ctx.create_graph { x.masked_fill(&unused()?, 0) } else { Ok(x.clone()) }
 }

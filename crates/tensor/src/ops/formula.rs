@@ -16,7 +16,7 @@ const FRAC_1_SQRT_2PI: f64 = 0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
 const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
 const SELU_SLOPE: f64 = 1.758_099_340_847_376_6;
 
-/// Between 0 and 1, and neither.
+/// A number at which all functions here, and their derivatives, are finite.
 const HARMLESS: f64 = 0.5;
 
 fn number(value: f64) -> Rhs {
@@ -59,17 +59,17 @@ binary_functions! {
     or logical_or |a, b| a != 0.0 || b != 0.0;
 }
 
-/// Steps, which have no slope: constants here, so that no slope of 0 is multiplied by an infinite one.
+/// Computed without recording: the derivative is 0, and recording it could multiply 0 by an infinite slope.
 fn floor_divide(a: &Rhs, b: &Rhs) -> Result<Rhs> {
     no_grad(|| tensor(a, b)?.floor_divide(b)).map(Rhs::Tensor)
 }
 
-/// As [`floor_divide`].
+/// Computed without recording, as [`floor_divide`].
 fn trunc(x: &Rhs) -> Result<Rhs> {
     no_grad(|| tensor(x, x)?.trunc()).map(Rhs::Tensor)
 }
 
-/// The operand, and where the condition is false a number at which all functions here are finite.
+/// The operand, replaced by [`HARMLESS`] where the condition is false.
 fn where_true(condition: &Rhs, x: &Rhs) -> Result<Rhs> {
     match (condition, x) {
         (Rhs::Tensor(condition), Rhs::Tensor(_)) => condition.where_cond(x, HARMLESS).map(Rhs::Tensor),
@@ -77,7 +77,7 @@ fn where_true(condition: &Rhs, x: &Rhs) -> Result<Rhs> {
     }
 }
 
-/// The operand, and where the condition is true a number at which all functions here are finite.
+/// The operand, replaced by [`HARMLESS`] where the condition is true.
 fn where_false(condition: &Rhs, x: &Rhs) -> Result<Rhs> {
     match (condition, x) {
         (Rhs::Tensor(condition), Rhs::Tensor(_)) => condition.where_cond(HARMLESS, x).map(Rhs::Tensor),

@@ -31,8 +31,8 @@ pub struct Case {
     pub cotangents: Vec<Option<Tensor>>,
     /// The gradient of each input; `None` where PyTorch gives none.
     pub grads: Vec<Option<Tensor>>,
-    /// The cotangent of the gradient of each input, and what the gradients of the gradients with these are. `None` where
-    /// there are none.
+    /// The cotangents of the gradients of the inputs, and the gradients of gradients for them. `None` where there are
+    /// none.
     pub second_cotangents: Vec<Option<Tensor>>,
     pub second_grads: Vec<Option<Tensor>>,
     /// In half precision, the outputs and gradients that PyTorch computes in f64 from the same inputs.
