@@ -26,10 +26,10 @@
 //!
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
-//! | `cpu` | yes | the CPU backend; without it, no tensor can be made on [`Device::Cpu`] |
-//! | `cuda` | no | the CUDA backend: it needs nvcc to build, and a driver, cuBLASLt and, for convolutions, cuDNN 9.1 to run; compared with the CPU's on a simulated device, it has run on no GPU yet |
+//! | `cpu` | yes | the CPU backend; without it, no tensor can be created on [`Device::Cpu`] |
+//! | `cuda` | no | the CUDA backend: it needs nvcc to build, and a driver, cuBLASLt and, for convolutions, cuDNN 9.1 to run; it has been compared with the CPU backend on a simulated device, and has not run on a GPU yet |
 //! | `vis` | yes | grids of labeled images and curves of training runs ([`vis`]) |
-//! | `distributed` | no | data parallel training in several processes ([`distributed`]): it needs an MPI library with the standard ABI to run in more than one |
+//! | `distributed` | no | data parallel training in several processes ([`distributed`]): with more than one process, it needs an MPI library with the standard ABI |
 //! | `download` | no | `download(true)` of the built-in data sets, and of published weights ([`hub`]) |
 //! | `images` | no | decoding of image files, [`ImageFolder`](data::ImageFolder), [`Resize`](data::transforms::Resize) and [`RandomResizedCrop`](data::transforms::RandomResizedCrop) |
 //! | `ndarray` | no | tensors from arrays of `ndarray` 0.17 (re-exported as `kiln::ndarray`) and views of them, without copying |
