@@ -8,7 +8,7 @@
 use clap::Parser;
 use kiln::{autograd, nn::functional::binary_cross_entropy_with_logits, prelude::*};
 
-/// Goes through PyTorch's autograd tutorial, and prints what that prints: gradient functions, the graph of a loss, gradients.
+/// Goes through PyTorch's autograd tutorial, and prints the same: gradient functions, the graph of a loss, gradients.
 #[derive(Parser)]
 struct Args {}
 

@@ -14,11 +14,11 @@ use kiln::{data::DatasetExt, data::transforms::Image, data::transforms::ToTensor
 /// Loads a folder of images with a CSV file of their labels in batches, and draws nine of them.
 #[derive(Parser)]
 struct Args {
-    /// Folder with `labels.csv` (a header, then `file_name,label` in each line) and the images; without it, one is made of
-    /// images of Fashion-MNIST
+    /// Folder with `labels.csv` (a header, then `file_name,label` in each line) and the images; by default one is
+    /// created from images of Fashion-MNIST
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Images in a batch
+    /// Images per batch
     #[arg(long, default_value_t = 64)]
     batch_size: usize,
     /// The figure to write

@@ -10,11 +10,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use kiln::{Conv2d, cuda, prelude::*};
 
-/// Prints what CUDA has on this machine, and what is missing with its fix.
+/// Prints the state of CUDA on this machine, and what is missing and how to fix it.
 #[derive(Parser)]
 struct Args {
-    /// Compute a product and a convolution first: what happens when devices and libraries are used, and which fallbacks
-    /// are taken, is a part of the report then.
+    /// First compute a product and a convolution, so that the report shows what happens when devices and libraries are
+    /// used, and which fallbacks are taken.
     #[arg(long = "use")]
     first_use: bool,
 }

@@ -27,7 +27,7 @@ use kiln::{
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Network {
-    /// Of the quickstart tutorial
+    /// The network of the quickstart tutorial
     Mlp,
     Lenet,
     Vgg16,
@@ -39,13 +39,13 @@ enum Network {
 struct Args {
     #[arg(long, value_enum, default_value_t = Network::Mlp)]
     network: Network,
-    /// A whole model that `io::save_model` wrote, instead of a network of Kiln
+    /// A whole model written by `io::save_model`, instead of a network of Kiln
     #[arg(long, requires = "shape")]
     model: Option<PathBuf>,
     /// Weights to load into it: safetensors or .pth
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// The shape of an input; its first extent is the batch, which stays open
+    /// The shape of an input; its first extent is the batch size, which stays open
     #[arg(long, value_delimiter = ',')]
     shape: Option<Vec<usize>>,
     /// The file to write
@@ -54,10 +54,10 @@ struct Args {
     /// Writes all networks of Kiln to this folder instead, VGG16 with an eighth of its channels
     #[arg(long, conflicts_with_all = ["model", "weights", "shape", "network", "output"])]
     all: Option<PathBuf>,
-    /// Puts the weights into a file of their own
+    /// Stores the weights in a separate file
     #[arg(long)]
     beside: bool,
-    /// Of the weights and the inputs
+    /// Seed of the weights and the inputs
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -82,9 +82,10 @@ impl Network {
     }
 }
 
-/// Writes the network, inputs, and what it makes of them: keys like `3/input`, for the batch sizes of the shape and two more.
+/// Exports the network, and writes inputs and its outputs: keys like `3/input`, for the batch sizes of the shape and
+/// two more.
 fn export(model: &dyn Module, shape: &[usize], output: &Path, weights: Weights) -> Result<()> {
-    ensure!(!shape.is_empty(), "the shape has no batch");
+    ensure!(!shape.is_empty(), "the shape has no batch dimension");
     model.eval();
     let sample = Tensor::zeros(shape, Device::Cpu)?;
     onnx::export_with(output, model, &sample, &Options::new().weights(weights)).context("the export")?;
@@ -108,7 +109,7 @@ fn main() -> Result<()> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         for (name, network) in ["mlp", "lenet", "vgg16", "vgg16_bn"].into_iter().zip(Network::value_variants()) {
             let (model, shape) = (network.make(0.125)?, network.shape());
-            // Running statistics that are not just 0 and 1.
+            // Running statistics that differ from 0 and 1.
             no_grad(|| model.forward(&Tensor::randn([&[2], &shape[1..]].concat(), Device::Cpu)?))?;
             export(&*model, &shape, &folder.join(name).with_extension("onnx"), weights)?;
         }

@@ -39,7 +39,7 @@ struct Args {
     /// The same seed gives the same run, bit for bit
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder with the four files, instead of the places that are searched
+    /// Folder with the four files, instead of the folders that are searched
     #[arg(long)]
     data: Option<PathBuf>,
     /// Write the trained parameters to this file

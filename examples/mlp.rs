@@ -45,7 +45,7 @@ struct Args {
     /// Momentum of sgd and rmsprop
     #[arg(long, default_value_t = 0.0)]
     momentum: f64,
-    /// auto takes a GPU if there is one
+    /// Device; auto is a GPU if there is one
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceName,
     /// The same seed gives the same run, bit for bit
@@ -54,7 +54,7 @@ struct Args {
     /// Threads that prepare batches
     #[arg(long, default_value_t = 1)]
     workers: usize,
-    /// Folder with the four files of Fashion-MNIST, instead of the places that are searched
+    /// Folder with the four files of Fashion-MNIST, instead of the folders that are searched
     #[arg(long)]
     data: Option<PathBuf>,
     /// Write the trained parameters to this file
@@ -63,7 +63,7 @@ struct Args {
     /// Start with the parameters in this file
     #[arg(long)]
     load: Option<PathBuf>,
-    /// Keep a checkpoint in this file after every epoch, and go on from it if it is there
+    /// Keep a checkpoint in this file after every epoch, and continue from it if it exists
     #[arg(long)]
     resume: Option<PathBuf>,
     /// Write curves.png, curves.svg and predictions.png to this folder
@@ -139,7 +139,7 @@ fn train_loop(
             let loss = loss.item::<f32>()?;
             batches.println(format_args!("loss: {loss:>7.6} [{seen:>5}/{size:>5}]"));
         }
-        // Without its value, which would make the device wait.
+        // Reading its value here would make the device wait.
         losses.push(loss.detach());
         seen += y.numel();
     }
@@ -163,7 +163,7 @@ fn test_loop(dataloader: &DataLoader, model: &NeuralNetwork, loss_fn: &CrossEntr
         test_loss.push(loss_fn.forward(&pred, &y)?);
         correct.push(pred.argmax(1)?.eq(&y)?.sum(())?);
     }
-    // Summed on the device; the only values that are fetched are these two.
+    // Summed on the device; only these two values are read.
     let test_loss = Tensor::stack(&test_loss, 0)?.sum(())?.item::<f32>()? / num_batches;
     let correct = Tensor::stack(&correct, 0)?.sum(())?.item::<f32>()? / size;
     println!("Test Error: \n Accuracy: {:>0.1}%, Avg loss: {test_loss:>8.6} \n", 100.0 * correct);
@@ -191,7 +191,7 @@ fn predict(
     })
 }
 
-/// What is known of a run.
+/// The history of a run.
 #[derive(Default)]
 struct History {
     /// The loss of every training batch.
@@ -201,7 +201,7 @@ struct History {
 }
 
 impl History {
-    /// As tensors, for a checkpoint: JSON would not keep losses that are not finite.
+    /// The history as tensors, for a checkpoint: JSON would not preserve losses that are not finite.
     fn state_dict(&self) -> kiln::Result<StateDict> {
         let tests: Vec<f64> =
             self.tests.iter().flat_map(|test| [test.0 as f64, test.1.into(), test.2.into()]).collect();
@@ -211,7 +211,7 @@ impl History {
         ]))
     }
 
-    /// Of a checkpoint; empty if that has none.
+    /// The history in a checkpoint; empty if it has none.
     fn from_state_dict(state: &StateDict) -> kiln::Result<History> {
         let (Some(losses), Some(tests)) = (state.get("losses"), state.get("tests")) else {
             return Ok(History::default());
@@ -222,8 +222,8 @@ impl History {
     }
 }
 
-/// Event files for TensorBoard, whose steps are batches. A run that goes on from a checkpoint does the batches after it
-/// again: what an earlier run wrote of them is purged.
+/// Event files for TensorBoard, whose steps are batches. A run that continues from a checkpoint repeats the batches
+/// after it: those written by an earlier run are purged.
 #[cfg(feature = "tensorboard")]
 fn events(folder: &Path, history: &History) -> kiln::Result<SummaryWriter> {
     match history.losses.len() {
@@ -239,7 +239,7 @@ fn log(writer: &mut SummaryWriter, history: &History, first: usize) -> kiln::Res
         writer.add_scalar("loss/train", loss.into(), step as i64)?;
     }
     if let Some(&(batches, loss, accuracy)) = history.tests.last() {
-        // Of the last batch, which the test follows.
+        // The step is the last batch before the test.
         let step = batches.saturating_sub(1) as i64;
         writer.add_scalar("loss/test", loss.into(), step)?;
         writer.add_scalar("accuracy/test", accuracy.into(), step)?;
@@ -320,7 +320,7 @@ fn main() -> Result<()> {
         let saved = checkpoint.get::<Option<String>>("optimizer").with_context(|| path.display().to_string())?;
         ensure!(
             saved == optimizer_name,
-            "{} is the checkpoint of a run with --optimizer {}, and cannot go on with {}",
+            "{} is the checkpoint of a run with --optimizer {}, and cannot continue with {}",
             path.display(),
             saved.unwrap_or_default(),
             optimizer_name.unwrap_or_default()
@@ -331,7 +331,7 @@ fn main() -> Result<()> {
         checkpoint.restore_random_state();
         epochs_done = checkpoint.epoch;
         history = History::from_state_dict(&checkpoint.extra)?;
-        println!("Going on after epoch {epochs_done} of {}", path.display());
+        println!("Continuing after epoch {epochs_done} of {}", path.display());
     }
 
     #[cfg(feature = "tensorboard")]

@@ -35,7 +35,7 @@ use kiln::{
 #[derive(Parser)]
 #[command(arg_required_else_help = true)]
 struct Args {
-    /// Prints the network of ImageNet as PyTorch does, and a table of its layers
+    /// Prints ImageNet's network as PyTorch does, and a table of its layers
     #[arg(long)]
     print: bool,
     #[command(subcommand)]
@@ -53,7 +53,7 @@ enum Command {
 #[derive(Clone, Copy, ValueEnum)]
 enum Precision {
     F32,
-    /// `f32`, whose products and convolutions a GPU may round to 10 bits; a CPU does not
+    /// `f32`; a GPU may round the factors of products and convolutions to 10 bits, a CPU does not
     Tf32,
     /// Computed in `bf16`, with parameters kept in `f32`
     Bf16,
@@ -88,15 +88,15 @@ struct Train {
     batch_norm: bool,
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     precision: Precision,
-    /// Images in channels-last memory, throughout the network
+    /// Channels-last images, throughout the network
     #[arg(long)]
     channels_last: bool,
-    /// At most so many batches an epoch
+    /// At most so many batches per epoch
     #[arg(long)]
     batches: Option<usize>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Keep a checkpoint in this file after every epoch, and go on from it if it is there
+    /// Keep a checkpoint in this file after every epoch, and continue from it if it exists
     #[arg(long)]
     resume: Option<PathBuf>,
     /// Write the trained parameters to this safetensors file, for `predict`
@@ -119,22 +119,22 @@ struct Predict {
     /// A file with the name of a class in each line, instead of the classes that `train --save` wrote, or of ImageNet's
     #[arg(long)]
     classes: Option<PathBuf>,
-    /// Height and width of what the network gets to see, if not those of its training, or 224
+    /// Height and width of the network's input; by default those of its training, or 224
     #[arg(long)]
     image_size: Option<usize>,
 }
 
-/// What a network was trained on and how: it travels with the parameters, as text under these keys.
+/// What a network was trained on, and how: saved with the parameters, as text under these keys.
 struct Training {
     source: Source,
     image_size: usize,
-    /// `None` if the number of channels tells it.
+    /// `None` if the number of channels determines it.
     width: Option<f64>,
     classes: Vec<String>,
 }
 
 impl Training {
-    /// That of torchvision's weights.
+    /// The training of torchvision's weights.
     fn on_imagenet() -> Training {
         let classes = IMAGENET_CLASSES.iter().map(|&name| name.to_owned()).collect();
         Training { source: Source::ImageFolder, image_size: 224, width: None, classes }
@@ -151,9 +151,9 @@ impl Training {
         Ok(metadata)
     }
 
-    /// `None` if the file says nothing of it, as files of other programs.
+    /// `None` if the file has no such text, e.g. a file of another program.
     fn of_file(path: &Path) -> Result<Option<Training>> {
-        // What is no safetensors file has no such texts; whether it can be read at all shows when it is loaded.
+        // Only safetensors files have this text; loading the file shows whether it can be read at all.
         let Ok(file) = TensorFile::open(path) else { return Ok(None) };
         let text = |key: &str| file.metadata().get(key).map(String::as_str);
         let (Some(source), Some(size), Some(classes)) = (text("source"), text("image_size"), text("classes")) else {
@@ -201,15 +201,15 @@ fn train(args: &Train) -> Result<()> {
         data.training.set_state(checkpoint.get::<LoaderState>("loader")?)?;
         checkpoint.restore_random_state();
         done = checkpoint.epoch;
-        println!("Going on after epoch {done} of {}", path.display());
+        println!("Continuing after epoch {done} of {}", path.display());
     }
     let prepare = |x: Tensor| {
         let x = x.to_dtype(dtype)?;
         if args.channels_last { x.channels_last() } else { Ok(x) }
     };
     let most = args.batches.unwrap_or(usize::MAX);
-    // Steps are epochs. A run that goes on from a checkpoint does the epochs after it again: what an earlier run wrote of
-    // them is purged.
+    // Steps are epochs. A run that continues from a checkpoint repeats the epochs after it: those written by an earlier
+    // run are purged.
     #[cfg(feature = "tensorboard")]
     let mut writer = match (&args.tensorboard, done) {
         (None, _) => None,
@@ -227,7 +227,7 @@ fn train(args: &Train) -> Result<()> {
             pass.waited_share(),
             pass.loss
         );
-        #[cfg_attr(not(feature = "tensorboard"), expect(unused_variables, reason = "only TensorBoard is told"))]
+        #[cfg_attr(not(feature = "tensorboard"), expect(unused_variables, reason = "used for TensorBoard only"))]
         let (loss, accuracy) = training::test(&data.testing, &model, &prepare, most)?;
         #[cfg(feature = "tensorboard")]
         if let Some(writer) = &mut writer {
@@ -257,10 +257,10 @@ fn train(args: &Train) -> Result<()> {
     Ok(())
 }
 
-/// The VGG16 that these parameters are of: its classes, channels, normalization and, if it is not given, width show in
-/// their shapes and names.
+/// Creates the VGG16 that these parameters belong to: their shapes and names determine its classes, channels,
+/// normalization and, if it is not given, its width.
 fn network_of(weights: &StateDict, width: Option<f64>) -> Result<Vgg> {
-    let shape = |name: &str| weights.get(name).with_context(|| format!("no VGG16: there is no {name}"));
+    let shape = |name: &str| weights.get(name).with_context(|| format!("not a VGG16: there is no {name}"));
     let (o, c, _, _) = shape("features.0.weight")?.dims4()?;
     let (classes, _) = shape("classifier.6.weight")?.dims2()?;
     let batch_norm = weights.contains_key("features.1.running_mean");
@@ -281,7 +281,7 @@ fn predict(args: &Predict) -> Result<()> {
     drop(weights);
     let training = training.unwrap_or_else(Training::on_imagenet);
     let size = args.image_size.unwrap_or(training.image_size);
-    ensure!(size > 0, "images have at least one pixel");
+    ensure!(size > 0, "images must have at least one pixel");
     let mut classes = training.classes;
     if let Some(path) = &args.classes {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -292,14 +292,14 @@ fn predict(args: &Predict) -> Result<()> {
         let image = training.source.prepare(Image::open(path)?, size)?;
         ensure!(
             image.size(0)? == channels,
-            "{} is for images of {channels} channels; photographs have 3, and `train --save` notes what it was trained on",
+            "{} is for images of {channels} channels; photographs have 3, and `train --save` stores what it was trained on",
             name()
         );
         let logits = model.forward(&image.unsqueeze(0)?.to_device(device)?)?;
         let count = logits.dims()[1];
         ensure!(
             classes.len() == count,
-            "{} names of classes for a network of {count}; --classes names a file",
+            "{} class names for a network with {count} classes; pass a file with --classes",
             classes.len()
         );
         let (shares, likeliest) = logits.softmax(1)?.select(0, 0)?.topk(5.min(count), 0, true)?;

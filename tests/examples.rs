@@ -208,7 +208,7 @@ fn vgg16_predicts_with_what_it_saved() -> kiln::Result<()> {
     fs::write(&classes, "one\ntwo\n").unwrap();
     let output = run("vgg16", &["predict", &photo, "--weights", &weights, "--classes", &classes]);
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && message.contains("2 names of classes for a network of 10"), "{message}");
+    assert!(!output.status.success() && message.contains("2 class names for a network with 10 classes"), "{message}");
     Ok(())
 }
 

@@ -15,33 +15,33 @@ use kiln::{
     prelude::*,
 };
 
-/// Mean and standard deviation of ImageNet's channels, which torchvision's networks expect to be taken out.
+/// Mean and standard deviation of ImageNet's channels, by which torchvision's networks expect images to be normalized.
 fn imagenet() -> kiln::Result<Normalize> {
     Normalize::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 }
 
-/// The same for CIFAR-10.
+/// Mean and standard deviation of CIFAR-10's channels.
 fn cifar() -> kiln::Result<Normalize> {
     Normalize::new([0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616])
 }
 
-/// What torchvision's networks were tested with: the middle of the image.
+/// The transforms with which torchvision's networks were tested: resizing, then the center of the image.
 fn middle(size: usize) -> (Resize, CenterCrop) {
     (Resize::shorter(size * 256 / 224), CenterCrop::square(size))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Source {
-    /// Folders `train` and `val` (or `test`), in each a folder for each class
+    /// Folders `train` and `val` (or `test`), each with a folder for each class
     ImageFolder,
     /// The binary or the Python batches of CIFAR-10
     Cifar10,
-    /// The four files of Fashion-MNIST; of a subset that comes with Kiln, if they are nowhere
+    /// The four files of Fashion-MNIST; if they are not found, a subset that comes with Kiln
     FashionMnist,
 }
 
 impl Source {
-    /// What an image file becomes for a network that was trained on this source, as its test images did.
+    /// Prepares an image for a network that was trained on this source, as in its tests.
     pub fn prepare(self, image: Image, size: usize) -> kiln::Result<Tensor> {
         let resize = Resize::new(size, size);
         match self {
@@ -55,16 +55,16 @@ impl Source {
     }
 }
 
-/// What images are loaded, and how.
+/// Which images are loaded, and how.
 #[derive(clap::Args)]
 pub struct Options {
     /// What to train on
     #[arg(long, value_enum, default_value_t = Source::FashionMnist)]
     pub source: Source,
-    /// Its folder; without it, the usual places are searched for CIFAR-10 and Fashion-MNIST
+    /// Its folder; by default, the usual folders are searched for CIFAR-10 and Fashion-MNIST
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// Height and width that images are brought to
+    /// Height and width that images are resized to
     #[arg(long, default_value_t = 32)]
     pub image_size: usize,
     #[arg(long, default_value_t = 32)]
@@ -84,7 +84,7 @@ pub struct Images {
 
 impl Options {
     pub fn load(&self, seed: u64, device: Device) -> Result<Images> {
-        ensure!(self.image_size > 0, "images have at least one pixel");
+        ensure!(self.image_size > 0, "images must have at least one pixel");
         match self.source {
             Source::ImageFolder => self.folders(seed, device),
             Source::Cifar10 => self.cifar10(seed, device),
@@ -93,7 +93,7 @@ impl Options {
     }
 
     fn folders(&self, seed: u64, device: Device) -> Result<Images> {
-        let root = self.data.as_deref().context("--data names the folder with `train` and `val`")?;
+        let root = self.data.as_deref().context("--data must name the folder with `train` and `val`")?;
         let test = ["val", "test"].map(|name| root.join(name)).into_iter().find(|path| path.is_dir());
         let test = test.with_context(|| format!("there is no folder `val` or `test` in {}", root.display()))?;
         let (training, testing) = (ImageFolder::new(root.join("train"))?, ImageFolder::new(&test)?);

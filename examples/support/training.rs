@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use kiln::{data::DataLoader, nn::CrossEntropyLoss, optim::Optimizer, prelude::*};
 
-/// What a pass over the training images took.
+/// Measurements of a pass over the training images.
 pub struct Pass {
     pub loss: f32,
     pub images: usize,
     pub time: Duration,
-    /// Of it, waiting for the loader.
+    /// The part of it spent waiting for the loader.
     pub waited: Duration,
 }
 
@@ -42,7 +42,7 @@ pub fn train(
         let Some(data) = batches.next() else { break };
         waited += asked.elapsed();
         let (x, y) = data?;
-        // In half precision the network, not the loss.
+        // In half precision, the loss is still computed in `f32`.
         let loss = loss_fn.forward(&model.forward(&prepare(x)?)?.to_dtype(DType::F32)?, &y)?;
         optimizer.zero_grad();
         optimizer.backward(&loss)?;
