@@ -1,50 +1,51 @@
-//! What the rounding errors of a device may change in the results of a whole network, or of a training.
+//! Bounds on how much a device's rounding errors may change the results of a whole network, or of a training run.
 //!
-//! What is known of the errors of one sum of products is what `crates/cuda/tests/against_cpu/sums.rs` goes by: a sum of n terms,
-//! in any order and in parts, is within γ = nu / (1 − nu) of Σ|x·w| (Higham, "Accuracy and Stability of Numerical Algorithms",
-//! section 3.1), and, with a probability of which one part in 10²⁰ is missing, within 10 √n u (Higham and Mary, "A New Approach to
-//! Probabilistic Rounding Error Analysis", 2019); rounding both factors to TensorFloat-32 adds 2 · 2⁻¹¹; Winograd's and Fourier's
-//! transforms add a share of the largest. Such errors are those of exact sums of other factors (backward errors, Higham, section
-//! 3.5): Σ x·w (1 + δ) with |δ| within the bound.
+//! The bounds for a single sum of products are those of `crates/cuda/tests/against_cpu/sums.rs`: a sum of n terms, in
+//! any order and in parts, has an error of at most γ Σ|x·w| with γ = nu / (1 − nu) (Higham, "Accuracy and Stability of
+//! Numerical Algorithms", section 3.1), and, except with a probability of 10⁻²⁰, of at most 10 √n u Σ|x·w| (Higham and
+//! Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019); rounding both factors to TensorFloat-32 adds
+//! 2 · 2⁻¹¹; Winograd's and Fourier's transforms add a fraction of the largest value. Such an error is equivalent to an
+//! exact sum with perturbed factors (backward error, Higham, section 3.5): Σ x·w (1 + δ) with |δ| within the bound.
 //!
-//! Results in half precision are compared with the CPU's in the same type: both round the same sums, and differ by one unit in the
-//! last place where the errors of a sum reach across the boundary between two numbers. That is less often than for one value in
-//! 16, as 10 √n u of `f32` are to the distance of two numbers of `f16`, for the short sums that are tested.
+//! Results in half precision are compared with the CPU's in the same type: both round the same sums, and differ by one
+//! unit in the last place if the errors of a sum cross the boundary between two numbers. For the short sums tested,
+//! this happens for less than one value in 16, the ratio of 10 √n u of `f32` to the spacing of `f16`.
 //!
-//! From layer to layer and from step to step they are carried by the network itself: the same computation is done on the CPU a few
-//! times more, in which the factors, weights and inputs, are w (1 + δ), with other δ between the bounds in each run, the same in
-//! all its steps. The largest distance of these results from the exact ones, in `f64`, is what errors within the bounds do to
-//! them; [`MARGIN`] times as much is allowed, for two runs do not meet the worst. A wrong term, or a gradient that is not used, is
-//! not a matter of such errors: [`assert_trained_alike`] requires that they stay below a hundredth of what was learned. (A unit
-//! whose sum is nearly 0 may be let through by ReLU or not; under Adam, whose steps are as long for the smallest gradient as for
-//! the largest, that is what grows most from step to step.)
+//! The network itself propagates the errors from layer to layer and from step to step: the same computation is repeated
+//! a few times on the CPU with each factor (weights and inputs) replaced by w (1 + δ), where δ is within the bounds,
+//! differs between runs, and is the same in all steps of a run. The largest distance of these results from the exact
+//! ones, in `f64`, is the effect of errors within the bounds; [`MARGIN`] times as much is allowed, because a few runs
+//! do not hit the worst case. A wrong term, or a gradient that is not used, is a much larger error:
+//! [`assert_trained_alike`] requires that the effect of rounding stays below a hundredth of what was learned. (A unit
+//! whose sum is nearly 0 may or may not pass ReLU; with Adam, whose steps are as long for the smallest gradient as for
+//! the largest, this effect grows most from step to step.)
 
 use std::cell::RefCell;
 
 use kiln::{Float32Precision, float32_matmul_precision, prelude::*, random_state, set_random_state};
 
-/// Runs with errors.
+/// The number of runs with errors.
 const RUNS: u64 = 2;
-/// How much further than in these runs results may be.
+/// How much larger than in these runs the distance may be.
 pub const MARGIN: f64 = 4.0;
 
-/// The errors of a run; none in the exact one.
+/// The errors of a run; none in the exact run.
 pub struct Errors {
-    /// Of which exact run it is one with errors, by its number; 0 for that run itself.
+    /// The number of the run; 0 for the exact run.
     run: u64,
-    /// The dtype whose errors they are.
+    /// The dtype whose rounding errors are simulated.
     dtype: DType,
     computed: DType,
-    /// Numbers between -1 and 1 for each tensor, the share of the bound that its values are moved by.
+    /// For each tensor, numbers between -1 and 1: the fraction of the bound by which its values are perturbed.
     shares: RefCell<Vec<Tensor>>,
 }
 
-/// The parts of a bound.
+/// The two parts of a bound.
 #[derive(Clone, Copy)]
 struct Bound {
-    /// Times the value.
+    /// A factor of the value.
     of_value: f64,
-    /// Times the largest value of the tensor.
+    /// A factor of the largest value of the tensor.
     of_largest: f64,
 }
 
@@ -60,7 +61,7 @@ fn unit(dtype: DType) -> f64 {
 }
 
 impl Errors {
-    /// On the device, which has its own.
+    /// No errors: for the device, which makes its own.
     pub fn none() -> Errors {
         Errors { run: 0, dtype: DType::F32, computed: DType::F32, shares: RefCell::default() }
     }
@@ -70,19 +71,20 @@ impl Errors {
         self.computed
     }
 
-    /// For sums of `terms` products, which are results of the dtype.
+    /// The bound for results of `dtype` that are sums of `terms` products.
     fn of_sum(&self, terms: usize) -> f64 {
         let n = terms as f64 + 1.0;
         let tf32 = self.dtype == DType::F32 && float32_matmul_precision() != Float32Precision::Highest;
-        // Tensor cores truncate.
+        // Tensor cores truncate instead of rounding.
         let (sum, rounding) = if tf32 { (2f64.powi(-23), 2.0 * 2f64.powi(-11)) } else { (unit(self.dtype), 0.0) };
         n.min(10.0 * n.sqrt()) * sum + rounding
     }
 
-    /// For a weight or a filter, whose products are summed over the inputs, or, for their gradients, over the outputs.
+    /// The bound for a weight or a filter, whose products are summed over the inputs, or, in their gradients, over the
+    /// outputs.
     fn of_parameter(&self, dims: &[usize], batch: usize) -> Bound {
         let [rows, columns, taps @ ..] = dims else {
-            // A bias, or what batch normalization has.
+            // A bias, or a parameter of batch normalization.
             return Bound { of_value: self.of_sum(batch), of_largest: 0.0 };
         };
         let taps = taps.iter().product::<usize>();
@@ -98,11 +100,11 @@ impl Errors {
         Bound { of_value: self.of_sum(terms), of_largest }
     }
 
-    /// Moves values within a bound: the `place`th that are moved in each step.
+    /// Perturbs values within a bound; `place` is the index of the tensor among those perturbed in each step.
     fn disturb(&self, values: &Tensor, place: usize, Bound { of_value, of_largest }: Bound) -> kiln::Result<()> {
         let mut shares = self.shares.borrow_mut();
         if place == shares.len() {
-            // The run draws what the exact one draws.
+            // The random numbers of the run itself must stay those of the exact run.
             let others = random_state();
             set_random_state((self.run, (place as u64) << 32));
             let drawn = values.rand_like().and_then(|drawn| drawn.mul(2.0)?.sub(1.0));
@@ -112,7 +114,7 @@ impl Errors {
         let share = &shares[place];
         no_grad(|| {
             if [DType::F16, DType::BF16].contains(&self.dtype) {
-                // To the next number.
+                // To the adjacent number.
                 let moved = share.abs()?.ge(15.0 / 16.0)?.to_dtype(self.dtype)?.mul(&share.sign()?)?;
                 return values.mul_(&moved.mul(2.0 * unit(self.dtype))?.add(1.0)?);
             }
@@ -125,7 +127,7 @@ impl Errors {
         })
     }
 
-    /// Moves the leaves of a computation whose longest sum has so many terms.
+    /// Perturbs the leaves of a computation whose longest sum has so many terms.
     #[allow(dead_code, reason = "not every test computes without training")]
     pub fn disturb_leaf(&self, leaf: &Tensor, terms: usize) -> kiln::Result<()> {
         if self.run == 0 {
@@ -167,8 +169,8 @@ impl Errors {
     }
 }
 
-/// Results without errors, and, tensor by tensor, how far errors of `dtype` move them. `computed` says in which dtype the exact
-/// results are, and those with errors.
+/// The exact results, and for each tensor the distance by which errors of `dtype` change it. `computed` has the dtypes in
+/// which the exact run and the runs with errors are computed.
 fn response(
     dtype: DType,
     computed: [DType; 2],
@@ -191,20 +193,20 @@ fn distances(moved: &[f64], exact: &[f64]) -> Vec<f64> {
     moved.iter().zip(exact).map(|(moved, exact)| (moved - exact).abs()).collect()
 }
 
-/// Asserts that the losses of trainings in `f32` on devices are those of `train`, which does the same on the CPU in the
+/// Asserts that the losses of training runs in `f32` on devices are those of `train`, which does the same on the CPU in the
 /// [dtype](Errors::computed) of the errors, and runs each step [`during`](Errors::during) errors.
 pub fn assert_trained_alike(
     trainings: &[&[f32]],
     train: impl Fn(&Errors) -> kiln::Result<Vec<f64>>,
 ) -> kiln::Result<()> {
     let run = |errors: &Errors| Ok(vec![train(errors)?]);
-    // A step does what the steps before it have done to the parameters.
+    // A step depends on the parameters after the previous steps.
     let so_far = |moved: &[f64], exact: &[f64]| {
         let mut distances = distances(moved, exact);
         (1..distances.len()).for_each(|i| distances[i] = distances[i].max(distances[i - 1]));
         distances
     };
-    // Errors within the bounds are large beside those of `f32` on the CPU.
+    // Errors within the bounds are large compared with those of `f32` on the CPU.
     let (exact, mut most) = response(DType::F32, [DType::F64, DType::F32], &run, so_far)?.remove(0);
     let ([first, .., last], [.., moved]) = (&exact[..], &most[..]) else { panic!("{exact:?}: no steps") };
     assert!(last < first, "it learns: {exact:?}");
@@ -222,7 +224,8 @@ pub fn assert_trained_alike(
 }
 
 /// Asserts that the results of a computation in `dtype` on a device are those of `run`, which does the same on the CPU in
-/// the [dtype](Errors::computed) of the errors, from leaves that it lets [`Errors::disturb_leaves`] move. They are compared tensor by tensor, with the largest of each.
+/// the [dtype](Errors::computed) of the errors, from leaves that [`Errors::disturb_leaves`] perturbs. They are compared
+/// tensor by tensor, relative to the largest value of each.
 #[allow(dead_code, reason = "not every test does")]
 pub fn assert_computed_alike(
     name: &str,

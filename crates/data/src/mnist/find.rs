@@ -123,14 +123,14 @@ impl SearchPath {
     }
 }
 
-/// Where to look for what comes with the program: the package, the program, and the current folder.
+/// Where to look for files that come with the program: near the package, the program, and the current folder.
 fn near() -> Vec<PathBuf> {
     let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     [package, env::current_exe().ok(), env::current_dir().ok()].into_iter().flatten().collect()
 }
 
-/// The folder that [`MnistKind::BUNDLED_FOLDER`](super::MnistKind::BUNDLED_FOLDER) means: itself, or, if it is relative, the
-/// one that is there in a folder above one of `near`.
+/// The folder that [`MnistKind::BUNDLED_FOLDER`](super::MnistKind::BUNDLED_FOLDER) names: itself if it is absolute;
+/// otherwise the first match in a folder above one of `near`.
 fn bundled(folder: &Path, near: &[PathBuf]) -> Option<PathBuf> {
     let mut plain = PathBuf::new();
     for part in folder.components() {

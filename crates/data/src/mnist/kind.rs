@@ -15,10 +15,10 @@ pub trait MnistKind: Send + Sync + 'static {
     const SHA256: [[&'static str; 2]; 2];
     /// The folder of the system's package for it.
     const SYSTEM_FOLDER: Option<&'static str> = None;
-    /// The folder of a subset that comes with the program. A relative one is sought in the folders above the package
-    /// (`CARGO_MANIFEST_DIR` at run time), above the program, and above the current folder; `..` undoes the part before it, so
-    /// that `concat!(file!(), "/../subset")` is a folder beside the source file, with no path of the machine that compiles it
-    /// where the compiler has none.
+    /// The folder of a subset that comes with the program. A relative path is looked for in the folders above the
+    /// package (`CARGO_MANIFEST_DIR` at run time), above the program, and above the current folder. `..` removes the
+    /// part before it, so that `concat!(file!(), "/../subset")` is a folder beside the source file, without an absolute
+    /// path of the machine that compiles it if the compiler was given none.
     const BUNDLED_FOLDER: Option<&'static str> = None;
 }
 
