@@ -186,12 +186,11 @@ macro_rules! binary_enum {
                 }
             }
 
-            /// Checks that operands of this dtype are computed: any are compared, integers and truth values are combined
-            /// bitwise (truth values are not shifted), and arithmetic is of floats and, where there is a formula, of
-            /// integers.
+            /// Checks that the operation supports operands of this dtype: comparisons support all, bitwise operations
+            /// integers and bools (shifts only integers), arithmetic floats and, where there is a formula, integers.
             ///
             /// # Errors
-            /// [`ErrorKind::DType`](crate::ErrorKind::DType) where they are not.
+            /// [`ErrorKind::DType`](crate::ErrorKind::DType) if it does not.
             pub fn takes(self, dtype: DType) -> Result<()> {
                 let is_shift = matches!(self, BinaryOp::ShiftLeft | BinaryOp::ShiftRight);
                 let expected = match dtype {

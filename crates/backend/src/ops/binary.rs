@@ -23,7 +23,7 @@ pub struct BinaryArgs<'a> {
 }
 
 impl BinaryArgs<'_> {
-    /// The dtype of the operands. (If none is a tensor, which [`check`](Arguments::check) refuses, that of the result.)
+    /// The dtype of the operands. (If none is a tensor, which [`check`](Arguments::check) refuses, the result's dtype.)
     #[must_use]
     pub fn dtype(&self) -> DType {
         match (&self.a, &self.b) {
@@ -112,18 +112,18 @@ pub(super) fn fits(op: &'static str, operand: &Operand, dtype: DType, out: &Layo
 
 /// Element-wise operations of two operands.
 pub trait BinaryBackend {
-    /// `out = op(a, b)`: arithmetic in the operands' dtype, comparisons of any dtype, bitwise operations of integers and
-    /// truth values ([`BinaryOp::takes`]).
+    /// `out = op(a, b)`: arithmetic in the operands' dtype, comparisons in any dtype, bitwise operations on integers and
+    /// bools ([`BinaryOp::takes`]).
     ///
     /// # Errors
-    /// Besides a broken contract: integers that are divided by 0 or raised to a negative power.
+    /// Besides a broken contract: if integers are divided by 0 or raised to a negative power.
     fn binary(&self, args: Checked<BinaryArgs>) -> Result<()>;
     /// The gradient of an arithmetic `op` with respect to one operand.
     fn binary_grad(&self, args: Checked<BinaryGradArgs>) -> Result<()>;
     /// `out = op(out, b)`.
     ///
     /// # Errors
-    /// As for [`binary`](BinaryBackend::binary).
+    /// Those of [`binary`](BinaryBackend::binary).
     fn binary_assign(&self, args: Checked<BinaryAssignArgs>) -> Result<()>;
 }
 

@@ -9,7 +9,7 @@ use crate::{
 /// Arguments of [`copy`](CopyBackend::copy).
 #[derive(Debug)]
 pub struct CopyArgs<'a> {
-    /// What is copied.
+    /// The tensor to copy.
     pub x: View<'a>,
     /// The copy, of any dtype.
     pub out: ViewMut<'a>,

@@ -77,7 +77,7 @@ fn check_slices(op: &'static str, [slices, whole]: [View; 2], dim: usize, index:
     check_index_vector(op, slices.layout, whole.layout, dim, index.layout)
 }
 
-/// Checks the index of `gather` or `scatter` against the tensor that it points into.
+/// Checks the index of `gather` or `scatter` against the tensor that it indexes.
 fn check_elements(op: &'static str, tensor: View, dim: usize, index: View) -> Result<()> {
     has_dtype(op, DType::I64, index.dtype())?;
     has_dim(op, tensor.layout, dim)?;

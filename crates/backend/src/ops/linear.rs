@@ -25,7 +25,7 @@ pub enum Activation {
     Identity,
     /// ReLU.
     Relu,
-    /// ReLU, for a caller that will ask for the gradient: the device may keep a mask of the elements that ReLU let through.
+    /// ReLU whose gradient will be needed: the device may store a mask of the elements that passed it.
     ReluWithMask,
 }
 
@@ -185,7 +185,7 @@ impl fmt::Debug for ReluMask {
 /// Linear layers: matrix products fused with the operations right after or before them.
 pub trait LinearBackend: MatmulBackend + ReduceBackend + ReluBiasGradBackend + MemoryBackend {
     /// `out = activation(x · wᵀ + bias)`. Returns a mask for [`linear_relu_grad`](LinearBackend::linear_relu_grad) if one
-    /// was asked for and the device has written it.
+    /// was requested and the device has written it.
     fn linear(&self, args: Checked<LinearArgs>) -> Result<Option<ReluMask>>;
     /// The gradients of a linear layer's parameters: `weight = gradᵀ · x`, and `bias` the sum of `grad`'s rows.
     fn linear_grad(&self, args: Checked<LinearGradArgs>) -> Result<()> {

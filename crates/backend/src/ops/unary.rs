@@ -12,7 +12,7 @@ use crate::{
 pub struct UnaryArgs<'a> {
     /// The operation.
     pub op: UnaryOp,
-    /// Floats, or integers where [`UnaryOp::integers`] says that the operation takes them.
+    /// The operand: floats, or integers if the operation supports them ([`UnaryOp::integers`]).
     pub x: View<'a>,
     /// The result, of the dtype of `x`.
     pub out: ViewMut<'a>,
@@ -36,7 +36,7 @@ pub struct UnaryGradArgs<'a> {
     pub op: UnaryOp,
     /// The gradient with respect to the operation's result.
     pub grad: View<'a>,
-    /// The tensor that [`UnaryOp::saved`] names; it may be left out where that is nothing.
+    /// The tensor that [`UnaryOp::saved`] names; may be `None` if it names none.
     pub saved: Option<View<'a>>,
     /// The gradient with respect to the operation's input.
     pub out: ViewMut<'a>,
@@ -63,7 +63,7 @@ impl Arguments for UnaryGradArgs<'_> {
 pub trait UnaryBackend {
     /// `out = op(x)`.
     fn unary(&self, args: Checked<UnaryArgs>) -> Result<()>;
-    /// The gradient of `op`, from the incoming gradient and what the operation has saved.
+    /// The gradient of `op`, from the incoming gradient and the saved tensor.
     fn unary_grad(&self, args: Checked<UnaryGradArgs>) -> Result<()>;
 }
 

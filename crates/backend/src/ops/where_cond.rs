@@ -11,11 +11,11 @@ use crate::{
 /// Arguments of [`where_cond`](WhereCondBackend::where_cond).
 #[derive(Debug)]
 pub struct WhereCondArgs<'a> {
-    /// Which operand is taken, `bool`.
+    /// The condition that selects the operand, `bool`.
     pub condition: View<'a>,
-    /// What is taken where the condition is true, of the dtype of `out`.
+    /// The values where the condition is true, of the dtype of `out`.
     pub a: Operand<'a>,
-    /// What is taken elsewhere, of the dtype of `out`.
+    /// The values elsewhere, of the dtype of `out`.
     pub b: Operand<'a>,
     /// The result.
     pub out: ViewMut<'a>,

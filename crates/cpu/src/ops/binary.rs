@@ -29,7 +29,7 @@ fn grain(is_costly: bool) -> usize {
     if is_costly { GRAIN / 8 } else { GRAIN }
 }
 
-/// For loops that the table lacks, which no checked arguments ask for.
+/// The error for a loop that the table lacks; checked arguments never need one.
 fn missing(op: BinaryOp, dtype: DType) -> Error {
     Error::dtype(op.name(), dtype, "it has no loop")
 }

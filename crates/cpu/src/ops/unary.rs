@@ -123,7 +123,7 @@ impl UnaryBackend for CpuBackend {
             let grad = Input::Tensor(Source::<T>::new(op.name(), grad)?);
             let saved = match saved {
                 Some(saved) => Input::Tensor(Source::<T>::new(op.name(), saved)?),
-                // It is not read.
+                // The operation saves nothing: this operand is not read.
                 None => grad,
             };
             let mut out = Target::<T>::new(op.name(), out)?;
