@@ -101,7 +101,7 @@ for info in optim_db:
         (run_lbfgs(name, kwargs) if cls.__name__ == "LBFGS" else run(name, cls, kwargs))
     for index, entry in enumerate(info.optim_error_inputs_func(device="cpu", dtype=f32)):
         kwargs = entry.optimizer_error_input.kwargs
-        # How parameters are given, and tensors as hyper-parameters, differ in Kiln: the test has cases of its own.
+        # How parameters are given, and tensors as hyperparameters, differ in Kiln: the test has cases of its own.
         if kwargs and not any(isinstance(part, torch.Tensor) for v in kwargs.values() for part in (v if isinstance(v, tuple) else [v])):
             s.record(f"{cls.__name__}_error{index}", f"{cls.__name__} error", kwargs)
 

@@ -397,7 +397,7 @@ by_value! {
         progress: u64 = 8,
         /// Counter blocks of random numbers that were drawn in the step.
         drawn: u64 = 16,
-        /// The rule's hyper-parameters.
+        /// The rule's hyperparameters.
         scalars: [f64; 6] = 24,
         /// The rule's flags.
         flags: u32 = 72,

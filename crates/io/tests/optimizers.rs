@@ -54,7 +54,7 @@ fn continues(run: &str, make: impl Fn(&Linear) -> Result<Box<dyn Optimizer>>) ->
 
 #[test]
 fn a_run_of_pytorch_goes_on() -> Result<()> {
-    // All hyper-parameters come from the file; what they are made with here is wrong on purpose.
+    // All hyperparameters come from the file; what they are made with here is wrong on purpose.
     let sgd = |model: &Linear| -> Result<Box<dyn Optimizer>> { Ok(Box::new(SGD::new(model.named_parameters(), 9.0)?)) };
     let adam =
         |model: &Linear| -> Result<Box<dyn Optimizer>> { Ok(Box::new(Adam::new(model.named_parameters(), 9.0)?)) };

@@ -191,7 +191,7 @@ fn a_loaded_state_goes_on_bit_for_bit() {
     resumes(AdagradOptions::new(0.1).lr_decay(0.1).initial_accumulator_value(0.1));
 }
 
-/// Invalid hyper-parameters are named.
+/// Invalid hyperparameters are named.
 #[test]
 fn invalid_hyper_parameters_are_named() {
     fn refused(options: impl UpdateRule, what: &str) {

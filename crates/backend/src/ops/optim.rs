@@ -12,7 +12,7 @@ use crate::{
 /// (<https://docs.pytorch.org/docs/stable/optim.html>). `maximize` negates the gradient, and
 /// `weight_decay` adds `weight_decay * param` to it unless it is decoupled.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[allow(missing_docs)] // hyper-parameters are named as in PyTorch
+#[allow(missing_docs)] // hyperparameters are named as in PyTorch
 pub enum OptimRule {
     /// State: momentum buffer, if `momentum != 0`. The first step sets the buffer to the gradient.
     Sgd { momentum: f64, dampening: f64, nesterov: bool, weight_decay: f64, maximize: bool },

@@ -30,7 +30,7 @@ impl<O: UpdateRule> Optim<O> {
     ///
     /// # Errors
     /// If there are no parameters, one is not a leaf or not floating-point, two have the same name, or a
-    /// hyper-parameter is invalid.
+    /// hyperparameter is invalid.
     pub fn new<P: Into<Param>>(params: impl IntoIterator<Item = P>, options: impl Into<O>) -> Result<Optim<O>> {
         let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true };
         optimizer.add_group(&mut params.into_iter().map(Into::into), options.into())?;

@@ -1,4 +1,4 @@
-//! Parameter groups: parameters with their state, and the hyper-parameters that they share.
+//! Parameter groups: parameters with their state, and the hyperparameters that they share.
 
 use std::collections::HashSet;
 
@@ -86,10 +86,10 @@ struct Rate {
     tensor: Tensor,
 }
 
-/// Parameters with their own hyper-parameters.
+/// Parameters with their own hyperparameters.
 #[derive(Debug)]
 pub struct ParamGroup<O> {
-    /// The hyper-parameters; changes take effect in the next step.
+    /// The hyperparameters; changes take effect in the next step.
     pub options: O,
     pub(super) members: Members,
 }
@@ -101,7 +101,7 @@ impl<O> ParamGroup<O> {
     }
 }
 
-/// The parts of a [`ParamGroup`] other than its hyper-parameters.
+/// The parts of a [`ParamGroup`] other than its hyperparameters.
 #[derive(Debug)]
 pub(super) struct Members {
     pub initial_lr: Option<f64>,

@@ -92,7 +92,7 @@ const OP: &str = "LBFGS";
 /// ```
 #[derive(Debug)]
 pub struct LBFGS {
-    /// The hyper-parameters; changes take effect in the next step.
+    /// The hyperparameters; changes take effect in the next step.
     pub options: LBFGSOptions,
     initial_lr: Option<f64>,
     params: Vec<(String, Tensor)>,
@@ -143,7 +143,7 @@ impl LBFGS {
     ///
     /// # Errors
     /// If there are no parameters, one is not a leaf or not floating-point, they differ in dtype or device, two have
-    /// the same name, or a hyper-parameter is invalid.
+    /// the same name, or a hyperparameter is invalid.
     pub fn new<P: Into<Param>>(params: impl IntoIterator<Item = P>, options: impl Into<LBFGSOptions>) -> Result<LBFGS> {
         let options = options.into();
         options.validate()?;

@@ -8,7 +8,7 @@ pub trait Optimizer {
     /// left unchanged, and listed by [`unused_parameters`](Optimizer::unused_parameters).
     ///
     /// # Errors
-    /// If **no** parameter has a gradient, since nothing would be learned; or if a hyper-parameter was changed to an
+    /// If **no** parameter has a gradient, since nothing would be learned; or if a hyperparameter was changed to an
     /// invalid value.
     /// invalid.
     fn step(&mut self) -> Result<()>;
@@ -66,7 +66,7 @@ pub trait Optimizer {
         self.set_rates(&rates)
     }
 
-    /// The optimizer's name, hyper-parameters, step counts and moments as tensors by name. If they are saved and
+    /// The optimizer's name, hyperparameters, step counts and moments as tensors by name. If they are saved and
     /// loaded, like a module's, a run continues exactly as without the interruption. They share memory with the
     /// optimizer: [`copy`](kiln_tensor::Tensor::copy) those that must not change with it.
     ///

@@ -1,11 +1,11 @@
-//! The parts of an optimizer: hyper-parameters ([`hyperparameters!`](crate::hyperparameters)) and an update rule
+//! The parts of an optimizer: hyperparameters ([`hyperparameters!`](crate::hyperparameters)) and an update rule
 //! ([`UpdateRule`]), both in one file.
 
 use std::{any::Any, fmt::Debug};
 
 use kiln_tensor::{DType, Error, OptimRule, Result, Shape, Tensor};
 
-/// The hyper-parameters of an optimizer, which [`hyperparameters!`](crate::hyperparameters) declares.
+/// The hyperparameters of an optimizer, which [`hyperparameters!`](crate::hyperparameters) declares.
 pub trait Hyperparameters: Copy + Debug + Send + Sync + 'static {
     /// The optimizer's name.
     const NAME: &'static str;
@@ -13,14 +13,14 @@ pub trait Hyperparameters: Copy + Debug + Send + Sync + 'static {
     /// The learning rate.
     fn lr_mut(&mut self) -> &mut f64;
 
-    /// Calls `each` with the name and a reference to every hyper-parameter.
+    /// Calls `each` with the name and a reference to every hyperparameter.
     ///
     /// # Errors
     /// Those of `each`.
     fn each(&mut self, each: &mut dyn FnMut(&'static str, Value<'_>) -> Result<()>) -> Result<()>;
 }
 
-/// A reference to a hyper-parameter.
+/// A reference to a hyperparameter.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Value<'a> {
@@ -34,7 +34,7 @@ pub enum Value<'a> {
     Choice(&'a mut dyn Choice),
 }
 
-/// A hyper-parameter that is one of several named values, like PyTorch's strings.
+/// A hyperparameter that is one of several named values, like PyTorch's strings.
 pub trait Choice: Debug {
     /// The name.
     fn name(&self) -> &'static str;
@@ -100,7 +100,7 @@ pub trait UpdateRule: Hyperparameters {
         self.states()
     }
 
-    /// Checks the hyper-parameters.
+    /// Checks the hyperparameters.
     ///
     /// # Errors
     /// If one is invalid; the message names it.
@@ -141,7 +141,7 @@ pub(super) trait DynRule: Any {
     fn momentum_mut(&mut self) -> Option<&mut f64>;
     /// A copy.
     fn boxed(&self) -> Box<dyn DynRule>;
-    /// Copies the hyper-parameters of a rule of the same type.
+    /// Copies the hyperparameters of a rule of the same type.
     fn assign(&mut self, from: &dyn DynRule);
     fn each(&mut self, each: &mut dyn FnMut(&'static str, Value<'_>) -> Result<()>) -> Result<()>;
     fn states_of(&self, param: &Shape) -> Vec<State>;
@@ -349,7 +349,7 @@ fn invalid(op: &'static str, what: &str, value: impl Debug, expected: &str) -> E
     Error::argument(op, format!("{what} {value:?} is invalid: it must be {expected}"))
 }
 
-/// Checks that a hyper-parameter is finite and not negative.
+/// Checks that a hyperparameter is finite and not negative.
 ///
 /// # Errors
 /// If it is not.
@@ -357,7 +357,7 @@ pub fn non_negative(op: &'static str, what: &str, value: f64) -> Result<()> {
     if value.is_finite() && value >= 0.0 { Ok(()) } else { Err(invalid(op, what, value, "finite and not negative")) }
 }
 
-/// Checks that a hyper-parameter is finite.
+/// Checks that a hyperparameter is finite.
 ///
 /// # Errors
 /// If it is not.
@@ -376,7 +376,7 @@ pub fn shares(op: &'static str, what: &str, (a, b): (f64, f64)) -> Result<()> {
     Err(invalid(op, what, (a, b), "in [0, 1)"))
 }
 
-/// Declares the hyper-parameters of an optimizer: a struct with PyTorch's names and defaults and a method for each, and
+/// Declares the hyperparameters of an optimizer: a struct with PyTorch's names and defaults and a method for each, and
 /// its implementation of [`Hyperparameters`](crate::optim::Hyperparameters). Each is an `f64`, a `usize`, a `bool`, a
 /// `pair` or `triple` of `f64`, an `optional_pair`, whose first number may be `None`, or a type that implements
 /// [`Choice`](crate::optim::Choice). [`UpdateRule`](crate::optim::UpdateRule) has an example.
@@ -386,7 +386,7 @@ macro_rules! hyperparameters {
         $optimizer:literal $name:ident, lr = $lr:expr,
         { $($field:ident: $ty:ident = $default:expr, $doc:literal;)* }
     ) => {
-        #[doc = concat!("The hyper-parameters of ", $optimizer, ". Converts from a learning rate alone.")]
+        #[doc = concat!("The hyperparameters of ", $optimizer, ". Converts from a learning rate alone.")]
         #[derive(Clone, Copy, Debug, PartialEq)]
         pub struct $name {
             /// The learning rate.

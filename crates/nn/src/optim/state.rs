@@ -1,6 +1,6 @@
 //! The state dicts of optimizers: saving and loading their state as tensors by name.
 //!
-//! `name` is the optimizer's name as bytes, `param_groups.0.lr` and the like are hyper-parameters (`f64`, `bool`),
+//! `name` is the optimizer's name as bytes, `param_groups.0.lr` and the like are hyperparameters (`f64`, `bool`),
 //! `state.<parameter>.step` step counts (`i64`), `state.<parameter>.exp_avg` and the like state tensors under PyTorch's
 //! names.
 
