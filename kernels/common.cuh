@@ -58,9 +58,11 @@ __device__ inline To bit_cast(From from) {
     return to;
 }
 
+// `significand`: how many bits a float's significand has, with the implicit one.
 template <typename T>
 struct Element {
     typedef T Compute;
+    static constexpr int significand = 24;
     static __device__ T load(T value) { return value; }
     static __device__ T store(T value) { return value; }
 };
@@ -68,6 +70,7 @@ struct Element {
 template <>
 struct Element<f16> {
     typedef f32 Compute;
+    static constexpr int significand = 11;
     static __device__ f32 load(f16 value) { return __half2float(__ushort_as_half(value.bits)); }
     static __device__ f16 store(f32 value) { return f16{__half_as_ushort(__float2half_rn(value))}; }
 };
@@ -75,6 +78,7 @@ struct Element<f16> {
 template <>
 struct Element<bf16> {
     typedef f32 Compute;
+    static constexpr int significand = 8;
     static __device__ f32 load(bf16 value) { return bit_cast<f32>((uint32_t)value.bits << 16); }
     static __device__ bf16 store(f32 value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800

@@ -60,10 +60,11 @@ struct ToHalf {
         return sizeof(I) <= 2 ? (f32)x : round_to_odd((f64)x);
     }
 };
-template <>
-struct To<f16> : ToHalf {};
-template <>
-struct To<bf16> : ToHalf {};
+#define TO_HALF(name, T) \
+    template <>          \
+    struct To<T> : ToHalf {};
+FOR_HALF(TO_HALF)
+#undef TO_HALF
 
 template <>
 struct To<truth> {

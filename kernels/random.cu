@@ -9,28 +9,13 @@ FAMILY(random, Grid<1> grid, address out, RandomState state, f64 a, f64 b, f64 c
 // `bernoulli` of all: a = 0, b = threshold. `integers` of all: a = low, b = high - low.
 FAMILY(draw, Grid<1> grid, address out, RandomState state, u64 a, u64 b);
 
-// How many bits of a draw make a uniform number: as many as the significand holds.
-template <typename T>
-struct Significand;
-template <>
-struct Significand<f32> {
-    static constexpr int bits = 24;
-};
-template <>
-struct Significand<f16> {
-    static constexpr int bits = 11;
-};
-template <>
-struct Significand<bf16> {
-    static constexpr int bits = 8;
-};
-
 // The numbers that a block yields: four, or two of 64 bits.
 template <typename T>
 struct Uniform {
     static constexpr int count = 4;
     static __device__ f32 fraction(const Block& block, int i) {
-        constexpr int bits = Significand<T>::bits;
+        // As many bits of a draw as the significand holds.
+        constexpr int bits = Element<T>::significand;
         return (f32)(block.words[i] >> (32 - bits)) * (f32)(1.0 / (1u << bits));
     }
 };

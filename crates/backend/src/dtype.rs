@@ -43,6 +43,12 @@ macro_rules! dtype_enum {
                 match self { $(DType::$variant => is_float!($kind),)* }
             }
 
+            /// Whether it is one of the floating-point types that are computed as `f32`.
+            #[must_use]
+            pub const fn is_half(self) -> bool {
+                match self { $(DType::$variant => is_half!($kind),)* }
+            }
+
             /// Whether it is one of the integer types (not `bool`).
             #[must_use]
             pub const fn is_int(self) -> bool {
@@ -68,6 +74,15 @@ macro_rules! is_float {
     };
 }
 
+macro_rules! is_half {
+    (HALF) => {
+        true
+    };
+    ($other:ident) => {
+        false
+    };
+}
+
 macro_rules! is_int {
     (INT) => {
         true
@@ -83,10 +98,7 @@ impl DType {
     /// itself.
     #[must_use]
     pub const fn accumulator(self) -> DType {
-        match self {
-            DType::F16 | DType::BF16 => DType::F32,
-            other => other,
-        }
+        if self.is_half() { DType::F32 } else { self }
     }
 
     /// The smallest dtype that both can be converted to, PyTorch's `promote_types`: floats win over integers, integers

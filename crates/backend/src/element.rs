@@ -88,9 +88,84 @@ macro_rules! elements {
         BOOL($($bool_rest:tt)*)
     ) => {
         element! { |v| Scalar::Float(v.into()), |s| s.to_f64(); $($f, $float;)* }
-        $(element! { |v| Scalar::Float(v.to_f64()), |s| half::$h::from_f64(s.to_f64()); half::$h, $half; })*
+        $(element! { |v| Scalar::Float(v.to_f64()), |s| crate::half::$h::from_f64(s.to_f64()); crate::half::$h, $half; })*
         element! { |v| Scalar::Int(v.into()), |s| s.to_i64(); $($i, $int;)* }
         element! { |v| Scalar::Bool(v), |s| s.to_bool(); bool, Bool; }
     };
 }
 crate::dtype_table!(elements);
+
+impl DType {
+    /// The number of bits of a float's significand, with the implicit one: 24 for `f32`. Below 2 to their power integers
+    /// are exact, and `2^(1 - bits)` is the distance from 1 to the next number. It is 0 for other dtypes.
+    #[must_use]
+    pub fn significand_bits(self) -> u32 {
+        let is_one = |bits: u32| {
+            let value = Scalar::Float(1.0 + 2f64.powi(-(bits as i32)));
+            crate::dispatch_dtype!(self, T => T::from_scalar(value).to_scalar().to_f64()) == 1.0
+        };
+        if self.is_float() {
+            (1..=f64::MANTISSA_DIGITS).find(|&bits| is_one(bits)).unwrap_or(f64::MANTISSA_DIGITS)
+        } else {
+            0
+        }
+    }
+
+    /// The largest value of a floating-point dtype that is below a bound.
+    #[must_use]
+    pub fn largest_below(self, bound: f64) -> f64 {
+        fn of<T: Element>(bound: f64) -> f64 {
+            let nearest = T::from_scalar(Scalar::Float(bound));
+            let value = |x: T| x.to_scalar().to_f64();
+            if value(nearest) < bound {
+                return value(nearest);
+            }
+            // The bits are a sign and a magnitude.
+            let size = size_of::<T>();
+            let mut bytes = [0; 8];
+            bytes[..size].copy_from_slice(bytemuck::bytes_of(&nearest));
+            let (bits, sign) = (u64::from_le_bytes(bytes), 1 << (8 * size - 1));
+            let below = match bits {
+                0 => sign | 1,
+                _ if bits == sign => sign | 1,
+                _ if bits & sign == 0 => bits - 1,
+                _ => bits + 1,
+            };
+            bytemuck::checked::try_pod_read_unaligned(&below.to_le_bytes()[..size]).map_or(f64::NAN, value)
+        }
+        crate::dispatch_dtype!(self, T => of::<T>(bound))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::half::{bf16, f16};
+
+    #[test]
+    fn significands() {
+        for (dtype, bits) in
+            [(DType::F64, 53), (DType::F32, 24), (DType::F16, 11), (DType::BF16, 8), (DType::I32, 0), (DType::Bool, 0)]
+        {
+            assert_eq!(dtype.significand_bits(), bits, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn the_next_smaller_value() {
+        for (dtype, below_1) in [
+            (DType::F16, f16::from_bits(0x3bff).to_f64()),
+            (DType::BF16, bf16::from_bits(0x3f7f).to_f64()),
+            (DType::F32, f64::from(1f32.next_down())),
+            (DType::F64, 1f64.next_down()),
+        ] {
+            assert_eq!(dtype.largest_below(1.0), below_1);
+            assert!(dtype.largest_below(0.0) < 0.0 && dtype.largest_below(-0.0) < 0.0);
+            assert!(dtype.largest_below(-1.0) < -1.0);
+        }
+        assert_eq!(DType::BF16.largest_below(0.0), bf16::from_bits(0x8001).to_f64());
+        assert_eq!(DType::BF16.largest_below(1.001), 1.0);
+        assert_eq!(DType::BF16.largest_below(1.01), 1.007_812_5);
+        assert_eq!(DType::F32.largest_below(0.1), f64::from(0.1f32.next_down()));
+    }
+}

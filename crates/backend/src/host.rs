@@ -14,7 +14,7 @@ macro_rules! host_vec {
         #[allow(missing_docs)] // one variant an element type
         pub enum HostVec {
             $($float(Vec<$f>),)*
-            $($half(Vec<half::$h>),)*
+            $($half(Vec<crate::half::$h>),)*
             $($int(Vec<$i>),)*
             Bool(Vec<bool>),
         }

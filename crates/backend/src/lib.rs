@@ -18,6 +18,7 @@ mod dtype;
 mod dtype_table;
 mod element;
 mod error;
+pub mod half;
 mod host;
 mod layout;
 mod memory;
@@ -31,8 +32,6 @@ mod testing;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod unary_table;
 mod user_dir;
-
-pub use half;
 
 pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
 pub use contract::{Arguments, Checked, has_dim, has_dtype, has_shape, is_float, same_shape};

@@ -77,7 +77,7 @@ macro_rules! from_elements {
         $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
         BOOL($($bool_rest:tt)*)
     ) => {
-        from! { Float, |v| v.into(); $($f)* $(half::$h)* }
+        from! { Float, |v| v.into(); $($f)* $(crate::half::$h)* }
         from! { Int, |v| v.into(); $($i)* u32 }
         from! { Int, |v| v as i64; usize }
         from! { Bool, |v| v; bool }

@@ -26,6 +26,7 @@ mod gemm;
 mod generator;
 mod images;
 pub mod launch;
+mod library_dtypes;
 mod libs;
 mod memory;
 mod modules;

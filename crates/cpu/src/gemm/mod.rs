@@ -40,8 +40,6 @@ mod unpacked;
 
 use std::sync::OnceLock;
 
-use half::{bf16, f16};
-
 use self::{
     kernel::Kernel,
     problem::{Batch, GemmProblem},
@@ -100,7 +98,7 @@ pub(crate) trait GemmElem: Copy + Send + Sync + 'static {
 }
 
 macro_rules! floats {
-    ($($s:ty as $t:ty),*) => {$(
+    ($($s:ty as $t:ty,)*) => {$(
         impl GemmElem for $s {
             unsafe fn run(p: GemmProblem<$s>, batch: Batch<'_>) {
                 static BEST: OnceLock<&'static Kernel<$t>> = OnceLock::new();
@@ -111,7 +109,18 @@ macro_rules! floats {
         }
     )*};
 }
-floats!(f32 as f32, f64 as f64, f16 as f32, bf16 as f32);
+
+macro_rules! float_rows {
+    (()
+        $(FLOAT($float:ident, $f:ident, $($float_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
+        $(INT($($int_rest:tt)*))*
+        BOOL($($bool_rest:tt)*)
+    ) => {
+        floats!($($f as $f,)* $(kiln_backend::half::$h as f32,)*);
+    };
+}
+kiln_backend::dtype_table!(float_rows);
 
 macro_rules! ints {
     ($($t:ty),*) => {$(

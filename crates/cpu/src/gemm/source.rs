@@ -1,7 +1,6 @@
 //! The element types of products: how they are stored, and what they are computed in.
 
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
+use crate::numeric::stored::Half;
 
 /// What every element type can do.
 pub trait Number: Copy + Send + Sync + PartialOrd + 'static {
@@ -25,21 +24,46 @@ macro_rules! number {
 number! {
     f32: 0.0, a b a + b;
     f64: 0.0, a b a + b;
-    f16: f16::ZERO, a b f16::from_f32(a.to_f32() + b.to_f32());
-    bf16: bf16::ZERO, a b bf16::from_f32(a.to_f32() + b.to_f32());
 }
 
-macro_rules! int_rows {
+macro_rules! half {
+    ($($t:ty)*) => {$(
+        impl Source<f32> for $t {
+            const SAME: bool = false;
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                Half::widen(self)
+            }
+            #[inline(always)]
+            fn narrow(x: f32) -> $t {
+                Half::narrow(x)
+            }
+            #[inline]
+            unsafe fn widen_run(src: *const $t, n: usize, dst: *mut f32) {
+                // SAFETY: the caller's promise; the buffer is f32 memory, for which every bit
+                // pattern is a value, and was written before or is only written here.
+                let (src, dst) = unsafe { (core::slice::from_raw_parts(src, n), core::slice::from_raw_parts_mut(dst, n)) };
+                Half::widen_slice(src, dst);
+            }
+        }
+    )*};
+}
+
+macro_rules! number_rows {
     (()
         $(FLOAT($($float_rest:tt)*))*
-        $(HALF($($half_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
         $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
         BOOL($($bool_rest:tt)*)
     ) => {
-        number! { $($i: 0, a b a.wrapping_add(b);)* }
+        number! {
+            $(kiln_backend::half::$h: kiln_backend::half::$h::ZERO, a b Half::narrow(Half::widen(a) + Half::widen(b));)*
+            $($i: 0, a b a.wrapping_add(b);)*
+        }
+        half!($(kiln_backend::half::$h)*);
     };
 }
-kiln_backend::dtype_table!(int_rows);
+kiln_backend::dtype_table!(number_rows);
 
 /// A type the tile kernels compute with.
 pub(crate) trait Float: Number {}
@@ -80,27 +104,3 @@ macro_rules! same {
     )*};
 }
 same!(f32 f64);
-
-macro_rules! half {
-    ($($t:ty)*) => {$(
-        impl Source<f32> for $t {
-            const SAME: bool = false;
-            #[inline(always)]
-            fn widen(self) -> f32 {
-                self.to_f32()
-            }
-            #[inline(always)]
-            fn narrow(x: f32) -> $t {
-                <$t>::from_f32(x)
-            }
-            #[inline]
-            unsafe fn widen_run(src: *const $t, n: usize, dst: *mut f32) {
-                // SAFETY: the caller's promise; the buffer is f32 memory, for which every bit
-                // pattern is a value, and was written before or is only written here.
-                let (src, dst) = unsafe { (core::slice::from_raw_parts(src, n), core::slice::from_raw_parts_mut(dst, n)) };
-                src.convert_to_f32_slice(dst);
-            }
-        }
-    )*};
-}
-half!(f16 bf16);

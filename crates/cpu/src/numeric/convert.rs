@@ -32,7 +32,7 @@ macro_rules! destinations {
         $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
         BOOL($($bool_rest:tt)*)
     ) => {
-        destination! { $($f => $f;)* $(half::$h => f32_odd;)* $($i => $i;)* Truth => truth; }
+        destination! { $($f => $f;)* $(kiln_backend::half::$h => f32_odd;)* $($i => $i;)* Truth => truth; }
     };
 }
 kiln_backend::dtype_table!(destinations);

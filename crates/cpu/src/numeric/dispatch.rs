@@ -76,7 +76,7 @@ macro_rules! kinds {
         BOOL($($bool_rest:tt)*)
     ) => {
         $crate::numeric::dispatch::group!($group $call
-            [$($float $f,)*] [$($half ::half::$h,)*] [$($int $i,)*] [Bool $crate::numeric::stored::Truth,] $($other)*)
+            [$($float $f,)*] [$($half ::kiln_backend::half::$h,)*] [$($int $i,)*] [Bool $crate::numeric::stored::Truth,] $($other)*)
     };
 }
 

@@ -188,6 +188,34 @@ impl Stored for f16 {
     }
 }
 
+/// A float that products read and write as `f32`, element by element, where the CPU's own conversion is worth asking for.
+pub(crate) trait Half: Copy {
+    fn widen(self) -> f32;
+    fn narrow(value: f32) -> Self;
+    /// Of as many elements as `to` has.
+    fn widen_slice(from: &[Self], to: &mut [f32]);
+}
+
+macro_rules! half {
+    ($($h:ty)*) => {$(
+        impl Half for $h {
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                self.to_f32()
+            }
+            #[inline(always)]
+            fn narrow(value: f32) -> $h {
+                <$h>::from_f32(value)
+            }
+            #[inline(always)]
+            fn widen_slice(from: &[$h], to: &mut [f32]) {
+                from.convert_to_f32_slice(to);
+            }
+        }
+    )*};
+}
+half!(f16 bf16);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use half::{bf16, f16};
 use kiln_backend::{
     Checked, DType, Distribution, RandomArgs, RandomBackend, RandomState, Result, ViewMut, bernoulli_threshold,
 };
@@ -116,21 +115,21 @@ fn draw<T: Stored>(state: RandomState, out: &Target<T>, per_block: usize, make: 
     });
 }
 
-fn uniform<T: Float + Below>(low: f64, high: f64, state: RandomState, out: ViewMut) -> Result<()> {
+fn uniform<T: Float>(low: f64, high: f64, state: RandomState, out: ViewMut) -> Result<()> {
     const OP: &str = "uniform";
     let (start, width) = (T::Compute::of(low), T::Compute::of(high - low));
     let out = Target::<T>::new(OP, out)?;
     // Rounding may reach `high`; this is the value before it.
-    let last = if low < high { T::below(high).load() } else { start };
+    let last = if low < high { T::Compute::of(T::DTYPE.largest_below(high)) } else { start };
     let last = if last < start { start } else { last };
-    draw(state, &out, draws_of(T::DTYPE), &|blocks, out| uniforms::<T>(blocks, start, width, last, out));
+    // As many bits as the significand holds, so that the fraction is exact and below 1.
+    let bits = T::DTYPE.significand_bits();
+    draw(state, &out, draws_of(T::DTYPE), &|blocks, out| uniforms::<T>(blocks, bits, start, width, last, out));
     Ok(())
 }
 
 multiversion! {
-    fn uniforms[T: Float]::[T](blocks: &[[u32; 4]], start: T::Compute, width: T::Compute, last: T::Compute, out: &mut [T::Compute]), avx512 if [size_of::<T::Compute>() == 4] {
-        // As many bits as the significand holds, so that the fraction is exact and below 1.
-        let bits = match T::DTYPE { DType::F64 => 53, DType::F16 => 11, DType::BF16 => 8, _ => 24 };
+    fn uniforms[T: Float]::[T](blocks: &[[u32; 4]], bits: u32, start: T::Compute, width: T::Compute, last: T::Compute, out: &mut [T::Compute]), avx512 if [size_of::<T::Compute>() == 4] {
         let unit = T::Compute::of(1.0 / (1u64 << bits) as f64);
         let place = |fraction: T::Compute| {
             let value = start + fraction * unit * width;
@@ -165,38 +164,6 @@ fn integers<T: Destination>(blocks: &[[u32; 4]], low: i64, high: i64, out: &mut 
             let step = (u128::from(word) * u128::from(count)) >> 64;
             *out = T::convert(low.wrapping_add(step as i64));
         }
-    }
-}
-
-/// The largest value of the type that is below a bound.
-trait Below: Stored {
-    fn below(bound: f64) -> Self;
-}
-
-macro_rules! below {
-    ($($ty:ty: $next_down:expr;)*) => {$(
-        impl Below for $ty {
-            fn below(bound: f64) -> $ty {
-                let nearest = <$ty as Stored>::from_scalar(bound.into());
-                if f64::from(nearest) < bound { nearest } else { $next_down(nearest) }
-            }
-        }
-    )*};
-}
-
-below! {
-    f32: f32::next_down;
-    f64: f64::next_down;
-    f16: |v: f16| f16::from_bits(bits_below(v.to_bits()));
-    bf16: |v: bf16| bf16::from_bits(bits_below(v.to_bits()));
-}
-
-/// The next smaller value of a 16-bit float, given by its sign and magnitude.
-fn bits_below(bits: u16) -> u16 {
-    match bits {
-        0 | 0x8000 => 0x8001,
-        1..0x8000 => bits - 1,
-        _ => bits + 1,
     }
 }
 
@@ -253,14 +220,6 @@ mod tests {
             }
         }
         assert_eq!(draw_into(Distribution::Uniform { low: 2.0, high: 2.0 }, DType::F32, 3), [2.0; 3]);
-    }
-
-    #[test]
-    fn values_below() {
-        assert_eq!(f16::below(1.0).to_f64(), 1.0 - 2f64.powi(-11));
-        assert_eq!(bf16::below(1.01).to_f64(), 1.007_812_5);
-        assert!(f16::below(0.0).to_f64() < 0.0 && f16::below(-1.0).to_f64() < -1.0);
-        assert_eq!(f32::below(0.1), 0.1f64 as f32 - f32::EPSILON / 16.0);
     }
 
     #[test]

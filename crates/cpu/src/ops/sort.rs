@@ -4,7 +4,6 @@
 //! integer, so that no two entries are equal and any sort is stable. Short lines are sorted by comparison, long ones by
 //! radix sort.
 
-use half::{bf16, f16};
 use kiln_backend::{Checked, Layout, Result, SearchsortedArgs, SortArgs, SortBackend};
 use rayon::slice::ParallelSliceMut;
 
@@ -38,7 +37,7 @@ trait Ordered: Stored {
 }
 
 macro_rules! ordered {
-    ($($ty:ty, $narrow:literal, |$v:ident| $key:expr;)*) => {$(
+    ($($ty:ty, $narrow:expr, |$v:ident| $key:expr;)*) => {$(
         impl Ordered for $ty {
             const NARROW: bool = $narrow;
             #[inline(always)]
@@ -49,8 +48,6 @@ macro_rules! ordered {
 
 ordered! {
     f32, true, |v| float_key(v);
-    f16, true, |v| float_key(v.load());
-    bf16, true, |v| float_key(v.load());
     Truth, true, |v| u64::from(v.load());
     f64, false, |v| {
         // Adding 0 turns -0 into 0.
@@ -60,24 +57,21 @@ ordered! {
     };
 }
 
-macro_rules! ordered_ints {
+macro_rules! ordered_rows {
     (()
         $(FLOAT($($float_rest:tt)*))*
-        $(HALF($($half_rest:tt)*))*
+        $(HALF($half:ident, $h:ident, $($half_rest:tt)*))*
         $(INT($int:ident, $i:ident, $($int_rest:tt)*))*
         BOOL($($bool_rest:tt)*)
-    ) => {$(
-        impl Ordered for $i {
-            const NARROW: bool = size_of::<$i>() <= 4;
-            #[inline(always)]
-            fn key(self) -> u64 {
-                // The distance from the lowest number.
-                i64::from(self).wrapping_sub(i64::from($i::MIN)) as u64
-            }
+    ) => {
+        ordered! {
+            $(kiln_backend::half::$h, true, |v| float_key(v.load());)*
+            // The distance from the lowest number.
+            $($i, size_of::<$i>() <= 4, |v| i64::from(v).wrapping_sub(i64::from($i::MIN)) as u64;)*
         }
-    )*};
+    };
 }
-kiln_backend::dtype_table!(ordered_ints);
+kiln_backend::dtype_table!(ordered_rows);
 
 #[inline(always)]
 fn float_key(v: f32) -> u64 {

@@ -8,7 +8,7 @@ use super::{
     descriptor::{ConvolutionMode, DataType, Descriptor, Failed, Kind, PointwiseMode, attribute},
     problem::{Direction, Problem},
 };
-use crate::libs::Cudnn;
+use crate::{library_dtypes::convolution_type, libs::Cudnn};
 
 /// The unique ids of tensors in memory. A variant pack binds them to addresses.
 pub(crate) mod uid {
@@ -23,6 +23,8 @@ pub(crate) mod uid {
 
 /// The alignment of tensors that are not in memory.
 const VIRTUAL_ALIGNMENT: i64 = 16;
+/// `CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE`
+const NOT_SUPPORTED: u32 = 3003;
 
 /// The constants of a direction's operation: its kind, and the attributes of x, w, y, the rule, alpha and beta.
 fn operation(direction: Direction) -> (Kind, [u32; 6]) {
@@ -30,15 +32,6 @@ fn operation(direction: Direction) -> (Kind, [u32; 6]) {
         Direction::Forward | Direction::ForwardBiasRelu => (Kind::ConvolutionForward, [704, 703, 705, 702, 700, 701]),
         Direction::GradInput => (Kind::ConvolutionBackwardData, [710, 709, 711, 708, 706, 707]),
         Direction::GradWeight => (Kind::ConvolutionBackwardFilter, [716, 715, 717, 714, 712, 713]),
-    }
-}
-
-fn data_type(dtype: DType) -> DataType {
-    match dtype {
-        DType::F64 => DataType::DOUBLE,
-        DType::F16 => DataType::HALF,
-        DType::BF16 => DataType::BFLOAT16,
-        _ => DataType::FLOAT,
     }
 }
 
@@ -66,8 +59,13 @@ impl Builder<'_> {
 
     /// A dense tensor in the problem's memory order.
     fn tensor(&self, uid: i64, dims: [usize; 4]) -> Result<Descriptor, Failed> {
-        let alignment = i64::from(self.problem.alignment);
-        self.described(uid, dims, data_type(self.problem.dtype), alignment)?.finalize()
+        let (dtype, alignment) = (self.problem.dtype, i64::from(self.problem.alignment));
+        let data = convolution_type(dtype).ok_or_else(|| Failed {
+            call: "cudnnBackendSetAttribute",
+            code: NOT_SUPPORTED,
+            said: format!("no convolution of {dtype}"),
+        })?;
+        self.described(uid, dims, data, alignment)?.finalize()
     }
 
     /// An intermediate tensor between two operations.

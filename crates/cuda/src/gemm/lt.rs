@@ -8,10 +8,9 @@ use std::{
 };
 
 use cudarc::cublaslt::sys::{
-    cublasComputeType_t as Compute, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
-    cublasLtMatmulDescAttributes_t as DescAttribute, cublasLtMatmulHeuristicResult_t, cublasLtMatmulPreference_t,
-    cublasLtMatmulPreferenceAttributes_t as Preference, cublasLtMatrixLayout_t,
-    cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cudaDataType as Data,
+    cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t as DescAttribute,
+    cublasLtMatmulHeuristicResult_t, cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t as Preference,
+    cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cudaDataType as Data,
 };
 use kiln_backend::{DType, Error, Result};
 use parking_lot::Mutex;
@@ -24,6 +23,7 @@ use super::{
 use crate::{
     error::CudaError,
     fallbacks,
+    library_dtypes::product_types,
     libs::{ALLOC_FAILED, CublasLt, status_name},
     memory::DeviceMemory,
     plan_limit::max_plans,
@@ -304,13 +304,7 @@ impl Lt {
 
     fn fill_plan(&self, key: &Key, at: Addresses, plan: &mut Plan) -> Result<()> {
         let library = self.library;
-        let (data, compute, scale) = match key.dtype {
-            DType::F64 => (Data::CUDA_R_64F, Compute::CUBLAS_COMPUTE_64F, Data::CUDA_R_64F),
-            DType::F16 => (Data::CUDA_R_16F, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
-            DType::BF16 => (Data::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
-            _ if key.tf32 => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32, Data::CUDA_R_32F),
-            _ => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F, Data::CUDA_R_32F),
-        };
+        let (data, compute, scale) = product_types(key.dtype, key.tf32)?;
         // SAFETY: writes the handle.
         let code = unsafe { (library.desc_create)(&raw mut plan.desc, compute, scale) };
         self.check("cublasLtMatmulDescCreate", key, code)?;

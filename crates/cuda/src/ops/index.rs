@@ -2,8 +2,8 @@
 //! when the host next waits for the device.
 
 use kiln_backend::{
-    Checked, DType, GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, Layout, MAX_RANK, Operand, Result,
-    ScatterArgs, ScatterMode, index_axis, index_vector_strides,
+    Checked, GatherArgs, IndexAddArgs, IndexBackend, IndexSelectArgs, Layout, MAX_RANK, Operand, Result, ScatterArgs,
+    ScatterMode, index_axis, index_vector_strides,
 };
 
 use super::{
@@ -120,7 +120,7 @@ impl Device {
         let params = Scatter { lines, n, strides, size, parts };
         let x = x.map_or(0, |place| place.address);
         // A single term needs no `f32` buffer: it is added and rounded once.
-        if mode == ScatterMode::Add && matches!(out.dtype, DType::F16 | DType::BF16) && n > 1 {
+        if mode == ScatterMode::Add && out.dtype.is_half() && n > 1 {
             let together = (SUMS / size).clamp(1, lines.numel);
             let sums = self.scratch((together * size) as usize * size_of::<f32>())?;
             for first in (0..lines.numel).step_by(together as usize) {

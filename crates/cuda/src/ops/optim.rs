@@ -20,16 +20,13 @@ fn name(rule: &OptimRule) -> &'static str {
     }
 }
 
-/// The dtypes that optimizers take.
-const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
-
 impl OptimBackend for CudaBackend {
     fn optimizer_step(&self, args: Checked<OptimArgs>) -> Result<()> {
         let device = self.0;
         let OptimArgs { rule, lr, slots } = args.into_inner();
         let lr = Access { device, op: name(&rule) }.read(lr)?.address;
         device.generator.step(device.stream, &device.uploads, |drawn| {
-            for dtype in FLOATS {
+            for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_float()) {
                 if slots.iter().any(|slot| slot.param.dtype() == dtype) {
                     device.step_of_dtype(&rule, lr, &slots, dtype, drawn)?;
                 }

@@ -6,7 +6,7 @@ use kiln_backend::{
 
 use super::{
     launch::{Tag, launch},
-    values::{below, number},
+    values::number,
 };
 use crate::{
     device::CudaBackend,
@@ -36,7 +36,7 @@ impl RandomBackend for CudaBackend {
         match distribution {
             Distribution::Uniform { low, high } => {
                 let (start, width) = (computed(dtype, low), computed(dtype, high - low));
-                let last = if low < high { below(dtype, high).max(start) } else { start };
+                let last = if low < high { dtype.largest_below(high).max(start) } else { start };
                 draw(&|at| launch!(device, RANDOM, "uniform", tag, blocks, grid, out, at, start, width, last))
             }
             Distribution::Normal { mean, std } => {

@@ -1,6 +1,5 @@
 //! Converts scalars to the 64 bits that kernels take as arguments.
 
-use half::{bf16, f16};
 use kiln_backend::{DType, Element, Scalar, dispatch_dtype};
 
 /// A number to compute with: the bits of an `f64` for float dtypes, of an `i64` for the others. The kernel converts it
@@ -25,37 +24,10 @@ pub(crate) fn pattern(dtype: DType, value: Scalar) -> u64 {
     u64::from_le_bytes(bits)
 }
 
-/// The largest value of a float dtype that is below a bound.
-pub(crate) fn below(dtype: DType, bound: f64) -> f64 {
-    /// The next smaller value of a 16-bit float, given by its sign and magnitude.
-    fn bits_below(bits: u16) -> u16 {
-        match bits {
-            0 | 0x8000 => 0x8001,
-            1..0x8000 => bits - 1,
-            _ => bits + 1,
-        }
-    }
-    let pick = |nearest: f64, next_down: f64| if nearest < bound { nearest } else { next_down };
-    let bound = Scalar::Float(bound);
-    match dtype {
-        DType::F16 => {
-            let nearest = f16::from_scalar(bound);
-            pick(nearest.to_f64(), f16::from_bits(bits_below(nearest.to_bits())).to_f64())
-        }
-        DType::BF16 => {
-            let nearest = bf16::from_scalar(bound);
-            pick(nearest.to_f64(), bf16::from_bits(bits_below(nearest.to_bits())).to_f64())
-        }
-        DType::F64 => pick(bound.to_f64(), bound.to_f64().next_down()),
-        _ => {
-            let nearest = f32::from_scalar(bound);
-            pick(nearest.into(), nearest.next_down().into())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     #[test]
@@ -71,16 +43,5 @@ mod tests {
         assert_eq!(pattern(DType::I32, Scalar::Int(-1)), u64::from(u32::MAX));
         assert_eq!(pattern(DType::F16, Scalar::Int(1)), 0x3c00);
         assert_eq!(pattern(DType::F32, Scalar::Bool(true)), u64::from(1f32.to_bits()));
-    }
-
-    #[test]
-    fn bounds_are_not_reached() {
-        for (dtype, value) in [(DType::F32, f64::from(1f32.next_down())), (DType::F64, 1f64.next_down())] {
-            assert_eq!(below(dtype, 1.0), value);
-        }
-        assert_eq!(below(DType::F16, 1.0), f16::from_bits(0x3bff).to_f64());
-        assert_eq!(below(DType::BF16, 0.0), bf16::from_bits(0x8001).to_f64());
-        // A bound between two values of the dtype: the lower one.
-        assert_eq!(below(DType::BF16, 1.001), 1.0);
     }
 }

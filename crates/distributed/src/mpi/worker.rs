@@ -123,7 +123,7 @@ impl Worker {
             return self.extremes(call, op);
         }
         // Half precision is summed in `f32`; data that are only moved are not converted.
-        let wide = if by.is_some() && matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype };
+        let wide = if by.is_some() && dtype.is_half() { DType::F32 } else { dtype };
         let host = |tensor: &Tensor| tensor.to_device(Device::Cpu)?.to_dtype(wide)?.contiguous();
         let input = call.input.as_ref().map(host).transpose()?;
         let reads_output = call.input.is_none();

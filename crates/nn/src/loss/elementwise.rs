@@ -72,7 +72,7 @@ impl BCELoss {
         same_shape("BCELoss", input, target)?;
         let dtype = input.dtype();
         // Half precision has no number whose logarithm is -100.
-        let half = matches!(dtype, DType::F16 | DType::BF16);
+        let half = dtype.is_half();
         let wide = |x: &Tensor| if half { x.to_dtype(DType::F32) } else { Ok(x.clone()) };
         let (x, target) = (wide(input)?, wide(target)?);
         let mut losses = apply(BinaryCrossEntropy, &[&x, &target])?;

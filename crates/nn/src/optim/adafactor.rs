@@ -21,12 +21,7 @@ crate::hyperparameters! {
 
 /// The machine epsilon: the distance from 1 to the next number.
 fn epsilon(dtype: DType) -> f64 {
-    match dtype {
-        DType::F64 => f64::EPSILON,
-        DType::F16 => 2f64.powi(-10),
-        DType::BF16 => 2f64.powi(-7),
-        _ => f32::EPSILON.into(),
-    }
+    2f64.powi(1 - dtype.significand_bits() as i32)
 }
 
 /// The root mean square; 0 without elements.

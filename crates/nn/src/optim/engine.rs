@@ -192,7 +192,7 @@ fn update(rule: &dyn DynRule, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()
     count.add_(1)?;
     let step = count.to_dtype(DType::F64)?;
     let dtype = param.dtype();
-    if !matches!(dtype, DType::F16 | DType::BF16) {
+    if !dtype.is_half() {
         return rule.update(&Update { param, grad, states, dtype, lr, step: &step });
     }
     // Scalar states are in `f64` already.

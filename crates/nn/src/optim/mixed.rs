@@ -85,7 +85,7 @@ impl<O: Optimizer> MixedPrecision<O> {
         let mut pairs = Vec::new();
         for (name, narrow) in parameters {
             let wide = match narrow.dtype() {
-                DType::F16 | DType::BF16 => {
+                dtype if dtype.is_half() => {
                     let wide = no_grad(|| narrow.detach().to_dtype(DType::F32))?;
                     wide.set_requires_grad(narrow.requires_grad())?;
                     wide

@@ -51,7 +51,7 @@ impl Tensor {
     /// The values in their compute type: `f32` for half precision, else this tensor. Gradient rules with several steps
     /// use it to round once.
     pub(crate) fn widened(&self) -> Result<Tensor> {
-        if matches!(self.dtype(), DType::F16 | DType::BF16) { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
+        if self.dtype().is_half() { self.to_dtype(DType::F32) } else { Ok(self.clone()) }
     }
 
     /// A copy on another device; this tensor if it is already there.

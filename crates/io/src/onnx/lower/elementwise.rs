@@ -227,8 +227,7 @@ fn comparison(graph: &mut Graph, o: &Operation<'_>, operator: &str) -> Result<St
     let dtype = o.input_dtype(0);
     let wide = match dtype {
         DType::U8 | DType::Bool => DType::I32,
-        DType::F16 | DType::BF16 => DType::F32,
-        other => other,
+        other => other.accumulator(),
     };
     let [a, b] = widened(graph, o, dtype, wide)?;
     let out = graph.node(operator, &[&a, &b], Vec::new());

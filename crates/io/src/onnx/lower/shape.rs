@@ -153,8 +153,7 @@ fn roll(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
 fn triangle(graph: &mut Graph, o: &Operation<'_>) -> Result<String> {
     let wide = match o.dtype() {
         DType::Bool | DType::U8 | DType::I32 => DType::I64,
-        DType::F16 | DType::BF16 => DType::F32,
-        other => other,
+        other => other.accumulator(),
     };
     let x = o.cast(graph, o.name(0)?, o.dtype(), wide);
     let diagonal = graph.scalar("diagonal", Scalar::Int(o.int("diagonal")?), DType::I64)?;
