@@ -116,6 +116,7 @@ PY
     # What is compiled at run time, here and in PyTorch, is kept on a local disk, and for this run.
     KILN_SCRATCH=$(mktemp -d "$(local_folder)/kiln-gpu.XXXXXX") || exit 2
     export KILN_SCRATCH TMPDIR=$KILN_SCRATCH CUDA_CACHE_PATH=$KILN_SCRATCH/cuda-cache CRITERION_HOME=$KILN_SCRATCH/criterion
+    export KILN_PLAN_CACHE=$KILN_SCRATCH/plans
     export TORCHINDUCTOR_CACHE_DIR=$KILN_SCRATCH/inductor TRITON_CACHE_DIR=$KILN_SCRATCH/triton PYTHONDONTWRITEBYTECODE=1
     mkdir -p "$CUDA_CACHE_PATH" "$KILN_SCRATCH/work"
 }

@@ -71,12 +71,17 @@ impl Errors {
         self.computed
     }
 
+    /// Whether factors are rounded to TensorFloat-32.
+    fn tf32(&self) -> bool {
+        self.dtype == DType::F32 && float32_matmul_precision() != Float32Precision::Highest
+    }
+
     /// The bound for results of `dtype` that are sums of `terms` products.
     fn of_sum(&self, terms: usize) -> f64 {
         let n = terms as f64 + 1.0;
-        let tf32 = self.dtype == DType::F32 && float32_matmul_precision() != Float32Precision::Highest;
         // Tensor cores truncate instead of rounding.
-        let (sum, rounding) = if tf32 { (2f64.powi(-23), 2.0 * 2f64.powi(-11)) } else { (unit(self.dtype), 0.0) };
+        let (sum, rounding) =
+            if self.tf32() { (2f64.powi(-23), 2.0 * 2f64.powi(-11)) } else { (unit(self.dtype), 0.0) };
         n.min(10.0 * n.sqrt()) * sum + rounding
     }
 
@@ -94,8 +99,12 @@ impl Errors {
     fn with_transforms(&self, terms: usize, taps: Option<usize>) -> Bound {
         let mut of_largest = 0.0;
         if let (Some(taps), DType::F32) = (taps, self.dtype) {
-            let (winograd, fourier) = (20.0 * (terms as f64).sqrt(), 30.0 * (1024.0 / taps as f64).sqrt());
+            let root = (terms as f64).sqrt();
+            let (winograd, fourier) = (20.0 * root, 30.0 * (1024.0 / taps as f64).sqrt());
             of_largest = winograd.max(fourier) * unit(self.dtype);
+            if self.tf32() {
+                of_largest += 20.0 * 2f64.powi(-11) / root;
+            }
         }
         Bound { of_value: self.of_sum(terms), of_largest }
     }
@@ -224,7 +233,7 @@ pub fn assert_trained_alike(
 }
 
 /// Asserts that the results of a computation in `dtype` on a device are those of `run`, which does the same on the CPU in
-/// the [dtype](Errors::computed) of the errors, from leaves that [`Errors::disturb_leaves`] perturbs. They are compared
+/// the [dtype](Errors::computed) of the errors, from leaves that [`Errors::disturb_leaf`] perturbs. They are compared
 /// tensor by tensor, relative to the largest value of each.
 #[allow(dead_code, reason = "not every test does")]
 pub fn assert_computed_alike(
