@@ -96,8 +96,8 @@ macro_rules! elements {
 crate::dtype_table!(elements);
 
 impl DType {
-    /// The number of bits of a float's significand, with the implicit one: 24 for `f32`. Below 2 to their power integers
-    /// are exact, and `2^(1 - bits)` is the distance from 1 to the next number. It is 0 for other dtypes.
+    /// The number of bits of a float's significand, including the implicit one: 24 for `f32`; 0 for other dtypes. Integers
+    /// of at most this many bits are exact, and `2^(1 - bits)` is the distance from 1 to the next number.
     #[must_use]
     pub fn significand_bits(self) -> u32 {
         let is_one = |bits: u32| {

@@ -5,10 +5,10 @@ use kiln_backend::{DType, Error, Result};
 
 use crate::conv::descriptor::DataType;
 
-/// How cuBLASLt multiplies a dtype: the types of the elements, of sums, and of the scalars.
+/// cuBLASLt's types for products of a dtype: of the elements, of sums, and of the scalars.
 ///
 /// # Errors
-/// If it does not.
+/// If cuBLASLt does not support the dtype.
 pub(crate) fn product_types(dtype: DType, tf32: bool) -> Result<(Data, Compute, Data)> {
     Ok(match dtype {
         DType::F64 => (Data::CUDA_R_64F, Compute::CUBLAS_COMPUTE_64F, Data::CUDA_R_64F),

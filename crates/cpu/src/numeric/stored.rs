@@ -188,11 +188,12 @@ impl Stored for f16 {
     }
 }
 
-/// A float that products read and write as `f32`, element by element, where the CPU's own conversion is worth asking for.
+/// A half-precision type that matrix products read and write as `f32`, with the CPU's conversion instructions if it has
+/// them.
 pub(crate) trait Half: Copy {
     fn widen(self) -> f32;
     fn narrow(value: f32) -> Self;
-    /// Of as many elements as `to` has.
+    /// Converts a slice; `from` and `to` must have the same length.
     fn widen_slice(from: &[Self], to: &mut [f32]);
 }
 
