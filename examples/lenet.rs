@@ -3,9 +3,12 @@
 //! ```text
 //! cargo run --release --example lenet                       # Fashion-MNIST, or the subset that comes with Kiln
 //! cargo run --release --example lenet -- --digits           # MNIST
+//! cargo build --release --features distributed --example lenet && mpiexec -n 2 target/release/examples/lenet --distributed
 //! cargo run --release --example lenet -- --help
 //! ```
 
+#[path = "support/distributed.rs"]
+mod distributed;
 #[path = "support/training.rs"]
 mod training;
 
@@ -45,6 +48,8 @@ struct Args {
     /// Write the trained parameters to this file
     #[arg(long)]
     save: Option<PathBuf>,
+    #[command(flatten)]
+    distributed: distributed::Options,
 }
 
 fn main() -> Result<()> {
@@ -58,7 +63,8 @@ fn main() -> Result<()> {
 
 fn run<K: MnistKind + 'static>(args: &Args, train: MnistBuilder<K>, test: MnistBuilder<K>) -> Result<()> {
     manual_seed(args.seed);
-    let device = Device::cuda_if_available();
+    let ranks = distributed::Ranks::join(&args.distributed)?;
+    let device = ranks.device(Device::cuda_if_available());
     println!("Using {device} device");
     let load = |source: MnistBuilder<K>| match &args.data {
         Some(folder) => source.root(folder).load(),
@@ -66,14 +72,15 @@ fn run<K: MnistKind + 'static>(args: &Args, train: MnistBuilder<K>, test: MnistB
     };
     let (train, test) = (load(train)?, load(test)?);
     println!("{} training and {} test images from {}", train.len(), test.len(), test.origin());
-    let build = |data, shuffle| {
-        DataLoader::builder(data).batch_size(args.batch_size).shuffle(shuffle).seed(args.seed).device(device).build()
-    };
-    let (train, test) = (build(train, true)?, build(test, false)?);
+    let share = ranks.share(train.len())?;
+    let train = DataLoader::builder(train).sampler(share).seed(args.seed);
+    let train = train.batch_size(args.batch_size).device(device).build()?;
+    let test = DataLoader::builder(test).batch_size(args.batch_size).device(device).build()?;
 
     let model = LeNet::new(10)?.to(device)?;
     println!("{model}\n{}", summary(&model, [1, 1, 32, 32])?);
     let mut optimizer = Adam::new(model.named_parameters(), args.lr)?;
+    let _averages = ranks.share_gradients(&model)?;
     // The network takes 32×32 pixels, the images have 28×28.
     let prepare = |x: Tensor| x.pad(&[2, 2, 2, 2], PadMode::Constant(0.0));
     for epoch in 1..=args.epochs {
@@ -85,7 +92,7 @@ fn run<K: MnistKind + 'static>(args: &Args, train: MnistBuilder<K>, test: MnistB
     }
     println!("Done!");
     if let Some(path) = &args.save {
-        io::save(path, &model.state_dict())?;
+        ranks.on_main(|| io::save(path, &model.state_dict()))?;
         println!("Saved the model to {}", path.display());
     }
     Ok(())

@@ -5,8 +5,12 @@
 //! cargo run --release --example mlp                        # on the subset that comes with Kiln
 //! cargo run --release --example mlp -- --optimizer sgd     # as in the tutorial
 //! cargo run --release --example mlp -- --help
+//! cargo build --release --features distributed --example mlp && mpiexec -n 2 target/release/examples/mlp --distributed
 //! cargo run --release --features tensorboard --example mlp -- --resume run.ckpt --tensorboard runs/mlp
 //! ```
+
+#[path = "support/distributed.rs"]
+mod distributed;
 
 use std::{
     path::{Path, PathBuf},
@@ -73,6 +77,8 @@ struct Args {
     #[cfg(feature = "tensorboard")]
     #[arg(long)]
     tensorboard: Option<PathBuf>,
+    #[command(flatten)]
+    distributed: distributed::Options,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -267,8 +273,9 @@ fn plot(history: &History, folder: &Path) -> kiln::Result<()> {
 fn main() -> Result<()> {
     let args = Args::parse();
     manual_seed(args.seed);
+    let ranks = distributed::Ranks::join(&args.distributed)?;
     let device = match args.device {
-        DeviceName::Auto => Device::cuda_if_available(),
+        DeviceName::Auto => ranks.device(Device::cuda_if_available()),
         DeviceName::Cpu => Device::Cpu,
         DeviceName::Cuda => Device::cuda(0)?,
     };
@@ -282,9 +289,10 @@ fn main() -> Result<()> {
     let (training_data, test_data) = (training_data?, std::sync::Arc::new(test_data?));
     println!("{} training and {} test images from {}", training_data.len(), test_data.len(), test_data.origin());
 
+    let share = ranks.share(training_data.len())?;
     let train_dataloader = DataLoader::builder(training_data)
         .batch_size(args.batch_size)
-        .shuffle(true)
+        .sampler(share)
         .seed(args.seed)
         .num_workers(args.workers)
         .device(device)
@@ -334,6 +342,7 @@ fn main() -> Result<()> {
         println!("Continuing after epoch {epochs_done} of {}", path.display());
     }
 
+    let _averages = ranks.share_gradients(&model)?;
     #[cfg(feature = "tensorboard")]
     let mut writer = args.tensorboard.as_ref().map(|folder| events(folder, &history)).transpose()?;
     for epoch in epochs_done..args.epochs {
@@ -353,13 +362,13 @@ fn main() -> Result<()> {
             let mut checkpoint = Checkpoint { model, optimizer, extra, epoch: epoch + 1, ..Checkpoint::now() };
             checkpoint.put("loader", &train_dataloader.state())?;
             checkpoint.put("optimizer", &optimizer_name)?;
-            checkpoint.save(path)?;
+            ranks.on_main(|| checkpoint.save(path))?;
         }
     }
     println!("Done!");
 
     if let Some(path) = &args.save {
-        io::save(path, &model.state_dict())?;
+        ranks.on_main(|| io::save(path, &model.state_dict()))?;
         println!("Saved the model to {}", path.display());
     }
     let predictions = predict(&test_data, &model, device, 18)?;

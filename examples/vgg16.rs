@@ -8,6 +8,8 @@
 //! cargo run --release --features images,pth --example vgg16 -- predict photo.jpg --weights vgg16-397923af.pth
 //! ```
 
+#[path = "support/distributed.rs"]
+mod distributed;
 #[path = "support/images.rs"]
 mod images;
 #[path = "support/training.rs"]
@@ -106,6 +108,8 @@ struct Train {
     #[cfg(feature = "tensorboard")]
     #[arg(long)]
     tensorboard: Option<PathBuf>,
+    #[command(flatten)]
+    distributed: distributed::Options,
 }
 
 #[derive(clap::Args)]
@@ -178,11 +182,12 @@ fn print() -> Result<()> {
 
 fn train(args: &Train) -> Result<()> {
     manual_seed(args.seed);
-    let device = Device::cuda_if_available();
+    let ranks = distributed::Ranks::join(&args.distributed)?;
+    let device = ranks.device(Device::cuda_if_available());
     if let Precision::Tf32 = args.precision {
         set_float32_matmul_precision(Float32Precision::High);
     }
-    let data = args.images.load(args.seed, device)?;
+    let data = args.images.load(args.seed, device, &ranks)?;
     let options = VggOptions::default().num_classes(data.classes.len()).in_channels(data.channels);
     let model = Vgg::new(VggDepth::Vgg16, options.width(args.width).batch_norm(args.batch_norm))?.to(device)?;
     println!("{}", summary(&model, [1, data.channels, args.images.image_size, args.images.image_size])?);
@@ -203,6 +208,7 @@ fn train(args: &Train) -> Result<()> {
         done = checkpoint.epoch;
         println!("Continuing after epoch {done} of {}", path.display());
     }
+    let _averages = ranks.share_gradients(&model)?;
     let prepare = |x: Tensor| {
         let x = x.to_dtype(dtype)?;
         if args.channels_last { x.channels_last() } else { Ok(x) }
@@ -241,7 +247,7 @@ fn train(args: &Train) -> Result<()> {
             let (model, optimizer) = (model.state_dict(), optimizer.state_dict()?);
             let mut checkpoint = Checkpoint { model, optimizer, epoch: epoch + 1, ..Checkpoint::now() };
             checkpoint.put("loader", &data.training.state())?;
-            checkpoint.save(path)?;
+            ranks.on_main(|| checkpoint.save(path))?;
         }
     }
     if let Some(path) = &args.save {
@@ -251,7 +257,8 @@ fn train(args: &Train) -> Result<()> {
             width: Some(args.width),
             classes: data.classes,
         };
-        io::save_with_metadata(path, &model.state_dict(), &training.metadata()?)?;
+        let metadata = training.metadata()?;
+        ranks.on_main(|| io::save_with_metadata(path, &model.state_dict(), &metadata))?;
         println!("Saved the model to {}", path.display());
     }
     Ok(())

@@ -31,7 +31,8 @@ fn example(name: &str) -> PathBuf {
     let profile = tests.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX));
     if !program.exists() {
-        let build = ["build", "-p", "kiln", "--features", "images,onnx,plans,pth,tensorboard", "--example", name];
+        let features = "distributed,images,onnx,plans,pth,tensorboard";
+        let build = ["build", "-p", "kiln", "--features", features, "--example", name];
         let status = Command::new(env!("CARGO")).args(build).status().unwrap();
         assert!(status.success());
     }
@@ -53,6 +54,40 @@ fn mlp(args: &[&str]) -> String {
 fn accuracies(text: &str) -> Vec<f32> {
     let lines = text.lines().filter_map(|line| line.strip_prefix(" Accuracy: ")?.split_once('%'));
     lines.map(|(number, _)| number.parse().unwrap()).collect()
+}
+
+/// Two processes have one model: both test it, and find the same. Each trains on half of the images.
+#[test]
+fn examples_train_in_two_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).into_os_string().into_string().unwrap();
+    let vgg = ["train", "--source", "fashion-mnist", "--width", "0.05", "--batches", "3", "--batch-norm"];
+    let (mlp, net, resume) = (at("mlp.safetensors"), at("net.safetensors"), at("vgg.ckpt"));
+    let runs: [(&str, &[&str]); 3] = [
+        ("mlp", &["--epochs", "1", "--device", "cpu", "--save", &mlp]),
+        ("lenet", &["--epochs", "1", "--save", &net]),
+        ("vgg16", &[&vgg[..], &["--resume", &resume]].concat()),
+    ];
+    for (name, args) in runs {
+        let mut command = Command::new("mpiexec");
+        command.args(["-n", "2"]).arg(example(name)).args(args).args(["--data", &SUBSET, "--distributed"]);
+        let output = match command.output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                assert!(env::var("KILN_REQUIRE_MPI").is_err(), "{error}");
+                println!("skipped: there is no mpiexec on PATH (`pip install mpich` brings one)");
+                return;
+            }
+            output => output.unwrap(),
+        };
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        let accuracies = accuracies(&text);
+        assert_eq!(accuracies.len(), 2, "{name}: {text}");
+        assert_eq!(accuracies[0], accuracies[1], "{name}");
+        assert!(name == "vgg16" || accuracies[0] > 60.0, "{name}: {accuracies:?}");
+    }
+    let saved = kiln::io::load(&mlp, Device::Cpu).unwrap();
+    assert!(saved.len() == 6 && Path::new(&net).exists() && Checkpoint::load(&resume, Device::Cpu).unwrap().epoch == 1);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use kiln::{
     prelude::*,
 };
 
+use crate::distributed::Ranks;
+
 /// Mean and standard deviation of ImageNet's channels, by which torchvision's networks expect images to be normalized.
 fn imagenet() -> kiln::Result<Normalize> {
     Normalize::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -83,16 +85,16 @@ pub struct Images {
 }
 
 impl Options {
-    pub fn load(&self, seed: u64, device: Device) -> Result<Images> {
+    pub fn load(&self, seed: u64, device: Device, ranks: &Ranks) -> Result<Images> {
         ensure!(self.image_size > 0, "images must have at least one pixel");
         match self.source {
-            Source::ImageFolder => self.folders(seed, device),
-            Source::Cifar10 => self.cifar10(seed, device),
-            Source::FashionMnist => self.fashion(seed, device),
+            Source::ImageFolder => self.folders(seed, device, ranks),
+            Source::Cifar10 => self.cifar10(seed, device, ranks),
+            Source::FashionMnist => self.fashion(seed, device, ranks),
         }
     }
 
-    fn folders(&self, seed: u64, device: Device) -> Result<Images> {
+    fn folders(&self, seed: u64, device: Device, ranks: &Ranks) -> Result<Images> {
         let root = self.data.as_deref().context("--data must name the folder with `train` and `val`")?;
         let test = ["val", "test"].map(|name| root.join(name)).into_iter().find(|path| path.is_dir());
         let test = test.with_context(|| format!("there is no folder `val` or `test` in {}", root.display()))?;
@@ -103,10 +105,10 @@ impl Options {
         let (shorter, center) = middle(size);
         let training = training.transform(Compose((crop, RandomHorizontalFlip::default(), ToTensor, imagenet()?)));
         let testing = testing.transform(Compose((shorter, center, ToTensor, imagenet()?)));
-        self.images(training, testing, 3, classes, seed, device)
+        self.images(training, testing, 3, classes, (seed, device, ranks))
     }
 
-    fn cifar10(&self, seed: u64, device: Device) -> Result<Images> {
+    fn cifar10(&self, seed: u64, device: Device, ranks: &Ranks) -> Result<Images> {
         let at = |root: Option<&Path>, data: kiln::data::CifarBuilder<_>| match root {
             Some(root) => data.root(root).load(),
             None => data.load(),
@@ -119,10 +121,10 @@ impl Options {
         let training =
             training.transform(Compose((crop, RandomHorizontalFlip::default(), resize(), ToTensor, cifar()?)));
         let testing = testing.transform(Compose((resize(), ToTensor, cifar()?)));
-        self.images(training, testing, 3, classes, seed, device)
+        self.images(training, testing, 3, classes, (seed, device, ranks))
     }
 
-    fn fashion(&self, seed: u64, device: Device) -> Result<Images> {
+    fn fashion(&self, seed: u64, device: Device, ranks: &Ranks) -> Result<Images> {
         let at = |data: kiln::data::MnistBuilder<_>| match &self.data {
             Some(root) => data.root(root).load(),
             None => data.load(),
@@ -130,7 +132,7 @@ impl Options {
         let (training, testing) = (at(FashionMNIST::train())?, at(FashionMNIST::test())?);
         let classes = training.classes().iter().map(|&name| name.to_owned()).collect();
         let resize = || Compose((ToImage, Resize::new(self.image_size, self.image_size), ToTensor));
-        self.images(training.transform(resize()), testing.transform(resize()), 1, classes, seed, device)
+        self.images(training.transform(resize()), testing.transform(resize()), 1, classes, (seed, device, ranks))
     }
 
     fn images<A, B>(
@@ -139,15 +141,15 @@ impl Options {
         testing: B,
         channels: usize,
         classes: Vec<String>,
-        seed: u64,
-        device: Device,
+        (seed, device, ranks): (u64, Device, &Ranks),
     ) -> Result<Images>
     where
         A: Dataset<Item = (Tensor, i64)> + 'static,
         B: Dataset<Item = (Tensor, i64)> + 'static,
     {
         println!("{} training and {} test images in {} classes", training.len(), testing.len(), classes.len());
-        let training = DataLoader::builder(training).shuffle(true).seed(seed);
+        let share = ranks.share(training.len())?;
+        let training = DataLoader::builder(training).sampler(share).seed(seed);
         let training = training.batch_size(self.batch_size).num_workers(self.workers).device(device).build()?;
         let testing = DataLoader::builder(testing);
         let testing = testing.batch_size(self.batch_size).num_workers(self.workers).device(device).build()?;
