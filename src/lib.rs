@@ -66,7 +66,10 @@ pub use kiln_nn::optim;
 pub use kiln_vis as vis;
 
 // The guide's code uses these features.
-#[cfg(any(not(doctest), all(feature = "images", feature = "onnx", feature = "pth", feature = "tensorboard")))]
+#[cfg(any(
+    not(doctest),
+    all(feature = "distributed", feature = "images", feature = "onnx", feature = "pth", feature = "tensorboard")
+))]
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
 
