@@ -84,7 +84,7 @@ fn examples_train_in_two_processes() {
         let accuracies = accuracies(&text);
         assert_eq!(accuracies.len(), 2, "{name}: {text}");
         assert_eq!(accuracies[0], accuracies[1], "{name}");
-        assert!(name == "vgg16" || accuracies[0] > 60.0, "{name}: {accuracies:?}");
+        assert!(name == "vgg16" || accuracies[0] > 50.0, "{name}: {accuracies:?}");
     }
     let saved = kiln::io::load(&mlp, Device::Cpu).unwrap();
     assert!(saved.len() == 6 && Path::new(&net).exists() && Checkpoint::load(&resume, Device::Cpu).unwrap().epoch == 1);
