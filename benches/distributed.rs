@@ -3,8 +3,8 @@
 //! median of the quotients of neighbors.
 //!
 //! ```text
-//! cargo bench --bench distributed             # needs `mpiexec` (`pip install mpich`)
-//! cargo bench --bench distributed -- 21       # so many turns
+//! cargo bench --features distributed --bench distributed             # needs `mpiexec` (`pip install mpich`)
+//! cargo bench --features distributed --bench distributed -- 21       # so many turns
 //! ```
 
 use std::{
