@@ -184,6 +184,8 @@ fn lower_version(ptx: &str, capability: u32) -> String {
         match (line.strip_prefix(".version"), lowest) {
             (Some(_), Some(version)) => text.extend([".version ", version]),
             _ if line.trim_start().starts_with("//") || line.trim().is_empty() => continue,
+            // Says which bytes of a vector load are used; older versions do not know it, and code is right without it.
+            _ if line.trim_start().starts_with(".pragma \"used_bytes_mask") => continue,
             _ => text.push_str(line),
         }
         text.push('\n');

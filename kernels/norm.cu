@@ -1,7 +1,7 @@
 // Batch and layer normalization: statistics of groups of elements, and normalization by them. Several teams share a
 // large group: a first launch writes their partial results, and each team of the second merges these, in a fixed order.
 #include "groups.cuh"
-#include "real.cuh"
+#include "norm.cuh"
 
 // `groups` of float: batch_norm, batch_norm_eval, layer_norm. Blocks: `Groups::blocks`. `inv_std` is the variance
 // where statistics are given; weight, bias, the running statistics and `partial` may be null.
@@ -10,31 +10,6 @@ FAMILY(norm, Norm norm, address x, address weight, address bias, address out, ad
 // `groups` of float. Blocks: `Groups::blocks`. weight, the three results and `partial` may be null.
 FAMILY(norm_grad, Norm norm, address grad, address x, address weight, address mean, address inv_std, address out,
        address weight_grad, address bias_grad, address partial);
-
-// Indices of `Norm::vectors`, the strides of the vectors that belong to groups or to their elements.
-constexpr int WEIGHT = 0;
-constexpr int BIAS = 1;  // backward: its gradient
-constexpr int MEAN = 2;
-constexpr int INV_STD = 3;  // in evaluation: the variance
-constexpr int RUNNING_MEAN = 4;
-constexpr int RUNNING_VAR = 5;
-constexpr int WEIGHT_GRAD = 4;
-
-// Count, mean and sum of squared deviations. Exact for a few elements, then merged as by Chan, Golub & LeVeque,
-// "Updating formulae and a pairwise algorithm for computing sample variances", 1979, so that no large squares are ever
-// subtracted.
-template <typename R>
-struct Moments {
-    R count, mean, squares;
-};
-
-template <typename R>
-__device__ inline Moments<R> merge(Moments<R> a, Moments<R> b) {
-    if (b.count == R(0)) return a;
-    if (a.count == R(0)) return b;
-    R count = a.count + b.count, distance = b.mean - a.mean, share = b.count / count;
-    return Moments<R>{count, a.mean + distance * share, a.squares + b.squares + distance * distance * a.count * share};
-}
 
 template <typename T>
 __device__ inline Moments<Compute<T>> moments(const Groups& p, const Team& team, const Part& part, const T* x) {
@@ -130,17 +105,6 @@ __device__ inline void norm(const Norm& p, const T* x, const T* weight, const T*
             }
         });
     }
-}
-
-// Sums of the incoming gradient, and of its products with the normalized input.
-template <typename R>
-struct Sums {
-    R grad, product;
-};
-
-template <typename R>
-__device__ inline Sums<R> add(Sums<R> a, Sums<R> b) {
-    return Sums<R>{a.grad + b.grad, a.product + b.product};
 }
 
 // An element's gradient (times the scale, where the scale is indexed by element) and its normalized input.

@@ -198,6 +198,15 @@ struct Norm {
     uint32_t unused;
 };
 
+// The same in packs of elements. Vectors indexed inside a group are dense and begin at a multiple of 16 bytes.
+struct PackedNorm {
+    PackedGroups groups;
+    int64_t vectors[6];
+    double eps, momentum;
+    uint32_t flags;
+    uint32_t unused;
+};
+
 // One axis of a pooling: window o has its taps at `o * stride - padding + i * dilation` for i < kernel; taps outside
 // the input are skipped. Windows with kernel 0 are adaptive: they begin at `floor(o * input / output)` and end at
 // `ceil((o + 1) * input / output)`.
@@ -244,6 +253,18 @@ struct PackedPool {
     Dim dims[3];
     int32_t height, width, out_height, out_width;
     int32_t padding[2];
+};
+
+// Packs of a row that a thread holds in registers.
+constexpr int ROW_PACKS = 4;
+
+// Rows without gaps, each of which a team of threads holds in registers: `packs` packs of 16 bytes, at most ROW_PACKS per thread.
+struct PackedRows {
+    uint32_t count;
+    uint32_t packs;
+    // Distance in elements between rows, of each operand.
+    int64_t strides[3];
+    Lanes lanes;
 };
 
 // The gradient of the mean of each plane of dense images, in packs of elements.

@@ -4,6 +4,26 @@
 #pragma once
 #include "fold.cuh"
 
+// Elements read at once where the place of the next is known.
+constexpr int LOADS = 8;
+
+// Folds BATCH elements, `step` apart in memory, and moves past them.
+template <typename Op, typename T>
+__device__ inline typename Op::A batch_of(const T*& from, int64_t step, uint64_t& i, uint64_t size) {
+    typename Op::A batch = Op::none();
+#pragma unroll 1
+    for (int turn = 0; turn < BATCH / LOADS; ++turn) {
+        T values[LOADS];
+#pragma unroll
+        for (int k = 0; k < LOADS; ++k) values[k] = from[k * step];
+#pragma unroll
+        for (int k = 0; k < LOADS; ++k) batch = Op::step(batch, load(values[k]), (int64_t)(i + k * size));
+        from += LOADS * step;
+        i += LOADS * size;
+    }
+    return batch;
+}
+
 template <typename Op, typename T, typename Finish>
 __device__ inline void reduce(const Reduce& p, const T* x, typename Op::A* partial, Finish finish) {
     typedef typename Op::A A;
@@ -29,6 +49,18 @@ __device__ inline void reduce(const Reduce& p, const T* x, typename Op::A* parti
                 uint64_t i = split * p.chunk, end = i + p.chunk;
                 if (end > p.inner.numel) end = p.inner.numel;
                 i += team.lane;
+                if (sizeof(A) <= 12 && p.inner.rank == 1) {
+                    // Equal steps: BATCH elements at a time, LOADS of them read before any is used. (With larger
+                    // accumulators there are not enough registers.)
+                    uint64_t size = team.size;
+                    int64_t step = (int64_t)size * p.inner.strides[0][0];
+                    const T* from = x + (place.at[0] + (int64_t)i * p.inner.strides[0][0]);
+#pragma unroll 1
+                    while (i + (BATCH - 1) * size < end) {
+                        A batch = batch_of<Op>(from, step, i, size);
+                        total = Op::merge(total, batch);
+                    }
+                }
                 while (i < end) {
                     A batch = Op::none();
                     for (int k = 0; k < BATCH && i < end; ++k, i += team.size) {

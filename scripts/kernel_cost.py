@@ -90,6 +90,7 @@ class Hot:
 
 
 FLOATS = "(f32|f16|bf16)"
+ONE_BY_ONE = "parameters of half precision are read one by one; those that are trained are f32"
 HOT = [
     Hot(f"unary_relu_{FLOATS}", "output"),
     Hot(f"unary_grad_relu_{FLOATS}", "input's gradient"),
@@ -102,12 +103,21 @@ HOT = [
     Hot(f"max_pool_packed_rows16_[23]_{FLOATS}", "output", size=8),
     Hot(f"max_pool_packed_grad_(pixels|rows16)_[23]_{FLOATS}", "input's gradient"),
     Hot(f"mean_packed_grad_(pixels|planes)_{FLOATS}", "input's gradient"),
-    Hot(f"dropout_apply_{FLOATS}", "output"),
+    Hot("dropout_apply_f32", "output"),
+    Hot("dropout_apply_(f16|bf16)", "output", slow="ten rounds of Philox are 15 instructions per element"),
     Hot(f"reduce_sum_{FLOATS}", "input", counted="load"),
-    Hot(f"softmax_packed_(grad_)?(plain|log)_{FLOATS}", "output"),
-    Hot(f"norm_(grad_)?groups_{FLOATS}", "output"),
-    Hot(f"optim_(sgd|adagrad)_{FLOATS}", "parameter", each=2),
-    Hot(f"optim_(adam|rmsprop)_{FLOATS}", "parameter", each=4),
+    Hot(f"softmax_packed_plain_{FLOATS}", "output"),
+    Hot("softmax_packed_log_f32", "output"),
+    Hot("softmax_packed_log_(f16|bf16)", "output", slow="an exponential per element, and 4 bytes to move"),
+    Hot(f"softmax_packed_grad_(plain|log)_{FLOATS}", "output"),
+    Hot(f"norm_packed_(along|across|rows)_{FLOATS}", "output, without the statistics"),
+    Hot(f"norm_packed_grad_(along|across|rows)_{FLOATS}", "input's gradient, without the sums"),
+    Hot(f"norm_packed_grad_columns_{FLOATS}", "input", counted="load", size=16, each=2),
+    Hot(f"optim_sgd_{FLOATS}", "parameter", each=2),
+    Hot("optim_adagrad_f32", "parameter", each=2),
+    Hot("optim_adagrad_(f16|bf16)", "parameter", each=2, slow=ONE_BY_ONE),
+    Hot("optim_(adam|rmsprop)_f32", "parameter", each=4),
+    Hot("optim_(adam|rmsprop)_(f16|bf16)", "parameter", each=4, slow=ONE_BY_ONE),
 ]
 
 WIDTHS = {"8": 1, "16": 2, "32": 4, "64": 8, "128": 16}
@@ -329,8 +339,8 @@ def hot_entries(ptx):
 
     def kept(part):
         name = re.match(r"\s*(?:\.visible )?\.entry (\w+)", part)
-        # Behind the last brace of a kernel that goes there may be functions and tables.
-        return part if not name or is_hot(name[1]) else part[part.rindex("\n}") + 2:]
+        # Functions and tables may follow the kernel.
+        return part if not name or is_hot(name[1]) else part[part.index("\n}") + 2:]
 
     return "".join(map(kept, parts))
 
@@ -487,12 +497,11 @@ def main():
     nvcc = tool("NVCC", "nvcc")
     tools = nvcc, tool("PTXAS", "ptxas", nvcc), tool("NVDISASM", "nvdisasm", nvcc)
     built = built_ptx(arguments.built) if arguments.built else None
-    # A kernel is in the file that declares its family.
-    def declares_hot(path):
-        families = re.findall(r"^FAMILY\((\w+)", path.read_text(), flags=re.M)
-        return any(re.match(rf"\(?{family}_", hot.name) for family in families for hot in HOT)
-
-    sources = [path for path in sorted(KERNELS.glob("*.cu")) if declares_hot(path)]
+    # A kernel is in the file that declares its family: `norm_packed` rather than `norm`.
+    families = {family: path for path in KERNELS.glob("*.cu")
+                for family in re.findall(r"^FAMILY\((\w+)", path.read_text(), flags=re.M)}
+    of_hot = [[family for family in families if hot.name.startswith(f"{family}_")] for hot in HOT]
+    sources = sorted({families[max(found, key=len)] for found in of_hot})
     table = arguments.check or arguments.write
     devices = [device for device in DEVICES if not table or device.arch in (80, 90, 120)]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:

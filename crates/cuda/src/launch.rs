@@ -129,7 +129,7 @@ structs! {
     params::Lines<1> params::Lines<2> params::Lines<3>
     params::Reduce params::RandomState params::Triangle params::Scatter params::Gather params::Search params::Sort
     params::Matmul params::Pool params::PackedPool params::PackedMean params::Groups
-    params::PackedGroups params::Norm params::ClassLoss params::LossFinish params::Optim
+    params::PackedGroups params::PackedRows params::PackedNorm params::Norm params::ClassLoss params::LossFinish params::Optim
 }
 
 /// The arguments of a launch: a tuple whose members have the kinds of the tuple `Kinds`.

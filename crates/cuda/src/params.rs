@@ -3,6 +3,7 @@
 mod grid;
 mod packed_groups;
 mod packed_pool;
+mod packed_rows;
 mod plan;
 mod pool;
 mod step;
@@ -205,6 +206,32 @@ by_value! {
         b: [i64; 2] = 440,
         /// Strides of the product.
         out: [i64; 2] = 456,
+    }
+    /// Rows without gaps that teams of threads hold in registers.
+    PackedRows: 40 => {
+        /// How many rows there are.
+        count: u32 = 0,
+        /// Packs per row.
+        packs: u32 = 4,
+        /// Distance in elements between rows, of each operand.
+        strides: [i64; 3] = 8,
+        /// Threads per row.
+        lanes: Lanes = 32,
+    }
+    /// A normalization, or its gradient, in packs of 16 bytes.
+    PackedNorm: 168 => {
+        /// What is normalized.
+        groups: PackedGroups = 0,
+        /// As in [`Norm`].
+        vectors: [i64; 6] = 96,
+        /// Added to variances.
+        eps: f64 = 144,
+        /// How far running statistics move.
+        momentum: f64 = 152,
+        /// The constants of [`Norm`].
+        flags: u32 = 160,
+        /// Padding.
+        unused: u32 = 164,
     }
     /// One axis of a pooling.
     PoolAxis: 112 => {
@@ -438,7 +465,7 @@ impl Status {
 
 /// Forces the layout checks of every struct.
 const _: () = {
-    let _: [(); 23] = [
+    let _: [(); 25] = [
         Dim::LAYOUT,
         Lanes::LAYOUT,
         Reduce::LAYOUT,
@@ -456,6 +483,8 @@ const _: () = {
         PackedMean::LAYOUT,
         Groups::LAYOUT,
         PackedGroups::LAYOUT,
+        PackedRows::LAYOUT,
+        PackedNorm::LAYOUT,
         Norm::LAYOUT,
         ClassLoss::LAYOUT,
         LossFinish::LAYOUT,

@@ -9,7 +9,7 @@ use super::launch::{Tag, launch};
 use crate::{
     device::{CudaBackend, Device},
     memory::Block,
-    params::{Groups, Norm, Reduce},
+    params::{Groups, Norm, PackedGroups, PackedNorm, Reduce},
     view::{Access, Tensor},
 };
 
@@ -143,6 +143,39 @@ impl LayerNormBackend for CudaBackend {
     }
 }
 
+/// The same in packs, and the operation of its kernels, if there is one. The vectors are those that may be indexed inside a
+/// group.
+fn packed(
+    norm: &Norm,
+    places: [Option<u64>; 3],
+    dtype: DType,
+    vectors: [Option<Tensor>; 2],
+) -> Option<(&'static str, PackedNorm)> {
+    let (op, groups) = PackedGroups::new(&norm.groups, places, dtype.size())?;
+    let dense = |v: &Tensor| v.address.is_multiple_of(16) && v.layout.strides()[0] == 1;
+    let op = match (op, norm.flags) {
+        ("along", flags) if flags & Norm::AFFINE_INSIDE != 0 => {
+            if vectors.iter().flatten().all(dense) {
+                "rows"
+            } else {
+                return None;
+            }
+        }
+        ("across", flags) if flags & Norm::STATS_INSIDE != 0 => "columns",
+        (_, flags) if flags & (Norm::AFFINE_INSIDE | Norm::STATS_INSIDE) != 0 => return None,
+        (op, _) => op,
+    };
+    let Norm { vectors, eps, momentum, flags, .. } = *norm;
+    Some((op, PackedNorm { groups, vectors, eps, momentum, flags, unused: 0 }))
+}
+
+impl PackedNorm {
+    /// The second stage, which merges what the first one left.
+    fn second(self) -> PackedNorm {
+        PackedNorm { groups: PackedGroups { stage: Reduce::SECOND, ..self.groups }, ..self }
+    }
+}
+
 impl Device {
     /// Memory for the results that the first of two stages passes to the second.
     pub(super) fn parts_of_groups(&'static self, groups: &Groups, numbers: usize, dtype: DType) -> Result<Block> {
@@ -158,6 +191,34 @@ impl Device {
         let [(running_mean, rm_step), (running_var, rv_step)] = [0, 1].map(|i| parts(running.map(|both| &both[i])));
         let vectors = [weight_step, bias_step, mean_step, inv_std_step, rm_step, rv_step];
         let norm = Norm { groups, vectors, eps: operands.eps, momentum, flags, unused: 0 };
+        let places = [Some(operands.x.address), Some(operands.out.address), None];
+        if let Some((op, packed)) = packed(&norm, places, dtype, [operands.weight, operands.bias]) {
+            let partials = packed.groups.partials(groups.count.extent) as usize;
+            let partial = self.scratch(partials * MOMENTS * dtype.accumulator().size())?;
+            let start = |norm: PackedNorm| {
+                let (tag, blocks, partial) = (Tag::of(dtype), norm.groups.blocks(), partial.address());
+                let (x, out) = (operands.x.address, operands.out.address);
+                launch!(
+                    self,
+                    NORM_PACKED,
+                    op,
+                    tag,
+                    blocks,
+                    norm,
+                    x,
+                    weight,
+                    bias,
+                    out,
+                    mean,
+                    inv_std,
+                    running_mean,
+                    running_var,
+                    partial
+                )
+            };
+            start(packed)?;
+            return if partials > 0 { start(packed.second()) } else { Ok(()) };
+        }
         let partial = self.parts_of_groups(&groups, MOMENTS, dtype)?;
         let start = |norm: Norm| {
             let (tag, blocks, partial) = (Tag::of(dtype), norm.groups.blocks(), partial.address());
@@ -191,6 +252,35 @@ impl Device {
             [&operands.weight, &operands.weight_grad, &operands.bias_grad].map(|vector| parts(vector.as_ref()));
         let vectors = [weight.1, bias_grad.1, mean.1, inv_std.1, weight_grad.1, 0];
         let norm = Norm { groups, vectors, eps: 0.0, momentum: 0.0, flags, unused: 0 };
+        let places = [Some(operands.x.address), operands.out.map(|out| out.address), Some(operands.grad.address)];
+        if let Some((op, packed)) = packed(&norm, places, dtype, [operands.weight, None]) {
+            let partials = packed.groups.partials(groups.count.extent) as usize;
+            let partial = self.scratch(partials * SUMS * dtype.accumulator().size())?;
+            let start = |norm: PackedNorm| {
+                let (tag, blocks, partial) = (Tag::of(dtype), norm.groups.blocks(), partial.address());
+                let (grad, x, out) =
+                    (operands.grad.address, operands.x.address, operands.out.map_or(0, |out| out.address));
+                launch!(
+                    self,
+                    NORM_PACKED_GRAD,
+                    op,
+                    tag,
+                    blocks,
+                    norm,
+                    grad,
+                    x,
+                    weight.0,
+                    mean.0,
+                    inv_std.0,
+                    out,
+                    weight_grad.0,
+                    bias_grad.0,
+                    partial
+                )
+            };
+            start(packed)?;
+            return if partials > 0 { start(packed.second()) } else { Ok(()) };
+        }
         let partial = self.parts_of_groups(&groups, SUMS, dtype)?;
         let start = |norm: Norm| {
             let (tag, blocks, partial) = (Tag::of(dtype), norm.groups.blocks(), partial.address());

@@ -31,7 +31,7 @@ impl ReluBiasGradBackend for CudaBackend {
         let start = |groups: Groups, blocks: u32, partial: u64| {
             launch!(device, RELU_BIAS_GRAD, "masked", tag, blocks, groups, grad, y, out, to, step, partial)
         };
-        if let Some((op, packed)) = PackedGroups::new(&groups, &[y, out, grad], dtype.size()) {
+        if let Some((op, packed)) = PackedGroups::new(&groups, [y, out, grad].map(Some), dtype.size()) {
             let partials = packed.partials(groups.count.extent) as usize;
             let partial = device.scratch(partials * SUM * dtype.accumulator().size())?;
             let (blocks, parts) = (packed.blocks(), partial.address());

@@ -3,7 +3,11 @@
 use kiln_backend::{Checked, Result, SoftmaxArgs, SoftmaxBackend, SoftmaxGradArgs, softmax_name};
 
 use super::launch::{Tag, launch};
-use crate::{device::CudaBackend, params::Lines, view::Access};
+use crate::{
+    device::CudaBackend,
+    params::{Lines, PackedRows},
+    view::Access,
+};
 
 impl SoftmaxBackend for CudaBackend {
     fn softmax(&self, args: Checked<SoftmaxArgs>) -> Result<()> {
@@ -15,7 +19,11 @@ impl SoftmaxBackend for CudaBackend {
             return Ok(());
         }
         let lines = Lines::<2>::new(x.layout.dims(), dim, [Some(x.place()), Some(out.place())]);
-        launch!(device, SOFTMAX, kernel(log), Tag::of(x.dtype), lines.blocks(), lines, x.address, out.address)
+        let (tag, x, to) = (Tag::of(x.dtype), x.address, out.address);
+        if let Some(rows) = PackedRows::new(&lines, [x, to], out.dtype.size()) {
+            return launch!(device, SOFTMAX_PACKED, kernel(log), tag, rows.blocks(), rows, x, to);
+        }
+        launch!(device, SOFTMAX, kernel(log), tag, lines.blocks(), lines, x, to)
     }
 
     fn softmax_grad(&self, args: Checked<SoftmaxGradArgs>) -> Result<()> {
@@ -27,8 +35,11 @@ impl SoftmaxBackend for CudaBackend {
             return Ok(());
         }
         let lines = Lines::<3>::new(y.layout.dims(), dim, [Some(grad.place()), Some(y.place()), Some(out.place())]);
-        let (tag, blocks) = (Tag::of(out.dtype), lines.blocks());
-        launch!(device, SOFTMAX_GRAD, kernel(log), tag, blocks, lines, grad.address, y.address, out.address)
+        let (tag, grad, y, to) = (Tag::of(out.dtype), grad.address, y.address, out.address);
+        if let Some(rows) = PackedRows::new(&lines, [grad, y, to], out.dtype.size()) {
+            return launch!(device, SOFTMAX_PACKED_GRAD, kernel(log), tag, rows.blocks(), rows, grad, y, to);
+        }
+        launch!(device, SOFTMAX_GRAD, kernel(log), tag, lines.blocks(), lines, grad, y, to)
     }
 }
 

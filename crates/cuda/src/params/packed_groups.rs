@@ -10,17 +10,16 @@ const PACK: u64 = 16;
 
 impl PackedGroups {
     /// The groups, and the operation of their kernels (`along` or `across` memory), if the operands can be accessed in
-    /// packs of elements of `size` bytes. `addresses` are those of the operands of `groups`, which must all have the
-    /// same layout.
+    /// packs of elements of `size` bytes. `addresses` are those of the operands of `groups` that are present, which must all
+    /// have the same layout.
     #[must_use]
-    pub fn new(groups: &Groups, addresses: &[u64], size: usize) -> Option<(&'static str, PackedGroups)> {
+    pub fn new(groups: &Groups, addresses: [Option<u64>; 3], size: usize) -> Option<(&'static str, PackedGroups)> {
         let inner = &groups.inner;
         let (pack, rank) = (PACK / size as u64, inner.rank as usize);
-        let operands = 0..addresses.len();
-        let alike = operands
-            .clone()
-            .all(|k| inner.strides[k][..rank] == inner.strides[0][..rank] && groups.strides[k] == groups.strides[0]);
-        let aligned = addresses.iter().all(|address| address.is_multiple_of(PACK));
+        let alike = addresses.iter().enumerate().filter(|(_, address)| address.is_some()).all(|(k, _)| {
+            inner.strides[k][..rank] == inner.strides[0][..rank] && groups.strides[k] == groups.strides[0]
+        });
+        let aligned = addresses.iter().flatten().all(|address| address.is_multiple_of(PACK));
         let whole = |n: u64| n > 0 && n.is_multiple_of(pack);
         let stride = |stride: i64| u64::try_from(stride).is_ok_and(whole);
         if size > 4 || !alike || !aligned || inner.numel == 0 {
@@ -55,7 +54,11 @@ impl PackedGroups {
         let (lanes, chunk, splits) = share(packs, count, across, SERIAL_PACKS);
         // Kernels index packs and tasks with 32 bits, including one iteration beyond the end.
         let small = |n: u64| u32::try_from(n).ok().filter(|&n| n < 1 << 30);
-        let stage = if splits > 1 { Reduce::FIRST } else { Reduce::WHOLE };
+        let stage = match groups.stage {
+            Groups::GIVEN => Groups::GIVEN,
+            _ if splits > 1 => Reduce::FIRST,
+            _ => Reduce::WHOLE,
+        };
         let packed = PackedGroups {
             count: Dim::new(count),
             run: Dim::new(run),
@@ -103,7 +106,7 @@ mod tests {
     fn packed(dims: &[usize], strides: &[isize], dim: usize, size: usize) -> Option<(&'static str, PackedGroups)> {
         let place = |address| Some(Place { address, strides });
         let groups = Groups::new(dims, dim, ADDRESSES.map(place));
-        PackedGroups::new(&groups, &ADDRESSES, size)
+        PackedGroups::new(&groups, ADDRESSES.map(Some), size)
     }
 
     #[test]
@@ -134,8 +137,8 @@ mod tests {
         let strides = [[512, 1], [512, 1], [1, 64]];
         let places = [0, 1, 2].map(|k| Some(Place { address: ADDRESSES[k], strides: &strides[k][..] }));
         let groups = Groups::new(&[64, 512], 1, places);
-        assert!(PackedGroups::new(&groups, &ADDRESSES, 4).is_none());
-        assert!(PackedGroups::new(&groups, &ADDRESSES[..2], 4).is_some());
-        assert!(PackedGroups::new(&groups, &[256, 520], 4).is_none());
+        assert!(PackedGroups::new(&groups, ADDRESSES.map(Some), 4).is_none());
+        assert!(PackedGroups::new(&groups, [Some(256), Some(512), None], 4).is_some());
+        assert!(PackedGroups::new(&groups, [Some(256), Some(520), None], 4).is_none());
     }
 }

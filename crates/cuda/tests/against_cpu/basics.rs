@@ -152,12 +152,21 @@ fn randint() {
 fn dropout() {
     for dtype in FLOATS {
         same(&format!("{dtype}"), |on| {
-            let (x, mut out) = (tensor(on, dtype, &[21, 5], Lie::Turned, 1), target(on, dtype, &[21, 5], Lie::Dense));
-            on.dropout(
-                DropoutArgs { p: 0.4, state: RandomState { seed: 42, offset: 5 }, x: x.view(), out: out.view_mut() }
-                    .checked()?,
-            )?;
-            Ok(vec![out])
+            let mut made = Vec::new();
+            // In packs of 16 bytes, with a remainder and without; with a threshold of 2^32, and of 0.
+            for (dims, lie, p) in [
+                ([21, 5], Lie::Turned, 0.4),
+                ([21, 5], Lie::Dense, 0.4),
+                ([20, 16], Lie::Dense, 0.5),
+                ([21, 5], Lie::Dense, 1.0 - 1e-12),
+                ([21, 5], Lie::Dense, 0.0),
+            ] {
+                let (x, mut out) = (tensor(on, dtype, &dims, lie, 1), target(on, dtype, &dims, Lie::Dense));
+                let state = RandomState { seed: 42, offset: 5 };
+                on.dropout(DropoutArgs { p, state, x: x.view(), out: out.view_mut() }.checked()?)?;
+                made.push(out);
+            }
+            Ok(made)
         });
     }
 }

@@ -7,8 +7,10 @@ use crate::{
     support::{FLOATS, Lie, Tensor, host, numbers, same, target, tensor},
 };
 
-/// Batches of one stage, and of two where threads run along the channels and along the pixels.
-const BATCHES: [[usize; 4]; 4] = [[3, 5, 4, 3], [2, 40, 17, 17], [3, 2, 85, 67], [4, 3, 1, 1]];
+/// Batches of one stage, and of two where threads run along the channels and along the pixels; the last three in packs of 16
+/// bytes.
+const BATCHES: [[usize; 4]; 7] =
+    [[3, 5, 4, 3], [2, 40, 17, 17], [3, 2, 85, 67], [4, 3, 1, 1], [3, 16, 4, 6], [1, 1, 128, 144], [1, 8, 50, 48]];
 
 #[test]
 fn batch_norm() {
@@ -166,7 +168,9 @@ fn batch_norm_of_a_large_mean() {
 fn layer_norm() {
     use Lie::{Dense, Sliced, Turned};
     for dtype in FLOATS {
-        for dims in [[6, 10], [70, 33], [2, 17_000], [700, 5], [3, 1]] {
+        // The last four in packs of 16 bytes, of which the third has two stages along rows, the fourth along columns.
+        for dims in [[6, 10], [70, 33], [2, 17_002], [700, 5], [3, 1], [6, 64], [40, 16], [1, 17_000], [700, 8]] {
+            let place = if dims[1] % 8 == 0 { Dense } else { Sliced };
             for (lie, with) in [(Dense, true), (Turned, true), (Sliced, false)] {
                 if dims[1] > 1000 && (dtype == DType::BF16 || lie == Turned) {
                     continue;
@@ -174,7 +178,7 @@ fn layer_norm() {
                 same(&format!("layer_norm {dims:?} {lie:?}"), |on| {
                     let (x, mut out) = (tensor(on, dtype, &dims, lie, 1), target(on, dtype, &dims, Dense));
                     let (weight, bias) =
-                        (tensor(on, dtype, &dims[1..], Sliced, 5), tensor(on, dtype, &dims[1..], Dense, 6));
+                        (tensor(on, dtype, &dims[1..], place, 5), tensor(on, dtype, &dims[1..], Dense, 6));
                     let affine = if with {
                         Affine { weight: Some(weight.view()), bias: Some(bias.view()) }
                     } else {

@@ -58,9 +58,19 @@ reductions! {
 
 fn softmax_and_gradient(log: bool) {
     for dtype in FLOATS {
-        for (dims, dim) in [([6, 50], 1), ([50, 6], 0), ([2, 700], 1)] {
+        for (dims, dim, lie) in [
+            ([6, 50], 1, Lie::Sliced),
+            ([50, 6], 0, Lie::Sliced),
+            ([2, 700], 1, Lie::Sliced),
+            // Rows that teams hold in registers, with and without threads that have nothing, and rows too long for that.
+            ([70, 8], 1, Lie::Dense),
+            ([6, 64], 1, Lie::Dense),
+            ([3, 1000], 1, Lie::Dense),
+            ([2, 4096], 1, Lie::Dense),
+            ([1, 8200], 1, Lie::Dense),
+        ] {
             same(&format!("{dtype} {dims:?}"), |on| {
-                let (x, g) = (tensor(on, dtype, &dims, Lie::Sliced, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
+                let (x, g) = (tensor(on, dtype, &dims, lie, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
                 let [mut y, mut dx] = [0, 1].map(|_| target(on, dtype, &dims, Lie::Dense));
                 on.softmax(SoftmaxArgs { x: x.view(), dim, log, out: y.view_mut() }.checked()?)?;
                 on.softmax_grad(

@@ -206,26 +206,10 @@ rows! {
     };
     cummax, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cum_extreme(CumExtremeArgs { op: CumExtreme::Cummax, x, dim, values: v, indices: i }.checked()?));
     cummin, 1, ALL, |on, dtype, n| running_extremes(on, dtype, n, |on, x, dim, v, i| on.cum_extreme(CumExtremeArgs { op: CumExtreme::Cummin, x, dim, values: v, indices: i }.checked()?));
-    softmax, TEAMS, &FLOATS, |on, dtype, n| {
-        let mut made = Vec::new();
-        for (dims, dim, log) in [([n, 8], 1, false), ([8, n], 0, true)] {
-            let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Dense));
-            on.softmax(SoftmaxArgs { x: x.view(), dim, log, out: out.view_mut() }.checked()?)?;
-            made.push(out);
-        }
-        Ok(made)
-    };
-    softmax_grad, TEAMS, &FLOATS, |on, dtype, n| {
-        let mut made = Vec::new();
-        for (dims, dim, log) in [([n, 8], 1, true), ([8, n], 0, false)] {
-            let (x, g) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
-            let [mut y, mut out] = [0, 1].map(|_| target(on, dtype, &dims, Lie::Dense));
-            on.softmax(SoftmaxArgs { x: x.view(), dim, log, out: y.view_mut() }.checked()?)?;
-            on.softmax_grad(SoftmaxGradArgs { grad: g.view(), y: y.view(), dim, log, out: out.view_mut() }.checked()?)?;
-            made.push(out);
-        }
-        Ok(made)
-    };
+    softmax, TEAMS, &FLOATS, |on, dtype, n| softmaxes(on, dtype, [([n, 7], 1, false), ([8, n], 0, true)], false);
+    softmax_grad, TEAMS, &FLOATS, |on, dtype, n| softmaxes(on, dtype, [([n, 7], 1, true), ([8, n], 0, false)], true);
+    softmax_packed, TEAMS, &PACKED, |on, dtype, n| softmaxes(on, dtype, [([n, 16], 1, false), ([n, 8], 1, true)], false);
+    softmax_packed_grad, TEAMS, &PACKED, |on, dtype, n| softmaxes(on, dtype, [([n, 16], 1, true), ([n, 8], 1, false)], true);
     // A line has two tiles, the second of which is short.
     sort_tile, 1, ALL, |on, dtype, n| sorted(on, dtype, [n, SORT_TILE as usize + 100]);
     sort_merge, 1, &[F32], |on, dtype, n| sorted(on, dtype, [n, SORT_TILE as usize + 1]);
@@ -301,12 +285,21 @@ rows! {
         on.avg_pool2d_grad(AvgPool2dGradArgs { pool: PAIRS, divisor: PoolDivisor::Inside, grad: grad.view(), out: dx.view_mut() }.checked()?)?;
         Ok(vec![dx])
     };
-    norm, TEAMS, &FLOATS, |on, dtype, n| normalized(on, dtype, n, false);
-    norm_grad, TEAMS, &FLOATS, |on, dtype, n| normalized(on, dtype, n, true);
+    norm, TEAMS, &FLOATS, |on, dtype, n| normalized(on, dtype, n, &[[n, 7, 1, 1], [8, n, 1, 1], [40, 3, 10, 11]], false);
+    norm_grad, TEAMS, &FLOATS, |on, dtype, n| normalized(on, dtype, n, &[[n, 7, 1, 1], [8, n, 1, 1], [40, 3, 10, 11]], true);
+    // Rows, columns, and channels of two packs each.
+    norm_packed, TEAMS, &PACKED, |on, dtype, n| {
+        let pack = 16 / dtype.size();
+        normalized(on, dtype, n, &[[n, 2 * pack, 1, 1], [2, n * pack, 1, 1], [1, n, 2, pack]], false)
+    };
+    norm_packed_grad, TEAMS, &PACKED, |on, dtype, n| {
+        let pack = 16 / dtype.size();
+        normalized(on, dtype, n, &[[n, 2 * pack, 1, 1], [2, n * pack, 1, 1], [1, n, 2, pack]], true)
+    };
     relu_bias_grad, TEAMS, &FLOATS, |on, dtype, n| {
         let mut made = Vec::new();
         // Rows along memory, columns across it, and few columns that many teams share.
-        for (dims, dim) in [([n, 8], 0), ([8, n], 1), ([5000, 3], 1)] {
+        for (dims, dim) in [([n, 7], 0), ([8, n], 1), ([5000, 3], 1)] {
             if dims[1] == 3 && n > 2 * TEAMS {
                 continue;
             }

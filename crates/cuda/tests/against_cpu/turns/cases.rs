@@ -139,11 +139,37 @@ pub fn max_packed(on: &dyn Backend, dtype: DType, n: usize) -> Result<Vec<[Tenso
     Ok(made)
 }
 
-/// Rows and channels, of a few elements each; and three channels that many teams share.
-pub fn normalized(on: &dyn Backend, dtype: DType, n: usize, backward: bool) -> Result<Vec<Tensor>> {
+/// Softmax or its logarithm (`true`) of matrices along a dimension, or their gradients.
+pub fn softmaxes(
+    on: &dyn Backend,
+    dtype: DType,
+    cases: [([usize; 2], usize, bool); 2],
+    backward: bool,
+) -> Result<Vec<Tensor>> {
+    let mut made = Vec::new();
+    for (dims, dim, log) in cases {
+        let (x, g) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
+        let [mut y, mut out] = [0, 1].map(|_| target(on, dtype, &dims, Lie::Dense));
+        on.softmax(SoftmaxArgs { x: x.view(), dim, log, out: y.view_mut() }.checked()?)?;
+        if backward {
+            on.softmax_grad(SoftmaxGradArgs { grad: g.view(), y: y.view(), dim, log, out: out.view_mut() }.checked()?)?;
+        }
+        made.push(if backward { out } else { y });
+    }
+    Ok(made)
+}
+
+/// Batch normalization of images, and layer normalization of those of one pixel; three channels are for many teams.
+pub fn normalized(
+    on: &dyn Backend,
+    dtype: DType,
+    n: usize,
+    cases: &[[usize; 4]],
+    backward: bool,
+) -> Result<Vec<Tensor>> {
     let wide = if dtype == F64 { F64 } else { F32 };
     let mut made = Vec::new();
-    for dims in [[n, 8, 1, 1], [8, n, 1, 1], [40, 3, 10, 11]] {
+    for &dims in cases {
         if dims[1] == 3 && n > 2 * TEAMS {
             continue;
         }

@@ -1,0 +1,39 @@
+// What the normalizations share: strides of their vectors, moments and how they are merged, sums of gradients.
+#pragma once
+#include "real.cuh"
+
+// Indices of `Norm::vectors`, the strides of the vectors that belong to groups or to their elements.
+constexpr int WEIGHT = 0;
+constexpr int BIAS = 1;  // backward: its gradient
+constexpr int MEAN = 2;
+constexpr int INV_STD = 3;  // in evaluation: the variance
+constexpr int RUNNING_MEAN = 4;
+constexpr int RUNNING_VAR = 5;
+constexpr int WEIGHT_GRAD = 4;
+
+// Count, mean and sum of squared deviations. Exact for a few elements, then merged as by Chan, Golub & LeVeque,
+// "Updating formulae and a pairwise algorithm for computing sample variances", 1979, so that no large squares are ever
+// subtracted.
+template <typename R>
+struct Moments {
+    R count, mean, squares;
+};
+
+template <typename R>
+__device__ inline Moments<R> merge(Moments<R> a, Moments<R> b) {
+    if (b.count == R(0)) return a;
+    if (a.count == R(0)) return b;
+    R count = a.count + b.count, distance = b.mean - a.mean, share = b.count / count;
+    return Moments<R>{count, a.mean + distance * share, a.squares + b.squares + distance * distance * a.count * share};
+}
+
+// Sums of the incoming gradient, and of its products with the normalized input.
+template <typename R>
+struct Sums {
+    R grad, product;
+};
+
+template <typename R>
+__device__ inline Sums<R> add(Sums<R> a, Sums<R> b) {
+    return Sums<R>{a.grad + b.grad, a.product + b.product};
+}
