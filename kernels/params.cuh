@@ -276,6 +276,25 @@ struct PackedMean {
     Dim dims[2];
 };
 
+// A convolution of images [N, C, H, W] by a filter, or one of its gradients: a result is a sum of products of a and b.
+struct Convolution {
+    // Results, and terms of each.
+    uint64_t numel, terms;
+    // Threads for a result.
+    Lanes lanes;
+    // The last three extents of the result, and the last two of what is summed over, innermost first.
+    Dim result[3], term[2];
+    // Channels of a group.
+    Dim group_in, group_out;
+    // Pairs are height first.
+    Dim stride[2];
+    int64_t padding[2], dilation[2];
+    // Sizes of the images that go in and come out.
+    int64_t size[2], out_size[2];
+    // Strides.
+    int64_t a[4], b[4], out[4];
+};
+
 constexpr uint32_t REDUCTION_NONE = 0;
 constexpr uint32_t REDUCTION_MEAN = 1;
 constexpr uint32_t REDUCTION_SUM = 2;

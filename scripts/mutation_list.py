@@ -233,6 +233,20 @@ MUTATIONS = [
         ["batch_norm"],
     ),
     Mutation(
+        "conv2d_padding", "taps in the padding behind the image are read",
+        "kernels/conv2d.cu",
+        "return in >= 0 && in < p.size[d];",
+        "return in >= 0 && in <= p.size[d];",
+        ["conv2d_by_the_kernel"],
+    ),
+    Mutation(
+        "conv2d_stride", "the gradient of the input comes from pixels between the strides, too",
+        "kernels/conv2d.cu",
+        "return out * (int64_t)p.stride[d].extent == place && out < p.out_size[d];",
+        "return out < p.out_size[d];",
+        ["conv2d_by_the_kernel"],
+    ),
+    Mutation(
         "max_pool_nan", "NaN is not the largest",
         "kernels/pool2d.cu",
         "place < 0 || value > best || value != value",

@@ -1,5 +1,5 @@
-//! The host cost of an operation before the driver is called: Kiln's checks, the allocator, the parameters. The driver
-//! and cuBLASLt are stubs that do nothing, so no GPU is needed.
+//! The host cost of an operation before the driver is called: Kiln's checks, the allocator, the parameters. The driver,
+//! cuBLASLt and cuDNN are stubs that do nothing, so no GPU is needed.
 //!
 //! `cargo bench --features cuda --bench launch`; `KILN_NULL_DRIVER` names the stub driver where no compiler is
 //! available.
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use criterion::Criterion;
+use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
 use kiln_backend::*;
 
 /// Set in the process that measures.
@@ -35,13 +35,15 @@ fn main() -> ExitCode {
         }
         None => compile(&driver),
     }
-    // A cuDNN that the machine has, of either version, asks for cuBLASLt of its own.
-    for name in ["libcublasLt.so.12", "libcublasLt.so.13"] {
+    // One copy under each name: cuDNN and its parts are looked for before cuBLASLt.
+    for name in ["libcublasLt.so.12", "libcublasLt.so.13", "libcudnn.so.9", "libcudnn_graph.so.9"] {
         std::fs::copy(&driver, folder.path().join(name)).expect("another copy");
     }
     let inside = Command::new(env::current_exe().expect("this program"))
         .args(env::args_os().skip(1))
         .env("KILN_CUDA_PATH", folder.path())
+        // Plans that do nothing are for no other process.
+        .env("KILN_PLAN_CACHE", "0")
         .env(INSIDE, "1")
         .status();
     if inside.is_ok_and(|status| status.success()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -148,6 +150,7 @@ fn measure() {
             )
         });
     });
+    convolutions(on, &mut group);
     let labels = Tensor::new(on, DType::I64, &[64, 1]);
     let logits = tensor(&[64, 10, 1]);
     let (mut loss, mut lse, mut total) = (tensor(&[]), tensor(&[64, 1]), tensor(&[]));
@@ -167,6 +170,34 @@ fn measure() {
     group.finish();
     criterion.final_summary();
     beside_an_upload(on);
+}
+
+/// A convolution by a plan that is kept: Kiln's own time. The real cuDNN takes its own for the variant pack besides.
+fn convolutions(on: &dyn Backend, group: &mut BenchmarkGroup<WallTime>) {
+    let rule = Conv2d { padding: [1; 2], ..Conv2d::default() };
+    let tensor = |dims: &[usize]| Tensor::new(on, DType::F32, dims);
+    let (x, w, bias) = (tensor(&[8, 64, 28, 28]), tensor(&[64, 64, 3, 3]), tensor(&[64]));
+    let (mut y, mut grad_w) = (tensor(&[8, 64, 28, 28]), tensor(&[64, 64, 3, 3]));
+    for (name, relu) in [("conv2d", false), ("conv2d with bias and relu", true)] {
+        let bias = relu.then(|| bias.view());
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                on.conv2d(Conv2dArgs { rule, x: x.view(), w: w.view(), bias, relu, out: y.view_mut() }.checked()?)
+            });
+        });
+    }
+    group.bench_function("conv2d's gradient of the input", |b| {
+        b.iter(|| {
+            let out = y.view_mut();
+            on.conv2d_grad_input(Conv2dGradInputArgs { rule, grad: x.view(), w: w.view(), out }.checked()?)
+        });
+    });
+    group.bench_function("conv2d's gradient of the weight", |b| {
+        b.iter(|| {
+            let out = grad_w.view_mut();
+            on.conv2d_grad_weight(Conv2dGradWeightArgs { rule, grad: x.view(), x: x.view(), out }.checked()?)
+        });
+    });
 }
 
 /// What the thread that computes does with batches while a worker uploads the next ones: it must not wait for the worker.

@@ -1,4 +1,4 @@
-//! A stub of the driver and of cuBLASLt that immediately returns success: the remaining cost is that of Kiln's own
+//! A stub of the driver, of cuBLASLt and of cuDNN that immediately returns success: the remaining cost is that of Kiln's own
 //! code. A cdylib, which `main.rs` compiles unless a bundle contains it.
 
 #![allow(non_snake_case, missing_docs, clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
@@ -28,6 +28,7 @@ silent! {
     cuEventDestroy_v2 cuLaunchKernel
     cublasLtMatmulDescSetAttribute cublasLtMatmulDescDestroy cublasLtMatrixLayoutSetAttribute
     cublasLtMatrixLayoutDestroy cublasLtMatmulPreferenceSetAttribute cublasLtMatmulPreferenceDestroy cublasLtMatmul
+    cudnnSetStream cudnnBackendDestroyDescriptor cudnnBackendSetAttribute cudnnBackendFinalize cudnnBackendExecute
 }
 
 /// Functions that make something and return a handle.
@@ -43,7 +44,7 @@ macro_rules! makes {
 
 makes! {
     cuDevicePrimaryCtxRetain cuStreamCreate cuEventCreate cuModuleLoadDataEx cuModuleGetFunction cublasLtCreate
-    cublasLtMatmulDescCreate cublasLtMatrixLayoutCreate cublasLtMatmulPreferenceCreate
+    cublasLtMatmulDescCreate cublasLtMatrixLayoutCreate cublasLtMatmulPreferenceCreate cudnnCreate
 }
 
 /// Functions that write one number.
@@ -123,5 +124,44 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
     returned: *mut c_int,
 ) -> c_uint {
     unsafe { *returned = 1 };
+    0
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cudnnGetVersion() -> usize {
+    92_600
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cudnnGetCudartVersion() -> usize {
+    13_000
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudnnBackendCreateDescriptor(_kind: c_uint, descriptor: *mut usize) -> c_uint {
+    unsafe { *descriptor = HANDLE };
+    0
+}
+
+/// One proposal, of engine 0 without notes, which needs no workspace.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cudnnBackendGetAttribute(
+    _descriptor: usize,
+    name: c_uint,
+    _kind: c_uint,
+    _requested: i64,
+    count: *mut i64,
+    values: *mut c_void,
+) -> c_uint {
+    const NUMERICAL_NOTE: c_uint = 1303;
+    const BEHAVIOR_NOTE: c_uint = 1305;
+    const GLOBAL_INDEX: c_uint = 1301;
+    const WORKSPACE_SIZE: c_uint = 402;
+    unsafe {
+        *count = i64::from(!matches!(name, NUMERICAL_NOTE | BEHAVIOR_NOTE));
+        if matches!(name, GLOBAL_INDEX | WORKSPACE_SIZE) {
+            *values.cast::<i64>() = 0;
+        }
+    }
     0
 }

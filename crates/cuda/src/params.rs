@@ -1,5 +1,6 @@
 //! The structs that kernels take by value: mirrors of `kernels/params.cuh`, and how they are built from layouts.
 
+mod conv;
 mod grid;
 mod packed_groups;
 mod packed_pool;
@@ -297,6 +298,39 @@ by_value! {
         /// Packs per pixel, pixels per plane; or pixels per plane, 1.
         dims: [Dim; 2] = 8,
     }
+    /// A convolution or one of its gradients.
+    Convolution: 400 => {
+        /// Number of results.
+        numel: u64 = 0,
+        /// Products that are summed for each of them.
+        terms: u64 = 8,
+        /// Threads per result.
+        lanes: Lanes = 16,
+        /// The last three extents of the result, innermost first.
+        result: [Dim; 3] = 24,
+        /// The last two extents of what is summed over, innermost first.
+        term: [Dim; 2] = 96,
+        /// Input channels of a group.
+        group_in: Dim = 144,
+        /// Output channels of a group.
+        group_out: Dim = 168,
+        /// Stride, height first.
+        stride: [Dim; 2] = 192,
+        /// Padding.
+        padding: [i64; 2] = 240,
+        /// Dilation.
+        dilation: [i64; 2] = 256,
+        /// Size of the input images.
+        size: [i64; 2] = 272,
+        /// Size of the output images.
+        out_size: [i64; 2] = 288,
+        /// Strides of the first operand.
+        a: [i64; 4] = 304,
+        /// Strides of the second operand.
+        b: [i64; 4] = 336,
+        /// Strides of the result.
+        out: [i64; 4] = 368,
+    }
     /// A tensor as groups of elements; operands: `x`, the result, the incoming gradient.
     Groups: 480 => {
         /// Numbers the elements of a group.
@@ -465,7 +499,7 @@ impl Status {
 
 /// Forces the layout checks of every struct.
 const _: () = {
-    let _: [(); 25] = [
+    let _: [(); 26] = [
         Dim::LAYOUT,
         Lanes::LAYOUT,
         Reduce::LAYOUT,
@@ -481,6 +515,7 @@ const _: () = {
         Pool::LAYOUT,
         PackedPool::LAYOUT,
         PackedMean::LAYOUT,
+        Convolution::LAYOUT,
         Groups::LAYOUT,
         PackedGroups::LAYOUT,
         PackedRows::LAYOUT,

@@ -4,12 +4,14 @@ use kiln_backend::{
     Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputArgs, Conv2dGradWeightArgs, Error, Layout, Result, Shape,
 };
 
+use super::conv2d_direct::is_asked_for;
 use crate::{
     conv::{
         dnn::Outcome,
         problem::{Addresses, Direction, Format, Problem},
     },
     device::{CudaBackend, Device},
+    fallbacks,
     memory::Block,
     view::{Access, Tensor},
 };
@@ -99,10 +101,15 @@ impl Device {
         }
     }
 
-    /// Runs cuDNN on operands that have elements. Returns `false` if it has no plan for a fused convolution. Where it
-    /// has no channels-last plan for another one, the operands are copied to channels-first.
+    /// Computes operands that have elements by cuDNN. Returns `false` if it has no plan for a fused convolution. Where it
+    /// has no channels-last plan for another one, the operands are copied to channels-first; where it has none at all, a
+    /// kernel of Kiln's own computes them, which the report tells.
     fn convolve(&'static self, direction: Direction, operands: &Operands, bias: u64) -> Result<bool> {
-        let Operands { x, w, y, .. } = operands;
+        let Operands { op, rule, x, w, y } = operands;
+        if is_asked_for() {
+            let fused = direction == Direction::ForwardBiasRelu;
+            return if fused { Ok(false) } else { self.convolve_directly(direction, rule, [x, w, y]).map(|()| true) };
+        }
         let (format, copies) = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
         let mut outcome = self.convolve_as(direction, operands, bias, (format, copies))?;
         if direction == Direction::ForwardBiasRelu {
@@ -115,7 +122,10 @@ impl Device {
         }
         match outcome {
             Outcome::Queued => Ok(true),
-            Outcome::NoPlan(reason) => Err(reason),
+            Outcome::NoPlan(reason) => {
+                fallbacks::note(format!("cuda:{}: {op} by Kiln's own kernel: {reason}", self.index()));
+                self.convolve_directly(direction, rule, [x, w, y]).map(|()| true)
+            }
         }
     }
 
@@ -133,17 +143,18 @@ impl Device {
             Direction::GradInput => 0,
             Direction::GradWeight => 1,
         };
+        let dims = [x, w, y].map(|tensor| Operands::dims(tensor.layout));
+        let whole = Problem::new(direction, x.dtype, *rule, dims, format);
+        if whole.calls(Addresses::default()).is_none() {
+            let reason = "an image has 2^31 elements or more".to_string();
+            return Ok(Outcome::NoPlan(Error::unsupported(op, format!("cuda:{}", self.index()), reason)));
+        }
         let mut taken = [(); 3].map(|()| Taken { address: 0, copy: None });
         for (i, tensor) in [x, w, y].into_iter().enumerate() {
             taken[i] = self.dense(tensor, format, copies[i], i != written)?;
         }
-        let dims = [x, w, y].map(|tensor| Operands::dims(tensor.layout));
         let at = Addresses { x: taken[0].address, w: taken[1].address, y: taken[2].address, bias };
-        let Some(calls) = Problem::new(direction, x.dtype, *rule, dims, format).calls(at) else {
-            let reason = "cuDNN takes images of less than 2^31 elements".to_string();
-            return Err(Error::unsupported(op, format!("cuda:{}", self.index()), reason));
-        };
-        for (problem, at) in calls {
+        for (problem, at) in whole.calls(at).into_iter().flatten() {
             let aside = |bytes| {
                 let memory = self.scratch(bytes)?;
                 Ok((memory.address(), memory))

@@ -5,6 +5,7 @@ mod arg_reduce;
 mod binary;
 mod class_loss;
 mod conv2d;
+pub(crate) mod conv2d_direct;
 mod copy;
 mod dropout;
 mod fill;

@@ -1,7 +1,7 @@
 //! Convolution and its gradients, with cuDNN, against the CPU.
 
 use kiln_backend::*;
-use kiln_cuda::with_plan_limit;
+use kiln_cuda::{with_direct_convolutions, with_plan_limit};
 
 use crate::{sums::Sums, support::*};
 
@@ -207,6 +207,27 @@ fn conv2d_layouts() {
                 check(&format!("{layer:?} {dtype} {order:?}"), &layer, dtype, order);
             }
         }
+    }
+}
+
+/// The kernel for what cuDNN has no plan for, in any layout, also of bfloat16 on devices without tensor cores for it.
+#[test]
+fn conv2d_by_the_kernel() {
+    let by_kernel = |layer: Layer, dtype: DType, order: [Order; 3]| {
+        let name = format!("{layer:?} {dtype} {order:?} by the kernel");
+        with_direct_convolutions(|| check(&name, &layer, dtype, order));
+    };
+    LAYERS.iter().for_each(|layer| by_kernel(*layer, DType::F32, [FIRST; 3]));
+    // Strided and dilated; in groups.
+    for layer in [LAYERS[8], LAYERS[11]] {
+        for order in [[Last; 3], [As(Lie::Sliced), As(Lie::Turned), Last], [Batch, Transposed, Batch]] {
+            by_kernel(layer, DType::F32, order);
+        }
+        FLOATS.iter().for_each(|dtype| by_kernel(layer, *dtype, [Last, FIRST, FIRST]));
+    }
+    for extra in 0..3 {
+        let layer = layer([1, 2, 7 + extra, 10], [2, 2, 3, 3]).stride([3, 3]).padding([1, 1]);
+        by_kernel(layer, DType::F32, [FIRST; 3]);
     }
 }
 

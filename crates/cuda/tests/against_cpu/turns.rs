@@ -8,6 +8,7 @@ use kiln_backend::*;
 use kiln_cuda::{
     launch,
     params::{SORT_TILE, with_block_limit},
+    with_direct_convolutions,
 };
 
 use crate::support::*;
@@ -255,6 +256,8 @@ rows! {
         }
         Ok(made)
     };
+    // A thread for each result, and a block for each of a few.
+    conv2d, BLOCK, &FLOATS, |on, dtype, n| with_direct_convolutions(|| convolved(on, dtype, n));
     max_pool, BLOCK, &FLOATS, |on, dtype, n| Ok(max_pooled(on, dtype, n)?.into());
     max_pool_grad, BLOCK, &FLOATS, |on, dtype, n| {
         let [out, at] = max_pooled(on, dtype, n)?;

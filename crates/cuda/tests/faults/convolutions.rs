@@ -70,6 +70,15 @@ fn child_convolves() {
         assert!(near(to_x[0], 4.0) && near(to_x[12], 36.0) && near(to_x.iter().sum(), 1296.0), "{to_x:?}");
         assert!(to_w.iter().all(|&value| near(value, 18.0)), "{to_w:?}");
     }
+    expect_in_report();
+}
+
+/// Looks for the parts between the bars of the variable `EXPECT`, if it is set.
+fn expect_in_report() {
+    let text = kiln_cuda::report();
+    for part in env::var("EXPECT").unwrap_or_default().split('|') {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
 }
 
 /// What the library has nothing for with the channels last is computed with the channels first, on copies.
@@ -105,6 +114,7 @@ fn child_convolves_channels_last() {
         let want: f32 = taps.map(|(c, y, x)| at(&lx, [n, c, row + y, col + x]) * at(&lw, [o, c, y, x])).sum();
         assert!((got - want).abs() <= 1e-4 * want, "element {i} is {got}, not {want}");
     }
+    expect_in_report();
 }
 
 #[test]
@@ -124,10 +134,7 @@ fn child_reports_of_convolutions() {
     for _ in 0..3 {
         convolutions(device()).unwrap();
     }
-    let text = kiln_cuda::report();
-    for part in env::var("EXPECT").unwrap().split('|') {
-        assert!(text.contains(part), "{part:?} is not in {text}");
-    }
+    expect_in_report();
 }
 
 #[test]
@@ -174,20 +181,39 @@ fn child_has_no_environment_for_convolutions() {
     assert!(!report.contains("fallback"), "{report}");
 }
 
+/// By Kiln's own kernel, and the report says why.
 #[test]
-fn convolutions_that_nothing_computes_are_errors() {
+fn convolutions_that_cudnn_has_no_plan_for_are_computed_all_the_same() {
+    let refused = "CUDNN_STATUS_NOT_SUPPORTED: the simulator was asked to refuse it";
+    for (call, ops) in [
+        ("forward", &["conv2d"][..]),
+        ("data", &["conv2d_grad_input"]),
+        ("filter", &["conv2d_grad_weight"]),
+        ("plan", &["conv2d", "conv2d_grad_input", "conv2d_grad_weight"]),
+        ("heuristic", &["conv2d", "conv2d_grad_input", "conv2d_grad_weight"]),
+    ] {
+        let told = ops.iter().map(|op| format!("times: cuda:0: {op} by Kiln's own kernel: {op}: |"));
+        let expect = told.collect::<String>() + refused;
+        for benchmark in ["", "1"] {
+            let settings = [("KILN_SIM_NO_CONVOLUTIONS", call), ("EXPECT", &expect), ("BENCHMARK", benchmark)];
+            child("convolutions::child_convolves", &settings);
+        }
+    }
+    // In either order.
+    let settings = [("KILN_SIM_NO_CONVOLUTIONS", "forward"), ("EXPECT", "conv2d by Kiln's own kernel")];
+    child("convolutions::child_convolves_channels_last", &settings);
+}
+
+#[test]
+fn convolutions_that_fail_are_errors() {
     let fail = |faults: &[(&str, &str)]| {
         child("convolutions::child_does_not_convolve", faults);
     };
-    for (refused, op) in [
-        ("forward", "conv2d: "),
-        ("data", "conv2d_grad_input: "),
-        ("filter", "conv2d_grad_weight: "),
-        ("plan", "conv2d: "),
-    ] {
-        let expect =
-            format!("{op}|cuDNN has no plan for|CUDNN_STATUS_NOT_SUPPORTED: the simulator was asked to refuse it");
-        fail(&[("KILN_SIM_NO_CONVOLUTIONS", refused), ("EXPECT", &expect)]);
+    for (refused, op) in [("forward", "conv2d"), ("data", "conv2d_grad_input"), ("filter", "conv2d_grad_weight")] {
+        let refused = format!("{refused}=5000");
+        let expect = "cudnnBackendExecute|CUDNN_STATUS_EXECUTION_FAILED (5000)|the simulator was asked to refuse it";
+        let direction = format!("{expect}|{}", if op == "conv2d" { "Forward" } else { "Grad" });
+        fail(&[("KILN_SIM_NO_CONVOLUTIONS", &refused), ("EXPECT", &direction)]);
     }
     fail(&[("KILN_SIM_WITHOUT", "libcudnn"), ("EXPECT", "cuDNN was not found|libcudnn.so.9|pip install nvidia-cudnn")]);
     fail(&[

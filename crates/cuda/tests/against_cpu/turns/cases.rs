@@ -91,6 +91,24 @@ pub fn scattered(on: &dyn Backend, dtype: DType, n: usize, mode: ScatterMode) ->
     Ok(made)
 }
 
+/// Convolutions with `n` results of two terms each: pixels, and elements of the filter.
+pub fn convolved(on: &dyn Backend, dtype: DType, n: usize) -> Result<Vec<Tensor>> {
+    let rule = Conv2d::default();
+    let (x, w) = (tensor(on, dtype, &[1, 2, n, 1], Lie::Dense, 1), tensor(on, dtype, &[2, 2, 1, 1], Lie::Dense, 2));
+    let (mut y, mut to_x) =
+        (target(on, dtype, &[1, 2, n, 1], Lie::Dense), target(on, dtype, &[1, 2, n, 1], Lie::Dense));
+    let (bias, relu) = (None, false);
+    on.conv2d(Conv2dArgs { rule, x: x.view(), w: w.view(), bias, relu, out: y.view_mut() }.checked()?)?;
+    on.conv2d_grad_input(Conv2dGradInputArgs { rule, grad: x.view(), w: w.view(), out: to_x.view_mut() }.checked()?)?;
+    let (few, grad) =
+        (tensor(on, dtype, &[2, n, 1, 1], Lie::Dense, 3), tensor(on, dtype, &[2, 1, 1, 1], Lie::Dense, 4));
+    let mut to_w = target(on, dtype, &[1, n, 1, 1], Lie::Dense);
+    on.conv2d_grad_weight(
+        Conv2dGradWeightArgs { rule, grad: grad.view(), x: few.view(), out: to_w.view_mut() }.checked()?,
+    )?;
+    Ok(vec![y, to_x, to_w])
+}
+
 pub const PAIRS: Pool2d = Pool2d::Window { kernel: [2, 2], stride: [2, 2], padding: [0, 0], dilation: [1, 1] };
 
 pub fn max_pooled(on: &dyn Backend, dtype: DType, n: usize) -> Result<[Tensor; 2]> {

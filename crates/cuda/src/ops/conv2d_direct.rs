@@ -1,0 +1,53 @@
+//! `conv2d` and its gradients by a kernel of Kiln's own: for what cuDNN has no plan for, in any layout and size.
+
+use std::cell::Cell;
+
+use kiln_backend::{Conv2d, Result};
+
+use super::launch::{Tag, launch};
+use crate::{conv::problem::Direction, device::Device, params::Convolution, view::Tensor};
+
+thread_local! {
+    static ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body`, whose convolutions from this thread do not use cuDNN. So tests see the kernel compute what cuDNN has plans
+/// for.
+pub fn with_direct_convolutions<R>(body: impl FnOnce() -> R) -> R {
+    /// Sets it back when it is dropped, which is also where `body` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ONLY.set(self.0);
+        }
+    }
+    let _restore = Restore(ONLY.replace(true));
+    body()
+}
+
+/// Whether cuDNN is left out.
+pub(super) fn is_asked_for() -> bool {
+    ONLY.get()
+}
+
+impl Device {
+    /// Queues the convolution, without bias and ReLU, of operands that have elements.
+    pub(super) fn convolve_directly(
+        &'static self,
+        direction: Direction,
+        rule: &Conv2d,
+        [x, w, y]: [&Tensor; 3],
+    ) -> Result<()> {
+        let extent = |tensor: &Tensor, dim: usize| tensor.layout.dims().get(dim).map_or(1, |&extent| extent);
+        let taps = [extent(w, 2), extent(w, 3)];
+        let (op, [a, b, out], terms) = match direction {
+            Direction::Forward | Direction::ForwardBiasRelu => ("forward", [x, w, y], [extent(w, 1), taps[0], taps[1]]),
+            Direction::GradInput => ("grad_input", [y, w, x], [extent(w, 0) / rule.groups.max(1), taps[0], taps[1]]),
+            Direction::GradWeight => ("grad_weight", [x, y, w], [extent(y, 0), extent(y, 2), extent(y, 3)]),
+        };
+        let layouts = |of: [&Tensor; 3]| of.map(|tensor| *tensor.layout);
+        let (all, ordered) = (layouts([x, w, y]), layouts([a, b, out]));
+        let params = Convolution::new(rule, all.each_ref(), ordered.each_ref(), terms);
+        launch!(self, CONV2D, op, Tag::of(x.dtype), params.blocks(), params, a.address, b.address, out.address)
+    }
+}
