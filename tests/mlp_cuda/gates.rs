@@ -8,7 +8,7 @@ use kiln::{
 };
 
 use crate::{
-    account, profiler,
+    account::{account, profiler},
     support::{
         TURN, device,
         rounding::{Errors, assert_computed_alike},

@@ -6,14 +6,17 @@
 //! `cuProfilerStop`; on a GPU the same calls delimit the step for a profiler.
 #![cfg(all(feature = "cuda", feature = "cpu"))]
 
+#[path = "../support/account.rs"]
+mod account;
 #[path = "../support/checkout.rs"]
 mod checkout;
 mod gates;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{env, fs, path::PathBuf, process};
+use std::{env, process};
 
+use account::{account, caching, profiler};
 use kiln::{
     Float32Precision,
     data::{DataLoader, FashionMNIST},
@@ -119,29 +122,6 @@ fn fifty_steps_of_sgd_are_those_of_the_cpu() -> kiln::Result<()> {
 #[test]
 fn ten_steps_in_tf32_are_those_of_the_cpu() -> kiln::Result<()> {
     compare(&|model| Ok(Box::new(SGD::new(model.named_parameters(), 0.05)?)), 10, Float32Precision::High)
-}
-
-/// Calls a function of the driver that takes nothing.
-fn profiler(name: &str) {
-    // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.
-    unsafe {
-        let driver = libloading::Library::new("libcuda.so.1").unwrap();
-        let call = driver.get::<unsafe extern "C" fn() -> u32>(name.as_bytes()).unwrap();
-        assert_eq!(call(), 0, "{name}");
-    }
-}
-
-/// What the simulator has noted between the last `cuProfilerStart` and `cuProfilerStop`.
-fn account() -> Option<Value> {
-    let reports = env::var_os("KILN_SIM_REPORT").map(PathBuf::from)?;
-    let path = |number: u32| reports.join(format!("{}-{number}.json", process::id()));
-    let last = (1..).take_while(|&number| path(number).exists()).last().expect("the simulator leaves an account");
-    Some(serde_json::from_str(&fs::read_to_string(path(last)).unwrap()).unwrap())
-}
-
-/// Whether freed device memory is kept, so that a step finds everything at the addresses of the step before.
-fn caching() -> bool {
-    env::var_os("KILN_CUDA_NO_MEMORY_CACHING").is_none_or(|value| value != "1")
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{any::Any, fmt};
 
 use crate::{
+    capture::CaptureBackend,
     dtype::DType,
     layout::Layout,
     ops::{
@@ -145,5 +146,6 @@ pub trait Backend:
     + ClassLossBackend
     + PointwiseLossBackend
     + OptimBackend
+    + CaptureBackend
 {
 }

@@ -108,6 +108,9 @@ pub enum ErrorKind {
     Autograd { op: String, message: String },
     #[error("{op}: {device} cannot do this: {reason}")]
     Unsupported { op: &'static str, device: String, reason: String },
+    /// The work of a thread was being captured, to be launched again and again.
+    #[error("{op}: cannot be captured: {reason}")]
+    Capture { op: &'static str, reason: String },
     #[error("device {device} is not available: {reason}")]
     DeviceUnavailable { device: String, reason: String },
     /// `requested` is 0 if Kiln did not make the request: a library or a driver needs memory of its own.
@@ -341,6 +344,7 @@ impl ErrorKind {
             | ErrorKind::DType { op, .. }
             | ErrorKind::DeviceMismatch { op, .. }
             | ErrorKind::Argument { op, .. }
+            | ErrorKind::Capture { op, .. }
             | ErrorKind::Unsupported { op, .. } => Some(op),
             ErrorKind::Autograd { op, .. } => Some(op),
             _ => None,
@@ -358,6 +362,7 @@ impl ErrorKind {
             | ErrorKind::DType { op, .. }
             | ErrorKind::DeviceMismatch { op, .. }
             | ErrorKind::Argument { op, .. }
+            | ErrorKind::Capture { op, .. }
             | ErrorKind::Unsupported { op, .. } => *op = name,
             ErrorKind::Autograd { op, .. } => *op = name.into(),
             _ => {}

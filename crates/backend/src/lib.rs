@@ -11,6 +11,7 @@
 mod backend;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod binary_table;
+mod capture;
 mod contract;
 mod dims;
 mod dtype;
@@ -34,6 +35,7 @@ mod unary_table;
 mod user_dir;
 
 pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
+pub use capture::{CaptureBackend, CapturedWork, is_capturing, refuse_capture, set_capturing, unless_capturing};
 pub use contract::{Arguments, Checked, has_dim, has_dtype, has_shape, is_float, same_shape};
 pub use dims::{Dim, DimList, Dims};
 pub use dtype::DType;

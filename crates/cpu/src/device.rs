@@ -2,7 +2,7 @@
 
 #[cfg(doc)]
 use kiln_backend::ErrorKind;
-use kiln_backend::{Backend, Result};
+use kiln_backend::{Backend, CaptureBackend, Result};
 
 use crate::engine::level;
 
@@ -21,5 +21,7 @@ pub fn backend() -> Result<&'static CpuBackend> {
     level::check()?;
     Ok(&CpuBackend)
 }
+
+impl CaptureBackend for CpuBackend {}
 
 impl Backend for CpuBackend {}

@@ -80,6 +80,11 @@ impl Context {
         Ok(context)
     }
 
+    /// The driver's handle.
+    pub(crate) fn raw(&self) -> CUcontext {
+        self.raw
+    }
+
     /// Makes the context current on the calling thread; costs a comparison if it already is. (A library that changes
     /// the thread's context must restore it, as libraries do.)
     pub(crate) fn bind(&self) -> Result<()> {

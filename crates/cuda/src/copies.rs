@@ -93,20 +93,20 @@ impl Event {
 fn record(stream: &Stream, event: Event) -> Result<()> {
     stream.context.bind()?;
     // SAFETY: stream and event of the current context.
-    stream.context.check("cuEventRecord", unsafe { (stream.context.driver.event_record)(event.0, stream.raw()) })
+    stream.context.check("cuEventRecord", unsafe { (stream.context.driver.event_record)(event.0, stream.own()) })
 }
 
 /// # Safety
 /// The event is of the stream's context, which is current.
 unsafe fn wait(stream: &Stream, event: Event) -> Result<()> {
     // SAFETY: by this function's contract.
-    let code = unsafe { (stream.context.driver.stream_wait_event)(stream.raw(), event.0, 0) };
+    let code = unsafe { (stream.context.driver.stream_wait_event)(stream.own(), event.0, 0) };
     stream.context.check("cuStreamWaitEvent", code)
 }
 
 impl Copies {
     pub(crate) fn new(context: Context) -> Result<Copies> {
-        let stream = Stream::new(context)?;
+        let stream = Stream::beside(context)?;
         Ok(Copies { stream, uploads: Uploads::large(), idle: Mutex::default(), spare: Mutex::default() })
     }
 

@@ -2,10 +2,11 @@
 
 use std::{ffi::c_void, fmt, sync::OnceLock};
 
-use kiln_backend::{DType, Error, ErrorKind, Result};
+use kiln_backend::{DType, Error, ErrorKind, Result, unless_capturing};
 use parking_lot::Mutex;
 
 use crate::{
+    capture::{self, CaptureStreams},
     context::{self, Context, DeviceInfo, unavailable},
     conv::dnn::Dnn,
     copies::MIN_COPY_STREAM_BYTES,
@@ -19,7 +20,7 @@ use crate::{
     params::{GeneratorState, Status},
     pinned::{Downloads, Record, Uploads},
     plan_cache::PlanCache,
-    stream::Stream,
+    stream::{Stream, WAITS},
 };
 
 /// A GPU as a device of tensors. It lives as long as the process.
@@ -62,6 +63,7 @@ pub(crate) struct Device {
     downloads: Mutex<Downloads>,
     status: StatusRecord,
     pub(crate) generator: Generator,
+    pub(crate) capture_streams: CaptureStreams,
     kernels: Kernels,
     libraries: &'static Libraries,
     products: OnceLock<Lt>,
@@ -148,7 +150,8 @@ impl Device {
             pages: Pages::new(context),
             downloads: Mutex::default(),
             status: StatusRecord { address: record, writers: Mutex::default(), _memory: records },
-            generator: Generator::new(record + size_of::<Status>() as u64),
+            generator: Generator::new(index, record + size_of::<Status>() as u64),
+            capture_streams: CaptureStreams::default(),
             kernels,
             libraries,
             products: OnceLock::new(),
@@ -218,6 +221,10 @@ impl Device {
 
     /// The address of the status record, for a kernel of `op` that may report the status `code`.
     pub(crate) fn status(&self, code: u32, op: &'static str) -> u64 {
+        // A captured one may write it whenever the graph is launched.
+        if capture::writes_status(self.index(), (code, op)) {
+            return self.status.address;
+        }
         let mut writers = self.status.writers.lock();
         if !writers.contains(&(code, op)) {
             writers.push((code, op));
@@ -232,6 +239,7 @@ impl Device {
 
     /// Uploads a whole number of elements, given as bytes.
     pub(crate) fn upload(&'static self, dtype: DType, bytes: &[u8]) -> Result<CudaBuffer> {
+        unless_capturing("upload", "values of the host would be those of the capture whenever it is launched")?;
         let len = bytes.len() / dtype.size();
         let bytes = &bytes[..len * dtype.size()];
         let direct = len > 0 && self.pages.hold(bytes);
@@ -261,6 +269,7 @@ impl Device {
     /// # Safety
     /// `from` is the address of as many bytes as are read.
     pub(crate) unsafe fn receive(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        unless_capturing(if bytes.is_empty() { "synchronize" } else { "download" }, WAITS)?;
         let mut downloads = self.downloads.lock();
         let writers = std::mem::take(&mut *self.status.writers.lock());
         if writers.is_empty() {

@@ -1,9 +1,12 @@
 //! Events that time the work of a device on its own clock, as `torch.cuda.Event(enable_timing=True)` does.
 
 use cudarc::driver::sys::CUevent;
-use kiln_backend::Result;
+use kiln_backend::{Result, unless_capturing};
 
-use crate::device::{CudaBackend, Device};
+use crate::{
+    device::{CudaBackend, Device},
+    stream::WAITS,
+};
 
 /// `CU_EVENT_DEFAULT`: with timing.
 const WITH_TIMING: u32 = 0;
@@ -39,6 +42,7 @@ impl Event {
     /// # Errors
     /// If the driver fails.
     pub fn record(&self) -> Result<()> {
+        unless_capturing("record", WAITS)?;
         let context = &self.device.stream.context;
         context.bind()?;
         // SAFETY: an event and a stream of the current context.
@@ -50,6 +54,7 @@ impl Event {
     /// # Errors
     /// If one of them was not recorded, they are of different devices, or work before them failed.
     pub fn elapsed_time(&self, end: &Event) -> Result<f32> {
+        unless_capturing("elapsed_time", WAITS)?;
         let context = &self.device.stream.context;
         context.bind()?;
         let mut milliseconds = 0.0;

@@ -14,6 +14,7 @@
 //! Only downloads and synchronization wait for the device; errors that kernels detect are returned there.
 
 mod alloc;
+mod capture;
 mod context;
 mod conv;
 mod copies;

@@ -1,12 +1,18 @@
 //! A device's memory: the allocator, the memory of copies from the host, and the buffers that tensors own.
 
-use std::{any::Any, env, fmt};
+use std::{
+    any::Any,
+    env, fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use kiln_backend::{Buffer, DType, Error, ErrorKind, MemoryStats, Result};
+use kiln_backend::{Buffer, DType, Error, ErrorKind, MemoryStats, Result, is_capturing, refuse_capture};
 use parking_lot::Mutex;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
-    alloc::{Allocation, Allocator, DeviceAllocator, DriverMemory},
+    alloc::{Allocation, Allocator, DeviceAllocator, DriverMemory, Pool},
+    capture,
     copies::{Arrival, Copies},
     fallbacks,
     stream::Stream,
@@ -18,6 +24,16 @@ pub(crate) struct DeviceMemory {
     allocator: DeviceAllocator,
     /// Must not be called while `allocator` is locked.
     copies: Copies,
+    /// Blocks that graphs use, by their addresses.
+    holds: Mutex<FxHashMap<u64, Hold>>,
+}
+
+/// A block that graphs use, which is not handed out again as long as one of them lives.
+#[derive(Default)]
+struct Hold {
+    graphs: usize,
+    /// Its owner has given it up.
+    left: Option<(Allocation, Option<Arrival>)>,
 }
 
 impl DeviceMemory {
@@ -27,7 +43,12 @@ impl DeviceMemory {
             env::var_os("KILN_CUDA_NO_MEMORY_CACHING").is_some_and(|value| value != "0" && !value.is_empty());
         let source = DriverMemory(stream);
         let allocator = if uncached { Allocator::uncached(source) } else { Allocator::new(source) };
-        Ok(DeviceMemory { stream, allocator: Mutex::new(allocator), copies: Copies::new(stream.context)? })
+        Ok(DeviceMemory {
+            stream,
+            allocator: Mutex::new(allocator),
+            copies: Copies::new(stream.context)?,
+            holds: Mutex::default(),
+        })
     }
 
     /// The index of the device.
@@ -38,25 +59,66 @@ impl DeviceMemory {
     /// A block of at least `bytes` bytes. If memory runs out, the memory kept for copies is given up.
     pub(crate) fn block(&'static self, bytes: usize) -> Result<Block> {
         if bytes == 0 {
-            return Ok(Block { memory: self, allocation: None, arrival: None });
+            return Ok(Block::new(self, None, None));
         }
-        let result = self.allocator.lock().alloc(bytes);
+        let pool = capture::pool(self.device_index());
+        let result = self.allocator.lock().alloc_in(pool, bytes);
         let allocation = match result {
             Err(error)
                 if matches!(error.kind(), ErrorKind::OutOfMemory { .. })
                     && self.copies.give_back(self.stream, &self.allocator) =>
             {
-                self.allocator.lock().alloc(bytes)
+                self.allocator.lock().alloc_in(pool, bytes)
             }
             result => result,
-        }?;
-        Ok(Block { memory: self, allocation: Some(allocation), arrival: None })
+        };
+        if is_capturing() && allocation.is_err() {
+            drop(refuse_capture("allocate", "memory ran out"));
+        }
+        Ok(Block::new(self, Some(allocation?), None))
     }
 
     /// A block that receives a copy of `bytes`: [`Copies::send`].
     pub(crate) fn send(&'static self, bytes: &[u8], direct: bool) -> Result<Block> {
         let (allocation, arrival) = self.copies.send(self.stream, &self.allocator, bytes, direct)?;
-        Ok(Block { memory: self, allocation: Some(allocation), arrival: Some(arrival) })
+        Ok(Block::new(self, Some(allocation), Some(arrival)))
+    }
+
+    /// A capture begins: the pool of its memory.
+    pub(crate) fn begin_capture(&self) -> Pool {
+        self.copies.give_back(self.stream, &self.allocator);
+        self.allocator.lock().begin_capture()
+    }
+
+    pub(crate) fn end_capture(&self) {
+        self.allocator.lock().end_capture();
+    }
+
+    /// A graph is no more: its pool, and the memory from elsewhere that it used, are not kept for it any longer.
+    pub(crate) fn release(&self, pool: Pool, held: &FxHashSet<u64>) {
+        let mut left = Vec::new();
+        {
+            let mut holds = self.holds.lock();
+            for address in held {
+                let Some(hold) = holds.get_mut(address) else { continue };
+                hold.graphs -= 1;
+                if hold.graphs == 0 {
+                    left.extend(holds.remove(address).and_then(|hold| hold.left));
+                }
+            }
+        }
+        left.into_iter().for_each(|(allocation, arrival)| self.give_back(allocation, arrival));
+        self.allocator.lock().retire(pool);
+    }
+
+    /// A block's owner has given it up.
+    fn give_back(&self, allocation: Allocation, arrival: Option<Arrival>) {
+        let DeviceMemory { stream, allocator, copies, .. } = self;
+        match arrival {
+            Some(arrival) => copies.release(stream, allocator, allocation, arrival),
+            // Queued kernels may still use it; whoever gets it next is queued behind them.
+            None => allocator.lock().free(allocation),
+        }
     }
 
     /// Returns all memory that no tensor uses to the driver.
@@ -130,9 +192,31 @@ pub(crate) struct Block {
     allocation: Option<Allocation>,
     /// The copy from the host into it, if there is one.
     arrival: Option<Arrival>,
+    /// A graph uses it, or did.
+    is_held: AtomicBool,
 }
 
 impl Block {
+    fn new(memory: &'static DeviceMemory, allocation: Option<Allocation>, arrival: Option<Arrival>) -> Block {
+        Block { memory, allocation, arrival, is_held: AtomicBool::new(false) }
+    }
+
+    /// The index of the device that the memory belongs to.
+    pub(crate) fn device_index(&self) -> usize {
+        self.memory.device_index()
+    }
+
+    /// Keeps it for a graph that has this pool and holds these addresses already; `false` if it is one of them.
+    pub(crate) fn hold_for(&self, pool: Pool, held: &FxHashSet<u64>) -> bool {
+        let Some(allocation) = &self.allocation else { return false };
+        if allocation.pool == pool || held.contains(&allocation.address) {
+            return false;
+        }
+        self.memory.holds.lock().entry(allocation.address).or_default().graphs += 1;
+        self.is_held.store(true, Ordering::Release);
+        true
+    }
+
     /// The address of the first byte; 0 for zero bytes.
     pub(crate) fn address(&self) -> u64 {
         self.allocation.as_ref().map_or(0, |allocation| allocation.address)
@@ -141,13 +225,15 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let DeviceMemory { stream, allocator, copies } = self.memory;
         let Some(allocation) = self.allocation.take() else { return };
-        match self.arrival.take() {
-            Some(arrival) => copies.release(stream, allocator, allocation, arrival),
-            // Queued kernels may still use it; the next owner's work is queued after them.
-            None => allocator.lock().free(allocation),
+        let arrival = self.arrival.take();
+        if self.is_held.load(Ordering::Acquire)
+            && let Some(hold) = self.memory.holds.lock().get_mut(&allocation.address)
+        {
+            hold.left = Some((allocation, arrival));
+            return;
         }
+        self.memory.give_back(allocation, arrival);
     }
 }
 
@@ -175,12 +261,15 @@ impl CudaBuffer {
         if let Some(arrival) = &self.block.arrival {
             arrival.wait(self.block.memory.stream)?;
         }
+        if is_capturing() {
+            capture::uses(&self.block);
+        }
         Ok(self.block.address())
     }
 
     /// The index of the device that the memory belongs to.
     pub(crate) fn device_index(&self) -> usize {
-        self.block.memory.device_index()
+        self.block.device_index()
     }
 }
 

@@ -16,6 +16,7 @@ use kiln_backend::{Error, Result};
 use parking_lot::Mutex;
 
 use crate::{
+    capture::Relaxed,
     context::{Context, OUT_OF_MEMORY},
     error::CudaError,
     images::{self, Choice},
@@ -155,6 +156,7 @@ impl Kernels {
         if let Some(module) = *loaded {
             return Ok(module);
         }
+        let _relaxed = Relaxed::new(context);
         let module = self.load(context, file).map_err(|refusal| self.failed(context, file.into(), refusal))?;
         *loaded = Some(module);
         Ok(module)

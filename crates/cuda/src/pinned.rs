@@ -11,7 +11,7 @@ use cudarc::driver::sys::CUevent;
 use kiln_backend::Result;
 use parking_lot::{Condvar, Mutex};
 
-use crate::{context::Context, stream::Stream};
+use crate::{capture::Relaxed, context::Context, stream::Stream};
 
 /// Bytes of a chunk for large copies: enough to reach the bus's full speed.
 const CHUNK: usize = 4 << 20;
@@ -38,6 +38,7 @@ unsafe impl Sync for Pinned {}
 impl Pinned {
     pub(crate) fn new(context: &Context, bytes: usize) -> Result<Pinned> {
         context.bind()?;
+        let _relaxed = Relaxed::new(context);
         let mut memory = std::ptr::null_mut::<c_void>();
         // SAFETY: writes the pointer. Flag 0: cached by the host, which reads from it too.
         let code = unsafe { (context.driver.mem_host_alloc)(&raw mut memory, bytes, 0) };
@@ -61,6 +62,7 @@ impl Pinned {
     /// Unlocks and frees the memory. Copies from it must be done.
     pub(crate) fn free(self, context: &Context) {
         if context.bind().is_ok() {
+            let _relaxed = Relaxed::new(context);
             // SAFETY: made by `new` in this context, and nothing else refers to it. A failure is that of earlier work,
             // which the next call reports too.
             unsafe { (context.driver.mem_free_host)(self.memory.cast()) };

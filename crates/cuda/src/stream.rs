@@ -3,16 +3,19 @@
 use std::{collections::VecDeque, ffi::c_void};
 
 use cudarc::driver::sys::{CUevent, CUfunction, CUstream};
-use kiln_backend::{Error, Result};
+use kiln_backend::{Error, Result, is_capturing, unless_capturing};
 use parking_lot::Mutex;
 
 use crate::{
+    capture,
     context::{Context, OUT_OF_MEMORY},
     error::CudaError,
 };
 
 /// Neither waits for nor blocks the process-wide default stream.
 const NON_BLOCKING: u32 = 1;
+/// Why what waits for the device cannot be captured.
+pub(crate) const WAITS: &str = "it waits for the device, and nothing that is captured has been computed yet";
 /// How many operations an error names at most.
 const REMEMBERED: usize = 8;
 
@@ -20,6 +23,8 @@ const REMEMBERED: usize = 8;
 pub(crate) struct Stream {
     pub(crate) context: Context,
     raw: CUstream,
+    /// Whether work of a thread that captures goes to the capture instead: that of the compute stream does.
+    is_captured: bool,
     /// Wait for each operation before queuing the next.
     blocking: bool,
     /// The last operations queued that are not known to be done.
@@ -39,23 +44,50 @@ pub(crate) struct Kernel {
 }
 
 impl Stream {
+    /// The compute stream of a device.
     pub(crate) fn new(context: Context) -> Result<Stream> {
+        Stream::made(context, true)
+    }
+
+    /// A stream beside it, whose work nothing captures.
+    pub(crate) fn beside(context: Context) -> Result<Stream> {
+        Stream::made(context, false)
+    }
+
+    /// A new stream of the driver's.
+    pub(crate) fn create(context: &Context) -> Result<CUstream> {
         context.bind()?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: writes the handle.
         let code = unsafe { (context.driver.stream_create)(&raw mut raw, NON_BLOCKING) };
-        context.check("cuStreamCreate", code)?;
-        let blocking =
-            std::env::var_os("KILN_CUDA_LAUNCH_BLOCKING").is_some_and(|value| value != "0" && !value.is_empty());
-        Ok(Stream { context, raw, blocking, recent: Mutex::new(VecDeque::with_capacity(REMEMBERED)) })
+        context.check("cuStreamCreate", code).map(|()| raw)
     }
 
+    fn made(context: Context, is_captured: bool) -> Result<Stream> {
+        let raw = Stream::create(&context)?;
+        let blocking =
+            std::env::var_os("KILN_CUDA_LAUNCH_BLOCKING").is_some_and(|value| value != "0" && !value.is_empty());
+        Ok(Stream { context, raw, is_captured, blocking, recent: Mutex::new(VecDeque::with_capacity(REMEMBERED)) })
+    }
+
+    /// The stream that takes the work of this thread: the one that its capture is on, if it captures.
     pub(crate) fn raw(&self) -> CUstream {
+        if self.is_captured && is_capturing() {
+            return capture::stream(self.context.index).unwrap_or(self.raw);
+        }
+        self.raw
+    }
+
+    /// The stream itself, whatever this thread captures.
+    pub(crate) fn own(&self) -> CUstream {
         self.raw
     }
 
     /// Records that `operation` has been queued, and waits for it if `blocking` is set.
     pub(crate) fn queued(&self, operation: &'static str) -> Result<()> {
+        if self.is_captured && is_capturing() {
+            return capture::check_device(self.context.index, operation);
+        }
         {
             let mut recent = self.recent.lock();
             if recent.len() == REMEMBERED {
@@ -91,7 +123,7 @@ impl Stream {
                 block[1],
                 block[2],
                 0,
-                self.raw,
+                self.raw(),
                 params.as_mut_ptr(),
                 std::ptr::null_mut(),
             )
@@ -111,6 +143,10 @@ impl Stream {
     /// call, this tells whether that call is to blame.
     pub(crate) fn check_health(&self) -> Result<()> {
         const NOT_READY: u32 = 600;
+        if is_capturing() {
+            // A thread that captures may not ask; what has failed comes out with the first launch.
+            return Ok(());
+        }
         self.context.bind()?;
         // SAFETY: a stream of the current context.
         match unsafe { (self.context.driver.stream_query)(self.raw) } {
@@ -134,6 +170,7 @@ impl Stream {
     }
 
     fn wait(&self, exact: bool) -> Result<()> {
+        unless_capturing("synchronize", WAITS)?;
         self.context.bind()?;
         let driver = self.context.driver;
         // SAFETY: a stream of the current context.
@@ -153,7 +190,7 @@ impl Stream {
     pub(crate) unsafe fn upload(&self, to: u64, from: *const c_void, bytes: usize) -> Result<()> {
         self.context.bind()?;
         // SAFETY: by this function's contract.
-        let code = unsafe { (self.context.driver.memcpy_htod_async)(to, from, bytes, self.raw) };
+        let code = unsafe { (self.context.driver.memcpy_htod_async)(to, from, bytes, self.raw()) };
         self.context.check("cuMemcpyHtoDAsync", code)?;
         self.queued("upload")
     }
@@ -177,7 +214,7 @@ impl Stream {
     pub(crate) unsafe fn fill_bytes(&self, to: u64, byte: u8, bytes: usize) -> Result<()> {
         self.context.bind()?;
         // SAFETY: by this function's contract.
-        let code = unsafe { (self.context.driver.memset_d8_async)(to, byte, bytes, self.raw) };
+        let code = unsafe { (self.context.driver.memset_d8_async)(to, byte, bytes, self.raw()) };
         self.context.check("cuMemsetD8Async", code)?;
         self.queued("fill")
     }
@@ -200,6 +237,7 @@ impl Drop for Timer<'_> {
 
 impl<'a> Timer<'a> {
     pub(crate) fn new(stream: &'a Stream) -> Result<Timer<'a>> {
+        unless_capturing("convolution_benchmark", WAITS)?;
         let mut timer = Timer { stream, events: [std::ptr::null_mut(); 2] };
         for event in &mut timer.events {
             // SAFETY: writes the handle. No flags: with timing.

@@ -10,7 +10,10 @@ use std::{
 };
 
 use kiln_derive::located;
-use kiln_tensor::{Result, Running, Tensor};
+use kiln_tensor::{
+    Result, Running, Tensor,
+    captured::{is_capturing, valid_while},
+};
 
 /// A tensor that is trained: it requires gradients, and [`parameters`](crate::ModuleTree::parameters) finds it when it
 /// is a field of a module. It dereferences to its [`Tensor`].
@@ -102,7 +105,8 @@ impl Deref for Buffer {
 ///
 /// It also remembers the path of its module, which errors name, and how layers of batch normalization compute.
 pub struct Training {
-    is_on: AtomicBool,
+    /// A step that was captured in one mode is not what it would be in the other.
+    is_on: Arc<AtomicBool>,
     path: Mutex<Option<Box<str>>>,
     batch_normalizer: Mutex<Option<Arc<dyn BatchNormalizer>>>,
 }
@@ -129,7 +133,12 @@ impl Training {
     /// Whether the module is being trained.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.is_on.load(Ordering::Relaxed)
+        let is_on = self.is_on.load(Ordering::Relaxed);
+        if is_capturing() {
+            let switch = self.is_on.clone();
+            valid_while(move || switch.load(Ordering::Relaxed) == is_on);
+        }
+        is_on
     }
 
     /// Sets whether the module is being trained.
@@ -168,7 +177,7 @@ impl Training {
 
 impl Default for Training {
     fn default() -> Self {
-        Training { is_on: AtomicBool::new(true), path: Mutex::new(None), batch_normalizer: Mutex::new(None) }
+        Training { is_on: Arc::new(AtomicBool::new(true)), path: Mutex::new(None), batch_normalizer: Mutex::new(None) }
     }
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod autograd;
+pub mod captured;
 mod creation;
 pub mod cuda;
 mod device;
@@ -20,6 +21,7 @@ mod storage;
 mod tensor;
 
 pub use autograd::{enable_grad, no_grad, no_grad_guard};
+pub use captured::CapturedStep;
 #[doc(hidden)]
 pub use creation::ExtentList;
 pub use creation::{Extents, Nested, TensorOptions, manual_seed, random_state, set_random_state, take_random_seed};

@@ -113,7 +113,7 @@ impl<T: Element> NdarrayGuard<'_, T> {
 /// A tensor locked for writing; see [`Tensor::as_ndarray_mut`].
 pub struct NdarrayGuardMut<'a, T> {
     writing: Writing<'a>,
-    storage: &'a Storage,
+    storage: &'a std::sync::Arc<Storage>,
     element: PhantomData<T>,
 }
 

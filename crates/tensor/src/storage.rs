@@ -8,7 +8,11 @@ use std::sync::{
 use kiln_backend::{Backend, Buffer, DType, Layout, Result, View, ViewMut};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::{autograd::note_storage, device::Device};
+use crate::{
+    autograd::note_storage,
+    captured::{note_changed, refuse_elsewhere},
+    device::Device,
+};
 
 /// One buffer on one device. The lock makes in-place operations safe from any thread; the version counts them, so that
 /// autograd notices when a saved tensor has changed.
@@ -35,7 +39,8 @@ impl Storage {
         self.version.load(Ordering::Acquire)
     }
 
-    pub fn bump_version(&self) {
+    pub fn bump_version(self: &Arc<Self>) {
+        note_changed(self);
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -147,6 +152,7 @@ pub(crate) fn compute(
     layout: &Layout,
     write: impl FnOnce(&'static dyn Backend, ViewMut<'_>) -> Result<()>,
 ) -> Result<Arc<Storage>> {
+    refuse_elsewhere(device, "a tensor")?;
     let backend = device.backend()?;
     let mut buffer = backend.alloc(dtype, layout.numel())?;
     write(backend, ViewMut { buffer: &mut *buffer, layout })?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Class;
+use super::{Class, Pool};
 
 /// A block's index in [`Blocks`].
 pub(super) type Id = u32;
@@ -13,6 +13,8 @@ pub(super) struct Block {
     pub(super) address: u64,
     pub(super) size: usize,
     pub(super) class: Class,
+    /// Who may use it: a segment's blocks are all of one pool.
+    pub(super) pool: Pool,
     pub(super) free: bool,
     pub(super) previous: Option<Id>,
     pub(super) next: Option<Id>,
@@ -24,14 +26,14 @@ pub(super) struct Blocks {
     /// `None` where a block was merged into another; the slot is reused.
     blocks: Vec<Option<Block>>,
     vacant: Vec<Id>,
-    /// Free blocks by size and then address, so that the first one that is large enough is the best fit and, among
-    /// several, has the lowest address.
-    small: BTreeSet<(usize, u64, Id)>,
-    large: BTreeSet<(usize, u64, Id)>,
+    /// Free blocks by pool, size and then address, so that the first one of a pool that is large enough is the best fit
+    /// and, among several, has the lowest address.
+    small: BTreeSet<(Pool, usize, u64, Id)>,
+    large: BTreeSet<(Pool, usize, u64, Id)>,
 }
 
 impl Blocks {
-    fn free_list(&mut self, class: Class) -> &mut BTreeSet<(usize, u64, Id)> {
+    fn free_list(&mut self, class: Class) -> &mut BTreeSet<(Pool, usize, u64, Id)> {
         match class {
             Class::Small => &mut self.small,
             Class::Large => &mut self.large,
@@ -65,26 +67,52 @@ impl Blocks {
 
     fn list(&mut self, id: Id) {
         let block = *self.get(id);
-        self.free_list(block.class).insert((block.size, block.address, id));
+        self.free_list(block.class).insert((block.pool, block.size, block.address, id));
     }
 
     fn unlist(&mut self, id: Id) {
         let block = *self.get(id);
-        self.free_list(block.class).remove(&(block.size, block.address, id));
+        self.free_list(block.class).remove(&(block.pool, block.size, block.address, id));
     }
 
-    /// The smallest free block of at least `size` bytes.
-    pub(super) fn best_fit(&mut self, class: Class, size: usize) -> Option<Id> {
-        self.free_list(class).range((size, 0, 0)..).next().map(|&(_, _, id)| id)
+    /// The smallest free block of a pool of at least `size` bytes.
+    pub(super) fn best_fit(&mut self, pool: Pool, class: Class, size: usize) -> Option<Id> {
+        let (from, to) = ((pool, size, 0, 0), (pool, usize::MAX, u64::MAX, Id::MAX));
+        self.free_list(class).range(from..=to).next().map(|&(_, _, _, id)| id)
+    }
+
+    /// The free blocks of the pool for everything.
+    fn common_free(&self) -> impl Iterator<Item = (usize, Id)> + '_ {
+        let to = (Pool::COMMON, usize::MAX, u64::MAX, Id::MAX);
+        [&self.small, &self.large]
+            .into_iter()
+            .flat_map(move |list| list.range(..=to))
+            .map(|&(_, size, _, id)| (size, id))
     }
 
     pub(super) fn largest_free(&self) -> usize {
-        [&self.small, &self.large].iter().filter_map(|list| list.last()).map(|&(size, _, _)| size).max().unwrap_or(0)
+        self.common_free().map(|(size, _)| size).max().unwrap_or(0)
+    }
+
+    /// Gives all blocks of a pool to the one for everything, those in use as well.
+    pub(super) fn retire(&mut self, pool: Pool) {
+        let of_pool =
+            |(at, block): (usize, &Option<Block>)| Some((at as Id, block.filter(|block| block.pool == pool)?.free));
+        let all: Vec<(Id, bool)> = self.blocks.iter().enumerate().filter_map(of_pool).collect();
+        for (id, free) in all {
+            if free {
+                self.unlist(id);
+            }
+            self.get(id).pool = Pool::COMMON;
+            if free {
+                self.list(id);
+            }
+        }
     }
 
     /// A new segment, as one free block.
-    pub(super) fn add_segment(&mut self, class: Class, address: u64, size: usize) -> Id {
-        let id = self.insert(Block { address, size, class, free: true, previous: None, next: None });
+    pub(super) fn add_segment(&mut self, pool: Pool, class: Class, address: u64, size: usize) -> Id {
+        let id = self.insert(Block { address, size, class, pool, free: true, previous: None, next: None });
         self.list(id);
         id
     }
@@ -98,6 +126,7 @@ impl Blocks {
                 address: block.address + size as u64,
                 size: block.size - size,
                 class: block.class,
+                pool: block.pool,
                 free: true,
                 previous: Some(id),
                 next: block.next,
@@ -144,9 +173,9 @@ impl Blocks {
         }
     }
 
-    /// Removes every segment that is one free block, and returns their addresses and sizes.
+    /// Removes every segment of the common pool that is one free block, and returns their addresses and sizes.
     pub(super) fn remove_free_segments(&mut self) -> Vec<(u64, usize)> {
-        let listed: Vec<Id> = self.small.iter().chain(&self.large).map(|&(_, _, id)| id).collect();
+        let listed: Vec<Id> = self.common_free().map(|(_, id)| id).collect();
         let mut segments = Vec::new();
         for id in listed {
             let block = *self.get(id);

@@ -3,7 +3,7 @@
 use kiln_backend::Result;
 
 use super::Source;
-use crate::{context::OUT_OF_MEMORY, stream::Stream};
+use crate::{capture::Relaxed, context::OUT_OF_MEMORY, stream::Stream};
 
 /// `cuMemAlloc`, which works on every device (memory pools do not), for segments; `cuMemAllocAsync` on the compute
 /// stream for blocks without caching.
@@ -23,6 +23,7 @@ impl DriverMemory {
 impl Source for DriverMemory {
     fn take(&mut self, bytes: usize) -> Result<Option<u64>> {
         self.0.context.bind()?;
+        let _relaxed = Relaxed::new(&self.0.context);
         let mut address = 0;
         // SAFETY: writes the address.
         let code = unsafe { (self.0.context.driver.mem_alloc)(&raw mut address, bytes) };
@@ -45,7 +46,7 @@ impl Source for DriverMemory {
         self.0.context.bind()?;
         let mut address = 0;
         // SAFETY: writes the address; the stream is one of the current context.
-        let code = unsafe { (self.0.context.driver.mem_alloc_async)(&raw mut address, bytes, self.0.raw()) };
+        let code = unsafe { (self.0.context.driver.mem_alloc_async)(&raw mut address, bytes, self.0.own()) };
         self.checked("cuMemAllocAsync", code, address)
     }
 
@@ -54,7 +55,7 @@ impl Source for DriverMemory {
         if context.bind().is_ok() {
             // Errors here are those of earlier work, which the next call reports too. SAFETY: only work queued on this
             // stream uses the allocation.
-            unsafe { (context.driver.mem_free_async)(address, self.0.raw()) };
+            unsafe { (context.driver.mem_free_async)(address, self.0.own()) };
         }
     }
 

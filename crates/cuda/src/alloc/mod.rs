@@ -9,6 +9,9 @@
 //! requests the same sizes again and again, so freed blocks are kept and the best fit is reused: after the first step
 //! there are no more calls to the driver.
 //!
+//! Work that is captured has a [`Pool`] of its own: blocks that it frees are used again by it alone, because the graph uses
+//! them whenever it is launched. While there is a capture nothing is given back, which would wait for the device.
+//!
 //! Blocks are ordered by one stream: a block that is freed while kernels still use it may be reused at once, because
 //! the next owner's work is queued after them. Nothing here waits for the device.
 
@@ -21,6 +24,7 @@ use blocks::{Blocks, Id};
 pub(crate) use driver::DriverMemory;
 use kiln_backend::{Bytes, ErrorKind, MemoryStats, Result};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 /// The allocator of a device, which all threads share.
 pub(crate) type DeviceAllocator = Mutex<Allocator<DriverMemory>>;
@@ -88,12 +92,21 @@ impl Class {
     }
 }
 
+/// Who a block is for: everybody, or the work of one capture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Pool(u32);
+
+impl Pool {
+    pub(crate) const COMMON: Pool = Pool(0);
+}
+
 /// A block in use. Return it with [`Allocator::free`].
 #[derive(Debug)]
 pub(crate) struct Allocation {
     pub(crate) address: u64,
     /// The size of the block, which may be larger than was requested.
     pub(crate) size: usize,
+    pub(crate) pool: Pool,
     /// `None` without caching.
     id: Option<Id>,
 }
@@ -103,11 +116,24 @@ pub(crate) struct Allocator<S> {
     caching: bool,
     blocks: Blocks,
     stats: MemoryStats,
+    /// The pools that captures and their graphs have, each with the blocks that were freed in it without caching.
+    pools: FxHashMap<Pool, Vec<(u64, usize)>>,
+    latest: Pool,
+    /// Captures that are under way.
+    captures: usize,
 }
 
 impl<S: Source> Allocator<S> {
     pub(crate) fn new(source: S) -> Allocator<S> {
-        Allocator { source, caching: true, blocks: Blocks::default(), stats: MemoryStats::default() }
+        Allocator {
+            source,
+            caching: true,
+            blocks: Blocks::default(),
+            stats: MemoryStats::default(),
+            pools: FxHashMap::default(),
+            latest: Pool::COMMON,
+            captures: 0,
+        }
     }
 
     /// An allocator that makes one allocation of the source per block, in stream order: for tools that detect invalid
@@ -126,24 +152,29 @@ impl<S: Source> Allocator<S> {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] with the memory figures, if returning all cached memory was not enough.
     pub(crate) fn alloc(&mut self, bytes: usize) -> Result<Allocation> {
+        self.alloc_in(Pool::COMMON, bytes)
+    }
+
+    /// [`alloc`](Self::alloc) for the work that has this pool.
+    pub(crate) fn alloc_in(&mut self, pool: Pool, bytes: usize) -> Result<Allocation> {
         if !self.caching {
             let address = self.source.take_in_order(bytes)?.ok_or_else(|| self.out_of_memory(bytes))?;
             self.stats.reserved += bytes;
             self.stats.system_allocations += 1;
             self.count(bytes);
-            return Ok(Allocation { address, size: bytes, id: None });
+            return Ok(Allocation { address, size: bytes, pool, id: None });
         }
         let Some(size) = bytes.checked_next_multiple_of(ROUND).filter(|&size| isize::try_from(size).is_ok()) else {
             return Err(self.out_of_memory(bytes));
         };
         let class = Class::of(size);
-        let id = match self.blocks.best_fit(class, size) {
+        let id = match self.blocks.best_fit(pool, class, size) {
             Some(id) => id,
-            None => self.grow(class, size)?.ok_or_else(|| self.out_of_memory(bytes))?,
+            None => self.grow(pool, class, size)?.ok_or_else(|| self.out_of_memory(bytes))?,
         };
         let taken = self.blocks.take(id, size, class.least_rest());
         self.count(taken.size);
-        Ok(Allocation { address: taken.address, size: taken.size, id: Some(id) })
+        Ok(Allocation { address: taken.address, size: taken.size, pool, id: Some(id) })
     }
 
     /// Frees a block and merges it with free neighbors.
@@ -171,16 +202,44 @@ impl<S: Source> Allocator<S> {
     pub(crate) fn free_aside(&mut self, allocation: Allocation) {
         match allocation.id {
             Some(id) => self.blocks.release(id),
-            None => {
-                self.source.give_in_order(allocation.address);
-                self.stats.reserved -= allocation.size;
-            }
+            None => match self.pools.get_mut(&allocation.pool) {
+                // The graph uses it whenever it is launched.
+                Some(kept) => kept.push((allocation.address, allocation.size)),
+                None => self.give_in_order(allocation.address, allocation.size),
+            },
+        }
+    }
+
+    fn give_in_order(&mut self, address: u64, size: usize) {
+        self.source.give_in_order(address);
+        self.stats.reserved -= size;
+    }
+
+    /// A capture begins: its pool. Cached memory goes back first, since the capture cannot use it.
+    pub(crate) fn begin_capture(&mut self) -> Pool {
+        self.give_back();
+        self.captures += 1;
+        self.latest.0 += 1;
+        self.pools.insert(self.latest, Vec::new());
+        self.latest
+    }
+
+    /// The work of a capture is captured; its graph still has the pool.
+    pub(crate) fn end_capture(&mut self) {
+        self.captures -= 1;
+    }
+
+    /// A pool's graph is no more: its memory is everybody's, once who has blocks of it frees them.
+    pub(crate) fn retire(&mut self, pool: Pool) {
+        self.blocks.retire(pool);
+        for (address, size) in self.pools.remove(&pool).unwrap_or_default() {
+            self.give_in_order(address, size);
         }
     }
 
     /// A new segment: of the class's size, else of that size after returning cached memory, else of the smallest
     /// sufficient size.
-    fn grow(&mut self, class: Class, size: usize) -> Result<Option<Id>> {
+    fn grow(&mut self, pool: Pool, class: Class, size: usize) -> Result<Option<Id>> {
         let whole = class.segment(size);
         for (attempt, bytes) in [whole, whole, size.next_multiple_of(LARGE_ROUND)].into_iter().enumerate() {
             if attempt == 1 && self.give_back() == 0 {
@@ -189,14 +248,18 @@ impl<S: Source> Allocator<S> {
             if let Some(address) = self.source.take(bytes)? {
                 self.stats.reserved += bytes;
                 self.stats.system_allocations += 1;
-                return Ok(Some(self.blocks.add_segment(class, address, bytes)));
+                return Ok(Some(self.blocks.add_segment(pool, class, address, bytes)));
             }
         }
         Ok(None)
     }
 
-    /// Gives every entirely free segment back to the source, and returns the number of bytes given back.
+    /// Gives every entirely free segment back to the source, and returns the number of bytes given back: none while there is
+    /// a capture, which the wait for the device would end.
     fn give_back(&mut self) -> usize {
+        if self.captures > 0 {
+            return 0;
+        }
         let mut given = 0;
         for (address, size) in self.blocks.remove_free_segments() {
             self.source.give(address);

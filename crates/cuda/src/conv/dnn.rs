@@ -1,8 +1,13 @@
 //! Convolutions by cuDNN on one device: plans are chosen once per problem, cached, and executed.
 
-use std::{collections::VecDeque, ffi::c_void, ptr};
+use std::{
+    collections::VecDeque,
+    ffi::c_void,
+    ptr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
-use cudarc::cudnn::sys::cudnnHandle_t;
+use cudarc::{cudnn::sys::cudnnHandle_t, driver::sys::CUstream};
 use kiln_backend::{Error, Result};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -61,6 +66,8 @@ pub(crate) struct Dnn {
     workspace_limit: usize,
     /// Plans of earlier processes, unless the cache is off.
     pub(crate) cache: Option<PlanCache>,
+    /// Where the handle's work goes, as a number; changed by who holds `entries`.
+    target: AtomicUsize,
     /// Also held during a call: a handle serves one thread at a time.
     entries: Mutex<FxHashMap<Problem, Entry>>,
 }
@@ -95,11 +102,21 @@ impl Dnn {
         let created = memory.with_room(create, |made| lacks_memory(memory, made));
         let workspace_limit = info.total_memory / WORKSPACE_SHARE;
         let cache = library.version().and_then(|version| PlanCache::open(version, &info.kind()));
-        let dnn = Dnn { library, memory, handle, workspace_limit, cache, entries: Mutex::default() };
-        // SAFETY: a stream of the current context, which lives as long as the process.
-        let set = || check(library, "cudnnSetStream", unsafe { (library.set_stream)(handle, stream.raw().cast()) });
-        created.and_then(|()| set()).map_err(|failed| dnn.error("this device", failed))?;
+        let (target, entries) = (AtomicUsize::new(0), Mutex::default());
+        let dnn = Dnn { library, memory, handle, workspace_limit, cache, target, entries };
+        created.and_then(|()| dnn.send_to(stream.raw())).map_err(|failed| dnn.error("this device", failed))?;
         Ok(dnn)
+    }
+
+    /// Lets the handle's work go to a stream of the current context that lives as long as the process.
+    fn send_to(&self, stream: CUstream) -> Result<(), Failed> {
+        if self.target.load(Ordering::Relaxed) == stream as usize {
+            return Ok(());
+        }
+        // SAFETY: as described above.
+        check(self.library, "cudnnSetStream", unsafe { (self.library.set_stream)(self.handle, stream.cast()) })?;
+        self.target.store(stream as usize, Ordering::Relaxed);
+        Ok(())
     }
 
     fn with_room<T>(&self, call: impl FnMut() -> Result<T, Failed>) -> Result<T, Failed> {
@@ -130,6 +147,7 @@ impl Dnn {
     ) -> Result<Outcome> {
         stream.context.bind()?;
         let mut entries = self.entries.lock();
+        self.send_to(stream.raw()).map_err(|failed| self.error("this device", failed))?;
         if !entries.contains_key(problem) {
             if entries.len() >= max_plans() {
                 entries.clear();

@@ -1,13 +1,13 @@
 //! The functions of the CUDA driver that Kiln calls.
 
 use std::{
-    ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void},
+    ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void},
     path::PathBuf,
 };
 
 use cudarc::driver::sys::{
-    self, CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction, CUjit_option, CUmodule, CUresult,
-    CUstream,
+    self, CUDA_MEMCPY3D, CUcontext, CUdevice, CUdevice_attribute, CUdeviceptr, CUevent, CUfunction, CUgraph,
+    CUgraphExec, CUgraphNode, CUjit_option, CUmodule, CUresult, CUstream, CUstreamCaptureMode,
 };
 
 use super::{Open, functions, search};
@@ -39,6 +39,36 @@ functions! {
     stream_query = cuStreamQuery(stream: CUstream);
     stream_synchronize = cuStreamSynchronize(stream: CUstream);
     stream_wait_event = cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
+    stream_begin_capture = cuStreamBeginCapture_v2(stream: CUstream, mode: CUstreamCaptureMode);
+    stream_end_capture = cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph);
+    thread_exchange_stream_capture_mode = cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode);
+    graph_create = cuGraphCreate(graph: *mut CUgraph, flags: c_uint);
+    graph_add_memcpy_node = cuGraphAddMemcpyNode(
+        node: *mut CUgraphNode,
+        graph: CUgraph,
+        dependencies: *const CUgraphNode,
+        count: usize,
+        params: *const CUDA_MEMCPY3D,
+        context: CUcontext,
+    );
+    graph_add_child_graph_node = cuGraphAddChildGraphNode(
+        node: *mut CUgraphNode,
+        graph: CUgraph,
+        dependencies: *const CUgraphNode,
+        count: usize,
+        child: CUgraph,
+    );
+    graph_instantiate = cuGraphInstantiateWithFlags(exec: *mut CUgraphExec, graph: CUgraph, flags: c_ulonglong);
+    graph_upload = cuGraphUpload(exec: CUgraphExec, stream: CUstream);
+    graph_exec_memcpy_node_set_params = cuGraphExecMemcpyNodeSetParams(
+        exec: CUgraphExec,
+        node: CUgraphNode,
+        params: *const CUDA_MEMCPY3D,
+        context: CUcontext,
+    );
+    graph_launch = cuGraphLaunch(exec: CUgraphExec, stream: CUstream);
+    graph_exec_destroy = cuGraphExecDestroy(exec: CUgraphExec);
+    graph_destroy = cuGraphDestroy(graph: CUgraph);
     event_create = cuEventCreate(event: *mut CUevent, flags: c_uint);
     event_record = cuEventRecord(event: CUevent, stream: CUstream);
     event_query = cuEventQuery(event: CUevent);

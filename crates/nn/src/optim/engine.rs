@@ -1,14 +1,19 @@
 //! `Optim`, the optimizer for any rule: one primitive per group and step, or the rule's tensor operations for one
 //! parameter after another.
 
+use std::sync::Arc;
+
 use kiln_derive::located;
-use kiln_tensor::{DType, Device, Error, OptimTensors, Result, StateDict, Tensor, no_grad, optimizer_step};
+use kiln_tensor::{
+    DType, Device, Error, OptimTensors, Result, StateDict, Tensor, captured::unless_capturing, no_grad, optimizer_step,
+};
 
 use super::{
     group::{self as groups, Groups, Members, Param, ParamGroup, Slot},
     optimizer::{GroupRates, Optimizer},
     rule::{DynRule, Update, UpdateRule, non_negative},
     state,
+    watch::Watch,
 };
 
 /// An optimizer with the [`UpdateRule`] of its options: [`SGD`](super::SGD), [`Adam`](super::Adam) and others, or a
@@ -21,6 +26,7 @@ pub struct Optim<O> {
     groups: Vec<ParamGroup<O>>,
     unused: Vec<String>,
     fused: bool,
+    watch: Arc<Watch>,
 }
 
 #[located(site)]
@@ -32,7 +38,7 @@ impl<O: UpdateRule> Optim<O> {
     /// If there are no parameters, one is not a leaf or not floating-point, two have the same name, or a
     /// hyperparameter is invalid.
     pub fn new<P: Into<Param>>(params: impl IntoIterator<Item = P>, options: impl Into<O>) -> Result<Optim<O>> {
-        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true };
+        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true, watch: Arc::default() };
         optimizer.add_group(&mut params.into_iter().map(Into::into), options.into())?;
         Ok(optimizer)
     }
@@ -44,7 +50,7 @@ impl<O: UpdateRule> Optim<O> {
     pub fn with_groups<P: Into<Param>, I: IntoIterator<Item = P>>(
         groups: impl IntoIterator<Item = (I, O)>,
     ) -> Result<Optim<O>> {
-        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true };
+        let mut optimizer = Optim { groups: Vec::new(), unused: Vec::new(), fused: true, watch: Arc::default() };
         for (params, options) in groups {
             optimizer.add_group(&mut params.into_iter().map(Into::into), options)?;
         }
@@ -68,6 +74,7 @@ impl<O: UpdateRule> Optim<O> {
 
     fn add_group(&mut self, params: &mut dyn Iterator<Item = Param>, options: O) -> Result<()> {
         let members = Members::new(&options, params, &self.groups)?;
+        self.watch.changed();
         self.groups.push(ParamGroup { options, members });
         Ok(())
     }
@@ -76,6 +83,7 @@ impl<O: UpdateRule> Optim<O> {
     /// PyTorch's `fused=True`. Otherwise the rule is computed with tensor operations, one parameter after another.
     #[must_use]
     pub fn fused(self, fused: bool) -> Optim<O> {
+        self.watch.changed();
         Optim { fused, ..self }
     }
 
@@ -87,6 +95,7 @@ impl<O: UpdateRule> Optim<O> {
 
     /// The groups, for changing their options.
     pub fn param_groups_mut(&mut self) -> &mut [ParamGroup<O>] {
+        self.watch.changed();
         &mut self.groups
     }
 }
@@ -94,7 +103,7 @@ impl<O: UpdateRule> Optim<O> {
 #[located(site)]
 impl<O: UpdateRule> Optimizer for Optim<O> {
     fn step(&mut self) -> Result<()> {
-        step(&mut self.groups, self.fused, &mut self.unused)
+        step(&mut self.groups, self.fused, &mut self.unused, &self.watch)
     }
 
     fn zero_grad(&self) {
@@ -114,7 +123,7 @@ impl<O: UpdateRule> Optimizer for Optim<O> {
     }
 
     fn set_rates(&mut self, rates: &[GroupRates]) -> Result<()> {
-        set_rates(O::NAME, &mut self.groups, rates)
+        set_rates(O::NAME, &mut self.groups, rates, &self.watch)
     }
 
     fn state_dict(&self) -> Result<StateDict> {
@@ -122,11 +131,12 @@ impl<O: UpdateRule> Optimizer for Optim<O> {
     }
 
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
+        self.watch.changed();
         state::load(O::NAME, &mut self.groups, state)
     }
 }
 
-fn step(groups: &mut dyn Groups, fused: bool, unused: &mut Vec<String>) -> Result<()> {
+fn step(groups: &mut dyn Groups, fused: bool, unused: &mut Vec<String>, watch: &Arc<Watch>) -> Result<()> {
     groups::iter(groups).try_for_each(|(rule, _)| rule.validate())?;
     if groups::slots(groups).all(|slot| slot.param.grad().is_none()) {
         return Err(no_gradients(groups));
@@ -162,7 +172,7 @@ fn step(groups: &mut dyn Groups, fused: bool, unused: &mut Vec<String>) -> Resul
             }
         }
     }
-    Ok(())
+    watch.step(groups, fused)
 }
 
 fn zero_grad(groups: &dyn Groups) {
@@ -214,7 +224,8 @@ fn rates(groups: &dyn Groups) -> Vec<GroupRates> {
     groups::iter(groups).map(rates).collect()
 }
 
-fn set_rates(name: &'static str, groups: &mut dyn Groups, rates: &[GroupRates]) -> Result<()> {
+fn set_rates(name: &'static str, groups: &mut dyn Groups, rates: &[GroupRates], watch: &Watch) -> Result<()> {
+    unless_capturing("set_rates", "rates change once a call, and not when the step is launched: change them outside")?;
     if rates.len() != groups.len() {
         let message = format!("{} rates for {} parameter groups", rates.len(), groups.len());
         return Err(Error::argument(name, message));
@@ -231,7 +242,11 @@ fn set_rates(name: &'static str, groups: &mut dyn Groups, rates: &[GroupRates]) 
     let changed: Vec<Box<dyn DynRule>> = changed.collect::<Result<_>>()?;
     for (i, (new, rates)) in changed.iter().zip(rates).enumerate() {
         let (rule, members) = groups.at_mut(i);
+        if rule.momentum() != new.momentum() {
+            watch.changed();
+        }
         rule.assign(&**new);
+        members.set_rate(new.lr());
         members.initial_lr = rates.initial_lr;
     }
     Ok(())

@@ -1,8 +1,15 @@
 //! Parameter groups: parameters with their state, and the hyperparameters that they share.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
+use kiln_tensor::{
+    DType, Device, Error, Result, Tensor,
+    captured::{before_launch, is_capturing, unless_capturing},
+    no_grad,
+};
 
 use super::rule::{DynRule, UpdateRule};
 
@@ -65,10 +72,12 @@ impl Slot {
         let zero = || Tensor::zeros((), (DType::I64, self.param.device()));
         if self.states.len() == wanted.len() {
             if self.step.is_none() {
+                unless_capturing(rule.name(), "its count of steps would begin anew whenever the step is launched")?;
                 self.step = Some(zero()?);
             }
             return Ok(());
         }
+        unless_capturing(rule.name(), "its state would be made anew whenever the step is launched: run a step before")?;
         if !self.states.is_empty() && !wanted.is_empty() {
             let message = format!("parameter {} was optimized with other options, which have other states", self.name);
             return Err(Error::argument(rule.name(), message));
@@ -79,11 +88,30 @@ impl Slot {
     }
 }
 
+/// A learning rate, and what there is of it on each device that parameters are on.
+#[derive(Debug)]
+struct Rates {
+    lr: f64,
+    written: Vec<Rate>,
+}
+
 /// A learning rate on a device.
 #[derive(Debug)]
 struct Rate {
     lr: f64,
     tensor: Tensor,
+}
+
+impl Rates {
+    /// Writes it wherever it has changed.
+    fn write(&mut self) -> Result<()> {
+        let Rates { lr, written } = self;
+        for rate in written.iter_mut().filter(|rate| rate.lr.to_bits() != lr.to_bits()) {
+            no_grad(|| rate.tensor.fill_(*lr))?;
+            rate.lr = *lr;
+        }
+        Ok(())
+    }
 }
 
 /// Parameters with their own hyperparameters.
@@ -106,8 +134,8 @@ impl<O> ParamGroup<O> {
 pub(super) struct Members {
     pub initial_lr: Option<f64>,
     pub slots: Vec<Slot>,
-    /// One per device that parameters are on; created in the first step.
-    rates: Vec<Rate>,
+    /// Steps that were captured write it, too.
+    rates: Arc<Mutex<Rates>>,
 }
 
 impl Members {
@@ -144,22 +172,39 @@ impl Members {
         if slots.is_empty() {
             return refuse("there are no parameters".into());
         }
-        Ok(Members { initial_lr: None, slots, rates: Vec::new() })
+        let rates = Rates { lr: rule.lr(), written: Vec::new() };
+        Ok(Members { initial_lr: None, slots, rates: Arc::new(Mutex::new(rates)) })
     }
 
     /// The learning rate in device memory. It is written when it has changed, always to the same address.
     pub fn rate_on(&mut self, device: Device, lr: f64) -> Result<Tensor> {
-        if let Some(rate) = self.rates.iter_mut().find(|rate| rate.tensor.device() == device) {
-            if rate.lr.to_bits() != lr.to_bits() {
-                no_grad(|| rate.tensor.fill_(lr))?;
-                rate.lr = lr;
-            }
+        let mut rates = lock(&self.rates);
+        rates.lr = lr;
+        if is_capturing() {
+            // Whatever it is when the step is launched.
+            let shared = self.rates.clone();
+            before_launch(move || lock(&shared).write());
+        } else {
+            rates.write()?;
+        }
+        if let Some(rate) = rates.written.iter().find(|rate| rate.tensor.device() == device) {
             return Ok(rate.tensor.clone());
         }
+        unless_capturing("learning rate", "it would be the same whenever the step is launched: run a step before")?;
         let tensor = Tensor::full((), lr, (DType::F64, device))?;
-        self.rates.push(Rate { lr, tensor: tensor.clone() });
+        rates.written.push(Rate { lr, tensor: tensor.clone() });
         Ok(tensor)
     }
+
+    /// A step that was captured takes this learning rate from now on.
+    pub fn set_rate(&self, lr: f64) {
+        lock(&self.rates).lr = lr;
+    }
+}
+
+fn lock(rates: &Mutex<Rates>) -> MutexGuard<'_, Rates> {
+    // Every change is whole, whoever panics.
+    rates.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The groups of an optimizer, whatever its rule, so that the optimizer's code is compiled once rather than for each

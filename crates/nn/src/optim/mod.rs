@@ -34,6 +34,7 @@ mod optimizer;
 mod rule;
 mod state;
 mod swa;
+mod watch;
 
 #[doc(no_inline)]
 pub use kiln_tensor::{Error, Result};

@@ -1,7 +1,11 @@
 //! Weight averaging: exponential moving averages (EMA), and stochastic weight averaging (SWA).
 
 use kiln_derive::located;
-use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
+use kiln_tensor::{
+    DType, Device, Error, Result, Tensor,
+    captured::{before_launch, is_capturing, unless_capturing},
+    no_grad,
+};
 
 use crate::{
     layers::cumulative_statistics,
@@ -134,6 +138,11 @@ impl<M: ModuleTree> AveragedModel<M> {
             copied = buffers;
         }
         let count = self.n_averaged()?;
+        if is_capturing() && (count == 0 || !matches!(self.average, Average::Exponential(_))) {
+            let reason =
+                "each update takes another share, so that launches would not do the same: call it outside of the step";
+            unless_capturing("update_parameters", reason)?;
+        }
         no_grad(|| {
             for (average, value) in &averaged {
                 let value = value.detach().to_device(average.device())?.to_dtype(average.dtype())?;
@@ -142,6 +151,11 @@ impl<M: ModuleTree> AveragedModel<M> {
             }
             for (own, other) in &copied {
                 own.copy_(&other.detach().to_device(own.device())?.to_dtype(own.dtype())?)?;
+            }
+            if is_capturing() && self.n_averaged.device() == Device::Cpu {
+                let count = (*self.n_averaged).clone();
+                before_launch(move || no_grad(|| count.add_(1)));
+                return Ok(());
             }
             self.n_averaged.add_(1)
         })

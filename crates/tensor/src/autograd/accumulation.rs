@@ -5,11 +5,12 @@ use std::sync::Arc;
 use kiln_backend::{BinaryOp, Result};
 
 use super::mode::grad_enabled;
-use crate::tensor::Tensor;
+use crate::{captured::note_grad_read, tensor::Tensor};
 
 /// Adds a gradient to a tensor's `grad`: in place, unless the pass is recorded (`create_graph`). The first one is moved
 /// there if there is no other handle to it.
 pub(crate) fn accumulate(leaf: &Tensor, grad: Tensor) -> Result<()> {
+    note_grad_read(leaf);
     let existing = leaf.0.meta.lock().grad.clone();
     if let Some(sum) = existing {
         if grad_enabled() {

@@ -12,7 +12,10 @@ use super::{
     post_accumulate::PostHook,
     record::as_strided_node,
 };
-use crate::tensor::Tensor;
+use crate::{
+    captured::{note_grad_read, note_grad_replaced},
+    tensor::Tensor,
+};
 
 /// Protected by the tensor's lock.
 #[derive(Default)]
@@ -78,6 +81,7 @@ impl Tensor {
     /// It is a handle, not a copy.
     #[must_use]
     pub fn grad(&self) -> Option<Tensor> {
+        note_grad_read(self);
         self.0.meta.lock().grad.clone()
     }
 
@@ -97,6 +101,7 @@ impl Tensor {
                 return Err(Error::devices("set_grad", self.device(), grad.device()));
             }
         }
+        note_grad_replaced(self);
         // The old gradient is dropped outside the lock.
         let _old = std::mem::replace(&mut self.0.meta.lock().grad, grad);
         Ok(())
@@ -104,6 +109,7 @@ impl Tensor {
 
     /// Clears the gradient: `grad()` is `None` again, as after PyTorch's `zero_grad(set_to_none=True)`.
     pub fn zero_grad(&self) {
+        note_grad_replaced(self);
         let _old = self.0.meta.lock().grad.take();
     }
 

@@ -4,7 +4,13 @@ use kiln_backend::{DType, Element, Error, HostVec, Layout, Result, Scalar, Shape
 use kiln_derive::located;
 
 use super::Extents;
-use crate::{autograd, device::Device, storage::Storage, tensor::Tensor};
+use crate::{
+    autograd,
+    captured::{refuse_read, refuse_upload},
+    device::Device,
+    storage::Storage,
+    tensor::Tensor,
+};
 
 /// Numbers, and arrays, vectors and slices of them, nested to any depth: what [`Tensor::new`] takes.
 pub trait Nested {
@@ -128,6 +134,7 @@ impl Tensor {
             return Err(Error::argument("from_bytes", message));
         }
         let device: Device = device.into();
+        refuse_upload(device, "from_bytes")?;
         let backend = device.backend()?;
         let storage = Storage::new(device, backend, backend.import(dtype, bytes)?);
         Ok(Tensor::from_storage(storage, Layout::contiguous(shape)).noted("constant", &[], || []))
@@ -137,6 +144,7 @@ impl Tensor {
         if values.len() != shape.numel() {
             return Err(Error::argument(op, format!("{} values do not fit shape {shape}", values.len())));
         }
+        refuse_upload(device, op)?;
         let backend = device.backend()?;
         let storage = Storage::new(device, backend, backend.adopt(values)?);
         Ok(Tensor::from_storage(storage, Layout::contiguous(shape)).noted("constant", &[], || []))
@@ -162,6 +170,7 @@ impl Tensor {
         if self.numel() == 0 {
             return Ok(None);
         }
+        refuse_read(self.device(), "to_vec")?;
         if autograd::hides(self) {
             let message = "it reads values of a tensor that is being traced, as an export does: what the program makes of \
                            them would not be in the trace";

@@ -28,6 +28,12 @@ pub fn set_random_state((seed, offset): (u64, u64)) {
     *GENERATOR.lock() = RandomState { seed, offset };
 }
 
+/// Moves the generator on, behind work that has drawn so many blocks without taking them.
+pub(crate) fn advance_random_state(blocks: u64) {
+    let mut state = GENERATOR.lock();
+    state.offset = state.offset.wrapping_add(blocks);
+}
+
 /// Takes one block out of the stream, as the seed of random numbers that are drawn elsewhere: `(seed, offset)`. It
 /// never repeats, except after the same [`manual_seed`].
 #[must_use]

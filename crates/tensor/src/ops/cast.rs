@@ -5,6 +5,7 @@ use kiln_derive::located;
 
 use crate::{
     autograd::{one, record},
+    captured::{refuse_read, refuse_upload},
     device::Device,
     storage::Storage,
     tensor::Tensor,
@@ -63,6 +64,9 @@ impl Tensor {
         if device == self.device() {
             return Ok(self.clone());
         }
+        // A copy to the host would have to wait.
+        refuse_read(self.device(), "to_device")?;
+        refuse_upload(device, "to_device")?;
         let backend = device.backend()?;
         let source = crate::no_grad(|| self.contiguous())?;
         let direct = source.with_host_bytes(|bytes| backend.import(self.dtype(), bytes)).transpose()?;

@@ -1,0 +1,411 @@
+//! A step that is run a few times, captured once, and launched as a whole from then on.
+
+use std::{fmt, marker::PhantomData, panic::Location};
+
+use kiln_backend::{
+    Backend, CapturedWork, DType, Error, ErrorKind, Layout, RandomState, Result, View, ViewMut, refuse_capture,
+};
+use kiln_derive::located;
+
+use super::{
+    record::{self, Effects},
+    tree::TensorTree,
+};
+use crate::{
+    autograd::no_grad,
+    creation::{advance_random_state, random_state, set_random_state},
+    device::Device,
+    storage::{Reading, Storage},
+    tensor::Tensor,
+};
+
+/// Calls that run eagerly before a shape is captured: they load kernels, choose algorithms and make the optimizer's state.
+const WARM_UP: usize = 3;
+/// Graphs at most, each of which keeps memory of its own.
+const MAX_GRAPHS: usize = 4;
+
+/// A function of a state and a batch whose work a GPU is given as one CUDA graph, instead of launch by launch.
+///
+/// The first calls run the function as it is. Then one call is captured: the function runs, and what it asks of the device is
+/// recorded. This call and all later ones copy their batch to where the captured one was and launch the graph, and the
+/// function does not run any more. Results are those of the function, bit for bit: random numbers, learning rates that a
+/// scheduler changes, counts of optimizers, statistics of batch normalization, gradients and versions of tensors go on as if
+/// it had run. PyTorch has `torch.cuda.make_graphed_callables` and `torch.cuda.CUDAGraph`
+/// (<https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs>). On the CPU the function just runs.
+///
+/// ```
+/// use kiln_tensor::{CapturedStep, Device, Tensor, no_grad};
+/// # fn main() -> kiln_tensor::Result<()> {
+/// let device = Device::cuda_if_available();
+/// let weight = Tensor::zeros([3, 8], device)?.requires_grad_(true)?;
+/// let mut step = CapturedStep::new(device, |(): &mut (), (x, y): &(Tensor, Tensor)| {
+///     weight.zero_grad();
+///     let loss = x.linear(&weight, None)?.sub(y)?.square()?.mean(())?;
+///     loss.backward()?;
+///     if let Some(grad) = weight.grad() {
+///         no_grad(|| weight.sub_(&grad.mul(0.1)?))?;
+///     }
+///     Ok(loss)
+/// });
+/// let mut losses = Vec::new();
+/// for _batch in 0..6 {
+///     let batch = (Tensor::randn([16, 8], device)?, Tensor::randn([16, 3], device)?);
+///     losses.push(step.run(&mut (), &batch)?);
+/// }
+/// assert_eq!(losses.len(), 6);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// An optimizer is the state: `|optimizer: &mut Adam, (x, y)| { …; optimizer.step()?; Ok(loss) }` and
+/// `step.run(&mut optimizer, &batch)`, so that schedulers and checkpoints have it in between.
+///
+/// What the function does may depend on the shapes of the batch, on gradients that are there or not, on training or evaluation
+/// mode, and on hyper-parameters of optimizers: a call for which one of these differs from those that were captured runs the
+/// function, and gets a graph of its own when it comes again ([`max_graphs`](CapturedStep::max_graphs)). Anything else
+/// on the host (a counter, a number that a loop changes, a module's own field) is as it was in the capture; pass what varies
+/// as a tensor of the batch, or name the case ([`run_variant`](CapturedStep::run_variant)). Keep away from the function what
+/// happens once a call on the host: schedulers, logs, checkpoints.
+///
+/// Reading values (`item`, `to_vec`, printing), uploading values of the host, synchronization, work on another device, and
+/// state that is first made in the capture cannot be captured: [`ErrorKind::Capture`] with the operation and the line that
+/// called it, or [`eager_fallback`](CapturedStep::eager_fallback). Everything is usable afterwards.
+///
+/// Results are tensors of their own, without history. Everything else that the function makes is overwritten by the
+/// next launch, also gradients and what it hides in variables of its own: copy what is to be kept.
+pub struct CapturedStep<S: ?Sized, B, T, F> {
+    device: Device,
+    body: F,
+    warm_up: usize,
+    max_graphs: usize,
+    eager_fallback: bool,
+    /// What has been called, and how often it ran.
+    cases: Vec<(Case, usize)>,
+    graphs: Vec<Graph<T>>,
+    /// Something cannot be captured, which has been said.
+    gave_up: bool,
+    types: PhantomData<fn(&mut S, &B)>,
+}
+
+/// What decides over the work of a call: the variant, and each tensor's type and layout.
+#[derive(Clone, PartialEq)]
+struct Case(u64, Vec<(DType, Layout)>);
+
+struct Graph<T> {
+    case: Case,
+    work: Box<dyn CapturedWork>,
+    /// The batch of the capture, where those of launches are copied to.
+    _inputs: Vec<Tensor>,
+    /// The result of the capture, and its tensors.
+    result: T,
+    outputs: Vec<Tensor>,
+    effects: Effects,
+    /// Blocks of random numbers that the step draws.
+    drawn: u64,
+    /// The state that it was captured with, by its address: it is the one that launches change.
+    state: usize,
+    /// How often in a row its case came, and it was another one's call.
+    missed: usize,
+}
+
+/// After so many calls that were not its own, a graph makes room for another one of its case.
+const MISSED: usize = 8;
+
+impl<S: ?Sized, B, T, F> fmt::Debug for CapturedStep<S, B, T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CapturedStep({}, {} graphs)", self.device, self.graphs.len())
+    }
+}
+
+#[located(site)]
+impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>> CapturedStep<S, B, T, F> {
+    /// A step on a device, to which batches are moved. The state is what changes with each call and is needed outside, such as
+    /// the optimizer: `()` if there is none.
+    pub fn new(device: Device, body: F) -> CapturedStep<S, B, T, F> {
+        CapturedStep {
+            device,
+            body,
+            warm_up: WARM_UP,
+            max_graphs: MAX_GRAPHS,
+            eager_fallback: false,
+            cases: Vec::new(),
+            graphs: Vec::new(),
+            gave_up: false,
+            types: PhantomData,
+        }
+    }
+
+    /// How many calls with a shape run eagerly before it is captured: 3 by default, and at least 1.
+    #[must_use]
+    pub fn warm_up(self, calls: usize) -> CapturedStep<S, B, T, F> {
+        CapturedStep { warm_up: calls.max(1), ..self }
+    }
+
+    /// How many graphs there may be: 4 by default. Each keeps the memory that a step takes. Other shapes (the last batch of an
+    /// epoch) run eagerly when there are as many; with 0 everything does.
+    #[must_use]
+    pub fn max_graphs(self, graphs: usize) -> CapturedStep<S, B, T, F> {
+        CapturedStep { max_graphs: graphs, ..self }
+    }
+
+    /// Whether a step that cannot be captured goes on eagerly, which is said once on standard error, instead of failing. The
+    /// function then runs twice in the call that was to be captured.
+    #[must_use]
+    pub fn eager_fallback(self, fallback: bool) -> CapturedStep<S, B, T, F> {
+        CapturedStep { eager_fallback: fallback, ..self }
+    }
+
+    /// How many graphs have been captured.
+    #[must_use]
+    pub fn graphs(&self) -> usize {
+        self.graphs.len()
+    }
+
+    /// Runs the step, or launches it.
+    ///
+    /// # Errors
+    /// What the function returns; [`ErrorKind::Capture`] if it does what cannot be captured; memory runs out; the driver fails.
+    pub fn run(&mut self, state: &mut S, batch: &B) -> Result<T> {
+        self.run_variant(0, state, batch)
+    }
+
+    /// [`run`](CapturedStep::run) for a function that does one thing or another depending on something besides its batch, with
+    /// a number for which. Gradient accumulation has two: `step.run_variant(u64::from(is_last), …)`.
+    ///
+    /// # Errors
+    /// As [`run`](CapturedStep::run).
+    pub fn run_variant(&mut self, variant: u64, state: &mut S, batch: &B) -> Result<T> {
+        let inputs = self.inputs(batch)?;
+        if self.gave_up || self.max_graphs == 0 || !self.device.backend()?.can_capture() {
+            return self.eager(state, batch, inputs);
+        }
+        let case = Case(variant, inputs.iter().map(|input| (input.dtype(), at_start(input.layout()))).collect());
+        let address = address_of(state);
+        let fits = |graph: &Graph<T>| graph.case == case && graph.state == address && graph.effects.hold();
+        if let Some(graph) = self.graphs.iter_mut().find(|graph| fits(graph)) {
+            graph.missed = 0;
+            return graph.launch(self.device, &inputs, false);
+        }
+        self.graphs.iter_mut().filter(|graph| graph.case == case).for_each(|graph| graph.missed += 1);
+        self.graphs.retain(|graph| !graph.effects.are_stale());
+        let at = match self.cases.iter().position(|(known, _)| *known == case) {
+            Some(at) => at,
+            None => {
+                self.cases.push((case.clone(), 0));
+                self.cases.len() - 1
+            }
+        };
+        let of_case = self.graphs.iter().any(|graph| graph.case == case);
+        let needed = if of_case { 1 } else { self.warm_up };
+        let out_of_use = self.graphs.iter().position(|graph| graph.case == case && graph.missed >= MISSED);
+        if self.cases[at].1 < needed || (self.graphs.len() >= self.max_graphs && out_of_use.is_none()) {
+            self.cases[at].1 += 1;
+            return self.eager(state, batch, inputs);
+        }
+        if self.graphs.len() >= self.max_graphs
+            && let Some(at) = out_of_use
+        {
+            self.graphs.remove(at);
+        }
+        match self.capture(case, state, batch, &inputs) {
+            Ok(mut graph) => {
+                // What there is of this case is warm, but the next condition is not.
+                self.cases[at].1 = 0;
+                let result = graph.launch(self.device, &inputs, true);
+                self.graphs.push(graph);
+                result
+            }
+            Err(error) if self.eager_fallback && is_of_capture(&error) => {
+                self.gave_up = true;
+                let place = error.location().map_or_else(String::new, |at: &Location<'_>| format!(" at {at}"));
+                eprintln!("kiln: the step runs without a graph: {error}{place}");
+                self.eager(state, batch, inputs)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The tensors of a batch on the device.
+    fn inputs(&self, batch: &B) -> Result<Vec<Tensor>> {
+        let mut inputs = Vec::new();
+        batch.tensors(&mut inputs);
+        for input in &mut inputs {
+            if input.device() != self.device {
+                *input = input.to_device(self.device)?;
+            }
+        }
+        Ok(inputs)
+    }
+
+    fn eager(&mut self, state: &mut S, batch: &B, inputs: Vec<Tensor>) -> Result<T> {
+        let result = (self.body)(state, &batch.with_tensors(&mut inputs.into_iter()))?;
+        let mut tensors = Vec::new();
+        result.tensors(&mut tensors);
+        Ok(result.with_tensors(&mut tensors.into_iter().map(|tensor| tensor.detach())))
+    }
+
+    fn capture(&mut self, case: Case, state: &mut S, batch: &B, like: &[Tensor]) -> Result<Graph<T>> {
+        let backend = self.device.backend()?;
+        let inputs = like.iter().map(|input| room_for(self.device, backend, input)).collect::<Result<Vec<_>>>()?;
+        let random = random_state();
+        backend.begin_capture(RandomState { seed: random.0, offset: random.1 })?;
+        record::begin(self.device);
+        let guard = Cancel(backend);
+        let result = (self.body)(state, &batch.with_tensors(&mut inputs.iter().cloned())).and_then(|result| {
+            let mut outputs = Vec::new();
+            result.tensors(&mut outputs);
+            let own = |output: Tensor| no_grad(|| output.detach().to_device(self.device)?.contiguous());
+            let outputs = outputs.into_iter().map(own).collect::<Result<Vec<_>>>()?;
+            Ok((result.with_tensors(&mut outputs.iter().cloned()), outputs))
+        });
+        let after = random_state();
+        if result.is_ok() && after.0 != random.0 {
+            drop(refuse_capture("manual_seed", "every launch would begin the random numbers anew"));
+        }
+        let captured = result.and_then(|(result, outputs)| {
+            let (ins, outs): (Vec<_>, Vec<_>) =
+                (inputs.iter().map(Tensor::read).collect(), outputs.iter().map(Tensor::read).collect());
+            let work = backend.end_capture(&views(&ins), &views(&outs))?;
+            drop((ins, outs));
+            Ok((work, result, outputs))
+        });
+        drop(guard);
+        let record = record::end();
+        match (captured, record) {
+            (Ok((work, result, outputs)), Some(record)) => {
+                let (effects, drawn) = (record.finish(), after.1.wrapping_sub(random.1));
+                let state = address_of(state);
+                Ok(Graph { case, work, _inputs: inputs, result, outputs, effects, drawn, state, missed: 0 })
+            }
+            (captured, record) => {
+                if let Some(record) = record {
+                    record.undo();
+                }
+                set_random_state(random);
+                Err(captured.err().unwrap_or_else(|| Error::argument("CapturedStep", "the capture was ended inside")))
+            }
+        }
+    }
+}
+
+/// Drops what is being captured when the function panics, or returns an error.
+struct Cancel(&'static dyn Backend);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.cancel_capture();
+        if std::thread::panicking()
+            && let Some(record) = record::end()
+        {
+            record.undo();
+        }
+    }
+}
+
+/// Where a state lies; a number for all that have no bytes.
+fn address_of<S: ?Sized>(state: &S) -> usize {
+    if size_of_val(state) == 0 { 0 } else { std::ptr::from_ref(state).cast::<()>() as usize }
+}
+
+fn views<'a>(readings: &'a [Reading<'_>]) -> Vec<View<'a>> {
+    readings.iter().map(Reading::view).collect()
+}
+
+/// Whether the error is that something cannot be captured, or not on this device, rather than the function's own.
+fn is_of_capture(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Capture { .. } | ErrorKind::OutOfMemory { .. } | ErrorKind::Unsupported { .. } | ErrorKind::Other(_)
+    )
+}
+
+/// Whether the elements lie side by side, in whatever order.
+fn is_dense(layout: &Layout) -> bool {
+    let span = layout.span().map_or(0, |span| span.len());
+    span == layout.numel() && !layout.may_overlap() && layout.strides().iter().all(|&stride| stride >= 0)
+}
+
+/// The layout that a copy of such a tensor has: the same if it has no gaps.
+fn at_start(layout: &Layout) -> Layout {
+    if is_dense(layout)
+        && let Ok(own) = Layout::strided(*layout.shape(), layout.strides(), 0)
+    {
+        return own;
+    }
+    Layout::contiguous(*layout.shape())
+}
+
+/// A tensor for copies of tensors like this one.
+fn room_for(device: Device, backend: &'static dyn Backend, like: &Tensor) -> Result<Tensor> {
+    let buffer = backend.alloc(like.dtype(), like.numel())?;
+    Ok(Tensor::from_storage(Storage::new(device, backend, buffer), at_start(like.layout())))
+}
+
+impl<T: TensorTree> Graph<T> {
+    /// Queues the whole step. The `first` launch is that of the call that was captured.
+    fn launch(&mut self, device: Device, inputs: &[Tensor], first: bool) -> Result<T> {
+        let backend = device.backend()?;
+        self.effects.before()?;
+        let dense: Vec<Tensor> = inputs
+            .iter()
+            .map(|input| if is_dense(input.layout()) { Ok(input.clone()) } else { no_grad(|| input.contiguous()) })
+            .collect::<Result<_>>()?;
+        let mut results = self
+            .outputs
+            .iter()
+            .map(|output| Ok((backend.alloc(output.dtype(), output.numel())?, *output.layout())))
+            .collect::<Result<Vec<_>>>()?;
+        let (seed, offset) = random_state();
+        // The capture has moved the position on.
+        let begin = if first { offset.wrapping_sub(self.drawn) } else { offset };
+        {
+            let readings: Vec<_> = dense.iter().map(Tensor::read).collect();
+            let mut outs: Vec<_> =
+                results.iter_mut().map(|(buffer, layout)| ViewMut { buffer: &mut **buffer, layout }).collect();
+            self.work.launch(&views(&readings), &mut outs, RandomState { seed, offset: begin })?;
+        }
+        if !first {
+            advance_random_state(self.drawn);
+            self.effects.after();
+        }
+        let results = results
+            .into_iter()
+            .map(|(buffer, layout)| Tensor::from_storage(Storage::new(device, backend, buffer), layout));
+        Ok(self.result.with_tensors(&mut results.into_iter()))
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_the_cpu_the_function_just_runs() -> Result<()> {
+        let (mut calls, mut total) = (0, 0.0f32);
+        let mut step = CapturedStep::new(Device::Cpu, |total: &mut f32, x: &Tensor| {
+            calls += 1;
+            *total += x.item::<f32>()?;
+            x.clone().requires_grad_(true)?.mul(2.0)
+        });
+        for value in 0..6 {
+            let y = step.run(&mut total, &Tensor::new(value as f32, Device::Cpu)?)?;
+            assert_eq!(y.item::<f32>()?, 2.0 * value as f32);
+            assert!(!y.requires_grad(), "results have no history");
+        }
+        assert_eq!(step.graphs(), 0);
+        drop(step);
+        assert_eq!((calls, total), (6, 15.0));
+        Ok(())
+    }
+
+    #[test]
+    fn copies_have_the_layout_of_what_has_no_gaps() -> Result<()> {
+        let x = Tensor::rand([3, 4, 5], Device::Cpu)?;
+        let layout = |x: &Tensor| at_start(x.layout());
+        assert_eq!(layout(&x.transpose(0, 2)?).strides(), x.transpose(0, 2)?.strides());
+        assert_eq!(layout(&x.select(0, 1)?), *x.select(0, 0)?.layout());
+        assert_eq!(layout(&x.narrow(1, 0, 2)?).strides(), [10, 5, 1]);
+        assert_eq!(layout(&x.narrow(0, 0, 1)?.expand([3, 4, 5])?).strides(), [20, 5, 1]);
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! What the simulated device has noted of a part of a program, between the driver's `cuProfilerStart` and `cuProfilerStop`.
+
+use std::{env, fs, path::PathBuf, process};
+
+use serde_json::Value;
+
+/// Calls a function of the driver that takes nothing.
+pub fn profiler(name: &str) {
+    // SAFETY: the driver is loaded already; `cuProfilerStart` and `cuProfilerStop` take nothing and return a status.
+    unsafe {
+        let driver = libloading::Library::new("libcuda.so.1").unwrap();
+        let call = driver.get::<unsafe extern "C" fn() -> u32>(name.as_bytes()).unwrap();
+        assert_eq!(call(), 0, "{name}");
+    }
+}
+
+/// What the simulator has noted between the last `cuProfilerStart` and `cuProfilerStop`.
+pub fn account() -> Option<Value> {
+    let reports = env::var_os("KILN_SIM_REPORT").map(PathBuf::from)?;
+    let path = |number: u32| reports.join(format!("{}-{number}.json", process::id()));
+    let last = (1..).take_while(|&number| path(number).exists()).last().expect("the simulator leaves an account");
+    Some(serde_json::from_str(&fs::read_to_string(path(last)).unwrap()).unwrap())
+}
+
+/// Whether freed device memory is kept, so that a step finds everything at the addresses of the step before.
+pub fn caching() -> bool {
+    env::var_os("KILN_CUDA_NO_MEMORY_CACHING").is_none_or(|value| value != "1")
+}
