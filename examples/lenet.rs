@@ -22,7 +22,7 @@ use kiln::{
     io,
     models::LeNet,
     nn::summary,
-    optim::Adam,
+    optim::{Adam, Optimizer},
     prelude::*,
 };
 
@@ -45,6 +45,9 @@ struct Args {
     /// Folder with the four files, instead of the folders that are searched
     #[arg(long)]
     data: Option<PathBuf>,
+    /// On a GPU, capture a step as a CUDA graph and launch it as a whole
+    #[arg(long)]
+    graph: bool,
     /// Write the trained parameters to this file
     #[arg(long)]
     save: Option<PathBuf>,
@@ -79,13 +82,14 @@ fn run<K: MnistKind + 'static>(args: &Args, train: MnistBuilder<K>, test: MnistB
 
     let model = LeNet::new(10)?.to(device)?;
     println!("{model}\n{}", summary(&model, [1, 1, 32, 32])?);
-    let mut optimizer = Adam::new(model.named_parameters(), args.lr)?;
+    let mut optimizer: Box<dyn Optimizer> = Box::new(Adam::new(model.named_parameters(), args.lr)?);
     let _averages = ranks.share_gradients(&model)?;
     // The network takes 32×32 pixels, the images have 28×28.
     let prepare = |x: Tensor| x.pad(&[2, 2, 2, 2], PadMode::Constant(0.0));
+    let mut step = training::step(device, args.graph, &model, &prepare);
     for epoch in 1..=args.epochs {
         println!("Epoch {epoch}\n-------------------------------");
-        let pass = training::train(&train, &model, &mut optimizer, &prepare, usize::MAX)?;
+        let pass = training::train(&train, &model, &mut |batch| step.run(&mut optimizer, batch), usize::MAX)?;
         let (rate, waited) = (pass.images_per_second(), pass.waited_share());
         println!("{rate:.0} images/s, {waited:.1} % of the time waiting for data, mean loss {:.4}", pass.loss);
         training::test(&test, &model, &prepare, usize::MAX)?;

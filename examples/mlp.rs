@@ -22,6 +22,7 @@ use clap::{Parser, ValueEnum};
 #[cfg(feature = "tensorboard")]
 use kiln::vis::SummaryWriter;
 use kiln::{
+    CapturedStep,
     data::{
         FashionMNIST, LoaderState,
         transforms::{ToImage, Transform},
@@ -61,6 +62,9 @@ struct Args {
     /// Folder with the four files of Fashion-MNIST, instead of the folders that are searched
     #[arg(long)]
     data: Option<PathBuf>,
+    /// On a GPU, capture a step as a CUDA graph and launch it as a whole
+    #[arg(long)]
+    graph: bool,
     /// Write the trained parameters to this file
     #[arg(long)]
     save: Option<PathBuf>,
@@ -119,35 +123,44 @@ impl Module for NeuralNetwork {
     }
 }
 
-/// One pass over the training images. Returns the loss of every batch.
-fn train_loop(
-    dataloader: &DataLoader,
+/// One step: computes the loss of a batch, and changes the parameters.
+fn train_step(
     model: &NeuralNetwork,
     loss_fn: &CrossEntropyLoss,
     optimizer: &mut dyn Optimizer,
+    (x, y): &(Tensor, Tensor),
+) -> kiln::Result<Tensor> {
+    // Compute prediction and loss
+    let pred = model.forward(x)?;
+    let loss = loss_fn.forward(&pred, y)?;
+
+    // Backpropagation
+    optimizer.zero_grad();
+    loss.backward()?;
+    optimizer.step()?;
+    Ok(loss)
+}
+
+/// One pass over the training images by steps that return the loss. Returns the loss of every batch.
+fn train_loop(
+    dataloader: &DataLoader,
+    model: &NeuralNetwork,
+    step: &mut dyn FnMut(&(Tensor, Tensor)) -> kiln::Result<Tensor>,
 ) -> Result<Vec<f32>> {
     let size = dataloader.dataset_len();
     let (start, mut losses, mut seen) = (Instant::now(), Vec::new(), 0);
     let mut batches = dataloader.progress();
     model.train();
     while let Some(data) = batches.next() {
-        let (x, y) = data?;
-        // Compute prediction and loss
-        let pred = model.forward(&x)?;
-        let loss = loss_fn.forward(&pred, &y)?;
-
-        // Backpropagation
-        optimizer.zero_grad();
-        loss.backward()?;
-        optimizer.step()?;
-
+        let data = data?;
+        let loss = step(&data)?;
         if losses.len() % 100 == 0 {
             let loss = loss.item::<f32>()?;
             batches.println(format_args!("loss: {loss:>7.6} [{seen:>5}/{size:>5}]"));
         }
         // Reading its value here would make the device wait.
-        losses.push(loss.detach());
-        seen += y.numel();
+        losses.push(loss);
+        seen += data.1.numel();
     }
     let seconds = start.elapsed().as_secs_f64();
     println!("{seen} images in {seconds:.2} s, {:.0} images/s", seen as f64 / seconds.max(1e-9));
@@ -345,11 +358,15 @@ fn main() -> Result<()> {
     let _averages = ranks.share_gradients(&model)?;
     #[cfg(feature = "tensorboard")]
     let mut writer = args.tensorboard.as_ref().map(|folder| events(folder, &history)).transpose()?;
+    let step = CapturedStep::new(device, |optimizer: &mut Box<dyn Optimizer>, batch: &(Tensor, Tensor)| {
+        train_step(&model, &loss_fn, &mut **optimizer, batch)
+    });
+    let mut step = if args.graph { step } else { step.max_graphs(0) };
     for epoch in epochs_done..args.epochs {
         println!("Epoch {}\n-------------------------------", epoch + 1);
         #[cfg(feature = "tensorboard")]
         let first = history.losses.len();
-        history.losses.extend(train_loop(&train_dataloader, &model, &loss_fn, &mut *optimizer)?);
+        history.losses.extend(train_loop(&train_dataloader, &model, &mut |batch| step.run(&mut optimizer, batch))?);
         let (loss, accuracy) = test_loop(&test_dataloader, &model, &loss_fn)?;
         history.tests.push((history.losses.len(), loss, accuracy));
         #[cfg(feature = "tensorboard")]

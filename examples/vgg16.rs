@@ -98,6 +98,9 @@ struct Train {
     batches: Option<usize>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// On a GPU, capture a step as a CUDA graph and launch it as a whole
+    #[arg(long)]
+    graph: bool,
     /// Keep a checkpoint in this file after every epoch, and continue from it if it exists
     #[arg(long)]
     resume: Option<PathBuf>,
@@ -222,10 +225,11 @@ fn train(args: &Train) -> Result<()> {
         (Some(folder), 0) => Some(SummaryWriter::new(folder)?),
         (Some(folder), done) => Some(SummaryWriter::with_purge_step(folder, done as i64)?),
     };
+    let mut step = training::step(device, args.graph, &model, &prepare);
     for epoch in done..args.epochs {
         println!("Epoch {}\n-------------------------------", epoch + 1);
         device.reset_peak_memory()?;
-        let pass = training::train(&data.training, &model, optimizer.as_mut(), &prepare, most)?;
+        let pass = training::train(&data.training, &model, &mut |batch| step.run(&mut optimizer, batch), most)?;
         let peak = device.memory_stats()?.peak_allocated as f64 / f64::from(1 << 20);
         println!(
             "{:.1} images/s, {:.1} % of the time waiting for data, {peak:.0} MiB at most, mean loss {:.4}",

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use kiln::{data::DataLoader, nn::CrossEntropyLoss, optim::Optimizer, prelude::*};
+use kiln::{CapturedStep, data::DataLoader, nn::CrossEntropyLoss, optim::Optimizer, prelude::*};
 
 /// Measurements of a pass over the training images.
 pub struct Pass {
@@ -24,15 +24,39 @@ impl Pass {
     }
 }
 
-/// One pass over the training images, at most `most` batches. `prepare` changes each batch of images.
+/// What a step does.
+type Body<'a> = Box<dyn FnMut(&mut Box<dyn Optimizer>, &(Tensor, Tensor)) -> kiln::Result<Tensor> + 'a>;
+pub type Step<'a> = CapturedStep<Box<dyn Optimizer>, (Tensor, Tensor), Tensor, Body<'a>>;
+
+/// A step on one batch, which returns its loss. With `graph` a GPU captures it once and then launches it as a whole. `prepare`
+/// changes each batch of images.
+pub fn step<'a>(
+    device: Device,
+    graph: bool,
+    model: &'a dyn Module,
+    prepare: &'a dyn Fn(Tensor) -> kiln::Result<Tensor>,
+) -> Step<'a> {
+    let loss_fn = CrossEntropyLoss::new();
+    let body: Body<'a> = Box::new(move |optimizer, (x, y)| {
+        // In half precision, the loss is still computed in `f32`.
+        let loss = loss_fn.forward(&model.forward(&prepare(x.clone())?)?.to_dtype(DType::F32)?, y)?;
+        optimizer.zero_grad();
+        optimizer.backward(&loss)?;
+        optimizer.step()?;
+        Ok(loss)
+    });
+    let step = CapturedStep::new(device, body);
+    // What cannot be captured, such as the scaled losses of f16, runs all the same.
+    if graph { step.eager_fallback(true) } else { step.max_graphs(0) }
+}
+
+/// One pass over the training images, at most `most` batches, by steps that return the loss.
 pub fn train(
     loader: &DataLoader,
     model: &dyn Module,
-    optimizer: &mut dyn Optimizer,
-    prepare: &dyn Fn(Tensor) -> kiln::Result<Tensor>,
+    step: &mut dyn FnMut(&(Tensor, Tensor)) -> kiln::Result<Tensor>,
     most: usize,
 ) -> Result<Pass> {
-    let loss_fn = CrossEntropyLoss::new();
     let size = loader.dataset_len();
     let (start, mut waited, mut images, mut losses) = (Instant::now(), Duration::ZERO, 0, Vec::new());
     model.train();
@@ -41,18 +65,14 @@ pub fn train(
         let asked = Instant::now();
         let Some(data) = batches.next() else { break };
         waited += asked.elapsed();
-        let (x, y) = data?;
-        // In half precision, the loss is still computed in `f32`.
-        let loss = loss_fn.forward(&model.forward(&prepare(x)?)?.to_dtype(DType::F32)?, &y)?;
-        optimizer.zero_grad();
-        optimizer.backward(&loss)?;
-        optimizer.step()?;
+        let data = data?;
+        let loss = step(&data)?;
         if batch % 100 == 0 {
             let loss = loss.item::<f32>()?;
             batches.println(format_args!("loss: {loss:>7.6} [{images:>5}/{size:>5}]"));
         }
-        losses.push(loss.detach());
-        images += y.numel();
+        losses.push(loss);
+        images += data.1.numel();
     }
     let loss = if losses.is_empty() { f32::NAN } else { Tensor::stack(&losses, 0)?.mean(())?.item::<f32>()? };
     Ok(Pass { loss, images, time: start.elapsed(), waited })

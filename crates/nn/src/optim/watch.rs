@@ -1,4 +1,4 @@
-//! What a captured step relies on in an optimizer: hyper-parameters that are arguments of launches, and the tensors of its
+//! What a captured step relies on in an optimizer: hyperparameters that are arguments of launches, and the tensors of its
 //! state.
 
 use std::{

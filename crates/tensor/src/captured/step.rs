@@ -61,7 +61,7 @@ const MAX_GRAPHS: usize = 4;
 /// `step.run(&mut optimizer, &batch)`, so that schedulers and checkpoints have it in between.
 ///
 /// What the function does may depend on the shapes of the batch, on gradients that are there or not, on training or evaluation
-/// mode, and on hyper-parameters of optimizers: a call for which one of these differs from those that were captured runs the
+/// mode, and on hyperparameters of optimizers: a call for which one of these differs from those that were captured runs the
 /// function, and gets a graph of its own when it comes again ([`max_graphs`](CapturedStep::max_graphs)). Anything else
 /// on the host (a counter, a number that a loop changes, a module's own field) is as it was in the capture; pass what varies
 /// as a tensor of the batch, or name the case ([`run_variant`](CapturedStep::run_variant)). Keep away from the function what
