@@ -15,7 +15,7 @@ use std::{env, hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use kiln::{
-    ErrorKind,
+    CapturedStep, ErrorKind,
     models::{LeNet, Mlp, ResNetOptions, VggOptions, resnet18, vgg16},
     nn::CrossEntropyLoss,
     optim::{MixedPrecision, Optimizer, SGD},
@@ -25,14 +25,19 @@ use settings::{Precision, Settings};
 use turns::Workload;
 
 /// The workloads: a name, which `compare.py` knows as well, the batches, and those that only a GPU is given.
-const WORKLOADS: [(&str, &[usize], &[usize]); 8] = [
+const WORKLOADS: [(&str, &[usize], &[usize]); 12] = [
     ("mlp-train", &[64, 512], &[256]),
+    // Steps that are captured as a graph, which only a GPU does.
+    ("mlp-graph", &[], &[64, 256, 512]),
     ("mlp-infer", &[64, 512], &[256]),
     ("lenet-train", &[64], &[256]),
+    ("lenet-graph", &[], &[64, 256]),
     ("lenet-infer", &[64], &[256]),
     ("vgg16-train", &[8], &[64, 256]),
+    ("vgg16-graph", &[], &[8, 64, 256]),
     ("vgg16-infer", &[1, 8], &[64, 256]),
     ("resnet18-train", &[8], &[64, 256]),
+    ("resnet18-graph", &[], &[8, 64, 256]),
     ("resnet18-infer", &[1, 8], &[64, 256]),
 ];
 
@@ -183,11 +188,34 @@ fn memory() -> anyhow::Result<()> {
 }
 
 struct Step {
+    network: Box<Network>,
+    batch: (Tensor, Tensor),
+    /// The step as a graph, if it is to be one.
+    graph: Option<Captured>,
+}
+
+struct Network {
     model: Box<dyn Module>,
     loss_fn: CrossEntropyLoss,
+    /// `None` if it is not trained.
     optimizer: Option<Box<dyn Optimizer>>,
-    x: Tensor,
-    y: Tensor,
+}
+
+type TrainingStep = fn(&mut Network, &(Tensor, Tensor)) -> kiln::Result<Tensor>;
+type Captured = CapturedStep<Network, (Tensor, Tensor), Tensor, TrainingStep>;
+
+impl Network {
+    fn step(&mut self, (x, y): &(Tensor, Tensor)) -> kiln::Result<Tensor> {
+        let Some(optimizer) = &mut self.optimizer else {
+            return no_grad(|| self.model.forward(x));
+        };
+        // In half precision the network, not the loss.
+        let loss = self.loss_fn.forward(&self.model.forward(x)?.to_dtype(DType::F32)?, y)?;
+        optimizer.zero_grad();
+        optimizer.backward(&loss)?;
+        optimizer.step()?;
+        Ok(loss)
+    }
 }
 
 impl Step {
@@ -205,7 +233,8 @@ impl Step {
         };
         model.to_device_(device)?;
         model.to_dtype_(settings.dtype())?;
-        let training = name.ends_with("train");
+        let graph = name.ends_with("graph");
+        let training = graph || name.ends_with("train");
         let mut optimizer: Option<Box<dyn Optimizer>> = None;
         if training && settings.precision == Precision::Bf16 {
             optimizer = Some(Box::new(MixedPrecision::new(model.named_parameters(), |wide| SGD::new(wide, 1e-3))?));
@@ -217,7 +246,9 @@ impl Step {
         let [c, h, w] = image;
         let x = settings.images(&Tensor::rand([batch, c, h, w], device)?)?;
         let y = Tensor::randint(0, 10, batch, device)?;
-        Ok(Step { model, loss_fn: CrossEntropyLoss::new(), optimizer, x, y })
+        let network = Box::new(Network { model, loss_fn: CrossEntropyLoss::new(), optimizer });
+        let graph = graph.then(|| CapturedStep::new(device, Network::step as TrainingStep));
+        Ok(Step { network, batch: (x, y), graph })
     }
 
     /// A workload that has made what is made once, of which memory no longer counts.
@@ -230,14 +261,12 @@ impl Step {
     }
 
     fn run(&mut self) -> kiln::Result<()> {
-        let Some(optimizer) = &mut self.optimizer else {
-            return no_grad(|| self.model.forward(&self.x).map(drop));
-        };
-        // In half precision the network, not the loss.
-        let loss = self.loss_fn.forward(&self.model.forward(&self.x)?.to_dtype(DType::F32)?, &self.y)?;
-        optimizer.zero_grad();
-        optimizer.backward(&loss)?;
-        optimizer.step()
+        let Step { network, batch, graph } = self;
+        match graph {
+            Some(graph) => graph.run(&mut **network, batch),
+            None => network.step(batch),
+        }
+        .map(drop)
     }
 }
 
@@ -247,16 +276,16 @@ impl Workload for Step {
     }
 
     fn wait(&self) -> anyhow::Result<()> {
-        Ok(self.x.device().synchronize()?)
+        Ok(self.batch.0.device().synchronize()?)
     }
 
     fn time(&mut self, steps: u32) -> anyhow::Result<f64> {
-        let time = devices::elapsed(self.x.device(), u64::from(steps), || self.step())?;
+        let time = devices::elapsed(self.batch.0.device(), u64::from(steps), || self.step())?;
         Ok(time.as_secs_f64() * 1e3 / f64::from(steps))
     }
 
     fn peak_memory(&self) -> anyhow::Result<Option<usize>> {
-        Ok(Some(self.x.device().memory_stats()?.peak_allocated))
+        Ok(Some(self.batch.0.device().memory_stats()?.peak_allocated))
     }
 }
 

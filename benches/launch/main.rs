@@ -168,6 +168,7 @@ fn measure() {
         });
     });
     group.finish();
+    steps(&mut criterion);
     criterion.final_summary();
     beside_an_upload(on);
 }
@@ -198,6 +199,43 @@ fn convolutions(on: &dyn Backend, group: &mut BenchmarkGroup<WallTime>) {
             on.conv2d_grad_weight(Conv2dGradWeightArgs { rule, grad: x.view(), x: x.view(), out }.checked()?)
         });
     });
+}
+
+/// What a step of the quickstart tutorial's network costs on the host, launch by launch and as a graph.
+fn steps(criterion: &mut Criterion) {
+    use kiln::{
+        CapturedStep,
+        models::Mlp,
+        nn::CrossEntropyLoss,
+        optim::{Adam, Optimizer},
+        prelude::{Device, Module, ModuleTree, Tensor},
+    };
+    let step = |graphs: usize| -> Result<_> {
+        let device = Device::cuda(0)?;
+        let model = Mlp::new(&[784, 512, 512, 10])?.to(device)?;
+        let mut optimizer = Adam::new(model.named_parameters(), 1e-3)?;
+        let batch = (Tensor::zeros([64, 1, 28, 28], device)?, Tensor::zeros(64, (DType::I64, device))?);
+        let loss_fn = CrossEntropyLoss::new();
+        let mut step = CapturedStep::new(device, move |optimizer: &mut Adam, (x, y): &(Tensor, Tensor)| {
+            optimizer.zero_grad();
+            let loss = loss_fn.forward(&model.forward(x)?, y)?;
+            loss.backward()?;
+            optimizer.step()?;
+            Ok(loss)
+        })
+        .max_graphs(graphs);
+        for _ in 0..5 {
+            step.run(&mut optimizer, &batch)?;
+        }
+        assert_eq!(step.graphs(), graphs);
+        Ok(move || step.run(&mut optimizer, &batch))
+    };
+    let mut group = criterion.benchmark_group("host cost of a step, MLP with Adam");
+    for (name, graphs) in [("launch by launch", 0), ("as a graph", 1)] {
+        let mut run = step(graphs).expect("a driver that does nothing");
+        group.bench_function(name, |b| b.iter(&mut run));
+    }
+    group.finish();
 }
 
 /// What the thread that computes does with batches while a worker uploads the next ones: it must not wait for the worker.

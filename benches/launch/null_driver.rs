@@ -25,7 +25,8 @@ macro_rules! silent {
 silent! {
     cuInit cuCtxSetCurrent cuCtxSynchronize cuMemFree_v2 cuMemFreeAsync cuMemFreeHost cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemsetD8Async
     cuStreamSynchronize cuStreamWaitEvent cuStreamQuery cuEventQuery cuEventRecord cuEventSynchronize cuEventElapsedTime
-    cuEventDestroy_v2 cuLaunchKernel
+    cuEventDestroy_v2 cuLaunchKernel cuStreamBeginCapture_v2 cuThreadExchangeStreamCaptureMode cuGraphUpload
+    cuGraphExecMemcpyNodeSetParams cuGraphLaunch cuGraphExecDestroy cuGraphDestroy
     cublasLtMatmulDescSetAttribute cublasLtMatmulDescDestroy cublasLtMatrixLayoutSetAttribute
     cublasLtMatrixLayoutDestroy cublasLtMatmulPreferenceSetAttribute cublasLtMatmulPreferenceDestroy cublasLtMatmul
     cudnnSetStream cudnnBackendDestroyDescriptor cudnnBackendSetAttribute cudnnBackendFinalize cudnnBackendExecute
@@ -44,7 +45,15 @@ macro_rules! makes {
 
 makes! {
     cuDevicePrimaryCtxRetain cuStreamCreate cuEventCreate cuModuleLoadDataEx cuModuleGetFunction cublasLtCreate
+    cuGraphCreate cuGraphAddMemcpyNode cuGraphAddChildGraphNode cuGraphInstantiateWithFlags
     cublasLtMatmulDescCreate cublasLtMatrixLayoutCreate cublasLtMatmulPreferenceCreate cudnnCreate
+}
+
+/// A graph with nothing in it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamEndCapture(_stream: usize, graph: *mut usize) -> c_uint {
+    unsafe { *graph = HANDLE };
+    0
 }
 
 /// Functions that write one number.
