@@ -32,6 +32,8 @@ SUITES = {
     "uncached": Suite([*DEVICE, "--test", "against_cpu"], environment={"KILN_CUDA_NO_MEMORY_CACHING": "1"}),
     "races": Suite([*DEVICE, "--test", "against_cpu"], environment={"KILN_SIM_ORDER": "random", "KILN_SIM_RACES": "1"}),
     "copies": Suite([*DEVICE, "--test", "copies"]),
+    "captures": Suite([*DEVICE, "--test", "captures"]),
+    "captured": Suite(["-p", "kiln-tests", "--features", "cuda", "--test", "captured_cuda"]),
     "unit": Suite([*DEVICE, "--lib"], simulated=False),
 }
 
@@ -420,5 +422,55 @@ MUTATIONS = [
         "row = (int64_t)(i / shape.columns % shape.rows)",
         "row = (int64_t)(i / shape.columns)",
         ["tril_triu"],
+    ),
+    # ---- steps that are captured as a graph ----
+    Mutation(
+        "capture_stale_slot", "host values in a pinned slot are captured, and the slot is used again",
+        "crates/cuda/src/device.rs",
+        """        unless_capturing("upload", "values of the host would be those of the capture whenever it is launched")?;
+""",
+        "",
+        ["what_waits"],
+        "captures",
+    ),
+    Mutation(
+        "capture_freed_address", "memory that a graph uses is handed out again",
+        "crates/cuda/src/capture.rs",
+        "if block.hold_for(recording.pool, &recording.held) {",
+        "if false && block.hold_for(recording.pool, &recording.held) {",
+        ["launches_take"],
+        "captures",
+    ),
+    Mutation(
+        "capture_missing_join", "results are copied without waiting for the work",
+        "crates/cuda/src/capture.rs",
+        "(node, self.graph, work, 1, &raw const params, raw)",
+        "(node, self.graph, work, 0, &raw const params, raw)",
+        ["launches_take"],
+        "captures",
+    ),
+    Mutation(
+        "capture_random_position", "the device's generator stays where the launch before left it",
+        "crates/cuda/src/generator.rs",
+        "        if positions.base != state {",
+        "        if false && positions.base != state {",
+        ["random_numbers"],
+        "captures",
+    ),
+    Mutation(
+        "capture_baked_rate", "a learning rate that a scheduler changes is not written before a launch",
+        "crates/nn/src/optim/group.rs",
+        "            before_launch(move || lock(&shared).write());",
+        "            drop(shared);",
+        ["networks::mlp"],
+        "captured",
+    ),
+    Mutation(
+        "capture_partial_batch", "a smaller batch is given to the graph of a larger one",
+        "crates/tensor/src/captured/step.rs",
+        "graph.case == case && graph.state == address",
+        "graph.case.0 == case.0 && graph.state == address",
+        ["networks::mlp"],
+        "captured",
     ),
 ]

@@ -9,9 +9,11 @@ kiln          example  lenet
 kiln          example  vgg16
 kiln-cuda     lib      kiln_cuda
 kiln-cuda     test     against_cpu
+kiln-cuda     test     captures
 kiln-cuda     test     copies
 kiln-cuda     test     faults
 kiln-cuda     test     images
+kiln-tests    test     captured_cuda
 kiln-tests    test     mlp_cuda
 kiln-tests    test     images_cuda
 kiln-benches  bench    launch
@@ -61,6 +63,7 @@ section_primitives() {
 section_backend() {
     local failed=0
     program copies || failed=1
+    program captures || failed=1
     # What the simulated device does wrong on demand, and which kernels it loads; a real one lets most of it pass.
     if simulated; then
         program faults missing && program images a_device_loads || failed=1
@@ -73,7 +76,10 @@ section_backend() {
 }
 
 section_mlp() {
-    if simulated; then program mlp_cuda launches; else program mlp_cuda --nocapture; fi
+    local failed=0
+    if simulated; then program mlp_cuda launches; else program mlp_cuda --nocapture; fi || failed=1
+    if simulated; then program captured_cuda results; else program captured_cuda --nocapture; fi || failed=1
+    return "$failed"
 }
 
 section_images() {

@@ -53,8 +53,9 @@ pub(super) struct Effects {
 
 struct Grad {
     leaf: Weak<Inner>,
-    /// What the step has to find, if it depends on it.
-    needed: Option<Option<Tensor>>,
+    /// What it was, and whether the step depends on that.
+    initial: Option<Tensor>,
+    is_read: bool,
     left: Option<Tensor>,
 }
 
@@ -89,7 +90,7 @@ impl Record {
         let Record { changed, grads, before, conditions, .. } = self;
         let grads = grads.into_iter().map(|Slot { leaf, initial, is_read }| {
             let left = leaf.upgrade().and_then(|leaf| leaf.meta.lock().grad.clone());
-            Grad { leaf, needed: is_read.then_some(initial), left }
+            Grad { leaf, initial, is_read, left }
         });
         // What the step made for itself is gone.
         let changed = changed.into_iter().filter(|storage| storage.strong_count() > 0).collect();
@@ -109,11 +110,9 @@ impl Effects {
     /// Whether everything that the step depends on is as it was.
     pub fn hold(&self) -> bool {
         self.conditions.iter().all(|condition| condition())
-            && self.grads.iter().all(|Grad { leaf, needed, .. }| {
+            && self.grads.iter().all(|Grad { leaf, initial, is_read, .. }| {
                 let Some(leaf) = leaf.upgrade() else { return false };
-                let Some(needed) = needed else { return true };
-                let meta = leaf.meta.lock();
-                is_same(meta.grad.as_ref(), needed.as_ref())
+                !is_read || is_same(leaf.meta.lock().grad.as_ref(), initial.as_ref())
             })
     }
 
@@ -125,6 +124,20 @@ impl Effects {
     /// Before a launch.
     pub fn before(&mut self) -> Result<()> {
         self.before.iter_mut().try_for_each(|action| action())
+    }
+
+    /// The first launch was queued: what was there before is needed only where the step depends on it.
+    pub fn settle(&mut self) {
+        self.grads.iter_mut().filter(|grad| !grad.is_read).for_each(|grad| grad.initial = None);
+    }
+
+    /// The first launch has failed: gradients are what they were.
+    pub fn undo(&self) {
+        for Grad { leaf, initial, .. } in &self.grads {
+            if let Some(leaf) = leaf.upgrade() {
+                let _old = std::mem::replace(&mut leaf.meta.lock().grad, initial.clone());
+            }
+        }
     }
 
     /// After a launch, but the first, whose effects the capture had.

@@ -212,7 +212,12 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
                 // What there is of this case is warm, but the next condition is not.
                 self.cases[at].1 = 0;
                 let result = graph.launch(self.device, &inputs, true);
-                self.graphs.push(graph);
+                if result.is_err() {
+                    graph.effects.undo();
+                    advance_random_state(graph.drawn.wrapping_neg());
+                } else {
+                    self.graphs.push(graph);
+                }
                 result
             }
             Err(error) if self.eager_fallback && is_of_capture(&error) => {
@@ -364,7 +369,9 @@ impl<T: TensorTree> Graph<T> {
                 results.iter_mut().map(|(buffer, layout)| ViewMut { buffer: &mut **buffer, layout }).collect();
             self.work.launch(&views(&readings), &mut outs, RandomState { seed, offset: begin })?;
         }
-        if !first {
+        if first {
+            self.effects.settle();
+        } else {
             advance_random_state(self.drawn);
             self.effects.after();
         }
