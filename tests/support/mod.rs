@@ -1,5 +1,6 @@
 //! Helpers for the tests on a GPU, real or simulated.
 
+#[allow(dead_code, reason = "not every test trains")]
 pub mod rounding;
 
 use std::{env, sync::Mutex};

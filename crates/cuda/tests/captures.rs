@@ -37,7 +37,8 @@ fn values(on: &dyn Backend, buffer: &dyn Buffer) -> Result<Vec<f32>> {
 /// `out = x²`, in new memory.
 fn square(on: &dyn Backend, x: &dyn Buffer) -> Result<Box<dyn Buffer>> {
     let (layout, mut out) = (layout(), on.alloc(DType::F32, N)?);
-    on.unary(UnaryOp::Square, View { buffer: x, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout })?;
+    let (x, to) = (View { buffer: x, layout: &layout }, ViewMut { buffer: &mut *out, layout: &layout });
+    on.unary(UnaryArgs { op: UnaryOp::Square, x, out: to }.checked()?)?;
     Ok(out)
 }
 
@@ -76,8 +77,9 @@ fn launches_take_inputs_and_give_results() {
         let (x, factor) = (full(device, 2.0), full(device, 3.0));
         let mut work = captured(device, &*x, || {
             let (layout, mut out) = (layout(), square(device, &*x)?);
-            let other = Operand::Tensor(View { buffer: &*factor, layout: &layout });
-            device.binary_assign(BinaryOp::Mul, other, ViewMut { buffer: &mut *out, layout: &layout })?;
+            let b = Operand::Tensor(View { buffer: &*factor, layout: &layout });
+            let to = ViewMut { buffer: &mut *out, layout: &layout };
+            device.binary_assign(BinaryAssignArgs { op: BinaryOp::Mul, b, out: to }.checked()?)?;
             Ok(out)
         })
         .unwrap();
