@@ -361,7 +361,7 @@ fn main() -> Result<()> {
     let step = CapturedStep::new(device, |optimizer: &mut Box<dyn Optimizer>, batch: &(Tensor, Tensor)| {
         train_step(&model, &loss_fn, &mut **optimizer, batch)
     });
-    let mut step = if args.graph { step } else { step.max_graphs(0) };
+    let mut step = if args.graph { step.eager_fallback(true) } else { step.max_graphs(0) };
     for epoch in epochs_done..args.epochs {
         println!("Epoch {}\n-------------------------------", epoch + 1);
         #[cfg(feature = "tensorboard")]
