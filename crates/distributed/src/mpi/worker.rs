@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(20);
 /// How long the other ranks have to answer a query.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long ranks have to print what has happened to them: a launcher ends them all when the first one is gone.
+const GRACE: Duration = Duration::from_millis(200);
 /// A library call that takes longer has moved data, and there may be more immediately.
 const MOVED: Duration = Duration::from_micros(3);
 /// How long a thread polls before it sleeps between polls.
@@ -365,6 +367,7 @@ impl Worker {
             // The others should be able to report what has happened to them. Ranks that are still working are waited
             // for without limit: if this process exited, the launcher would terminate them too.
             if failed && (gone || started.elapsed() > ANSWER) {
+                thread::sleep(GRACE);
                 return;
             }
             thread::sleep(LOOK);

@@ -18,6 +18,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("as_one_process", training::as_one_process),
     ("accumulation", training::accumulation),
     ("unused", training::unused),
+    ("unused_error", training::unused_error),
     ("overlap", training::overlap),
     ("mixed_precision", training::mixed_precision),
     ("other_ranks_resume", training::checkpoint),
