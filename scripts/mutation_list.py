@@ -112,10 +112,10 @@ MUTATIONS = [
         "unit",
     ),
     Mutation(
-        "convolution_workspace", "half of the memory that cuDNN's plan asked for",
+        "convolution_workspace", "one byte less than cuDNN's plan asked for",
         "crates/cuda/src/conv/dnn.rs",
         "aside(bytes).map(Some)",
-        "aside(bytes / 2).map(Some)",
+        "aside(bytes - 1).map(Some)",
         ["conv2d_shapes"],
         "uncached",
     ),
@@ -125,6 +125,20 @@ MUTATIONS = [
         "[uid::X, uid::W, uid::Y, uid::BIAS]",
         "[uid::W, uid::X, uid::Y, uid::BIAS]",
         ["conv2d_shapes"],
+    ),
+    Mutation(
+        "convolution_strides", "the strides of rows and columns exchanged in what cuDNN is told of a tensor",
+        "crates/cuda/src/conv/graph.rs",
+        "&wide(self.problem.format.strides(dims))",
+        "&{ let [n, c, h, w] = wide(self.problem.format.strides(dims)); [n, c, w, h] }",
+        ["conv2d_shapes"],
+    ),
+    Mutation(
+        "convolution_alignment", "cuDNN is told that every address is a multiple of 16",
+        "crates/cuda/src/conv/problem.rs",
+        "1 << bits.trailing_zeros()",
+        "16 << (bits.trailing_zeros() & 0)",
+        ["conv2d_layouts"],
     ),
     # ---- launch code ----
     Mutation(
