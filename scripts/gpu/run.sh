@@ -102,7 +102,8 @@ for place in sites:
 PY
         )
         KILN_PYTHON_PACKAGES=${lines%%$'\n'*}
-        [ "$lines" = "$KILN_PYTHON_PACKAGES" ] || libraries=${lines#*$'\n'}
+        # The simulated device has libraries of its own, and some tests take these away.
+        [ "$lines" = "$KILN_PYTHON_PACKAGES" ] || simulated || libraries=${lines#*$'\n'}
     fi
     # After what the user has set.
     export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}${libraries:+${LD_LIBRARY_PATH:+:}${libraries//$'\n'/:}}"
