@@ -187,15 +187,13 @@ macro_rules! binary_enum {
             }
 
             /// Checks that the operation supports operands of this dtype: comparisons support all, bitwise operations
-            /// integers and bools (shifts only integers), arithmetic floats and, where there is a formula, integers.
+            /// integers and bools, arithmetic floats and, where there is a formula, integers.
             ///
             /// # Errors
             /// [`ErrorKind::DType`](crate::ErrorKind::DType) if it does not.
             pub fn takes(self, dtype: DType) -> Result<()> {
-                let is_shift = matches!(self, BinaryOp::ShiftLeft | BinaryOp::ShiftRight);
                 let expected = match dtype {
                     _ if self.is_comparison() => return Ok(()),
-                    DType::Bool if is_shift => "it takes integers",
                     DType::Bool if self.is_bitwise() => return Ok(()),
                     DType::Bool => "it takes numbers",
                     dtype if dtype.is_float() && self.is_bitwise() => "it takes integer and bool tensors",
