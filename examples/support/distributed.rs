@@ -6,6 +6,8 @@ use kiln::distributed::{DistributedDataParallel, ProcessGroup, SingleProcess, in
 use kiln::{Result, data::DistributedSampler, prelude::*};
 
 #[derive(Args)]
+// `vgg16` has other `Options`, and names of groups must differ.
+#[group(id = "distributed_options")]
 pub struct Options {
     /// Train together with the other processes that mpiexec or Slurm has started, each on a share of every batch
     #[cfg(feature = "distributed")]
