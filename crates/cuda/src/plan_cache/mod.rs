@@ -24,7 +24,8 @@ const VARIABLE: &str = "KILN_PLAN_CACHE";
 /// The most files per device. Beyond that the oldest quarter is removed.
 const MAX_FILES: usize = 4096;
 /// A hash of the code that creates the graphs of problems: plans of graphs that were created differently are not found.
-const GRAPHS: u64 = file::fnv1a(0, include_bytes!("../conv/graph.rs"));
+const GRAPHS: u64 =
+    file::fnv1a(file::fnv1a(0, include_bytes!("../conv/graph.rs")), include_bytes!("../library_dtypes.rs"));
 
 /// The properties of a device that plans depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
