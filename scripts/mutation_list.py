@@ -122,8 +122,8 @@ MUTATIONS = [
     Mutation(
         "convolution_binding", "filter and image exchanged in what a plan is given",
         "crates/cuda/src/conv/dnn.rs",
-        "[uid::X, uid::W, uid::Y, uid::BIAS]",
-        "[uid::W, uid::X, uid::Y, uid::BIAS]",
+        "[(uid::X, at.x), (uid::W, at.w),",
+        "[(uid::W, at.x), (uid::X, at.w),",
         ["conv2d_shapes"],
     ),
     Mutation(
@@ -139,6 +139,13 @@ MUTATIONS = [
         "1 << bits.trailing_zeros()",
         "16 << (bits.trailing_zeros() & 0)",
         ["conv2d_layouts"],
+    ),
+    Mutation(
+        "convolution_sums", "the sums of a fused bias gradient are added to what was there",
+        "crates/cuda/src/conv/dnn.rs",
+        "if !problem.direction.has_channel_sums() {",
+        "if problem.direction.has_channel_sums() {",
+        ["conv2d_settings"],
     ),
     # ---- launch code ----
     Mutation(

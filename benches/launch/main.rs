@@ -183,7 +183,10 @@ fn convolutions(on: &dyn Backend, group: &mut BenchmarkGroup<WallTime>) {
         let bias = relu.then(|| bias.view());
         group.bench_function(name, |b| {
             b.iter(|| {
-                on.conv2d(Conv2dArgs { rule, x: x.view(), w: w.view(), bias, relu, out: y.view_mut() }.checked()?)
+                on.conv2d(
+                    Conv2dArgs { rule, x: x.view(), w: w.view(), bias, residual: None, relu, out: y.view_mut() }
+                        .checked()?,
+                )
             });
         });
     }

@@ -60,7 +60,7 @@ fn exported() -> Vec<String> {
 }
 
 /// Names of the library's enums with the numbers that the simulator has for them.
-const NUMBERS: [(&str, u32); 41] = [
+const NUMBERS: [(&str, u32); 44] = [
     ("CUDNN_STATUS_SUCCESS", DnnStatus::SUCCESS.0),
     ("CUDNN_STATUS_NOT_INITIALIZED", DnnStatus::NOT_INITIALIZED.0),
     ("CUDNN_STATUS_BAD_PARAM", DnnStatus::BAD_PARAM.0),
@@ -80,6 +80,8 @@ const NUMBERS: [(&str, u32); 41] = [
     ("CUDNN_CROSS_CORRELATION", 1),
     ("CUDNN_POINTWISE_ADD", 0),
     ("CUDNN_POINTWISE_RELU_FWD", 100),
+    ("CUDNN_POINTWISE_RELU_BWD", 200),
+    ("CUDNN_REDUCE_TENSOR_ADD", 0),
     ("CUDNN_HEUR_MODE_A", 3),
     ("CUDNN_HEUR_MODE_FALLBACK", 2),
     ("CUDNN_NUMERICAL_NOTE_TENSOR_CORE", 0),
@@ -102,6 +104,7 @@ const NUMBERS: [(&str, u32); 41] = [
     ("CUDNN_TYPE_POINTWISE_MODE", POINTWISE_MODE),
     ("CUDNN_TYPE_BACKEND_DESCRIPTOR", DESCRIPTOR),
     ("CUDNN_TYPE_BEHAVIOR_NOTE", BEHAVIOR_NOTE),
+    ("CUDNN_TYPE_REDUCTION_OPERATOR_TYPE", REDUCTION_OPERATOR_TYPE),
 ];
 
 /// A C program that states what the simulator takes the headers to say, and refers to every function that it has.
@@ -245,7 +248,7 @@ impl Random {
 }
 
 /// Whether a graph has something that the simulator has no engine for, though the real library may: tensors with gaps or of
-/// mixed orders, tensors without a number, other operations behind a convolution than a bias for each channel and ReLU.
+/// mixed orders, tensors without a number, other operations behind a convolution than Kiln fuses to it.
 #[derive(Debug, Default)]
 struct Beyond(bool);
 
@@ -256,7 +259,12 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
     // One mistake in about four chances for it, where there are any.
     let slips = |random: &mut Random, chances: u64| mistakes && random.once_in(chances);
     let direction = random.below(3) as usize;
-    let fused = direction == 0 && random.once_in(3);
+    // What is behind the convolution: `b` a bias, `z` another tensor that is added, `r` ReLU, `g` ReLU's gradient, `s` sums.
+    let behind = match direction {
+        0 if random.once_in(3) => random.of(&["br", "zbr"]),
+        1 if random.once_in(2) => random.of(&["g", "gs"]),
+        _ => "",
+    };
     let data = if random.once_in(20) { 4 } else { random.of(&[0, 0, 1, 2, 2, 9]) };
     let compute = i32::from(data == 1);
     let bytes = i64::from([4, 8, 2][usize::from(data == 1) + 2 * usize::from(data == 2 || data == 9)]);
@@ -338,17 +346,19 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
     if slips(random, 10) {
         data_of[random.below(3) as usize] = random.of(&[0, 1, 2, 9]);
     }
+    let result = [2, 0, 1][direction];
     let mut tensors = [0; 3];
     for i in 0..3 {
-        if i == 2 && fused {
+        if i == result && !behind.is_empty() {
             continue;
         }
         tensors[i] = dense(asked, random, i as i64 + 1, &dims[i], &strides[i], data_of[i], false);
     }
-    let between = fused.then(|| {
-        let mut of = |uid| dense(asked, random, uid, &dims[2], &strides[2], compute, true);
-        (of(10), of(11))
-    });
+    // What each operation takes from the one before.
+    let between: Vec<usize> = (10..)
+        .zip(behind.chars().filter(|step| *step != 's'))
+        .map(|(uid, _)| dense(asked, random, uid, &dims[result], &strides[result], compute, true))
+        .collect();
     let rule = asked.create(1);
     if !slips(random, 12) {
         asked.set(rule, 100, DATA_TYPE, &[compute]);
@@ -373,8 +383,10 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
         (11, [716, 715, 717, 714, 712, 713]),
     ][direction];
     let operation = asked.create(kind);
-    let result = between.map_or(tensors[2], |(sum, _)| sum);
-    for (attribute, part) in [(to_x, tensors[0]), (to_w, tensors[1]), (to_y, result), (to_rule, rule)] {
+    if let Some(&first) = between.first() {
+        tensors[result] = first;
+    }
+    for (attribute, part) in [(to_x, tensors[0]), (to_w, tensors[1]), (to_y, tensors[2]), (to_rule, rule)] {
         if !slips(random, 30) {
             asked.set(operation, attribute, DESCRIPTOR, &[part]);
         }
@@ -388,30 +400,70 @@ fn random_graph(asked: &mut Asked, random: &mut Random, beyond: &mut Beyond) -> 
     }
     asked.finalize("an operation", operation);
     let mut operations = vec![operation];
-    if let Some((sum, biased)) = between {
-        let mut bias_dims = [1, k, 1, 1];
+    if !behind.is_empty() {
+        let mut channel_dims = [1, dims[result][1], 1, 1];
         if slips(random, 6) {
-            bias_dims[random.below(4) as usize] = random.of(&[1, 2, 3, k]);
+            channel_dims[random.below(4) as usize] = random.of(&[1, 2, 3, k]);
         }
-        let [_, c, h, w] = bias_dims;
-        let bias = dense(asked, random, 4, &bias_dims, &[c * h * w, h * w, w, 1], data, false);
-        let y = dense(asked, random, 3, &dims[2], &strides[2], data_of[2], false);
-        let modes = if slips(random, 8) { [random.of(&[0, 1]), random.of(&[100, 101, 0])] } else { [0, 100] };
-        beyond.0 |= modes != [0, 100] || bias_dims != [1, k, 1, 1];
+        let [_, c, h, w] = channel_dims;
+        let data_of_channels = if behind.contains('s') { compute } else { data };
+        let mut of = |asked: &mut Asked, random: &mut Random, uid, dims: &[i64], strides: &[i64], data| {
+            dense(asked, random, uid, dims, strides, data, false)
+        };
+        let channels = of(asked, random, 4, &channel_dims, &[c * h * w, h * w, w, 1], data_of_channels);
+        let like = of(asked, random, 5, &dims[result], &strides[result], data);
+        let end = of(asked, random, result as i64 + 1, &dims[result], &strides[result], data_of[result]);
+        beyond.0 |= channel_dims != [1, dims[result][1], 1, 1] || data_of != [data; 3];
         // The real library looks no closer at what was not finalized, and fails later in some way.
         if !asked.whole {
             return None;
         }
-        for (mode, x, b, y) in [(modes[0], sum, Some(bias), biased), (modes[1], biased, None, y)] {
+        let flow: Vec<usize> = between.iter().copied().chain([end]).collect();
+        for (i, step) in behind.chars().enumerate() {
+            let (from, to) = (flow[i], flow.get(i + 1).copied().unwrap_or(end));
+            if step == 's' {
+                let rule = asked.create(21);
+                let operator = if slips(random, 12) { random.of(&[1, 2, 3]) } else { 0i32 };
+                beyond.0 |= operator != 0;
+                if !slips(random, 20) {
+                    asked.set(rule, 1600, REDUCTION_OPERATOR_TYPE, &[operator]);
+                }
+                if !slips(random, 20) {
+                    asked.set(rule, 1601, DATA_TYPE, &[compute]);
+                }
+                asked.finalize("a reduction", rule);
+                let operation = asked.create(22);
+                for (attribute, part) in [(1612, rule), (1610, end), (1611, channels)] {
+                    if !slips(random, 40) {
+                        asked.set(operation, attribute, DESCRIPTOR, &[part]);
+                    }
+                }
+                asked.finalize("a reduction operation", operation);
+                operations.push(operation);
+                continue;
+            }
+            let mode = match step {
+                'r' => 100,
+                'g' => 200,
+                _ => 0,
+            };
+            let mode = if slips(random, 16) { random.of(&[0, 1, 100, 101, 200]) } else { mode };
+            beyond.0 |= mode != [0, 0, 100, 200][['b', 'z', 'r', 'g'].iter().position(|one| *one == step).unwrap()];
             let rule = asked.create(0);
             asked.set(rule, 0, POINTWISE_MODE, &[mode]);
             if !slips(random, 20) {
                 asked.set(rule, 1, DATA_TYPE, &[compute]);
             }
             asked.finalize("a pointwise rule", rule);
+            let parts = match step {
+                'r' => vec![(751, from), (753, to)],
+                'g' => vec![(751, like), (757, from), (756, to)],
+                'b' => vec![(751, from), (752, channels), (753, to)],
+                _ => vec![(751, from), (752, like), (753, to)],
+            };
             let operation = asked.create(13);
-            for (attribute, part) in [(750, Some(rule)), (751, Some(x)), (752, b), (753, Some(y))] {
-                if let Some(part) = part.filter(|_| !slips(random, 40)) {
+            for (attribute, part) in [(750, rule)].into_iter().chain(parts) {
+                if !slips(random, 40) {
                     asked.set(operation, attribute, DESCRIPTOR, &[part]);
                 }
             }

@@ -15,6 +15,19 @@ pub enum Conv2dDirection {
     GradWeight,
 }
 
+/// What a backend may fuse to a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Conv2dFusion {
+    /// A bias and ReLU.
+    BiasRelu,
+    /// A tensor of the result's shape, a bias and ReLU.
+    ResidualBiasRelu,
+    /// The gradient of the ReLU that the input is the output of.
+    ReluGrad,
+    /// The same, and the gradient of the bias before that ReLU.
+    ReluBiasGrad,
+}
+
 /// A convolution that a backend was called for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2dCall {
@@ -26,8 +39,8 @@ pub struct Conv2dCall {
     pub dtype: DType,
     /// The layouts of the layer's input, its weight, and its output.
     pub operands: [Layout; 3],
-    /// Whether it is followed by a bias and ReLU.
-    pub bias_relu: bool,
+    /// The operations that the same primitive applies to its result.
+    pub fusion: Option<Conv2dFusion>,
 }
 
 impl Conv2dCall {
@@ -68,10 +81,16 @@ pub fn with_conv2d_calls<R>(body: impl FnOnce() -> R) -> (R, Vec<Conv2dCall>) {
 }
 
 /// Records a call after its check, if a recording is active.
-pub(super) fn note(direction: Conv2dDirection, rule: Conv2d, dtype: DType, operands: [&Layout; 3], bias_relu: bool) {
+pub(super) fn note(
+    direction: Conv2dDirection,
+    rule: Conv2d,
+    dtype: DType,
+    operands: [&Layout; 3],
+    fusion: Option<Conv2dFusion>,
+) {
     CALLS.with_borrow_mut(|calls| {
         let Some(calls) = calls else { return };
-        let call = Conv2dCall { direction, rule, dtype, operands: operands.map(|layout| *layout), bias_relu };
+        let call = Conv2dCall { direction, rule, dtype, operands: operands.map(|layout| *layout), fusion };
         if !calls.contains(&call) {
             calls.push(call);
         }
@@ -92,11 +111,13 @@ mod tests {
         let (x, w, y) = (layout(&[2, 4, 5, 5]), layout(&[6, 4, 3, 3]), layout(&[2, 6, 3, 3]));
         let mut ask = || {
             let out = to.view_mut(&y);
-            Conv2dArgs { rule, x: memory.view(&x), w: memory.view(&w), bias: None, relu: true, out }.check().unwrap();
+            Conv2dArgs { rule, x: memory.view(&x), w: memory.view(&w), bias: None, residual: None, relu: true, out }
+                .check()
+                .unwrap();
             let (grad, out) = (memory.view(&y), to.view_mut(&w));
             Conv2dGradWeightArgs { rule, grad, x: memory.view(&x), out }.check().unwrap();
             let out = to.view_mut(&x);
-            Conv2dArgs { rule, x: memory.view(&x), w: memory.view(&w), bias: None, relu: true, out }
+            Conv2dArgs { rule, x: memory.view(&x), w: memory.view(&w), bias: None, residual: None, relu: true, out }
                 .check()
                 .unwrap_err();
         };
@@ -108,7 +129,7 @@ mod tests {
             inner
         });
         assert_eq!(inner, calls);
-        let of = |direction| Conv2dCall { direction, rule, dtype: DType::F32, operands: [x, w, y], bias_relu: false };
+        let of = |direction| Conv2dCall { direction, rule, dtype: DType::F32, operands: [x, w, y], fusion: None };
         assert_eq!(calls, [of(Conv2dDirection::Forward), of(Conv2dDirection::GradWeight)]);
         let larger = calls[0].of_batch(64, DType::F16).unwrap();
         assert_eq!(larger.operands, [layout(&[64, 4, 5, 5]), w, layout(&[64, 6, 3, 3])]);

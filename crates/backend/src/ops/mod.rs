@@ -33,8 +33,11 @@ pub use class_loss::{
     ClassLoss, ClassLossArgs, ClassLossBackend, ClassLossExtents, ClassLossGradArgs, ClassLossInput, ClassLossOperands,
     Reduction,
 };
-pub use conv2d::{Conv2d, Conv2dArgs, Conv2dBackend, Conv2dExtents, Conv2dGradInputArgs, Conv2dGradWeightArgs};
-pub use conv2d_calls::{Conv2dCall, Conv2dDirection, with_conv2d_calls};
+pub use conv2d::{
+    Conv2d, Conv2dArgs, Conv2dBackend, Conv2dExtents, Conv2dGradInputArgs, Conv2dGradWeightArgs,
+    Conv2dReluGradInputArgs, conv2d_relu_grad_input_in_parts,
+};
+pub use conv2d_calls::{Conv2dCall, Conv2dDirection, Conv2dFusion, with_conv2d_calls};
 pub use copy::{CopyArgs, CopyBackend};
 pub use dropout::{DropoutArgs, DropoutBackend};
 pub use fill::{Arange, FillBackend};

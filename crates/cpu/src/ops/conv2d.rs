@@ -1,7 +1,10 @@
 //! `conv2d` and its gradients: chooses between Winograd's algorithm and the general one of
 //! [`conv`](crate::conv).
 
-use kiln_backend::{Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputArgs, Conv2dGradWeightArgs, Result};
+use kiln_backend::{
+    Arguments, BinaryAssignArgs, BinaryBackend, BinaryOp, Checked, Conv2d, Conv2dArgs, Conv2dBackend,
+    Conv2dGradInputArgs, Conv2dGradWeightArgs, Operand, Result, Scalar,
+};
 
 use crate::{
     conv::{compute::Compute, convolve, grad_weight, taps::Taps, weights::Weights, winograd},
@@ -19,7 +22,15 @@ use crate::{
 impl Conv2dBackend for CpuBackend {
     fn conv2d(&self, args: Checked<Conv2dArgs>) -> Result<()> {
         const OP: &str = "conv2d";
-        let Conv2dArgs { rule, x, w, bias, relu, out } = args.into_inner();
+        let Conv2dArgs { rule, x, w, bias, residual, relu, mut out } = args.into_inner();
+        if let Some(residual) = residual {
+            let sum = out.reborrow();
+            self.conv2d(Conv2dArgs { rule, x, w, bias, residual: None, relu: false, out: sum }.checked()?)?;
+            let mut assign = |op, b| self.binary_assign(BinaryAssignArgs { op, b, out: out.reborrow() }.checked()?);
+            assign(BinaryOp::Add, Operand::Tensor(residual))?;
+            // Like ReLU, the maximum keeps NaN.
+            return if relu { assign(BinaryOp::Maximum, Operand::Scalar(Scalar::Float(0.0))) } else { Ok(()) };
+        }
         for_float!(OP, x.dtype(), S => {
             let bias = bias.map(|bias| Source::<S>::new(OP, bias)).transpose()?;
             let (x, w, out) = (Source::<S>::new(OP, x)?, Source::<S>::new(OP, w)?, Target::<S>::new(OP, out)?);

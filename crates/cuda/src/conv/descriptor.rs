@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     OperationGraph = 15,
     VariantPack = 16,
     Tensor = 17,
+    Reduction = 21,
+    ReductionOperation = 22,
     /// Since cuDNN 9.8.
     DeviceProperties = 38,
 }
@@ -76,6 +78,8 @@ pub(crate) mod attribute {
     pub(crate) const OPERATION_POINTWISE_X: u32 = 751;
     pub(crate) const OPERATION_POINTWISE_B: u32 = 752;
     pub(crate) const OPERATION_POINTWISE_Y: u32 = 753;
+    pub(crate) const OPERATION_POINTWISE_DX: u32 = 756;
+    pub(crate) const OPERATION_POINTWISE_DY: u32 = 757;
     pub(crate) const GRAPH_HANDLE: u32 = 800;
     pub(crate) const GRAPH_OPERATIONS: u32 = 801;
     pub(crate) const TENSOR_BYTE_ALIGNMENT: u32 = 900;
@@ -90,6 +94,11 @@ pub(crate) mod attribute {
     pub(crate) const ENGINE_GLOBAL_INDEX: u32 = 1301;
     pub(crate) const ENGINE_NUMERICAL_NOTE: u32 = 1303;
     pub(crate) const ENGINE_BEHAVIOR_NOTE: u32 = 1305;
+    pub(crate) const REDUCTION_OPERATOR: u32 = 1600;
+    pub(crate) const REDUCTION_COMP_TYPE: u32 = 1601;
+    pub(crate) const OPERATION_REDUCTION_X: u32 = 1610;
+    pub(crate) const OPERATION_REDUCTION_Y: u32 = 1611;
+    pub(crate) const OPERATION_REDUCTION: u32 = 1612;
     pub(crate) const DEVICE_PROPERTIES_JSON: u32 = 2702;
 }
 
@@ -132,7 +141,9 @@ enums! {
     /// `cudnnBackendHeurMode_t`
     HeuristicMode { A = 3, FALLBACK = 2, }
     /// `cudnnPointwiseMode_t`
-    PointwiseMode { ADD = 0, RELU_FWD = 100, }
+    PointwiseMode { ADD = 0, RELU_FWD = 100, RELU_BWD = 200, }
+    /// `cudnnReduceTensorOp_t`
+    ReductionOperator { ADD = 0, }
     /// `cudnnBackendNumericalNote_t`
     NumericalNote {
         TENSOR_CORE = 0,
@@ -156,6 +167,7 @@ values! {
     HeuristicMode = 8;
     NumericalNote = 11;
     PointwiseMode = 14;
+    ReductionOperator = 18;
     BehaviorNote = 19;
     u8 = 24;
 }

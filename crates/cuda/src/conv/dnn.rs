@@ -32,12 +32,18 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Queued,
+    /// Queued with the best of a fusion's plans, which have just been timed. The parts of the fusion are to be timed too.
+    Timed(Problem),
+    /// The fusion is to be computed in its parts.
+    Declined,
     /// The library has no plan for the problem, for this reason.
     NoPlan(Error),
 }
 
 /// How many plans `convolution_benchmark` times.
 const MAX_TIMED: usize = 8;
+/// How many it times of a fusion whose engines are compiled at run time, which takes about a second each.
+const MAX_COMPILED: usize = 2;
 /// The limit on a plan's workspace, as a fraction of the device's memory, unless no plan takes less.
 const WORKSPACE_SHARE: usize = 4;
 
@@ -48,10 +54,12 @@ struct Entry {
     rest: VecDeque<Candidate>,
     /// Why the last one that could not be used could not.
     reason: Option<Failed>,
-    /// Whether the lack of a plan has been noted in the report.
-    noted: bool,
-    /// Whether candidates were dropped after a plan had worked: they take memory, and can be requested again. Also set if the first plan
-    /// is from the cache and no candidates were requested.
+    /// Whether it is a fusion that is computed in its parts.
+    is_declined: bool,
+    /// Whether the plans have just been timed.
+    is_timed: bool,
+    /// Whether candidates were dropped after a plan had worked: they take memory, and can be requested again. So can those
+    /// that a plan from the cache stands for.
     is_trimmed: bool,
     /// The first plan is in the cache.
     is_kept: bool,
@@ -160,6 +168,9 @@ impl Dnn {
             entries.insert(*problem, entry);
         }
         let Some(entry) = entries.get_mut(problem) else { return Ok(Outcome::NoPlan(self.nothing(problem, None))) };
+        if entry.is_declined {
+            return Ok(Outcome::Declined);
+        }
         // SAFETY: by this function's contract.
         let mut queued = unsafe { self.execute(stream, problem, entry, at, &mut aside) };
         if entry.is_trimmed && !matches!(queued, Ok(Some(_))) {
@@ -177,6 +188,12 @@ impl Dnn {
         if let Ok(Some(used)) = queued {
             entry.is_trimmed |= !entry.rest.is_empty();
             entry.rest = VecDeque::new();
+            let timed = std::mem::take(&mut entry.is_timed);
+            if timed && problem.direction.is_fused() {
+                // It is cached if its parts turn out to be slower (`settle`).
+                entry.is_kept = true;
+                return Ok(Outcome::Timed(*problem));
+            }
             // A plan chosen only because memory was short is not cached.
             if !entry.is_kept && used == 0 {
                 entry.is_kept = true;
@@ -191,19 +208,20 @@ impl Dnn {
             failed => self.nothing(problem, failed),
         };
         let failure = entry.reason.as_ref().map(|failed| Failure::of(failed.code));
-        if problem.direction == Direction::ForwardBiasRelu {
-            if !entry.noted {
-                entry.noted = true;
-                let device = self.memory.device_index();
-                fallbacks::note(format!(
-                    "cuda:{device}: a convolution, its bias and its ReLU by separate calls: {reason}"
-                ));
-            }
+        if problem.direction.is_fused() {
             // That no fused plan exists is remembered; a lack of memory is not, since the next call may find some.
-            if failure == Some(Failure::OutOfMemory) {
+            entry.is_declined = failure != Some(Failure::OutOfMemory);
+            if entry.is_declined {
+                let device = self.memory.device_index();
+                let what = match problem.direction {
+                    Direction::ForwardBiasRelu => "a convolution, its bias and its ReLU",
+                    _ => "a convolution and what could be fused to it",
+                };
+                fallbacks::note(format!("cuda:{device}: {what} by separate calls: {reason}"));
+            } else {
                 entries.remove(problem);
             }
-            return Ok(Outcome::NoPlan(reason));
+            return Ok(Outcome::Declined);
         }
         match failure {
             // The lack of any plan is remembered too.
@@ -212,6 +230,16 @@ impl Dnn {
                 entries.remove(problem);
                 Err(reason)
             }
+        }
+    }
+
+    /// Ends the search for a fusion's fastest way: its plan is cached, or dropped if its parts are faster.
+    pub(crate) fn settle(&self, problem: &Problem, parts_are_faster: bool) {
+        let mut entries = self.entries.lock();
+        if parts_are_faster {
+            entries.insert(*problem, Entry { is_declined: true, ..Entry::default() });
+        } else if let Some(plan) = entries.get(problem).and_then(|entry| entry.plans.first()) {
+            self.keep(problem, plan);
         }
     }
 
@@ -276,7 +304,9 @@ impl Dnn {
             };
             let workspace = memory.as_ref().map_or(0, |(address, _)| *address);
             // SAFETY: by this function's contract.
-            let queue = || unsafe { self.queue(problem, &entry.plans[i], at, workspace) };
+            unsafe { clear_sums(stream, problem, at)? };
+            // SAFETY: as above.
+            let queue = || unsafe { self.queue(&entry.plans[i], at, workspace) };
             match self.with_room(queue) {
                 Ok(()) => return stream.queued(name).map(|()| Some(i)),
                 Err(failed) => {
@@ -293,10 +323,13 @@ impl Dnn {
 
     /// # Safety
     /// As for [`run`](Dnn::run); the workspace has as many bytes as the plan needs.
-    unsafe fn queue(&self, problem: &Problem, plan: &Plan, at: Addresses, workspace: u64) -> Result<(), Failed> {
-        let uids = [uid::X, uid::W, uid::Y, uid::BIAS];
-        let addresses = [at.x, at.w, at.y, at.bias].map(|address| address as *mut c_void);
-        let count = if problem.direction == Direction::ForwardBiasRelu { 4 } else { 3 };
+    unsafe fn queue(&self, plan: &Plan, at: Addresses, workspace: u64) -> Result<(), Failed> {
+        let operands = [(uid::X, at.x), (uid::W, at.w), (uid::Y, at.y), (uid::BIAS, at.bias), (uid::LIKE, at.like)];
+        let (mut uids, mut addresses, mut count) = ([0; 5], [ptr::null_mut(); 5], 0);
+        for (uid, address) in operands.into_iter().filter(|(_, address)| *address != 0) {
+            (uids[count], addresses[count]) = (uid, address as *mut c_void);
+            count += 1;
+        }
         // SAFETY: by this function's contract.
         unsafe { plan.execute(self.library, self.handle, &uids[..count], &addresses[..count], workspace) }
     }
@@ -342,6 +375,9 @@ impl Dnn {
         aside: &mut impl FnMut(usize) -> Result<(u64, W)>,
     ) -> Result<Entry> {
         let mut entry = Entry::default();
+        if problem.direction.is_compiled_at_run_time() && !problem.benchmark {
+            return Ok(Entry { is_declined: true, ..entry });
+        }
         let ask = || candidates(self.library, Target::Handle(self.handle), problem);
         match self.with_room(ask) {
             Ok(found) => {
@@ -354,17 +390,19 @@ impl Dnn {
         }
         // Timing writes the result, so it is skipped for a result that is added to.
         if problem.benchmark && !problem.accumulate {
-            while entry.plans.len() < MAX_TIMED && self.make_plan(stream, problem, &mut entry)? {}
+            let most = if problem.direction.is_compiled_at_run_time() { MAX_COMPILED } else { MAX_TIMED };
+            while entry.plans.len() < most && self.make_plan(stream, problem, &mut entry)? {}
             let mut timed = Vec::new();
             for plan in std::mem::take(&mut entry.plans) {
                 // SAFETY: by this function's contract.
-                match unsafe { self.time(stream, problem, &plan, at, aside)? } {
+                match unsafe { self.time(stream, &plan, at, aside)? } {
                     Ok(time) => timed.push((time, plan)),
                     Err(failed) => self.note(stream, problem, &mut entry, failed)?,
                 }
             }
             timed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
             entry.plans = timed.into_iter().map(|(_, plan)| plan).collect();
+            entry.is_timed = true;
         }
         Ok(entry)
     }
@@ -376,7 +414,6 @@ impl Dnn {
     unsafe fn time<W>(
         &self,
         stream: &Stream,
-        problem: &Problem,
         plan: &Plan,
         at: Addresses,
         aside: &mut impl FnMut(usize) -> Result<(u64, W)>,
@@ -385,13 +422,13 @@ impl Dnn {
         let Ok(memory) = memory else { return Ok(Ok(f32::INFINITY)) };
         let workspace = memory.as_ref().map_or(0, |(address, _)| *address);
         let timer = Timer::new(stream)?;
-        // SAFETY: by this function's contract; both write the same.
+        // SAFETY: by this function's contract; both write the same, apart from sums, which the caller computes once more.
         unsafe {
-            if let Err(failed) = self.queue(problem, plan, at, workspace) {
+            if let Err(failed) = self.queue(plan, at, workspace) {
                 return Ok(Err(failed));
             }
             timer.start()?;
-            if let Err(failed) = self.queue(problem, plan, at, workspace) {
+            if let Err(failed) = self.queue(plan, at, workspace) {
                 return Ok(Err(failed));
             }
         }
@@ -399,11 +436,25 @@ impl Dnn {
     }
 }
 
+/// Clears the channel sums of a fusion: the library's documentation does not say whether it adds to them.
+///
+/// # Safety
+/// As for [`Dnn::run`].
+unsafe fn clear_sums(stream: &Stream, problem: &Problem, at: Addresses) -> Result<()> {
+    if !problem.direction.has_channel_sums() {
+        return Ok(());
+    }
+    let size = problem.sums_dtype().size();
+    // SAFETY: by the caller's promise the sums are there, one for each channel of the input.
+    unsafe { stream.fill_bytes(at.bias, 0, problem.x[1] * size) }
+}
+
 /// The operation's name, as the user called it.
 pub(crate) fn operation_name(direction: Direction) -> &'static str {
     match direction {
-        Direction::Forward | Direction::ForwardBiasRelu => "conv2d",
+        Direction::Forward | Direction::ForwardBiasRelu | Direction::ForwardResidualBiasRelu => "conv2d",
         Direction::GradInput => "conv2d_grad_input",
+        Direction::GradInputRelu | Direction::GradInputReluBias => "conv2d_relu_grad_input",
         Direction::GradWeight => "conv2d_grad_weight",
     }
 }

@@ -5,8 +5,8 @@ use cudarc::cudnn::sys::cudnnHandle_t;
 use kiln_backend::DType;
 
 use super::{
-    descriptor::{ConvolutionMode, DataType, Descriptor, Failed, Kind, PointwiseMode, attribute},
-    problem::{Direction, Problem},
+    descriptor::{ConvolutionMode, DataType, Descriptor, Failed, Kind, PointwiseMode, ReductionOperator, attribute},
+    problem::{Direction, Problem, Step},
 };
 use crate::{library_dtypes::convolution_type, libs::Cudnn};
 
@@ -15,10 +15,12 @@ pub(crate) mod uid {
     pub(crate) const X: i64 = 1;
     pub(crate) const W: i64 = 2;
     pub(crate) const Y: i64 = 3;
+    /// A vector with an element per channel: a bias, or its gradient.
     pub(crate) const BIAS: i64 = 4;
-    /// The ids of tensors between two operations, which are not in memory.
-    pub(super) const SUM: i64 = 10;
-    pub(super) const BIASED: i64 = 11;
+    /// A tensor of the result's shape: a residual, or a ReLU's output.
+    pub(crate) const LIKE: i64 = 5;
+    /// The first id of the tensors between two operations, which are not in memory.
+    pub(super) const BETWEEN: i64 = 10;
 }
 
 /// The alignment of tensors that are not in memory.
@@ -29,9 +31,9 @@ const NOT_SUPPORTED: u32 = 3003;
 /// The constants of a direction's operation: its kind, and the attributes of x, w, y, the rule, alpha and beta.
 fn operation(direction: Direction) -> (Kind, [u32; 6]) {
     match direction {
-        Direction::Forward | Direction::ForwardBiasRelu => (Kind::ConvolutionForward, [704, 703, 705, 702, 700, 701]),
         Direction::GradInput => (Kind::ConvolutionBackwardData, [710, 709, 711, 708, 706, 707]),
         Direction::GradWeight => (Kind::ConvolutionBackwardFilter, [716, 715, 717, 714, 712, 713]),
+        _ => (Kind::ConvolutionForward, [704, 703, 705, 702, 700, 701]),
     }
 }
 
@@ -89,7 +91,7 @@ impl Builder<'_> {
             .set(attribute::CONVOLUTION_PRE_PADDINGS, &pair(rule.padding))?
             .set(attribute::CONVOLUTION_POST_PADDINGS, &pair(rule.padding))?
             .finalize()?;
-        let (kind, [to_x, to_w, to_y, to_moves, alpha, beta]) = operation(self.problem.direction);
+        let (kind, [to_x, to_w, to_y, to_moves, alpha, beta]) = operation(self.problem.direction.parts().0);
         let operation = Descriptor::new(self.library, kind)?
             .set_descriptors(to_x, &[x])?
             .set_descriptors(to_w, &[w])?
@@ -103,26 +105,33 @@ impl Builder<'_> {
         }
     }
 
-    /// An element-wise operation on `x` and the matching elements of `b`.
-    fn pointwise(
-        &self,
-        mode: PointwiseMode,
-        x: &Descriptor,
-        b: Option<&Descriptor>,
-        y: &Descriptor,
-    ) -> Result<Descriptor, Failed> {
+    /// An element-wise operation; its operands and its result come with the attributes that they are set as.
+    fn pointwise(&self, mode: PointwiseMode, tensors: &[(u32, &Descriptor)]) -> Result<Descriptor, Failed> {
         let rule = Descriptor::new(self.library, Kind::Pointwise)?
             .set(attribute::POINTWISE_MODE, &[mode])?
             .set(attribute::POINTWISE_MATH_PREC, &[self.compute])?
             .finalize()?;
         let mut operation = Descriptor::new(self.library, Kind::PointwiseOperation)?
-            .set_descriptors(attribute::OPERATION_POINTWISE, &[&rule])?
-            .set_descriptors(attribute::OPERATION_POINTWISE_X, &[x])?
-            .set_descriptors(attribute::OPERATION_POINTWISE_Y, &[y])?;
-        if let Some(b) = b {
-            operation = operation.set_descriptors(attribute::OPERATION_POINTWISE_B, &[b])?;
+            .set_descriptors(attribute::OPERATION_POINTWISE, &[&rule])?;
+        for &(name, tensor) in tensors {
+            operation = operation.set_descriptors(name, &[tensor])?;
         }
         operation.finalize()
+    }
+
+    /// The sums of each channel of `x`.
+    fn channel_sums(&self, x: &Descriptor, channels: usize) -> Result<Descriptor, Failed> {
+        let (dims, alignment) = ([1, channels, 1, 1], i64::from(self.problem.alignment));
+        let sums = self.described(uid::BIAS, dims, self.compute, alignment)?.finalize()?;
+        let rule = Descriptor::new(self.library, Kind::Reduction)?
+            .set(attribute::REDUCTION_OPERATOR, &[ReductionOperator::ADD])?
+            .set(attribute::REDUCTION_COMP_TYPE, &[self.compute])?
+            .finalize()?;
+        Descriptor::new(self.library, Kind::ReductionOperation)?
+            .set_descriptors(attribute::OPERATION_REDUCTION, &[&rule])?
+            .set_descriptors(attribute::OPERATION_REDUCTION_X, &[x])?
+            .set_descriptors(attribute::OPERATION_REDUCTION_Y, &[&sums])?
+            .finalize()
     }
 }
 
@@ -132,21 +141,45 @@ pub(crate) fn operation_graph(
     handle: Option<cudnnHandle_t>,
     problem: &Problem,
 ) -> Result<Descriptor, Failed> {
-    let compute = if problem.dtype == DType::F64 { DataType::DOUBLE } else { DataType::FLOAT };
-    let builder = Builder { library, problem, compute };
-    let (x, w, y) =
-        (builder.tensor(uid::X, problem.x)?, builder.tensor(uid::W, problem.w)?, builder.tensor(uid::Y, problem.y)?);
-    let operations = if problem.direction == Direction::ForwardBiasRelu {
-        let bias = builder.tensor(uid::BIAS, [1, problem.y[1], 1, 1])?;
-        let (sum, biased) = (builder.between(uid::SUM, problem.y)?, builder.between(uid::BIASED, problem.y)?);
-        vec![
-            builder.convolution([&x, &w, &sum])?,
-            builder.pointwise(PointwiseMode::ADD, &sum, Some(&bias), &biased)?,
-            builder.pointwise(PointwiseMode::RELU_FWD, &biased, None, &y)?,
-        ]
-    } else {
-        vec![builder.convolution([&x, &w, &y])?]
+    use attribute::{
+        OPERATION_POINTWISE_B as B, OPERATION_POINTWISE_DX as DX, OPERATION_POINTWISE_DY as DY,
+        OPERATION_POINTWISE_X as X, OPERATION_POINTWISE_Y as Y,
     };
+    let compute = if problem.sums_dtype() == DType::F64 { DataType::DOUBLE } else { DataType::FLOAT };
+    let builder = Builder { library, problem, compute };
+    let steps = problem.direction.parts().1;
+    let tensors = [(uid::X, problem.x), (uid::W, problem.w), (uid::Y, problem.y)];
+    let result = problem.direction.result();
+    let (number, dims) = tensors[result];
+    // The result of the convolution, and after it of each step: the last has memory.
+    let last = steps.iter().rposition(|step| *step != Step::ChannelSums).map_or(0, |i| i + 1);
+    let value = |i: usize| {
+        if i == last { builder.tensor(number, dims) } else { builder.between(uid::BETWEEN + i as i64, dims) }
+    };
+    let whole = |i: usize| if i == result { value(0) } else { builder.tensor(tensors[i].0, tensors[i].1) };
+    let mut ends = vec![whole(0)?, whole(1)?, whole(2)?];
+    let mut operations = vec![builder.convolution([&ends[0], &ends[1], &ends[2]])?];
+    let mut x = ends.swap_remove(result);
+    for (i, step) in steps.iter().enumerate() {
+        let to = value((i + 1).min(last))?;
+        operations.push(match step {
+            Step::Bias => {
+                let bias = builder.tensor(uid::BIAS, [1, dims[1], 1, 1])?;
+                builder.pointwise(PointwiseMode::ADD, &[(X, &x), (B, &bias), (Y, &to)])?
+            }
+            Step::Residual => {
+                let like = builder.tensor(uid::LIKE, dims)?;
+                builder.pointwise(PointwiseMode::ADD, &[(X, &x), (B, &like), (Y, &to)])?
+            }
+            Step::Relu => builder.pointwise(PointwiseMode::RELU_FWD, &[(X, &x), (Y, &to)])?,
+            Step::ReluGrad => {
+                let like = builder.tensor(uid::LIKE, dims)?;
+                builder.pointwise(PointwiseMode::RELU_BWD, &[(X, &like), (DY, &x), (DX, &to)])?
+            }
+            Step::ChannelSums => builder.channel_sums(&x, dims[1])?,
+        });
+        x = to;
+    }
     let all: Vec<&Descriptor> = operations.iter().collect();
     let mut graph =
         Descriptor::new(library, Kind::OperationGraph)?.set_descriptors(attribute::GRAPH_OPERATIONS, &all)?;

@@ -49,17 +49,74 @@ impl Format {
     }
 }
 
-/// Which computation.
+/// Which computation: one of the three directions, alone or with the operations that one plan fuses to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// The convolution itself.
     Forward,
-    /// With a bias and ReLU, by one plan.
+    /// With a bias and ReLU.
     ForwardBiasRelu,
+    /// With another tensor of the output's shape added, a bias, and ReLU. The order matters: with the bias first, the
+    /// library has no precompiled engines.
+    ForwardResidualBiasRelu,
     /// The gradient with respect to the input.
     GradInput,
+    /// With the gradient of the ReLU that the input is the output of.
+    GradInputRelu,
+    /// And with the gradient of the bias before that ReLU.
+    GradInputReluBias,
     /// The gradient with respect to the filter.
     GradWeight,
+}
+
+/// An operation on the result of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Plus a number for each channel.
+    Bias,
+    /// Plus another tensor.
+    Residual,
+    Relu,
+    /// Where another tensor, ReLU's output, is not above 0: 0.
+    ReluGrad,
+    /// The sums of each channel, as a second result in the type of sums.
+    ChannelSums,
+}
+
+impl Direction {
+    /// The convolution, and what is fused to it.
+    pub(crate) fn parts(self) -> (Direction, &'static [Step]) {
+        match self {
+            Direction::ForwardBiasRelu => (Direction::Forward, &[Step::Bias, Step::Relu]),
+            Direction::ForwardResidualBiasRelu => (Direction::Forward, &[Step::Residual, Step::Bias, Step::Relu]),
+            Direction::GradInputRelu => (Direction::GradInput, &[Step::ReluGrad]),
+            Direction::GradInputReluBias => (Direction::GradInput, &[Step::ReluGrad, Step::ChannelSums]),
+            Direction::Forward | Direction::GradInput | Direction::GradWeight => (self, &[]),
+        }
+    }
+
+    /// Which of x, w and y is written.
+    pub(crate) fn result(self) -> usize {
+        match self.parts().0 {
+            Direction::GradInput => 0,
+            Direction::GradWeight => 1,
+            _ => 2,
+        }
+    }
+
+    pub(crate) fn has_channel_sums(self) -> bool {
+        self.parts().1.contains(&Step::ChannelSums)
+    }
+
+    pub(crate) fn is_fused(self) -> bool {
+        !self.parts().1.is_empty()
+    }
+
+    /// Whether the library has nothing for it but engines that are compiled at run time (up to 9.26; `cudnn_plans` would
+    /// show another). Even to ask for them takes it a tenth of a second.
+    pub(crate) fn is_compiled_at_run_time(self) -> bool {
+        self.parts().1.contains(&Step::ReluGrad)
+    }
 }
 
 /// Everything that the choice of a plan depends on. Images are `[N, C, H, W]`, filters `[O, C / groups, kh, kw]`.
@@ -103,14 +160,15 @@ pub(crate) fn alignment<const N: usize>(addresses: [u64; N]) -> u8 {
     1 << bits.trailing_zeros()
 }
 
-/// The addresses of a call: the image that goes into the layer, its filter, the image that comes out, the bias. Which
-/// of them is written depends on the direction.
+/// The addresses of a call: the layer's input images, the filter, the output images, the bias or its gradient, and the
+/// residual or the output of the ReLU whose gradient is fused. Which of them is written depends on the direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Addresses {
     pub(crate) x: u64,
     pub(crate) w: u64,
     pub(crate) y: u64,
     pub(crate) bias: u64,
+    pub(crate) like: u64,
 }
 
 impl Problem {
@@ -139,6 +197,11 @@ impl Problem {
         }
     }
 
+    /// The type of accumulation: at least `f32`.
+    pub(crate) fn sums_dtype(&self) -> DType {
+        if self.dtype == DType::F64 { DType::F64 } else { DType::F32 }
+    }
+
     /// How many images one call may take; 0 if it cannot take even one.
     fn images_a_call(&self) -> usize {
         let image = |dims: [usize; 4]| dims[1..].iter().product::<usize>().max(1);
@@ -147,15 +210,18 @@ impl Problem {
 
     /// The calls that it needs for operands at these addresses, each with at most as many images as engines can index;
     /// `None` if a single image is too large.
-    pub(crate) fn calls(self, at: Addresses) -> Option<impl Iterator<Item = (Problem, Addresses)>> {
+    pub(crate) fn calls(self, at: Addresses) -> Option<impl ExactSizeIterator<Item = (Problem, Addresses)>> {
         let (images, at_once) = (self.x[0], self.images_a_call());
         let image = |dims: [usize; 4]| (dims[1..].iter().product::<usize>() * self.dtype.size()) as u64;
         let (x_bytes, y_bytes) = (image(self.x), image(self.y));
         let call = move |first: usize| {
-            let at = Addresses { x: at.x + first as u64 * x_bytes, y: at.y + first as u64 * y_bytes, ..at };
+            let (x_from, y_from) = (first as u64 * x_bytes, first as u64 * y_bytes);
+            let like = at.like + if self.direction.result() == 0 { x_from } else { y_from };
+            let like = if at.like == 0 { 0 } else { like };
+            let at = Addresses { x: at.x + x_from, y: at.y + y_from, like, ..at };
             let mut call = self;
             (call.x[0], call.y[0]) = (at_once.min(images - first), at_once.min(images - first));
-            call.alignment = alignment([at.x, at.w, at.y, at.bias]);
+            call.alignment = alignment([at.x, at.w, at.y, at.bias, at.like]);
             // A filter's gradient is the sum over all images.
             call.accumulate = self.direction == Direction::GradWeight && first > 0;
             (call, at)
@@ -211,7 +277,7 @@ mod tests {
             Problem::new(direction, DType::F32, Conv2d::default(), [x, [64, 3, 3, 3], y], Format::ChannelsFirst)
         };
         let (x, y) = ([1000, 3, 224, 224], [1000, 64, 222, 222]);
-        let at = Addresses { x: 1 << 40, w: 2 << 40, y: 3 << 40, bias: 0 };
+        let at = Addresses { x: 1 << 40, w: 2 << 40, y: 3 << 40, bias: 0, like: 0 };
         let calls: Vec<_> = problem(Direction::GradWeight, x, y).calls(at).unwrap().collect();
         let [(first, at_first), (second, at_second)] = calls[..] else { panic!("{calls:?}") };
         assert_eq!((first.x[0], first.y[0], second.x[0], second.y[0]), (680, 680, 320, 320));

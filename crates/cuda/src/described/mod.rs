@@ -8,7 +8,7 @@ pub mod stub;
 
 use std::path::Path;
 
-use kiln_backend::{Conv2dCall, Conv2dDirection};
+use kiln_backend::{Conv2dCall, Conv2dDirection, Conv2dFusion};
 
 use crate::{
     conv::{
@@ -35,6 +35,8 @@ pub struct Planned {
     pub candidates: usize,
     /// The number of candidates that are compiled at run time.
     pub compiled: usize,
+    /// The first one that is compiled at run time, without trying it: its engine with notes.
+    pub first_compiled: Option<String>,
     /// The first one that can be finalized without compilation: its engine with notes, and its workspace in bytes.
     pub first: Option<(String, usize)>,
     /// The number of candidates that need no compilation but cannot be finalized.
@@ -117,6 +119,7 @@ impl DescribedDevice {
         for candidate in list {
             if candidate.engine.is_compiled_at_run_time() {
                 planned.compiled += 1;
+                planned.first_compiled.get_or_insert_with(|| candidate.engine.to_string());
                 continue;
             }
             if planned.first.is_some() && !all {
@@ -212,9 +215,13 @@ pub fn problems(call: &Conv2dCall) -> Vec<Vec<Problem>> {
         whole.calls(Addresses::default()).into_iter().flatten().map(|(problem, _)| problem).collect()
     };
     let mut ways = Vec::new();
-    if call.bias_relu {
-        ways.push(way(Direction::ForwardBiasRelu, format));
-    }
+    let fused = call.fusion.map(|fusion| match fusion {
+        Conv2dFusion::BiasRelu => Direction::ForwardBiasRelu,
+        Conv2dFusion::ResidualBiasRelu => Direction::ForwardResidualBiasRelu,
+        Conv2dFusion::ReluGrad => Direction::GradInputRelu,
+        Conv2dFusion::ReluBiasGrad => Direction::GradInputReluBias,
+    });
+    ways.extend(fused.map(|fused| way(fused, format)));
     ways.push(way(direction, format));
     if format == Format::ChannelsLast {
         ways.push(way(direction, Format::ChannelsFirst));

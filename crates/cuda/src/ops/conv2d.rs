@@ -1,7 +1,9 @@
 //! `conv2d` and its gradients, by cuDNN.
 
 use kiln_backend::{
-    Checked, Conv2d, Conv2dArgs, Conv2dBackend, Conv2dGradInputArgs, Conv2dGradWeightArgs, Error, Layout, Result, Shape,
+    Arguments, BinaryAssignArgs, BinaryBackend, BinaryOp, Checked, Conv2d, Conv2dArgs, Conv2dBackend,
+    Conv2dGradInputArgs, Conv2dGradWeightArgs, Conv2dReluGradInputArgs, DType, Error, Layout, Operand, Result, Shape,
+    conv2d_relu_grad_input_in_parts,
 };
 
 use super::conv2d_direct::is_asked_for;
@@ -13,16 +15,30 @@ use crate::{
     device::{CudaBackend, Device},
     fallbacks,
     memory::Block,
+    stream::Timer,
     view::{Access, Tensor},
 };
 
-/// The operands of a convolution: the layer's input images, the filter, the output images.
+/// The operands of a convolution: the layer's input images, the filter, the output images; and what is fused to it.
+#[derive(Clone, Copy)]
 struct Operands<'a> {
     op: &'static str,
     rule: Conv2d,
     x: Tensor<'a>,
     w: Tensor<'a>,
     y: Tensor<'a>,
+    /// The address of a dense bias, or of the sums that are its gradient.
+    bias: u64,
+    /// A tensor of the result's shape: a residual, or the output of the ReLU whose gradient is fused.
+    like: Option<Tensor<'a>>,
+}
+
+/// What became of a fusion.
+enum Fused {
+    Queued,
+    /// Queued; it takes so many milliseconds, which its parts may fall below.
+    Timed(Problem, f32),
+    Declined,
 }
 
 /// An operand as cuDNN gets it: in place, or as a dense copy.
@@ -42,90 +58,160 @@ impl Operands<'_> {
 }
 
 impl Conv2dBackend for CudaBackend {
-    fn conv2d(&self, args: Checked<Conv2dArgs>) -> Result<()> {
-        const OP: &str = "conv2d";
-        let device = self.0;
-        let access = Access { device, op: OP };
-        let Conv2dArgs { rule, x, w, bias, relu, out } = args.into_inner();
-        let (out, bias) = (access.write(out)?, access.read_if(bias)?);
-        let operands = Operands { op: OP, rule, x: access.read(x)?, w: access.read(w)?, y: out };
-        let channels = operands.w.layout.dims()[0];
-        let spread = match &bias {
-            Some(bias) => Some(bias.layout.unsqueeze(1)?.unsqueeze(2)?.unsqueeze(0)?.expand(OP, out.layout.shape())?),
-            None => None,
-        };
-        if out.layout.numel() == 0 {
-            return Ok(());
-        }
-        if operands.has_no_sums() {
-            device.zero(out)?;
-        } else {
-            if let (Some(bias), true) = (&bias, relu)
-                && (channels == 1 || bias.layout.strides()[0] == 1)
-                && device.convolve(Direction::ForwardBiasRelu, &operands, bias.address)?
-            {
-                return Ok(());
-            }
-            device.convolve(Direction::Forward, &operands, 0)?;
-        }
-        let bias = match (&bias, &spread) {
-            (Some(bias), Some(spread)) => Some(Tensor { layout: spread, ..*bias }),
-            _ => None,
-        };
-        device.add_bias(bias, relu, out)
+    fn conv2d(&self, mut args: Checked<Conv2dArgs>) -> Result<()> {
+        let fused = self.0.conv2d_fused(args.reborrow())?;
+        self.0.or_parts(fused, || self.conv2d_in_parts(args.reborrow()))
     }
 
     fn conv2d_grad_input(&self, args: Checked<Conv2dGradInputArgs>) -> Result<()> {
         let access = Access { device: self.0, op: "conv2d_grad_input" };
         let Conv2dGradInputArgs { rule, grad, w, out } = args.into_inner();
-        let x = access.write(out)?;
-        let operands = Operands { op: access.op, rule, x, w: access.read(w)?, y: access.read(grad)? };
-        self.0.gradient(Direction::GradInput, &operands, x)
+        let (x, w, y) = (access.write(out)?, access.read(w)?, access.read(grad)?);
+        self.0.convolve(Direction::GradInput, &Operands { op: access.op, rule, x, w, y, bias: 0, like: None }, x)
+    }
+
+    fn conv2d_relu_grad_input(&self, mut args: Checked<Conv2dReluGradInputArgs>) -> Result<()> {
+        let fused = self.0.relu_grad_input(args.reborrow())?;
+        self.0.or_parts(fused, || conv2d_relu_grad_input_in_parts(self, args.reborrow()))
     }
 
     fn conv2d_grad_weight(&self, args: Checked<Conv2dGradWeightArgs>) -> Result<()> {
         let access = Access { device: self.0, op: "conv2d_grad_weight" };
         let Conv2dGradWeightArgs { rule, grad, x, out } = args.into_inner();
-        let w = access.write(out)?;
-        let operands = Operands { op: access.op, rule, x: access.read(x)?, w, y: access.read(grad)? };
-        self.0.gradient(Direction::GradWeight, &operands, w)
+        let (x, w, y) = (access.read(x)?, access.write(out)?, access.read(grad)?);
+        self.0.convolve(Direction::GradWeight, &Operands { op: access.op, rule, x, w, y, bias: 0, like: None }, w)
+    }
+}
+
+impl CudaBackend {
+    /// The convolution, and after it kernels for the residual, the bias and ReLU.
+    fn conv2d_in_parts(&self, args: Checked<Conv2dArgs>) -> Result<()> {
+        const OP: &str = "conv2d";
+        let access = Access { device: self.0, op: OP };
+        let Conv2dArgs { rule, x, w, bias, residual, relu, mut out } = args.into_inner();
+        let y = access.write(out.reborrow())?;
+        let (x, w) = (access.read(x)?, access.read(w)?);
+        self.0.convolve(Direction::Forward, &Operands { op: OP, rule, x, w, y, bias: 0, like: None }, y)?;
+        if let Some(residual) = residual {
+            let (op, b, out) = (BinaryOp::Add, Operand::Tensor(residual), out.reborrow());
+            self.binary_assign(BinaryAssignArgs { op, b, out }.checked()?)?;
+        }
+        let (out, bias) = (access.write(out)?, access.read_if(bias)?);
+        let spread = match &bias {
+            Some(bias) => Some(bias.layout.unsqueeze(1)?.unsqueeze(2)?.unsqueeze(0)?.expand(OP, out.layout.shape())?),
+            None => None,
+        };
+        let bias = match (&bias, &spread) {
+            (Some(bias), Some(spread)) => Some(Tensor { layout: spread, ..*bias }),
+            _ => None,
+        };
+        if out.layout.numel() == 0 { Ok(()) } else { self.0.add_bias(bias, relu, out) }
     }
 }
 
 impl Device {
-    fn gradient(&'static self, direction: Direction, operands: &Operands, out: Tensor) -> Result<()> {
-        match out.layout.numel() {
-            0 => Ok(()),
-            _ if operands.has_no_sums() => self.zero(out),
-            _ => self.convolve(direction, operands, 0).map(drop),
+    /// The convolution with its bias, its ReLU and perhaps a residual, by one plan.
+    fn conv2d_fused(&'static self, args: Checked<Conv2dArgs>) -> Result<Fused> {
+        let access = Access { device: self, op: "conv2d" };
+        let Conv2dArgs { rule, x, w, bias, residual, relu, out } = args.into_inner();
+        let (x, w, y) = (access.read(x)?, access.read(w)?, access.write(out)?);
+        let (bias, like) = (access.read_if(bias)?, access.read_if(residual)?);
+        let dense = bias.filter(|bias| bias.layout.numel() == 1 || bias.layout.strides()[0] == 1);
+        let Some(bias) = dense.filter(|_| relu) else { return Ok(Fused::Declined) };
+        let direction = match like {
+            Some(_) => Direction::ForwardResidualBiasRelu,
+            None => Direction::ForwardBiasRelu,
+        };
+        self.fused(direction, &Operands { op: access.op, rule, x, w, y, bias: bias.address, like })
+    }
+
+    /// The gradient of the input through the ReLU that it is the output of, by one plan.
+    fn relu_grad_input(&'static self, args: Checked<Conv2dReluGradInputArgs>) -> Result<Fused> {
+        let access = Access { device: self, op: "conv2d_relu_grad_input" };
+        let Conv2dReluGradInputArgs { rule, grad, w, y, out, bias } = args.into_inner();
+        let (x, bias, like) = (access.write(out)?, access.write_if(bias)?, Some(access.read(y)?));
+        let (w, y) = (access.read(w)?, access.read(grad)?);
+        let operands = Operands { op: access.op, rule, x, w, y, bias: 0, like };
+        let Some(bias) = bias else { return self.fused(Direction::GradInputRelu, &operands) };
+        let direction = Direction::GradInputReluBias;
+        if x.dtype == DType::F32 && (bias.layout.numel() == 1 || bias.layout.strides()[0] == 1) {
+            return self.fused(direction, &Operands { bias: bias.address, ..operands });
+        }
+        // The library's sums are dense and in `f32`.
+        let layout = Layout::contiguous(*bias.layout.shape());
+        let memory = self.scratch(layout.numel() * DType::F32.size())?;
+        let sums = Tensor { dtype: DType::F32, layout: &layout, address: memory.address() };
+        let fused = self.fused(direction, &Operands { bias: sums.address, ..operands })?;
+        if !matches!(fused, Fused::Declined) {
+            self.copy_tensor(sums, bias)?;
+        }
+        Ok(fused)
+    }
+
+    /// A convolution and what is fused to it, by one plan if there is one.
+    fn fused(&'static self, direction: Direction, operands: &Operands) -> Result<Fused> {
+        if operands.has_no_sums() || is_asked_for() {
+            return Ok(Fused::Declined);
+        }
+        let Operands { x, w, y, .. } = operands;
+        let order = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
+        let problem = match self.convolve_as(direction, operands, order)? {
+            Outcome::Queued => return Ok(Fused::Queued),
+            Outcome::Declined | Outcome::NoPlan(_) => return Ok(Fused::Declined),
+            Outcome::Timed(problem) => problem,
+        };
+        let time = self.time(|| self.convolve_as(direction, operands, order).map(drop))?;
+        Ok(Fused::Timed(problem, time))
+    }
+
+    /// What a fusion would have done, where it was declined or is not the faster way.
+    fn or_parts(&'static self, fused: Fused, mut parts: impl FnMut() -> Result<()>) -> Result<()> {
+        match fused {
+            Fused::Queued => Ok(()),
+            Fused::Declined => parts(),
+            Fused::Timed(problem, time) => {
+                parts()?;
+                let parts_are_faster = self.time(parts)? < time;
+                self.convolutions()?.settle(&problem, parts_are_faster);
+                Ok(())
+            }
         }
     }
 
-    /// Computes operands that have elements by cuDNN. Returns `false` if it has no plan for a fused convolution. Where it
-    /// has no channels-last plan for another one, the operands are copied to channels-first; where it has none at all, a
-    /// kernel of Kiln's own computes them, which the report tells.
-    fn convolve(&'static self, direction: Direction, operands: &Operands, bias: u64) -> Result<bool> {
-        let Operands { op, rule, x, w, y } = operands;
+    /// How many milliseconds work takes.
+    fn time(&self, mut work: impl FnMut() -> Result<()>) -> Result<f32> {
+        let timer = Timer::new(self.stream)?;
+        timer.start()?;
+        work()?;
+        timer.stop()
+    }
+
+    /// Computes one direction, whose result is `out`, by cuDNN. Where it has no channels-last plan, the operands are copied to
+    /// channels-first; where it has none at all, a kernel of Kiln's own computes them, which the report tells.
+    fn convolve(&'static self, direction: Direction, operands: &Operands, out: Tensor) -> Result<()> {
+        if out.layout.numel() == 0 {
+            return Ok(());
+        }
+        if operands.has_no_sums() {
+            return self.zero(out);
+        }
+        let Operands { op, rule, x, w, y, .. } = operands;
         if is_asked_for() {
-            let fused = direction == Direction::ForwardBiasRelu;
-            return if fused { Ok(false) } else { self.convolve_directly(direction, rule, [x, w, y]).map(|()| true) };
+            return self.convolve_directly(direction, rule, [x, w, y]);
         }
         let (format, copies) = Format::of(x.dtype, [x.layout, w.layout, y.layout]);
-        let mut outcome = self.convolve_as(direction, operands, bias, (format, copies))?;
-        if direction == Direction::ForwardBiasRelu {
-            return Ok(matches!(outcome, Outcome::Queued));
-        }
+        let mut outcome = self.convolve_as(direction, operands, (format, copies))?;
         if matches!(outcome, Outcome::NoPlan(_)) && format == Format::ChannelsLast {
             let first = Format::ChannelsFirst;
             let copies = [x.layout, w.layout, y.layout].map(|layout| !first.fits(layout));
-            outcome = self.convolve_as(direction, operands, bias, (first, copies))?;
+            outcome = self.convolve_as(direction, operands, (first, copies))?;
         }
         match outcome {
-            Outcome::Queued => Ok(true),
             Outcome::NoPlan(reason) => {
                 fallbacks::note(format!("cuda:{}: {op} by Kiln's own kernel: {reason}", self.index()));
-                self.convolve_directly(direction, rule, [x, w, y]).map(|()| true)
+                self.convolve_directly(direction, rule, [x, w, y])
             }
+            _ => Ok(()),
         }
     }
 
@@ -134,26 +220,37 @@ impl Device {
         &'static self,
         direction: Direction,
         operands: &Operands,
-        bias: u64,
         (format, copies): (Format, [bool; 3]),
     ) -> Result<Outcome> {
-        let Operands { op, rule, x, w, y } = operands;
-        let written = match direction {
-            Direction::Forward | Direction::ForwardBiasRelu => 2,
-            Direction::GradInput => 0,
-            Direction::GradWeight => 1,
-        };
+        let Operands { op, rule, x, w, y, bias, like } = operands;
+        let written = direction.result();
         let dims = [x, w, y].map(|tensor| Operands::dims(tensor.layout));
         let whole = Problem::new(direction, x.dtype, *rule, dims, format);
-        if whole.calls(Addresses::default()).is_none() {
+        let calls = whole.calls(Addresses::default()).map_or(0, |calls| calls.len());
+        if calls == 0 {
             let reason = "an image has 2^31 elements or more".to_string();
             return Ok(Outcome::NoPlan(Error::unsupported(op, format!("cuda:{}", self.index()), reason)));
+        }
+        // The sums are those of all images.
+        if calls > 1 && direction.has_channel_sums() {
+            return Ok(Outcome::Declined);
         }
         let mut taken = [(); 3].map(|()| Taken { address: 0, copy: None });
         for (i, tensor) in [x, w, y].into_iter().enumerate() {
             taken[i] = self.dense(tensor, format, copies[i], i != written)?;
         }
-        let at = Addresses { x: taken[0].address, w: taken[1].address, y: taken[2].address, bias };
+        let like = match like {
+            Some(like) => Some(self.dense(like, format, !format.fits(like.layout), true)?),
+            None => None,
+        };
+        let at = Addresses {
+            x: taken[0].address,
+            w: taken[1].address,
+            y: taken[2].address,
+            bias: *bias,
+            like: like.as_ref().map_or(0, |like| like.address),
+        };
+        let mut timed = None;
         for (problem, at) in whole.calls(at).into_iter().flatten() {
             let aside = |bytes| {
                 let memory = self.scratch(bytes)?;
@@ -162,15 +259,17 @@ impl Device {
             // SAFETY: the operands were checked against their buffers, or copied into memory of their size, and lie in
             // the problem's order; scratch memory is handed out again only to work that is queued later.
             let outcome = unsafe { self.convolutions()?.run(self.stream, &problem, at, aside)? };
-            if matches!(outcome, Outcome::NoPlan(_)) {
-                return Ok(outcome);
+            match outcome {
+                Outcome::Queued => {}
+                Outcome::Timed(problem) => timed = timed.or(Some(problem)),
+                Outcome::NoPlan(_) | Outcome::Declined => return Ok(outcome),
             }
         }
         if let Some((memory, layout)) = &taken[written].copy {
             let result = Tensor { dtype: x.dtype, layout, address: memory.address() };
             self.copy_tensor(result, *[x, w, y][written])?;
         }
-        Ok(Outcome::Queued)
+        Ok(timed.map_or(Outcome::Queued, Outcome::Timed))
     }
 
     /// An operand in this memory order, copied if `copied` says so; `filled` says whether its values are read.

@@ -41,9 +41,9 @@ impl Device {
         let extent = |tensor: &Tensor, dim: usize| tensor.layout.dims().get(dim).map_or(1, |&extent| extent);
         let taps = [extent(w, 2), extent(w, 3)];
         let (op, [a, b, out], terms) = match direction {
-            Direction::Forward | Direction::ForwardBiasRelu => ("forward", [x, w, y], [extent(w, 1), taps[0], taps[1]]),
             Direction::GradInput => ("grad_input", [y, w, x], [extent(w, 0) / rule.groups.max(1), taps[0], taps[1]]),
             Direction::GradWeight => ("grad_weight", [x, y, w], [extent(y, 0), extent(y, 2), extent(y, 3)]),
+            _ => ("forward", [x, w, y], [extent(w, 1), taps[0], taps[1]]),
         };
         let layouts = |of: [&Tensor; 3]| of.map(|tensor| *tensor.layout);
         let (all, ordered) = (layouts([x, w, y]), layouts([a, b, out]));

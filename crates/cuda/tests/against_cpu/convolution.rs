@@ -89,16 +89,24 @@ impl Layer {
         [self.x[0], self.w[0], h, w]
     }
 
-    /// All three directions, forward with and without bias and ReLU.
+    /// All directions, forward with and without bias and ReLU, and backward through a ReLU with and without a bias.
     fn run(&self, on: &dyn Backend, dtype: DType, [ox, ow, oy]: [Order; 3]) -> Result<Vec<Tensor>> {
         let (x, w) = (image(on, dtype, &self.x, ox, 1), image(on, dtype, &self.w, ow, 2));
         let grad = image(on, dtype, &self.y(), oy, 3);
         let bias = tensor(on, dtype, &[self.w[0]], Lie::Dense, 4);
         let apart = tensor(on, dtype, &[self.w[0]], Lie::Sliced, 5);
         let mut all = Vec::new();
-        for (bias, relu) in
-            [(None, false), (Some(&bias), false), (Some(&bias), true), (Some(&apart), true), (None, true)]
-        {
+        let residual = image(on, dtype, &self.y(), oy, 6);
+        for (bias, relu, residual) in [
+            (None, false, None),
+            (Some(&bias), false, None),
+            (Some(&bias), true, None),
+            (Some(&apart), true, None),
+            (None, true, None),
+            (Some(&bias), true, Some(&residual)),
+            (Some(&apart), true, Some(&residual)),
+            (None, false, Some(&residual)),
+        ] {
             let mut out = to(on, dtype, &self.y(), oy);
             // The second time by the plan that was kept.
             for _ in 0..2 {
@@ -108,6 +116,7 @@ impl Layer {
                         x: x.view(),
                         w: w.view(),
                         bias: bias.map(Tensor::view),
+                        residual: residual.map(Tensor::view),
                         relu,
                         out: out.view_mut(),
                     }
@@ -121,6 +130,20 @@ impl Layer {
             Conv2dGradInputArgs { rule: self.rule, grad: grad.view(), w: w.view(), out: out.view_mut() }.checked()?,
         )?;
         all.push(out);
+        for bias in [None, Some(Lie::Dense), Some(Lie::Sliced)] {
+            let (mut out, lie) = (to(on, dtype, &self.x, ox), bias.unwrap_or(Lie::Dense));
+            let mut sums = target(on, dtype, &self.x[1..2], lie);
+            // The second time by the way that was chosen.
+            for _ in 0..2 {
+                let bias = bias.map(|_| sums.view_mut());
+                let (rule, out) = (self.rule, out.view_mut());
+                on.conv2d_relu_grad_input(
+                    Conv2dReluGradInputArgs { rule, grad: grad.view(), w: w.view(), y: x.view(), out, bias }
+                        .checked()?,
+                )?;
+            }
+            all.extend([out, sums]);
+        }
         let mut out = to(on, dtype, &self.w, ow);
         on.conv2d_grad_weight(
             Conv2dGradWeightArgs { rule: self.rule, grad: grad.view(), x: x.view(), out: out.view_mut() }.checked()?,
@@ -130,16 +153,21 @@ impl Layer {
     }
 
     /// Of how many products the results of [`run`](Layer::run) are.
-    fn terms(&self) -> [usize; 7] {
+    fn terms(&self, dtype: DType) -> [usize; 16] {
         let [n, _, h, w] = self.y();
         let [o, inner, kh, kw] = self.w;
-        let forward = inner * kh * kw;
-        [forward, forward, forward, forward, forward, o / self.rule.groups * kh * kw, n * h * w]
+        let (forward, backward) = (inner * kh * kw, o / self.rule.groups * kh * kw);
+        // The terms of a bias's gradient are rounded to half precision, if they are not summed where they are computed.
+        let rounded = if dtype.size() == 2 { 1 << 16 } else { 0 };
+        let sums = rounded + backward * self.x[0] * self.x[2] * self.x[3];
+        let through = [backward, sums];
+        let [[a, b], [c, d], [e, f]] = [through; 3];
+        [forward, forward, forward, forward, forward, forward, forward, forward, backward, a, b, c, d, e, f, n * h * w]
     }
 
     /// What is known of the errors of these results.
-    fn sums<'a>(&self, terms: &'a [usize; 7]) -> Sums<'a> {
-        Sums::of(terms).with_taps(self.w[2] * self.w[3]).with_bias()
+    fn sums<'a>(&self, terms: &'a [usize; 16]) -> Sums<'a> {
+        Sums::of(terms).with_taps(self.w[2] * self.w[3]).with_residual()
     }
 }
 
@@ -173,8 +201,11 @@ const LAYERS: [Layer; 16] = [
 /// More pixels, and longer sums, than are worked on at a time.
 const LARGE: Layer = layer([2, 17, 13, 15], [21, 17, 3, 3]).padding([1, 1]);
 
+/// Even numbers of channels on both sides.
+const PAIRS: Layer = layer([3, 6, 7, 8], [4, 6, 3, 2]).padding([1, 1]);
+
 fn check(name: &str, layer: &Layer, dtype: DType, orders: [Order; 3]) {
-    layer.sums(&layer.terms()).same(name, |on| layer.run(on, dtype, orders));
+    layer.sums(&layer.terms(dtype)).same(name, |on| layer.run(on, dtype, orders));
 }
 
 /// The simulated cuDNN has plans for all of these: Kiln's own kernel would hide graphs that are made wrong.
@@ -269,7 +300,7 @@ fn conv2d_refuses_what_does_not_fit() {
     let fail = |x: [usize; 4], w: [usize; 4], y: [usize; 4], dtype: DType, rule: Conv2d| {
         let (x, w, mut y) =
             (to(device, dtype, &x, FIRST), to(device, DType::F32, &w, FIRST), to(device, DType::F32, &y, FIRST));
-        Conv2dArgs { rule, x: x.view(), w: w.view(), bias: None, relu: false, out: y.view_mut() }
+        Conv2dArgs { rule, x: x.view(), w: w.view(), bias: None, residual: None, relu: false, out: y.view_mut() }
             .checked()
             .and_then(|args| device.conv2d(args))
             .unwrap_err()
@@ -294,13 +325,17 @@ fn conv2d_refuses_what_does_not_fit() {
 fn conv2d_settings() {
     let Some(device) = device() else { return };
     let _alone = RECORD.write();
-    let every = [LAYERS[0], LAYERS[4], LAYERS[8], LAYERS[10]];
+    // The last two have what fusions with sums take: one group, pixels of whole words, strides or dilations.
+    let every = [LAYERS[0], LAYERS[4], LAYERS[8], LAYERS[10], PAIRS, layer([2, 4, 9, 8], [6, 4, 3, 3]).stride([2, 2])];
     let check = |name: &str, dtypes: &[DType], tf32: bool| {
         for &dtype in dtypes {
             for layer in every {
                 for order in [FIRST, Last] {
                     let name = format!("{name}: {layer:?} {dtype} {order:?}");
-                    layer.sums(&layer.terms()).with_tf32(tf32).compare(&name, |on| layer.run(on, dtype, [order; 3]));
+                    layer
+                        .sums(&layer.terms(dtype))
+                        .with_tf32(tf32)
+                        .compare(&name, |on| layer.run(on, dtype, [order; 3]));
                 }
             }
         }
@@ -318,8 +353,9 @@ fn conv2d_settings() {
     use_deterministic_algorithms(false);
     set_convolution_benchmark(true);
     check("benchmark", &dtypes(), false);
-    set_convolution_benchmark(false);
     set_float32_matmul_precision(Float32Precision::High);
+    check("benchmark with TF32", &[DType::F32], true);
+    set_convolution_benchmark(false);
     check("TF32", &[DType::F32], true);
     set_float32_matmul_precision(Float32Precision::Highest);
     check("exact again", &dtypes(), false);
@@ -341,8 +377,16 @@ fn conv2d_of_more_shapes_than_plans_are_kept() {
                 let x = View { buffer: &*x.buffer, layout: &images };
                 let to = ViewMut { buffer: &mut *out.buffer, layout: &images };
                 on.conv2d(
-                    Conv2dArgs { rule: RULE, x, w: w.view(), bias: Some(bias.view()), relu: true, out: to }
-                        .checked()?,
+                    Conv2dArgs {
+                        rule: RULE,
+                        x,
+                        w: w.view(),
+                        bias: Some(bias.view()),
+                        residual: None,
+                        relu: true,
+                        out: to,
+                    }
+                    .checked()?,
                 )?;
             }
             Ok(vec![out])

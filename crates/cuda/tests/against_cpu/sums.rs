@@ -52,14 +52,15 @@ pub struct Sums<'a> {
     terms: &'a [usize],
     /// A convolution by a filter of so many taps.
     taps: Option<usize>,
-    bias: bool,
+    /// How many numbers of about [`MAX_NUMBER`] are added to each sum.
+    added: u8,
     tf32: bool,
 }
 
 impl<'a> Sums<'a> {
     /// Matrix products.
     pub const fn of(terms: &'a [usize]) -> Sums<'a> {
-        Sums { terms, taps: None, bias: false, tf32: false }
+        Sums { terms, taps: None, added: 0, tf32: false }
     }
 
     /// Convolutions, which may be computed by transforms.
@@ -69,7 +70,12 @@ impl<'a> Sums<'a> {
 
     /// With a bias of [`numbers`](crate::support::numbers).
     pub const fn with_bias(self) -> Sums<'a> {
-        Sums { bias: true, ..self }
+        Sums { added: 1, ..self }
+    }
+
+    /// With a bias and a residual, each of which may be added on its own.
+    pub const fn with_residual(self) -> Sums<'a> {
+        Sums { added: 4, ..self }
     }
 
     /// Factors of `f32` may be rounded.
@@ -140,8 +146,9 @@ impl<'a> Sums<'a> {
         }
         // In double precision the reference is no more exact than the device.
         let both = if dtype == DType::F64 { 2.0 } else { 1.0 };
-        let bias = self.bias.then_some(MAX_NUMBER);
-        ErrorBound { of_sum: both * of_sum, of_largest, rounding: both * rounding, bias, smallest }
+        let bias = (self.added > 0).then_some(f64::from(self.added) * MAX_NUMBER);
+        let before = if self.added > 1 { 2.0 } else { 1.0 };
+        ErrorBound { of_sum: both * of_sum, of_largest, rounding: both * rounding, before, bias, smallest }
     }
 }
 
@@ -153,6 +160,8 @@ struct ErrorBound {
     of_largest: f64,
     /// Times the result, each time that it is rounded.
     rounding: f64,
+    /// How often the sum is rounded before the last number is added.
+    before: f64,
     /// The largest bias, if there is one.
     bias: Option<f64>,
     /// What the type cannot resolve near 0.
@@ -164,7 +173,7 @@ impl ErrorBound {
         let error = self.of_sum * magnitude + self.of_largest * largest;
         // What is rounded is the sum with its error, once without its bias.
         let sum = want.abs() + error;
-        let first = self.bias.map_or(0.0, |bias| self.rounding * (sum + bias) + self.smallest);
+        let first = self.bias.map_or(0.0, |bias| self.rounding * (sum + bias) + self.smallest) * self.before;
         error + first + self.rounding * (sum + first) + self.smallest
     }
 }

@@ -41,7 +41,7 @@ const PRECISIONS: [(&str, DType, bool); 5] = [
 const LEGEND: &str = "\
 The first engine that can be finalized for each convolution of a network, by their number, with the notes that it has, and
 the most memory that one of them takes aside. T: tensor cores, D: rounds its inputs, R: adds in reduced precision, F: FFT,
-N: adds in any order, W: Winograd.
+N: adds in any order, W: Winograd, C: compiled at run time, and but for one layer only named.
 ";
 
 const DIRECTIONS: [(&str, Direction); 4] = [
@@ -50,6 +50,13 @@ const DIRECTIONS: [(&str, Direction); 4] = [
     ("grad_input", Direction::GradInput),
     ("grad_weight", Direction::GradWeight),
 ];
+
+/// Beside these where networks have it.
+const RESIDUAL: (&str, Direction) = ("forward+residual+bias+relu", Direction::ForwardResidualBiasRelu);
+
+/// Fusions that the library has nothing for but engines that it compiles, and only for some precisions and formats.
+const COMPILED: [(&str, Direction); 2] =
+    [("grad_input+relu", Direction::GradInputRelu), ("grad_input+relu+bias", Direction::GradInputReluBias)];
 
 const FORMATS: [(&str, Format); 2] = [("nchw", Format::ChannelsFirst), ("nhwc", Format::ChannelsLast)];
 
@@ -107,7 +114,8 @@ fn rows(device: &DescribedDevice, key: &str) -> Rows {
     };
     for (name, layers) in networks() {
         for (precision, dtype, tf32) in PRECISIONS {
-            for (direction_name, direction) in DIRECTIONS {
+            let residual = (name.starts_with("ResNet") || name.starts_with("odd")).then_some(RESIDUAL);
+            for (direction_name, direction) in DIRECTIONS.into_iter().chain(residual) {
                 for (format_name, format) in FORMATS {
                     let mut cell = Cell::default();
                     for layer in &layers {
@@ -134,7 +142,29 @@ fn rows(device: &DescribedDevice, key: &str) -> Rows {
             asked(&Problem { accumulate: true, ..whole });
         }
     }
+    compiled_rows(device, &mut rows);
     (rows, missing)
+}
+
+/// Fusions that are compiled: which engine would be, for a network's layers, and what becomes of one of them. Where there is
+/// none, Kiln computes a fusion in its parts.
+fn compiled_rows(device: &DescribedDevice, rows: &mut Vec<(String, Cell)>) {
+    let (layers, of) =
+        (networks::vgg16(64), |layer, direction, format| problem(layer, direction, (DType::BF16, false), format));
+    for ((direction_name, direction), (format_name, format)) in
+        COMPILED.iter().flat_map(|one| FORMATS.map(|format| (*one, format)))
+    {
+        let mut cell = Cell::default();
+        for layer in &layers {
+            let planned = device.plans(&of(layer, direction, format), false).unwrap();
+            *cell.engines.entry(planned.first_compiled.unwrap_or_else(|| "none".into())).or_default() += 1;
+        }
+        rows.push((format!("VGG16, 64 | {direction_name} | bf16 {format_name}"), cell));
+    }
+    let compiled = device.build(&of(&layers[3], Direction::GradInputReluBias, Format::ChannelsLast));
+    let engine = compiled.map_or_else(|reason| format!("none: {reason}"), |(_, engine)| engine);
+    let cell = Cell { engines: BTreeMap::from([(engine, 1)]), workspace: 0 };
+    rows.push(("VGG16, 64, its fourth layer, compiled | grad_input+relu+bias | bf16 nhwc".into(), cell));
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub fn convolutions(on: &dyn Backend) -> Result<[Vec<f32>; 3]> {
             x: view(&*image, &x),
             w: view(&*filter, &w),
             bias,
+            residual: None,
             relu: true,
             out: ViewMut { buffer: &mut *out, layout: &y },
         }
@@ -101,7 +102,7 @@ fn child_convolves_channels_last() {
     let (x, w) = (view(&*image, &lx), view(&*filter, &lw));
     for _ in 0..2 {
         let out = ViewMut { buffer: &mut *out, layout: &ly };
-        on.conv2d(Conv2dArgs { rule, x, w, bias: None, relu: false, out }.checked().unwrap()).unwrap();
+        on.conv2d(Conv2dArgs { rule, x, w, bias: None, residual: None, relu: false, out }.checked().unwrap()).unwrap();
     }
     let got = values(on, &*out).unwrap();
     let at = |layout: &Layout, index: [usize; 4]| -> f32 {

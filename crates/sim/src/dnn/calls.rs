@@ -115,7 +115,13 @@ impl World {
 
     /// The library trusts the caller about a descriptor's kind, and fails in some way if it is another.
     fn check_parts(&mut self, name: &str, attribute: u32, parts: &[Arc<Record>]) -> Result<(), Refusal> {
-        let operations = [Kind::Forward, Kind::BackwardData, Kind::BackwardFilter, Kind::PointwiseOperation];
+        let operations = [
+            Kind::Forward,
+            Kind::BackwardData,
+            Kind::BackwardFilter,
+            Kind::PointwiseOperation,
+            Kind::ReductionOperation,
+        ];
         let kinds: &[Kind] = match attribute {
             201 | 1300 => &[Kind::Graph],
             204 | 407 | 1307 => &[Kind::DeviceProperties],
@@ -124,6 +130,7 @@ impl World {
             702 | 708 | 714 => &[Kind::Convolution],
             750 => &[Kind::Pointwise],
             801 => &operations,
+            1612 => &[Kind::Reduction],
             _ => &[Kind::Tensor],
         };
         match parts.iter().find(|part| !kinds.contains(&part.kind)) {
@@ -299,7 +306,7 @@ impl World {
             Direction::Filter => "filter",
         };
         self.asked_to_refuse(call, engine.index)?;
-        if problem.bias.is_some() {
+        if !problem.steps.is_empty() {
             self.asked_to_refuse("fused", engine.index)?;
         }
         if !self.lazy_memory(call) {
@@ -317,7 +324,7 @@ impl World {
             x: address(problem.x.uid)?,
             w: address(problem.w.uid)?,
             y: address(problem.y.uid)?,
-            bias: problem.bias.map_or(Ok(0), |bias| address(bias.uid))?,
+            extra: problem.extra().map(|image| address(image.uid)).collect::<Result<_, _>>()?,
             workspace: pack.number(1003, 0) as u64,
             workspace_bytes: engine.workspace(&problem),
             wavers: (!engine.is_deterministic()).then(|| self.streams.draw()),

@@ -1,6 +1,7 @@
 //! Computes a convolution as products over blocks of pixels, with sums in `f64` and one rounding to the output's type.
 use half::{bf16, f16};
 
+use super::fusion::Step;
 use super::problem::{Direction, Image, Problem};
 use super::work::Convolution;
 use crate::blas::compute::rounded;
@@ -100,13 +101,30 @@ pub unsafe fn run(convolution: &Convolution) {
             let old = load(problem.data, at, out.len());
             out.iter_mut().zip(old).for_each(|(value, old)| *value += problem.beta * old);
         }
-        if let Some(bias) = &problem.bias {
-            let bias = load(problem.data, convolution.bias, bias.count());
-            let channel = target.steps[1];
-            for (i, value) in out.iter_mut().enumerate() {
+        let (channel, channels) = (target.steps[1], target.dims[1]);
+        let mut extra = convolution.extra.iter();
+        let mut other = |image: &Image| load(image.data, *extra.next().unwrap_or(&0), image.count());
+        for step in &problem.steps {
+            match step {
+                Step::Add(image) => {
+                    let other = other(image);
+                    let all = other.len() == out.len();
+                    let at = |i: usize| if all { i } else { i / channel % channels };
+                    out.iter_mut().enumerate().for_each(|(i, value)| *value += other[at(i)]);
+                }
                 // NaN becomes 0, since the library is told not to propagate it.
-                *value = (*value + bias[i / channel % bias.len()]).max(0.0);
+                Step::Relu => out.iter_mut().for_each(|value| *value = value.max(0.0)),
+                Step::ReluGrad(image) => {
+                    let pairs = out.iter_mut().zip(other(image)).filter(|(_, y)| *y <= 0.0 || y.is_nan());
+                    pairs.for_each(|(value, _)| *value = 0.0);
+                }
             }
+        }
+        if let Some(image) = &problem.sums {
+            // The documentation does not say that sums are overwritten, so programs may not rely on it.
+            let mut sums = other(image);
+            out.iter().enumerate().for_each(|(i, value)| sums[i / channel % channels] += value);
+            store(image.data, *convolution.extra.last().unwrap_or(&0), &sums);
         }
         store(problem.data, at, &out);
     }

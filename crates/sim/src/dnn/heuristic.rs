@@ -55,6 +55,16 @@ impl Engine {
         };
         let backward = problem.direction != Direction::Forward;
         let mut rows: Vec<(u32, Method, Vec<i64>, Vec<i64>)> = Vec::new();
+        if problem.is_compiled() {
+            return [(11, ImplicitPrecompGemm), (6, ImplicitGemm)]
+                .map(|(index, method)| Engine {
+                    index,
+                    method,
+                    numerical: vec![TENSOR_CORE],
+                    behavior: vec![RUNTIME_COMPILATION],
+                })
+                .to_vec();
+        }
         if cores {
             rows.push((8, ImplicitPrecompGemm, vec![TENSOR_CORE], vec![]));
         }
@@ -62,7 +72,7 @@ impl Engine {
             rows.push((2, ImplicitGemm, atomic(&[]), vec![]));
         }
         rows.push((1, ImplicitPrecompGemm, vec![], vec![]));
-        if problem.bias.is_none() {
+        if problem.steps.is_empty() {
             rows.push((7, WinogradNonfused, vec![WINOGRAD], vec![]));
             rows.push((3, Gemm, vec![], vec![]));
             rows.push((4, Fft, vec![FFT], vec![]));

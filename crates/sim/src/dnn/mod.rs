@@ -2,6 +2,7 @@
 pub mod attributes;
 pub mod calls;
 pub mod compute;
+pub mod fusion;
 pub mod heuristic;
 pub mod plan_text;
 pub mod problem;

@@ -1,6 +1,7 @@
 //! The combined meaning of descriptors, checked when they are finalized: tensors, convolutions, operations, graphs. A
 //! graph that an engine could compute is a problem; other graphs are valid, but no engine takes them.
 use super::attributes::{Kind, Record};
+use super::fusion::{Chain, Step};
 use super::{Refusal, bad, unsupported};
 use crate::blas::problem::Data;
 
@@ -19,11 +20,14 @@ pub struct Image {
     pub uid: i64,
     /// The number of bytes that the address is a multiple of.
     pub alignment: u64,
+    pub data: Data,
     pub dims: [usize; 4],
     pub steps: [usize; 4],
     /// Whether it is channels-last, and whether it is channels-first; both if only one extent is not 1.
     pub last: bool,
     pub first: bool,
+    /// The stride of the channels, which is given even if there is only one.
+    pub channel_step: usize,
 }
 
 /// The element type for a number of the library (`cudnnDataType_t`).
@@ -42,7 +46,7 @@ impl Image {
         if last { [h * w * c, 1, w * c, c] } else { [c * h * w, h * w, w, 1] }
     }
 
-    fn new(tensor: &Record) -> Result<Image, Refusal> {
+    pub fn new(tensor: &Record) -> Result<Image, Refusal> {
         let four = |attribute| <[i64; 4]>::try_from(tensor.numbers(attribute));
         let (Ok(dims), Ok(steps)) = (four(902), four(903)) else {
             return Err(unsupported("the simulator has convolutions of two axes only"));
@@ -61,11 +65,26 @@ impl Image {
             return Err(unsupported("a tensor of 2^31 elements or more"));
         }
         let (uid, alignment) = (tensor.number(906, 0), tensor.number(900, 1) as u64);
-        Ok(Image { uid, alignment, dims, steps: Image::strides(dims, !first), last, first })
+        let data = data_of(tensor.number(901, 0));
+        let data = data.ok_or(unsupported("no combination of types in the library's tables"))?;
+        Ok(Image {
+            uid,
+            alignment,
+            data,
+            dims,
+            steps: Image::strides(dims, !first),
+            last,
+            first,
+            channel_step: steps[1],
+        })
     }
 
     pub fn count(&self) -> usize {
         self.dims.iter().product()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.count() * self.data.bytes()
     }
 }
 
@@ -77,8 +96,10 @@ pub struct Problem {
     pub x: Image,
     pub w: Image,
     pub y: Image,
-    /// The vector added to each channel, followed by ReLU.
-    pub bias: Option<Image>,
+    /// The operations that are fused to it, in order.
+    pub steps: Vec<Step>,
+    /// The sums of the result's channels.
+    pub sums: Option<Image>,
     pub padding: [usize; 2],
     pub stride: [usize; 2],
     pub dilation: [usize; 2],
@@ -186,8 +207,26 @@ fn operation(of: &Record, [x, w, y, rule]: [u32; 4]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Checks a reduction: the result's extents divide the operand's. Anything else is only refused by the engines.
+fn reduction(of: &Record) -> Result<(), Refusal> {
+    let [x, y] = [of.part(1610)?.numbers(902), of.part(1611)?.numbers(902)];
+    let fits = x.len() == y.len() && x.iter().zip(y).all(|(x, y)| *y > 0 && x % y == 0);
+    if fits { Ok(()) } else { Err(bad("sums of extents that do not divide those of what is summed")) }
+}
+
+/// The attributes of an element-wise operation's operands and of its result.
+fn pointwise_attributes(of: &Record) -> ([u32; 2], u32) {
+    let is_backward = of.parts(750).first().is_some_and(|rule| rule.number(0, 0) >= 200);
+    if is_backward { ([751, 757], 756) } else { ([751, 752], 753) }
+}
+
 /// Operands that do not broadcast to the output are only refused by the engines.
 fn pointwise(of: &Record) -> Result<(), Refusal> {
+    if pointwise_attributes(of).1 == 756 {
+        let dims = |attribute| of.part(attribute).map(|tensor| tensor.numbers(902).len());
+        let differ = dims(751)? != dims(756)? || dims(757)? != dims(756)?;
+        return if differ { Err(bad("operands and output differ in their dimensions")) } else { Ok(()) };
+    }
     let rank = of.part(753)?.numbers(902).len();
     // Modes of two operands come first in the enum.
     let two = of.parts(750).first().is_none_or(|rule| rule.number(0, 0) < 10);
@@ -204,7 +243,11 @@ fn ends(operation: &Record) -> Result<(Vec<Option<i64>>, Option<i64>), Refusal> 
         Some((Direction::Forward, [x, w, y, ..])) => (vec![uid(x)?, uid(w)?], uid(y)?),
         Some((Direction::Data, [x, w, y, ..])) => (vec![uid(w)?, uid(y)?], uid(x)?),
         Some((Direction::Filter, [x, w, y, ..])) => (vec![uid(x)?, uid(y)?], uid(w)?),
-        None => (std::iter::once(uid(751)?).chain(uid(752).ok()).collect(), uid(753)?),
+        None if operation.kind == Kind::ReductionOperation => (vec![uid(1610)?], uid(1611)?),
+        None => {
+            let ([x, other], to) = pointwise_attributes(operation);
+            (std::iter::once(uid(x)?).chain(uid(other).ok()).collect(), uid(to)?)
+        }
     })
 }
 
@@ -227,6 +270,7 @@ pub fn check(record: &Record) -> Result<(), Refusal> {
         Kind::Tensor => tensor(record),
         Kind::Convolution => convolution(record),
         Kind::PointwiseOperation => pointwise(record),
+        Kind::ReductionOperation => reduction(record),
         Kind::Graph => graph(record),
         Kind::VariantPack if record.numbers(1000).len() != record.numbers(1001).len() => {
             Err(bad("not as many pointers as unique numbers"))
@@ -247,26 +291,25 @@ impl Problem {
         let Some((direction, [x, w, y, rule, alpha, beta])) = convolution_attributes(convolution.kind) else {
             return Err(unsupported("a graph that does not begin with a convolution"));
         };
-        let [x, w, mut y, rule] =
-            [convolution.part(x)?, convolution.part(w)?, convolution.part(y)?, convolution.part(rule)?]
-                .map(std::sync::Arc::as_ref);
-        let number = x.number(901, 0);
+        let rule = convolution.part(rule)?.as_ref();
+        let mut ends = [convolution.part(x)?, convolution.part(w)?, convolution.part(y)?].map(std::sync::Arc::as_ref);
+        let number = ends[1].number(901, 0);
         let compute = i64::from(number == 1);
         let beta = convolution.float(beta, 0.0);
-        let bias = match behind {
-            [] => None,
-            _ if beta != 0.0 => {
-                return Err(unsupported("operations behind a convolution that is added to what is there"));
-            }
-            [add, relu] if direction == Direction::Forward => {
-                let (bias, end) = Problem::bias_relu([y, w], [add, relu], compute)?;
-                y = end;
-                Some(bias)
-            }
-            _ => return Err(unsupported("no pattern that the simulator has engines for")),
+        if !behind.is_empty() && beta != 0.0 {
+            return Err(unsupported("operations behind a convolution that is added to what is there"));
+        }
+        let result = match direction {
+            Direction::Forward => 2,
+            Direction::Data => 0,
+            Direction::Filter => 1,
         };
-        let tensors = [Some(x), Some(w), Some(y), bias];
-        let tensors: Vec<_> = tensors.into_iter().flatten().collect();
+        let mut chain = Chain { compute, value: ends[result], steps: Vec::new(), sums: None };
+        behind.iter().try_for_each(|operation| chain.add(operation))?;
+        ends[result] = chain.value;
+        let [x, w, y] = ends;
+        let Chain { steps, sums, .. } = chain;
+        let tensors = [x, w, y];
         let Some(data) = data_of(number).filter(|_| tensors.iter().all(|one| one.number(901, 0) == number)) else {
             return Err(unsupported("no combination of types in the library's tables"));
         };
@@ -279,7 +322,6 @@ impl Problem {
         if data == Data::Bf16 && arch < 80 {
             return Err(unsupported("bfloat16 needs compute capability 8.0"));
         }
-        let bias = bias.map(Image::new).transpose()?;
         let (x, w, y) = (Image::new(x)?, Image::new(w)?, Image::new(y)?);
         if w.last && !w.first && !(x.last && y.last) {
             return Err(unsupported("a filter in NHWC with images in NCHW"));
@@ -288,13 +330,14 @@ impl Problem {
             let [h, w] = [0, 1].map(|axis| rule.numbers(attribute).get(axis).map_or(default, |value| *value as usize));
             [h, w]
         };
-        Ok(Problem {
+        let problem = Problem {
             direction,
             data,
             x,
             w,
             y,
-            bias,
+            steps,
+            sums,
             padding: pair(105, 0),
             stride: pair(103, 1),
             dilation: pair(102, 1),
@@ -302,43 +345,9 @@ impl Problem {
             mirrored: rule.number(101, 0) == 0,
             alpha: convolution.float(alpha, 1.0),
             beta,
-        })
-    }
-
-    /// The bias that is added to a convolution's result, and the output of the ReLU after that.
-    fn bias_relu<'a>(
-        [sum, w]: [&Record; 2],
-        [add, relu]: [&'a Record; 2],
-        compute: i64,
-    ) -> Result<(&'a Record, &'a Record), Refusal> {
-        let is = |operation: &Record, mode: i64| {
-            let rule = operation.parts(750).first();
-            let fits = |rule: &&std::sync::Arc<Record>| {
-                // ReLU's default turns NaN into 0.
-                rule.number(0, 0) == mode && rule.number(1, 0) == compute && rule.number(2, 0) == 0
-            };
-            operation.kind == Kind::PointwiseOperation && rule.is_some_and(|rule| fits(&rule))
         };
-        if !is(add, 0) || !is(relu, 100) {
-            return Err(unsupported("behind a convolution: nothing, or a bias and ReLU"));
-        }
-        let [bias, biased] = [add.part(752)?, add.part(753)?];
-        let [from, out] = [relu.part(751)?, relu.part(753)?];
-        let joined =
-            add.part(751)?.number(906, 0) == sum.number(906, 0) && biased.number(906, 0) == from.number(906, 0);
-        let between = |tensor: &Record| {
-            tensor.number(907, 0) != 0 && tensor.number(901, 0) == compute && !tensor.numbers(906).is_empty()
-        };
-        if !joined || !between(sum) || !between(biased) || bias.numbers(906).is_empty() {
-            return Err(unsupported("operations that are not joined by tensors without memory, in the type of sums"));
-        }
-        if [sum, biased].iter().any(|between| between.numbers(902) != out.numbers(902)) {
-            return Err(unsupported("operations of different extents"));
-        }
-        if bias.numbers(902) != [1, w.numbers(902)[0], 1, 1] || bias.numbers(903)[1] != 1 && bias.numbers(902)[1] != 1 {
-            return Err(unsupported("a bias that is not a dense [1, channels, 1, 1]"));
-        }
-        Ok((bias, out))
+        problem.check_fusion()?;
+        Ok(problem)
     }
 
     /// The tensor that is written.

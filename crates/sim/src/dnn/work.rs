@@ -12,8 +12,8 @@ pub struct Convolution {
     pub x: u64,
     pub w: u64,
     pub y: u64,
-    /// The bias of a fused convolution.
-    pub bias: u64,
+    /// The operands of fused operations, in the order of [`Problem::extra`].
+    pub extra: Vec<u64>,
     pub workspace: u64,
     /// The size that the engine needs.
     pub workspace_bytes: usize,
@@ -26,39 +26,42 @@ fn range(begin: u64, bytes: usize) -> Option<Range> {
     (bytes > 0).then(|| Range { begin, end: begin + bytes as u64 })
 }
 
-impl Convolution {
-    fn bytes(&self, image: &Image) -> usize {
-        image.count() * self.problem.data.bytes()
-    }
+/// The address of an operand, and its bytes.
+type Operand = (u64, usize);
 
-    /// Addresses and sizes of the operands that are read, and of the one that is written.
-    fn operands(&self) -> ([(u64, usize); 2], (u64, usize)) {
+impl Convolution {
+    /// Addresses and sizes of the operands that are read, and of those that are written, the result first.
+    fn operands(&self) -> (Vec<Operand>, Vec<Operand>) {
         let problem = &self.problem;
-        let [x, w, y] =
-            [(self.x, &problem.x), (self.w, &problem.w), (self.y, &problem.y)].map(|(at, one)| (at, self.bytes(one)));
-        match problem.direction {
+        let placed = |(at, image): (u64, &Image)| (at, image.bytes());
+        let [x, w, y] = [(self.x, &problem.x), (self.w, &problem.w), (self.y, &problem.y)].map(placed);
+        let ([a, b], target) = match problem.direction {
             Direction::Forward => ([x, w], y),
             Direction::Data => ([w, y], x),
             Direction::Filter => ([x, y], w),
-        }
+        };
+        let mut extra: Vec<_> = self.extra.iter().copied().zip(problem.extra()).map(placed).collect();
+        let sums = problem.sums.and_then(|_| extra.pop());
+        extra.extend([a, b]);
+        (extra, [target].into_iter().chain(sums).collect())
     }
 
     /// The address of the output.
     pub fn target(&self) -> u64 {
-        self.operands().1.0
+        [self.y, self.x, self.w][self.problem.direction as usize]
     }
 
     /// The library's rules for addresses.
     pub fn check(&self) -> Result<(), Refusal> {
         let problem = &self.problem;
-        let bias = problem.bias.iter().map(|bias| (self.bias, bias));
+        let extra = self.extra.iter().copied().zip(problem.extra());
         for (address, image) in
-            [(self.x, &problem.x), (self.w, &problem.w), (self.y, &problem.y)].into_iter().chain(bias)
+            [(self.x, &problem.x), (self.w, &problem.w), (self.y, &problem.y)].into_iter().chain(extra)
         {
             if address == 0 {
                 return Err(Refusal(DnnStatus::NULL_POINTER, "an operand is at a null pointer"));
             }
-            if !address.is_multiple_of(image.alignment.max(problem.data.bytes() as u64)) {
+            if !address.is_multiple_of(image.alignment.max(image.data.bytes() as u64)) {
                 return Err(Refusal(
                     DnnStatus::MISALIGNED_POINTER,
                     "an operand is less aligned than its descriptor says",
@@ -73,31 +76,26 @@ impl Convolution {
 
     /// Why the result is undefined, if it is.
     pub fn conflict(&self) -> Option<&'static str> {
-        let (reads, target) = self.operands();
-        let meet =
-            |(a, a_bytes): (u64, usize), (b, b_bytes): (u64, usize)| a < b + b_bytes as u64 && b < a + a_bytes as u64;
-        if reads.iter().any(|&operand| meet(operand, target)) {
+        let (reads, writes) = self.operands();
+        let meet = |(a, a_bytes): Operand, (b, b_bytes): Operand| a < b + b_bytes as u64 && b < a + a_bytes as u64;
+        let over = |one: Operand, others: &[Operand]| others.iter().any(|&other| meet(one, other));
+        if writes.iter().any(|&target| over(target, &reads)) || over(writes[0], &writes[1..]) {
             return Some("the output lies over an operand");
         }
         let aside = (self.workspace, self.workspace_bytes);
-        if self.workspace != 0 && reads.iter().chain([&target]).any(|&operand| meet(operand, aside)) {
-            return Some("the workspace lies over an operand");
-        }
-        let bias = self.problem.bias.as_ref()?;
-        meet((self.bias, self.bytes(bias)), target).then_some("the output lies over the bias")
+        let taken = self.workspace != 0 && (over(aside, &reads) || over(aside, &writes));
+        taken.then_some("the workspace lies over an operand")
     }
 
     /// The ranges that it reads, and those that it writes.
     pub fn ranges(&self) -> (Vec<Range>, Vec<Range>) {
-        let ([a, b], target) = self.operands();
-        let mut reads: Vec<Range> = [a, b].into_iter().filter_map(|(at, bytes)| range(at, bytes)).collect();
-        let mut writes: Vec<Range> = range(target.0, target.1).into_iter().collect();
-        if self.problem.beta != 0.0 {
-            reads.extend(&writes);
-        }
-        if let Some(bias) = &self.problem.bias {
-            reads.extend(range(self.bias, self.bytes(bias)));
-        }
+        let (reads, writes) = self.operands();
+        let ranges =
+            |all: Vec<Operand>| -> Vec<Range> { all.into_iter().filter_map(|(at, bytes)| range(at, bytes)).collect() };
+        // Sums are added to what is there.
+        let old = writes[usize::from(self.problem.beta == 0.0)..].to_vec();
+        let (mut reads, mut writes) = (ranges(reads), ranges(writes));
+        reads.extend(ranges(old));
         if self.workspace != 0 {
             writes.extend(range(self.workspace, self.workspace_bytes));
         }

@@ -34,8 +34,9 @@ pub struct Call {
     pub engine: i64,
     pub alpha: f32,
     pub beta: f32,
-    /// With a bias, and behind it this pointwise operation.
-    pub behind: Option<i32>,
+    /// The operations behind it by their modes: 0 adds the bias (the first of two another tensor), 200 is ReLU's gradient,
+    /// [`SUMS`] the sums of each channel.
+    pub behind: &'static [i32],
     /// Of the addresses.
     pub alignment: i64,
 }
@@ -49,11 +50,13 @@ pub struct Made {
     pub graph: usize,
     pub config: usize,
     pub plan: usize,
-    /// Numbers of x, w, y and the bias, and their addresses.
-    pub uids: [i64; 4],
-    pub at: [u64; 4],
+    /// Numbers of x, w, y, the bias or the sums, and the other tensor, and their addresses.
+    pub uids: [i64; 5],
+    pub at: [u64; 5],
     pub workspace: u64,
 }
+
+pub const SUMS: i32 = -1;
 
 pub const SMALL: Call = Call {
     direction: Forward,
@@ -66,7 +69,7 @@ pub const SMALL: Call = Call {
     engine: 1,
     alpha: 1.0,
     beta: 0.0,
-    behind: None,
+    behind: &[],
     alignment: 4,
 };
 
@@ -160,41 +163,48 @@ impl Call {
 
     /// What comes between two operations.
     fn between(&self, uid: i64) -> usize {
-        let desc = tensor(uid, self.y, steps(self.y, self.last), 0, 16);
+        let desc = tensor(uid, self.target(), steps(self.target(), self.last), 0, 16);
         done(set(desc, 907, BOOLEAN, &[true]));
         done_with(desc)
     }
 
-    fn pointwise(mode: i32, x: usize, b: Option<usize>, y: usize) -> usize {
-        let rule = create(0);
-        done(set(rule, 0, POINTWISE_MODE, &[mode]));
-        done(set(rule, 1, DATA_TYPE, &[0i32]));
-        let desc = create(13);
-        done(set(desc, 750, DESCRIPTOR, &[done_with(rule)]));
-        done(set(desc, 751, DESCRIPTOR, &[x]));
-        done(set(desc, 753, DESCRIPTOR, &[y]));
-        if let Some(b) = b {
-            done(set(desc, 752, DESCRIPTOR, &[b]));
-        }
+    /// An operation of tensors by the attributes that they are, with its rule's attributes.
+    fn behind(kinds: [u32; 2], rule: [(u32, u32, i32); 2], tensors: &[(u32, usize)]) -> usize {
+        let of = create(kinds[0]);
+        rule.iter().for_each(|(attribute, kind, value)| done(set(of, *attribute, *kind, &[*value])));
+        let (desc, to) = (create(kinds[1]), if kinds[0] == 0 { 750 } else { 1612 });
+        done(set(desc, to, DESCRIPTOR, &[done_with(of)]));
+        tensors.iter().for_each(|(attribute, tensor)| done(set(desc, *attribute, DESCRIPTOR, &[*tensor])));
         done_with(desc)
     }
 
     /// The operation graph for a handle.
     fn graph(&self, handle: usize) -> usize {
         let of = |uid, dims| done_with(tensor(uid, dims, steps(dims, self.last), 0, self.alignment));
-        let [x, w, y] = [of(1, self.x), of(2, self.w), of(3, self.y)];
-        let operations = match self.behind {
-            None => vec![done_with(self.operation([x, w, y]))],
-            Some(mode) => {
-                let (sum, biased) = (self.between(10), self.between(11));
-                let bias = of(4, [1, self.y[1], 1, 1]);
-                vec![
-                    done_with(self.operation([x, w, sum])),
-                    Call::pointwise(0, sum, Some(bias), biased),
-                    Call::pointwise(mode, biased, None, y),
-                ]
+        let mut ends = [of(1, self.x), of(2, self.w), of(3, self.y)];
+        let result = [2, 0, 1][self.direction as usize];
+        let (target, channels, like) = (ends[result], of(4, [1, self.target()[1], 1, 1]), of(5, self.target()));
+        let steps = self.behind.iter().filter(|&&mode| mode != SUMS).count();
+        let value = |i: usize| if i == steps { target } else { self.between(10 + i as i64) };
+        ends[result] = value(0);
+        let mut operations = vec![done_with(self.operation(ends))];
+        let mut from = ends[result];
+        for (i, &mode) in self.behind.iter().enumerate() {
+            if mode == SUMS {
+                let rule = [(1600, REDUCTION_OPERATOR_TYPE, 0), (1601, DATA_TYPE, 0)];
+                operations.push(Call::behind([21, 22], rule, &[(1610, from), (1611, channels)]));
+                continue;
             }
-        };
+            let to = value(i + 1);
+            let other = if mode == 0 && self.behind.get(i + 1) == Some(&0) { like } else { channels };
+            let tensors = match mode {
+                0 => vec![(751, from), (752, other), (753, to)],
+                200 => vec![(751, like), (757, from), (756, to)],
+                _ => vec![(751, from), (753, to)],
+            };
+            operations.push(Call::behind([0, 13], [(0, POINTWISE_MODE, mode), (1, DATA_TYPE, 0)], &tensors));
+            from = to;
+        }
         let graph = create(15);
         done(set(graph, 801, DESCRIPTOR, &operations));
         done(set(graph, 800, HANDLE, &[handle]));
@@ -214,10 +224,11 @@ impl Call {
         let config = create(3);
         done(set(config, 300, DESCRIPTOR, &[done_with(engine)]));
         let status = finalize(config);
-        let sizes = [(self.x, 1), (self.w, 2), (self.y, 3), ([1, self.y[1], 1, 1], 4)];
+        let target = self.target();
+        let sizes = [(self.x, 1), (self.w, 2), (self.y, 3), ([1, target[1], 1, 1], 4), (target, 5)];
         let at = sizes.map(|(dims, salt)| program.upload(&numbers(salt, count(dims))));
         let workspace = program.alloc(1 << 20);
-        let made = Made { program, call: self, handle, graph, config, plan: 0, uids: [1, 2, 3, 4], at, workspace };
+        let made = Made { program, call: self, handle, graph, config, plan: 0, uids: [1, 2, 3, 4, 5], at, workspace };
         (made, status)
     }
 
@@ -290,9 +301,12 @@ impl Made {
 
     pub fn run_by(&self, handle: usize) -> DnnStatus {
         let pack = create(16);
-        let bound = if self.call.behind.is_some() { 4 } else { 3 };
-        done(set(pack, 1000, INT64, &self.uids[..bound]));
-        done(set(pack, 1001, POINTER, &self.at[..bound]));
+        let behind = self.call.behind;
+        let adds = behind.iter().filter(|&&mode| mode == 0).count();
+        let (channels, like) = (adds > 0 || behind.contains(&SUMS), adds > 1 || behind.contains(&200));
+        let bound: Vec<usize> = (0..5).filter(|&i| i < 3 || i == 3 && channels || i == 4 && like).collect();
+        done(set(pack, 1000, INT64, &bound.iter().map(|&i| self.uids[i]).collect::<Vec<_>>()));
+        done(set(pack, 1001, POINTER, &bound.iter().map(|&i| self.at[i]).collect::<Vec<_>>()));
         done(set(pack, 1003, POINTER, &[self.workspace]));
         // SAFETY: they take numbers. What is queued keeps what it needs of the pack.
         unsafe {

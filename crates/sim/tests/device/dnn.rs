@@ -35,7 +35,7 @@ fn every_direction_in_every_order() {
 fn fused_with_bias_and_relu() {
     let bias = [1.0f32, -20.0, 3.0, 30.0, 0.0, f32::NAN];
     for last in [false, true] {
-        let mut made = Call { behind: Some(100), last, ..SMALL }.made();
+        let mut made = Call { behind: &[0, 100], last, ..SMALL }.made();
         made.at[3] = made.program.upload(&bias);
         done(made.run());
         for (i, (got, sum)) in made.output().iter().zip(Call { last, ..SMALL }.want()).enumerate() {
@@ -46,12 +46,73 @@ fn fused_with_bias_and_relu() {
         made.program.silent();
     }
     // Behind the bias tanh, or the identity.
-    for mode in [101, 21] {
-        let (made, status) = Call { behind: Some(mode), ..SMALL }.begin(Profile::default());
+    for behind in [&[0, 101], &[0, 21]] {
+        let (made, status) = Call { behind, ..SMALL }.begin(Profile::default());
         assert_eq!(status, DnnStatus::NOT_SUPPORTED);
         assert!(MODES.iter().all(|&mode| made.proposed(mode).is_empty()));
-        made.because("nothing, or a bias and ReLU");
+        made.because("sums, ReLU and its gradient");
     }
+}
+
+#[test]
+fn fused_with_another_tensor() {
+    for last in [false, true] {
+        let made = Call { behind: &[0, 0, 100], last, ..SMALL }.made();
+        done(made.run());
+        let (bias, other) = (numbers(4, 6), numbers(5, count(SMALL.y)));
+        for (i, (got, sum)) in made.output().iter().zip(Call { last, ..SMALL }.want()).enumerate() {
+            let channel = if last { i % 6 } else { i / 9 % 6 };
+            assert_eq!(*got, (sum + other[i] + bias[channel]).max(0.0), "element {i}");
+        }
+        made.program.silent();
+    }
+}
+
+/// ReLU's gradient, and the sums of what it lets through, behind the gradient of the input.
+#[test]
+fn fused_with_the_gradient_of_relu() {
+    const ONE_GROUP: Call =
+        Call { direction: Data, w: [6, 4, 3, 2], moves: [[1, 2], [2, 3], [1, 1]], engine: 11, last: true, ..SMALL };
+    let call = Call { y: [2, 6, 3, 3], ..ONE_GROUP };
+    for behind in [&[200][..], &[200, SUMS]] {
+        let made = Call { behind, ..call.clone() }.made();
+        // The engine's tensor cores round, but not numbers as small as these.
+        let mut want = call.want();
+        let (seen, mut sums) = (numbers(5, want.len()), numbers(4, 4));
+        want.iter_mut().zip(&seen).filter(|(_, y)| **y <= 0.0).for_each(|(value, _)| *value = 0.0);
+        // They are added to what is there.
+        want.iter().enumerate().for_each(|(i, value)| sums[i % 4] += value);
+        assert_eq!(made.proposed(3).len(), 2);
+        assert!(made.proposed(3).iter().all(|(_, notes, behavior)| *notes == [0] && *behavior == [0]));
+        done(made.run());
+        close(&made.output(), &want, &call);
+        if behind.len() > 1 {
+            close(&made.program.download(made.at[3], 4), &sums, &call);
+        }
+        made.program.silent();
+    }
+    // Not in NCHW, not of a mirrored filter; sums not of groups.
+    for (call, behind) in [
+        (Call { last: false, ..call.clone() }, &[200][..]),
+        (Call { mode: 0, ..call.clone() }, &[200]),
+        (Call { last: true, direction: Data, engine: 11, ..SMALL }, &[200, SUMS]),
+    ] {
+        let (made, status) = Call { behind, ..call }.begin(Profile::default());
+        assert_eq!(status, DnnStatus::NOT_SUPPORTED);
+        assert!(MODES.iter().all(|&mode| made.proposed(mode).is_empty()));
+    }
+}
+
+/// Sums that were not cleared are a wrong result, and at the wrong address a finding.
+#[test]
+fn sums_over_an_operand() {
+    let call = Call { direction: Data, w: [6, 4, 3, 2], moves: [[1, 2], [2, 3], [1, 1]], last: true, ..SMALL };
+    let mut made = Call { behind: &[200, SUMS], engine: 11, ..call }.made();
+    made.at[3] = made.at[4];
+    done(made.run());
+    // SAFETY: it waits.
+    ok(unsafe { cuCtxSynchronize() });
+    made.program.found(Kind::Overlap, &["the output lies over an operand"]);
 }
 
 #[test]
@@ -95,7 +156,7 @@ fn faults_on_request() {
         assert!(made.proposed(2).iter().any(|(index, ..)| *index == engine));
         assert_eq!(made.run().0, status, "{direction:?} {engine}");
     }
-    let made = Call { engine: 0, behind: Some(100), ..SMALL }.make(profile);
+    let made = Call { engine: 0, behind: &[0, 100], ..SMALL }.make(profile);
     assert_eq!(made.run(), DnnStatus::NOT_SUPPORTED);
     drop(made);
     // Of any status, with the library's words about it.

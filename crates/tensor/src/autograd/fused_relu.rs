@@ -1,14 +1,14 @@
 //! Fusing ReLU's gradient into the backward pass of the next layer.
 //!
-//! The product that computes the gradient of a layer's input can, if that input is the output of a ReLU, multiply by ReLU's
-//! mask in its epilogue, and sum the result for the bias before that ReLU (cuBLASLt's DRELU_BGRAD). On the tape these are two
-//! nodes, and what is passed from one to the other is then no longer the gradient of the tensor between them. So it is done
+//! The product or convolution that computes the gradient of a layer's input can, if that input is the output of a ReLU,
+//! multiply by ReLU's mask in its epilogue, and sum the result for the bias before that ReLU (cuBLASLt's DRELU_BGRAD; a graph
+//! of cuDNN). On the tape these are two nodes, and what is passed from one to the other is then no longer the gradient of the tensor between them. So it is done
 //! only where that cannot be observed: the next layer is the only consumer of ReLU's output, no gradient has arrived for it yet, and
 //! no hook, no `retain_grad` and no target of `autograd::grad` requests it (`Node::fused_relu_below`).
 
 use std::{cell::OnceCell, sync::Arc};
 
-use kiln_backend::ReluMask;
+use kiln_backend::{ReluMask, Result};
 
 use crate::tensor::Tensor;
 
@@ -17,8 +17,8 @@ use crate::tensor::Tensor;
 pub(crate) struct ReluEpilogue {
     /// The index of ReLU's output among the tensors that the node saved.
     pub output: usize,
-    /// The elements that ReLU let through, in the device's own form.
-    pub mask: Arc<ReluMask>,
+    /// The elements that ReLU let through, in the device's own form, if it has kept them.
+    pub mask: Option<Arc<ReluMask>>,
     /// Whether a bias before ReLU needs a gradient.
     pub bias: bool,
 }
@@ -26,7 +26,7 @@ pub(crate) struct ReluEpilogue {
 /// What a rule needs in order to compute the gradient with respect to the input of the previous node's ReLU.
 pub(crate) struct FusedReluBackward {
     pub output: Tensor,
-    pub mask: Arc<ReluMask>,
+    pub mask: Option<Arc<ReluMask>>,
     pub bias: bool,
     done: OnceCell<ReluBackwardDone>,
 }
@@ -40,6 +40,12 @@ pub(crate) struct ReluBackwardDone {
 impl FusedReluBackward {
     pub fn new(epilogue: ReluEpilogue, output: Tensor) -> FusedReluBackward {
         FusedReluBackward { output, mask: epilogue.mask, bias: epilogue.bias, done: OnceCell::new() }
+    }
+
+    /// Memory for the gradient of the bias, which belongs to dimension 1, if there is one.
+    pub fn bias_grad(&self) -> Result<Option<Tensor>> {
+        let y = &self.output;
+        self.bias.then(|| Tensor::empty(y.dims()[1], (y.dtype(), y.device()))).transpose()
     }
 
     /// Tells that the rule's gradient for its first input is that of ReLU's input.

@@ -1,11 +1,11 @@
 //! Two-dimensional convolution and transposed convolution.
 
 use kiln_backend::{
-    Arguments, Conv2d, Conv2dArgs, Conv2dGradInputArgs, Conv2dGradWeightArgs, CopyArgs, Error, Layout, Result, Shape,
-    with_tf32,
+    Arguments, Conv2d, Conv2dArgs, Conv2dGradInputArgs, Conv2dGradWeightArgs, Conv2dReluGradInputArgs, CopyArgs, Error,
+    Layout, Result, Shape, ViewMut, with_tf32,
 };
 use kiln_derive::located;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     check,
@@ -13,12 +13,19 @@ use super::{
     pad::PadMode,
 };
 use crate::{
-    autograd::{Grads, record, record_gradient},
+    autograd::{FusedReluBackward, Grads, ReluEpilogue, record, record_gradient, record_node},
     tensor::Tensor,
 };
 
 /// The node of the gradients of a convolution.
 const NODE: &str = "ConvolutionBackwardBackward0";
+
+/// What comes after a convolution, in the same primitive.
+#[derive(Clone, Copy)]
+struct Then<'a> {
+    residual: Option<&'a Tensor>,
+    relu: bool,
+}
 
 #[located]
 impl Tensor {
@@ -30,7 +37,7 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not fit together, the kernel is larger than the padded image, or dtypes or devices differ.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
-        self.conv2d_then(weight, bias, rule, false)
+        self.conv2d_then(weight, bias, rule, Then { residual: None, relu: false })
     }
 
     /// [`conv2d`](Tensor::conv2d) followed by ReLU, in one primitive.
@@ -40,10 +47,28 @@ impl Tensor {
     /// # Errors
     /// Those of [`conv2d`](Tensor::conv2d).
     pub fn conv2d_relu(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d) -> Result<Tensor> {
-        self.conv2d_then(weight, bias, rule, true).map_err(|error| error.of_op("conv2d_relu"))
+        self.conv2d_then(weight, bias, rule, Then { residual: None, relu: true })
+            .map_err(|error| error.of_op("conv2d_relu"))
     }
 
-    fn conv2d_then(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, relu: bool) -> Result<Tensor> {
+    /// `relu(conv2d(self) + residual)` in one primitive: [`conv2d`](Tensor::conv2d), a tensor of the result's shape, and
+    /// ReLU, as a residual block ends (PyTorch's `torch.cudnn_convolution_add_relu`). On CUDA the ReLU may be cuDNN's, which
+    /// turns NaN into 0.
+    ///
+    /// # Errors
+    /// Those of [`conv2d`](Tensor::conv2d), and if the residual's shape, dtype or device is not the result's.
+    pub fn conv2d_add_relu(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        residual: &Tensor,
+        rule: &Conv2d,
+    ) -> Result<Tensor> {
+        self.conv2d_then(weight, bias, rule, Then { residual: Some(residual), relu: true })
+            .map_err(|error| error.of_op("conv2d_add_relu"))
+    }
+
+    fn conv2d_then(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, then: Then<'_>) -> Result<Tensor> {
         const OP: &str = "conv2d";
         images::batched(OP, self, |x| {
             check_weight(OP, x, weight, bias, rule)?;
@@ -57,14 +82,18 @@ impl Tensor {
                 }
                 return Err(Error::shapes(OP, x.shape(), weight.shape(), expected));
             }
-            x.conv2d_of_batch(weight, bias, rule, relu)
+            let residual = match then.residual {
+                Some(residual) if self.rank() == 3 => Some(residual.unsqueeze(0)?),
+                residual => residual.cloned(),
+            };
+            x.conv2d_of_batch(weight, bias, rule, Then { residual: residual.as_ref(), ..then })
         })
     }
 
     /// The convolution of checked operands.
-    fn conv2d_of_batch(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, relu: bool) -> Result<Tensor> {
+    fn conv2d_of_batch(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, then: Then<'_>) -> Result<Tensor> {
         const OP: &str = "conv2d";
-        let rule = *rule;
+        let (rule, Then { residual, relu }) = (*rule, then);
         let ((n, _, h, w), (o, _, kh, kw)) = (self.dims4()?, weight.dims4()?);
         check_bias(OP, bias, o)?;
         let Some([oh, ow]) = rule.output([h, w], [kh, kw]) else {
@@ -72,36 +101,61 @@ impl Tensor {
             return Err(Error::shapes(OP, self.shape(), weight.shape(), expected));
         };
         let layout = image_layout(self, Shape::new(&[n, o, oh, ow])?);
-        let (x, k, b) = (self.read(), weight.read(), bias.map(Tensor::read));
+        if let Some(residual) = residual {
+            check::same_kind(OP, self, &[residual])?;
+            if residual.shape() != layout.shape() {
+                return Err(Error::shapes(OP, residual.shape(), layout.shape(), "a residual of the result's shape"));
+            }
+        }
+        let (x, k, b, z) = (self.read(), weight.read(), bias.map(Tensor::read), residual.map(Tensor::read));
         let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
             backend.conv2d(
-                Conv2dArgs { rule, x: x.view(), w: k.view(), bias: b.as_ref().map(|b| b.view()), relu, out }
-                    .checked()?,
+                Conv2dArgs {
+                    rule,
+                    x: x.view(),
+                    w: k.view(),
+                    bias: b.as_ref().map(|b| b.view()),
+                    residual: z.as_ref().map(|z| z.view()),
+                    relu,
+                    out,
+                }
+                .checked()?,
             )
         })?;
-        drop((x, k, b));
+        drop((x, k, b, z));
         let name = if relu { "ReluBackward0" } else { "ConvolutionBackward0" };
-        let (with_bias, without) = ([self, weight, bias.unwrap_or(weight)], [self, weight]);
-        let inputs: &[&Tensor] = if bias.is_some() { &with_bias } else { &without };
+        let inputs: SmallVec<[&Tensor; 4]> = [self, weight].into_iter().chain(bias).chain(residual).collect();
+        let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
         let result = out.clone();
         let saved: &[&Tensor] = if relu { &[self, weight, &out] } else { &[self, weight] };
-        let result = record(result, name, inputs, saved, move |ctx| {
+        let of_bias = bias.is_some_and(Tensor::requires_grad);
+        let epilogue = relu.then_some(ReluEpilogue { output: 2, mask: None, bias: of_bias });
+        let result = record_node(result, name.into(), &inputs, saved, epilogue, move |ctx| {
             let (mut grad, mut of_bias) = (ctx.grad()?, None);
             if relu && ctx.create_graph {
                 grad = grad.masked_fill(&ctx.constant(2)?.le(0)?, 0)?;
-            } else if let (true, [_, _, true]) = (relu, ctx.needs) {
+            } else if let Some(done) = ctx.relu_done() {
+                of_bias = done.bias.clone();
+            } else if relu && has_bias && ctx.needs(2) {
                 let (masked, sums) = grad.relu_bias_gradient(&ctx.saved(2)?, 1)?;
                 (grad, of_bias) = (masked, Some(sums));
             } else if relu {
                 grad = grad.relu_gradient(&ctx.saved(2)?)?;
             }
             let (x, weight) = (ctx.saved(0)?, ctx.saved(1)?);
+            let to_input = || match ctx.fused_relu {
+                Some(relu) => grad.conv2d_to_input_through_relu(&weight, &rule, relu),
+                None => grad.conv2d_input_gradient(&weight, &rule, image_layout(&x, *x.shape())),
+            };
             let mut grads: Grads = smallvec![
-                ctx.when(0, || grad.conv2d_input_gradient(&weight, &rule, image_layout(&x, *x.shape())))?,
+                ctx.when(0, to_input)?,
                 ctx.when(1, || grad.conv2d_weight_gradient(&x, &rule, *weight.shape()))?
             ];
-            if ctx.needs.len() == 3 {
+            if has_bias {
                 grads.push(if of_bias.is_some() { of_bias } else { ctx.when(2, || grad.sum([0, 2, 3]))? });
+            }
+            if has_residual {
+                grads.push(ctx.when(2 + usize::from(has_bias), || Ok(grad.clone()))?);
             }
             Ok(grads)
         })?;
@@ -112,6 +166,7 @@ impl Tensor {
                 ("padding", (&padding[..]).into()),
                 ("dilation", (&dilation[..]).into()),
                 ("groups", groups.into()),
+                ("residual", has_residual.into()),
                 ("relu", relu.into()),
             ]
         }))
@@ -226,6 +281,23 @@ impl Tensor {
         })
     }
 
+    /// The gradient of a convolution's input through the ReLU that it is the output of, and of the bias before that ReLU, in
+    /// one primitive.
+    fn conv2d_to_input_through_relu(&self, weight: &Tensor, rule: &Conv2d, relu: &FusedReluBackward) -> Result<Tensor> {
+        let (y, bias) = (&relu.output, relu.bias_grad()?);
+        let out = {
+            let (g, w, y, layout) = (self.read(), weight.read(), y.read(), image_layout(y, *y.shape()));
+            let mut buffer = bias.as_ref().map(|bias| (bias.0.storage.write(), bias.layout()));
+            Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
+                let bias = buffer.as_mut().map(|(buffer, layout)| ViewMut { buffer: &mut ***buffer, layout });
+                let (rule, grad, w, y) = (*rule, g.view(), w.view(), y.view());
+                backend.conv2d_relu_grad_input(Conv2dReluGradInputArgs { rule, grad, w, y, out, bias }.checked()?)
+            })?
+        };
+        relu.finish(bias);
+        Ok(out)
+    }
+
     /// The gradient of a convolution with respect to its weight, from the gradient of its output.
     fn conv2d_to_weight(&self, x: &Tensor, rule: &Conv2d, shape: Shape) -> Result<Tensor> {
         let (g, x) = (self.read(), x.read());
@@ -243,7 +315,7 @@ impl Tensor {
         let (x, k) = (self.read(), weight.read());
         let out = Tensor::compute_in(self.device(), self.dtype(), layout, |backend, out| {
             let (x, w) = (x.view(), k.view());
-            backend.conv2d(Conv2dArgs { rule: *rule, x, w, bias: None, relu: false, out }.checked()?)
+            backend.conv2d(Conv2dArgs { rule: *rule, x, w, bias: None, residual: None, relu: false, out }.checked()?)
         })?;
         let rule = *rule;
         record_gradient(out, NODE, &[self, weight], &[self, weight], move |ctx| {

@@ -79,7 +79,7 @@ impl Tensor {
         let saved = [self, weight, &out];
         let saved = &saved[..2 + usize::from(relu)];
         let of_bias = bias.is_some_and(Tensor::requires_grad);
-        let epilogue = mask.map(|mask| ReluEpilogue { output: 2, mask: Arc::new(mask), bias: of_bias });
+        let epilogue = mask.map(|mask| ReluEpilogue { output: 2, mask: Some(Arc::new(mask)), bias: of_bias });
         let result = record_node(out.clone(), name.into(), inputs, saved, epilogue, move |ctx| gradients(ctx, relu))?;
         Ok(result.described("linear", || [("relu", relu.into())]))
     }
@@ -157,14 +157,14 @@ fn recorded_gradients(ctx: &Ctx<'_>, relu: bool) -> Result<Grads> {
 /// The gradient of the input, through the ReLU that produced it, and the gradient of the bias before that ReLU, in one
 /// primitive.
 fn through_relu(relu: &FusedReluBackward, grad: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let bias = relu.bias.then(|| Tensor::empty(weight.dims()[1], (grad.dtype(), grad.device()))).transpose()?;
+    let bias = relu.bias_grad()?;
     let out = {
         let (g, w, y) = (grad.read(), weight.read(), relu.output.read());
         let mut buffer = bias.as_ref().map(|bias| (bias.0.storage.write(), bias.layout()));
         Tensor::compute(grad.device(), grad.dtype(), *relu.output.shape(), |backend, out| {
             let bias = buffer.as_mut().map(|(buffer, layout)| ViewMut { buffer: &mut ***buffer, layout });
             backend.linear_relu_grad(
-                LinearReluGradArgs { grad: g.view(), w: w.view(), y: y.view(), mask: Some(&relu.mask), out, bias }
+                LinearReluGradArgs { grad: g.view(), w: w.view(), y: y.view(), mask: relu.mask.as_deref(), out, bias }
                     .checked()?,
             )
         })?

@@ -27,7 +27,7 @@ fn named_by(op: &str) -> impl Iterator<Item = &str> {
         "class_loss" => &["cross_entropy", "nll_loss"],
         "pointwise_loss" => &["mse_loss", "l1_loss", "binary_cross_entropy_with_logits"],
         // Layers choose the fused form by themselves.
-        "conv2d_relu" => &["conv2d"],
+        "conv2d_relu" | "conv2d_add_relu" => &["conv2d"],
         "linear_relu" => &["linear"],
         "searchsorted_with" => &["argsort"],
         _ => &[],

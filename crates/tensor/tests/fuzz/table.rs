@@ -244,6 +244,12 @@ const SINGLE: &[(&str, Call)] = calls! {
     pad |x, _, r| x.pad(&r.extents(), r.pick(&[PadMode::Constant(2.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular]));
     embedding |x, _, r| x.embedding(&r.index(), r.flag().then(|| r.size()));
     conv2d |x, y, r| convolution(x, y, r, false, Tensor::conv2d);
+    conv2d_add_relu |x, y, r| convolution(x, y, r, false, |x, w, b, rule| {
+        // The result has an extent of the residual's shape, often.
+        let plain = x.conv2d(w, b, rule)?;
+        let residual = if x.rank() % 2 == 0 { plain } else { w.clone() };
+        x.conv2d_add_relu(w, b, &residual, rule)
+    });
     conv2d_relu |x, y, r| convolution(x, y, r, false, Tensor::conv2d_relu);
     conv_transpose2d |x, y, r| {
         let extra = if r.below(4) == 0 { [r.below(3), r.size()] } else { [0; 2] };

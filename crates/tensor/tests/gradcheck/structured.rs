@@ -43,6 +43,9 @@ shapes! {
     SCORES = [[3, 4]];
     SCORES_3D = [[2, 4, 3]];
     CONVOLUTION = [[2, 2, 4, 3], [3, 2, 3, 2], [3]] [[2, 4, 3], [2, 2, 2, 2], [2]] [[0, 2, 4, 4], [1, 2, 3, 3], [1]];
+    RESIDUAL = [[2, 2, 4, 3], [3, 2, 3, 2], [3], [2, 3, 2, 5]] [[2, 4, 3], [2, 2, 2, 2], [2], [2, 3, 5]]
+        [[0, 2, 4, 4], [1, 2, 3, 3], [1], [0, 1, 2, 4]];
+    STACKED = [[2, 2, 4, 3], [4, 2, 3, 2], [4], [2, 2, 2, 2]] [[0, 2, 4, 4], [2, 2, 3, 3], [2], [2, 1, 1, 1]];
     GROUPS = [[1, 4, 5, 4], [2, 2, 2, 3]];
     TRANSPOSED = [[2, 2, 3, 2], [2, 3, 2, 3], [3]] [[2, 2, 3], [2, 1, 3, 3], [1]];
     TRANSPOSED_GROUPS = [[1, 4, 2, 3], [4, 2, 3, 2]];
@@ -224,6 +227,12 @@ pub const IMAGE_OPS: &[Check] = checks! {
     conv2d GROUPS Any |x| x[0].conv2d(&x[1], None, &rule(2));
     conv2d GROUPS Any |x| x[0].channels_last()?.conv2d(&x[1], None, &rule(2));
     conv2d_relu CONVOLUTION Any |x| x[0].conv2d_relu(&x[1], Some(&x[2]), &rule(1));
+    conv2d_add_relu RESIDUAL Any |x| x[0].conv2d_add_relu(&x[1], Some(&x[2]), &x[3], &rule(1));
+    conv2d_add_relu RESIDUAL Any
+        |x| x[0].conv2d_add_relu(&x[1], None, &x[3], &rule(1))?.conv2d(&x[1].transpose(0, 1)?, None, &rule(1));
+    conv2d_relu STACKED Any |x| x[0].conv2d_relu(&x[1], Some(&x[2]), &rule(1))?.conv2d(&x[3], None, &rule(2));
+    conv2d_relu STACKED Any
+        |x| x[0].channels_last()?.conv2d_relu(&x[1], None, &rule(1))?.conv2d_relu(&x[3], Some(&x[2].narrow(0, 0, 2)?), &rule(2));
     conv_transpose2d TRANSPOSED Any |x| x[0].conv_transpose2d(&x[1], Some(&x[2]), &rule(1), [1, 0]);
     conv_transpose2d TRANSPOSED_GROUPS Any |x| x[0].conv_transpose2d(&x[1], None, &rule(2), [1, 0]);
     channels_last GROUPS Any |x| x[0].channels_last();

@@ -1,10 +1,10 @@
-use kiln_backend::{Arguments, DType, Layout, View, ViewMut};
+use kiln_backend::{DType, Layout, View, ViewMut};
 
 use super::*;
 use crate::testing::{Tensor, assert_close, layouts, numbers, read_layouts};
 
 fn conv2d(rule: Conv2d, x: View, w: View, bias: Option<View>, relu: bool, out: ViewMut) -> Result<()> {
-    CpuBackend.conv2d(Conv2dArgs { rule, x, w, bias, relu, out }.checked()?)
+    CpuBackend.conv2d(Conv2dArgs { rule, x, w, bias, residual: None, relu, out }.checked()?)
 }
 
 fn conv2d_grad_input(rule: Conv2d, grad: View, w: View, out: ViewMut) -> Result<()> {

@@ -98,7 +98,7 @@ pub fn convolved(on: &dyn Backend, dtype: DType, n: usize) -> Result<Vec<Tensor>
     let (mut y, mut to_x) =
         (target(on, dtype, &[1, 2, n, 1], Lie::Dense), target(on, dtype, &[1, 2, n, 1], Lie::Dense));
     let (bias, relu) = (None, false);
-    on.conv2d(Conv2dArgs { rule, x: x.view(), w: w.view(), bias, relu, out: y.view_mut() }.checked()?)?;
+    on.conv2d(Conv2dArgs { rule, x: x.view(), w: w.view(), bias, residual: None, relu, out: y.view_mut() }.checked()?)?;
     on.conv2d_grad_input(Conv2dGradInputArgs { rule, grad: x.view(), w: w.view(), out: to_x.view_mut() }.checked()?)?;
     let (few, grad) =
         (tensor(on, dtype, &[2, n, 1, 1], Lie::Dense, 3), tensor(on, dtype, &[2, 1, 1, 1], Lie::Dense, 4));

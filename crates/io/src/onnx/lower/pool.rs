@@ -19,7 +19,12 @@ pub(super) fn lower(graph: &mut Graph, o: &Operation<'_>) -> Result<Option<Strin
                 ints("dilations", o.ints("dilation")?),
                 int("group", o.int("groups")?),
             ];
-            let product = graph.node("Conv", &names, attributes);
+            let (operands, residual) =
+                if o.int("residual")? == 1 { names.split_at(names.len() - 1) } else { (&names[..], &[][..]) };
+            let mut product = graph.node("Conv", operands, attributes);
+            if let [residual] = residual {
+                product = graph.node("Add", &[product.as_str(), *residual], vec![]);
+            }
             with_relu(graph, o, product).map(Some)
         }
         "conv_transpose2d" => {
