@@ -15,7 +15,7 @@ const OFFSETS: [[usize; 4]; 7] =
 
 /// `n` elements, `offset` elements behind the beginning of a buffer.
 fn at(on: &dyn Backend, dtype: DType, n: usize, offset: usize, salt: u64) -> Tensor {
-    let whole = tensor(on, dtype, &[offset + n + MARGIN], Lie::Dense, salt);
+    let whole = tensor(on, dtype, &[offset + n + MARGIN], MemoryLayout::Dense, salt);
     Tensor { layout: whole.layout.slice(0, offset, offset + n, 1), ..whole }
 }
 

@@ -7,9 +7,9 @@ use crate::support::*;
 #[test]
 fn fill() {
     for dtype in DType::ALL {
-        for lie in LIES {
-            same(&format!("{dtype} {lie:?}"), |on| {
-                let mut out = target(on, dtype, &[3, 5], lie);
+        for memory in MEMORY_LAYOUTS {
+            same(&format!("{dtype} {memory:?}"), |on| {
+                let mut out = target(on, dtype, &[3, 5], memory);
                 on.fill(Scalar::Int(1), out.view_mut())?;
                 Ok(vec![out])
             });
@@ -20,10 +20,12 @@ fn fill() {
 #[test]
 fn copy() {
     for dtype in DType::ALL {
-        for (lie, out_lie) in [(0, 0), (1, 0), (2, 1), (0, 1), (0, 2)].map(|(from, to)| (LIES[from], LIES[to])) {
+        for (memory, out_lie) in
+            [(0, 0), (1, 0), (2, 1), (0, 1), (0, 2)].map(|(from, to)| (MEMORY_LAYOUTS[from], MEMORY_LAYOUTS[to]))
+        {
             for to in DType::ALL {
-                same(&format!("{dtype} {lie:?} to {to} {out_lie:?}"), |on| {
-                    let (x, mut out) = (tensor(on, dtype, &[3, 5], lie, 1), target(on, to, &[3, 5], out_lie));
+                same(&format!("{dtype} {memory:?} to {to} {out_lie:?}"), |on| {
+                    let (x, mut out) = (tensor(on, dtype, &[3, 5], memory, 1), target(on, to, &[3, 5], out_lie));
                     on.copy(CopyArgs { x: x.view(), out: out.view_mut() }.checked()?)?;
                     Ok(vec![out])
                 });
@@ -36,9 +38,9 @@ fn copy() {
 fn arange() {
     for dtype in DType::ALL {
         same(&format!("{dtype}"), |on| {
-            let mut out = target(on, dtype, &[7], Lie::Dense);
+            let mut out = target(on, dtype, &[7], MemoryLayout::Dense);
             on.arange(Arange { start: Scalar::Int(2), step: Scalar::Int(3) }, out.view_mut())?;
-            let mut reals = target(on, dtype, &[4], Lie::Dense);
+            let mut reals = target(on, dtype, &[4], MemoryLayout::Dense);
             on.arange(Arange { start: Scalar::Float(0.5), step: Scalar::Float(1.25) }, reals.view_mut())?;
             // Backwards from the end, as the second half of `linspace`.
             let back = reals.layout.slice(0, 1, 4, 1).flip(0);
@@ -55,8 +57,9 @@ fn shapes_at_the_edge() {
     for dtype in [DType::F32, DType::F64, DType::I64] {
         for dims in [&[0usize, 3][..], &[3, 0], &[0], &[], &[1, 1]] {
             same(&format!("{dtype} {dims:?}"), |on| {
-                let (x, y) = (tensor(on, dtype, dims, Lie::Dense, 1), tensor(on, dtype, dims, Lie::Dense, 2));
-                let [mut copy, mut squared, mut sum] = [0, 1, 2].map(|_| target(on, dtype, dims, Lie::Dense));
+                let (x, y) =
+                    (tensor(on, dtype, dims, MemoryLayout::Dense, 1), tensor(on, dtype, dims, MemoryLayout::Dense, 2));
+                let [mut copy, mut squared, mut sum] = [0, 1, 2].map(|_| target(on, dtype, dims, MemoryLayout::Dense));
                 on.copy(CopyArgs { x: x.view(), out: copy.view_mut() }.checked()?)?;
                 on.unary(UnaryArgs { op: UnaryOp::Square, x: x.view(), out: squared.view_mut() }.checked()?)?;
                 on.binary(
@@ -69,24 +72,27 @@ fn shapes_at_the_edge() {
                     .checked()?,
                 )?;
                 let ones = vec![1; dims.len()];
-                let mut total = target(on, dtype, &ones, Lie::Dense);
+                let mut total = target(on, dtype, &ones, MemoryLayout::Dense);
                 on.reduce(ReduceArgs { op: ReduceOp::Sum, x: x.view(), out: total.view_mut() }.checked()?)?;
-                let mut running = target(on, dtype, dims, Lie::Dense);
+                let mut running = target(on, dtype, dims, MemoryLayout::Dense);
                 on.cumsum(CumsumArgs { x: x.view(), dim: 0, out: running.view_mut() }.checked()?)?;
                 Ok(vec![copy, squared, sum, total, running])
             });
         }
         same(&format!("{dtype} broadcast"), |on| {
-            let (row, column) = (tensor(on, dtype, &[1, 5], Lie::Dense, 1), tensor(on, dtype, &[4, 1], Lie::Sliced, 2));
+            let (row, column) = (
+                tensor(on, dtype, &[1, 5], MemoryLayout::Dense, 1),
+                tensor(on, dtype, &[4, 1], MemoryLayout::Sliced, 2),
+            );
             let shape = Shape::new(&[4, 5])?;
             let (a, b) = (row.layout.expand("t", &shape)?, column.layout.expand("t", &shape)?);
             let (a, b) = (View { buffer: &*row.buffer, layout: &a }, View { buffer: &*column.buffer, layout: &b });
-            let mut out = target(on, dtype, &[4, 5], Lie::Turned);
+            let mut out = target(on, dtype, &[4, 5], MemoryLayout::Turned);
             on.binary(
                 BinaryArgs { op: BinaryOp::Mul, a: Operand::Tensor(a), b: Operand::Tensor(b), out: out.view_mut() }
                     .checked()?,
             )?;
-            let mut total = target(on, dtype, &[1, 5], Lie::Dense);
+            let mut total = target(on, dtype, &[1, 5], MemoryLayout::Dense);
             on.reduce(ReduceArgs { op: ReduceOp::Sum, x: b, out: total.view_mut() }.checked()?)?;
             Ok(vec![out, total])
         });
@@ -94,9 +100,9 @@ fn shapes_at_the_edge() {
     for reduction in [Reduction::Mean, Reduction::Sum] {
         let rule = ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: -100, label_smoothing: 0.0 };
         same(&format!("no samples, {reduction:?}"), |on| {
-            let (x, labels) = (tensor(on, DType::F32, &[0, 4, 1], Lie::Dense, 1), index(on, &[0, 1], 4));
-            let [mut loss, mut total] = [0, 1].map(|_| target(on, DType::F32, &[], Lie::Dense));
-            let mut lse = target(on, DType::F32, &[0, 1], Lie::Dense);
+            let (x, labels) = (tensor(on, DType::F32, &[0, 4, 1], MemoryLayout::Dense, 1), index(on, &[0, 1], 4));
+            let [mut loss, mut total] = [0, 1].map(|_| target(on, DType::F32, &[], MemoryLayout::Dense));
+            let mut lse = target(on, DType::F32, &[0, 1], MemoryLayout::Dense);
             let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
             on.class_loss(
                 ClassLossArgs {
@@ -116,7 +122,7 @@ fn draw(distribution: Distribution, dtypes: &[DType]) {
     for &dtype in dtypes {
         for seed in [42, 0] {
             same(&format!("{distribution:?} {dtype}"), |on| {
-                let mut out = target(on, dtype, &[1003], Lie::Dense);
+                let mut out = target(on, dtype, &[1003], MemoryLayout::Dense);
                 on.random(
                     RandomArgs { distribution, state: RandomState { seed, offset: 5 }, out: out.view_mut() }
                         .checked()?,
@@ -154,14 +160,14 @@ fn dropout() {
         same(&format!("{dtype}"), |on| {
             let mut made = Vec::new();
             // In packs of 16 bytes, with a remainder and without; with a threshold of 2^32, and of 0.
-            for (dims, lie, p) in [
-                ([21, 5], Lie::Turned, 0.4),
-                ([21, 5], Lie::Dense, 0.4),
-                ([20, 16], Lie::Dense, 0.5),
-                ([21, 5], Lie::Dense, 1.0 - 1e-12),
-                ([21, 5], Lie::Dense, 0.0),
+            for (dims, memory, p) in [
+                ([21, 5], MemoryLayout::Turned, 0.4),
+                ([21, 5], MemoryLayout::Dense, 0.4),
+                ([20, 16], MemoryLayout::Dense, 0.5),
+                ([21, 5], MemoryLayout::Dense, 1.0 - 1e-12),
+                ([21, 5], MemoryLayout::Dense, 0.0),
             ] {
-                let (x, mut out) = (tensor(on, dtype, &dims, lie, 1), target(on, dtype, &dims, Lie::Dense));
+                let (x, mut out) = (tensor(on, dtype, &dims, memory, 1), target(on, dtype, &dims, MemoryLayout::Dense));
                 let state = RandomState { seed: 42, offset: 5 };
                 on.dropout(DropoutArgs { p, state, x: x.view(), out: out.view_mut() }.checked()?)?;
                 made.push(out);

@@ -8,7 +8,7 @@ use crate::{sums::Sums, support::*};
 /// How a tensor of four dimensions lies in memory.
 #[derive(Clone, Copy, Debug)]
 enum Order {
-    As(Lie),
+    As(MemoryLayout),
     /// Channels last.
     Last,
     /// Densely, behind an offset: images of a larger batch.
@@ -19,7 +19,7 @@ enum Order {
 
 use Order::{As, Batch, Last, Transposed};
 
-const FIRST: Order = As(Lie::Dense);
+const FIRST: Order = As(MemoryLayout::Dense);
 
 fn lay(dims: &[usize; 4], order: Order) -> (Layout, usize) {
     let permuted = |order: [usize; 4]| {
@@ -29,7 +29,7 @@ fn lay(dims: &[usize; 4], order: Order) -> (Layout, usize) {
         (whole.permute(&inverse), whole.numel())
     };
     match order {
-        As(lie) => layout(dims, lie),
+        As(memory) => layout(dims, memory),
         Last => permuted([0, 2, 3, 1]),
         Transposed => permuted([3, 2, 1, 0]),
         Batch => {
@@ -93,8 +93,8 @@ impl Layer {
     fn run(&self, on: &dyn Backend, dtype: DType, [ox, ow, oy]: [Order; 3]) -> Result<Vec<Tensor>> {
         let (x, w) = (image(on, dtype, &self.x, ox, 1), image(on, dtype, &self.w, ow, 2));
         let grad = image(on, dtype, &self.y(), oy, 3);
-        let bias = tensor(on, dtype, &[self.w[0]], Lie::Dense, 4);
-        let apart = tensor(on, dtype, &[self.w[0]], Lie::Sliced, 5);
+        let bias = tensor(on, dtype, &[self.w[0]], MemoryLayout::Dense, 4);
+        let apart = tensor(on, dtype, &[self.w[0]], MemoryLayout::Sliced, 5);
         let mut all = Vec::new();
         let residual = image(on, dtype, &self.y(), oy, 6);
         for (bias, relu, residual) in [
@@ -130,9 +130,9 @@ impl Layer {
             Conv2dGradInputArgs { rule: self.rule, grad: grad.view(), w: w.view(), out: out.view_mut() }.checked()?,
         )?;
         all.push(out);
-        for bias in [None, Some(Lie::Dense), Some(Lie::Sliced)] {
-            let (mut out, lie) = (to(on, dtype, &self.x, ox), bias.unwrap_or(Lie::Dense));
-            let mut sums = target(on, dtype, &self.x[1..2], lie);
+        for bias in [None, Some(MemoryLayout::Dense), Some(MemoryLayout::Sliced)] {
+            let (mut out, memory) = (to(on, dtype, &self.x, ox), bias.unwrap_or(MemoryLayout::Dense));
+            let mut sums = target(on, dtype, &self.x[1..2], memory);
             // The second time by the way that was chosen.
             for _ in 0..2 {
                 let bias = bias.map(|_| sums.view_mut());
@@ -233,10 +233,10 @@ fn conv2d_layouts() {
         [FIRST, Last, FIRST],
         [FIRST, FIRST, Last],
         [Batch, FIRST, Batch],
-        [As(Lie::Sliced), As(Lie::Turned), FIRST],
-        [As(Lie::Turned), As(Lie::Sliced), As(Lie::Sliced)],
+        [As(MemoryLayout::Sliced), As(MemoryLayout::Turned), FIRST],
+        [As(MemoryLayout::Turned), As(MemoryLayout::Sliced), As(MemoryLayout::Sliced)],
         [Transposed, Transposed, Transposed],
-        [Last, Transposed, As(Lie::Turned)],
+        [Last, Transposed, As(MemoryLayout::Turned)],
     ];
     for dtype in dtypes() {
         // One of each kind: padded, strided and dilated, in groups, of one channel, 1×1.
@@ -259,7 +259,8 @@ fn conv2d_by_the_kernel() {
     LAYERS.iter().for_each(|layer| by_kernel(*layer, DType::F32, [FIRST; 3]));
     // Strided and dilated; in groups.
     for layer in [LAYERS[8], LAYERS[11]] {
-        for order in [[Last; 3], [As(Lie::Sliced), As(Lie::Turned), Last], [Batch, Transposed, Batch]] {
+        for order in [[Last; 3], [As(MemoryLayout::Sliced), As(MemoryLayout::Turned), Last], [Batch, Transposed, Batch]]
+        {
             by_kernel(layer, DType::F32, order);
         }
         FLOATS.iter().for_each(|dtype| by_kernel(layer, *dtype, [Last, FIRST, FIRST]));
@@ -279,7 +280,7 @@ fn conv2d_of_nothing() {
         layer([2, 3, 8, 9], [0, 3, 3, 3]).padding([1, 1]),
     ];
     for layer in empty {
-        for order in [FIRST, Last, As(Lie::Sliced)] {
+        for order in [FIRST, Last, As(MemoryLayout::Sliced)] {
             same(&format!("{layer:?} {order:?}"), |on| layer.run(on, DType::F32, [order; 3]));
         }
     }
@@ -367,10 +368,12 @@ fn conv2d_of_more_shapes_than_plans_are_kept() {
     let (most, widest) = (3, 4);
     with_plan_limit(most * widest / 2, || {
         Sums::of(&[1]).with_bias().same("many shapes", |on| {
-            let x = tensor(on, DType::F32, &[most * widest], Lie::Dense, 1);
-            let (w, bias) =
-                (tensor(on, DType::F32, &[1, 1, 1, 1], Lie::Dense, 2), tensor(on, DType::F32, &[1], Lie::Dense, 3));
-            let mut out = target(on, DType::F32, &[most * widest], Lie::Dense);
+            let x = tensor(on, DType::F32, &[most * widest], MemoryLayout::Dense, 1);
+            let (w, bias) = (
+                tensor(on, DType::F32, &[1, 1, 1, 1], MemoryLayout::Dense, 2),
+                tensor(on, DType::F32, &[1], MemoryLayout::Dense, 3),
+            );
+            let mut out = target(on, DType::F32, &[most * widest], MemoryLayout::Dense);
             // The second time some of them are there still.
             for (n, width) in (1..=most).flat_map(|n| (1..=widest).map(move |width| (n, width))).cycle().take(24) {
                 let images = Layout::contiguous(Shape::new(&[n, 1, 1, width]).unwrap());

@@ -9,11 +9,11 @@ const WHOLE: [DType; 3] = [DType::I64, DType::I32, DType::U8];
 
 /// The value for floats and for the integers that the operation takes, and the gradient.
 fn unary(op: UnaryOp) {
-    for lie in LIES {
+    for memory in MEMORY_LAYOUTS {
         for dtype in FLOATS {
-            same(&format!("{op:?} {lie:?}"), |on| {
-                let (x, g) = (tensor(on, dtype, &DIMS, lie, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
-                let [mut out, mut grad] = [0, 1].map(|_| target(on, dtype, &DIMS, lie));
+            same(&format!("{op:?} {memory:?}"), |on| {
+                let (x, g) = (tensor(on, dtype, &DIMS, memory, 1), tensor(on, dtype, &DIMS, MemoryLayout::Dense, 2));
+                let [mut out, mut grad] = [0, 1].map(|_| target(on, dtype, &DIMS, memory));
                 on.unary(UnaryArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                 on.unary_grad(
                     UnaryGradArgs { op, grad: g.view(), saved: Some(x.view()), out: grad.view_mut() }.checked()?,
@@ -25,8 +25,8 @@ fn unary(op: UnaryOp) {
             if op.integers() == Integers::Refused {
                 continue;
             }
-            same(&format!("{op:?} {dtype} {lie:?}"), |on| {
-                let (x, mut out) = (tensor(on, dtype, &DIMS, lie, 1), target(on, dtype, &DIMS, Lie::Dense));
+            same(&format!("{op:?} {dtype} {memory:?}"), |on| {
+                let (x, mut out) = (tensor(on, dtype, &DIMS, memory, 1), target(on, dtype, &DIMS, MemoryLayout::Dense));
                 on.unary(UnaryArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                 Ok(vec![out])
             });
@@ -46,12 +46,12 @@ unary_table!(unary_tests);
 
 /// Two tensors, a tensor and a number, in place; both gradients.
 fn arithmetic(op: BinaryOp) {
-    for lie in LIES {
+    for memory in MEMORY_LAYOUTS {
         for dtype in FLOATS {
-            same(&format!("{op:?} {lie:?}"), |on| {
-                let (a, b) = (tensor(on, dtype, &DIMS, lie, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
-                let g = tensor(on, dtype, &DIMS, Lie::Turned, 3);
-                let [mut out, mut da, mut db] = [0, 1, 2].map(|_| target(on, dtype, &DIMS, lie));
+            same(&format!("{op:?} {memory:?}"), |on| {
+                let (a, b) = (tensor(on, dtype, &DIMS, memory, 1), tensor(on, dtype, &DIMS, MemoryLayout::Dense, 2));
+                let g = tensor(on, dtype, &DIMS, MemoryLayout::Turned, 3);
+                let [mut out, mut da, mut db] = [0, 1, 2].map(|_| target(on, dtype, &DIMS, memory));
                 let (x, y) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()));
                 on.binary(BinaryArgs { op, a: x, b: y, out: out.view_mut() }.checked()?)?;
                 on.binary_assign(
@@ -81,14 +81,15 @@ fn arithmetic(op: BinaryOp) {
     }
     for dtype in WHOLE {
         same(&format!("{op:?} {dtype}"), |on| {
-            let (a, mut b) = (tensor(on, dtype, &DIMS, Lie::Turned, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
+            let (a, mut b) =
+                (tensor(on, dtype, &DIMS, MemoryLayout::Turned, 1), tensor(on, dtype, &DIMS, MemoryLayout::Dense, 2));
             // No integer is divided by 0 or taken to a negative power.
             on.unary(UnaryArgs { op: UnaryOp::Square, x: a.view(), out: b.view_mut() }.checked()?)?;
             on.binary_assign(
                 BinaryAssignArgs { op: BinaryOp::Add, b: Operand::Scalar(Scalar::Int(1)), out: b.view_mut() }
                     .checked()?,
             )?;
-            let [mut out, mut scaled] = [0, 1].map(|_| target(on, dtype, &DIMS, Lie::Sliced));
+            let [mut out, mut scaled] = [0, 1].map(|_| target(on, dtype, &DIMS, MemoryLayout::Sliced));
             on.binary(
                 BinaryArgs { op, a: Operand::Tensor(a.view()), b: Operand::Tensor(b.view()), out: out.view_mut() }
                     .checked()?,
@@ -111,12 +112,13 @@ fn arithmetic(op: BinaryOp) {
 fn comparison(op: BinaryOp) {
     for dtype in DType::ALL {
         same(&format!("{op:?} {dtype}"), |on| {
-            let (a, b) = (tensor(on, dtype, &DIMS, Lie::Turned, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
+            let (a, b) =
+                (tensor(on, dtype, &DIMS, MemoryLayout::Turned, 1), tensor(on, dtype, &DIMS, MemoryLayout::Dense, 2));
             let (x, y, one) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()), Operand::Scalar(Scalar::Int(1)));
             [(x, y), (x, one), (one, y), (x, x)]
                 .into_iter()
                 .map(|(x, y)| {
-                    let mut out = target(on, DType::Bool, &DIMS, Lie::Dense);
+                    let mut out = target(on, DType::Bool, &DIMS, MemoryLayout::Dense);
                     on.binary(BinaryArgs { op, a: x, b: y, out: out.view_mut() }.checked()?)?;
                     Ok(out)
                 })
@@ -128,8 +130,9 @@ fn comparison(op: BinaryOp) {
 fn bitwise(op: BinaryOp) {
     for dtype in [DType::I64, DType::I32, DType::U8, DType::Bool] {
         same(&format!("{op:?} {dtype}"), |on| {
-            let (a, b) = (tensor(on, dtype, &DIMS, Lie::Turned, 1), tensor(on, dtype, &DIMS, Lie::Dense, 2));
-            let mut out = target(on, dtype, &DIMS, Lie::Dense);
+            let (a, b) =
+                (tensor(on, dtype, &DIMS, MemoryLayout::Turned, 1), tensor(on, dtype, &DIMS, MemoryLayout::Dense, 2));
+            let mut out = target(on, dtype, &DIMS, MemoryLayout::Dense);
             on.binary(
                 BinaryArgs { op, a: Operand::Tensor(a.view()), b: Operand::Tensor(b.view()), out: out.view_mut() }
                     .checked()?,
@@ -176,13 +179,14 @@ fn ge() {
 fn where_cond() {
     for dtype in DType::ALL {
         same(&format!("{dtype}"), |on| {
-            let condition = tensor(on, DType::Bool, &DIMS, Lie::Turned, 1);
-            let (a, b) = (tensor(on, dtype, &DIMS, Lie::Sliced, 2), tensor(on, dtype, &DIMS, Lie::Dense, 3));
+            let condition = tensor(on, DType::Bool, &DIMS, MemoryLayout::Turned, 1);
+            let (a, b) =
+                (tensor(on, dtype, &DIMS, MemoryLayout::Sliced, 2), tensor(on, dtype, &DIMS, MemoryLayout::Dense, 3));
             let (x, y, one) = (Operand::Tensor(a.view()), Operand::Tensor(b.view()), Operand::Scalar(Scalar::Int(1)));
             [(x, y), (x, one), (one, y)]
                 .into_iter()
                 .map(|(x, y)| {
-                    let mut out = target(on, dtype, &DIMS, Lie::Dense);
+                    let mut out = target(on, dtype, &DIMS, MemoryLayout::Dense);
                     on.where_cond(
                         WhereCondArgs { condition: condition.view(), a: x, b: y, out: out.view_mut() }.checked()?,
                     )?;
@@ -198,8 +202,10 @@ fn tril_triu() {
     for dtype in DType::ALL {
         for (upper, diagonal) in [(false, 1), (false, -2), (true, 0), (true, 3), (true, -9)] {
             same(&format!("{dtype} {upper} {diagonal}"), |on| {
-                let (x, mut out) =
-                    (tensor(on, dtype, &[2, 4, 9], Lie::Sliced, 2), target(on, dtype, &[2, 4, 9], Lie::Turned));
+                let (x, mut out) = (
+                    tensor(on, dtype, &[2, 4, 9], MemoryLayout::Sliced, 2),
+                    target(on, dtype, &[2, 4, 9], MemoryLayout::Turned),
+                );
                 on.tril_triu(TrilTriuArgs { upper, diagonal, x: x.view(), out: out.view_mut() }.checked()?)?;
                 Ok(vec![out])
             });

@@ -23,8 +23,8 @@ fn five(dim: usize) -> [usize; 2] {
 #[test]
 fn index_select() {
     each(|on, dtype, dim| {
-        let (x, rows) = (tensor(on, dtype, &[6, 7], Lie::Turned, 1), index(on, &[5], 6));
-        let mut taken = target(on, dtype, &five(dim), Lie::Dense);
+        let (x, rows) = (tensor(on, dtype, &[6, 7], MemoryLayout::Turned, 1), index(on, &[5], 6));
+        let mut taken = target(on, dtype, &five(dim), MemoryLayout::Dense);
         on.index_select(IndexSelectArgs { x: x.view(), dim, index: rows.view(), out: taken.view_mut() }.checked()?)?;
         Ok(vec![taken])
     });
@@ -33,8 +33,8 @@ fn index_select() {
 #[test]
 fn index_add() {
     each(|on, dtype, dim| {
-        let (x, rows) = (tensor(on, dtype, &five(dim), Lie::Sliced, 1), index(on, &[5], 6));
-        let mut added = tensor(on, dtype, &[6, 7], Lie::Dense, 2);
+        let (x, rows) = (tensor(on, dtype, &five(dim), MemoryLayout::Sliced, 1), index(on, &[5], 6));
+        let mut added = tensor(on, dtype, &[6, 7], MemoryLayout::Dense, 2);
         on.index_add(IndexAddArgs { x: x.view(), dim, index: rows.view(), out: added.view_mut() }.checked()?)?;
         Ok(vec![added])
     });
@@ -43,8 +43,8 @@ fn index_add() {
 #[test]
 fn gather() {
     each(|on, dtype, dim| {
-        let (x, each) = (tensor(on, dtype, &[6, 7], Lie::Turned, 1), index(on, &[4, 3], 6));
-        let mut gathered = target(on, dtype, &[4, 3], Lie::Sliced);
+        let (x, each) = (tensor(on, dtype, &[6, 7], MemoryLayout::Turned, 1), index(on, &[4, 3], 6));
+        let mut gathered = target(on, dtype, &[4, 3], MemoryLayout::Sliced);
         on.gather(GatherArgs { x: x.view(), dim, index: each.view(), out: gathered.view_mut() }.checked()?)?;
         Ok(vec![gathered])
     });
@@ -52,8 +52,8 @@ fn gather() {
 
 fn scatters(mode: ScatterMode) {
     each(|on, dtype, dim| {
-        let (x, each) = (tensor(on, dtype, &[4, 3], Lie::Sliced, 1), index(on, &[4, 3], 6));
-        let [mut from, mut number] = [0, 1].map(|_| tensor(on, dtype, &[6, 7], Lie::Turned, 3));
+        let (x, each) = (tensor(on, dtype, &[4, 3], MemoryLayout::Sliced, 1), index(on, &[4, 3], 6));
+        let [mut from, mut number] = [0, 1].map(|_| tensor(on, dtype, &[6, 7], MemoryLayout::Turned, 3));
         on.scatter(
             ScatterArgs { mode, x: Operand::Tensor(x.view()), dim, index: each.view(), out: from.view_mut() }
                 .checked()?,
@@ -65,7 +65,7 @@ fn scatters(mode: ScatterMode) {
         // One index in each line, for which half precision needs no memory for sums.
         let mut one = [4, 3];
         one[dim] = 1;
-        let (single, mut once) = (index(on, &one, 6), tensor(on, dtype, &[6, 7], Lie::Dense, 4));
+        let (single, mut once) = (index(on, &one, 6), tensor(on, dtype, &[6, 7], MemoryLayout::Dense, 4));
         on.scatter(
             ScatterArgs { mode, x: Operand::Tensor(x.view()), dim, index: single.view(), out: once.view_mut() }
                 .checked()?,
@@ -93,17 +93,17 @@ fn ones(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
 #[test]
 fn scatter_add_and_index_add_of_half_precision_are_rounded_once() {
     for dtype in [DType::F16, DType::BF16] {
-        for lie in [Lie::Dense, Lie::Turned] {
+        for memory in [MemoryLayout::Dense, MemoryLayout::Turned] {
             same("indexing", |on| {
                 let rows = index(on, &[9000], 3);
                 let x = ones(on, dtype, &[9000, 5]);
-                let mut added = tensor(on, dtype, &[3, 5], lie, 2);
+                let mut added = tensor(on, dtype, &[3, 5], memory, 2);
                 on.index_add(
                     IndexAddArgs { x: x.view(), dim: 0, index: rows.view(), out: added.view_mut() }.checked()?,
                 )?;
                 let each = index(on, &[2, 7000], 3);
                 let x = ones(on, dtype, &[2, 7000]);
-                let mut sum = tensor(on, dtype, &[2, 3], lie, 3);
+                let mut sum = tensor(on, dtype, &[2, 3], memory, 3);
                 on.scatter(
                     ScatterArgs {
                         mode: ScatterMode::Add,
@@ -114,7 +114,7 @@ fn scatter_add_and_index_add_of_half_precision_are_rounded_once() {
                     }
                     .checked()?,
                 )?;
-                let mut number = tensor(on, dtype, &[2, 3], lie, 3);
+                let mut number = tensor(on, dtype, &[2, 3], memory, 3);
                 on.scatter(
                     ScatterArgs {
                         mode: ScatterMode::Add,
@@ -135,8 +135,8 @@ fn scatter_add_and_index_add_of_half_precision_are_rounded_once() {
 fn index_select_reports_a_wild_index_when_the_device_is_waited_for() {
     let Some(device) = device() else { return };
     let _alone = RECORD.write();
-    let x = tensor(device, DType::F32, &[6, 7], Lie::Dense, 1);
-    let (wild, mut out) = (index(device, &[5], 9), target(device, DType::F32, &[5, 7], Lie::Dense));
+    let x = tensor(device, DType::F32, &[6, 7], MemoryLayout::Dense, 1);
+    let (wild, mut out) = (index(device, &[5], 9), target(device, DType::F32, &[5, 7], MemoryLayout::Dense));
     device
         .index_select(
             IndexSelectArgs { x: x.view(), dim: 0, index: wild.view(), out: out.view_mut() }.checked().unwrap(),

@@ -12,14 +12,17 @@ fn cross_entropy() {
                 let rule =
                     ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: 2, label_smoothing: smoothing };
                 same(&format!("{rule:?} {dims:?}"), |on| {
-                    let x = tensor(on, dtype, &dims, Lie::Dense, 1);
+                    let x = tensor(on, dtype, &dims, MemoryLayout::Dense, 1);
                     let rows = [dims[0], dims[2]];
-                    let (labels, weight) = (index(on, &rows, dims[1]), tensor(on, dtype, &[dims[1]], Lie::Dense, 5));
+                    let (labels, weight) =
+                        (index(on, &rows, dims[1]), tensor(on, dtype, &[dims[1]], MemoryLayout::Dense, 5));
                     let loss_dims: &[usize] = if reduction == Reduction::None { &rows } else { &[] };
                     let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-                    let (mut loss, mut lse) =
-                        (target(on, dtype, loss_dims, Lie::Dense), target(on, wide, &rows, Lie::Dense));
-                    let mut total = target(on, wide, &[], Lie::Dense);
+                    let (mut loss, mut lse) = (
+                        target(on, dtype, loss_dims, MemoryLayout::Dense),
+                        target(on, wide, &rows, MemoryLayout::Dense),
+                    );
+                    let mut total = target(on, wide, &[], MemoryLayout::Dense);
                     let weight = (smoothing > 0.0).then_some(weight.view());
                     on.class_loss(
                         ClassLossArgs {
@@ -30,8 +33,10 @@ fn cross_entropy() {
                         }
                         .checked()?,
                     )?;
-                    let (g, mut dx) =
-                        (tensor(on, dtype, loss_dims, Lie::Dense, 7), target(on, dtype, &dims, Lie::Dense));
+                    let (g, mut dx) = (
+                        tensor(on, dtype, loss_dims, MemoryLayout::Dense, 7),
+                        target(on, dtype, &dims, MemoryLayout::Dense),
+                    );
                     let (l, t) = (lse.view(), total.view());
                     on.class_loss_grad(
                         ClassLossGradArgs {
@@ -55,8 +60,11 @@ fn pointwise(kind: PointwiseLossKind) {
         for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
             same(&format!("{kind:?} {reduction:?}"), |on| {
                 let dims = [60, 100];
-                let (x, t) = (tensor(on, dtype, &dims, Lie::Turned, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
-                let w = tensor(on, dtype, &dims, Lie::Dense, 3);
+                let (x, t) = (
+                    tensor(on, dtype, &dims, MemoryLayout::Turned, 1),
+                    tensor(on, dtype, &dims, MemoryLayout::Dense, 2),
+                );
+                let w = tensor(on, dtype, &dims, MemoryLayout::Dense, 3);
                 let loss = PointwiseLoss {
                     kind,
                     reduction,
@@ -66,9 +74,11 @@ fn pointwise(kind: PointwiseLossKind) {
                     pos_weight: None,
                 };
                 let loss_dims: &[usize] = if reduction == Reduction::None { &dims } else { &[] };
-                let (mut out, g) =
-                    (target(on, dtype, loss_dims, Lie::Dense), tensor(on, dtype, loss_dims, Lie::Dense, 4));
-                let mut dx = target(on, dtype, &dims, Lie::Dense);
+                let (mut out, g) = (
+                    target(on, dtype, loss_dims, MemoryLayout::Dense),
+                    tensor(on, dtype, loss_dims, MemoryLayout::Dense, 4),
+                );
+                let mut dx = target(on, dtype, &dims, MemoryLayout::Dense);
                 on.pointwise_loss(PointwiseLossArgs { loss, out: out.view_mut() }.checked()?)?;
                 on.pointwise_loss_grad(PointwiseLossGradArgs { loss, grad: g.view(), out: dx.view_mut() }.checked()?)?;
                 Ok(vec![out, dx])
@@ -102,10 +112,13 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
                 let rule = ClassLoss { input, reduction, ignore_index: -100, label_smoothing: 0.0 };
                 same(&format!("{rule:?} {probabilities}"), |on| {
                     let (dims, rows) = ([30, 7, 2], [30, 2]);
-                    let (x, mut p) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Dense));
+                    let (x, mut p) = (
+                        tensor(on, dtype, &dims, MemoryLayout::Dense, 1),
+                        target(on, dtype, &dims, MemoryLayout::Dense),
+                    );
                     on.softmax(
                         SoftmaxArgs {
-                            x: tensor(on, dtype, &dims, Lie::Dense, 2).view(),
+                            x: tensor(on, dtype, &dims, MemoryLayout::Dense, 2).view(),
                             dim: 1,
                             log: false,
                             out: p.view_mut(),
@@ -114,8 +127,9 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
                     )?;
                     let labels = if probabilities { p } else { index(on, &rows, 7) };
                     let loss_dims: &[usize] = if reduction == Reduction::None { &rows } else { &[] };
-                    let mut loss = target(on, dtype, loss_dims, Lie::Dense);
-                    let (mut lse, mut total) = (target(on, wide, &rows, Lie::Dense), target(on, wide, &[], Lie::Dense));
+                    let mut loss = target(on, dtype, loss_dims, MemoryLayout::Dense);
+                    let (mut lse, mut total) =
+                        (target(on, wide, &rows, MemoryLayout::Dense), target(on, wide, &[], MemoryLayout::Dense));
                     let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
                     on.class_loss(
                         ClassLossArgs {
@@ -126,8 +140,10 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
                         }
                         .checked()?,
                     )?;
-                    let (g, mut dx) =
-                        (tensor(on, dtype, loss_dims, Lie::Dense, 7), target(on, dtype, &dims, Lie::Dense));
+                    let (g, mut dx) = (
+                        tensor(on, dtype, loss_dims, MemoryLayout::Dense, 7),
+                        target(on, dtype, &dims, MemoryLayout::Dense),
+                    );
                     let (l, t) = (lse.view(), total.view());
                     on.class_loss_grad(
                         ClassLossGradArgs {
@@ -144,17 +160,22 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
             }
             same(&format!("positive weights, {reduction:?}"), |on| {
                 let dims = [30, 20];
-                let (x, t) = (tensor(on, dtype, &dims, Lie::Sliced, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
-                let weights = tensor(on, dtype, &[1, 20], Lie::Dense, 3);
+                let (x, t) = (
+                    tensor(on, dtype, &dims, MemoryLayout::Sliced, 1),
+                    tensor(on, dtype, &dims, MemoryLayout::Dense, 2),
+                );
+                let weights = tensor(on, dtype, &[1, 20], MemoryLayout::Dense, 3);
                 let spread = weights.layout.expand("t", t.layout.shape())?;
                 let pos_weight = Some(View { buffer: &*weights.buffer, layout: &spread });
                 let kind = PointwiseLossKind::BceWithLogits;
                 let loss =
                     PointwiseLoss { kind, reduction, input: x.view(), target: t.view(), weight: None, pos_weight };
                 let loss_dims: &[usize] = if reduction == Reduction::None { &dims } else { &[] };
-                let (mut out, g) =
-                    (target(on, dtype, loss_dims, Lie::Dense), tensor(on, dtype, loss_dims, Lie::Dense, 4));
-                let mut dx = target(on, dtype, &dims, Lie::Dense);
+                let (mut out, g) = (
+                    target(on, dtype, loss_dims, MemoryLayout::Dense),
+                    tensor(on, dtype, loss_dims, MemoryLayout::Dense, 4),
+                );
+                let mut dx = target(on, dtype, &dims, MemoryLayout::Dense);
                 on.pointwise_loss(PointwiseLossArgs { loss, out: out.view_mut() }.checked()?)?;
                 on.pointwise_loss_grad(PointwiseLossGradArgs { loss, grad: g.view(), out: dx.view_mut() }.checked()?)?;
                 Ok(vec![out, dx])
@@ -188,9 +209,12 @@ fn cross_entropy_of_huge_logits() {
                     let (x, rows) = (huge(on, dtype, &dims, 1), [dims[0], dims[2]]);
                     let (labels, loss_dims) =
                         (index(on, &rows, dims[1]), if reduction == Reduction::None { &rows[..] } else { &[] });
-                    let (mut loss, mut lse) =
-                        (target(on, dtype, loss_dims, Lie::Dense), target(on, wide, &rows, Lie::Dense));
-                    let (mut total, mut dx) = (target(on, wide, &[], Lie::Dense), target(on, dtype, &dims, Lie::Dense));
+                    let (mut loss, mut lse) = (
+                        target(on, dtype, loss_dims, MemoryLayout::Dense),
+                        target(on, wide, &rows, MemoryLayout::Dense),
+                    );
+                    let (mut total, mut dx) =
+                        (target(on, wide, &[], MemoryLayout::Dense), target(on, dtype, &dims, MemoryLayout::Dense));
                     let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
                     on.class_loss(
                         ClassLossArgs {
@@ -201,7 +225,7 @@ fn cross_entropy_of_huge_logits() {
                         }
                         .checked()?,
                     )?;
-                    let (g, l, t) = (tensor(on, dtype, loss_dims, Lie::Dense, 7), lse.view(), total.view());
+                    let (g, l, t) = (tensor(on, dtype, loss_dims, MemoryLayout::Dense, 7), lse.view(), total.view());
                     on.class_loss_grad(
                         ClassLossGradArgs {
                             operands: ClassLossOperands { rule, x: x.view(), target: labels.view(), weight: None },
@@ -217,21 +241,21 @@ fn cross_entropy_of_huge_logits() {
             }
             same(&format!("{dtype} {reduction:?} bce"), |on| {
                 let dims = [30, 20];
-                let (x, weights) = (huge(on, dtype, &dims, 1), tensor(on, dtype, &dims, Lie::Dense, 3));
+                let (x, weights) = (huge(on, dtype, &dims, 1), tensor(on, dtype, &dims, MemoryLayout::Dense, 3));
                 let t = index(on, &dims, 2);
-                let mut truth = target(on, dtype, &dims, Lie::Dense);
+                let mut truth = target(on, dtype, &dims, MemoryLayout::Dense);
                 on.copy(CopyArgs { x: t.view(), out: truth.view_mut() }.checked()?)?;
                 let (kind, pos_weight) = (PointwiseLossKind::BceWithLogits, Some(weights.view()));
                 let loss =
                     PointwiseLoss { kind, reduction, input: x.view(), target: truth.view(), weight: None, pos_weight };
                 let loss_dims: &[usize] = if reduction == Reduction::None { &dims } else { &[] };
                 let (mut out, mut dx) =
-                    (target(on, dtype, loss_dims, Lie::Dense), target(on, dtype, &dims, Lie::Dense));
+                    (target(on, dtype, loss_dims, MemoryLayout::Dense), target(on, dtype, &dims, MemoryLayout::Dense));
                 on.pointwise_loss(PointwiseLossArgs { loss, out: out.view_mut() }.checked()?)?;
                 on.pointwise_loss_grad(
                     PointwiseLossGradArgs {
                         loss,
-                        grad: tensor(on, dtype, loss_dims, Lie::Dense, 4).view(),
+                        grad: tensor(on, dtype, loss_dims, MemoryLayout::Dense, 4).view(),
                         out: dx.view_mut(),
                     }
                     .checked()?,

@@ -4,7 +4,7 @@ use kiln_backend::*;
 
 use crate::{
     images::{Order, along, empty, image, lay},
-    support::{FLOATS, Lie, Tensor, host, numbers, same, target, tensor},
+    support::{FLOATS, MemoryLayout, Tensor, host, numbers, same, target, tensor},
 };
 
 /// Batches of one stage, and of two where threads run along the channels and along the pixels; the last three in packs of 16
@@ -23,7 +23,7 @@ fn batch_norm() {
                 same(&format!("batch_norm {dims:?} {order:?}"), |on| {
                     let c = dims[1];
                     let (x, mut out) = (image(on, dtype, dims, order, 1), empty(on, dtype, dims, order));
-                    let vector = |dtype, salt| tensor(on, dtype, &[c], Lie::Sliced, salt);
+                    let vector = |dtype, salt| tensor(on, dtype, &[c], MemoryLayout::Sliced, salt);
                     let (weight, bias) = (vector(dtype, 5), vector(dtype, 6));
                     let affine = || {
                         if with {
@@ -74,7 +74,7 @@ fn batch_norm() {
                     let grad = along(on, dtype, dims, if dims[3] > 3 { order } else { Order::Planes });
                     for training in [true, false] {
                         let mut input = empty(on, dtype, dims, order);
-                        let mut sums = [0, 1].map(|_| target(on, dtype, &[c], Lie::Sliced));
+                        let mut sums = [0, 1].map(|_| target(on, dtype, &[c], MemoryLayout::Sliced));
                         let [of_weight, of_bias] = &mut sums;
                         let grads = NormGrads {
                             input: Some(input.view_mut()),
@@ -96,7 +96,7 @@ fn batch_norm() {
                         )?;
                         // Each part alone.
                         let (mut alone, mut shift) =
-                            (empty(on, dtype, dims, order), target(on, dtype, &[c], Lie::Dense));
+                            (empty(on, dtype, dims, order), target(on, dtype, &[c], MemoryLayout::Dense));
                         let grads = NormGrads { input: Some(alone.view_mut()), weight: None, bias: None };
                         on.batch_norm_grad(
                             BatchNormGradArgs {
@@ -144,7 +144,7 @@ fn batch_norm_of_a_large_mean() {
             let values: Vec<f64> = numbers(len, 1).into_iter().map(|v| 5000.0 + v.round()).collect();
             let x = Tensor { buffer: on.adopt(host(DType::F32, &values))?, layout };
             let mut out = empty(on, DType::F32, dims, order);
-            let mut stats = [0, 1].map(|_| target(on, DType::F32, &[3], Lie::Dense));
+            let mut stats = [0, 1].map(|_| target(on, DType::F32, &[3], MemoryLayout::Dense));
             let [mean, inv_std] = &mut stats;
             on.batch_norm(
                 BatchNormArgs {
@@ -166,17 +166,17 @@ fn batch_norm_of_a_large_mean() {
 
 #[test]
 fn layer_norm() {
-    use Lie::{Dense, Sliced, Turned};
+    use MemoryLayout::{Dense, Sliced, Turned};
     for dtype in FLOATS {
         // The last four in packs of 16 bytes, of which the third has two stages along rows, the fourth along columns.
         for dims in [[6, 10], [70, 33], [2, 17_002], [700, 5], [3, 1], [6, 64], [40, 16], [1, 17_000], [700, 8]] {
             let place = if dims[1] % 8 == 0 { Dense } else { Sliced };
-            for (lie, with) in [(Dense, true), (Turned, true), (Sliced, false)] {
-                if dims[1] > 1000 && (dtype == DType::BF16 || lie == Turned) {
+            for (memory, with) in [(Dense, true), (Turned, true), (Sliced, false)] {
+                if dims[1] > 1000 && (dtype == DType::BF16 || memory == Turned) {
                     continue;
                 }
-                same(&format!("layer_norm {dims:?} {lie:?}"), |on| {
-                    let (x, mut out) = (tensor(on, dtype, &dims, lie, 1), target(on, dtype, &dims, Dense));
+                same(&format!("layer_norm {dims:?} {memory:?}"), |on| {
+                    let (x, mut out) = (tensor(on, dtype, &dims, memory, 1), target(on, dtype, &dims, Dense));
                     let (weight, bias) =
                         (tensor(on, dtype, &dims[1..], place, 5), tensor(on, dtype, &dims[1..], Dense, 6));
                     let affine = if with {
@@ -197,7 +197,7 @@ fn layer_norm() {
                         }
                         .checked()?,
                     )?;
-                    let (grad, mut input) = (tensor(on, dtype, &dims, Dense, 2), target(on, dtype, &dims, lie));
+                    let (grad, mut input) = (tensor(on, dtype, &dims, Dense, 2), target(on, dtype, &dims, memory));
                     let mut sums = [0, 1].map(|_| target(on, dtype, &dims[1..], Sliced));
                     let [of_weight, of_bias] = &mut sums;
                     let grads = NormGrads {
@@ -232,7 +232,7 @@ fn batch_norm_and_layer_norm_at_the_edge() {
         same(&format!("{dims:?}"), |on| {
             let (x, mut out) =
                 (image(on, DType::F32, dims, Order::Planes, 1), empty(on, DType::F32, dims, Order::Planes));
-            let mut stats = [0, 1].map(|_| target(on, DType::F32, &dims[1..2], Lie::Dense));
+            let mut stats = [0, 1].map(|_| target(on, DType::F32, &dims[1..2], MemoryLayout::Dense));
             let [mean, inv_std] = &mut stats;
             on.batch_norm(
                 BatchNormArgs {
@@ -247,7 +247,7 @@ fn batch_norm_and_layer_norm_at_the_edge() {
                 .checked()?,
             )?;
             let [given_mean, given_inv_std, mut of_weight, mut of_bias] =
-                [1, 2, 3, 4].map(|salt| tensor(on, DType::F32, &dims[1..2], Lie::Dense, salt));
+                [1, 2, 3, 4].map(|salt| tensor(on, DType::F32, &dims[1..2], MemoryLayout::Dense, salt));
             let grads = NormGrads { input: None, weight: Some(of_weight.view_mut()), bias: Some(of_bias.view_mut()) };
             on.batch_norm_grad(
                 BatchNormGradArgs {

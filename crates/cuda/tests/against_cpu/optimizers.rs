@@ -54,12 +54,12 @@ fn steps(rule: OptimRule) {
                         73 => 4097,
                         _ => 3 + 100 * (i % 3),
                     }];
-                    (0..2).map(|j| tensor(on, dtype, &dims, Lie::Dense, i as u64 + j)).collect()
+                    (0..2).map(|j| tensor(on, dtype, &dims, MemoryLayout::Dense, i as u64 + j)).collect()
                 })
                 .collect();
             for tensors in &mut all {
                 for _ in 0..rule.states() {
-                    let zero = target(on, dtype, &[tensors[0].layout.numel()], Lie::Dense);
+                    let zero = target(on, dtype, &[tensors[0].layout.numel()], MemoryLayout::Dense);
                     tensors.push(zero);
                 }
             }

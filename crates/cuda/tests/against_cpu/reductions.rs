@@ -21,13 +21,13 @@ fn reduce(op: R, dtypes: &[DType]) {
                 continue;
             }
             same(&format!("{op:?} {dims:?} {dtype}"), |on| {
-                let x = tensor(on, dtype, &dims, Lie::Turned, 1);
+                let x = tensor(on, dtype, &dims, MemoryLayout::Turned, 1);
                 let kind = match op {
                     R::Any | R::All => DType::Bool,
                     R::Sum | R::Prod if !dtype.is_float() => DType::I64,
                     _ => dtype,
                 };
-                let mut out = target(on, kind, &to, Lie::Dense);
+                let mut out = target(on, kind, &to, MemoryLayout::Dense);
                 on.reduce(ReduceArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                 Ok(vec![out])
             });
@@ -58,20 +58,20 @@ reductions! {
 
 fn softmax_and_gradient(log: bool) {
     for dtype in FLOATS {
-        for (dims, dim, lie) in [
-            ([6, 50], 1, Lie::Sliced),
-            ([50, 6], 0, Lie::Sliced),
-            ([2, 700], 1, Lie::Sliced),
+        for (dims, dim, memory) in [
+            ([6, 50], 1, MemoryLayout::Sliced),
+            ([50, 6], 0, MemoryLayout::Sliced),
+            ([2, 700], 1, MemoryLayout::Sliced),
             // Rows that teams hold in registers, with and without threads that have nothing, and rows too long for that.
-            ([70, 8], 1, Lie::Dense),
-            ([6, 64], 1, Lie::Dense),
-            ([3, 1000], 1, Lie::Dense),
-            ([2, 4096], 1, Lie::Dense),
-            ([1, 8200], 1, Lie::Dense),
+            ([70, 8], 1, MemoryLayout::Dense),
+            ([6, 64], 1, MemoryLayout::Dense),
+            ([3, 1000], 1, MemoryLayout::Dense),
+            ([2, 4096], 1, MemoryLayout::Dense),
+            ([1, 8200], 1, MemoryLayout::Dense),
         ] {
             same(&format!("{dtype} {dims:?}"), |on| {
-                let (x, g) = (tensor(on, dtype, &dims, lie, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
-                let [mut y, mut dx] = [0, 1].map(|_| target(on, dtype, &dims, Lie::Dense));
+                let (x, g) = (tensor(on, dtype, &dims, memory, 1), tensor(on, dtype, &dims, MemoryLayout::Dense, 2));
+                let [mut y, mut dx] = [0, 1].map(|_| target(on, dtype, &dims, MemoryLayout::Dense));
                 on.softmax(SoftmaxArgs { x: x.view(), dim, log, out: y.view_mut() }.checked()?)?;
                 on.softmax_grad(
                     SoftmaxGradArgs { grad: g.view(), y: y.view(), dim, log, out: dx.view_mut() }.checked()?,
@@ -96,13 +96,14 @@ fn arg_reduce(op: ArgReduceOp) {
     for dtype in DType::ALL {
         for (dims, dim, to) in [([6, 50], 1, [6, 1]), ([50, 6], 0, [1, 6]), ([2, 3000], 1, [2, 1])] {
             same(&format!("{dtype} {dims:?}"), |on| {
-                let x = tensor(on, dtype, &dims, Lie::Turned, 1);
-                let (mut best, mut at) = (target(on, dtype, &to, Lie::Dense), target(on, DType::I64, &to, Lie::Dense));
+                let x = tensor(on, dtype, &dims, MemoryLayout::Turned, 1);
+                let (mut best, mut at) =
+                    (target(on, dtype, &to, MemoryLayout::Dense), target(on, DType::I64, &to, MemoryLayout::Dense));
                 on.arg_reduce(
                     ArgReduceArgs { op, x: x.view(), dim, values: Some(best.view_mut()), indices: at.view_mut() }
                         .checked()?,
                 )?;
-                let mut alone = target(on, DType::I64, &to, Lie::Dense);
+                let mut alone = target(on, DType::I64, &to, MemoryLayout::Dense);
                 on.arg_reduce(
                     ArgReduceArgs { op, x: x.view(), dim, values: None, indices: alone.view_mut() }.checked()?,
                 )?;
@@ -131,9 +132,11 @@ fn sort() {
             }
             for descending in [false, true] {
                 same(&format!("{dtype} {dims:?} {descending}"), |on| {
-                    let x = tensor(on, dtype, &dims, Lie::Sliced, 1);
-                    let (mut values, mut order) =
-                        (target(on, dtype, &dims, Lie::Dense), target(on, DType::I64, &dims, Lie::Turned));
+                    let x = tensor(on, dtype, &dims, MemoryLayout::Sliced, 1);
+                    let (mut values, mut order) = (
+                        target(on, dtype, &dims, MemoryLayout::Dense),
+                        target(on, DType::I64, &dims, MemoryLayout::Turned),
+                    );
                     on.sort(
                         SortArgs { x: x.view(), dim, descending, values: values.view_mut(), indices: order.view_mut() }
                             .checked()?,
@@ -150,9 +153,11 @@ fn searchsorted() {
     for dtype in DType::ALL {
         for right in [false, true] {
             same(&format!("{dtype} {right}"), |on| {
-                let x = tensor(on, dtype, &[6, 50], Lie::Turned, 1);
-                let (mut values, mut order) =
-                    (target(on, dtype, &[6, 50], Lie::Dense), target(on, DType::I64, &[6, 50], Lie::Dense));
+                let x = tensor(on, dtype, &[6, 50], MemoryLayout::Turned, 1);
+                let (mut values, mut order) = (
+                    target(on, dtype, &[6, 50], MemoryLayout::Dense),
+                    target(on, DType::I64, &[6, 50], MemoryLayout::Dense),
+                );
                 on.sort(
                     SortArgs {
                         x: x.view(),
@@ -163,7 +168,7 @@ fn searchsorted() {
                     }
                     .checked()?,
                 )?;
-                let mut places = target(on, DType::I64, &[6, 50], Lie::Dense);
+                let mut places = target(on, DType::I64, &[6, 50], MemoryLayout::Dense);
                 on.searchsorted(
                     SearchsortedArgs { sorted: values.view(), values: x.view(), right, out: places.view_mut() }
                         .checked()?,
@@ -179,9 +184,9 @@ fn cumsum() {
     for dtype in DType::ALL {
         for (dims, dim) in [([6, 50], 0), ([6, 50], 1), ([2, 700], 1)] {
             same(&format!("{dtype} {dims:?} {dim}"), |on| {
-                let x = tensor(on, dtype, &dims, Lie::Turned, 1);
+                let x = tensor(on, dtype, &dims, MemoryLayout::Turned, 1);
                 let kind = if dtype.is_float() { dtype } else { DType::I64 };
-                let mut sums = target(on, kind, &dims, Lie::Dense);
+                let mut sums = target(on, kind, &dims, MemoryLayout::Dense);
                 on.cumsum(CumsumArgs { x: x.view(), dim, out: sums.view_mut() }.checked()?)?;
                 Ok(vec![sums])
             });

@@ -4,12 +4,12 @@ use kiln_backend::*;
 
 use crate::{
     images::{ORDERS, Order, empty, image, wild},
-    support::{FLOATS, Lie, Tensor, device, host, read, same, target, tensor},
+    support::{FLOATS, MemoryLayout, Tensor, device, host, read, same, target, tensor},
 };
 
 #[test]
 fn relu_bias_grad() {
-    use Lie::{Dense, Sliced, Turned};
+    use MemoryLayout::{Dense, Sliced, Turned};
     for dtype in FLOATS {
         for dims in [[3, 5, 4, 3], [2, 40, 17, 17], [3, 2, 85, 67], [0, 4, 2, 2]] {
             for order in ORDERS {
@@ -30,12 +30,12 @@ fn relu_bias_grad() {
                 });
             }
         }
-        for (dims, lie) in
+        for (dims, memory) in
             [([64, 10], Dense), ([1000, 33], Dense), ([33, 70], Turned), ([1, 7], Sliced), ([4, 0], Dense)]
         {
-            same(&format!("{dims:?} {lie:?}"), |on| {
-                let (grad, y) = (tensor(on, dtype, &dims, Dense, 1), tensor(on, dtype, &dims, lie, 2));
-                let (mut out, mut bias) = (target(on, dtype, &dims, lie), target(on, dtype, &dims[1..], Dense));
+            same(&format!("{dims:?} {memory:?}"), |on| {
+                let (grad, y) = (tensor(on, dtype, &dims, Dense, 1), tensor(on, dtype, &dims, memory, 2));
+                let (mut out, mut bias) = (target(on, dtype, &dims, memory), target(on, dtype, &dims[1..], Dense));
                 on.relu_bias_grad(
                     ReluBiasGradArgs {
                         grad: grad.view(),
@@ -52,7 +52,7 @@ fn relu_bias_grad() {
     }
 }
 
-/// Dense tensors that lie alike, which kernels take 16 bytes at a time: planes and rows along memory, channels and columns
+/// Dense tensors of one layout, which kernels take 16 bytes at a time: planes and rows along memory, channels and columns
 /// across it, in one stage and in two.
 #[test]
 fn relu_bias_grad_in_packs() {
@@ -67,7 +67,8 @@ fn relu_bias_grad_in_packs() {
         ] {
             same(&format!("{dims:?} {order:?} {dtype}"), |on| {
                 let (grad, y) = (image(on, dtype, dims, order, 1), wild(on, dtype, dims, order));
-                let (mut out, mut bias) = (empty(on, dtype, dims, order), target(on, dtype, &dims[1..2], Lie::Sliced));
+                let (mut out, mut bias) =
+                    (empty(on, dtype, dims, order), target(on, dtype, &dims[1..2], MemoryLayout::Sliced));
                 on.relu_bias_grad(
                     ReluBiasGradArgs {
                         grad: grad.view(),
@@ -94,7 +95,7 @@ fn relu_bias_grad_lets_through_what_was_above_0() {
             layout: Layout::contiguous(shape),
         };
         let (grad, y) = (given(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), given(&[1.0, 0.0, f64::NAN, 0.5, -0.0, 9.0]));
-        let (mut out, mut bias) = (given(&[9.0; 6]), target(on, DType::F32, &[3], Lie::Dense));
+        let (mut out, mut bias) = (given(&[9.0; 6]), target(on, DType::F32, &[3], MemoryLayout::Dense));
         on.relu_bias_grad(
             ReluBiasGradArgs { grad: grad.view(), y: y.view(), dim: 1, out: out.view_mut(), bias: bias.view_mut() }
                 .checked()

@@ -73,7 +73,8 @@ fn sort_of(on: &dyn Backend, x: &Tensor, dim: usize) -> Result<Vec<Tensor>> {
     let (dims, dtype) = (x.layout.dims(), x.buffer.dtype());
     let mut made = Vec::new();
     for descending in [false, true] {
-        let (mut values, mut order) = (target(on, dtype, dims, Lie::Dense), target(on, I64, dims, Lie::Dense));
+        let (mut values, mut order) =
+            (target(on, dtype, dims, MemoryLayout::Dense), target(on, I64, dims, MemoryLayout::Dense));
         on.sort(
             SortArgs { x: x.view(), dim, descending, values: values.view_mut(), indices: order.view_mut() }
                 .checked()?,
@@ -103,7 +104,7 @@ fn searchsorted() {
             same_bits(&format!("{dtype} {right}"), |on| {
                 let x = odd(on, dtype, &[57]);
                 let sorted = sort_of(on, &x, 0)?.swap_remove(0);
-                let mut out = target(on, I64, &[57], Lie::Dense);
+                let mut out = target(on, I64, &[57], MemoryLayout::Dense);
                 on.searchsorted(
                     SearchsortedArgs { sorted: sorted.view(), values: x.view(), right, out: out.view_mut() }
                         .checked()?,
@@ -127,8 +128,8 @@ fn argmax_and_argmin() {
                     let x = odd(on, dtype, &[9, 19]);
                     let part = x.layout.slice(1, start, start + 5, 1);
                     let x = View { buffer: &*x.buffer, layout: &part };
-                    let mut best = target(on, dtype, &[9, 1], Lie::Dense);
-                    let mut at = target(on, I64, &[9, 1], Lie::Dense);
+                    let mut best = target(on, dtype, &[9, 1], MemoryLayout::Dense);
+                    let mut at = target(on, I64, &[9, 1], MemoryLayout::Dense);
                     on.arg_reduce(
                         ArgReduceArgs { op, x, dim: 1, values: Some(best.view_mut()), indices: at.view_mut() }
                             .checked()?,
@@ -147,17 +148,18 @@ fn moves() {
         same_bits(&format!("{dtype}"), |on| {
             let x = odd(on, dtype, &[19, 4]);
             let mut made = Vec::new();
-            for lie in LIES {
-                let mut copy = target(on, dtype, &[19, 4], lie);
+            for memory in MEMORY_LAYOUTS {
+                let mut copy = target(on, dtype, &[19, 4], memory);
                 on.copy(CopyArgs { x: x.view(), out: copy.view_mut() }.checked()?)?;
                 made.push(copy);
             }
             let (rows, each) = (index(on, &[30], 19), index(on, &[19, 4], 19));
-            let mut taken = target(on, dtype, &[30, 4], Lie::Dense);
+            let mut taken = target(on, dtype, &[30, 4], MemoryLayout::Dense);
             on.index_select(
                 IndexSelectArgs { x: x.view(), dim: 0, index: rows.view(), out: taken.view_mut() }.checked()?,
             )?;
-            let [mut gathered, mut set, mut chosen, mut kept] = [0; 4].map(|_| target(on, dtype, &[19, 4], Lie::Dense));
+            let [mut gathered, mut set, mut chosen, mut kept] =
+                [0; 4].map(|_| target(on, dtype, &[19, 4], MemoryLayout::Dense));
             on.gather(GatherArgs { x: x.view(), dim: 0, index: each.view(), out: gathered.view_mut() }.checked()?)?;
             on.scatter(
                 ScatterArgs {
@@ -169,7 +171,7 @@ fn moves() {
                 }
                 .checked()?,
             )?;
-            let condition = tensor(on, Bool, &[19, 4], Lie::Dense, 1);
+            let condition = tensor(on, Bool, &[19, 4], MemoryLayout::Dense, 1);
             on.where_cond(
                 WhereCondArgs {
                     condition: condition.view(),
@@ -220,7 +222,7 @@ fn sums_in_half_precision() {
                     continue;
                 }
                 let run = |dtype: DType| -> Result<Vec<f64>> {
-                    let (x, mut out) = (many(device, dtype, &dims), target(device, dtype, &to, Lie::Dense));
+                    let (x, mut out) = (many(device, dtype, &dims), target(device, dtype, &to, MemoryLayout::Dense));
                     device.reduce(ReduceArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                     Ok(read(device, &out))
                 };
@@ -228,7 +230,8 @@ fn sums_in_half_precision() {
             }
         }
         let run = |dtype: DType| -> Result<Vec<f64>> {
-            let (x, mut out) = (many(device, dtype, &[2, 3000]), target(device, dtype, &[2, 3000], Lie::Dense));
+            let (x, mut out) =
+                (many(device, dtype, &[2, 3000]), target(device, dtype, &[2, 3000], MemoryLayout::Dense));
             device.cumsum(CumsumArgs { x: x.view(), dim: 1, out: out.view_mut() }.checked()?)?;
             Ok(read(device, &out))
         };

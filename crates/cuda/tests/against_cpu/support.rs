@@ -23,7 +23,7 @@ impl Tensor {
 
 /// How a tensor lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Lie {
+pub enum MemoryLayout {
     Dense,
     /// With the last two dimensions exchanged in memory.
     Turned,
@@ -31,18 +31,18 @@ pub enum Lie {
     Sliced,
 }
 
-pub const LIES: [Lie; 3] = [Lie::Dense, Lie::Turned, Lie::Sliced];
+pub const MEMORY_LAYOUTS: [MemoryLayout; 3] = [MemoryLayout::Dense, MemoryLayout::Turned, MemoryLayout::Sliced];
 
-pub fn layout(dims: &[usize], lie: Lie) -> (Layout, usize) {
+pub fn layout(dims: &[usize], memory: MemoryLayout) -> (Layout, usize) {
     let shape = Shape::new(dims).unwrap();
     let (rank, n) = (dims.len(), shape.numel());
-    match lie {
-        Lie::Turned if rank >= 2 => {
+    match memory {
+        MemoryLayout::Turned if rank >= 2 => {
             let mut turned = dims.to_vec();
             turned.swap(rank - 1, rank - 2);
             (Layout::contiguous(Shape::new(&turned).unwrap()).transpose(rank - 1, rank - 2), n)
         }
-        Lie::Sliced if rank >= 1 => {
+        MemoryLayout::Sliced if rank >= 1 => {
             let mut wide = dims.to_vec();
             wide[rank - 1] = 2 * wide[rank - 1] + 1;
             let whole = Layout::contiguous(Shape::new(&wide).unwrap());
@@ -73,8 +73,8 @@ pub fn host(dtype: DType, values: &[f64]) -> HostVec {
     sums::for_reference(dtype, &made).unwrap_or(made)
 }
 
-pub fn tensor(on: &dyn Backend, dtype: DType, dims: &[usize], lie: Lie, salt: u64) -> Tensor {
-    let (layout, len) = layout(dims, lie);
+pub fn tensor(on: &dyn Backend, dtype: DType, dims: &[usize], memory: MemoryLayout, salt: u64) -> Tensor {
+    let (layout, len) = layout(dims, memory);
     let mut values = numbers(len, salt);
     if dtype == DType::U8 {
         values.iter_mut().for_each(|v| *v = (*v * 4.0).abs());
@@ -83,8 +83,8 @@ pub fn tensor(on: &dyn Backend, dtype: DType, dims: &[usize], lie: Lie, salt: u6
 }
 
 /// Zeros to write to, lying like the inputs.
-pub fn target(on: &dyn Backend, dtype: DType, dims: &[usize], lie: Lie) -> Tensor {
-    let (layout, len) = layout(dims, lie);
+pub fn target(on: &dyn Backend, dtype: DType, dims: &[usize], memory: MemoryLayout) -> Tensor {
+    let (layout, len) = layout(dims, memory);
     Tensor { buffer: on.adopt(host(dtype, &vec![0.0; len])).unwrap(), layout }
 }
 

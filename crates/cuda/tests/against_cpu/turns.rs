@@ -71,15 +71,15 @@ const PACK: usize = 16;
 const TEAMS: usize = BLOCK;
 
 rows! {
-    fill, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
-        let mut out = target(on, dtype, &[n, 1], lie);
+    fill, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, memory| {
+        let mut out = target(on, dtype, &[n, 1], memory);
         on.fill(Scalar::Int(1), out.view_mut())?;
         Ok(out)
     });
     arange, BLOCK, ALL, |on, dtype, n| {
         let mut made = Vec::new();
         for number in [Scalar::Float, |v| Scalar::Int(v as i64)] {
-            let mut out = target(on, dtype, &[n], Lie::Dense);
+            let mut out = target(on, dtype, &[n], MemoryLayout::Dense);
             on.arange(Arange { start: number(3.0), step: number(1.0) }, out.view_mut())?;
             made.push(out);
         }
@@ -92,22 +92,22 @@ rows! {
     draw, 4 * BLOCK, ALL, |on, dtype, n| {
         drawn(on, dtype, n, [Distribution::Bernoulli { p: 0.3 }, Distribution::Integers { low: 0, high: 2 }])
     };
-    copy, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
-        let (x, mut out) = (tensor(on, dtype, &[n, 1], lie, 1), target(on, dtype, &[n, 1], Lie::Dense));
+    copy, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, memory| {
+        let (x, mut out) = (tensor(on, dtype, &[n, 1], memory, 1), target(on, dtype, &[n, 1], MemoryLayout::Dense));
         on.copy(CopyArgs { x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(out)
     });
-    cast, 4 * BLOCK, ALL, |on, dtype, n| both_ways(on, |on, lie| {
+    cast, 4 * BLOCK, ALL, |on, dtype, n| both_ways(on, |on, memory| {
         let to = if dtype == F32 { BF16 } else { F32 };
-        let (x, mut out) = (tensor(on, dtype, &[n, 1], lie, 1), target(on, to, &[n, 1], Lie::Dense));
+        let (x, mut out) = (tensor(on, dtype, &[n, 1], memory, 1), target(on, to, &[n, 1], MemoryLayout::Dense));
         on.copy(CopyArgs { x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(out)
     });
     unary, 4 * BLOCK, &FLOATS, |on, dtype, n| {
         let mut made = Vec::new();
         for op in [UnaryOp::Square, UnaryOp::Tanh] {
-            made.extend(both_ways(on, |on, lie| {
-                let (x, mut out) = (tensor(on, dtype, &[n, 1], lie, 1), target(on, dtype, &[n, 1], Lie::Dense));
+            made.extend(both_ways(on, |on, memory| {
+                let (x, mut out) = (tensor(on, dtype, &[n, 1], memory, 1), target(on, dtype, &[n, 1], MemoryLayout::Dense));
                 on.unary(UnaryArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                 Ok(out)
             })?);
@@ -117,9 +117,9 @@ rows! {
     unary_grad, 4 * BLOCK, &FLOATS, |on, dtype, n| {
         let mut made = Vec::new();
         for op in [UnaryOp::Square, UnaryOp::Sin, UnaryOp::Neg] {
-            made.extend(both_ways(on, |on, lie| {
-                let (x, g) = (tensor(on, dtype, &[n, 1], lie, 1), tensor(on, dtype, &[n, 1], Lie::Dense, 2));
-                let mut out = target(on, dtype, &[n, 1], Lie::Dense);
+            made.extend(both_ways(on, |on, memory| {
+                let (x, g) = (tensor(on, dtype, &[n, 1], memory, 1), tensor(on, dtype, &[n, 1], MemoryLayout::Dense, 2));
+                let mut out = target(on, dtype, &[n, 1], MemoryLayout::Dense);
                 on.unary_grad(UnaryGradArgs { op, grad: g.view(), saved: Some(x.view()), out: out.view_mut() }.checked()?)?;
                 Ok(out)
             })?);
@@ -131,9 +131,9 @@ rows! {
         // A few and one at a time, and with the truth values of comparisons.
         let ops: &[BinaryOp] = if dtype.is_float() { &[BinaryOp::Add, BinaryOp::Atan2, BinaryOp::Lt] } else { &[BinaryOp::Eq] };
         for &op in ops {
-            made.extend(both_ways(on, |on, lie| {
-                let (a, b) = (tensor(on, dtype, &[n, 1], lie, 1), tensor(on, dtype, &[n, 1], Lie::Dense, 2));
-                let mut out = target(on, if matches!(op, BinaryOp::Eq | BinaryOp::Lt) { Bool } else { dtype }, &[n, 1], Lie::Dense);
+            made.extend(both_ways(on, |on, memory| {
+                let (a, b) = (tensor(on, dtype, &[n, 1], memory, 1), tensor(on, dtype, &[n, 1], MemoryLayout::Dense, 2));
+                let mut out = target(on, if matches!(op, BinaryOp::Eq | BinaryOp::Lt) { Bool } else { dtype }, &[n, 1], MemoryLayout::Dense);
                 on.binary(BinaryArgs { op, a: Operand::Tensor(a.view()), b: Operand::Tensor(b.view()), out: out.view_mut() }.checked()?)?;
                 Ok(out)
             })?);
@@ -142,20 +142,20 @@ rows! {
     };
     binary_lhs, 4 * BLOCK, &FLOATS, |on, dtype, n| binary_grad(on, dtype, n, SideOf::Lhs);
     binary_rhs, 4 * BLOCK, &FLOATS, |on, dtype, n| binary_grad(on, dtype, n, SideOf::Rhs);
-    where_cond, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, lie| {
-        let condition = tensor(on, Bool, &[n, 1], Lie::Dense, 1);
-        let (a, mut out) = (tensor(on, dtype, &[n, 1], lie, 2), target(on, dtype, &[n, 1], Lie::Dense));
+    where_cond, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, memory| {
+        let condition = tensor(on, Bool, &[n, 1], MemoryLayout::Dense, 1);
+        let (a, mut out) = (tensor(on, dtype, &[n, 1], memory, 2), target(on, dtype, &[n, 1], MemoryLayout::Dense));
         on.where_cond(WhereCondArgs { condition: condition.view(), a: Operand::Tensor(a.view()), b: Operand::Scalar(Scalar::Int(1)), out: out.view_mut() }.checked()?)?;
         Ok(out)
     });
     dropout, 4 * BLOCK, &FLOATS, |on, dtype, n| {
-        let (x, mut out) = (tensor(on, dtype, &[n], Lie::Dense, 1), target(on, dtype, &[n], Lie::Dense));
+        let (x, mut out) = (tensor(on, dtype, &[n], MemoryLayout::Dense, 1), target(on, dtype, &[n], MemoryLayout::Dense));
         on.dropout(DropoutArgs { p: 0.4, state: RandomState { seed: 42, offset: 5 }, x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(vec![out])
     };
     tril_triu, BLOCK, WIDTHS, |on, dtype, n| {
         let dims = [n.div_ceil(20), 4, 5];
-        let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, dtype, &dims, Lie::Sliced));
+        let (x, mut out) = (tensor(on, dtype, &dims, MemoryLayout::Dense, 1), target(on, dtype, &dims, MemoryLayout::Sliced));
         on.tril_triu(TrilTriuArgs { upper: true, diagonal: 0, x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(vec![out])
     };
@@ -172,7 +172,7 @@ rows! {
                     ReduceOp::Sum if !dtype.is_float() => I64,
                     _ => dtype,
                 };
-                let (x, mut out) = (ones(on, dtype, &dims), target(on, kind, &to, Lie::Dense));
+                let (x, mut out) = (ones(on, dtype, &dims), target(on, kind, &to, MemoryLayout::Dense));
                 on.reduce(ReduceArgs { op, x: x.view(), out: out.view_mut() }.checked()?)?;
                 made.push(out);
             }
@@ -185,8 +185,8 @@ rows! {
             if dims[1] > 8 * n && (n > 2 * TEAMS || ![F32, I64].contains(&dtype)) {
                 continue;
             }
-            let x = tensor(on, dtype, &dims, Lie::Dense, 1);
-            let (mut best, mut at) = (target(on, dtype, &to, Lie::Dense), target(on, I64, &to, Lie::Dense));
+            let x = tensor(on, dtype, &dims, MemoryLayout::Dense, 1);
+            let (mut best, mut at) = (target(on, dtype, &to, MemoryLayout::Dense), target(on, I64, &to, MemoryLayout::Dense));
             on.arg_reduce(ArgReduceArgs { op: ArgReduceOp::Max, x: x.view(), dim, values: Some(best.view_mut()), indices: at.view_mut() }.checked()?)?;
             made.extend([best, at]);
         }
@@ -198,7 +198,7 @@ rows! {
         for length in [255, 256, 257, 600] {
             let kind = if dtype.is_float() { dtype } else { I64 };
             for (dims, dim) in [([n, length], 1), ([length, n], 0)] {
-                let (x, mut out) = (tensor(on, dtype, &dims, Lie::Dense, 1), target(on, kind, &dims, Lie::Dense));
+                let (x, mut out) = (tensor(on, dtype, &dims, MemoryLayout::Dense, 1), target(on, kind, &dims, MemoryLayout::Dense));
                 on.cumsum(CumsumArgs { x: x.view(), dim, out: out.view_mut() }.checked()?)?;
                 made.push(out);
             }
@@ -217,18 +217,18 @@ rows! {
     sort_write, BLOCK, WIDTHS, |on, dtype, n| sorted(on, dtype, [n.div_ceil(50), 50]);
     searchsorted, BLOCK, ALL, |on, dtype, n| {
         let dims = [1, 70];
-        let (mut keys, mut order) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
-        on.sort(SortArgs { x: tensor(on, dtype, &dims, Lie::Dense, 1).view(), dim: 1, descending: false, values: keys.view_mut(), indices: order.view_mut() }.checked()?)?;
-        let (values, mut out) = (tensor(on, dtype, &[1, n], Lie::Dense, 2), target(on, I64, &[1, n], Lie::Dense));
+        let (mut keys, mut order) = (target(on, dtype, &dims, MemoryLayout::Dense), target(on, I64, &dims, MemoryLayout::Dense));
+        on.sort(SortArgs { x: tensor(on, dtype, &dims, MemoryLayout::Dense, 1).view(), dim: 1, descending: false, values: keys.view_mut(), indices: order.view_mut() }.checked()?)?;
+        let (values, mut out) = (tensor(on, dtype, &[1, n], MemoryLayout::Dense, 2), target(on, I64, &[1, n], MemoryLayout::Dense));
         on.searchsorted(SearchsortedArgs { sorted: keys.view(), values: values.view(), right: false, out: out.view_mut() }.checked()?)?;
         Ok(vec![out])
     };
     gather, BLOCK, WIDTHS, |on, dtype, n| {
-        let x = tensor(on, dtype, &[9, n], Lie::Dense, 1);
-        let (each, mut out) = (index(on, &[2, n], 9), target(on, dtype, &[2, n], Lie::Dense));
+        let x = tensor(on, dtype, &[9, n], MemoryLayout::Dense, 1);
+        let (each, mut out) = (index(on, &[2, n], 9), target(on, dtype, &[2, n], MemoryLayout::Dense));
         on.gather(GatherArgs { x: x.view(), dim: 0, index: each.view(), out: out.view_mut() }.checked()?)?;
-        let (rows, mut taken) = (index(on, &[n], 9), target(on, dtype, &[n, 3], Lie::Dense));
-        on.index_select(IndexSelectArgs { x: tensor(on, dtype, &[9, 3], Lie::Dense, 2).view(), dim: 0, index: rows.view(), out: taken.view_mut() }.checked()?)?;
+        let (rows, mut taken) = (index(on, &[n], 9), target(on, dtype, &[n, 3], MemoryLayout::Dense));
+        on.index_select(IndexSelectArgs { x: tensor(on, dtype, &[9, 3], MemoryLayout::Dense, 2).view(), dim: 0, index: rows.view(), out: taken.view_mut() }.checked()?)?;
         Ok(vec![out, taken])
     };
     scatter, BLOCK, ALL, |on, dtype, n| scattered(on, dtype, n, if dtype == Bool { ScatterMode::Set } else { ScatterMode::Add });
@@ -237,9 +237,9 @@ rows! {
     matmul, 16, WHOLE, |on, dtype, n| {
         let mut made = Vec::new();
         for [batch, m, k, columns] in [[1, n, 17, 33], [n, 3, 5, 2]] {
-            let a = tensor(on, dtype, &[batch, m, k], Lie::Dense, 1);
-            let b = tensor(on, dtype, &[batch, k, columns], Lie::Dense, 2);
-            let mut out = target(on, dtype, &[batch, m, columns], Lie::Dense);
+            let a = tensor(on, dtype, &[batch, m, k], MemoryLayout::Dense, 1);
+            let b = tensor(on, dtype, &[batch, k, columns], MemoryLayout::Dense, 2);
+            let mut out = target(on, dtype, &[batch, m, columns], MemoryLayout::Dense);
             on.matmul(MatmulArgs { a: a.view(), b: b.view(), out: out.view_mut() }.checked()?)?;
             made.push(out);
         }
@@ -247,10 +247,10 @@ rows! {
     };
     // What cuBLASLt adds itself only where it lies densely.
     bias, BLOCK, &FLOATS, |on, dtype, n| {
-        let (x, w) = (tensor(on, dtype, &[n, 2], Lie::Dense, 1), tensor(on, dtype, &[3, 2], Lie::Dense, 2));
-        let (bias, mut made) = (tensor(on, dtype, &[3], Lie::Sliced, 3), Vec::new());
+        let (x, w) = (tensor(on, dtype, &[n, 2], MemoryLayout::Dense, 1), tensor(on, dtype, &[3, 2], MemoryLayout::Dense, 2));
+        let (bias, mut made) = (tensor(on, dtype, &[3], MemoryLayout::Sliced, 3), Vec::new());
         for relu in [false, true] {
-            let mut out = target(on, dtype, &[n, 3], Lie::Dense);
+            let mut out = target(on, dtype, &[n, 3], MemoryLayout::Dense);
             on.linear(LinearArgs { x: x.view(), w: w.view(), bias: Some(bias.view()), activation: Activation::relu(relu), out: out.view_mut() }.checked()?)?;
             made.push(out);
         }
@@ -261,7 +261,7 @@ rows! {
     max_pool, BLOCK, &FLOATS, |on, dtype, n| Ok(max_pooled(on, dtype, n)?.into());
     max_pool_grad, BLOCK, &FLOATS, |on, dtype, n| {
         let [out, at] = max_pooled(on, dtype, n)?;
-        let mut dx = target(on, dtype, &[1, 2, n, 4], Lie::Dense);
+        let mut dx = target(on, dtype, &[1, 2, n, 4], MemoryLayout::Dense);
         on.max_pool2d_grad(MaxPool2dGradArgs { pool: PAIRS, grad: out.view(), indices: at.view(), out: dx.view_mut() }.checked()?)?;
         Ok(vec![dx])
     };
@@ -272,19 +272,19 @@ rows! {
         let mut made = Vec::new();
         for (dims, channels_last) in [([1, n, 2, pack / 2], false), ([n, 1, 1, pack], true)] {
             let (grad, mut dx) = (images(on, dtype, [dims[0], 1, 1, dims[3]], true), images(on, dtype, dims, channels_last));
-            let grad = if channels_last { grad } else { tensor(on, dtype, &[1, n, 1, 1], Lie::Dense, 1) };
+            let grad = if channels_last { grad } else { tensor(on, dtype, &[1, n, 1, 1], MemoryLayout::Dense, 1) };
             on.avg_pool2d_grad(AvgPool2dGradArgs { pool: Pool2d::Adaptive, divisor: PoolDivisor::Inside, grad: grad.view(), out: dx.view_mut() }.checked()?)?;
             made.push(dx);
         }
         Ok(made)
     };
     avg_pool, BLOCK, &FLOATS, |on, dtype, n| {
-        let (x, mut out) = (tensor(on, dtype, &[1, 2, n, 4], Lie::Dense, 1), target(on, dtype, &[1, 2, n / 2, 2], Lie::Dense));
+        let (x, mut out) = (tensor(on, dtype, &[1, 2, n, 4], MemoryLayout::Dense, 1), target(on, dtype, &[1, 2, n / 2, 2], MemoryLayout::Dense));
         on.avg_pool2d(AvgPool2dArgs { pool: PAIRS, divisor: PoolDivisor::Inside, x: x.view(), out: out.view_mut() }.checked()?)?;
         Ok(vec![out])
     };
     avg_pool_grad, BLOCK, &FLOATS, |on, dtype, n| {
-        let (grad, mut dx) = (tensor(on, dtype, &[1, 2, n / 2, 2], Lie::Dense, 1), target(on, dtype, &[1, 2, n, 4], Lie::Dense));
+        let (grad, mut dx) = (tensor(on, dtype, &[1, 2, n / 2, 2], MemoryLayout::Dense, 1), target(on, dtype, &[1, 2, n, 4], MemoryLayout::Dense));
         on.avg_pool2d_grad(AvgPool2dGradArgs { pool: PAIRS, divisor: PoolDivisor::Inside, grad: grad.view(), out: dx.view_mut() }.checked()?)?;
         Ok(vec![dx])
     };
@@ -306,8 +306,8 @@ rows! {
             if dims[1] == 3 && n > 2 * TEAMS {
                 continue;
             }
-            let (grad, y) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
-            let (mut out, mut sums) = (target(on, dtype, &dims, Lie::Dense), target(on, dtype, &[dims[dim]], Lie::Dense));
+            let (grad, y) = (tensor(on, dtype, &dims, MemoryLayout::Dense, 1), tensor(on, dtype, &dims, MemoryLayout::Dense, 2));
+            let (mut out, mut sums) = (target(on, dtype, &dims, MemoryLayout::Dense), target(on, dtype, &[dims[dim]], MemoryLayout::Dense));
             on.relu_bias_grad(ReluBiasGradArgs { grad: grad.view(), y: y.view(), dim, out: out.view_mut(), bias: sums.view_mut() }.checked()?)?;
             made.push(out);
             // Longer sums differ by more than one rounding.
@@ -322,8 +322,8 @@ rows! {
         let pack = 16 / dtype.size();
         // Groups of two packs each, along memory and across it.
         for (dims, dim) in [([n, 2 * pack], 0), ([2, n * pack], 1)] {
-            let (grad, y) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
-            let (mut out, mut sums) = (target(on, dtype, &dims, Lie::Dense), target(on, dtype, &[dims[dim]], Lie::Dense));
+            let (grad, y) = (tensor(on, dtype, &dims, MemoryLayout::Dense, 1), tensor(on, dtype, &dims, MemoryLayout::Dense, 2));
+            let (mut out, mut sums) = (target(on, dtype, &dims, MemoryLayout::Dense), target(on, dtype, &[dims[dim]], MemoryLayout::Dense));
             on.relu_bias_grad(ReluBiasGradArgs { grad: grad.view(), y: y.view(), dim, out: out.view_mut(), bias: sums.view_mut() }.checked()?)?;
             made.extend([out, sums]);
         }
@@ -332,18 +332,18 @@ rows! {
     class_loss, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, false);
     class_loss_grad, TEAMS, &FLOATS, |on, dtype, n| class_losses(on, dtype, n, true);
     pointwise_loss, BLOCK, &FLOATS, |on, dtype, n| {
-        let (x, t) = (tensor(on, dtype, &[n], Lie::Dense, 1), tensor(on, dtype, &[n], Lie::Dense, 2));
+        let (x, t) = (tensor(on, dtype, &[n], MemoryLayout::Dense, 1), tensor(on, dtype, &[n], MemoryLayout::Dense, 2));
         let mut made = Vec::new();
         for reduction in [Reduction::None, Reduction::Mean] {
-            let mut out = target(on, dtype, if reduction == Reduction::None { std::slice::from_ref(&n) } else { &[] }, Lie::Dense);
+            let mut out = target(on, dtype, if reduction == Reduction::None { std::slice::from_ref(&n) } else { &[] }, MemoryLayout::Dense);
             on.pointwise_loss(PointwiseLossArgs { loss: squares(reduction, &x, &t), out: out.view_mut() }.checked()?)?;
             made.push(out);
         }
         Ok(made)
     };
     pointwise_loss_grad, BLOCK, &FLOATS, |on, dtype, n| {
-        let (x, t) = (tensor(on, dtype, &[n], Lie::Dense, 1), tensor(on, dtype, &[n], Lie::Dense, 2));
-        let (g, mut dx) = (tensor(on, dtype, &[n], Lie::Dense, 3), target(on, dtype, &[n], Lie::Dense));
+        let (x, t) = (tensor(on, dtype, &[n], MemoryLayout::Dense, 1), tensor(on, dtype, &[n], MemoryLayout::Dense, 2));
+        let (g, mut dx) = (tensor(on, dtype, &[n], MemoryLayout::Dense, 3), target(on, dtype, &[n], MemoryLayout::Dense));
         on.pointwise_loss_grad(PointwiseLossGradArgs { loss: squares(Reduction::None, &x, &t), grad: g.view(), out: dx.view_mut() }.checked()?)?;
         Ok(vec![dx])
     };
@@ -373,8 +373,11 @@ fn every_family_has_a_row() {
 fn partial_sums_of_many_blocks() {
     for dtype in [F32, F64] {
         same("a loss of 70000 elements", |on| {
-            let (x, t) = (tensor(on, dtype, &[70_000], Lie::Dense, 1), tensor(on, dtype, &[70_000], Lie::Dense, 2));
-            let mut out = target(on, dtype, &[], Lie::Dense);
+            let (x, t) = (
+                tensor(on, dtype, &[70_000], MemoryLayout::Dense, 1),
+                tensor(on, dtype, &[70_000], MemoryLayout::Dense, 2),
+            );
+            let mut out = target(on, dtype, &[], MemoryLayout::Dense);
             on.pointwise_loss(
                 PointwiseLossArgs { loss: squares(Reduction::Mean, &x, &t), out: out.view_mut() }.checked()?,
             )?;

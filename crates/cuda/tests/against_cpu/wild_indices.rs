@@ -162,7 +162,8 @@ fn class_loss() {
             let x = Tensor { layout: Layout::contiguous(Shape::new(&[3, SIZE, 1])?), ..x };
             let column = labels.layout.unsqueeze(1)?;
             let labels = View { layout: &column, ..labels };
-            let (mut lse, mut total) = (target(on, wide, &[3, 1], Lie::Dense), target(on, wide, &[], Lie::Dense));
+            let (mut lse, mut total) =
+                (target(on, wide, &[3, 1], MemoryLayout::Dense), target(on, wide, &[], MemoryLayout::Dense));
             let rows = loss.layout.unsqueeze(1)?;
             let to = ViewMut { buffer: &mut *loss.buffer, layout: &rows };
             on.class_loss(

@@ -5,9 +5,9 @@ use kiln_backend::{DType::*, *};
 use super::TEAMS;
 use crate::support::*;
 
-/// A result from operands that lie densely, for kernels that take 16 bytes at a time, and with gaps.
-pub fn both_ways(on: &dyn Backend, make: impl Fn(&dyn Backend, Lie) -> Result<Tensor>) -> Result<Vec<Tensor>> {
-    [Lie::Dense, Lie::Sliced].into_iter().map(|lie| make(on, lie)).collect()
+/// A result from dense operands, for kernels that take 16 bytes at a time, and with gaps.
+pub fn both_ways(on: &dyn Backend, make: impl Fn(&dyn Backend, MemoryLayout) -> Result<Tensor>) -> Result<Vec<Tensor>> {
+    [MemoryLayout::Dense, MemoryLayout::Sliced].into_iter().map(|memory| make(on, memory)).collect()
 }
 
 /// Numbers whose sums are exact: 0 and 1.
@@ -20,7 +20,7 @@ pub fn ones(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
 pub fn drawn<const N: usize>(on: &dyn Backend, dtype: DType, n: usize, all: [Distribution; N]) -> Result<Vec<Tensor>> {
     all.into_iter()
         .map(|distribution| {
-            let mut out = target(on, dtype, &[n], Lie::Dense);
+            let mut out = target(on, dtype, &[n], MemoryLayout::Dense);
             on.random(
                 RandomArgs { distribution, state: RandomState { seed: 42, offset: 5 }, out: out.view_mut() }
                     .checked()?,
@@ -33,10 +33,10 @@ pub fn drawn<const N: usize>(on: &dyn Backend, dtype: DType, n: usize, all: [Dis
 pub fn binary_grad(on: &dyn Backend, dtype: DType, n: usize, side: SideOf) -> Result<Vec<Tensor>> {
     let mut made = Vec::new();
     for op in [BinaryOp::Mul, BinaryOp::Div] {
-        made.extend(both_ways(on, |on, lie| {
-            let g = tensor(on, dtype, &[n, 1], lie, 1);
-            let (a, b) = (tensor(on, dtype, &[n, 1], Lie::Dense, 2), positive(on, dtype, &[n, 1]));
-            let mut out = target(on, dtype, &[n, 1], Lie::Dense);
+        made.extend(both_ways(on, |on, memory| {
+            let g = tensor(on, dtype, &[n, 1], memory, 1);
+            let (a, b) = (tensor(on, dtype, &[n, 1], MemoryLayout::Dense, 2), positive(on, dtype, &[n, 1]));
+            let mut out = target(on, dtype, &[n, 1], MemoryLayout::Dense);
             on.binary_grad(
                 BinaryGradArgs {
                     op,
@@ -62,10 +62,11 @@ pub fn positive(on: &dyn Backend, dtype: DType, dims: &[usize]) -> Tensor {
 }
 
 pub fn sorted(on: &dyn Backend, dtype: DType, dims: [usize; 2]) -> Result<Vec<Tensor>> {
-    let (mut values, mut order) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
+    let (mut values, mut order) =
+        (target(on, dtype, &dims, MemoryLayout::Dense), target(on, I64, &dims, MemoryLayout::Dense));
     on.sort(
         SortArgs {
-            x: tensor(on, dtype, &dims, Lie::Dense, 1).view(),
+            x: tensor(on, dtype, &dims, MemoryLayout::Dense, 1).view(),
             dim: 1,
             descending: true,
             values: values.view_mut(),
@@ -80,8 +81,8 @@ pub fn sorted(on: &dyn Backend, dtype: DType, dims: [usize; 2]) -> Result<Vec<Te
 pub fn scattered(on: &dyn Backend, dtype: DType, n: usize, mode: ScatterMode) -> Result<Vec<Tensor>> {
     let mut made = Vec::new();
     for (dims, size) in [([20, n], 9), ([40, 2], n)] {
-        let (x, each) = (tensor(on, dtype, &dims, Lie::Dense, 1), index(on, &dims, size));
-        let mut out = tensor(on, dtype, &[size, dims[1]], Lie::Dense, 2);
+        let (x, each) = (tensor(on, dtype, &dims, MemoryLayout::Dense, 1), index(on, &dims, size));
+        let mut out = tensor(on, dtype, &[size, dims[1]], MemoryLayout::Dense, 2);
         on.scatter(
             ScatterArgs { mode, x: Operand::Tensor(x.view()), dim: 0, index: each.view(), out: out.view_mut() }
                 .checked()?,
@@ -94,15 +95,20 @@ pub fn scattered(on: &dyn Backend, dtype: DType, n: usize, mode: ScatterMode) ->
 /// Convolutions with `n` results of two terms each: pixels, and elements of the filter.
 pub fn convolved(on: &dyn Backend, dtype: DType, n: usize) -> Result<Vec<Tensor>> {
     let rule = Conv2d::default();
-    let (x, w) = (tensor(on, dtype, &[1, 2, n, 1], Lie::Dense, 1), tensor(on, dtype, &[2, 2, 1, 1], Lie::Dense, 2));
+    let (x, w) = (
+        tensor(on, dtype, &[1, 2, n, 1], MemoryLayout::Dense, 1),
+        tensor(on, dtype, &[2, 2, 1, 1], MemoryLayout::Dense, 2),
+    );
     let (mut y, mut to_x) =
-        (target(on, dtype, &[1, 2, n, 1], Lie::Dense), target(on, dtype, &[1, 2, n, 1], Lie::Dense));
+        (target(on, dtype, &[1, 2, n, 1], MemoryLayout::Dense), target(on, dtype, &[1, 2, n, 1], MemoryLayout::Dense));
     let (bias, relu) = (None, false);
     on.conv2d(Conv2dArgs { rule, x: x.view(), w: w.view(), bias, residual: None, relu, out: y.view_mut() }.checked()?)?;
     on.conv2d_grad_input(Conv2dGradInputArgs { rule, grad: x.view(), w: w.view(), out: to_x.view_mut() }.checked()?)?;
-    let (few, grad) =
-        (tensor(on, dtype, &[2, n, 1, 1], Lie::Dense, 3), tensor(on, dtype, &[2, 1, 1, 1], Lie::Dense, 4));
-    let mut to_w = target(on, dtype, &[1, n, 1, 1], Lie::Dense);
+    let (few, grad) = (
+        tensor(on, dtype, &[2, n, 1, 1], MemoryLayout::Dense, 3),
+        tensor(on, dtype, &[2, 1, 1, 1], MemoryLayout::Dense, 4),
+    );
+    let mut to_w = target(on, dtype, &[1, n, 1, 1], MemoryLayout::Dense);
     on.conv2d_grad_weight(
         Conv2dGradWeightArgs { rule, grad: grad.view(), x: few.view(), out: to_w.view_mut() }.checked()?,
     )?;
@@ -113,8 +119,9 @@ pub const PAIRS: Pool2d = Pool2d::Window { kernel: [2, 2], stride: [2, 2], paddi
 
 pub fn max_pooled(on: &dyn Backend, dtype: DType, n: usize) -> Result<[Tensor; 2]> {
     let dims = [1, 2, n / 2, 2];
-    let (mut out, mut at) = (target(on, dtype, &dims, Lie::Dense), target(on, I64, &dims, Lie::Dense));
-    let x = tensor(on, dtype, &[1, 2, n, 4], Lie::Dense, 1);
+    let (mut out, mut at) =
+        (target(on, dtype, &dims, MemoryLayout::Dense), target(on, I64, &dims, MemoryLayout::Dense));
+    let x = tensor(on, dtype, &[1, 2, n, 4], MemoryLayout::Dense, 1);
     on.max_pool2d(
         MaxPool2dArgs { pool: PAIRS, x: x.view(), out: out.view_mut(), indices: Some(at.view_mut()) }.checked()?,
     )?;
@@ -123,7 +130,7 @@ pub fn max_pooled(on: &dyn Backend, dtype: DType, n: usize) -> Result<[Tensor; 2
 
 /// Images `[N, C, H, W]`, or with the extents in the order of channels-last memory, `[N, H, W, C]`.
 pub fn images(on: &dyn Backend, dtype: DType, dims: [usize; 4], channels_last: bool) -> Tensor {
-    let made = tensor(on, dtype, &dims, Lie::Dense, 1);
+    let made = tensor(on, dtype, &dims, MemoryLayout::Dense, 1);
     if channels_last { Tensor { layout: made.layout.permute(&[0, 3, 1, 2]), ..made } } else { made }
 }
 
@@ -166,8 +173,9 @@ pub fn softmaxes(
 ) -> Result<Vec<Tensor>> {
     let mut made = Vec::new();
     for (dims, dim, log) in cases {
-        let (x, g) = (tensor(on, dtype, &dims, Lie::Dense, 1), tensor(on, dtype, &dims, Lie::Dense, 2));
-        let [mut y, mut out] = [0, 1].map(|_| target(on, dtype, &dims, Lie::Dense));
+        let (x, g) =
+            (tensor(on, dtype, &dims, MemoryLayout::Dense, 1), tensor(on, dtype, &dims, MemoryLayout::Dense, 2));
+        let [mut y, mut out] = [0, 1].map(|_| target(on, dtype, &dims, MemoryLayout::Dense));
         on.softmax(SoftmaxArgs { x: x.view(), dim, log, out: y.view_mut() }.checked()?)?;
         if backward {
             on.softmax_grad(SoftmaxGradArgs { grad: g.view(), y: y.view(), dim, log, out: out.view_mut() }.checked()?)?;
@@ -194,8 +202,10 @@ pub fn normalized(
         let layers: &[bool] = if dims[2] == 1 { &[true, false] } else { &[false] };
         for &rows in layers {
             let view = if rows { &dims[..2] } else { &dims[..] };
-            let (x, mut out) = (tensor(on, dtype, view, Lie::Dense, 1), target(on, dtype, view, Lie::Dense));
-            let [mut mean, mut inv_std] = [0, 1].map(|_| target(on, wide, &[dims[usize::from(!rows)]], Lie::Dense));
+            let (x, mut out) =
+                (tensor(on, dtype, view, MemoryLayout::Dense, 1), target(on, dtype, view, MemoryLayout::Dense));
+            let [mut mean, mut inv_std] =
+                [0, 1].map(|_| target(on, wide, &[dims[usize::from(!rows)]], MemoryLayout::Dense));
             let affine = Affine::default();
             if rows {
                 on.layer_norm(
@@ -227,7 +237,8 @@ pub fn normalized(
                 made.extend([out, mean, inv_std]);
                 continue;
             }
-            let (grad, mut dx) = (tensor(on, dtype, view, Lie::Dense, 2), target(on, dtype, view, Lie::Dense));
+            let (grad, mut dx) =
+                (tensor(on, dtype, view, MemoryLayout::Dense, 2), target(on, dtype, view, MemoryLayout::Dense));
             let grads = NormGrads { input: Some(dx.view_mut()), weight: None, bias: None };
             if rows {
                 on.layer_norm_grad(
@@ -266,10 +277,11 @@ pub fn class_losses(on: &dyn Backend, dtype: DType, n: usize, backward: bool) ->
     let mut made = Vec::new();
     for reduction in [Reduction::None, Reduction::Mean] {
         let rule = ClassLoss { input: ClassLossInput::Logits, reduction, ignore_index: -100, label_smoothing: 0.0 };
-        let (x, labels) = (tensor(on, dtype, &[n, 5, 1], Lie::Dense, 1), index(on, &[n, 1], 5));
+        let (x, labels) = (tensor(on, dtype, &[n, 5, 1], MemoryLayout::Dense, 1), index(on, &[n, 1], 5));
         let dims: &[usize] = if reduction == Reduction::None { &[n, 1] } else { &[] };
-        let (mut loss, mut lse) = (target(on, dtype, dims, Lie::Dense), target(on, wide, &[n, 1], Lie::Dense));
-        let mut total = target(on, wide, &[], Lie::Dense);
+        let (mut loss, mut lse) =
+            (target(on, dtype, dims, MemoryLayout::Dense), target(on, wide, &[n, 1], MemoryLayout::Dense));
+        let mut total = target(on, wide, &[], MemoryLayout::Dense);
         let (to, kept, sum) = (loss.view_mut(), lse.view_mut(), total.view_mut());
         on.class_loss(
             ClassLossArgs {
@@ -284,7 +296,8 @@ pub fn class_losses(on: &dyn Backend, dtype: DType, n: usize, backward: bool) ->
             made.extend([loss, lse]);
             continue;
         }
-        let (g, mut dx) = (tensor(on, dtype, dims, Lie::Dense, 7), target(on, dtype, &[n, 5, 1], Lie::Dense));
+        let (g, mut dx) =
+            (tensor(on, dtype, dims, MemoryLayout::Dense, 7), target(on, dtype, &[n, 5, 1], MemoryLayout::Dense));
         let (l, t) = (lse.view(), total.view());
         on.class_loss_grad(
             ClassLossGradArgs {
@@ -316,13 +329,13 @@ pub fn running_extremes(
     let mut made = Vec::new();
     for length in [255, 256, 257, 600] {
         for (dims, dim) in [([n, length], 1), ([length, n], 0)] {
-            let mut x = tensor(on, dtype, &dims, Lie::Turned, 1);
+            let mut x = tensor(on, dtype, &dims, MemoryLayout::Turned, 1);
             if dtype.is_float() && length == 600 {
                 let some = x.layout.slice(dim, 300, 500, 48);
                 on.fill(Scalar::Float(f64::NAN), ViewMut { buffer: &mut *x.buffer, layout: &some })?;
             }
-            let mut values = target(on, dtype, &dims, Lie::Dense);
-            let mut places = target(on, I64, &dims, Lie::Sliced);
+            let mut values = target(on, dtype, &dims, MemoryLayout::Dense);
+            let mut places = target(on, I64, &dims, MemoryLayout::Sliced);
             run(on, x.view(), dim, values.view_mut(), places.view_mut())?;
             made.extend([values, places]);
         }
