@@ -153,7 +153,7 @@ fn page_locked_memory_is_read_directly() {
             assert!(got.iter().all(|&byte| byte == (i + step) as u8), "piece {i}");
         }
     }
-    // The CPU's tensors can memory there.
+    // The CPU's tensors can be there.
     let memory = device.pinned(10).unwrap();
     let mut buffer = kiln_cpu::backend().unwrap().wrap(DType::U8, 10, memory).unwrap();
     assert!(buffer.is_pinned());
