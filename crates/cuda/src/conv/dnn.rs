@@ -395,7 +395,7 @@ impl Dnn {
             let mut timed = Vec::new();
             for plan in std::mem::take(&mut entry.plans) {
                 // SAFETY: by this function's contract.
-                match unsafe { self.time(stream, &plan, at, aside)? } {
+                match unsafe { self.time(stream, problem, &plan, at, aside)? } {
                     Ok(time) => timed.push((time, plan)),
                     Err(failed) => self.note(stream, problem, &mut entry, failed)?,
                 }
@@ -414,6 +414,7 @@ impl Dnn {
     unsafe fn time<W>(
         &self,
         stream: &Stream,
+        problem: &Problem,
         plan: &Plan,
         at: Addresses,
         aside: &mut impl FnMut(usize) -> Result<(u64, W)>,
@@ -424,6 +425,7 @@ impl Dnn {
         let timer = Timer::new(stream)?;
         // SAFETY: by this function's contract; both write the same, apart from sums, which the caller computes once more.
         unsafe {
+            clear_sums(stream, problem, at)?;
             if let Err(failed) = self.queue(plan, at, workspace) {
                 return Ok(Err(failed));
             }
