@@ -296,7 +296,8 @@ mod tests {
             let get: unsafe extern "C" fn(c_uint) -> *const c_char = library.open.get("cudnnGetErrorString").unwrap();
             CStr::from_ptr(get(code)).to_string_lossy().into_owned()
         };
-        let newest = library.version().unwrap() >= 92_600;
+        // The simulated library has few of the names.
+        let newest = library.version().unwrap() >= 92_600 && std::env::var_os("KILN_SIM_REPORT").is_none();
         for code in 0..6000 {
             let known = NAMES.iter().find(|(known, _)| *known == code).map(|(_, name)| *name);
             let theirs = Some(name(code)).filter(|name| name != "CUDNN_UNKNOWN_STATUS");
