@@ -96,7 +96,7 @@ __device__ inline void conv2d(const Convolution& p, const T* a, const T* b, T* o
 }
 
 #define CONV2D(name, T, direction, Direction)                                                                      \
-    KERNEL conv2d_##direction##_##name(BY_VALUE Convolution p, const T* a, const T* b, T* out) {                    \
+    KERNEL_OF(4) conv2d_##direction##_##name(BY_VALUE Convolution p, const T* a, const T* b, T* out) {              \
         conv2d<T, Direction>(p, a, b, out);                                                                        \
     }
 FOR_FLOAT(CONV2D, forward, Forward)
