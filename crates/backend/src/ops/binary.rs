@@ -151,7 +151,7 @@ mod tests {
             (BinaryOp::Div, DType::I32, false),
             (BinaryOp::And, DType::Bool, true),
             (BinaryOp::ShiftLeft, DType::U8, true),
-            (BinaryOp::ShiftLeft, DType::Bool, false),
+            (BinaryOp::ShiftLeft, DType::Bool, true),
             (BinaryOp::Xor, DType::F32, false),
         ] {
             assert_eq!(check(op, dtype, (dtype, &x), dtype).is_ok(), fits, "{op:?} {dtype}");
