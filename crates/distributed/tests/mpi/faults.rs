@@ -77,10 +77,12 @@ fn different_calls_are_compared_in_debug_mode() {
 
 #[test]
 fn a_rank_that_ends_early_is_an_error_of_those_that_go_on() {
+    let Some(run) = common::start(2, "left", &[]) else { return };
+    let ended = run.end();
+    // One rank ends well, and `mpiexec` has been seen to report success then; what counts is the error of the other.
     let words =
-        ["ENDED WITH rank 0 of 2: broadcast from rank 1 of f32[2] cannot be done: rank 1 has left the group after 3"];
-    let Some(ended) = common::fails(2, "left", &[], &words) else { return };
-    assert!(ended.time < SOON, "{:?}", ended.time);
+        "ENDED WITH rank 0 of 2: broadcast from rank 1 of f32[2] cannot be done: rank 1 has left the group after 3";
+    assert!(ended.text.contains(words) && ended.time < SOON, "{:?}: {}", ended.time, ended.text);
 }
 
 #[test]
