@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod autocast;
 pub mod autograd;
 pub mod captured;
 mod creation;
@@ -20,6 +21,9 @@ mod state_dict;
 mod storage;
 mod tensor;
 
+pub use autocast::{
+    AutocastGuard, autocast, autocast_dtype, autocast_guard, autocast_off, autocast_off_guard, is_autocast_enabled,
+};
 pub use autograd::{enable_grad, no_grad, no_grad_guard};
 pub use captured::CapturedStep;
 #[doc(hidden)]

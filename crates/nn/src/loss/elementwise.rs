@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use kiln_derive::located;
 use kiln_tensor::{
     DType, Error, Reduction, Result, Tensor,
+    autocast::cast_operands,
     autograd::{BackwardCtx, Function, FunctionCtx, apply},
 };
 
@@ -69,18 +70,20 @@ impl BCELoss {
     /// # Errors
     /// If shapes, dtypes or devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        same_shape("BCELoss", input, target)?;
-        let dtype = input.dtype();
-        // Half precision has no number whose logarithm is -100.
-        let half = dtype.is_half();
-        let wide = |x: &Tensor| if half { x.to_dtype(DType::F32) } else { Ok(x.clone()) };
-        let (x, target) = (wide(input)?, wide(target)?);
-        let mut losses = apply(BinaryCrossEntropy, &[&x, &target])?;
-        if let Some(weight) = &self.weight {
-            losses = losses.mul(&wide(weight)?)?;
-        }
-        let loss = reduced(losses, self.reduction)?;
-        if half { loss.to_dtype(dtype) } else { Ok(loss) }
+        cast_operands("binary_cross_entropy", [input, target], [], |[input, target], []| {
+            same_shape("BCELoss", input, target)?;
+            let dtype = input.dtype();
+            // Half precision has no number whose logarithm is -100.
+            let half = dtype.is_half();
+            let wide = |x: &Tensor| if half { x.to_dtype(DType::F32) } else { Ok(x.clone()) };
+            let (x, target) = (wide(input)?, wide(target)?);
+            let mut losses = apply(BinaryCrossEntropy, &[&x, &target])?;
+            if let Some(weight) = &self.weight {
+                losses = losses.mul(&wide(weight)?)?;
+            }
+            let loss = reduced(losses, self.reduction)?;
+            if half { loss.to_dtype(dtype) } else { Ok(loss) }
+        })
     }
 }
 
@@ -132,12 +135,14 @@ impl SmoothL1Loss {
     /// # Errors
     /// If shapes, dtypes or devices differ, or `beta` is negative.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        same_shape("SmoothL1Loss", input, target)?;
-        if self.beta < 0.0 || self.beta.is_nan() {
-            return Err(Error::argument("SmoothL1Loss", format!("beta {} must not be negative", self.beta)));
-        }
-        let error = input.sub(target)?.abs()?;
-        reduced(if self.beta == 0.0 { error } else { bent(&error, self.beta)? }, self.reduction)
+        cast_operands("smooth_l1_loss", [input, target], [], |[input, target], []| {
+            same_shape("SmoothL1Loss", input, target)?;
+            if self.beta < 0.0 || self.beta.is_nan() {
+                return Err(Error::argument("SmoothL1Loss", format!("beta {} must not be negative", self.beta)));
+            }
+            let error = input.sub(target)?.abs()?;
+            reduced(if self.beta == 0.0 { error } else { bent(&error, self.beta)? }, self.reduction)
+        })
     }
 }
 
@@ -148,11 +153,13 @@ impl HuberLoss {
     /// # Errors
     /// If shapes, dtypes or devices differ, or `delta` is not positive.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        same_shape("HuberLoss", input, target)?;
-        if self.delta <= 0.0 || self.delta.is_nan() {
-            return Err(Error::argument("HuberLoss", format!("delta {} must be positive", self.delta)));
-        }
-        reduced(bent(&input.sub(target)?.abs()?, self.delta)?.mul(self.delta)?, self.reduction)
+        cast_operands("huber_loss", [input, target], [], |[input, target], []| {
+            same_shape("HuberLoss", input, target)?;
+            if self.delta <= 0.0 || self.delta.is_nan() {
+                return Err(Error::argument("HuberLoss", format!("delta {} must be positive", self.delta)));
+            }
+            reduced(bent(&input.sub(target)?.abs()?, self.delta)?.mul(self.delta)?, self.reduction)
+        })
     }
 }
 
@@ -163,17 +170,19 @@ impl KLDivLoss {
     /// # Errors
     /// If shapes, dtypes or devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        same_shape("KLDivLoss", input, target)?;
-        let losses = if self.log_target {
-            target.exp()?.mul(&target.sub(input)?)?
-        } else {
-            x_log_y(target, target)?.sub(&target.mul(input)?)?
-        };
-        if self.batch_mean {
-            let samples = input.dims().first().copied().unwrap_or(1);
-            return losses.sum(())?.div(samples as f64);
-        }
-        reduced(losses, self.reduction)
+        cast_operands("kl_div", [input, target], [], |[input, target], []| {
+            same_shape("KLDivLoss", input, target)?;
+            let losses = if self.log_target {
+                target.exp()?.mul(&target.sub(input)?)?
+            } else {
+                x_log_y(target, target)?.sub(&target.mul(input)?)?
+            };
+            if self.batch_mean {
+                let samples = input.dims().first().copied().unwrap_or(1);
+                return losses.sum(())?.div(samples as f64);
+            }
+            reduced(losses, self.reduction)
+        })
     }
 }
 
@@ -184,18 +193,20 @@ impl PoissonNLLLoss {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let mut losses = if self.log_input {
-            input.exp()?.sub(&target.mul(input)?)?
-        } else {
-            input.sub(&target.mul(&input.add(self.eps)?.log()?)?)?
-        };
-        if self.full {
-            let many = target.gt(1.0)?;
-            let count = many.where_cond(target, 2.0)?;
-            let term = count.mul(&count.log()?)?.sub(&count)?.add(&count.mul(2.0 * PI)?.log()?.mul(0.5)?)?;
-            losses = losses.add(&many.where_cond(&term, 0.0)?)?;
-        }
-        reduced(losses, self.reduction)
+        cast_operands("poisson_nll_loss", [input, target], [], |[input, target], []| {
+            let mut losses = if self.log_input {
+                input.exp()?.sub(&target.mul(input)?)?
+            } else {
+                input.sub(&target.mul(&input.add(self.eps)?.log()?)?)?
+            };
+            if self.full {
+                let many = target.gt(1.0)?;
+                let count = many.where_cond(target, 2.0)?;
+                let term = count.mul(&count.log()?)?.sub(&count)?.add(&count.mul(2.0 * PI)?.log()?.mul(0.5)?)?;
+                losses = losses.add(&many.where_cond(&term, 0.0)?)?;
+            }
+            reduced(losses, self.reduction)
+        })
     }
 }
 
@@ -207,35 +218,37 @@ impl GaussianNLLLoss {
     /// # Errors
     /// If shapes, dtypes or devices do not fit, or a variance is negative.
     pub fn forward(&self, input: &Tensor, target: &Tensor, var: &Tensor) -> Result<Tensor> {
-        const OP: &str = "GaussianNLLLoss";
-        let (dims, own) = (input.dims(), var.dims());
-        let without_last = dims.split_last().map(|(_, rest)| rest);
-        // The last dimension may share one variance.
-        let shared = || {
-            own.len() == dims.len() && {
-                let mut other = dims.iter().zip(own).filter(|(dim, own)| dim != own);
-                other.next().is_some_and(|(_, own)| *own == 1) && other.next().is_none()
+        cast_operands("gaussian_nll_loss", [input, target, var], [], |[input, target, var], []| {
+            const OP: &str = "GaussianNLLLoss";
+            let (dims, own) = (input.dims(), var.dims());
+            let without_last = dims.split_last().map(|(_, rest)| rest);
+            // The last dimension may share one variance.
+            let shared = || {
+                own.len() == dims.len() && {
+                    let mut other = dims.iter().zip(own).filter(|(dim, own)| dim != own);
+                    other.next().is_some_and(|(_, own)| *own == 1) && other.next().is_none()
+                }
+            };
+            let var = if own == dims || own.is_empty() || shared() {
+                var.clone()
+            } else if without_last == Some(own) {
+                var.unsqueeze(-1)?
+            } else {
+                let expected = "variances of the input's shape, or one for a whole dimension";
+                return Err(Error::shapes(OP, input.shape(), var.shape(), expected));
+            };
+            if var.lt(0.0)?.any(())?.item::<bool>()? {
+                return Err(Error::argument(OP, "a variance is negative"));
             }
-        };
-        let var = if own == dims || own.is_empty() || shared() {
-            var.clone()
-        } else if without_last == Some(own) {
-            var.unsqueeze(-1)?
-        } else {
-            let expected = "variances of the input's shape, or one for a whole dimension";
-            return Err(Error::shapes(OP, input.shape(), var.shape(), expected));
-        };
-        if var.lt(0.0)?.any(())?.item::<bool>()? {
-            return Err(Error::argument(OP, "a variance is negative"));
-        }
-        // A variance that is too small gets the gradient of the smallest allowed one.
-        let raised = var.detach().clamp_min(self.eps)?.sub(&var.detach())?;
-        let var = var.add(&raised)?;
-        let mut losses = input.sub(target)?.square()?.div(&var)?.add(&var.log()?)?.mul(0.5)?;
-        if self.full {
-            losses = losses.add(0.5 * (2.0 * PI).ln())?;
-        }
-        reduced(losses, self.reduction)
+            // A variance that is too small gets the gradient of the smallest allowed one.
+            let raised = var.detach().clamp_min(self.eps)?.sub(&var.detach())?;
+            let var = var.add(&raised)?;
+            let mut losses = input.sub(target)?.square()?.div(&var)?.add(&var.log()?)?.mul(0.5)?;
+            if self.full {
+                losses = losses.add(0.5 * (2.0 * PI).ln())?;
+            }
+            reduced(losses, self.reduction)
+        })
     }
 }
 
@@ -246,8 +259,10 @@ impl SoftMarginLoss {
     /// # Errors
     /// If shapes, dtypes or devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        same_shape("SoftMarginLoss", input, target)?;
-        reduced(target.mul(input)?.log_sigmoid()?.neg()?, self.reduction)
+        cast_operands("soft_margin_loss", [input, target], [], |[input, target], []| {
+            same_shape("SoftMarginLoss", input, target)?;
+            reduced(target.mul(input)?.log_sigmoid()?.neg()?, self.reduction)
+        })
     }
 }
 
@@ -258,9 +273,11 @@ impl HingeEmbeddingLoss {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let below = input.neg()?.add(self.margin)?.clamp_min(0.0)?;
-        let apart = target.ne(1.0)?.where_cond(&below, 0.0)?;
-        let alike = target.ne(-1.0)?.where_cond(input, 0.0)?;
-        reduced(apart.add(&alike)?, self.reduction)
+        cast_operands("hinge_embedding_loss", [input, target], [], |[input, target], []| {
+            let below = input.neg()?.add(self.margin)?.clamp_min(0.0)?;
+            let apart = target.ne(1.0)?.where_cond(&below, 0.0)?;
+            let alike = target.ne(-1.0)?.where_cond(input, 0.0)?;
+            reduced(apart.add(&alike)?, self.reduction)
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! Margin losses on scores, distances and embeddings, composed of tensor operations.
 
 use kiln_derive::located;
-use kiln_tensor::{DType, Error, Reduction, Result, Tensor};
+use kiln_tensor::{DType, Error, Reduction, Result, Tensor, autocast::cast_operands};
 
 use super::composed::{composed, reduced, same_shape};
 use crate::{module::Module, parameter::Buffer};
@@ -51,9 +51,11 @@ impl MarginRankingLoss {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
-        same_shape("MarginRankingLoss", input1, input2)?;
-        let ahead = input1.sub(input2)?.mul(target)?;
-        reduced(ahead.neg()?.add(self.margin)?.clamp_min(0.0)?, self.reduction)
+        cast_operands("margin_ranking_loss", [input1, input2, target], [], |[input1, input2, target], []| {
+            same_shape("MarginRankingLoss", input1, input2)?;
+            let ahead = input1.sub(input2)?.mul(target)?;
+            reduced(ahead.neg()?.add(self.margin)?.clamp_min(0.0)?, self.reduction)
+        })
     }
 }
 
@@ -64,19 +66,21 @@ impl CosineEmbeddingLoss {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, input1: &Tensor, input2: &Tensor, target: &Tensor) -> Result<Tensor> {
-        const OP: &str = "CosineEmbeddingLoss";
-        same_shape(OP, input1, input2)?;
-        if !matches!(input1.rank(), 1 | 2) || target.rank() + 1 != input1.rank() {
-            let expected = "vectors [N, D] and targets [N], or one vector [D] and one target";
-            return Err(Error::shapes(OP, input1.shape(), target.shape(), expected));
-        }
-        const EPS: f64 = 1e-12;
-        let sum = |a: &Tensor, b: &Tensor| a.mul(b)?.sum(-1);
-        let squares = sum(input1, input1)?.add(EPS)?.mul(&sum(input2, input2)?.add(EPS)?)?;
-        let cosine = sum(input1, input2)?.div(&squares.sqrt()?)?;
-        let alike = target.eq(1.0)?.where_cond(&cosine.neg()?.add(1.0)?, 0.0)?;
-        let apart = target.eq(-1.0)?.where_cond(&cosine.sub(self.margin)?.clamp_min(0.0)?, 0.0)?;
-        reduced(alike.add(&apart)?, self.reduction)
+        cast_operands("cosine_embedding_loss", [input1, input2, target], [], |[input1, input2, target], []| {
+            const OP: &str = "CosineEmbeddingLoss";
+            same_shape(OP, input1, input2)?;
+            if !matches!(input1.rank(), 1 | 2) || target.rank() + 1 != input1.rank() {
+                let expected = "vectors [N, D] and targets [N], or one vector [D] and one target";
+                return Err(Error::shapes(OP, input1.shape(), target.shape(), expected));
+            }
+            const EPS: f64 = 1e-12;
+            let sum = |a: &Tensor, b: &Tensor| a.mul(b)?.sum(-1);
+            let squares = sum(input1, input1)?.add(EPS)?.mul(&sum(input2, input2)?.add(EPS)?)?;
+            let cosine = sum(input1, input2)?.div(&squares.sqrt()?)?;
+            let alike = target.eq(1.0)?.where_cond(&cosine.neg()?.add(1.0)?, 0.0)?;
+            let apart = target.eq(-1.0)?.where_cond(&cosine.sub(self.margin)?.clamp_min(0.0)?, 0.0)?;
+            reduced(alike.add(&apart)?, self.reduction)
+        })
     }
 }
 
@@ -87,18 +91,20 @@ impl TripletMarginLoss {
     /// # Errors
     /// If shapes, dtypes or devices do not fit.
     pub fn forward(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Result<Tensor> {
-        const OP: &str = "TripletMarginLoss";
-        if anchor.rank() != positive.rank() || anchor.rank() != negative.rank() {
-            let other = if anchor.rank() == positive.rank() { negative } else { positive };
-            return Err(Error::shapes(OP, anchor.shape(), other.shape(), "they must have equally many dimensions"));
-        }
-        let distance = |a: &Tensor, b: &Tensor| a.sub(b)?.add(self.eps)?.norm(self.p, -1);
-        let near = distance(anchor, positive)?;
-        let mut far = distance(anchor, negative)?;
-        if self.swap {
-            far = far.minimum(&distance(positive, negative)?)?;
-        }
-        reduced(near.sub(&far)?.add(self.margin)?.clamp_min(0.0)?, self.reduction)
+        cast_operands("triplet_margin_loss", [anchor, positive, negative], [], |[anchor, positive, negative], []| {
+            const OP: &str = "TripletMarginLoss";
+            if anchor.rank() != positive.rank() || anchor.rank() != negative.rank() {
+                let other = if anchor.rank() == positive.rank() { negative } else { positive };
+                return Err(Error::shapes(OP, anchor.shape(), other.shape(), "they must have equally many dimensions"));
+            }
+            let distance = |a: &Tensor, b: &Tensor| a.sub(b)?.add(self.eps)?.norm(self.p, -1);
+            let near = distance(anchor, positive)?;
+            let mut far = distance(anchor, negative)?;
+            if self.swap {
+                far = far.minimum(&distance(positive, negative)?)?;
+            }
+            reduced(near.sub(&far)?.add(self.margin)?.clamp_min(0.0)?, self.reduction)
+        })
     }
 }
 
@@ -124,27 +130,29 @@ impl MultiMarginLoss {
     /// # Errors
     /// If shapes, dtypes or devices do not fit, a class index is out of range, or `p` is neither 1 nor 2.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        const OP: &str = "MultiMarginLoss";
-        if !matches!(self.p, 1 | 2) {
-            return Err(Error::argument(OP, format!("p is {}; it must be 1 or 2", self.p)));
-        }
-        let (scores, single) = as_batch(OP, input)?;
-        let (n, classes) = scores.dims2()?;
-        if target.numel() != n || target.rank() > 1 {
-            return Err(Error::shapes(OP, input.shape(), target.shape(), "a class index for each sample"));
-        }
-        let target = target.reshape([n, 1])?;
-        let own = scores.gather(1, &target)?;
-        let mut closer = scores.sub(&own)?.add(self.margin)?.clamp_min(0.0)?;
-        if self.p == 2 {
-            closer = closer.square()?;
-        }
-        if let Some(weight) = &self.weight {
-            closer = closer.mul(&weight.index_select(0, &target.reshape([n])?)?.unsqueeze(1)?)?;
-        }
-        let is_own = Tensor::arange(0, classes as i64, scores.device())?.eq(&target)?;
-        let losses = is_own.where_cond(0.0, &closer)?.sum(1)?.div(classes as f64)?;
-        of_samples(losses, single, self.reduction)
+        cast_operands("multi_margin_loss", [input, target], [], |[input, target], []| {
+            const OP: &str = "MultiMarginLoss";
+            if !matches!(self.p, 1 | 2) {
+                return Err(Error::argument(OP, format!("p is {}; it must be 1 or 2", self.p)));
+            }
+            let (scores, single) = as_batch(OP, input)?;
+            let (n, classes) = scores.dims2()?;
+            if target.numel() != n || target.rank() > 1 {
+                return Err(Error::shapes(OP, input.shape(), target.shape(), "a class index for each sample"));
+            }
+            let target = target.reshape([n, 1])?;
+            let own = scores.gather(1, &target)?;
+            let mut closer = scores.sub(&own)?.add(self.margin)?.clamp_min(0.0)?;
+            if self.p == 2 {
+                closer = closer.square()?;
+            }
+            if let Some(weight) = &self.weight {
+                closer = closer.mul(&weight.index_select(0, &target.reshape([n])?)?.unsqueeze(1)?)?;
+            }
+            let is_own = Tensor::arange(0, classes as i64, scores.device())?.eq(&target)?;
+            let losses = is_own.where_cond(0.0, &closer)?.sum(1)?.div(classes as f64)?;
+            of_samples(losses, single, self.reduction)
+        })
     }
 }
 
@@ -155,22 +163,24 @@ impl MultiLabelMarginLoss {
     /// # Errors
     /// If shapes, dtypes or devices do not fit, or a class index is out of range.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        const OP: &str = "MultiLabelMarginLoss";
-        same_shape(OP, input, target)?;
-        let (scores, single) = as_batch(OP, input)?;
-        let (target, _) = as_batch(OP, target)?;
-        let classes = scores.size(1)?;
-        // Indices after the first -1 are ignored.
-        let counts = target.lt(0)?.to_dtype(DType::I64)?.cumsum(1)?.eq(0)?;
-        let index = counts.where_cond(&target, 0i64)?;
-        let marks = scores.zeros_like()?.detach().scatter_add(1, &index, &counts.to_dtype(scores.dtype())?)?;
-        let is_other = marks.eq(0.0)?;
-        let own = scores.gather(1, &index)?;
-        // Compares each of a sample's classes with each other class.
-        let closer = scores.unsqueeze(1)?.sub(&own.unsqueeze(2)?)?.add(1.0)?.clamp_min(0.0)?;
-        let pairs = counts.unsqueeze(2)?.logical_and(&is_other.unsqueeze(1)?)?;
-        let losses = pairs.where_cond(&closer, 0.0)?.sum([1, 2])?.div(classes as f64)?;
-        of_samples(losses, single, self.reduction)
+        cast_operands("multilabel_margin_loss", [input, target], [], |[input, target], []| {
+            const OP: &str = "MultiLabelMarginLoss";
+            same_shape(OP, input, target)?;
+            let (scores, single) = as_batch(OP, input)?;
+            let (target, _) = as_batch(OP, target)?;
+            let classes = scores.size(1)?;
+            // Indices after the first -1 are ignored.
+            let counts = target.lt(0)?.to_dtype(DType::I64)?.cumsum(1)?.eq(0)?;
+            let index = counts.where_cond(&target, 0i64)?;
+            let marks = scores.zeros_like()?.detach().scatter_add(1, &index, &counts.to_dtype(scores.dtype())?)?;
+            let is_other = marks.eq(0.0)?;
+            let own = scores.gather(1, &index)?;
+            // Compares each of a sample's classes with each other class.
+            let closer = scores.unsqueeze(1)?.sub(&own.unsqueeze(2)?)?.add(1.0)?.clamp_min(0.0)?;
+            let pairs = counts.unsqueeze(2)?.logical_and(&is_other.unsqueeze(1)?)?;
+            let losses = pairs.where_cond(&closer, 0.0)?.sum([1, 2])?.div(classes as f64)?;
+            of_samples(losses, single, self.reduction)
+        })
     }
 }
 
@@ -181,13 +191,15 @@ impl MultiLabelSoftMarginLoss {
     /// # Errors
     /// If shapes, dtypes or devices differ.
     pub fn forward(&self, input: &Tensor, target: &Tensor) -> Result<Tensor> {
-        same_shape("MultiLabelSoftMarginLoss", input, target)?;
-        let yes = target.mul(&input.log_sigmoid()?)?;
-        let no = target.neg()?.add(1.0)?.mul(&input.neg()?.log_sigmoid()?)?;
-        let mut losses = yes.add(&no)?.neg()?;
-        if let Some(weight) = &self.weight {
-            losses = losses.mul(&**weight)?;
-        }
-        reduced(losses.mean(-1)?, self.reduction)
+        cast_operands("multilabel_soft_margin_loss", [input, target], [], |[input, target], []| {
+            same_shape("MultiLabelSoftMarginLoss", input, target)?;
+            let yes = target.mul(&input.log_sigmoid()?)?;
+            let no = target.neg()?.add(1.0)?.mul(&input.neg()?.log_sigmoid()?)?;
+            let mut losses = yes.add(&no)?.neg()?;
+            if let Some(weight) = &self.weight {
+                losses = losses.mul(&**weight)?;
+            }
+            reduced(losses.mean(-1)?, self.reduction)
+        })
     }
 }

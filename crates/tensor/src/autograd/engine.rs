@@ -19,7 +19,7 @@ use super::{
     post_accumulate::BackwardPass,
     rule::Arrived,
 };
-use crate::tensor::Tensor;
+use crate::{autocast::autocast_off_guard, tensor::Tensor};
 
 /// Options of a backward pass.
 #[derive(Clone, Copy, Debug, Default)]
@@ -213,6 +213,8 @@ impl Pass {
     fn run(mut self, targets: Option<&[Target]>) -> Result<Vec<Option<Tensor>>> {
         let options = self.options;
         let _guard = GradModeGuard::new(options.create_graph);
+        // Rules compute in the dtypes that the forward pass had.
+        let _off = autocast_off_guard();
         let useful = targets.map(|targets| nodes_leading_to(targets, &self.roots));
         let mut found = vec![None; targets.map_or(0, <[Target]>::len)];
         if targets.is_none() {

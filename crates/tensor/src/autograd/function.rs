@@ -10,7 +10,10 @@ use super::{
     record::record_node,
     rule::Ctx,
 };
-use crate::tensor::Tensor;
+use crate::{
+    autocast::{autocast_dtype, restored},
+    tensor::Tensor,
+};
 
 /// An operation with a custom gradient, like `torch.autograd.Function`. Both passes are written with tensor operations,
 /// so it runs on every device; [`apply`] calls it.
@@ -50,6 +53,9 @@ pub trait Function: Send + Sync + 'static {
     fn forward(&self, ctx: &mut FunctionCtx, inputs: &[Tensor]) -> Result<Tensor>;
 
     /// The gradient of every input (`None` where there is none), from the gradient of the output.
+    ///
+    /// If the operation was called in a region of [`autocast`](crate::autocast()), this runs in such a region as well
+    /// (PyTorch's `custom_bwd`), and gradients are converted to the dtypes of the inputs.
     ///
     /// With [`create_graph`](super::BackwardOptions::create_graph) its operations are recorded, and a saved tensor has its
     /// history if it is an input or the output.
@@ -119,7 +125,15 @@ pub fn apply<F: Function>(function: F, inputs: &[&Tensor]) -> Result<Tensor> {
     let as_input = |tensor: &Tensor| owned.iter().position(|own| own.is_same(tensor));
     let saved: Vec<&Tensor> = ctx.saved.iter().map(|t| as_input(t).map_or(t, |i| inputs[i])).collect();
     let (name, function) = (Cow::Owned(format!("{}Backward", function.name())), Arc::new(function));
+    let (low, dtypes) = (autocast_dtype(), inputs.iter().map(|input| input.dtype()).collect::<Vec<_>>());
     record_node(out, name, inputs, &saved, None, move |ctx| {
-        Ok(function.backward(&BackwardCtx(ctx), &ctx.grad()?)?.into_iter().collect())
+        let _region = low.map(|low| restored(Some(low)));
+        let grads = function.backward(&BackwardCtx(ctx), &ctx.grad()?)?;
+        // In a region operations choose the dtype, and the gradient may have another one than the input.
+        let converted = |(i, grad): (usize, Option<Tensor>)| match (grad, dtypes.get(i)) {
+            (Some(grad), Some(&dtype)) if low.is_some() => grad.to_dtype(dtype).map(Some),
+            (grad, _) => Ok(grad),
+        };
+        grads.into_iter().enumerate().map(converted).collect()
     })
 }

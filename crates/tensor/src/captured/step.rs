@@ -12,6 +12,7 @@ use super::{
     tree::TensorTree,
 };
 use crate::{
+    autocast::{autocast_dtype, clear_cache},
     autograd::no_grad,
     creation::{advance_random_state, random_state, set_random_state},
     device::Device,
@@ -87,9 +88,9 @@ pub struct CapturedStep<S: ?Sized, B, T, F> {
     types: PhantomData<fn(&mut S, &B)>,
 }
 
-/// What decides over the work of a call: the variant, and each tensor's type and layout.
+/// What decides over the work of a call: the variant, the region of autocast, and each tensor's type and layout.
 #[derive(Clone, PartialEq)]
-struct Case(u64, Vec<(DType, Layout)>);
+struct Case(u64, Option<DType>, Vec<(DType, Layout)>);
 
 struct Graph<T> {
     case: Case,
@@ -179,7 +180,8 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
         if self.gave_up || self.max_graphs == 0 || !self.device.backend()?.can_capture() {
             return self.eager(state, batch, inputs);
         }
-        let case = Case(variant, inputs.iter().map(|input| (input.dtype(), at_start(input.layout()))).collect());
+        let tensors = inputs.iter().map(|input| (input.dtype(), at_start(input.layout()))).collect();
+        let case = Case(variant, autocast_dtype(), tensors);
         let address = address_of(state);
         let fits = |graph: &Graph<T>| graph.case == case && graph.state == address && graph.effects.hold();
         if let Some(graph) = self.graphs.iter_mut().find(|graph| fits(graph)) {
@@ -256,6 +258,8 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
         backend.begin_capture(RandomState { seed: random.0, offset: random.1 })?;
         record::begin(self.device);
         let guard = Cancel(backend);
+        // Copies of parameters that were made before are no part of the work.
+        clear_cache();
         let result = (self.body)(state, &batch.with_tensors(&mut inputs.iter().cloned())).and_then(|result| {
             let mut outputs = Vec::new();
             result.tensors(&mut outputs);
@@ -275,6 +279,8 @@ impl<S: ?Sized, B: TensorTree, T: TensorTree, F: FnMut(&mut S, &B) -> Result<T>>
             Ok((work, result, outputs))
         });
         drop(guard);
+        // Those that are part of it have no values before a launch.
+        clear_cache();
         let record = record::end();
         match (captured, record) {
             (Ok((work, result, outputs)), Some(record)) => {

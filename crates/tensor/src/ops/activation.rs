@@ -5,6 +5,7 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
+    autocast::cast_operands,
     autograd::{Ctx, one, record},
     tensor::Tensor,
 };
@@ -32,6 +33,10 @@ impl Tensor {
     /// If the tensor is not floating-point.
     pub fn elu(&self, alpha: f64) -> Result<Tensor> {
         check::floats("elu", self)?;
+        cast_operands("elu", [self], [], |[x], []| x.elu_as_it_is(alpha))
+    }
+
+    fn elu_as_it_is(&self, alpha: f64) -> Result<Tensor> {
         let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.expm1()?.mul(alpha)?))?;
         let out = record(out, "EluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
@@ -49,6 +54,10 @@ impl Tensor {
     /// If the tensor is not floating-point.
     pub fn softplus_beta(&self, beta: f64, threshold: f64) -> Result<Tensor> {
         check::floats("softplus_beta", self)?;
+        cast_operands("softplus", [self], [], |[x], []| x.softplus_as_it_is(beta, threshold))
+    }
+
+    fn softplus_as_it_is(&self, beta: f64, threshold: f64) -> Result<Tensor> {
         let dtype = self.dtype();
         let out = crate::no_grad(|| {
             let x = self.widened()?;
@@ -72,6 +81,10 @@ impl Tensor {
         if alpha == 0.0 {
             return Err(Error::argument("celu", "alpha must not be 0".to_owned()));
         }
+        cast_operands("celu", [self], [], |[x], []| x.celu_as_it_is(alpha))
+    }
+
+    fn celu_as_it_is(&self, alpha: f64) -> Result<Tensor> {
         let dtype = self.dtype();
         let out = crate::no_grad(|| {
             let x = self.widened()?;
@@ -183,6 +196,10 @@ impl Tensor {
     /// # Errors
     /// If the tensor is not floating-point, the weight has another size, or dtypes or devices differ.
     pub fn prelu(&self, weight: &Tensor) -> Result<Tensor> {
+        cast_operands("prelu", [self, weight], [], |[x, weight], []| x.prelu_as_it_is(weight))
+    }
+
+    fn prelu_as_it_is(&self, weight: &Tensor) -> Result<Tensor> {
         check::floats("prelu", self)?;
         check::same_kind("prelu", self, &[weight])?;
         let channels = if self.rank() < 2 { 1 } else { self.dims()[1] };

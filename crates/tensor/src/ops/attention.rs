@@ -8,6 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::check;
 use crate::{
+    autocast::cast_operands,
     autograd::{is_tracing, no_grad, record},
     creation,
     device::Device,
@@ -80,6 +81,13 @@ impl Tensor {
         value: &Tensor,
         options: AttentionOptions<'_>,
     ) -> Result<Tensor> {
+        const OP: &str = "scaled_dot_product_attention";
+        cast_operands(OP, [self, key, value], [options.mask], |[query, key, value], [mask]| {
+            query.attention_as_it_is(key, value, AttentionOptions { mask, ..options })
+        })
+    }
+
+    fn attention_as_it_is(&self, key: &Tensor, value: &Tensor, options: AttentionOptions<'_>) -> Result<Tensor> {
         const OP: &str = "scaled_dot_product_attention";
         check::floats(OP, self)?;
         check::same_kind(OP, self, &[key, value])?;

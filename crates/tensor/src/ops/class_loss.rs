@@ -8,6 +8,7 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
+    autocast::cast_operands,
     autograd::{one, record},
     tensor::Tensor,
 };
@@ -39,6 +40,18 @@ impl Tensor {
             ClassLossInput::Logits => "cross_entropy",
             ClassLossInput::LogProbs => "nll_loss",
         };
+        cast_operands(op, [self, target], [weight], |[x, target], [weight]| {
+            x.class_loss_as_it_is(op, target, weight, rule)
+        })
+    }
+
+    fn class_loss_as_it_is(
+        &self,
+        op: &'static str,
+        target: &Tensor,
+        weight: Option<&Tensor>,
+        rule: &ClassLoss,
+    ) -> Result<Tensor> {
         let sizes = self.class_sizes(op, target, weight, rule)?;
         if target.requires_grad() {
             let losses = written_out(&self.reshape(sizes.flat)?, &target.reshape(sizes.flat)?, weight, rule)?;

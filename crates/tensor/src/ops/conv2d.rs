@@ -13,6 +13,7 @@ use super::{
     pad::PadMode,
 };
 use crate::{
+    autocast::cast_operands,
     autograd::{FusedReluBackward, Grads, ReluEpilogue, record, record_gradient, record_node},
     tensor::Tensor,
 };
@@ -69,6 +70,12 @@ impl Tensor {
     }
 
     fn conv2d_then(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, then: Then<'_>) -> Result<Tensor> {
+        cast_operands("conv2d", [self, weight], [bias, then.residual], |[x, weight], [bias, residual]| {
+            x.conv2d_as_it_is(weight, bias, rule, Then { residual, ..then })
+        })
+    }
+
+    fn conv2d_as_it_is(&self, weight: &Tensor, bias: Option<&Tensor>, rule: &Conv2d, then: Then<'_>) -> Result<Tensor> {
         const OP: &str = "conv2d";
         images::batched(OP, self, |x| {
             check_weight(OP, x, weight, bias, rule)?;
@@ -187,7 +194,10 @@ impl Tensor {
         rule: &Conv2d,
         output_padding: [usize; 2],
     ) -> Result<Tensor> {
-        images::batched("conv_transpose2d", self, |x| x.conv_transpose2d_of_batch(weight, bias, rule, output_padding))
+        const OP: &str = "conv_transpose2d";
+        cast_operands(OP, [self, weight], [bias], |[x, weight], [bias]| {
+            images::batched(OP, x, |x| x.conv_transpose2d_of_batch(weight, bias, rule, output_padding))
+        })
     }
 
     fn conv_transpose2d_of_batch(

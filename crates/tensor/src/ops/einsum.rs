@@ -7,7 +7,7 @@ use kiln_derive::located;
 use smallvec::SmallVec;
 
 use super::check;
-use crate::tensor::Tensor;
+use crate::{autocast::cast_list, tensor::Tensor};
 
 type Labels = SmallVec<[char; MAX_RANK]>;
 
@@ -25,8 +25,7 @@ impl Tensor {
     /// If the equation cannot be parsed or does not fit the operands, or dtypes or devices differ.
     pub fn einsum(equation: &str, operands: &[impl Borrow<Tensor>]) -> Result<Tensor> {
         let operands: SmallVec<[&Tensor; 4]> = operands.iter().map(Borrow::borrow).collect();
-        let terms = Equation::parse(equation, &operands)?;
-        terms.run(&operands)
+        cast_list("einsum", &operands, |operands| Equation::parse(equation, operands)?.run(operands))
     }
 }
 

@@ -11,6 +11,7 @@ use smallvec::smallvec;
 
 use super::{check, matmul::product};
 use crate::{
+    autocast::cast_operands,
     autograd::{Ctx, FusedReluBackward, Grads, ReluEpilogue, is_recorded, record_node},
     tensor::Tensor,
 };
@@ -24,7 +25,7 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not fit, or dtypes or devices differ.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.linear_layer(weight, bias, false)
+        cast_operands("linear", [self, weight], [bias], |[x, w], [b]| x.linear_layer(w, b, false))
     }
 
     /// [`linear`](Tensor::linear) followed by ReLU, in one primitive.
@@ -35,7 +36,8 @@ impl Tensor {
     /// # Errors
     /// Those of [`linear`](Tensor::linear).
     pub fn linear_relu(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        self.linear_layer(weight, bias, true).map_err(|error| error.of_op("linear_relu"))
+        cast_operands("linear", [self, weight], [bias], |[x, w], [b]| x.linear_layer(w, b, true))
+            .map_err(|error| error.of_op("linear_relu"))
     }
 
     fn linear_layer(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {

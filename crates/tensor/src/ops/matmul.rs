@@ -6,6 +6,7 @@ use smallvec::smallvec;
 
 use super::check;
 use crate::{
+    autocast::cast_operands,
     autograd::{Grads, record},
     tensor::Tensor,
 };
@@ -19,6 +20,10 @@ impl Tensor {
     /// # Errors
     /// If the inner extents differ, the batches do not broadcast, an operand is a scalar, or dtypes or devices differ.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
+        cast_operands("matmul", [self, other], [], |[a, b], []| a.matmul_as_it_is(b))
+    }
+
+    fn matmul_as_it_is(&self, other: &Tensor) -> Result<Tensor> {
         let (a, b) = (self, other);
         check_operands(a, b)?;
         match (a.rank(), b.rank()) {

@@ -12,6 +12,7 @@ use super::{
     images::{image_layout, writing},
 };
 use crate::{
+    autocast::{cast_operands, like},
     autograd::{Attribute, Ctx, Grads, grad_enabled, no_grad, record},
     storage::{Reading, Writing},
     tensor::Tensor,
@@ -53,6 +54,9 @@ impl Tensor {
             return Err(Error::shape(OP, "[N, C, …] with 2 to 5 dimensions", self.shape()));
         }
         let c = self.dims()[1];
+        // The result has the input's dtype, whatever that of scale and shift is.
+        let (weight, bias) = (like(weight, self.dtype())?, like(bias, self.dtype())?);
+        let (weight, bias) = (weight.as_ref(), bias.as_ref());
         vectors(OP, self, c, &[weight, bias])?;
         if let Some(Running { mean, var }) = running {
             for stat in [mean, var] {
@@ -178,6 +182,18 @@ impl Tensor {
         bias: Option<&Tensor>,
         eps: f64,
     ) -> Result<Tensor> {
+        cast_operands("layer_norm", [self], [weight, bias], |[x], [weight, bias]| {
+            x.layer_norm_as_it_is(shape, weight, bias, eps)
+        })
+    }
+
+    fn layer_norm_as_it_is(
+        &self,
+        shape: &[usize],
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<Tensor> {
         const OP: &str = "layer_norm";
         check::floats(OP, self)?;
         if shape.is_empty() || !self.dims().ends_with(shape) {
@@ -220,6 +236,18 @@ impl Tensor {
     /// If the tensor is not floating-point or has fewer than 2 dimensions, there are no channels, the groups do not
     /// divide them or contain only one value, or a vector is not `[C]` or has another dtype or device.
     pub fn group_norm(
+        &self,
+        groups: usize,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<Tensor> {
+        cast_operands("group_norm", [self], [weight, bias], |[x], [weight, bias]| {
+            x.group_norm_as_it_is(groups, weight, bias, eps)
+        })
+    }
+
+    fn group_norm_as_it_is(
         &self,
         groups: usize,
         weight: Option<&Tensor>,

@@ -9,6 +9,7 @@ use smallvec::smallvec;
 
 use super::check;
 use crate::{
+    autocast::cast_operands,
     autograd::{Ctx, record},
     storage::Reading,
     tensor::Tensor,
@@ -39,6 +40,19 @@ impl Tensor {
                 ("binary_cross_entropy_with_logits", "BinaryCrossEntropyWithLogitsBackward0")
             }
         };
+        cast_operands(op, [self, target], [weight, pos_weight], |[x, target], weights| {
+            x.pointwise_loss_as_it_is((op, name), kind, target, weights, reduction)
+        })
+    }
+
+    fn pointwise_loss_as_it_is(
+        &self,
+        (op, name): (&'static str, &'static str),
+        kind: PointwiseLossKind,
+        target: &Tensor,
+        [weight, pos_weight]: [Option<&Tensor>; 2],
+        reduction: Reduction,
+    ) -> Result<Tensor> {
         check::floats(op, self)?;
         check::same_kind(op, self, &[target])?;
         if target.shape() != self.shape() {

@@ -3,7 +3,7 @@
 use kiln_backend::{Error, Result};
 use kiln_derive::located;
 
-use crate::tensor::Tensor;
+use crate::{autocast::cast_operands, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -15,7 +15,7 @@ impl Tensor {
         if self.rank() != 1 || self.shape() != other.shape() {
             return Err(Error::shapes("dot", self.shape(), other.shape(), "they must be vectors of one length"));
         }
-        self.matmul(other)
+        cast_operands("dot", [self, other], [], |[a, b], []| a.matmul(b))
     }
 
     /// The product of this matrix and a vector.

@@ -5,6 +5,7 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
+    autocast::cast_operands,
     autograd::{one, record},
     tensor::Tensor,
 };
@@ -117,7 +118,9 @@ macro_rules! pair {
             /// # Errors
             /// If a dimension is out of range or named twice, or the dtype is not supported.
             pub fn $name(&self, dims: impl Dims $(, $arg: $ty)*) -> Result<Tensor> {
-                self.$body(stringify!($name), dims, false $(, $arg)*)
+                cast_operands(stringify!($name), [self], [], |[x], []| {
+                    x.$body(stringify!($name), dims, false $(, $arg)*)
+                })
             }
 
             #[doc = concat!("[`", stringify!($name), "`](Tensor::", stringify!($name), ") that keeps the dimensions with extent 1.")]
@@ -125,7 +128,9 @@ macro_rules! pair {
             /// # Errors
             /// If a dimension is out of range or named twice, or the dtype is not supported.
             pub fn $keepdim(&self, dims: impl Dims $(, $arg: $ty)*) -> Result<Tensor> {
-                self.$body(stringify!($keepdim), dims, true $(, $arg)*)
+                cast_operands(stringify!($name), [self], [], |[x], []| {
+                    x.$body(stringify!($keepdim), dims, true $(, $arg)*)
+                })
             }
         )*}
     };

@@ -5,6 +5,7 @@ use kiln_derive::located;
 
 use super::gather::lifted;
 use crate::{
+    autocast::cast_operands,
     autograd::{one, record},
     tensor::Tensor,
 };
@@ -17,7 +18,8 @@ impl Tensor {
     /// # Errors
     /// If the dimension is out of range.
     pub fn cumsum(&self, dim: impl Dim) -> Result<Tensor> {
-        self.cumsum_along(dim.resolve("cumsum", self.rank())?)
+        let dim = dim.resolve("cumsum", self.rank())?;
+        cast_operands("cumsum", [self], [], |[x], []| x.cumsum_along(dim))
     }
 
     /// [`cumsum`](Tensor::cumsum) in another dtype, PyTorch's `cumsum(dim, dtype=dtype)`: elements are converted before they

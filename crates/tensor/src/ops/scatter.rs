@@ -11,7 +11,7 @@ use super::{
     gather::{check_fits, check_list, lifted},
     rhs::Rhs,
 };
-use crate::{autograd::record, storage::lock_for_update, tensor::Tensor};
+use crate::{autocast::cast_operands, autograd::record, storage::lock_for_update, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -74,6 +74,10 @@ impl Tensor {
     /// # Errors
     /// Those of [`scatter`](Tensor::scatter).
     pub fn scatter_add(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
+        cast_operands("scatter_add", [self, src], [], |[x, src], []| x.scatter_add_as_it_is(dim, index, src))
+    }
+
+    fn scatter_add_as_it_is(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
         let (dim, index) = self.check_scatter("scatter_add", dim, index, &src.into())?;
         let index = &index;
         let out = crate::no_grad(|| self.copy())?;

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::view::place;
 use crate::{
+    autocast::cast_operands,
     autograd::{one, record},
     tensor::Tensor,
 };
@@ -105,7 +106,7 @@ impl Tensor {
         if self.rank() != 2 {
             return Err(Error::shape("trace", "a matrix", self.shape()));
         }
-        let out = crate::no_grad(|| self.diagonal(0, 0, 1)?.sum(()))?;
+        let out = cast_operands("trace", [self], [], |[x], []| crate::no_grad(|| x.diagonal(0, 0, 1)?.sum(())))?;
         let shape = *self.shape();
         record(out, "TraceBackward0", &[self], &[], move |ctx| {
             let diagonal = diagonal_layout(&Layout::contiguous(shape), 0, 0, 1)?;

@@ -8,6 +8,7 @@ use kiln_derive::located;
 
 use super::{formula, images::image_layout};
 use crate::{
+    autocast::cast_operands,
     autograd::{one, record},
     tensor::Tensor,
 };
@@ -37,6 +38,10 @@ fn of_truth_values(op: UnaryOp) -> Error {
 #[located]
 impl Tensor {
     fn unary(&self, op: UnaryOp) -> Result<Tensor> {
+        cast_operands(op.name(), [self], [], |[x], []| x.unary_as_it_is(op))
+    }
+
+    fn unary_as_it_is(&self, op: UnaryOp) -> Result<Tensor> {
         if self.dtype() == DType::Bool {
             use UnaryOp::{
                 Gelu, GeluTanh, Hardsigmoid, Hardswish, LogSigmoid, Mish, Relu6, Selu, Sign, Silu, Softplus, Softsign,
@@ -44,15 +49,15 @@ impl Tensor {
             };
             return match op {
                 Sign => self.copy(),
-                Square => self.to_dtype(DType::I64)?.unary(op),
+                Square => self.to_dtype(DType::I64)?.unary_as_it_is(op),
                 Gelu | GeluTanh | Hardsigmoid | Hardswish | LogSigmoid | Mish | Relu6 | Selu | Silu | Softplus
                 | Softsign | Tanhshrink => Err(of_truth_values(op)),
-                _ if op.integers() == Integers::Refused => self.to_dtype(DType::F32)?.unary(op),
+                _ if op.integers() == Integers::Refused => self.to_dtype(DType::F32)?.unary_as_it_is(op),
                 _ => Err(of_truth_values(op)),
             };
         }
         if !self.dtype().is_float() && op.integers() == Integers::Refused {
-            return self.to_dtype(DType::F32)?.unary(op);
+            return self.to_dtype(DType::F32)?.unary_as_it_is(op);
         }
         let reading = self.read();
         let layout = image_layout(self, *self.shape());

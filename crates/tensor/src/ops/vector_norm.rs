@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::{check, reduce::shared_among};
 use crate::{
+    autocast::cast_operands,
     autograd::{one, record},
     tensor::Tensor,
 };
@@ -32,6 +33,10 @@ impl Tensor {
     }
 
     fn norm_over(&self, op: &'static str, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
+        cast_operands("norm", [self], [], |[x], []| x.norm_as_it_is(op, p, dims, keepdim))
+    }
+
+    fn norm_as_it_is(&self, op: &'static str, p: f64, dims: &impl Dims, keepdim: bool) -> Result<Tensor> {
         check::floats(op, self)?;
         if p.is_nan() {
             return Err(Error::argument(op, "p must not be NaN"));

@@ -35,6 +35,7 @@ macro_rules! table {
         }
     };
 }
+mod autocast;
 mod elementwise;
 mod images;
 mod indexing;

@@ -129,6 +129,11 @@ pub fn operations() -> impl Iterator<Item = &'static str> {
     CASES.keys().map(String::as_str)
 }
 
+/// A case of an operation by its name.
+pub fn case(op: &str, name: &str) -> &'static Case {
+    CASES[op].iter().find(|case| case.name == name).unwrap()
+}
+
 /// Runs all cases of one operation. Panics with a list of what differs, and of exceptions that are none.
 pub fn run(rows: &[Row], unlike: &[Unlike], op: &str) {
     let row = rows.iter().find(|row| row.op == op).unwrap();

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 pub use items::{At, Ellipsis, IndexItem, Indexer, NewAxis, step};
 
 use super::rhs::Rhs;
-use crate::{autograd, tensor::Tensor};
+use crate::{autocast::cast_operands, autograd, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -68,14 +68,22 @@ impl Tensor {
     /// # Errors
     /// Those of [`i`](Tensor::i); or if the value does not fit.
     pub fn index_put(&self, index: impl Indexer, value: impl Into<Rhs>, accumulate: bool) -> Result<Tensor> {
-        let (out, items, value): (_, _, Rhs) = (self.copy()?, index.items(), value.into());
-        out.put("index_put", &items, value.clone(), accumulate)?;
+        let (items, value): (_, Rhs) = (index.items(), value.into());
+        cast_operands("index_put", [self], [value.tensor()], |[x], [values]| {
+            let value = values.map_or_else(|| value.clone(), Rhs::from);
+            x.index_put_as_it_is(&items, value, accumulate)
+        })
+    }
+
+    fn index_put_as_it_is(&self, items: &[At], value: Rhs, accumulate: bool) -> Result<Tensor> {
+        let out = self.copy()?;
+        out.put("index_put", items, value.clone(), accumulate)?;
         if !autograd::is_tracing() {
             return Ok(out);
         }
         // For exporters: the positions that are set in the flattened tensor, and their values.
         let numbers = Tensor::arange(0, self.numel(), self.options().dtype(DType::I64))?.reshape(self.shape())?;
-        let part = numbers.index(&items)?;
+        let part = numbers.index(items)?;
         let values = match value {
             Rhs::Tensor(values) => values.to_dtype(self.dtype())?.expand(part.shape())?,
             Rhs::Scalar(value) => Tensor::full(part.shape(), value, self.options())?,

@@ -1,0 +1,76 @@
+//! The table of what autocast does to the operands of each operation.
+//!
+//! The lists are those of PyTorch's CUDA autocast
+//! (<https://docs.pytorch.org/docs/stable/amp.html#autocast-op-reference>), on every device, with one difference: `mean` is
+//! computed in `f32`, as `sum` is. (PyTorch's list for the CPU leaves softmax, normalizations, powers and sums in the dtype
+//! of their operands.) `tests/golden/autocast.json` has PyTorch's dtypes on both, and the test `autocast` of `golden_ops`
+//! compares them.
+
+/// The dtype that operands are converted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// That of the region: `bf16` or `f16`.
+    Lower,
+    /// `f32`.
+    F32,
+    /// The widest of the operands'.
+    Widest,
+    /// Each its own. Other operations, of which this one is composed, are not converted, either.
+    Own,
+}
+
+macro_rules! policies {
+    ($($policy:ident: $($name:literal)*;)*) => {
+        /// The policy of an operation, by the name of its method; `None` where autocast changes nothing, or only operations
+        /// of which this one is composed.
+        #[must_use]
+        pub fn policy(operation: &str) -> Option<Policy> {
+            match operation {
+                $($($name)|* => Some(Policy::$policy),)*
+                _ => None,
+            }
+        }
+
+        /// All rows of the table.
+        pub const POLICIES: &[(Policy, &[&str])] = &[$((Policy::$policy, &[$($name),*])),*];
+    };
+}
+
+policies! {
+    Lower:
+        // `mm`, `bmm` and `mv` are products by `matmul`, `linear_relu` and the fused convolutions parts of the plain ones.
+        "matmul" "einsum" "linear" "conv2d" "conv_transpose2d" "prelu" "scaled_dot_product_attention"
+        "rnn_tanh_cell" "rnn_relu_cell" "lstm_cell" "gru_cell";
+    F32:
+        "exp" "expm1" "log" "log2" "log10" "log1p" "pow" "rpow" "square" "reciprocal" "rsqrt"
+        // A number divided by a tensor is the tensor's reciprocal times the number.
+        "rdiv"
+        "acos" "asin" "tan" "cosh" "sinh" "softplus"
+        "softmax" "log_softmax" "logsumexp" "sum" "mean" "prod" "cumsum" "norm"
+        "layer_norm" "group_norm"
+        "cross_entropy" "nll_loss" "mse_loss" "l1_loss" "smooth_l1_loss" "huber_loss" "kl_div" "poisson_nll_loss"
+        "gaussian_nll_loss" "binary_cross_entropy" "binary_cross_entropy_with_logits" "hinge_embedding_loss"
+        "soft_margin_loss" "margin_ranking_loss" "cosine_embedding_loss" "triplet_margin_loss" "multi_margin_loss"
+        "multilabel_margin_loss" "multilabel_soft_margin_loss";
+    // Arithmetic, `where_cond`, `cat` and `stack` promote their operands always.
+    Widest: "dot" "scatter_add" "index_put";
+    // Composed of operations with a policy, but operations of their own in PyTorch.
+    Own: "elu" "celu" "trace";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_operation_is_listed_once() {
+        let names: Vec<&str> = POLICIES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+        for (want, names) in POLICIES {
+            assert!(names.iter().all(|name| policy(name) == Some(*want)));
+        }
+        assert_eq!(policy("relu"), None);
+    }
+}

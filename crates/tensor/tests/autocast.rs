@@ -1,0 +1,320 @@
+//! Regions of autocast: what they convert, what they keep, and how gradients come back.
+
+use kiln_tensor::{
+    Conv2d, DType, Device, ErrorKind, Result, Tensor, autocast, autocast_dtype, autocast_guard, autocast_off,
+    autograd::{self, BackwardCtx, BackwardOptions, Function, FunctionCtx, apply, trace_with_reads},
+    is_autocast_enabled, no_grad,
+};
+
+const LOW: [DType; 2] = [DType::BF16, DType::F16];
+
+fn randn(shape: &[usize]) -> Tensor {
+    Tensor::randn(shape, Device::Cpu).unwrap()
+}
+
+fn parameter(shape: &[usize]) -> Tensor {
+    randn(shape).requires_grad_(true).unwrap()
+}
+
+fn values(x: &Tensor) -> Vec<f32> {
+    x.to_dtype(DType::F32).unwrap().to_vec().unwrap()
+}
+
+/// How often a call converts a dtype.
+fn casts(f: impl FnOnce() -> Result<()>) -> usize {
+    let ((), trace) = trace_with_reads(f).unwrap();
+    trace.steps().iter().filter(|step| step.op == Some("cast")).count()
+}
+
+#[test]
+fn operations_compute_as_their_operands_were_converted() -> Result<()> {
+    for low in LOW {
+        let (x, w, b) = (randn(&[5, 7]), randn(&[3, 7]), randn(&[3]));
+        let to = |t: &Tensor| t.to_dtype(low);
+        let explicit = to(&x)?.linear(&to(&w)?, Some(&to(&b)?))?;
+        let y = autocast(low, || x.linear(&w, Some(&b)))?;
+        assert_eq!((y.dtype(), values(&y)), (low, values(&explicit)));
+        let (s, y) = autocast(low, || Ok((y.softmax(-1)?, y)))?;
+        assert_eq!((s.dtype(), values(&s)), (DType::F32, values(&y.to_dtype(DType::F32)?.softmax(-1)?)));
+        let sum = autocast(low, || y.add(&x.narrow(1, 0, 3)?))?;
+        assert_eq!(sum.dtype(), DType::F32, "the widest");
+    }
+    Ok(())
+}
+
+#[test]
+fn regions_nest_and_end_with_errors_and_panics() -> Result<()> {
+    let x = randn(&[2, 2]);
+    let product = || x.matmul(&x).map(|y| y.dtype());
+    let dtypes = autocast(DType::BF16, || {
+        let inner = autocast(DType::F16, product)?;
+        let off = autocast_off(product)?;
+        let again = autocast_off(|| autocast(DType::F16, product))?;
+        Ok([product()?, inner, off, again, product()?])
+    })?;
+    assert_eq!(dtypes, [DType::BF16, DType::F16, DType::F32, DType::F16, DType::BF16]);
+    assert!(autocast(DType::BF16, || x.matmul(&randn(&[3, 2]))).is_err());
+    let panicked = std::panic::catch_unwind(|| autocast(DType::BF16, || -> Result<()> { panic!("inside") }));
+    assert!(panicked.is_err() && !is_autocast_enabled());
+    {
+        let _guard = autocast_guard(DType::F16)?;
+        assert_eq!((autocast_dtype(), product()?), (Some(DType::F16), DType::F16));
+    }
+    assert_eq!((autocast_dtype(), product()?), (None, DType::F32));
+    Ok(())
+}
+
+#[test]
+fn other_threads_are_not_in_the_region() -> Result<()> {
+    let x = randn(&[2, 2]);
+    let theirs = autocast(DType::BF16, || {
+        let own = x.clone();
+        let thread = std::thread::spawn(move || -> Result<_> {
+            let outside = own.matmul(&own)?.dtype();
+            let inside = autocast(DType::F16, || own.matmul(&own))?.dtype();
+            Ok([outside, inside])
+        });
+        let theirs = thread.join().unwrap()?;
+        assert_eq!(x.matmul(&x)?.dtype(), DType::BF16);
+        Ok(theirs)
+    })?;
+    assert_eq!(theirs, [DType::F32, DType::F16]);
+    Ok(())
+}
+
+#[test]
+fn regions_of_other_dtypes_are_errors_at_the_users_line() {
+    for dtype in [DType::F32, DType::F64, DType::I64, DType::Bool] {
+        let error = autocast(dtype, || Ok(())).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::DType { op: "autocast", .. }), "{error}");
+        assert_eq!(error.location().unwrap().file(), file!());
+        assert!(autocast_guard(dtype).is_err());
+    }
+}
+
+#[test]
+fn integers_truth_values_and_f64_are_not_converted() -> Result<()> {
+    let (wide, counts) = (randn(&[3, 3]).to_dtype(DType::F64)?, Tensor::arange(0, 9, (DType::I64, Device::Cpu))?);
+    autocast(DType::BF16, || {
+        assert_eq!(wide.matmul(&wide)?.dtype(), DType::F64);
+        assert_eq!(wide.softmax(0)?.dtype(), DType::F64);
+        assert_eq!(counts.reshape([3, 3])?.matmul(&counts.reshape([3, 3])?)?.dtype(), DType::I64);
+        assert_eq!(counts.sum(())?.dtype(), DType::I64);
+        assert_eq!(counts.square()?.dtype(), DType::I64);
+        assert_eq!(counts.gt(3)?.sum(())?.dtype(), DType::I64);
+        let error = wide.matmul(&randn(&[3, 3])).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::DTypeMismatch { .. }), "{error}");
+        Ok(())
+    })
+}
+
+#[test]
+fn half_precision_of_either_kind_is_taken() -> Result<()> {
+    let (bf16, f16) = (randn(&[2, 2]).to_dtype(DType::BF16)?, randn(&[2, 2]).to_dtype(DType::F16)?);
+    autocast(DType::BF16, || {
+        assert_eq!(bf16.matmul(&f16)?.dtype(), DType::BF16);
+        assert_eq!(bf16.dot_of_rows(&f16)?, DType::F32);
+        Ok(())
+    })
+}
+
+trait DotOfRows {
+    fn dot_of_rows(&self, other: &Tensor) -> Result<DType>;
+}
+
+impl DotOfRows for Tensor {
+    fn dot_of_rows(&self, other: &Tensor) -> Result<DType> {
+        Ok(self.select(0, 0)?.dot(&other.select(0, 0)?)?.dtype())
+    }
+}
+
+#[test]
+fn in_place_operations_keep_the_dtype() -> Result<()> {
+    let (low, wide) = (randn(&[4]).to_dtype(DType::BF16)?, randn(&[4]));
+    let (before, other) = (values(&low), values(&wide));
+    autocast(DType::F16, || {
+        low.add_(&wide)?;
+        wide.mul_(&low)?;
+        let sums = Tensor::zeros([2, 2], DType::BF16)?;
+        sums.scatter_add_(0, &Tensor::zeros([2, 2], DType::I64)?, &Tensor::ones([2, 2], DType::BF16)?)?;
+        assert_eq!((low.dtype(), wide.dtype(), sums.dtype()), (DType::BF16, DType::F32, DType::BF16));
+        Ok(())
+    })?;
+    for i in 0..4 {
+        assert!((values(&low)[i] - before[i] - other[i]).abs() < 0.05);
+    }
+    Ok(())
+}
+
+#[test]
+fn empty_batches_and_strided_operands() -> Result<()> {
+    let (w, kernel) = (parameter(&[3, 4]), parameter(&[2, 4, 3, 3]));
+    autocast(DType::BF16, || {
+        let empty = Tensor::zeros([0, 4], Device::Cpu)?.linear(&w, None)?;
+        assert_eq!((empty.dims(), empty.dtype()), (&[0, 3][..], DType::BF16));
+        let images = Tensor::zeros([0, 4, 5, 5], Device::Cpu)?.conv2d(&kernel, None, &Conv2d::default())?;
+        assert_eq!((images.dims(), images.dtype()), (&[0, 2, 3, 3][..], DType::BF16));
+        empty.sum(())?.add(&images.sum(())?)?.backward()
+    })?;
+    assert_eq!((w.grad().unwrap().dtype(), values(&w.grad().unwrap())), (DType::F32, vec![0.0; 12]));
+    let x = randn(&[4, 6]).t()?.slice(0, 0, 6, 2)?;
+    let y = autocast(DType::BF16, || x.linear(&w.detach(), None))?;
+    assert_eq!(values(&y), values(&autocast(DType::BF16, || x.contiguous()?.linear(&w.detach(), None))?));
+    Ok(())
+}
+
+#[test]
+fn gradients_arrive_in_the_parameters_dtype() -> Result<()> {
+    for low in LOW {
+        let (x, w, b) = (randn(&[5, 7]), parameter(&[3, 7]), parameter(&[3]));
+        let loss = autocast(low, || x.linear(&w, Some(&b))?.square()?.mean(()))?;
+        assert_eq!(loss.dtype(), DType::F32);
+        loss.backward()?;
+        let grads = [&w, &b].map(|t| t.grad().unwrap());
+        assert_eq!(grads.each_ref().map(Tensor::dtype), [DType::F32; 2]);
+        // The same, converted by hand; the backward pass may run in the region.
+        let own = [&w, &b].map(|t| t.detach().requires_grad_(true).unwrap());
+        let y = x.to_dtype(low)?.linear(&own[0].to_dtype(low)?, Some(&own[1].to_dtype(low)?))?;
+        let loss = y.to_dtype(DType::F32)?.square()?.mean(())?;
+        autocast(low, || loss.backward())?;
+        for (grad, own) in grads.iter().zip(&own) {
+            assert_eq!(values(grad), values(&own.grad().unwrap()));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_parameter_is_converted_once_until_it_changes() -> Result<()> {
+    let (x, w) = (randn(&[4, 4]).to_dtype(DType::BF16)?, parameter(&[4, 4]));
+    let copies = autocast(DType::BF16, || {
+        let first = x.matmul(&w)?;
+        let second = x.matmul(&w)?;
+        assert_eq!(values(&first), values(&second));
+        first.add(&second)?.sum(())?.backward()?;
+        // Twice the gradient of one product, added once.
+        let grad = values(&w.grad().unwrap());
+        w.zero_grad();
+        autocast_off(|| x.matmul(&w.to_dtype(DType::BF16)?)?.mul(2.0)?.sum(()))?.backward()?;
+        assert_eq!(grad, values(&w.grad().unwrap()));
+        no_grad(|| w.mul_(2.0))?;
+        let third = x.matmul(&w)?;
+        assert_eq!(values(&third), values(&first.mul(2.0)?));
+        // What was changed afterwards is not in the graph of before: its gradient is of the new values.
+        third.sum(())?.backward()?;
+        Ok(w.version())
+    })?;
+    assert_eq!(copies, 1);
+    Ok(())
+}
+
+/// The cache is not used in traces, which name what each operation reads, so copies are counted by their memory.
+#[test]
+fn uses_of_one_parameter_share_a_copy() -> Result<()> {
+    let (x, w) = (randn(&[4, 4]).to_dtype(DType::BF16)?, parameter(&[4, 4]));
+    let cast_of = |y: &Tensor| y.grad_fn().unwrap().next_functions()[1].as_ref().unwrap().id();
+    autocast(DType::BF16, || {
+        let (a, b) = (x.matmul(&w)?, x.matmul(&w)?);
+        assert_eq!(cast_of(&a), cast_of(&b));
+        let nested = autocast(DType::F16, || x.matmul(&w))?;
+        let back = x.matmul(&w)?;
+        assert!(cast_of(&nested) != cast_of(&a) && cast_of(&back) == cast_of(&a));
+        no_grad(|| w.add_(1.0))?;
+        assert_ne!(cast_of(&x.matmul(&w)?), cast_of(&a));
+        Ok(())
+    })?;
+    let counted = casts(|| autocast(DType::BF16, || x.matmul(&w)?.add(&x.matmul(&w)?).map(drop)));
+    assert_eq!(counted, 2);
+    Ok(())
+}
+
+#[test]
+fn copies_made_without_recording_do_not_cut_gradients() -> Result<()> {
+    let (x, w) = (randn(&[4, 4]), parameter(&[4, 4]));
+    autocast(DType::BF16, || {
+        no_grad(|| x.matmul(&w))?;
+        x.matmul(&w)?.sum(())?.backward()?;
+        assert!(w.grad().is_some());
+        // Frozen, it takes no part any more.
+        w.set_requires_grad(false)?;
+        assert!(!x.matmul(&w)?.requires_grad());
+        Ok(())
+    })
+}
+
+#[test]
+fn second_derivatives() -> Result<()> {
+    let (x, w) = (randn(&[3, 4]), parameter(&[4, 4]));
+    let penalty = |explicit: bool, w: &Tensor| -> Result<Tensor> {
+        let product = |x: &Tensor| {
+            if explicit { x.to_dtype(DType::BF16)?.matmul(&w.to_dtype(DType::BF16)?) } else { x.matmul(w) }
+        };
+        let loss = if explicit {
+            product(&product(&x)?.tanh()?)?.to_dtype(DType::F32)?.square()?.mean(())?
+        } else {
+            autocast(DType::BF16, || product(&product(&x)?.tanh()?)?.square()?.mean(()))?
+        };
+        let grad = autograd::grad_with(&[(loss, None)], &[w], BackwardOptions::create_graph())?.remove(0).unwrap();
+        assert_eq!(grad.dtype(), DType::F32);
+        grad.square()?.sum(())?.backward()?;
+        Ok(w.grad().unwrap())
+    };
+    let got = penalty(false, &w)?;
+    let want = penalty(true, &w.detach().requires_grad_(true)?)?;
+    assert_eq!(got.dtype(), DType::F32);
+    let scale = values(&want).iter().fold(0f32, |most, v| most.max(v.abs()));
+    // The copies' gradients are summed in another order.
+    assert!(values(&got.sub(&want)?).iter().all(|v| v.abs() < 0.03 * scale), "{got:?} {want:?}");
+    assert!(scale > 0.0);
+    Ok(())
+}
+
+/// `a · b`, whose gradient is written with products, too.
+struct Product;
+
+impl Function for Product {
+    fn name(&self) -> &str {
+        "Product"
+    }
+
+    fn forward(&self, ctx: &mut FunctionCtx, inputs: &[Tensor]) -> Result<Tensor> {
+        inputs.iter().for_each(|input| ctx.save(input));
+        inputs[0].matmul(&inputs[1])
+    }
+
+    fn backward(&self, ctx: &BackwardCtx<'_>, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let (a, b) = (ctx.saved(0)?, ctx.saved(1)?);
+        Ok(vec![Some(grad.matmul(&b.t()?)?), Some(a.t()?.matmul(grad)?)])
+    }
+}
+
+#[test]
+fn custom_functions_run_in_the_region_in_both_directions() -> Result<()> {
+    let (a, b) = (parameter(&[3, 4]), parameter(&[4, 2]));
+    let y = autocast(DType::BF16, || apply(Product, &[&a, &b]))?;
+    assert_eq!(y.dtype(), DType::BF16);
+    y.sum(())?.backward()?;
+    let grads = [&a, &b].map(|t| t.grad().unwrap());
+    assert_eq!(grads.each_ref().map(Tensor::dtype), [DType::F32; 2]);
+    let (own_a, own_b) = (a.detach().requires_grad_(true)?, b.detach().requires_grad_(true)?);
+    autocast(DType::BF16, || own_a.matmul(&own_b)?.sum(()))?.backward()?;
+    assert_eq!(grads.each_ref().map(values), [own_a, own_b].map(|t| values(&t.grad().unwrap())));
+    // Outside of regions the dtypes stay those that there are.
+    assert_eq!(apply(Product, &[&a, &b])?.dtype(), DType::F32);
+    Ok(())
+}
+
+#[test]
+fn batch_normalization_keeps_the_dtype_of_its_images() -> Result<()> {
+    let (x, w, b) = (randn(&[4, 3, 5, 5]), parameter(&[3]), parameter(&[3]));
+    let low = x.to_dtype(DType::BF16)?;
+    let y = autocast(DType::BF16, || low.batch_norm(Some(&w), Some(&b), None, true, 0.1, 1e-5))?;
+    assert_eq!(y.dtype(), DType::BF16);
+    let want = x.batch_norm(Some(&w), Some(&b), None, true, 0.1, 1e-5)?;
+    assert!(values(&y.sub(&want)?).iter().all(|difference| difference.abs() < 0.06));
+    y.square()?.sum(())?.backward()?;
+    assert_eq!([&w, &b].map(|t| t.grad().unwrap().dtype()), [DType::F32; 2]);
+    let wide = autocast(DType::BF16, || x.batch_norm(Some(&w), Some(&b), None, true, 0.1, 1e-5))?;
+    assert_eq!((wide.dtype(), values(&wide)), (DType::F32, values(&want)));
+    Ok(())
+}
