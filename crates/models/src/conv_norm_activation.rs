@@ -46,6 +46,6 @@ pub(crate) fn convolution(inputs: usize, outputs: usize, kernel: usize, options:
 #[located(site)]
 impl Module for Conv2dNormActivation {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.activation.forward(&self.norm.forward(&self.conv.forward(x)?)?)
+        self.activation.forward(&self.conv.forward_norm(x, &self.norm, None, None)?)
     }
 }

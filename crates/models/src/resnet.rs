@@ -159,9 +159,9 @@ impl BasicBlock {
 #[located(site)]
 impl Module for BasicBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.relu.forward(&self.bn1.forward(&self.conv1.forward(x)?)?)?;
-        let y = self.bn2.forward(&self.conv2.forward(&y)?)?;
-        self.relu.forward(&y.add(&shortcut(self.downsample.as_ref(), x)?)?)
+        let y = self.conv1.forward_norm(x, &self.bn1, None, Some(&self.relu))?;
+        let residual = shortcut(self.downsample.as_ref(), x)?;
+        self.conv2.forward_norm(&y, &self.bn2, Some(&residual), Some(&self.relu))
     }
 }
 
@@ -198,10 +198,10 @@ impl Bottleneck {
 #[located(site)]
 impl Module for Bottleneck {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.relu.forward(&self.bn1.forward(&self.conv1.forward(x)?)?)?;
-        let y = self.relu.forward(&self.bn2.forward(&self.conv2.forward(&y)?)?)?;
-        let y = self.bn3.forward(&self.conv3.forward(&y)?)?;
-        self.relu.forward(&y.add(&shortcut(self.downsample.as_ref(), x)?)?)
+        let y = self.conv1.forward_norm(x, &self.bn1, None, Some(&self.relu))?;
+        let y = self.conv2.forward_norm(&y, &self.bn2, None, Some(&self.relu))?;
+        let residual = shortcut(self.downsample.as_ref(), x)?;
+        self.conv3.forward_norm(&y, &self.bn3, Some(&residual), Some(&self.relu))
     }
 }
 
@@ -331,7 +331,7 @@ impl Stages {
 impl Module for ResNet {
     /// Maps `[N, 3, H, W]` to logits `[N, classes]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.relu.forward(&self.bn1.forward(&self.conv1.forward(x)?)?)?;
+        let x = self.conv1.forward_norm(x, &self.bn1, None, Some(&self.relu))?;
         let mut x = self.maxpool.forward(&x)?;
         for layer in [&self.layer1, &self.layer2, &self.layer3, &self.layer4] {
             x = layer.forward(&x)?;

@@ -17,6 +17,7 @@ mod display;
 mod ndarray_interop;
 pub mod op_table;
 mod ops;
+mod snapshot;
 mod state_dict;
 mod storage;
 mod tensor;
@@ -48,6 +49,7 @@ pub use ops::{
     At, AttentionOptions, Correction, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, OutputSize,
     PadMode, Pooling, Repeats, Rhs, RoundingMode, Running, SplitSizes, optimizer_step, step,
 };
+pub use snapshot::MemorySnapshot;
 pub use state_dict::StateDict;
 #[doc(hidden)]
 pub use storage::RawMemory;

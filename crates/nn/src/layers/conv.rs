@@ -4,8 +4,10 @@ use kiln_derive::located;
 use kiln_tensor::{Conv2d as Rule, Error, PadMode, Result, Shape, Tensor, TensorOptions};
 use serde_json::Value;
 
-use super::pair::{Pair, pair};
-
+use super::{
+    conv_norm::FoldCache,
+    pair::{Pair, pair},
+};
 use crate::{
     init::{self, FanMode, Nonlinearity},
     module::Module,
@@ -296,6 +298,9 @@ pub struct Conv2d {
     #[module(skip, save)]
     options: Conv2dOptions,
     training: Training,
+    /// Weight and bias with the normalization after it in them.
+    #[module(skip)]
+    pub(super) folded: FoldCache,
 }
 
 #[located(site)]
@@ -328,7 +333,7 @@ impl Conv2d {
         }
         let kernel = kernel_size.into().get();
         let (weight, bias) = options.parameters(LAYER, [out_channels, in_channels], kernel, out_channels)?;
-        Ok(Conv2d { weight, bias, options, training: Training::default() })
+        Ok(Conv2d { weight, bias, options, training: Training::default(), folded: FoldCache::default() })
     }
 
     /// The number of input channels.
@@ -379,14 +384,19 @@ impl Conv2d {
         self.options.describe(channels, self.kernel_size(), self.bias.is_some())
     }
 
-    fn run(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
-        let conv = |x: &Tensor, rule: &Rule| {
-            let bias = self.bias.as_deref();
-            if relu {
-                x.conv2d_relu(&self.weight, bias, rule).map_err(|error| error.of_op("conv2d"))
-            } else {
-                x.conv2d(&self.weight, bias, rule)
-            }
+    /// The convolution by this weight and this bias, plus a tensor of the result's shape, and ReLU after it.
+    pub(super) fn convolve(
+        &self,
+        x: &Tensor,
+        (weight, bias): (&Tensor, Option<&Tensor>),
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor> {
+        let conv = |x: &Tensor, rule: &Rule| match (residual, relu) {
+            (None, false) => x.conv2d(weight, bias, rule),
+            (None, true) => x.conv2d_relu(weight, bias, rule),
+            (Some(residual), true) => x.conv2d_add_relu(weight, bias, residual, rule),
+            (Some(residual), false) => x.conv2d(weight, bias, rule)?.add(residual),
         };
         match self.rule() {
             Some(rule) => conv(x, &rule),
@@ -395,17 +405,22 @@ impl Conv2d {
                 conv(&x.pad(&sides, self.options.padding_mode.of_tensor())?, &self.options.rule([0; 2]))
             }
         }
+        .map_err(|error| error.of_op("conv2d"))
     }
 }
 
 #[located(module)]
 impl Module for Conv2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x, false)
+        self.convolve(x, (&self.weight, self.bias.as_deref()), None, false)
     }
 
     fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x, true)
+        self.convolve(x, (&self.weight, self.bias.as_deref()), None, true)
+    }
+
+    fn as_conv2d(&self) -> Option<&Conv2d> {
+        Some(self)
     }
 }
 

@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod conv;
+mod conv_norm;
 mod dropout;
 mod embedding;
 mod linear;

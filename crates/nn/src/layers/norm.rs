@@ -1,6 +1,6 @@
 //! Normalization layers: batch, layer and group normalization.
 
-use std::cell::Cell;
+use std::{any::Any, cell::Cell};
 
 use kiln_derive::located;
 use kiln_tensor::{DType, Error, Result, Running, Tensor, TensorOptions, no_grad};
@@ -199,6 +199,10 @@ macro_rules! batch_norms {
                 }
                 normalize(running, self.momentum.unwrap_or(0.0))
             }
+
+            fn as_batch_norm2d(&self) -> Option<&BatchNorm2d> {
+                (self as &dyn Any).downcast_ref()
+            }
         }
     )*};
 }
@@ -209,6 +213,18 @@ batch_norms! {
     /// Normalizes each channel of images `[N, C, H, W]` (Ioffe & Szegedy, 2015;
     /// <https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html>).
     BatchNorm2d "images [N, C, H, W] (one image is made a batch by `unsqueeze(0)`)" 4;
+}
+
+impl BatchNorm2d {
+    /// The number added to the variance.
+    pub(super) fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    /// Whether it normalizes by the batch and updates its running statistics.
+    pub(super) fn is_training(&self) -> bool {
+        self.training.is_on()
+    }
 }
 
 /// Normalizes the last dimensions together, then scales and shifts each element (Ba, Kiros & Hinton, 2016;

@@ -28,8 +28,8 @@ use crate::{
 /// ```
 ///
 /// A layer followed by [`ReLU`](crate::ReLU) is run by [`Module::forward_relu`], which is a single primitive for
-/// [`Linear`](crate::Linear).
-/// [`Linear`](crate::Linear) that is one primitive.
+/// [`Linear`](crate::Linear) and [`Conv2d`](crate::Conv2d). In evaluation, a convolution followed by
+/// [`BatchNorm2d`](crate::BatchNorm2d) is run as by [`Conv2d::forward_norm`](crate::Conv2d::forward_norm).
 #[derive(Default)]
 pub struct Sequential {
     children: Vec<(String, Box<dyn Module>)>,
@@ -126,17 +126,26 @@ impl Sequential {
 impl Module for Sequential {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = x.clone();
-        let mut rest = self.children.iter().peekable();
-        while let Some((name, module)) = rest.next() {
-            let y = if !is_observed() && rest.next_if(|(_, next)| next.is_relu()).is_some() {
-                module.forward_relu(&x)
-            } else {
-                module.forward(&x)
-            };
-            x = y.map_err(|error| failed_in_container(self, name, module, error))?;
+        let mut rest = &self.children[..];
+        while let Some((name, module)) = rest.first() {
+            let (y, ran) = forward_first(rest, &x).map_err(|error| failed_in_container(self, name, module, error))?;
+            (x, rest) = (y, &rest[ran..]);
         }
         Ok(x)
     }
+}
+
+/// Runs the first of these layers, together with those after it that one primitive can do; returns how many that were.
+fn forward_first(layers: &[(String, Box<dyn Module>)], x: &Tensor) -> Result<(Tensor, usize)> {
+    let (first, after) = (&layers[0].1, |i: usize| layers.get(i).map(|(_, layer)| layer).filter(|_| !is_observed()));
+    let is_relu = |i: usize| after(i).is_some_and(|layer| layer.is_relu());
+    if let (Some(conv), Some(norm)) = (first.as_conv2d(), after(1).and_then(|layer| layer.as_batch_norm2d())) {
+        let relu = is_relu(2);
+        if let Some(y) = conv.fold_forward(x, norm, None, relu)? {
+            return Ok((y, 2 + usize::from(relu)));
+        }
+    }
+    if is_relu(1) { Ok((first.forward_relu(x)?, 2)) } else { Ok((first.forward(x)?, 1)) }
 }
 
 impl ModuleTree for Sequential {

@@ -16,6 +16,8 @@ pub use tree::{ModuleTree, Part, PartMut};
 
 use kiln_tensor::{Result, Tensor};
 
+use crate::layers::{BatchNorm2d, Conv2d};
+
 /// A layer or model: computes a tensor from a tensor.
 ///
 /// Write a struct of layers, derive the bookkeeping, and write `forward`:
@@ -102,6 +104,17 @@ pub trait Module: ModuleTree {
     fn is_relu(&self) -> bool {
         false
     }
+
+    /// This module, if it is a convolution of images and nothing else: [`Sequential`](crate::Sequential) runs it together with
+    /// the batch normalization after it.
+    fn as_conv2d(&self) -> Option<&Conv2d> {
+        None
+    }
+
+    /// This module, if it is a batch normalization of images and nothing else.
+    fn as_batch_norm2d(&self) -> Option<&BatchNorm2d> {
+        None
+    }
 }
 
 impl<M: Module + ?Sized> Module for Box<M> {
@@ -115,5 +128,13 @@ impl<M: Module + ?Sized> Module for Box<M> {
 
     fn is_relu(&self) -> bool {
         (**self).is_relu()
+    }
+
+    fn as_conv2d(&self) -> Option<&Conv2d> {
+        (**self).as_conv2d()
+    }
+
+    fn as_batch_norm2d(&self) -> Option<&BatchNorm2d> {
+        (**self).as_batch_norm2d()
     }
 }
