@@ -7,10 +7,11 @@
 #include "loss.cuh"
 #include "real.cuh"
 
-// `labels probs` of float. weight and `partial` may be null.
+// `labels probs` of float. weight, grad and `partial` may be null. With grad, the gradient of x for a gradient of the loss of
+// 1, there must be one block.
 FAMILY(class_loss, ClassLoss shape, address x, address target, address weight, address loss, address lse,
-       address total, address partial, address status);
-// `labels probs` of float. weight may be null.
+       address total, address grad, address partial, address status);
+// `labels probs` of float. weight and grad may be null: without grad, the gradient of the loss is 1.
 FAMILY(class_loss_grad, ClassLoss shape, address grad, address x, address target, address weight, address lse,
        address total, address out);
 // `sum` of float. One block. `total` may be null.
@@ -157,7 +158,7 @@ __device__ inline void class_loss_grad(const ClassLoss& p, const T* grad, const 
         bool counts = busy && (!Labels || label_counts(label, p, nullptr));
         R g = R(0), spread = R(0), largest = R(0), mass = R(0);
         if (counts) {
-            g = scale * load(grad[(int64_t)sample * p.loss[0] + (int64_t)problem.position * p.loss[1]]);
+            g = scale * (grad ? load(grad[(int64_t)sample * p.loss[0] + (int64_t)problem.position * p.loss[1]]) : R(1));
             spread = lse[(int64_t)sample * p.lse[0] + (int64_t)problem.position * p.lse[1]];
         }
         if (p.logits) {
@@ -193,9 +194,14 @@ __device__ inline void class_loss_grad(const ClassLoss& p, const T* grad, const 
 
 #define CLASS_LOSS(op, labels, name, T)                                                                            \
     KERNEL_OF(4) class_loss_##op##_##name(BY_VALUE ClassLoss p, const T* x, const void* target, const T* weight,   \
-                                          T* loss, Compute<T>* lse, Compute<T>* total, Sums* partial,              \
+                                          T* loss, Compute<T>* lse, Compute<T>* total, T* grad, Sums* partial,     \
                                           Status* status) {                                                        \
         class_loss<T, labels>(p, x, target, weight, loss, lse, total, partial, status);                            \
+        if (grad) {                                                                                                \
+            /* What this block has written is read by all of its threads. */                                       \
+            __syncthreads();                                                                                       \
+            class_loss_grad<T, labels>(p, nullptr, x, target, weight, lse, total, grad);                           \
+        }                                                                                                          \
     }                                                                                                              \
     KERNEL class_loss_grad_##op##_##name(BY_VALUE ClassLoss p, const T* grad, const T* x, const void* target,      \
                                          const T* weight, const Compute<T>* lse, const Compute<T>* total, T* out) {\

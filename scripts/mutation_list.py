@@ -444,6 +444,21 @@ MUTATIONS = [
         "row = (int64_t)(i / shape.columns)",
         ["tril_triu"],
     ),
+    Mutation(
+        "class_loss_grad_barrier", "the gradient is computed before the statistics of all rows are there",
+        "kernels/class_loss.cu",
+        "__syncthreads();",
+        "(void)0;",
+        ["cross_entropy_with_its_gradient"],
+        "races",
+    ),
+    Mutation(
+        "class_loss_grad_divisor", "a gradient that comes with a mean is that of a sum",
+        "kernels/class_loss.cu",
+        "R scale = p.reduction == REDUCTION_MEAN ? R(1) / *total : R(1);",
+        "R scale = p.reduction == REDUCTION_MEAN && grad ? R(1) / *total : R(1);",
+        ["cross_entropy_with_its_gradient"],
+    ),
     # ---- steps that are captured as a graph ----
     Mutation(
         "capture_stale_slot", "host values in a pinned slot are captured, and the slot is used again",

@@ -164,7 +164,7 @@ fn measure() {
         b.iter(|| {
             let (loss, lse, total) = (loss.view_mut(), lse.view_mut(), total.view_mut());
             let operands = ClassLossOperands { rule, x: logits.view(), target: labels.view(), weight: None };
-            ClassLossArgs { operands, loss, lse, total }.checked().and_then(|args| on.class_loss(args))
+            ClassLossArgs { operands, loss, lse, total, grad: None }.checked().and_then(|args| on.class_loss(args))
         });
     });
     group.finish();

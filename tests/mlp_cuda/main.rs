@@ -13,6 +13,7 @@ mod checkout;
 mod gates;
 #[path = "../support/mod.rs"]
 mod support;
+mod unit_gradient;
 
 use std::{env, process};
 
@@ -33,7 +34,7 @@ use support::{
 };
 
 /// Launches of kernels and of the library in one step.
-const MOST_CALLS: u64 = 12;
+const MOST_CALLS: u64 = 10;
 
 fn loader(device: Device) -> kiln::Result<DataLoader> {
     let data = FashionMNIST::train().root(checkout::path("crates/data/assets/fashion-mnist")).load()?;

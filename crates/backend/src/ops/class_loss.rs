@@ -147,6 +147,10 @@ pub struct ClassLossArgs<'a> {
     pub lse: ViewMut<'a>,
     /// Receives the divisor of the mean, a scalar of the accumulator type.
     pub total: ViewMut<'a>,
+    /// Receives the gradient of `x`, in its shape, for a gradient of the loss of 1: what
+    /// [`class_loss_grad`](ClassLossBackend::class_loss_grad) would compute, bit by bit. Only for losses that are reduced, and
+    /// only where [`class_loss_gives_grad`](ClassLossBackend::class_loss_gives_grad) says so.
+    pub grad: Option<ViewMut<'a>>,
 }
 
 /// Arguments of [`class_loss_grad`](ClassLossBackend::class_loss_grad).
@@ -166,7 +170,14 @@ pub struct ClassLossGradArgs<'a> {
 
 impl Arguments for ClassLossArgs<'_> {
     fn check(&self) -> Result<()> {
-        self.operands.check(self.loss.as_view(), self.lse.as_view(), self.total.as_view())
+        let ClassLossArgs { operands: operands @ ClassLossOperands { rule, x, .. }, loss, lse, total, grad } = self;
+        operands.check(loss.as_view(), lse.as_view(), total.as_view())?;
+        let Some(grad) = grad else { return Ok(()) };
+        if rule.reduction == Reduction::None {
+            return Err(Error::argument(rule.name(), "the gradient belongs to a single loss, so it must be reduced"));
+        }
+        has_dtype(rule.name(), x.dtype(), grad.dtype())?;
+        same_shape(rule.name(), &[x.layout, grad.layout])
     }
 }
 
@@ -183,6 +194,11 @@ impl Arguments for ClassLossGradArgs<'_> {
 pub trait ClassLossBackend {
     /// The loss. A label outside `0..C` that is not ignored is an error.
     fn class_loss(&self, args: Checked<ClassLossArgs>) -> Result<()>;
+    /// Whether [`class_loss`](ClassLossBackend::class_loss) computes the gradient as well, in the same launch and in little
+    /// more time. If not, it must not be asked for.
+    fn class_loss_gives_grad(&self, _operands: &ClassLossOperands) -> bool {
+        false
+    }
     /// Its gradient with respect to `x`.
     fn class_loss_grad(&self, args: Checked<ClassLossGradArgs>) -> Result<()>;
 }
@@ -205,7 +221,8 @@ mod tests {
             let operands = ClassLossOperands { rule, x: half.view(&x), target, weight };
             let (mut to, mut lse, mut total) = (half, single, single);
             let (loss_out, lse_out, total_out) = (to.view_mut(loss), lse.view_mut(&rows), total.view_mut(&scalar));
-            let forward = ClassLossArgs { operands, loss: loss_out, lse: lse_out, total: total_out }.check().is_ok();
+            let forward =
+                ClassLossArgs { operands, loss: loss_out, lse: lse_out, total: total_out, grad: None }.check().is_ok();
             let (grad, lse, total) = (half.view(loss), single.view(&rows), single.view(&scalar));
             let mut out = half;
             let backward = ClassLossGradArgs { operands, grad, lse, total, out: out.view_mut(&x) }.check().is_ok();
@@ -225,5 +242,15 @@ mod tests {
         assert!(!check(logits, labels, Some(single.view(&three)), &scalar));
         assert!(!check(logits, single.view(&x), None, &scalar));
         assert!(!check(logits, Memory(DType::I32).view(&rows), None, &scalar));
+        // The gradient that comes with the loss.
+        let with_grad = |rule, loss: &Layout, dtype, layout: &Layout| {
+            let operands = ClassLossOperands { rule, x: half.view(&x), target: labels, weight: None };
+            let (mut to, mut lse, mut total, mut grad) = (half, single, single, Memory(dtype));
+            let (loss, lse, total) = (to.view_mut(loss), lse.view_mut(&rows), total.view_mut(&scalar));
+            ClassLossArgs { operands, loss, lse, total, grad: Some(grad.view_mut(layout)) }.check().is_ok()
+        };
+        assert!(with_grad(logits, &scalar, DType::F16, &x));
+        assert!(!with_grad(logits, &scalar, DType::F32, &x) && !with_grad(logits, &scalar, DType::F16, &rows));
+        assert!(!with_grad(plain, &rows, DType::F16, &x));
     }
 }

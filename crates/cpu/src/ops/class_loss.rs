@@ -120,6 +120,9 @@ fn check_labels(op: &'static str, labels: &Source<i64>, classes: usize, ignore: 
 impl ClassLossBackend for CpuBackend {
     fn class_loss(&self, args: Checked<ClassLossArgs>) -> Result<()> {
         let ClassLossOperands { rule, x, .. } = args.operands;
+        if args.grad.is_some() {
+            return Err(Error::argument(rule.name(), "the CPU computes the gradient by a call of its own"));
+        }
         for_float!(rule.name(), x.dtype(), T => forward::forward::<T>(args.into_inner()))
     }
 

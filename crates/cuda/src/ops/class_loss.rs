@@ -2,7 +2,7 @@
 
 use kiln_backend::{
     Checked, ClassLossArgs, ClassLossBackend, ClassLossExtents, ClassLossGradArgs, ClassLossInput, ClassLossOperands,
-    Layout, Result,
+    Error, Layout, Result,
 };
 
 use super::{
@@ -14,6 +14,9 @@ use crate::{
     params::{self, Lanes, Status},
     view::{Access, Tensor},
 };
+
+/// Up to so many elements, the block that computes the loss computes the gradient, too.
+const MOST_GRADS: usize = 16 * 1024;
 
 /// The operands that the loss and its gradient share.
 struct ClassProblem<'a> {
@@ -83,23 +86,41 @@ fn strides<const N: usize>(layout: &Layout) -> [i64; N] {
 impl ClassLossBackend for CudaBackend {
     fn class_loss(&self, args: Checked<ClassLossArgs>) -> Result<()> {
         let device = self.0;
-        let ClassLossArgs { operands, loss, lse, total } = args.into_inner();
+        let ClassLossArgs { operands, loss, lse, total, grad } = args.into_inner();
         let access = Access { device, op: operands.rule.name() };
         let mut problem = ClassProblem::new(&access, operands)?;
         let (loss, lse, total) = (access.write(loss)?, access.write(lse)?, access.write(total)?);
         (problem.params.loss, problem.params.lse) = (strides(loss.layout), strides(lse.layout));
+        let grad = grad.map(|grad| access.write(grad)).transpose()?;
+        if let Some(grad) = &grad {
+            problem.params.out = strides(grad.layout);
+        }
         let blocks = blocks(problem.threads());
+        if grad.is_some() && blocks != 1 {
+            return Err(Error::argument(access.op, "only the block that computes a whole loss computes its gradient"));
+        }
+        let grad = grad.map_or(0, |grad| grad.address);
         let partial = device.scratch(if blocks > 1 { blocks as usize * PARTIAL } else { 0 })?;
         let (tag, kind) = (Tag::of(problem.x.dtype), problem.kind());
         let (x, target, weight) = (problem.x.address, problem.target.address, problem.weight());
         let (loss, lse, total, partial) = (loss.address, lse.address, total.address, partial.address());
         let (params, status) = (problem.params, device.status(Status::CLASS, access.op));
-        launch!(device, CLASS_LOSS, kind, tag, blocks, params, x, target, weight, loss, lse, total, partial, status)?;
+        launch!(
+            device, CLASS_LOSS, kind, tag, blocks, params, x, target, weight, loss, lse, total, grad, partial, status
+        )?;
         if blocks > 1 {
             let count = if problem.labels { 0.0 } else { (params.samples * params.positions.extent) as f64 };
             device.finish_loss(tag, blocks, count, operands.rule.reduction, [partial, loss, total])?;
         }
         Ok(())
+    }
+
+    /// Where one block computes all of it, which knows the divisor of the mean in the end.
+    fn class_loss_gives_grad(&self, operands: &ClassLossOperands) -> bool {
+        let numel = operands.x.layout.numel();
+        let access = Access { device: self.0, op: operands.rule.name() };
+        let alone = |problem: ClassProblem| blocks(problem.threads()) == 1;
+        (1..=MOST_GRADS).contains(&numel) && ClassProblem::new(&access, *operands).is_ok_and(alone)
     }
 
     fn class_loss_grad(&self, args: Checked<ClassLossGradArgs>) -> Result<()> {

@@ -110,6 +110,7 @@ fn shapes_at_the_edge() {
                     loss: to,
                     lse: kept,
                     total: sum,
+                    grad: None,
                 }
                 .checked()?,
             )?;

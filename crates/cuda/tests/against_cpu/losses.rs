@@ -30,6 +30,7 @@ fn cross_entropy() {
                             loss: loss.view_mut(),
                             lse: lse.view_mut(),
                             total: total.view_mut(),
+                            grad: None,
                         }
                         .checked()?,
                     )?;
@@ -53,6 +54,54 @@ fn cross_entropy() {
             }
         }
     }
+}
+
+/// The gradient that comes with the loss is that of a launch of its own.
+#[test]
+fn cross_entropy_with_its_gradient() {
+    let (given, logits) = (std::cell::Cell::new(0), ClassLossInput::Logits);
+    for dtype in FLOATS {
+        for (dims, input, reduction, ignore_index, label_smoothing, layout) in [
+            ([64, 10, 1], logits, Reduction::Mean, 2, 0.0, MemoryLayout::Dense),
+            ([5, 10, 3], logits, Reduction::Sum, 2, 0.1, MemoryLayout::Turned),
+            ([7, 3, 1], ClassLossInput::LogProbs, Reduction::Mean, -100, 0.0, MemoryLayout::Dense),
+            ([1, 1000, 1], logits, Reduction::Mean, -100, 0.1, MemoryLayout::Dense),
+            ([2, 7000, 1], logits, Reduction::Mean, -100, 0.0, MemoryLayout::Dense),
+            ([0, 10, 1], logits, Reduction::Mean, -100, 0.0, MemoryLayout::Dense),
+            ([700, 10, 1], logits, Reduction::Mean, -100, 0.0, MemoryLayout::Dense),
+        ] {
+            let rule = ClassLoss { input, reduction, ignore_index, label_smoothing };
+            same(&format!("{rule:?} {dims:?}"), |on| {
+                let (x, rows) = (tensor(on, dtype, &dims, layout, 1), [dims[0], dims[2]]);
+                let (labels, weight) = (index(on, &rows, dims[1]), tensor(on, dtype, &[dims[1]], layout, 5));
+                let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+                let to = |dtype, dims: &[usize]| target(on, dtype, dims, MemoryLayout::Dense);
+                let (mut loss, mut lse, mut total, mut dx) =
+                    (to(dtype, &[]), to(wide, &rows), to(wide, &[]), target(on, dtype, &dims, layout));
+                let weight = (reduction == Reduction::Sum).then_some(weight.view());
+                let operands = ClassLossOperands { rule, x: x.view(), target: labels.view(), weight };
+                let gives = on.class_loss_gives_grad(&operands);
+                let args = ClassLossArgs {
+                    operands,
+                    loss: loss.view_mut(),
+                    lse: lse.view_mut(),
+                    total: total.view_mut(),
+                    grad: gives.then(|| dx.view_mut()),
+                };
+                on.class_loss(args.checked()?)?;
+                if gives {
+                    given.set(given.get() + 1);
+                } else {
+                    let one = Tensor { buffer: on.adopt(host(dtype, &[1.0])).unwrap(), layout: loss.layout };
+                    let (grad, lse, total, out) = (one.view(), lse.view(), total.view(), dx.view_mut());
+                    on.class_loss_grad(ClassLossGradArgs { operands, grad, lse, total, out }.checked()?)?;
+                }
+                Ok(vec![loss, total, dx])
+            });
+        }
+    }
+    // All but the empty one and the one of many blocks.
+    assert!(device().is_none() || given.get() == 5 * FLOATS.len(), "{}", given.get());
 }
 
 fn pointwise(kind: PointwiseLossKind) {
@@ -137,6 +186,7 @@ fn cross_entropy_of_probabilities_and_nll_loss() {
                             loss: to,
                             lse: kept,
                             total: sum,
+                            grad: None,
                         }
                         .checked()?,
                     )?;
@@ -222,6 +272,7 @@ fn cross_entropy_of_huge_logits() {
                             loss: to,
                             lse: kept,
                             total: sum,
+                            grad: None,
                         }
                         .checked()?,
                     )?;

@@ -172,6 +172,7 @@ fn class_loss() {
                     loss: to,
                     lse: lse.view_mut(),
                     total: total.view_mut(),
+                    grad: None,
                 }
                 .checked()?,
             )

@@ -88,7 +88,7 @@ impl Tensor {
 /// Those of [`Tensor::backward`].
 #[located(site)]
 pub fn backward(roots: &[(Tensor, Option<Tensor>)], options: BackwardOptions) -> Result<()> {
-    Pass::new("backward", roots, options)?.run(None).map(drop)
+    Pass::new("backward", roots, options, None)?.run(None).map(drop)
 }
 
 /// The sum of the gradients of `outputs` (one element each) with respect to each of `inputs`, without
@@ -120,7 +120,7 @@ pub fn grad_with(
             t.edge().map(|e| Target::of(&e)).ok_or_else(|| Error::autograd("grad", "an input requires no gradients"))
         })
         .collect::<Result<_>>()?;
-    Pass::new("grad", roots, options)?.run(Some(&targets))
+    Pass::new("grad", roots, options, Some(&targets))?.run(Some(&targets))
 }
 
 /// What an edge points to, for comparison.
@@ -166,14 +166,26 @@ struct Pass {
     pending: HashMap<u64, Arrived>,
     /// Sums for leaves whose gradient is needed whole at the end: targets, and those with hooks.
     leaves: Vec<(Tensor, Tensor)>,
-    roots: Vec<(Edge, Tensor)>,
+    /// Where it begins, and with which gradient: `None` for 1, where no tensor of it is needed.
+    roots: Vec<(Edge, Option<Tensor>)>,
     /// Set if leaves have hooks that wait for whole gradients.
     hooked: Option<BackwardPass>,
     options: BackwardOptions,
 }
 
 impl Pass {
-    fn new(op: &'static str, roots: &[(Tensor, Option<Tensor>)], options: BackwardOptions) -> Result<Pass> {
+    fn new(
+        op: &'static str,
+        roots: &[(Tensor, Option<Tensor>)],
+        options: BackwardOptions,
+        targets: Option<&[Target]>,
+    ) -> Result<Pass> {
+        let is_target = |edge: &Edge| targets.is_some_and(|targets| targets.contains(&Target::of(edge)));
+        let takes_unit_grad = |edge: &Edge| match edge {
+            // Another root could lead to this one.
+            Edge::Node { node, .. } => roots.len() == 1 && node.takes_unit_grad(options, || is_target(edge)),
+            Edge::Leaf(_) => false,
+        };
         let start = |(root, cotangent): &(Tensor, Option<Tensor>)| {
             let Some(edge) = root.edge() else {
                 return Err(Error::autograd(
@@ -183,6 +195,7 @@ impl Pass {
                 ));
             };
             let grad = match cotangent {
+                None if root.numel() == 1 && takes_unit_grad(&edge) => return Ok((edge, None)),
                 None if root.numel() == 1 => root.ones_like()?,
                 None => {
                     let expected = "a tensor with one element, or a cotangent (`backward_with`)";
@@ -201,7 +214,7 @@ impl Pass {
                 Some(grad) if options.create_graph => grad.clone(),
                 Some(grad) => grad.detach(),
             };
-            Ok((edge, grad))
+            Ok((edge, Some(grad)))
         };
         let _guard = GradModeGuard::new(options.create_graph);
         let roots = roots.iter().map(start).collect::<Result<_>>()?;
@@ -221,7 +234,16 @@ impl Pass {
             self.hooked = BackwardPass::begin(self.roots.iter().map(|(edge, _)| edge));
         }
         for (edge, grad) in std::mem::take(&mut self.roots) {
-            self.deliver(&edge, grad, None, targets)?;
+            match (grad, edge) {
+                (Some(grad), edge) => self.deliver(&edge, grad, None, targets)?,
+                (None, Edge::Node { node, .. }) => {
+                    let arrived =
+                        Arrived { grads: smallvec![None; node.outputs.len()], relu_done: None, is_unit: true };
+                    self.pending.insert(node.sequence, arrived);
+                    self.queue.push(Ready(node));
+                }
+                (None, Edge::Leaf(_)) => {}
+            }
         }
         while let Some(Ready(node)) = self.queue.pop() {
             let Some(mut arrived) = self.pending.remove(&node.sequence) else { continue };
@@ -320,7 +342,7 @@ impl Pass {
             Edge::Node { node, output } => {
                 let arrived = self.pending.entry(node.sequence).or_insert_with(|| {
                     self.queue.push(Ready(node.clone()));
-                    Arrived { grads: smallvec![None; node.outputs.len()], relu_done }
+                    Arrived { grads: smallvec![None; node.outputs.len()], relu_done, is_unit: false }
                 });
                 match &mut arrived.grads[*output] {
                     Some(sum) => add_to(sum, &grad)?,
@@ -354,7 +376,7 @@ fn check_kind(node: &Node, input: usize, edge: &Edge, grad: &Tensor) -> Result<(
 }
 
 /// The numbers of the nodes from which a path leads to one of the targets.
-fn nodes_leading_to(targets: &[Target], roots: &[(Edge, Tensor)]) -> HashSet<u64> {
+fn nodes_leading_to(targets: &[Target], roots: &[(Edge, Option<Tensor>)]) -> HashSet<u64> {
     let mut reachable: HashMap<u64, Arc<Node>> = HashMap::new();
     let mut stack: Vec<Arc<Node>> = Vec::new();
     let visit = |edge: &Edge, stack: &mut Vec<Arc<Node>>| {

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -46,6 +46,9 @@ pub(crate) struct Node {
     pub consumers: AtomicU32,
     /// Set if the operation ends in a ReLU whose gradient the consumer can compute. Freed together with `saved`.
     relu: Mutex<Option<ReluEpilogue>>,
+    /// Set if the operation has computed the gradient of its input along with its output, for a gradient of 1. Its rule then
+    /// takes [`Arrived::is_unit`] for the gradient.
+    pub knows_unit_grad: AtomicBool,
 }
 
 /// What a node saved for its rule.
@@ -79,7 +82,8 @@ impl Node {
         let saved = if saved.is_empty() { Saved::Nothing } else { Saved::Kept(saved.into_iter().collect()) };
         let (saved, relu, hooks) = (Mutex::new(saved), Mutex::new(relu), Mutex::default());
         let consumers = AtomicU32::new(0);
-        Arc::new(Node { name, sequence, edges, outputs, saved, rule, hooks, consumers, relu })
+        let knows_unit_grad = AtomicBool::new(false);
+        Arc::new(Node { name, sequence, edges, outputs, saved, rule, hooks, consumers, relu, knows_unit_grad })
     }
 
     pub fn name(&self) -> &str {
@@ -104,6 +108,15 @@ impl Node {
         // If the output is freed or was changed, the node's own rule reports it.
         let output = below.kept()?.get(epilogue.output)?.unchanged()?;
         Some(FusedReluBackward::new(epilogue, output))
+    }
+
+    /// Whether a pass that begins with this node's only output and a gradient of 1 may go on without a tensor of it: nobody
+    /// but the rule looks at it, which has computed what follows. Not if the graph is kept: what was computed is handed on.
+    pub fn takes_unit_grad(&self, options: BackwardOptions, is_target: impl FnOnce() -> bool) -> bool {
+        self.knows_unit_grad.load(Ordering::Relaxed)
+            && !options.retains_graph()
+            && self.hooks.lock().is_empty()
+            && !is_target()
     }
 
     /// Runs the rule. Unless the graph is retained, saved tensors are freed: a second run is then an error, except for

@@ -26,6 +26,8 @@ pub(crate) struct Arrived {
     pub grads: SmallVec<[Option<Tensor>; 1]>,
     /// Set if the gradient of the only output has already gone through the node's ReLU.
     pub relu_done: Option<ReluBackwardDone>,
+    /// Set if the gradient of the only output is 1, and no tensor was made of it.
+    pub is_unit: bool,
 }
 
 /// The context of a rule: the incoming gradient, the saved tensors, and which gradients are needed.
@@ -49,6 +51,12 @@ impl Ctx<'_> {
             Some(Some(grad)) => Ok(grad.clone()),
             _ => Err(Error::autograd(self.node.name(), "no gradient arrived for its output")),
         }
+    }
+
+    /// Whether the gradient of the only output is 1, and there is no tensor of it: only for nodes that
+    /// [know what follows](Node::knows_unit_grad).
+    pub fn grad_is_unit(&self) -> bool {
+        self.arrived.is_unit
     }
 
     /// Saved tensor `i`, if it was not changed since.

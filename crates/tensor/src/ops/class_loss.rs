@@ -1,15 +1,18 @@
 //! Cross-entropy and negative log-likelihood over classes: one fused primitive per direction.
 
+use std::sync::atomic::Ordering;
+
 use kiln_backend::{
     Arguments, ClassLoss, ClassLossArgs, ClassLossGradArgs, ClassLossInput, ClassLossOperands, DType, Error, Layout,
     Reduction, Result, Shape,
 };
 use kiln_derive::located;
+use smallvec::{SmallVec, smallvec};
 
 use super::check;
 use crate::{
     autocast::cast_operands,
-    autograd::{one, record},
+    autograd::{Edge, is_recorded, one, record},
     tensor::Tensor,
 };
 
@@ -66,6 +69,8 @@ impl Tensor {
         let loss_shape = if reduced { Shape::SCALAR } else { sizes.samples };
         let lse = Tensor::empty(sizes.samples, (wide, self.device()))?;
         let total = Tensor::empty((), (wide, self.device()))?;
+        let recorded = reduced && is_recorded(&[self]);
+        let mut unit_grad = None;
         let loss = {
             let (x, t, w) = (x.read(), flat_target.read(), weight.map(Tensor::read));
             let (mut lse_out, mut total_out) = (lse.0.storage.write(), total.0.storage.write());
@@ -74,7 +79,17 @@ impl Tensor {
                 let total_out = kiln_backend::ViewMut { buffer: &mut **total_out, layout: total.layout() };
                 let weight = w.as_ref().map(|w| w.view());
                 let operands = ClassLossOperands { rule: *rule, x: x.view(), target: t.view(), weight };
-                backend.class_loss(ClassLossArgs { operands, loss: out, lse: lse_out, total: total_out }.checked()?)
+                let mut grad_memory = None;
+                if recorded && backend.class_loss_gives_grad(&operands) {
+                    let grad = Tensor::empty(sizes.flat, (self.dtype(), self.device()))?;
+                    grad_memory = Some(unit_grad.insert(grad));
+                }
+                let mut grad_memory = grad_memory.map(|grad| (grad.0.storage.write(), *grad.layout()));
+                let grad = grad_memory
+                    .as_mut()
+                    .map(|(memory, layout)| kiln_backend::ViewMut { buffer: &mut ***memory, layout });
+                let args = ClassLossArgs { operands, loss: out, lse: lse_out, total: total_out, grad };
+                backend.class_loss(args.checked()?)
             })?
         };
         let name = match (soft, sizes.flat[2] == 1) {
@@ -85,8 +100,7 @@ impl Tensor {
         let (rule, own) = (*rule, *self.shape());
         let shape = if reduced { Shape::SCALAR } else { sizes.out };
         let loss = Tensor::from_storage(loss.0.storage.clone(), Layout::contiguous(shape));
-        let operands: smallvec::SmallVec<[&Tensor; 3]> =
-            [Some(self), Some(target), weight].into_iter().flatten().collect();
+        let operands: SmallVec<[&Tensor; 3]> = [Some(self), Some(target), weight].into_iter().flatten().collect();
         let loss = loss.noted(op, &operands, || {
             [
                 ("reduction", rule.reduction.name().into()),
@@ -95,11 +109,18 @@ impl Tensor {
             ]
         });
         // The caller's scores, for gradients of gradients: `x` may be a copy of them.
-        let with_weight = [&x, &flat_target, &lse, &total, self, weight.unwrap_or(&total)];
-        let saved = if weight.is_some() { &with_weight[..] } else { &with_weight[..5] };
-        record(loss, name, &[self], saved, move |ctx| {
+        let mut saved: SmallVec<[&Tensor; 7]> = smallvec![&x, &flat_target, &lse, &total, self];
+        saved.extend(weight);
+        let has_weight = weight.is_some();
+        saved.extend(&unit_grad);
+        let loss = record(loss, name, &[self], &saved, move |ctx| {
             let target = ctx.constant(1)?;
-            let weight = if ctx.saved.len() == 6 { Some(ctx.constant(5)?) } else { None };
+            let weight = if has_weight { Some(ctx.constant(5)?) } else { None };
+            if ctx.grad_is_unit() {
+                // The operands are those of the gradient.
+                ctx.saved(0)?;
+                return Ok(one(ctx.saved(ctx.saved.len() - 1)?.reshape(own)?));
+            }
             if ctx.create_graph {
                 return ctx.composed(&[ctx.saved(4)?], |scores| {
                     let losses = written_out(&scores[0].reshape(sizes.flat)?, &target, weight.as_ref(), &rule)?;
@@ -117,7 +138,11 @@ impl Tensor {
                 backend.class_loss_grad(ClassLossGradArgs { operands, grad, lse, total, out }.checked()?)
             })?;
             Ok(one(gradient.reshape(own)?))
-        })
+        })?;
+        if let (Some(_), Some(Edge::Node { node, .. })) = (&unit_grad, loss.edge()) {
+            node.knows_unit_grad.store(true, Ordering::Relaxed);
+        }
+        Ok(loss)
     }
 
     fn class_sizes(

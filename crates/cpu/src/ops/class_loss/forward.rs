@@ -44,7 +44,7 @@ impl<'a, T: Stored> Rows<'a, T> {
 }
 
 pub(super) fn forward<T: Stored<Compute: Real>>(args: ClassLossArgs) -> Result<()> {
-    let ClassLossArgs { operands, loss, lse, total } = args;
+    let ClassLossArgs { operands, loss, lse, total, .. } = args;
     let (rule, op) = (operands.rule, operands.rule.name());
     let problem = Problem::<T>::new(operands)?;
     let (loss, total) = (Target::<T>::new(op, loss)?, Target::<T::Compute>::new(op, total)?);

@@ -35,7 +35,7 @@ fn run(rule: &ClassLoss, x: &Tensor, target: &Tensor, weight: Option<&Tensor>) -
     };
     let operands = operands(rule, x, target, weight);
     let (loss, lse, total) = (out.loss.view_mut(), out.lse.view_mut(), out.total.view_mut());
-    CpuBackend.class_loss(ClassLossArgs { operands, loss, lse, total }.checked()?)?;
+    CpuBackend.class_loss(ClassLossArgs { operands, loss, lse, total, grad: None }.checked()?)?;
     Ok(out)
 }
 
@@ -317,6 +317,7 @@ fn a_label_out_of_range_is_an_error_before_anything_is_written() {
                 loss: loss.view_mut(),
                 lse: lse.view_mut(),
                 total: total.view_mut(),
+                grad: None,
             };
             let error = CpuBackend.class_loss(args.checked().unwrap()).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::IndexOutOfRange { size: 3, .. }), "{error}");

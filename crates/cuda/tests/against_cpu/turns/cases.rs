@@ -289,6 +289,7 @@ pub fn class_losses(on: &dyn Backend, dtype: DType, n: usize, backward: bool) ->
                 loss: to,
                 lse: kept,
                 total: sum,
+                grad: None,
             }
             .checked()?,
         )?;
