@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    backend::{View, ViewMut},
     error::{Error, ErrorKind, Result},
     ops::RandomState,
+    view::{View, ViewMut},
 };
 
 thread_local! {

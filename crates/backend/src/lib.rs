@@ -33,8 +33,9 @@ mod testing;
 #[cfg_attr(rustfmt, rustfmt::skip)]
 mod unary_table;
 mod user_dir;
+mod view;
 
-pub use backend::{Backend, Buffer, HostMemory, Operand, View, ViewMut};
+pub use backend::Backend;
 pub use capture::{CaptureBackend, CapturedWork, is_capturing, refuse_capture, set_capturing, unless_capturing};
 pub use contract::{Arguments, Checked, has_dim, has_dtype, has_shape, is_float, same_shape};
 pub use dims::{Dim, DimList, Dims};
@@ -53,3 +54,4 @@ pub use settings::{
 };
 pub use shape::{MAX_RANK, Shape};
 pub use user_dir::cache_dir;
+pub use view::{Buffer, HostMemory, Operand, View, ViewMut};

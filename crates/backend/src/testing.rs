@@ -3,10 +3,10 @@
 use std::any::Any;
 
 use crate::{
-    backend::{Buffer, View, ViewMut},
     dtype::DType,
     layout::Layout,
     shape::Shape,
+    view::{Buffer, View, ViewMut},
 };
 
 /// A buffer that has a dtype and nothing else.

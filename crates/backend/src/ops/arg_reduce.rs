@@ -1,11 +1,11 @@
 //! Positions of the largest and smallest elements: `argmax`, `argmin`, and `max`, `min` along a dimension.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dim, has_dtype, has_shape, same_shape},
     dtype::DType,
     error::{Error, Result},
     shape::MAX_RANK,
+    view::{View, ViewMut},
 };
 
 /// Which element's position a reduction of one dimension returns. NaN counts as the largest for `Max` and as the

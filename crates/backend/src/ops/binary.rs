@@ -1,12 +1,12 @@
 //! Element-wise operations of two operands, and their gradients.
 
 use crate::{
-    backend::{Operand, View, ViewMut},
     contract::{Arguments, Checked, has_dtype, is_float, same_shape},
     dtype::DType,
     error::{Error, Result},
     layout::Layout,
     op::{BinaryOp, SideOf},
+    view::{Operand, View, ViewMut},
 };
 
 /// Arguments of [`binary`](BinaryBackend::binary).

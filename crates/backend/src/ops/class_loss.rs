@@ -1,10 +1,10 @@
 //! Cross-entropy and negative log-likelihood over classes.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
     dtype::DType,
     error::{Error, Result},
+    view::{View, ViewMut},
 };
 
 /// How the losses of single elements are combined.

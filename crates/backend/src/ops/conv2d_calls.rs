@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 
-use crate::{Conv2d, DType, Layout, Result, Shape};
+use super::conv2d_rule::Conv2d;
+use crate::{dtype::DType, error::Result, layout::Layout, shape::Shape};
 
 /// The three computations of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,7 +102,8 @@ pub(super) fn note(
 mod tests {
     use super::*;
     use crate::{
-        Arguments, Conv2dArgs, Conv2dGradWeightArgs,
+        contract::Arguments,
+        ops::conv2d::{Conv2dArgs, Conv2dGradWeightArgs},
         testing::{Memory, layout},
     };
 

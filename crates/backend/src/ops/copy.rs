@@ -1,9 +1,9 @@
 //! Copies between layouts and dtypes.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, same_shape},
     error::Result,
+    view::{View, ViewMut},
 };
 
 /// Arguments of [`copy`](CopyBackend::copy).

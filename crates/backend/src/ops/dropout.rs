@@ -1,10 +1,10 @@
 //! Dropout by a seed.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, is_float, same_shape},
     error::{Error, Result},
     ops::random::RandomState,
+    view::{View, ViewMut},
 };
 
 /// Arguments of [`dropout`](DropoutBackend::dropout).

@@ -1,6 +1,6 @@
 //! Filling with one value or an arithmetic sequence.
 
-use crate::{backend::ViewMut, error::Result, scalar::Scalar};
+use crate::{error::Result, scalar::Scalar, view::ViewMut};
 
 /// An arithmetic sequence: element `i` is `start + i * step`.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,12 +1,12 @@
 //! Indexing by tensors: `index_select`, `index_add`, `gather`, `scatter`.
 
 use crate::{
-    backend::{Operand, View, ViewMut},
     contract::{Arguments, Checked, has_dim, has_dtype, same_shape},
     dtype::DType,
     error::{Error, Result},
     layout::Layout,
     shape::MAX_RANK,
+    view::{Operand, View, ViewMut},
 };
 
 /// What `scatter` does with the elements at the indexed positions.

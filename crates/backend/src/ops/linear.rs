@@ -4,7 +4,6 @@ use std::{any::Any, fmt};
 
 use super::matmul::check_matmul;
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
     error::{Error, Result},
     layout::Layout,
@@ -16,6 +15,7 @@ use crate::{
         relu_bias_grad::{ReluBiasGradArgs, ReluBiasGradBackend},
         unary::UnaryGradArgs,
     },
+    view::{View, ViewMut},
 };
 
 /// What a linear layer applies to its sums.

@@ -1,11 +1,11 @@
 //! Matrix products and batched matrix products.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype},
     dtype::DType,
     error::{Error, Result},
     layout::Layout,
+    view::{View, ViewMut},
 };
 
 /// A batch of products `out = a · b` of matrices: `a` is `M` by `K`, `b` `K` by `N`.

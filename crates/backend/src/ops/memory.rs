@@ -3,13 +3,13 @@
 use std::fmt;
 
 use crate::{
-    backend::{Buffer, HostMemory},
     dispatch_dtype,
     dtype::DType,
     element::Element,
     error::{Error, Result},
     host::HostVec,
     memory::MemoryStats,
+    view::{Buffer, HostMemory},
 };
 
 /// Allocates memory, and copies between the host and the device.

@@ -6,6 +6,7 @@ mod binary;
 mod class_loss;
 mod conv2d;
 mod conv2d_calls;
+mod conv2d_rule;
 mod copy;
 mod dropout;
 mod fill;
@@ -34,10 +35,11 @@ pub use class_loss::{
     Reduction,
 };
 pub use conv2d::{
-    Conv2d, Conv2dArgs, Conv2dBackend, Conv2dExtents, Conv2dGradInputArgs, Conv2dGradWeightArgs,
-    Conv2dReluGradInputArgs, conv2d_relu_grad_input_in_parts,
+    Conv2dArgs, Conv2dBackend, Conv2dExtents, Conv2dGradInputArgs, Conv2dGradWeightArgs, Conv2dReluGradInputArgs,
+    conv2d_relu_grad_input_in_parts,
 };
 pub use conv2d_calls::{Conv2dCall, Conv2dDirection, Conv2dFusion, with_conv2d_calls};
+pub use conv2d_rule::Conv2d;
 pub use copy::{CopyArgs, CopyBackend};
 pub use dropout::{DropoutArgs, DropoutBackend};
 pub use fill::{Arange, FillBackend};

@@ -1,9 +1,9 @@
 //! Batch and layer normalization, and their gradients.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
     error::{Error, Result},
+    view::{View, ViewMut},
 };
 
 /// Scale and shift of a normalization: one number per channel (or column), of the input's dtype.

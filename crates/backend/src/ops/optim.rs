@@ -1,11 +1,11 @@
 //! Optimizer steps over all parameters of a group.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, is_float, same_shape},
     dtype::DType,
     error::{Error, Result},
     layout::Layout,
+    view::{View, ViewMut},
 };
 
 /// The update rule of an optimizer, as PyTorch's page of the same name defines it

@@ -1,10 +1,10 @@
 //! Element-wise losses: mean squared error, L1, binary cross-entropy with logits.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
     error::Result,
     ops::class_loss::Reduction,
+    view::{View, ViewMut},
 };
 
 /// Element-wise losses.

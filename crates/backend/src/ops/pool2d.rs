@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::conv2d::reach;
+use super::conv2d_rule::reach;
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, is_float, same_shape},
     dtype::DType,
     error::{Error, Result},
     layout::Layout,
+    view::{View, ViewMut},
 };
 
 /// The windows of a two-dimensional pooling. Pairs are height first.

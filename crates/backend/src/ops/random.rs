@@ -1,10 +1,10 @@
 //! Random numbers from a counter-based generator (Philox).
 
 use crate::{
-    backend::ViewMut,
     contract::{Arguments, Checked, is_float},
     dtype::DType,
     error::{Error, Result},
+    view::ViewMut,
 };
 
 /// A distribution to draw from.

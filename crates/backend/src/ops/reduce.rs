@@ -1,10 +1,10 @@
 //! Reductions: sum, mean, product, extremes, `any`, `all`, variance, `logsumexp`.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, is_float},
     dtype::DType,
     error::{Error, Result},
+    view::{View, ViewMut},
 };
 
 /// A reduction of some dimensions to one value each.

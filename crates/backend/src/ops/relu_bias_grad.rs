@@ -1,7 +1,6 @@
 //! The gradient of a bias followed by ReLU.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, has_shape, is_float, same_shape},
     error::{Error, Result},
     op::UnaryOp,
@@ -9,6 +8,7 @@ use crate::{
         reduce::{ReduceArgs, ReduceBackend, ReduceOp},
         unary::{UnaryBackend, UnaryGradArgs},
     },
+    view::{View, ViewMut},
 };
 
 /// Arguments of [`relu_bias_grad`](ReluBiasGradBackend::relu_bias_grad).

@@ -1,10 +1,10 @@
 //! Scans along a dimension: `cumsum`, `cummax`, `cummin`.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dim, has_dtype, same_shape},
     dtype::DType,
     error::Result,
+    view::{View, ViewMut},
 };
 
 /// Arguments of [`cumsum`](ScanBackend::cumsum).

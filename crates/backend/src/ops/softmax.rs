@@ -1,9 +1,9 @@
 //! Softmax and log-softmax.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dim, has_dtype, is_float, same_shape},
     error::Result,
+    view::{View, ViewMut},
 };
 
 /// Arguments of [`softmax`](SoftmaxBackend::softmax).

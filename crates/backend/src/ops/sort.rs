@@ -1,10 +1,10 @@
 //! Sorting and binary search: `sort`, `searchsorted`.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dim, has_dtype, same_shape},
     dtype::DType,
     error::{Error, Result},
+    view::{View, ViewMut},
 };
 
 /// Arguments of [`sort`](SortBackend::sort).

@@ -1,9 +1,9 @@
 //! Lower and upper triangles of matrices.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, same_shape},
     error::{Error, Result},
+    view::{View, ViewMut},
 };
 
 /// Arguments of [`tril_triu`](TrilTriuBackend::tril_triu).

@@ -1,10 +1,10 @@
 //! Element-wise operations of one tensor, and their gradients.
 
 use crate::{
-    backend::{View, ViewMut},
     contract::{Arguments, Checked, has_dtype, is_float, same_shape},
     error::{Error, Result},
     op::{Integers, Saved, UnaryOp},
+    view::{View, ViewMut},
 };
 
 /// Arguments of [`unary`](UnaryBackend::unary).

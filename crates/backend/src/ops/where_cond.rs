@@ -2,10 +2,10 @@
 
 use super::binary::fits;
 use crate::{
-    backend::{Operand, View, ViewMut},
     contract::{Arguments, Checked, has_dtype, same_shape},
     dtype::DType,
     error::Result,
+    view::{Operand, View, ViewMut},
 };
 
 /// Arguments of [`where_cond`](WhereCondBackend::where_cond).
