@@ -7,6 +7,10 @@
 
 #![cfg_attr(not(feature = "kernels"), allow(dead_code))] // what finds nvcc
 
+#[path = "build/compiled.rs"]
+mod compiled;
+#[path = "build/files.rs"]
+mod files;
 #[cfg(feature = "kernels")]
 #[path = "build/images.rs"]
 mod images;
@@ -15,10 +19,11 @@ use std::{
     collections::BTreeMap,
     env,
     fmt::Write as _,
-    fs,
     path::{Path, PathBuf},
 };
 
+use compiled::{Compiled, Image};
+use files::{Result, has_extension, read, sorted_files, variable, write};
 use places::{Environment, Place, Wanted};
 
 // The search order for libraries at run time, used here to find nvcc. (It is formatted with its crate: the path is
@@ -33,8 +38,6 @@ mod places;
 #[rustfmt::skip]
 #[path = "kernels/dtype_table.cuh"]
 mod dtype_table;
-
-type Result<T> = std::result::Result<T, String>;
 
 fn main() {
     if let Err(message) = run() {
@@ -66,28 +69,6 @@ fn run() -> Result<()> {
 }
 
 // ---- compiling ----
-
-/// The compiled kernels.
-#[derive(Default)]
-struct Compiled {
-    /// Ordered by file, and SASS before PTX.
-    images: Vec<Image>,
-    /// The PTX of each file, with the file's stem.
-    ptx: Vec<(String, String)>,
-    /// The CUDA release of the assembler, in the driver's encoding: 12080 for 12.8.
-    toolkit: u32,
-}
-
-/// One compiled file for one architecture.
-struct Image {
-    /// The stem of the `.cu` file.
-    stem: String,
-    capability: u32,
-    sass: bool,
-    /// The bytes before compression.
-    len: usize,
-    compressed: PathBuf,
-}
 
 #[cfg(feature = "kernels")]
 fn compile(kernels: &Path, out: &Path) -> Result<Compiled> {
@@ -300,34 +281,4 @@ fn rust_kind(declared: &str) -> String {
 fn put(text: &mut String, what: std::fmt::Arguments) {
     // Writing to a `String` cannot fail.
     let _ = text.write_fmt(what);
-}
-
-// ---- files ----
-
-fn variable(name: &str) -> Result<String> {
-    env::var(name).map_err(|e| format!("cargo sets {name} for build scripts: {e}"))
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-/// Writes a file, unless it already has these contents.
-fn write(path: &Path, contents: &str) -> Result<()> {
-    if fs::read_to_string(path).is_ok_and(|old| old == contents) {
-        return Ok(());
-    }
-    fs::write(path, contents).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-fn sorted_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.is_file());
-    files.sort();
-    Ok(files)
-}
-
-fn has_extension(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|found| found == extension)
 }

@@ -19,7 +19,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{Compiled, Image, Result, has_extension, read, sorted_files, write};
+use crate::{
+    compiled::{Compiled, Image},
+    files::{Result, has_extension, read, sorted_files, write},
+};
 
 /// No contraction to fused multiply-adds: the CPU backend has none, and results should agree. Diagnostic 186 (comparing
 /// unsigned numbers with 0) comes from templates that also serve signed types.

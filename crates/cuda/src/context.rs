@@ -5,7 +5,7 @@ use std::{
     ffi::{c_char, c_int},
 };
 
-use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute};
+use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute, CUstream};
 use kiln_backend::{Error, ErrorKind, Result};
 
 use crate::{error::CudaError, libs::Driver, plan_cache::DeviceKind};
@@ -95,6 +95,16 @@ impl Context {
         self.check("cuCtxSetCurrent", unsafe { (self.driver.ctx_set_current)(self.raw) })?;
         CURRENT.set(self.raw as usize);
         Ok(())
+    }
+
+    /// A new stream, which neither waits for nor blocks the process-wide default stream.
+    pub(crate) fn new_stream(&self) -> Result<CUstream> {
+        const NON_BLOCKING: u32 = 1;
+        self.bind()?;
+        let mut stream = std::ptr::null_mut();
+        // SAFETY: writes the handle.
+        let code = unsafe { (self.driver.stream_create)(&raw mut stream, NON_BLOCKING) };
+        self.check("cuStreamCreate", code).map(|()| stream)
     }
 
     /// Turns a status code into an error that names the call.

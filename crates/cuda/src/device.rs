@@ -6,7 +6,7 @@ use kiln_backend::{DType, Error, ErrorKind, Result, unless_capturing};
 use parking_lot::Mutex;
 
 use crate::{
-    capture::{self, CaptureStreams},
+    capture::{CaptureStreams, recording},
     context::{self, Context, DeviceInfo, unavailable},
     conv::dnn::Dnn,
     copies::MIN_COPY_STREAM_BYTES,
@@ -221,8 +221,8 @@ impl Device {
 
     /// The address of the status record, for a kernel of `op` that may report the status `code`.
     pub(crate) fn status(&self, code: u32, op: &'static str) -> u64 {
-        // A captured one may write it whenever the graph is launched.
-        if capture::writes_status(self.index(), (code, op)) {
+        // If the launch is captured, each launch of the graph may write the record.
+        if recording::writes_status(self.index(), (code, op)) {
             return self.status.address;
         }
         let mut writers = self.status.writers.lock();

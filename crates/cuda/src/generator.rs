@@ -8,25 +8,22 @@
 use kiln_backend::{RandomState, Result, refuse_capture};
 use parking_lot::Mutex;
 
-use crate::{capture, params, pinned::Uploads, stream::Stream};
+use crate::{
+    capture::recording,
+    params,
+    pinned::Uploads,
+    positions::{Advance, Positions},
+    stream::Stream,
+};
 
 #[derive(Debug)]
 pub(crate) struct Generator {
     /// The address of the [`GeneratorState`](params::GeneratorState).
     pub(crate) address: u64,
-    /// The number of its device.
+    /// The index of its device.
     device: usize,
+    /// Locked while a launch that depends on them is queued, so that device memory changes in the same order.
     positions: Mutex<Positions>,
-}
-
-/// Locked while a launch that depends on them is queued, so that device memory changes in the same order. Work that is captured
-/// has its own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Positions {
-    /// What device memory will hold once all queued work is done.
-    base: RandomState,
-    /// The position after the last numbers that were drawn.
-    next: RandomState,
 }
 
 impl Generator {
@@ -35,13 +32,13 @@ impl Generator {
         Generator { address, device, positions: Mutex::new(Positions::at(RandomState { seed: 0, offset: 0 })) }
     }
 
-    /// Runs `body` with the positions that hold for the work of this thread.
+    /// Calls `body` with the positions for this thread's work and, if it is captured, the position at the capture's beginning.
     fn with<R>(&self, body: impl FnOnce(&mut Positions, Option<RandomState>) -> Result<R>) -> Result<R> {
-        let Some((mut captured, start)) = capture::positions(self.device) else {
+        let Some((mut captured, start)) = recording::positions(self.device) else {
             return body(&mut self.positions.lock(), None);
         };
         let result = body(&mut captured, Some(start));
-        capture::set_positions(self.device, captured);
+        recording::set_positions(self.device, captured);
         result
     }
 
@@ -54,10 +51,13 @@ impl Generator {
     ) -> Result<()> {
         self.with(|positions, captured_from| {
             let RandomState { seed, offset } = state;
-            // Numbers of an earlier position, or of another seed, would be the same whenever the graph is launched.
+            // Numbers from an earlier position, or of another seed, would be the same in every launch of the graph.
             if captured_from.is_some_and(|start| start.seed != seed || offset.wrapping_sub(start.offset) > u64::MAX / 2)
             {
-                return Err(refuse_capture("random numbers", "they are drawn from a position of before the capture"));
+                return Err(refuse_capture(
+                    "random numbers",
+                    "they are drawn from a position before that of the capture's beginning",
+                ));
             }
             // A new seed reaches the device with the next optimizer step.
             launch(if seed == positions.base.seed {
@@ -67,7 +67,7 @@ impl Generator {
                 params::RandomState { seed, offset, base: 0 }
             })?;
             let end = RandomState { seed, offset: offset.wrapping_add(blocks) };
-            // The way back draws what the way forward has drawn before it.
+            // The backward pass draws again what the forward pass has drawn, and leaves `next` where it is.
             let is_behind = |start: RandomState| {
                 end.offset.wrapping_sub(start.offset) <= positions.next.offset.wrapping_sub(start.offset)
             };
@@ -78,8 +78,8 @@ impl Generator {
         })
     }
 
-    /// Queues work that was captured at another position, and draws from `state` on: so many blocks, by some of which it moves
-    /// the position in device memory on.
+    /// Queues captured work that draws `drawn` counter blocks from `state` on, and adds `moved` to the position in device
+    /// memory.
     pub(crate) fn launch(
         &self,
         stream: &Stream,
@@ -125,27 +125,6 @@ impl Generator {
             }
             launch(&mut Drawn { base, next })
         })
-    }
-}
-
-/// How far work that was captured has come, in counter blocks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Advance {
-    /// What it adds to the position in device memory.
-    moved: u64,
-    /// What it draws.
-    drawn: u64,
-}
-
-impl Positions {
-    pub(crate) fn at(state: RandomState) -> Positions {
-        Positions { base: state, next: state }
-    }
-
-    /// How far they have moved from where both were.
-    pub(crate) fn since(&self, start: RandomState) -> Advance {
-        let since = |state: RandomState| state.offset.wrapping_sub(start.offset);
-        Advance { moved: since(self.base), drawn: since(self.next) }
     }
 }
 

@@ -37,6 +37,7 @@ pub mod params;
 mod pinned;
 mod plan_cache;
 mod plan_limit;
+mod positions;
 mod report;
 mod stream;
 mod view;

@@ -12,7 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     alloc::{Allocation, Allocator, DeviceAllocator, DriverMemory, Pool},
-    capture,
+    capture::recording,
     copies::{Arrival, Copies},
     fallbacks,
     stream::Stream,
@@ -61,7 +61,7 @@ impl DeviceMemory {
         if bytes == 0 {
             return Ok(Block::new(self, None, None));
         }
-        let pool = capture::pool(self.device_index());
+        let pool = recording::pool(self.device_index());
         let result = self.allocator.lock().alloc_in(pool, bytes);
         let allocation = match result {
             Err(error)
@@ -206,15 +206,13 @@ impl Block {
         self.memory.device_index()
     }
 
-    /// Keeps it for a graph that has this pool and holds these addresses already; `false` if it is one of them.
-    pub(crate) fn hold_for(&self, pool: Pool, held: &FxHashSet<u64>) -> bool {
-        let Some(allocation) = &self.allocation else { return false };
-        if allocation.pool == pool || held.contains(&allocation.address) {
-            return false;
+    /// Holds the block for a capture, unless it is of the capture's own pool, or among those that it already holds.
+    pub(crate) fn hold_for(&self, pool: Pool, held: &mut FxHashSet<u64>) {
+        let Some(allocation) = &self.allocation else { return };
+        if allocation.pool != pool && held.insert(allocation.address) {
+            self.memory.holds.lock().entry(allocation.address).or_default().graphs += 1;
+            self.is_held.store(true, Ordering::Release);
         }
-        self.memory.holds.lock().entry(allocation.address).or_default().graphs += 1;
-        self.is_held.store(true, Ordering::Release);
-        true
     }
 
     /// The address of the first byte; 0 for zero bytes.
@@ -262,7 +260,7 @@ impl CudaBuffer {
             arrival.wait(self.block.memory.stream)?;
         }
         if is_capturing() {
-            capture::uses(&self.block);
+            recording::hold(self.device_index(), |pool, held| self.block.hold_for(pool, held));
         }
         Ok(self.block.address())
     }

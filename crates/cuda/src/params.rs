@@ -1,18 +1,5 @@
 //! The structs that kernels take by value: mirrors of `kernels/params.cuh`, and how they are built from layouts.
 
-mod conv;
-mod grid;
-mod packed_groups;
-mod packed_pool;
-mod packed_rows;
-mod plan;
-mod pool;
-mod step;
-
-pub use grid::{Place, blocks, limited_blocks, with_block_limit};
-pub use packed_pool::Images;
-pub use step::Addresses;
-
 /// Threads of a block, unless the kernels' README says otherwise.
 pub const THREADS: u32 = 256;
 /// Maximum number of dimensions of a grid.
@@ -43,8 +30,32 @@ macro_rules! by_value {
                 $(assert!(std::mem::offset_of!(Self, $field) == $offset);)*
             };
         }
+
+        by_value!(@check $name $($N)?);
     )*};
+    (@check $name:ident) => {
+        const _: () = $name::LAYOUT;
+    };
+    // Checked below, for the numbers of operands that there are.
+    (@check $name:ident $N:ident) => {};
 }
+
+mod conv;
+mod grid;
+mod packed_groups;
+mod packed_pool;
+mod packed_rows;
+mod plan;
+mod pool;
+mod step;
+
+pub use self::{
+    conv::Convolution,
+    grid::{Place, blocks, limited_blocks, with_block_limit},
+    packed_pool::{Images, PackedMean, PackedPool},
+    pool::{Pool, PoolAxis},
+    step::Addresses,
+};
 
 by_value! {
     /// A divisor, with the constants that replace the division by a multiplication.
@@ -234,103 +245,6 @@ by_value! {
         /// Padding.
         unused: u32 = 164,
     }
-    /// One axis of a pooling.
-    PoolAxis: 112 => {
-        /// Extent of the input.
-        input: Dim = 0,
-        /// Extent of the output.
-        output: Dim = 24,
-        /// Distance between windows.
-        stride: Dim = 48,
-        /// Distance between taps.
-        dilation: Dim = 72,
-        /// Number of taps; 0 for adaptive windows.
-        kernel: i64 = 96,
-        /// How far the first window begins before the input.
-        padding: i64 = 104,
-    }
-    /// A pooling of images, forward or backward; positions are numbered in the result.
-    Pool: 416 => {
-        /// Number of positions.
-        numel: u64 = 0,
-        /// [`Grid::WIDE`], and the constants of this type.
-        flags: u32 = 8,
-        /// The divisor: 0 with padding, 1 inside the image only, 2 fixed.
-        divisor: u32 = 12,
-        /// The last three extents of the result in memory order, innermost first.
-        dims: [Dim; 3] = 16,
-        /// Height and width.
-        axes: [PoolAxis; 2] = 88,
-        /// Strides of the input or its gradient.
-        input: [i64; 4] = 312,
-        /// Strides of the output or its gradient.
-        output: [i64; 4] = 344,
-        /// Strides of the positions of maxima.
-        indices: [i64; 4] = 376,
-        /// The fixed divisor.
-        fixed: i64 = 408,
-    }
-    /// A pooling of dense images with windows of 2×2 or 3×3 pixels and stride 2, in packs of elements.
-    PackedPool: 104 => {
-        /// The number of packs, or of blocks of packs.
-        packs: u32 = 0,
-        /// The distance between pixels in elements.
-        channels: u32 = 4,
-        /// Packs per pixel, columns, rows; or packs per row, 1, rows.
-        dims: [Dim; 3] = 8,
-        /// Of the input.
-        height: i32 = 80,
-        /// Of the input.
-        width: i32 = 84,
-        /// Of the output.
-        out_height: i32 = 88,
-        /// Of the output.
-        out_width: i32 = 92,
-        /// Height and width.
-        padding: [i32; 2] = 96,
-    }
-    /// The gradient of the average of each plane of dense images, in packs of elements.
-    PackedMean: 56 => {
-        /// The number of packs.
-        packs: u32 = 0,
-        /// Pixels per plane.
-        size: u32 = 4,
-        /// Packs per pixel, pixels per plane; or pixels per plane, 1.
-        dims: [Dim; 2] = 8,
-    }
-    /// A convolution or one of its gradients.
-    Convolution: 400 => {
-        /// Number of results.
-        numel: u64 = 0,
-        /// Products that are summed for each of them.
-        terms: u64 = 8,
-        /// Threads per result.
-        lanes: Lanes = 16,
-        /// The last three extents of the result, innermost first.
-        result: [Dim; 3] = 24,
-        /// The last two extents of what is summed over, innermost first.
-        term: [Dim; 2] = 96,
-        /// Input channels of a group.
-        group_in: Dim = 144,
-        /// Output channels of a group.
-        group_out: Dim = 168,
-        /// Stride, height first.
-        stride: [Dim; 2] = 192,
-        /// Padding.
-        padding: [i64; 2] = 240,
-        /// Dilation.
-        dilation: [i64; 2] = 256,
-        /// Size of the input images.
-        size: [i64; 2] = 272,
-        /// Size of the output images.
-        out_size: [i64; 2] = 288,
-        /// Strides of the first operand.
-        a: [i64; 4] = 304,
-        /// Strides of the second operand.
-        b: [i64; 4] = 336,
-        /// Strides of the result.
-        out: [i64; 4] = 368,
-    }
     /// A tensor as groups of elements; operands: `x`, the result, the incoming gradient.
     Groups: 480 => {
         /// Numbers the elements of a group.
@@ -497,36 +411,8 @@ impl Status {
     pub const DIVISOR: u32 = 5;
 }
 
-/// Forces the layout checks of every struct.
+/// Checks the layouts of the structs that have a number of operands.
 const _: () = {
-    let _: [(); 26] = [
-        Dim::LAYOUT,
-        Lanes::LAYOUT,
-        Reduce::LAYOUT,
-        GeneratorState::LAYOUT,
-        RandomState::LAYOUT,
-        Triangle::LAYOUT,
-        Scatter::LAYOUT,
-        Gather::LAYOUT,
-        Search::LAYOUT,
-        Sort::LAYOUT,
-        Matmul::LAYOUT,
-        PoolAxis::LAYOUT,
-        Pool::LAYOUT,
-        PackedPool::LAYOUT,
-        PackedMean::LAYOUT,
-        Convolution::LAYOUT,
-        Groups::LAYOUT,
-        PackedGroups::LAYOUT,
-        PackedRows::LAYOUT,
-        PackedNorm::LAYOUT,
-        Norm::LAYOUT,
-        ClassLoss::LAYOUT,
-        LossFinish::LAYOUT,
-        OptimSlot::LAYOUT,
-        Optim::LAYOUT,
-        Status::LAYOUT,
-    ];
     let _: [(); 6] = [
         Grid::<1>::LAYOUT,
         Grid::<2>::LAYOUT,

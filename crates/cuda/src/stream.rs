@@ -7,14 +7,12 @@ use kiln_backend::{Error, Result, is_capturing, unless_capturing};
 use parking_lot::Mutex;
 
 use crate::{
-    capture,
+    capture::recording,
     context::{Context, OUT_OF_MEMORY},
     error::CudaError,
 };
 
-/// Neither waits for nor blocks the process-wide default stream.
-const NON_BLOCKING: u32 = 1;
-/// Why what waits for the device cannot be captured.
+/// Why nothing that waits for the device can be captured.
 pub(crate) const WAITS: &str = "it waits for the device, and nothing that is captured has been computed yet";
 /// How many operations an error names at most.
 const REMEMBERED: usize = 8;
@@ -23,7 +21,7 @@ const REMEMBERED: usize = 8;
 pub(crate) struct Stream {
     pub(crate) context: Context,
     raw: CUstream,
-    /// Whether work of a thread that captures goes to the capture instead: that of the compute stream does.
+    /// Whether a thread that captures queues this stream's work on the stream of its capture, as for the compute stream.
     is_captured: bool,
     /// Wait for each operation before queuing the next.
     blocking: bool,
@@ -49,36 +47,27 @@ impl Stream {
         Stream::made(context, true)
     }
 
-    /// A stream beside it, whose work nothing captures.
+    /// A stream whose work is never captured.
     pub(crate) fn beside(context: Context) -> Result<Stream> {
         Stream::made(context, false)
     }
 
-    /// A new stream of the driver's.
-    pub(crate) fn create(context: &Context) -> Result<CUstream> {
-        context.bind()?;
-        let mut raw = std::ptr::null_mut();
-        // SAFETY: writes the handle.
-        let code = unsafe { (context.driver.stream_create)(&raw mut raw, NON_BLOCKING) };
-        context.check("cuStreamCreate", code).map(|()| raw)
-    }
-
     fn made(context: Context, is_captured: bool) -> Result<Stream> {
-        let raw = Stream::create(&context)?;
+        let raw = context.new_stream()?;
         let blocking =
             std::env::var_os("KILN_CUDA_LAUNCH_BLOCKING").is_some_and(|value| value != "0" && !value.is_empty());
         Ok(Stream { context, raw, is_captured, blocking, recent: Mutex::new(VecDeque::with_capacity(REMEMBERED)) })
     }
 
-    /// The stream that takes the work of this thread: the one that its capture is on, if it captures.
+    /// The stream on which this thread queues work: that of its capture, if it captures.
     pub(crate) fn raw(&self) -> CUstream {
         if self.is_captured && is_capturing() {
-            return capture::stream(self.context.index).unwrap_or(self.raw);
+            return recording::stream(self.context.index).unwrap_or(self.raw);
         }
         self.raw
     }
 
-    /// The stream itself, whatever this thread captures.
+    /// The stream itself, even if this thread captures.
     pub(crate) fn own(&self) -> CUstream {
         self.raw
     }
@@ -86,7 +75,7 @@ impl Stream {
     /// Records that `operation` has been queued, and waits for it if `blocking` is set.
     pub(crate) fn queued(&self, operation: &'static str) -> Result<()> {
         if self.is_captured && is_capturing() {
-            return capture::check_device(self.context.index, operation);
+            return recording::check_device(self.context.index, operation);
         }
         {
             let mut recent = self.recent.lock();
@@ -144,7 +133,7 @@ impl Stream {
     pub(crate) fn check_health(&self) -> Result<()> {
         const NOT_READY: u32 = 600;
         if is_capturing() {
-            // A thread that captures may not ask; what has failed comes out with the first launch.
+            // The driver refuses the query on a thread that captures. The first launch reports earlier failures.
             return Ok(());
         }
         self.context.bind()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Class, Pool};
+use super::{pool::Pool, size_class::Class};
 
 /// A block's index in [`Blocks`].
 pub(super) type Id = u32;
@@ -81,7 +81,7 @@ impl Blocks {
         self.free_list(class).range(from..=to).next().map(|&(_, _, _, id)| id)
     }
 
-    /// The free blocks of the pool for everything.
+    /// The free blocks of the common pool.
     fn common_free(&self) -> impl Iterator<Item = (usize, Id)> + '_ {
         let to = (Pool::COMMON, usize::MAX, u64::MAX, Id::MAX);
         [&self.small, &self.large]
@@ -94,7 +94,7 @@ impl Blocks {
         self.common_free().map(|(size, _)| size).max().unwrap_or(0)
     }
 
-    /// Gives all blocks of a pool to the one for everything, those in use as well.
+    /// Moves all blocks of a pool to the common pool, also those in use.
     pub(super) fn retire(&mut self, pool: Pool) {
         let of_pool =
             |(at, block): (usize, &Option<Block>)| Some((at as Id, block.filter(|block| block.pool == pool)?.free));

@@ -9,96 +9,33 @@
 //! requests the same sizes again and again, so freed blocks are kept and the best fit is reused: after the first step
 //! there are no more calls to the driver.
 //!
-//! Work that is captured has a [`Pool`] of its own: blocks that it frees are used again by it alone, because the graph uses
-//! them whenever it is launched. While there is a capture nothing is given back, which would wait for the device.
+//! A capture has a [`Pool`] of its own: only its own work reuses the blocks that it frees, because each launch of the graph
+//! uses them. During a capture no memory is returned to the driver, because that would wait for the device.
 //!
 //! Blocks are ordered by one stream: a block that is freed while kernels still use it may be reused at once, because
 //! the next owner's work is queued after them. Nothing here waits for the device.
 
 mod blocks;
 mod driver;
+mod pool;
+mod size_class;
+mod source;
 #[cfg(test)]
 mod tests;
 
-use blocks::{Blocks, Id};
-pub(crate) use driver::DriverMemory;
 use kiln_backend::{Bytes, ErrorKind, MemoryStats, Result};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use self::{
+    blocks::{Blocks, Id},
+    size_class::{Class, LARGE_ROUND, ROUND},
+    source::Source,
+};
+pub(crate) use self::{driver::DriverMemory, pool::Pool};
+
 /// The allocator of a device, which all threads share.
 pub(crate) type DeviceAllocator = Mutex<Allocator<DriverMemory>>;
-
-/// The source of segments.
-pub(crate) trait Source {
-    /// Allocates `bytes` bytes (not 0), aligned to at least 256 as the driver's are; `None` if there is not enough
-    /// memory.
-    ///
-    /// # Errors
-    /// A failure that freeing memory does not cure.
-    fn take(&mut self, bytes: usize) -> Result<Option<u64>>;
-    /// Returns a segment to the source. Queued work may still use the memory; this waits for it.
-    fn give(&mut self, address: u64);
-    /// Allocates exactly `bytes` bytes for work queued from now on; `None` if there is not enough memory.
-    ///
-    /// # Errors
-    /// Those of [`take`](Self::take).
-    fn take_in_order(&mut self, bytes: usize) -> Result<Option<u64>>;
-    /// Frees such memory in stream order, without waiting for the queued work.
-    fn give_in_order(&mut self, address: u64);
-    /// Free and total memory according to the system, if it reports them.
-    fn system(&self) -> Option<(usize, usize)>;
-    /// The device's name for errors.
-    fn device(&self) -> String;
-}
-
-/// Sizes are multiples of this, and so are the addresses within a segment.
-pub(crate) const ROUND: usize = 512;
-/// Requests up to this size share small segments, so that they do not fragment the large ones.
-const SMALL: usize = 1 << 20;
-const SMALL_SEGMENT: usize = 2 << 20;
-/// Large requests below this share segments of this size.
-const LARGE_SEGMENT: usize = 20 << 20;
-/// Segments for larger requests are multiples of this, which is the driver's own granularity.
-const LARGE_ROUND: usize = 2 << 20;
-
-/// Which blocks a request may be served from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Small,
-    Large,
-}
-
-impl Class {
-    fn of(bytes: usize) -> Class {
-        if bytes <= SMALL { Class::Small } else { Class::Large }
-    }
-
-    /// The size of the segment for a request that no block fits.
-    fn segment(self, bytes: usize) -> usize {
-        match self {
-            Class::Small => SMALL_SEGMENT,
-            Class::Large if bytes <= LARGE_SEGMENT / 2 => LARGE_SEGMENT,
-            Class::Large => bytes.next_multiple_of(LARGE_ROUND),
-        }
-    }
-
-    /// The smallest remainder that becomes a block of its own.
-    fn least_rest(self) -> usize {
-        match self {
-            Class::Small => ROUND,
-            Class::Large => SMALL,
-        }
-    }
-}
-
-/// Who a block is for: everybody, or the work of one capture.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Pool(u32);
-
-impl Pool {
-    pub(crate) const COMMON: Pool = Pool(0);
-}
 
 /// A block in use. Return it with [`Allocator::free`].
 #[derive(Debug)]

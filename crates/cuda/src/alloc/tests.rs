@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use kiln_backend::{ErrorKind, Result};
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    size_class::{LARGE_SEGMENT, SMALL, SMALL_SEGMENT},
+    *,
+};
 
 /// The driver's guarantee about the address of a segment.
 const ALIGN: u64 = 256;

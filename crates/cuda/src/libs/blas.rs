@@ -12,7 +12,9 @@ use cudarc::cublaslt::sys::{
     cudaDataType, cudaStream_t,
 };
 
-use super::{Open, functions, release, search};
+use kiln_dylib::Open;
+
+use super::{functions, release::release, search};
 
 functions! {
     /// cuBLASLt. One per process; one handle per device.

@@ -9,7 +9,7 @@ use std::{
 use cudarc::cudnn::sys::{self, cudaStream_t, cudnnBackendDescriptor_t, cudnnHandle_t, cudnnStatus_t};
 use kiln_dylib::{Library, Open, nvidia_files, reason};
 
-use super::{functions, release, search};
+use super::{functions, release::release, search};
 use crate::error::CudaError;
 
 functions! {

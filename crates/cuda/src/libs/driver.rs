@@ -10,7 +10,9 @@ use cudarc::driver::sys::{
     CUgraphExec, CUgraphNode, CUjit_option, CUmodule, CUresult, CUstream, CUstreamCaptureMode,
 };
 
-use super::{Open, functions, search};
+use kiln_dylib::Open;
+
+use super::{functions, search};
 
 functions! {
     /// The driver. One per process.

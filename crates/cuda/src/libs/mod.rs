@@ -11,13 +11,14 @@ mod blas;
 mod dnn;
 mod driver;
 mod libraries;
+mod release;
 mod search;
 
 pub(crate) use blas::{ALLOC_FAILED, CublasLt, status_name};
 pub(crate) use dnn::{Cudnn, Failure, status_name as dnn_status_name};
 pub(crate) use driver::Driver;
-use kiln_dylib::Open;
-pub(crate) use libraries::{Libraries, libraries, release};
+pub(crate) use libraries::{Libraries, libraries};
+pub(crate) use release::release;
 
 /// Declares a table of C functions, one field each, and how to fill it from a library. The compiler checks the
 /// arguments against cudarc's bindings. Status codes are plain numbers: a code that is newer than the bindings would

@@ -2,7 +2,43 @@
 
 use kiln_backend::{Conv2d, Layout};
 
-use super::{Convolution, Dim, Lanes, blocks};
+use super::{Dim, Lanes, blocks};
+
+by_value! {
+    /// A convolution or one of its gradients.
+    Convolution: 400 => {
+        /// Number of results.
+        numel: u64 = 0,
+        /// Products that are summed for each of them.
+        terms: u64 = 8,
+        /// Threads per result.
+        lanes: Lanes = 16,
+        /// The last three extents of the result, innermost first.
+        result: [Dim; 3] = 24,
+        /// The last two extents of what is summed over, innermost first.
+        term: [Dim; 2] = 96,
+        /// Input channels of a group.
+        group_in: Dim = 144,
+        /// Output channels of a group.
+        group_out: Dim = 168,
+        /// Stride, height first.
+        stride: [Dim; 2] = 192,
+        /// Padding.
+        padding: [i64; 2] = 240,
+        /// Dilation.
+        dilation: [i64; 2] = 256,
+        /// Size of the input images.
+        size: [i64; 2] = 272,
+        /// Size of the output images.
+        out_size: [i64; 2] = 288,
+        /// Strides of the first operand.
+        a: [i64; 4] = 304,
+        /// Strides of the second operand.
+        b: [i64; 4] = 336,
+        /// Strides of the result.
+        out: [i64; 4] = 368,
+    }
+}
 
 fn extents(layout: &Layout) -> [usize; 4] {
     std::array::from_fn(|dim| layout.dims().get(dim).map_or(1, |&extent| extent))

@@ -3,7 +3,38 @@
 
 use kiln_backend::{Layout, Pool2d};
 
-use super::{Dim, PackedMean, PackedPool};
+use super::Dim;
+
+by_value! {
+    /// A pooling of dense images with windows of 2×2 or 3×3 pixels and stride 2, in packs of elements.
+    PackedPool: 104 => {
+        /// The number of packs, or of blocks of packs.
+        packs: u32 = 0,
+        /// The distance between pixels in elements.
+        channels: u32 = 4,
+        /// Packs per pixel, columns, rows; or packs per row, 1, rows.
+        dims: [Dim; 3] = 8,
+        /// Of the input.
+        height: i32 = 80,
+        /// Of the input.
+        width: i32 = 84,
+        /// Of the output.
+        out_height: i32 = 88,
+        /// Of the output.
+        out_width: i32 = 92,
+        /// Height and width.
+        padding: [i32; 2] = 96,
+    }
+    /// The gradient of the average of each plane of dense images, in packs of elements.
+    PackedMean: 56 => {
+        /// The number of packs.
+        packs: u32 = 0,
+        /// Pixels per plane.
+        size: u32 = 4,
+        /// Packs per pixel, pixels per plane; or pixels per plane, 1.
+        dims: [Dim; 2] = 8,
+    }
+}
 
 /// An image tensor: its layout, its address, and the size of its elements.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,46 @@
 
 use kiln_backend::{Pool2d, PoolDivisor};
 
-use super::{Dim, Grid, Pool, PoolAxis};
+use super::{Dim, Grid};
+
+by_value! {
+    /// One axis of a pooling.
+    PoolAxis: 112 => {
+        /// Extent of the input.
+        input: Dim = 0,
+        /// Extent of the output.
+        output: Dim = 24,
+        /// Distance between windows.
+        stride: Dim = 48,
+        /// Distance between taps.
+        dilation: Dim = 72,
+        /// Number of taps; 0 for adaptive windows.
+        kernel: i64 = 96,
+        /// How far the first window begins before the input.
+        padding: i64 = 104,
+    }
+    /// A pooling of images, forward or backward; positions are numbered in the result.
+    Pool: 416 => {
+        /// Number of positions.
+        numel: u64 = 0,
+        /// [`Grid::WIDE`], and the constants of this type.
+        flags: u32 = 8,
+        /// The divisor: 0 with padding, 1 inside the image only, 2 fixed.
+        divisor: u32 = 12,
+        /// The last three extents of the result in memory order, innermost first.
+        dims: [Dim; 3] = 16,
+        /// Height and width.
+        axes: [PoolAxis; 2] = 88,
+        /// Strides of the input or its gradient.
+        input: [i64; 4] = 312,
+        /// Strides of the output or its gradient.
+        output: [i64; 4] = 344,
+        /// Strides of the positions of maxima.
+        indices: [i64; 4] = 376,
+        /// The fixed divisor.
+        fixed: i64 = 408,
+    }
+}
 
 /// Numbers below this are divided in 32 bits.
 const NEAR: usize = 1 << 31;
