@@ -1,37 +1,11 @@
 //! Compares sums of products (matrix products, convolutions) within known error bounds.
 
-use std::cell::Cell;
-
 use kiln_backend::*;
 
-use crate::support::{MAX_NUMBER, RECORD, Tensor, device, read};
-
-/// What a case computes when it is run on the CPU: everything of floats is `f64` then, and holds the numbers that the device
-/// gets.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Reference {
-    Exact,
-    /// From the absolute values: of a sum of products `Σ x·w` that is `Σ |x·w|`.
-    Magnitudes,
-}
-
-thread_local! {
-    static REFERENCE: Cell<Option<Reference>> = const { Cell::new(None) };
-}
-
-/// What takes the place of `values` in a reference.
-pub fn for_reference(dtype: DType, values: &HostVec) -> Option<HostVec> {
-    let reference = REFERENCE.get().filter(|_| dtype.is_float())?;
-    let wide: Vec<f64> = match values {
-        HostVec::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
-        HostVec::F64(values) => values.clone(),
-        HostVec::F16(values) => values.iter().map(|v| v.to_f64()).collect(),
-        HostVec::BF16(values) => values.iter().map(|v| v.to_f64()).collect(),
-        _ => return None,
-    };
-    let of = |v: f64| if reference == Reference::Magnitudes { v.abs() } else { v };
-    Some(HostVec::F64(wide.into_iter().map(of).collect()))
-}
+use crate::{
+    reference::{Reference, set_reference},
+    support::{MAX_NUMBER, RECORD, Tensor, device, read},
+};
 
 /// What is known of results that are sums of products, and how they are compared with the sums in `f64`.
 ///
@@ -93,9 +67,9 @@ impl<'a> Sums<'a> {
     pub fn compare(self, name: &str, case: impl Fn(&dyn Backend) -> Result<Vec<Tensor>>) {
         let Some(device) = device() else { return };
         let run = |on: &dyn Backend, reference: Option<Reference>| -> Vec<(DType, Vec<f64>)> {
-            REFERENCE.set(reference);
+            set_reference(reference);
             let out = case(on);
-            REFERENCE.set(None);
+            set_reference(None);
             let out = out.unwrap_or_else(|error| panic!("{name} on {on:?}: {error}"));
             out.iter().map(|tensor| (tensor.buffer.dtype(), read(on, tensor))).collect()
         };

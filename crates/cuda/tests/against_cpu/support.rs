@@ -3,7 +3,7 @@
 use kiln_backend::*;
 use parking_lot::RwLock;
 
-use crate::sums;
+use crate::reference;
 
 /// A tensor of a test: values in a buffer, and a layout over it.
 pub struct Tensor {
@@ -70,7 +70,7 @@ pub fn host(dtype: DType, values: &[f64]) -> HostVec {
     let made = dispatch_dtype!(dtype, T => {
         T::into_host(values.iter().map(|&v| T::from_scalar(if dtype == DType::Bool { Scalar::Bool(v > 0.0) } else { Scalar::Float(v) })).collect())
     });
-    sums::for_reference(dtype, &made).unwrap_or(made)
+    reference::for_reference(dtype, &made).unwrap_or(made)
 }
 
 pub fn tensor(on: &dyn Backend, dtype: DType, dims: &[usize], memory: MemoryLayout, salt: u64) -> Tensor {

@@ -63,13 +63,8 @@ const WHOLE: &[DType] = &[I64, I32, U8];
 const HALF: &[DType] = &[F16, BF16];
 const PACKED: [DType; 3] = [F32, F16, BF16];
 
-/// Threads of a block.
-const BLOCK: usize = 256;
 /// Elements that a thread of an element-wise kernel takes at once, at most.
 const PACK: usize = 16;
-/// Results of 8 elements: a team of 4 threads, or of fewer, has each.
-const TEAMS: usize = BLOCK;
-
 rows! {
     fill, PACK * BLOCK, WIDTHS, |on, dtype, n| both_ways(on, |on, memory| {
         let mut out = target(on, dtype, &[n, 1], memory);

@@ -2,8 +2,12 @@
 
 use kiln_backend::{DType::*, *};
 
-use super::TEAMS;
 use crate::support::*;
+
+/// Threads of a block.
+pub const BLOCK: usize = 256;
+/// Results of 8 elements: a team of 4 threads, or of fewer, has each.
+pub const TEAMS: usize = BLOCK;
 
 /// A result from dense operands, for kernels that take 16 bytes at a time, and with gaps.
 pub fn both_ways(on: &dyn Backend, make: impl Fn(&dyn Backend, MemoryLayout) -> Result<Tensor>) -> Result<Vec<Tensor>> {
