@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 
 use kiln_backend::{DType, Element, Layout, MAX_RANK, Result, Scalar, Shape, dispatch_dtype};
 
-use crate::tensor::Tensor;
+use crate::{autograd::no_grad, tensor::Tensor};
 
 /// Tensors with more elements are summarized.
 const THRESHOLD: usize = 1000;
@@ -106,7 +106,7 @@ impl Shown {
             for (folded, &extent) in folded.iter_mut().zip(tensor.dims()) {
                 *folded = extent > 2 * EDGE;
             }
-            crate::no_grad(|| corners(tensor, &folded))?
+            no_grad(|| corners(tensor, &folded))?
         } else {
             tensor.clone()
         };

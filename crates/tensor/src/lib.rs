@@ -17,6 +17,7 @@ mod display;
 mod ndarray_interop;
 pub mod op_table;
 mod ops;
+mod raw_memory;
 mod snapshot;
 mod state_dict;
 mod storage;
@@ -49,8 +50,8 @@ pub use ops::{
     At, AttentionOptions, Correction, Ellipsis, IndexItem, Indexer, NewAxis, OneOrAll, OptimTensors, OutputSize,
     PadMode, Pooling, Repeats, Rhs, RoundingMode, Running, SplitSizes, optimizer_step, step,
 };
+#[doc(hidden)]
+pub use raw_memory::RawMemory;
 pub use snapshot::MemorySnapshot;
 pub use state_dict::StateDict;
-#[doc(hidden)]
-pub use storage::RawMemory;
 pub use tensor::Tensor;

@@ -1,18 +1,65 @@
 //! The memory of tensors: one buffer, shared by a tensor and its views.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
-use kiln_backend::{Backend, Buffer, DType, Layout, Result, View, ViewMut};
+use kiln_backend::{Backend, Buffer, DType, Layout, View, ViewMut, is_capturing};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::{
-    autograd::note_storage,
-    captured::{note_changed, refuse_elsewhere},
-    device::Device,
-};
+use crate::device::Device;
+
+thread_local! {
+    /// The memory that this thread makes, while a trace notes it.
+    static MADE: RefCell<Option<Made>> = const { RefCell::new(None) };
+    /// The memory that this thread changes in place, while a capture notes it.
+    static CHANGED: RefCell<Option<Changed>> = const { RefCell::new(None) };
+}
+
+/// Memory that was made while it was noted. It is kept alive, so that no address is reused.
+#[derive(Default)]
+pub(crate) struct Made {
+    storages: Vec<Arc<Storage>>,
+    addresses: HashSet<usize>,
+}
+
+impl Made {
+    pub fn contains(&self, storage: &Arc<Storage>) -> bool {
+        self.addresses.contains(&(Arc::as_ptr(storage) as usize))
+    }
+}
+
+/// Replaces the list in which this thread notes new memory: `None` to note none. Returns the previous one.
+pub(crate) fn swap_made(made: Option<Made>) -> Option<Made> {
+    MADE.replace(made)
+}
+
+/// Whether this thread has made this memory since it began to note it.
+pub(crate) fn was_made(storage: &Arc<Storage>) -> bool {
+    MADE.with_borrow(|made| made.as_ref().is_some_and(|made| made.contains(storage)))
+}
+
+/// Memory that was changed in place while it was noted, each once, in the order of the first changes.
+#[derive(Default)]
+pub(crate) struct Changed {
+    storages: Vec<Weak<Storage>>,
+    addresses: HashSet<usize>,
+}
+
+/// Begins to note the memory that this thread changes.
+pub(crate) fn note_changes() {
+    CHANGED.set(Some(Changed::default()));
+}
+
+/// The memory that was changed since [`note_changes`]; ends the noting.
+pub(crate) fn changes() -> Vec<Weak<Storage>> {
+    CHANGED.take().map_or_else(Vec::new, |changed| changed.storages)
+}
 
 /// One buffer on one device. The lock makes in-place operations safe from any thread; the version counts them, so that
 /// autograd notices when a saved tensor has changed.
@@ -31,7 +78,12 @@ impl Storage {
         let (dtype, len) = (buffer.dtype(), buffer.len());
         let (buffer, version) = (RwLock::new(buffer), AtomicU32::new(0));
         let storage = Arc::new(Storage { device, backend, dtype, len, buffer, version });
-        note_storage(&storage);
+        MADE.with_borrow_mut(|made| {
+            if let Some(made) = made {
+                made.storages.push(storage.clone());
+                made.addresses.insert(Arc::as_ptr(&storage) as usize);
+            }
+        });
         storage
     }
 
@@ -40,7 +92,15 @@ impl Storage {
     }
 
     pub fn bump_version(self: &Arc<Self>) {
-        note_changed(self);
+        if is_capturing() {
+            CHANGED.with_borrow_mut(|changed| {
+                if let Some(changed) = changed
+                    && changed.addresses.insert(Arc::as_ptr(self) as usize)
+                {
+                    changed.storages.push(Arc::downgrade(self));
+                }
+            });
+        }
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -116,45 +176,4 @@ pub(crate) fn lock_for_update<'a, const N: usize>(
     }
     let guard = writing.unwrap_or_else(|| target.0.write());
     (Writing { guard, layout: target.1 }, readings)
-}
-
-/// The memory of a tensor, for communication libraries.
-#[doc(hidden)]
-pub struct RawMemory<'a> {
-    /// May be replaced by another buffer of its dtype and length, if a library that failed may still write to it.
-    pub buffer: &'a mut Box<dyn Buffer>,
-    /// The layout of the tensor's elements in the buffer.
-    pub layout: &'a Layout,
-    /// The backend of its device.
-    pub backend: &'static dyn Backend,
-}
-
-impl crate::Tensor {
-    /// Calls `f` with the memory of this tensor, which nothing else reads or writes meanwhile.
-    ///
-    /// # Errors
-    /// Those of `f`.
-    #[doc(hidden)]
-    pub fn with_raw_memory<R>(&self, f: impl FnOnce(RawMemory<'_>) -> Result<R>) -> Result<R> {
-        let storage = &self.0.storage;
-        let mut guard = storage.write();
-        let done = f(RawMemory { buffer: &mut guard, layout: self.layout(), backend: storage.backend });
-        drop(guard);
-        storage.bump_version();
-        done
-    }
-}
-
-/// The memory of a new tensor, filled by one backend call.
-pub(crate) fn compute(
-    device: Device,
-    dtype: DType,
-    layout: &Layout,
-    write: impl FnOnce(&'static dyn Backend, ViewMut<'_>) -> Result<()>,
-) -> Result<Arc<Storage>> {
-    refuse_elsewhere(device, "a tensor")?;
-    let backend = device.backend()?;
-    let mut buffer = backend.alloc(dtype, layout.numel())?;
-    write(backend, ViewMut { buffer: &mut *buffer, layout })?;
-    Ok(Storage::new(device, backend, buffer))
 }

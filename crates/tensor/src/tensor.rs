@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 
 use crate::{
     autograd::{Meta, grad_enabled},
+    captured::refuse_elsewhere,
     device::Device,
-    storage::{Reading, Storage, compute},
+    storage::{Reading, Storage},
 };
 
 /// A multi-dimensional array of one dtype on one device, with its place in the autograd graph.
@@ -62,8 +63,21 @@ impl Tensor {
         shape: Shape,
         write: impl FnOnce(&'static dyn Backend, ViewMut<'_>) -> Result<()>,
     ) -> Result<Tensor> {
-        let layout = Layout::contiguous(shape);
-        Ok(Self::from_storage(compute(device, dtype, &layout, write)?, layout))
+        Self::compute_in(device, dtype, Layout::contiguous(shape), write)
+    }
+
+    /// [`compute`](Tensor::compute) with another memory layout, without gaps.
+    pub(crate) fn compute_in(
+        device: Device,
+        dtype: DType,
+        layout: Layout,
+        write: impl FnOnce(&'static dyn Backend, ViewMut<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
+        refuse_elsewhere(device, "a tensor")?;
+        let backend = device.backend()?;
+        let mut buffer = backend.alloc(dtype, layout.numel())?;
+        write(backend, ViewMut { buffer: &mut *buffer, layout: &layout })?;
+        Ok(Self::from_storage(Storage::new(device, backend, buffer), layout))
     }
 
     /// The same memory through another layout, not recorded on the tape; `ops::view` records it.

@@ -5,7 +5,8 @@ use kiln_backend::Result;
 use smallvec::SmallVec;
 
 use super::{
-    engine::{BackwardOptions, grad_with},
+    engine::grad_with,
+    options::BackwardOptions,
     record::{is_recorded, record},
     rule::{Ctx, Grads, one},
 };

@@ -9,8 +9,9 @@ use kiln_backend::{Error, Result};
 use kiln_derive::located;
 
 use super::{
-    engine::{BackwardOptions, grad_with},
+    engine::grad_with,
     mode::enable_grad,
+    options::BackwardOptions,
     record::{is_recorded, record},
     rule::one,
 };

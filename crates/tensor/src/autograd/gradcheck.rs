@@ -4,8 +4,9 @@ use kiln_backend::{DType, Error, Result};
 use kiln_derive::located;
 
 use super::{
-    engine::{BackwardOptions, grad_with},
+    engine::grad_with,
     mode::{enable_grad, no_grad},
+    options::BackwardOptions,
 };
 use crate::tensor::Tensor;
 

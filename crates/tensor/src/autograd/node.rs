@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{
-    engine::BackwardOptions,
     fused_relu::{FusedReluBackward, ReluEpilogue},
     hook::OutputHook,
+    options::BackwardOptions,
     rule::{Arrived, Ctx, Grads, Rule},
     saved::SavedTensor,
 };

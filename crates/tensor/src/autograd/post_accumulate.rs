@@ -15,7 +15,7 @@ use std::{
 use kiln_backend::Result;
 
 use super::node::Edge;
-use crate::Tensor;
+use crate::tensor::Tensor;
 
 type PostHookFn = Arc<dyn Fn(&Tensor, &BackwardPass) -> Result<()> + Send + Sync>;
 

@@ -1,14 +1,14 @@
 //! Gradient rules: what a rule receives, and what it returns.
 
+use std::sync::Arc;
+
 use kiln_backend::{Error, Result};
 use smallvec::{SmallVec, smallvec};
 
-use std::sync::Arc;
-
 use super::{
     fused_relu::{FusedReluBackward, ReluBackwardDone},
-    node::Node,
-    saved::SavedTensor,
+    node::{Edge, Node},
+    saved::{Role, SavedTensor},
 };
 use crate::tensor::Tensor;
 
@@ -77,13 +77,29 @@ impl Ctx<'_> {
         if !self.create_graph {
             return Ok(tensor);
         }
-        saved.with_history(tensor, self.node).ok_or_else(|| {
+        self.with_history(tensor, saved.role).ok_or_else(|| {
             let message = format!(
                 "its gradient has no gradient (`create_graph`): it reads saved tensor {i}, which is neither an input nor the \
                  output, so how it depends on the inputs is not known"
             );
             Error::autograd(name, message)
         })
+    }
+
+    /// A saved tensor, with the history that it had when the node saved it. `None` if gradients would have to flow to it and
+    /// its history is not known.
+    fn with_history(&self, tensor: Tensor, role: Role) -> Option<Tensor> {
+        let edge = match role {
+            Role::Input(input) => self.node.edges.get(input)?.clone(),
+            Role::Output => Some(Edge::Node { node: self.node.clone(), output: 0 }),
+            Role::Other => return (!tensor.dtype().is_float()).then_some(tensor),
+        };
+        match edge {
+            None => {}
+            Some(Edge::Leaf(leaf)) => return Some(leaf),
+            Some(Edge::Node { node, output }) => tensor.set_history(node, output),
+        }
+        Some(tensor)
     }
 
     /// Saved tensor `i`, which does not depend on the inputs: gradients of gradients stop there.

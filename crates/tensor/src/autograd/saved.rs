@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use kiln_backend::{Layout, Shape};
 
-use super::node::{Edge, Node};
 use crate::{storage::Storage, tensor::Tensor};
 
 /// The role of a saved tensor in the operation, from which its history follows without being stored twice.
 #[derive(Clone, Copy)]
-enum Role {
+pub(crate) enum Role {
     /// The input with this index.
     Input(usize),
     /// The (first) output.
@@ -24,7 +23,7 @@ pub(crate) struct SavedTensor {
     storage: Arc<Storage>,
     layout: Layout,
     version: u32,
-    role: Role,
+    pub role: Role,
 }
 
 impl SavedTensor {
@@ -54,21 +53,5 @@ impl SavedTensor {
     /// The tensor, if it was not changed since.
     pub fn unchanged(&self) -> Option<Tensor> {
         (self.storage.version() == self.version).then(|| Tensor::from_storage(self.storage.clone(), self.layout))
-    }
-
-    /// `tensor`, the result of [`unchanged`](SavedTensor::unchanged), with the history that it had when `node` saved it.
-    /// `None` if gradients would have to flow to it and its history is not known.
-    pub fn with_history(&self, tensor: Tensor, node: &Arc<Node>) -> Option<Tensor> {
-        let edge = match self.role {
-            Role::Input(input) => node.edges.get(input)?.clone(),
-            Role::Output => Some(Edge::Node { node: node.clone(), output: 0 }),
-            Role::Other => return (!tensor.dtype().is_float()).then_some(tensor),
-        };
-        match edge {
-            None => {}
-            Some(Edge::Leaf(leaf)) => return Some(leaf),
-            Some(Edge::Node { node, output }) => tensor.set_history(node, output),
-        }
-        Some(tensor)
     }
 }

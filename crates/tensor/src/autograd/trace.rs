@@ -9,7 +9,10 @@ use std::{borrow::Cow, cell::RefCell, collections::HashSet, sync::Arc};
 use kiln_backend::{Result, Scalar};
 use kiln_derive::located;
 
-use crate::{storage::Storage, tensor::Tensor};
+use crate::{
+    storage::{Made, swap_made, was_made},
+    tensor::Tensor,
+};
 
 thread_local! {
     static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
@@ -64,9 +67,8 @@ attribute! {
 #[derive(Default)]
 pub struct Trace {
     steps: Vec<Step>,
-    /// The memory of all tensors made meanwhile, kept alive so that no address is reused.
-    made: Vec<Arc<Storage>>,
-    addresses: HashSet<usize>,
+    /// The memory of all tensors made meanwhile.
+    made: Made,
     /// Whether values may be read, which hides from the trace what is done with them.
     reads: bool,
 }
@@ -82,7 +84,7 @@ impl Trace {
     /// came from outside Kiln's operations, or its values are unset (`empty`).
     #[must_use]
     pub fn made(&self, tensor: &Tensor) -> bool {
-        self.addresses.contains(&(Arc::as_ptr(&tensor.0.storage) as usize))
+        self.made.contains(&tensor.0.storage)
     }
 }
 
@@ -137,17 +139,19 @@ pub fn traced_steps() -> Option<usize> {
 
 fn run<T>(trace: Trace, f: impl FnOnce() -> Result<T>) -> Result<(T, Trace)> {
     /// Restores the outer trace, also when `f` panics.
-    struct Restore(Option<Trace>);
+    struct Restore(Option<Trace>, Option<Made>);
     impl Drop for Restore {
         fn drop(&mut self) {
             TRACE.replace(self.0.take());
+            swap_made(self.1.take());
         }
     }
-    let restore = Restore(TRACE.replace(Some(trace)));
+    let restore = Restore(TRACE.replace(Some(trace)), swap_made(Some(Made::default())));
     let result = f();
-    let trace = TRACE.take().unwrap_or_default();
+    let steps = TRACE.take().unwrap_or_default();
+    let made = swap_made(None).unwrap_or_default();
     drop(restore);
-    Ok((result?, trace))
+    Ok((result?, Trace { made, ..steps }))
 }
 
 fn with(f: impl FnOnce(&mut Trace)) {
@@ -172,17 +176,9 @@ pub(crate) fn note(node: Cow<'static, str>, inputs: &[&Tensor], output: &Tensor)
     });
 }
 
-/// Adds new memory to the trace.
-pub(crate) fn note_storage(storage: &Arc<Storage>) {
-    with(|trace| {
-        trace.made.push(storage.clone());
-        trace.addresses.insert(Arc::as_ptr(storage) as usize);
-    });
-}
-
 /// Whether reading the tensor's values now would hide them from the trace.
 pub(crate) fn hides(tensor: &Tensor) -> bool {
-    TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| !trace.reads && trace.made(tensor)))
+    TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| !trace.reads)) && was_made(&tensor.0.storage)
 }
 
 #[located(site)]

@@ -1,22 +1,23 @@
-//! Steps that are captured once and launched as a whole: [`CapturedStep`], and what operations, layers and optimizers tell
-//! a capture.
+//! Training steps that are captured as a graph and then launched as a whole: [`CapturedStep`], and what operations, layers
+//! and optimizers tell a capture.
 
 mod record;
+mod refuse;
 mod step;
 mod tree;
 
 pub use kiln_backend::is_capturing;
-pub use record::{before_launch, on_host, valid_while};
-pub(crate) use record::{
-    note_changed, note_grad_read, note_grad_replaced, refuse_elsewhere, refuse_read, refuse_upload,
-};
+pub use record::{before_launch, valid_while};
+pub(crate) use record::{note_grad_read, note_grad_replaced};
+pub use refuse::on_host;
+pub(crate) use refuse::{refuse_elsewhere, refuse_read, refuse_upload};
 pub use step::CapturedStep;
 pub use tree::TensorTree;
 
 use kiln_backend::Result;
 
-/// For operations and layers that do what cannot be captured, such as to change their own state on the host: an error if the
-/// work of this thread is being captured, and then the capture fails, whatever becomes of the error.
+/// An error if this thread captures. Call it before doing what cannot be captured, such as changing a layer's state on the
+/// host. The capture then fails, even if the caller ignores the error.
 ///
 /// # Errors
 /// [`ErrorKind::Capture`](kiln_backend::ErrorKind::Capture) with this operation and reason.

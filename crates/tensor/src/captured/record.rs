@@ -1,17 +1,17 @@
-//! What a captured step changes on the host: versions of memory, gradients, and whatever layers and optimizers register.
-//! A launch changes it again.
+//! What a captured step does on the host, which each launch repeats: it changes versions of memory, replaces gradients, and
+//! does what layers and optimizers have registered.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::HashSet,
+    cell::RefCell,
     sync::{Arc, Weak},
 };
 
-use kiln_backend::{Result, is_capturing, refuse_capture};
+use kiln_backend::{Result, is_capturing};
 
+use super::refuse::set_device;
 use crate::{
     device::Device,
-    storage::Storage,
+    storage::{Storage, changes, note_changes},
     tensor::{Inner, Tensor},
 };
 
@@ -20,30 +20,28 @@ type Condition = Box<dyn Fn() -> bool + Send>;
 
 thread_local! {
     static RECORD: RefCell<Option<Record>> = const { RefCell::new(None) };
-    /// Whether work on other devices is meant to be done now.
-    static ON_HOST: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What this thread's capture has noted.
+/// What this thread's capture notes.
+#[derive(Default)]
 pub(super) struct Record {
-    device: Device,
+    /// The memory that was changed in place, set at the end.
     changed: Vec<Weak<Storage>>,
-    seen: HashSet<usize>,
     grads: Vec<Slot>,
     before: Vec<Action>,
     conditions: Vec<Condition>,
 }
 
-/// A leaf whose gradient the step touches.
+/// A leaf whose gradient the step reads or replaces.
 struct Slot {
     leaf: Weak<Inner>,
-    /// What it was.
+    /// The gradient before the step.
     initial: Option<Tensor>,
-    /// Whether the step depends on that.
+    /// Whether the step reads it.
     is_read: bool,
 }
 
-/// The same for launches.
+/// What a launch of the graph does on the host.
 pub(super) struct Effects {
     changed: Vec<Weak<Storage>>,
     grads: Vec<Grad>,
@@ -53,9 +51,11 @@ pub(super) struct Effects {
 
 struct Grad {
     leaf: Weak<Inner>,
-    /// What it was, and whether the step depends on that.
+    /// The gradient before the step.
     initial: Option<Tensor>,
+    /// Whether the step reads it.
     is_read: bool,
+    /// The gradient after the step.
     left: Option<Tensor>,
 }
 
@@ -65,19 +65,22 @@ fn with(body: impl FnOnce(&mut Record)) {
     }
 }
 
-/// Begins to note what happens on this thread.
+/// Begins to note what this thread does, for a capture on `device`.
 pub(super) fn begin(device: Device) {
-    let (changed, seen, grads) = (Vec::new(), HashSet::new(), Vec::new());
-    RECORD.set(Some(Record { device, changed, seen, grads, before: Vec::new(), conditions: Vec::new() }));
+    set_device(Some(device));
+    note_changes();
+    RECORD.set(Some(Record::default()));
 }
 
-/// What was noted.
+/// Ends the noting, and returns what was noted.
 pub(super) fn end() -> Option<Record> {
-    RECORD.take()
+    set_device(None);
+    let changed = changes();
+    RECORD.take().map(|record| Record { changed, ..record })
 }
 
 impl Record {
-    /// Takes back what was done on the host, because none of it was done on the device.
+    /// Restores the gradients, after a capture that failed: its work was not done.
     pub fn undo(self) {
         for Slot { leaf, initial, .. } in self.grads {
             if let Some(leaf) = leaf.upgrade() {
@@ -92,7 +95,7 @@ impl Record {
             let left = leaf.upgrade().and_then(|leaf| leaf.meta.lock().grad.clone());
             Grad { leaf, initial, is_read, left }
         });
-        // What the step made for itself is gone.
+        // The step's temporaries no longer exist.
         let changed = changed.into_iter().filter(|storage| storage.strong_count() > 0).collect();
         Effects { changed, grads: grads.collect(), before, conditions }
     }
@@ -107,7 +110,7 @@ fn is_same(a: Option<&Tensor>, b: Option<&Tensor>) -> bool {
 }
 
 impl Effects {
-    /// Whether everything that the step depends on is as it was.
+    /// Whether everything that the step depends on is as it was in the capture.
     pub fn hold(&self) -> bool {
         self.conditions.iter().all(|condition| condition())
             && self.grads.iter().all(|Grad { leaf, initial, is_read, .. }| {
@@ -116,22 +119,22 @@ impl Effects {
             })
     }
 
-    /// Whether it will never be again: a tensor that the step changes is no more.
+    /// Whether [`hold`](Effects::hold) can never be true again, because a leaf of the step no longer exists.
     pub fn are_stale(&self) -> bool {
         self.grads.iter().any(|grad| grad.leaf.strong_count() == 0)
     }
 
-    /// Before a launch.
+    /// Call before each launch.
     pub fn before(&mut self) -> Result<()> {
         self.before.iter_mut().try_for_each(|action| action())
     }
 
-    /// The first launch was queued: what was there before is needed only where the step depends on it.
+    /// Call after the first launch was queued: drops the earlier gradients that the step does not read.
     pub fn settle(&mut self) {
         self.grads.iter_mut().filter(|grad| !grad.is_read).for_each(|grad| grad.initial = None);
     }
 
-    /// The first launch has failed: gradients are what they were.
+    /// Call if the first launch has failed: restores the gradients.
     pub fn undo(&self) {
         for Grad { leaf, initial, .. } in &self.grads {
             if let Some(leaf) = leaf.upgrade() {
@@ -140,7 +143,7 @@ impl Effects {
         }
     }
 
-    /// After a launch, but the first, whose effects the capture had.
+    /// Call after each launch but the first, whose effects the capture itself had.
     pub fn after(&self) {
         self.changed.iter().filter_map(Weak::upgrade).for_each(|storage| storage.bump_version());
         for Grad { leaf, left, .. } in &self.grads {
@@ -155,19 +158,6 @@ impl Effects {
     }
 }
 
-/// Memory was changed in place.
-pub(crate) fn note_changed(storage: &Arc<Storage>) {
-    if !is_capturing() {
-        return;
-    }
-    refuse_elsewhere(storage.device, "a change in place").unwrap_or(());
-    with(|record| {
-        if record.seen.insert(Arc::as_ptr(storage) as usize) {
-            record.changed.push(Arc::downgrade(storage));
-        }
-    });
-}
-
 fn note_grad(leaf: &Tensor, is_read: bool) {
     with(|record| {
         if !record.grads.iter().any(|slot| std::ptr::eq(slot.leaf.as_ptr(), Arc::as_ptr(&leaf.0))) {
@@ -177,64 +167,24 @@ fn note_grad(leaf: &Tensor, is_read: bool) {
     });
 }
 
-/// A gradient is going to be looked at, or added to.
+/// Call before reading a gradient, or adding to it.
 pub(crate) fn note_grad_read(leaf: &Tensor) {
     note_grad(leaf, true);
 }
 
-/// A gradient is going to be replaced, whatever it is.
+/// Call before replacing a gradient without reading it.
 pub(crate) fn note_grad_replaced(leaf: &Tensor) {
     note_grad(leaf, false);
 }
 
-/// Before something is computed on a device: an error if it is not the one whose work is captured.
-pub(crate) fn refuse_elsewhere(device: Device, op: &'static str) -> Result<()> {
-    let mut elsewhere = false;
-    with(|record| elsewhere = record.device != device && !ON_HOST.get());
-    if !elsewhere {
-        return Ok(());
-    }
-    Err(refuse_capture(op, format!("on {device} it would happen now, and not when the step is launched")))
-}
-
-/// Before values of a tensor are read: an error if they are not computed yet.
-pub(crate) fn refuse_read(device: Device, op: &'static str) -> Result<()> {
-    if device.is_cuda() {
-        kiln_backend::unless_capturing(op, "it reads values, and nothing that is captured has been computed yet")?;
-    }
-    Ok(())
-}
-
-/// Before values of the host are taken to a device: an error if launches would go on to use these.
-pub(crate) fn refuse_upload(device: Device, op: &'static str) -> Result<()> {
-    refuse_elsewhere(device, op)?;
-    if device.is_cuda() {
-        kiln_backend::unless_capturing(op, "the values would be those of the capture whenever the step is launched")?;
-    }
-    Ok(())
-}
-
-/// Registers what a launch of the step that is being captured needs the host to do beforehand; the first launch as well.
-/// Optimizers write a learning rate that was changed.
+/// Registers what the host has to do before each launch of the step that this thread captures, including the first. For
+/// example, optimizers upload a learning rate that has changed.
 pub fn before_launch(action: impl FnMut() -> Result<()> + Send + 'static) {
     with(|record| record.before.push(Box::new(action)));
 }
 
-/// Registers a condition under which the step that is being captured is what it would be if it ran. While it does not hold,
-/// the step runs.
+/// Registers a condition under which launching the step that this thread captures does what running it would do. While the
+/// condition is false, the step runs.
 pub fn valid_while(condition: impl Fn() -> bool + Send + 'static) {
     with(|record| record.conditions.push(Box::new(condition)));
-}
-
-/// Runs what is to happen once, on the host, although a step is being captured.
-pub fn on_host<T>(body: impl FnOnce() -> T) -> T {
-    /// Restores it when the body panics, too.
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ON_HOST.set(self.0);
-        }
-    }
-    let _restore = Restore(ON_HOST.replace(true));
-    body()
 }

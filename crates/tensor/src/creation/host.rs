@@ -6,6 +6,7 @@ use kiln_derive::located;
 use super::Extents;
 use crate::{
     autograd,
+    autograd::no_grad,
     captured::{refuse_read, refuse_upload},
     device::Device,
     storage::Storage,
@@ -176,7 +177,7 @@ impl Tensor {
                            them would not be in the trace";
             return Err(Error::autograd("to_vec", message));
         }
-        crate::no_grad(|| self.contiguous()).map(Some)
+        no_grad(|| self.contiguous()).map(Some)
     }
 
     fn download(&self, bytes: &mut [u8]) -> Result<()> {

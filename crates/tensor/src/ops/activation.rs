@@ -6,7 +6,7 @@ use kiln_derive::located;
 use super::check;
 use crate::{
     autocast::cast_operands,
-    autograd::{Ctx, one, record},
+    autograd::{Ctx, no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -18,7 +18,7 @@ impl Tensor {
     /// If the tensor is not floating-point.
     pub fn leaky_relu(&self, slope: f64) -> Result<Tensor> {
         check::floats("leaky_relu", self)?;
-        let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.mul(slope)?))?;
+        let out = no_grad(|| self.gt(0)?.where_cond(self, &self.mul(slope)?))?;
         let out = record(out, "LeakyReluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
             Ok(one(x.gt(0)?.where_cond(&grad, &grad.mul(slope)?)?))
@@ -37,7 +37,7 @@ impl Tensor {
     }
 
     fn elu_as_it_is(&self, alpha: f64) -> Result<Tensor> {
-        let out = crate::no_grad(|| self.gt(0)?.where_cond(self, &self.expm1()?.mul(alpha)?))?;
+        let out = no_grad(|| self.gt(0)?.where_cond(self, &self.expm1()?.mul(alpha)?))?;
         let out = record(out, "EluBackward0", &[self], &[self], move |ctx| {
             let (grad, x) = (ctx.grad()?, ctx.saved(0)?);
             // The gradient at NaN is NaN.
@@ -59,7 +59,7 @@ impl Tensor {
 
     fn softplus_as_it_is(&self, beta: f64, threshold: f64) -> Result<Tensor> {
         let dtype = self.dtype();
-        let out = crate::no_grad(|| {
+        let out = no_grad(|| {
             let x = self.widened()?;
             let scaled = x.mul(beta)?;
             scaled.gt(threshold)?.where_cond(&x, &scaled.softplus()?.div(beta)?)?.to_dtype(dtype)
@@ -86,7 +86,7 @@ impl Tensor {
 
     fn celu_as_it_is(&self, alpha: f64) -> Result<Tensor> {
         let dtype = self.dtype();
-        let out = crate::no_grad(|| {
+        let out = no_grad(|| {
             let x = self.widened()?;
             x.gt(0)?.where_cond(&x, &x.div(alpha)?.expm1()?.mul(alpha)?)?.to_dtype(dtype)
         })?;
@@ -113,7 +113,7 @@ impl Tensor {
             return Err(Error::argument("hardtanh", format!("the bounds {min} and {max} are not in order")));
         }
         if self.dtype().is_float() {
-            let out = crate::no_grad(|| self.clamp(min, max))?;
+            let out = no_grad(|| self.clamp(min, max))?;
             return record(out, "HardtanhBackward0", &[self], &[self], move |ctx| {
                 let x = ctx.saved(0)?;
                 Ok(one(ctx.grad()?.masked_fill(&x.le(min)?.logical_or(&x.ge(max)?)?, 0)?))
@@ -129,7 +129,7 @@ impl Tensor {
     /// If the tensor is not floating-point.
     pub fn hardshrink(&self, lambda: f64) -> Result<Tensor> {
         check::floats("hardshrink", self)?;
-        let out = crate::no_grad(|| self.masked_fill(&self.abs()?.le(lambda)?, 0))?;
+        let out = no_grad(|| self.masked_fill(&self.abs()?.le(lambda)?, 0))?;
         self.record_shrink(out, "HardshrinkBackward0", lambda)
     }
 
@@ -142,7 +142,7 @@ impl Tensor {
         if lambda.is_nan() || lambda < 0.0 {
             return Err(Error::argument("softshrink", format!("lambda is {lambda}, and must not be negative")));
         }
-        let out = crate::no_grad(|| {
+        let out = no_grad(|| {
             let x = self.widened()?;
             let (above, below) = (x.sub(lambda)?, x.add(lambda)?);
             let moved = x.gt(0)?.where_cond(&above, &below)?;
@@ -169,7 +169,7 @@ impl Tensor {
         if !self.dtype().is_float() {
             return self.masked_fill(&self.le(threshold as i64)?, value as i64);
         }
-        let out = crate::no_grad(|| self.masked_fill(&self.le(threshold)?, value))?;
+        let out = no_grad(|| self.masked_fill(&self.le(threshold)?, value))?;
         record(out, "ThresholdBackward0", &[self], &[self], move |ctx| {
             Ok(one(ctx.grad()?.masked_fill(&ctx.saved(0)?.le(threshold)?, 0)?))
         })
@@ -227,7 +227,7 @@ impl Tensor {
         if !training {
             return self.leaky_relu(f64::midpoint(lower, upper));
         }
-        let slope = crate::no_grad(|| {
+        let slope = no_grad(|| {
             let slope = self.empty_like()?;
             slope.uniform_(lower, upper)?;
             slope.masked_fill(&self.gt(0)?, 1)

@@ -9,7 +9,10 @@ use super::{
     promotion::narrowed,
     rhs::Rhs,
 };
-use crate::{autograd::record, tensor::Tensor};
+use crate::{
+    autograd::{no_grad, record},
+    tensor::Tensor,
+};
 
 #[located]
 impl Tensor {
@@ -105,7 +108,7 @@ fn with_alpha(name: &'static str, op: BinaryOp, a: &Rhs, b: &Rhs, alpha: Scalar,
         _ if alpha.to_f64() == 1.0 && node != "RsubBackward0" => return arithmetic_as(name, op, &a, &b),
         Rhs::Tensor(b) => b,
     };
-    let out = crate::no_grad(|| {
+    let out = no_grad(|| {
         let first = match &a {
             Rhs::Tensor(a) => Rhs::from(a.widened()?),
             number => number.clone(),

@@ -4,7 +4,7 @@ use kiln_backend::{Arguments, CopyArgs, DType, Element, Error, HostVec, Result, 
 use kiln_derive::located;
 
 use crate::{
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     captured::{refuse_read, refuse_upload},
     device::Device,
     storage::Storage,
@@ -68,7 +68,7 @@ impl Tensor {
         refuse_read(self.device(), "to_device")?;
         refuse_upload(device, "to_device")?;
         let backend = device.backend()?;
-        let source = crate::no_grad(|| self.contiguous())?;
+        let source = no_grad(|| self.contiguous())?;
         let direct = source.with_host_bytes(|bytes| backend.import(self.dtype(), bytes)).transpose()?;
         let buffer = direct.map_or_else(|| backend.adopt(source.to_host()?), Ok)?;
         let storage = Storage::new(device, backend, buffer);
@@ -92,7 +92,7 @@ impl Tensor {
             ));
         }
         let (own, cuda) = (Device::Cpu.backend()?, Device::cuda(0)?.backend()?);
-        let source = crate::no_grad(|| self.contiguous())?;
+        let source = no_grad(|| self.contiguous())?;
         let buffer = source.with_host_bytes(|bytes| {
             let mut memory = cuda.pinned(bytes.len())?;
             memory.bytes_mut()[..bytes.len()].copy_from_slice(bytes);

@@ -2,7 +2,7 @@
 
 use kiln_backend::{DType, Error, Result};
 
-use crate::tensor::Tensor;
+use crate::{autograd::no_grad, tensor::Tensor};
 
 /// Checks that all tensors are on one device.
 pub(crate) fn same_device(op: &'static str, first: &Tensor, others: &[&Tensor]) -> Result<()> {
@@ -37,7 +37,7 @@ pub(crate) fn floats(op: &'static str, tensor: &Tensor) -> Result<()> {
 pub(crate) fn indices(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
     match tensor.dtype() {
         DType::I64 => Ok(tensor.clone()),
-        dtype if dtype.is_int() => crate::no_grad(|| tensor.to_dtype(DType::I64)),
+        dtype if dtype.is_int() => no_grad(|| tensor.to_dtype(DType::I64)),
         dtype => Err(Error::dtype(op, dtype, "indices are integers; convert with `to_dtype`")),
     }
 }

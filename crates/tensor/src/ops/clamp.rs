@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{promotion::result_type, rhs::Rhs};
 use crate::{
-    autograd::{Ctx, one, record},
+    autograd::{Ctx, no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -26,7 +26,7 @@ impl Tensor {
         match (&min, &max) {
             (Rhs::Scalar(low), Rhs::Scalar(high)) => {
                 let (low, high) = (*low, *high);
-                let out = crate::no_grad(|| self.maximum(low)?.minimum(high))?;
+                let out = no_grad(|| self.maximum(low)?.minimum(high))?;
                 self.record_clamp(out, move |x| x.gt(low)?.logical_and(&x.lt(high)?))
             }
             _ => {
@@ -45,7 +45,7 @@ impl Tensor {
         match &min {
             Rhs::Scalar(low) => {
                 let low = *low;
-                self.record_clamp(crate::no_grad(|| self.maximum(low))?, move |x| x.gt(low))
+                self.record_clamp(no_grad(|| self.maximum(low))?, move |x| x.gt(low))
             }
             Rhs::Tensor(low) => {
                 let dtype = result_type(&[&self.into(), &min]);
@@ -63,7 +63,7 @@ impl Tensor {
         match &max {
             Rhs::Scalar(high) => {
                 let high = *high;
-                self.record_clamp(crate::no_grad(|| self.minimum(high))?, move |x| x.lt(high))
+                self.record_clamp(no_grad(|| self.minimum(high))?, move |x| x.lt(high))
             }
             Rhs::Tensor(high) => {
                 let dtype = result_type(&[&self.into(), &max]);
@@ -98,7 +98,7 @@ impl Tensor {
 
     /// Clamping by one tensor: `maximum` or `minimum` under another name.
     fn clamp_beyond(&self, bound: &Tensor, is_upper: bool) -> Result<Tensor> {
-        let out = crate::no_grad(|| if is_upper { self.minimum(bound) } else { self.maximum(bound) })?;
+        let out = no_grad(|| if is_upper { self.minimum(bound) } else { self.maximum(bound) })?;
         let shapes = [*self.shape(), *bound.shape()];
         record(out, "ClampBackward0", &[self, bound], &[self, bound], move |ctx| {
             let (grad, x, bound) = (ctx.grad()?, ctx.saved(0)?, ctx.saved(1)?);
@@ -122,7 +122,7 @@ impl Tensor {
     }
 
     fn clamp_between(&self, low: &Tensor, high: &Tensor) -> Result<Tensor> {
-        let out = crate::no_grad(|| self.maximum(low)?.minimum(high))?;
+        let out = no_grad(|| self.maximum(low)?.minimum(high))?;
         let shapes = [self, low, high].map(|t| *t.shape());
         record(out, "ClampBackward0", &[self, low, high], &[self, low, high], move |ctx| {
             let grad = ctx.grad()?;

@@ -12,7 +12,7 @@ use smallvec::{SmallVec, smallvec};
 use super::check;
 use crate::{
     autocast::cast_operands,
-    autograd::{Edge, is_recorded, one, record},
+    autograd::{Edge, is_recorded, no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -60,9 +60,9 @@ impl Tensor {
             let losses = written_out(&self.reshape(sizes.flat)?, &target.reshape(sizes.flat)?, weight, rule)?;
             return if rule.reduction == Reduction::None { losses.reshape(sizes.out) } else { Ok(losses) };
         }
-        let x = crate::no_grad(|| self.reshape(sizes.flat))?;
+        let x = no_grad(|| self.reshape(sizes.flat))?;
         let soft = target.dtype().is_float();
-        let flat_target = crate::no_grad(|| target.reshape(if soft { sizes.flat } else { sizes.samples }))?;
+        let flat_target = no_grad(|| target.reshape(if soft { sizes.flat } else { sizes.samples }))?;
         // Sums are kept in at least f32.
         let wide = self.dtype().accumulator();
         let reduced = rule.reduction != Reduction::None;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     autocast::cast_operands,
-    autograd::{FusedReluBackward, Grads, ReluEpilogue, record, record_gradient, record_node},
+    autograd::{FusedReluBackward, Grads, ReluEpilogue, no_grad, record, record_gradient, record_node},
     tensor::Tensor,
 };
 
@@ -241,7 +241,7 @@ impl Tensor {
             return Err(not_there());
         }
         let layout = image_layout(self, shape);
-        let out = crate::no_grad(|| {
+        let out = no_grad(|| {
             let Some(bias) = bias else { return self.conv2d_to_input(weight, &rule, layout) };
             // Half precision is rounded once, after the bias.
             let (x, weight) = (self.widened()?, weight.widened()?);

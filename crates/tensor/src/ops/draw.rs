@@ -6,7 +6,7 @@ use kiln_derive::located;
 
 use super::check;
 use crate::{
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     creation::take,
     tensor::Tensor,
 };
@@ -19,7 +19,7 @@ impl Tensor {
     /// If the tensor is not floating-point.
     pub fn bernoulli(&self) -> Result<Tensor> {
         check::floats("bernoulli", self)?;
-        let out = crate::no_grad(|| {
+        let out = no_grad(|| {
             // Drawn with at least 24 bits: half precision would miss small probabilities.
             let wide = self.dtype().accumulator();
             let draws = Tensor::rand(self.shape(), self.options().dtype(wide))?;
@@ -63,7 +63,7 @@ impl Tensor {
         if shape.numel() == 0 {
             return Tensor::zeros(shape, self.options().dtype(DType::I64));
         }
-        crate::no_grad(|| {
+        no_grad(|| {
             let weights = self.detach().to_dtype(DType::F64)?;
             if n == 0 || !weights.ge(0)?.logical_and(&weights.isfinite()?)?.all(())?.item::<bool>()? {
                 return Err(Error::argument(OP, "weights must be finite, not negative, and at least one"));

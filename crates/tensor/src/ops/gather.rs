@@ -5,7 +5,7 @@ use kiln_derive::located;
 
 use super::{check, one_or_all::OneOrAll};
 use crate::{
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -104,7 +104,7 @@ impl Tensor {
         }
         let (own, places) = (self.dims()[dim], index.dims()[dim]);
         let shape = Shape::broadcast(OP, &self.shape().with_dim(dim, 1)?, &index.shape().with_dim(dim, 1)?)?;
-        let from_front = crate::no_grad(|| index.lt(0)?.where_cond(&index.add(own)?, index))?;
+        let from_front = no_grad(|| index.lt(0)?.where_cond(&index.add(own)?, index))?;
         self.expand(shape.with_dim(dim, own)?)?.gather_as(OP, dim, &from_front.expand(shape.with_dim(dim, places)?)?)
     }
 

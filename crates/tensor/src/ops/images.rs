@@ -1,14 +1,10 @@
 //! Helpers of image operations: batching of single images, and memory formats.
 
-use kiln_backend::{Backend, DType, Error, Layout, Result, Shape, ViewMut};
+use kiln_backend::{Error, Layout, Result, Shape};
 use kiln_derive::located;
 
 use super::check;
-use crate::{
-    device::Device,
-    storage::{Writing, compute},
-    tensor::Tensor,
-};
+use crate::{storage::Writing, tensor::Tensor};
 
 /// Calls `f` with floating-point images `[N, C, H, W]`. A single image `[C, H, W]` becomes a batch of one and gives a
 /// single image; errors show its own shape.
@@ -66,15 +62,5 @@ impl Tensor {
             return Err(Error::shape("channels_last", "images [N, C, H, W]", self.shape()));
         }
         self.permute([0, 2, 3, 1])?.contiguous()?.permute([0, 3, 1, 2])
-    }
-
-    /// A new tensor with this layout, which covers its memory; one backend call writes it.
-    pub(crate) fn compute_in(
-        device: Device,
-        dtype: DType,
-        layout: Layout,
-        write: impl FnOnce(&'static dyn Backend, ViewMut<'_>) -> Result<()>,
-    ) -> Result<Tensor> {
-        Ok(Tensor::from_storage(compute(device, dtype, &layout, write)?, layout))
     }
 }

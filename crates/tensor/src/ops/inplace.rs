@@ -12,7 +12,7 @@ use super::{
     rhs::Rhs,
 };
 use crate::{
-    autograd::{Edge, grad_enabled, record},
+    autograd::{Edge, grad_enabled, no_grad, record},
     storage::lock_for_update,
     tensor::Tensor,
 };
@@ -61,7 +61,7 @@ impl Tensor {
         source.layout().expand("copy_", self.shape())?;
         if self.records_change("copy_", Some(source))? {
             let (dtype, device) = (source.dtype(), source.device());
-            let new = crate::no_grad(|| source.to_device(self.device())?.to_dtype(self.dtype())?.expand(self.shape()))?;
+            let new = no_grad(|| source.to_device(self.device())?.to_dtype(self.dtype())?.expand(self.shape()))?;
             let shape = *source.shape();
             let new = record(new.detach(), "CopyBackwards", &[source], &[], move |ctx| {
                 Ok(smallvec![Some(ctx.grad()?.sum_to(&shape)?.to_dtype(dtype)?.to_device(device)?)])
@@ -187,7 +187,7 @@ impl Tensor {
     fn write_values(&self, op: &'static str, source: &Tensor) -> Result<()> {
         let moved;
         let source = if source.device() != self.device() || source.shares_memory(self) {
-            moved = crate::no_grad(|| {
+            moved = no_grad(|| {
                 if source.device() == self.device() { source.copy() } else { source.to_device(self.device()) }
             })?;
             &moved
@@ -218,7 +218,7 @@ impl Tensor {
             && tensor.dtype() != self.dtype()
         {
             tensor.layout().expand(name, self.shape())?;
-            let new = crate::no_grad(|| arithmetic_as(name, op, &self.into(), other))?;
+            let new = no_grad(|| arithmetic_as(name, op, &self.into(), other))?;
             return self.write_values(name, &self.cast_in_place(name, &new)?);
         }
         // For truth values some operations are others by name.
@@ -239,7 +239,7 @@ impl Tensor {
             Rhs::Tensor(other) => {
                 let own;
                 let other = if other.shares_memory(self) {
-                    own = crate::no_grad(|| other.copy())?;
+                    own = no_grad(|| other.copy())?;
                     &own
                 } else {
                     other

@@ -5,7 +5,10 @@ use kiln_derive::located;
 use smallvec::smallvec;
 
 use super::{check, rhs::Rhs};
-use crate::{autograd::record, tensor::Tensor};
+use crate::{
+    autograd::{no_grad, record},
+    tensor::Tensor,
+};
 
 #[located]
 impl Tensor {
@@ -26,7 +29,7 @@ impl Tensor {
     }
 
     fn lerp_by_number(&self, end: &Tensor, weight: f64) -> Result<Tensor> {
-        let out = crate::no_grad(|| {
+        let out = no_grad(|| {
             let (start, end) = (self.widened()?, end.widened()?);
             let way = end.sub(&start)?;
             // Computed from the nearer end, so that a weight of 1 gives `end` itself.
@@ -46,7 +49,7 @@ impl Tensor {
 
     fn lerp_by_tensor(&self, end: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let dtype = self.dtype();
-        let out = crate::no_grad(|| {
+        let out = no_grad(|| {
             let (start, end, weight) = (self.widened()?, end.widened()?, weight.widened()?);
             let way = end.sub(&start)?;
             let (from_start, from_end) = (start.add(&way.mul(&weight)?)?, end.sub(&way.mul(&weight.rsub(1)?)?)?);

@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{check, rhs::Rhs};
 use crate::{
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -34,7 +34,7 @@ impl Tensor {
                     dtype if dtype.is_int() => Scalar::Int(number.to_i64()),
                     _ => number,
                 };
-                let out = crate::no_grad(|| mask.where_cond(number, self))?;
+                let out = no_grad(|| mask.where_cond(number, self))?;
                 record(out, "MaskedFillBackward0", &[self], &[mask], move |ctx| {
                     Ok(one(ctx.saved(0)?.where_cond(0, ctx.grad()?)?.sum_to(&own)?))
                 })
@@ -45,7 +45,7 @@ impl Tensor {
                     return Err(Error::shape(op, "a number, or a tensor without dimensions", value.shape()));
                 }
                 let value = value.to_dtype(self.dtype())?;
-                let out = crate::no_grad(|| mask.where_cond(&value, self))?;
+                let out = no_grad(|| mask.where_cond(&value, self))?;
                 record(out, "MaskedFillBackward1", &[self, &value], &[mask], move |ctx| {
                     let (grad, mask) = (ctx.grad()?, ctx.saved(0)?);
                     Ok(smallvec![
@@ -87,7 +87,7 @@ impl Tensor {
         check::same_device(OP, self, &[mask])?;
         let shape = Shape::broadcast(OP, self.shape(), mask.shape())?;
         let positions = mask.expand(shape)?.true_positions(OP)?;
-        let out = crate::no_grad(|| self.expand(shape)?.flatten_all()?.index_select(0, &positions))?;
+        let out = no_grad(|| self.expand(shape)?.flatten_all()?.index_select(0, &positions))?;
         let own = *self.shape();
         record(out, "MaskedSelectBackward0", &[self], &[&positions], move |ctx| {
             let grad = ctx.grad()?;

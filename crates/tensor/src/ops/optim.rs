@@ -7,7 +7,7 @@ use kiln_derive::located;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::check;
-use crate::tensor::Tensor;
+use crate::{autograd::no_grad, tensor::Tensor};
 
 const OP: &str = "optimizer_step";
 
@@ -91,7 +91,7 @@ fn address(tensor: &Tensor) -> usize {
 
 /// For views with gaps, and for states that share memory.
 fn step_on_copies(rule: &OptimRule, lr: &Tensor, slot: &OptimTensors<'_>) -> Result<()> {
-    crate::no_grad(|| {
+    no_grad(|| {
         let param = slot.param.copy()?;
         let states: Vec<Tensor> = slot.states.iter().map(Tensor::copy).collect::<Result<_>>()?;
         let count = slot.count.copy()?;
@@ -131,11 +131,11 @@ fn step_distinct(rule: &OptimRule, lr: &Tensor, slots: &[OptimTensors<'_>], writ
     let Some(first) = slots.first() else { return Ok(()) };
     let backend = first.param.0.storage.backend;
     let own = |slot: &OptimTensors<'_>| {
-        crate::no_grad(|| if written.contains(&address(slot.grad)) { slot.grad.copy() } else { slot.grad.contiguous() })
+        no_grad(|| if written.contains(&address(slot.grad)) { slot.grad.copy() } else { slot.grad.contiguous() })
     };
     let grads: Vec<Tensor> = slots.iter().map(own).collect::<Result<_>>()?;
     // A learning rate in memory that is also written could not be locked.
-    let lr = if written.contains(&address(lr)) { crate::no_grad(|| lr.copy())? } else { lr.clone() };
+    let lr = if written.contains(&address(lr)) { no_grad(|| lr.copy())? } else { lr.clone() };
     let mut wanted: Vec<(&Tensor, bool)> = Vec::with_capacity(slots.len() * 4 + 1);
     wanted.push((&lr, false));
     for (slot, grad) in slots.iter().zip(&grads) {

@@ -4,7 +4,7 @@ use kiln_backend::{DType, Result};
 use kiln_derive::located;
 
 use super::{check, rhs::Rhs};
-use crate::tensor::Tensor;
+use crate::{autograd::no_grad, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -107,7 +107,7 @@ impl Tensor {
             let message = format!("tolerances must be at least 0, got rtol {rtol} and atol {atol}");
             return Err(kiln_backend::Error::argument(op, message));
         }
-        crate::no_grad(|| {
+        no_grad(|| {
             // Half precision and integers would round or overflow in between.
             let wide = if self.dtype() == DType::F32 { DType::F32 } else { DType::F64 };
             let (a, b) = (self.to_dtype(wide)?, other.to_dtype(wide)?);

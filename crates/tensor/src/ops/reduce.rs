@@ -6,7 +6,7 @@ use kiln_derive::located;
 use super::check;
 use crate::{
     autocast::cast_operands,
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -325,8 +325,8 @@ impl Tensor {
         let (kept, divisor) = (plan.kept, (plan.count as f64 - correction).max(0.0));
         let (rank, mask) = (self.rank(), plan.mask);
         // Half precision is rounded once, at the end.
-        let std = crate::no_grad(|| self.detach().widened()?.reduce(ReduceOp::Var { correction }, &plan)?.sqrt())?;
-        let out = crate::no_grad(|| std.to_dtype(self.dtype()))?;
+        let std = no_grad(|| self.detach().widened()?.reduce(ReduceOp::Var { correction }, &plan)?.sqrt())?;
+        let out = no_grad(|| std.to_dtype(self.dtype()))?;
         let out = record(out.detach(), "StdBackward0", &[self], &[self, &std], move |ctx| {
             let (x, grad) = (ctx.saved(0)?.widened()?, ctx.grad()?);
             let std = if ctx.create_graph {

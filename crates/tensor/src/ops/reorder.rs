@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{gather::check_list, one_or_all::OneOrAll};
 use crate::{
-    autograd::{one, record, record_gradient},
+    autograd::{no_grad, one, record, record_gradient},
     creation::Extents,
     tensor::Tensor,
 };
@@ -74,7 +74,7 @@ impl Tensor {
         } else {
             dims.iter().zip(shifts).map(|(&dim, &by)| Ok((self.real_dim("roll", dim)?, by))).collect::<Result<_>>()?
         };
-        let out = crate::no_grad(|| self.rolled(flat, &dims))?;
+        let out = no_grad(|| self.rolled(flat, &dims))?;
         let (rolled, by): (Vec<usize>, Vec<i64>) = dims.iter().copied().unzip();
         let out =
             record(out, "RollBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.rolled_back(flat, &dims)?)))?;
@@ -85,7 +85,7 @@ impl Tensor {
     fn rolled_back(&self, flat: bool, dims: &[(usize, i64)]) -> Result<Tensor> {
         let back: SmallVec<[(usize, i64); MAX_RANK]> =
             dims.iter().rev().map(|&(dim, by)| (dim, by.saturating_neg())).collect();
-        let out = crate::no_grad(|| self.rolled(flat, &back))?;
+        let out = no_grad(|| self.rolled(flat, &back))?;
         record_gradient(out, "RollBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.rolled_back(flat, &back)?)))
     }
 
@@ -132,7 +132,7 @@ impl Tensor {
         let mut dims: SmallVec<[usize; MAX_RANK]> = SmallVec::from_elem(1, lead);
         dims.extend_from_slice(self.dims());
         let (own, padded) = (*self.shape(), Shape::new(&dims)?);
-        let out = crate::no_grad(|| {
+        let out = no_grad(|| {
             let mut x = self.contiguous()?.reshape(padded)?;
             for dim in 0..rank {
                 x = x.repeated("repeat", dim, counts[dim], true)?;
@@ -177,7 +177,7 @@ impl Tensor {
             let expected = format!("one count, or one for each of the {extent} indices of dimension {dim}");
             return Err(Error::shape(OP, expected, counts.shape()));
         }
-        let positions = crate::no_grad(|| {
+        let positions = no_grad(|| {
             let counts = counts.expand([extent])?;
             if extent == 0 {
                 return Ok(counts);

@@ -5,7 +5,7 @@ use kiln_derive::located;
 
 use super::{check, rhs::Rhs};
 use crate::{
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -41,7 +41,7 @@ impl Tensor {
     pub fn round_decimals(&self, decimals: i32) -> Result<Tensor> {
         check::floats("round_decimals", self)?;
         let scale = 10f64.powi(decimals.saturating_abs());
-        let out = crate::no_grad(|| {
+        let out = no_grad(|| {
             let x = self.widened()?;
             let rounded =
                 if decimals < 0 { x.div(scale)?.round()?.mul(scale) } else { x.mul(scale)?.round()?.div(scale) };

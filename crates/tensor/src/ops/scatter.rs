@@ -11,7 +11,12 @@ use super::{
     gather::{check_fits, check_list, lifted},
     rhs::Rhs,
 };
-use crate::{autocast::cast_operands, autograd::record, storage::lock_for_update, tensor::Tensor};
+use crate::{
+    autocast::cast_operands,
+    autograd::{no_grad, record},
+    storage::lock_for_update,
+    tensor::Tensor,
+};
 
 #[located]
 impl Tensor {
@@ -28,7 +33,7 @@ impl Tensor {
         let src = src.into();
         let (dim, index) = self.check_scatter("scatter", dim, index, &src)?;
         let index = &index;
-        let out = crate::no_grad(|| self.copy())?;
+        let out = no_grad(|| self.copy())?;
         out.write_scatter("scatter", ScatterMode::Set, dim, index, &src)?;
         match src.tensor() {
             None => {
@@ -80,7 +85,7 @@ impl Tensor {
     fn scatter_add_as_it_is(&self, dim: impl Dim, index: &Tensor, src: &Tensor) -> Result<Tensor> {
         let (dim, index) = self.check_scatter("scatter_add", dim, index, &src.into())?;
         let index = &index;
-        let out = crate::no_grad(|| self.copy())?;
+        let out = no_grad(|| self.copy())?;
         out.write_scatter("scatter_add", ScatterMode::Add, dim, index, &src.into())?;
         let shape = *src.shape();
         let out = record(out, "ScatterAddBackward0", &[self, src], &[index], move |ctx| {
@@ -113,7 +118,7 @@ impl Tensor {
     pub fn index_add(&self, dim: impl Dim, index: &Tensor, source: &Tensor) -> Result<Tensor> {
         let (dim, index) = self.check_index_add("index_add", dim, index, source)?;
         let index = &index;
-        let out = crate::no_grad(|| self.copy())?;
+        let out = no_grad(|| self.copy())?;
         out.write_index_add("index_add", dim, index, source)?;
         let out = record(out, "IndexAddBackward0", &[self, source], &[index], move |ctx| {
             let grad = ctx.grad()?;
@@ -240,7 +245,7 @@ fn scaled(op: &'static str, tensor: &Tensor, alpha: Scalar) -> Result<Tensor> {
 
 /// `tensor`, or a copy if it shares the memory that is about to be written.
 fn unshared(tensor: &Tensor, target: &Tensor) -> Result<Tensor> {
-    if tensor.shares_memory(target) { crate::no_grad(|| tensor.copy()) } else { Ok(tensor.clone()) }
+    if tensor.shares_memory(target) { no_grad(|| tensor.copy()) } else { Ok(tensor.clone()) }
 }
 
 /// For each element of `index`, whether the value that it wrote remained: of those with the same target, the last

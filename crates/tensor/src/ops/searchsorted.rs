@@ -4,7 +4,7 @@ use kiln_backend::{Arguments, DType, Error, Result, SearchsortedArgs};
 use kiln_derive::located;
 
 use super::{check, rhs::Rhs};
-use crate::tensor::Tensor;
+use crate::{autograd::no_grad, tensor::Tensor};
 
 #[located]
 impl Tensor {
@@ -19,7 +19,7 @@ impl Tensor {
         if sorter.shape() != self.shape() {
             return Err(Error::shapes(OP, self.shape(), sorter.shape(), "the sorter must have the tensor's shape"));
         }
-        crate::no_grad(|| self.detach().gather(-1, sorter))?.searchsorted(values, right)
+        no_grad(|| self.detach().gather(-1, sorter))?.searchsorted(values, right)
     }
 
     /// For each of `values`, the position in this tensor's sorted last dimension at which to insert it: the number of

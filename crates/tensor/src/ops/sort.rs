@@ -5,7 +5,7 @@ use kiln_derive::located;
 
 use super::{arg_reduce::without, check, gather::lifted, reduce::shared_among};
 use crate::{
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -120,7 +120,7 @@ impl Tensor {
             check::floats(OP, self).map_err(|_| Error::shape(OP, "elements", self.shape()))?;
             return Tensor::full((), f64::NAN, self.options());
         }
-        let out = crate::no_grad(|| self.detach().flatten_all()?.median(0))?.0;
+        let out = no_grad(|| self.detach().flatten_all()?.median(0))?.0;
         let ones = Shape::new(&[1; MAX_RANK][..self.rank()])?;
         record(out.clone(), "MedianBackward0", &[self], &[self, &out], move |ctx| {
             let (x, y) = (ctx.saved(0)?, ctx.saved(1)?);
@@ -147,7 +147,7 @@ impl Tensor {
             let last = self.dims()[dim] - 1;
             place = values.narrow(dim, last, 1)?.isnan()?.where_cond(&indices.narrow(dim, last, 1)?, &place)?;
         }
-        let values = crate::no_grad(|| self.gather(dim, &place))?;
+        let values = no_grad(|| self.gather(dim, &place))?;
         let shape = if keepdim { *place.shape() } else { without(self.shape(), dim)? };
         self.picked(node, dim, values, place.copy()?, shape)
     }

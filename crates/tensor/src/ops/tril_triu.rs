@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::view::place;
 use crate::{
     autocast::cast_operands,
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -78,7 +78,7 @@ impl Tensor {
                 let n = len.checked_add(shift).ok_or_else(too_large)?;
                 let out = Tensor::zeros([n, n], self.options())?;
                 let slot = out.alias(diagonal_layout(out.layout(), offset, 0, 1)?);
-                crate::no_grad(|| slot.copy_(self))?;
+                no_grad(|| slot.copy_(self))?;
                 let out =
                     record(out, "DiagEmbedBackward0", &[self], &[], move |ctx| Ok(one(ctx.grad()?.diag(offset)?)))?;
                 Ok(out.described("diag", || [("offset", offset.into())]))
@@ -106,7 +106,7 @@ impl Tensor {
         if self.rank() != 2 {
             return Err(Error::shape("trace", "a matrix", self.shape()));
         }
-        let out = cast_operands("trace", [self], [], |[x], []| crate::no_grad(|| x.diagonal(0, 0, 1)?.sum(())))?;
+        let out = cast_operands("trace", [self], [], |[x], []| no_grad(|| x.diagonal(0, 0, 1)?.sum(())))?;
         let shape = *self.shape();
         record(out, "TraceBackward0", &[self], &[], move |ctx| {
             let diagonal = diagonal_layout(&Layout::contiguous(shape), 0, 0, 1)?;

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::{check, reduce::shared_among};
 use crate::{
     autocast::cast_operands,
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -44,8 +44,8 @@ impl Tensor {
         let mask = dims.resolve(op, self.rank())?;
         let dims: SmallVec<[usize; MAX_RANK]> = (0..self.rank()).filter(|&dim| mask[dim]).collect();
         // Half precision would overflow when squares are summed.
-        let exact = crate::no_grad(|| norm_of(&self.detach().widened()?, p, &dims)).map_err(|error| error.of_op(op))?;
-        let kept = crate::no_grad(|| exact.to_dtype(self.dtype()))?;
+        let exact = no_grad(|| norm_of(&self.detach().widened()?, p, &dims)).map_err(|error| error.of_op(op))?;
+        let kept = no_grad(|| exact.to_dtype(self.dtype()))?;
         let shape: SmallVec<[usize; MAX_RANK]> =
             (0..self.rank()).filter(|&dim| keepdim || !mask[dim]).map(|dim| kept.dims()[dim]).collect();
         let (kept_shape, shape) = (*kept.shape(), kiln_backend::Shape::new(&shape)?);

@@ -4,7 +4,7 @@ use kiln_backend::{DType, Error, ErrorKind, MAX_RANK, Result, Shape};
 use smallvec::SmallVec;
 
 use crate::{
-    autograd::{one, record},
+    autograd::{no_grad, one, record},
     tensor::Tensor,
 };
 
@@ -51,7 +51,7 @@ pub(super) fn read(x: &Tensor, lists: &[(usize, Tensor)]) -> Result<Tensor> {
     let result = Shape::new(&dims)?;
 
     let positions = positions(x, lists, &shape)?;
-    let out = crate::no_grad(|| x.permute(&order[..])?.reshape(flat)?.index_select(1, &positions)?.reshape(result))
+    let out = no_grad(|| x.permute(&order[..])?.reshape(flat)?.index_select(1, &positions)?.reshape(result))
         .map_err(|error| explain(error, x, lists))?;
     let permuted: SmallVec<[usize; MAX_RANK]> = order.iter().map(|&d| x.dims()[d]).collect();
     let mut inverse: SmallVec<[usize; MAX_RANK]> = SmallVec::from_elem(0, order.len());
