@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{compare::floats, golden};
+use common::{compare::floats, golden, values};
 use kiln_tensor::{
     DType, Device, PointwiseLossKind, Reduction, Result, Tensor,
     autograd::{self, BackwardOptions, is_grad_enabled},
@@ -22,7 +22,7 @@ fn tensor(value: &Value) -> Tensor {
     fn collect(value: &Value, out: &mut Vec<f32>) {
         match value {
             Value::Array(rows) => rows.iter().for_each(|row| collect(row, out)),
-            number => out.push(golden::number(number) as f32),
+            number => out.push(values::number(number) as f32),
         }
     }
     let (mut values, mut shape, mut at) = (Vec::new(), Vec::new(), value);

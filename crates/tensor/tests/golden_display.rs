@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::golden;
+use common::{golden, values};
 use kiln_tensor::{
     DType, Device, Element, Result, Scalar, Tensor,
     autograd::{BackwardCtx, Function, FunctionCtx, apply},
@@ -30,7 +30,7 @@ fn entry(entry: &Value) -> Option<(Tensor, String)> {
     fn make<T: Element>(entry: &Value, shape: &[usize]) -> Result<Tensor> {
         let values: Vec<T> = match entry.get("arange") {
             Some(arange) => {
-                let (scale, shift) = (golden::number(&arange["scale"]), golden::number(&arange["shift"]));
+                let (scale, shift) = (values::number(&arange["scale"]), values::number(&arange["shift"]));
                 let count = shape.iter().product();
                 (0..count).map(|i: usize| T::from_scalar(Scalar::Float(i as f64 * scale + shift))).collect()
             }
@@ -42,10 +42,10 @@ fn entry(entry: &Value) -> Option<(Tensor, String)> {
         match (value.as_i64(), value.as_bool()) {
             (Some(value), _) => Scalar::Int(value),
             (_, Some(value)) => Scalar::Bool(value),
-            _ => Scalar::Float(golden::number(value)),
+            _ => Scalar::Float(values::number(value)),
         }
     }
-    let dtype = golden::dtype(entry["dtype"].as_str().unwrap())?;
+    let dtype = values::dtype(entry["dtype"].as_str().unwrap())?;
     let shape: Vec<usize> = entry["shape"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
     let mut tensor = kiln_backend::dispatch_dtype!(dtype, T => make::<T>(entry, &shape)).unwrap();
     let mut want = entry["repr"].as_str().unwrap().to_owned();

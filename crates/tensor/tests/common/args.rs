@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Mutex};
 use kiln_tensor::{DType, Rhs, Scalar, Tensor};
 use serde_json::Value;
 
-use super::golden;
+use super::values;
 
 /// Arguments that change nothing in the values: where they are, how they lie in memory, how they are copied.
 const WITHOUT_EFFECT: [&str; 7] =
@@ -41,7 +41,7 @@ impl Args {
     }
 
     pub fn float(&self, name: &str) -> Option<f64> {
-        self.get(name).map(golden::number)
+        self.get(name).map(values::number)
     }
 
     /// A size, index or count that is not negative.
@@ -66,7 +66,7 @@ impl Args {
         Some(match value {
             Value::Bool(value) => Scalar::Bool(*value),
             Value::Number(number) if number.is_i64() => Scalar::Int(number.as_i64().unwrap()),
-            value => Scalar::Float(golden::number(value)),
+            value => Scalar::Float(values::number(value)),
         })
     }
 
@@ -85,7 +85,7 @@ impl Args {
     }
 
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        self.text(name).and_then(golden::dtype)
+        self.text(name).and_then(values::dtype)
     }
 
     /// The input tensor that an argument names.

@@ -3,7 +3,7 @@
 #[path = "../../../../tests/support/checkout.rs"]
 mod checkout;
 
-use kiln_tensor::{DType, Device, Element, Tensor};
+use kiln_tensor::{Device, Element, Tensor};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
@@ -126,18 +126,5 @@ fn load(view: &TensorView) -> Tensor {
             Tensor::from_vec(flags, view.shape(), Device::Cpu).unwrap()
         }
         other => panic!("golden files hold no {other:?}"),
-    }
-}
-
-/// The dtype with PyTorch's name.
-pub fn dtype(name: &str) -> Option<DType> {
-    DType::ALL.into_iter().find(|dtype| dtype.torch_name() == name)
-}
-
-/// A number as the golden files write it: infinities and NaN are strings.
-pub fn number(value: &Value) -> f64 {
-    match value {
-        Value::String(text) => text.parse().unwrap(),
-        value => value.as_f64().unwrap_or_else(|| panic!("{value} is no number")),
     }
 }

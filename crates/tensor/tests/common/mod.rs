@@ -5,6 +5,7 @@
 pub mod args;
 pub mod compare;
 pub mod golden;
+pub mod values;
 
 /// Runs `f` on a thread with a small stack, so that a recursion as deep as a graph overflows it.
 pub fn on_small_stack(f: impl FnOnce() + Send + 'static) {

@@ -14,11 +14,9 @@ mod table;
 use std::panic::AssertUnwindSafe;
 
 use choices::Choices;
-use kiln_tensor::{ErrorKind, Result, Tensor, autograd::BackwardOptions};
+use kiln_tensor::{ErrorKind, autograd::BackwardOptions};
 use proptest::{prelude::*, test_runner::TestRunner};
-
-/// A call with operands that are of one dtype.
-pub type Call = fn(&Tensor, &Tensor, &mut Choices) -> Result<Vec<Tensor>>;
+use table::Call;
 
 /// What errors of a call may begin with: the operation, those that prepare its operands, or what users know it by.
 fn named_by(op: &str) -> impl Iterator<Item = &str> {

@@ -5,7 +5,10 @@ use kiln_tensor::{
     Pooling, Reduction, Result, Rhs, RoundingMode, Running, Tensor,
 };
 
-use super::{Call, choices::Choices};
+use super::choices::Choices;
+
+/// A call with operands that are of one dtype.
+pub type Call = fn(&Tensor, &Tensor, &mut Choices) -> Result<Vec<Tensor>>;
 
 macro_rules! calls {
     ($($op:ident |$x:pat_param, $y:pat_param, $r:ident| $call:expr;)*) => {

@@ -4,7 +4,7 @@ use kiln_tensor::{DType, Device, Result, Rhs, RoundingMode, Scalar, Tensor};
 use serde_json::Value;
 
 use crate::{
-    common::{args::Args, golden},
+    common::{args::Args, values},
     suite::{Miss, lacks},
 };
 
@@ -45,8 +45,8 @@ fn rounding_mode(a: &Args) -> Option<RoundingMode> {
 /// The dtype among the arguments of `to`, which may stand behind a device.
 fn to(x: &[Tensor], a: &Args) -> Result<Tensor, Miss> {
     let dtype = match a.get("dtype") {
-        Some(Value::Array(values)) => values.iter().find_map(|value| value.as_str().and_then(golden::dtype)),
-        Some(Value::String(name)) if golden::dtype(name).is_none() => a.dtype("non_blocking"),
+        Some(Value::Array(values)) => values.iter().find_map(|value| value.as_str().and_then(values::dtype)),
+        Some(Value::String(name)) if values::dtype(name).is_none() => a.dtype("non_blocking"),
         _ => a.dtype("dtype"),
     };
     let dtype = dtype.unwrap_or_else(|| x.get(1).map_or(x[0].dtype(), Tensor::dtype));

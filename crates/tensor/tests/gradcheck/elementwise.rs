@@ -2,7 +2,10 @@
 
 use kiln_tensor::{Device, Tensor};
 
-use super::{ANY, Check, PAIRS, inputs::Values::*};
+use super::{
+    check::{ANY, Check, PAIRS},
+    inputs::Values::*,
+};
 
 /// Where an operation of the tables is differentiable, if not everywhere.
 macro_rules! domain {

@@ -15,8 +15,6 @@ pub enum Values {
     Probability,
     /// All different by 0.1 or more, also between operands: for what picks the largest.
     Distinct,
-    /// 1 everywhere.
-    Ones,
 }
 
 impl Values {
@@ -43,7 +41,6 @@ impl Values {
                 let rank = if count.is_multiple_of(7) { i } else { i * 7 % count };
                 rank as f64 * 0.4 - 0.2 * count as f64 + 0.13 * operand as f64 + 0.05
             }
-            Values::Ones => 1.0,
         }
     }
 }

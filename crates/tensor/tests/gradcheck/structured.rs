@@ -5,7 +5,10 @@ use kiln_tensor::{
     PoolDivisor, Pooling, Reduction, Result, Running, Tensor, step,
 };
 
-use super::{ANY, Check, inputs::Values::*};
+use super::{
+    check::{ANY, Check},
+    inputs::Values::*,
+};
 
 /// A list of shapes for one operand, and lists of lists for several.
 macro_rules! shapes {
