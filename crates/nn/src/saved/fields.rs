@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use kiln_tensor::{DType, PoolDivisor, Result, Tensor};
 use serde_json::json;
 
-use super::{Describing, Restoring, Saved, Value};
+use super::{
+    Saved, Value,
+    restoring::{Describing, Restoring},
+};
 use crate::{
     module::Module,
     parameter::{Buffer, Parameter, Training},

@@ -21,19 +21,24 @@
 //! errors that name it. Values are checked where they are used, like values from a program.
 
 mod fields;
+mod known_types;
 mod registry;
 mod restoring;
+mod whole;
 
 pub use kiln_tensor::Error;
-pub use registry::Registry;
+pub use known_types::Registry;
 pub use restoring::{Describing, Fields, Restoring};
 pub use serde_json::{Map, Value};
+pub use whole::{describe, restore};
 
-use kiln_tensor::{Result, StateDict};
+use kiln_tensor::Result;
 
-use crate::module::{Module, ModuleTree};
 #[cfg(doc)]
-use crate::parameter::{Buffer, Parameter, Training};
+use crate::{
+    module::Module,
+    parameter::{Buffer, Parameter, Training},
+};
 
 /// A module, or a field of one, that can be written to a file and restored from it. See [`saved`](self).
 #[diagnostic::on_unimplemented(
@@ -59,28 +64,4 @@ pub trait Saved: Sized {
 pub trait SavedName: Saved {
     /// The name.
     const TYPE: &'static str;
-}
-
-/// The architecture of a model, and its tensors by path: those of the state dict, and buffers that are not in it.
-///
-/// # Errors
-/// If a layer cannot be saved; the message has its path and type.
-pub fn describe<M: ModuleTree + ?Sized>(model: &M) -> Result<(Value, StateDict)> {
-    let mut at = Describing::default();
-    let architecture = model.architecture(&mut at)?;
-    Ok((architecture, at.into_tensors()))
-}
-
-/// Restores a model from its architecture and its tensors, which it takes over.
-///
-/// # Errors
-/// If the architecture names a type that is not in the registry, or lacks something that a type needs; or if a tensor
-/// is missing or left over.
-pub fn restore(architecture: &Value, tensors: &StateDict, registry: &Registry) -> Result<Box<dyn Module>> {
-    let mut at = Restoring::new(tensors, registry);
-    let model = at.any(architecture)?;
-    match at.unused() {
-        None => Ok(model),
-        Some(name) => Err(Error::argument("restore", format!("no layer uses the tensor {name:?}"))),
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use kiln_tensor::{Error, Result, StateDict, Tensor};
 
-use super::{Map, Registry, Saved, Value};
+use super::{Map, Saved, Value, known_types::Registry};
 use crate::module::Module;
 
 /// The current path in a walk through a model: names with dots between them.
