@@ -5,7 +5,7 @@ use std::fmt;
 use kiln_derive::located;
 use kiln_tensor::{DType, Device, Error, Result, Tensor};
 
-use crate::{Collective, ReduceOp};
+use crate::collective::{Collective, ReduceOp};
 
 /// Processes that work together, each with a rank. All of them call the same collectives in the same order, from any
 /// thread; a collective on one rank waits for the same one on the others, at most for the group's timeout.

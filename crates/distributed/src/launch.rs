@@ -3,7 +3,7 @@
 
 use std::{env, fmt};
 
-use crate::DistributedError;
+use crate::error::DistributedError;
 
 /// The launcher of the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,13 @@ use kiln_derive::located;
 use kiln_tensor::{Error, Result};
 use parking_lot::Mutex;
 
-use crate::{DistributedError, Launch, Launcher, ProcessGroup, SingleProcess, mpi::Mpi};
+use crate::{
+    error::DistributedError,
+    group::ProcessGroup,
+    launch::{Launch, Launcher},
+    mpi::Mpi,
+    single::SingleProcess,
+};
 
 /// The communication library of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,11 @@
 
 use kiln_tensor::{Result, no_grad};
 
-use crate::{Collective, CollectiveKind, DistributedError, ProcessGroup, Work};
+use crate::{
+    collective::{Collective, CollectiveKind},
+    error::DistributedError,
+    group::{ProcessGroup, Work},
+};
 use parking_lot::Mutex;
 
 /// A group of one process, whose collectives change nothing except to copy an input to a different output.
@@ -62,7 +66,7 @@ mod tests {
     use kiln_tensor::{Device, Error, Tensor};
 
     use super::*;
-    use crate::ReduceOp;
+    use crate::collective::ReduceOp;
 
     #[test]
     fn a_process_alone_is_a_group() -> Result<()> {

@@ -11,7 +11,10 @@ use kiln_tensor::{
 };
 use parking_lot::Mutex;
 
-use crate::{Collective, ProcessGroup, ReduceOp};
+use crate::{
+    collective::{Collective, ReduceOp},
+    group::ProcessGroup,
+};
 
 const OP: &str = "SyncBatchNorm";
 

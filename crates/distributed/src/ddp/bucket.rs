@@ -2,7 +2,7 @@
 
 use kiln_tensor::{Result, Tensor};
 
-use crate::{Collective, ProcessGroup};
+use crate::{collective::Collective, group::ProcessGroup};
 
 /// Alignment of gradients in their bucket in bytes, for kernels that require it.
 const ALIGNMENT: usize = 64;

@@ -1,6 +1,7 @@
 //! Data parallel training: every process has the whole model and a share of each batch, and gradients are averaged.
 
 mod bucket;
+mod options;
 mod reducer;
 
 use std::sync::Arc;
@@ -8,49 +9,10 @@ use std::sync::Arc;
 use kiln_derive::located;
 use kiln_nn::ModuleTree;
 use kiln_tensor::{Error, Result, Tensor, autograd::HookHandle, no_grad};
-use reducer::Reducer;
-pub use reducer::StepReport;
 
-use crate::{DistributedError, ProcessGroup};
-
-/// Options of [`DistributedDataParallel`].
-#[derive(Clone, Copy, Debug)]
-#[must_use]
-pub struct DdpOptions {
-    find_unused: bool,
-    broadcast_buffers: bool,
-    first_bucket_bytes: usize,
-    bucket_bytes: usize,
-}
-
-impl Default for DdpOptions {
-    fn default() -> Self {
-        let (first_bucket_bytes, bucket_bytes) = (1 << 20, 25 << 20);
-        DdpOptions { find_unused: false, broadcast_buffers: true, first_bucket_bytes, bucket_bytes }
-    }
-}
-
-impl DdpOptions {
-    /// Sets whether some parameters may get no gradient in a backward pass, PyTorch's `find_unused_parameters`; `false`
-    /// by default, where this is an error that lists them. If `true`, a parameter that no rank uses in a step keeps its
-    /// current gradient, and one that some ranks use gets the average, to which the other ranks contribute 0. This
-    /// costs one more small collective per step.
-    pub fn find_unused(self, find_unused: bool) -> Self {
-        DdpOptions { find_unused, ..self }
-    }
-
-    /// Sets whether rank 0's buffers (running statistics) are copied to all ranks after each backward pass that
-    /// averages gradients; `true` by default, as in PyTorch, which does it before the next forward pass.
-    pub fn broadcast_buffers(self, broadcast_buffers: bool) -> Self {
-        DdpOptions { broadcast_buffers, ..self }
-    }
-
-    /// Sets how many bytes of gradients are averaged at once: in the first bucket, which is complete early in the
-    /// backward pass, and in the others. 1 MiB and 25 MiB by default, as in PyTorch.
-    pub fn bucket_bytes(self, first: usize, others: usize) -> Self {
-        DdpOptions { first_bucket_bytes: first, bucket_bytes: others, ..self }
-    }
-}
+use self::reducer::Reducer;
+pub use self::{options::DdpOptions, reducer::StepReport};
+use crate::{error::DistributedError, group::ProcessGroup};
 
 /// Averages the gradients of a model over the processes of a group: PyTorch's `DistributedDataParallel`.
 ///

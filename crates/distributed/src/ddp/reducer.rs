@@ -11,10 +11,13 @@ use kiln_tensor::{
 use parking_lot::Mutex;
 
 use super::{
-    DdpOptions,
     bucket::{Bucket, assign, broadcast},
+    options::DdpOptions,
 };
-use crate::{Collective, ProcessGroup, ReduceOp, Work};
+use crate::{
+    collective::{Collective, ReduceOp},
+    group::{ProcessGroup, Work},
+};
 
 const OP: &str = "DistributedDataParallel";
 

@@ -8,7 +8,7 @@ use std::{
 use kiln_tensor::DType;
 
 use super::library::{self as lib, Count, Handle, Library, Status};
-use crate::{CollectiveKind, ReduceOp};
+use crate::collective::{CollectiveKind, ReduceOp};
 
 /// A communicator for collectives, and another for notes between ranks. Stays on the thread that created it.
 pub(super) struct Communicator {

@@ -4,6 +4,7 @@
 mod communicator;
 mod library;
 mod notes;
+mod shared;
 mod worker;
 
 use std::{
@@ -18,38 +19,16 @@ use std::{
 
 use kiln_derive::located;
 use kiln_tensor::{Device, Error, Result};
-use parking_lot::Mutex;
-use worker::{Job, Worker};
 
-use crate::{Collective, DistributedError, Pending, ProcessGroup, Work};
-
-/// What the threads of a group share.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    /// Why the group cannot be used any more.
-    failed: Mutex<Option<String>>,
-}
-
-impl Shared {
-    /// Marks the group as failed; the first reason is kept.
-    fn fail(&self, reason: &str) {
-        self.failed.lock().get_or_insert_with(|| reason.to_owned());
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.failed.lock().clone()
-    }
-}
-
-/// The rank of this process and the sizes of the group.
-#[derive(Clone, Debug)]
-struct Placement {
-    rank: usize,
-    size: usize,
-    local_rank: usize,
-    local_size: usize,
-    library: String,
-}
+use self::{
+    shared::{Placement, Shared},
+    worker::{Job, Worker},
+};
+use crate::{
+    collective::Collective,
+    error::DistributedError,
+    group::{Pending, ProcessGroup, Work},
+};
 
 /// The processes that `mpiexec` has launched. When the last handle is dropped, the rank leaves: it waits for the
 /// others, and finalizes MPI.

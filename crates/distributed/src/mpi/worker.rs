@@ -13,11 +13,14 @@ use std::{
 use kiln_tensor::{DType, Device, Error, Result, Tensor, no_grad};
 
 use super::{
-    Placement, Shared,
     communicator::{Communicator, Request},
     notes::{Kind, Note},
+    shared::{Placement, Shared},
 };
-use crate::{Collective, CollectiveKind, DistributedError, ReduceOp};
+use crate::{
+    collective::{Collective, CollectiveKind, ReduceOp},
+    error::DistributedError,
+};
 
 /// A collective to perform.
 pub(super) struct Job {
